@@ -1,0 +1,11 @@
+//! mayfly: credentials for workloads that live no longer than the task they were made for.
+//!
+//! The map of the house, top to bottom. Imports point down.
+#![forbid(unsafe_code)]
+
+pub mod store;
+
+pub mod limits;
+pub mod refusal;
+pub mod seq;
+pub mod system;

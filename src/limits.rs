@@ -1,0 +1,156 @@
+//! Every bound of the product: a name, a number, a unit, and where the number comes from.
+//!
+//! What an operator may want to change stands in the configuration (`sources::config`), with these as defaults and ceilings.
+
+/// Longest SPIFFE ID, bytes. SPIFFE-ID, section 2.3: implementations support up to 2048.
+pub const SPIFFE_ID_BYTES: usize = 2048;
+/// Longest trust domain name, bytes. SPIFFE-ID, section 2.3.
+pub const TRUST_DOMAIN_BYTES: usize = 255;
+/// Most path segments of a caller's SPIFFE ID. A prefix rule costs one probe per segment (design, section 2).
+pub const SPIFFE_ID_SEGMENTS: usize = 16;
+/// Longest chain a peer may send, certificates. SPIRE nests three deep at most in practice; each costs one signature check.
+pub const CHAIN_CERTIFICATES: usize = 8;
+/// Largest single certificate of a peer, bytes. An RSA-4096 SVID with long names is under 4 KiB.
+pub const CERTIFICATE_BYTES: usize = 16 * 1024;
+/// Largest bundle document, bytes. 500 RSA-4096 roots in SPIFFE JWKS form.
+pub const BUNDLE_BYTES: usize = 1024 * 1024;
+/// Most authorities in one bundle.
+pub const BUNDLE_AUTHORITIES: usize = 256;
+/// Most trust domains.
+pub const TRUST_DOMAINS: usize = 1024;
+/// Longest life an accepted SVID may still have, milliseconds. SPIRE's default is 1 h; some run 24 h.
+pub const SVID_MAX_TTL_MS: u64 = 24 * 3600 * 1000;
+
+/// Deepest task tree: a root and seven below it. A task rule is matched against each (design, section 2).
+pub const TASK_DEPTH: usize = 8;
+/// Longest actor chain.
+pub const ACT_CHAIN: usize = 8;
+/// Most ancestors of a credential.
+pub const ANCESTORS: usize = 8;
+/// Most scopes of one grant.
+pub const SCOPES: usize = 8;
+/// Longest scope, upstream, tool, environment, binding or role name, bytes. Long enough for a resource URI.
+pub const NAME_BYTES: usize = 256;
+/// Longest purpose or reason, bytes.
+pub const PURPOSE_BYTES: usize = 512;
+/// Largest arguments of a tool call, bytes of JSON.
+pub const ARGUMENTS_BYTES: usize = 16 * 1024;
+/// Deepest nesting of arguments: each level costs stack in RFC 8785's canonical form.
+pub const ARGUMENTS_DEPTH: usize = 64;
+/// Most targets of one revocation.
+pub const TARGETS: usize = 64;
+/// Longest request id, bytes.
+pub const REQUEST_ID_BYTES: usize = 128;
+/// Most exchanges in one batch.
+pub const BATCH: usize = 100;
+/// Most exchanges under way on one stream.
+pub const STREAM_IN_FLIGHT: usize = 1024;
+/// Most upstreams, callers, scopes or tools that a task names, each.
+pub const TASK_LIST: usize = 64;
+
+/// Longest TTL of a credential, milliseconds. The longest that a stolen one stays useful where nobody follows revocations.
+pub const CREDENTIAL_TTL_MS: u64 = 3600 * 1000;
+/// Shortest TTL of a credential, milliseconds. Below this, clock skew eats it.
+pub const CREDENTIAL_TTL_MIN_MS: u64 = 1000;
+/// TTL when nobody asks for another, milliseconds.
+pub const CREDENTIAL_TTL_DEFAULT_MS: u64 = 300 * 1000;
+/// Longest life of a task, milliseconds.
+pub const TASK_TTL_MS: u64 = 24 * 3600 * 1000;
+/// Life of a task when nobody asks for another, milliseconds.
+pub const TASK_TTL_DEFAULT_MS: u64 = 3600 * 1000;
+/// Shortest heartbeat interval, milliseconds. Heartbeats are coalesced into one record a second.
+pub const HEARTBEAT_MIN_MS: u64 = 5_000;
+/// Longest heartbeat interval, milliseconds.
+pub const HEARTBEAT_MAX_MS: u64 = 3600 * 1000;
+/// How long a request id is remembered at least, milliseconds (design, section 7).
+pub const REQUEST_ID_KEPT_MS: u64 = 600 * 1000;
+/// How far clocks may differ, milliseconds: between a writer and the ledger's time, and between us and verifiers.
+pub const CLOCK_SKEW_MS: u64 = 30 * 1000;
+/// Oldest view that may be decided on, milliseconds.
+pub const VIEW_MAX_AGE_MS: u64 = 10 * 1000;
+/// How long a follower may go without a fresh head before it refuses everything, milliseconds.
+pub const FEED_MAX_AGE_MS: u64 = 30 * 1000;
+
+/// Most live tasks in all. At 1 KB each (design, section 10), 1 GB.
+pub const TASKS: usize = 1_000_000;
+/// Most live tasks that one caller opened.
+pub const TASKS_PER_CALLER: usize = 10_000;
+/// Most live credentials in all. At 128 bytes each (design, section 10), 1.3 GB.
+pub const CREDENTIALS: usize = 10_000_000;
+/// Most live credentials of one caller.
+pub const CREDENTIALS_PER_CALLER: usize = 2_000_000;
+/// Most request ids remembered for one caller. A caller at its bound is refused, never forgotten.
+pub const REQUEST_IDS_PER_CALLER: usize = 2_000_000;
+/// Most revocation rules that one caller's own acts (closing tasks, giving back) may hold in force.
+pub const RULES_PER_CALLER: usize = 100_000;
+/// Most revocation rules in all before operators are warned and callers' own acts are refused.
+pub const RULES: usize = 2_000_000;
+/// Most registered followers.
+pub const FOLLOWERS: usize = 10_000;
+/// Rule and hold events kept in memory for followers that come back; older ones begin with a snapshot.
+pub const FEED_EVENTS: usize = 65_536;
+/// Events a follower may lag before its stream ends with an error.
+pub const FEED_LAG: usize = 4_096;
+/// Most distinct interned values (callers, tools, scopes …) of one sort.
+pub const INTERNED: usize = 4_000_000;
+/// Most signing keys that are not yet removed, per purpose.
+pub const KEYS: usize = 64;
+/// Most registered upstreams.
+pub const UPSTREAMS: usize = 10_000;
+/// Largest policy set, bytes of Cedar text.
+pub const POLICY_BYTES: usize = 256 * 1024;
+
+/// Most records gathered into one commit. 0.9 µs of store CPU per record at 256 against 4.5 at 32 (measured, redb).
+pub const GATHER_RECORDS: usize = 256;
+/// Longest wait while gathering, microseconds.
+pub const GATHER_WAIT_US: u64 = 4_000;
+/// Largest commit, bytes. 76 MB in one transaction stop redb for half a second; 8 MB do not show.
+pub const COMMIT_BYTES: usize = 8 * 1024 * 1024;
+/// Largest single record, bytes: a policy set and its audit context.
+pub const RECORD_BYTES: usize = 512 * 1024;
+/// Proposals waiting for the writer, in all. At 45,000 a second, 0.4 s of work.
+pub const QUEUE_GRANTS: usize = 16_384;
+/// Revocations and other operators' work waiting for the writer.
+pub const QUEUE_REVOCATIONS: usize = 4_096;
+/// Expired entries removed from memory per commit: 512 × 0.2 µs stay below a flush.
+pub const EXPIRE_PER_COMMIT: usize = 512;
+/// Commits between snapshots at the least.
+pub const SNAPSHOT_EVERY_COMMITS: u64 = 50_000;
+/// Refusals recorded one by one per caller, reason and minute; beyond, counted.
+pub const REFUSALS_RECORDED: u32 = 3;
+/// Callers, reasons and minutes for which refusals are counted apart; beyond, together.
+pub const REFUSAL_COUNTERS: usize = 4_096;
+
+/// Largest named value of a store, bytes.
+pub const NAMED_VALUE_BYTES: usize = 64 * 1024;
+/// Longest name of a named value, bytes.
+pub const NAMED_VALUE_NAME_BYTES: usize = 512;
+/// Most named values.
+pub const NAMED_VALUES: usize = 100_000;
+/// Disk kept free for revocations, closings and retention, bytes: 60,000 revocations of 1 KB.
+pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Connections open at once on the workload listener. At 64 KB each, 1.3 GB.
+pub const CONNECTIONS: usize = 20_000;
+/// Connections open at once on the admin listener.
+pub const ADMIN_CONNECTIONS: usize = 256;
+/// Connections open at once on the public listener.
+pub const PUBLIC_CONNECTIONS: usize = 4_096;
+/// Handshakes under way at once. 290 µs of a core each (measured): 512 are 150 ms of work.
+pub const HANDSHAKES: usize = 512;
+/// Longest handshake, milliseconds. Longer is a peer that stalls.
+pub const HANDSHAKE_MS: u64 = 5_000;
+/// Longest time for a connection's first HTTP/2 frames, and for a header block on HTTP/1, milliseconds.
+pub const HEADER_MS: u64 = 5_000;
+/// Concurrent streams (calls) on one connection.
+pub const CONNECTION_STREAMS: u32 = 1_024;
+/// Largest request message, bytes: 100 exchanges with arguments of 16 KiB each.
+pub const REQUEST_BYTES: usize = 2 * 1024 * 1024;
+/// Largest header list, bytes.
+pub const HEADER_BYTES: u32 = 16 * 1024;
+/// Longest time that open calls may take when the server stops, milliseconds.
+pub const SHUTDOWN_MS: u64 = 10_000;
+/// Rows in one page of a list.
+pub const PAGE: usize = 1_000;
+/// Longest wait that a caller may ask for, milliseconds.
+pub const WAIT_MS: u64 = 60_000;

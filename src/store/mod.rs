@@ -1,0 +1,119 @@
+//! What an engine must give: commits appended durably and in order, and a few named values.
+//!
+//! One suite (`tests/store.rs`) runs against every engine. To add an engine: one file here, one line in the suite.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// A commit's place in the store: 1 is the first, each next is one more, none is ever missing or used again.
+pub type Position = u64;
+
+/// Why a store did not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The place is not the one after the head: somebody else appended, or the caller lost count.
+    #[error("append at {asked}, but the next place is {next}")]
+    NotNext {
+        /// The place that was asked for.
+        asked: Position,
+        /// The place that would have been right.
+        next: Position,
+    },
+    /// There is no room on the disk. Nothing of this append will be found later.
+    #[error("no space left: {0}")]
+    Full(String),
+    /// What lies in the store is not what was written there: the place, and what is wrong.
+    #[error("the store is damaged at {at}: {what}")]
+    Damaged {
+        /// The first place that cannot be trusted.
+        at: Position,
+        /// What was found.
+        what: String,
+    },
+    /// A named value is not in the state that the change expected.
+    #[error("{name} was changed meanwhile")]
+    Conflict {
+        /// The value's name.
+        name: String,
+    },
+    /// A bound of `limits.rs`.
+    #[error("{what} is above the limit of {bound}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// The bound, in the unit of the limit.
+        bound: usize,
+    },
+    /// Another process has the store open.
+    #[error("{0} is in use by another process")]
+    InUse(String),
+    /// The engine failed. After this the store takes no append until it was opened again.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What a change of a named value expects to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect<'a> {
+    /// Anything or nothing.
+    Any,
+    /// No value of that name.
+    Absent,
+    /// Exactly these bytes.
+    Value(&'a [u8]),
+}
+
+/// One commit as it was appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its place.
+    pub at: Position,
+    /// Its bytes, unchanged.
+    pub bytes: Bytes,
+}
+
+/// The engine's contract.
+///
+/// - **Durability.** When [`append`](Store::append), [`put`](Store::put) or [`delete`](Store::delete) has returned `Ok`, the change is on
+///   stable storage: it is found after SIGKILL and after a power failure.
+/// - **Order.** A place is filled only when all before it are. What a reader has seen at a place never changes.
+/// - **Crash.** After a crash during an append, the whole commit is there or nothing of it. What was never acknowledged may be there.
+/// - **Errors.** After [`StoreError::Failed`] or [`StoreError::Full`] from an append, whether the commit is there is unknown until the store
+///   was opened again, and every later append fails. Reads go on as far as they can.
+/// - **Threads.** All methods may be called from any thread; `append` is called by one at a time.
+pub trait Store: Send + Sync + 'static {
+    /// The engine's name: what `engine = "…"` in the configuration selects.
+    fn engine(&self) -> &'static str;
+
+    /// Appends one commit durably. `at` is one more than [`head`](Store::head); `bytes` ≤ `limits::COMMIT_BYTES`.
+    fn append(&self, at: Position, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// The place of the newest commit, 0 when there is none.
+    fn head(&self) -> Result<Position, StoreError>;
+
+    /// The place of the oldest commit that is still kept, 0 when there is none.
+    fn oldest(&self) -> Result<Position, StoreError>;
+
+    /// Commits from `from` on, in order and without a gap, as many as fit in `max_bytes` but at least one where there is one.
+    /// Starts at the oldest kept commit where `from` is older.
+    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<Entry>, StoreError>;
+
+    /// Waits until there is a commit after `after`, at most `wait`; answers with the head.
+    fn follow(&self, after: Position, wait: Duration) -> Result<Position, StoreError>;
+
+    /// Removes all commits before `before`, durably. The newest commit always stays.
+    fn remove_before(&self, before: Position) -> Result<(), StoreError>;
+
+    /// Sets a named value durably if it is as expected. Name: 1 to 512 bytes of `[a-zA-Z0-9._/:-]`; value ≤ 64 KiB.
+    fn put(&self, name: &str, value: &[u8], expect: Expect<'_>) -> Result<(), StoreError>;
+
+    /// A named value, `None` where there is none.
+    fn named(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// The names that begin with `prefix`, in byte order.
+    fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
+
+    /// Deletes a named value durably if it is as expected. Deleting what is not there is `Ok` with [`Expect::Any`] and [`Expect::Absent`].
+    fn delete(&self, name: &str, expect: Expect<'_>) -> Result<(), StoreError>;
+}

@@ -1,0 +1,117 @@
+//! The only place where time and randomness come from. Everything else gets them as values.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::seq::Millis;
+
+/// Time and randomness of one process.
+#[derive(Clone)]
+pub struct System {
+    clock: Arc<dyn Clock>,
+}
+
+/// A source of time: wall clock, and a clock that never steps.
+pub trait Clock: Send + Sync {
+    /// Milliseconds since 1970 by the wall clock, which may step.
+    fn wall(&self) -> Millis;
+    /// Milliseconds since the clock was made; never steps.
+    fn steady(&self) -> u64;
+}
+
+struct Real {
+    began: Instant,
+}
+
+impl Clock for Real {
+    #[allow(clippy::disallowed_methods, reason = "this is the one place where the wall clock is read")]
+    fn wall(&self) -> Millis {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn steady(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A clock that tests set.
+#[derive(Default)]
+pub struct SetClock {
+    wall: AtomicU64,
+    steady: AtomicU64,
+}
+
+impl SetClock {
+    /// A clock that stands at `wall`.
+    pub fn at(wall: Millis) -> Arc<SetClock> {
+        Arc::new(SetClock { wall: AtomicU64::new(wall.0), steady: AtomicU64::new(0) })
+    }
+
+    /// Both clocks go on by `ms`: time passes.
+    pub fn advance(&self, ms: u64) {
+        self.wall.fetch_add(ms, Ordering::SeqCst);
+        self.steady.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    /// Only the wall clock moves: somebody set it.
+    pub fn step_to(&self, wall: Millis) {
+        self.wall.store(wall.0, Ordering::SeqCst);
+    }
+}
+
+impl Clock for SetClock {
+    fn wall(&self) -> Millis {
+        Millis(self.wall.load(Ordering::SeqCst))
+    }
+
+    fn steady(&self) -> u64 {
+        self.steady.load(Ordering::SeqCst)
+    }
+}
+
+impl System {
+    /// The machine's own clocks.
+    #[allow(clippy::disallowed_methods, reason = "this is the one place where the steady clock is read")]
+    pub fn real() -> System {
+        System { clock: Arc::new(Real { began: Instant::now() }) }
+    }
+
+    /// A system whose time a test sets.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> System {
+        System { clock }
+    }
+
+    /// Now, by the wall clock.
+    pub fn wall(&self) -> Millis {
+        self.clock.wall()
+    }
+
+    /// Milliseconds that have passed, by a clock that never steps.
+    pub fn steady(&self) -> u64 {
+        self.clock.steady()
+    }
+
+    /// 16 random bytes from aws-lc's generator.
+    pub fn random16(&self) -> [u8; 16] {
+        let mut out = [0u8; 16];
+        fill(&mut out);
+        out
+    }
+
+    /// 32 random bytes from aws-lc's generator.
+    pub fn random32(&self) -> [u8; 32] {
+        let mut out = [0u8; 32];
+        fill(&mut out);
+        out
+    }
+}
+
+/// aws-lc aborts the process rather than hand out bad randomness, so this does not fail.
+fn fill(out: &mut [u8]) {
+    if aws_lc_rs::rand::fill(out).is_err() {
+        // Without randomness no id and no key is safe to make; there is nothing to answer.
+        std::process::abort();
+    }
+}
