@@ -3,7 +3,11 @@
 //! The map of the house, top to bottom. Imports point down.
 #![forbid(unsafe_code)]
 
+pub mod ledger;
+pub mod revocation;
 pub mod store;
+
+pub mod identity;
 
 pub mod limits;
 pub mod refusal;

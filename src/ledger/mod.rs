@@ -1,0 +1,5 @@
+//! One ordered log of records is the truth; everything in memory is a fold over it.
+
+pub mod commit;
+pub mod record;
+pub mod state;

@@ -1,0 +1,240 @@
+//! What happened: one record per event, with its audit context. Never a secret, a signature or a whole token.
+//!
+//! The tags are persisted and frozen: a field is added, never changed or used again. `tests/vectors/records` holds samples of each
+//! past version. A record whose event is unknown to this version stops the start: unknown means no.
+
+mod credential;
+mod registry;
+mod revocation;
+mod task;
+
+pub use credential::*;
+pub use registry::*;
+pub use revocation::*;
+pub use task::*;
+
+use prost::Message;
+
+use crate::limits;
+use crate::seq::Seq;
+
+/// One event and who caused it.
+#[derive(Clone, PartialEq, Message)]
+pub struct Record {
+    /// Who asked for it.
+    #[prost(message, optional, tag = "1")]
+    pub author: Option<Author>,
+    /// Decision revision: everything up to this seq was seen by the decision. 0 for what is no grant.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+    /// The request that this came from, where it named one.
+    #[prost(message, optional, tag = "3")]
+    pub request: Option<Request>,
+    /// Records of one commit with the same number above 0 stand or are void together.
+    #[prost(uint32, tag = "4")]
+    pub group: u32,
+    /// What happened.
+    #[prost(
+        oneof = "Event",
+        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 50, 51, 52, 60, 61, 70, 71"
+    )]
+    pub event: Option<Event>,
+}
+
+/// Who caused a record.
+#[derive(Clone, PartialEq, Message)]
+pub struct Author {
+    /// One of these.
+    #[prost(oneof = "Who", tags = "1, 2, 3, 4")]
+    pub who: Option<Who>,
+}
+
+/// The kinds of author.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Who {
+    /// A workload or operator, by SPIFFE ID.
+    #[prost(string, tag = "1")]
+    SpiffeId(String),
+    /// A person, by issuer and subject.
+    #[prost(message, tag = "2")]
+    Person(Identity),
+    /// A peer of the local socket, by uid.
+    #[prost(uint32, tag = "3")]
+    LocalUid(u32),
+    /// mayfly itself, with the cause.
+    #[prost(string, tag = "4")]
+    Mayfly(String),
+}
+
+/// Somebody by issuer and subject. A SPIFFE ID stands in `sub` with its trust domain as issuer.
+#[derive(Clone, PartialEq, Eq, Hash, Message, serde::Serialize, serde::Deserialize)]
+pub struct Identity {
+    /// Issuer: a URL, or the trust domain of a SPIFFE ID.
+    #[prost(string, tag = "1")]
+    pub issuer: String,
+    /// Subject in that issuer.
+    #[prost(string, tag = "2")]
+    pub sub: String,
+}
+
+/// A request that may be repeated.
+#[derive(Clone, PartialEq, Message)]
+pub struct Request {
+    /// Who sent it: request ids of different callers have nothing to do with each other.
+    #[prost(string, tag = "1")]
+    pub caller: String,
+    /// The caller's name for it.
+    #[prost(string, tag = "2")]
+    pub id: String,
+    /// SHA-256 over everything that was asked.
+    #[prost(bytes = "vec", tag = "3")]
+    pub digest: Vec<u8>,
+}
+
+/// Everything that can happen.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Event {
+    /// A generation of the log begins; all that was issued before is revoked.
+    #[prost(message, tag = "10")]
+    GenerationBegun(GenerationBegun),
+    /// A task was opened.
+    #[prost(message, tag = "11")]
+    TaskOpened(TaskOpened),
+    /// A task and everything under it ended.
+    #[prost(message, tag = "12")]
+    TaskClosed(TaskClosed),
+    /// A task and everything under it is refused until resumed.
+    #[prost(message, tag = "13")]
+    TaskHeld(TaskHeld),
+    /// A hold ended.
+    #[prost(message, tag = "14")]
+    TaskResumed(TaskResumed),
+    /// A task's deadline moved.
+    #[prost(message, tag = "15")]
+    TaskExtended(TaskExtended),
+    /// Tasks that showed signs of life.
+    #[prost(message, tag = "16")]
+    TaskHeartbeats(TaskHeartbeats),
+    /// A credential was issued.
+    #[prost(message, tag = "20")]
+    Issued(Issued),
+    /// A holder gave its credential back.
+    #[prost(message, tag = "21")]
+    Released(Released),
+    /// An action was authorized with a credential that was issued before.
+    #[prost(message, tag = "22")]
+    Authorized(Authorized),
+    /// Where a credential was used.
+    #[prost(message, tag = "23")]
+    UsesReported(UsesReported),
+    /// Refusals, one or counted.
+    #[prost(message, tag = "24")]
+    Refused(Refused),
+    /// Targets were revoked.
+    #[prost(message, tag = "30")]
+    Revoked(Revoked),
+    /// Locks were lifted.
+    #[prost(message, tag = "31")]
+    LockLifted(LockLifted),
+    /// The policy set of an environment.
+    #[prost(message, tag = "40")]
+    PolicySet(PolicySet),
+    /// An upstream's registration.
+    #[prost(message, tag = "41")]
+    UpstreamSet(UpstreamSet),
+    /// Which tool may use which upstream.
+    #[prost(message, tag = "42")]
+    BindingSet(BindingSet),
+    /// A trust domain's bundle.
+    #[prost(message, tag = "43")]
+    BundleSet(BundleSet),
+    /// A key of ours.
+    #[prost(message, tag = "44")]
+    KeyAdded(KeyAdded),
+    /// A key of ours changed state.
+    #[prost(message, tag = "45")]
+    KeyChanged(KeyChanged),
+    /// A break-glass task was opened or reviewed.
+    #[prost(message, tag = "46")]
+    BreakGlass(BreakGlass),
+    /// An approval was asked for.
+    #[prost(message, tag = "50")]
+    ApprovalAsked(ApprovalAsked),
+    /// An approval was given or refused.
+    #[prost(message, tag = "51")]
+    ApprovalDecided(ApprovalDecided),
+    /// Something that may be used once was used: a token id, an assertion.
+    #[prost(message, tag = "52")]
+    UsedOnce(UsedOnce),
+    /// Something is about to be made upstream.
+    #[prost(message, tag = "60")]
+    LeaseOpened(LeaseOpened),
+    /// What was made upstream is gone, or its undoing was given up.
+    #[prost(message, tag = "61")]
+    LeaseClosed(LeaseClosed),
+    /// A snapshot of the state was written.
+    #[prost(message, tag = "70")]
+    SnapshotTaken(SnapshotTaken),
+    /// The store moved to another engine, or was exported. Context for the audit.
+    #[prost(message, tag = "71")]
+    Maintained(Maintained),
+}
+
+/// Why bytes are no record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a record: {0}")]
+pub struct BadRecord(pub String);
+
+impl Record {
+    /// A record by this author.
+    pub fn new(author: Who, event: Event) -> Record {
+        Record { author: Some(Author { who: Some(author) }), revision: 0, request: None, group: 0, event: Some(event) }
+    }
+
+    /// Notes the decision revision.
+    pub fn decided_at(mut self, revision: Seq) -> Record {
+        self.revision = revision.as_u64();
+        self
+    }
+
+    /// Notes the request it came from.
+    pub fn for_request(mut self, request: Option<Request>) -> Record {
+        self.request = request;
+        self
+    }
+
+    /// Decodes strictly: author and event known, size in bounds, and encoding again gives the same bytes, so that nothing a newer
+    /// version wrote is dropped unseen.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Record, BadRecord> {
+        if bytes.len() > limits::RECORD_BYTES {
+            return Err(BadRecord(format!("{} bytes, above the limit of {}", bytes.len(), limits::RECORD_BYTES)));
+        }
+        let record = Record::decode(bytes).map_err(|e| BadRecord(e.to_string()))?;
+        if record.event.is_none() {
+            return Err(BadRecord("an event that this version does not know".into()));
+        }
+        if record.author.as_ref().and_then(|a| a.who.as_ref()).is_none() {
+            return Err(BadRecord("an author that this version does not know".into()));
+        }
+        if record.encoded_len() != bytes.len() {
+            return Err(BadRecord("fields that this version does not know".into()));
+        }
+        Ok(record)
+    }
+
+    /// The author, for people and the audit.
+    pub fn author_text(&self) -> String {
+        match self.author.as_ref().and_then(|a| a.who.as_ref()) {
+            Some(Who::SpiffeId(id)) => id.clone(),
+            Some(Who::Person(p)) => format!("{} ({})", p.sub, p.issuer),
+            Some(Who::LocalUid(uid)) => format!("local uid {uid}"),
+            Some(Who::Mayfly(cause)) => format!("mayfly ({cause})"),
+            None => String::new(),
+        }
+    }
+
+    /// The decision revision.
+    pub fn revision(&self) -> Seq {
+        Seq::from_u64(self.revision).unwrap_or(Seq::ZERO)
+    }
+}

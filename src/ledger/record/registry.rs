@@ -1,0 +1,229 @@
+//! Records of what grants are decided with: generations, policy, upstreams, bindings, bundles, keys.
+
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+/// A generation of the log begins; all that was issued before is revoked.
+#[derive(Clone, PartialEq, Message)]
+pub struct GenerationBegun {
+    /// Its number, 1 for the first.
+    #[prost(uint32, tag = "1")]
+    pub generation: u32,
+    /// Why: `created`, `recovered`, `restored`, `migrated`.
+    #[prost(string, tag = "2")]
+    pub cause: String,
+    /// The store's id, 16 random bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub store: Vec<u8>,
+    /// The last seq of the generation before that is kept.
+    #[prost(uint64, tag = "4")]
+    pub after: u64,
+    /// Time may begin earlier than the generation before ended.
+    #[prost(bool, tag = "5")]
+    pub reset_time: bool,
+}
+
+/// The policy set of an environment.
+#[derive(Clone, PartialEq, Message)]
+pub struct PolicySet {
+    /// The environment.
+    #[prost(string, tag = "1")]
+    pub environment: String,
+    /// One more than the version before; 1 for the first.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// SHA-256 of `text`.
+    #[prost(bytes = "vec", tag = "3")]
+    pub digest: Vec<u8>,
+    /// The set in its canonical form.
+    #[prost(string, tag = "4")]
+    pub text: String,
+    /// It only watches beside the enforcing set.
+    #[prost(bool, tag = "5")]
+    pub audit_only: bool,
+}
+
+/// An upstream's registration.
+#[derive(Clone, PartialEq, Message)]
+pub struct UpstreamSet {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// One more than the version before; 1 for the first.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// SHA-256 of `text`.
+    #[prost(bytes = "vec", tag = "3")]
+    pub digest: Vec<u8>,
+    /// The registration in its canonical form.
+    #[prost(string, tag = "4")]
+    pub text: String,
+    /// It issues nothing.
+    #[prost(bool, tag = "5")]
+    pub disabled: bool,
+    /// It will never issue again.
+    #[prost(bool, tag = "6")]
+    pub retired: bool,
+}
+
+/// Which workload's tool may use which upstream.
+#[derive(Clone, PartialEq, Message)]
+pub struct BindingSet {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// One more than the version before; 1 for the first.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// SHA-256 of `text`.
+    #[prost(bytes = "vec", tag = "3")]
+    pub digest: Vec<u8>,
+    /// The binding in its canonical form.
+    #[prost(string, tag = "4")]
+    pub text: String,
+    /// It permits nothing until somebody approves it.
+    #[prost(bool, tag = "5")]
+    pub pending: bool,
+}
+
+/// A trust domain's bundle.
+#[derive(Clone, PartialEq, Message)]
+pub struct BundleSet {
+    /// The trust domain.
+    #[prost(string, tag = "1")]
+    pub trust_domain: String,
+    /// `spiffe_sequence`, where the bundle has one.
+    #[prost(uint64, optional, tag = "2")]
+    pub sequence: Option<u64>,
+    /// SHA-256 of each trust anchor's certificate, sorted.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub anchors: Vec<Vec<u8>>,
+    /// SHA-256 of the document.
+    #[prost(bytes = "vec", tag = "4")]
+    pub digest: Vec<u8>,
+    /// The document, where it did not come from a file or endpoint that is read again at start.
+    #[prost(bytes = "vec", tag = "5")]
+    pub document: Vec<u8>,
+    /// Where it came from.
+    #[prost(string, tag = "6")]
+    pub source: String,
+    /// The trust domain is no longer trusted.
+    #[prost(bool, tag = "7")]
+    pub removed: bool,
+}
+
+/// What a key of ours is for. One key, one purpose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
+#[repr(i32)]
+pub enum KeyPurpose {
+    /// Never written.
+    Unspecified = 0,
+    /// Signing access tokens of one issuer path.
+    AccessToken = 1,
+    /// Deriving reference credentials.
+    Reference = 2,
+    /// Signing status lists.
+    StatusList = 3,
+    /// Signing checkpoints.
+    Checkpoint = 4,
+    /// A certificate authority.
+    X509Ca = 5,
+    /// An SSH certificate authority.
+    SshCa = 6,
+    /// Deriving passwords.
+    Password = 7,
+}
+
+/// The state of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
+#[repr(i32)]
+pub enum KeyState {
+    /// Never written.
+    Unspecified = 0,
+    /// Published, not yet used: verifiers learn it first.
+    Next = 1,
+    /// Used.
+    Active = 2,
+    /// Not used, still published: what it made has not ended.
+    Retired = 3,
+    /// No longer published.
+    Removed = 4,
+    /// In somebody else's hands. All that it signed is refused.
+    Compromised = 5,
+}
+
+/// A key of ours.
+#[derive(Clone, PartialEq, Message)]
+pub struct KeyAdded {
+    /// Its id: `kid`.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// What it is for.
+    #[prost(enumeration = "KeyPurpose", tag = "2")]
+    pub purpose: i32,
+    /// Its algorithm by its JOSE name.
+    #[prost(string, tag = "3")]
+    pub algorithm: String,
+    /// Its public part: an uncompressed point, empty for a symmetric key.
+    #[prost(bytes = "vec", tag = "4")]
+    pub public: Vec<u8>,
+    /// The environment that it serves.
+    #[prost(string, tag = "5")]
+    pub environment: String,
+    /// The state that it begins in.
+    #[prost(enumeration = "KeyState", tag = "6")]
+    pub state: i32,
+}
+
+/// A key of ours changed state.
+#[derive(Clone, PartialEq, Message)]
+pub struct KeyChanged {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// Its state from here on.
+    #[prost(enumeration = "KeyState", tag = "2")]
+    pub state: i32,
+    /// Why.
+    #[prost(string, tag = "3")]
+    pub reason: String,
+}
+
+/// A break-glass task was opened or reviewed.
+#[derive(Clone, PartialEq, Message)]
+pub struct BreakGlass {
+    /// The task.
+    #[prost(bytes = "vec", tag = "1")]
+    pub task: Vec<u8>,
+    /// The two people who opened it.
+    #[prost(message, repeated, tag = "2")]
+    pub people: Vec<super::Identity>,
+    /// The third who reviewed it.
+    #[prost(message, optional, tag = "3")]
+    pub reviewer: Option<super::Identity>,
+    /// What was said.
+    #[prost(string, tag = "4")]
+    pub text: String,
+}
+
+/// A snapshot of the state was written.
+#[derive(Clone, PartialEq, Message)]
+pub struct SnapshotTaken {
+    /// The last seq in it.
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    /// The place of the last commit in it.
+    #[prost(uint64, tag = "2")]
+    pub position: u64,
+    /// SHA-256 of the file.
+    #[prost(bytes = "vec", tag = "3")]
+    pub digest: Vec<u8>,
+}
+
+/// The store moved to another engine, or was exported.
+#[derive(Clone, PartialEq, Message)]
+pub struct Maintained {
+    /// What was done.
+    #[prost(string, tag = "1")]
+    pub what: String,
+}

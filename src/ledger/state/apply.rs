@@ -1,0 +1,324 @@
+//! What each valid record does to the state.
+
+use std::sync::Arc;
+
+use super::tasks::{Closed, Hold};
+use super::{Approval, BundleState, End, Key, Lease, Remembered, State, Version, request_key};
+use crate::ledger::record::{
+    BundleSet, Event, GenerationBegun, HoldRank, Issued, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Outcome, Record, Revoked,
+    TaskClosed,
+};
+use crate::limits;
+use crate::revocation::{Rules, Target};
+use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
+
+fn hash(bytes: &[u8]) -> [u8; 32] {
+    bytes.try_into().unwrap_or_default()
+}
+
+impl State {
+    /// Makes a record that was found valid take effect. Its seq is the head.
+    pub fn apply(&mut self, record: &Record) {
+        let seq = self.head;
+        let Some(event) = &record.event else { return };
+        match event {
+            Event::GenerationBegun(e) => self.begin_generation(e),
+            Event::TaskOpened(e) => {
+                if let Some(id) = TaskId::from_slice(&e.task) {
+                    self.tasks.open(e, id, seq, record.revision(), self.time);
+                    self.remember(record, id.as_bytes());
+                }
+            }
+            Event::TaskClosed(e) => self.close(e, record),
+            Event::TaskHeld(e) => {
+                if let Some(task) = TaskId::from_slice(&e.task).and_then(|id| self.tasks.get_mut(&id)) {
+                    let rank = HoldRank::try_from(e.rank).unwrap_or(HoldRank::Operator);
+                    task.holds.push(Hold { rank, reason: e.reason.as_str().into(), seq });
+                }
+            }
+            Event::TaskResumed(e) => {
+                if let Some(task) = TaskId::from_slice(&e.task).and_then(|id| self.tasks.get_mut(&id)) {
+                    task.holds.retain(|h| h.rank as i32 > e.rank);
+                }
+            }
+            Event::TaskExtended(e) => {
+                if let Some(id) = TaskId::from_slice(&e.task)
+                    && let Some(task) = self.tasks.get_mut(&id)
+                {
+                    task.deadline = Millis(e.deadline);
+                }
+            }
+            Event::TaskHeartbeats(e) => {
+                let now = self.time;
+                for id in e.tasks.iter().filter_map(|t| TaskId::from_slice(t)) {
+                    if let Some(task) = self.tasks.get_mut(&id).filter(|t| t.closed.is_none() && !t.silent(now)) {
+                        task.alive_at = now;
+                    }
+                }
+                if e.all {
+                    self.tasks.all_alive(Millis(e.away_since).min(now), now);
+                }
+            }
+            Event::Issued(e) => self.issue(e, record),
+            Event::Released(e) => {
+                if let Some(id) = CredentialId::from_slice(&e.credential) {
+                    self.credentials.release(&id);
+                    self.rules.add(&Target::Credential(id), Some(seq), None, Millis(e.keep_until));
+                    self.count_caller_rule(record, Millis(e.keep_until));
+                    self.remember(record, &[0; 16]);
+                }
+            }
+            Event::Refused(e) => self.refusals += e.count,
+            Event::Revoked(e) => self.revoke(e, record),
+            Event::LockLifted(e) => {
+                for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
+                    self.rules.lift(&target);
+                }
+                self.remember(record, &[0; 16]);
+            }
+            _ => self.apply_registry(event, record),
+        }
+    }
+
+    fn apply_registry(&mut self, event: &Event, record: &Record) {
+        let seq = self.head;
+        let version = |version: u64, digest: &[u8], text: &str, active: bool| {
+            Arc::new(Version { version, digest: hash(digest), text: text.into(), active, seq })
+        };
+        match event {
+            Event::PolicySet(e) => {
+                let table = if e.audit_only { &mut self.audit_policies } else { &mut self.policies };
+                table.insert(e.environment.as_str().into(), version(e.version, &e.digest, &e.text, true));
+            }
+            Event::UpstreamSet(e) => {
+                let active = !e.disabled && !e.retired;
+                self.upstreams.insert(e.name.as_str().into(), version(e.version, &e.digest, &e.text, active));
+            }
+            Event::BindingSet(e) => {
+                self.bindings.insert(e.name.as_str().into(), version(e.version, &e.digest, &e.text, !e.pending));
+            }
+            Event::BundleSet(e) => self.set_bundle(e),
+            Event::KeyAdded(e) => self.add_key(e),
+            Event::KeyChanged(e) => {
+                let now = self.time;
+                if let Some(key) = self.keys.get_mut(e.key.as_str()) {
+                    key.state = KeyState::try_from(e.state).unwrap_or(KeyState::Compromised);
+                    key.since = now;
+                }
+            }
+            Event::LeaseOpened(e) => self.open_lease(e),
+            Event::LeaseClosed(e) => {
+                if let Some(id) = LeaseId::from_slice(&e.lease) {
+                    self.leases.remove(&id);
+                }
+            }
+            Event::ApprovalAsked(e) => {
+                if let Some(id) = ApprovalId::from_slice(&e.approval) {
+                    let approval = Approval {
+                        digest: hash(&e.digest),
+                        expires_at: Millis(e.expires_at),
+                        given: None,
+                        revision: Seq::ZERO,
+                        task: TaskId::from_slice(&e.task),
+                        caller: e.caller.as_str().into(),
+                        used: false,
+                    };
+                    self.ends.entry(approval.expires_at.plus(limits::REQUEST_ID_KEPT_MS)).or_default().push(End::Approval(id));
+                    self.approvals.insert(id, approval);
+                }
+            }
+            Event::ApprovalDecided(e) => {
+                if let Some(a) = ApprovalId::from_slice(&e.approval).and_then(|id| self.approvals.get_mut(&id)) {
+                    a.given = Some(e.given);
+                    a.revision = record.revision();
+                }
+            }
+            Event::UsedOnce(e) => {
+                self.used_once.insert(hash(&e.digest), Millis(e.until));
+                self.ends.entry(Millis(e.until)).or_default().push(End::UsedOnce(hash(&e.digest)));
+            }
+            Event::SnapshotTaken(e) => self.snapshot = Seq::from_u64(e.seq).map(|s| (s, hash(&e.digest))),
+            _ => {}
+        }
+    }
+
+    /// All that was issued before is revoked; unused approvals, open tasks and break-glass are void. Locks, leases and key rules stay.
+    fn begin_generation(&mut self, e: &GenerationBegun) {
+        let first = self.store == [0; 16];
+        self.store = e.store.as_slice().try_into().unwrap_or_default();
+        if first {
+            return;
+        }
+        // Everything revokes by its seq; nothing decided before it can be shown again, so what it killed need not be kept.
+        self.rules.add(
+            &Target::Everything,
+            Some(self.head),
+            None,
+            self.time.plus(limits::TASK_TTL_MS + limits::CREDENTIAL_TTL_MS),
+        );
+        self.credentials = super::Credentials::default();
+        self.tasks = super::Tasks::default();
+        self.approvals.clear();
+        self.requests.clear();
+        self.rules_by_caller.clear();
+        for lease in self.leases.values_mut() {
+            lease.issued = false;
+        }
+    }
+
+    fn issue(&mut self, e: &Issued, record: &Record) {
+        let Some(id) = CredentialId::from_slice(&e.credential) else { return };
+        let Some(task) = TaskId::from_slice(&e.task).and_then(|t| self.tasks.slot_of(&t)) else { return };
+        let request = record.request.as_ref().map_or([0; 16], |r| request_key(&r.caller, &r.id));
+        self.credentials.add(e, id, request, (self.position, self.head, record.revision()), task);
+        self.tasks.count_issued(task);
+        self.issued += 1;
+        if let Some(approval) = ApprovalId::from_slice(&e.approval).and_then(|a| self.approvals.get_mut(&a)) {
+            approval.used = true;
+        }
+        if let Some(lease) = LeaseId::from_slice(&e.lease).and_then(|l| self.leases.get_mut(&l)) {
+            lease.issued = true;
+        }
+    }
+
+    fn close(&mut self, e: &TaskClosed, record: &Record) {
+        let Some(id) = TaskId::from_slice(&e.task) else { return };
+        let (now, seq) = (self.time, self.head);
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let outcome = Outcome::try_from(e.outcome).unwrap_or(Outcome::Revoked);
+        task.closed = Some(Closed { outcome, reason: e.reason.as_str().into(), at: now, seq });
+        let issued = task.issued_under > 0;
+        self.tasks.check_at(id, now.plus(limits::REQUEST_ID_KEPT_MS));
+        // Nothing was issued under it, so nobody has anything to refuse.
+        if issued {
+            self.rules.add(&Target::Task(id), Some(seq), None, Millis(e.keep_until));
+            self.count_caller_rule(record, Millis(e.keep_until));
+        }
+        self.remember(record, id.as_bytes());
+    }
+
+    fn revoke(&mut self, e: &Revoked, record: &Record) {
+        let seq = self.head;
+        for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
+            let lock = (e.lock_only || (target.sort().locks() && !e.issued_only)).then_some(seq);
+            let revoked = (!e.lock_only).then_some(seq);
+            self.rules.add(&target, revoked, lock, Millis(e.keep_until));
+            self.close_revoked(&target, &e.reason);
+        }
+        self.remember(record, &[0; 16]);
+    }
+
+    /// A task that is revoked by name is over, so that listing it says so.
+    fn close_revoked(&mut self, target: &Target, reason: &str) {
+        let (now, seq) = (self.time, self.head);
+        if let Target::Task(id) = target
+            && let Some(task) = self.tasks.get_mut(id)
+            && task.closed.is_none()
+        {
+            task.closed = Some(Closed { outcome: Outcome::Revoked, reason: reason.into(), at: now, seq });
+            self.tasks.check_at(*id, now.plus(limits::REQUEST_ID_KEPT_MS));
+        }
+    }
+
+    fn set_bundle(&mut self, e: &BundleSet) {
+        let before = self.bundles.get(e.trust_domain.as_str()).and_then(|b| b.sequence);
+        let bundle = BundleState {
+            sequence: e.sequence.or(before),
+            anchors: e.anchors.iter().map(|a| hash(a)).collect(),
+            digest: hash(&e.digest),
+            document: e.document.as_slice().into(),
+            source: e.source.as_str().into(),
+            removed: e.removed,
+        };
+        self.bundles.insert(e.trust_domain.as_str().into(), bundle);
+    }
+
+    fn add_key(&mut self, e: &KeyAdded) {
+        let key = Key {
+            purpose: KeyPurpose::try_from(e.purpose).unwrap_or(KeyPurpose::Unspecified),
+            algorithm: e.algorithm.as_str().into(),
+            public: e.public.as_slice().into(),
+            environment: e.environment.as_str().into(),
+            state: KeyState::try_from(e.state).unwrap_or(KeyState::Removed),
+            since: self.time,
+        };
+        self.keys.insert(e.key.as_str().into(), key);
+    }
+
+    fn open_lease(&mut self, e: &LeaseOpened) {
+        let (Some(id), Some(credential), Some(task)) =
+            (LeaseId::from_slice(&e.lease), CredentialId::from_slice(&e.credential), TaskId::from_slice(&e.task))
+        else {
+            return;
+        };
+        let lease = Lease {
+            credential,
+            task,
+            upstream: e.upstream.as_str().into(),
+            kind: e.kind,
+            handle: e.handle.as_str().into(),
+            ends_at: Millis(e.ends_at),
+            opened_at: self.time,
+            issued: false,
+        };
+        self.leases.insert(id, lease);
+    }
+
+    /// Remembers a request that made no credential.
+    fn remember(&mut self, record: &Record, task: &[u8; 16]) {
+        let Some(request) = &record.request else { return };
+        let key = request_key(&request.caller, &request.id);
+        let until = self.time.plus(limits::TASK_TTL_MS.max(limits::REQUEST_ID_KEPT_MS));
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&hash(&request.digest)[..16]);
+        self.requests.insert(key, Remembered { digest, seq: self.head, at: self.position, task: *task, until });
+        self.ends.entry(until).or_default().push(End::Request(key));
+    }
+
+    /// Counts a rule that a caller's own act made.
+    fn count_caller_rule(&mut self, record: &Record, until: Millis) {
+        if let Some(super::super::record::Who::SpiffeId(caller)) = record.author.as_ref().and_then(|a| a.who.as_ref()) {
+            let caller: Box<str> = caller.as_str().into();
+            *self.rules_by_caller.entry(caller.clone()).or_default() += 1;
+            self.ends.entry(until).or_default().push(End::CallerRule(caller));
+        }
+    }
+
+    pub(super) fn expire_small(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some(mut due) = self.ends.first_entry() else { break };
+            if *due.key() >= self.time {
+                break;
+            }
+            match due.get_mut().pop() {
+                None => {
+                    due.remove();
+                }
+                Some(End::Request(key)) => {
+                    self.requests.remove(&key);
+                }
+                Some(End::UsedOnce(digest)) => {
+                    self.used_once.remove(&digest);
+                }
+                Some(End::Approval(id)) => {
+                    self.approvals.remove(&id);
+                }
+                Some(End::CallerRule(caller)) => {
+                    if let Some(n) = self.rules_by_caller.get_mut(&caller) {
+                        *n = n.saturating_sub(1);
+                        if *n == 0 {
+                            self.rules_by_caller.remove(&caller);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Rules {
+    /// How long a revocation's rule is kept: until the latest end that anything decided before it can reach.
+    pub fn keep_until(now: Millis) -> Millis {
+        now.plus(limits::TASK_TTL_MS + limits::CREDENTIAL_TTL_MS + limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)
+    }
+}

@@ -1,0 +1,145 @@
+//! Values that many entries share, kept once and counted: the count says how many live entries name the value.
+
+use std::hash::{BuildHasher, Hash};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use serde::{Deserialize, Serialize};
+
+/// A place in an [`Interner`]. The same for the same log, on every replica.
+pub type Slot = u32;
+
+/// Values with a count each. A value whose count falls to 0 is forgotten and its place used again.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(
+    from = "Stored<K>",
+    into = "Stored<K>",
+    bound(serialize = "K: Serialize + Hash + Eq + Clone", deserialize = "K: Deserialize<'de> + Hash + Eq + Clone")
+)]
+pub struct Interner<K: Hash + Eq + Clone> {
+    slots: Vec<Option<(K, u32)>>,
+    free: Vec<Slot>,
+    index: HashTable<Slot>,
+    hasher: DefaultHashBuilder,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored<K> {
+    slots: Vec<Option<(K, u32)>>,
+    free: Vec<Slot>,
+}
+
+impl<K: Hash + Eq + Clone> From<Stored<K>> for Interner<K> {
+    fn from(stored: Stored<K>) -> Self {
+        let mut out = Interner { slots: stored.slots, free: stored.free, ..Interner::default() };
+        for (slot, entry) in out.slots.iter().enumerate() {
+            if let Some((key, _)) = entry {
+                let (hasher, slots) = (&out.hasher, &out.slots);
+                out.index.insert_unique(hasher.hash_one(key), slot as Slot, |s| rehash(hasher, slots, *s));
+            }
+        }
+        out
+    }
+}
+
+impl<K: Hash + Eq + Clone> From<Interner<K>> for Stored<K> {
+    fn from(from: Interner<K>) -> Self {
+        Stored { slots: from.slots, free: from.free }
+    }
+}
+
+impl<K: Hash + Eq + Clone> Default for Interner<K> {
+    fn default() -> Self {
+        Interner { slots: Vec::new(), free: Vec::new(), index: HashTable::new(), hasher: DefaultHashBuilder::default() }
+    }
+}
+
+fn rehash<K: Hash>(hasher: &DefaultHashBuilder, slots: &[Option<(K, u32)>], slot: Slot) -> u64 {
+    slots.get(slot as usize).and_then(Option::as_ref).map_or(0, |(k, _)| hasher.hash_one(k))
+}
+
+impl<K: Hash + Eq + Clone> Interner<K> {
+    /// Counts one more holder of the value.
+    pub fn acquire<Q>(&mut self, key: &Q) -> Slot
+    where
+        Q: Hash + hashbrown::Equivalent<K> + ?Sized,
+        K: for<'a> From<&'a Q>,
+    {
+        let hash = self.hasher.hash_one(key);
+        let slots = &mut self.slots;
+        if let Some(slot) = self.index.find(hash, |s| slots[*s as usize].as_ref().is_some_and(|(k, _)| key.equivalent(k))) {
+            if let Some(entry) = &mut slots[*slot as usize] {
+                entry.1 += 1;
+            }
+            return *slot;
+        }
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                slots.push(None);
+                (slots.len() - 1) as Slot
+            }
+        };
+        slots[slot as usize] = Some((K::from(key), 1));
+        let (hasher, slots) = (&self.hasher, &self.slots);
+        self.index.insert_unique(hash, slot, |s| rehash(hasher, slots, *s));
+        slot
+    }
+
+    /// Counts one holder less.
+    pub fn release(&mut self, slot: Slot) {
+        let Some(entry) = self.slots.get_mut(slot as usize) else { return };
+        let Some((key, count)) = entry else { return };
+        *count -= 1;
+        if *count == 0 {
+            let hash = self.hasher.hash_one(&*key);
+            if let Ok(found) = self.index.find_entry(hash, |s| *s == slot) {
+                found.remove();
+            }
+            *entry = None;
+            self.free.push(slot);
+        }
+    }
+
+    /// The value at a place.
+    pub fn value(&self, slot: Slot) -> Option<&K> {
+        self.slots.get(slot as usize).and_then(Option::as_ref).map(|(k, _)| k)
+    }
+
+    /// How many hold the value.
+    pub fn count<Q: Hash + hashbrown::Equivalent<K> + ?Sized>(&self, key: &Q) -> u32 {
+        let found = self
+            .index
+            .find(self.hasher.hash_one(key), |s| self.slots[*s as usize].as_ref().is_some_and(|(k, _)| key.equivalent(k)));
+        found.and_then(|s| self.slots[*s as usize].as_ref()).map_or(0, |(_, n)| *n)
+    }
+
+    /// How many different values there are.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// There is no value.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_holders_and_forgets_at_none() {
+        let mut names: Interner<Box<str>> = Interner::default();
+        let a = names.acquire("a");
+        assert_eq!(names.acquire("a"), a);
+        let b = names.acquire("b");
+        assert_eq!((names.count("a"), names.count("b"), names.count("c")), (2, 1, 0));
+        names.release(a);
+        names.release(a);
+        assert_eq!((names.count("a"), names.len()), (0, 1));
+        assert_eq!(names.acquire("c"), a, "its place is used again");
+        let copy: Interner<Box<str>> = postcard::from_bytes(&postcard::to_stdvec(&names).unwrap()).unwrap();
+        assert_eq!((copy.count("b"), copy.count("c"), copy.value(b).map(|v| &**v)), (1, 1, Some("b")));
+    }
+}

@@ -1,0 +1,304 @@
+//! The state: a fold over the records. The same log gives the same state, bit for bit, on every replica.
+//!
+//! [`State::verdict`] says whether a group of records takes effect at this place in the order; [`State::apply`] makes it so. Neither knows
+//! a clock: time is in the commits.
+
+mod apply;
+pub mod credentials;
+pub mod intern;
+pub mod tasks;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use credentials::{Credentials, Live, RequestKey, add_lineage, svid_facts, trust_domain_of};
+pub use tasks::{Closed, Hold, Phase, Task, Tasks, Terms};
+pub use verdict::policy_in_force;
+
+use super::commit::{BadCommit, ChainHead, Commit};
+use super::record::{KeyPurpose, KeyState, Record};
+use crate::limits;
+use crate::refusal::Refusal;
+use crate::revocation::{Entry, Rules, Target};
+use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
+use crate::store::Position;
+
+/// One version of a policy set, registration or binding.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// Its number; 1 is the first.
+    pub version: u64,
+    /// SHA-256 of the text.
+    pub digest: [u8; 32],
+    /// Its canonical form.
+    pub text: Box<str>,
+    /// It is in force: not disabled, retired or pending.
+    pub active: bool,
+    /// The seq of its record.
+    pub seq: Seq,
+}
+
+/// A trust domain's bundle, as far as the order needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleState {
+    /// `spiffe_sequence`: never goes down and, once seen, never goes missing.
+    pub sequence: Option<u64>,
+    /// SHA-256 of each anchor's certificate.
+    pub anchors: Vec<[u8; 32]>,
+    /// SHA-256 of the document.
+    pub digest: [u8; 32],
+    /// The document, where no file or endpoint gives it again.
+    pub document: Arc<[u8]>,
+    /// Where it came from.
+    pub source: Box<str>,
+    /// No longer trusted. Kept, so that its sequence stays known.
+    pub removed: bool,
+}
+
+/// A key of ours. Its private part lies sealed in the store's named values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// What it is for.
+    pub purpose: KeyPurpose,
+    /// Its algorithm by its JOSE name.
+    pub algorithm: Box<str>,
+    /// Its public part.
+    pub public: Box<[u8]>,
+    /// The environment that it serves.
+    pub environment: Box<str>,
+    /// Its state.
+    pub state: KeyState,
+    /// The time of the record that put it in this state.
+    pub since: Millis,
+}
+
+/// A lease: something stands upstream, or may.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The credential that it is for.
+    pub credential: CredentialId,
+    /// The task.
+    pub task: TaskId,
+    /// The upstream.
+    pub upstream: Box<str>,
+    /// The credential kind, by its persisted number.
+    pub kind: u32,
+    /// What undoing needs.
+    pub handle: Box<str>,
+    /// When what was made ends by itself; 0 where it never does.
+    pub ends_at: Millis,
+    /// When it was opened.
+    pub opened_at: Millis,
+    /// The credential was issued: it is somebody's. Without this it has to be undone.
+    pub issued: bool,
+}
+
+/// An approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// SHA-256 over the request that it binds.
+    pub digest: [u8; 32],
+    /// Not usable after this.
+    pub expires_at: Millis,
+    /// Given or refused; `None` while undecided.
+    pub given: Option<bool>,
+    /// The decision revision of the giving: a grant too.
+    pub revision: Seq,
+    /// The task that it was asked in.
+    pub task: Option<TaskId>,
+    /// Who asked.
+    pub caller: Box<str>,
+    /// Used up.
+    pub used: bool,
+}
+
+/// What a request id stands for, where that is not a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// The first 16 bytes of the digest over everything asked.
+    pub digest: [u8; 16],
+    /// The seq of its first record.
+    pub seq: Seq,
+    /// The place of its commit.
+    pub at: Position,
+    /// The task that it opened, zeros for none.
+    pub task: [u8; 16],
+    /// Forgotten after this.
+    pub until: Millis,
+}
+
+/// Everything in memory.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct State {
+    /// The time of the newest commit.
+    pub time: Millis,
+    /// The seq of the newest record.
+    pub head: Seq,
+    /// The place of the newest commit.
+    pub position: Position,
+    /// The store's id.
+    pub store: [u8; 16],
+    /// Each writer's chain.
+    pub writers: BTreeMap<u32, ChainHead>,
+    /// Tasks.
+    pub tasks: Tasks,
+    /// Credentials.
+    pub credentials: Credentials,
+    /// Revocation rules and locks.
+    #[serde(with = "rules_as_entries")]
+    pub rules: Rules,
+    /// The policy set in force, by environment.
+    pub policies: BTreeMap<Box<str>, Arc<Version>>,
+    /// The policy set that only watches, by environment.
+    pub audit_policies: BTreeMap<Box<str>, Arc<Version>>,
+    /// The registration in force, by upstream.
+    pub upstreams: BTreeMap<Box<str>, Arc<Version>>,
+    /// The binding in force, by name.
+    pub bindings: BTreeMap<Box<str>, Arc<Version>>,
+    /// Bundles, by trust domain.
+    pub bundles: BTreeMap<Box<str>, BundleState>,
+    /// Keys, by id.
+    pub keys: BTreeMap<Box<str>, Key>,
+    /// Open leases.
+    pub leases: BTreeMap<LeaseId, Lease>,
+    /// Approvals.
+    pub approvals: BTreeMap<ApprovalId, Approval>,
+    /// Used once, until when.
+    pub used_once: BTreeMap<[u8; 32], Millis>,
+    /// Requests that made no credential.
+    pub requests: BTreeMap<RequestKey, Remembered>,
+    /// Rules in force that each caller's own acts made, and until when they count.
+    pub rules_by_caller: BTreeMap<Box<str>, u32>,
+    /// Refusals recorded or counted so far.
+    pub refusals: u64,
+    /// Credentials ever issued.
+    pub issued: u64,
+    /// The newest snapshot: its last seq and digest.
+    pub snapshot: Option<(Seq, [u8; 32])>,
+    /// Small things with an end, by it.
+    ends: BTreeMap<Millis, Vec<End>>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum End {
+    Request(RequestKey),
+    UsedOnce([u8; 32]),
+    Approval(ApprovalId),
+    CallerRule(Box<str>),
+}
+
+mod rules_as_entries {
+    use super::{Entry, Rules, Target};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(rules: &Rules, s: S) -> Result<S::Ok, S::Error> {
+        rules.entries().serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Rules, D::Error> {
+        Ok(Rules::from_entries(Vec::<(Target, Entry)>::deserialize(d)?))
+    }
+}
+
+/// What the fold says of a group of records at its place. A void group has no effect.
+pub type Verdict = Result<(), Refusal>;
+
+/// What a commit did to the state.
+#[derive(Debug)]
+pub struct Folded {
+    /// One verdict per record, in order; records of one group share theirs.
+    pub verdicts: Vec<Verdict>,
+    /// The seq of the commit's first record.
+    pub first: Seq,
+}
+
+impl State {
+    /// Folds in the next commit of the store: checks its place in its writer's chain and its time, then each group.
+    pub fn fold(&mut self, at: Position, commit: &Commit) -> Result<Folded, BadCommit> {
+        let writer = commit.header.writer;
+        let chain = self.writers.get(&writer).copied().unwrap_or(ChainHead::START);
+        let head = commit.continues(chain)?;
+        let time = Millis(commit.header.time);
+        if time < self.time && !begins_time(&commit.records) {
+            return Err(BadCommit::TimeBack { from: self.time, to: time });
+        }
+        self.writers.insert(writer, head);
+        self.begin_commit(at, time);
+        let mut verdicts = Vec::with_capacity(commit.records.len());
+        let mut first = None;
+        for group in groups(&commit.records) {
+            let verdict = self.verdict(group, time);
+            for record in group {
+                let seq = self.take_seq(record);
+                first.get_or_insert(seq);
+                if verdict.is_ok() {
+                    self.apply(record);
+                }
+                verdicts.push(verdict.clone());
+            }
+        }
+        self.end_commit();
+        Ok(Folded { verdicts, first: first.unwrap_or(self.head) })
+    }
+
+    /// A commit begins: from here on this is its place and time.
+    pub fn begin_commit(&mut self, at: Position, time: Millis) {
+        self.position = at;
+        self.time = time;
+    }
+
+    /// A commit ends: what has ended by its time is forgotten, within a bound.
+    pub fn end_commit(&mut self) {
+        let (now, most) = (self.time, limits::EXPIRE_PER_COMMIT);
+        self.credentials.expire(now, most, &mut self.tasks);
+        self.tasks.expire(now, most);
+        self.rules.expire(now, most);
+        self.expire_small(most);
+    }
+
+    /// Gives the next seq to a record, void or not. A generation begins at its own start.
+    pub fn take_seq(&mut self, record: &Record) -> Seq {
+        if let Some(super::record::Event::GenerationBegun(g)) = &record.event {
+            self.head = Seq::start_of(u8::try_from(g.generation).unwrap_or(u8::MAX));
+        }
+        self.head = self.head.next().unwrap_or(self.head);
+        self.head
+    }
+
+    /// SHA-256 over the whole state: equal on every replica that folded the same log.
+    pub fn digest(&self) -> Result<[u8; 32], postcard::Error> {
+        Ok(super::commit::sha256(&postcard::to_stdvec(self)?))
+    }
+
+    /// The active key for a purpose in an environment.
+    pub fn active_key(&self, purpose: KeyPurpose, environment: &str) -> Option<(&str, &Key)> {
+        let mut of = self.keys.iter().filter(|(_, k)| k.purpose == purpose && *k.environment == *environment);
+        of.find(|(_, k)| k.state == KeyState::Active).map(|(id, k)| (&**id, k))
+    }
+}
+
+/// Only a generation's first record may let time begin earlier.
+fn begins_time(records: &[Record]) -> bool {
+    matches!(records.first().and_then(|r| r.event.as_ref()), Some(super::record::Event::GenerationBegun(g)) if g.reset_time)
+}
+
+/// The groups of a commit's records, in order: neighbours with the same number above 0 belong together.
+pub fn groups(records: &[Record]) -> impl Iterator<Item = &[Record]> {
+    records.chunk_by(|a, b| a.group > 0 && a.group == b.group)
+}
+
+/// Names a request of a caller. Length-prefixed, so that no two pairs share a name.
+pub fn request_key(caller: &str, id: &str) -> RequestKey {
+    let mut bytes = Vec::with_capacity(8 + caller.len() + id.len());
+    bytes.extend_from_slice(&(caller.len() as u64).to_be_bytes());
+    bytes.extend_from_slice(caller.as_bytes());
+    bytes.extend_from_slice(id.as_bytes());
+    let mut key = [0; 16];
+    key.copy_from_slice(&super::commit::sha256(&bytes)[..16]);
+    key
+}

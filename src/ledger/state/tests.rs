@@ -1,0 +1,363 @@
+//! The fold on small logs, each sentence of the design on its own.
+
+use super::super::commit::{ChainHead, Commit, Encoded, pack};
+use super::super::record::*;
+use super::*;
+
+struct Log {
+    state: State,
+    chain: ChainHead,
+    time: Millis,
+    next: u8,
+}
+
+const ANCHOR: [u8; 32] = [9; 32];
+
+impl Log {
+    fn new() -> Log {
+        let mut log = Log { state: State::default(), chain: ChainHead::START, time: Millis(1_000_000), next: 0 };
+        let begin = GenerationBegun { generation: 1, cause: "created".into(), store: vec![1; 16], ..Default::default() };
+        let policy = PolicySet { environment: "dev".into(), version: 1, ..Default::default() };
+        let upstream = UpstreamSet { name: "echo".into(), version: 1, ..Default::default() };
+        let key = KeyAdded {
+            key: "k1".into(),
+            purpose: KeyPurpose::AccessToken as i32,
+            environment: "dev".into(),
+            state: KeyState::Active as i32,
+            ..Default::default()
+        };
+        for event in [Event::GenerationBegun(begin), Event::PolicySet(policy), Event::UpstreamSet(upstream), Event::KeyAdded(key)]
+        {
+            log.put(vec![Record::new(Who::Mayfly("created".into()), event)])[0].clone().unwrap();
+        }
+        log
+    }
+
+    fn put(&mut self, records: Vec<Record>) -> Vec<Verdict> {
+        let encoded: Vec<Encoded> = records.into_iter().map(|r| Encoded::new(r).unwrap()).collect();
+        let leaves: Vec<_> = encoded.iter().map(|e| e.leaf).collect();
+        let (bytes, chain) = pack(1, self.chain, self.time, &leaves, encoded.into_iter().map(|e| e.bytes).collect());
+        self.chain = chain;
+        let commit = Commit::from_bytes(&bytes.into()).unwrap();
+        self.state.fold(self.state.position + 1, &commit).unwrap().verdicts
+    }
+
+    fn id(&mut self) -> Vec<u8> {
+        self.next += 1;
+        vec![self.next; 16]
+    }
+
+    fn task(&mut self, parent: &[u8]) -> Record {
+        let opened = TaskOpened {
+            task: self.id(),
+            parent: parent.to_vec(),
+            owner: Some(Identity { issuer: "a.example".into(), sub: "spiffe://a.example/agent".into() }),
+            opener: "spiffe://a.example/agent".into(),
+            environment: "dev".into(),
+            allowance: Some(Allowance {
+                upstreams: vec![AllowedUpstream { name: "echo".into(), scopes: vec!["read".into()] }],
+                ..Default::default()
+            }),
+            opened_at: self.time.0,
+            deadline: self.time.0 + 60_000,
+            max_deadline: self.time.0 + 60_000,
+            policy_version: 1,
+            svid: Some(self.svid()),
+            ..Default::default()
+        };
+        Record::new(Who::SpiffeId(opened.opener.clone()), Event::TaskOpened(opened)).decided_at(self.state.head)
+    }
+
+    fn svid(&self) -> SvidEvidence {
+        SvidEvidence { anchor: ANCHOR.to_vec(), issuing_key: vec![8; 32], serial: vec![7], not_after: self.time.0 + 600_000 }
+    }
+
+    fn issue(&mut self, task: &[u8]) -> Record {
+        let issued = Issued {
+            credential: self.id(),
+            task: task.to_vec(),
+            kind: 1,
+            caller: "spiffe://a.example/agent".into(),
+            upstream: "echo".into(),
+            scopes: vec!["read".into()],
+            tool: "t".into(),
+            environment: "dev".into(),
+            issued_at: self.time.0,
+            expires_at: self.time.0 + 30_000,
+            renewable_until: self.time.0 + 60_000,
+            svid: Some(self.svid()),
+            key: "k1".into(),
+            policy_version: 1,
+            upstream_version: 1,
+            ..Default::default()
+        };
+        Record::new(Who::SpiffeId(issued.caller.clone()), Event::Issued(issued)).decided_at(self.state.head)
+    }
+
+    fn opened(&mut self, parent: &[u8]) -> Vec<u8> {
+        let record = self.task(parent);
+        let id = id_of(&record);
+        self.put(vec![record])[0].clone().unwrap();
+        id
+    }
+
+    fn revoke(&mut self, target: Target, issued_only: bool) {
+        let revoked = Revoked {
+            targets: vec![target.to_record()],
+            issued_only,
+            keep_until: Rules::keep_until(self.time).0,
+            ..Default::default()
+        };
+        self.put(vec![Record::new(Who::LocalUid(0), Event::Revoked(revoked))])[0].clone().unwrap();
+    }
+
+    fn covered(&self, credential: &[u8]) -> bool {
+        let live = self.state.credentials.get(&CredentialId::from_slice(credential).unwrap()).unwrap();
+        let task = self.state.tasks.at(live.task).unwrap();
+        self.state.rules.covers(&self.state.credentials.facts(live, task)).is_some()
+    }
+}
+
+fn id_of(record: &Record) -> Vec<u8> {
+    match record.event.as_ref().unwrap() {
+        Event::TaskOpened(e) => e.task.clone(),
+        Event::Issued(e) => e.credential.clone(),
+        _ => panic!("no id"),
+    }
+}
+
+fn reason(verdict: &Verdict) -> Reason {
+    verdict.as_ref().err().map(|r| r.reason).expect("a refusal")
+}
+
+use crate::refusal::Reason;
+use crate::revocation::Facts;
+
+#[test]
+fn a_revocation_covers_what_was_decided_before_it_wherever_it_commits() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let early = log.issue(&task);
+    let late = log.issue(&task);
+    log.put(vec![early.clone()])[0].clone().unwrap();
+    assert!(!log.covered(&id_of(&early)));
+    log.revoke(Target::Caller("spiffe://a.example/agent".into()), true);
+    assert!(log.covered(&id_of(&early)), "issued before");
+    assert_eq!(reason(&log.put(vec![late])[0]), Reason::Revoked, "decided before, committed after");
+    let fresh = log.issue(&task);
+    log.put(vec![fresh.clone()])[0].clone().unwrap();
+    assert!(!log.covered(&id_of(&fresh)), "decided after it was seen");
+    log.revoke(Target::Caller("spiffe://a.example/agent".into()), true);
+    assert!(log.covered(&id_of(&fresh)), "a second revocation of the same caller is a new rule");
+}
+
+#[test]
+fn a_lock_blocks_new_grants_until_it_is_lifted_and_lifting_brings_nothing_back() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let old = log.issue(&task);
+    log.put(vec![old.clone()])[0].clone().unwrap();
+    log.revoke(Target::Prefix("spiffe://a.example".into()), false);
+    let fresh = log.issue(&task);
+    assert_eq!(reason(&log.put(vec![fresh])[0]), Reason::Locked);
+    let lift = LockLifted { targets: vec![Target::Prefix("spiffe://a.example".into()).to_record()], reason: String::new() };
+    log.put(vec![Record::new(Who::LocalUid(0), Event::LockLifted(lift))])[0].clone().unwrap();
+    let fresh = log.issue(&task);
+    log.put(vec![fresh])[0].clone().unwrap();
+    assert!(log.covered(&id_of(&old)));
+}
+
+#[test]
+fn a_closed_task_takes_nothing_and_ends_everything_under_it() {
+    let mut log = Log::new();
+    let root = log.opened(&[]);
+    let child = log.opened(&root);
+    let under = log.issue(&child);
+    log.put(vec![under.clone()])[0].clone().unwrap();
+    let flying = log.issue(&child);
+    let grandchild = log.task(&child);
+    let close = TaskClosed {
+        task: root,
+        outcome: Outcome::Completed as i32,
+        keep_until: Rules::keep_until(log.time).0,
+        ..Default::default()
+    };
+    log.put(vec![Record::new(Who::LocalUid(0), Event::TaskClosed(close))])[0].clone().unwrap();
+    assert!(log.covered(&id_of(&under)));
+    assert_eq!(reason(&log.put(vec![flying])[0]), Reason::TaskNotActive);
+    assert_eq!(reason(&log.put(vec![grandchild])[0]), Reason::TaskNotActive, "a child opened from a stale view");
+}
+
+#[test]
+fn a_group_stands_or_is_void_together() {
+    let mut log = Log::new();
+    let mut open = log.task(&[]);
+    let mut issue = log.issue(&id_of(&open));
+    let mut bad = log.issue(&id_of(&open));
+    for r in [&mut open, &mut issue, &mut bad] {
+        r.group = 1;
+    }
+    if let Some(Event::Issued(e)) = &mut bad.event {
+        e.upstream_version = 9;
+    }
+    let verdicts = log.put(vec![open.clone(), issue.clone(), bad]);
+    assert!(verdicts.iter().all(|v| reason(v) == Reason::DecidedOnOldState));
+    assert!(log.state.tasks.is_empty() && log.state.credentials.is_empty());
+    assert!(log.put(vec![open, issue]).iter().all(Result::is_ok));
+}
+
+#[test]
+fn an_approval_is_used_once_also_within_a_group() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let approval = log.id();
+    let asked = ApprovalAsked { approval: approval.clone(), expires_at: log.time.0 + 60_000, ..Default::default() };
+    let given = ApprovalDecided { approval: approval.clone(), given: true, reason: String::new() };
+    log.put(vec![
+        Record::new(Who::LocalUid(0), Event::ApprovalAsked(asked)),
+        Record::new(Who::LocalUid(0), Event::ApprovalDecided(given)),
+    ]);
+    let with = |log: &mut Log| {
+        let mut r = log.issue(&task);
+        if let Some(Event::Issued(e)) = &mut r.event {
+            e.approval = approval.clone();
+        }
+        r
+    };
+    let (mut a, mut b) = (with(&mut log), with(&mut log));
+    (a.group, b.group) = (1, 1);
+    assert_eq!(reason(&log.put(vec![a.clone(), b])[0]), Reason::ApprovalNeeded);
+    a.group = 0;
+    log.put(vec![a])[0].clone().unwrap();
+    let again = with(&mut log);
+    assert_eq!(reason(&log.put(vec![again])[0]), Reason::ApprovalNeeded);
+}
+
+#[test]
+fn a_compromised_keys_rule_ignores_the_revision() {
+    let mut log = Log::new();
+    log.revoke(Target::SigningKey("k1".into()), false);
+    let forged = Facts { revision: Seq::from_u64((1 << 53) - 1).unwrap(), key: "k1", ..Facts::default() };
+    assert!(log.state.rules.covers(&forged).is_some());
+    log.time = log.time.plus(1000 * limits::TASK_TTL_MS);
+    log.revoke(Target::Tool("other".into()), false);
+    assert!(log.state.rules.covers(&forged).is_some(), "it is never pruned");
+}
+
+#[test]
+fn a_generation_revokes_all_that_was_issued_before() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let old = log.issue(&task);
+    log.put(vec![old.clone()])[0].clone().unwrap();
+    let facts_of_old = Facts { revision: old.revision(), key: "k1", ..Facts::default() };
+    let begin = GenerationBegun { generation: 2, cause: "recovered".into(), store: vec![1; 16], ..Default::default() };
+    log.put(vec![Record::new(Who::Mayfly("recovered".into()), Event::GenerationBegun(begin))])[0].clone().unwrap();
+    assert_eq!((log.state.head.generation(), log.state.head.count()), (2, 1));
+    assert!(log.state.rules.covers(&facts_of_old).is_some());
+    let flying = log.issue(&task);
+    assert_eq!(reason(&log.put(vec![flying])[0]), Reason::NotFound);
+}
+
+#[test]
+fn the_same_log_gives_the_same_state_also_through_a_snapshot() {
+    let run = |through_snapshot: bool| {
+        let mut log = Log::new();
+        let task = log.opened(&[]);
+        for n in 0..50 {
+            log.time = log.time.plus(2_000);
+            if n % 7 == 0 {
+                log.revoke(Target::Tool(format!("t{n}").into()), n % 2 == 0);
+            }
+            let issue = log.issue(&task);
+            log.put(vec![issue]);
+            if through_snapshot && n == 20 {
+                log.state = postcard::from_bytes(&postcard::to_stdvec(&log.state).unwrap()).unwrap();
+            }
+        }
+        log.state.digest().unwrap()
+    };
+    assert_eq!(run(false), run(false));
+    assert_eq!(run(false), run(true));
+}
+
+#[test]
+fn what_has_ended_is_forgotten_and_nothing_else() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let issue = log.issue(&task);
+    log.put(vec![issue.clone()])[0].clone().unwrap();
+    assert_eq!((log.state.credentials.len(), log.state.credentials.live()), (1, 1));
+    log.time = log.time.plus(29_000);
+    log.put(vec![Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))]);
+    assert_eq!(log.state.credentials.live(), 1);
+    log.time = log.time.plus(10_000);
+    log.put(vec![Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))]);
+    assert_eq!((log.state.credentials.len(), log.state.tasks.len()), (0, 1));
+    log.time = log.time.plus(limits::REQUEST_ID_KEPT_MS + 60_000);
+    log.put(vec![Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))]);
+    assert_eq!(log.state.tasks.len(), 0);
+}
+
+#[test]
+fn time_never_goes_back_but_in_a_new_generation_that_says_so() {
+    let mut log = Log::new();
+    log.time = Millis(10);
+    let encoded = Encoded::new(Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))).unwrap();
+    let (bytes, _) = pack(1, log.chain, log.time, &[encoded.leaf], vec![encoded.bytes]);
+    let commit = Commit::from_bytes(&bytes.into()).unwrap();
+    assert!(matches!(log.state.fold(9, &commit), Err(BadCommit::TimeBack { .. })));
+    let begin =
+        GenerationBegun { generation: 2, cause: "recovered".into(), store: vec![1; 16], reset_time: true, ..Default::default() };
+    log.put(vec![Record::new(Who::Mayfly("recovered".into()), Event::GenerationBegun(begin))])[0].clone().unwrap();
+    assert_eq!(log.state.time, Millis(10));
+}
+
+#[test]
+fn every_sort_of_target_is_answered_by_what_a_credential_knows() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let mut record = log.issue(&task);
+    if let Some(Event::Issued(e)) = &mut record.event {
+        e.binding = String::new();
+        e.subject = Some(Identity { issuer: "https://idp.example".into(), sub: "ada".into() });
+        e.subject_token = Some(TokenEvidence { issuer: "https://idp.example".into(), id: "t-1".into(), expires_at: 0 });
+    }
+    log.put(vec![record.clone()])[0].clone().unwrap();
+    let credential = CredentialId::from_slice(&id_of(&record)).unwrap();
+    let hits = [
+        Target::Credential(credential),
+        Target::Task(TaskId::from_slice(&task).unwrap()),
+        Target::Caller("spiffe://a.example/agent".into()),
+        Target::Prefix("spiffe://a.example/agent".into()),
+        Target::TrustDomain("a.example".into()),
+        Target::TrustAnchor(ANCHOR),
+        Target::Subject("https://idp.example".into(), "ada".into()),
+        Target::Upstream("echo".into()),
+        Target::UpstreamScope("echo".into(), "read".into()),
+        Target::Tool("t".into()),
+        Target::Environment("dev".into()),
+        Target::PolicyBelow("dev".into(), 2),
+        Target::SigningKey("k1".into()),
+        Target::Svid("a.example".into(), [8; 32], vec![7].into()),
+        Target::SubjectToken("https://idp.example".into(), "t-1".into()),
+        Target::Everything,
+    ];
+    let live = log.state.credentials.get(&credential).unwrap();
+    let facts = log.state.credentials.facts(live, log.state.tasks.at(live.task).unwrap());
+    let bound = Facts { binding: "b", ..facts.clone() };
+    for (target, facts) in hits.iter().map(|t| (t.clone(), &facts)).chain([(Target::Binding("b".into()), &bound)]) {
+        let mut rules = Rules::default();
+        rules.add(&target, log.state.head.next(), None, log.time.plus(1));
+        assert_eq!(rules.covers(facts).map(|h| h.target), Some(target.clone()));
+        let mut seen = Rules::default();
+        seen.add(&target, Some(facts.revision), None, log.time.plus(1));
+        let ignores_revision = matches!(target, Target::SigningKey(_));
+        assert_eq!(seen.covers(facts).is_some(), ignores_revision, "{target}: a decision that saw it is not covered");
+    }
+    let mut near = Rules::default();
+    near.add(&Target::Prefix("spiffe://a.example/agen".into()), log.state.head.next(), None, log.time.plus(1));
+    near.add(&Target::PolicyBelow("dev".into(), 1), log.state.head.next(), None, log.time.plus(1));
+    near.add(&Target::UpstreamScope("echo".into(), "write".into()), log.state.head.next(), None, log.time.plus(1));
+    assert_eq!(near.covers(&facts), None, "whole segments, versions below, this scope");
+}

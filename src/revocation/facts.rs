@@ -1,0 +1,110 @@
+//! What is known of a credential or a grant, as far as a rule can ask. Every target is answerable from these.
+
+use crate::seq::{CredentialId, Seq, TaskId};
+
+/// The SVID that something rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct SvidFacts<'a> {
+    /// Its trust domain.
+    pub trust_domain: &'a str,
+    /// SHA-256 of the trust anchor's certificate.
+    pub anchor: &'a [u8],
+    /// SHA-256 of the key that signed it.
+    pub issuing_key: &'a [u8],
+    /// Its serial.
+    pub serial: &'a [u8],
+}
+
+/// A credential or grant, seen by the rules. What there is none of is empty and matches nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Facts<'a> {
+    /// Everything up to here was seen by the decision.
+    pub revision: Seq,
+    /// Its own id and its ancestors'.
+    pub credentials: Vec<CredentialId>,
+    /// The task path, root first.
+    pub tasks: Vec<TaskId>,
+    /// (issuer, sub) of caller, subject, actors, task owners, ancestors' callers.
+    pub identities: Vec<(&'a str, &'a str)>,
+    /// The upstream.
+    pub upstream: &'a str,
+    /// The scopes given.
+    pub scopes: Vec<&'a str>,
+    /// The binding.
+    pub binding: &'a str,
+    /// The tool.
+    pub tool: &'a str,
+    /// The environment.
+    pub environment: &'a str,
+    /// The version of the environment's policy set.
+    pub policy: u64,
+    /// The key that signed it, by `kid`.
+    pub key: &'a str,
+    /// The SVID that it rests on.
+    pub svid: Option<SvidFacts<'a>>,
+    /// The subject token that it rests on: (issuer, id).
+    pub subject_token: Option<(&'a str, &'a str)>,
+}
+
+/// One question to the rules.
+#[derive(Clone, Copy, Debug)]
+pub enum Probe<'a> {
+    Credential(CredentialId),
+    Task(TaskId),
+    Caller(&'a str),
+    Prefix(&'a str),
+    TrustDomain(&'a str),
+    TrustAnchor(&'a [u8]),
+    Subject(&'a str, &'a str),
+    Upstream(&'a str),
+    UpstreamScope(&'a str, &'a str),
+    Binding(&'a str),
+    Tool(&'a str),
+    Environment(&'a str),
+    Policy(&'a str, u64),
+    SigningKey(&'a str),
+    Svid(&'a str, &'a [u8], &'a [u8]),
+    SubjectToken(&'a str, &'a str),
+    Everything,
+}
+
+impl<'a> Facts<'a> {
+    /// Asks every question that these facts answer, until `ask` says stop by `true`. Key rules come first.
+    pub fn each(&self, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
+        (!self.key.is_empty() && ask(Probe::SigningKey(self.key)))
+            || ask(Probe::Everything)
+            || self.credentials.iter().any(|id| ask(Probe::Credential(*id)))
+            || self.tasks.iter().any(|id| ask(Probe::Task(*id)))
+            || self.identities.iter().any(|(issuer, sub)| identity(issuer, sub, ask))
+            || self.svid.is_some_and(|s| {
+                ask(Probe::TrustAnchor(s.anchor))
+                    || ask(Probe::TrustDomain(s.trust_domain))
+                    || ask(Probe::Svid(s.trust_domain, s.issuing_key, s.serial))
+            })
+            || self.subject_token.is_some_and(|(issuer, id)| ask(Probe::SubjectToken(issuer, id)))
+            || self.resource(ask)
+    }
+
+    fn resource(&self, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
+        (!self.upstream.is_empty()
+            && (ask(Probe::Upstream(self.upstream)) || self.scopes.iter().any(|s| ask(Probe::UpstreamScope(self.upstream, s)))))
+            || (!self.binding.is_empty() && ask(Probe::Binding(self.binding)))
+            || (!self.tool.is_empty() && ask(Probe::Tool(self.tool)))
+            || (!self.environment.is_empty()
+                && (ask(Probe::Environment(self.environment)) || ask(Probe::Policy(self.environment, self.policy))))
+    }
+}
+
+/// A SPIFFE ID answers caller, prefix and trust domain rules too; only whole segments match a prefix.
+fn identity<'a>(issuer: &'a str, sub: &'a str, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
+    if !issuer.is_empty() && ask(Probe::Subject(issuer, sub)) {
+        return true;
+    }
+    const SCHEME: &str = "spiffe://";
+    let Some(rest) = sub.strip_prefix(SCHEME) else { return false };
+    let domain_end = rest.find('/').unwrap_or(rest.len());
+    ask(Probe::TrustDomain(&rest[..domain_end]))
+        || ask(Probe::Caller(sub))
+        || rest.match_indices('/').any(|(at, _)| ask(Probe::Prefix(&sub[..SCHEME.len() + at])))
+        || ask(Probe::Prefix(sub))
+}

@@ -1,0 +1,401 @@
+//! What a revocation aims at, checked: a value of this type is well formed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::record::{Aim, Identity, PolicyBelow, SvidTarget, TargetRecord};
+use crate::limits;
+use crate::seq::{CredentialId, TaskId};
+
+/// A revocation's target. Everything under it is reached (design, section 2).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Target {
+    /// A credential, and whatever names it as an ancestor.
+    Credential(CredentialId),
+    /// A task, and everything on whose path it stands.
+    Task(TaskId),
+    /// A workload by SPIFFE ID, wherever it stands in the chain.
+    Caller(Box<str>),
+    /// Workloads whose SPIFFE ID begins with these whole segments.
+    Prefix(Box<str>),
+    /// All workloads of a trust domain.
+    TrustDomain(Box<str>),
+    /// All that a trust anchor vouched for: SHA-256 of its certificate.
+    TrustAnchor([u8; 32]),
+    /// Somebody by issuer and subject.
+    Subject(Box<str>, Box<str>),
+    /// An upstream.
+    Upstream(Box<str>),
+    /// One scope of an upstream.
+    UpstreamScope(Box<str>, Box<str>),
+    /// A binding.
+    Binding(Box<str>),
+    /// A tool.
+    Tool(Box<str>),
+    /// An environment.
+    Environment(Box<str>),
+    /// What an environment's policy set permitted below a version.
+    PolicyBelow(Box<str>, u64),
+    /// A signing key of ours, by `kid`.
+    SigningKey(Box<str>),
+    /// An SVID by trust domain, SHA-256 of the key that signed it, and serial.
+    Svid(Box<str>, [u8; 32], Box<[u8]>),
+    /// A subject token by issuer and id.
+    SubjectToken(Box<str>, Box<str>),
+    /// Everything.
+    Everything,
+}
+
+/// The sort of a target, to index tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum Sort {
+    Credential,
+    Task,
+    Caller,
+    Prefix,
+    TrustDomain,
+    TrustAnchor,
+    Subject,
+    Upstream,
+    UpstreamScope,
+    Binding,
+    Tool,
+    Environment,
+    PolicyBelow,
+    SigningKey,
+    Svid,
+    SubjectToken,
+    Everything,
+}
+
+/// How many sorts there are.
+pub const SORTS: usize = 17;
+
+impl Sort {
+    /// Every sort, in the order of its number.
+    pub const ALL: [Sort; SORTS] = [
+        Sort::Credential,
+        Sort::Task,
+        Sort::Caller,
+        Sort::Prefix,
+        Sort::TrustDomain,
+        Sort::TrustAnchor,
+        Sort::Subject,
+        Sort::Upstream,
+        Sort::UpstreamScope,
+        Sort::Binding,
+        Sort::Tool,
+        Sort::Environment,
+        Sort::PolicyBelow,
+        Sort::SigningKey,
+        Sort::Svid,
+        Sort::SubjectToken,
+        Sort::Everything,
+    ];
+
+    /// Revoking it blocks new grants too, unless asked not to.
+    pub const fn locks(self) -> bool {
+        matches!(
+            self,
+            Sort::Caller
+                | Sort::Prefix
+                | Sort::TrustDomain
+                | Sort::Subject
+                | Sort::Upstream
+                | Sort::UpstreamScope
+                | Sort::Tool
+                | Sort::Environment
+                | Sort::Everything
+        )
+    }
+
+    /// Once revoked it is evidence for nothing, whatever a decision saw.
+    pub const fn is_evidence(self) -> bool {
+        matches!(self, Sort::Credential | Sort::Task | Sort::Svid | Sort::SubjectToken | Sort::SigningKey)
+    }
+
+    /// The word that stands before the colon in its written form.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Sort::Credential => "credential",
+            Sort::Task => "task",
+            Sort::Caller => "caller",
+            Sort::Prefix => "prefix",
+            Sort::TrustDomain => "trust-domain",
+            Sort::TrustAnchor => "trust-anchor",
+            Sort::Subject => "subject",
+            Sort::Upstream => "upstream",
+            Sort::UpstreamScope => "upstream-scope",
+            Sort::Binding => "binding",
+            Sort::Tool => "tool",
+            Sort::Environment => "environment",
+            Sort::PolicyBelow => "policy-below",
+            Sort::SigningKey => "signing-key",
+            Sort::Svid => "svid",
+            Sort::SubjectToken => "subject-token",
+            Sort::Everything => "everything",
+        }
+    }
+}
+
+/// Why something is no target: what was wrong and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadTarget(pub String);
+
+fn bad(what: impl Into<String>) -> BadTarget {
+    BadTarget(what.into())
+}
+
+fn name(what: &'static str, text: &str) -> Result<Box<str>, BadTarget> {
+    if text.is_empty() || text.len() > limits::SPIFFE_ID_BYTES {
+        return Err(bad(format!("a {what} is 1 to {} bytes, this one is {}", limits::SPIFFE_ID_BYTES, text.len())));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(bad(format!("a {what} has no control characters")));
+    }
+    Ok(text.into())
+}
+
+fn hash(what: &'static str, bytes: &[u8]) -> Result<[u8; 32], BadTarget> {
+    bytes.try_into().map_err(|_| bad(format!("a {what} is 32 bytes of SHA-256, this one is {}", bytes.len())))
+}
+
+fn pair(what: &'static str, p: &Identity) -> Result<(Box<str>, Box<str>), BadTarget> {
+    Ok((name(what, &p.issuer)?, name(what, &p.sub)?))
+}
+
+impl Target {
+    /// Its sort.
+    pub const fn sort(&self) -> Sort {
+        match self {
+            Target::Credential(_) => Sort::Credential,
+            Target::Task(_) => Sort::Task,
+            Target::Caller(_) => Sort::Caller,
+            Target::Prefix(_) => Sort::Prefix,
+            Target::TrustDomain(_) => Sort::TrustDomain,
+            Target::TrustAnchor(_) => Sort::TrustAnchor,
+            Target::Subject(..) => Sort::Subject,
+            Target::Upstream(_) => Sort::Upstream,
+            Target::UpstreamScope(..) => Sort::UpstreamScope,
+            Target::Binding(_) => Sort::Binding,
+            Target::Tool(_) => Sort::Tool,
+            Target::Environment(_) => Sort::Environment,
+            Target::PolicyBelow(..) => Sort::PolicyBelow,
+            Target::SigningKey(_) => Sort::SigningKey,
+            Target::Svid(..) => Sort::Svid,
+            Target::SubjectToken(..) => Sort::SubjectToken,
+            Target::Everything => Sort::Everything,
+        }
+    }
+
+    /// From its persisted form.
+    pub fn from_record(record: &TargetRecord) -> Result<Target, BadTarget> {
+        let aim = record.aim.as_ref().ok_or_else(|| bad("a target of a sort that this version does not know"))?;
+        Ok(match aim {
+            Aim::Credential(id) => {
+                Target::Credential(CredentialId::from_slice(id).ok_or_else(|| bad("a credential id is 16 bytes"))?)
+            }
+            Aim::Task(id) => Target::Task(TaskId::from_slice(id).ok_or_else(|| bad("a task id is 16 bytes"))?),
+            Aim::Caller(id) => Target::Caller(spiffe(id)?),
+            Aim::Prefix(id) => Target::Prefix(spiffe(id)?),
+            Aim::TrustDomain(td) => Target::TrustDomain(trust_domain(td)?),
+            Aim::TrustAnchor(h) => Target::TrustAnchor(hash("trust anchor", h)?),
+            Aim::Subject(p) => pair("subject", p).map(|(i, s)| Target::Subject(i, s))?,
+            Aim::Upstream(n) => Target::Upstream(name("upstream", n)?),
+            Aim::UpstreamScope(p) => pair("scope", p).map(|(u, s)| Target::UpstreamScope(u, s))?,
+            Aim::Binding(n) => Target::Binding(name("binding", n)?),
+            Aim::Tool(n) => Target::Tool(name("tool", n)?),
+            Aim::Environment(n) => Target::Environment(name("environment", n)?),
+            Aim::PolicyBelow(p) => Target::PolicyBelow(name("environment", &p.environment)?, p.version),
+            Aim::SigningKey(n) => Target::SigningKey(name("signing key", n)?),
+            Aim::Svid(s) => {
+                Target::Svid(trust_domain(&s.trust_domain)?, hash("issuing key", &s.issuing_key)?, serial(&s.serial)?)
+            }
+            Aim::SubjectToken(p) => pair("subject token", p).map(|(i, s)| Target::SubjectToken(i, s))?,
+            Aim::Everything(true) => Target::Everything,
+            Aim::Everything(false) => return Err(bad("everything is true or not a target")),
+        })
+    }
+
+    /// Its persisted form.
+    pub fn to_record(&self) -> TargetRecord {
+        let two = |a: &str, b: &str| Identity { issuer: a.to_owned(), sub: b.to_owned() };
+        let aim = match self {
+            Target::Credential(id) => Aim::Credential(id.as_bytes().to_vec()),
+            Target::Task(id) => Aim::Task(id.as_bytes().to_vec()),
+            Target::Caller(id) => Aim::Caller(id.to_string()),
+            Target::Prefix(id) => Aim::Prefix(id.to_string()),
+            Target::TrustDomain(td) => Aim::TrustDomain(td.to_string()),
+            Target::TrustAnchor(h) => Aim::TrustAnchor(h.to_vec()),
+            Target::Subject(i, s) => Aim::Subject(two(i, s)),
+            Target::Upstream(n) => Aim::Upstream(n.to_string()),
+            Target::UpstreamScope(u, s) => Aim::UpstreamScope(two(u, s)),
+            Target::Binding(n) => Aim::Binding(n.to_string()),
+            Target::Tool(n) => Aim::Tool(n.to_string()),
+            Target::Environment(n) => Aim::Environment(n.to_string()),
+            Target::PolicyBelow(e, v) => Aim::PolicyBelow(PolicyBelow { environment: e.to_string(), version: *v }),
+            Target::SigningKey(n) => Aim::SigningKey(n.to_string()),
+            Target::Svid(td, key, serial) => {
+                Aim::Svid(SvidTarget { trust_domain: td.to_string(), issuing_key: key.to_vec(), serial: serial.to_vec() })
+            }
+            Target::SubjectToken(i, s) => Aim::SubjectToken(two(i, s)),
+            Target::Everything => Aim::Everything(true),
+        };
+        TargetRecord { aim: Some(aim) }
+    }
+}
+
+/// A SPIFFE ID or prefix as it would stand in a claim. Not canonical is refused: it would match nothing.
+fn spiffe(text: &str) -> Result<Box<str>, BadTarget> {
+    crate::identity::spiffe_id::SpiffeId::parse(text).map_err(|e| bad(format!("{text:?} is no SPIFFE ID: {e}")))?;
+    Ok(text.into())
+}
+
+fn trust_domain(text: &str) -> Result<Box<str>, BadTarget> {
+    crate::identity::spiffe_id::TrustDomain::parse(text).map_err(|e| bad(format!("{text:?} is no trust domain: {e}")))?;
+    Ok(text.into())
+}
+
+fn serial(bytes: &[u8]) -> Result<Box<[u8]>, BadTarget> {
+    // RFC 5280, section 4.1.2.2: at most 20 octets.
+    if bytes.is_empty() || bytes.len() > 20 {
+        return Err(bad(format!("a serial is 1 to 20 bytes, this one is {}", bytes.len())));
+    }
+    Ok(bytes.into())
+}
+
+/// `sort:value`, pairs with a space between: what the CLI shows, and what [`Target::parse`] reads.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = |b: &[u8]| data_encoding::HEXLOWER.encode(b);
+        let word = self.sort().word();
+        match self {
+            Target::Credential(id) => write!(f, "{word}:{id}"),
+            Target::Task(id) => write!(f, "{word}:{id}"),
+            Target::Caller(n)
+            | Target::Prefix(n)
+            | Target::TrustDomain(n)
+            | Target::Upstream(n)
+            | Target::Binding(n)
+            | Target::Tool(n)
+            | Target::Environment(n)
+            | Target::SigningKey(n) => write!(f, "{word}:{n}"),
+            Target::TrustAnchor(h) => write!(f, "{word}:{}", hex(h)),
+            Target::Subject(a, b) | Target::UpstreamScope(a, b) | Target::SubjectToken(a, b) => write!(f, "{word}:{a} {b}"),
+            Target::PolicyBelow(e, v) => write!(f, "{word}:{e} {v}"),
+            Target::Svid(td, key, serial) => write!(f, "{word}:{td} {} {}", hex(key), hex(serial)),
+            Target::Everything => f.write_str(word),
+        }
+    }
+}
+
+impl Target {
+    /// Reads what [`Display`](fmt::Display) writes.
+    pub fn parse(text: &str) -> Result<Target, BadTarget> {
+        let (word, value) = text.split_once(':').unwrap_or((text, ""));
+        let sort = Sort::ALL.into_iter().find(|s| s.word() == word).ok_or_else(|| {
+            let words: Vec<_> = Sort::ALL.iter().map(|s| s.word()).collect();
+            bad(format!("{word:?} is no sort of target; the sorts are {}", words.join(", ")))
+        })?;
+        let hex = |t: &str| {
+            data_encoding::HEXLOWER_PERMISSIVE
+                .decode(t.as_bytes())
+                .map_err(|e| bad(format!("{word}: {t:?} is not hexadecimal: {e}")))
+        };
+        let two = || value.split_once(' ').ok_or_else(|| bad(format!("{word}: write it as \"{word}:FIRST SECOND\"")));
+        let pair = || two().map(|(a, b)| Identity { issuer: a.to_owned(), sub: b.to_owned() });
+        let aim = match sort {
+            Sort::Credential => {
+                Aim::Credential(value.parse::<CredentialId>().map_err(|e| bad(format!("{word}: {e}")))?.as_bytes().to_vec())
+            }
+            Sort::Task => Aim::Task(value.parse::<TaskId>().map_err(|e| bad(format!("{word}: {e}")))?.as_bytes().to_vec()),
+            Sort::Caller => Aim::Caller(value.into()),
+            Sort::Prefix => Aim::Prefix(value.into()),
+            Sort::TrustDomain => Aim::TrustDomain(value.into()),
+            Sort::TrustAnchor => Aim::TrustAnchor(hex(value)?),
+            Sort::Subject => Aim::Subject(pair()?),
+            Sort::Upstream => Aim::Upstream(value.into()),
+            Sort::UpstreamScope => Aim::UpstreamScope(pair()?),
+            Sort::Binding => Aim::Binding(value.into()),
+            Sort::Tool => Aim::Tool(value.into()),
+            Sort::Environment => Aim::Environment(value.into()),
+            Sort::PolicyBelow => {
+                let (environment, version) = two()?;
+                let version = version.parse().map_err(|_| bad(format!("{word}: {version:?} is no version number")))?;
+                Aim::PolicyBelow(PolicyBelow { environment: environment.into(), version })
+            }
+            Sort::SigningKey => Aim::SigningKey(value.into()),
+            Sort::Svid => {
+                let parts: Vec<&str> = value.split(' ').collect();
+                let [td, key, serial] = parts[..] else {
+                    return Err(bad("svid: write it as \"svid:TRUST-DOMAIN ISSUING-KEY-SHA256 SERIAL\" in hexadecimal"));
+                };
+                Aim::Svid(SvidTarget { trust_domain: td.into(), issuing_key: hex(key)?, serial: hex(serial)? })
+            }
+            Sort::SubjectToken => Aim::SubjectToken(pair()?),
+            Sort::Everything if value.is_empty() => Aim::Everything(true),
+            Sort::Everything => return Err(bad("everything takes no value")),
+        };
+        Target::from_record(&TargetRecord { aim: Some(aim) })
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn one_of_each() -> Vec<Target> {
+    vec![
+        Target::Credential(CredentialId::from_bytes([1; 16])),
+        Target::Task(TaskId::from_bytes([2; 16])),
+        Target::Caller("spiffe://a.example/ci/x".into()),
+        Target::Prefix("spiffe://a.example/ci".into()),
+        Target::TrustDomain("a.example".into()),
+        Target::TrustAnchor([3; 32]),
+        Target::Subject("https://idp.example".into(), "ada".into()),
+        Target::Upstream("github".into()),
+        Target::UpstreamScope("github".into(), "repo:write".into()),
+        Target::Binding("b".into()),
+        Target::Tool("create_issue".into()),
+        Target::Environment("prod".into()),
+        Target::PolicyBelow("prod".into(), 7),
+        Target::SigningKey("k1".into()),
+        Target::Svid("a.example".into(), [4; 32], vec![5, 6].into()),
+        Target::SubjectToken("https://idp.example".into(), "t-1".into()),
+        Target::Everything,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sort_round_trips_through_its_record_and_its_text() {
+        let all = one_of_each();
+        assert_eq!(all.len(), SORTS);
+        for (i, target) in all.into_iter().enumerate() {
+            assert_eq!(target.sort() as usize, i);
+            assert_eq!(Sort::ALL[i], target.sort());
+            assert_eq!(Target::from_record(&target.to_record()), Ok(target.clone()));
+            assert_eq!(Target::parse(&target.to_string()), Ok(target));
+        }
+    }
+
+    #[test]
+    fn what_matches_nothing_is_no_target() {
+        for text in [
+            "",
+            "caller",
+            "caller:",
+            "caller:https://a",
+            "task:cred_x",
+            "prefix:spiffe://A/",
+            "svid:a b",
+            "everything:x",
+            "nothing",
+        ] {
+            assert!(Target::parse(text).is_err(), "{text}");
+        }
+    }
+}
