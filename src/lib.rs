@@ -3,6 +3,7 @@
 //! The map of the house, top to bottom. Imports point down.
 #![forbid(unsafe_code)]
 
+pub mod pb;
 pub mod store;
 
 pub mod limits;
