@@ -5,6 +5,7 @@
 
 pub mod ledger;
 pub mod revocation;
+pub mod pb;
 pub mod store;
 
 pub mod identity;

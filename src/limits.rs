@@ -154,3 +154,13 @@ pub const SHUTDOWN_MS: u64 = 10_000;
 pub const PAGE: usize = 1_000;
 /// Longest wait that a caller may ask for, milliseconds.
 pub const WAIT_MS: u64 = 60_000;
+/// Rows in one page of a list when nobody asks for another number.
+pub const PAGE_DEFAULT: usize = 100;
+/// Entries that one page of a filtered list may look at. At 0.2 µs each, 20 ms of one core.
+pub const LIST_WALK: usize = 100_000;
+/// Longest name of a follower among its caller's instances, bytes: a host name and a pid.
+pub const FOLLOWER_NAME_BYTES: usize = 128;
+/// Largest authorization details of an exchange (RFC 9396), bytes of JSON. As large as arguments.
+pub const AUTHORIZATION_DETAILS_BYTES: usize = ARGUMENTS_BYTES;
+/// Use reports in one call.
+pub const USES: usize = 1_000;
