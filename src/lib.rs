@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ledger;
+pub mod policy;
 pub mod revocation;
 pub mod pb;
 pub mod store;

@@ -1,0 +1,3 @@
+//! Deciding: who may have what, for how long.
+
+pub mod grant;
