@@ -1,5 +1,294 @@
 //! One ordered log of records is the truth; everything in memory is a fold over it.
+//!
+//! - [`record`]: what happened. [`commit`]: how it is written, chained and hashed.
+//! - [`state`]: the fold and its verdicts. Pure.
+//! - [`queue`], [`writer`]: from a proposal to a [`Receipt`], with one durable append per batch.
+//! - [`view`]: what a decision is made on.
+//! - [`open`], [`snapshot`], [`recover`]: from a store to a state, and what to do when that is refused.
+//!
+//! Failure analysis. The state runs ahead of the disk by the batch that is being appended. What leaves the process waits for the durable
+//! head to pass what it saw ([`Ledger::settled`]), so nothing is told that a crash could take back. When an append fails, what is on the
+//! disk is unknown: the state is thrown away and folded anew from the store, and nobody was answered.
 
+pub mod clock;
 pub mod commit;
+pub mod open;
+mod queue;
+mod receipt;
 pub mod record;
+pub mod recover;
+pub mod snapshot;
 pub mod state;
+mod view;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{oneshot, watch};
+
+pub use open::{Settings, StartError};
+pub use queue::Lane;
+pub use receipt::Receipt;
+pub use state::State;
+pub use view::View;
+pub use writer::{Batch, Committed};
+
+use crate::limits;
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::seq::{Millis, Seq};
+use crate::store::Store;
+use crate::system::System;
+use clock::Guarded;
+use commit::{Commit, Encoded};
+use queue::{Proposal, Queue};
+use record::Record;
+
+/// What the disk allows, as the store's reserve sees it.
+pub use crate::store::reserve::Room;
+
+/// Opens the store's engine, again after a failure.
+pub type Opener = Box<dyn Fn() -> Result<Arc<dyn Store>, crate::store::StoreError> + Send + Sync>;
+
+type Observer = Box<dyn Fn(&Arc<Batch>) + Send + Sync>;
+
+/// The ledger of one replica.
+#[derive(Clone)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// At the appended head.
+    state: RwLock<State>,
+    durable: AtomicU64,
+    durable_watch: watch::Sender<Seq>,
+    queue: Queue,
+    store: RwLock<Arc<dyn Store>>,
+    opener: Opener,
+    system: System,
+    settings: Settings,
+    observers: RwLock<Vec<Observer>>,
+    /// Why nothing is written, if so.
+    broken: RwLock<Option<String>>,
+    /// Why grants are refused, if they are: clock, disk, an operator, a damaged history.
+    stopped: RwLock<Option<Refusal>>,
+    /// A damaged history, found by the verification in the background.
+    damaged: RwLock<Option<String>>,
+    groups: AtomicU32,
+    commits: AtomicU64,
+    snapshot_at: AtomicU64,
+    snapshotting: Mutex<bool>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Ledger {
+    /// A view to decide on: everything up to its revision, and perhaps newer. Costs an atomic load.
+    pub fn view(&self) -> View {
+        // The durable head first, the live state after it: newer than the revision is fine, older never.
+        View::new(self.inner.clone(), self.durable())
+    }
+
+    /// The durable head: what may leave the process.
+    pub fn durable(&self) -> Seq {
+        Seq::from_u64(self.inner.durable.load(Ordering::Acquire)).unwrap_or(Seq::ZERO)
+    }
+
+    /// Watches the durable head.
+    pub fn durable_watch(&self) -> watch::Receiver<Seq> {
+        self.inner.durable_watch.subscribe()
+    }
+
+    /// A number for the records of one request, so that they stand or are void together.
+    pub fn new_group(&self) -> u32 {
+        // Neighbours in one commit must differ; 0 means none.
+        self.inner.groups.fetch_add(1, Ordering::Relaxed) | 1 << 31
+    }
+
+    /// Proposes a group of records and waits until it is durable and found valid.
+    ///
+    /// Refused where the fold finds it void, where the queue is full, or where grants are stopped. Cost: one place in a durable commit.
+    pub async fn commit(&self, lane: Lane, records: Vec<Record>) -> Result<Receipt, No> {
+        let reply = self.propose(lane, records)?;
+        match reply.await {
+            Ok(answer) => answer,
+            Err(_) => Err(No::Refusal(Refusal::new(Reason::NotReady, "the server is stopping").retry(Duration::from_secs(1)))),
+        }
+    }
+
+    /// Proposes without waiting.
+    pub fn propose(&self, lane: Lane, records: Vec<Record>) -> Result<oneshot::Receiver<Result<Receipt, No>>, No> {
+        let group = records
+            .into_iter()
+            .map(|r| Encoded::new(r).ok_or_else(|| Refusal::limit("record_bytes", limits::RECORD_BYTES as u64, Duration::ZERO)))
+            .collect::<Result<Vec<_>, _>>()?;
+        if group.is_empty() {
+            return Err(No::Fault(Fault::new("an empty group was proposed")));
+        }
+        let (reply, answer) = oneshot::channel();
+        self.inner.queue.push(Proposal { lane, group, reply }).map_err(|(_, no)| No::Refusal(no))?;
+        Ok(answer)
+    }
+
+    /// Announces that a grant is being minted, so that the writer may gather it with others. Ends with the guard.
+    pub fn minting(&self) -> Minting {
+        self.inner.queue.minting();
+        Minting { inner: self.inner.clone() }
+    }
+
+    /// Reads the state and waits until all that was seen is durable, so that the answer may leave the process.
+    pub async fn settled<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, No> {
+        let (out, seen) = {
+            let state = self.inner.state.read();
+            (read(&state), state.head)
+        };
+        self.wait_durable(seen).await?;
+        Ok(out)
+    }
+
+    /// Reads the state as it is, for decisions; what is read must not leave the process.
+    pub fn peek<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.inner.state.read())
+    }
+
+    /// Waits until the durable head has reached `seq`.
+    pub async fn wait_durable(&self, seq: Seq) -> Result<(), No> {
+        if self.durable() >= seq {
+            return Ok(());
+        }
+        let mut watch = self.durable_watch();
+        let waited = tokio::time::timeout(Duration::from_millis(limits::WAIT_MS), watch.wait_for(|head| *head >= seq)).await;
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(No::Refusal(Refusal::new(Reason::NotReady, "the ledger could not be written").retry(Duration::from_secs(1)))),
+        }
+    }
+
+    /// Calls `observer` on the writer's thread after each durable commit, in order. It must be quick.
+    pub fn observe(&self, observer: impl Fn(&Arc<Batch>) + Send + Sync + 'static) {
+        self.inner.observers.write().push(Box::new(observer));
+    }
+
+    /// The records of a durable commit, to make a credential again or to explain one.
+    pub fn records_at(&self, position: crate::store::Position) -> Result<Vec<Record>, Fault> {
+        let entries = self.inner.store().read(position, 1).map_err(|e| Fault::new(format!("reading commit {position}: {e}")))?;
+        let entry = entries.into_iter().next().filter(|e| e.at == position);
+        let entry = entry.ok_or_else(|| Fault::new(format!("commit {position} is no longer kept")))?;
+        Ok(Commit::from_bytes(&entry.bytes).map_err(|e| Fault::new(format!("commit {position}: {e}")))?.records)
+    }
+
+    /// The store, for named values.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.inner.store()
+    }
+
+    /// Why grants are refused now, if they are.
+    pub fn stopped(&self) -> Option<Refusal> {
+        let broken = self.inner.broken_why().map(|why| Refusal::new(Reason::NotReady, why));
+        broken.or_else(|| self.inner.stopped.read().clone())
+    }
+
+    /// Commits since start.
+    pub fn commits(&self) -> u64 {
+        self.inner.commits.load(Ordering::Relaxed)
+    }
+
+    /// Proposals that wait for the writer.
+    pub fn waiting(&self) -> usize {
+        self.inner.queue.len()
+    }
+
+    /// Serves what waits and ends the writer.
+    pub fn stop(&self) {
+        self.inner.queue.stop();
+        if let Some(writer) = self.inner.writer.lock().take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+/// A grant that is being minted.
+pub struct Minting {
+    inner: Arc<Inner>,
+}
+
+impl Drop for Minting {
+    fn drop(&mut self) {
+        self.inner.queue.minted();
+    }
+}
+
+impl Inner {
+    fn store(&self) -> Arc<dyn Store> {
+        self.store.read().clone()
+    }
+
+    fn broken(&self) -> bool {
+        self.broken.read().is_some()
+    }
+
+    fn broken_why(&self) -> Option<String> {
+        self.broken.read().clone()
+    }
+
+    fn break_with(&self, why: &str) {
+        *self.broken.write() = Some(why.to_owned());
+    }
+
+    fn room(&self) -> Room {
+        self.settings.reserve.as_ref().map_or(Room::Plenty, |r| r.state(self.system.steady()))
+    }
+
+    fn release_reserve(&self) {
+        if let Some(reserve) = &self.settings.reserve {
+            reserve.release_piece();
+        }
+    }
+
+    /// Whether grants may be written now.
+    fn granting(&self, clock: &mut Guarded, ledger: Millis, room: Room) -> Result<(), Refusal> {
+        let verdict = self.may_grant(clock, ledger, room);
+        let mut stopped = self.stopped.write();
+        if stopped.as_ref().map(|r| r.reason) != verdict.as_ref().err().map(|r| r.reason) {
+            match &verdict {
+                Ok(()) => tracing::warn!("grants are made again"),
+                Err(no) => tracing::error!(reason = no.reason.as_str(), "no grants: {no}"),
+            }
+            *stopped = verdict.as_ref().err().cloned();
+        }
+        verdict
+    }
+
+    fn may_grant(&self, clock: &mut Guarded, ledger: Millis, room: Room) -> Result<(), Refusal> {
+        if let Some(what) = self.damaged.read().as_ref() {
+            return Err(Refusal::new(Reason::NotReady, format!("the history is damaged: {what}"))
+                .way_out("an operator runs: mayfly server recover --after SEQ"));
+        }
+        if room != Room::Plenty {
+            return Err(Refusal::new(Reason::DiskReserve, "the disk is full up to the reserve for revocations: nothing is issued")
+                .way_out("an operator frees space beside the data directory; revoking still works")
+                .retry(Duration::from_secs(10)));
+        }
+        clock.trusted(ledger)
+    }
+
+    /// Nothing waits: looks at clock, disk and health, so that status and refusals are up to date.
+    fn look_around(&self, clock: &mut Guarded) {
+        if let Some(reserve) = &self.settings.reserve
+            && self.room() == Room::Plenty
+        {
+            let _ = reserve.restore();
+        }
+        let ledger = self.state.read().time;
+        let room = self.room();
+        let _ = self.granting(clock, ledger, room);
+    }
+}
+
+/// Where snapshots lie, if anywhere.
+pub(crate) fn snapshot_dir(settings: &Settings) -> Option<&PathBuf> {
+    settings.snapshots.as_ref()
+}

@@ -1,0 +1,153 @@
+//! What waits for the writer, and when it goes.
+//!
+//! A commit starts at once when nothing else is under way or when a revocation waits. Otherwise it gathers: waking the writer for each
+//! record costs 6 µs of the 28 of an issuance (measured), and a commit costs the same at any size.
+
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::commit::Encoded;
+use super::receipt::Receipt;
+use crate::limits;
+use crate::refusal::{No, Refusal};
+
+/// What a proposal is, for the order in which it is served and for what may stop it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lane {
+    /// Revokes, closes or otherwise takes away: goes first, never gathered, also on the disk reserve.
+    Revoke,
+    /// A change that grants nothing by itself, such as a registration.
+    Change,
+    /// A grant: the clock, the disk and the health of the store must allow it.
+    Grant,
+    /// Context for the audit that nobody waits for.
+    Note,
+}
+
+/// A group of records that asks for a place in the order.
+pub(super) struct Proposal {
+    pub lane: Lane,
+    pub group: Vec<Encoded>,
+    pub reply: oneshot::Sender<Result<Receipt, No>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    revocations: Vec<Proposal>,
+    others: Vec<Proposal>,
+    /// Grants that are being minted and will come soon.
+    minting: usize,
+    /// Records that were lately under way at once: what gathering aims at.
+    aim: usize,
+    /// The writer sleeps.
+    idle: bool,
+    stopped: bool,
+}
+
+/// The queue between everybody and the writer.
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+    gather_records: usize,
+    gather_wait: Duration,
+}
+
+impl Queue {
+    pub fn new(gather_records: usize, gather_wait: Duration) -> Queue {
+        Queue { waiting: Mutex::new(Waiting::default()), wake: Condvar::new(), gather_records, gather_wait }
+    }
+
+    /// Puts a proposal in line, or says that the line is full.
+    pub fn push(&self, proposal: Proposal) -> Result<(), (Proposal, Refusal)> {
+        let mut waiting = self.waiting.lock();
+        let retry = Duration::from_millis(50);
+        if waiting.stopped {
+            let no = Refusal::new(crate::refusal::Reason::NotReady, "the server is stopping").retry(Duration::from_secs(1));
+            return Err((proposal, no));
+        }
+        let urgent = proposal.lane == Lane::Revoke;
+        let (line, bound, name) = if urgent {
+            (&mut waiting.revocations, limits::QUEUE_REVOCATIONS, "queue_revocations")
+        } else {
+            (&mut waiting.others, limits::QUEUE_GRANTS, "queue_grants")
+        };
+        if line.len() >= bound {
+            return Err((proposal, Refusal::limit(name, bound as u64, retry)));
+        }
+        line.push(proposal);
+        if waiting.idle && (urgent || waiting.ready(self.gather_records) || waiting.others.len() == 1) {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// A grant is being minted: the writer may wait a little for it.
+    pub fn minting(&self) {
+        self.waiting.lock().minting += 1;
+    }
+
+    /// It was proposed, or will not be.
+    pub fn minted(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.minting = waiting.minting.saturating_sub(1);
+        if waiting.idle && waiting.minting == 0 && !waiting.others.is_empty() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits for the next batch, revocations first. `None` after `stop` when all is done, or an empty batch after `tick`.
+    pub fn take(&self, tick: Duration) -> Option<Vec<Proposal>> {
+        let mut waiting = self.waiting.lock();
+        waiting.idle = true;
+        if waiting.revocations.is_empty() && waiting.others.is_empty() {
+            if waiting.stopped {
+                return None;
+            }
+            self.wake.wait_for(&mut waiting, tick);
+        }
+        if !waiting.others.is_empty() && !waiting.ready(self.gather_records) {
+            // Others are on their way: give them until the wait is over, or until a revocation comes.
+            self.wake.wait_while_for(&mut waiting, |w| !w.ready(self.gather_records), self.gather_wait);
+        }
+        waiting.idle = false;
+        let mut batch = std::mem::take(&mut waiting.revocations);
+        let mut records: usize = batch.iter().map(|p| p.group.len()).sum();
+        let mut bytes: usize = batch.iter().flat_map(|p| &p.group).map(|e| e.bytes.len()).sum();
+        let mut taken = 0;
+        for p in &waiting.others {
+            records += p.group.len();
+            bytes += p.group.iter().map(|e| e.bytes.len()).sum::<usize>();
+            if taken + batch.len() > 0 && (records > self.gather_records || bytes > limits::COMMIT_BYTES / 2) {
+                break;
+            }
+            taken += 1;
+        }
+        batch.extend(waiting.others.drain(..taken));
+        let under_way = batch.len() + waiting.others.len() + waiting.minting;
+        waiting.aim = (waiting.aim * 3 + under_way).div_ceil(4);
+        Some(batch)
+    }
+
+    /// No more proposals; what waits is still served.
+    pub fn stop(&self) {
+        self.waiting.lock().stopped = true;
+        self.wake.notify_all();
+    }
+
+    /// How many proposals wait.
+    pub fn len(&self) -> usize {
+        let waiting = self.waiting.lock();
+        waiting.revocations.len() + waiting.others.len()
+    }
+}
+
+impl Waiting {
+    fn ready(&self, most: usize) -> bool {
+        !self.revocations.is_empty()
+            || self.stopped
+            || self.minting == 0
+            || self.others.len() >= self.aim.clamp(1, most)
+    }
+}

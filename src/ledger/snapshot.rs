@@ -1,0 +1,77 @@
+//! Snapshots of the state: files beside the store, whose digest is a record. Without its record in the log a file is nothing.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::commit::{Hash, sha256};
+use super::state::State;
+use crate::seq::Seq;
+
+/// The format of snapshot files: a snapshot of another format is passed over, and the log is folded from an older one or its start.
+const MAGIC: &[u8; 8] = b"mayfly\x01\n";
+
+/// Bytes written between two syncs, so that one large sync does not stand in the way of commits.
+const PIECE: usize = 4 * 1024 * 1024;
+
+/// How many snapshots are kept.
+const KEEP: usize = 2;
+
+fn name(seq: Seq) -> String {
+    format!("{:016x}.snapshot", seq.as_u64())
+}
+
+/// Writes the state aside, syncs it in pieces and renames it. Answers with the digest for the record.
+pub fn write(dir: &Path, state: &State) -> io::Result<Hash> {
+    let body = postcard::to_stdvec(state).map_err(io::Error::other)?;
+    let digest = sha256(&body);
+    fs::create_dir_all(dir)?;
+    let aside = dir.join(format!("{}.writing", name(state.head)));
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    file.write_all(MAGIC)?;
+    for piece in body.chunks(PIECE) {
+        file.write_all(piece)?;
+        file.sync_data()?;
+    }
+    file.sync_all()?;
+    fs::rename(&aside, dir.join(name(state.head)))?;
+    File::open(dir)?.sync_all()?;
+    Ok(digest)
+}
+
+/// The snapshots in a directory, newest first, each with its digest. What cannot be read as one is passed over.
+pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut found: Vec<PathBuf> = entries.filter_map(|e| e.ok().map(|e| e.path())).collect();
+    found.retain(|p| p.extension().is_some_and(|e| e == "snapshot"));
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(found)
+}
+
+/// Reads a snapshot back, with the digest that its record must name.
+pub fn read(path: &Path) -> io::Result<(State, Hash)> {
+    let mut bytes = Vec::new();
+    File::open(path)?.read_to_end(&mut bytes)?;
+    let body = bytes.strip_prefix(MAGIC).ok_or_else(|| io::Error::other("not a snapshot of this version"))?;
+    let digest = sha256(body);
+    let state = postcard::from_bytes(body).map_err(io::Error::other)?;
+    Ok((state, digest))
+}
+
+/// Removes all but the newest snapshots and what was left half written.
+pub fn prune(dir: &Path) -> io::Result<()> {
+    for old in list(dir)?.into_iter().skip(KEEP) {
+        fs::remove_file(old)?;
+    }
+    for entry in fs::read_dir(dir)?.flatten() {
+        if entry.path().extension().is_some_and(|e| e == "writing") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! The writer: the one thread that appends.
+//!
+//! For each batch: verdicts at the appended head, applying what is valid, packing, one durable append, and only then answers. What would
+//! be void becomes a refusal and is not written. A failed append ends issuing until the store was opened again: the state then is folded
+//! anew, so nothing that was not written stays in it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::clock::Guarded;
+use super::commit::{ChainHead, Hash, pack};
+use super::queue::{Lane, Proposal};
+use super::receipt::Receipt;
+use super::record::Record;
+use super::{Inner, Room, open};
+use crate::limits;
+use crate::refusal::{No, Reason, Refusal};
+use crate::seq::{Millis, Seq};
+use crate::store::StoreError;
+
+/// The number under which one embedded replica writes.
+pub(super) const WRITER: u32 = 1;
+
+/// How often the writer looks around when nothing is to do.
+const TICK: Duration = Duration::from_millis(500);
+
+/// A record that took effect, and its seq.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// Its place in the order.
+    pub seq: Seq,
+    /// The record.
+    pub record: Arc<Record>,
+}
+
+/// Records that became durable together, for those who follow.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// In order.
+    pub records: Vec<Committed>,
+    /// The durable head after them.
+    pub head: Seq,
+    /// The time of the commit.
+    pub time: Millis,
+}
+
+/// What a batch came to before its append.
+#[derive(Default)]
+struct Prepared {
+    leaves: Vec<Hash>,
+    bytes: Vec<bytes::Bytes>,
+    records: Vec<Committed>,
+    answers: Vec<(Proposal, Seq, u32)>,
+}
+
+/// Runs until the queue stops.
+pub(super) fn run(inner: &Arc<Inner>, mut clock: Guarded) {
+    while let Some(batch) = inner.queue.take(TICK) {
+        if inner.broken() {
+            reopen(inner);
+        }
+        if !batch.is_empty() {
+            serve(inner, &mut clock, batch);
+        } else {
+            inner.look_around(&mut clock);
+        }
+    }
+}
+
+fn serve(inner: &Arc<Inner>, clock: &mut Guarded, batch: Vec<Proposal>) {
+    if let Some(why) = inner.broken_why() {
+        for p in batch {
+            let _ = p.reply.send(Err(No::Refusal(not_ready(&why))));
+        }
+        return;
+    }
+    let room = inner.room();
+    let (prepared, chain, position, time) = {
+        let mut state = inner.state.write();
+        let time = clock.now().max(state.time);
+        let granting = inner.granting(clock, state.time, room);
+        let position = state.position + 1;
+        let chain = state.writers.get(&WRITER).copied().unwrap_or(ChainHead::START);
+        let mut out = Prepared::default();
+        for proposal in batch {
+            decide(&mut state, &mut out, proposal, time, position, &granting);
+        }
+        if !out.records.is_empty() {
+            state.end_commit();
+        }
+        (out, chain, position, time)
+    };
+    if prepared.records.is_empty() {
+        return;
+    }
+    let (bytes, head) = pack(WRITER, chain, time, &prepared.leaves, prepared.bytes);
+    inner.state.write().writers.insert(WRITER, head);
+    match append(inner, position, &bytes, room) {
+        Ok(()) => answer(inner, prepared.records, prepared.answers, position, time),
+        Err(e) => fail(inner, prepared.answers, &e),
+    }
+}
+
+/// One proposal at the appended head: refused at once, or applied.
+fn decide(
+    state: &mut super::State,
+    out: &mut Prepared,
+    proposal: Proposal,
+    time: Millis,
+    position: u64,
+    granting: &Result<(), Refusal>,
+) {
+    if proposal.reply.is_closed() && proposal.lane == Lane::Grant {
+        // Nobody waits for it any more: not issuing it is the safest thing to do.
+        return;
+    }
+    let group: Vec<Record> = proposal.group.iter().map(|e| e.record.clone()).collect();
+    let verdict = match (proposal.lane, granting) {
+        (Lane::Grant, Err(no)) => Err(no.clone()),
+        _ => state.verdict(&group, time),
+    };
+    if let Err(no) = verdict {
+        let _ = proposal.reply.send(Err(No::Refusal(no)));
+        return;
+    }
+    if out.records.is_empty() {
+        state.begin_commit(position, time);
+    }
+    let mut first = None;
+    for (encoded, record) in proposal.group.iter().zip(group) {
+        let seq = state.take_seq(&record);
+        first.get_or_insert(seq);
+        state.apply(&record);
+        out.leaves.push(encoded.leaf);
+        out.bytes.push(encoded.bytes.clone());
+        out.records.push(Committed { seq, record: Arc::new(record) });
+    }
+    let count = u32::try_from(proposal.group.len()).unwrap_or(u32::MAX);
+    if let Some(first) = first {
+        out.answers.push((proposal, first, count));
+    }
+}
+
+/// Appends durably; where the disk is full, gives the reserve's blocks back first.
+fn append(inner: &Inner, position: u64, bytes: &[u8], room: Room) -> Result<(), StoreError> {
+    if room != Room::Plenty {
+        inner.release_reserve();
+    }
+    inner.store().append(position, bytes)
+}
+
+fn answer(inner: &Arc<Inner>, records: Vec<Committed>, answers: Vec<(Proposal, Seq, u32)>, position: u64, time: Millis) {
+    let head = records.last().map_or(Seq::ZERO, |r| r.seq);
+    inner.durable.store(head.as_u64(), Ordering::Release);
+    inner.durable_watch.send_replace(head);
+    inner.commits.fetch_add(1, Ordering::Relaxed);
+    // Followers first: an acknowledged revocation is on its way before its author hears of it.
+    let batch = Arc::new(Batch { records, head, time });
+    for observer in inner.observers.read().iter() {
+        observer(&batch);
+    }
+    for (proposal, first, count) in answers {
+        let _ = proposal.reply.send(Ok(Receipt::new(first, count, position, time)));
+    }
+    inner.maybe_snapshot(position);
+}
+
+fn fail(inner: &Arc<Inner>, answers: Vec<(Proposal, Seq, u32)>, error: &StoreError) {
+    let why = format!("the ledger could not be written: {error}");
+    tracing::error!(%error, "append failed; nothing is issued until the store was opened again");
+    inner.break_with(&why);
+    for (proposal, ..) in answers {
+        // Whether it is in the store is unknown until that was opened again: the caller asks again with the same request id.
+        let _ = proposal.reply.send(Err(No::Refusal(not_ready(&why))));
+    }
+}
+
+fn not_ready(why: &str) -> Refusal {
+    Refusal::new(Reason::NotReady, why.to_owned())
+        .way_out("an operator looks at: mayfly status")
+        .retry(Duration::from_secs(1))
+}
+
+/// Opens the store again after a failure and folds the state anew.
+fn reopen(inner: &Arc<Inner>) {
+    inner.release_reserve();
+    match open::again(inner) {
+        Ok(()) => tracing::warn!("the store was opened again; serving"),
+        Err(error) => {
+            tracing::error!(%error, "the store could not be opened again");
+            std::thread::sleep(Duration::from_millis(limits::REOPEN_PAUSE_MS));
+        }
+    }
+}

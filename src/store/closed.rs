@@ -1,0 +1,58 @@
+//! What stands in a store's place while the engine is opened again: everything fails.
+
+use std::time::Duration;
+
+use super::{Entry, Expect, Position, Store, StoreError};
+
+/// A store that is not open.
+pub struct Closed;
+
+fn closed<T>() -> Result<T, StoreError> {
+    Err(StoreError::Failed("the store is being opened again".into()))
+}
+
+impl Store for Closed {
+    fn engine(&self) -> &'static str {
+        "closed"
+    }
+
+    fn append(&self, _: Position, _: &[u8]) -> Result<(), StoreError> {
+        closed()
+    }
+
+    fn head(&self) -> Result<Position, StoreError> {
+        closed()
+    }
+
+    fn oldest(&self) -> Result<Position, StoreError> {
+        closed()
+    }
+
+    fn read(&self, _: Position, _: usize) -> Result<Vec<Entry>, StoreError> {
+        closed()
+    }
+
+    fn follow(&self, _: Position, _: Duration) -> Result<Position, StoreError> {
+        closed()
+    }
+
+    fn remove_before(&self, _: Position) -> Result<(), StoreError> {
+        closed()
+    }
+
+    fn put(&self, _: &str, _: &[u8], _: Expect<'_>) -> Result<(), StoreError> {
+        closed()
+    }
+
+    fn named(&self, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        closed()
+    }
+
+    fn list(&self, _: &str) -> Result<Vec<String>, StoreError> {
+        closed()
+    }
+
+    fn delete(&self, _: &str, _: Expect<'_>) -> Result<(), StoreError> {
+        closed()
+    }
+}
