@@ -129,6 +129,20 @@ pub const NAMED_VALUE_NAME_BYTES: usize = 512;
 pub const NAMED_VALUES: usize = 100_000;
 /// Disk kept free for revocations, closings and retention, bytes: 60,000 revocations of 1 KB.
 pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+/// Free space below which nothing is granted, bytes.
+pub const DISK_LOW_BYTES: u64 = 64 * 1024 * 1024;
+/// How much of the reserve is given back at once, bytes.
+pub const DISK_RESERVE_PIECE_BYTES: u64 = 1024 * 1024;
+/// How long an answer about free space is good for, milliseconds. At 45,000 records a second, 2 MB are written meanwhile.
+pub const DISK_STATE_MS: u64 = 100;
+/// Memory that the embedded store may use for pages, bytes. It reads almost nothing back: a live ledger is in memory.
+pub const STORE_CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// Removals in one transaction: at most this many commits, or `STORE_REMOVE_BYTES` and one commit.
+pub const STORE_REMOVE_COMMITS: usize = 256;
+/// Bytes removed in one transaction, about. An append waits for it: 8 MiB are some 10 ms.
+pub const STORE_REMOVE_BYTES: usize = 8 * 1024 * 1024;
+/// Largest file that is read as a sealing key, bytes: 32 bytes as hex with a line end fit twice.
+pub const SEALING_KEY_FILE_BYTES: usize = 132;
 
 /// Connections open at once on the workload listener. At 64 KB each, 1.3 GB.
 pub const CONNECTIONS: usize = 20_000;
