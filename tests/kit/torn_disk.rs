@@ -54,6 +54,8 @@ struct Platters {
     pending: Vec<Pending>,
     /// Operations that still work before the power fails; `None` while nobody pulls the plug.
     fuse: Option<u64>,
+    /// Syncs that still work before the power fails in one.
+    sync_fuse: Option<u64>,
     operations: u64,
 }
 
@@ -79,6 +81,11 @@ impl TornDisk {
     /// After `operations` more writes, changes of length and syncs the power is gone: everything fails.
     pub fn fail_after(&self, operations: u64) {
         self.platters().fuse = Some(operations);
+    }
+
+    /// After `syncs` more syncs the power fails in the next one: everything before it was written, and it and all after it fail.
+    pub fn fail_at_sync(&self, syncs: u64) {
+        self.platters().sync_fuse = Some(syncs);
     }
 
     /// How many writes, changes of length and syncs there were.
@@ -173,6 +180,14 @@ impl StorageBackend for TornDisk {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        {
+            let mut platters = self.platters();
+            match platters.sync_fuse.as_mut() {
+                Some(0) => platters.fuse = Some(0),
+                Some(left) => *left -= 1,
+                None => {}
+            }
+        }
         self.operate(|p| {
             for pending in std::mem::take(&mut p.pending) {
                 match pending {
