@@ -261,7 +261,11 @@ impl StorageBackend for Failing {
         self.disk.set_len(len)
     }
     fn sync_data(&self) -> io::Result<()> {
-        if self.how.load(Ordering::SeqCst) == NO_SYNC { Err(io::Error::other("input/output error")) } else { self.disk.sync_data() }
+        if self.how.load(Ordering::SeqCst) == NO_SYNC {
+            Err(io::Error::other("input/output error"))
+        } else {
+            self.disk.sync_data()
+        }
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         if self.how.load(Ordering::SeqCst) == FULL {

@@ -170,8 +170,9 @@ fn one_disk(seed: u64, tally: &mut Tally) {
             continue;
         }
         model.change(&change);
-        same(&store, &model)
-            .unwrap_or_else(|e| panic!("seed {seed}, crash {crash}, under way {change:?}:\nneither without it ({before:?})\nnor with it ({e})"));
+        same(&store, &model).unwrap_or_else(|e| {
+            panic!("seed {seed}, crash {crash}, under way {change:?}:\nneither without it ({before:?})\nnor with it ({e})")
+        });
         tally.whole += 1;
     }
 }

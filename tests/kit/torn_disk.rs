@@ -118,7 +118,8 @@ fn torn(disk: &Platters, dice: &mut Dice) -> Vec<u8> {
     let taken = dice.below(3);
     let newest = disk.pending.len();
     let mut image = disk.synced.clone();
-    let lengths: Vec<usize> = disk.pending.iter().filter_map(|p| if let Pending::Length(n) = p { Some(*n) } else { None }).collect();
+    let lengths: Vec<usize> =
+        disk.pending.iter().filter_map(|p| if let Pending::Length(n) = p { Some(*n) } else { None }).collect();
     let upto = match dice.below(3) {
         0 => 0,
         1 => lengths.len(),

@@ -258,6 +258,7 @@ fn engine(err: impl Into<::redb::Error>) -> StoreError {
 
 /// redb asserts what it believes about its pages: on a damaged file that must be an error, not the end of the thread that asked.
 fn guarded<T>(doing: &str, f: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    let stopped = |_| StoreError::Damaged { at: 0, what: format!("{doing} it, the engine stopped at pages that contradict each other") };
+    let stopped =
+        |_| StoreError::Damaged { at: 0, what: format!("{doing} it, the engine stopped at pages that contradict each other") };
     catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| Err(stopped(panic)))
 }
