@@ -111,8 +111,9 @@ pub struct Entry {
 ///   stable storage: it is found after SIGKILL and after a power failure.
 /// - **Order.** A place is filled only when all before it are. What a reader has seen at a place never changes.
 /// - **Crash.** After a crash during an append, the whole commit is there or nothing of it. What was never acknowledged may be there.
-/// - **Errors.** After [`StoreError::Failed`] or [`StoreError::Full`] from a change, whether it is there is unknown until the store was opened
-///   again, and every later change fails with `Failed`. Reads go on as far as they can. The other errors changed nothing and stop nothing.
+/// - **Errors.** After [`StoreError::Failed`], [`StoreError::Full`] or [`StoreError::Damaged`] from a change, whether it is there is unknown
+///   until the store was opened again, and every later change fails with `Failed`. Reads go on as far as they can. The other errors changed
+///   nothing and stop nothing.
 /// - **Threads.** All methods may be called from any thread; `append` is called by one at a time.
 pub trait Store: Send + Sync + 'static {
     /// The store's identity: random, given when it was made, and the same for as long as it lives. What is sealed is bound to it.
