@@ -4,9 +4,10 @@
 #![forbid(unsafe_code)]
 
 pub mod ledger;
+pub mod pb;
 pub mod policy;
 pub mod revocation;
-pub mod pb;
+pub mod sealing;
 pub mod store;
 
 pub mod identity;

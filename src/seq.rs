@@ -202,6 +202,11 @@ id!(
     ApprovalId,
     "appr_"
 );
+id!(
+    /// A store: given when it was made, and part of what everything sealed in it is bound to.
+    StoreId,
+    "store_"
+);
 
 #[cfg(test)]
 mod tests {

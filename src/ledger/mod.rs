@@ -22,7 +22,6 @@ pub mod state;
 mod view;
 mod writer;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -163,7 +162,9 @@ impl Ledger {
         let waited = tokio::time::timeout(Duration::from_millis(limits::WAIT_MS), watch.wait_for(|head| *head >= seq)).await;
         match waited {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(No::Refusal(Refusal::new(Reason::NotReady, "the ledger could not be written").retry(Duration::from_secs(1)))),
+            _ => {
+                Err(No::Refusal(Refusal::new(Reason::NotReady, "the ledger could not be written").retry(Duration::from_secs(1))))
+            }
         }
     }
 
@@ -239,13 +240,7 @@ impl Inner {
     }
 
     fn room(&self) -> Room {
-        self.settings.reserve.as_ref().map_or(Room::Plenty, |r| r.state(self.system.steady()))
-    }
-
-    fn release_reserve(&self) {
-        if let Some(reserve) = &self.settings.reserve {
-            reserve.release_piece();
-        }
+        self.store().reserve().map_or(Room::Plenty, |r| r.state(self.system.steady()))
     }
 
     /// Whether grants may be written now.
@@ -268,27 +263,25 @@ impl Inner {
                 .way_out("an operator runs: mayfly server recover --after SEQ"));
         }
         if room != Room::Plenty {
-            return Err(Refusal::new(Reason::DiskReserve, "the disk is full up to the reserve for revocations: nothing is issued")
-                .way_out("an operator frees space beside the data directory; revoking still works")
-                .retry(Duration::from_secs(10)));
+            return Err(Refusal::new(
+                Reason::DiskReserve,
+                "the disk is full up to the reserve for revocations: nothing is issued",
+            )
+            .way_out("an operator frees space beside the data directory; revoking still works")
+            .retry(Duration::from_secs(10)));
         }
         clock.trusted(ledger)
     }
 
     /// Nothing waits: looks at clock, disk and health, so that status and refusals are up to date.
     fn look_around(&self, clock: &mut Guarded) {
-        if let Some(reserve) = &self.settings.reserve
-            && self.room() == Room::Plenty
+        if let Some(reserve) = self.store().reserve()
+            && let Err(error) = reserve.restore()
         {
-            let _ = reserve.restore();
+            tracing::warn!(%error, "the disk reserve could not be taken again");
         }
         let ledger = self.state.read().time;
         let room = self.room();
         let _ = self.granting(clock, ledger, room);
     }
-}
-
-/// Where snapshots lie, if anywhere.
-pub(crate) fn snapshot_dir(settings: &Settings) -> Option<&PathBuf> {
-    settings.snapshots.as_ref()
 }

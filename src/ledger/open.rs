@@ -17,7 +17,7 @@ use super::{Inner, Lane, Ledger, Opener, Queue, snapshot, writer};
 use crate::limits;
 use crate::refusal::No;
 use crate::seq::{Millis, Seq};
-use crate::store::reserve::Reserve;
+use crate::store::closed::Closed;
 use crate::store::{Position, Store, StoreError};
 use crate::system::System;
 
@@ -28,8 +28,6 @@ const READ_BYTES: usize = 8 * 1024 * 1024;
 pub struct Settings {
     /// Where snapshots lie; `None` for none.
     pub snapshots: Option<PathBuf>,
-    /// The reserve of the disk, where the store lies on one.
-    pub reserve: Option<Arc<Reserve>>,
     /// Most records gathered into one commit.
     pub gather_records: usize,
     /// Longest wait while gathering.
@@ -44,7 +42,6 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             snapshots: None,
-            reserve: None,
             gather_records: limits::GATHER_RECORDS,
             gather_wait: Duration::from_micros(limits::GATHER_WAIT_US),
             skew_ms: limits::CLOCK_SKEW_MS,
@@ -60,7 +57,9 @@ pub enum StartError {
     #[error("{0}")]
     Store(#[from] StoreError),
     /// A commit is not what a writer wrote there.
-    #[error("the ledger is damaged after seq {after}: commit {position}: {what}\n  to mend it: mayfly server recover --after {after}")]
+    #[error(
+        "the ledger is damaged after seq {after}: commit {position}: {what}\n  to mend it: mayfly server recover --after {after}"
+    )]
     Damaged {
         /// The last seq that can be trusted.
         after: Seq,
@@ -227,7 +226,7 @@ impl Ledger {
         let thread = std::thread::Builder::new().name("ledger-writer".into()).spawn(move || writer::run(&for_writer, clock));
         *inner.writer.lock() = Some(thread.map_err(|e| StartError::Write(e.to_string()))?);
         let ledger = Ledger { inner };
-        ledger.begin(fresh, away_since, &system)?;
+        ledger.begin(fresh, away_since)?;
         if let Some((from, _)) = verify {
             ledger.verify_in_background(from);
         }
@@ -235,9 +234,14 @@ impl Ledger {
     }
 
     /// The first records of a start: the generation of a new store, and one full interval for every heartbeat.
-    fn begin(&self, fresh: bool, away_since: Millis, system: &System) -> Result<(), StartError> {
+    fn begin(&self, fresh: bool, away_since: Millis) -> Result<(), StartError> {
         let record = if fresh {
-            let begun = GenerationBegun { generation: 1, cause: "created".into(), store: system.random16().to_vec(), ..Default::default() };
+            let begun = GenerationBegun {
+                generation: 1,
+                cause: "created".into(),
+                store: self.store().id().as_bytes().to_vec(),
+                ..Default::default()
+            };
             Record::new(Who::Mayfly("created".into()), Event::GenerationBegun(begun))
         } else {
             let alive = TaskHeartbeats { tasks: Vec::new(), all: true, away_since: away_since.0 };
@@ -278,7 +282,7 @@ fn snapshot_heads(inner: &Inner, at: Position) -> std::collections::BTreeMap<u32
 /// Opens the store again after a failed append and puts the state folded from it in the place of the one in memory.
 pub(super) fn again(inner: &Arc<Inner>) -> Result<(), StartError> {
     // The engine locks its file: the old handle goes first. Reads fail meanwhile.
-    *inner.store.write() = Arc::new(crate::store::closed::Closed);
+    *inner.store.write() = Arc::new(Closed);
     let store = (inner.opener)()?;
     let loaded = load(&*store, inner.settings.snapshots.as_ref())?;
     let mut state = inner.state.write();

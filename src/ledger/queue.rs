@@ -145,9 +145,6 @@ impl Queue {
 
 impl Waiting {
     fn ready(&self, most: usize) -> bool {
-        !self.revocations.is_empty()
-            || self.stopped
-            || self.minting == 0
-            || self.others.len() >= self.aim.clamp(1, most)
+        !self.revocations.is_empty() || self.stopped || self.minting == 0 || self.others.len() >= self.aim.clamp(1, most)
     }
 }

@@ -13,7 +13,7 @@ use super::commit::{ChainHead, Hash, pack};
 use super::queue::{Lane, Proposal};
 use super::receipt::Receipt;
 use super::record::Record;
-use super::{Inner, Room, open};
+use super::{Inner, open};
 use crate::limits;
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::{Millis, Seq};
@@ -96,7 +96,7 @@ fn serve(inner: &Arc<Inner>, clock: &mut Guarded, batch: Vec<Proposal>) {
     }
     let (bytes, head) = pack(WRITER, chain, time, &prepared.leaves, prepared.bytes);
     inner.state.write().writers.insert(WRITER, head);
-    match append(inner, position, &bytes, room) {
+    match inner.store().append(position, &bytes) {
         Ok(()) => answer(inner, prepared.records, prepared.answers, position, time),
         Err(e) => fail(inner, prepared.answers, &e),
     }
@@ -142,14 +142,6 @@ fn decide(
     }
 }
 
-/// Appends durably; where the disk is full, gives the reserve's blocks back first.
-fn append(inner: &Inner, position: u64, bytes: &[u8], room: Room) -> Result<(), StoreError> {
-    if room != Room::Plenty {
-        inner.release_reserve();
-    }
-    inner.store().append(position, bytes)
-}
-
 fn answer(inner: &Arc<Inner>, records: Vec<Committed>, answers: Vec<(Proposal, Seq, u32)>, position: u64, time: Millis) {
     let head = records.last().map_or(Seq::ZERO, |r| r.seq);
     inner.durable.store(head.as_u64(), Ordering::Release);
@@ -177,14 +169,11 @@ fn fail(inner: &Arc<Inner>, answers: Vec<(Proposal, Seq, u32)>, error: &StoreErr
 }
 
 fn not_ready(why: &str) -> Refusal {
-    Refusal::new(Reason::NotReady, why.to_owned())
-        .way_out("an operator looks at: mayfly status")
-        .retry(Duration::from_secs(1))
+    Refusal::new(Reason::NotReady, why.to_owned()).way_out("an operator looks at: mayfly status").retry(Duration::from_secs(1))
 }
 
 /// Opens the store again after a failure and folds the state anew.
 fn reopen(inner: &Arc<Inner>) {
-    inner.release_reserve();
     match open::again(inner) {
         Ok(()) => tracing::warn!("the store was opened again; serving"),
         Err(error) => {

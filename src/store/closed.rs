@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Entry, Expect, Position, Store, StoreError};
+use super::{Entry, Expect, Position, Store, StoreError, StoreId};
 
 /// A store that is not open.
 pub struct Closed;
@@ -14,6 +14,10 @@ fn closed<T>() -> Result<T, StoreError> {
 impl Store for Closed {
     fn engine(&self) -> &'static str {
         "closed"
+    }
+
+    fn id(&self) -> StoreId {
+        StoreId::from_bytes([0; 16])
     }
 
     fn append(&self, _: Position, _: &[u8]) -> Result<(), StoreError> {

@@ -2,9 +2,18 @@
 //!
 //! One suite (`tests/store.rs`) runs against every engine. To add an engine: one file here, one line in the suite.
 
+pub mod closed;
+mod files;
+pub mod memory;
+pub mod redb;
+pub mod reserve;
+
 use std::time::Duration;
 
 use bytes::Bytes;
+
+use crate::limits;
+pub use crate::seq::StoreId;
 
 /// A commit's place in the store: 1 is the first, each next is one more, none is ever missing or used again.
 pub type Position = u64;
@@ -20,13 +29,13 @@ pub enum StoreError {
         /// The place that would have been right.
         next: Position,
     },
-    /// There is no room on the disk. Nothing of this append will be found later.
-    #[error("no space left: {0}")]
+    /// There is no room on the disk. As after [`StoreError::Failed`], the store takes no change until it was opened again.
+    #[error("no space left on the disk: {0}")]
     Full(String),
     /// What lies in the store is not what was written there: the place, and what is wrong.
     #[error("the store is damaged at {at}: {what}")]
     Damaged {
-        /// The first place that cannot be trusted.
+        /// The first place that cannot be trusted; 0 where no place is known.
         at: Position,
         /// What was found.
         what: String,
@@ -37,6 +46,9 @@ pub enum StoreError {
         /// The value's name.
         name: String,
     },
+    /// A name that no named value can have.
+    #[error("{0:?} is no name of a named value: 1 to 512 bytes of a-z A-Z 0-9 . _ / : -")]
+    BadName(String),
     /// A bound of `limits.rs`.
     #[error("{what} is above the limit of {bound}")]
     TooLarge {
@@ -45,10 +57,16 @@ pub enum StoreError {
         /// The bound, in the unit of the limit.
         bound: usize,
     },
-    /// Another process has the store open.
-    #[error("{0} is in use by another process")]
+    /// The store is open elsewhere: in another process, or a second time in this one.
+    #[error("{0} is in use: another server has it open")]
     InUse(String),
-    /// The engine failed. After this the store takes no append until it was opened again.
+    /// What lies there is no store of ours, or one that a newer version wrote. Nothing in it was changed.
+    #[error("{0}")]
+    Foreign(String),
+    /// The data directory cannot be used as it is: what is wrong, and the command that mends it.
+    #[error("{0}")]
+    Unsafe(String),
+    /// The engine failed. After this the store takes no change until it was opened again.
     #[error("{0}")]
     Failed(String),
 }
@@ -62,6 +80,21 @@ pub enum Expect<'a> {
     Absent,
     /// Exactly these bytes.
     Value(&'a [u8]),
+}
+
+impl Expect<'_> {
+    /// Whether what was found is what was expected.
+    pub fn holds(&self, found: Option<&[u8]>) -> bool {
+        match self {
+            Expect::Any => true,
+            Expect::Absent => found.is_none(),
+            Expect::Value(bytes) => found == Some(*bytes),
+        }
+    }
+
+    fn check(&self, name: &str, found: Option<&[u8]>) -> Result<(), StoreError> {
+        if self.holds(found) { Ok(()) } else { Err(StoreError::Conflict { name: name.to_owned() }) }
+    }
 }
 
 /// One commit as it was appended.
@@ -79,10 +112,14 @@ pub struct Entry {
 ///   stable storage: it is found after SIGKILL and after a power failure.
 /// - **Order.** A place is filled only when all before it are. What a reader has seen at a place never changes.
 /// - **Crash.** After a crash during an append, the whole commit is there or nothing of it. What was never acknowledged may be there.
-/// - **Errors.** After [`StoreError::Failed`] or [`StoreError::Full`] from an append, whether the commit is there is unknown until the store
-///   was opened again, and every later append fails. Reads go on as far as they can.
+/// - **Errors.** After [`StoreError::Failed`], [`StoreError::Full`] or [`StoreError::Damaged`] from a change, whether it is there is unknown
+///   until the store was opened again, and every later change fails with `Failed`. Reads go on as far as they can. The other errors changed
+///   nothing and stop nothing.
 /// - **Threads.** All methods may be called from any thread; `append` is called by one at a time.
 pub trait Store: Send + Sync + 'static {
+    /// The store's identity: random, given when it was made, and the same for as long as it lives. What is sealed is bound to it.
+    fn id(&self) -> StoreId;
+
     /// The engine's name: what `engine = "…"` in the configuration selects.
     fn engine(&self) -> &'static str;
 
@@ -116,4 +153,39 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes a named value durably if it is as expected. Deleting what is not there is `Ok` with [`Expect::Any`] and [`Expect::Absent`].
     fn delete(&self, name: &str, expect: Expect<'_>) -> Result<(), StoreError>;
+
+    /// The reserve of disk beside the store, for engines that have a disk.
+    fn reserve(&self) -> Option<&std::sync::Arc<reserve::Reserve>> {
+        None
+    }
+}
+
+/// The bounds of an append, for every engine.
+fn check_commit(bytes: &[u8]) -> Result<(), StoreError> {
+    within("a commit", bytes.len(), limits::COMMIT_BYTES)
+}
+
+/// The bounds of a named value, for every engine.
+fn check_named(name: &str, value: &[u8]) -> Result<(), StoreError> {
+    check_name(name)?;
+    within("a named value", value.len(), limits::NAMED_VALUE_BYTES)
+}
+
+/// A name's form, for every engine.
+fn check_name(name: &str) -> Result<(), StoreError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._/:-".contains(&b);
+    if (1..=limits::NAMED_VALUE_NAME_BYTES).contains(&name.len()) && name.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(StoreError::BadName(name.chars().take(64).collect()))
+}
+
+/// One more named value, where there are `count` already.
+fn check_count(count: u64, bound: usize) -> Result<(), StoreError> {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    within("the number of named values", count.saturating_add(1), bound)
+}
+
+fn within(what: &'static str, size: usize, bound: usize) -> Result<(), StoreError> {
+    if size <= bound { Ok(()) } else { Err(StoreError::TooLarge { what, bound }) }
 }

@@ -1,0 +1,187 @@
+//! Going on after a damage or a loss, without un-revoking anything.
+//!
+//! What can be trusted is copied to a fresh store, a new generation begins there, and its first record revokes all that was issued before.
+//! Locks that stand in what is lost are taken over as far as its commits can still be read: a lock forgotten would let somebody in again.
+
+use std::collections::BTreeSet;
+
+use super::commit::{ChainHead, Commit, Encoded, Hash, pack};
+use super::record::{Event, GenerationBegun, Record, Revoked, Who};
+use super::state::State;
+use super::writer::WRITER;
+use crate::limits;
+use crate::revocation::{Rules, Target};
+use crate::seq::{Millis, Seq};
+use crate::store::{Expect, Position, Store, StoreError};
+
+/// Bytes read from the store at once.
+const READ_BYTES: usize = 8 * 1024 * 1024;
+
+/// What a recovery did, for the operator.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The generation that began.
+    pub generation: u8,
+    /// The last seq that was kept.
+    pub kept: Seq,
+    /// Commits that were left behind, as far as the store still had them.
+    pub left: u64,
+    /// Locks taken over from what was left behind.
+    pub locks: usize,
+    /// Named values copied: sealed keys and secrets.
+    pub named: usize,
+}
+
+/// Why a recovery did not happen. Nothing was changed in the old store.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The engine failed.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// Nothing can be trusted up to the seq that was named.
+    #[error(
+        "the ledger can be trusted up to seq {trusted} only: commit {position}: {what}\n  mayfly server recover --after {trusted}"
+    )]
+    Untrusted {
+        /// The last seq that can be.
+        trusted: Seq,
+        /// The first commit that cannot.
+        position: Position,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The new store is not empty.
+    #[error("the new store is not empty")]
+    NotEmpty,
+    /// All 255 generations are used up.
+    #[error("no generation is left: 255 were begun")]
+    NoGeneration,
+}
+
+/// Copies what is kept from `old` to the empty store `new` and begins a generation there.
+///
+/// Kept are the commits that end at or before `after`. `now` is the time of the new generation; unless `reset_time`, never before the
+/// last kept commit's.
+pub fn recover(old: &dyn Store, new: &dyn Store, after: Seq, now: Millis, reset_time: bool) -> Result<Recovered, RecoverError> {
+    if new.head()? != 0 {
+        return Err(RecoverError::NotEmpty);
+    }
+    let (state, mut next) = copy(old, new, after)?;
+    let (left, locks) = salvage(old, &mut next)?;
+    let named = copy_named(old, new)?;
+    let generation = match state.head.generation().checked_add(1) {
+        Some(g) if state.head != Seq::ZERO => g,
+        Some(_) => 1,
+        None => return Err(RecoverError::NoGeneration),
+    };
+    begin(new, &state, generation, after, now, reset_time, &locks)?;
+    Ok(Recovered { generation, kept: state.head, left, locks: locks.len(), named })
+}
+
+/// Copies and folds the commits that end at or before `after`. Answers with the state and the first place left behind.
+fn copy(old: &dyn Store, new: &dyn Store, after: Seq) -> Result<(State, Position), RecoverError> {
+    let mut state = State::default();
+    let mut next = 1;
+    loop {
+        let entries = old.read(next, READ_BYTES)?;
+        if entries.is_empty() {
+            return Ok((state, next));
+        }
+        for entry in entries {
+            let trusted = state.head;
+            let untrusted = |what: String| RecoverError::Untrusted { trusted, position: next, what };
+            let parsed = if entry.at == next {
+                Commit::from_bytes(&entry.bytes).map_err(|e| e.to_string())
+            } else {
+                Err("missing".into())
+            };
+            let commit = match parsed {
+                Ok(commit) => commit,
+                Err(_) if trusted >= after => return Ok((state, next)),
+                Err(what) => return Err(untrusted(what)),
+            };
+            let mut ahead = state.clone();
+            match ahead.fold(entry.at, &commit) {
+                Ok(_) if ahead.head <= after => state = ahead,
+                Ok(_) => return Ok((state, next)),
+                Err(_) if trusted >= after => return Ok((state, next)),
+                Err(what) => return Err(untrusted(what.to_string())),
+            }
+            new.append(next, &entry.bytes)?;
+            next += 1;
+        }
+    }
+}
+
+/// Counts what is left behind and collects the locks in it, from every commit that can be read by itself.
+fn salvage(old: &dyn Store, next: &mut Position) -> Result<(u64, BTreeSet<Target>), RecoverError> {
+    let (mut left, mut locks) = (0, BTreeSet::new());
+    let head = old.head()?;
+    while *next <= head {
+        let entries = old.read(*next, READ_BYTES)?;
+        if entries.is_empty() {
+            break;
+        }
+        for entry in entries {
+            *next = entry.at + 1;
+            left += 1;
+            let Ok(commit) = Commit::from_bytes(&entry.bytes) else { continue };
+            for record in &commit.records {
+                if let Some(Event::Revoked(e)) = &record.event {
+                    let targets = e.targets.iter().filter_map(|t| Target::from_record(t).ok());
+                    locks.extend(targets.filter(|t| e.lock_only || (t.sort().locks() && !e.issued_only)));
+                }
+            }
+        }
+    }
+    Ok((left, locks))
+}
+
+fn copy_named(old: &dyn Store, new: &dyn Store) -> Result<usize, RecoverError> {
+    let mut copied = 0;
+    for name in old.list("")? {
+        if let Some(value) = old.named(&name)? {
+            new.put(&name, &value, Expect::Absent)?;
+            copied += 1;
+        }
+    }
+    Ok(copied)
+}
+
+fn begin(
+    new: &dyn Store,
+    state: &State,
+    generation: u8,
+    after: Seq,
+    now: Millis,
+    reset_time: bool,
+    locks: &BTreeSet<Target>,
+) -> Result<(), RecoverError> {
+    let time = if reset_time { now } else { now.max(state.time) };
+    let begun = GenerationBegun {
+        generation: generation.into(),
+        cause: "recovered".into(),
+        store: new.id().as_bytes().to_vec(),
+        after: after.as_u64(),
+        reset_time,
+    };
+    let author = || Who::Mayfly("recovered".into());
+    let mut records = vec![Record::new(author(), Event::GenerationBegun(begun))];
+    let locks: Vec<_> = locks.iter().map(Target::to_record).collect();
+    for targets in locks.chunks(limits::TARGETS) {
+        let lock = Revoked {
+            targets: targets.to_vec(),
+            issued_only: false,
+            reason: "locked in what was lost".into(),
+            keep_until: Rules::keep_until(time).0,
+            lock_only: true,
+        };
+        records.push(Record::new(author(), Event::Revoked(lock)));
+    }
+    let encoded: Vec<Encoded> = records.into_iter().filter_map(Encoded::new).collect();
+    let leaves: Vec<Hash> = encoded.iter().map(|e| e.leaf).collect();
+    let chain = state.writers.get(&WRITER).copied().unwrap_or(ChainHead::START);
+    let (bytes, _) = pack(WRITER, chain, time, &leaves, encoded.into_iter().map(|e| e.bytes).collect());
+    new.append(state.position + 1, &bytes)?;
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! The sealing key's file: where it may lie, who may read it, and what it holds.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use zeroize::Zeroizing;
+
+use super::SealingKey;
+use crate::limits;
+
+/// Why a file is no sealing key, with the command that mends it.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// There is none.
+    #[error(
+        "there is no sealing key at {}; for a new store make one with: (umask 077 && head -c 32 /dev/urandom > {}) \
+         and keep a copy elsewhere: without it nothing that was sealed can be opened",
+        .0.display(), .0.display()
+    )]
+    Missing(PathBuf),
+    /// It lies where what it protects lies.
+    #[error(
+        "the sealing key {} lies inside the data directory {}, so whoever copies the data has the key; \
+         move it out with: mv {} ELSEWHERE/ and name the new place in the configuration",
+        key.display(), data.display(), key.display()
+    )]
+    InsideData {
+        /// Where the key is, links resolved.
+        key: PathBuf,
+        /// The data directory, links resolved.
+        data: PathBuf,
+    },
+    /// Others may read it.
+    #[error("the sealing key {} may be read by others (mode {mode:03o}); mend it with: chmod 600 {}", path.display(), path.display())]
+    OpenToOthers {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A directory, a pipe, a device.
+    #[error("the sealing key {} is not a regular file; name a file that holds 32 bytes", .0.display())]
+    NotAFile(PathBuf),
+    /// Not 32 bytes in any of its forms.
+    #[error(
+        "the sealing key {} holds {found}; it must hold 32 random bytes, raw, in hex (64 characters) or in base64 (44); \
+         for a new store make one with: (umask 077 && head -c 32 /dev/urandom > {})",
+        path.display(), path.display()
+    )]
+    WrongSize {
+        /// The file.
+        path: PathBuf,
+        /// What is in it, by size and form.
+        found: String,
+    },
+    /// All bytes are the same: a file of zeros, not a key.
+    #[error("the sealing key {} is one byte repeated; make a random one: (umask 077 && head -c 32 /dev/urandom > {})", .0.display(), .0.display())]
+    NotRandom(PathBuf),
+    /// It could not be read.
+    #[error("reading the sealing key {}: {why}; the server's user must be able to read it: ls -l {}", path.display(), path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        why: io::Error,
+    },
+}
+
+impl SealingKey {
+    /// From a file that only the server's user may read, outside the data directory.
+    pub fn load(path: &Path, data_dir: &Path) -> Result<SealingKey, KeyFileError> {
+        load(path, data_dir, 0o077)
+    }
+
+    /// From a systemd credential: `dir` is the value of `$CREDENTIALS_DIRECTORY`, `name` the credential's.
+    ///
+    /// systemd gives a service with `User=` its credentials by an access list, which shows as a group's right to read; the directory
+    /// itself is closed to all others.
+    pub fn load_credential(dir: &Path, name: &str, data_dir: &Path) -> Result<SealingKey, KeyFileError> {
+        load(&dir.join(name), data_dir, 0o037)
+    }
+}
+
+fn load(path: &Path, data_dir: &Path, closed: u32) -> Result<SealingKey, KeyFileError> {
+    let unreadable = |why: io::Error| match why.kind() {
+        io::ErrorKind::NotFound => KeyFileError::Missing(path.to_owned()),
+        _ => KeyFileError::Unreadable { path: path.to_owned(), why },
+    };
+    let key = path.canonicalize().map_err(unreadable)?;
+    // Where the data directory is not there yet, what of it is there decides where it will be.
+    let data = resolve(data_dir).map_err(unreadable)?;
+    if key.starts_with(&data) {
+        return Err(KeyFileError::InsideData { key, data });
+    }
+    // Not blocking: opening a pipe would wait for somebody to write into it. What is looked at is what was opened.
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(&key).map_err(unreadable)?;
+    let meta = file.metadata().map_err(unreadable)?;
+    if !meta.is_file() {
+        return Err(KeyFileError::NotAFile(path.to_owned()));
+    }
+    if meta.mode() & closed != 0 {
+        return Err(KeyFileError::OpenToOthers { path: path.to_owned(), mode: meta.mode() & 0o777 });
+    }
+    // One allocation of the largest size, so that growing leaves no copy behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(limits::SEALING_KEY_FILE_BYTES + 1));
+    file.take(limits::SEALING_KEY_FILE_BYTES as u64 + 1).read_to_end(&mut text).map_err(unreadable)?;
+    let bytes = decode(&text).map_err(|found| KeyFileError::WrongSize { path: path.to_owned(), found })?;
+    if bytes.iter().all(|b| *b == bytes[0]) {
+        return Err(KeyFileError::NotRandom(path.to_owned()));
+    }
+    let no_key = || KeyFileError::WrongSize { path: path.to_owned(), found: "no key".to_owned() };
+    SealingKey::from_bytes(&bytes).ok_or_else(no_key)
+}
+
+/// Links resolved as far as the path exists, the rest as it is written.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    match path.canonicalize() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => match (path.parent(), path.file_name()) {
+            (Some(above), Some(name)) => {
+                let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+                Ok(resolve(above)?.join(name))
+            }
+            _ => Err(e),
+        },
+        done => done,
+    }
+}
+
+/// 32 bytes raw, in hex, or in base64 of either alphabet; or what was found instead. The size tells the forms apart.
+fn decode(text: &[u8]) -> Result<Zeroizing<[u8; 32]>, String> {
+    let mut out = Zeroizing::new([0u8; 32]);
+    if text.len() == 32 {
+        out.copy_from_slice(text);
+        return Ok(out);
+    }
+    let line = text.trim_ascii();
+    let mut room = Zeroizing::new([0u8; 48]);
+    let decoded = match line.len() {
+        64 => data_encoding::HEXLOWER_PERMISSIVE.decode_mut(line, &mut room[..32]).ok(),
+        44 => [STANDARD, URL_SAFE].iter().find_map(|e| e.decode_slice(line, &mut room[..]).ok()),
+        43 => [STANDARD_NO_PAD, URL_SAFE_NO_PAD].iter().find_map(|e| e.decode_slice(line, &mut room[..]).ok()),
+        _ => None,
+    };
+    match decoded {
+        Some(32) => {
+            out.copy_from_slice(&room[..32]);
+            Ok(out)
+        }
+        _ if text.len() > limits::SEALING_KEY_FILE_BYTES => Err(format!("more than {} bytes", limits::SEALING_KEY_FILE_BYTES)),
+        _ => Err(format!("{} bytes that are none of these", text.len())),
+    }
+}

@@ -1,0 +1,110 @@
+//! The data directory: made so that it survives a power failure, private, and held by one server at a time.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+
+/// Turns an I/O error into the store's, with what was being done.
+pub(super) fn failed(doing: &str, path: &Path, err: &io::Error) -> StoreError {
+    let text = format!("{doing} {}: {err}", path.display());
+    if is_full(err) { StoreError::Full(text) } else { StoreError::Failed(text) }
+}
+
+/// Whether there is no room: the disk, a quota, or the largest file that the file system takes.
+pub(super) fn is_full(err: &io::Error) -> bool {
+    matches!(err.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+/// Makes the directory (0700) where it is missing, refuses one that others may look into, and locks it.
+///
+/// The lock is flock(2) on the directory itself and ends when the handle is dropped.
+pub(super) fn own_directory(dir: &Path) -> Result<File, StoreError> {
+    make(dir)?;
+    let handle = File::open(dir).map_err(|e| failed("opening", dir, &e))?;
+    let meta = handle.metadata().map_err(|e| failed("looking at", dir, &e))?;
+    if meta.mode() & 0o077 != 0 {
+        let (shown, mode) = (dir.display(), meta.mode() & 0o777);
+        return Err(StoreError::Unsafe(format!("{shown} is open to others (mode {mode:03o}); mend it with: chmod 700 {shown}")));
+    }
+    match handle.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(dir.display().to_string())),
+        Err(TryLockError::Error(e)) => return Err(failed("locking", dir, &e)),
+    }
+    // At each start, since nobody knows whether the start that made it got this far.
+    sync_directory(dir)?;
+    sync_directory(parent(dir))?;
+    Ok(handle)
+}
+
+/// Missing directories are made from the top, each name synced in its parent before anything is put below it.
+fn make(dir: &Path) -> Result<(), StoreError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let above = parent(dir);
+    if above != dir {
+        make(above)?;
+    }
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => sync_directory(above),
+        // Somebody else made it meanwhile.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        Err(e) => Err(failed("making the directory", dir, &e)),
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(p) if p.as_os_str().is_empty() => Path::new("."),
+        Some(p) => p,
+        None => path,
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_directory(dir: &Path) -> Result<(), StoreError> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| failed("syncing", dir, &e))
+}
+
+/// A new file that only we may read, under a name that nothing else has. A leftover of a start that did not finish goes first.
+pub(super) fn begin_file(path: &Path) -> Result<(File, PathBuf), StoreError> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    let aside = PathBuf::from(aside);
+    match std::fs::remove_file(&aside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("removing", &aside, &e)),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&aside);
+    Ok((file.map_err(|e| failed("making", &aside, &e))?, aside))
+}
+
+/// Gives a file that was made aside its name, durably: content first, then the name.
+pub(super) fn finish_file(aside: &Path, path: &Path) -> Result<(), StoreError> {
+    File::open(aside).and_then(|f| f.sync_all()).map_err(|e| failed("syncing", aside, &e))?;
+    std::fs::rename(aside, path).map_err(|e| failed("renaming", aside, &e))?;
+    sync_directory(parent(path))
+}
+
+/// An existing file for reading and writing; refused when others may open it.
+pub(super) fn open_private(path: &Path) -> Result<Option<File>, StoreError> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed("opening", path, &e)),
+    };
+    let meta = file.metadata().map_err(|e| failed("looking at", path, &e))?;
+    if !meta.is_file() {
+        return Err(StoreError::Foreign(format!("{} is not a regular file", path.display())));
+    }
+    if meta.mode() & 0o077 != 0 {
+        let (shown, mode) = (path.display(), meta.mode() & 0o777);
+        return Err(StoreError::Unsafe(format!("{shown} is open to others (mode {mode:03o}); mend it with: chmod 600 {shown}")));
+    }
+    Ok(Some(file))
+}

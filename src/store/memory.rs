@@ -1,0 +1,141 @@
+//! An engine without a disk, for tests and `mayfly dev`. What it holds ends with the process.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+use super::{Entry, Expect, Position, Store, StoreError, StoreId};
+use super::{check_commit, check_count, check_name, check_named};
+use crate::limits;
+
+/// The store of one process.
+pub struct MemoryStore {
+    id: StoreId,
+    named_bound: usize,
+    kept: Mutex<Kept>,
+    grown: Condvar,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// The place of the first of `commits`, 0 when there is none.
+    oldest: Position,
+    commits: VecDeque<Bytes>,
+    named: BTreeMap<String, Vec<u8>>,
+}
+
+impl Kept {
+    fn head(&self) -> Position {
+        (self.oldest + self.commits.len() as Position).saturating_sub(1)
+    }
+}
+
+impl MemoryStore {
+    /// An empty store with this identity.
+    pub fn new(id: StoreId) -> MemoryStore {
+        MemoryStore::with_bound(id, limits::NAMED_VALUES)
+    }
+
+    /// An empty store that takes at most `named_bound` named values.
+    pub fn with_bound(id: StoreId, named_bound: usize) -> MemoryStore {
+        MemoryStore { id, named_bound, kept: Mutex::default(), grown: Condvar::new() }
+    }
+}
+
+impl Store for MemoryStore {
+    fn id(&self) -> StoreId {
+        self.id
+    }
+
+    fn engine(&self) -> &'static str {
+        "memory"
+    }
+
+    fn append(&self, at: Position, bytes: &[u8]) -> Result<(), StoreError> {
+        check_commit(bytes)?;
+        let mut kept = self.kept.lock();
+        let next = kept.head() + 1;
+        if at != next {
+            return Err(StoreError::NotNext { asked: at, next });
+        }
+        kept.oldest = kept.oldest.max(1);
+        kept.commits.push_back(Bytes::copy_from_slice(bytes));
+        self.grown.notify_all();
+        Ok(())
+    }
+
+    fn head(&self) -> Result<Position, StoreError> {
+        Ok(self.kept.lock().head())
+    }
+
+    fn oldest(&self) -> Result<Position, StoreError> {
+        Ok(self.kept.lock().oldest)
+    }
+
+    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<Entry>, StoreError> {
+        let kept = self.kept.lock();
+        let from = from.max(kept.oldest);
+        if from > kept.head() {
+            return Ok(Vec::new());
+        }
+        let skip = usize::try_from(from - kept.oldest).unwrap_or(usize::MAX);
+        let (mut out, mut used) = (Vec::new(), 0usize);
+        for (at, bytes) in (from..).zip(kept.commits.iter().skip(skip)) {
+            used = used.saturating_add(bytes.len());
+            if used > max_bytes && !out.is_empty() {
+                break;
+            }
+            out.push(Entry { at, bytes: bytes.clone() });
+        }
+        Ok(out)
+    }
+
+    fn follow(&self, after: Position, wait: Duration) -> Result<Position, StoreError> {
+        let mut kept = self.kept.lock();
+        self.grown.wait_while_for(&mut kept, |k| k.head() <= after, wait);
+        Ok(kept.head())
+    }
+
+    fn remove_before(&self, before: Position) -> Result<(), StoreError> {
+        let mut kept = self.kept.lock();
+        let before = before.min(kept.head());
+        while kept.oldest < before {
+            kept.commits.pop_front();
+            kept.oldest += 1;
+        }
+        Ok(())
+    }
+
+    fn put(&self, name: &str, value: &[u8], expect: Expect<'_>) -> Result<(), StoreError> {
+        check_named(name, value)?;
+        let mut kept = self.kept.lock();
+        let found = kept.named.get(name);
+        expect.check(name, found.map(Vec::as_slice))?;
+        if found.is_none() {
+            check_count(kept.named.len() as u64, self.named_bound)?;
+        }
+        kept.named.insert(name.to_owned(), value.to_vec());
+        Ok(())
+    }
+
+    fn named(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        check_name(name)?;
+        Ok(self.kept.lock().named.get(name).cloned())
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let kept = self.kept.lock();
+        let from = kept.named.range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));
+        Ok(from.map(|(name, _)| name).take_while(|name| name.starts_with(prefix)).cloned().collect())
+    }
+
+    fn delete(&self, name: &str, expect: Expect<'_>) -> Result<(), StoreError> {
+        check_name(name)?;
+        let mut kept = self.kept.lock();
+        expect.check(name, kept.named.get(name).map(Vec::as_slice))?;
+        kept.named.remove(name);
+        Ok(())
+    }
+}

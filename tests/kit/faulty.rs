@@ -1,0 +1,121 @@
+//! A store that fails when a test says so, in the ways that the contract allows.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use mayfly::store::{Entry, Expect, Position, Store, StoreError, StoreId};
+
+/// What becomes of the next append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The disk is full, and nothing was written.
+    Full,
+    /// The flush failed, and nothing was written.
+    Lost,
+    /// The flush failed, but what was appended is found after opening again.
+    Kept,
+}
+
+/// A store around another.
+pub struct FaultyStore<S> {
+    inner: S,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    next: Option<Fault>,
+    stopped: bool,
+    /// An append that failed, but is there after opening again.
+    kept: Option<(Position, Vec<u8>)>,
+}
+
+impl<S: Store> FaultyStore<S> {
+    /// Without a fault yet.
+    pub fn new(inner: S) -> FaultyStore<S> {
+        FaultyStore { inner, state: Mutex::default() }
+    }
+
+    /// The next append fails in this way, and every change after it.
+    pub fn fail_next_append(&self, fault: Fault) {
+        self.state.lock().unwrap().next = Some(fault);
+    }
+
+    /// As opening again does: takes changes, and what the failed append left is there.
+    pub fn open_again(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.stopped = false;
+        if let Some((at, bytes)) = state.kept.take() {
+            self.inner.append(at, &bytes).unwrap();
+        }
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if self.state.lock().unwrap().stopped { Err(StoreError::Failed("stopped by the test".to_owned())) } else { Ok(()) }
+    }
+}
+
+impl<S: Store> Store for FaultyStore<S> {
+    fn id(&self) -> StoreId {
+        self.inner.id()
+    }
+
+    fn engine(&self) -> &'static str {
+        self.inner.engine()
+    }
+
+    fn append(&self, at: Position, bytes: &[u8]) -> Result<(), StoreError> {
+        self.check()?;
+        let mut state = self.state.lock().unwrap();
+        let Some(fault) = state.next.take() else {
+            return self.inner.append(at, bytes);
+        };
+        state.stopped = true;
+        if fault == Fault::Kept {
+            state.kept = Some((at, bytes.to_vec()));
+        }
+        Err(match fault {
+            Fault::Full => StoreError::Full("by the test".to_owned()),
+            Fault::Lost | Fault::Kept => StoreError::Failed("flush failed by the test".to_owned()),
+        })
+    }
+
+    fn head(&self) -> Result<Position, StoreError> {
+        self.inner.head()
+    }
+
+    fn oldest(&self) -> Result<Position, StoreError> {
+        self.inner.oldest()
+    }
+
+    fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<Entry>, StoreError> {
+        self.inner.read(from, max_bytes)
+    }
+
+    fn follow(&self, after: Position, wait: Duration) -> Result<Position, StoreError> {
+        self.inner.follow(after, wait)
+    }
+
+    fn remove_before(&self, before: Position) -> Result<(), StoreError> {
+        self.check()?;
+        self.inner.remove_before(before)
+    }
+
+    fn put(&self, name: &str, value: &[u8], expect: Expect<'_>) -> Result<(), StoreError> {
+        self.check()?;
+        self.inner.put(name, value, expect)
+    }
+
+    fn named(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.named(name)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.inner.list(prefix)
+    }
+
+    fn delete(&self, name: &str, expect: Expect<'_>) -> Result<(), StoreError> {
+        self.check()?;
+        self.inner.delete(name, expect)
+    }
+}

@@ -1,0 +1,247 @@
+//! The ledger on a real engine: from a proposal to a receipt, through restarts, failures and recovery.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mayfly::ledger::record::{Event, LockLifted, Maintained, Record, Revoked, Who};
+use mayfly::ledger::{Lane, Ledger, Settings, StartError, recover};
+use mayfly::refusal::{No, Reason};
+use mayfly::revocation::{Rules, Target};
+use mayfly::seq::{Millis, Seq};
+use mayfly::store::redb::{Options, RedbStore};
+use mayfly::store::{Store, StoreError};
+use mayfly::system::{SetClock, System};
+
+fn note(text: &str) -> Record {
+    Record::new(Who::Mayfly("test".into()), Event::Maintained(Maintained { what: text.into() }))
+}
+
+fn lock(target: Target) -> Record {
+    let revoked = Revoked {
+        targets: vec![target.to_record()],
+        keep_until: Rules::keep_until(Millis(1_800_000_000_000)).0,
+        ..Revoked::default()
+    };
+    Record::new(Who::LocalUid(0), Event::Revoked(revoked))
+}
+
+fn options() -> Options {
+    Options { reserve_bytes: 0, ..Options::new([7; 16]) }
+}
+
+fn open(dir: &std::path::Path, settings: Settings) -> Result<Ledger, StartError> {
+    let dir = dir.join("data");
+    Ledger::open(Box::new(move || Ok(Arc::new(RedbStore::open(&dir, &options())?) as Arc<dyn Store>)), System::real(), settings)
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_restart_and_the_state_is_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut digests = Vec::new();
+    let mut heads = Vec::new();
+    for round in 0..3 {
+        let ledger = open(dir.path(), Settings::default()).unwrap();
+        if let Some(head) = heads.last() {
+            assert!(ledger.durable() > *head, "a start is a record");
+        }
+        let receipts = runtime.block_on(async {
+            let all = (0..200).map(|n| ledger.commit(Lane::Change, vec![note(&format!("{round} {n}"))]));
+            let mut seqs = Vec::new();
+            for receipt in futures(all.collect()).await {
+                seqs.push(receipt.unwrap().seq());
+            }
+            seqs
+        });
+        let distinct: std::collections::BTreeSet<_> = receipts.iter().copied().collect();
+        assert_eq!(distinct.len(), 200, "no seq is given twice");
+        runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Tool(format!("t{round}").into()))])).unwrap();
+        heads.push(ledger.durable());
+        digests.push(ledger.peek(|s| s.digest().unwrap()));
+        assert!(ledger.commits() < 203, "commits are gathered or not, never more than proposals");
+        ledger.stop();
+    }
+    let store = RedbStore::open(&dir.path().join("data"), &options()).unwrap();
+    let loaded = mayfly::ledger::open::load(&store, None).unwrap();
+    assert_eq!(loaded.state.digest().unwrap(), digests[2]);
+    assert_eq!(loaded.state.rules.len(), 3);
+}
+
+async fn futures<F: Future>(all: Vec<F>) -> Vec<F::Output> {
+    let mut out = Vec::new();
+    let mut pinned: Vec<_> = all.into_iter().map(Box::pin).collect();
+    // Poll all before waiting for the first, so that they are under way together.
+    for f in &mut pinned {
+        let waker = std::task::Waker::noop();
+        let _ = f.as_mut().poll(&mut std::task::Context::from_waker(waker));
+    }
+    for f in pinned {
+        out.push(f.await);
+    }
+    out
+}
+
+#[test]
+fn a_snapshot_shortens_the_start_only_when_the_log_vouches_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = dir.path().join("snapshots");
+    let settings = || Settings { snapshots: Some(snapshots.clone()), snapshot_every: 10, ..Settings::default() };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ledger = open(dir.path(), settings()).unwrap();
+    for n in 0..40 {
+        runtime.block_on(ledger.commit(Lane::Change, vec![note(&format!("{n}"))])).unwrap();
+    }
+    for _ in 0..100 {
+        if ledger.peek(|s| s.snapshot.is_some()) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(ledger.peek(|s| s.snapshot.is_some()), "its record is in the log");
+    // Whatever snapshot is under way gets its record before the stop.
+    std::thread::sleep(Duration::from_millis(300));
+    runtime.block_on(ledger.commit(Lane::Change, vec![note("last")])).unwrap();
+    let digest = ledger.peek(|s| s.digest().unwrap());
+    ledger.stop();
+    drop(ledger);
+
+    let store = RedbStore::open(&dir.path().join("data"), &options()).unwrap();
+    let loaded = mayfly::ledger::open::load(&store, Some(&snapshots)).unwrap();
+    assert!(loaded.from.is_some(), "it began with the snapshot");
+    assert_eq!(loaded.state.digest().unwrap(), digest);
+
+    // A snapshot with a changed state is one that no record vouches for.
+    let newest = mayfly::ledger::snapshot::list(&snapshots).unwrap()[0].clone();
+    let (mut state, _) = mayfly::ledger::snapshot::read(&newest).unwrap();
+    for path in mayfly::ledger::snapshot::list(&snapshots).unwrap() {
+        std::fs::remove_file(path).unwrap();
+    }
+    state.rules.add(&Target::Everything, None, None, Millis(0));
+    mayfly::ledger::snapshot::write(&snapshots, &state).unwrap();
+    let loaded = mayfly::ledger::open::load(&store, Some(&snapshots)).unwrap();
+    assert_eq!((loaded.from, loaded.state.digest().unwrap()), (None, digest));
+
+    // A snapshot that has seen more than the store holds: the store was put back.
+    state.position = store.head().unwrap() + 5;
+    mayfly::ledger::snapshot::write(&snapshots, &state).unwrap();
+    let refused = mayfly::ledger::open::load(&store, Some(&snapshots)).err().unwrap();
+    assert!(matches!(refused, StartError::Behind { .. }), "{refused}");
+    assert!(refused.to_string().contains("mayfly server recover --after"));
+}
+
+/// A store whose next append fails.
+struct Failing {
+    inner: RedbStore,
+    fail: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Store for Failing {
+    fn engine(&self) -> &'static str {
+        "failing"
+    }
+    fn id(&self) -> mayfly::store::StoreId {
+        self.inner.id()
+    }
+    fn append(&self, at: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        if self.fail.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            return Err(StoreError::Failed("the disk said no".into()));
+        }
+        self.inner.append(at, bytes)
+    }
+    fn head(&self) -> Result<u64, StoreError> {
+        self.inner.head()
+    }
+    fn oldest(&self) -> Result<u64, StoreError> {
+        self.inner.oldest()
+    }
+    fn read(&self, from: u64, max: usize) -> Result<Vec<mayfly::store::Entry>, StoreError> {
+        self.inner.read(from, max)
+    }
+    fn follow(&self, after: u64, wait: Duration) -> Result<u64, StoreError> {
+        self.inner.follow(after, wait)
+    }
+    fn remove_before(&self, before: u64) -> Result<(), StoreError> {
+        self.inner.remove_before(before)
+    }
+    fn put(&self, n: &str, v: &[u8], e: mayfly::store::Expect<'_>) -> Result<(), StoreError> {
+        self.inner.put(n, v, e)
+    }
+    fn named(&self, n: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.named(n)
+    }
+    fn list(&self, p: &str) -> Result<Vec<String>, StoreError> {
+        self.inner.list(p)
+    }
+    fn delete(&self, n: &str, e: mayfly::store::Expect<'_>) -> Result<(), StoreError> {
+        self.inner.delete(n, e)
+    }
+}
+
+#[test]
+fn a_failed_flush_answers_nobody_and_leaves_nothing_of_it_in_the_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let fail = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (path, flag) = (dir.path().join("data"), fail.clone());
+    let opener = Box::new(move || {
+        Ok(Arc::new(Failing { inner: RedbStore::open(&path, &options())?, fail: flag.clone() }) as Arc<dyn Store>)
+    });
+    let ledger = Ledger::open(opener, System::real(), Settings::default()).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let before = ledger.durable();
+    fail.store(true, std::sync::atomic::Ordering::SeqCst);
+    let refused = runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Everything)]));
+    assert!(matches!(refused, Err(No::Refusal(no)) if no.reason == Reason::NotReady));
+    assert_eq!(ledger.durable(), before);
+    // The next one finds the store opened again, and the state without what was not written.
+    let receipt = runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Tool("t".into()))])).unwrap();
+    assert_eq!(Some(receipt.seq()), before.next());
+    assert!(ledger.peek(|s| s.rules.get(&Target::Everything).is_none() && s.rules.get(&Target::Tool("t".into())).is_some()));
+    ledger.stop();
+}
+
+#[test]
+fn a_stepped_clock_stops_grants_and_not_revocations() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = SetClock::at(Millis(1_800_000_000_000));
+    let path = dir.path().join("data");
+    let opener = Box::new(move || Ok(Arc::new(RedbStore::open(&path, &options())?) as Arc<dyn Store>));
+    let ledger = Ledger::open(opener, System::with_clock(clock.clone()), Settings::default()).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(ledger.commit(Lane::Grant, vec![note("fine")])).unwrap();
+    clock.step_to(Millis(1_800_000_000_000 + 86_400_000));
+    let refused = runtime.block_on(ledger.commit(Lane::Grant, vec![note("no")]));
+    assert!(matches!(refused, Err(No::Refusal(no)) if no.reason == Reason::ClockSkew));
+    let receipt = runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Everything)])).unwrap();
+    assert!(receipt.time() < Millis(1_800_000_000_000 + 60_000), "the step is not written");
+    ledger.stop();
+}
+
+#[test]
+fn recovery_keeps_what_can_be_trusted_revokes_all_of_it_and_takes_locks_over() {
+    let (dir, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ledger = open(dir.path(), Settings::default()).unwrap();
+    runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Tool("kept".into()))])).unwrap();
+    let kept = runtime.block_on(ledger.commit(Lane::Change, vec![note("kept")])).unwrap().seq();
+    runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Tool("lost".into()))])).unwrap();
+    let lift = LockLifted { targets: vec![Target::Tool("lost".into()).to_record()], reason: String::new() };
+    runtime.block_on(ledger.commit(Lane::Change, vec![Record::new(Who::LocalUid(0), Event::LockLifted(lift))])).unwrap();
+    ledger.store().put("key/a", b"sealed", mayfly::store::Expect::Absent).unwrap();
+    ledger.stop();
+    drop(ledger);
+
+    let old = RedbStore::open(&dir.path().join("data"), &options()).unwrap();
+    let new = RedbStore::open(&fresh.path().join("data"), &options()).unwrap();
+    let done = recover::recover(&old, &new, kept, Millis(1_800_000_000_000), false).unwrap();
+    assert_eq!((done.generation, done.kept, done.left, done.locks, done.named), (2, kept, 2, 1, 1));
+    let state = mayfly::ledger::open::load(&new, None).unwrap().state;
+    assert_eq!(state.head.generation(), 2);
+    for tool in ["kept", "lost"] {
+        assert!(state.rules.get(&Target::Tool(tool.into())).is_some_and(|e| e.lock.is_some()), "{tool} stays locked");
+    }
+    let everything = state.rules.get(&Target::Everything).unwrap();
+    assert!(everything.revoked >= Seq::start_of(2) && everything.lock.is_none());
+    assert_eq!(new.named("key/a").unwrap().as_deref(), Some(&b"sealed"[..]));
+    drop(new);
+    open(fresh.path(), Settings::default()).unwrap().stop();
+}

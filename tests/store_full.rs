@@ -1,0 +1,173 @@
+//! A disk that somebody else fills: grants stop, revocations stay durable, and all of it is there afterwards.
+//!
+//! Runs on real small file systems (ext4 in a file, tmpfs), mounted in a mount namespace of their own, so nothing is left behind. Needs root
+//! and mount(8); says so plainly where it cannot.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use mayfly::store::redb::{Options, RedbStore};
+use mayfly::store::reserve::Room;
+use mayfly::store::{Store, StoreError};
+
+const MIB: u64 = 1 << 20;
+const INSIDE: &str = "MAYFLY_SMALL_DISK";
+
+fn options() -> Options {
+    Options { reserve_bytes: 16 * MIB, low_bytes: 8 * MIB, ..Options::new([1; 16]) }
+}
+
+#[test]
+fn revocations_stay_durable_on_a_full_ext4() {
+    on_a_small_disk("revocations_stay_durable_on_a_full_ext4", "ext4");
+}
+
+#[test]
+fn revocations_stay_durable_on_a_full_tmpfs() {
+    on_a_small_disk("revocations_stay_durable_on_a_full_tmpfs", "tmpfs");
+}
+
+/// Runs the named test again inside a mount namespace with the disk mounted; there, runs the story.
+fn on_a_small_disk(test: &str, kind: &str) {
+    if let Some(disk) = std::env::var_os(INSIDE) {
+        story(Path::new(&disk));
+        return;
+    }
+    let top = tempfile::tempdir().unwrap();
+    let (disk, image) = (top.path().join("disk"), top.path().join("image"));
+    std::fs::create_dir(&disk).unwrap();
+    let mount = match kind {
+        "ext4" => "truncate -s 96M \"$IMAGE\" && mkfs.ext4 -q \"$IMAGE\" && mount -o loop \"$IMAGE\" \"$DISK\"",
+        _ => "mount -t tmpfs -o size=96m none \"$DISK\"",
+    };
+    let script = format!(
+        "({mount}) || {{ echo NO-MOUNT; exit 77; }}; \"$0\" --exact {test} --nocapture; code=$?; umount \"$DISK\"; exit $code"
+    );
+    let ran = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .env("DISK", &disk)
+        .env("IMAGE", &image)
+        .env(INSIDE, &disk)
+        .output();
+    let ran = match ran {
+        Ok(ran) if ran.status.code() != Some(77) && !String::from_utf8_lossy(&ran.stderr).contains("unshare failed") => ran,
+        _ => {
+            println!("SKIPPED: a small {kind} cannot be mounted here (it needs root, unshare(1) and mount(8))");
+            return;
+        }
+    };
+    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    print!("{out}");
+    assert!(ran.status.success(), "{out}\n{err}");
+    assert!(out.contains("STORY TOLD"), "the test did not run inside: {out}\n{err}");
+}
+
+/// Somebody else's file, which takes whatever is free.
+struct Filler(File);
+
+impl Filler {
+    fn fill(&mut self) {
+        for size in [1 << 20, 4096, 512] {
+            while self.0.write_all(&vec![0x55; size]).is_ok() {}
+        }
+        self.0.sync_all().ok();
+        // Blocks that the file system gave back in the meantime.
+        while self.0.write_all(&[0x55; 512]).is_ok() {}
+    }
+}
+
+fn revocation(at: u64) -> Vec<u8> {
+    at.to_be_bytes().repeat(128)
+}
+
+fn expect_all(store: &RedbStore, head: u64) {
+    assert_eq!((store.oldest().unwrap(), store.head().unwrap()), (1, head));
+    let found = store.read(1, usize::MAX).unwrap();
+    assert_eq!(found.len() as u64, head);
+    for entry in found {
+        assert!(entry.bytes[..] == revocation(entry.at), "commit {}", entry.at);
+    }
+}
+
+fn story(disk: &Path) {
+    let dir = disk.join("data");
+    let mut now = 0;
+    let mut later = || {
+        now += 1000;
+        now
+    };
+    let store = RedbStore::open(&dir, &options()).unwrap();
+    let reserve = store.reserve().unwrap().clone();
+    assert_eq!(reserve.held(), 16 * MIB);
+    let on_disk = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(dir.join("reserve")).unwrap()) * 512;
+    assert!(on_disk >= 16 * MIB, "the reserve is not allocated: {on_disk} bytes");
+    assert_eq!(reserve.state(later()), Room::Plenty);
+    let mut head = 0;
+    let append = |store: &RedbStore, head: &mut u64| store.append(*head + 1, &revocation(*head + 1)).map(|()| *head += 1);
+    for _ in 0..50 {
+        append(&store, &mut head).unwrap();
+    }
+
+    // Somebody fills the disk. An old answer is used for a moment, then room is low: nothing is granted any more.
+    let mut filler = Filler(File::create(disk.join("somebody-else")).unwrap());
+    let before = later();
+    assert_eq!(reserve.state(before), Room::Plenty);
+    filler.fill();
+    assert_eq!(reserve.state(before + 1), Room::Plenty);
+    assert_eq!(reserve.state(later()), Room::Low);
+
+    // Revocations go on, although whatever the reserve gives is taken by the other at once.
+    for _ in 0..60 {
+        append(&store, &mut head).unwrap();
+        filler.fill();
+    }
+    let left = reserve.held();
+    println!(
+        "60 revocations on a full disk, somebody else taking the rest: {} KiB of the reserve used",
+        (16 * MIB - left) / 1024
+    );
+    assert!(left < 16 * MIB, "the disk was never full");
+    assert!(left > 0);
+    assert_eq!(reserve.state(later()), Room::Low);
+
+    // Opened again on the full disk: all there, and one more is durable.
+    drop((store, reserve));
+    filler.fill();
+    let store = RedbStore::open(&dir, &options()).unwrap();
+    expect_all(&store, head);
+    append(&store, &mut head).unwrap();
+    let reserve = store.reserve().unwrap().clone();
+    assert_eq!(reserve.state(later()), Room::Low);
+
+    // The disk has room again; the reserve is taken back when asked, and only then is there plenty.
+    filler.0.set_len(0).unwrap();
+    filler.0.sync_all().unwrap();
+    filler = Filler(File::create(disk.join("somebody-else")).unwrap());
+    assert_eq!(reserve.state(later()), Room::Low);
+    assert!(reserve.restore().unwrap());
+    assert_eq!((reserve.held(), reserve.state(later())), (16 * MIB, Room::Plenty));
+
+    // With the reserve given away and taken by others, the next commits fail, and say why.
+    reserve.release().unwrap();
+    filler.fill();
+    assert_eq!(reserve.state(later()), Room::Spent);
+    let failed = (0..2000).find_map(|_| append(&store, &mut head).err()).expect("a full disk takes no end of commits");
+    assert!(matches!(failed, StoreError::Full(_)), "{failed:?}");
+    assert!(matches!(append(&store, &mut head), Err(StoreError::Failed(_))));
+    drop((store, reserve));
+
+    // Nothing that was acknowledged is lost by that.
+    drop(filler);
+    std::fs::remove_file(disk.join("somebody-else")).unwrap();
+    let store = RedbStore::open(&dir, &options()).unwrap();
+    if store.head().unwrap() > head {
+        head += 1;
+    }
+    expect_all(&store, head);
+    append(&store, &mut head).unwrap();
+    assert_eq!(store.reserve().unwrap().state(later()), Room::Plenty);
+    println!("STORY TOLD");
+}

@@ -1,0 +1,323 @@
+//! What only the embedded engine has: its file, its lock, its failures.
+
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use mayfly::store::redb::{Options, RedbStore};
+use mayfly::store::{Expect, Store, StoreError};
+use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
+
+#[path = "kit/torn_disk.rs"]
+#[allow(dead_code, reason = "shared with other suites")]
+mod torn_disk;
+
+const COMMITS: TableDefinition<u64, &[u8]> = TableDefinition::new("commits");
+const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
+
+fn options() -> Options {
+    Options { reserve_bytes: 0, ..Options::new([9; 16]) }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// A store with five commits, closed.
+fn five(dir: &Path) -> PathBuf {
+    let store = RedbStore::open(dir, &options()).unwrap();
+    for at in 1..=5 {
+        store.append(at, &[at as u8; 3000]).unwrap();
+    }
+    dir.join("ledger.redb")
+}
+
+fn change_behind_its_back(file: &Path, change: impl FnOnce(&redb::WriteTransaction)) {
+    let db = Database::open(file).unwrap();
+    let tx = db.begin_write().unwrap();
+    change(&tx);
+    tx.commit().unwrap();
+}
+
+#[test]
+fn directories_and_file_are_made_private() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("a/b");
+    let store = RedbStore::open(&dir, &options()).unwrap();
+    assert_eq!((mode(&top.path().join("a")), mode(&dir), mode(&dir.join("ledger.redb"))), (0o700, 0o700, 0o600));
+    drop(store);
+    let names: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["ledger.redb"]);
+}
+
+#[test]
+fn what_others_may_open_is_refused_with_the_command() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("data");
+    let file = five(&dir);
+    for bad in [0o701, 0o750, 0o777] {
+        set_mode(&dir, bad);
+        let Err(StoreError::Unsafe(text)) = RedbStore::open(&dir, &options()) else { panic!("{bad:o}") };
+        assert!(text.contains(&format!("chmod 700 {}", dir.display())), "{text}");
+    }
+    set_mode(&dir, 0o700);
+    for bad in [0o604, 0o640] {
+        set_mode(&file, bad);
+        let Err(StoreError::Unsafe(text)) = RedbStore::open(&dir, &options()) else { panic!("{bad:o}") };
+        assert!(text.contains(&format!("chmod 600 {}", file.display())), "{text}");
+    }
+    set_mode(&file, 0o600);
+    assert_eq!(RedbStore::open(&dir, &options()).unwrap().head().unwrap(), 5);
+}
+
+#[test]
+fn a_second_server_is_refused_and_the_first_goes_on() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("data");
+    let store = RedbStore::open(&dir, &options()).unwrap();
+    assert!(matches!(RedbStore::open(&dir, &options()), Err(StoreError::InUse(_))));
+    // By another way to the same place, too.
+    let alias = top.path().join("alias");
+    symlink(&dir, &alias).unwrap();
+    assert!(matches!(RedbStore::open(&alias, &options()), Err(StoreError::InUse(_))));
+    // A copy of the directory entry does not help either: the file has its own lock.
+    let other = top.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    set_mode(&other, 0o700);
+    std::fs::hard_link(dir.join("ledger.redb"), other.join("ledger.redb")).unwrap();
+    assert!(matches!(RedbStore::open(&other, &options()), Err(StoreError::InUse(_))));
+    store.append(1, b"one").unwrap();
+    drop(store);
+    assert_eq!(RedbStore::open(&dir, &options()).unwrap().head().unwrap(), 1);
+}
+
+#[test]
+fn another_process_is_refused() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("data");
+    five(&dir);
+    // flock(1) holds the directory as another server would.
+    let child = std::process::Command::new("flock")
+        .arg(&dir)
+        .args(["sh", "-c", "echo held; exec sleep 60"])
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else {
+        println!("SKIPPED: there is no flock(1) here");
+        return;
+    };
+    let mut line = String::new();
+    io::BufRead::read_line(&mut io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    let refused = RedbStore::open(&dir, &options());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(matches!(refused, Err(StoreError::InUse(_))));
+}
+
+#[test]
+fn a_file_of_somebody_else_is_refused_and_left_alone() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("data");
+    let file = five(&dir);
+    for foreign in [b"SQLite format 3\0".repeat(64), vec![0; 4096], b"x".to_vec()] {
+        std::fs::write(&file, &foreign).unwrap();
+        assert!(matches!(RedbStore::open(&dir, &options()), Err(StoreError::Foreign(_))));
+        assert!(std::fs::read(&file).unwrap() == foreign);
+    }
+    // A redb file of another program.
+    std::fs::remove_file(&file).unwrap();
+    let db = Database::create(&file).unwrap();
+    let tx = db.begin_write().unwrap();
+    tx.open_table(TableDefinition::<u64, u64>::new("commits")).unwrap();
+    tx.commit().unwrap();
+    drop(db);
+    set_mode(&file, 0o600);
+    let Err(StoreError::Foreign(text)) = RedbStore::open(&dir, &options()) else { panic!() };
+    assert!(text.contains("no store of mayfly"), "{text}");
+    // A directory, a broken link.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    assert!(RedbStore::open(&dir, &options()).is_err());
+}
+
+#[test]
+fn an_empty_file_is_refused_rather_than_begun_anew() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("data");
+    let file = five(&dir);
+    std::fs::File::options().write(true).open(&file).unwrap().set_len(0).unwrap();
+    let Err(StoreError::Foreign(_)) = RedbStore::open(&dir, &options()) else { panic!("began anew over a truncated store") };
+}
+
+#[test]
+fn a_newer_format_is_refused_by_its_number() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("data");
+    let file = five(&dir);
+    change_behind_its_back(&file, |tx| {
+        tx.open_table(ABOUT).unwrap().insert("format", 2u32.to_be_bytes().as_slice()).unwrap();
+    });
+    let Err(StoreError::Foreign(text)) = RedbStore::open(&dir, &options()) else { panic!() };
+    assert!(text.contains("format 2") && text.contains("reads 1"), "{text}");
+}
+
+#[test]
+fn the_identity_is_given_once() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("data");
+    let first = RedbStore::open(&dir, &Options { reserve_bytes: 0, ..Options::new([1; 16]) }).unwrap().id();
+    let again = RedbStore::open(&dir, &Options { reserve_bytes: 0, ..Options::new([2; 16]) }).unwrap().id();
+    assert_eq!((first.as_bytes(), again), (&[1; 16], first));
+}
+
+#[test]
+fn a_gap_is_found_at_open_with_its_place() {
+    for (gone, expected) in [(2u64, 2), (4, 4), (3, 3)] {
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path().join("data");
+        let file = five(&dir);
+        change_behind_its_back(&file, |tx| {
+            tx.open_table(COMMITS).unwrap().remove(gone).unwrap();
+        });
+        let Err(StoreError::Damaged { at, .. }) = RedbStore::open(&dir, &options()) else { panic!() };
+        assert_eq!(at, expected);
+    }
+    for place in [0u64, u64::MAX] {
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path().join("data");
+        let file = five(&dir);
+        change_behind_its_back(&file, |tx| {
+            tx.open_table(COMMITS).unwrap().insert(place, b"x".as_slice()).unwrap();
+        });
+        assert!(matches!(RedbStore::open(&dir, &options()), Err(StoreError::Damaged { .. })), "{place}");
+    }
+}
+
+#[test]
+fn a_start_that_did_not_finish_is_done_again() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("data");
+    std::fs::create_dir(&dir).unwrap();
+    set_mode(&dir, 0o700);
+    std::fs::write(dir.join("ledger.redb.new"), [0; 5000]).unwrap();
+    let store = RedbStore::open(&dir, &options()).unwrap();
+    store.append(1, b"one").unwrap();
+    assert!(!dir.join("ledger.redb.new").exists());
+}
+
+/// Bytes of the file change: opening and reading give errors or what was written, and no panic comes out.
+#[test]
+fn flipped_bytes_never_end_the_thread_that_opens_or_reads() {
+    let top = tempfile::tempdir().unwrap();
+    let good = std::fs::read(five(&top.path().join("data"))).unwrap();
+    let mut dice = torn_disk::Dice::new(1);
+    let used: Vec<usize> = (0..good.len()).filter(|i| good[i / 512 * 512..(i / 512 + 1) * 512].iter().any(|b| *b != 0)).collect();
+    let (mut refused, mut unread, mut whole) = (0, 0, 0);
+    for _ in 0..150 {
+        let mut bad = good.clone();
+        for _ in 0..=dice.below(3) {
+            bad[used[dice.below(used.len() as u64) as usize]] ^= 1 << dice.below(8);
+        }
+        let Ok(store) = RedbStore::with_backend(torn_disk::TornDisk::holding(bad), &options()) else {
+            refused += 1;
+            continue;
+        };
+        match store.read(1, usize::MAX) {
+            Ok(_) => whole += 1,
+            Err(_) => unread += 1,
+        }
+        // Not closed: redb writes when it closes, and writing by a damaged allocator state may abort the process.
+        std::mem::forget(store);
+    }
+    println!("{refused} not opened, {unread} not read, {whole} read");
+    assert!(refused > 0 && whole > 0);
+}
+
+/// A disk that fails in one way when told to.
+#[derive(Clone, Debug)]
+struct Failing {
+    disk: torn_disk::TornDisk,
+    how: Arc<AtomicU8>,
+}
+
+const WELL: u8 = 0;
+const FULL: u8 = 1;
+const NO_SYNC: u8 = 2;
+
+impl StorageBackend for Failing {
+    fn len(&self) -> io::Result<u64> {
+        self.disk.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.disk.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        if self.how.load(Ordering::SeqCst) == NO_SYNC {
+            Err(io::Error::other("input/output error"))
+        } else {
+            self.disk.sync_data()
+        }
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.how.load(Ordering::SeqCst) == FULL {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        self.disk.write(offset, data)
+    }
+}
+
+#[test]
+fn after_a_failed_append_nothing_is_taken_until_opened_again() {
+    for how in [FULL, NO_SYNC] {
+        let disk = torn_disk::TornDisk::new();
+        let failing = Failing { disk: disk.clone(), how: Arc::new(AtomicU8::new(WELL)) };
+        let store = RedbStore::with_backend(failing.clone(), &options()).unwrap();
+        store.append(1, b"one").unwrap();
+        store.put("a", b"1", Expect::Any).unwrap();
+        failing.how.store(how, Ordering::SeqCst);
+        let failed = store.append(2, &[2; 20_000]);
+        match how {
+            FULL => assert!(matches!(failed, Err(StoreError::Full(_))), "{failed:?}"),
+            _ => assert!(matches!(failed, Err(StoreError::Failed(_))), "{failed:?}"),
+        }
+        // The disk is well again, but nobody knows what is on it.
+        failing.how.store(WELL, Ordering::SeqCst);
+        let stopped = |r: Result<(), StoreError>| match r {
+            Err(StoreError::Failed(text)) => assert!(text.contains("opened again"), "{text}"),
+            other => panic!("{other:?}"),
+        };
+        stopped(store.append(2, b"two"));
+        stopped(store.put("a", b"2", Expect::Any));
+        stopped(store.delete("a", Expect::Any));
+        assert_eq!(store.head().unwrap(), 1);
+        drop(store);
+        let store = RedbStore::with_backend(disk.crash(&mut torn_disk::Dice::new(1)), &options()).unwrap();
+        let head = store.head().unwrap();
+        assert!(head == 1 || head == 2);
+        assert_eq!(&store.read(1, 1).unwrap()[0].bytes[..], b"one");
+        store.append(head + 1, b"next").unwrap();
+        assert_eq!(store.named("a").unwrap().unwrap(), b"1");
+    }
+}
+
+#[test]
+fn a_reader_keeps_what_it_has_while_it_is_removed() {
+    let top = tempfile::tempdir().unwrap();
+    let file = five(&top.path().join("data"));
+    let store = RedbStore::open(&top.path().join("data"), &options()).unwrap();
+    let found = store.read(1, usize::MAX).unwrap();
+    store.remove_before(5).unwrap();
+    assert!(found.iter().all(|e| e.bytes[..] == [e.at as u8; 3000]));
+    drop(store);
+    let db = Database::open(file).unwrap();
+    assert_eq!(redb::ReadableTableMetadata::len(&db.begin_read().unwrap().open_table(COMMITS).unwrap()).unwrap(), 1);
+}

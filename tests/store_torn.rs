@@ -1,0 +1,223 @@
+//! Power fails at random moments under the redb engine: what was acknowledged is there, what was not is there whole or not at all.
+//!
+//! `MAYFLY_CRASHES` sets the number of crashes (default 3000), `MAYFLY_SEED` the first seed. The same seed gives the same run.
+
+use std::collections::BTreeMap;
+
+use mayfly::store::redb::{Options, RedbStore};
+use mayfly::store::{Expect, Store, StoreError};
+
+#[path = "kit/torn_disk.rs"]
+mod torn_disk;
+use torn_disk::{Dice, TornDisk};
+
+/// Crashes of one disk, one after the other: what one crash left is what the next one tears.
+const CRASHES_PER_DISK: u64 = 25;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Model {
+    oldest: u64,
+    /// Seed and length of each commit's bytes, from the oldest on.
+    commits: BTreeMap<u64, (u64, usize)>,
+    named: BTreeMap<String, (u64, usize)>,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Append(u64, usize),
+    Put(String, u64, usize),
+    Delete(String),
+    RemoveBefore(u64),
+}
+
+impl Model {
+    fn head(&self) -> u64 {
+        self.commits.last_key_value().map_or(0, |(at, _)| *at)
+    }
+
+    fn change(&mut self, change: &Change) {
+        match change {
+            Change::Append(seed, len) => {
+                self.commits.insert(self.head() + 1, (*seed, *len));
+                self.oldest = self.oldest.max(1);
+            }
+            Change::Put(name, seed, len) => drop(self.named.insert(name.clone(), (*seed, *len))),
+            Change::Delete(name) => drop(self.named.remove(name)),
+            Change::RemoveBefore(at) => {
+                self.oldest = self.oldest.max((*at).min(self.head()));
+                self.commits.retain(|p, _| *p >= self.oldest);
+            }
+        }
+    }
+}
+
+/// A pattern whose length is no divisor of a page, so that each page of a commit has other bytes.
+fn bytes(seed: u64, len: usize) -> Vec<u8> {
+    let mut dice = Dice::new(seed);
+    let pattern: Vec<u8> = (0..127).flat_map(|_| dice.roll().to_be_bytes()).collect();
+    let mut out = pattern[..1009].repeat(len / 1009 + 1);
+    out.truncate(len);
+    out
+}
+
+fn draw(dice: &mut Dice, model: &Model) -> Change {
+    let seed = dice.roll();
+    let name = format!("n{}", dice.below(6));
+    match dice.below(20) {
+        0 => Change::RemoveBefore(model.oldest + dice.below(6)),
+        1 | 2 => Change::Put(name, seed, dice.below(2_000) as usize),
+        3 => Change::Delete(name),
+        4 => Change::Append(seed, dice.below(200_000) as usize),
+        5..8 => Change::Append(seed, dice.below(30_000) as usize),
+        _ => Change::Append(seed, dice.below(3_000) as usize),
+    }
+}
+
+fn make(store: &RedbStore, change: &Change) -> Result<(), StoreError> {
+    match change {
+        Change::Append(seed, len) => store.append(store.head()? + 1, &bytes(*seed, *len)),
+        Change::Put(name, seed, len) => store.put(name, &bytes(*seed, *len), Expect::Any),
+        Change::Delete(name) => store.delete(name, Expect::Any),
+        Change::RemoveBefore(at) => store.remove_before(*at),
+    }
+}
+
+fn same(store: &RedbStore, model: &Model) -> Result<(), String> {
+    let ends = (store.oldest().unwrap(), store.head().unwrap());
+    if ends != (model.oldest, model.head()) {
+        return Err(format!("it has {ends:?}"));
+    }
+    let found = store.read(0, usize::MAX).map_err(|e| e.to_string())?;
+    let places: Vec<u64> = found.iter().map(|e| e.at).collect();
+    if !places.iter().eq(model.commits.keys()) {
+        return Err(format!("it has the places {places:?}"));
+    }
+    for entry in found {
+        let (seed, len) = model.commits[&entry.at];
+        if entry.bytes[..] != bytes(seed, len) {
+            return Err(format!("commit {} is not what was written", entry.at));
+        }
+    }
+    let names = store.list("").map_err(|e| e.to_string())?;
+    if !names.iter().eq(model.named.keys()) {
+        return Err(format!("it has the names {names:?}"));
+    }
+    for (name, (seed, len)) in &model.named {
+        if store.named(name).map_err(|e| e.to_string())? != Some(bytes(*seed, *len)) {
+            return Err(format!("{name} is not what was written"));
+        }
+    }
+    Ok(())
+}
+
+/// What became of the change under way when the power failed.
+#[derive(Default, Debug)]
+struct Tally {
+    crashes: u64,
+    nothing_under_way: u64,
+    whole: u64,
+    absent: u64,
+    commits: u64,
+}
+
+fn one_disk(seed: u64, tally: &mut Tally) {
+    let mut dice = Dice::new(seed);
+    let options = Options { reserve_bytes: 0, cache_bytes: 1 << 20, ..Options::new([5; 16]) };
+    let mut disk = TornDisk::new();
+    let mut model = Model::default();
+    drop(RedbStore::with_backend(disk.clone(), &options).unwrap());
+    for crash in 0..CRASHES_PER_DISK {
+        let store = RedbStore::with_backend(disk.clone(), &options).unwrap();
+        // Half of the crashes fall on a sync, where everything is at stake: a change becomes durable by its last one.
+        if dice.chance(50) {
+            disk.fail_at_sync(dice.below(20));
+        } else {
+            disk.fail_after(dice.below(100));
+        }
+        let mut under_way = None;
+        for _ in 0..dice.below(12) + 1 {
+            let change = draw(&mut dice, &model);
+            match make(&store, &change) {
+                Ok(()) => model.change(&change),
+                Err(_) => {
+                    under_way = Some(change);
+                    break;
+                }
+            }
+        }
+        tally.crashes += 1;
+        tally.commits += model.commits.len() as u64;
+        // Half of the crashes come before the store closes itself, half while it does.
+        let torn = if dice.chance(50) { Some(disk.crash(&mut dice)) } else { None };
+        drop(store);
+        disk = torn.unwrap_or_else(|| disk.crash(&mut dice));
+        // Opening after a crash writes too: sometimes the power fails again in it.
+        if dice.chance(20) {
+            disk.fail_after(dice.below(12));
+            drop(RedbStore::with_backend(disk.clone(), &options));
+            disk = disk.crash(&mut dice);
+        }
+        let store = RedbStore::with_backend(disk.clone(), &options)
+            .unwrap_or_else(|e| panic!("seed {seed}, crash {crash}: it does not open: {e} (under way: {under_way:?})"));
+        let Some(change) = under_way else {
+            tally.nothing_under_way += 1;
+            same(&store, &model).unwrap_or_else(|e| panic!("seed {seed}, crash {crash}, nothing under way: {e}"));
+            continue;
+        };
+        let before = same(&store, &model);
+        if before.is_ok() {
+            tally.absent += 1;
+            continue;
+        }
+        model.change(&change);
+        same(&store, &model).unwrap_or_else(|e| {
+            panic!("seed {seed}, crash {crash}, under way {change:?}:\nneither without it ({before:?})\nnor with it ({e})")
+        });
+        tally.whole += 1;
+    }
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |v| v.parse().expect("a number"))
+}
+
+#[test]
+fn acknowledged_commits_survive_a_torn_disk() {
+    let (first, crashes) = (setting("MAYFLY_SEED", 1), setting("MAYFLY_CRASHES", 3_000));
+    let mut tally = Tally::default();
+    for seed in first..first + crashes.div_ceil(CRASHES_PER_DISK) {
+        one_disk(seed, &mut tally);
+    }
+    println!("{tally:?}");
+    // A run that never tears anything shows nothing.
+    assert!(tally.whole > tally.crashes / 25 && tally.absent > tally.crashes / 20, "{tally:?}");
+}
+
+/// The simulated disk itself: without a sync, an image without the write must turn up, and one with it, and a torn one.
+#[test]
+fn the_disk_loses_tears_and_keeps_what_was_not_synced() {
+    use redb::StorageBackend;
+    let (mut lost, mut kept, mut torn) = (0, 0, 0);
+    for seed in 0..300 {
+        let disk = TornDisk::new();
+        disk.set_len(8192).unwrap();
+        disk.write(0, &[1; 8192]).unwrap();
+        disk.sync_data().unwrap();
+        disk.write(0, &[2; 8192]).unwrap();
+        assert_eq!(disk.operations(), 4);
+        let after = disk.crash(&mut Dice::new(seed));
+        let mut image = [0; 8192];
+        after.read(0, &mut image).unwrap();
+        assert!(image.chunks(512).all(|unit| unit.iter().all(|b| *b == unit[0]) && (unit[0] == 1 || unit[0] == 2)));
+        match image.iter().filter(|b| **b == 2).count() {
+            0 => lost += 1,
+            8192 => kept += 1,
+            _ => torn += 1,
+        }
+    }
+    assert!(lost > 30 && kept > 30 && torn > 30, "{lost} lost, {kept} kept, {torn} torn");
+    let disk = TornDisk::new();
+    disk.fail_after(1);
+    disk.set_len(1).unwrap();
+    assert!(disk.sync_data().is_err() && disk.write(0, &[1]).is_err());
+}
