@@ -1,0 +1,13 @@
+//! Identity, clause by clause: SPIFFE ID, X509-SVID, trust bundle, and TLS as it is spoken.
+
+#[path = "../kit/mod.rs"]
+mod kit;
+
+mod bundle;
+mod check;
+mod files;
+mod ids;
+mod limbo;
+mod svid;
+mod tls;
+mod vectors;
