@@ -226,6 +226,8 @@ defects! {
     IntermediateNoKeyCertSign => "intermediate_no_key_cert_sign", "each certificate above the leaf has keyUsage keyCertSign (X509-SVID 4.3)";
     /// A CA with a workload's SPIFFE ID.
     SignerIdHasPath => "signer_id_has_path", "the SPIFFE ID of a certificate that signs has no path (X509-SVID 3.2)";
+    /// Above `limits::CHAIN_SAME_SUBJECT`.
+    SameSubject => "same_subject", "at most 3 certificates above the leaf have the same Subject (limit CHAIN_SAME_SUBJECT)";
     /// No bundle of that trust domain.
     NoBundle => "no_bundle", "the SVID's own trust domain has a bundle here, and no other bundle is used (X509-SVID 5.2)";
     /// Before notBefore.

@@ -8,6 +8,7 @@ mod check;
 mod files;
 mod ids;
 mod limbo;
+mod limbo_exceptions;
 mod svid;
 mod tls;
 mod vectors;

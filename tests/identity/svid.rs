@@ -347,3 +347,44 @@ fn every_defect_has_a_code_and_a_clause_of_its_own() {
         assert!(defect.clause().ends_with(')'), "a clause ends with its place: {}", defect.clause());
     }
 }
+
+/// Leaf and `count` CAs above it, all with keys of their own, where `name` gives the Subject of each and the next one's is its issuer.
+fn maze(count: usize, name: impl Fn(usize) -> String) -> PeerChain {
+    let ca = |at: usize| Spec::ca("example.org", &name(at));
+    let made: Vec<_> = (0..count).map(|at| Authority::root_from(&ca(at + 1)).intermediate(&ca(at))).collect();
+    let mut chain = vec![made[0].svid(ID).chain.certificates()[0].clone()];
+    chain.extend(made.iter().map(|a| a.certificate.clone()));
+    PeerChain::new(chain)
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a measurement of how long a hostile chain holds us up")]
+fn a_maze_of_cas_with_one_name_is_refused_before_it_is_searched() {
+    let root = Authority::root_from(&Spec::ca("example.org", "a"));
+    let bundles = bundles(&[("example.org", &root)]);
+    let timed = |chain: PeerChain| {
+        let began = std::time::Instant::now();
+        (verify(&chain, &bundles).unwrap_err(), began.elapsed())
+    };
+    let (defect, took) = timed(maze(7, |_| "a".into()));
+    assert_eq!(defect, SvidDefect::SameSubject);
+    println!("seven CAs of one name: refused in {took:?}");
+    // The worst that is left: two names that lead to each other, three CAs of each, one more.
+    let (defect, took) = timed(maze(6, |at| ["a", "b"][at % 2].into()));
+    assert_eq!(defect, SvidDefect::Path(PathDefect::UnknownAuthority));
+    println!("three CAs each of two names that lead to each other: refused in {took:?}");
+    assert!(took < std::time::Duration::from_secs(1), "{took:?}");
+}
+
+#[test]
+fn three_cas_of_one_name_above_a_leaf_are_accepted_in_any_order() {
+    let named = || Spec::ca("example.org", "SPIFFE");
+    let root = Authority::root_from(&named());
+    let low = root.intermediate(&named()).intermediate(&named()).intermediate(&named());
+    let bundles = bundles(&[("example.org", &root)]);
+    let chain = low.svid(ID).chain;
+    assert!(verify(&chain, &bundles).is_ok());
+    let mut turned = chain.certificates().to_vec();
+    turned[1..].reverse();
+    assert!(verify(&PeerChain::new(turned), &bundles).is_ok());
+}
