@@ -152,7 +152,8 @@ fn check_leaf_usage(leaf: &X509Certificate<'_>) -> Result<(), SvidDefect> {
 
 /// Where many CAs have one name, the search for a path tries them in every order: seven cost it thousands of steps, before anybody is known.
 fn check_subjects(signers: &[X509Certificate<'_>]) -> Result<(), SvidDefect> {
-    let alike = |one: &X509Certificate<'_>| signers.iter().filter(|other| other.subject().as_raw() == one.subject().as_raw()).count();
+    let alike =
+        |one: &X509Certificate<'_>| signers.iter().filter(|other| other.subject().as_raw() == one.subject().as_raw()).count();
     if signers.iter().any(|one| alike(one) > limits::CHAIN_SAME_SUBJECT) { Err(SvidDefect::SameSubject) } else { Ok(()) }
 }
 

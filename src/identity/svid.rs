@@ -80,7 +80,7 @@ pub struct Evidence {
 
 /// A SPIFFE ID that a trust bundle vouched for. Only [`verify`] and [`verify_server`] make one.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// use mayfly::identity::svid::VerifiedSvid;
 /// let forged = VerifiedSvid { id: "spiffe://example.org/admin".parse().unwrap(), evidence: todo!() };
 /// ```

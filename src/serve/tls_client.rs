@@ -55,6 +55,18 @@ pub enum NotThatServer {
     },
 }
 
+/// Finds the reason in whatever a connection attempt ended with, however deep it lies: rustls itself only shows its debug form.
+pub fn not_that_server<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a NotThatServer> {
+    if let Some(Error::InvalidCertificate(CertificateError::Other(OtherError(inner)))) = error.downcast_ref::<Error>() {
+        return inner.downcast_ref();
+    }
+    // An io::Error's source is what comes after the error that it carries, so that one is asked for itself.
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(carried) => not_that_server(carried),
+        None => error.source().and_then(not_that_server),
+    }
+}
+
 struct ServerVerifier {
     bundles: BundlesInForce,
     expected: SpiffeId,

@@ -32,7 +32,8 @@ pub(super) fn read(path: &Path, max: usize) -> Result<(Zeroizing<Vec<u8>>, Conte
     let cannot = |e: std::io::Error| FileProblem::new(path, format!("cannot be read: {e}"), "check the path and who may read it");
     let file = std::fs::File::open(path).map_err(cannot)?;
     // Room for all at once: growing would leave copies of a key behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(max + 1));
+    let expected = file.metadata().map_or(max, |m| usize::try_from(m.len()).unwrap_or(max)).min(max);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(expected + 4096));
     file.take(max as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() > max {
         return Err(FileProblem::new(path, format!("has more than {max} bytes"), "check that this is the right file"));

@@ -144,7 +144,9 @@ fn removing_a_root_ends_what_it_vouched_for() {
     let (one, two) = (Authority::root("example.org"), Authority::root("example.org"));
     let before = Bundles::new([bundle("example.org", &[&one, &two])]).unwrap();
     let after = before.with(bundle("example.org", &[&two])).unwrap();
-    let by = |root: &Authority| svid::verify(&root.svid("spiffe://example.org/a").chain, &before, NOW, limits::SVID_MAX_TTL_MS).unwrap();
+    let by = |root: &Authority| {
+        svid::verify(&root.svid("spiffe://example.org/a").chain, &before, NOW, limits::SVID_MAX_TTL_MS).unwrap()
+    };
     let (first, second) = (by(&one), by(&two));
     assert!(before.still_vouch_for(first.evidence()) && before.still_vouch_for(second.evidence()));
     assert!(!after.still_vouch_for(first.evidence()));

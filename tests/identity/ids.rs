@@ -55,7 +55,13 @@ fn an_id_of_2048_bytes_is_accepted_and_of_one_more_refused() {
 
 #[test]
 fn what_is_not_canonical_is_refused_and_not_repaired() {
-    for text in ["SPIFFE://example.org/a", "spiffe://EXAMPLE.org/a", " spiffe://example.org/a", "spiffe:/example.org/a", "spiffe://example.org/a "] {
+    for text in [
+        "SPIFFE://example.org/a",
+        "spiffe://EXAMPLE.org/a",
+        " spiffe://example.org/a",
+        "spiffe:/example.org/a",
+        "spiffe://example.org/a ",
+    ] {
         assert!(SpiffeId::parse(text).is_err(), "{text}");
     }
 }
@@ -78,7 +84,10 @@ fn a_prefix_matches_whole_segments() {
 fn prefixes_go_from_the_trust_domain_to_the_whole_id() {
     let id = SpiffeId::parse("spiffe://example.org/a/bc/d").unwrap();
     let all: Vec<_> = id.prefixes().collect();
-    assert_eq!(all, ["spiffe://example.org", "spiffe://example.org/a", "spiffe://example.org/a/bc", "spiffe://example.org/a/bc/d"]);
+    assert_eq!(
+        all,
+        ["spiffe://example.org", "spiffe://example.org/a", "spiffe://example.org/a/bc", "spiffe://example.org/a/bc/d"]
+    );
     let root = SpiffeId::parse("spiffe://example.org").unwrap();
     assert_eq!(root.prefixes().collect::<Vec<_>>(), ["spiffe://example.org"]);
 }

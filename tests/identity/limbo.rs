@@ -14,7 +14,6 @@ use std::time::Duration;
 /// Longest that one case may take, in a debug build on a busy machine. webpki's budget of 100 signatures is some 10 ms.
 const SLOW: Duration = Duration::from_secs(2);
 
-
 fn certificates(of: &Value) -> Vec<CertificateDer<'static>> {
     let of = of.as_array().map(Vec::as_slice).unwrap_or(std::slice::from_ref(of));
     of.iter().map(|pem| CertificateDer::from_pem_slice(pem.as_str().unwrap().as_bytes()).unwrap()).collect()
@@ -27,7 +26,8 @@ fn time(case: &Value) -> Millis {
 }
 
 fn accepted(case: &Value) -> Result<(), String> {
-    let anchors: Option<Vec<TrustAnchor>> = certificates(&case["trusted_certs"]).iter().map(|der| TrustAnchor::from_der(der)).collect();
+    let anchors: Option<Vec<TrustAnchor>> =
+        certificates(&case["trusted_certs"]).iter().map(|der| TrustAnchor::from_der(der)).collect();
     let roots = Roots::new(&anchors.ok_or("a trusted certificate cannot be read")?);
     let purpose = if case["validation_kind"] == "CLIENT" { Purpose::Client } else { Purpose::Server };
     let leaf = &certificates(&case["peer_certificate"])[0];

@@ -6,7 +6,8 @@ const SELF_ISSUED: &str = "webpki has no self-issued certificates on a path: str
 const CA_LEAF: &str = "a CA certificate is never accepted as a caller";
 const KEY_ID: &str = "key identifiers only help to find a path; webpki finds it by names and signatures";
 const EMAIL: &str = "webpki 0.103 refuses constraints on e-mail names, which no SVID needs: stricter";
-const NC_FORM: &str = "webpki applies name constraints however they are encoded or marked, and ignores them in a leaf: a matter of form";
+const NC_FORM: &str =
+    "webpki applies name constraints however they are encoded or marked, and ignores them in a leaf: a matter of form";
 const NAMES: &str = "name checks are off: the name would only be refused when compared, and no DNS name is ever an identity here";
 const ROOT_FORM: &str = "an anchor is trusted for being in the bundle; this is about its form, and it is no less a CA";
 
@@ -50,6 +51,9 @@ pub const EXCEPTIONS: &[(&str, &str)] = &[
     ("webpki::nc::intermediate-permitted-excluded-subtrees-both-null", NC_FORM),
     ("rfc5280::san::ip-in-dns", NAMES),
     ("rfc5280::san::underscore-dns", NAMES),
-    ("rfc5280::pc::ica-noncritical-pc", "policy constraints are not processed; a critical one is refused, this one is not critical"),
+    (
+        "rfc5280::pc::ica-noncritical-pc",
+        "policy constraints are not processed; a critical one is refused, this one is not critical",
+    ),
     ("webpki::malformed-aia", "the extension says where to fetch more; nothing is fetched, so it is not read"),
 ];

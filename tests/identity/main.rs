@@ -4,6 +4,7 @@
 mod kit;
 
 mod bundle;
+mod chain;
 mod check;
 mod files;
 mod ids;

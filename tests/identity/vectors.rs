@@ -145,7 +145,9 @@ fn verdict(case: &str) -> &'static str {
         "bundle for the trust domain has no roots" => (good, no_roots()),
         "only another trust domain has a bundle" => (good, bundles(&[("partner.test", &root)])),
         "URI SAN with scheme sparfe" => (spoilt(Defect::Scheme), ours),
-        "bundle of the right trust domain holds only another CA" => (good, bundles(&[("example.org", &Authority::root("other.test"))])),
+        "bundle of the right trust domain holds only another CA" => {
+            (good, bundles(&[("example.org", &Authority::root("other.test"))]))
+        }
         "no URI SAN" => (spoilt(Defect::NoUri), ours),
         "two URI SANs" => (spoilt(Defect::TwoUris), ours),
         "leaf cA true" => (spoilt(Defect::Ca), ours),

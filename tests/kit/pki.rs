@@ -4,7 +4,9 @@ use mayfly::identity::bundle::{Bundle, Bundles};
 use mayfly::identity::spiffe_id::TrustDomain;
 use mayfly::identity::svid::PeerChain;
 use mayfly::seq::Millis;
-use rcgen::{BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SerialNumber};
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SerialNumber,
+};
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 use time::OffsetDateTime;
@@ -112,7 +114,7 @@ impl Spec {
             extension(oid, *critical, content.clone());
         }
         params.extended_key_usages = self.purposes.clone();
-        params.is_ca = self.ca.clone();
+        params.is_ca = self.ca;
         params.serial_number = Some(SerialNumber::from(self.serial.clone()));
         params.not_before = at(self.not_before);
         params.not_after = at(self.not_after);
