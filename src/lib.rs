@@ -3,6 +3,9 @@
 //! The map of the house, top to bottom. Imports point down.
 #![forbid(unsafe_code)]
 
+pub mod serve;
+pub mod sources;
+
 pub mod ledger;
 pub mod pb;
 pub mod policy;

@@ -10,8 +10,15 @@ pub const TRUST_DOMAIN_BYTES: usize = 255;
 pub const SPIFFE_ID_SEGMENTS: usize = 16;
 /// Longest chain a peer may send, certificates. SPIRE nests three deep at most in practice; each costs one signature check.
 pub const CHAIN_CERTIFICATES: usize = 8;
+/// Most certificates above a leaf with one Subject: SPIRE nested three deep names all its CAs alike. The path search tries
+/// them in every order: seven of one name cost 50 times what is left at this bound (measured), before anybody is known.
+pub const CHAIN_SAME_SUBJECT: usize = 3;
 /// Largest single certificate of a peer, bytes. An RSA-4096 SVID with long names is under 4 KiB.
 pub const CERTIFICATE_BYTES: usize = 16 * 1024;
+/// Longest serial number of a certificate, bytes. RFC 5280, section 4.1.2.2.
+pub const SERIAL_BYTES: usize = 20;
+/// Largest file of certificates or of a key, bytes: the longest chain in PEM, which is a third larger, and text between.
+pub const PEM_FILE_BYTES: usize = 2 * CHAIN_CERTIFICATES * CERTIFICATE_BYTES;
 /// Largest bundle document, bytes. 500 RSA-4096 roots in SPIFFE JWKS form.
 pub const BUNDLE_BYTES: usize = 1024 * 1024;
 /// Most authorities in one bundle.

@@ -1,1 +1,26 @@
+//! Who is calling: SPIFFE IDs, trust bundles, and the one function that turns a chain of certificates into a [`svid::VerifiedSvid`].
+//!
+//! Pure: no files, sockets, clocks or randomness. Files are read by `sources`, the TLS session is held by `serve::tls`.
+//! - [`spiffe_id`]: names. What is not canonical is refused.
+//! - [`bundle`], [`jwks`], [`anchor`]: what a trust domain vouches with. Bundles of different domains are never pooled.
+//! - [`svid`] = [`profile`] (what the certificates say) + [`path`] (who signed them).
+//! - [`check`]: the same, told to a person.
+
+pub mod anchor;
+pub mod bundle;
+pub mod check;
+mod id_defect;
+pub mod json;
+pub mod jwks;
+pub mod path;
+pub mod profile;
 pub mod spiffe_id;
+pub mod svid;
+
+/// SHA-256, the digest of all identifiers here.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    let mut out = [0; 32];
+    out.copy_from_slice(digest.as_ref());
+    out
+}

@@ -1,0 +1,4 @@
+//! What listens: TLS and the services behind it.
+
+pub mod tls;
+mod tls_client;

@@ -1,0 +1,247 @@
+//! TLS 1.3 with X509-SVIDs instead of names: the server's end. The client's is [`client_config`].
+//!
+//! - Identity comes from the TLS session only: [`MtlsAcceptor::accept`] hands out the stream and the [`VerifiedSvid`] together.
+//! - No tickets and no session storage: resumption would skip the certificate verifier.
+//! - The hybrid post-quantum key exchange comes first, by rustls's feature `prefer-post-quantum`.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::client::ResolvesClientCert;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
+use rustls::sign::CertifiedKey;
+use rustls::time_provider::TimeProvider;
+use rustls::version::TLS13;
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::identity::bundle::Bundles;
+use crate::identity::path::PathDefect;
+use crate::identity::svid::{self, PeerChain, SvidDefect, VerifiedSvid};
+use crate::refusal::{Reason, Refusal};
+use crate::system::System;
+
+pub use super::tls_client::{NotThatServer, client_config, not_that_server};
+
+/// The bundles in force; whoever holds it sees each change at the next handshake.
+pub type BundlesInForce = Arc<ArcSwap<Bundles>>;
+
+/// Our own certificate and key; whoever holds it sees each change at the next handshake.
+pub type OwnCertificate = Arc<ArcSwap<CertifiedKey>>;
+
+pub(super) const ALPN_GRPC: &[&[u8]] = &[b"h2"];
+const ALPN_PUBLIC: &[&[u8]] = &[b"h2", b"http/1.1"];
+
+/// Why a peer got no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum NoPeer {
+    /// The peer's certificate is no X509-SVID that we accept.
+    #[error("{0}")]
+    Svid(SvidDefect),
+    /// Something else about TLS: no certificate, another protocol, a bad signature, a connection that ended.
+    #[error("TLS: {0}")]
+    Tls(String),
+}
+
+impl NoPeer {
+    /// What is recorded. The peer itself only gets a TLS alert.
+    pub fn refusal(&self) -> Refusal {
+        let no = Refusal::new(Reason::NotAuthenticated, self.to_string());
+        match self {
+            NoPeer::Svid(defect) => no.by(defect.code()),
+            NoPeer::Tls(_) => no,
+        }
+    }
+}
+
+/// Accepts the mTLS connections of workloads and admins. ALPN is `h2`.
+#[derive(Clone)]
+pub struct MtlsAcceptor {
+    provider: Arc<CryptoProvider>,
+    own: OwnCertificate,
+    bundles: BundlesInForce,
+    system: System,
+    max_ttl_ms: u64,
+}
+
+impl MtlsAcceptor {
+    /// `max_ttl_ms` is `svid_max_ttl`.
+    pub fn new(own: OwnCertificate, bundles: BundlesInForce, system: System, max_ttl_ms: u64) -> MtlsAcceptor {
+        MtlsAcceptor { provider: provider(), own, bundles, system, max_ttl_ms }
+    }
+
+    /// One handshake: the stream, and who is at its other end. The caller bounds its time (`limits::HANDSHAKE_MS`).
+    pub async fn accept<IO>(&self, io: IO) -> Result<(TlsStream<IO>, VerifiedSvid), NoPeer>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        // A verifier for this connection alone: its verdict belongs to this peer, and the chain is verified once, not twice.
+        let verifier = Arc::new(SvidVerifier {
+            bundles: self.bundles.clone(),
+            system: self.system.clone(),
+            max_ttl_ms: self.max_ttl_ms,
+            algorithms: self.provider.signature_verification_algorithms,
+            verdict: OnceLock::new(),
+        });
+        let config = server_config(&self.provider, &self.system, verifier.clone(), &self.own, ALPN_GRPC);
+        let config = config.map_err(|e| NoPeer::Tls(e.to_string()))?;
+        let accepted = TlsAcceptor::from(Arc::new(config)).accept(io).await;
+        match (accepted, verifier.verdict.get()) {
+            (_, Some(Err(defect))) => Err(NoPeer::Svid(*defect)),
+            (Err(error), _) => Err(NoPeer::Tls(error.to_string())),
+            (Ok(stream), Some(Ok(svid))) if is_of(svid, &stream) => Ok((stream, svid.clone())),
+            (Ok(_), _) => Err(NoPeer::Tls("the session has no certificate that was verified".to_owned())),
+        }
+    }
+}
+
+/// Whether the session's own certificate is the one that was verified.
+fn is_of<IO>(svid: &VerifiedSvid, stream: &TlsStream<IO>) -> bool {
+    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    leaf.is_some_and(|leaf| crate::identity::sha256(leaf) == svid.evidence().leaf_sha256)
+}
+
+/// The public listener's configuration: no client certificates, ALPN `h2` and `http/1.1`.
+pub fn public_config(own: &OwnCertificate, system: &System) -> Result<ServerConfig, Error> {
+    server_config(&provider(), system, Arc::new(NoClientAuth), own, ALPN_PUBLIC)
+}
+
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn server_config(
+    provider: &Arc<CryptoProvider>,
+    system: &System,
+    verifier: Arc<dyn ClientCertVerifier>,
+    own: &OwnCertificate,
+    alpn: &[&[u8]],
+) -> Result<ServerConfig, Error> {
+    let mut config = ServerConfig::builder_with_details(provider.clone(), Arc::new(Time(system.clone())))
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(Own(own.clone())));
+    config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
+struct SvidVerifier {
+    bundles: BundlesInForce,
+    system: System,
+    max_ttl_ms: u64,
+    algorithms: WebPkiSupportedAlgorithms,
+    verdict: OnceLock<Result<VerifiedSvid, SvidDefect>>,
+}
+
+impl ClientCertVerifier for SvidVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let chain = chain(end_entity, intermediates);
+        let verdict = svid::verify(&chain, &self.bundles.load(), self.system.wall(), self.max_ttl_ms);
+        let answer = match &verdict {
+            Ok(_) => Ok(ClientCertVerified::assertion()),
+            Err(defect) => Err(Error::InvalidCertificate(alert(*defect))),
+        };
+        // A second certificate on one connection would be post-handshake authentication, which rustls does not do.
+        self.verdict.set(verdict).map_err(|_| Error::General("a second certificate on one connection".to_owned()))?;
+        answer
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::PeerIncompatible(PeerIncompatible::SupportedVersionsExtensionRequired))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// What the peer learns: no more than the kind of defect, in the alert that TLS has for it.
+fn alert(defect: SvidDefect) -> CertificateError {
+    match defect {
+        SvidDefect::Expired | SvidDefect::Path(PathDefect::Expired) => CertificateError::Expired,
+        SvidDefect::NotYetValid | SvidDefect::Path(PathDefect::NotYetValid) => CertificateError::NotValidYet,
+        SvidDefect::NoBundle | SvidDefect::Path(PathDefect::UnknownAuthority) => CertificateError::UnknownIssuer,
+        SvidDefect::Malformed | SvidDefect::Path(PathDefect::Malformed) => CertificateError::BadEncoding,
+        _ => CertificateError::Other(OtherError(Arc::new(defect))),
+    }
+}
+
+pub(super) fn chain(end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> PeerChain {
+    PeerChain::new(std::iter::once(end_entity).chain(intermediates).map(|c| c.clone().into_owned()).collect())
+}
+
+/// Shows the certificate that is current at each handshake.
+pub(super) struct Own(pub(super) OwnCertificate);
+
+impl ResolvesServerCert for Own {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+impl ResolvesClientCert for Own {
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let own = self.0.load_full();
+        own.key.choose_scheme(schemes).map(|_| own)
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+pub(super) struct Time(pub(super) System);
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.wall().seconds())))
+    }
+}
+
+macro_rules! opaque {
+    ($($name:ident),*) => {$(
+        /// rustls asks for it; there is nothing to show.
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    )*};
+}
+pub(super) use opaque;
+opaque!(SvidVerifier, Own, Time);

@@ -1,0 +1,152 @@
+//! Trust bundles from files, read again when they change.
+//!
+//! A change of a bundle is a record of the ledger. So this only proposes: who asked puts the change through the ledger and then swaps the
+//! bundles in force. What was proposed and is not in force by the next poll is proposed again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::files::{self, ContentDigest, FileProblem};
+use crate::identity::bundle::{self, Bundle, BundleDiff, Bundles};
+use crate::identity::spiffe_id::TrustDomain;
+use crate::limits;
+
+/// A bundle that a file holds and that is not in force.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Proposal {
+    /// The bundle, a legal successor of the one in force.
+    pub bundle: Arc<Bundle>,
+    /// What that would change.
+    pub diff: BundleDiff,
+    /// Where it was found.
+    pub path: PathBuf,
+}
+
+/// What a poll found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// A bundle to put through the ledger.
+    Proposal(Proposal),
+    /// A file whose contents are not used; the bundle in force stays.
+    Problem(FileProblem),
+}
+
+/// One bundle file for each trust domain.
+pub struct BundleFiles {
+    files: Vec<BundleFile>,
+}
+
+struct BundleFile {
+    trust_domain: TrustDomain,
+    path: PathBuf,
+    read: Option<(ContentDigest, Result<Arc<Bundle>, FileProblem>)>,
+    said: Option<FileProblem>,
+}
+
+impl BundleFiles {
+    /// The files, PEM or SPIFFE JWKS, each with its trust domain.
+    pub fn new(files: impl IntoIterator<Item = (TrustDomain, PathBuf)>) -> BundleFiles {
+        let file = |(trust_domain, path)| BundleFile { trust_domain, path, read: None, said: None };
+        BundleFiles { files: files.into_iter().map(file).collect() }
+    }
+
+    /// Reads all of them now, with every problem there is: for the start and for `server validate`.
+    pub fn load(&mut self) -> Result<Bundles, Vec<FileProblem>> {
+        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        for file in &mut self.files {
+            match file.current() {
+                Ok((bundle, _)) => good.push(bundle),
+                Err(problem) => bad.push(problem),
+            }
+        }
+        if !bad.is_empty() {
+            return Err(bad);
+        }
+        Bundles::new(good).ok_or_else(|| {
+            let what = format!("more than {} trust domains", limits::TRUST_DOMAINS);
+            vec![FileProblem::new(&PathBuf::from("bundles"), what, "configure fewer")]
+        })
+    }
+
+    /// Reads all of them again and compares with what is in force.
+    pub fn poll(&mut self, in_force: &Bundles) -> Vec<Found> {
+        self.files.iter_mut().filter_map(|file| file.poll(in_force)).collect()
+    }
+
+    /// Polls for ever, telling `each` what was found. Drop the future to stop.
+    pub async fn watch(mut self, every: Duration, in_force: Arc<ArcSwap<Bundles>>, mut each: impl FnMut(Found)) {
+        loop {
+            tokio::time::sleep(every).await;
+            let now = in_force.load_full();
+            let polled = tokio::task::spawn_blocking(move || {
+                let found = self.poll(&now);
+                (self, found)
+            });
+            // The runtime is going down.
+            let Ok((back, found)) = polled.await else { return };
+            self = back;
+            found.into_iter().for_each(&mut each);
+        }
+    }
+}
+
+impl BundleFile {
+    fn poll(&mut self, in_force: &Bundles) -> Option<Found> {
+        match self.propose(in_force) {
+            Ok(proposal) => {
+                self.said = None;
+                proposal.map(Found::Proposal)
+            }
+            Err(problem) if self.said.as_ref() == Some(&problem) => None,
+            Err(problem) => {
+                self.said = Some(problem.clone());
+                Some(Found::Problem(problem))
+            }
+        }
+    }
+
+    fn propose(&mut self, in_force: &Bundles) -> Result<Option<Proposal>, FileProblem> {
+        let (bundle, settled) = self.current()?;
+        let old = in_force.get(self.trust_domain.as_str());
+        if old.is_some_and(|old| **old == *bundle) {
+            return Ok(None);
+        }
+        if let Some(old) = old {
+            let remedy =
+                "the bundle in force stays; fetch the trust domain's current bundle, or remove the trust domain and add it anew";
+            bundle::check_successor(old, &bundle).map_err(|defect| FileProblem::new(&self.path, defect, remedy))?;
+        }
+        let diff = bundle::diff(old.map(Arc::as_ref), Some(&bundle));
+        // A file that somebody is still writing lacks its end. Removing a root revokes, so it must be there twice.
+        if !diff.removed.is_empty() && !settled {
+            return Ok(None);
+        }
+        Ok(Some(Proposal { bundle, diff, path: self.path.clone() }))
+    }
+
+    /// What the file holds now, and whether the last read found the same.
+    fn current(&mut self) -> Result<(Arc<Bundle>, bool), FileProblem> {
+        let (document, digest) = files::read(&self.path, limits::BUNDLE_BYTES)?;
+        if let Some((seen, parsed)) = &self.read
+            && *seen == digest
+        {
+            return parsed.clone().map(|bundle| (bundle, true));
+        }
+        let parsed = self.parse(&document);
+        self.read = Some((digest, parsed.clone()));
+        parsed.map(|bundle| (bundle, false))
+    }
+
+    fn parse(&self, document: &[u8]) -> Result<Arc<Bundle>, FileProblem> {
+        if document.iter().all(u8::is_ascii_whitespace) {
+            let remedy = "to trust nobody in this trust domain, write {\"keys\": []}";
+            return Err(FileProblem::new(&self.path, "is empty", remedy));
+        }
+        let remedy = format!("it holds the CA certificates of {} in PEM, or its SPIFFE bundle in JSON", self.trust_domain);
+        let parsed = Bundle::parse(self.trust_domain.clone(), document);
+        parsed.map(Arc::new).map_err(|defect| FileProblem::new(&self.path, defect, &remedy))
+    }
+}

@@ -1,0 +1,15 @@
+//! Identity, clause by clause: SPIFFE ID, X509-SVID, trust bundle, and TLS as it is spoken.
+
+#[path = "../kit/mod.rs"]
+mod kit;
+
+mod bundle;
+mod chain;
+mod check;
+mod files;
+mod ids;
+mod limbo;
+mod limbo_exceptions;
+mod svid;
+mod tls;
+mod vectors;

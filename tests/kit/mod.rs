@@ -1,0 +1,6 @@
+//! The test kit: certificate authorities, SVIDs and bundles, good ones and ones with a single named defect.
+#![allow(dead_code, reason = "each test binary uses a part of the kit")]
+
+pub mod der;
+pub mod pki;
+pub mod vectors;
