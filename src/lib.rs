@@ -4,13 +4,16 @@
 #![forbid(unsafe_code)]
 
 pub mod ledger;
+pub mod pb;
 pub mod policy;
 pub mod revocation;
-pub mod pb;
+pub mod sources;
 pub mod store;
+pub mod upstream;
 
 pub mod identity;
 
+pub mod document;
 pub mod limits;
 pub mod refusal;
 pub mod seq;
