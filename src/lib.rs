@@ -12,9 +12,11 @@ pub mod policy;
 pub mod revocation;
 pub mod sealing;
 pub mod store;
+pub mod upstream;
 
 pub mod identity;
 
+pub mod document;
 pub mod limits;
 pub mod refusal;
 pub mod seq;

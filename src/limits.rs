@@ -106,6 +106,12 @@ pub const KEYS: usize = 64;
 pub const UPSTREAMS: usize = 10_000;
 /// Largest policy set, bytes of Cedar text.
 pub const POLICY_BYTES: usize = 256 * 1024;
+/// Memory for remembered verdicts of policy, bytes. At about 400 each, 160,000 of them.
+pub const VERDICT_CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// Longest key under which a verdict is remembered, bytes: a caller that names 64 tools of 256 bytes must not fill the cache.
+pub const VERDICT_KEY_BYTES: usize = 4 * 1024;
+/// What an entry of the verdict cache costs beside its key and policy ids, bytes: two allocations and moka's own entry.
+pub const VERDICT_OVERHEAD: usize = 200;
 
 /// Most records gathered into one commit. 0.9 µs of store CPU per record at 256 against 4.5 at 32 (measured, redb).
 pub const GATHER_RECORDS: usize = 256;

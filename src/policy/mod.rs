@@ -1,3 +1,34 @@
-//! Deciding: who may have what, for how long.
+//! Deciding: who may have what, for how long. Pure: texts and values in, verdicts out.
+//!
+//! - [`set`]: a policy set, validated when it is made, with the text form in which a record keeps it.
+//! - [`request`]: what is asked. [`facts`]: every attribute of it, one table for the request, the cache's key and the analysis.
+//! - [`cedar`]: Cedar's answer. [`reads`]: what a set reads. [`cache`]: answers remembered under exactly that.
+//! - [`grant`]: what a decision settles. [`sample`]: fifty policies, for measuring.
+//!
+//! Cedar's verdict does not cover rules, locks, walls, task state, bounds and approvals: they are evaluated on every grant (design,
+//! section 6).
 
+pub mod action;
+pub mod cache;
+pub mod cedar;
+mod compile;
+pub mod facts;
 pub mod grant;
+pub mod reads;
+pub mod request;
+mod roles;
+pub mod sample;
+pub mod set;
+
+pub use action::{Action, Admin, Work};
+pub use cache::Verdicts;
+pub use cedar::Verdict;
+pub use request::{Act, Ask, Look, Question};
+pub use set::PolicySet;
+
+/// The schema that every policy set is validated against.
+pub const SCHEMA: &str = include_str!("schema.cedarschema");
+/// The schema's number, in every recorded set.
+pub const SCHEMA_VERSION: u8 = 1;
+/// The id of the one resource that operators act on: `Mayfly::"admin"`.
+const ADMIN: &str = "admin";

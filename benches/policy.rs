@@ -1,0 +1,77 @@
+//! What a decision of policy costs: asked of Cedar, and remembered.
+#![allow(clippy::unwrap_used, reason = "a benchmark stops where it fails")]
+
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use mayfly::document::Source;
+use mayfly::identity::spiffe_id::SpiffeId;
+use mayfly::policy::request::TaskFacts;
+use mayfly::policy::{Ask, PolicySet, Question, Verdicts, Work, sample};
+use mayfly::upstream::registry::{Kind, Upstream};
+
+fn ask<'a>(purpose: &'a str, digest: &'a str) -> Ask<'a> {
+    Ask {
+        environment: sample::ENVIRONMENT,
+        purpose,
+        tool: Some("list_invoices"),
+        arguments_digest: Some(digest),
+        kind: Some(Kind::Jwt),
+        scopes: &["read", "list"],
+        ttl_seconds: 300,
+        task: TaskFacts {
+            id: Some("task_a"),
+            purpose,
+            owner: "spiffe://bench.mayfly.internal/agent/billing/1",
+            ..TaskFacts::default()
+        },
+        ..Ask::default()
+    }
+}
+
+/// The sample, and one policy more that reads what each request has for itself.
+fn fifty_and(more: &str) -> PolicySet {
+    let (mut policies, roles) = sample::fifty();
+    policies.push(Source::new("more.cedar", more));
+    PolicySet::compile(policies, roles).unwrap()
+}
+
+fn decisions(c: &mut Criterion) {
+    let (caller, upstream): (SpiffeId, Upstream) = (sample::agent("billing", 1).unwrap(), sample::upstream("billing").unwrap());
+    let set = fifty_and("");
+    let mut group = c.benchmark_group("policy");
+    let fixed = ask("invoices of march", "digest");
+    let question = Question::work(&caller, Work::Exchange, &upstream, &fixed);
+    assert!(set.verdict(&question).permits());
+    group.bench_function("uncached, 50 policies", |b| b.iter(|| black_box(set.verdict(black_box(&question)))));
+    group.bench_function("uncached, request checked against the schema, all attributes", |b| {
+        b.iter(|| black_box(set.verdict_of_everything(black_box(&question))));
+    });
+    let verdicts = Verdicts::new(mayfly::limits::VERDICT_CACHE_BYTES);
+    let mut number = 0u64;
+    group.bench_function("cached, each request with its own purpose and digest", |b| {
+        b.iter(|| {
+            number += 1;
+            let (purpose, digest) = (number.to_string(), number.to_string());
+            let own = ask(&purpose, &digest);
+            black_box(verdicts.verdict(&set, &Question::work(&caller, Work::Exchange, &upstream, &own)))
+        });
+    });
+    assert!(verdicts.counts().hit_rate() > 0.99, "{:?}", verdicts.counts());
+    let counting =
+        fifty_and("forbid (principal, action == Action::\"Exchange\", resource) when { context.counts.issued_in_task > 100 };");
+    group.bench_function("51 policies, one reads a count: never cached", |b| {
+        b.iter(|| black_box(verdicts.verdict(&counting, black_box(&question))));
+    });
+    group.finish();
+}
+
+fn compiling(c: &mut Criterion) {
+    let (policies, roles) = sample::fifty();
+    c.bench_function("policy/compile 50 policies", |b| {
+        b.iter(|| PolicySet::compile(black_box(policies.clone()), black_box(roles.clone())).unwrap());
+    });
+}
+
+criterion_group!(benches, decisions, compiling);
+criterion_main!(benches);

@@ -1,0 +1,128 @@
+//! Verdicts remembered under exactly what they rest on: the set's digest, the action, and the attributes that the set reads for it.
+//!
+//! What no policy reads is not in the key; what is read is there by value, so a new version of a registration or of a role needs no
+//! invalidation. A set that reads time, counts or approvals for an action is asked each time, and so is one that could not be analysed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use moka::sync::Cache;
+
+use super::action::Action;
+use super::cedar::Verdict;
+use super::facts::{Case, Value};
+use super::reads::Reads;
+use super::request::Question;
+use super::set::PolicySet;
+use crate::limits;
+
+/// The verdicts of one server, for all sets that it evaluates.
+pub struct Verdicts {
+    cache: Cache<Box<[u8]>, Arc<Verdict>>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    not_cacheable: AtomicU64,
+}
+
+/// How often the cache answered.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct CacheCounts {
+    /// Answered from memory.
+    pub hits: u64,
+    /// Asked of Cedar, and remembered.
+    pub misses: u64,
+    /// Asked of Cedar because the set reads what moves by itself.
+    pub not_cacheable: u64,
+}
+
+impl CacheCounts {
+    /// Hits among all questions, from 0 to 1.
+    pub fn hit_rate(&self) -> f64 {
+        let all = self.hits + self.misses + self.not_cacheable;
+        if all == 0 { 0.0 } else { self.hits as f64 / all as f64 }
+    }
+}
+
+impl Verdicts {
+    /// With at most `bytes` of keys and verdicts.
+    pub fn new(bytes: u64) -> Verdicts {
+        #[allow(clippy::borrowed_box, reason = "moka hands out its key as it is stored")]
+        let weigh = |key: &Box<[u8]>, verdict: &Arc<Verdict>| {
+            let by: usize = verdict.by().iter().map(|id| id.len() + 24).sum();
+            u32::try_from(key.len() + by + limits::VERDICT_OVERHEAD).unwrap_or(u32::MAX)
+        };
+        let cache = Cache::builder().max_capacity(bytes).weigher(weigh).build();
+        Verdicts { cache, hits: AtomicU64::new(0), misses: AtomicU64::new(0), not_cacheable: AtomicU64::new(0) }
+    }
+
+    /// The set's verdict: the same as [`PolicySet::verdict`], mostly from memory.
+    pub fn verdict(&self, set: &PolicySet, question: &Question<'_>) -> Arc<Verdict> {
+        let reads = set.reads(question.action());
+        let case = set.case(question);
+        if !reads.cacheable() {
+            self.not_cacheable.fetch_add(1, Ordering::Relaxed);
+            return Arc::new(set.evaluate(&case));
+        }
+        let key = key_of(set.digest(), question.action(), reads, &case);
+        if let Some(known) = self.cache.get(key.as_slice()) {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return known;
+        }
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        let verdict = Arc::new(set.evaluate(&case));
+        let keep = key.len() <= limits::VERDICT_KEY_BYTES && !matches!(*verdict, Verdict::EngineError { .. });
+        if keep {
+            self.cache.insert(key.into_boxed_slice(), verdict.clone());
+        }
+        verdict
+    }
+
+    /// How often it answered, since the start.
+    pub fn counts(&self) -> CacheCounts {
+        CacheCounts {
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            not_cacheable: self.not_cacheable.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The key of a question, if the set read exactly `reads`. Two questions with one key get one verdict.
+pub fn key(set: &PolicySet, reads: &Reads, question: &Question<'_>) -> Vec<u8> {
+    key_of(set.digest(), question.action(), reads, &set.case(question))
+}
+
+fn key_of(digest: &[u8; 32], action: Action, reads: &Reads, case: &Case<'_>) -> Vec<u8> {
+    let mut key = Vec::with_capacity(256);
+    key.extend_from_slice(digest);
+    key.push(action.number());
+    for read in reads.iter() {
+        let value = (read.fact.get)(case);
+        key.push(u8::from(value.is_some()));
+        if let (Some(value), true) = (value, read.value) {
+            write(&mut key, value);
+        }
+    }
+    key
+}
+
+/// Lengths go before what they measure, so no two lists of values have one encoding.
+fn write(key: &mut Vec<u8>, value: Value<'_>) {
+    match value {
+        Value::Bool(b) => key.push(u8::from(b)),
+        Value::Long(n) => key.extend_from_slice(&n.to_le_bytes()),
+        Value::Moment(at) => key.extend_from_slice(&at.0.to_le_bytes()),
+        Value::Text(text) => write_text(key, text),
+        Value::Texts(mut texts) => {
+            texts.sort_unstable();
+            texts.dedup();
+            key.extend_from_slice(&(texts.len() as u64).to_le_bytes());
+            texts.iter().for_each(|text| write_text(key, text));
+        }
+    }
+}
+
+fn write_text(key: &mut Vec<u8>, text: &str) {
+    key.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    key.extend_from_slice(text.as_bytes());
+}

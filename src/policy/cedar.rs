@@ -1,0 +1,244 @@
+//! Cedar's answer to a question, for one action's part of a set.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+
+use cedar_policy::{
+    Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
+    RestrictedExpression, Schema,
+};
+
+use super::ADMIN;
+use super::action::Action;
+use super::facts::{Case, Value};
+use super::reads::Reads;
+use crate::seq::Millis;
+
+/// What Cedar says. Whatever is not `Permit` is a no.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Permitted, by these policies.
+    Permit {
+        /// Ids of the policies that permit, sorted.
+        by: Vec<String>,
+    },
+    /// Forbidden by these policies; by none where nothing permits.
+    Deny {
+        /// Ids of the policies that forbid, sorted.
+        by: Vec<String>,
+    },
+    /// A policy could not be evaluated, so nothing is permitted, whatever the others say.
+    EngineError {
+        /// What went wrong, with the policy's id.
+        what: String,
+    },
+}
+
+impl Verdict {
+    /// Whether it is a yes.
+    pub fn permits(&self) -> bool {
+        matches!(self, Verdict::Permit { .. })
+    }
+
+    /// Ids of the policies that decided.
+    pub fn by(&self) -> &[String] {
+        match self {
+            Verdict::Permit { by } | Verdict::Deny { by } => by,
+            Verdict::EngineError { .. } => &[],
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Permit { by } => write!(f, "permitted by {}", by.join(", ")),
+            Verdict::Deny { by } if by.is_empty() => f.write_str("no policy permits it"),
+            Verdict::Deny { by } => write!(f, "forbidden by {}", by.join(", ")),
+            Verdict::EngineError { what } => write!(f, "refused because a policy could not be evaluated: {what}"),
+        }
+    }
+}
+
+/// Names of the schema's types, parsed once.
+#[derive(Clone)]
+pub(super) struct Types {
+    workload: EntityTypeName,
+    role: EntityTypeName,
+    upstream: EntityTypeName,
+    environment: EntityTypeName,
+    mayfly: EntityTypeName,
+    action: EntityTypeName,
+}
+
+impl Types {
+    pub(super) fn new() -> Result<Types, String> {
+        let name = |text: &str| text.parse::<EntityTypeName>().map_err(|e| e.to_string());
+        Ok(Types {
+            workload: name("Workload")?,
+            role: name("Role")?,
+            upstream: name("Upstream")?,
+            environment: name("Environment")?,
+            mayfly: name("Mayfly")?,
+            action: name("Action")?,
+        })
+    }
+
+    /// The action with its group: `action in Action::"Work"` is looked up like any other parent.
+    pub(super) fn action(&self, action: Action) -> Result<Entity, String> {
+        let parents = action.group().map(|group| uid(&self.action, group)).into_iter().collect();
+        Entity::new(uid(&self.action, action.name()), HashMap::new(), parents).map_err(|e| e.to_string())
+    }
+}
+
+/// The policies that can apply to one action, and what they read.
+#[derive(Clone)]
+pub(super) struct Part {
+    pub action: Entity,
+    pub policies: PolicySet,
+    pub reads: Reads,
+}
+
+/// Asks Cedar, with the attributes that the part reads and no others.
+pub(super) fn evaluate(types: &Types, part: &Part, case: &Case<'_>) -> Verdict {
+    match request(types, part, case, None) {
+        Ok((request, entities)) => answer(&part.policies, &request, &entities),
+        Err(what) => Verdict::EngineError { what },
+    }
+}
+
+/// Asks Cedar with a request that is checked against the schema.
+pub(super) fn evaluate_checked(types: &Types, part: &Part, case: &Case<'_>, schema: &Schema) -> Verdict {
+    match request(types, part, case, Some(schema)) {
+        Ok((request, entities)) => answer(&part.policies, &request, &entities),
+        Err(what) => Verdict::EngineError { what },
+    }
+}
+
+/// The request and the entities in it, as Cedar wants them.
+fn request(types: &Types, part: &Part, case: &Case<'_>, schema: Option<&Schema>) -> Result<(Request, Entities), String> {
+    let mut written = Written::default();
+    for read in part.reads.iter() {
+        written.add(read.fact.path, (read.fact.get)(case));
+    }
+    let Written { principal, resource, context: nodes } = written;
+    let principal = principal.entity(uid(&types.workload, case.question.caller.as_str()), &types.role)?;
+    let resource = match case.question.upstream() {
+        Some(upstream) => resource.entity(uid(&types.upstream, &upstream.name), &types.environment)?,
+        None => Entity::new_no_attrs(uid(&types.mayfly, ADMIN), HashSet::new()),
+    };
+    let (p, a, r) = (principal.uid(), part.action.uid(), resource.uid());
+    let request = Request::new(p, a, r, context(nodes)?, schema).map_err(|e| e.to_string())?;
+    let entities = Entities::from_entities([principal, resource, part.action.clone()], schema).map_err(|e| e.to_string())?;
+    Ok((request, entities))
+}
+
+fn answer(policies: &PolicySet, request: &Request, entities: &Entities) -> Verdict {
+    let response = Authorizer::new().is_authorized(request, policies, entities);
+    let mut errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
+    errors.sort_unstable();
+    if !errors.is_empty() {
+        // Cedar leaves out a policy that fails; if that was the one that forbids, leaving it out would permit.
+        return Verdict::EngineError { what: errors.join("; ") };
+    }
+    let mut by: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
+    by.sort_unstable();
+    match response.decision() {
+        Decision::Allow => Verdict::Permit { by },
+        Decision::Deny => Verdict::Deny { by },
+    }
+}
+
+fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
+    EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
+}
+
+type Attributes = Vec<(String, RestrictedExpression)>;
+
+/// An entity that is being written.
+#[derive(Default)]
+struct Side<'a> {
+    attributes: Attributes,
+    parents: Vec<&'a str>,
+}
+
+impl Side<'_> {
+    fn entity(self, name: EntityUid, parent_kind: &EntityTypeName) -> Result<Entity, String> {
+        let parents: HashSet<EntityUid> = self.parents.into_iter().map(|id| uid(parent_kind, id)).collect();
+        let attributes: HashMap<String, RestrictedExpression> = self.attributes.into_iter().collect();
+        Entity::new(name, attributes, parents).map_err(|e| e.to_string())
+    }
+}
+
+/// Facts sorted into where they stand in a request.
+#[derive(Default)]
+struct Written<'a> {
+    principal: Side<'a>,
+    resource: Side<'a>,
+    context: BTreeMap<&'static str, Node>,
+}
+
+/// An attribute of the context: a value, or a record of values.
+enum Node {
+    Value(RestrictedExpression),
+    Record(Attributes),
+}
+
+impl<'a> Written<'a> {
+    fn add(&mut self, path: &'static str, value: Option<Value<'a>>) {
+        let Some(value) = value else { return };
+        match (path.split_once('.'), value) {
+            (None, _) => {}
+            (Some(("principal", "in")), Value::Texts(names)) => self.principal.parents = names,
+            (Some(("resource", "in")), Value::Texts(names)) => self.resource.parents = names,
+            (Some(("principal", name)), value) => self.principal.attributes.push((name.to_owned(), expression(value))),
+            (Some(("resource", name)), value) => self.resource.attributes.push((name.to_owned(), expression(value))),
+            (Some((_, path)), value) => self.context(path, expression(value)),
+        }
+    }
+
+    fn context(&mut self, path: &'static str, value: RestrictedExpression) {
+        let Some((record, name)) = path.split_once('.') else {
+            self.context.insert(path, Node::Value(value));
+            return;
+        };
+        if let Node::Record(fields) = self.context.entry(record).or_insert_with(|| Node::Record(Vec::new())) {
+            fields.push((name.to_owned(), value));
+        }
+    }
+}
+
+fn context(nodes: BTreeMap<&'static str, Node>) -> Result<Context, String> {
+    let mut pairs = Vec::with_capacity(nodes.len());
+    for (name, node) in nodes {
+        let value = match node {
+            Node::Value(value) => value,
+            Node::Record(fields) => RestrictedExpression::new_record(fields).map_err(|e| e.to_string())?,
+        };
+        pairs.push((name.to_owned(), value));
+    }
+    Context::from_pairs(pairs).map_err(|e| e.to_string())
+}
+
+fn expression(value: Value<'_>) -> RestrictedExpression {
+    match value {
+        Value::Bool(b) => RestrictedExpression::new_bool(b),
+        Value::Long(n) => RestrictedExpression::new_long(n),
+        Value::Text(text) => RestrictedExpression::new_string(text.to_owned()),
+        Value::Texts(texts) => {
+            RestrictedExpression::new_set(texts.into_iter().map(|t| RestrictedExpression::new_string(t.to_owned())))
+        }
+        Value::Moment(at) => RestrictedExpression::new_datetime(datetime(at)),
+    }
+}
+
+/// Cedar's form of a moment; what it cannot hold makes the request fail, which is a no.
+fn datetime(at: Millis) -> String {
+    let seconds = i64::try_from(at.seconds()).ok();
+    let Some(t) = seconds.and_then(|s| time::OffsetDateTime::from_unix_timestamp(s).ok()) else {
+        return String::new();
+    };
+    let (date, ms) = (t.date(), at.0 % 1000);
+    let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{ms:03}Z", t.hour(), t.minute(), t.second())
+}

@@ -1,0 +1,157 @@
+//! From Cedar text to policies that may be trusted to mean something: ids, entities, strict validation.
+
+use std::collections::BTreeMap;
+
+use cedar_policy::ffi::DetailedError;
+use cedar_policy::{PolicyId, Schema, ValidationMode, Validator};
+
+use super::SCHEMA;
+use super::action::Action;
+use super::cedar::{Part, Types};
+use super::reads::Reads;
+use super::roles::Roles;
+use crate::document::{Complaint, Source, is_name};
+use crate::identity::spiffe_id::SpiffeId;
+
+/// One part per action: only policies whose scope can match it count, for the verdict and for what is read.
+pub(super) fn parts(types: &Types, policies: &BTreeMap<String, cedar_policy::Policy>) -> Result<Vec<Part>, String> {
+    Action::ALL
+        .iter()
+        .map(|action| {
+            let names = |uid: &cedar_policy::EntityUid| {
+                let id = uid.id().unescaped();
+                id == action.name() || Some(id) == action.group()
+            };
+            let applies = |policy: &&cedar_policy::Policy| match policy.action_constraint() {
+                cedar_policy::ActionConstraint::Any => true,
+                cedar_policy::ActionConstraint::Eq(uid) => names(&uid),
+                cedar_policy::ActionConstraint::In(uids) => uids.iter().any(names),
+            };
+            let mut reads = Reads::default();
+            let chosen: Vec<cedar_policy::Policy> = policies.values().filter(applies).cloned().collect();
+            for policy in &chosen {
+                reads.add(policy.to_pst().map_err(|e| e.to_string())?.body());
+            }
+            let policies = cedar_policy::PolicySet::from_policies(chosen).map_err(|e| e.to_string())?;
+            Ok(Part { action: types.action(*action)?, policies, reads })
+        })
+        .collect()
+}
+
+/// Reads files one after the other and gathers what is wrong with all of them.
+pub(super) struct Compiler<'r> {
+    pub types: Types,
+    pub validator: Validator,
+    /// `None` where the roles file is wrong itself: then its names are not checked.
+    roles: Option<&'r Roles>,
+    pub policies: BTreeMap<String, cedar_policy::Policy>,
+    pub upstreams: Vec<String>,
+    pub complaints: Vec<Complaint>,
+    pub warnings: Vec<Complaint>,
+}
+
+/// Attributes of the caller, the resource and the context only; an entity that a policy names has no attributes in a request.
+const DEREFERENCES: u32 = 1;
+
+impl<'r> Compiler<'r> {
+    /// With the shipped schema; the error is a fault of this program.
+    pub fn new(roles: Option<&'r Roles>) -> Result<Compiler<'r>, String> {
+        let (schema, _) = Schema::from_cedarschema_str(SCHEMA).map_err(|e| e.to_string())?;
+        let (policies, upstreams, complaints, warnings) = Default::default();
+        Ok(Compiler { types: Types::new()?, validator: Validator::new(schema), roles, policies, upstreams, complaints, warnings })
+    }
+
+    /// Adds what a file has, or what is wrong with it.
+    pub fn add(&mut self, source: &Source) {
+        let parsed: cedar_policy::PolicySet = match source.text.parse() {
+            Ok(parsed) => parsed,
+            Err(errors) => {
+                let errors: &cedar_policy::ParseErrors = &errors;
+                return self.complaints.extend(errors.iter().map(|e| complaint(source, &e.into())));
+            }
+        };
+        if parsed.num_of_templates() > 0 {
+            let at = source.text.find("?principal").or(source.text.find("?resource")).unwrap_or(0);
+            let remedy = "nothing links templates here: write one policy per principal, or use a role";
+            self.complaints.push(Complaint::at(source, at, "a template with ?principal or ?resource", remedy));
+        }
+        let mut named = cedar_policy::PolicySet::new();
+        for (number, policy) in in_order(&parsed) {
+            let Some(id) = self.id(source, number, policy) else { continue };
+            let policy = policy.new_id(PolicyId::new(&id));
+            self.literals(source, &id, &policy);
+            // Ids are unique by now, so adding cannot clash.
+            if named.add(policy.clone()).is_ok() {
+                self.policies.insert(id, policy);
+            }
+        }
+        let result = self.validator.validate_with_level(&named, ValidationMode::Strict, DEREFERENCES);
+        self.complaints.extend(result.validation_errors().map(|e| complaint(source, &e.into())));
+        self.warnings.extend(result.validation_warnings().map(|w| complaint(source, &w.into())));
+    }
+
+    /// The `@id` of a policy, else its file and number.
+    fn id(&mut self, source: &Source, number: usize, policy: &cedar_policy::Policy) -> Option<String> {
+        let id = policy.annotation("id").map_or_else(|| format!("{}#{number}", source.file), str::to_owned);
+        let at = source.text.find(&format!("\"{id}\"")).unwrap_or(0);
+        if policy.annotation("id").is_some() && !is_name(&id) {
+            let remedy = "letters, digits and ._:/@+- only, beginning with a letter or digit";
+            self.complaints.push(Complaint::at(source, at, format!("policy id {id:?} is no name"), remedy));
+            return None;
+        }
+        if self.policies.contains_key(&id) {
+            let what = format!("policy id {id} is there twice");
+            self.complaints.push(Complaint::at(source, at, what, "refusals name the policy by its id: give each its own @id"));
+            return None;
+        }
+        Some(id)
+    }
+
+    /// An entity that nobody defined is a mistyped one.
+    fn literals(&mut self, source: &Source, policy: &str, parsed: &cedar_policy::Policy) {
+        for uid in parsed.entity_literals() {
+            let name = uid.id().unescaped();
+            let wrong = match (uid.type_name().basename(), self.roles) {
+                ("Role", Some(roles)) => unknown(name, roles.names(), "[role] of the roles file"),
+                ("Environment", Some(roles)) => unknown(name, roles.environments(), "[environment] of the roles file"),
+                ("Workload", _) => SpiffeId::parse(name).err().map(|defect| defect.to_string()),
+                _ => None,
+            };
+            if uid.type_name().basename() == "Upstream" && !self.upstreams.iter().any(|u| u == name) {
+                self.upstreams.push(name.to_owned());
+                self.upstreams.sort_unstable();
+            }
+            if let Some(remedy) = wrong {
+                let at = source.text.find(&uid.to_string()).unwrap_or(0);
+                self.complaints.push(Complaint::at(source, at, format!("for policy `{policy}`, unknown entity {uid}"), remedy));
+            }
+        }
+    }
+}
+
+/// The policies of a file as they stand in it, numbered from 1. Cedar names them policy0, policy1, …
+fn in_order(parsed: &cedar_policy::PolicySet) -> Vec<(usize, &cedar_policy::Policy)> {
+    let number = |p: &cedar_policy::Policy| p.id().to_string().strip_prefix("policy").and_then(|n| n.parse::<usize>().ok());
+    let mut policies: Vec<_> = parsed.policies().map(|p| (number(p).unwrap_or(usize::MAX - 1) + 1, p)).collect();
+    policies.sort_by_key(|(n, _)| *n);
+    policies
+}
+
+fn unknown(name: &str, known: &[String], place: &str) -> Option<String> {
+    if known.iter().any(|k| k == name) {
+        return None;
+    }
+    Some(match crate::document::nearest(name, known.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => format!("define it under {place}, which has {}", known.join(", ")),
+    })
+}
+
+/// Cedar's own complaint with its place. Its text names the policy.
+fn complaint(source: &Source, error: &DetailedError) -> Complaint {
+    let remedy = error.help.clone().unwrap_or_else(|| "docs/policy.md lists what a policy may name".to_owned());
+    match error.source_locations.first() {
+        Some(label) => Complaint::at(source, label.loc.start, &error.message, remedy),
+        None => Complaint::about(&source.file, &error.message, remedy),
+    }
+}

@@ -1,0 +1,15 @@
+//! Who stands behind the caller: those it acts for, and the person who signed in.
+
+use super::{Fact, Value};
+
+pub(super) const FACTS: &[Fact] = &[
+    Fact::new("context.act_chain", |c| Some(Value::Texts(c.question.ask()?.act_chain.to_vec()))),
+    Fact::new("context.act_depth", |c| i64::try_from(c.question.ask()?.act_chain.len()).ok().map(Value::Long)),
+    Fact::new("context.subject.issuer", |c| c.question.ask()?.subject.map(|s| Value::Text(s.issuer))),
+    Fact::new("context.subject.id", |c| c.question.ask()?.subject.map(|s| Value::Text(s.id))),
+    Fact::new("context.person.issuer", |c| c.question.person().map(|p| Value::Text(p.issuer))),
+    Fact::new("context.person.id", |c| c.question.person().map(|p| Value::Text(p.id))),
+    Fact::new("context.person.amr", |c| c.question.person().map(|p| Value::Texts(p.amr.to_vec()))),
+    Fact::new("context.person.acr", |c| c.question.person().and_then(|p| p.acr).map(Value::Text)),
+    Fact::new("context.person.auth_time", |c| c.question.person().map(|p| Value::Moment(p.auth_time))),
+];

@@ -1,0 +1,239 @@
+//! What a policy reads: the attributes that its verdict can depend on, found in its syntax tree.
+//!
+//! Reading too much costs hits. Reading too little would answer one question with another one's verdict, so whatever is not understood
+//! counts as reading everything, and is not cached. What short-circuits is not looked at: every branch counts.
+
+use std::collections::BTreeMap;
+
+use cedar_policy::pst::{
+    BinaryOp, Clause, EntityOrSlot, EntityUID, Expr, Literal, PrincipalConstraint, ResourceConstraint, Template, Var,
+};
+
+use super::facts::{self, Fact};
+
+/// One attribute that is read.
+#[derive(Clone, Copy)]
+pub struct Read {
+    pub(super) fact: &'static Fact,
+    /// Whether its value is read, or only (`has`) whether it is there.
+    pub(super) value: bool,
+}
+
+/// All that a set of policies reads.
+#[derive(Clone, Default)]
+pub struct Reads {
+    found: BTreeMap<&'static str, Read>,
+    not_understood: bool,
+}
+
+impl Reads {
+    /// Adds what one policy reads.
+    pub(super) fn add(&mut self, policy: &Template) {
+        match &policy.principal {
+            PrincipalConstraint::Any | PrincipalConstraint::Is(_) => {}
+            PrincipalConstraint::Eq(_) => self.value("principal"),
+            PrincipalConstraint::In(other) | PrincipalConstraint::IsIn(_, other) => self.scope_in("principal", other),
+        }
+        match &policy.resource {
+            ResourceConstraint::Any | ResourceConstraint::Is(_) => {}
+            ResourceConstraint::Eq(_) => self.value("resource"),
+            ResourceConstraint::In(other) | ResourceConstraint::IsIn(_, other) => self.scope_in("resource", other),
+        }
+        // The action is in every key, and so is whatever depends on nothing else.
+        for clause in policy.clauses() {
+            match clause {
+                Clause::When(expr) | Clause::Unless(expr) => self.walk(expr),
+            }
+        }
+    }
+
+    /// All there is to read.
+    pub(super) fn of_everything() -> Reads {
+        let mut reads = Reads::default();
+        reads.everything();
+        reads
+    }
+
+    /// Whether a verdict may be remembered: nothing is read that moves by itself.
+    pub fn cacheable(&self) -> bool {
+        !self.not_understood && self.found.values().all(|r| !r.fact.volatile)
+    }
+
+    /// The paths that are read, and whether the value is, or only its presence.
+    pub fn paths(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        self.found.values().map(|r| (r.fact.path, r.value))
+    }
+
+    /// The same without one path: a key made from it is wrong. For tests that show that the key needs each part.
+    pub fn without(&self, path: &str) -> Reads {
+        let mut rest = self.clone();
+        rest.found.retain(|p, _| *p != path);
+        rest
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Read> {
+        self.found.values()
+    }
+
+    fn insert(&mut self, fact: &'static Fact, value: bool) {
+        self.found.entry(fact.path).or_insert(Read { fact, value }).value |= value;
+    }
+
+    /// The attribute at a path, or all below it.
+    fn below(&mut self, path: &str, value: bool) {
+        let mut any = false;
+        for fact in facts::all().filter(|f| f.path == path || f.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+        {
+            self.insert(fact, value);
+            any = true;
+        }
+        // `has` may ask for what the schema does not know; reading it does not pass validation.
+        self.not_understood |= value && !any;
+    }
+
+    /// Exactly the fact of that path: `principal` is the name, not its attributes.
+    fn value(&mut self, path: &str) {
+        for fact in facts::all().filter(|f| f.path == path) {
+            self.insert(fact, true);
+        }
+    }
+
+    fn everything(&mut self) {
+        self.not_understood = true;
+        for fact in facts::all() {
+            self.insert(fact, true);
+        }
+    }
+
+    fn scope_in(&mut self, root: &'static str, other: &EntityOrSlot) {
+        match other {
+            EntityOrSlot::Entity(uid) => self.belongs(root, std::slice::from_ref(uid)),
+            EntityOrSlot::Slot(_) => self.everything(),
+        }
+    }
+
+    /// `root in [others]`: its parents, and its own name where that could be one of the others, since `in` holds for equals.
+    fn belongs(&mut self, root: &'static str, others: &[EntityUID]) {
+        self.value(if root == "principal" { "principal.in" } else { "resource.in" });
+        if others.iter().any(|uid| !matches!(uid.ty.to_string().as_str(), "Role" | "Environment")) {
+            self.value(root);
+        }
+    }
+
+    fn walk(&mut self, expr: &Expr) {
+        if let Some(path) = path_of(expr) {
+            return self.read_path(&path);
+        }
+        match expr {
+            Expr::Literal(_) => {}
+            Expr::UnaryOp { expr, .. } | Expr::Like { expr, .. } | Expr::GetAttr { expr, .. } => self.walk(expr),
+            Expr::BinaryOp { op, left, right } => self.binary(op, left, right),
+            Expr::HasAttr { expr, attrs } => self.has(expr, attrs.iter().map(|a| a.as_str())),
+            Expr::Is { expr, in_expr, .. } => match in_expr {
+                // The type follows from the action, which is in the key.
+                None if entity_root(expr).is_some() => {}
+                None => self.walk(expr),
+                Some(other) => self.is_in(expr, other),
+            },
+            Expr::IfThenElse { cond, then_expr, else_expr } => {
+                self.walk(cond);
+                self.walk(then_expr);
+                self.walk(else_expr);
+            }
+            Expr::Set(items) => items.iter().for_each(|e| self.walk(e)),
+            Expr::Record(fields) => fields.values().for_each(|e| self.walk(e)),
+            _ => self.everything(),
+        }
+    }
+
+    /// A path that is read for its value.
+    fn read_path(&mut self, path: &str) {
+        if path != "action" {
+            // An entity alone, somewhere in an expression, may be followed by a dot further out: all of it counts.
+            self.below(path, true);
+        }
+    }
+
+    fn has<'e>(&mut self, expr: &Expr, attrs: impl Iterator<Item = &'e str>) {
+        let Some(mut path) = path_of(expr) else {
+            return self.walk(expr);
+        };
+        if path.contains('.') {
+            self.below(&path, false);
+        }
+        for attr in attrs {
+            path.push('.');
+            path.push_str(attr);
+            self.below(&path, false);
+        }
+    }
+
+    fn binary(&mut self, op: &BinaryOp, left: &Expr, right: &Expr) {
+        match op {
+            BinaryOp::Eq | BinaryOp::NotEq => {
+                self.name_or_walk(left);
+                self.name_or_walk(right);
+            }
+            BinaryOp::In => self.is_in(left, right),
+            _ => {
+                self.walk(left);
+                self.walk(right);
+            }
+        }
+    }
+
+    /// An operand of which, where it is an entity, only the name counts.
+    fn name_or_walk(&mut self, expr: &Expr) {
+        match entity_root(expr) {
+            Some(root) => self.value(root),
+            None => self.walk(expr),
+        }
+    }
+
+    fn is_in(&mut self, left: &Expr, right: &Expr) {
+        let Some(root) = entity_root(left) else {
+            self.walk(left);
+            return self.name_or_walk(right);
+        };
+        match literals(right) {
+            Some(others) => self.belongs(root, &others),
+            None => {
+                self.value(root);
+                self.belongs(root, &[]);
+                self.name_or_walk(right);
+            }
+        }
+    }
+}
+
+/// `context.task.purpose` for a chain of attributes that begins at a variable.
+fn path_of(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Var(Var::Principal) => Some("principal".to_owned()),
+        Expr::Var(Var::Resource) => Some("resource".to_owned()),
+        Expr::Var(Var::Context) => Some("context".to_owned()),
+        Expr::Var(Var::Action) => Some("action".to_owned()),
+        Expr::GetAttr { expr, attr } => path_of(expr).map(|path| format!("{path}.{attr}")),
+        _ => None,
+    }
+}
+
+fn entity_root(expr: &Expr) -> Option<&'static str> {
+    match expr {
+        Expr::Var(Var::Principal) => Some("principal"),
+        Expr::Var(Var::Resource) => Some("resource"),
+        _ => None,
+    }
+}
+
+/// The entities of a literal or of a set of literals.
+fn literals(expr: &Expr) -> Option<Vec<EntityUID>> {
+    match expr {
+        Expr::Literal(Literal::EntityUID(uid)) => Some(vec![uid.clone()]),
+        Expr::Set(items) => {
+            let each: Option<Vec<Vec<EntityUID>>> = items.iter().map(|e| literals(e)).collect();
+            each.map(|lists| lists.into_iter().flatten().collect())
+        }
+        _ => None,
+    }
+}

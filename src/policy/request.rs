@@ -1,0 +1,239 @@
+//! What Cedar is asked: who, what, about which upstream, with which intent. Plain values that the story gathers from its view.
+//!
+//! The sets (scopes, chains, tools …) may come in any order; the same set in another order is the same question.
+
+use crate::identity::spiffe_id::SpiffeId;
+use crate::seq::Millis;
+use crate::upstream::registry::{Kind, Upstream};
+
+use super::action::{Action, Admin, Work};
+
+/// The task that something hangs on, or that is about to be opened.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct TaskFacts<'a> {
+    /// Its id; `None` while it is being opened.
+    pub id: Option<&'a str>,
+    /// What it is for.
+    pub purpose: &'a str,
+    /// Who owns it: a SPIFFE ID.
+    pub owner: &'a str,
+    /// Its environment.
+    pub environment: &'a str,
+    /// 0 for a root task, one more for each parent.
+    pub depth: i64,
+    /// Its life from opening to deadline, seconds.
+    pub ttl_seconds: i64,
+    /// Whether it ends when its heartbeat is missed.
+    pub heartbeat: bool,
+    /// The upstreams that it names.
+    pub upstreams: &'a [&'a str],
+    /// The tools that it names.
+    pub tools: &'a [&'a str],
+    /// The callers that may act in it.
+    pub callers: &'a [&'a str],
+}
+
+/// A person who signed in.
+#[derive(Clone, Copy, Debug)]
+pub struct PersonFacts<'a> {
+    /// The issuer's URL.
+    pub issuer: &'a str,
+    /// `sub` at that issuer.
+    pub id: &'a str,
+    /// Authentication methods (RFC 8176).
+    pub amr: &'a [&'a str],
+    /// Authentication context class, where the issuer gives one.
+    pub acr: Option<&'a str>,
+    /// When the person signed in.
+    pub auth_time: Millis,
+}
+
+/// On whose behalf, where that is not the caller.
+#[derive(Clone, Copy, Debug)]
+pub struct SubjectFacts<'a> {
+    /// The subject's issuer.
+    pub issuer: &'a str,
+    /// `sub` at that issuer.
+    pub id: &'a str,
+}
+
+/// Numbers that move with every grant. A set that reads one is not cached.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Counts {
+    /// Credentials issued in the task so far.
+    pub issued_in_task: i64,
+    /// Live credentials of the task.
+    pub live_in_task: i64,
+    /// Live credentials of the caller.
+    pub live_of_caller: i64,
+    /// Uses reported for the task.
+    pub uses_in_task: i64,
+}
+
+/// Approvals of this very request. A set that reads one is not cached.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct ApprovalFacts<'a> {
+    /// How many people approved.
+    pub count: i64,
+    /// Who: `issuer#sub`, or a SPIFFE ID.
+    pub people: &'a [&'a str],
+}
+
+/// The intent of exchanging, and of opening, extending or delegating a task.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Ask<'a> {
+    /// The environment that the request is about.
+    pub environment: &'a str,
+    /// What for: of this request, or its task's.
+    pub purpose: &'a str,
+    /// The tool that is about to be called.
+    pub tool: Option<&'a str>,
+    /// SHA-256 of the tool's arguments in RFC 8785 form, base64url.
+    pub arguments_digest: Option<&'a str>,
+    /// What kind of credential; `None` where a task names no kind.
+    pub kind: Option<Kind>,
+    /// The scopes that are asked for.
+    pub scopes: &'a [&'a str],
+    /// Life that is asked for, seconds: of the credential, or of the task.
+    pub ttl_seconds: i64,
+    /// Whether this renews an earlier credential.
+    pub renewal: bool,
+    /// Whether the task is a break-glass task.
+    pub break_glass: bool,
+    /// For whom a child task is opened.
+    pub delegate: Option<&'a str>,
+    /// SPIFFE IDs of those who act for each other, the caller not among them.
+    pub act_chain: &'a [&'a str],
+    /// On whose behalf.
+    pub subject: Option<SubjectFacts<'a>>,
+    /// The task.
+    pub task: TaskFacts<'a>,
+    /// The person behind the caller.
+    pub person: Option<PersonFacts<'a>>,
+    /// Numbers.
+    pub counts: Counts,
+    /// Approvals.
+    pub approvals: ApprovalFacts<'a>,
+    /// The decision's moment.
+    pub now: Millis,
+}
+
+/// Asking about a credential that somebody holds.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Look<'a> {
+    /// The credential's environment.
+    pub environment: &'a str,
+    /// The person behind the caller.
+    pub person: Option<PersonFacts<'a>>,
+    /// The decision's moment.
+    pub now: Millis,
+}
+
+/// What an operator is about to do.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Act<'a> {
+    /// The environment that it concerns, where it concerns one.
+    pub environment: Option<&'a str>,
+    /// The sort of thing, like `task` or `everything`.
+    pub target_kind: Option<&'a str>,
+    /// Its name.
+    pub target: Option<&'a str>,
+    /// Whether the operator acts in a break-glass task.
+    pub break_glass: bool,
+    /// The person behind the operator's SVID.
+    pub person: Option<PersonFacts<'a>>,
+    /// Approvals.
+    pub approvals: ApprovalFacts<'a>,
+    /// The decision's moment.
+    pub now: Millis,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum About<'a> {
+    Ask(&'a Upstream, &'a Ask<'a>),
+    Look(&'a Upstream, &'a Look<'a>),
+    Act(&'a Act<'a>),
+}
+
+/// One question to Cedar. Each action goes with its own sort of resource and context; other pairs cannot be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    pub(super) caller: &'a SpiffeId,
+    pub(super) action: Action,
+    pub(super) about: About<'a>,
+}
+
+impl<'a> Question<'a> {
+    /// May this caller do this work with this upstream?
+    pub fn work(caller: &'a SpiffeId, work: Work, upstream: &'a Upstream, ask: &'a Ask<'a>) -> Question<'a> {
+        Question { caller, action: Action::Work(work), about: About::Ask(upstream, ask) }
+    }
+
+    /// May this caller ask about a credential of this upstream?
+    pub fn introspect(caller: &'a SpiffeId, upstream: &'a Upstream, look: &'a Look<'a>) -> Question<'a> {
+        Question { caller, action: Action::Introspect, about: About::Look(upstream, look) }
+    }
+
+    /// May this operator do that?
+    pub fn admin(caller: &'a SpiffeId, admin: Admin, act: &'a Act<'a>) -> Question<'a> {
+        Question { caller, action: Action::Admin(admin), about: About::Act(act) }
+    }
+
+    /// The action that is asked about.
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    pub(super) fn ask(&self) -> Option<&'a Ask<'a>> {
+        match self.about {
+            About::Ask(_, ask) => Some(ask),
+            About::Look(..) | About::Act(_) => None,
+        }
+    }
+
+    pub(super) fn act(&self) -> Option<&'a Act<'a>> {
+        match self.about {
+            About::Act(act) => Some(act),
+            About::Ask(..) | About::Look(..) => None,
+        }
+    }
+
+    pub(super) fn upstream(&self) -> Option<&'a Upstream> {
+        match self.about {
+            About::Ask(upstream, _) | About::Look(upstream, _) => Some(upstream),
+            About::Act(_) => None,
+        }
+    }
+
+    pub(super) fn environment(&self) -> Option<&'a str> {
+        match self.about {
+            About::Ask(_, ask) => Some(ask.environment),
+            About::Look(_, look) => Some(look.environment),
+            About::Act(act) => act.environment,
+        }
+    }
+
+    pub(super) fn person(&self) -> Option<PersonFacts<'a>> {
+        match self.about {
+            About::Ask(_, ask) => ask.person,
+            About::Look(_, look) => look.person,
+            About::Act(act) => act.person,
+        }
+    }
+
+    pub(super) fn approvals(&self) -> Option<ApprovalFacts<'a>> {
+        match self.about {
+            About::Ask(_, ask) => Some(ask.approvals),
+            About::Look(..) => None,
+            About::Act(act) => Some(act.approvals),
+        }
+    }
+
+    pub(super) fn now(&self) -> Millis {
+        match self.about {
+            About::Ask(_, ask) => ask.now,
+            About::Look(_, look) => look.now,
+            About::Act(act) => act.now,
+        }
+    }
+}

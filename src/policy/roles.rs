@@ -1,0 +1,205 @@
+//! Who has which role and belongs to which environment: a TOML file that maps both to SPIFFE IDs and prefixes of whole segments.
+//!
+//! ```toml
+//! [role.agent]
+//! ids = ["spiffe://example.org/agent/reviewer"]
+//! under = ["spiffe://example.org/ns/agents"]
+//!
+//! [environment.prod]
+//! under = ["spiffe://example.org"]
+//! ```
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+
+use crate::document::{Complaint, Document, Field, Section, Source};
+use crate::identity::spiffe_id::{IdDefect, SpiffeId, SpiffePrefix};
+use crate::limits;
+
+/// Who is in it.
+#[derive(Default, Debug)]
+struct Entry {
+    ids: Vec<SpiffeId>,
+    under: Vec<SpiffePrefix>,
+}
+
+/// The compiled file: one probe per prefix of a caller answers all roles and the environment.
+#[derive(Debug, Default)]
+pub(super) struct Roles {
+    names: Vec<String>,
+    environments: Vec<String>,
+    exact: HashMap<String, Found>,
+    under: HashMap<String, Found>,
+}
+
+/// What an id or prefix brings: numbers into the lists of names.
+#[derive(Debug, Default)]
+struct Found {
+    roles: Vec<usize>,
+    environment: Option<usize>,
+}
+
+/// What the set knows about a caller.
+#[derive(Debug)]
+pub(super) struct Membership<'a> {
+    /// In the order of the names, each once.
+    pub roles: Vec<&'a str>,
+    pub environment: Option<&'a str>,
+}
+
+impl Roles {
+    /// From the file, or everything that is wrong with it.
+    pub fn parse(source: &Source) -> Result<Roles, Vec<Complaint>> {
+        let document = Document::parse(source)?;
+        let root = document.root();
+        let mut roles = Roles::default();
+        for (name, field, entry) in entries(&root, "role") {
+            let number = roles.names.len();
+            roles.names.push(name);
+            roles.add(&field, &entry, |found, _| {
+                found.roles.push(number);
+                true
+            });
+        }
+        for (name, field, entry) in entries(&root, "environment") {
+            let number = roles.environments.len();
+            roles.environments.push(name);
+            roles.add(&field, &entry, |found, _| found.environment.replace(number).is_none_or(|before| before == number));
+        }
+        root.finish();
+        document.finish(Some(roles))
+    }
+
+    fn add(&mut self, field: &Field<'_>, entry: &Entry, mut put: impl FnMut(&mut Found, &str) -> bool) {
+        let ids = entry.ids.iter().map(|id| (true, id.as_str()));
+        let under = entry.under.iter().map(|prefix| (false, prefix.as_str()));
+        for (exact, text) in ids.chain(under) {
+            let map = if exact { &mut self.exact } else { &mut self.under };
+            if !put(map.entry_ref(text).or_default(), text) {
+                let _: Option<()> =
+                    field.wrong(format!("has {text}, which is in another environment too"), "a workload has one environment");
+            }
+        }
+    }
+
+    /// Roles and environment of a caller. The id itself goes before prefixes, longer prefixes before shorter ones, for the environment;
+    /// roles add up.
+    pub fn of(&self, caller: &SpiffeId) -> Membership<'_> {
+        let mut numbers = Vec::new();
+        let mut environment = None;
+        let prefixes = caller.prefixes().filter_map(|p| self.under.get(p));
+        for found in prefixes.chain(self.exact.get(caller.as_str())) {
+            numbers.extend_from_slice(&found.roles);
+            environment = found.environment.or(environment);
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        Membership {
+            roles: numbers.into_iter().filter_map(|n| self.names.get(n)).map(String::as_str).collect(),
+            environment: environment.and_then(|n| self.environments.get(n)).map(String::as_str),
+        }
+    }
+
+    /// Every role, in byte order.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Every environment, in byte order.
+    pub fn environments(&self) -> &[String] {
+        &self.environments
+    }
+}
+
+/// The sections under `[role]` or `[environment]`, by name.
+fn entries<'d>(root: &Section<'d>, key: &str) -> Vec<(String, Field<'d>, Entry)> {
+    let Some(section) = root.required(key).and_then(|f| f.section()) else {
+        return Vec::new();
+    };
+    let mut sorted = BTreeMap::new();
+    for (name, field) in section.entries() {
+        if !crate::document::is_name(&name) {
+            let _: Option<()> = field.wrong("is no name", "letters, digits and ._:/@+- only, beginning with a letter or digit");
+        }
+        let Some(table) = field.section() else { continue };
+        let entry = Entry { ids: each(&table, "ids", SpiffeId::parse), under: each(&table, "under", SpiffePrefix::parse) };
+        table.finish();
+        if entry.ids.is_empty() && entry.under.is_empty() {
+            let _: Option<()> = field.wrong("names nobody", "give ids = [\"spiffe://…\"], under = [\"spiffe://…\"], or both");
+        }
+        sorted.insert(name, (field, entry));
+    }
+    sorted.into_iter().map(|(name, (field, entry))| (name, field, entry)).collect()
+}
+
+fn each<T>(table: &Section<'_>, key: &str, parse: impl Fn(&str) -> Result<T, IdDefect>) -> Vec<T> {
+    let fields = table.optional(key).and_then(|f| f.list(limits::INTERNED)).unwrap_or_default();
+    let read = |field: &Field<'_>| {
+        let text = field.text(limits::SPIFFE_ID_BYTES)?;
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(defect) => field.wrong(format!("is {text:?}"), defect.to_string()),
+        }
+    };
+    fields.iter().filter_map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roles(text: &str) -> Roles {
+        Roles::parse(&Source::new("roles.toml", text)).unwrap_or_else(|c| panic!("{c:#?}"))
+    }
+
+    fn of<'r>(roles: &'r Roles, id: &str) -> (Vec<&'r str>, Option<&'r str>) {
+        let member = roles.of(&SpiffeId::parse(id).unwrap_or_else(|e| panic!("{e}")));
+        (member.roles, member.environment)
+    }
+
+    #[test]
+    fn prefixes_match_whole_segments_and_themselves() {
+        let roles = roles("[role.ci]\nunder = ['spiffe://td/ci']\n[role.one]\nids = ['spiffe://td/ci/x']\n[environment]\n");
+        assert_eq!(of(&roles, "spiffe://td/ci/x"), (vec!["ci", "one"], None));
+        assert_eq!(of(&roles, "spiffe://td/ci/x/y"), (vec!["ci"], None));
+        assert_eq!(of(&roles, "spiffe://td/ci"), (vec!["ci"], None));
+        assert_eq!(of(&roles, "spiffe://td/cid"), (vec![], None));
+        assert_eq!(of(&roles, "spiffe://td2/ci"), (vec![], None));
+    }
+
+    #[test]
+    fn the_nearest_environment_wins_and_roles_add_up() {
+        let roles = roles(
+            "[role.b]\nunder = ['spiffe://td', 'spiffe://td/a']\n[role.a]\nunder = ['spiffe://td/a']\n\
+             [environment.dev]\nunder = ['spiffe://td']\nids = ['spiffe://td/a/b']\n[environment.prod]\nunder = ['spiffe://td/a']\n",
+        );
+        assert_eq!(of(&roles, "spiffe://td/x"), (vec!["b"], Some("dev")));
+        assert_eq!(of(&roles, "spiffe://td/a/c"), (vec!["a", "b"], Some("prod")));
+        assert_eq!(of(&roles, "spiffe://td/a/b"), (vec!["a", "b"], Some("dev")));
+    }
+
+    #[test]
+    fn each_mistake_is_named_with_its_line() {
+        let cases = [
+            ("[role.a]\nids = ['spiffe://TD/x']\n[environment]\n", ":2:", "lower case"),
+            ("[role.a]\nunder = ['spiffe://td/x/']\n[environment]\n", ":2:", "no slash at the end"),
+            ("[role.a]\n[environment]\n", ":1:", "names nobody"),
+            ("[role.a]\nid = ['spiffe://td/x']\n[environment]\n", ":2:", "did you mean ids?"),
+            ("[role.'a b']\nids = ['spiffe://td/x']\n[environment]\n", ":1:", "no name"),
+            ("[roles.a]\nids = ['spiffe://td/x']\n[environment]\n", "roles.toml: lacks role", ""),
+            (
+                "[role]\n[environment.a]\nunder = ['spiffe://td']\n[environment.b]\nunder = ['spiffe://td']\n",
+                ":4:",
+                "another environment",
+            ),
+        ];
+        for (text, place, what) in cases {
+            let said = match Roles::parse(&Source::new("roles.toml", text)) {
+                Ok(_) => panic!("{text} was accepted"),
+                Err(complaints) => complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+            };
+            assert!(said.contains(place) && said.contains(what), "{text}\n{said}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Fifty policies as a mid-sized organization would write them, for measuring: the benchmark and `mayfly bench` use them.
+//!
+//! They read roles, upstream, scopes, and whether a tool is named; not purpose, digest or counts. So requests that differ in purpose,
+//! tool and arguments share a verdict.
+
+use crate::document::Source;
+use crate::identity::spiffe_id::{IdDefect, SpiffeId};
+use crate::seq::Millis;
+use crate::upstream::registry::{Alg, BlastRadius, Classification, Kind, Privilege, ProofOfPossession, Scope, Ttl, Upstream};
+
+/// The teams, each with an upstream of its own.
+pub const TEAMS: [&str; 12] =
+    ["billing", "search", "mail", "docs", "tickets", "builds", "deploys", "metrics", "people", "legal", "sales", "support"];
+/// The trust domain of the sample's workloads.
+pub const TRUST_DOMAIN: &str = "bench.mayfly.internal";
+/// The environment of everything in the sample.
+pub const ENVIRONMENT: &str = "bench";
+
+/// Fifty policies in one file, and the roles file beside it.
+pub fn fifty() -> (Vec<Source>, Source) {
+    let mut cedar = String::from(GENERAL);
+    let mut roles = format!(
+        "[role.agents]\nunder = [\"spiffe://{TRUST_DOMAIN}/agent\"]\n\
+         [role.services]\nunder = [\"spiffe://{TRUST_DOMAIN}/service\"]\n\
+         [environment.{ENVIRONMENT}]\nunder = [\"spiffe://{TRUST_DOMAIN}\"]\n"
+    );
+    for team in TEAMS {
+        cedar.push_str(&TEAM.replace("TEAM", team));
+        roles.push_str(&format!("[role.{team}]\nunder = [\"spiffe://{TRUST_DOMAIN}/agent/{team}\"]\n"));
+        roles.push_str(&format!("[role.{team}-leads]\nids = [\"spiffe://{TRUST_DOMAIN}/agent/{team}/lead\"]\n"));
+    }
+    (vec![Source::new("bench.cedar", cedar)], Source::new("bench-roles.toml", roles))
+}
+
+/// The id of an agent of a team, as `fifty` knows it: `number` makes it one of many.
+pub fn agent(team: &str, number: usize) -> Result<SpiffeId, IdDefect> {
+    SpiffeId::parse(&format!("spiffe://{TRUST_DOMAIN}/agent/{team}/{number}"))
+}
+
+/// A team's upstream: scopes `read`, `list`, `write`, and `admin`, which is sensitive; kinds `jwt` and `reference`.
+pub fn upstream(team: &str) -> Result<Upstream, IdDefect> {
+    let scope = |name: &str| Scope { name: name.to_owned(), sensitive: name == "admin" };
+    Ok(Upstream {
+        name: format!("{team}-api"),
+        owner: team.to_owned(),
+        purpose: format!("the {team} service"),
+        environment: ENVIRONMENT.to_owned(),
+        classification: Classification {
+            system: team.to_owned(),
+            privilege: Privilege::Write,
+            blast_radius: BlastRadius::Medium,
+        },
+        audience: format!("https://{team}.bench.mayfly.internal"),
+        target: format!("https://{team}.bench.mayfly.internal"),
+        servers: vec![SpiffeId::parse(&format!("spiffe://{TRUST_DOMAIN}/service/{team}"))?],
+        approvers: Vec::new(),
+        kinds: vec![Kind::Jwt, Kind::Reference],
+        scopes: ["read", "list", "write", "admin"].map(scope).into(),
+        ttl: Ttl { min: 60, default: 300, max: 3600 },
+        // 2100-01-01: far beyond any run.
+        expires: Millis(4_102_444_800_000),
+        alg: Alg::Es256,
+        proof_of_possession: ProofOfPossession::None,
+        rotation: None,
+    })
+}
+
+const GENERAL: &str = r#"
+@id("no-sensitive-scope-without-a-tool")
+forbid (principal, action == Action::"Exchange", resource) when { context.sensitive } unless { context has tool };
+
+@id("services-introspect")
+permit (principal in Role::"services", action == Action::"Introspect", resource in Environment::"bench");
+"#;
+
+const TEAM: &str = r#"
+@id("TEAM-reads")
+permit (principal in Role::"TEAM", action in Action::"Work", resource == Upstream::"TEAM-api")
+when { ["read", "list"].containsAll(context.scopes) };
+
+@id("TEAM-writes-with-a-tool")
+permit (principal in Role::"TEAM", action in Action::"Work", resource == Upstream::"TEAM-api")
+when { context.scopes.contains("write") && context has tool && !context.scopes.contains("admin") };
+
+@id("agents-list-TEAM")
+permit (principal in Role::"agents", action in Action::"Work", resource)
+when { resource.owner == "TEAM" && context.scopes == ["list"] };
+
+@id("TEAM-admin-is-for-leads")
+forbid (principal, action in Action::"Work", resource == Upstream::"TEAM-api")
+when { context.scopes.contains("admin") }
+unless { principal in Role::"TEAM-leads" };
+"#;

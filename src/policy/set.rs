@@ -1,0 +1,179 @@
+//! A policy set: Cedar policies, roles and environments, validated when it is made and immutable after.
+//!
+//! A record keeps [`PolicySet::to_text`]; [`PolicySet::from_text`] makes the same set of it, with the same digest.
+
+use std::fmt;
+
+use cedar_policy::Schema;
+use serde::{Deserialize, Serialize};
+
+use super::SCHEMA_VERSION;
+use super::action::Action;
+use super::cedar::{Part, Types, Verdict, evaluate, evaluate_checked};
+use super::compile::{Compiler, parts};
+use super::facts::Case;
+use super::reads::Reads;
+use super::request::Question;
+use super::roles::Roles;
+use crate::document::{Complaint, Source, sha256};
+use crate::identity::spiffe_id::SpiffeId;
+use crate::limits;
+
+/// A compiled, validated policy set.
+pub struct PolicySet {
+    text: String,
+    digest: [u8; 32],
+    types: Types,
+    roles: Roles,
+    parts: Vec<Part>,
+    schema: Schema,
+    policies: cedar_policy::PolicySet,
+    upstreams: Vec<String>,
+    ids: Vec<String>,
+    warnings: Vec<Complaint>,
+}
+
+/// What a record holds. Fields in this order, without whitespace: one set, one text.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recorded {
+    schema: u8,
+    policies: Vec<Source>,
+    roles: Source,
+}
+
+impl PolicySet {
+    /// Compiles policy files (in this order) and a roles file, or says everything that is wrong with them.
+    pub fn compile(policies: Vec<Source>, roles: Source) -> Result<PolicySet, Vec<Complaint>> {
+        PolicySet::from_recorded(Recorded { schema: SCHEMA_VERSION, policies, roles })
+    }
+
+    /// The same set, from its text in a record.
+    pub fn from_text(text: &str) -> Result<PolicySet, Vec<Complaint>> {
+        let wrong = |what: String| vec![Complaint::about("recorded policy set", what, "")];
+        let recorded: Recorded = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
+        if recorded.schema != SCHEMA_VERSION {
+            return Err(wrong(format!("schema {}, this version reads {SCHEMA_VERSION}", recorded.schema)));
+        }
+        PolicySet::from_recorded(recorded)
+    }
+
+    fn from_recorded(recorded: Recorded) -> Result<PolicySet, Vec<Complaint>> {
+        let text = serde_json::to_string(&recorded).unwrap_or_default();
+        if text.len() > limits::POLICY_BYTES {
+            let what = format!("policies and roles have {} bytes in their recorded form", text.len());
+            return Err(vec![Complaint::about(&recorded.roles.file, what, format!("at most {} bytes", limits::POLICY_BYTES))]);
+        }
+        let mut complaints = Vec::new();
+        let roles = Roles::parse(&recorded.roles).unwrap_or_else(|wrong| {
+            complaints.extend(wrong);
+            Roles::default()
+        });
+        let known = complaints.is_empty().then_some(&roles);
+        let mut compiler = Compiler::new(known).map_err(|what| vec![Complaint::about("shipped schema", what, "")])?;
+        for source in &recorded.policies {
+            compiler.add(source);
+        }
+        complaints.append(&mut compiler.complaints);
+        if !complaints.is_empty() {
+            return Err(complaints);
+        }
+        let Compiler { types, validator, policies, upstreams, warnings, .. } = compiler;
+        let parts = parts(&types, &policies).map_err(|what| vec![Complaint::about("policies", what, "")])?;
+        let ids = policies.keys().cloned().collect();
+        let policies = cedar_policy::PolicySet::from_policies(policies.into_values())
+            .map_err(|e| vec![Complaint::about("policies", e.to_string(), "")])?;
+        let digest = sha256(text.as_bytes());
+        let schema = validator.schema().clone();
+        Ok(PolicySet { text, digest, types, roles, parts, schema, policies, upstreams, ids, warnings })
+    }
+
+    /// The canonical text, as it stands in a record; at most `limits::POLICY_BYTES`.
+    pub fn to_text(&self) -> &str {
+        &self.text
+    }
+
+    /// SHA-256 of the canonical text.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    /// What is legal but looks like a mistake: policies that can never apply, texts that look alike.
+    pub fn warnings(&self) -> &[Complaint] {
+        &self.warnings
+    }
+
+    /// Ids of all policies, sorted.
+    pub fn ids(&self) -> &[String] {
+        &self.ids
+    }
+
+    /// Names of all roles, sorted.
+    pub fn role_names(&self) -> &[String] {
+        self.roles.names()
+    }
+
+    /// Names of all environments, sorted.
+    pub fn environments(&self) -> &[String] {
+        self.roles.environments()
+    }
+
+    /// Names of the upstreams that policies name, sorted. One that is not registered is perhaps mistyped.
+    pub fn upstreams_named(&self) -> &[String] {
+        &self.upstreams
+    }
+
+    /// The caller's roles, sorted.
+    pub fn roles_of(&self, caller: &SpiffeId) -> Vec<&str> {
+        self.roles.of(caller).roles
+    }
+
+    /// The environment that a workload belongs to; `None` where no rule of the roles file covers it.
+    pub fn environment_of(&self, caller: &SpiffeId) -> Option<&str> {
+        self.roles.of(caller).environment
+    }
+
+    /// What the policies that can apply to an action read.
+    pub fn reads(&self, action: Action) -> &Reads {
+        static NOTHING: std::sync::LazyLock<Reads> = std::sync::LazyLock::new(Reads::default);
+        self.part(action).map_or(&NOTHING, |part| &part.reads)
+    }
+
+    /// Cedar's verdict, from the whole question. [`super::Verdicts`] remembers it.
+    pub fn verdict(&self, question: &Question<'_>) -> Verdict {
+        self.evaluate(&self.case(question))
+    }
+
+    /// The same verdict the long way: every policy, every attribute, the request checked against the schema. What the shorter ways are
+    /// tested against.
+    pub fn verdict_of_everything(&self, question: &Question<'_>) -> Verdict {
+        let whole = |action| -> Result<Part, String> {
+            Ok(Part { action: self.types.action(action)?, policies: self.policies.clone(), reads: Reads::of_everything() })
+        };
+        match whole(question.action()) {
+            Ok(part) => evaluate_checked(&self.types, &part, &self.case(question), &self.schema),
+            Err(what) => Verdict::EngineError { what },
+        }
+    }
+
+    pub(super) fn case<'a>(&'a self, question: &Question<'a>) -> Case<'a> {
+        Case { question: *question, member: self.roles.of(question.caller) }
+    }
+
+    pub(super) fn evaluate(&self, case: &Case<'_>) -> Verdict {
+        match self.part(case.question.action()) {
+            Some(part) => evaluate(&self.types, part, case),
+            None => Verdict::EngineError { what: "the set has no such action".to_owned() },
+        }
+    }
+
+    fn part(&self, action: Action) -> Option<&Part> {
+        self.parts.get(usize::from(action.number()))
+    }
+}
+
+impl fmt::Debug for PolicySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PolicySet({} policies)", self.ids.len())
+    }
+}

@@ -1,0 +1,202 @@
+//! One registration per TOML file. What lacks a required field is refused with the list of all that is missing.
+
+use super::registry::{Alg, Approver, BlastRadius, Classification, Kind, Privilege, ProofOfPossession, Scope, Ttl, Upstream};
+use super::target::target_url;
+use crate::document::{Complaint, Document, Field, Section, Source};
+use crate::identity::spiffe_id::SpiffeId;
+use crate::limits;
+
+/// Most entries of a list in a registration.
+const LIST: usize = limits::TASK_LIST;
+
+/// The registration in a file, or everything that is wrong with it.
+pub fn parse(source: &Source) -> Result<Upstream, Vec<Complaint>> {
+    let document = Document::parse(source)?;
+    let root = document.root();
+    let upstream = read(&root);
+    root.finish();
+    document.finish(upstream)
+}
+
+/// Every field is read before any is missed, so that all complaints come at once.
+fn read(root: &Section<'_>) -> Option<Upstream> {
+    let name = root.required("name").and_then(|f| f.name());
+    let owner = root.required("owner").and_then(|f| f.text(limits::NAME_BYTES));
+    let purpose = root.required("purpose").and_then(|f| f.text(limits::PURPOSE_BYTES));
+    let environment = root.required("environment").and_then(|f| f.name());
+    let audience = root.required("audience").and_then(|f| audience(&f));
+    let target = root.required("target").and_then(|f| target(&f));
+    let servers = root.required("servers").and_then(|f| each(&f, 1, spiffe_id));
+    let approvers = root.required("approvers").and_then(|f| each(&f, 0, approver));
+    let kinds_field = root.required("kinds");
+    let kinds = kinds_field.as_ref().and_then(|f| each(f, 1, kind));
+    let scopes = root.required("scopes").and_then(|f| scopes(&f));
+    let expires = root.required("expires").and_then(|f| f.moment());
+    let classification = root.required("classification").and_then(|f| in_section(&f, classification));
+    let ttl = root.required("ttl").and_then(|f| in_section(&f, ttl));
+    let jwt = root.optional("jwt");
+    let (alg, proof_of_possession) = match &jwt {
+        Some(field) => in_section(field, jwt_section)?,
+        None => (Alg::Es256, ProofOfPossession::None),
+    };
+    let upstream = Upstream {
+        name: name?,
+        owner: owner?,
+        purpose: purpose?,
+        environment: environment?,
+        classification: classification?,
+        audience: audience?,
+        target: target?,
+        servers: servers?,
+        approvers: approvers?,
+        kinds: kinds?,
+        scopes: scopes?,
+        ttl: ttl?,
+        expires: expires?,
+        alg,
+        proof_of_possession,
+        rotation: None,
+    };
+    match jwt {
+        Some(field) if !upstream.issues(Kind::Jwt) => {
+            field.wrong("is for kind jwt", "add \"jwt\" to kinds, or leave the section out")
+        }
+        _ => Some(upstream),
+    }
+}
+
+fn in_section<T>(field: &Field<'_>, read: impl FnOnce(&Section<'_>) -> Option<T>) -> Option<T> {
+    let section = field.section()?;
+    let value = read(&section);
+    section.finish();
+    value
+}
+
+/// At least `min` values, each once.
+fn each<T: PartialEq>(field: &Field<'_>, min: usize, read: impl Fn(&Field<'_>) -> Option<T>) -> Option<Vec<T>> {
+    let items = field.list(LIST)?;
+    if items.len() < min {
+        return field.wrong("is empty", "name at least one");
+    }
+    let (mut values, mut whole) = (Vec::new(), true);
+    for item in &items {
+        match read(item) {
+            Some(value) if values.contains(&value) => whole = item.wrong("is there twice", "name it once").unwrap_or(false),
+            Some(value) => values.push(value),
+            None => whole = false,
+        }
+    }
+    whole.then_some(values)
+}
+
+fn spiffe_id(field: &Field<'_>) -> Option<SpiffeId> {
+    let text = field.text(limits::SPIFFE_ID_BYTES)?;
+    match SpiffeId::parse(&text) {
+        Ok(id) => Some(id),
+        Err(defect) => field.wrong(format!("is {text:?}"), defect.to_string()),
+    }
+}
+
+fn approver(field: &Field<'_>) -> Option<Approver> {
+    if !field.is_section() {
+        return spiffe_id(field).map(Approver::SpiffeId);
+    }
+    in_section(field, |person| {
+        let issuer = person.required("issuer").and_then(|f| f.text(limits::NAME_BYTES));
+        let subject = person.required("subject").and_then(|f| f.text(limits::NAME_BYTES));
+        Some(Approver::Person { issuer: issuer?, subject: subject? })
+    })
+}
+
+fn kind(field: &Field<'_>) -> Option<Kind> {
+    let choices: Vec<(&str, Kind)> = Kind::ALL.iter().map(|k| (k.as_str(), *k)).collect();
+    let kind = field.one_of(&choices)?;
+    if kind.served() {
+        return Some(kind);
+    }
+    field.wrong(format!("is {kind}, a kind that is not served by this version"), "jwt or reference")
+}
+
+fn scopes(field: &Field<'_>) -> Option<Vec<Scope>> {
+    let scopes = each(field, 1, scope)?;
+    let twice = scopes.iter().enumerate().find(|(i, s)| scopes.iter().take(*i).any(|before| before.name == s.name));
+    match twice {
+        Some((_, scope)) => field.wrong(format!("has {} twice", scope.name), "name each scope once, sensitive or not"),
+        None => Some(scopes),
+    }
+}
+
+fn scope(field: &Field<'_>) -> Option<Scope> {
+    if field.is_section() {
+        return in_section(field, |scope| {
+            let name = scope.required("name").and_then(|f| scope_name(&f));
+            let sensitive = scope.optional("sensitive").map_or(Some(false), |f| f.boolean());
+            Some(Scope { name: name?, sensitive: sensitive? })
+        });
+    }
+    Some(Scope { name: scope_name(field)?, sensitive: false })
+}
+
+/// scope-token of RFC 6749, section 3.3: visible ASCII without quote and backslash.
+fn scope_name(field: &Field<'_>) -> Option<String> {
+    let text = field.text(limits::NAME_BYTES)?;
+    match text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') {
+        true => Some(text),
+        false => {
+            field.wrong(format!("is {text:?}"), "a scope is visible ASCII without spaces, quotes and backslashes (RFC 6749, 3.3)")
+        }
+    }
+}
+
+fn audience(field: &Field<'_>) -> Option<String> {
+    let text = field.text(limits::NAME_BYTES)?;
+    match text.bytes().all(|b| b.is_ascii_graphic()) {
+        true => Some(text),
+        false => field.wrong(format!("is {text:?}"), "an https URL, or another text of visible ASCII without spaces"),
+    }
+}
+
+fn target(field: &Field<'_>) -> Option<String> {
+    let text = field.text(limits::NAME_BYTES * 4)?;
+    let remedy =
+        "a base URL with scheme and host, without user, query, fragment and percent-encoding, like https://api.example.com/v1";
+    target_url(&text).or_else(|| field.wrong(format!("is {text:?}"), remedy))
+}
+
+fn classification(section: &Section<'_>) -> Option<Classification> {
+    let privileges: Vec<(&str, Privilege)> = Privilege::ALL.iter().map(|p| (p.as_str(), *p)).collect();
+    let radii: Vec<(&str, BlastRadius)> = BlastRadius::ALL.iter().map(|r| (r.as_str(), *r)).collect();
+    let system = section.required("system").and_then(|f| f.name());
+    let privilege = section.required("privilege").and_then(|f| f.one_of(&privileges));
+    let blast_radius = section.required("blast_radius").and_then(|f| f.one_of(&radii));
+    Some(Classification { system: system?, privilege: privilege?, blast_radius: blast_radius? })
+}
+
+fn ttl(section: &Section<'_>) -> Option<Ttl> {
+    let bound = |key| {
+        let field = section.required(key)?;
+        let ms = field.duration(limits::CREDENTIAL_TTL_MIN_MS, limits::CREDENTIAL_TTL_MS)?;
+        if ms % 1000 == 0 { Some((ms / 1000, field)) } else { field.wrong("has a part of a second", "whole seconds") }
+    };
+    let (min, default, max) = (bound("min"), bound("default"), bound("max"));
+    let ((min, _), (default, at), (max, _)) = (min?, default?, max?);
+    if min <= default && default <= max {
+        return Some(Ttl { min, default, max });
+    }
+    at.wrong("is not between min and max", "min ≤ default ≤ max")
+}
+
+fn jwt_section(section: &Section<'_>) -> Option<(Alg, ProofOfPossession)> {
+    let alg = match section.optional("alg") {
+        None => Some(Alg::Es256),
+        Some(field) => match field.one_of(&[("ES256", Alg::Es256), ("RS256", Alg::Rs256)]) {
+            Some(Alg::Rs256) => field.wrong("is RS256, which is not served by this version", "ES256"),
+            alg => alg,
+        },
+    };
+    let pop = match section.optional("proof_of_possession") {
+        None => Some(ProofOfPossession::None),
+        Some(field) => field.one_of(&[("none", ProofOfPossession::None), ("x5t", ProofOfPossession::X5t)]),
+    };
+    Some((alg?, pop?))
+}

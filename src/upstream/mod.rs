@@ -1,0 +1,10 @@
+//! Upstreams: what mayfly issues credentials for.
+//!
+//! [`registry`] is what may be registered and what must not clash; [`file`] is how people write a registration down; [`target`] is where
+//! it is, spelled in one way.
+
+pub mod file;
+pub mod registry;
+pub mod target;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! Policy sets: what is refused when one is made, what Cedar answers, and the text that a record keeps.
+
+mod policy_kit;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mayfly::document::Source;
+use mayfly::policy::action::{Action, Admin, Work};
+use mayfly::policy::{PolicySet, SCHEMA, Verdict, facts, sample};
+use mayfly::upstream::file;
+use policy_kit::{Case, ROLES, compile, id, said};
+
+const EXCHANGE: Action = Action::Work(Work::Exchange);
+
+fn refusal(cedar: &str, roles: &str) -> String {
+    match PolicySet::compile(vec![Source::new("t.cedar", cedar)], Source::new("roles.toml", roles)) {
+        Ok(_) => panic!("accepted:\n{cedar}"),
+        Err(wrong) => said(&wrong),
+    }
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_with_place_policy_and_remedy() {
+    let cases = [
+        ("permit (principal, action, resource)", &["t.cedar:1:37"][..]),
+        (
+            "@id(\"x\")\npermit (principal, action == Action::\"Exchnge\", resource);",
+            &["t.cedar:2:", "`x`", "Exchnge", "Exchange"],
+        ),
+        ("@id(\"x\")\npermit (principal is Workloud, action, resource);", &["t.cedar:2:", "`x`", "Workloud", "Workload"]),
+        (
+            "@id(\"x\")\npermit (principal, action == Action::\"Exchange\", resource)\nwhen { context.prupose == \"a\" };",
+            &["t.cedar:3:", "`x`", "prupose", "purpose"],
+        ),
+        (
+            "@id(\"x\")\npermit (principal, action == Action::\"Exchange\", resource)\nwhen { context.tool == \"a\" };",
+            &["t.cedar:3:", "`x`", "tool", "has"],
+        ),
+        (
+            "@id(\"x\")\npermit (principal, action == Action::\"Exchange\", resource)\nwhen { context.ttl_seconds == \"a\" };",
+            &["t.cedar:3:", "`x`"],
+        ),
+        ("@id(\"x\")\npermit (principal in\nRole::\"aa\", action, resource);", &["t.cedar:3:1", "`x`", "did you mean \"a\"?"]),
+        (
+            "permit (principal, action == Action::\"Exchange\", resource in Environment::\"qa\");",
+            &["t.cedar:1:62", "`t.cedar#1`", "unknown entity Environment::\"qa\"", "dev, prod"],
+        ),
+        ("permit (principal == Workload::\"spiffe://TD/x\", action, resource);", &["t.cedar:1:22", "lower case"]),
+        ("permit (principal, action, resource == Mayfly::\"root\");", &["t.cedar:1:", "admin"]),
+        ("permit (principal == ?principal, action, resource);", &["t.cedar:1:22", "template", "use a role"]),
+        (
+            "@id(\"x\") permit (principal, action, resource);\n@id(\"x\") forbid (principal, action, resource);",
+            &["policy id x is there twice"],
+        ),
+        ("@id(\"a b\") permit (principal, action, resource);", &["policy id \"a b\" is no name"]),
+        (
+            "@id(\"x\") permit (principal, action == Action::\"Exchange\", resource)\nwhen { Upstream::\"other\".owner == \"me\" };",
+            &["t.cedar:2:", "`x`"],
+        ),
+    ];
+    for (cedar, parts) in cases {
+        let said = refusal(cedar, ROLES);
+        for part in parts {
+            assert!(said.contains(part), "{cedar}\nwants {part} in\n{said}");
+        }
+    }
+}
+
+#[test]
+fn all_files_complain_at_once() {
+    let sources = vec![Source::new("a.cedar", "permit (principal, action);"), Source::new("b.cedar", "nonsense")];
+    let wrong = PolicySet::compile(sources, Source::new("roles.toml", "[role.a]\nidz = []\n[environment]\n")).unwrap_err();
+    let said = said(&wrong);
+    for part in ["a.cedar:1:", "b.cedar:1:", "roles.toml:2:", "did you mean ids?"] {
+        assert!(said.contains(part), "{part} in\n{said}");
+    }
+}
+
+#[test]
+fn a_set_above_the_limit_is_refused() {
+    let long = format!("// {}\n", "x".repeat(mayfly::limits::POLICY_BYTES));
+    assert!(refusal(&long, ROLES).contains("at most 262144 bytes"));
+}
+
+#[test]
+fn a_policy_that_can_never_apply_is_a_warning() {
+    let set = compile("@id(\"never\") permit (principal, action == Action::\"Exchange\", resource) when { false };");
+    assert!(said(set.warnings()).contains("never"), "{:?}", set.warnings());
+    assert!(compile("permit (principal, action, resource);").warnings().is_empty());
+}
+
+#[test]
+fn the_text_of_a_record_gives_the_same_set() {
+    let (policies, roles) = sample::fifty();
+    let set = PolicySet::compile(policies, roles).unwrap();
+    let again = PolicySet::from_text(set.to_text()).unwrap();
+    assert_eq!(set.ids().len(), 50);
+    assert_eq!((again.to_text(), again.digest(), again.ids()), (set.to_text(), set.digest(), set.ids()));
+    assert_eq!(set.to_text().lines().count(), 1);
+    for bad in ["{}", &set.to_text().replacen("\"schema\":1", "\"schema\":2", 1), &set.to_text().replacen('{', "{\"more\":1,", 1)]
+    {
+        assert!(PolicySet::from_text(bad).is_err(), "{}", &bad[..40]);
+    }
+}
+
+#[test]
+fn a_stored_set_of_this_version_still_reads() {
+    let text = include_str!("samples/policy_set.v1.json").trim_end();
+    let set = PolicySet::from_text(text).unwrap_or_else(|wrong| panic!("{}", said(&wrong)));
+    assert_eq!(set.to_text(), text);
+    let digest: String = set.digest().iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(digest, "86ae722ccf5861c59a9cee27fe5b0f474b1b103f346f6828efdace8bc55edcc5");
+}
+
+#[test]
+fn nothing_is_permitted_unless_a_policy_says_so_and_forbid_wins() {
+    let case = Case::new(EXCHANGE);
+    assert_eq!(case.verdict(&compile("")), Verdict::Deny { by: vec![] });
+    let permit = "@id(\"yes\") permit (principal in Role::\"a\", action in Action::\"Work\", resource);";
+    assert_eq!(case.verdict(&compile(permit)), Verdict::Permit { by: vec!["yes".to_owned()] });
+    let both =
+        format!("{permit}\nforbid (principal, action == Action::\"Exchange\", resource) when {{ context.purpose == \"p\" }};");
+    assert_eq!(case.verdict(&compile(&both)), Verdict::Deny { by: vec!["t.cedar#2".to_owned()] });
+    let mut stranger = case.clone();
+    stranger.caller = id("spiffe://td/agents/a");
+    assert_eq!(stranger.verdict(&compile(permit)), Verdict::Deny { by: vec![] });
+}
+
+#[test]
+fn a_policy_that_cannot_be_evaluated_denies_whatever_permits() {
+    let set = compile(
+        "permit (principal, action, resource);\n\
+         @id(\"sum\") forbid (principal, action == Action::\"Exchange\", resource) when { context.ttl_seconds * 9 > 5 };",
+    );
+    let mut case = Case::new(EXCHANGE);
+    case.ttl = i64::MAX;
+    let verdict = case.verdict(&set);
+    assert!(matches!(&verdict, Verdict::EngineError { what } if what.contains("sum")), "{verdict:?}");
+    assert!(!verdict.permits());
+}
+
+#[test]
+fn a_moment_beyond_the_calendar_denies() {
+    let cedar = "permit (principal, action == Action::\"Exchange\", resource) when { context.now > datetime(\"2020-01-01\") };";
+    let mut case = Case::new(EXCHANGE);
+    assert!(case.verdict(&compile(cedar)).permits());
+    case.now = u64::MAX;
+    assert!(matches!(case.verdict(&compile(cedar)), Verdict::EngineError { .. }));
+}
+
+#[test]
+fn every_action_of_the_schema_has_its_number_and_the_table_of_facts_is_the_schema() {
+    for (place, action) in Action::ALL.iter().enumerate() {
+        assert_eq!(usize::from(action.number()), place);
+    }
+    let (fragment, _) = cedar_policy::SchemaFragment::from_cedarschema_str(SCHEMA).unwrap();
+    let schema = fragment.to_json_value().unwrap()[""].clone();
+    let groups: BTreeSet<&str> = Action::ALL.iter().filter_map(|a| a.group()).collect();
+    let names: BTreeSet<&str> = Action::ALL.iter().map(|a| a.name()).chain(groups).collect();
+    let declared: BTreeSet<&str> = schema["actions"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(names, declared);
+
+    let mut paths = BTreeSet::from(["principal", "resource", "principal.in", "resource.in"].map(str::to_owned));
+    let entity = |name: &str| schema["entityTypes"][name]["shape"].clone();
+    leaves(&schema, &entity("Workload"), "principal", &mut paths);
+    leaves(&schema, &entity("Upstream"), "resource", &mut paths);
+    for context in ["Ask", "Look", "Act"] {
+        leaves(&schema, &schema["commonTypes"][context], "context", &mut paths);
+    }
+    let table: BTreeSet<String> = facts::all().map(|f| f.path.to_owned()).collect();
+    assert_eq!(table, paths);
+    let volatile: Vec<&str> = facts::all().filter(|f| f.volatile).map(|f| f.path).collect();
+    let moves =
+        |p: &&String| p.starts_with("context.now") || p.starts_with("context.counts") || p.starts_with("context.approvals");
+    assert_eq!(volatile.iter().map(|p| p.to_string()).collect::<BTreeSet<_>>(), paths.iter().filter(moves).cloned().collect());
+}
+
+/// The paths of a type's attributes, down through records.
+fn leaves(schema: &serde_json::Value, shape: &serde_json::Value, path: &str, out: &mut BTreeSet<String>) {
+    let named = shape["name"].as_str().or(shape["type"].as_str()).unwrap_or_default();
+    let shape = if schema["commonTypes"][named].is_object() { &schema["commonTypes"][named] } else { shape };
+    match shape["attributes"].as_object() {
+        Some(attributes) => attributes.iter().for_each(|(name, shape)| leaves(schema, shape, &format!("{path}.{name}"), out)),
+        None => {
+            out.insert(path.to_owned());
+        }
+    }
+}
+
+#[test]
+fn every_attribute_is_documented() {
+    let docs = include_str!("../docs/policy.md");
+    for fact in facts::all() {
+        assert!(docs.contains(&format!("`{}`", fact.path)), "docs/policy.md lacks {}", fact.path);
+    }
+    for action in Action::ALL {
+        assert!(docs.contains(&format!("`{}`", action.name())), "docs/policy.md lacks {}", action.name());
+    }
+}
+
+fn dev() -> (PolicySet, BTreeMap<String, mayfly::upstream::registry::Upstream>) {
+    let read = |file: &str| {
+        let path = format!("{}/src/cli/samples/{file}", env!("CARGO_MANIFEST_DIR"));
+        Source::new(file, std::fs::read_to_string(path).unwrap())
+    };
+    let set =
+        PolicySet::compile(vec![read("policy.cedar")], read("roles.toml")).unwrap_or_else(|wrong| panic!("{}", said(&wrong)));
+    assert!(set.warnings().is_empty(), "{}", said(set.warnings()));
+    let upstreams = ["echo", "github", "tickets"].map(|name| {
+        let parsed = file::parse(&read(&format!("upstreams/{name}.toml"))).unwrap_or_else(|wrong| panic!("{}", said(&wrong)));
+        (name.to_owned(), parsed)
+    });
+    (set, BTreeMap::from(upstreams))
+}
+
+#[test]
+fn the_dev_samples_do_what_they_say() {
+    let (set, upstreams) = dev();
+    for named in set.upstreams_named() {
+        assert!(upstreams.contains_key(named), "{named}");
+    }
+    let case = |caller: &str, upstream: &str, scopes: &[&'static str]| {
+        let mut case = Case::new(EXCHANGE);
+        case.caller = id(&format!("spiffe://dev.mayfly.internal{caller}"));
+        case.upstream = upstreams[upstream].clone();
+        case.scopes = scopes.to_vec();
+        case
+    };
+    for (caller, upstream, scopes, permitted) in [
+        ("/agent/demo", "echo", &["echo:read"][..], true),
+        ("/agent/demo", "tickets", &["tickets:write"], true),
+        ("/agent/demo", "tickets", &["tickets:delete"], false),
+        ("/agent/demo", "echo", &["echo:unheard-of"], false),
+        ("/mcp/github", "github", &["repo:read"], true),
+        ("/mcp/github", "github", &["repo:write"], false),
+        ("/mcp/github", "echo", &["echo:read"], false),
+        ("/mcp/echo", "echo", &["echo:read"], true),
+        ("/ci/demo", "tickets", &["tickets:write"], true),
+        ("/ci/demo", "github", &["issues:write"], false),
+        ("/service/echo", "echo", &["echo:read"], false),
+        ("/stranger", "echo", &["echo:read"], false),
+    ] {
+        let case = case(caller, upstream, scopes);
+        assert_eq!(case.verdict(&set).permits(), permitted, "{caller} {upstream} {scopes:?}");
+        assert_eq!(set.environment_of(&case.caller), Some("dev"));
+    }
+    let mut sensitive = case("/agent/demo", "tickets", &["tickets:delete"]);
+    (sensitive.tool, sensitive.digest) = (Some("delete_ticket"), Some("digest"));
+    assert!(sensitive.verdict(&set).permits());
+    let mut chain = case("/agent/demo", "echo", &["echo:read"]);
+    chain.chain = vec!["spiffe://a/1", "spiffe://a/2", "spiffe://a/3", "spiffe://a/4"];
+    assert_eq!(chain.verdict(&set).by(), ["short-chains"]);
+    let mut operator = case("/operator/you", "echo", &[]);
+    operator.action = Action::Admin(Admin::Revoke);
+    assert!(operator.verdict(&set).permits());
+    operator.caller = id("spiffe://dev.mayfly.internal/agent/demo");
+    assert!(!operator.verdict(&set).permits());
+    let mut service = case("/service/echo", "echo", &[]);
+    service.action = Action::Introspect;
+    assert!(service.verdict(&set).permits());
+}

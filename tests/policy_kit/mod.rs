@@ -1,0 +1,164 @@
+//! A whole request as owned values, of which tests change one at a time.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use mayfly::document::Source;
+use mayfly::identity::spiffe_id::SpiffeId;
+use mayfly::policy::request::{ApprovalFacts, Counts, PersonFacts, SubjectFacts, TaskFacts};
+use mayfly::policy::{Act, Action, Ask, Look, PolicySet, Question, Verdict, sample};
+use mayfly::seq::Millis;
+use mayfly::upstream::registry::{Kind, Upstream};
+
+pub type Texts = Vec<&'static str>;
+
+/// Everything that a question is made of.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub caller: SpiffeId,
+    pub action: Action,
+    pub upstream: Upstream,
+    pub environment: Option<&'static str>,
+    pub purpose: &'static str,
+    pub tool: Option<&'static str>,
+    pub digest: Option<&'static str>,
+    pub kind: Option<Kind>,
+    pub scopes: Texts,
+    pub ttl: i64,
+    pub renewal: bool,
+    pub break_glass: bool,
+    pub delegate: Option<&'static str>,
+    pub chain: Texts,
+    pub subject: Option<(&'static str, &'static str)>,
+    pub task_id: Option<&'static str>,
+    pub task_texts: [&'static str; 3],
+    pub task_longs: [i64; 2],
+    pub task_heartbeat: bool,
+    pub task_lists: [Texts; 3],
+    pub person: Option<(&'static str, &'static str, Texts, Option<&'static str>, u64)>,
+    pub counts: [i64; 4],
+    pub approvals: (i64, Texts),
+    pub target: [Option<&'static str>; 2],
+    pub now: u64,
+}
+
+pub fn id(text: &str) -> SpiffeId {
+    SpiffeId::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"))
+}
+
+impl Case {
+    pub fn new(action: Action) -> Case {
+        let upstream = sample::upstream("billing").unwrap();
+        Case {
+            caller: id("spiffe://td/agent/a"),
+            action,
+            upstream,
+            environment: Some("dev"),
+            purpose: "p",
+            tool: None,
+            digest: None,
+            kind: Some(Kind::Jwt),
+            scopes: vec!["read"],
+            ttl: 300,
+            renewal: false,
+            break_glass: false,
+            delegate: None,
+            chain: vec![],
+            subject: None,
+            task_id: None,
+            task_texts: ["p", "spiffe://td/agent/a", "dev"],
+            task_longs: [0, 600],
+            task_heartbeat: false,
+            task_lists: [vec![], vec![], vec![]],
+            person: None,
+            counts: [0; 4],
+            approvals: (0, vec![]),
+            target: [None; 2],
+            now: 1_800_000_000_000,
+        }
+    }
+
+    /// Hands the question to `ask`: it borrows from here.
+    pub fn with<T>(&self, ask: impl FnOnce(&Question<'_>) -> T) -> T {
+        let person = self.person.as_ref().map(|(issuer, id, amr, acr, at)| PersonFacts {
+            issuer,
+            id,
+            amr,
+            acr: *acr,
+            auth_time: Millis(*at),
+        });
+        let approvals = ApprovalFacts { count: self.approvals.0, people: &self.approvals.1 };
+        let environment = self.environment.unwrap_or_default();
+        let now = Millis(self.now);
+        match self.action {
+            Action::Work(work) => {
+                let details = self.ask(person, approvals, environment);
+                ask(&Question::work(&self.caller, work, &self.upstream, &details))
+            }
+            Action::Introspect => ask(&Question::introspect(&self.caller, &self.upstream, &Look { environment, person, now })),
+            Action::Admin(admin) => {
+                let [target_kind, target] = self.target;
+                let break_glass = self.break_glass;
+                let act = Act { environment: self.environment, target_kind, target, break_glass, person, approvals, now };
+                ask(&Question::admin(&self.caller, admin, &act))
+            }
+        }
+    }
+
+    fn ask<'a>(&'a self, person: Option<PersonFacts<'a>>, approvals: ApprovalFacts<'a>, environment: &'a str) -> Ask<'a> {
+        let [issued_in_task, live_in_task, live_of_caller, uses_in_task] = self.counts;
+        Ask {
+            environment,
+            purpose: self.purpose,
+            tool: self.tool,
+            arguments_digest: self.digest,
+            kind: self.kind,
+            scopes: &self.scopes,
+            ttl_seconds: self.ttl,
+            renewal: self.renewal,
+            break_glass: self.break_glass,
+            delegate: self.delegate,
+            act_chain: &self.chain,
+            subject: self.subject.map(|(issuer, id)| SubjectFacts { issuer, id }),
+            task: TaskFacts {
+                id: self.task_id,
+                purpose: self.task_texts[0],
+                owner: self.task_texts[1],
+                environment: self.task_texts[2],
+                depth: self.task_longs[0],
+                ttl_seconds: self.task_longs[1],
+                heartbeat: self.task_heartbeat,
+                upstreams: &self.task_lists[0],
+                tools: &self.task_lists[1],
+                callers: &self.task_lists[2],
+            },
+            person,
+            counts: Counts { issued_in_task, live_in_task, live_of_caller, uses_in_task },
+            approvals,
+            now: Millis(self.now),
+        }
+    }
+
+    pub fn verdict(&self, set: &PolicySet) -> Verdict {
+        self.with(|question| set.verdict(question))
+    }
+}
+
+/// Roles and environments of the tests.
+pub const ROLES: &str = "
+[role.a]
+under = ['spiffe://td/agent']
+[role.b]
+ids = ['spiffe://td/agent/b', 'spiffe://other/x']
+[environment.dev]
+under = ['spiffe://td']
+[environment.prod]
+under = ['spiffe://td/prod']
+";
+
+pub fn compile(cedar: &str) -> PolicySet {
+    let compiled = PolicySet::compile(vec![Source::new("t.cedar", cedar)], Source::new("roles.toml", ROLES));
+    compiled.unwrap_or_else(|wrong| panic!("{cedar}\n{}", said(&wrong)))
+}
+
+pub fn said(complaints: &[mayfly::document::Complaint]) -> String {
+    complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,144 @@
+//! Random policy sets and random walks of requests: what is remembered is what Cedar says over every policy and every attribute.
+
+mod policy_kit;
+
+use mayfly::policy::{Action, Verdicts, Work};
+use mayfly::upstream::registry::Kind;
+use policy_kit::{Case, compile, id};
+use proptest::prelude::*;
+
+const EXCHANGE: Action = Action::Work(Work::Exchange);
+
+/// Boolean expressions, with atoms over every sort of attribute and values from domains so small that they often meet.
+fn atom() -> impl Strategy<Value = String> {
+    prop::sample::select(vec![
+        "principal in Role::\"a\"",
+        "principal in [Role::\"a\", Role::\"b\"]",
+        "principal == Workload::\"spiffe://td/agent/b\"",
+        "principal != Workload::\"spiffe://td/agent/b\"",
+        "principal in Workload::\"spiffe://td/agent/b\"",
+        "principal.path like \"*/b\"",
+        "principal.trust_domain == \"td\"",
+        "principal has environment",
+        "(principal has environment && principal.environment == resource.environment)",
+        "principal is Workload in Role::\"b\"",
+        "resource in Environment::\"prod\"",
+        "resource == Upstream::\"x\"",
+        "(if context.renewal then resource else Upstream::\"x\") == resource",
+        "[resource, Upstream::\"x\"].contains(resource)",
+        "resource.owner == context.purpose",
+        "resource.scopes.containsAll(context.scopes)",
+        "resource.sensitive_scopes.containsAny(context.scopes)",
+        "resource.kinds.contains(\"ssh\")",
+        "(context has kind && resource.kinds.contains(context.kind))",
+        "context has tool",
+        "(context has tool && context.tool like \"x*\")",
+        "(context has tool && [\"x\", \"z\"].contains(context.tool))",
+        "context has arguments_digest",
+        "context.scopes == [\"read\"]",
+        "context.scopes.isEmpty()",
+        "context.sensitive",
+        "(context.ttl_seconds + context.task.ttl_seconds < 1000)",
+        "context.ttl_seconds * 4611686018427387904 > 0",
+        "context.renewal == context.break_glass",
+        "context.act_chain.contains(principal.path)",
+        "context.act_depth >= context.task.depth",
+        "context has subject",
+        "(context has subject && context.subject == {issuer: \"i\", id: \"x\"})",
+        "context has subject.id",
+        "(context has person.acr && context.person.acr == \"x\")",
+        "(context has person && context.person.amr.contains(\"x\"))",
+        "context.task == context.task",
+        "context.task has id",
+        "(context.task has id && context.task.id == \"x\")",
+        "{a: context.task, b: context.purpose}.a.owner == \"x\"",
+        "(if context.sensitive then context.task else context.task).heartbeat",
+        "[context.purpose, context.task.owner].contains(\"x\")",
+        "context.task.tools == context.scopes",
+        "context.counts.issued_in_task > 0",
+        "context.approvals.count == 0",
+        "context.now < datetime(\"2027-01-15T08:00:00Z\")",
+        "context == context",
+        "context.environment == resource.environment",
+    ])
+    .prop_map(str::to_owned)
+}
+
+fn expression() -> impl Strategy<Value = String> {
+    atom().prop_recursive(3, 8, 2, |inner| {
+        prop_oneof![
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} && {b})")),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} || {b})")),
+            inner.clone().prop_map(|a| format!("!({a})")),
+            (inner.clone(), inner.clone(), inner).prop_map(|(a, b, c)| format!("(if {a} then {b} else {c})")),
+        ]
+    })
+}
+
+fn policies() -> impl Strategy<Value = String> {
+    let principal =
+        prop::sample::select(vec!["principal", "principal in Role::\"b\"", "principal == Workload::\"spiffe://td/agent/b\""]);
+    let resource = prop::sample::select(vec!["resource", "resource == Upstream::\"x\"", "resource in Environment::\"prod\""]);
+    let action = prop::sample::select(vec![
+        "action == Action::\"Exchange\"",
+        "action in Action::\"Work\"",
+        "action == Action::\"OpenTask\"",
+    ]);
+    let effect = prop::sample::select(vec!["permit", "permit", "forbid"]);
+    let clause = prop::sample::select(vec!["when", "unless"]);
+    let policy = (effect, principal, action, resource, clause, expression())
+        .prop_map(|(effect, p, a, r, clause, e)| format!("{effect} ({p}, {a}, {r}) {clause} {{ {e} }};\n"));
+    let base = prop::sample::select(vec!["", "permit (principal, action, resource);\n"]);
+    (base, prop::collection::vec(policy, 1..4)).prop_map(|(base, list)| format!("{base}{}", list.concat()))
+}
+
+/// Changes that take the value from 0 to 2 as one of three, for each part of a request.
+const CHANGES: &[fn(&mut Case, usize)] = &[
+    |c, v| c.caller = [id("spiffe://td/agent/a"), id("spiffe://td/agent/b"), id("spiffe://other/x")][v].clone(),
+    |c, v| c.upstream.name = ["x", "y", "z"][v].into(),
+    |c, v| c.upstream.environment = ["dev", "prod", "x"][v].into(),
+    |c, v| c.upstream.owner = ["p", "x", "y"][v].into(),
+    |c, v| c.upstream.kinds = [vec![], vec![Kind::Jwt], vec![Kind::Ssh]][v].clone(),
+    |c, v| c.upstream.scopes.iter_mut().for_each(|s| s.sensitive = [false, true, s.name == "read"][v]),
+    |c, v| c.upstream.scopes.truncate(v + 1),
+    |c, v| c.environment = Some(["dev", "prod", "x"][v]),
+    |c, v| c.purpose = ["p", "x", "y"][v],
+    |c, v| c.tool = [None, Some("x"), Some("y")][v],
+    |c, v| c.digest = [None, Some("x"), Some("y")][v],
+    |c, v| c.kind = [None, Some(Kind::Jwt), Some(Kind::Ssh)][v],
+    |c, v| c.scopes = [vec![], vec!["read"], vec!["list", "read"]][v].clone(),
+    |c, v| c.ttl = [0, 2, 900][v],
+    |c, v| c.renewal = v == 1,
+    |c, v| c.break_glass = v == 1,
+    |c, v| c.chain = [vec![], vec!["/agent/b"], vec!["/x", "/agent/a"]][v].clone(),
+    |c, v| c.subject = [None, Some(("i", "x")), Some(("i", "y"))][v],
+    |c, v| c.task_id = [None, Some("x"), Some("y")][v],
+    |c, v| c.task_texts = [["p", "x", "dev"], ["x", "y", "prod"], ["y", "x", "x"]][v],
+    |c, v| c.task_longs = [[0, 600], [1, 600], [1, 900]][v],
+    |c, v| c.task_heartbeat = v == 1,
+    |c, v| c.task_lists[1] = [vec![], vec!["read"], vec!["x"]][v].clone(),
+    |c, v| c.person = [None, Some(("i", "x", vec!["x"], None, 0)), Some(("i", "x", vec![], Some("x"), 0))][v].clone(),
+    |c, v| c.counts = [[0; 4], [1; 4], [2; 4]][v],
+    |c, v| c.approvals.0 = [0, 1, 2][v],
+    |c, v| c.now = [1_700_000_000_000, 1_799_999_999_999, 1_800_000_000_001][v],
+    |c, v| c.action = [EXCHANGE, Action::Work(Work::OpenTask), Action::Work(Work::ExtendTask)][v],
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_remembered_verdict_is_cedars_verdict(
+        cedar in policies(),
+        walk in prop::collection::vec((0..CHANGES.len(), 0usize..3), 1..60),
+    ) {
+        let set = compile(&cedar);
+        let verdicts = Verdicts::new(1 << 20);
+        let mut case = Case::new(EXCHANGE);
+        for (change, value) in walk {
+            CHANGES[change](&mut case, value);
+            let (cached, asked) = case.with(|q| (verdicts.verdict(&set, q), set.verdict_of_everything(q)));
+            prop_assert_eq!(&*cached, &asked, "{}\n{:?}", cedar, case);
+        }
+    }
+}
