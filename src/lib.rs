@@ -6,6 +6,9 @@
 pub mod serve;
 pub mod sources;
 
+pub mod admission;
+pub mod authority;
+
 pub mod ledger;
 pub mod pb;
 pub mod policy;

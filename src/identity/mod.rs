@@ -8,6 +8,7 @@
 
 pub mod anchor;
 pub mod bundle;
+pub mod caller;
 pub mod check;
 mod id_defect;
 pub mod json;

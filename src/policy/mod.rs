@@ -9,9 +9,12 @@
 //! section 6).
 
 pub mod action;
+pub mod bound;
 pub mod cache;
+pub mod catalog;
 pub mod cedar;
 mod compile;
+pub mod decide;
 pub mod facts;
 pub mod grant;
 pub mod reads;
@@ -19,6 +22,7 @@ pub mod request;
 mod roles;
 pub mod sample;
 pub mod set;
+pub mod wanted;
 
 pub use action::{Action, Admin, Work};
 pub use cache::Verdicts;

@@ -169,9 +169,21 @@ impl Rules {
 
     /// The rule by which a new grant with these facts is refused, if one does: it is covered, rests on revoked evidence, or is locked out.
     pub fn blocks(&self, facts: &Facts<'_>) -> Option<Hit> {
+        self.blocked(facts, &[])
+    }
+
+    /// The rule by which an operator is kept out, if one does. A rule over everything or an environment stops grants, not those who mend it.
+    pub fn shuts_out(&self, facts: &Facts<'_>) -> Option<Hit> {
+        self.blocked(facts, &[Sort::Everything, Sort::Environment])
+    }
+
+    fn blocked(&self, facts: &Facts<'_>, passing: &[Sort]) -> Option<Hit> {
         let mut hit = None;
         facts.each(&mut |probe| {
             let sort = sort_of(&probe);
+            if passing.contains(&sort) {
+                return false;
+            }
             let evidence = sort.is_evidence();
             if self.newest[sort as usize] <= facts.revision && self.locks[sort as usize] == 0 && !evidence {
                 return false;

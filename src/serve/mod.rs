@@ -1,4 +1,6 @@
 //! What listens: TLS and the services behind it.
 
+pub mod peer;
+pub mod status;
 pub mod tls;
 mod tls_client;

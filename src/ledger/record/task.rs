@@ -3,7 +3,8 @@
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-/// What a task may reach. Upstreams and scopes are listed one by one; an empty list of tools or kinds means any that policy permits.
+/// What a task may reach. Upstreams and scopes are listed one by one; no tools listed means that
+/// only exchanges without a tool are made; no kinds listed means those of the upstream's registration.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct Allowance {
     /// Upstreams with their scopes.
@@ -18,6 +19,9 @@ pub struct Allowance {
     /// Every credential must be bound to a key.
     #[prost(bool, tag = "4")]
     pub key_bound: bool,
+    /// Any tool may be named, and none.
+    #[prost(bool, tag = "5")]
+    pub any_tool: bool,
 }
 
 /// One upstream of a task, and the scopes in it.
@@ -204,8 +208,11 @@ impl Allowance {
                 return Some(format!("scope {scope} of upstream {}", mine.name));
             }
         }
-        if let Some(tool) = beyond(&self.tools, &other.tools) {
-            return Some(tool.map_or_else(|| "every tool".to_owned(), |t| format!("tool {t}")));
+        if self.any_tool && !other.any_tool {
+            return Some("every tool".to_owned());
+        }
+        if let Some(tool) = self.tools.iter().find(|t| !other.any_tool && !other.tools.contains(t)) {
+            return Some(format!("tool {tool}"));
         }
         if let Some(kind) = beyond(&self.kinds, &other.kinds) {
             return Some(kind.map_or_else(|| "every kind".to_owned(), |k| format!("kind {k}")));

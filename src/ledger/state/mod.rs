@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use credentials::{Credentials, Live, RequestKey, add_lineage, svid_facts, trust_domain_of};
 pub use tasks::{Closed, Hold, Phase, Task, Tasks, Terms};
 pub use verdict::policy_in_force;
+pub(crate) use verdict::refused_by;
 
 use super::commit::{BadCommit, ChainHead, Commit};
 use super::record::{KeyPurpose, KeyState, Record};

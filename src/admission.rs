@@ -1,0 +1,86 @@
+//! Who gets in, on every call: the SVID of the connection still stands, and operators are those whom the admin policy names.
+
+use crate::authority::Authority;
+use crate::identity::caller::{Caller, Operator};
+use crate::ledger::record::Who;
+use crate::ledger::state::refused_by;
+use crate::policy::decide::caller_facts;
+use crate::policy::{Act, Admin, Question};
+use crate::refusal::{No, Reason, Refusal};
+
+/// An operator who was admitted to one action. Made by [`Authority::admit`] only.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    who: Who,
+}
+
+impl Admitted {
+    /// As records name them.
+    pub fn who(&self) -> Who {
+        self.who.clone()
+    }
+}
+
+impl Authority {
+    /// Whether the SVID of a connection still stands: it has not ended, its root is still trusted. Checked on every call and message.
+    pub fn still_stands(&self, caller: &Caller) -> Result<(), No> {
+        let evidence = caller.evidence();
+        let no = |what: String| {
+            Err(No::Refusal(Refusal::new(Reason::SvidNoLongerValid, what).way_out("connect again with a fresh SVID")))
+        };
+        if evidence.not_after <= self.system.wall() {
+            return no(format!("the SVID of this connection ended at {}", evidence.not_after));
+        }
+        if !self.bundles.load().still_vouch_for(evidence) {
+            return no("the trust anchor of this connection's SVID was removed".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Admits an operator to an action, in an environment where it concerns one; otherwise every environment's policy must permit it.
+    pub fn admit(&self, operator: &Operator, action: Admin, environment: Option<&str>) -> Result<Admitted, No> {
+        match operator {
+            Operator::LocalUid(uid) if self.admin_uids.contains(uid) => Ok(Admitted { who: Who::LocalUid(*uid) }),
+            Operator::LocalUid(uid) => Err(No::Refusal(
+                Refusal::new(Reason::DeniedByPolicy, format!("local uid {uid} is not among admin.uids"))
+                    .by("admin.uids")
+                    .way_out("whoever owns the configuration adds it there"),
+            )),
+            Operator::Svid(caller) => self.admit_svid(caller, action, environment),
+        }
+    }
+
+    fn admit_svid(&self, caller: &Caller, action: Admin, environment: Option<&str>) -> Result<Admitted, No> {
+        self.still_stands(caller)?;
+        let view = self.ledger.view();
+        if let Some(hit) = view.read(|state| state.rules.shuts_out(&caller_facts(caller, &view))) {
+            return Err(No::Refusal(refused_by(&hit, "this operator")));
+        }
+        let compiled = self.catalog.now();
+        let act = Act { environment, now: view.now(), ..Act::default() };
+        let question = Question::admin(caller.id(), action, &act);
+        let mut asked = 0;
+        for (name, policy) in compiled.environments().filter(|(name, _)| environment.is_none_or(|e| e == *name)) {
+            asked += 1;
+            if !self.decider.verdicts.verdict(&policy.set, &question).permits() {
+                return Err(No::Refusal(
+                    Refusal::new(
+                        Reason::DeniedByPolicy,
+                        format!(
+                            "{} may not {} in {name} (policy version {})",
+                            caller.id(),
+                            question.action().name(),
+                            policy.version
+                        ),
+                    )
+                    .by(format!("policy set {} of {name}", policy.version))
+                    .way_out("whoever owns the policy set names its operators there"),
+                ));
+            }
+        }
+        if asked == 0 {
+            return Err(No::Refusal(Refusal::new(Reason::DeniedByPolicy, "no policy set names operators")));
+        }
+        Ok(Admitted { who: Who::SpiffeId(caller.id().as_str().to_owned()) })
+    }
+}

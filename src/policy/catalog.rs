@@ -1,0 +1,124 @@
+//! Policy sets and registrations, compiled once per version. The fold holds their texts; this holds what is made of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::set::PolicySet;
+use crate::ledger::record::{Event, Record};
+use crate::ledger::state::{State, Version};
+use crate::upstream::registry::Upstream;
+
+/// A compiled policy set and its version in an environment.
+#[derive(Clone)]
+pub struct Policy {
+    /// Its version.
+    pub version: u64,
+    /// The set.
+    pub set: Arc<PolicySet>,
+}
+
+/// A registration and its version.
+#[derive(Clone)]
+pub struct Registered {
+    /// Its version.
+    pub version: u64,
+    /// It is not disabled or retired.
+    pub active: bool,
+    /// The registration.
+    pub upstream: Arc<Upstream>,
+}
+
+/// Everything compiled, immutable.
+#[derive(Default)]
+pub struct Compiled {
+    policies: BTreeMap<Box<str>, Policy>,
+    upstreams: BTreeMap<Box<str>, Registered>,
+    /// What could not be compiled: what was written is checked before, so this is a fault. It permits nothing.
+    pub faults: Vec<String>,
+}
+
+impl Compiled {
+    /// The policy set in force in an environment.
+    pub fn policy(&self, environment: &str) -> Option<&Policy> {
+        self.policies.get(environment)
+    }
+
+    /// An upstream's registration.
+    pub fn upstream(&self, name: &str) -> Option<&Registered> {
+        self.upstreams.get(name)
+    }
+
+    /// All registrations.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Registered> {
+        self.upstreams.values()
+    }
+
+    /// All environments with a policy set.
+    pub fn environments(&self) -> impl Iterator<Item = (&str, &Policy)> {
+        self.policies.iter().map(|(name, policy)| (&**name, policy))
+    }
+}
+
+/// What is compiled now.
+///
+/// It may lag behind the fold by a moment. A decision carries the versions that it was made with, and the fold refuses it where others
+/// are in force, so a stale look here never issues anything.
+#[derive(Default)]
+pub struct Catalog {
+    now: ArcSwap<Compiled>,
+}
+
+impl Catalog {
+    /// What is compiled now.
+    pub fn now(&self) -> Arc<Compiled> {
+        self.now.load_full()
+    }
+
+    /// Whether a record changes what is compiled.
+    pub fn concerns(record: &Record) -> bool {
+        matches!(record.event, Some(Event::PolicySet(_) | Event::UpstreamSet(_) | Event::GenerationBegun(_)))
+    }
+
+    /// Compiles what changed in the state since the last time.
+    pub fn sync(&self, state: &State) {
+        let before = self.now();
+        let mut after = Compiled::default();
+        for (environment, version) in &state.policies {
+            match policy_of(&before, environment, version) {
+                Ok(policy) => drop(after.policies.insert(environment.clone(), policy)),
+                Err(what) => after.faults.push(format!("policy set {} of {environment}: {what}", version.version)),
+            }
+        }
+        for (name, version) in &state.upstreams {
+            match registered_of(&before, name, version) {
+                Ok(registered) => drop(after.upstreams.insert(name.clone(), registered)),
+                Err(what) => after.faults.push(format!("registration {} of {name}: {what}", version.version)),
+            }
+        }
+        for fault in &after.faults {
+            tracing::error!("{fault}");
+        }
+        self.now.store(Arc::new(after));
+    }
+}
+
+fn policy_of(before: &Compiled, environment: &str, version: &Version) -> Result<Policy, String> {
+    // Environments may share one text: compiled once.
+    let known = before.policies.values().find(|p| p.set.digest() == &version.digest);
+    if let Some(known) = known {
+        return Ok(Policy { version: version.version, set: known.set.clone() });
+    }
+    let set = PolicySet::from_text(&version.text).map_err(|c| c.first().map_or_else(String::new, ToString::to_string))?;
+    let _ = environment;
+    Ok(Policy { version: version.version, set: Arc::new(set) })
+}
+
+fn registered_of(before: &Compiled, name: &str, version: &Version) -> Result<Registered, String> {
+    if let Some(known) = before.upstreams.get(name).filter(|r| r.version == version.version) {
+        return Ok(Registered { active: version.active, ..known.clone() });
+    }
+    let upstream = Upstream::from_text(&version.text)?;
+    Ok(Registered { version: version.version, active: version.active, upstream: Arc::new(upstream) })
+}

@@ -1,0 +1,287 @@
+//! What a caller asks for, checked in its form: lengths, counts, ids, durations. Nothing is looked up here.
+
+use prost::Message;
+
+use crate::ledger::commit::sha256;
+use crate::limits;
+use crate::pb::mayfly::v1 as pb;
+use crate::refusal::Refusal;
+use crate::seq::{CredentialId, TaskId};
+use crate::upstream::registry::Kind;
+
+/// SHA-256.
+pub type Digest = [u8; 32];
+
+/// The task of an exchange.
+#[derive(Clone, Debug)]
+pub enum TaskChoice {
+    /// One that is open.
+    Named(TaskId),
+    /// One that is opened in the same commit.
+    Inline(Terms),
+}
+
+/// The terms of a task that is to be opened.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// What it is for.
+    pub purpose: String,
+    /// Upstreams with the scopes asked for; no scopes means all that are not sensitive.
+    pub upstreams: Vec<(String, Vec<String>)>,
+    /// Tools that may be named.
+    pub tools: Vec<String>,
+    /// Any tool may be named.
+    pub any_tool: bool,
+    /// Kinds.
+    pub kinds: Vec<Kind>,
+    /// Other workloads that may act in it.
+    pub callers: Vec<String>,
+    /// Every credential is bound to a key.
+    pub key_bound: bool,
+    /// How long, milliseconds.
+    pub ttl_ms: Option<u64>,
+    /// How long with every extension, milliseconds.
+    pub max_ttl_ms: Option<u64>,
+    /// Milliseconds between heartbeats, 0 for none.
+    pub heartbeat_ms: u64,
+    /// Its parent.
+    pub parent: Option<TaskId>,
+}
+
+/// What a credential is bound to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Binding {
+    /// Nothing asked.
+    Unasked,
+    /// The certificate of the caller's TLS session.
+    CallerSvid,
+    /// A key of the caller's, by its JWK thumbprint.
+    Thumbprint(Digest),
+}
+
+/// One exchange, well formed.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The task.
+    pub task: TaskChoice,
+    /// The upstream.
+    pub upstream: String,
+    /// Scopes, sorted, each once.
+    pub scopes: Vec<String>,
+    /// The kind; the registration's first where none is named.
+    pub kind: Option<Kind>,
+    /// Life asked for, milliseconds.
+    pub ttl_ms: Option<u64>,
+    /// The tool.
+    pub tool: String,
+    /// What for.
+    pub purpose: String,
+    /// SHA-256 of the arguments in RFC 8785 form.
+    pub arguments: Option<Digest>,
+    /// The caller's name for the request.
+    pub request_id: Option<String>,
+    /// SHA-256 over all that was asked.
+    pub digest: Digest,
+    /// What it is bound to.
+    pub key: Binding,
+    /// The credential that this renews.
+    pub renews: Option<CredentialId>,
+}
+
+/// A text of the caller's: not longer than `most` bytes, without control characters.
+pub fn text(field: &'static str, value: &str, most: usize) -> Result<String, Refusal> {
+    if value.len() > most {
+        return Err(Refusal::field(field, format!("{} bytes, at most {most}", value.len())));
+    }
+    if value.chars().any(char::is_control) {
+        return Err(Refusal::field(field, "has control characters; they are not allowed"));
+    }
+    Ok(value.to_owned())
+}
+
+/// A name of the caller's, not empty.
+pub fn name(field: &'static str, value: &str) -> Result<String, Refusal> {
+    if value.is_empty() {
+        return Err(Refusal::field(field, "is missing"));
+    }
+    text(field, value, limits::NAME_BYTES)
+}
+
+fn names(field: &'static str, values: &[String], most: usize) -> Result<Vec<String>, Refusal> {
+    if values.len() > most {
+        return Err(Refusal::field(field, format!("{} of them, at most {most}", values.len())));
+    }
+    let mut out = values.iter().map(|v| name(field, v)).collect::<Result<Vec<_>, _>>()?;
+    out.sort_unstable();
+    out.dedup();
+    Ok(out)
+}
+
+/// A duration in milliseconds, above 0.
+pub fn duration(field: &'static str, value: Option<&prost_types::Duration>) -> Result<Option<u64>, Refusal> {
+    let Some(d) = value else { return Ok(None) };
+    if d.seconds < 0 || d.nanos < 0 || d.nanos > 999_999_999 {
+        return Err(Refusal::field(field, "must not be negative, with nanos from 0 to 999999999"));
+    }
+    // google.protobuf.Duration: at most 315,576,000,000 s.
+    if d.seconds > 315_576_000_000 {
+        return Err(Refusal::field(field, "is longer than a duration may be"));
+    }
+    let ms = d.seconds.unsigned_abs() * 1000 + u64::from(d.nanos.unsigned_abs()) / 1_000_000;
+    if ms == 0 {
+        return Err(Refusal::field(field, "must be at least a millisecond; leave it out for the default"));
+    }
+    Ok(Some(ms))
+}
+
+/// A kind; `None` where it was left out.
+pub fn kind(field: &'static str, value: i32) -> Result<Option<Kind>, Refusal> {
+    if value == 0 {
+        return Ok(None);
+    }
+    let kind = u8::try_from(value).ok().and_then(Kind::from_tag);
+    kind.map(Some).ok_or_else(|| Refusal::field(field, format!("{value} is no credential kind that this version knows")))
+}
+
+/// An id in its written form.
+pub fn id<T: std::str::FromStr>(field: &'static str, value: &str) -> Result<T, Refusal>
+where
+    T::Err: std::fmt::Display,
+{
+    value.parse().map_err(|e| Refusal::field(field, e))
+}
+
+fn arguments(value: Option<&pb::Arguments>) -> Result<Option<Digest>, Refusal> {
+    match value.and_then(|a| a.arguments.as_ref()) {
+        None => Ok(None),
+        Some(pb::arguments::Arguments::Sha256(bytes)) => {
+            let digest = bytes.as_ref().try_into();
+            digest.map(Some).map_err(|_| Refusal::field("arguments.sha256", format!("{} bytes, a SHA-256 has 32", bytes.len())))
+        }
+        Some(pb::arguments::Arguments::Json(json)) => digest_of_json(json).map(Some),
+    }
+}
+
+/// SHA-256 of JSON in its canonical form (RFC 8785), so that the digest is the same however it was written.
+pub fn digest_of_json(json: &str) -> Result<Digest, Refusal> {
+    const FIELD: &str = "arguments.json";
+    if json.len() > limits::ARGUMENTS_BYTES {
+        return Err(Refusal::field(FIELD, format!("{} bytes, at most {}", json.len(), limits::ARGUMENTS_BYTES)));
+    }
+    // Strict, and bounded in depth: two readers must not see two different sets of arguments.
+    let value = crate::identity::json::parse(json.as_bytes()).map_err(|e| Refusal::field(FIELD, e))?;
+    let canonical = serde_json_canonicalizer::to_vec(&value).map_err(|e| Refusal::field(FIELD, e))?;
+    Ok(sha256(&canonical))
+}
+
+impl Terms {
+    /// Checks the form of a task's terms.
+    pub fn from_pb(terms: &pb::TaskTerms) -> Result<Terms, Refusal> {
+        if terms.upstreams.len() > limits::TASK_LIST {
+            return Err(Refusal::field("upstreams", format!("{} of them, at most {}", terms.upstreams.len(), limits::TASK_LIST)));
+        }
+        let mut upstreams: Vec<(String, Vec<String>)> = Vec::with_capacity(terms.upstreams.len());
+        for allowed in &terms.upstreams {
+            let upstream = name("upstreams.upstream", &allowed.upstream)?;
+            if upstreams.iter().any(|(known, _)| *known == upstream) {
+                return Err(Refusal::field("upstreams", format!("{upstream} is named twice")));
+            }
+            upstreams.push((upstream, names("upstreams.scopes", &allowed.scopes, limits::TASK_LIST)?));
+        }
+        let kinds = terms.kinds.iter().map(|k| kind("kinds", *k)).collect::<Result<Vec<_>, _>>()?;
+        if kinds.len() > limits::TASK_LIST || kinds.iter().any(Option::is_none) {
+            return Err(Refusal::field("kinds", "holds an unspecified kind, or too many; leave the list empty for all"));
+        }
+        let callers = names("callers", &terms.callers, limits::TASK_LIST)?;
+        for caller in &callers {
+            crate::identity::spiffe_id::SpiffeId::parse(caller)
+                .map_err(|e| Refusal::field("callers", format!("{caller:?}: {e}")))?;
+        }
+        let heartbeat_ms = duration("heartbeat_interval", terms.heartbeat_interval.as_ref())?.unwrap_or(0);
+        if heartbeat_ms != 0 && !(limits::HEARTBEAT_MIN_MS..=limits::HEARTBEAT_MAX_MS).contains(&heartbeat_ms) {
+            let (least, most) = (limits::HEARTBEAT_MIN_MS / 1000, limits::HEARTBEAT_MAX_MS / 1000);
+            return Err(Refusal::field("heartbeat_interval", format!("must be {least} s to {most} s")));
+        }
+        if terms.any_tool && !terms.tools.is_empty() {
+            return Err(Refusal::field("tools", "lists tools beside any_tool; give one of them"));
+        }
+        let parent = match terms.parent_task_id.as_str() {
+            "" => None,
+            parent => Some(id("parent_task_id", parent)?),
+        };
+        Ok(Terms {
+            purpose: text("purpose", &terms.purpose, limits::PURPOSE_BYTES)?,
+            upstreams,
+            tools: names("tools", &terms.tools, limits::TASK_LIST)?,
+            any_tool: terms.any_tool,
+            kinds: kinds.into_iter().flatten().collect(),
+            callers,
+            key_bound: terms.key_bound,
+            ttl_ms: duration("ttl", terms.ttl.as_ref())?,
+            max_ttl_ms: duration("max_ttl", terms.max_ttl.as_ref())?,
+            heartbeat_ms,
+            parent,
+        })
+    }
+}
+
+impl Wanted {
+    /// Checks the form of an exchange.
+    pub fn from_pb(ask: &pb::ExchangeRequest) -> Result<Wanted, Refusal> {
+        not_served(ask)?;
+        let task = match &ask.task {
+            None => return Err(Refusal::field("task", "is missing: name task_id, or give open_task")),
+            Some(pb::exchange_request::Task::TaskId(task)) => TaskChoice::Named(id("task_id", task)?),
+            Some(pb::exchange_request::Task::OpenTask(terms)) => TaskChoice::Inline(Terms::from_pb(terms)?),
+        };
+        let key = match ask.key_binding.as_ref().and_then(|k| k.key.as_ref()) {
+            None => Binding::Unasked,
+            Some(pb::key_binding::Key::CallerSvid(_)) => Binding::CallerSvid,
+            Some(pb::key_binding::Key::JwkThumbprint(t)) => {
+                let digest = t.as_ref().try_into();
+                Binding::Thumbprint(
+                    digest.map_err(|_| Refusal::field("key_binding.jwk_thumbprint", "a SHA-256 thumbprint has 32 bytes"))?,
+                )
+            }
+        };
+        let request_id = match ask.request_id.as_str() {
+            "" => None,
+            id => Some(text("request_id", id, limits::REQUEST_ID_BYTES)?),
+        };
+        Ok(Wanted {
+            task,
+            upstream: name("upstream", &ask.upstream)?,
+            scopes: names("scopes", &ask.scopes, limits::SCOPES)?,
+            kind: kind("kind", ask.kind)?,
+            ttl_ms: duration("ttl", ask.ttl.as_ref())?,
+            tool: text("tool", &ask.tool, limits::NAME_BYTES)?,
+            purpose: text("purpose", &ask.purpose, limits::PURPOSE_BYTES)?,
+            arguments: arguments(ask.arguments.as_ref())?,
+            digest: if request_id.is_some() { digest_of(ask) } else { [0; 32] },
+            request_id,
+            key,
+            renews: None,
+        })
+    }
+}
+
+/// What this version has fields for but does not do is refused, never passed over.
+fn not_served(ask: &pb::ExchangeRequest) -> Result<(), Refusal> {
+    let asked = [
+        (ask.subject_token.is_some(), "subject_token"),
+        (ask.parent_credential.is_some(), "parent_credential"),
+        (!ask.authorization_details.is_empty(), "authorization_details"),
+        (!ask.binding.is_empty(), "binding"),
+        (ask.wait_for_approval.is_some(), "wait_for_approval"),
+        (ask.public_key.is_some(), "public_key"),
+    ];
+    match asked.iter().find(|(set, _)| *set) {
+        Some((_, field)) => Err(Refusal::field(field, "this version does not serve it; leave it out")),
+        None => Ok(()),
+    }
+}
+
+/// SHA-256 over everything that was asked, in protobuf's canonical field order. Messages without maps encode one way only.
+pub fn digest_of(message: &impl Message) -> Digest {
+    sha256(&message.encode_to_vec())
+}

@@ -1,0 +1,42 @@
+//! Who is on the other end of a connection. Put there by the listener from the TLS session or the socket, never from a header.
+
+use tonic::{Request, Status};
+
+use super::status::status;
+use crate::identity::caller::{Caller, Operator};
+use crate::identity::svid::VerifiedSvid;
+use crate::refusal::{No, Reason, Refusal};
+
+/// The peer of a connection, in every request's extensions.
+#[derive(Clone, Debug)]
+pub enum Peer {
+    /// A workload by its SVID, on the workload listener.
+    Workload(VerifiedSvid),
+    /// Somebody by an SVID, on the admin listener.
+    Admin(VerifiedSvid),
+    /// A peer of the local socket, by uid.
+    Local(u32),
+}
+
+fn nobody() -> Status {
+    status(No::Refusal(Refusal::new(Reason::NotAuthenticated, "this listener takes calls over mTLS with an X.509-SVID")))
+}
+
+/// The workload that calls.
+pub fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    match request.extensions().get::<Peer>() {
+        Some(Peer::Workload(svid) | Peer::Admin(svid)) => Ok(Caller::from(svid)),
+        Some(Peer::Local(_)) | None => Err(nobody()),
+    }
+}
+
+/// The operator who calls. Whether that SVID or uid may do it is the admin policy's to say.
+pub fn operator<T>(request: &Request<T>) -> Result<Operator, Status> {
+    match request.extensions().get::<Peer>() {
+        Some(Peer::Admin(svid)) => Ok(Operator::Svid(Caller::from(svid))),
+        Some(Peer::Local(uid)) => Ok(Operator::LocalUid(*uid)),
+        Some(Peer::Workload(_)) | None => {
+            Err(status(No::Refusal(Refusal::new(Reason::NotAuthenticated, "this is served on the admin listener only"))))
+        }
+    }
+}

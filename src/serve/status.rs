@@ -1,0 +1,76 @@
+//! The one mapping from a refusal or fault to the wire: google.rpc.Status with ErrorInfo, BadRequest and RetryInfo.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tonic::Status;
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::pb::mayfly::v1 as pb;
+use crate::refusal::{Code, Fault, No, Refusal};
+
+/// The domain of every `ErrorInfo`.
+pub const DOMAIN: &str = "mayfly.dev";
+
+static FAULTS: AtomicU64 = AtomicU64::new(1);
+
+/// Logs a fault and gives the number to ask about: its text is for the log, not for callers.
+fn note(fault: &Fault) -> String {
+    let number = FAULTS.fetch_add(1, Ordering::Relaxed);
+    tracing::error!(number, "fault: {fault}");
+    format!("something of mayfly's failed; its log says more under fault {number}")
+}
+
+fn code_of(code: Code) -> tonic::Code {
+    tonic::Code::from_i32(code as i32)
+}
+
+fn details(no: &Refusal) -> ErrorDetails {
+    let mut metadata = HashMap::new();
+    if let Some(rule) = &no.rule {
+        metadata.insert("rule".to_owned(), rule.clone());
+    }
+    if let Some(way_out) = &no.way_out {
+        metadata.insert("way_out".to_owned(), way_out.clone());
+    }
+    let mut details = ErrorDetails::new();
+    details.set_error_info(no.reason.as_str(), DOMAIN, metadata);
+    if let Some(field) = no.field {
+        details.add_bad_request_violation(field, no.message.clone());
+    }
+    // RESOURCE_EXHAUSTED always says when to come back.
+    let retry = no.retry_after.or((no.reason.code() == Code::ResourceExhausted).then_some(Duration::from_secs(1)));
+    if let Some(after) = retry {
+        details.set_retry_info(Some(after));
+    }
+    details
+}
+
+/// What a call answers instead of an answer.
+pub fn status(no: No) -> Status {
+    match no {
+        No::Refusal(no) => Status::with_error_details(code_of(no.reason.code()), no.message.clone(), details(&no)),
+        No::Fault(fault) => Status::internal(note(&fault)),
+    }
+}
+
+/// The same as a message, for one item of a batch or stream.
+pub fn problem(no: No) -> pb::Problem {
+    match no {
+        No::Refusal(no) => {
+            let after = no.retry_after.and_then(|d| prost_types::Duration::try_from(d).ok());
+            let violation = no.field.map(|f| pb::FieldViolation { field: f.to_owned(), description: no.message.clone() });
+            pb::Problem {
+                code: no.reason.code() as i32,
+                reason: no.reason.as_str().to_owned(),
+                field_violations: violation.into_iter().collect(),
+                retry_after: after,
+                rule: no.rule.unwrap_or_default(),
+                way_out: no.way_out.unwrap_or_default(),
+                message: no.message,
+            }
+        }
+        No::Fault(fault) => pb::Problem { code: Code::Internal as i32, message: note(&fault), ..pb::Problem::default() },
+    }
+}
