@@ -1,0 +1,146 @@
+//! Whether anything takes effect that is neither a task's opening nor an issuance.
+
+use super::super::tasks::Task;
+use super::super::{State, Verdict};
+use super::{Pending, malformed, stale};
+use crate::ledger::record::{Event, HoldRank, KeyState, Record};
+use crate::limits;
+use crate::refusal::{Reason, Refusal};
+use crate::revocation::Target;
+use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq};
+
+impl State {
+    pub(super) fn may_change<'a>(
+        &'a self,
+        event: &'a Event,
+        record: &Record,
+        time: Millis,
+        pending: &mut Pending<'a>,
+    ) -> Verdict {
+        match event {
+            Event::TaskClosed(e) => self.known_task(&e.task, |t| t.closed.is_none(), "is over already"),
+            Event::TaskHeld(e) => {
+                self.known_task(
+                    &e.task,
+                    |t| t.closed.is_none() && !t.holds.iter().any(|h| h.rank as i32 == e.rank),
+                    "is over or held already",
+                )?;
+                HoldRank::try_from(e.rank).map(|_| ()).map_err(|_| malformed("an unknown rank"))
+            }
+            Event::TaskResumed(e) => {
+                let within = |t: &Task| t.closed.is_none() && t.holds.iter().any(|h| (h.rank as i32) <= e.rank);
+                self.known_task(&e.task, within, "has no hold that this rank may lift")
+            }
+            Event::TaskExtended(e) => {
+                self.timely(e.decided_at, record.revision(), time)?;
+                let task = self.active_task(&e.task, time)?;
+                self.version_in_force(&task.terms.environment, e.policy_version)?;
+                let parent = self.tasks.upwards(task).nth(1).map_or(Millis(u64::MAX), |p| p.deadline);
+                if Millis(e.deadline) > task.terms.max_deadline.min(parent) || Millis(e.deadline) <= time {
+                    return Err(Refusal::new(Reason::NoLifeLeft, "the new deadline is not within the task's bounds"));
+                }
+                self.not_blocked(task, record.revision())
+            }
+            Event::Released(e) => {
+                let id =
+                    CredentialId::from_slice(&e.credential).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
+                match self.credentials.get(&id) {
+                    Some(live) if !live.released && live.expires_at > time => Ok(()),
+                    _ => Err(Refusal::new(Reason::CredentialNotActive, format!("credential {id} is not live"))),
+                }
+            }
+            Event::Revoked(e) => targets_known(&e.targets),
+            Event::LockLifted(e) => {
+                targets_known(&e.targets)?;
+                let locked = |t: &Target| self.rules.get(t).is_some_and(|entry| entry.lock.is_some());
+                let all = e.targets.iter().filter_map(|t| Target::from_record(t).ok()).all(|t| locked(&t));
+                if all { Ok(()) } else { Err(Refusal::new(Reason::NotFound, "there is no such lock")) }
+            }
+            Event::PolicySet(e) => {
+                let table = if e.audit_only { &self.audit_policies } else { &self.policies };
+                next_version(e.version, table.get(e.environment.as_str()).map(|v| v.version))
+            }
+            Event::UpstreamSet(e) => next_version(e.version, self.upstreams.get(e.name.as_str()).map(|v| v.version)),
+            Event::BindingSet(e) => next_version(e.version, self.bindings.get(e.name.as_str()).map(|v| v.version)),
+            Event::BundleSet(e) => match self.bundles.get(e.trust_domain.as_str()).and_then(|b| b.sequence) {
+                Some(before) if !e.removed && e.sequence.is_none_or(|s| s < before) => {
+                    Err(Refusal::field("spiffe_sequence", format!("it may not go below {before} or go missing, once seen")))
+                }
+                _ => Ok(()),
+            },
+            Event::KeyAdded(e) => {
+                if self.keys.contains_key(e.key.as_str()) || pending.keys.contains(&e.key.as_str()) {
+                    return Err(Refusal::new(Reason::AlreadyExists, format!("there is a key {} already", e.key)));
+                }
+                pending.keys.push(&e.key);
+                Ok(())
+            }
+            Event::KeyChanged(e) => self.key_change(&e.key, e.state),
+            _ => self.may_note(event, time, pending),
+        }
+    }
+
+    fn may_note<'a>(&self, event: &'a Event, time: Millis, pending: &mut Pending<'a>) -> Verdict {
+        match event {
+            Event::LeaseOpened(e) => {
+                let id = LeaseId::from_slice(&e.lease).ok_or_else(|| malformed("a lease id that is not 16 bytes"))?;
+                if self.leases.contains_key(&id) {
+                    return Err(stale(format!("lease {id} exists already")));
+                }
+                self.active_task(&e.task, time)?;
+                pending.leases.push(&e.lease);
+                Ok(())
+            }
+            Event::LeaseClosed(e) => match LeaseId::from_slice(&e.lease).and_then(|id| self.leases.get(&id)) {
+                Some(_) => Ok(()),
+                None => Err(Refusal::new(Reason::NotFound, "there is no such open lease")),
+            },
+            Event::ApprovalDecided(e) => match ApprovalId::from_slice(&e.approval).and_then(|id| self.approvals.get(&id)) {
+                Some(a) if a.given.is_none() && a.expires_at > time => Ok(()),
+                _ => Err(Refusal::new(Reason::ApprovalNeeded, "that approval cannot be decided, or no longer")),
+            },
+            Event::UsedOnce(e) => match <[u8; 32]>::try_from(&e.digest[..]) {
+                Ok(digest) if !self.used_once.contains_key(&digest) => Ok(()),
+                _ => Err(Refusal::new(Reason::EvidenceRevoked, "it may be used once and was used before")),
+            },
+            Event::GenerationBegun(e) => {
+                let next = if self.head == Seq::ZERO { 1 } else { u32::from(self.head.generation()) + 1 };
+                if e.generation == next && next <= 255 { Ok(()) } else { Err(malformed("a generation out of turn")) }
+            }
+            Event::Authorized(e) => match CredentialId::from_slice(&e.credential) {
+                Some(id) => self.evidence_alive(&id, time),
+                None => Err(malformed("a credential id that is not 16 bytes")),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn key_change(&self, key: &str, to: i32) -> Verdict {
+        use KeyState::{Active, Compromised, Next, Removed, Retired};
+        let Some(now) = self.keys.get(key).map(|k| k.state) else {
+            return Err(Refusal::new(Reason::NotFound, format!("there is no key {key}")));
+        };
+        let to = KeyState::try_from(to).map_err(|_| malformed("an unknown key state"))?;
+        match (now, to) {
+            (Next, Active) | (Active | Next, Retired) | (Retired, Removed) | (Next | Active | Retired | Removed, Compromised) => {
+                Ok(())
+            }
+            _ => Err(Refusal::new(Reason::KeyState, format!("key {key} is {now:?} and cannot become {to:?}"))),
+        }
+    }
+}
+
+fn next_version(version: u64, now: Option<u64>) -> Verdict {
+    let next = now.unwrap_or(0) + 1;
+    if version == next { Ok(()) } else { Err(stale(format!("version {next} would come next, not {version}"))) }
+}
+
+fn targets_known(targets: &[crate::ledger::record::TargetRecord]) -> Verdict {
+    if targets.is_empty() || targets.len() > limits::TARGETS {
+        return Err(Refusal::field("targets", format!("1 to {} of them, not {}", limits::TARGETS, targets.len())));
+    }
+    for target in targets {
+        Target::from_record(target).map_err(|e| Refusal::field("targets", e))?;
+    }
+    Ok(())
+}
