@@ -144,23 +144,23 @@ impl State {
 
     /// All that was issued before is revoked; unused approvals, open tasks and break-glass are void. Locks, leases and key rules stay.
     fn begin_generation(&mut self, e: &GenerationBegun) {
-        let first = self.store == [0; 16];
         self.store = e.store.as_slice().try_into().unwrap_or_default();
-        if first {
+        if e.generation == 1 {
             return;
         }
-        // Everything revokes by its seq; nothing decided before it can be shown again, so what it killed need not be kept.
-        self.rules.add(
-            &Target::Everything,
-            Some(self.head),
-            None,
-            self.time.plus(limits::TASK_TTL_MS + limits::CREDENTIAL_TTL_MS),
-        );
+        // Everything revokes by its seq; nothing decided before it can be shown again, so what it killed need not be kept. The rule stays:
+        // where time begins earlier, credentials of the generation before may end at any time.
+        self.rules.add(&Target::Everything, Some(self.head), None, Millis(u64::MAX));
         self.credentials = super::Credentials::default();
         self.tasks = super::Tasks::default();
         self.approvals.clear();
         self.requests.clear();
         self.rules_by_caller.clear();
+        // What had an end is gone; its end would take away what has the same name from now on.
+        self.ends.retain(|_, ends| {
+            ends.retain(|end| matches!(end, End::UsedOnce(_)));
+            !ends.is_empty()
+        });
         for lease in self.leases.values_mut() {
             lease.issued = false;
         }

@@ -104,8 +104,12 @@ impl State {
                 _ => Err(Refusal::new(Reason::EvidenceRevoked, "it may be used once and was used before")),
             },
             Event::GenerationBegun(e) => {
-                let next = if self.head == Seq::ZERO { 1 } else { u32::from(self.head.generation()) + 1 };
-                if e.generation == next && next <= 255 { Ok(()) } else { Err(malformed("a generation out of turn")) }
+                // Numbers may be left out: a store that was put back goes on above whatever others have seen of it.
+                let above = self.head == Seq::ZERO || e.generation > u32::from(self.head.generation());
+                match <[u8; 16]>::try_from(&e.store[..]) {
+                    Ok(store) if store != [0; 16] && above && (1..=255).contains(&e.generation) => Ok(()),
+                    _ => Err(malformed("a generation out of turn, or without a store")),
+                }
             }
             Event::Authorized(e) => match CredentialId::from_slice(&e.credential) {
                 Some(id) => self.evidence_alive(&id, time),
