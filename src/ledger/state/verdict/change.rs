@@ -84,11 +84,13 @@ impl State {
         match event {
             Event::LeaseOpened(e) => {
                 let id = LeaseId::from_slice(&e.lease).ok_or_else(|| malformed("a lease id that is not 16 bytes"))?;
-                if self.leases.contains_key(&id) {
+                if self.leases.contains_key(&id) || pending.leases.iter().any(|l| l.lease == e.lease) {
                     return Err(stale(format!("lease {id} exists already")));
                 }
-                self.active_task(&e.task, time)?;
-                pending.leases.push(&e.lease);
+                if !pending.tasks.iter().any(|t| t.task == e.task && t.approval.is_empty()) {
+                    self.active_task(&e.task, time)?;
+                }
+                pending.leases.push(e);
                 Ok(())
             }
             Event::LeaseClosed(e) => match LeaseId::from_slice(&e.lease).and_then(|id| self.leases.get(&id)) {
@@ -100,7 +102,10 @@ impl State {
                 _ => Err(Refusal::new(Reason::ApprovalNeeded, "that approval cannot be decided, or no longer")),
             },
             Event::UsedOnce(e) => match <[u8; 32]>::try_from(&e.digest[..]) {
-                Ok(digest) if !self.used_once.contains_key(&digest) => Ok(()),
+                Ok(digest) if !self.used_once.contains_key(&digest) && !pending.used_once.contains(&&e.digest[..]) => {
+                    pending.used_once.push(&e.digest);
+                    Ok(())
+                }
                 _ => Err(Refusal::new(Reason::EvidenceRevoked, "it may be used once and was used before")),
             },
             Event::GenerationBegun(e) => {

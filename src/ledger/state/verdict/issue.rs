@@ -24,9 +24,16 @@ impl State {
         self.credential_counts(e, pending.credentials.len())?;
         self.ancestors_alive(e, time)?;
         let mut facts = self.issue_facts(e, id, revision);
-        let end = match pending.task.filter(|t| t.task == e.task) {
+        let wall = || Err(Refusal::new(Reason::EnvironmentWall, "task and upstream belong to different environments"));
+        let end = match pending.tasks.iter().find(|t| t.task == e.task) {
             Some(task) => {
-                // Opened by the record before: it is as its terms say.
+                // Opened by a record before it in its group: it is as its terms say.
+                if task.environment != e.environment {
+                    return wall();
+                }
+                if !task.approval.is_empty() {
+                    return Err(Refusal::new(Reason::TaskNotActive, "the task waits for an approval"));
+                }
                 facts.tasks.extend(TaskId::from_slice(&task.task));
                 if let Some(parent) = TaskId::from_slice(&task.parent).and_then(|p| self.tasks.get(&p)) {
                     facts.tasks.extend(&parent.terms.path);
@@ -38,7 +45,7 @@ impl State {
             None => {
                 let task = self.active_task(&e.task, time)?;
                 if *task.terms.environment != *e.environment {
-                    return Err(Refusal::new(Reason::EnvironmentWall, "task and upstream belong to different environments"));
+                    return wall();
                 }
                 facts.tasks.extend(&task.terms.path);
                 facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
@@ -124,7 +131,7 @@ impl State {
     }
 
     fn lease_open(&self, e: &Issued, pending: &Pending<'_>) -> Verdict {
-        if e.lease.is_empty() || pending.leases.contains(&&e.lease[..]) {
+        if e.lease.is_empty() || pending.leases.iter().any(|l| l.lease == e.lease && l.credential == e.credential) {
             return Ok(());
         }
         let open = LeaseId::from_slice(&e.lease).and_then(|id| self.leases.get(&id));

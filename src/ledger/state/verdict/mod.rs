@@ -9,7 +9,7 @@ mod task;
 
 use super::tasks::{Phase, Task};
 use super::{State, Verdict, request_key};
-use crate::ledger::record::{Event, Record, Request, TaskOpened};
+use crate::ledger::record::{Event, LeaseOpened, Record, Request, TaskOpened};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::revocation::{Hit, Target};
@@ -18,11 +18,12 @@ use crate::seq::{CredentialId, Millis, Seq, TaskId};
 /// What earlier records of the same group would add, were it valid.
 #[derive(Default)]
 struct Pending<'a> {
-    task: Option<&'a TaskOpened>,
+    tasks: Vec<&'a TaskOpened>,
     credentials: Vec<&'a [u8]>,
     requests: Vec<[u8; 16]>,
     approvals: Vec<&'a [u8]>,
-    leases: Vec<&'a [u8]>,
+    leases: Vec<&'a LeaseOpened>,
+    used_once: Vec<&'a [u8]>,
     keys: Vec<&'a str>,
 }
 

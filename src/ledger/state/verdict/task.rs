@@ -13,7 +13,7 @@ impl State {
     pub(super) fn may_open<'a>(&'a self, e: &'a TaskOpened, revision: Seq, time: Millis, pending: &mut Pending<'a>) -> Verdict {
         let id = TaskId::from_slice(&e.task).ok_or_else(|| malformed("a task id that is not 16 bytes"))?;
         self.timely(e.opened_at, revision, time)?;
-        if self.tasks.get(&id).is_some() || pending.task.is_some() {
+        if self.tasks.get(&id).is_some() || pending.tasks.iter().any(|t| t.task == e.task) {
             return Err(stale(format!("task {id} exists already")));
         }
         let opened_at = Millis(e.opened_at);
@@ -47,13 +47,14 @@ impl State {
             return Err(refused_by(&hit, "opening a task"));
         }
         let retry = std::time::Duration::from_secs(60);
-        if self.tasks.len() >= limits::TASKS {
+        if self.tasks.len() + pending.tasks.len() >= limits::TASKS {
             return Err(Refusal::limit("tasks", limits::TASKS as u64, retry));
         }
-        if self.tasks.opened_by(&e.opener) as usize >= limits::TASKS_PER_CALLER {
+        let with_it = pending.tasks.iter().filter(|t| t.opener == e.opener).count();
+        if self.tasks.opened_by(&e.opener) as usize + with_it >= limits::TASKS_PER_CALLER {
             return Err(Refusal::limit("tasks_per_caller", limits::TASKS_PER_CALLER as u64, retry));
         }
-        pending.task = Some(e);
+        pending.tasks.push(e);
         Ok(())
     }
 
