@@ -168,3 +168,71 @@ fn a_task_and_a_lease_in_it_open_together() {
     (open.group, lease.group) = (1, 1);
     assert!(log.put(vec![open, lease]).iter().all(Result::is_ok));
 }
+
+fn asked(log: &mut Log, task: &[u8]) -> (Vec<u8>, Record) {
+    let approval = log.id();
+    let asked = ApprovalAsked {
+        approval: approval.clone(),
+        task: task.to_vec(),
+        caller: "spiffe://a.example/agent".into(),
+        expires_at: log.time.0 + 60_000,
+        ..Default::default()
+    };
+    (approval, Record::new(Who::LocalUid(0), Event::ApprovalAsked(asked)))
+}
+
+fn given(log: &Log, approval: &[u8]) -> Record {
+    let given = ApprovalDecided { approval: approval.to_vec(), given: true, reason: String::new() };
+    let ada = Identity { issuer: "https://idp.example".into(), sub: "ada".into() };
+    Record::new(Who::Person(ada), Event::ApprovalDecided(given)).decided_at(log.state.head)
+}
+
+fn issue_with(log: &mut Log, task: &[u8], approval: &[u8]) -> Record {
+    let mut record = log.issue(task);
+    if let Some(Event::Issued(e)) = &mut record.event {
+        e.approval = approval.to_vec();
+    }
+    record
+}
+
+#[test]
+fn an_approval_that_is_asked_anew_is_not_usable_once_more() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let (approval, ask) = asked(&mut log, &task);
+    log.put(vec![ask.clone()])[0].clone().unwrap();
+    let give = given(&log, &approval);
+    log.put(vec![give])[0].clone().unwrap();
+    let first = issue_with(&mut log, &task, &approval);
+    log.put(vec![first])[0].clone().unwrap();
+    assert_eq!(reason(&log.put(vec![ask])[0]), Reason::DecidedOnOldState);
+    let give = given(&log, &approval);
+    assert!(log.put(vec![give])[0].is_err());
+    let second = issue_with(&mut log, &task, &approval);
+    assert_eq!(reason(&log.put(vec![second])[0]), Reason::ApprovalNeeded);
+}
+
+#[test]
+fn what_was_revoked_since_an_approval_was_given_revokes_the_approval() {
+    let mut log = Log::new();
+    let (approval, ask) = asked(&mut log, &[]);
+    log.put(vec![ask])[0].clone().unwrap();
+    let give = given(&log, &approval);
+    log.put(vec![give])[0].clone().unwrap();
+    log.revoke(Target::Caller("spiffe://a.example/agent".into()), true);
+    let task = log.opened(&[]);
+    let later = issue_with(&mut log, &task, &approval);
+    assert_eq!(reason(&log.put(vec![later])[0]), Reason::Revoked, "decided after the revocation, approved before it");
+    let without = log.issue(&task);
+    log.put(vec![without])[0].clone().unwrap();
+}
+
+#[test]
+fn an_approval_given_on_a_view_before_a_revocation_is_void() {
+    let mut log = Log::new();
+    let (approval, ask) = asked(&mut log, &[]);
+    log.put(vec![ask])[0].clone().unwrap();
+    let give = given(&log, &approval);
+    log.revoke(Target::Subject("https://idp.example".into(), "ada".into()), true);
+    assert_eq!(reason(&log.put(vec![give])[0]), Reason::Revoked);
+}

@@ -215,7 +215,7 @@ fn an_approval_is_used_once_also_within_a_group() {
     let given = ApprovalDecided { approval: approval.clone(), given: true, reason: String::new() };
     log.put(vec![
         Record::new(Who::LocalUid(0), Event::ApprovalAsked(asked)),
-        Record::new(Who::LocalUid(0), Event::ApprovalDecided(given)),
+        Record::new(Who::LocalUid(0), Event::ApprovalDecided(given)).decided_at(log.state.head),
     ]);
     let with = |log: &mut Log| {
         let mut r = log.issue(&task);

@@ -1,12 +1,12 @@
 //! Whether anything takes effect that is neither a task's opening nor an issuance.
 
 use super::super::tasks::Task;
-use super::super::{State, Verdict};
-use super::{Pending, malformed, stale};
-use crate::ledger::record::{Event, HoldRank, KeyState, Record};
+use super::super::{Approval, State, Verdict, trust_domain_of};
+use super::{Pending, malformed, policy_in_force, refused_by, stale};
+use crate::ledger::record::{Event, HoldRank, KeyState, Record, Who};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
-use crate::revocation::Target;
+use crate::revocation::{Facts, Target};
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq};
 
 impl State {
@@ -76,11 +76,11 @@ impl State {
                 Ok(())
             }
             Event::KeyChanged(e) => self.key_change(&e.key, e.state),
-            _ => self.may_note(event, time, pending),
+            _ => self.may_note(event, record, time, pending),
         }
     }
 
-    fn may_note<'a>(&self, event: &'a Event, time: Millis, pending: &mut Pending<'a>) -> Verdict {
+    fn may_note<'a>(&'a self, event: &'a Event, record: &Record, time: Millis, pending: &mut Pending<'a>) -> Verdict {
         match event {
             Event::LeaseOpened(e) => {
                 let id = LeaseId::from_slice(&e.lease).ok_or_else(|| malformed("a lease id that is not 16 bytes"))?;
@@ -97,8 +97,22 @@ impl State {
                 Some(_) => Ok(()),
                 None => Err(Refusal::new(Reason::NotFound, "there is no such open lease")),
             },
+            Event::ApprovalAsked(e) => {
+                let id = ApprovalId::from_slice(&e.approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
+                if self.approvals.contains_key(&id) {
+                    // Asked anew, it would be usable once more.
+                    return Err(stale(format!("approval {id} exists already")));
+                }
+                Ok(())
+            }
             Event::ApprovalDecided(e) => match ApprovalId::from_slice(&e.approval).and_then(|id| self.approvals.get(&id)) {
-                Some(a) if a.given.is_none() && a.expires_at > time => Ok(()),
+                Some(a) if a.given.is_none() && a.expires_at > time => {
+                    if e.given {
+                        self.may_approve(a, record)
+                    } else {
+                        Ok(())
+                    }
+                }
                 _ => Err(Refusal::new(Reason::ApprovalNeeded, "that approval cannot be decided, or no longer")),
             },
             Event::UsedOnce(e) => match <[u8; 32]>::try_from(&e.digest[..]) {
@@ -121,6 +135,29 @@ impl State {
                 None => Err(malformed("a credential id that is not 16 bytes")),
             },
             _ => Ok(()),
+        }
+    }
+
+    /// Giving an approval is a grant: neither who gives it nor who asked may be revoked since its view, or locked out.
+    fn may_approve(&self, approval: &Approval, record: &Record) -> Verdict {
+        let revision = record.revision();
+        self.of_this_order(revision)?;
+        let mut facts = Facts { revision, ..Facts::default() };
+        facts.identities.push((trust_domain_of(&approval.caller), &approval.caller));
+        match record.author.as_ref().and_then(|a| a.who.as_ref()) {
+            Some(Who::SpiffeId(id)) => facts.identities.push((trust_domain_of(id), id)),
+            Some(Who::Person(p)) => facts.identities.push((&p.issuer, &p.sub)),
+            _ => {}
+        }
+        if let Some(task) = approval.task.and_then(|id| self.tasks.get(&id)) {
+            facts.tasks.extend(&task.terms.path);
+            facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+            facts.environment = &task.terms.environment;
+            facts.policy = policy_in_force(self, facts.environment);
+        }
+        match self.rules.blocks(&facts) {
+            Some(hit) => Err(refused_by(&hit, "approving")),
+            None => Ok(()),
         }
     }
 

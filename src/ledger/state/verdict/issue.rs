@@ -19,11 +19,11 @@ impl State {
         self.version_in_force(&e.environment, e.policy_version)?;
         self.registration_in_force(e)?;
         self.key_active(e)?;
-        self.approval_usable(e, revision, time, pending)?;
+        let rests_on = self.approval_usable(e, revision, time, pending)?.map_or(revision, |approved| approved.min(revision));
         self.lease_open(e, pending)?;
         self.credential_counts(e, pending.credentials.len())?;
         self.ancestors_alive(e, time)?;
-        let mut facts = self.issue_facts(e, id, revision);
+        let mut facts = self.issue_facts(e, id, rests_on);
         let wall = || Err(Refusal::new(Reason::EnvironmentWall, "task and upstream belong to different environments"));
         let end = match pending.tasks.iter().find(|t| t.task == e.task) {
             Some(task) => {
@@ -116,18 +116,27 @@ impl State {
         }
     }
 
-    fn approval_usable<'a>(&self, e: &'a Issued, revision: Seq, time: Millis, pending: &mut Pending<'a>) -> Verdict {
+    /// The revision of the approval that it uses up: a grant too, so what was revoked since it was given revokes it.
+    fn approval_usable<'a>(
+        &self,
+        e: &'a Issued,
+        revision: Seq,
+        time: Millis,
+        pending: &mut Pending<'a>,
+    ) -> Result<Option<Seq>, Refusal> {
         if e.approval.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let id = ApprovalId::from_slice(&e.approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
         let usable =
             self.approvals.get(&id).filter(|a| a.given == Some(true) && !a.used && a.expires_at > time && a.revision <= revision);
-        if usable.is_none() || pending.approvals.contains(&&e.approval[..]) {
-            return Err(Refusal::new(Reason::ApprovalNeeded, format!("approval {id} is not, or no longer, usable")));
+        match usable {
+            Some(approval) if !pending.approvals.contains(&&e.approval[..]) => {
+                pending.approvals.push(&e.approval);
+                Ok(Some(approval.revision))
+            }
+            _ => Err(Refusal::new(Reason::ApprovalNeeded, format!("approval {id} is not, or no longer, usable"))),
         }
-        pending.approvals.push(&e.approval);
-        Ok(())
     }
 
     fn lease_open(&self, e: &Issued, pending: &Pending<'_>) -> Verdict {

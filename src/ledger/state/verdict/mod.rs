@@ -102,6 +102,11 @@ impl State {
         if Millis(decided) < oldest || Millis(decided) > time.plus(limits::CLOCK_SKEW_MS) {
             return Err(stale(format!("it was decided at {}, too far from {time}", Millis(decided))));
         }
+        self.of_this_order(revision)
+    }
+
+    /// A decision revision is a place that this generation has reached.
+    fn of_this_order(&self, revision: Seq) -> Verdict {
         if revision > self.head || revision < Seq::start_of(self.head.generation()) {
             return Err(stale(format!("its decision revision {revision} is not of this order")));
         }
