@@ -37,8 +37,9 @@ impl State {
                 }
             }
             Event::TaskResumed(e) => {
+                let rank = HoldRank::try_from(e.rank).unwrap_or(HoldRank::Unspecified);
                 if let Some(task) = TaskId::from_slice(&e.task).and_then(|id| self.tasks.get_mut(&id)) {
-                    task.holds.retain(|h| h.rank as i32 > e.rank);
+                    task.holds.retain(|h| !h.lifted_by(rank, record.revision()));
                 }
             }
             Event::TaskExtended(e) => {
@@ -203,7 +204,9 @@ impl State {
             let lock = (e.lock_only || (target.sort().locks() && !e.issued_only)).then_some(seq);
             let revoked = (!e.lock_only).then_some(seq);
             self.rules.add(&target, revoked, lock, Millis(e.keep_until));
-            self.close_revoked(&target, &e.reason);
+            if !e.lock_only {
+                self.close_revoked(&target, &e.reason);
+            }
         }
         self.remember(record, &[0; 16]);
     }
@@ -223,7 +226,8 @@ impl State {
     fn set_bundle(&mut self, e: &BundleSet) {
         let before = self.bundles.get(e.trust_domain.as_str()).and_then(|b| b.sequence);
         let bundle = BundleState {
-            sequence: e.sequence.or(before),
+            // Also where it is removed: coming back, it goes on above what was seen.
+            sequence: e.sequence.max(before),
             anchors: e.anchors.iter().map(|a| hash(a)).collect(),
             digest: hash(&e.digest),
             document: e.document.as_slice().into(),

@@ -236,3 +236,104 @@ fn an_approval_given_on_a_view_before_a_revocation_is_void() {
     log.revoke(Target::Subject("https://idp.example".into(), "ada".into()), true);
     assert_eq!(reason(&log.put(vec![give])[0]), Reason::Revoked);
 }
+
+fn by_operator(event: Event) -> Record {
+    Record::new(Who::LocalUid(0), event)
+}
+
+#[test]
+fn an_extension_never_shortens() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let issue = log.issue(&task);
+    log.put(vec![issue])[0].clone().unwrap();
+    let extended = |log: &Log, by: u64| TaskExtended {
+        task: task.clone(),
+        deadline: log.time.0 + by,
+        decided_at: log.time.0,
+        policy_version: 1,
+    };
+    let shorter = by_operator(Event::TaskExtended(extended(&log, 10_000))).decided_at(log.state.head);
+    assert_eq!(reason(&log.put(vec![shorter])[0]), Reason::NoLifeLeft, "what was issued would outlive the task");
+    let same = by_operator(Event::TaskExtended(extended(&log, 60_000))).decided_at(log.state.head);
+    log.put(vec![same])[0].clone().unwrap();
+}
+
+#[test]
+fn a_lift_takes_only_locks_that_its_decision_saw() {
+    let mut log = Log::new();
+    let tool = Target::Tool("t".into());
+    log.revoke(tool.clone(), false);
+    let lift = LockLifted { targets: vec![tool.to_record()], reason: String::new() };
+    let lift = by_operator(Event::LockLifted(lift)).decided_at(log.state.head);
+    log.revoke(tool.clone(), false);
+    assert_eq!(reason(&log.put(vec![lift.clone()])[0]), Reason::DecidedOnOldState);
+    assert!(log.state.rules.get(&tool).unwrap().lock.is_some());
+    let again = lift.decided_at(log.state.head);
+    log.put(vec![again])[0].clone().unwrap();
+}
+
+#[test]
+fn a_resumption_takes_only_holds_that_its_decision_saw_and_ranks_that_there_are() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let hold = |rank: i32| by_operator(Event::TaskHeld(TaskHeld { task: task.clone(), rank, reason: String::new() }));
+    let resume = |rank: i32| by_operator(Event::TaskResumed(TaskResumed { task: task.clone(), rank, reason: String::new() }));
+    assert!(log.put(vec![hold(0)])[0].is_err());
+    let early = resume(3).decided_at(log.state.head);
+    log.put(vec![hold(1)])[0].clone().unwrap();
+    let seen = log.state.head;
+    log.put(vec![hold(3)])[0].clone().unwrap();
+    assert!(log.put(vec![early])[0].is_err());
+    log.put(vec![resume(3).decided_at(seen)])[0].clone().unwrap();
+    let held = &log.state.tasks.get(&TaskId::from_slice(&task).unwrap()).unwrap().holds;
+    assert_eq!(held.iter().map(|h| h.rank).collect::<Vec<_>>(), [HoldRank::Operator]);
+    let head = log.state.head;
+    assert!(log.put(vec![resume(99).decided_at(head)])[0].is_err());
+    assert!(log.put(vec![resume(2).decided_at(head)])[0].is_err());
+    log.put(vec![resume(3).decided_at(head)])[0].clone().unwrap();
+}
+
+#[test]
+fn what_cannot_be_locked_is_not_locked_and_a_lock_ends_no_task() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let target = Target::Task(TaskId::from_slice(&task).unwrap());
+    let lock = |t: &Target| Revoked { targets: vec![t.to_record()], lock_only: true, ..Default::default() };
+    assert_eq!(reason(&log.put(vec![by_operator(Event::Revoked(lock(&target)))])[0]), Reason::InvalidField);
+    log.put(vec![by_operator(Event::Revoked(lock(&Target::Everything)))])[0].clone().unwrap();
+    assert!(log.state.tasks.iter().all(|t| t.closed.is_none()));
+}
+
+#[test]
+fn a_task_that_showed_life_does_not_expire_by_an_older_look() {
+    let mut log = Log::new();
+    let mut open = log.task(&[]);
+    if let Some(Event::TaskOpened(e)) = &mut open.event {
+        e.heartbeat = 5_000;
+    }
+    let task = id_of(&open);
+    log.put(vec![open])[0].clone().unwrap();
+    let close = |outcome: i32| by_operator(Event::TaskClosed(TaskClosed { task: task.clone(), outcome, ..Default::default() }));
+    log.time = log.time.plus(4_000);
+    let alive = TaskHeartbeats { tasks: vec![task.clone()], ..Default::default() };
+    log.put(vec![by_operator(Event::TaskHeartbeats(alive))])[0].clone().unwrap();
+    log.time = log.time.plus(5_000);
+    assert_eq!(reason(&log.put(vec![close(Outcome::Expired as i32)])[0]), Reason::TaskNotActive);
+    assert!(log.put(vec![close(0)])[0].is_err() && log.put(vec![close(9)])[0].is_err());
+    log.time = log.time.plus(1);
+    log.put(vec![close(Outcome::Expired as i32)])[0].clone().unwrap();
+}
+
+#[test]
+fn a_removed_bundle_comes_back_above_its_sequence_only() {
+    let mut log = Log::new();
+    let bundle = |sequence: Option<u64>, removed: bool| {
+        let set = BundleSet { trust_domain: "b.example".into(), sequence, removed, ..Default::default() };
+        by_operator(Event::BundleSet(set))
+    };
+    log.put(vec![bundle(Some(7), false)])[0].clone().unwrap();
+    log.put(vec![bundle(Some(1), true)])[0].clone().unwrap();
+    assert!(log.put(vec![bundle(Some(2), false)])[0].is_err());
+    log.put(vec![bundle(Some(8), false)])[0].clone().unwrap();
+}

@@ -161,7 +161,7 @@ fn a_lock_blocks_new_grants_until_it_is_lifted_and_lifting_brings_nothing_back()
     let fresh = log.issue(&task);
     assert_eq!(reason(&log.put(vec![fresh])[0]), Reason::Locked);
     let lift = LockLifted { targets: vec![Target::Prefix("spiffe://a.example".into()).to_record()], reason: String::new() };
-    log.put(vec![Record::new(Who::LocalUid(0), Event::LockLifted(lift))])[0].clone().unwrap();
+    log.put(vec![Record::new(Who::LocalUid(0), Event::LockLifted(lift)).decided_at(log.state.head)])[0].clone().unwrap();
     let fresh = log.issue(&task);
     log.put(vec![fresh])[0].clone().unwrap();
     assert!(log.covered(&id_of(&old)));

@@ -3,7 +3,7 @@
 use super::super::tasks::Task;
 use super::super::{Approval, State, Verdict, trust_domain_of};
 use super::{Pending, malformed, policy_in_force, refused_by, stale};
-use crate::ledger::record::{Event, HoldRank, KeyState, Record, Who};
+use crate::ledger::record::{Event, HoldRank, KeyPurpose, KeyState, Outcome, Record, Who};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::revocation::{Facts, Target};
@@ -18,25 +18,35 @@ impl State {
         pending: &mut Pending<'a>,
     ) -> Verdict {
         match event {
-            Event::TaskClosed(e) => self.known_task(&e.task, |t| t.closed.is_none(), "is over already"),
+            Event::TaskClosed(e) => {
+                self.known_task(&e.task, |t| t.closed.is_none(), "is over already")?;
+                match Outcome::try_from(e.outcome) {
+                    Ok(Outcome::Unspecified) | Err(_) => Err(malformed("an unknown outcome")),
+                    // A sign of life that came before it in the order was answered: the task lives.
+                    Ok(Outcome::Expired) => {
+                        self.known_task(&e.task, |t| t.silent(time) || time >= t.deadline, "showed life meanwhile")
+                    }
+                    Ok(_) => Ok(()),
+                }
+            }
             Event::TaskHeld(e) => {
-                self.known_task(
-                    &e.task,
-                    |t| t.closed.is_none() && !t.holds.iter().any(|h| h.rank as i32 == e.rank),
-                    "is over or held already",
-                )?;
-                HoldRank::try_from(e.rank).map(|_| ()).map_err(|_| malformed("an unknown rank"))
+                let rank = known_rank(e.rank)?;
+                let free = |t: &Task| t.closed.is_none() && !t.holds.iter().any(|h| h.rank == rank);
+                self.known_task(&e.task, free, "is over or held already")
             }
             Event::TaskResumed(e) => {
-                let within = |t: &Task| t.closed.is_none() && t.holds.iter().any(|h| (h.rank as i32) <= e.rank);
-                self.known_task(&e.task, within, "has no hold that this rank may lift")
+                let rank = known_rank(e.rank)?;
+                let within = |t: &Task| t.closed.is_none() && t.holds.iter().any(|h| h.lifted_by(rank, record.revision()));
+                self.known_task(&e.task, within, "has no hold that this rank may lift, or none that the decision saw")
             }
             Event::TaskExtended(e) => {
                 self.timely(e.decided_at, record.revision(), time)?;
                 let task = self.active_task(&e.task, time)?;
                 self.version_in_force(&task.terms.environment, e.policy_version)?;
                 let parent = self.tasks.upwards(task).nth(1).map_or(Millis(u64::MAX), |p| p.deadline);
-                if Millis(e.deadline) > task.terms.max_deadline.min(parent) || Millis(e.deadline) <= time {
+                // A deadline that came earlier would be outlived by what was issued up to the one before.
+                let deadline = Millis(e.deadline);
+                if deadline > task.terms.max_deadline.min(parent) || deadline <= time || deadline < task.deadline {
                     return Err(Refusal::new(Reason::NoLifeLeft, "the new deadline is not within the task's bounds"));
                 }
                 self.not_blocked(task, record.revision())
@@ -49,12 +59,26 @@ impl State {
                     _ => Err(Refusal::new(Reason::CredentialNotActive, format!("credential {id} is not live"))),
                 }
             }
-            Event::Revoked(e) => targets_known(&e.targets),
+            Event::Revoked(e) => {
+                for target in targets_known(&e.targets)? {
+                    if e.lock_only && !target.sort().locks() {
+                        return Err(Refusal::field("targets", format!("{target} cannot be locked, only revoked")));
+                    }
+                }
+                Ok(())
+            }
             Event::LockLifted(e) => {
-                targets_known(&e.targets)?;
-                let locked = |t: &Target| self.rules.get(t).is_some_and(|entry| entry.lock.is_some());
-                let all = e.targets.iter().filter_map(|t| Target::from_record(t).ok()).all(|t| locked(&t));
-                if all { Ok(()) } else { Err(Refusal::new(Reason::NotFound, "there is no such lock")) }
+                for target in targets_known(&e.targets)? {
+                    match self.rules.get(&target).and_then(|entry| entry.lock) {
+                        None => return Err(Refusal::new(Reason::NotFound, format!("there is no lock on {target}"))),
+                        // Somebody locked it again, for a reason that who lifts it has not seen.
+                        Some(lock) if lock > record.revision() => {
+                            return Err(stale(format!("the lock on {target} was renewed at seq {lock}")));
+                        }
+                        Some(_) => {}
+                    }
+                }
+                Ok(())
             }
             Event::PolicySet(e) => {
                 let table = if e.audit_only { &self.audit_policies } else { &self.policies };
@@ -69,6 +93,10 @@ impl State {
                 _ => Ok(()),
             },
             Event::KeyAdded(e) => {
+                let purpose = KeyPurpose::try_from(e.purpose).is_ok_and(|p| p != KeyPurpose::Unspecified);
+                if !purpose || !matches!(KeyState::try_from(e.state), Ok(KeyState::Next | KeyState::Active)) {
+                    return Err(malformed("a key of unknown purpose, or in a state that no key begins in"));
+                }
                 if self.keys.contains_key(e.key.as_str()) || pending.keys.contains(&e.key.as_str()) {
                     return Err(Refusal::new(Reason::AlreadyExists, format!("there is a key {} already", e.key)));
                 }
@@ -181,12 +209,16 @@ fn next_version(version: u64, now: Option<u64>) -> Verdict {
     if version == next { Ok(()) } else { Err(stale(format!("version {next} would come next, not {version}"))) }
 }
 
-fn targets_known(targets: &[crate::ledger::record::TargetRecord]) -> Verdict {
+fn targets_known(targets: &[crate::ledger::record::TargetRecord]) -> Result<Vec<Target>, Refusal> {
     if targets.is_empty() || targets.len() > limits::TARGETS {
         return Err(Refusal::field("targets", format!("1 to {} of them, not {}", limits::TARGETS, targets.len())));
     }
-    for target in targets {
-        Target::from_record(target).map_err(|e| Refusal::field("targets", e))?;
+    targets.iter().map(|t| Target::from_record(t).map_err(|e| Refusal::field("targets", e))).collect()
+}
+
+fn known_rank(rank: i32) -> Result<HoldRank, Refusal> {
+    match HoldRank::try_from(rank) {
+        Ok(HoldRank::Unspecified) | Err(_) => Err(malformed("an unknown rank")),
+        Ok(rank) => Ok(rank),
     }
-    Ok(())
 }
