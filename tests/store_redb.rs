@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use mayfly::limits;
 use mayfly::store::redb::{Options, RedbStore};
+use mayfly::store::reserve::{Reserve, Room};
 use mayfly::store::{Expect, Store, StoreError};
 use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
 
@@ -320,4 +322,35 @@ fn a_reader_keeps_what_it_has_while_it_is_removed() {
     drop(store);
     let db = Database::open(file).unwrap();
     assert_eq!(redb::ReadableTableMetadata::len(&db.begin_read().unwrap().open_table(COMMITS).unwrap()).unwrap(), 1);
+}
+
+fn on_disk(path: &Path) -> u64 {
+    std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(path).unwrap()) * 512
+}
+
+#[test]
+fn the_reserve_is_real_blocks_and_is_given_back_and_taken_again() {
+    const PIECE: u64 = limits::DISK_RESERVE_PIECE_BYTES;
+    let top = tempfile::tempdir().unwrap();
+    let file = top.path().join("reserve");
+    // What a crash may have left of an earlier reserve: the size without the blocks.
+    std::fs::File::create(&file).unwrap().set_len(4 * PIECE).unwrap();
+    let reserve = Reserve::open(top.path(), 4 * PIECE, 0).unwrap();
+    assert_eq!((reserve.held(), reserve.state(0)), (4 * PIECE, Room::Plenty));
+    assert!(on_disk(&file) >= 4 * PIECE);
+    assert!(reserve.release_piece());
+    assert_eq!((reserve.held(), reserve.state(0)), (3 * PIECE, Room::Low));
+    assert!(on_disk(&file) < 4 * PIECE);
+    assert!(reserve.restore().unwrap());
+    assert_eq!((reserve.held(), reserve.state(0)), (4 * PIECE, Room::Plenty));
+    reserve.release().unwrap();
+    assert_eq!((reserve.held(), on_disk(&file)), (0, 0));
+    assert!(!reserve.release_piece());
+    drop(reserve);
+    // Another size in the configuration: more is taken, too much is given back.
+    assert_eq!(Reserve::open(top.path(), 6 * PIECE, 0).unwrap().held(), 6 * PIECE);
+    assert_eq!(Reserve::open(top.path(), 2 * PIECE + 1, 0).unwrap().held(), 2 * PIECE + 1);
+    assert!(on_disk(&file) < 4 * PIECE);
+    // A threshold that no disk has.
+    assert_eq!(Reserve::open(top.path(), PIECE, u64::MAX).unwrap().state(0), Room::Low);
 }

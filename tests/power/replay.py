@@ -218,7 +218,8 @@ def cmd_summary(a):
     for (label, stage, msg), n in collections.Counter((r['label'], r['stage'], r.get('msg', '')) for r in bad).most_common(12):
         print(f'- {label}: {n} at stage {stage}: {msg}')
     for r in bad[:5]:
-        print(f'- again: --label {r["label"]} --only {r["i"]}; READ {r["READ"]}')
+        read = [f'{len(l)} {what} {l[:5]}' for what, l in zip(('lost', 'wrong', 'back'), r['READ'] or []) if l]
+        print(f'- again: --label "{r["label"]}" --only {r["i"]}: {", ".join(read)}')
     total = sum(len(rows) for rows in groups.values())
     if a.expect is not None and total != a.expect:
         print(f'{total} images were judged, not {a.expect}')
