@@ -11,10 +11,6 @@ use mayfly::store::memory::MemoryStore;
 use mayfly::store::redb::{Options, RedbStore};
 use mayfly::store::{Entry, Expect, Store, StoreError, StoreId};
 
-#[path = "kit/faulty.rs"]
-mod faulty;
-use faulty::{Fault, FaultyStore};
-
 /// How a test makes a store, and opens it again where the engine outlives its process.
 trait Engine: Sized {
     type Store: Store;
@@ -392,26 +388,4 @@ fn one_of_many_wins_each_compare_and_set<E: Engine>() {
         adder.join().unwrap();
     }
     assert_eq!(s.named("counter").unwrap().unwrap(), 100u64.to_be_bytes());
-}
-
-/// The store that other tests make fail keeps to the contract too.
-#[test]
-fn the_faulty_store_fails_as_the_contract_allows() {
-    for (fault, head) in [(Fault::Full, 1), (Fault::Lost, 1), (Fault::Kept, 2)] {
-        let s = FaultyStore::new(MemoryStore::new(StoreId::from_bytes([1; 16])));
-        s.append(1, b"one").unwrap();
-        s.fail_next_append(fault);
-        match fault {
-            Fault::Full => assert!(matches!(s.append(2, b"two"), Err(StoreError::Full(_)))),
-            Fault::Lost | Fault::Kept => assert!(matches!(s.append(2, b"two"), Err(StoreError::Failed(_)))),
-        }
-        assert!(matches!(s.append(2, b"two"), Err(StoreError::Failed(_))));
-        assert!(matches!(s.put("a", b"", Expect::Any), Err(StoreError::Failed(_))));
-        assert!(matches!(s.delete("a", Expect::Any), Err(StoreError::Failed(_))));
-        assert!(matches!(s.remove_before(1), Err(StoreError::Failed(_))));
-        assert_eq!(s.head().unwrap(), 1);
-        s.open_again();
-        assert_eq!(s.head().unwrap(), head);
-        s.append(head + 1, b"next").unwrap();
-    }
 }
