@@ -3,10 +3,12 @@
 //! The map of the house, top to bottom. Imports point down.
 #![forbid(unsafe_code)]
 
+pub mod credential;
+
 pub mod ledger;
+pub mod pb;
 pub mod policy;
 pub mod revocation;
-pub mod pb;
 pub mod store;
 
 pub mod identity;
