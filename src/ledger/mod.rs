@@ -298,3 +298,5 @@ impl Inner {
         let _ = self.granting(clock, ledger, room);
     }
 }
+
+pub use receipt::Receipt;
