@@ -6,7 +6,7 @@ use super::tasks::{Closed, Hold};
 use super::{Approval, BundleState, End, Key, Lease, Remembered, State, Version, request_key};
 use crate::ledger::record::{
     BundleSet, Event, GenerationBegun, HoldRank, Issued, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Outcome, Record, Revoked,
-    TaskClosed,
+    TaskClosed, TaskOpened,
 };
 use crate::limits;
 use crate::revocation::{Rules, Target};
@@ -21,12 +21,19 @@ impl State {
     pub fn apply(&mut self, record: &Record) {
         let seq = self.head;
         let Some(event) = &record.event else { return };
+        // A credential remembers its own; anything else is remembered here, whatever it was.
+        match event {
+            Event::Issued(_) => {}
+            Event::TaskOpened(TaskOpened { task, .. }) | Event::TaskClosed(TaskClosed { task, .. }) => {
+                self.remember(record, task);
+            }
+            _ => self.remember(record, &[0; 16]),
+        }
         match event {
             Event::GenerationBegun(e) => self.begin_generation(e),
             Event::TaskOpened(e) => {
                 if let Some(id) = TaskId::from_slice(&e.task) {
                     self.tasks.open(e, id, seq, record.revision(), self.time);
-                    self.remember(record, id.as_bytes());
                 }
             }
             Event::TaskClosed(e) => self.close(e, record),
@@ -66,16 +73,14 @@ impl State {
                     self.credentials.release(&id);
                     self.rules.add(&Target::Credential(id), Some(seq), None, Millis(e.keep_until));
                     self.count_caller_rule(record, Millis(e.keep_until));
-                    self.remember(record, &[0; 16]);
                 }
             }
             Event::Refused(e) => self.refusals += e.count,
-            Event::Revoked(e) => self.revoke(e, record),
+            Event::Revoked(e) => self.revoke(e),
             Event::LockLifted(e) => {
                 for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
                     self.rules.lift(&target);
                 }
-                self.remember(record, &[0; 16]);
             }
             _ => self.apply_registry(event, record),
         }
@@ -195,10 +200,9 @@ impl State {
             self.rules.add(&Target::Task(id), Some(seq), None, Millis(e.keep_until));
             self.count_caller_rule(record, Millis(e.keep_until));
         }
-        self.remember(record, id.as_bytes());
     }
 
-    fn revoke(&mut self, e: &Revoked, record: &Record) {
+    fn revoke(&mut self, e: &Revoked) {
         let seq = self.head;
         for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
             let lock = (e.lock_only || (target.sort().locks() && !e.issued_only)).then_some(seq);
@@ -208,7 +212,6 @@ impl State {
                 self.close_revoked(&target, &e.reason);
             }
         }
-        self.remember(record, &[0; 16]);
     }
 
     /// A task that is revoked by name is over, so that listing it says so.
@@ -269,13 +272,16 @@ impl State {
     }
 
     /// Remembers a request that made no credential.
-    fn remember(&mut self, record: &Record, task: &[u8; 16]) {
+    fn remember(&mut self, record: &Record, task: &[u8]) {
         let Some(request) = &record.request else { return };
+        let task = task.try_into().unwrap_or_default();
         let key = request_key(&request.caller, &request.id);
         let until = self.time.plus(limits::TASK_TTL_MS.max(limits::REQUEST_ID_KEPT_MS));
         let mut digest = [0; 16];
         digest.copy_from_slice(&hash(&request.digest)[..16]);
-        self.requests.insert(key, Remembered { digest, seq: self.head, at: self.position, task: *task, until });
+        let caller: Box<str> = request.caller.as_str().into();
+        self.credentials.remember(&caller);
+        self.requests.insert(key, Remembered { digest, seq: self.head, at: self.position, task, until, caller });
         self.ends.entry(until).or_default().push(End::Request(key));
     }
 
@@ -299,7 +305,9 @@ impl State {
                     due.remove();
                 }
                 Some(End::Request(key)) => {
-                    self.requests.remove(&key);
+                    if let Some(gone) = self.requests.remove(&key) {
+                        self.credentials.forget_request(&gone.caller);
+                    }
                 }
                 Some(End::UsedOnce(digest)) => {
                     self.used_once.remove(&digest);

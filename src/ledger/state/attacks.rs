@@ -337,3 +337,20 @@ fn a_removed_bundle_comes_back_above_its_sequence_only() {
     assert!(log.put(vec![bundle(Some(2), false)])[0].is_err());
     log.put(vec![bundle(Some(8), false)])[0].clone().unwrap();
 }
+
+#[test]
+fn every_request_id_is_bound_by_its_first_record_and_counted() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let request = |id: &str| Some(Request { caller: "c".into(), id: id.into(), digest: vec![0; 32] });
+    let hold = |rank: i32| by_operator(Event::TaskHeld(TaskHeld { task: task.clone(), rank, reason: String::new() }));
+    let policy = PolicySet { environment: "e".into(), version: 1, ..Default::default() };
+    log.put(vec![hold(1).for_request(request("1"))])[0].clone().unwrap();
+    assert_eq!(reason(&log.put(vec![hold(2).for_request(request("1"))])[0]), Reason::RequestIdReused);
+    log.put(vec![by_operator(Event::PolicySet(policy)).for_request(request("2"))])[0].clone().unwrap();
+    assert_eq!(log.state.credentials.remembered("c"), 2);
+    log.time = log.time.plus(limits::TASK_TTL_MS + 1);
+    log.put(vec![note()]);
+    assert_eq!(log.state.credentials.remembered("c"), 0);
+    log.put(vec![by_operator(Event::Maintained(Maintained::default())).for_request(request("1"))])[0].clone().unwrap();
+}

@@ -120,8 +120,10 @@ pub struct Approval {
 }
 
 /// What a request id stands for, where that is not a credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
+    /// Who sent it.
+    pub caller: Box<str>,
     /// The first 16 bytes of the digest over everything asked.
     pub digest: [u8; 16],
     /// The seq of its first record.
