@@ -197,15 +197,18 @@ enum End {
 }
 
 mod rules_as_entries {
-    use super::{Entry, Rules, Target};
+    use std::collections::BTreeMap;
+
+    use super::{Entry, Millis, Rules, Target};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub fn serialize<S: Serializer>(rules: &Rules, s: S) -> Result<S::Ok, S::Error> {
-        rules.entries().serialize(s)
+        (rules.entries(), rules.ends()).serialize(s)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Rules, D::Error> {
-        Ok(Rules::from_entries(Vec::<(Target, Entry)>::deserialize(d)?))
+        let (entries, ends) = <(Vec<(Target, Entry)>, BTreeMap<Millis, Vec<Target>>)>::deserialize(d)?;
+        Ok(Rules::from_parts(entries, ends))
     }
 }
 
