@@ -16,6 +16,11 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
     bytes.try_into().unwrap_or_default()
 }
 
+/// A rule is kept at least until what it covers has ended for every verifier, whatever a writer with a wrong clock wrote.
+fn outlasting(end: Millis) -> Millis {
+    end.plus(limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)
+}
+
 impl State {
     /// Makes a record that was found valid take effect. Its seq is the head.
     pub fn apply(&mut self, record: &Record) {
@@ -70,9 +75,10 @@ impl State {
             Event::Issued(e) => self.issue(e, record),
             Event::Released(e) => {
                 if let Some(id) = CredentialId::from_slice(&e.credential) {
-                    self.credentials.release(&id);
-                    self.rules.add(&Target::Credential(id), Some(seq), None, Millis(e.keep_until));
-                    self.count_caller_rule(record, Millis(e.keep_until));
+                    let end = self.credentials.release(&id).unwrap_or_default();
+                    let until = Millis(e.keep_until).max(outlasting(end));
+                    self.rules.add(&Target::Credential(id), Some(seq), None, until);
+                    self.count_caller_rule(record, until);
                 }
             }
             Event::Refused(e) => self.refusals += e.count,
@@ -106,10 +112,11 @@ impl State {
             Event::BundleSet(e) => self.set_bundle(e),
             Event::KeyAdded(e) => self.add_key(e),
             Event::KeyChanged(e) => {
-                let now = self.time;
-                if let Some(key) = self.keys.get_mut(e.key.as_str()) {
-                    key.state = KeyState::try_from(e.state).unwrap_or(KeyState::Compromised);
-                    key.since = now;
+                let state = KeyState::try_from(e.state).unwrap_or(KeyState::Compromised);
+                self.change_key(&e.key, state);
+                if state == KeyState::Compromised {
+                    // Whichever record says so: what a stolen key signed is refused, whatever revision it claims.
+                    self.rules.add(&Target::SigningKey(e.key.as_str().into()), Some(seq), None, Millis(u64::MAX));
                 }
             }
             Event::LeaseOpened(e) => self.open_lease(e),
@@ -194,23 +201,37 @@ impl State {
         let outcome = Outcome::try_from(e.outcome).unwrap_or(Outcome::Revoked);
         task.closed = Some(Closed { outcome, reason: e.reason.as_str().into(), at: now, seq });
         let issued = task.issued_under > 0;
+        let until = Millis(e.keep_until).max(outlasting(task.deadline));
         self.tasks.check_at(id, now.plus(limits::REQUEST_ID_KEPT_MS));
         // Nothing was issued under it, so nobody has anything to refuse.
         if issued {
-            self.rules.add(&Target::Task(id), Some(seq), None, Millis(e.keep_until));
-            self.count_caller_rule(record, Millis(e.keep_until));
+            self.rules.add(&Target::Task(id), Some(seq), None, until);
+            self.count_caller_rule(record, until);
         }
     }
 
     fn revoke(&mut self, e: &Revoked) {
         let seq = self.head;
+        let until = Millis(e.keep_until).max(Rules::keep_until(self.time));
         for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
             let lock = (e.lock_only || (target.sort().locks() && !e.issued_only)).then_some(seq);
             let revoked = (!e.lock_only).then_some(seq);
-            self.rules.add(&target, revoked, lock, Millis(e.keep_until));
+            self.rules.add(&target, revoked, lock, until);
             if !e.lock_only {
                 self.close_revoked(&target, &e.reason);
+                if let Target::SigningKey(key) = &target {
+                    self.change_key(key, KeyState::Compromised);
+                }
             }
+        }
+    }
+
+    /// A key that leaves the JWKS leaves it at once.
+    fn change_key(&mut self, key: &str, state: KeyState) {
+        let now = self.time;
+        if let Some(key) = self.keys.get_mut(key) {
+            key.state = state;
+            key.since = now;
         }
     }
 

@@ -354,3 +354,42 @@ fn every_request_id_is_bound_by_its_first_record_and_counted() {
     assert_eq!(log.state.credentials.remembered("c"), 0);
     log.put(vec![by_operator(Event::Maintained(Maintained::default())).for_request(request("1"))])[0].clone().unwrap();
 }
+
+#[test]
+fn no_writer_drops_a_rule_by_writing_an_early_end() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let (a, b) = (log.issue(&task), log.issue(&task));
+    log.put(vec![a.clone(), b.clone()]);
+    let released = Released { credential: id_of(&a), keep_until: 0 };
+    let revoked = Revoked { targets: vec![Target::Tool("t".into()).to_record()], issued_only: true, ..Default::default() };
+    let closed = TaskClosed { task: task.clone(), outcome: Outcome::Completed as i32, ..Default::default() };
+    for event in [Event::Released(released), Event::Revoked(revoked), Event::TaskClosed(closed)] {
+        log.put(vec![by_operator(event)])[0].clone().unwrap();
+    }
+    log.time = log.time.plus(29_000);
+    log.put(vec![note()]);
+    let a = Target::Credential(CredentialId::from_slice(&id_of(&a)).unwrap());
+    for target in [a, Target::Tool("t".into()), Target::Task(TaskId::from_slice(&task).unwrap())] {
+        assert!(log.state.rules.get(&target).is_some(), "{target}");
+    }
+}
+
+#[test]
+fn a_revoked_key_and_a_compromised_one_are_the_same() {
+    let mut log = Log::new();
+    let key = |id: &str| KeyAdded {
+        key: id.into(),
+        purpose: KeyPurpose::AccessToken as i32,
+        environment: "dev".into(),
+        state: KeyState::Next as i32,
+        ..Default::default()
+    };
+    log.put(vec![by_operator(Event::KeyAdded(key("k2")))])[0].clone().unwrap();
+    log.revoke(Target::SigningKey("k1".into()), false);
+    assert!(log.state.active_key(KeyPurpose::AccessToken, "dev").is_none(), "it signs nothing more");
+    let changed = KeyChanged { key: "k2".into(), state: KeyState::Compromised as i32, reason: String::new() };
+    log.put(vec![by_operator(Event::KeyChanged(changed))])[0].clone().unwrap();
+    let forged = crate::revocation::Facts { revision: log.state.head, key: "k2", ..Default::default() };
+    assert!(log.state.rules.covers(&forged).is_some());
+}

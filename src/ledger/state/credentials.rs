@@ -300,13 +300,14 @@ impl Credentials {
         self.checks.entry(when.seconds() + 1).or_default().push(slot);
     }
 
-    pub(super) fn release(&mut self, id: &CredentialId) {
+    /// Notes that it was given back; answers with its end.
+    pub(super) fn release(&mut self, id: &CredentialId) -> Option<Millis> {
         let hash = self.hasher.hash_one(id);
         let slab = &mut self.slab;
         let found = self.by_id.find(hash, |s| slab[*s as usize].as_ref().is_some_and(|l| l.id == *id)).copied();
-        if let Some(live) = found.and_then(|s| slab[s as usize].as_mut()) {
-            live.released = true;
-        }
+        let live = found.and_then(|s| slab[s as usize].as_mut())?;
+        live.released = true;
+        Some(live.expires_at)
     }
 
     /// Goes through up to `most` entries whose time has come: what ended is no longer counted, what may be forgotten is.
