@@ -313,6 +313,11 @@ impl Rules {
         dropped
     }
 
+    /// The sorts of which something was revoked after a view.
+    pub fn newer(&self, revision: Seq) -> impl Iterator<Item = Sort> {
+        Sort::ALL.into_iter().filter(move |sort| self.newest[*sort as usize] > revision)
+    }
+
     /// How many targets have something in force.
     pub fn len(&self) -> usize {
         self.len

@@ -393,3 +393,21 @@ fn a_revoked_key_and_a_compromised_one_are_the_same() {
     let forged = crate::revocation::Facts { revision: log.state.head, key: "k2", ..Default::default() };
     assert!(log.state.rules.covers(&forged).is_some());
 }
+
+#[test]
+fn a_task_opened_before_a_revocation_of_its_opener_takes_no_grant_of_others_either() {
+    let mut log = Log::new();
+    let root = log.opened(&[]);
+    let child = log.opened(&root);
+    log.revoke(Target::Svid("a.example".into(), [8; 32], vec![7].into()), false);
+    let mut other = log.issue(&child);
+    if let Some(Event::Issued(e)) = &mut other.event {
+        (e.caller, e.svid) = ("spiffe://b.example/server".into(), None);
+    }
+    assert_eq!(reason(&log.put(vec![other])[0]), Reason::EvidenceRevoked, "a stolen SVID's tasks are not left behind");
+    let mut grandchild = log.task(&child);
+    if let Some(Event::TaskOpened(e)) = &mut grandchild.event {
+        (e.opener, e.svid) = ("spiffe://b.example/server".into(), None);
+    }
+    assert!(log.put(vec![grandchild])[0].is_err());
+}
