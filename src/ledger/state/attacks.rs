@@ -411,3 +411,16 @@ fn a_task_opened_before_a_revocation_of_its_opener_takes_no_grant_of_others_eith
     }
     assert!(log.put(vec![grandchild])[0].is_err());
 }
+
+#[test]
+fn commits_of_several_writers_may_land_out_of_the_order_of_their_clocks() {
+    let mut log = Log::new();
+    let (bytes, _) = pack_note(7, log.time.minus(20));
+    log.state.fold(log.state.position + 1, &Commit::from_bytes(&bytes.into()).unwrap()).unwrap();
+    assert_eq!(log.state.time, log.time, "time stands still, it does not go back");
+}
+
+fn pack_note(writer: u32, time: Millis) -> (Vec<u8>, super::super::commit::ChainHead) {
+    let encoded = Encoded::new(note()).unwrap();
+    pack(writer, super::super::commit::ChainHead::START, time, &[encoded.leaf], vec![encoded.bytes])
+}

@@ -230,10 +230,13 @@ impl State {
         let writer = commit.header.writer;
         let chain = self.writers.get(&writer).copied().unwrap_or(ChainHead::START);
         let head = commit.continues(chain)?;
-        let time = Millis(commit.header.time);
-        if time < self.time && !self.begins_time(&commit.records, time) {
-            return Err(BadCommit::TimeBack { from: self.time, to: time });
-        }
+        let written = Millis(commit.header.time);
+        let time = match written < self.time {
+            true if self.begins_time(&commit.records, written) => written,
+            true if written < chain.time => return Err(BadCommit::TimeBack { from: chain.time, to: written }),
+            // Another writer's commit of a later time came first in the order. Time stands still for this one.
+            _ => written.max(self.time),
+        };
         self.writers.insert(writer, head);
         self.begin_commit(at, time);
         let mut verdicts = Vec::with_capacity(commit.records.len());
