@@ -104,7 +104,8 @@ impl Ledger {
         self.inner.durable_watch.subscribe()
     }
 
-    /// A number for the records of one request, so that they stand or are void together.
+    /// A number for the records of one proposal, so that they stand or are void together, also when they are folded again. Proposing
+    /// sets it in any case.
     pub fn new_group(&self) -> u32 {
         // Neighbours in one commit must differ; 0 means none.
         self.inner.groups.fetch_add(1, Ordering::Relaxed) | 1 << 31
@@ -133,9 +134,16 @@ impl Ledger {
 
     /// Proposes without waiting.
     pub fn propose(&self, lane: Lane, records: Vec<Record>) -> Result<Proposed, No> {
+    /// Proposes without waiting. What is proposed together gets its group number here: were it left to the callers, two requests with one
+    /// number side by side in a commit would be folded as one, and otherwise than they were judged.
+    pub fn propose(&self, lane: Lane, records: Vec<Record>) -> Result<oneshot::Receiver<Result<Receipt, No>>, No> {
+        let number = if records.len() > 1 { self.new_group() } else { 0 };
         let group = records
             .into_iter()
-            .map(|r| Encoded::new(r).ok_or_else(|| Refusal::limit("record_bytes", limits::RECORD_BYTES as u64, Duration::ZERO)))
+            .map(|r| {
+                Encoded::new(Record { group: number, ..r })
+                    .ok_or_else(|| Refusal::limit("record_bytes", limits::RECORD_BYTES as u64, Duration::ZERO))
+            })
             .collect::<Result<Vec<_>, _>>()?;
         if group.is_empty() {
             return Err(No::Fault(Fault::new("an empty group was proposed")));
