@@ -6,11 +6,19 @@ use super::tasks::{Closed, Hold};
 use super::{Approval, BundleState, End, Key, Lease, Remembered, State, Version, request_key};
 use crate::ledger::record::{
     BundleSet, Event, GenerationBegun, HoldRank, Issued, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Outcome, Record, Revoked,
+<<<<<<< HEAD
     TaskClosed, TaskOpened,
+=======
+    TaskClosed, Who,
+>>>>>>> keys
 };
 use crate::limits;
 use crate::revocation::{Rules, Target};
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
+
+fn author(record: &Record) -> Option<Box<Who>> {
+    record.author.as_ref().and_then(|a| a.who.clone()).map(Box::new)
+}
 
 fn hash(bytes: &[u8]) -> [u8; 32] {
     bytes.try_into().unwrap_or_default()
@@ -24,7 +32,7 @@ fn outlasting(end: Millis) -> Millis {
 impl State {
     /// Makes a record that was found valid take effect. Its seq is the head.
     pub fn apply(&mut self, record: &Record) {
-        let seq = self.head;
+        let (seq, now) = (self.head, self.time);
         let Some(event) = &record.event else { return };
         // A credential remembers its own; anything else is remembered here, whatever it was.
         match event {
@@ -45,7 +53,7 @@ impl State {
             Event::TaskHeld(e) => {
                 if let Some(task) = TaskId::from_slice(&e.task).and_then(|id| self.tasks.get_mut(&id)) {
                     let rank = HoldRank::try_from(e.rank).unwrap_or(HoldRank::Operator);
-                    task.holds.push(Hold { rank, reason: e.reason.as_str().into(), seq });
+                    task.holds.push(Hold { rank, reason: e.reason.as_str().into(), seq, by: author(record), since: now });
                 }
             }
             Event::TaskResumed(e) => {
@@ -93,30 +101,43 @@ impl State {
     }
 
     fn apply_registry(&mut self, event: &Event, record: &Record) {
-        let seq = self.head;
+        let (seq, at) = (self.head, self.time);
         let version = |version: u64, digest: &[u8], text: &str, active: bool| {
-            Arc::new(Version { version, digest: hash(digest), text: text.into(), active, seq })
+            let by = author(record);
+            Version { version, digest: hash(digest), text: text.into(), active, retired: false, seq, at, by }
         };
         match event {
             Event::PolicySet(e) => {
                 let table = if e.audit_only { &mut self.audit_policies } else { &mut self.policies };
-                table.insert(e.environment.as_str().into(), version(e.version, &e.digest, &e.text, true));
+                table.insert(e.environment.as_str().into(), Arc::new(version(e.version, &e.digest, &e.text, true)));
             }
             Event::UpstreamSet(e) => {
                 let active = !e.disabled && !e.retired;
-                self.upstreams.insert(e.name.as_str().into(), version(e.version, &e.digest, &e.text, active));
+                self.upstreams.insert(
+                    e.name.as_str().into(),
+                    Arc::new(Version { retired: e.retired, ..version(e.version, &e.digest, &e.text, active) }),
+                );
             }
             Event::BindingSet(e) => {
-                self.bindings.insert(e.name.as_str().into(), version(e.version, &e.digest, &e.text, !e.pending));
+                self.bindings.insert(e.name.as_str().into(), Arc::new(version(e.version, &e.digest, &e.text, !e.pending)));
             }
             Event::BundleSet(e) => self.set_bundle(e),
             Event::KeyAdded(e) => self.add_key(e),
             Event::KeyChanged(e) => {
+<<<<<<< HEAD
                 let state = KeyState::try_from(e.state).unwrap_or(KeyState::Compromised);
                 self.change_key(&e.key, state);
                 if state == KeyState::Compromised {
                     // Whichever record says so: what a stolen key signed is refused, whatever revision it claims.
                     self.rules.add(&Target::SigningKey(e.key.as_str().into()), Some(seq), None, Millis(u64::MAX));
+=======
+                if let Some(key) = self.keys.get_mut(e.key.as_str()) {
+                    key.state = KeyState::try_from(e.state).unwrap_or(KeyState::Compromised);
+                    (key.since, key.seq) = (at, seq);
+                    if key.state == KeyState::Active {
+                        key.active_from = at;
+                    }
+>>>>>>> keys
                 }
             }
             Event::LeaseOpened(e) => self.open_lease(e),
@@ -199,7 +220,7 @@ impl State {
         let (now, seq) = (self.time, self.head);
         let Some(task) = self.tasks.get_mut(&id) else { return };
         let outcome = Outcome::try_from(e.outcome).unwrap_or(Outcome::Revoked);
-        task.closed = Some(Closed { outcome, reason: e.reason.as_str().into(), at: now, seq });
+        task.closed = Some(Closed { outcome, reason: e.reason.as_str().into(), at: now, seq, by: author(record) });
         let issued = task.issued_under > 0;
         let until = Millis(e.keep_until).max(outlasting(task.deadline));
         self.tasks.check_at(id, now.plus(limits::REQUEST_ID_KEPT_MS));
@@ -218,10 +239,14 @@ impl State {
             let revoked = (!e.lock_only).then_some(seq);
             self.rules.add(&target, revoked, lock, until);
             if !e.lock_only {
+<<<<<<< HEAD
                 self.close_revoked(&target, &e.reason);
                 if let Target::SigningKey(key) = &target {
                     self.change_key(key, KeyState::Compromised);
                 }
+=======
+                self.close_revoked(&target, &e.reason, record);
+>>>>>>> keys
             }
         }
     }
@@ -236,13 +261,13 @@ impl State {
     }
 
     /// A task that is revoked by name is over, so that listing it says so.
-    fn close_revoked(&mut self, target: &Target, reason: &str) {
+    fn close_revoked(&mut self, target: &Target, reason: &str, record: &Record) {
         let (now, seq) = (self.time, self.head);
         if let Target::Task(id) = target
             && let Some(task) = self.tasks.get_mut(id)
             && task.closed.is_none()
         {
-            task.closed = Some(Closed { outcome: Outcome::Revoked, reason: reason.into(), at: now, seq });
+            task.closed = Some(Closed { outcome: Outcome::Revoked, reason: reason.into(), at: now, seq, by: author(record) });
             self.tasks.check_at(*id, now.plus(limits::REQUEST_ID_KEPT_MS));
         }
     }
@@ -257,18 +282,25 @@ impl State {
             document: e.document.as_slice().into(),
             source: e.source.as_str().into(),
             removed: e.removed,
+            kept_out: e.kept_out.iter().map(|a| hash(a)).collect(),
+            seq: self.head,
+            changed_at: self.time,
         };
         self.bundles.insert(e.trust_domain.as_str().into(), bundle);
     }
 
     fn add_key(&mut self, e: &KeyAdded) {
+        let state = KeyState::try_from(e.state).unwrap_or(KeyState::Removed);
         let key = Key {
             purpose: KeyPurpose::try_from(e.purpose).unwrap_or(KeyPurpose::Unspecified),
             algorithm: e.algorithm.as_str().into(),
             public: e.public.as_slice().into(),
             environment: e.environment.as_str().into(),
-            state: KeyState::try_from(e.state).unwrap_or(KeyState::Removed),
+            state,
             since: self.time,
+            created_at: self.time,
+            active_from: if state == KeyState::Active { self.time } else { Millis(0) },
+            seq: self.head,
         };
         self.keys.insert(e.key.as_str().into(), key);
     }

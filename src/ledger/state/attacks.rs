@@ -328,14 +328,42 @@ fn a_task_that_showed_life_does_not_expire_by_an_older_look() {
 #[test]
 fn a_removed_bundle_comes_back_above_its_sequence_only() {
     let mut log = Log::new();
-    let bundle = |sequence: Option<u64>, removed: bool| {
+    let mut put = |sequence: Option<u64>, removed: bool| {
         let set = BundleSet { trust_domain: "b.example".into(), sequence, removed, ..Default::default() };
-        by_operator(Event::BundleSet(set))
+        let head = log.state.head;
+        log.put(vec![by_operator(Event::BundleSet(set)).decided_at(head)])[0].clone()
     };
-    log.put(vec![bundle(Some(7), false)])[0].clone().unwrap();
-    log.put(vec![bundle(Some(1), true)])[0].clone().unwrap();
-    assert!(log.put(vec![bundle(Some(2), false)])[0].is_err());
-    log.put(vec![bundle(Some(8), false)])[0].clone().unwrap();
+    put(Some(7), false).unwrap();
+    put(Some(1), true).unwrap();
+    assert!(put(Some(2), false).is_err());
+    put(Some(8), false).unwrap();
+}
+
+#[test]
+fn a_root_that_an_operator_removed_comes_back_by_an_operator_only() {
+    let mut log = Log::new();
+    let (a, b) = (vec![1; 32], vec![2; 32]);
+    let set = |anchors: &[&Vec<u8>], kept_out: &[&Vec<u8>]| BundleSet {
+        trust_domain: "b.example".into(),
+        anchors: anchors.iter().map(|a| a.to_vec()).collect(),
+        kept_out: kept_out.iter().map(|a| a.to_vec()).collect(),
+        ..Default::default()
+    };
+    let by_file = |set: BundleSet, seq| Record::new(Who::Mayfly("bundle file".into()), Event::BundleSet(set)).decided_at(seq);
+    let by_operator = |set: BundleSet, seq| by_operator(Event::BundleSet(set)).decided_at(seq);
+    let start = log.state.head;
+    log.put(vec![by_file(set(&[&a, &b], &[]), start)])[0].clone().unwrap();
+    let seen = log.state.head;
+    log.put(vec![by_operator(set(&[&a], &[&b]), seen)])[0].clone().unwrap();
+    // Made from the bundle before the removal: it would bring the root back.
+    assert_eq!(reason(&log.put(vec![by_operator(set(&[&a, &b], &[]), seen)])[0]), Reason::DecidedOnOldState);
+    let seen = log.state.head;
+    assert!(log.put(vec![by_file(set(&[&a, &b], &[]), seen)])[0].is_err());
+    assert!(log.put(vec![by_file(set(&[&a, &b], &[&b]), seen)])[0].is_err());
+    log.put(vec![by_file(set(&[&a], &[&b]), seen)])[0].clone().unwrap();
+    let seen = log.state.head;
+    log.put(vec![by_operator(set(&[&a, &b], &[]), seen)])[0].clone().unwrap();
+    assert!(log.state.bundles["b.example"].kept_out.is_empty());
 }
 
 #[test]

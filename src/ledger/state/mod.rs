@@ -24,7 +24,7 @@ pub use verdict::policy_in_force;
 pub(crate) use verdict::refused_by;
 
 use super::commit::{BadCommit, ChainHead, Commit};
-use super::record::{Event, KeyPurpose, KeyState, Record};
+use super::record::{Event, KeyPurpose, KeyState, Record, Who};
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::revocation::{Entry, Rules, Target};
@@ -42,8 +42,14 @@ pub struct Version {
     pub text: Box<str>,
     /// It is in force: not disabled, retired or pending.
     pub active: bool,
+    /// It will never be in force again.
+    pub retired: bool,
     /// The seq of its record.
     pub seq: Seq,
+    /// The time of its record.
+    pub at: Millis,
+    /// The author of its record.
+    pub by: Option<Box<Who>>,
 }
 
 /// A trust domain's bundle, as far as the order needs it.
@@ -61,6 +67,12 @@ pub struct BundleState {
     pub source: Box<str>,
     /// No longer trusted. Kept, so that its sequence stays known.
     pub removed: bool,
+    /// Roots that an operator removed: no source brings them back.
+    pub kept_out: Vec<[u8; 32]>,
+    /// The seq of its newest record.
+    pub seq: Seq,
+    /// The time of that record.
+    pub changed_at: Millis,
 }
 
 /// A key of ours. Its private part lies sealed in the store's named values.
@@ -78,6 +90,12 @@ pub struct Key {
     pub state: KeyState,
     /// The time of the record that put it in this state.
     pub since: Millis,
+    /// When it was added.
+    pub created_at: Millis,
+    /// When it began to be used; 0 where it never was.
+    pub active_from: Millis,
+    /// The seq of the record that put it in this state.
+    pub seq: Seq,
 }
 
 /// A lease: something stands upstream, or may.
