@@ -8,6 +8,7 @@ pub mod sources;
 
 pub mod admission;
 pub mod authority;
+pub mod credential;
 
 pub mod ledger;
 pub mod pb;

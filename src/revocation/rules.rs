@@ -120,6 +120,9 @@ impl Rules {
         self.locks[sort as usize] -= 1;
         if entry.revoked == Seq::ZERO {
             self.remove(target);
+        } else if entry.until < Millis(u64::MAX) {
+            // Its end may have come while the lock kept it.
+            self.ends.entry(entry.until).or_default().push(target.clone());
         }
         true
     }
@@ -322,6 +325,11 @@ impl Rules {
         dropped
     }
 
+    /// The sorts of which something was revoked after a view.
+    pub fn newer(&self, revision: Seq) -> impl Iterator<Item = Sort> {
+        Sort::ALL.into_iter().filter(move |sort| self.newest[*sort as usize] > revision)
+    }
+
     /// How many targets have something in force.
     pub fn len(&self) -> usize {
         self.len
@@ -353,13 +361,18 @@ impl Rules {
         all
     }
 
-    /// Rules from [`entries`](Rules::entries).
-    pub fn from_entries(entries: Vec<(Target, Entry)>) -> Rules {
+    /// When to look which rules can be dropped. Part of the state: what is looked at first decides what is dropped in which commit.
+    pub fn ends(&self) -> &BTreeMap<Millis, Vec<Target>> {
+        &self.ends
+    }
+
+    /// Rules from [`entries`](Rules::entries) and [`ends`](Rules::ends).
+    pub fn from_parts(entries: Vec<(Target, Entry)>, ends: BTreeMap<Millis, Vec<Target>>) -> Rules {
         let mut rules = Rules::default();
         for (target, e) in entries {
             rules.add(&target, (e.revoked > Seq::ZERO).then_some(e.revoked), e.lock, e.until);
         }
-        rules
+        Rules { ends, ..rules }
     }
 }
 
@@ -394,5 +407,40 @@ const fn sort_of(probe: &Probe<'_>) -> Sort {
         Probe::Svid(..) => Sort::Svid,
         Probe::SubjectToken(..) => Sort::SubjectToken,
         Probe::Everything => Sort::Everything,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tool(n: u8) -> Target {
+        Target::Tool(format!("t{n}").into())
+    }
+
+    #[test]
+    fn a_copy_drops_the_same_rules_in_the_same_order() {
+        let mut rules = Rules::default();
+        // Put in against the order of the targets, and one of them twice.
+        for n in (0..9).rev() {
+            rules.add(&tool(n), Some(Seq::start_of(1)), None, Millis(5));
+        }
+        rules.add(&tool(4), Some(Seq::start_of(1)), None, Millis(6));
+        let mut copy = Rules::from_parts(rules.entries(), rules.ends().clone());
+        for now in 6..12 {
+            assert_eq!(rules.expire(Millis(now), 2), copy.expire(Millis(now), 2));
+            assert_eq!(rules.entries(), copy.entries());
+        }
+    }
+
+    #[test]
+    fn a_rule_whose_end_came_under_a_lock_is_dropped_after_the_lift() {
+        let mut rules = Rules::default();
+        rules.add(&tool(1), Some(Seq::start_of(1)), Some(Seq::start_of(1)), Millis(5));
+        rules.expire(Millis(10), 9);
+        assert_eq!(rules.len(), 1, "locks stay until lifted");
+        assert!(rules.lift(&tool(1)));
+        rules.expire(Millis(10), 9);
+        assert!(rules.is_empty() && rules.ends().is_empty());
     }
 }

@@ -139,8 +139,10 @@ pub struct Approval {
 }
 
 /// What a request id stands for, where that is not a credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
+    /// Who sent it.
+    pub caller: Box<str>,
     /// The first 16 bytes of the digest over everything asked.
     pub digest: [u8; 16],
     /// The seq of its first record.
@@ -214,15 +216,18 @@ enum End {
 }
 
 mod rules_as_entries {
-    use super::{Entry, Rules, Target};
+    use std::collections::BTreeMap;
+
+    use super::{Entry, Millis, Rules, Target};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub fn serialize<S: Serializer>(rules: &Rules, s: S) -> Result<S::Ok, S::Error> {
-        rules.entries().serialize(s)
+        (rules.entries(), rules.ends()).serialize(s)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Rules, D::Error> {
-        Ok(Rules::from_entries(Vec::<(Target, Entry)>::deserialize(d)?))
+        let (entries, ends) = <(Vec<(Target, Entry)>, BTreeMap<Millis, Vec<Target>>)>::deserialize(d)?;
+        Ok(Rules::from_parts(entries, ends))
     }
 }
 
@@ -244,10 +249,13 @@ impl State {
         let writer = commit.header.writer;
         let chain = self.writers.get(&writer).copied().unwrap_or(ChainHead::START);
         let head = commit.continues(chain)?;
-        let time = Millis(commit.header.time);
-        if time < self.time && !self.begins_time(&commit.records, time) {
-            return Err(BadCommit::TimeBack { from: self.time, to: time });
-        }
+        let written = Millis(commit.header.time);
+        let time = match written < self.time {
+            true if self.begins_time(&commit.records, written) => written,
+            true if written < chain.time => return Err(BadCommit::TimeBack { from: chain.time, to: written }),
+            // Another writer's commit of a later time came first in the order. Time stands still for this one.
+            _ => written.max(self.time),
+        };
         self.writers.insert(writer, head);
         self.begin_commit(at, time);
         let mut verdicts = Vec::with_capacity(commit.records.len());
