@@ -169,7 +169,9 @@ impl Authority {
         let compiled = self.catalog.now();
         let upstream = &compiled
             .upstream(&want.upstream)
-            .ok_or_else(|| Refusal::new(Reason::UpstreamNotActive, format!("upstream {} is no longer registered", want.upstream)))?
+            .ok_or_else(|| {
+                Refusal::new(Reason::UpstreamNotActive, format!("upstream {} is no longer registered", want.upstream))
+            })?
             .upstream;
         let past = Past {
             record: &record,

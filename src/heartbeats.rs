@@ -45,7 +45,9 @@ impl Heartbeats {
         let written = tokio::time::timeout(Duration::from_secs(10), done.wait_for(|(r, _)| *r >= round)).await;
         match written.map(|r| r.map(|v| *v)) {
             Ok(Ok((_, true))) => Ok(()),
-            _ => Err(No::Refusal(Refusal::new(Reason::NotReady, "the sign of life could not be written").retry(Duration::from_secs(1)))),
+            _ => Err(No::Refusal(
+                Refusal::new(Reason::NotReady, "the sign of life could not be written").retry(Duration::from_secs(1)),
+            )),
         }
     }
 

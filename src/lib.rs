@@ -8,8 +8,12 @@ pub mod sources;
 
 pub mod admission;
 pub mod authority;
-pub mod credential;
+pub mod exchange;
+pub mod heartbeats;
+pub mod revoke;
+pub mod tasks;
 
+pub mod credential;
 pub mod ledger;
 pub mod pb;
 pub mod policy;

@@ -76,7 +76,10 @@ impl Authority {
     /// Revokes. Refused with CONFIRM_NEEDED where more would be hit than was confirmed; nothing is done then.
     pub async fn revoke(&self, operator: &Admitted, ask: &Revocation) -> Result<Done, No> {
         if ask.targets.is_empty() || ask.targets.len() > limits::TARGETS {
-            return Err(No::Refusal(Refusal::field("targets", format!("1 to {} of them, not {}", limits::TARGETS, ask.targets.len()))));
+            return Err(No::Refusal(Refusal::field(
+                "targets",
+                format!("1 to {} of them, not {}", limits::TARGETS, ask.targets.len()),
+            )));
         }
         let name = name_of(&operator.who());
         if let Some(before) = self.remembered(&name, &ask.named).await? {
@@ -206,7 +209,10 @@ impl Count {
 
     fn look(&mut self, state: &State, live: &Live, now: Millis) {
         let Some(task) = state.tasks.at(live.task) else { return };
-        if live.released || live.expires_at <= now || !matches!(state.tasks.phase(task, now), crate::ledger::state::Phase::Active | crate::ledger::state::Phase::Held) {
+        if live.released
+            || live.expires_at <= now
+            || !matches!(state.tasks.phase(task, now), crate::ledger::state::Phase::Active | crate::ledger::state::Phase::Held)
+        {
             return;
         }
         let facts = state.credentials.facts(live, task);

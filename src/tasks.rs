@@ -8,9 +8,9 @@ use crate::ledger::record::{
 };
 use crate::ledger::state::{Remembered, State, Task, request_key};
 use crate::limits;
+use crate::policy::Admin;
 use crate::policy::decide::decided_on_old_state;
 use crate::policy::wanted::Terms;
-use crate::policy::Admin;
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::{Rules, Target};
 use crate::seq::{Millis, Seq, TaskId};
@@ -56,8 +56,7 @@ impl Authority {
     pub(crate) async fn remembered(&self, who: &str, named: &Named) -> Result<Option<Remembered>, No> {
         let Some((id, digest)) = named else { return Ok(None) };
         let key = request_key(who, id);
-        let (found, credential) =
-            self.ledger.peek(|s| (s.requests.get(&key).copied(), s.credentials.of_request(&key).is_some()));
+        let (found, credential) = self.ledger.peek(|s| (s.requests.get(&key).cloned(), s.credentials.of_request(&key).is_some()));
         match found {
             Some(r) if r.digest[..] == digest[..16] => {
                 self.ledger.wait_durable(r.seq).await?;

@@ -132,11 +132,9 @@ impl Ledger {
         Ok(Receipt::new(seq, 1, position, Millis(0)))
     }
 
-    /// Proposes without waiting.
-    pub fn propose(&self, lane: Lane, records: Vec<Record>) -> Result<Proposed, No> {
     /// Proposes without waiting. What is proposed together gets its group number here: were it left to the callers, two requests with one
     /// number side by side in a commit would be folded as one, and otherwise than they were judged.
-    pub fn propose(&self, lane: Lane, records: Vec<Record>) -> Result<oneshot::Receiver<Result<Receipt, No>>, No> {
+    pub fn propose(&self, lane: Lane, records: Vec<Record>) -> Result<Proposed, No> {
         let number = if records.len() > 1 { self.new_group() } else { 0 };
         let group = records
             .into_iter()
@@ -306,5 +304,3 @@ impl Inner {
         let _ = self.granting(clock, ledger, room);
     }
 }
-
-pub use receipt::Receipt;

@@ -154,7 +154,14 @@ impl Decider {
     }
 
     /// Decides a later deadline for a task, like opening it. `None`: it has that deadline, or a later one, already.
-    pub fn extend(&self, view: &View, compiled: &Compiled, caller: &Caller, id: TaskId, deadline: Millis) -> Result<Option<u64>, No> {
+    pub fn extend(
+        &self,
+        view: &View,
+        compiled: &Compiled,
+        caller: &Caller,
+        id: TaskId,
+        deadline: Millis,
+    ) -> Result<Option<u64>, No> {
         let place = named(view, caller, id)?;
         if deadline <= place.deadline {
             return Ok(None);
@@ -252,7 +259,10 @@ impl Decider {
             .within(now.plus(self.longest_ms), Bound::Server);
         let life = match &want.renews {
             Some(renews) if renews.approval => {
-                return Err(denied(Reason::ApprovalNeeded, "a credential that used up an approval is not renewed: ask for a new one"));
+                return Err(denied(
+                    Reason::ApprovalNeeded,
+                    "a credential that used up an approval is not renewed: ask for a new one",
+                ));
             }
             Some(renews) => life.within(renews.until, Bound::Renewal),
             None => life,

@@ -6,11 +6,7 @@ use super::tasks::{Closed, Hold};
 use super::{Approval, BundleState, End, Key, Lease, Remembered, State, Version, request_key};
 use crate::ledger::record::{
     BundleSet, Event, GenerationBegun, HoldRank, Issued, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Outcome, Record, Revoked,
-<<<<<<< HEAD
-    TaskClosed, TaskOpened,
-=======
-    TaskClosed, Who,
->>>>>>> keys
+    TaskClosed, TaskOpened, Who,
 };
 use crate::limits;
 use crate::revocation::{Rules, Target};
@@ -90,7 +86,7 @@ impl State {
                 }
             }
             Event::Refused(e) => self.refusals += e.count,
-            Event::Revoked(e) => self.revoke(e),
+            Event::Revoked(e) => self.revoke(e, record),
             Event::LockLifted(e) => {
                 for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
                     self.rules.lift(&target);
@@ -124,20 +120,11 @@ impl State {
             Event::BundleSet(e) => self.set_bundle(e),
             Event::KeyAdded(e) => self.add_key(e),
             Event::KeyChanged(e) => {
-<<<<<<< HEAD
                 let state = KeyState::try_from(e.state).unwrap_or(KeyState::Compromised);
                 self.change_key(&e.key, state);
                 if state == KeyState::Compromised {
                     // Whichever record says so: what a stolen key signed is refused, whatever revision it claims.
                     self.rules.add(&Target::SigningKey(e.key.as_str().into()), Some(seq), None, Millis(u64::MAX));
-=======
-                if let Some(key) = self.keys.get_mut(e.key.as_str()) {
-                    key.state = KeyState::try_from(e.state).unwrap_or(KeyState::Compromised);
-                    (key.since, key.seq) = (at, seq);
-                    if key.state == KeyState::Active {
-                        key.active_from = at;
-                    }
->>>>>>> keys
                 }
             }
             Event::LeaseOpened(e) => self.open_lease(e),
@@ -231,7 +218,7 @@ impl State {
         }
     }
 
-    fn revoke(&mut self, e: &Revoked) {
+    fn revoke(&mut self, e: &Revoked, record: &Record) {
         let seq = self.head;
         let until = Millis(e.keep_until).max(Rules::keep_until(self.time));
         for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
@@ -239,24 +226,23 @@ impl State {
             let revoked = (!e.lock_only).then_some(seq);
             self.rules.add(&target, revoked, lock, until);
             if !e.lock_only {
-<<<<<<< HEAD
-                self.close_revoked(&target, &e.reason);
+                self.close_revoked(&target, &e.reason, record);
                 if let Target::SigningKey(key) = &target {
                     self.change_key(key, KeyState::Compromised);
                 }
-=======
-                self.close_revoked(&target, &e.reason, record);
->>>>>>> keys
             }
         }
     }
 
     /// A key that leaves the JWKS leaves it at once.
     fn change_key(&mut self, key: &str, state: KeyState) {
-        let now = self.time;
+        let (now, seq) = (self.time, self.head);
         if let Some(key) = self.keys.get_mut(key) {
             key.state = state;
-            key.since = now;
+            (key.since, key.seq) = (now, seq);
+            if state == KeyState::Active {
+                key.active_from = now;
+            }
         }
     }
 
