@@ -4,3 +4,4 @@ pub mod peer;
 pub mod status;
 pub mod tls;
 mod tls_client;
+pub mod wire;

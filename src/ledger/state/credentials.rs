@@ -441,7 +441,17 @@ impl Credentials {
         self.names.lineage.value(live.lineage).map_or(&[], |l| &l.ancestors)
     }
 
-    /// The callers that have credentials in memory, and how many.
+    /// The binding that permitted it.
+    pub fn binding(&self, live: &Live) -> &str {
+        self.names.bindings.value(live.binding).map_or("", |v| v)
+    }
+
+    /// What only derived credentials have.
+    pub fn lineage(&self, live: &Live) -> Option<&Lineage> {
+        self.names.lineage.value(live.lineage)
+    }
+
+    /// The SVID that it rests on.
     pub fn evidence(&self, live: &Live) -> Option<&SvidEvidence> {
         self.names.evidence.value(live.evidence).and_then(|e| e.0.as_ref())
     }
