@@ -211,6 +211,11 @@ impl Ledger {
         broken.or_else(|| self.inner.stopped.read().clone())
     }
 
+    /// Whether nothing can be written now.
+    pub fn is_broken(&self) -> bool {
+        self.inner.broken()
+    }
+
     /// Commits since start.
     pub fn commits(&self) -> u64 {
         self.inner.commits.load(Ordering::Relaxed)

@@ -8,8 +8,10 @@ use crate::revoke::Hits;
 
 mod issued;
 mod page;
+pub mod revocation;
 pub mod task;
 pub mod token;
+mod watch;
 
 /// Counts of what was hit.
 fn hits_to_pb(hits: &Hits) -> pb::Hits {
