@@ -104,10 +104,7 @@ impl One {
                 next = self.live.recv() => match next {
                     Ok(sent) => self.event(&sent).await?,
                     Err(broadcast::error::RecvError::Closed) => return Ok(()),
-                    Err(broadcast::error::RecvError::Lagged(n)) => {
-                        let no = Refusal::new(Reason::LimitReached, format!("this follower fell {n} events behind: begin with a snapshot"));
-                        return Err(Some(No::Refusal(no.by("feed_lag").retry(Duration::from_secs(1)))));
-                    }
+                    Err(broadcast::error::RecvError::Lagged(n)) => return Err(Some(lagged(n))),
                 },
             }
         }
@@ -174,8 +171,12 @@ impl One {
         // The feed's own head: every event up to it is in this stream's queue, so none is passed over as seen.
         let head = self.authority.feed.head();
         let chains = self.authority.ledger.settled(|s| s.writers.clone()).await.map_err(Some)?;
-        while let Ok(sent) = self.live.try_recv() {
-            self.event(&sent).await?;
+        loop {
+            match self.live.try_recv() {
+                Ok(sent) => self.event(&sent).await?,
+                Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => break,
+                Err(broadcast::error::TryRecvError::Lagged(n)) => return Err(Some(lagged(n))),
+            }
         }
         let heads = chains.iter().map(|(writer, chain)| pb::ChainHead {
             writer: writer.to_string(),
@@ -190,6 +191,11 @@ impl One {
         let head = head.max(self.last);
         self.send(head, self.last, Event::Heartbeat(beat)).await
     }
+}
+
+fn lagged(n: u64) -> No {
+    let no = Refusal::new(Reason::LimitReached, format!("this follower fell {n} events behind: begin with a snapshot"));
+    No::Refusal(no.by("feed_lag").retry(Duration::from_secs(1)))
 }
 
 fn lock_to_pb(seq: Seq, targets: &[Target]) -> pb::LockEvent {
