@@ -106,6 +106,8 @@ pub const KEYS: usize = 64;
 pub const UPSTREAMS: usize = 10_000;
 /// Largest policy set, bytes of Cedar text.
 pub const POLICY_BYTES: usize = 256 * 1024;
+/// Largest file that registers an upstream, bytes: 64 servers of 2 KB are twice that, which nobody has.
+pub const UPSTREAM_FILE_BYTES: usize = 64 * 1024;
 /// Memory for remembered verdicts of policy, bytes. At about 400 each, 160,000 of them.
 pub const VERDICT_CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// Longest key under which a verdict is remembered, bytes: a caller that names 64 tools of 256 bytes must not fill the cache.

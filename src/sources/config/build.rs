@@ -1,0 +1,152 @@
+//! From values to the configuration: what must go together, and what excludes each other.
+
+use std::path::Path;
+
+use super::values::{self, Value, Values};
+use super::{BundleFile, Config, ConfigError, Engine, Keep, KeyPair, Ledger, Limits, Listen, PolicyFiles, Seal, Server, Store};
+use crate::document::{Complaint, Source};
+
+/// From the file's text and the environment, or everything that is wrong with them.
+pub(super) fn config(source: &Source, base: &Path, environment: &[(String, String)]) -> Result<Config, Vec<ConfigError>> {
+    let values = Values::gather(source, environment)?;
+    let mut wrong: Vec<Complaint> = Vec::new();
+    let missing = values.missing();
+    if !missing.is_empty() {
+        let what = format!("lacks {}", missing.join(", "));
+        wrong.push(Complaint::about(&source.file, what, "each of these is required; docs/configuration.md says what they are"));
+    }
+    let mut conflict = |key: &'static str, what: &str, remedy: &str| {
+        let line = values.lines.get(key).copied().unwrap_or(0);
+        let (file, what, remedy) = (source.file.clone(), what.to_owned(), remedy.to_owned());
+        wrong.push(Complaint { file, line, column: 0, what, remedy });
+    };
+    let seal = seal(&values, base, &mut conflict);
+    let engine = engine(&values, base, &mut conflict);
+    let public_tls = public_tls(&values, base, &mut conflict);
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    let build = || build(&source.file, &values, base, seal?, engine?, public_tls);
+    // Every key has a default or was found to be there; what is left is a mistake in the table, which the tests would show.
+    build().ok_or_else(|| vec![Complaint::about(&source.file, "cannot be read", "report this as a fault of mayfly")])
+}
+
+fn seal(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<Seal> {
+    match (values.path("seal.key_file", base), values.text("seal.credential")) {
+        (Some(file), None) => Some(Seal::KeyFile(file)),
+        (None, Some(name)) => Some(Seal::Credential(name)),
+        (Some(_), Some(_)) => {
+            conflict("seal.credential", "seal.key_file and seal.credential are both set", "leave one of them out");
+            None
+        }
+        (None, None) => {
+            conflict("seal.key_file", "lacks seal.key_file or seal.credential", "name the file that holds the sealing key");
+            None
+        }
+    }
+}
+
+fn engine(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<Engine> {
+    match (values.text("store.engine")?.as_str(), values.path("store.path", base)) {
+        ("redb", Some(path)) => Some(Engine::Redb(path)),
+        ("redb", None) => {
+            conflict("store.engine", "lacks store.path", "name the data directory; engine redb keeps its files there");
+            None
+        }
+        (_, None) => Some(Engine::Memory),
+        (_, Some(_)) => {
+            conflict(
+                "store.path",
+                "store.path is set, but engine memory keeps nothing",
+                "leave it out, or set engine = \"redb\"",
+            );
+            None
+        }
+    }
+}
+
+fn public_tls(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<KeyPair> {
+    match (values.path("public_tls.certificate", base), values.path("public_tls.key", base)) {
+        (Some(certificate), Some(key)) => Some(KeyPair { certificate, key }),
+        (None, None) => None,
+        (Some(_), None) => {
+            conflict("public_tls.certificate", "lacks public_tls.key", "a certificate goes with its key");
+            None
+        }
+        (None, Some(_)) => {
+            conflict("public_tls.key", "lacks public_tls.certificate", "a key goes with its certificate");
+            None
+        }
+    }
+}
+
+fn build(file: &str, v: &Values, base: &Path, seal: Seal, engine: Engine, public_tls: Option<KeyPair>) -> Option<Config> {
+    let paths = |texts: Vec<String>| texts.into_iter().map(|t| base.join(t)).collect();
+    let bundle =
+        |b: &values::BundleEntry| BundleFile { trust_domain: b.trust_domain.clone(), file: base.join(&b.file), line: b.line };
+    Some(Config {
+        file: file.to_owned(),
+        server: Server {
+            trust_domain: v.text("server.trust_domain")?,
+            environments: v.texts("server.environments")?,
+            issuer: v.text("server.issuer")?,
+        },
+        listen: Listen {
+            workload: v.address("listen.workload")?,
+            admin: v.address("listen.admin")?,
+            admin_socket: v.path("listen.admin_socket", base),
+            public: v.address("listen.public")?,
+        },
+        tls: KeyPair { certificate: v.path("tls.certificate", base)?, key: v.path("tls.key", base)? },
+        public_tls,
+        bundles: v.bundles.iter().map(bundle).collect(),
+        store: Store { engine, cache_bytes: v.number("store.cache")?, disk_reserve_bytes: v.number("store.disk_reserve")? },
+        seal,
+        policy: PolicyFiles {
+            files: paths(v.texts("policy.files")?),
+            roles: v.path("policy.roles", base)?,
+            upstreams: v.path("policy.upstreams", base)?,
+        },
+        limits: limits(v)?,
+        svid_max_ttl_ms: v.number("svid.max_ttl")?,
+        ledger: Ledger {
+            gather_records: usize::try_from(v.number("ledger.gather_records")?).ok()?,
+            gather_wait_ms: v.number("ledger.gather_wait")?,
+            skew_ms: v.number("ledger.skew")?,
+            view_max_age_ms: v.number("ledger.view_max_age")?,
+        },
+        feed_max_age_ms: v.number("feed.max_age")?,
+        audit_keep: match v.values.get("audit.keep")? {
+            Value::KeepTime(ms) => Keep::Time(*ms),
+            Value::KeepSize(bytes) => Keep::Size(*bytes),
+            _ => return None,
+        },
+        admin_uids: match v.values.get("admin.uids")? {
+            Value::Numbers(uids) => uids.iter().filter_map(|uid| u32::try_from(*uid).ok()).collect(),
+            _ => return None,
+        },
+        lines: v.lines.clone(),
+    })
+}
+
+fn limits(v: &Values) -> Option<Limits> {
+    let count = |key: &str| v.number(key).and_then(|n| usize::try_from(n).ok());
+    Some(Limits {
+        tasks: count("limits.tasks")?,
+        tasks_per_caller: count("limits.tasks_per_caller")?,
+        credentials: count("limits.credentials")?,
+        credentials_per_caller: count("limits.credentials_per_caller")?,
+        request_ids_per_caller: count("limits.request_ids_per_caller")?,
+        rules_per_caller: count("limits.rules_per_caller")?,
+        followers: count("limits.followers")?,
+        connections: count("limits.connections")?,
+        admin_connections: count("limits.admin_connections")?,
+        public_connections: count("limits.public_connections")?,
+        connection_streams: u32::try_from(v.number("limits.connection_streams")?).ok()?,
+        handshakes: count("limits.handshakes")?,
+        stream_in_flight: count("limits.stream_in_flight")?,
+        credential_ttl_ms: v.number("limits.credential_ttl")?,
+        task_ttl_ms: v.number("limits.task_ttl")?,
+        verdict_cache_bytes: v.number("limits.verdict_cache")?,
+    })
+}

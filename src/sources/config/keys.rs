@@ -1,0 +1,177 @@
+//! Every key of the configuration: one table for reading, for defaults, for environment variables and for the reference in docs.
+
+use crate::limits as l;
+
+/// What a value looks like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Form {
+    /// A name of letters, digits and `._:/@+-`.
+    Name,
+    /// A list of names.
+    Names,
+    /// A trust domain.
+    TrustDomain,
+    /// An https URL without path, query and fragment at the end.
+    HttpsUrl,
+    /// A path; relative ones begin at the configuration file's directory.
+    Path,
+    /// A list of paths.
+    Paths,
+    /// An IP address and port.
+    Address,
+    /// A whole number from … to ….
+    Number(u64, u64),
+    /// A list of whole numbers.
+    Numbers,
+    /// A duration from … to …, milliseconds.
+    Duration(u64, u64),
+    /// A size from … to …, bytes.
+    Size(u64, u64),
+    /// A duration or a size.
+    Keep,
+    /// The storage engine.
+    Engine,
+}
+
+/// What holds where nobody sets the key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Unset {
+    /// It must be set.
+    Required,
+    /// Nothing. The text says what follows from that.
+    Absent(&'static str),
+    /// This, as TOML.
+    Is(&'static str),
+    /// The bound itself: the largest value that may be set.
+    Ceiling,
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// `section.key`.
+    pub path: &'static str,
+    /// What its value looks like.
+    pub form: Form,
+    /// Where nobody sets it.
+    pub default: Unset,
+    /// What it is, in one or two sentences.
+    pub about: &'static str,
+}
+
+const fn key(path: &'static str, form: Form, default: Unset, about: &'static str) -> Key {
+    Key { path, form, default, about }
+}
+
+const fn limit(path: &'static str, ceiling: usize, about: &'static str) -> Key {
+    key(path, Form::Number(1, ceiling as u64), Unset::Ceiling, about)
+}
+
+const MINUTE: u64 = 60_000;
+const DAY: u64 = 86_400_000;
+const MIB: u64 = 1 << 20;
+
+use Form::*;
+use Unset::{Absent, Ceiling, Is, Required};
+
+/// All keys, in the order of the reference. `bundles` is a list of sections; its keys are those of each.
+pub const KEYS: &[Key] = &[
+    key("server.trust_domain", TrustDomain, Required, "The trust domain of this server and of the SVIDs that it issues."),
+    key("server.environments", Names, Required, "The environments that it serves. Nothing crosses from one to another."),
+    key("server.issuer", HttpsUrl, Required, "Base of `iss`: each environment's issuer is this, a slash and its name."),
+    key("listen.workload", Address, Is("\"127.0.0.1:7443\""), "gRPC over mTLS, for workloads and relying services."),
+    key("listen.admin", Address, Is("\"127.0.0.1:7444\""), "gRPC over mTLS, for operators."),
+    key("listen.admin_socket", Path, Absent("no socket"), "Unix socket for operators on this host, who are known by their uid."),
+    key("listen.public", Address, Is("\"127.0.0.1:7445\""), "HTTPS for everybody: JWKS, discovery, health."),
+    key("tls.certificate", Path, Required, "The server's X.509-SVID with its chain, PEM. Read again when it changes."),
+    key("tls.key", Path, Required, "Its private key, PEM, readable by the server's user only."),
+    key("public_tls.certificate", Path, Absent("that of `tls`"), "Another certificate for the public listener, PEM."),
+    key("public_tls.key", Path, Absent("that of `tls`"), "Its private key, PEM. Goes with `public_tls.certificate`."),
+    key("bundles.trust_domain", TrustDomain, Required, "A trust domain whose workloads may call."),
+    key("bundles.file", Path, Required, "Its bundle: PEM certificates or SPIFFE JWKS. Read again when it changes."),
+    key("store.engine", Engine, Is("\"redb\""), "`redb`, or `memory` for trying things out: it keeps nothing."),
+    key("store.path", Path, Absent("none; `redb` needs one"), "The data directory. Made where it is missing."),
+    key("store.cache", Size(4 * MIB, 64 << 30), Is("\"64MiB\""), "Memory that the engine may use for what it read."),
+    key("store.disk_reserve", Size(8 * MIB, 1 << 40), Is("\"64MiB\""), "Disk kept free so that revoking works when it is full."),
+    key(
+        "seal.key_file",
+        Path,
+        Absent("`seal.credential` is needed"),
+        "32 random bytes that seal keys in the store. Outside the data directory.",
+    ),
+    key("seal.credential", Name, Absent("`seal.key_file` is needed"), "The same as a systemd credential: its name."),
+    key("policy.files", Paths, Required, "Cedar policies: files, or directories of which every `*.cedar` counts."),
+    key("policy.roles", Path, Required, "The roles file: who has which role and belongs to which environment."),
+    key("policy.upstreams", Path, Required, "Directory of which every `*.toml` registers one upstream."),
+    limit("limits.tasks", l::TASKS, "Live tasks in all."),
+    limit("limits.tasks_per_caller", l::TASKS_PER_CALLER, "Live tasks that one caller opened."),
+    limit("limits.credentials", l::CREDENTIALS, "Live credentials in all."),
+    limit("limits.credentials_per_caller", l::CREDENTIALS_PER_CALLER, "Live credentials of one caller."),
+    limit("limits.request_ids_per_caller", l::REQUEST_IDS_PER_CALLER, "Request ids remembered for one caller."),
+    limit("limits.rules_per_caller", l::RULES_PER_CALLER, "Revocation rules that one caller's own acts may hold in force."),
+    limit("limits.followers", l::FOLLOWERS, "Registered followers of the revocation feed."),
+    limit("limits.connections", l::CONNECTIONS, "Open connections of the workload listener."),
+    limit("limits.admin_connections", l::ADMIN_CONNECTIONS, "Open connections of the admin listener."),
+    limit("limits.public_connections", l::PUBLIC_CONNECTIONS, "Open connections of the public listener."),
+    limit("limits.connection_streams", l::CONNECTION_STREAMS as usize, "Calls under way on one connection."),
+    limit("limits.handshakes", l::HANDSHAKES, "TLS handshakes under way."),
+    limit("limits.stream_in_flight", l::STREAM_IN_FLIGHT, "Exchanges under way on one stream."),
+    key(
+        "limits.credential_ttl",
+        Duration(l::CREDENTIAL_TTL_MIN_MS, l::CREDENTIAL_TTL_MS),
+        Ceiling,
+        "The longest TTL of a credential.",
+    ),
+    key("limits.task_ttl", Duration(MINUTE, l::TASK_TTL_MS), Ceiling, "The longest life of a task."),
+    key("limits.verdict_cache", Size(MIB, 1 << 30), Is("\"64MiB\""), "Memory for remembered verdicts of policy."),
+    key("svid.max_ttl", Duration(MINUTE, l::SVID_MAX_TTL_MS), Ceiling, "An SVID with more life left than this is refused."),
+    key("ledger.gather_records", Number(1, l::GATHER_RECORDS as u64), Ceiling, "Records gathered into one commit."),
+    key("ledger.gather_wait", Duration(0, 50), Is("\"4ms\""), "The longest wait while gathering."),
+    key("ledger.skew", Duration(1000, 5 * MINUTE), Is("\"30s\""), "How far clocks may differ before issuing stops."),
+    key("ledger.view_max_age", Duration(1000, MINUTE), Is("\"10s\""), "The oldest view that may be decided on."),
+    key("feed.max_age", Duration(5000, 10 * MINUTE), Is("\"30s\""), "How long a follower goes on without a fresh heartbeat."),
+    key(
+        "audit.keep",
+        Keep,
+        Is("\"90d\""),
+        "How long records stay, or how much of them: a duration of at least 1d, or a size of at least 64MiB.",
+    ),
+    key("admin.uids", Numbers, Is("[]"), "Uids that may use the socket beside the server's own."),
+];
+
+/// Shortest `audit.keep`, milliseconds.
+pub const KEEP_MIN_MS: u64 = DAY;
+/// Longest `audit.keep`, milliseconds: a hundred years.
+pub const KEEP_MAX_MS: u64 = 36_525 * DAY;
+/// Smallest `audit.keep`, bytes.
+pub const KEEP_MIN_BYTES: u64 = 64 * MIB;
+
+impl Key {
+    /// The section and the name in it.
+    pub fn parts(&self) -> (&'static str, &'static str) {
+        self.path.split_once('.').unwrap_or(("", self.path))
+    }
+
+    /// The environment variable that overrides it: `MAYFLY_SERVER_TRUST_DOMAIN`. The list of bundles has one of its own.
+    pub fn variable(&self) -> String {
+        match self.parts() {
+            ("bundles", _) => BUNDLES_VARIABLE.to_owned(),
+            _ => format!("MAYFLY_{}", self.path.replace('.', "_").to_ascii_uppercase()),
+        }
+    }
+}
+
+/// The environment variable for `[[bundles]]`: `domain=file,domain=file`.
+pub const BUNDLES_VARIABLE: &str = "MAYFLY_BUNDLES";
+
+/// The key at a path.
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|k| k.path == path)
+}
+
+/// The names of all sections, each once, in order.
+pub fn sections() -> Vec<&'static str> {
+    let mut sections: Vec<&'static str> = KEYS.iter().map(|k| k.parts().0).collect();
+    sections.dedup();
+    sections
+}

@@ -1,0 +1,216 @@
+//! The configuration: one TOML file, overridden by environment variables. Unknown means no, and every error comes with its line.
+//!
+//! `keys::KEYS` is the one table of what there is; `docs/configuration.md` is written from it. [`Config`] is what the rest of the house
+//! reads. [`validate`] looks at what the configuration names: files, certificates, directories, policies.
+
+mod build;
+pub mod keys;
+mod reference;
+pub mod validate;
+mod values;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+pub use reference::reference;
+pub use validate::{Finding, Severity, validate};
+
+use crate::document::{Complaint, Source};
+
+/// Something that is wrong with the configuration.
+pub type ConfigError = Complaint;
+
+/// The server's configuration. Paths are those of the file, joined to its directory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The file, as it was named.
+    pub file: String,
+    /// `[server]`
+    pub server: Server,
+    /// `[listen]`
+    pub listen: Listen,
+    /// `[tls]`
+    pub tls: KeyPair,
+    /// `[public_tls]`, where the public listener has a certificate of its own.
+    pub public_tls: Option<KeyPair>,
+    /// `[[bundles]]`
+    pub bundles: Vec<BundleFile>,
+    /// `[store]`
+    pub store: Store,
+    /// `[seal]`
+    pub seal: Seal,
+    /// `[policy]`
+    pub policy: PolicyFiles,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `svid.max_ttl`, milliseconds.
+    pub svid_max_ttl_ms: u64,
+    /// `[ledger]`
+    pub ledger: Ledger,
+    /// `feed.max_age`, milliseconds.
+    pub feed_max_age_ms: u64,
+    /// `audit.keep`
+    pub audit_keep: Keep,
+    /// `admin.uids`: who may use the socket beside the server's own uid.
+    pub admin_uids: Vec<u32>,
+    lines: BTreeMap<&'static str, usize>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// The server's trust domain.
+    pub trust_domain: String,
+    /// The environments that it serves.
+    pub environments: Vec<String>,
+    /// Base of all issuers.
+    pub issuer: String,
+}
+
+impl Server {
+    /// `iss` of an environment's credentials.
+    pub fn issuer_of(&self, environment: &str) -> String {
+        format!("{}/{environment}", self.issuer)
+    }
+}
+
+/// `[listen]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listen {
+    /// gRPC over mTLS, for workloads.
+    pub workload: SocketAddr,
+    /// gRPC over mTLS, for operators.
+    pub admin: SocketAddr,
+    /// The local socket for operators.
+    pub admin_socket: Option<PathBuf>,
+    /// HTTPS for everybody.
+    pub public: SocketAddr,
+}
+
+/// A certificate with its chain, and its key: PEM files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyPair {
+    /// The chain, leaf first.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// One of `[[bundles]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BundleFile {
+    /// Whose bundle.
+    pub trust_domain: String,
+    /// PEM or SPIFFE JWKS.
+    pub file: PathBuf,
+    /// Its line in the configuration, 0 where it came from the environment.
+    pub line: usize,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Store {
+    /// The engine, with its directory where it has one.
+    pub engine: Engine,
+    /// Cache, bytes.
+    pub cache_bytes: u64,
+    /// Disk kept free, bytes.
+    pub disk_reserve_bytes: u64,
+}
+
+/// The storage engine.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Engine {
+    /// In a directory.
+    Redb(PathBuf),
+    /// Gone with the process.
+    Memory,
+}
+
+/// Where the sealing key comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Seal {
+    /// A file outside the data directory.
+    KeyFile(PathBuf),
+    /// A systemd credential, by name.
+    Credential(String),
+}
+
+/// `[policy]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyFiles {
+    /// Files, or directories of `*.cedar`.
+    pub files: Vec<PathBuf>,
+    /// The roles file.
+    pub roles: PathBuf,
+    /// Directory of `*.toml`.
+    pub upstreams: PathBuf,
+}
+
+/// `[limits]`: bounds that an operator set, at most those of `limits.rs`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each is documented at its key, in keys.rs")]
+pub struct Limits {
+    pub tasks: usize,
+    pub tasks_per_caller: usize,
+    pub credentials: usize,
+    pub credentials_per_caller: usize,
+    pub request_ids_per_caller: usize,
+    pub rules_per_caller: usize,
+    pub followers: usize,
+    pub connections: usize,
+    pub admin_connections: usize,
+    pub public_connections: usize,
+    pub connection_streams: u32,
+    pub handshakes: usize,
+    pub stream_in_flight: usize,
+    pub credential_ttl_ms: u64,
+    pub task_ttl_ms: u64,
+    pub verdict_cache_bytes: u64,
+}
+
+/// `[ledger]`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ledger {
+    /// Records gathered into one commit.
+    pub gather_records: usize,
+    /// The longest wait while gathering, milliseconds.
+    pub gather_wait_ms: u64,
+    /// How far clocks may differ, milliseconds.
+    pub skew_ms: u64,
+    /// The oldest view that may be decided on, milliseconds.
+    pub view_max_age_ms: u64,
+}
+
+/// What of the history stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// The last milliseconds.
+    Time(u64),
+    /// The last bytes.
+    Size(u64),
+}
+
+impl Config {
+    /// From a file and the environment, or everything that is wrong with them.
+    pub fn load(path: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, Vec<ConfigError>> {
+        let name = path.display().to_string();
+        let unreadable =
+            |e: std::io::Error| vec![Complaint::about(&name, format!("cannot be read: {e}"), "name the file with --config")];
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        let environment: Vec<(String, String)> = environment.into_iter().collect();
+        Config::parse(&Source::new(&name, text), base, &environment)
+    }
+
+    /// The same from a text; relative paths begin at `base`.
+    pub fn parse(source: &Source, base: &Path, environment: &[(String, String)]) -> Result<Config, Vec<ConfigError>> {
+        build::config(source, base, environment)
+    }
+
+    /// The line at which a key is set, 0 where it is not set in the file.
+    pub fn line_of(&self, key: &str) -> usize {
+        self.lines.get(key).copied().unwrap_or(0)
+    }
+}

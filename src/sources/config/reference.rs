@@ -1,0 +1,66 @@
+//! `docs/configuration.md`, written from the table of keys.
+
+use super::keys::{BUNDLES_VARIABLE, Form, KEYS, Key, Unset, sections};
+use super::values::ceiling;
+use crate::document::quantity::{duration_text, size_text};
+
+/// The whole reference, Markdown.
+pub fn reference() -> String {
+    let mut out = String::from(HEAD);
+    for section in sections() {
+        let title = if section == "bundles" { "[[bundles]]".to_owned() } else { format!("[{section}]") };
+        out.push_str(&format!("\n## {title}\n\n"));
+        if section == "bundles" {
+            out.push_str(&format!("One section per trust domain, at least one. `{BUNDLES_VARIABLE}` replaces all of them.\n\n"));
+        }
+        out.push_str("| key | value | default | variable |\n|---|---|---|---|\n");
+        for key in KEYS.iter().filter(|k| k.parts().0 == section) {
+            out.push_str(&row(key));
+        }
+        for key in KEYS.iter().filter(|k| k.parts().0 == section) {
+            out.push_str(&format!("\n- `{}`: {}", key.parts().1, key.about));
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn row(key: &Key) -> String {
+    let default = match key.default {
+        Unset::Required => "required".to_owned(),
+        Unset::Absent(what) => what.to_owned(),
+        Unset::Is(text) => format!("`{text}`"),
+        Unset::Ceiling => format!("`{}`", ceiling(key.form)),
+    };
+    format!("| `{}` | {} | {default} | `{}` |\n", key.parts().1, form(key.form), key.variable())
+}
+
+fn form(form: Form) -> String {
+    match form {
+        Form::Name => "name".to_owned(),
+        Form::Names => "list of names".to_owned(),
+        Form::TrustDomain => "trust domain".to_owned(),
+        Form::HttpsUrl => "https URL, no slash at the end".to_owned(),
+        Form::Path => "path".to_owned(),
+        Form::Paths => "list of paths".to_owned(),
+        Form::Address => "IP address and port".to_owned(),
+        Form::Number(min, max) => format!("{min} to {max}"),
+        Form::Numbers => "list of numbers".to_owned(),
+        Form::Duration(min, max) => format!("duration, {} to {}", duration_text(min), duration_text(max)),
+        Form::Size(min, max) => format!("size, {} to {}", size_text(min), size_text(max)),
+        Form::Keep => "duration or size".to_owned(),
+        Form::Engine => "`redb` or `memory`".to_owned(),
+    }
+}
+
+const HEAD: &str = "# Configuration
+
+One TOML file, `mayfly.toml`. An environment variable overrides its key; lists are separated by commas. `mayfly server validate` checks
+the file and everything that it names, without starting.
+
+An unknown key is an error, and so is a variable that begins like a section (`MAYFLY_STORE_…`) and names no key. Paths begin at the
+directory of the file. Durations are written like `500ms`, `30s`, `5m`, `1h30m` or `7d`, sizes like `64KiB`, `64MiB` or `1GiB`, both in
+quotes. Limits can be lowered, never raised above what is given here; `src/limits.rs` says where each number comes from.
+
+This page is written from the table of keys in `src/sources/config/keys.rs`; a test compares them.
+";

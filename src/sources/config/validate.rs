@@ -1,0 +1,315 @@
+//! What `mayfly server validate` finds: everything that the configuration names is looked at, nothing is started or written.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{Access, access};
+
+use super::{Config, Engine, KeyPair, Seal};
+use crate::document::Complaint;
+use crate::identity::spiffe_id::SpiffeId;
+use crate::limits;
+use crate::seq::Millis;
+use crate::sources::policy_files::{self, Loaded};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Severity {
+    /// The server starts, but somebody will be surprised.
+    Warning,
+    /// The server will not start, or not do its work.
+    Error,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// File, line, what, and the remedy.
+    pub complaint: Complaint,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, "{severity}: {}", self.complaint)
+    }
+}
+
+/// All findings, errors first. `now` is for what expires.
+pub fn validate(config: &Config, now: Millis) -> Vec<Finding> {
+    let mut look = Look { config, now, findings: Vec::new() };
+    look.listeners();
+    look.pair(&config.tls, "tls.certificate", "tls.key", true);
+    if let Some(pair) = &config.public_tls {
+        look.pair(pair, "public_tls.certificate", "public_tls.key", false);
+    }
+    look.bundles();
+    look.store();
+    look.seal();
+    look.policy();
+    look.findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
+    look.findings
+}
+
+struct Look<'c> {
+    config: &'c Config,
+    now: Millis,
+    findings: Vec<Finding>,
+}
+
+impl Look<'_> {
+    fn push(&mut self, severity: Severity, complaint: Complaint) {
+        self.findings.push(Finding { severity, complaint });
+    }
+
+    fn at(&mut self, severity: Severity, key: &str, what: impl fmt::Display, remedy: impl Into<String>) {
+        self.at_line(severity, self.config.line_of(key), format!("{key}: {what}"), remedy);
+    }
+
+    fn at_line(&mut self, severity: Severity, line: usize, what: String, remedy: impl Into<String>) {
+        let complaint = Complaint { file: self.config.file.clone(), line, column: 0, what, remedy: remedy.into() };
+        self.push(severity, complaint);
+    }
+
+    fn error(&mut self, key: &str, what: impl fmt::Display, remedy: impl Into<String>) {
+        self.at(Severity::Error, key, what, remedy);
+    }
+
+    fn warning(&mut self, key: &str, what: impl fmt::Display, remedy: impl Into<String>) {
+        self.at(Severity::Warning, key, what, remedy);
+    }
+
+    /// Two listeners on one port mix their callers' rights, if the second one binds at all.
+    fn listeners(&mut self) {
+        let listen = &self.config.listen;
+        let all = [("listen.workload", listen.workload), ("listen.admin", listen.admin), ("listen.public", listen.public)];
+        for (place, (key, address)) in all.iter().enumerate() {
+            if let Some((other, _)) = all.iter().take(place).find(|(_, other)| overlap(*other, *address)) {
+                self.error(key, format!("{address} is taken by {other}"), "give each listener its own port");
+            }
+        }
+        let Some(socket) = self.config.listen.admin_socket.clone() else {
+            if !self.config.admin_uids.is_empty() {
+                self.warning("admin.uids", "set, but there is no listen.admin_socket", "set the socket, or leave the uids out");
+            }
+            return;
+        };
+        // sun_path of unix(7), with its closing zero.
+        if socket.as_os_str().len() > 107 {
+            self.error("listen.admin_socket", format!("{} is too long", socket.display()), "at most 107 bytes");
+        }
+        if !socket.parent().is_some_and(|dir| dir.as_os_str().is_empty() || dir.is_dir()) {
+            let what = format!("the directory of {} is not there", socket.display());
+            self.error("listen.admin_socket", what, "make it, for the server's user only");
+        }
+    }
+
+    fn read(&mut self, key: &str, path: &Path, max: usize) -> Option<Vec<u8>> {
+        match std::fs::metadata(path) {
+            Err(e) => self.error(key, format!("{} cannot be read: {e}", path.display()), "name a file that is there"),
+            Ok(meta) if !meta.is_file() => self.error(key, format!("{} is not a file", path.display()), "name a file"),
+            Ok(meta) if meta.len() > max as u64 => {
+                self.error(key, format!("{} has {} bytes", path.display(), meta.len()), format!("at most {max}"));
+            }
+            Ok(_) => match std::fs::read(path) {
+                Ok(bytes) => return Some(bytes),
+                Err(e) => {
+                    let remedy = "make it readable to the server's user";
+                    self.error(key, format!("{} cannot be read: {e}", path.display()), remedy);
+                }
+            },
+        }
+        None
+    }
+
+    fn pair(&mut self, pair: &KeyPair, certificate: &str, key: &str, is_svid: bool) {
+        if let Some(pem) = self.read(certificate, &pair.certificate, limits::CHAIN_CERTIFICATES * limits::CERTIFICATE_BYTES) {
+            self.certificate(certificate, &pair.certificate, &pem, is_svid);
+        }
+        let Some(pem) = self.read(key, &pair.key, limits::CERTIFICATE_BYTES) else { return };
+        let pem = zeroize::Zeroizing::new(pem);
+        if !pem.windows(12).any(|w| w == b"PRIVATE KEY-") {
+            self.error(key, format!("{} has no private key", pair.key.display()), "a PEM file with BEGIN PRIVATE KEY");
+        }
+        self.closed_to_others(key, &pair.key);
+    }
+
+    fn closed_to_others(&mut self, key: &str, path: &Path) {
+        let mode = std::fs::metadata(path).map_or(0, |m| m.mode() & 0o777);
+        let mend = format!("chmod 600 {}", path.display());
+        if mode & 0o007 != 0 {
+            self.error(key, format!("{} can be read by every user (mode {mode:o})", path.display()), mend);
+        } else if mode & 0o070 != 0 {
+            self.warning(key, format!("{} can be read by its group (mode {mode:o})", path.display()), mend);
+        }
+    }
+
+    fn certificate(&mut self, key: &str, path: &Path, pem: &[u8], is_svid: bool) {
+        let first = x509_parser::pem::Pem::iter_from_buffer(pem).next().and_then(Result::ok);
+        let parsed = first.as_ref().and_then(|block| block.parse_x509().ok());
+        let Some(leaf) = parsed else {
+            return self.error(
+                key,
+                format!("{} holds no certificate", path.display()),
+                "a PEM file, the server's certificate first",
+            );
+        };
+        let (mut dns, mut uris) = (0, Vec::new());
+        if let Ok(Some(names)) = leaf.subject_alternative_name() {
+            for name in &names.value.general_names {
+                match name {
+                    x509_parser::extensions::GeneralName::DNSName(_) => dns += 1,
+                    x509_parser::extensions::GeneralName::URI(uri) => uris.push(*uri),
+                    _ => {}
+                }
+            }
+        }
+        if dns == 0 {
+            let remedy =
+                "add one where the SVID is made (SPIRE: the entry's dnsNames); many gRPC clients refuse a certificate without";
+            self.warning(key, format!("{} has no DNS name", path.display()), remedy);
+        }
+        if u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0) < self.now.seconds() {
+            self.error(key, format!("{} expired on {}", path.display(), leaf.validity().not_after), "renew it");
+        }
+        if !is_svid {
+            return;
+        }
+        let own = &self.config.server.trust_domain;
+        match uris.as_slice() {
+            [one] if SpiffeId::parse(one).is_ok_and(|id| id.trust_domain() == own) => {}
+            [] => self.error(key, format!("{} has no SPIFFE ID", path.display()), "an X.509-SVID of the server's trust domain"),
+            found => {
+                let what = format!("{} has {}, which is no single SPIFFE ID in {own}", path.display(), found.join(", "));
+                self.error(key, what, "an X.509-SVID of the server's trust domain, or another server.trust_domain");
+            }
+        }
+    }
+
+    fn bundles(&mut self) {
+        for bundle in &self.config.bundles.clone() {
+            let before = self.findings.len();
+            let found = self.read("bundles.file", &bundle.file, limits::BUNDLE_BYTES);
+            for finding in self.findings.iter_mut().skip(before) {
+                finding.complaint.line = bundle.line;
+            }
+            if found.is_some_and(|bytes| bytes.iter().all(u8::is_ascii_whitespace)) {
+                let what = format!("bundles.file: {} is empty", bundle.file.display());
+                self.at_line(Severity::Error, bundle.line, what, format!("put the bundle of {} there", bundle.trust_domain));
+            }
+        }
+        let own = &self.config.server.trust_domain;
+        if !self.config.bundles.iter().any(|b| b.trust_domain == *own) {
+            let what = format!("no bundle for {own}, so workloads of the server's own trust domain cannot call");
+            self.warning("server.trust_domain", what, "add it under [[bundles]]");
+        }
+    }
+
+    fn store(&mut self) {
+        let Engine::Redb(path) = &self.config.store.engine else {
+            return self.warning(
+                "store.engine",
+                "memory keeps nothing when the server stops",
+                "redb, for all but trying things out",
+            );
+        };
+        let there = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."));
+        let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+        if !there.is_dir() {
+            return self.error("store.path", format!("{} is not a directory", there.display()), "name a directory");
+        }
+        if access(there, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+            let what = format!("{} cannot be written to", there.display());
+            return self.error("store.path", what, format!("chown it to the server's user: {}", there.display()));
+        }
+        let Ok(disk) = rustix::fs::statvfs(there) else { return };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free < self.config.store.disk_reserve_bytes.saturating_mul(2) {
+            let what = format!("{} MiB free, less than twice store.disk_reserve", free >> 20);
+            self.warning("store.path", what, "issuing stops when only the reserve is left");
+        }
+    }
+
+    /// The rules that the start applies again, where the key is read.
+    fn seal(&mut self) {
+        let Seal::KeyFile(path) = &self.config.seal else { return };
+        let meta = match std::fs::metadata(path) {
+            Err(e) => {
+                let remedy = format!("for a new store: (umask 077 && head -c 32 /dev/urandom > {})", path.display());
+                return self.error("seal.key_file", format!("{} cannot be read: {e}", path.display()), remedy);
+            }
+            Ok(meta) => meta,
+        };
+        if !meta.is_file() {
+            self.error("seal.key_file", format!("{} is not a file", path.display()), "name a file with 32 random bytes");
+        }
+        if meta.mode() & 0o077 != 0 {
+            let what = format!("{} can be read by others (mode {:o})", path.display(), meta.mode() & 0o777);
+            self.error("seal.key_file", what, format!("chmod 600 {}", path.display()));
+        }
+        if let Engine::Redb(data) = &self.config.store.engine {
+            let (key, data) = (path.canonicalize(), data.canonicalize());
+            if key.is_ok_and(|key| data.is_ok_and(|data| key.starts_with(data))) {
+                let what = format!("{} lies in the data directory: whoever copies the data has the key", path.display());
+                self.error("seal.key_file", what, "move it elsewhere");
+            }
+        }
+    }
+
+    fn policy(&mut self) {
+        match policy_files::load(&self.config.policy) {
+            Err(complaints) => complaints.into_iter().for_each(|c| self.push(Severity::Error, c)),
+            Ok(loaded) => self.loaded(&loaded),
+        }
+    }
+
+    /// What only the whole shows: names in one file that another should have.
+    fn loaded(&mut self, loaded: &Loaded) {
+        let environments = self.config.server.environments.clone();
+        let known = |name: &str| environments.iter().any(|e| e == name);
+        for warning in loaded.policy.warnings() {
+            self.push(Severity::Warning, warning.clone());
+        }
+        for name in loaded.policy.environments().iter().filter(|e| !known(e)) {
+            let what = format!("the roles file has environment {name}, which server.environments has not");
+            self.error("policy.roles", what, format!("known: {}", environments.join(", ")));
+        }
+        for name in loaded.policy.upstreams_named().iter().filter(|u| loaded.upstreams.get(u).is_none()) {
+            let what = format!("a policy names Upstream::\"{name}\", which is not registered");
+            self.warning("policy.upstreams", what, "register it, or mend the name");
+        }
+        for upstream in loaded.upstreams.iter() {
+            let name = &upstream.name;
+            if !known(&upstream.environment) {
+                let what =
+                    format!("upstream {name} is in environment {}, which server.environments has not", upstream.environment);
+                self.error("policy.upstreams", what, format!("known: {}", environments.join(", ")));
+            }
+            if upstream.expires <= self.now {
+                self.warning(
+                    "policy.upstreams",
+                    format!("upstream {name} expired at {}", upstream.expires),
+                    "renew its registration",
+                );
+            }
+            let foreign = |id: &&SpiffeId| !self.config.bundles.iter().any(|b| b.trust_domain == id.trust_domain());
+            if let Some(server) = upstream.servers.iter().find(foreign) {
+                let what = format!("upstream {name} names the server {server}, of whose trust domain there is no bundle");
+                self.warning("policy.upstreams", what, "add the bundle, or mend the name");
+            }
+        }
+    }
+}
+
+/// Whether two listeners would want the same port. Port 0 is always a free one.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_host = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && same_host
+}

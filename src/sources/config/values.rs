@@ -1,0 +1,306 @@
+//! From TOML and environment to values, by the table of keys. All errors come at once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::keys::{self, BUNDLES_VARIABLE, Form, KEYS, Key, Unset};
+use crate::document::quantity::{duration_ms, duration_text, size_bytes, size_text};
+use crate::document::{Complaint, Document, Field, Section, Source, nearest};
+use crate::identity::spiffe_id::TrustDomain;
+use crate::limits;
+
+/// Longest text of a value, bytes: a path on Linux.
+const TEXT: usize = 4096;
+/// Most entries of a list.
+const LIST: usize = 1024;
+
+/// A value that has its key's form.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    Text(String),
+    Texts(Vec<String>),
+    Number(u64),
+    Numbers(Vec<u64>),
+    Address(SocketAddr),
+    /// Milliseconds.
+    KeepTime(u64),
+    /// Bytes.
+    KeepSize(u64),
+}
+
+/// One entry of `[[bundles]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct BundleEntry {
+    pub trust_domain: String,
+    pub file: String,
+    pub line: usize,
+}
+
+/// Everything that was set, over the defaults.
+#[derive(Default, Debug)]
+pub(super) struct Values {
+    pub values: BTreeMap<&'static str, Value>,
+    pub bundles: Vec<BundleEntry>,
+    /// Where a key was set in the file.
+    pub lines: BTreeMap<&'static str, usize>,
+}
+
+impl Values {
+    /// Defaults, then the file, then the environment.
+    pub fn gather(source: &Source, environment: &[(String, String)]) -> Result<Values, Vec<Complaint>> {
+        let mut all = Values::default();
+        let mut complaints = Vec::new();
+        for key in KEYS {
+            let text = match key.default {
+                Unset::Is(text) => text.to_owned(),
+                Unset::Ceiling => ceiling(key.form),
+                Unset::Required | Unset::Absent(_) => continue,
+            };
+            all.read_one(key, "default", &text, &mut complaints);
+        }
+        if let Err(wrong) = all.read_file(source) {
+            complaints.extend(wrong);
+        }
+        for (name, value) in environment {
+            all.read_variable(name, value, &mut complaints);
+        }
+        if complaints.is_empty() { Ok(all) } else { Err(complaints) }
+    }
+
+    /// The required keys that nobody set; the list of bundles as one.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let required = KEYS.iter().filter(|k| k.default == Unset::Required && k.parts().0 != "bundles");
+        let mut missing: Vec<&str> = required.map(|k| k.path).filter(|path| !self.values.contains_key(path)).collect();
+        if self.bundles.is_empty() {
+            missing.push("bundles");
+        }
+        missing
+    }
+
+    fn read_file(&mut self, source: &Source) -> Result<(), Vec<Complaint>> {
+        let document = Document::parse(source)?;
+        let root = document.root();
+        for name in keys::sections() {
+            let Some(field) = root.optional(name) else { continue };
+            if name == "bundles" {
+                self.bundles = bundles(&field).unwrap_or_default();
+                continue;
+            }
+            let Some(section) = field.section() else { continue };
+            for key in KEYS.iter().filter(|k| k.parts().0 == name) {
+                if let Some(field) = section.optional(key.parts().1) {
+                    self.lines.insert(key.path, field.line());
+                    self.set(key, &field);
+                }
+            }
+            section.finish();
+        }
+        root.finish();
+        document.finish(Some(()))
+    }
+
+    fn set(&mut self, key: &'static Key, field: &Field<'_>) {
+        if let Some(value) = value(key.form, field) {
+            self.values.insert(key.path, value);
+        }
+    }
+
+    /// One key from a text that stands alone, by the same reader as the file's.
+    fn read_one(&mut self, key: &'static Key, origin: &str, toml: &str, complaints: &mut Vec<Complaint>) {
+        let (section, name) = key.parts();
+        let source = Source::new(origin, format!("[{section}]\n{name} = {toml}\n"));
+        let read = Document::parse(&source).and_then(|document| {
+            let field = document.root().required(section).and_then(|f| f.section()).and_then(|s| s.required(name));
+            if let Some(field) = &field {
+                self.set(key, field);
+            }
+            document.finish(Some(()))
+        });
+        // The line is one of the text above, which nobody wrote.
+        let nowhere = |c: Complaint| Complaint { line: 0, column: 0, ..c };
+        complaints.extend(read.err().into_iter().flatten().map(nowhere));
+    }
+
+    fn read_variable(&mut self, name: &str, text: &str, complaints: &mut Vec<Complaint>) {
+        if name == BUNDLES_VARIABLE {
+            return self.read_bundles(text, complaints);
+        }
+        if let Some(key) = KEYS.iter().find(|k| k.variable() == name) {
+            self.lines.remove(key.path);
+            return self.read_one(key, name, &as_toml(key.form, text), complaints);
+        }
+        // Other variables of that name belong to the clients; only what begins like a section of ours is a mistake.
+        let ours = |section: &str| name.starts_with(&format!("MAYFLY_{}_", section.to_ascii_uppercase()));
+        if keys::sections().into_iter().any(ours) {
+            let variables: Vec<String> = KEYS.iter().map(Key::variable).collect();
+            let remedy = match nearest(name, variables.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "docs/configuration.md lists all of them".to_owned(),
+            };
+            complaints.push(Complaint::about(name, "unknown environment variable", remedy));
+        }
+    }
+
+    fn read_bundles(&mut self, text: &str, complaints: &mut Vec<Complaint>) {
+        self.bundles.clear();
+        for entry in text.split(',').map(str::trim).filter(|e| !e.is_empty()) {
+            match entry.split_once('=') {
+                Some((domain, file)) if TrustDomain::parse(domain).is_ok() && !file.is_empty() => {
+                    self.bundles.push(BundleEntry { trust_domain: domain.to_owned(), file: file.to_owned(), line: 0 });
+                }
+                _ => complaints.push(Complaint::about(BUNDLES_VARIABLE, format!("has {entry:?}"), "domain=file,domain=file")),
+            }
+        }
+    }
+}
+
+fn bundles(field: &Field<'_>) -> Option<Vec<BundleEntry>> {
+    let entry = |item: &Field<'_>| {
+        let section: Section<'_> = item.section()?;
+        let trust_domain = section.required("trust_domain").and_then(|f| trust_domain(&f));
+        let file = section.required("file").and_then(|f| f.text(TEXT));
+        section.finish();
+        Some(BundleEntry { trust_domain: trust_domain?, file: file?, line: item.line() })
+    };
+    let entries: Vec<BundleEntry> = field.list(limits::TRUST_DOMAINS)?.iter().filter_map(entry).collect();
+    for (place, entry) in entries.iter().enumerate() {
+        if entries.iter().take(place).any(|before| before.trust_domain == entry.trust_domain) {
+            return field.wrong(format!("has {} twice", entry.trust_domain), "one bundle per trust domain");
+        }
+    }
+    Some(entries)
+}
+
+fn value(form: Form, field: &Field<'_>) -> Option<Value> {
+    match form {
+        Form::Path => field.text(TEXT).map(Value::Text),
+        Form::Name => field.name().map(Value::Text),
+        Form::Names => list(field, |f| f.name()).map(Value::Texts),
+        Form::Paths => list(field, |f| f.text(TEXT)).map(Value::Texts),
+        Form::TrustDomain => trust_domain(field).map(Value::Text),
+        Form::HttpsUrl => https_url(field).map(Value::Text),
+        Form::Address => address(field).map(Value::Address),
+        Form::Number(min, max) => field.integer(min, max).map(Value::Number),
+        Form::Numbers => {
+            field.list(LIST)?.iter().map(|f| f.integer(0, u64::from(u32::MAX))).collect::<Option<_>>().map(Value::Numbers)
+        }
+        Form::Duration(min, max) => field.duration(min, max).map(Value::Number),
+        Form::Size(min, max) => field.size(min, max).map(Value::Number),
+        Form::Keep => keep(field),
+        Form::Engine => engine(field).map(Value::Text),
+    }
+}
+
+fn list(field: &Field<'_>, read: impl Fn(&Field<'_>) -> Option<String>) -> Option<Vec<String>> {
+    let items = field.list(LIST)?;
+    if items.is_empty() {
+        return field.wrong("is empty", "name at least one");
+    }
+    let texts: Vec<Option<String>> = items.iter().map(read).collect();
+    let texts: Vec<String> = texts.into_iter().collect::<Option<_>>()?;
+    for (item, text) in items.iter().zip(&texts) {
+        if texts.iter().filter(|t| *t == text).count() > 1 {
+            return item.wrong("is there twice", "name it once");
+        }
+    }
+    Some(texts)
+}
+
+fn trust_domain(field: &Field<'_>) -> Option<String> {
+    let text = field.text(TEXT)?;
+    match TrustDomain::parse(&text) {
+        Ok(_) => Some(text),
+        Err(defect) => field.wrong(format!("is {text:?}"), defect.to_string()),
+    }
+}
+
+/// `iss` is compared byte for byte, so it is refused rather than put into normal form.
+fn https_url(field: &Field<'_>) -> Option<String> {
+    let text = field.text(limits::NAME_BYTES)?;
+    let right = text.starts_with("https://") && crate::upstream::target::target_url(&text).is_some_and(|normal| normal == text);
+    let remedy =
+        "an https URL in lower case, without port 443, query, fragment and slash at the end, like https://mayfly.example.org";
+    if right { Some(text) } else { field.wrong(format!("is {text:?}"), remedy) }
+}
+
+fn address(field: &Field<'_>) -> Option<SocketAddr> {
+    let text = field.text(TEXT)?;
+    let remedy = "an IP address and a port, like 0.0.0.0:7443 or [::]:7443";
+    text.parse().ok().or_else(|| field.wrong(format!("is {text:?}"), remedy))
+}
+
+fn keep(field: &Field<'_>) -> Option<Value> {
+    let text = field.text(TEXT)?;
+    match (duration_ms(&text), size_bytes(&text)) {
+        (Some(ms), _) if (keys::KEEP_MIN_MS..=keys::KEEP_MAX_MS).contains(&ms) => Some(Value::KeepTime(ms)),
+        (_, Some(bytes)) if bytes >= keys::KEEP_MIN_BYTES => Some(Value::KeepSize(bytes)),
+        _ => field.wrong(format!("is {text:?}"), "a duration of at least 1d, like 90d, or a size of at least 64MiB, like 200GiB"),
+    }
+}
+
+fn engine(field: &Field<'_>) -> Option<String> {
+    match field.text(TEXT)?.as_str() {
+        name @ ("redb" | "memory") => Some(name.to_owned()),
+        name @ ("sled" | "etcd") => field.wrong(format!("is {name}, which is not available in this version"), "redb or memory"),
+        other => field.wrong(format!("is {other:?}"), "redb or memory"),
+    }
+}
+
+/// A variable's text as TOML: numbers bare, lists by commas, all else a text.
+fn as_toml(form: Form, text: &str) -> String {
+    let quoted = |text: &str| toml::Value::from(text).to_string();
+    let items = || text.split(',').map(str::trim).filter(|t| !t.is_empty());
+    let number =
+        |text: &str| if text.parse::<u64>().is_ok() { text.parse::<u64>().unwrap_or(0).to_string() } else { quoted(text) };
+    match form {
+        Form::Number(..) => number(text),
+        Form::Numbers => format!("[{}]", items().map(number).collect::<Vec<_>>().join(", ")),
+        Form::Names | Form::Paths => format!("[{}]", items().map(quoted).collect::<Vec<_>>().join(", ")),
+        _ => quoted(text),
+    }
+}
+
+/// The largest value of a form, as TOML.
+pub(super) fn ceiling(form: Form) -> String {
+    match form {
+        Form::Number(_, max) => max.to_string(),
+        Form::Duration(_, max) => format!("\"{}\"", duration_text(max)),
+        Form::Size(_, max) => format!("\"{}\"", size_text(max)),
+        _ => String::new(),
+    }
+}
+
+impl Values {
+    pub fn text(&self, path: &str) -> Option<String> {
+        match self.values.get(path) {
+            Some(Value::Text(text)) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    pub fn texts(&self, path: &str) -> Option<Vec<String>> {
+        match self.values.get(path) {
+            Some(Value::Texts(texts)) => Some(texts.clone()),
+            _ => None,
+        }
+    }
+
+    pub fn number(&self, path: &str) -> Option<u64> {
+        match self.values.get(path) {
+            Some(Value::Number(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    pub fn address(&self, path: &str) -> Option<SocketAddr> {
+        match self.values.get(path) {
+            Some(Value::Address(address)) => Some(*address),
+            _ => None,
+        }
+    }
+
+    pub fn path(&self, path: &str, base: &std::path::Path) -> Option<PathBuf> {
+        self.text(path).map(|text| base.join(text))
+    }
+}

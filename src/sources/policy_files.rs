@@ -1,0 +1,143 @@
+//! Policies, roles and registrations from the files that the configuration names. Imported once at first start, and only compared after.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::document::{Complaint, Source};
+use crate::limits;
+use crate::policy::PolicySet;
+use crate::sources::config::PolicyFiles;
+use crate::upstream::file;
+use crate::upstream::registry::{Registry, Upstream};
+
+/// What the files say.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The policy set.
+    pub policy: PolicySet,
+    /// The registrations.
+    pub upstreams: Registry,
+}
+
+/// Reads and compiles all of it, or says everything that is wrong.
+pub fn load(files: &PolicyFiles) -> Result<Loaded, Vec<Complaint>> {
+    match (policy(files), upstreams(&files.upstreams)) {
+        (Ok(policy), Ok(upstreams)) => Ok(Loaded { policy, upstreams }),
+        (policy, upstreams) => Err(policy.err().into_iter().chain(upstreams.err()).flatten().collect()),
+    }
+}
+
+/// The policy set alone.
+pub fn policy(files: &PolicyFiles) -> Result<PolicySet, Vec<Complaint>> {
+    let mut wrong = Vec::new();
+    let mut read: Vec<(PathBuf, Source)> = Vec::new();
+    for path in &files.files {
+        let found = cedar_files(path).and_then(|found| found.into_iter().map(policy_source).collect::<Result<Vec<_>, _>>());
+        match found {
+            Ok(found) => read.extend(found),
+            Err(complaint) => wrong.push(complaint),
+        }
+    }
+    match policy_source(files.roles.clone()) {
+        Ok((path, roles)) if wrong.is_empty() => {
+            let paths: Vec<(PathBuf, String)> = read.iter().map(|(path, source)| (path.clone(), source.file.clone())).collect();
+            let compiled = PolicySet::compile(read.into_iter().map(|(_, source)| source).collect(), roles.clone());
+            compiled.map_err(|wrong| wrong.into_iter().map(|c| with_path(c, &paths, (&path, &roles.file))).collect())
+        }
+        Ok(_) => Err(wrong),
+        Err(complaint) => {
+            wrong.push(complaint);
+            Err(wrong)
+        }
+    }
+}
+
+fn policy_source(path: PathBuf) -> Result<(PathBuf, Source), Complaint> {
+    source(&path, limits::POLICY_BYTES).map(|source| (path, source))
+}
+
+/// A complaint is for somebody on this host: it gets the whole path back.
+fn with_path(complaint: Complaint, policies: &[(PathBuf, String)], roles: (&Path, &str)) -> Complaint {
+    let policy = policies.iter().find(|(_, name)| *name == complaint.file).map(|(path, _)| path.as_path());
+    let path = policy.or((roles.1 == complaint.file).then_some(roles.0));
+    Complaint { file: path.map_or(complaint.file.clone(), |p| p.display().to_string()), ..complaint }
+}
+
+/// The registrations alone: every `*.toml` of a directory, in the order of their names.
+pub fn upstreams(directory: &Path) -> Result<Registry, Vec<Complaint>> {
+    let files = entries(directory, "toml").map_err(|complaint| vec![complaint])?;
+    if files.len() > limits::UPSTREAMS {
+        let what = format!("has {} registrations", files.len());
+        return Err(vec![Complaint::about(directory.display().to_string(), what, format!("at most {}", limits::UPSTREAMS))]);
+    }
+    let (mut read, mut wrong): (Vec<Upstream>, Vec<Complaint>) = (Vec::new(), Vec::new());
+    for path in files {
+        let there = |c: Complaint| Complaint { file: path.display().to_string(), ..c };
+        match source(&path, limits::UPSTREAM_FILE_BYTES).map_err(|c| vec![c]).and_then(|text| file::parse(&text)) {
+            Ok(upstream) => read.push(upstream),
+            Err(complaints) => wrong.extend(complaints.into_iter().map(there)),
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    let remedy = "give each its own; one target has one registration";
+    let said =
+        |clash: &crate::upstream::registry::Clash| Complaint::about(directory.display().to_string(), clash.to_string(), remedy);
+    Registry::new(read).map_err(|clashes| clashes.iter().map(said).collect())
+}
+
+/// The file itself, or a directory's `*.cedar`.
+fn cedar_files(path: &Path) -> Result<Vec<PathBuf>, Complaint> {
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => entries(path, "cedar"),
+        Ok(_) => Ok(vec![path.to_owned()]),
+        Err(e) => Err(unreadable(path, &e)),
+    }
+}
+
+/// Files of a directory with that extension, by name, so that the same files always make the same set. Hidden ones do not count: editors
+/// leave them.
+fn entries(directory: &Path, extension: &str) -> Result<Vec<PathBuf>, Complaint> {
+    let read = || -> io::Result<Vec<PathBuf>> {
+        let paths = fs::read_dir(directory)?.map(|entry| entry.map(|e| e.path())).collect::<io::Result<Vec<_>>>()?;
+        let hidden = |p: &Path| p.file_name().is_none_or(|n| n.as_encoded_bytes().starts_with(b"."));
+        let mut paths: Vec<PathBuf> =
+            paths.into_iter().filter(|p| p.extension().is_some_and(|e| e == extension) && !hidden(p)).collect();
+        paths.sort();
+        Ok(paths)
+    };
+    match read() {
+        Ok(paths) if paths.is_empty() => {
+            let what = format!("has no *.{extension}");
+            Err(Complaint::about(directory.display().to_string(), what, "name the directory that has them"))
+        }
+        Ok(paths) => Ok(paths),
+        Err(e) => Err(unreadable(directory, &e)),
+    }
+}
+
+/// A file's text, named by its last part: the name stands in records and policy ids, where the host's directories mean nothing.
+fn source(path: &Path, max: usize) -> Result<Source, Complaint> {
+    let mut text = String::new();
+    let room = max as u64 + 1;
+    fs::File::open(path).and_then(|file| file.take(room).read_to_string(&mut text)).map_err(|e| unreadable(path, &e))?;
+    if text.len() > max {
+        return Err(Complaint::about(
+            path.display().to_string(),
+            format!("has more than {max} bytes"),
+            format!("at most {max} bytes"),
+        ));
+    }
+    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+    Ok(Source::new(name, text))
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Complaint {
+    Complaint::about(
+        path.display().to_string(),
+        format!("cannot be read: {error}"),
+        "make it readable to the server's user, or name another",
+    )
+}

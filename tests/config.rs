@@ -1,0 +1,169 @@
+//! The configuration: what a file may say, and what overrides it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mayfly::document::Source;
+use mayfly::limits;
+use mayfly::sources::config::keys::{self, KEYS};
+use mayfly::sources::config::{Config, Engine, Keep, Seal, reference};
+
+const WHOLE: &str = include_str!("samples/mayfly.toml");
+
+fn parse_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+    let environment: Vec<(String, String)> = environment.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let parsed = Config::parse(&Source::new("mayfly.toml", text), Path::new("/etc/mayfly"), &environment);
+    parsed.map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+fn parse(text: &str) -> Result<Config, String> {
+    parse_with(text, &[])
+}
+
+#[test]
+fn what_is_left_out_has_its_default_and_paths_begin_at_the_file() {
+    let config = parse(WHOLE).unwrap();
+    assert_eq!(config.server.issuer_of("dev"), "https://mayfly.example.org/dev");
+    assert_eq!(config.tls.key, PathBuf::from("/etc/mayfly/svid.key"));
+    assert_eq!(config.store.engine, Engine::Redb("/etc/mayfly/data".into()));
+    assert_eq!(config.seal, Seal::KeyFile("/etc/mayfly/seal.key".into()));
+    assert_eq!(config.listen.workload.to_string(), "127.0.0.1:7443");
+    assert_eq!((config.listen.admin_socket, config.public_tls), (None, None));
+    assert_eq!(config.limits.tasks, limits::TASKS);
+    assert_eq!(config.limits.credential_ttl_ms, limits::CREDENTIAL_TTL_MS);
+    assert_eq!(config.svid_max_ttl_ms, limits::SVID_MAX_TTL_MS);
+    assert_eq!(config.ledger.gather_wait_ms * 1000, limits::GATHER_WAIT_US);
+    assert_eq!((config.ledger.skew_ms, config.ledger.view_max_age_ms), (limits::CLOCK_SKEW_MS, limits::VIEW_MAX_AGE_MS));
+    assert_eq!(config.feed_max_age_ms, limits::FEED_MAX_AGE_MS);
+    assert_eq!(config.store.disk_reserve_bytes, limits::DISK_RESERVE_BYTES);
+    assert_eq!(config.limits.verdict_cache_bytes, limits::VERDICT_CACHE_BYTES);
+    assert_eq!(config.audit_keep, Keep::Time(90 * 86_400_000));
+    assert_eq!(config.admin_uids, Vec::<u32>::new());
+}
+
+#[test]
+fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
+    for (from, to, parts) in [
+        (
+            "trust_domain =",
+            "trustdomain =",
+            &["mayfly.toml:3:1", "unknown key server.trustdomain", "did you mean trust_domain?"][..],
+        ),
+        ("[tls]", "[tsl]", &["mayfly.toml:6:", "unknown section tsl", "did you mean tls?"]),
+        ("\"dev.mayfly.internal\"\nenv", "\"Dev\"\nenv", &["mayfly.toml:3:", "server.trust_domain is \"Dev\"", "lower case"]),
+        ("environments = [\"dev\"]", "environments = \"dev\"", &[":4:", "server.environments is a text", "[ ]"]),
+        ("environments = [\"dev\"]", "environments = []", &[":4:", "is empty"]),
+        ("environments = [\"dev\"]", "environments = [\"dev\", \"dev\"]", &[":4:", "twice"]),
+        ("https://mayfly.example.org", "https://mayfly.example.org/", &[":5:", "server.issuer", "slash at the end"]),
+        ("https://mayfly.example.org", "http://mayfly.example.org", &[":5:", "https URL"]),
+        ("[store]", "[listen]\nworkload = \"localhost:7443\"\n[store]", &[":13:", "listen.workload", "0.0.0.0:7443"]),
+        ("[store]", "[store]\nengine = \"sled\"", &[":13:", "sled, which is not available in this version", "redb or memory"]),
+        ("[store]", "[store]\nengine = \"etcd\"", &[":13:", "etcd, which is not available in this version"]),
+        ("[store]", "[store]\nengine = \"oracle\"", &[":13:", "oracle", "redb or memory"]),
+        ("[store]", "[store]\nengine = \"memory\"", &[":14:", "engine memory keeps nothing"]),
+        ("path = \"data\"", "", &["lacks store.path"]),
+        ("[store]", "[store]\ncache = \"64MB\"", &[":13:", "store.cache is \"64MB\"", "64MiB"]),
+        ("[store]", "[store]\ncache = \"1MiB\"", &[":13:", "from 4MiB to 64GiB"]),
+        ("[store]", "[store]\ncache = 64", &[":13:", "store.cache is a number", "64MiB"]),
+        ("key_file = \"seal.key\"", "", &["lacks seal.key_file or seal.credential"]),
+        ("key_file = \"seal.key\"", "key_file = \"a\"\ncredential = \"b\"", &[":16:", "both set"]),
+        ("[store]", "[limits]\ntasks = 0\n[store]", &[":13:", "limits.tasks is 0", "from 1 to 1000000"]),
+        ("[store]", "[limits]\ntasks = 1000001\n[store]", &[":13:", "from 1 to 1000000"]),
+        ("[store]", "[limits]\ntasks = -1\n[store]", &[":13:", "from 1 to 1000000"]),
+        ("[store]", "[limits]\ntasks = 1.5\n[store]", &[":13:", "is a fraction"]),
+        ("[store]", "[limits]\ncredential_ttl = \"2h\"\n[store]", &[":13:", "limits.credential_ttl is 2h", "from 1s to 1h"]),
+        ("[store]", "[svid]\nmax_ttl = \"1 day\"\n[store]", &[":13:", "svid.max_ttl", "1h30m"]),
+        ("[store]", "[audit]\nkeep = \"1h\"\n[store]", &[":13:", "audit.keep", "at least 1d"]),
+        ("[store]", "[audit]\nkeep = \"1MiB\"\n[store]", &[":13:", "at least 64MiB"]),
+        ("[store]", "[admin]\nuids = [\"root\"]\n[store]", &[":13:", "admin.uids[0]"]),
+        ("[store]", "[public_tls]\nkey = \"k\"\n[store]", &[":13:", "lacks public_tls.certificate"]),
+        ("[store]", "[[bundles]]\ntrust_domain = \"dev.mayfly.internal\"\nfile = \"x\"\n[store]", &["dev.mayfly.internal twice"]),
+        (
+            "[store]",
+            "[[bundles]]\ntrust_domain = \"td\"\nfiles = \"x\"\n[store]",
+            &[":14:", "did you mean file?", "lacks bundles[1].file"],
+        ),
+        ("[server]", "[server", &[":2:", "TOML"]),
+        ("[tls]", "[server]\n[tls]", &[":6:", "duplicate"]),
+    ] {
+        assert!(WHOLE.contains(from), "{from}");
+        let said = parse(&WHOLE.replacen(from, to, 1)).expect_err(to);
+        for part in parts {
+            assert!(said.contains(part), "{to}\nwants {part} in\n{said}");
+        }
+    }
+}
+
+#[test]
+fn all_that_is_missing_is_named_at_once() {
+    let said = parse("").unwrap_err();
+    for key in KEYS.iter().filter(|k| k.default == keys::Unset::Required && !k.path.starts_with("bundles.")) {
+        assert!(said.contains(key.path), "{} in {said}", key.path);
+    }
+    for part in ["bundles", "store.path", "seal.key_file or seal.credential"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    let said = parse("[server]\nissuer = 3\nenvironment = 1\n[stor]\n").unwrap_err();
+    assert!(said.contains(":2:") && said.contains(":3:1") && said.contains(":4:"), "{said}");
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let config = parse_with(
+        &WHOLE.replace("key_file = \"seal.key\"", ""),
+        &[
+            ("MAYFLY_SERVER_TRUST_DOMAIN", "other.example"),
+            ("MAYFLY_SERVER_ENVIRONMENTS", "dev, prod"),
+            ("MAYFLY_LISTEN_PUBLIC", "[::]:443"),
+            ("MAYFLY_LIMITS_TASKS", "7"),
+            ("MAYFLY_LEDGER_GATHER_WAIT", "0s"),
+            ("MAYFLY_AUDIT_KEEP", "200GiB"),
+            ("MAYFLY_ADMIN_UIDS", "0,1000"),
+            ("MAYFLY_SEAL_CREDENTIAL", "mayfly-seal"),
+            ("MAYFLY_BUNDLES", "a.example=/run/a.pem,b.example=b.json"),
+            ("MAYFLY_VECTORS", "elsewhere"),
+            ("PATH", "/bin"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.server.trust_domain, "other.example");
+    assert_eq!(config.server.environments, ["dev", "prod"]);
+    assert_eq!(config.listen.public.to_string(), "[::]:443");
+    assert_eq!((config.limits.tasks, config.ledger.gather_wait_ms), (7, 0));
+    assert_eq!((config.audit_keep, config.admin_uids), (Keep::Size(200 << 30), vec![0, 1000]));
+    assert_eq!(config.seal, Seal::Credential("mayfly-seal".into()));
+    let bundles: Vec<_> = config.bundles.iter().map(|b| (b.trust_domain.as_str(), b.file.to_str().unwrap())).collect();
+    assert_eq!(bundles, [("a.example", "/run/a.pem"), ("b.example", "/etc/mayfly/b.json")]);
+}
+
+#[test]
+fn a_wrong_variable_is_named_by_its_name() {
+    for (name, value, parts) in [
+        ("MAYFLY_LIMITS_TSKS", "7", &["MAYFLY_LIMITS_TSKS: unknown", "did you mean MAYFLY_LIMITS_TASKS?"][..]),
+        ("MAYFLY_LIMITS_TASKS", "many", &["MAYFLY_LIMITS_TASKS: limits.tasks is a text", "from 1 to"]),
+        ("MAYFLY_LIMITS_TASKS", "99999999999999999999", &["MAYFLY_LIMITS_TASKS: ", "from 1 to"]),
+        ("MAYFLY_LIMITS_CREDENTIAL_TTL", "1", &["MAYFLY_LIMITS_CREDENTIAL_TTL: ", "1h30m"]),
+        ("MAYFLY_BUNDLES", "x", &["MAYFLY_BUNDLES: has \"x\"", "domain=file"]),
+        ("MAYFLY_STORE_ENGINE", "sled\"\n[x]\ny=\"", &["MAYFLY_STORE_ENGINE: store.engine has control characters"]),
+    ] {
+        let said = parse_with(WHOLE, &[(name, value)]).expect_err(name);
+        for part in parts {
+            assert!(said.contains(part), "{part} in\n{said}");
+        }
+    }
+}
+
+#[test]
+fn every_key_has_one_variable_and_the_reference_is_the_table() {
+    let mut variables: Vec<String> = KEYS.iter().filter(|k| !k.path.starts_with("bundles.")).map(|k| k.variable()).collect();
+    variables.sort();
+    let all = variables.len();
+    variables.dedup();
+    assert_eq!(variables.len(), all);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    if std::env::var_os("MAYFLY_WRITE_DOCS").is_some() {
+        fs::write(&page, reference()).unwrap();
+    }
+    let written = fs::read_to_string(&page).unwrap_or_default();
+    assert!(written == reference(), "docs/configuration.md is not the table of keys: write it with MAYFLY_WRITE_DOCS=1");
+}

@@ -1,0 +1,244 @@
+//! What `validate` finds in and beside a configuration, one defect at a time.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use mayfly::seq::Millis;
+use mayfly::sources::config::{Config, Finding, Severity, validate};
+
+/// November 2026.
+const NOW: Millis = Millis(1_795_000_000_000);
+
+/// A directory with everything that a configuration names.
+struct Host {
+    dir: tempfile::TempDir,
+}
+
+impl Host {
+    fn new() -> Host {
+        let host = Host { dir: tempfile::tempdir().unwrap() };
+        let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/samples");
+        fs::create_dir(host.path("upstreams")).unwrap();
+        fs::create_dir(host.path("data")).unwrap();
+        for file in ["policy.cedar", "roles.toml", "upstreams/echo.toml", "upstreams/github.toml", "upstreams/tickets.toml"] {
+            fs::copy(samples.join(file), host.path(file)).unwrap();
+        }
+        host.write("mayfly.toml", include_str!("samples/mayfly.toml"));
+        host.write("bundle.pem", "-----BEGIN CERTIFICATE-----\n");
+        host.secret("seal.key", &"k".repeat(32));
+        host.svid(&["mayfly.example.org"], &["spiffe://dev.mayfly.internal/mayfly"], 2040);
+        host
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn secret(&self, name: &str, text: &str) {
+        self.write(name, text);
+        self.mode(name, 0o600);
+    }
+
+    fn mode(&self, name: &str, mode: u32) {
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn change(&self, name: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.path(name)).unwrap();
+        assert!(text.contains(from), "{from} in {name}");
+        self.write(name, &text.replacen(from, to, 1));
+    }
+
+    fn svid(&self, dns: &[&str], uris: &[&str], until: i32) {
+        let mut params = rcgen::CertificateParams::new(dns.iter().map(|d| d.to_string()).collect::<Vec<_>>()).unwrap();
+        for uri in uris {
+            params.subject_alt_names.push(rcgen::SanType::URI((*uri).try_into().unwrap()));
+        }
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        self.write("svid.pem", &params.self_signed(&key).unwrap().pem());
+        self.secret("svid.key", &key.serialize_pem());
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let config = Config::load(&self.path("mayfly.toml"), []).unwrap_or_else(|wrong| panic!("{wrong:#?}"));
+        validate(&config, NOW)
+    }
+
+    fn said(&self) -> String {
+        self.findings().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+}
+
+#[test]
+fn a_host_in_order_has_no_findings() {
+    assert_eq!(Host::new().said(), "");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told_with_its_line() {
+    let host = Host::new();
+    let missing = Config::load(&host.path("nowhere.toml"), []).unwrap_err();
+    assert!(missing[0].to_string().contains("nowhere.toml: cannot be read"));
+    for (file, line) in [
+        ("svid.pem", ":7: tls.certificate"),
+        ("svid.key", ":8: tls.key"),
+        ("bundle.pem", ":9: bundles.file"),
+        ("seal.key", ":15: seal.key_file"),
+    ] {
+        let host = Host::new();
+        fs::remove_file(host.path(file)).unwrap();
+        let findings = host.findings();
+        assert_eq!(findings.len(), 1, "{findings:#?}");
+        assert!(
+            findings[0].severity == Severity::Error && host.said().contains(line) && host.said().contains(file),
+            "{}",
+            host.said()
+        );
+    }
+    for file in ["policy.cedar", "roles.toml", "upstreams"] {
+        let host = Host::new();
+        fs::rename(host.path(file), host.path("gone")).unwrap();
+        assert!(host.said().contains(&format!("{file}: cannot be read")), "{}", host.said());
+    }
+}
+
+#[test]
+fn a_certificate_that_clients_will_refuse_is_found() {
+    type Svid = (&'static [&'static str], &'static [&'static str], i32, Severity, &'static str);
+    let cases: [Svid; 5] = [
+        (&[], &["spiffe://dev.mayfly.internal/mayfly"], 2040, Severity::Warning, "has no DNS name"),
+        (&["a.example"], &[], 2040, Severity::Error, "has no SPIFFE ID"),
+        (&["a.example"], &["spiffe://other/mayfly"], 2040, Severity::Error, "no single SPIFFE ID in dev.mayfly.internal"),
+        (
+            &["a.example"],
+            &["spiffe://dev.mayfly.internal/a", "spiffe://dev.mayfly.internal/b"],
+            2040,
+            Severity::Error,
+            "no single SPIFFE ID",
+        ),
+        (&["a.example"], &["spiffe://dev.mayfly.internal/mayfly"], 2025, Severity::Error, "expired on"),
+    ];
+    for (dns, uris, until, severity, part) in cases {
+        let host = Host::new();
+        host.svid(dns, uris, until);
+        let findings = host.findings();
+        assert_eq!(findings.len(), 1, "{findings:#?}");
+        assert_eq!(findings[0].severity, severity);
+        assert!(host.said().contains(":7: tls.certificate") && host.said().contains(part), "{}", host.said());
+    }
+    let host = Host::new();
+    host.write("svid.pem", "nothing");
+    assert!(host.said().contains("holds no certificate"));
+    host.secret("svid.key", "nothing");
+    assert!(host.said().contains(":8: tls.key") && host.said().contains("no private key"));
+}
+
+#[test]
+fn keys_that_others_can_read_are_found() {
+    for (file, mode, severity, part) in [
+        ("svid.key", 0o644, Severity::Error, "every user (mode 644)"),
+        ("svid.key", 0o640, Severity::Warning, "its group (mode 640)"),
+        ("seal.key", 0o640, Severity::Error, "by others (mode 640)"),
+    ] {
+        let host = Host::new();
+        host.mode(file, mode);
+        let findings = host.findings();
+        assert_eq!((findings.len(), findings[0].severity), (1, severity), "{findings:#?}");
+        assert!(host.said().contains(part) && host.said().contains("chmod 600"), "{}", host.said());
+    }
+    let host = Host::new();
+    fs::rename(host.path("seal.key"), host.path("data/seal.key")).unwrap();
+    host.change("mayfly.toml", "\"seal.key\"", "\"data/seal.key\"");
+    assert!(host.said().contains("lies in the data directory"));
+}
+
+#[test]
+fn listeners_and_directories_that_cannot_work_are_found() {
+    let host = Host::new();
+    host.change("mayfly.toml", "[tls]", "[listen]\nadmin = \"127.0.0.1:7000\"\npublic = \"0.0.0.0:7000\"\n[tls]");
+    assert!(host.said().contains(":8: listen.public: 0.0.0.0:7000 is taken by listen.admin"), "{}", host.said());
+
+    let host = Host::new();
+    host.change("mayfly.toml", "[tls]", "[listen]\nadmin_socket = \"run/admin.sock\"\n[tls]");
+    assert!(host.said().contains("run/admin.sock is not there"), "{}", host.said());
+
+    let host = Host::new();
+    host.change("mayfly.toml", "[tls]", "[admin]\nuids = [0]\n[tls]");
+    assert!(host.said().contains("warning: ") && host.said().contains("no listen.admin_socket"), "{}", host.said());
+
+    let host = Host::new();
+    host.change("mayfly.toml", "path = \"data\"", "path = \"roles.toml\"");
+    assert!(host.said().contains("roles.toml is not a directory"), "{}", host.said());
+
+    let host = Host::new();
+    host.change("mayfly.toml", "path = \"data\"", "engine = \"memory\"");
+    assert!(host.said().contains("memory keeps nothing"), "{}", host.said());
+}
+
+#[test]
+fn names_that_only_the_whole_shows_to_be_wrong_are_found() {
+    for (file, from, to, parts) in [
+        (
+            "policy.cedar",
+            "Upstream::\"echo\"",
+            "Upstream::\"ecco\"",
+            &["warning: ", "Upstream::\"ecco\", which is not registered"][..],
+        ),
+        ("policy.cedar", "context.act_depth", "context.act_deep", &["error: ", "policy.cedar:", "act_deep"]),
+        (
+            "mayfly.toml",
+            "[\"dev\"]",
+            "[\"prod\"]",
+            &["the roles file has environment dev", "upstream echo is in environment dev"],
+        ),
+        ("upstreams/echo.toml", "2099-12-31", "2001-01-01", &["warning: ", "upstream echo expired"]),
+        (
+            "upstreams/echo.toml",
+            "//dev.mayfly.internal/service",
+            "//elsewhere/service",
+            &["warning: ", "spiffe://elsewhere/service/echo"],
+        ),
+        ("upstreams/echo.toml", "owner", "ownr", &["upstreams/echo.toml:2:1", "did you mean owner?"]),
+        (
+            "upstreams/echo.toml",
+            "http://127.0.0.1:7780",
+            "https://api.github.com",
+            &["upstream github has the same target as upstream echo"],
+        ),
+        ("roles.toml", "under =", "undr =", &["roles.toml:4:1", "did you mean under?"]),
+        ("mayfly.toml", "= \"dev.mayfly.internal\"\nfile", "= \"other\"\nfile", &["no bundle for dev.mayfly.internal"]),
+    ] {
+        let host = Host::new();
+        host.change(file, from, to);
+        let said = host.said();
+        for part in parts {
+            assert!(said.contains(part), "{part} in\n{said}");
+        }
+    }
+    let host = Host::new();
+    host.write("bundle.pem", "\n");
+    assert!(host.said().contains(":9: bundles.file") && host.said().contains("is empty"), "{}", host.said());
+}
+
+#[test]
+fn policies_come_from_directories_in_the_order_of_their_names() {
+    let host = Host::new();
+    fs::create_dir(host.path("policies")).unwrap();
+    fs::rename(host.path("policy.cedar"), host.path("policies/b.cedar")).unwrap();
+    host.write("policies/a.cedar", "permit (principal, action == Action::\"Observe\", resource);");
+    host.write("policies/.#c.cedar", "left by an editor");
+    host.change("mayfly.toml", "policy.cedar", "policies");
+    assert_eq!(host.said(), "");
+    let config = Config::load(&host.path("mayfly.toml"), []).unwrap();
+    let loaded = mayfly::sources::policy_files::load(&config.policy).unwrap();
+    assert!(loaded.policy.ids().contains(&"a.cedar#1".to_owned()));
+    assert!(!loaded.policy.to_text().contains(host.dir.path().to_str().unwrap()));
+    assert_eq!(loaded.upstreams.len(), 3);
+    assert_eq!(config.line_of("policy.roles"), 18);
+}
