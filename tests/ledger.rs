@@ -225,7 +225,12 @@ fn recovery_keeps_what_can_be_trusted_revokes_all_of_it_and_takes_locks_over() {
     let kept = runtime.block_on(ledger.commit(Lane::Change, vec![note("kept")])).unwrap().seq();
     runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Tool("lost".into()))])).unwrap();
     let lift = LockLifted { targets: vec![Target::Tool("lost".into()).to_record()], reason: String::new() };
-    runtime.block_on(ledger.commit(Lane::Change, vec![Record::new(Who::LocalUid(0), Event::LockLifted(lift))])).unwrap();
+    runtime
+        .block_on(
+            ledger
+                .commit(Lane::Change, vec![Record::new(Who::LocalUid(0), Event::LockLifted(lift)).decided_at(ledger.durable())]),
+        )
+        .unwrap();
     ledger.store().put("key/a", b"sealed", mayfly::store::Expect::Absent).unwrap();
     ledger.stop();
     drop(ledger);

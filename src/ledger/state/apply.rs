@@ -37,8 +37,9 @@ impl State {
                 }
             }
             Event::TaskResumed(e) => {
+                let rank = HoldRank::try_from(e.rank).unwrap_or(HoldRank::Unspecified);
                 if let Some(task) = TaskId::from_slice(&e.task).and_then(|id| self.tasks.get_mut(&id)) {
-                    task.holds.retain(|h| h.rank as i32 > e.rank);
+                    task.holds.retain(|h| !h.lifted_by(rank, record.revision()));
                 }
             }
             Event::TaskExtended(e) => {
@@ -144,23 +145,23 @@ impl State {
 
     /// All that was issued before is revoked; unused approvals, open tasks and break-glass are void. Locks, leases and key rules stay.
     fn begin_generation(&mut self, e: &GenerationBegun) {
-        let first = self.store == [0; 16];
         self.store = e.store.as_slice().try_into().unwrap_or_default();
-        if first {
+        if e.generation == 1 {
             return;
         }
-        // Everything revokes by its seq; nothing decided before it can be shown again, so what it killed need not be kept.
-        self.rules.add(
-            &Target::Everything,
-            Some(self.head),
-            None,
-            self.time.plus(limits::TASK_TTL_MS + limits::CREDENTIAL_TTL_MS),
-        );
+        // Everything revokes by its seq; nothing decided before it can be shown again, so what it killed need not be kept. The rule stays:
+        // where time begins earlier, credentials of the generation before may end at any time.
+        self.rules.add(&Target::Everything, Some(self.head), None, Millis(u64::MAX));
         self.credentials = super::Credentials::default();
         self.tasks = super::Tasks::default();
         self.approvals.clear();
         self.requests.clear();
         self.rules_by_caller.clear();
+        // What had an end is gone; its end would take away what has the same name from now on.
+        self.ends.retain(|_, ends| {
+            ends.retain(|end| matches!(end, End::UsedOnce(_)));
+            !ends.is_empty()
+        });
         for lease in self.leases.values_mut() {
             lease.issued = false;
         }
@@ -203,7 +204,9 @@ impl State {
             let lock = (e.lock_only || (target.sort().locks() && !e.issued_only)).then_some(seq);
             let revoked = (!e.lock_only).then_some(seq);
             self.rules.add(&target, revoked, lock, Millis(e.keep_until));
-            self.close_revoked(&target, &e.reason);
+            if !e.lock_only {
+                self.close_revoked(&target, &e.reason);
+            }
         }
         self.remember(record, &[0; 16]);
     }
@@ -223,7 +226,8 @@ impl State {
     fn set_bundle(&mut self, e: &BundleSet) {
         let before = self.bundles.get(e.trust_domain.as_str()).and_then(|b| b.sequence);
         let bundle = BundleState {
-            sequence: e.sequence.or(before),
+            // Also where it is removed: coming back, it goes on above what was seen.
+            sequence: e.sequence.max(before),
             anchors: e.anchors.iter().map(|a| hash(a)).collect(),
             digest: hash(&e.digest),
             document: e.document.as_slice().into(),

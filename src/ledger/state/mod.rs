@@ -4,6 +4,8 @@
 //! a clock: time is in the commits.
 
 mod apply;
+#[cfg(test)]
+mod attacks;
 pub mod credentials;
 pub mod intern;
 pub mod tasks;
@@ -22,7 +24,7 @@ pub use verdict::policy_in_force;
 pub(crate) use verdict::refused_by;
 
 use super::commit::{BadCommit, ChainHead, Commit};
-use super::record::{KeyPurpose, KeyState, Record};
+use super::record::{Event, KeyPurpose, KeyState, Record};
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::revocation::{Entry, Rules, Target};
@@ -225,7 +227,7 @@ impl State {
         let chain = self.writers.get(&writer).copied().unwrap_or(ChainHead::START);
         let head = commit.continues(chain)?;
         let time = Millis(commit.header.time);
-        if time < self.time && !begins_time(&commit.records) {
+        if time < self.time && !self.begins_time(&commit.records, time) {
             return Err(BadCommit::TimeBack { from: self.time, to: time });
         }
         self.writers.insert(writer, head);
@@ -235,7 +237,7 @@ impl State {
         for group in groups(&commit.records) {
             let verdict = self.verdict(group, time);
             for record in group {
-                let seq = self.take_seq(record);
+                let seq = if verdict.is_ok() { self.take_seq(record) } else { self.next_seq() };
                 first.get_or_insert(seq);
                 if verdict.is_ok() {
                     self.apply(record);
@@ -262,13 +264,24 @@ impl State {
         self.expire_small(most);
     }
 
-    /// Gives the next seq to a record, void or not. A generation begins at its own start.
+    /// Gives the next seq to a record that was found valid. A generation begins at its own start.
     pub fn take_seq(&mut self, record: &Record) -> Seq {
-        if let Some(super::record::Event::GenerationBegun(g)) = &record.event {
+        if let Some(Event::GenerationBegun(g)) = &record.event {
             self.head = Seq::start_of(u8::try_from(g.generation).unwrap_or(u8::MAX));
         }
+        self.next_seq()
+    }
+
+    /// The next seq. A void record has one too, but begins nothing: were it let jump, seqs would be given twice.
+    fn next_seq(&mut self) -> Seq {
         self.head = self.head.next().unwrap_or(self.head);
         self.head
+    }
+
+    /// Only a generation's first record may let time begin earlier, and only if it takes effect.
+    fn begins_time(&self, records: &[Record], time: Millis) -> bool {
+        let resets = matches!(records.first().and_then(|r| r.event.as_ref()), Some(Event::GenerationBegun(g)) if g.reset_time);
+        resets && groups(records).next().is_some_and(|first| self.verdict(first, time).is_ok())
     }
 
     /// SHA-256 over the whole state: equal on every replica that folded the same log.
@@ -281,11 +294,6 @@ impl State {
         let mut of = self.keys.iter().filter(|(_, k)| k.purpose == purpose && *k.environment == *environment);
         of.find(|(_, k)| k.state == KeyState::Active).map(|(id, k)| (&**id, k))
     }
-}
-
-/// Only a generation's first record may let time begin earlier.
-fn begins_time(records: &[Record]) -> bool {
-    matches!(records.first().and_then(|r| r.event.as_ref()), Some(super::record::Event::GenerationBegun(g)) if g.reset_time)
 }
 
 /// The groups of a commit's records, in order: neighbours with the same number above 0 belong together.

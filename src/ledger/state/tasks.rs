@@ -59,6 +59,13 @@ pub struct Hold {
     pub seq: Seq,
 }
 
+impl Hold {
+    /// Whether a resumption by this rank, decided on a view up to `revision`, ends it: never one that it did not see.
+    pub fn lifted_by(&self, rank: HoldRank, revision: Seq) -> bool {
+        self.rank <= rank && self.seq <= revision
+    }
+}
+
 /// How a task ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closed {

@@ -4,17 +4,17 @@ use super::super::commit::{ChainHead, Commit, Encoded, pack};
 use super::super::record::*;
 use super::*;
 
-struct Log {
-    state: State,
-    chain: ChainHead,
-    time: Millis,
+pub(super) struct Log {
+    pub(super) state: State,
+    pub(super) chain: ChainHead,
+    pub(super) time: Millis,
     next: u8,
 }
 
 const ANCHOR: [u8; 32] = [9; 32];
 
 impl Log {
-    fn new() -> Log {
+    pub(super) fn new() -> Log {
         let mut log = Log { state: State::default(), chain: ChainHead::START, time: Millis(1_000_000), next: 0 };
         let begin = GenerationBegun { generation: 1, cause: "created".into(), store: vec![1; 16], ..Default::default() };
         let policy = PolicySet { environment: "dev".into(), version: 1, ..Default::default() };
@@ -33,7 +33,7 @@ impl Log {
         log
     }
 
-    fn put(&mut self, records: Vec<Record>) -> Vec<Verdict> {
+    pub(super) fn put(&mut self, records: Vec<Record>) -> Vec<Verdict> {
         let encoded: Vec<Encoded> = records.into_iter().map(|r| Encoded::new(r).unwrap()).collect();
         let leaves: Vec<_> = encoded.iter().map(|e| e.leaf).collect();
         let (bytes, chain) = pack(1, self.chain, self.time, &leaves, encoded.into_iter().map(|e| e.bytes).collect());
@@ -42,12 +42,12 @@ impl Log {
         self.state.fold(self.state.position + 1, &commit).unwrap().verdicts
     }
 
-    fn id(&mut self) -> Vec<u8> {
+    pub(super) fn id(&mut self) -> Vec<u8> {
         self.next += 1;
         vec![self.next; 16]
     }
 
-    fn task(&mut self, parent: &[u8]) -> Record {
+    pub(super) fn task(&mut self, parent: &[u8]) -> Record {
         let opened = TaskOpened {
             task: self.id(),
             parent: parent.to_vec(),
@@ -68,11 +68,11 @@ impl Log {
         Record::new(Who::SpiffeId(opened.opener.clone()), Event::TaskOpened(opened)).decided_at(self.state.head)
     }
 
-    fn svid(&self) -> SvidEvidence {
+    pub(super) fn svid(&self) -> SvidEvidence {
         SvidEvidence { anchor: ANCHOR.to_vec(), issuing_key: vec![8; 32], serial: vec![7], not_after: self.time.0 + 600_000 }
     }
 
-    fn issue(&mut self, task: &[u8]) -> Record {
+    pub(super) fn issue(&mut self, task: &[u8]) -> Record {
         let issued = Issued {
             credential: self.id(),
             task: task.to_vec(),
@@ -94,14 +94,14 @@ impl Log {
         Record::new(Who::SpiffeId(issued.caller.clone()), Event::Issued(issued)).decided_at(self.state.head)
     }
 
-    fn opened(&mut self, parent: &[u8]) -> Vec<u8> {
+    pub(super) fn opened(&mut self, parent: &[u8]) -> Vec<u8> {
         let record = self.task(parent);
         let id = id_of(&record);
         self.put(vec![record])[0].clone().unwrap();
         id
     }
 
-    fn revoke(&mut self, target: Target, issued_only: bool) {
+    pub(super) fn revoke(&mut self, target: Target, issued_only: bool) {
         let revoked = Revoked {
             targets: vec![target.to_record()],
             issued_only,
@@ -111,14 +111,14 @@ impl Log {
         self.put(vec![Record::new(Who::LocalUid(0), Event::Revoked(revoked))])[0].clone().unwrap();
     }
 
-    fn covered(&self, credential: &[u8]) -> bool {
+    pub(super) fn covered(&self, credential: &[u8]) -> bool {
         let live = self.state.credentials.get(&CredentialId::from_slice(credential).unwrap()).unwrap();
         let task = self.state.tasks.at(live.task).unwrap();
         self.state.rules.covers(&self.state.credentials.facts(live, task)).is_some()
     }
 }
 
-fn id_of(record: &Record) -> Vec<u8> {
+pub(super) fn id_of(record: &Record) -> Vec<u8> {
     match record.event.as_ref().unwrap() {
         Event::TaskOpened(e) => e.task.clone(),
         Event::Issued(e) => e.credential.clone(),
@@ -126,7 +126,7 @@ fn id_of(record: &Record) -> Vec<u8> {
     }
 }
 
-fn reason(verdict: &Verdict) -> Reason {
+pub(super) fn reason(verdict: &Verdict) -> Reason {
     verdict.as_ref().err().map(|r| r.reason).expect("a refusal")
 }
 
@@ -161,7 +161,7 @@ fn a_lock_blocks_new_grants_until_it_is_lifted_and_lifting_brings_nothing_back()
     let fresh = log.issue(&task);
     assert_eq!(reason(&log.put(vec![fresh])[0]), Reason::Locked);
     let lift = LockLifted { targets: vec![Target::Prefix("spiffe://a.example".into()).to_record()], reason: String::new() };
-    log.put(vec![Record::new(Who::LocalUid(0), Event::LockLifted(lift))])[0].clone().unwrap();
+    log.put(vec![Record::new(Who::LocalUid(0), Event::LockLifted(lift)).decided_at(log.state.head)])[0].clone().unwrap();
     let fresh = log.issue(&task);
     log.put(vec![fresh])[0].clone().unwrap();
     assert!(log.covered(&id_of(&old)));
@@ -215,7 +215,7 @@ fn an_approval_is_used_once_also_within_a_group() {
     let given = ApprovalDecided { approval: approval.clone(), given: true, reason: String::new() };
     log.put(vec![
         Record::new(Who::LocalUid(0), Event::ApprovalAsked(asked)),
-        Record::new(Who::LocalUid(0), Event::ApprovalDecided(given)),
+        Record::new(Who::LocalUid(0), Event::ApprovalDecided(given)).decided_at(log.state.head),
     ]);
     let with = |log: &mut Log| {
         let mut r = log.issue(&task);

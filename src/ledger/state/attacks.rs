@@ -1,0 +1,339 @@
+//! Orders of records that once got more than they should have.
+
+use super::super::commit::{Commit, Encoded, pack};
+use super::super::record::*;
+use super::tests::{Log, id_of, reason};
+use super::*;
+use crate::refusal::Reason;
+
+fn generation(number: u32, reset_time: bool) -> Record {
+    let begun = GenerationBegun { generation: number, store: vec![2; 16], reset_time, ..Default::default() };
+    Record::new(Who::Mayfly("recovered".into()), Event::GenerationBegun(begun))
+}
+
+fn note() -> Record {
+    Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))
+}
+
+#[test]
+fn a_void_generation_gives_no_seq_twice() {
+    let mut log = Log::new();
+    log.put(vec![generation(2, false)])[0].clone().unwrap();
+    log.put(vec![note(), note()]);
+    let before = log.state.head;
+    assert!(log.put(vec![generation(2, false)])[0].is_err());
+    assert_eq!(Some(log.state.head), before.next());
+}
+
+#[test]
+fn a_void_generation_does_not_let_time_go_back() {
+    let mut log = Log::new();
+    let (now, chain) = (log.time, log.chain);
+    log.time = Millis(10);
+    let encoded = Encoded::new(generation(1, true)).unwrap();
+    let (bytes, _) = pack(1, chain, log.time, &[encoded.leaf], vec![encoded.bytes]);
+    let commit = Commit::from_bytes(&bytes.into()).unwrap();
+    assert!(log.state.fold(9, &commit).is_err());
+    assert_eq!(log.state.time, now);
+}
+
+#[test]
+fn a_generation_goes_on_above_what_others_have_seen_and_names_its_store() {
+    let mut log = Log::new();
+    assert!(log.put(vec![generation(256, false)])[0].is_err());
+    let mut nameless = generation(4, false);
+    if let Some(Event::GenerationBegun(e)) = &mut nameless.event {
+        e.store.clear();
+    }
+    assert!(log.put(vec![nameless])[0].is_err(), "the next generation would take itself for the first");
+    log.put(vec![generation(4, false)])[0].clone().unwrap();
+    assert_eq!(log.state.head.generation(), 4);
+}
+
+#[test]
+fn a_generation_in_an_empty_store_revokes_too() {
+    let mut state = State::default();
+    let encoded = Encoded::new(generation(4, false)).unwrap();
+    let (bytes, _) = pack(1, super::super::commit::ChainHead::START, Millis(10), &[encoded.leaf], vec![encoded.bytes]);
+    state.fold(1, &Commit::from_bytes(&bytes.into()).unwrap()).unwrap();
+    let old = crate::revocation::Facts { revision: Seq::start_of(3), ..Default::default() };
+    assert!(state.rules.covers(&old).is_some());
+}
+
+#[test]
+fn the_rule_of_a_generation_outlasts_a_time_that_was_too_late() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let old = log.issue(&task);
+    let (revision, far) = (old.revision(), 400 * limits::TASK_TTL_MS);
+    log.time = log.time.plus(far);
+    log.put(vec![note()]);
+    log.time = log.time.minus(far);
+    log.put(vec![generation(2, true)])[0].clone().unwrap();
+    log.time = log.time.plus(far);
+    log.put(vec![note()]);
+    let old = crate::revocation::Facts { revision, ..Default::default() };
+    assert!(log.state.rules.covers(&old).is_some(), "a credential of the year that never was");
+}
+
+#[test]
+fn a_request_id_of_the_generation_before_does_not_make_its_namesake_forgotten() {
+    let mut log = Log::new();
+    let request = Request { caller: "c".into(), id: "1".into(), digest: vec![0; 32] };
+    let ask = |log: &mut Log| {
+        let task = log.task(&[]);
+        log.put(vec![task.for_request(Some(request.clone()))])[0].clone()
+    };
+    ask(&mut log).unwrap();
+    log.time = log.time.plus(limits::TASK_TTL_MS - 1000);
+    log.put(vec![generation(2, false)])[0].clone().unwrap();
+    ask(&mut log).unwrap();
+    log.time = log.time.plus(2000);
+    log.put(vec![note()]);
+    assert_eq!(reason(&ask(&mut log)), Reason::RequestIdReused);
+}
+
+/// A task and a credential in it, opened and issued in one group, after `change`.
+fn inline(log: &mut Log, change: impl Fn(&mut TaskOpened, &mut Issued)) -> Vec<Verdict> {
+    let mut open = log.task(&[]);
+    let mut issue = log.issue(&id_of(&open));
+    (open.group, issue.group) = (1, 1);
+    if let (Some(Event::TaskOpened(t)), Some(Event::Issued(i))) = (&mut open.event, &mut issue.event) {
+        change(t, i);
+    }
+    log.put(vec![open, issue])
+}
+
+#[test]
+fn a_task_opened_inline_has_walls_too() {
+    let mut log = Log::new();
+    let policy = PolicySet { environment: "prod".into(), version: 1, ..Default::default() };
+    log.put(vec![Record::new(Who::LocalUid(0), Event::PolicySet(policy))])[0].clone().unwrap();
+    let other = inline(&mut log, |_, i| i.environment = "prod".into());
+    assert_eq!(reason(&other[0]), Reason::EnvironmentWall);
+    inline(&mut log, |_, _| {})[0].clone().unwrap();
+}
+
+#[test]
+fn nothing_is_issued_inline_in_a_task_that_waits_for_an_approval() {
+    let mut log = Log::new();
+    assert_eq!(reason(&inline(&mut log, |t, _| t.approval = vec![5; 16])[0]), Reason::TaskNotActive);
+}
+
+#[test]
+fn a_batch_may_open_several_tasks_but_none_twice() {
+    let mut log = Log::new();
+    let (mut a, mut b) = (log.task(&[]), log.task(&[]));
+    (a.group, b.group) = (1, 1);
+    assert!(log.put(vec![a.clone(), a.clone()])[0].is_err());
+    assert!(log.put(vec![a, b]).iter().all(Result::is_ok));
+}
+
+#[test]
+fn a_token_is_used_once_also_within_a_group() {
+    let mut log = Log::new();
+    let used = UsedOnce { digest: vec![1; 32], until: log.time.0 + 60_000 };
+    let mut record = Record::new(Who::LocalUid(0), Event::UsedOnce(used));
+    record.group = 1;
+    assert_eq!(reason(&log.put(vec![record.clone(), record.clone()])[0]), Reason::EvidenceRevoked);
+    log.put(vec![record.clone()])[0].clone().unwrap();
+    assert_eq!(reason(&log.put(vec![record])[0]), Reason::EvidenceRevoked);
+}
+
+#[test]
+fn a_lease_of_the_same_group_is_for_its_credential_only() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let mut issue = log.issue(&task);
+    let lease = LeaseOpened { lease: vec![1; 16], credential: id_of(&issue), task, ..Default::default() };
+    let mut open = Record::new(Who::LocalUid(0), Event::LeaseOpened(lease));
+    (open.group, issue.group) = (1, 1);
+    if let Some(Event::Issued(e)) = &mut issue.event {
+        e.lease = vec![1; 16];
+    }
+    let mut other = issue.clone();
+    if let Some(Event::Issued(e)) = &mut other.event {
+        e.credential = vec![99; 16];
+    }
+    assert!(log.put(vec![open.clone(), issue.clone(), other])[0].is_err());
+    assert!(log.put(vec![open, issue]).iter().all(Result::is_ok));
+}
+
+#[test]
+fn a_task_and_a_lease_in_it_open_together() {
+    let mut log = Log::new();
+    let mut open = log.task(&[]);
+    let lease = LeaseOpened { lease: vec![1; 16], credential: vec![2; 16], task: id_of(&open), ..Default::default() };
+    let mut lease = Record::new(Who::LocalUid(0), Event::LeaseOpened(lease));
+    (open.group, lease.group) = (1, 1);
+    assert!(log.put(vec![open, lease]).iter().all(Result::is_ok));
+}
+
+fn asked(log: &mut Log, task: &[u8]) -> (Vec<u8>, Record) {
+    let approval = log.id();
+    let asked = ApprovalAsked {
+        approval: approval.clone(),
+        task: task.to_vec(),
+        caller: "spiffe://a.example/agent".into(),
+        expires_at: log.time.0 + 60_000,
+        ..Default::default()
+    };
+    (approval, Record::new(Who::LocalUid(0), Event::ApprovalAsked(asked)))
+}
+
+fn given(log: &Log, approval: &[u8]) -> Record {
+    let given = ApprovalDecided { approval: approval.to_vec(), given: true, reason: String::new() };
+    let ada = Identity { issuer: "https://idp.example".into(), sub: "ada".into() };
+    Record::new(Who::Person(ada), Event::ApprovalDecided(given)).decided_at(log.state.head)
+}
+
+fn issue_with(log: &mut Log, task: &[u8], approval: &[u8]) -> Record {
+    let mut record = log.issue(task);
+    if let Some(Event::Issued(e)) = &mut record.event {
+        e.approval = approval.to_vec();
+    }
+    record
+}
+
+#[test]
+fn an_approval_that_is_asked_anew_is_not_usable_once_more() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let (approval, ask) = asked(&mut log, &task);
+    log.put(vec![ask.clone()])[0].clone().unwrap();
+    let give = given(&log, &approval);
+    log.put(vec![give])[0].clone().unwrap();
+    let first = issue_with(&mut log, &task, &approval);
+    log.put(vec![first])[0].clone().unwrap();
+    assert_eq!(reason(&log.put(vec![ask])[0]), Reason::DecidedOnOldState);
+    let give = given(&log, &approval);
+    assert!(log.put(vec![give])[0].is_err());
+    let second = issue_with(&mut log, &task, &approval);
+    assert_eq!(reason(&log.put(vec![second])[0]), Reason::ApprovalNeeded);
+}
+
+#[test]
+fn what_was_revoked_since_an_approval_was_given_revokes_the_approval() {
+    let mut log = Log::new();
+    let (approval, ask) = asked(&mut log, &[]);
+    log.put(vec![ask])[0].clone().unwrap();
+    let give = given(&log, &approval);
+    log.put(vec![give])[0].clone().unwrap();
+    log.revoke(Target::Caller("spiffe://a.example/agent".into()), true);
+    let task = log.opened(&[]);
+    let later = issue_with(&mut log, &task, &approval);
+    assert_eq!(reason(&log.put(vec![later])[0]), Reason::Revoked, "decided after the revocation, approved before it");
+    let without = log.issue(&task);
+    log.put(vec![without])[0].clone().unwrap();
+}
+
+#[test]
+fn an_approval_given_on_a_view_before_a_revocation_is_void() {
+    let mut log = Log::new();
+    let (approval, ask) = asked(&mut log, &[]);
+    log.put(vec![ask])[0].clone().unwrap();
+    let give = given(&log, &approval);
+    log.revoke(Target::Subject("https://idp.example".into(), "ada".into()), true);
+    assert_eq!(reason(&log.put(vec![give])[0]), Reason::Revoked);
+}
+
+fn by_operator(event: Event) -> Record {
+    Record::new(Who::LocalUid(0), event)
+}
+
+#[test]
+fn an_extension_never_shortens() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let issue = log.issue(&task);
+    log.put(vec![issue])[0].clone().unwrap();
+    let extended = |log: &Log, by: u64| TaskExtended {
+        task: task.clone(),
+        deadline: log.time.0 + by,
+        decided_at: log.time.0,
+        policy_version: 1,
+    };
+    let shorter = by_operator(Event::TaskExtended(extended(&log, 10_000))).decided_at(log.state.head);
+    assert_eq!(reason(&log.put(vec![shorter])[0]), Reason::NoLifeLeft, "what was issued would outlive the task");
+    let same = by_operator(Event::TaskExtended(extended(&log, 60_000))).decided_at(log.state.head);
+    log.put(vec![same])[0].clone().unwrap();
+}
+
+#[test]
+fn a_lift_takes_only_locks_that_its_decision_saw() {
+    let mut log = Log::new();
+    let tool = Target::Tool("t".into());
+    log.revoke(tool.clone(), false);
+    let lift = LockLifted { targets: vec![tool.to_record()], reason: String::new() };
+    let lift = by_operator(Event::LockLifted(lift)).decided_at(log.state.head);
+    log.revoke(tool.clone(), false);
+    assert_eq!(reason(&log.put(vec![lift.clone()])[0]), Reason::DecidedOnOldState);
+    assert!(log.state.rules.get(&tool).unwrap().lock.is_some());
+    let again = lift.decided_at(log.state.head);
+    log.put(vec![again])[0].clone().unwrap();
+}
+
+#[test]
+fn a_resumption_takes_only_holds_that_its_decision_saw_and_ranks_that_there_are() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let hold = |rank: i32| by_operator(Event::TaskHeld(TaskHeld { task: task.clone(), rank, reason: String::new() }));
+    let resume = |rank: i32| by_operator(Event::TaskResumed(TaskResumed { task: task.clone(), rank, reason: String::new() }));
+    assert!(log.put(vec![hold(0)])[0].is_err());
+    let early = resume(3).decided_at(log.state.head);
+    log.put(vec![hold(1)])[0].clone().unwrap();
+    let seen = log.state.head;
+    log.put(vec![hold(3)])[0].clone().unwrap();
+    assert!(log.put(vec![early])[0].is_err());
+    log.put(vec![resume(3).decided_at(seen)])[0].clone().unwrap();
+    let held = &log.state.tasks.get(&TaskId::from_slice(&task).unwrap()).unwrap().holds;
+    assert_eq!(held.iter().map(|h| h.rank).collect::<Vec<_>>(), [HoldRank::Operator]);
+    let head = log.state.head;
+    assert!(log.put(vec![resume(99).decided_at(head)])[0].is_err());
+    assert!(log.put(vec![resume(2).decided_at(head)])[0].is_err());
+    log.put(vec![resume(3).decided_at(head)])[0].clone().unwrap();
+}
+
+#[test]
+fn what_cannot_be_locked_is_not_locked_and_a_lock_ends_no_task() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let target = Target::Task(TaskId::from_slice(&task).unwrap());
+    let lock = |t: &Target| Revoked { targets: vec![t.to_record()], lock_only: true, ..Default::default() };
+    assert_eq!(reason(&log.put(vec![by_operator(Event::Revoked(lock(&target)))])[0]), Reason::InvalidField);
+    log.put(vec![by_operator(Event::Revoked(lock(&Target::Everything)))])[0].clone().unwrap();
+    assert!(log.state.tasks.iter().all(|t| t.closed.is_none()));
+}
+
+#[test]
+fn a_task_that_showed_life_does_not_expire_by_an_older_look() {
+    let mut log = Log::new();
+    let mut open = log.task(&[]);
+    if let Some(Event::TaskOpened(e)) = &mut open.event {
+        e.heartbeat = 5_000;
+    }
+    let task = id_of(&open);
+    log.put(vec![open])[0].clone().unwrap();
+    let close = |outcome: i32| by_operator(Event::TaskClosed(TaskClosed { task: task.clone(), outcome, ..Default::default() }));
+    log.time = log.time.plus(4_000);
+    let alive = TaskHeartbeats { tasks: vec![task.clone()], ..Default::default() };
+    log.put(vec![by_operator(Event::TaskHeartbeats(alive))])[0].clone().unwrap();
+    log.time = log.time.plus(5_000);
+    assert_eq!(reason(&log.put(vec![close(Outcome::Expired as i32)])[0]), Reason::TaskNotActive);
+    assert!(log.put(vec![close(0)])[0].is_err() && log.put(vec![close(9)])[0].is_err());
+    log.time = log.time.plus(1);
+    log.put(vec![close(Outcome::Expired as i32)])[0].clone().unwrap();
+}
+
+#[test]
+fn a_removed_bundle_comes_back_above_its_sequence_only() {
+    let mut log = Log::new();
+    let bundle = |sequence: Option<u64>, removed: bool| {
+        let set = BundleSet { trust_domain: "b.example".into(), sequence, removed, ..Default::default() };
+        by_operator(Event::BundleSet(set))
+    };
+    log.put(vec![bundle(Some(7), false)])[0].clone().unwrap();
+    log.put(vec![bundle(Some(1), true)])[0].clone().unwrap();
+    assert!(log.put(vec![bundle(Some(2), false)])[0].is_err());
+    log.put(vec![bundle(Some(8), false)])[0].clone().unwrap();
+}

@@ -1,0 +1,224 @@
+//! Whether anything takes effect that is neither a task's opening nor an issuance.
+
+use super::super::tasks::Task;
+use super::super::{Approval, State, Verdict, trust_domain_of};
+use super::{Pending, malformed, policy_in_force, refused_by, stale};
+use crate::ledger::record::{Event, HoldRank, KeyPurpose, KeyState, Outcome, Record, Who};
+use crate::limits;
+use crate::refusal::{Reason, Refusal};
+use crate::revocation::{Facts, Target};
+use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq};
+
+impl State {
+    pub(super) fn may_change<'a>(
+        &'a self,
+        event: &'a Event,
+        record: &Record,
+        time: Millis,
+        pending: &mut Pending<'a>,
+    ) -> Verdict {
+        match event {
+            Event::TaskClosed(e) => {
+                self.known_task(&e.task, |t| t.closed.is_none(), "is over already")?;
+                match Outcome::try_from(e.outcome) {
+                    Ok(Outcome::Unspecified) | Err(_) => Err(malformed("an unknown outcome")),
+                    // A sign of life that came before it in the order was answered: the task lives.
+                    Ok(Outcome::Expired) => {
+                        self.known_task(&e.task, |t| t.silent(time) || time >= t.deadline, "showed life meanwhile")
+                    }
+                    Ok(_) => Ok(()),
+                }
+            }
+            Event::TaskHeld(e) => {
+                let rank = known_rank(e.rank)?;
+                let free = |t: &Task| t.closed.is_none() && !t.holds.iter().any(|h| h.rank == rank);
+                self.known_task(&e.task, free, "is over or held already")
+            }
+            Event::TaskResumed(e) => {
+                let rank = known_rank(e.rank)?;
+                let within = |t: &Task| t.closed.is_none() && t.holds.iter().any(|h| h.lifted_by(rank, record.revision()));
+                self.known_task(&e.task, within, "has no hold that this rank may lift, or none that the decision saw")
+            }
+            Event::TaskExtended(e) => {
+                self.timely(e.decided_at, record.revision(), time)?;
+                let task = self.active_task(&e.task, time)?;
+                self.version_in_force(&task.terms.environment, e.policy_version)?;
+                let parent = self.tasks.upwards(task).nth(1).map_or(Millis(u64::MAX), |p| p.deadline);
+                // A deadline that came earlier would be outlived by what was issued up to the one before.
+                let deadline = Millis(e.deadline);
+                if deadline > task.terms.max_deadline.min(parent) || deadline <= time || deadline < task.deadline {
+                    return Err(Refusal::new(Reason::NoLifeLeft, "the new deadline is not within the task's bounds"));
+                }
+                self.not_blocked(task, record.revision())
+            }
+            Event::Released(e) => {
+                let id =
+                    CredentialId::from_slice(&e.credential).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
+                match self.credentials.get(&id) {
+                    Some(live) if !live.released && live.expires_at > time => Ok(()),
+                    _ => Err(Refusal::new(Reason::CredentialNotActive, format!("credential {id} is not live"))),
+                }
+            }
+            Event::Revoked(e) => {
+                for target in targets_known(&e.targets)? {
+                    if e.lock_only && !target.sort().locks() {
+                        return Err(Refusal::field("targets", format!("{target} cannot be locked, only revoked")));
+                    }
+                }
+                Ok(())
+            }
+            Event::LockLifted(e) => {
+                for target in targets_known(&e.targets)? {
+                    match self.rules.get(&target).and_then(|entry| entry.lock) {
+                        None => return Err(Refusal::new(Reason::NotFound, format!("there is no lock on {target}"))),
+                        // Somebody locked it again, for a reason that who lifts it has not seen.
+                        Some(lock) if lock > record.revision() => {
+                            return Err(stale(format!("the lock on {target} was renewed at seq {lock}")));
+                        }
+                        Some(_) => {}
+                    }
+                }
+                Ok(())
+            }
+            Event::PolicySet(e) => {
+                let table = if e.audit_only { &self.audit_policies } else { &self.policies };
+                next_version(e.version, table.get(e.environment.as_str()).map(|v| v.version))
+            }
+            Event::UpstreamSet(e) => next_version(e.version, self.upstreams.get(e.name.as_str()).map(|v| v.version)),
+            Event::BindingSet(e) => next_version(e.version, self.bindings.get(e.name.as_str()).map(|v| v.version)),
+            Event::BundleSet(e) => match self.bundles.get(e.trust_domain.as_str()).and_then(|b| b.sequence) {
+                Some(before) if !e.removed && e.sequence.is_none_or(|s| s < before) => {
+                    Err(Refusal::field("spiffe_sequence", format!("it may not go below {before} or go missing, once seen")))
+                }
+                _ => Ok(()),
+            },
+            Event::KeyAdded(e) => {
+                let purpose = KeyPurpose::try_from(e.purpose).is_ok_and(|p| p != KeyPurpose::Unspecified);
+                if !purpose || !matches!(KeyState::try_from(e.state), Ok(KeyState::Next | KeyState::Active)) {
+                    return Err(malformed("a key of unknown purpose, or in a state that no key begins in"));
+                }
+                if self.keys.contains_key(e.key.as_str()) || pending.keys.contains(&e.key.as_str()) {
+                    return Err(Refusal::new(Reason::AlreadyExists, format!("there is a key {} already", e.key)));
+                }
+                pending.keys.push(&e.key);
+                Ok(())
+            }
+            Event::KeyChanged(e) => self.key_change(&e.key, e.state),
+            _ => self.may_note(event, record, time, pending),
+        }
+    }
+
+    fn may_note<'a>(&'a self, event: &'a Event, record: &Record, time: Millis, pending: &mut Pending<'a>) -> Verdict {
+        match event {
+            Event::LeaseOpened(e) => {
+                let id = LeaseId::from_slice(&e.lease).ok_or_else(|| malformed("a lease id that is not 16 bytes"))?;
+                if self.leases.contains_key(&id) || pending.leases.iter().any(|l| l.lease == e.lease) {
+                    return Err(stale(format!("lease {id} exists already")));
+                }
+                if !pending.tasks.iter().any(|t| t.task == e.task && t.approval.is_empty()) {
+                    self.active_task(&e.task, time)?;
+                }
+                pending.leases.push(e);
+                Ok(())
+            }
+            Event::LeaseClosed(e) => match LeaseId::from_slice(&e.lease).and_then(|id| self.leases.get(&id)) {
+                Some(_) => Ok(()),
+                None => Err(Refusal::new(Reason::NotFound, "there is no such open lease")),
+            },
+            Event::ApprovalAsked(e) => {
+                let id = ApprovalId::from_slice(&e.approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
+                if self.approvals.contains_key(&id) {
+                    // Asked anew, it would be usable once more.
+                    return Err(stale(format!("approval {id} exists already")));
+                }
+                Ok(())
+            }
+            Event::ApprovalDecided(e) => match ApprovalId::from_slice(&e.approval).and_then(|id| self.approvals.get(&id)) {
+                Some(a) if a.given.is_none() && a.expires_at > time => {
+                    if e.given {
+                        self.may_approve(a, record)
+                    } else {
+                        Ok(())
+                    }
+                }
+                _ => Err(Refusal::new(Reason::ApprovalNeeded, "that approval cannot be decided, or no longer")),
+            },
+            Event::UsedOnce(e) => match <[u8; 32]>::try_from(&e.digest[..]) {
+                Ok(digest) if !self.used_once.contains_key(&digest) && !pending.used_once.contains(&&e.digest[..]) => {
+                    pending.used_once.push(&e.digest);
+                    Ok(())
+                }
+                _ => Err(Refusal::new(Reason::EvidenceRevoked, "it may be used once and was used before")),
+            },
+            Event::GenerationBegun(e) => {
+                // Numbers may be left out: a store that was put back goes on above whatever others have seen of it.
+                let above = self.head == Seq::ZERO || e.generation > u32::from(self.head.generation());
+                match <[u8; 16]>::try_from(&e.store[..]) {
+                    Ok(store) if store != [0; 16] && above && (1..=255).contains(&e.generation) => Ok(()),
+                    _ => Err(malformed("a generation out of turn, or without a store")),
+                }
+            }
+            Event::Authorized(e) => match CredentialId::from_slice(&e.credential) {
+                Some(id) => self.evidence_alive(&id, time),
+                None => Err(malformed("a credential id that is not 16 bytes")),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Giving an approval is a grant: neither who gives it nor who asked may be revoked since its view, or locked out.
+    fn may_approve(&self, approval: &Approval, record: &Record) -> Verdict {
+        let revision = record.revision();
+        self.of_this_order(revision)?;
+        let mut facts = Facts { revision, ..Facts::default() };
+        facts.identities.push((trust_domain_of(&approval.caller), &approval.caller));
+        match record.author.as_ref().and_then(|a| a.who.as_ref()) {
+            Some(Who::SpiffeId(id)) => facts.identities.push((trust_domain_of(id), id)),
+            Some(Who::Person(p)) => facts.identities.push((&p.issuer, &p.sub)),
+            _ => {}
+        }
+        if let Some(task) = approval.task.and_then(|id| self.tasks.get(&id)) {
+            facts.tasks.extend(&task.terms.path);
+            facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+            facts.environment = &task.terms.environment;
+            facts.policy = policy_in_force(self, facts.environment);
+        }
+        match self.rules.blocks(&facts) {
+            Some(hit) => Err(refused_by(&hit, "approving")),
+            None => Ok(()),
+        }
+    }
+
+    fn key_change(&self, key: &str, to: i32) -> Verdict {
+        use KeyState::{Active, Compromised, Next, Removed, Retired};
+        let Some(now) = self.keys.get(key).map(|k| k.state) else {
+            return Err(Refusal::new(Reason::NotFound, format!("there is no key {key}")));
+        };
+        let to = KeyState::try_from(to).map_err(|_| malformed("an unknown key state"))?;
+        match (now, to) {
+            (Next, Active) | (Active | Next, Retired) | (Retired, Removed) | (Next | Active | Retired | Removed, Compromised) => {
+                Ok(())
+            }
+            _ => Err(Refusal::new(Reason::KeyState, format!("key {key} is {now:?} and cannot become {to:?}"))),
+        }
+    }
+}
+
+fn next_version(version: u64, now: Option<u64>) -> Verdict {
+    let next = now.unwrap_or(0) + 1;
+    if version == next { Ok(()) } else { Err(stale(format!("version {next} would come next, not {version}"))) }
+}
+
+fn targets_known(targets: &[crate::ledger::record::TargetRecord]) -> Result<Vec<Target>, Refusal> {
+    if targets.is_empty() || targets.len() > limits::TARGETS {
+        return Err(Refusal::field("targets", format!("1 to {} of them, not {}", limits::TARGETS, targets.len())));
+    }
+    targets.iter().map(|t| Target::from_record(t).map_err(|e| Refusal::field("targets", e))).collect()
+}
+
+fn known_rank(rank: i32) -> Result<HoldRank, Refusal> {
+    match HoldRank::try_from(rank) {
+        Ok(HoldRank::Unspecified) | Err(_) => Err(malformed("an unknown rank")),
+        Ok(rank) => Ok(rank),
+    }
+}

@@ -1,0 +1,176 @@
+//! Whether a credential is issued.
+
+use super::super::{State, Verdict, add_lineage, svid_facts, trust_domain_of};
+use super::{Pending, malformed, refused_by, stale};
+use crate::ledger::record::{Issued, KeyState};
+use crate::limits;
+use crate::refusal::{Reason, Refusal};
+use crate::revocation::Facts;
+use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
+
+impl State {
+    pub(super) fn may_issue<'a>(&'a self, e: &'a Issued, revision: Seq, time: Millis, pending: &mut Pending<'a>) -> Verdict {
+        let id = CredentialId::from_slice(&e.credential).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
+        if self.credentials.get(&id).is_some() || pending.credentials.contains(&&e.credential[..]) {
+            return Err(stale(format!("credential {id} exists already")));
+        }
+        pending.credentials.push(&e.credential);
+        self.timely(e.issued_at, revision, time)?;
+        self.version_in_force(&e.environment, e.policy_version)?;
+        self.registration_in_force(e)?;
+        self.key_active(e)?;
+        let rests_on = self.approval_usable(e, revision, time, pending)?.map_or(revision, |approved| approved.min(revision));
+        self.lease_open(e, pending)?;
+        self.credential_counts(e, pending.credentials.len())?;
+        self.ancestors_alive(e, time)?;
+        let mut facts = self.issue_facts(e, id, rests_on);
+        let wall = || Err(Refusal::new(Reason::EnvironmentWall, "task and upstream belong to different environments"));
+        let end = match pending.tasks.iter().find(|t| t.task == e.task) {
+            Some(task) => {
+                // Opened by a record before it in its group: it is as its terms say.
+                if task.environment != e.environment {
+                    return wall();
+                }
+                if !task.approval.is_empty() {
+                    return Err(Refusal::new(Reason::TaskNotActive, "the task waits for an approval"));
+                }
+                facts.tasks.extend(TaskId::from_slice(&task.task));
+                if let Some(parent) = TaskId::from_slice(&task.parent).and_then(|p| self.tasks.get(&p)) {
+                    facts.tasks.extend(&parent.terms.path);
+                    facts.identities.extend(parent.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+                }
+                facts.identities.extend(task.owner.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+                task.deadline
+            }
+            None => {
+                let task = self.active_task(&e.task, time)?;
+                if *task.terms.environment != *e.environment {
+                    return wall();
+                }
+                facts.tasks.extend(&task.terms.path);
+                facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+                task.deadline.0
+            }
+        };
+        let longest = e.issued_at.saturating_add(limits::CREDENTIAL_TTL_MS);
+        if e.expires_at <= time.0 || e.expires_at > end || e.expires_at > longest || e.expires_at > e.renewable_until {
+            return Err(Refusal::new(Reason::NoLifeLeft, format!("the end of credential {id} is not within its bounds")));
+        }
+        match self.rules.blocks(&facts) {
+            Some(hit) => Err(refused_by(&hit, "issuing")),
+            None => Ok(()),
+        }
+    }
+
+    fn issue_facts<'a>(&self, e: &'a Issued, id: CredentialId, revision: Seq) -> Facts<'a> {
+        let domain = trust_domain_of(&e.caller);
+        let mut facts = Facts {
+            revision,
+            credentials: vec![id],
+            identities: vec![(domain, &e.caller)],
+            upstream: &e.upstream,
+            scopes: e.scopes.iter().map(String::as_str).collect(),
+            binding: &e.binding,
+            tool: &e.tool,
+            environment: &e.environment,
+            policy: e.policy_version,
+            key: &e.key,
+            svid: e.svid.as_ref().map(|s| svid_facts(domain, s)),
+            ..Facts::default()
+        };
+        add_lineage(&mut facts, &e.ancestors, e.subject.as_ref(), &e.actors, e.subject_token.as_ref());
+        facts
+    }
+
+    fn registration_in_force(&self, e: &Issued) -> Verdict {
+        let Some(upstream) = self.upstreams.get(e.upstream.as_str()) else {
+            return Err(Refusal::new(Reason::NotFound, format!("there is no upstream {}", e.upstream)));
+        };
+        if !upstream.active {
+            return Err(Refusal::new(Reason::UpstreamNotActive, format!("upstream {} is not active", e.upstream)));
+        }
+        if upstream.version != e.upstream_version {
+            return Err(stale(format!(
+                "it was decided with version {} of {}, {} is in force",
+                e.upstream_version, e.upstream, upstream.version
+            )));
+        }
+        if !e.binding.is_empty() {
+            let now = self.bindings.get(e.binding.as_str()).filter(|b| b.active).map_or(0, |b| b.version);
+            if now == 0 || now != e.binding_version {
+                return Err(stale(format!(
+                    "it was decided with version {} of binding {}, {now} is in force",
+                    e.binding_version, e.binding
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn key_active(&self, e: &Issued) -> Verdict {
+        match self.keys.get(e.key.as_str()) {
+            Some(key) if key.state == KeyState::Active => Ok(()),
+            // Kinds that another server mints name no key of ours.
+            None if e.key.is_empty() && !e.lease.is_empty() => Ok(()),
+            _ => Err(stale(format!("key {:?} is not active", e.key))),
+        }
+    }
+
+    /// The revision of the approval that it uses up: a grant too, so what was revoked since it was given revokes it.
+    fn approval_usable<'a>(
+        &self,
+        e: &'a Issued,
+        revision: Seq,
+        time: Millis,
+        pending: &mut Pending<'a>,
+    ) -> Result<Option<Seq>, Refusal> {
+        if e.approval.is_empty() {
+            return Ok(None);
+        }
+        let id = ApprovalId::from_slice(&e.approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
+        let usable =
+            self.approvals.get(&id).filter(|a| a.given == Some(true) && !a.used && a.expires_at > time && a.revision <= revision);
+        match usable {
+            Some(approval) if !pending.approvals.contains(&&e.approval[..]) => {
+                pending.approvals.push(&e.approval);
+                Ok(Some(approval.revision))
+            }
+            _ => Err(Refusal::new(Reason::ApprovalNeeded, format!("approval {id} is not, or no longer, usable"))),
+        }
+    }
+
+    fn lease_open(&self, e: &Issued, pending: &Pending<'_>) -> Verdict {
+        if e.lease.is_empty() || pending.leases.iter().any(|l| l.lease == e.lease && l.credential == e.credential) {
+            return Ok(());
+        }
+        let open = LeaseId::from_slice(&e.lease).and_then(|id| self.leases.get(&id));
+        match open {
+            Some(lease) if lease.credential.as_bytes()[..] == e.credential[..] && !lease.issued => Ok(()),
+            _ => Err(stale("its lease is not open")),
+        }
+    }
+
+    fn credential_counts(&self, e: &Issued, added: usize) -> Verdict {
+        let retry = std::time::Duration::from_secs(10);
+        if self.credentials.len() + added > limits::CREDENTIALS {
+            return Err(Refusal::limit("credentials", limits::CREDENTIALS as u64, retry));
+        }
+        if self.credentials.live_of(&e.caller) as usize + added > limits::CREDENTIALS_PER_CALLER {
+            return Err(Refusal::limit("credentials_per_caller", limits::CREDENTIALS_PER_CALLER as u64, retry));
+        }
+        Ok(())
+    }
+
+    fn ancestors_alive(&self, e: &Issued, time: Millis) -> Verdict {
+        if e.ancestors.len() > limits::ANCESTORS {
+            return Err(Refusal::limit("ancestors", limits::ANCESTORS as u64, std::time::Duration::ZERO));
+        }
+        for shown in [&e.renews, &e.shown] {
+            if !shown.is_empty() {
+                let id = CredentialId::from_slice(shown).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
+                self.evidence_alive(&id, time)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,152 @@
+//! The fold's verdict: does this group of records take effect at this place in the order?
+//!
+//! It compares versions, times and rules; it does not run policy. What happens once (an approval, a request id, a credential id) is
+//! decided here and nowhere else.
+
+mod change;
+mod issue;
+mod task;
+
+use super::tasks::{Phase, Task};
+use super::{State, Verdict, request_key};
+use crate::ledger::record::{Event, LeaseOpened, Record, Request, TaskOpened};
+use crate::limits;
+use crate::refusal::{Reason, Refusal};
+use crate::revocation::{Hit, Target};
+use crate::seq::{CredentialId, Millis, Seq, TaskId};
+
+/// What earlier records of the same group would add, were it valid.
+#[derive(Default)]
+struct Pending<'a> {
+    tasks: Vec<&'a TaskOpened>,
+    credentials: Vec<&'a [u8]>,
+    requests: Vec<[u8; 16]>,
+    approvals: Vec<&'a [u8]>,
+    leases: Vec<&'a LeaseOpened>,
+    used_once: Vec<&'a [u8]>,
+    keys: Vec<&'a str>,
+}
+
+fn stale(what: impl Into<String>) -> Refusal {
+    Refusal::new(Reason::DecidedOnOldState, what)
+}
+
+fn malformed(what: &str) -> Refusal {
+    Refusal::new(Reason::InvalidField, format!("a record with {what}"))
+}
+
+fn over(task: &TaskId, phase: Phase) -> Refusal {
+    let what = match phase {
+        Phase::PendingApproval => "waits for an approval".to_owned(),
+        Phase::Held => "is held".to_owned(),
+        Phase::Over(outcome) => format!("is over ({})", format!("{outcome:?}").to_lowercase()),
+        Phase::Active => "is active".to_owned(),
+    };
+    Refusal::new(Reason::TaskNotActive, format!("task {task} {what}"))
+}
+
+/// The refusal that a rule makes.
+pub(crate) fn refused_by(hit: &Hit, what: &str) -> Refusal {
+    let reason = if hit.lock {
+        Reason::Locked
+    } else if matches!(hit.target, Target::Svid(..) | Target::SubjectToken(..)) {
+        Reason::EvidenceRevoked
+    } else {
+        Reason::Revoked
+    };
+    let verb = if hit.lock { "blocks new grants" } else { "was revoked" };
+    let no = Refusal::new(reason, format!("{what} is refused: {} {verb} at seq {}", hit.target, hit.seq))
+        .by(format!("seq {}", hit.seq));
+    if hit.lock { no.way_out(format!("an operator lifts it: mayfly lock lift '{}'", hit.target)) } else { no }
+}
+
+/// The version of an environment's policy set in force, 0 where it has none.
+pub fn policy_in_force(state: &State, environment: &str) -> u64 {
+    state.policies.get(environment).map_or(0, |v| v.version)
+}
+
+impl State {
+    /// Whether a group takes effect here. The state is not changed.
+    pub fn verdict(&self, group: &[Record], time: Millis) -> Verdict {
+        let mut pending = Pending::default();
+        for record in group {
+            self.request_free(record.request.as_ref(), &mut pending)?;
+            match &record.event {
+                Some(Event::TaskOpened(e)) => self.may_open(e, record.revision(), time, &mut pending)?,
+                Some(Event::Issued(e)) => self.may_issue(e, record.revision(), time, &mut pending)?,
+                Some(event) => self.may_change(event, record, time, &mut pending)?,
+                None => return Err(malformed("no event")),
+            }
+        }
+        Ok(())
+    }
+
+    /// A request id is bound by the request's first record. The server answers a repeat from what it made.
+    fn request_free(&self, request: Option<&Request>, pending: &mut Pending<'_>) -> Verdict {
+        let Some(request) = request else { return Ok(()) };
+        let key = request_key(&request.caller, &request.id);
+        if self.credentials.of_request(&key).is_some() || self.requests.contains_key(&key) || pending.requests.contains(&key) {
+            return Err(Refusal::new(Reason::RequestIdReused, format!("request_id {:?} was used before", request.id)));
+        }
+        pending.requests.push(key);
+        if self.credentials.remembered(&request.caller) as usize >= limits::REQUEST_IDS_PER_CALLER {
+            let wait = std::time::Duration::from_millis(limits::REQUEST_ID_KEPT_MS);
+            return Err(Refusal::limit("request_ids_per_caller", limits::REQUEST_IDS_PER_CALLER as u64, wait));
+        }
+        Ok(())
+    }
+
+    /// A decision is made at a time near its place: neither from the future, nor older than a view may be.
+    fn timely(&self, decided: u64, revision: Seq, time: Millis) -> Verdict {
+        let oldest = time.minus(limits::VIEW_MAX_AGE_MS + limits::CLOCK_SKEW_MS);
+        if Millis(decided) < oldest || Millis(decided) > time.plus(limits::CLOCK_SKEW_MS) {
+            return Err(stale(format!("it was decided at {}, too far from {time}", Millis(decided))));
+        }
+        self.of_this_order(revision)
+    }
+
+    /// A decision revision is a place that this generation has reached.
+    fn of_this_order(&self, revision: Seq) -> Verdict {
+        if revision > self.head || revision < Seq::start_of(self.head.generation()) {
+            return Err(stale(format!("its decision revision {revision} is not of this order")));
+        }
+        Ok(())
+    }
+
+    fn active_task(&self, id: &[u8], time: Millis) -> Result<&Task, Refusal> {
+        let id = TaskId::from_slice(id).ok_or_else(|| malformed("a task id that is not 16 bytes"))?;
+        let task = self.tasks.get(&id).ok_or_else(|| Refusal::new(Reason::NotFound, format!("there is no task {id}")))?;
+        match self.tasks.phase(task, time) {
+            Phase::Active => Ok(task),
+            phase => Err(over(&id, phase)),
+        }
+    }
+
+    fn version_in_force(&self, environment: &str, version: u64) -> Verdict {
+        let now = policy_in_force(self, environment);
+        if version == 0 || version != now {
+            return Err(stale(format!("it was decided with policy version {version} of {environment}, {now} is in force")));
+        }
+        Ok(())
+    }
+
+    /// A credential of ours counts as evidence only if the fold knows its id as valid.
+    pub(crate) fn evidence_alive(&self, id: &CredentialId, time: Millis) -> Verdict {
+        let gone = |what: &str| Err(Refusal::new(Reason::CredentialNotActive, format!("credential {id} {what}")));
+        let Some(live) = self.credentials.get(id) else { return gone("is not known") };
+        if live.released {
+            return gone("was given back");
+        }
+        if live.expires_at <= time {
+            return gone("has expired");
+        }
+        let Some(task) = self.tasks.at(live.task) else { return gone("has no task") };
+        if let Some(hit) = self.rules.covers(&self.credentials.facts(live, task)) {
+            return Err(refused_by(&hit, &format!("credential {id}")));
+        }
+        match self.tasks.phase(task, time) {
+            Phase::Active => Ok(()),
+            phase => Err(over(&task.terms.id, phase)),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Whether a task opens, and what may become of one that is open.
+
+use super::super::tasks::Task;
+use super::super::{State, Verdict, svid_facts, trust_domain_of};
+use super::{Pending, malformed, policy_in_force, refused_by, stale};
+use crate::ledger::record::{Allowance, TaskOpened};
+use crate::limits;
+use crate::refusal::{Reason, Refusal};
+use crate::revocation::Facts;
+use crate::seq::{CredentialId, Millis, Seq, TaskId};
+
+impl State {
+    pub(super) fn may_open<'a>(&'a self, e: &'a TaskOpened, revision: Seq, time: Millis, pending: &mut Pending<'a>) -> Verdict {
+        let id = TaskId::from_slice(&e.task).ok_or_else(|| malformed("a task id that is not 16 bytes"))?;
+        self.timely(e.opened_at, revision, time)?;
+        if self.tasks.get(&id).is_some() || pending.tasks.iter().any(|t| t.task == e.task) {
+            return Err(stale(format!("task {id} exists already")));
+        }
+        let opened_at = Millis(e.opened_at);
+        let max_end = opened_at.plus(limits::TASK_TTL_MS);
+        if Millis(e.deadline) <= time || e.deadline > e.max_deadline || Millis(e.max_deadline) > max_end {
+            return Err(Refusal::new(Reason::NoLifeLeft, format!("the deadline of task {id} is not within its bounds")));
+        }
+        self.version_in_force(&e.environment, e.policy_version)?;
+        let owner = e.owner.as_ref().ok_or_else(|| malformed("a task without an owner"))?;
+        let domain = trust_domain_of(&e.opener);
+        let mut facts = Facts {
+            revision,
+            tasks: vec![id],
+            identities: vec![(domain, &e.opener), (&owner.issuer, &owner.sub)],
+            environment: &e.environment,
+            policy: e.policy_version,
+            svid: e.svid.as_ref().map(|s| svid_facts(domain, s)),
+            ..Facts::default()
+        };
+        facts.credentials.extend(CredentialId::from_slice(&e.ancestor));
+        if !e.parent.is_empty() {
+            let parent = self.active_task(&e.parent, time)?;
+            self.child_within(e, parent)?;
+            facts.tasks.extend(&parent.terms.path);
+            facts.identities.extend(parent.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+        }
+        if let Some(ancestor) = CredentialId::from_slice(&e.ancestor) {
+            self.evidence_alive(&ancestor, time)?;
+        }
+        if let Some(hit) = self.rules.blocks(&facts) {
+            return Err(refused_by(&hit, "opening a task"));
+        }
+        let retry = std::time::Duration::from_secs(60);
+        if self.tasks.len() + pending.tasks.len() >= limits::TASKS {
+            return Err(Refusal::limit("tasks", limits::TASKS as u64, retry));
+        }
+        let with_it = pending.tasks.iter().filter(|t| t.opener == e.opener).count();
+        if self.tasks.opened_by(&e.opener) as usize + with_it >= limits::TASKS_PER_CALLER {
+            return Err(Refusal::limit("tasks_per_caller", limits::TASKS_PER_CALLER as u64, retry));
+        }
+        pending.tasks.push(e);
+        Ok(())
+    }
+
+    /// A child is never wider than its parent.
+    fn child_within(&self, e: &TaskOpened, parent: &Task) -> Verdict {
+        let wider = |what: &str| {
+            Err(Refusal::new(Reason::WiderThanParent, format!("a child task would be wider than {}: {what}", parent.terms.id)))
+        };
+        if parent.terms.path.len() >= limits::TASK_DEPTH {
+            return Err(Refusal::limit("task_depth", limits::TASK_DEPTH as u64, std::time::Duration::ZERO));
+        }
+        if *parent.terms.environment != *e.environment {
+            return wider("another environment");
+        }
+        if e.deadline > parent.deadline.0 || e.max_deadline > parent.terms.max_deadline.0 {
+            return wider("a later deadline");
+        }
+        let none = Allowance::default();
+        match e.allowance.as_ref().unwrap_or(&none).wider_than(&parent.terms.allowance) {
+            Some(what) => wider(&what),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn known_task(&self, id: &[u8], fits: impl Fn(&Task) -> bool, otherwise: &str) -> Verdict {
+        let id = TaskId::from_slice(id).ok_or_else(|| malformed("a task id that is not 16 bytes"))?;
+        match self.tasks.get(&id) {
+            Some(task) if fits(task) => Ok(()),
+            Some(_) => Err(Refusal::new(Reason::TaskNotActive, format!("task {id} {otherwise}"))),
+            None => Err(Refusal::new(Reason::NotFound, format!("there is no task {id}"))),
+        }
+    }
+
+    pub(super) fn not_blocked(&self, task: &Task, revision: Seq) -> Verdict {
+        let mut facts =
+            Facts { revision, tasks: task.terms.path.clone(), environment: &task.terms.environment, ..Facts::default() };
+        facts.policy = policy_in_force(self, &task.terms.environment);
+        facts.identities.push((trust_domain_of(&task.terms.opener), &task.terms.opener));
+        facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+        match self.rules.blocks(&facts) {
+            Some(hit) => Err(refused_by(&hit, "extending a task")),
+            None => Ok(()),
+        }
+    }
+}
