@@ -110,6 +110,9 @@ pub struct BundleSet {
     /// The trust domain is no longer trusted.
     #[prost(bool, tag = "7")]
     pub removed: bool,
+    /// SHA-256 of certificates that an operator removed: they stay out, also while the source still has them. Sorted.
+    #[prost(bytes = "vec", repeated, tag = "8")]
+    pub withheld: Vec<Vec<u8>>,
 }
 
 /// What a key of ours is for. One key, one purpose.

@@ -233,6 +233,7 @@ impl State {
             document: e.document.as_slice().into(),
             source: e.source.as_str().into(),
             removed: e.removed,
+            withheld: e.withheld.iter().map(|a| hash(a)).collect(),
         };
         self.bundles.insert(e.trust_domain.as_str().into(), bundle);
     }

@@ -61,6 +61,8 @@ pub struct BundleState {
     pub source: Box<str>,
     /// No longer trusted. Kept, so that its sequence stays known.
     pub removed: bool,
+    /// Anchors that an operator removed and that stay out.
+    pub withheld: Vec<[u8; 32]>,
 }
 
 /// A key of ours. Its private part lies sealed in the store's named values.
