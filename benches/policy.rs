@@ -57,7 +57,9 @@ fn decisions(c: &mut Criterion) {
             black_box(verdicts.verdict(&set, &Question::work(&caller, Work::Exchange, &upstream, &own)))
         });
     });
-    assert!(verdicts.counts().hit_rate() > 0.99, "{:?}", verdicts.counts());
+    // A filter on the command line may have left the cached one out.
+    let counts = verdicts.counts();
+    assert!(counts.misses == 0 || counts.hit_rate() > 0.99, "{counts:?}");
     let counting =
         fifty_and("forbid (principal, action == Action::\"Exchange\", resource) when { context.counts.issued_in_task > 100 };");
     group.bench_function("51 policies, one reads a count: never cached", |b| {

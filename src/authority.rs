@@ -6,10 +6,15 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::credential::keyring::{Keyring, Sealer};
+use crate::credential::status::Allocator;
+use crate::heartbeats::Heartbeats;
 use crate::identity::bundle::Bundles;
-use crate::ledger::Ledger;
+use crate::ledger::record::{Aim, Event, Record};
+use crate::ledger::{Batch, Ledger};
 use crate::policy::catalog::Catalog;
 use crate::policy::decide::Decider;
+use crate::refusal::Fault;
 use crate::seq::{CredentialId, TaskId};
 use crate::system::System;
 
@@ -23,33 +28,78 @@ pub struct Authority {
     pub decider: Decider,
     /// The bundles in force. Changed only after a record of the change is durable.
     pub bundles: Arc<ArcSwap<Bundles>>,
+    /// The keys that sign and derive.
+    pub keyring: Keyring,
+    /// Opens and seals their private parts.
+    pub sealer: Arc<dyn Sealer>,
+    /// Places in status lists.
+    pub status: Allocator,
+    /// Signs of life, gathered.
+    pub heartbeats: Heartbeats,
     /// Time and randomness.
     pub system: System,
     /// Local users who may act as operators over the Unix socket.
     pub admin_uids: Vec<u32>,
 }
 
+/// What an authority is made with besides its ledger.
+pub struct Parts {
+    /// What decisions share.
+    pub decider: Decider,
+    /// The bundles in force.
+    pub bundles: Arc<ArcSwap<Bundles>>,
+    /// Opens and seals the private parts of keys.
+    pub sealer: Arc<dyn Sealer>,
+    /// Time and randomness.
+    pub system: System,
+    /// Local users who may act as operators.
+    pub admin_uids: Vec<u32>,
+}
+
 impl Authority {
-    /// An authority over an open ledger. What is compiled follows the ledger from here on.
-    pub fn new(
-        ledger: Ledger,
-        decider: Decider,
-        bundles: Arc<ArcSwap<Bundles>>,
-        system: System,
-        admin_uids: Vec<u32>,
-    ) -> Arc<Authority> {
-        let catalog = Catalog::default();
-        let authority = Arc::new(Authority { ledger, catalog, decider, bundles, system, admin_uids });
+    /// An authority over an open ledger. What is compiled and loaded follows the ledger from here on.
+    pub fn new(ledger: Ledger, parts: Parts) -> Result<Arc<Authority>, Fault> {
+        // The ledger wrote a record when it was opened: its durable head is a seq of this process.
+        let status = Allocator::new(ledger.durable(), &parts.system.random32());
+        let authority = Arc::new(Authority {
+            ledger,
+            catalog: Catalog::default(),
+            decider: parts.decider,
+            bundles: parts.bundles,
+            keyring: Keyring::default(),
+            sealer: parts.sealer,
+            status,
+            heartbeats: Heartbeats::default(),
+            system: parts.system,
+            admin_uids: parts.admin_uids,
+        });
         authority.ledger.peek(|state| authority.catalog.sync(state));
+        authority.load_keys()?;
         let weak = Arc::downgrade(&authority);
         authority.ledger.observe(move |batch| {
-            if let Some(authority) = weak.upgrade()
-                && batch.records.iter().any(|c| Catalog::concerns(&c.record))
-            {
-                authority.ledger.peek(|state| authority.catalog.sync(state));
+            if let Some(authority) = weak.upgrade() {
+                authority.follow(batch);
             }
         });
-        authority
+        Ok(authority)
+    }
+
+    /// Keeps up with a durable commit.
+    fn follow(&self, batch: &Batch) {
+        self.status.learn(batch.head);
+        if batch.records.iter().any(|c| Catalog::concerns(&c.record)) {
+            self.ledger.peek(|state| self.catalog.sync(state));
+        }
+        if batch.records.iter().any(|c| concerns_keys(&c.record))
+            && let Err(fault) = self.load_keys()
+        {
+            tracing::error!(%fault, "a key could not be loaded");
+        }
+    }
+
+    fn load_keys(&self) -> Result<(), Fault> {
+        let keys = self.ledger.peek(|state| state.keys.clone());
+        self.keyring.sync(&keys, &*self.ledger.store(), &*self.sealer)
     }
 
     /// A fresh task id.
@@ -60,5 +110,14 @@ impl Authority {
     /// A fresh credential id.
     pub fn new_credential_id(&self) -> CredentialId {
         CredentialId::from_bytes(self.system.random16())
+    }
+}
+
+/// Whether a record changes which keys are in use.
+fn concerns_keys(record: &Record) -> bool {
+    match &record.event {
+        Some(Event::KeyAdded(_) | Event::KeyChanged(_) | Event::GenerationBegun(_)) => true,
+        Some(Event::Revoked(e)) => e.targets.iter().any(|t| matches!(t.aim, Some(Aim::SigningKey(_)))),
+        _ => false,
     }
 }

@@ -8,7 +8,13 @@ pub mod sources;
 
 pub mod admission;
 pub mod authority;
+pub mod exchange;
+pub mod heartbeats;
+pub mod introspect;
+pub mod revoke;
+pub mod tasks;
 
+pub mod credential;
 pub mod ledger;
 pub mod pb;
 pub mod policy;

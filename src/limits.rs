@@ -216,7 +216,39 @@ pub const SEND_BUFFER_BYTES: usize = 256 * 1024;
 pub const FILE_POLL_MS: u64 = 2_000;
 /// Time between two looks at tasks that may have missed their heartbeat, milliseconds.
 pub const TASK_TICK_MS: u64 = 1_000;
-/// How long verifiers may keep a JWKS, seconds. A compromised key is followed by the feed, not by this.
-pub const JWKS_MAX_AGE_S: u64 = 300;
 /// Bytes of imported records in one group: half of what a commit may hold.
 pub const IMPORT_BYTES: usize = COMMIT_BYTES / 4;
+
+/// Longest token of ours that a verifier reads, bytes: the largest details, and every name on every path as long as it may be.
+pub const TOKEN_BYTES: usize = 128 * 1024;
+/// Bits of an index in a status list: 2^20 entries of one bit are 128 KiB, or 2.4 KiB compressed where one in 10,000 is revoked.
+pub const STATUS_INDEX_BITS: u32 = 20;
+/// Credentials of one status list end within this of each other, milliseconds: a list is done with soon after its credentials are.
+pub const STATUS_SPAN_MS: u64 = 600 * 1000;
+
+/// How long JWKS may be kept by those who fetched it, milliseconds.
+pub const JWKS_MAX_AGE_MS: u64 = 300 * 1000;
+/// How long a key is published before it signs, milliseconds: twice `JWKS_MAX_AGE_MS`, so that one failed fetch does no harm.
+pub const KEY_PUBLISHED_AHEAD_MS: u64 = 2 * JWKS_MAX_AGE_MS;
+/// How long a key signs, milliseconds. NIST SP 800-57 part 1, table 1 allows 1 to 3 years; a month keeps the path in use.
+pub const KEY_SIGNS_MS: u64 = 30 * 24 * 3600 * 1000;
+/// How long a key verifies after it signed for the last time, milliseconds: the longest TTL, a view's age, and skew on both sides.
+pub const KEY_VERIFIES_MS: u64 = CREDENTIAL_TTL_MS + VIEW_MAX_AGE_MS + 2 * CLOCK_SKEW_MS;
+
+/// Longest time that making something upstream may take, milliseconds. Below the 40 s after which the fold finds the issuance stale.
+pub const LEASE_MAKE_MS: u64 = 20 * 1000;
+/// Longest time that one attempt to undo or to look may take, milliseconds.
+pub const LEASE_CALL_MS: u64 = 20 * 1000;
+/// A lease that nobody's credential came of for so long was left behind, milliseconds: the fold voids an issuance that was decided
+/// `VIEW_MAX_AGE_MS + CLOCK_SKEW_MS` before its commit, and a decision may be dated `CLOCK_SKEW_MS` ahead.
+pub const LEASE_LEFT_MS: u64 = VIEW_MAX_AGE_MS + 2 * CLOCK_SKEW_MS + 5_000;
+/// First and longest pause between attempts to undo, milliseconds.
+pub const LEASE_RETRY_MIN_MS: u64 = 1_000;
+/// Longest pause between attempts to undo, milliseconds.
+pub const LEASE_RETRY_MAX_MS: u64 = 300 * 1000;
+/// Leases that are undone at once.
+pub const LEASES_UNDOING: usize = 16;
+/// Leases looked at while the state is held: 512 at about 1 µs stay below a flush.
+pub const LEASES_LOOK: usize = 512;
+/// Longest answer of an upstream that is kept with a lease, bytes.
+pub const LEASE_DETAIL_BYTES: usize = 512;

@@ -83,6 +83,11 @@ pub enum SealError {
 }
 
 /// The key that seals. It cannot be printed or copied, and its bytes are wiped when it is dropped.
+///
+/// ```compile_fail,E0277
+/// fn print<T: std::fmt::Debug>() {}
+/// print::<mayfly::sealing::SealingKey>();
+/// ```
 pub struct SealingKey(LessSafeKey);
 
 impl SealingKey {

@@ -129,6 +129,29 @@ fn a_snapshot_shortens_the_start_only_when_the_log_vouches_for_it() {
     assert!(refused.to_string().contains("mayfly server recover --after"));
 }
 
+#[test]
+fn what_is_folded_again_is_judged_as_it_was_when_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ledger = open(dir.path(), Settings::default()).unwrap();
+    let policy = |version: u64, group: u32| {
+        let set = mayfly::ledger::record::PolicySet { environment: "dev".into(), version, ..Default::default() };
+        Record { group, ..Record::new(Who::LocalUid(0), Event::PolicySet(set)) }
+    };
+    // Requests whose makers chose one number: gathered into few commits, each is judged by itself.
+    let asked = (1..=60).map(|n| ledger.commit(Lane::Change, vec![policy(n, 5), Record { group: 5, ..note("with it") }]));
+    let all = runtime.block_on(futures(asked.collect()));
+    assert!(all.iter().all(Result::is_ok));
+    assert!(ledger.commits() < 60, "some were neighbours");
+    let twice = runtime.block_on(ledger.commit(Lane::Change, vec![policy(61, 0), policy(62, 0)]));
+    assert!(twice.is_err(), "a group stands or is void together");
+    let digest = ledger.peek(|s| s.digest().unwrap());
+    ledger.stop();
+    drop(ledger);
+    let store = RedbStore::open(&dir.path().join("data"), &options()).unwrap();
+    assert_eq!(mayfly::ledger::open::load(&store, None).unwrap().state.digest().unwrap(), digest);
+}
+
 /// A store whose next append fails.
 struct Failing {
     inner: RedbStore,
@@ -224,6 +247,11 @@ fn recovery_keeps_what_can_be_trusted_revokes_all_of_it_and_takes_locks_over() {
     runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Tool("kept".into()))])).unwrap();
     let kept = runtime.block_on(ledger.commit(Lane::Change, vec![note("kept")])).unwrap().seq();
     runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Tool("lost".into()))])).unwrap();
+    let svid = Target::Svid("a.example".into(), [1; 32], vec![7].into());
+    let key = Target::SigningKey("stolen".into());
+    for target in [svid.clone(), key.clone()] {
+        runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(target)])).unwrap();
+    }
     let lift = LockLifted { targets: vec![Target::Tool("lost".into()).to_record()], reason: String::new() };
     runtime
         .block_on(
@@ -238,11 +266,14 @@ fn recovery_keeps_what_can_be_trusted_revokes_all_of_it_and_takes_locks_over() {
     let old = RedbStore::open(&dir.path().join("data"), &options()).unwrap();
     let new = RedbStore::open(&fresh.path().join("data"), &options()).unwrap();
     let done = recover::recover(&old, &new, kept, Millis(1_800_000_000_000), false).unwrap();
-    assert_eq!((done.generation, done.kept, done.left, done.locks, done.named), (2, kept, 2, 1, 1));
+    assert_eq!((done.generation, done.kept, done.left, done.locks, done.named), (2, kept, 4, 1, 1));
     let state = mayfly::ledger::open::load(&new, None).unwrap().state;
     assert_eq!(state.head.generation(), 2);
     for tool in ["kept", "lost"] {
         assert!(state.rules.get(&Target::Tool(tool.into())).is_some_and(|e| e.lock.is_some()), "{tool} stays locked");
+    }
+    for evidence in [svid, key] {
+        assert!(state.rules.get(&evidence).is_some_and(|e| e.revoked > Seq::ZERO), "{evidence} is evidence for nothing");
     }
     let everything = state.rules.get(&Target::Everything).unwrap();
     assert!(everything.revoked >= Seq::start_of(2) && everything.lock.is_none());

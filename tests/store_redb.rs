@@ -3,16 +3,12 @@
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
+use mayfly::limits;
 use mayfly::store::redb::{Options, RedbStore};
-use mayfly::store::{Expect, Store, StoreError};
-use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
-
-#[path = "kit/torn_disk.rs"]
-#[allow(dead_code, reason = "shared with other suites")]
-mod torn_disk;
+use mayfly::store::reserve::{Reserve, Room};
+use mayfly::store::{Store, StoreError};
+use redb::{Database, ReadableDatabase, TableDefinition};
 
 const COMMITS: TableDefinition<u64, &[u8]> = TableDefinition::new("commits");
 const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
@@ -211,104 +207,6 @@ fn a_start_that_did_not_finish_is_done_again() {
     assert!(!dir.join("ledger.redb.new").exists());
 }
 
-/// Bytes of the file change: opening and reading give errors or what was written, and no panic comes out.
-#[test]
-fn flipped_bytes_never_end_the_thread_that_opens_or_reads() {
-    let top = tempfile::tempdir().unwrap();
-    let good = std::fs::read(five(&top.path().join("data"))).unwrap();
-    let mut dice = torn_disk::Dice::new(1);
-    let used: Vec<usize> = (0..good.len()).filter(|i| good[i / 512 * 512..(i / 512 + 1) * 512].iter().any(|b| *b != 0)).collect();
-    let (mut refused, mut unread, mut whole) = (0, 0, 0);
-    for _ in 0..150 {
-        let mut bad = good.clone();
-        for _ in 0..=dice.below(3) {
-            bad[used[dice.below(used.len() as u64) as usize]] ^= 1 << dice.below(8);
-        }
-        let Ok(store) = RedbStore::with_backend(torn_disk::TornDisk::holding(bad), &options()) else {
-            refused += 1;
-            continue;
-        };
-        match store.read(1, usize::MAX) {
-            Ok(_) => whole += 1,
-            Err(_) => unread += 1,
-        }
-        // Not closed: redb writes when it closes, and writing by a damaged allocator state may abort the process.
-        std::mem::forget(store);
-    }
-    println!("{refused} not opened, {unread} not read, {whole} read");
-    assert!(refused > 0 && whole > 0);
-}
-
-/// A disk that fails in one way when told to.
-#[derive(Clone, Debug)]
-struct Failing {
-    disk: torn_disk::TornDisk,
-    how: Arc<AtomicU8>,
-}
-
-const WELL: u8 = 0;
-const FULL: u8 = 1;
-const NO_SYNC: u8 = 2;
-
-impl StorageBackend for Failing {
-    fn len(&self) -> io::Result<u64> {
-        self.disk.len()
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.disk.read(offset, out)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.disk.set_len(len)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        if self.how.load(Ordering::SeqCst) == NO_SYNC {
-            Err(io::Error::other("input/output error"))
-        } else {
-            self.disk.sync_data()
-        }
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if self.how.load(Ordering::SeqCst) == FULL {
-            return Err(io::Error::from(io::ErrorKind::StorageFull));
-        }
-        self.disk.write(offset, data)
-    }
-}
-
-#[test]
-fn after_a_failed_append_nothing_is_taken_until_opened_again() {
-    for how in [FULL, NO_SYNC] {
-        let disk = torn_disk::TornDisk::new();
-        let failing = Failing { disk: disk.clone(), how: Arc::new(AtomicU8::new(WELL)) };
-        let store = RedbStore::with_backend(failing.clone(), &options()).unwrap();
-        store.append(1, b"one").unwrap();
-        store.put("a", b"1", Expect::Any).unwrap();
-        failing.how.store(how, Ordering::SeqCst);
-        let failed = store.append(2, &[2; 20_000]);
-        match how {
-            FULL => assert!(matches!(failed, Err(StoreError::Full(_))), "{failed:?}"),
-            _ => assert!(matches!(failed, Err(StoreError::Failed(_))), "{failed:?}"),
-        }
-        // The disk is well again, but nobody knows what is on it.
-        failing.how.store(WELL, Ordering::SeqCst);
-        let stopped = |r: Result<(), StoreError>| match r {
-            Err(StoreError::Failed(text)) => assert!(text.contains("opened again"), "{text}"),
-            other => panic!("{other:?}"),
-        };
-        stopped(store.append(2, b"two"));
-        stopped(store.put("a", b"2", Expect::Any));
-        stopped(store.delete("a", Expect::Any));
-        assert_eq!(store.head().unwrap(), 1);
-        drop(store);
-        let store = RedbStore::with_backend(disk.crash(&mut torn_disk::Dice::new(1)), &options()).unwrap();
-        let head = store.head().unwrap();
-        assert!(head == 1 || head == 2);
-        assert_eq!(&store.read(1, 1).unwrap()[0].bytes[..], b"one");
-        store.append(head + 1, b"next").unwrap();
-        assert_eq!(store.named("a").unwrap().unwrap(), b"1");
-    }
-}
-
 #[test]
 fn a_reader_keeps_what_it_has_while_it_is_removed() {
     let top = tempfile::tempdir().unwrap();
@@ -320,4 +218,35 @@ fn a_reader_keeps_what_it_has_while_it_is_removed() {
     drop(store);
     let db = Database::open(file).unwrap();
     assert_eq!(redb::ReadableTableMetadata::len(&db.begin_read().unwrap().open_table(COMMITS).unwrap()).unwrap(), 1);
+}
+
+fn on_disk(path: &Path) -> u64 {
+    std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(path).unwrap()) * 512
+}
+
+#[test]
+fn the_reserve_is_real_blocks_and_is_given_back_and_taken_again() {
+    const PIECE: u64 = limits::DISK_RESERVE_PIECE_BYTES;
+    let top = tempfile::tempdir().unwrap();
+    let file = top.path().join("reserve");
+    // What a crash may have left of an earlier reserve: the size without the blocks.
+    std::fs::File::create(&file).unwrap().set_len(4 * PIECE).unwrap();
+    let reserve = Reserve::open(top.path(), 4 * PIECE, 0).unwrap();
+    assert_eq!((reserve.held(), reserve.state(0)), (4 * PIECE, Room::Plenty));
+    assert!(on_disk(&file) >= 4 * PIECE);
+    assert!(reserve.release_piece());
+    assert_eq!((reserve.held(), reserve.state(0)), (3 * PIECE, Room::Low));
+    assert!(on_disk(&file) < 4 * PIECE);
+    assert!(reserve.restore().unwrap());
+    assert_eq!((reserve.held(), reserve.state(0)), (4 * PIECE, Room::Plenty));
+    reserve.release().unwrap();
+    assert_eq!((reserve.held(), on_disk(&file)), (0, 0));
+    assert!(!reserve.release_piece());
+    drop(reserve);
+    // Another size in the configuration: more is taken, too much is given back.
+    assert_eq!(Reserve::open(top.path(), 6 * PIECE, 0).unwrap().held(), 6 * PIECE);
+    assert_eq!(Reserve::open(top.path(), 2 * PIECE + 1, 0).unwrap().held(), 2 * PIECE + 1);
+    assert!(on_disk(&file) < 4 * PIECE);
+    // A threshold that no disk has.
+    assert_eq!(Reserve::open(top.path(), PIECE, u64::MAX).unwrap().state(0), Room::Low);
 }

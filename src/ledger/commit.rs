@@ -29,7 +29,7 @@ pub struct Header {
     /// The writer's count of commits, from 1, one more each time.
     #[prost(uint64, tag = "3")]
     pub number: u64,
-    /// When it was made, milliseconds since 1970; never less than the commit before in the store's order.
+    /// When it was made, milliseconds since 1970; never less than the commit before of this writer, nor than what it had folded.
     #[prost(uint64, tag = "4")]
     pub time: u64,
     /// SHA-256 of this writer's header before, 32 zeros for its first.
@@ -82,11 +82,13 @@ pub struct ChainHead {
     pub number: u64,
     /// SHA-256 of that commit's header, zeros for none.
     pub hash: Hash,
+    /// Its time. A writer's own times never go back; those of several writers come as the store orders them.
+    pub time: Millis,
 }
 
 impl ChainHead {
     /// Before a writer's first commit.
-    pub const START: ChainHead = ChainHead { number: 0, hash: [0; 32] };
+    pub const START: ChainHead = ChainHead { number: 0, hash: [0; 32], time: Millis(0) };
 }
 
 /// A commit read back and found whole in itself. Whether it continues its writer's chain is the fold's to say.
@@ -122,7 +124,7 @@ pub enum BadCommit {
         /// The number that it should follow.
         expected_after: u64,
     },
-    /// Time went backwards within a generation.
+    /// A writer's time went backwards within a generation.
     #[error("time goes back from {from} to {to}")]
     TimeBack {
         /// The time of the commit before.
@@ -144,7 +146,7 @@ pub fn pack(writer: u32, after: ChainHead, time: Millis, leaves: &[Hash], record
         records: u32::try_from(records.len()).unwrap_or(u32::MAX),
     };
     let header = Bytes::from(header.encode_to_vec());
-    let head = ChainHead { number: after.number + 1, hash: sha256(&header) };
+    let head = ChainHead { number: after.number + 1, hash: sha256(&header), time };
     (Packed { header, records }.encode_to_vec(), head)
 }
 
@@ -179,7 +181,7 @@ impl Commit {
         if self.header.number != after.number + 1 || self.header.previous != after.hash {
             return Err(BadCommit::Chain { writer: self.header.writer, found: self.header.number, expected_after: after.number });
         }
-        Ok(ChainHead { number: self.header.number, hash: self.hash })
+        Ok(ChainHead { number: self.header.number, hash: self.hash, time: Millis(self.header.time) })
     }
 }
 

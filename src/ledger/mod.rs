@@ -52,6 +52,9 @@ pub use crate::store::reserve::Room;
 /// Opens the store's engine, again after a failure.
 pub type Opener = Box<dyn Fn() -> Result<Arc<dyn Store>, crate::store::StoreError> + Send + Sync>;
 
+/// What was proposed and is not answered yet.
+pub type Proposed = oneshot::Receiver<Result<Receipt, No>>;
+
 type Observer = Box<dyn Fn(&Arc<Batch>) + Send + Sync>;
 
 /// The ledger of one replica.
@@ -101,7 +104,8 @@ impl Ledger {
         self.inner.durable_watch.subscribe()
     }
 
-    /// A number for the records of one request, so that they stand or are void together.
+    /// A number for the records of one proposal, so that they stand or are void together, also when they are folded again. Proposing
+    /// sets it in any case.
     pub fn new_group(&self) -> u32 {
         // Neighbours in one commit must differ; 0 means none.
         self.inner.groups.fetch_add(1, Ordering::Relaxed) | 1 << 31
@@ -111,18 +115,33 @@ impl Ledger {
     ///
     /// Refused where the fold finds it void, where the queue is full, or where grants are stopped. Cost: one place in a durable commit.
     pub async fn commit(&self, lane: Lane, records: Vec<Record>) -> Result<Receipt, No> {
-        let reply = self.propose(lane, records)?;
-        match reply.await {
+        self.receipt(self.propose(lane, records)?).await
+    }
+
+    /// Waits for what was proposed.
+    pub async fn receipt(&self, proposed: Proposed) -> Result<Receipt, No> {
+        match proposed.await {
             Ok(answer) => answer,
             Err(_) => Err(No::Refusal(Refusal::new(Reason::NotReady, "the server is stopping").retry(Duration::from_secs(1)))),
         }
     }
 
-    /// Proposes without waiting.
-    pub fn propose(&self, lane: Lane, records: Vec<Record>) -> Result<oneshot::Receiver<Result<Receipt, No>>, No> {
+    /// The receipt of a record that the fold knows as valid, once it is durable.
+    pub async fn receipt_of(&self, seq: Seq, position: crate::store::Position) -> Result<Receipt, No> {
+        self.wait_durable(seq).await?;
+        Ok(Receipt::new(seq, 1, position, Millis(0)))
+    }
+
+    /// Proposes without waiting. What is proposed together gets its group number here: were it left to the callers, two requests with one
+    /// number side by side in a commit would be folded as one, and otherwise than they were judged.
+    pub fn propose(&self, lane: Lane, records: Vec<Record>) -> Result<Proposed, No> {
+        let number = if records.len() > 1 { self.new_group() } else { 0 };
         let group = records
             .into_iter()
-            .map(|r| Encoded::new(r).ok_or_else(|| Refusal::limit("record_bytes", limits::RECORD_BYTES as u64, Duration::ZERO)))
+            .map(|r| {
+                Encoded::new(Record { group: number, ..r })
+                    .ok_or_else(|| Refusal::limit("record_bytes", limits::RECORD_BYTES as u64, Duration::ZERO))
+            })
             .collect::<Result<Vec<_>, _>>()?;
         if group.is_empty() {
             return Err(No::Fault(Fault::new("an empty group was proposed")));

@@ -178,7 +178,7 @@ fn verify_before(store: &dyn Store, until: Position, heads: &std::collections::B
                 ChainHead::START
             } else {
                 let previous = commit.header.previous.as_slice().try_into().unwrap_or_default();
-                ChainHead { number: commit.header.number.saturating_sub(1), hash: previous }
+                ChainHead { number: commit.header.number.saturating_sub(1), hash: previous, time: Millis(0) }
             };
             let chain = chains.entry(commit.header.writer).or_insert(start);
             *chain = commit.continues(*chain).map_err(|e| format!("commit {next}: {e}"))?;

@@ -34,6 +34,12 @@ impl Receipt {
         Seq::from_u64(self.first.as_u64() + u64::from(n)).unwrap_or(self.first)
     }
 
+    /// The receipt of the group's record number `n` alone.
+    pub fn of(&self, n: usize) -> Receipt {
+        let n = u32::try_from(n).unwrap_or(u32::MAX);
+        Receipt { first: self.seq_of(n), count: 1, position: self.position, time: self.time }
+    }
+
     /// The place of the commit.
     pub fn position(&self) -> Position {
         self.position

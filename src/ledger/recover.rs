@@ -1,16 +1,17 @@
 //! Going on after a damage or a loss, without un-revoking anything.
 //!
 //! What can be trusted is copied to a fresh store, a new generation begins there, and its first record revokes all that was issued before.
-//! Locks that stand in what is lost are taken over as far as its commits can still be read: a lock forgotten would let somebody in again.
+//! Locks that stand in what is lost are taken over as far as its commits can still be read, and so is what is never evidence again whatever
+//! a decision saw: SVIDs, subject tokens and signing keys. Forgotten, they would let somebody in again.
 
 use std::collections::BTreeSet;
 
 use super::commit::{ChainHead, Commit, Encoded, Hash, pack};
-use super::record::{Event, GenerationBegun, Record, Revoked, Who};
+use super::record::{Event, GenerationBegun, KeyState, Record, Revoked, Who};
 use super::state::State;
 use super::writer::WRITER;
 use crate::limits;
-use crate::revocation::{Rules, Target};
+use crate::revocation::{Rules, Sort, Target};
 use crate::seq::{Millis, Seq};
 use crate::store::{Expect, Position, Store, StoreError};
 
@@ -67,15 +68,16 @@ pub fn recover(old: &dyn Store, new: &dyn Store, after: Seq, now: Millis, reset_
         return Err(RecoverError::NotEmpty);
     }
     let (state, mut next) = copy(old, new, after)?;
-    let (left, locks) = salvage(old, &mut next)?;
+    let (left, lost) = salvage(old, &mut next)?;
     let named = copy_named(old, new)?;
     let generation = match state.head.generation().checked_add(1) {
         Some(g) if state.head != Seq::ZERO => g,
         Some(_) => 1,
         None => return Err(RecoverError::NoGeneration),
     };
-    begin(new, &state, generation, after, now, reset_time, &locks)?;
-    Ok(Recovered { generation, kept: state.head, left, locks: locks.len(), named })
+    let locks = lost.locks.len();
+    begin(new, &state, generation, after, now, reset_time, lost)?;
+    Ok(Recovered { generation, kept: state.head, left, locks, named })
 }
 
 /// Copies and folds the commits that end at or before `after`. Answers with the state and the first place left behind.
@@ -113,9 +115,39 @@ fn copy(old: &dyn Store, new: &dyn Store, after: Seq) -> Result<(State, Position
     }
 }
 
-/// Counts what is left behind and collects the locks in it, from every commit that can be read by itself.
-fn salvage(old: &dyn Store, next: &mut Position) -> Result<(u64, BTreeSet<Target>), RecoverError> {
-    let (mut left, mut locks) = (0, BTreeSet::new());
+/// What must not be forgotten of what is left behind.
+#[derive(Default)]
+struct Lost {
+    locks: BTreeSet<Target>,
+    /// Never evidence again, and until when.
+    evidence: BTreeSet<Target>,
+    until: u64,
+}
+
+impl Lost {
+    fn take(&mut self, event: Option<&Event>) {
+        match event {
+            Some(Event::Revoked(e)) => {
+                self.until = self.until.max(e.keep_until);
+                for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
+                    if e.lock_only || (target.sort().locks() && !e.issued_only) {
+                        self.locks.insert(target);
+                    } else if matches!(target.sort(), Sort::Svid | Sort::SubjectToken | Sort::SigningKey) {
+                        self.evidence.insert(target);
+                    }
+                }
+            }
+            Some(Event::KeyChanged(e)) if e.state == KeyState::Compromised as i32 => {
+                self.evidence.insert(Target::SigningKey(e.key.as_str().into()));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Counts what is left behind and collects what must not be forgotten of it, from every commit that can be read by itself.
+fn salvage(old: &dyn Store, next: &mut Position) -> Result<(u64, Lost), RecoverError> {
+    let (mut left, mut lost) = (0, Lost::default());
     let head = old.head()?;
     while *next <= head {
         let entries = old.read(*next, READ_BYTES)?;
@@ -127,14 +159,11 @@ fn salvage(old: &dyn Store, next: &mut Position) -> Result<(u64, BTreeSet<Target
             left += 1;
             let Ok(commit) = Commit::from_bytes(&entry.bytes) else { continue };
             for record in &commit.records {
-                if let Some(Event::Revoked(e)) = &record.event {
-                    let targets = e.targets.iter().filter_map(|t| Target::from_record(t).ok());
-                    locks.extend(targets.filter(|t| e.lock_only || (t.sort().locks() && !e.issued_only)));
-                }
+                lost.take(record.event.as_ref());
             }
         }
     }
-    Ok((left, locks))
+    Ok((left, lost))
 }
 
 fn copy_named(old: &dyn Store, new: &dyn Store) -> Result<usize, RecoverError> {
@@ -155,7 +184,7 @@ fn begin(
     after: Seq,
     now: Millis,
     reset_time: bool,
-    locks: &BTreeSet<Target>,
+    lost: Lost,
 ) -> Result<(), RecoverError> {
     let time = if reset_time { now } else { now.max(state.time) };
     let begun = GenerationBegun {
@@ -167,16 +196,15 @@ fn begin(
     };
     let author = || Who::Mayfly("recovered".into());
     let mut records = vec![Record::new(author(), Event::GenerationBegun(begun))];
-    let locks: Vec<_> = locks.iter().map(Target::to_record).collect();
-    for targets in locks.chunks(limits::TARGETS) {
-        let lock = Revoked {
-            targets: targets.to_vec(),
-            issued_only: false,
-            reason: "locked in what was lost".into(),
-            keep_until: Rules::keep_until(time).0,
-            lock_only: true,
-        };
-        records.push(Record::new(author(), Event::Revoked(lock)));
+    let keep_until = Rules::keep_until(time).0.max(lost.until);
+    for (targets, lock_only) in [(lost.locks, true), (lost.evidence, false)] {
+        let targets: Vec<_> = targets.iter().map(Target::to_record).collect();
+        for targets in targets.chunks(limits::TARGETS) {
+            let targets = targets.to_vec();
+            let reason = "revoked or locked in what was lost".to_owned();
+            let revoked = Revoked { targets, issued_only: !lock_only, reason, keep_until, lock_only };
+            records.push(Record::new(author(), Event::Revoked(revoked)));
+        }
     }
     let encoded: Vec<Encoded> = records.into_iter().filter_map(Encoded::new).collect();
     let leaves: Vec<Hash> = encoded.iter().map(|e| e.leaf).collect();

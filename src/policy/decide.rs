@@ -14,11 +14,11 @@ use super::wanted::{Binding, TaskChoice, Terms, Wanted};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
 use crate::ledger::record::{self, Allowance, Identity, Issued, Request, TaskOpened, Who};
-use crate::ledger::state::{Phase, Task, policy_in_force, trust_domain_of};
+use crate::ledger::state::{Phase, Task};
 use crate::limits;
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::{Facts, SvidFacts};
-use crate::seq::{CredentialId, Millis, TaskId};
+use crate::seq::{Millis, TaskId};
 use crate::upstream::registry::{Alg, Kind, ProofOfPossession, Upstream};
 
 /// What decisions of one server share.
@@ -153,6 +153,47 @@ impl Decider {
         place.opens.ok_or_else(|| No::Fault(Fault::new("a task that is opened has no record")))
     }
 
+    /// Decides a later deadline for a task, like opening it. `None`: it has that deadline, or a later one, already.
+    pub fn extend(
+        &self,
+        view: &View,
+        compiled: &Compiled,
+        caller: &Caller,
+        id: TaskId,
+        deadline: Millis,
+    ) -> Result<Option<u64>, No> {
+        let place = named(view, caller, id)?;
+        if deadline <= place.deadline {
+            return Ok(None);
+        }
+        if deadline > place.max_deadline {
+            let what = format!("no extension goes beyond {}, fixed when it was opened", place.max_deadline);
+            return Err(No::Refusal(Refusal::new(Reason::NoLifeLeft, what).way_out("open another task")));
+        }
+        let Some(first) = place.allowance.upstreams.first() else {
+            return Err(No::Fault(Fault::new("a task without an upstream")));
+        };
+        let environment = self.registered(compiled, &first.name)?.upstream.environment.clone();
+        let policy = self.inside_wall(compiled, caller, &environment)?;
+        let lists = Lists::of(&place.allowance, &place.callers);
+        for allowed in &place.allowance.upstreams {
+            let upstream = &self.registered(compiled, &allowed.name)?.upstream;
+            let scopes: Vec<&str> = allowed.scopes.iter().map(String::as_str).collect();
+            let id = place.id.to_string();
+            let ask = request::Ask {
+                environment: &upstream.environment,
+                purpose: &place.purpose,
+                scopes: &scopes,
+                ttl_seconds: seconds(deadline.since(view.now())),
+                task: lists.facts(&place, &upstream.environment, Some(&id)),
+                now: view.now(),
+                ..request::Ask::default()
+            };
+            self.ask(policy, &Question::work(caller.id(), Work::ExtendTask, upstream, &ask))?;
+        }
+        Ok(Some(policy.version))
+    }
+
     /// `iss` of an environment: one issuer path each.
     pub fn issuer_of(&self, environment: &str) -> String {
         format!("{}/{environment}", self.issuer.trim_end_matches('/'))
@@ -216,6 +257,16 @@ impl Decider {
             .within(place.deadline, Bound::Task)
             .within(caller.evidence().not_after, Bound::Svid)
             .within(now.plus(self.longest_ms), Bound::Server);
+        let life = match &want.renews {
+            Some(renews) if renews.approval => {
+                return Err(denied(
+                    Reason::ApprovalNeeded,
+                    "a credential that used up an approval is not renewed: ask for a new one",
+                ));
+            }
+            Some(renews) => life.within(renews.until, Bound::Renewal),
+            None => life,
+        };
         if life.end() < now.plus(limits::CREDENTIAL_TTL_MIN_MS) {
             return Err(denied(
                 Reason::NoLifeLeft,
@@ -461,6 +512,7 @@ impl Decider {
         now: Millis,
     ) -> Issued {
         let upstream: &Arc<Upstream> = &registered.upstream;
+        let line = want.renews.as_ref();
         Issued {
             task: place.id.as_bytes().to_vec(),
             kind: kind.tag().into(),
@@ -473,7 +525,7 @@ impl Decider {
             environment: upstream.environment.clone(),
             issued_at: now.0,
             expires_at: life.end().0,
-            renewable_until: place.max_deadline.min(upstream.expires).0,
+            renewable_until: line.map_or_else(|| place.max_deadline.min(upstream.expires), |r| r.until).0,
             bound: life.by() as u32,
             svid: Some(svid_of(caller)),
             x5t,
@@ -481,7 +533,8 @@ impl Decider {
             policy_version: policy.version,
             upstream_version: registered.version,
             policies,
-            renews: want.renews.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
+            renews: line.map_or_else(Vec::new, |r| r.id.as_bytes().to_vec()),
+            ancestors: line.into_iter().map(|r| r.line.clone()).collect(),
             shown: caller.ancestor().map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             ..Issued::default()
         }
@@ -640,14 +693,4 @@ impl Terms {
 /// Whether a decision was made with what is in force, so that a second one is worth making.
 pub fn decided_on_old_state(no: &No) -> bool {
     matches!(no, No::Refusal(r) if r.reason == Reason::DecidedOnOldState)
-}
-
-/// The versions in force, for the answer of `whoami` and for explaining.
-pub fn version_of(state: &crate::ledger::State, environment: &str) -> u64 {
-    policy_in_force(state, environment)
-}
-
-/// The facts of a credential known by its id alone.
-pub fn facts_of_id<'a>(id: CredentialId, caller: &'a str) -> Facts<'a> {
-    Facts { credentials: vec![id], identities: vec![(trust_domain_of(caller), caller)], ..Facts::default() }
 }

@@ -3,10 +3,11 @@
 use prost::Message;
 
 use crate::ledger::commit::sha256;
+use crate::ledger::record::Ancestor;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::refusal::Refusal;
-use crate::seq::{CredentialId, TaskId};
+use crate::seq::{CredentialId, Millis, TaskId};
 use crate::upstream::registry::Kind;
 
 /// SHA-256.
@@ -84,8 +85,21 @@ pub struct Wanted {
     pub digest: Digest,
     /// What it is bound to.
     pub key: Binding,
-    /// The credential that this renews.
-    pub renews: Option<CredentialId>,
+    /// What this renews.
+    pub renews: Option<Renews>,
+}
+
+/// The credential that is renewed, and what binds its line.
+#[derive(Clone, Debug)]
+pub struct Renews {
+    /// The credential.
+    pub id: CredentialId,
+    /// The first of its line.
+    pub line: Ancestor,
+    /// No renewal goes beyond this: fixed when the line was first issued.
+    pub until: Millis,
+    /// It used up an approval, which serves once.
+    pub approval: bool,
 }
 
 /// A text of the caller's: not longer than `most` bytes, without control characters.

@@ -120,6 +120,9 @@ impl Rules {
         self.locks[sort as usize] -= 1;
         if entry.revoked == Seq::ZERO {
             self.remove(target);
+        } else if entry.until < Millis(u64::MAX) {
+            // Its end may have come while the lock kept it.
+            self.ends.entry(entry.until).or_default().push(target.clone());
         }
         true
     }
@@ -322,6 +325,11 @@ impl Rules {
         dropped
     }
 
+    /// The sorts of which something was revoked after a view.
+    pub fn newer(&self, revision: Seq) -> impl Iterator<Item = Sort> {
+        Sort::ALL.into_iter().filter(move |sort| self.newest[*sort as usize] > revision)
+    }
+
     /// How many targets have something in force.
     pub fn len(&self) -> usize {
         self.len
@@ -353,13 +361,18 @@ impl Rules {
         all
     }
 
-    /// Rules from [`entries`](Rules::entries).
-    pub fn from_entries(entries: Vec<(Target, Entry)>) -> Rules {
+    /// When to look which rules can be dropped. Part of the state: what is looked at first decides what is dropped in which commit.
+    pub fn ends(&self) -> &BTreeMap<Millis, Vec<Target>> {
+        &self.ends
+    }
+
+    /// Rules from [`entries`](Rules::entries) and [`ends`](Rules::ends).
+    pub fn from_parts(entries: Vec<(Target, Entry)>, ends: BTreeMap<Millis, Vec<Target>>) -> Rules {
         let mut rules = Rules::default();
         for (target, e) in entries {
             rules.add(&target, (e.revoked > Seq::ZERO).then_some(e.revoked), e.lock, e.until);
         }
-        rules
+        Rules { ends, ..rules }
     }
 }
 
@@ -396,3 +409,7 @@ const fn sort_of(probe: &Probe<'_>) -> Sort {
         Probe::Everything => Sort::Everything,
     }
 }
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

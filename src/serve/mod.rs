@@ -17,3 +17,4 @@ pub mod status;
 pub mod tls;
 mod tls_client;
 pub mod unix;
+pub mod wire;

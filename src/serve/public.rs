@@ -116,7 +116,7 @@ fn cacheable(document: String, media_type: &'static str, asked: &HeaderMap) -> R
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => Response::new(Body::from(document)),
     };
-    let age = format!("public, max-age={}", limits::JWKS_MAX_AGE_S);
+    let age = format!("public, max-age={}", limits::JWKS_MAX_AGE_MS / 1000);
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {

@@ -96,7 +96,9 @@ impl Reserve {
         if inner.held == 0 || inner.file.set_len(keep).is_err() {
             return false;
         }
-        tracing::warn!(left = keep, "the disk is full: a piece of the reserve was given to the ledger");
+        if inner.held >= self.want {
+            tracing::warn!(reserve = %self.path.display(), "the disk is full: the ledger goes on with its reserve");
+        }
         inner.held = keep;
         inner.looked = None;
         true

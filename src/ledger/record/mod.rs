@@ -50,7 +50,7 @@ pub struct Author {
 }
 
 /// The kinds of author.
-#[derive(Clone, PartialEq, prost::Oneof)]
+#[derive(Clone, PartialEq, Eq, prost::Oneof, serde::Serialize, serde::Deserialize)]
 pub enum Who {
     /// A workload or operator, by SPIFFE ID.
     #[prost(string, tag = "1")]

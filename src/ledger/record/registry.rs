@@ -101,7 +101,7 @@ pub struct BundleSet {
     /// SHA-256 of the document.
     #[prost(bytes = "vec", tag = "4")]
     pub digest: Vec<u8>,
-    /// The document, where it did not come from a file or endpoint that is read again at start.
+    /// The document, in SPIFFE form: what a start begins with, whatever its source says by then.
     #[prost(bytes = "vec", tag = "5")]
     pub document: Vec<u8>,
     /// Where it came from.
@@ -110,9 +110,9 @@ pub struct BundleSet {
     /// The trust domain is no longer trusted.
     #[prost(bool, tag = "7")]
     pub removed: bool,
-    /// SHA-256 of certificates that an operator removed: they stay out, also while the source still has them. Sorted.
+    /// SHA-256 of roots that an operator removed, sorted: no source brings them back until an operator adds them.
     #[prost(bytes = "vec", repeated, tag = "8")]
-    pub withheld: Vec<Vec<u8>>,
+    pub kept_out: Vec<Vec<u8>>,
 }
 
 /// What a key of ours is for. One key, one purpose.

@@ -6,34 +6,50 @@ use super::tasks::{Closed, Hold};
 use super::{Approval, BundleState, End, Key, Lease, Remembered, State, Version, request_key};
 use crate::ledger::record::{
     BundleSet, Event, GenerationBegun, HoldRank, Issued, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Outcome, Record, Revoked,
-    TaskClosed,
+    TaskClosed, TaskOpened, Who,
 };
 use crate::limits;
 use crate::revocation::{Rules, Target};
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
+fn author(record: &Record) -> Option<Box<Who>> {
+    record.author.as_ref().and_then(|a| a.who.clone()).map(Box::new)
+}
+
 fn hash(bytes: &[u8]) -> [u8; 32] {
     bytes.try_into().unwrap_or_default()
+}
+
+/// A rule is kept at least until what it covers has ended for every verifier, whatever a writer with a wrong clock wrote.
+fn outlasting(end: Millis) -> Millis {
+    end.plus(limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)
 }
 
 impl State {
     /// Makes a record that was found valid take effect. Its seq is the head.
     pub fn apply(&mut self, record: &Record) {
-        let seq = self.head;
+        let (seq, now) = (self.head, self.time);
         let Some(event) = &record.event else { return };
+        // A credential remembers its own; anything else is remembered here, whatever it was.
+        match event {
+            Event::Issued(_) => {}
+            Event::TaskOpened(TaskOpened { task, .. }) | Event::TaskClosed(TaskClosed { task, .. }) => {
+                self.remember(record, task);
+            }
+            _ => self.remember(record, &[0; 16]),
+        }
         match event {
             Event::GenerationBegun(e) => self.begin_generation(e),
             Event::TaskOpened(e) => {
                 if let Some(id) = TaskId::from_slice(&e.task) {
                     self.tasks.open(e, id, seq, record.revision(), self.time);
-                    self.remember(record, id.as_bytes());
                 }
             }
             Event::TaskClosed(e) => self.close(e, record),
             Event::TaskHeld(e) => {
                 if let Some(task) = TaskId::from_slice(&e.task).and_then(|id| self.tasks.get_mut(&id)) {
                     let rank = HoldRank::try_from(e.rank).unwrap_or(HoldRank::Operator);
-                    task.holds.push(Hold { rank, reason: e.reason.as_str().into(), seq });
+                    task.holds.push(Hold { rank, reason: e.reason.as_str().into(), seq, by: author(record), since: now });
                 }
             }
             Event::TaskResumed(e) => {
@@ -63,10 +79,10 @@ impl State {
             Event::Issued(e) => self.issue(e, record),
             Event::Released(e) => {
                 if let Some(id) = CredentialId::from_slice(&e.credential) {
-                    self.credentials.release(&id);
-                    self.rules.add(&Target::Credential(id), Some(seq), None, Millis(e.keep_until));
-                    self.count_caller_rule(record, Millis(e.keep_until));
-                    self.remember(record, &[0; 16]);
+                    let end = self.credentials.release(&id).unwrap_or_default();
+                    let until = Millis(e.keep_until).max(outlasting(end));
+                    self.rules.add(&Target::Credential(id), Some(seq), None, until);
+                    self.count_caller_rule(record, until);
                 }
             }
             Event::Refused(e) => self.refusals += e.count,
@@ -75,36 +91,40 @@ impl State {
                 for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
                     self.rules.lift(&target);
                 }
-                self.remember(record, &[0; 16]);
             }
             _ => self.apply_registry(event, record),
         }
     }
 
     fn apply_registry(&mut self, event: &Event, record: &Record) {
-        let seq = self.head;
+        let (seq, at) = (self.head, self.time);
         let version = |version: u64, digest: &[u8], text: &str, active: bool| {
-            Arc::new(Version { version, digest: hash(digest), text: text.into(), active, seq })
+            let by = author(record);
+            Version { version, digest: hash(digest), text: text.into(), active, retired: false, seq, at, by }
         };
         match event {
             Event::PolicySet(e) => {
                 let table = if e.audit_only { &mut self.audit_policies } else { &mut self.policies };
-                table.insert(e.environment.as_str().into(), version(e.version, &e.digest, &e.text, true));
+                table.insert(e.environment.as_str().into(), Arc::new(version(e.version, &e.digest, &e.text, true)));
             }
             Event::UpstreamSet(e) => {
                 let active = !e.disabled && !e.retired;
-                self.upstreams.insert(e.name.as_str().into(), version(e.version, &e.digest, &e.text, active));
+                self.upstreams.insert(
+                    e.name.as_str().into(),
+                    Arc::new(Version { retired: e.retired, ..version(e.version, &e.digest, &e.text, active) }),
+                );
             }
             Event::BindingSet(e) => {
-                self.bindings.insert(e.name.as_str().into(), version(e.version, &e.digest, &e.text, !e.pending));
+                self.bindings.insert(e.name.as_str().into(), Arc::new(version(e.version, &e.digest, &e.text, !e.pending)));
             }
             Event::BundleSet(e) => self.set_bundle(e),
             Event::KeyAdded(e) => self.add_key(e),
             Event::KeyChanged(e) => {
-                let now = self.time;
-                if let Some(key) = self.keys.get_mut(e.key.as_str()) {
-                    key.state = KeyState::try_from(e.state).unwrap_or(KeyState::Compromised);
-                    key.since = now;
+                let state = KeyState::try_from(e.state).unwrap_or(KeyState::Compromised);
+                self.change_key(&e.key, state);
+                if state == KeyState::Compromised {
+                    // Whichever record says so: what a stolen key signed is refused, whatever revision it claims.
+                    self.rules.add(&Target::SigningKey(e.key.as_str().into()), Some(seq), None, Millis(u64::MAX));
                 }
             }
             Event::LeaseOpened(e) => self.open_lease(e),
@@ -187,38 +207,53 @@ impl State {
         let (now, seq) = (self.time, self.head);
         let Some(task) = self.tasks.get_mut(&id) else { return };
         let outcome = Outcome::try_from(e.outcome).unwrap_or(Outcome::Revoked);
-        task.closed = Some(Closed { outcome, reason: e.reason.as_str().into(), at: now, seq });
+        task.closed = Some(Closed { outcome, reason: e.reason.as_str().into(), at: now, seq, by: author(record) });
         let issued = task.issued_under > 0;
+        let until = Millis(e.keep_until).max(outlasting(task.deadline));
         self.tasks.check_at(id, now.plus(limits::REQUEST_ID_KEPT_MS));
         // Nothing was issued under it, so nobody has anything to refuse.
         if issued {
-            self.rules.add(&Target::Task(id), Some(seq), None, Millis(e.keep_until));
-            self.count_caller_rule(record, Millis(e.keep_until));
+            self.rules.add(&Target::Task(id), Some(seq), None, until);
+            self.count_caller_rule(record, until);
         }
-        self.remember(record, id.as_bytes());
     }
 
     fn revoke(&mut self, e: &Revoked, record: &Record) {
         let seq = self.head;
+        let until = Millis(e.keep_until).max(Rules::keep_until(self.time));
         for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
             let lock = (e.lock_only || (target.sort().locks() && !e.issued_only)).then_some(seq);
             let revoked = (!e.lock_only).then_some(seq);
-            self.rules.add(&target, revoked, lock, Millis(e.keep_until));
+            self.rules.add(&target, revoked, lock, until);
             if !e.lock_only {
-                self.close_revoked(&target, &e.reason);
+                self.close_revoked(&target, &e.reason, record);
+                if let Target::SigningKey(key) = &target {
+                    self.change_key(key, KeyState::Compromised);
+                }
             }
         }
-        self.remember(record, &[0; 16]);
+    }
+
+    /// A key that leaves the JWKS leaves it at once.
+    fn change_key(&mut self, key: &str, state: KeyState) {
+        let (now, seq) = (self.time, self.head);
+        if let Some(key) = self.keys.get_mut(key) {
+            key.state = state;
+            (key.since, key.seq) = (now, seq);
+            if state == KeyState::Active {
+                key.active_from = now;
+            }
+        }
     }
 
     /// A task that is revoked by name is over, so that listing it says so.
-    fn close_revoked(&mut self, target: &Target, reason: &str) {
+    fn close_revoked(&mut self, target: &Target, reason: &str, record: &Record) {
         let (now, seq) = (self.time, self.head);
         if let Target::Task(id) = target
             && let Some(task) = self.tasks.get_mut(id)
             && task.closed.is_none()
         {
-            task.closed = Some(Closed { outcome: Outcome::Revoked, reason: reason.into(), at: now, seq });
+            task.closed = Some(Closed { outcome: Outcome::Revoked, reason: reason.into(), at: now, seq, by: author(record) });
             self.tasks.check_at(*id, now.plus(limits::REQUEST_ID_KEPT_MS));
         }
     }
@@ -233,19 +268,25 @@ impl State {
             document: e.document.as_slice().into(),
             source: e.source.as_str().into(),
             removed: e.removed,
-            withheld: e.withheld.iter().map(|a| hash(a)).collect(),
+            kept_out: e.kept_out.iter().map(|a| hash(a)).collect(),
+            seq: self.head,
+            changed_at: self.time,
         };
         self.bundles.insert(e.trust_domain.as_str().into(), bundle);
     }
 
     fn add_key(&mut self, e: &KeyAdded) {
+        let state = KeyState::try_from(e.state).unwrap_or(KeyState::Removed);
         let key = Key {
             purpose: KeyPurpose::try_from(e.purpose).unwrap_or(KeyPurpose::Unspecified),
             algorithm: e.algorithm.as_str().into(),
             public: e.public.as_slice().into(),
             environment: e.environment.as_str().into(),
-            state: KeyState::try_from(e.state).unwrap_or(KeyState::Removed),
+            state,
             since: self.time,
+            created_at: self.time,
+            active_from: if state == KeyState::Active { self.time } else { Millis(0) },
+            seq: self.head,
         };
         self.keys.insert(e.key.as_str().into(), key);
     }
@@ -270,13 +311,16 @@ impl State {
     }
 
     /// Remembers a request that made no credential.
-    fn remember(&mut self, record: &Record, task: &[u8; 16]) {
+    fn remember(&mut self, record: &Record, task: &[u8]) {
         let Some(request) = &record.request else { return };
+        let task = task.try_into().unwrap_or_default();
         let key = request_key(&request.caller, &request.id);
         let until = self.time.plus(limits::TASK_TTL_MS.max(limits::REQUEST_ID_KEPT_MS));
         let mut digest = [0; 16];
         digest.copy_from_slice(&hash(&request.digest)[..16]);
-        self.requests.insert(key, Remembered { digest, seq: self.head, at: self.position, task: *task, until });
+        let caller: Box<str> = request.caller.as_str().into();
+        self.credentials.remember(&caller);
+        self.requests.insert(key, Remembered { digest, seq: self.head, at: self.position, task, until, caller });
         self.ends.entry(until).or_default().push(End::Request(key));
     }
 
@@ -300,7 +344,9 @@ impl State {
                     due.remove();
                 }
                 Some(End::Request(key)) => {
-                    self.requests.remove(&key);
+                    if let Some(gone) = self.requests.remove(&key) {
+                        self.credentials.forget_request(&gone.caller);
+                    }
                 }
                 Some(End::UsedOnce(digest)) => {
                     self.used_once.remove(&digest);

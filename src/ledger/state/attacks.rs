@@ -328,12 +328,127 @@ fn a_task_that_showed_life_does_not_expire_by_an_older_look() {
 #[test]
 fn a_removed_bundle_comes_back_above_its_sequence_only() {
     let mut log = Log::new();
-    let bundle = |sequence: Option<u64>, removed: bool| {
+    let mut put = |sequence: Option<u64>, removed: bool| {
         let set = BundleSet { trust_domain: "b.example".into(), sequence, removed, ..Default::default() };
-        by_operator(Event::BundleSet(set))
+        let head = log.state.head;
+        log.put(vec![by_operator(Event::BundleSet(set)).decided_at(head)])[0].clone()
     };
-    log.put(vec![bundle(Some(7), false)])[0].clone().unwrap();
-    log.put(vec![bundle(Some(1), true)])[0].clone().unwrap();
-    assert!(log.put(vec![bundle(Some(2), false)])[0].is_err());
-    log.put(vec![bundle(Some(8), false)])[0].clone().unwrap();
+    put(Some(7), false).unwrap();
+    put(Some(1), true).unwrap();
+    assert!(put(Some(2), false).is_err());
+    put(Some(8), false).unwrap();
+}
+
+#[test]
+fn a_root_that_an_operator_removed_comes_back_by_an_operator_only() {
+    let mut log = Log::new();
+    let (a, b) = (vec![1; 32], vec![2; 32]);
+    let set = |anchors: &[&Vec<u8>], kept_out: &[&Vec<u8>]| BundleSet {
+        trust_domain: "b.example".into(),
+        anchors: anchors.iter().map(|a| a.to_vec()).collect(),
+        kept_out: kept_out.iter().map(|a| a.to_vec()).collect(),
+        ..Default::default()
+    };
+    let by_file = |set: BundleSet, seq| Record::new(Who::Mayfly("bundle file".into()), Event::BundleSet(set)).decided_at(seq);
+    let by_operator = |set: BundleSet, seq| by_operator(Event::BundleSet(set)).decided_at(seq);
+    let start = log.state.head;
+    log.put(vec![by_file(set(&[&a, &b], &[]), start)])[0].clone().unwrap();
+    let seen = log.state.head;
+    log.put(vec![by_operator(set(&[&a], &[&b]), seen)])[0].clone().unwrap();
+    // Made from the bundle before the removal: it would bring the root back.
+    assert_eq!(reason(&log.put(vec![by_operator(set(&[&a, &b], &[]), seen)])[0]), Reason::DecidedOnOldState);
+    let seen = log.state.head;
+    assert!(log.put(vec![by_file(set(&[&a, &b], &[]), seen)])[0].is_err());
+    assert!(log.put(vec![by_file(set(&[&a, &b], &[&b]), seen)])[0].is_err());
+    log.put(vec![by_file(set(&[&a], &[&b]), seen)])[0].clone().unwrap();
+    let seen = log.state.head;
+    log.put(vec![by_operator(set(&[&a, &b], &[]), seen)])[0].clone().unwrap();
+    assert!(log.state.bundles["b.example"].kept_out.is_empty());
+}
+
+#[test]
+fn every_request_id_is_bound_by_its_first_record_and_counted() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let request = |id: &str| Some(Request { caller: "c".into(), id: id.into(), digest: vec![0; 32] });
+    let hold = |rank: i32| by_operator(Event::TaskHeld(TaskHeld { task: task.clone(), rank, reason: String::new() }));
+    let policy = PolicySet { environment: "e".into(), version: 1, ..Default::default() };
+    log.put(vec![hold(1).for_request(request("1"))])[0].clone().unwrap();
+    assert_eq!(reason(&log.put(vec![hold(2).for_request(request("1"))])[0]), Reason::RequestIdReused);
+    log.put(vec![by_operator(Event::PolicySet(policy)).for_request(request("2"))])[0].clone().unwrap();
+    assert_eq!(log.state.credentials.remembered("c"), 2);
+    log.time = log.time.plus(limits::TASK_TTL_MS + 1);
+    log.put(vec![note()]);
+    assert_eq!(log.state.credentials.remembered("c"), 0);
+    log.put(vec![by_operator(Event::Maintained(Maintained::default())).for_request(request("1"))])[0].clone().unwrap();
+}
+
+#[test]
+fn no_writer_drops_a_rule_by_writing_an_early_end() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let (a, b) = (log.issue(&task), log.issue(&task));
+    log.put(vec![a.clone(), b.clone()]);
+    let released = Released { credential: id_of(&a), keep_until: 0 };
+    let revoked = Revoked { targets: vec![Target::Tool("t".into()).to_record()], issued_only: true, ..Default::default() };
+    let closed = TaskClosed { task: task.clone(), outcome: Outcome::Completed as i32, ..Default::default() };
+    for event in [Event::Released(released), Event::Revoked(revoked), Event::TaskClosed(closed)] {
+        log.put(vec![by_operator(event)])[0].clone().unwrap();
+    }
+    log.time = log.time.plus(29_000);
+    log.put(vec![note()]);
+    let a = Target::Credential(CredentialId::from_slice(&id_of(&a)).unwrap());
+    for target in [a, Target::Tool("t".into()), Target::Task(TaskId::from_slice(&task).unwrap())] {
+        assert!(log.state.rules.get(&target).is_some(), "{target}");
+    }
+}
+
+#[test]
+fn a_revoked_key_and_a_compromised_one_are_the_same() {
+    let mut log = Log::new();
+    let key = |id: &str| KeyAdded {
+        key: id.into(),
+        purpose: KeyPurpose::AccessToken as i32,
+        environment: "dev".into(),
+        state: KeyState::Next as i32,
+        ..Default::default()
+    };
+    log.put(vec![by_operator(Event::KeyAdded(key("k2")))])[0].clone().unwrap();
+    log.revoke(Target::SigningKey("k1".into()), false);
+    assert!(log.state.active_key(KeyPurpose::AccessToken, "dev").is_none(), "it signs nothing more");
+    let changed = KeyChanged { key: "k2".into(), state: KeyState::Compromised as i32, reason: String::new() };
+    log.put(vec![by_operator(Event::KeyChanged(changed))])[0].clone().unwrap();
+    let forged = crate::revocation::Facts { revision: log.state.head, key: "k2", ..Default::default() };
+    assert!(log.state.rules.covers(&forged).is_some());
+}
+
+#[test]
+fn a_task_opened_before_a_revocation_of_its_opener_takes_no_grant_of_others_either() {
+    let mut log = Log::new();
+    let root = log.opened(&[]);
+    let child = log.opened(&root);
+    log.revoke(Target::Svid("a.example".into(), [8; 32], vec![7].into()), false);
+    let mut other = log.issue(&child);
+    if let Some(Event::Issued(e)) = &mut other.event {
+        (e.caller, e.svid) = ("spiffe://b.example/server".into(), None);
+    }
+    assert_eq!(reason(&log.put(vec![other])[0]), Reason::EvidenceRevoked, "a stolen SVID's tasks are not left behind");
+    let mut grandchild = log.task(&child);
+    if let Some(Event::TaskOpened(e)) = &mut grandchild.event {
+        (e.opener, e.svid) = ("spiffe://b.example/server".into(), None);
+    }
+    assert!(log.put(vec![grandchild])[0].is_err());
+}
+
+#[test]
+fn commits_of_several_writers_may_land_out_of_the_order_of_their_clocks() {
+    let mut log = Log::new();
+    let (bytes, _) = pack_note(7, log.time.minus(20));
+    log.state.fold(log.state.position + 1, &Commit::from_bytes(&bytes.into()).unwrap()).unwrap();
+    assert_eq!(log.state.time, log.time, "time stands still, it does not go back");
+}
+
+fn pack_note(writer: u32, time: Millis) -> (Vec<u8>, super::super::commit::ChainHead) {
+    let encoded = Encoded::new(note()).unwrap();
+    pack(writer, super::super::commit::ChainHead::START, time, &[encoded.leaf], vec![encoded.bytes])
 }

@@ -212,6 +212,21 @@ impl Credentials {
         self.remembered.get(caller).copied().unwrap_or(0)
     }
 
+    /// Counts a request id of this caller, whatever it made.
+    pub(super) fn remember(&mut self, caller: &str) {
+        *self.remembered.entry(caller.into()).or_default() += 1;
+    }
+
+    /// A request id of this caller is forgotten.
+    pub(super) fn forget_request(&mut self, caller: &str) {
+        if let Some(n) = self.remembered.get_mut(caller) {
+            *n -= 1;
+            if *n == 0 {
+                self.remembered.remove(caller);
+            }
+        }
+    }
+
     pub(super) fn add(
         &mut self,
         issued: &Issued,
@@ -224,7 +239,7 @@ impl Credentials {
         let kept_until = if request == [0; 16] {
             expires_at
         } else {
-            *self.remembered.entry(issued.caller.as_str().into()).or_default() += 1;
+            self.remember(&issued.caller);
             expires_at.max(Millis(issued.issued_at).plus(limits::REQUEST_ID_KEPT_MS))
         };
         let lineage = Lineage {
@@ -285,13 +300,14 @@ impl Credentials {
         self.checks.entry(when.seconds() + 1).or_default().push(slot);
     }
 
-    pub(super) fn release(&mut self, id: &CredentialId) {
+    /// Notes that it was given back; answers with its end.
+    pub(super) fn release(&mut self, id: &CredentialId) -> Option<Millis> {
         let hash = self.hasher.hash_one(id);
         let slab = &mut self.slab;
         let found = self.by_id.find(hash, |s| slab[*s as usize].as_ref().is_some_and(|l| l.id == *id)).copied();
-        if let Some(live) = found.and_then(|s| slab[s as usize].as_mut()) {
-            live.released = true;
-        }
+        let live = found.and_then(|s| slab[s as usize].as_mut())?;
+        live.released = true;
+        Some(live.expires_at)
     }
 
     /// Goes through up to `most` entries whose time has come: what ended is no longer counted, what may be forgotten is.
@@ -331,13 +347,8 @@ impl Credentials {
             if let Ok(found) = self.by_request.find_entry(self.hasher.hash_one(live.request), |s| *s == slot) {
                 found.remove();
             }
-            if let Some(caller) = self.names.callers.value(live.caller)
-                && let Some(n) = self.remembered.get_mut(caller)
-            {
-                *n -= 1;
-                if *n == 0 {
-                    self.remembered.remove(caller);
-                }
+            if let Some(caller) = self.names.callers.value(live.caller).cloned() {
+                self.forget_request(&caller);
             }
         }
         let n = &mut self.names;
@@ -430,7 +441,17 @@ impl Credentials {
         self.names.lineage.value(live.lineage).map_or(&[], |l| &l.ancestors)
     }
 
-    /// The callers that have credentials in memory, and how many.
+    /// The binding that permitted it.
+    pub fn binding(&self, live: &Live) -> &str {
+        self.names.bindings.value(live.binding).map_or("", |v| v)
+    }
+
+    /// What only derived credentials have.
+    pub fn lineage(&self, live: &Live) -> Option<&Lineage> {
+        self.names.lineage.value(live.lineage)
+    }
+
+    /// The SVID that it rests on.
     pub fn evidence(&self, live: &Live) -> Option<&SvidEvidence> {
         self.names.evidence.value(live.evidence).and_then(|e| e.0.as_ref())
     }

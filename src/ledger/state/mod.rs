@@ -24,7 +24,7 @@ pub use verdict::policy_in_force;
 pub(crate) use verdict::refused_by;
 
 use super::commit::{BadCommit, ChainHead, Commit};
-use super::record::{Event, KeyPurpose, KeyState, Record};
+use super::record::{Event, KeyPurpose, KeyState, Record, Who};
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::revocation::{Entry, Rules, Target};
@@ -42,8 +42,14 @@ pub struct Version {
     pub text: Box<str>,
     /// It is in force: not disabled, retired or pending.
     pub active: bool,
+    /// It will never be in force again.
+    pub retired: bool,
     /// The seq of its record.
     pub seq: Seq,
+    /// The time of its record.
+    pub at: Millis,
+    /// The author of its record.
+    pub by: Option<Box<Who>>,
 }
 
 /// A trust domain's bundle, as far as the order needs it.
@@ -61,8 +67,12 @@ pub struct BundleState {
     pub source: Box<str>,
     /// No longer trusted. Kept, so that its sequence stays known.
     pub removed: bool,
-    /// Anchors that an operator removed and that stay out.
-    pub withheld: Vec<[u8; 32]>,
+    /// Roots that an operator removed: no source brings them back.
+    pub kept_out: Vec<[u8; 32]>,
+    /// The seq of its newest record.
+    pub seq: Seq,
+    /// The time of that record.
+    pub changed_at: Millis,
 }
 
 /// A key of ours. Its private part lies sealed in the store's named values.
@@ -80,6 +90,12 @@ pub struct Key {
     pub state: KeyState,
     /// The time of the record that put it in this state.
     pub since: Millis,
+    /// When it was added.
+    pub created_at: Millis,
+    /// When it began to be used; 0 where it never was.
+    pub active_from: Millis,
+    /// The seq of the record that put it in this state.
+    pub seq: Seq,
 }
 
 /// A lease: something stands upstream, or may.
@@ -123,8 +139,10 @@ pub struct Approval {
 }
 
 /// What a request id stands for, where that is not a credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
+    /// Who sent it.
+    pub caller: Box<str>,
     /// The first 16 bytes of the digest over everything asked.
     pub digest: [u8; 16],
     /// The seq of its first record.
@@ -198,15 +216,18 @@ enum End {
 }
 
 mod rules_as_entries {
-    use super::{Entry, Rules, Target};
+    use std::collections::BTreeMap;
+
+    use super::{Entry, Millis, Rules, Target};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub fn serialize<S: Serializer>(rules: &Rules, s: S) -> Result<S::Ok, S::Error> {
-        rules.entries().serialize(s)
+        (rules.entries(), rules.ends()).serialize(s)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Rules, D::Error> {
-        Ok(Rules::from_entries(Vec::<(Target, Entry)>::deserialize(d)?))
+        let (entries, ends) = <(Vec<(Target, Entry)>, BTreeMap<Millis, Vec<Target>>)>::deserialize(d)?;
+        Ok(Rules::from_parts(entries, ends))
     }
 }
 
@@ -228,10 +249,13 @@ impl State {
         let writer = commit.header.writer;
         let chain = self.writers.get(&writer).copied().unwrap_or(ChainHead::START);
         let head = commit.continues(chain)?;
-        let time = Millis(commit.header.time);
-        if time < self.time && !self.begins_time(&commit.records, time) {
-            return Err(BadCommit::TimeBack { from: self.time, to: time });
-        }
+        let written = Millis(commit.header.time);
+        let time = match written < self.time {
+            true if self.begins_time(&commit.records, written) => written,
+            true if written < chain.time => return Err(BadCommit::TimeBack { from: chain.time, to: written }),
+            // Another writer's commit of a later time came first in the order. Time stands still for this one.
+            _ => written.max(self.time),
+        };
         self.writers.insert(writer, head);
         self.begin_commit(at, time);
         let mut verdicts = Vec::with_capacity(commit.records.len());

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::intern::Slot;
-use crate::ledger::record::{Allowance, HoldRank, Identity, Outcome, SvidEvidence, TaskOpened};
+use crate::ledger::record::{Allowance, HoldRank, Identity, Outcome, SvidEvidence, TaskOpened, Who};
 use crate::limits;
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
@@ -57,6 +57,10 @@ pub struct Hold {
     pub reason: Box<str>,
     /// The seq of its record.
     pub seq: Seq,
+    /// Its author.
+    pub by: Option<Box<Who>>,
+    /// Since when.
+    pub since: Millis,
 }
 
 impl Hold {
@@ -77,6 +81,8 @@ pub struct Closed {
     pub at: Millis,
     /// The seq of its record.
     pub seq: Seq,
+    /// Who ended it.
+    pub by: Option<Box<Who>>,
 }
 
 /// A task.

@@ -144,6 +144,9 @@ fn a_revocation_covers_what_was_decided_before_it_wherever_it_commits() {
     log.revoke(Target::Caller("spiffe://a.example/agent".into()), true);
     assert!(log.covered(&id_of(&early)), "issued before");
     assert_eq!(reason(&log.put(vec![late])[0]), Reason::Revoked, "decided before, committed after");
+    let in_old_task = log.issue(&task);
+    assert_eq!(reason(&log.put(vec![in_old_task])[0]), Reason::Revoked, "opening the task was a grant to that caller too");
+    let task = log.opened(&[]);
     let fresh = log.issue(&task);
     log.put(vec![fresh.clone()])[0].clone().unwrap();
     assert!(!log.covered(&id_of(&fresh)), "decided after it was seen");
@@ -162,6 +165,9 @@ fn a_lock_blocks_new_grants_until_it_is_lifted_and_lifting_brings_nothing_back()
     assert_eq!(reason(&log.put(vec![fresh])[0]), Reason::Locked);
     let lift = LockLifted { targets: vec![Target::Prefix("spiffe://a.example".into()).to_record()], reason: String::new() };
     log.put(vec![Record::new(Who::LocalUid(0), Event::LockLifted(lift)).decided_at(log.state.head)])[0].clone().unwrap();
+    let in_old_task = log.issue(&task);
+    assert_eq!(reason(&log.put(vec![in_old_task])[0]), Reason::Revoked, "the task is not brought back either");
+    let task = log.opened(&[]);
     let fresh = log.issue(&task);
     log.put(vec![fresh])[0].clone().unwrap();
     assert!(log.covered(&id_of(&old)));

@@ -1,47 +1,23 @@
-//! The services of each listener. One file per service beside this one.
-
-use std::sync::Arc;
-
-use tonic::service::Routes;
-use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::{HealthReporter, HealthService};
+//! The gRPC services, one file each.
 
 use crate::authority::Authority;
-use crate::limits;
-use crate::pb;
+use crate::identity::caller::Caller;
+use crate::pb::mayfly::v1 as pb;
+use crate::refusal::No;
+use crate::revoke::Hits;
 
-/// What workloads may call.
-pub fn workload_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
-    common(authority, health).prepare()
+mod issued;
+mod page;
+mod routes;
+pub mod task;
+pub mod token;
+
+pub use routes::{admin_routes, workload_routes};
+
+/// Counts of what was hit.
+fn hits_to_pb(hits: &Hits) -> pb::Hits {
+    pb::Hits { credentials: hits.credentials, tasks: hits.tasks, callers: hits.callers, overlapping: false }
 }
 
-/// What operators may call: everything that workloads may, and what is theirs alone. Reflection is served here only.
-pub fn admin_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
-    reflection(common(authority, health)).prepare()
-}
-
-/// On both listeners.
-fn common(_authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
-    let health = HealthServer::new(HealthService::from_health_reporter(health.clone()));
-    Routes::new(health.max_decoding_message_size(limits::REQUEST_BYTES))
-}
-
-/// The descriptors are built in, so this fails in no server that its tests passed for; without them there is no reflection.
-fn reflection(routes: Routes) -> Routes {
-    let builder = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    match (builder().build_v1(), builder().build_v1alpha()) {
-        (Ok(v1), Ok(v1alpha)) => {
-            let (v1, v1alpha) = (v1.max_decoding_message_size(limits::REQUEST_BYTES), v1alpha);
-            routes.add_service(v1).add_service(v1alpha.max_decoding_message_size(limits::REQUEST_BYTES))
-        }
-        (v1, v1alpha) => {
-            let error = v1.err().or(v1alpha.err()).map(|e| e.to_string()).unwrap_or_default();
-            tracing::error!(error, "no reflection");
-            routes
-        }
-    }
-}
+/// Notes a refusal for the audit.
+fn note(_authority: &Authority, _caller: &Caller, _no: &No, _asked: &str, _task: &str) {}

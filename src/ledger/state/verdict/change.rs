@@ -3,7 +3,7 @@
 use super::super::tasks::Task;
 use super::super::{Approval, State, Verdict, trust_domain_of};
 use super::{Pending, malformed, policy_in_force, refused_by, stale};
-use crate::ledger::record::{Event, HoldRank, KeyPurpose, KeyState, Outcome, Record, Who};
+use crate::ledger::record::{BundleSet, Event, HoldRank, KeyPurpose, KeyState, Outcome, Record, Who};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::revocation::{Facts, Target};
@@ -86,12 +86,7 @@ impl State {
             }
             Event::UpstreamSet(e) => next_version(e.version, self.upstreams.get(e.name.as_str()).map(|v| v.version)),
             Event::BindingSet(e) => next_version(e.version, self.bindings.get(e.name.as_str()).map(|v| v.version)),
-            Event::BundleSet(e) => match self.bundles.get(e.trust_domain.as_str()).and_then(|b| b.sequence) {
-                Some(before) if !e.removed && e.sequence.is_none_or(|s| s < before) => {
-                    Err(Refusal::field("spiffe_sequence", format!("it may not go below {before} or go missing, once seen")))
-                }
-                _ => Ok(()),
-            },
+            Event::BundleSet(e) => self.may_set_bundle(e, record),
             Event::KeyAdded(e) => {
                 let purpose = KeyPurpose::try_from(e.purpose).is_ok_and(|p| p != KeyPurpose::Unspecified);
                 if !purpose || !matches!(KeyState::try_from(e.state), Ok(KeyState::Next | KeyState::Active)) {
@@ -186,6 +181,30 @@ impl State {
         match self.rules.blocks(&facts) {
             Some(hit) => Err(refused_by(&hit, "approving")),
             None => Ok(()),
+        }
+    }
+
+    fn may_set_bundle(&self, e: &BundleSet, record: &Record) -> Verdict {
+        let before = self.bundles.get(e.trust_domain.as_str());
+        if let Some(seen) = before.and_then(|b| b.sequence)
+            && !e.removed
+            && e.sequence.is_none_or(|s| s < seen)
+        {
+            return Err(Refusal::field("spiffe_sequence", format!("it may not go below {seen} or go missing, once seen")));
+        }
+        if let Some(before) = before {
+            // Made from another bundle than the one in force: it would bring back a root that was removed meanwhile.
+            if before.seq > record.revision() {
+                return Err(stale(format!("the bundle of {} changed at seq {}", e.trust_domain, before.seq)));
+            }
+            let by_source = matches!(record.author.as_ref().and_then(|a| a.who.as_ref()), Some(Who::Mayfly(_)) | None);
+            if by_source && before.kept_out.iter().any(|id| !e.kept_out.iter().any(|k| k[..] == id[..])) {
+                return Err(malformed("a root that an operator removed, and that no operator added"));
+            }
+        }
+        match e.anchors.iter().any(|a| e.kept_out.contains(a)) {
+            true => Err(malformed("a root that is trusted and kept out")),
+            false => Ok(()),
         }
     }
 

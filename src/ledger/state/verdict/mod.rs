@@ -7,12 +7,12 @@ mod change;
 mod issue;
 mod task;
 
-use super::tasks::{Phase, Task};
-use super::{State, Verdict, request_key};
+use super::tasks::{Phase, Task, Terms};
+use super::{State, Verdict, request_key, svid_facts, trust_domain_of};
 use crate::ledger::record::{Event, LeaseOpened, Record, Request, TaskOpened};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
-use crate::revocation::{Hit, Target};
+use crate::revocation::{Facts, Hit, Sort, Target};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// What earlier records of the same group would add, were it valid.
@@ -116,10 +116,29 @@ impl State {
     fn active_task(&self, id: &[u8], time: Millis) -> Result<&Task, Refusal> {
         let id = TaskId::from_slice(id).ok_or_else(|| malformed("a task id that is not 16 bytes"))?;
         let task = self.tasks.get(&id).ok_or_else(|| Refusal::new(Reason::NotFound, format!("there is no task {id}")))?;
+        self.usable(task, time).map(|()| task)
+    }
+
+    /// A task takes grants while it and all above it are active, and nothing that was revoked since one was opened covers its opening,
+    /// which is a grant too. Lifting a lock brings no task back.
+    fn usable(&self, task: &Task, time: Millis) -> Verdict {
         match self.tasks.phase(task, time) {
-            Phase::Active => Ok(task),
-            phase => Err(over(&id, phase)),
+            Phase::Active => {}
+            phase => return Err(over(&task.terms.id, phase)),
         }
+        for t in self.tasks.upwards(task) {
+            // Tasks and credentials are revoked all the time, other sorts rarely: mostly there is nothing to ask.
+            let asked = |sort: Sort| sort != Sort::Task && (sort != Sort::Credential || t.terms.ancestor.is_some());
+            if self.rules.newer(t.terms.revision).any(asked)
+                && let facts = opening_facts(&t.terms)
+                && let Some(hit) = self.rules.covers(&facts)
+            {
+                // Where there is a lock too, it comes first: it has a way out.
+                let hit = self.rules.blocks(&facts).unwrap_or(hit);
+                return Err(refused_by(&hit, &format!("task {}", t.terms.id)));
+            }
+        }
+        Ok(())
     }
 
     fn version_in_force(&self, environment: &str, version: u64) -> Verdict {
@@ -144,9 +163,23 @@ impl State {
         if let Some(hit) = self.rules.covers(&self.credentials.facts(live, task)) {
             return Err(refused_by(&hit, &format!("credential {id}")));
         }
-        match self.tasks.phase(task, time) {
-            Phase::Active => Ok(()),
-            phase => Err(over(&task.terms.id, phase)),
-        }
+        self.usable(task, time)
     }
+}
+
+/// What the rules can ask of a task's opening.
+fn opening_facts(terms: &Terms) -> Facts<'_> {
+    let domain = trust_domain_of(&terms.opener);
+    let mut facts = Facts {
+        revision: terms.revision,
+        tasks: terms.path.clone(),
+        identities: vec![(domain, &terms.opener)],
+        environment: &terms.environment,
+        policy: terms.policy,
+        svid: terms.svid.as_ref().map(|s| svid_facts(domain, s)),
+        ..Facts::default()
+    };
+    facts.credentials.extend(terms.ancestor);
+    facts.identities.extend(terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+    facts
 }

@@ -1,0 +1,218 @@
+//! The claims of a token of ours, read back.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::ledger::state::trust_domain_of;
+use crate::revocation::{Facts, SvidFacts};
+use crate::seq::{CredentialId, Seq, TaskId};
+
+/// Claims of a token. Those of other names are not ours and mean nothing to us (RFC 7519, section 4).
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Claims {
+    /// Who issued it: a URL.
+    pub iss: String,
+    /// On whose behalf it acts. Means something only together with [`Own::sub_iss`].
+    pub sub: String,
+    /// Whom it is for.
+    pub aud: String,
+    /// Its end, seconds since 1970.
+    pub exp: u64,
+    /// When it was decided, seconds since 1970.
+    pub iat: u64,
+    /// Not good before, seconds since 1970.
+    pub nbf: u64,
+    /// Its id.
+    #[serde(deserialize_with = "text")]
+    pub jti: CredentialId,
+    /// Whom it was issued to, by SPIFFE ID.
+    pub client_id: String,
+    /// The scopes with a space between.
+    pub scope: String,
+    /// Rich authorization details (RFC 9396).
+    #[serde(default)]
+    pub authorization_details: Option<serde_json::Value>,
+    /// Through whom it acts, where `sub` is not the caller. Only the outermost counts for access control (RFC 8693, section 4.1).
+    #[serde(default)]
+    pub act: Option<Box<Act>>,
+    /// The key that its holder has to prove.
+    #[serde(default)]
+    pub cnf: Option<Cnf>,
+    /// Our own.
+    #[serde(rename = "https://mayfly.dev/claims")]
+    pub own: Own,
+}
+
+/// One actor, and the one before it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Act {
+    /// The actor.
+    pub sub: String,
+    /// Its issuer.
+    pub iss: String,
+    /// Through whom it acts itself.
+    #[serde(default)]
+    pub act: Option<Box<Act>>,
+}
+
+/// The key that a token is bound to. One of the two.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Cnf {
+    /// SHA-256 of a certificate in base64url (RFC 8705).
+    #[serde(rename = "x5t#S256", default)]
+    pub x5t: Option<String>,
+    /// SHA-256 thumbprint of a JWK in base64url (RFC 9449).
+    #[serde(default)]
+    pub jkt: Option<String>,
+}
+
+/// The product's own claims.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Own {
+    /// Their version.
+    pub v: u32,
+    /// Decision revision: a revocation at a higher seq covers it.
+    #[serde(deserialize_with = "seq")]
+    pub r: Seq,
+    /// The environment.
+    pub environment: String,
+    /// Version of the environment's policy set.
+    pub policy_version: u64,
+    /// The upstream.
+    pub upstream: String,
+    /// The binding. Empty for none.
+    #[serde(default)]
+    pub binding: String,
+    /// The tool that it serves for. Empty for any.
+    #[serde(default)]
+    pub tool: String,
+    /// SHA-256 of the arguments that it serves for (RFC 8785). Empty for any.
+    #[serde(default, deserialize_with = "hex")]
+    pub arguments: Vec<u8>,
+    /// The caller's trust domain.
+    pub trust_domain: String,
+    /// The task path, root first.
+    pub tasks: Vec<TaskClaim>,
+    /// The issuer of `sub`, where that is not the caller.
+    #[serde(default)]
+    pub sub_iss: Option<String>,
+    /// The subject token that it rests on.
+    #[serde(default)]
+    pub subject_token: Option<SubjectTokenClaim>,
+    /// Credentials that it rests on, the first of its line first.
+    #[serde(default)]
+    pub ancestors: Vec<AncestorClaim>,
+    /// The SVID that it rests on.
+    #[serde(default)]
+    pub svid: Option<SvidClaim>,
+}
+
+/// A task on the path.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct TaskClaim {
+    /// Its id.
+    #[serde(deserialize_with = "text")]
+    pub id: TaskId,
+    /// Who owns it.
+    pub owner: OwnerClaim,
+}
+
+/// Somebody by issuer and subject.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct OwnerClaim {
+    /// Issuer: a URL, or the trust domain of a SPIFFE ID.
+    pub iss: String,
+    /// Subject in that issuer.
+    pub sub: String,
+}
+
+/// A subject token.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct SubjectTokenClaim {
+    /// Its issuer.
+    pub iss: String,
+    /// Its id.
+    pub id: String,
+}
+
+/// A credential that another rests on.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct AncestorClaim {
+    /// Its id.
+    #[serde(deserialize_with = "text")]
+    pub id: CredentialId,
+    /// Whom it was issued to.
+    pub caller: String,
+}
+
+/// An SVID.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct SvidClaim {
+    /// SHA-256 of the trust anchor's certificate.
+    #[serde(deserialize_with = "hex")]
+    pub trust_anchor: Vec<u8>,
+    /// SHA-256 of the key that signed it.
+    #[serde(deserialize_with = "hex")]
+    pub issuing_key: Vec<u8>,
+    /// Its serial, big endian.
+    #[serde(deserialize_with = "hex")]
+    pub serial: Vec<u8>,
+}
+
+impl Claims {
+    /// The scopes, one by one.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        self.scope.split(' ').filter(|s| !s.is_empty())
+    }
+
+    /// The issuer of `sub`.
+    pub fn subject_issuer(&self) -> &str {
+        self.own.sub_iss.as_deref().unwrap_or(&self.own.trust_domain)
+    }
+
+    /// What the revocation rules can ask: `Rules::covers` on these facts says whether the token is revoked. `kid` is that of its header,
+    /// as [`verify`](super::verify) has checked it.
+    pub fn facts<'a>(&'a self, kid: &'a str) -> Facts<'a> {
+        let own = &self.own;
+        let mut facts = Facts {
+            revision: own.r,
+            credentials: std::iter::once(self.jti).chain(own.ancestors.iter().map(|a| a.id)).collect(),
+            tasks: own.tasks.iter().map(|t| t.id).collect(),
+            identities: vec![(&own.trust_domain, &self.client_id), (self.subject_issuer(), &self.sub)],
+            upstream: &own.upstream,
+            scopes: self.scopes().collect(),
+            binding: &own.binding,
+            tool: &own.tool,
+            environment: &own.environment,
+            policy: own.policy_version,
+            key: kid,
+            svid: own.svid.as_ref().map(|s| SvidFacts {
+                trust_domain: &own.trust_domain,
+                anchor: &s.trust_anchor,
+                issuing_key: &s.issuing_key,
+                serial: &s.serial,
+            }),
+            subject_token: own.subject_token.as_ref().map(|t| (&*t.iss, &*t.id)),
+        };
+        facts.identities.extend(own.tasks.iter().map(|t| (&*t.owner.iss, &*t.owner.sub)));
+        facts.identities.extend(own.ancestors.iter().map(|a| (trust_domain_of(&a.caller), &*a.caller)));
+        let actors = std::iter::successors(self.act.as_deref(), |a| a.act.as_deref());
+        facts.identities.extend(actors.map(|a| (&*a.iss, &*a.sub)));
+        facts
+    }
+}
+
+fn text<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(d: D) -> Result<T, D::Error> {
+    String::deserialize(d)?.parse().map_err(D::Error::custom)
+}
+
+fn hex<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+    data_encoding::HEXLOWER.decode(String::deserialize(d)?.as_bytes()).map_err(D::Error::custom)
+}
+
+fn seq<'de, D: Deserializer<'de>>(d: D) -> Result<Seq, D::Error> {
+    Seq::from_u64(u64::deserialize(d)?).ok_or_else(|| D::Error::custom("a seq is below 2^53"))
+}

@@ -1,0 +1,154 @@
+//! JSON as serde_json writes it, straight into a buffer.
+
+use std::fmt::Display;
+use std::io::Write as _;
+
+/// What stands for a byte in a JSON string: 0 for itself, `u` for `\u00..`, else the letter after the backslash (RFC 8259, section 7).
+const ESCAPES: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 0x20 {
+        table[i] = b'u';
+        i += 1;
+    }
+    table[0x08] = b'b';
+    table[0x09] = b't';
+    table[0x0a] = b'n';
+    table[0x0c] = b'f';
+    table[0x0d] = b'r';
+    table[b'"' as usize] = b'"';
+    table[b'\\' as usize] = b'\\';
+    table
+};
+
+/// A string with its quotes.
+pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.push(b'"');
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|b| ESCAPES[usize::from(*b)] != 0) {
+        let (plain, from) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        let byte = from[0];
+        match ESCAPES[usize::from(byte)] {
+            b'u' => {
+                let digits = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&digits);
+            }
+            letter => out.extend_from_slice(&[b'\\', letter]),
+        }
+        rest = &from[1..];
+    }
+    out.extend_from_slice(rest);
+    out.push(b'"');
+}
+
+/// A number, or something that is written with characters that JSON leaves as they are.
+pub(super) fn plain(out: &mut Vec<u8>, value: impl Display) {
+    // Writing into a Vec does not fail.
+    let _ = write!(out, "{value}");
+}
+
+/// The members of an object, one after the other.
+pub(super) struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    empty: bool,
+}
+
+impl<'a> Object<'a> {
+    pub(super) fn begin(out: &'a mut Vec<u8>) -> Object<'a> {
+        out.push(b'{');
+        Object { out, empty: true }
+    }
+
+    /// Writes the name. The name is ours: it needs no escape.
+    pub(super) fn member(&mut self, name: &str) -> &mut Vec<u8> {
+        if !self.empty {
+            self.out.push(b',');
+        }
+        self.empty = false;
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        self.out
+    }
+
+    pub(super) fn text(&mut self, name: &str, value: &str) {
+        string(self.member(name), value);
+    }
+
+    /// A string, left out where it is empty.
+    pub(super) fn some(&mut self, name: &str, value: &str) {
+        if !value.is_empty() {
+            self.text(name, value);
+        }
+    }
+
+    pub(super) fn number(&mut self, name: &str, value: u64) {
+        plain(self.member(name), value);
+    }
+
+    /// A string of characters that JSON leaves as they are.
+    pub(super) fn id(&mut self, name: &str, value: impl Display) {
+        let out = self.member(name);
+        out.push(b'"');
+        plain(out, value);
+        out.push(b'"');
+    }
+
+    /// Bytes in lower-case hexadecimal: as targets of a revocation are written. Left out where there are none.
+    pub(super) fn hex(&mut self, name: &str, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let out = self.member(name);
+        let start = out.len() + 1;
+        out.push(b'"');
+        out.resize(start + bytes.len() * 2, 0);
+        if let Some(room) = out.get_mut(start..) {
+            data_encoding::HEXLOWER.encode_mut(bytes, room);
+        }
+        out.push(b'"');
+    }
+
+    pub(super) fn end(self) {
+        self.out.push(b'}');
+    }
+}
+
+/// Items of an array, each written by `write`.
+pub(super) fn array<T>(out: &mut Vec<u8>, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Vec<u8>, T)) {
+    out.push(b'[');
+    for (n, item) in items.into_iter().enumerate() {
+        if n > 0 {
+            out.push(b',');
+        }
+        write(out, item);
+    }
+    out.push(b']');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn strings_are_as_serde_json_writes_them(text in ".*", raw in proptest::collection::vec(any::<char>(), 0..64)) {
+            for text in [text, raw.into_iter().collect()] {
+                let mut out = Vec::new();
+                super::string(&mut out, &text);
+                prop_assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(&text).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn every_ascii_character_is_as_serde_json_writes_it() {
+        let all: String = (0..=127u8).map(char::from).collect();
+        let mut out = Vec::new();
+        super::string(&mut out, &all);
+        assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(&all).unwrap());
+    }
+}

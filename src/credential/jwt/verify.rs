@@ -1,0 +1,318 @@
+//! Whether a token of ours is good, as a relying service decides it. Everything that is not known to be right is refused.
+//!
+//! Signing-key rules are asked before all else: whoever stole a key chooses every claim. The other rules are the caller's to ask, with
+//! [`Claims::facts`](super::Claims::facts).
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+
+use super::{Claims, OWN_VERSION, TYP};
+use crate::credential::keyring::ES256;
+use crate::limits;
+use crate::seq::Millis;
+
+/// Why a token is refused: the closed list.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenDefect {
+    /// Above `limits::TOKEN_BYTES`.
+    #[error("the token has more than {} bytes", limits::TOKEN_BYTES)]
+    TooLong,
+    /// Not three parts of base64url with JSON in the first two (RFC 7515, section 7.1).
+    #[error("not a compact JWS: {0}")]
+    Malformed(String),
+    /// An algorithm that this issuer does not sign with; `none` and MACs among them.
+    #[error("algorithm {0:?} is not one that this issuer signs with (ES256)")]
+    Algorithm(String),
+    /// Another kind of token.
+    #[error("typ {0:?} is not at+jwt")]
+    Typ(String),
+    /// A header parameter that brings its own key or must be understood (`crit`), or that our issuer never writes.
+    #[error("the header holds {0:?}, which this issuer never writes")]
+    HeaderParameter(String),
+    /// A revocation covers the signing key.
+    #[error("the key {0:?} was revoked")]
+    KeyRevoked(String),
+    /// The issuer publishes no such key.
+    #[error("the issuer has no key {0:?}")]
+    UnknownKey(String),
+    /// The signature does not fit.
+    #[error("the signature does not fit")]
+    Signature,
+    /// The claims are not those of a token of ours.
+    #[error("claims: {0}")]
+    Claims(String),
+    /// Claims of a version whose meaning is not known here.
+    #[error("claims of version {0} are newer than this verifier")]
+    Newer(u32),
+    /// Another issuer's.
+    #[error("iss {0:?} is not the expected issuer")]
+    Issuer(String),
+    /// For somebody else.
+    #[error("aud {0:?} is not this service")]
+    Audience(String),
+    /// Its end has come.
+    #[error("it has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("it is not good yet")]
+    NotYet,
+    /// It lives longer than the issuer lets anything live.
+    #[error("its life of {0} s is longer than the issuer allows")]
+    Life(u64),
+    /// The holder did not prove the key that it is bound to.
+    #[error("it is bound to a key that was not proven")]
+    Possession,
+}
+
+/// The key that the holder proved, if it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Possession<'a> {
+    /// Nothing: only tokens without `cnf` are good.
+    None,
+    /// SHA-256 of the certificate of the TLS session, never of a header (RFC 8705, section 3).
+    Certificate(&'a [u8; 32]),
+    /// SHA-256 thumbprint of the key of a verified DPoP proof (RFC 9449).
+    Jwk(&'a [u8; 32]),
+}
+
+/// What a token has to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Expect<'a> {
+    /// `iss`, exactly.
+    pub issuer: &'a str,
+    /// `aud`, exactly.
+    pub audience: &'a str,
+    /// Now.
+    pub now: Millis,
+    /// The longest life, milliseconds.
+    pub max_ttl_ms: u64,
+    /// How far our clock may be behind the issuer's, milliseconds. It never makes a life longer.
+    pub skew_ms: u64,
+    /// What the holder proved.
+    pub possession: Possession<'a>,
+}
+
+/// The public keys of one issuer.
+#[derive(Clone, Debug, Default)]
+pub struct Jwks {
+    keys: BTreeMap<String, Vec<u8>>,
+}
+
+/// Why a JWK set is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a JWK set: {0}")]
+pub struct BadJwks(pub String);
+
+#[derive(Deserialize)]
+struct JwkSet {
+    keys: Vec<Jwk>,
+}
+
+#[derive(Deserialize)]
+struct Jwk {
+    #[serde(default)]
+    kid: Option<String>,
+    kty: String,
+    #[serde(default)]
+    crv: Option<String>,
+    #[serde(default)]
+    alg: Option<String>,
+    #[serde(default, rename = "use")]
+    purpose: Option<String>,
+    #[serde(default)]
+    key_ops: Option<Vec<String>>,
+    #[serde(default)]
+    x: Option<String>,
+    #[serde(default)]
+    y: Option<String>,
+}
+
+impl Jwks {
+    /// Reads a JWK set (RFC 7517). Keys that do not verify ES256 are left out (section 5); two of one `kid` are refused.
+    pub fn parse(json: &str) -> Result<Jwks, BadJwks> {
+        let set: JwkSet = serde_json::from_str(json).map_err(|e| BadJwks(e.to_string()))?;
+        let mut out = Jwks::default();
+        for jwk in set.keys {
+            let Some(kid) = jwk.kid.clone().filter(|_| jwk.verifies()) else { continue };
+            let point = jwk.point().ok_or_else(|| BadJwks(format!("key {kid:?} has no P-256 point")))?;
+            if out.keys.insert(kid.clone(), point).is_some() {
+                return Err(BadJwks(format!("two keys have the kid {kid:?}")));
+            }
+        }
+        Ok(out)
+    }
+
+    /// The ids of its keys.
+    pub fn kids(&self) -> impl Iterator<Item = &str> {
+        self.keys.keys().map(String::as_str)
+    }
+
+    #[cfg(test)]
+    pub(super) fn points(&self) -> impl Iterator<Item = &[u8]> {
+        self.keys.values().map(Vec::as_slice)
+    }
+}
+
+impl Jwk {
+    /// It says that it verifies ES256 signatures, and nothing that speaks against it.
+    fn verifies(&self) -> bool {
+        self.kty == "EC"
+            && self.crv.as_deref() == Some("P-256")
+            && self.alg.as_deref().is_none_or(|a| a == ES256)
+            && self.purpose.as_deref().is_none_or(|u| u == "sig")
+            && self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|o| o == "verify"))
+    }
+
+    /// The uncompressed point (SEC 1, section 2.3.3).
+    fn point(&self) -> Option<Vec<u8>> {
+        let mut point = vec![4];
+        for coordinate in [&self.x, &self.y] {
+            let bytes = URL_SAFE_NO_PAD.decode(coordinate.as_ref()?).ok().filter(|b| b.len() == 32)?;
+            point.extend_from_slice(&bytes);
+        }
+        Some(point)
+    }
+}
+
+/// Header parameters that our issuer writes. Anything else is refused: `jku`, `x5u`, `jwk` and `x5c` bring a key, `crit` a meaning.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(default)]
+    alg: Option<String>,
+    #[serde(default)]
+    typ: Option<String>,
+    #[serde(default)]
+    kid: Option<String>,
+    #[serde(flatten)]
+    other: BTreeMap<String, serde_json::Value>,
+}
+
+struct Parts<'a> {
+    header: Header,
+    payload: &'a str,
+    signature: &'a str,
+    signed: &'a str,
+}
+
+fn malformed(what: impl ToString) -> TokenDefect {
+    TokenDefect::Malformed(what.to_string())
+}
+
+fn split(token: &str) -> Result<Parts<'_>, TokenDefect> {
+    if token.len() > limits::TOKEN_BYTES {
+        return Err(TokenDefect::TooLong);
+    }
+    let (signed, signature) = token.rsplit_once('.').ok_or_else(|| malformed("no dots"))?;
+    let (header, payload) = signed.split_once('.').ok_or_else(|| malformed("one dot"))?;
+    if payload.contains('.') {
+        return Err(malformed("more than two dots"));
+    }
+    let header = URL_SAFE_NO_PAD.decode(header).map_err(|e| malformed(format!("header: {e}")))?;
+    let header = serde_json::from_slice(&header).map_err(|e| malformed(format!("header: {e}")))?;
+    Ok(Parts { header, payload, signature, signed })
+}
+
+/// The `kid` that a token names, before anything was checked: to choose an issuer's keys, and for nothing else.
+pub fn peek_kid(token: &str) -> Option<String> {
+    split(token).ok()?.header.kid
+}
+
+/// Checks a token: key rules, header, signature, claims, in this order. `key_revoked` is asked first, for the `kid` that the token names.
+///
+/// Returns the claims and the `kid`. The caller still asks the rules, with [`Claims::facts`](super::Claims::facts).
+pub fn verify(
+    token: &str,
+    keys: &Jwks,
+    expect: &Expect<'_>,
+    key_revoked: impl FnOnce(&str) -> bool,
+) -> Result<(Claims, String), TokenDefect> {
+    let parts = split(token)?;
+    let kid = parts.header.kid.clone().unwrap_or_default();
+    if key_revoked(&kid) {
+        return Err(TokenDefect::KeyRevoked(kid));
+    }
+    let payload = signed_payload(parts, keys, Some(TYP))?;
+    let claims: Claims = serde_json::from_slice(&payload).map_err(|e| TokenDefect::Claims(e.to_string()))?;
+    fits(&claims, expect)?;
+    Ok((claims, kid))
+}
+
+/// Whether one of these keys made the token, and what it says. Nothing else of it is checked: not its time, not whom it is for.
+pub fn authentic(token: &str, keys: &Jwks) -> Result<(Claims, String), TokenDefect> {
+    let parts = split(token)?;
+    let kid = parts.header.kid.clone().unwrap_or_default();
+    let payload = signed_payload(parts, keys, Some(TYP))?;
+    let claims = serde_json::from_slice(&payload).map_err(|e| TokenDefect::Claims(e.to_string()))?;
+    Ok((claims, kid))
+}
+
+/// The payload, after header and signature were found right. `typ` `None`: not looked at.
+fn signed_payload(parts: Parts<'_>, keys: &Jwks, typ: Option<&str>) -> Result<Vec<u8>, TokenDefect> {
+    let Header { alg, typ: found, kid, other } = parts.header;
+    let (alg, kid) = (alg.unwrap_or_default(), kid.unwrap_or_default());
+    if alg != ES256 {
+        return Err(TokenDefect::Algorithm(alg));
+    }
+    if typ.is_some_and(|typ| found.as_deref() != Some(typ)) {
+        return Err(TokenDefect::Typ(found.unwrap_or_default()));
+    }
+    if let Some(name) = other.into_keys().next() {
+        return Err(TokenDefect::HeaderParameter(name));
+    }
+    let key = keys.keys.get(&kid).ok_or(TokenDefect::UnknownKey(kid))?;
+    let signature = URL_SAFE_NO_PAD.decode(parts.signature).map_err(|_| TokenDefect::Signature)?;
+    UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key)
+        .verify(parts.signed.as_bytes(), &signature)
+        .map_err(|_| TokenDefect::Signature)?;
+    URL_SAFE_NO_PAD.decode(parts.payload).map_err(|e| malformed(format!("payload: {e}")))
+}
+
+fn fits(claims: &Claims, expect: &Expect<'_>) -> Result<(), TokenDefect> {
+    if claims.own.v > OWN_VERSION {
+        return Err(TokenDefect::Newer(claims.own.v));
+    }
+    if claims.iss != expect.issuer {
+        return Err(TokenDefect::Issuer(claims.iss.clone()));
+    }
+    if claims.aud != expect.audience {
+        return Err(TokenDefect::Audience(claims.aud.clone()));
+    }
+    // A key rule is the only one that a stolen key cannot get round, and it may take a while to come: until then nothing lives longer.
+    let life = claims.exp.saturating_sub(claims.iat);
+    if life == 0 || life.saturating_mul(1000) > expect.max_ttl_ms {
+        return Err(TokenDefect::Life(life));
+    }
+    // Skew is given where it waits for a beginning, never where it would put off an end.
+    if expect.now >= Millis::from_seconds(claims.exp) {
+        return Err(TokenDefect::Expired);
+    }
+    if Millis::from_seconds(claims.nbf.max(claims.iat)) > expect.now.plus(expect.skew_ms) {
+        return Err(TokenDefect::NotYet);
+    }
+    if claims.own.tasks.len() > limits::TASK_DEPTH || claims.own.ancestors.len() > limits::ANCESTORS {
+        return Err(TokenDefect::Claims("more tasks or ancestors than there can be".into()));
+    }
+    possessed(claims, expect.possession)
+}
+
+fn possessed(claims: &Claims, possession: Possession<'_>) -> Result<(), TokenDefect> {
+    let Some(cnf) = &claims.cnf else { return Ok(()) };
+    let named = match (&cnf.x5t, &cnf.jkt, possession) {
+        (Some(x5t), None, Possession::Certificate(hash)) => (x5t, hash),
+        (None, Some(jkt), Possession::Jwk(hash)) => (jkt, hash),
+        _ => return Err(TokenDefect::Possession),
+    };
+    match URL_SAFE_NO_PAD.decode(named.0) {
+        Ok(bytes) if bytes == named.1 => Ok(()),
+        _ => Err(TokenDefect::Possession),
+    }
+}
+
+#[cfg(test)]
+pub(super) fn signature_alone(token: &str, keys: &Jwks) -> Result<Vec<u8>, TokenDefect> {
+    signed_payload(split(token)?, keys, None)
+}

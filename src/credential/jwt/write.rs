@@ -1,0 +1,157 @@
+//! The claims, written from a record (standards.md, "JWT in and out": "Ours").
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::json::{Object, array, plain, string};
+use super::{OWN_CLAIMS, OWN_VERSION, Told};
+use crate::ledger::record::{Identity, Issued};
+use crate::ledger::state::trust_domain_of;
+use crate::refusal::Fault;
+use crate::seq::{CredentialId, Millis, TaskId};
+
+fn unsayable(what: &str) -> Fault {
+    Fault::new(format!("a grant reached the minting of a token with {what}"))
+}
+
+/// Writes all claims. Order and form are fixed: a retry must give the same bytes.
+pub(super) fn claims(out: &mut Vec<u8>, told: &Told<'_>) -> Result<(), Fault> {
+    let e = told.issued;
+    let id = CredentialId::from_slice(&e.credential).ok_or_else(|| unsayable("no credential id"))?;
+    let domain = trust_domain_of(&e.caller);
+    let own = Identity { issuer: domain.to_owned(), sub: e.caller.clone() };
+    let subject = e.subject.as_ref().filter(|s| **s != own);
+    let mut all = Object::begin(out);
+    all.text("iss", told.issuer);
+    all.text("sub", subject.map_or(&e.caller, |s| &s.sub));
+    all.text("aud", told.audience);
+    // Rounded down: a token never outlives its record.
+    all.number("exp", Millis(e.expires_at).seconds());
+    all.number("iat", Millis(e.issued_at).seconds());
+    all.number("nbf", Millis(e.issued_at).seconds());
+    all.id("jti", id);
+    all.text("client_id", &e.caller);
+    scope(all.member("scope"), &e.scopes)?;
+    if !e.details.is_empty() {
+        all.member("authorization_details").extend_from_slice(details(&e.details)?);
+    }
+    if subject.is_some() {
+        act(all.member("act"), &own, &e.actors);
+    }
+    confirm(&mut all, e);
+    let member = all.member(OWN_CLAIMS);
+    own_claims(member, told, subject, domain)?;
+    all.end();
+    Ok(())
+}
+
+/// Scopes with a space between (RFC 6749, section 3.3). A scope with a space in it would be read as two, and no rule would find it.
+fn scope(out: &mut Vec<u8>, scopes: &[String]) -> Result<(), Fault> {
+    let sayable = |s: &String| !s.is_empty() && s.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
+    if !scopes.iter().all(sayable) {
+        return Err(unsayable("a scope that RFC 6749 has no form for"));
+    }
+    out.push(b'"');
+    for (n, scope) in scopes.iter().enumerate() {
+        if n > 0 {
+            out.push(b' ');
+        }
+        out.extend_from_slice(scope.as_bytes());
+    }
+    out.push(b'"');
+    Ok(())
+}
+
+/// The details as they stand in the record. What is no JSON array would break out of its claim.
+fn details(text: &str) -> Result<&[u8], Fault> {
+    match serde_json::from_str::<Vec<serde::de::IgnoredAny>>(text) {
+        Ok(_) => Ok(text.as_bytes()),
+        Err(_) => Err(unsayable("authorization details that are no JSON array")),
+    }
+}
+
+/// The actors, the caller outermost (RFC 8693, section 4.1).
+fn act(out: &mut Vec<u8>, caller: &Identity, actors: &[Identity]) {
+    let rest = actors.strip_prefix(std::slice::from_ref(caller)).unwrap_or(actors);
+    for (n, actor) in std::iter::once(caller).chain(rest).enumerate() {
+        if n > 0 {
+            out.extend_from_slice(br#","act":"#);
+        }
+        out.extend_from_slice(br#"{"sub":"#);
+        string(out, &actor.sub);
+        out.extend_from_slice(br#","iss":"#);
+        string(out, &actor.issuer);
+    }
+    out.resize(out.len() + 1 + rest.len(), b'}');
+}
+
+/// `cnf`: `x5t#S256` (RFC 8705, section 3.1) or `jkt` (RFC 9449, section 6.1).
+fn confirm(all: &mut Object<'_>, e: &Issued) {
+    if e.x5t.is_empty() && e.jkt.is_empty() {
+        return;
+    }
+    let mut cnf = Object::begin(all.member("cnf"));
+    for (name, hash) in [("x5t#S256", &e.x5t), ("jkt", &e.jkt)] {
+        if !hash.is_empty() {
+            cnf.id(name, URL_SAFE_NO_PAD.encode(hash));
+        }
+    }
+    cnf.end();
+}
+
+fn own_claims(out: &mut Vec<u8>, told: &Told<'_>, subject: Option<&Identity>, domain: &str) -> Result<(), Fault> {
+    let e = told.issued;
+    if told.path.last().is_none_or(|(task, _)| task.as_bytes()[..] != e.task[..]) {
+        return Err(unsayable("a task path that does not end in its task"));
+    }
+    let mut own = Object::begin(out);
+    own.number("v", OWN_VERSION.into());
+    own.number("r", told.revision.as_u64());
+    own.text("environment", &e.environment);
+    own.number("policy_version", e.policy_version);
+    own.text("upstream", &e.upstream);
+    own.some("binding", &e.binding);
+    own.some("tool", &e.tool);
+    own.hex("arguments", &e.arguments);
+    own.text("trust_domain", domain);
+    array(own.member("tasks"), told.path, task);
+    if let Some(subject) = subject {
+        own.text("sub_iss", &subject.issuer);
+    }
+    if let Some(token) = &e.subject_token {
+        let mut member = Object::begin(own.member("subject_token"));
+        member.text("iss", &token.issuer);
+        member.text("id", &token.id);
+        member.end();
+    }
+    if !e.ancestors.is_empty() {
+        let ids: Option<Vec<_>> =
+            e.ancestors.iter().map(|a| Some((CredentialId::from_slice(&a.credential)?, a.caller.as_str()))).collect();
+        let ids = ids.ok_or_else(|| unsayable("an ancestor that is no credential id"))?;
+        array(own.member("ancestors"), ids, |out, (id, caller)| {
+            let mut member = Object::begin(out);
+            member.id("id", id);
+            member.text("caller", caller);
+            member.end();
+        });
+    }
+    if let Some(svid) = &e.svid {
+        let mut member = Object::begin(own.member("svid"));
+        member.hex("trust_anchor", &svid.anchor);
+        member.hex("issuing_key", &svid.issuing_key);
+        member.hex("serial", &svid.serial);
+        member.end();
+    }
+    own.end();
+    Ok(())
+}
+
+fn task(out: &mut Vec<u8>, (id, owner): &(TaskId, Identity)) {
+    out.extend_from_slice(br#"{"id":""#);
+    plain(out, id);
+    out.extend_from_slice(br#"","owner":{"iss":"#);
+    string(out, &owner.issuer);
+    out.extend_from_slice(br#","sub":"#);
+    string(out, &owner.sub);
+    out.extend_from_slice(b"}}");
+}

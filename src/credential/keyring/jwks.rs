@@ -1,0 +1,50 @@
+//! The keys that verifiers may know (RFC 7517).
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::credential::jwt::json;
+use crate::ledger::record::{KeyPurpose, KeyState};
+use crate::ledger::state::Key;
+
+/// The JWK set of one environment's issuer, in the order of the key ids: the same bytes for the same keys.
+///
+/// Access-token keys only, before, while and after they sign. A compromised or removed key is out at once.
+pub fn jwks(keys: &BTreeMap<Box<str>, Key>, environment: &str) -> String {
+    let mut out = Vec::with_capacity(64 + 256 * keys.len());
+    out.extend_from_slice(br#"{"keys":["#);
+    let mut first = true;
+    for (kid, key) in keys {
+        let published = matches!(key.state, KeyState::Next | KeyState::Active | KeyState::Retired);
+        if !published || key.purpose != KeyPurpose::AccessToken || *key.environment != *environment {
+            continue;
+        }
+        let Some((x, y)) = point(&key.public) else { continue };
+        if !first {
+            out.push(b',');
+        }
+        first = false;
+        out.extend_from_slice(br#"{"kty":"EC","crv":"P-256","x":""#);
+        out.extend_from_slice(URL_SAFE_NO_PAD.encode(x).as_bytes());
+        out.extend_from_slice(br#"","y":""#);
+        out.extend_from_slice(URL_SAFE_NO_PAD.encode(y).as_bytes());
+        out.extend_from_slice(br#"","use":"sig","alg":"#);
+        json::string(&mut out, &key.algorithm);
+        out.extend_from_slice(br#","kid":"#);
+        json::string(&mut out, kid);
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
+    // Written from ASCII and `str` only.
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// Both coordinates of an uncompressed P-256 point (SEC 1, section 2.3.3).
+fn point(public: &[u8]) -> Option<(&[u8], &[u8])> {
+    match public {
+        [4, rest @ ..] if rest.len() == 64 => Some(rest.split_at(32)),
+        _ => None,
+    }
+}

@@ -1,0 +1,65 @@
+//! Making a key.
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use zeroize::Zeroizing;
+
+use super::{ES256, HS256, Sealer, Sort, purpose_name, value_name};
+use crate::ledger::record::{KeyAdded, KeyPurpose, KeyState};
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::store::{Expect, Store};
+use crate::system::System;
+
+/// A key that was made and is kept nowhere yet.
+pub struct NewKey {
+    sealed: Vec<u8>,
+    record: KeyAdded,
+}
+
+/// Makes a key for a purpose in an environment, to begin in `state`.
+///
+/// Refused: NOT_SERVED for a purpose that no kind of this version has.
+pub fn generate(
+    purpose: KeyPurpose,
+    environment: &str,
+    state: KeyState,
+    sealer: &dyn Sealer,
+    system: &System,
+) -> Result<NewKey, No> {
+    let sort = Sort::of(purpose)
+        .ok_or_else(|| Refusal::new(Reason::NotServed, format!("this version makes no key for {}", purpose_name(purpose))))?;
+    // 80 random bits: no two keys of a store share an id by chance, and it stays short in every token.
+    let kid = data_encoding::BASE32_NOPAD.encode(&system.random16()[..10]).to_ascii_lowercase();
+    let (plain, public, algorithm) = match sort {
+        Sort::Signs => {
+            let failed = |_| Fault::new("a P-256 key could not be made");
+            let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(failed)?;
+            let document = pair.to_pkcs8v1().map_err(failed)?;
+            (Zeroizing::new(document.as_ref().to_vec()), pair.public_key().as_ref().to_vec(), ES256)
+        }
+        Sort::Derives => (Zeroizing::new(Zeroizing::new(system.random32()).to_vec()), Vec::new(), HS256),
+    };
+    let sealed = sealer.seal(purpose_name(purpose), environment, &value_name(&kid), &plain)?;
+    let record = KeyAdded {
+        key: kid,
+        purpose: purpose as i32,
+        algorithm: algorithm.to_owned(),
+        public,
+        environment: environment.to_owned(),
+        state: state as i32,
+    };
+    Ok(NewKey { sealed, record })
+}
+
+impl NewKey {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.record.key
+    }
+
+    /// Writes the sealed private part durably, and only then gives the record: the ledger never names a key that nobody has.
+    pub fn keep(self, store: &dyn Store) -> Result<KeyAdded, Fault> {
+        let name = value_name(&self.record.key);
+        store.put(&name, &self.sealed, Expect::Absent).map_err(|e| Fault::new(format!("writing {name}: {e}")))?;
+        Ok(self.record)
+    }
+}

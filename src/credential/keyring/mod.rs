@@ -1,0 +1,250 @@
+//! The keys that sign and derive. Each has one purpose and one environment.
+//!
+//! Which keys there are and in what state is in the ledger. Their private parts lie sealed in the store's named values (`key/<kid>`),
+//! written before the record, so that no record names a key that nobody has. A key is parsed once, when it is loaded.
+
+mod jwks;
+mod make;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest::Digest;
+use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use parking_lot::Mutex;
+use zeroize::Zeroizing;
+
+pub use jwks::jwks;
+pub use make::{NewKey, generate};
+pub use plan::{Plan, Schedule, compromise, due, retire, rotate};
+
+use super::jwt;
+use crate::ledger::record::{KeyPurpose, KeyState};
+use crate::ledger::state::Key;
+use crate::refusal::Fault;
+use crate::store::{Expect, Store};
+
+/// Seals what the store keeps for us. A sealed value opens only under the same purpose, environment and name.
+pub trait Sealer: Send + Sync {
+    /// Seals.
+    fn seal(&self, purpose: &str, environment: &str, name: &str, plain: &[u8]) -> Result<Vec<u8>, Fault>;
+    /// Opens.
+    fn open(&self, purpose: &str, environment: &str, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault>;
+}
+
+/// The JOSE name of the one algorithm that signs.
+pub const ES256: &str = "ES256";
+/// The JOSE name of the one algorithm that derives.
+pub const HS256: &str = "HS256";
+
+/// How a key works, by its purpose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sort {
+    Signs,
+    Derives,
+}
+
+impl Sort {
+    /// `None` for purposes that no kind of this version has.
+    const fn of(purpose: KeyPurpose) -> Option<Sort> {
+        match purpose {
+            KeyPurpose::AccessToken | KeyPurpose::StatusList | KeyPurpose::Checkpoint => Some(Sort::Signs),
+            KeyPurpose::Reference | KeyPurpose::Password => Some(Sort::Derives),
+            KeyPurpose::Unspecified | KeyPurpose::X509Ca | KeyPurpose::SshCa => None,
+        }
+    }
+}
+
+/// What a purpose is called in sealed values, messages and on the command line.
+pub const fn purpose_name(purpose: KeyPurpose) -> &'static str {
+    match purpose {
+        KeyPurpose::Unspecified => "unspecified",
+        KeyPurpose::AccessToken => "access-token",
+        KeyPurpose::Reference => "reference",
+        KeyPurpose::StatusList => "status-list",
+        KeyPurpose::Checkpoint => "checkpoint",
+        KeyPurpose::X509Ca => "x509-ca",
+        KeyPurpose::SshCa => "ssh-ca",
+        KeyPurpose::Password => "password",
+    }
+}
+
+/// The named value that holds a key's private part.
+pub fn value_name(kid: &str) -> String {
+    format!("key/{kid}")
+}
+
+enum Private {
+    Ec(EcdsaKeyPair),
+    Mac(hmac::Key),
+}
+
+/// A key with its private part. It leaves the process in no form.
+pub struct OwnKey {
+    id: Box<str>,
+    purpose: KeyPurpose,
+    environment: Box<str>,
+    private: Private,
+    /// The JWS header in base64url with the dot after it.
+    header: Box<str>,
+}
+
+impl OwnKey {
+    fn parse(id: &str, key: &Key, plain: &[u8]) -> Result<OwnKey, Fault> {
+        let bad = |what: &str| Fault::new(format!("key {id}: {what}"));
+        let private = match (Sort::of(key.purpose), &*key.algorithm) {
+            (Some(Sort::Signs), ES256) => {
+                let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, plain)
+                    .map_err(|_| bad("its sealed value is no P-256 key"))?;
+                if pair.public_key().as_ref() != &*key.public {
+                    return Err(bad("its sealed value does not belong to the public key in its record"));
+                }
+                Private::Ec(pair)
+            }
+            (Some(Sort::Derives), HS256) if plain.len() == 32 => Private::Mac(hmac::Key::new(hmac::HMAC_SHA256, plain)),
+            _ => return Err(bad("this version knows no such purpose and algorithm")),
+        };
+        let header = jwt::header(id).into();
+        Ok(OwnKey { id: id.into(), purpose: key.purpose, environment: key.environment.clone(), private, header })
+    }
+
+    /// Its id: `kid`.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What it is for.
+    pub fn purpose(&self) -> KeyPurpose {
+        self.purpose
+    }
+
+    /// The environment that it serves.
+    pub fn environment(&self) -> &str {
+        &self.environment
+    }
+
+    pub(super) fn header(&self) -> &str {
+        &self.header
+    }
+
+    /// Signs a SHA-256 with ES256: r and s, 32 bytes each (RFC 7518, section 3.4).
+    pub(super) fn sign(&self, digest: &Digest) -> Result<[u8; 64], Fault> {
+        let failed = || Fault::new(format!("key {} could not sign", self.id));
+        let Private::Ec(pair) = &self.private else { return Err(failed()) };
+        pair.sign_digest(digest).map_err(|_| failed())?.as_ref().try_into().map_err(|_| failed())
+    }
+
+    pub(super) fn mac(&self) -> Option<&hmac::Key> {
+        match &self.private {
+            Private::Mac(key) => Some(key),
+            Private::Ec(_) => None,
+        }
+    }
+}
+
+type ByEnvironment = HashMap<Box<str>, Arc<OwnKey>>;
+
+#[derive(Default)]
+struct Held {
+    by_id: BTreeMap<Box<str>, (KeyState, Arc<OwnKey>)>,
+    active: BTreeMap<KeyPurpose, ByEnvironment>,
+}
+
+/// The keys that are loaded. Reading takes no lock.
+#[derive(Default)]
+pub struct Keyring {
+    held: ArcSwap<Held>,
+    changing: Mutex<()>,
+}
+
+impl Keyring {
+    /// Loads keys that are new, notes their states, drops those that were removed or compromised. A key that is loaded is not read again.
+    ///
+    /// A key that cannot be loaded is left out, the others are loaded all the same, and the fault names the first.
+    pub fn sync(&self, keys: &BTreeMap<Box<str>, Key>, store: &dyn Store, sealer: &dyn Sealer) -> Result<(), Fault> {
+        let _one = self.changing.lock();
+        let before = self.held.load_full();
+        let mut held = Held::default();
+        let mut fault = None;
+        for (id, key) in keys {
+            if !matches!(key.state, KeyState::Next | KeyState::Active | KeyState::Retired) {
+                continue;
+            }
+            let loaded = match before.by_id.get(id) {
+                Some((_, loaded)) => Ok(loaded.clone()),
+                None => load(id, key, store, sealer).map(Arc::new),
+            };
+            match loaded {
+                Ok(own) => {
+                    if key.state == KeyState::Active {
+                        held.active.entry(key.purpose).or_default().insert(key.environment.clone(), own.clone());
+                    }
+                    held.by_id.insert(id.clone(), (key.state, own));
+                }
+                Err(e) => fault = fault.or(Some(e)),
+            }
+        }
+        self.held.store(Arc::new(held));
+        fault.map_or(Ok(()), Err)
+    }
+
+    /// The key that is in use for a purpose in an environment.
+    pub fn active(&self, purpose: KeyPurpose, environment: &str) -> Option<Arc<OwnKey>> {
+        self.held.load().active.get(&purpose)?.get(environment).cloned()
+    }
+
+    /// A key by its id, for one purpose only.
+    pub fn get(&self, purpose: KeyPurpose, id: &str) -> Option<Arc<OwnKey>> {
+        self.held.load().by_id.get(id).map(|(_, key)| key).filter(|key| key.purpose == purpose).cloned()
+    }
+
+    /// Deletes the private parts of keys whose record says that they are gone. What no record names is left: its record may be on its way.
+    pub fn shred(keys: &BTreeMap<Box<str>, Key>, store: &dyn Store) -> Result<(), Fault> {
+        let gone = keys.iter().filter(|(_, k)| matches!(k.state, KeyState::Removed | KeyState::Compromised));
+        for (id, _) in gone {
+            store.delete(&value_name(id), Expect::Any).map_err(|e| Fault::new(format!("deleting key {id}: {e}")))?;
+        }
+        Ok(())
+    }
+}
+
+fn load(id: &str, key: &Key, store: &dyn Store, sealer: &dyn Sealer) -> Result<OwnKey, Fault> {
+    let name = value_name(id);
+    let sealed = store.named(&name).map_err(|e| Fault::new(format!("reading {name}: {e}")))?;
+    let sealed = sealed.ok_or_else(|| Fault::new(format!("the private part of key {id} is not in the store")))?;
+    let plain = sealer.open(purpose_name(key.purpose), &key.environment, &name, &sealed)?;
+    OwnKey::parse(id, key, &plain)
+}
+
+/// The sealing key of one store, as what seals keys and secrets for it.
+pub struct StoreSealer {
+    /// The key, from outside the data directory.
+    pub key: crate::sealing::SealingKey,
+    /// The store that values are sealed for.
+    pub store: crate::store::StoreId,
+    /// Randomness.
+    pub system: crate::system::System,
+}
+
+impl StoreSealer {
+    fn context<'a>(&self, purpose: &'a str, environment: &'a str, name: &'a str) -> crate::sealing::Context<'a> {
+        crate::sealing::Context { store: self.store, environment, purpose, name, version: 1 }
+    }
+}
+
+impl Sealer for StoreSealer {
+    fn seal(&self, purpose: &str, environment: &str, name: &str, plain: &[u8]) -> Result<Vec<u8>, Fault> {
+        let sealed = self.key.seal(&self.context(purpose, environment, name), plain, &self.system);
+        sealed.map_err(|e| Fault::new(format!("sealing {name}: {e}")))
+    }
+
+    fn open(&self, purpose: &str, environment: &str, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        let opened = self.key.open(&self.context(purpose, environment, name), sealed);
+        opened.map_err(|e| Fault::new(format!("opening {name}: {e}")))
+    }
+}

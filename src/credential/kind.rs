@@ -1,0 +1,279 @@
+//! The kinds: one line each, and minting of those that are made here.
+
+use zeroize::Zeroizing;
+
+use super::jwt::{Told, Unsigned};
+use super::keyring::{ES256, Keyring, OwnKey};
+use super::minted::{Answer, Lapse, Minted, Novelty, Summary};
+use super::reference;
+use super::status::Allocator;
+use crate::ledger::commit::sha256;
+use crate::ledger::record::{Event, Identity, Issued, KeyPurpose, Record};
+use crate::policy::grant::{Grant, Parts};
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
+
+/// How a credential is made and what it is. The numbers are persisted and those of `CredentialKind` in the protos.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u32)]
+pub enum Kind {
+    Jwt = 1,
+    Reference = 2,
+    X509 = 3,
+    Ssh = 4,
+    Postgres = 5,
+    Oauth = 6,
+    Aws = 7,
+    Github = 8,
+    Secret = 9,
+    Mysql = 10,
+    Redis = 11,
+}
+
+/// Who makes a kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Maker {
+    /// We, with a key of this purpose: nothing stands elsewhere.
+    Here(KeyPurpose),
+    /// Somebody else: under a lease.
+    Elsewhere,
+}
+
+/// A kind's line in the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Line {
+    /// The kind.
+    pub kind: Kind,
+    /// Its name in registrations, policies and on the command line.
+    pub name: &'static str,
+    /// Who makes it.
+    pub maker: Maker,
+    /// What revoking it means for those who do not follow our rules.
+    pub revoked_by: &'static str,
+    /// The registration may consent to credentials that cannot be revoked before their end.
+    pub may_be_irrevocable: bool,
+}
+
+const fn line(kind: Kind, name: &'static str, maker: Maker, revoked_by: &'static str, may_be_irrevocable: bool) -> Line {
+    Line { kind, name, maker, revoked_by, may_be_irrevocable }
+}
+
+/// Every kind, in the order of its number.
+pub const TABLE: [Line; 11] = [
+    line(Kind::Jwt, "jwt", Maker::Here(KeyPurpose::AccessToken), "status list", false),
+    line(Kind::Reference, "reference", Maker::Here(KeyPurpose::Reference), "introspection", false),
+    line(Kind::X509, "x509", Maker::Here(KeyPurpose::X509Ca), "CRL, or none where the registration consents", true),
+    line(Kind::Ssh, "ssh", Maker::Here(KeyPurpose::SshCa), "KRL", false),
+    line(Kind::Postgres, "postgres", Maker::Elsewhere, "dropping the role and ending its sessions", false),
+    line(Kind::Oauth, "oauth", Maker::Elsewhere, "RFC 7009 at the authorization server", false),
+    line(Kind::Aws, "aws", Maker::Elsewhere, "a deny keyed to the session's tag", true),
+    line(Kind::Github, "github", Maker::Elsewhere, "deleting the installation token", false),
+    line(Kind::Secret, "secret", Maker::Elsewhere, "rotating the secret", false),
+    line(Kind::Mysql, "mysql", Maker::Elsewhere, "dropping the user and ending its sessions", false),
+    line(Kind::Redis, "redis", Maker::Elsewhere, "deleting the user and ending its sessions", false),
+];
+
+impl Kind {
+    /// Its line.
+    pub const fn line(self) -> &'static Line {
+        // The table is in the order of the numbers, which a test holds.
+        &TABLE[self as usize - 1]
+    }
+
+    /// Its persisted number.
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// The kind of a persisted number; `None` for one that this version does not know.
+    pub fn from_number(number: u32) -> Option<Kind> {
+        TABLE.iter().map(|l| l.kind).find(|k| k.number() == number)
+    }
+
+    /// The kind of a name in a registration.
+    pub fn from_name(name: &str) -> Option<Kind> {
+        TABLE.iter().find(|l| l.name == name).map(|l| l.kind)
+    }
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        self.line().name
+    }
+}
+
+fn kind_of(number: u32) -> Result<Kind, Fault> {
+    Kind::from_number(number).ok_or_else(|| Fault::new(format!("a record names credential kind {number}")))
+}
+
+fn not_served(kind: Kind, what: &str) -> No {
+    No::Refusal(Refusal::new(Reason::NotServed, format!("credentials of kind {} {what}", kind.name())))
+}
+
+/// Makes a credential of a kind that is made here. `group`: the number that ties its records together, above 0 and unlike the neighbours'.
+///
+/// Refused: NOT_SERVED, NOT_READY where there is no active key, NO_LIFE_LEFT below a second.
+pub fn mint_local(
+    grant: Grant,
+    id: CredentialId,
+    group: u32,
+    keyring: &Keyring,
+    status: &Allocator,
+    now: Millis,
+) -> Result<Minted, No> {
+    let mut parts = grant.into_parts();
+    let kind = kind_of(parts.draft.kind)?;
+    let Maker::Here(purpose) = kind.line().maker else { return Err(not_served(kind, "are made at their upstream")) };
+    let key = keyring.active(purpose, &parts.draft.environment).ok_or_else(|| match purpose {
+        KeyPurpose::AccessToken | KeyPurpose::Reference => No::Refusal(
+            Refusal::new(
+                Reason::NotReady,
+                format!("environment {} has no active key for {}", parts.draft.environment, kind.name()),
+            )
+            .way_out("an operator runs: mayfly key list"),
+        ),
+        _ => not_served(kind, "are not made by this version"),
+    })?;
+    if Millis(parts.draft.expires_at).seconds() <= Millis(parts.draft.issued_at).seconds() {
+        return Err(No::Refusal(Refusal::new(Reason::NoLifeLeft, "less than a second of life is left")));
+    }
+    let place = status.place(Millis(parts.draft.expires_at), now)?;
+    let draft = &mut parts.draft;
+    draft.credential = id.as_bytes().to_vec();
+    draft.key = key.id().to_owned();
+    draft.status_list = place.list;
+    draft.status_index = place.index;
+    let told = Told {
+        issued: &parts.draft,
+        revision: parts.revision,
+        path: &parts.path,
+        audience: &parts.audience,
+        issuer: &parts.issuer,
+    };
+    let (token, digest) = make(kind, &key, id, &told, Some(&parts.algorithm))?;
+    parts.draft.token_digest = digest;
+    let answer = bearer(token, &parts.draft, &parts.base_url);
+    let summary = summary(&parts.draft, kind, parts.revision, Novelty::New, false)?;
+    Ok(Minted::new(records(parts, group), summary, answer, Lapse::none()))
+}
+
+/// The token, and what its record keeps of it. `algorithm`: what the upstream takes, where that is still to be settled.
+fn make(
+    kind: Kind,
+    key: &OwnKey,
+    id: CredentialId,
+    told: &Told<'_>,
+    algorithm: Option<&str>,
+) -> Result<(Zeroizing<String>, Vec<u8>), No> {
+    match kind {
+        Kind::Jwt => {
+            if algorithm.is_some_and(|a| a != ES256) {
+                return Err(not_served(kind, "are signed with ES256 only"));
+            }
+            let unsigned = Unsigned::new(key, told)?;
+            let digest = unsigned.digest().to_vec();
+            Ok((unsigned.sign(key)?, digest))
+        }
+        Kind::Reference => {
+            let token = reference::make(key, id)?;
+            let digest = sha256(token.as_bytes()).to_vec();
+            Ok((token, digest))
+        }
+        _ => Err(not_served(kind, "are not made by this version")),
+    }
+}
+
+fn bearer(token: Zeroizing<String>, issued: &Issued, base_url: &str) -> Answer {
+    // RFC 9449, section 7.1: what is bound to a DPoP key goes with its own scheme.
+    let scheme = if issued.jkt.is_empty() { "Bearer" } else { "DPoP" };
+    Answer::Bearer { token, header: "authorization".into(), scheme: scheme.into(), base_url: base_url.to_owned() }
+}
+
+pub(crate) fn summary(issued: &Issued, kind: Kind, revision: Seq, novelty: Novelty, irrevocable: bool) -> Result<Summary, Fault> {
+    let missing = |what: &str| Fault::new(format!("an issuance without a {what}"));
+    Ok(Summary {
+        credential: CredentialId::from_slice(&issued.credential).ok_or_else(|| missing("credential id"))?,
+        task: TaskId::from_slice(&issued.task).ok_or_else(|| missing("task"))?,
+        kind,
+        issued_at: Millis(issued.issued_at),
+        expires_at: Millis(issued.expires_at),
+        renewable_until: Millis(issued.renewable_until),
+        bound: issued.bound,
+        scopes: issued.scopes.clone(),
+        upstream: issued.upstream.clone(),
+        approval: ApprovalId::from_slice(&issued.approval),
+        revision,
+        irrevocable,
+        novelty,
+    })
+}
+
+/// The records of a grant: the task that it opens, and the issuance. The request stands on the issuance, by which a repeat finds it.
+pub(crate) fn records(parts: Parts, group: u32) -> Vec<Record> {
+    let Parts { draft, revision, request, opens, author, .. } = parts;
+    let issued = Record::new(author.clone(), Event::Issued(draft)).decided_at(revision).for_request(request);
+    match opens {
+        None => vec![issued],
+        Some(task) => {
+            let opened = Record::new(author, Event::TaskOpened(task)).decided_at(revision);
+            [opened, issued].map(|r| Record { group, ..r }).into()
+        }
+    }
+}
+
+/// What is needed besides its record to make a credential again.
+pub struct Past<'a> {
+    /// The record of its issuance, with its decision revision.
+    pub record: &'a Record,
+    /// The task path, root first, with each task's owner.
+    pub path: &'a [(TaskId, Identity)],
+    /// `aud`.
+    pub audience: &'a str,
+    /// Where the upstream answers.
+    pub base_url: &'a str,
+    /// `iss`.
+    pub issuer: &'a str,
+}
+
+/// Makes a credential again from its record: same id and claims, by the same key or not at all. It has no records to commit; the receipt
+/// to reveal it with is that of its record. Whether it was revoked meanwhile is the caller's to ask first.
+///
+/// Refused: NOT_SERVED, KEY_STATE where its key is gone, DECIDED_ON_OLD_STATE where audience or issuer are not those of then.
+pub fn remake_local(past: &Past<'_>, keyring: &Keyring) -> Result<Minted, No> {
+    let Some(Event::Issued(issued)) = &past.record.event else { return Err(Fault::new("no issuance to make again").into()) };
+    let kind = kind_of(issued.kind)?;
+    let Maker::Here(purpose) = kind.line().maker else { return Err(not_served(kind, "are made at their upstream")) };
+    let id = CredentialId::from_slice(&issued.credential).ok_or_else(|| Fault::new("an issuance without a credential id"))?;
+    let key = keyring.get(purpose, &issued.key).ok_or_else(|| {
+        No::Refusal(Refusal::new(Reason::KeyState, format!("key {} is gone, and only it can make {id} again", issued.key)))
+    })?;
+    let told = Told { issued, revision: past.record.revision(), path: past.path, audience: past.audience, issuer: past.issuer };
+    let (token, digest) = make(kind, &key, id, &told, None)?;
+    if digest != issued.token_digest {
+        // Only what the record does not hold can differ: the registration's audience, or the issuer's name.
+        let no = Refusal::new(Reason::DecidedOnOldState, format!("{id} cannot be made again: audience or issuer changed since"));
+        return Err(No::Refusal(no.way_out("ask with a new request_id")));
+    }
+    let answer = bearer(token, issued, past.base_url);
+    let summary = summary(issued, kind, told.revision, Novelty::Same, false)?;
+    Ok(Minted::new(Vec::new(), summary, answer, Lapse::none()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb::mayfly::v1::CredentialKind;
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_numbers_and_names_what_the_protos_name() {
+        for (n, line) in TABLE.iter().enumerate() {
+            assert_eq!(line.kind.number() as usize, n + 1);
+            assert_eq!(line.kind.line(), line);
+            assert_eq!(Kind::from_number(line.kind.number()), Some(line.kind));
+            assert_eq!(Kind::from_name(line.name), Some(line.kind));
+            let wire = CredentialKind::try_from(line.kind.number() as i32).unwrap();
+            assert_eq!(wire.as_str_name(), format!("CREDENTIAL_KIND_{}", line.name.to_uppercase()));
+        }
+        assert!(CredentialKind::try_from(TABLE.len() as i32 + 1).is_err(), "the protos have no kind beyond the table");
+        assert_eq!((Kind::from_number(0), Kind::from_number(12)), (None, None));
+    }
+}

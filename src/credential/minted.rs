@@ -1,0 +1,194 @@
+//! Made, and told to nobody. Only a receipt of the ledger turns it into something that can be answered.
+
+use zeroize::Zeroizing;
+
+use super::Kind;
+use crate::ledger::Receipt;
+use crate::ledger::record::Record;
+use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
+
+/// The credential itself, in the form that its kind has. It is wiped when dropped.
+pub enum Answer {
+    /// A token for an HTTP header.
+    Bearer {
+        /// The token.
+        token: Zeroizing<String>,
+        /// The header's name, lower case.
+        header: String,
+        /// What stands before the token. May be empty.
+        scheme: String,
+        /// Where to send it.
+        base_url: String,
+    },
+    /// A login to a database.
+    Database {
+        /// Host name or address.
+        host: String,
+        /// Port.
+        port: u16,
+        /// The database's name. May be empty.
+        database: String,
+        /// The user.
+        user: String,
+        /// The password.
+        password: Zeroizing<String>,
+        /// Roots to verify the server with, PEM. Empty: those of the system.
+        server_ca_pem: String,
+    },
+    /// An X.509 certificate.
+    Certificate {
+        /// Certificate and chain without the root, DER, leaf first.
+        chain: Vec<Vec<u8>>,
+        /// The root, DER.
+        root: Vec<u8>,
+    },
+    /// An SSH certificate.
+    SshCertificate {
+        /// As in OpenSSH's `-cert.pub` files.
+        certificate: String,
+        /// The authority's public key, as in `authorized_keys`.
+        authority: String,
+        /// Names that it may log in as.
+        principals: Vec<String>,
+    },
+    /// Temporary AWS keys.
+    AwsKeys {
+        /// AccessKeyId.
+        access_key_id: String,
+        /// SecretAccessKey.
+        secret_access_key: Zeroizing<String>,
+        /// SessionToken.
+        session_token: Zeroizing<String>,
+        /// The region. May be empty.
+        region: String,
+    },
+    /// A static secret that does not go into a header.
+    Secret(Zeroizing<Vec<u8>>),
+}
+
+/// Whether an answer is new.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Novelty {
+    /// A new credential.
+    New,
+    /// A repeat: the same as the first time.
+    Same,
+    /// A repeat where the upstream cannot give the same again: the first was undone.
+    Replaced,
+}
+
+/// What an answer says of a credential.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Its id.
+    pub credential: CredentialId,
+    /// Its task.
+    pub task: TaskId,
+    /// Its kind.
+    pub kind: Kind,
+    /// When it was decided.
+    pub issued_at: Millis,
+    /// Its end.
+    pub expires_at: Millis,
+    /// No renewal goes beyond this.
+    pub renewable_until: Millis,
+    /// Which bound set its end, by the persisted number of `policy::Bound`.
+    pub bound: u32,
+    /// The scopes.
+    pub scopes: Vec<String>,
+    /// The upstream.
+    pub upstream: String,
+    /// The approval that it used up.
+    pub approval: Option<ApprovalId>,
+    /// Its decision revision.
+    pub revision: Seq,
+    /// It cannot be revoked before its end.
+    pub irrevocable: bool,
+    /// Whether it is new.
+    pub novelty: Novelty,
+}
+
+/// What becomes of something that was made upstream and is not handed out: told to whoever undoes it, also when it is merely dropped.
+pub(crate) struct Lapse {
+    tell: Option<Box<dyn FnOnce(bool) + Send>>,
+    proposed: bool,
+}
+
+impl Lapse {
+    /// `tell` is called with whether the records were proposed.
+    pub(crate) fn new(tell: impl FnOnce(bool) + Send + 'static) -> Lapse {
+        Lapse { tell: Some(Box::new(tell)), proposed: false }
+    }
+
+    /// Nothing is upstream.
+    pub(super) fn none() -> Lapse {
+        Lapse { tell: None, proposed: false }
+    }
+
+    fn settle(mut self) {
+        self.tell = None;
+    }
+}
+
+impl Drop for Lapse {
+    fn drop(&mut self) {
+        if let Some(tell) = self.tell.take() {
+            tell(self.proposed);
+        }
+    }
+}
+
+/// A credential that was made and is not in the ledger yet. Dropped, it never was: what stands upstream for it is undone.
+pub struct Minted {
+    records: Vec<Record>,
+    summary: Summary,
+    answer: Answer,
+    lapse: Lapse,
+}
+
+impl Minted {
+    pub(crate) fn new(records: Vec<Record>, summary: Summary, answer: Answer, lapse: Lapse) -> Minted {
+        Minted { records, summary, answer, lapse }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> CredentialId {
+        self.summary.credential
+    }
+
+    /// The records to commit, one group. They are handed over once; none for what was issued before.
+    pub fn records(&mut self) -> Vec<Record> {
+        self.lapse.proposed = true;
+        std::mem::take(&mut self.records)
+    }
+
+    /// Hands it over, given the receipt for its records: of the commit, or for what was issued before, of its record in the ledger.
+    pub fn reveal(self, receipt: Receipt) -> Issued {
+        self.lapse.settle();
+        Issued { seq: receipt.seq(), summary: self.summary, answer: self.answer }
+    }
+}
+
+/// A credential whose record is durable and valid: the only value that an answer can be made of.
+pub struct Issued {
+    seq: Seq,
+    summary: Summary,
+    answer: Answer,
+}
+
+impl Issued {
+    /// The seq of its record.
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// What an answer says of it.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// Takes it apart: the seq of its record, what to say of it, and itself.
+    pub fn into_parts(self) -> (Seq, Summary, Answer) {
+        (self.seq, self.summary, self.answer)
+    }
+}

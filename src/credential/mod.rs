@@ -1,0 +1,21 @@
+//! Credentials: from a [`Grant`](crate::policy::grant::Grant) to something that can be handed out, and back from a token to its claims.
+//!
+//! - [`kind`]: the table of kinds, and minting of those that are made here. To add a kind: one file, one line in its table.
+//! - [`minted`]: made, but told to nobody; a receipt of the ledger turns it into [`Issued`], the only thing an answer is made of.
+//! - [`jwt`], [`reference`]: the kinds that are made here. [`remote`]: what a kind must give whose credential is made elsewhere.
+//! - [`keyring`]: the keys that sign and derive. [`status`]: places in status lists.
+
+pub mod jwt;
+pub mod keyring;
+pub mod kind;
+pub mod minted;
+pub mod reference;
+pub mod remote;
+pub mod status;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use kind::Kind;
+pub use minted::{Answer, Issued, Minted, Novelty, Summary};

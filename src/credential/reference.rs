@@ -1,0 +1,69 @@
+//! Reference tokens: a name and a MAC, meaningless to all but introspection.
+//!
+//! `mfr_` and base64url of the credential id (16 bytes) and HMAC-SHA256 of it under the day's key (32 bytes). The MAC keeps guesses away
+//! from the ledger; what the token is good for is in the ledger alone. It is made again from the id, so a retry gets the same token.
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+use super::keyring::OwnKey;
+use crate::refusal::Fault;
+use crate::seq::CredentialId;
+
+/// What every reference token begins with, so that scanners find those that leaked.
+pub const PREFIX: &str = "mfr_";
+
+const MAC_BYTES: usize = 32;
+const BYTES: usize = 16 + MAC_BYTES;
+/// 48 bytes are 64 characters without padding: one id and MAC, one text.
+const CHARACTERS: usize = 64;
+
+/// The token of a credential, given the MAC of its id.
+pub fn token(id: CredentialId, mac: &[u8; MAC_BYTES]) -> Zeroizing<String> {
+    let mut bytes = Zeroizing::new([0; BYTES]);
+    bytes[..16].copy_from_slice(id.as_bytes());
+    bytes[16..].copy_from_slice(mac);
+    let mut out = Zeroizing::new(String::with_capacity(PREFIX.len() + CHARACTERS));
+    out.push_str(PREFIX);
+    URL_SAFE_NO_PAD.encode_string(&bytes[..], &mut out);
+    out
+}
+
+/// The token of a credential under a key.
+pub(super) fn make(key: &OwnKey, id: CredentialId) -> Result<Zeroizing<String>, Fault> {
+    let mac = key.mac().ok_or_else(|| Fault::new(format!("key {} derives nothing", key.id())))?;
+    let tag = hmac::sign(mac, id.as_bytes());
+    let tag = tag.as_ref().try_into().map_err(|_| Fault::new("HMAC-SHA256 is 32 bytes"))?;
+    Ok(token(id, tag))
+}
+
+/// A token that has the form of a reference. Nothing about it is known to be true before [`made_by`](Shown::made_by).
+pub struct Shown {
+    id: CredentialId,
+    mac: Zeroizing<[u8; MAC_BYTES]>,
+}
+
+impl Shown {
+    /// Reads a token; `None` unless it has exactly the form.
+    pub fn parse(token: &str) -> Option<Shown> {
+        let rest = token.strip_prefix(PREFIX).filter(|r| r.len() == CHARACTERS)?;
+        let mut bytes = Zeroizing::new([0; BYTES]);
+        URL_SAFE_NO_PAD.decode_slice(rest, &mut bytes[..]).ok().filter(|n| *n == BYTES)?;
+        let id = CredentialId::from_slice(&bytes[..16])?;
+        let mut mac = Zeroizing::new([0; MAC_BYTES]);
+        mac.copy_from_slice(&bytes[16..]);
+        Some(Shown { id, mac })
+    }
+
+    /// The credential that it names. Its record names the key to ask [`made_by`](Shown::made_by) with.
+    pub fn id(&self) -> CredentialId {
+        self.id
+    }
+
+    /// Whether this key made it. Takes the same time for every wrong MAC.
+    pub fn made_by(&self, key: &OwnKey) -> bool {
+        key.mac().is_some_and(|mac| hmac::verify(mac, self.id.as_bytes(), &self.mac[..]).is_ok())
+    }
+}

@@ -1,0 +1,236 @@
+//! What tests of credentials stand on: a log in memory, a store of named values, a sealer, a grant with everything in it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use zeroize::Zeroizing;
+
+use super::keyring::{Keyring, Plan, Sealer, due, generate};
+use crate::ledger::commit::{ChainHead, Commit, Encoded, pack};
+use crate::ledger::record::*;
+use crate::ledger::state::{State, Verdict};
+use crate::policy::grant::{Grant, Parts};
+use crate::refusal::Fault;
+use crate::seq::{Millis, Seq, TaskId};
+use crate::store::{Entry, Expect, Position, Store, StoreError};
+use crate::system::System;
+
+pub const AGENT: &str = "spiffe://a.example/agent";
+pub const TASK: [u8; 16] = [2; 16];
+
+/// A log in memory and its fold. `commits` is all that survives a crash.
+pub struct Log {
+    pub state: State,
+    pub commits: Vec<Bytes>,
+    pub time: Millis,
+}
+
+impl Log {
+    /// A log with a policy, an upstream, a binding and an open task.
+    pub fn new(time: Millis) -> Log {
+        let mut log = Log { state: State::default(), commits: Vec::new(), time };
+        let begin = GenerationBegun { generation: 1, cause: "created".into(), store: vec![1; 16], ..Default::default() };
+        let task = TaskOpened {
+            task: TASK.to_vec(),
+            owner: Some(owner()),
+            opener: AGENT.into(),
+            environment: "dev".into(),
+            opened_at: time.0,
+            deadline: time.0 + 3_000_000,
+            max_deadline: time.0 + 3_000_000,
+            policy_version: 1,
+            ..Default::default()
+        };
+        for event in [
+            Event::GenerationBegun(begin),
+            Event::PolicySet(PolicySet { environment: "dev".into(), version: 1, ..Default::default() }),
+            Event::UpstreamSet(UpstreamSet { name: "echo".into(), version: 1, ..Default::default() }),
+            Event::BindingSet(BindingSet { name: "b".into(), version: 1, ..Default::default() }),
+            Event::TaskOpened(task),
+        ] {
+            let record = Record::new(Who::Mayfly("created".into()), event).decided_at(log.state.head);
+            log.put(vec![record])[0].clone().unwrap();
+        }
+        log
+    }
+
+    /// Commits records as they are, valid or not.
+    pub fn put(&mut self, records: Vec<Record>) -> Vec<Verdict> {
+        let encoded: Vec<Encoded> = records.into_iter().map(|r| Encoded::new(r).unwrap()).collect();
+        let leaves: Vec<_> = encoded.iter().map(|e| e.leaf).collect();
+        let chain = self.state.writers.get(&1).copied().unwrap_or(ChainHead::START);
+        let time = self.time.max(self.state.time);
+        let (bytes, _) = pack(1, chain, time, &leaves, encoded.into_iter().map(|e| e.bytes).collect());
+        self.commits.push(bytes.into());
+        self.fold(self.commits.len())
+    }
+
+    fn fold(&mut self, at: usize) -> Vec<Verdict> {
+        let commit = Commit::from_bytes(&self.commits[at - 1]).unwrap();
+        self.state.fold(at as Position, &commit).unwrap().verdicts
+    }
+
+    /// What a restart makes of the commits.
+    pub fn replayed(commits: Vec<Bytes>, time: Millis) -> Log {
+        let mut log = Log { state: State::default(), commits, time };
+        for at in 1..=log.commits.len() {
+            log.fold(at);
+        }
+        log
+    }
+}
+
+pub fn owner() -> Identity {
+    Identity { issuer: "https://idp.example".into(), sub: "grace".into() }
+}
+
+/// A store with nothing but named values.
+#[derive(Default)]
+pub struct Named(pub Mutex<BTreeMap<String, Vec<u8>>>);
+
+fn none<T>() -> Result<T, StoreError> {
+    Err(StoreError::Failed("only named values".into()))
+}
+
+impl Store for Named {
+    fn id(&self) -> crate::store::StoreId {
+        crate::store::StoreId::from_bytes([0; 16])
+    }
+
+    fn engine(&self) -> &'static str {
+        "named"
+    }
+    fn append(&self, _: Position, _: &[u8]) -> Result<(), StoreError> {
+        none()
+    }
+    fn head(&self) -> Result<Position, StoreError> {
+        none()
+    }
+    fn oldest(&self) -> Result<Position, StoreError> {
+        none()
+    }
+    fn read(&self, _: Position, _: usize) -> Result<Vec<Entry>, StoreError> {
+        none()
+    }
+    fn follow(&self, _: Position, _: Duration) -> Result<Position, StoreError> {
+        none()
+    }
+    fn remove_before(&self, _: Position) -> Result<(), StoreError> {
+        none()
+    }
+    fn put(&self, name: &str, value: &[u8], expect: Expect<'_>) -> Result<(), StoreError> {
+        let mut all = self.0.lock();
+        if expect == Expect::Absent && all.contains_key(name) {
+            return Err(StoreError::Conflict { name: name.into() });
+        }
+        all.insert(name.into(), value.to_vec());
+        Ok(())
+    }
+    fn named(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.lock().get(name).cloned())
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        Ok(self.0.lock().keys().filter(|k| k.starts_with(prefix)).cloned().collect())
+    }
+    fn delete(&self, name: &str, _: Expect<'_>) -> Result<(), StoreError> {
+        self.0.lock().remove(name);
+        Ok(())
+    }
+}
+
+/// Seals by writing in front what it was sealed for, and turning the bits over.
+pub struct Stamp;
+
+impl Sealer for Stamp {
+    fn seal(&self, purpose: &str, environment: &str, name: &str, plain: &[u8]) -> Result<Vec<u8>, Fault> {
+        let mut out = format!("{purpose}|{environment}|{name}|").into_bytes();
+        out.extend(plain.iter().map(|b| !b));
+        Ok(out)
+    }
+    fn open(&self, purpose: &str, environment: &str, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        let front = format!("{purpose}|{environment}|{name}|");
+        let plain = sealed.strip_prefix(front.as_bytes()).ok_or_else(|| Fault::new("sealed for something else"))?;
+        Ok(Zeroizing::new(plain.iter().map(|b| !b).collect()))
+    }
+}
+
+/// Carries out a plan.
+pub fn carry_out(log: &mut Log, store: &Named, purpose: KeyPurpose, plan: Plan) {
+    let made = plan.make.map(|state| {
+        generate(purpose, "dev", state, &Stamp, &System::real()).map_err(|e| e.to_string()).unwrap().keep(store).unwrap()
+    });
+    for verdict in log.put(plan.records(made, &Who::Mayfly("rotation".into()), 7)) {
+        verdict.unwrap();
+    }
+}
+
+/// A keyring with an active key for tokens and one for references.
+pub fn keyring(log: &mut Log) -> (Keyring, Named) {
+    let store = Named::default();
+    for purpose in [KeyPurpose::AccessToken, KeyPurpose::Reference] {
+        let plan = due(&log.state.keys, purpose, "dev", log.time);
+        carry_out(log, &store, purpose, plan);
+    }
+    let ring = Keyring::default();
+    ring.sync(&log.state.keys, &store, &Stamp).unwrap();
+    (ring, store)
+}
+
+/// A grant of a kind with as little in it as may be.
+pub fn plain(kind: u32, now: Millis, revision: Seq) -> Parts {
+    let draft = Issued {
+        task: TASK.to_vec(),
+        kind,
+        caller: AGENT.into(),
+        upstream: "echo".into(),
+        scopes: vec!["read".into()],
+        environment: "dev".into(),
+        issued_at: now.0,
+        expires_at: now.0 + 300_000,
+        renewable_until: now.0 + 600_000,
+        policy_version: 1,
+        upstream_version: 1,
+        ..Default::default()
+    };
+    Parts {
+        draft,
+        revision,
+        request: Some(Request { caller: AGENT.into(), id: "req-1".into(), digest: vec![7; 32] }),
+        opens: None,
+        path: vec![(TaskId::from_bytes(TASK), owner())],
+        audience: "https://echo.example".into(),
+        base_url: "https://echo.example/api".into(),
+        algorithm: "ES256".into(),
+        issuer: "https://mayfly.example/dev".into(),
+        author: Who::SpiffeId(AGENT.into()),
+    }
+}
+
+/// A grant with everything in it that a token can say.
+pub fn full(now: Millis, revision: Seq) -> Parts {
+    let mut parts = plain(1, now, revision);
+    let e = &mut parts.draft;
+    e.subject = Some(Identity { issuer: "https://idp.example".into(), sub: "ada \"the\" countess".into() });
+    e.actors = vec![
+        Identity { issuer: "a.example".into(), sub: AGENT.into() },
+        Identity { issuer: "b.example".into(), sub: "spiffe://b.example/front".into() },
+    ];
+    e.scopes = vec!["issues:write".into(), "read".into()];
+    e.details = r#"[{"type":"repo","actions":["read"]}]"#.into();
+    e.tool = "create_issue".into();
+    e.arguments = vec![0xab; 32];
+    e.binding = "b".into();
+    e.binding_version = 1;
+    e.svid =
+        Some(SvidEvidence { anchor: vec![3; 32], issuing_key: vec![4; 32], serial: vec![0, 5, 6], not_after: now.0 + 900_000 });
+    e.subject_token = Some(TokenEvidence { issuer: "https://idp.example".into(), id: "t-1".into(), expires_at: now.0 + 900_000 });
+    e.ancestors = vec![Ancestor { credential: vec![6; 16], caller: "spiffe://c.example/ci/job".into() }];
+    e.x5t = vec![0xcd; 32];
+    parts
+}
+
+pub fn grant(parts: Parts) -> Grant {
+    Grant::for_test(parts)
+}

@@ -1,0 +1,275 @@
+//! Revoking, as operators and holders do it: one record, whatever it hits.
+
+use std::collections::BTreeSet;
+
+use crate::admission::Admitted;
+use crate::authority::Authority;
+use crate::identity::caller::Caller;
+use crate::ledger::Lane;
+use crate::ledger::record::{Event, LockLifted, Record, Released, Revoked, Who};
+use crate::ledger::state::{Live, State};
+use crate::limits;
+use crate::refusal::{No, Reason, Refusal};
+use crate::revocation::{Facts, Rules, Target};
+use crate::seq::{CredentialId, Millis, Seq};
+use crate::tasks::{Named, name_of};
+
+/// What something hits, or would.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hits {
+    /// Live credentials.
+    pub credentials: u64,
+    /// Open tasks that hold one of them, or are targets themselves.
+    pub tasks: u64,
+    /// Different callers of those credentials.
+    pub callers: u64,
+}
+
+/// How much may be hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirm {
+    /// Nothing was confirmed: one credential at most.
+    None,
+    /// So many, and a tenth more: the number moves under load.
+    Count(u64),
+    /// Whatever it is.
+    All,
+}
+
+impl Confirm {
+    fn allows(self, hits: u64) -> bool {
+        match self {
+            Confirm::None => hits <= 1,
+            Confirm::Count(n) => hits <= n.saturating_add(n / 10).max(1),
+            Confirm::All => true,
+        }
+    }
+}
+
+/// What is to be revoked.
+#[derive(Clone, Debug)]
+pub struct Revocation {
+    /// 1 to 64 targets.
+    pub targets: Vec<Target>,
+    /// New grants are not blocked.
+    pub issued_only: bool,
+    /// Only new grants are blocked.
+    pub lock_only: bool,
+    /// Why.
+    pub reason: String,
+    /// How much may be hit.
+    pub confirm: Confirm,
+    /// The request, where it named itself.
+    pub named: Named,
+}
+
+/// What was revoked.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// The rule's seq.
+    pub seq: Seq,
+    /// What was hit in all.
+    pub hits: Hits,
+}
+
+impl Authority {
+    /// Revokes. Refused with CONFIRM_NEEDED where more would be hit than was confirmed; nothing is done then.
+    pub async fn revoke(&self, operator: &Admitted, ask: &Revocation) -> Result<Done, No> {
+        if ask.targets.is_empty() || ask.targets.len() > limits::TARGETS {
+            return Err(No::Refusal(Refusal::field(
+                "targets",
+                format!("1 to {} of them, not {}", limits::TARGETS, ask.targets.len()),
+            )));
+        }
+        let name = name_of(&operator.who());
+        if let Some(before) = self.remembered(&name, &ask.named).await? {
+            return Ok(Done { seq: before.seq, hits: self.hits(&ask.targets).await?.0 });
+        }
+        // With everything confirmed nothing is counted first: an emergency does not wait for a number.
+        let counted = match ask.confirm {
+            Confirm::All => None,
+            _ if ask.lock_only => None,
+            confirm => {
+                let (hits, _) = self.hits(&ask.targets).await?;
+                if !confirm.allows(hits.credentials) {
+                    return Err(confirm_needed(&hits, confirm));
+                }
+                Some(hits)
+            }
+        };
+        let revoked = Revoked {
+            targets: ask.targets.iter().map(Target::to_record).collect(),
+            issued_only: ask.issued_only,
+            lock_only: ask.lock_only,
+            reason: ask.reason.clone(),
+            keep_until: Rules::keep_until(self.system.wall()).0,
+        };
+        let seq = self.change(operator.who(), Lane::Revoke, Event::Revoked(revoked), &ask.named).await?;
+        let hits = match counted {
+            Some(hits) => hits,
+            None => self.hits(&ask.targets).await?.0,
+        };
+        Ok(Done { seq, hits })
+    }
+
+    /// Lifts locks. What was revoked stays revoked.
+    pub async fn lift(&self, operator: &Admitted, targets: &[Target], reason: &str, named: &Named) -> Result<Seq, No> {
+        let lifted = LockLifted { targets: targets.iter().map(Target::to_record).collect(), reason: reason.to_owned() };
+        self.change(operator.who(), Lane::Change, Event::LockLifted(lifted), named).await
+    }
+
+    /// A holder gives its own credential back. A repeat gets the first one's seq.
+    pub async fn release(&self, caller: &Caller, id: CredentialId) -> Result<Seq, No> {
+        self.still_stands(caller)?;
+        let rule = self
+            .ledger
+            .settled(|s| {
+                let live = s.credentials.get(&id).filter(|l| s.credentials.caller(l) == caller.id().as_str());
+                live.map(|l| l.released.then(|| s.rules.get(&Target::Credential(id)).map(|e| e.revoked)).flatten())
+            })
+            .await?;
+        match rule {
+            None => Err(No::Refusal(Refusal::new(Reason::NotFound, format!("you hold no credential {id}")))),
+            Some(Some(seq)) => Ok(seq),
+            Some(None) => {
+                let who = Who::SpiffeId(caller.id().as_str().to_owned());
+                self.within_rule_budget(&who)?;
+                let released =
+                    Released { credential: id.as_bytes().to_vec(), keep_until: Rules::keep_until(self.system.wall()).0 };
+                Ok(self.ledger.commit(Lane::Revoke, vec![Record::new(who, Event::Released(released))]).await?.seq())
+            }
+        }
+    }
+
+    /// What targets would hit, in all and each by itself. Goes through the live credentials in pieces, so that issuing goes on.
+    pub async fn hits(&self, targets: &[Target]) -> Result<(Hits, Vec<Hits>), No> {
+        let mut count = Count::new(targets);
+        let now = self.system.wall();
+        let mut at = 0;
+        loop {
+            let places = self.ledger.settled(|state| count.walk(state, &mut at, now)).await?;
+            if at >= places {
+                return Ok(count.done());
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn confirm_needed(hits: &Hits, confirm: Confirm) -> No {
+    let asked = match confirm {
+        Confirm::Count(n) => format!("{n} were confirmed"),
+        _ => "more than one needs a confirmation".to_owned(),
+    };
+    No::Refusal(
+        Refusal::new(
+            Reason::ConfirmNeeded,
+            format!(
+                "this would revoke {} live credentials of {} callers in {} tasks; {asked}; nothing was revoked",
+                hits.credentials, hits.callers, hits.tasks
+            ),
+        )
+        .way_out(format!("--confirm {}, or --confirm all", hits.credentials)),
+    )
+}
+
+/// Counts what each target covers, by the same rules that a verifier runs.
+struct Count {
+    each: Vec<(Rules, Hits, BTreeSet<crate::seq::TaskId>, BTreeSet<Box<str>>)>,
+    all: Hits,
+    tasks: BTreeSet<crate::seq::TaskId>,
+    callers: BTreeSet<Box<str>>,
+}
+
+impl Count {
+    fn new(targets: &[Target]) -> Count {
+        let last = Seq::from_u64((1 << 53) - 1).unwrap_or_default();
+        let each = targets.iter().map(|t| {
+            let mut rules = Rules::default();
+            rules.add(t, Some(last), None, Millis(u64::MAX));
+            (rules, Hits::default(), BTreeSet::new(), BTreeSet::new())
+        });
+        Count { each: each.collect(), all: Hits::default(), tasks: BTreeSet::new(), callers: BTreeSet::new() }
+    }
+
+    /// Goes on from `at` for a bounded number of places. Answers with how many there are.
+    fn walk(&mut self, state: &State, at: &mut u32, now: Millis) -> u32 {
+        let end = at.saturating_add(limits::LIST_WALK as u32).min(state.credentials.places());
+        if *at == 0 {
+            self.open_tasks(state, now);
+        }
+        for slot in *at..end {
+            if let Some(live) = state.credentials.at(slot) {
+                self.look(state, live, now);
+            }
+        }
+        *at = end;
+        state.credentials.places()
+    }
+
+    fn look(&mut self, state: &State, live: &Live, now: Millis) {
+        let Some(task) = state.tasks.at(live.task) else { return };
+        if live.released
+            || live.expires_at <= now
+            || !matches!(state.tasks.phase(task, now), crate::ledger::state::Phase::Active | crate::ledger::state::Phase::Held)
+        {
+            return;
+        }
+        let facts = state.credentials.facts(live, task);
+        if state.rules.covers(&facts).is_some() {
+            return;
+        }
+        let mut hit = false;
+        for (rules, hits, tasks, callers) in &mut self.each {
+            if rules.covers(&facts).is_some() {
+                hit = true;
+                hits.credentials += 1;
+                tasks.insert(task.terms.id);
+                callers.insert(state.credentials.caller(live).into());
+            }
+        }
+        if hit {
+            self.all.credentials += 1;
+            self.tasks.insert(task.terms.id);
+            self.callers.insert(state.credentials.caller(live).into());
+        }
+    }
+
+    /// Open tasks that a target reaches, also those that hold no credential yet.
+    fn open_tasks(&mut self, state: &State, now: Millis) {
+        for task in state.tasks.iter() {
+            if matches!(state.tasks.phase(task, now), crate::ledger::state::Phase::Over(_)) {
+                continue;
+            }
+            let identities = task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str()));
+            let facts = Facts {
+                tasks: task.terms.path.clone(),
+                identities: identities.collect(),
+                environment: &task.terms.environment,
+                policy: task.terms.policy,
+                ..Facts::default()
+            };
+            let mut hit = false;
+            for (rules, _, tasks, _) in &mut self.each {
+                if rules.covers(&facts).is_some() {
+                    hit = true;
+                    tasks.insert(task.terms.id);
+                }
+            }
+            if hit {
+                self.tasks.insert(task.terms.id);
+            }
+        }
+    }
+
+    fn done(mut self) -> (Hits, Vec<Hits>) {
+        self.all.tasks = self.tasks.len() as u64;
+        self.all.callers = self.callers.len() as u64;
+        let each = self.each.into_iter().map(|(_, hits, tasks, callers)| Hits {
+            credentials: hits.credentials,
+            tasks: tasks.len() as u64,
+            callers: callers.len() as u64,
+        });
+        (self.all, each.collect())
+    }
+}

@@ -1,0 +1,207 @@
+//! Credentials: from memory, and whole from their records.
+
+use bytes::Bytes;
+
+use super::{subject_to_pb, timestamp};
+use crate::ledger::State;
+use crate::ledger::record::{Ancestor, Identity, Issued, Outcome, SvidEvidence};
+use crate::ledger::state::{Live, Phase, Task, trust_domain_of};
+use crate::pb::mayfly::v1 as pb;
+use crate::revocation::Target;
+use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
+use crate::upstream::registry::Kind;
+
+/// Whether a credential in memory is good at `now`, and the record that ended it before its time.
+pub fn standing(state: &State, live: &Live, now: Millis) -> (pb::CredentialState, Option<Seq>) {
+    use pb::CredentialState as S;
+    // A credential keeps its task in memory; without one there is nothing to stand on.
+    let Some(task) = state.tasks.at(live.task) else { return (S::TaskEnded, None) };
+    let hit = state.rules.covers(&state.credentials.facts(live, task));
+    if live.released {
+        return (S::Released, hit.map(|h| h.seq));
+    }
+    if let Some(hit) = hit {
+        return (if ended_with_task(state, &hit.target) { S::TaskEnded } else { S::Revoked }, Some(hit.seq));
+    }
+    match state.tasks.phase(task, now) {
+        Phase::Over(_) => (S::TaskEnded, closing(state, task)),
+        _ if live.expires_at <= now => (S::Expired, None),
+        Phase::Held => (S::Held, None),
+        Phase::Active | Phase::PendingApproval => (S::Active, None),
+    }
+}
+
+/// A closed task leaves a rule too, but nobody revoked anything.
+fn ended_with_task(state: &State, target: &Target) -> bool {
+    let Target::Task(id) = target else { return false };
+    let closed = state.tasks.get(id).and_then(|t| t.closed.as_ref());
+    closed.is_some_and(|c| c.outcome != Outcome::Revoked)
+}
+
+fn closing(state: &State, task: &Task) -> Option<Seq> {
+    state.tasks.upwards(task).find_map(|t| t.closed.as_ref().map(|c| c.seq))
+}
+
+/// A credential as memory has it: without purpose, arguments, key binding, approval and the time of its decision, which are in its record.
+pub fn credential_to_pb(state: &State, live: &Live, now: Millis) -> pb::Credential {
+    let table = &state.credentials;
+    let (standing, ended_by) = standing(state, live, now);
+    let caller = table.caller(live);
+    let terms = state.tasks.at(live.task).map(|t| &t.terms);
+    let lineage = table.lineage(live);
+    pb::Credential {
+        credential_id: live.id.to_string(),
+        kind: i32::from(live.kind),
+        state: standing.into(),
+        task_id: terms.map_or_else(String::new, |t| t.id.to_string()),
+        task_path: terms.map_or_else(Vec::new, |t| t.path.iter().map(ToString::to_string).collect()),
+        caller: caller.to_owned(),
+        subject: Some(subject_of(lineage.and_then(|l| l.subject.as_ref()), caller)),
+        act: lineage.map_or_else(Vec::new, |l| l.actors.iter().map(subject_to_pb).collect()),
+        environment: table.environment(live).to_owned(),
+        upstream: table.upstream(live).to_owned(),
+        binding: table.binding(live).to_owned(),
+        scopes: table.scopes(live).into_iter().map(str::to_owned).collect(),
+        tool: table.tool(live).to_owned(),
+        expires_at: Some(timestamp(live.expires_at)),
+        seq: live.seq.as_u64(),
+        decision_revision: live.revision.as_u64(),
+        policy_version: live.policy.into(),
+        ancestors: ancestors(table.ancestors(live)),
+        svid: table.evidence(live).map(|e| svid_to_pb(trust_domain_of(caller), e)),
+        subject_token: lineage
+            .and_then(|l| l.subject_token.as_ref())
+            .map(|t| pb::SubjectTokenId { issuer: t.issuer.clone(), id: t.id.clone() }),
+        signing_key: table.key(live).to_owned(),
+        upstream_state: upstream_state(state, live.kind, None, standing).into(),
+        ended_by_seq: ended_by.map_or(0, Seq::as_u64),
+        ..pb::Credential::default()
+    }
+}
+
+/// A credential from the record of its issuance. Its standing is `live`'s where memory still has it, else by its time alone.
+///
+/// `path`: the ids of the task's path, root first, where they are known.
+pub fn credential_of_record(state: &State, issued: &Issued, at: (Seq, Seq), path: &[TaskId], now: Millis) -> pb::Credential {
+    let id = CredentialId::from_slice(&issued.credential);
+    let live = id.and_then(|id| state.credentials.get(&id)).filter(|l| l.seq == at.0);
+    let (standing, ended_by) = match live {
+        Some(live) => standing(state, live, now),
+        None => past_standing(state, issued, at.1, path),
+    };
+    let id_text = |bytes: &[u8]| TaskId::from_slice(bytes).map_or_else(String::new, |t| t.to_string());
+    let kind = u8::try_from(issued.kind).unwrap_or(0);
+    pb::Credential {
+        credential_id: id.map_or_else(String::new, |id| id.to_string()),
+        kind: i32::from(kind),
+        state: standing.into(),
+        task_id: id_text(&issued.task),
+        task_path: path.iter().map(ToString::to_string).collect(),
+        caller: issued.caller.clone(),
+        subject: Some(subject_of(issued.subject.as_ref(), &issued.caller)),
+        act: issued.actors.iter().map(subject_to_pb).collect(),
+        environment: issued.environment.clone(),
+        upstream: issued.upstream.clone(),
+        binding: issued.binding.clone(),
+        scopes: issued.scopes.clone(),
+        authorization_details: issued.details.clone(),
+        tool: issued.tool.clone(),
+        arguments_sha256: issued.arguments.clone().into(),
+        purpose: issued.purpose.clone(),
+        key_binding: key_binding(issued),
+        issued_at: Some(timestamp(Millis(issued.issued_at))),
+        expires_at: Some(timestamp(Millis(issued.expires_at))),
+        seq: at.0.as_u64(),
+        decision_revision: at.1.as_u64(),
+        policy_version: issued.policy_version,
+        ancestors: ancestors(&issued.ancestors),
+        svid: issued.svid.as_ref().map(|e| svid_to_pb(trust_domain_of(&issued.caller), e)),
+        subject_token: issued.subject_token.as_ref().map(|t| pb::SubjectTokenId { issuer: t.issuer.clone(), id: t.id.clone() }),
+        signing_key: issued.key.clone(),
+        // The claim is written once lists are served; until then no token stands in one.
+        status: None,
+        approval_id: ApprovalId::from_slice(&issued.approval).map_or_else(String::new, |a| a.to_string()),
+        irrevocable: false,
+        upstream_state: upstream_state(state, kind, LeaseId::from_slice(&issued.lease), standing).into(),
+        ended_by_seq: ended_by.map_or(0, Seq::as_u64),
+    }
+}
+
+/// Memory forgets a credential only after its end, or with its generation.
+fn past_standing(state: &State, issued: &Issued, revision: Seq, path: &[TaskId]) -> (pb::CredentialState, Option<Seq>) {
+    let domain = trust_domain_of(&issued.caller);
+    let mut facts = crate::revocation::Facts {
+        revision,
+        credentials: CredentialId::from_slice(&issued.credential).into_iter().collect(),
+        tasks: path.to_vec(),
+        identities: vec![(domain, &issued.caller)],
+        upstream: &issued.upstream,
+        scopes: issued.scopes.iter().map(String::as_str).collect(),
+        binding: &issued.binding,
+        tool: &issued.tool,
+        environment: &issued.environment,
+        policy: issued.policy_version,
+        key: &issued.key,
+        svid: issued.svid.as_ref().map(|e| crate::ledger::state::svid_facts(domain, e)),
+        ..crate::revocation::Facts::default()
+    };
+    facts.tasks.extend(TaskId::from_slice(&issued.task).filter(|t| !path.contains(t)));
+    let (subject, token) = (issued.subject.as_ref(), issued.subject_token.as_ref());
+    crate::ledger::state::add_lineage(&mut facts, &issued.ancestors, subject, &issued.actors, token);
+    match state.rules.covers(&facts) {
+        Some(hit) => (pb::CredentialState::Revoked, Some(hit.seq)),
+        None => (pb::CredentialState::Expired, None),
+    }
+}
+
+/// What became of it upstream: kinds that are made here have nothing there.
+fn upstream_state(state: &State, kind: u8, lease: Option<LeaseId>, standing: pb::CredentialState) -> pb::UpstreamState {
+    if Kind::from_tag(kind).is_some_and(Kind::served) {
+        return pb::UpstreamState::None;
+    }
+    let good = matches!(standing, pb::CredentialState::Active | pb::CredentialState::Held);
+    match lease.map(|id| state.leases.contains_key(&id)) {
+        None => pb::UpstreamState::Unspecified,
+        Some(true) if good => pb::UpstreamState::Live,
+        Some(true) => pb::UpstreamState::Pending,
+        Some(false) => pb::UpstreamState::Undone,
+    }
+}
+
+fn key_binding(issued: &Issued) -> Option<pb::KeyBinding> {
+    let key = if !issued.x5t.is_empty() {
+        pb::key_binding::Key::CallerSvid(pb::CallerSvid {})
+    } else if !issued.jkt.is_empty() {
+        pb::key_binding::Key::JwkThumbprint(issued.jkt.clone().into())
+    } else {
+        return None;
+    };
+    Some(pb::KeyBinding { key: Some(key) })
+}
+
+fn subject_of(subject: Option<&Identity>, caller: &str) -> pb::Subject {
+    match subject {
+        Some(subject) => subject_to_pb(subject),
+        None => subject_to_pb(&Identity { issuer: trust_domain_of(caller).to_owned(), sub: caller.to_owned() }),
+    }
+}
+
+/// The nearest first.
+fn ancestors(of: &[Ancestor]) -> Vec<pb::Ancestor> {
+    let each = of.iter().rev().map(|a| pb::Ancestor {
+        credential_id: CredentialId::from_slice(&a.credential).map_or_else(String::new, |id| id.to_string()),
+        caller: a.caller.clone(),
+    });
+    each.collect()
+}
+
+/// The SVID under a grant.
+pub fn svid_to_pb(trust_domain: &str, e: &SvidEvidence) -> pb::SvidEvidence {
+    pb::SvidEvidence {
+        trust_domain: trust_domain.to_owned(),
+        trust_anchor_sha256: Bytes::copy_from_slice(&e.anchor),
+        issuing_key_sha256: Bytes::copy_from_slice(&e.issuing_key),
+        serial: Bytes::copy_from_slice(&e.serial),
+        not_after: Some(timestamp(Millis(e.not_after))),
+    }
+}

@@ -1,0 +1,95 @@
+//! Between the contract and the house: times, names, targets, and things as they stand at a state.
+//!
+//! What comes in is checked and refused with its field; what goes out is made from durable state by the caller's care
+//! ([`Ledger::settled`](crate::ledger::Ledger::settled)).
+
+mod credential;
+mod rule;
+mod target;
+mod task;
+#[cfg(test)]
+mod tests;
+
+pub use credential::{credential_of_record, credential_to_pb, standing, svid_to_pb};
+pub use rule::{Cause, lock_to_pb, rule_to_pb};
+pub use target::{target_from_pb, target_to_pb};
+pub use task::{phase_to_pb, task_to_pb};
+
+use crate::ledger::record::{Identity, Who};
+use crate::pb::mayfly::v1 as pb;
+use crate::refusal::Refusal;
+use crate::seq::{Millis, Seq};
+
+/// A moment on the wire.
+pub fn timestamp(at: Millis) -> prost_types::Timestamp {
+    // Below 10^9 and below 2^63 by the division.
+    let nanos = i32::try_from(at.0 % 1000).unwrap_or_default() * 1_000_000;
+    prost_types::Timestamp { seconds: i64::try_from(at.seconds()).unwrap_or(i64::MAX), nanos }
+}
+
+/// A moment on the wire where there is one: 0 stands for none.
+pub fn timestamp_or_none(at: Millis) -> Option<prost_types::Timestamp> {
+    (at > Millis(0)).then(|| timestamp(at))
+}
+
+/// A moment from the wire; `None` where it is before 1970 or malformed.
+pub fn millis(at: &prost_types::Timestamp) -> Option<Millis> {
+    let seconds = u64::try_from(at.seconds).ok()?;
+    let nanos = u64::try_from(at.nanos).ok().filter(|n| *n < 1_000_000_000)?;
+    seconds.checked_mul(1000)?.checked_add(nanos / 1_000_000).map(Millis)
+}
+
+/// A time span on the wire, from milliseconds.
+pub fn duration(ms: u64) -> prost_types::Duration {
+    let nanos = i32::try_from(ms % 1000).unwrap_or_default() * 1_000_000;
+    prost_types::Duration { seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX), nanos }
+}
+
+/// A seq that a request names.
+pub fn seq(field: &'static str, value: u64) -> Result<Seq, Refusal> {
+    Seq::from_u64(value).ok_or_else(|| Refusal::field(field, format!("{value} is no seq: it is below 2^53")))
+}
+
+/// An author.
+pub fn identity_of_who(who: &Who) -> pb::Identity {
+    let identity = match who {
+        Who::SpiffeId(id) => pb::identity::Identity::SpiffeId(id.clone()),
+        Who::Person(person) => pb::identity::Identity::Person(subject_to_pb(person)),
+        Who::LocalUid(uid) => pb::identity::Identity::LocalUid(*uid),
+        Who::Mayfly(cause) => pb::identity::Identity::Mayfly(cause.clone()),
+    };
+    pb::Identity { identity: Some(identity) }
+}
+
+/// An owner: a workload by its SPIFFE ID, a person by issuer and subject.
+pub fn identity_to_pb(identity: &Identity) -> pb::Identity {
+    let identity = match is_spiffe(&identity.sub) {
+        true => pb::identity::Identity::SpiffeId(identity.sub.clone()),
+        false => pb::identity::Identity::Person(subject_to_pb(identity)),
+    };
+    pb::Identity { identity: Some(identity) }
+}
+
+/// A subject. On the wire the issuer of a workload is its trust domain's SPIFFE ID, in records the bare name.
+pub fn subject_to_pb(subject: &Identity) -> pb::Subject {
+    let issuer = match is_spiffe(&subject.sub) {
+        true => format!("{SPIFFE}{}", subject.issuer),
+        false => subject.issuer.clone(),
+    };
+    pb::Subject { issuer, sub: subject.sub.clone() }
+}
+
+/// A subject as records write it. Both forms of a workload's issuer are taken.
+pub fn subject_from_pb(subject: &pb::Subject) -> Identity {
+    let issuer = match is_spiffe(&subject.sub) {
+        true => subject.issuer.strip_prefix(SPIFFE).unwrap_or(&subject.issuer),
+        false => &subject.issuer,
+    };
+    Identity { issuer: issuer.to_owned(), sub: subject.sub.clone() }
+}
+
+const SPIFFE: &str = "spiffe://";
+
+fn is_spiffe(text: &str) -> bool {
+    text.starts_with(SPIFFE)
+}

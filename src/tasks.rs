@@ -1,0 +1,266 @@
+//! The life of a task: opened, held, resumed, extended, ended.
+
+use crate::authority::Authority;
+use crate::identity::caller::{Caller, Operator};
+use crate::ledger::Lane;
+use crate::ledger::record::{
+    Event, HoldRank, Outcome, Record, Request, TaskClosed, TaskExtended, TaskHeld, TaskOpened, TaskResumed, Who,
+};
+use crate::ledger::state::{Remembered, State, Task, request_key};
+use crate::limits;
+use crate::policy::Admin;
+use crate::policy::decide::decided_on_old_state;
+use crate::policy::wanted::Terms;
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::revocation::{Rules, Target};
+use crate::seq::{Millis, Seq, TaskId};
+
+/// A decision that ran into a change is made once more before the caller is told to try again.
+const TRIES: usize = 2;
+
+/// A request that names itself: the caller's name for it, and SHA-256 over all that was asked.
+pub type Named = Option<(String, [u8; 32])>;
+
+/// Who acts on a task: a workload in it, or an operator.
+#[derive(Clone, Debug)]
+pub enum Actor {
+    /// A workload, which may do to its own tasks what their opener may.
+    Workload(Caller),
+    /// An operator whom the admin policy admits.
+    Operator(Operator),
+}
+
+pub(crate) fn request_of(who: &str, named: &Named) -> Option<Request> {
+    named.as_ref().map(|(id, digest)| Request { caller: who.to_owned(), id: id.clone(), digest: digest.to_vec() })
+}
+
+fn reused(id: &str) -> No {
+    No::Refusal(
+        Refusal::new(Reason::RequestIdReused, format!("request_id {id:?} was used before for another request"))
+            .way_out("a new request takes a new request_id"),
+    )
+}
+
+/// As records name an author, for the scope of request ids.
+pub(crate) fn name_of(who: &Who) -> String {
+    match who {
+        Who::SpiffeId(id) => id.clone(),
+        Who::Person(p) => format!("{}#{}", p.issuer, p.sub),
+        Who::LocalUid(uid) => format!("local-uid:{uid}"),
+        Who::Mayfly(cause) => format!("mayfly:{cause}"),
+    }
+}
+
+impl Authority {
+    /// What a request made before, if it was made: the same request gets the same answer, another one is refused.
+    pub(crate) async fn remembered(&self, who: &str, named: &Named) -> Result<Option<Remembered>, No> {
+        let Some((id, digest)) = named else { return Ok(None) };
+        let key = request_key(who, id);
+        let (found, credential) = self.ledger.peek(|s| (s.requests.get(&key).cloned(), s.credentials.of_request(&key).is_some()));
+        match found {
+            Some(r) if r.digest[..] == digest[..16] => {
+                self.ledger.wait_durable(r.seq).await?;
+                Ok(Some(r))
+            }
+            Some(_) => Err(reused(id)),
+            None if credential => Err(reused(id)),
+            None => Ok(None),
+        }
+    }
+
+    /// Opens a task, or a child for another caller.
+    pub async fn open_task(&self, caller: &Caller, terms: &Terms, named: &Named, delegate: bool) -> Result<TaskId, No> {
+        for again in 1.. {
+            self.still_stands(caller)?;
+            if let Some(before) = self.remembered(caller.id().as_str(), named).await? {
+                return Ok(TaskId::from_bytes(before.task));
+            }
+            let view = self.ledger.view();
+            let id = self.new_task_id();
+            let opened: TaskOpened = self.decider.open_task(&view, &self.catalog.now(), caller, terms, id, delegate)?;
+            let record = Record::new(Who::SpiffeId(caller.id().as_str().to_owned()), Event::TaskOpened(opened))
+                .decided_at(view.revision())
+                .for_request(request_of(caller.id().as_str(), named));
+            match self.ledger.commit(Lane::Grant, vec![record]).await {
+                Ok(_) => return Ok(id),
+                Err(no) if again < TRIES && (decided_on_old_state(&no) || is_reuse(&no)) => {}
+                Err(no) => return Err(no),
+            }
+        }
+        Err(No::Fault(Fault::new("opening a task: tries ran out")))
+    }
+
+    /// Admits somebody to end, hold or extend a task. Workloads: whoever opened it or a task above it. To others it does not exist.
+    pub fn may_steer(&self, actor: &Actor, id: TaskId) -> Result<(Who, HoldRank), No> {
+        let found = self.ledger.peek(|s| {
+            let task = s.tasks.get(&id)?;
+            let openers: Vec<String> = s.tasks.upwards(task).map(|t| t.terms.opener.to_string()).collect();
+            Some((openers, task.terms.environment.to_string()))
+        });
+        let none = || No::Refusal(Refusal::new(Reason::NotFound, format!("there is no task {id} that you may steer")));
+        match actor {
+            Actor::Workload(caller) => {
+                self.still_stands(caller)?;
+                let own = found.is_some_and(|(openers, _)| openers.iter().any(|o| o == caller.id().as_str()));
+                if own { Ok((Who::SpiffeId(caller.id().as_str().to_owned()), HoldRank::Caller)) } else { Err(none()) }
+            }
+            Actor::Operator(operator) => {
+                let environment = found.as_ref().map(|(_, e)| e.as_str());
+                let admitted = self.admit(operator, Admin::ManageTasks, environment)?;
+                if found.is_none() { Err(none()) } else { Ok((admitted.who(), HoldRank::Operator)) }
+            }
+        }
+    }
+
+    /// Ends a task and everything under it. A repeat gets the seq of the first ending.
+    pub async fn close_task(&self, actor: &Actor, id: TaskId, outcome: Outcome, reason: &str) -> Result<Seq, No> {
+        let (who, rank) = self.may_steer(actor, id)?;
+        if let Some(seq) = self.ledger.settled(|s| s.tasks.get(&id).and_then(|t| t.closed.as_ref().map(|c| c.seq))).await? {
+            return Ok(seq);
+        }
+        if rank == HoldRank::Caller {
+            self.within_rule_budget(&who)?;
+        }
+        let closed = TaskClosed {
+            task: id.as_bytes().to_vec(),
+            outcome: outcome as i32,
+            reason: reason.to_owned(),
+            keep_until: Rules::keep_until(self.system.wall()).0,
+        };
+        let record = Record::new(who, Event::TaskClosed(closed));
+        match self.ledger.commit(Lane::Revoke, vec![record]).await {
+            Ok(receipt) => Ok(receipt.seq()),
+            // Somebody ended it in the same moment: it is over, which is what was asked for.
+            Err(No::Refusal(no)) if no.reason == Reason::TaskNotActive => {
+                let ended = self.ledger.settled(|s| s.tasks.get(&id).and_then(|t| t.closed.as_ref().map(|c| c.seq))).await?;
+                ended.ok_or(No::Refusal(no))
+            }
+            Err(no) => Err(no),
+        }
+    }
+
+    /// What callers can do makes rules, and each holds a bounded number of them.
+    pub(crate) fn within_rule_budget(&self, who: &Who) -> Result<(), No> {
+        let held = match who {
+            Who::SpiffeId(id) => self.ledger.peek(|s| s.rules_by_caller.get(id.as_str()).copied().unwrap_or(0)),
+            _ => 0,
+        };
+        if held as usize >= limits::RULES_PER_CALLER {
+            // Beyond it, the caller becomes one lock, which covers all that its rules did.
+            self.lock_caller(who);
+        }
+        Ok(())
+    }
+
+    fn lock_caller(&self, who: &Who) {
+        let Who::SpiffeId(id) = who else { return };
+        let target = Target::Caller(id.as_str().into());
+        if self.ledger.peek(|s| s.rules.get(&target).is_some_and(|e| e.lock.is_some())) {
+            return;
+        }
+        let revoked = crate::ledger::record::Revoked {
+            targets: vec![target.to_record()],
+            reason: format!("it made {} rules by its own acts, the limit rules_per_caller", limits::RULES_PER_CALLER),
+            keep_until: Rules::keep_until(self.system.wall()).0,
+            ..Default::default()
+        };
+        let record = Record::new(Who::Mayfly("rules_per_caller".into()), Event::Revoked(revoked));
+        if let Err(error) = self.ledger.propose(Lane::Revoke, vec![record]) {
+            tracing::error!(%error, caller = %id, "the caller is beyond its rule budget and could not be locked");
+        }
+    }
+
+    /// Holds a task: everything under it is refused until it is resumed.
+    pub async fn hold_task(&self, actor: &Actor, id: TaskId, reason: &str, named: &Named) -> Result<Seq, No> {
+        let (who, rank) = self.may_steer(actor, id)?;
+        let held = TaskHeld { task: id.as_bytes().to_vec(), rank: rank as i32, reason: reason.to_owned() };
+        self.change(who, Lane::Revoke, Event::TaskHeld(held), named).await
+    }
+
+    /// Resumes a task. Only somebody of the rank of the hold or above does.
+    pub async fn resume_task(&self, actor: &Actor, id: TaskId, reason: &str, named: &Named) -> Result<Seq, No> {
+        let (who, rank) = self.may_steer(actor, id)?;
+        let resumed = TaskResumed { task: id.as_bytes().to_vec(), rank: rank as i32, reason: reason.to_owned() };
+        self.change(who, Lane::Change, Event::TaskResumed(resumed), named).await
+    }
+
+    /// Commits one change that names its request, and answers a repeat with the first one's seq.
+    pub(crate) async fn change(&self, who: Who, lane: Lane, event: Event, named: &Named) -> Result<Seq, No> {
+        let name = name_of(&who);
+        if let Some(before) = self.remembered(&name, named).await? {
+            return Ok(before.seq);
+        }
+        let view = self.ledger.view();
+        let record = Record::new(who, event).decided_at(view.revision()).for_request(request_of(&name, named));
+        match self.ledger.commit(lane, vec![record]).await {
+            Ok(receipt) => Ok(receipt.seq()),
+            // A twin of the same request was first.
+            Err(no) if is_reuse(&no) => self.remembered(&name, named).await?.map(|r| r.seq).ok_or(no),
+            Err(no) => Err(no),
+        }
+    }
+
+    /// Extends a task, decided like opening. An end that it has already, or a later one, is answered without a record.
+    pub async fn extend_task(&self, caller: &Caller, id: TaskId, deadline: Millis, named: &Named) -> Result<(), No> {
+        let actor = Actor::Workload(caller.clone());
+        let (who, _) = self.may_steer(&actor, id)?;
+        for again in 1.. {
+            let view = self.ledger.view();
+            let version = self.decider.extend(&view, &self.catalog.now(), caller, id, deadline)?;
+            let Some(policy_version) = version else { return Ok(()) };
+            let extended =
+                TaskExtended { task: id.as_bytes().to_vec(), deadline: deadline.0, decided_at: view.now().0, policy_version };
+            let record = Record::new(who.clone(), Event::TaskExtended(extended))
+                .decided_at(view.revision())
+                .for_request(request_of(&name_of(&who), named));
+            match self.ledger.commit(Lane::Grant, vec![record]).await {
+                Ok(_) => return Ok(()),
+                Err(no) if again < TRIES && (decided_on_old_state(&no) || is_reuse(&no)) => {
+                    if self.remembered(&name_of(&who), named).await?.is_some() {
+                        return Ok(());
+                    }
+                }
+                Err(no) => return Err(no),
+            }
+        }
+        Err(No::Fault(Fault::new("extending a task: tries ran out")))
+    }
+
+    /// A sign of life. Many are one record; the answer waits for it.
+    pub async fn heartbeat(&self, caller: &Caller, id: TaskId) -> Result<(), No> {
+        self.still_stands(caller)?;
+        let admitted = self.ledger.peek(|s| s.tasks.get(&id).is_some_and(|t| t.admits(caller.id().as_str())));
+        if !admitted {
+            return Err(No::Refusal(Refusal::new(Reason::NotFound, format!("there is no task {id} in which you may act"))));
+        }
+        self.heartbeats.beat(id).await
+    }
+
+    /// Ends the tasks that missed their heartbeat: the dead man's switch. Called every second.
+    pub fn end_silent_tasks(&self) -> usize {
+        let now = self.system.wall();
+        let silent: Vec<TaskId> = self.ledger.peek(|s| silent_tasks(s, now));
+        for id in &silent {
+            let closed = TaskClosed {
+                task: id.as_bytes().to_vec(),
+                outcome: Outcome::Expired as i32,
+                reason: "it missed its heartbeat".into(),
+                keep_until: Rules::keep_until(now).0,
+            };
+            let record = Record::new(Who::Mayfly("missed heartbeat".into()), Event::TaskClosed(closed));
+            if let Err(error) = self.ledger.propose(Lane::Revoke, vec![record]) {
+                tracing::warn!(%error, task = %id, "a silent task could not be ended; it is refused by its time all the same");
+            }
+        }
+        silent.len()
+    }
+}
+
+fn silent_tasks(state: &State, now: Millis) -> Vec<TaskId> {
+    let open = |t: &&Task| t.closed.is_none() && t.silent(now) && t.deadline > now;
+    state.tasks.iter().filter(open).take(limits::GATHER_RECORDS).map(|t| t.terms.id).collect()
+}
+
+fn is_reuse(no: &No) -> bool {
+    matches!(no, No::Refusal(r) if r.reason == Reason::RequestIdReused)
+}
