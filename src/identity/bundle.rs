@@ -153,6 +153,11 @@ impl Bundle {
         self.ignored_keys
     }
 
+    /// Its SPIFFE document (JSON).
+    pub fn to_document(&self) -> String {
+        jwks::document(self)
+    }
+
     /// The same bundle without some of its anchors.
     pub fn without(&self, withheld: impl Fn(&AnchorId) -> bool) -> Bundle {
         let anchors = self.anchors.iter().filter(|a| !withheld(&a.id())).cloned().collect();
