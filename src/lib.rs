@@ -14,6 +14,7 @@ pub mod heartbeats;
 pub mod introspect;
 pub mod revoke;
 pub mod tasks;
+pub mod trust;
 
 pub mod credential;
 pub mod ledger;

@@ -211,9 +211,9 @@ impl Ledger {
         broken.or_else(|| self.inner.stopped.read().clone())
     }
 
-    /// Whether nothing can be written now.
-    pub fn is_broken(&self) -> bool {
-        self.inner.broken()
+    /// Whether records can be written at all: not while the store has failed and was not opened again. Grants may be stopped all the same.
+    pub fn writes(&self) -> bool {
+        !self.inner.broken()
     }
 
     /// Commits since start.

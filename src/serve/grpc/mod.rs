@@ -9,9 +9,12 @@ use crate::revoke::Hits;
 mod issued;
 mod page;
 pub mod revocation;
+mod routes;
 pub mod task;
 pub mod token;
 mod watch;
+
+pub use routes::{admin_routes, workload_routes};
 
 /// Counts of what was hit.
 fn hits_to_pb(hits: &Hits) -> pb::Hits {
