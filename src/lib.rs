@@ -10,6 +10,7 @@ pub mod admission;
 pub mod authority;
 pub mod exchange;
 pub mod heartbeats;
+pub mod introspect;
 pub mod revoke;
 pub mod tasks;
 

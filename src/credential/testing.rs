@@ -95,6 +95,10 @@ fn none<T>() -> Result<T, StoreError> {
 }
 
 impl Store for Named {
+    fn id(&self) -> crate::store::StoreId {
+        crate::store::StoreId::from_bytes([0; 16])
+    }
+
     fn engine(&self) -> &'static str {
         "named"
     }

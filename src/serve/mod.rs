@@ -1,5 +1,6 @@
 //! What listens: TLS and the services behind it.
 
+pub mod grpc;
 pub mod peer;
 pub mod status;
 pub mod tls;

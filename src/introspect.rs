@@ -1,0 +1,91 @@
+//! Whether a token is good now: for a server of its upstream, and for operators.
+
+use crate::authority::Authority;
+use crate::credential::jwt::{Jwks, authentic};
+use crate::credential::keyring;
+use crate::credential::reference::Shown;
+use crate::identity::caller::{Caller, Operator};
+use crate::ledger::State;
+use crate::ledger::record::KeyPurpose;
+use crate::ledger::state::Live;
+use crate::limits;
+use crate::policy::{Admin, Look, Question};
+use crate::refusal::{No, Refusal};
+use crate::seq::CredentialId;
+
+/// Who asks about a token.
+pub enum Asker {
+    /// A workload: told of credentials for an upstream that it serves, and of no other.
+    Workload(Caller),
+    /// An operator.
+    Operator(Operator),
+}
+
+impl Authority {
+    /// The credential that a token is, if it is one of ours and was not altered. Says nothing of whether it is good.
+    pub fn identify(&self, token: &str) -> Result<Option<CredentialId>, No> {
+        if token.len() > limits::TOKEN_BYTES {
+            return Err(No::Refusal(Refusal::field("token", format!("{} bytes, at most {}", token.len(), limits::TOKEN_BYTES))));
+        }
+        if let Some(shown) = Shown::parse(token) {
+            let key = self.ledger.peek(|s| s.credentials.get(&shown.id()).map(|l| s.credentials.key(l).to_owned()));
+            let key = key.and_then(|id| self.keyring.get(KeyPurpose::Reference, &id));
+            return Ok(key.filter(|k| shown.made_by(k)).map(|_| shown.id()));
+        }
+        // A credential's environment is in its claims; which key signed it decides, not what it says.
+        let keys = self.ledger.peek(|s| s.keys.clone());
+        for environment in self.catalog.now().environments().map(|(name, _)| name) {
+            let Ok(jwks) = Jwks::parse(&keyring::jwks(&keys, environment)) else { continue };
+            if let Ok((claims, _)) = authentic(token, &jwks) {
+                return Ok(Some(claims.jti));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The credential of a token if it is good now and the asker may know, as `show` makes it. `None` says no more than that.
+    pub async fn introspect<T>(
+        &self,
+        asker: &Asker,
+        token: &str,
+        show: impl FnOnce(&State, &Live) -> T,
+    ) -> Result<Option<(T, crate::seq::Seq)>, No> {
+        if let Asker::Workload(caller) = asker {
+            self.still_stands(caller)?;
+        }
+        let Some(id) = self.identify(token)? else { return Ok(None) };
+        let upstream = self.ledger.peek(|s| s.credentials.get(&id).map(|l| s.credentials.upstream(l).to_owned()));
+        let Some(upstream) = upstream else { return Ok(None) };
+        if !self.may_know(asker, &upstream)? {
+            return Ok(None);
+        }
+        let now = self.system.wall();
+        let found = self
+            .ledger
+            .settled(|state| {
+                let live = state.credentials.get(&id)?;
+                state.evidence_alive(&id, now).ok()?;
+                Some((show(state, live), state.head))
+            })
+            .await?;
+        Ok(found)
+    }
+
+    fn may_know(&self, asker: &Asker, upstream: &str) -> Result<bool, No> {
+        let compiled = self.catalog.now();
+        let Some(registered) = compiled.upstream(upstream) else { return Ok(false) };
+        let upstream = &registered.upstream;
+        match asker {
+            Asker::Operator(operator) => self.admit(operator, Admin::Observe, Some(&upstream.environment)).map(|_| true),
+            Asker::Workload(caller) => {
+                let Some(policy) = compiled.policy(&upstream.environment) else { return Ok(false) };
+                if !upstream.served_by(caller.id()) || policy.set.environment_of(caller.id()) != Some(&upstream.environment) {
+                    return Ok(false);
+                }
+                let look = Look { environment: &upstream.environment, now: self.system.wall(), ..Look::default() };
+                let question = Question::introspect(caller.id(), upstream, &look);
+                Ok(self.decider.verdicts.verdict(&policy.set, &question).permits())
+            }
+        }
+    }
+}

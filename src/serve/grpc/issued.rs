@@ -1,0 +1,84 @@
+//! The answer of an exchange. It can be made of a [`credential::Issued`](crate::credential::Issued) only.
+
+use super::super::wire::timestamp;
+use crate::credential::{Answer, Issued, Novelty};
+use crate::pb::mayfly::v1 as pb;
+use crate::seq::Millis;
+
+/// What a caller is told.
+pub fn issued_to_pb(issued: Issued) -> pb::Issued {
+    let (seq, s, answer) = issued.into_parts();
+    let bound = i32::try_from(s.bound).ok().and_then(|n| pb::LifeBound::try_from(n).ok()).unwrap_or(pb::LifeBound::Unspecified);
+    pb::Issued {
+        answer: Some(answer_to_pb(answer)),
+        credential_id: s.credential.to_string(),
+        task_id: s.task.to_string(),
+        kind: i32::try_from(s.kind.number()).unwrap_or_default(),
+        expires_at: Some(timestamp(s.expires_at)),
+        issued_at: Some(timestamp(s.issued_at)),
+        scopes: s.scopes,
+        bound: bound.into(),
+        bound_by: words(bound).to_owned(),
+        seq: seq.as_u64(),
+        decision_revision: s.revision.as_u64(),
+        renewable_until: (s.renewable_until > Millis(0)).then(|| timestamp(s.renewable_until)),
+        irrevocable: s.irrevocable,
+        novelty: match s.novelty {
+            Novelty::New => pb::Novelty::New,
+            Novelty::Same => pb::Novelty::Same,
+            Novelty::Replaced => pb::Novelty::Replaced,
+        }
+        .into(),
+        upstream: s.upstream,
+        approval_id: s.approval.map_or_else(String::new, |id| id.to_string()),
+    }
+}
+
+/// Which bound won, for people.
+pub const fn words(bound: pb::LifeBound) -> &'static str {
+    match bound {
+        pb::LifeBound::Unspecified => "",
+        pb::LifeBound::Asked => "as asked",
+        pb::LifeBound::Policy => "a policy",
+        pb::LifeBound::Upstream => "the upstream's registration",
+        pb::LifeBound::UpstreamExpiry => "the end of the upstream's registration",
+        pb::LifeBound::Task => "the task's deadline",
+        pb::LifeBound::Svid => "the end of the caller's SVID",
+        pb::LifeBound::ParentCredential => "the credential that it rests on",
+        pb::LifeBound::SubjectToken => "the subject token",
+        pb::LifeBound::Approval => "the approval",
+        pb::LifeBound::BreakGlass => "break-glass",
+        pb::LifeBound::Renewal => "the bound fixed at first issue",
+        pb::LifeBound::Server => "the longest that this server issues",
+    }
+}
+
+fn answer_to_pb(answer: Answer) -> pb::issued::Answer {
+    use pb::issued::Answer as A;
+    match answer {
+        Answer::Bearer { token, header, scheme, base_url } => {
+            A::BearerToken(pb::BearerToken { token: token.as_str().to_owned(), header_name: header, scheme, base_url })
+        }
+        Answer::Database { host, port, database, user, password, server_ca_pem } => A::DatabaseLogin(pb::DatabaseLogin {
+            host,
+            port: port.into(),
+            database,
+            user,
+            password: password.as_str().to_owned(),
+            server_ca_pem,
+        }),
+        Answer::Certificate { chain, root } => {
+            A::Certificate(pb::Certificate { chain: chain.into_iter().map(Into::into).collect(), root: root.into() })
+        }
+        Answer::SshCertificate { certificate, authority, principals } => {
+            A::SshCertificate(pb::SshCertificate { certificate, authority, principals })
+        }
+        Answer::AwsKeys { access_key_id, secret_access_key, session_token, region } => A::AwsKeys(pb::AwsKeys {
+            access_key_id,
+            secret_access_key: secret_access_key.as_str().to_owned(),
+            session_token: session_token.as_str().to_owned(),
+            region,
+        }),
+        Answer::Secret(value) => A::StaticSecret(pb::StaticSecret { value: value.to_vec().into() }),
+    }
+}

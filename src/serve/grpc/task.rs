@@ -1,0 +1,286 @@
+//! TaskService: the life of a task.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::super::peer::{self, Peer};
+use super::super::status::status;
+use super::super::wire;
+use super::page::Page;
+use super::token::named;
+use crate::authority::Authority;
+use crate::ledger::record::Outcome;
+use crate::ledger::state::{Phase, Task};
+use crate::limits;
+use crate::pb::mayfly::v1 as pb;
+use crate::pb::mayfly::v1::task_service_server::TaskService;
+use crate::policy::Admin;
+use crate::policy::wanted::{self, Terms};
+use crate::refusal::{No, Reason, Refusal};
+use crate::revocation::Target;
+use crate::seq::{Seq, TaskId};
+use crate::tasks::Actor;
+
+/// The service.
+pub struct Tasks(pub Arc<Authority>);
+
+fn actor<T>(request: &Request<T>) -> Result<Actor, Status> {
+    match request.extensions().get::<Peer>() {
+        Some(Peer::Workload(_)) => Ok(Actor::Workload(peer::caller(request)?)),
+        _ => Ok(Actor::Operator(peer::operator(request)?)),
+    }
+}
+
+fn reason(text: &str) -> Result<String, Refusal> {
+    wanted::text("reason", text, limits::PURPOSE_BYTES)
+}
+
+fn no_subject(present: bool, field: &'static str) -> Result<(), Refusal> {
+    if present { Err(Refusal::field(field, "this version does not serve it; leave it out")) } else { Ok(()) }
+}
+
+impl Tasks {
+    /// The task, if this actor may see it: whoever may act in it or steer it, and operators.
+    async fn show(&self, actor: &Actor, id: TaskId) -> Result<pb::Task, No> {
+        let now = self.0.system.wall();
+        let found = self
+            .0
+            .ledger
+            .settled(|s| {
+                let task = s.tasks.get(&id).filter(|t| sees(s, t, actor))?;
+                Some((wire::task_to_pb(s, task, now), task.terms.environment.to_string()))
+            })
+            .await?;
+        if let Actor::Operator(operator) = actor {
+            self.0.admit(operator, Admin::Observe, found.as_ref().map(|(_, e)| e.as_str()))?;
+        }
+        found
+            .map(|(task, _)| task)
+            .ok_or_else(|| No::Refusal(Refusal::new(Reason::NotFound, format!("there is no task {id} that you may see"))))
+    }
+
+    async fn end(&self, actor: Actor, task: &str, why: &str, outcome: Outcome) -> Result<(pb::Task, Seq, pb::Hits), No> {
+        let id: TaskId = wanted::id("task_id", task)?;
+        let why = reason(why)?;
+        let (hits, _) = self.0.hits(&[Target::Task(id)]).await?;
+        let seq = self.0.close_task(&actor, id, outcome, &why).await?;
+        Ok((self.show(&actor, id).await?, seq, super::hits_to_pb(&hits)))
+    }
+}
+
+/// Workloads see the tasks in which they may act and those under what they opened.
+fn sees(state: &crate::ledger::State, task: &Task, actor: &Actor) -> bool {
+    match actor {
+        Actor::Operator(_) => true,
+        Actor::Workload(caller) => {
+            let id = caller.id().as_str();
+            task.admits(id) || state.tasks.upwards(task).any(|t| *t.terms.opener == *id)
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl TaskService for Tasks {
+    async fn open_task(&self, request: Request<pb::OpenTaskRequest>) -> Result<Response<pb::OpenTaskResponse>, Status> {
+        let caller = peer::caller(&request)?;
+        let ask = request.get_ref();
+        let opened = async {
+            no_subject(ask.subject_token.is_some(), "subject_token")?;
+            no_subject(ask.parent_credential.is_some(), "parent_credential")?;
+            no_subject(ask.wait_for_approval.is_some(), "wait_for_approval")?;
+            let terms = ask.terms.as_ref().ok_or_else(|| Refusal::field("terms", "is missing"))?;
+            let terms = Terms::from_pb(terms)?;
+            let id = self.0.open_task(&caller, &terms, &named(&ask.request_id, ask)?, false).await?;
+            self.show(&Actor::Workload(caller.clone()), id).await
+        };
+        let task = opened.await.inspect_err(|no| super::note(&self.0, &caller, no, "open_task", "")).map_err(status)?;
+        Ok(Response::new(pb::OpenTaskResponse { task: Some(task) }))
+    }
+
+    async fn delegate_task(
+        &self,
+        request: Request<pb::DelegateTaskRequest>,
+    ) -> Result<Response<pb::DelegateTaskResponse>, Status> {
+        let caller = peer::caller(&request)?;
+        let ask = request.get_ref();
+        let opened = async {
+            let terms = ask.terms.as_ref().ok_or_else(|| Refusal::field("terms", "is missing"))?;
+            let mut terms = Terms::from_pb(terms)?;
+            if terms.parent.is_none() {
+                return Err(No::Refusal(Refusal::field("terms.parent_task_id", "is missing: a delegated task is a child")));
+            }
+            let delegate = wanted::name("caller", &ask.caller)?;
+            crate::identity::spiffe_id::SpiffeId::parse(&delegate).map_err(|e| Refusal::field("caller", e))?;
+            terms.callers.retain(|c| *c != delegate);
+            terms.callers.insert(0, delegate);
+            let id = self.0.open_task(&caller, &terms, &named(&ask.request_id, ask)?, true).await?;
+            self.show(&Actor::Workload(caller.clone()), id).await
+        };
+        let task = opened.await.inspect_err(|no| super::note(&self.0, &caller, no, "delegate_task", "")).map_err(status)?;
+        Ok(Response::new(pb::DelegateTaskResponse { task: Some(task) }))
+    }
+
+    async fn get_task(&self, request: Request<pb::GetTaskRequest>) -> Result<Response<pb::GetTaskResponse>, Status> {
+        let actor = actor(&request)?;
+        let task = async { self.show(&actor, wanted::id("task_id", &request.get_ref().task_id)?).await };
+        Ok(Response::new(pb::GetTaskResponse { task: Some(task.await.map_err(status)?) }))
+    }
+
+    async fn list_tasks(&self, request: Request<pb::ListTasksRequest>) -> Result<Response<pb::ListTasksResponse>, Status> {
+        let actor = actor(&request)?;
+        self.list(&actor, request.get_ref()).await.map(Response::new).map_err(status)
+    }
+
+    async fn extend_task(&self, request: Request<pb::ExtendTaskRequest>) -> Result<Response<pb::ExtendTaskResponse>, Status> {
+        let caller = peer::caller(&request)?;
+        let ask = request.get_ref();
+        let extended = async {
+            let id = wanted::id("task_id", &ask.task_id)?;
+            let deadline = ask.deadline.as_ref().ok_or_else(|| Refusal::field("deadline", "is missing"))?;
+            let deadline = wire::millis(deadline).ok_or_else(|| Refusal::field("deadline", "is before 1970 or no time"))?;
+            self.0.extend_task(&caller, id, deadline, &named(&ask.request_id, ask)?).await?;
+            self.show(&Actor::Workload(caller.clone()), id).await
+        };
+        let task =
+            extended.await.inspect_err(|no| super::note(&self.0, &caller, no, "extend_task", &ask.task_id)).map_err(status)?;
+        Ok(Response::new(pb::ExtendTaskResponse { task: Some(task) }))
+    }
+
+    async fn heartbeat_task(
+        &self,
+        request: Request<pb::HeartbeatTaskRequest>,
+    ) -> Result<Response<pb::HeartbeatTaskResponse>, Status> {
+        let caller = peer::caller(&request)?;
+        let beat = async {
+            let id: TaskId = wanted::id("task_id", &request.get_ref().task_id)?;
+            let now = self.0.system.wall();
+            let phase = self.0.ledger.peek(|s| s.tasks.get(&id).map(|t| (s.tasks.phase(t, now), t.terms.heartbeat)));
+            match phase {
+                Some((Phase::Over(_), _)) => {
+                    return Err(No::Refusal(Refusal::new(Reason::TaskNotActive, format!("task {id} is over"))));
+                }
+                Some((_, 0)) => {
+                    return Err(No::Refusal(Refusal::field("task_id", "was opened without a heartbeat interval")));
+                }
+                _ => {}
+            }
+            self.0.heartbeat(&caller, id).await?;
+            self.show(&Actor::Workload(caller.clone()), id).await
+        };
+        let task = beat.await.map_err(status)?;
+        Ok(Response::new(pb::HeartbeatTaskResponse { heartbeat_due: task.heartbeat_due, state: task.state }))
+    }
+
+    async fn hold_task(&self, request: Request<pb::HoldTaskRequest>) -> Result<Response<pb::HoldTaskResponse>, Status> {
+        let actor = actor(&request)?;
+        let ask = request.get_ref();
+        let held = async {
+            let id = wanted::id("task_id", &ask.task_id)?;
+            let seq = self.0.hold_task(&actor, id, &reason(&ask.reason)?, &named(&ask.request_id, ask)?).await?;
+            Ok((self.show(&actor, id).await?, seq))
+        };
+        let (task, seq) = held.await.map_err(status)?;
+        Ok(Response::new(pb::HoldTaskResponse { task: Some(task), seq: seq.as_u64() }))
+    }
+
+    async fn resume_task(&self, request: Request<pb::ResumeTaskRequest>) -> Result<Response<pb::ResumeTaskResponse>, Status> {
+        let actor = actor(&request)?;
+        let ask = request.get_ref();
+        let resumed = async {
+            let id = wanted::id("task_id", &ask.task_id)?;
+            let seq = self.0.resume_task(&actor, id, &reason(&ask.reason)?, &named(&ask.request_id, ask)?).await?;
+            Ok((self.show(&actor, id).await?, seq))
+        };
+        let (task, seq) = resumed.await.map_err(status)?;
+        Ok(Response::new(pb::ResumeTaskResponse { task: Some(task), seq: seq.as_u64() }))
+    }
+
+    async fn complete_task(
+        &self,
+        request: Request<pb::CompleteTaskRequest>,
+    ) -> Result<Response<pb::CompleteTaskResponse>, Status> {
+        let actor = actor(&request)?;
+        let ask = request.get_ref();
+        let (task, seq, hits) = self.end(actor, &ask.task_id, &ask.reason, Outcome::Completed).await.map_err(status)?;
+        Ok(Response::new(pb::CompleteTaskResponse { task: Some(task), seq: seq.as_u64(), hits: Some(hits) }))
+    }
+
+    async fn cancel_task(&self, request: Request<pb::CancelTaskRequest>) -> Result<Response<pb::CancelTaskResponse>, Status> {
+        let actor = actor(&request)?;
+        let ask = request.get_ref();
+        let (task, seq, hits) = self.end(actor, &ask.task_id, &ask.reason, Outcome::Cancelled).await.map_err(status)?;
+        Ok(Response::new(pb::CancelTaskResponse { task: Some(task), seq: seq.as_u64(), hits: Some(hits) }))
+    }
+
+    async fn list_task_credentials(
+        &self,
+        request: Request<pb::ListTaskCredentialsRequest>,
+    ) -> Result<Response<pb::ListTaskCredentialsResponse>, Status> {
+        let actor = actor(&request)?;
+        self.credentials(&actor, request.get_ref()).await.map(Response::new).map_err(status)
+    }
+}
+
+impl Tasks {
+    async fn list(&self, actor: &Actor, ask: &pb::ListTasksRequest) -> Result<pb::ListTasksResponse, No> {
+        if let Actor::Operator(operator) = actor {
+            let environment = (!ask.environment.is_empty()).then_some(&*ask.environment);
+            self.0.admit(operator, Admin::Observe, environment)?;
+        }
+        let page = Page::from(ask.page_size, &ask.page_token)?;
+        let parent = match &*ask.parent_task_id {
+            "" => None,
+            id => Some(wanted::id::<TaskId>("parent_task_id", id)?),
+        };
+        let now = self.0.system.wall();
+        let fits = |s: &crate::ledger::State, t: &Task| {
+            let terms = &t.terms;
+            sees(s, t, actor)
+                && (ask.caller.is_empty() || t.admits(&ask.caller))
+                && (ask.environment.is_empty() || *terms.environment == *ask.environment)
+                && (ask.upstream.is_empty() || terms.allowance.upstreams.iter().any(|u| u.name == ask.upstream))
+                && parent.is_none_or(|p| terms.path.iter().rev().nth(1) == Some(&p))
+                && (ask.states.is_empty() || ask.states.contains(&(wire::phase_to_pb(s.tasks.phase(t, now)) as i32)))
+        };
+        let (tasks, next_page_token) = self
+            .0
+            .ledger
+            .settled(|s| {
+                let all = s.tasks.iter().map(|t| (t.terms.seq, t));
+                let (found, next) = page.newest(all, |t| fits(s, t));
+                (found.into_iter().map(|t| wire::task_to_pb(s, t, now)).collect(), next)
+            })
+            .await?;
+        Ok(pb::ListTasksResponse { tasks, next_page_token })
+    }
+
+    async fn credentials(
+        &self,
+        actor: &Actor,
+        ask: &pb::ListTaskCredentialsRequest,
+    ) -> Result<pb::ListTaskCredentialsResponse, No> {
+        let id: TaskId = wanted::id("task_id", &ask.task_id)?;
+        self.show(actor, id).await?;
+        let page = Page::from(ask.page_size, &ask.page_token)?;
+        let now = self.0.system.wall();
+        let (credentials, next_page_token) = self
+            .0
+            .ledger
+            .settled(|s| {
+                let of_task = |live: &crate::ledger::state::Live| {
+                    let task = s.tasks.at(live.task)?;
+                    let own = task.terms.id == id || (ask.include_children && task.terms.path.contains(&id));
+                    let shown = wire::credential_to_pb(s, live, now);
+                    let alive =
+                        shown.state == pb::CredentialState::Active as i32 || shown.state == pb::CredentialState::Held as i32;
+                    (own && (ask.include_ended || alive)).then_some(shown)
+                };
+                let all = (0..s.credentials.places()).filter_map(|n| s.credentials.at(n)).map(|l| (l.seq, l));
+                let (found, next) = page.newest(all, |live| s.tasks.at(live.task).is_some_and(|t| t.terms.path.contains(&id)));
+                (found.into_iter().filter_map(of_task).collect(), next)
+            })
+            .await?;
+        Ok(pb::ListTaskCredentialsResponse { credentials, next_page_token })
+    }
+}

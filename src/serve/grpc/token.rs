@@ -1,0 +1,275 @@
+//! TokenService: exchanging, renewing, giving back, introspecting.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::super::peer::{self, Peer};
+use super::super::status::{problem, status};
+use super::super::wire;
+use super::issued::issued_to_pb;
+use super::note;
+use crate::authority::Authority;
+use crate::identity::caller::Caller;
+use crate::introspect::Asker;
+use crate::limits;
+use crate::pb::mayfly::v1 as pb;
+use crate::pb::mayfly::v1::token_service_server::TokenService;
+use crate::policy::wanted::{self, Wanted, digest_of};
+use crate::policy::{Admin, decide::caller_facts};
+use crate::refusal::{No, Reason, Refusal};
+use crate::seq::CredentialId;
+
+/// The service.
+pub struct Tokens(pub Arc<Authority>);
+
+type Answers = Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::StreamExchangeResponse, Status>> + Send>>;
+
+impl Tokens {
+    async fn one(authority: &Authority, caller: &Caller, ask: &pb::ExchangeRequest) -> Result<pb::Issued, No> {
+        let want = Wanted::from_pb(ask)?;
+        let issued = authority.exchange(caller, &want).await;
+        issued.map(issued_to_pb).inspect_err(|no| note(authority, caller, no, &want.upstream, task_of(ask)))
+    }
+
+    async fn batch(&self, caller: &Caller, ask: &pb::BatchExchangeRequest) -> Result<Vec<pb::ExchangeResult>, No> {
+        let n = ask.exchanges.len();
+        if n == 0 || n > limits::BATCH {
+            return Err(No::Refusal(Refusal::field("exchanges", format!("1 to {} of them, not {n}", limits::BATCH))));
+        }
+        let authority = &self.0;
+        if !ask.all_or_nothing {
+            // Under way together, so that one commit holds them.
+            let all = ask.exchanges.iter().map(|e| Tokens::one(authority, caller, e));
+            return Ok(join_all(all).await.into_iter().map(result).collect());
+        }
+        let wants = ask.exchanges.iter().map(Wanted::from_pb).collect::<Vec<_>>();
+        let bad = wants.iter().position(Result::is_err);
+        let outcome = match bad {
+            Some(n) => Err((n, wants.into_iter().nth(n).and_then(Result::err).map_or_else(unknown, No::Refusal))),
+            None => authority.exchange_all(caller, &wants.into_iter().flatten().collect::<Vec<_>>()).await,
+        };
+        match outcome {
+            Ok(all) => Ok(all.into_iter().map(|i| result(Ok(issued_to_pb(i)))).collect()),
+            Err((n, no)) => Ok(none_of(ask.exchanges.len(), n, no)),
+        }
+    }
+}
+
+fn unknown() -> No {
+    No::Refusal(Refusal::field("exchanges", "is malformed"))
+}
+
+fn task_of(ask: &pb::ExchangeRequest) -> &str {
+    match &ask.task {
+        Some(pb::exchange_request::Task::TaskId(id)) => id,
+        _ => "",
+    }
+}
+
+/// Nothing was done: the one that failed says why, the others say which that was.
+fn none_of(count: usize, failed: usize, no: No) -> Vec<pb::ExchangeResult> {
+    let own = problem(no);
+    let others = pb::Problem {
+        message: format!("nothing was issued, since exchange {failed} of this batch was not: {}", own.message),
+        ..own.clone()
+    };
+    let each = |n| pb::exchange_result::Result::Problem(if n == failed { own.clone() } else { others.clone() });
+    (0..count).map(|n| pb::ExchangeResult { result: Some(each(n)) }).collect()
+}
+
+fn result(answer: Result<pb::Issued, No>) -> pb::ExchangeResult {
+    let result = match answer {
+        Ok(issued) => pb::exchange_result::Result::Issued(issued),
+        Err(no) => pb::exchange_result::Result::Problem(problem(no)),
+    };
+    pb::ExchangeResult { result: Some(result) }
+}
+
+/// Polls all of them in one task; the slowest ends it.
+async fn join_all<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut pending: Vec<_> = all.map(|f| (Box::pin(f), None)).collect();
+    std::future::poll_fn(move |cx| {
+        let mut ready = true;
+        for (future, done) in &mut pending {
+            if done.is_none() {
+                match future.as_mut().poll(cx) {
+                    std::task::Poll::Ready(out) => *done = Some(out),
+                    std::task::Poll::Pending => ready = false,
+                }
+            }
+        }
+        if ready {
+            std::task::Poll::Ready(pending.iter_mut().filter_map(|(_, done)| done.take()).collect())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await
+}
+
+#[tonic::async_trait]
+impl TokenService for Tokens {
+    async fn exchange(&self, request: Request<pb::ExchangeRequest>) -> Result<Response<pb::ExchangeResponse>, Status> {
+        let caller = peer::caller(&request)?;
+        let issued = Tokens::one(&self.0, &caller, request.get_ref()).await.map_err(status)?;
+        Ok(Response::new(pb::ExchangeResponse { issued: Some(issued) }))
+    }
+
+    async fn batch_exchange(
+        &self,
+        request: Request<pb::BatchExchangeRequest>,
+    ) -> Result<Response<pb::BatchExchangeResponse>, Status> {
+        let caller = peer::caller(&request)?;
+        let results = self.batch(&caller, request.get_ref()).await.map_err(status)?;
+        Ok(Response::new(pb::BatchExchangeResponse { results }))
+    }
+
+    type StreamExchangeStream = Answers;
+
+    async fn stream_exchange(
+        &self,
+        request: Request<Streaming<pb::StreamExchangeRequest>>,
+    ) -> Result<Response<Self::StreamExchangeStream>, Status> {
+        let caller = peer::caller(&request)?;
+        let (answers, out) = mpsc::channel(limits::STREAM_IN_FLIGHT);
+        tokio::spawn(drive(self.0.clone(), caller, request.into_inner(), answers));
+        Ok(Response::new(Box::pin(ReceiverStream::new(out))))
+    }
+
+    async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewResponse>, Status> {
+        let caller = peer::caller(&request)?;
+        let ask = request.get_ref();
+        let issued = async {
+            if ask.public_key.is_some() {
+                return Err(No::Refusal(Refusal::field("public_key", "this version does not serve it; leave it out")));
+            }
+            let id: CredentialId = wanted::id("credential_id", &ask.credential_id)?;
+            let ttl = wanted::duration("ttl", ask.ttl.as_ref())?;
+            let named = named(&ask.request_id, ask)?;
+            self.0.renew(&caller, id, ttl, named).await
+        };
+        let issued = issued.await.inspect_err(|no| note(&self.0, &caller, no, "renew", "")).map_err(status)?;
+        Ok(Response::new(pb::RenewResponse { issued: Some(issued_to_pb(issued)) }))
+    }
+
+    async fn release(&self, request: Request<pb::ReleaseRequest>) -> Result<Response<pb::ReleaseResponse>, Status> {
+        let caller = peer::caller(&request)?;
+        let released = async {
+            let id: CredentialId = wanted::id("credential_id", &request.get_ref().credential_id)?;
+            self.0.release(&caller, id).await
+        };
+        let seq = released.await.map_err(status)?;
+        // Nothing of a kind that is made here stands anywhere else.
+        let upstream_state = pb::UpstreamState::Unspecified.into();
+        Ok(Response::new(pb::ReleaseResponse { seq: seq.as_u64(), upstream_state }))
+    }
+
+    async fn introspect(&self, request: Request<pb::IntrospectRequest>) -> Result<Response<pb::IntrospectResponse>, Status> {
+        let asker = match request.extensions().get::<Peer>() {
+            Some(Peer::Workload(_)) => Asker::Workload(peer::caller(&request)?),
+            _ => Asker::Operator(peer::operator(&request)?),
+        };
+        let now = self.0.system.wall();
+        let show = |state: &crate::ledger::State, live: &crate::ledger::state::Live| wire::credential_to_pb(state, live, now);
+        let found = self.0.introspect(&asker, &request.get_ref().token, show).await.map_err(status)?;
+        Ok(Response::new(match found {
+            Some((credential, seq)) => {
+                pb::IntrospectResponse { active: true, credential: Some(credential), at_seq: seq.as_u64() }
+            }
+            None => pb::IntrospectResponse::default(),
+        }))
+    }
+
+    async fn authorize(&self, request: Request<pb::AuthorizeRequest>) -> Result<Response<pb::AuthorizeResponse>, Status> {
+        peer::caller(&request)?;
+        Err(status(No::Refusal(Refusal::new(Reason::NotServed, "this version does not serve Authorize"))))
+    }
+
+    async fn whoami(&self, request: Request<pb::WhoamiRequest>) -> Result<Response<pb::WhoamiResponse>, Status> {
+        if let Some(Peer::Local(uid)) = request.extensions().get::<Peer>() {
+            let operator = self.0.admin_uids.contains(uid);
+            let identity = wire::identity_of_who(&crate::ledger::record::Who::LocalUid(*uid));
+            return Ok(Response::new(pb::WhoamiResponse { identity: Some(identity), operator, ..Default::default() }));
+        }
+        let caller = peer::caller(&request)?;
+        self.0.still_stands(&caller).map_err(status)?;
+        Ok(Response::new(self.who(&caller)))
+    }
+}
+
+impl Tokens {
+    fn who(&self, caller: &Caller) -> pb::WhoamiResponse {
+        let compiled = self.0.catalog.now();
+        let own = compiled.environments().find_map(|(_, p)| Some((p.set.environment_of(caller.id())?, p)));
+        let roles = own.map_or_else(Vec::new, |(_, p)| p.set.roles_of(caller.id()).into_iter().map(str::to_owned).collect());
+        let serves = compiled.upstreams().filter(|r| r.upstream.served_by(caller.id())).map(|r| r.upstream.name.clone());
+        let operator = crate::identity::caller::Operator::Svid(caller.clone());
+        let view = self.0.ledger.view();
+        let locks = view.read(|s| s.rules.blocks(&caller_facts(caller, &view))).filter(|hit| hit.lock);
+        let evidence = crate::policy::decide::svid_of(caller);
+        pb::WhoamiResponse {
+            identity: Some(wire::identity_of_who(&crate::ledger::record::Who::SpiffeId(caller.id().as_str().to_owned()))),
+            environment: own.map_or_else(String::new, |(e, _)| e.to_owned()),
+            roles,
+            svid: Some(wire::svid_to_pb(caller.id().trust_domain(), &evidence)),
+            serves: serves.collect(),
+            operator: self.0.admit(&operator, Admin::Observe, None).is_ok(),
+            locks: locks.map(|hit| wire::lock_to_pb(hit.seq, 0, &hit.target, None)).into_iter().collect(),
+        }
+    }
+}
+
+/// A request that names itself, with the digest over all of it.
+pub(super) fn named(request_id: &str, message: &impl prost::Message) -> Result<crate::tasks::Named, Refusal> {
+    if request_id.is_empty() {
+        return Ok(None);
+    }
+    let id = wanted::text("request_id", request_id, limits::REQUEST_ID_BYTES)?;
+    Ok(Some((id, digest_of(message))))
+}
+
+/// One stream: a bounded number under way, answered in any order.
+async fn drive(
+    authority: Arc<Authority>,
+    caller: Caller,
+    mut asks: Streaming<pb::StreamExchangeRequest>,
+    answers: mpsc::Sender<Result<pb::StreamExchangeResponse, Status>>,
+) {
+    let places = Arc::new(Semaphore::new(limits::STREAM_IN_FLIGHT));
+    loop {
+        // At the bound nothing more is read: HTTP/2's window holds the caller back.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let message = tokio::select! {
+            message = asks.message() => message,
+            () = answers.closed() => return,
+        };
+        let ask = match message {
+            Ok(Some(pb::StreamExchangeRequest { ask: Some(pb::stream_exchange_request::Ask::Exchange(ask)) })) => ask,
+            Ok(Some(_)) => {
+                let no = Refusal::field("ask", "is missing, or of a sort that this version does not know");
+                let _ = answers.send(Err(status(No::Refusal(no)))).await;
+                return;
+            }
+            Ok(None) | Err(_) => return,
+        };
+        if ask.request_id.is_empty() {
+            let no = Refusal::field("exchange.request_id", "is missing: on a stream the answer is found by it");
+            let _ = answers.send(Err(status(No::Refusal(no)))).await;
+            return;
+        }
+        let (authority, caller, answers) = (authority.clone(), caller.clone(), answers.clone());
+        tokio::spawn(async move {
+            let result = match Tokens::one(&authority, &caller, &ask).await {
+                Ok(issued) => pb::stream_exchange_response::Result::Issued(issued),
+                Err(no) => pb::stream_exchange_response::Result::Problem(problem(no)),
+            };
+            let answer = pb::StreamExchangeResponse { request_id: ask.request_id, result: Some(result) };
+            let _ = answers.send(Ok(answer)).await;
+            drop(place);
+        });
+    }
+}
