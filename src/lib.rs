@@ -5,6 +5,7 @@
 
 pub mod serve;
 pub mod sources;
+pub mod verifier;
 
 pub mod admission;
 pub mod authority;
