@@ -50,7 +50,9 @@ pub fn sha256(text: &str) -> Result<[u8; 32], String> {
 /// Bytes in hexadecimal, in either case, also with colons between them.
 pub fn hex(text: &str) -> Result<Vec<u8>, String> {
     let digits: String = text.chars().filter(|c| *c != ':').collect();
-    data_encoding::HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).map_err(|_| "expected an even number of hexadecimal digits".to_owned())
+    data_encoding::HEXLOWER_PERMISSIVE
+        .decode(digits.as_bytes())
+        .map_err(|_| "expected an even number of hexadecimal digits".to_owned())
 }
 
 /// A task's id.

@@ -1,6 +1,6 @@
 //! The way to the server: a Unix socket, or mTLS where the server is known by its SPIFFE ID.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,34 +72,34 @@ fn tls(to: &MtlsTarget, system: &System) -> Result<rustls::ClientConfig, CliErro
 }
 
 /// What a connection failed of: nobody there, or one of the two not accepting the other.
-pub fn no_way(address: &str, error: &tonic::transport::Error) -> CliError {
-    let (mut what, mut handshake) = (error.to_string(), None);
-    let mut at = error.source();
+pub fn no_way(address: &str, error: &(dyn Error + 'static)) -> CliError {
+    let mut what = error.to_string();
+    let mut at = Some(error);
     while let Some(cause) = at {
-        what = cause.to_string();
-        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            handshake = Some(told(tls));
-        } else if let Some(tls) =
-            cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref).and_then(|e| e.downcast_ref::<rustls::Error>())
-        {
-            handshake = Some(told(tls));
+        if let Some(tls) = rustls_error(cause) {
+            return CliError::Handshake { address: address.to_owned(), what: told(tls) };
         }
+        what = cause.to_string();
         at = cause.source();
     }
-    match handshake {
-        Some(what) => CliError::Handshake { address: address.to_owned(), what },
-        None => CliError::Unreachable { address: address.to_owned(), what },
-    }
+    CliError::Unreachable { address: address.to_owned(), what }
+}
+
+/// A TLS error, as it is or as the reason of an IO error.
+fn rustls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    cause.downcast_ref().or_else(|| inner.and_then(|e| e.downcast_ref()))
 }
 
 fn told(error: &rustls::Error) -> String {
-    use rustls::{CertificateError, Error};
+    use rustls::CertificateError;
+    use rustls::Error as Tls;
     match error {
-        Error::InvalidCertificate(CertificateError::Other(other)) => match other.0.downcast_ref::<NotThatServer>() {
+        Tls::InvalidCertificate(CertificateError::Other(other)) => match other.0.downcast_ref::<NotThatServer>() {
             Some(defect) => defect.to_string(),
             None => error.to_string(),
         },
-        Error::AlertReceived(alert) => format!("the server refused our SVID (TLS alert {alert:?})"),
+        Tls::AlertReceived(alert) => format!("the server refused our SVID (TLS alert {alert:?})"),
         other => other.to_string(),
     }
 }

@@ -13,27 +13,28 @@ use crate::identity::spiffe_id::SpiffeId;
 #[command(next_help_heading = "Identity (before the command)")]
 pub struct IdentityArgs {
     /// Our X.509-SVID and its chain, PEM
-    #[arg(long, value_name = "FILE", env = "MAYFLY_SVID")]
+    #[arg(long, value_name = "FILE", env = "MAYFLY_SVID", hide_env_values = true)]
     pub svid: Option<PathBuf>,
     /// The private key of the SVID, PEM
-    #[arg(long, value_name = "FILE", env = "MAYFLY_KEY")]
+    #[arg(long, value_name = "FILE", env = "MAYFLY_KEY", hide_env_values = true)]
     pub key: Option<PathBuf>,
     /// The trust bundle of the server's trust domain, PEM or SPIFFE JWKS
-    #[arg(long, value_name = "FILE", env = "MAYFLY_BUNDLE")]
+    #[arg(long, value_name = "FILE", env = "MAYFLY_BUNDLE", hide_env_values = true)]
     pub bundle: Option<PathBuf>,
     /// The server's SPIFFE ID
-    #[arg(long, value_name = "SPIFFE_ID", env = "MAYFLY_SERVER_ID")]
+    #[arg(long, value_name = "SPIFFE_ID", env = "MAYFLY_SERVER_ID", hide_env_values = true)]
     pub server_id: Option<String>,
 }
 
 /// Where the server is.
 #[derive(Args, Clone, Default, Debug)]
+#[command(next_help_heading = "Everywhere")]
 pub struct AddressArgs {
     /// The server: https://HOST:PORT with mTLS, or unix:/PATH
-    #[arg(long, global = true, value_name = "ADDRESS", env = "MAYFLY_ADDRESS")]
+    #[arg(long, global = true, value_name = "ADDRESS", env = "MAYFLY_ADDRESS", hide_env_values = true)]
     pub address: Option<String>,
     /// The file with the same settings [default: ~/.config/mayfly/config.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "MAYFLY_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "MAYFLY_CONFIG", hide_env_values = true)]
     pub config: Option<PathBuf>,
 }
 
@@ -113,15 +114,21 @@ impl Target {
         if let Some(path) = address.strip_prefix("unix:") {
             return match Path::new(path).is_absolute() {
                 true => Ok(Target::Unix(PathBuf::from(path))),
-                false => Err(CliError::Usage(format!("address {address:?}: unix: needs a whole path, like unix:/run/mayfly/admin.sock"))),
+                false => Err(CliError::Usage(format!(
+                    "address {address:?}: unix: needs a whole path, like unix:/run/mayfly/admin.sock"
+                ))),
             };
         }
         let (host, port) = host_and_port(address)?;
         let need = |flag: &str, variable: &str, given: Option<&PathBuf>| {
-            given.cloned().ok_or_else(|| CliError::Usage(format!("{address} is called by mTLS, which needs {flag} (or {variable})")))
+            given
+                .cloned()
+                .ok_or_else(|| CliError::Usage(format!("{address} is called by mTLS, which needs {flag} (or {variable})")))
         };
         let id = identity.server_id.as_ref().or(file.server_id.as_ref()).ok_or_else(|| {
-            CliError::Usage(format!("{address} is called by mTLS, which needs --server-id (or MAYFLY_SERVER_ID): who the server has to be"))
+            CliError::Usage(format!(
+                "{address} is called by mTLS, which needs --server-id (or MAYFLY_SERVER_ID): who the server has to be"
+            ))
         })?;
         let server_id = id.parse().map_err(|e| CliError::Usage(format!("--server-id {id:?}: {e}")))?;
         Ok(Target::Mtls(Box::new(MtlsTarget {
@@ -215,7 +222,17 @@ mod tests {
         assert!(says(None, &file).contains("--server-id"));
         assert!(says(None, &ContextFile::default()).contains("MAYFLY_ADDRESS"));
         assert!(says(None, &ContextFile { key: None, ..toml::from_str(FILE).unwrap() }).contains("--key"));
-        for wrong in ["http://h:1", "https://h", "https://h:0", "https://h:70000", "https://u@h:1", "https://[h]:1", "https://:1", "h:1", "https://h:1/x"] {
+        for wrong in [
+            "http://h:1",
+            "https://h",
+            "https://h:0",
+            "https://h:70000",
+            "https://u@h:1",
+            "https://[h]:1",
+            "https://:1",
+            "h:1",
+            "https://h:1/x",
+        ] {
             assert!(says(Some(wrong), &file).contains("expected https://HOST:PORT"), "{wrong}");
         }
         assert!(says(Some("unix:relative"), &file).contains("whole path"));

@@ -37,6 +37,8 @@ pub enum CliError {
     Late(Duration),
     /// The server's answer is a refusal or a fault.
     Server(Box<ServerSaid>),
+    /// A stream came to its end, which only the server can do.
+    Ended,
     /// Done in part. What is missing was told.
     Partly(String),
     /// Whoever read stdout is gone. Nothing to tell, and nobody to tell it to.
@@ -134,7 +136,7 @@ impl CliError {
         match self {
             CliError::Usage(_) => Exit::Usage,
             CliError::Local(_) => Exit::Error,
-            CliError::Unreachable { .. } | CliError::Late(_) => Exit::TryAgain,
+            CliError::Unreachable { .. } | CliError::Late(_) | CliError::Ended => Exit::TryAgain,
             CliError::Handshake { .. } => Exit::NotAuthenticated,
             CliError::Server(said) => said.exit(),
             CliError::Partly(_) => Exit::Partly,
@@ -149,6 +151,7 @@ impl CliError {
             CliError::Unreachable { .. } => "unreachable",
             CliError::Handshake { .. } => "handshake",
             CliError::Late(_) => "late",
+            CliError::Ended => "ended",
             CliError::Server(said) if said.reason.is_some() || !said.reason_text.is_empty() => "refusal",
             CliError::Server(_) => "fault",
             CliError::Partly(_) => "partly",
@@ -166,8 +169,12 @@ impl CliError {
                 "{address}: {what}; check --svid, --bundle and --server-id, and yours with `mayfly svid check --bundle FILE --trust-domain NAME CHAIN.pem`"
             ),
             CliError::Late(after) => {
-                format!("no answer within {}; it may have been done all the same: look before you repeat it", duration_text(*after))
+                format!(
+                    "no answer within {}; it may have been done all the same: look before you repeat it",
+                    duration_text(*after)
+                )
             }
+            CliError::Ended => "the server ended the stream".to_owned(),
             CliError::Server(said) if said.message.is_empty() => format!("the server answered {:?}", said.code),
             CliError::Server(said) => said.message.clone(),
             CliError::PipeClosed => String::new(),

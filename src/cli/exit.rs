@@ -75,7 +75,9 @@ impl Exit {
             Code::NotFound => Exit::NotFound,
             Code::Unauthenticated => Exit::NotAuthenticated,
             Code::PermissionDenied | Code::FailedPrecondition | Code::AlreadyExists => Exit::Denied,
-            Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::ResourceExhausted | Code::OutOfRange => Exit::TryAgain,
+            Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::ResourceExhausted | Code::OutOfRange => {
+                Exit::TryAgain
+            }
             Code::Cancelled | Code::Unknown | Code::Unimplemented | Code::Internal | Code::DataLoss => Exit::Error,
         }
     }
@@ -94,7 +96,8 @@ mod tests {
     #[test]
     fn the_numbers_are_those_that_scripts_know() {
         use Exit::*;
-        let all = [Ok, Error, Usage, NotFound, NotAuthenticated, Denied, UpstreamFailed, Partly, TryAgain, ApprovalNeeded, Findings];
+        let all =
+            [Ok, Error, Usage, NotFound, NotAuthenticated, Denied, UpstreamFailed, Partly, TryAgain, ApprovalNeeded, Findings];
         assert_eq!(all.map(|e| e as u8), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
     }
 

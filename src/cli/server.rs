@@ -1,5 +1,6 @@
 //! Calls: each has a deadline, and is repeated only where a repeat does nothing twice.
 
+use std::error::Error as _;
 use std::future::Future;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct Server {
     channel: Channel,
+    address: String,
     deadline: Duration,
     system: System,
 }
@@ -28,7 +30,7 @@ impl Server {
     /// Connects. `deadline` bounds the connection and each call on it.
     pub async fn connect(target: &Target, system: System, deadline: Duration) -> Result<Server, CliError> {
         let channel = super::connect::channel(target, &system, deadline).await?;
-        Ok(Server { channel, deadline, system })
+        Ok(Server { channel, address: target.address(), deadline, system })
     }
 
     /// The same server, whose calls may take longer by what they are asked to wait.
@@ -83,6 +85,11 @@ impl Server {
 
     fn said(&self, status: &Status) -> Result<ServerSaid, CliError> {
         let said = ServerSaid::from_status(status);
+        // In TLS 1.3 a server refuses our certificate after our end of the handshake is done: the first call tells.
+        let broke = status.source().map(|cause| super::connect::no_way(&self.address, cause));
+        if let Some(error @ CliError::Handshake { .. }) = broke {
+            return Err(error);
+        }
         match said.code {
             Code::DeadlineExceeded | Code::Cancelled if said.reason_text.is_empty() => Err(CliError::Late(self.deadline)),
             _ => Ok(said),

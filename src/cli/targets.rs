@@ -95,7 +95,8 @@ impl TargetArgs {
         out.extend(self.binding.iter().cloned().map(|name| target(Kind::Binding(name))));
         for pair in self.policy_below.chunks(2) {
             let [environment, version] = pair else { continue };
-            let version = version.parse().map_err(|_| wrong("policy-below", format!("expected a version number, found {version:?}")))?;
+            let version =
+                version.parse().map_err(|_| wrong("policy-below", format!("expected a version number, found {version:?}")))?;
             out.push(target(Kind::PolicyBelow(pb::PolicyBelowTarget { environment: environment.clone(), version })));
         }
         out.extend(self.signing_key.iter().cloned().map(|id| target(Kind::SigningKey(id))));
@@ -233,7 +234,9 @@ mod tests {
 
     #[test]
     fn what_is_malformed_names_its_flag() {
-        for (line, flag) in [("--trust-anchor d zz", "--trust-anchor"), ("--policy-below e x", "--policy-below"), ("--svid d 00 1", "--svid")] {
+        for (line, flag) in
+            [("--trust-anchor d zz", "--trust-anchor"), ("--policy-below e x", "--policy-below"), ("--svid d 00 1", "--svid")]
+        {
             let Err(CliError::Usage(text)) = parse(line) else { panic!("{line} was taken") };
             assert!(text.starts_with(flag), "{text}");
         }

@@ -110,6 +110,16 @@ impl Out {
         print(&format!("{}\n", escape::json(text.trim_end())))
     }
 
+    /// A line of text among tables.
+    pub fn text(&self, text: &str) -> Result<(), CliError> {
+        print(&format!("{}\n", escape::for_terminal(text)))
+    }
+
+    /// What this program wrote itself: a script, a manual page.
+    pub fn generated(&self, bytes: &[u8]) -> Result<(), CliError> {
+        print(&String::from_utf8_lossy(bytes))
+    }
+
     /// Words, on stderr. What comes from callers is made safe here.
     pub fn say(&self, words: impl fmt::Display) {
         let text = words.to_string();

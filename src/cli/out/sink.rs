@@ -41,7 +41,9 @@ impl Sink {
             Sink::Stdout => {
                 let mut stdout = io::stdout().lock();
                 stdout.write_all(secret).and_then(|()| stdout.flush()).map_err(|e| match e.kind() {
-                    io::ErrorKind::BrokenPipe => CliError::Local("stdout: nobody reads it; the credential was not handed over".to_owned()),
+                    io::ErrorKind::BrokenPipe => {
+                        CliError::Local("stdout: nobody reads it; the credential was not handed over".to_owned())
+                    }
                     _ => CliError::Local(format!("stdout: {e}")),
                 })
             }

@@ -227,15 +227,32 @@ mod tests {
     #[test]
     fn block_yaml_in_the_order_of_the_names() {
         let value = tree(
-            r#"{"z":"task_a","a":{"spiffe_id":"spiffe://example.org/ci","n":7,"none":null},"list":["x","2"],"rows":[{"a":1,"b":[]},{"a":[[1]]}],"empty":{}}"#,
+            r#"{"z":"task_a","a":{"spiffe_id":"spiffe://example.org/ci","seq":7,"none":null},"list":["x","2"],"rows":[{"a":1,"b":[]},{"a":[[1]]}],"empty":{}}"#,
         );
-        let expected = "z: task_a\na:\n  spiffe_id: spiffe://example.org/ci\n  n: 7\n  none: null\nlist:\n  - x\n  - \"2\"\nrows:\n  - a: 1\n    b: []\n  - a:\n      -\n        - 1\nempty: {}\n";
+        let expected = "z: task_a\na:\n  spiffe_id: spiffe://example.org/ci\n  seq: 7\n  none: null\nlist:\n  - x\n  - \"2\"\nrows:\n  - a: 1\n    b: []\n  - a:\n      -\n        - 1\nempty: {}\n";
         assert_eq!(value.yaml(), expected);
     }
 
     #[test]
     fn a_text_that_could_be_taken_for_something_else_is_quoted() {
-        for text in ["no", "Null", "1e3", "0x1", "~", "", "- a", "a: b", "a #b", "2026-11-20T08:00:00Z", "a\nb", "é", "!x", "*x", "&x", "1:20"] {
+        for text in [
+            "no",
+            "Null",
+            "1e3",
+            "0x1",
+            "~",
+            "",
+            "- a",
+            "a: b",
+            "a #b",
+            "2026-11-20T08:00:00Z",
+            "a\nb",
+            "é",
+            "!x",
+            "*x",
+            "&x",
+            "1:20",
+        ] {
             assert!(yaml_text(text).starts_with('"'), "{text:?}");
         }
         assert_eq!(yaml_text("\u{7f}\u{202e}"), r#""\u007f\u202e""#);

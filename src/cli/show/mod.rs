@@ -6,6 +6,7 @@
 
 pub mod credential;
 pub mod explain;
+pub mod issued;
 pub mod key;
 pub mod revocation;
 pub mod status;

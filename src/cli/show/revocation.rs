@@ -64,7 +64,12 @@ impl Revoked {
 
 impl From<pb::Reach> for Reach {
     fn from(r: pb::Reach) -> Reach {
-        Reach { refused: r.refused, upstream_pending: r.upstream_pending, upstream_undone: r.upstream_undone, verified: r.verified }
+        Reach {
+            refused: r.refused,
+            upstream_pending: r.upstream_pending,
+            upstream_undone: r.upstream_undone,
+            verified: r.verified,
+        }
     }
 }
 
