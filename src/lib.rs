@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod serve;
+pub mod server;
 pub mod sources;
 
 pub mod admission;
