@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 
 use crate::credential::keyring::{Keyring, Sealer};
 use crate::credential::status::Allocator;
+use crate::feed::{Feed, Followers};
 use crate::heartbeats::Heartbeats;
 use crate::identity::bundle::Bundles;
 use crate::ledger::record::{Aim, Event, Record};
@@ -36,6 +37,10 @@ pub struct Authority {
     pub status: Allocator,
     /// Signs of life, gathered.
     pub heartbeats: Heartbeats,
+    /// What followers are told.
+    pub feed: Feed,
+    /// Who follows.
+    pub followers: Followers,
     /// Time and randomness.
     pub system: System,
     /// Local users who may act as operators over the Unix socket.
@@ -54,6 +59,8 @@ pub struct Parts {
     pub system: System,
     /// Local users who may act as operators.
     pub admin_uids: Vec<u32>,
+    /// How long a follower may go without a fresh head, milliseconds.
+    pub feed_max_age_ms: u64,
 }
 
 impl Authority {
@@ -61,6 +68,7 @@ impl Authority {
     pub fn new(ledger: Ledger, parts: Parts) -> Result<Arc<Authority>, Fault> {
         // The ledger wrote a record when it was opened: its durable head is a seq of this process.
         let status = Allocator::new(ledger.durable(), &parts.system.random32());
+        let feed = Feed::new(ledger.durable());
         let authority = Arc::new(Authority {
             ledger,
             catalog: Catalog::default(),
@@ -70,6 +78,8 @@ impl Authority {
             sealer: parts.sealer,
             status,
             heartbeats: Heartbeats::default(),
+            feed,
+            followers: Followers::new(parts.feed_max_age_ms),
             system: parts.system,
             admin_uids: parts.admin_uids,
         });
@@ -87,6 +97,7 @@ impl Authority {
     /// Keeps up with a durable commit.
     fn follow(&self, batch: &Batch) {
         self.status.learn(batch.head);
+        self.ledger.peek(|state| self.feed.take(batch, state));
         if batch.records.iter().any(|c| Catalog::concerns(&c.record)) {
             self.ledger.peek(|state| self.catalog.sync(state));
         }

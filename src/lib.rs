@@ -6,10 +6,12 @@
 pub mod serve;
 pub mod server;
 pub mod sources;
+pub mod verifier;
 
 pub mod admission;
 pub mod authority;
 pub mod exchange;
+pub mod feed;
 pub mod heartbeats;
 pub mod introspect;
 pub mod revoke;

@@ -252,3 +252,20 @@ pub const LEASES_UNDOING: usize = 16;
 pub const LEASES_LOOK: usize = 512;
 /// Longest answer of an upstream that is kept with a lease, bytes.
 pub const LEASE_DETAIL_BYTES: usize = 512;
+
+/// Bytes of history that one question may read back. Reading and hashing take about a second of one core.
+pub const HISTORY_BYTES: usize = 256 * 1024 * 1024;
+/// Questions that read history at once: each holds a core.
+pub const HISTORY_QUESTIONS: usize = 2;
+/// Records in one explanation.
+pub const EXPLAIN_RECORDS: usize = 100;
+/// Commits that a watcher of credentials may lag before its stream ends with an error. At 256 records of 600 bytes each, 40 MB.
+pub const WATCH_LAG: usize = 256;
+/// Events that wait for one watcher of credentials.
+pub const WATCH_QUEUE: usize = 256;
+/// Records that a watcher who comes back may have missed.
+pub const WATCH_RESUME: usize = 65_536;
+/// Pause between two signs of life on a stream of credentials, milliseconds.
+pub const WATCH_SIGN_MS: u64 = 10_000;
+/// Longest time that a key is published before it signs, when an operator asks for it, milliseconds.
+pub const KEY_PUBLISHED_AHEAD_MAX_MS: u64 = 7 * 24 * 3600 * 1000;

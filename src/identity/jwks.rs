@@ -94,7 +94,16 @@ fn public_key(anchor: &TrustAnchor) -> Map<String, Value> {
             set("kty", "EC");
             if let Some((&4, point)) = point.data().split_first() {
                 let (x, y) = point.split_at(point.len() / 2);
-                set("crv", if x.len() == 32 { "P-256" } else if x.len() == 48 { "P-384" } else { "P-521" });
+                set(
+                    "crv",
+                    if x.len() == 32 {
+                        "P-256"
+                    } else if x.len() == 48 {
+                        "P-384"
+                    } else {
+                        "P-521"
+                    },
+                );
                 set("x", &URL_SAFE_NO_PAD.encode(x));
                 set("y", &URL_SAFE_NO_PAD.encode(y));
             }

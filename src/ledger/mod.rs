@@ -4,6 +4,7 @@
 //! - [`state`]: the fold and its verdicts. Pure.
 //! - [`queue`], [`writer`]: from a proposal to a [`Receipt`], with one durable append per batch.
 //! - [`view`]: what a decision is made on.
+//! - [`history`]: the records read back.
 //! - [`open`], [`snapshot`], [`recover`]: from a store to a state, and what to do when that is refused.
 //!
 //! Failure analysis. The state runs ahead of the disk by the batch that is being appended. What leaves the process waits for the durable
@@ -12,6 +13,7 @@
 
 pub mod clock;
 pub mod commit;
+pub mod history;
 pub mod open;
 mod queue;
 mod receipt;

@@ -216,7 +216,8 @@ impl Gate {
 
     /// A peer that went away before it was accepted is nothing; everything else passes only when something is given back.
     async fn not_accepted(&self, error: &io::Error) {
-        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted) {
+        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+        {
             return;
         }
         tracing::error!(listener = self.role.as_str(), %error, "no connection could be accepted");
@@ -280,11 +281,7 @@ where
     connection::serve_http2(stream, service, ends, gate.streams).await
 }
 
-async fn handshaken<T>(
-    gate: &Gate,
-    accepting: impl Future<Output = Result<T, NoPeer>>,
-    from: SocketAddr,
-) -> Option<T> {
+async fn handshaken<T>(gate: &Gate, accepting: impl Future<Output = Result<T, NoPeer>>, from: SocketAddr) -> Option<T> {
     match tokio::time::timeout(Duration::from_millis(limits::HANDSHAKE_MS), accepting).await {
         Ok(Ok(peer)) => Some(peer),
         Ok(Err(no)) => {

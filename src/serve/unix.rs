@@ -91,7 +91,11 @@ pub fn bind(path: &Path, shared: bool) -> Result<Socket, NoSocket> {
         _ => Path::new("."),
     };
     if !dir.exists() {
-        DirBuilder::new().recursive(true).mode(if shared { 0o711 } else { 0o700 }).create(dir).map_err(failed("making its directory"))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(if shared { 0o711 } else { 0o700 })
+            .create(dir)
+            .map_err(failed("making its directory"))?;
     }
     let mode = fs::metadata(dir).map_err(failed("looking at its directory"))?.mode() & 0o777;
     let closed = if shared { 0o022 } else { 0o077 };

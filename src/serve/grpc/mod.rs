@@ -8,9 +8,11 @@ use crate::revoke::Hits;
 
 mod issued;
 mod page;
+pub mod revocation;
 mod routes;
 pub mod task;
 pub mod token;
+mod watch;
 
 pub use routes::{admin_routes, workload_routes};
 

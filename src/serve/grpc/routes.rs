@@ -6,11 +6,13 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use super::revocation::Revocations;
 use super::task::Tasks;
 use super::token::Tokens;
 use crate::authority::Authority;
 use crate::limits;
 use crate::pb;
+use crate::pb::mayfly::v1::revocation_service_server::RevocationServiceServer;
 use crate::pb::mayfly::v1::task_service_server::TaskServiceServer;
 use crate::pb::mayfly::v1::token_service_server::TokenServiceServer;
 
@@ -28,9 +30,11 @@ pub fn admin_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Rout
 fn common(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
     let health = HealthServer::new(HealthService::from_health_reporter(health.clone()));
     let tokens = TokenServiceServer::new(Tokens(authority.clone()));
+    let revocations = RevocationServiceServer::new(Revocations(authority.clone()));
     let tasks = TaskServiceServer::new(Tasks(authority.clone()));
     Routes::new(health.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(tokens.max_decoding_message_size(limits::REQUEST_BYTES))
+        .add_service(revocations.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(tasks.max_decoding_message_size(limits::REQUEST_BYTES))
 }
 

@@ -1,0 +1,160 @@
+//! The records themselves, read back from the store: the newest first, within a bound.
+//!
+//! There is no index yet: what memory does not know the place of is looked for, as far back as `limits::HISTORY_BYTES` reach.
+
+use std::ops::ControlFlow;
+
+use super::Ledger;
+use super::commit::Commit;
+use super::record::{Event, Record};
+use crate::limits;
+use crate::refusal::Fault;
+use crate::seq::{Millis, Seq};
+use crate::store::{Entry, Position, Store};
+
+/// Commits read at once. The largest are 4.5 MB each.
+const PIECE: u64 = 16;
+/// Bytes asked of the store at once.
+const READ_BYTES: usize = 8 * 1024 * 1024;
+
+/// A record of the past.
+#[derive(Clone, Debug)]
+pub struct Past {
+    /// Its place in the order.
+    pub seq: Seq,
+    /// The time of its commit.
+    pub at: Millis,
+    /// The place of its commit.
+    pub position: Position,
+    /// The record.
+    pub record: Record,
+}
+
+/// How far a look back went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reached {
+    /// It was told to stop.
+    Enough,
+    /// To the beginning of this generation: all before is revoked.
+    Beginning,
+    /// To the oldest commit that is kept, or to the bound. Nothing before this seq was looked at.
+    Bound(Seq),
+}
+
+/// Where to begin looking back: the durable end of the log.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    /// The place of the newest commit.
+    pub position: Position,
+    /// The seq of its last record.
+    pub seq: Seq,
+}
+
+impl Ledger {
+    /// Goes back from `end`, record by record, until `each` says stop, the generation begins, or the bound is reached.
+    ///
+    /// It reads the store and takes up to a second or two: call it where that may block.
+    pub fn look_back(&self, end: End, each: impl FnMut(Past) -> ControlFlow<()>) -> Result<Reached, Fault> {
+        look_back(&*self.store(), end, limits::HISTORY_BYTES, each)
+    }
+}
+
+fn look_back(store: &dyn Store, end: End, most: usize, mut each: impl FnMut(Past) -> ControlFlow<()>) -> Result<Reached, Fault> {
+    let failed = |e: crate::store::StoreError| Fault::new(format!("reading history: {e}"));
+    let oldest = store.oldest().map_err(failed)?.max(1);
+    let (mut to, mut seq, mut looked) = (end.position, end.seq, 0);
+    while to >= oldest {
+        let from = to.saturating_sub(PIECE - 1).max(oldest);
+        for entry in piece(store, from, to).map_err(failed)?.into_iter().rev() {
+            if looked >= most {
+                return Ok(Reached::Bound(seq));
+            }
+            looked += entry.bytes.len();
+            let commit = Commit::from_bytes(&entry.bytes).map_err(|e| Fault::new(format!("commit {}: {e}", entry.at)))?;
+            for record in commit.records.into_iter().rev() {
+                let begins = matches!(record.event, Some(Event::GenerationBegun(_)));
+                let past = Past { seq, at: Millis(commit.header.time), position: entry.at, record };
+                if each(past).is_break() {
+                    return Ok(Reached::Enough);
+                }
+                if begins {
+                    return Ok(Reached::Beginning);
+                }
+                // Within a generation the records are neighbours: one less is the one before.
+                seq = Seq::from_u64(seq.as_u64().saturating_sub(1)).unwrap_or(Seq::ZERO);
+            }
+        }
+        to = from - 1;
+    }
+    Ok(Reached::Bound(seq))
+}
+
+/// The commits from `from` to `to`, in order.
+fn piece(store: &dyn Store, from: Position, to: Position) -> Result<Vec<Entry>, crate::store::StoreError> {
+    let mut all: Vec<Entry> = Vec::new();
+    let mut next = from;
+    while next <= to {
+        let entries = store.read(next, READ_BYTES)?;
+        let Some(last) = entries.last() else { break };
+        next = last.at + 1;
+        all.extend(entries.into_iter().filter(|e| e.at <= to));
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::commit::{ChainHead, Encoded, pack};
+    use super::super::record::{GenerationBegun, Maintained, Who};
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    fn log(commits: &[usize]) -> (MemoryStore, End) {
+        let store = MemoryStore::new(crate::store::StoreId::from_bytes([1; 16]));
+        let mut head = ChainHead::START;
+        let mut seq = Seq::start_of(1);
+        for (n, records) in commits.iter().enumerate() {
+            let event = |r: usize| match (n, r) {
+                (0, 0) => Event::GenerationBegun(GenerationBegun::default()),
+                _ => Event::Maintained(Maintained { what: format!("{n} {r}") }),
+            };
+            let encoded: Vec<_> = (0..*records).map(|r| Encoded::new(Record::new(Who::LocalUid(0), event(r))).unwrap()).collect();
+            let leaves: Vec<_> = encoded.iter().map(|e| e.leaf).collect();
+            let (bytes, next) = pack(1, head, Millis(n as u64), &leaves, encoded.into_iter().map(|e| e.bytes).collect());
+            head = next;
+            store.append(n as u64 + 1, &bytes).unwrap();
+            seq = (0..*records).fold(seq, |s, _| s.next().unwrap());
+        }
+        (store, End { position: commits.len() as u64, seq })
+    }
+
+    #[test]
+    fn it_goes_back_to_the_beginning_and_counts_right() {
+        let sizes: Vec<usize> = (0..50).map(|n| 1 + n % 3).collect();
+        let (store, end) = log(&sizes);
+        let mut seen = Vec::new();
+        let reached = look_back(&store, end, usize::MAX, |p| {
+            seen.push((p.seq.count(), p.position, p.at));
+            ControlFlow::Continue(())
+        });
+        assert_eq!(reached.unwrap(), Reached::Beginning);
+        let total: usize = sizes.iter().sum();
+        assert_eq!(seen.len(), total);
+        assert_eq!(seen.first().map(|s| s.0), Some(total as u64));
+        assert_eq!(seen.last(), Some(&(1, 1, Millis(0))));
+        assert!(seen.windows(2).all(|w| w[0].0 == w[1].0 + 1 && w[0].1 >= w[1].1));
+    }
+
+    #[test]
+    fn it_stops_when_told_at_the_bound_and_at_what_is_no_longer_kept() {
+        let (store, end) = log(&[1; 40]);
+        let until = |n: u64| move |p: Past| if p.seq.count() == n { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        assert_eq!(look_back(&store, end, usize::MAX, until(7)).unwrap(), Reached::Enough);
+        let size = store.read(40, 1).unwrap()[0].bytes.len();
+        let Reached::Bound(seq) = look_back(&store, end, size * 5 / 2, until(0)).unwrap() else { panic!("no bound") };
+        assert_eq!(seq.count(), 37, "three were looked at");
+        store.remove_before(31).unwrap();
+        let Reached::Bound(seq) = look_back(&store, end, usize::MAX, until(0)).unwrap() else { panic!("no bound") };
+        assert_eq!(seq.count(), 30);
+    }
+}
