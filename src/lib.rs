@@ -3,6 +3,7 @@
 //! The map of the house, top to bottom. Imports point down.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod serve;
 pub mod server;
 pub mod sources;
