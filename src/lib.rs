@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod serve;
+pub mod server;
 pub mod sources;
 pub mod verifier;
 

@@ -114,8 +114,8 @@ impl Change {
         self.removed.len()
     }
 
-    /// Its records, one group: the bundle, and what the removed roots vouched for. `revision` is what the decision saw.
-    pub fn records(self, author: &Who, group: u32, revision: Seq, now: Millis) -> Vec<Record> {
+    /// Its records, to be proposed together: the bundle, and what the removed roots vouched for. `revision` is what the decision saw.
+    pub fn records(self, author: &Who, revision: Seq, now: Millis) -> Vec<Record> {
         let mut events = vec![Event::BundleSet(self.set)];
         for anchors in self.removed.chunks(limits::TARGETS) {
             events.push(Event::Revoked(Revoked {
@@ -125,9 +125,7 @@ impl Change {
                 ..Revoked::default()
             }));
         }
-        let group = if events.len() > 1 { group } else { 0 };
-        let record = |event| Record { group, ..Record::new(author.clone(), event).decided_at(revision) };
-        events.into_iter().map(record).collect()
+        events.into_iter().map(|event| Record::new(author.clone(), event).decided_at(revision)).collect()
     }
 }
 
