@@ -11,8 +11,11 @@ pub mod authority;
 pub mod exchange;
 pub mod heartbeats;
 pub mod introspect;
+pub mod peers;
+pub mod refusals;
 pub mod revoke;
 pub mod tasks;
+pub mod trust;
 
 pub mod credential;
 pub mod ledger;

@@ -118,8 +118,7 @@ mod tests {
                 (0, 0) => Event::GenerationBegun(GenerationBegun::default()),
                 _ => Event::Maintained(Maintained { what: format!("{n} {r}") }),
             };
-            let encoded: Vec<_> =
-                (0..*records).map(|r| Encoded::new(Record::new(Who::LocalUid(0), event(r))).unwrap()).collect();
+            let encoded: Vec<_> = (0..*records).map(|r| Encoded::new(Record::new(Who::LocalUid(0), event(r))).unwrap()).collect();
             let leaves: Vec<_> = encoded.iter().map(|e| e.leaf).collect();
             let (bytes, next) = pack(1, head, Millis(n as u64), &leaves, encoded.into_iter().map(|e| e.bytes).collect());
             head = next;
