@@ -11,6 +11,7 @@ pub mod authority;
 pub mod exchange;
 pub mod heartbeats;
 pub mod introspect;
+pub mod keys;
 pub mod peers;
 pub mod refusals;
 pub mod revoke;
