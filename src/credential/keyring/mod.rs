@@ -19,7 +19,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-pub use jwks::jwks;
+pub use jwks::{jwk, jwks};
 pub use make::{NewKey, generate};
 pub use plan::{Plan, Schedule, compromise, due, retire, rotate};
 
