@@ -41,11 +41,18 @@ pub fn missing<'e>(state: &State, environments: &'e [String]) -> Vec<&'e str> {
 /// The groups of records of a first start, in order: registrations first, so that a set of policies says that all is there.
 pub fn groups(state: &State, loaded: &Loaded, missing: &[&str]) -> Vec<Vec<Record>> {
     let author = || Who::Mayfly("imported".to_owned());
-    let registrations = loaded.upstreams.iter().filter(|u| {
-        missing.contains(&u.environment.as_str()) && !state.upstreams.contains_key(u.name.as_str())
-    });
+    let registrations = loaded
+        .upstreams
+        .iter()
+        .filter(|u| missing.contains(&u.environment.as_str()) && !state.upstreams.contains_key(u.name.as_str()));
     let registrations = registrations.map(|u| {
-        let set = UpstreamSet { name: u.name.clone(), version: 1, digest: u.digest().to_vec(), text: u.to_text(), ..UpstreamSet::default() };
+        let set = UpstreamSet {
+            name: u.name.clone(),
+            version: 1,
+            digest: u.digest().to_vec(),
+            text: u.to_text(),
+            ..UpstreamSet::default()
+        };
         (set.text.len(), Event::UpstreamSet(set))
     });
     let policies = missing.iter().map(|environment| {

@@ -107,7 +107,10 @@ impl fmt::Display for StartProblem {
             ),
             StartProblem::Socket(no) => no.fmt(f),
             StartProblem::Refused { what, no } => {
-                write!(f, "{what} could not be recorded: {no}\n  nothing was lost; start again, and look at: mayfly server validate")
+                write!(
+                    f,
+                    "{what} could not be recorded: {no}\n  nothing was lost; start again, and look at: mayfly server validate"
+                )
             }
             StartProblem::System(what) => f.write_str(what),
         }
@@ -117,15 +120,21 @@ impl fmt::Display for StartProblem {
 /// The ledger's own text names the command; a second line says for which configuration, so that it can be typed as it stands.
 fn ledger(f: &mut fmt::Formatter<'_>, error: &StartError, config: &str, data: Option<&PathBuf>) -> fmt::Result {
     let shown = data.map_or_else(|| "the data directory".to_owned(), |d| d.display().to_string());
-    let text = error.to_string().replace("mayfly server recover --after", &format!("mayfly server recover --config {config} --after"));
+    let text =
+        error.to_string().replace("mayfly server recover --after", &format!("mayfly server recover --config {config} --after"));
     f.write_str(&text)?;
     let StartError::Store(store) = error else { return Ok(()) };
     match store {
         StoreError::InUse(_) => write!(f, "\n  who has it: fuser -v {shown}; stop that server first"),
         StoreError::Full(_) => write!(f, "\n  how full it is: df -h {shown}; free space there, nothing was lost"),
-        StoreError::Foreign(_) => write!(f, "\n  name another directory under store.path, or move it away: mv {shown} {shown}.old"),
+        StoreError::Foreign(_) => {
+            write!(f, "\n  name another directory under store.path, or move it away: mv {shown} {shown}.old")
+        }
         StoreError::Damaged { .. } => {
-            write!(f, "\n  put it back from a backup, or go on with what can be read: mayfly server recover --config {config} --after SEQ")
+            write!(
+                f,
+                "\n  put it back from a backup, or go on with what can be read: mayfly server recover --config {config} --after SEQ"
+            )
         }
         // It says what mends it.
         StoreError::Unsafe(_) => Ok(()),

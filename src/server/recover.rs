@@ -36,7 +36,9 @@ pub enum NotRecovered {
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Config(Vec<Complaint>),
     /// An engine that keeps nothing.
-    #[error("the engine of this configuration keeps nothing on a disk, so there is nothing to recover\n  start it: mayfly server run")]
+    #[error(
+        "the engine of this configuration keeps nothing on a disk, so there is nothing to recover\n  start it: mayfly server run"
+    )]
     NothingKept,
     /// There is no data directory: opening it would make an empty one.
     #[error("there is no store at {}\n  look at store.path in the configuration", .0.display())]

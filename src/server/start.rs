@@ -15,10 +15,10 @@ use super::{Addresses, Running, engine, import, threads};
 use crate::authority::{Authority, Parts};
 use crate::document::Complaint;
 use crate::identity::spiffe_id::TrustDomain;
-use crate::ledger::record::Who;
 use crate::ledger::{Lane, Ledger, Settings, StartError};
 use crate::policy::Verdicts;
 use crate::policy::decide::Decider;
+use crate::refusal::{Fault, No};
 use crate::sealing::SealingKey;
 use crate::serve::tls::{OwnCertificate, public_config};
 use crate::serve::unix;
@@ -28,7 +28,7 @@ use crate::sources::files::FileProblem;
 use crate::sources::policy_files;
 use crate::sources::svid_files::{OwnPair, SvidFiles};
 use crate::system::System;
-use crate::trust::{self, Trust};
+use crate::trust::Source;
 
 /// A certificate that is shown, and the files that it comes from.
 pub(super) struct Shown {
@@ -53,13 +53,13 @@ fn start_here(config: &Config, system: &System) -> Result<Running, StartProblem>
         None => public_config(&own.current, system),
     };
     let public_tls = public_tls.map_err(|e| StartProblem::System(format!("TLS: {e}")))?;
-    let (authority, trust) = authority(config, system)?;
+    let authority = authority(config, system)?;
     take_in_policy(config, &authority)?;
     let bundles = take_in_bundles(config, &authority)?;
     first_keys(&authority, &config.server.environments).map_err(refused("a first key"))?;
     // Last, so that nobody waits at a port for a start that is refused.
     let bound = bind(config)?;
-    run(config, bound, Served { authority, trust, own, public, public_tls: Arc::new(public_tls), bundles })
+    run(config, bound, Served { authority, own, public, public_tls: Arc::new(public_tls), bundles })
 }
 
 /// Whoever connects from here on is answered as soon as the threads run.
@@ -126,7 +126,7 @@ fn sealing_key(config: &Config) -> Result<(SealingKey, String), StartProblem> {
 }
 
 /// The ledger, and everything that follows it.
-fn authority(config: &Config, system: &System) -> Result<(Arc<Authority>, Arc<Trust>), StartProblem> {
+fn authority(config: &Config, system: &System) -> Result<Arc<Authority>, StartProblem> {
     let (key, key_name) = sealing_key(config)?;
     let no_ledger = |error| StartProblem::Ledger {
         error,
@@ -146,9 +146,6 @@ fn authority(config: &Config, system: &System) -> Result<(Arc<Authority>, Arc<Tr
         ..Settings::default()
     };
     let ledger = Ledger::open(opener, system.clone(), settings).map_err(no_ledger)?;
-    let trust = ledger.peek(Trust::of);
-    let follower = trust.clone();
-    ledger.observe(move |batch| batch.records.iter().for_each(|c| follower.follow(&c.record)));
     let decider = Decider {
         verdicts: Verdicts::new(config.limits.verdict_cache_bytes),
         issuer: config.server.issuer.clone(),
@@ -157,11 +154,18 @@ fn authority(config: &Config, system: &System) -> Result<(Arc<Authority>, Arc<Tr
     };
     let mut admin_uids = config.admin_uids.clone();
     admin_uids.push(rustix::process::geteuid().as_raw());
-    let parts = Parts { decider, bundles: trust.in_force(), sealer, system: system.clone(), admin_uids };
+    let parts = Parts {
+        decider,
+        bundles: Arc::default(),
+        sealer,
+        system: system.clone(),
+        admin_uids,
+        feed_max_age_ms: config.feed_max_age_ms,
+    };
     let keyless = |fault: crate::refusal::Fault| {
         StartProblem::System(format!("{fault}\n  put back a backup of the data directory, or: mayfly key rotate, once it serves"))
     };
-    Ok((Authority::new(ledger, parts).map_err(keyless)?, trust))
+    Authority::new(ledger, parts).map_err(keyless)
 }
 
 /// A first start takes in what the files say; a later one compares, and the ledger counts.
@@ -171,9 +175,11 @@ fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), StartPro
     let missing = authority.ledger.peek(|state| import::missing(state, environments));
     if missing.is_empty() {
         match loaded {
-            Ok(loaded) => authority.ledger.peek(|state| import::differences(state, &loaded, environments)).into_iter().for_each(
-                |what| tracing::warn!("{what}; the ledger counts, files are taken in at the first start only"),
-            ),
+            Ok(loaded) => authority
+                .ledger
+                .peek(|state| import::differences(state, &loaded, environments))
+                .into_iter()
+                .for_each(|what| tracing::warn!("{what}; the ledger counts, files are taken in at the first start only")),
             Err(wrong) => wrong.iter().for_each(|c| tracing::warn!("{c}; the ledger counts, so this changes nothing")),
         }
         return Ok(());
@@ -204,7 +210,7 @@ fn belong_somewhere(config: &Config, loaded: &policy_files::Loaded) -> Result<()
 fn take_in_bundles(config: &Config, authority: &Authority) -> Result<BundleFiles, StartProblem> {
     let named = config.bundles.iter().filter_map(|b| Some((TrustDomain::parse(&b.trust_domain).ok()?, b.file.clone())));
     let mut files = BundleFiles::new(named);
-    let (ledger, system) = (&authority.ledger, &authority.system);
+    let ledger = &authority.ledger;
     let known = ledger.peek(|state| state.bundles.keys().cloned().collect::<Vec<_>>());
     let held = match files.read() {
         Ok(held) => held,
@@ -214,26 +220,27 @@ fn take_in_bundles(config: &Config, authority: &Authority) -> Result<BundleFiles
         }
         Err(wrong) => return Err(StartProblem::Files(wrong)),
     };
-    let author = Who::Mayfly("imported".to_owned());
     for file in held.iter().filter(|h| !known.iter().any(|k| **k == *h.bundle.trust_domain().as_str())) {
-        let remedy = "fetch the trust domain's current bundle";
-        let not_taken = |e: trust::NotTaken| StartProblem::Files(vec![FileProblem::new(&file.path, e, remedy)]);
-        let Some(change) = trust::of_file(None, &file.bundle).map_err(not_taken)? else { continue };
-        let records = change.records(&author, ledger.durable(), system.wall());
-        import::commit(ledger, Lane::Change, records).map_err(refused("a trust bundle"))?;
+        let place = file.path.display().to_string();
+        blocking(authority.found_bundle(&file.bundle, Source::File, &place)).map_err(refused("a trust bundle"))?;
     }
-    let dropped = ledger.peek(|state| {
-        let unnamed = state.bundles.iter().filter(|(domain, b)| {
-            !b.removed && &*b.source == trust::FILE && !config.bundles.iter().any(|c| *c.trust_domain == ***domain)
+    let unnamed: Vec<TrustDomain> = ledger.peek(|state| {
+        let gone = state.bundles.iter().filter(|(domain, b)| {
+            !b.removed && &*b.source == Source::File.as_str() && !config.bundles.iter().any(|c| *c.trust_domain == ***domain)
         });
-        unnamed.map(|(domain, before)| trust::no_longer_configured(domain, before)).collect::<Vec<_>>()
+        gone.filter_map(|(domain, _)| TrustDomain::parse(domain).ok()).collect()
     });
-    for change in dropped {
-        tracing::warn!(trust_domain = change.trust_domain(), "no longer configured: what it vouched for is revoked");
-        let records = change.records(&Who::Mayfly("no longer configured".to_owned()), ledger.durable(), system.wall());
-        import::commit(ledger, Lane::Revoke, records).map_err(refused("the removal of a trust domain"))?;
+    for domain in unnamed {
+        tracing::warn!(trust_domain = %domain, "no longer configured: what it vouched for is revoked");
+        blocking(authority.no_longer_named(&domain)).map_err(refused("the removal of a trust domain"))?;
     }
     Ok(files)
+}
+
+/// Runs a story before there are threads that serve.
+fn blocking<T>(story: impl Future<Output = Result<T, No>>) -> Result<T, No> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.map_err(|e| No::Fault(Fault::new(format!("no runtime: {e}"))))?.block_on(story)
 }
 
 fn bind(config: &Config) -> Result<Bound, StartProblem> {
@@ -242,9 +249,8 @@ fn bind(config: &Config) -> Result<Bound, StartProblem> {
         let bound = TcpListener::bind(address).and_then(|l| l.set_nonblocking(true).map(|()| l));
         bound.map_err(|error| StartProblem::Port { key, address, error })
     };
-    let local = |key: &'static str, l: &TcpListener, address| {
-        l.local_addr().map_err(|error| StartProblem::Port { key, address, error })
-    };
+    let local =
+        |key: &'static str, l: &TcpListener, address| l.local_addr().map_err(|error| StartProblem::Port { key, address, error });
     let workload = tcp("listen.workload", listen.workload)?;
     let admin = tcp("listen.admin", listen.admin)?;
     let public = tcp("listen.public", listen.public)?;

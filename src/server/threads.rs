@@ -22,7 +22,6 @@ use crate::serve::tls::{MtlsAcceptor, OwnCertificate};
 use crate::serve::unix::{self, Socket};
 use crate::sources::bundles::BundleFiles;
 use crate::sources::config::Config;
-use crate::trust::Trust;
 
 /// Ports that are bound and not yet answered at.
 pub(super) struct Bound {
@@ -36,7 +35,6 @@ pub(super) struct Bound {
 /// What is served, and what keeps it current.
 pub(super) struct Served {
     pub authority: Arc<Authority>,
-    pub trust: Arc<Trust>,
     pub own: Shown,
     pub public: Option<Shown>,
     pub public_tls: PublicTls,
@@ -65,8 +63,8 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
     let health = HealthReporter::new();
     let mtls = |routes| Mtls {
         acceptor: acceptor(config, &served.own.current, &served),
-        bundles: served.trust.in_force(),
-        changes: served.trust.changes(),
+        bundles: served.authority.bundles.clone(),
+        changes: served.authority.trust_changes.subscribe(),
         routes,
     };
     let (authority, environments) = (served.authority.clone(), config.server.environments.clone());
@@ -113,7 +111,7 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
 }
 
 fn acceptor(config: &Config, own: &OwnCertificate, served: &Served) -> MtlsAcceptor {
-    MtlsAcceptor::new(own.clone(), served.trust.in_force(), served.authority.system.clone(), config.svid_max_ttl_ms)
+    MtlsAcceptor::new(own.clone(), served.authority.bundles.clone(), served.authority.system.clone(), config.svid_max_ttl_ms)
 }
 
 /// A thread with a runtime of its own, until what it serves has ended.

@@ -26,7 +26,7 @@ use crate::seq::{Millis, TaskId};
 use crate::serve::ends::Stopping;
 use crate::sources::bundles::{BundleFiles, Found, Proposal};
 use crate::sources::config::Config;
-use crate::trust;
+use crate::trust::Source;
 
 /// The service whose health says whether anything is issued.
 const TOKENS: &str = "mayfly.v1.TokenService";
@@ -118,23 +118,16 @@ async fn take_in(authority: &Authority, mut told: mpsc::Receiver<Proposal>) {
     let mut said = BTreeMap::new();
     while let Some(proposal) = told.recv().await {
         let domain = proposal.bundle.trust_domain().as_str().to_owned();
-        // The head first: a bundle that changes after this look makes the record void, not the change undone.
-        let revision = authority.ledger.durable();
-        let before = authority.ledger.peek(|state| state.bundles.get(domain.as_str()).cloned());
-        match trust::of_file(before.as_ref(), &proposal.bundle) {
+        let place = proposal.path.display().to_string();
+        match authority.found_bundle(&proposal.bundle, Source::File, &place).await {
             Ok(None) => drop(said.remove(&domain)),
-            Ok(Some(change)) => {
-                let (removes, now) = (change.removes(), authority.system.wall());
-                let lane = if removes > 0 { Lane::Revoke } else { Lane::Change };
-                let records = change.records(&Who::Mayfly("the bundle's file changed".to_owned()), revision, now);
-                match authority.ledger.commit(lane, records).await {
-                    Ok(receipt) => tracing::warn!(trust_domain = domain, removes, seq = %receipt.seq(), "trust bundle changed"),
-                    Err(no) => tracing::error!(trust_domain = domain, "the bundle could not be changed: {no}"),
-                }
-            }
-            Err(not_taken) => {
-                if said.insert(domain, not_taken) != Some(not_taken) {
-                    tracing::error!("{}: {not_taken}", proposal.path.display());
+            Ok(Some(seq)) => tracing::warn!(trust_domain = domain, %seq, "trust bundle changed"),
+            Err(no) => {
+                // The file is found again at each look: said once.
+                let what = no.to_string();
+                if said.get(&domain) != Some(&what) {
+                    tracing::error!("{place}: {what}; the bundle in force stays");
+                    said.insert(domain, what);
                 }
             }
         }
