@@ -28,6 +28,7 @@ use super::peer::Peer;
 use super::tls::{BundlesInForce, MtlsAcceptor, NoPeer};
 use crate::identity::svid::VerifiedSvid;
 use crate::limits;
+use crate::peers::Peers;
 use crate::system::System;
 
 /// Pause after `accept` failed for want of something that the machine has to give.
@@ -245,6 +246,8 @@ pub struct Mtls {
     pub changes: TrustChanges,
     /// What is served.
     pub routes: Routes,
+    /// Counts open connections by the root that vouched for their peer.
+    pub peers: Peers,
 }
 
 /// Serves gRPC over mTLS until the server stops, and then until the last connection has ended.
@@ -256,6 +259,7 @@ pub async fn serve_mtls(gate: Gate, listener: TcpListener, mtls: Mtls) {
             let _place = place;
             if let Some((stream, svid)) = handshaken(&gate, mtls.acceptor.accept(tcp), from).await {
                 drop(handshake);
+                let _counted = mtls.peers.enter(svid.evidence().trust_anchor);
                 let who = svid.id().as_str().to_owned();
                 let ended = serve_one(&gate, &mtls, stream, svid).await;
                 gate.ended(&who, &ended);

@@ -66,6 +66,7 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
         bundles: served.authority.bundles.clone(),
         changes: served.authority.trust_changes.subscribe(),
         routes,
+        peers: served.authority.peers.clone(),
     };
     let (authority, environments) = (served.authority.clone(), config.server.environments.clone());
     let operators = mtls(admin_routes(&authority, &health));
