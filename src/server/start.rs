@@ -1,5 +1,6 @@
 //! Starting: everything is opened, checked and bound before anybody is answered, or the start is refused and nothing was changed.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +9,14 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
-use super::keys::{StoreSealer, first_keys};
 use super::problem::StartProblem;
+use super::sealer::StoreSealer;
 use super::threads::{Bound, Served};
 use super::{Addresses, Running, engine, import, threads};
 use crate::authority::{Authority, Parts};
 use crate::document::Complaint;
 use crate::identity::spiffe_id::TrustDomain;
-use crate::ledger::record::Who;
+use crate::keys;
 use crate::ledger::{Lane, Ledger, Settings, StartError};
 use crate::policy::Verdicts;
 use crate::policy::decide::Decider;
@@ -28,7 +29,7 @@ use crate::sources::files::FileProblem;
 use crate::sources::policy_files;
 use crate::sources::svid_files::{OwnPair, SvidFiles};
 use crate::system::System;
-use crate::trust::{self, Trust};
+use crate::trust::Source;
 
 /// A certificate that is shown, and the files that it comes from.
 pub(super) struct Shown {
@@ -53,13 +54,20 @@ fn start_here(config: &Config, system: &System) -> Result<Running, StartProblem>
         None => public_config(&own.current, system),
     };
     let public_tls = public_tls.map_err(|e| StartProblem::System(format!("TLS: {e}")))?;
-    let (authority, trust) = authority(config, system)?;
-    take_in_policy(config, &authority)?;
-    let bundles = take_in_bundles(config, &authority)?;
-    first_keys(&authority, &config.server.environments).map_err(refused("a first key"))?;
+    let authority = authority(config, system)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| StartProblem::System(format!("a runtime: {e}")))?;
+    let bundles = runtime.block_on(async {
+        take_in_policy(config, &authority).await?;
+        let bundles = take_in_bundles(config, &authority).await?;
+        // The first keys of each environment, and what fell due while nobody served.
+        keys::tend(&authority).await;
+        Ok(bundles)
+    })?;
+    drop(runtime);
     // Last, so that nobody waits at a port for a start that is refused.
     let bound = bind(config)?;
-    run(config, bound, Served { authority, trust, own, public, public_tls: Arc::new(public_tls), bundles })
+    run(config, bound, Served { authority, own, public, public_tls: Arc::new(public_tls), bundles })
 }
 
 /// Whoever connects from here on is answered as soon as the threads run.
@@ -126,7 +134,7 @@ fn sealing_key(config: &Config) -> Result<(SealingKey, String), StartProblem> {
 }
 
 /// The ledger, and everything that follows it.
-fn authority(config: &Config, system: &System) -> Result<(Arc<Authority>, Arc<Trust>), StartProblem> {
+fn authority(config: &Config, system: &System) -> Result<Arc<Authority>, StartProblem> {
     let (key, key_name) = sealing_key(config)?;
     let no_ledger = |error| StartProblem::Ledger {
         error,
@@ -146,9 +154,6 @@ fn authority(config: &Config, system: &System) -> Result<(Arc<Authority>, Arc<Tr
         ..Settings::default()
     };
     let ledger = Ledger::open(opener, system.clone(), settings).map_err(no_ledger)?;
-    let trust = ledger.peek(Trust::of);
-    let follower = trust.clone();
-    ledger.observe(move |batch| batch.records.iter().for_each(|c| follower.follow(&c.record)));
     let decider = Decider {
         verdicts: Verdicts::new(config.limits.verdict_cache_bytes),
         issuer: config.server.issuer.clone(),
@@ -157,15 +162,22 @@ fn authority(config: &Config, system: &System) -> Result<(Arc<Authority>, Arc<Tr
     };
     let mut admin_uids = config.admin_uids.clone();
     admin_uids.push(rustix::process::geteuid().as_raw());
-    let parts = Parts { decider, bundles: trust.in_force(), sealer, system: system.clone(), admin_uids };
+    let parts = Parts {
+        decider,
+        bundles: Arc::default(),
+        sealer,
+        system: system.clone(),
+        admin_uids,
+        feed_max_age_ms: config.feed_max_age_ms,
+    };
     let keyless = |fault: crate::refusal::Fault| {
         StartProblem::System(format!("{fault}\n  put back a backup of the data directory, or: mayfly key rotate, once it serves"))
     };
-    Ok((Authority::new(ledger, parts).map_err(keyless)?, trust))
+    Authority::new(ledger, parts).map_err(keyless)
 }
 
 /// A first start takes in what the files say; a later one compares, and the ledger counts.
-fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), StartProblem> {
+async fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), StartProblem> {
     let environments = &config.server.environments;
     let loaded = policy_files::load(&config.policy);
     let missing = authority.ledger.peek(|state| import::missing(state, environments));
@@ -182,7 +194,7 @@ fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), StartPro
     belong_somewhere(config, &loaded)?;
     let groups = authority.ledger.peek(|state| import::groups(state, &loaded, &missing));
     for records in groups {
-        import::commit(&authority.ledger, Lane::Change, records).map_err(refused("the policies and registrations"))?;
+        authority.ledger.commit(Lane::Change, records).await.map_err(refused("the policies and registrations"))?;
     }
     tracing::info!(environments = missing.join(","), upstreams = loaded.upstreams.len(), "policies and registrations taken in");
     Ok(())
@@ -199,39 +211,29 @@ fn belong_somewhere(config: &Config, loaded: &policy_files::Loaded) -> Result<()
     if strays.is_empty() { Ok(()) } else { Err(StartProblem::Policy(strays)) }
 }
 
-/// The bundles of the configuration. One whose trust domain the ledger does not know is taken in now; a change to one that it knows goes
-/// the way of every change, and so does what the configuration no longer names.
-fn take_in_bundles(config: &Config, authority: &Authority) -> Result<BundleFiles, StartProblem> {
+/// The bundles of the configuration. One whose trust domain the ledger does not know is taken in now. For one that it knows the ledger's
+/// is in force already, and what changed in its file goes the way of every change.
+async fn take_in_bundles(config: &Config, authority: &Authority) -> Result<BundleFiles, StartProblem> {
     let named = config.bundles.iter().filter_map(|b| Some((TrustDomain::parse(&b.trust_domain).ok()?, b.file.clone())));
     let mut files = BundleFiles::new(named);
-    let (ledger, system) = (&authority.ledger, &authority.system);
-    let known = ledger.peek(|state| state.bundles.keys().cloned().collect::<Vec<_>>());
+    let known = authority.ledger.peek(|state| state.bundles.iter().map(|(d, b)| (d.clone(), b.clone())).collect::<BTreeMap<_, _>>());
+    for (domain, bundle) in &known {
+        let from_file = !bundle.removed && Source::from_text(&bundle.source) == Some(Source::File);
+        if from_file && !config.bundles.iter().any(|b| *b.trust_domain == **domain) {
+            tracing::warn!("{domain} is trusted and no longer configured; to trust it no longer: mayfly bundle remove {domain}");
+        }
+    }
     let held = match files.read() {
         Ok(held) => held,
-        Err(wrong) if config.bundles.iter().all(|b| known.iter().any(|k| **k == *b.trust_domain)) => {
+        Err(wrong) if config.bundles.iter().all(|b| known.contains_key(b.trust_domain.as_str())) => {
             wrong.iter().for_each(|problem| tracing::error!("{problem}; the bundle in force stays"));
             return Ok(files);
         }
         Err(wrong) => return Err(StartProblem::Files(wrong)),
     };
-    let author = Who::Mayfly("imported".to_owned());
-    for file in held.iter().filter(|h| !known.iter().any(|k| **k == *h.bundle.trust_domain().as_str())) {
-        let remedy = "fetch the trust domain's current bundle";
-        let not_taken = |e: trust::NotTaken| StartProblem::Files(vec![FileProblem::new(&file.path, e, remedy)]);
-        let Some(change) = trust::of_file(None, &file.bundle).map_err(not_taken)? else { continue };
-        let records = change.records(&author, ledger.durable(), system.wall());
-        import::commit(ledger, Lane::Change, records).map_err(refused("a trust bundle"))?;
-    }
-    let dropped = ledger.peek(|state| {
-        let unnamed = state.bundles.iter().filter(|(domain, b)| {
-            !b.removed && &*b.source == trust::FILE && !config.bundles.iter().any(|c| *c.trust_domain == ***domain)
-        });
-        unnamed.map(|(domain, before)| trust::no_longer_configured(domain, before)).collect::<Vec<_>>()
-    });
-    for change in dropped {
-        tracing::warn!(trust_domain = change.trust_domain(), "no longer configured: what it vouched for is revoked");
-        let records = change.records(&Who::Mayfly("no longer configured".to_owned()), ledger.durable(), system.wall());
-        import::commit(ledger, Lane::Revoke, records).map_err(refused("the removal of a trust domain"))?;
+    for (bundle, path) in held.iter().filter(|(b, _)| !known.contains_key(b.trust_domain().as_str())) {
+        let found = authority.found_bundle(bundle, Source::File, &path.display().to_string()).await;
+        found.map_err(refused(&format!("the bundle of {}", bundle.trust_domain())))?;
     }
     Ok(files)
 }

@@ -12,10 +12,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::keys;
 use super::start::{PublicTls, Shown, is_own_svid};
 use super::threads::Served;
 use crate::authority::Authority;
+use crate::keys;
 use crate::ledger::record::{Event, Outcome, Record, TaskClosed, Who};
 use crate::ledger::state::State;
 use crate::ledger::{Lane, Ledger};
@@ -26,7 +26,7 @@ use crate::seq::{Millis, TaskId};
 use crate::serve::ends::Stopping;
 use crate::sources::bundles::{BundleFiles, Found, Proposal};
 use crate::sources::config::Config;
-use crate::trust;
+use crate::trust::Source;
 
 /// The service whose health says whether anything is issued.
 const TOKENS: &str = "mayfly.v1.TokenService";
@@ -42,7 +42,6 @@ pub(super) struct Upkeep {
     public: Option<Shown>,
     public_tls: PublicTls,
     bundles: BundleFiles,
-    environments: Vec<String>,
     health: HealthReporter,
     stopping: Stopping,
 }
@@ -58,7 +57,6 @@ impl Upkeep {
             public,
             public_tls,
             bundles,
-            environments: config.server.environments.clone(),
             health,
             stopping,
         }
@@ -70,7 +68,7 @@ impl Upkeep {
 
     /// Runs until the server stops.
     pub async fn run(self) {
-        let Upkeep { authority, own, own_path, trust_domain, public, bundles, environments, health, mut stopping, .. } = self;
+        let Upkeep { authority, own, own_path, trust_domain, public, bundles, health, mut stopping, .. } = self;
         let every = Duration::from_millis(limits::FILE_POLL_MS);
         let (tell, told) = mpsc::channel(16);
         let own_watch = own.files.watch(every, move |found| {
@@ -104,7 +102,7 @@ impl Upkeep {
                 bundle_watch,
                 take_in(&authority, told),
                 seconds(&authority, &silent),
-                keys_due(&authority, &environments),
+                keys_due(&authority),
                 tell_health(&authority.ledger, &health),
             ) } => {}
         }
@@ -113,28 +111,19 @@ impl Upkeep {
     }
 }
 
-/// Bundles that files propose become records. What follows from the record follows from the ledger.
+/// Bundles that files propose become records; what follows from the record follows from the ledger.
 async fn take_in(authority: &Authority, mut told: mpsc::Receiver<Proposal>) {
-    let mut said = BTreeMap::new();
+    let mut said: BTreeMap<String, String> = BTreeMap::new();
     while let Some(proposal) = told.recv().await {
         let domain = proposal.bundle.trust_domain().as_str().to_owned();
-        // The head first: a bundle that changes after this look makes the record void, not the change undone.
-        let revision = authority.ledger.durable();
-        let before = authority.ledger.peek(|state| state.bundles.get(domain.as_str()).cloned());
-        match trust::of_file(before.as_ref(), &proposal.bundle) {
+        match authority.found_bundle(&proposal.bundle, Source::File, &proposal.path.display().to_string()).await {
             Ok(None) => drop(said.remove(&domain)),
-            Ok(Some(change)) => {
-                let (removes, now) = (change.removes(), authority.system.wall());
-                let lane = if removes > 0 { Lane::Revoke } else { Lane::Change };
-                let records = change.records(&Who::Mayfly("the bundle's file changed".to_owned()), revision, now);
-                match authority.ledger.commit(lane, records).await {
-                    Ok(receipt) => tracing::warn!(trust_domain = domain, removes, seq = %receipt.seq(), "trust bundle changed"),
-                    Err(no) => tracing::error!(trust_domain = domain, "the bundle could not be changed: {no}"),
-                }
-            }
-            Err(not_taken) => {
-                if said.insert(domain, not_taken) != Some(not_taken) {
-                    tracing::error!("{}: {not_taken}", proposal.path.display());
+            Ok(Some(seq)) => tracing::warn!(trust_domain = domain, %seq, "the trust bundle changed"),
+            Err(no) => {
+                // The file is looked at again and again; what is wrong with it is said once.
+                let why = no.to_string();
+                if said.insert(domain, why.clone()).as_ref() != Some(&why) {
+                    tracing::error!("{}: {why}; the bundle in force stays", proposal.path.display());
                 }
             }
         }
@@ -198,6 +187,7 @@ async fn seconds(authority: &Authority, silent: &Silent) {
     loop {
         tick.tick().await;
         authority.heartbeats.flush(&authority.ledger).await;
+        authority.write_counted(authority.system.wall());
         // With a clock that jumped everybody would seem silent; a ledger that cannot be written heard nobody.
         if authority.ledger.stopped().is_some_and(|no| matches!(no.reason, Reason::ClockSkew | Reason::NotReady)) {
             continue;
@@ -219,14 +209,12 @@ async fn seconds(authority: &Authority, silent: &Silent) {
     }
 }
 
-async fn keys_due(authority: &Authority, environments: &[String]) {
+async fn keys_due(authority: &Authority) {
     let mut tick = interval(KEYS_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        if let Err(no) = keys::tend(authority, environments).await {
-            tracing::error!("keys could not follow their schedule: {no}");
-        }
+        keys::tend(authority).await;
     }
 }
 
