@@ -12,6 +12,7 @@ pub mod exchange;
 pub mod heartbeats;
 pub mod introspect;
 pub mod keys;
+pub mod lookup;
 pub mod peers;
 pub mod refusals;
 pub mod revoke;

@@ -7,11 +7,15 @@ use crate::refusal::No;
 use crate::revoke::Hits;
 
 mod ask;
+pub mod credential;
+mod credential_filter;
+mod credential_watch;
 mod issued;
 pub mod key;
 mod page;
 pub mod task;
 pub mod token;
+pub mod trust_domain;
 
 /// Counts of what was hit.
 fn hits_to_pb(hits: &Hits) -> pb::Hits {
