@@ -9,6 +9,7 @@ pub mod sources;
 pub mod admission;
 pub mod authority;
 pub mod exchange;
+pub mod explain;
 pub mod heartbeats;
 pub mod introspect;
 pub mod keys;
