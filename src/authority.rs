@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, Semaphore, broadcast};
+use tokio::sync::{Mutex, Semaphore, broadcast, watch};
 
 use crate::credential::keyring::{Keyring, Sealer};
 use crate::credential::status::Allocator;
+use crate::feed::{Feed, Followers};
 use crate::heartbeats::Heartbeats;
 use crate::identity::bundle::Bundles;
 use crate::ledger::record::{Aim, Event, Record};
@@ -32,6 +33,8 @@ pub struct Authority {
     pub decider: Decider,
     /// The bundles in force. Changed only after a record of the change is durable.
     pub bundles: Arc<ArcSwap<Bundles>>,
+    /// Counts up after each change of the bundles, for connections that may have to end.
+    pub trust_changes: watch::Sender<u64>,
     /// The keys that sign and derive.
     pub keyring: Keyring,
     /// Opens and seals their private parts.
@@ -40,6 +43,10 @@ pub struct Authority {
     pub status: Allocator,
     /// Signs of life, gathered.
     pub heartbeats: Heartbeats,
+    /// What followers are told.
+    pub feed: Feed,
+    /// Who follows.
+    pub followers: Followers,
     /// Time and randomness.
     pub system: System,
     /// Local users who may act as operators over the Unix socket.
@@ -70,6 +77,8 @@ pub struct Parts {
     pub system: System,
     /// Local users who may act as operators.
     pub admin_uids: Vec<u32>,
+    /// How long a follower may go without a fresh head, milliseconds.
+    pub feed_max_age_ms: u64,
 }
 
 impl Authority {
@@ -77,16 +86,20 @@ impl Authority {
     pub fn new(ledger: Ledger, parts: Parts) -> Result<Arc<Authority>, Fault> {
         // The ledger wrote a record when it was opened: its durable head is a seq of this process.
         let status = Allocator::new(ledger.durable(), &parts.system.random32());
+        let feed = Feed::new(ledger.durable());
         let began = (parts.system.wall(), parts.system.steady());
         let authority = Arc::new(Authority {
             ledger,
             catalog: Catalog::default(),
             decider: parts.decider,
             bundles: parts.bundles,
+            trust_changes: watch::Sender::new(0),
             keyring: Keyring::default(),
             sealer: parts.sealer,
             status,
             heartbeats: Heartbeats::default(),
+            feed,
+            followers: Followers::new(parts.feed_max_age_ms),
             system: parts.system,
             admin_uids: parts.admin_uids,
             refusals: Refusals::default(),
@@ -111,6 +124,7 @@ impl Authority {
     /// Keeps up with a durable commit.
     fn follow(&self, batch: &Arc<Batch>) {
         self.status.learn(batch.head);
+        self.ledger.peek(|state| self.feed.take(batch, state));
         if batch.records.iter().any(|c| Catalog::concerns(&c.record)) {
             self.ledger.peek(|state| self.catalog.sync(state));
         }

@@ -3,13 +3,17 @@
 //! The map of the house, top to bottom. Imports point down.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod serve;
+pub mod server;
 pub mod sources;
+pub mod verifier;
 
 pub mod admission;
 pub mod authority;
 pub mod exchange;
 pub mod explain;
+pub mod feed;
 pub mod heartbeats;
 pub mod introspect;
 pub mod keys;

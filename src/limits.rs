@@ -195,6 +195,29 @@ pub const AUTHORIZATION_DETAILS_BYTES: usize = ARGUMENTS_BYTES;
 pub const USES: usize = 1_000;
 /// Pause between two attempts to open a store that failed, milliseconds.
 pub const REOPEN_PAUSE_MS: u64 = 200;
+/// Pause between two pings on a quiet connection, milliseconds. A peer that vanished holds its connection this long and one answer's time.
+pub const KEEP_ALIVE_MS: u64 = 20_000;
+/// Longest wait for the answer to a ping, milliseconds.
+pub const KEEP_ALIVE_ANSWER_MS: u64 = 10_000;
+/// How long before the end of its SVID a connection is asked to go, at most, milliseconds: open calls then have that long. A tenth of what
+/// is left of the SVID where that is less.
+pub const SVID_END_MARGIN_MS: u64 = 30_000;
+/// Time that open calls have after their connection lost its right to be, milliseconds.
+pub const CLOSE_MS: u64 = 500;
+/// Longest life of a connection on the public listener, milliseconds: nobody there is known, so nobody holds one for long.
+pub const PUBLIC_CONNECTION_MS: u64 = 60_000;
+/// Flow-control window of one stream and of one connection, bytes: what a peer may send that no handler has taken yet.
+pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// See [`STREAM_WINDOW_BYTES`].
+pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Bytes that wait on one stream for a peer that does not read.
+pub const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Time between two looks at files of certificates and bundles, milliseconds: a stat and a read of a few KB each.
+pub const FILE_POLL_MS: u64 = 2_000;
+/// Time between two looks at tasks that may have missed their heartbeat, milliseconds.
+pub const TASK_TICK_MS: u64 = 1_000;
+/// Bytes of imported records in one group: half of what a commit may hold.
+pub const IMPORT_BYTES: usize = COMMIT_BYTES / 4;
 
 /// Longest token of ours that a verifier reads, bytes: the largest details, and every name on every path as long as it may be.
 pub const TOKEN_BYTES: usize = 128 * 1024;

@@ -213,6 +213,11 @@ impl Ledger {
         broken.or_else(|| self.inner.stopped.read().clone())
     }
 
+    /// Whether records can be written at all: not while the store has failed and was not opened again. Grants may be stopped all the same.
+    pub fn writes(&self) -> bool {
+        !self.inner.broken()
+    }
+
     /// Commits since start.
     pub fn commits(&self) -> u64 {
         self.inner.commits.load(Ordering::Relaxed)

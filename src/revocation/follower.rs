@@ -251,6 +251,11 @@ impl Follower {
         }
     }
 
+    /// Whether a signing key of ours was revoked: asked before anything that it signed is believed.
+    pub fn revokes_key(&self, kid: &str) -> bool {
+        self.rules.get(&Target::SigningKey(kid.into())).is_some()
+    }
+
     fn key_revoked(&self, facts: &Facts<'_>) -> Option<Seq> {
         let mut found = None;
         facts.each(&mut |probe| {

@@ -1,8 +1,20 @@
 //! What listens: TLS and the services behind it.
+//!
+//! - [`tls`], [`peer`]: who is at the other end. [`status`], [`answer`]: what a call answers instead of an answer.
+//! - [`listener`]: accepting, within bounds. [`connection`]: one connection from its first frame to its end. [`ends`]: when it ends.
+//! - [`unix`]: the operators' local socket. [`public`]: HTTPS for everybody. [`grpc`]: the services.
 
+pub mod answer;
+pub mod client;
+pub mod connection;
+pub mod ends;
 pub mod grpc;
+pub mod listener;
 pub mod peer;
+pub mod preface;
+pub mod public;
 pub mod status;
 pub mod tls;
 mod tls_client;
+pub mod unix;
 pub mod wire;

@@ -13,13 +13,16 @@ use crate::refusal::{Code, Fault, No, Refusal};
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "mayfly.dev";
 
+/// What the message of every fault begins with: an INTERNAL without it is none of ours, but the codec's.
+pub const FAULT: &str = "something of mayfly's failed";
+
 static FAULTS: AtomicU64 = AtomicU64::new(1);
 
 /// Logs a fault and gives the number to ask about: its text is for the log, not for callers.
 fn note(fault: &Fault) -> String {
     let number = FAULTS.fetch_add(1, Ordering::Relaxed);
     tracing::error!(number, "fault: {fault}");
-    format!("something of mayfly's failed; its log says more under fault {number}")
+    format!("{FAULT}; its log says more under fault {number}")
 }
 
 fn code_of(code: Code) -> tonic::Code {

@@ -1,4 +1,4 @@
-//! What is read from outside the process: files of certificates, keys and bundles.
+//! What comes from outside the process: the configuration, the files that it names, and files of certificates, keys and bundles.
 
 pub mod bundles;
 pub mod config;

@@ -159,6 +159,20 @@ impl Authority {
         Ok(self.change_bundle(&change).await?.seq)
     }
 
+    /// The configuration no longer names a trust domain whose bundle came from a file: what it vouched for is revoked.
+    pub async fn no_longer_named(&self, domain: &TrustDomain) -> Result<Option<Seq>, No> {
+        let change = Change {
+            domain: domain.clone(),
+            proposal: Proposal::NoLongerNamed,
+            author: Who::Mayfly("no longer configured".to_owned()),
+            reason: "the trust domain is no longer configured".to_owned(),
+            confirm: Confirm::All,
+            dry_run: false,
+            named: None,
+        };
+        Ok(self.change_bundle(&change).await?.seq)
+    }
+
     /// Puts the ledger's bundles in force for the connections. Domains that the ledger does not know keep what they have.
     pub(crate) fn load_bundles(&self) -> Result<(), Fault> {
         self.load_bundles_of(|_| true)
@@ -184,6 +198,7 @@ impl Authority {
             }
         }
         self.bundles.store(Arc::new(bundles));
+        self.trust_changes.send_modify(|n| *n += 1);
         fault.map_or(Ok(()), Err)
     }
 }

@@ -33,10 +33,13 @@ pub enum Source {
     Federation,
     /// Our own CA.
     Own,
+    /// The configuration, which no longer names the trust domain.
+    Configuration,
 }
 
 impl Source {
-    const ALL: [Source; 5] = [Source::Api, Source::File, Source::WorkloadApi, Source::Federation, Source::Own];
+    const ALL: [Source; 6] =
+        [Source::Api, Source::File, Source::WorkloadApi, Source::Federation, Source::Own, Source::Configuration];
 
     /// As records write it.
     pub const fn as_str(self) -> &'static str {
@@ -46,6 +49,7 @@ impl Source {
             Source::WorkloadApi => "workload_api",
             Source::Federation => "federation",
             Source::Own => "own",
+            Source::Configuration => "configuration",
         }
     }
 
@@ -68,6 +72,8 @@ pub enum Proposal {
     RemoveRoot(Root),
     /// An operator removes the trust domain.
     RemoveDomain,
+    /// The configuration no longer names the trust domain. Named again, its file counts again.
+    NoLongerNamed,
 }
 
 /// What a proposal comes to.
@@ -203,6 +209,14 @@ pub fn plan(
             anchors.clear();
             jwt.clear();
             (removed, source) = (true, Source::Api);
+        }
+        Proposal::NoLongerNamed => {
+            if before.removed {
+                return Ok(None);
+            }
+            anchors.clear();
+            jwt.clear();
+            (removed, source) = (true, Source::Configuration);
         }
     }
     if anchors.len() + jwt.len() > limits::BUNDLE_AUTHORITIES || kept_out.len() > limits::BUNDLE_AUTHORITIES {

@@ -13,9 +13,14 @@ mod credential_watch;
 mod issued;
 pub mod key;
 mod page;
+pub mod revocation;
+mod routes;
 pub mod task;
 pub mod token;
 pub mod trust_domain;
+mod watch;
+
+pub use routes::{admin_routes, workload_routes};
 
 /// Counts of what was hit.
 fn hits_to_pb(hits: &Hits) -> pb::Hits {

@@ -1,0 +1,113 @@
+//! One call on a connection: who calls is put into it, and what tonic itself refuses gets a status of our list.
+//!
+//! By itself tonic answers INTERNAL for a message that is not protobuf or not UTF-8, OUT_OF_RANGE for one that is too large, and
+//! UNIMPLEMENTED without details for a method that is not there. The first is what we answer for our own faults.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tower::Service;
+
+use super::peer::Peer;
+use super::status::{FAULT, status};
+use crate::limits;
+use crate::refusal::{No, Reason, Refusal};
+
+/// Answers one call. No header is read to learn who calls.
+pub async fn answer(mut routes: Routes, peer: Peer, mut call: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    if let Some(no) = not_grpc(&call) {
+        return Ok(no);
+    }
+    // Cheap: the parts of a `Uri` are counted references.
+    let uri = call.uri().clone();
+    call.extensions_mut().insert(peer);
+    let answer = routes.call(call).await?;
+    Ok(match ours(answer.headers(), uri.path()) {
+        Some(no) => no.into_http(),
+        None => answer,
+    })
+}
+
+/// gRPC over HTTP/2, "Requests": POST, and a content type that begins with `application/grpc`.
+fn not_grpc(call: &Request<Incoming>) -> Option<Response<Body>> {
+    if call.method() != Method::POST {
+        let mut no = plain(StatusCode::METHOD_NOT_ALLOWED);
+        no.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        return Some(no);
+    }
+    let is_grpc = call.headers().get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
+    (!is_grpc).then(|| plain(StatusCode::UNSUPPORTED_MEDIA_TYPE))
+}
+
+fn plain(code: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = code;
+    response
+}
+
+/// An answer that is only a status stands in the headers. `None` where it is one of ours, or no error.
+fn ours(headers: &HeaderMap, path: &str) -> Option<Status> {
+    if !headers.contains_key("grpc-status") {
+        return None;
+    }
+    let said = Status::from_header_map(headers)?;
+    if said.code() == Code::Unimplemented && said.message().is_empty() && said.details().is_empty() {
+        let no = Refusal::new(Reason::NotServed, format!("there is no method {path} on this listener"));
+        return Some(status(No::Refusal(no)));
+    }
+    of_codec(&said)
+}
+
+/// What tonic's codec said of a message, in our words; `None` where the status is not the codec's. For streams, whose messages fail later
+/// than their headers.
+pub fn of_codec(said: &Status) -> Option<Status> {
+    if !said.details().is_empty() {
+        return None;
+    }
+    let no = match said.code() {
+        Code::Internal if !said.message().starts_with(FAULT) => {
+            Refusal::new(Reason::InvalidField, format!("the request is not a message of this method: {}", said.message()))
+        }
+        Code::OutOfRange | Code::ResourceExhausted => {
+            Refusal::limit("request_bytes", limits::REQUEST_BYTES as u64, Duration::from_secs(0))
+        }
+        Code::Unimplemented => Refusal::new(Reason::NotServed, said.message().to_owned()),
+        _ => return None,
+    };
+    Some(status(No::Refusal(no)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::refusal::Fault;
+    use tonic_types::StatusExt as _;
+
+    fn reason(status: &Status) -> String {
+        status.get_error_details().error_info().map_or_else(String::new, |i| i.reason.clone())
+    }
+
+    #[test]
+    fn what_the_codec_refuses_is_the_callers_mistake() {
+        let said = of_codec(&Status::internal("failed to decode Protobuf message: invalid tag value: 0")).unwrap();
+        assert_eq!((said.code(), reason(&said).as_str()), (Code::InvalidArgument, "INVALID_FIELD"));
+        let said = of_codec(&Status::out_of_range("Error, decoded message length too large")).unwrap();
+        assert_eq!((said.code(), reason(&said).as_str()), (Code::ResourceExhausted, "LIMIT_REACHED"));
+        let said = of_codec(&Status::unimplemented("Content is compressed with `gzip`")).unwrap();
+        assert_eq!((said.code(), reason(&said).as_str()), (Code::Unimplemented, "NOT_SERVED"));
+    }
+
+    #[test]
+    fn what_we_say_ourselves_stays() {
+        assert!(of_codec(&status(No::Fault(Fault::new("broke")))).is_none());
+        for &reason in Reason::ALL {
+            assert!(of_codec(&status(No::Refusal(Refusal::new(reason, "no")))).is_none(), "{reason:?}");
+        }
+    }
+}

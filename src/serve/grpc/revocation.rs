@@ -1,0 +1,334 @@
+//! RevocationService: revoking, locks, rules, and who follows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::{Request, Response, Status};
+
+use super::super::peer::{self, Peer};
+use super::super::status::status;
+use super::super::wire;
+use super::page::Page;
+use super::token::named;
+use super::watch;
+use crate::admission::Admitted;
+use crate::authority::Authority;
+use crate::feed::Follower;
+use crate::ledger::commit::sha256;
+use crate::ledger::record::Who;
+use crate::limits;
+use crate::pb::mayfly::v1 as pb;
+use crate::pb::mayfly::v1::revocation_service_server::RevocationService;
+use crate::policy::Admin;
+use crate::policy::wanted;
+use crate::refusal::{No, Reason, Refusal};
+use crate::revocation::{Entry, Target};
+use crate::revoke::{Confirm, Revocation};
+use crate::seq::Seq;
+
+/// The service.
+pub struct Revocations(pub Arc<Authority>);
+
+/// Names a lock among those of its record, the same for ever: a hash of what is locked.
+pub(super) fn lock_index(target: &Target) -> u32 {
+    let [a, b, c, d, ..] = sha256(target.to_string().as_bytes());
+    u32::from_be_bytes([a, b, c, d])
+}
+
+fn targets(field: &'static str, all: &[pb::Target]) -> Result<Vec<Target>, Refusal> {
+    if all.is_empty() || all.len() > limits::TARGETS {
+        return Err(Refusal::field(field, format!("1 to {} of them, not {}", limits::TARGETS, all.len())));
+    }
+    all.iter().map(|t| wire::target_from_pb(field, t)).collect()
+}
+
+fn why(text: &str) -> Result<String, Refusal> {
+    if text.trim().is_empty() {
+        return Err(Refusal::field("reason", "is missing: say why, the audit keeps it"));
+    }
+    wanted::text("reason", text, limits::PURPOSE_BYTES)
+}
+
+impl Revocations {
+    fn admit<T>(&self, request: &Request<T>, action: Admin) -> Result<Admitted, Status> {
+        self.0.admit(&peer::operator(request)?, action, None).map_err(status)
+    }
+
+    fn lock_to_pb(&self, seq: Seq, target: &Target) -> pb::Lock {
+        let cause = self.0.feed.made(seq).and_then(|m| wire::Cause::of(&m.record, m.at));
+        wire::lock_to_pb(seq, lock_index(target), target, cause.as_ref())
+    }
+
+    async fn locks_of(&self, seq: Seq) -> Result<Vec<pb::Lock>, No> {
+        let locked = self
+            .0
+            .ledger
+            .settled(|s| s.rules.entries().into_iter().filter(|(_, e)| e.lock == Some(seq)).map(|(t, _)| t).collect::<Vec<_>>())
+            .await?;
+        Ok(locked.iter().map(|t| self.lock_to_pb(seq, t)).collect())
+    }
+
+    async fn do_revoke(&self, operator: &Admitted, ask: &pb::RevokeRequest) -> Result<pb::RevokeResponse, No> {
+        let targets = targets("targets", &ask.targets)?;
+        let reason = if ask.dry_run { ask.reason.clone() } else { why(&ask.reason)? };
+        let each = |all: Vec<crate::revoke::Hits>| {
+            let pairs = targets.iter().zip(all);
+            pairs
+                .map(|(t, h)| pb::TargetHits { target: Some(wire::target_to_pb(t)), hits: Some(super::hits_to_pb(&h)) })
+                .collect()
+        };
+        if ask.dry_run {
+            let (hits, all) = self.0.hits(&targets).await?;
+            let locks = targets.iter().filter(|t| t.sort().locks() && !ask.issued_only);
+            let locks = locks.map(|t| wire::lock_to_pb(Seq::ZERO, lock_index(t), t, None)).collect();
+            return Ok(pb::RevokeResponse {
+                hits: Some(super::hits_to_pb(&hits)),
+                targets: each(all),
+                locks,
+                ..Default::default()
+            });
+        }
+        let confirm = match ask.confirmation.as_ref() {
+            None => Confirm::None,
+            Some(pb::Confirmation { all: true, .. }) => Confirm::All,
+            Some(c) => Confirm::Count(c.credentials),
+        };
+        let revocation = Revocation {
+            targets: targets.clone(),
+            issued_only: ask.issued_only,
+            lock_only: false,
+            reason,
+            confirm,
+            named: named(&ask.request_id, ask)?,
+        };
+        let done = self.0.revoke(operator, &revocation).await?;
+        let locks = if ask.issued_only { Vec::new() } else { self.locks_of(done.seq).await? };
+        let mut hits = super::hits_to_pb(&done.hits);
+        hits.overlapping = targets.len() > 1;
+        // Everything that is made here is refused by us from its record on; nothing of it stands upstream.
+        let reach = pb::Reach { refused: done.hits.credentials, ..Default::default() };
+        Ok(pb::RevokeResponse { seq: done.seq.as_u64(), targets: Vec::new(), hits: Some(hits), locks, reach: Some(reach) })
+    }
+
+    async fn do_lift(&self, operator: &Admitted, ask: &pb::LiftLockRequest) -> Result<pb::LiftLockResponse, No> {
+        let seq = wire::seq("seq", ask.seq)?;
+        let named = named(&ask.request_id, ask)?;
+        let all = self
+            .0
+            .ledger
+            .settled(|s| s.rules.entries().into_iter().filter(|(_, e)| e.lock == Some(seq)).map(|(t, _)| t).collect::<Vec<_>>())
+            .await?;
+        if let Some(before) = self.0.remembered(&crate::tasks::name_of(&operator.who()), &named).await? {
+            let remaining = all.iter().map(|t| self.lock_to_pb(seq, t)).collect();
+            return Ok(pb::LiftLockResponse { seq: before.seq.as_u64(), lifted: Vec::new(), remaining });
+        }
+        let (lifted, remaining): (Vec<Target>, Vec<Target>) =
+            all.into_iter().partition(|t| ask.index.is_none_or(|index| index == lock_index(t)));
+        if lifted.is_empty() {
+            return Err(No::Refusal(
+                Refusal::new(Reason::NotFound, format!("there is no such lock of seq {seq}")).way_out("mayfly lock list"),
+            ));
+        }
+        let reason = why(&ask.reason)?;
+        let done = self.0.lift(operator, &lifted, &reason, &named).await?;
+        Ok(pb::LiftLockResponse {
+            seq: done.as_u64(),
+            lifted: lifted.iter().map(|t| self.lock_to_pb(seq, t)).collect(),
+            remaining: remaining.iter().map(|t| self.lock_to_pb(seq, t)).collect(),
+        })
+    }
+
+    /// The rules in force by seq, newest first: each with its targets.
+    async fn rules(&self) -> Result<Vec<(Seq, Vec<(Target, Entry)>)>, No> {
+        let entries = self.0.ledger.settled(|s| s.rules.entries()).await?;
+        let mut by_seq: std::collections::BTreeMap<Seq, Vec<(Target, Entry)>> = Default::default();
+        for (target, entry) in entries.into_iter().filter(|(_, e)| e.revoked > Seq::ZERO) {
+            by_seq.entry(entry.revoked).or_default().push((target, entry));
+        }
+        Ok(by_seq.into_iter().rev().collect())
+    }
+
+    fn rule_to_pb(&self, seq: Seq, targets: &[(Target, Entry)]) -> pb::Rule {
+        let made = self.0.feed.made(seq);
+        let cause = made.as_ref().and_then(|m| wire::Cause::of(&m.record, m.at));
+        let until = targets.iter().map(|(_, e)| e.until).max().unwrap_or_default();
+        let issued_only = targets.iter().all(|(_, e)| e.lock.is_none());
+        let targets: Vec<Target> = targets.iter().map(|(t, _)| t.clone()).collect();
+        wire::rule_to_pb(seq, &targets, until, issued_only, cause.as_ref())
+    }
+}
+
+/// Who a follower is, on either listener.
+fn follower_of<T>(request: &Request<T>) -> Result<Who, Status> {
+    match request.extensions().get::<Peer>() {
+        Some(Peer::Local(uid)) => Ok(Who::LocalUid(*uid)),
+        _ => Ok(Who::SpiffeId(peer::caller(request)?.id().as_str().to_owned())),
+    }
+}
+
+pub(super) fn follower_to_pb(f: &Follower) -> pb::Follower {
+    pb::Follower {
+        follower: f.name.clone(),
+        identity: Some(wire::identity_of_who(&f.who)),
+        upstreams: f.upstreams.clone(),
+        applied_seq: f.applied.as_u64(),
+        connected: f.connected,
+        last_seen: Some(wire::timestamp(f.last_seen)),
+        sent_seq: f.sent.as_u64(),
+    }
+}
+
+#[tonic::async_trait]
+impl RevocationService for Revocations {
+    async fn revoke(&self, request: Request<pb::RevokeRequest>) -> Result<Response<pb::RevokeResponse>, Status> {
+        let operator = self.admit(&request, if request.get_ref().dry_run { Admin::Observe } else { Admin::Revoke })?;
+        self.do_revoke(&operator, request.get_ref()).await.map(Response::new).map_err(status)
+    }
+
+    async fn get_revocation(
+        &self,
+        request: Request<pb::GetRevocationRequest>,
+    ) -> Result<Response<pb::GetRevocationResponse>, Status> {
+        self.admit(&request, Admin::Observe)?;
+        let found = async {
+            let seq = wire::seq("seq", request.get_ref().seq)?;
+            let rules = self.rules().await?;
+            let rule = rules.iter().find(|(s, _)| *s == seq);
+            let no = || No::Refusal(Refusal::new(Reason::NotFound, format!("no rule of seq {seq} is in force")));
+            Ok::<_, No>((seq, rule.map(|(seq, targets)| self.rule_to_pb(*seq, targets)).ok_or_else(no)?))
+        };
+        let (seq, rule) = found.await.map_err(status)?;
+        let followers = self.0.followers.list(self.0.system.wall());
+        let applied = followers.iter().filter(|f| f.applied >= seq).count() as u64;
+        Ok(Response::new(pb::GetRevocationResponse {
+            rule: Some(rule),
+            reach: None,
+            followers_applied: applied,
+            followers_behind: followers.len() as u64 - applied,
+        }))
+    }
+
+    async fn list_rules(&self, request: Request<pb::ListRulesRequest>) -> Result<Response<pb::ListRulesResponse>, Status> {
+        self.admit(&request, Admin::Observe)?;
+        let listed = async {
+            let ask = request.get_ref();
+            let page = Page::from(ask.page_size, &ask.page_token)?;
+            let only = ask.target.as_ref().map(|t| wire::target_from_pb("target", t)).transpose()?;
+            let rules = self.rules().await?;
+            let fits =
+                |(_, targets): &(Seq, Vec<(Target, Entry)>)| only.as_ref().is_none_or(|o| targets.iter().any(|(t, _)| t == o));
+            let (found, next_page_token) = page.newest(rules.into_iter().map(|r| (r.0, r)), fits);
+            let rules = found.iter().map(|(seq, targets)| self.rule_to_pb(*seq, targets)).collect();
+            Ok::<_, No>(pb::ListRulesResponse { rules, next_page_token })
+        };
+        listed.await.map(Response::new).map_err(status)
+    }
+
+    async fn add_lock(&self, request: Request<pb::AddLockRequest>) -> Result<Response<pb::AddLockResponse>, Status> {
+        let operator = self.admit(&request, Admin::Lock)?;
+        let ask = request.get_ref();
+        let added = async {
+            let targets = targets("targets", &ask.targets)?;
+            let revocation = Revocation {
+                targets,
+                issued_only: false,
+                lock_only: true,
+                reason: why(&ask.reason)?,
+                confirm: Confirm::All,
+                named: named(&ask.request_id, ask)?,
+            };
+            let done = self.0.revoke(&operator, &revocation).await?;
+            let locks = self.locks_of(done.seq).await?;
+            Ok::<_, No>(pb::AddLockResponse { seq: done.seq.as_u64(), locks, hits: Some(super::hits_to_pb(&done.hits)) })
+        };
+        added.await.map(Response::new).map_err(status)
+    }
+
+    async fn list_locks(&self, request: Request<pb::ListLocksRequest>) -> Result<Response<pb::ListLocksResponse>, Status> {
+        self.admit(&request, Admin::Observe)?;
+        let listed = async {
+            let ask = request.get_ref();
+            let page = Page::from(ask.page_size, &ask.page_token)?;
+            let only = ask.target.as_ref().map(|t| wire::target_from_pb("target", t)).transpose()?;
+            let entries = self.0.ledger.settled(|s| s.rules.entries()).await?;
+            let locks = entries.into_iter().filter_map(|(t, e)| Some((e.lock?, t)));
+            let (found, next_page_token) =
+                page.newest(locks.map(|(seq, t)| (seq, (seq, t))), |(_, t)| only.as_ref().is_none_or(|o| o == t));
+            let locks = found.iter().map(|(seq, t)| self.lock_to_pb(*seq, t)).collect();
+            Ok::<_, No>(pb::ListLocksResponse { locks, next_page_token })
+        };
+        listed.await.map(Response::new).map_err(status)
+    }
+
+    async fn lift_lock(&self, request: Request<pb::LiftLockRequest>) -> Result<Response<pb::LiftLockResponse>, Status> {
+        let operator = self.admit(&request, Admin::Lock)?;
+        self.do_lift(&operator, request.get_ref()).await.map(Response::new).map_err(status)
+    }
+
+    type WatchRevocationsStream = watch::Events;
+
+    async fn watch_revocations(
+        &self,
+        request: Request<pb::WatchRevocationsRequest>,
+    ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
+        let who = follower_of(&request)?;
+        watch::may_watch(&self.0, &request)?;
+        let events = watch::start(self.0.clone(), who, request.into_inner()).await.map_err(status)?;
+        Ok(Response::new(events))
+    }
+
+    async fn acknowledge_revocations(
+        &self,
+        request: Request<pb::AcknowledgeRevocationsRequest>,
+    ) -> Result<Response<pb::AcknowledgeRevocationsResponse>, Status> {
+        let who = follower_of(&request)?;
+        let ask = request.get_ref();
+        let applied = wire::seq("applied_seq", ask.applied_seq).map_err(|no| status(No::Refusal(no)))?;
+        self.0.followers.acknowledge(&who, &ask.follower, applied, self.0.system.wall()).map_err(status)?;
+        Ok(Response::new(pb::AcknowledgeRevocationsResponse { head: self.0.ledger.durable().as_u64() }))
+    }
+
+    async fn wait_for_revocation(
+        &self,
+        request: Request<pb::WaitForRevocationRequest>,
+    ) -> Result<Response<pb::WaitForRevocationResponse>, Status> {
+        if let Some(Peer::Workload(_)) = request.extensions().get::<Peer>() {
+            self.0.still_stands(&peer::caller(&request)?).map_err(status)?;
+        } else {
+            self.admit(&request, Admin::Observe)?;
+        }
+        let ask = request.get_ref();
+        let waited = async {
+            let seq = wire::seq("seq", ask.seq)?;
+            let head = self.0.ledger.durable();
+            if seq > head {
+                return Err(No::Refusal(Refusal::field("seq", format!("is beyond the head {head}"))));
+            }
+            let timeout = wanted::duration("timeout", ask.timeout.as_ref())?.unwrap_or(limits::WAIT_MS).min(limits::WAIT_MS);
+            Ok(self.0.followers.wait(seq, Duration::from_millis(timeout), || self.0.system.wall()).await)
+        };
+        let behind = waited.await.map_err(status)?;
+        Ok(Response::new(pb::WaitForRevocationResponse {
+            applied: behind.is_empty(),
+            behind_count: behind.len() as u64,
+            behind: behind.iter().take(limits::PAGE_DEFAULT).map(follower_to_pb).collect(),
+        }))
+    }
+
+    async fn list_followers(
+        &self,
+        request: Request<pb::ListFollowersRequest>,
+    ) -> Result<Response<pb::ListFollowersResponse>, Status> {
+        self.admit(&request, Admin::Observe)?;
+        let ask = request.get_ref();
+        let page = Page::from(ask.page_size, &ask.page_token).map_err(|no| status(No::Refusal(no)))?;
+        let all = self.0.followers.list(self.0.system.wall());
+        // Counted from the end, so that the numbers of those before stay when somebody joins.
+        let numbered = all.iter().enumerate().filter_map(|(n, f)| Some((Seq::from_u64(n as u64 + 1)?, f)));
+        let (found, next_page_token) = page.newest(numbered, |_| true);
+        Ok(Response::new(pb::ListFollowersResponse {
+            followers: found.into_iter().map(follower_to_pb).collect(),
+            next_page_token,
+        }))
+    }
+}

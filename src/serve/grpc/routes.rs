@@ -1,0 +1,59 @@
+//! The services of each listener.
+
+use std::sync::Arc;
+
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+
+use super::revocation::Revocations;
+use super::task::Tasks;
+use super::token::Tokens;
+use crate::authority::Authority;
+use crate::limits;
+use crate::pb;
+use crate::pb::mayfly::v1::revocation_service_server::RevocationServiceServer;
+use crate::pb::mayfly::v1::task_service_server::TaskServiceServer;
+use crate::pb::mayfly::v1::token_service_server::TokenServiceServer;
+
+/// What workloads may call.
+pub fn workload_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
+    common(authority, health).prepare()
+}
+
+/// What operators may call: everything that workloads may, and what is theirs alone. Reflection is served here only.
+pub fn admin_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
+    reflection(common(authority, health)).prepare()
+}
+
+/// On both listeners.
+fn common(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
+    let health = HealthServer::new(HealthService::from_health_reporter(health.clone()));
+    let tokens = TokenServiceServer::new(Tokens(authority.clone()));
+    let revocations = RevocationServiceServer::new(Revocations(authority.clone()));
+    let tasks = TaskServiceServer::new(Tasks(authority.clone()));
+    Routes::new(health.max_decoding_message_size(limits::REQUEST_BYTES))
+        .add_service(tokens.max_decoding_message_size(limits::REQUEST_BYTES))
+        .add_service(revocations.max_decoding_message_size(limits::REQUEST_BYTES))
+        .add_service(tasks.max_decoding_message_size(limits::REQUEST_BYTES))
+}
+
+/// The descriptors are built in, so this fails in no server that its tests passed for; without them there is no reflection.
+fn reflection(routes: Routes) -> Routes {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    match (builder().build_v1(), builder().build_v1alpha()) {
+        (Ok(v1), Ok(v1alpha)) => {
+            let (v1, v1alpha) = (v1.max_decoding_message_size(limits::REQUEST_BYTES), v1alpha);
+            routes.add_service(v1).add_service(v1alpha.max_decoding_message_size(limits::REQUEST_BYTES))
+        }
+        (v1, v1alpha) => {
+            let error = v1.err().or(v1alpha.err()).map(|e| e.to_string()).unwrap_or_default();
+            tracing::error!(error, "no reflection");
+            routes
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Accepting connections, within bounds.
+//!
+//! - Handshakes under way are bounded by not accepting: beyond the bound new sockets wait in the kernel's backlog, where they cost nothing.
+//!   So everybody who comes back after a restart gets in, one after the other. A peer that stalls holds its place for
+//!   `limits::HANDSHAKE_MS` at most.
+//! - Connections are bounded by closing: beyond the bound a new socket is closed at once, so that its peer goes to another replica
+//!   instead of waiting.
+//! - Operators have a listener of their own, with its own bounds, on its own thread.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+use super::answer::answer;
+use super::connection::{self, Ended};
+use super::ends::{Ends, Stopping, TrustChanges};
+use super::peer::Peer;
+use super::tls::{BundlesInForce, MtlsAcceptor, NoPeer};
+use crate::identity::svid::VerifiedSvid;
+use crate::limits;
+use crate::peers::Peers;
+use crate::system::System;
+
+/// Pause after `accept` failed for want of something that the machine has to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What one listener allows.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Connections open at once.
+    pub connections: usize,
+    /// Handshakes under way at once.
+    pub handshakes: usize,
+    /// Calls under way on one connection.
+    pub streams: u32,
+}
+
+/// What happened at one listener, for the status.
+#[derive(Default, Debug)]
+pub struct Counts {
+    open: AtomicUsize,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    full: AtomicU64,
+}
+
+impl Counts {
+    /// Connections open now.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections ever accepted.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Peers that were refused in the handshake.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Sockets closed because there were too many.
+    pub fn full(&self) -> u64 {
+        self.full.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a listener is, for its log lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Workloads call here.
+    Workload,
+    /// Operators call here.
+    Admin,
+    /// Anybody calls here.
+    Public,
+}
+
+impl Role {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Workload => "workload",
+            Role::Admin => "admin",
+            Role::Public => "public",
+        }
+    }
+
+    fn peer(self, svid: VerifiedSvid) -> Peer {
+        match self {
+            Role::Admin => Peer::Admin(svid),
+            Role::Workload | Role::Public => Peer::Workload(svid),
+        }
+    }
+}
+
+/// One listener's gate.
+#[derive(Clone)]
+pub struct Gate {
+    role: Role,
+    connections: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+    streams: u32,
+    counts: Arc<Counts>,
+    stopping: Stopping,
+    tasks: TaskTracker,
+    system: System,
+}
+
+/// A connection's place. Given back when it is dropped.
+pub struct Place {
+    _connection: OwnedSemaphorePermit,
+    counts: Arc<Counts>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.counts.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Gate {
+    /// A gate with these bounds.
+    pub fn new(role: Role, bounds: Bounds, stopping: Stopping, system: System) -> Gate {
+        Gate {
+            role,
+            connections: Arc::new(Semaphore::new(bounds.connections)),
+            handshakes: Arc::new(Semaphore::new(bounds.handshakes)),
+            streams: bounds.streams,
+            counts: Arc::default(),
+            stopping,
+            tasks: TaskTracker::new(),
+            system,
+        }
+    }
+
+    /// What happened here.
+    pub fn counts(&self) -> Arc<Counts> {
+        self.counts.clone()
+    }
+
+    /// Calls under way on one connection.
+    pub fn streams(&self) -> u32 {
+        self.streams
+    }
+
+    /// Whether the server stops.
+    pub fn stopping(&self) -> Stopping {
+        self.stopping.clone()
+    }
+
+    /// Time and randomness.
+    pub fn system(&self) -> &System {
+        &self.system
+    }
+
+    /// A place for one more connection, if there is one.
+    pub fn place(&self) -> Option<Place> {
+        let Ok(permit) = self.connections.clone().try_acquire_owned() else {
+            if self.counts.full.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
+                tracing::warn!(listener = self.role.as_str(), "all connections are taken; new ones are closed");
+            }
+            return None;
+        };
+        self.counts.open.fetch_add(1, Ordering::Relaxed);
+        self.counts.accepted.fetch_add(1, Ordering::Relaxed);
+        Some(Place { _connection: permit, counts: self.counts.clone() })
+    }
+
+    /// Runs `serve` for one connection, on a task of its own that the end of the server waits for.
+    pub fn spawn(&self, serve: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(serve);
+    }
+
+    /// Waits until the last connection has ended, after accepting has.
+    pub async fn finished(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Accepts until the server stops. `each` gets every socket with its connection's place and its place among the handshakes.
+    pub async fn accept(&self, listener: &TcpListener, each: impl Fn(TcpStream, SocketAddr, Place, OwnedSemaphorePermit)) {
+        let mut stopping = self.stopping.clone();
+        loop {
+            let next = async {
+                let handshake = self.handshakes.clone().acquire_owned().await;
+                (handshake, listener.accept().await)
+            };
+            let (handshake, accepted) = tokio::select! {
+                next = next => next,
+                _ = stopping.wait_for(|stops| *stops) => return,
+            };
+            // The semaphore is never closed.
+            let Ok(handshake) = handshake else { return };
+            match accepted {
+                Ok((tcp, from)) => {
+                    let Some(place) = self.place() else { continue };
+                    // Without this each answer may wait for the acknowledgement of the one before.
+                    let _ = tcp.set_nodelay(true);
+                    each(tcp, from, place, handshake);
+                }
+                Err(error) => self.not_accepted(&error).await,
+            }
+        }
+    }
+
+    /// A peer that went away before it was accepted is nothing; everything else passes only when something is given back.
+    async fn not_accepted(&self, error: &io::Error) {
+        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+        {
+            return;
+        }
+        tracing::error!(listener = self.role.as_str(), %error, "no connection could be accepted");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+
+    fn refused(&self, from: SocketAddr, why: &str) {
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(listener = self.role.as_str(), %from, why, "no connection");
+    }
+
+    fn ended(&self, who: &str, ended: &Ended) {
+        tracing::debug!(listener = self.role.as_str(), who, ?ended, "connection ended");
+    }
+}
+
+/// What mTLS listeners need beside their gate.
+#[derive(Clone)]
+pub struct Mtls {
+    /// Takes the handshake.
+    pub acceptor: MtlsAcceptor,
+    /// The bundles in force.
+    pub bundles: BundlesInForce,
+    /// Tells when they change.
+    pub changes: TrustChanges,
+    /// What is served.
+    pub routes: Routes,
+    /// Counts open connections by the root that vouched for their peer.
+    pub peers: Peers,
+}
+
+/// Serves gRPC over mTLS until the server stops, and then until the last connection has ended.
+pub async fn serve_mtls(gate: Gate, listener: TcpListener, mtls: Mtls) {
+    gate.accept(&listener, |tcp, from, place, handshake| {
+        let (gate, mtls) = (gate.clone(), mtls.clone());
+        let tracked = gate.clone();
+        tracked.spawn(async move {
+            let _place = place;
+            if let Some((stream, svid)) = handshaken(&gate, mtls.acceptor.accept(tcp), from).await {
+                drop(handshake);
+                let _counted = mtls.peers.enter(svid.evidence().trust_anchor);
+                let who = svid.id().as_str().to_owned();
+                let ended = serve_one(&gate, &mtls, stream, svid).await;
+                gate.ended(&who, &ended);
+            }
+        });
+    })
+    .await;
+    // New connections are refused from here on, not left waiting.
+    drop(listener);
+    gate.finished().await;
+}
+
+async fn serve_one<IO>(gate: &Gate, mtls: &Mtls, stream: IO, svid: VerifiedSvid) -> Ended
+where
+    IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let random = gate.system.random16();
+    let jitter = u64::from_be_bytes(random.first_chunk::<8>().copied().unwrap_or_default());
+    let (bundles, changes) = (mtls.bundles.clone(), mtls.changes.clone());
+    let ends = Ends::with_svid(svid.evidence().clone(), bundles, changes, gate.system.clone(), gate.stopping(), jitter);
+    let (peer, routes) = (gate.role.peer(svid), mtls.routes.clone());
+    let service = service_fn(move |call| answer(routes.clone(), peer.clone(), call));
+    connection::serve_http2(stream, service, ends, gate.streams).await
+}
+
+async fn handshaken<T>(gate: &Gate, accepting: impl Future<Output = Result<T, NoPeer>>, from: SocketAddr) -> Option<T> {
+    match tokio::time::timeout(Duration::from_millis(limits::HANDSHAKE_MS), accepting).await {
+        Ok(Ok(peer)) => Some(peer),
+        Ok(Err(no)) => {
+            gate.refused(from, &no.to_string());
+            None
+        }
+        Err(_) => {
+            gate.refused(from, "the handshake took too long");
+            None
+        }
+    }
+}
+
+/// One handshake of somebody who shows no certificate, for the public listener.
+pub async fn handshake_public(
+    gate: &Gate,
+    config: Arc<ServerConfig>,
+    tcp: TcpStream,
+    from: SocketAddr,
+) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+    let accepting = async { TlsAcceptor::from(config).accept(tcp).await.map_err(|e| NoPeer::Tls(e.to_string())) };
+    handshaken(gate, accepting, from).await
+}

@@ -1,0 +1,200 @@
+//! HTTPS for everybody: the keys that verify our credentials, discovery, health. Nobody is known here, so nothing is secret here.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::server::TlsStream;
+use tower::Service as _;
+
+use super::connection::{drive, serve_http2};
+use super::ends::Ends;
+use super::listener::{Gate, handshake_public};
+use crate::authority::Authority;
+use crate::identity::sha256;
+use crate::limits;
+
+/// Renders the JWK set of an environment from the durable state.
+pub type Jwks = fn(&crate::ledger::State, &str) -> String;
+
+/// What the public listener tells.
+#[derive(Clone)]
+pub struct Published {
+    authority: Arc<Authority>,
+    /// Base of `iss`, without a slash at its end.
+    issuer: Arc<str>,
+    environments: Arc<[String]>,
+    jwks: Jwks,
+}
+
+impl Published {
+    /// `issuer` is the base; each environment's issuer is that, a slash and its name.
+    pub fn new(authority: Arc<Authority>, issuer: &str, environments: &[String], jwks: Jwks) -> Published {
+        Published { authority, issuer: issuer.into(), environments: environments.into(), jwks }
+    }
+
+    fn serves(&self, environment: &str) -> bool {
+        self.environments.iter().any(|e| e == environment)
+    }
+}
+
+/// The paths. An issuer with a path of its own has it before its environments, and after the well-known part (RFC 8414, section 3).
+pub fn router(published: Published) -> Router {
+    let base = path_of(&published.issuer);
+    Router::new()
+        .route("/healthz", get(health))
+        .route(&format!("{base}/{{environment}}/jwks.json"), get(jwks))
+        .route(&format!("/.well-known/oauth-authorization-server{base}/{{environment}}"), get(discovery))
+        .with_state(published)
+}
+
+/// The path of a URL without a slash at its end; empty where it has none.
+fn path_of(issuer: &str) -> &str {
+    let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
+    rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("").trim_end_matches('/')
+}
+
+/// Whether calls are taken. Also yes while nothing is issued: revoking works then, and verifiers still need the keys.
+async fn health(State(published): State<Published>) -> Response {
+    let (code, text) = match published.authority.ledger.writes() {
+        true => (StatusCode::OK, "ok\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the ledger cannot be written\n"),
+    };
+    let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")];
+    (code, headers, text).into_response()
+}
+
+async fn jwks(State(published): State<Published>, Path(environment): Path<String>, asked: HeaderMap) -> Response {
+    if !published.serves(&environment) {
+        return missing();
+    }
+    // A key that is not durable yet must not be learnt: a crash could take it back.
+    match published.authority.ledger.settled(|state| (published.jwks)(state, &environment)).await {
+        Ok(document) => cacheable(document, "application/jwk-set+json", &asked),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "try again\n").into_response(),
+    }
+}
+
+/// Authorization server metadata (RFC 8414). No endpoint gives tokens over HTTP in this version, so none is named.
+async fn discovery(State(published): State<Published>, Path(environment): Path<String>, asked: HeaderMap) -> Response {
+    if !published.serves(&environment) {
+        return missing();
+    }
+    let issuer = format!("{}/{environment}", published.issuer);
+    let document = serde_json::json!({
+        "issuer": issuer,
+        "jwks_uri": format!("{issuer}/jwks.json"),
+        "response_types_supported": [],
+        "grant_types_supported": [],
+    });
+    cacheable(document.to_string(), "application/json", &asked)
+}
+
+fn missing() -> Response {
+    (StatusCode::NOT_FOUND, [(CACHE_CONTROL, "no-store")], "there is nothing here\n").into_response()
+}
+
+/// A document that may be kept for a while, and asked for again by its tag (RFC 9110, section 13.1.2).
+fn cacheable(document: String, media_type: &'static str, asked: &HeaderMap) -> Response {
+    let tag = format!("\"{}\"", data_encoding::HEXLOWER.encode(sha256(document.as_bytes()).get(..16).unwrap_or_default()));
+    let known = asked.get_all(IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    let mut known = known.map(|t| t.trim().trim_start_matches("W/"));
+    let fresh = known.any(|t| t == "*" || t == tag);
+    let mut response = match fresh {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => Response::new(Body::from(document)),
+    };
+    let age = format!("public, max-age={}", limits::JWKS_MAX_AGE_MS / 1000);
+    let headers = response.headers_mut();
+    let mut set = |name: HeaderName, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    set(CONTENT_TYPE, media_type);
+    set(ETAG, &tag);
+    set(CACHE_CONTROL, &age);
+    // Browsers verify tokens too, and what is public is public to all of them.
+    set(http::header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
+    set(http::header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    response
+}
+
+/// Serves HTTPS until the server stops, and then until the last connection has ended.
+pub async fn serve(gate: Gate, listener: TcpListener, tls: Arc<ServerConfig>, router: Router) {
+    gate.accept(&listener, |tcp, from, place, handshake| {
+        let (gate, tls, router) = (gate.clone(), tls.clone(), router.clone());
+        let tracked = gate.clone();
+        tracked.spawn(async move {
+            let _place = place;
+            if let Some(stream) = handshake_public(&gate, tls, tcp, from).await {
+                drop(handshake);
+                serve_one(&gate, stream, from, router).await;
+            }
+        });
+    })
+    .await;
+    drop(listener);
+    gate.finished().await;
+}
+
+async fn serve_one(gate: &Gate, stream: TlsStream<TcpStream>, from: SocketAddr, router: Router) {
+    let ends = Ends::without_svid(gate.system().clone(), gate.stopping(), limits::PUBLIC_CONNECTION_MS);
+    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let service = service_fn(move |call: Request<Incoming>| router.clone().call(call));
+    let ended = if is_h2 {
+        serve_http2(stream, service, ends, gate.streams()).await
+    } else {
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_millis(limits::HEADER_MS))
+            .max_buf_size(usize::try_from(limits::HEADER_BYTES).unwrap_or(16 * 1024).max(8192));
+        drive(builder.serve_connection(TokioIo::new(stream), service), ends).await
+    };
+    tracing::debug!(%from, ?ended, "connection of the public listener ended");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_issuers_path_stands_before_its_environments() {
+        for (issuer, path) in [
+            ("https://a.example", ""),
+            ("https://a.example/", ""),
+            ("https://a.example/sts", "/sts"),
+            ("https://a.example:8443/x/y/", "/x/y"),
+        ] {
+            assert_eq!(path_of(issuer), path, "{issuer}");
+        }
+    }
+
+    #[test]
+    fn who_has_the_document_is_told_so() {
+        let first = cacheable("{}".into(), "application/json", &HeaderMap::new());
+        let tag = first.headers().get(ETAG).unwrap().clone();
+        for (asked, code) in [
+            (tag.to_str().unwrap().to_owned(), StatusCode::NOT_MODIFIED),
+            (format!("\"x\", W/{}", tag.to_str().unwrap()), StatusCode::NOT_MODIFIED),
+            ("\"x\"".to_owned(), StatusCode::OK),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(IF_NONE_MATCH, HeaderValue::from_str(&asked).unwrap());
+            assert_eq!(cacheable("{}".into(), "application/json", &headers).status(), code, "{asked}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The operators' socket on this host: whoever may open the file is known by uid.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use hyper::service::service_fn;
+use tokio::net::{UnixListener, UnixStream};
+use tonic::service::Routes;
+
+use super::answer::answer;
+use super::connection;
+use super::ends::Ends;
+use super::listener::{Gate, Place};
+use super::peer::Peer;
+
+/// Why there is no socket, with the command that mends it.
+#[derive(Debug, thiserror::Error)]
+pub enum NoSocket {
+    /// The directory lets others in.
+    #[error(
+        "the directory of the admin socket, {}, is open to others (mode {mode:03o})\n  to mend it: chmod 700 {}",
+        dir.display(), dir.display()
+    )]
+    OpenDirectory {
+        /// The directory.
+        dir: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Somebody listens there.
+    #[error(
+        "another server listens at {}\n  stop it, or name another path under listen.admin_socket; who it is: ss -xlp src {}",
+        .0.display(), .0.display()
+    )]
+    InUse(PathBuf),
+    /// Something else lies there.
+    #[error(
+        "{} is not a socket\n  name another path under listen.admin_socket, or move it away: mv {} {}.old",
+        .0.display(), .0.display(), .0.display()
+    )]
+    NotASocket(PathBuf),
+    /// The system did not do it.
+    #[error("the admin socket {}: {what}: {error}\n  check the path and who may write there: ls -ld {}", path.display(), path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// What was being done.
+        what: &'static str,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+/// A bound socket. Its file goes when this is dropped.
+pub struct Socket {
+    listener: std::os::unix::net::UnixListener,
+    file: SocketFile,
+}
+
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A socket that a runtime waits at.
+pub struct Listening {
+    listener: UnixListener,
+    _file: SocketFile,
+}
+
+impl Socket {
+    /// For the runtime that this is called in.
+    pub fn into_async(self) -> io::Result<Listening> {
+        Ok(Listening { listener: UnixListener::from_std(self.listener)?, _file: self.file })
+    }
+}
+
+/// Binds the socket: mode 0600 in a directory that only we may enter (0700, made where it is missing).
+///
+/// `shared`: uids beside our own may use it (`admin.uids`). Then the directory may be entered by others and the file opened by all: the
+/// kernel tells who a peer is, and each call is admitted by that.
+pub fn bind(path: &Path, shared: bool) -> Result<Socket, NoSocket> {
+    let failed = |what| move |error| NoSocket::Io { path: path.to_owned(), what, error };
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    if !dir.exists() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(if shared { 0o711 } else { 0o700 })
+            .create(dir)
+            .map_err(failed("making its directory"))?;
+    }
+    let mode = fs::metadata(dir).map_err(failed("looking at its directory"))?.mode() & 0o777;
+    let closed = if shared { 0o022 } else { 0o077 };
+    if mode & closed != 0 {
+        return Err(NoSocket::OpenDirectory { dir: dir.to_owned(), mode });
+    }
+    remove_stale(path)?;
+    let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed("binding"))?;
+    let socket = Socket { listener, file: SocketFile(path.to_owned()) };
+    socket.listener.set_nonblocking(true).map_err(failed("preparing"))?;
+    let mode = if shared { 0o666 } else { 0o600 };
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("closing it to others"))?;
+    Ok(socket)
+}
+
+/// A socket that a server left which ended at once: nobody answers there.
+fn remove_stale(path: &Path) -> Result<(), NoSocket> {
+    let failed = |what| move |error| NoSocket::Io { path: path.to_owned(), what, error };
+    let meta = match fs::symlink_metadata(path) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed("looking at what lies there")(e)),
+    };
+    if !meta.file_type().is_socket() {
+        return Err(NoSocket::NotASocket(path.to_owned()));
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(NoSocket::InUse(path.to_owned())),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed("removing the old one")),
+        Err(e) => Err(failed("asking who listens there")(e)),
+    }
+}
+
+/// Serves operators of this host until the server stops. The file is gone before the last call has ended.
+pub async fn serve(gate: Gate, socket: Listening, routes: Routes) {
+    let mut stopping = gate.stopping();
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.listener.accept() => accepted,
+            _ = stopping.wait_for(|stops| *stops) => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                if let (Some(place), Ok(peer)) = (gate.place(), stream.peer_cred()) {
+                    gate.spawn(serve_one(gate.clone(), place, stream, peer.uid(), routes.clone()));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "no connection of the admin socket could be accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(socket);
+    gate.finished().await;
+}
+
+async fn serve_one(gate: Gate, place: Place, stream: UnixStream, uid: u32, routes: Routes) {
+    let _place = place;
+    let ends = Ends::without_svid(gate.system().clone(), gate.stopping(), 0);
+    let service = service_fn(move |call| answer(routes.clone(), Peer::Local(uid), call));
+    let ended = connection::serve_http2(stream, service, ends, gate.streams()).await;
+    tracing::debug!(uid, ?ended, "connection of the admin socket ended");
+}
