@@ -110,7 +110,9 @@ impl State {
                 if self.leases.contains_key(&id) || pending.leases.iter().any(|l| l.lease == e.lease) {
                     return Err(stale(format!("lease {id} exists already")));
                 }
-                if !pending.tasks.iter().any(|t| t.task == e.task && t.approval.is_empty()) {
+                // A task that is opened with the issuance is not there yet: the issuance answers for it.
+                let task = TaskId::from_slice(&e.task).ok_or_else(|| malformed("a task id that is not 16 bytes"))?;
+                if self.tasks.get(&task).is_some() {
                     self.active_task(&e.task, time)?;
                 }
                 pending.leases.push(e);
