@@ -19,6 +19,7 @@
 
 mod desk;
 mod make;
+mod over;
 #[cfg(test)]
 mod tests;
 mod undo;
@@ -26,6 +27,7 @@ mod undo;
 use std::future::Future;
 use std::sync::Arc;
 
+pub use over::OverLedger;
 pub use undo::Listed;
 
 use crate::credential::remote::Remotes;

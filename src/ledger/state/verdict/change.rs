@@ -7,7 +7,7 @@ use crate::ledger::record::{BundleSet, Event, HoldRank, KeyPurpose, KeyState, Ou
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::revocation::{Facts, Target};
-use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq};
+use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
 impl State {
     pub(super) fn may_change<'a>(
@@ -111,8 +111,9 @@ impl State {
                     return Err(stale(format!("lease {id} exists already")));
                 }
                 // A task that is opened with the issuance is not there yet: the issuance answers for it.
-                let task = TaskId::from_slice(&e.task).ok_or_else(|| malformed("a task id that is not 16 bytes"))?;
-                if self.tasks.get(&task).is_some() {
+                let id = TaskId::from_slice(&e.task).ok_or_else(|| malformed("a task id that is not 16 bytes"))?;
+                let opened = pending.tasks.iter().find(|t| t.task == e.task);
+                if opened.map_or(self.tasks.get(&id).is_some(), |t| !t.approval.is_empty()) {
                     self.active_task(&e.task, time)?;
                 }
                 pending.leases.push(e);

@@ -160,6 +160,12 @@ impl Remote for Accounts {
     }
 }
 
+impl Accounts {
+    pub fn at(server: &Server, life: Life) -> Arc<Accounts> {
+        Arc::new(Accounts { server: server.clone(), life })
+    }
+}
+
 /// A process: what it holds in memory is gone when it is dropped.
 pub struct Process {
     pub disk: Arc<Disk>,
@@ -173,7 +179,7 @@ impl Process {
         let system = System::real();
         let log = Log::replayed(commits, system.wall());
         let disk = Arc::new(Disk { log: Mutex::new(log), life: life.clone(), system: system.clone() });
-        let accounts = Arc::new(Accounts { server: server.clone(), life: life.clone() });
+        let accounts = Accounts::at(server, life.clone());
         let leases = Leases::new(disk.clone(), Remotes::default().with(accounts), system, TIMING);
         Process { disk, leases, life }
     }
