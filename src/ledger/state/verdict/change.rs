@@ -7,7 +7,7 @@ use crate::ledger::record::{BundleSet, Event, HoldRank, KeyPurpose, KeyState, Ou
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::revocation::{Facts, Target};
-use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq};
+use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
 impl State {
     pub(super) fn may_change<'a>(
@@ -110,7 +110,10 @@ impl State {
                 if self.leases.contains_key(&id) || pending.leases.iter().any(|l| l.lease == e.lease) {
                     return Err(stale(format!("lease {id} exists already")));
                 }
-                if !pending.tasks.iter().any(|t| t.task == e.task && t.approval.is_empty()) {
+                // A task that is opened with the issuance is not there yet: the issuance answers for it.
+                let id = TaskId::from_slice(&e.task).ok_or_else(|| malformed("a task id that is not 16 bytes"))?;
+                let opened = pending.tasks.iter().find(|t| t.task == e.task);
+                if opened.map_or(self.tasks.get(&id).is_some(), |t| !t.approval.is_empty()) {
                     self.active_task(&e.task, time)?;
                 }
                 pending.leases.push(e);
