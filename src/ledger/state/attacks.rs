@@ -468,3 +468,15 @@ fn a_task_that_waits_for_an_approval_ends_with_its_parent() {
     let phase = log.state.tasks.phase(log.state.tasks.get(&id).unwrap(), log.time);
     assert_eq!(phase, Phase::Over(Outcome::Completed));
 }
+
+#[test]
+fn nothing_is_approved_in_a_task_that_is_over() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let (approval, ask) = asked(&mut log, &task);
+    log.put(vec![ask])[0].clone().unwrap();
+    let close = TaskClosed { task, outcome: Outcome::Completed as i32, ..Default::default() };
+    log.put(vec![by_operator(Event::TaskClosed(close))])[0].clone().unwrap();
+    let give = given(&log, &approval);
+    assert_eq!(reason(&log.put(vec![give])[0]), Reason::TaskNotActive);
+}
