@@ -5,7 +5,7 @@ use std::rc::Rc;
 use mayfly::ledger::record::*;
 use mayfly::seq::Seq;
 
-use crate::model::{DAY, Line, MINUTE, Model, Phase, Says, lockable};
+use crate::model::{DAY, Line, MINUTE, Model, Phase, Says, lockable, revokes};
 
 /// The place of records of the group that is judged: after everything.
 const IN_GROUP: Seq = match Seq::from_u64((1 << 53) - 1) {
@@ -80,6 +80,12 @@ impl Model {
             Some(_) => yes(fits),
             None => Says::Void,
         }
+    }
+
+    fn over_since(&self, id: &[u8]) -> u64 {
+        let closes = |e: &Event| revokes(e).contains(&Aim::Task(id.to_vec()));
+        let closed = self.log.iter().filter(|l| l.valid && l.record.event.as_ref().is_some_and(closes)).map(|l| l.time).min();
+        closed.unwrap_or(u64::MAX).min(self.deadline(id))
     }
 
     fn timely(&self, decided: u64, revision: u64, time: u64) -> bool {
@@ -170,6 +176,10 @@ impl Model {
         use crate::model::domain;
         let mut grant = crate::model::Grant::default();
         if let Some((_, t)) = self.task(&a.task) {
+            if self.phase(&a.task, time) == Phase::Over {
+                // Ten minutes after it ended it may be forgotten, and its approvals with it or not.
+                return if self.over_since(&a.task) + 10 * MINUTE < time { Says::Either } else { Says::Void };
+            }
             grant = self.opening(t);
             (grant.credentials, grant.svid) = (vec![], None);
             grant.identities.remove(0);

@@ -8,6 +8,7 @@ use mayfly::seq::{Seq, TaskId};
 
 use crate::model::{DAY, MINUTE, domain};
 use crate::op::{Kind, Op};
+use crate::rng::Rng;
 use crate::world::{World, Writer};
 
 pub const CALLERS: [&str; 4] =
@@ -52,6 +53,17 @@ pub fn begin(world: &mut World) {
     events.push(Event::KeyAdded(key(0, KeyState::Active)));
     for event in events {
         world.propose(0, vec![by_operator(event)], false, false);
+    }
+    world.pack(0);
+}
+
+/// A few tasks with credentials in them, so that there is something to lose from the first step on.
+pub fn furnish(world: &mut World, seed: u32) {
+    let mut rng = Rng::new(seed.into());
+    for kind in [Kind::OpenRoot, Kind::OpenRoot, Kind::Inline, Kind::Inline, Kind::OpenRoot] {
+        // Lives of an hour and more, nothing that waits for an approval, and the wide environment mostly.
+        let long = (rng.next() as u32 & 0x0000_ff80) | 0x5500_0000 | 4 + 5 * 32;
+        make(world, 0, &Op { kind, n: [rng.next() as u32, rng.next() as u32, long, rng.next() as u32 | 16] });
     }
 }
 
@@ -300,10 +312,10 @@ pub fn target(writer: &Writer, op: &Op, i: usize) -> TargetRecord {
     let n = op.n[i];
     let name = |items: &[&str]| items[(n >> 6) as usize % items.len()].to_owned();
     let whose = CALLERS[(n >> 8) as usize % CALLERS.len()];
-    let aim = match n % 20 {
-        0..=2 => Aim::Credential(live(writer, op, i).map_or(vec![3; 16], |l| l.id.as_bytes().to_vec())),
-        3 | 4 => Aim::Task(task(writer, op, i).map_or(vec![3; 16], |t| t.terms.id.as_bytes().to_vec())),
-        5 => Aim::Caller(whose.into()),
+    let aim = match n % 40 {
+        0..=2 | 20..=29 => Aim::Credential(live(writer, op, i).map_or(vec![3; 16], |l| l.id.as_bytes().to_vec())),
+        3 | 4 | 30..=33 => Aim::Task(task(writer, op, i).map_or(vec![3; 16], |t| t.terms.id.as_bytes().to_vec())),
+        5 | 34 => Aim::Caller(whose.into()),
         6 => {
             Aim::Prefix(name(&["spiffe://a.example", "spiffe://a.example/agent", "spiffe://a.example/age", "spiffe://b.example"]))
         }
@@ -311,9 +323,9 @@ pub fn target(writer: &Writer, op: &Op, i: usize) -> TargetRecord {
         8 => Aim::TrustAnchor(svid(whose, 0).anchor),
         9 => Aim::Subject(if n & 64 == 0 { person("ada") } else { workload(whose) }),
         10 => Aim::Upstream(name(&["echo", "git", "bank"])),
-        11 => Aim::UpstreamScope(Identity { issuer: name(&["echo", "git"]), sub: "write".into() }),
+        11 | 38 => Aim::UpstreamScope(Identity { issuer: name(&["echo", "git"]), sub: "write".into() }),
         12 => Aim::Binding("b".into()),
-        13 => Aim::Tool(name(&TOOLS)),
+        13 | 35 => Aim::Tool(name(&TOOLS)),
         14 => Aim::Environment(name(&ENVIRONMENTS)),
         15 => {
             let environment = name(&ENVIRONMENTS);
@@ -321,11 +333,11 @@ pub fn target(writer: &Writer, op: &Op, i: usize) -> TargetRecord {
             Aim::PolicyBelow(PolicyBelow { environment, version })
         }
         16 => Aim::SigningKey("k0".into()),
-        17 => {
+        17 | 36 => {
             let s = svid(whose, n >> 9);
             Aim::Svid(SvidTarget { trust_domain: domain(whose), issuing_key: s.issuing_key, serial: s.serial })
         }
-        18 => Aim::SubjectToken(Identity { issuer: "https://idp.example".into(), sub: format!("t{}", (n >> 9) % 3) }),
+        18 | 37 => Aim::SubjectToken(Identity { issuer: "https://idp.example".into(), sub: format!("t{}", (n >> 9) % 3) }),
         _ => Aim::Everything(true),
     };
     TargetRecord { aim: Some(aim) }

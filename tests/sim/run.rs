@@ -5,17 +5,20 @@ use crate::op::{Op, plan};
 use crate::world::{Counts, Found, World};
 
 /// Operations in one interleaving.
-pub const LENGTH: usize = 70;
+pub const LENGTH: usize = 90;
 
 /// Runs a trace; the step at which a rule broke, and which.
 pub fn run(writers: u32, trace: &[Op], broken: Broken) -> Result<World, (usize, Found)> {
     let mut world = World::new(writers, broken);
     crate::make::begin(&mut world);
     let first = (|| {
+        world.land(0)?;
+        world.fold(0, 1)?;
+        crate::make::furnish(&mut world, trace.first().map_or(0, |op| op.n[0]));
         world.pack(0);
         world.land(0)?;
         for w in 0..world.writers.len() {
-            world.fold(w, 1)?;
+            world.fold(w, 2)?;
         }
         (0..world.watchers.len()).try_for_each(|f| world.reconnect(f, 0))
     })();

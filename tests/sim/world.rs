@@ -429,9 +429,14 @@ impl World {
         let w = op.n[0] as usize % self.writers.len();
         let f = op.n[0] as usize % self.watchers.len();
         match op.kind {
-            Kind::Pack => self.pack(w),
+            Kind::Pack => {
+                self.pack(w);
+                if op.once_in(1, 0, 2) {
+                    self.land(w)?;
+                }
+            }
             Kind::Land => self.land(w)?,
-            Kind::Fold => self.fold(w, 1 + op.n[1] as usize % 4)?,
+            Kind::Fold => self.fold(w, some(op, 4))?,
             Kind::Crash => self.crash(w, op)?,
             Kind::Snapshot => self.take_snapshot()?,
             Kind::Pass => {
@@ -446,8 +451,13 @@ impl World {
                 step_clock(&self.writers[w].clock, op);
             }
             Kind::MendClock => self.writers[w].clock.step_to(self.truth.wall()),
-            Kind::Beat => self.beat(w),
-            Kind::Deliver => self.deliver(f, 1 + op.n[1] as usize % 6)?,
+            Kind::Beat => {
+                if op.once_in(1, 0, 2) {
+                    self.fold(w, usize::MAX)?;
+                }
+                self.beat(w);
+            }
+            Kind::Deliver => self.deliver(f, some(op, 6))?,
             Kind::Lose => self.watchers[f].lose(self.broken),
             Kind::Reconnect => self.reconnect(f, op.n[1] as usize % self.writers.len())?,
             Kind::StepFollower => {
@@ -488,6 +498,11 @@ pub fn fold(state: &mut State, at: u64, bytes: &Bytes, broken: Broken) -> Result
     seen.records = broken.all(&commit.records, state);
     let folded = state.fold(at, &seen).map_err(|e| format!("commit {at}: {e}"))?;
     Ok((commit, folded.verdicts.iter().map(Result::is_ok).collect()))
+}
+
+/// All of them, or up to a few.
+fn some(op: &Op, most: usize) -> usize {
+    if op.once_in(2, 0, 2) { usize::MAX } else { 1 + op.n[1] as usize % most }
 }
 
 fn step_clock(clock: &SetClock, op: &Op) {
