@@ -3,6 +3,8 @@
 
 use mayfly::ledger::record::{Event, Maintained, Record};
 
+use crate::model::lockable;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Broken {
     Nothing,
@@ -71,7 +73,9 @@ impl Broken {
             (Broken::IgnoresClosing, event @ Event::TaskClosed(_)) => *event = nothing,
             (Broken::IgnoresRelease, event @ Event::Released(_)) => *event = nothing,
             (Broken::TrustsStolenKeys, event @ Event::KeyChanged(_)) => *event = nothing,
-            (Broken::LiftsRevive, Event::Revoked(e)) => e.lock_only |= !e.issued_only,
+            (Broken::LiftsRevive, Event::Revoked(e)) if e.targets.iter().all(|t| t.aim.as_ref().is_some_and(lockable)) => {
+                e.lock_only |= !e.issued_only;
+            }
             (Broken::TrustsEvidence, Event::Issued(e)) => {
                 e.shown.clear();
                 e.renews.clear();

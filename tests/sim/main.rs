@@ -4,6 +4,8 @@
 
 mod broken;
 mod check;
+mod controls;
+mod exhaustive;
 mod judge;
 mod make;
 mod model;

@@ -122,11 +122,17 @@ impl Op {
 
 /// The operations of one run.
 pub fn plan(seed: u64, length: usize) -> Vec<Op> {
+    plan_of(seed, length, &|_| true)
+}
+
+/// The operations of one run, of some kinds only: to look where something is to be found.
+pub fn plan_of(seed: u64, length: usize, takes: &dyn Fn(Kind) -> bool) -> Vec<Op> {
     let mut rng = Rng::new(seed);
-    let total: u32 = WEIGHTS.iter().map(|w| w.1).sum();
+    let weights: Vec<(Kind, u32)> = WEIGHTS.into_iter().filter(|(kind, _)| takes(*kind)).collect();
+    let total: u32 = weights.iter().map(|w| w.1).sum();
     let mut one = || {
         let mut at = (rng.next() % u64::from(total)) as u32;
-        let kind = WEIGHTS.iter().find(|(_, w)| at.checked_sub(*w).map(|rest| at = rest).is_none()).map_or(Kind::Pass, |w| w.0);
+        let kind = weights.iter().find(|(_, w)| at.checked_sub(*w).map(|rest| at = rest).is_none()).map_or(Kind::Pass, |w| w.0);
         let (a, b) = (rng.next(), rng.next());
         Op { kind, n: [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32] }
     };

@@ -21,6 +21,8 @@ pub struct Watcher {
     pub follower: Follower,
     pub clock: Arc<SetClock>,
     pub channel: VecDeque<Message>,
+    /// The replica that it follows.
+    pub source: usize,
     /// Everything up to here came.
     pub applied: Seq,
     pub whole: bool,
@@ -36,6 +38,7 @@ impl Watcher {
             follower: Follower::new(),
             clock: SetClock::at(Millis(START)),
             channel: VecDeque::new(),
+            source: 0,
             applied: Seq::ZERO,
             whole: false,
             beats: Vec::new(),

@@ -59,12 +59,16 @@ pub struct World {
     pub digests: Vec<Hash>,
     pub model: Model,
     pub feed: Vec<FeedEvent>,
+    /// For each commit, where its events begin in the feed.
+    pub told: Vec<usize>,
     /// Steady time at which each commit landed.
     pub landed: Vec<u64>,
     /// The head after each commit.
     pub heads: Vec<Seq>,
     /// A writer's clock was set.
     pub stepped: bool,
+    /// A follower's clock was set.
+    pub followers_stepped: bool,
     pub watchers: Vec<Watcher>,
     pub truth: Arc<SetClock>,
     pub broken: Broken,
@@ -100,9 +104,11 @@ impl World {
             digests: Vec::new(),
             model: Model::default(),
             feed: Vec::new(),
+            told: Vec::new(),
             landed: Vec::new(),
             heads: Vec::new(),
             stepped: false,
+            followers_stepped: false,
             watchers: Vec::new(),
             truth,
             broken,
@@ -249,6 +255,7 @@ impl World {
         self.digests.push(self.observer.digest().map_err(|e| e.to_string())?);
         self.counts.commits += 1;
         let time = self.observer.time.0;
+        self.told.push(self.feed.len());
         let mut at = 0;
         for group in groups(&commit.records) {
             let valid = verdicts[at];
@@ -259,21 +266,29 @@ impl World {
             for line in &self.model.log[places..] {
                 crate::check::fresh(&self.model, line)?;
                 let event = if valid { event_of(&line.record, line.seq, Millis(time), &self.observer) } else { None };
-                if let Some(event) = event {
-                    let previous = self.feed.last().map_or(Seq::ZERO, FeedEvent::seq);
-                    self.feed.push(event.clone());
-                    for watcher in &mut self.watchers {
-                        watcher.channel.push_back(Message::Event(previous, event.clone()));
-                    }
-                }
+                self.feed.extend(event);
             }
         }
         self.model.commits.push((self.observer.head, time));
         if self.model.head != self.observer.head {
             return Err(format!("the head is {:?}, by the model {:?}", self.observer.head, self.model.head));
         }
+        if !self.several() {
+            self.tell(0, self.store.len() - 1);
+        }
         self.note(&bytes);
         crate::check::server(self)
+    }
+
+    /// A replica tells its followers of a commit that it knows to be durable.
+    fn tell(&mut self, w: usize, commit: usize) {
+        let (from, to) = (self.told[commit], self.told.get(commit + 1).copied().unwrap_or(self.feed.len()));
+        for at in from..to {
+            let previous = if at == 0 { Seq::ZERO } else { self.feed[at - 1].seq() };
+            for watcher in self.watchers.iter_mut().filter(|f| f.source == w) {
+                watcher.channel.push_back(Message::Event(previous, self.feed[at].clone()));
+            }
+        }
     }
 
     /// A replica folds up to `most` commits that it has not seen, and answers those of its own that it found valid.
@@ -290,9 +305,10 @@ impl World {
             if writer.state.digest().map_err(|e| e.to_string())? != self.digests[at] {
                 return Err(format!("replica {} differs at commit {}", writer.id, at + 1));
             }
-            if commit.header.writer == writer.id
-                && let Some(answers) = writer.awaited.remove(&commit.header.number)
-            {
+            let own = commit.header.writer == writer.id;
+            let answers = if own { writer.awaited.remove(&commit.header.number) } else { None };
+            self.tell(w, at);
+            if let Some(answers) = answers {
                 for (ticket, first, count) in answers {
                     if verdicts[first..first + count].iter().all(|v| *v) {
                         self.answer(ticket)?;
@@ -357,7 +373,7 @@ impl World {
         let head = writer.durable;
         let previous = self.feed.iter().map(FeedEvent::seq).filter(|s| *s <= head).max().unwrap_or_default();
         let beat = Heartbeat { head, previous, fresh_at, max_age: limits::FEED_MAX_AGE_MS };
-        for watcher in &mut self.watchers {
+        for watcher in self.watchers.iter_mut().filter(|f| f.source == w) {
             watcher.channel.push_back(Message::Beat(beat));
         }
     }
@@ -410,15 +426,8 @@ impl World {
         }
         watcher.follower.begin(&snapshot).map_err(|e| format!("the snapshot was not taken: {e}"))?;
         watcher.begun(head);
-        watcher.channel = self
-            .feed
-            .iter()
-            .filter(|e| e.seq() > head)
-            .map(|e| {
-                let previous = self.feed.iter().map(FeedEvent::seq).filter(|s| *s < e.seq()).max().unwrap_or_default();
-                Message::Event(previous, e.clone())
-            })
-            .collect();
+        watcher.channel.clear();
+        watcher.source = w;
         let previous = self.feed.iter().map(FeedEvent::seq).filter(|s| *s <= head).max().unwrap_or_default();
         let beat = Heartbeat { head, previous, fresh_at, max_age: limits::FEED_MAX_AGE_MS };
         self.watchers[f].take(Message::Beat(beat))?;
@@ -461,6 +470,7 @@ impl World {
             Kind::Lose => self.watchers[f].lose(self.broken),
             Kind::Reconnect => self.reconnect(f, op.n[1] as usize % self.writers.len())?,
             Kind::StepFollower => {
+                self.followers_stepped = true;
                 step_clock(&self.watchers[f].clock, op);
                 crate::check::follower(self, f)?;
             }
