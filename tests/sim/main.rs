@@ -1,6 +1,7 @@
 //! The simulation: writers, verdicts, fold and followers as they are, in a world of seeded operations, beside a naive model of the rules.
 //!
-//! `MAYFLY_SIM_RUNS` runs that many interleavings, from `MAYFLY_SIM_SEED` on. What fails prints its seed and its shortest trace.
+//! `MAYFLY_SIM_RUNS` runs that many interleavings of each number of writers, from `MAYFLY_SIM_SEED` on; `MAYFLY_SIM_DEPTH` is how many
+//! records the exhaustive exploration appends. What fails prints its seed and its shortest trace.
 
 mod broken;
 mod check;
@@ -24,7 +25,7 @@ fn from_env(name: &str, otherwise: u64) -> u64 {
 
 /// How many interleavings, of each number of writers.
 fn runs() -> u64 {
-    from_env("MAYFLY_SIM_RUNS", if cfg!(debug_assertions) { 1_000 } else { 10_000 })
+    from_env("MAYFLY_SIM_RUNS", if cfg!(debug_assertions) { 600 } else { 10_000 })
 }
 
 #[test]
