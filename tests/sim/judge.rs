@@ -32,7 +32,7 @@ fn subset<T: PartialEq>(mine: &[T], theirs: &[T]) -> bool {
 fn within(child: &Allowance, parent: &Allowance) -> bool {
     child.upstreams.iter().all(|mine| {
         parent.upstreams.iter().any(|theirs| theirs.name == mine.name && mine.scopes.iter().all(|s| theirs.scopes.contains(s)))
-    }) && subset(&child.tools, &parent.tools)
+    }) && (parent.any_tool || (!child.any_tool && child.tools.iter().all(|t| parent.tools.contains(t))))
         && subset(&child.kinds, &parent.kinds)
         && (child.key_bound || !parent.key_bound)
 }

@@ -129,6 +129,7 @@ fn allowance(op: &Op, environment: &str) -> Allowance {
     Allowance {
         upstreams: upstreams.map(|(n, _)| AllowedUpstream { name: (*n).into(), scopes: scopes.clone() }).collect(),
         tools: if op.once_in(2, 11, 4) { vec!["t".into()] } else { vec![] },
+        any_tool: !op.once_in(2, 11, 4),
         ..Default::default()
     }
 }
