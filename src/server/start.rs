@@ -20,7 +20,6 @@ use crate::keys;
 use crate::ledger::{Lane, Ledger, Settings, StartError};
 use crate::policy::Verdicts;
 use crate::policy::decide::Decider;
-use crate::refusal::{Fault, No};
 use crate::sealing::SealingKey;
 use crate::serve::tls::{OwnCertificate, public_config};
 use crate::serve::unix;
