@@ -151,7 +151,7 @@ impl Decoder for Raw {
 pub async fn call(channel: Channel, path: &str, message: impl Into<Bytes>) -> Result<Response<Bytes>, Status> {
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|e| Status::unavailable(format!("{e:?}")))?;
-    let path = http::uri::PathAndQuery::from_maybe_shared(path.to_owned()).unwrap();
+    let path = path.parse::<http::uri::PathAndQuery>().unwrap();
     tokio::time::timeout(PATIENCE, client.unary(Request::new(message.into()), path, Raw)).await.unwrap()
 }
 

@@ -20,7 +20,11 @@ async fn bad_messages_are_the_callers_mistake_and_each_is_told_apart_from_ours()
     for message in [&b"\x0a\x7f"[..], b"\x0f", b"\x0a\x02\xff\xfe", b"\x0b"] {
         for path in [HEALTH, OPEN] {
             let refused = call(channel.clone(), path, message).await.unwrap_err();
-            assert_eq!((refused.code(), reason(&refused).as_str()), (Code::InvalidArgument, "INVALID_FIELD"), "{path} {message:?}");
+            assert_eq!(
+                (refused.code(), reason(&refused).as_str()),
+                (Code::InvalidArgument, "INVALID_FIELD"),
+                "{path} {message:?}"
+            );
         }
     }
 }

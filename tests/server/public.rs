@@ -38,7 +38,9 @@ async fn the_keys_of_an_environment_are_there_for_everybody() {
     let up = Up::new(Settings::default());
     let jwks = ask(&up, "GET /dev/jwks.json", "").await;
     assert_eq!(jwks.code, 200, "{}", jwks.head);
-    for header in ["content-type: application/jwk-set+json", "cache-control: public, max-age=300", "access-control-allow-origin: *"] {
+    for header in
+        ["content-type: application/jwk-set+json", "cache-control: public, max-age=300", "access-control-allow-origin: *"]
+    {
         assert!(jwks.head.contains(header), "{}", jwks.head);
     }
     let document: serde_json::Value = serde_json::from_str(&jwks.body).unwrap();

@@ -182,7 +182,8 @@ fn a_recovery_needs_the_store_for_itself_and_a_place_that_can_be_trusted() {
     let beyond = (1_u64 << 46).to_string().parse().unwrap();
     let no = recover(&world.config(), beyond, false, &system).unwrap_err();
     assert!(matches!(&no, NotRecovered::Refused(RecoverError::Untrusted { .. })), "{no}");
-    let left = fs::read_dir(world.dir()).unwrap().filter_map(Result::ok).any(|e| e.file_name().to_string_lossy().contains("recover"));
+    let left =
+        fs::read_dir(world.dir()).unwrap().filter_map(Result::ok).any(|e| e.file_name().to_string_lossy().contains("recover"));
     assert!(!left, "nothing is left behind");
 }
 

@@ -41,7 +41,8 @@ fn the_first_start_takes_in_the_files_and_later_ones_only_compare() {
     assert_eq!((first.0, first.2.len(), first.3, first.4), (1, 3, 2, 1));
     drop(up.running.take());
     let policy = up.world.dir().join("policy");
-    let changed = fs::read_to_string(policy.join("policy.cedar")).unwrap() + "\n@id(\"more\")\nforbid (principal, action, resource);\n";
+    let changed =
+        fs::read_to_string(policy.join("policy.cedar")).unwrap() + "\n@id(\"more\")\nforbid (principal, action, resource);\n";
     fs::write(policy.join("policy.cedar"), changed).unwrap();
     fs::remove_file(policy.join("upstreams/github.toml")).unwrap();
     let tickets = fs::read_to_string(policy.join("upstreams/tickets.toml")).unwrap();
@@ -62,9 +63,8 @@ fn the_first_start_takes_in_the_files_and_later_ones_only_compare() {
 #[test]
 fn a_root_that_was_removed_stays_out_after_a_restart_whatever_the_file_says() {
     let mut up = Up::on(Settings { engine: Engine::Redb, ..Settings::default() });
-    let in_force = |up: &Up| {
-        up.running().authority().bundles.load().get("dev.mayfly.internal").map_or(0, |b| b.x509_authorities().len())
-    };
+    let in_force =
+        |up: &Up| up.running().authority().bundles.load().get("dev.mayfly.internal").map_or(0, |b| b.x509_authorities().len());
     assert_eq!(in_force(&up), 1);
     let authority = up.running().authority().clone();
     let root = authority.ledger.peek(|s| s.bundles["dev.mayfly.internal"].anchors[0]);
