@@ -6,6 +6,7 @@ mod kit;
 mod audit;
 mod credential;
 mod key;
+mod lookup;
 mod others;
 mod trust;
 
