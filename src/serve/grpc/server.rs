@@ -125,6 +125,7 @@ impl Server {
         }
         let followers = a.followers.list(now);
         let stale = followers.iter().filter(|f| now.since(f.last_seen) > a.followers.max_age_ms()).count();
+        let verdicts = a.decider.verdicts.counts();
         a.ledger.peek(|s| pb::Counts {
             credentials: s.credentials.live() as u64,
             tasks: tasks.open,
@@ -139,6 +140,8 @@ impl Server {
             upstreams: s.upstreams.len() as u64,
             trust_domains: s.bundles.values().filter(|b| !b.removed).count() as u64,
             request_ids: s.credentials.all_remembered(),
+            verdicts_remembered: verdicts.hits,
+            verdicts_asked: verdicts.misses + verdicts.not_cacheable,
         })
     }
 }
