@@ -13,8 +13,9 @@ use super::problem::StartProblem;
 use super::sealer::StoreSealer;
 use super::threads::{Bound, Served};
 use super::{Addresses, Running, engine, import, threads};
-use crate::authority::{Authority, Parts};
+use crate::authority::{Authority, Own, Parts};
 use crate::document::Complaint;
+use crate::identity::anchor::TrustAnchor;
 use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::keys;
 use crate::ledger::{Lane, Ledger, Settings, StartError};
@@ -77,6 +78,12 @@ fn run(config: &Config, bound: Bound, served: Served) -> Result<Running, StartPr
     let (stop, stopping) = watch::channel(false);
     let authority = served.authority.clone();
     let addresses = bound.addresses.clone();
+    let shown = served.own.current.clone();
+    let certificate_ends = move || TrustAnchor::from_der(shown.load().cert.first()?).map(|cert| cert.not_after());
+    if let Ok(trust_domain) = TrustDomain::parse(&config.server.trust_domain) {
+        // Set once, here.
+        let _ = authority.own.set(Own { trust_domain, certificate_ends: Box::new(certificate_ends) });
+    }
     let (threads, counts) = threads::spawn(config, bound, served, stopping).map_err(|e| StartProblem::System(e.to_string()))?;
     tracing::info!(
         workload = %addresses.workload, admin = %addresses.admin, public = %addresses.public,
