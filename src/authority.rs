@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::{Mutex, Semaphore, broadcast, watch};
 
 use crate::credential::keyring::{Keyring, Sealer};
 use crate::credential::status::Allocator;
@@ -13,10 +14,13 @@ use crate::heartbeats::Heartbeats;
 use crate::identity::bundle::Bundles;
 use crate::ledger::record::{Aim, Event, Record};
 use crate::ledger::{Batch, Ledger};
+use crate::limits;
+use crate::peers::Peers;
 use crate::policy::catalog::Catalog;
 use crate::policy::decide::Decider;
 use crate::refusal::Fault;
-use crate::seq::{CredentialId, TaskId};
+use crate::refusals::Refusals;
+use crate::seq::{CredentialId, Millis, TaskId};
 use crate::system::System;
 
 /// One replica of the issuing authority.
@@ -29,6 +33,8 @@ pub struct Authority {
     pub decider: Decider,
     /// The bundles in force. Changed only after a record of the change is durable.
     pub bundles: Arc<ArcSwap<Bundles>>,
+    /// Counts up after each change of the bundles, for connections that may have to end.
+    pub trust_changes: watch::Sender<u64>,
     /// The keys that sign and derive.
     pub keyring: Keyring,
     /// Opens and seals their private parts.
@@ -45,6 +51,18 @@ pub struct Authority {
     pub system: System,
     /// Local users who may act as operators over the Unix socket.
     pub admin_uids: Vec<u32>,
+    /// Refusals, counted for the audit.
+    pub refusals: Refusals,
+    /// Connections that are open.
+    pub peers: Peers,
+    /// Durable commits, for those who watch. One who lags more than `limits::WATCH_LAG` is told so.
+    pub commits: broadcast::Sender<Arc<Batch>>,
+    /// Questions that read history at once.
+    pub questions: Arc<Semaphore>,
+    /// One change of keys or bundles at a time: each is planned on what the one before left.
+    pub(crate) changing: Mutex<()>,
+    /// When this process began, by the wall clock and by the steady one.
+    pub(crate) began: (Millis, u64),
 }
 
 /// What an authority is made with besides its ledger.
@@ -69,11 +87,13 @@ impl Authority {
         // The ledger wrote a record when it was opened: its durable head is a seq of this process.
         let status = Allocator::new(ledger.durable(), &parts.system.random32());
         let feed = Feed::new(ledger.durable());
+        let began = (parts.system.wall(), parts.system.steady());
         let authority = Arc::new(Authority {
             ledger,
             catalog: Catalog::default(),
             decider: parts.decider,
             bundles: parts.bundles,
+            trust_changes: watch::Sender::new(0),
             keyring: Keyring::default(),
             sealer: parts.sealer,
             status,
@@ -82,9 +102,16 @@ impl Authority {
             followers: Followers::new(parts.feed_max_age_ms),
             system: parts.system,
             admin_uids: parts.admin_uids,
+            refusals: Refusals::default(),
+            peers: Peers::default(),
+            commits: broadcast::Sender::new(limits::WATCH_LAG),
+            questions: Arc::new(Semaphore::new(limits::HISTORY_QUESTIONS)),
+            changing: Mutex::new(()),
+            began,
         });
         authority.ledger.peek(|state| authority.catalog.sync(state));
         authority.load_keys()?;
+        authority.load_bundles()?;
         let weak = Arc::downgrade(&authority);
         authority.ledger.observe(move |batch| {
             if let Some(authority) = weak.upgrade() {
@@ -95,7 +122,7 @@ impl Authority {
     }
 
     /// Keeps up with a durable commit.
-    fn follow(&self, batch: &Batch) {
+    fn follow(&self, batch: &Arc<Batch>) {
         self.status.learn(batch.head);
         self.ledger.peek(|state| self.feed.take(batch, state));
         if batch.records.iter().any(|c| Catalog::concerns(&c.record)) {
@@ -106,6 +133,14 @@ impl Authority {
         {
             tracing::error!(%fault, "a key could not be loaded");
         }
+        let domains: Vec<&str> = batch.records.iter().filter_map(|c| changed_domain(&c.record)).collect();
+        if !domains.is_empty()
+            && let Err(fault) = self.load_bundles_of(|name| domains.contains(&name))
+        {
+            tracing::error!(%fault, "a bundle could not be loaded");
+        }
+        // Nobody watches: that is no error.
+        let _ = self.commits.send(batch.clone());
     }
 
     fn load_keys(&self) -> Result<(), Fault> {
@@ -121,6 +156,14 @@ impl Authority {
     /// A fresh credential id.
     pub fn new_credential_id(&self) -> CredentialId {
         CredentialId::from_bytes(self.system.random16())
+    }
+}
+
+/// The trust domain whose bundle a record changes.
+fn changed_domain(record: &Record) -> Option<&str> {
+    match &record.event {
+        Some(Event::BundleSet(e)) => Some(&e.trust_domain),
+        _ => None,
     }
 }
 

@@ -3,7 +3,9 @@
 //! The map of the house, top to bottom. Imports point down.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod serve;
+pub mod server;
 pub mod sources;
 pub mod verifier;
 
@@ -13,6 +15,9 @@ pub mod exchange;
 pub mod feed;
 pub mod heartbeats;
 pub mod introspect;
+pub mod keys;
+pub mod peers;
+pub mod refusals;
 pub mod revoke;
 pub mod tasks;
 pub mod trust;

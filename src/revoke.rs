@@ -37,7 +37,7 @@ pub enum Confirm {
 }
 
 impl Confirm {
-    fn allows(self, hits: u64) -> bool {
+    pub(crate) fn allows(self, hits: u64) -> bool {
         match self {
             Confirm::None => hits <= 1,
             Confirm::Count(n) => hits <= n.saturating_add(n / 10).max(1),
@@ -156,7 +156,7 @@ impl Authority {
     }
 }
 
-fn confirm_needed(hits: &Hits, confirm: Confirm) -> No {
+pub(crate) fn confirm_needed(hits: &Hits, confirm: Confirm) -> No {
     let asked = match confirm {
         Confirm::Count(n) => format!("{n} were confirmed"),
         _ => "more than one needs a confirmation".to_owned(),

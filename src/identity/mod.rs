@@ -2,7 +2,7 @@
 //!
 //! Pure: no files, sockets, clocks or randomness. Files are read by `sources`, the TLS session is held by `serve::tls`.
 //! - [`spiffe_id`]: names. What is not canonical is refused.
-//! - [`bundle`], [`jwks`], [`anchor`]: what a trust domain vouches with. Bundles of different domains are never pooled.
+//! - [`bundle`], [`jwks`], [`anchor`], [`written`]: what a trust domain vouches with. Bundles of different domains are never pooled.
 //! - [`svid`] = [`profile`] (what the certificates say) + [`path`] (who signed them).
 //! - [`check`]: the same, told to a person.
 
@@ -17,6 +17,7 @@ pub mod path;
 pub mod profile;
 pub mod spiffe_id;
 pub mod svid;
+pub mod written;
 
 /// SHA-256, the digest of all identifiers here.
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -55,13 +55,28 @@ pub enum NoSocket {
 
 /// A bound socket. Its file goes when this is dropped.
 pub struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
+    listener: std::os::unix::net::UnixListener,
+    file: SocketFile,
 }
 
-impl Drop for Socket {
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A socket that a runtime waits at.
+pub struct Listening {
+    listener: UnixListener,
+    _file: SocketFile,
+}
+
+impl Socket {
+    /// For the runtime that this is called in.
+    pub fn into_async(self) -> io::Result<Listening> {
+        Ok(Listening { listener: UnixListener::from_std(self.listener)?, _file: self.file })
     }
 }
 
@@ -88,8 +103,9 @@ pub fn bind(path: &Path, shared: bool) -> Result<Socket, NoSocket> {
         return Err(NoSocket::OpenDirectory { dir: dir.to_owned(), mode });
     }
     remove_stale(path)?;
-    let listener = UnixListener::bind(path).map_err(failed("binding"))?;
-    let socket = Socket { listener, path: path.to_owned() };
+    let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed("binding"))?;
+    let socket = Socket { listener, file: SocketFile(path.to_owned()) };
+    socket.listener.set_nonblocking(true).map_err(failed("preparing"))?;
     let mode = if shared { 0o666 } else { 0o600 };
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("closing it to others"))?;
     Ok(socket)
@@ -114,7 +130,7 @@ fn remove_stale(path: &Path) -> Result<(), NoSocket> {
 }
 
 /// Serves operators of this host until the server stops. The file is gone before the last call has ended.
-pub async fn serve(gate: Gate, socket: Socket, routes: Routes) {
+pub async fn serve(gate: Gate, socket: Listening, routes: Routes) {
     let mut stopping = gate.stopping();
     loop {
         let accepted = tokio::select! {

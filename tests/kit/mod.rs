@@ -2,5 +2,6 @@
 #![allow(dead_code, reason = "each test binary uses a part of the kit")]
 
 pub mod der;
+pub mod house;
 pub mod pki;
 pub mod vectors;

@@ -21,24 +21,32 @@ pub fn jwks(keys: &BTreeMap<Box<str>, Key>, environment: &str) -> String {
         if !published || key.purpose != KeyPurpose::AccessToken || *key.environment != *environment {
             continue;
         }
-        let Some((x, y)) = point(&key.public) else { continue };
+        let Some(jwk) = jwk(kid, key) else { continue };
         if !first {
             out.push(b',');
         }
         first = false;
-        out.extend_from_slice(br#"{"kty":"EC","crv":"P-256","x":""#);
-        out.extend_from_slice(URL_SAFE_NO_PAD.encode(x).as_bytes());
-        out.extend_from_slice(br#"","y":""#);
-        out.extend_from_slice(URL_SAFE_NO_PAD.encode(y).as_bytes());
-        out.extend_from_slice(br#"","use":"sig","alg":"#);
-        json::string(&mut out, &key.algorithm);
-        out.extend_from_slice(br#","kid":"#);
-        json::string(&mut out, kid);
-        out.push(b'}');
+        out.extend_from_slice(&jwk);
     }
     out.extend_from_slice(b"]}");
     // Written from ASCII and `str` only.
     String::from_utf8(out).unwrap_or_default()
+}
+
+/// A key's public part as a JWK; `None` for one that has none, as those that derive.
+pub fn jwk(kid: &str, key: &Key) -> Option<Vec<u8>> {
+    let (x, y) = point(&key.public)?;
+    let mut out = Vec::with_capacity(256);
+    out.extend_from_slice(br#"{"kty":"EC","crv":"P-256","x":""#);
+    out.extend_from_slice(URL_SAFE_NO_PAD.encode(x).as_bytes());
+    out.extend_from_slice(br#"","y":""#);
+    out.extend_from_slice(URL_SAFE_NO_PAD.encode(y).as_bytes());
+    out.extend_from_slice(br#"","use":"sig","alg":"#);
+    json::string(&mut out, &key.algorithm);
+    out.extend_from_slice(br#","kid":"#);
+    json::string(&mut out, kid);
+    out.push(b'}');
+    Some(out)
 }
 
 /// Both coordinates of an uncompressed P-256 point (SEC 1, section 2.3.3).

@@ -46,11 +46,18 @@ pub fn generate(
         public,
         environment: environment.to_owned(),
         state: state as i32,
+        publish_ahead: 0,
     };
     Ok(NewKey { sealed, record })
 }
 
 impl NewKey {
+    /// To be published for so long before it is used, whatever its purpose has.
+    pub fn published_ahead(mut self, ms: u64) -> NewKey {
+        self.record.publish_ahead = ms;
+        self
+    }
+
     /// Its id.
     pub fn id(&self) -> &str {
         &self.record.key

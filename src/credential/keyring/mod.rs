@@ -19,7 +19,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-pub use jwks::jwks;
+pub use jwks::{jwk, jwks};
 pub use make::{NewKey, generate};
 pub use plan::{Plan, Schedule, compromise, due, retire, rotate};
 
@@ -219,32 +219,4 @@ fn load(id: &str, key: &Key, store: &dyn Store, sealer: &dyn Sealer) -> Result<O
     let sealed = sealed.ok_or_else(|| Fault::new(format!("the private part of key {id} is not in the store")))?;
     let plain = sealer.open(purpose_name(key.purpose), &key.environment, &name, &sealed)?;
     OwnKey::parse(id, key, &plain)
-}
-
-/// The sealing key of one store, as what seals keys and secrets for it.
-pub struct StoreSealer {
-    /// The key, from outside the data directory.
-    pub key: crate::sealing::SealingKey,
-    /// The store that values are sealed for.
-    pub store: crate::store::StoreId,
-    /// Randomness.
-    pub system: crate::system::System,
-}
-
-impl StoreSealer {
-    fn context<'a>(&self, purpose: &'a str, environment: &'a str, name: &'a str) -> crate::sealing::Context<'a> {
-        crate::sealing::Context { store: self.store, environment, purpose, name, version: 1 }
-    }
-}
-
-impl Sealer for StoreSealer {
-    fn seal(&self, purpose: &str, environment: &str, name: &str, plain: &[u8]) -> Result<Vec<u8>, Fault> {
-        let sealed = self.key.seal(&self.context(purpose, environment, name), plain, &self.system);
-        sealed.map_err(|e| Fault::new(format!("sealing {name}: {e}")))
-    }
-
-    fn open(&self, purpose: &str, environment: &str, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
-        let opened = self.key.open(&self.context(purpose, environment, name), sealed);
-        opened.map_err(|e| Fault::new(format!("opening {name}: {e}")))
-    }
 }

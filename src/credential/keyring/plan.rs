@@ -111,7 +111,8 @@ pub fn due(keys: &BTreeMap<Box<str>, Key>, purpose: KeyPurpose, environment: &st
         (None, None) => plan.make = Some(KeyState::Active),
         (None, Some((next, _))) => plan.change.push((next.into(), KeyState::Active, "there is no other")),
         (Some((old, _)), Some((next, key))) => {
-            if now >= key.since.plus(schedule.ahead_ms) {
+            let ahead_ms = if key.publish_ahead > 0 { key.publish_ahead } else { schedule.ahead_ms };
+            if now >= key.since.plus(ahead_ms) {
                 plan.change.push((old.into(), KeyState::Retired, "another follows"));
                 plan.change.push((next.into(), KeyState::Active, "verifiers had time to learn it"));
             }

@@ -113,6 +113,9 @@ pub struct BundleSet {
     /// SHA-256 of roots that an operator removed, sorted: no source brings them back until an operator adds them.
     #[prost(bytes = "vec", repeated, tag = "8")]
     pub kept_out: Vec<Vec<u8>>,
+    /// SHA-256 of roots that an operator added, sorted: no source takes them out.
+    #[prost(bytes = "vec", repeated, tag = "9")]
+    pub kept_in: Vec<Vec<u8>>,
 }
 
 /// What a key of ours is for. One key, one purpose.
@@ -176,6 +179,9 @@ pub struct KeyAdded {
     /// The state that it begins in.
     #[prost(enumeration = "KeyState", tag = "6")]
     pub state: i32,
+    /// How long it is published before it is used, milliseconds, where an operator said so; 0 for what its purpose has.
+    #[prost(uint64, tag = "7")]
+    pub publish_ahead: u64,
 }
 
 /// A key of ours changed state.

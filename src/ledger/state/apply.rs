@@ -269,6 +269,7 @@ impl State {
             source: e.source.as_str().into(),
             removed: e.removed,
             kept_out: e.kept_out.iter().map(|a| hash(a)).collect(),
+            kept_in: e.kept_in.iter().map(|a| hash(a)).collect(),
             seq: self.head,
             changed_at: self.time,
         };
@@ -284,6 +285,7 @@ impl State {
             environment: e.environment.as_str().into(),
             state,
             since: self.time,
+            publish_ahead: e.publish_ahead,
             created_at: self.time,
             active_from: if state == KeyState::Active { self.time } else { Millis(0) },
             seq: self.head,

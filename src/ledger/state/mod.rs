@@ -69,6 +69,8 @@ pub struct BundleState {
     pub removed: bool,
     /// Roots that an operator removed: no source brings them back.
     pub kept_out: Vec<[u8; 32]>,
+    /// Roots that an operator added: no source takes them out.
+    pub kept_in: Vec<[u8; 32]>,
     /// The seq of its newest record.
     pub seq: Seq,
     /// The time of that record.
@@ -90,6 +92,8 @@ pub struct Key {
     pub state: KeyState,
     /// The time of the record that put it in this state.
     pub since: Millis,
+    /// How long it is published before it is used, milliseconds; 0 for what its purpose has.
+    pub publish_ahead: u64,
     /// When it was added.
     pub created_at: Millis,
     /// When it began to be used; 0 where it never was.

@@ -6,7 +6,9 @@ use crate::pb::mayfly::v1 as pb;
 use crate::refusal::No;
 use crate::revoke::Hits;
 
+mod ask;
 mod issued;
+pub mod key;
 mod page;
 pub mod revocation;
 mod routes;
@@ -22,4 +24,8 @@ fn hits_to_pb(hits: &Hits) -> pb::Hits {
 }
 
 /// Notes a refusal for the audit.
-fn note(_authority: &Authority, _caller: &Caller, _no: &No, _asked: &str, _task: &str) {}
+fn note(authority: &Authority, caller: &Caller, no: &No, asked: &str, task: &str) {
+    if let No::Refusal(no) = no {
+        authority.refused(caller.id().as_str(), no, asked, task);
+    }
+}

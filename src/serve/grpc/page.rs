@@ -1,6 +1,10 @@
 //! Pages of a list: newest first, stable while things come and go.
 
+use prost::Message;
+
+use crate::ledger::commit::sha256;
 use crate::limits;
+use crate::pb::mayfly::v1 as pb;
 use crate::refusal::Refusal;
 use crate::seq::Seq;
 
@@ -39,9 +43,87 @@ impl Page {
     }
 }
 
+/// One page of a list by name: what comes after the last name of the page before.
+#[derive(Clone, Debug)]
+pub struct ByName {
+    size: usize,
+    after: Option<String>,
+    /// Names the request: a token is good for the same one only.
+    of: String,
+}
+
+impl ByName {
+    /// From a request and its fields for the page.
+    pub fn of(size: i32, token: &str, request: &impl Paged) -> Result<ByName, Refusal> {
+        let Page { size, .. } = Page::from(size, "")?;
+        let of = data_encoding::HEXLOWER.encode(sha256(&request.bare()).get(..8).unwrap_or_default());
+        let foreign = || Refusal::field("page_token", "is not one that a page before of the same request gave");
+        let after = match token {
+            "" => None,
+            token => {
+                let text = data_encoding::BASE64URL_NOPAD.decode(token.as_bytes()).map_err(|_| foreign())?;
+                let text = String::from_utf8(text).map_err(|_| foreign())?;
+                let name = text.strip_prefix(&*of).and_then(|rest| rest.strip_prefix(':')).ok_or_else(foreign)?;
+                Some(name.to_owned())
+            }
+        };
+        Ok(ByName { size, after, of })
+    }
+
+    /// The first of `all` by name, after the page before, and the next page's token.
+    pub fn take<T>(&self, mut all: Vec<(String, T)>) -> (Vec<T>, String) {
+        all.retain(|(name, _)| self.after.as_ref().is_none_or(|after| name > after));
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        let more = all.len() > self.size;
+        all.truncate(self.size);
+        let last = all.last().filter(|_| more).map(|(name, _)| format!("{}:{name}", self.of));
+        let next = last.map_or_else(String::new, |text| data_encoding::BASE64URL_NOPAD.encode(text.as_bytes()));
+        (all.into_iter().map(|(_, t)| t).collect(), next)
+    }
+}
+
+/// A request for a page of a list.
+pub trait Paged {
+    /// What it asks for, without its fields for the page.
+    fn bare(&self) -> Vec<u8>;
+}
+
+macro_rules! paged {
+    ($($request:ident),*) => {$(
+        impl Paged for pb::$request {
+            fn bare(&self) -> Vec<u8> {
+                pb::$request { page_size: 0, page_token: String::new(), ..self.clone() }.encode_to_vec()
+            }
+        }
+    )*};
+}
+
+paged!(ListKeysRequest, ListTrustDomainsRequest, ListUpstreamsRequest, ListCredentialsRequest);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_by_name_is_good_for_its_own_request_only() {
+        let all = || (10..35).map(|n| (n.to_string(), n)).collect::<Vec<_>>();
+        let request = pb::ListUpstreamsRequest { environment: "dev".into(), ..Default::default() };
+        let (mut seen, mut token) = (Vec::new(), String::new());
+        loop {
+            let (found, next) = ByName::of(10, &token, &request).unwrap().take(all());
+            seen.extend(found);
+            token = next;
+            if token.is_empty() {
+                break;
+            }
+            let other = pb::ListUpstreamsRequest { environment: "prod".into(), ..Default::default() };
+            assert_eq!(ByName::of(10, &token, &other).unwrap_err().field, Some("page_token"));
+            let larger = pb::ListUpstreamsRequest { page_size: 500, ..request.clone() };
+            assert!(ByName::of(500, &token, &larger).is_ok(), "another size is the same request");
+        }
+        assert_eq!(seen, (10..35).collect::<Vec<_>>());
+        assert!(ByName::of(10, "x", &request).is_err() && ByName::of(-1, "", &request).is_err());
+    }
 
     #[test]
     fn pages_meet_and_do_not_overlap() {

@@ -4,6 +4,7 @@
 //! ([`Ledger::settled`](crate::ledger::Ledger::settled)).
 
 mod credential;
+mod key;
 mod rule;
 mod target;
 mod task;
@@ -11,6 +12,7 @@ mod task;
 mod tests;
 
 pub use credential::{credential_of_record, credential_to_pb, standing, svid_to_pb};
+pub use key::{key_state_from_pb, key_to_pb, purpose_from_pb};
 pub use rule::{Cause, lock_to_pb, rule_to_pb};
 pub use target::{target_from_pb, target_to_pb};
 pub use task::{phase_to_pb, task_to_pb};

@@ -1,0 +1,140 @@
+//! Values of arguments: durations, times, digests, ids, words of closed lists. Each parser says what would be right.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::error::CliError;
+use crate::document::quantity;
+use crate::seq::{CredentialId, Millis, TaskId};
+
+/// `90s`, `5m`, `1h30m`, `250ms`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    quantity::duration_ms(text).map(Duration::from_millis).ok_or_else(|| quantity::DURATION_FORM.to_owned())
+}
+
+/// The same form, as it is printed.
+pub fn duration_text(duration: Duration) -> String {
+    quantity::duration_text(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A moment in RFC 3339, like `2026-11-20T08:00:00Z`.
+pub fn time(text: &str) -> Result<Millis, String> {
+    quantity::moment(text).ok_or_else(|| quantity::MOMENT_FORM.to_owned())
+}
+
+/// A moment as the wire has it.
+pub fn timestamp(at: Millis) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: i64::try_from(at.seconds()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(at.0 % 1000).unwrap_or(0) * 1_000_000,
+    }
+}
+
+/// A duration as the wire has it.
+pub fn wire_duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
+    }
+}
+
+/// SHA-256 in hexadecimal, also with `sha256:` before it or colons between the bytes, as openssl prints it.
+pub fn sha256(text: &str) -> Result<[u8; 32], String> {
+    let bytes = hex(text.strip_prefix("sha256:").unwrap_or(text))?;
+    bytes.try_into().map_err(|_| "expected the 64 hexadecimal digits of a SHA-256".to_owned())
+}
+
+/// Bytes in hexadecimal, in either case, also with colons between them.
+pub fn hex(text: &str) -> Result<Vec<u8>, String> {
+    let digits: String = text.chars().filter(|c| *c != ':').collect();
+    data_encoding::HEXLOWER_PERMISSIVE
+        .decode(digits.as_bytes())
+        .map_err(|_| "expected an even number of hexadecimal digits".to_owned())
+}
+
+/// A task's id.
+pub fn task_id(text: &str) -> Result<String, String> {
+    text.parse::<TaskId>().map(|id| id.to_string()).map_err(|e| e.to_string())
+}
+
+/// A credential's id.
+pub fn credential_id(text: &str) -> Result<String, String> {
+    text.parse::<CredentialId>().map(|id| id.to_string()).map_err(|e| e.to_string())
+}
+
+/// A word of an enum of the wire, as output shows it: `pending_approval` for `TASK_STATE_PENDING_APPROVAL`.
+macro_rules! wire_word {
+    ($enum:ty, $prefix:literal) => {{
+        use clap::builder::TypedValueParser as _;
+        let name = |n: i32| <$enum>::try_from(n).ok().map(|e| e.as_str_name());
+        // Numbers of the wire's enums are small and without gaps; 0 is never a choice.
+        let words = (1..64).filter_map(name).filter_map(|n| n.strip_prefix($prefix)).map(str::to_ascii_lowercase);
+        clap::builder::PossibleValuesParser::new(words).try_map(|word: String| {
+            let full = format!("{}{}", $prefix, word.to_ascii_uppercase());
+            <$enum>::from_str_name(&full).ok_or_else(|| format!("{word:?} is not known"))
+        })
+    }};
+}
+pub(crate) use wire_word;
+
+/// A file's whole content, `-` being stdin; wiped from memory when dropped. At most `max` bytes.
+pub fn read(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, CliError> {
+    let cannot = |e: std::io::Error| CliError::Local(format!("{}: cannot be read: {e}", path.display()));
+    // Room for all at once: growing would leave copies of a secret behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(max + 1));
+    let most = max as u64 + 1;
+    match path == Path::new("-") {
+        true => std::io::stdin().lock().take(most).read_to_end(&mut bytes),
+        false => std::fs::File::open(path).map_err(cannot)?.take(most).read_to_end(&mut bytes),
+    }
+    .map_err(cannot)?;
+    if bytes.len() > max {
+        return Err(CliError::Usage(format!("{}: has more than {max} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// The same as text.
+pub fn read_text(path: &Path, max: usize) -> Result<Zeroizing<String>, CliError> {
+    let bytes = read(path, max)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| CliError::Usage(format!("{}: is not UTF-8", path.display())))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_on_the_wire_keep_their_milliseconds() {
+        assert_eq!(timestamp(Millis(1500)), prost_types::Timestamp { seconds: 1, nanos: 500_000_000 });
+        assert_eq!(wire_duration(Duration::from_millis(1500)), prost_types::Duration { seconds: 1, nanos: 500_000_000 });
+        assert_eq!(duration("1h30m").map(duration_text), Ok("1h30m".to_owned()));
+        assert!(duration("5").is_err() && time("tomorrow").is_err());
+    }
+
+    #[test]
+    fn words_of_the_wire_are_those_that_output_shows() {
+        use clap::builder::TypedValueParser as _;
+        let command = clap::Command::new("x");
+        let parser = wire_word!(crate::pb::mayfly::v1::TaskState, "TASK_STATE_");
+        let parse = |word: &str| parser.parse_ref(&command, None, std::ffi::OsStr::new(word));
+        assert_eq!(parse("pending_approval").unwrap(), crate::pb::mayfly::v1::TaskState::PendingApproval);
+        assert!(parse("unspecified").is_err() && parse("gone").is_err());
+        assert_eq!(parser.possible_values().unwrap().count(), 7);
+    }
+
+    #[test]
+    fn digests_as_tools_print_them() {
+        let plain = "00".repeat(31) + "ff";
+        let colons = vec!["00"; 31].join(":") + ":FF";
+        assert_eq!(sha256(&plain), sha256(&colons));
+        assert_eq!(sha256(&format!("sha256:{plain}")).unwrap()[31], 255);
+        assert!(sha256("ff").is_err());
+        assert!(hex("f").is_err());
+        assert!(hex("zz").is_err());
+    }
+}

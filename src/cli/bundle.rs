@@ -1,0 +1,220 @@
+//! `mayfly bundle`: which roots vouch for whose SVIDs.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::confirm::{self, ConfirmArgs};
+use super::error::CliError;
+use super::exit::Exit;
+use super::list::{self, ListArgs};
+use super::server::Server;
+use super::show::trust_domain::{Changed, TrustDomain};
+use super::wait::{self, WaitArgs};
+use super::{Run, args};
+use crate::limits;
+use crate::pb::mayfly::v1::{self as pb, trust_domain_service_client::TrustDomainServiceClient};
+
+/// What can be done with bundles.
+#[derive(Subcommand)]
+pub enum BundleCommand {
+    /// One trust domain with its roots
+    Show(ShowArgs),
+    /// The trust domains
+    List(ListArgs),
+    /// Add roots to a trust domain, which becomes known by it
+    Add(AddArgs),
+    /// Put a bundle in place of another; roots that it lacks are removed, with what they vouched for
+    Set(SetArgs),
+    /// Remove a root, or a whole trust domain, and revoke what it vouched for
+    Remove(RemoveArgs),
+}
+
+/// `mayfly bundle show`
+#[derive(Args)]
+pub struct ShowArgs {
+    /// The trust domain
+    #[arg(value_name = "TRUST_DOMAIN")]
+    trust_domain: String,
+    /// Print the bundle itself, as a SPIFFE JWK set
+    #[arg(long)]
+    jwks: bool,
+}
+
+/// `mayfly bundle add`
+#[derive(Args)]
+pub struct AddArgs {
+    /// The trust domain
+    #[arg(value_name = "TRUST_DOMAIN")]
+    trust_domain: String,
+    /// Roots, PEM or SPIFFE JWKS, `-` being stdin
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Makes a repeat by hand safe
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+}
+
+/// `mayfly bundle set`
+#[derive(Args)]
+pub struct SetArgs {
+    /// The trust domain
+    #[arg(value_name = "TRUST_DOMAIN")]
+    trust_domain: String,
+    /// The whole bundle, PEM or SPIFFE JWKS, `-` being stdin
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// `mayfly bundle remove`
+#[derive(Args)]
+pub struct RemoveArgs {
+    /// The trust domain
+    #[arg(value_name = "TRUST_DOMAIN")]
+    trust_domain: String,
+    /// Only this root, by the SHA-256 of its certificate
+    #[arg(long, value_name = "SHA256", value_parser = args::sha256, required_unless_present = "whole_domain")]
+    trust_anchor: Option<[u8; 32]>,
+    /// The trust domain with all its roots
+    #[arg(long, conflicts_with = "trust_anchor")]
+    whole_domain: bool,
+    /// Why
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    reason: Option<String>,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// Runs one of them.
+pub async fn run(command: BundleCommand, run: &Run) -> Result<Exit, CliError> {
+    match command {
+        BundleCommand::Show(args) => show(args, run).await,
+        BundleCommand::List(args) => show_list(args, run).await,
+        BundleCommand::Add(args) => add(args, run).await,
+        BundleCommand::Set(args) => set(args, run).await,
+        BundleCommand::Remove(args) => remove(args, run).await,
+    }
+}
+
+/// A bundle from a file: JSON where it begins with `{`, else PEM. The server checks what is in it.
+fn bundle(path: &Path) -> Result<pb::Bundle, CliError> {
+    let text = args::read_text(path, limits::BUNDLE_BYTES)?.to_string();
+    let form =
+        if text.trim_start().starts_with('{') { pb::bundle::Bundle::SpiffeJwks(text) } else { pb::bundle::Bundle::Pem(text) };
+    Ok(pb::Bundle { bundle: Some(form) })
+}
+
+async fn show(args: ShowArgs, run: &Run) -> Result<Exit, CliError> {
+    let server = run.server().await?;
+    let request = pb::GetBundleRequest { trust_domain: args.trust_domain };
+    let answer = server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).get_bundle(q).await }).await?;
+    match (args.jwks, answer.trust_domain) {
+        (true, _) => run.out.document(&answer.spiffe_jwks)?,
+        (false, Some(domain)) => run.out.one(&TrustDomain::from(domain))?,
+        (false, None) => return Err(CliError::ours("the server answered without the trust domain")),
+    }
+    Ok(Exit::Ok)
+}
+
+async fn show_list(args: ListArgs, run: &Run) -> Result<Exit, CliError> {
+    let server = &run.server().await?;
+    let page = |page_size, page_token| async move {
+        let request = pb::ListTrustDomainsRequest { page_size, page_token };
+        let answer =
+            server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).list_trust_domains(q).await }).await?;
+        Ok((answer.trust_domains.into_iter().map(TrustDomain::from).collect(), answer.next_page_token))
+    };
+    list::show(&run.out, &args, page).await
+}
+
+async fn add(args: AddArgs, run: &Run) -> Result<Exit, CliError> {
+    let request = pb::AddBundleRequest {
+        trust_domain: args.trust_domain,
+        bundle: Some(bundle(&args.file)?),
+        request_id: run.request_id(&args.request_id),
+    };
+    let server = run.server().await?;
+    let answer = server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).add_bundle(q).await }).await?;
+    let domain = answer.trust_domain.ok_or_else(|| CliError::ours("the server answered without the trust domain"))?;
+    run.out.one(&TrustDomain::from(domain))?;
+    Ok(Exit::Ok)
+}
+
+async fn set(args: SetArgs, run: &Run) -> Result<Exit, CliError> {
+    let request = &pb::SetBundleRequest {
+        trust_domain: args.trust_domain.clone(),
+        bundle: Some(bundle(&args.file)?),
+        dry_run: false,
+        confirmation: None,
+        request_id: run.request_id(&args.confirm.request_id),
+    };
+    let server = &run.server().await?;
+    let ask = |dry_run, confirmation| async move {
+        let request = pb::SetBundleRequest { dry_run, confirmation, ..request.clone() };
+        server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).set_bundle(q).await }).await
+    };
+    let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::SetBundleResponse| r.hits, ask).await?;
+    let changed =
+        Changed::of(&args.trust_domain, args.confirm.dry_run, answer.seq, answer.hits).with_roots(answer.added, answer.removed);
+    let changed = Changed { trust_domain: answer.trust_domain.map(TrustDomain::from), ..changed };
+    finish(run, server, &args.wait, changed).await
+}
+
+async fn remove(args: RemoveArgs, run: &Run) -> Result<Exit, CliError> {
+    let server = &run.server().await?;
+    let reason = &args.reason.unwrap_or_else(|| "dry run".to_owned());
+    let request_id = &run.request_id(&args.confirm.request_id);
+    let trust_domain = &args.trust_domain;
+    let changed = if let Some(sha256) = args.trust_anchor {
+        let ask = |dry_run, confirmation| async move {
+            let request = pb::RemoveTrustAnchorRequest {
+                trust_domain: trust_domain.clone(),
+                sha256: sha256.to_vec().into(),
+                reason: reason.clone(),
+                dry_run,
+                confirmation,
+                request_id: request_id.clone(),
+            };
+            server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).remove_trust_anchor(q).await }).await
+        };
+        let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::RemoveTrustAnchorResponse| r.hits, ask).await?;
+        let changed = Changed::of(trust_domain, args.confirm.dry_run, answer.seq, answer.hits);
+        Changed { connections: Some(answer.connections), trust_domain: answer.trust_domain.map(TrustDomain::from), ..changed }
+    } else {
+        let ask = |dry_run, confirmation| async move {
+            let request = pb::RemoveTrustDomainRequest {
+                trust_domain: trust_domain.clone(),
+                reason: reason.clone(),
+                dry_run,
+                confirmation,
+                request_id: request_id.clone(),
+            };
+            server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).remove_trust_domain(q).await }).await
+        };
+        let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::RemoveTrustDomainResponse| r.hits, ask).await?;
+        let changed = Changed::of(trust_domain, args.confirm.dry_run, answer.seq, answer.hits);
+        Changed { connections: Some(answer.connections), ..changed }
+    };
+    finish(run, server, &args.wait, changed).await
+}
+
+async fn finish(run: &Run, server: &Server, args: &WaitArgs, mut changed: Changed) -> Result<Exit, CliError> {
+    let hits = changed.hits.text();
+    match (changed.dry_run, changed.seq) {
+        (true, _) => run.out.say(format_args!("dry run, nothing was done: it would hit {hits}")),
+        (false, Some(seq)) => run.out.say(format_args!("revoked at {seq} with the roots: {hits}")),
+        (false, None) => run.out.say("nothing was revoked"),
+    }
+    if let Some(seq) = changed.seq {
+        changed.followers = wait::applied(server, &run.system, args, seq).await?;
+    }
+    run.out.one(&changed)?;
+    wait::told(&run.out, args, changed.seq.unwrap_or_default(), changed.followers.as_ref())?;
+    Ok(Exit::Ok)
+}

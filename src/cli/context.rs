@@ -1,0 +1,241 @@
+//! Where the server is and who we are to it: flags, then the environment, then a small file that `mayfly dev up` writes.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::error::CliError;
+use crate::identity::spiffe_id::SpiffeId;
+
+/// Who we are, and who the server is. They come before the command: some commands have flags of the same names.
+#[derive(Args, Clone, Default, Debug)]
+#[command(next_help_heading = "Identity (before the command)")]
+pub struct IdentityArgs {
+    /// Our X.509-SVID and its chain, PEM
+    #[arg(long, value_name = "FILE", env = "MAYFLY_SVID", hide_env_values = true)]
+    pub svid: Option<PathBuf>,
+    /// The private key of the SVID, PEM
+    #[arg(long, value_name = "FILE", env = "MAYFLY_KEY", hide_env_values = true)]
+    pub key: Option<PathBuf>,
+    /// The trust bundle of the server's trust domain, PEM or SPIFFE JWKS
+    #[arg(long, value_name = "FILE", env = "MAYFLY_BUNDLE", hide_env_values = true)]
+    pub bundle: Option<PathBuf>,
+    /// The server's SPIFFE ID
+    #[arg(long, value_name = "SPIFFE_ID", env = "MAYFLY_SERVER_ID", hide_env_values = true)]
+    pub server_id: Option<String>,
+}
+
+/// Where the server is.
+#[derive(Args, Clone, Default, Debug)]
+#[command(next_help_heading = "Everywhere")]
+pub struct AddressArgs {
+    /// The server: https://HOST:PORT with mTLS, or unix:/PATH
+    #[arg(long, global = true, value_name = "ADDRESS", env = "MAYFLY_ADDRESS", hide_env_values = true)]
+    pub address: Option<String>,
+    /// The file with the same settings [default: ~/.config/mayfly/config.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "MAYFLY_CONFIG", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+}
+
+/// The file: the same keys as the flags. A key that is not known is refused.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContextFile {
+    /// The server: `https://HOST:PORT` or `unix:/PATH`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Our SVID and its chain. A relative path counts from the file's own folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub svid: Option<PathBuf>,
+    /// Its private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// The bundle of the server's trust domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<PathBuf>,
+    /// The server's SPIFFE ID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_id: Option<String>,
+}
+
+/// A server to call, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// A Unix socket of this machine: the server sees our uid.
+    Unix(PathBuf),
+    /// mTLS.
+    Mtls(Box<MtlsTarget>),
+}
+
+/// A server that is called by mTLS.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MtlsTarget {
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Our SVID's file.
+    pub svid: PathBuf,
+    /// Its key's file.
+    pub key: PathBuf,
+    /// The bundle's file, of the trust domain of `server_id`.
+    pub bundle: PathBuf,
+    /// Who the server has to be.
+    pub server_id: SpiffeId,
+}
+
+impl Target {
+    /// As it was written.
+    pub fn address(&self) -> String {
+        match self {
+            Target::Unix(path) => format!("unix:{}", path.display()),
+            Target::Mtls(to) if to.host.contains(':') => format!("https://[{}]:{}", to.host, to.port),
+            Target::Mtls(to) => format!("https://{}:{}", to.host, to.port),
+        }
+    }
+
+    /// From flags and environment (which clap has put into one), and the file for what they leave out.
+    pub fn resolve(identity: &IdentityArgs, at: &AddressArgs) -> Result<Target, CliError> {
+        let file = match &at.config {
+            Some(path) => ContextFile::load(path)?,
+            None => match default_path() {
+                Some(path) if path.exists() => ContextFile::load(&path)?,
+                _ => ContextFile::default(),
+            },
+        };
+        Target::of(identity, at.address.as_deref(), &file)
+    }
+
+    fn of(identity: &IdentityArgs, address: Option<&str>, file: &ContextFile) -> Result<Target, CliError> {
+        let address = address.or(file.address.as_deref()).ok_or_else(|| {
+            CliError::Usage("which server? give --address or MAYFLY_ADDRESS, or start one with `mayfly dev up`".to_owned())
+        })?;
+        if let Some(path) = address.strip_prefix("unix:") {
+            return match Path::new(path).is_absolute() {
+                true => Ok(Target::Unix(PathBuf::from(path))),
+                false => Err(CliError::Usage(format!(
+                    "address {address:?}: unix: needs a whole path, like unix:/run/mayfly/admin.sock"
+                ))),
+            };
+        }
+        let (host, port) = host_and_port(address)?;
+        let need = |flag: &str, variable: &str, given: Option<&PathBuf>| {
+            given
+                .cloned()
+                .ok_or_else(|| CliError::Usage(format!("{address} is called by mTLS, which needs {flag} (or {variable})")))
+        };
+        let id = identity.server_id.as_ref().or(file.server_id.as_ref()).ok_or_else(|| {
+            CliError::Usage(format!(
+                "{address} is called by mTLS, which needs --server-id (or MAYFLY_SERVER_ID): who the server has to be"
+            ))
+        })?;
+        let server_id = id.parse().map_err(|e| CliError::Usage(format!("--server-id {id:?}: {e}")))?;
+        Ok(Target::Mtls(Box::new(MtlsTarget {
+            host,
+            port,
+            svid: need("--svid", "MAYFLY_SVID", identity.svid.as_ref().or(file.svid.as_ref()))?,
+            key: need("--key", "MAYFLY_KEY", identity.key.as_ref().or(file.key.as_ref()))?,
+            bundle: need("--bundle", "MAYFLY_BUNDLE", identity.bundle.as_ref().or(file.bundle.as_ref()))?,
+            server_id,
+        })))
+    }
+}
+
+impl ContextFile {
+    fn load(path: &Path) -> Result<ContextFile, CliError> {
+        let wrong = |e: &dyn std::fmt::Display| CliError::Usage(format!("{}: {e}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|e| wrong(&format!("cannot be read: {e}")))?;
+        let mut file: ContextFile = toml::from_str(&text).map_err(|e| wrong(&e))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for name in [&mut file.svid, &mut file.key, &mut file.bundle].into_iter().flatten() {
+            *name = folder.join(&*name);
+        }
+        Ok(file)
+    }
+}
+
+/// `$XDG_CONFIG_HOME/mayfly/config.toml`, else under `~/.config`. An XDG folder that is not absolute does not count (XDG basedir spec).
+pub fn default_path() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let base = folder("XDG_CONFIG_HOME").or_else(|| folder("HOME").map(|home| home.join(".config")))?;
+    Some(base.join("mayfly").join("config.toml"))
+}
+
+fn host_and_port(address: &str) -> Result<(String, u16), CliError> {
+    let wrong = || CliError::Usage(format!("address {address:?}: expected https://HOST:PORT or unix:/PATH"));
+    let rest = address.strip_prefix("https://").ok_or_else(wrong)?;
+    let (host, port) = rest.strip_suffix('/').unwrap_or(rest).rsplit_once(':').ok_or_else(wrong)?;
+    let host = match host.strip_prefix('[') {
+        Some(inside) => inside.strip_suffix(']').filter(|h| h.parse::<std::net::Ipv6Addr>().is_ok()).ok_or_else(wrong)?,
+        None => host,
+    };
+    let is_v6 = host.parse::<std::net::Ipv6Addr>().is_ok();
+    let is_name = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    match (is_v6 || is_name, port.parse::<u16>()) {
+        (true, Ok(port)) if port > 0 => Ok((host.to_owned(), port)),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "address = \"https://mayfly.example.org:8443\"\nsvid = \"svid.pem\"\nkey = \"/keys/key.pem\"\nbundle = \"b.pem\"\nserver_id = \"spiffe://example.org/mayfly\"\n";
+
+    fn load(text: &str) -> Result<ContextFile, CliError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        let file = ContextFile::load(&path)?;
+        let under = |p: PathBuf| p.strip_prefix(folder.path()).map_or(p.clone(), |rest| Path::new("FOLDER").join(rest));
+        Ok(ContextFile { svid: file.svid.map(under), key: file.key.map(under), bundle: file.bundle.map(under), ..file })
+    }
+
+    #[test]
+    fn paths_in_the_file_count_from_its_folder_and_flags_win() {
+        let file = load(FILE).unwrap();
+        let flags = IdentityArgs { bundle: Some("here.pem".into()), ..IdentityArgs::default() };
+        let Target::Mtls(to) = Target::of(&flags, None, &file).unwrap() else { panic!("not mTLS") };
+        assert_eq!((to.host.as_str(), to.port), ("mayfly.example.org", 8443));
+        assert_eq!(to.svid, Path::new("FOLDER/svid.pem"));
+        assert_eq!(to.key, Path::new("/keys/key.pem"));
+        assert_eq!(to.bundle, Path::new("here.pem"));
+        let socket = Target::of(&flags, Some("unix:/run/mayfly.sock"), &file).unwrap();
+        assert_eq!(socket, Target::Unix("/run/mayfly.sock".into()));
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_is_refused_by_its_name() {
+        let Err(CliError::Usage(text)) = load("adress = \"unix:/x\"\n") else { panic!("taken") };
+        assert!(text.contains("adress"), "{text}");
+    }
+
+    #[test]
+    fn what_is_missing_or_malformed_is_named() {
+        let file = ContextFile { server_id: None, ..toml::from_str(FILE).unwrap() };
+        let says = |address: Option<&str>, file: &ContextFile| match Target::of(&IdentityArgs::default(), address, file) {
+            Err(CliError::Usage(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        assert!(says(None, &file).contains("--server-id"));
+        assert!(says(None, &ContextFile::default()).contains("MAYFLY_ADDRESS"));
+        assert!(says(None, &ContextFile { key: None, ..toml::from_str(FILE).unwrap() }).contains("--key"));
+        for wrong in [
+            "http://h:1",
+            "https://h",
+            "https://h:0",
+            "https://h:70000",
+            "https://u@h:1",
+            "https://[h]:1",
+            "https://:1",
+            "h:1",
+            "https://h:1/x",
+        ] {
+            assert!(says(Some(wrong), &file).contains("expected https://HOST:PORT"), "{wrong}");
+        }
+        assert!(says(Some("unix:relative"), &file).contains("whole path"));
+        assert_eq!(host_and_port("https://[::1]:9000").unwrap(), ("::1".to_owned(), 9000));
+    }
+}

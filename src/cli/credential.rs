@@ -1,0 +1,161 @@
+//! `mayfly credential`: what was issued. Nothing here shows a token.
+
+use clap::{Args, Subcommand};
+
+use super::args::{self, wire_word};
+use super::error::{CliError, ServerSaid};
+use super::exit::Exit;
+use super::list::{self, ListArgs};
+use super::show::credential::{Change, Credential, Released, upstream_state};
+use super::{Run, server::Server};
+use crate::pb::mayfly::v1::{
+    self as pb, credential_service_client::CredentialServiceClient, token_service_client::TokenServiceClient,
+};
+use crate::seq::Seq;
+
+/// What can be done with credentials.
+#[derive(Subcommand)]
+pub enum CredentialCommand {
+    /// Live credentials, newest first
+    List(Box<ListCredentialsArgs>),
+    /// One credential
+    Show(CredentialArg),
+    /// Issues and ends as they become durable, a line of JSON each
+    Watch(Box<WatchCredentialsArgs>),
+    /// Give a credential of ours back before its time
+    Release(CredentialArg),
+}
+
+/// Names a credential.
+#[derive(Args)]
+pub struct CredentialArg {
+    /// The credential
+    #[arg(value_name = "CREDENTIAL", value_parser = args::credential_id)]
+    credential: String,
+}
+
+/// Which credentials.
+#[derive(Args, Clone)]
+pub struct FilterArgs {
+    /// Only those issued to this SPIFFE ID
+    #[arg(long, value_name = "SPIFFE_ID")]
+    caller: Option<String>,
+    /// Only those of this task and the tasks under it
+    #[arg(long, value_name = "TASK", value_parser = args::task_id)]
+    task: Option<String>,
+    /// Only those for this upstream
+    #[arg(long, value_name = "NAME")]
+    upstream: Option<String>,
+    /// Only those of this environment
+    #[arg(long, value_name = "NAME")]
+    environment: Option<String>,
+    /// Only those of this kind
+    #[arg(long, value_parser = wire_word!(pb::CredentialKind, "CREDENTIAL_KIND_"))]
+    kind: Option<pb::CredentialKind>,
+    /// Only those in this state [default: active and held]
+    #[arg(long, value_parser = wire_word!(pb::CredentialState, "CREDENTIAL_STATE_"))]
+    state: Option<pb::CredentialState>,
+}
+
+/// `mayfly credential list`
+#[derive(Args)]
+pub struct ListCredentialsArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+/// `mayfly credential watch`
+#[derive(Args)]
+pub struct WatchCredentialsArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Go on after this record [default: begin now]
+    #[arg(long, value_name = "SEQ")]
+    resume_after: Option<Seq>,
+    /// Also print the server's signs of life
+    #[arg(long)]
+    signs_of_life: bool,
+}
+
+impl FilterArgs {
+    fn on_the_wire(self) -> pb::CredentialFilter {
+        pb::CredentialFilter {
+            caller: self.caller.unwrap_or_default(),
+            task_id: self.task.unwrap_or_default(),
+            upstream: self.upstream.unwrap_or_default(),
+            environment: self.environment.unwrap_or_default(),
+            kind: self.kind.unwrap_or_default().into(),
+            state: self.state.unwrap_or_default().into(),
+            covered_by: None,
+        }
+    }
+}
+
+/// Runs one of them.
+pub async fn run(command: CredentialCommand, run: &Run) -> Result<Exit, CliError> {
+    let server = run.server().await?;
+    match command {
+        CredentialCommand::List(args) => show_list(*args, run, &server).await,
+        CredentialCommand::Show(args) => {
+            let request = pb::GetCredentialRequest { credential_id: args.credential };
+            let answer =
+                server.call(request, |c, q| async move { CredentialServiceClient::new(c).get_credential(q).await }).await?;
+            let credential = answer.credential.ok_or_else(|| CliError::ours("the server answered without the credential"))?;
+            run.out.one(&Credential::from(credential))?;
+            Ok(Exit::Ok)
+        }
+        CredentialCommand::Watch(args) => watch(*args, run, &server).await,
+        CredentialCommand::Release(args) => {
+            let answer = release(&server, &args.credential).await?;
+            let upstream_state = upstream_state(answer.upstream_state);
+            run.out.one(&Released { credential_id: args.credential, seq: answer.seq, upstream_state })?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+/// Gives a credential back. A repeat is answered like the first time.
+pub async fn release(server: &Server, credential_id: &str) -> Result<pb::ReleaseResponse, CliError> {
+    let request = pb::ReleaseRequest { credential_id: credential_id.to_owned() };
+    server.call(request, |c, q| async move { TokenServiceClient::new(c).release(q).await }).await
+}
+
+async fn show_list(args: ListCredentialsArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+    let filter = &args.filter.on_the_wire();
+    let page = |page_size, page_token| async move {
+        let request = pb::ListCredentialsRequest { filter: Some(filter.clone()), page_size, page_token };
+        let answer =
+            server.call(request, |c, q| async move { CredentialServiceClient::new(c).list_credentials(q).await }).await?;
+        Ok((answer.credentials.into_iter().map(Credential::from).collect(), answer.next_page_token))
+    };
+    list::show(&run.out, &args.list, page).await
+}
+
+async fn watch(args: WatchCredentialsArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+    let request =
+        pb::WatchCredentialsRequest { filter: Some(args.filter.on_the_wire()), resume_after: args.resume_after.map(Seq::as_u64) };
+    let send = |c, q| async move { CredentialServiceClient::new(c).watch_credentials(q).await };
+    let mut stream = server.stream(request, send).await?;
+    let mut last = args.resume_after.map(Seq::as_u64);
+    loop {
+        match stream.message().await {
+            Ok(Some(event)) => {
+                last = Some(event.seq);
+                if args.signs_of_life || event.change() != pb::CredentialChange::None {
+                    run.out.line(&Change::from(event))?;
+                }
+            }
+            ended => {
+                if let Some(seq) = last {
+                    run.out.say(format_args!("to go on where this ended: --resume-after {seq}"));
+                }
+                return match ended {
+                    Err(status) => Err(CliError::Server(Box::new(ServerSaid::from_status(&status)))),
+                    Ok(_) => Err(CliError::Ended),
+                };
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Why a command did not do what was asked, and how that is told.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use super::args::duration_text;
+use super::exit::Exit;
+use super::out::escape;
+use super::remedy;
+use crate::refusal::Reason;
+
+/// Everything that can come instead of a result.
+#[derive(Debug)]
+pub enum CliError {
+    /// The command line, or what it names, is wrong. Nothing was asked of the server.
+    Usage(String),
+    /// Something here: a file, stdout, an answer that makes no sense.
+    Local(String),
+    /// There is no way to the server.
+    Unreachable {
+        /// Where it was looked for.
+        address: String,
+        /// What happened.
+        what: String,
+    },
+    /// There is a server, and one of the two does not accept the other.
+    Handshake {
+        /// Where it is.
+        address: String,
+        /// What happened.
+        what: String,
+    },
+    /// No answer came in time. What was asked may have been done.
+    Late(Duration),
+    /// The server's answer is a refusal or a fault.
+    Server(Box<ServerSaid>),
+    /// A stream came to its end, which only the server can do.
+    Ended,
+    /// Done in part. What is missing was told.
+    Partly(String),
+    /// Whoever read stdout is gone. Nothing to tell, and nobody to tell it to.
+    PipeClosed,
+}
+
+/// A status with what its details hold.
+#[derive(Debug)]
+pub struct ServerSaid {
+    /// The gRPC code.
+    pub code: Code,
+    /// From the closed list; `None` for a fault.
+    pub reason: Option<Reason>,
+    /// The reason as it was written, also where this version does not know it.
+    pub reason_text: String,
+    /// What was refused, for people.
+    pub message: String,
+    /// The rule that refused.
+    pub rule: Option<String>,
+    /// Who can change that, and how.
+    pub way_out: Option<String>,
+    /// Fields that were wrong: path and what is wrong.
+    pub fields: Vec<(String, String)>,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+}
+
+impl ServerSaid {
+    /// Reads the details of a status. A domain that is not ours names no reason of ours.
+    pub fn from_status(status: &Status) -> ServerSaid {
+        let details = status.get_error_details();
+        let info = details.error_info().filter(|i| i.domain == "mayfly.dev");
+        let reason_text = info.map(|i| i.reason.clone()).unwrap_or_default();
+        let reason = Reason::ALL.iter().copied().find(|r| r.as_str() == reason_text);
+        let of = |key: &str| info.and_then(|i| i.metadata.get(key)).filter(|v| !v.is_empty()).cloned();
+        let fallback = reason.map(remedy::of);
+        let fields = details.bad_request().map(|b| b.field_violations.clone()).unwrap_or_default();
+        ServerSaid {
+            code: status.code(),
+            reason,
+            reason_text,
+            message: status.message().to_owned(),
+            rule: of("rule").or_else(|| fallback.as_ref().map(|f| f.rule.to_owned())),
+            way_out: of("way_out").or_else(|| fallback.as_ref().map(|f| f.way_out.to_owned())),
+            fields: fields.into_iter().map(|v| (v.field, v.description)).collect(),
+            retry_after: details.retry_info().and_then(|r| r.retry_delay),
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        self.reason.map_or_else(|| Exit::of_code(self.code), Exit::of_reason)
+    }
+}
+
+/// How errors are told with `-o json`.
+#[derive(Serialize)]
+struct Told<'a> {
+    kind: &'static str,
+    exit_code: u8,
+    message: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    way_out: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fields: Vec<ToldField<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u128>,
+}
+
+#[derive(Serialize)]
+struct ToldField<'a> {
+    field: &'a str,
+    description: &'a str,
+}
+
+impl CliError {
+    /// A fault of this program.
+    pub fn ours(what: impl std::fmt::Display) -> CliError {
+        CliError::Local(what.to_string())
+    }
+
+    /// The reason, where the server refused with one.
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            CliError::Server(said) => said.reason,
+            _ => None,
+        }
+    }
+
+    /// What the process ends with.
+    pub fn exit(&self) -> Exit {
+        match self {
+            CliError::Usage(_) => Exit::Usage,
+            CliError::Local(_) => Exit::Error,
+            CliError::Unreachable { .. } | CliError::Late(_) | CliError::Ended => Exit::TryAgain,
+            CliError::Handshake { .. } => Exit::NotAuthenticated,
+            CliError::Server(said) => said.exit(),
+            CliError::Partly(_) => Exit::Partly,
+            CliError::PipeClosed => Exit::Ok,
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            CliError::Usage(_) => "usage",
+            CliError::Local(_) => "local",
+            CliError::Unreachable { .. } => "unreachable",
+            CliError::Handshake { .. } => "handshake",
+            CliError::Late(_) => "late",
+            CliError::Ended => "ended",
+            CliError::Server(said) if said.reason.is_some() || !said.reason_text.is_empty() => "refusal",
+            CliError::Server(_) => "fault",
+            CliError::Partly(_) => "partly",
+            CliError::PipeClosed => "pipe_closed",
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            CliError::Usage(text) | CliError::Local(text) | CliError::Partly(text) => text.clone(),
+            CliError::Unreachable { address, what } => {
+                format!("no server at {address}: {what}; check --address, and that the server runs")
+            }
+            CliError::Handshake { address, what } => format!(
+                "{address}: {what}; check --svid, --bundle and --server-id, and yours with `mayfly svid check --bundle FILE --trust-domain NAME CHAIN.pem`"
+            ),
+            CliError::Late(after) => {
+                format!(
+                    "no answer within {}; it may have been done all the same: look before you repeat it",
+                    duration_text(*after)
+                )
+            }
+            CliError::Ended => "the server ended the stream".to_owned(),
+            CliError::Server(said) if said.message.is_empty() => format!("the server answered {:?}", said.code),
+            CliError::Server(said) => said.message.clone(),
+            CliError::PipeClosed => String::new(),
+        }
+    }
+
+    /// For people: what was refused, the rule, who can change that and how. Lines end with a line feed.
+    pub fn words(&self, color: bool) -> String {
+        if matches!(self, CliError::PipeClosed) {
+            return String::new();
+        }
+        let (on, off) = if color { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+        let label = match self.kind() {
+            "refusal" => "refused",
+            "partly" => "partly done",
+            _ => "error",
+        };
+        let mut out = format!("{on}{label}:{off} {}", escape::for_terminal(&self.message()));
+        let CliError::Server(said) = self else {
+            return format!("{out}\n");
+        };
+        if !said.reason_text.is_empty() {
+            out.push_str(&format!(" [{}]", escape::for_terminal(&said.reason_text)));
+        }
+        out.push('\n');
+        let mut line = |label: &str, text: &str| out.push_str(&format!("  {label:<10} {}\n", escape::for_terminal(text)));
+        for (field, what) in &said.fields {
+            line("field", &if what.starts_with(field.as_str()) { what.clone() } else { format!("{field}: {what}") });
+        }
+        if let Some(rule) = &said.rule {
+            line("rule", rule);
+        }
+        if let Some(way_out) = &said.way_out {
+            line("way out", way_out);
+        }
+        if let Some(after) = said.retry_after {
+            line("try again", &format!("in {}", duration_text(after)));
+        }
+        out
+    }
+
+    /// For programs: one object on one line.
+    pub fn json(&self) -> String {
+        if matches!(self, CliError::PipeClosed) {
+            return String::new();
+        }
+        let said = match self {
+            CliError::Server(said) => Some(said),
+            _ => None,
+        };
+        let fields = said.map_or(&[][..], |s| &s.fields);
+        let told = Told {
+            kind: self.kind(),
+            exit_code: self.exit() as u8,
+            message: self.message(),
+            reason: said.map_or("", |s| &s.reason_text),
+            rule: said.and_then(|s| s.rule.as_deref()),
+            way_out: said.and_then(|s| s.way_out.as_deref()),
+            fields: fields.iter().map(|(field, description)| ToldField { field, description }).collect(),
+            retry_after_ms: said.and_then(|s| s.retry_after).map(|d| d.as_millis()),
+        };
+        let text = serde_json::json!({ "error": told }).to_string();
+        format!("{}\n", escape::json(&text))
+    }
+}

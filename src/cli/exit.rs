@@ -1,0 +1,118 @@
+//! Exit codes: one list, and the one mapping from what the server said.
+
+use tonic::Code;
+
+use crate::refusal::Reason;
+
+/// How a command ended. The numbers are an interface: scripts read them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Exit {
+    /// It did what was asked.
+    Ok = 0,
+    /// Something broke, here or at the server.
+    Error = 1,
+    /// The command line or what it names is wrong; nothing was done.
+    Usage = 2,
+    /// There is no such thing, as far as the caller may know.
+    NotFound = 3,
+    /// The server does not know who is calling, or is not the server that was called.
+    NotAuthenticated = 4,
+    /// A correct "no".
+    Denied = 5,
+    /// The upstream did not do what was asked.
+    UpstreamFailed = 6,
+    /// Done in part: the rest is listed.
+    Partly = 7,
+    /// Nothing is wrong with the request; it may work later.
+    TryAgain = 8,
+    /// Somebody has to approve it first.
+    ApprovalNeeded = 9,
+    /// The search found something.
+    Findings = 10,
+}
+
+impl Exit {
+    /// For a refusal from the closed list.
+    pub fn of_reason(reason: Reason) -> Exit {
+        match reason {
+            Reason::InvalidField | Reason::RequestIdReused | Reason::ConfirmNeeded => Exit::Usage,
+            Reason::NotFound => Exit::NotFound,
+            Reason::NotAuthenticated | Reason::SvidNoLongerValid => Exit::NotAuthenticated,
+            Reason::DeniedByPolicy
+            | Reason::Locked
+            | Reason::Revoked
+            | Reason::EvidenceRevoked
+            | Reason::NotYours
+            | Reason::EnvironmentWall
+            | Reason::OutsideTask
+            | Reason::OutsideUpstream
+            | Reason::WiderThanParent
+            | Reason::AlreadyExists
+            | Reason::TaskNotActive
+            | Reason::CredentialNotActive
+            | Reason::UpstreamNotActive
+            | Reason::NoLifeLeft
+            | Reason::KeyState => Exit::Denied,
+            Reason::UpstreamFailed => Exit::UpstreamFailed,
+            Reason::FollowersBehind => Exit::Partly,
+            Reason::DecidedOnOldState
+            | Reason::Compacted
+            | Reason::LimitReached
+            | Reason::DiskReserve
+            | Reason::NotReady
+            | Reason::ClockSkew => Exit::TryAgain,
+            Reason::ApprovalNeeded => Exit::ApprovalNeeded,
+            Reason::NotServed => Exit::Error,
+        }
+    }
+
+    /// For a status without a reason of the closed list: a fault, a proxy in between, a newer server.
+    pub fn of_code(code: Code) -> Exit {
+        match code {
+            Code::Ok => Exit::Ok,
+            Code::InvalidArgument => Exit::Usage,
+            Code::NotFound => Exit::NotFound,
+            Code::Unauthenticated => Exit::NotAuthenticated,
+            Code::PermissionDenied | Code::FailedPrecondition | Code::AlreadyExists => Exit::Denied,
+            Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::ResourceExhausted | Code::OutOfRange => {
+                Exit::TryAgain
+            }
+            Code::Cancelled | Code::Unknown | Code::Unimplemented | Code::Internal | Code::DataLoss => Exit::Error,
+        }
+    }
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> std::process::ExitCode {
+        std::process::ExitCode::from(exit as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_are_those_that_scripts_know() {
+        use Exit::*;
+        let all =
+            [Ok, Error, Usage, NotFound, NotAuthenticated, Denied, UpstreamFailed, Partly, TryAgain, ApprovalNeeded, Findings];
+        assert_eq!(all.map(|e| e as u8), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    }
+
+    #[test]
+    fn a_refusal_never_looks_like_success_and_agrees_with_its_status_code_on_who_is_to_act() {
+        for &reason in Reason::ALL {
+            let exit = Exit::of_reason(reason);
+            assert_ne!(exit, Exit::Ok, "{reason:?}");
+            let by_code = Exit::of_code(Code::from(reason.code() as i32));
+            // A proxy that strips the details may make the answer coarser, never turn "no" into "try again".
+            assert_eq!(
+                exit == Exit::TryAgain || exit == Exit::UpstreamFailed,
+                by_code == Exit::TryAgain,
+                "{reason:?}: {exit:?}, without details {by_code:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `mayfly explain`: why something is as it is, from its records alone.
+
+use clap::Args;
+
+use super::Run;
+use super::error::CliError;
+use super::exit::Exit;
+use super::out::Format;
+use super::show::explain::Explanation;
+use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient, explain_request::Of};
+use crate::seq::{ApprovalId, CredentialId, LeaseId, Seq, TaskId};
+
+/// `mayfly explain`
+#[derive(Args)]
+pub struct ExplainArgs {
+    /// A credential, task, approval or lease by its id, or a record by its seq
+    #[arg(value_name = "ID", required_unless_present = "request_id", conflicts_with = "request_id", value_parser = named)]
+    id: Option<Of>,
+    /// A request by the id that its caller gave it
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    /// The SPIFFE ID of the request's caller [default: ourselves]
+    #[arg(long, value_name = "SPIFFE_ID", requires = "request_id")]
+    caller: Option<String>,
+}
+
+/// What an id names follows from how it begins.
+fn named(text: &str) -> Result<Of, String> {
+    let none = || "expected an id (cred_…, task_…, appr_…, lease_…) or a seq".to_owned();
+    let whole = |ok: bool, of: Of| ok.then_some(of).ok_or_else(none);
+    let id = text.to_owned();
+    match text.split_once('_').map(|(kind, _)| kind) {
+        Some("cred") => whole(text.parse::<CredentialId>().is_ok(), Of::CredentialId(id)),
+        Some("task") => whole(text.parse::<TaskId>().is_ok(), Of::TaskId(id)),
+        Some("appr") => whole(text.parse::<ApprovalId>().is_ok(), Of::ApprovalId(id)),
+        Some("lease") => whole(text.parse::<LeaseId>().is_ok(), Of::LeaseId(id)),
+        _ => text.parse::<Seq>().map(|seq| Of::Seq(seq.as_u64())).map_err(|_| none()),
+    }
+}
+
+/// Runs it.
+pub async fn run(args: ExplainArgs, run: &Run) -> Result<Exit, CliError> {
+    let of = args.id.unwrap_or_else(|| {
+        Of::Request(pb::RequestName { caller: args.caller.unwrap_or_default(), request_id: args.request_id.unwrap_or_default() })
+    });
+    let request = pb::ExplainRequest { of: Some(of) };
+    let server = run.server().await?;
+    let answer = server.call(request, |c, q| async move { AuditServiceClient::new(c).explain(q).await }).await?;
+    let explanation = Explanation::from(answer);
+    match run.out.format() {
+        Format::Table | Format::Wide => {
+            run.out.text(&explanation.summary)?;
+            if !explanation.findings.is_empty() {
+                run.out.text("")?;
+                run.out.list(&explanation.findings)?;
+            }
+            if !explanation.records.is_empty() {
+                run.out.text("")?;
+                run.out.list(&explanation.records)?;
+            }
+        }
+        _ => run.out.one(&explanation)?,
+    }
+    Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_says_by_itself_what_it_names() {
+        let id = |kind: &str| format!("{kind}_{}", "a".repeat(26));
+        assert_eq!(named(&id("cred")), Ok(Of::CredentialId(id("cred"))));
+        assert_eq!(named(&id("task")), Ok(Of::TaskId(id("task"))));
+        assert_eq!(named(&id("appr")), Ok(Of::ApprovalId(id("appr"))));
+        assert_eq!(named(&id("lease")), Ok(Of::LeaseId(id("lease"))));
+        assert_eq!(named("4711"), Ok(Of::Seq(4711)));
+        for wrong in ["", "task_x", "x", "-1", "9007199254740992", "key_1"] {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! `mayfly follower`: those who check credentials.
+
+use clap::Subcommand;
+
+use super::Run;
+use super::error::CliError;
+use super::exit::Exit;
+use super::list::{self, ListArgs};
+use super::show::revocation::Follower;
+use crate::pb::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
+
+/// What can be done with followers.
+#[derive(Subcommand)]
+pub enum FollowerCommand {
+    /// The registered followers, and how far each is
+    List(ListArgs),
+}
+
+/// Runs it.
+pub async fn run(command: FollowerCommand, run: &Run) -> Result<Exit, CliError> {
+    let FollowerCommand::List(args) = command;
+    let server = &run.server().await?;
+    let page = |page_size, page_token| async move {
+        let request = pb::ListFollowersRequest { page_size, page_token };
+        let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).list_followers(q).await }).await?;
+        Ok((answer.followers.into_iter().map(Follower::from).collect(), answer.next_page_token))
+    };
+    list::show(&run.out, &args, page).await
+}

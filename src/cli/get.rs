@@ -1,0 +1,245 @@
+//! `mayfly get`: a credential, to a pipe or a file.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use zeroize::Zeroizing;
+
+use super::args::{self, wire_duration, wire_word};
+use super::error::CliError;
+use super::exit::Exit;
+use super::out::Format;
+use super::out::escape;
+use super::out::sink::Sink;
+use super::server::Server;
+use super::show::issued::Issued;
+use super::{Run, credential, task, terms, token};
+use crate::limits;
+use crate::pb::mayfly::v1::{
+    self as pb, arguments::Arguments, exchange_request::Task, key_binding::Key, token_service_client::TokenServiceClient,
+};
+
+/// `mayfly get`
+#[derive(Args)]
+pub struct GetArgs {
+    /// The upstream
+    #[arg(value_name = "UPSTREAM")]
+    upstream: String,
+    /// The task [default: one is opened for this credential]
+    #[arg(long, value_name = "TASK", env = "MAYFLY_TASK", value_parser = args::task_id, required_unless_present = "purpose")]
+    task: Option<String>,
+    /// What it is for; without --task also what the new task is for
+    #[arg(long, value_name = "TEXT")]
+    purpose: Option<String>,
+    /// How long a new task lives [default: 1h]
+    #[arg(long, value_name = "DURATION", value_parser = args::duration, conflicts_with = "task")]
+    task_ttl: Option<Duration>,
+    /// A scope; without any, the first that is not sensitive
+    #[arg(long, value_name = "SCOPE")]
+    scope: Vec<String>,
+    /// What is to be issued [default: the upstream's first kind]
+    #[arg(long, value_parser = wire_word!(pb::CredentialKind, "CREDENTIAL_KIND_"))]
+    kind: Option<pb::CredentialKind>,
+    /// How long it is to live [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = args::duration)]
+    ttl: Option<Duration>,
+    /// The tool that it is for
+    #[arg(long, value_name = "NAME")]
+    tool: Option<String>,
+    /// A file with the arguments of the tool call, JSON, `-` being stdin
+    #[arg(long, value_name = "FILE")]
+    arguments: Option<PathBuf>,
+    /// Their digest instead: SHA-256 of the RFC 8785 form
+    #[arg(long, value_name = "HEX", value_parser = args::sha256, conflicts_with = "arguments")]
+    arguments_sha256: Option<[u8; 32]>,
+    /// Bind it to the key of our SVID: whoever shows it must prove that key
+    #[arg(long)]
+    bind_svid: bool,
+    /// A file with the credential that we act under, `-` being stdin
+    #[arg(long, value_name = "FILE")]
+    parent_credential: Option<PathBuf>,
+    /// The binding to decide under [default: any that permits it]
+    #[arg(long, value_name = "NAME")]
+    binding: Option<String>,
+    /// Wait so long for an approval, where one is needed
+    #[arg(long, value_name = "DURATION", value_parser = args::duration)]
+    wait_for_approval: Option<Duration>,
+    /// Makes a repeat by hand safe: the same request gets the same credential
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    /// Write it to this file, which is replaced as a whole and readable by its owner alone
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+    /// Write the whole header line, for `curl -H @FILE`
+    #[arg(long)]
+    header: bool,
+    /// Write it to stdout even where that is a terminal
+    #[arg(long)]
+    force_terminal: bool,
+}
+
+/// Runs it.
+pub async fn run(args: GetArgs, run: &Run) -> Result<Exit, CliError> {
+    let form = Form::of(run.out.format(), args.header)?;
+    let sink = Sink::decide(args.to.clone(), std::io::stdout().is_terminal(), args.force_terminal)?;
+    let arguments = arguments(&args)?;
+    let parent_credential = args.parent_credential.as_deref().map(token::parent_credential).transpose()?;
+    let server = run.server().await?;
+    let wait = args.wait_for_approval.unwrap_or_default();
+    let opens = args.task.is_none();
+    let request = pb::ExchangeRequest {
+        arguments,
+        parent_credential,
+        request_id: run.request_id(&args.request_id),
+        ..request(args, &server).await?
+    };
+    let answer = server.waiting(wait).call(request, |c, q| async move { TokenServiceClient::new(c).exchange(q).await }).await?;
+    let issued = Issued::of(answer.issued.ok_or_else(|| CliError::ours("the server answered without a credential"))?)?;
+    let written = form.write(&issued).and_then(|text| sink.write(text.as_bytes(), &run.system));
+    if let Err(error) = written {
+        // What nobody received is not left alive.
+        match credential::release(&server, &issued.credential_id).await {
+            Ok(_) => run.out.say(format_args!("{} was given back, since it could not be handed over", issued.credential_id)),
+            Err(_) => run.out.say(format_args!("end it with `mayfly credential release {}`", issued.credential_id)),
+        }
+        return Err(error);
+    }
+    tell(run, &issued, opens);
+    Ok(Exit::Ok)
+}
+
+async fn request(args: GetArgs, server: &Server) -> Result<pb::ExchangeRequest, CliError> {
+    let (scopes, kind) = chosen(&args, server).await?;
+    let task = match args.task {
+        Some(id) => Task::TaskId(id),
+        None => Task::OpenTask(pb::TaskTerms {
+            purpose: args.purpose.clone().unwrap_or_default(),
+            upstreams: vec![pb::Allowance { upstream: args.upstream.clone(), scopes: scopes.clone() }],
+            tools: args.tool.iter().cloned().collect(),
+            ttl: args.task_ttl.map(wire_duration),
+            ..pb::TaskTerms::default()
+        }),
+    };
+    Ok(pb::ExchangeRequest {
+        task: Some(task),
+        upstream: args.upstream,
+        scopes,
+        kind: kind.into(),
+        ttl: args.ttl.map(wire_duration),
+        tool: args.tool.unwrap_or_default(),
+        purpose: args.purpose.unwrap_or_default(),
+        key_binding: args.bind_svid.then(|| pb::KeyBinding { key: Some(Key::CallerSvid(pb::CallerSvid {})) }),
+        binding: args.binding.unwrap_or_default(),
+        wait_for_approval: args.wait_for_approval.map(wire_duration),
+        ..pb::ExchangeRequest::default()
+    })
+}
+
+/// Scopes and kind, as asked for; what is left out is looked up: one scope, and the kind that the upstream names first.
+async fn chosen(args: &GetArgs, server: &Server) -> Result<(Vec<String>, pb::CredentialKind), CliError> {
+    if let (false, Some(kind)) = (args.scope.is_empty(), args.kind) {
+        return Ok((args.scope.clone(), kind));
+    }
+    let upstream = terms::registration(server, &args.upstream).await?;
+    let kind = args.kind.or(upstream.kinds().next()).unwrap_or_default();
+    if !args.scope.is_empty() {
+        return Ok((args.scope.clone(), kind));
+    }
+    let within = match &args.task {
+        Some(id) => {
+            let terms = task::get(server, id).await?.terms.unwrap_or_default();
+            terms.upstreams.into_iter().find(|a| a.upstream == args.upstream).map(|a| a.scopes)
+        }
+        None => None,
+    };
+    Ok((vec![terms::first_scope(&upstream, within.as_deref())?], kind))
+}
+
+fn arguments(args: &GetArgs) -> Result<Option<pb::Arguments>, CliError> {
+    let arguments = match (&args.arguments, args.arguments_sha256) {
+        (Some(path), _) => Arguments::Json(args::read_text(path, limits::ARGUMENTS_BYTES)?.to_string()),
+        (None, Some(digest)) => Arguments::Sha256(digest.to_vec().into()),
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(pb::Arguments { arguments: Some(arguments) }))
+}
+
+/// How a credential is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Form {
+    Plain,
+    Header,
+    Json,
+}
+
+impl Form {
+    fn of(format: Format, header: bool) -> Result<Form, CliError> {
+        match (format, header) {
+            (Format::Table | Format::Wide, false) => Ok(Form::Plain),
+            (Format::Table | Format::Wide, true) => Ok(Form::Header),
+            (Format::Json, false) => Ok(Form::Json),
+            _ => Err(CliError::Usage("`get` writes the credential itself, --header, or -o json".to_owned())),
+        }
+    }
+
+    /// One text, which ends with a line feed; a credential of several parts is JSON.
+    fn write(self, issued: &Issued) -> Result<Zeroizing<String>, CliError> {
+        let text = match self {
+            Form::Plain => issued.answer.plain(),
+            Form::Json => None,
+            Form::Header => match issued.answer.header() {
+                None => return Err(CliError::Usage(format!("a credential of kind {} goes into no header", issued.kind))),
+                text => text,
+            },
+        };
+        let mut text = match text {
+            Some(text) => text,
+            None => json(issued)?,
+        };
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        Ok(text)
+    }
+}
+
+fn json(issued: &Issued) -> Result<Zeroizing<String>, CliError> {
+    // Room for the largest: growing would leave copies of the secret behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(64 * 1024));
+    serde_json::to_writer_pretty(&mut *text, issued).map_err(CliError::ours)?;
+    let text = std::str::from_utf8(&text).map_err(CliError::ours)?;
+    Ok(Zeroizing::new(escape::json(text).into_owned()))
+}
+
+fn tell(run: &Run, issued: &Issued, opened: bool) {
+    let until = issued.expires_at.as_deref().unwrap_or("-");
+    let by = if issued.bound_by.is_empty() { &issued.bound } else { &issued.bound_by };
+    let (id, upstream, scopes) = (&issued.credential_id, &issued.upstream, issued.scopes.join(", "));
+    run.out.say(format_args!("{id} for {upstream} ({scopes}) until {until}, bounded by: {by}"));
+    if opened {
+        run.out.say(format_args!("its task is {0}; when the work is done: mayfly task complete {0}", issued.task_id));
+    }
+    if issued.novelty == "same" {
+        run.out.say("the same credential as the first time: the request id was used before");
+    }
+    if issued.irrevocable {
+        run.out.say("it cannot be revoked before it ends; the upstream's registration consented to that");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_has_few_forms_and_the_others_are_refused() {
+        assert_eq!(Form::of(Format::Table, false).unwrap(), Form::Plain);
+        assert_eq!(Form::of(Format::Json, false).unwrap(), Form::Json);
+        assert_eq!(Form::of(Format::Wide, true).unwrap(), Form::Header);
+        for (format, header) in [(Format::Yaml, false), (Format::Name, false), (Format::Json, true)] {
+            assert!(Form::of(format, header).is_err());
+        }
+    }
+}

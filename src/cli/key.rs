@@ -1,0 +1,216 @@
+//! `mayfly key`: the keys that the server signs with. A private key never leaves it.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::args::{self, wire_duration, wire_word};
+use super::confirm::{self, ConfirmArgs};
+use super::error::CliError;
+use super::exit::Exit;
+use super::list::{self, ListArgs};
+use super::show::key::{Gone, Key, Rotated};
+use super::show::some_seq;
+use super::wait::{self, WaitArgs};
+use super::{Run, server::Server};
+use crate::pb::mayfly::v1::{self as pb, get_jwks_request::Of, key_service_client::KeyServiceClient};
+
+/// What can be done with keys.
+#[derive(Subcommand)]
+pub enum KeyCommand {
+    /// Keys, newest first
+    List(ListKeysArgs),
+    /// Make a new key: it is published first, and signs when verifiers had time to fetch it
+    Rotate(RotateArgs),
+    /// Remove a key that no longer signs; what it signed is refused from then on
+    Retire(RetireArgs),
+    /// Give up a key that somebody else has: nothing signed by it is accepted any more
+    Compromise(CompromiseArgs),
+    /// The keys that verify an issuer's tokens, as a JWK set
+    Jwks(JwksArgs),
+}
+
+/// `mayfly key list`
+#[derive(Args)]
+pub struct ListKeysArgs {
+    /// Only keys for this
+    #[arg(long, value_parser = wire_word!(pb::KeyPurpose, "KEY_PURPOSE_"))]
+    purpose: Option<pb::KeyPurpose>,
+    /// Only keys in this state [default: those that are not gone]
+    #[arg(long, value_parser = wire_word!(pb::KeyState, "KEY_STATE_"))]
+    state: Option<pb::KeyState>,
+    /// Only keys of this issuer
+    #[arg(long, value_name = "URL")]
+    issuer: Option<String>,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+/// `mayfly key rotate`
+#[derive(Args)]
+pub struct RotateArgs {
+    /// What the key is for
+    #[arg(long, value_parser = wire_word!(pb::KeyPurpose, "KEY_PURPOSE_"), default_value = "access_token")]
+    purpose: pb::KeyPurpose,
+    /// The issuer whose tokens it signs
+    #[arg(long, value_name = "URL", required_unless_present = "environment")]
+    issuer: Option<String>,
+    /// The environment, where no issuer names it
+    #[arg(long, value_name = "NAME", conflicts_with = "issuer")]
+    environment: Option<String>,
+    /// How long it is published before it signs; 0s: it signs at once [default: as long as verifiers may keep the old set]
+    #[arg(long, value_name = "DURATION", value_parser = args::duration)]
+    publish_ahead: Option<Duration>,
+    /// Makes a repeat by hand safe
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+}
+
+/// `mayfly key retire`
+#[derive(Args)]
+pub struct RetireArgs {
+    /// The key
+    #[arg(value_name = "KEY_ID")]
+    key: String,
+    /// Why
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    reason: Option<String>,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+/// `mayfly key compromise`
+#[derive(Args)]
+pub struct CompromiseArgs {
+    #[command(flatten)]
+    key: RetireArgs,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// `mayfly key jwks`
+#[derive(Args)]
+pub struct JwksArgs {
+    /// The issuer
+    #[arg(long, value_name = "URL", required_unless_present = "environment")]
+    issuer: Option<String>,
+    /// The environment, for its default issuer
+    #[arg(long, value_name = "NAME", conflicts_with = "issuer")]
+    environment: Option<String>,
+}
+
+/// Runs one of them.
+pub async fn run(command: KeyCommand, run: &Run) -> Result<Exit, CliError> {
+    let server = run.server().await?;
+    match command {
+        KeyCommand::List(args) => show(args, run, &server).await,
+        KeyCommand::Rotate(args) => rotate(args, run, &server).await,
+        KeyCommand::Retire(args) => retire(args, run, &server).await,
+        KeyCommand::Compromise(args) => compromise(args, run, &server).await,
+        KeyCommand::Jwks(args) => {
+            let of = match (args.issuer, args.environment) {
+                (Some(issuer), _) => Of::Issuer(issuer),
+                (None, environment) => Of::Environment(environment.unwrap_or_default()),
+            };
+            let request = pb::GetJwksRequest { of: Some(of) };
+            let answer = server.call(request, |c, q| async move { KeyServiceClient::new(c).get_jwks(q).await }).await?;
+            run.out.document(&answer.jwks)?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+async fn show(args: ListKeysArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+    let filter = &pb::ListKeysRequest {
+        purpose: args.purpose.unwrap_or_default().into(),
+        state: args.state.unwrap_or_default().into(),
+        issuer: args.issuer.unwrap_or_default(),
+        page_size: 0,
+        page_token: String::new(),
+    };
+    let page = |page_size, page_token| async move {
+        let request = pb::ListKeysRequest { page_size, page_token, ..filter.clone() };
+        let answer = server.call(request, |c, q| async move { KeyServiceClient::new(c).list_keys(q).await }).await?;
+        Ok((answer.keys.into_iter().map(Key::from).collect(), answer.next_page_token))
+    };
+    list::show(&run.out, &args.list, page).await
+}
+
+async fn rotate(args: RotateArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+    let request = pb::RotateKeyRequest {
+        purpose: args.purpose.into(),
+        issuer: args.issuer.unwrap_or_default(),
+        publish_ahead: args.publish_ahead.map(wire_duration),
+        request_id: run.request_id(&args.request_id),
+        environment: args.environment.unwrap_or_default(),
+    };
+    let answer = server.call(request, |c, q| async move { KeyServiceClient::new(c).rotate_key(q).await }).await?;
+    let rotated = Rotated { key: answer.key.map(Key::from), previous: answer.previous.map(Key::from) };
+    if let Some(from) = rotated.key.as_ref().and_then(|k| k.active_from.as_deref()) {
+        run.out.say(format_args!("the new key signs from {from}"));
+    }
+    run.out.one(&rotated)?;
+    Ok(Exit::Ok)
+}
+
+async fn retire(args: RetireArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+    let request = &pb::RetireKeyRequest {
+        key_id: args.key.clone(),
+        reason: args.reason.unwrap_or_else(|| "dry run".to_owned()),
+        dry_run: false,
+        confirmation: None,
+        request_id: run.request_id(&args.confirm.request_id),
+    };
+    let ask = |dry_run, confirmation| async move {
+        let request = pb::RetireKeyRequest { dry_run, confirmation, ..request.clone() };
+        server.call(request, |c, q| async move { KeyServiceClient::new(c).retire_key(q).await }).await
+    };
+    let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::RetireKeyResponse| r.hits, ask).await?;
+    let gone = Gone {
+        key_id: args.key,
+        dry_run: args.confirm.dry_run,
+        seq: None,
+        hits: answer.hits.into(),
+        key: answer.key.map(Key::from),
+        replacement: None,
+        followers: None,
+    };
+    run.out.one(&gone)?;
+    Ok(Exit::Ok)
+}
+
+async fn compromise(args: CompromiseArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+    let CompromiseArgs { key: args, wait } = args;
+    let request = &pb::CompromiseKeyRequest {
+        key_id: args.key.clone(),
+        reason: args.reason.unwrap_or_else(|| "dry run".to_owned()),
+        dry_run: false,
+        confirmation: None,
+        request_id: run.request_id(&args.confirm.request_id),
+    };
+    let ask = |dry_run, confirmation| async move {
+        let request = pb::CompromiseKeyRequest { dry_run, confirmation, ..request.clone() };
+        server.call(request, |c, q| async move { KeyServiceClient::new(c).compromise_key(q).await }).await
+    };
+    let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::CompromiseKeyResponse| r.hits, ask).await?;
+    let seq = some_seq(answer.seq);
+    if let Some(seq) = seq {
+        run.out.say(format_args!("nothing signed by {} is accepted from {seq} on", args.key));
+    }
+    let followers = match seq {
+        Some(seq) => wait::applied(server, &run.system, &wait, seq).await?,
+        None => None,
+    };
+    let gone = Gone {
+        key_id: args.key,
+        dry_run: args.confirm.dry_run,
+        seq,
+        hits: answer.hits.into(),
+        key: None,
+        replacement: answer.replacement.map(Key::from),
+        followers,
+    };
+    run.out.one(&gone)?;
+    wait::told(&run.out, &wait, answer.seq, gone.followers.as_ref())?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,125 @@
+//! Lists: page by page up to a limit, or looked at again and again.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::args;
+use super::error::CliError;
+use super::exit::Exit;
+use super::out::{Noun, Out, Row};
+
+/// Rows asked for at once. A page of the largest rows stays far below the 4 MiB that one message may have.
+const PAGE: usize = 500;
+
+/// How a list is shown.
+#[derive(Args, Clone)]
+pub struct ListArgs {
+    /// Most rows
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub limit: usize,
+    #[command(flatten)]
+    pub watch: WatchArgs,
+}
+
+/// Looking again and again.
+#[derive(Args, Clone)]
+pub struct WatchArgs {
+    /// Go on looking, and print a line of JSON for every row that is new, changed or gone
+    #[arg(long)]
+    pub watch: bool,
+    /// How often to look
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = args::duration, requires = "watch")]
+    pub every: Duration,
+}
+
+/// A row that is no longer there.
+#[derive(Serialize)]
+struct Gone<'a> {
+    gone: &'a str,
+}
+
+/// Prints the list that `page` gives, called with a page size and the token of the page before.
+pub async fn show<R, F, W>(out: &Out, list: &ListArgs, page: F) -> Result<Exit, CliError>
+where
+    R: Row,
+    F: Fn(i32, String) -> W,
+    W: Future<Output = Result<(Vec<R>, String), CliError>>,
+{
+    if list.watch.watch {
+        return watch(out, list.watch.every, || async { Ok(all(list.limit, &page).await?.0) }).await;
+    }
+    let (rows, more) = all(list.limit, &page).await?;
+    out.list(&rows)?;
+    if more {
+        out.say(format_args!("there are more than these {}: raise --limit", rows.len()));
+    }
+    Ok(Exit::Ok)
+}
+
+/// Up to `limit` rows, and whether there are more.
+async fn all<R, F, W>(limit: usize, page: &F) -> Result<(Vec<R>, bool), CliError>
+where
+    F: Fn(i32, String) -> W,
+    W: Future<Output = Result<(Vec<R>, String), CliError>>,
+{
+    let (mut rows, mut token) = (Vec::new(), String::new());
+    loop {
+        let size = PAGE.min(limit.saturating_sub(rows.len()).max(1));
+        let (mut found, next) = page(i32::try_from(size).unwrap_or(i32::MAX), token).await?;
+        rows.append(&mut found);
+        let full = rows.len() >= limit;
+        if next.is_empty() || full {
+            let more = !next.is_empty() || rows.len() > limit;
+            rows.truncate(limit);
+            return Ok((rows, more));
+        }
+        token = next;
+    }
+}
+
+/// Prints a line for every row that is new, changed or gone since the last look. Ends with an error or the process.
+pub async fn watch<N, F, W>(out: &Out, every: Duration, look: F) -> Result<Exit, CliError>
+where
+    N: Noun,
+    F: Fn() -> W,
+    W: Future<Output = Result<Vec<N>, CliError>>,
+{
+    let mut before: BTreeMap<String, String> = BTreeMap::new();
+    loop {
+        let mut now = BTreeMap::new();
+        for row in look().await? {
+            let text = serde_json::to_string(&row).map_err(CliError::ours)?;
+            if before.get(&row.name()) != Some(&text) {
+                out.line(&row)?;
+            }
+            now.insert(row.name(), text);
+        }
+        for gone in before.keys().filter(|name| !now.contains_key(*name)) {
+            out.line(&Gone { gone })?;
+        }
+        before = now;
+        tokio::time::sleep(every).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_limit_ends_a_list_and_says_so() {
+        let page = |size: i32, token: String| async move {
+            let at: usize = token.parse().unwrap_or(0);
+            let end = (at + usize::try_from(size).unwrap()).min(1200);
+            Ok(((at..end).collect::<Vec<_>>(), if end < 1200 { end.to_string() } else { String::new() }))
+        };
+        for (limit, rows, more) in [(1, 1, true), (500, 500, true), (501, 501, true), (1200, 1200, false), (5000, 1200, false)] {
+            let (found, is_more) = all(limit, &page).await.unwrap();
+            assert_eq!((found.len(), is_more), (rows, more), "limit {limit}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `mayfly lock`: keeps new grants from targets, and lets them through again. Adding never asks.
+
+use clap::{Args, Subcommand};
+
+use super::Run;
+use super::error::CliError;
+use super::exit::Exit;
+use super::list::{self, ListArgs};
+use super::show::Hits;
+use super::show::revocation::{Lifted, Lock, Locked};
+use super::targets::LockableArgs;
+use crate::pb::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
+use crate::seq::Seq;
+
+/// What can be done with locks.
+#[derive(Subcommand)]
+pub enum LockCommand {
+    /// Block new grants for targets; nothing is revoked
+    Add(Box<AddArgs>),
+    /// The locks, newest first
+    List(Box<ListLocksArgs>),
+    /// Let new grants through again; what was revoked stays revoked
+    Lift(LiftArgs),
+}
+
+/// `mayfly lock add`
+#[derive(Args)]
+pub struct AddArgs {
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Makes a repeat by hand safe
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    #[command(flatten)]
+    targets: LockableArgs,
+}
+
+/// `mayfly lock list`
+#[derive(Args)]
+pub struct ListLocksArgs {
+    #[command(flatten)]
+    list: ListArgs,
+    #[command(flatten)]
+    target: LockableArgs,
+}
+
+/// `mayfly lock lift`
+#[derive(Args)]
+pub struct LiftArgs {
+    /// The record that made the locks: a lock's, or a revocation's
+    #[arg(value_name = "SEQ")]
+    seq: Seq,
+    /// Only the lock of this target of the record
+    #[arg(long, value_name = "N")]
+    index: Option<u32>,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Makes a repeat by hand safe
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+}
+
+/// Runs one of them.
+pub async fn run(command: LockCommand, run: &Run) -> Result<Exit, CliError> {
+    match command {
+        LockCommand::Add(args) => add(*args, run).await,
+        LockCommand::List(args) => show(*args, run).await,
+        LockCommand::Lift(args) => lift(args, run).await,
+    }
+}
+
+async fn add(args: AddArgs, run: &Run) -> Result<Exit, CliError> {
+    let targets = args.targets.targets();
+    if targets.is_empty() {
+        return Err(CliError::Usage(
+            "what is to be locked? name a target, like --caller SPIFFE_ID; `mayfly lock add --help` lists them".to_owned(),
+        ));
+    }
+    let request = pb::AddLockRequest { targets, reason: args.reason, request_id: run.request_id(&args.request_id) };
+    let server = run.server().await?;
+    let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).add_lock(q).await }).await?;
+    let locked =
+        Locked { seq: answer.seq, hits: Hits::from(answer.hits), locks: answer.locks.into_iter().map(Lock::from).collect() };
+    run.out.say(format_args!("locked at {}: {} get nothing new; what was issued stays good", locked.seq, locked.hits.text()));
+    run.out.one_with_rows(&locked, &locked.locks)?;
+    Ok(Exit::Ok)
+}
+
+async fn show(args: ListLocksArgs, run: &Run) -> Result<Exit, CliError> {
+    let target = &super::rules::at_most_one(args.target.targets())?;
+    let server = &run.server().await?;
+    let page = |page_size, page_token| async move {
+        let request = pb::ListLocksRequest { target: target.clone(), page_size, page_token };
+        let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).list_locks(q).await }).await?;
+        Ok((answer.locks.into_iter().map(Lock::from).collect(), answer.next_page_token))
+    };
+    list::show(&run.out, &args.list, page).await
+}
+
+async fn lift(args: LiftArgs, run: &Run) -> Result<Exit, CliError> {
+    let request = pb::LiftLockRequest {
+        seq: args.seq.as_u64(),
+        index: args.index,
+        reason: args.reason,
+        request_id: run.request_id(&args.request_id),
+    };
+    let server = run.server().await?;
+    let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).lift_lock(q).await }).await?;
+    let locks = |list: Vec<pb::Lock>| list.into_iter().map(Lock::from).collect::<Vec<_>>();
+    let lifted = Lifted { seq: answer.seq, lifted: locks(answer.lifted), remaining: locks(answer.remaining) };
+    run.out.say(format_args!("lifted at {}; what was revoked stays revoked", lifted.seq));
+    for lock in &lifted.remaining {
+        let target = lock.target.as_ref().map(|t| t.text()).unwrap_or_default();
+        run.out.say(format_args!("still locked: {target}, by {}: {}", lock.seq, lock.reason));
+    }
+    run.out.one_with_rows(&lifted, &lifted.lifted)?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,33 @@
+//! `mayfly man`.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _};
+
+use super::error::CliError;
+use super::exit::Exit;
+use super::{Cli, Run};
+
+/// `mayfly man`
+#[derive(Args)]
+pub struct ManArgs {
+    /// Write a page for every command into this folder, instead of the first page to stdout
+    #[arg(long, value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+}
+
+/// Runs it.
+pub fn run(args: ManArgs, run: &Run) -> Result<Exit, CliError> {
+    match args.dir {
+        Some(folder) => {
+            let cannot = |e| CliError::Local(format!("{}: {e}", folder.display()));
+            clap_mangen::generate_to(Cli::command(), &folder).map_err(cannot)?;
+        }
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(CliError::ours)?;
+            run.out.generated(&page)?;
+        }
+    }
+    Ok(Exit::Ok)
+}

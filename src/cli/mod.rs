@@ -1,0 +1,268 @@
+//! The command line: one file per command, or per few that are each other's reverse.
+//!
+//! - [`context`], [`connect`], [`server`]: which server, the way to it, and calls with deadlines.
+//! - [`args`], [`targets`]: what is typed. [`out`], [`show`]: what is printed.
+//! - [`exit`], [`error`], [`remedy`]: what is told when the answer is no.
+//! - [`confirm`], [`wait`], [`list`]: what several commands do alike.
+
+pub mod args;
+pub mod bundle;
+pub mod completions;
+pub mod confirm;
+pub mod connect;
+pub mod context;
+pub mod credential;
+pub mod error;
+pub mod exit;
+pub mod explain;
+pub mod follower;
+pub mod get;
+pub mod key;
+pub mod list;
+pub mod lock;
+pub mod man;
+pub mod out;
+pub mod remedy;
+pub mod revoke;
+pub mod rules;
+pub mod server;
+pub mod show;
+pub mod status;
+pub mod svid;
+pub mod targets;
+pub mod task;
+pub mod terms;
+pub mod token;
+pub mod upstream;
+pub mod wait;
+pub mod whoami;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use context::{AddressArgs, IdentityArgs, Target};
+use error::CliError;
+use exit::Exit;
+use out::{Format, Out};
+use server::Server;
+
+use crate::system::System;
+
+/// Credentials for workloads that live no longer than the task they were made for
+#[derive(Parser)]
+#[command(name = "mayfly", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(flatten)]
+    identity: IdentityArgs,
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 not authenticated, 5 denied, 6 upstream failed, 7 partly done, 8 try again, \
+9 approval needed, 10 findings.
+Data goes to stdout, words to stderr.";
+
+/// What every command takes.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Everywhere")]
+pub struct CommonArgs {
+    #[command(flatten)]
+    address: AddressArgs,
+    /// The longest time for the connection, and for one call
+    #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = args::duration)]
+    deadline: Duration,
+    /// The form of the output
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Format,
+    /// Tell on stderr what is done; twice for more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+/// Every command. Those that run a server, a demonstration or a measurement have their place beside these.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Get a credential, to a pipe or a file
+    Get(Box<get::GetArgs>),
+    /// Open, look at and end tasks
+    #[command(subcommand)]
+    Task(task::TaskCommand),
+    /// Revoke what was issued and, by default, block new grants for the same
+    Revoke(Box<revoke::RevokeArgs>),
+    /// Block new grants and revoke nothing
+    #[command(subcommand)]
+    Lock(lock::LockCommand),
+    /// The revocations in force
+    #[command(subcommand)]
+    Rules(rules::RulesCommand),
+    /// Those who check credentials, and how far each is with what was revoked
+    #[command(subcommand)]
+    Follower(follower::FollowerCommand),
+    /// What was issued
+    #[command(subcommand)]
+    Credential(credential::CredentialCommand),
+    /// Whose a found token is
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// The keys that the server signs with
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Which roots vouch for whose SVIDs
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
+    /// What credentials can be had for
+    #[command(subcommand)]
+    Upstream(upstream::UpstreamCommand),
+    /// Why something was or was not granted, and what became of it
+    Explain(explain::ExplainArgs),
+    /// How the server is
+    Status(status::StatusArgs),
+    /// Who the server takes us for
+    Whoami,
+    /// X.509-SVIDs, without a server
+    #[command(subcommand)]
+    Svid(svid::SvidCommand),
+    /// Completions for a shell
+    Completions(completions::CompletionsArgs),
+    /// The manual
+    Man(man::ManArgs),
+}
+
+/// What a command runs with.
+pub struct Run {
+    /// Where its output goes.
+    pub out: Out,
+    /// Time and randomness.
+    pub system: System,
+    identity: IdentityArgs,
+    common: CommonArgs,
+}
+
+impl Run {
+    /// Connects to the server.
+    pub async fn server(&self) -> Result<Server, CliError> {
+        let target = Target::resolve(&self.identity, &self.common.address)?;
+        tracing::debug!(address = target.address(), "connecting");
+        Server::connect(&target, self.system.clone(), self.common.deadline).await
+    }
+
+    /// The request id that was given, or a new one: so that a repeat by us is safe.
+    pub fn request_id(&self, given: &Option<String>) -> String {
+        match given {
+            Some(id) => id.clone(),
+            None => format!("cli-{}", show::hex(&self.system.random16())),
+        }
+    }
+}
+
+/// The whole program: parses, runs, tells, and says how it ended.
+pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let cli = match Cli::try_parse_from(&words) {
+        Ok(cli) => cli,
+        Err(error) => return not_parsed(&error, &words),
+    };
+    let out = Out::new(cli.common.output);
+    trace(cli.common.verbose);
+    let run = Run { out, system: System::real(), identity: cli.identity, common: cli.common };
+    let ended = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(dispatch(cli.command, &run)),
+        Err(e) => Err(CliError::Local(format!("the runtime: {e}"))),
+    };
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            out.fail(&error);
+            error.exit().into()
+        }
+    }
+}
+
+async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
+    match command {
+        Command::Get(args) => get::run(*args, run).await,
+        Command::Task(command) => task::run(command, run).await,
+        Command::Revoke(args) => revoke::run(*args, run).await,
+        Command::Lock(command) => lock::run(command, run).await,
+        Command::Rules(command) => rules::run(command, run).await,
+        Command::Follower(command) => follower::run(command, run).await,
+        Command::Credential(command) => credential::run(command, run).await,
+        Command::Token(command) => token::run(command, run).await,
+        Command::Key(command) => key::run(command, run).await,
+        Command::Bundle(command) => bundle::run(command, run).await,
+        Command::Upstream(command) => upstream::run(command, run).await,
+        Command::Explain(args) => explain::run(args, run).await,
+        Command::Status(args) => status::run(args, run).await,
+        Command::Whoami => whoami::run(run).await,
+        Command::Svid(command) => svid::run(command, run),
+        Command::Completions(args) => completions::run(args, run),
+        Command::Man(args) => man::run(args, run),
+    }
+}
+
+/// Help and version are answers; all else is a wrong command line, which with `-o json` is told as JSON too.
+fn not_parsed(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    if !error.use_stderr() || !wants_json(words) {
+        // Where nobody listens there is nothing to tell.
+        let _ = error.print();
+        return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
+    }
+    let text = error.render().to_string();
+    Out::new(Format::Json).fail(&CliError::Usage(text.trim().trim_start_matches("error: ").to_owned()));
+    Exit::Usage.into()
+}
+
+fn wants_json(words: &[OsString]) -> bool {
+    let is_json = |word: &OsString| word == "json";
+    words.iter().zip(words.iter().skip(1)).any(|(flag, value)| (flag == "-o" || flag == "--output") && is_json(value))
+        || words.iter().any(|w| w == "-ojson" || w == "-o=json" || w == "--output=json")
+}
+
+fn trace(verbose: u8) {
+    let filter = match verbose {
+        0 => return,
+        1 => "mayfly=debug",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::new(filter);
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_has_no_contradiction() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_flag_says_what_it_is_for() {
+        fn walk(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{} has no help", command.get_name());
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {} has no help", command.get_name(), arg.get_id());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Cli::command());
+    }
+
+    #[test]
+    fn json_is_seen_before_the_rest_is_understood() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        for line in ["mayfly -o json x", "mayfly x --output=json", "mayfly -ojson"] {
+            assert!(wants_json(&words(line)), "{line}");
+        }
+        assert!(!wants_json(&words("mayfly -o yaml json")));
+    }
+}

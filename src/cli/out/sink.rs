@@ -1,0 +1,126 @@
+//! Where a secret may go: a pipe, or a file that only its owner reads. Never a terminal, unless that is asked for.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::cli::error::CliError;
+use crate::system::System;
+
+/// The place that a secret is written to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Sink {
+    /// stdout.
+    Stdout,
+    /// A file, replaced as a whole.
+    File(PathBuf),
+}
+
+impl Sink {
+    /// Decides before anything is asked of the server: a credential that cannot be handed over is not to be made.
+    pub fn decide(to: Option<PathBuf>, stdout_is_terminal: bool, force_terminal: bool) -> Result<Sink, CliError> {
+        match to {
+            Some(path) => match fs::symlink_metadata(&path) {
+                Ok(found) if !found.is_file() => Err(CliError::Usage(format!(
+                    "--to {}: there is something that is no regular file; name a file, or use a pipe",
+                    path.display()
+                ))),
+                _ => Ok(Sink::File(path)),
+            },
+            None if stdout_is_terminal && !force_terminal => Err(CliError::Usage(
+                "a credential is not written to a terminal: use a pipe, `--to FILE`, or `--force-terminal`".to_owned(),
+            )),
+            None => Ok(Sink::Stdout),
+        }
+    }
+
+    /// Hands the secret over. A file is made with mode 0600, synced, and takes the place of the old one at once or not at all.
+    pub fn write(&self, secret: &[u8], system: &System) -> Result<(), CliError> {
+        match self {
+            Sink::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(secret).and_then(|()| stdout.flush()).map_err(|e| match e.kind() {
+                    io::ErrorKind::BrokenPipe => {
+                        CliError::Local("stdout: nobody reads it; the credential was not handed over".to_owned())
+                    }
+                    _ => CliError::Local(format!("stdout: {e}")),
+                })
+            }
+            Sink::File(path) => replace(path, secret, system).map_err(|e| CliError::Local(format!("{}: {e}", path.display()))),
+        }
+    }
+}
+
+/// A file beside the target, then a rename: a reader sees the old secret or the new one, and never a part.
+fn replace(path: &Path, secret: &[u8], system: &System) -> io::Result<()> {
+    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "names no file"))?;
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mark = data_encoding::HEXLOWER.encode(&system.random16());
+    let aside = folder.join(format!(".{}.{mark}", name.to_string_lossy()));
+    let written = write_new(&aside, secret).and_then(|()| fs::rename(&aside, path));
+    if written.is_err() {
+        // What is left beside the target would be a secret that nobody knows of.
+        let _ = fs::remove_file(&aside);
+    }
+    written.and_then(|()| File::open(folder)?.sync_all())
+}
+
+fn write_new(path: &Path, secret: &[u8]) -> io::Result<()> {
+    // `create_new` follows no link that somebody put there first.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(secret)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_no_secret_unless_it_is_asked_for() {
+        assert!(matches!(Sink::decide(None, true, false), Err(CliError::Usage(_))));
+        assert_eq!(Sink::decide(None, true, true).unwrap(), Sink::Stdout);
+        assert_eq!(Sink::decide(None, false, false).unwrap(), Sink::Stdout);
+        assert_eq!(Sink::decide(Some("x".into()), true, false).unwrap(), Sink::File("x".into()));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        symlink("/dev/stdout", &link).unwrap();
+        for path in [folder.path(), Path::new("/dev/null"), &link] {
+            assert!(matches!(Sink::decide(Some(path.to_owned()), false, false), Err(CliError::Usage(_))), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_file_is_its_owners_alone_and_replaces_the_old_one_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        fs::write(&path, "old, and longer than the new one").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let held_open = File::open(&path).unwrap();
+        Sink::File(path.clone()).write(b"new", &System::real()).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        // Whoever had the old file open does not get the new secret.
+        assert_eq!(io::read_to_string(held_open).unwrap(), "old, and longer than the new one");
+    }
+
+    #[test]
+    fn nothing_is_left_behind_where_the_target_cannot_be_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("there");
+        fs::create_dir(&path).unwrap();
+        assert!(Sink::File(path).write(b"new", &System::real()).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,269 @@
+//! A value as a person sees it: names in the order in which they were written. Block YAML and lists of fields are made of it.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::escape;
+
+/// A JSON value that keeps the order of its names.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Tree {
+    /// null
+    Null,
+    /// true or false
+    Bool(bool),
+    /// A number, as it is written.
+    Number(String),
+    /// A text.
+    Text(String),
+    /// A list.
+    List(Vec<Tree>),
+    /// Names and values.
+    Map(Vec<(String, Tree)>),
+}
+
+impl<'de> Deserialize<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Tree, D::Error> {
+        struct Builds;
+        impl<'de> Visitor<'de> for Builds {
+            type Value = Tree;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON value")
+            }
+            fn visit_unit<E>(self) -> Result<Tree, E> {
+                Ok(Tree::Null)
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Tree, E> {
+                Ok(Tree::Bool(value))
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Tree, E> {
+                Ok(Tree::Number(value.to_string()))
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<Tree, E> {
+                Ok(Tree::Number(value.to_string()))
+            }
+            fn visit_f64<E>(self, value: f64) -> Result<Tree, E> {
+                Ok(Tree::Number(format!("{value:?}")))
+            }
+            fn visit_str<E>(self, value: &str) -> Result<Tree, E> {
+                Ok(Tree::Text(value.to_owned()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Tree, A::Error> {
+                let mut list = Vec::new();
+                while let Some(value) = from.next_element()? {
+                    list.push(value);
+                }
+                Ok(Tree::List(list))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Tree, A::Error> {
+                let mut map = Vec::new();
+                while let Some(entry) = from.next_entry()? {
+                    map.push(entry);
+                }
+                Ok(Tree::Map(map))
+            }
+        }
+        from.deserialize_any(Builds)
+    }
+}
+
+impl Tree {
+    /// Block YAML 1.2, which a 1.1 reader understands alike. Texts that are not plainly texts are quoted.
+    pub fn yaml(&self) -> String {
+        let mut out = String::new();
+        self.write_yaml(&mut out, 0);
+        out
+    }
+
+    fn write_yaml(&self, out: &mut String, depth: usize) {
+        match self {
+            Tree::List(list) if !list.is_empty() => {
+                for value in list {
+                    indent(out, depth);
+                    out.push('-');
+                    value.write_after_dash(out, depth);
+                }
+            }
+            Tree::Map(map) if !map.is_empty() => {
+                for (name, value) in map {
+                    indent(out, depth);
+                    write_field(out, name, value, depth);
+                }
+            }
+            flat => {
+                out.push_str(&flat.scalar());
+                out.push('\n');
+            }
+        }
+    }
+
+    /// The first field of a map stands on the line of its dash.
+    fn write_after_dash(&self, out: &mut String, depth: usize) {
+        match self {
+            Tree::Map(map) if !map.is_empty() => {
+                for (at, (name, value)) in map.iter().enumerate() {
+                    match at {
+                        0 => out.push(' '),
+                        _ => indent(out, depth + 1),
+                    }
+                    write_field(out, name, value, depth + 1);
+                }
+            }
+            Tree::List(list) if !list.is_empty() => {
+                out.push('\n');
+                self.write_yaml(out, depth + 1);
+            }
+            flat => {
+                out.push(' ');
+                flat.write_yaml(out, depth);
+            }
+        }
+    }
+
+    fn scalar(&self) -> String {
+        match self {
+            Tree::Null => "null".to_owned(),
+            Tree::Bool(value) => value.to_string(),
+            Tree::Number(text) => text.clone(),
+            Tree::Text(text) => yaml_text(text),
+            Tree::List(_) => "[]".to_owned(),
+            Tree::Map(_) => "{}".to_owned(),
+        }
+    }
+
+    /// Names with dots and their values on one line each; what is null or empty is left out unless `all`.
+    pub fn fields(&self, all: bool) -> Vec<(String, String)> {
+        let mut out = Vec::new();
+        self.walk(String::new(), all, &mut out);
+        out
+    }
+
+    fn walk(&self, name: String, all: bool, out: &mut Vec<(String, String)>) {
+        match self {
+            Tree::Map(map) => {
+                for (part, value) in map {
+                    let name = if name.is_empty() { part.clone() } else { format!("{name}.{part}") };
+                    value.walk(name, all, out);
+                }
+            }
+            Tree::List(list) if list.iter().any(|v| matches!(v, Tree::Map(_) | Tree::List(_))) => {
+                for (at, value) in list.iter().enumerate() {
+                    value.walk(format!("{name}[{at}]"), all, out);
+                }
+            }
+            Tree::List(list) => {
+                if all || !list.is_empty() {
+                    out.push((name, list.iter().map(Tree::plain).collect::<Vec<_>>().join(", ")));
+                }
+            }
+            Tree::Null if !all => {}
+            Tree::Text(text) if text.is_empty() && !all => {}
+            flat => out.push((name, flat.plain())),
+        }
+    }
+
+    fn plain(&self) -> String {
+        match self {
+            Tree::Text(text) => text.clone(),
+            Tree::Null => String::new(),
+            other => other.scalar(),
+        }
+    }
+}
+
+fn indent(out: &mut String, depth: usize) {
+    out.extend(std::iter::repeat_n("  ", depth));
+}
+
+fn write_field(out: &mut String, name: &str, value: &Tree, depth: usize) {
+    out.push_str(&yaml_text(name));
+    out.push(':');
+    match value {
+        Tree::Map(map) if !map.is_empty() => {
+            out.push('\n');
+            value.write_yaml(out, depth + 1);
+        }
+        Tree::List(list) if !list.is_empty() => {
+            out.push('\n');
+            value.write_yaml(out, depth + 1);
+        }
+        flat => {
+            out.push(' ');
+            flat.write_yaml(out, depth);
+        }
+    }
+}
+
+/// A text as a YAML scalar: plain where no reader can take it for anything else, else double-quoted, of which JSON's form is a subset.
+fn yaml_text(text: &str) -> String {
+    let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    let rest = |b: u8| b.is_ascii_alphanumeric() || b"_-./@".contains(&b);
+    // The words of YAML 1.1's bool and null, which many readers still take for such; `.inf` and numbers fail the first test.
+    const TAKEN: &[&str] = &["true", "false", "yes", "no", "on", "off", "y", "n", "null"];
+    let plain = first && text.bytes().all(|b| rest(b)) && !TAKEN.contains(&text.to_ascii_lowercase().as_str());
+    if plain || is_url(text) {
+        return text.to_owned();
+    }
+    let quoted = serde_json::to_string(text).unwrap_or_default();
+    escape::json(&quoted).into_owned()
+}
+
+/// `spiffe://…` and `https://…` stay plain: a colon only ends a key before a space.
+fn is_url(text: &str) -> bool {
+    let rest = text.strip_prefix("spiffe://").or_else(|| text.strip_prefix("https://"));
+    rest.is_some_and(|r| !r.is_empty() && r.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./".contains(&b)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(json: &str) -> Tree {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn block_yaml_in_the_order_of_the_names() {
+        let value = tree(
+            r#"{"z":"task_a","a":{"spiffe_id":"spiffe://example.org/ci","seq":7,"none":null},"list":["x","2"],"rows":[{"a":1,"b":[]},{"a":[[1]]}],"empty":{}}"#,
+        );
+        let expected = "z: task_a\na:\n  spiffe_id: spiffe://example.org/ci\n  seq: 7\n  none: null\nlist:\n  - x\n  - \"2\"\nrows:\n  - a: 1\n    b: []\n  - a:\n      -\n        - 1\nempty: {}\n";
+        assert_eq!(value.yaml(), expected);
+    }
+
+    #[test]
+    fn a_text_that_could_be_taken_for_something_else_is_quoted() {
+        for text in [
+            "no",
+            "Null",
+            "1e3",
+            "0x1",
+            "~",
+            "",
+            "- a",
+            "a: b",
+            "a #b",
+            "2026-11-20T08:00:00Z",
+            "a\nb",
+            "é",
+            "!x",
+            "*x",
+            "&x",
+            "1:20",
+        ] {
+            assert!(yaml_text(text).starts_with('"'), "{text:?}");
+        }
+        assert_eq!(yaml_text("\u{7f}\u{202e}"), r#""\u007f\u202e""#);
+        assert_eq!(yaml_text("repo.read"), "repo.read");
+    }
+
+    #[test]
+    fn fields_are_flat_and_leave_out_what_is_empty() {
+        let value = tree(r#"{"a":"x","b":"","hits":{"n":0},"scopes":["r","w"],"holds":[{"seq":1}],"none":null}"#);
+        let pairs = |all| value.fields(all).into_iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(" ");
+        assert_eq!(pairs(false), "a=x hits.n=0 scopes=r, w holds[0].seq=1");
+        assert_eq!(pairs(true), "a=x b= hits.n=0 scopes=r, w holds[0].seq=1 none=");
+    }
+}

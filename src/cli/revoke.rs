@@ -1,0 +1,136 @@
+//! `mayfly revoke`: everything that it covers is refused from the answer on.
+
+use clap::Args;
+
+use super::confirm::{self, ConfirmArgs};
+use super::error::CliError;
+use super::exit::Exit;
+use super::server::Server;
+use super::show::revocation::{Reach, Revoked};
+use super::targets::{TargetArgs, typed};
+use super::wait::{self, WaitArgs};
+use super::{Run, token};
+use crate::pb::mayfly::v1::{self as pb, lookup_token_request::By, revocation_service_client::RevocationServiceClient};
+
+/// `mayfly revoke`
+#[derive(Args)]
+pub struct RevokeArgs {
+    /// The credential of a token, which is read from stdin
+    #[arg(long, value_name = "-")]
+    token: Option<String>,
+    /// Why
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    reason: Option<String>,
+    /// Revoke what was issued, and do not block new grants
+    #[arg(long)]
+    issued_only: bool,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+    #[command(flatten)]
+    wait: WaitArgs,
+    #[command(flatten)]
+    targets: TargetArgs,
+}
+
+/// Runs it.
+pub async fn run(args: RevokeArgs, run: &Run) -> Result<Exit, CliError> {
+    let mut targets = args.targets.targets()?;
+    let found = args.token.as_deref().map(from_stdin).transpose()?;
+    if targets.is_empty() && found.is_none() {
+        return Err(CliError::Usage(
+            "what is to be revoked? name a target, like --task ID; `mayfly revoke --help` lists them".to_owned(),
+        ));
+    }
+    let server = run.server().await?;
+    if let Some(by) = found {
+        targets.push(of_token(run, &server, by).await?);
+    }
+    let request = &pb::RevokeRequest {
+        targets,
+        reason: args.reason.unwrap_or_else(|| "dry run".to_owned()),
+        request_id: run.request_id(&args.confirm.request_id),
+        issued_only: args.issued_only,
+        dry_run: false,
+        confirmation: None,
+    };
+    let asked = &server;
+    let ask = |dry_run, confirmation| async move {
+        let request = pb::RevokeRequest { dry_run, confirmation, ..request.clone() };
+        asked.call(request, |c, q| async move { RevocationServiceClient::new(c).revoke(q).await }).await
+    };
+    let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::RevokeResponse| r.hits, ask).await?;
+    let typed_locks: Vec<String> = answer.locks.iter().filter_map(|l| l.target.as_ref()).map(typed).collect();
+    let mut revoked = Revoked::of(answer, args.confirm.dry_run, args.issued_only);
+    tell(run, &revoked, &typed_locks);
+    if let Some(seq) = revoked.seq {
+        revoked.followers = wait::applied(&server, &run.system, &args.wait, seq).await?;
+        if revoked.followers.is_some() {
+            // What happened at upstreams while we waited.
+            let answer = server
+                .call(
+                    pb::GetRevocationRequest { seq },
+                    |c, q| async move { RevocationServiceClient::new(c).get_revocation(q).await },
+                )
+                .await?;
+            revoked.reach = answer.reach.map(Reach::from).or(revoked.reach);
+        }
+    }
+    if let Some(reach) = revoked.reach {
+        run.out.say(three_states(&reach));
+    }
+    run.out.one_with_rows(&revoked, &revoked.targets)?;
+    wait::told(&run.out, &args.wait, revoked.seq.unwrap_or_default(), revoked.followers.as_ref())?;
+    Ok(Exit::Ok)
+}
+
+/// `--token` takes only `-`. What else stands there may be a token, so it is not repeated.
+fn from_stdin(value: &str) -> Result<By, CliError> {
+    match value {
+        "-" => Ok(By::Token(token::from_stdin()?.to_string())),
+        _ => Err(CliError::Usage(
+            "--token takes only `-`: a token is read from stdin, for a command line is read by others".to_owned(),
+        )),
+    }
+}
+
+async fn of_token(run: &Run, server: &Server, by: By) -> Result<pb::Target, CliError> {
+    let found = token::lookup(server, by).await?;
+    let standing = found.standing();
+    let credential_id = found.credential.map(|c| c.credential_id).filter(|id| !id.is_empty());
+    let Some(id) = credential_id.filter(|_| standing != pb::TokenStanding::Forged) else {
+        return Err(CliError::Usage(format!(
+            "no record issued this token, so there is no credential to revoke; the key that signed it is in other hands: use `mayfly key compromise {} --reason TEXT`",
+            found.signing_key
+        )));
+    };
+    if standing == pb::TokenStanding::Altered {
+        run.out.say(format_args!("the token was altered or cut; the credential that it names is {id}"));
+    }
+    Ok(pb::Target { target: Some(pb::target::Target::CredentialId(id)) })
+}
+
+fn tell(run: &Run, revoked: &Revoked, locks: &[String]) {
+    let hits = revoked.hits.text();
+    match revoked.seq {
+        Some(seq) => run.out.say(format_args!("revoked at {seq}: {hits} refused from now on")),
+        None => run.out.say(format_args!("dry run, nothing was done: it would hit {hits}")),
+    }
+    let until = match revoked.seq {
+        Some(seq) => format!("until `mayfly lock lift {seq} --reason TEXT`"),
+        None => "until an operator lifts the lock".to_owned(),
+    };
+    let would = if revoked.seq.is_some() { "are" } else { "would be" };
+    match locks {
+        [] if revoked.issued_only => run.out.say("new grants are not blocked: --issued-only"),
+        [] => run.out.say("new grants are not blocked by a lock: what was named cannot be granted anew by itself"),
+        locks => run.out.say(format_args!("new grants for {} {would} blocked too, {until}", locks.join(" "))),
+    }
+}
+
+/// Refused by us, undone at the upstream, verified there: three different things.
+fn three_states(reach: &Reach) -> String {
+    format!(
+        "refused by mayfly: {}; at upstreams: {} undone, {} pending; verified there: {}",
+        reach.refused, reach.upstream_undone, reach.upstream_pending, reach.verified
+    )
+}

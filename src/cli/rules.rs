@@ -1,0 +1,48 @@
+//! `mayfly rules`: the revocations in force.
+
+use clap::{Args, Subcommand};
+
+use super::Run;
+use super::error::CliError;
+use super::exit::Exit;
+use super::list::{self, ListArgs};
+use super::show::revocation::Rule;
+use super::targets::TargetArgs;
+use crate::pb::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
+
+/// What can be done with rules.
+#[derive(Subcommand)]
+pub enum RulesCommand {
+    /// The rules, newest first
+    List(Box<ListRulesArgs>),
+}
+
+/// `mayfly rules list`
+#[derive(Args)]
+pub struct ListRulesArgs {
+    #[command(flatten)]
+    list: ListArgs,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Runs it.
+pub async fn run(command: RulesCommand, run: &Run) -> Result<Exit, CliError> {
+    let RulesCommand::List(args) = command;
+    let target = &at_most_one(args.target.targets()?)?;
+    let server = &run.server().await?;
+    let page = |page_size, page_token| async move {
+        let request = pb::ListRulesRequest { target: target.clone(), page_size, page_token };
+        let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).list_rules(q).await }).await?;
+        Ok((answer.rules.into_iter().map(Rule::from).collect(), answer.next_page_token))
+    };
+    list::show(&run.out, &args.list, page).await
+}
+
+/// A filter names one target.
+pub fn at_most_one(mut targets: Vec<pb::Target>) -> Result<Option<pb::Target>, CliError> {
+    match targets.len() {
+        0 | 1 => Ok(targets.pop()),
+        _ => Err(CliError::Usage("name one target to list what is exactly for it, or none".to_owned())),
+    }
+}

@@ -1,0 +1,239 @@
+//! Credentials, without what makes them usable, and tokens that were found.
+
+use serde::Serialize;
+
+use super::{Hits, Subject, Target, hex, or_dash, shown_word, some_seq, time};
+use crate::cli::out::{Noun, Row};
+use crate::pb::mayfly::v1 as pb;
+
+/// A credential as `credential show` and `credential list` show it.
+#[derive(Serialize, Debug)]
+pub struct Credential {
+    pub credential_id: String,
+    pub kind: String,
+    pub state: String,
+    pub caller: String,
+    pub subject: Option<Subject>,
+    pub act: Vec<Subject>,
+    pub upstream: String,
+    pub scopes: Vec<String>,
+    pub tool: String,
+    pub purpose: String,
+    pub arguments_sha256: String,
+    pub authorization_details: String,
+    pub task_id: String,
+    pub task_path: Vec<String>,
+    pub environment: String,
+    pub binding: String,
+    pub key_binding: Option<String>,
+    pub issued_at: Option<String>,
+    pub expires_at: Option<String>,
+    pub ancestors: Vec<Ancestor>,
+    pub svid: Option<SvidEvidence>,
+    pub subject_token: Option<SubjectTokenId>,
+    pub signing_key: String,
+    pub status_list: Option<StatusListEntry>,
+    pub approval_id: String,
+    pub irrevocable: bool,
+    pub upstream_state: String,
+    pub seq: u64,
+    pub decision_revision: u64,
+    pub policy_version: u64,
+    pub ended_by_seq: Option<u64>,
+}
+
+/// A credential that another rests on.
+#[derive(Serialize, Debug)]
+pub struct Ancestor {
+    pub credential_id: String,
+    pub caller: String,
+}
+
+/// The SVID that was proved.
+#[derive(Serialize, Debug)]
+pub struct SvidEvidence {
+    pub trust_domain: String,
+    pub trust_anchor_sha256: String,
+    pub issuing_key_sha256: String,
+    pub serial: String,
+    pub not_after: Option<String>,
+}
+
+/// A subject token by its name.
+#[derive(Serialize, Debug)]
+pub struct SubjectTokenId {
+    pub issuer: String,
+    pub id: String,
+}
+
+/// A place in a status list.
+#[derive(Serialize, Debug)]
+pub struct StatusListEntry {
+    pub uri: String,
+    pub index: u64,
+}
+
+/// The kind's word.
+pub fn kind(number: i32) -> String {
+    shown_word!(pb::CredentialKind, "CREDENTIAL_KIND_", number)
+}
+
+/// The word for what became of something at an upstream.
+pub fn upstream_state(number: i32) -> String {
+    shown_word!(pb::UpstreamState, "UPSTREAM_STATE_", number)
+}
+
+impl From<pb::SvidEvidence> for SvidEvidence {
+    fn from(s: pb::SvidEvidence) -> SvidEvidence {
+        SvidEvidence {
+            trust_domain: s.trust_domain,
+            trust_anchor_sha256: hex(&s.trust_anchor_sha256),
+            issuing_key_sha256: hex(&s.issuing_key_sha256),
+            serial: hex(&s.serial),
+            not_after: time(s.not_after),
+        }
+    }
+}
+
+fn key_binding(binding: pb::KeyBinding) -> Option<String> {
+    Some(match binding.key? {
+        pb::key_binding::Key::CallerSvid(_) => "svid".to_owned(),
+        pb::key_binding::Key::JwkThumbprint(thumbprint) => format!("jkt {}", hex(&thumbprint)),
+    })
+}
+
+impl From<pb::Credential> for Credential {
+    fn from(c: pb::Credential) -> Credential {
+        Credential {
+            credential_id: c.credential_id,
+            kind: kind(c.kind),
+            state: shown_word!(pb::CredentialState, "CREDENTIAL_STATE_", c.state),
+            caller: c.caller,
+            subject: c.subject.map(Subject::from),
+            act: c.act.into_iter().map(Subject::from).collect(),
+            upstream: c.upstream,
+            scopes: c.scopes,
+            tool: c.tool,
+            purpose: c.purpose,
+            arguments_sha256: hex(&c.arguments_sha256),
+            authorization_details: c.authorization_details,
+            task_id: c.task_id,
+            task_path: c.task_path,
+            environment: c.environment,
+            binding: c.binding,
+            key_binding: c.key_binding.and_then(key_binding),
+            issued_at: time(c.issued_at),
+            expires_at: time(c.expires_at),
+            ancestors: c.ancestors.into_iter().map(|a| Ancestor { credential_id: a.credential_id, caller: a.caller }).collect(),
+            svid: c.svid.map(SvidEvidence::from),
+            subject_token: c.subject_token.map(|t| SubjectTokenId { issuer: t.issuer, id: t.id }),
+            signing_key: c.signing_key,
+            status_list: c.status.map(|s| StatusListEntry { uri: s.uri, index: s.index }),
+            approval_id: c.approval_id,
+            irrevocable: c.irrevocable,
+            upstream_state: upstream_state(c.upstream_state),
+            seq: c.seq,
+            decision_revision: c.decision_revision,
+            policy_version: c.policy_version,
+            ended_by_seq: some_seq(c.ended_by_seq),
+        }
+    }
+}
+
+impl Noun for Credential {
+    fn name(&self) -> String {
+        self.credential_id.clone()
+    }
+}
+
+impl Row for Credential {
+    const COLUMNS: &'static [&'static str] = &["CREDENTIAL", "KIND", "STATE", "UPSTREAM", "SCOPES", "EXPIRES", "CALLER"];
+    const WIDE: &'static [&'static str] = &["TASK", "TOOL", "ENVIRONMENT", "AT UPSTREAM", "SEQ", "PURPOSE"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.credential_id.clone(),
+            self.kind.clone(),
+            self.state.clone(),
+            self.upstream.clone(),
+            self.scopes.join(","),
+            or_dash(self.expires_at.as_deref()),
+            self.caller.clone(),
+            self.task_id.clone(),
+            or_dash(Some(&self.tool)),
+            self.environment.clone(),
+            self.upstream_state.clone(),
+            self.seq.to_string(),
+            self.purpose.clone(),
+        ]
+    }
+}
+
+/// One line of `credential watch`.
+#[derive(Serialize, Debug)]
+pub struct Change {
+    pub seq: u64,
+    pub at: Option<String>,
+    pub change: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Credential>,
+}
+
+impl From<pb::WatchCredentialsResponse> for Change {
+    fn from(w: pb::WatchCredentialsResponse) -> Change {
+        let change = shown_word!(pb::CredentialChange, "CREDENTIAL_CHANGE_", w.change);
+        Change { seq: w.seq, at: time(w.at), change, credential: w.credential.map(Credential::from) }
+    }
+}
+
+/// A credential that was given back.
+#[derive(Serialize, Debug)]
+pub struct Released {
+    pub credential_id: String,
+    pub seq: u64,
+    pub upstream_state: String,
+}
+
+impl Noun for Released {
+    fn name(&self) -> String {
+        self.credential_id.clone()
+    }
+}
+
+/// A token that was found.
+#[derive(Serialize, Debug)]
+pub struct Found {
+    pub standing: String,
+    pub signing_key: String,
+    pub base_url: String,
+    pub derived_credentials: u64,
+    pub credential: Option<Credential>,
+    pub choices: Vec<Choice>,
+}
+
+/// One way to revoke it.
+#[derive(Serialize, Debug)]
+pub struct Choice {
+    pub target: Option<Target>,
+    pub hits: Hits,
+}
+
+impl From<pb::LookupTokenResponse> for Found {
+    fn from(l: pb::LookupTokenResponse) -> Found {
+        let choice = |c: pb::TargetChoice| Choice { target: Target::of(c.target.as_ref()), hits: c.hits.into() };
+        Found {
+            standing: shown_word!(pb::TokenStanding, "TOKEN_STANDING_", l.standing),
+            signing_key: l.signing_key,
+            base_url: l.base_url,
+            derived_credentials: l.derived_credentials,
+            credential: l.credential.map(Credential::from),
+            choices: l.choices.into_iter().map(choice).collect(),
+        }
+    }
+}
+
+impl Noun for Found {
+    fn name(&self) -> String {
+        self.credential.as_ref().map_or_else(|| self.signing_key.clone(), Noun::name)
+    }
+}

@@ -1,0 +1,99 @@
+//! Why something is as it is.
+
+use serde::Serialize;
+
+use super::{Who, number_or_dash, or_dash, some_seq, time, yes_no};
+use crate::cli::out::{Noun, Row};
+use crate::pb::mayfly::v1 as pb;
+
+/// The whole explanation.
+#[derive(Serialize, Debug)]
+pub struct Explanation {
+    pub summary: String,
+    pub findings: Vec<Finding>,
+    pub records: Vec<Record>,
+}
+
+/// One thing that was looked at.
+#[derive(Serialize, Debug)]
+pub struct Finding {
+    pub subject: String,
+    pub permits: bool,
+    pub text: String,
+    pub seq: Option<u64>,
+}
+
+/// A record that it follows from.
+#[derive(Serialize, Debug)]
+pub struct Record {
+    pub seq: u64,
+    pub at: Option<String>,
+    pub event: String,
+    pub author: Option<Who>,
+    pub void_because: String,
+    pub group: Option<u64>,
+    pub body: serde_json::Value,
+}
+
+impl From<pb::ExplainResponse> for Explanation {
+    fn from(e: pb::ExplainResponse) -> Explanation {
+        let finding = |f: pb::Finding| Finding { subject: f.subject, permits: f.permits, text: f.text, seq: some_seq(f.seq) };
+        let record = |r: pb::Record| Record {
+            seq: r.seq,
+            at: time(r.at),
+            event: r.event,
+            author: Who::of(r.author),
+            void_because: r.void_because,
+            group: some_seq(r.group),
+            // What is no JSON is shown as the text that it is.
+            body: serde_json::from_str(&r.body).unwrap_or(serde_json::Value::String(r.body)),
+        };
+        Explanation {
+            summary: e.summary,
+            findings: e.findings.into_iter().map(finding).collect(),
+            records: e.records.into_iter().map(record).collect(),
+        }
+    }
+}
+
+impl Noun for Explanation {
+    fn name(&self) -> String {
+        self.summary.clone()
+    }
+}
+
+impl Noun for Finding {
+    fn name(&self) -> String {
+        self.subject.clone()
+    }
+}
+
+impl Row for Finding {
+    const COLUMNS: &'static [&'static str] = &["LOOKED AT", "PERMITS", "WHAT CAME OF IT", "RECORD"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.subject.clone(), yes_no(self.permits), self.text.clone(), number_or_dash(self.seq)]
+    }
+}
+
+impl Noun for Record {
+    fn name(&self) -> String {
+        self.seq.to_string()
+    }
+}
+
+impl Row for Record {
+    const COLUMNS: &'static [&'static str] = &["RECORD", "AT", "EVENT", "AUTHOR", "VOID BECAUSE"];
+    const WIDE: &'static [&'static str] = &["CONTENT"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.seq.to_string(),
+            or_dash(self.at.as_deref()),
+            self.event.clone(),
+            Who::text(self.author.as_ref()),
+            or_dash(Some(&self.void_because)),
+            self.body.to_string(),
+        ]
+    }
+}

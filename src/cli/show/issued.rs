@@ -1,0 +1,191 @@
+//! A credential that is handed out: the one thing shown here that is a secret.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+use zeroize::Zeroizing;
+
+use super::{shown_word, time};
+use crate::cli::error::CliError;
+use crate::pb::mayfly::v1::{self as pb, issued::Answer as Wire};
+
+/// A text that is wiped from memory when dropped, and never shown but by serializing it on purpose.
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes the text over; nothing else holds it then.
+    pub fn new(text: String) -> Secret {
+        Secret(Zeroizing::new(text))
+    }
+
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
+    }
+}
+
+/// What `get -o json` writes.
+#[derive(Serialize, Debug)]
+pub struct Issued {
+    pub credential_id: String,
+    pub task_id: String,
+    pub kind: String,
+    pub upstream: String,
+    pub scopes: Vec<String>,
+    pub issued_at: Option<String>,
+    pub expires_at: Option<String>,
+    pub bound: String,
+    pub bound_by: String,
+    pub renewable_until: Option<String>,
+    pub irrevocable: bool,
+    pub novelty: String,
+    pub approval_id: String,
+    pub seq: u64,
+    pub decision_revision: u64,
+    #[serde(flatten)]
+    pub answer: Answer,
+}
+
+/// The credential itself, by what it is.
+#[derive(Serialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    BearerToken { token: Secret, header_name: String, scheme: String, base_url: String },
+    DatabaseLogin { host: String, port: u32, database: String, user: String, password: Secret, server_ca_pem: String },
+    Certificate { chain_pem: String, root_pem: String },
+    SshCertificate { certificate: String, authority: String, principals: Vec<String> },
+    AwsKeys { access_key_id: String, secret_access_key: Secret, session_token: Secret, region: String },
+    StaticSecret { value: Secret },
+}
+
+impl Issued {
+    /// An answer without a credential, or with one of a kind that this version does not know, is an error.
+    pub fn of(from: pb::Issued) -> Result<Issued, CliError> {
+        let none = || CliError::ours("the server answered with a kind of credential that this version does not know");
+        Ok(Issued {
+            answer: Answer::of(from.answer.ok_or_else(none)?)?,
+            credential_id: from.credential_id,
+            task_id: from.task_id,
+            kind: super::credential::kind(from.kind),
+            upstream: from.upstream,
+            scopes: from.scopes,
+            issued_at: time(from.issued_at),
+            expires_at: time(from.expires_at),
+            bound: shown_word!(pb::LifeBound, "LIFE_BOUND_", from.bound),
+            bound_by: from.bound_by,
+            renewable_until: time(from.renewable_until),
+            irrevocable: from.irrevocable,
+            novelty: shown_word!(pb::Novelty, "NOVELTY_", from.novelty),
+            approval_id: from.approval_id,
+            seq: from.seq,
+            decision_revision: from.decision_revision,
+        })
+    }
+}
+
+impl Answer {
+    fn of(wire: Wire) -> Result<Answer, CliError> {
+        Ok(match wire {
+            Wire::BearerToken(t) => Answer::BearerToken {
+                token: Secret::new(t.token),
+                header_name: t.header_name,
+                scheme: t.scheme,
+                base_url: t.base_url,
+            },
+            Wire::DatabaseLogin(d) => Answer::DatabaseLogin {
+                host: d.host,
+                port: d.port,
+                database: d.database,
+                user: d.user,
+                password: Secret::new(d.password),
+                server_ca_pem: d.server_ca_pem,
+            },
+            Wire::Certificate(c) => {
+                Answer::Certificate { chain_pem: c.chain.iter().map(|der| pem(der)).collect(), root_pem: pem(&c.root) }
+            }
+            Wire::SshCertificate(s) => {
+                Answer::SshCertificate { certificate: s.certificate, authority: s.authority, principals: s.principals }
+            }
+            Wire::AwsKeys(k) => Answer::AwsKeys {
+                access_key_id: k.access_key_id,
+                secret_access_key: Secret::new(k.secret_access_key),
+                session_token: Secret::new(k.session_token),
+                region: k.region,
+            },
+            Wire::StaticSecret(s) => {
+                let text = std::str::from_utf8(&s.value);
+                let text = text.map_err(|_| CliError::ours("the secret is no text, which this command cannot hand over"))?;
+                Answer::StaticSecret { value: Secret::new(text.to_owned()) }
+            }
+        })
+    }
+
+    /// What a pipe gets by default: the one text that the credential is, or `None` where it has several parts.
+    pub fn plain(&self) -> Option<Zeroizing<String>> {
+        let text = match self {
+            Answer::BearerToken { token, .. } => token.expose(),
+            Answer::Certificate { chain_pem, .. } => chain_pem,
+            Answer::SshCertificate { certificate, .. } => certificate,
+            Answer::StaticSecret { value } => value.expose(),
+            Answer::DatabaseLogin { .. } | Answer::AwsKeys { .. } => return None,
+        };
+        Some(Zeroizing::new(text.to_owned()))
+    }
+
+    /// The header line, for those that go into a header: `authorization: Bearer …`.
+    pub fn header(&self) -> Option<Zeroizing<String>> {
+        let Answer::BearerToken { token, header_name, scheme, .. } = self else { return None };
+        let space = if scheme.is_empty() { "" } else { " " };
+        Some(Zeroizing::new(format!("{header_name}: {scheme}{space}{}", token.expose())))
+    }
+}
+
+/// One certificate as PEM (RFC 7468: lines of 64).
+fn pem(der: &[u8]) -> String {
+    let text = data_encoding::BASE64.encode(der);
+    let lines = text.as_bytes().chunks(64).map(|line| format!("{}\n", String::from_utf8_lossy(line)));
+    format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", lines.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bearer() -> Answer {
+        let token = pb::BearerToken {
+            token: "s3cr3t".to_owned(),
+            header_name: "authorization".to_owned(),
+            scheme: "Bearer".to_owned(),
+            base_url: "https://echo.example.org".to_owned(),
+        };
+        Answer::of(Wire::BearerToken(token)).unwrap()
+    }
+
+    #[test]
+    fn a_secret_shows_only_where_it_is_written_on_purpose() {
+        assert!(!format!("{:?}", bearer()).contains("s3cr3t"));
+        assert_eq!(bearer().plain().unwrap().as_str(), "s3cr3t");
+        assert_eq!(bearer().header().unwrap().as_str(), "authorization: Bearer s3cr3t");
+        assert!(serde_json::to_string(&bearer()).unwrap().contains(r#"{"bearer_token":{"token":"s3cr3t""#));
+    }
+
+    #[test]
+    fn pem_has_lines_of_64() {
+        let text = pem(&[0; 100]);
+        assert!(text.lines().all(|l| l.len() <= 64));
+        use rustls_pki_types::pem::PemObject as _;
+        assert_eq!(rustls_pki_types::CertificateDer::from_pem_slice(text.as_bytes()).unwrap().as_ref(), &[0; 100]);
+    }
+}

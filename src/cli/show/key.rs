@@ -1,0 +1,104 @@
+//! Signing keys.
+
+use serde::Serialize;
+
+use super::revocation::Applied;
+use super::{Hits, or_dash, shown_word, time};
+use crate::cli::out::{Noun, Row};
+use crate::pb::mayfly::v1 as pb;
+
+/// A key as `key list` shows it.
+#[derive(Serialize, Debug)]
+pub struct Key {
+    pub key_id: String,
+    pub purpose: String,
+    pub state: String,
+    pub issuer: String,
+    pub environment: String,
+    pub algorithm: String,
+    pub created_at: Option<String>,
+    pub active_from: Option<String>,
+    pub verifies_until: Option<String>,
+    pub public_jwk: String,
+    pub seq: u64,
+}
+
+impl From<pb::Key> for Key {
+    fn from(k: pb::Key) -> Key {
+        Key {
+            key_id: k.key_id,
+            purpose: shown_word!(pb::KeyPurpose, "KEY_PURPOSE_", k.purpose),
+            state: shown_word!(pb::KeyState, "KEY_STATE_", k.state),
+            issuer: k.issuer,
+            environment: k.environment,
+            algorithm: k.algorithm,
+            created_at: time(k.created_at),
+            active_from: time(k.active_from),
+            verifies_until: time(k.verifies_until),
+            public_jwk: k.public_jwk,
+            seq: k.seq,
+        }
+    }
+}
+
+impl Noun for Key {
+    fn name(&self) -> String {
+        self.key_id.clone()
+    }
+}
+
+impl Row for Key {
+    const COLUMNS: &'static [&'static str] = &["KEY", "PURPOSE", "STATE", "ALGORITHM", "ENVIRONMENT", "SIGNS FROM"];
+    const WIDE: &'static [&'static str] = &["VERIFIES UNTIL", "CREATED", "ISSUER", "SEQ"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.key_id.clone(),
+            self.purpose.clone(),
+            self.state.clone(),
+            self.algorithm.clone(),
+            or_dash(Some(&self.environment)),
+            or_dash(self.active_from.as_deref()),
+            or_dash(self.verifies_until.as_deref()),
+            or_dash(self.created_at.as_deref()),
+            or_dash(Some(&self.issuer)),
+            self.seq.to_string(),
+        ]
+    }
+}
+
+/// A rotation.
+#[derive(Serialize, Debug)]
+pub struct Rotated {
+    pub key: Option<Key>,
+    pub previous: Option<Key>,
+}
+
+impl Noun for Rotated {
+    fn name(&self) -> String {
+        self.key.as_ref().map(Noun::name).unwrap_or_default()
+    }
+}
+
+/// A key that was retired or given up.
+#[derive(Serialize, Debug)]
+pub struct Gone {
+    pub key_id: String,
+    pub dry_run: bool,
+    /// The rule's seq, for a compromise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    pub hits: Hits,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Key>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<Key>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub followers: Option<Applied>,
+}
+
+impl Noun for Gone {
+    fn name(&self) -> String {
+        self.key_id.clone()
+    }
+}

@@ -1,0 +1,200 @@
+//! The things that commands show: one file per noun, each with stable snake_case field names.
+//!
+//! Ids and names are texts, times RFC 3339 in UTC, durations milliseconds (`_ms`), digests and serials hexadecimal, words of closed lists
+//! lower case. A value of a closed list that this version does not know is shown as `unknown_` and its number, never left out.
+#![allow(missing_docs, reason = "the fields are those of the wire, whose comments say what they mean")]
+
+pub mod credential;
+pub mod explain;
+pub mod issued;
+pub mod key;
+pub mod revocation;
+pub mod status;
+pub mod task;
+pub mod trust_domain;
+pub mod upstream;
+pub mod whoami;
+
+use serde::Serialize;
+
+use crate::pb::mayfly::v1 as pb;
+
+/// A time as RFC 3339 with as many digits as it has; `None` where it is absent or no time.
+pub fn time(at: Option<prost_types::Timestamp>) -> Option<String> {
+    let at = at?;
+    let nanos = i128::from(at.seconds) * 1_000_000_000 + i128::from(at.nanos);
+    let at = time::OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
+    at.format(&time::format_description::well_known::Rfc3339).ok()
+}
+
+/// A duration in milliseconds; a negative one is shown as it is.
+pub fn ms(duration: Option<prost_types::Duration>) -> Option<i64> {
+    let d = duration?;
+    d.seconds.checked_mul(1000)?.checked_add(i64::from(d.nanos / 1_000_000))
+}
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+/// A record's seq; the wire's 0 is none.
+pub fn some_seq(seq: u64) -> Option<u64> {
+    (seq > 0).then_some(seq)
+}
+
+/// The word of an enum's value: its name without the prefix, lower case.
+pub fn word(name: Option<&'static str>, prefix: &str, number: i32) -> String {
+    match name.and_then(|n| n.strip_prefix(prefix)) {
+        Some(name) => name.to_ascii_lowercase(),
+        None => format!("unknown_{number}"),
+    }
+}
+
+/// `word` for an enum of the wire.
+macro_rules! shown_word {
+    ($enum:ty, $prefix:literal, $number:expr) => {{
+        let number: i32 = $number;
+        $crate::cli::show::word(<$enum>::try_from(number).ok().map(|e| e.as_str_name()), $prefix, number)
+    }};
+}
+pub(crate) use shown_word;
+
+/// What is absent, in a table.
+pub fn or_dash(text: Option<&str>) -> String {
+    text.filter(|t| !t.is_empty()).unwrap_or("-").to_owned()
+}
+
+/// The same for a number.
+pub fn number_or_dash(number: Option<u64>) -> String {
+    number.map_or_else(|| "-".to_owned(), |n| n.to_string())
+}
+
+/// For a cell.
+pub fn yes_no(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_owned()
+}
+
+/// Who did something: one field, as on the wire.
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Who {
+    SpiffeId(String),
+    Person(Subject),
+    LocalUid(u32),
+    Mayfly(String),
+}
+
+impl Who {
+    /// `None` where the server did not say.
+    pub fn of(identity: Option<pb::Identity>) -> Option<Who> {
+        use pb::identity::Identity;
+        Some(match identity?.identity? {
+            Identity::SpiffeId(id) => Who::SpiffeId(id),
+            Identity::Person(subject) => Who::Person(subject.into()),
+            Identity::LocalUid(uid) => Who::LocalUid(uid),
+            Identity::Mayfly(cause) => Who::Mayfly(cause),
+        })
+    }
+
+    /// For a cell.
+    pub fn text(who: Option<&Who>) -> String {
+        match who {
+            Some(Who::SpiffeId(id)) => id.clone(),
+            Some(Who::Person(subject)) => format!("{} at {}", subject.sub, subject.issuer),
+            Some(Who::LocalUid(uid)) => format!("uid {uid}"),
+            Some(Who::Mayfly(cause)) => format!("mayfly ({cause})"),
+            None => "-".to_owned(),
+        }
+    }
+}
+
+/// A subject: both parts, always.
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
+pub struct Subject {
+    pub issuer: String,
+    pub sub: String,
+}
+
+impl From<pb::Subject> for Subject {
+    fn from(from: pb::Subject) -> Subject {
+        Subject { issuer: from.issuer, sub: from.sub }
+    }
+}
+
+/// How much something covers.
+#[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Hits {
+    pub credentials: u64,
+    pub tasks: u64,
+    pub callers: u64,
+    pub overlapping: bool,
+}
+
+impl From<Option<pb::Hits>> for Hits {
+    fn from(from: Option<pb::Hits>) -> Hits {
+        let from = from.unwrap_or_default();
+        Hits { credentials: from.credentials, tasks: from.tasks, callers: from.callers, overlapping: from.overlapping }
+    }
+}
+
+impl Hits {
+    /// For people.
+    pub fn text(&self) -> String {
+        let most = if self.overlapping { "at most " } else { "" };
+        let many = |n: u64, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
+        let (credentials, tasks) = (many(self.credentials, "credential"), many(self.tasks, "task"));
+        format!("{most}{credentials}, {tasks}, {}", many(self.callers, "caller"))
+    }
+
+    /// Three cells: credentials, tasks, callers.
+    pub fn cells(&self) -> [String; 3] {
+        [self.credentials, self.tasks, self.callers].map(|n| n.to_string())
+    }
+}
+
+/// A target: its kind and its values.
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// The kind, as its flag is named.
+    pub kind: &'static str,
+    /// Its values, in the order in which the flag takes them.
+    pub values: Vec<String>,
+    /// The flag and its values, ready to type.
+    pub flag: String,
+}
+
+impl Target {
+    /// `None` where the server named none.
+    pub fn of(target: Option<&pb::Target>) -> Option<Target> {
+        let target = target?;
+        let (kind, values) = super::targets::flag_and_values(target);
+        Some(Target { kind, values, flag: super::targets::typed(target) })
+    }
+
+    /// For a cell.
+    pub fn text(&self) -> String {
+        [self.kind.to_owned()].into_iter().chain(self.values.iter().cloned()).collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339_and_what_is_none_stays_none() {
+        let at = |seconds, nanos| time(Some(prost_types::Timestamp { seconds, nanos }));
+        assert_eq!(at(1_795_161_600, 0).as_deref(), Some("2026-11-20T08:00:00Z"));
+        assert_eq!(at(1_795_161_600, 250_000_000).as_deref(), Some("2026-11-20T08:00:00.25Z"));
+        assert_eq!(at(i64::MAX, 0), None);
+        assert_eq!(time(None), None);
+        assert_eq!(ms(Some(prost_types::Duration { seconds: -1, nanos: -500_000_000 })), Some(-1500));
+    }
+
+    #[test]
+    fn a_word_that_is_not_known_is_shown_by_its_number() {
+        assert_eq!(shown_word!(pb::TaskState, "TASK_STATE_", 1), "pending_approval");
+        assert_eq!(shown_word!(pb::TaskState, "TASK_STATE_", 99), "unknown_99");
+    }
+}

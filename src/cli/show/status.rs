@@ -1,0 +1,145 @@
+//! The server itself.
+
+use serde::Serialize;
+
+use super::{hex, ms, time};
+use crate::cli::out::Noun;
+use crate::pb::mayfly::v1 as pb;
+
+/// How the server is.
+#[derive(Serialize, Debug)]
+pub struct Status {
+    pub version: String,
+    pub issuing: bool,
+    pub not_issuing_reason: String,
+    pub not_issuing_message: String,
+    pub started_at: Option<String>,
+    pub uptime_ms: Option<i64>,
+    pub certificate_not_after: Option<String>,
+    pub environments: Vec<String>,
+    pub own_trust_domain: String,
+    pub ledger: Ledger,
+    pub clock: Clock,
+    pub disk: Option<Disk>,
+    pub counts: Counts,
+}
+
+/// The ledger and its store.
+#[derive(Serialize, Debug)]
+pub struct Ledger {
+    pub engine: String,
+    pub generation: u32,
+    pub durable_seq: u64,
+    pub appended_seq: u64,
+    pub writer: String,
+    pub commit: u64,
+    pub header_sha256: String,
+    pub snapshot_seq: u64,
+    pub oldest_seq: u64,
+    pub verified_seq: u64,
+}
+
+/// The clocks.
+#[derive(Serialize, Debug)]
+pub struct Clock {
+    pub wall: Option<String>,
+    pub ledger: Option<String>,
+    pub skew_ms: Option<i64>,
+    pub allowed_skew_ms: Option<i64>,
+}
+
+/// The store's disk.
+#[derive(Serialize, Debug)]
+pub struct Disk {
+    pub free_bytes: u64,
+    pub reserve_bytes: u64,
+    pub store_bytes: u64,
+}
+
+/// What is live.
+#[derive(Serialize, Debug)]
+pub struct Counts {
+    pub credentials: u64,
+    pub tasks: u64,
+    pub held_tasks: u64,
+    pub callers: u64,
+    pub rules: u64,
+    pub locks: u64,
+    pub followers: u64,
+    pub stale_followers: u64,
+    pub leases: u64,
+    pub connections: u64,
+    pub upstreams: u64,
+    pub trust_domains: u64,
+    pub request_ids: u64,
+}
+
+impl From<pb::GetStatusResponse> for Status {
+    fn from(s: pb::GetStatusResponse) -> Status {
+        let issuing = s.issuing.unwrap_or_default();
+        let clock = s.clock.unwrap_or_default();
+        Status {
+            version: s.version,
+            issuing: issuing.issuing,
+            not_issuing_reason: issuing.reason,
+            not_issuing_message: issuing.message,
+            started_at: time(s.started_at),
+            uptime_ms: ms(s.uptime),
+            certificate_not_after: time(s.certificate_not_after),
+            environments: s.environments,
+            own_trust_domain: s.own_trust_domain,
+            ledger: s.ledger.unwrap_or_default().into(),
+            clock: Clock {
+                wall: time(clock.wall),
+                ledger: time(clock.ledger),
+                skew_ms: ms(clock.skew),
+                allowed_skew_ms: ms(clock.allowed_skew),
+            },
+            disk: s.disk.map(|d| Disk { free_bytes: d.free_bytes, reserve_bytes: d.reserve_bytes, store_bytes: d.store_bytes }),
+            counts: s.counts.unwrap_or_default().into(),
+        }
+    }
+}
+
+impl From<pb::LedgerStatus> for Ledger {
+    fn from(l: pb::LedgerStatus) -> Ledger {
+        Ledger {
+            engine: l.engine,
+            generation: l.generation,
+            durable_seq: l.durable_seq,
+            appended_seq: l.appended_seq,
+            writer: l.writer,
+            commit: l.commit,
+            header_sha256: hex(&l.header_sha256),
+            snapshot_seq: l.snapshot_seq,
+            oldest_seq: l.oldest_seq,
+            verified_seq: l.verified_seq,
+        }
+    }
+}
+
+impl From<pb::Counts> for Counts {
+    fn from(c: pb::Counts) -> Counts {
+        Counts {
+            credentials: c.credentials,
+            tasks: c.tasks,
+            held_tasks: c.held_tasks,
+            callers: c.callers,
+            rules: c.rules,
+            locks: c.locks,
+            followers: c.followers,
+            stale_followers: c.stale_followers,
+            leases: c.leases,
+            connections: c.connections,
+            upstreams: c.upstreams,
+            trust_domains: c.trust_domains,
+            request_ids: c.request_ids,
+        }
+    }
+}
+
+impl Noun for Status {
+    fn name(&self) -> String {
+        if self.issuing { "issuing".to_owned() } else { self.not_issuing_reason.clone() }
+    }
+}

@@ -1,0 +1,174 @@
+//! Tasks.
+
+use serde::Serialize;
+
+use super::revocation::Applied;
+use super::{Hits, Who, ms, or_dash, shown_word, time};
+use crate::cli::out::{Noun, Row};
+use crate::pb::mayfly::v1 as pb;
+
+/// A task as `task show` and `task list` show it.
+#[derive(Serialize, Debug)]
+pub struct Task {
+    pub task_id: String,
+    pub state: String,
+    pub purpose: String,
+    pub environment: String,
+    pub owner: Option<Who>,
+    pub opener: Option<Who>,
+    pub upstreams: Vec<Allowance>,
+    pub tools: Vec<String>,
+    pub any_tool: bool,
+    pub kinds: Vec<String>,
+    pub callers: Vec<String>,
+    pub key_bound: bool,
+    pub path: Vec<String>,
+    pub depth: u32,
+    pub opened_at: Option<String>,
+    pub deadline: Option<String>,
+    pub max_deadline: Option<String>,
+    pub heartbeat_interval_ms: Option<i64>,
+    pub heartbeat_due: Option<String>,
+    pub holds: Vec<Hold>,
+    pub live_credentials: u64,
+    pub issued_credentials: u64,
+    pub open_children: u64,
+    pub seq: u64,
+    pub decision_revision: u64,
+    pub approval_id: String,
+    pub end: Option<End>,
+}
+
+/// What a task may get credentials for.
+#[derive(Serialize, Debug)]
+pub struct Allowance {
+    pub upstream: String,
+    pub scopes: Vec<String>,
+}
+
+/// Why a task is held.
+#[derive(Serialize, Debug)]
+pub struct Hold {
+    pub task_id: String,
+    pub seq: u64,
+    pub author: Option<Who>,
+    pub reason: String,
+    pub since: Option<String>,
+    pub operator_only: bool,
+}
+
+/// How a task ended.
+#[derive(Serialize, Debug)]
+pub struct End {
+    pub seq: u64,
+    pub author: Option<Who>,
+    pub reason: String,
+    pub at: Option<String>,
+}
+
+/// The state's word.
+pub fn state(number: i32) -> String {
+    shown_word!(pb::TaskState, "TASK_STATE_", number)
+}
+
+impl From<pb::Task> for Task {
+    fn from(t: pb::Task) -> Task {
+        let terms = t.terms.unwrap_or_default();
+        Task {
+            task_id: t.task_id,
+            state: state(t.state),
+            purpose: terms.purpose,
+            environment: t.environment,
+            owner: Who::of(t.owner),
+            opener: Who::of(t.opener),
+            upstreams: terms.upstreams.into_iter().map(|a| Allowance { upstream: a.upstream, scopes: a.scopes }).collect(),
+            tools: terms.tools,
+            any_tool: terms.any_tool,
+            kinds: terms.kinds.into_iter().map(super::credential::kind).collect(),
+            callers: terms.callers,
+            key_bound: terms.key_bound,
+            path: t.path,
+            depth: t.depth,
+            opened_at: time(t.opened_at),
+            deadline: time(t.deadline),
+            max_deadline: time(t.max_deadline),
+            heartbeat_interval_ms: ms(terms.heartbeat_interval),
+            heartbeat_due: time(t.heartbeat_due),
+            holds: t.holds.into_iter().map(Hold::from).collect(),
+            live_credentials: t.live_credentials,
+            issued_credentials: t.issued_credentials,
+            open_children: t.open_children,
+            seq: t.seq,
+            decision_revision: t.decision_revision,
+            approval_id: t.approval_id,
+            end: t.end.map(|e| End { seq: e.seq, author: Who::of(e.author), reason: e.reason, at: time(e.at) }),
+        }
+    }
+}
+
+impl From<pb::Hold> for Hold {
+    fn from(h: pb::Hold) -> Hold {
+        let (author, since) = (Who::of(h.author), time(h.since));
+        Hold { task_id: h.task_id, seq: h.seq, author, reason: h.reason, since, operator_only: h.operator_only }
+    }
+}
+
+impl Noun for Task {
+    fn name(&self) -> String {
+        self.task_id.clone()
+    }
+}
+
+impl Row for Task {
+    const COLUMNS: &'static [&'static str] = &["TASK", "STATE", "LIVE", "DEADLINE", "OWNER", "PURPOSE"];
+    const WIDE: &'static [&'static str] = &["UPSTREAMS", "ENVIRONMENT", "PARENT", "HEARTBEAT DUE", "SEQ"];
+
+    fn cells(&self) -> Vec<String> {
+        let allowances = self.upstreams.iter().map(|a| format!("{}={}", a.upstream, a.scopes.join(","))).collect::<Vec<_>>();
+        let parent = self.path.len().checked_sub(2).and_then(|at| self.path.get(at));
+        vec![
+            self.task_id.clone(),
+            self.state.clone(),
+            self.live_credentials.to_string(),
+            or_dash(self.deadline.as_deref()),
+            Who::text(self.owner.as_ref()),
+            self.purpose.clone(),
+            allowances.join(" "),
+            self.environment.clone(),
+            or_dash(parent.map(String::as_str)),
+            or_dash(self.heartbeat_due.as_deref()),
+            self.seq.to_string(),
+        ]
+    }
+}
+
+/// The answer to a heartbeat.
+#[derive(Serialize, Debug)]
+pub struct Heartbeat {
+    pub task_id: String,
+    pub state: String,
+    pub heartbeat_due: Option<String>,
+}
+
+impl Noun for Heartbeat {
+    fn name(&self) -> String {
+        self.task_id.clone()
+    }
+}
+
+/// A task that was changed by a record of its own.
+#[derive(Serialize, Debug)]
+pub struct Changed {
+    pub seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hits: Option<Hits>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub followers: Option<Applied>,
+    pub task: Option<Task>,
+}
+
+impl Noun for Changed {
+    fn name(&self) -> String {
+        self.task.as_ref().map_or_else(|| self.seq.to_string(), Noun::name)
+    }
+}

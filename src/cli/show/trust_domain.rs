@@ -1,0 +1,121 @@
+//! Trust domains and their bundles.
+
+use serde::Serialize;
+
+use super::revocation::Applied;
+use super::{Hits, hex, number_or_dash, or_dash, shown_word, some_seq, time};
+use crate::cli::out::{Noun, Row};
+use crate::pb::mayfly::v1 as pb;
+
+/// A trust domain as `bundle show` and `bundle list` show it.
+#[derive(Serialize, Debug)]
+pub struct TrustDomain {
+    pub trust_domain: String,
+    pub source: String,
+    pub sequence: Option<u64>,
+    pub trust_anchors: Vec<TrustAnchor>,
+    pub removed_trust_anchors: Vec<TrustAnchor>,
+    pub changed_at: Option<String>,
+    pub seq: u64,
+}
+
+/// A root certificate.
+#[derive(Serialize, Debug)]
+pub struct TrustAnchor {
+    pub sha256: String,
+    pub subject: String,
+    pub not_after: Option<String>,
+    pub vouches_for: Hits,
+}
+
+fn anchors(from: Vec<pb::TrustAnchor>) -> Vec<TrustAnchor> {
+    let one = |a: pb::TrustAnchor| TrustAnchor {
+        sha256: hex(&a.sha256),
+        subject: a.subject,
+        not_after: time(a.not_after),
+        vouches_for: a.vouches_for.into(),
+    };
+    from.into_iter().map(one).collect()
+}
+
+impl From<pb::TrustDomain> for TrustDomain {
+    fn from(d: pb::TrustDomain) -> TrustDomain {
+        TrustDomain {
+            trust_domain: d.trust_domain,
+            source: shown_word!(pb::BundleSource, "BUNDLE_SOURCE_", d.source),
+            sequence: d.sequence,
+            trust_anchors: anchors(d.trust_anchors),
+            removed_trust_anchors: anchors(d.removed_trust_anchors),
+            changed_at: time(d.changed_at),
+            seq: d.seq,
+        }
+    }
+}
+
+impl Noun for TrustDomain {
+    fn name(&self) -> String {
+        self.trust_domain.clone()
+    }
+}
+
+impl Row for TrustDomain {
+    const COLUMNS: &'static [&'static str] = &["TRUST DOMAIN", "SOURCE", "ROOTS", "REMOVED", "SEQUENCE", "CHANGED"];
+    const WIDE: &'static [&'static str] = &["SEQ"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.trust_domain.clone(),
+            self.source.clone(),
+            self.trust_anchors.len().to_string(),
+            self.removed_trust_anchors.len().to_string(),
+            number_or_dash(self.sequence),
+            or_dash(self.changed_at.as_deref()),
+            self.seq.to_string(),
+        ]
+    }
+}
+
+/// What changing a bundle did, or would do.
+#[derive(Serialize, Debug)]
+pub struct Changed {
+    pub name: String,
+    pub dry_run: bool,
+    pub hits: Hits,
+    pub added: Vec<TrustAnchor>,
+    pub removed: Vec<TrustAnchor>,
+    /// The rule's seq; `None` where nothing was revoked.
+    pub seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u64>,
+    pub trust_domain: Option<TrustDomain>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub followers: Option<Applied>,
+}
+
+impl Changed {
+    /// A change of this domain, before it is told what came and went.
+    pub fn of(name: &str, dry_run: bool, seq: u64, hits: Option<pb::Hits>) -> Changed {
+        Changed {
+            name: name.to_owned(),
+            dry_run,
+            hits: hits.into(),
+            added: Vec::new(),
+            removed: Vec::new(),
+            seq: some_seq(seq),
+            connections: None,
+            trust_domain: None,
+            followers: None,
+        }
+    }
+
+    /// With the roots that came and went.
+    pub fn with_roots(self, added: Vec<pb::TrustAnchor>, removed: Vec<pb::TrustAnchor>) -> Changed {
+        Changed { added: anchors(added), removed: anchors(removed), ..self }
+    }
+}
+
+impl Noun for Changed {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}

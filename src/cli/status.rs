@@ -1,0 +1,35 @@
+//! `mayfly status`.
+
+use clap::Args;
+
+use super::Run;
+use super::error::CliError;
+use super::exit::Exit;
+use super::list::{self, WatchArgs};
+use super::show::status::Status;
+use crate::pb::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
+
+/// `mayfly status`
+#[derive(Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    watch: WatchArgs,
+}
+
+/// Runs it. A server that does not issue is told in words; the command did what it was asked.
+pub async fn run(args: StatusArgs, run: &Run) -> Result<Exit, CliError> {
+    let server = &run.server().await?;
+    let look = || async {
+        let answer = server.call(pb::GetStatusRequest {}, |c, q| async move { ServerServiceClient::new(c).get_status(q).await });
+        Ok::<_, CliError>(Status::from(answer.await?))
+    };
+    if args.watch.watch {
+        return list::watch(&run.out, args.watch.every, || async { Ok(vec![look().await?]) }).await;
+    }
+    let status = look().await?;
+    run.out.one(&status)?;
+    if !status.issuing {
+        run.out.say(format_args!("it does not issue: {} [{}]", status.not_issuing_message, status.not_issuing_reason));
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,55 @@
+//! `task complete` and `task cancel`.
+
+use clap::Args;
+
+use super::super::Run;
+use super::super::error::CliError;
+use super::super::exit::Exit;
+use super::super::server::Server;
+use super::super::show::task::{Changed, Task};
+use super::super::wait::{self, WaitArgs};
+use super::TaskArg;
+use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
+
+/// `mayfly task complete`, `mayfly task cancel`
+#[derive(Args)]
+pub struct EndArgs {
+    #[command(flatten)]
+    task: TaskArg,
+    /// What to note
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+pub async fn complete(args: EndArgs, run: &Run) -> Result<Exit, CliError> {
+    let server = run.server().await?;
+    let request = pb::CompleteTaskRequest { task_id: args.task.task, reason: args.reason };
+    let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).complete_task(q).await }).await?;
+    ended(run, &server, &args.wait, answer.seq, answer.task, answer.hits).await
+}
+
+pub async fn cancel(args: EndArgs, run: &Run) -> Result<Exit, CliError> {
+    let server = run.server().await?;
+    let request = pb::CancelTaskRequest { task_id: args.task.task, reason: args.reason };
+    let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).cancel_task(q).await }).await?;
+    ended(run, &server, &args.wait, answer.seq, answer.task, answer.hits).await
+}
+
+async fn ended(
+    run: &Run,
+    server: &Server,
+    args: &WaitArgs,
+    seq: u64,
+    task: Option<pb::Task>,
+    hits: Option<pb::Hits>,
+) -> Result<Exit, CliError> {
+    let hits = super::super::show::Hits::from(hits);
+    run.out.say(format_args!("ended at {seq}; with it ended {}", hits.text()));
+    let followers = wait::applied(server, &run.system, args, seq).await?;
+    let changed = Changed { seq, hits: Some(hits), followers, task: task.map(Task::from) };
+    run.out.one(&changed)?;
+    wait::told(&run.out, args, seq, changed.followers.as_ref())?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,64 @@
+//! `task extend`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::super::Run;
+use super::super::args::{self, timestamp};
+use super::super::error::CliError;
+use super::super::exit::Exit;
+use super::TaskArg;
+use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
+use crate::seq::Millis;
+
+/// `mayfly task extend`
+#[derive(Args)]
+pub struct ExtendArgs {
+    #[command(flatten)]
+    task: TaskArg,
+    /// Later by so much than its present deadline
+    #[arg(long, value_name = "DURATION", value_parser = args::duration, required_unless_present = "until", conflicts_with = "until")]
+    by: Option<Duration>,
+    /// The new deadline
+    #[arg(long, value_name = "TIME", value_parser = args::time)]
+    until: Option<Millis>,
+    /// Makes a repeat by hand safe
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+}
+
+pub async fn run(args: ExtendArgs, run: &Run) -> Result<Exit, CliError> {
+    let server = run.server().await?;
+    let deadline = match (args.until, args.by) {
+        (Some(at), _) => timestamp(at),
+        (None, by) => {
+            let present = super::get(&server, &args.task.task).await?.deadline;
+            later(present, by.unwrap_or_default()).ok_or_else(|| CliError::ours("the server answered without a deadline"))?
+        }
+    };
+    let request =
+        pb::ExtendTaskRequest { task_id: args.task.task, deadline: Some(deadline), request_id: run.request_id(&args.request_id) };
+    let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).extend_task(q).await }).await?;
+    super::print(run, answer.task)
+}
+
+fn later(present: Option<prost_types::Timestamp>, by: Duration) -> Option<prost_types::Timestamp> {
+    let present = present?;
+    let ms =
+        u64::try_from(present.seconds).ok()?.checked_mul(1000)?.checked_add(u64::try_from(present.nanos / 1_000_000).ok()?)?;
+    Some(timestamp(Millis(ms).plus(u64::try_from(by.as_millis()).ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_moves_from_where_it_is() {
+        let at = |seconds, nanos| prost_types::Timestamp { seconds, nanos };
+        assert_eq!(later(Some(at(100, 500_000_000)), Duration::from_millis(1600)), Some(at(102, 100_000_000)));
+        assert_eq!(later(Some(at(-1, 0)), Duration::ZERO), None);
+        assert_eq!(later(None, Duration::ZERO), None);
+    }
+}

@@ -1,0 +1,51 @@
+//! `task heartbeat`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::super::error::CliError;
+use super::super::exit::Exit;
+use super::super::show::task::{Heartbeat, state};
+use super::super::{Run, args};
+use super::TaskArg;
+use crate::limits;
+use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
+
+/// `mayfly task heartbeat`
+#[derive(Args)]
+pub struct HeartbeatArgs {
+    #[command(flatten)]
+    task: TaskArg,
+    /// Go on until the task is over, with a heartbeat each time so much has passed; each is a line of JSON
+    #[arg(long, value_name = "DURATION", value_parser = interval)]
+    every: Option<Duration>,
+}
+
+/// Not more often than the server counts them.
+fn interval(text: &str) -> Result<Duration, String> {
+    let every = args::duration(text)?;
+    match every >= Duration::from_secs(1) && every <= Duration::from_millis(limits::HEARTBEAT_MAX_MS) {
+        true => Ok(every),
+        false => Err("expected 1s to 1h".to_owned()),
+    }
+}
+
+pub async fn run(args: HeartbeatArgs, run: &Run) -> Result<Exit, CliError> {
+    let server = run.server().await?;
+    loop {
+        let request = pb::HeartbeatTaskRequest { task_id: args.task.task.clone() };
+        let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).heartbeat_task(q).await }).await?;
+        let beat = Heartbeat {
+            task_id: args.task.task.clone(),
+            state: state(answer.state),
+            heartbeat_due: super::super::show::time(answer.heartbeat_due),
+        };
+        let Some(every) = args.every else {
+            run.out.one(&beat)?;
+            return Ok(Exit::Ok);
+        };
+        run.out.line(&beat)?;
+        tokio::time::sleep(every).await;
+    }
+}

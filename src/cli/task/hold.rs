@@ -1,0 +1,71 @@
+//! `task hold` and `task resume`.
+
+use clap::Args;
+
+use super::super::error::CliError;
+use super::super::exit::Exit;
+use super::super::show::task::{Changed, Task};
+use super::super::wait::{self, WaitArgs};
+use super::super::{Run, out};
+use super::TaskArg;
+use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
+
+/// `mayfly task hold`
+#[derive(Args)]
+pub struct HoldArgs {
+    #[command(flatten)]
+    task: TaskArg,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Makes a repeat by hand safe
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// `mayfly task resume`
+#[derive(Args)]
+pub struct ResumeArgs {
+    #[command(flatten)]
+    task: TaskArg,
+    /// Why
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
+    /// Makes a repeat by hand safe
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+}
+
+pub async fn hold(args: HoldArgs, run: &Run) -> Result<Exit, CliError> {
+    let server = run.server().await?;
+    let request =
+        pb::HoldTaskRequest { task_id: args.task.task, reason: args.reason, request_id: run.request_id(&args.request_id) };
+    let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).hold_task(q).await }).await?;
+    let seq = answer.seq;
+    run.out.say(format_args!("held at {seq}: what was issued is refused until `mayfly task resume`"));
+    let followers = wait::applied(&server, &run.system, &args.wait, seq).await?;
+    let changed = Changed { seq, hits: None, followers, task: answer.task.map(Task::from) };
+    run.out.one(&changed)?;
+    wait::told(&run.out, &args.wait, seq, changed.followers.as_ref())?;
+    Ok(Exit::Ok)
+}
+
+pub async fn resume(args: ResumeArgs, run: &Run) -> Result<Exit, CliError> {
+    let server = run.server().await?;
+    let request =
+        pb::ResumeTaskRequest { task_id: args.task.task, reason: args.reason, request_id: run.request_id(&args.request_id) };
+    let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).resume_task(q).await }).await?;
+    let changed = Changed { seq: answer.seq, hits: None, followers: None, task: answer.task.map(Task::from) };
+    still_held(&run.out, &changed);
+    run.out.one(&changed)?;
+    Ok(Exit::Ok)
+}
+
+/// A task above it, or somebody else, may hold it still.
+fn still_held(out: &out::Out, changed: &Changed) {
+    for hold in changed.task.iter().flat_map(|t| &t.holds) {
+        out.say(format_args!("still held by {} at {}: {}", hold.task_id, hold.seq, hold.reason));
+    }
+}

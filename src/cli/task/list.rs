@@ -1,0 +1,100 @@
+//! `task show` and `task list`.
+
+use clap::Args;
+
+use super::super::args::{self, wire_word};
+use super::super::error::CliError;
+use super::super::exit::Exit;
+use super::super::list::{self, ListArgs, WatchArgs};
+use super::super::show::credential::Credential;
+use super::super::show::task::Task;
+use super::super::{Run, server::Server};
+use super::TaskArg;
+use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
+
+/// `mayfly task show`
+#[derive(Args)]
+pub struct ShowArgs {
+    #[command(flatten)]
+    task: TaskArg,
+    /// Show its credentials instead
+    #[arg(long)]
+    credentials: bool,
+    /// Also those of the tasks under it
+    #[arg(long, requires = "credentials")]
+    children: bool,
+    /// Also those that are over
+    #[arg(long, requires = "credentials")]
+    ended: bool,
+    #[command(flatten)]
+    watch: WatchArgs,
+}
+
+/// `mayfly task list`
+#[derive(Args)]
+pub struct ListTasksArgs {
+    /// Only tasks in this state [default: those that are not over]
+    #[arg(long, value_parser = wire_word!(pb::TaskState, "TASK_STATE_"))]
+    state: Vec<pb::TaskState>,
+    /// Only tasks that this SPIFFE ID owns, opened or may act in
+    #[arg(long, value_name = "SPIFFE_ID")]
+    caller: Option<String>,
+    /// Only children of this task
+    #[arg(long, value_name = "TASK", value_parser = args::task_id)]
+    parent: Option<String>,
+    /// Only tasks that may use this upstream
+    #[arg(long, value_name = "NAME")]
+    upstream: Option<String>,
+    /// Only tasks of this environment
+    #[arg(long, value_name = "NAME")]
+    environment: Option<String>,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+pub async fn show(args: ShowArgs, run: &Run) -> Result<Exit, CliError> {
+    let server = run.server().await?;
+    let task_id = &args.task.task;
+    if args.credentials {
+        return credentials(&args, &server, run).await;
+    }
+    if args.watch.watch {
+        let look = || async { Ok(vec![Task::from(super::get(&server, task_id).await?)]) };
+        return list::watch(&run.out, args.watch.every, look).await;
+    }
+    super::print(run, Some(super::get(&server, task_id).await?))
+}
+
+async fn credentials(args: &ShowArgs, server: &Server, run: &Run) -> Result<Exit, CliError> {
+    let page = |page_size, page_token| async move {
+        let request = pb::ListTaskCredentialsRequest {
+            task_id: args.task.task.clone(),
+            include_children: args.children,
+            include_ended: args.ended,
+            page_size,
+            page_token,
+        };
+        let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).list_task_credentials(q).await }).await?;
+        Ok((answer.credentials.into_iter().map(Credential::from).collect(), answer.next_page_token))
+    };
+    list::show(&run.out, &ListArgs { limit: usize::MAX, watch: args.watch.clone() }, page).await
+}
+
+pub async fn list(args: ListTasksArgs, run: &Run) -> Result<Exit, CliError> {
+    let server = &run.server().await?;
+    let filter = &pb::ListTasksRequest {
+        states: args.state.into_iter().map(i32::from).collect(),
+        caller: args.caller.unwrap_or_default(),
+        parent_task_id: args.parent.unwrap_or_default(),
+        upstream: args.upstream.unwrap_or_default(),
+        environment: args.environment.unwrap_or_default(),
+        page_size: 0,
+        page_token: String::new(),
+    };
+    let page = |page_size, page_token| async move {
+        let request = pb::ListTasksRequest { page_size, page_token, ..filter.clone() };
+        let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).list_tasks(q).await }).await?;
+        Ok((answer.tasks.into_iter().map(Task::from).collect(), answer.next_page_token))
+    };
+    list::show(&run.out, &args.list, page).await
+}

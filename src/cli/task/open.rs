@@ -1,0 +1,82 @@
+//! `task open` and `task delegate`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::super::args::{self, wire_duration};
+use super::super::error::CliError;
+use super::super::exit::Exit;
+use super::super::terms::TermsArgs;
+use super::super::{Run, token};
+use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
+
+/// `mayfly task open`
+#[derive(Args)]
+pub struct OpenArgs {
+    #[command(flatten)]
+    terms: TermsArgs,
+    /// The task that it is a part of
+    #[arg(long, value_name = "TASK", value_parser = args::task_id)]
+    parent: Option<String>,
+    /// A file with the credential that we act under, `-` being stdin
+    #[arg(long, value_name = "FILE")]
+    parent_credential: Option<PathBuf>,
+    /// Wait so long for an approval, where one is needed
+    #[arg(long, value_name = "DURATION", value_parser = args::duration)]
+    wait_for_approval: Option<Duration>,
+    /// Makes a repeat by hand safe
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+}
+
+/// `mayfly task delegate`
+#[derive(Args)]
+pub struct DelegateArgs {
+    /// The task that it is a part of
+    #[arg(value_name = "TASK", value_parser = args::task_id)]
+    parent: String,
+    /// The SPIFFE ID that will own it
+    #[arg(long, value_name = "SPIFFE_ID")]
+    to: String,
+    #[command(flatten)]
+    terms: TermsArgs,
+    /// Makes a repeat by hand safe
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+}
+
+pub async fn open(args: OpenArgs, run: &Run) -> Result<Exit, CliError> {
+    let parent_credential = args.parent_credential.as_deref().map(token::parent_credential).transpose()?;
+    let server = run.server().await?;
+    let request = pb::OpenTaskRequest {
+        terms: Some(args.terms.on_the_wire(&server, args.parent).await?),
+        subject_token: None,
+        parent_credential,
+        request_id: run.request_id(&args.request_id),
+        wait_for_approval: args.wait_for_approval.map(wire_duration),
+    };
+    let server = server.waiting(args.wait_for_approval.unwrap_or_default());
+    let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).open_task(q).await }).await?;
+    let task = super::some(answer.task)?;
+    let approval = task.approval_id.clone();
+    let pending = task.state() == pb::TaskState::PendingApproval;
+    super::print(run, Some(task))?;
+    if pending {
+        run.out.say(format_args!("nothing is issued in it until approval {approval} is given"));
+        return Ok(Exit::ApprovalNeeded);
+    }
+    Ok(Exit::Ok)
+}
+
+pub async fn delegate(args: DelegateArgs, run: &Run) -> Result<Exit, CliError> {
+    let server = run.server().await?;
+    let request = pb::DelegateTaskRequest {
+        terms: Some(args.terms.on_the_wire(&server, Some(args.parent)).await?),
+        caller: args.to,
+        request_id: run.request_id(&args.request_id),
+    };
+    let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).delegate_task(q).await }).await?;
+    super::print(run, answer.task)
+}

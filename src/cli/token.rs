@@ -1,0 +1,87 @@
+//! `mayfly token`, and tokens as they come in: from stdin or a file, never from the command line, where every user of the machine reads them.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+
+use clap::{Args, Subcommand};
+use zeroize::Zeroizing;
+
+use super::error::CliError;
+use super::exit::Exit;
+use super::out::Format;
+use super::server::Server;
+use super::show::credential::Found;
+use super::{Run, args};
+use crate::limits;
+use crate::pb::mayfly::v1::{self as pb, credential_service_client::CredentialServiceClient, lookup_token_request::By};
+
+/// What can be done with a token that was found somewhere.
+#[derive(Subcommand)]
+pub enum TokenCommand {
+    /// Whose it is, whether it is good, what it reaches, and what to revoke; reads the token from stdin
+    Lookup(LookupArgs),
+}
+
+/// `mayfly token lookup`
+#[derive(Args)]
+pub struct LookupArgs {
+    /// Look it up by its SHA-256 instead (of a JWT: without its last dot and signature)
+    #[arg(long, value_name = "HEX", value_parser = args::sha256)]
+    sha256: Option<[u8; 32]>,
+}
+
+/// Runs one of them.
+pub async fn run(command: TokenCommand, run: &Run) -> Result<Exit, CliError> {
+    let TokenCommand::Lookup(args) = command;
+    let by = match args.sha256 {
+        Some(digest) => By::Sha256(digest.to_vec().into()),
+        None => By::Token(from_stdin()?.to_string()),
+    };
+    let server = run.server().await?;
+    let answer = lookup(&server, by).await?;
+    let typed: Vec<String> = answer.choices.iter().filter_map(|c| c.target.as_ref()).map(super::targets::typed).collect();
+    let forged = answer.standing() == pb::TokenStanding::Forged;
+    let found = Found::from(answer);
+    run.out.one(&found)?;
+    if matches!(run.out.format(), Format::Table | Format::Wide) {
+        for (flag, choice) in typed.iter().zip(&found.choices) {
+            run.out.say(format_args!("to revoke it: mayfly revoke {flag} --reason TEXT    hits {}", choice.hits.text()));
+        }
+    }
+    if forged {
+        run.out.say(format_args!(
+            "no record issued it, and our key signed it: somebody has the key. Use `mayfly key compromise {} --reason TEXT`",
+            found.signing_key
+        ));
+    }
+    Ok(Exit::Ok)
+}
+
+/// Asks whose a token is.
+pub async fn lookup(server: &Server, by: By) -> Result<pb::LookupTokenResponse, CliError> {
+    let request = pb::LookupTokenRequest { by: Some(by) };
+    server.call(request, |c, q| async move { CredentialServiceClient::new(c).lookup_token(q).await }).await
+}
+
+/// A token from stdin, which is no terminal: what is typed or pasted there stays on the screen.
+pub fn from_stdin() -> Result<Zeroizing<String>, CliError> {
+    if std::io::stdin().is_terminal() {
+        return Err(CliError::Usage("a token is read from a pipe or a file, like `mayfly token lookup < FILE`".to_owned()));
+    }
+    read(Path::new("-"))
+}
+
+/// The credential that we act under, from a file or stdin.
+pub fn parent_credential(path: &Path) -> Result<pb::ParentCredential, CliError> {
+    let token = if path == Path::new("-") { from_stdin()? } else { read(path)? };
+    Ok(pb::ParentCredential { token: token.to_string() })
+}
+
+fn read(path: &Path) -> Result<Zeroizing<String>, CliError> {
+    let text = args::read_text(path, limits::ARGUMENTS_BYTES)?;
+    let token = Zeroizing::new(text.trim().to_owned());
+    match token.is_empty() {
+        true => Err(CliError::Usage(format!("{}: there is no token", path.display()))),
+        false => Ok(token),
+    }
+}

@@ -1,0 +1,62 @@
+//! `--wait`: until every follower refuses what was ended, or who does not yet.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::args::{self, duration_text, wire_duration};
+use super::error::CliError;
+use super::out::Out;
+use super::server::Server;
+use super::show::Who;
+use super::show::revocation::{Applied, Follower};
+use crate::limits;
+use crate::pb::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
+use crate::system::System;
+
+/// Waiting for followers.
+#[derive(Args, Clone)]
+pub struct WaitArgs {
+    /// Wait until every follower has applied it, and say who has not; exit 7 when some have not in time
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = args::duration, requires = "wait")]
+    pub timeout: Duration,
+}
+
+/// Waits for the record `seq`, where that was asked for.
+pub async fn applied(server: &Server, system: &System, args: &WaitArgs, seq: u64) -> Result<Option<Applied>, CliError> {
+    if !args.wait {
+        return Ok(None);
+    }
+    let began = system.steady();
+    loop {
+        let left = args.timeout.saturating_sub(Duration::from_millis(system.steady().saturating_sub(began)));
+        let slice = left.min(Duration::from_millis(limits::WAIT_MS));
+        let request = pb::WaitForRevocationRequest { seq, timeout: Some(wire_duration(slice)) };
+        let asked = server.waiting(slice);
+        let answer =
+            asked.call(request, |c, q| async move { RevocationServiceClient::new(c).wait_for_revocation(q).await }).await?;
+        if answer.applied || slice == left {
+            let behind = answer.behind.into_iter().map(Follower::from).collect();
+            return Ok(Some(Applied { applied: answer.applied, behind_count: answer.behind_count, behind }));
+        }
+    }
+}
+
+/// Says how the waiting ended; an error where somebody has not applied it.
+pub fn told(out: &Out, args: &WaitArgs, seq: u64, applied: Option<&Applied>) -> Result<(), CliError> {
+    let Some(applied) = applied else { return Ok(()) };
+    if applied.applied {
+        out.say(format_args!("every follower has applied {seq}"));
+        return Ok(());
+    }
+    for f in &applied.behind {
+        let connected = if f.connected { "connected" } else { "not connected" };
+        let (who, seen) = (Who::text(f.identity.as_ref()), f.last_seen.as_deref().unwrap_or("never"));
+        out.say(format_args!("not applied yet: {} ({who}), at {}, {connected}, last seen {seen}", f.follower, f.applied_seq));
+    }
+    let (count, after) = (applied.behind_count, duration_text(args.timeout));
+    Err(CliError::Partly(format!("mayfly refuses it, and {count} of its followers had not applied {seq} within {after}")))
+}

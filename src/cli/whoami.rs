@@ -1,0 +1,19 @@
+//! `mayfly whoami`.
+
+use super::Run;
+use super::error::CliError;
+use super::exit::Exit;
+use super::show::whoami::Whoami;
+use crate::pb::mayfly::v1::{self as pb, token_service_client::TokenServiceClient};
+
+/// Runs it.
+pub async fn run(run: &Run) -> Result<Exit, CliError> {
+    let server = run.server().await?;
+    let answer = server.call(pb::WhoamiRequest {}, |c, q| async move { TokenServiceClient::new(c).whoami(q).await }).await?;
+    let who = Whoami::from(answer);
+    run.out.one(&who)?;
+    for lock in &who.locks {
+        run.out.say(format_args!("a lock keeps us from new grants since {}: {}", lock.seq, lock.reason));
+    }
+    Ok(Exit::Ok)
+}

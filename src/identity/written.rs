@@ -1,0 +1,86 @@
+//! The SPIFFE bundle document, written: one set of authorities, one text (SPIFFE-Trust-Domain-and-Bundle, section 4).
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::{Map, Value, json};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::oid_registry as oid;
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
+
+use super::anchor::TrustAnchor;
+use super::bundle::{Bundle, JwtAuthority};
+
+/// Everything that a document says.
+pub struct Document<'a> {
+    /// `spiffe_sequence`.
+    pub sequence: Option<u64>,
+    /// `spiffe_refresh_hint`, seconds.
+    pub refresh_hint_s: Option<u64>,
+    /// The X.509 authorities.
+    pub anchors: Vec<&'a TrustAnchor>,
+    /// The JWT authorities.
+    pub jwt: Vec<&'a JwtAuthority>,
+}
+
+impl<'a> From<&'a Bundle> for Document<'a> {
+    fn from(bundle: &'a Bundle) -> Document<'a> {
+        Document {
+            sequence: bundle.sequence(),
+            refresh_hint_s: bundle.refresh_hint_s(),
+            anchors: bundle.x509_authorities().iter().collect(),
+            jwt: bundle.jwt_authorities().iter().collect(),
+        }
+    }
+}
+
+impl Document<'_> {
+    /// Its text. [`Bundle::from_jwks`] reads the same authorities back.
+    pub fn to_text(&self) -> String {
+        let keys = self.anchors.iter().map(|a| x509(a)).chain(self.jwt.iter().map(|j| j.jwk.clone()));
+        let mut members = Map::from_iter([("keys".to_owned(), keys.collect::<Vec<Value>>().into())]);
+        let numbers = [("spiffe_sequence", self.sequence), ("spiffe_refresh_hint", self.refresh_hint_s)];
+        members.extend(numbers.into_iter().filter_map(|(name, n)| Some((name.to_owned(), n?.into()))));
+        Value::Object(members).to_string()
+    }
+}
+
+fn x509(anchor: &TrustAnchor) -> Value {
+    let mut jwk = X509Certificate::from_der(anchor.der()).ok().and_then(|(_, cert)| key(&cert)).unwrap_or_else(|| {
+        // A key that has no JWK form that we know: the certificate says all about it.
+        Map::from_iter([("kty".to_owned(), "X509".into())])
+    });
+    jwk.insert("use".to_owned(), "x509-svid".into());
+    jwk.insert("x5c".to_owned(), json!([STANDARD.encode(anchor.der())]));
+    Value::Object(jwk)
+}
+
+/// The public key's own members (RFC 7518, section 6; RFC 8037, section 2).
+fn key(cert: &X509Certificate<'_>) -> Option<Map<String, Value>> {
+    let spki = cert.public_key();
+    let text = |bytes: &[u8]| Value::from(URL_SAFE_NO_PAD.encode(bytes));
+    let members = match spki.parsed().ok()? {
+        PublicKey::EC(point) => {
+            let curve = spki.algorithm.parameters.as_ref()?.as_oid().ok()?;
+            let curve = match () {
+                () if curve == oid::OID_EC_P256 => "P-256",
+                () if curve == oid::OID_NIST_EC_P384 => "P-384",
+                () if curve == oid::OID_NIST_EC_P521 => "P-521",
+                () => return None,
+            };
+            let [4, coordinates @ ..] = point.data() else { return None };
+            let (x, y) = coordinates.split_at_checked(coordinates.len() / 2)?;
+            vec![("kty", "EC".into()), ("crv", curve.into()), ("x", text(x)), ("y", text(y))]
+        }
+        PublicKey::RSA(rsa) => {
+            // DER puts a zero byte before a high bit; a JWK has none.
+            let strip = |bytes: &'_ [u8]| text(bytes.iter().position(|b| *b != 0).map_or(&[][..], |at| &bytes[at..]));
+            vec![("kty", "RSA".into()), ("n", strip(rsa.modulus)), ("e", strip(rsa.exponent))]
+        }
+        _ if spki.algorithm.algorithm == oid::OID_SIG_ED25519 => {
+            vec![("kty", "OKP".into()), ("crv", "Ed25519".into()), ("x", text(&spki.subject_public_key.data))]
+        }
+        _ => return None,
+    };
+    Some(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}

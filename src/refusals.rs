@@ -1,0 +1,198 @@
+//! Refusals in the audit: the first few of a caller, reason and minute one by one, beyond that counted. Nobody waits for their records.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+use crate::authority::Authority;
+use crate::ledger::Lane;
+use crate::ledger::record::{Event, Record, Refused, Who};
+use crate::limits;
+use crate::refusal::{Reason, Refusal};
+use crate::seq::Millis;
+
+const MINUTE: u64 = 60_000;
+
+/// Who was refused why, in the minute that runs.
+#[derive(Debug, Default)]
+pub struct Counters {
+    minute: u64,
+    /// By caller and reason. Beyond `limits::REFUSAL_COUNTERS` the caller is left out, and its text is empty.
+    each: BTreeMap<(Box<str>, &'static str), Counter>,
+}
+
+#[derive(Debug, Default)]
+struct Counter {
+    recorded: u32,
+    /// Those that were not recorded one by one, and when the first of them was.
+    counted: u64,
+    since: Millis,
+}
+
+/// What becomes of a refusal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It gets a record of its own.
+    Record,
+    /// It is counted.
+    Count,
+}
+
+impl Counters {
+    /// Takes a refusal in. What the minute before counted has to be taken out first, with [`over`](Counters::over).
+    pub fn take(&mut self, caller: &str, reason: Reason, now: Millis) -> Fate {
+        let counter = self.counter(caller, reason);
+        if counter.recorded < limits::REFUSALS_RECORDED {
+            counter.recorded += 1;
+            return Fate::Record;
+        }
+        counter.count(now);
+        Fate::Count
+    }
+
+    /// A record that was wanted could not be written: it is counted.
+    pub fn missed(&mut self, caller: &str, reason: Reason, now: Millis) {
+        self.counter(caller, reason).count(now);
+    }
+
+    fn counter(&mut self, caller: &str, reason: Reason) -> &mut Counter {
+        let named = (Box::from(caller), reason.as_str());
+        let room = self.each.len() < limits::REFUSAL_COUNTERS || self.each.contains_key(&named);
+        // As many more as there are reasons: this is bounded too.
+        let key = if room { named } else { (Box::from(""), reason.as_str()) };
+        self.each.entry(key).or_default()
+    }
+
+    /// When the minute is over: one record for each caller and reason of which some were counted.
+    pub fn over(&mut self, now: Millis) -> Vec<Refused> {
+        let minute = now.0 / MINUTE;
+        if minute == self.minute {
+            return Vec::new();
+        }
+        self.minute = minute;
+        let counted = std::mem::take(&mut self.each).into_iter().filter(|(_, c)| c.counted > 0);
+        let refused = counted.map(|((caller, reason), c)| Refused {
+            caller: caller.into(),
+            reason: reason.to_owned(),
+            since: c.since.0,
+            count: c.counted,
+            ..Refused::default()
+        });
+        refused.collect()
+    }
+}
+
+impl Counter {
+    fn count(&mut self, now: Millis) {
+        if self.counted == 0 {
+            self.since = now;
+        }
+        self.counted += 1;
+    }
+}
+
+/// The counters of one replica.
+#[derive(Default)]
+pub struct Refusals(Mutex<Counters>);
+
+impl Authority {
+    /// Notes a refusal for the audit. `asked`: what was asked for, an upstream or the rpc. `task`: the task that was named, may be empty.
+    pub fn refused(&self, caller: &str, no: &Refusal, asked: &str, task: &str) {
+        let now = self.system.wall();
+        self.write_counted(now);
+        if self.refusals.0.lock().take(caller, no.reason, now) == Fate::Count {
+            return;
+        }
+        let refused = Refused {
+            caller: caller.to_owned(),
+            reason: no.reason.as_str().to_owned(),
+            rule: cut(no.rule.as_deref().unwrap_or_default(), limits::NAME_BYTES),
+            asked: cut(asked, limits::NAME_BYTES),
+            task: cut(task, limits::REQUEST_ID_BYTES),
+            since: now.0,
+            count: 1,
+        };
+        if !self.write_refusal(refused) {
+            self.refusals.0.lock().missed(caller, no.reason, now);
+        }
+    }
+
+    /// Writes what the minutes before counted. Called every second, so that the last refusals of a busy minute are not kept waiting.
+    pub fn write_counted(&self, now: Millis) {
+        let over = self.refusals.0.lock().over(now);
+        for refused in over {
+            self.write_refusal(refused);
+        }
+    }
+
+    fn write_refusal(&self, refused: Refused) -> bool {
+        // What is left of the disk is for revocations.
+        if self.ledger.stopped().is_some_and(|no| no.reason == Reason::DiskReserve) {
+            return false;
+        }
+        let record = Record::new(Who::Mayfly("refused".into()), Event::Refused(refused));
+        self.ledger.propose(Lane::Note, vec![record]).is_ok()
+    }
+}
+
+/// At most `most` bytes, cut between characters.
+fn cut(text: &str, most: usize) -> String {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: Millis = Millis(1_795_132_800_000);
+
+    #[test]
+    fn the_first_few_are_recorded_and_the_others_counted_until_the_minute_is_over() {
+        let mut counters = Counters::default();
+        assert!(counters.over(T).is_empty());
+        for n in 0..10 {
+            let expected = if n < limits::REFUSALS_RECORDED { Fate::Record } else { Fate::Count };
+            assert_eq!(counters.take("a", Reason::Locked, T.plus(u64::from(n))), expected);
+        }
+        assert_eq!(counters.take("a", Reason::Revoked, T), Fate::Record, "another reason");
+        assert_eq!(counters.take("b", Reason::Locked, T), Fate::Record, "another caller");
+        assert!(counters.over(T.plus(MINUTE - 1)).is_empty());
+        let over = counters.over(T.plus(MINUTE));
+        assert_eq!(over.len(), 1);
+        assert_eq!((&*over[0].caller, &*over[0].reason, over[0].count), ("a", "LOCKED", 7));
+        assert_eq!(over[0].since, T.plus(3).0, "the first that was counted");
+        assert_eq!(counters.take("a", Reason::Locked, T.plus(MINUTE)), Fate::Record, "a new minute");
+    }
+
+    #[test]
+    fn callers_beyond_the_bound_are_counted_together() {
+        let mut counters = Counters::default();
+        counters.over(T);
+        for n in 0..limits::REFUSAL_COUNTERS + 100 {
+            counters.take(&format!("c{n}"), Reason::Locked, T);
+        }
+        assert_eq!(counters.each.len(), limits::REFUSAL_COUNTERS + 1);
+        let over = counters.over(T.plus(MINUTE));
+        assert_eq!(over.len(), 1);
+        assert_eq!((&*over[0].caller, over[0].count), ("", 100 - u64::from(limits::REFUSALS_RECORDED)));
+    }
+
+    #[test]
+    fn nothing_is_lost_when_a_record_could_not_be_written() {
+        let mut counters = Counters::default();
+        counters.over(T);
+        counters.take("a", Reason::Locked, T);
+        counters.missed("a", Reason::Locked, T);
+        assert_eq!(counters.over(T.plus(MINUTE))[0].count, 1);
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        assert_eq!(cut("aé", 2), "a");
+        assert_eq!(cut("aé", 3), "aé");
+    }
+}

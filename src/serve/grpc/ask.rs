@@ -1,0 +1,90 @@
+//! What the services ask of a request alike: who calls, why, how much may be hit.
+
+use tonic::{Request, Status};
+
+use super::super::peer::{self, Peer};
+use super::super::status::status;
+use crate::authority::Authority;
+use crate::identity::caller::Operator;
+use crate::limits;
+use crate::pb::mayfly::v1 as pb;
+use crate::policy::wanted;
+use crate::refusal::{No, Reason, Refusal};
+use crate::revoke::Confirm;
+use crate::tasks::Actor;
+
+/// Who calls: a workload on its listener, somebody on the admin listener or the socket.
+pub fn actor<T>(request: &Request<T>) -> Result<Actor, Status> {
+    match request.extensions().get::<Peer>() {
+        Some(Peer::Workload(_)) => Ok(Actor::Workload(peer::caller(request)?)),
+        _ => Ok(Actor::Operator(peer::operator(request)?)),
+    }
+}
+
+/// Whether whoever calls still stands, where nothing else is asked of it.
+pub fn anyone(authority: &Authority, actor: &Actor) -> Result<(), No> {
+    match actor {
+        Actor::Workload(caller) | Actor::Operator(Operator::Svid(caller)) => authority.still_stands(caller),
+        Actor::Operator(Operator::LocalUid(_)) => Ok(()),
+    }
+}
+
+/// Why something is done: 1 to 512 bytes.
+pub fn reason(value: &str) -> Result<String, Refusal> {
+    if value.is_empty() {
+        return Err(Refusal::field("reason", "is missing: say why, for the audit"));
+    }
+    wanted::text("reason", value, limits::PURPOSE_BYTES)
+}
+
+/// How much may be hit.
+pub fn confirm(confirmation: Option<&pb::Confirmation>) -> Confirm {
+    match confirmation {
+        None => Confirm::None,
+        Some(c) if c.all => Confirm::All,
+        Some(c) => Confirm::Count(c.credentials),
+    }
+}
+
+/// A filter on a name: `None` where it was left out.
+pub fn filter<'a>(field: &'static str, value: &'a str) -> Result<Option<&'a str>, Refusal> {
+    wanted::text(field, value, limits::SPIFFE_ID_BYTES)?;
+    Ok((!value.is_empty()).then_some(value))
+}
+
+/// What is not there, or not for this caller to know of.
+pub fn not_found(what: impl Into<String>) -> No {
+    No::Refusal(Refusal::new(Reason::NotFound, what))
+}
+
+/// Answers a refusal, and notes it for the audit.
+pub fn refused<'a>(authority: &'a Authority, actor: &'a Actor, rpc: &'static str) -> impl Fn(No) -> Status + 'a {
+    move |no| {
+        if let No::Refusal(refusal) = &no {
+            let who = match actor {
+                Actor::Workload(caller) | Actor::Operator(Operator::Svid(caller)) => caller.id().as_str().to_owned(),
+                Actor::Operator(Operator::LocalUid(uid)) => format!("local-uid:{uid}"),
+            };
+            authority.refused(&who, refusal, rpc, "");
+        }
+        status(no)
+    }
+}
+
+/// What this version has an interface for and does not do.
+pub fn not_served<T>(rpc: &str) -> Result<T, Status> {
+    Err(status(No::Refusal(
+        Refusal::new(Reason::NotServed, format!("{rpc} is not served by this version"))
+            .way_out("mayfly status shows the version of the server"),
+    )))
+}
+
+/// The operator behind an actor. Workloads are told that this is served elsewhere.
+pub fn operator(actor: &Actor) -> Result<&Operator, No> {
+    match actor {
+        Actor::Operator(operator) => Ok(operator),
+        Actor::Workload(_) => {
+            Err(No::Refusal(Refusal::new(Reason::NotAuthenticated, "this is served on the admin listener only")))
+        }
+    }
+}

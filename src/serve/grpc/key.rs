@@ -1,0 +1,196 @@
+//! KeyService: the keys that sign.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::super::wire;
+use super::ask::{self, refused};
+use super::page::ByName;
+use super::token::named;
+use crate::authority::Authority;
+use crate::credential::keyring;
+use crate::keys::{Going, Gone};
+use crate::ledger::record::{KeyPurpose, KeyState};
+use crate::limits;
+use crate::pb::mayfly::v1 as pb;
+use crate::pb::mayfly::v1::key_service_server::KeyService;
+use crate::policy::{Admin, wanted};
+use crate::refusal::{No, Refusal};
+use crate::tasks::Actor;
+
+/// The service.
+pub struct Keys(pub Arc<Authority>);
+
+/// A key that is to be made.
+struct Rotation {
+    purpose: KeyPurpose,
+    environment: String,
+    ahead_ms: Option<u64>,
+}
+
+impl Keys {
+    /// The environment of an issuer.
+    fn of_issuer(&self, issuer: &str) -> Result<String, No> {
+        let compiled = self.0.catalog.now();
+        let found = compiled.environments().find(|(name, _)| self.0.decider.issuer_of(name) == issuer);
+        found.map(|(name, _)| name.to_owned()).ok_or_else(|| ask::not_found(format!("there is no issuer {issuer}")))
+    }
+
+    /// The same environment, where there is one.
+    fn known(&self, environment: &str) -> Result<String, No> {
+        match self.0.catalog.now().policy(environment) {
+            Some(_) => Ok(environment.to_owned()),
+            None => Err(ask::not_found(format!("there is no environment {environment}"))),
+        }
+    }
+
+    async fn show(&self, id: &str) -> Result<Option<pb::Key>, No> {
+        let key = self.0.ledger.settled(|s| s.keys.get(id).cloned()).await?;
+        Ok(key.map(|k| wire::key_to_pb(id, &k, &self.0.decider.issuer_of(&k.environment))))
+    }
+
+    async fn jwks(&self, actor: &Actor, ask: &pb::GetJwksRequest) -> Result<pb::GetJwksResponse, No> {
+        ask::anyone(&self.0, actor)?;
+        let environment = match &ask.of {
+            Some(pb::get_jwks_request::Of::Issuer(issuer)) => {
+                self.of_issuer(&wanted::text("issuer", issuer, limits::NAME_BYTES * 4)?)?
+            }
+            Some(pb::get_jwks_request::Of::Environment(name)) => self.known(&wanted::name("environment", name)?)?,
+            None => return Err(No::Refusal(Refusal::field("of", "is missing: name an issuer or an environment"))),
+        };
+        let (jwks, head) = self.0.ledger.settled(|s| (keyring::jwks(&s.keys, &environment), s.head)).await?;
+        Ok(pb::GetJwksResponse {
+            jwks,
+            issuer: self.0.decider.issuer_of(&environment),
+            at_seq: head.as_u64(),
+            max_age: Some(wire::duration(limits::JWKS_MAX_AGE_MS)),
+        })
+    }
+
+    async fn list(&self, actor: &Actor, ask: &pb::ListKeysRequest) -> Result<pb::ListKeysResponse, No> {
+        let issuer = ask::filter("issuer", &ask.issuer)?;
+        let environment = issuer.map(|i| self.of_issuer(i)).transpose()?;
+        self.0.admit(ask::operator(actor)?, Admin::Observe, environment.as_deref())?;
+        let purpose = wire::purpose_from_pb("purpose", ask.purpose)?;
+        let state = wire::key_state_from_pb("state", ask.state)?;
+        let page = ByName::of(ask.page_size, &ask.page_token, ask)?;
+        let fits = |k: &crate::ledger::state::Key| {
+            purpose.is_none_or(|p| k.purpose == p)
+                && environment.as_ref().is_none_or(|e| *k.environment == **e && k.purpose == KeyPurpose::AccessToken)
+                && match state {
+                    Some(state) => k.state == state,
+                    None => !matches!(k.state, KeyState::Removed | KeyState::Compromised),
+                }
+        };
+        let (found, next_page_token) = self
+            .0
+            .ledger
+            .settled(|s| {
+                // The newest first: what sorts last is what comes first.
+                let all = s.keys.iter().filter(|(_, k)| fits(k));
+                let all = all.map(|(id, k)| (format!("{:020}/{id}", u64::MAX - k.created_at.0), (id.clone(), k.clone())));
+                page.take(all.collect())
+            })
+            .await?;
+        let keys = found.iter().map(|(id, k)| wire::key_to_pb(id, k, &self.0.decider.issuer_of(&k.environment))).collect();
+        Ok(pb::ListKeysResponse { keys, next_page_token })
+    }
+
+    fn rotation(&self, ask: &pb::RotateKeyRequest) -> Result<Rotation, No> {
+        let purpose = wire::purpose_from_pb("purpose", ask.purpose)?;
+        let purpose = purpose.ok_or_else(|| Refusal::field("purpose", "is missing"))?;
+        let environment = match (ask::filter("issuer", &ask.issuer)?, ask::filter("environment", &ask.environment)?) {
+            (Some(issuer), None) => self.of_issuer(issuer)?,
+            (None, Some(name)) => self.known(name)?,
+            (Some(issuer), Some(name)) if self.of_issuer(issuer)? == name => name.to_owned(),
+            (Some(_), Some(_)) => {
+                return Err(No::Refusal(Refusal::field("environment", "is not that of the issuer; one of them is enough")));
+            }
+            (None, None) => return Err(No::Refusal(Refusal::field("issuer", "is missing: name an issuer or an environment"))),
+        };
+        let ahead_ms = match &ask.publish_ahead {
+            // 0 means at once, and is no duration that anything else takes.
+            Some(d) if d.seconds == 0 && d.nanos == 0 => Some(0),
+            other => wanted::duration("publish_ahead", other.as_ref())?,
+        };
+        if ahead_ms.is_some_and(|ms| ms > limits::KEY_PUBLISHED_AHEAD_MAX_MS) {
+            let most = limits::KEY_PUBLISHED_AHEAD_MAX_MS / 86_400_000;
+            return Err(No::Refusal(Refusal::field("publish_ahead", format!("is longer than {most} days"))));
+        }
+        Ok(Rotation { purpose, environment, ahead_ms })
+    }
+
+    async fn rotate(&self, actor: &Actor, ask: &pb::RotateKeyRequest) -> Result<pb::RotateKeyResponse, No> {
+        let rotation = self.rotation(ask)?;
+        let admitted = self.0.admit(ask::operator(actor)?, Admin::ManageKeys, Some(&rotation.environment))?;
+        let line = (rotation.purpose, &*rotation.environment);
+        let (key, previous) = self.0.rotate_key(&admitted, line, rotation.ahead_ms, &named(&ask.request_id, ask)?).await?;
+        let previous = match previous {
+            Some(id) => self.show(&id).await?,
+            None => None,
+        };
+        Ok(pb::RotateKeyResponse { key: self.show(&key).await?, previous })
+    }
+
+    /// A key that is to go, and its environment.
+    fn going(&self, key: &str, ask: (&str, bool, Option<&pb::Confirmation>)) -> Result<(Going, Option<String>), No> {
+        let key = wanted::name("key_id", key)?;
+        let environment = self.0.ledger.peek(|s| s.keys.get(key.as_str()).map(|k| k.environment.to_string()));
+        let (reason, dry_run, confirmation) = ask;
+        let going = Going { key, reason: ask::reason(reason)?, dry_run, confirm: ask::confirm(confirmation), named: None };
+        Ok((going, environment))
+    }
+
+    async fn retire(&self, actor: &Actor, ask: &pb::RetireKeyRequest) -> Result<pb::RetireKeyResponse, No> {
+        let (going, environment) = self.going(&ask.key_id, (&ask.reason, ask.dry_run, ask.confirmation.as_ref()))?;
+        let admitted = self.0.admit(ask::operator(actor)?, Admin::ManageKeys, environment.as_deref())?;
+        let going = Going { named: named(&ask.request_id, ask)?, ..going };
+        let gone = self.0.retire_key(&admitted, &going).await?;
+        Ok(pb::RetireKeyResponse { key: self.show(&going.key).await?, hits: Some(super::hits_to_pb(&gone.hits)) })
+    }
+
+    async fn compromise(&self, actor: &Actor, ask: &pb::CompromiseKeyRequest) -> Result<pb::CompromiseKeyResponse, No> {
+        let (going, environment) = self.going(&ask.key_id, (&ask.reason, ask.dry_run, ask.confirmation.as_ref()))?;
+        let admitted = self.0.admit(ask::operator(actor)?, Admin::ManageKeys, environment.as_deref())?;
+        let going = Going { named: named(&ask.request_id, ask)?, ..going };
+        let Gone { seq, hits, replacement } = self.0.compromise_key(&admitted, &going).await?;
+        let replacement = match replacement {
+            Some(id) => self.show(&id).await?,
+            None => None,
+        };
+        let seq = seq.map_or(0, crate::seq::Seq::as_u64);
+        Ok(pb::CompromiseKeyResponse { seq, hits: Some(super::hits_to_pb(&hits)), replacement })
+    }
+}
+
+#[tonic::async_trait]
+impl KeyService for Keys {
+    async fn get_jwks(&self, request: Request<pb::GetJwksRequest>) -> Result<Response<pb::GetJwksResponse>, Status> {
+        let actor = ask::actor(&request)?;
+        self.jwks(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "get_jwks"))
+    }
+
+    async fn list_keys(&self, request: Request<pb::ListKeysRequest>) -> Result<Response<pb::ListKeysResponse>, Status> {
+        let actor = ask::actor(&request)?;
+        self.list(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "list_keys"))
+    }
+
+    async fn rotate_key(&self, request: Request<pb::RotateKeyRequest>) -> Result<Response<pb::RotateKeyResponse>, Status> {
+        let actor = ask::actor(&request)?;
+        self.rotate(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "rotate_key"))
+    }
+
+    async fn retire_key(&self, request: Request<pb::RetireKeyRequest>) -> Result<Response<pb::RetireKeyResponse>, Status> {
+        let actor = ask::actor(&request)?;
+        self.retire(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "retire_key"))
+    }
+
+    async fn compromise_key(
+        &self,
+        request: Request<pb::CompromiseKeyRequest>,
+    ) -> Result<Response<pb::CompromiseKeyResponse>, Status> {
+        let actor = ask::actor(&request)?;
+        self.compromise(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "compromise_key"))
+    }
+}

@@ -1,0 +1,101 @@
+//! `mayfly server healthcheck`: whether the server of a configuration takes calls, asked the way that a workload would ask.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::document::Complaint;
+use crate::identity::bundle::{Bundle, Bundles};
+use crate::identity::spiffe_id::TrustDomain;
+use crate::serve::client;
+use crate::serve::tls::client_config;
+use crate::sources::config::Config;
+use crate::sources::svid_files::SvidFiles;
+use crate::system::System;
+
+/// Longest time for the whole question.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the server is not healthy, or could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NotHealthy {
+    /// The configuration is wrong.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Config(Vec<Complaint>),
+    /// Nobody answered, or not who was expected.
+    #[error("no answer at {address}: {what}\n  whether it runs: mayfly server run --config {config}")]
+    NoAnswer {
+        /// Where.
+        address: SocketAddr,
+        /// What happened.
+        what: String,
+        /// The configuration file.
+        config: String,
+    },
+    /// It says so itself.
+    #[error("the server says that it is {0}\n  why: mayfly status")]
+    Says(String),
+}
+
+/// Asks the workload listener over mTLS, as the server's own SVID. `service`: empty for the whole server.
+pub async fn ask(path: &Path, service: &str, system: &System) -> Result<(), NotHealthy> {
+    let config = Config::load(path, std::env::vars()).map_err(NotHealthy::Config)?;
+    let address = reachable(config.listen.workload);
+    let no = |what: String| NotHealthy::NoAnswer { address, what, config: config.file.clone() };
+    let asking = async {
+        let own = SvidFiles::new(&config.tls.certificate, &config.tls.key).load().map_err(|e| no(e.to_string()))?;
+        let id = own.spiffe_id().map_err(|e| no(e.to_string()))?;
+        let bundles = Arc::new(ArcSwap::from_pointee(bundles(&config).map_err(no)?));
+        let shown = Arc::new(ArcSwap::new(own.certified_key().clone()));
+        let tls = client_config(Some(shown), bundles, id, system).map_err(|e| no(e.to_string()))?;
+        let channel = client::mtls(address, tls).await.map_err(|e| no(chain(&e)))?;
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let answer = HealthClient::new(channel).check(request).await.map_err(|s| no(s.message().to_owned()))?;
+        match ServingStatus::try_from(answer.into_inner().status) {
+            Ok(ServingStatus::Serving) => Ok(()),
+            Ok(other) => Err(NotHealthy::Says(other.as_str_name().to_owned())),
+            Err(_) => Err(NotHealthy::Says("something that this version does not know".to_owned())),
+        }
+    };
+    match tokio::time::timeout(PATIENCE, asking).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(no(format!("nothing within {} s", PATIENCE.as_secs()))),
+    }
+}
+
+/// Who listens everywhere listens here.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+fn bundles(config: &Config) -> Result<Bundles, String> {
+    let own = config.bundles.iter().filter(|b| b.trust_domain == config.server.trust_domain);
+    let read = own.map(|b| {
+        let document = std::fs::read(&b.file).map_err(|e| format!("{}: {e}", b.file.display()))?;
+        let domain = TrustDomain::parse(&b.trust_domain).map_err(|e| e.to_string())?;
+        Bundle::parse(domain, &document).map(Arc::new).map_err(|e| format!("{}: {e}", b.file.display()))
+    });
+    Ok(Bundles::new(read.collect::<Result<Vec<_>, String>>()?).unwrap_or_default())
+}
+
+/// An error with what it came from: tonic's own text is only "transport error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut at = error.source();
+    while let Some(cause) = at {
+        text = format!("{text}: {cause}");
+        at = cause.source();
+    }
+    text
+}

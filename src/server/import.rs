@@ -1,0 +1,87 @@
+//! What a first start takes in from files: policy sets and registrations. Later starts only compare (design, section 6).
+//!
+//! An environment is taken in once, when the ledger has no policy set for it: a start that was cut short goes on where it was, and an
+//! environment that is added to the configuration comes in with its own upstreams.
+
+use crate::ledger::record::{Event, PolicySet, Record, UpstreamSet, Who};
+use crate::ledger::state::State;
+use crate::ledger::{Lane, Ledger, Receipt};
+use crate::limits;
+use crate::refusal::{Fault, No};
+use crate::sources::policy_files::Loaded;
+
+/// What is different between the files and the ledger. The ledger counts.
+pub fn differences(state: &State, loaded: &Loaded, environments: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    for environment in environments {
+        if state.policies.get(environment.as_str()).is_some_and(|v| v.digest != *loaded.policy.digest()) {
+            found.push(format!("the policy files differ from the policy set in force in {environment}"));
+        }
+    }
+    for upstream in loaded.upstreams.iter() {
+        match state.upstreams.get(upstream.name.as_str()) {
+            None => found.push(format!("upstream {} is in a file and not registered", upstream.name)),
+            Some(version) if version.digest != upstream.digest() => {
+                found.push(format!("the file of upstream {} differs from its registration", upstream.name));
+            }
+            Some(_) => {}
+        }
+    }
+    for name in state.upstreams.keys().filter(|name| loaded.upstreams.get(name).is_none()) {
+        found.push(format!("upstream {name} is registered and in no file"));
+    }
+    found
+}
+
+/// The environments that the ledger has no policy set for.
+pub fn missing<'e>(state: &State, environments: &'e [String]) -> Vec<&'e str> {
+    environments.iter().map(String::as_str).filter(|e| !state.policies.contains_key(*e)).collect()
+}
+
+/// The groups of records of a first start, in order: registrations first, so that a set of policies says that all is there.
+pub fn groups(state: &State, loaded: &Loaded, missing: &[&str]) -> Vec<Vec<Record>> {
+    let author = || Who::Mayfly("imported".to_owned());
+    let registrations = loaded
+        .upstreams
+        .iter()
+        .filter(|u| missing.contains(&u.environment.as_str()) && !state.upstreams.contains_key(u.name.as_str()));
+    let registrations = registrations.map(|u| {
+        let set = UpstreamSet {
+            name: u.name.clone(),
+            version: 1,
+            digest: u.digest().to_vec(),
+            text: u.to_text(),
+            ..UpstreamSet::default()
+        };
+        (set.text.len(), Event::UpstreamSet(set))
+    });
+    let policies = missing.iter().map(|environment| {
+        let set = PolicySet {
+            environment: (*environment).to_owned(),
+            version: 1,
+            digest: loaded.policy.digest().to_vec(),
+            text: loaded.policy.to_text().to_owned(),
+            audit_only: false,
+        };
+        (set.text.len(), Event::PolicySet(set))
+    });
+    let mut groups: Vec<Vec<Record>> = Vec::new();
+    let mut bytes = usize::MAX;
+    for (len, event) in registrations.chain(policies) {
+        if bytes.saturating_add(len) > limits::IMPORT_BYTES {
+            bytes = 0;
+            groups.push(Vec::new());
+        }
+        bytes += len;
+        if let Some(records) = groups.last_mut() {
+            records.push(Record::new(author(), event));
+        }
+    }
+    groups
+}
+
+/// Commits before there is a runtime. Blocks.
+pub fn commit(ledger: &Ledger, lane: Lane, records: Vec<Record>) -> Result<Receipt, No> {
+    let answer = ledger.propose(lane, records)?;
+    answer.blocking_recv().unwrap_or_else(|_| Err(No::Fault(Fault::new("the ledger's writer ended"))))
+}

@@ -1,0 +1,102 @@
+//! A server: from a configuration to something that answers, and back down again.
+//!
+//! - [`start`]: everything opened, checked and bound, or the one reason why not, with the command that mends it ([`problem`]).
+//! - [`engine`], [`import`], [`keys`]: the store, what a first start takes in, the keys.
+//! - [`threads`], [`upkeep`]: what runs while it serves.
+//! - [`run`], [`recover`], [`healthcheck`], [`validate`]: the commands `mayfly server …`.
+//!
+//! Readiness. A server that listens has its ledger open: nothing listens before. Health of the whole server (`""`) is SERVING for as long as
+//! records can be written, also while nothing is issued (a full disk, a wrong clock), since revoking works then and must find its way here.
+//! `mayfly.v1.TokenService` is NOT_SERVING while nothing is issued, for who sends exchanges to the replica that makes them.
+
+pub mod engine;
+pub mod harden;
+pub mod healthcheck;
+pub mod import;
+pub mod keys;
+pub mod problem;
+pub mod recover;
+pub mod run;
+pub mod start;
+pub mod telemetry;
+mod threads;
+mod upkeep;
+pub mod validate;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+pub use problem::StartProblem;
+pub use start::start;
+
+use crate::authority::Authority;
+use crate::serve::listener::Counts;
+
+/// Where a server answers: the ports that it really has, also where the configuration said 0.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Addresses {
+    /// gRPC over mTLS, for workloads.
+    pub workload: SocketAddr,
+    /// gRPC over mTLS, for operators.
+    pub admin: SocketAddr,
+    /// The operators' socket on this host.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub admin_socket: Option<PathBuf>,
+    /// HTTPS for everybody.
+    pub public: SocketAddr,
+    /// The process.
+    pub pid: u32,
+}
+
+/// A server that runs in threads of its own. Dropping it stops it.
+pub struct Running {
+    authority: Arc<Authority>,
+    addresses: Addresses,
+    counts: [Arc<Counts>; 4],
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Where it answers.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// What it shares with its services. Whoever holds a copy keeps the store open after the server has stopped.
+    pub fn authority(&self) -> &Arc<Authority> {
+        &self.authority
+    }
+
+    /// Connections open now, at the listeners for workloads, for operators (port and socket) and for everybody.
+    pub fn connections(&self) -> [usize; 4] {
+        [0, 1, 2, 3].map(|n: usize| self.counts.get(n).map_or(0, |c| c.open()))
+    }
+
+    /// Stops it: no new connections at once, open calls have `limits::SHUTDOWN_MS`, what waits for the ledger is written. Blocks until then.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.stop.send_replace(true);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the server ended by a panic");
+            }
+        }
+        self.authority.ledger.stop();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

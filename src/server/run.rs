@@ -1,0 +1,65 @@
+//! `mayfly server run`: in the foreground until it is told to stop.
+
+use std::io::Write;
+use std::path::Path;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Addresses, StartProblem, harden, start};
+use crate::sources::config::Config;
+use crate::system::System;
+
+/// Runs a server until SIGTERM or SIGINT, which end it in good order. A second signal ends it at once: nothing acknowledged is lost by that.
+///
+/// `ready`: a file that gets the addresses as JSON once the server answers, and goes when it stops.
+pub fn run(config: &Path, ready: Option<&Path>, on_start: impl FnOnce(&Addresses)) -> Result<(), StartProblem> {
+    harden::harden();
+    let config = Config::load(config, std::env::vars()).map_err(StartProblem::Config)?;
+    let failed = |what: &str, e: std::io::Error| StartProblem::System(format!("{what}: {e}"));
+    let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed("a runtime", e))?;
+    // Before the start: a signal that comes during it is not lost.
+    let signals = waiting.block_on(async { Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)) });
+    let (mut terminate, mut interrupt) = signals.map_err(|e| failed("signals", e))?;
+    let running = start(&config, &System::real())?;
+    if let Some(path) = ready {
+        write_ready(path, running.addresses()).map_err(|e| failed(&path.display().to_string(), e))?;
+    }
+    on_start(running.addresses());
+    waiting.block_on(async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    });
+    tracing::info!("stopping: open calls are finished, new connections are refused");
+    if let Some(path) = ready {
+        let _ = std::fs::remove_file(path);
+    }
+    // A second signal does not wait for open calls.
+    let impatient = std::thread::Builder::new().name("mayfly-signals".into()).spawn(move || {
+        waiting.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+        tracing::warn!("stopped at once");
+        std::process::exit(1);
+    });
+    if let Err(error) = impatient {
+        tracing::warn!(%error, "a second signal is not heard");
+    }
+    running.stop();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Written aside and renamed, so that whoever waits for it never reads half of it.
+fn write_ready(path: &Path, addresses: &Addresses) -> std::io::Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    let mut file = std::fs::File::create(&aside)?;
+    file.write_all(serde_json::to_string(addresses)?.as_bytes())?;
+    file.write_all(b"\n")?;
+    std::fs::rename(&aside, path)
+}

@@ -1,0 +1,270 @@
+//! Starting: everything is opened, checked and bound before anybody is answered, or the start is refused and nothing was changed.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use tokio::sync::watch;
+
+use super::keys::{StoreSealer, first_keys};
+use super::problem::StartProblem;
+use super::threads::{Bound, Served};
+use super::{Addresses, Running, engine, import, threads};
+use crate::authority::{Authority, Parts};
+use crate::document::Complaint;
+use crate::identity::spiffe_id::TrustDomain;
+use crate::ledger::{Lane, Ledger, Settings, StartError};
+use crate::policy::Verdicts;
+use crate::policy::decide::Decider;
+use crate::refusal::{Fault, No};
+use crate::sealing::SealingKey;
+use crate::serve::tls::{OwnCertificate, public_config};
+use crate::serve::unix;
+use crate::sources::bundles::BundleFiles;
+use crate::sources::config::{Config, Seal};
+use crate::sources::files::FileProblem;
+use crate::sources::policy_files;
+use crate::sources::svid_files::{OwnPair, SvidFiles};
+use crate::system::System;
+use crate::trust::Source;
+
+/// A certificate that is shown, and the files that it comes from.
+pub(super) struct Shown {
+    pub files: SvidFiles,
+    pub current: OwnCertificate,
+}
+
+/// Starts a server in threads of its own. Blocks until it answers; may be called from anywhere.
+pub fn start(config: &Config, system: &System) -> Result<Running, StartProblem> {
+    // Opening the ledger blocks, which a caller's own runtime may not allow.
+    std::thread::scope(|scope| match scope.spawn(|| start_here(config, system)).join() {
+        Ok(outcome) => outcome,
+        Err(_) => Err(StartProblem::System("the start ended by a panic".to_owned())),
+    })
+}
+
+fn start_here(config: &Config, system: &System) -> Result<Running, StartProblem> {
+    let own = own_certificate(config)?;
+    let public = public_certificate(config)?;
+    let public_tls = match &public {
+        Some(shown) => public_config(&shown.current, system),
+        None => public_config(&own.current, system),
+    };
+    let public_tls = public_tls.map_err(|e| StartProblem::System(format!("TLS: {e}")))?;
+    let authority = authority(config, system)?;
+    take_in_policy(config, &authority)?;
+    let bundles = take_in_bundles(config, &authority)?;
+    first_keys(&authority, &config.server.environments).map_err(refused("a first key"))?;
+    // Last, so that nobody waits at a port for a start that is refused.
+    let bound = bind(config)?;
+    run(config, bound, Served { authority, own, public, public_tls: Arc::new(public_tls), bundles })
+}
+
+/// Whoever connects from here on is answered as soon as the threads run.
+fn run(config: &Config, bound: Bound, served: Served) -> Result<Running, StartProblem> {
+    let (stop, stopping) = watch::channel(false);
+    let authority = served.authority.clone();
+    let addresses = bound.addresses.clone();
+    let (threads, counts) = threads::spawn(config, bound, served, stopping).map_err(|e| StartProblem::System(e.to_string()))?;
+    tracing::info!(
+        workload = %addresses.workload, admin = %addresses.admin, public = %addresses.public,
+        generation = authority.ledger.durable().generation(), seq = authority.ledger.durable().count(), "serving"
+    );
+    Ok(Running { authority, addresses, counts, stop, threads })
+}
+
+fn refused(what: &str) -> impl Fn(crate::refusal::No) -> StartProblem {
+    let what = what.to_owned();
+    move |no| StartProblem::Refused { what: what.clone(), no }
+}
+
+/// The server's own SVID.
+fn own_certificate(config: &Config) -> Result<Shown, StartProblem> {
+    let mut files = SvidFiles::new(&config.tls.certificate, &config.tls.key);
+    let pair = files.load().map_err(|e| StartProblem::Files(vec![e]))?;
+    is_own_svid(&pair, &config.server.trust_domain, &config.tls.certificate).map_err(|e| StartProblem::Files(vec![e]))?;
+    if !pair.has_dns_name() {
+        tracing::warn!("the server's certificate has no DNS name: many gRPC clients refuse it");
+    }
+    Ok(Shown { files, current: Arc::new(ArcSwap::new(pair.certified_key().clone())) })
+}
+
+/// Clients know the server by its SPIFFE ID, so a certificate of somebody else would lock all of them out.
+pub(super) fn is_own_svid(pair: &OwnPair, trust_domain: &str, path: &std::path::Path) -> Result<(), FileProblem> {
+    let remedy = "name an X.509-SVID of the server's own trust domain under tls, or mend server.trust_domain";
+    match pair.spiffe_id() {
+        Ok(id) if id.trust_domain() == trust_domain => Ok(()),
+        Ok(id) => Err(FileProblem::new(path, format!("is {id}, which is not of {trust_domain}"), remedy)),
+        Err(defect) => Err(FileProblem::new(path, format!("is no X.509-SVID: {defect}"), remedy)),
+    }
+}
+
+fn public_certificate(config: &Config) -> Result<Option<Shown>, StartProblem> {
+    let Some(pair) = &config.public_tls else { return Ok(None) };
+    let mut files = SvidFiles::new(&pair.certificate, &pair.key);
+    let pair = files.load().map_err(|e| StartProblem::Files(vec![e]))?;
+    Ok(Some(Shown { files, current: Arc::new(ArcSwap::new(pair.certified_key().clone())) }))
+}
+
+/// The sealing key, and where it came from.
+fn sealing_key(config: &Config) -> Result<(SealingKey, String), StartProblem> {
+    // Without a data directory there is none that the key could lie in.
+    let data = engine::data_dir(config).unwrap_or(std::path::Path::new("/dev/null"));
+    match &config.seal {
+        Seal::KeyFile(path) => {
+            let key = SealingKey::load(path, data).map_err(StartProblem::KeyFile)?;
+            Ok((key, path.display().to_string()))
+        }
+        Seal::Credential(name) => {
+            let dir = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| StartProblem::NoCredentials(name.clone()))?;
+            let key = SealingKey::load_credential(dir.as_ref(), name, data).map_err(StartProblem::KeyFile)?;
+            Ok((key, format!("the credential {name}")))
+        }
+    }
+}
+
+/// The ledger, and everything that follows it.
+fn authority(config: &Config, system: &System) -> Result<Arc<Authority>, StartProblem> {
+    let (key, key_name) = sealing_key(config)?;
+    let no_ledger = |error| StartProblem::Ledger {
+        error,
+        config: config.file.clone(),
+        data: engine::data_dir(config).map(std::path::Path::to_owned),
+    };
+    let (store, opener) = engine::open(config, system).map_err(|e| no_ledger(StartError::Store(e)))?;
+    // Before the first append: afterwards a missing check value means that somebody deleted it.
+    key.check(&*store, system).map_err(|error| StartProblem::Seal { error, key: key_name })?;
+    let sealer = Arc::new(StoreSealer::new(key, store.id(), system.clone()));
+    drop(store);
+    let settings = Settings {
+        snapshots: engine::snapshots(config),
+        gather_records: config.ledger.gather_records,
+        gather_wait: Duration::from_millis(config.ledger.gather_wait_ms),
+        skew_ms: config.ledger.skew_ms,
+        ..Settings::default()
+    };
+    let ledger = Ledger::open(opener, system.clone(), settings).map_err(no_ledger)?;
+    let decider = Decider {
+        verdicts: Verdicts::new(config.limits.verdict_cache_bytes),
+        issuer: config.server.issuer.clone(),
+        longest_ms: config.limits.credential_ttl_ms,
+        longest_task_ms: config.limits.task_ttl_ms,
+    };
+    let mut admin_uids = config.admin_uids.clone();
+    admin_uids.push(rustix::process::geteuid().as_raw());
+    let parts = Parts {
+        decider,
+        bundles: Arc::default(),
+        sealer,
+        system: system.clone(),
+        admin_uids,
+        feed_max_age_ms: config.feed_max_age_ms,
+    };
+    let keyless = |fault: crate::refusal::Fault| {
+        StartProblem::System(format!("{fault}\n  put back a backup of the data directory, or: mayfly key rotate, once it serves"))
+    };
+    Authority::new(ledger, parts).map_err(keyless)
+}
+
+/// A first start takes in what the files say; a later one compares, and the ledger counts.
+fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), StartProblem> {
+    let environments = &config.server.environments;
+    let loaded = policy_files::load(&config.policy);
+    let missing = authority.ledger.peek(|state| import::missing(state, environments));
+    if missing.is_empty() {
+        match loaded {
+            Ok(loaded) => authority
+                .ledger
+                .peek(|state| import::differences(state, &loaded, environments))
+                .into_iter()
+                .for_each(|what| tracing::warn!("{what}; the ledger counts, files are taken in at the first start only")),
+            Err(wrong) => wrong.iter().for_each(|c| tracing::warn!("{c}; the ledger counts, so this changes nothing")),
+        }
+        return Ok(());
+    }
+    let loaded = loaded.map_err(StartProblem::Policy)?;
+    belong_somewhere(config, &loaded)?;
+    let groups = authority.ledger.peek(|state| import::groups(state, &loaded, &missing));
+    for records in groups {
+        import::commit(&authority.ledger, Lane::Change, records).map_err(refused("the policies and registrations"))?;
+    }
+    tracing::info!(environments = missing.join(","), upstreams = loaded.upstreams.len(), "policies and registrations taken in");
+    Ok(())
+}
+
+/// A registration in an environment that is not served would be there and never work.
+fn belong_somewhere(config: &Config, loaded: &policy_files::Loaded) -> Result<(), StartProblem> {
+    let environments = &config.server.environments;
+    let strays = loaded.upstreams.iter().filter(|u| !environments.contains(&u.environment)).map(|u| {
+        let what = format!("upstream {} is in environment {}, which server.environments has not", u.name, u.environment);
+        Complaint::about(config.policy.upstreams.display().to_string(), what, format!("known: {}", environments.join(", ")))
+    });
+    let strays: Vec<Complaint> = strays.collect();
+    if strays.is_empty() { Ok(()) } else { Err(StartProblem::Policy(strays)) }
+}
+
+/// The bundles of the configuration. One whose trust domain the ledger does not know is taken in now; a change to one that it knows goes
+/// the way of every change, and so does what the configuration no longer names.
+fn take_in_bundles(config: &Config, authority: &Authority) -> Result<BundleFiles, StartProblem> {
+    let named = config.bundles.iter().filter_map(|b| Some((TrustDomain::parse(&b.trust_domain).ok()?, b.file.clone())));
+    let mut files = BundleFiles::new(named);
+    let ledger = &authority.ledger;
+    let known = ledger.peek(|state| state.bundles.keys().cloned().collect::<Vec<_>>());
+    let held = match files.read() {
+        Ok(held) => held,
+        Err(wrong) if config.bundles.iter().all(|b| known.iter().any(|k| **k == *b.trust_domain)) => {
+            wrong.iter().for_each(|problem| tracing::error!("{problem}; the bundle in force stays"));
+            return Ok(files);
+        }
+        Err(wrong) => return Err(StartProblem::Files(wrong)),
+    };
+    for file in held.iter().filter(|h| !known.iter().any(|k| **k == *h.bundle.trust_domain().as_str())) {
+        let place = file.path.display().to_string();
+        blocking(authority.found_bundle(&file.bundle, Source::File, &place)).map_err(refused("a trust bundle"))?;
+    }
+    let unnamed: Vec<TrustDomain> = ledger.peek(|state| {
+        let gone = state.bundles.iter().filter(|(domain, b)| {
+            !b.removed && &*b.source == Source::File.as_str() && !config.bundles.iter().any(|c| *c.trust_domain == ***domain)
+        });
+        gone.filter_map(|(domain, _)| TrustDomain::parse(domain).ok()).collect()
+    });
+    for domain in unnamed {
+        tracing::warn!(trust_domain = %domain, "no longer configured: what it vouched for is revoked");
+        blocking(authority.no_longer_named(&domain)).map_err(refused("the removal of a trust domain"))?;
+    }
+    Ok(files)
+}
+
+/// Runs a story before there are threads that serve.
+fn blocking<T>(story: impl Future<Output = Result<T, No>>) -> Result<T, No> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.map_err(|e| No::Fault(Fault::new(format!("no runtime: {e}"))))?.block_on(story)
+}
+
+fn bind(config: &Config) -> Result<Bound, StartProblem> {
+    let listen = &config.listen;
+    let tcp = |key: &'static str, address: SocketAddr| {
+        let bound = TcpListener::bind(address).and_then(|l| l.set_nonblocking(true).map(|()| l));
+        bound.map_err(|error| StartProblem::Port { key, address, error })
+    };
+    let local =
+        |key: &'static str, l: &TcpListener, address| l.local_addr().map_err(|error| StartProblem::Port { key, address, error });
+    let workload = tcp("listen.workload", listen.workload)?;
+    let admin = tcp("listen.admin", listen.admin)?;
+    let public = tcp("listen.public", listen.public)?;
+    let shared = config.admin_uids.iter().any(|uid| *uid != rustix::process::geteuid().as_raw());
+    let socket = listen.admin_socket.as_deref().map(|path| unix::bind(path, shared)).transpose().map_err(StartProblem::Socket)?;
+    let addresses = Addresses {
+        workload: local("listen.workload", &workload, listen.workload)?,
+        admin: local("listen.admin", &admin, listen.admin)?,
+        admin_socket: listen.admin_socket.clone(),
+        public: local("listen.public", &public, listen.public)?,
+        pid: std::process::id(),
+    };
+    Ok(Bound { workload, admin, public, socket, addresses })
+}
+
+/// For the threads: the public listener's TLS.
+pub(super) type PublicTls = Arc<ServerConfig>;

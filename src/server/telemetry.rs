@@ -1,0 +1,27 @@
+//! Log lines on stderr. What is in them is never a secret: those have no text form.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// The form of log lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Format {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Logs from here on. `MAYFLY_LOG` says how much, like `info,mayfly::serve=debug`. Without a form: text on a terminal, else JSON.
+///
+/// A second call changes nothing: tests start several servers in one process.
+pub fn init(format: Option<Format>) {
+    let filter = EnvFilter::try_from_env("MAYFLY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let format = format.unwrap_or(if std::io::stderr().is_terminal() { Format::Text } else { Format::Json });
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = match format {
+        Format::Json => builder.json().flatten_event(true).try_init(),
+        Format::Text => builder.with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()).try_init(),
+    };
+}

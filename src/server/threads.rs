@@ -1,0 +1,125 @@
+//! The threads of a server: one runtime on all cores for workloads and the public, and one thread for operators, whose calls go on when
+//! all cores issue.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tonic_health::server::HealthReporter;
+
+use super::start::{PublicTls, Shown};
+use super::{Addresses, upkeep};
+use crate::authority::Authority;
+use crate::credential::keyring::jwks;
+use crate::serve::ends::Stopping;
+use crate::serve::grpc::{admin_routes, workload_routes};
+use crate::serve::listener::{Bounds, Counts, Gate, Mtls, Role, serve_mtls};
+use crate::serve::public::{self, Published};
+use crate::serve::tls::{MtlsAcceptor, OwnCertificate};
+use crate::serve::unix::{self, Socket};
+use crate::sources::bundles::BundleFiles;
+use crate::sources::config::Config;
+
+/// Ports that are bound and not yet answered at.
+pub(super) struct Bound {
+    pub workload: TcpListener,
+    pub admin: TcpListener,
+    pub public: TcpListener,
+    pub socket: Option<Socket>,
+    pub addresses: Addresses,
+}
+
+/// What is served, and what keeps it current.
+pub(super) struct Served {
+    pub authority: Arc<Authority>,
+    pub own: Shown,
+    pub public: Option<Shown>,
+    pub public_tls: PublicTls,
+    pub bundles: BundleFiles,
+}
+
+type Spawned = (Vec<JoinHandle<()>>, [Arc<Counts>; 4]);
+
+/// Starts both threads.
+pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Stopping) -> io::Result<Spawned> {
+    let system = served.authority.system.clone();
+    let limits = &config.limits;
+    let gate = |role, connections: usize| {
+        // Operators' handshakes have a bound of their own.
+        let bounds = Bounds { connections, handshakes: limits.handshakes.min(connections), streams: limits.connection_streams };
+        Gate::new(role, bounds, stopping.clone(), system.clone())
+    };
+    let gates = [
+        gate(Role::Workload, limits.connections),
+        gate(Role::Admin, limits.admin_connections),
+        gate(Role::Admin, limits.admin_connections),
+        gate(Role::Public, limits.public_connections),
+    ];
+    let counts = [gates[0].counts(), gates[1].counts(), gates[2].counts(), gates[3].counts()];
+    let [workload_gate, admin_gate, socket_gate, public_gate] = gates;
+    let health = HealthReporter::new();
+    let mtls = |routes| Mtls {
+        acceptor: acceptor(config, &served.own.current, &served),
+        bundles: served.authority.bundles.clone(),
+        changes: served.authority.trust_changes.subscribe(),
+        routes,
+    };
+    let (authority, environments) = (served.authority.clone(), config.server.environments.clone());
+    let operators = mtls(admin_routes(&authority, &health));
+    let workloads = mtls(workload_routes(&authority, &health));
+    let published = Published::new(authority, &config.server.issuer, &environments, |state, env| jwks(&state.keys, env));
+    let (admin, socket) = (bound.admin, bound.socket);
+    let operators = on_thread("operators", Builder::new_current_thread(), async move {
+        let routes = operators.routes.clone();
+        let over_tls = async {
+            match tokio::net::TcpListener::from_std(admin) {
+                Ok(listener) => serve_mtls(admin_gate, listener, operators).await,
+                Err(error) => tracing::error!(%error, "the admin listener"),
+            }
+        };
+        let local = async {
+            if let Some(socket) = socket {
+                match socket.into_async() {
+                    Ok(listener) => unix::serve(socket_gate, listener, routes).await,
+                    Err(error) => tracing::error!(%error, "the admin socket"),
+                }
+            }
+        };
+        tokio::join!(over_tls, local);
+    })?;
+    let upkeep = upkeep::Upkeep::new(config, served, health, stopping);
+    let tls = upkeep.public_tls();
+    let main = on_thread("workloads", Builder::new_multi_thread(), async move {
+        let workload = async {
+            match tokio::net::TcpListener::from_std(bound.workload) {
+                Ok(listener) => serve_mtls(workload_gate, listener, workloads).await,
+                Err(error) => tracing::error!(%error, "the workload listener"),
+            }
+        };
+        let everybody = async {
+            match tokio::net::TcpListener::from_std(bound.public) {
+                Ok(listener) => public::serve(public_gate, listener, tls, public::router(published)).await,
+                Err(error) => tracing::error!(%error, "the public listener"),
+            }
+        };
+        tokio::join!(workload, everybody, upkeep.run());
+    })?;
+    Ok((vec![operators, main], counts))
+}
+
+fn acceptor(config: &Config, own: &OwnCertificate, served: &Served) -> MtlsAcceptor {
+    MtlsAcceptor::new(own.clone(), served.authority.bundles.clone(), served.authority.system.clone(), config.svid_max_ttl_ms)
+}
+
+/// A thread with a runtime of its own, until what it serves has ended.
+fn on_thread(name: &str, mut builder: Builder, serve: impl Future<Output = ()> + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let runtime: Runtime = builder.enable_all().thread_name(format!("mayfly-{name}")).build()?;
+    std::thread::Builder::new().name(format!("mayfly-{name}")).spawn(move || {
+        runtime.block_on(serve);
+        // Calls whose connection was dropped may still be on their way out.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    })
+}

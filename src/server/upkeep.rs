@@ -1,0 +1,240 @@
+//! What runs beside serving: certificates and bundles read again, tasks that fell silent closed, signs of life written, keys followed by
+//! others, health told.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use super::keys;
+use super::start::{PublicTls, Shown, is_own_svid};
+use super::threads::Served;
+use crate::authority::Authority;
+use crate::ledger::record::{Event, Outcome, Record, TaskClosed, Who};
+use crate::ledger::state::State;
+use crate::ledger::{Lane, Ledger};
+use crate::limits;
+use crate::refusal::Reason;
+use crate::revocation::Rules;
+use crate::seq::{Millis, TaskId};
+use crate::serve::ends::Stopping;
+use crate::sources::bundles::{BundleFiles, Found, Proposal};
+use crate::sources::config::Config;
+use crate::trust::Source;
+
+/// The service whose health says whether anything is issued.
+const TOKENS: &str = "mayfly.v1.TokenService";
+/// How often schedules of keys are looked at.
+const KEYS_EVERY: Duration = Duration::from_secs(60);
+
+/// Everything that keeps a server current.
+pub(super) struct Upkeep {
+    authority: Arc<Authority>,
+    own: Shown,
+    own_path: PathBuf,
+    trust_domain: String,
+    public: Option<Shown>,
+    public_tls: PublicTls,
+    bundles: BundleFiles,
+    environments: Vec<String>,
+    health: HealthReporter,
+    stopping: Stopping,
+}
+
+impl Upkeep {
+    pub fn new(config: &Config, served: Served, health: HealthReporter, stopping: Stopping) -> Upkeep {
+        let Served { authority, own, public, public_tls, bundles, .. } = served;
+        Upkeep {
+            authority,
+            own,
+            own_path: config.tls.certificate.clone(),
+            trust_domain: config.server.trust_domain.clone(),
+            public,
+            public_tls,
+            bundles,
+            environments: config.server.environments.clone(),
+            health,
+            stopping,
+        }
+    }
+
+    pub fn public_tls(&self) -> PublicTls {
+        self.public_tls.clone()
+    }
+
+    /// Runs until the server stops.
+    pub async fn run(self) {
+        let Upkeep { authority, own, own_path, trust_domain, public, bundles, environments, health, mut stopping, .. } = self;
+        let every = Duration::from_millis(limits::FILE_POLL_MS);
+        let (tell, told) = mpsc::channel(16);
+        let own_watch = own.files.watch(every, move |found| {
+            match found.and_then(|pair| is_own_svid(&pair, &trust_domain, &own_path).map(|()| pair)) {
+                Ok(pair) => {
+                    own.current.store(pair.certified_key().clone());
+                    tracing::info!("the server's certificate was renewed");
+                }
+                Err(problem) => tracing::error!("{problem}; the certificate in use stays"),
+            }
+        });
+        let public_watch = async {
+            let Some(Shown { files, current }) = public else { return };
+            let each = move |found: Result<crate::sources::svid_files::OwnPair, _>| match found {
+                Ok(pair) => current.store(pair.certified_key().clone()),
+                Err(problem) => tracing::error!("{problem}; the certificate in use stays"),
+            };
+            files.watch(every, each).await;
+        };
+        let bundle_watch = bundles.watch(every, authority.bundles.clone(), move |found| match found {
+            // A full line means that the ledger is behind; the next look finds the same again.
+            Found::Proposal(proposal) => drop(tell.try_send(proposal)),
+            Found::Problem(problem) => tracing::error!("{problem}"),
+        });
+        let silent = Silent::follow(&authority.ledger);
+        tokio::select! {
+            _ = stopping.wait_for(|stops| *stops) => {}
+            ((), (), (), (), (), (), ()) = async { tokio::join!(
+                own_watch,
+                public_watch,
+                bundle_watch,
+                take_in(&authority, told),
+                seconds(&authority, &silent),
+                keys_due(&authority, &environments),
+                tell_health(&authority.ledger, &health),
+            ) } => {}
+        }
+        health.set_service_status("", ServingStatus::NotServing).await;
+        health.set_service_status(TOKENS, ServingStatus::NotServing).await;
+    }
+}
+
+/// Bundles that files propose become records. What follows from the record follows from the ledger.
+async fn take_in(authority: &Authority, mut told: mpsc::Receiver<Proposal>) {
+    let mut said = BTreeMap::new();
+    while let Some(proposal) = told.recv().await {
+        let domain = proposal.bundle.trust_domain().as_str().to_owned();
+        let place = proposal.path.display().to_string();
+        match authority.found_bundle(&proposal.bundle, Source::File, &place).await {
+            Ok(None) => drop(said.remove(&domain)),
+            Ok(Some(seq)) => tracing::warn!(trust_domain = domain, %seq, "trust bundle changed"),
+            Err(no) => {
+                // The file is found again at each look: said once.
+                let what = no.to_string();
+                if said.get(&domain) != Some(&what) {
+                    tracing::error!("{place}: {what}; the bundle in force stays");
+                    said.insert(domain, what);
+                }
+            }
+        }
+    }
+}
+
+/// When tasks with a heartbeat will have been silent too long, as far as is known: looked at then, not all of them each second.
+struct Silent {
+    looks: Arc<Mutex<BTreeMap<Millis, Vec<TaskId>>>>,
+}
+
+impl Silent {
+    fn follow(ledger: &Ledger) -> Silent {
+        let looks: Arc<Mutex<BTreeMap<Millis, Vec<TaskId>>>> = Arc::default();
+        let ours = looks.clone();
+        // Observed first, read second: a task that is opened between is noted twice, which does no harm.
+        ledger.observe(move |batch| {
+            for record in batch.records.iter() {
+                if let Some(Event::TaskOpened(e)) = &record.record.event
+                    && e.heartbeat > 0
+                    && let Some(id) = TaskId::from_slice(&e.task)
+                {
+                    ours.lock().entry(batch.time.plus(e.heartbeat)).or_default().push(id);
+                }
+            }
+        });
+        ledger.peek(|state| {
+            let mut looks = looks.lock();
+            for task in state.tasks.iter().filter(|t| t.terms.heartbeat > 0 && t.closed.is_none()) {
+                looks.entry(task.alive_at.plus(task.terms.heartbeat)).or_default().push(task.terms.id);
+            }
+        });
+        Silent { looks }
+    }
+
+    /// Tasks that are to be closed now. Those that showed life are looked at again when that would be too long ago, and so are those that
+    /// are returned, until they are over.
+    fn due(&self, state: &State, now: Millis) -> Vec<TaskId> {
+        let mut looks = self.looks.lock();
+        let later = looks.split_off(&now);
+        let due = std::mem::replace(&mut *looks, later);
+        let mut silent = Vec::new();
+        for id in due.into_values().flatten() {
+            let Some(task) = state.tasks.get(&id).filter(|t| t.closed.is_none() && now < t.deadline) else { continue };
+            let next = if task.silent(now) {
+                silent.push(id);
+                now.plus(5 * limits::TASK_TICK_MS)
+            } else {
+                task.alive_at.plus(task.terms.heartbeat).max(now).plus(1)
+            };
+            looks.entry(next).or_default().push(id);
+        }
+        silent
+    }
+}
+
+/// Each second: signs of life are written, and tasks that gave none are closed.
+async fn seconds(authority: &Authority, silent: &Silent) {
+    let mut tick = interval(Duration::from_millis(limits::TASK_TICK_MS));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        authority.heartbeats.flush(&authority.ledger).await;
+        // With a clock that jumped everybody would seem silent; a ledger that cannot be written heard nobody.
+        if authority.ledger.stopped().is_some_and(|no| matches!(no.reason, Reason::ClockSkew | Reason::NotReady)) {
+            continue;
+        }
+        let now = authority.system.wall();
+        for id in authority.ledger.peek(|state| silent.due(state, now)) {
+            let closed = TaskClosed {
+                task: id.as_bytes().to_vec(),
+                outcome: Outcome::Expired as i32,
+                reason: "missed its heartbeat".to_owned(),
+                keep_until: Rules::keep_until(now).0,
+            };
+            let record = Record::new(Who::Mayfly("heartbeat missed".to_owned()), Event::TaskClosed(closed));
+            // Whether it took effect shows at the next look.
+            if let Err(no) = authority.ledger.propose(Lane::Revoke, vec![record]) {
+                tracing::error!(task = %id, "a silent task could not be closed yet: {no}");
+            }
+        }
+    }
+}
+
+async fn keys_due(authority: &Authority, environments: &[String]) {
+    let mut tick = interval(KEYS_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if let Err(no) = keys::tend(authority, environments).await {
+            tracing::error!("keys could not follow their schedule: {no}");
+        }
+    }
+}
+
+async fn tell_health(ledger: &Ledger, health: &HealthReporter) {
+    let mut tick = interval(Duration::from_millis(limits::TASK_TICK_MS));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let status = |serves| if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+    let mut said = None;
+    loop {
+        tick.tick().await;
+        let now = (ledger.writes(), ledger.stopped().is_none());
+        if said != Some(now) {
+            said = Some(now);
+            health.set_service_status("", status(now.0)).await;
+            health.set_service_status(TOKENS, status(now.0 && now.1)).await;
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Which roots vouch for whom, and how that changes: one path for operators and for every source of bundles.
+//!
+//! The bundle in force is the ledger's. A change is a record first; where it removes a root, the revocation of what that root vouched for
+//! stands in the same group ("narrowing revokes"). The bundles that connections are checked against follow after the durable commit, before
+//! anybody is answered.
+
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use plan::{Planned, Proposal, Root, Source, bundle_of};
+
+use crate::authority::Authority;
+use crate::identity::bundle::{Bundle, Bundles};
+use crate::identity::spiffe_id::TrustDomain;
+use crate::ledger::Lane;
+use crate::ledger::record::{Event, Record, Who};
+use crate::ledger::state::BundleState;
+use crate::limits;
+use crate::policy::decide::decided_on_old_state;
+use crate::refusal::{Fault, No, Refusal};
+use crate::revocation::Target;
+use crate::revoke::{Confirm, Hits, confirm_needed};
+use crate::seq::Seq;
+use crate::tasks::{Named, name_of, request_of};
+
+/// A decision that ran into a change is made once more before the caller is told to try again.
+const TRIES: usize = 2;
+
+/// A change of a trust domain's bundle.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Whose bundle.
+    pub domain: TrustDomain,
+    /// What is proposed.
+    pub proposal: Proposal,
+    /// Who proposes it.
+    pub author: Who,
+    /// Why: what the revocation of removed roots says.
+    pub reason: String,
+    /// How much may be hit.
+    pub confirm: Confirm,
+    /// Only say what would be hit.
+    pub dry_run: bool,
+    /// The request, where it named itself.
+    pub named: Named,
+}
+
+/// What a change came to, or would.
+#[derive(Clone, Debug, Default)]
+pub struct Changed {
+    /// The record of the change: the rule's, where something was revoked. `None` for a dry run, and where nothing changed.
+    pub seq: Option<Seq>,
+    /// Something was removed, so that `seq` is a rule.
+    pub narrowed: bool,
+    /// Roots that are new.
+    pub added: Vec<crate::identity::anchor::TrustAnchor>,
+    /// Roots that are gone.
+    pub removed: Vec<crate::identity::anchor::TrustAnchor>,
+    /// What was hit.
+    pub hits: Hits,
+    /// Connections that end with them.
+    pub connections: u64,
+    /// The domain as a dry run found that it would be.
+    pub would_be: Option<BundleState>,
+}
+
+impl Authority {
+    /// Changes a bundle. Refused with CONFIRM_NEEDED where more would be hit than was confirmed; nothing is done then.
+    pub async fn change_bundle(&self, change: &Change) -> Result<Changed, No> {
+        // One at a time: each is planned on the bundle that the one before left.
+        let _one = self.changing.lock().await;
+        let name = name_of(&change.author);
+        if let Some(before) = self.remembered(&name, &change.named).await? {
+            return self.changed_before(change, before.seq, before.at).await;
+        }
+        for again in 1.. {
+            match self.try_change(change, &name).await {
+                Err(no) if again < TRIES && decided_on_old_state(&no) => {}
+                answer => return answer,
+            }
+        }
+        Err(No::Fault(Fault::new("changing a bundle: tries ran out")))
+    }
+
+    async fn try_change(&self, change: &Change, name: &str) -> Result<Changed, No> {
+        let view = self.ledger.view();
+        let bundles = view.read(|s| s.bundles.clone());
+        let domain = &change.domain;
+        let before = bundles.get(domain.as_str());
+        let others = || bundles.iter().filter(|(name, b)| ***name != *domain.as_str() && !b.removed);
+        let elsewhere = |id: &Root| others().any(|(_, b)| b.anchors.contains(id));
+        let Some(planned) = plan::plan(domain, before, &change.proposal, elsewhere)? else { return Ok(Changed::default()) };
+        if planned.after.is_some() && others().count() >= limits::TRUST_DOMAINS {
+            let no = Refusal::limit("trust_domains", limits::TRUST_DOMAINS as u64, std::time::Duration::ZERO);
+            return Err(No::Refusal(no));
+        }
+        let gone: Vec<Root> = planned.removed.iter().map(|a| *a.id().as_bytes()).collect();
+        let mut changed = Changed {
+            narrowed: !planned.targets.is_empty(),
+            connections: self.peers.resting_on(&gone),
+            added: planned.added.clone(),
+            removed: planned.removed.clone(),
+            ..Changed::default()
+        };
+        // Nobody is asked where a source narrows, and an emergency does not wait for a number.
+        if changed.narrowed && (change.dry_run || change.confirm != Confirm::All) {
+            changed.hits = self.hits(&planned.targets).await?.0;
+        }
+        let now = self.system.wall();
+        if change.dry_run {
+            changed.would_be = Some(planned.state(before, now));
+            return Ok(changed);
+        }
+        if !change.confirm.allows(changed.hits.credentials) {
+            return Err(confirm_needed(&changed.hits, change.confirm));
+        }
+        let mut records: Vec<Record> = planned.records(&change.author, &change.reason, now);
+        if let Some(last) = records.last_mut() {
+            // A repeat is answered with the rule's seq, which is the last record's.
+            last.request = request_of(name, &change.named);
+        }
+        let records = records.into_iter().map(|r| r.decided_at(view.revision())).collect();
+        let lane = if changed.narrowed { Lane::Revoke } else { Lane::Change };
+        changed.seq = Some(self.ledger.commit(lane, records).await?.seq());
+        Ok(changed)
+    }
+
+    /// A repeat of a change that was made: answered from its records.
+    async fn changed_before(&self, change: &Change, seq: Seq, at: crate::store::Position) -> Result<Changed, No> {
+        let records = self.ledger.records_at(at)?;
+        let mine = |r: &&Record| r.request.as_ref().is_some_and(|r| Some(&r.id) == change.named.as_ref().map(|(id, _)| id));
+        let narrowed = records.iter().find(mine).and_then(|r| match &r.event {
+            Some(Event::Revoked(e)) => Some(e.targets.iter().filter_map(|t| Target::from_record(t).ok()).collect::<Vec<_>>()),
+            _ => None,
+        });
+        let hits = match &narrowed {
+            Some(targets) => self.hits(targets).await?.0,
+            None => Hits::default(),
+        };
+        Ok(Changed { seq: Some(seq), narrowed: narrowed.is_some(), hits, ..Changed::default() })
+    }
+
+    /// A source has this bundle now. Answers with the record of the change, `None` where nothing changed.
+    ///
+    /// `place`: where it was found, for the audit. Refused where its sequence goes down or is gone: the bundle in force stays.
+    pub async fn found_bundle(&self, bundle: &Bundle, source: Source, place: &str) -> Result<Option<Seq>, No> {
+        let change = Change {
+            domain: bundle.trust_domain().clone(),
+            proposal: Proposal::Found(bundle.clone(), source),
+            author: Who::Mayfly(format!("bundle {}: {place}", source.as_str())),
+            reason: format!("the root is no longer in {place}"),
+            confirm: Confirm::All,
+            dry_run: false,
+            named: None,
+        };
+        Ok(self.change_bundle(&change).await?.seq)
+    }
+
+    /// The configuration no longer names a trust domain whose bundle came from a file: what it vouched for is revoked.
+    pub async fn no_longer_named(&self, domain: &TrustDomain) -> Result<Option<Seq>, No> {
+        let change = Change {
+            domain: domain.clone(),
+            proposal: Proposal::NoLongerNamed,
+            author: Who::Mayfly("no longer configured".to_owned()),
+            reason: "the trust domain is no longer configured".to_owned(),
+            confirm: Confirm::All,
+            dry_run: false,
+            named: None,
+        };
+        Ok(self.change_bundle(&change).await?.seq)
+    }
+
+    /// Puts the ledger's bundles in force for the connections. Domains that the ledger does not know keep what they have.
+    pub(crate) fn load_bundles(&self) -> Result<(), Fault> {
+        self.load_bundles_of(|_| true)
+    }
+
+    /// The same for some domains.
+    pub(crate) fn load_bundles_of(&self, which: impl Fn(&str) -> bool) -> Result<(), Fault> {
+        let known = self.ledger.peek(|s| s.bundles.clone());
+        let mut bundles: Bundles = (**self.bundles.load()).clone();
+        let mut fault = None;
+        for (name, state) in known.iter().filter(|(name, _)| which(name)) {
+            match loaded(name, state) {
+                Ok(None) => bundles = bundles.without(name),
+                Ok(Some(bundle)) => match bundles.with(bundle) {
+                    Some(more) => bundles = more,
+                    None => fault = fault.or(Some(Fault::new("more trust domains than there may be"))),
+                },
+                // A bundle that cannot be read vouches for nobody.
+                Err(unreadable) => {
+                    bundles = bundles.without(name);
+                    fault = fault.or(Some(unreadable));
+                }
+            }
+        }
+        self.bundles.store(Arc::new(bundles));
+        self.trust_changes.send_modify(|n| *n += 1);
+        fault.map_or(Ok(()), Err)
+    }
+}
+
+fn loaded(name: &str, state: &BundleState) -> Result<Option<Arc<Bundle>>, Fault> {
+    if state.removed {
+        return Ok(None);
+    }
+    let domain = TrustDomain::parse(name).map_err(|e| Fault::new(format!("trust domain {name:?} in the ledger: {e}")))?;
+    bundle_of(&domain, state).map(|bundle| Some(Arc::new(bundle)))
+}

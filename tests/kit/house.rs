@@ -1,0 +1,172 @@
+//! A whole authority in memory, with the dev samples' policy and upstreams: what the stories are tested on.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use mayfly::authority::{Authority, Parts};
+use mayfly::credential::keyring::{Sealer, generate};
+use mayfly::document::Source;
+use mayfly::identity::caller::Caller;
+use mayfly::identity::svid;
+use mayfly::ledger::record::{Event, KeyPurpose, KeyState, PolicySet as PolicyRecord, Record, UpstreamSet, Who};
+use mayfly::ledger::{Lane, Ledger, Settings};
+use mayfly::limits;
+use mayfly::policy::decide::Decider;
+use mayfly::policy::wanted::{Binding, TaskChoice, Terms, Wanted, digest_of};
+use mayfly::policy::{PolicySet, Verdicts};
+use mayfly::refusal::Fault;
+use mayfly::seq::Millis;
+use mayfly::store::Store;
+use mayfly::store::memory::MemoryStore;
+use mayfly::system::{Clock, SetClock, System};
+use zeroize::Zeroizing;
+
+use super::pki;
+
+/// The trust domain of the samples.
+pub const DOMAIN: &str = "dev.mayfly.internal";
+
+/// Seals by doing nothing: the sealing has tests of its own.
+pub struct Open;
+
+impl Sealer for Open {
+    fn seal(&self, _: &str, _: &str, _: &str, plain: &[u8]) -> Result<Vec<u8>, Fault> {
+        Ok(plain.to_vec())
+    }
+
+    fn open(&self, _: &str, _: &str, _: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        Ok(Zeroizing::new(sealed.to_vec()))
+    }
+}
+
+/// An authority, its clock, and the root that vouches for its callers.
+pub struct House {
+    pub authority: Arc<Authority>,
+    pub clock: Arc<SetClock>,
+    pub root: pki::Authority,
+}
+
+fn sample(path: &str) -> String {
+    let path = format!("{}/src/cli/samples/{path}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+fn source(file: &str) -> Source {
+    Source { file: file.into(), text: sample(file) }
+}
+
+/// A house with the samples in force. Call it outside of a runtime.
+pub fn house() -> House {
+    let clock = SetClock::at(pki::NOW);
+    let system = System::with_clock(clock.clone());
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(mayfly::store::StoreId::from_bytes([5; 16])));
+    let ledger = Ledger::open(Box::new(move || Ok(store.clone())), system.clone(), Settings::default()).unwrap();
+    let root = pki::Authority::root(DOMAIN);
+    let parts = Parts {
+        decider: Decider {
+            verdicts: Verdicts::new(1 << 20),
+            issuer: "https://mayfly.test".into(),
+            longest_ms: limits::CREDENTIAL_TTL_MS,
+            longest_task_ms: limits::TASK_TTL_MS,
+        },
+        bundles: Arc::new(ArcSwap::from_pointee(pki::bundles(&[(DOMAIN, &root)]))),
+        sealer: Arc::new(Open),
+        system: system.clone(),
+        admin_uids: vec![1000],
+        feed_max_age_ms: limits::FEED_MAX_AGE_MS,
+    };
+    let authority = Authority::new(ledger, parts).unwrap();
+    import(&authority, &system);
+    House { authority, clock, root }
+}
+
+fn import(authority: &Authority, system: &System) {
+    let set = PolicySet::compile(vec![source("policy.cedar")], source("roles.toml")).unwrap();
+    let policy = PolicyRecord {
+        environment: "dev".into(),
+        version: 1,
+        digest: set.digest().to_vec(),
+        text: set.to_text().to_owned(),
+        audit_only: false,
+    };
+    let mut records = vec![Record::new(Who::Mayfly("imported".into()), Event::PolicySet(policy))];
+    for name in ["echo", "github", "tickets"] {
+        let upstream = mayfly::upstream::file::parse(&source(&format!("upstreams/{name}.toml"))).unwrap();
+        let set = UpstreamSet {
+            name: upstream.name.clone(),
+            version: 1,
+            digest: upstream.digest().to_vec(),
+            text: upstream.to_text(),
+            ..UpstreamSet::default()
+        };
+        records.push(Record::new(Who::Mayfly("imported".into()), Event::UpstreamSet(set)));
+    }
+    for purpose in [KeyPurpose::AccessToken, KeyPurpose::Reference] {
+        let key = generate(purpose, "dev", KeyState::Active, &Open, system).unwrap();
+        let added = key.keep(&*authority.ledger.store()).unwrap();
+        records.push(Record::new(Who::Mayfly("imported".into()), Event::KeyAdded(added)));
+    }
+    runtime().block_on(authority.ledger.commit(Lane::Change, records)).unwrap();
+}
+
+/// A runtime for one test.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+impl House {
+    /// A workload with a fresh SVID.
+    pub fn caller(&self, path: &str) -> Caller {
+        let svid = self.root.svid(&format!("spiffe://{DOMAIN}{path}"));
+        let chain = svid.chain.clone();
+        let verified = svid::verify(&chain, &self.authority.bundles.load(), self.clock.wall(), limits::SVID_MAX_TTL_MS).unwrap();
+        Caller::from(&verified)
+    }
+
+    /// Now, by the house's clock.
+    pub fn now(&self) -> Millis {
+        self.clock.wall()
+    }
+}
+
+/// Terms of a task for echo, with any tool.
+pub fn terms() -> Terms {
+    Terms {
+        purpose: "a test".into(),
+        upstreams: vec![("echo".into(), vec!["echo:read".into()])],
+        tools: Vec::new(),
+        any_tool: true,
+        kinds: Vec::new(),
+        callers: Vec::new(),
+        key_bound: false,
+        ttl_ms: Some(600_000),
+        max_ttl_ms: Some(3_600_000),
+        heartbeat_ms: 0,
+        parent: None,
+    }
+}
+
+/// An exchange for echo.
+pub fn wanted(task: TaskChoice) -> Wanted {
+    Wanted {
+        task,
+        upstream: "echo".into(),
+        scopes: vec!["echo:read".into()],
+        kind: None,
+        ttl_ms: Some(60_000),
+        tool: "say".into(),
+        purpose: "a test".into(),
+        arguments: None,
+        request_id: None,
+        digest: [0; 32],
+        key: Binding::Unasked,
+        renews: None,
+    }
+}
+
+/// The same with a name for the request. Everything else that is asked goes into the digest.
+pub fn named(mut want: Wanted, id: &str) -> Wanted {
+    want.request_id = Some(id.into());
+    want.digest = digest_of(&format!("{} {:?} {:?}", want.upstream, want.scopes, want.ttl_ms));
+    want
+}
