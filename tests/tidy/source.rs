@@ -34,6 +34,8 @@ fn walk(dir: &Path, found: &mut Vec<File>) {
             if !SKIPPED.contains(&name.as_str()) {
                 walk(&path, found);
             }
+        } else if name == ".git" {
+            // Of a worktree: a file that says where its repository is.
         } else if let Ok(text) = std::fs::read_to_string(&path) {
             let path = path.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/");
             found.push(File { path, text });

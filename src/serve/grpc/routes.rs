@@ -18,16 +18,16 @@ use crate::pb::mayfly::v1::token_service_server::TokenServiceServer;
 
 /// What workloads may call.
 pub fn workload_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
-    common(authority, health).prepare()
+    on_both(authority, health).prepare()
 }
 
 /// What operators may call: everything that workloads may, and what is theirs alone. Reflection is served here only.
 pub fn admin_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
-    reflection(common(authority, health)).prepare()
+    reflection(on_both(authority, health)).prepare()
 }
 
 /// On both listeners.
-fn common(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
+fn on_both(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
     let health = HealthServer::new(HealthService::from_health_reporter(health.clone()));
     let tokens = TokenServiceServer::new(Tokens(authority.clone()));
     let revocations = RevocationServiceServer::new(Revocations(authority.clone()));
