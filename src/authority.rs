@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, Semaphore, broadcast, watch};
+use tokio::sync::{Mutex, Semaphore, broadcast};
 
 use crate::credential::keyring::{Keyring, Sealer};
 use crate::credential::status::Allocator;
@@ -33,8 +33,6 @@ pub struct Authority {
     pub decider: Decider,
     /// The bundles in force. Changed only after a record of the change is durable.
     pub bundles: Arc<ArcSwap<Bundles>>,
-    /// Counts up after each change of the bundles, for connections that may have to end.
-    pub trust_changes: watch::Sender<u64>,
     /// The keys that sign and derive.
     pub keyring: Keyring,
     /// Opens and seals their private parts.
@@ -93,7 +91,6 @@ impl Authority {
             catalog: Catalog::default(),
             decider: parts.decider,
             bundles: parts.bundles,
-            trust_changes: watch::Sender::new(0),
             keyring: Keyring::default(),
             sealer: parts.sealer,
             status,

@@ -91,6 +91,11 @@ impl Verifier {
         self.follower.lock().applied()
     }
 
+    /// It knows the revocations and the keys, and accepts what is good.
+    pub fn ready(&self) -> bool {
+        self.follower.lock().is_fresh(self.moment()) && self.keys.load().kids().next().is_some()
+    }
+
     /// Checks a credential for one use.
     pub fn check(&self, token: &str, need: Need<'_>) -> Result<Claims, Refused> {
         let now = self.moment();

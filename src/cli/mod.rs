@@ -12,6 +12,7 @@ pub mod confirm;
 pub mod connect;
 pub mod context;
 pub mod credential;
+pub mod dev;
 pub mod error;
 pub mod exit;
 pub mod explain;
@@ -26,6 +27,7 @@ pub mod remedy;
 pub mod revoke;
 pub mod rules;
 pub mod server;
+pub mod serving;
 pub mod show;
 pub mod status;
 pub mod svid;
@@ -125,6 +127,12 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Who the server takes us for
     Whoami,
+    /// Run a server, look at its configuration, mend its ledger
+    #[command(subcommand)]
+    Server(serving::ServerCommand),
+    /// A server for this machine, with its own trust domain, SVIDs and sample policy
+    #[command(subcommand)]
+    Dev(dev::DevCommand),
     /// X.509-SVIDs, without a server
     #[command(subcommand)]
     Svid(svid::SvidCommand),
@@ -200,6 +208,8 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Explain(args) => explain::run(args, run).await,
         Command::Status(args) => status::run(args, run).await,
         Command::Whoami => whoami::run(run).await,
+        Command::Server(command) => Ok(serving::run(command)),
+        Command::Dev(command) => Ok(dev::run(command)),
         Command::Svid(command) => svid::run(command, run),
         Command::Completions(args) => completions::run(args, run),
         Command::Man(args) => man::run(args, run),

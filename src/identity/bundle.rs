@@ -153,18 +153,6 @@ impl Bundle {
         self.ignored_keys
     }
 
-    /// Its SPIFFE document (JSON).
-    pub fn to_document(&self) -> String {
-        jwks::document(self)
-    }
-
-    /// The same bundle without some of its anchors.
-    pub fn without(&self, withheld: impl Fn(&AnchorId) -> bool) -> Bundle {
-        let anchors = self.anchors.iter().filter(|a| !withheld(&a.id())).cloned().collect();
-        let Bundle { trust_domain, sequence, refresh_hint_s, jwt, ignored_keys, .. } = self.clone();
-        Bundle::new(trust_domain, Contents { sequence, refresh_hint_s, anchors, jwt, ignored_keys })
-    }
-
     pub(super) fn roots(&self) -> &Roots {
         &self.roots
     }

@@ -1,14 +1,11 @@
 //! The SPIFFE bundle document: a JWK set with two members of its own (SPIFFE-Trust-Domain-and-Bundle, section 4; X509-SVID, section 6).
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
-use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer;
-use x509_parser::public_key::PublicKey;
 
 use super::anchor::TrustAnchor;
-use super::bundle::{Bundle, BundleDefect, Contents, JwtAuthority};
+use super::bundle::{BundleDefect, Contents, JwtAuthority};
 use super::json;
 use crate::limits;
 
@@ -60,65 +57,4 @@ fn x509(at: usize, members: &Map<String, Value>) -> Result<TrustAnchor, BundleDe
     let Some([Value::String(text)]) = chain else { return Err(BundleDefect::X5cNotOne(at)) };
     let der = STANDARD.decode(text).map_err(|_| BundleDefect::Certificate(at))?;
     TrustAnchor::from_der(&der).ok_or(BundleDefect::Certificate(at))
-}
-
-/// The document of what a bundle holds: reading it gives an equal bundle, but for keys that were passed by.
-pub(super) fn document(bundle: &Bundle) -> String {
-    let x509 = bundle.x509_authorities().iter().map(|anchor| {
-        let mut key = public_key(anchor);
-        key.insert("use".to_owned(), "x509-svid".into());
-        key.insert("x5c".to_owned(), vec![STANDARD.encode(anchor.der())].into());
-        Value::Object(key)
-    });
-    let keys: Vec<Value> = x509.chain(bundle.jwt_authorities().iter().map(|a| a.jwk.clone())).collect();
-    let mut members = Map::new();
-    members.insert("keys".to_owned(), keys.into());
-    let numbers = [("spiffe_sequence", bundle.sequence()), ("spiffe_refresh_hint", bundle.refresh_hint_s())];
-    members.extend(numbers.into_iter().filter_map(|(name, n)| Some((name.to_owned(), n?.into()))));
-    Value::Object(members).to_string()
-}
-
-/// An anchor's key as a JWK (RFC 7518, section 6; RFC 8037). One of another kind is named only: its certificate says the rest.
-fn public_key(anchor: &TrustAnchor) -> Map<String, Value> {
-    let mut members = Map::new();
-    let mut set = |name: &str, value: &str| drop(members.insert(name.to_owned(), value.into()));
-    let parsed = X509Certificate::from_der(anchor.der()).ok();
-    let spki = parsed.as_ref().map(|(_, cert)| cert.public_key());
-    match spki.and_then(|k| k.parsed().ok()) {
-        Some(PublicKey::RSA(key)) => {
-            set("kty", "RSA");
-            set("n", &URL_SAFE_NO_PAD.encode(without_zeros(key.modulus)));
-            set("e", &URL_SAFE_NO_PAD.encode(without_zeros(key.exponent)));
-        }
-        Some(PublicKey::EC(point)) => {
-            set("kty", "EC");
-            if let Some((&4, point)) = point.data().split_first() {
-                let (x, y) = point.split_at(point.len() / 2);
-                set(
-                    "crv",
-                    if x.len() == 32 {
-                        "P-256"
-                    } else if x.len() == 48 {
-                        "P-384"
-                    } else {
-                        "P-521"
-                    },
-                );
-                set("x", &URL_SAFE_NO_PAD.encode(x));
-                set("y", &URL_SAFE_NO_PAD.encode(y));
-            }
-        }
-        _ => {
-            set("kty", "OKP");
-            set("crv", "Ed25519");
-            let key = spki.map(|k| k.subject_public_key.data.to_vec()).unwrap_or_default();
-            set("x", &URL_SAFE_NO_PAD.encode(key));
-        }
-    }
-    members
-}
-
-fn without_zeros(bytes: &[u8]) -> &[u8] {
-    let zeros = bytes.iter().take_while(|b| **b == 0).count();
-    bytes.get(zeros..).unwrap_or_default()
 }

@@ -214,6 +214,11 @@ impl Follower {
         now.wall.max(proven.unwrap_or_default())
     }
 
+    /// It is whole, and its last proof of freshness is young enough.
+    pub fn is_fresh(&self, now: Moment) -> bool {
+        self.fresh(now).is_ok()
+    }
+
     fn fresh(&self, now: Moment) -> Result<(), FollowerRefusal> {
         if !self.whole {
             return Err(FollowerRefusal::NotWhole);

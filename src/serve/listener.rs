@@ -25,7 +25,8 @@ use super::answer::answer;
 use super::connection::{self, Ended};
 use super::ends::{Ends, Stopping, TrustChanges};
 use super::peer::Peer;
-use super::tls::{BundlesInForce, MtlsAcceptor, NoPeer};
+use super::tls::{MtlsAcceptor, NoPeer};
+use crate::authority::Authority;
 use crate::identity::svid::VerifiedSvid;
 use crate::limits;
 use crate::system::System;
@@ -239,9 +240,9 @@ impl Gate {
 pub struct Mtls {
     /// Takes the handshake.
     pub acceptor: MtlsAcceptor,
-    /// The bundles in force.
-    pub bundles: BundlesInForce,
-    /// Tells when they change.
+    /// Whose bundles are in force, and who counts open connections.
+    pub authority: Arc<Authority>,
+    /// Tells when the bundles change.
     pub changes: TrustChanges,
     /// What is served.
     pub routes: Routes,
@@ -274,7 +275,8 @@ where
 {
     let random = gate.system.random16();
     let jitter = u64::from_be_bytes(random.first_chunk::<8>().copied().unwrap_or_default());
-    let (bundles, changes) = (mtls.bundles.clone(), mtls.changes.clone());
+    let _counted = mtls.authority.peers.enter(svid.evidence().trust_anchor);
+    let (bundles, changes) = (mtls.authority.bundles.clone(), mtls.changes.clone());
     let ends = Ends::with_svid(svid.evidence().clone(), bundles, changes, gate.system.clone(), gate.stopping(), jitter);
     let (peer, routes) = (gate.role.peer(svid), mtls.routes.clone());
     let service = service_fn(move |call| answer(routes.clone(), peer.clone(), call));

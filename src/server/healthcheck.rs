@@ -45,7 +45,7 @@ pub enum NotHealthy {
 
 /// Asks the workload listener over mTLS, as the server's own SVID. `service`: empty for the whole server.
 pub async fn ask(path: &Path, service: &str, system: &System) -> Result<(), NotHealthy> {
-    let config = Config::load(path, std::env::vars()).map_err(NotHealthy::Config)?;
+    let config = Config::load(path, super::environment()).map_err(NotHealthy::Config)?;
     let address = reachable(config.listen.workload);
     let no = |what: String| NotHealthy::NoAnswer { address, what, config: config.file.clone() };
     let asking = async {

@@ -5,9 +5,7 @@
 
 use crate::ledger::record::{Event, PolicySet, Record, UpstreamSet, Who};
 use crate::ledger::state::State;
-use crate::ledger::{Lane, Ledger, Receipt};
 use crate::limits;
-use crate::refusal::{Fault, No};
 use crate::sources::policy_files::Loaded;
 
 /// What is different between the files and the ledger. The ledger counts.
@@ -78,10 +76,4 @@ pub fn groups(state: &State, loaded: &Loaded, missing: &[&str]) -> Vec<Vec<Recor
         }
     }
     groups
-}
-
-/// Commits before there is a runtime. Blocks.
-pub fn commit(ledger: &Ledger, lane: Lane, records: Vec<Record>) -> Result<Receipt, No> {
-    let answer = ledger.propose(lane, records)?;
-    answer.blocking_recv().unwrap_or_else(|_| Err(No::Fault(Fault::new("the ledger's writer ended"))))
 }

@@ -1,7 +1,7 @@
 //! A server: from a configuration to something that answers, and back down again.
 //!
 //! - [`start`]: everything opened, checked and bound, or the one reason why not, with the command that mends it ([`problem`]).
-//! - [`engine`], [`import`], [`keys`]: the store, what a first start takes in, the keys.
+//! - [`engine`], [`sealer`], [`import`]: the store, what seals in it, what a first start takes in.
 //! - [`threads`], [`upkeep`]: what runs while it serves.
 //! - [`run`], [`recover`], [`healthcheck`], [`validate`]: the commands `mayfly server …`.
 //!
@@ -13,10 +13,10 @@ pub mod engine;
 pub mod harden;
 pub mod healthcheck;
 pub mod import;
-pub mod keys;
 pub mod problem;
 pub mod recover;
 pub mod run;
+pub mod sealer;
 pub mod start;
 pub mod telemetry;
 mod threads;
@@ -36,6 +36,13 @@ pub use start::start;
 
 use crate::authority::Authority;
 use crate::serve::listener::Counts;
+
+/// The environment as far as it may configure a server. `MAYFLY_SERVER_ID` is the command line's own, though it begins like a key of
+/// `[server]`; what is not UTF-8 is nobody's.
+pub fn environment() -> Vec<(String, String)> {
+    let texts = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    texts.filter(|(name, _)| name != "MAYFLY_SERVER_ID").collect()
+}
 
 /// Where a server answers: the ports that it really has, also where the configuration said 0.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -69,7 +69,7 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> NotRecovered {
 
 /// Copies what ends at or before `after` to a fresh store, begins a generation there, and puts it in the place of the old one.
 pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> Result<Done, NotRecovered> {
-    let config = Config::load(config, std::env::vars()).map_err(NotRecovered::Config)?;
+    let config = Config::load(config, super::environment()).map_err(NotRecovered::Config)?;
     let data = engine::data_dir(&config).ok_or(NotRecovered::NothingKept)?;
     // Where it really is: a link to it stays a link.
     let data = data.canonicalize().map_err(|_| NotRecovered::NoStore(data.to_owned()))?;

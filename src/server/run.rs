@@ -13,14 +13,27 @@ use crate::system::System;
 ///
 /// `ready`: a file that gets the addresses as JSON once the server answers, and goes when it stops.
 pub fn run(config: &Path, ready: Option<&Path>, on_start: impl FnOnce(&Addresses)) -> Result<(), StartProblem> {
+    let config = Config::load(config, super::environment()).map_err(StartProblem::Config)?;
+    serve(&config, ready, on_start)
+}
+
+/// The same where only the file counts: what is exported for the command line does not reshape a dev server.
+pub fn run_without_environment(
+    config: &Path,
+    ready: Option<&Path>,
+    on_start: impl FnOnce(&Addresses),
+) -> Result<(), StartProblem> {
+    serve(&Config::load(config, []).map_err(StartProblem::Config)?, ready, on_start)
+}
+
+fn serve(config: &Config, ready: Option<&Path>, on_start: impl FnOnce(&Addresses)) -> Result<(), StartProblem> {
     harden::harden();
-    let config = Config::load(config, std::env::vars()).map_err(StartProblem::Config)?;
     let failed = |what: &str, e: std::io::Error| StartProblem::System(format!("{what}: {e}"));
     let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed("a runtime", e))?;
     // Before the start: a signal that comes during it is not lost.
     let signals = waiting.block_on(async { Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)) });
     let (mut terminate, mut interrupt) = signals.map_err(|e| failed("signals", e))?;
-    let running = start(&config, &System::real())?;
+    let running = start(config, &System::real())?;
     if let Some(path) = ready {
         write_ready(path, running.addresses()).map_err(|e| failed(&path.display().to_string(), e))?;
     }

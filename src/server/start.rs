@@ -1,5 +1,6 @@
 //! Starting: everything is opened, checked and bound before anybody is answered, or the start is refused and nothing was changed.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +9,14 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
-use super::keys::{StoreSealer, first_keys};
 use super::problem::StartProblem;
+use super::sealer::StoreSealer;
 use super::threads::{Bound, Served};
 use super::{Addresses, Running, engine, import, threads};
 use crate::authority::{Authority, Parts};
 use crate::document::Complaint;
 use crate::identity::spiffe_id::TrustDomain;
+use crate::keys;
 use crate::ledger::{Lane, Ledger, Settings, StartError};
 use crate::policy::Verdicts;
 use crate::policy::decide::Decider;
@@ -54,9 +56,16 @@ fn start_here(config: &Config, system: &System) -> Result<Running, StartProblem>
     };
     let public_tls = public_tls.map_err(|e| StartProblem::System(format!("TLS: {e}")))?;
     let authority = authority(config, system)?;
-    take_in_policy(config, &authority)?;
-    let bundles = take_in_bundles(config, &authority)?;
-    first_keys(&authority, &config.server.environments).map_err(refused("a first key"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| StartProblem::System(format!("a runtime: {e}")))?;
+    let bundles = runtime.block_on(async {
+        take_in_policy(config, &authority).await?;
+        let bundles = take_in_bundles(config, &authority).await?;
+        // The first keys of each environment, and what fell due while nobody served.
+        keys::tend(&authority).await;
+        Ok(bundles)
+    })?;
+    drop(runtime);
     // Last, so that nobody waits at a port for a start that is refused.
     let bound = bind(config)?;
     run(config, bound, Served { authority, own, public, public_tls: Arc::new(public_tls), bundles })
@@ -169,7 +178,7 @@ fn authority(config: &Config, system: &System) -> Result<Arc<Authority>, StartPr
 }
 
 /// A first start takes in what the files say; a later one compares, and the ledger counts.
-fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), StartProblem> {
+async fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), StartProblem> {
     let environments = &config.server.environments;
     let loaded = policy_files::load(&config.policy);
     let missing = authority.ledger.peek(|state| import::missing(state, environments));
@@ -188,7 +197,7 @@ fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), StartPro
     belong_somewhere(config, &loaded)?;
     let groups = authority.ledger.peek(|state| import::groups(state, &loaded, &missing));
     for records in groups {
-        import::commit(&authority.ledger, Lane::Change, records).map_err(refused("the policies and registrations"))?;
+        authority.ledger.commit(Lane::Change, records).await.map_err(refused("the policies and registrations"))?;
     }
     tracing::info!(environments = missing.join(","), upstreams = loaded.upstreams.len(), "policies and registrations taken in");
     Ok(())
@@ -205,42 +214,34 @@ fn belong_somewhere(config: &Config, loaded: &policy_files::Loaded) -> Result<()
     if strays.is_empty() { Ok(()) } else { Err(StartProblem::Policy(strays)) }
 }
 
-/// The bundles of the configuration. One whose trust domain the ledger does not know is taken in now; a change to one that it knows goes
-/// the way of every change, and so does what the configuration no longer names.
-fn take_in_bundles(config: &Config, authority: &Authority) -> Result<BundleFiles, StartProblem> {
+/// The bundles of the configuration. One whose trust domain the ledger does not know is taken in now. For one that it knows the ledger's
+/// is in force already, and what changed in its file goes the way of every change.
+async fn take_in_bundles(config: &Config, authority: &Authority) -> Result<BundleFiles, StartProblem> {
     let named = config.bundles.iter().filter_map(|b| Some((TrustDomain::parse(&b.trust_domain).ok()?, b.file.clone())));
     let mut files = BundleFiles::new(named);
-    let ledger = &authority.ledger;
-    let known = ledger.peek(|state| state.bundles.keys().cloned().collect::<Vec<_>>());
+    let known = authority.ledger.peek(|state| state.bundles.iter().map(|(d, b)| (d.clone(), b.clone())).collect::<BTreeMap<_, _>>());
+    for (domain, bundle) in &known {
+        let from_file = !bundle.removed && Source::from_text(&bundle.source) == Some(Source::File);
+        if from_file && !config.bundles.iter().any(|b| *b.trust_domain == **domain) {
+            // Who takes a trust domain out of the configuration means that nobody of it comes in any more.
+            tracing::warn!("{domain} is no longer configured: what it vouched for is revoked");
+            let Ok(domain) = TrustDomain::parse(domain) else { continue };
+            authority.no_longer_named(&domain).await.map_err(refused(&format!("the removal of {domain}")))?;
+        }
+    }
     let held = match files.read() {
         Ok(held) => held,
-        Err(wrong) if config.bundles.iter().all(|b| known.iter().any(|k| **k == *b.trust_domain)) => {
+        Err(wrong) if config.bundles.iter().all(|b| known.contains_key(b.trust_domain.as_str())) => {
             wrong.iter().for_each(|problem| tracing::error!("{problem}; the bundle in force stays"));
             return Ok(files);
         }
         Err(wrong) => return Err(StartProblem::Files(wrong)),
     };
-    for file in held.iter().filter(|h| !known.iter().any(|k| **k == *h.bundle.trust_domain().as_str())) {
-        let place = file.path.display().to_string();
-        blocking(authority.found_bundle(&file.bundle, Source::File, &place)).map_err(refused("a trust bundle"))?;
-    }
-    let unnamed: Vec<TrustDomain> = ledger.peek(|state| {
-        let gone = state.bundles.iter().filter(|(domain, b)| {
-            !b.removed && &*b.source == Source::File.as_str() && !config.bundles.iter().any(|c| *c.trust_domain == ***domain)
-        });
-        gone.filter_map(|(domain, _)| TrustDomain::parse(domain).ok()).collect()
-    });
-    for domain in unnamed {
-        tracing::warn!(trust_domain = %domain, "no longer configured: what it vouched for is revoked");
-        blocking(authority.no_longer_named(&domain)).map_err(refused("the removal of a trust domain"))?;
+    for (bundle, path) in held.iter().filter(|(b, _)| !known.contains_key(b.trust_domain().as_str())) {
+        let found = authority.found_bundle(bundle, Source::File, &path.display().to_string()).await;
+        found.map_err(refused(&format!("the bundle of {}", bundle.trust_domain())))?;
     }
     Ok(files)
-}
-
-/// Runs a story before there are threads that serve.
-fn blocking<T>(story: impl Future<Output = Result<T, No>>) -> Result<T, No> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    runtime.map_err(|e| No::Fault(Fault::new(format!("no runtime: {e}"))))?.block_on(story)
 }
 
 fn bind(config: &Config) -> Result<Bound, StartProblem> {

@@ -8,17 +8,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
 use tonic_health::server::HealthReporter;
 
 use super::start::{PublicTls, Shown};
 use super::{Addresses, upkeep};
 use crate::authority::Authority;
 use crate::credential::keyring::jwks;
-use crate::serve::ends::Stopping;
+use crate::ledger::record::Event;
+use crate::serve::ends::{Stopping, TrustChanges};
 use crate::serve::grpc::{admin_routes, workload_routes};
 use crate::serve::listener::{Bounds, Counts, Gate, Mtls, Role, serve_mtls};
 use crate::serve::public::{self, Published};
-use crate::serve::tls::{MtlsAcceptor, OwnCertificate};
+use crate::serve::tls::MtlsAcceptor;
 use crate::serve::unix::{self, Socket};
 use crate::sources::bundles::BundleFiles;
 use crate::sources::config::Config;
@@ -61,10 +63,11 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
     let counts = [gates[0].counts(), gates[1].counts(), gates[2].counts(), gates[3].counts()];
     let [workload_gate, admin_gate, socket_gate, public_gate] = gates;
     let health = HealthReporter::new();
+    let changes = trust_changes(&served.authority);
     let mtls = |routes| Mtls {
-        acceptor: acceptor(config, &served.own.current, &served),
-        bundles: served.authority.bundles.clone(),
-        changes: served.authority.trust_changes.subscribe(),
+        acceptor: acceptor(config, &served),
+        authority: served.authority.clone(),
+        changes: changes.clone(),
         routes,
     };
     let (authority, environments) = (served.authority.clone(), config.server.environments.clone());
@@ -110,8 +113,21 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
     Ok((vec![operators, main], counts))
 }
 
-fn acceptor(config: &Config, own: &OwnCertificate, served: &Served) -> MtlsAcceptor {
-    MtlsAcceptor::new(own.clone(), served.authority.bundles.clone(), served.authority.system.clone(), config.svid_max_ttl_ms)
+fn acceptor(config: &Config, served: &Served) -> MtlsAcceptor {
+    let authority = &served.authority;
+    MtlsAcceptor::new(served.own.current.clone(), authority.bundles.clone(), authority.system.clone(), config.svid_max_ttl_ms)
+}
+
+/// Counts changes of trust. The authority observed the ledger first, so the bundles in force are new when the count is.
+fn trust_changes(authority: &Authority) -> TrustChanges {
+    let count = watch::Sender::new(0);
+    let changes = count.subscribe();
+    authority.ledger.observe(move |batch| {
+        if batch.records.iter().any(|c| matches!(c.record.event, Some(Event::BundleSet(_)))) {
+            count.send_modify(|n| *n += 1);
+        }
+    });
+    changes
 }
 
 /// A thread with a runtime of its own, until what it serves has ended.

@@ -12,10 +12,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::keys;
 use super::start::{PublicTls, Shown, is_own_svid};
 use super::threads::Served;
 use crate::authority::Authority;
+use crate::keys;
 use crate::ledger::record::{Event, Outcome, Record, TaskClosed, Who};
 use crate::ledger::state::State;
 use crate::ledger::{Lane, Ledger};
@@ -42,7 +42,6 @@ pub(super) struct Upkeep {
     public: Option<Shown>,
     public_tls: PublicTls,
     bundles: BundleFiles,
-    environments: Vec<String>,
     health: HealthReporter,
     stopping: Stopping,
 }
@@ -58,7 +57,6 @@ impl Upkeep {
             public,
             public_tls,
             bundles,
-            environments: config.server.environments.clone(),
             health,
             stopping,
         }
@@ -70,7 +68,7 @@ impl Upkeep {
 
     /// Runs until the server stops.
     pub async fn run(self) {
-        let Upkeep { authority, own, own_path, trust_domain, public, bundles, environments, health, mut stopping, .. } = self;
+        let Upkeep { authority, own, own_path, trust_domain, public, bundles, health, mut stopping, .. } = self;
         let every = Duration::from_millis(limits::FILE_POLL_MS);
         let (tell, told) = mpsc::channel(16);
         let own_watch = own.files.watch(every, move |found| {
@@ -104,7 +102,7 @@ impl Upkeep {
                 bundle_watch,
                 take_in(&authority, told),
                 seconds(&authority, &silent),
-                keys_due(&authority, &environments),
+                keys_due(&authority),
                 tell_health(&authority.ledger, &health),
             ) } => {}
         }
@@ -113,21 +111,19 @@ impl Upkeep {
     }
 }
 
-/// Bundles that files propose become records. What follows from the record follows from the ledger.
+/// Bundles that files propose become records; what follows from the record follows from the ledger.
 async fn take_in(authority: &Authority, mut told: mpsc::Receiver<Proposal>) {
-    let mut said = BTreeMap::new();
+    let mut said: BTreeMap<String, String> = BTreeMap::new();
     while let Some(proposal) = told.recv().await {
         let domain = proposal.bundle.trust_domain().as_str().to_owned();
-        let place = proposal.path.display().to_string();
-        match authority.found_bundle(&proposal.bundle, Source::File, &place).await {
+        match authority.found_bundle(&proposal.bundle, Source::File, &proposal.path.display().to_string()).await {
             Ok(None) => drop(said.remove(&domain)),
-            Ok(Some(seq)) => tracing::warn!(trust_domain = domain, %seq, "trust bundle changed"),
+            Ok(Some(seq)) => tracing::warn!(trust_domain = domain, %seq, "the trust bundle changed"),
             Err(no) => {
-                // The file is found again at each look: said once.
-                let what = no.to_string();
-                if said.get(&domain) != Some(&what) {
-                    tracing::error!("{place}: {what}; the bundle in force stays");
-                    said.insert(domain, what);
+                // The file is looked at again and again; what is wrong with it is said once.
+                let why = no.to_string();
+                if said.insert(domain, why.clone()).as_ref() != Some(&why) {
+                    tracing::error!("{}: {why}; the bundle in force stays", proposal.path.display());
                 }
             }
         }
@@ -191,6 +187,7 @@ async fn seconds(authority: &Authority, silent: &Silent) {
     loop {
         tick.tick().await;
         authority.heartbeats.flush(&authority.ledger).await;
+        authority.write_counted(authority.system.wall());
         // With a clock that jumped everybody would seem silent; a ledger that cannot be written heard nobody.
         if authority.ledger.stopped().is_some_and(|no| matches!(no.reason, Reason::ClockSkew | Reason::NotReady)) {
             continue;
@@ -212,14 +209,12 @@ async fn seconds(authority: &Authority, silent: &Silent) {
     }
 }
 
-async fn keys_due(authority: &Authority, environments: &[String]) {
+async fn keys_due(authority: &Authority) {
     let mut tick = interval(KEYS_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        if let Err(no) = keys::tend(authority, environments).await {
-            tracing::error!("keys could not follow their schedule: {no}");
-        }
+        keys::tend(authority).await;
     }
 }
 

@@ -21,20 +21,7 @@ pub struct Proposal {
     pub bundle: Arc<Bundle>,
     /// What that would change.
     pub diff: BundleDiff,
-    /// SHA-256 of the file.
-    pub digest: [u8; 32],
     /// Where it was found.
-    pub path: PathBuf,
-}
-
-/// What a file holds.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Held {
-    /// The bundle.
-    pub bundle: Arc<Bundle>,
-    /// SHA-256 of the file.
-    pub digest: [u8; 32],
-    /// The file.
     pub path: PathBuf,
 }
 
@@ -69,18 +56,18 @@ impl BundleFiles {
     /// Reads all of them now, with every problem there is: for the start and for `server validate`.
     pub fn load(&mut self) -> Result<Bundles, Vec<FileProblem>> {
         let held = self.read()?;
-        Bundles::new(held.into_iter().map(|h| h.bundle)).ok_or_else(|| {
+        Bundles::new(held.into_iter().map(|(bundle, _)| bundle)).ok_or_else(|| {
             let what = format!("more than {} trust domains", limits::TRUST_DOMAINS);
             vec![FileProblem::new(&PathBuf::from("bundles"), what, "configure fewer")]
         })
     }
 
-    /// What each of them holds now, in the order in which they were named.
-    pub fn read(&mut self) -> Result<Vec<Held>, Vec<FileProblem>> {
+    /// What each of them holds now, in the order in which they were named, with its path.
+    pub fn read(&mut self) -> Result<Vec<(Arc<Bundle>, PathBuf)>, Vec<FileProblem>> {
         let (mut good, mut bad) = (Vec::new(), Vec::new());
         for file in &mut self.files {
             match file.current() {
-                Ok((bundle, digest, _)) => good.push(Held { bundle, digest, path: file.path.clone() }),
+                Ok((bundle, _)) => good.push((bundle, file.path.clone())),
                 Err(problem) => bad.push(problem),
             }
         }
@@ -125,7 +112,7 @@ impl BundleFile {
     }
 
     fn propose(&mut self, in_force: &Bundles) -> Result<Option<Proposal>, FileProblem> {
-        let (bundle, digest, settled) = self.current()?;
+        let (bundle, settled) = self.current()?;
         let old = in_force.get(self.trust_domain.as_str());
         if old.is_some_and(|old| **old == *bundle) {
             return Ok(None);
@@ -140,20 +127,20 @@ impl BundleFile {
         if !diff.removed.is_empty() && !settled {
             return Ok(None);
         }
-        Ok(Some(Proposal { bundle, diff, digest, path: self.path.clone() }))
+        Ok(Some(Proposal { bundle, diff, path: self.path.clone() }))
     }
 
-    /// What the file holds now, its digest, and whether the last read found the same.
-    fn current(&mut self) -> Result<(Arc<Bundle>, ContentDigest, bool), FileProblem> {
+    /// What the file holds now, and whether the last read found the same.
+    fn current(&mut self) -> Result<(Arc<Bundle>, bool), FileProblem> {
         let (document, digest) = files::read(&self.path, limits::BUNDLE_BYTES)?;
         if let Some((seen, parsed)) = &self.read
             && *seen == digest
         {
-            return parsed.clone().map(|bundle| (bundle, digest, true));
+            return parsed.clone().map(|bundle| (bundle, true));
         }
         let parsed = self.parse(&document);
         self.read = Some((digest, parsed.clone()));
-        parsed.map(|bundle| (bundle, digest, false))
+        parsed.map(|bundle| (bundle, false))
     }
 
     fn parse(&self, document: &[u8]) -> Result<Arc<Bundle>, FileProblem> {

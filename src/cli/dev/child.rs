@@ -1,0 +1,114 @@
+//! A server of a dev world as a process of its own: it can be killed at any moment, which a thread cannot.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::world::{NoWorld, World};
+use crate::server::Addresses;
+
+/// Longest wait for a server to answer.
+const PATIENCE_S: u64 = 60;
+const LOOK: Duration = Duration::from_millis(20);
+/// How much of its log is shown when it ended too soon, bytes.
+const LOG_SHOWN: usize = 4096;
+
+/// A server process. Dropping it kills it.
+pub struct Child {
+    process: std::process::Child,
+    addresses: Addresses,
+    log: PathBuf,
+}
+
+impl Child {
+    pub(super) fn spawn(program: &Path, config: &Path, dir: &Path) -> Result<Child, NoWorld> {
+        let (ready, log) = (World::ready_file(dir), dir.join("server.log"));
+        let io = |what: &'static str, path: &Path| {
+            let path = path.to_owned();
+            move |error| NoWorld::Io { what, path, error }
+        };
+        let _ = std::fs::remove_file(&ready);
+        let file = File::create(&log).map_err(io("making", &log))?;
+        let mut command = Command::new(program);
+        command.args(["server", "run", "--log", "text", "--config"]).arg(config).arg("--ready-file").arg(&ready);
+        // What is meant for the command line, or for another server, does not configure this one.
+        let ours = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b"MAYFLY_") && name != "MAYFLY_LOG";
+        for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let mut process = command.spawn().map_err(io("starting", program))?;
+        for _ in 0..PATIENCE_S * 1000 / 20 {
+            if let Some(addresses) = World::addresses(dir).filter(|a| a.pid == process.id()) {
+                return Ok(Child { process, addresses, log });
+            }
+            if matches!(process.try_wait(), Ok(Some(_)) | Err(_)) {
+                return Err(NoWorld::Ended(end_of(&log)));
+            }
+            std::thread::sleep(LOOK);
+        }
+        let _ = process.kill();
+        let _ = process.wait();
+        Err(NoWorld::Silent(PATIENCE_S))
+    }
+
+    /// Where it answers.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The end of its log.
+    pub fn log(&self) -> String {
+        end_of(&self.log)
+    }
+
+    /// SIGKILL: it ends in the middle of whatever it does.
+    pub fn kill(mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// SIGTERM: it ends in good order. Blocks until it has.
+    pub fn stop(mut self) -> std::io::Result<ExitStatus> {
+        self.terminate();
+        self.process.wait()
+    }
+
+    /// SIGTERM, without waiting.
+    pub fn terminate(&self) {
+        if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+
+    /// Whether it has ended, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().ok().flatten()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.ended().is_none() {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+}
+
+/// The last lines of a log file.
+pub(super) fn end_of(log: &Path) -> String {
+    let mut bytes = Vec::new();
+    let _ = File::open(log).and_then(|mut f| f.read_to_end(&mut bytes));
+    let from = bytes.len().saturating_sub(LOG_SHOWN);
+    String::from_utf8_lossy(bytes.get(from..).unwrap_or_default()).trim_end().to_owned()
+}

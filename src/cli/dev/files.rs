@@ -1,0 +1,42 @@
+//! Files of a dev world: private, and never half written.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::world::NoWorld;
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> NoWorld {
+    let path = path.to_owned();
+    move |error| NoWorld::Io { what, path, error }
+}
+
+/// Makes a directory that only we may enter.
+pub(super) fn private_dir(path: &Path) -> Result<(), NoWorld> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("making", path))
+}
+
+/// Writes a file that only we may read (0600): aside, then renamed, so that whoever reads it gets the old or the new one.
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), NoWorld> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    let aside = Path::new(&aside);
+    match fs::remove_file(aside) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed("removing", aside)(e)),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside).map_err(failed("making", aside))?;
+    file.write_all(bytes).map_err(failed("writing", aside))?;
+    fs::rename(aside, path).map_err(failed("naming", path))
+}
+
+/// The same, where there is no such file yet.
+pub(super) fn write_once(path: &Path, bytes: &[u8]) -> Result<(), NoWorld> {
+    if path.exists() { Ok(()) } else { write_private(path, bytes) }
+}
+
+/// A text file.
+pub(super) fn read(path: &Path) -> Result<String, NoWorld> {
+    fs::read_to_string(path).map_err(failed("reading", path))
+}

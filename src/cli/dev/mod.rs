@@ -1,0 +1,61 @@
+//! `mayfly dev up|down`: a server for this machine, with its own trust domain. The world is also what `try`, `bench` and tests start.
+
+mod ca;
+mod child;
+mod down;
+mod files;
+mod settings;
+mod up;
+mod world;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+pub use child::Child;
+pub use settings::{Engine, Ports, SVID_LIFE_MS, Settings};
+pub use world::{NoWorld, SERVER, SvidPaths, TRUST_DOMAIN, WORKLOADS, World, is_world};
+
+use super::exit::Exit;
+
+/// What can be done with the dev server.
+#[derive(Subcommand)]
+pub enum DevCommand {
+    /// Start it, in the foreground or with --detach in the background
+    Up(up::UpArgs),
+    /// End it
+    Down(down::DownArgs),
+}
+
+/// Where the dev world is.
+#[derive(Args)]
+pub struct DirArgs {
+    /// The dev world's directory [default: $XDG_STATE_HOME/mayfly/dev, else ~/.local/state/mayfly/dev]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+impl DirArgs {
+    /// An XDG folder that is not absolute does not count (XDG basedir spec).
+    fn dir(&self) -> Option<PathBuf> {
+        let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let state = || folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
+        self.dir.clone().or_else(|| state().map(|s| s.join("mayfly/dev")))
+    }
+}
+
+/// Runs the command on a thread of its own: a server brings its own runtimes, which cannot begin inside another.
+pub fn run(command: DevCommand) -> Exit {
+    std::thread::scope(|scope| {
+        let here = scope.spawn(|| match command {
+            DevCommand::Up(args) => up::run(&args),
+            DevCommand::Down(args) => down::run(&args),
+        });
+        here.join().unwrap_or(Exit::Error)
+    })
+}
+
+fn no_dir() -> Exit {
+    eprintln!("mayfly: there is no home directory; name a directory with --dir");
+    Exit::Usage
+}

@@ -1,0 +1,212 @@
+//! `mayfly dev up`
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::child::end_of;
+use super::files::write_private;
+use super::settings::{Engine, Ports, Settings};
+use super::world::{NoWorld, World};
+use super::{DirArgs, no_dir};
+use crate::cli::context::default_path;
+use crate::cli::exit::Exit;
+use crate::server::{Addresses, run, telemetry};
+use crate::system::System;
+
+/// The first port of the dev server.
+const PORT: u16 = 7443;
+/// Longest wait for a server in the background.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `mayfly dev up`
+#[derive(Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    at: DirArgs,
+    /// Leave it running in the background
+    #[arg(long)]
+    detach: bool,
+    /// The engine of a world that is made now
+    #[arg(long, value_enum, default_value_t)]
+    engine: Engine,
+    /// The first of three ports on loopback, for a world that is made now; 0 for free ones at each start
+    #[arg(long, value_name = "PORT", default_value_t = PORT)]
+    port: u16,
+}
+
+/// Runs it.
+pub(super) fn run(args: &UpArgs) -> Exit {
+    let Some(dir) = args.at.dir() else { return no_dir() };
+    let outcome = if args.detach { background(args, &dir) } else { foreground(args, &dir) };
+    match outcome {
+        Ok(exit) => exit,
+        Err(no) => {
+            eprintln!("mayfly: {no}");
+            Exit::Error
+        }
+    }
+}
+
+fn settings(args: &UpArgs) -> Settings {
+    let ports = if args.port == 0 { Ports::Free } else { Ports::From(args.port) };
+    Settings { engine: args.engine, ports, ..Settings::default() }
+}
+
+fn foreground(args: &UpArgs, dir: &Path) -> Result<Exit, NoWorld> {
+    let world = World::create(dir, &settings(args))?;
+    let Some(_lock) = Lock::take(world.dir())? else {
+        return Ok(already(world.dir(), &world));
+    };
+    telemetry::init(Some(telemetry::Format::Text));
+    let ready = World::ready_file(world.dir());
+    let config = world.config();
+    std::thread::scope(|scope| {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let renewed = &world;
+        scope.spawn(move || keep_renewed(renewed, &stopped));
+        let ended = run::run_without_environment(&config, Some(&ready), |addresses| match invite(renewed, addresses) {
+            Ok(()) => {}
+            Err(no) => eprintln!("mayfly: {no}"),
+        });
+        drop(stop);
+        match ended {
+            Ok(()) => Ok(Exit::Ok),
+            Err(problem) => {
+                eprintln!("mayfly: the dev server does not start\n{problem}");
+                Ok(Exit::Error)
+            }
+        }
+    })
+}
+
+/// Makes SVIDs anew at half of their life, until the other end of the channel is dropped.
+fn keep_renewed(world: &World, stopped: &mpsc::Receiver<()>) {
+    let half = Duration::from_millis((world.svid_life_ms() / 2).max(1000));
+    while stopped.recv_timeout(half) == Err(RecvTimeoutError::Timeout) {
+        match world.renew() {
+            Ok(()) => tracing::info!("the SVIDs of the dev world were renewed"),
+            Err(no) => tracing::error!("the SVIDs of the dev world were not renewed: {no}"),
+        }
+    }
+}
+
+fn background(args: &UpArgs, dir: &Path) -> Result<Exit, NoWorld> {
+    let world = World::create(dir, &settings(args))?;
+    if Lock::take(world.dir())?.is_none() {
+        return Ok(already(world.dir(), &world));
+    }
+    let io = |what: &'static str, path: &Path| {
+        let path = path.to_owned();
+        move |error| NoWorld::Io { what, path, error }
+    };
+    let log = world.dir().join("mayfly.log");
+    let file = || OpenOptions::new().create(true).append(true).mode(0o600).open(&log).map_err(io("making", &log));
+    let program = std::env::current_exe().map_err(io("finding", Path::new("this program")))?;
+    let _ = std::fs::remove_file(World::ready_file(world.dir()));
+    let mut command = Command::new(program);
+    command.args(["dev", "up", "--dir"]).arg(world.dir()).stdin(Stdio::null()).stdout(file()?).stderr(file()?);
+    // A group of its own: Ctrl-C at this terminal is not meant for it.
+    command.process_group(0);
+    let mut child = command.spawn().map_err(io("starting", Path::new("the server")))?;
+    let began = System::real();
+    while began.steady() < u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX) {
+        if let Some(addresses) = World::addresses(world.dir()).filter(|a| a.pid == child.id()) {
+            invite(&world, &addresses)?;
+            eprintln!("\nlog: {}\nto end it: mayfly dev down --dir {}", log.display(), world.dir().display());
+            return Ok(Exit::Ok);
+        }
+        if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
+            return Err(NoWorld::Ended(end_of(&log)));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    Err(NoWorld::Silent(PATIENCE.as_secs()))
+}
+
+fn already(dir: &Path, world: &World) -> Exit {
+    eprintln!("mayfly: the dev server of {} runs already", dir.display());
+    match World::addresses(dir).map(|addresses| invite(world, &addresses)) {
+        Some(Err(no)) => {
+            eprintln!("mayfly: {no}");
+            Exit::Error
+        }
+        _ => Exit::Ok,
+    }
+}
+
+/// Tells how to go on. On stdout is what a shell can evaluate, on stderr what people read.
+fn invite(world: &World, addresses: &Addresses) -> Result<(), NoWorld> {
+    let operator = world.write_context("operator/you", addresses.admin)?;
+    let agent = world.write_context("agent/demo", addresses.workload)?;
+    let known = known_by_default(world, addresses);
+    eprintln!("mayfly dev: serving {} from {}", super::TRUST_DOMAIN, world.dir().display());
+    eprintln!("  workloads {}   operators {}   everybody https://{}", addresses.workload, addresses.admin, addresses.public);
+    if let Some(socket) = &addresses.admin_socket {
+        eprintln!("  this host's operators unix:{}", socket.display());
+    }
+    eprintln!("\nyou are operator/you; type next:");
+    if !known {
+        println!("export MAYFLY_CONFIG={}", operator.display());
+    }
+    eprintln!("  mayfly status");
+    eprintln!("  mayfly --config {} get echo --purpose \"first try\" | cat", agent.display());
+    eprintln!("  mayfly credential list");
+    eprintln!("  mayfly revoke --caller {} --reason \"done\"", World::id("agent/demo"));
+    Ok(())
+}
+
+/// Whether the command line finds this world by itself: its own file says so, or there was none and now says so. A file with other content
+/// is somebody's, and stays.
+fn known_by_default(world: &World, addresses: &Addresses) -> bool {
+    let Some(path) = default_path() else { return false };
+    let text = world.context_text("operator/you", addresses.admin);
+    match std::fs::read_to_string(&path) {
+        Ok(found) => found == text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let made = path.parent().is_some_and(|dir| super::files::private_dir(dir).is_ok());
+            made && write_private(&path, text.as_bytes()).is_ok()
+        }
+        Err(_) => false,
+    }
+}
+
+/// Held for as long as the dev server runs: so `dev down` ends the process that holds it, and never another one of the same number.
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// The file.
+    pub fn path(dir: &Path) -> PathBuf {
+        dir.join("mayfly.pid")
+    }
+
+    /// Takes it and writes our number; `None` where a server has it.
+    pub fn take(dir: &Path) -> Result<Option<Lock>, NoWorld> {
+        let path = Lock::path(dir);
+        let io = |what| {
+            let path = path.clone();
+            move |error| NoWorld::Io { what, path, error }
+        };
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let mut file = open.map_err(io("opening"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(io("locking")(error)),
+        }
+        let write = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+        write.map_err(io("writing"))?;
+        Ok(Some(Lock { _file: file }))
+    }
+}

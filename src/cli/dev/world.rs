@@ -1,0 +1,251 @@
+//! A trust domain in a directory: a CA, SVIDs, a server's configuration, sample policy and upstreams. What `dev up`, `try`, `bench` and the
+//! tests start.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rcgen::KeyPair;
+use rustls::ClientConfig;
+use tonic::transport::Channel;
+
+use super::ca::DevCa;
+use super::child::Child;
+use super::files::{private_dir, read, write_once, write_private};
+use super::settings::{Settings, config_text};
+use crate::cli::context::ContextFile;
+use crate::identity::bundle::{Bundle, Bundles};
+use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
+use crate::serve::{client, tls};
+use crate::server::{Addresses, Running, StartProblem, start};
+use crate::sources::config::Config;
+use crate::sources::svid_files::SvidFiles;
+use crate::system::System;
+
+/// The dev trust domain.
+pub const TRUST_DOMAIN: &str = "dev.mayfly.internal";
+/// The server's name in it.
+pub const SERVER: &str = "mayfly";
+/// The sample workloads: paths of their SPIFFE IDs, and of their directories.
+pub const WORKLOADS: &[&str] = &["agent/demo", "mcp/github", "mcp/echo", "ci/demo", "operator/you", "service/echo"];
+
+const MARKER: &str = ".mayfly-dev";
+const MARKER_TEXT: &str = "A dev world of mayfly. `mayfly dev down --purge` removes this directory.\n";
+
+const POLICY: &str = include_str!("../samples/policy.cedar");
+const ROLES: &str = include_str!("../samples/roles.toml");
+const UPSTREAMS: &[(&str, &str)] = &[
+    ("echo.toml", include_str!("../samples/upstreams/echo.toml")),
+    ("github.toml", include_str!("../samples/upstreams/github.toml")),
+    ("tickets.toml", include_str!("../samples/upstreams/tickets.toml")),
+];
+
+/// Why there is no dev world.
+#[derive(Debug, thiserror::Error)]
+pub enum NoWorld {
+    /// A file or directory.
+    #[error("{what} {}: {error}", path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// With which.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// A directory that is something else.
+    #[error("{} is not empty and no dev world\n  name another one with --dir", .0.display())]
+    NotOurs(PathBuf),
+    /// A certificate or key.
+    #[error("the dev CA: {0}\n  to make all of it anew: mayfly dev down --purge")]
+    Ca(String),
+    /// What lies there is not what was written there.
+    #[error("{0}\n  to make all of it anew: mayfly dev down --purge")]
+    Spoilt(String),
+    /// The server ended before it answered.
+    #[error("the server ended before it answered\n{0}")]
+    Ended(String),
+    /// The server did not answer in time.
+    #[error("the server did not answer within {0} s")]
+    Silent(u64),
+}
+
+/// The files of one SVID.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SvidPaths {
+    /// The certificate, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+}
+
+/// A trust domain in a directory.
+pub struct World {
+    dir: PathBuf,
+    ca: DevCa,
+    life_ms: u64,
+    system: System,
+}
+
+impl World {
+    /// The world in a directory, made where there is none; what is there stays, but SVIDs are made anew.
+    ///
+    /// `settings` shape the configuration of a world that is made now.
+    pub fn create(dir: &Path, settings: &Settings) -> Result<World, NoWorld> {
+        private_dir(dir)?;
+        let dir = dir.canonicalize().map_err(|error| NoWorld::Io { what: "finding", path: dir.to_owned(), error })?;
+        if !is_world(&dir) && std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(NoWorld::NotOurs(dir));
+        }
+        write_once(&dir.join(MARKER), MARKER_TEXT.as_bytes())?;
+        let ca = DevCa::open(&dir, TRUST_DOMAIN, &settings.system)?;
+        let world = World { dir, ca, life_ms: settings.svid_life_ms, system: settings.system.clone() };
+        world.furnish(settings)?;
+        world.renew()?;
+        Ok(world)
+    }
+
+    fn furnish(&self, settings: &Settings) -> Result<(), NoWorld> {
+        let dir = &self.dir;
+        for name in ["run", "policy", "policy/upstreams"] {
+            private_dir(&dir.join(name))?;
+        }
+        write_once(&dir.join("seal.key"), &settings.system.random32())?;
+        write_once(&dir.join("bundle.pem"), self.ca.pem().as_bytes())?;
+        write_once(&dir.join("policy/policy.cedar"), POLICY.as_bytes())?;
+        write_once(&dir.join("policy/roles.toml"), ROLES.as_bytes())?;
+        for (name, text) in UPSTREAMS {
+            write_once(&dir.join("policy/upstreams").join(name), text.as_bytes())?;
+        }
+        write_once(&self.config(), config_text(settings).as_bytes())
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The server's configuration.
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("mayfly.toml")
+    }
+
+    /// The trust bundle, PEM.
+    pub fn bundle(&self) -> PathBuf {
+        self.dir.join("bundle.pem")
+    }
+
+    /// How long its SVIDs live, milliseconds.
+    pub fn svid_life_ms(&self) -> u64 {
+        self.life_ms
+    }
+
+    /// The SPIFFE ID of a name in it.
+    pub fn id(name: &str) -> String {
+        format!("spiffe://{TRUST_DOMAIN}/{name}")
+    }
+
+    /// Where the SVID of a name lies, whether it is there or not.
+    pub fn svid(&self, name: &str) -> SvidPaths {
+        let dir = self.dir.join("svid").join(name);
+        SvidPaths { certificate: dir.join("svid.pem"), key: dir.join("key.pem") }
+    }
+
+    /// Makes the SVID of a name, for one that is there anew. The key stays, so that the two files always match.
+    pub fn issue(&self, name: &str, life_ms: u64) -> Result<SvidPaths, NoWorld> {
+        let paths = self.svid(name);
+        private_dir(&self.dir.join("svid").join(name))?;
+        if !paths.key.exists() {
+            let key = KeyPair::generate().map_err(|e| NoWorld::Ca(e.to_string()))?;
+            write_private(&paths.key, zeroize::Zeroizing::new(key.serialize_pem()).as_bytes())?;
+        }
+        let text = zeroize::Zeroizing::new(read(&paths.key)?);
+        let key = KeyPair::from_pem(&text).map_err(|e| NoWorld::Ca(e.to_string()))?;
+        // Many gRPC clients want a DNS name of a server.
+        let dns: &[&str] = if name == SERVER { &["localhost"] } else { &[] };
+        let pem = self.ca.svid(&World::id(name), dns, &key, life_ms, &self.system)?;
+        write_private(&paths.certificate, pem.as_bytes())?;
+        Ok(paths)
+    }
+
+    /// Makes the SVIDs of the server and the sample workloads anew.
+    pub fn renew(&self) -> Result<(), NoWorld> {
+        for name in std::iter::once(&SERVER).chain(WORKLOADS) {
+            self.issue(name, self.life_ms)?;
+        }
+        Ok(())
+    }
+
+    /// Starts its server in threads of this process. The environment does not configure it.
+    pub fn start(&self) -> Result<Running, StartProblem> {
+        let config = Config::load(&self.config(), []).map_err(StartProblem::Config)?;
+        start(&config, &self.system)
+    }
+
+    /// Starts its server as a process of its own, which may be killed, and waits until it answers. `program` is the mayfly binary.
+    pub fn spawn(&self, program: &Path) -> Result<Child, NoWorld> {
+        Child::spawn(program, &self.config(), &self.dir)
+    }
+
+    /// How a workload of it calls the server.
+    pub fn client_config(&self, name: &str) -> Result<ClientConfig, NoWorld> {
+        let spoilt = |e: &dyn std::fmt::Display| NoWorld::Spoilt(e.to_string());
+        let paths = self.svid(name);
+        let pair = SvidFiles::new(&paths.certificate, &paths.key).load().map_err(|e| spoilt(&e))?;
+        let own = Arc::new(ArcSwap::new(pair.certified_key().clone()));
+        let server = SpiffeId::parse(&World::id(SERVER)).map_err(|e| spoilt(&e))?;
+        tls::client_config(Some(own), self.bundles()?, server, &self.system).map_err(|e| spoilt(&e))
+    }
+
+    /// What its workloads trust.
+    pub fn bundles(&self) -> Result<tls::BundlesInForce, NoWorld> {
+        let spoilt = |e: &dyn std::fmt::Display| NoWorld::Spoilt(e.to_string());
+        let domain = TrustDomain::parse(TRUST_DOMAIN).map_err(|e| spoilt(&e))?;
+        let bundle = Bundle::parse(domain, read(&self.bundle())?.as_bytes()).map_err(|e| spoilt(&e))?;
+        Ok(Arc::new(ArcSwap::from_pointee(Bundles::new([Arc::new(bundle)]).unwrap_or_default())))
+    }
+
+    /// A channel over mTLS to one of the server's addresses, as a workload of it.
+    pub async fn channel(&self, name: &str, address: SocketAddr) -> Result<Channel, NoWorld> {
+        let connected = client::mtls(address, self.client_config(name)?).await;
+        connected.map_err(|e| NoWorld::Spoilt(format!("no connection to {address}: {e:?}")))
+    }
+
+    /// Writes what the command line needs to call as a workload, and says where.
+    pub fn write_context(&self, name: &str, address: SocketAddr) -> Result<PathBuf, NoWorld> {
+        let path = self.dir.join(format!("{}.toml", name.replace('/', "-")));
+        write_private(&path, self.context_text(name, address).as_bytes())?;
+        Ok(path)
+    }
+
+    /// The same as text.
+    pub fn context_text(&self, name: &str, address: SocketAddr) -> String {
+        let paths = self.svid(name);
+        let context = ContextFile {
+            address: Some(format!("https://{address}")),
+            svid: Some(paths.certificate),
+            key: Some(paths.key),
+            bundle: Some(self.bundle()),
+            server_id: Some(World::id(SERVER)),
+        };
+        // Texts only: there is nothing in it that TOML cannot carry.
+        toml::to_string(&context).unwrap_or_default()
+    }
+
+    /// Where its server tells its addresses when it runs by itself.
+    pub fn ready_file(dir: &Path) -> PathBuf {
+        dir.join("ready.json")
+    }
+
+    /// The addresses of a server that runs by itself, if it answers.
+    pub fn addresses(dir: &Path) -> Option<Addresses> {
+        serde_json::from_str(&read(&World::ready_file(dir)).ok()?).ok()
+    }
+}
+
+/// Whether a directory holds a dev world.
+pub fn is_world(dir: &Path) -> bool {
+    dir.join(MARKER).is_file()
+}

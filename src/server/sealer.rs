@@ -1,0 +1,39 @@
+//! The private parts of a server's keys, sealed with its sealing key.
+
+use zeroize::Zeroizing;
+
+use crate::credential::keyring::Sealer;
+use crate::refusal::Fault;
+use crate::sealing::{Context, SealingKey};
+use crate::seq::StoreId;
+use crate::system::System;
+
+/// The sealing key, bound to the store that it seals for.
+pub struct StoreSealer {
+    key: SealingKey,
+    store: StoreId,
+    system: System,
+}
+
+impl StoreSealer {
+    /// For the values of one store.
+    pub fn new(key: SealingKey, store: StoreId, system: System) -> StoreSealer {
+        StoreSealer { key, store, system }
+    }
+
+    /// A key's value is written once under its name, so its version is always the first.
+    fn context<'a>(&self, purpose: &'a str, environment: &'a str, name: &'a str) -> Context<'a> {
+        Context { store: self.store, environment, purpose, name, version: 1 }
+    }
+}
+
+impl Sealer for StoreSealer {
+    fn seal(&self, purpose: &str, environment: &str, name: &str, plain: &[u8]) -> Result<Vec<u8>, Fault> {
+        let sealed = self.key.seal(&self.context(purpose, environment, name), plain, &self.system);
+        sealed.map_err(|e| Fault::new(e.to_string()))
+    }
+
+    fn open(&self, purpose: &str, environment: &str, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        self.key.open(&self.context(purpose, environment, name), sealed).map_err(|e| Fault::new(e.to_string()))
+    }
+}
