@@ -59,8 +59,6 @@ pub const TASK_LIST: usize = 64;
 pub const CREDENTIAL_TTL_MS: u64 = 3600 * 1000;
 /// Shortest TTL of a credential, milliseconds. Below this, clock skew eats it.
 pub const CREDENTIAL_TTL_MIN_MS: u64 = 1000;
-/// TTL when nobody asks for another, milliseconds. A tool call takes seconds; ten skews (`CLOCK_SKEW_MS`) are no trouble.
-pub const CREDENTIAL_TTL_DEFAULT_MS: u64 = 300 * 1000;
 /// Longest life of a task, milliseconds. A day: longer work is opened again by somebody who still wants it.
 pub const TASK_TTL_MS: u64 = 24 * 3600 * 1000;
 /// Life of a task when nobody asks for another, milliseconds. As long as the longest credential (`CREDENTIAL_TTL_MS`).
@@ -226,8 +224,8 @@ pub const STATUS_INDEX_BITS: u32 = 20;
 /// Credentials of one status list end within this of each other, milliseconds: a list is done with soon after its credentials are.
 pub const STATUS_SPAN_MS: u64 = 600 * 1000;
 
-/// How long JWKS may be kept by those who fetched it, milliseconds. As `CREDENTIAL_TTL_DEFAULT_MS`; a compromised key does not wait for it
-/// (feed).
+/// How long JWKS may be kept by those who fetched it, milliseconds. Minutes, as caches of JWKS commonly keep it; a compromised key
+/// does not wait for it (feed).
 pub const JWKS_MAX_AGE_MS: u64 = 300 * 1000;
 /// How long a key is published before it signs, milliseconds: twice `JWKS_MAX_AGE_MS`, so that one failed fetch does no harm.
 pub const KEY_PUBLISHED_AHEAD_MS: u64 = 2 * JWKS_MAX_AGE_MS;
