@@ -35,6 +35,7 @@ pub mod targets;
 pub mod task;
 pub mod terms;
 pub mod token;
+pub mod tour;
 pub mod upstream;
 pub mod wait;
 pub mod whoami;
@@ -127,6 +128,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Who the server takes us for
     Whoami,
+    /// See the whole life of a credential, on this machine, in one command
+    Try,
     /// Run a server, look at its configuration, mend its ledger
     #[command(subcommand)]
     Server(serving::ServerCommand),
@@ -208,6 +211,7 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Explain(args) => explain::run(args, run).await,
         Command::Status(args) => status::run(args, run).await,
         Command::Whoami => whoami::run(run).await,
+        Command::Try => Ok(tour::run()),
         Command::Server(command) => Ok(serving::run(command)),
         Command::Dev(command) => Ok(dev::run(command)),
         Command::Svid(command) => svid::run(command, run),

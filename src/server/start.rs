@@ -20,7 +20,6 @@ use crate::keys;
 use crate::ledger::{Lane, Ledger, Settings, StartError};
 use crate::policy::Verdicts;
 use crate::policy::decide::Decider;
-use crate::refusal::{Fault, No};
 use crate::sealing::SealingKey;
 use crate::serve::tls::{OwnCertificate, public_config};
 use crate::serve::unix;
@@ -219,7 +218,8 @@ fn belong_somewhere(config: &Config, loaded: &policy_files::Loaded) -> Result<()
 async fn take_in_bundles(config: &Config, authority: &Authority) -> Result<BundleFiles, StartProblem> {
     let named = config.bundles.iter().filter_map(|b| Some((TrustDomain::parse(&b.trust_domain).ok()?, b.file.clone())));
     let mut files = BundleFiles::new(named);
-    let known = authority.ledger.peek(|state| state.bundles.iter().map(|(d, b)| (d.clone(), b.clone())).collect::<BTreeMap<_, _>>());
+    let known =
+        authority.ledger.peek(|state| state.bundles.iter().map(|(d, b)| (d.clone(), b.clone())).collect::<BTreeMap<_, _>>());
     for (domain, bundle) in &known {
         let from_file = !bundle.removed && Source::from_text(&bundle.source) == Some(Source::File);
         if from_file && !config.bundles.iter().any(|b| *b.trust_domain == **domain) {

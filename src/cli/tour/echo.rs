@@ -18,7 +18,12 @@ async fn echo(State(verifier): State<Arc<Verifier>>, headers: HeaderMap) -> (Sta
     let Some(token) = bearer else { return (StatusCode::UNAUTHORIZED, "no bearer token".to_owned()) };
     match verifier.check(token, Need { scope: "echo:read", ..Need::default() }) {
         Ok(claims) => {
-            let said = format!("{} may {} in {}", claims.client_id, claims.scope, claims.own.tasks.last().map_or_else(String::new, |t| t.id.to_string()));
+            let said = format!(
+                "{} may {} in {}",
+                claims.client_id,
+                claims.scope,
+                claims.own.tasks.last().map_or_else(String::new, |t| t.id.to_string())
+            );
             (StatusCode::OK, said)
         }
         Err(refused) => (StatusCode::UNAUTHORIZED, refused.to_string()),

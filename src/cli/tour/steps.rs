@@ -142,7 +142,13 @@ impl Tour {
         let task = self.open("show the life of a credential").await?;
         let issued = self.get(&task).await?;
         teller.say(format_args!("{task}"));
-        teller.say(format_args!("{} for echo, scope {}, record {}, its end set by {}", issued.credential_id, issued.scopes.join(" "), issued.seq, issued.bound_by));
+        teller.say(format_args!(
+            "{} for echo, scope {}, record {}, its end set by {}",
+            issued.credential_id,
+            issued.scopes.join(" "),
+            issued.seq,
+            issued.bound_by
+        ));
         teller.proves("it was durable and in the audit before it was answered");
         let token = token_of(Some(issued)).ok_or_else(|| missing("token"))?;
 
@@ -262,7 +268,8 @@ impl Tour {
         }
         let mut revived = 0;
         for token in dead {
-            revived += usize::from(operator.introspect(pb::IntrospectRequest { token: token.clone() }).await?.into_inner().active);
+            revived +=
+                usize::from(operator.introspect(pb::IntrospectRequest { token: token.clone() }).await?.into_inner().active);
         }
         teller.say(format_args!("acknowledged and not there any more: {lost} of {}", alive.len()));
         teller.say(format_args!("revoked or ended before, and active again: {revived} of {}", dead.len()));

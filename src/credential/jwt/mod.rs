@@ -17,7 +17,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 pub use claims::{Act, Claims, Cnf, Own};
-pub use verify::{BadJwks, Expect, Jwks, Possession, TokenDefect, authentic, peek_kid, verify};
+pub use verify::{BadJwks, Expect, Jwks, Possession, TokenDefect, authentic, peek_kid, signed_by, verify};
 
 use super::keyring::OwnKey;
 use crate::ledger::record::{Identity, Issued};

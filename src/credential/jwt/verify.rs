@@ -250,6 +250,13 @@ pub fn authentic(token: &str, keys: &Jwks) -> Result<(Claims, String), TokenDefe
     Ok((claims, kid))
 }
 
+/// The key of these that signed the token, whatever it says. A key of ours that signed what we never issued is in other hands.
+pub fn signed_by(token: &str, keys: &Jwks) -> Option<String> {
+    let parts = split(token).ok()?;
+    let kid = parts.header.kid.clone().unwrap_or_default();
+    signed_payload(parts, keys, None).ok().map(|_| kid)
+}
+
 /// The payload, after header and signature were found right. `typ` `None`: not looked at.
 fn signed_payload(parts: Parts<'_>, keys: &Jwks, typ: Option<&str>) -> Result<Vec<u8>, TokenDefect> {
     let Header { alg, typ: found, kid, other } = parts.header;

@@ -14,7 +14,7 @@ use super::tasks::{Task, Tasks};
 use crate::ledger::record::{Ancestor, Identity, Issued, SvidEvidence, TokenEvidence};
 use crate::limits;
 use crate::revocation::{Facts, SvidFacts};
-use crate::seq::{CredentialId, Millis, Seq};
+use crate::seq::{CredentialId, Millis, Seq, TaskId};
 use crate::store::Position;
 
 /// Names a request of a caller: the first 16 bytes of SHA-256 over both.
@@ -455,6 +455,30 @@ impl Credentials {
     pub fn evidence(&self, live: &Live) -> Option<&SvidEvidence> {
         self.names.evidence.value(live.evidence).and_then(|e| e.0.as_ref())
     }
+}
+
+/// Everything that the rules can ask of a credential, from its record. `path`: the task path, root first, as far as it is known.
+pub fn facts_of_record<'a>(issued: &'a Issued, revision: Seq, path: &[TaskId]) -> Facts<'a> {
+    let domain = trust_domain_of(&issued.caller);
+    let mut facts = Facts {
+        revision,
+        credentials: CredentialId::from_slice(&issued.credential).into_iter().collect(),
+        tasks: path.to_vec(),
+        identities: vec![(domain, &issued.caller)],
+        upstream: &issued.upstream,
+        scopes: issued.scopes.iter().map(String::as_str).collect(),
+        binding: &issued.binding,
+        tool: &issued.tool,
+        environment: &issued.environment,
+        policy: issued.policy_version,
+        key: &issued.key,
+        svid: issued.svid.as_ref().map(|e| svid_facts(domain, e)),
+        ..Facts::default()
+    };
+    facts.tasks.extend(TaskId::from_slice(&issued.task).filter(|t| !path.contains(t)));
+    let (subject, token) = (issued.subject.as_ref(), issued.subject_token.as_ref());
+    add_lineage(&mut facts, &issued.ancestors, subject, &issued.actors, token);
+    facts
 }
 
 /// The trust domain of a SPIFFE ID, which is the issuer of a workload's identity.

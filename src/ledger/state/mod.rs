@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use credentials::{Credentials, Live, RequestKey, add_lineage, svid_facts, trust_domain_of};
+pub use credentials::{Credentials, Live, RequestKey, add_lineage, facts_of_record, svid_facts, trust_domain_of};
 pub use tasks::{Closed, Hold, Phase, Task, Tasks, Terms};
 pub use verdict::policy_in_force;
 pub(crate) use verdict::refused_by;

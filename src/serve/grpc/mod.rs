@@ -7,6 +7,9 @@ use crate::refusal::No;
 use crate::revoke::Hits;
 
 mod ask;
+pub mod credential;
+mod credential_filter;
+mod credential_watch;
 mod issued;
 pub mod key;
 mod page;
@@ -14,6 +17,7 @@ pub mod revocation;
 mod routes;
 pub mod task;
 pub mod token;
+pub mod trust_domain;
 mod watch;
 
 pub use routes::{admin_routes, workload_routes};

@@ -6,15 +6,21 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use super::credential::Credentials;
+use super::key::Keys;
 use super::revocation::Revocations;
 use super::task::Tasks;
 use super::token::Tokens;
+use super::trust_domain::TrustDomains;
 use crate::authority::Authority;
 use crate::limits;
 use crate::pb;
+use crate::pb::mayfly::v1::credential_service_server::CredentialServiceServer;
+use crate::pb::mayfly::v1::key_service_server::KeyServiceServer;
 use crate::pb::mayfly::v1::revocation_service_server::RevocationServiceServer;
 use crate::pb::mayfly::v1::task_service_server::TaskServiceServer;
 use crate::pb::mayfly::v1::token_service_server::TokenServiceServer;
+use crate::pb::mayfly::v1::trust_domain_service_server::TrustDomainServiceServer;
 
 /// What workloads may call.
 pub fn workload_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
@@ -32,7 +38,13 @@ fn on_both(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
     let tokens = TokenServiceServer::new(Tokens(authority.clone()));
     let revocations = RevocationServiceServer::new(Revocations(authority.clone()));
     let tasks = TaskServiceServer::new(Tasks(authority.clone()));
+    let keys = KeyServiceServer::new(Keys(authority.clone()));
+    let credentials = CredentialServiceServer::new(Credentials(authority.clone()));
+    let trust = TrustDomainServiceServer::new(TrustDomains { authority: authority.clone(), own: None });
     Routes::new(health.max_decoding_message_size(limits::REQUEST_BYTES))
+        .add_service(keys.max_decoding_message_size(limits::REQUEST_BYTES))
+        .add_service(credentials.max_decoding_message_size(limits::REQUEST_BYTES))
+        .add_service(trust.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(tokens.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(revocations.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(tasks.max_decoding_message_size(limits::REQUEST_BYTES))

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{subject_to_pb, timestamp};
 use crate::ledger::State;
 use crate::ledger::record::{Ancestor, Identity, Issued, Outcome, SvidEvidence};
-use crate::ledger::state::{Live, Phase, Task, trust_domain_of};
+use crate::ledger::state::{Live, Phase, Task, facts_of_record, trust_domain_of};
 use crate::pb::mayfly::v1 as pb;
 use crate::revocation::Target;
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
@@ -129,25 +129,7 @@ pub fn credential_of_record(state: &State, issued: &Issued, at: (Seq, Seq), path
 
 /// Memory forgets a credential only after its end, or with its generation.
 fn past_standing(state: &State, issued: &Issued, revision: Seq, path: &[TaskId]) -> (pb::CredentialState, Option<Seq>) {
-    let domain = trust_domain_of(&issued.caller);
-    let mut facts = crate::revocation::Facts {
-        revision,
-        credentials: CredentialId::from_slice(&issued.credential).into_iter().collect(),
-        tasks: path.to_vec(),
-        identities: vec![(domain, &issued.caller)],
-        upstream: &issued.upstream,
-        scopes: issued.scopes.iter().map(String::as_str).collect(),
-        binding: &issued.binding,
-        tool: &issued.tool,
-        environment: &issued.environment,
-        policy: issued.policy_version,
-        key: &issued.key,
-        svid: issued.svid.as_ref().map(|e| crate::ledger::state::svid_facts(domain, e)),
-        ..crate::revocation::Facts::default()
-    };
-    facts.tasks.extend(TaskId::from_slice(&issued.task).filter(|t| !path.contains(t)));
-    let (subject, token) = (issued.subject.as_ref(), issued.subject_token.as_ref());
-    crate::ledger::state::add_lineage(&mut facts, &issued.ancestors, subject, &issued.actors, token);
+    let facts = facts_of_record(issued, revision, path);
     match state.rules.covers(&facts) {
         Some(hit) => (pb::CredentialState::Revoked, Some(hit.seq)),
         None => (pb::CredentialState::Expired, None),

@@ -1,0 +1,256 @@
+//! Records for people and machines: what happened in words, and its content as JSON. Ids are written as everywhere, digests in
+//! hexadecimal, what is empty is left out.
+
+use serde_json::{Map, Value, json};
+
+use crate::ledger::record::*;
+use crate::revocation::Target;
+use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, TaskId};
+
+/// What happened, in a few words that never change.
+pub const fn name(event: &Event) -> &'static str {
+    match event {
+        Event::GenerationBegun(_) => "generation begun",
+        Event::TaskOpened(_) => "task opened",
+        Event::TaskClosed(_) => "task closed",
+        Event::TaskHeld(_) => "task held",
+        Event::TaskResumed(_) => "task resumed",
+        Event::TaskExtended(_) => "task extended",
+        Event::TaskHeartbeats(_) => "heartbeats",
+        Event::Issued(_) => "credential issued",
+        Event::Released(_) => "credential given back",
+        Event::Authorized(_) => "action authorized",
+        Event::UsesReported(_) => "uses reported",
+        Event::Refused(_) => "refused",
+        Event::Revoked(_) => "revoked",
+        Event::LockLifted(_) => "lock lifted",
+        Event::PolicySet(_) => "policy set",
+        Event::UpstreamSet(_) => "upstream set",
+        Event::BindingSet(_) => "binding set",
+        Event::BundleSet(_) => "bundle set",
+        Event::KeyAdded(_) => "key added",
+        Event::KeyChanged(_) => "key changed",
+        Event::BreakGlass(_) => "break-glass",
+        Event::ApprovalAsked(_) => "approval asked",
+        Event::ApprovalDecided(_) => "approval decided",
+        Event::UsedOnce(_) => "used once",
+        Event::LeaseOpened(_) => "lease opened",
+        Event::LeaseClosed(_) => "lease closed",
+        Event::SnapshotTaken(_) => "snapshot taken",
+        Event::Maintained(_) => "maintained",
+    }
+}
+
+/// A record's content. Texts of policies, registrations, bindings and bundles are named by their digests.
+pub fn json(record: &Record) -> Value {
+    let mut body = record.event.as_ref().map_or(Value::Null, event);
+    if let (Value::Object(members), Some(request)) = (&mut body, &record.request) {
+        members.insert("request".into(), json!({ "caller": request.caller, "id": request.id }));
+    }
+    if let (Value::Object(members), true) = (&mut body, record.revision > 0) {
+        members.insert("decision_revision".into(), record.revision.into());
+    }
+    without_empty(body)
+}
+
+fn without_empty(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let kept = members.into_iter().map(|(k, v)| (k, without_empty(v)));
+            Value::Object(kept.filter(|(_, v)| !is_empty(v)).collect::<Map<_, _>>())
+        }
+        other => other,
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        Value::Bool(true) | Value::Number(_) => false,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+fn time(ms: u64) -> String {
+    if ms == 0 || ms == u64::MAX { String::new() } else { Millis(ms).to_string() }
+}
+
+fn task(bytes: &[u8]) -> String {
+    TaskId::from_slice(bytes).map_or_else(String::new, |id| id.to_string())
+}
+
+fn credential(bytes: &[u8]) -> String {
+    CredentialId::from_slice(bytes).map_or_else(String::new, |id| id.to_string())
+}
+
+fn lease(bytes: &[u8]) -> String {
+    LeaseId::from_slice(bytes).map_or_else(String::new, |id| id.to_string())
+}
+
+fn approval(bytes: &[u8]) -> String {
+    ApprovalId::from_slice(bytes).map_or_else(String::new, |id| id.to_string())
+}
+
+fn who(identity: &Identity) -> Value {
+    json!({ "issuer": identity.issuer, "sub": identity.sub })
+}
+
+fn svid(evidence: Option<&SvidEvidence>) -> Value {
+    evidence.map_or(Value::Null, |e| {
+        json!({
+            "trust_anchor": hex(&e.anchor), "issuing_key": hex(&e.issuing_key), "serial": hex(&e.serial), "not_after": time(e.not_after),
+        })
+    })
+}
+
+fn targets(of: &[TargetRecord]) -> Value {
+    of.iter().map(|t| Target::from_record(t).map_or_else(|e| e.to_string(), |t| t.to_string())).collect()
+}
+
+fn event(event: &Event) -> Value {
+    match event {
+        Event::GenerationBegun(e) => json!({
+            "generation": e.generation, "cause": e.cause, "store": hex(&e.store), "after": e.after, "reset_time": e.reset_time,
+        }),
+        Event::TaskOpened(e) => opened(e),
+        Event::TaskClosed(e) => json!({
+            "task": task(&e.task), "outcome": text(Outcome::try_from(e.outcome)), "reason": e.reason, "kept_until": time(e.keep_until),
+        }),
+        Event::TaskHeld(e) => json!({ "task": task(&e.task), "rank": text(HoldRank::try_from(e.rank)), "reason": e.reason }),
+        Event::TaskResumed(e) => json!({ "task": task(&e.task), "rank": text(HoldRank::try_from(e.rank)), "reason": e.reason }),
+        Event::TaskExtended(e) => json!({
+            "task": task(&e.task), "deadline": time(e.deadline), "decided_at": time(e.decided_at), "policy_version": e.policy_version,
+        }),
+        Event::TaskHeartbeats(e) => json!({ "tasks": e.tasks.len(), "all": e.all, "away_since": time(e.away_since) }),
+        Event::Issued(e) => issued(e),
+        Event::Released(e) => json!({ "credential": credential(&e.credential), "kept_until": time(e.keep_until) }),
+        Event::Authorized(e) => json!({
+            "credential": credential(&e.credential), "tool": e.tool, "arguments_sha256": hex(&e.arguments), "policy_version": e.policy_version,
+        }),
+        Event::UsesReported(e) => json!({
+            "credential": credential(&e.credential), "tool": e.tool, "outcome": e.outcome, "minute": time(e.minute), "count": e.count,
+        }),
+        Event::Refused(e) => json!({
+            "caller": e.caller, "reason": e.reason, "rule": e.rule, "asked": e.asked, "task": e.task, "since": time(e.since), "count": e.count,
+        }),
+        Event::Revoked(e) => json!({
+            "targets": targets(&e.targets), "issued_only": e.issued_only, "lock_only": e.lock_only, "reason": e.reason,
+            "kept_until": time(e.keep_until),
+        }),
+        Event::LockLifted(e) => json!({ "targets": targets(&e.targets), "reason": e.reason }),
+        other => registry(other),
+    }
+}
+
+fn registry(event: &Event) -> Value {
+    match event {
+        Event::PolicySet(e) => json!({
+            "environment": e.environment, "version": e.version, "sha256": hex(&e.digest), "audit_only": e.audit_only,
+        }),
+        Event::UpstreamSet(e) => json!({
+            "upstream": e.name, "version": e.version, "sha256": hex(&e.digest), "disabled": e.disabled, "retired": e.retired,
+        }),
+        Event::BindingSet(e) => {
+            json!({ "binding": e.name, "version": e.version, "sha256": hex(&e.digest), "pending": e.pending })
+        }
+        Event::BundleSet(e) => json!({
+            "trust_domain": e.trust_domain, "sequence": e.sequence, "sha256": hex(&e.digest), "source": e.source, "removed": e.removed,
+            "trust_anchors": hexes(&e.anchors), "kept_out": hexes(&e.kept_out), "kept_in": hexes(&e.kept_in),
+        }),
+        Event::KeyAdded(e) => json!({
+            "key": e.key, "purpose": text(KeyPurpose::try_from(e.purpose)), "algorithm": e.algorithm, "environment": e.environment,
+            "state": text(KeyState::try_from(e.state)), "publish_ahead_ms": e.publish_ahead,
+        }),
+        Event::KeyChanged(e) => json!({ "key": e.key, "state": text(KeyState::try_from(e.state)), "reason": e.reason }),
+        Event::BreakGlass(e) => json!({
+            "task": task(&e.task), "people": e.people.iter().map(who).collect::<Vec<_>>(), "reviewer": e.reviewer.as_ref().map(who),
+            "text": e.text,
+        }),
+        Event::ApprovalAsked(e) => json!({
+            "approval": approval(&e.approval), "request_sha256": hex(&e.digest), "caller": e.caller, "task": task(&e.task),
+            "upstream": e.upstream, "expires_at": time(e.expires_at),
+        }),
+        Event::ApprovalDecided(e) => json!({ "approval": approval(&e.approval), "given": e.given, "reason": e.reason }),
+        Event::UsedOnce(e) => json!({ "sha256": hex(&e.digest), "until": time(e.until) }),
+        Event::LeaseOpened(e) => json!({
+            "lease": lease(&e.lease), "credential": credential(&e.credential), "task": task(&e.task), "upstream": e.upstream,
+            "kind": e.kind, "handle": e.handle, "ends_at": time(e.ends_at),
+        }),
+        Event::LeaseClosed(e) => json!({ "lease": lease(&e.lease), "end": text(LeaseEnd::try_from(e.end)), "detail": e.detail }),
+        Event::SnapshotTaken(e) => json!({ "seq": e.seq, "position": e.position, "sha256": hex(&e.digest) }),
+        Event::Maintained(e) => json!({ "what": e.what }),
+        _ => Value::Null,
+    }
+}
+
+fn hexes(of: &[Vec<u8>]) -> Vec<String> {
+    of.iter().map(|bytes| hex(bytes)).collect()
+}
+
+fn text<T: std::fmt::Debug, E>(value: Result<T, E>) -> String {
+    value.map_or_else(|_| "unknown".to_owned(), |v| format!("{v:?}").to_lowercase())
+}
+
+fn opened(e: &TaskOpened) -> Value {
+    let allowance = e.allowance.clone().unwrap_or_default();
+    let upstreams = allowance.upstreams.iter().map(|u| json!({ "upstream": u.name, "scopes": u.scopes }));
+    json!({
+        "task": task(&e.task), "parent": task(&e.parent), "owner": e.owner.as_ref().map(who), "opener": e.opener, "callers": e.callers,
+        "environment": e.environment, "purpose": e.purpose, "upstreams": upstreams.collect::<Vec<_>>(), "tools": allowance.tools,
+        "any_tool": allowance.any_tool, "kinds": allowance.kinds, "key_bound": allowance.key_bound, "opened_at": time(e.opened_at),
+        "deadline": time(e.deadline), "max_deadline": time(e.max_deadline), "heartbeat_ms": e.heartbeat,
+        "policy_version": e.policy_version, "svid": svid(e.svid.as_ref()), "approval": approval(&e.approval),
+        "ancestor": credential(&e.ancestor), "break_glass": e.break_glass,
+    })
+}
+
+fn issued(e: &Issued) -> Value {
+    let ancestors = e.ancestors.iter().map(|a| json!({ "credential": credential(&a.credential), "caller": a.caller }));
+    let token = e.subject_token.as_ref().map(|t| json!({ "issuer": t.issuer, "id": t.id, "expires_at": time(t.expires_at) }));
+    let mut body = json!({
+        "credential": credential(&e.credential), "task": task(&e.task), "kind": e.kind, "caller": e.caller,
+        "subject": e.subject.as_ref().map(who), "actors": e.actors.iter().map(who).collect::<Vec<_>>(), "upstream": e.upstream,
+        "scopes": e.scopes, "authorization_details": e.details, "tool": e.tool, "purpose": e.purpose,
+        "arguments_sha256": hex(&e.arguments), "binding": e.binding, "environment": e.environment, "issued_at": time(e.issued_at),
+        "expires_at": time(e.expires_at), "renewable_until": time(e.renewable_until), "bound": e.bound, "svid": svid(e.svid.as_ref()),
+        "subject_token": token, "ancestors": ancestors.collect::<Vec<_>>(), "key": e.key,
+    });
+    let more = json!({
+        "x5t": hex(&e.x5t), "jkt": hex(&e.jkt), "status_list": e.status_list, "status_index": e.status_index,
+        "policy_version": e.policy_version, "upstream_version": e.upstream_version, "binding_version": e.binding_version,
+        "approval": approval(&e.approval), "lease": lease(&e.lease), "token_sha256": hex(&e.token_digest), "policies": e.policies,
+        "renews": credential(&e.renews), "shown": credential(&e.shown),
+    });
+    if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
+        body.extend(more);
+    }
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_told_in_written_ids_and_without_what_is_empty() {
+        let held = TaskHeld { task: vec![1; 16], rank: HoldRank::Operator as i32, reason: "look".into() };
+        let record = Record::new(Who::LocalUid(0), Event::TaskHeld(held));
+        assert_eq!(
+            json(&record),
+            json!({ "task": TaskId::from_bytes([1; 16]).to_string(), "rank": "operator", "reason": "look" })
+        );
+        let request = Request { caller: "c".into(), id: "r".into(), digest: vec![0; 32] };
+        let set = Event::BundleSet(BundleSet { trust_domain: "a".into(), anchors: vec![vec![1]], ..Default::default() });
+        let record = Record::new(Who::LocalUid(0), set).for_request(Some(request));
+        assert_eq!(
+            json(&record),
+            json!({ "trust_domain": "a", "trust_anchors": ["01"], "request": { "caller": "c", "id": "r" } })
+        );
+    }
+}

@@ -1,0 +1,256 @@
+//! Why something was or was not granted, and what became of it: from the ledger alone.
+//!
+//! The record of a grant says what it was decided with; the rules in force and later records say what ended it. Whoever is no operator
+//! is told of what memory still has, so that nobody else can make the server read history.
+
+pub mod body;
+mod related;
+mod words;
+
+use std::ops::ControlFlow;
+
+use crate::authority::Authority;
+use crate::ledger::history::{Past, Reached};
+use crate::ledger::record::{Event, Record, Refused};
+use crate::ledger::state::request_key;
+use crate::limits;
+use crate::lookup::Found;
+use crate::refusal::{No, Reason, Refusal};
+use crate::seq::{ApprovalId, CredentialId, LeaseId, Seq, TaskId};
+use related::About;
+
+/// What is to be explained.
+#[derive(Clone, Debug)]
+pub enum Of {
+    /// A credential.
+    Credential(CredentialId),
+    /// A task.
+    Task(TaskId),
+    /// A record.
+    Seq(Seq),
+    /// A request of a caller.
+    Request {
+        /// Who sent it.
+        caller: String,
+        /// Its id.
+        id: String,
+    },
+    /// An approval.
+    Approval(ApprovalId),
+    /// A lease.
+    Lease(LeaseId),
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What.
+    pub subject: &'static str,
+    /// What came of it.
+    pub text: String,
+    /// It speaks for the grant.
+    pub permits: bool,
+    /// The record that it follows from.
+    pub seq: Seq,
+}
+
+/// An explanation.
+#[derive(Clone, Debug, Default)]
+pub struct Explained {
+    /// In one sentence.
+    pub summary: String,
+    /// In the order in which things were looked at.
+    pub findings: Vec<Finding>,
+    /// Oldest first.
+    pub records: Vec<Past>,
+    /// The environment that it belongs to, where it has one.
+    pub environment: Option<String>,
+    /// Workloads that may know of it.
+    pub holders: Vec<String>,
+}
+
+fn none(what: &str) -> No {
+    No::Refusal(Refusal::new(Reason::NotFound, format!("there is no {what} that you may see")))
+}
+
+/// Who asks: an operator may have history read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Depth {
+    /// What memory has.
+    Memory,
+    /// History too.
+    History,
+}
+
+impl Authority {
+    /// Explains. Whether whoever asks may know is the caller's to ask, by environment and holders.
+    pub async fn explain(&self, of: &Of, depth: Depth) -> Result<Explained, No> {
+        match of {
+            Of::Credential(id) => self.explain_credential(*id, depth).await,
+            Of::Task(id) => self.explain_task(*id, depth).await,
+            Of::Request { caller, id } => self.explain_request(caller, id, depth).await,
+            Of::Seq(_) | Of::Approval(_) | Of::Lease(_) if depth == Depth::Memory => Err(none("such record")),
+            Of::Seq(seq) => self.explain_seq(*seq).await,
+            Of::Approval(id) => {
+                self.explain_records(About { approval: id.as_bytes().to_vec(), ..About::default() }, &id.to_string()).await
+            }
+            Of::Lease(id) => {
+                self.explain_records(About { lease: id.as_bytes().to_vec(), ..About::default() }, &id.to_string()).await
+            }
+        }
+    }
+
+    async fn explain_credential(&self, id: CredentialId, depth: Depth) -> Result<Explained, No> {
+        let known = self.ledger.peek(|s| s.credentials.get(&id).is_some());
+        if depth == Depth::Memory && !known {
+            return Err(none("such credential"));
+        }
+        let found = self.issuance(id).await?.ok_or_else(|| none("such credential"))?;
+        self.explain_found(found, depth).await
+    }
+
+    async fn explain_found(&self, found: Found, depth: Depth) -> Result<Explained, No> {
+        let issued = found.issued()?.clone();
+        let revision = found.record.revision();
+        let about = About {
+            path: found.path.clone(),
+            lease: issued.lease.clone(),
+            approval: issued.approval.clone(),
+            credential: Some((issued.clone(), revision)),
+            from: found.seq,
+            ..About::default()
+        };
+        let (records, reached) = match depth {
+            Depth::Memory => (Vec::new(), Reached::Enough),
+            Depth::History => self.story(about).await?,
+        };
+        let now = self.system.wall();
+        let (mut findings, summary) = self.ledger.settled(|s| words::of_credential(s, &issued, &found, &records, now)).await?;
+        findings.extend(words::reach(reached));
+        Ok(Explained {
+            summary,
+            findings,
+            records,
+            environment: Some(issued.environment.clone()),
+            holders: vec![issued.caller.clone()],
+        })
+    }
+
+    async fn explain_task(&self, id: TaskId, depth: Depth) -> Result<Explained, No> {
+        let path = self.ledger.settled(|s| s.tasks.get(&id).map(|t| (t.terms.path.clone(), t.terms.seq))).await?;
+        let (path, from) = match (path, depth) {
+            (Some(known), _) => known,
+            (None, Depth::Memory) => return Err(none("such task")),
+            // The look back ends where it was opened.
+            (None, Depth::History) => (vec![id], Seq::from_u64((1 << 53) - 1).unwrap_or(Seq::ZERO)),
+        };
+        let about = About { path, from, refusals_of: id.to_string(), ..About::default() };
+        let (records, reached) = match depth {
+            Depth::Memory => (Vec::new(), Reached::Enough),
+            Depth::History => self.story(about).await?,
+        };
+        let now = self.system.wall();
+        let told = self.ledger.settled(|s| words::of_task(s, id, &records, now)).await?;
+        let mut explained = told.ok_or_else(|| none("such task"))?;
+        explained.findings.extend(words::reach(reached));
+        explained.records = records;
+        Ok(explained)
+    }
+
+    async fn explain_request(&self, caller: &str, id: &str, depth: Depth) -> Result<Explained, No> {
+        let key = request_key(caller, id);
+        let made = self.ledger.peek(|s| (s.credentials.of_request(&key).map(|l| l.id), s.requests.get(&key).cloned()));
+        match made {
+            (Some(credential), _) => return self.explain_credential(credential, depth).await,
+            (None, Some(known)) if known.task != [0; 16] => {
+                return self.explain_task(TaskId::from_bytes(known.task), depth).await;
+            }
+            (None, Some(known)) if depth == Depth::History => return self.explain_seq(known.seq).await,
+            _ if depth == Depth::Memory => return Err(none("such request")),
+            _ => {}
+        }
+        let (caller, id) = (caller.to_owned(), id.to_owned());
+        let search = Search { caller: caller.clone(), id: id.clone(), found: None, refused: Vec::new() };
+        let (search, reached) = self.look_back(search, Search::look).await?;
+        if let Some(past) = search.found {
+            return self.explain_past(past).await;
+        }
+        let mut explained = words::of_refusals(&caller, &id, search.refused);
+        explained.findings.extend(words::reach(reached));
+        if explained.records.is_empty() { Err(none("such request")) } else { Ok(explained) }
+    }
+
+    async fn explain_seq(&self, seq: Seq) -> Result<Explained, No> {
+        let (past, reached) = self
+            .look_back(None, move |found, past| match past.seq.cmp(&seq) {
+                std::cmp::Ordering::Greater => ControlFlow::Continue(()),
+                std::cmp::Ordering::Equal => {
+                    *found = Some(past);
+                    ControlFlow::Break(())
+                }
+                std::cmp::Ordering::Less => ControlFlow::Break(()),
+            })
+            .await?;
+        match (past, reached) {
+            (Some(past), _) => self.explain_past(past).await,
+            (None, Reached::Bound(at)) if at > Seq::ZERO && seq <= at => {
+                let no = Refusal::new(Reason::Compacted, format!("history was read back to seq {at} only"));
+                Err(No::Refusal(no.way_out("an exported audit log may have it: mayfly audit search")))
+            }
+            (None, _) => Err(none(&format!("record {seq}"))),
+        }
+    }
+
+    async fn explain_past(&self, past: Past) -> Result<Explained, No> {
+        match &past.record.event {
+            Some(Event::Issued(e)) => {
+                let path = self.ledger.peek(|s| {
+                    let task = TaskId::from_slice(&e.task).and_then(|id| s.tasks.get(&id));
+                    task.map(|t| t.terms.path.clone())
+                });
+                let path = path.unwrap_or_else(|| TaskId::from_slice(&e.task).into_iter().collect());
+                self.explain_found(Found { record: past.record, seq: past.seq, path }, Depth::History).await
+            }
+            Some(Event::TaskOpened(e)) => match TaskId::from_slice(&e.task) {
+                Some(id) => self.explain_task(id, Depth::History).await,
+                None => Err(none("such task")),
+            },
+            _ => Ok(words::of_record(past)),
+        }
+    }
+
+    async fn explain_records(&self, about: About, what: &str) -> Result<Explained, No> {
+        let (records, reached) = self.story(about).await?;
+        if records.is_empty() {
+            return Err(none(what));
+        }
+        let mut explained = Explained { summary: format!("{} records name {what}", records.len()), ..Explained::default() };
+        explained.findings = records.iter().map(words::of_one).collect();
+        explained.findings.extend(words::reach(reached));
+        explained.records = records;
+        Ok(explained)
+    }
+}
+
+/// A search for a request that memory no longer has, and for the newest refusals of its caller.
+struct Search {
+    caller: String,
+    id: String,
+    found: Option<Past>,
+    refused: Vec<Past>,
+}
+
+impl Search {
+    fn look(&mut self, past: Past) -> ControlFlow<()> {
+        let named = |r: &Record| r.request.as_ref().is_some_and(|r| r.caller == self.caller && r.id == self.id);
+        if named(&past.record) {
+            self.found = Some(past);
+            return ControlFlow::Break(());
+        }
+        let mine = |e: &Refused| e.caller == self.caller;
+        if matches!(&past.record.event, Some(Event::Refused(e)) if mine(e)) && self.refused.len() < limits::EXPLAIN_RECORDS {
+            self.refused.push(past);
+        }
+        ControlFlow::Continue(())
+    }
+}

@@ -1,0 +1,115 @@
+//! Which records tell the story of one thing.
+
+use std::ops::ControlFlow;
+
+use crate::authority::Authority;
+use crate::ledger::history::{Past, Reached};
+use crate::ledger::record::{Event, Issued, Record};
+use crate::ledger::state::facts_of_record;
+use crate::limits;
+use crate::refusal::No;
+use crate::revocation::{Facts, Rules, Target};
+use crate::seq::{Millis, Seq, TaskId};
+
+/// What a story is about. What is not known stays empty.
+#[derive(Clone, Debug, Default)]
+pub(super) struct About {
+    /// The credential: what was issued, and its decision revision.
+    pub credential: Option<(Issued, Seq)>,
+    /// The tasks of the path, root first.
+    pub path: Vec<TaskId>,
+    /// An approval, 16 bytes.
+    pub approval: Vec<u8>,
+    /// A lease, 16 bytes.
+    pub lease: Vec<u8>,
+    /// Refusals that name this task.
+    pub refusals_of: String,
+    /// The record where the story begins: no need to look further back, but for tasks that were not seen.
+    pub from: Seq,
+}
+
+impl About {
+    fn is_credential(&self, id: &[u8]) -> bool {
+        self.credential.as_ref().is_some_and(|(issued, _)| issued.credential == id)
+    }
+
+    fn has_task(&self, id: &[u8]) -> bool {
+        self.path.iter().any(|t| t.as_bytes()[..] == *id)
+    }
+
+    fn has(given: &[u8], found: &[u8]) -> bool {
+        !given.is_empty() && given == found
+    }
+
+    /// Whether a record belongs to the story.
+    pub fn concerns(&self, record: &Record, seq: Seq) -> bool {
+        match &record.event {
+            Some(Event::Issued(e)) => self.is_credential(&e.credential),
+            Some(Event::Released(e)) => self.is_credential(&e.credential),
+            Some(Event::Authorized(e)) => self.is_credential(&e.credential),
+            Some(Event::UsesReported(e)) => self.is_credential(&e.credential),
+            Some(Event::TaskOpened(e)) => self.has_task(&e.task),
+            Some(Event::TaskClosed(e)) => self.has_task(&e.task),
+            Some(Event::TaskHeld(e)) => self.has_task(&e.task),
+            Some(Event::TaskResumed(e)) => self.has_task(&e.task),
+            Some(Event::TaskExtended(e)) => self.has_task(&e.task),
+            Some(Event::Revoked(e)) if !e.lock_only => {
+                let targets = e.targets.iter().filter_map(|t| Target::from_record(t).ok());
+                self.hit_by(targets, seq)
+            }
+            Some(Event::KeyChanged(e)) => self.credential.as_ref().is_some_and(|(issued, _)| issued.key == e.key),
+            Some(Event::ApprovalAsked(e)) => About::has(&self.approval, &e.approval),
+            Some(Event::ApprovalDecided(e)) => About::has(&self.approval, &e.approval),
+            Some(Event::LeaseOpened(e)) => About::has(&self.lease, &e.lease) || self.is_credential(&e.credential),
+            Some(Event::LeaseClosed(e)) => About::has(&self.lease, &e.lease),
+            Some(Event::Refused(e)) => !self.refusals_of.is_empty() && e.task == self.refusals_of,
+            _ => false,
+        }
+    }
+
+    /// Whether a revocation at `seq` covers it.
+    fn hit_by(&self, targets: impl Iterator<Item = Target>, seq: Seq) -> bool {
+        let facts = match &self.credential {
+            Some((issued, revision)) => facts_of_record(issued, *revision, &self.path),
+            None if !self.path.is_empty() => Facts { tasks: self.path.clone(), ..Facts::default() },
+            None => return false,
+        };
+        let mut rules = Rules::default();
+        for target in targets {
+            rules.add(&target, Some(seq), None, Millis(u64::MAX));
+        }
+        rules.covers(&facts).is_some()
+    }
+}
+
+struct Story {
+    about: About,
+    records: Vec<Past>,
+    /// Tasks of the path that are still to be seen.
+    missing: usize,
+}
+
+impl Authority {
+    /// The records of a story, oldest first, at most `limits::EXPLAIN_RECORDS`: the newest and where it began.
+    pub(super) async fn story(&self, about: About) -> Result<(Vec<Past>, Reached), No> {
+        let missing = about.path.len();
+        let (story, reached) = self
+            .look_back(Story { about, records: Vec::new(), missing }, |story, past| {
+                if story.about.concerns(&past.record, past.seq) {
+                    let opens = matches!(past.record.event, Some(Event::TaskOpened(_)));
+                    story.missing = story.missing.saturating_sub(usize::from(opens));
+                    let begins = opens || matches!(past.record.event, Some(Event::Issued(_)));
+                    // The beginning is kept in any case: it is at most a credential and the tasks of one path.
+                    if begins || story.records.len() < limits::EXPLAIN_RECORDS - limits::TASK_DEPTH - 1 {
+                        story.records.push(past.clone());
+                    }
+                }
+                let whole = story.missing == 0 && past.seq <= story.about.from;
+                if whole { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .await?;
+        let mut records = story.records;
+        records.reverse();
+        Ok((records, reached))
+    }
+}

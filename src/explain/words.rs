@@ -1,0 +1,246 @@
+//! Findings, in words.
+
+use super::{Explained, Finding, body};
+use crate::ledger::State;
+use crate::ledger::history::{Past, Reached};
+use crate::ledger::record::{Event, Issued, Record};
+use crate::ledger::state::{Live, Phase, facts_of_record, trust_domain_of};
+use crate::lookup::Found;
+use crate::policy::bound::Bound;
+use crate::revocation::Hit;
+use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
+
+fn permits(subject: &'static str, text: impl Into<String>, seq: Seq) -> Finding {
+    Finding { subject, text: text.into(), permits: true, seq }
+}
+
+fn refuses(subject: &'static str, text: impl Into<String>, seq: Seq) -> Finding {
+    Finding { subject, text: text.into(), permits: false, seq }
+}
+
+/// What could not be looked at.
+pub(super) fn reach(reached: Reached) -> Option<Finding> {
+    let text = match reached {
+        Reached::Enough => return None,
+        Reached::Beginning => return None,
+        Reached::Bound(seq) if seq.count() == 0 => return None,
+        Reached::Bound(seq) => format!("history was read back to seq {seq} only; what came before is not told here"),
+    };
+    Some(Finding { subject: "history", text, permits: false, seq: Seq::ZERO })
+}
+
+/// How a grant was decided, in the order in which it is looked at, and what ended it.
+pub(super) fn of_credential(
+    state: &State,
+    issued: &Issued,
+    found: &Found,
+    records: &[Past],
+    now: Millis,
+) -> (Vec<Finding>, String) {
+    let mut findings = decided(issued, found, records);
+    let live = CredentialId::from_slice(&issued.credential).and_then(|id| state.credentials.get(&id));
+    let end = end_of(state, issued, found, live, records, now);
+    let summary = format!("issued to {} for {}; {}", issued.caller, issued.upstream, end.text);
+    findings.push(end);
+    (findings, summary)
+}
+
+fn decided(issued: &Issued, found: &Found, records: &[Past]) -> Vec<Finding> {
+    let seq = found.seq;
+    let opened = records.iter().rev().find(|p| matches!(&p.record.event, Some(Event::TaskOpened(e)) if e.task == issued.task));
+    let path: Vec<String> = found.path.iter().map(ToString::to_string).collect();
+    let mut out = vec![
+        permits(
+            "view",
+            format!(
+                "decided by {} at {}, having seen all up to seq {}",
+                found.record.author_text(),
+                Millis(issued.issued_at),
+                found.record.revision()
+            ),
+            seq,
+        ),
+        permits("environment", format!("caller, task and upstream belong to {}", issued.environment), seq),
+        permits("upstream", format!("{} by version {} of its registration", issued.upstream, issued.upstream_version), seq),
+        permits("task", format!("in {}, which was active", path.join(" / ")), opened.map_or(Seq::ZERO, |p| p.seq)),
+    ];
+    if let Some(svid) = &issued.svid {
+        let text = format!(
+            "an SVID of {}, serial {}, vouched for by root {}, good until {}",
+            trust_domain_of(&issued.caller),
+            data_encoding::HEXLOWER.encode(&svid.serial),
+            data_encoding::HEXLOWER.encode(&svid.anchor),
+            Millis(svid.not_after)
+        );
+        out.push(permits("evidence", text, seq));
+    }
+    if let Some(id) = CredentialId::from_slice(&issued.renews) {
+        out.push(permits("renewal", format!("renews {id}, not beyond {}", Millis(issued.renewable_until)), seq));
+    }
+    if let Some(id) = ApprovalId::from_slice(&issued.approval) {
+        out.push(permits("approval", format!("{id} was used up for it"), seq));
+    }
+    let by = if issued.policies.is_empty() { "by none that is named".to_owned() } else { issued.policies.join(", ") };
+    out.push(permits(
+        "policy",
+        format!("permitted by {by} of policy set {} of {}", issued.policy_version, issued.environment),
+        seq,
+    ));
+    out.push(permits("ttl bound", format!("{} set its end to {}", bound(issued.bound), Millis(issued.expires_at)), seq));
+    out
+}
+
+/// The bound that set a credential's end.
+fn bound(number: u32) -> &'static str {
+    const WORDS: [(Bound, &str); 12] = [
+        (Bound::Asked, "what was asked for"),
+        (Bound::Policy, "a policy"),
+        (Bound::Upstream, "the upstream's registration"),
+        (Bound::UpstreamExpiry, "the end of the upstream's registration"),
+        (Bound::Task, "the task's deadline"),
+        (Bound::Svid, "the end of the caller's SVID"),
+        (Bound::ParentCredential, "the credential that it rests on"),
+        (Bound::SubjectToken, "the subject token"),
+        (Bound::Approval, "the approval"),
+        (Bound::BreakGlass, "break-glass"),
+        (Bound::Renewal, "the bound fixed at first issue"),
+        (Bound::Server, "the longest that this server issues"),
+    ];
+    WORDS.iter().find(|(b, _)| *b as u32 == number).map_or("a bound that this version does not know", |(_, text)| text)
+}
+
+fn end_of(state: &State, issued: &Issued, found: &Found, live: Option<&Live>, records: &[Past], now: Millis) -> Finding {
+    let end = Millis(issued.expires_at);
+    let given_back =
+        records.iter().find(|p| matches!(&p.record.event, Some(Event::Released(e)) if e.credential == issued.credential));
+    if live.is_some_and(|l| l.released) || given_back.is_some() {
+        let seq = given_back.map_or(Seq::ZERO, |p| p.seq);
+        return refuses("release", "given back by its holder", seq);
+    }
+    let task = live.and_then(|l| state.tasks.at(l.task));
+    let hit = match (live, task) {
+        (Some(live), Some(task)) => state.rules.covers(&state.credentials.facts(live, task)),
+        _ => state.rules.covers(&facts_of_record(issued, found.record.revision(), &found.path)),
+    };
+    if let Some(hit) = hit {
+        return ended_by(&hit, records);
+    }
+    match task.map(|t| state.tasks.phase(t, now)) {
+        Some(Phase::Over(outcome)) => {
+            refuses("task", format!("its task is over ({})", format!("{outcome:?}").to_lowercase()), Seq::ZERO)
+        }
+        _ if end <= now => refuses("expiry", format!("expired at {end}"), Seq::ZERO),
+        Some(Phase::Held) => refuses("hold", "its task is held", Seq::ZERO),
+        _ => permits("expiry", format!("good until {end}"), Seq::ZERO),
+    }
+}
+
+fn ended_by(hit: &Hit, records: &[Past]) -> Finding {
+    let record = records.iter().find(|p| p.seq == hit.seq);
+    let cause = record.map(|p| (p.record.author_text(), reason(&p.record), p.at));
+    let text = match cause {
+        Some((author, reason, at)) => {
+            format!("revoked by rule {} on {}, made by {author} at {at}: {reason}", hit.seq, hit.target)
+        }
+        None => format!("revoked by rule {} on {}", hit.seq, hit.target),
+    };
+    refuses("rule", text, hit.seq)
+}
+
+fn reason(record: &Record) -> &str {
+    match &record.event {
+        Some(Event::Revoked(e)) => &e.reason,
+        Some(Event::TaskClosed(e)) => &e.reason,
+        Some(Event::TaskHeld(e)) => &e.reason,
+        Some(Event::TaskResumed(e)) => &e.reason,
+        Some(Event::KeyChanged(e)) => &e.reason,
+        Some(Event::GenerationBegun(e)) => &e.cause,
+        _ => "",
+    }
+}
+
+/// A task: from memory where it is there, from its records otherwise.
+pub(super) fn of_task(state: &State, id: TaskId, records: &[Past], now: Millis) -> Option<Explained> {
+    let opened = records.iter().find_map(|p| match &p.record.event {
+        Some(Event::TaskOpened(e)) if e.task == id.as_bytes() => Some((p, e)),
+        _ => None,
+    });
+    let mut findings: Vec<Finding> = records.iter().map(of_one).collect();
+    let live = state.tasks.get(&id);
+    let Some(task) = live else {
+        let (past, e) = opened?;
+        let summary = format!("opened by {} at {}; over, and no longer in memory", e.opener, past.at);
+        let holders = std::iter::once(e.opener.clone()).chain(e.callers.clone()).collect();
+        return Some(Explained { summary, findings, environment: Some(e.environment.clone()), holders, ..Explained::default() });
+    };
+    let terms = &task.terms;
+    let policy = format!("opening it was permitted by policy set {} of {}", terms.policy, terms.environment);
+    findings.insert(0, permits("policy", policy, terms.seq));
+    let (now_is, good) = match state.tasks.phase(task, now) {
+        Phase::Active => (format!("active until {}", task.deadline), true),
+        Phase::PendingApproval => ("waits for an approval".to_owned(), false),
+        Phase::Held => ("held".to_owned(), false),
+        Phase::Over(outcome) => {
+            let closed = state.tasks.upwards(task).find_map(|t| t.closed.as_ref());
+            let why = closed.map_or_else(String::new, |c| format!(" by seq {}: {}", c.seq, c.reason));
+            (format!("over ({}){why}", format!("{outcome:?}").to_lowercase()), false)
+        }
+    };
+    let state_of = Finding { subject: "task", text: now_is.clone(), permits: good, seq: terms.seq };
+    findings.push(state_of);
+    let issued = format!("{} credentials were issued in it", task.issued);
+    findings.push(permits("credentials", issued, Seq::ZERO));
+    let holders = std::iter::once(&terms.opener).chain(&terms.callers).map(ToString::to_string).collect();
+    Some(Explained {
+        summary: format!("opened by {} at {}; {now_is}", terms.opener, terms.opened_at),
+        findings,
+        records: Vec::new(),
+        environment: Some(terms.environment.to_string()),
+        holders,
+    })
+}
+
+/// One record as a finding.
+pub(super) fn of_one(past: &Past) -> Finding {
+    let Some(event) = &past.record.event else { return refuses("record", "", past.seq) };
+    let (author, reason) = (past.record.author_text(), reason(&past.record));
+    let against =
+        matches!(event, Event::Revoked(_) | Event::TaskClosed(_) | Event::TaskHeld(_) | Event::Refused(_) | Event::Released(_));
+    let text = match event {
+        Event::Refused(e) => refusal(e),
+        _ if reason.is_empty() => format!("by {author} at {}", past.at),
+        _ => format!("by {author} at {}: {reason}", past.at),
+    };
+    Finding { subject: body::name(event), text, permits: !against, seq: past.seq }
+}
+
+fn refusal(e: &crate::ledger::record::Refused) -> String {
+    let rule = if e.rule.is_empty() { String::new() } else { format!(", by {}", e.rule) };
+    match e.count {
+        1 => format!("{} asked for {}: {}{rule}", e.caller, e.asked, e.reason),
+        n => format!("{n} more of {} for {} since {}", e.caller, e.reason, Millis(e.since)),
+    }
+}
+
+/// A record by itself.
+pub(super) fn of_record(past: Past) -> Explained {
+    let finding = of_one(&past);
+    let holders = match past.record.author.as_ref().and_then(|a| a.who.as_ref()) {
+        Some(crate::ledger::record::Who::SpiffeId(id)) => vec![id.clone()],
+        _ => Vec::new(),
+    };
+    let summary = format!("{} {}", finding.subject, finding.text);
+    Explained { summary, findings: vec![finding], records: vec![past], environment: None, holders }
+}
+
+/// No record of a request: the refusals of its caller may say why.
+pub(super) fn of_refusals(caller: &str, id: &str, mut refused: Vec<Past>) -> Explained {
+    refused.reverse();
+    Explained {
+        summary: format!("nothing was granted for request {id:?} of {caller}; its newest refusals are listed"),
+        findings: refused.iter().map(of_one).collect(),
+        records: refused,
+        environment: None,
+        holders: vec![caller.to_owned()],
+    }
+}

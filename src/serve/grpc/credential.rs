@@ -1,0 +1,217 @@
+//! CredentialService: what was issued, and whose a found token is.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::super::wire;
+use super::ask::{self, refused};
+use super::credential_filter::Filter;
+use super::credential_watch;
+use super::page::Page;
+use crate::authority::Authority;
+use crate::ledger::State;
+use crate::limits;
+use crate::lookup::{Found, Standing, key_named};
+use crate::pb::mayfly::v1 as pb;
+use crate::pb::mayfly::v1::credential_service_server::CredentialService;
+use crate::policy::{Admin, wanted};
+use crate::refusal::{No, Refusal};
+use crate::revocation::Target;
+use crate::seq::{CredentialId, Millis, Seq, TaskId};
+use crate::tasks::Actor;
+
+/// The service.
+pub struct Credentials(pub Arc<Authority>);
+
+impl Credentials {
+    /// A credential as it stands, whole.
+    async fn show(&self, found: &Found) -> Result<pb::Credential, No> {
+        let now = self.0.system.wall();
+        let issued = found.issued()?;
+        let at = (found.seq, found.record.revision());
+        self.0.ledger.settled(|s| wire::credential_of_record(s, issued, at, &found.path, now)).await
+    }
+
+    async fn get(&self, actor: &Actor, ask: &pb::GetCredentialRequest) -> Result<pb::GetCredentialResponse, No> {
+        let id: CredentialId = wanted::id("credential_id", &ask.credential_id)?;
+        let none = || ask::not_found(format!("there is no credential {id} that you may see"));
+        // Whoever may see none is refused before anything is looked for.
+        if let Actor::Workload(caller) = actor {
+            self.0.still_stands(caller)?;
+        } else {
+            let known = self.0.ledger.peek(|s| s.credentials.get(&id).map(|l| s.credentials.environment(l).to_owned()));
+            self.0.admit(ask::operator(actor)?, Admin::Observe, known.as_deref())?;
+        }
+        let found = self.0.issuance(id).await?.ok_or_else(none)?;
+        let issued = found.issued()?;
+        match actor {
+            Actor::Workload(caller) if issued.caller != caller.id().as_str() => return Err(none()),
+            Actor::Operator(operator) => drop(self.0.admit(operator, Admin::Observe, Some(&issued.environment))?),
+            Actor::Workload(_) => {}
+        }
+        Ok(pb::GetCredentialResponse { credential: Some(self.show(&found).await?) })
+    }
+
+    async fn list(&self, actor: &Actor, ask: &pb::ListCredentialsRequest) -> Result<pb::ListCredentialsResponse, No> {
+        let filter = Filter::of(ask.filter.as_ref())?;
+        self.0.admit(ask::operator(actor)?, Admin::Observe, filter.environment())?;
+        let page = Page::from(ask.page_size, &ask.page_token)?;
+        let now = self.0.system.wall();
+        let mut newest = Newest { page, found: BTreeSet::new(), total: 0 };
+        let mut at = 0;
+        loop {
+            let places = self.0.ledger.settled(|s| newest.walk(s, &filter, &mut at, now)).await?;
+            if at >= places {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let (ids, next_page_token) = newest.done();
+        let credentials = self.0.ledger.settled(|s| {
+            let live = ids.iter().filter_map(|(_, id)| s.credentials.get(id));
+            live.map(|l| wire::credential_to_pb(s, l, now)).collect()
+        });
+        Ok(pb::ListCredentialsResponse { credentials: credentials.await?, next_page_token, total: Some(newest.total) })
+    }
+
+    async fn look_up(&self, actor: &Actor, ask: &pb::LookupTokenRequest) -> Result<pb::LookupTokenResponse, No> {
+        // What a token reaches is told to those who may see everything: it may be of any environment.
+        self.0.admit(ask::operator(actor)?, Admin::Observe, None)?;
+        let none = || ask::not_found("it is nothing that mayfly issued");
+        let (standing, key) = match &ask.by {
+            None => return Err(No::Refusal(Refusal::field("by", "is missing: give a token or its sha256"))),
+            Some(pb::lookup_token_request::By::Token(token)) => {
+                (self.0.look_up(token).await?.ok_or_else(none)?, key_named(token))
+            }
+            Some(pb::lookup_token_request::By::Sha256(digest)) => {
+                let digest = digest[..].try_into();
+                let digest = digest.map_err(|_| Refusal::field("sha256", "has not 32 bytes"))?;
+                (Standing::Issued(self.0.look_up_digest(digest).await?.ok_or_else(none)?), String::new())
+            }
+        };
+        let answer = match standing {
+            Standing::Forged { key } => {
+                let target = Target::SigningKey(key.as_str().into());
+                pb::LookupTokenResponse {
+                    standing: pb::TokenStanding::Forged.into(),
+                    choices: self.choices(vec![target]).await?,
+                    signing_key: key,
+                    ..pb::LookupTokenResponse::default()
+                }
+            }
+            Standing::Issued(found) => self.found(pb::TokenStanding::Issued, found, key).await?,
+            Standing::Altered(found) => self.found(pb::TokenStanding::Altered, found, key).await?,
+        };
+        Ok(answer)
+    }
+
+    async fn found(&self, standing: pb::TokenStanding, found: Found, named: String) -> Result<pb::LookupTokenResponse, No> {
+        let credential = self.show(&found).await?;
+        let issued = found.issued()?;
+        let id = CredentialId::from_slice(&issued.credential).ok_or_else(none_such)?;
+        let task = TaskId::from_slice(&issued.task).ok_or_else(none_such)?;
+        let targets = vec![Target::Credential(id), Target::Task(task), Target::Caller(issued.caller.as_str().into())];
+        let choices = self.choices(targets).await?;
+        let good = [pb::CredentialState::Active as i32, pb::CredentialState::Held as i32].contains(&credential.state);
+        let under = choices.first().and_then(|c| c.hits.as_ref()).map_or(0, |h| h.credentials);
+        let base_url = self.0.catalog.now().upstream(&issued.upstream).map(|r| r.upstream.target.clone());
+        Ok(pb::LookupTokenResponse {
+            standing: standing.into(),
+            // The target counts the credential itself too.
+            derived_credentials: under.saturating_sub(u64::from(good)),
+            signing_key: if named.is_empty() { issued.key.clone() } else { named },
+            credential: Some(credential),
+            base_url: base_url.unwrap_or_default(),
+            choices,
+        })
+    }
+
+    async fn choices(&self, targets: Vec<Target>) -> Result<Vec<pb::TargetChoice>, No> {
+        let (_, each) = self.0.hits(&targets).await?;
+        let choice = |(target, hits): (&Target, &crate::revoke::Hits)| pb::TargetChoice {
+            target: Some(wire::target_to_pb(target)),
+            hits: Some(super::hits_to_pb(hits)),
+        };
+        Ok(targets.iter().zip(&each).map(choice).collect())
+    }
+}
+
+fn none_such() -> crate::refusal::Fault {
+    crate::refusal::Fault::new("an issuance without a credential id or task")
+}
+
+/// The newest that fit, found by going once through all of them, in pieces.
+struct Newest {
+    page: Page,
+    found: BTreeSet<(Seq, CredentialId)>,
+    total: u64,
+}
+
+impl Newest {
+    /// Goes on from `at` for a bounded number of places. Answers with how many there are.
+    fn walk(&mut self, state: &State, filter: &Filter, at: &mut u32, now: Millis) -> u32 {
+        let places = state.credentials.places();
+        let end = at.saturating_add(limits::LIST_WALK as u32).min(places);
+        for live in (*at..end).filter_map(|slot| state.credentials.at(slot)) {
+            if !filter.fits(state, live) || !filter.lists(wire::standing(state, live, now).0) {
+                continue;
+            }
+            self.total += 1;
+            if self.page.before().is_some_and(|before| live.seq >= before) {
+                continue;
+            }
+            self.found.insert((live.seq, live.id));
+            // One more than fits says whether there is another page.
+            if self.found.len() > self.page.size() + 1 {
+                self.found.pop_first();
+            }
+        }
+        *at = end;
+        places
+    }
+
+    fn done(&self) -> (Vec<(Seq, CredentialId)>, String) {
+        let all: Vec<_> = self.found.iter().rev().copied().collect();
+        let fits = all.get(..self.page.size()).unwrap_or(&all);
+        let next = fits.last().filter(|_| all.len() > fits.len()).map_or_else(String::new, |(seq, _)| seq.to_string());
+        (fits.to_vec(), next)
+    }
+}
+
+#[tonic::async_trait]
+impl CredentialService for Credentials {
+    type WatchCredentialsStream = ReceiverStream<Result<pb::WatchCredentialsResponse, Status>>;
+
+    async fn get_credential(
+        &self,
+        request: Request<pb::GetCredentialRequest>,
+    ) -> Result<Response<pb::GetCredentialResponse>, Status> {
+        let actor = ask::actor(&request)?;
+        self.get(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "get_credential"))
+    }
+
+    async fn list_credentials(
+        &self,
+        request: Request<pb::ListCredentialsRequest>,
+    ) -> Result<Response<pb::ListCredentialsResponse>, Status> {
+        let actor = ask::actor(&request)?;
+        self.list(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "list_credentials"))
+    }
+
+    async fn watch_credentials(
+        &self,
+        request: Request<pb::WatchCredentialsRequest>,
+    ) -> Result<Response<Self::WatchCredentialsStream>, Status> {
+        let actor = ask::actor(&request)?;
+        let stream = credential_watch::begin(&self.0, &actor, request.get_ref()).await;
+        stream.map(Response::new).map_err(refused(&self.0, &actor, "watch_credentials"))
+    }
+
+    async fn lookup_token(&self, request: Request<pb::LookupTokenRequest>) -> Result<Response<pb::LookupTokenResponse>, Status> {
+        let actor = ask::actor(&request)?;
+        self.look_up(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "lookup_token"))
+    }
+}

@@ -1,0 +1,122 @@
+//! Which credentials somebody wants to see.
+
+use super::super::wire;
+use super::ask;
+use crate::ledger::State;
+use crate::ledger::record::Issued;
+use crate::ledger::state::{Live, facts_of_record};
+use crate::pb::mayfly::v1 as pb;
+use crate::policy::wanted;
+use crate::refusal::Refusal;
+use crate::revocation::{Facts, Rules};
+use crate::seq::{Millis, Seq, TaskId};
+
+/// A checked filter. All that was given must match.
+#[derive(Default)]
+pub struct Filter {
+    caller: Option<String>,
+    task: Option<TaskId>,
+    upstream: Option<String>,
+    environment: Option<String>,
+    kind: Option<u8>,
+    state: Option<pb::CredentialState>,
+    covered_by: Option<Rules>,
+}
+
+/// What a filter looks at first: cheap, and the same for memory and records.
+struct Outside<'a> {
+    caller: &'a str,
+    upstream: &'a str,
+    environment: &'a str,
+    kind: u8,
+    path: &'a [TaskId],
+}
+
+impl Filter {
+    /// From a request.
+    pub fn of(filter: Option<&pb::CredentialFilter>) -> Result<Filter, Refusal> {
+        let Some(f) = filter else { return Ok(Filter::default()) };
+        let named = |field, value| Ok::<_, Refusal>(ask::filter(field, value)?.map(str::to_owned));
+        let state = match pb::CredentialState::try_from(f.state) {
+            Ok(pb::CredentialState::Unspecified) => None,
+            Ok(state) => Some(state),
+            Err(_) => return Err(Refusal::field("filter.state", format!("{} is no state that this version knows", f.state))),
+        };
+        let covered_by = f.covered_by.as_ref().map(|t| wire::target_from_pb("filter.covered_by", t)).transpose()?;
+        Ok(Filter {
+            caller: named("filter.caller", &f.caller)?,
+            task: match &*f.task_id {
+                "" => None,
+                id => Some(wanted::id("filter.task_id", id)?),
+            },
+            upstream: named("filter.upstream", &f.upstream)?,
+            environment: named("filter.environment", &f.environment)?,
+            kind: wanted::kind("filter.kind", f.kind)?.map(|k| k.tag()),
+            state,
+            covered_by: covered_by.map(|target| {
+                // As if it were revoked after all that there is.
+                let mut rules = Rules::default();
+                let last = Seq::from_u64((1 << 53) - 1).unwrap_or_default();
+                rules.add(&target, Some(last), None, Millis(u64::MAX));
+                rules
+            }),
+        })
+    }
+
+    /// The environment that it is restricted to.
+    pub fn environment(&self) -> Option<&str> {
+        self.environment.as_deref()
+    }
+
+    fn outside(&self, o: &Outside<'_>) -> bool {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|w| w == value);
+        is(&self.caller, o.caller)
+            && is(&self.upstream, o.upstream)
+            && is(&self.environment, o.environment)
+            && self.kind.is_none_or(|k| k == o.kind)
+            && self.task.is_none_or(|t| o.path.contains(&t))
+    }
+
+    fn covered(&self, facts: &Facts<'_>) -> bool {
+        self.covered_by.as_ref().is_none_or(|rules| rules.covers(facts).is_some())
+    }
+
+    /// Whether a credential in memory fits, whatever its state.
+    pub fn fits(&self, state: &State, live: &Live) -> bool {
+        let Some(task) = state.tasks.at(live.task) else { return false };
+        let table = &state.credentials;
+        let outside = Outside {
+            caller: table.caller(live),
+            upstream: table.upstream(live),
+            environment: table.environment(live),
+            kind: live.kind,
+            path: &task.terms.path,
+        };
+        self.outside(&outside) && (self.covered_by.is_none() || self.covered(&table.facts(live, task)))
+    }
+
+    /// Whether one fits that is known by its record, whatever its state.
+    pub fn fits_record(&self, issued: &Issued, revision: Seq, path: &[TaskId]) -> bool {
+        let outside = Outside {
+            caller: &issued.caller,
+            upstream: &issued.upstream,
+            environment: &issued.environment,
+            kind: u8::try_from(issued.kind).unwrap_or(0),
+            path,
+        };
+        self.outside(&outside) && (self.covered_by.is_none() || self.covered(&facts_of_record(issued, revision, path)))
+    }
+
+    /// Whether a list shows that state: what is good, unless another was asked for.
+    pub fn lists(&self, state: pb::CredentialState) -> bool {
+        match self.state {
+            Some(wanted) => wanted == state,
+            None => matches!(state, pb::CredentialState::Active | pb::CredentialState::Held),
+        }
+    }
+
+    /// Whether a watcher is told of that state: of any, unless one was asked for.
+    pub fn tells(&self, state: i32) -> bool {
+        self.state.is_none_or(|wanted| wanted as i32 == state)
+    }
+}

@@ -1,0 +1,71 @@
+//! Trust domains and their roots.
+
+use bytes::Bytes;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+use super::timestamp;
+use crate::identity::anchor::TrustAnchor;
+use crate::identity::bundle::Bundle;
+use crate::identity::spiffe_id::TrustDomain;
+use crate::ledger::state::BundleState;
+use crate::pb::mayfly::v1 as pb;
+use crate::refusal::{Fault, Refusal};
+use crate::trust::{Source, bundle_of};
+
+/// A root. `vouches_for` is left to whoever counts.
+pub fn anchor_to_pb(anchor: &TrustAnchor) -> pb::TrustAnchor {
+    let subject = X509Certificate::from_der(anchor.der()).map(|(_, cert)| cert.subject().to_string());
+    pb::TrustAnchor {
+        sha256: Bytes::copy_from_slice(anchor.id().as_bytes()),
+        certificate: Bytes::copy_from_slice(anchor.der()),
+        subject: subject.unwrap_or_default(),
+        not_after: Some(timestamp(anchor.not_after())),
+        vouches_for: None,
+    }
+}
+
+/// A trust domain as it stands. Of roots that are kept out only the name is known.
+pub fn trust_domain_to_pb(name: &str, state: &BundleState) -> Result<pb::TrustDomain, Fault> {
+    let anchors = match state.removed {
+        true => Vec::new(),
+        false => {
+            let domain = TrustDomain::parse(name).map_err(|e| Fault::new(format!("trust domain {name:?}: {e}")))?;
+            bundle_of(&domain, state)?.x509_authorities().iter().map(anchor_to_pb).collect()
+        }
+    };
+    let kept_out = state.kept_out.iter();
+    Ok(pb::TrustDomain {
+        trust_domain: name.to_owned(),
+        source: source_to_pb(&state.source).into(),
+        sequence: state.sequence,
+        trust_anchors: anchors,
+        removed_trust_anchors: kept_out
+            .map(|id| pb::TrustAnchor { sha256: Bytes::copy_from_slice(id), ..pb::TrustAnchor::default() })
+            .collect(),
+        changed_at: Some(timestamp(state.changed_at)),
+        seq: state.seq.as_u64(),
+    })
+}
+
+fn source_to_pb(text: &str) -> pb::BundleSource {
+    match Source::from_text(text) {
+        Some(Source::Api) => pb::BundleSource::Api,
+        Some(Source::File | Source::Configuration) => pb::BundleSource::File,
+        Some(Source::WorkloadApi) => pb::BundleSource::WorkloadApi,
+        Some(Source::Federation) => pb::BundleSource::Federation,
+        Some(Source::Own) => pb::BundleSource::Own,
+        None => pb::BundleSource::Unspecified,
+    }
+}
+
+/// The bundle that a request gives.
+pub fn bundle_from_pb(domain: &TrustDomain, bundle: Option<&pb::Bundle>) -> Result<Bundle, Refusal> {
+    use pb::bundle::Bundle as Given;
+    let parsed = match bundle.and_then(|b| b.bundle.as_ref()) {
+        None => return Err(Refusal::field("bundle", "is missing: give spiffe_jwks or pem")),
+        Some(Given::SpiffeJwks(text)) => Bundle::from_jwks(domain.clone(), text.as_bytes()),
+        Some(Given::Pem(text)) => Bundle::from_pem(domain.clone(), text.as_bytes()),
+    };
+    parsed.map_err(|defect| Refusal::field("bundle", defect))
+}
