@@ -218,6 +218,7 @@ fn registry() -> Vec<(&'static str, Event)> {
         source: text("file"),
         removed: true,
         kept_out: vec![digest(0xa4)],
+        kept_in: vec![digest(0xa5)],
     };
     let added = KeyAdded {
         key: text("key-1"),
@@ -226,6 +227,7 @@ fn registry() -> Vec<(&'static str, Event)> {
         public: vec![4; 65],
         environment: text("dev"),
         state: KeyState::Next as i32,
+        publish_ahead: 600_000,
     };
     let changed = KeyChanged { key: text("key-1"), state: KeyState::Compromised as i32, reason: text("backup stolen") };
     let glass = BreakGlass {
