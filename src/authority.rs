@@ -2,7 +2,7 @@
 //!
 //! The stories (`exchange`, `tasks`, `revoke`) are functions of this; `serve` calls them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Semaphore, broadcast};
@@ -12,6 +12,7 @@ use crate::credential::status::Allocator;
 use crate::feed::{Feed, Followers};
 use crate::heartbeats::Heartbeats;
 use crate::identity::bundle::Bundles;
+use crate::identity::spiffe_id::TrustDomain;
 use crate::ledger::record::{Aim, Event, Record};
 use crate::ledger::{Batch, Ledger};
 use crate::limits;
@@ -49,6 +50,8 @@ pub struct Authority {
     pub system: System,
     /// Local users who may act as operators over the Unix socket.
     pub admin_uids: Vec<u32>,
+    /// What the server knows of itself, once it is started.
+    pub own: OnceLock<Own>,
     /// Refusals, counted for the audit.
     pub refusals: Refusals,
     /// Connections that are open.
@@ -61,6 +64,14 @@ pub struct Authority {
     pub(crate) changing: Mutex<()>,
     /// When this process began, by the wall clock and by the steady one.
     pub(crate) began: (Millis, u64),
+}
+
+/// What a server knows of itself.
+pub struct Own {
+    /// The trust domain of its certificate.
+    pub trust_domain: TrustDomain,
+    /// When the certificate that it shows ends.
+    pub certificate_ends: Box<dyn Fn() -> Option<Millis> + Send + Sync>,
 }
 
 /// What an authority is made with besides its ledger.
@@ -99,6 +110,7 @@ impl Authority {
             followers: Followers::new(parts.feed_max_age_ms),
             system: parts.system,
             admin_uids: parts.admin_uids,
+            own: OnceLock::new(),
             refusals: Refusals::default(),
             peers: Peers::default(),
             commits: broadcast::Sender::new(limits::WATCH_LAG),

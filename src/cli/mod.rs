@@ -6,6 +6,7 @@
 //! - [`confirm`], [`wait`], [`list`]: what several commands do alike.
 
 pub mod args;
+pub mod bench;
 pub mod bundle;
 pub mod completions;
 pub mod confirm;
@@ -128,6 +129,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Who the server takes us for
     Whoami,
+    /// Measure issuing: a real server, real mTLS, every issuance durable
+    Bench(bench::BenchArgs),
     /// See the whole life of a credential, on this machine, in one command
     Try,
     /// Run a server, look at its configuration, mend its ledger
@@ -211,6 +214,7 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Explain(args) => explain::run(args, run).await,
         Command::Status(args) => status::run(args, run).await,
         Command::Whoami => whoami::run(run).await,
+        Command::Bench(args) => Ok(bench::run(&args)),
         Command::Try => Ok(tour::run()),
         Command::Server(command) => Ok(serving::run(command)),
         Command::Dev(command) => Ok(dev::run(command)),

@@ -218,6 +218,11 @@ impl Ledger {
         !self.inner.broken()
     }
 
+    /// How far clocks may differ, milliseconds.
+    pub fn allowed_skew_ms(&self) -> u64 {
+        self.inner.settings.skew_ms
+    }
+
     /// Commits since start.
     pub fn commits(&self) -> u64 {
         self.inner.commits.load(Ordering::Relaxed)

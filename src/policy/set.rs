@@ -42,6 +42,13 @@ struct Recorded {
     roles: Source,
 }
 
+/// The texts of a recorded set, for people: the policies, each under the name of its file, and the roles file. Nothing is compiled.
+pub fn texts(recorded: &str) -> Result<(String, String), String> {
+    let recorded: Recorded = serde_json::from_str(recorded).map_err(|e| e.to_string())?;
+    let each = recorded.policies.iter().map(|source| format!("// {}\n{}", source.file, source.text.trim_end()));
+    Ok((each.collect::<Vec<_>>().join("\n\n"), recorded.roles.text))
+}
+
 impl PolicySet {
     /// Compiles policy files (in this order) and a roles file, or says everything that is wrong with them.
     pub fn compile(policies: Vec<Source>, roles: Source) -> Result<PolicySet, Vec<Complaint>> {

@@ -330,6 +330,11 @@ impl Rules {
         Sort::ALL.into_iter().filter(move |sort| self.newest[*sort as usize] > revision)
     }
 
+    /// How many of them are locked.
+    pub fn locks(&self) -> usize {
+        self.locks.iter().sum()
+    }
+
     /// How many targets have something in force.
     pub fn len(&self) -> usize {
         self.len

@@ -84,6 +84,11 @@ impl Reserve {
         room
     }
 
+    /// Bytes that are free on its disk; `None` where that cannot be told.
+    pub fn free(&self) -> Option<u64> {
+        free(&self.inner.lock().file)
+    }
+
     /// Bytes that are held now.
     pub fn held(&self) -> u64 {
         self.inner.lock().held

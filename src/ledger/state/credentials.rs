@@ -207,6 +207,16 @@ impl Credentials {
         self.names.callers.count(caller)
     }
 
+    /// How many callers have credentials in memory.
+    pub fn callers(&self) -> usize {
+        self.names.callers.len()
+    }
+
+    /// How many request ids are remembered, of all callers.
+    pub fn all_remembered(&self) -> u64 {
+        self.remembered.values().map(|n| u64::from(*n)).sum()
+    }
+
     /// How many request ids of this caller are remembered.
     pub fn remembered(&self, caller: &str) -> u32 {
         self.remembered.get(caller).copied().unwrap_or(0)

@@ -182,6 +182,11 @@ impl Tasks {
         self.slot_of(id).and_then(|s| self.at_mut(s))
     }
 
+    /// How many places there are, to go through them in pieces.
+    pub fn places(&self) -> Slot {
+        self.slots.len() as Slot
+    }
+
     /// How many are in memory.
     pub fn len(&self) -> usize {
         self.index.len()

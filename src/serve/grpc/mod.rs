@@ -7,17 +7,22 @@ use crate::refusal::No;
 use crate::revoke::Hits;
 
 mod ask;
+pub mod audit;
 pub mod credential;
 mod credential_filter;
 mod credential_watch;
 mod issued;
 pub mod key;
+pub mod not_served;
 mod page;
+pub mod policy;
 pub mod revocation;
 mod routes;
+pub mod server;
 pub mod task;
 pub mod token;
 pub mod trust_domain;
+pub mod upstream;
 mod watch;
 
 pub use routes::{admin_routes, workload_routes};

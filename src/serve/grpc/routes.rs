@@ -6,21 +6,32 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use super::audit::Audit;
 use super::credential::Credentials;
 use super::key::Keys;
+use super::not_served::NotServed;
+use super::policy::Policies;
 use super::revocation::Revocations;
+use super::server::Server;
 use super::task::Tasks;
 use super::token::Tokens;
 use super::trust_domain::TrustDomains;
+use super::upstream::Upstreams;
 use crate::authority::Authority;
 use crate::limits;
 use crate::pb;
+use crate::pb::mayfly::v1::approval_service_server::ApprovalServiceServer;
+use crate::pb::mayfly::v1::audit_service_server::AuditServiceServer;
+use crate::pb::mayfly::v1::break_glass_service_server::BreakGlassServiceServer;
 use crate::pb::mayfly::v1::credential_service_server::CredentialServiceServer;
 use crate::pb::mayfly::v1::key_service_server::KeyServiceServer;
+use crate::pb::mayfly::v1::policy_service_server::PolicyServiceServer;
 use crate::pb::mayfly::v1::revocation_service_server::RevocationServiceServer;
+use crate::pb::mayfly::v1::server_service_server::ServerServiceServer;
 use crate::pb::mayfly::v1::task_service_server::TaskServiceServer;
 use crate::pb::mayfly::v1::token_service_server::TokenServiceServer;
 use crate::pb::mayfly::v1::trust_domain_service_server::TrustDomainServiceServer;
+use crate::pb::mayfly::v1::upstream_service_server::UpstreamServiceServer;
 
 /// What workloads may call.
 pub fn workload_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
@@ -29,7 +40,12 @@ pub fn workload_routes(authority: &Arc<Authority>, health: &HealthReporter) -> R
 
 /// What operators may call: everything that workloads may, and what is theirs alone. Reflection is served here only.
 pub fn admin_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
-    reflection(on_both(authority, health)).prepare()
+    let server = ServerServiceServer::new(Server(authority.clone()));
+    let policies = PolicyServiceServer::new(Policies(authority.clone()));
+    let routes = on_both(authority, health)
+        .add_service(server.max_decoding_message_size(limits::REQUEST_BYTES))
+        .add_service(policies.max_decoding_message_size(limits::REQUEST_BYTES));
+    reflection(routes).prepare()
 }
 
 /// On both listeners.
@@ -39,15 +55,22 @@ fn on_both(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
     let revocations = RevocationServiceServer::new(Revocations(authority.clone()));
     let tasks = TaskServiceServer::new(Tasks(authority.clone()));
     let keys = KeyServiceServer::new(Keys(authority.clone()));
+    let domains = TrustDomainServiceServer::new(TrustDomains(authority.clone()));
     let credentials = CredentialServiceServer::new(Credentials(authority.clone()));
-    let trust = TrustDomainServiceServer::new(TrustDomains { authority: authority.clone(), own: None });
+    let audit = AuditServiceServer::new(Audit(authority.clone()));
+    let upstreams = UpstreamServiceServer::new(Upstreams(authority.clone()));
+    let (approvals, break_glass) = (ApprovalServiceServer::new(NotServed), BreakGlassServiceServer::new(NotServed));
     Routes::new(health.max_decoding_message_size(limits::REQUEST_BYTES))
-        .add_service(keys.max_decoding_message_size(limits::REQUEST_BYTES))
-        .add_service(credentials.max_decoding_message_size(limits::REQUEST_BYTES))
-        .add_service(trust.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(tokens.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(revocations.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(tasks.max_decoding_message_size(limits::REQUEST_BYTES))
+        .add_service(keys.max_decoding_message_size(limits::REQUEST_BYTES))
+        .add_service(domains.max_decoding_message_size(limits::REQUEST_BYTES))
+        .add_service(credentials.max_decoding_message_size(limits::REQUEST_BYTES))
+        .add_service(audit.max_decoding_message_size(limits::REQUEST_BYTES))
+        .add_service(upstreams.max_decoding_message_size(limits::REQUEST_BYTES))
+        .add_service(approvals.max_decoding_message_size(limits::REQUEST_BYTES))
+        .add_service(break_glass.max_decoding_message_size(limits::REQUEST_BYTES))
 }
 
 /// The descriptors are built in, so this fails in no server that its tests passed for; without them there is no reflection.

@@ -22,13 +22,8 @@ use crate::seq::Seq;
 use crate::tasks::{Actor, Named};
 use crate::trust::{Change, Changed, Proposal};
 
-/// The service. `own`: the trust domain of mayfly's own certificate, whose bundle every workload may read.
-pub struct TrustDomains {
-    /// The authority.
-    pub authority: Arc<Authority>,
-    /// mayfly's own trust domain.
-    pub own: Option<TrustDomain>,
-}
+/// The service.
+pub struct TrustDomains(pub Arc<Authority>);
 
 fn domain(name: &str) -> Result<TrustDomain, Refusal> {
     TrustDomain::parse(name).map_err(|defect| Refusal::field("trust_domain", defect))
@@ -36,7 +31,7 @@ fn domain(name: &str) -> Result<TrustDomain, Refusal> {
 
 impl TrustDomains {
     async fn state(&self, name: &str) -> Result<Option<BundleState>, No> {
-        self.authority.ledger.settled(|s| s.bundles.get(name).cloned()).await
+        self.0.ledger.settled(|s| s.bundles.get(name).cloned()).await
     }
 
     /// The domain as it stands, or as a dry run found that it would be.
@@ -49,10 +44,10 @@ impl TrustDomains {
     }
 
     async fn list(&self, actor: &Actor, ask: &pb::ListTrustDomainsRequest) -> Result<pb::ListTrustDomainsResponse, No> {
-        self.authority.admit(ask::operator(actor)?, Admin::Observe, None)?;
+        self.0.admit(ask::operator(actor)?, Admin::Observe, None)?;
         let page = ByName::of(ask.page_size, &ask.page_token, ask)?;
         let (found, next_page_token) = self
-            .authority
+            .0
             .ledger
             .settled(|s| page.take(s.bundles.iter().map(|(n, b)| (n.to_string(), (n.clone(), b.clone()))).collect()))
             .await?;
@@ -64,10 +59,12 @@ impl TrustDomains {
         let domain = domain(&ask.trust_domain)?;
         let none = || ask::not_found(format!("there is no trust domain {domain} that you may see"));
         match actor {
-            Actor::Operator(operator) => drop(self.authority.admit(operator, Admin::Observe, None)?),
+            Actor::Operator(operator) => drop(self.0.admit(operator, Admin::Observe, None)?),
             Actor::Workload(caller) => {
-                self.authority.still_stands(caller)?;
-                if caller.id().trust_domain() != domain.as_str() && self.own.as_ref() != Some(&domain) {
+                self.0.still_stands(caller)?;
+                // Its own, and that of mayfly's certificate, by which it knows the server.
+                let own = self.0.own.get().map(|own| &own.trust_domain);
+                if caller.id().trust_domain() != domain.as_str() && own != Some(&domain) {
                     return Err(none());
                 }
             }
@@ -91,7 +88,7 @@ impl TrustDomains {
         }
         let targets: Vec<Target> =
             shown.trust_anchors.iter().filter_map(|a| a.sha256[..].try_into().ok()).map(Target::TrustAnchor).collect();
-        let (_, each) = self.authority.hits(&targets).await?;
+        let (_, each) = self.0.hits(&targets).await?;
         for (anchor, hits) in shown.trust_anchors.iter_mut().zip(&each) {
             anchor.vouches_for = Some(super::hits_to_pb(hits));
         }
@@ -100,10 +97,10 @@ impl TrustDomains {
 
     /// One change by an operator.
     async fn change(&self, actor: &Actor, domain: &TrustDomain, proposal: Proposal, how: How) -> Result<Changed, No> {
-        let admitted = self.authority.admit(ask::operator(actor)?, Admin::ManageTrust, None)?;
+        let admitted = self.0.admit(ask::operator(actor)?, Admin::ManageTrust, None)?;
         let How { reason, dry_run, confirm, named } = how;
         let change = Change { domain: domain.clone(), proposal, author: admitted.who(), reason, confirm, dry_run, named };
-        self.authority.change_bundle(&change).await
+        self.0.change_bundle(&change).await
     }
 
     async fn add(&self, actor: &Actor, ask: &pb::AddBundleRequest) -> Result<pb::AddBundleResponse, No> {
@@ -200,25 +197,25 @@ impl TrustDomainService for TrustDomains {
     ) -> Result<Response<pb::ListTrustDomainsResponse>, Status> {
         let actor = ask::actor(&request)?;
         let answer = self.list(&actor, request.get_ref()).await;
-        answer.map(Response::new).map_err(refused(&self.authority, &actor, "list_trust_domains"))
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "list_trust_domains"))
     }
 
     async fn get_bundle(&self, request: Request<pb::GetBundleRequest>) -> Result<Response<pb::GetBundleResponse>, Status> {
         let actor = ask::actor(&request)?;
         let answer = self.get(&actor, request.get_ref()).await;
-        answer.map(Response::new).map_err(refused(&self.authority, &actor, "get_bundle"))
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "get_bundle"))
     }
 
     async fn add_bundle(&self, request: Request<pb::AddBundleRequest>) -> Result<Response<pb::AddBundleResponse>, Status> {
         let actor = ask::actor(&request)?;
         let answer = self.add(&actor, request.get_ref()).await;
-        answer.map(Response::new).map_err(refused(&self.authority, &actor, "add_bundle"))
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "add_bundle"))
     }
 
     async fn set_bundle(&self, request: Request<pb::SetBundleRequest>) -> Result<Response<pb::SetBundleResponse>, Status> {
         let actor = ask::actor(&request)?;
         let answer = self.set(&actor, request.get_ref()).await;
-        answer.map(Response::new).map_err(refused(&self.authority, &actor, "set_bundle"))
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "set_bundle"))
     }
 
     async fn remove_trust_anchor(
@@ -227,7 +224,7 @@ impl TrustDomainService for TrustDomains {
     ) -> Result<Response<pb::RemoveTrustAnchorResponse>, Status> {
         let actor = ask::actor(&request)?;
         let answer = self.remove_anchor(&actor, request.get_ref()).await;
-        answer.map(Response::new).map_err(refused(&self.authority, &actor, "remove_trust_anchor"))
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "remove_trust_anchor"))
     }
 
     async fn remove_trust_domain(
@@ -236,6 +233,6 @@ impl TrustDomainService for TrustDomains {
     ) -> Result<Response<pb::RemoveTrustDomainResponse>, Status> {
         let actor = ask::actor(&request)?;
         let answer = self.remove(&actor, request.get_ref()).await;
-        answer.map(Response::new).map_err(refused(&self.authority, &actor, "remove_trust_domain"))
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "remove_trust_domain"))
     }
 }

@@ -11,6 +11,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod upstream;
 
 pub use credential::{credential_of_record, credential_to_pb, standing, svid_to_pb};
 pub use key::{key_state_from_pb, key_to_pb, purpose_from_pb};
@@ -18,6 +19,7 @@ pub use rule::{Cause, lock_to_pb, rule_to_pb};
 pub use target::{target_from_pb, target_to_pb};
 pub use task::{phase_to_pb, task_to_pb};
 pub use trust::{anchor_to_pb, bundle_from_pb, trust_domain_to_pb};
+pub use upstream::{registration_state, upstream_to_pb};
 
 use crate::ledger::record::{Identity, Who};
 use crate::pb::mayfly::v1 as pb;

@@ -51,6 +51,7 @@ pub fn trust_domain_to_pb(name: &str, state: &BundleState) -> Result<pb::TrustDo
 fn source_to_pb(text: &str) -> pb::BundleSource {
     match Source::from_text(text) {
         Some(Source::Api) => pb::BundleSource::Api,
+        // A configuration that names a domain no longer does so in place of its file.
         Some(Source::File | Source::Configuration) => pb::BundleSource::File,
         Some(Source::WorkloadApi) => pb::BundleSource::WorkloadApi,
         Some(Source::Federation) => pb::BundleSource::Federation,

@@ -1,0 +1,100 @@
+//! What the machine gives at the least, measured beside the load: one ES256 signature, one durable flush.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use hdrhistogram::Histogram;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::Failed;
+
+/// Signatures between two looks at the thread's clock.
+const ROUND: u32 = 50;
+/// Pause between two rounds: a fiftieth of a core in all.
+const PAUSE: Duration = Duration::from_millis(40);
+/// The size of a usual commit of 128 records.
+const FLUSH_BYTES: usize = 64 * 1024;
+
+/// Raw measurements that run until they are ended.
+pub struct Raw {
+    stop: Arc<AtomicBool>,
+    sign: JoinHandle<f64>,
+    flush: JoinHandle<std::io::Result<Histogram<u64>>>,
+}
+
+/// What was measured.
+pub struct Floor {
+    /// CPU of one signature, µs.
+    pub sign_us: f64,
+    /// One write and fdatasync, µs.
+    pub flush: Histogram<u64>,
+}
+
+fn cpu_us() -> f64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as f64 * 1e6 + now.tv_nsec as f64 / 1e3
+}
+
+impl Raw {
+    /// Starts both, the flush in a file in `dir`.
+    pub fn start(dir: &Path) -> Result<Raw, Failed> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| "no key")?;
+        let ended = stop.clone();
+        let sign = std::thread::spawn(move || sign(&pair, &ended));
+        let path = dir.join("raw-flush");
+        let file = File::create(&path)?;
+        let ended = stop.clone();
+        let flush = std::thread::spawn(move || {
+            let measured = flush(file, &ended);
+            let _ = std::fs::remove_file(path);
+            measured
+        });
+        Ok(Raw { stop, sign, flush })
+    }
+
+    /// Ends both.
+    pub fn end(self) -> Result<Floor, Failed> {
+        self.stop.store(true, Ordering::Relaxed);
+        let sign_us = self.sign.join().map_err(|_| "signing ended by a panic")?;
+        let flush = self.flush.join().map_err(|_| "flushing ended by a panic")??;
+        Ok(Floor { sign_us, flush })
+    }
+}
+
+/// CPU of one signature over 900 bytes, the median of the rounds: what a neighbour does to the caches is not in it.
+fn sign(pair: &EcdsaKeyPair, stop: &AtomicBool) -> f64 {
+    let (random, message) = (SystemRandom::new(), [7u8; 900]);
+    let mut rounds = Vec::new();
+    while !stop.load(Ordering::Relaxed) || rounds.is_empty() {
+        let from = cpu_us();
+        for _ in 0..ROUND {
+            let _ = std::hint::black_box(pair.sign(&random, &message));
+        }
+        rounds.push((cpu_us() - from) / f64::from(ROUND));
+        std::thread::sleep(PAUSE);
+    }
+    rounds.sort_by(f64::total_cmp);
+    rounds.get(rounds.len() / 2).copied().unwrap_or_default()
+}
+
+#[allow(clippy::disallowed_methods, reason = "a measurement")]
+fn flush(mut file: File, stop: &AtomicBool) -> std::io::Result<Histogram<u64>> {
+    let mut all = Histogram::new(3).map_err(std::io::Error::other)?;
+    let bytes = vec![7u8; FLUSH_BYTES];
+    while !stop.load(Ordering::Relaxed) || all.is_empty() {
+        let from = std::time::Instant::now();
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        all.saturating_record(u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX));
+        std::thread::sleep(PAUSE);
+    }
+    Ok(all)
+}

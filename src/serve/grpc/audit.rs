@@ -1,0 +1,136 @@
+//! AuditService: what the ledger says. In this version Explain.
+
+use std::sync::Arc;
+
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::super::wire;
+use super::ask::{self, refused};
+use crate::authority::Authority;
+use crate::explain::{Depth, Explained, Finding, Of, body};
+use crate::ledger::history::Past;
+use crate::limits;
+use crate::pb::mayfly::v1 as pb;
+use crate::pb::mayfly::v1::audit_service_server::AuditService;
+use crate::policy::{Admin, wanted};
+use crate::refusal::{No, Refusal};
+use crate::tasks::{Actor, name_of};
+
+/// The service.
+pub struct Audit(pub Arc<Authority>);
+
+impl Audit {
+    fn of(&self, actor: &Actor, ask: &pb::ExplainRequest) -> Result<Of, No> {
+        use pb::explain_request::Of as Named;
+        let of = ask.of.as_ref().ok_or_else(|| Refusal::field("of", "is missing: name what is to be explained"))?;
+        Ok(match of {
+            Named::CredentialId(id) => Of::Credential(wanted::id("credential_id", id)?),
+            Named::TaskId(id) => Of::Task(wanted::id("task_id", id)?),
+            Named::Seq(seq) => Of::Seq(wire::seq("seq", *seq)?),
+            Named::ApprovalId(id) => Of::Approval(wanted::id("approval_id", id)?),
+            Named::LeaseId(id) => Of::Lease(wanted::id("lease_id", id)?),
+            Named::Request(request) => {
+                let id = wanted::text("request.request_id", &request.request_id, limits::REQUEST_ID_BYTES)?;
+                if id.is_empty() {
+                    return Err(No::Refusal(Refusal::field("request.request_id", "is missing")));
+                }
+                let caller = match ask::filter("request.caller", &request.caller)? {
+                    Some(caller) => caller.to_owned(),
+                    None => self.who(actor)?,
+                };
+                Of::Request { caller, id }
+            }
+        })
+    }
+
+    /// Whoever calls, as its request ids are scoped.
+    fn who(&self, actor: &Actor) -> Result<String, No> {
+        match actor {
+            Actor::Workload(caller) => Ok(caller.id().as_str().to_owned()),
+            Actor::Operator(operator) => Ok(name_of(&self.0.admit(operator, Admin::ReadAudit, None)?.who())),
+        }
+    }
+
+    async fn explain(&self, actor: &Actor, ask: &pb::ExplainRequest) -> Result<pb::ExplainResponse, No> {
+        let explained = match actor {
+            Actor::Workload(caller) => {
+                self.0.still_stands(caller)?;
+                let explained = self.0.explain(&self.of(actor, ask)?, Depth::Memory).await?;
+                if !explained.holders.iter().any(|h| h == caller.id().as_str()) {
+                    return Err(ask::not_found("there is nothing of that name that you may see"));
+                }
+                explained
+            }
+            Actor::Operator(operator) => {
+                // Before history is read, then for what was found.
+                let of = self.of(actor, ask)?;
+                let environment = self.environment_of(&of);
+                self.0.admit(operator, Admin::ReadAudit, environment.as_deref())?;
+                let explained = self.0.explain(&of, Depth::History).await?;
+                self.0.admit(operator, Admin::ReadAudit, explained.environment.as_deref())?;
+                explained
+            }
+        };
+        Ok(explained_to_pb(explained))
+    }
+
+    /// The environment of what memory knows; `None` where an operator has to be one of every environment.
+    fn environment_of(&self, of: &Of) -> Option<String> {
+        self.0.ledger.peek(|s| match of {
+            Of::Credential(id) => s.credentials.get(id).map(|l| s.credentials.environment(l).to_owned()),
+            Of::Task(id) => s.tasks.get(id).map(|t| t.terms.environment.to_string()),
+            _ => None,
+        })
+    }
+}
+
+fn explained_to_pb(explained: Explained) -> pb::ExplainResponse {
+    let finding =
+        |f: Finding| pb::Finding { subject: f.subject.to_owned(), text: f.text, permits: f.permits, seq: f.seq.as_u64() };
+    pb::ExplainResponse {
+        summary: explained.summary,
+        findings: explained.findings.into_iter().map(finding).collect(),
+        records: explained.records.iter().map(record_to_pb).collect(),
+    }
+}
+
+/// A record. One embedded writer appends nothing that is void, so none says why it would be.
+fn record_to_pb(past: &Past) -> pb::Record {
+    let author = past.record.author.as_ref().and_then(|a| a.who.as_ref());
+    pb::Record {
+        seq: past.seq.as_u64(),
+        at: Some(wire::timestamp(past.at)),
+        event: past.record.event.as_ref().map_or_else(String::new, |e| body::name(e).to_owned()),
+        author: author.map(wire::identity_of_who),
+        void_because: String::new(),
+        body: body::json(&past.record).to_string(),
+        group: 0,
+    }
+}
+
+#[tonic::async_trait]
+impl AuditService for Audit {
+    type TailRecordsStream = ReceiverStream<Result<pb::TailRecordsResponse, Status>>;
+
+    async fn explain(&self, request: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
+        let actor = ask::actor(&request)?;
+        self.explain(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "explain"))
+    }
+
+    async fn search_records(&self, _: Request<pb::SearchRecordsRequest>) -> Result<Response<pb::SearchRecordsResponse>, Status> {
+        ask::not_served("SearchRecords")
+    }
+
+    async fn tail_records(&self, _: Request<pb::TailRecordsRequest>) -> Result<Response<Self::TailRecordsStream>, Status> {
+        ask::not_served("TailRecords")
+    }
+
+    async fn verify_ledger(&self, _: Request<pb::VerifyLedgerRequest>) -> Result<Response<pb::VerifyLedgerResponse>, Status> {
+        ask::not_served("VerifyLedger")
+    }
+
+    async fn report_use(&self, _: Request<pb::ReportUseRequest>) -> Result<Response<pb::ReportUseResponse>, Status> {
+        ask::not_served("ReportUse")
+    }
+}

@@ -1,0 +1,155 @@
+//! ServerService: how the server is.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::super::wire;
+use super::ask::{self, refused};
+use crate::authority::Authority;
+use crate::ledger::State;
+use crate::ledger::open::writer_number;
+use crate::ledger::state::Phase;
+use crate::limits;
+use crate::pb::mayfly::v1 as pb;
+use crate::pb::mayfly::v1::server_service_server::ServerService;
+use crate::policy::Admin;
+use crate::refusal::No;
+use crate::seq::{Millis, Seq};
+use crate::tasks::Actor;
+
+/// The service.
+pub struct Server(pub Arc<Authority>);
+
+/// Tasks, counted in pieces.
+#[derive(Default)]
+struct TaskCount {
+    open: u64,
+    held: u64,
+    openers: BTreeSet<Box<str>>,
+}
+
+impl TaskCount {
+    fn walk(&mut self, state: &State, at: &mut u32, now: Millis) -> u32 {
+        let places = state.tasks.places();
+        let end = at.saturating_add(limits::LIST_WALK as u32).min(places);
+        for task in (*at..end).filter_map(|slot| state.tasks.at(slot)) {
+            match state.tasks.phase(task, now) {
+                Phase::Over(_) => continue,
+                Phase::Held => self.held += 1,
+                Phase::Active | Phase::PendingApproval => {}
+            }
+            self.open += 1;
+            // A caller with a live credential is counted by its credentials.
+            if state.credentials.live_of(&task.terms.opener) == 0 {
+                self.openers.insert(task.terms.opener.clone());
+            }
+        }
+        *at = end;
+        places
+    }
+}
+
+impl Server {
+    async fn status(&self, actor: &Actor) -> Result<pb::GetStatusResponse, No> {
+        let a = &self.0;
+        a.admit(ask::operator(actor)?, Admin::Observe, None)?;
+        let (wall, steady) = (a.system.wall(), a.system.steady());
+        let (began, began_steady) = a.began;
+        let up = steady.saturating_sub(began_steady);
+        let stopped = a.ledger.stopped();
+        let own = a.own.get();
+        Ok(pb::GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: Some(wire::timestamp(began)),
+            uptime: Some(wire::duration(up)),
+            issuing: Some(pb::Issuing {
+                issuing: stopped.is_none(),
+                reason: stopped.as_ref().map_or_else(String::new, |no| no.reason.as_str().to_owned()),
+                message: stopped.map_or_else(String::new, |no| match &no.way_out {
+                    Some(way_out) => format!("{no}; {way_out}"),
+                    None => no.to_string(),
+                }),
+            }),
+            ledger: Some(self.ledger()),
+            clock: Some(pb::ClockStatus {
+                wall: Some(wire::timestamp(wall)),
+                ledger: Some(wire::timestamp(a.ledger.peek(|s| s.time))),
+                skew: Some(wire::duration(wall.0.abs_diff(began.plus(up).0))),
+                allowed_skew: Some(wire::duration(a.ledger.allowed_skew_ms())),
+            }),
+            disk: self.disk(),
+            counts: Some(self.counts(wall).await),
+            certificate_not_after: own.and_then(|o| (o.certificate_ends)()).map(wire::timestamp),
+            environments: a.catalog.now().environments().map(|(name, _)| name.to_owned()).collect(),
+            // It issues no SVIDs in this version.
+            own_trust_domain: String::new(),
+        })
+    }
+
+    /// Also told when nothing can be written: the status is asked for then.
+    fn ledger(&self) -> pb::LedgerStatus {
+        let store = self.0.ledger.store();
+        let durable = self.0.ledger.durable();
+        let whole = store.oldest().is_ok_and(|oldest| oldest <= 1);
+        let first = Seq::start_of(1).next().unwrap_or(Seq::ZERO);
+        self.0.ledger.peek(|s| {
+            let chain = s.writers.get(&writer_number());
+            pb::LedgerStatus {
+                engine: store.engine().to_owned(),
+                generation: durable.generation().into(),
+                durable_seq: durable.as_u64(),
+                appended_seq: s.head.as_u64(),
+                writer: writer_number().to_string(),
+                commit: chain.map_or(0, |c| c.number),
+                header_sha256: chain.map_or_else(Vec::new, |c| c.hash.to_vec()).into(),
+                snapshot_seq: s.snapshot.map_or(0, |(seq, _)| seq.as_u64()),
+                oldest_seq: if whole { first.as_u64() } else { 0 },
+                verified_seq: 0,
+            }
+        })
+    }
+
+    fn disk(&self) -> Option<pb::DiskStatus> {
+        let store = self.0.ledger.store();
+        let reserve = store.reserve()?;
+        Some(pb::DiskStatus { free_bytes: reserve.free().unwrap_or(0), reserve_bytes: reserve.held(), store_bytes: 0 })
+    }
+
+    async fn counts(&self, now: Millis) -> pb::Counts {
+        let a = &self.0;
+        let (mut tasks, mut at) = (TaskCount::default(), 0);
+        while at < a.ledger.peek(|s| tasks.walk(s, &mut at, now)) {
+            tokio::task::yield_now().await;
+        }
+        let followers = a.followers.list(now);
+        let stale = followers.iter().filter(|f| now.since(f.last_seen) > a.followers.max_age_ms()).count();
+        let verdicts = a.decider.verdicts.counts();
+        a.ledger.peek(|s| pb::Counts {
+            credentials: s.credentials.live() as u64,
+            tasks: tasks.open,
+            held_tasks: tasks.held,
+            callers: (s.credentials.callers() + tasks.openers.len()) as u64,
+            rules: s.rules.len() as u64,
+            locks: s.rules.locks() as u64,
+            followers: followers.len() as u64,
+            stale_followers: stale as u64,
+            leases: s.leases.len() as u64,
+            connections: a.peers.len(),
+            upstreams: s.upstreams.len() as u64,
+            trust_domains: s.bundles.values().filter(|b| !b.removed).count() as u64,
+            request_ids: s.credentials.all_remembered(),
+            verdicts_remembered: verdicts.hits,
+            verdicts_asked: verdicts.misses + verdicts.not_cacheable,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl ServerService for Server {
+    async fn get_status(&self, request: Request<pb::GetStatusRequest>) -> Result<Response<pb::GetStatusResponse>, Status> {
+        let actor = ask::actor(&request)?;
+        self.status(&actor).await.map(Response::new).map_err(refused(&self.0, &actor, "get_status"))
+    }
+}
