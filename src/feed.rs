@@ -232,19 +232,15 @@ impl Followers {
     /// Waits until everybody on the list has applied `seq`; answers with those who have not by then.
     pub async fn wait(&self, seq: Seq, timeout: std::time::Duration, now: impl Fn() -> Millis) -> Vec<Follower> {
         let mut changed = self.changed.subscribe();
-        let until = tokio::time::Instant::now() + timeout;
-        loop {
-            let behind: Vec<Follower> = self.list(now()).into_iter().filter(|f| f.applied < seq).collect();
-            if behind.is_empty() {
-                return behind;
+        let behind = || -> Vec<Follower> { self.list(now()).into_iter().filter(|f| f.applied < seq).collect() };
+        let all = async {
+            while !behind().is_empty() {
+                // Also looks again after a while: one that vanished leaves the list by time alone.
+                let _ = tokio::time::timeout(std::time::Duration::from_secs(1), changed.changed()).await;
             }
-            // Also looks again after a while: one that vanished leaves the list by time alone.
-            let next = until.min(tokio::time::Instant::now() + std::time::Duration::from_secs(1));
-            let _ = tokio::time::timeout_at(next, changed.changed()).await;
-            if tokio::time::Instant::now() >= until {
-                return self.list(now()).into_iter().filter(|f| f.applied < seq).collect();
-            }
-        }
+        };
+        let _ = tokio::time::timeout(timeout, all).await;
+        behind()
     }
 
     fn forget(&self, all: &mut BTreeMap<(String, String), Follower>, now: Millis) {

@@ -21,90 +21,88 @@ pub const SERIAL_BYTES: usize = 20;
 pub const PEM_FILE_BYTES: usize = 2 * CHAIN_CERTIFICATES * CERTIFICATE_BYTES;
 /// Largest bundle document, bytes. 500 RSA-4096 roots in SPIFFE JWKS form.
 pub const BUNDLE_BYTES: usize = 1024 * 1024;
-/// Most authorities in one bundle.
+/// Most authorities in one bundle. SPIRE keeps one or two per server and rotates them; a federation of 100 servers stays below.
 pub const BUNDLE_AUTHORITIES: usize = 256;
-/// Most trust domains.
+/// Most trust domains. Each may hold `BUNDLE_BYTES`: 1 GB in all at the worst.
 pub const TRUST_DOMAINS: usize = 1024;
 /// Longest life an accepted SVID may still have, milliseconds. SPIRE's default is 1 h; some run 24 h.
 pub const SVID_MAX_TTL_MS: u64 = 24 * 3600 * 1000;
 
 /// Deepest task tree: a root and seven below it. A task rule is matched against each (design, section 2).
 pub const TASK_DEPTH: usize = 8;
-/// Longest actor chain.
+/// Longest actor chain. A caller or subject rule is matched against each (design, section 2).
 pub const ACT_CHAIN: usize = 8;
-/// Most ancestors of a credential.
+/// Most ancestors of a credential. A credential rule is matched against each (design, section 2).
 pub const ANCESTORS: usize = 8;
-/// Most scopes of one grant.
+/// Most scopes of one grant. A scope rule is matched against each (design, section 2).
 pub const SCOPES: usize = 8;
 /// Longest scope, upstream, tool, environment, binding or role name, bytes. Long enough for a resource URI.
 pub const NAME_BYTES: usize = 256;
-/// Longest purpose or reason, bytes.
+/// Longest purpose or reason, bytes. A few sentences; it stands in every record that it caused.
 pub const PURPOSE_BYTES: usize = 512;
-/// Largest arguments of a tool call, bytes of JSON.
+/// Largest arguments of a tool call, bytes of JSON. Fixed by the contract of `Exchange` (token_service.proto).
 pub const ARGUMENTS_BYTES: usize = 16 * 1024;
 /// Deepest nesting of arguments: each level costs stack in RFC 8785's canonical form.
 pub const ARGUMENTS_DEPTH: usize = 64;
-/// Most targets of one revocation.
+/// Most targets of one revocation (design, section 2).
 pub const TARGETS: usize = 64;
-/// Longest request id, bytes.
+/// Longest request id, bytes. Three UUIDs in text; only its digest is remembered.
 pub const REQUEST_ID_BYTES: usize = 128;
-/// Most exchanges in one batch.
+/// Most exchanges in one batch (contract of `BatchExchange`). With `GATHER_RECORDS` two of them fit one commit.
 pub const BATCH: usize = 100;
-/// Most exchanges under way on one stream.
+/// Most exchanges under way on one stream. Four full commits (`GATHER_RECORDS`).
 pub const STREAM_IN_FLIGHT: usize = 1024;
-/// Most upstreams, callers, scopes or tools that a task names, each.
+/// Most upstreams, callers, scopes or tools that a task names, each. 256 bytes each: 64 KB in one record, below `RECORD_BYTES`.
 pub const TASK_LIST: usize = 64;
 
 /// Longest TTL of a credential, milliseconds. The longest that a stolen one stays useful where nobody follows revocations.
 pub const CREDENTIAL_TTL_MS: u64 = 3600 * 1000;
 /// Shortest TTL of a credential, milliseconds. Below this, clock skew eats it.
 pub const CREDENTIAL_TTL_MIN_MS: u64 = 1000;
-/// TTL when nobody asks for another, milliseconds.
-pub const CREDENTIAL_TTL_DEFAULT_MS: u64 = 300 * 1000;
-/// Longest life of a task, milliseconds.
+/// Longest life of a task, milliseconds. A day: longer work is opened again by somebody who still wants it.
 pub const TASK_TTL_MS: u64 = 24 * 3600 * 1000;
-/// Life of a task when nobody asks for another, milliseconds.
+/// Life of a task when nobody asks for another, milliseconds. As long as the longest credential (`CREDENTIAL_TTL_MS`).
 pub const TASK_TTL_DEFAULT_MS: u64 = 3600 * 1000;
 /// Shortest heartbeat interval, milliseconds. Heartbeats are coalesced into one record a second.
 pub const HEARTBEAT_MIN_MS: u64 = 5_000;
-/// Longest heartbeat interval, milliseconds.
+/// Longest heartbeat interval, milliseconds. As `TASK_TTL_DEFAULT_MS`: beyond, the deadline does the same.
 pub const HEARTBEAT_MAX_MS: u64 = 3600 * 1000;
 /// How long a request id is remembered at least, milliseconds (design, section 7).
 pub const REQUEST_ID_KEPT_MS: u64 = 600 * 1000;
 /// How far clocks may differ, milliseconds: between a writer and the ledger's time, and between us and verifiers.
 pub const CLOCK_SKEW_MS: u64 = 30 * 1000;
-/// Oldest view that may be decided on, milliseconds.
+/// Oldest view that may be decided on, milliseconds. Far above a slow flush (p99 0.5 ms, measured), far below any TTL worth having.
 pub const VIEW_MAX_AGE_MS: u64 = 10 * 1000;
-/// How long a follower may go without a fresh head before it refuses everything, milliseconds.
+/// How long a follower may go without a fresh head before it refuses everything, milliseconds. Three missed views (`VIEW_MAX_AGE_MS`).
 pub const FEED_MAX_AGE_MS: u64 = 30 * 1000;
 
 /// Most live tasks in all. At 1 KB each (design, section 10), 1 GB.
 pub const TASKS: usize = 1_000_000;
-/// Most live tasks that one caller opened.
+/// Most live tasks that one caller opened. A hundred callers at it fill `TASKS`.
 pub const TASKS_PER_CALLER: usize = 10_000;
 /// Most live credentials in all. At 128 bytes each (design, section 10), 1.3 GB.
 pub const CREDENTIALS: usize = 10_000_000;
-/// Most live credentials of one caller.
+/// Most live credentials of one caller. One gateway at 500 a second with the longest TTL; five of them fill `CREDENTIALS`.
 pub const CREDENTIALS_PER_CALLER: usize = 2_000_000;
 /// Most request ids remembered for one caller. A caller at its bound is refused, never forgotten.
 pub const REQUEST_IDS_PER_CALLER: usize = 2_000_000;
 /// Most revocation rules that one caller's own acts (closing tasks, giving back) may hold in force.
 pub const RULES_PER_CALLER: usize = 100_000;
-/// Most revocation rules in all before operators are warned and callers' own acts are refused.
+/// Most revocation rules in all before operators are warned and callers' own acts are refused. At about 200 bytes each, 400 MB.
 pub const RULES: usize = 2_000_000;
-/// Most registered followers.
+/// Most registered followers. Each costs a stream and a queue of `FEED_LAG` small events at the worst.
 pub const FOLLOWERS: usize = 10_000;
-/// Rule and hold events kept in memory for followers that come back; older ones begin with a snapshot.
+/// Rule and hold events kept in memory for followers that come back: about 20 MB. Older ones begin with a snapshot.
 pub const FEED_EVENTS: usize = 65_536;
-/// Events a follower may lag before its stream ends with an error.
+/// Events a follower may lag before its stream ends with an error. A minute of 64 rules a second.
 pub const FEED_LAG: usize = 4_096;
 /// Most distinct interned values (callers, tools, scopes …) of one sort.
 pub const INTERNED: usize = 4_000_000;
-/// Most signing keys that are not yet removed, per purpose.
+/// Most signing keys that are not yet removed, per purpose. JWKS with 64 keys of 200 bytes are 13 KB; rotation monthly needs three.
 pub const KEYS: usize = 64;
-/// Most registered upstreams.
+/// Most registered upstreams. Compiled policy and registry at 2 KB each are 20 MB.
 pub const UPSTREAMS: usize = 10_000;
-/// Largest policy set, bytes of Cedar text.
+/// Largest policy set, bytes of Cedar text. About 1,000 policies: 20 ms to parse and 12 ms to validate (measured with 50).
 pub const POLICY_BYTES: usize = 256 * 1024;
 /// Largest file that registers an upstream, bytes: 64 servers of 2 KB are twice that, which nobody has.
 pub const UPSTREAM_FILE_BYTES: usize = 64 * 1024;
@@ -117,7 +115,7 @@ pub const VERDICT_OVERHEAD: usize = 200;
 
 /// Most records gathered into one commit. 0.9 µs of store CPU per record at 256 against 4.5 at 32 (measured, redb).
 pub const GATHER_RECORDS: usize = 256;
-/// Longest wait while gathering, microseconds.
+/// Longest wait while gathering, microseconds. At 45,000 a second 180 records gather in it (measured; design, section 2).
 pub const GATHER_WAIT_US: u64 = 4_000;
 /// Largest commit, bytes. 76 MB in one transaction stop redb for half a second; 8 MB do not show.
 pub const COMMIT_BYTES: usize = 8 * 1024 * 1024;
@@ -125,22 +123,22 @@ pub const COMMIT_BYTES: usize = 8 * 1024 * 1024;
 pub const RECORD_BYTES: usize = 512 * 1024;
 /// Proposals waiting for the writer, in all. At 45,000 a second, 0.4 s of work.
 pub const QUEUE_GRANTS: usize = 16_384;
-/// Revocations and other operators' work waiting for the writer.
+/// Revocations and other operators' work waiting for the writer. They go first: 16 commits (`GATHER_RECORDS`).
 pub const QUEUE_REVOCATIONS: usize = 4_096;
 /// Expired entries removed from memory per commit: 512 × 0.2 µs stay below a flush.
 pub const EXPIRE_PER_COMMIT: usize = 512;
-/// Commits between snapshots at the least.
+/// Commits between snapshots at the least. So many a start folds at most, and what came while the newest was written.
 pub const SNAPSHOT_EVERY_COMMITS: u64 = 50_000;
-/// Refusals recorded one by one per caller, reason and minute; beyond, counted.
+/// Refusals recorded one by one per caller, reason and minute (design, section 2: the first few); beyond, counted.
 pub const REFUSALS_RECORDED: u32 = 3;
-/// Callers, reasons and minutes for which refusals are counted apart; beyond, together.
+/// Callers, reasons and minutes for which refusals are counted apart; beyond, together. At 500 bytes each, 2 MB.
 pub const REFUSAL_COUNTERS: usize = 4_096;
 
-/// Largest named value of a store, bytes.
+/// Largest named value of a store, bytes (design, section 3).
 pub const NAMED_VALUE_BYTES: usize = 64 * 1024;
-/// Longest name of a named value, bytes.
+/// Longest name of a named value, bytes. A purpose, an environment and an id: twice `NAME_BYTES`.
 pub const NAMED_VALUE_NAME_BYTES: usize = 512;
-/// Most named values.
+/// Most named values (design, section 3).
 pub const NAMED_VALUES: usize = 100_000;
 /// Disk kept free for revocations, closings and retention, bytes: 512 commits of revocations at least (`store::reserve`).
 pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
@@ -161,29 +159,29 @@ pub const SEALING_KEY_FILE_BYTES: usize = 132;
 
 /// Connections open at once on the workload listener. At 64 KB each, 1.3 GB.
 pub const CONNECTIONS: usize = 20_000;
-/// Connections open at once on the admin listener.
+/// Connections open at once on the admin listener. A team and its automation; a flood of workloads never reaches it.
 pub const ADMIN_CONNECTIONS: usize = 256;
-/// Connections open at once on the public listener.
+/// Connections open at once on the public listener. Each lives for `PUBLIC_CONNECTION_MS` at most and costs 64 KB: 260 MB.
 pub const PUBLIC_CONNECTIONS: usize = 4_096;
 /// Handshakes under way at once. 290 µs of a core each (measured): 512 are 150 ms of work.
 pub const HANDSHAKES: usize = 512;
 /// Longest handshake, milliseconds. Longer is a peer that stalls.
 pub const HANDSHAKE_MS: u64 = 5_000;
-/// Longest time for a connection's first HTTP/2 frames, and for a header block on HTTP/1, milliseconds.
+/// Longest time for a connection's first HTTP/2 frames, and for a header block on HTTP/1, milliseconds. As `HANDSHAKE_MS`.
 pub const HEADER_MS: u64 = 5_000;
 /// Concurrent streams (calls) on one connection.
 pub const CONNECTION_STREAMS: u32 = 1_024;
 /// Largest request message, bytes: 100 exchanges with arguments of 16 KiB each.
 pub const REQUEST_BYTES: usize = 2 * 1024 * 1024;
-/// Largest header list, bytes.
+/// Largest header list, bytes. The default of widely used servers is 8 to 16 KiB; gRPC sends under 1 KiB.
 pub const HEADER_BYTES: u32 = 16 * 1024;
-/// Longest time that open calls may take when the server stops, milliseconds.
+/// Longest time that open calls may take when the server stops, milliseconds. A third of the 30 s that Kubernetes waits before SIGKILL.
 pub const SHUTDOWN_MS: u64 = 10_000;
-/// Rows in one page of a list.
+/// Rows in one page of a list. At 500 bytes each, half a MB: below gRPC clients' 4 MB.
 pub const PAGE: usize = 1_000;
-/// Longest wait that a caller may ask for, milliseconds.
+/// Longest wait that a caller may ask for, milliseconds. Twice `FEED_MAX_AGE_MS`: by then a follower has applied or is off the list.
 pub const WAIT_MS: u64 = 60_000;
-/// Rows in one page of a list when nobody asks for another number.
+/// Rows in one page of a list when nobody asks for another number. Two screens.
 pub const PAGE_DEFAULT: usize = 100;
 /// Entries that one page of a filtered list may look at. At 0.2 µs each, 20 ms of one core.
 pub const LIST_WALK: usize = 100_000;
@@ -191,18 +189,18 @@ pub const LIST_WALK: usize = 100_000;
 pub const FOLLOWER_NAME_BYTES: usize = 128;
 /// Largest authorization details of an exchange (RFC 9396), bytes of JSON. As large as arguments.
 pub const AUTHORIZATION_DETAILS_BYTES: usize = ARGUMENTS_BYTES;
-/// Use reports in one call.
+/// Use reports in one call. At 200 bytes each a tenth of `REQUEST_BYTES`.
 pub const USES: usize = 1_000;
-/// Pause between two attempts to open a store that failed, milliseconds.
+/// Pause between two attempts to open a store that failed, milliseconds. Opening takes 1 to 19 ms (measured): a tenth of one core at most.
 pub const REOPEN_PAUSE_MS: u64 = 200;
 /// Pause between two pings on a quiet connection, milliseconds. A peer that vanished holds its connection this long and one answer's time.
 pub const KEEP_ALIVE_MS: u64 = 20_000;
-/// Longest wait for the answer to a ping, milliseconds.
+/// Longest wait for the answer to a ping, milliseconds. Half of `KEEP_ALIVE_MS`: a lost packet is sent again within it.
 pub const KEEP_ALIVE_ANSWER_MS: u64 = 10_000;
 /// How long before the end of its SVID a connection is asked to go, at most, milliseconds: open calls then have that long. A tenth of what
 /// is left of the SVID where that is less.
 pub const SVID_END_MARGIN_MS: u64 = 30_000;
-/// Time that open calls have after their connection lost its right to be, milliseconds.
+/// Time that open calls have after their connection lost its right to be, milliseconds. A commit takes a few: time to answer, not to begin.
 pub const CLOSE_MS: u64 = 500;
 /// Longest life of a connection on the public listener, milliseconds: nobody there is known, so nobody holds one for long.
 pub const PUBLIC_CONNECTION_MS: u64 = 60_000;
@@ -210,11 +208,11 @@ pub const PUBLIC_CONNECTION_MS: u64 = 60_000;
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// See [`STREAM_WINDOW_BYTES`].
 pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// Bytes that wait on one stream for a peer that does not read.
+/// Bytes that wait on one stream for a peer that does not read. As `STREAM_WINDOW_BYTES` the other way.
 pub const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Time between two looks at files of certificates and bundles, milliseconds: a stat and a read of a few KB each.
 pub const FILE_POLL_MS: u64 = 2_000;
-/// Time between two looks at tasks that may have missed their heartbeat, milliseconds.
+/// Time between two looks at tasks that may have missed their heartbeat, milliseconds. A fifth of `HEARTBEAT_MIN_MS`.
 pub const TASK_TICK_MS: u64 = 1_000;
 /// Bytes of imported records in one group: half of what a commit may hold.
 pub const IMPORT_BYTES: usize = COMMIT_BYTES / 4;
@@ -226,7 +224,8 @@ pub const STATUS_INDEX_BITS: u32 = 20;
 /// Credentials of one status list end within this of each other, milliseconds: a list is done with soon after its credentials are.
 pub const STATUS_SPAN_MS: u64 = 600 * 1000;
 
-/// How long JWKS may be kept by those who fetched it, milliseconds.
+/// How long JWKS may be kept by those who fetched it, milliseconds. Minutes, as caches of JWKS commonly keep it; a compromised key
+/// does not wait for it (feed).
 pub const JWKS_MAX_AGE_MS: u64 = 300 * 1000;
 /// How long a key is published before it signs, milliseconds: twice `JWKS_MAX_AGE_MS`, so that one failed fetch does no harm.
 pub const KEY_PUBLISHED_AHEAD_MS: u64 = 2 * JWKS_MAX_AGE_MS;
@@ -237,20 +236,21 @@ pub const KEY_VERIFIES_MS: u64 = CREDENTIAL_TTL_MS + VIEW_MAX_AGE_MS + 2 * CLOCK
 
 /// Longest time that making something upstream may take, milliseconds. Below the 40 s after which the fold finds the issuance stale.
 pub const LEASE_MAKE_MS: u64 = 20 * 1000;
-/// Longest time that one attempt to undo or to look may take, milliseconds.
+/// Longest time that one attempt to undo or to look may take, milliseconds. As `LEASE_MAKE_MS`.
 pub const LEASE_CALL_MS: u64 = 20 * 1000;
 /// A lease that nobody's credential came of for so long was left behind, milliseconds: the fold voids an issuance that was decided
 /// `VIEW_MAX_AGE_MS + CLOCK_SKEW_MS` before its commit, and a decision may be dated `CLOCK_SKEW_MS` ahead.
 pub const LEASE_LEFT_MS: u64 = VIEW_MAX_AGE_MS + 2 * CLOCK_SKEW_MS + 5_000;
 /// First pause between attempts to undo, milliseconds.
+/// First pause between attempts to undo, milliseconds. Longer than a flaky connection, shorter than anybody waits.
 pub const LEASE_RETRY_MIN_MS: u64 = 1_000;
-/// Longest pause between attempts to undo, milliseconds.
+/// Longest pause between attempts to undo, milliseconds. An upstream that is back is cleaned within 5 minutes.
 pub const LEASE_RETRY_MAX_MS: u64 = 300 * 1000;
-/// Leases that are undone at once.
+/// Leases that are undone at once. A tenth of the 100 connections that PostgreSQL allows by default, and some.
 pub const LEASES_UNDOING: usize = 16;
 /// Leases looked at while the state is held: 512 at about 1 µs stay below a flush.
 pub const LEASES_LOOK: usize = 512;
-/// Longest answer of an upstream that is kept with a lease, bytes.
+/// Longest answer of an upstream that is kept with a lease, bytes. As `PURPOSE_BYTES`: enough to see why.
 pub const LEASE_DETAIL_BYTES: usize = 512;
 /// How often leases are looked at when nothing wakes the one who undoes them, milliseconds.
 pub const LEASE_LOOK_MS: u64 = 1_000;
@@ -259,17 +259,18 @@ pub const LEASE_LOOK_MS: u64 = 1_000;
 pub const HISTORY_BYTES: usize = 256 * 1024 * 1024;
 /// Questions that read history at once: each holds a core.
 pub const HISTORY_QUESTIONS: usize = 2;
-/// Records in one explanation.
+/// Records in one explanation. A task of 100 credentials is read at once; at 1 KB each, 100 KB.
 pub const EXPLAIN_RECORDS: usize = 100;
 /// Commits that a watcher of credentials may lag before its stream ends with an error. At 256 records of 600 bytes each, 40 MB.
 pub const WATCH_LAG: usize = 256;
-/// Events that wait for one watcher of credentials.
+/// Events that wait for one watcher of credentials. One full commit (`GATHER_RECORDS`).
 pub const WATCH_QUEUE: usize = 256;
 /// Credentials looked at while the state is held, for a watcher: at 2 µs for each that is told, 8 ms at the worst.
 pub const WATCH_WALK: u32 = 4_096;
-/// Records that a watcher who comes back may have missed.
+/// Records that a watcher who comes back may have missed. As `FEED_EVENTS`: some seconds of full load.
 pub const WATCH_RESUME: usize = 65_536;
-/// Pause between two signs of life on a stream of credentials, milliseconds.
+/// Pause between two signs of life on a stream of credentials, milliseconds. Half of `KEEP_ALIVE_MS`.
 pub const WATCH_SIGN_MS: u64 = 10_000;
-/// Longest time that a key is published before it signs, when an operator asks for it, milliseconds.
+/// Longest time that a key is published before it signs, when an operator asks for it, milliseconds. A week: by then
+/// every cache has asked again.
 pub const KEY_PUBLISHED_AHEAD_MAX_MS: u64 = 7 * 24 * 3600 * 1000;

@@ -62,7 +62,7 @@ pub struct Cli {
     #[command(flatten)]
     identity: IdentityArgs,
     #[command(flatten)]
-    common: CommonArgs,
+    common: GlobalArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -75,7 +75,7 @@ Data goes to stdout, words to stderr.";
 /// What every command takes.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Everywhere")]
-pub struct CommonArgs {
+pub struct GlobalArgs {
     #[command(flatten)]
     address: AddressArgs,
     /// The longest time for the connection, and for one call
@@ -155,7 +155,7 @@ pub struct Run {
     /// Time and randomness.
     pub system: System,
     identity: IdentityArgs,
-    common: CommonArgs,
+    common: GlobalArgs,
 }
 
 impl Run {

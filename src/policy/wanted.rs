@@ -184,8 +184,20 @@ pub fn digest_of_json(json: &str) -> Result<Digest, Refusal> {
     }
     // Strict, and bounded in depth: two readers must not see two different sets of arguments.
     let value = crate::identity::json::parse(json.as_bytes()).map_err(|e| Refusal::field(FIELD, e))?;
+    if depth(&value) > limits::ARGUMENTS_DEPTH {
+        return Err(Refusal::field(FIELD, format!("is nested deeper than {}", limits::ARGUMENTS_DEPTH)));
+    }
     let canonical = serde_json_canonicalizer::to_vec(&value).map_err(|e| Refusal::field(FIELD, e))?;
     Ok(sha256(&canonical))
+}
+
+/// How deep arrays and objects are nested in a value; 0 for a plain one.
+fn depth(value: &serde_json::Value) -> usize {
+    match value {
+        serde_json::Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        serde_json::Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 impl Terms {

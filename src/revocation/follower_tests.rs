@@ -1,3 +1,5 @@
+//! The follower: gaps, freshness, what it may forget and what never.
+
 use super::*;
 
 fn seq(n: u64) -> Seq {

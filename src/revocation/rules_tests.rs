@@ -1,3 +1,5 @@
+//! Rules against what they match, and their end.
+
 use super::*;
 
 fn tool(n: u8) -> Target {

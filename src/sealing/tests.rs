@@ -1,3 +1,5 @@
+//! Sealing: what opens, what does not, and which key files are refused.
+
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 

@@ -1,3 +1,5 @@
+//! Keys from their making to their end: plans, states, JWKS, sealing.
+
 use std::collections::BTreeSet;
 
 use p256::ecdsa::signature::Verifier as _;

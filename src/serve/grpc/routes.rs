@@ -35,21 +35,21 @@ use crate::pb::mayfly::v1::upstream_service_server::UpstreamServiceServer;
 
 /// What workloads may call.
 pub fn workload_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
-    common(authority, health).prepare()
+    on_both(authority, health).prepare()
 }
 
 /// What operators may call: everything that workloads may, and what is theirs alone. Reflection is served here only.
 pub fn admin_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
     let server = ServerServiceServer::new(Server(authority.clone()));
     let policies = PolicyServiceServer::new(Policies(authority.clone()));
-    let routes = common(authority, health)
+    let routes = on_both(authority, health)
         .add_service(server.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(policies.max_decoding_message_size(limits::REQUEST_BYTES));
     reflection(routes).prepare()
 }
 
 /// On both listeners.
-fn common(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
+fn on_both(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
     let health = HealthServer::new(HealthService::from_health_reporter(health.clone()));
     let tokens = TokenServiceServer::new(Tokens(authority.clone()));
     let revocations = RevocationServiceServer::new(Revocations(authority.clone()));

@@ -1,0 +1,193 @@
+//! What is fuzzed: each function takes any bytes and stops only where something that must hold does not.
+//!
+//! `fuzz_targets/` runs them under libFuzzer, `tests/fuzzish.rs` with bounded mutations of known inputs on a stable compiler.
+
+use bytes::Bytes;
+use mayfly::credential::jwt::{self, Expect, Jwks, Possession};
+use mayfly::credential::reference;
+use mayfly::document::Source;
+use mayfly::identity::bundle::{Bundle, Bundles};
+use mayfly::identity::spiffe_id::{SpiffeId, TrustDomain};
+use mayfly::identity::svid::{PeerChain, verify};
+use mayfly::ledger::commit::{ChainHead, Commit, Encoded, pack};
+use mayfly::ledger::record::Record;
+use mayfly::ledger::state::State;
+use mayfly::limits;
+use mayfly::pb::mayfly::v1 as pb;
+use mayfly::policy::wanted::{Wanted, digest_of_json};
+use mayfly::revocation::{FeedEvent, FeedSnapshot, Follower, Target};
+use mayfly::seq::{Millis, Seq};
+use mayfly::serve::wire::target_from_pb;
+use mayfly::sources::config::Config;
+use prost::Message;
+
+/// A fuzzed function.
+pub type Run = fn(&[u8]);
+
+/// Every target by its name.
+pub const ALL: &[(&str, Run)] = &[
+    ("record", record),
+    ("commit", commit),
+    ("fold", fold),
+    ("spiffe_id", spiffe_id),
+    ("bundle", bundle),
+    ("chain", chain),
+    ("token", token),
+    ("arguments", arguments),
+    ("target", target),
+    ("config", config),
+    ("exchange", exchange),
+    ("feed", feed),
+];
+
+/// What is read as a record is written again bit for bit.
+pub fn record(data: &[u8]) {
+    if let Ok(record) = Record::from_bytes(data) {
+        let again = Record::from_bytes(&record.encode_to_vec()).expect("what was written reads back");
+        assert_eq!(again, record);
+        let _ = (record.author_text(), record.revision());
+    }
+}
+
+/// What is read as a commit is what a writer would write of its records.
+pub fn commit(data: &[u8]) {
+    let Ok(commit) = Commit::from_bytes(&Bytes::copy_from_slice(data)) else { return };
+    let header = &commit.header;
+    let encoded: Vec<Encoded> = commit.records.iter().cloned().filter_map(Encoded::new).collect();
+    let leaves: Vec<_> = encoded.iter().map(|e| e.leaf).collect();
+    if let Ok(hash) = header.previous.as_slice().try_into() {
+        let after = ChainHead { number: header.number.wrapping_sub(1), hash, time: Millis(0) };
+        if header.number > 0 && header.format == 1 {
+            let (_, head) =
+                pack(header.writer, after, Millis(header.time), &leaves, encoded.into_iter().map(|e| e.bytes).collect());
+            assert_eq!(head.hash, commit.hash, "another writer would have written it otherwise");
+        }
+    }
+}
+
+/// A commit that is folded leaves a state that goes on: no record from a store stops the server by a panic.
+pub fn fold(data: &[u8]) {
+    let mut state = State::default();
+    let mut rest = data;
+    for position in 1..=4 {
+        let Some((length, more)) = rest.split_first_chunk::<2>() else { break };
+        let length = usize::from(u16::from_be_bytes(*length)).min(more.len());
+        let (one, after) = more.split_at(length);
+        rest = after;
+        let Ok(record) = Record::from_bytes(one) else { continue };
+        let Some(encoded) = Encoded::new(record) else { continue };
+        let chain = state.writers.get(&1).copied().unwrap_or(ChainHead::START);
+        let (bytes, _) = pack(1, chain, Millis(1_700_000_000_000), &[encoded.leaf], vec![encoded.bytes]);
+        let commit = Commit::from_bytes(&Bytes::from(bytes)).expect("what was packed reads back");
+        let mut twin = state.clone();
+        let (first, second) =
+            (state.fold(position, &commit).map(|f| f.verdicts), twin.fold(position, &commit).map(|f| f.verdicts));
+        assert_eq!(first.is_ok(), second.is_ok(), "the same log gives the same state");
+    }
+}
+
+/// What is accepted is canonical, and its prefixes cover it by whole segments.
+pub fn spiffe_id(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    if let Ok(id) = SpiffeId::parse(text) {
+        assert_eq!(id.to_string(), text);
+        assert!(text.len() <= limits::SPIFFE_ID_BYTES);
+        assert!(TrustDomain::parse(id.trust_domain()).is_ok());
+    }
+}
+
+/// Bundles in any form.
+pub fn bundle(data: &[u8]) {
+    let domain = || TrustDomain::parse("example.org").expect("a trust domain");
+    if let Ok(bundle) = Bundle::parse(domain(), data) {
+        assert!(bundle.x509_authorities().len() + bundle.jwt_authorities().len() <= limits::BUNDLE_AUTHORITIES);
+    }
+    let _ = Bundle::from_pem(domain(), data);
+    let _ = Bundle::from_jwks(domain(), data);
+}
+
+/// A peer's chain: whatever it holds, nobody is verified by an empty set of bundles.
+pub fn chain(data: &[u8]) {
+    if let Ok(chain) = PeerChain::from_pem(data) {
+        assert!(verify(&chain, &Bundles::default(), Millis(1_700_000_000_000), limits::SVID_MAX_TTL_MS).is_err());
+    }
+    let der = PeerChain::new(vec![data.to_vec().into()]);
+    assert!(verify(&der, &Bundles::default(), Millis(1_700_000_000_000), limits::SVID_MAX_TTL_MS).is_err());
+}
+
+/// Tokens and sets of keys: nothing is accepted that no key signed.
+pub fn token(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let _ = Jwks::parse(text);
+    let _ = jwt::peek_kid(text);
+    let _ = reference::Shown::parse(text).map(|shown| shown.id());
+    let expect = Expect {
+        issuer: "https://mayfly.example/dev",
+        audience: "https://echo.example",
+        now: Millis(1_700_000_000_000),
+        max_ttl_ms: limits::CREDENTIAL_TTL_MS,
+        skew_ms: limits::CLOCK_SKEW_MS,
+        possession: Possession::None,
+    };
+    assert!(jwt::verify(text, &Jwks::default(), &expect, |_| false).is_err());
+}
+
+/// The digest of arguments does not depend on how they were written, and what is refused is too large, too deep or not JSON.
+pub fn arguments(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let Ok(digest) = digest_of_json(text) else { return };
+    let value: serde_json::Value = serde_json::from_str(text).expect("accepted arguments are JSON");
+    let pretty = serde_json::to_string_pretty(&value).expect("JSON is written");
+    if pretty.len() <= limits::ARGUMENTS_BYTES {
+        assert_eq!(digest_of_json(&pretty), Ok(digest), "{text}");
+    }
+}
+
+/// The text of a target reads back as the same target, and so does its record.
+pub fn target(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    if let Ok(target) = Target::parse(text) {
+        assert_eq!(Target::parse(&target.to_string()).as_ref(), Ok(&target), "{text}");
+        assert_eq!(Target::from_record(&target.to_record()).as_ref(), Ok(&target), "{text}");
+    }
+}
+
+/// A configuration is read or refused with lines that are in it.
+pub fn config(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let source = Source::new("mayfly.toml", text);
+    if let Err(complaints) = Config::parse(&source, std::path::Path::new("/etc/mayfly"), &[]) {
+        assert!(!complaints.is_empty());
+        assert!(complaints.iter().all(|c| c.line <= text.lines().count() + 1), "{complaints:?}");
+    }
+}
+
+/// An exchange as a peer may send it.
+pub fn exchange(data: &[u8]) {
+    let Ok(ask) = pb::ExchangeRequest::decode(data) else { return };
+    if let Ok(want) = Wanted::from_pb(&ask) {
+        assert!(want.scopes.len() <= limits::SCOPES && want.purpose.len() <= limits::PURPOSE_BYTES);
+    }
+}
+
+/// What a feed sends: a follower never goes back, and whatever does not follow what it has leaves it without a whole view.
+pub fn feed(data: &[u8]) {
+    let mut follower = Follower::new();
+    let begun = FeedSnapshot { seq: Seq::start_of(1), ..FeedSnapshot::default() };
+    follower.begin(&begun).expect("a first snapshot");
+    let mut rest = data;
+    while let Some((length, more)) = rest.split_first() {
+        let (one, after) = more.split_at(usize::from(*length).min(more.len()));
+        rest = after;
+        let Ok(message) = pb::WatchRevocationsResponse::decode(one) else { continue };
+        let (Some(seq), Some(previous)) = (Seq::from_u64(message.seq), Seq::from_u64(message.previous_seq)) else { continue };
+        let Some(pb::watch_revocations_response::Event::Rule(rule)) = &message.event else { continue };
+        let targets: Result<Vec<Target>, _> = rule.targets.iter().map(|t| target_from_pb("targets", t)).collect();
+        let Ok(targets) = targets else { continue };
+        let (before, whole) = (follower.applied(), follower.is_whole());
+        let applied = follower.apply(previous, &FeedEvent::Rule { seq, targets, drop_after: None, locks: rule.locks });
+        assert_eq!(applied.is_ok(), whole && previous <= before && seq > before, "{message:?}");
+        assert_eq!(follower.applied(), if applied.is_ok() { seq } else { before });
+        assert_eq!(follower.is_whole(), whole && previous <= before, "a gap shows until the next snapshot");
+    }
+}

@@ -1,0 +1,211 @@
+//! What is written stays readable: stored samples of every record and of a commit, from this version and every one before.
+//!
+//! A sample is the hex of the bytes as they stood in a ledger, under `tests/vectors/records/vN`. It is never written again. A version that
+//! adds a field gives it its zero in the samples that are there (so their bytes stay) and adds samples with the field under the next
+//! folder. New samples are written by
+//!
+//! ```text
+//! MAYFLY_WRITE_SAMPLES=1 cargo test --test records
+//! ```
+//!
+//! which makes what is missing and never replaces a file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use mayfly::ledger::commit::{ChainHead, Commit, Encoded, Header, pack};
+use mayfly::ledger::record::Record;
+use mayfly::seq::Millis;
+use prost::Message;
+
+#[path = "records/samples.rs"]
+mod samples;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/records")
+}
+
+/// Hex in lines of 64 characters.
+fn to_text(bytes: &[u8]) -> String {
+    let hex = data_encoding::HEXLOWER.encode(bytes);
+    hex.as_bytes().chunks(64).map(|line| format!("{}\n", str::from_utf8(line).unwrap())).collect()
+}
+
+fn from_text(text: &str) -> Vec<u8> {
+    data_encoding::HEXLOWER.decode(text.replace('\n', "").as_bytes()).unwrap()
+}
+
+/// The stored sample of that name, made first where it is missing and the writer was asked for.
+fn stored(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let path = folder().join(name);
+    if std::env::var_os("MAYFLY_WRITE_SAMPLES").is_some() && !path.exists() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, to_text(bytes)).unwrap();
+        println!("written: {name}");
+    }
+    from_text(&std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{name}: {e}; the module comment says how it is made")))
+}
+
+/// All samples that are stored, of every version.
+fn all_stored() -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for version in std::fs::read_dir(folder()).unwrap().map(|e| e.unwrap()) {
+        for file in std::fs::read_dir(version.path()).unwrap().map(|e| e.unwrap().path()) {
+            let name = format!("{}/{}", version.file_name().to_str().unwrap(), file.file_name().unwrap().to_str().unwrap());
+            found.insert(name, from_text(&std::fs::read_to_string(file).unwrap()));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_record_is_written_as_its_sample() {
+    for (name, record) in samples::all() {
+        let bytes = record.encode_to_vec();
+        assert_eq!(to_text(&stored(&format!("v1/{name}.hex"), &bytes)), to_text(&bytes), "{name}: a tag or a type changed");
+    }
+}
+
+#[test]
+fn every_sample_reads_as_what_it_was_and_is_written_again_bit_for_bit() {
+    let expected: BTreeMap<String, Record> = samples::all().into_iter().map(|(n, r)| (format!("v1/{n}.hex"), r)).collect();
+    for (name, bytes) in all_stored().into_iter().filter(|(name, _)| !name.contains("commit")) {
+        let record = Record::from_bytes(&bytes).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(record.encode_to_vec(), bytes, "{name}");
+        assert_eq!(expected.get(&name), Some(&record), "{name}: a sample that no value stands for, or another one");
+    }
+}
+
+#[test]
+fn there_is_a_sample_of_every_event_author_and_target() {
+    // The tags that the code names, against those on the wire of the samples.
+    let source = include_str!("../src/ledger/record/mod.rs");
+    let tags = |text: &str, oneof: &str| -> BTreeSet<u64> {
+        let at = text.find(&format!("oneof = \"{oneof}\"")).unwrap();
+        let list = text[at..].split_once("tags = \"").unwrap().1.split('"').next().unwrap();
+        list.split(", ").map(|n| n.parse().unwrap()).collect()
+    };
+    let records: Vec<Vec<u8>> = samples::all().into_iter().map(|(_, r)| r.encode_to_vec()).collect();
+    let on_wire = |path: &[u64]| -> BTreeSet<u64> { records.iter().flat_map(|r| tags_at(r, path)).collect() };
+    let events: BTreeSet<u64> = on_wire(&[]).into_iter().filter(|t| *t >= 10).collect();
+    assert_eq!(events, tags(source, "Event"));
+    assert_eq!(on_wire(&[1]), tags(source, "Who"));
+    let aims = tags(include_str!("../src/ledger/record/revocation.rs"), "Aim");
+    assert_eq!(on_wire(&[30, 1]), aims, "targets of a revocation");
+}
+
+/// The tags of the fields in the messages under a path of tags.
+fn tags_at(bytes: &[u8], path: &[u64]) -> BTreeSet<u64> {
+    let mut found = BTreeSet::new();
+    for (tag, content) in fields(bytes) {
+        match path.split_first() {
+            None => drop(found.insert(tag)),
+            Some((first, rest)) if *first == tag => found.extend(tags_at(&content, rest)),
+            Some(_) => {}
+        }
+    }
+    found
+}
+
+/// The fields of a message by protobuf's own rules, without our types: an independent look at what is written.
+fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes);
+        let content = match key & 7 {
+            0 => varint(&mut bytes).to_be_bytes().to_vec(),
+            2 => {
+                let length = usize::try_from(varint(&mut bytes)).unwrap();
+                let (content, rest) = bytes.split_at(length);
+                bytes = rest;
+                content.to_vec()
+            }
+            other => panic!("wire type {other}: no record has it"),
+        };
+        found.push((key >> 3, content));
+    }
+    found
+}
+
+fn varint(bytes: &mut &[u8]) -> u64 {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (first, rest) = bytes.split_first().unwrap();
+        *bytes = rest;
+        value |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            break;
+        }
+    }
+    value
+}
+
+#[test]
+fn no_field_of_a_sample_is_left_out() {
+    for (name, record) in samples::all() {
+        let text = format!("{record:?}").replace("group: 0", "");
+        for empty in [": 0,", ": 0 ", "[]", "\"\"", "None", "false", "Unspecified"] {
+            assert!(!text.contains(empty), "{name} leaves a field at its zero, which is not written ({empty}): {text}");
+        }
+    }
+}
+
+#[test]
+fn a_commit_is_written_as_its_sample_and_continues_its_chain() {
+    let after = ChainHead { number: 6, hash: [0x5e; 32], time: Millis(1_700_000_000_000) };
+    let encoded: Vec<Encoded> = samples::all().into_iter().take(3).map(|(_, r)| Encoded::new(r).unwrap()).collect();
+    let leaves: Vec<_> = encoded.iter().map(|e| e.leaf).collect();
+    let (bytes, head) = pack(3, after, Millis(1_700_000_000_123), &leaves, encoded.into_iter().map(|e| e.bytes).collect());
+    let kept = stored("v1/commit.hex", &bytes);
+    assert_eq!(to_text(&kept), to_text(&bytes), "a tag, a type or a hash changed");
+
+    let commit = Commit::from_bytes(&Bytes::from(kept.clone())).unwrap();
+    assert_eq!(commit.continues(after).unwrap(), head);
+    assert_eq!((commit.records.len(), commit.header.writer, commit.header.number), (3, 3, 7));
+    // The same by protobuf's own rules: two fields, the first of them the header with its seven.
+    let outer = fields(&kept);
+    assert_eq!(outer.iter().map(|(tag, _)| *tag).collect::<Vec<_>>(), [1, 2, 2, 2]);
+    assert_eq!(fields(&outer[0].1).iter().map(|(tag, _)| *tag).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(Header::decode(&outer[0].1[..]).unwrap(), commit.header);
+}
+
+#[test]
+fn persisted_numbers_keep_their_meaning() {
+    use mayfly::ledger::record::{HoldRank, KeyPurpose, KeyState, LeaseEnd, Outcome};
+    use mayfly::policy::bound::Bound;
+    use mayfly::upstream::registry::Kind;
+    let kinds: Vec<(u8, String)> = Kind::ALL.iter().map(|k| (k.tag(), k.to_string())).collect();
+    let kinds: Vec<(u8, &str)> = kinds.iter().map(|(n, k)| (*n, k.as_str())).collect();
+    assert_eq!(kinds, samples::KINDS);
+    assert_eq!([Outcome::Completed, Outcome::Cancelled, Outcome::Expired, Outcome::Revoked].map(|o| o as i32), [1, 2, 3, 4]);
+    assert_eq!([HoldRank::Caller, HoldRank::Policy, HoldRank::Operator].map(|r| r as i32), [1, 2, 3]);
+    assert_eq!([LeaseEnd::Undone, LeaseEnd::NeverMade, LeaseEnd::Abandoned].map(|e| e as i32), [1, 2, 3]);
+    let purposes = [
+        KeyPurpose::AccessToken,
+        KeyPurpose::Reference,
+        KeyPurpose::StatusList,
+        KeyPurpose::Checkpoint,
+        KeyPurpose::X509Ca,
+        KeyPurpose::SshCa,
+        KeyPurpose::Password,
+    ];
+    assert_eq!(purposes.map(|p| p as i32), [1, 2, 3, 4, 5, 6, 7]);
+    let states = [KeyState::Next, KeyState::Active, KeyState::Retired, KeyState::Removed, KeyState::Compromised];
+    assert_eq!(states.map(|s| s as i32), [1, 2, 3, 4, 5]);
+    let bounds = [
+        Bound::Asked,
+        Bound::Policy,
+        Bound::Upstream,
+        Bound::UpstreamExpiry,
+        Bound::Task,
+        Bound::Svid,
+        Bound::ParentCredential,
+        Bound::SubjectToken,
+        Bound::Approval,
+        Bound::BreakGlass,
+        Bound::Renewal,
+        Bound::Server,
+    ];
+    assert_eq!(bounds.map(|b| b as u32), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+}

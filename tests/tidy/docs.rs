@@ -1,0 +1,97 @@
+//! What the pages under `docs/` promise: the tests and files that they name are there.
+
+use super::none;
+use super::source::{File, files};
+
+fn pages(files: &[File]) -> impl Iterator<Item = &File> {
+    files.iter().filter(|f| f.path.ends_with(".md"))
+}
+
+/// The texts in backquotes of a page, outside its blocks of code, with their lines.
+fn quoted(page: &str) -> Vec<(usize, String)> {
+    let (mut found, mut in_block) = (Vec::new(), false);
+    for (n, line) in page.lines().enumerate() {
+        in_block ^= line.trim_start().starts_with("```");
+        if !in_block {
+            found.extend(line.split('`').skip(1).step_by(2).map(|text| (n + 1, text.to_owned())));
+        }
+    }
+    found
+}
+
+/// Whether a file has a test of that name.
+fn has_test(file: &File, name: &str) -> bool {
+    let marks = if file.path.ends_with(".rs") {
+        vec![format!("fn {name}(")]
+    } else {
+        vec![format!("def {name}("), format!("'{name}'"), format!("\"{name}\"")]
+    };
+    marks.iter().any(|mark| file.text.contains(mark.as_str()))
+}
+
+/// A test is named `file::its_name`.
+#[test]
+fn every_test_that_a_page_names_exists() {
+    let files = files();
+    let (mut missing, mut named) = (Vec::new(), 0);
+    for page in pages(&files) {
+        for (line, text) in quoted(&page.text) {
+            let Some((path, name)) = text.split_once("::").filter(|(path, _)| path.contains('/') && path.contains('.')) else {
+                continue;
+            };
+            named += 1;
+            let found = files.iter().find(|f| f.path == path);
+            if !found.is_some_and(|f| has_test(f, name)) {
+                missing.push(format!("{}:{line}: {text}", page.path));
+            }
+        }
+    }
+    assert!(named > 40, "the pages name {named} tests");
+    none(missing, "name the test that holds it, as `tests/file.rs::name`");
+}
+
+#[test]
+fn every_invariant_names_a_test() {
+    let files = files();
+    let page = &files.iter().find(|f| f.path == "docs/invariants.md").unwrap().text;
+    let parts: Vec<&str> = page.split("\n## ").skip(1).collect();
+    assert_eq!(parts.len(), 11, "the design has eleven");
+    let bare = parts.iter().filter(|part| !quoted(part).iter().any(|(_, t)| t.contains(".rs::")));
+    none(bare.map(|p| p.lines().next().unwrap_or_default().to_owned()).collect(), "an invariant without a test is a wish");
+}
+
+#[test]
+fn every_file_that_a_page_names_exists() {
+    let files = files();
+    let mut missing = Vec::new();
+    for page in pages(&files).filter(|p| p.path != "CHANGELOG.md") {
+        let folder = page.path.rsplit_once('/').map_or(String::new(), |(d, _)| format!("{d}/"));
+        let there = |path: &str| {
+            let path = path.trim_end_matches('/');
+            files.iter().any(|f| f.path == path || f.path.starts_with(&format!("{path}/")))
+        };
+        let starts = ["src/", "tests/", "docs/", "proto/", "benches/", "fuzz/", "examples/", ".ci/"];
+        for (line, text) in quoted(&page.text).into_iter().filter(|(_, t)| starts.iter().any(|s| t.starts_with(s))) {
+            let path = text.split("::").next().unwrap_or_default();
+            if !path.contains([' ', '*', '{', '<', '…']) && !there(path) {
+                missing.push(format!("{}:{line}: {text}", page.path));
+            }
+        }
+        for (at, _) in page.text.match_indices("](") {
+            let link = page.text[at + 2..].split([')', '#']).next().unwrap_or_default();
+            if !link.is_empty() && !link.contains("://") && !there(&format!("{folder}{link}").replace("docs/../", "")) {
+                missing.push(format!("{}: link to {link}", page.path));
+            }
+        }
+    }
+    none(missing, "the page names what is not there");
+}
+
+#[test]
+fn the_configuration_page_and_the_others_are_linked_from_the_readme() {
+    let files = files();
+    let readme = &files.iter().find(|f| f.path == "README.md").unwrap().text;
+    let lost = pages(&files).filter(|p| p.path.starts_with("docs/") && !readme.contains(&format!("]({})", p.path)));
+    none(lost.map(|p| p.path.clone()).collect(), "a page that nothing leads to is not read");
+    assert!(readme.contains("cargo run --release -- try") && readme.contains("./test"), "the two commands");
+}

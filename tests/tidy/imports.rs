@@ -1,0 +1,159 @@
+//! Which way imports point.
+
+use std::collections::BTreeMap;
+
+use super::source::File;
+
+/// The house from its ground up. A module imports from its own line and those below it in the house, which stand above it here. The
+/// longest name that a module begins with counts; a module that none of them names is an error.
+pub const LAYERS: &[&[&str]] = &[
+    &["limits", "refusal", "seq", "pb"],
+    &["system", "document"],
+    &["identity"],
+    // What is persisted, as plain shapes: the fold and the rules are above it.
+    &["store", "sealing", "ledger/record", "revocation", "revocation/target", "revocation/rules", "revocation/facts"],
+    &["upstream"],
+    &["ledger"],
+    // What followers are told and what they do with it.
+    &["revocation/event", "revocation/follower"],
+    &["policy"],
+    &["credential"],
+    &[
+        "admission",
+        "authority",
+        "exchange",
+        "explain",
+        "feed",
+        "heartbeats",
+        "introspect",
+        "keys",
+        "leases",
+        "lookup",
+        "peers",
+        "refusals",
+        "revoke",
+        "tasks",
+        "trust",
+    ],
+    &["sources"],
+    &["serve", "verifier"],
+    &["server"],
+    &["agent", "cli"],
+];
+
+/// The layer of a module.
+pub fn layer(module: &str) -> Option<usize> {
+    let named = |name: &str| module == name || module.starts_with(&format!("{name}/"));
+    let found = LAYERS.iter().enumerate().flat_map(|(n, names)| names.iter().map(move |name| (n, *name)));
+    found.filter(|(_, name)| named(name)).max_by_key(|(_, name)| name.len()).map(|(n, _)| n)
+}
+
+/// A module by its file: `src/ledger/mod.rs` is `ledger`.
+pub fn module_of(path: &str) -> String {
+    path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod").to_owned()
+}
+
+/// The modules, what each imports, and which names each gives on from another.
+pub struct Imports {
+    modules: Vec<String>,
+    reexports: BTreeMap<(String, String), String>,
+}
+
+impl Imports {
+    /// From blanked code.
+    pub fn of(code: &[File]) -> Imports {
+        let modules: Vec<String> = code.iter().map(|f| module_of(&f.path)).collect();
+        let mut reexports = BTreeMap::new();
+        for file in code {
+            let module = module_of(&file.path);
+            for path in uses(&file.text, "pub use ") {
+                let child = path.split("::").next().unwrap_or_default();
+                if let Some((_, name)) = path.rsplit_once("::")
+                    && modules.contains(&format!("{module}/{child}"))
+                {
+                    reexports.insert((module.clone(), name.to_owned()), format!("{module}/{child}"));
+                }
+            }
+        }
+        Imports { modules, reexports }
+    }
+
+    /// The modules that a file names, by `use` or by a path in its code.
+    pub fn from(&self, file: &File) -> Vec<String> {
+        let module = module_of(&file.path);
+        let own: Vec<&str> = module.split('/').collect();
+        let mut found: Vec<String> = ["crate::", "super::"]
+            .iter()
+            .flat_map(|start| uses(&file.text, start).into_iter().map(move |rest| format!("{start}{rest}")))
+            .filter_map(|path| {
+                let mut base: Vec<&str> = Vec::new();
+                let mut rest: Vec<&str> = path.split("::").collect();
+                if rest[0] == "super" {
+                    base = own.clone();
+                    while rest.first() == Some(&"super") {
+                        base.pop();
+                        rest.remove(0);
+                    }
+                } else {
+                    rest.remove(0);
+                }
+                base.extend(rest);
+                self.resolve(&base)
+            })
+            .collect();
+        found.sort();
+        found.dedup();
+        // A parent that names its children is how the house is built, not an import.
+        found.retain(|other| *other != module && !other.starts_with(&format!("{module}/")));
+        found
+    }
+
+    fn resolve(&self, path: &[&str]) -> Option<String> {
+        let name = (1..=path.len()).rev().map(|n| path[..n].join("/")).find(|name| self.modules.contains(name))?;
+        let next = path.get(name.split('/').count()).copied().unwrap_or_default();
+        Some(self.reexports.get(&(name.clone(), next.to_owned())).cloned().unwrap_or(name))
+    }
+}
+
+/// What follows each `start` in code, one path for each leaf of a `{…}`.
+fn uses(code: &str, start: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices(start) {
+        let before = code[..at].chars().next_back();
+        if start != "pub use " && before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+            continue;
+        }
+        leaves("", &code[at + start.len()..], &mut found);
+    }
+    found
+}
+
+/// The leaves of a tree of paths; what is left of the text after it.
+fn leaves<'a>(prefix: &str, text: &'a str, found: &mut Vec<String>) -> &'a str {
+    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(text.len());
+    let path = format!("{prefix}{}", &text[..end]);
+    let Some(mut rest) = text[end..].strip_prefix('{').filter(|_| path.ends_with("::")) else {
+        if !path.is_empty() {
+            found.push(path.trim_end_matches(':').to_owned());
+        }
+        return &text[end..];
+    };
+    loop {
+        rest = leaves(&path, rest.trim_start(), found).trim_start();
+        if let Some(renamed) = rest.strip_prefix("as ") {
+            rest = renamed.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').trim_start();
+        }
+        match rest.strip_prefix(',') {
+            Some(more) if !more.trim_start().starts_with('}') => rest = more,
+            _ => return rest.trim_start_matches([',', ' ', '\n']).strip_prefix('}').unwrap_or(rest),
+        }
+    }
+}
+
+#[test]
+fn trees_of_paths_have_all_their_leaves() {
+    let code = "use crate::a::{b, c::{d, e as f}, g::H,};\nlet x = crate::i::j(super::super::k::L);";
+    assert_eq!(uses(code, "crate::"), ["a::b", "a::c::d", "a::c::e", "a::g::H", "i::j"]);
+    assert_eq!(uses(code, "super::"), ["super::k::L"]);
+    assert_eq!(uses("pub use b::{C, D};", "pub use "), ["b::C", "b::D"]);
+}
