@@ -241,6 +241,7 @@ pub const LEASE_CALL_MS: u64 = 20 * 1000;
 /// A lease that nobody's credential came of for so long was left behind, milliseconds: the fold voids an issuance that was decided
 /// `VIEW_MAX_AGE_MS + CLOCK_SKEW_MS` before its commit, and a decision may be dated `CLOCK_SKEW_MS` ahead.
 pub const LEASE_LEFT_MS: u64 = VIEW_MAX_AGE_MS + 2 * CLOCK_SKEW_MS + 5_000;
+/// First pause between attempts to undo, milliseconds.
 /// First pause between attempts to undo, milliseconds. Longer than a flaky connection, shorter than anybody waits.
 pub const LEASE_RETRY_MIN_MS: u64 = 1_000;
 /// Longest pause between attempts to undo, milliseconds. An upstream that is back is cleaned within 5 minutes.
@@ -251,6 +252,8 @@ pub const LEASES_UNDOING: usize = 16;
 pub const LEASES_LOOK: usize = 512;
 /// Longest answer of an upstream that is kept with a lease, bytes. As `PURPOSE_BYTES`: enough to see why.
 pub const LEASE_DETAIL_BYTES: usize = 512;
+/// How often leases are looked at when nothing wakes the one who undoes them, milliseconds.
+pub const LEASE_LOOK_MS: u64 = 1_000;
 
 /// Bytes of history that one question may read back. Reading and hashing take about a second of one core.
 pub const HISTORY_BYTES: usize = 256 * 1024 * 1024;

@@ -253,7 +253,7 @@ mod tests {
     fn the_id_is_read_from_what_is_left_of_a_token() {
         let id = CredentialId::from_bytes([7; 16]);
         let claims = format!("{{\"iss\":\"https://a\",\"jti\":\"{id}\",\"more\":\"and more\"}}");
-        let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
+        let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(&claims));
         let enough = token.find('.').unwrap() + 1 + (claims.find("\",\"more").unwrap() * 8).div_ceil(6);
         for end in [token.len(), token.len() - 3, enough + 1, enough] {
             assert_eq!(named_in(&token[..end]), Some(id), "{end}");

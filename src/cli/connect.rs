@@ -1,15 +1,19 @@
 //! The way to the server: a Unix socket, or mTLS where the server is known by its SPIFFE ID.
 
 use std::error::Error;
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
@@ -17,7 +21,7 @@ use super::context::{MtlsTarget, Target};
 use super::error::CliError;
 use crate::identity::bundle::{Bundle, Bundles};
 use crate::limits;
-use crate::serve::tls::{NotThatServer, client_config};
+use crate::serve::tls::{client_config, not_that_server};
 use crate::sources::svid_files::SvidFiles;
 use crate::system::System;
 
@@ -29,28 +33,23 @@ pub async fn channel(target: &Target, system: &System, deadline: Duration) -> Re
                 let path = path.clone();
                 // The name is for the `:authority` header; nobody resolves it.
                 let endpoint = Endpoint::from_static("http://mayfly.local");
-                let dial = move |_: Uri| {
-                    let path = path.clone();
-                    async move { UnixStream::connect(path).await.map(TokioIo::new) }
-                };
-                endpoint.connect_with_connector(service_fn(dial)).await
+                through(endpoint, move || UnixStream::connect(path.clone())).await
             }
             Target::Mtls(to) => {
-                let config = Arc::new(tls(to, system)?);
+                let connector = TlsConnector::from(Arc::new(tls(to, system)?));
                 let name = ServerName::try_from(to.host.clone()).map_err(|e| CliError::Usage(format!("{}: {e}", to.host)))?;
                 // tonic is built without TLS of its own and takes no https here; the connection below is TLS all the same.
                 let endpoint = Endpoint::from_shared(target.address().replacen("https", "http", 1)).map_err(CliError::ours)?;
                 let at = (to.host.clone(), to.port);
-                let dial = move |_: Uri| {
-                    let (config, name, at) = (config.clone(), name.clone(), at.clone());
+                let dial = move || {
+                    let (connector, name, at) = (connector.clone(), name.clone(), at.clone());
                     async move {
                         let tcp = TcpStream::connect(at).await?;
                         tcp.set_nodelay(true)?;
-                        let tls = TlsConnector::from(config).connect(name, tcp).await?;
-                        Ok::<_, io::Error>(TokioIo::new(tls))
+                        accepted(connector.connect(name, tcp).await?).await
                     }
                 };
-                endpoint.connect_with_connector(service_fn(dial)).await
+                through(endpoint, dial).await
             }
         }
         .map_err(|e| no_way(&target.address(), &e))
@@ -61,11 +60,44 @@ pub async fn channel(target: &Target, system: &System, deadline: Duration) -> Re
     }
 }
 
+/// A channel over connections that `dial` makes. tonic dials again whenever one breaks, at once and without end, so there is a pause between.
+async fn through<IO, F, W>(endpoint: Endpoint, dial: F) -> Result<Channel, tonic::transport::Error>
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    F: Fn() -> W + Send + 'static,
+    W: Future<Output = io::Result<IO>> + Send + 'static,
+{
+    const PAUSE: Duration = Duration::from_millis(100);
+    let dialled = AtomicBool::new(false);
+    let connect = move |_: Uri| {
+        let (again, connecting) = (dialled.swap(true, Ordering::Relaxed), dial());
+        async move {
+            if again {
+                tokio::time::sleep(PAUSE).await;
+            }
+            connecting.await.map(TokioIo::new)
+        }
+    };
+    endpoint.connect_with_connector(service_fn(connect)).await
+}
+
+/// Waits for the server's first bytes before ours. In TLS 1.3 a server refuses our certificate when our end of the handshake is long done,
+/// and what we would have written by then makes the alert get lost. A server of HTTP/2 speaks first (RFC 9113, section 3.4).
+async fn accepted(mut tls: TlsStream<TcpStream>) -> io::Result<TlsStream<TcpStream>> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    if let Ok(read) = tokio::time::timeout(PATIENCE, tls.fill_buf()).await
+        && read?.is_empty()
+    {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection after the handshake"));
+    }
+    Ok(tls)
+}
+
 fn tls(to: &MtlsTarget, system: &System) -> Result<rustls::ClientConfig, CliError> {
     let own = SvidFiles::new(&to.svid, &to.key).load().map_err(|e| CliError::Usage(e.to_string()))?;
     let document = super::args::read(&to.bundle, limits::BUNDLE_BYTES)?;
-    let trust_domain = to.server_id.trust_domain().parse().map_err(CliError::ours)?;
-    let bundle = Bundle::parse(trust_domain, &document).map_err(|e| CliError::Usage(format!("{}: {e}", to.bundle.display())))?;
+    let trust_domain = to.server_id.trust_domain_owned();
+    let bundle = Bundle::parse(trust_domain, &document).map_err(|e| CliError::Usage(format!("{} {e}", to.bundle.display())))?;
     let bundles = Bundles::new([Arc::new(bundle)]).unwrap_or_default();
     let own = Arc::new(ArcSwap::new(own.certified_key().clone()));
     client_config(Some(own), Arc::new(ArcSwap::from_pointee(bundles)), to.server_id.clone(), system).map_err(CliError::ours)
@@ -73,33 +105,27 @@ fn tls(to: &MtlsTarget, system: &System) -> Result<rustls::ClientConfig, CliErro
 
 /// What a connection failed of: nobody there, or one of the two not accepting the other.
 pub fn no_way(address: &str, error: &(dyn Error + 'static)) -> CliError {
+    let handshake = |what: String| CliError::Handshake { address: address.to_owned(), what };
+    if let Some(defect) = not_that_server(error) {
+        return handshake(defect.to_string());
+    }
     let mut what = error.to_string();
     let mut at = Some(error);
     while let Some(cause) = at {
-        if let Some(tls) = rustls_error(cause) {
-            return CliError::Handshake { address: address.to_owned(), what: told(tls) };
+        match rustls_error(cause) {
+            Some(rustls::Error::AlertReceived(alert)) => {
+                return handshake(format!("the server refused our SVID (TLS alert {alert:?})"));
+            }
+            Some(other) => return handshake(other.to_string()),
+            None => what = cause.to_string(),
         }
-        what = cause.to_string();
         at = cause.source();
     }
     CliError::Unreachable { address: address.to_owned(), what }
 }
 
-/// A TLS error, as it is or as the reason of an IO error.
+/// A TLS error, as it is or as what an IO error carries.
 fn rustls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    cause.downcast_ref().or_else(|| inner.and_then(|e| e.downcast_ref()))
-}
-
-fn told(error: &rustls::Error) -> String {
-    use rustls::CertificateError;
-    use rustls::Error as Tls;
-    match error {
-        Tls::InvalidCertificate(CertificateError::Other(other)) => match other.0.downcast_ref::<NotThatServer>() {
-            Some(defect) => defect.to_string(),
-            None => error.to_string(),
-        },
-        Tls::AlertReceived(alert) => format!("the server refused our SVID (TLS alert {alert:?})"),
-        other => other.to_string(),
-    }
+    let carried = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    cause.downcast_ref().or_else(|| carried.and_then(|e| e.downcast_ref()))
 }

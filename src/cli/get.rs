@@ -28,7 +28,7 @@ pub struct GetArgs {
     #[arg(value_name = "UPSTREAM")]
     upstream: String,
     /// The task [default: one is opened for this credential]
-    #[arg(long, value_name = "TASK", env = "MAYFLY_TASK", value_parser = args::task_id, required_unless_present = "purpose")]
+    #[arg(long, value_name = "TASK", env = "MAYFLY_TASK", hide_env_values = true, value_parser = args::task_id, required_unless_present = "purpose")]
     task: Option<String>,
     /// What it is for; without --task also what the new task is for
     #[arg(long, value_name = "TEXT")]

@@ -12,79 +12,91 @@ pub struct Remedy {
 
 /// For every reason of the closed list.
 pub fn of(reason: Reason) -> Remedy {
-    let (rule, way_out) = match reason {
-        Reason::InvalidField => ("the request's form", "you can: change the field and run it again"),
-        Reason::RequestIdReused => {
-            ("one request id, one request", "you can: leave out --request-id for a new request, or repeat the first one exactly")
+    Remedy { rule: rule(reason), way_out: way_out(reason) }
+}
+
+fn rule(reason: Reason) -> &'static str {
+    match reason {
+        Reason::InvalidField => "the request's form",
+        Reason::RequestIdReused => "one request id, one request",
+        Reason::NotAuthenticated => "every caller shows an X.509-SVID",
+        Reason::SvidNoLongerValid => "an SVID ends, and a root can be removed",
+        Reason::DeniedByPolicy => "the environment's policy",
+        Reason::Locked => "a lock",
+        Reason::Revoked => "a revocation",
+        Reason::EvidenceRevoked => "a revoked SVID, token or credential is evidence for nothing",
+        Reason::NotYours => "only those whom a task names act in it",
+        Reason::EnvironmentWall => "an environment is a wall",
+        Reason::OutsideTask => "the task's terms",
+        Reason::OutsideUpstream => "the upstream's registration",
+        Reason::WiderThanParent => "nothing is wider than what it rests on",
+        Reason::NotFound => "what does not exist and what you may not see look the same",
+        Reason::AlreadyExists => "names are unique",
+        Reason::TaskNotActive => "the task's state",
+        Reason::CredentialNotActive => "the credential's state",
+        Reason::UpstreamNotActive => "the upstream's state",
+        Reason::NoLifeLeft => "the least of all bounds ends it",
+        Reason::ApprovalNeeded => "an approval",
+        Reason::ConfirmNeeded => "more than one credential is confirmed by number",
+        Reason::KeyState => "a key's state",
+        Reason::FollowersBehind => "every follower applies it",
+        Reason::DecidedOnOldState => "a decision holds for the state that it was made from",
+        Reason::Compacted => "history is kept for a time",
+        Reason::LimitReached => "a bound",
+        Reason::DiskReserve => "the last of the disk is kept for revocations",
+        Reason::NotReady => "the server takes no calls",
+        Reason::ClockSkew => "the server's clock departs from the ledger's time",
+        Reason::UpstreamFailed => "the upstream's answer",
+        Reason::NotServed => "this version has no implementation for it",
+    }
+}
+
+fn way_out(reason: Reason) -> &'static str {
+    match reason {
+        Reason::InvalidField => "you can: change the field and run it again",
+        Reason::RequestIdReused => "you can: leave out --request-id for a new request, or repeat the first one exactly",
+        Reason::NotAuthenticated => {
+            "you can: see which clause refuses yours with `mayfly svid check --bundle FILE --trust-domain NAME CHAIN.pem`"
         }
-        Reason::NotAuthenticated => (
-            "every caller shows an X.509-SVID",
-            "you can: see which clause refuses yours with `mayfly svid check --bundle FILE --trust-domain NAME CHAIN.pem`",
-        ),
-        Reason::SvidNoLongerValid => (
-            "an SVID ends, and a root can be removed",
-            "you can: fetch a new SVID; an operator sees removed roots with `mayfly bundle show TRUST-DOMAIN`",
-        ),
-        Reason::DeniedByPolicy => {
-            ("the environment's policy", "whoever keeps the policy can; see what decided with `mayfly explain --request-id ID`")
+        Reason::SvidNoLongerValid => {
+            "you can: fetch a new SVID; an operator sees removed roots with `mayfly bundle show TRUST-DOMAIN`"
         }
-        Reason::Locked => ("a lock", "an operator can: `mayfly lock list`, then `mayfly lock lift SEQ --reason TEXT`"),
-        Reason::Revoked => {
-            ("a revocation", "nobody can take it back; see it with `mayfly rules list`, and ask anew in a new task")
+        Reason::DeniedByPolicy => "whoever keeps the policy can; see what decided with `mayfly explain --request-id ID`",
+        Reason::Locked => "an operator can: `mayfly lock list`, then `mayfly lock lift SEQ --reason TEXT`",
+        Reason::Revoked => "nobody can take it back; see it with `mayfly rules list`, and ask anew in a new task",
+        Reason::EvidenceRevoked => "you can: fetch a new SVID or token; see the rule with `mayfly rules list`",
+        Reason::NotYours => {
+            "its owner can: `mayfly task delegate TASK --to YOUR-SPIFFE-ID`, or open one that names you with --caller"
         }
-        Reason::EvidenceRevoked => (
-            "a revoked SVID, token or credential is evidence for nothing",
-            "you can: fetch a new SVID or token; see the rule with `mayfly rules list`",
-        ),
-        Reason::NotYours => (
-            "only those whom a task names act in it",
-            "its owner can: `mayfly task delegate TASK --to YOUR-SPIFFE-ID`, or open one that names you with --caller",
-        ),
-        Reason::EnvironmentWall => (
-            "an environment is a wall",
-            "nobody can cross it; register the upstream or the workload in the other environment, see `mayfly whoami`",
-        ),
-        Reason::OutsideTask => {
-            ("the task's terms", "you can open another: `mayfly task open --upstream NAME=SCOPE --purpose TEXT`")
+        Reason::EnvironmentWall => {
+            "nobody can cross it; register the upstream or the workload in the other environment, see `mayfly whoami`"
         }
-        Reason::OutsideUpstream => ("the upstream's registration", "its owner can; see both with `mayfly upstream show NAME`"),
-        Reason::WiderThanParent => (
-            "nothing is wider than what it rests on",
-            "the parent's owner can open a wider task: `mayfly task open`; see the parent with `mayfly task show TASK`",
-        ),
-        Reason::NotFound => {
-            ("what does not exist and what you may not see look the same", "see who you are with `mayfly whoami`")
+        Reason::OutsideTask => "you can open another: `mayfly task open --upstream NAME=SCOPE --purpose TEXT`",
+        Reason::OutsideUpstream => "its owner can; see both with `mayfly upstream show NAME`",
+        Reason::WiderThanParent => {
+            "the parent's owner can open a wider task: `mayfly task open`; see the parent with `mayfly task show TASK`"
         }
-        Reason::AlreadyExists => ("names are unique", "you can: choose another name"),
-        Reason::TaskNotActive => {
-            ("the task's state", "see it with `mayfly task show TASK`; open another with `mayfly task open`")
+        Reason::NotFound => "see who you are with `mayfly whoami`",
+        Reason::AlreadyExists => "you can: choose another name",
+        Reason::TaskNotActive => "see it with `mayfly task show TASK`; open another with `mayfly task open`",
+        Reason::CredentialNotActive => "see it with `mayfly credential show CREDENTIAL`; get another with `mayfly get UPSTREAM`",
+        Reason::UpstreamNotActive => "its owner can; see it with `mayfly upstream show NAME`",
+        Reason::NoLifeLeft => {
+            "see the bounds with `mayfly task show TASK` and `mayfly whoami`; extend with `mayfly task extend TASK --by 30m`"
         }
-        Reason::CredentialNotActive => {
-            ("the credential's state", "see it with `mayfly credential show CREDENTIAL`; get another with `mayfly get UPSTREAM`")
-        }
-        Reason::UpstreamNotActive => ("the upstream's state", "its owner can; see it with `mayfly upstream show NAME`"),
-        Reason::NoLifeLeft => (
-            "the least of all bounds ends it",
-            "see the bounds with `mayfly task show TASK` and `mayfly whoami`; extend with `mayfly task extend TASK --by 30m`",
-        ),
-        Reason::ApprovalNeeded => ("an approval", "an approver of the upstream can; see them with `mayfly upstream show NAME`"),
-        Reason::ConfirmNeeded => ("more than one credential is confirmed by number", "you can: run it again with `--confirm N`"),
-        Reason::KeyState => ("a key's state", "see it with `mayfly key list`; make another with `mayfly key rotate`"),
-        Reason::FollowersBehind => ("every follower applies it", "see them with `mayfly follower list`"),
-        Reason::DecidedOnOldState => ("a decision holds for the state that it was made from", "you can: run it again"),
-        Reason::Compacted => ("history is kept for a time", "you can: run it again without the seq to go on from"),
-        Reason::LimitReached => ("a bound", "an operator can raise it in the server's configuration; see `mayfly status`"),
-        Reason::DiskReserve => ("the last of the disk is kept for revocations", "an operator can free disk; see `mayfly status`"),
-        Reason::NotReady => ("the server takes no calls", "an operator sees why with `mayfly status`"),
-        Reason::ClockSkew => {
-            ("the server's clock departs from the ledger's time", "an operator can mend the clock; see `mayfly status`")
-        }
-        Reason::UpstreamFailed => ("the upstream's answer", "its owner can; see it with `mayfly upstream show NAME`"),
-        Reason::NotServed => {
-            ("this version has no implementation for it", "whoever runs the server can update it; see `mayfly status`")
-        }
-    };
-    Remedy { rule, way_out }
+        Reason::ApprovalNeeded => "an approver of the upstream can; see them with `mayfly upstream show NAME`",
+        Reason::ConfirmNeeded => "you can: run it again with `--confirm N`",
+        Reason::KeyState => "see it with `mayfly key list`; make another with `mayfly key rotate`",
+        Reason::FollowersBehind => "see them with `mayfly follower list`",
+        Reason::DecidedOnOldState => "you can: run it again",
+        Reason::Compacted => "you can: run it again without the seq to go on from",
+        Reason::LimitReached => "an operator can raise it in the server's configuration; see `mayfly status`",
+        Reason::DiskReserve => "an operator can free disk; see `mayfly status`",
+        Reason::NotReady => "an operator sees why with `mayfly status`",
+        Reason::ClockSkew => "an operator can mend the clock; see `mayfly status`",
+        Reason::UpstreamFailed => "its owner can; see it with `mayfly upstream show NAME`",
+        Reason::NotServed => "whoever runs the server can update it; see `mayfly status`",
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::connect::no_way;
 use super::context::Target;
 use super::error::{CliError, ServerSaid};
 use crate::refusal::Reason;
@@ -84,11 +85,15 @@ impl Server {
     }
 
     fn said(&self, status: &Status) -> Result<ServerSaid, CliError> {
-        let said = ServerSaid::from_status(status);
-        // In TLS 1.3 a server refuses our certificate after our end of the handshake is done: the first call tells.
-        let broke = status.source().map(|cause| super::connect::no_way(&self.address, cause));
-        if let Some(error @ CliError::Handshake { .. }) = broke {
-            return Err(error);
+        let mut said = ServerSaid::from_status(status);
+        let broke = status.source().map(|cause| no_way(&self.address, cause));
+        match broke {
+            Some(error @ CliError::Handshake { .. }) => return Err(error),
+            // tonic says UNKNOWN of a connection that broke under a call.
+            Some(CliError::Unreachable { what, .. }) if status.code() == Code::Unknown => {
+                (said.code, said.message) = (Code::Unavailable, format!("the connection to {} broke: {what}", self.address));
+            }
+            _ => {}
         }
         match said.code {
             Code::DeadlineExceeded | Code::Cancelled if said.reason_text.is_empty() => Err(CliError::Late(self.deadline)),

@@ -108,15 +108,27 @@ pub struct Summary {
     pub novelty: Novelty,
 }
 
-/// What becomes of something that was made upstream and is not handed out: told to whoever undoes it, also when it is merely dropped.
+/// What became of a minted credential.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// It was handed out.
+    Revealed,
+    /// It was dropped, and nobody has it.
+    Dropped {
+        /// Its records were handed over before: they may be in the ledger all the same.
+        proposed: bool,
+    },
+}
+
+/// Tells whoever holds the lease what became of the credential, also when it is merely dropped.
 pub(crate) struct Lapse {
-    tell: Option<Box<dyn FnOnce(bool) + Send>>,
+    tell: Option<Box<dyn FnOnce(Outcome) + Send + Sync>>,
     proposed: bool,
 }
 
 impl Lapse {
-    /// `tell` is called with whether the records were proposed.
-    pub(crate) fn new(tell: impl FnOnce(bool) + Send + 'static) -> Lapse {
+    /// `tell` is called exactly once. It must be quick.
+    pub(crate) fn new(tell: impl FnOnce(Outcome) + Send + Sync + 'static) -> Lapse {
         Lapse { tell: Some(Box::new(tell)), proposed: false }
     }
 
@@ -126,14 +138,16 @@ impl Lapse {
     }
 
     fn settle(mut self) {
-        self.tell = None;
+        if let Some(tell) = self.tell.take() {
+            tell(Outcome::Revealed);
+        }
     }
 }
 
 impl Drop for Lapse {
     fn drop(&mut self) {
         if let Some(tell) = self.tell.take() {
-            tell(self.proposed);
+            tell(Outcome::Dropped { proposed: self.proposed });
         }
     }
 }

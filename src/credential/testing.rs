@@ -32,24 +32,7 @@ impl Log {
     pub fn new(time: Millis) -> Log {
         let mut log = Log { state: State::default(), commits: Vec::new(), time };
         let begin = GenerationBegun { generation: 1, cause: "created".into(), store: vec![1; 16], ..Default::default() };
-        let task = TaskOpened {
-            task: TASK.to_vec(),
-            owner: Some(owner()),
-            opener: AGENT.into(),
-            environment: "dev".into(),
-            opened_at: time.0,
-            deadline: time.0 + 3_000_000,
-            max_deadline: time.0 + 3_000_000,
-            policy_version: 1,
-            ..Default::default()
-        };
-        for event in [
-            Event::GenerationBegun(begin),
-            Event::PolicySet(PolicySet { environment: "dev".into(), version: 1, ..Default::default() }),
-            Event::UpstreamSet(UpstreamSet { name: "echo".into(), version: 1, ..Default::default() }),
-            Event::BindingSet(BindingSet { name: "b".into(), version: 1, ..Default::default() }),
-            Event::TaskOpened(task),
-        ] {
+        for event in std::iter::once(Event::GenerationBegun(begin)).chain(world(time)) {
             let record = Record::new(Who::Mayfly("created".into()), event).decided_at(log.state.head);
             log.put(vec![record])[0].clone().unwrap();
         }
@@ -80,6 +63,27 @@ impl Log {
         }
         log
     }
+}
+
+/// What grants of these tests are decided with: a policy, an upstream, a binding, an open task.
+pub fn world(time: Millis) -> [Event; 4] {
+    let task = TaskOpened {
+        task: TASK.to_vec(),
+        owner: Some(owner()),
+        opener: AGENT.into(),
+        environment: "dev".into(),
+        opened_at: time.0,
+        deadline: time.0 + 3_000_000,
+        max_deadline: time.0 + 3_000_000,
+        policy_version: 1,
+        ..Default::default()
+    };
+    [
+        Event::PolicySet(PolicySet { environment: "dev".into(), version: 1, ..Default::default() }),
+        Event::UpstreamSet(UpstreamSet { name: "echo".into(), version: 1, ..Default::default() }),
+        Event::BindingSet(BindingSet { name: "b".into(), version: 1, ..Default::default() }),
+        Event::TaskOpened(task),
+    ]
 }
 
 pub fn owner() -> Identity {

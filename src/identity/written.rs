@@ -84,3 +84,48 @@ fn key(cert: &X509Certificate<'_>) -> Option<Map<String, Value>> {
     };
     Some(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::spiffe_id::TrustDomain;
+
+    fn root(algorithm: &'static rcgen::SignatureAlgorithm) -> Vec<u8> {
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.self_signed(&rcgen::KeyPair::generate_for(algorithm).unwrap()).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_the_same() {
+        let algorithms = [
+            (&rcgen::PKCS_ECDSA_P256_SHA256, "EC", Some("P-256")),
+            (&rcgen::PKCS_ECDSA_P384_SHA384, "EC", Some("P-384")),
+            (&rcgen::PKCS_ED25519, "OKP", Some("Ed25519")),
+            (&rcgen::PKCS_RSA_SHA256, "RSA", None),
+        ];
+        let anchors: Vec<TrustAnchor> = algorithms.iter().map(|(a, ..)| TrustAnchor::from_der(&root(a)).unwrap()).collect();
+        let jwt = JwtAuthority { kid: "k".into(), jwk: json!({"kty": "EC", "use": "jwt-svid", "kid": "k", "x": "y"}) };
+        let document =
+            Document { sequence: Some(7), refresh_hint_s: Some(300), anchors: anchors.iter().collect(), jwt: vec![&jwt] };
+        let text = document.to_text();
+        assert_eq!(text, document.to_text());
+        let domain = TrustDomain::parse("a.example").unwrap();
+        let read = Bundle::from_jwks(domain, text.as_bytes()).unwrap();
+        assert_eq!((read.sequence(), read.refresh_hint_s()), (Some(7), Some(300)));
+        assert_eq!((read.x509_authorities(), read.jwt_authorities()), (&anchors[..], &[jwt.clone()][..]));
+        assert_eq!(Document::from(&read).to_text(), text);
+        let keys: Value = serde_json::from_str(&text).unwrap();
+        for (n, (_, kty, crv)) in algorithms.iter().enumerate() {
+            let key = &keys["keys"][n];
+            assert_eq!((key["kty"].as_str(), key["crv"].as_str()), (Some(*kty), *crv));
+            let members: &[&str] = match *kty {
+                "EC" => &["x", "y"],
+                "RSA" => &["n", "e"],
+                _ => &["x"],
+            };
+            assert!(members.iter().all(|m| key[m].as_str().is_some_and(|v| !v.is_empty())), "{key}");
+        }
+        assert_eq!(keys["keys"][3]["e"], "AQAB", "without the zero byte of DER");
+    }
+}

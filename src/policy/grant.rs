@@ -39,11 +39,6 @@ impl Grant {
         Grant { parts }
     }
 
-    /// What was settled.
-    pub(crate) fn parts(&self) -> &Parts {
-        &self.parts
-    }
-
     /// Takes it apart, to make a credential of it.
     pub(crate) fn into_parts(self) -> Parts {
         self.parts

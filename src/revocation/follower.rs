@@ -41,7 +41,7 @@ pub struct Heartbeat {
     pub head: Seq,
     /// The seq of the newest event before it.
     pub previous: Seq,
-    /// When that replica's view was proven fresh.
+    /// When that replica's view was proven fresh: its clock then, but never earlier than the newest commit that it had folded.
     pub fresh_at: Millis,
     /// How long that is good for, milliseconds. Never more than `limits::FEED_MAX_AGE_MS`.
     pub max_age: u64,
@@ -109,6 +109,8 @@ pub struct Follower {
     whole: bool,
     /// The newest proof, and the moment that it came.
     proof: Option<(Heartbeat, Moment)>,
+    /// The proof that puts time furthest ahead: one that came without delay.
+    ahead: Option<(Millis, u64)>,
 }
 
 impl Follower {
@@ -186,6 +188,9 @@ impl Follower {
         if self.proof.is_none_or(|(newest, _)| beat.fresh_at > newest.fresh_at) {
             self.proof = Some((beat, now));
         }
+        if self.proven(now).is_none_or(|proven| beat.fresh_at > proven) {
+            self.ahead = Some((beat.fresh_at, now.steady));
+        }
         self.rules.expire(beat.fresh_at, DROP_PER_HEARTBEAT);
         Ok(())
     }
@@ -193,7 +198,7 @@ impl Follower {
     /// A new generation may begin at an earlier time: what the one before proved of time is void, and only a new proof makes it fresh.
     fn turn_to(&mut self, seq: Seq) {
         if seq.generation() > self.applied.generation() {
-            self.proof = None;
+            (self.proof, self.ahead) = (None, None);
         }
     }
 
@@ -210,8 +215,11 @@ impl Follower {
 
     /// Now: the wall clock, but never earlier than what the feed proves.
     pub fn time(&self, now: Moment) -> Millis {
-        let proven = self.proof.map(|(beat, came)| beat.fresh_at.plus(now.steady.saturating_sub(came.steady)));
-        now.wall.max(proven.unwrap_or_default())
+        now.wall.max(self.proven(now).unwrap_or_default())
+    }
+
+    fn proven(&self, now: Moment) -> Option<Millis> {
+        self.ahead.map(|(fresh_at, steady)| fresh_at.plus(now.steady.saturating_sub(steady)))
     }
 
     /// It is whole, and its last proof of freshness is young enough.
@@ -225,7 +233,13 @@ impl Follower {
         }
         let Some((beat, came)) = self.proof else { return Err(FollowerRefusal::Stale(Millis(0))) };
         let age = now.wall.since(beat.fresh_at).max(now.steady.saturating_sub(came.steady));
-        if age > beat.max_age.min(limits::FEED_MAX_AGE_MS) { Err(FollowerRefusal::Stale(beat.fresh_at)) } else { Ok(()) }
+        // A proof that came late, to one whose clock is behind: earlier proofs tell by how much, up to the skew of who made them.
+        let late = self.proven(now).map_or(0, |proven| proven.since(beat.fresh_at)).saturating_sub(limits::CLOCK_SKEW_MS);
+        if age.max(late) > beat.max_age.min(limits::FEED_MAX_AGE_MS) {
+            Err(FollowerRefusal::Stale(beat.fresh_at))
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether a credential with these claims may be accepted now. Signature, audience and possession are checked elsewhere.

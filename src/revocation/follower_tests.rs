@@ -121,3 +121,12 @@ fn a_generation_that_begins_at_an_earlier_time_is_followed_from_its_first_proof(
     follower.heartbeat(Heartbeat { head: first, previous: first, ..beat(0, 0, 2_000) }, at(2_000)).unwrap();
     assert_eq!(follower.check(&facts, LIFE, at(2_000)), Ok(()));
 }
+
+#[test]
+fn a_proof_that_comes_late_is_as_old_as_it_is_also_by_a_clock_that_is_behind() {
+    let mut follower = following();
+    let hour = 3_600_000;
+    let behind = Moment { wall: Millis(0), steady: hour };
+    follower.heartbeat(beat(5, 3, 6_000), behind).unwrap();
+    assert!(matches!(follower.check(&Facts::default(), LIFE, behind), Err(FollowerRefusal::Stale(_))));
+}

@@ -48,6 +48,9 @@ pub async fn ask(path: &Path, service: &str, system: &System) -> Result<(), NotH
     let config = Config::load(path, super::environment()).map_err(NotHealthy::Config)?;
     let address = reachable(config.listen.workload);
     let no = |what: String| NotHealthy::NoAnswer { address, what, config: config.file.clone() };
+    if address.port() == 0 {
+        return Err(no("listen.workload has port 0: a free one at each start, which the server's log tells".to_owned()));
+    }
     let asking = async {
         let own = SvidFiles::new(&config.tls.certificate, &config.tls.key).load().map_err(|e| no(e.to_string()))?;
         let id = own.spiffe_id().map_err(|e| no(e.to_string()))?;

@@ -58,7 +58,7 @@ pub enum StartProblem {
         /// What was to be recorded.
         what: String,
         /// Why it was not.
-        no: No,
+        no: Box<No>,
     },
     /// TLS could not be set up, or a thread not be started.
     System(String),

@@ -13,9 +13,10 @@ use super::problem::StartProblem;
 use super::sealer::StoreSealer;
 use super::threads::{Bound, Served};
 use super::{Addresses, Running, engine, import, threads};
-use crate::authority::{Authority, Parts};
+use crate::authority::{Authority, Own, Parts};
 use crate::document::Complaint;
-use crate::identity::spiffe_id::TrustDomain;
+use crate::identity::anchor::TrustAnchor;
+use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::keys;
 use crate::ledger::{Lane, Ledger, Settings, StartError};
 use crate::policy::Verdicts;
@@ -35,6 +36,8 @@ use crate::trust::Source;
 pub(super) struct Shown {
     pub files: SvidFiles,
     pub current: OwnCertificate,
+    /// Who it says we are, where it is an SVID.
+    pub id: Option<SpiffeId>,
 }
 
 /// Starts a server in threads of its own. Blocks until it answers; may be called from anywhere.
@@ -75,6 +78,12 @@ fn run(config: &Config, bound: Bound, served: Served) -> Result<Running, StartPr
     let (stop, stopping) = watch::channel(false);
     let authority = served.authority.clone();
     let addresses = bound.addresses.clone();
+    let shown = served.own.current.clone();
+    let certificate_ends = move || TrustAnchor::from_der(shown.load().cert.first()?).map(|cert| cert.not_after());
+    if let Ok(trust_domain) = TrustDomain::parse(&config.server.trust_domain) {
+        // Set once, here.
+        let _ = authority.own.set(Own { trust_domain, certificate_ends: Box::new(certificate_ends) });
+    }
     let (threads, counts) = threads::spawn(config, bound, served, stopping).map_err(|e| StartProblem::System(e.to_string()))?;
     tracing::info!(
         workload = %addresses.workload, admin = %addresses.admin, public = %addresses.public,
@@ -85,27 +94,38 @@ fn run(config: &Config, bound: Bound, served: Served) -> Result<Running, StartPr
 
 fn refused(what: &str) -> impl Fn(crate::refusal::No) -> StartProblem {
     let what = what.to_owned();
-    move |no| StartProblem::Refused { what: what.clone(), no }
+    move |no| StartProblem::Refused { what: what.clone(), no: Box::new(no) }
 }
 
 /// The server's own SVID.
 fn own_certificate(config: &Config) -> Result<Shown, StartProblem> {
     let mut files = SvidFiles::new(&config.tls.certificate, &config.tls.key);
     let pair = files.load().map_err(|e| StartProblem::Files(vec![e]))?;
-    is_own_svid(&pair, &config.server.trust_domain, &config.tls.certificate).map_err(|e| StartProblem::Files(vec![e]))?;
+    let id = own_id(&pair, &config.server.trust_domain, &config.tls.certificate).map_err(|e| StartProblem::Files(vec![e]))?;
     if !pair.has_dns_name() {
         tracing::warn!("the server's certificate has no DNS name: many gRPC clients refuse it");
     }
-    Ok(Shown { files, current: Arc::new(ArcSwap::new(pair.certified_key().clone())) })
+    Ok(Shown { files, current: Arc::new(ArcSwap::new(pair.certified_key().clone())), id: Some(id) })
 }
 
-/// Clients know the server by its SPIFFE ID, so a certificate of somebody else would lock all of them out.
-pub(super) fn is_own_svid(pair: &OwnPair, trust_domain: &str, path: &std::path::Path) -> Result<(), FileProblem> {
+/// Who the certificate says we are, in our own trust domain.
+fn own_id(pair: &OwnPair, trust_domain: &str, path: &std::path::Path) -> Result<SpiffeId, FileProblem> {
     let remedy = "name an X.509-SVID of the server's own trust domain under tls, or mend server.trust_domain";
     match pair.spiffe_id() {
-        Ok(id) if id.trust_domain() == trust_domain => Ok(()),
+        Ok(id) if id.trust_domain() == trust_domain => Ok(id),
         Ok(id) => Err(FileProblem::new(path, format!("is {id}, which is not of {trust_domain}"), remedy)),
         Err(defect) => Err(FileProblem::new(path, format!("is no X.509-SVID: {defect}"), remedy)),
+    }
+}
+
+/// Clients know the server by its SPIFFE ID: under another one, read while it runs, it would lock all of them out.
+pub(super) fn still_us(pair: &OwnPair, id: Option<&SpiffeId>, path: &std::path::Path) -> Result<(), FileProblem> {
+    let remedy = "write the server's own certificate there, or restart it under its new name";
+    match (pair.spiffe_id(), id) {
+        (Ok(found), Some(id)) if found == *id => Ok(()),
+        (Ok(found), Some(id)) => Err(FileProblem::new(path, format!("is {found}, and this server is {id}"), remedy)),
+        (Err(defect), _) => Err(FileProblem::new(path, format!("is no X.509-SVID: {defect}"), remedy)),
+        (Ok(_), None) => Ok(()),
     }
 }
 
@@ -113,7 +133,7 @@ fn public_certificate(config: &Config) -> Result<Option<Shown>, StartProblem> {
     let Some(pair) = &config.public_tls else { return Ok(None) };
     let mut files = SvidFiles::new(&pair.certificate, &pair.key);
     let pair = files.load().map_err(|e| StartProblem::Files(vec![e]))?;
-    Ok(Some(Shown { files, current: Arc::new(ArcSwap::new(pair.certified_key().clone())) }))
+    Ok(Some(Shown { files, current: Arc::new(ArcSwap::new(pair.certified_key().clone())), id: None }))
 }
 
 /// The sealing key, and where it came from.

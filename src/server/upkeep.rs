@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::start::{PublicTls, Shown, is_own_svid};
+use super::start::{PublicTls, Shown, still_us};
 use super::threads::Served;
 use crate::authority::Authority;
 use crate::keys;
@@ -38,7 +38,6 @@ pub(super) struct Upkeep {
     authority: Arc<Authority>,
     own: Shown,
     own_path: PathBuf,
-    trust_domain: String,
     public: Option<Shown>,
     public_tls: PublicTls,
     bundles: BundleFiles,
@@ -49,17 +48,7 @@ pub(super) struct Upkeep {
 impl Upkeep {
     pub fn new(config: &Config, served: Served, health: HealthReporter, stopping: Stopping) -> Upkeep {
         let Served { authority, own, public, public_tls, bundles, .. } = served;
-        Upkeep {
-            authority,
-            own,
-            own_path: config.tls.certificate.clone(),
-            trust_domain: config.server.trust_domain.clone(),
-            public,
-            public_tls,
-            bundles,
-            health,
-            stopping,
-        }
+        Upkeep { authority, own, own_path: config.tls.certificate.clone(), public, public_tls, bundles, health, stopping }
     }
 
     pub fn public_tls(&self) -> PublicTls {
@@ -68,11 +57,11 @@ impl Upkeep {
 
     /// Runs until the server stops.
     pub async fn run(self) {
-        let Upkeep { authority, own, own_path, trust_domain, public, bundles, health, mut stopping, .. } = self;
+        let Upkeep { authority, own, own_path, public, bundles, health, mut stopping, .. } = self;
         let every = Duration::from_millis(limits::FILE_POLL_MS);
         let (tell, told) = mpsc::channel(16);
         let own_watch = own.files.watch(every, move |found| {
-            match found.and_then(|pair| is_own_svid(&pair, &trust_domain, &own_path).map(|()| pair)) {
+            match found.and_then(|pair| still_us(&pair, own.id.as_ref(), &own_path).map(|()| pair)) {
                 Ok(pair) => {
                     own.current.store(pair.certified_key().clone());
                     tracing::info!("the server's certificate was renewed");
@@ -81,7 +70,7 @@ impl Upkeep {
             }
         });
         let public_watch = async {
-            let Some(Shown { files, current }) = public else { return };
+            let Some(Shown { files, current, .. }) = public else { return };
             let each = move |found: Result<crate::sources::svid_files::OwnPair, _>| match found {
                 Ok(pair) => current.store(pair.certified_key().clone()),
                 Err(problem) => tracing::error!("{problem}; the certificate in use stays"),

@@ -5,8 +5,6 @@
 //! anybody is answered.
 
 mod plan;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 

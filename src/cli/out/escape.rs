@@ -15,7 +15,7 @@ pub fn is_unsafe(c: char) -> bool {
             | '\u{2028}'..='\u{202e}'                     // line and paragraph separators, embeddings and overrides
             | '\u{2060}'..='\u{206f}'                     // word joiner, isolates, deprecated format characters
             | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'       // variation selectors, byte order mark
-            | '\u{fff9}'..='\u{fffb}'                     // interlinear annotation
+            | '\u{fff9}'..='\u{fffb}' | '\u{fffe}' | '\u{ffff}' // interlinear annotation; no characters, which YAML forbids
             | '\u{1d173}'..='\u{1d17a}'                   // musical format characters
             | '\u{e0000}'..='\u{e0fff}') // tags and more variation selectors: invisible text
 }

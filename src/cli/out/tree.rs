@@ -202,7 +202,7 @@ fn yaml_text(text: &str) -> String {
     let rest = |b: u8| b.is_ascii_alphanumeric() || b"_-./@".contains(&b);
     // The words of YAML 1.1's bool and null, which many readers still take for such; `.inf` and numbers fail the first test.
     const TAKEN: &[&str] = &["true", "false", "yes", "no", "on", "off", "y", "n", "null"];
-    let plain = first && text.bytes().all(|b| rest(b)) && !TAKEN.contains(&text.to_ascii_lowercase().as_str());
+    let plain = first && text.bytes().all(rest) && !TAKEN.contains(&text.to_ascii_lowercase().as_str());
     if plain || is_url(text) {
         return text.to_owned();
     }

@@ -45,7 +45,7 @@ pub enum TaskCommand {
 #[derive(Args, Clone)]
 pub struct TaskArg {
     /// The task
-    #[arg(value_name = "TASK", env = "MAYFLY_TASK", value_parser = args::task_id)]
+    #[arg(value_name = "TASK", env = "MAYFLY_TASK", hide_env_values = true, value_parser = args::task_id)]
     pub task: String,
 }
 

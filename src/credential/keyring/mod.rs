@@ -81,7 +81,7 @@ pub fn value_name(kid: &str) -> String {
 
 enum Private {
     Ec(EcdsaKeyPair),
-    Mac(hmac::Key),
+    Mac(Box<hmac::Key>),
 }
 
 /// A key with its private part. It leaves the process in no form.
@@ -106,7 +106,7 @@ impl OwnKey {
                 }
                 Private::Ec(pair)
             }
-            (Some(Sort::Derives), HS256) if plain.len() == 32 => Private::Mac(hmac::Key::new(hmac::HMAC_SHA256, plain)),
+            (Some(Sort::Derives), HS256) if plain.len() == 32 => Private::Mac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, plain))),
             _ => return Err(bad("this version knows no such purpose and algorithm")),
         };
         let header = jwt::header(id).into();

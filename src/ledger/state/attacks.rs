@@ -452,3 +452,31 @@ fn pack_note(writer: u32, time: Millis) -> (Vec<u8>, super::super::commit::Chain
     let encoded = Encoded::new(note()).unwrap();
     pack(writer, super::super::commit::ChainHead::START, time, &[encoded.leaf], vec![encoded.bytes])
 }
+
+#[test]
+fn a_task_that_waits_for_an_approval_ends_with_its_parent() {
+    let mut log = Log::new();
+    let root = log.opened(&[]);
+    let mut child = log.task(&root);
+    if let Some(Event::TaskOpened(e)) = &mut child.event {
+        e.approval = vec![5; 16];
+    }
+    let id = TaskId::from_slice(&id_of(&child)).unwrap();
+    log.put(vec![child])[0].clone().unwrap();
+    let close = TaskClosed { task: root, outcome: Outcome::Completed as i32, ..Default::default() };
+    log.put(vec![by_operator(Event::TaskClosed(close))])[0].clone().unwrap();
+    let phase = log.state.tasks.phase(log.state.tasks.get(&id).unwrap(), log.time);
+    assert_eq!(phase, Phase::Over(Outcome::Completed));
+}
+
+#[test]
+fn nothing_is_approved_in_a_task_that_is_over() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let (approval, ask) = asked(&mut log, &task);
+    log.put(vec![ask])[0].clone().unwrap();
+    let close = TaskClosed { task, outcome: Outcome::Completed as i32, ..Default::default() };
+    log.put(vec![by_operator(Event::TaskClosed(close))])[0].clone().unwrap();
+    let give = given(&log, &approval);
+    assert_eq!(reason(&log.put(vec![give])[0]), Reason::TaskNotActive);
+}

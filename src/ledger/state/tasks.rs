@@ -214,7 +214,7 @@ impl Tasks {
 
     /// The state of a task at a moment, with those above it.
     pub fn phase(&self, task: &Task, now: Millis) -> Phase {
-        let mut held = false;
+        let (mut held, mut pending) = (false, false);
         for t in self.upwards(task) {
             if let Some(closed) = &t.closed {
                 return Phase::Over(closed.outcome);
@@ -222,12 +222,15 @@ impl Tasks {
             if now >= t.deadline || t.silent(now) {
                 return Phase::Over(Outcome::Expired);
             }
-            if t.pending {
-                return Phase::PendingApproval;
-            }
+            pending |= t.pending;
             held |= !t.holds.is_empty();
         }
-        if held { Phase::Held } else { Phase::Active }
+        // What is over above ends it, whatever it waits for.
+        match (pending, held) {
+            (true, _) => Phase::PendingApproval,
+            (false, true) => Phase::Held,
+            (false, false) => Phase::Active,
+        }
     }
 
     pub(super) fn open(&mut self, opened: &TaskOpened, id: TaskId, seq: Seq, revision: Seq, now: Millis) {

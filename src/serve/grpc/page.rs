@@ -45,7 +45,7 @@ impl Page {
     /// The newest of `all` that fit, after the page before, and the next page's token. Each comes with a seq of its own.
     pub fn newest<T>(&self, all: impl Iterator<Item = (Seq, T)>, mut fits: impl FnMut(&T) -> bool) -> (Vec<T>, String) {
         let mut found: Vec<(Seq, T)> = all.filter(|(seq, t)| self.before.is_none_or(|b| *seq < b) && fits(t)).collect();
-        found.sort_by(|a, b| b.0.cmp(&a.0));
+        found.sort_by_key(|(seq, _)| std::cmp::Reverse(*seq));
         let more = found.len() > self.size;
         found.truncate(self.size);
         let next = if more { found.last().map_or_else(String::new, |(seq, _)| seq.to_string()) } else { String::new() };
@@ -102,7 +102,9 @@ macro_rules! paged {
     ($($request:ident),*) => {$(
         impl Paged for pb::$request {
             fn bare(&self) -> Vec<u8> {
-                pb::$request { page_size: 0, page_token: String::new(), ..self.clone() }.encode_to_vec()
+                let mut bare = self.clone();
+                (bare.page_size, bare.page_token) = (0, String::new());
+                bare.encode_to_vec()
             }
         }
     )*};

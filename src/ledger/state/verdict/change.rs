@@ -1,13 +1,13 @@
 //! Whether anything takes effect that is neither a task's opening nor an issuance.
 
-use super::super::tasks::Task;
+use super::super::tasks::{Phase, Task};
 use super::super::{Approval, State, Verdict, trust_domain_of};
-use super::{Pending, malformed, policy_in_force, refused_by, stale};
+use super::{Pending, malformed, over, policy_in_force, refused_by, stale};
 use crate::ledger::record::{BundleSet, Event, HoldRank, KeyPurpose, KeyState, Outcome, Record, Who};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::revocation::{Facts, Target};
-use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq};
+use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
 impl State {
     pub(super) fn may_change<'a>(
@@ -110,7 +110,10 @@ impl State {
                 if self.leases.contains_key(&id) || pending.leases.iter().any(|l| l.lease == e.lease) {
                     return Err(stale(format!("lease {id} exists already")));
                 }
-                if !pending.tasks.iter().any(|t| t.task == e.task && t.approval.is_empty()) {
+                // A task that is opened with the issuance is not there yet: the issuance answers for it.
+                let id = TaskId::from_slice(&e.task).ok_or_else(|| malformed("a task id that is not 16 bytes"))?;
+                let opened = pending.tasks.iter().find(|t| t.task == e.task);
+                if opened.map_or(self.tasks.get(&id).is_some(), |t| !t.approval.is_empty()) {
                     self.active_task(&e.task, time)?;
                 }
                 pending.leases.push(e);
@@ -131,7 +134,7 @@ impl State {
             Event::ApprovalDecided(e) => match ApprovalId::from_slice(&e.approval).and_then(|id| self.approvals.get(&id)) {
                 Some(a) if a.given.is_none() && a.expires_at > time => {
                     if e.given {
-                        self.may_approve(a, record)
+                        self.may_approve(a, record, time)
                     } else {
                         Ok(())
                     }
@@ -162,7 +165,7 @@ impl State {
     }
 
     /// Giving an approval is a grant: neither who gives it nor who asked may be revoked since its view, or locked out.
-    fn may_approve(&self, approval: &Approval, record: &Record) -> Verdict {
+    fn may_approve(&self, approval: &Approval, record: &Record, time: Millis) -> Verdict {
         let revision = record.revision();
         self.of_this_order(revision)?;
         let mut facts = Facts { revision, ..Facts::default() };
@@ -173,6 +176,9 @@ impl State {
             _ => {}
         }
         if let Some(task) = approval.task.and_then(|id| self.tasks.get(&id)) {
+            if let phase @ Phase::Over(_) = self.tasks.phase(task, time) {
+                return Err(over(&task.terms.id, phase));
+            }
             facts.tasks.extend(&task.terms.path);
             facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
             facts.environment = &task.terms.environment;

@@ -1,1 +1,0 @@
-//! Changes of bundles: what is let in, kept out and revoked.

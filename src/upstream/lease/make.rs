@@ -1,0 +1,98 @@
+//! Making under a lease.
+
+use std::time::Duration;
+
+use super::desk::{Fate, Making};
+use super::{Durable, Leases, brief};
+use crate::credential::kind::{Kind, records, summary};
+use crate::credential::minted::Lapse;
+use crate::credential::remote::{Made, MakeError, Named, Order, Remote};
+use crate::credential::{Minted, Novelty};
+use crate::ledger::record::{Event, LeaseOpened, Record};
+use crate::policy::grant::{Grant, Parts};
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::seq::{CredentialId, LeaseId};
+
+fn failed(kind: Kind, why: &str) -> No {
+    let no = Refusal::new(
+        Reason::UpstreamFailed,
+        format!("the upstream did not give a credential of kind {}: {}", kind.name(), brief(why)),
+    );
+    No::Refusal(no.retry(Duration::from_secs(1)))
+}
+
+impl<D: Durable> Leases<D> {
+    /// Makes a credential of a kind that is made elsewhere: the lease is durable before anything is asked of the upstream. `group`: the
+    /// number that ties its records together.
+    ///
+    /// Dropping this future, or what it gives, undoes what was made.
+    ///
+    /// Refused: NOT_SERVED, UPSTREAM_FAILED, and as the ledger refuses the lease.
+    pub async fn mint(&self, grant: Grant, group: u32) -> Result<Minted, No> {
+        let mut parts = grant.into_parts();
+        let kind = Kind::from_number(parts.draft.kind).ok_or_else(|| Fault::new("a grant of an unknown credential kind"))?;
+        let remote = self.remotes.of(kind).cloned().ok_or_else(|| {
+            No::Refusal(Refusal::new(
+                Reason::NotServed,
+                format!("credentials of kind {} are not made by this server", kind.name()),
+            ))
+        })?;
+        let (credential, lease) = (CredentialId::from_bytes(self.system.random16()), LeaseId::from_bytes(self.system.random16()));
+        parts.draft.credential = credential.as_bytes().to_vec();
+        parts.draft.lease = lease.as_bytes().to_vec();
+        let named = remote.name(&order(credential, lease, "", &parts)).map_err(|e| failed(kind, &e.to_string()))?;
+
+        let system = self.system.clone();
+        let mut making = self.desk.making(lease, move || system.steady());
+        self.open(lease, &named, &parts).await?;
+        let made = self.ask(&*remote, &order(credential, lease, &named.handle, &parts), &mut making).await;
+        let made = made.map_err(|e| failed(kind, &e.to_string()))?;
+        if made.irrevocable && !kind.line().may_be_irrevocable {
+            return Err(Fault::new(format!("an upstream made an irrevocable credential of kind {}", kind.name())).into());
+        }
+        let summary = summary(&parts.draft, kind, parts.revision, Novelty::New, made.irrevocable)?;
+        let lapse = Lapse::new(move |outcome| making.end(outcome));
+        Ok(Minted::new(records(parts, group), summary, made.answer, lapse))
+    }
+
+    /// Makes the lease durable. Too slow is too late: others may take it for left behind while we make.
+    async fn open(&self, lease: LeaseId, named: &Named, parts: &Parts) -> Result<(), No> {
+        let opened = LeaseOpened {
+            lease: lease.as_bytes().to_vec(),
+            credential: parts.draft.credential.clone(),
+            task: parts.draft.task.clone(),
+            upstream: parts.draft.upstream.clone(),
+            kind: parts.draft.kind,
+            handle: named.handle.clone(),
+            ends_at: named.ends_at.0,
+        };
+        let began = self.system.steady();
+        self.durable.commit(vec![Record::new(parts.author.clone(), Event::LeaseOpened(opened))]).await?;
+        let took = self.system.steady().saturating_sub(began);
+        if took.saturating_add(self.timing.make_ms) >= self.timing.left_ms {
+            let no = Refusal::new(Reason::NotReady, format!("the ledger took {took} ms for a lease"));
+            return Err(No::Refusal(no.retry(Duration::from_secs(1))));
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, remote: &dyn Remote, order: &Order<'_>, making: &mut Making) -> Result<Made, MakeError> {
+        // From here on something may appear, also if this future is dropped in the middle.
+        making.fate = Fate::Unknown;
+        let limit = Duration::from_millis(self.timing.make_ms);
+        let made = match tokio::time::timeout(limit, remote.make(order)).await {
+            Ok(made) => made,
+            Err(_) => Err(MakeError::Unknown(format!("it took longer than {} ms", self.timing.make_ms))),
+        };
+        match &made {
+            Ok(_) => making.fate = Fate::Made,
+            Err(MakeError::Refused(_)) => making.fate = Fate::NeverMade,
+            Err(MakeError::Unknown(_)) => {}
+        }
+        made
+    }
+}
+
+fn order<'a>(credential: CredentialId, lease: LeaseId, handle: &'a str, parts: &'a Parts) -> Order<'a> {
+    Order { credential, lease, handle, issued: &parts.draft, audience: &parts.audience, base_url: &parts.base_url }
+}

@@ -1,0 +1,161 @@
+//! Leases: whatever is made upstream is in the ledger before it is made, and ends undone or listed (design, section 11, invariant 5).
+//!
+//! ```text
+//! LeaseOpened, durable ─▶ make ─▶ Issued, durable and valid ─▶ answer
+//!                           │ failed, dropped, void, killed         │ expired, given back, revoked, its task over
+//!                           ▼                                       ▼
+//!                     bar the issuance ─▶ undo ─▶ look ─▶ LeaseClosed      again and again, until it took
+//! ```
+//!
+//! Failure analysis.
+//! - *Killed anywhere.* The lease is in the ledger. Nobody's issuance came of it within `left_ms`: it was left behind, and is undone.
+//! - *An issuance that is still on its way while its lease is undone* (the caller went away during the commit, another replica is slow):
+//!   before anything is undone whose issuance may have been proposed, its credential is revoked in the ledger. Then either the issuance is
+//!   there before, and is revoked, or comes after, and is void. Never is a credential live that opens nothing.
+//! - *A request that arrives late.* The upstream may carry out `make` after we gave up on it, and after an undo that found nothing. So a
+//!   lease whose `make` was not answered closes only when [`Remote::settles_ms`] have passed and it was undone and looked at after that.
+//! - *The same lease undone twice, by two replicas or across a restart.* Undoing may be repeated; the second to close it is told that it is
+//!   closed.
+
+mod desk;
+mod make;
+mod over;
+#[cfg(test)]
+mod tests;
+mod undo;
+
+use std::future::Future;
+use std::sync::Arc;
+
+pub use over::OverLedger;
+pub use undo::Listed;
+
+use crate::credential::remote::Remotes;
+use crate::ledger::Receipt;
+use crate::ledger::record::{Event, LeaseClosed, LeaseEnd, Record, Who};
+use crate::ledger::state::{Lease, Phase, State};
+use crate::limits;
+use crate::refusal::No;
+use crate::seq::{LeaseId, Millis, Seq};
+use crate::system::System;
+use desk::Desk;
+
+/// What leases need of the ledger.
+pub trait Durable: Send + Sync + 'static {
+    /// Commits a group of records: durable and found valid, or refused. A fault, and a refusal for lack of service, leave open whether.
+    fn commit(&self, records: Vec<Record>) -> impl Future<Output = Result<Receipt, No>> + Send;
+
+    /// Reads the state, and answers when all that was seen is durable: what is undone upstream cannot be taken back.
+    fn settled<T: Send>(&self, read: impl FnOnce(&State) -> T + Send) -> impl Future<Output = Result<T, No>> + Send;
+
+    /// Now, as far as a clock is believed that may have stepped.
+    fn now(&self) -> Millis;
+}
+
+/// How long things may take, milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Making.
+    pub make_ms: u64,
+    /// One attempt to undo, or to look.
+    pub call_ms: u64,
+    /// From opening a lease until it counts as left behind. More than `make_ms` and the age at which the fold voids a decision.
+    pub left_ms: u64,
+    /// The first pause between attempts.
+    pub retry_min_ms: u64,
+    /// The longest pause between attempts.
+    pub retry_max_ms: u64,
+    /// Between looks, when nothing wakes us.
+    pub look_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            make_ms: limits::LEASE_MAKE_MS,
+            call_ms: limits::LEASE_CALL_MS,
+            left_ms: limits::LEASE_LEFT_MS,
+            retry_min_ms: limits::LEASE_RETRY_MIN_MS,
+            retry_max_ms: limits::LEASE_RETRY_MAX_MS,
+            look_ms: limits::LEASE_LOOK_MS,
+        }
+    }
+}
+
+/// Why something is to be undone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// No issuance came of it.
+    LeftBehind,
+    /// Its credential has ended, or was given back.
+    Ended,
+    /// Its credential was revoked, at this seq.
+    Revoked(Seq),
+    /// Its task is over.
+    TaskOver,
+}
+
+/// Whose a lease is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Its issuance may still come.
+    InMaking,
+    /// A live credential's.
+    Somebodys,
+    /// Nobody's.
+    ToUndo(Cause),
+}
+
+/// Whose a lease is at `now`. A task that is held keeps what it has: a hold is reversible.
+pub fn standing(state: &State, lease: &Lease, now: Millis, left_ms: u64) -> Standing {
+    let now = now.max(state.time);
+    if !lease.issued {
+        let left = now.since(lease.opened_at) >= left_ms;
+        return if left { Standing::ToUndo(Cause::LeftBehind) } else { Standing::InMaking };
+    }
+    let live = state.credentials.get(&lease.credential).filter(|c| !c.released && c.expires_at > now);
+    let Some((live, task)) = live.and_then(|c| Some((c, state.tasks.at(c.task)?))) else {
+        return Standing::ToUndo(Cause::Ended);
+    };
+    if let Some(hit) = state.rules.covers(&state.credentials.facts(live, task)) {
+        return Standing::ToUndo(Cause::Revoked(hit.seq));
+    }
+    match state.tasks.phase(task, now) {
+        Phase::Over(_) => Standing::ToUndo(Cause::TaskOver),
+        _ => Standing::Somebodys,
+    }
+}
+
+/// The record by which an operator gives a lease up: what stands upstream is theirs to clean from then on.
+pub fn abandoned(lease: LeaseId, why: &str, author: Who) -> Record {
+    closed(lease, LeaseEnd::Abandoned, why, author)
+}
+
+fn closed(lease: LeaseId, end: LeaseEnd, detail: &str, author: Who) -> Record {
+    let closed = LeaseClosed { lease: lease.as_bytes().to_vec(), end: end as i32, detail: brief(detail) };
+    Record::new(author, Event::LeaseClosed(closed))
+}
+
+/// An upstream's words as they may be kept: no control characters, and not too many.
+fn brief(text: &str) -> String {
+    let mut out: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let end = (0..=limits::LEASE_DETAIL_BYTES.min(out.len())).rev().find(|at| out.is_char_boundary(*at));
+    out.truncate(end.unwrap_or(0));
+    out
+}
+
+/// Makes under leases, and undoes.
+pub struct Leases<D> {
+    durable: Arc<D>,
+    remotes: Remotes,
+    system: System,
+    timing: Timing,
+    desk: Arc<Desk>,
+}
+
+impl<D: Durable> Leases<D> {
+    /// One per process.
+    pub fn new(durable: Arc<D>, remotes: Remotes, system: System, timing: Timing) -> Arc<Leases<D>> {
+        Arc::new(Leases { durable, remotes, system, timing, desk: Arc::default() })
+    }
+}

@@ -1,0 +1,240 @@
+//! A process that can be killed at any of its steps: a ledger in memory, a remote kind over the real server, and a count of steps.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use super::super::{Durable, Leases, Standing, Timing, standing};
+use super::server::{Server, call};
+use crate::credential::remote::{Again, Boxed, Made, MakeError, Named, Order, Remote, Remotes, UndoError};
+use crate::credential::testing::{Log, grant, plain};
+use crate::credential::{Answer, Kind, Minted, Novelty};
+use crate::ledger::Receipt;
+use crate::ledger::record::Record;
+use crate::ledger::state::{Lease, State};
+use crate::policy::grant::Grant;
+use crate::refusal::No;
+use crate::seq::{LeaseId, Millis};
+use crate::system::System;
+
+pub const TIMING: Timing = Timing { make_ms: 120, call_ms: 120, left_ms: 260, retry_min_ms: 2, retry_max_ms: 20, look_ms: 5 };
+/// Well above `server::LATE`, also on a busy machine.
+pub const SETTLES_MS: u64 = 250;
+
+/// A process's life: it ends when it has taken as many steps as it may.
+#[derive(Clone)]
+pub struct Life {
+    taken: Arc<AtomicU64>,
+    last: u64,
+    over: watch::Sender<bool>,
+}
+
+impl Life {
+    pub fn of(last: u64) -> Life {
+        Life { taken: Arc::default(), last, over: watch::Sender::new(false) }
+    }
+
+    /// Where it can be killed. The dead take no further step.
+    pub async fn step(&self) {
+        if self.taken.fetch_add(1, Ordering::SeqCst) + 1 >= self.last {
+            self.over.send_replace(true);
+            std::future::pending::<()>().await;
+        }
+    }
+
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::SeqCst)
+    }
+
+    /// Ends with the process.
+    pub async fn over(&self) {
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
+    }
+}
+
+/// The ledger of one process.
+pub struct Disk {
+    pub log: Mutex<Log>,
+    life: Life,
+    system: System,
+}
+
+impl Durable for Disk {
+    async fn commit(&self, records: Vec<Record>) -> Result<Receipt, No> {
+        self.life.step().await;
+        let (count, verdict, head) = {
+            let mut log = self.log.lock();
+            log.time = self.system.wall();
+            let count = records.len() as u32;
+            // Void records are written too, as with several writers: the fold decides.
+            let verdict = log.put(records).into_iter().collect::<Result<Vec<_>, _>>();
+            (count, verdict, log.state.head)
+        };
+        self.life.step().await;
+        verdict.map_err(No::Refusal)?;
+        Ok(Receipt::for_test(head, count))
+    }
+
+    async fn settled<T: Send>(&self, read: impl FnOnce(&State) -> T + Send) -> Result<T, No> {
+        Ok(read(&self.log.lock().state))
+    }
+
+    fn now(&self) -> Millis {
+        self.system.wall()
+    }
+}
+
+/// The remote kind: an account with a name made from the lease.
+pub struct Accounts {
+    server: Server,
+    life: Life,
+}
+
+impl Accounts {
+    async fn call(&self, word: &str, name: &str) -> Result<String, String> {
+        self.life.step().await;
+        let answer = call(self.server.address, &format!("{word} {name}"), async || self.life.step().await).await;
+        self.life.step().await;
+        answer.map_err(|e| e.to_string())
+    }
+}
+
+fn login(name: &str) -> Answer {
+    Answer::Database {
+        host: "localhost".into(),
+        port: 1,
+        database: String::new(),
+        user: name.to_owned(),
+        password: Zeroizing::new(format!("derived from {name}")),
+        server_ca_pem: String::new(),
+    }
+}
+
+impl Remote for Accounts {
+    fn kind(&self) -> Kind {
+        Kind::Postgres
+    }
+
+    fn name(&self, order: &Order<'_>) -> Result<Named, MakeError> {
+        Ok(Named { handle: format!("mayfly_{}", order.lease), ends_at: Millis(0) })
+    }
+
+    fn make<'a>(&'a self, order: &'a Order<'a>) -> Boxed<'a, Result<Made, MakeError>> {
+        Box::pin(async move {
+            match self.call("MAKE", order.handle).await.map_err(MakeError::Unknown)?.as_str() {
+                "OK" => Ok(Made { answer: login(order.handle), irrevocable: false }),
+                other => Err(MakeError::Refused(other.to_owned())),
+            }
+        })
+    }
+
+    fn undo<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> Boxed<'a, Result<(), UndoError>> {
+        Box::pin(async move {
+            match self.call("DROP", &lease.handle).await.map_err(UndoError)?.as_str() {
+                "OK" => Ok(()),
+                other => Err(UndoError(other.to_owned())),
+            }
+        })
+    }
+
+    fn is_gone<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> Boxed<'a, Result<bool, UndoError>> {
+        Box::pin(async move {
+            match self.call("HAS", &lease.handle).await.map_err(UndoError)?.as_str() {
+                "NO" => Ok(true),
+                "YES" => Ok(false),
+                other => Err(UndoError(other.to_owned())),
+            }
+        })
+    }
+
+    fn settles_ms(&self) -> u64 {
+        SETTLES_MS
+    }
+
+    fn again<'a>(&'a self, order: &'a Order<'a>) -> Boxed<'a, Result<Again, MakeError>> {
+        Box::pin(async move { Ok(Again::Same(login(order.handle))) })
+    }
+}
+
+impl Accounts {
+    pub fn at(server: &Server, life: Life) -> Arc<Accounts> {
+        Arc::new(Accounts { server: server.clone(), life })
+    }
+}
+
+/// A process: what it holds in memory is gone when it is dropped.
+pub struct Process {
+    pub disk: Arc<Disk>,
+    pub leases: Arc<Leases<Disk>>,
+    pub life: Life,
+}
+
+impl Process {
+    /// Starts on what a ledger holds.
+    pub fn start(commits: Vec<Bytes>, server: &Server, life: Life) -> Process {
+        let system = System::real();
+        let log = Log::replayed(commits, system.wall());
+        let disk = Arc::new(Disk { log: Mutex::new(log), life: life.clone(), system: system.clone() });
+        let accounts = Accounts::at(server, life.clone());
+        let leases = Leases::new(disk.clone(), Remotes::default().with(accounts), system, TIMING);
+        Process { disk, leases, life }
+    }
+
+    pub fn grant(&self) -> Grant {
+        let log = self.disk.log.lock();
+        let mut parts = plain(Kind::Postgres.number(), self.disk.now(), log.state.head);
+        parts.request = None;
+        grant(parts)
+    }
+
+    /// As an exchange does: make, commit, reveal. The name of the account that its caller was told of.
+    pub async fn exchange(&self, before_commit: impl AsyncFnOnce(&Minted)) -> Result<String, No> {
+        let mut minted = self.leases.mint(self.grant(), 1).await?;
+        before_commit(&minted).await;
+        let receipt = self.disk.commit(minted.records()).await?;
+        let (_, summary, answer) = minted.reveal(receipt).into_parts();
+        assert_eq!(summary.novelty, Novelty::New);
+        match answer {
+            Answer::Database { user, .. } => Ok(user),
+            _ => panic!("no login"),
+        }
+    }
+
+    pub fn commits(&self) -> Vec<Bytes> {
+        self.disk.log.lock().commits.clone()
+    }
+
+    /// The accounts that are somebody's.
+    pub fn somebodys(&self) -> std::collections::BTreeSet<String> {
+        let log = self.disk.log.lock();
+        let now = self.disk.now();
+        let live = |l: &&Lease| standing(&log.state, l, now, TIMING.left_ms) == Standing::Somebodys;
+        log.state.leases.values().filter(live).map(|l| l.handle.to_string()).collect()
+    }
+
+    /// Leases that are open and nobody's.
+    pub fn unfinished(&self) -> usize {
+        let open = self.disk.log.lock().state.leases.len();
+        open - self.somebodys().len()
+    }
+
+    /// Runs until nothing is left to undo.
+    pub async fn clean_up(&self) {
+        let limit = std::time::Duration::from_secs(20);
+        let done = tokio::time::timeout(limit, async {
+            while self.unfinished() > 0 {
+                let wait = self.leases.round().await.map_err(|e| e.to_string()).unwrap();
+                tokio::time::sleep(std::time::Duration::from_millis(wait.clamp(1, 5))).await;
+            }
+        });
+        let listed = match done.await {
+            Ok(()) => return,
+            Err(_) => self.leases.list(None, 100).await.map_err(|e| e.to_string()).unwrap(),
+        };
+        panic!("not undone: {listed:?}");
+    }
+}

@@ -1,0 +1,64 @@
+//! What an operator sees of leases that are not undone yet, and can do.
+
+use super::*;
+
+#[tokio::test]
+async fn what_cannot_be_undone_is_listed_with_the_upstreams_words_and_an_operator_can_give_it_up() {
+    let (server, process) = fresh(Life::of(u64::MAX)).await;
+    let name = process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
+    server.shared.lock().wrong = [("DROP", vec![Wrong::Refuses; 1_000])].into();
+    process
+        .disk
+        .commit(vec![revoke(Target::Tool("other".into())), revoke(Target::Everything)])
+        .await
+        .map_err(|e| e.to_string())
+        .unwrap();
+    for _ in 0..5 {
+        process.leases.round().await.map_err(|e| e.to_string()).unwrap();
+        tokio::time::sleep(Duration::from_millis(2 * TIMING.retry_max_ms)).await;
+    }
+    let listed = process.leases.list(None, 10).await.map_err(|e| e.to_string()).unwrap().remove(0);
+    assert!(matches!(listed.standing, Standing::ToUndo(Cause::Revoked(_))) && listed.attempts >= 3, "{listed:?}");
+    assert_eq!((&*listed.last, &*listed.lease.handle), ("REFUSED", &*name));
+    let record = abandoned(listed.id, "the database is gone\nfor good", Who::LocalUid(0));
+    process.disk.commit(vec![record]).await.map_err(|e| e.to_string()).unwrap();
+    process.leases.round().await.map_err(|e| e.to_string()).unwrap();
+    assert_eq!(open_leases(&process), 0);
+    assert_eq!(closings(&process)[0].detail, "the database is gone for good");
+    assert_eq!(server.alive().len(), 1, "it stands, and the ledger says whose decision that was");
+}
+
+#[tokio::test]
+async fn pauses_grow_and_a_retry_does_not_wait() {
+    let (server, process) = fresh(Life::of(u64::MAX)).await;
+    let slow = Timing { retry_min_ms: 60_000, retry_max_ms: 600_000, ..TIMING };
+    let leases = Leases::new(process.disk.clone(), process.leases.remotes.clone(), System::real(), slow);
+    process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
+    server.shared.lock().wrong = [("DROP", vec![Wrong::Refuses; 2])].into();
+    process.disk.commit(vec![revoke(Target::Everything)]).await.map_err(|e| e.to_string()).unwrap();
+    let round = async || {
+        leases.round().await.map_err(|e| e.to_string()).unwrap();
+        leases.list(None, 1).await.map_err(|e| e.to_string()).unwrap().pop()
+    };
+    let first = round().await.unwrap();
+    assert!(first.attempts == 1 && first.next_in_ms > 59_000, "{first:?}");
+    assert_eq!(round().await.unwrap().attempts, 1, "not before its time");
+    leases.retry(first.id);
+    assert_eq!(round().await.unwrap().attempts, 2);
+    leases.retry(first.id);
+    assert!(round().await.is_none(), "it took");
+    assert!(server.alive().is_empty());
+}
+
+#[tokio::test]
+async fn a_kind_that_nobody_serves_is_refused_and_its_leases_are_listed() {
+    let (_, process) = fresh(Life::of(u64::MAX)).await;
+    let bare = Leases::new(process.disk.clone(), Remotes::default(), System::real(), TIMING);
+    assert_eq!(reason(bare.mint(process.grant(), 1).await), Reason::NotServed);
+    assert_eq!(open_leases(&process), 0);
+    process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
+    process.disk.commit(vec![revoke(Target::Everything)]).await.map_err(|e| e.to_string()).unwrap();
+    bare.round().await.map_err(|e| e.to_string()).unwrap();
+    let listed = bare.list(None, 1).await.map_err(|e| e.to_string()).unwrap().remove(0);
+    assert_eq!(listed.last, "credential kind 5 is not served here");
+}

@@ -1,0 +1,243 @@
+//! Undoing, for as long as it takes.
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::desk::{Fate, Given};
+use super::{Cause, Durable, Leases, Standing, brief, closed, standing};
+use crate::credential::Kind;
+use crate::credential::remote::{Boxed, Remote, UndoError};
+use crate::ledger::record::{Event, LeaseEnd, Record, Revoked, Who};
+use crate::ledger::state::{Lease, State};
+use crate::limits;
+use crate::refusal::{No, Reason};
+use crate::revocation::Target;
+use crate::seq::{CredentialId, LeaseId, Millis, Seq};
+
+/// A lease and how undoing it goes.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its id.
+    pub id: LeaseId,
+    /// The lease.
+    pub lease: Lease,
+    /// Whose it is.
+    pub standing: Standing,
+    /// Attempts of this process that did not take.
+    pub attempts: u32,
+    /// What the upstream said to the newest of them.
+    pub last: String,
+    /// Until the next, milliseconds; 0 where it is due.
+    pub next_in_ms: u64,
+}
+
+enum Done {
+    Closed,
+    /// Undone; to be looked at once more when this much time has passed, milliseconds.
+    Watch(u64),
+}
+
+impl<D: Durable> Leases<D> {
+    /// Undoes until the process ends. A failure is logged and tried again.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            let wait = match self.round().await {
+                Ok(wait) => wait,
+                Err(no) => {
+                    tracing::warn!(%no, "leases could not be looked at");
+                    self.timing.look_ms
+                }
+            };
+            let _ = tokio::time::timeout(Duration::from_millis(wait.max(1)), self.desk.wake.notified()).await;
+        }
+    }
+
+    /// Looks now: something was revoked, closed or given back.
+    pub fn wake(&self) {
+        self.desk.wake.notify_one();
+    }
+
+    /// Tries a lease again at once.
+    pub fn retry(&self, lease: LeaseId) {
+        self.desk.retry(lease);
+    }
+
+    /// Up to `most` leases after one, in the order of their ids, with how undoing goes.
+    pub async fn list(&self, after: Option<LeaseId>, most: usize) -> Result<Vec<Listed>, No> {
+        let now = self.durable.now();
+        let left = self.timing.left_ms;
+        let page = self.durable.settled(|s| page(s, after, most, |_, l| Some(standing(s, l, now, left)))).await?;
+        let steady = self.system.steady();
+        let listed = page.found.into_iter().map(|(id, lease, standing)| {
+            let progress = self.desk.progress(id);
+            Listed {
+                id,
+                lease,
+                standing,
+                attempts: progress.attempts,
+                last: progress.last,
+                next_in_ms: progress.next_at.saturating_sub(steady),
+            }
+        });
+        Ok(listed.collect())
+    }
+
+    /// One attempt at everything that is due. Returns how long nothing more is due, milliseconds.
+    pub async fn round(self: &Arc<Self>) -> Result<u64, No> {
+        let due = self.due().await?;
+        let mut running = JoinSet::new();
+        for (id, lease, cause) in due {
+            let Some(given) = self.desk.take(id, lease.issued, self.system.steady()) else { continue };
+            if running.len() >= limits::LEASES_UNDOING {
+                running.join_next().await;
+            }
+            let this = self.clone();
+            running.spawn(async move { this.attempt(id, lease, cause, given).await });
+        }
+        while running.join_next().await.is_some() {}
+        let now = self.system.steady();
+        let next = self.desk.next().map_or(u64::MAX, |at| at.saturating_sub(now));
+        Ok(next.min(self.timing.look_ms))
+    }
+
+    /// What is nobody's, and what its maker handed over. A few at a time: the writer waits while the state is read.
+    async fn due(&self) -> Result<Vec<(LeaseId, Lease, Cause)>, No> {
+        let (now, left) = (self.durable.now(), self.timing.left_ms);
+        let known = self.desk.known();
+        let given = self.desk.given();
+        let closed =
+            self.durable.settled(|s| known.into_iter().filter(|id| !s.leases.contains_key(id)).collect::<Vec<_>>()).await?;
+        for id in closed {
+            self.desk.forget(id);
+        }
+        let mut due = Vec::new();
+        let mut after = None;
+        loop {
+            let of = |s: &State, id: LeaseId, lease: &Lease| match standing(s, lease, now, left) {
+                Standing::ToUndo(cause) => Some(cause),
+                Standing::InMaking if given.contains(&id) => Some(Cause::LeftBehind),
+                _ => None,
+            };
+            let page = self.durable.settled(|s| page(s, after, limits::LEASES_LOOK, |id, l| of(s, id, l))).await?;
+            due.extend(page.found);
+            after = page.last;
+            if after.is_none() {
+                return Ok(due);
+            }
+        }
+    }
+
+    async fn attempt(&self, id: LeaseId, lease: Lease, cause: Cause, given: Option<Given>) {
+        match self.undo(id, &lease, cause, given).await {
+            Ok(Done::Closed) => self.desk.forget(id),
+            Ok(Done::Watch(ms)) => self.desk.later(id, self.system.steady().saturating_add(ms)),
+            Err(why) => {
+                tracing::warn!(lease = %id, upstream = %lease.upstream, handle = %lease.handle, %why, "not undone yet");
+                self.desk.failed(id, brief(&why), self.system.steady(), &self.timing);
+            }
+        }
+    }
+
+    async fn undo(&self, id: LeaseId, lease: &Lease, cause: Cause, given: Option<Given>) -> Result<Done, String> {
+        let remote = Kind::from_number(lease.kind).and_then(|k| self.remotes.of(k));
+        let remote = remote.ok_or_else(|| format!("credential kind {} is not served here", lease.kind))?;
+        if !lease.issued && given.is_none_or(|g| g.proposed) {
+            self.bar(lease.credential).await.map_err(|no| format!("its issuance could not be barred: {no}"))?;
+        }
+        // Measured before undoing: what arrives late must have arrived before it.
+        let watch = self.watch_for(lease, given, &**remote);
+        self.call(remote.undo(id, lease)).await?;
+        if !self.call(remote.is_gone(id, lease)).await? {
+            return Err("it is still there after it was undone".to_owned());
+        }
+        if watch > 0 {
+            return Ok(Done::Watch(watch));
+        }
+        let never = given.is_some_and(|g| g.fate == Fate::NeverMade);
+        let end = if never { LeaseEnd::NeverMade } else { LeaseEnd::Undone };
+        let author = Who::Mayfly(match cause {
+            Cause::LeftBehind => "no issuance came of the lease".to_owned(),
+            Cause::Ended => "the credential ended".to_owned(),
+            Cause::Revoked(seq) => format!("the credential was revoked at seq {seq}"),
+            Cause::TaskOver => "the task is over".to_owned(),
+        });
+        match self.durable.commit(vec![closed(id, end, "verified to be gone", author)]).await {
+            Ok(_) => Ok(Done::Closed),
+            // Another replica, or an operator, closed it.
+            Err(No::Refusal(no)) if no.reason == Reason::NotFound => Ok(Done::Closed),
+            Err(no) => Err(format!("it is undone, but that could not be recorded: {no}")),
+        }
+    }
+
+    /// How long something may still appear, milliseconds.
+    fn watch_for(&self, lease: &Lease, given: Option<Given>, remote: &dyn Remote) -> u64 {
+        match given {
+            _ if lease.issued => 0,
+            Some(Given { fate: Fate::Made | Fate::NeverMade, .. }) => 0,
+            Some(Given { at, .. }) => at.saturating_add(remote.settles_ms()).saturating_sub(self.system.steady()),
+            // Made by a process that is gone, or by another replica, which stops making before `left_ms`.
+            None => {
+                let settled = lease.opened_at.plus(self.timing.left_ms).plus(remote.settles_ms());
+                settled.since(self.durable.now())
+            }
+        }
+    }
+
+    async fn call<T>(&self, call: Boxed<'_, Result<T, UndoError>>) -> Result<T, String> {
+        match tokio::time::timeout(Duration::from_millis(self.timing.call_ms), call).await {
+            Ok(answer) => answer.map_err(|e| e.0),
+            Err(_) => Err(format!("the upstream took longer than {} ms", self.timing.call_ms)),
+        }
+    }
+
+    /// Sees to it that no issuance of this credential is valid from here on, and that one that is there is revoked.
+    pub(super) async fn bar(&self, credential: CredentialId) -> Result<(), No> {
+        let target = Target::Credential(credential);
+        let barred = self.durable.settled(|s| s.rules.get(&target).is_some_and(|e| e.revoked > Seq::ZERO)).await?;
+        if barred {
+            return Ok(());
+        }
+        let revoked = Revoked {
+            targets: vec![target.to_record()],
+            issued_only: true,
+            reason: "it was never answered: what was made for it is undone".to_owned(),
+            // No issuance decided before this is valid after its own longest life.
+            keep_until: self.keep_until().0,
+            lock_only: false,
+        };
+        let author = Who::Mayfly("a lease is undone".to_owned());
+        self.durable.commit(vec![Record::new(author, Event::Revoked(revoked))]).await.map(|_| ())
+    }
+
+    fn keep_until(&self) -> Millis {
+        self.durable.now().plus(limits::CREDENTIAL_TTL_MS + limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)
+    }
+}
+
+/// A part of the leases.
+struct Page<T> {
+    found: Vec<(LeaseId, Lease, T)>,
+    /// Where to go on; `None` at the end.
+    last: Option<LeaseId>,
+}
+
+/// Up to `most` leases after one, and what `of` finds of them.
+fn page<T>(s: &State, after: Option<LeaseId>, most: usize, of: impl Fn(LeaseId, &Lease) -> Option<T>) -> Page<T> {
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let mut page = Page { found: Vec::new(), last: None };
+    let mut looked = 0;
+    for (id, lease) in s.leases.range((from, Bound::Unbounded)).take(most) {
+        looked += 1;
+        page.last = Some(*id);
+        if let Some(found) = of(*id, lease) {
+            page.found.push((*id, lease.clone(), found));
+        }
+    }
+    if looked < most {
+        page.last = None;
+    }
+    page
+}

@@ -1,0 +1,15 @@
+//! The command line as a person and a script meet it: the real program against a server that gives canned answers.
+
+#[path = "../kit/mod.rs"]
+mod kit;
+
+mod answers;
+mod double;
+mod get;
+mod mtls;
+mod refusals;
+mod revoke;
+mod shapes;
+mod svid;
+mod typed;
+mod watch;

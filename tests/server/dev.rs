@@ -1,0 +1,152 @@
+//! `mayfly dev up|down`, and the world that it makes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use mayfly::cli::dev::{NoWorld, Settings, WORKLOADS, World};
+use mayfly::identity::svid;
+use mayfly::limits::SVID_MAX_TTL_MS;
+use mayfly::sources::svid_files::SvidFiles;
+use mayfly::system::System;
+
+use crate::kit::{MAYFLY, healthy, world};
+
+#[test]
+fn every_svid_of_a_world_is_accepted_by_its_bundle_and_every_file_is_private() {
+    let (_dir, world) = world(Settings::default());
+    for name in WORKLOADS.iter().chain(&["mayfly"]) {
+        let paths = world.svid(name);
+        let pair = SvidFiles::new(&paths.certificate, &paths.key).load().unwrap();
+        let bundles = world.bundles().unwrap();
+        let svid = svid::verify(pair.chain(), &bundles.load(), System::real().wall(), SVID_MAX_TTL_MS).unwrap();
+        assert_eq!(svid.id().as_str(), World::id(name));
+        assert_eq!(pair.has_dns_name(), *name == "mayfly");
+    }
+    fn walk(dir: &Path, each: &mut impl FnMut(&Path)) {
+        for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            each(&entry.path());
+            if entry.path().is_dir() {
+                walk(&entry.path(), each);
+            }
+        }
+    }
+    walk(world.dir(), &mut |path| {
+        let mode = fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, if path.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
+    });
+}
+
+#[test]
+fn a_world_that_is_there_keeps_its_root_and_what_was_changed_and_gets_fresh_svids() {
+    let (dir, world) = world(Settings::default());
+    let path = dir.path().join("w");
+    let (root, svid) = (fs::read(world.bundle()).unwrap(), fs::read(world.svid("agent/demo").certificate).unwrap());
+    fs::write(world.config(), "# mine").unwrap();
+    let again = World::create(&path, &Settings::default()).unwrap();
+    assert_eq!((fs::read(again.bundle()).unwrap(), fs::read(again.config()).unwrap()), (root, b"# mine".to_vec()));
+    assert_ne!(fs::read(again.svid("agent/demo").certificate).unwrap(), svid);
+    let other = dir.path().join("photos");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("cat.jpg"), "meow").unwrap();
+    assert!(matches!(World::create(&other, &Settings::default()), Err(NoWorld::NotOurs(_))));
+}
+
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn mayfly(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(MAYFLY);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MAYFLY_")) {
+            command.env_remove(name);
+        }
+        command.env("XDG_STATE_HOME", self.0.path().join("state")).env("XDG_CONFIG_HOME", self.0.path().join("config"));
+        command.args(args).output().unwrap()
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.0.path().join("state/mayfly/dev")
+    }
+
+    fn config(&self) -> PathBuf {
+        self.0.path().join("config/mayfly/config.toml")
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        self.mayfly(&["dev", "down"]);
+    }
+}
+
+fn told(out: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+#[tokio::test]
+async fn up_detached_serves_says_what_to_type_and_down_ends_it() {
+    let home = Home(tempfile::tempdir().unwrap());
+    let up = home.mayfly(&["dev", "up", "--detach", "--port", "0"]);
+    assert!(up.status.success(), "{}", told(&up));
+    assert!(told(&up).contains("mayfly status") && told(&up).contains("mayfly dev down"), "{}", told(&up));
+    let addresses = World::addresses(&home.dir()).unwrap();
+    let world = World::create(&home.dir(), &Settings::default()).unwrap();
+    assert!(healthy(world.channel("agent/demo", addresses.workload).await.unwrap()).await);
+    // The command line finds it by itself.
+    let who = home.mayfly(&["whoami"]);
+    assert!(told(&who).contains("operator/you"), "{}", told(&who));
+    let again = home.mayfly(&["dev", "up", "--detach"]);
+    assert!(again.status.success() && told(&again).contains("runs already"), "{}", told(&again));
+    assert_eq!(World::addresses(&home.dir()).unwrap(), addresses);
+    let down = home.mayfly(&["dev", "down"]);
+    assert!(down.status.success() && told(&down).contains("has ended"), "{}", told(&down));
+    assert!(!healthy_at(&world, addresses.workload).await);
+    assert!(home.dir().join("data").exists());
+    let purge = home.mayfly(&["dev", "down", "--purge"]);
+    assert!(purge.status.success() && told(&purge).contains("was not running"), "{}", told(&purge));
+    assert!(!home.dir().exists() && !home.config().exists(), "nothing is left");
+}
+
+async fn healthy_at(world: &World, address: std::net::SocketAddr) -> bool {
+    match world.channel("agent/demo", address).await {
+        Ok(channel) => healthy(channel).await,
+        Err(_) => false,
+    }
+}
+
+#[test]
+fn a_command_line_file_of_somebodys_own_stays_and_the_way_round_it_is_printed() {
+    let home = Home(tempfile::tempdir().unwrap());
+    fs::create_dir_all(home.config().parent().unwrap()).unwrap();
+    fs::write(home.config(), "address = \"https://mayfly.example.org:7444\"\n").unwrap();
+    let up = home.mayfly(&["dev", "up", "--detach", "--port", "0"]);
+    let line = String::from_utf8(up.stdout.clone()).unwrap();
+    assert_eq!(line, format!("export MAYFLY_CONFIG={}\n", home.dir().join("operator-you.toml").display()), "{}", told(&up));
+    home.mayfly(&["dev", "down", "--purge"]);
+    assert_eq!(fs::read_to_string(home.config()).unwrap(), "address = \"https://mayfly.example.org:7444\"\n");
+}
+
+#[test]
+fn down_touches_nothing_that_is_no_dev_world() {
+    let home = Home(tempfile::tempdir().unwrap());
+    let photos = home.0.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    fs::write(photos.join("cat.jpg"), "meow").unwrap();
+    // A number that is somebody else's process: ours.
+    fs::write(photos.join("mayfly.pid"), std::process::id().to_string()).unwrap();
+    let down = home.mayfly(&["dev", "down", "--purge", "--dir", photos.to_str().unwrap()]);
+    assert_eq!(down.status.code(), Some(2), "{}", told(&down));
+    assert!(photos.join("cat.jpg").exists());
+    let none = home.mayfly(&["dev", "down"]);
+    assert!(none.status.success());
+}
+
+#[test]
+fn a_stale_number_ends_nobody() {
+    let home = Home(tempfile::tempdir().unwrap());
+    World::create(&home.dir(), &Settings::default()).unwrap();
+    fs::write(home.dir().join("mayfly.pid"), format!("{}\n", std::process::id())).unwrap();
+    let down = home.mayfly(&["dev", "down"]);
+    assert!(down.status.success() && told(&down).contains("was not running"), "{}", told(&down));
+}

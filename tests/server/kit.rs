@@ -1,0 +1,196 @@
+//! Worlds, raw TLS connections, calls with any bytes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::pb::mayfly::v1 as pb;
+use mayfly::server::Running;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+use tonic_types::StatusExt as _;
+
+/// Longest wait for anything here.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The binary.
+pub const MAYFLY: &str = env!("CARGO_BIN_EXE_mayfly");
+
+/// A world and its server in this process.
+pub struct Up {
+    pub running: Option<Running>,
+    pub world: World,
+    _dir: TempDir,
+}
+
+impl Up {
+    /// With memory as its store.
+    pub fn new(settings: Settings) -> Up {
+        Up::on(Settings { engine: Engine::Memory, ..settings })
+    }
+
+    /// As the settings say.
+    pub fn on(settings: Settings) -> Up {
+        let (dir, world) = world(settings);
+        let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+        Up { running: Some(running), world, _dir: dir }
+    }
+
+    pub fn running(&self) -> &Running {
+        self.running.as_ref().unwrap()
+    }
+
+    pub fn workload(&self) -> SocketAddr {
+        self.running().addresses().workload
+    }
+
+    pub fn admin(&self) -> SocketAddr {
+        self.running().addresses().admin
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.world.dir().join("run/admin.sock")
+    }
+
+    /// A channel to the workload listener.
+    pub async fn channel(&self, name: &str) -> Channel {
+        self.world.channel(name, self.workload()).await.unwrap()
+    }
+
+    /// TLS to the workload listener as one of the workloads, with nothing said on it yet.
+    pub async fn tls(&self, name: &str) -> TlsStream<TcpStream> {
+        tls(self.workload(), self.world.client_config(name).unwrap()).await.unwrap()
+    }
+}
+
+/// A world without a server.
+pub fn world(settings: Settings) -> (TempDir, World) {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::create(&dir.path().join("w"), &settings).unwrap();
+    (dir, world)
+}
+
+/// A TLS connection.
+pub async fn tls(address: SocketAddr, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(address).await?;
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await
+}
+
+/// What comes until the other end closes, or what there is when it takes too long.
+pub async fn until_closed(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Option<Vec<u8>> {
+    let mut all = Vec::new();
+    // A reset is an end too.
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut all)).await.ok().map(|_| all)
+}
+
+/// The client's preface and an empty SETTINGS frame.
+pub async fn begin_http2(stream: &mut (impl tokio::io::AsyncWrite + Unpin)) {
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    stream.flush().await.unwrap();
+}
+
+/// The types of the HTTP/2 frames in some bytes.
+pub fn frames(mut bytes: &[u8]) -> Vec<u8> {
+    let mut types = Vec::new();
+    while bytes.len() >= 9 {
+        let len = usize::from(bytes[0]) << 16 | usize::from(bytes[1]) << 8 | usize::from(bytes[2]);
+        types.push(bytes[3]);
+        bytes = &bytes[(9 + len).min(bytes.len())..];
+    }
+    types
+}
+
+pub const GOAWAY: u8 = 7;
+
+/// Messages as they are.
+#[derive(Default, Clone, Copy)]
+pub struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Raw;
+    type Decoder = Raw;
+    fn encoder(&mut self) -> Raw {
+        Raw
+    }
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}
+
+/// One call with any bytes as its message.
+pub async fn call(channel: Channel, path: &str, message: impl Into<Bytes>) -> Result<Response<Bytes>, Status> {
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.map_err(|e| Status::unavailable(format!("{e:?}")))?;
+    let path = path.parse::<http::uri::PathAndQuery>().unwrap();
+    tokio::time::timeout(PATIENCE, client.unary(Request::new(message.into()), path, Raw)).await.unwrap()
+}
+
+pub const HEALTH: &str = "/grpc.health.v1.Health/Check";
+
+/// Whether the server says that it serves.
+pub async fn healthy(channel: Channel) -> bool {
+    call(channel, HEALTH, Bytes::new()).await.is_ok_and(|answer| answer.get_ref()[..] == [8, 1])
+}
+
+/// The reason in a status' details.
+pub fn reason(status: &Status) -> String {
+    status.get_error_details().error_info().map_or_else(String::new, |i| i.reason.clone())
+}
+
+/// Waits until something holds.
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..PATIENCE.as_millis() / 20 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not within {PATIENCE:?}: {what}");
+}
+
+/// What opens a task for the echo upstream.
+pub fn echo_task(heartbeat_s: Option<i64>) -> pb::OpenTaskRequest {
+    let terms = pb::TaskTerms {
+        purpose: "test".into(),
+        upstreams: vec![pb::Allowance { upstream: "echo".into(), scopes: vec!["echo:read".into()] }],
+        heartbeat_interval: heartbeat_s.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
+        ..Default::default()
+    };
+    pb::OpenTaskRequest { terms: Some(terms), ..Default::default() }
+}
+
+/// Opens one, and answers with its id.
+pub async fn open_task(channel: Channel, heartbeat_s: Option<i64>) -> Result<String, Status> {
+    let opened = pb::task_service_client::TaskServiceClient::new(channel).open_task(echo_task(heartbeat_s)).await?;
+    Ok(opened.into_inner().task.unwrap().task_id)
+}

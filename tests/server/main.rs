@@ -1,0 +1,11 @@
+//! A whole server, in this process and as a process of its own, over real mTLS.
+
+mod dev;
+mod ends;
+mod kit;
+mod listeners;
+mod messages;
+mod public;
+mod socket;
+mod start;
+mod upkeep;

@@ -1,0 +1,91 @@
+//! What is no message, no method, or no gRPC, and the answer to each.
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use mayfly::cli::dev::Settings;
+use mayfly::limits;
+use tonic::Code;
+use tonic::body::Body;
+use tower::{Service, ServiceExt};
+
+use crate::kit::{HEALTH, Up, call, reason};
+
+const OPEN: &str = "/mayfly.v1.TaskService/OpenTask";
+
+#[tokio::test]
+async fn bad_messages_are_the_callers_mistake_and_each_is_told_apart_from_ours() {
+    let up = Up::new(Settings::default());
+    let channel = up.channel("agent/demo").await;
+    // A length beyond the message's end; a field of an unknown wire type; text that is not UTF-8; a group without an end.
+    for message in [&b"\x0a\x7f"[..], b"\x0f", b"\x0a\x02\xff\xfe", b"\x0b"] {
+        for path in [HEALTH, OPEN] {
+            let refused = call(channel.clone(), path, message).await.unwrap_err();
+            assert_eq!(
+                (refused.code(), reason(&refused).as_str()),
+                (Code::InvalidArgument, "INVALID_FIELD"),
+                "{path} {message:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_above_the_limit_is_refused_by_its_limit() {
+    let up = Up::new(Settings::default());
+    for (size, code) in [(limits::REQUEST_BYTES, Code::InvalidArgument), (limits::REQUEST_BYTES + 1, Code::ResourceExhausted)] {
+        let refused = call(up.channel("agent/demo").await, OPEN, vec![0xff; size]).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{size}: {refused:?}");
+    }
+    let refused = call(up.channel("agent/demo").await, OPEN, vec![0; limits::REQUEST_BYTES + 1]).await.unwrap_err();
+    assert_eq!(reason(&refused), "LIMIT_REACHED");
+    assert!(refused.message().contains("request_bytes"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn methods_and_services_that_are_not_there_are_named() {
+    let up = Up::new(Settings::default());
+    for path in ["/mayfly.v1.TaskService/Steal", "/nobody.v1.Service/Call", "/x"] {
+        let refused = call(up.channel("agent/demo").await, path, Bytes::new()).await.unwrap_err();
+        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unimplemented, "NOT_SERVED"), "{path}");
+        assert!(refused.message().contains(path), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn reflection_is_for_operators() {
+    let up = Up::new(Settings::default());
+    let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    // list_services: ""
+    let list = Bytes::from_static(b"\x3a\x00");
+    let refused = call(up.channel("agent/demo").await, path, list.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    let answer = call(up.world.channel("operator/you", up.admin()).await.unwrap(), path, list).await.unwrap();
+    assert!(String::from_utf8_lossy(answer.get_ref()).contains("mayfly.v1.TokenService"));
+}
+
+/// A request as it would not come from a gRPC client.
+async fn raw(up: &Up, method: Method, media: &str, body: &'static [u8]) -> http::Response<Body> {
+    let mut channel = up.channel("agent/demo").await;
+    let request = Request::builder().method(method).uri(HEALTH).header("content-type", media).header("te", "trailers");
+    let body = Body::new(http_body_util::Full::new(Bytes::from_static(body)));
+    channel.ready().await.unwrap().call(request.body(body).unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_no_grpc_gets_an_http_answer() {
+    let up = Up::new(Settings::default());
+    let get = raw(&up, Method::GET, "application/grpc", b"").await;
+    assert_eq!((get.status(), get.headers()["allow"].to_str().unwrap()), (StatusCode::METHOD_NOT_ALLOWED, "POST"));
+    assert_eq!(raw(&up, Method::POST, "text/plain", b"hello").await.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+#[tokio::test]
+async fn bad_frames_are_refused() {
+    let up = Up::new(Settings::default());
+    // No message at all; cut off; an unknown compression flag; compressed, without saying how.
+    for body in [&b""[..], b"\0\0\0\0\x05ab", b"\x07\0\0\0\0", b"\x01\0\0\0\0"] {
+        let answer = raw(&up, Method::POST, "application/grpc", body).await;
+        let status = tonic::Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_FIELD"), "{body:?} {status:?}");
+    }
+}

@@ -1,0 +1,231 @@
+//! Starting, and every reason not to, each with what mends it. Most of it as a process of its own.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use mayfly::cli::dev::{Settings, World};
+use mayfly::ledger::recover::RecoverError;
+use mayfly::server::recover::{NotRecovered, recover};
+use mayfly::store::Store;
+use mayfly::store::redb::{Options, RedbStore};
+use mayfly::system::System;
+
+use crate::kit::{MAYFLY, healthy, open_task, world};
+
+fn mayfly(args: &[&str], config: &Path) -> Output {
+    let mut command = Command::new(MAYFLY);
+    command.args(args).arg("--config").arg(config);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MAYFLY_")) {
+        command.env_remove(name);
+    }
+    command.output().unwrap()
+}
+
+/// A start that is refused: the exit code and what was said.
+fn refused(world: &World) -> (i32, String) {
+    let out = mayfly(&["server", "run"], &world.config());
+    (out.status.code().unwrap(), String::from_utf8(out.stderr).unwrap())
+}
+
+#[track_caller]
+fn refuses(world: &World, code: i32, all: &[&str]) {
+    let (got, said) = refused(world);
+    assert_eq!(got, code, "{said}");
+    for part in all {
+        assert!(said.contains(part), "{part:?} is not in:\n{said}");
+    }
+}
+
+fn set(world: &World, from: &str, to: &str) {
+    let text = fs::read_to_string(world.config()).unwrap();
+    assert!(text.contains(from));
+    fs::write(world.config(), text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn a_configuration_that_is_wrong_is_told_with_its_line() {
+    let (_dir, world) = world(Settings::default());
+    set(&world, "[store]", "[store]\nspeed = 11");
+    refuses(&world, 2, &["mayfly.toml:", "speed"]);
+    let out = mayfly(&["server", "validate"], &world.config());
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stdout).contains("speed"));
+    assert_eq!(mayfly(&["server", "run"], Path::new("/nowhere/mayfly.toml")).status.code(), Some(2));
+}
+
+#[test]
+fn validate_looks_at_what_is_named_and_starts_nothing() {
+    let (_dir, world) = world(Settings::default());
+    let good = mayfly(&["server", "validate"], &world.config());
+    assert_eq!((good.status.code(), good.stdout.len()), (Some(0), 0), "{}", String::from_utf8_lossy(&good.stdout));
+    assert!(!world.dir().join("data").exists());
+    fs::remove_file(world.svid("mayfly").certificate).unwrap();
+    let bad = mayfly(&["server", "validate"], &world.config());
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&bad.stdout).contains("error: "), "{}", String::from_utf8_lossy(&bad.stdout));
+}
+
+#[test]
+fn certificates_that_are_missing_or_somebody_elses() {
+    let (_dir, world) = world(Settings::default());
+    let own = world.svid("mayfly");
+    set(&world, "trust_domain = \"dev.mayfly.internal\"\n\n[store]", "trust_domain = \"other.example\"\n\n[store]");
+    refuses(&world, 1, &["spiffe://dev.mayfly.internal/mayfly", "other.example"]);
+    set(&world, "\"other.example\"", "\"dev.mayfly.internal\"");
+    fs::copy(world.svid("ci/demo").key, &own.key).unwrap();
+    refuses(&world, 1, &["key.pem", "does not belong"]);
+    fs::remove_file(&own.key).unwrap();
+    refuses(&world, 1, &["key.pem", "check the path"]);
+}
+
+#[test]
+fn a_first_start_needs_its_policies_and_bundles() {
+    let (_dir, world) = world(Settings::default());
+    fs::write(world.bundle(), "").unwrap();
+    refuses(&world, 1, &["bundle.pem", "is empty", "keys"]);
+    fs::write(world.dir().join("policy/policy.cedar"), "permit (").unwrap();
+    refuses(&world, 1, &["policy.cedar"]);
+}
+
+#[test]
+fn the_sealing_key_lies_outside_the_data_is_closed_and_is_the_right_one() {
+    let (_dir, world) = world(Settings::default());
+    let key = world.dir().join("seal.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    refuses(&world, 1, &["seal.key", "chmod 600"]);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let data = world.dir().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::copy(&key, data.join("seal.key")).unwrap();
+    set(&world, "key_file = \"seal.key\"", "key_file = \"data/seal.key\"");
+    refuses(&world, 1, &["inside the data directory", "mv "]);
+    set(&world, "key_file = \"data/seal.key\"", "key_file = \"seal.key\"");
+    drop(world.start().unwrap_or_else(|no| panic!("{no}")));
+    fs::write(&key, [7; 31].iter().chain(&[8]).copied().collect::<Vec<u8>>()).unwrap();
+    refuses(&world, 1, &["not the one that this store was made with", "install -m 600"]);
+    fs::remove_file(&key).unwrap();
+    refuses(&world, 1, &["no sealing key", "head -c 32 /dev/urandom"]);
+    set(&world, "key_file = \"seal.key\"", "credential = \"mayfly-seal\"");
+    refuses(&world, 1, &["LoadCredential=mayfly-seal"]);
+}
+
+#[test]
+fn a_store_that_is_in_use_or_no_store() {
+    let (_dir, world) = world(Settings::default());
+    let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+    refuses(&world, 1, &["in use", "fuser -v"]);
+    drop(running);
+    fs::write(world.dir().join("data/ledger.redb"), "not a store").unwrap();
+    refuses(&world, 1, &["no store of mayfly", "mv "]);
+    fs::set_permissions(world.dir().join("data"), fs::Permissions::from_mode(0o755)).unwrap();
+    refuses(&world, 1, &["open to others", "chmod 700"]);
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let (_dir, world) = world(Settings::default());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    set(&world, "admin = \"127.0.0.1:0\"", &format!("admin = \"127.0.0.1:{port}\""));
+    refuses(&world, 1, &["listen.admin", &format!("ss -ltnp 'sport = :{port}'")]);
+}
+
+fn damaged(world: &World) -> u64 {
+    let (head, opened) = {
+        let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+        let ledger = &running.authority().ledger;
+        (ledger.durable().as_u64(), ledger.store().head().unwrap())
+    };
+    let options = Options { reserve_bytes: 0, ..Options::new([0; 16]) };
+    let store = RedbStore::open(&world.dir().join("data"), &options).unwrap();
+    store.append(opened + 1, b"not a commit").unwrap();
+    head
+}
+
+#[test]
+fn a_damaged_ledger_is_refused_with_the_command_that_mends_it_and_the_command_does() {
+    let (_dir, world) = world(Settings::default());
+    let head = damaged(&world);
+    let (code, said) = refused(&world);
+    assert_eq!(code, 1);
+    let command = said.lines().find_map(|l| l.trim().strip_prefix("to mend it: mayfly ")).unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(command, format!("server recover --config {} --after {head}", world.config().display()));
+    let recovered = Command::new(MAYFLY).args(command.split(' ')).output().unwrap();
+    let told = String::from_utf8_lossy(&recovered.stdout).into_owned();
+    assert!(recovered.status.success(), "{told}{}", String::from_utf8_lossy(&recovered.stderr));
+    assert!(told.contains("generation 2") && told.contains(&format!("up to seq {head}")), "{told}");
+    let kept = fs::read_dir(world.dir()).unwrap().filter_map(Result::ok).map(|e| e.file_name().into_string().unwrap());
+    let kept: Vec<String> = kept.filter(|n| n.starts_with("data")).collect();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    assert!(kept.iter().any(|n| n.starts_with("data.before-recovery-")), "{kept:?}");
+    // What was sealed opens: the keys are those of before.
+    let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+    let authority = running.authority();
+    assert_eq!(authority.ledger.durable().generation(), 2);
+    assert!(authority.keyring.active(mayfly::ledger::record::KeyPurpose::AccessToken, "dev").is_some());
+}
+
+#[test]
+fn a_recovery_needs_the_store_for_itself_and_a_place_that_can_be_trusted() {
+    let (_dir, world) = world(Settings::default());
+    let system = System::real();
+    assert!(matches!(recover(&world.config(), "5".parse().unwrap(), false, &system), Err(NotRecovered::NoStore(_))));
+    let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+    let no = recover(&world.config(), "5".parse().unwrap(), false, &system).unwrap_err();
+    assert!(matches!(no, NotRecovered::InUse(_)) && no.to_string().contains("stop that server first"), "{no}");
+    drop(running);
+    damaged(&world);
+    let beyond = (1_u64 << 46).to_string().parse().unwrap();
+    let no = recover(&world.config(), beyond, false, &system).unwrap_err();
+    assert!(matches!(&no, NotRecovered::Refused(RecoverError::Untrusted { .. })), "{no}");
+    let left =
+        fs::read_dir(world.dir()).unwrap().filter_map(Result::ok).any(|e| e.file_name().to_string_lossy().contains("recover"));
+    assert!(!left, "nothing is left behind");
+}
+
+#[tokio::test]
+async fn as_a_process_it_serves_and_sigterm_ends_it_in_good_order() {
+    let (_dir, world) = world(Settings::default());
+    let child = world.spawn(Path::new(MAYFLY)).unwrap_or_else(|no| panic!("{no}"));
+    assert!(healthy(world.channel("agent/demo", child.addresses().workload).await.unwrap()).await);
+    let task = open_task(world.channel("agent/demo", child.addresses().workload).await.unwrap(), None).await.unwrap();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", child.pid())).unwrap();
+    let cores = limits.lines().find(|l| l.starts_with("Max core file size")).unwrap();
+    assert!(cores.split_whitespace().skip(4).take(2).all(|n| n == "0"), "no core dumps: {cores}");
+    let status = tokio::task::spawn_blocking(move || child.stop()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert!(!World::ready_file(world.dir()).exists());
+    assert!(!world.dir().join("run/admin.sock").exists());
+    // Killed in the middle of things, it comes back with what it acknowledged.
+    world.spawn(Path::new(MAYFLY)).unwrap_or_else(|no| panic!("{no}")).kill();
+    let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+    assert!(running.authority().ledger.peek(|s| s.tasks.get(&task.parse().unwrap()).is_some()));
+}
+
+#[test]
+fn healthcheck_asks_the_way_that_a_workload_would() {
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_dir, world) = world(Settings::default().with("listen.workload", &format!("\"{}\"", free())));
+    let asleep = mayfly(&["server", "healthcheck"], &world.config());
+    assert_eq!(asleep.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&asleep.stderr).contains("mayfly server run"), "{asleep:?}");
+    let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+    for service in ["", "mayfly.v1.TokenService"] {
+        let mut tries = 0;
+        // The health of a service is told a moment after the start.
+        let awake = loop {
+            let out = mayfly(&["server", "healthcheck", "--service", service], &world.config());
+            tries += 1;
+            if out.status.success() || tries == 20 {
+                break out;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        };
+        assert_eq!((awake.status.code(), &awake.stdout[..]), (Some(0), &b"serving\n"[..]), "{awake:?}");
+    }
+    drop(running);
+}

@@ -1,0 +1,120 @@
+//! The services of operators on a whole authority in memory: what each rpc does, refuses, and says of bad input.
+
+#[path = "../kit/mod.rs"]
+mod kit;
+
+mod audit;
+mod credential;
+mod key;
+mod lookup;
+mod others;
+mod trust;
+
+use kit::house::{House, house, runtime, terms, wanted};
+use mayfly::authority::Authority;
+use mayfly::credential::Issued;
+use mayfly::identity::svid;
+use mayfly::limits;
+use mayfly::policy::wanted::TaskChoice;
+use mayfly::refusal::Reason;
+use mayfly::serve::peer::Peer;
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+use tonic_types::StatusExt;
+
+/// The uid that may do everything.
+const ROOT: Peer = Peer::Local(1000);
+
+/// A house, a runtime, and callers.
+struct World {
+    house: House,
+    runtime: tokio::runtime::Runtime,
+}
+
+fn world() -> World {
+    World { house: house(), runtime: runtime() }
+}
+
+impl World {
+    fn authority(&self) -> &Arc<Authority> {
+        &self.house.authority
+    }
+
+    fn svid(&self, path: &str) -> svid::VerifiedSvid {
+        let chain = self.house.root.svid(&format!("spiffe://{}{path}", kit::house::DOMAIN)).chain;
+        svid::verify(&chain, &self.authority().bundles.load(), self.house.now(), limits::SVID_MAX_TTL_MS).unwrap()
+    }
+
+    /// Somebody on the workload listener.
+    fn workload(&self, path: &str) -> Peer {
+        Peer::Workload(self.svid(path))
+    }
+
+    /// Somebody on the admin listener.
+    fn admin(&self, path: &str) -> Peer {
+        Peer::Admin(self.svid(path))
+    }
+
+    fn run<F: Future>(&self, f: F) -> F::Output {
+        self.runtime.block_on(f)
+    }
+
+    /// A credential for echo in a task of its own.
+    fn issue(&self, path: &str) -> Issued {
+        let caller = self.house.caller(path);
+        self.run(self.authority().exchange(&caller, &wanted(TaskChoice::Inline(terms())))).unwrap()
+    }
+
+    /// Time passes, and the ledger notices.
+    fn pass(&self, ms: u64) {
+        self.house.clock.advance(ms);
+        let note = mayfly::ledger::record::Maintained { what: "time passes".into() };
+        let record = mayfly::ledger::record::Record::new(
+            mayfly::ledger::record::Who::Mayfly("test".into()),
+            mayfly::ledger::record::Event::Maintained(note),
+        );
+        self.run(self.authority().ledger.commit(mayfly::ledger::Lane::Change, vec![record])).unwrap();
+    }
+}
+
+fn ask<T>(peer: &Peer, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(peer.clone());
+    request
+}
+
+/// The token of a bearer credential.
+fn token(issued: Issued) -> String {
+    match issued.into_parts().2 {
+        mayfly::credential::Answer::Bearer { token, .. } => token.to_string(),
+        _ => panic!("not a bearer token"),
+    }
+}
+
+#[track_caller]
+fn refused<T>(answer: Result<Response<T>, Status>, reason: Reason) -> Status {
+    let status = match answer {
+        Ok(_) => panic!("it was not refused"),
+        Err(status) => status,
+    };
+    let info = status.get_details_error_info().unwrap_or_else(|| panic!("no reason: {status}"));
+    assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason.as_str(), "mayfly.dev"), "{status}");
+    assert_eq!(status.code() as i32, reason.code() as i32);
+    status
+}
+
+/// Refused for a field, which is named.
+#[track_caller]
+fn bad<T>(answer: Result<Response<T>, Status>, field: &str) {
+    let status = refused(answer, Reason::InvalidField);
+    let violations = status.get_details_bad_request().unwrap().field_violations;
+    assert_eq!(violations.first().map(|v| v.field.as_str()), Some(field), "{status}");
+}
+
+#[track_caller]
+fn ok<T>(answer: Result<Response<T>, Status>) -> T {
+    match answer {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => panic!("{:?} {}", status.get_details_error_info().map(|i| i.reason), status.message()),
+    }
+}

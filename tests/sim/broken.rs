@@ -1,0 +1,91 @@
+//! Ways in which a fold or a feed could be wrong. With each of them the simulation must find something: a check that cannot fail shows
+//! nothing.
+
+use mayfly::ledger::record::{Event, Maintained, Record};
+
+use crate::model::lockable;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Broken {
+    Nothing,
+    /// Every decision counts as made on the newest state.
+    IgnoresRevision,
+    /// Revocations do not lock.
+    SkipsLocks,
+    /// An approval is not used up.
+    ApprovalsAgain,
+    /// Request ids are not remembered.
+    ForgetsRequests,
+    /// Holds have no effect.
+    IgnoresHolds,
+    /// Closing has no effect.
+    IgnoresClosing,
+    /// A credential that was given back is as good as before.
+    IgnoresRelease,
+    /// A compromised key's rule is left out.
+    TrustsStolenKeys,
+    /// Lifting a lock brings back what the revocation took.
+    LiftsRevive,
+    /// What was shown as evidence is not looked at.
+    TrustsEvidence,
+    /// A deadline may be extended beyond its maximum.
+    ExtendsForEver,
+    /// The feed loses an event and does not let it show.
+    FeedHidesGaps,
+    /// A follower is told that it is fresh without having heard of anything.
+    FreshWithoutProof,
+    /// A writer answers before it folded its own record.
+    AnswersEarly,
+    /// A restart forgets the newest commit that was acknowledged.
+    LosesTheLast,
+}
+
+impl Broken {
+    pub const ALL: [Broken; 15] = [
+        Broken::IgnoresRevision,
+        Broken::SkipsLocks,
+        Broken::ApprovalsAgain,
+        Broken::ForgetsRequests,
+        Broken::IgnoresHolds,
+        Broken::IgnoresClosing,
+        Broken::IgnoresRelease,
+        Broken::TrustsStolenKeys,
+        Broken::LiftsRevive,
+        Broken::TrustsEvidence,
+        Broken::ExtendsForEver,
+        Broken::FeedHidesGaps,
+        Broken::FreshWithoutProof,
+        Broken::AnswersEarly,
+        Broken::LosesTheLast,
+    ];
+
+    /// The record as a fold with this defect would see it.
+    pub fn sees(self, record: &Record, head: u64) -> Record {
+        let mut record = record.clone();
+        let nothing = Event::Maintained(Maintained::default());
+        let Some(event) = &mut record.event else { return record };
+        match (self, event) {
+            (Broken::IgnoresRevision, Event::Issued(_) | Event::TaskOpened(_) | Event::TaskExtended(_)) => record.revision = head,
+            (Broken::SkipsLocks, Event::Revoked(e)) => e.issued_only = true,
+            (Broken::ApprovalsAgain, Event::Issued(e)) => e.approval.clear(),
+            (Broken::ForgetsRequests, _) => record.request = None,
+            (Broken::IgnoresHolds, event @ Event::TaskHeld(_)) => *event = nothing,
+            (Broken::IgnoresClosing, event @ Event::TaskClosed(_)) => *event = nothing,
+            (Broken::IgnoresRelease, event @ Event::Released(_)) => *event = nothing,
+            (Broken::TrustsStolenKeys, event @ Event::KeyChanged(_)) => *event = nothing,
+            (Broken::LiftsRevive, Event::Revoked(e)) if e.targets.iter().all(|t| t.aim.as_ref().is_some_and(lockable)) => {
+                e.lock_only |= !e.issued_only;
+            }
+            (Broken::TrustsEvidence, Event::Issued(e)) => {
+                e.shown.clear();
+                e.renews.clear();
+            }
+            (Broken::ExtendsForEver, Event::TaskOpened(e)) => {
+                e.max_deadline = e.opened_at + mayfly::limits::TASK_TTL_MS;
+                e.deadline = e.max_deadline;
+            }
+            _ => {}
+        }
+        record
+    }
+}

@@ -1,0 +1,47 @@
+//! What the simulation is worth: with each defect of `broken` built in, it finds something.
+
+use crate::broken::Broken;
+use crate::op::{Kind, Op, plan, plan_of};
+use crate::run::{LENGTH, run, shrink};
+
+/// Interleavings to look through for one defect.
+const MOST: u64 = 2_000;
+
+/// The operations to look through. What shows only where several things come together is looked for among those.
+fn operations(broken: Broken, seed: u64) -> Vec<Op> {
+    use Kind::{Beat, Deliver, Fold, Issue, Land, Pack, Pass, Reconnect, Revoke};
+    let lagging = [Beat, Deliver, Fold, Issue, Land, Pack, Pass, Reconnect, Revoke];
+    plan_of(seed, LENGTH, &|kind| broken != Broken::FreshWithoutProof || lagging.contains(&kind))
+}
+
+#[test]
+fn every_defect_that_is_built_in_is_found() {
+    for broken in Broken::ALL {
+        let found = (1..=MOST).find_map(|seed| {
+            let writers = match broken {
+                // What only one writer has: an acknowledged end to lose.
+                Broken::LosesTheLast => 1,
+                // What only several have: a view that lags, an answer that can come too early.
+                Broken::IgnoresRevision | Broken::FreshWithoutProof | Broken::AnswersEarly => 3,
+                _ => 1 + 2 * (seed as u32 % 2),
+            };
+            run(writers, &operations(broken, seed), broken).err().map(|(_, text)| (seed, writers, text))
+        });
+        let Some((seed, _, text)) = found else { panic!("{broken:?} was not found in {MOST} interleavings") };
+        println!("{broken:?}: seed {seed}: {}", text.chars().take(100).collect::<String>());
+    }
+}
+
+#[test]
+fn a_trace_that_breaks_a_rule_is_printed_in_its_shortest_form() {
+    let broken = Broken::IgnoresClosing;
+    let seed = (1..=MOST).find(|seed| run(3, &plan(*seed, LENGTH), broken).is_err()).expect("a seed that finds it");
+    let (short, found) = shrink(3, &plan(seed, LENGTH), broken);
+    assert!(short.len() <= 8, "{} steps are left: {short:?}", short.len());
+    assert!(!found.is_empty() && run(3, &short, broken).is_err());
+    for at in 0..short.len() {
+        let mut shorter = short.clone();
+        shorter.remove(at);
+        assert!(run(3, &shorter, broken).is_ok(), "step {at} is not needed");
+    }
+}

@@ -1,0 +1,258 @@
+//! The naive verdict: does this group take effect here? Each record is judged as if those before it in its group had taken effect.
+
+use std::rc::Rc;
+
+use mayfly::ledger::record::*;
+use mayfly::seq::Seq;
+
+use crate::model::{DAY, Line, MINUTE, Model, Phase, Says, lockable, revokes};
+
+/// The place of records of the group that is judged: after everything.
+const IN_GROUP: Seq = match Seq::from_u64((1 << 53) - 1) {
+    Some(seq) => seq,
+    None => Seq::ZERO,
+};
+
+fn yes(condition: bool) -> Says {
+    if condition { Says::Valid } else { Says::Void }
+}
+
+fn both(a: Says, b: Says) -> Says {
+    match (a, b) {
+        (Says::Void, _) | (_, Says::Void) => Says::Void,
+        (Says::Either, _) | (_, Says::Either) => Says::Either,
+        _ => Says::Valid,
+    }
+}
+
+fn subset<T: PartialEq>(mine: &[T], theirs: &[T]) -> bool {
+    theirs.is_empty() || (!mine.is_empty() && mine.iter().all(|m| theirs.contains(m)))
+}
+
+fn within(child: &Allowance, parent: &Allowance) -> bool {
+    child.upstreams.iter().all(|mine| {
+        parent.upstreams.iter().any(|theirs| theirs.name == mine.name && mine.scopes.iter().all(|s| theirs.scopes.contains(s)))
+    }) && (parent.any_tool || (!child.any_tool && child.tools.iter().all(|t| parent.tools.contains(t))))
+        && subset(&child.kinds, &parent.kinds)
+        && (child.key_bound || !parent.key_bound)
+}
+
+impl Model {
+    /// Judges a group at its place, and takes it in with the verdict that the fold gave.
+    pub fn take(&mut self, group: &[Record], time: u64, folded: bool) -> Result<(), String> {
+        let says = self.judge(group, time);
+        if says != Says::Either && (says == Says::Valid) != folded {
+            return Err(format!("the fold says {}, the model {says:?}: {group:?}", if folded { "valid" } else { "void" }));
+        }
+        for record in group {
+            let begins = match &record.event {
+                Some(Event::GenerationBegun(g)) if folded => Some(Seq::start_of(g.generation as u8)),
+                _ => None,
+            };
+            self.head = begins.unwrap_or(self.head).next().expect("a seq");
+            let grant = match &record.event {
+                Some(Event::Issued(i)) if folded => Some(Rc::new(self.grant(i))),
+                _ => None,
+            };
+            self.log.push(Line { seq: self.head, time, record: Rc::new(record.clone()), valid: folded, grant });
+        }
+        Ok(())
+    }
+
+    pub fn judge(&self, group: &[Record], time: u64) -> Says {
+        let mut ahead = self.clone();
+        let mut says = Says::Valid;
+        for record in group {
+            says = both(says, ahead.one(record, time));
+            if says == Says::Void {
+                return says;
+            }
+            // The head stays where the group begins: no decision of the group can have seen the group.
+            ahead.log.push(Line { seq: IN_GROUP, time, record: Rc::new(record.clone()), valid: true, grant: None });
+        }
+        says
+    }
+
+    /// A task that is over may be forgotten ten minutes after its deadline.
+    fn known(&self, id: &[u8], fits: bool, time: u64) -> Says {
+        match self.task(id) {
+            Some(_) if fits && time > self.deadline(id) + 10 * MINUTE => Says::Either,
+            Some(_) => yes(fits),
+            None => Says::Void,
+        }
+    }
+
+    fn over_since(&self, id: &[u8]) -> u64 {
+        let closes = |e: &Event| revokes(e).contains(&Aim::Task(id.to_vec()));
+        let closed = self.log.iter().filter(|l| l.valid && l.record.event.as_ref().is_some_and(closes)).map(|l| l.time).min();
+        closed.unwrap_or(u64::MAX).min(self.deadline(id))
+    }
+
+    fn timely(&self, decided: u64, revision: u64, time: u64) -> bool {
+        decided + 40_000 >= time && decided <= time + 30_000 && self.of_this_order(revision)
+    }
+
+    fn of_this_order(&self, revision: u64) -> bool {
+        revision <= self.head.as_u64() && revision >= Seq::start_of(self.head.generation()).as_u64()
+    }
+
+    fn one(&self, record: &Record, time: u64) -> Says {
+        let request = record.request.as_ref().map_or(Says::Valid, |r| self.request(r, time));
+        let event = record.event.as_ref().expect("an event");
+        both(request, self.event(event, record, time))
+    }
+
+    fn event(&self, event: &Event, record: &Record, time: u64) -> Says {
+        let r = record.revision;
+        match event {
+            Event::TaskOpened(t) => self.opens(t, r, time),
+            Event::Issued(i) => self.issues(i, r, time),
+            Event::TaskExtended(x) => {
+                let Some((_, t)) = self.task(&x.task) else { return Says::Void };
+                let above = if t.parent.is_empty() { u64::MAX } else { self.deadline(&t.parent) };
+                let grant = extension(self, &x.task, t);
+                both(
+                    yes(self.timely(x.decided_at, r, time)
+                        && self.usable(&x.task, time)
+                        && x.policy_version == self.policy(&t.environment)
+                        && x.deadline <= t.max_deadline.min(above)
+                        && x.deadline > time
+                        && x.deadline >= self.deadline(&x.task)),
+                    self.blocked(&grant, r, time),
+                )
+            }
+            Event::TaskClosed(c) => {
+                let missed = c.outcome != Outcome::Expired as i32 || self.silent(&c.task, time) || time >= self.deadline(&c.task);
+                self.known(&c.task, !self.closed(&c.task) && missed, time)
+            }
+            Event::TaskHeld(h) => {
+                let free = self.holds(&h.task).iter().all(|(rank, _)| *rank != h.rank);
+                self.known(&h.task, !self.closed(&h.task) && free, time)
+            }
+            Event::TaskResumed(x) => {
+                let seen = self.holds(&x.task).iter().any(|(rank, seq)| *rank <= x.rank && seq.as_u64() <= r);
+                self.known(&x.task, !self.closed(&x.task) && seen, time)
+            }
+            Event::Released(x) => {
+                let released = self
+                    .log
+                    .iter()
+                    .any(|l| l.valid && matches!(&l.record.event, Some(Event::Released(y)) if y.credential == x.credential));
+                yes(self.credential(&x.credential).is_some_and(|(_, i)| i.expires_at > time) && !released)
+            }
+            Event::Revoked(v) => yes(!v.lock_only || v.targets.iter().all(|t| t.aim.as_ref().is_some_and(lockable))),
+            Event::LockLifted(x) => {
+                let locks = self.locks();
+                yes(x.targets.iter().all(|t| locks.iter().any(|(a, seq)| Some(a) == t.aim.as_ref() && seq.as_u64() <= r)))
+            }
+            Event::PolicySet(p) => yes(p.version == self.policy(&p.environment) + 1),
+            Event::UpstreamSet(u) => yes(u.version == self.upstream(&u.name).map_or(0, |u| u.0) + 1),
+            Event::BindingSet(b) => yes(b.version == self.binding(&b.name).map_or(0, |b| b.0) + 1),
+            Event::KeyAdded(k) => yes(self.key(&k.key).is_none()),
+            Event::KeyChanged(k) => {
+                // Judged as the key stood before its group: the rule beside it may have compromised it already.
+                let mut before = self.clone();
+                before.log.retain(|l| l.seq != IN_GROUP);
+                // 1 next, 2 active, 3 retired, 4 removed, 5 compromised.
+                let turns = [(1, 2), (1, 3), (2, 3), (3, 4), (1, 5), (2, 5), (3, 5), (4, 5)];
+                yes(before.key(&k.key).is_some_and(|now| turns.contains(&(now, k.state))))
+            }
+            Event::ApprovalAsked(a) => match self.approval(&a.approval) {
+                Some((a, ..)) if time > a.expires_at + 10 * MINUTE => Says::Either,
+                found => yes(found.is_none()),
+            },
+            Event::ApprovalDecided(d) => match self.approval(&d.approval) {
+                Some((a, None, _)) if a.expires_at > time && d.given => self.approves(a, record, time),
+                Some((a, None, _)) => yes(a.expires_at > time),
+                _ => Says::Void,
+            },
+            Event::UsedOnce(u) => self.used_once(&u.digest, time),
+            Event::GenerationBegun(g) => yes(self.head == Seq::ZERO || g.generation > u32::from(self.head.generation())),
+            _ => Says::Valid,
+        }
+    }
+
+    fn approves(&self, a: &ApprovalAsked, record: &Record, time: u64) -> Says {
+        use crate::model::domain;
+        let mut grant = crate::model::Grant::default();
+        if let Some((_, t)) = self.task(&a.task) {
+            if self.phase(&a.task, time) == Phase::Over {
+                // Ten minutes after it ended it may be forgotten, and its approvals with it or not.
+                return if self.over_since(&a.task) + 10 * MINUTE < time { Says::Either } else { Says::Void };
+            }
+            grant = self.opening(t);
+            (grant.credentials, grant.svid) = (vec![], None);
+            grant.identities.remove(0);
+            grant.policy = self.policy(&t.environment);
+        }
+        grant.identities.push((domain(&a.caller), a.caller.clone()));
+        if let Some(Who::Person(p)) = record.author.as_ref().and_then(|a| a.who.as_ref()) {
+            grant.identities.push((p.issuer.clone(), p.sub.clone()));
+        }
+        both(yes(self.of_this_order(record.revision)), self.blocked(&grant, record.revision, time))
+    }
+
+    fn opens(&self, t: &TaskOpened, r: u64, time: u64) -> Says {
+        let bounds = self.timely(t.opened_at, r, time)
+            && self.task(&t.task).is_none()
+            && t.deadline > time
+            && t.deadline <= t.max_deadline
+            && t.max_deadline <= t.opened_at + DAY
+            && t.policy_version > 0
+            && t.policy_version == self.policy(&t.environment);
+        let parent = t.parent.is_empty()
+            || self.task(&t.parent).is_some_and(|(_, p)| {
+                let none = Allowance::default();
+                self.usable(&t.parent, time)
+                    && self.path(&t.parent).len() < 8
+                    && p.environment == t.environment
+                    && t.deadline <= self.deadline(&t.parent)
+                    && t.max_deadline <= p.max_deadline
+                    && within(t.allowance.as_ref().unwrap_or(&none), p.allowance.as_ref().unwrap_or(&none))
+            });
+        let ancestor = t.ancestor.is_empty() || self.alive(&t.ancestor, time);
+        both(yes(bounds && parent && ancestor), self.blocked(&self.opening(t), r, time))
+    }
+
+    fn issues(&self, i: &Issued, r: u64, time: u64) -> Says {
+        let approved = match i.approval.is_empty() {
+            true => Some(r),
+            false => self
+                .approval(&i.approval)
+                .and_then(|(a, given, used)| given.flatten().filter(|given| !used && a.expires_at > time && *given <= r)),
+        };
+        // It rests on the approval, and is no younger than that.
+        let Some(rests_on) = approved else { return Says::Void };
+        let Some((_, t)) = self.task(&i.task) else { return Says::Void };
+        let bounds = self.timely(i.issued_at, r, time)
+            && self.credential(&i.credential).is_none()
+            && i.policy_version > 0
+            && i.policy_version == self.policy(&i.environment)
+            && self.upstream(&i.upstream) == Some((i.upstream_version, true))
+            && (i.binding.is_empty() || self.binding(&i.binding) == Some((i.binding_version, true)))
+            && self.key(&i.key) == Some(KeyState::Active as i32)
+            && self.phase(&i.task, time) == Phase::Active
+            && self.usable(&i.task, time)
+            && t.environment == i.environment
+            && i.expires_at > time
+            && i.expires_at <= self.deadline(&i.task)
+            && i.expires_at <= i.issued_at + 60 * MINUTE
+            && i.expires_at <= i.renewable_until
+            && i.ancestors.len() <= 8;
+        let shown = [&i.shown, &i.renews].into_iter().all(|c| c.is_empty() || self.alive(c, time));
+        both(yes(bounds && shown), self.blocked(&self.grant(i), rests_on, time))
+    }
+}
+
+/// What a rule can ask of an extension: the task as it stands.
+fn extension(model: &Model, id: &[u8], t: &TaskOpened) -> crate::model::Grant {
+    let opening = model.opening(t);
+    crate::model::Grant {
+        credentials: vec![],
+        tasks: model.path(id),
+        identities: opening.identities,
+        environment: t.environment.clone(),
+        policy: model.policy(&t.environment),
+        ..Default::default()
+    }
+}

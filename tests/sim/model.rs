@@ -1,0 +1,439 @@
+//! The rules once more, as naively as they can be said: every question is a loop over all records that were ever valid. Nothing is
+//! forgotten, nothing is indexed, and nothing but record types and ids is shared with the product.
+
+use std::rc::Rc;
+
+use mayfly::ledger::record::*;
+use mayfly::seq::Seq;
+
+pub const MINUTE: u64 = 60_000;
+pub const DAY: u64 = 24 * 60 * MINUTE;
+
+/// A record with its place, and what became of it.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub seq: Seq,
+    pub time: u64,
+    pub record: Rc<Record>,
+    pub valid: bool,
+    /// What rules can ask of it, as it was when it was issued: for valid issuances.
+    pub grant: Option<Rc<Grant>>,
+}
+
+/// What the naive rules say: with `Either`, forgetting within its bound may have happened or not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Says {
+    Valid,
+    Void,
+    Either,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    Over,
+    Pending,
+    Held,
+    Active,
+}
+
+/// What a rule can ask of a grant.
+#[derive(Clone, Debug, Default)]
+pub struct Grant {
+    pub credentials: Vec<Vec<u8>>,
+    pub tasks: Vec<Vec<u8>>,
+    pub identities: Vec<(String, String)>,
+    pub upstream: String,
+    pub scopes: Vec<String>,
+    pub binding: String,
+    pub tool: String,
+    pub environment: String,
+    pub policy: u64,
+    pub key: String,
+    pub svid: Option<(String, SvidEvidence)>,
+    pub token: Option<(String, String)>,
+}
+
+#[derive(Clone, Default)]
+pub struct Model {
+    pub log: Vec<Line>,
+    pub head: Seq,
+    /// The head after each commit, and its time.
+    pub commits: Vec<(Seq, u64)>,
+}
+
+pub fn domain(id: &str) -> String {
+    id.strip_prefix("spiffe://").unwrap_or_default().split('/').next().unwrap_or_default().to_owned()
+}
+
+fn identity(i: &Identity) -> (String, String) {
+    (i.issuer.clone(), i.sub.clone())
+}
+
+impl Grant {
+    /// Whether a rule with this aim is about it.
+    pub fn matches(&self, aim: &Aim) -> bool {
+        let workload = |f: &dyn Fn(&str) -> bool| self.identities.iter().any(|(_, s)| s.starts_with("spiffe://") && f(s));
+        match aim {
+            Aim::Everything(_) => true,
+            Aim::Credential(id) => self.credentials.contains(id),
+            Aim::Task(id) => self.tasks.contains(id),
+            Aim::Caller(id) => workload(&|s| s == id),
+            Aim::Prefix(id) => workload(&|s| s == id || s.starts_with(&format!("{id}/"))),
+            Aim::TrustDomain(td) => workload(&|s| domain(s) == *td) || self.svid.as_ref().is_some_and(|(domain, _)| domain == td),
+            Aim::Subject(i) => self.identities.contains(&identity(i)),
+            Aim::TrustAnchor(a) => self.svid.as_ref().is_some_and(|(_, s)| s.anchor == *a),
+            Aim::Svid(t) => self
+                .svid
+                .as_ref()
+                .is_some_and(|(domain, s)| *domain == t.trust_domain && s.issuing_key == t.issuing_key && s.serial == t.serial),
+            Aim::SubjectToken(i) => self.token.as_ref() == Some(&identity(i)),
+            Aim::Upstream(u) => self.upstream == *u,
+            Aim::UpstreamScope(i) => self.upstream == i.issuer && self.scopes.contains(&i.sub),
+            Aim::Binding(b) => self.binding == *b,
+            Aim::Tool(t) => self.tool == *t,
+            Aim::Environment(e) => self.environment == *e,
+            Aim::PolicyBelow(p) => self.environment == p.environment && self.policy < p.version,
+            Aim::SigningKey(k) => self.key == *k,
+        }
+    }
+}
+
+fn aims(targets: &[TargetRecord]) -> Vec<Aim> {
+    targets.iter().filter_map(|t| t.aim.clone()).collect()
+}
+
+pub fn lockable(aim: &Aim) -> bool {
+    matches!(
+        aim,
+        Aim::Caller(_)
+            | Aim::Prefix(_)
+            | Aim::TrustDomain(_)
+            | Aim::Subject(_)
+            | Aim::Upstream(_)
+            | Aim::UpstreamScope(_)
+            | Aim::Tool(_)
+            | Aim::Environment(_)
+            | Aim::Everything(_)
+    )
+}
+
+/// What a valid record revokes.
+pub fn revokes(event: &Event) -> Vec<Aim> {
+    match event {
+        Event::Revoked(e) if !e.lock_only => aims(&e.targets),
+        Event::Released(e) => vec![Aim::Credential(e.credential.clone())],
+        Event::TaskClosed(e) => vec![Aim::Task(e.task.clone())],
+        Event::KeyChanged(e) if e.state == KeyState::Compromised as i32 => vec![Aim::SigningKey(e.key.clone())],
+        Event::GenerationBegun(e) if e.generation > 1 => vec![Aim::Everything(true)],
+        _ => vec![],
+    }
+}
+
+impl Model {
+    fn valid(&self) -> impl Iterator<Item = (&Line, &Event)> {
+        self.log.iter().filter(|l| l.valid).filter_map(|l| l.record.event.as_ref().map(|e| (l, e)))
+    }
+
+    /// Valid lines since the newest generation began: what was before is gone.
+    fn now_valid(&self) -> impl Iterator<Item = (&Line, &Event)> {
+        let began = self.valid().filter(|(_, e)| matches!(e, Event::GenerationBegun(_))).last().map_or(Seq::ZERO, |(l, _)| l.seq);
+        self.valid().filter(move |(l, _)| l.seq >= began)
+    }
+
+    pub fn task(&self, id: &[u8]) -> Option<(&Line, &TaskOpened)> {
+        self.now_valid().find_map(|(l, e)| match e {
+            Event::TaskOpened(t) if t.task == id => Some((l, t)),
+            _ => None,
+        })
+    }
+
+    pub fn tasks(&self) -> Vec<(&Line, &TaskOpened)> {
+        self.now_valid().filter_map(|(l, e)| if let Event::TaskOpened(t) = e { Some((l, t)) } else { None }).collect()
+    }
+
+    pub fn credential(&self, id: &[u8]) -> Option<(&Line, &Issued)> {
+        self.credentials().into_iter().find(|(_, i)| i.credential == id)
+    }
+
+    pub fn credentials(&self) -> Vec<(&Line, &Issued)> {
+        self.now_valid().filter_map(|(l, e)| if let Event::Issued(i) = e { Some((l, i)) } else { None }).collect()
+    }
+
+    /// Root first.
+    pub fn path(&self, id: &[u8]) -> Vec<Vec<u8>> {
+        let mut path = vec![id.to_vec()];
+        while let Some((_, t)) = self.task(&path[0]) {
+            if t.parent.is_empty() {
+                break;
+            }
+            path.insert(0, t.parent.clone());
+        }
+        path
+    }
+
+    pub fn deadline(&self, id: &[u8]) -> u64 {
+        let mut deadline = self.task(id).map_or(0, |(_, t)| t.deadline);
+        for (_, e) in self.now_valid() {
+            if let Event::TaskExtended(x) = e
+                && x.task == id
+            {
+                deadline = x.deadline;
+            }
+        }
+        deadline
+    }
+
+    pub fn silent(&self, id: &[u8], now: u64) -> bool {
+        let Some((opened, t)) = self.task(id) else { return true };
+        let late = |alive: u64, at: u64| t.heartbeat > 0 && at > alive + t.heartbeat;
+        let mut alive = opened.time;
+        for (l, e) in self.now_valid().filter(|(l, _)| l.seq > opened.seq) {
+            let Event::TaskHeartbeats(h) = e else { continue };
+            if h.tasks.iter().any(|x| x == id) && !late(alive, l.time) {
+                alive = l.time;
+            }
+            if h.all && !late(alive, h.away_since.min(l.time)) {
+                alive = l.time;
+            }
+        }
+        late(alive, now)
+    }
+
+    pub fn closed(&self, id: &[u8]) -> bool {
+        self.now_valid().any(|(_, e)| match e {
+            Event::TaskClosed(c) => c.task == id,
+            Event::Revoked(r) => !r.lock_only && aims(&r.targets).contains(&Aim::Task(id.to_vec())),
+            _ => false,
+        })
+    }
+
+    /// Rank and seq of each hold on the task itself.
+    pub fn holds(&self, id: &[u8]) -> Vec<(i32, Seq)> {
+        let mut holds = Vec::new();
+        for (l, e) in self.now_valid() {
+            match e {
+                Event::TaskHeld(h) if h.task == id => holds.push((h.rank, l.seq)),
+                Event::TaskResumed(r) if r.task == id => {
+                    holds.retain(|(rank, seq)| *rank > r.rank || seq.as_u64() > l.record.revision);
+                }
+                _ => {}
+            }
+        }
+        holds
+    }
+
+    pub fn phase(&self, id: &[u8], now: u64) -> Phase {
+        let path = self.path(id);
+        if path.iter().any(|t| self.task(t).is_none() || self.closed(t) || now >= self.deadline(t) || self.silent(t, now)) {
+            return Phase::Over;
+        }
+        if path.iter().any(|t| self.task(t).is_some_and(|(_, t)| !t.approval.is_empty())) {
+            return Phase::Pending;
+        }
+        if path.iter().any(|t| !self.holds(t).is_empty()) { Phase::Held } else { Phase::Active }
+    }
+
+    fn owners(&self, path: &[Vec<u8>]) -> Vec<(String, String)> {
+        path.iter().filter_map(|t| self.task(t)).filter_map(|(_, t)| t.owner.as_ref().map(identity)).collect()
+    }
+
+    /// What a rule can ask of a credential, as its claims tell.
+    pub fn grant(&self, i: &Issued) -> Grant {
+        let path = self.path(&i.task);
+        let mut identities = vec![(domain(&i.caller), i.caller.clone())];
+        identities.extend(self.owners(&path));
+        identities.extend(i.ancestors.iter().map(|a| (domain(&a.caller), a.caller.clone())));
+        identities.extend(i.subject.iter().chain(&i.actors).map(identity));
+        let mut credentials = vec![i.credential.clone()];
+        credentials.extend(i.ancestors.iter().map(|a| a.credential.clone()));
+        Grant {
+            credentials,
+            tasks: path,
+            identities,
+            upstream: i.upstream.clone(),
+            scopes: i.scopes.clone(),
+            binding: i.binding.clone(),
+            tool: i.tool.clone(),
+            environment: i.environment.clone(),
+            policy: i.policy_version,
+            key: i.key.clone(),
+            svid: i.svid.clone().map(|s| (domain(&i.caller), s)),
+            token: i.subject_token.as_ref().map(|t| (t.issuer.clone(), t.id.clone())),
+        }
+    }
+
+    /// What a rule can ask of a task's opening.
+    pub fn opening(&self, t: &TaskOpened) -> Grant {
+        let mut path = if t.parent.is_empty() { vec![] } else { self.path(&t.parent) };
+        let mut identities = vec![(domain(&t.opener), t.opener.clone())];
+        identities.extend(self.owners(&path));
+        identities.extend(t.owner.iter().map(identity));
+        path.push(t.task.clone());
+        Grant {
+            credentials: if t.ancestor.is_empty() { vec![] } else { vec![t.ancestor.clone()] },
+            tasks: path,
+            identities,
+            environment: t.environment.clone(),
+            policy: t.policy_version,
+            svid: t.svid.clone().map(|s| (domain(&t.opener), s)),
+            ..Grant::default()
+        }
+    }
+
+    /// The first rule up to a place that revokes a grant decided at `r`. A key's rule ignores `r`.
+    pub fn covered(&self, grant: &Grant, r: u64, upto: Seq) -> Option<(Seq, Aim)> {
+        self.valid().filter(|(l, _)| l.seq <= upto).find_map(|(l, e)| {
+            let hits = |a: &Aim| grant.matches(a) && (matches!(a, Aim::SigningKey(_)) || r < l.seq.as_u64());
+            revokes(e).into_iter().find(hits).map(|a| (l.seq, a))
+        })
+    }
+
+    /// The seq of each lock in force.
+    pub fn locks(&self) -> Vec<(Aim, Seq)> {
+        let mut locks: Vec<(Aim, Seq)> = Vec::new();
+        for (l, e) in self.valid() {
+            match e {
+                Event::Revoked(r) if r.lock_only || !r.issued_only => {
+                    for aim in aims(&r.targets).into_iter().filter(lockable) {
+                        locks.retain(|(a, _)| *a != aim);
+                        locks.push((aim, l.seq));
+                    }
+                }
+                Event::LockLifted(x) => locks.retain(|(a, _)| !aims(&x.targets).contains(a)),
+                _ => {}
+            }
+        }
+        locks
+    }
+
+    /// Whether a new grant is refused: covered, locked out, or resting on what is evidence for nothing.
+    pub fn blocked(&self, grant: &Grant, r: u64, now: u64) -> Says {
+        if self.covered(grant, r, self.head).is_some() || self.locks().iter().any(|(a, _)| grant.matches(a)) {
+            return Says::Void;
+        }
+        let mut says = Says::Valid;
+        for (l, e) in self.valid() {
+            for aim in revokes(e).iter().filter(|a| grant.matches(a)) {
+                let kept = l.time + DAY + 60 * MINUTE + 70_000;
+                match aim {
+                    Aim::SigningKey(_) => return Says::Void,
+                    // Kept longer than what it names can be shown.
+                    Aim::Credential(_) | Aim::Task(_) | Aim::Svid(_) | Aim::SubjectToken(_) if now <= kept => return Says::Void,
+                    Aim::Credential(_) | Aim::Task(_) | Aim::Svid(_) | Aim::SubjectToken(_) => says = Says::Either,
+                    _ => {}
+                }
+            }
+        }
+        says
+    }
+
+    /// Whether a task takes grants.
+    pub fn usable(&self, id: &[u8], now: u64) -> bool {
+        let opened = |t: &Vec<u8>| self.task(t).map(|(l, t)| (l.record.revision, self.opening(t)));
+        self.phase(id, now) == Phase::Active
+            && self.path(id).iter().filter_map(opened).all(|(r, g)| self.covered(&g, r, self.head).is_none())
+    }
+
+    /// Whether a credential counts as evidence.
+    pub fn alive(&self, id: &[u8], now: u64) -> bool {
+        let Some((line, i)) = self.credential(id) else { return false };
+        let released = self.now_valid().any(|(_, e)| matches!(e, Event::Released(x) if x.credential == id));
+        !released
+            && i.expires_at > now
+            && self.covered(&self.grant(i), line.record.revision, self.head).is_none()
+            && self.usable(&i.task, now)
+    }
+}
+
+impl Model {
+    pub fn policy(&self, environment: &str) -> u64 {
+        let set = |(_, e): (&Line, &Event)| match e {
+            Event::PolicySet(p) if p.environment == environment && !p.audit_only => Some(p.version),
+            _ => None,
+        };
+        self.valid().filter_map(set).last().unwrap_or(0)
+    }
+
+    pub fn upstream(&self, name: &str) -> Option<(u64, bool)> {
+        let set = |(_, e): (&Line, &Event)| match e {
+            Event::UpstreamSet(u) if u.name == name => Some((u.version, !u.disabled && !u.retired)),
+            _ => None,
+        };
+        self.valid().filter_map(set).last()
+    }
+
+    pub fn binding(&self, name: &str) -> Option<(u64, bool)> {
+        let set = |(_, e): (&Line, &Event)| match e {
+            Event::BindingSet(b) if b.name == name => Some((b.version, !b.pending)),
+            _ => None,
+        };
+        self.valid().filter_map(set).last()
+    }
+
+    pub fn key(&self, id: &str) -> Option<i32> {
+        let mut state = None;
+        for (_, e) in self.valid() {
+            match e {
+                Event::KeyAdded(k) if k.key == id => state = Some(k.state),
+                Event::KeyChanged(k) if k.key == id => state = Some(k.state),
+                Event::Revoked(r) if aims(&r.targets).contains(&Aim::SigningKey(id.to_owned())) && state.is_some() => {
+                    state = Some(KeyState::Compromised as i32);
+                }
+                _ => {}
+            }
+        }
+        state
+    }
+
+    /// Asked, with its end; the revision of the giving, where it was given; whether it was used.
+    pub fn approval(&self, id: &[u8]) -> Option<(&ApprovalAsked, Option<Option<u64>>, bool)> {
+        let mut found: Option<(&ApprovalAsked, Option<Option<u64>>, bool)> = None;
+        for (l, e) in self.now_valid() {
+            match e {
+                Event::ApprovalAsked(a) if a.approval == id => found = Some((a, None, false)),
+                Event::ApprovalDecided(d) if d.approval == id => {
+                    if let Some(f) = &mut found {
+                        f.1 = Some(d.given.then_some(l.record.revision));
+                    }
+                }
+                Event::Issued(i) if i.approval == id => {
+                    if let Some(f) = &mut found {
+                        f.2 = true;
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Whether something that a line bound until then may be used again at a commit of `now`.
+    fn forgotten(&self, line: &Line, until: u64, now: u64) -> Says {
+        if now <= until {
+            Says::Void
+        } else if self.commits.iter().any(|(head, time)| *head >= line.seq && *time > until + 1_000) {
+            Says::Valid
+        } else {
+            Says::Either
+        }
+    }
+
+    pub fn request(&self, request: &Request, now: u64) -> Says {
+        let bound = self
+            .now_valid()
+            .filter(|(l, _)| l.record.request.as_ref().is_some_and(|r| (&r.caller, &r.id) == (&request.caller, &request.id)));
+        match bound.last() {
+            None => Says::Valid,
+            Some((l, Event::Issued(i))) => self.forgotten(l, i.expires_at.max(i.issued_at + 10 * MINUTE), now),
+            Some((l, _)) => self.forgotten(l, l.time + DAY, now),
+        }
+    }
+
+    pub fn used_once(&self, digest: &[u8], now: u64) -> Says {
+        let used = |(_, e): &(&Line, &Event)| matches!(e, Event::UsedOnce(u) if u.digest == digest);
+        match self.valid().filter(used).last() {
+            Some((l, Event::UsedOnce(u))) => self.forgotten(l, u.until, now),
+            _ => Says::Valid,
+        }
+    }
+}
