@@ -48,19 +48,27 @@ check "version" 0 "$mayfly" --version
 check "help" 0 "$mayfly" help revoke
 says "help names the exit codes or flags" out "--dry-run"
 check "completions" 0 "$mayfly" completions bash
-check "no server" 8 "$mayfly" --svid "$work/none" --key "$work/none" --bundle "$work/none" --server-id spiffe://x/y --address https://127.0.0.1:1 status || true
 
-check "dev up" 0 "$mayfly" dev up --dir "$world" --port 0 --detach
+# Ports that can be named in advance, since the configuration has to hold them: the first three in a row that nobody has.
+up() {
+    for port in $(shuf -n 5 -i 20000-32000); do
+        "$mayfly" dev up --dir "$world" --port "$port" --detach && return
+        rm -rf "$world"
+    done
+    return 1
+}
+check "dev up" 0 up
 says "dev up says what to type next" err "mayfly status"
 check "the server's configuration is valid" 0 "$mayfly" server validate --config "$world/mayfly.toml"
 check "the server is healthy" 0 "$mayfly" server healthcheck --config "$world/mayfly.toml"
 check "svid check accepts" 0 "$mayfly" svid check --bundle "$world/bundle.pem" --trust-domain dev.mayfly.internal "$world/svid/agent/demo/svid.pem"
 check "svid check refuses a CA" 5 "$mayfly" svid check --bundle "$world/bundle.pem" --trust-domain dev.mayfly.internal "$world/ca.pem"
 
+check "no server there" 8 me --address https://127.0.0.1:1 status
 check "status" 0 me status -o json
 check "whoami" 0 agent whoami
 says "whoami names the SPIFFE ID" out "spiffe://dev.mayfly.internal/agent/demo"
-check "a task" 0 agent task open --purpose smoke --upstream echo:echo:read -o name
+check "a task" 0 agent task open --purpose smoke --upstream echo=echo:read -o name
 task=$(head -1 "$work/out")
 check "a credential in it, to a pipe" 0 agent get echo --task "$task" --scope echo:read
 cp "$work/out" "$work/token"
@@ -69,18 +77,19 @@ silent "stderr does not have it" err "$(cat "$work/token")"
 check "a scope that the task lacks is refused" 5 agent get echo --task "$task" --scope echo:write
 check "an upstream that is not there" 3 agent get nowhere --purpose smoke
 check "credentials are listed" 0 me credential list -o json
-says "with their task" out "$task"
+says "with their task" out "${task:-none}"
 silent "and without a token" out "$(cut -d. -f3 <"$work/token")"
 check "a dry run revokes nothing" 0 me revoke --task "$task" --reason smoke --dry-run
-check "a workload is no operator" 5 agent revoke --task "$task" --reason smoke
+check "a workload is no operator, whichever listener it asks" 5 \
+    me --svid "$world/svid/agent/demo/svid.pem" --key "$world/svid/agent/demo/key.pem" revoke --task "$task" --reason smoke
 check "revoking the task" 0 me revoke --task "$task" --reason smoke --confirm all
 check "nothing more is issued in it" 5 agent get echo --task "$task" --scope echo:read
-check "a found token is told" 0 bash -c '"$1" --config "$2" token lookup - <"$3"' - "$mayfly" "$world/operator-you.toml" "$work/token"
+check "a found token is told" 0 bash -c '"$1" --config "$2" token lookup <"$3"' - "$mayfly" "$world/operator-you.toml" "$work/token"
 check "it is explained" 0 me explain "$task"
 check "a lock" 0 me lock add --caller spiffe://dev.mayfly.internal/agent/demo --reason smoke
 check "keeps its caller out" 5 agent get echo --purpose smoke --scope echo:read
 check "keys" 0 me key list
-check "bundles" 0 me bundle show
+check "bundles" 0 me bundle show dev.mayfly.internal
 check "dev down" 0 "$mayfly" dev down --dir "$world" --purge
 verdict "nothing is left" "$([ ! -e "$world" ] && echo yes || echo "$world is there")"
 
