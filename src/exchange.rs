@@ -25,10 +25,9 @@ impl Authority {
             if let Some(made) = self.made_for(&view, caller, want).await? {
                 return Ok(made); // same request, same credential
             }
-            let gathering = self.ledger.minting();
+            let _under_way = self.ledger.minting();
             let mut minted = self.mint(&view, caller, want)?; // a refusal names the rule and the way out; told to nobody yet
             let proposed = self.ledger.propose(Lane::Grant, minted.records())?;
-            drop(gathering);
             match self.ledger.receipt(proposed).await {
                 Ok(receipt) => return Ok(minted.reveal(receipt)), // in order, durable, found valid by the fold
                 Err(no) if again < TRIES && worth_another_try(&no) => {}

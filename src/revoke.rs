@@ -173,9 +173,12 @@ pub(crate) fn confirm_needed(hits: &Hits, confirm: Confirm) -> No {
     )
 }
 
+/// One target as a rule, and what it hits: credentials, tasks, callers.
+type One = (Rules, Hits, BTreeSet<crate::seq::TaskId>, BTreeSet<Box<str>>);
+
 /// Counts what each target covers, by the same rules that a verifier runs.
 struct Count {
-    each: Vec<(Rules, Hits, BTreeSet<crate::seq::TaskId>, BTreeSet<Box<str>>)>,
+    each: Vec<One>,
     all: Hits,
     tasks: BTreeSet<crate::seq::TaskId>,
     callers: BTreeSet<Box<str>>,

@@ -149,13 +149,13 @@ impl Ledger {
             return Err(No::Fault(Fault::new("an empty group was proposed")));
         }
         let (reply, answer) = oneshot::channel();
-        self.inner.queue.push(Proposal { lane, group, reply }).map_err(|(_, no)| No::Refusal(no))?;
+        self.inner.queue.push(Proposal { lane, group, reply }).map_err(No::Refusal)?;
         Ok(answer)
     }
 
-    /// Announces that a grant is being minted, so that the writer may gather it with others. Ends with the guard.
+    /// Announces that a grant is under way, so that the writer may gather it with others. Held until the grant is answered.
     pub fn minting(&self) -> Minting {
-        self.inner.queue.minting();
+        self.inner.queue.begin();
         Minting { inner: self.inner.clone() }
     }
 
@@ -242,14 +242,14 @@ impl Ledger {
     }
 }
 
-/// A grant that is being minted.
+/// A grant that is under way.
 pub struct Minting {
     inner: Arc<Inner>,
 }
 
 impl Drop for Minting {
     fn drop(&mut self) {
-        self.inner.queue.minted();
+        self.inner.queue.end();
     }
 }
 

@@ -37,9 +37,9 @@ pub(super) struct Proposal {
 struct Waiting {
     revocations: Vec<Proposal>,
     others: Vec<Proposal>,
-    /// Grants that are being minted and will come soon.
-    minting: usize,
-    /// Records that were lately under way at once: what gathering aims at.
+    /// Grants under way: from their decision until they are answered.
+    in_flight: usize,
+    /// Grants that were lately under way at once: what gathering aims at.
     aim: usize,
     /// The writer sleeps.
     idle: bool,
@@ -60,12 +60,12 @@ impl Queue {
     }
 
     /// Puts a proposal in line, or says that the line is full.
-    pub fn push(&self, proposal: Proposal) -> Result<(), (Proposal, Refusal)> {
+    pub fn push(&self, proposal: Proposal) -> Result<(), Refusal> {
         let mut waiting = self.waiting.lock();
         let retry = Duration::from_millis(50);
         if waiting.stopped {
             let no = Refusal::new(crate::refusal::Reason::NotReady, "the server is stopping").retry(Duration::from_secs(1));
-            return Err((proposal, no));
+            return Err(no);
         }
         let urgent = proposal.lane == Lane::Revoke;
         let (line, bound, name) = if urgent {
@@ -74,7 +74,7 @@ impl Queue {
             (&mut waiting.others, limits::QUEUE_GRANTS, "queue_grants")
         };
         if line.len() >= bound {
-            return Err((proposal, Refusal::limit(name, bound as u64, retry)));
+            return Err(Refusal::limit(name, bound as u64, retry));
         }
         line.push(proposal);
         if waiting.idle && (urgent || waiting.ready(self.gather_records) || waiting.others.len() == 1) {
@@ -83,18 +83,17 @@ impl Queue {
         Ok(())
     }
 
-    /// A grant is being minted: the writer may wait a little for it.
-    pub fn minting(&self) {
-        self.waiting.lock().minting += 1;
+    /// A grant is under way: the writer may wait a little for it.
+    pub fn begin(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.in_flight += 1;
+        waiting.aim = waiting.aim.max(waiting.in_flight);
     }
 
-    /// It was proposed, or will not be.
-    pub fn minted(&self) {
+    /// It was answered, or will not be proposed.
+    pub fn end(&self) {
         let mut waiting = self.waiting.lock();
-        waiting.minting = waiting.minting.saturating_sub(1);
-        if waiting.idle && waiting.minting == 0 && !waiting.others.is_empty() {
-            self.wake.notify_one();
-        }
+        waiting.in_flight = waiting.in_flight.saturating_sub(1);
     }
 
     /// Waits for the next batch, revocations first. `None` after `stop` when all is done, or an empty batch after `tick`.
@@ -125,8 +124,8 @@ impl Queue {
             taken += 1;
         }
         batch.extend(waiting.others.drain(..taken));
-        let under_way = batch.len() + waiting.others.len() + waiting.minting;
-        waiting.aim = (waiting.aim * 3 + under_way).div_ceil(4);
+        // Falls slowly: those who were just answered come back with their next.
+        waiting.aim = waiting.in_flight.max(waiting.aim - waiting.aim / 4);
         Some(batch)
     }
 
@@ -145,6 +144,6 @@ impl Queue {
 
 impl Waiting {
     fn ready(&self, most: usize) -> bool {
-        !self.revocations.is_empty() || self.stopped || self.minting == 0 || self.others.len() >= self.aim.clamp(1, most)
+        !self.revocations.is_empty() || self.stopped || self.others.len() >= self.aim.clamp(1, most)
     }
 }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::clock::Guarded;
-use super::commit::{ChainHead, Hash, pack};
+use super::commit::{ChainHead, Encoded, Hash, pack};
 use super::queue::{Lane, Proposal};
 use super::receipt::Receipt;
 use super::record::Record;
@@ -45,13 +47,16 @@ pub struct Batch {
     pub time: Millis,
 }
 
+/// Who waits for a group of records, its first seq, and how many they are.
+type Answer = (oneshot::Sender<Result<Receipt, No>>, Seq, u32);
+
 /// What a batch came to before its append.
 #[derive(Default)]
 struct Prepared {
     leaves: Vec<Hash>,
     bytes: Vec<bytes::Bytes>,
     records: Vec<Committed>,
-    answers: Vec<(Proposal, Seq, u32)>,
+    answers: Vec<Answer>,
 }
 
 /// Runs until the queue stops.
@@ -115,34 +120,39 @@ fn decide(
         // Nobody waits for it any more: not issuing it is the safest thing to do.
         return;
     }
-    let group: Vec<Record> = proposal.group.iter().map(|e| e.record.clone()).collect();
-    let verdict = match (proposal.lane, granting) {
+    let Proposal { lane, group, reply } = proposal;
+    let (mut records, mut rest) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
+    for Encoded { record, bytes, leaf } in group {
+        records.push(record);
+        rest.push((bytes, leaf));
+    }
+    let verdict = match (lane, granting) {
         (Lane::Grant, Err(no)) => Err(no.clone()),
-        _ => state.verdict(&group, time),
+        _ => state.verdict(&records, time),
     };
     if let Err(no) = verdict {
-        let _ = proposal.reply.send(Err(No::Refusal(no)));
+        let _ = reply.send(Err(No::Refusal(no)));
         return;
     }
     if out.records.is_empty() {
         state.begin_commit(position, time);
     }
+    let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
     let mut first = None;
-    for (encoded, record) in proposal.group.iter().zip(group) {
+    for (record, (bytes, leaf)) in records.into_iter().zip(rest) {
         let seq = state.take_seq(&record);
         first.get_or_insert(seq);
         state.apply(&record);
-        out.leaves.push(encoded.leaf);
-        out.bytes.push(encoded.bytes.clone());
+        out.leaves.push(leaf);
+        out.bytes.push(bytes);
         out.records.push(Committed { seq, record: Arc::new(record) });
     }
-    let count = u32::try_from(proposal.group.len()).unwrap_or(u32::MAX);
     if let Some(first) = first {
-        out.answers.push((proposal, first, count));
+        out.answers.push((reply, first, count));
     }
 }
 
-fn answer(inner: &Arc<Inner>, records: Vec<Committed>, answers: Vec<(Proposal, Seq, u32)>, position: u64, time: Millis) {
+fn answer(inner: &Arc<Inner>, records: Vec<Committed>, answers: Vec<Answer>, position: u64, time: Millis) {
     let head = records.last().map_or(Seq::ZERO, |r| r.seq);
     inner.durable.store(head.as_u64(), Ordering::Release);
     inner.durable_watch.send_replace(head);
@@ -152,19 +162,19 @@ fn answer(inner: &Arc<Inner>, records: Vec<Committed>, answers: Vec<(Proposal, S
     for observer in inner.observers.read().iter() {
         observer(&batch);
     }
-    for (proposal, first, count) in answers {
-        let _ = proposal.reply.send(Ok(Receipt::new(first, count, position, time)));
+    for (reply, first, count) in answers {
+        let _ = reply.send(Ok(Receipt::new(first, count, position, time)));
     }
     inner.maybe_snapshot(position);
 }
 
-fn fail(inner: &Arc<Inner>, answers: Vec<(Proposal, Seq, u32)>, error: &StoreError) {
+fn fail(inner: &Arc<Inner>, answers: Vec<Answer>, error: &StoreError) {
     let why = format!("the ledger could not be written: {error}");
     tracing::error!(%error, "append failed; nothing is issued until the store was opened again");
     inner.break_with(&why);
-    for (proposal, ..) in answers {
+    for (reply, ..) in answers {
         // Whether it is in the store is unknown until that was opened again: the caller asks again with the same request id.
-        let _ = proposal.reply.send(Err(No::Refusal(not_ready(&why))));
+        let _ = reply.send(Err(No::Refusal(not_ready(&why))));
     }
 }
 

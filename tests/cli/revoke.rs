@@ -125,6 +125,7 @@ fn a_found_token_comes_from_stdin_and_is_never_repeated() {
     });
     let ran = stage.run_with("revoke --token - --reason found", "s3cr3t\n");
     assert_eq!(ran.exit, 0, "{ran:?}");
+    assert!(ran.stdout.starts_with("seq               5\n"), "without rows the whole is shown: {}", ran.stdout);
     assert!(!format!("{ran:?}").contains("s3cr3t"));
     let ran = stage.run("revoke --token s3cr3t --reason found");
     assert_eq!(ran.exit, 2, "{ran:?}");

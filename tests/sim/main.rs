@@ -4,15 +4,20 @@
 //! records the exhaustive exploration appends. What fails prints its seed and its shortest trace.
 
 mod broken;
+mod change;
 mod check;
 mod controls;
 mod exhaustive;
+mod feed;
 mod judge;
 mod make;
 mod model;
 mod op;
+mod registry;
+mod restart;
 mod rng;
 mod run;
+mod step;
 mod watch;
 mod world;
 

@@ -98,7 +98,7 @@ impl Grant {
     }
 }
 
-fn aims(targets: &[TargetRecord]) -> Vec<Aim> {
+pub fn aims(targets: &[TargetRecord]) -> Vec<Aim> {
     targets.iter().filter_map(|t| t.aim.clone()).collect()
 }
 
@@ -130,12 +130,12 @@ pub fn revokes(event: &Event) -> Vec<Aim> {
 }
 
 impl Model {
-    fn valid(&self) -> impl Iterator<Item = (&Line, &Event)> {
+    pub fn valid(&self) -> impl Iterator<Item = (&Line, &Event)> {
         self.log.iter().filter(|l| l.valid).filter_map(|l| l.record.event.as_ref().map(|e| (l, e)))
     }
 
     /// Valid lines since the newest generation began: what was before is gone.
-    fn now_valid(&self) -> impl Iterator<Item = (&Line, &Event)> {
+    pub fn now_valid(&self) -> impl Iterator<Item = (&Line, &Event)> {
         let began = self.valid().filter(|(_, e)| matches!(e, Event::GenerationBegun(_))).last().map_or(Seq::ZERO, |(l, _)| l.seq);
         self.valid().filter(move |(l, _)| l.seq >= began)
     }
@@ -342,98 +342,5 @@ impl Model {
             && i.expires_at > now
             && self.covered(&self.grant(i), line.record.revision, self.head).is_none()
             && self.usable(&i.task, now)
-    }
-}
-
-impl Model {
-    pub fn policy(&self, environment: &str) -> u64 {
-        let set = |(_, e): (&Line, &Event)| match e {
-            Event::PolicySet(p) if p.environment == environment && !p.audit_only => Some(p.version),
-            _ => None,
-        };
-        self.valid().filter_map(set).last().unwrap_or(0)
-    }
-
-    pub fn upstream(&self, name: &str) -> Option<(u64, bool)> {
-        let set = |(_, e): (&Line, &Event)| match e {
-            Event::UpstreamSet(u) if u.name == name => Some((u.version, !u.disabled && !u.retired)),
-            _ => None,
-        };
-        self.valid().filter_map(set).last()
-    }
-
-    pub fn binding(&self, name: &str) -> Option<(u64, bool)> {
-        let set = |(_, e): (&Line, &Event)| match e {
-            Event::BindingSet(b) if b.name == name => Some((b.version, !b.pending)),
-            _ => None,
-        };
-        self.valid().filter_map(set).last()
-    }
-
-    pub fn key(&self, id: &str) -> Option<i32> {
-        let mut state = None;
-        for (_, e) in self.valid() {
-            match e {
-                Event::KeyAdded(k) if k.key == id => state = Some(k.state),
-                Event::KeyChanged(k) if k.key == id => state = Some(k.state),
-                Event::Revoked(r) if aims(&r.targets).contains(&Aim::SigningKey(id.to_owned())) && state.is_some() => {
-                    state = Some(KeyState::Compromised as i32);
-                }
-                _ => {}
-            }
-        }
-        state
-    }
-
-    /// Asked, with its end; the revision of the giving, where it was given; whether it was used.
-    pub fn approval(&self, id: &[u8]) -> Option<(&ApprovalAsked, Option<Option<u64>>, bool)> {
-        let mut found: Option<(&ApprovalAsked, Option<Option<u64>>, bool)> = None;
-        for (l, e) in self.now_valid() {
-            match e {
-                Event::ApprovalAsked(a) if a.approval == id => found = Some((a, None, false)),
-                Event::ApprovalDecided(d) if d.approval == id => {
-                    if let Some(f) = &mut found {
-                        f.1 = Some(d.given.then_some(l.record.revision));
-                    }
-                }
-                Event::Issued(i) if i.approval == id => {
-                    if let Some(f) = &mut found {
-                        f.2 = true;
-                    }
-                }
-                _ => {}
-            }
-        }
-        found
-    }
-
-    /// Whether something that a line bound until then may be used again at a commit of `now`.
-    fn forgotten(&self, line: &Line, until: u64, now: u64) -> Says {
-        if now <= until {
-            Says::Void
-        } else if self.commits.iter().any(|(head, time)| *head >= line.seq && *time > until + 1_000) {
-            Says::Valid
-        } else {
-            Says::Either
-        }
-    }
-
-    pub fn request(&self, request: &Request, now: u64) -> Says {
-        let bound = self
-            .now_valid()
-            .filter(|(l, _)| l.record.request.as_ref().is_some_and(|r| (&r.caller, &r.id) == (&request.caller, &request.id)));
-        match bound.last() {
-            None => Says::Valid,
-            Some((l, Event::Issued(i))) => self.forgotten(l, i.expires_at.max(i.issued_at + 10 * MINUTE), now),
-            Some((l, _)) => self.forgotten(l, l.time + DAY, now),
-        }
-    }
-
-    pub fn used_once(&self, digest: &[u8], now: u64) -> Says {
-        let used = |(_, e): &(&Line, &Event)| matches!(e, Event::UsedOnce(u) if u.digest == digest);
-        match self.valid().filter(used).last() {
-            Some((l, Event::UsedOnce(u))) => self.forgotten(l, u.until, now),
-            _ => Says::Valid,
-        }
     }
 }

@@ -6,18 +6,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mayfly::ledger::clock::Guarded;
 use mayfly::ledger::commit::{ChainHead, Commit, Encoded, Hash, pack, sha256};
-use mayfly::ledger::record::{Event, Issued, Record, TaskHeartbeats, Who};
+use mayfly::ledger::record::{Event, Issued, Record};
 use mayfly::ledger::state::groups;
 use mayfly::ledger::{State, record};
 use mayfly::limits;
-use mayfly::revocation::{FeedEvent, FeedSnapshot, Heartbeat, event_of};
+use mayfly::revocation::{FeedEvent, event_of};
 use mayfly::seq::{Millis, Seq};
 use mayfly::system::{Clock, SetClock, System};
 
 use crate::broken::Broken;
 use crate::model::Model;
-use crate::op::{Kind, Op};
-use crate::watch::{Message, Watcher};
+use crate::watch::Watcher;
 
 /// A run that broke a rule: what was found.
 pub type Found = String;
@@ -32,7 +31,7 @@ pub struct Proposal {
 
 /// A commit that is packed and not yet in the store, and whom it answers: ticket, first record, how many.
 pub struct Flight {
-    bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     answers: Vec<(usize, usize, usize)>,
 }
 
@@ -44,11 +43,11 @@ pub struct Writer {
     /// One writer: all that may leave the process. Several: the same as the state's head.
     pub durable: Seq,
     pub pending: Vec<Proposal>,
-    flying: VecDeque<Flight>,
-    awaited: HashMap<u64, Vec<(usize, usize, usize)>>,
-    chain: ChainHead,
+    pub flying: VecDeque<Flight>,
+    pub awaited: HashMap<u64, Vec<(usize, usize, usize)>>,
+    pub chain: ChainHead,
     /// When it was last known to have folded everything.
-    fresh: Millis,
+    pub fresh: Millis,
 }
 
 pub struct World {
@@ -280,17 +279,6 @@ impl World {
         crate::check::server(self)
     }
 
-    /// A replica tells its followers of a commit that it knows to be durable.
-    fn tell(&mut self, w: usize, commit: usize) {
-        let (from, to) = (self.told[commit], self.told.get(commit + 1).copied().unwrap_or(self.feed.len()));
-        for at in from..to {
-            let previous = if at == 0 { Seq::ZERO } else { self.feed[at - 1].seq() };
-            for watcher in self.watchers.iter_mut().filter(|f| f.source == w) {
-                watcher.channel.push_back(Message::Event(previous, self.feed[at].clone()));
-            }
-        }
-    }
-
     /// A replica folds up to `most` commits that it has not seen, and answers those of its own that it found valid.
     pub fn fold(&mut self, w: usize, most: usize) -> Result<(), Found> {
         if !self.several() {
@@ -323,61 +311,6 @@ impl World {
         Ok(())
     }
 
-    /// The process ends at once and starts again: what was not in the store is gone, but the commit under way may have made it.
-    pub fn crash(&mut self, w: usize, op: &Op) -> Result<(), Found> {
-        self.counts.crashes += 1;
-        while op.once_in(1, self.writers[w].flying.len() as u32, 2)
-            && let Some(flight) = self.writers[w].flying.pop_front()
-        {
-            self.append(flight.bytes)?;
-        }
-        if self.broken == Broken::LosesTheLast && !self.several() && self.store.len() > 1 {
-            self.store.pop();
-        }
-        let from = self.snapshot.as_ref().filter(|(at, _)| op.once_in(2, 0, 2) && *at <= self.store.len());
-        let mut state = match from {
-            Some((_, bytes)) => postcard::from_bytes(bytes).map_err(|e| e.to_string())?,
-            None => State::default(),
-        };
-        for at in state.position as usize..self.store.len() {
-            fold(&mut state, at as u64 + 1, &self.store[at], self.broken)?;
-        }
-        if state.digest().ok() != self.digests.last().copied() {
-            return Err("a start from the store does not give the state that was acknowledged".into());
-        }
-        let writer = &mut self.writers[w];
-        let clock = writer.clock.clone();
-        writer.chain = state.writers.get(&writer.id).copied().unwrap_or(ChainHead::START);
-        writer.guard = Guarded::new(System::with_clock(clock), limits::CLOCK_SKEW_MS);
-        writer.durable = state.head;
-        let away_since = state.time.0;
-        writer.state = state;
-        writer.pending.clear();
-        writer.flying.clear();
-        writer.awaited.clear();
-        let alive = TaskHeartbeats { tasks: Vec::new(), all: true, away_since };
-        let record = Record::new(Who::Mayfly("started".into()), Event::TaskHeartbeats(alive));
-        self.propose(w, vec![record], false, false);
-        Ok(())
-    }
-
-    /// A replica tells followers how fresh it is.
-    pub fn beat(&mut self, w: usize) {
-        let several = self.several();
-        let writer = &mut self.writers[w];
-        let now = writer.guard.now();
-        let mut fresh_at = if several { writer.fresh } else { now.max(writer.state.time) };
-        if self.broken == Broken::FreshWithoutProof {
-            fresh_at = now.max(writer.state.time);
-        }
-        let head = writer.durable;
-        let previous = self.feed.iter().map(FeedEvent::seq).filter(|s| *s <= head).max().unwrap_or_default();
-        let beat = Heartbeat { head, previous, fresh_at, max_age: limits::FEED_MAX_AGE_MS };
-        for watcher in self.watchers.iter_mut().filter(|f| f.source == w) {
-            watcher.channel.push_back(Message::Beat(beat));
-        }
-    }
-
     pub fn pass(&mut self, ms: u64) {
         self.truth.advance(ms);
         let clocks = self.writers.iter().map(|w| &w.clock).chain(self.watchers.iter().map(|w| &w.clock));
@@ -389,96 +322,6 @@ impl World {
         let mut bytes = self.transcript.to_vec();
         bytes.extend_from_slice(what);
         self.transcript = sha256(&bytes);
-    }
-
-    /// A snapshot of the observer's state, as a file would hold it.
-    pub fn take_snapshot(&mut self) -> Result<(), Found> {
-        let bytes = postcard::to_stdvec(&self.observer).map_err(|e| e.to_string())?;
-        let back: State = postcard::from_bytes(&bytes).map_err(|e| e.to_string())?;
-        if back.digest().ok() != self.observer.digest().ok() {
-            return Err("a snapshot read back is another state".into());
-        }
-        // The observer goes on from the copy: whatever a snapshot leaves out shows in what follows.
-        self.observer = back;
-        self.snapshot = Some((self.store.len(), bytes));
-        Ok(())
-    }
-
-    pub fn deliver(&mut self, f: usize, most: usize) -> Result<(), Found> {
-        for _ in 0..most {
-            let Some(message) = self.watchers[f].channel.pop_front() else { break };
-            self.watchers[f].take(message)?;
-        }
-        crate::check::follower(self, f)
-    }
-
-    /// A follower begins anew with the state of a replica, and hears at once how fresh that is.
-    pub fn reconnect(&mut self, f: usize, w: usize) -> Result<(), Found> {
-        let writer = &self.writers[w];
-        // With one writer the state may be ahead of what is durable, and the observer is what is.
-        let state = if self.several() { &writer.state } else { &self.observer };
-        let snapshot = FeedSnapshot::of(state);
-        let (head, time) = (state.head, state.time);
-        let fresh_at = if self.several() { writer.fresh.max(time) } else { self.writers[w].guard.now().max(time) };
-        let watcher = &mut self.watchers[f];
-        if snapshot.seq < watcher.applied {
-            return if watcher.follower.begin(&snapshot).is_err() { Ok(()) } else { Err("an older snapshot was taken".into()) };
-        }
-        watcher.follower.begin(&snapshot).map_err(|e| format!("the snapshot was not taken: {e}"))?;
-        watcher.begun(head);
-        watcher.channel.clear();
-        watcher.source = w;
-        let previous = self.feed.iter().map(FeedEvent::seq).filter(|s| *s <= head).max().unwrap_or_default();
-        let beat = Heartbeat { head, previous, fresh_at, max_age: limits::FEED_MAX_AGE_MS };
-        self.watchers[f].take(Message::Beat(beat))?;
-        crate::check::follower(self, f)
-    }
-
-    pub fn step(&mut self, op: &Op) -> Result<(), Found> {
-        let w = op.n[0] as usize % self.writers.len();
-        let f = op.n[0] as usize % self.watchers.len();
-        match op.kind {
-            Kind::Pack => {
-                self.pack(w);
-                if op.once_in(1, 0, 2) {
-                    self.land(w)?;
-                }
-            }
-            Kind::Land => self.land(w)?,
-            Kind::Fold => self.fold(w, some(op, 4))?,
-            Kind::Crash => self.crash(w, op)?,
-            Kind::Snapshot => self.take_snapshot()?,
-            Kind::Pass => {
-                const STEPS: [u64; 12] = [1, 7, 500, 1_000, 1_000, 4_000, 9_000, 20_000, 31_000, 300_001, 3_600_000, 90_000_000];
-                self.pass(STEPS[op.n[1] as usize % STEPS.len()]);
-                for f in 0..self.watchers.len() {
-                    crate::check::follower(self, f)?;
-                }
-            }
-            Kind::StepClock => {
-                self.stepped = true;
-                step_clock(&self.writers[w].clock, op);
-            }
-            Kind::MendClock => self.writers[w].clock.step_to(self.truth.wall()),
-            Kind::Beat => {
-                if op.once_in(1, 0, 2) {
-                    self.fold(w, usize::MAX)?;
-                }
-                self.beat(w);
-            }
-            Kind::Deliver => self.deliver(f, some(op, 6))?,
-            Kind::Lose => self.watchers[f].lose(self.broken),
-            Kind::Reconnect => self.reconnect(f, op.n[1] as usize % self.writers.len())?,
-            Kind::StepFollower => {
-                self.followers_stepped = true;
-                step_clock(&self.watchers[f].clock, op);
-                crate::check::follower(self, f)?;
-            }
-            _ => crate::make::make(self, w, op),
-        }
-        let head = self.observer.head.as_u64();
-        self.note(&[&[op.kind as u8][..], &head.to_be_bytes()[..]].concat());
-        Ok(())
     }
 
     /// Everything under way ends, so that what a run leaves open is looked at too.
@@ -508,17 +351,6 @@ pub fn fold(state: &mut State, at: u64, bytes: &Bytes, broken: Broken) -> Result
     seen.records = broken.all(&commit.records, state);
     let folded = state.fold(at, &seen).map_err(|e| format!("commit {at}: {e}"))?;
     Ok((commit, folded.verdicts.iter().map(Result::is_ok).collect()))
-}
-
-/// All of them, or up to a few.
-fn some(op: &Op, most: usize) -> usize {
-    if op.once_in(2, 0, 2) { usize::MAX } else { 1 + op.n[1] as usize % most }
-}
-
-fn step_clock(clock: &SetClock, op: &Op) {
-    const BY: [i64; 6] = [10_000, 40_000, 3_600_000, 200_000_000, 29_000, 61_000];
-    let by = BY[op.n[1] as usize % BY.len()] * if op.once_in(2, 0, 2) { 1 } else { -1 };
-    clock.step_to(Millis(clock.wall().0.saturating_add_signed(by)));
 }
 
 impl Writer {

@@ -32,7 +32,7 @@ pub struct Outcome {
 impl Outcome {
     /// Nothing yet.
     pub fn new() -> Result<Arc<Outcome>, Failed> {
-        let latency = Mutex::new(Histogram::new(3)?);
+        let latency = Mutex::new(Histogram::new_with_bounds(1, 60_000_000, 3)?);
         let zero = || AtomicU64::new(0);
         let (issued, errors, number) = (zero(), zero(), zero());
         Ok(Arc::new(Outcome { issued, errors, latency, first_error: Mutex::new(None), stop: AtomicBool::new(false), number }))
@@ -45,7 +45,7 @@ impl Outcome {
 
     /// The latencies so far, taken out: the warm-up's are thrown away.
     pub fn take_latency(&self) -> Result<Histogram<u64>, Failed> {
-        Ok(std::mem::replace(&mut *self.latency.lock(), Histogram::new(3)?))
+        Ok(std::mem::replace(&mut *self.latency.lock(), Histogram::new_with_bounds(1, 60_000_000, 3)?))
     }
 
     /// What went wrong first.

@@ -87,7 +87,7 @@ fn sign(pair: &EcdsaKeyPair, stop: &AtomicBool) -> f64 {
 
 #[allow(clippy::disallowed_methods, reason = "a measurement")]
 fn flush(mut file: File, stop: &AtomicBool) -> std::io::Result<Histogram<u64>> {
-    let mut all = Histogram::new(3).map_err(std::io::Error::other)?;
+    let mut all = Histogram::new_with_bounds(1, 60_000_000, 3).map_err(std::io::Error::other)?;
     let bytes = vec![7u8; FLUSH_BYTES];
     while !stop.load(Ordering::Relaxed) || all.is_empty() {
         let from = std::time::Instant::now();

@@ -94,7 +94,7 @@ impl Out {
     /// One thing whose parts are better read as a table of `rows`; the other forms show the whole.
     pub fn one_with_rows<N: Noun, R: Row>(&self, whole: &N, rows: &[R]) -> Result<(), CliError> {
         match self.format {
-            Format::Table | Format::Wide => print(&table(rows, self.format)),
+            Format::Table | Format::Wide if !rows.is_empty() => print(&table(rows, self.format)),
             _ => self.one(whole),
         }
     }

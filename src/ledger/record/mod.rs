@@ -92,6 +92,7 @@ pub struct Request {
 }
 
 /// Everything that can happen.
+#[allow(clippy::large_enum_variant, reason = "the largest, an issuance, is nearly all of them")]
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Event {
     /// A generation of the log begins; all that was issued before is revoked.

@@ -222,10 +222,7 @@ impl Allowance {
 }
 
 /// What of `mine` is not in `theirs`, where an empty list means all: `Some(None)` when it is everything.
-fn beyond<T: PartialEq>(mine: &[T], theirs: &[T]) -> Option<Option<T>>
-where
-    T: Clone,
-{
+fn beyond<T: PartialEq + Clone>(mine: &[T], theirs: &[T]) -> Option<Option<T>> {
     if theirs.is_empty() {
         return None;
     }

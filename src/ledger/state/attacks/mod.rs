@@ -1,0 +1,42 @@
+//! Orders of records that once got more than they should have.
+
+mod changes;
+mod generations;
+mod groups;
+
+use super::super::commit::{ChainHead, Commit, Encoded, pack};
+use super::super::record::*;
+use super::tests::{Log, id_of, reason};
+use super::*;
+use crate::refusal::Reason;
+
+fn generation(number: u32, reset_time: bool) -> Record {
+    let begun = GenerationBegun { generation: number, store: vec![2; 16], reset_time, ..Default::default() };
+    Record::new(Who::Mayfly("recovered".into()), Event::GenerationBegun(begun))
+}
+
+fn note() -> Record {
+    Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))
+}
+
+fn by_operator(event: Event) -> Record {
+    Record::new(Who::LocalUid(0), event)
+}
+
+fn asked(log: &mut Log, task: &[u8]) -> (Vec<u8>, Record) {
+    let approval = log.id();
+    let asked = ApprovalAsked {
+        approval: approval.clone(),
+        task: task.to_vec(),
+        caller: "spiffe://a.example/agent".into(),
+        expires_at: log.time.0 + 60_000,
+        ..Default::default()
+    };
+    (approval, Record::new(Who::LocalUid(0), Event::ApprovalAsked(asked)))
+}
+
+fn given(log: &Log, approval: &[u8]) -> Record {
+    let given = ApprovalDecided { approval: approval.to_vec(), given: true, reason: String::new() };
+    let ada = Identity { issuer: "https://idp.example".into(), sub: "ada".into() };
+    Record::new(Who::Person(ada), Event::ApprovalDecided(given)).decided_at(log.state.head)
+}

@@ -1,0 +1,69 @@
+//! Replicas and those who follow them.
+
+use mayfly::limits;
+use mayfly::revocation::{FeedEvent, FeedSnapshot, Heartbeat};
+use mayfly::seq::Seq;
+
+use crate::broken::Broken;
+use crate::watch::Message;
+use crate::world::{Found, World};
+
+impl World {
+    /// A replica tells its followers of a commit that it knows to be durable.
+    pub fn tell(&mut self, w: usize, commit: usize) {
+        let (from, to) = (self.told[commit], self.told.get(commit + 1).copied().unwrap_or(self.feed.len()));
+        for at in from..to {
+            let previous = if at == 0 { Seq::ZERO } else { self.feed[at - 1].seq() };
+            for watcher in self.watchers.iter_mut().filter(|f| f.source == w) {
+                watcher.channel.push_back(Message::Event(previous, self.feed[at].clone()));
+            }
+        }
+    }
+
+    /// A replica tells followers how fresh it is.
+    pub fn beat(&mut self, w: usize) {
+        let several = self.several();
+        let writer = &mut self.writers[w];
+        let now = writer.guard.now();
+        let mut fresh_at = if several { writer.fresh } else { now.max(writer.state.time) };
+        if self.broken == Broken::FreshWithoutProof {
+            fresh_at = now.max(writer.state.time);
+        }
+        let head = writer.durable;
+        let previous = self.feed.iter().map(FeedEvent::seq).filter(|s| *s <= head).max().unwrap_or_default();
+        let beat = Heartbeat { head, previous, fresh_at, max_age: limits::FEED_MAX_AGE_MS };
+        for watcher in self.watchers.iter_mut().filter(|f| f.source == w) {
+            watcher.channel.push_back(Message::Beat(beat));
+        }
+    }
+
+    pub fn deliver(&mut self, f: usize, most: usize) -> Result<(), Found> {
+        for _ in 0..most {
+            let Some(message) = self.watchers[f].channel.pop_front() else { break };
+            self.watchers[f].take(message)?;
+        }
+        crate::check::follower(self, f)
+    }
+
+    /// A follower begins anew with the state of a replica, and hears at once how fresh that is.
+    pub fn reconnect(&mut self, f: usize, w: usize) -> Result<(), Found> {
+        let writer = &self.writers[w];
+        // With one writer the state may be ahead of what is durable, and the observer is what is.
+        let state = if self.several() { &writer.state } else { &self.observer };
+        let snapshot = FeedSnapshot::of(state);
+        let (head, time) = (state.head, state.time);
+        let fresh_at = if self.several() { writer.fresh.max(time) } else { self.writers[w].guard.now().max(time) };
+        let watcher = &mut self.watchers[f];
+        if snapshot.seq < watcher.applied {
+            return if watcher.follower.begin(&snapshot).is_err() { Ok(()) } else { Err("an older snapshot was taken".into()) };
+        }
+        watcher.follower.begin(&snapshot).map_err(|e| format!("the snapshot was not taken: {e}"))?;
+        watcher.begun(head);
+        watcher.channel.clear();
+        watcher.source = w;
+        let previous = self.feed.iter().map(FeedEvent::seq).filter(|s| *s <= head).max().unwrap_or_default();
+        let beat = Heartbeat { head, previous, fresh_at, max_age: limits::FEED_MAX_AGE_MS };
+        self.watchers[f].take(Message::Beat(beat))?;
+        crate::check::follower(self, f)
+    }
+}
