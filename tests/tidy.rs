@@ -25,10 +25,6 @@ const LONG_FILES: &[(&str, &str)] = &[
     ("src/ledger/state/credentials.rs", "slab, counters and expiry of credentials; to be split in slab and counters"),
     ("src/revocation/rules.rs", "rules, their index and their pruning; to be split in rules and pruning"),
     ("src/revocation/target.rs", "one line too long"),
-    ("src/ledger/state/attacks.rs", "attacks on the fold; to be split by what is attacked"),
-    ("tests/sim/world.rs", "the simulated world and its disk; to be split in the two"),
-    ("tests/sim/make.rs", "makes every kind of operation; to be split by kind"),
-    ("tests/sim/model.rs", "the naive model of every rule; to be split by rule"),
 ];
 
 /// Limits that nothing uses yet: each belongs to a part of the contract that this version answers with `NOT_SERVED`, or has a reason.

@@ -104,9 +104,9 @@ fn the_configuration_page_and_the_others_are_linked_from_the_readme() {
 fn command_line() -> String {
     let mut page = "# The command line
 
-One binary. Every command and flag explains itself: `mayfly help COMMAND`, `mayfly man --dir FOLDER` writes manual pages, `mayfly completions
-SHELL` completions. This page is
-written from the commands; `MAYFLY_WRITE_DOCS=1 cargo test --test tidy command_line` writes it anew.
+One binary. Every command and flag explains itself: `mayfly help COMMAND`. `mayfly man --dir FOLDER` writes manual pages, and
+`mayfly completions SHELL` completions. This page is written from the commands; `MAYFLY_WRITE_DOCS=1 cargo test --test tidy command_line`
+writes it anew.
 
 - Data goes to stdout, words go to stderr. `-o table|wide|json|yaml|name` is the form of the data; `--watch` gives a line of JSON for each change.
 - Which server, and who we are, comes from flags, `MAYFLY_…` variables or `~/.config/mayfly/config.toml`, in this order.
