@@ -160,7 +160,7 @@ fn a_refusal_is_explained_by_its_rule() {
     let found = finding(&answer, "refused");
     assert!(!found.permits && found.text.contains("OUTSIDE_UPSTREAM") && found.text.contains("the rule"), "{found:?}");
     let by_seq = ok(explain(&w, &ROOT, Of::Seq(found.seq)));
-    assert_eq!(by_seq.findings, [found.clone()]);
+    assert_eq!(by_seq.findings, std::slice::from_ref(found));
 }
 
 #[test]
