@@ -27,6 +27,9 @@ impl Authority {
             }
             let _under_way = self.ledger.minting();
             let mut minted = self.mint(&view, caller, want)?; // a refusal names the rule and the way out; told to nobody yet
+            if self.system.wall().since(view.now()) > self.bounds.view_max_age_ms && again < TRIES {
+                continue; // decided so slowly that the view is old: decide once more
+            }
             let proposed = self.ledger.propose(Lane::Grant, minted.records())?;
             match self.ledger.receipt(proposed).await {
                 Ok(receipt) => return Ok(minted.reveal(receipt)), // in order, durable, found valid by the fold
@@ -38,6 +41,11 @@ impl Authority {
     }
 
     fn mint(&self, view: &View, caller: &Caller, want: &Wanted) -> Result<Minted, No> {
+        view.read(|state| {
+            let own = caller.id().as_str();
+            self.bounds.credential(state, own, want.request_id.is_some())?;
+            if matches!(want.task, TaskChoice::Inline(_)) { self.bounds.task(state, own) } else { Ok(()) }
+        })?;
         let compiled = self.catalog.now();
         let grant = self.decider.exchange(view, &compiled, caller, want, self.new_task_id())?;
         let group = self.ledger.new_group();

@@ -140,6 +140,7 @@ pub struct Followers {
     all: Mutex<BTreeMap<(String, String), Follower>>,
     changed: watch::Sender<u64>,
     max_age_ms: u64,
+    most: usize,
 }
 
 /// The right to feed one follower. A newer stream under the same name ends it.
@@ -149,9 +150,9 @@ pub struct Registered {
 }
 
 impl Followers {
-    /// Nobody follows yet. `max_age_ms`: how long one that vanished stays on the list.
-    pub fn new(max_age_ms: u64) -> Followers {
-        Followers { all: Mutex::new(BTreeMap::new()), changed: watch::Sender::new(0), max_age_ms }
+    /// Nobody follows yet. `max_age_ms`: how long one that vanished stays on the list. `most`: how many it holds.
+    pub fn new(max_age_ms: u64, most: usize) -> Followers {
+        Followers { all: Mutex::new(BTreeMap::new()), changed: watch::Sender::new(0), max_age_ms, most }
     }
 
     /// How long a follower may go without a fresh head before it refuses everything, milliseconds.
@@ -164,9 +165,9 @@ impl Followers {
         let key = (crate::tasks::name_of(who), name.to_owned());
         let mut all = self.all.lock();
         self.forget(&mut all, now);
-        if all.len() >= limits::FOLLOWERS && !all.contains_key(&key) {
+        if all.len() >= self.most && !all.contains_key(&key) {
             let wait = std::time::Duration::from_millis(self.max_age_ms);
-            return Err(No::Refusal(Refusal::limit("followers", limits::FOLLOWERS as u64, wait)));
+            return Err(No::Refusal(Refusal::limit("followers", self.most as u64, wait)));
         }
         let before = all.get(&key);
         let stream = before.map_or(1, |f| f.stream + 1);

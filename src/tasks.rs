@@ -76,6 +76,7 @@ impl Authority {
                 return Ok(TaskId::from_bytes(before.task));
             }
             let view = self.ledger.view();
+            view.read(|state| self.bounds.task(state, caller.id().as_str()))?;
             let id = self.new_task_id();
             let opened: TaskOpened = self.decider.open_task(&view, &self.catalog.now(), caller, terms, id, delegate)?;
             let record = Record::new(Who::SpiffeId(caller.id().as_str().to_owned()), Event::TaskOpened(opened))
@@ -145,7 +146,7 @@ impl Authority {
             Who::SpiffeId(id) => self.ledger.peek(|s| s.rules_by_caller.get(id.as_str()).copied().unwrap_or(0)),
             _ => 0,
         };
-        if held as usize >= limits::RULES_PER_CALLER {
+        if held as usize >= self.bounds.rules_per_caller {
             // Beyond it, the caller becomes one lock, which covers all that its rules did.
             self.lock_caller(who);
         }
@@ -160,7 +161,7 @@ impl Authority {
         }
         let revoked = crate::ledger::record::Revoked {
             targets: vec![target.to_record()],
-            reason: format!("it made {} rules by its own acts, the limit rules_per_caller", limits::RULES_PER_CALLER),
+            reason: format!("it made {} rules by its own acts, the limit rules_per_caller", self.bounds.rules_per_caller),
             keep_until: Rules::keep_until(self.system.wall()).0,
             ..Default::default()
         };

@@ -344,7 +344,7 @@ impl Decider {
         Err(No::Refusal(
             Refusal::new(Reason::DeniedByPolicy, format!("{action}: {what} (policy version {})", policy.version))
                 .by(rule)
-                .way_out("whoever owns the policy set changes it; mayfly policy shows it"),
+                .way_out("whoever owns the policy set changes it"),
         ))
     }
 

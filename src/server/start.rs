@@ -13,7 +13,7 @@ use super::problem::StartProblem;
 use super::sealer::StoreSealer;
 use super::threads::{Bound, Served};
 use super::{Addresses, Running, engine, import, threads};
-use crate::authority::{Authority, Own, Parts};
+use crate::authority::{Authority, Bounds, Own, Parts};
 use crate::document::Complaint;
 use crate::identity::anchor::TrustAnchor;
 use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
@@ -189,6 +189,17 @@ fn authority(config: &Config, system: &System) -> Result<Arc<Authority>, StartPr
         system: system.clone(),
         admin_uids,
         feed_max_age_ms: config.feed_max_age_ms,
+        bounds: Bounds {
+            tasks: config.limits.tasks,
+            tasks_per_caller: config.limits.tasks_per_caller,
+            credentials: config.limits.credentials,
+            credentials_per_caller: config.limits.credentials_per_caller,
+            request_ids_per_caller: config.limits.request_ids_per_caller,
+            rules_per_caller: config.limits.rules_per_caller,
+            followers: config.limits.followers,
+            stream_in_flight: config.limits.stream_in_flight,
+            view_max_age_ms: config.ledger.view_max_age_ms,
+        },
     };
     let keyless = |fault: crate::refusal::Fault| {
         StartProblem::System(format!("{fault}\n  put back a backup of the data directory, or: mayfly key rotate, once it serves"))

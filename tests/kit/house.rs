@@ -74,6 +74,7 @@ pub fn house() -> House {
         system: system.clone(),
         admin_uids: vec![1000],
         feed_max_age_ms: limits::FEED_MAX_AGE_MS,
+        bounds: mayfly::authority::Bounds::default(),
     };
     let authority = Authority::new(ledger, parts).unwrap();
     import(&authority, &system);

@@ -135,7 +135,7 @@ impl TokenService for Tokens {
         request: Request<Streaming<pb::StreamExchangeRequest>>,
     ) -> Result<Response<Self::StreamExchangeStream>, Status> {
         let caller = peer::caller(&request)?;
-        let (answers, out) = mpsc::channel(limits::STREAM_IN_FLIGHT);
+        let (answers, out) = mpsc::channel(self.0.bounds.stream_in_flight);
         tokio::spawn(drive(self.0.clone(), caller, request.into_inner(), answers));
         Ok(Response::new(Box::pin(ReceiverStream::new(out))))
     }
@@ -239,7 +239,7 @@ async fn drive(
     mut asks: Streaming<pb::StreamExchangeRequest>,
     answers: mpsc::Sender<Result<pb::StreamExchangeResponse, Status>>,
 ) {
-    let places = Arc::new(Semaphore::new(limits::STREAM_IN_FLIGHT));
+    let places = Arc::new(Semaphore::new(authority.bounds.stream_in_flight));
     loop {
         // At the bound nothing more is read: HTTP/2's window holds the caller back.
         let Ok(place) = places.clone().acquire_owned().await else { return };

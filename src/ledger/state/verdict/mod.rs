@@ -57,7 +57,7 @@ pub(crate) fn refused_by(hit: &Hit, what: &str) -> Refusal {
     let verb = if hit.lock { "blocks new grants" } else { "was revoked" };
     let no = Refusal::new(reason, format!("{what} is refused: {} {verb} at seq {}", hit.target, hit.seq))
         .by(format!("seq {}", hit.seq));
-    if hit.lock { no.way_out(format!("an operator lifts it: mayfly lock lift '{}'", hit.target)) } else { no }
+    if hit.lock { no.way_out(format!("an operator lifts it: mayfly lock lift {} --reason TEXT", hit.seq)) } else { no }
 }
 
 /// The version of an environment's policy set in force, 0 where it has none.
