@@ -252,7 +252,7 @@ pub const LEASES_UNDOING: usize = 16;
 pub const LEASES_LOOK: usize = 512;
 /// Longest answer of an upstream that is kept with a lease, bytes. As `PURPOSE_BYTES`: enough to see why.
 pub const LEASE_DETAIL_BYTES: usize = 512;
-/// How often leases are looked at when nothing wakes the one who undoes them, milliseconds.
+/// How often leases are looked at when nothing wakes the one who undoes them, milliseconds. As the first pause, `LEASE_RETRY_MIN_MS`.
 pub const LEASE_LOOK_MS: u64 = 1_000;
 
 /// Bytes of history that one question may read back. Reading and hashing take about a second of one core.

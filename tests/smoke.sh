@@ -90,6 +90,28 @@ check "a lock" 0 me lock add --caller spiffe://dev.mayfly.internal/agent/demo --
 check "keeps its caller out" 5 agent get echo --purpose smoke --scope echo:read
 check "keys" 0 me key list
 check "bundles" 0 me bundle show dev.mayfly.internal
+
+# The sealing key is lost (docs/operations.md): the store stays shut, and a new one knows nothing that the old one issued.
+check "dev down before the key is lost" 0 "$mayfly" dev down --dir "$world"
+cp "$world/seal.key" "$work/seal.key"
+head -c 32 /dev/urandom >"$world/seal.key"
+check "with another sealing key it does not start" 1 timeout 60 "$mayfly" server run --config "$world/mayfly.toml"
+says "and says what mends it" err "put the key of this store back"
+rm "$world/seal.key"
+check "without one it does not start either" 1 timeout 60 "$mayfly" server run --config "$world/mayfly.toml"
+says "and says how one is made" err "head -c 32 /dev/urandom"
+mv "$world/data" "$work/data.lost"
+(umask 077 && head -c 32 /dev/urandom >"$world/seal.key")
+check "a new store starts with a new key" 0 "$mayfly" dev up --dir "$world" --detach
+check "and does not know what the old one issued" 3 bash -c '"$1" --config "$2" token lookup <"$3"' - "$mayfly" "$world/operator-you.toml" "$work/token"
+check "but issues" 0 agent get echo --purpose smoke --scope echo:read
+check "dev down again" 0 "$mayfly" dev down --dir "$world"
+rm -r "$world/data"
+mv "$work/data.lost" "$world/data"
+install -m 600 "$work/seal.key" "$world/seal.key"
+check "the old store starts with its own key" 0 "$mayfly" dev up --dir "$world" --detach
+check "and knows what it issued" 0 bash -c '"$1" --config "$2" token lookup <"$3"' - "$mayfly" "$world/operator-you.toml" "$work/token"
+
 check "dev down" 0 "$mayfly" dev down --dir "$world" --purge
 verdict "nothing is left" "$([ ! -e "$world" ] && echo yes || echo "$world is there")"
 

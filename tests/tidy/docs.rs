@@ -1,5 +1,9 @@
 //! What the pages under `docs/` promise: the tests and files that they name are there.
 
+use std::fmt::Write as _;
+
+use clap::CommandFactory;
+
 use super::none;
 use super::source::{File, files};
 
@@ -94,4 +98,57 @@ fn the_configuration_page_and_the_others_are_linked_from_the_readme() {
     let lost = pages(&files).filter(|p| p.path.starts_with("docs/") && !readme.contains(&format!("]({})", p.path)));
     none(lost.map(|p| p.path.clone()).collect(), "a page that nothing leads to is not read");
     assert!(readme.contains("cargo run --release -- try") && readme.contains("./test"), "the two commands");
+}
+
+/// The page of commands, from the commands themselves.
+fn command_line() -> String {
+    let mut page = "# The command line
+
+One binary. Every command and flag explains itself: `mayfly help COMMAND`. `mayfly man --dir FOLDER` writes manual pages, and
+`mayfly completions SHELL` completions. This page is written from the commands; `MAYFLY_WRITE_DOCS=1 cargo test --test tidy command_line`
+writes it anew.
+
+- Data goes to stdout, words go to stderr. `-o table|wide|json|yaml|name` is the form of the data; `--watch` gives a line of JSON for each change.
+- Which server, and who we are, comes from flags, `MAYFLY_…` variables or `~/.config/mayfly/config.toml`, in this order.
+- A token is read from stdin and written to a pipe or a file, never taken from the command line nor shown on a terminal unasked.
+- Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 not authenticated, 5 denied, 6 upstream failed, 7 partly done, 8 try again, 9 approval
+  needed, 10 findings.
+
+| command | does |
+|---|---|
+"
+    .to_owned();
+    add_commands(&mut page, &mayfly::cli::Cli::command(), "mayfly");
+    page
+}
+
+fn add_commands(page: &mut String, command: &clap::Command, path: &str) {
+    for sub in command.get_subcommands().filter(|c| c.get_name() != "help" && !c.is_hide_set()) {
+        let path = format!("{path} {}", sub.get_name());
+        if sub.has_subcommands() {
+            add_commands(page, sub, &path);
+            continue;
+        }
+        let positional: String = sub
+            .get_positionals()
+            .map(|a| {
+                let name = a
+                    .get_value_names()
+                    .and_then(|n| n.first())
+                    .map_or_else(|| a.get_id().as_str().to_uppercase(), |n| n.to_string());
+                if a.is_required_set() { format!(" {name}") } else { format!(" [{name}]") }
+            })
+            .collect();
+        let about = sub.get_about().map(ToString::to_string).unwrap_or_default().replace('|', "\\|");
+        let _ = writeln!(page, "| `{path}{positional}` | {about} |");
+    }
+}
+
+#[test]
+fn the_page_of_the_command_line_is_the_command_line() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md");
+    if std::env::var_os("MAYFLY_WRITE_DOCS").is_some() {
+        std::fs::write(path, command_line()).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), command_line(), "MAYFLY_WRITE_DOCS=1 writes it anew");
 }

@@ -18,6 +18,7 @@ pub const LAYERS: &[&[&str]] = &[
     &["revocation/event", "revocation/follower"],
     &["policy"],
     &["credential"],
+    &["upstream/lease"],
     &[
         "admission",
         "authority",
