@@ -271,6 +271,7 @@ fn within_a_commit(world: &World, f: usize) -> bool {
 }
 
 /// Invariants 2 and 10 over time: what was revoked stays refused, what ended stays ended, and nobody is fresh for longer than allowed.
+#[allow(clippy::collapsible_match, reason = "a guard that looks things up is hard to read")]
 fn bury(world: &mut World, f: usize, line: &Line, grant: &Grant, says: &Result<(), FollowerRefusal>) -> Result<(), Found> {
     let Some(Event::Issued(i)) = &line.record.event else { return Ok(()) };
     match says {
