@@ -36,23 +36,7 @@ const UNUSED_LIMITS: &[(&str, &str)] = &[
 ];
 
 /// Settings of the configuration that nothing reads yet, and why.
-const UNUSED_SETTINGS: &[(&str, &str)] = &[
-    ("audit_keep", "retention"),
-    ("tasks", "the number of limits.rs holds, whatever is set"),
-    ("tasks_per_caller", "the number of limits.rs holds, whatever is set"),
-    ("credentials", "the number of limits.rs holds, whatever is set"),
-    ("credentials_per_caller", "the number of limits.rs holds, whatever is set"),
-    ("request_ids_per_caller", "the number of limits.rs holds, whatever is set"),
-    ("rules_per_caller", "the number of limits.rs holds, whatever is set"),
-    ("followers", "the number of limits.rs holds, whatever is set"),
-    ("connections", "the number of limits.rs holds, whatever is set"),
-    ("admin_connections", "the number of limits.rs holds, whatever is set"),
-    ("public_connections", "the number of limits.rs holds, whatever is set"),
-    ("connection_streams", "the number of limits.rs holds, whatever is set"),
-    ("handshakes", "the number of limits.rs holds, whatever is set"),
-    ("stream_in_flight", "the number of limits.rs holds, whatever is set"),
-    ("view_max_age_ms", "the number of limits.rs holds, whatever is set"),
-];
+const UNUSED_SETTINGS: &[(&str, &str)] = &[("audit_keep", "retention")];
 
 /// Everything that a rule found, each as a line.
 fn none(found: Vec<String>, what_to_do: &str) {
@@ -331,8 +315,12 @@ fn every_setting_has_an_effect() {
         let Some((name, _)) = rest.split_once(": ").filter(|_| inside && line.starts_with("    pub ")) else { continue };
         let read = |f: &&File| !f.path.starts_with("src/sources/config/");
         // Names like `tasks` mean other things elsewhere: of `[limits]` the section has to stand before it.
-        let path = if section == "Limits" { format!(".limits.{name}") } else { format!(".{name}") };
-        let reads = |f: &File| f.text.match_indices(&path).any(|(at, _)| whole(&f.text, at + 1, &path[1..]));
+        let path = if section == "Limits" { format!("limits.{name}") } else { format!(".{name}") };
+        let reads = |f: &File| {
+            f.text
+                .match_indices(&path)
+                .any(|(at, _)| whole(&f.text, at + usize::from(path.starts_with('.')), path.trim_start_matches('.')))
+        };
         if !code.iter().filter(read).any(reads) {
             unread.push(name.to_owned());
         }
