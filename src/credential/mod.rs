@@ -2,7 +2,7 @@
 //!
 //! - [`kind`]: the table of kinds, and minting of those that are made here. To add a kind: one file, one line in its table.
 //! - [`minted`]: made, but told to nobody; a receipt of the ledger turns it into [`Issued`], the only thing an answer is made of.
-//! - [`jwt`], [`reference`]: the kinds that are made here. [`remote`]: what a kind must give whose credential is made elsewhere.
+//! - [`jwt`], [`mod@reference`]: the kinds that are made here. [`remote`]: what a kind must give whose credential is made elsewhere.
 //! - [`keyring`]: the keys that sign and derive. [`status`]: places in status lists.
 
 pub mod jwt;

@@ -1,6 +1,6 @@
 //! A server: from a configuration to something that answers, and back down again.
 //!
-//! - [`start`]: everything opened, checked and bound, or the one reason why not, with the command that mends it ([`problem`]).
+//! - [`mod@start`]: everything opened, checked and bound, or the one reason why not, with the command that mends it ([`problem`]).
 //! - [`engine`], [`sealer`], [`import`]: the store, what seals in it, what a first start takes in.
 //! - [`threads`], [`upkeep`]: what runs while it serves.
 //! - [`run`], [`recover`], [`healthcheck`], [`validate`]: the commands `mayfly server …`.

@@ -61,7 +61,7 @@ pub fn furnish(world: &mut World, seed: u32) {
     let mut rng = Rng::new(seed.into());
     for kind in [Kind::OpenRoot, Kind::OpenRoot, Kind::Inline, Kind::Inline, Kind::OpenRoot] {
         // Lives of an hour and more, nothing that waits for an approval, and the wide environment mostly.
-        let long = (rng.next() as u32 & 0x0000_ff80) | 0x5500_0000 | 4 + 5 * 32;
+        let long = (rng.next() as u32 & 0x0000_ff80) | 0x5500_0000 | (4 + 5 * 32);
         make(world, 0, &Op { kind, n: [rng.next() as u32, rng.next() as u32, long, rng.next() as u32 | 16] });
     }
 }
@@ -260,7 +260,7 @@ fn renew(world: &World, w: usize, op: &Op, id: &[u8]) -> Option<Record> {
     let writer = &world.writers[w];
     let old = live(writer, op, 1)?;
     let task = writer.state.tasks.at(old.task)?;
-    let first = world.known.get(&old.id.as_bytes().to_vec())?;
+    let first = world.known.get(old.id.as_bytes().as_slice())?;
     Some(with(issue(writer, op, id, task)?, |i| {
         let (now, end) = (i.issued_at, i.expires_at);
         let (request, fresh) = (i.svid.clone(), i.clone());

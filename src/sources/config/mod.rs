@@ -1,7 +1,7 @@
 //! The configuration: one TOML file, overridden by environment variables. Unknown means no, and every error comes with its line.
 //!
 //! `keys::KEYS` is the one table of what there is; `docs/configuration.md` is written from it. [`Config`] is what the rest of the house
-//! reads. [`validate`] looks at what the configuration names: files, certificates, directories, policies.
+//! reads. [`mod@validate`] looks at what the configuration names: files, certificates, directories, policies.
 
 mod build;
 pub mod keys;
