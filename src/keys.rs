@@ -1,4 +1,4 @@
-//! The life of signing keys, as operators and time move it. What follows what is planned in [`keyring`].
+//! The life of signing keys, as operators and time move it. What follows what is planned in [`crate::credential::keyring`].
 
 use std::collections::BTreeMap;
 

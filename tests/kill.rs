@@ -70,7 +70,7 @@ async fn open(agent: &Channel) -> String {
     let terms = pb::TaskTerms {
         purpose: "kill".into(),
         upstreams: vec![pb::Allowance { upstream: "echo".into(), scopes: vec!["echo:read".into()] }],
-        ttl: Some(prost_types::Duration { seconds: 6 * 3600, nanos: 0 }),
+        ttl: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
         ..Default::default()
     };
     let ask = pb::OpenTaskRequest { terms: Some(terms), ..Default::default() };

@@ -2,8 +2,8 @@
 //!
 //! - [`record`]: what happened. [`commit`]: how it is written, chained and hashed.
 //! - [`state`]: the fold and its verdicts. Pure.
-//! - [`queue`], [`writer`]: from a proposal to a [`Receipt`], with one durable append per batch.
-//! - [`view`]: what a decision is made on.
+//! - `queue`, `writer`: from a proposal to a [`Receipt`], with one durable append per batch.
+//! - `view`: what a decision is made on.
 //! - [`history`]: the records read back.
 //! - [`open`], [`snapshot`], [`recover`]: from a store to a state, and what to do when that is refused.
 //!

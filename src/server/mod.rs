@@ -2,7 +2,7 @@
 //!
 //! - [`mod@start`]: everything opened, checked and bound, or the one reason why not, with the command that mends it ([`problem`]).
 //! - [`engine`], [`sealer`], [`import`]: the store, what seals in it, what a first start takes in.
-//! - [`threads`], [`upkeep`]: what runs while it serves.
+//! - `threads`, `upkeep`: what runs while it serves.
 //! - [`run`], [`recover`], [`healthcheck`], [`validate`]: the commands `mayfly server …`.
 //!
 //! Readiness. A server that listens has its ledger open: nothing listens before. Health of the whole server (`""`) is SERVING for as long as

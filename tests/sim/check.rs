@@ -126,6 +126,12 @@ fn tasks(world: &World) -> Result<(), Found> {
             RealPhase::Active => Phase::Active,
         };
         ensure!(phase == naive, "a task is {phase:?}, by the model {naive:?}: {t:?}");
+        let opened = model
+            .path(&t.task)
+            .iter()
+            .filter_map(|id| model.task(id))
+            .any(|(l, t)| model.covered(&model.opening(t), l.record.revision, model.head).is_some());
+        ensure!(phase == Phase::Over || state.revoked_by(task).is_some() == opened, "revoked since it was opened: {t:?}");
         ensure!(task.deadline.0 == model.deadline(&t.task), "another deadline: {t:?}");
         let credentials = model.credentials();
         let own = credentials.iter().filter(|(_, i)| i.task == t.task).count() as u64;
@@ -265,6 +271,7 @@ fn within_a_commit(world: &World, f: usize) -> bool {
 }
 
 /// Invariants 2 and 10 over time: what was revoked stays refused, what ended stays ended, and nobody is fresh for longer than allowed.
+#[allow(clippy::collapsible_match, reason = "a guard that looks things up is hard to read")]
 fn bury(world: &mut World, f: usize, line: &Line, grant: &Grant, says: &Result<(), FollowerRefusal>) -> Result<(), Found> {
     let Some(Event::Issued(i)) = &line.record.event else { return Ok(()) };
     match says {

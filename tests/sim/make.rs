@@ -260,7 +260,7 @@ fn renew(world: &World, w: usize, op: &Op, id: &[u8]) -> Option<Record> {
     let writer = &world.writers[w];
     let old = live(writer, op, 1)?;
     let task = writer.state.tasks.at(old.task)?;
-    let first = world.known.get(old.id.as_bytes().as_slice())?;
+    let first = world.known.get(&old.id.as_bytes()[..])?;
     Some(with(issue(writer, op, id, task)?, |i| {
         let (now, end) = (i.issued_at, i.expires_at);
         let (request, fresh) = (i.svid.clone(), i.clone());

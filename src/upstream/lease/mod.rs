@@ -13,8 +13,7 @@
 //!   before anything is undone whose issuance may have been proposed, its credential is revoked in the ledger. Then either the issuance is
 //!   there before, and is revoked, or comes after, and is void. Never is a credential live that opens nothing.
 //! - *A request that arrives late.* The upstream may carry out `make` after we gave up on it, and after an undo that found nothing. So a
-//!   lease whose `make` was not answered closes only when [`settles_ms`](crate::credential::remote::Remote::settles_ms) have
-//!   passed and it was undone and looked at after that.
+//!   lease whose `make` was not answered closes only when [`settles_ms`](crate::credential::remote::Remote::settles_ms) have passed and it was undone and looked at after that.
 //! - *The same lease undone twice, by two replicas or across a restart.* Undoing may be repeated; the second to close it is told that it is
 //!   closed.
 

@@ -241,3 +241,13 @@ fn nothing_is_approved_in_a_task_that_is_over() {
     let give = given(&log, &approval);
     assert_eq!(reason(&log.put(vec![give])[0]), Reason::TaskNotActive);
 }
+
+#[test]
+fn a_retired_upstream_never_issues_again() {
+    let mut log = Log::new();
+    let set = |version: u64, retired: bool| {
+        by_operator(Event::UpstreamSet(UpstreamSet { name: "echo".into(), version, retired, ..Default::default() }))
+    };
+    log.put(vec![set(2, true)])[0].clone().unwrap();
+    assert_eq!(reason(&log.put(vec![set(3, false)])[0]), Reason::UpstreamNotActive);
+}

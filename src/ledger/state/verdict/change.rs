@@ -84,7 +84,12 @@ impl State {
                 let table = if e.audit_only { &self.audit_policies } else { &self.policies };
                 next_version(e.version, table.get(e.environment.as_str()).map(|v| v.version))
             }
-            Event::UpstreamSet(e) => next_version(e.version, self.upstreams.get(e.name.as_str()).map(|v| v.version)),
+            Event::UpstreamSet(e) => match self.upstreams.get(e.name.as_str()) {
+                Some(v) if v.retired => {
+                    Err(Refusal::new(Reason::UpstreamNotActive, format!("upstream {} was retired for good", e.name)))
+                }
+                now => next_version(e.version, now.map(|v| v.version)),
+            },
             Event::BindingSet(e) => next_version(e.version, self.bindings.get(e.name.as_str()).map(|v| v.version)),
             Event::BundleSet(e) => self.may_set_bundle(e, record),
             Event::KeyAdded(e) => {

@@ -119,13 +119,21 @@ impl State {
         self.usable(task, time).map(|()| task)
     }
 
-    /// A task takes grants while it and all above it are active, and nothing that was revoked since one was opened covers its opening,
-    /// which is a grant too. Lifting a lock brings no task back.
+    /// A task takes grants while it and all above it are active, and nothing that was revoked since one was opened covers its opening.
     fn usable(&self, task: &Task, time: Millis) -> Verdict {
         match self.tasks.phase(task, time) {
             Phase::Active => {}
             phase => return Err(over(&task.terms.id, phase)),
         }
+        match self.revoked_by(task) {
+            Some((id, hit)) => Err(refused_by(&hit, &format!("task {id}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The task, or the one above it, whose opening a rule covers, and the rule. Opening is a grant: what was revoked since ends it, and
+    /// lifting a lock does not bring it back. For those who list tasks too: such a task is revoked, whatever its phase.
+    pub fn revoked_by(&self, task: &Task) -> Option<(TaskId, Hit)> {
         for t in self.tasks.upwards(task) {
             // Tasks and credentials are revoked all the time, other sorts rarely: mostly there is nothing to ask.
             let asked = |sort: Sort| sort != Sort::Task && (sort != Sort::Credential || t.terms.ancestor.is_some());
@@ -134,11 +142,10 @@ impl State {
                 && let Some(hit) = self.rules.covers(&facts)
             {
                 // Where there is a lock too, it comes first: it has a way out.
-                let hit = self.rules.blocks(&facts).unwrap_or(hit);
-                return Err(refused_by(&hit, &format!("task {}", t.terms.id)));
+                return Some((t.terms.id, self.rules.blocks(&facts).unwrap_or(hit)));
             }
         }
-        Ok(())
+        None
     }
 
     fn version_in_force(&self, environment: &str, version: u64) -> Verdict {
