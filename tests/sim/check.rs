@@ -275,10 +275,8 @@ fn within_a_commit(world: &World, f: usize) -> bool {
 fn bury(world: &mut World, f: usize, line: &Line, grant: &Grant, says: &Result<(), FollowerRefusal>) -> Result<(), Found> {
     let Some(Event::Issued(i)) = &line.record.event else { return Ok(()) };
     match says {
-        Err(FollowerRefusal::Revoked(_) | FollowerRefusal::Key(_)) => {
-            if !world.watchers[f].buried.contains(&i.credential) {
-                world.watchers[f].buried.push(i.credential.clone());
-            }
+        Err(FollowerRefusal::Revoked(_) | FollowerRefusal::Key(_)) if !world.watchers[f].buried.contains(&i.credential) => {
+            world.watchers[f].buried.push(i.credential.clone());
         }
         Ok(()) => {
             world.counts.accepted += 1;

@@ -174,7 +174,7 @@ impl Claims {
     }
 
     /// What the revocation rules can ask: `Rules::covers` on these facts says whether the token is revoked. `kid` is that of its header,
-    /// as [`verify`](super::verify) has checked it.
+    /// as [`verify`](super::verify()) has checked it.
     pub fn facts<'a>(&'a self, kid: &'a str) -> Facts<'a> {
         let own = &self.own;
         let mut facts = Facts {
