@@ -78,6 +78,8 @@ pub struct Rules {
     locks: [usize; SORTS],
     len: usize,
     ends: BTreeMap<Millis, Vec<Target>>,
+    /// The newest revocation among the rules that were dropped.
+    dropped: Seq,
 }
 
 const fn pair_table(sort: Sort) -> usize {
@@ -318,7 +320,8 @@ impl Rules {
                 continue;
             };
             dropped += 1;
-            if self.get(&target).is_some_and(|e| e.until < now && e.lock.is_none()) {
+            if let Some(entry) = self.get(&target).filter(|e| e.until < now && e.lock.is_none()) {
+                self.dropped = self.dropped.max(entry.revoked);
                 self.remove(&target);
             }
         }
@@ -371,13 +374,18 @@ impl Rules {
         &self.ends
     }
 
-    /// Rules from [`entries`](Rules::entries) and [`ends`](Rules::ends).
-    pub fn from_parts(entries: Vec<(Target, Entry)>, ends: BTreeMap<Millis, Vec<Target>>) -> Rules {
+    /// The newest revocation that is no longer known here. A grant decided on a view from before it cannot be judged.
+    pub fn dropped(&self) -> Seq {
+        self.dropped
+    }
+
+    /// Rules from [`entries`](Rules::entries), [`ends`](Rules::ends) and [`dropped`](Rules::dropped).
+    pub fn from_parts(entries: Vec<(Target, Entry)>, ends: BTreeMap<Millis, Vec<Target>>, dropped: Seq) -> Rules {
         let mut rules = Rules::default();
         for (target, e) in entries {
             rules.add(&target, (e.revoked > Seq::ZERO).then_some(e.revoked), e.lock, e.until);
         }
-        Rules { ends, ..rules }
+        Rules { ends, dropped, ..rules }
     }
 }
 

@@ -14,7 +14,7 @@ fn a_copy_drops_the_same_rules_in_the_same_order() {
         rules.add(&tool(n), Some(Seq::start_of(1)), None, Millis(5));
     }
     rules.add(&tool(4), Some(Seq::start_of(1)), None, Millis(6));
-    let mut copy = Rules::from_parts(rules.entries(), rules.ends().clone());
+    let mut copy = Rules::from_parts(rules.entries(), rules.ends().clone(), rules.dropped());
     for now in 6..12 {
         assert_eq!(rules.expire(Millis(now), 2), copy.expire(Millis(now), 2));
         assert_eq!(rules.entries(), copy.entries());

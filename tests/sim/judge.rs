@@ -59,6 +59,13 @@ impl Model {
         Ok(())
     }
 
+    /// Whether rules that were made after a view may have been dropped: then the fold may refuse what it can no longer judge.
+    fn rules_known(&self, r: u64, time: u64) -> Says {
+        let old = |l: &Line| l.valid && l.seq != IN_GROUP && l.seq.as_u64() > r && l.time + 70_000 < time;
+        let dropped = self.log.iter().filter(|l| old(l)).filter_map(|l| l.record.event.as_ref()).any(|e| !revokes(e).is_empty());
+        if dropped { Says::Either } else { Says::Valid }
+    }
+
     pub fn judge(&self, group: &[Record], time: u64) -> Says {
         let mut ahead = self.clone();
         let mut says = Says::Valid;
@@ -98,6 +105,17 @@ impl Model {
 
     fn one(&self, record: &Record, time: u64) -> Says {
         let request = record.request.as_ref().map_or(Says::Valid, |r| self.request(r, time));
+        let decided = match &record.event {
+            Some(Event::TaskOpened(_) | Event::TaskExtended(_) | Event::ApprovalDecided(_)) => {
+                self.rules_known(record.revision, time)
+            }
+            Some(Event::Issued(i)) => {
+                let approved = self.approval(&i.approval).and_then(|(_, given, _)| given.flatten());
+                self.rules_known(approved.unwrap_or(u64::MAX).min(record.revision), time)
+            }
+            _ => Says::Valid,
+        };
+        let request = both(request, decided);
         let event = record.event.as_ref().expect("an event");
         both(request, self.event(event, record, time))
     }

@@ -222,16 +222,16 @@ enum End {
 mod rules_as_entries {
     use std::collections::BTreeMap;
 
-    use super::{Entry, Millis, Rules, Target};
+    use super::{Entry, Millis, Rules, Seq, Target};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub fn serialize<S: Serializer>(rules: &Rules, s: S) -> Result<S::Ok, S::Error> {
-        (rules.entries(), rules.ends()).serialize(s)
+        (rules.entries(), rules.ends(), rules.dropped()).serialize(s)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Rules, D::Error> {
-        let (entries, ends) = <(Vec<(Target, Entry)>, BTreeMap<Millis, Vec<Target>>)>::deserialize(d)?;
-        Ok(Rules::from_parts(entries, ends))
+        let (entries, ends, dropped) = <(Vec<(Target, Entry)>, BTreeMap<Millis, Vec<Target>>, Seq)>::deserialize(d)?;
+        Ok(Rules::from_parts(entries, ends, dropped))
     }
 }
 

@@ -251,3 +251,17 @@ fn a_retired_upstream_never_issues_again() {
     log.put(vec![set(2, true)])[0].clone().unwrap();
     assert_eq!(reason(&log.put(vec![set(3, false)])[0]), Reason::UpstreamNotActive);
 }
+
+#[test]
+fn a_view_from_before_a_rule_that_was_dropped_grants_nothing() {
+    let mut log = Log::new();
+    let seen = log.state.head;
+    log.revoke(Target::Svid("a.example".into(), [8; 32], vec![7].into()), true);
+    log.time = log.time.plus(3 * limits::TASK_TTL_MS);
+    log.put(vec![note()]);
+    assert!(log.state.rules.is_empty());
+    let fresh = log.task(&[]);
+    let stood_still = log.task(&[]).decided_at(seen);
+    assert_eq!(reason(&log.put(vec![stood_still])[0]), Reason::DecidedOnOldState);
+    log.put(vec![fresh])[0].clone().unwrap();
+}

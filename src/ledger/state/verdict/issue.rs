@@ -20,6 +20,7 @@ impl State {
         self.registration_in_force(e)?;
         self.key_active(e)?;
         let rests_on = self.approval_usable(e, revision, time, pending)?.map_or(revision, |approved| approved.min(revision));
+        self.rules_known_since(rests_on)?;
         self.lease_open(e, pending)?;
         self.credential_counts(e, pending.credentials.len())?;
         self.ancestors_alive(e, time)?;

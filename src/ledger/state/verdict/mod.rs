@@ -105,12 +105,21 @@ impl State {
         self.of_this_order(revision)
     }
 
+    /// Whatever was revoked after this view is still known here. A rule that was dropped meanwhile might have covered the grant: by a
+    /// writer whose view stood still, or a time that leapt.
+    fn rules_known_since(&self, revision: Seq) -> Verdict {
+        if revision < self.rules.dropped() {
+            return Err(stale(format!("its view {revision} is older than rules that are no longer kept")));
+        }
+        Ok(())
+    }
+
     /// A decision revision is a place that this generation has reached.
     fn of_this_order(&self, revision: Seq) -> Verdict {
         if revision > self.head || revision < Seq::start_of(self.head.generation()) {
             return Err(stale(format!("its decision revision {revision} is not of this order")));
         }
-        Ok(())
+        self.rules_known_since(revision)
     }
 
     fn active_task(&self, id: &[u8], time: Millis) -> Result<&Task, Refusal> {
