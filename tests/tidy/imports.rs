@@ -133,7 +133,7 @@ fn uses(code: &str, start: &str) -> Vec<String> {
 fn leaves<'a>(prefix: &str, text: &'a str, found: &mut Vec<String>) -> &'a str {
     let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(text.len());
     let path = format!("{prefix}{}", &text[..end]);
-    let Some(mut rest) = text[end..].strip_prefix('{').filter(|_| path.ends_with("::")) else {
+    let Some(mut rest) = text[end..].strip_prefix('{').filter(|_| path.is_empty() || path.ends_with("::")) else {
         if !path.is_empty() {
             found.push(path.trim_end_matches(':').to_owned());
         }
@@ -156,5 +156,6 @@ fn trees_of_paths_have_all_their_leaves() {
     let code = "use crate::a::{b, c::{d, e as f}, g::H,};\nlet x = crate::i::j(super::super::k::L);";
     assert_eq!(uses(code, "crate::"), ["a::b", "a::c::d", "a::c::e", "a::g::H", "i::j"]);
     assert_eq!(uses(code, "super::"), ["super::k::L"]);
+    assert_eq!(uses("use crate::{a::B as C, d};", "crate::"), ["a::B", "d"]);
     assert_eq!(uses("pub use b::{C, D};", "pub use "), ["b::C", "b::D"]);
 }
