@@ -207,7 +207,10 @@ impl Verifier {
                     .max_age
                     .as_ref()
                     .map_or(0, |d| d.seconds.unsigned_abs() * 1000 + u64::from(d.nanos.unsigned_abs()) / 1_000_000);
-                Ok(follower.heartbeat(Heartbeat { head: seq, previous, fresh_at, max_age }, self.moment()))
+                // One that does not say: nothing of an older generation is taken for certain.
+                let time_generation = u8::try_from(beat.time_generation).ok().filter(|g| *g > 0).unwrap_or(seq.generation());
+                let beat = Heartbeat { head: seq, previous, fresh_at, max_age, time_generation };
+                Ok(follower.heartbeat(beat, self.moment()))
             }
             event => {
                 let event = event_from_pb(seq, event)?;

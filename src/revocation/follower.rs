@@ -45,6 +45,8 @@ pub struct Heartbeat {
     pub fresh_at: Millis,
     /// How long that is good for, milliseconds. Never more than `limits::FEED_MAX_AGE_MS`.
     pub max_age: u64,
+    /// The newest generation that began at an earlier time: what was proven of time before it is void.
+    pub time_generation: u8,
 }
 
 /// Why a credential is not accepted.
@@ -109,8 +111,8 @@ pub struct Follower {
     whole: bool,
     /// The newest proof, and the moment that it came.
     proof: Option<(Heartbeat, Moment)>,
-    /// The proof that puts time furthest ahead: one that came without delay.
-    ahead: Option<(Millis, u64)>,
+    /// The proof that puts time furthest ahead, one that came without delay, and its generation.
+    ahead: Option<(Millis, u64, u8)>,
 }
 
 impl Follower {
@@ -185,20 +187,23 @@ impl Follower {
             return Err(Missed::Old { applied: self.applied, found: beat.head });
         }
         self.applied = beat.head;
+        if self.ahead.is_some_and(|(.., generation)| generation < beat.time_generation) {
+            self.ahead = None;
+        }
         if self.proof.is_none_or(|(newest, _)| beat.fresh_at > newest.fresh_at) {
             self.proof = Some((beat, now));
         }
         if self.proven(now).is_none_or(|proven| beat.fresh_at > proven) {
-            self.ahead = Some((beat.fresh_at, now.steady));
+            self.ahead = Some((beat.fresh_at, now.steady, beat.head.generation()));
         }
         self.rules.expire(beat.fresh_at, DROP_PER_HEARTBEAT);
         Ok(())
     }
 
-    /// A new generation may begin at an earlier time: what the one before proved of time is void, and only a new proof makes it fresh.
+    /// Only a new generation's own proof makes it fresh. That says, too, whether what the one before proved of time still holds.
     fn turn_to(&mut self, seq: Seq) {
         if seq.generation() > self.applied.generation() {
-            (self.proof, self.ahead) = (None, None);
+            self.proof = None;
         }
     }
 
@@ -219,7 +224,7 @@ impl Follower {
     }
 
     fn proven(&self, now: Moment) -> Option<Millis> {
-        self.ahead.map(|(fresh_at, steady)| fresh_at.plus(now.steady.saturating_sub(steady)))
+        self.ahead.map(|(fresh_at, steady, _)| fresh_at.plus(now.steady.saturating_sub(steady)))
     }
 
     /// It is whole, and its last proof of freshness is young enough.

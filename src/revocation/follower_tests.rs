@@ -11,7 +11,7 @@ fn at(ms: u64) -> Moment {
 }
 
 fn beat(head: u64, previous: u64, fresh_at: u64) -> Heartbeat {
-    Heartbeat { head: seq(head), previous: seq(previous), fresh_at: Millis(fresh_at), max_age: 10_000 }
+    Heartbeat { head: seq(head), previous: seq(previous), fresh_at: Millis(fresh_at), max_age: 10_000, time_generation: 0 }
 }
 
 fn rule(n: u64, target: Target, drop_after: Option<Millis>) -> FeedEvent {
@@ -118,8 +118,22 @@ fn a_generation_that_begins_at_an_earlier_time_is_followed_from_its_first_proof(
     follower.apply(seq(3), &event).unwrap();
     let facts = Facts { revision: first, ..Facts::default() };
     assert!(matches!(follower.check(&facts, LIFE, at(2_000)), Err(FollowerRefusal::Stale(_))));
-    follower.heartbeat(Heartbeat { head: first, previous: first, ..beat(0, 0, 2_000) }, at(2_000)).unwrap();
+    let beat = Heartbeat { head: first, previous: first, time_generation: 2, ..beat(0, 0, 2_000) };
+    follower.heartbeat(beat, at(2_000)).unwrap();
     assert_eq!(follower.check(&facts, LIFE, at(2_000)), Ok(()));
+}
+
+#[test]
+fn a_generation_that_goes_on_in_time_does_not_forget_how_late_it_is() {
+    let mut follower = following();
+    let first = Seq::start_of(2).next().unwrap();
+    let event = FeedEvent::Rule { seq: first, targets: vec![Target::Everything], drop_after: None, locks: false };
+    follower.apply(seq(3), &event).unwrap();
+    let facts = Facts { revision: first, ..Facts::default() };
+    // An hour later by the clock that never steps, a proof comes that was made at the start; the wall clock was set back.
+    let behind = Moment { wall: Millis(2_000), steady: 3_600_000 };
+    follower.heartbeat(Heartbeat { head: first, previous: first, ..beat(0, 0, 2_000) }, behind).unwrap();
+    assert!(matches!(follower.check(&facts, LIFE, behind), Err(FollowerRefusal::Stale(_))));
 }
 
 #[test]

@@ -23,6 +23,8 @@ macro_rules! ensure {
 pub fn server(world: &mut World) -> Result<(), Found> {
     credentials(world)?;
     tasks(world)?;
+    let (began, naive) = (world.observer.time_generation, world.time_began(world.observer.head));
+    ensure!(began == naive, "time began in generation {began}, by the model in {naive}");
     counts(&world.observer)
 }
 

@@ -1,10 +1,12 @@
 //! Replicas and those who follow them.
 
+use mayfly::ledger::record::Event;
 use mayfly::limits;
 use mayfly::revocation::{FeedEvent, FeedSnapshot, Heartbeat};
 use mayfly::seq::Seq;
 
 use crate::broken::Broken;
+use crate::model::Line;
 use crate::watch::Message;
 use crate::world::{Found, World};
 
@@ -31,10 +33,18 @@ impl World {
         }
         let head = writer.durable;
         let previous = self.feed.iter().map(FeedEvent::seq).filter(|s| *s <= head).max().unwrap_or_default();
-        let beat = Heartbeat { head, previous, fresh_at, max_age: limits::FEED_MAX_AGE_MS };
+        let beat =
+            Heartbeat { time_generation: self.time_began(head), head, previous, fresh_at, max_age: limits::FEED_MAX_AGE_MS };
         for watcher in self.watchers.iter_mut().filter(|f| f.source == w) {
             watcher.channel.push_back(Message::Beat(beat));
         }
+    }
+
+    /// The newest generation up to here that began at an earlier time, or the first.
+    pub fn time_began(&self, head: Seq) -> u8 {
+        let lines = self.model.log.iter().filter(|l| l.valid && l.seq <= head);
+        let began = |l: &Line| matches!(&l.record.event, Some(Event::GenerationBegun(g)) if g.reset_time || g.generation == 1);
+        lines.filter(|l| began(l)).map(|l| l.seq.generation()).max().unwrap_or(0)
     }
 
     pub fn deliver(&mut self, f: usize, most: usize) -> Result<(), Found> {
@@ -62,7 +72,8 @@ impl World {
         watcher.channel.clear();
         watcher.source = w;
         let previous = self.feed.iter().map(FeedEvent::seq).filter(|s| *s <= head).max().unwrap_or_default();
-        let beat = Heartbeat { head, previous, fresh_at, max_age: limits::FEED_MAX_AGE_MS };
+        let time_generation = self.time_began(head);
+        let beat = Heartbeat { head, previous, fresh_at, max_age: limits::FEED_MAX_AGE_MS, time_generation };
         self.watchers[f].take(Message::Beat(beat))?;
         crate::check::follower(self, f)
     }

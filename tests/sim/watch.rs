@@ -50,15 +50,8 @@ impl Watcher {
         Moment { wall: self.clock.wall(), steady: self.clock.steady() }
     }
 
-    fn turn_to(&mut self, seq: Seq) {
-        if seq.generation() > self.applied.generation() {
-            self.beats.clear();
-        }
-        self.applied = seq;
-    }
-
     pub fn begun(&mut self, head: Seq) {
-        self.turn_to(head);
+        self.applied = head;
         self.whole = true;
     }
 
@@ -76,7 +69,7 @@ impl Watcher {
         let takes = self.whole && !had_it;
         if takes {
             match &message {
-                Message::Event(..) => self.turn_to(at),
+                Message::Event(..) => self.applied = at,
                 Message::Beat(beat) => {
                     self.applied = at;
                     self.beats.push((*beat, now));
@@ -107,9 +100,14 @@ impl Watcher {
         }
     }
 
-    /// The earliest that it can be.
+    /// The earliest that it can be. Where time began anew, what was proven before counts for nothing.
     fn proven(&self, now: Moment) -> Option<u64> {
-        self.beats.iter().map(|(b, came)| b.fresh_at.0 + (now.steady - came.steady)).max()
+        let began = self.beats.last().map_or(0, |(b, _)| b.time_generation);
+        self.beats
+            .iter()
+            .filter(|(b, _)| b.head.generation() >= began)
+            .map(|(b, came)| b.fresh_at.0 + (now.steady - came.steady))
+            .max()
     }
 
     pub fn time(&self, now: Moment) -> u64 {
@@ -117,8 +115,9 @@ impl Watcher {
     }
 
     pub fn stale(&self, now: Moment) -> bool {
-        let Some(newest) = self.beats.iter().map(|(b, _)| b.fresh_at.0).max() else { return true };
-        let first = self.beats.iter().find(|(b, _)| b.fresh_at.0 == newest).map_or(0, |(_, came)| came.steady);
+        let proofs = || self.beats.iter().filter(|(b, _)| b.head.generation() == self.applied.generation());
+        let Some(newest) = proofs().map(|(b, _)| b.fresh_at.0).max() else { return true };
+        let first = proofs().find(|(b, _)| b.fresh_at.0 == newest).map_or(0, |(_, came)| came.steady);
         let late = self.proven(now).unwrap_or(0).saturating_sub(newest).saturating_sub(limits::CLOCK_SKEW_MS);
         now.wall.0.saturating_sub(newest).max(now.steady - first).max(late) > limits::FEED_MAX_AGE_MS
     }

@@ -166,6 +166,9 @@ impl State {
     /// All that was issued before is revoked; unused approvals, open tasks and break-glass are void. Locks, leases and key rules stay.
     fn begin_generation(&mut self, e: &GenerationBegun) {
         self.store = e.store.as_slice().try_into().unwrap_or_default();
+        if e.generation == 1 || e.reset_time {
+            self.time_generation = self.head.generation();
+        }
         if e.generation == 1 {
             return;
         }
@@ -209,7 +212,8 @@ impl State {
         let outcome = Outcome::try_from(e.outcome).unwrap_or(Outcome::Revoked);
         task.closed = Some(Closed { outcome, reason: e.reason.as_str().into(), at: now, seq, by: author(record) });
         let issued = task.issued_under > 0;
-        let until = Millis(e.keep_until).max(outlasting(task.deadline));
+        // Also where its deadline is long past: a rule is never dropped before the last view that could be from before it.
+        let until = Millis(e.keep_until).max(outlasting(task.deadline.max(now)));
         self.tasks.check_at(id, now.plus(limits::REQUEST_ID_KEPT_MS));
         // Nothing was issued under it, so nobody has anything to refuse.
         if issued {

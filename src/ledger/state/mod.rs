@@ -168,6 +168,8 @@ pub struct State {
     pub head: Seq,
     /// The place of the newest commit.
     pub position: Position,
+    /// The newest generation that began at an earlier time, or the first.
+    pub time_generation: u8,
     /// The store's id.
     pub store: [u8; 16],
     /// Each writer's chain.

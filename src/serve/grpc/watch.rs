@@ -167,10 +167,11 @@ impl One {
         if !self.authority.ledger.writes() {
             return Ok(());
         }
-        let fresh_at = self.authority.system.wall();
         // The feed's own head: every event up to it is in this stream's queue, so none is passed over as seen.
         let head = self.authority.feed.head();
-        let chains = self.authority.ledger.settled(|s| s.writers.clone()).await.map_err(Some)?;
+        let settled = self.authority.ledger.settled(|s| (s.writers.clone(), s.time, s.time_generation));
+        let (chains, time, time_generation) = settled.await.map_err(Some)?;
+        let fresh_at = self.authority.system.wall().max(time);
         loop {
             match self.live.try_recv() {
                 Ok(sent) => self.event(&sent).await?,
@@ -187,6 +188,7 @@ impl One {
             fresh_at: Some(wire::timestamp(fresh_at)),
             max_age: Some(wire::duration(self.authority.followers.max_age_ms())),
             heads: heads.collect(),
+            time_generation: time_generation.into(),
         };
         let head = head.max(self.last);
         self.send(head, self.last, Event::Heartbeat(beat)).await

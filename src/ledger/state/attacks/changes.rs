@@ -265,3 +265,19 @@ fn a_view_from_before_a_rule_that_was_dropped_grants_nothing() {
     assert_eq!(reason(&log.put(vec![stood_still])[0]), Reason::DecidedOnOldState);
     log.put(vec![fresh])[0].clone().unwrap();
 }
+
+#[test]
+fn closing_a_task_long_after_its_end_keeps_no_other_grant_from_being_judged() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let issue = log.issue(&task);
+    log.put(vec![issue])[0].clone().unwrap();
+    log.time = log.time.plus(300_000);
+    let other = log.task(&[]);
+    let outcome = Outcome::Expired as i32;
+    let close = by_operator(Event::TaskClosed(TaskClosed { task: task.clone(), outcome, ..Default::default() }));
+    log.put(vec![close])[0].clone().unwrap();
+    log.time = log.time.plus(limits::VIEW_MAX_AGE_MS);
+    log.put(vec![note()]);
+    log.put(vec![other])[0].clone().unwrap();
+}
