@@ -128,9 +128,7 @@ impl Place {
             state.fold(self.states.len() as u64, &Commit::from_bytes(&bytes.into()).expect("a commit")).expect("it folds");
         let mut model = (*self.model).clone();
         for (record, verdict) in records.iter().zip(&folded.verdicts) {
-            model
-                .take(std::slice::from_ref(record), START, verdict.is_ok())
-                .unwrap_or_else(|e| panic!("{e}\n{:#?}", self.model.log));
+            model.take(std::slice::from_ref(record), START, verdict).unwrap_or_else(|e| panic!("{e}\n{:#?}", self.model.log));
             let line = model.log.last().expect("a line");
             fresh(&model, line).unwrap_or_else(|e| panic!("{e}\n{:#?}", model.log));
         }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use mayfly::ledger::record::*;
+use mayfly::ledger::state::Verdict;
 use mayfly::seq::Seq;
 
 use crate::model::{DAY, Line, MINUTE, Model, Phase, Says, lockable, revokes};
@@ -39,10 +40,12 @@ fn within(child: &Allowance, parent: &Allowance) -> bool {
 
 impl Model {
     /// Judges a group at its place, and takes it in with the verdict that the fold gave.
-    pub fn take(&mut self, group: &[Record], time: u64, folded: bool) -> Result<(), String> {
+    pub fn take(&mut self, group: &[Record], time: u64, verdict: &Verdict) -> Result<(), String> {
         let says = self.judge(group, time);
+        let folded = verdict.is_ok();
         if says != Says::Either && (says == Says::Valid) != folded {
-            return Err(format!("the fold says {}, the model {says:?}: {group:?}", if folded { "valid" } else { "void" }));
+            let fold = verdict.as_ref().map_or_else(|no| format!("void ({no})"), |()| "valid".to_owned());
+            return Err(format!("the fold says {fold}, the model {says:?}: {group:?}"));
         }
         for record in group {
             let begins = match &record.event {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mayfly::ledger::clock::Guarded;
 use mayfly::ledger::commit::{ChainHead, Commit, Encoded, Hash, pack, sha256};
 use mayfly::ledger::record::{Event, Issued, Record};
-use mayfly::ledger::state::groups;
+use mayfly::ledger::state::{Verdict, groups};
 use mayfly::ledger::{State, record};
 use mayfly::limits;
 use mayfly::revocation::{FeedEvent, event_of};
@@ -257,10 +257,10 @@ impl World {
         self.told.push(self.feed.len());
         let mut at = 0;
         for group in groups(&commit.records) {
-            let valid = verdicts[at];
+            let (verdict, valid) = (&verdicts[at], verdicts[at].is_ok());
             at += group.len();
             let places = self.model.log.len();
-            self.model.take(group, time, valid)?;
+            self.model.take(group, time, verdict)?;
             *(if valid { &mut self.counts.valid } else { &mut self.counts.void }) += group.len() as u64;
             for line in &self.model.log[places..] {
                 crate::check::fresh(&self.model, line)?;
@@ -298,7 +298,7 @@ impl World {
             self.tell(w, at);
             if let Some(answers) = answers {
                 for (ticket, first, count) in answers {
-                    if verdicts[first..first + count].iter().all(|v| *v) {
+                    if verdicts[first..first + count].iter().all(Result::is_ok) {
                         self.answer(ticket)?;
                     }
                 }
@@ -345,12 +345,12 @@ impl World {
 }
 
 /// Folds a commit as the store holds it, with the defect of this run, if any. One verdict for each record.
-pub fn fold(state: &mut State, at: u64, bytes: &Bytes, broken: Broken) -> Result<(Commit, Vec<bool>), Found> {
+pub fn fold(state: &mut State, at: u64, bytes: &Bytes, broken: Broken) -> Result<(Commit, Vec<Verdict>), Found> {
     let commit = Commit::from_bytes(bytes).map_err(|e| e.to_string())?;
     let mut seen = commit.clone();
     seen.records = broken.all(&commit.records, state);
     let folded = state.fold(at, &seen).map_err(|e| format!("commit {at}: {e}"))?;
-    Ok((commit, folded.verdicts.iter().map(Result::is_ok).collect()))
+    Ok((commit, folded.verdicts))
 }
 
 impl Writer {

@@ -43,6 +43,7 @@ impl State {
             Event::TaskOpened(e) => {
                 if let Some(id) = TaskId::from_slice(&e.task) {
                     self.tasks.open(e, id, seq, record.revision(), self.time);
+                    self.descends(&e.ancestor, Millis(e.max_deadline));
                 }
             }
             Event::TaskClosed(e) => self.close(e, record),
@@ -80,6 +81,7 @@ impl State {
             Event::Released(e) => {
                 if let Some(id) = CredentialId::from_slice(&e.credential) {
                     let end = self.credentials.release(&id).unwrap_or_default();
+                    let end = end.max(self.descent.get(&id).copied().unwrap_or_default());
                     let until = Millis(e.keep_until).max(outlasting(end));
                     self.rules.add(&Target::Credential(id), Some(seq), None, until);
                     self.count_caller_rule(record, until);
@@ -179,6 +181,7 @@ impl State {
         self.tasks = super::Tasks::default();
         self.approvals.clear();
         self.requests.clear();
+        self.descent.clear();
         self.rules_by_caller.clear();
         // What had an end is gone; its end would take away what has the same name from now on.
         self.ends.retain(|_, ends| {
@@ -197,11 +200,24 @@ impl State {
         self.credentials.add(e, id, request, (self.position, self.head, record.revision()), task);
         self.tasks.count_issued(task);
         self.issued += 1;
+        for ancestor in &e.ancestors {
+            self.descends(&ancestor.credential, Millis(e.expires_at));
+        }
         if let Some(approval) = ApprovalId::from_slice(&e.approval).and_then(|a| self.approvals.get_mut(&a)) {
             approval.used = true;
         }
         if let Some(lease) = LeaseId::from_slice(&e.lease).and_then(|l| self.leases.get_mut(&l)) {
             lease.issued = true;
+        }
+    }
+
+    /// Something descends from a credential and ends then. Given back, the credential takes it along until its end.
+    fn descends(&mut self, ancestor: &[u8], end: Millis) {
+        let Some(id) = CredentialId::from_slice(ancestor) else { return };
+        let latest = self.descent.entry(id).or_default();
+        if *latest < end {
+            *latest = end;
+            self.ends.entry(end).or_default().push(End::Descent(id));
         }
     }
 
@@ -359,6 +375,11 @@ impl State {
                 }
                 Some(End::Approval(id)) => {
                     self.approvals.remove(&id);
+                }
+                Some(End::Descent(id)) => {
+                    if self.descent.get(&id).is_some_and(|end| *end < self.time) {
+                        self.descent.remove(&id);
+                    }
                 }
                 Some(End::CallerRule(caller)) => {
                     if let Some(n) = self.rules_by_caller.get_mut(&caller) {

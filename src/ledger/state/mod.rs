@@ -201,6 +201,8 @@ pub struct State {
     pub used_once: BTreeMap<[u8; 32], Millis>,
     /// Requests that made no credential.
     pub requests: BTreeMap<RequestKey, Remembered>,
+    /// What descends from a credential, by a renewal, a derivation or a task, may end later than it: when the last of it does.
+    pub descent: BTreeMap<CredentialId, Millis>,
     /// Rules in force that each caller's own acts made, and until when they count.
     pub rules_by_caller: BTreeMap<Box<str>, u32>,
     /// Refusals recorded or counted so far.
@@ -219,6 +221,7 @@ enum End {
     UsedOnce([u8; 32]),
     Approval(ApprovalId),
     CallerRule(Box<str>),
+    Descent(CredentialId),
 }
 
 mod rules_as_entries {

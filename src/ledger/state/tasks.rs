@@ -322,10 +322,11 @@ impl Tasks {
             looked += 1;
             let Some(slot) = self.slot_of(&id) else { continue };
             let Some(task) = self.at(slot) else { continue };
-            let over = matches!(self.phase(task, now), Phase::Over(_));
-            if !over {
-                let again = task.deadline.plus(limits::REQUEST_ID_KEPT_MS);
-                self.check_at(id, again.max(now.plus(1000)));
+            // By its own end: one that is over because its parent is keeps its time, so that whoever asks is told what became of it.
+            let end = task.closed.as_ref().map_or(task.deadline, |c| c.at.min(task.deadline));
+            let kept = end.plus(limits::REQUEST_ID_KEPT_MS);
+            if kept >= now {
+                self.check_at(id, kept);
             } else if task.credentials > 0 || task.children > 0 {
                 self.check_at(id, now.plus(60_000));
             } else {

@@ -281,3 +281,56 @@ fn closing_a_task_long_after_its_end_keeps_no_other_grant_from_being_judged() {
     log.put(vec![note()]);
     log.put(vec![other])[0].clone().unwrap();
 }
+
+fn long(mut open: Record, deadline: u64, max_deadline: u64) -> Record {
+    if let Some(Event::TaskOpened(e)) = &mut open.event {
+        (e.deadline, e.max_deadline) = (e.opened_at + deadline, e.opened_at + max_deadline);
+    }
+    open
+}
+
+#[test]
+fn what_was_renewed_from_a_credential_that_was_given_back_stays_dead_until_its_own_end() {
+    let mut log = Log::new();
+    let open = long(log.task(&[]), 600_000, 600_000);
+    let task = id_of(&open);
+    log.put(vec![open])[0].clone().unwrap();
+    let first = log.issue(&task);
+    let id = id_of(&first);
+    log.put(vec![first])[0].clone().unwrap();
+    let mut renewed = log.issue(&task);
+    if let Some(Event::Issued(e)) = &mut renewed.event {
+        (e.expires_at, e.renewable_until) = (e.issued_at + 500_000, e.issued_at + 500_000);
+        e.renews = id.clone();
+        e.ancestors = vec![Ancestor { credential: id.clone(), caller: e.caller.clone() }];
+    }
+    let second = id_of(&renewed);
+    log.put(vec![renewed])[0].clone().unwrap();
+    let back = Released { credential: id, ..Default::default() };
+    log.put(vec![Record::new(Who::SpiffeId("spiffe://a.example/agent".into()), Event::Released(back))])[0].clone().unwrap();
+    for _ in 0..4 {
+        assert!(log.covered(&second), "at {}", log.time);
+        log.time = log.time.plus(120_000);
+        log.put(vec![note()]);
+    }
+}
+
+#[test]
+fn a_task_whose_parent_ended_is_remembered_for_its_own_time() {
+    let mut log = Log::new();
+    let open = long(log.task(&[]), 3_000_000, 3_000_000);
+    let parent = id_of(&open);
+    log.put(vec![open])[0].clone().unwrap();
+    let open = long(log.task(&parent), 60_000, 3_000_000);
+    let child = id_of(&open);
+    log.put(vec![open])[0].clone().unwrap();
+    let deadline = log.time.0 + 2_000_000;
+    let extended = TaskExtended { task: child.clone(), deadline, decided_at: log.time.0, policy_version: 1 };
+    let head = log.state.head;
+    log.put(vec![by_operator(Event::TaskExtended(extended)).decided_at(head)])[0].clone().unwrap();
+    log.time = log.time.plus(60_000 + limits::REQUEST_ID_KEPT_MS + 1);
+    let close = TaskClosed { task: parent, outcome: Outcome::Completed as i32, ..Default::default() };
+    log.put(vec![by_operator(Event::TaskClosed(close))])[0].clone().unwrap();
+    log.put(vec![note()]);
+    assert!(log.state.tasks.get(&TaskId::from_slice(&child).unwrap()).is_some());
+}
