@@ -210,6 +210,8 @@ pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Bytes that wait on one stream for a peer that does not read. As `STREAM_WINDOW_BYTES` the other way.
 pub const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Bytes of answers of one connection that go out in one write: a few TLS records (16 KiB, RFC 8446, section 5.1).
+pub const GATHERED_BYTES: usize = 64 * 1024;
 /// Time between two looks at files of certificates and bundles, milliseconds: a stat and a read of a few KB each.
 pub const FILE_POLL_MS: u64 = 2_000;
 /// Time between two looks at tasks that may have missed their heartbeat, milliseconds. A fifth of `HEARTBEAT_MIN_MS`.

@@ -3,6 +3,9 @@
 //! The header carries the hash of its writer's header before it and the RFC 6962 root over the records, so that changing, dropping or
 //! moving a record breaks the chain from there on.
 
+use std::borrow::Borrow;
+use std::sync::Arc;
+
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use prost::Message;
@@ -55,8 +58,8 @@ struct Packed {
 /// A record with its persisted bytes and their leaf hash, made once by whoever proposes it.
 #[derive(Clone, Debug)]
 pub struct Encoded {
-    /// The record.
-    pub record: Record,
+    /// The record. Large, and handed from thread to thread: shared, never copied.
+    pub record: Arc<Record>,
     /// Its bytes.
     pub bytes: Bytes,
     /// Its leaf in the commit's tree.
@@ -71,7 +74,13 @@ impl Encoded {
             return None;
         }
         let leaf = leaf_hash(&bytes);
-        Some(Encoded { record, bytes, leaf })
+        Some(Encoded { record: Arc::new(record), bytes, leaf })
+    }
+}
+
+impl Borrow<Record> for Encoded {
+    fn borrow(&self) -> &Record {
+        &self.record
     }
 }
 
@@ -299,7 +308,7 @@ mod tests {
         let mut bytes = record(1).bytes.to_vec();
         bytes.extend_from_slice(&[0xfa, 0x7f, 0x00]);
         assert!(Record::from_bytes(&bytes).is_err());
-        let only_author = Record { event: None, ..record(1).record };
+        let only_author = Record { event: None, ..(*record(1).record).clone() };
         assert!(Record::from_bytes(&only_author.encode_to_vec()).is_err());
     }
 }

@@ -121,14 +121,9 @@ fn decide(
         return;
     }
     let Proposal { lane, group, reply } = proposal;
-    let (mut records, mut rest) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
-    for Encoded { record, bytes, leaf } in group {
-        records.push(record);
-        rest.push((bytes, leaf));
-    }
     let verdict = match (lane, granting) {
         (Lane::Grant, Err(no)) => Err(no.clone()),
-        _ => state.verdict(&records, time),
+        _ => state.verdict(&group, time),
     };
     if let Err(no) = verdict {
         let _ = reply.send(Err(No::Refusal(no)));
@@ -137,15 +132,15 @@ fn decide(
     if out.records.is_empty() {
         state.begin_commit(position, time);
     }
-    let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
+    let count = u32::try_from(group.len()).unwrap_or(u32::MAX);
     let mut first = None;
-    for (record, (bytes, leaf)) in records.into_iter().zip(rest) {
+    for Encoded { record, bytes, leaf } in group {
         let seq = state.take_seq(&record);
         first.get_or_insert(seq);
         state.apply(&record);
         out.leaves.push(leaf);
         out.bytes.push(bytes);
-        out.records.push(Committed { seq, record: Arc::new(record) });
+        out.records.push(Committed { seq, record });
     }
     if let Some(first) = first {
         out.answers.push((reply, first, count));

@@ -13,6 +13,7 @@ use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::ends::{Ends, Why};
+use super::gather::Gathered;
 use super::preface::{NoPreface, expect_http2};
 use crate::limits;
 
@@ -46,7 +47,7 @@ where
         Ok(Err(no)) => return Ended::NoPreface(no),
         Err(_) => return Ended::Silent,
     };
-    drive(http2(streams).serve_connection(TokioIo::new(io), service), ends).await
+    drive(http2(streams).serve_connection(TokioIo::new(Gathered::new(io)), service), ends).await
 }
 
 /// The settings of every HTTP/2 connection. Pings find peers that vanished, also in the middle of a header block.

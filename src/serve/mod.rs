@@ -8,6 +8,7 @@ pub mod answer;
 pub mod client;
 pub mod connection;
 pub mod ends;
+mod gather;
 pub mod grpc;
 pub mod listener;
 pub mod peer;

@@ -7,6 +7,8 @@ mod change;
 mod issue;
 mod task;
 
+use std::borrow::Borrow;
+
 use super::tasks::{Phase, Task, Terms};
 use super::{State, Verdict, request_key, svid_facts, trust_domain_of};
 use crate::ledger::record::{Event, LeaseOpened, Record, Request, TaskOpened};
@@ -67,9 +69,9 @@ pub fn policy_in_force(state: &State, environment: &str) -> u64 {
 
 impl State {
     /// Whether a group takes effect here. The state is not changed.
-    pub fn verdict(&self, group: &[Record], time: Millis) -> Verdict {
+    pub fn verdict<R: Borrow<Record>>(&self, group: &[R], time: Millis) -> Verdict {
         let mut pending = Pending::default();
-        for record in group {
+        for record in group.iter().map(Borrow::borrow) {
             self.request_free(record.request.as_ref(), &mut pending)?;
             match &record.event {
                 Some(Event::TaskOpened(e)) => self.may_open(e, record.revision(), time, &mut pending)?,
