@@ -8,6 +8,7 @@ use crate::ledger::record::{Event, Record};
 use crate::ledger::state::request_key;
 use crate::ledger::{Lane, View};
 use crate::policy::decide::decided_on_old_state;
+use crate::policy::grant::TaskPath;
 use crate::policy::wanted::{Binding, TaskChoice, Wanted};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{CredentialId, Millis};
@@ -47,7 +48,7 @@ impl Authority {
             if matches!(want.task, TaskChoice::Inline(_)) { self.bounds.task(state, own) } else { Ok(()) }
         })?;
         let compiled = self.catalog.now();
-        let grant = self.decider.exchange(view, &compiled, caller, want, self.new_task_id())?;
+        let grant = self.decider.exchange(view, &compiled, caller, want, || self.system.random16())?;
         let group = self.ledger.new_group();
         mint_local(grant, self.new_credential_id(), group, &self.keyring, &self.status, view.now())
     }
@@ -160,7 +161,7 @@ impl Authority {
             let live = state.credentials.of_request(&key)?;
             let alive = state.evidence_alive(&live.id, view.now());
             let task = state.tasks.at(live.task)?;
-            let path: Vec<_> = task.terms.path.iter().copied().zip(task.terms.owners.iter().cloned()).collect();
+            let path = TaskPath::Open(task.terms.clone());
             Some((live.id, live.at, live.seq, alive, path))
         });
         let Some((id, at, seq, alive, path)) = found else {

@@ -8,8 +8,8 @@ use super::minted::{Answer, Lapse, Minted, Novelty, Summary};
 use super::reference;
 use super::status::Allocator;
 use crate::ledger::commit::sha256;
-use crate::ledger::record::{Event, Identity, Issued, KeyPurpose, Record};
-use crate::policy::grant::{Grant, Parts};
+use crate::ledger::record::{Event, Issued, KeyPurpose, Record};
+use crate::policy::grant::{Grant, Parts, TaskPath};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
@@ -224,8 +224,8 @@ pub(crate) fn records(parts: Parts, group: u32) -> Vec<Record> {
 pub struct Past<'a> {
     /// The record of its issuance, with its decision revision.
     pub record: &'a Record,
-    /// The task path, root first, with each task's owner.
-    pub path: &'a [(TaskId, Identity)],
+    /// The task path.
+    pub path: &'a TaskPath,
     /// `aud`.
     pub audience: &'a str,
     /// Where the upstream answers.

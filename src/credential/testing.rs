@@ -11,7 +11,7 @@ use super::keyring::{Keyring, Plan, Sealer, due, generate};
 use crate::ledger::commit::{ChainHead, Commit, Encoded, pack};
 use crate::ledger::record::*;
 use crate::ledger::state::{State, Verdict};
-use crate::policy::grant::{Grant, Parts};
+use crate::policy::grant::{Grant, Parts, TaskPath};
 use crate::refusal::Fault;
 use crate::seq::{Millis, Seq, TaskId};
 use crate::store::{Entry, Expect, Position, Store, StoreError};
@@ -203,7 +203,7 @@ pub fn plain(kind: u32, now: Millis, revision: Seq) -> Parts {
         revision,
         request: Some(Request { caller: AGENT.into(), id: "req-1".into(), digest: vec![7; 32] }),
         opens: None,
-        path: vec![(TaskId::from_bytes(TASK), owner())],
+        path: TaskPath::New { tasks: vec![TaskId::from_bytes(TASK)], owners: vec![owner()] },
         audience: "https://echo.example".into(),
         base_url: "https://echo.example/api".into(),
         algorithm: "ES256".into(),

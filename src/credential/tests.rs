@@ -8,7 +8,7 @@ use super::*;
 use crate::ledger::Receipt;
 use crate::ledger::commit::sha256;
 use crate::ledger::record::{Event, KeyPurpose, Record, TaskOpened};
-use crate::policy::grant::Parts;
+use crate::policy::grant::{Parts, TaskPath};
 use crate::refusal::{No, Reason};
 use crate::seq::{CredentialId, Millis, Seq};
 
@@ -107,7 +107,7 @@ fn an_inline_task_and_its_issuance_are_one_group_and_the_request_is_on_the_issua
         ..Default::default()
     };
     parts.draft.task = task.task.clone();
-    parts.path = vec![(crate::seq::TaskId::from_bytes([8; 16]), super::testing::owner())];
+    parts.path = TaskPath::New { tasks: vec![crate::seq::TaskId::from_bytes([8; 16])], owners: vec![super::testing::owner()] };
     parts.opens = Some(task);
     let records = mint_local(grant(parts), id(1), 41, &ring, &status(), T0).ok().unwrap().records();
     assert_eq!(records.iter().map(|r| (r.group, r.request.is_some())).collect::<Vec<_>>(), [(41, false), (41, true)]);
@@ -163,5 +163,8 @@ fn what_cannot_be_made_is_refused_with_its_reason() {
     assert!(matches!(broken(|p| p.draft.scopes = vec!["a b".into()]), Some(No::Fault(_))), "it would be read as two");
     assert!(matches!(broken(|p| p.draft.details = r#"[]}, "sub": ""#.into()), Some(No::Fault(_))));
     assert!(matches!(broken(|p| p.draft.details = r#"{}"#.into()), Some(No::Fault(_))));
-    assert!(matches!(broken(|p| p.path.clear()), Some(No::Fault(_))), "a path that does not end in its task");
+    assert!(
+        matches!(broken(|p| p.path = TaskPath::New { tasks: vec![], owners: vec![] }), Some(No::Fault(_))),
+        "a path that does not end in its task"
+    );
 }

@@ -1,6 +1,9 @@
 //! A decision that something may be issued. Only `policy::decide` makes one.
 
+use std::sync::Arc;
+
 use crate::ledger::record::{Identity, Issued, Request, TaskOpened, Who};
+use crate::ledger::state::Terms;
 use crate::seq::{Seq, TaskId};
 
 /// Permission to mint one credential: every bound applied, every claim settled but the id and what the kind adds.
@@ -20,8 +23,8 @@ pub(crate) struct Parts {
     pub request: Option<Request>,
     /// The task that is opened in the same commit.
     pub opens: Option<TaskOpened>,
-    /// The task path, root first, with each task's owner.
-    pub path: Vec<(TaskId, Identity)>,
+    /// The task path.
+    pub path: TaskPath,
     /// `aud`: the upstream's audience.
     pub audience: String,
     /// Where the upstream answers.
@@ -32,6 +35,38 @@ pub(crate) struct Parts {
     pub issuer: String,
     /// Who asked.
     pub author: Who,
+}
+
+/// A task path, root first, with the owner of each task.
+#[derive(Debug, Clone)]
+pub enum TaskPath {
+    /// Of a task that is open: shared with the state.
+    Open(Arc<Terms>),
+    /// Of one that is about to be opened.
+    New {
+        /// The tasks.
+        tasks: Vec<TaskId>,
+        /// Their owners.
+        owners: Vec<Identity>,
+    },
+}
+
+impl TaskPath {
+    /// The tasks.
+    pub fn tasks(&self) -> &[TaskId] {
+        match self {
+            TaskPath::Open(terms) => &terms.path,
+            TaskPath::New { tasks, .. } => tasks,
+        }
+    }
+
+    /// Their owners, as many.
+    pub fn owners(&self) -> &[Identity] {
+        match self {
+            TaskPath::Open(terms) => &terms.owners,
+            TaskPath::New { owners, .. } => owners,
+        }
+    }
 }
 
 impl Grant {

@@ -20,9 +20,10 @@ pub use claims::{Act, Claims, Cnf, Own};
 pub use verify::{BadJwks, Expect, Jwks, Possession, TokenDefect, authentic, peek_kid, signed_by, verify};
 
 use super::keyring::OwnKey;
-use crate::ledger::record::{Identity, Issued};
+use crate::ledger::record::Issued;
+use crate::policy::grant::TaskPath;
 use crate::refusal::Fault;
-use crate::seq::{Seq, TaskId};
+use crate::seq::Seq;
 
 /// The collision-safe name of our own claims (RFC 7519, section 4.2).
 pub const OWN_CLAIMS: &str = "https://mayfly.dev/claims";
@@ -37,8 +38,8 @@ pub struct Told<'a> {
     pub issued: &'a Issued,
     /// The record's decision revision.
     pub revision: Seq,
-    /// The task path, root first, with each task's owner.
-    pub path: &'a [(TaskId, Identity)],
+    /// The task path.
+    pub path: &'a TaskPath,
     /// `aud`.
     pub audience: &'a str,
     /// `iss`.

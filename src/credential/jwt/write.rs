@@ -101,7 +101,7 @@ fn confirm(all: &mut Object<'_>, e: &Issued) {
 
 fn own_claims(out: &mut Vec<u8>, told: &Told<'_>, subject: Option<&Identity>, domain: &str) -> Result<(), Fault> {
     let e = told.issued;
-    if told.path.last().is_none_or(|(task, _)| task.as_bytes()[..] != e.task[..]) {
+    if told.path.tasks().last().is_none_or(|task| task.as_bytes()[..] != e.task[..]) {
         return Err(unsayable("a task path that does not end in its task"));
     }
     let mut own = Object::begin(out);
@@ -114,7 +114,7 @@ fn own_claims(out: &mut Vec<u8>, told: &Told<'_>, subject: Option<&Identity>, do
     own.some("tool", &e.tool);
     own.hex("arguments", &e.arguments);
     own.text("trust_domain", domain);
-    array(own.member("tasks"), told.path, task);
+    array(own.member("tasks"), told.path.tasks().iter().zip(told.path.owners()), task);
     if let Some(subject) = subject {
         own.text("sub_iss", &subject.issuer);
     }
@@ -146,7 +146,7 @@ fn own_claims(out: &mut Vec<u8>, told: &Told<'_>, subject: Option<&Identity>, do
     Ok(())
 }
 
-fn task(out: &mut Vec<u8>, (id, owner): &(TaskId, Identity)) {
+fn task(out: &mut Vec<u8>, (id, owner): (&TaskId, &Identity)) {
     out.extend_from_slice(br#"{"id":""#);
     plain(out, id);
     out.extend_from_slice(br#"","owner":{"iss":"#);

@@ -13,11 +13,11 @@ use crate::credential::kind::mint_local;
 use crate::credential::status::Allocator;
 use crate::credential::testing::{AGENT, Log, full, grant, keyring, owner, plain};
 use crate::ledger::Receipt;
-use crate::ledger::record::{Ancestor, KeyPurpose, Record};
+use crate::ledger::record::{Ancestor, Identity, KeyPurpose, Record};
 use crate::policy::grant::Parts;
 use crate::revocation::target::{SORTS, Target};
 use crate::revocation::{Rules, Sort};
-use crate::seq::{CredentialId, Millis};
+use crate::seq::{CredentialId, Millis, TaskId};
 
 const T0: Millis = Millis(1_700_000_000_999);
 const SELF: [u8; 16] = [0xc1; 16];
@@ -222,8 +222,10 @@ proptest! {
         e.tool = tool.clone();
         e.upstream = upstream.clone();
         if let Some(svid) = &mut e.svid { svid.serial = serial.clone(); }
-        parts.path.push(parts.path[0].clone());
-        parts.path[0].1 = Identity { issuer: issuer.clone(), sub: sub.clone() };
+        parts.path = TaskPath::New {
+            tasks: [parts.path.tasks(), parts.path.tasks()].concat(),
+            owners: vec![Identity { issuer: issuer.clone(), sub: sub.clone() }, parts.path.owners()[0].clone()],
+        };
         let told = Told { issued: &parts.draft, revision: parts.revision, path: &parts.path, audience: &audience, issuer: &issuer };
         let mut out = Vec::new();
         write::claims(&mut out, &told).unwrap();

@@ -16,6 +16,7 @@ use server::{Server, Wrong};
 use super::*;
 use crate::credential::testing::{AGENT, Log, TASK};
 use crate::ledger::record::{Released, Revoked, TaskHeld};
+use crate::policy::grant::TaskPath;
 use crate::refusal::Reason;
 use crate::revocation::Target;
 use crate::seq::TaskId;
@@ -225,7 +226,7 @@ async fn a_task_opened_inline_stands_or_falls_with_what_is_made_in_it() {
         let mut parts = plain(5, now, process.disk.log.lock().state.head);
         parts.request = None;
         parts.draft.task = vec![n; 16];
-        parts.path = vec![(TaskId::from_bytes([n; 16]), owner())];
+        parts.path = TaskPath::New { tasks: vec![TaskId::from_bytes([n; 16])], owners: vec![owner()] };
         parts.opens = Some(TaskOpened {
             task: vec![n; 16],
             owner: Some(owner()),

@@ -1,0 +1,234 @@
+//! The order of checks, in one place: walls, registration, rules, task, bounds, and Cedar last.
+//!
+//! Unknown anywhere means no. Cedar's verdict can only narrow: whatever it permits, the walls and bounds before and after it hold.
+
+mod place;
+mod settle;
+mod task;
+
+use super::action::Work;
+use super::bound::Life;
+use super::cache::Verdicts;
+use super::catalog::{Compiled, Policy, Registered};
+use super::grant::{Grant, Parts};
+use super::request::{self, Counts, Question};
+use super::wanted::{TaskChoice, Wanted};
+use crate::identity::caller::Caller;
+use crate::ledger::View;
+use crate::ledger::record::{self, Identity, Request, Who};
+use crate::refusal::{No, Reason, Refusal};
+use crate::revocation::{Facts, SvidFacts};
+use crate::seq::{Millis, TaskId};
+use crate::upstream::registry::{Kind, Upstream};
+use place::{Lists, Place, named, within_task};
+use settle::{Settled, active, kind_of, scopes_of};
+
+/// What decisions of one server share.
+pub struct Decider {
+    /// Verdicts of Cedar, remembered.
+    pub verdicts: Verdicts,
+    /// `iss` without the environment's path.
+    pub issuer: String,
+    /// The longest TTL of a credential, milliseconds.
+    pub longest_ms: u64,
+    /// The longest life of a task, milliseconds.
+    pub longest_task_ms: u64,
+}
+
+fn denied(reason: Reason, what: impl Into<String>) -> No {
+    No::Refusal(Refusal::new(reason, what))
+}
+
+/// A workload's identity as records write it.
+pub fn identity_of(caller: &Caller) -> Identity {
+    Identity { issuer: caller.id().trust_domain().to_owned(), sub: caller.id().as_str().to_owned() }
+}
+
+/// A workload's SVID as records write it.
+pub fn svid_of(caller: &Caller) -> record::SvidEvidence {
+    let e = caller.evidence();
+    record::SvidEvidence {
+        anchor: e.trust_anchor.as_bytes().to_vec(),
+        issuing_key: e.issuing_key.to_vec(),
+        serial: e.serial.clone(),
+        not_after: e.not_after.0,
+    }
+}
+
+/// The facts of a caller alone: what every call is checked against.
+pub fn caller_facts<'a>(caller: &'a Caller, view: &View) -> Facts<'a> {
+    let e = caller.evidence();
+    let svid = SvidFacts {
+        trust_domain: caller.id().trust_domain(),
+        anchor: e.trust_anchor.as_bytes(),
+        issuing_key: &e.issuing_key,
+        serial: &e.serial,
+    };
+    Facts {
+        revision: view.revision(),
+        identities: vec![(caller.id().trust_domain(), caller.id().as_str())],
+        credentials: caller.ancestor().into_iter().collect(),
+        svid: Some(svid),
+        ..Facts::default()
+    }
+}
+
+impl Decider {
+    /// Decides one exchange. A refusal names the rule and the way out. `id`: random bytes for a task that is opened with it.
+    pub fn exchange(
+        &self,
+        view: &View,
+        compiled: &Compiled,
+        caller: &Caller,
+        want: &Wanted,
+        id: impl FnOnce() -> [u8; 16],
+    ) -> Result<Grant, No> {
+        let now = view.now();
+        let registered = self.registered(compiled, &want.upstream)?;
+        let upstream = &registered.upstream;
+        let policy = self.inside_wall(compiled, caller, &upstream.environment)?;
+        active(registered, now)?;
+        self.not_locked(view, caller, want, upstream)?;
+        let scopes = scopes_of(upstream, &want.scopes)?;
+        let kind = kind_of(upstream, want.kind)?;
+        let place = match &want.task {
+            TaskChoice::Named(task) => named(view, caller, *task)?,
+            TaskChoice::Inline(terms) => {
+                let terms = terms.with_default(&want.upstream, &want.scopes, &want.tool, &want.purpose);
+                self.opening(view, compiled, policy, caller, &terms, TaskId::from_bytes(id()), Work::OpenTask)?
+            }
+        };
+        within_task(&place, want, &scopes, kind)?;
+        let life = self.life(caller, want, upstream, &place, now)?;
+        let bound = self.key_binding(caller, want, upstream, &place)?;
+        let policies = self.permits(policy, caller, want, upstream, &place, kind, &scopes, life, now)?;
+        let settled = Settled { kind, scopes, life, bound, policies, now };
+        let draft = self.draft(caller, want, registered, policy, &place, settled);
+        let (path, opens) = place.settle();
+        let request = want.request_id.as_ref().map(|rid| Request {
+            caller: caller.id().as_str().to_owned(),
+            id: rid.clone(),
+            digest: want.digest.to_vec(),
+        });
+        Ok(Grant::new(Parts {
+            draft,
+            revision: view.revision(),
+            request,
+            opens,
+            path,
+            audience: upstream.audience.clone(),
+            base_url: upstream.target.clone(),
+            algorithm: upstream.alg.as_str().to_owned(),
+            issuer: self.issuer_of(&upstream.environment),
+            author: Who::SpiffeId(caller.id().as_str().to_owned()),
+        }))
+    }
+
+    /// `iss` of an environment: one issuer path each.
+    pub fn issuer_of(&self, environment: &str) -> String {
+        format!("{}/{environment}", self.issuer.trim_end_matches('/'))
+    }
+
+    fn registered<'a>(&self, compiled: &'a Compiled, name: &str) -> Result<&'a Registered, No> {
+        compiled.upstream(name).ok_or_else(|| {
+            No::Refusal(
+                Refusal::new(Reason::NotFound, format!("there is no upstream {name}"))
+                    .way_out("an operator registers it; mayfly upstream list shows those there are"),
+            )
+        })
+    }
+
+    /// Environments are walls: caller and upstream belong to the same one, whatever a policy says.
+    fn inside_wall<'a>(&self, compiled: &'a Compiled, caller: &Caller, environment: &str) -> Result<&'a Policy, No> {
+        let policy = compiled
+            .policy(environment)
+            .ok_or_else(|| denied(Reason::EnvironmentWall, format!("environment {environment} has no policy")))?;
+        match policy.set.environment_of(caller.id()) {
+            Some(own) if own == environment => Ok(policy),
+            Some(own) => {
+                Err(denied(Reason::EnvironmentWall, format!("{} belongs to {own}, the upstream to {environment}", caller.id())))
+            }
+            None => Err(No::Refusal(
+                Refusal::new(Reason::EnvironmentWall, format!("{} belongs to no environment", caller.id()))
+                    .way_out("an operator adds it to an environment in the roles file"),
+            )),
+        }
+    }
+
+    fn not_locked(&self, view: &View, caller: &Caller, want: &Wanted, upstream: &Upstream) -> Result<(), No> {
+        let mut facts = caller_facts(caller, view);
+        facts.upstream = &upstream.name;
+        facts.scopes = want.scopes.iter().map(String::as_str).collect();
+        facts.tool = &want.tool;
+        facts.environment = &upstream.environment;
+        facts.policy = u64::MAX;
+        match view.read(|s| s.rules.blocks(&facts)) {
+            Some(hit) => Err(No::Refusal(crate::ledger::state::refused_by(&hit, "issuing"))),
+            None => Ok(()),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "everything that policy may read, gathered once")]
+    fn permits(
+        &self,
+        policy: &Policy,
+        caller: &Caller,
+        want: &Wanted,
+        upstream: &Upstream,
+        place: &Place,
+        kind: Kind,
+        scopes: &[String],
+        life: Life,
+        now: Millis,
+    ) -> Result<Vec<String>, No> {
+        let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
+        let digest = want.arguments.map(|d| data_encoding::BASE64URL_NOPAD.encode(&d));
+        let id = (!place.is_new()).then(|| place.id.to_string());
+        let lists = Lists::of(place);
+        let ask = request::Ask {
+            environment: &upstream.environment,
+            purpose: if want.purpose.is_empty() { place.purpose() } else { &want.purpose },
+            tool: (!want.tool.is_empty()).then_some(&*want.tool),
+            arguments_digest: digest.as_deref(),
+            kind: Some(kind),
+            scopes: &scopes,
+            ttl_seconds: seconds(life.end().since(now)),
+            renewal: want.renews.is_some(),
+            task: lists.facts(place, &upstream.environment, id.as_deref()),
+            counts: Counts { issued_in_task: i64::try_from(place.issued).unwrap_or(i64::MAX), ..Counts::default() },
+            now,
+            ..request::Ask::default()
+        };
+        self.ask(policy, &Question::work(caller.id(), Work::Exchange, upstream, &ask))
+    }
+
+    fn ask(&self, policy: &Policy, question: &Question<'_>) -> Result<Vec<String>, No> {
+        let verdict = self.verdicts.verdict(&policy.set, question);
+        if verdict.permits() {
+            return Ok(verdict.by().to_vec());
+        }
+        let by = verdict.by();
+        let (what, rule) = match &*verdict {
+            super::Verdict::EngineError { .. } => {
+                ("the policy engine failed, which means no".to_owned(), "policy engine".to_owned())
+            }
+            _ if by.is_empty() => ("no policy permits it".to_owned(), "no policy permits it".to_owned()),
+            _ => (format!("policy {} forbids it", by.join(", ")), by.join(", ")),
+        };
+        let action = question.action().name();
+        Err(No::Refusal(
+            Refusal::new(Reason::DeniedByPolicy, format!("{action}: {what} (policy version {})", policy.version))
+                .by(rule)
+                .way_out("whoever owns the policy set changes it"),
+        ))
+    }
+}
+
+fn seconds(ms: u64) -> i64 {
+    i64::try_from(ms / 1000).unwrap_or(i64::MAX)
+}
+
+/// Whether a decision was made with what is in force, so that a second one is worth making.
+pub fn decided_on_old_state(no: &No) -> bool {
+    matches!(no, No::Refusal(r) if r.reason == Reason::DecidedOnOldState)
+}

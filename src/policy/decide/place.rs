@@ -1,0 +1,181 @@
+//! The task of a decision: open already, or about to be.
+
+use std::sync::Arc;
+
+use super::{denied, seconds};
+use crate::identity::caller::Caller;
+use crate::ledger::View;
+use crate::ledger::record::{Allowance, Identity, TaskOpened};
+use crate::ledger::state::{self, Phase, Task};
+use crate::policy::grant::TaskPath;
+use crate::policy::request::TaskFacts;
+use crate::policy::wanted::Wanted;
+use crate::refusal::{No, Reason, Refusal};
+use crate::seq::{Millis, TaskId};
+use crate::upstream::registry::Kind;
+
+/// The task that a decision stands in.
+pub(super) struct Place {
+    pub id: TaskId,
+    about: About,
+    pub ttl_ms: u64,
+    pub heartbeat: bool,
+    pub deadline: Millis,
+    pub max_deadline: Millis,
+    pub issued: u64,
+}
+
+/// What it was, or will be, opened with.
+enum About {
+    /// Shared with the state: deciding copies nothing of it.
+    Open(Arc<state::Terms>),
+    /// The record that opens it, its allowance apart.
+    New { opened: Box<TaskOpened>, allowance: Allowance, path: TaskPath },
+}
+
+impl Place {
+    /// One that `opened` opens.
+    pub fn new(id: TaskId, opened: TaskOpened, allowance: Allowance, path: TaskPath) -> Place {
+        Place {
+            id,
+            ttl_ms: opened.deadline.saturating_sub(opened.opened_at),
+            heartbeat: opened.heartbeat > 0,
+            deadline: Millis(opened.deadline),
+            max_deadline: Millis(opened.max_deadline),
+            issued: 0,
+            about: About::New { opened: Box::new(opened), allowance, path },
+        }
+    }
+
+    pub fn is_new(&self) -> bool {
+        matches!(self.about, About::New { .. })
+    }
+
+    pub fn allowance(&self) -> &Allowance {
+        match &self.about {
+            About::Open(terms) => &terms.allowance,
+            About::New { allowance, .. } => allowance,
+        }
+    }
+
+    pub fn purpose(&self) -> &str {
+        match &self.about {
+            About::Open(terms) => &terms.purpose,
+            About::New { opened, .. } => &opened.purpose,
+        }
+    }
+
+    fn callers(&self) -> Vec<&str> {
+        match &self.about {
+            About::Open(terms) => terms.callers.iter().map(|c| &**c).collect(),
+            About::New { opened, .. } => opened.callers.iter().map(String::as_str).collect(),
+        }
+    }
+
+    pub fn tasks(&self) -> &[TaskId] {
+        match &self.about {
+            About::Open(terms) => &terms.path,
+            About::New { path, .. } => path.tasks(),
+        }
+    }
+
+    pub fn owners(&self) -> &[Identity] {
+        match &self.about {
+            About::Open(terms) => &terms.owners,
+            About::New { path, .. } => path.owners(),
+        }
+    }
+
+    pub fn depth(&self) -> usize {
+        self.tasks().len().saturating_sub(1)
+    }
+
+    /// The task path, and the record that opens the task where it is new.
+    pub fn settle(self) -> (TaskPath, Option<TaskOpened>) {
+        match self.about {
+            About::Open(terms) => (TaskPath::Open(terms), None),
+            About::New { opened, allowance, path } => (path, Some(TaskOpened { allowance: Some(allowance), ..*opened })),
+        }
+    }
+}
+
+/// The lists of a task as policy reads them.
+pub(super) struct Lists<'a> {
+    upstreams: Vec<&'a str>,
+    tools: Vec<&'a str>,
+    callers: Vec<&'a str>,
+}
+
+impl<'a> Lists<'a> {
+    pub fn of(place: &'a Place) -> Lists<'a> {
+        let allowance = place.allowance();
+        Lists {
+            upstreams: allowance.upstreams.iter().map(|u| u.name.as_str()).collect(),
+            tools: allowance.tools.iter().map(String::as_str).collect(),
+            callers: place.callers(),
+        }
+    }
+
+    pub fn facts<'b>(&'b self, place: &'b Place, environment: &'b str, id: Option<&'b str>) -> TaskFacts<'b> {
+        TaskFacts {
+            id,
+            purpose: place.purpose(),
+            owner: place.owners().last().map_or("", |owner| &owner.sub),
+            environment,
+            depth: i64::try_from(place.depth()).unwrap_or(i64::MAX),
+            ttl_seconds: seconds(place.ttl_ms),
+            heartbeat: place.heartbeat,
+            upstreams: &self.upstreams,
+            tools: &self.tools,
+            callers: &self.callers,
+        }
+    }
+}
+
+/// A task that is open, if this caller may act in it. To others it does not exist.
+pub(super) fn named(view: &View, caller: &Caller, id: TaskId) -> Result<Place, No> {
+    let now = view.now();
+    view.read(|state| {
+        let task = state.tasks.get(&id).filter(|t| t.admits(caller.id().as_str()));
+        let task: &Task = task.ok_or_else(|| {
+            No::Refusal(
+                Refusal::new(Reason::NotFound, format!("there is no task {id} in which {} may act", caller.id()))
+                    .way_out("whoever opened the task names its callers; mayfly task list shows yours"),
+            )
+        })?;
+        match state.tasks.phase(task, now) {
+            Phase::Active => {}
+            Phase::Held => return Err(denied(Reason::TaskNotActive, format!("task {id} is held"))),
+            Phase::PendingApproval => return Err(denied(Reason::TaskNotActive, format!("task {id} waits for an approval"))),
+            Phase::Over(how) => return Err(denied(Reason::TaskNotActive, format!("task {id} is over ({how:?})"))),
+        }
+        let terms = &task.terms;
+        Ok(Place {
+            id,
+            about: About::Open(terms.clone()),
+            ttl_ms: task.deadline.since(terms.opened_at),
+            heartbeat: terms.heartbeat > 0,
+            deadline: state.tasks.upwards(task).map(|t| t.deadline).min().unwrap_or(task.deadline),
+            max_deadline: terms.max_deadline,
+            issued: task.issued,
+        })
+    })
+}
+
+pub(super) fn within_task(place: &Place, want: &Wanted, scopes: &[String], kind: Kind) -> Result<(), No> {
+    let outside = |what: String| Err(denied(Reason::OutsideTask, format!("task {} does not include {what}", place.id)));
+    let allowance = place.allowance();
+    let Some(allowed) = allowance.upstreams.iter().find(|u| u.name == want.upstream) else {
+        return outside(format!("upstream {}", want.upstream));
+    };
+    if let Some(scope) = scopes.iter().find(|s| !allowed.scopes.contains(s)) {
+        return outside(format!("scope {scope} of {}", want.upstream));
+    }
+    if !want.tool.is_empty() && !allowance.any_tool && !allowance.tools.contains(&want.tool) {
+        return outside(format!("tool {}", want.tool));
+    }
+    if !allowance.kinds.is_empty() && !allowance.kinds.contains(&u32::from(kind.tag())) {
+        return outside(format!("kind {kind}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! What a credential may be: its scopes, kind, life and key, and the record that says so.
+
+use std::sync::Arc;
+
+use super::place::Place;
+use super::{Decider, denied, svid_of};
+use crate::identity::caller::Caller;
+use crate::ledger::record::Issued;
+use crate::limits;
+use crate::policy::bound::{Bound, Life};
+use crate::policy::catalog::{Policy, Registered};
+use crate::policy::wanted::{Binding, Wanted};
+use crate::refusal::{No, Reason, Refusal};
+use crate::seq::Millis;
+use crate::upstream::registry::{Alg, Kind, ProofOfPossession, Upstream};
+
+/// What was settled of a credential.
+pub(super) struct Settled {
+    pub kind: Kind,
+    pub scopes: Vec<String>,
+    pub life: Life,
+    /// Thumbprints of the certificate and of the key that it is bound to; empty for neither.
+    pub bound: (Vec<u8>, Vec<u8>),
+    /// The policies that permit it.
+    pub policies: Vec<String>,
+    pub now: Millis,
+}
+
+impl Decider {
+    /// The least of all bounds, and which one won.
+    pub(super) fn life(
+        &self,
+        caller: &Caller,
+        want: &Wanted,
+        upstream: &Upstream,
+        place: &Place,
+        now: Millis,
+    ) -> Result<Life, No> {
+        let ttl = &upstream.ttl;
+        let life = match want.ttl_ms {
+            Some(ms) if ms < ttl.min * 1000 => {
+                return Err(No::Refusal(Refusal::field(
+                    "ttl",
+                    format!("upstream {} issues for at least {} s", upstream.name, ttl.min),
+                )));
+            }
+            Some(ms) => Life::until(now.plus(ms), Bound::Asked),
+            None => Life::until(now.plus(ttl.default * 1000), Bound::Upstream),
+        };
+        let life = life
+            .within(now.plus(ttl.max * 1000), Bound::Upstream)
+            .within(upstream.expires, Bound::UpstreamExpiry)
+            .within(place.deadline, Bound::Task)
+            .within(caller.evidence().not_after, Bound::Svid)
+            .within(now.plus(self.longest_ms), Bound::Server);
+        let life = match &want.renews {
+            Some(renews) if renews.approval => {
+                return Err(denied(
+                    Reason::ApprovalNeeded,
+                    "a credential that used up an approval is not renewed: ask for a new one",
+                ));
+            }
+            Some(renews) => life.within(renews.until, Bound::Renewal),
+            None => life,
+        };
+        if life.end() < now.plus(limits::CREDENTIAL_TTL_MIN_MS) {
+            return Err(denied(
+                Reason::NoLifeLeft,
+                format!("nothing is left of its life: {:?} ends it at {}", life.by(), life.end()),
+            ));
+        }
+        Ok(life)
+    }
+
+    pub(super) fn key_binding(
+        &self,
+        caller: &Caller,
+        want: &Wanted,
+        upstream: &Upstream,
+        place: &Place,
+    ) -> Result<(Vec<u8>, Vec<u8>), No> {
+        let must = upstream.proof_of_possession == ProofOfPossession::X5t;
+        match want.key {
+            Binding::CallerSvid => Ok((caller.evidence().leaf_sha256.to_vec(), Vec::new())),
+            Binding::Unasked if must => Ok((caller.evidence().leaf_sha256.to_vec(), Vec::new())),
+            Binding::Thumbprint(_) if must => Err(No::Refusal(Refusal::field(
+                "key_binding",
+                format!("upstream {} takes the caller's certificate only", upstream.name),
+            ))),
+            Binding::Thumbprint(jkt) => Ok((Vec::new(), jkt.to_vec())),
+            Binding::Unasked if place.allowance().key_bound => {
+                Err(No::Refusal(Refusal::field("key_binding", "is missing: the task wants every credential bound to a key")))
+            }
+            Binding::Unasked => Ok((Vec::new(), Vec::new())),
+        }
+    }
+
+    pub(super) fn draft(
+        &self,
+        caller: &Caller,
+        want: &Wanted,
+        registered: &Registered,
+        policy: &Policy,
+        place: &Place,
+        settled: Settled,
+    ) -> Issued {
+        let Settled { kind, scopes, life, bound: (x5t, jkt), policies, now } = settled;
+        let upstream: &Arc<Upstream> = &registered.upstream;
+        let line = want.renews.as_ref();
+        Issued {
+            task: place.id.as_bytes().to_vec(),
+            kind: kind.tag().into(),
+            caller: caller.id().as_str().to_owned(),
+            upstream: upstream.name.clone(),
+            scopes,
+            tool: want.tool.clone(),
+            purpose: if want.purpose.is_empty() { place.purpose().to_owned() } else { want.purpose.clone() },
+            arguments: want.arguments.map_or_else(Vec::new, |d| d.to_vec()),
+            environment: upstream.environment.clone(),
+            issued_at: now.0,
+            expires_at: life.end().0,
+            renewable_until: line.map_or_else(|| place.max_deadline.min(upstream.expires), |r| r.until).0,
+            bound: life.by() as u32,
+            svid: Some(svid_of(caller)),
+            x5t,
+            jkt,
+            policy_version: policy.version,
+            upstream_version: registered.version,
+            policies,
+            renews: line.map_or_else(Vec::new, |r| r.id.as_bytes().to_vec()),
+            ancestors: line.into_iter().map(|r| r.line.clone()).collect(),
+            shown: caller.ancestor().map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
+            ..Issued::default()
+        }
+    }
+}
+
+pub(super) fn active(registered: &Registered, now: Millis) -> Result<(), No> {
+    let name = &registered.upstream.name;
+    if !registered.active {
+        return Err(denied(Reason::UpstreamNotActive, format!("upstream {name} is disabled or retired")));
+    }
+    if registered.upstream.expires <= now {
+        return Err(No::Refusal(
+            Refusal::new(
+                Reason::UpstreamNotActive,
+                format!("the registration of {name} ended at {}", registered.upstream.expires),
+            )
+            .way_out(format!("its owner {} renews the registration", registered.upstream.owner)),
+        ));
+    }
+    Ok(())
+}
+
+/// The scopes asked for; each must be registered.
+pub(super) fn scopes_of(upstream: &Upstream, asked: &[String]) -> Result<Vec<String>, No> {
+    match asked.iter().find(|name| upstream.scope(name).is_none()) {
+        Some(name) => Err(denied(Reason::OutsideUpstream, format!("upstream {} has no scope {name}", upstream.name))),
+        None => Ok(asked.to_vec()),
+    }
+}
+
+pub(super) fn kind_of(upstream: &Upstream, asked: Option<Kind>) -> Result<Kind, No> {
+    let kind = asked.or_else(|| upstream.kinds.first().copied());
+    let kind = kind.filter(|k| upstream.issues(*k)).ok_or_else(|| {
+        let of = upstream.kinds.iter().map(|k| k.as_str()).collect::<Vec<_>>().join(", ");
+        denied(Reason::OutsideUpstream, format!("upstream {} issues {of}", upstream.name))
+    })?;
+    if !kind.served() {
+        return Err(No::Refusal(Refusal::new(Reason::NotServed, format!("this version does not issue {kind}"))));
+    }
+    if kind == Kind::Jwt && upstream.alg != Alg::Es256 {
+        return Err(No::Refusal(Refusal::new(Reason::NotServed, format!("this version does not sign {}", upstream.alg))));
+    }
+    Ok(kind)
+}

@@ -1,0 +1,230 @@
+//! Opening a task, for its opener or for another caller, and moving its deadline.
+
+use super::place::{Lists, Place, named};
+use super::{Decider, caller_facts, denied, identity_of, seconds, settle::scopes_of, svid_of};
+use crate::identity::caller::Caller;
+use crate::ledger::View;
+use crate::ledger::record::{self, Allowance, TaskOpened};
+use crate::limits;
+use crate::policy::action::Work;
+use crate::policy::catalog::{Compiled, Policy};
+use crate::policy::grant::TaskPath;
+use crate::policy::request::{self, Question};
+use crate::policy::wanted::Terms;
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::seq::{Millis, TaskId};
+
+impl Decider {
+    /// Decides opening a task by itself, or a child for somebody else.
+    pub fn open_task(
+        &self,
+        view: &View,
+        compiled: &Compiled,
+        caller: &Caller,
+        terms: &Terms,
+        id: TaskId,
+        delegate: bool,
+    ) -> Result<TaskOpened, No> {
+        let Some((first, _)) = terms.upstreams.first() else {
+            return Err(No::Refusal(Refusal::field("upstreams", "is empty: name at least one upstream with its scopes")));
+        };
+        let environment = self.registered(compiled, first)?.upstream.environment.clone();
+        let policy = self.inside_wall(compiled, caller, &environment)?;
+        if let Some(hit) = view.read(|s| s.rules.blocks(&caller_facts(caller, view))) {
+            return Err(No::Refusal(crate::ledger::state::refused_by(&hit, "opening a task")));
+        }
+        let work = if delegate { Work::DelegateTask } else { Work::OpenTask };
+        let place = self.opening(view, compiled, policy, caller, terms, id, work)?;
+        place.settle().1.ok_or_else(|| No::Fault(Fault::new("a task that is opened has no record")))
+    }
+
+    /// Decides a later deadline for a task, like opening it. `None`: it has that deadline, or a later one, already.
+    pub fn extend(
+        &self,
+        view: &View,
+        compiled: &Compiled,
+        caller: &Caller,
+        id: TaskId,
+        deadline: Millis,
+    ) -> Result<Option<u64>, No> {
+        let place = named(view, caller, id)?;
+        if deadline <= place.deadline {
+            return Ok(None);
+        }
+        if deadline > place.max_deadline {
+            let what = format!("no extension goes beyond {}, fixed when it was opened", place.max_deadline);
+            return Err(No::Refusal(Refusal::new(Reason::NoLifeLeft, what).way_out("open another task")));
+        }
+        let Some(first) = place.allowance().upstreams.first() else {
+            return Err(No::Fault(Fault::new("a task without an upstream")));
+        };
+        let environment = self.registered(compiled, &first.name)?.upstream.environment.clone();
+        let policy = self.inside_wall(compiled, caller, &environment)?;
+        let lists = Lists::of(&place);
+        for allowed in &place.allowance().upstreams {
+            let upstream = &self.registered(compiled, &allowed.name)?.upstream;
+            let scopes: Vec<&str> = allowed.scopes.iter().map(String::as_str).collect();
+            let id = place.id.to_string();
+            let ask = request::Ask {
+                environment: &upstream.environment,
+                purpose: place.purpose(),
+                scopes: &scopes,
+                ttl_seconds: seconds(deadline.since(view.now())),
+                task: lists.facts(&place, &upstream.environment, Some(&id)),
+                now: view.now(),
+                ..request::Ask::default()
+            };
+            self.ask(policy, &Question::work(caller.id(), Work::ExtendTask, upstream, &ask))?;
+        }
+        Ok(Some(policy.version))
+    }
+
+    /// A task that is about to be opened, with its record.
+    #[allow(clippy::too_many_arguments, reason = "the same arguments for a task of its own, inline and for another caller")]
+    pub(super) fn opening(
+        &self,
+        view: &View,
+        compiled: &Compiled,
+        policy: &Policy,
+        caller: &Caller,
+        terms: &Terms,
+        id: TaskId,
+        work: Work,
+    ) -> Result<Place, No> {
+        let now = view.now();
+        let (allowance, environment) = self.allowance(compiled, terms)?;
+        let parent = terms.parent.map(|p| named(view, caller, p)).transpose()?;
+        let longest = self.longest_task_ms;
+        let ttl = terms.ttl_ms.unwrap_or(limits::TASK_TTL_DEFAULT_MS.min(longest));
+        let max = terms.max_ttl_ms.unwrap_or(ttl);
+        for (field, ms) in [("ttl", ttl), ("max_ttl", max)] {
+            if ms > longest {
+                return Err(No::Refusal(Refusal::field(
+                    field,
+                    format!("{} s, a task lives at most {} s", ms / 1000, longest / 1000),
+                )));
+            }
+        }
+        if max < ttl {
+            return Err(No::Refusal(Refusal::field("max_ttl", "is shorter than ttl")));
+        }
+        let mut deadline = now.plus(ttl);
+        let mut max_deadline = now.plus(max);
+        let (mut tasks, mut owners) = (Vec::new(), Vec::new());
+        if let Some(p) = &parent {
+            if let Some(what) = allowance.wider_than(p.allowance()) {
+                return Err(denied(
+                    Reason::WiderThanParent,
+                    format!("a child task would be wider than its parent {}: {what}", p.id),
+                ));
+            }
+            deadline = deadline.min(p.deadline);
+            max_deadline = max_deadline.min(p.max_deadline);
+            (tasks, owners) = (p.tasks().to_vec(), p.owners().to_vec());
+        }
+        if tasks.len() >= limits::TASK_DEPTH {
+            return Err(No::Refusal(Refusal::limit("task_depth", limits::TASK_DEPTH as u64, std::time::Duration::ZERO)));
+        }
+        let owner = identity_of(caller);
+        tasks.push(id);
+        owners.push(owner.clone());
+        let opened = TaskOpened {
+            task: id.as_bytes().to_vec(),
+            parent: terms.parent.map_or_else(Vec::new, |p| p.as_bytes().to_vec()),
+            owner: Some(owner),
+            opener: caller.id().as_str().to_owned(),
+            callers: terms.callers.clone(),
+            environment,
+            purpose: terms.purpose.clone(),
+            opened_at: now.0,
+            deadline: deadline.0,
+            max_deadline: max_deadline.max(deadline).0,
+            heartbeat: terms.heartbeat_ms,
+            policy_version: policy.version,
+            svid: Some(svid_of(caller)),
+            ancestor: caller.ancestor().map_or_else(Vec::new, |a| a.as_bytes().to_vec()),
+            ..TaskOpened::default()
+        };
+        let place = Place::new(id, opened, allowance, TaskPath::New { tasks, owners });
+        self.may_open(compiled, policy, caller, terms, &place, work, now)?;
+        Ok(place)
+    }
+
+    /// Opening is asked once for each upstream that the task names.
+    #[allow(clippy::too_many_arguments, reason = "everything that policy may read, gathered once")]
+    fn may_open(
+        &self,
+        compiled: &Compiled,
+        policy: &Policy,
+        caller: &Caller,
+        terms: &Terms,
+        place: &Place,
+        work: Work,
+        now: Millis,
+    ) -> Result<(), No> {
+        let lists = Lists::of(place);
+        for allowed in &place.allowance().upstreams {
+            let upstream = &self.registered(compiled, &allowed.name)?.upstream;
+            let scopes: Vec<&str> = allowed.scopes.iter().map(String::as_str).collect();
+            let ask = request::Ask {
+                environment: &upstream.environment,
+                purpose: &terms.purpose,
+                scopes: &scopes,
+                ttl_seconds: seconds(place.ttl_ms),
+                delegate: (work == Work::DelegateTask).then(|| terms.callers.first().map(String::as_str)).flatten(),
+                task: lists.facts(place, &upstream.environment, None),
+                now,
+                ..request::Ask::default()
+            };
+            self.ask(policy, &Question::work(caller.id(), work, upstream, &ask))?;
+        }
+        Ok(())
+    }
+
+    /// The upstreams and scopes of a task, one by one, all of one environment.
+    fn allowance(&self, compiled: &Compiled, terms: &Terms) -> Result<(Allowance, String), No> {
+        let mut environment: Option<String> = None;
+        let mut upstreams = Vec::with_capacity(terms.upstreams.len());
+        for (name, scopes) in &terms.upstreams {
+            let upstream = &self.registered(compiled, name)?.upstream;
+            let own = &upstream.environment;
+            if environment.get_or_insert_with(|| own.clone()) != own {
+                return Err(denied(
+                    Reason::EnvironmentWall,
+                    format!("a task's upstreams belong to one environment; {name} belongs to {own}"),
+                ));
+            }
+            let scopes = if scopes.is_empty() {
+                upstream.scopes.iter().filter(|s| !s.sensitive).map(|s| s.name.clone()).collect()
+            } else {
+                scopes_of(upstream, scopes)?
+            };
+            upstreams.push(record::AllowedUpstream { name: name.clone(), scopes });
+        }
+        let allowance = Allowance {
+            upstreams,
+            tools: terms.tools.clone(),
+            kinds: terms.kinds.iter().map(|k| u32::from(k.tag())).collect(),
+            key_bound: terms.key_bound,
+            any_tool: terms.any_tool,
+        };
+        Ok((allowance, environment.unwrap_or_default()))
+    }
+}
+
+impl Terms {
+    /// A task that is opened for one exchange includes at least what that exchange asks for.
+    pub(super) fn with_default(&self, upstream: &str, scopes: &[String], tool: &str, purpose: &str) -> Terms {
+        let mut terms = self.clone();
+        if terms.upstreams.is_empty() {
+            terms.upstreams.push((upstream.to_owned(), scopes.to_vec()));
+        }
+        if terms.tools.is_empty() && !terms.any_tool && !tool.is_empty() {
+            terms.tools.push(tool.to_owned());
+        }
+        if terms.purpose.is_empty() {
+            terms.purpose = purpose.to_owned();
+        }
+        terms
+    }
+}
