@@ -3,7 +3,8 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::Stream as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -233,12 +234,7 @@ pub(super) fn named(request_id: &str, message: &impl prost::Message) -> Result<c
 }
 
 /// One stream: a bounded number under way, answered in any order.
-async fn drive(
-    authority: Arc<Authority>,
-    caller: Caller,
-    mut asks: Streaming<pb::StreamExchangeRequest>,
-    answers: mpsc::Sender<Result<pb::StreamExchangeResponse, Status>>,
-) {
+async fn drive(authority: Arc<Authority>, caller: Caller, mut asks: Asks, answers: Answering) {
     let places = Arc::new(Semaphore::new(authority.bounds.stream_in_flight));
     loop {
         // At the bound nothing more is read: HTTP/2's window holds the caller back.
@@ -247,29 +243,75 @@ async fn drive(
             message = asks.message() => message,
             () = answers.closed() => return,
         };
-        let ask = match message {
-            Ok(Some(pb::StreamExchangeRequest { ask: Some(pb::stream_exchange_request::Ask::Exchange(ask)) })) => ask,
-            Ok(Some(_)) => {
-                let no = Refusal::field("ask", "is missing, or of a sort that this version does not know");
+        let (mut round, mut next) = (Vec::new(), Some((message, place)));
+        // What came together is decided together: a task for each would cost as much as deciding.
+        let over = loop {
+            let Some((message, place)) = next.take() else { break None };
+            match exchange_of(message) {
+                Ok(ask) => round.push((ask, place)),
+                Err(over) => break Some(over),
+            }
+            if round.len() < limits::STREAM_ROUND
+                && let Ok(place) = places.clone().try_acquire_owned()
+            {
+                next = at_hand(&mut asks).await.map(|message| (message, place));
+            }
+        };
+        if !round.is_empty() {
+            tokio::spawn(answer_all(authority.clone(), caller.clone(), round, answers.clone()));
+        }
+        match over {
+            None => {}
+            Some(None) => return,
+            Some(Some(no)) => {
                 let _ = answers.send(Err(status(No::Refusal(no)))).await;
                 return;
             }
-            Ok(None) | Err(_) => return,
-        };
-        if ask.request_id.is_empty() {
-            let no = Refusal::field("exchange.request_id", "is missing: on a stream the answer is found by it");
-            let _ = answers.send(Err(status(No::Refusal(no)))).await;
-            return;
         }
-        let (authority, caller, answers) = (authority.clone(), caller.clone(), answers.clone());
-        tokio::spawn(async move {
-            let result = match Tokens::one(&authority, &caller, &ask).await {
-                Ok(issued) => pb::stream_exchange_response::Result::Issued(issued),
-                Err(no) => pb::stream_exchange_response::Result::Problem(problem(no)),
-            };
-            let answer = pb::StreamExchangeResponse { request_id: ask.request_id, result: Some(result) };
-            let _ = answers.send(Ok(answer)).await;
-            drop(place);
-        });
     }
+}
+
+type Asks = Streaming<pb::StreamExchangeRequest>;
+type Answering = mpsc::Sender<Result<pb::StreamExchangeResponse, Status>>;
+type Message = Result<Option<pb::StreamExchangeRequest>, Status>;
+
+/// The next message, if it is here already.
+async fn at_hand(asks: &mut Asks) -> Option<Message> {
+    std::future::poll_fn(|cx| match std::pin::Pin::new(&mut *asks).poll_next(cx) {
+        std::task::Poll::Ready(message) => std::task::Poll::Ready(Some(message.transpose())),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
+}
+
+/// The exchange that a message asks for, or the end of the stream and why.
+fn exchange_of(message: Message) -> Result<pb::ExchangeRequest, Option<Refusal>> {
+    use pb::stream_exchange_request::Ask;
+    match message {
+        Ok(Some(pb::StreamExchangeRequest { ask: Some(Ask::Exchange(ask)) })) if ask.request_id.is_empty() => {
+            Err(Some(Refusal::field("exchange.request_id", "is missing: on a stream the answer is found by it")))
+        }
+        Ok(Some(pb::StreamExchangeRequest { ask: Some(Ask::Exchange(ask)) })) => Ok(ask),
+        Ok(Some(_)) => Err(Some(Refusal::field("ask", "is missing, or of a sort that this version does not know"))),
+        Ok(None) | Err(_) => Err(None),
+    }
+}
+
+/// Each is answered when it is ready, whatever becomes of the others.
+async fn answer_all(
+    authority: Arc<Authority>,
+    caller: Caller,
+    round: Vec<(pb::ExchangeRequest, OwnedSemaphorePermit)>,
+    answers: Answering,
+) {
+    let (authority, caller, answers) = (&authority, &caller, &answers);
+    let all = round.into_iter().map(|(ask, place)| async move {
+        let result = match Tokens::one(authority, caller, &ask).await {
+            Ok(issued) => pb::stream_exchange_response::Result::Issued(issued),
+            Err(no) => pb::stream_exchange_response::Result::Problem(problem(no)),
+        };
+        let _ = answers.send(Ok(pb::StreamExchangeResponse { request_id: ask.request_id, result: Some(result) })).await;
+        drop(place);
+    });
+    join_all(all).await;
 }
