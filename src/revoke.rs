@@ -7,7 +7,7 @@ use crate::authority::Authority;
 use crate::identity::caller::Caller;
 use crate::ledger::Lane;
 use crate::ledger::record::{Event, LockLifted, Record, Released, Revoked, Who};
-use crate::ledger::state::{Live, State};
+use crate::ledger::state::{Live, State, Task};
 use crate::limits;
 use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::{Facts, Rules, Target};
@@ -70,6 +70,8 @@ pub struct Done {
     pub seq: Seq,
     /// What was hit in all.
     pub hits: Hits,
+    /// What each target hit, in their order.
+    pub each: Vec<Hits>,
 }
 
 impl Authority {
@@ -83,20 +85,22 @@ impl Authority {
         }
         let name = name_of(&operator.who());
         if let Some(before) = self.remembered(&name, &ask.named).await? {
-            return Ok(Done { seq: before.seq, hits: self.hits(&ask.targets).await?.0 });
+            let (hits, each) = self.counted(Count::since(&ask.targets, before.seq, Rules::default())).await?;
+            return Ok(Done { seq: before.seq, hits, each });
         }
         // With everything confirmed nothing is counted first: an emergency does not wait for a number.
         let counted = match ask.confirm {
             Confirm::All => None,
             _ if ask.lock_only => None,
             confirm => {
-                let (hits, _) = self.hits(&ask.targets).await?;
+                let (hits, each) = self.hits(&ask.targets).await?;
                 if !confirm.allows(hits.credentials) {
                     return Err(confirm_needed(&hits, confirm));
                 }
-                Some(hits)
+                Some((hits, each))
             }
         };
+        let before = self.ledger.peek(|s| rules_of(&s.rules, &ask.targets));
         let revoked = Revoked {
             targets: ask.targets.iter().map(Target::to_record).collect(),
             issued_only: ask.issued_only,
@@ -105,11 +109,12 @@ impl Authority {
             keep_until: Rules::keep_until(self.system.wall()).0,
         };
         let seq = self.change(operator.who(), Lane::Revoke, Event::Revoked(revoked), &ask.named).await?;
-        let hits = match counted {
-            Some(hits) => hits,
-            None => self.hits(&ask.targets).await?.0,
+        let (hits, each) = match counted {
+            Some(counted) => counted,
+            None if ask.lock_only => self.hits(&ask.targets).await?,
+            None => self.counted(Count::since(&ask.targets, seq, before)).await?,
         };
-        Ok(Done { seq, hits })
+        Ok(Done { seq, hits, each })
     }
 
     /// Lifts locks. What was revoked stays revoked.
@@ -143,7 +148,10 @@ impl Authority {
 
     /// What targets would hit, in all and each by itself. Goes through the live credentials in pieces, so that issuing goes on.
     pub async fn hits(&self, targets: &[Target]) -> Result<(Hits, Vec<Hits>), No> {
-        let mut count = Count::new(targets);
+        self.counted(Count::ahead(targets)).await
+    }
+
+    async fn counted(&self, mut count: Count) -> Result<(Hits, Vec<Hits>), No> {
         let now = self.system.wall();
         let mut at = 0;
         loop {
@@ -173,6 +181,15 @@ pub(crate) fn confirm_needed(hits: &Hits, confirm: Confirm) -> No {
     )
 }
 
+/// What was in force for these targets.
+fn rules_of(rules: &Rules, targets: &[Target]) -> Rules {
+    let mut before = Rules::default();
+    for (target, entry) in targets.iter().filter_map(|t| Some((t, rules.get(t)?))).filter(|(_, e)| e.revoked > Seq::ZERO) {
+        before.add(target, Some(entry.revoked), None, Millis(u64::MAX));
+    }
+    before
+}
+
 /// One target as a rule, and what it hits: credentials, tasks, callers.
 type One = (Rules, Hits, BTreeSet<crate::seq::TaskId>, BTreeSet<Box<str>>);
 
@@ -182,17 +199,42 @@ struct Count {
     all: Hits,
     tasks: BTreeSet<crate::seq::TaskId>,
     callers: BTreeSet<Box<str>>,
+    /// The revocation that is counted, where it was made already.
+    made: Seq,
+    /// What was in force for its targets before it.
+    before: Rules,
 }
 
 impl Count {
-    fn new(targets: &[Target]) -> Count {
-        let last = Seq::from_u64((1 << 53) - 1).unwrap_or_default();
+    /// What would be hit.
+    fn ahead(targets: &[Target]) -> Count {
+        Count::new(targets, Seq::from_u64((1 << 53) - 1).unwrap_or_default(), Rules::default())
+    }
+
+    /// What a revocation at `made` hit: by what was decided before it, however late that was committed.
+    fn since(targets: &[Target], made: Seq, before: Rules) -> Count {
+        Count::new(targets, made, before)
+    }
+
+    fn new(targets: &[Target], made: Seq, before: Rules) -> Count {
         let each = targets.iter().map(|t| {
             let mut rules = Rules::default();
-            rules.add(t, Some(last), None, Millis(u64::MAX));
+            rules.add(t, Some(made), None, Millis(u64::MAX));
             (rules, Hits::default(), BTreeSet::new(), BTreeSet::new())
         });
-        Count { each: each.collect(), all: Hits::default(), tasks: BTreeSet::new(), callers: BTreeSet::new() }
+        let (all, tasks, callers) = (Hits::default(), BTreeSet::new(), BTreeSet::new());
+        Count { each: each.collect(), all, tasks, callers, made, before }
+    }
+
+    /// Whether a task was alive when the revocation came, or is, where none was made.
+    fn was_alive(&self, state: &State, task: &Task, now: Millis) -> bool {
+        let over = |t: &Task| t.closed.as_ref().is_some_and(|c| c.seq != self.made) || now >= t.deadline || t.silent(now);
+        !state.tasks.upwards(task).any(over)
+    }
+
+    /// Whether something else covers it, or covered it before.
+    fn was_covered(&self, state: &State, facts: &Facts<'_>) -> bool {
+        state.rules.covers_but(facts, self.made).is_some() || self.before.covers(facts).is_some()
     }
 
     /// Goes on from `at` for a bounded number of places. Answers with how many there are.
@@ -212,14 +254,11 @@ impl Count {
 
     fn look(&mut self, state: &State, live: &Live, now: Millis) {
         let Some(task) = state.tasks.at(live.task) else { return };
-        if live.released
-            || live.expires_at <= now
-            || !matches!(state.tasks.phase(task, now), crate::ledger::state::Phase::Active | crate::ledger::state::Phase::Held)
-        {
+        if live.released || live.expires_at <= now || !self.was_alive(state, task, now) {
             return;
         }
         let facts = state.credentials.facts(live, task);
-        if state.rules.covers(&facts).is_some() {
+        if self.was_covered(state, &facts) {
             return;
         }
         let mut hit = false;
@@ -241,11 +280,12 @@ impl Count {
     /// Open tasks that a target reaches, also those that hold no credential yet.
     fn open_tasks(&mut self, state: &State, now: Millis) {
         for task in state.tasks.iter() {
-            if matches!(state.tasks.phase(task, now), crate::ledger::state::Phase::Over(_)) {
+            if !self.was_alive(state, task, now) {
                 continue;
             }
             let identities = task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str()));
             let facts = Facts {
+                revision: task.terms.revision,
                 tasks: task.terms.path.clone(),
                 identities: identities.collect(),
                 environment: &task.terms.environment,

@@ -311,6 +311,38 @@ fn more_than_one_needs_a_confirmation_that_may_be_a_tenth_off() {
 }
 
 #[test]
+fn what_was_hit_is_told_also_where_nothing_was_counted_first() {
+    let house = house();
+    runtime().block_on(async {
+        let agent = house.caller("/agent/demo");
+        let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
+        let other = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
+        for n in 0..5 {
+            let at = TaskChoice::Named(if n < 3 { task } else { other });
+            house.authority.exchange(&agent, &wanted(at)).await.unwrap();
+        }
+        let all = |targets: Vec<Target>, name: &str| Revocation {
+            targets,
+            issued_only: true,
+            lock_only: false,
+            reason: "a test".into(),
+            confirm: Confirm::All,
+            named: Some((name.into(), [1; 32])),
+        };
+        // The task by name closes it, which must not make what it held look dead before.
+        let caller = || Target::Caller("spiffe://dev.mayfly.internal/agent/demo".into());
+        let ask = all(vec![Target::Task(task), caller()], "first");
+        let done = house.authority.revoke(&operator(&house), &ask).await.unwrap();
+        assert_eq!((done.hits.credentials, done.hits.tasks, done.hits.callers), (5, 2, 1));
+        assert_eq!(done.each.iter().map(|h| (h.credentials, h.tasks)).collect::<Vec<_>>(), [(3, 1), (5, 2)]);
+        let repeat = house.authority.revoke(&operator(&house), &ask).await.unwrap();
+        assert_eq!((repeat.seq, repeat.hits), (done.seq, done.hits), "a repeat tells the same");
+        let again = house.authority.revoke(&operator(&house), &all(vec![caller()], "second")).await.unwrap();
+        assert_eq!(again.hits.credentials, 0, "they were dead before");
+    });
+}
+
+#[test]
 fn a_reference_is_found_by_introspection_and_a_forged_one_is_not() {
     let house = house();
     runtime().block_on(async {

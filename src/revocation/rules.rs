@@ -154,6 +154,11 @@ impl Rules {
 
     /// The rule by which a credential or grant with these facts is revoked, if one does.
     pub fn covers(&self, facts: &Facts<'_>) -> Option<Hit> {
+        self.covers_but(facts, Seq::ZERO)
+    }
+
+    /// The same, the revocation at `but` aside.
+    pub fn covers_but(&self, facts: &Facts<'_>, but: Seq) -> Option<Hit> {
         let mut hit = None;
         facts.each(&mut |probe| {
             let sort = sort_of(&probe);
@@ -162,7 +167,7 @@ impl Rules {
             }
             if let Some(entry) = self.probe(&probe, facts.revision) {
                 let covered = sort == Sort::SigningKey || facts.revision < entry.revoked;
-                if covered && entry.revoked > Seq::ZERO {
+                if covered && entry.revoked > Seq::ZERO && entry.revoked != but {
                     hit = Some(Hit { target: self.target_of(&probe, facts.revision), seq: entry.revoked, lock: false });
                     return true;
                 }

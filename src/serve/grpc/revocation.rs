@@ -107,7 +107,7 @@ impl Revocations {
         hits.overlapping = targets.len() > 1;
         // Everything that is made here is refused by us from its record on; nothing of it stands upstream.
         let reach = pb::Reach { refused: done.hits.credentials, ..Default::default() };
-        Ok(pb::RevokeResponse { seq: done.seq.as_u64(), targets: Vec::new(), hits: Some(hits), locks, reach: Some(reach) })
+        Ok(pb::RevokeResponse { seq: done.seq.as_u64(), targets: each(done.each), hits: Some(hits), locks, reach: Some(reach) })
     }
 
     async fn do_lift(&self, operator: &Admitted, ask: &pb::LiftLockRequest) -> Result<pb::LiftLockResponse, No> {
