@@ -153,10 +153,9 @@ impl Authority {
 
     async fn counted(&self, mut count: Count) -> Result<(Hits, Vec<Hits>), No> {
         let now = self.system.wall();
-        let mut at = 0;
+        let mut at = (0, 0);
         loop {
-            let places = self.ledger.settled(|state| count.walk(state, &mut at, now)).await?;
-            if at >= places {
+            if !self.ledger.settled(|state| count.walk(state, &mut at, now)).await? {
                 return Ok(count.done());
             }
             tokio::task::yield_now().await;
@@ -237,19 +236,23 @@ impl Count {
         state.rules.covers_but(facts, self.made).is_some() || self.before.covers(facts).is_some()
     }
 
-    /// Goes on from `at` for a bounded number of places. Answers with how many there are.
-    fn walk(&mut self, state: &State, at: &mut u32, now: Millis) -> u32 {
-        let end = at.saturating_add(limits::LIST_WALK as u32).min(state.credentials.places());
-        if *at == 0 {
-            self.open_tasks(state, now);
-        }
-        for slot in *at..end {
-            if let Some(live) = state.credentials.at(slot) {
-                self.look(state, live, now);
+    /// Goes on for a bounded number of places, tasks first. Answers whether there are more.
+    fn walk(&mut self, state: &State, (task, credential): &mut (u32, u32), now: Millis) -> bool {
+        let end = |at: u32, places: u32| at.saturating_add(limits::LIST_WALK as u32).min(places);
+        if *task < state.tasks.places() {
+            let end = end(*task, state.tasks.places());
+            for open in (*task..end).filter_map(|slot| state.tasks.at(slot)) {
+                self.open_task(state, open, now);
             }
+            *task = end;
+            return true;
         }
-        *at = end;
-        state.credentials.places()
+        let end = end(*credential, state.credentials.places());
+        for live in (*credential..end).filter_map(|slot| state.credentials.at(slot)) {
+            self.look(state, live, now);
+        }
+        *credential = end;
+        end < state.credentials.places()
     }
 
     fn look(&mut self, state: &State, live: &Live, now: Millis) {
@@ -277,29 +280,23 @@ impl Count {
         }
     }
 
-    /// Open tasks that a target reaches, also those that hold no credential yet.
-    fn open_tasks(&mut self, state: &State, now: Millis) {
-        for task in state.tasks.iter() {
-            if !self.was_alive(state, task, now) {
-                continue;
-            }
-            let identities = task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str()));
-            let facts = Facts {
-                revision: task.terms.revision,
-                tasks: task.terms.path.clone(),
-                identities: identities.collect(),
-                environment: &task.terms.environment,
-                policy: task.terms.policy,
-                ..Facts::default()
-            };
-            let mut hit = false;
-            for (rules, _, tasks, _) in &mut self.each {
-                if rules.covers(&facts).is_some() {
-                    hit = true;
-                    tasks.insert(task.terms.id);
-                }
-            }
-            if hit {
+    /// An open task that a target reaches counts also where it holds no credential yet.
+    fn open_task(&mut self, state: &State, task: &Task, now: Millis) {
+        if !self.was_alive(state, task, now) {
+            return;
+        }
+        let identities = task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str()));
+        let facts = Facts {
+            revision: task.terms.revision,
+            tasks: task.terms.path.clone(),
+            identities: identities.collect(),
+            environment: &task.terms.environment,
+            policy: task.terms.policy,
+            ..Facts::default()
+        };
+        for (rules, _, tasks, _) in &mut self.each {
+            if rules.covers(&facts).is_some() {
+                tasks.insert(task.terms.id);
                 self.tasks.insert(task.terms.id);
             }
         }

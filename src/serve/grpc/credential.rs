@@ -1,6 +1,5 @@
 //! CredentialService: what was issued, and whose a found token is.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio_stream::wrappers::ReceiverStream;
@@ -10,7 +9,7 @@ use super::super::wire;
 use super::ask::{self, refused};
 use super::credential_filter::Filter;
 use super::credential_watch;
-use super::page::Page;
+use super::page::{Newest, Page};
 use crate::authority::Authority;
 use crate::ledger::State;
 use crate::limits;
@@ -20,7 +19,7 @@ use crate::pb::mayfly::v1::credential_service_server::CredentialService;
 use crate::policy::{Admin, wanted};
 use crate::refusal::{No, Refusal};
 use crate::revocation::Target;
-use crate::seq::{CredentialId, Millis, Seq, TaskId};
+use crate::seq::{CredentialId, Millis, TaskId};
 use crate::tasks::Actor;
 
 /// The service.
@@ -60,10 +59,10 @@ impl Credentials {
         self.0.admit(ask::operator(actor)?, Admin::Observe, filter.environment())?;
         let page = Page::from(ask.page_size, &ask.page_token)?;
         let now = self.0.system.wall();
-        let mut newest = Newest { page, found: BTreeSet::new(), total: 0 };
+        let mut newest = Newest::of(page);
         let mut at = 0;
         loop {
-            let places = self.0.ledger.settled(|s| newest.walk(s, &filter, &mut at, now)).await?;
+            let places = self.0.ledger.settled(|s| walk(&mut newest, s, &filter, &mut at, now)).await?;
             if at >= places {
                 break;
             }
@@ -71,10 +70,10 @@ impl Credentials {
         }
         let (ids, next_page_token) = newest.done();
         let credentials = self.0.ledger.settled(|s| {
-            let live = ids.iter().filter_map(|(_, id)| s.credentials.get(id));
+            let live = ids.iter().filter_map(|id| s.credentials.get(id));
             live.map(|l| wire::credential_to_pb(s, l, now)).collect()
         });
-        Ok(pb::ListCredentialsResponse { credentials: credentials.await?, next_page_token, total: Some(newest.total) })
+        Ok(pb::ListCredentialsResponse { credentials: credentials.await?, next_page_token, total: Some(newest.total()) })
     }
 
     async fn look_up(&self, actor: &Actor, ask: &pb::LookupTokenRequest) -> Result<pb::LookupTokenResponse, No> {
@@ -143,42 +142,17 @@ fn none_such() -> crate::refusal::Fault {
     crate::refusal::Fault::new("an issuance without a credential id or task")
 }
 
-/// The newest that fit, found by going once through all of them, in pieces.
-struct Newest {
-    page: Page,
-    found: BTreeSet<(Seq, CredentialId)>,
-    total: u64,
-}
-
-impl Newest {
-    /// Goes on from `at` for a bounded number of places. Answers with how many there are.
-    fn walk(&mut self, state: &State, filter: &Filter, at: &mut u32, now: Millis) -> u32 {
-        let places = state.credentials.places();
-        let end = at.saturating_add(limits::LIST_WALK as u32).min(places);
-        for live in (*at..end).filter_map(|slot| state.credentials.at(slot)) {
-            if !filter.fits(state, live) || !filter.lists(wire::standing(state, live, now).0) {
-                continue;
-            }
-            self.total += 1;
-            if self.page.before().is_some_and(|before| live.seq >= before) {
-                continue;
-            }
-            self.found.insert((live.seq, live.id));
-            // One more than fits says whether there is another page.
-            if self.found.len() > self.page.size() + 1 {
-                self.found.pop_first();
-            }
+/// Goes on from `at` for a bounded number of places. Answers with how many there are.
+fn walk(newest: &mut Newest<CredentialId>, state: &State, filter: &Filter, at: &mut u32, now: Millis) -> u32 {
+    let places = state.credentials.places();
+    let end = at.saturating_add(limits::LIST_WALK as u32).min(places);
+    for live in (*at..end).filter_map(|slot| state.credentials.at(slot)) {
+        if filter.fits(state, live) && filter.lists(wire::standing(state, live, now).0) {
+            newest.offer(live.seq, live.id);
         }
-        *at = end;
-        places
     }
-
-    fn done(&self) -> (Vec<(Seq, CredentialId)>, String) {
-        let all: Vec<_> = self.found.iter().rev().copied().collect();
-        let fits = all.get(..self.page.size()).unwrap_or(&all);
-        let next = fits.last().filter(|_| all.len() > fits.len()).map_or_else(String::new, |(seq, _)| seq.to_string());
-        (fits.to_vec(), next)
-    }
+    *at = end;
+    places
 }
 
 #[tonic::async_trait]

@@ -1,5 +1,7 @@
 //! Pages of a list: newest first, stable while things come and go.
 
+use std::collections::BTreeSet;
+
 use prost::Message;
 
 use crate::ledger::commit::sha256;
@@ -32,16 +34,6 @@ impl Page {
         Ok(Page { size, before })
     }
 
-    /// How many fit.
-    pub fn size(&self) -> usize {
-        self.size
-    }
-
-    /// Only what is older than this.
-    pub fn before(&self) -> Option<Seq> {
-        self.before
-    }
-
     /// The newest of `all` that fit, after the page before, and the next page's token. Each comes with a seq of its own.
     pub fn newest<T>(&self, all: impl Iterator<Item = (Seq, T)>, mut fits: impl FnMut(&T) -> bool) -> (Vec<T>, String) {
         let mut found: Vec<(Seq, T)> = all.filter(|(seq, t)| self.before.is_none_or(|b| *seq < b) && fits(t)).collect();
@@ -50,6 +42,46 @@ impl Page {
         found.truncate(self.size);
         let next = if more { found.last().map_or_else(String::new, |(seq, _)| seq.to_string()) } else { String::new() };
         (found.into_iter().map(|(_, t)| t).collect(), next)
+    }
+}
+
+/// The newest that fit, found by going once through all of them in pieces: no more than a page of keys is held.
+pub struct Newest<K: Ord + Copy> {
+    page: Page,
+    found: BTreeSet<(Seq, K)>,
+    total: u64,
+}
+
+impl<K: Ord + Copy> Newest<K> {
+    /// Of this page.
+    pub fn of(page: Page) -> Newest<K> {
+        Newest { page, found: BTreeSet::new(), total: 0 }
+    }
+
+    /// One that fits.
+    pub fn offer(&mut self, seq: Seq, key: K) {
+        self.total += 1;
+        if self.page.before.is_some_and(|before| seq >= before) {
+            return;
+        }
+        self.found.insert((seq, key));
+        // One more than fits says whether there is another page.
+        if self.found.len() > self.page.size + 1 {
+            self.found.pop_first();
+        }
+    }
+
+    /// How many fit in all.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The page, newest first, and the next page's token.
+    pub fn done(&self) -> (Vec<K>, String) {
+        let all: Vec<_> = self.found.iter().rev().copied().collect();
+        let fits = all.get(..self.page.size).unwrap_or(&all);
+        let next = fits.last().filter(|_| all.len() > fits.len()).map_or_else(String::new, |(seq, _)| seq.to_string());
+        (fits.iter().map(|(_, key)| *key).collect(), next)
     }
 }
 
@@ -144,6 +176,9 @@ mod tests {
         loop {
             let page = Page::from(10, &token).unwrap();
             let (found, next) = page.newest(all.iter().copied(), |n| *n != 7);
+            let mut newest = Newest::of(page);
+            all.iter().filter(|(_, n)| *n != 7).for_each(|(seq, n)| newest.offer(*seq, *n));
+            assert_eq!((newest.done(), newest.total()), ((found.clone(), next.clone()), 24));
             seen.extend(found);
             token = next;
             if token.is_empty() {

@@ -7,11 +7,12 @@ use tonic::{Request, Response, Status};
 use super::super::peer::{self, Peer};
 use super::super::status::status;
 use super::super::wire;
-use super::page::Page;
+use super::page::{Newest, Page};
 use super::token::named;
 use crate::authority::Authority;
+use crate::ledger::State;
 use crate::ledger::record::Outcome;
-use crate::ledger::state::{Phase, Task};
+use crate::ledger::state::{Live, Phase, Task};
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::task_service_server::TaskService;
@@ -234,7 +235,7 @@ impl Tasks {
             id => Some(wanted::id::<TaskId>("parent_task_id", id)?),
         };
         let now = self.0.system.wall();
-        let fits = |s: &crate::ledger::State, t: &Task| {
+        let fits = |s: &State, t: &Task| {
             let terms = &t.terms;
             sees(s, t, actor)
                 && (ask.caller.is_empty() || t.admits(&ask.caller))
@@ -243,16 +244,23 @@ impl Tasks {
                 && parent.is_none_or(|p| terms.path.iter().rev().nth(1) == Some(&p))
                 && (ask.states.is_empty() || ask.states.contains(&(wire::phase_to_pb(s.tasks.phase(t, now)) as i32)))
         };
-        let (tasks, next_page_token) = self
-            .0
-            .ledger
-            .settled(|s| {
-                let all = s.tasks.iter().map(|t| (t.terms.seq, t));
-                let (found, next) = page.newest(all, |t| fits(s, t));
-                (found.into_iter().map(|t| wire::task_to_pb(s, t, now)).collect(), next)
-            })
-            .await?;
-        Ok(pb::ListTasksResponse { tasks, next_page_token })
+        let mut newest = Newest::of(page);
+        let pieces = pieces(
+            &self.0,
+            |s| s.tasks.places(),
+            |s, slot| {
+                if let Some(task) = s.tasks.at(slot).filter(|t| fits(s, t)) {
+                    newest.offer(task.terms.seq, task.terms.id);
+                }
+            },
+        );
+        pieces.await?;
+        let (ids, next_page_token) = newest.done();
+        let tasks = self.0.ledger.settled(|s| {
+            let found = ids.iter().filter_map(|id| s.tasks.get(id));
+            found.map(|t| wire::task_to_pb(s, t, now)).collect()
+        });
+        Ok(pb::ListTasksResponse { tasks: tasks.await?, next_page_token })
     }
 
     async fn credentials(
@@ -264,23 +272,48 @@ impl Tasks {
         self.show(actor, id).await?;
         let page = Page::from(ask.page_size, &ask.page_token)?;
         let now = self.0.system.wall();
-        let (credentials, next_page_token) = self
-            .0
-            .ledger
-            .settled(|s| {
-                let of_task = |live: &crate::ledger::state::Live| {
-                    let task = s.tasks.at(live.task)?;
-                    let own = task.terms.id == id || (ask.include_children && task.terms.path.contains(&id));
-                    let shown = wire::credential_to_pb(s, live, now);
-                    let alive =
-                        shown.state == pb::CredentialState::Active as i32 || shown.state == pb::CredentialState::Held as i32;
-                    (own && (ask.include_ended || alive)).then_some(shown)
-                };
-                let all = (0..s.credentials.places()).filter_map(|n| s.credentials.at(n)).map(|l| (l.seq, l));
-                let (found, next) = page.newest(all, |live| s.tasks.at(live.task).is_some_and(|t| t.terms.path.contains(&id)));
-                (found.into_iter().filter_map(of_task).collect(), next)
-            })
-            .await?;
+        let alive = |s: &State, live: &Live| {
+            [pb::CredentialState::Active, pb::CredentialState::Held].contains(&wire::standing(s, live, now).0)
+        };
+        let of_task = |s: &State, live: &Live| {
+            let task = s.tasks.at(live.task);
+            task.is_some_and(|t| t.terms.id == id || (ask.include_children && t.terms.path.contains(&id)))
+        };
+        let mut newest = Newest::of(page);
+        let pieces = pieces(
+            &self.0,
+            |s| s.credentials.places(),
+            |s, slot| {
+                if let Some(live) = s.credentials.at(slot).filter(|l| of_task(s, l) && (ask.include_ended || alive(s, l))) {
+                    newest.offer(live.seq, live.id);
+                }
+            },
+        );
+        pieces.await?;
+        let (ids, next_page_token) = newest.done();
+        let credentials = self.0.ledger.settled(|s| {
+            let found = ids.iter().filter_map(|id| s.credentials.get(id));
+            found.map(|l| wire::credential_to_pb(s, l, now)).collect()
+        });
+        let credentials = credentials.await?;
         Ok(pb::ListTaskCredentialsResponse { credentials, next_page_token })
+    }
+}
+
+/// Looks at every place of a table, a bounded number under one lock: the writer goes on in between.
+async fn pieces(authority: &Authority, places: impl Fn(&State) -> u32, mut look: impl FnMut(&State, u32)) -> Result<(), No> {
+    let mut at = 0;
+    loop {
+        let all = authority.ledger.settled(|s| {
+            let end = (at + limits::LIST_WALK as u32).min(places(s));
+            (at..end).for_each(|slot| look(s, slot));
+            at = end;
+            places(s)
+        });
+        let all = all.await?;
+        if at >= all {
+            return Ok(());
+        }
+        tokio::task::yield_now().await;
     }
 }
