@@ -212,6 +212,10 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 pub const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Exchanges of one stream that are decided in one go, when they came together: 0.2 ms of one core (24 µs each, measured).
 pub const STREAM_ROUND: usize = 8;
+/// Bytes of messages that are not whole yet, of one connection: eight of the largest.
+pub const CONNECTION_UNFINISHED_BYTES: usize = 8 * REQUEST_BYTES;
+/// Bytes of messages that are not whole yet, of all connections: an eighth of a small server's memory.
+pub const UNFINISHED_BYTES: usize = 512 * 1024 * 1024;
 /// Bytes of answers of one connection that go out in one write: a few TLS records (16 KiB, RFC 8446, section 5.1).
 pub const GATHERED_BYTES: usize = 64 * 1024;
 /// Time between two looks at files of certificates and bundles, milliseconds: a stat and a read of a few KB each.

@@ -14,20 +14,26 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::Service;
 
+use super::metered::{Budget, Metered};
 use super::peer::Peer;
 use super::status::{FAULT, status};
 use crate::limits;
 use crate::refusal::{No, Reason, Refusal};
 
 /// Answers one call. No header is read to learn who calls.
-pub async fn answer(mut routes: Routes, peer: Peer, mut call: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+pub async fn answer(
+    mut routes: Routes,
+    peer: Peer,
+    budget: Budget,
+    mut call: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     if let Some(no) = not_grpc(&call) {
         return Ok(no);
     }
     // Cheap: the parts of a `Uri` are counted references.
     let uri = call.uri().clone();
     call.extensions_mut().insert(peer);
-    let answer = routes.call(call).await?;
+    let answer = routes.call(call.map(|body| Body::new(Metered::new(body, budget)))).await?;
     Ok(match ours(answer.headers(), uri.path()) {
         Some(no) => no.into_http(),
         None => answer,

@@ -24,6 +24,7 @@ use tonic::service::Routes;
 use super::answer::answer;
 use super::connection::{self, Ended};
 use super::ends::{Ends, Stopping, TrustChanges};
+use super::metered::Budget;
 use super::peer::Peer;
 use super::tls::{MtlsAcceptor, NoPeer};
 use crate::authority::Authority;
@@ -279,7 +280,8 @@ where
     let (bundles, changes) = (mtls.authority.bundles.clone(), mtls.changes.clone());
     let ends = Ends::with_svid(svid.evidence().clone(), bundles, changes, gate.system.clone(), gate.stopping(), jitter);
     let (peer, routes) = (gate.role.peer(svid), mtls.routes.clone());
-    let service = service_fn(move |call| answer(routes.clone(), peer.clone(), call));
+    let budget = Budget::default();
+    let service = service_fn(move |call| answer(routes.clone(), peer.clone(), budget.clone(), call));
     connection::serve_http2(stream, service, ends, gate.streams).await
 }
 

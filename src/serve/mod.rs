@@ -11,6 +11,7 @@ pub mod ends;
 mod gather;
 pub mod grpc;
 pub mod listener;
+mod metered;
 pub mod peer;
 pub mod preface;
 pub mod public;

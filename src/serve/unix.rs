@@ -13,6 +13,7 @@ use super::answer::answer;
 use super::connection;
 use super::ends::Ends;
 use super::listener::{Gate, Place};
+use super::metered::Budget;
 use super::peer::Peer;
 
 /// Why there is no socket, with the command that mends it.
@@ -156,7 +157,8 @@ pub async fn serve(gate: Gate, socket: Listening, routes: Routes) {
 async fn serve_one(gate: Gate, place: Place, stream: UnixStream, uid: u32, routes: Routes) {
     let _place = place;
     let ends = Ends::without_svid(gate.system().clone(), gate.stopping(), 0);
-    let service = service_fn(move |call| answer(routes.clone(), Peer::Local(uid), call));
+    let budget = Budget::default();
+    let service = service_fn(move |call| answer(routes.clone(), Peer::Local(uid), budget.clone(), call));
     let ended = connection::serve_http2(stream, service, ends, gate.streams()).await;
     tracing::debug!(uid, ?ended, "connection of the admin socket ended");
 }

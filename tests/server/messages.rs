@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt as _;
 use mayfly::cli::dev::Settings;
 use mayfly::limits;
 use tonic::Code;
@@ -88,4 +89,48 @@ async fn bad_frames_are_refused() {
         let status = tonic::Status::from_header_map(answer.headers()).unwrap();
         assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_FIELD"), "{body:?} {status:?}");
     }
+}
+
+#[tokio::test]
+async fn what_is_no_message_on_a_stream_ends_it_with_the_reason() {
+    let up = Up::new(Settings::default());
+    // Not protobuf; no ask; an exchange without a name to find its answer by.
+    for message in [&b"\x0f"[..], b"", b"\x0a\x00"] {
+        let body: Vec<u8> = [&[0][..], &(message.len() as u32).to_be_bytes(), message].concat();
+        let mut channel = up.channel("agent/demo").await;
+        let request = Request::builder().method(Method::POST).uri("/mayfly.v1.TokenService/StreamExchange");
+        let request = request.header("content-type", "application/grpc").header("te", "trailers");
+        let body = Body::new(http_body_util::Full::new(Bytes::from(body)));
+        let answer = channel.ready().await.unwrap().call(request.body(body).unwrap()).await.unwrap();
+        let trailers = answer.into_body().collect().await.unwrap().trailers().cloned().unwrap_or_default();
+        let status = tonic::Status::from_header_map(&trailers).unwrap();
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_FIELD"), "{message:?} {status:?}");
+    }
+}
+
+#[tokio::test]
+async fn messages_that_never_end_are_held_up_to_a_bound() {
+    let up = Up::new(Settings::default());
+    // As many calls as it takes, each with a message of the largest size that lacks its last byte.
+    let almost = [&[0][..], &(limits::REQUEST_BYTES as u32).to_be_bytes(), &vec![0; limits::REQUEST_BYTES - 1]].concat();
+    let almost = Bytes::from(almost);
+    let channel = up.channel("agent/demo").await;
+    let mut calls = tokio::task::JoinSet::new();
+    let fits = limits::CONNECTION_UNFINISHED_BYTES / limits::REQUEST_BYTES;
+    let mut unfinished = Vec::new();
+    for _ in 0..fits + 4 {
+        let (more, body) = tokio::sync::mpsc::channel::<Result<hyper::body::Frame<Bytes>, std::convert::Infallible>>(1);
+        more.send(Ok(hyper::body::Frame::data(almost.clone()))).await.unwrap();
+        unfinished.push(more);
+        let body = Body::new(http_body_util::StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(body)));
+        let request = Request::builder().method(Method::POST).uri(OPEN).header("content-type", "application/grpc");
+        let (mut channel, request) = (channel.clone(), request.header("te", "trailers").body(body).unwrap());
+        calls.spawn(async move { channel.ready().await.unwrap().call(request).await.unwrap() });
+    }
+    let refused = calls.join_next().await.unwrap().unwrap();
+    let status = tonic::Status::from_header_map(refused.headers()).unwrap();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "LIMIT_REACHED"), "{status:?}");
+    assert!(status.message().contains("connection_unfinished_bytes"), "{status:?}");
+    drop((unfinished, calls));
+    assert!(crate::kit::healthy(up.channel("agent/demo").await).await);
 }

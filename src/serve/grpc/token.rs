@@ -8,6 +8,7 @@ use tokio_stream::Stream as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::super::answer::of_codec;
 use super::super::peer::{self, Peer};
 use super::super::status::{problem, status};
 use super::super::wire;
@@ -264,7 +265,7 @@ async fn drive(authority: Arc<Authority>, caller: Caller, mut asks: Asks, answer
             None => {}
             Some(None) => return,
             Some(Some(no)) => {
-                let _ = answers.send(Err(status(No::Refusal(no)))).await;
+                let _ = answers.send(Err(no)).await;
                 return;
             }
         }
@@ -285,15 +286,18 @@ async fn at_hand(asks: &mut Asks) -> Option<Message> {
 }
 
 /// The exchange that a message asks for, or the end of the stream and why.
-fn exchange_of(message: Message) -> Result<pb::ExchangeRequest, Option<Refusal>> {
+fn exchange_of(message: Message) -> Result<pb::ExchangeRequest, Option<Status>> {
     use pb::stream_exchange_request::Ask;
+    let field = |field, what| Err(Some(status(No::Refusal(Refusal::field(field, what)))));
     match message {
         Ok(Some(pb::StreamExchangeRequest { ask: Some(Ask::Exchange(ask)) })) if ask.request_id.is_empty() => {
-            Err(Some(Refusal::field("exchange.request_id", "is missing: on a stream the answer is found by it")))
+            field("exchange.request_id", "is missing: on a stream the answer is found by it")
         }
         Ok(Some(pb::StreamExchangeRequest { ask: Some(Ask::Exchange(ask)) })) => Ok(ask),
-        Ok(Some(_)) => Err(Some(Refusal::field("ask", "is missing, or of a sort that this version does not know"))),
-        Ok(None) | Err(_) => Err(None),
+        Ok(Some(_)) => field("ask", "is missing, or of a sort that this version does not know"),
+        Ok(None) => Err(None),
+        // The caller went away, or sent what is no message.
+        Err(said) => Err(Some(of_codec(&said).unwrap_or(said))),
     }
 }
 
