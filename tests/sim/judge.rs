@@ -80,6 +80,14 @@ impl Model {
             // The head stays where the group begins: no decision of the group can have seen the group.
             ahead.log.push(Line { seq: IN_GROUP, time, record: Rc::new(record.clone()), valid: true, grant: None });
         }
+        let activates = |r: &Record| match &r.event {
+            Some(Event::KeyAdded(k)) => k.state == KeyState::Active as i32,
+            Some(Event::KeyChanged(k)) => k.state == KeyState::Active as i32,
+            _ => false,
+        };
+        if group.iter().any(activates) && ahead.most_active() > 1 {
+            return Says::Void;
+        }
         says
     }
 

@@ -5,6 +5,17 @@ use mayfly::ledger::record::*;
 use crate::model::{DAY, Line, MINUTE, Model, Says, aims};
 
 impl Model {
+    /// The most keys that are active at once for one purpose and environment.
+    pub fn most_active(&self) -> usize {
+        let added = self.log.iter().filter(|l| l.valid).filter_map(|l| match &l.record.event {
+            Some(Event::KeyAdded(k)) => Some(k),
+            _ => None,
+        });
+        let active: Vec<_> = added.filter(|k| self.key(&k.key) == Some(KeyState::Active as i32)).collect();
+        let same = |a: &KeyAdded| active.iter().filter(|b| a.purpose == b.purpose && a.environment == b.environment).count();
+        active.iter().map(|k| same(k)).max().unwrap_or(0)
+    }
+
     pub fn policy(&self, environment: &str) -> u64 {
         let set = |(_, e): (&Line, &Event)| match e {
             Event::PolicySet(p) if p.environment == environment && !p.audit_only => Some(p.version),

@@ -334,3 +334,42 @@ fn a_task_whose_parent_ended_is_remembered_for_its_own_time() {
     log.put(vec![note()]);
     assert!(log.state.tasks.get(&TaskId::from_slice(&child).unwrap()).is_some());
 }
+
+#[test]
+fn one_key_of_each_purpose_is_active() {
+    let mut log = Log::new();
+    let key = |key: &str, environment: &str, state: KeyState| {
+        let (purpose, state) = (KeyPurpose::AccessToken as i32, state as i32);
+        by_operator(Event::KeyAdded(KeyAdded {
+            key: key.into(),
+            purpose,
+            environment: environment.into(),
+            state,
+            ..Default::default()
+        }))
+    };
+    let to = |key: &str, state: KeyState| {
+        by_operator(Event::KeyChanged(KeyChanged { key: key.into(), state: state as i32, ..Default::default() }))
+    };
+    let group = |records: Vec<Record>| records.into_iter().map(|r| Record { group: 7, ..r }).collect::<Vec<_>>();
+    assert_eq!(reason(&log.put(vec![key("k2", "dev", KeyState::Active)])[0]), Reason::KeyState);
+    log.put(vec![key("k2", "dev", KeyState::Next)])[0].clone().unwrap();
+    assert_eq!(reason(&log.put(vec![to("k2", KeyState::Active)])[0]), Reason::KeyState);
+    log.put(vec![key("other", "prod", KeyState::Active)])[0].clone().unwrap();
+    // In whichever order: the group stands as a whole.
+    for (next, old) in [("k2", "k1"), ("k3", "k2")] {
+        if next == "k3" {
+            log.put(vec![key("k3", "dev", KeyState::Next)])[0].clone().unwrap();
+        }
+        let mut turn = vec![to(next, KeyState::Active), to(old, KeyState::Retired)];
+        if next == "k3" {
+            turn.reverse();
+        }
+        assert!(log.put(group(turn)).iter().all(Result::is_ok), "{next}");
+    }
+    // A revocation of the key by name takes it out as well.
+    let stolen = Revoked { targets: vec![Target::SigningKey("k3".into()).to_record()], ..Default::default() };
+    let after = log.put(group(vec![by_operator(Event::Revoked(stolen)), key("k4", "dev", KeyState::Active)]));
+    assert!(after.iter().all(Result::is_ok));
+    assert_eq!(log.state.active_key(KeyPurpose::AccessToken, "dev").unwrap().0, "k4");
+}

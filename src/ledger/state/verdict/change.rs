@@ -101,9 +101,13 @@ impl State {
                     return Err(Refusal::new(Reason::AlreadyExists, format!("there is a key {} already", e.key)));
                 }
                 pending.keys.push(&e.key);
+                pending.activates |= e.state == KeyState::Active as i32;
                 Ok(())
             }
-            Event::KeyChanged(e) => self.key_change(&e.key, e.state),
+            Event::KeyChanged(e) => {
+                pending.activates |= e.state == KeyState::Active as i32;
+                self.key_change(&e.key, e.state)
+            }
             _ => self.may_note(event, record, time, pending),
         }
     }
@@ -216,20 +220,6 @@ impl State {
         match e.anchors.iter().any(|a| e.kept_out.contains(a)) {
             true => Err(malformed("a root that is trusted and kept out")),
             false => Ok(()),
-        }
-    }
-
-    fn key_change(&self, key: &str, to: i32) -> Verdict {
-        use KeyState::{Active, Compromised, Next, Removed, Retired};
-        let Some(now) = self.keys.get(key).map(|k| k.state) else {
-            return Err(Refusal::new(Reason::NotFound, format!("there is no key {key}")));
-        };
-        let to = KeyState::try_from(to).map_err(|_| malformed("an unknown key state"))?;
-        match (now, to) {
-            (Next, Active) | (Active | Next, Retired) | (Retired, Removed) | (Next | Active | Retired | Removed, Compromised) => {
-                Ok(())
-            }
-            _ => Err(Refusal::new(Reason::KeyState, format!("key {key} is {now:?} and cannot become {to:?}"))),
         }
     }
 }

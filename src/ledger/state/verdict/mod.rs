@@ -5,6 +5,7 @@
 
 mod change;
 mod issue;
+mod key;
 mod task;
 
 use std::borrow::Borrow;
@@ -27,6 +28,8 @@ struct Pending<'a> {
     leases: Vec<&'a LeaseOpened>,
     used_once: Vec<&'a [u8]>,
     keys: Vec<&'a str>,
+    /// A key begins to sign.
+    activates: bool,
 }
 
 fn stale(what: impl Into<String>) -> Refusal {
@@ -80,7 +83,7 @@ impl State {
                 None => return Err(malformed("no event")),
             }
         }
-        Ok(())
+        if pending.activates { self.one_active(group) } else { Ok(()) }
     }
 
     /// A request id is bound by the request's first record. The server answers a repeat from what it made.

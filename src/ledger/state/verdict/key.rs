@@ -1,0 +1,63 @@
+//! Keys: how one goes from state to state, and that one of each purpose signs.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+
+use super::{State, Verdict, malformed};
+use crate::ledger::record::{Aim, Event, KeyPurpose, KeyState, Record};
+use crate::refusal::{Reason, Refusal};
+
+impl State {
+    pub(super) fn key_change(&self, key: &str, to: i32) -> Verdict {
+        use KeyState::{Active, Compromised, Next, Removed, Retired};
+        let Some(now) = self.keys.get(key).map(|k| k.state) else {
+            return Err(Refusal::new(Reason::NotFound, format!("there is no key {key}")));
+        };
+        let to = KeyState::try_from(to).map_err(|_| malformed("an unknown key state"))?;
+        match (now, to) {
+            (Next, Active) | (Active | Next, Retired) | (Retired, Removed) | (Next | Active | Retired | Removed, Compromised) => {
+                Ok(())
+            }
+            _ => Err(Refusal::new(Reason::KeyState, format!("key {key} is {now:?} and cannot become {to:?}"))),
+        }
+    }
+
+    /// At most one active key for a purpose in an environment, once the whole group has taken effect: two replicas that make the first key,
+    /// or rotate, at once would sign with two, and whoever retires "the" key would leave one.
+    pub(super) fn one_active<R: Borrow<Record>>(&self, group: &[R]) -> Verdict {
+        let mut of: BTreeMap<&str, (KeyPurpose, &str, KeyState)> =
+            self.keys.iter().map(|(id, k)| (&**id, (k.purpose, &*k.environment, k.state))).collect();
+        let compromised = KeyState::Compromised as i32;
+        for event in group.iter().filter_map(|r| r.borrow().event.as_ref()) {
+            let change = |id, state: i32| (id, KeyState::try_from(state).unwrap_or(KeyState::Compromised));
+            let changes = match event {
+                Event::KeyAdded(e) => {
+                    let purpose = KeyPurpose::try_from(e.purpose).unwrap_or(KeyPurpose::Unspecified);
+                    of.insert(&e.key, (purpose, &e.environment, KeyState::Next));
+                    vec![change(e.key.as_str(), e.state)]
+                }
+                Event::KeyChanged(e) => vec![change(e.key.as_str(), e.state)],
+                Event::Revoked(e) if !e.lock_only => {
+                    let aims = e.targets.iter().filter_map(|t| t.aim.as_ref());
+                    aims.filter_map(|a| if let Aim::SigningKey(k) = a { Some(change(k.as_str(), compromised)) } else { None })
+                        .collect()
+                }
+                _ => continue,
+            };
+            for (id, state) in changes {
+                if let Some(key) = of.get_mut(id) {
+                    key.2 = state;
+                }
+            }
+        }
+        let mut active: BTreeMap<(i32, &str), &str> = BTreeMap::new();
+        for (id, (purpose, environment, state)) in of {
+            if state == KeyState::Active
+                && let Some(other) = active.insert((purpose as i32, environment), id)
+            {
+                return Err(Refusal::new(Reason::KeyState, format!("{other} and {id} would both be active for {purpose:?}")));
+            }
+        }
+        Ok(())
+    }
+}
