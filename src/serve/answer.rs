@@ -10,10 +10,9 @@ use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tonic::body::Body;
-use tonic::service::Routes;
 use tonic::{Code, Status};
-use tower::Service;
 
+use super::grpc::Services;
 use super::metered::{Budget, Metered};
 use super::peer::Peer;
 use super::status::{FAULT, status};
@@ -22,7 +21,7 @@ use crate::refusal::{No, Reason, Refusal};
 
 /// Answers one call. No header is read to learn who calls.
 pub async fn answer(
-    mut routes: Routes,
+    mut services: Services,
     peer: Peer,
     budget: Budget,
     mut call: Request<Incoming>,
@@ -33,7 +32,7 @@ pub async fn answer(
     // Cheap: the parts of a `Uri` are counted references.
     let uri = call.uri().clone();
     call.extensions_mut().insert(peer);
-    let answer = routes.call(call.map(|body| Body::new(Metered::new(body, budget)))).await?;
+    let answer = services.call(call.map(|body| Metered::new(body, budget))).await?;
     Ok(match ours(answer.headers(), uri.path()) {
         Some(no) => no.into_http(),
         None => answer,

@@ -19,11 +19,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
-use tonic::service::Routes;
 
 use super::answer::answer;
 use super::connection::{self, Ended};
 use super::ends::{Ends, Stopping, TrustChanges};
+use super::grpc::Services;
 use super::metered::Budget;
 use super::peer::Peer;
 use super::tls::{MtlsAcceptor, NoPeer};
@@ -246,7 +246,7 @@ pub struct Mtls {
     /// Tells when the bundles change.
     pub changes: TrustChanges,
     /// What is served.
-    pub routes: Routes,
+    pub services: Services,
 }
 
 /// Serves gRPC over mTLS until the server stops, and then until the last connection has ended.
@@ -279,9 +279,9 @@ where
     let _counted = mtls.authority.peers.enter(svid.evidence().trust_anchor);
     let (bundles, changes) = (mtls.authority.bundles.clone(), mtls.changes.clone());
     let ends = Ends::with_svid(svid.evidence().clone(), bundles, changes, gate.system.clone(), gate.stopping(), jitter);
-    let (peer, routes) = (gate.role.peer(svid), mtls.routes.clone());
+    let (peer, services) = (gate.role.peer(svid), mtls.services.clone());
     let budget = Budget::default();
-    let service = service_fn(move |call| answer(routes.clone(), peer.clone(), budget.clone(), call));
+    let service = service_fn(move |call| answer(services.clone(), peer.clone(), budget.clone(), call));
     connection::serve_http2(stream, service, ends, gate.streams).await
 }
 

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use hyper::service::service_fn;
 use tokio::net::{UnixListener, UnixStream};
-use tonic::service::Routes;
 
 use super::answer::answer;
 use super::connection;
 use super::ends::Ends;
+use super::grpc::Services;
 use super::listener::{Gate, Place};
 use super::metered::Budget;
 use super::peer::Peer;
@@ -131,7 +131,7 @@ fn remove_stale(path: &Path) -> Result<(), NoSocket> {
 }
 
 /// Serves operators of this host until the server stops. The file is gone before the last call has ended.
-pub async fn serve(gate: Gate, socket: Listening, routes: Routes) {
+pub async fn serve(gate: Gate, socket: Listening, services: Services) {
     let mut stopping = gate.stopping();
     loop {
         let accepted = tokio::select! {
@@ -141,7 +141,7 @@ pub async fn serve(gate: Gate, socket: Listening, routes: Routes) {
         match accepted {
             Ok((stream, _)) => {
                 if let (Some(place), Ok(peer)) = (gate.place(), stream.peer_cred()) {
-                    gate.spawn(serve_one(gate.clone(), place, stream, peer.uid(), routes.clone()));
+                    gate.spawn(serve_one(gate.clone(), place, stream, peer.uid(), services.clone()));
                 }
             }
             Err(error) => {
@@ -154,11 +154,11 @@ pub async fn serve(gate: Gate, socket: Listening, routes: Routes) {
     gate.finished().await;
 }
 
-async fn serve_one(gate: Gate, place: Place, stream: UnixStream, uid: u32, routes: Routes) {
+async fn serve_one(gate: Gate, place: Place, stream: UnixStream, uid: u32, services: Services) {
     let _place = place;
     let ends = Ends::without_svid(gate.system().clone(), gate.stopping(), 0);
     let budget = Budget::default();
-    let service = service_fn(move |call| answer(routes.clone(), Peer::Local(uid), budget.clone(), call));
+    let service = service_fn(move |call| answer(services.clone(), Peer::Local(uid), budget.clone(), call));
     let ended = connection::serve_http2(stream, service, ends, gate.streams()).await;
     tracing::debug!(uid, ?ended, "connection of the admin socket ended");
 }

@@ -64,11 +64,11 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
     let [workload_gate, admin_gate, socket_gate, public_gate] = gates;
     let health = HealthReporter::new();
     let changes = trust_changes(&served.authority);
-    let mtls = |routes| Mtls {
+    let mtls = |services| Mtls {
         acceptor: acceptor(config, &served),
         authority: served.authority.clone(),
         changes: changes.clone(),
-        routes,
+        services,
     };
     let (authority, environments) = (served.authority.clone(), config.server.environments.clone());
     let operators = mtls(admin_routes(&authority, &health));
@@ -76,7 +76,7 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
     let published = Published::new(authority, &config.server.issuer, &environments, |state, env| jwks(&state.keys, env));
     let (admin, socket) = (bound.admin, bound.socket);
     let operators = on_thread("operators", Builder::new_current_thread(), async move {
-        let routes = operators.routes.clone();
+        let services = operators.services.clone();
         let over_tls = async {
             match tokio::net::TcpListener::from_std(admin) {
                 Ok(listener) => serve_mtls(admin_gate, listener, operators).await,
@@ -86,7 +86,7 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
         let local = async {
             if let Some(socket) = socket {
                 match socket.into_async() {
-                    Ok(listener) => unix::serve(socket_gate, listener, routes).await,
+                    Ok(listener) => unix::serve(socket_gate, listener, services).await,
                     Err(error) => tracing::error!(%error, "the admin socket"),
                 }
             }

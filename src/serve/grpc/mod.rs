@@ -25,7 +25,7 @@ pub mod trust_domain;
 pub mod upstream;
 mod watch;
 
-pub use routes::{admin_routes, workload_routes};
+pub use routes::{Services, admin_routes, workload_routes};
 
 /// Counts of what was hit.
 fn hits_to_pb(hits: &Hits) -> pb::Hits {
