@@ -171,7 +171,7 @@ fn authority(config: &Config, system: &System) -> Result<Arc<Authority>, StartPr
         gather_records: config.ledger.gather_records,
         gather_wait: Duration::from_millis(config.ledger.gather_wait_ms),
         skew_ms: config.ledger.skew_ms,
-        ..Settings::default()
+        snapshot_every: config.ledger.snapshot_every,
     };
     let ledger = Ledger::open(opener, system.clone(), settings).map_err(no_ledger)?;
     let decider = Decider {
