@@ -62,7 +62,13 @@ pub async fn exchange(caller: &Channel, ask: Option<Ask>) -> Result<Named, Error
         request_id,
         ..Default::default()
     };
-    let answer = TokenServiceClient::new(caller.clone()).exchange(request).await?.into_inner();
+    let mut client = TokenServiceClient::new(caller.clone());
+    let mut answer = client.exchange(request.clone()).await;
+    // A key or policy changed under the decision: nothing was issued, and a client asks again.
+    while answer.as_ref().is_err_and(|status| status.code() == tonic::Code::Aborted) {
+        answer = client.exchange(request.clone()).await;
+    }
+    let answer = answer?.into_inner();
     let issued = answer.issued.ok_or("nothing issued")?;
     match issued.answer {
         Some(pb::issued::Answer::BearerToken(bearer)) => {

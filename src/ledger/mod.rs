@@ -11,6 +11,7 @@
 //! head to pass what it saw ([`Ledger::settled`]), so nothing is told that a crash could take back. When an append fails, what is on the
 //! disk is unknown: the state is thrown away and folded anew from the store, and nobody was answered.
 
+mod again;
 pub mod clock;
 pub mod commit;
 pub mod history;
@@ -25,7 +26,7 @@ mod view;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -70,9 +71,13 @@ struct Inner {
     state: RwLock<State>,
     durable: AtomicU64,
     durable_watch: watch::Sender<Seq>,
+    /// The place of the newest durable commit.
+    durable_position: AtomicU64,
     queue: Queue,
     store: RwLock<Arc<dyn Store>>,
     opener: Opener,
+    clock: Arc<Guarded>,
+    /// Goes by that clock.
     system: System,
     settings: Settings,
     observers: RwLock<Vec<Observer>>,
@@ -87,6 +92,10 @@ struct Inner {
     snapshot_at: AtomicU64,
     snapshotting: Mutex<bool>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// Other threads that have the store in use.
+    background: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    /// They end as soon as they can.
+    stopping: AtomicBool,
 }
 
 impl Ledger {
@@ -218,6 +227,11 @@ impl Ledger {
         !self.inner.broken()
     }
 
+    /// Time as the ledger believes it, and randomness: what everything that judges by time beside it goes by.
+    pub fn system(&self) -> System {
+        self.inner.system.clone()
+    }
+
     /// How far clocks may differ, milliseconds.
     pub fn allowed_skew_ms(&self) -> u64 {
         self.inner.settings.skew_ms
@@ -233,11 +247,16 @@ impl Ledger {
         self.inner.queue.len()
     }
 
-    /// Serves what waits and ends the writer.
+    /// Serves what waits and ends the writer, and what else works on the store.
     pub fn stop(&self) {
         self.inner.queue.stop();
         if let Some(writer) = self.inner.writer.lock().take() {
             let _ = writer.join();
+        }
+        self.inner.stopping.store(true, Ordering::Relaxed);
+        let background = std::mem::take(&mut *self.inner.background.lock());
+        for thread in background {
+            let _ = thread.join();
         }
     }
 }
@@ -270,13 +289,20 @@ impl Inner {
         *self.broken.write() = Some(why.to_owned());
     }
 
+    /// Tells those who follow, in order. On the writer's thread.
+    fn tell(&self, batch: &Arc<Batch>) {
+        for observer in self.observers.read().iter() {
+            observer(batch);
+        }
+    }
+
     fn room(&self) -> Room {
         self.store().reserve().map_or(Room::Plenty, |r| r.state(self.system.steady()))
     }
 
     /// Whether grants may be written now.
-    fn granting(&self, clock: &mut Guarded, ledger: Millis, room: Room) -> Result<(), Refusal> {
-        let verdict = self.may_grant(clock, ledger, room);
+    fn granting(&self, ledger: Millis, room: Room) -> Result<(), Refusal> {
+        let verdict = self.may_grant(ledger, room);
         let mut stopped = self.stopped.write();
         if stopped.as_ref().map(|r| r.reason) != verdict.as_ref().err().map(|r| r.reason) {
             match &verdict {
@@ -288,7 +314,7 @@ impl Inner {
         verdict
     }
 
-    fn may_grant(&self, clock: &mut Guarded, ledger: Millis, room: Room) -> Result<(), Refusal> {
+    fn may_grant(&self, ledger: Millis, room: Room) -> Result<(), Refusal> {
         if let Some(what) = self.damaged.read().as_ref() {
             return Err(Refusal::new(Reason::NotReady, format!("the history is damaged: {what}"))
                 .way_out("an operator runs: mayfly server recover --after SEQ"));
@@ -301,11 +327,11 @@ impl Inner {
             .way_out("an operator frees space beside the data directory; revoking still works")
             .retry(Duration::from_secs(10)));
         }
-        clock.trusted(ledger)
+        self.clock.trusted(ledger)
     }
 
     /// Nothing waits: looks at clock, disk and health, so that status and refusals are up to date.
-    fn look_around(&self, clock: &mut Guarded) {
+    fn look_around(&self) {
         if let Some(reserve) = self.store().reserve()
             && let Err(error) = reserve.restore()
         {
@@ -313,6 +339,6 @@ impl Inner {
         }
         let ledger = self.state.read().time;
         let room = self.room();
-        let _ = self.granting(clock, ledger, room);
+        let _ = self.granting(ledger, room);
     }
 }

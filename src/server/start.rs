@@ -174,6 +174,8 @@ fn authority(config: &Config, system: &System) -> Result<Arc<Authority>, StartPr
         snapshot_every: config.ledger.snapshot_every,
     };
     let ledger = Ledger::open(opener, system.clone(), settings).map_err(no_ledger)?;
+    // From here on everything goes by the clock that the ledger believes.
+    let system = ledger.system();
     let decider = Decider {
         verdicts: Verdicts::new(config.limits.verdict_cache_bytes),
         issuer: config.server.issuer.clone(),
@@ -186,7 +188,7 @@ fn authority(config: &Config, system: &System) -> Result<Arc<Authority>, StartPr
         decider,
         bundles: Arc::default(),
         sealer,
-        system: system.clone(),
+        system,
         admin_uids,
         feed_max_age_ms: config.feed_max_age_ms,
         bounds: Bounds {
