@@ -28,6 +28,7 @@ pub(super) fn again(inner: &Arc<Inner>) -> Result<(), StartError> {
     let unheard = since(&*store, seen, durable)?;
     let mut state = inner.state.write();
     *state = loaded.state;
+    inner.folded.fetch_add(1, Ordering::AcqRel);
     *inner.store.write() = store;
     let (head, position) = (state.head, state.position);
     drop(state);

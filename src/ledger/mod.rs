@@ -73,6 +73,8 @@ struct Inner {
     durable_watch: watch::Sender<Seq>,
     /// The place of the newest durable commit.
     durable_position: AtomicU64,
+    /// How often the state was thrown away and folded anew.
+    folded: AtomicU64,
     queue: Queue,
     store: RwLock<Arc<dyn Store>>,
     opener: Opener,
@@ -170,11 +172,15 @@ impl Ledger {
 
     /// Reads the state and waits until all that was seen is durable, so that the answer may leave the process.
     pub async fn settled<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, No> {
-        let (out, seen) = {
+        let (out, seen, folded) = {
             let state = self.inner.state.read();
-            (read(&state), state.head)
+            (read(&state), state.head, self.inner.folded.load(Ordering::Acquire))
         };
         self.wait_durable(seen).await?;
+        if self.inner.folded.load(Ordering::Acquire) != folded {
+            // What was seen may have been thrown away with that state, and something else have got its seq.
+            return Err(No::Refusal(not_written("the ledger was opened again meanwhile")));
+        }
         Ok(out)
     }
 
@@ -183,18 +189,17 @@ impl Ledger {
         read(&self.inner.state.read())
     }
 
-    /// Waits until the durable head has reached `seq`.
+    /// Waits until the durable head has reached `seq`. Refused at once where the store has failed: nobody knows whether it ever will.
     pub async fn wait_durable(&self, seq: Seq) -> Result<(), No> {
         if self.durable() >= seq {
             return Ok(());
         }
         let mut watch = self.durable_watch();
-        let waited = tokio::time::timeout(Duration::from_millis(limits::WAIT_MS), watch.wait_for(|head| *head >= seq)).await;
-        match waited {
-            Ok(Ok(_)) => Ok(()),
-            _ => {
-                Err(No::Refusal(Refusal::new(Reason::NotReady, "the ledger could not be written").retry(Duration::from_secs(1))))
-            }
+        let over = |head: &Seq| *head >= seq || self.inner.broken();
+        let waited = tokio::time::timeout(Duration::from_millis(limits::WAIT_MS), watch.wait_for(over)).await;
+        match waited.is_ok_and(|head| head.is_ok_and(|head| *head >= seq)) {
+            true => Ok(()),
+            false => Err(No::Refusal(not_written("the ledger could not be written"))),
         }
     }
 
@@ -261,6 +266,10 @@ impl Ledger {
     }
 }
 
+fn not_written(what: &str) -> Refusal {
+    Refusal::new(Reason::NotReady, what).way_out("an operator looks at: mayfly status").retry(Duration::from_secs(1))
+}
+
 /// A grant that is under way.
 pub struct Minting {
     inner: Arc<Inner>,
@@ -287,6 +296,8 @@ impl Inner {
 
     fn break_with(&self, why: &str) {
         *self.broken.write() = Some(why.to_owned());
+        // Who waits for what was being written is told.
+        self.durable_watch.send_modify(|_| {});
     }
 
     /// Tells those who follow, in order. On the writer's thread.

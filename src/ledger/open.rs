@@ -231,6 +231,7 @@ impl Ledger {
             durable: AtomicU64::new(durable.as_u64()),
             durable_watch: watch::Sender::new(durable),
             durable_position: AtomicU64::new(position),
+            folded: AtomicU64::new(0),
             store: RwLock::new(store),
             opener,
             clock,

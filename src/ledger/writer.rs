@@ -14,9 +14,9 @@ use super::commit::{ChainHead, Encoded, Hash, pack};
 use super::queue::{Lane, Proposal};
 use super::receipt::Receipt;
 use super::record::Record;
-use super::{Inner, again};
+use super::{Inner, again, not_written};
 use crate::limits;
-use crate::refusal::{No, Reason, Refusal};
+use crate::refusal::{No, Refusal};
 use crate::seq::{Millis, Seq};
 use crate::store::StoreError;
 
@@ -75,7 +75,7 @@ pub(super) fn run(inner: &Arc<Inner>) {
 fn serve(inner: &Arc<Inner>, batch: Vec<Proposal>) {
     if let Some(why) = inner.broken_why() {
         for p in batch {
-            let _ = p.reply.send(Err(No::Refusal(not_ready(&why))));
+            let _ = p.reply.send(Err(No::Refusal(not_written(&why))));
         }
         return;
     }
@@ -167,12 +167,8 @@ fn fail(inner: &Arc<Inner>, answers: Vec<Answer>, error: &StoreError) {
     inner.break_with(&why);
     for (reply, ..) in answers {
         // Whether it is in the store is unknown until that was opened again: the caller asks again with the same request id.
-        let _ = reply.send(Err(No::Refusal(not_ready(&why))));
+        let _ = reply.send(Err(No::Refusal(not_written(&why))));
     }
-}
-
-fn not_ready(why: &str) -> Refusal {
-    Refusal::new(Reason::NotReady, why.to_owned()).way_out("an operator looks at: mayfly status").retry(Duration::from_secs(1))
 }
 
 /// Opens the store again after a failure and folds the state anew.

@@ -1,5 +1,5 @@
-/* A disk that fails when it is told to, preloaded into a server. $FAILING_DISK names a folder: the file `sync` in it holds how many
- * fdatasync and fsync calls from now on fail with EIO, `write` the same for pwrite; "always" is without an end. */
+/* A disk that fails when it is told to, preloaded into a server. $FAILING_DISK names a folder: the file `sync` in it says which fdatasync or
+ * fsync from now on fails with EIO, 1 for the next; `write` the same for pwrite; "always" for each of them. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -23,8 +23,9 @@ static int fails(const char *what) {
         syscall(SYS_pwrite64, fd, text, (size_t)n, 0);
     }
     syscall(SYS_close, fd);
-    if (left > 0) errno = EIO;
-    return left > 0;
+    if (left != 1 && left != 1L << 40) return 0;
+    errno = EIO;
+    return 1;
 }
 
 int fdatasync(int fd) { return fails("sync") ? -1 : (int)syscall(SYS_fdatasync, fd); }
