@@ -68,7 +68,7 @@ fn since(store: &dyn Store, after: Position, mut seq: Seq) -> Result<Vec<Arc<Bat
 }
 
 /// As the fold counts: what this writer appended it had found valid.
-fn following(seq: Seq, record: &Record) -> Seq {
+pub(super) fn following(seq: Seq, record: &Record) -> Seq {
     let from = match &record.event {
         Some(Event::GenerationBegun(g)) => Seq::start_of(u8::try_from(g.generation).unwrap_or(u8::MAX)),
         _ => seq,

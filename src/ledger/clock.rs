@@ -78,7 +78,7 @@ impl Guarded {
         if ledger.since(wall) > self.skew {
             return no(
                 format!("this server's clock shows {wall}, the ledger's newest commit is of {ledger}; nothing is issued"),
-                "an operator sets the clock right (timedatectl status); were the ledger's time wrong: mayfly server recover --reset-time",
+                "an operator sets the clock right (timedatectl status); were the ledger's time wrong: mayfly server recover --after SEQ --reset-time, with the newest seq of mayfly status",
             );
         }
         Ok(())

@@ -20,6 +20,7 @@ mod queue;
 mod receipt;
 pub mod record;
 pub mod recover;
+mod salvage;
 pub mod snapshot;
 pub mod state;
 mod view;

@@ -146,12 +146,29 @@ pub fn load(store: &dyn Store, snapshots: Option<&PathBuf>) -> Result<Loaded, St
     Ok(Loaded { state: fold(store, State::default(), 1, None)?.0, from: None })
 }
 
+/// Why a store with a gap is not served from, with the last seq before it.
+pub fn damage(store: &dyn Store) -> StartError {
+    match fold(store, State::default(), 1, None) {
+        Err(error) => error,
+        Ok((state, _)) => StartError::Damaged {
+            after: state.head,
+            position: state.position + 1,
+            what: BadCommit::Malformed("the engine says that it is damaged".to_owned()),
+        },
+    }
+}
+
 /// Folds what the store holds from a place on. The flag says whether a record in it vouches for the digest.
 fn fold(store: &dyn Store, mut state: State, from: Position, digest: Option<Hash>) -> Result<(State, bool), StartError> {
     let mut vouched = false;
     let mut next = from;
     loop {
-        let entries = store.read(next, READ_BYTES)?;
+        let entries = match store.read(next, READ_BYTES) {
+            Err(StoreError::Damaged { what, .. }) => {
+                return Err(StartError::Damaged { after: state.head, position: next, what: BadCommit::Malformed(what) });
+            }
+            entries => entries?,
+        };
         if entries.is_empty() {
             return Ok((state, vouched));
         }

@@ -58,6 +58,12 @@ pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// The seq of the newest snapshot in a directory, by its name alone: also of one that can no longer be read.
+pub fn newest(dir: &Path) -> Option<Seq> {
+    let newest = list(dir).ok()?.into_iter().next()?;
+    Seq::from_u64(u64::from_str_radix(newest.file_stem()?.to_str()?, 16).ok()?)
+}
+
 /// Reads a snapshot back, with the digest that its record must name.
 pub fn read(path: &Path) -> io::Result<(State, Hash)> {
     let mut bytes = Vec::new();

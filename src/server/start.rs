@@ -18,7 +18,7 @@ use crate::document::Complaint;
 use crate::identity::anchor::TrustAnchor;
 use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::keys;
-use crate::ledger::{Lane, Ledger, Settings, StartError};
+use crate::ledger::{Lane, Ledger, Settings};
 use crate::policy::Verdicts;
 use crate::policy::decide::Decider;
 use crate::sealing::SealingKey;
@@ -161,7 +161,7 @@ fn authority(config: &Config, system: &System) -> Result<Arc<Authority>, StartPr
         config: config.file.clone(),
         data: engine::data_dir(config).map(std::path::Path::to_owned),
     };
-    let (store, opener) = engine::open(config, system).map_err(|e| no_ledger(StartError::Store(e)))?;
+    let (store, opener) = engine::open(config, system).map_err(|e| no_ledger(engine::not_opened(config, e)))?;
     // Before the first append: afterwards a missing check value means that somebody deleted it.
     key.check(&*store, system).map_err(|error| StartProblem::Seal { error, key: key_name })?;
     let sealer = Arc::new(StoreSealer::new(key, store.id(), system.clone()));
