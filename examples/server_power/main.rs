@@ -24,9 +24,8 @@ fn main() -> Result<(), Error> {
         ["world", dir, data] => world(Path::new(dir), data),
         ["load", dir, acks, names] => load::run(Path::new(dir), Path::new(acks), Path::new(names), 12),
         ["load", dir, acks, names, rounds] => load::run(Path::new(dir), Path::new(acks), Path::new(names), rounds.parse()?),
-        ["check", dir, data, expect, names] => {
-            check::run(Path::new(dir), Path::new(data), Path::new(expect), Path::new(names)).inspect_err(|e| println!("ERROR {e}"))
-        }
+        ["check", dir, data, expect, names] => check::run(Path::new(dir), Path::new(data), Path::new(expect), Path::new(names))
+            .inspect_err(|e| println!("ERROR {e}")),
         _ => Err("server_power world DIR DATA, load DIR ACKS NAMES [ROUNDS], or check DIR DATA EXPECT NAMES".into()),
     }
 }

@@ -83,7 +83,7 @@ pub fn recover(
     let used = used.max(u8::from(lost.commits > 0));
     let generation = used.checked_add(1).ok_or(RecoverError::NoGeneration)?;
     let (left, locks) = (lost.commits, lost.locks.len());
-    begin(new, &state, generation, after, now, reset_time, lost)?;
+    begin(new, &state, generation, now, reset_time, lost)?;
     Ok(Recovered { generation, kept: state.head, left, locks, named })
 }
 
@@ -141,21 +141,13 @@ fn copy_named(old: &dyn Store, new: &dyn Store) -> Result<usize, RecoverError> {
     Ok(copied)
 }
 
-fn begin(
-    new: &dyn Store,
-    state: &State,
-    generation: u8,
-    after: Seq,
-    now: Millis,
-    reset_time: bool,
-    lost: Lost,
-) -> Result<(), RecoverError> {
+fn begin(new: &dyn Store, state: &State, generation: u8, now: Millis, reset_time: bool, lost: Lost) -> Result<(), RecoverError> {
     let time = if reset_time { now } else { now.max(state.time) };
     let begun = GenerationBegun {
         generation: generation.into(),
         cause: "recovered".into(),
         store: new.id().as_bytes().to_vec(),
-        after: after.as_u64(),
+        after: state.head.as_u64(),
         reset_time,
     };
     let author = || Who::Mayfly("recovered".into());

@@ -11,8 +11,8 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::engine;
 use crate::document::Complaint;
-use crate::ledger::snapshot;
 use crate::ledger::recover::{RecoverError, Recovered, recover as copy};
+use crate::ledger::snapshot;
 use crate::seq::Seq;
 use crate::sources::config::Config;
 use crate::store::redb::{Options, RedbStore};

@@ -24,9 +24,8 @@ fn a_server_on_a_full_tmpfs_issues_nothing_and_revokes_durably() {
 
 fn story(disk: &Path) {
     let data = disk.join("data");
-    let settings = Settings::default()
-        .with("store.path", &format!("{:?}", data.display().to_string()))
-        .with("ledger.snapshot_every", "16");
+    let settings =
+        Settings::default().with("store.path", &format!("{:?}", data.display().to_string())).with("ledger.snapshot_every", "16");
     let (_dir, world) = world(settings);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let child = world.spawn(Path::new(MAYFLY)).unwrap_or_else(|no| panic!("{no}"));

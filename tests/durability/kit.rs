@@ -48,6 +48,11 @@ impl Callers {
 
     /// A credential with a task of its own; the request is named where `request` is not empty.
     pub async fn exchange(&self, request: &str) -> Result<Issued, Status> {
+        self.exchange_for(600, request).await
+    }
+
+    /// The same with a life of so many seconds.
+    pub async fn exchange_for(&self, seconds: i64, request: &str) -> Result<Issued, Status> {
         let hour = Some(prost_types::Duration { seconds: 3600, nanos: 0 });
         let terms = pb::TaskTerms {
             purpose: "test".into(),
@@ -59,7 +64,7 @@ impl Callers {
             task: Some(pb::exchange_request::Task::OpenTask(terms)),
             upstream: "echo".into(),
             scopes: vec!["echo:read".into()],
-            ttl: Some(prost_types::Duration { seconds: 600, nanos: 0 }),
+            ttl: Some(prost_types::Duration { seconds, nanos: 0 }),
             purpose: "test".into(),
             request_id: request.into(),
             ..Default::default()

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use mayfly::cli::dev::{Settings, World};
-use mayfly::ledger::record::KeyPurpose;
-use mayfly::seq::{Millis, Seq};
+use mayfly::ledger::commit::Commit;
+use mayfly::ledger::record::{Event, KeyPurpose};
+use mayfly::seq::{CredentialId, Millis, Seq};
 use mayfly::server::Running;
 use mayfly::store::Store;
 use mayfly::store::redb::{Options, RedbStore};
@@ -133,11 +134,18 @@ fn a_recovery_revokes_all_before_it_takes_over_what_shuts_out_and_goes_on() {
         Callers { agent, operator }.exchange("").await.unwrap_err()
     });
     assert_eq!(reason(&no), "LOCKED", "a lock of after the seq stands: {no:?}");
-    for (one, code) in [(&old[0].id, 3), (&old[3].id, 3)] {
-        let out = as_operator(&world, running.addresses().admin, &["explain", one]);
-        let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-        assert_eq!(out.status.code(), Some(code), "{said}");
-    }
+    // What was kept is still there to be read, and what was lost is in the copy.
+    let in_store = |store: &dyn Store| {
+        let records = store.read(1, usize::MAX).unwrap().into_iter().flat_map(|e| Commit::from_bytes(&e.bytes).unwrap().records);
+        let issued = records.filter_map(|r| match r.event {
+            Some(Event::Issued(e)) => CredentialId::from_slice(&e.credential).map(|id| id.to_string()),
+            _ => None,
+        });
+        issued.collect::<Vec<_>>()
+    };
+    let ids: Vec<String> = old.iter().map(|one| one.id.clone()).collect();
+    assert_eq!(in_store(&*ledger.store())[..2], ids[..2]);
+    assert_eq!(in_store(&copy), ids);
     running.stop();
     start(&world).stop();
 }
@@ -275,17 +283,14 @@ fn a_ledger_that_a_clock_of_the_future_wrote_goes_on_with_reset_time() {
     let day = 24 * 3_600_000;
     let now = System::real().wall();
     let clock = SetClock::at(Millis(now.0 + 2 * day));
-    let (_dir, future) = world(Settings { system: System::with_clock(clock), ..Settings::default() });
+    let (_dir, world) = world(Settings::default());
+    // The same world, seen two days later.
+    let future = World::create(world.dir(), &Settings { system: System::with_clock(clock), ..Settings::default() }).unwrap();
     let runtime = runtime();
     let running = start(&future);
     let old = issue(&runtime, &future, &running, &["a"]);
     running.stop();
-    // The same world by the right clock.
-    let world = World::create(future.dir(), &Settings::default()).unwrap();
-    // The future's CA is not valid yet: the world gets one of now.
-    for file in ["ca.pem", "ca.key", "bundle.pem"] {
-        fs::remove_file(world.dir().join(file)).unwrap();
-    }
+    // SVIDs by the right clock again.
     let world = World::create(world.dir(), &Settings::default()).unwrap();
     let running = start(&world);
     let kept = head(&running);
@@ -307,8 +312,8 @@ fn a_ledger_that_a_clock_of_the_future_wrote_goes_on_with_reset_time() {
         for one in &old {
             assert!(!callers.active(&one.token).await);
         }
-        let answer = callers.exchange("").await;
-        assert!(answer.is_ok() || matches!(answer, Err(ref no) if reason(no) != "CLOCK_SKEW"), "{answer:?}");
+        let new = callers.exchange("a").await.unwrap();
+        assert!(callers.active(&new.token).await);
     });
     running.stop();
 }

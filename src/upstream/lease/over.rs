@@ -1,6 +1,5 @@
 //! Leases over the ledger of this replica.
 
-
 use super::Durable;
 use crate::ledger::clock::Guarded;
 use crate::ledger::record::{Event, Record};
