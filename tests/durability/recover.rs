@@ -99,11 +99,14 @@ fn a_recovery_revokes_all_before_it_takes_over_what_shuts_out_and_goes_on() {
     let kept = head(&running);
     old.extend(issue(&runtime, &world, &running, &["c"]));
     let stolen = running.authority().ledger.peek(|s| s.active_key(KeyPurpose::AccessToken, "dev").unwrap().0.to_owned());
+    let removed = running.authority().ledger.peek(|s| s.active_key(KeyPurpose::Reference, "dev").unwrap().0.to_owned());
     let admin = running.addresses().admin;
     let ci = World::id("ci/demo");
     for args in [
         &["lock", "add", "--caller", &ci, "--reason", "test"][..],
         &["key", "compromise", &stolen, "--reason", "test", "--confirm", "all"],
+        &["key", "rotate", "--purpose", "reference", "--environment", "dev", "--publish-ahead", "0s"],
+        &["key", "retire", &removed, "--reason", "test", "--confirm", "all"],
     ] {
         let out = as_operator(&world, admin, args);
         assert!(out.status.success(), "{args:?}: {out:?}");
@@ -126,7 +129,8 @@ fn a_recovery_revokes_all_before_it_takes_over_what_shuts_out_and_goes_on() {
     assert_eq!(ledger.peek(|s| s.store), *store.as_bytes());
     let signs = running.authority().keyring.active(KeyPurpose::AccessToken, "dev").expect("a key that signs");
     assert_ne!(signs.id(), stolen, "a key that was given up after the seq stays given up");
-    assert!(running.authority().keyring.active(KeyPurpose::Reference, "dev").is_some(), "what was sealed opens");
+    let derives = running.authority().keyring.active(KeyPurpose::Reference, "dev").expect("a key that derives");
+    assert_ne!(derives.id(), removed, "the private part of a key that was removed after the seq is gone");
     all_refused(&runtime, &world, &running, &old, &["a", "d", "e"]);
     let no = runtime.block_on(async {
         let agent = world.channel("ci/demo", running.addresses().workload).await.unwrap();
