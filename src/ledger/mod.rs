@@ -196,7 +196,9 @@ impl Ledger {
             return Ok(());
         }
         let mut watch = self.durable_watch();
-        let over = |head: &Seq| *head >= seq || self.inner.broken();
+        // Also where it was opened again before anybody looked: what is waited for may be gone with the state of then.
+        let folded = self.inner.folded.load(Ordering::Acquire);
+        let over = |head: &Seq| *head >= seq || self.inner.broken() || self.inner.folded.load(Ordering::Acquire) != folded;
         let waited = tokio::time::timeout(Duration::from_millis(limits::WAIT_MS), watch.wait_for(over)).await;
         match waited.is_ok_and(|head| head.is_ok_and(|head| *head >= seq)) {
             true => Ok(()),
