@@ -14,8 +14,9 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{CredentialId, Millis};
 use crate::upstream::registry::Kind;
 
-/// A decision that ran into a change is made once more before the caller is told to try again.
-const TRIES: usize = 2;
+/// A decision that ran into a change is made anew before the caller is told to try again: the second time the change may be written and
+/// not yet in what decisions are made with.
+const TRIES: usize = 3;
 
 impl Authority {
     /// Issues one credential, or answers a repeat with what was issued.
@@ -34,7 +35,7 @@ impl Authority {
             let proposed = self.ledger.propose(Lane::Grant, minted.records())?;
             match self.ledger.receipt(proposed).await {
                 Ok(receipt) => return Ok(minted.reveal(receipt)), // in order, durable, found valid by the fold
-                Err(no) if again < TRIES && worth_another_try(&no) => {}
+                Err(no) if again < TRIES && worth_another_try(&no) => self.ledger.settled(|_| ()).await?,
                 Err(no) => return Err(no),
             }
         }
@@ -57,7 +58,9 @@ impl Authority {
     pub async fn exchange_all(&self, caller: &Caller, wants: &[Wanted]) -> Result<Vec<Issued>, (usize, No)> {
         for again in 1.. {
             match self.try_all(caller, wants).await {
-                Err((_, no)) if again < TRIES && worth_another_try(&no) => {}
+                Err((_, no)) if again < TRIES && worth_another_try(&no) => {
+                    self.ledger.settled(|_| ()).await.map_err(|no| (0, no))?;
+                }
                 answer => return answer,
             }
         }

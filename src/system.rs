@@ -18,6 +18,10 @@ pub trait Clock: Send + Sync {
     fn wall(&self) -> Millis;
     /// Milliseconds since the clock was made; never steps.
     fn steady(&self) -> u64;
+    /// What the machine's own wall clock shows, whether it is believed or not.
+    fn shown(&self) -> Millis {
+        self.wall()
+    }
 }
 
 struct Real {
@@ -86,6 +90,11 @@ impl System {
     /// Now, by the wall clock.
     pub fn wall(&self) -> Millis {
         self.clock.wall()
+    }
+
+    /// What the machine's clock shows, where the wall clock is one that does not follow every step of it: for telling, never for judging.
+    pub fn shown(&self) -> Millis {
+        self.clock.shown()
     }
 
     /// Milliseconds that have passed, by a clock that never steps.

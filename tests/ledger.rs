@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly::ledger::record::{Event, LockLifted, Maintained, Record, Revoked, Who};
+use mayfly::ledger::record::{
+    BundleSet, Event, KeyAdded, KeyChanged, KeyPurpose, KeyState, LockLifted, Maintained, Record, Revoked, Who,
+};
 use mayfly::ledger::{Lane, Ledger, Settings, StartError, recover};
 use mayfly::refusal::{No, Reason};
 use mayfly::revocation::{Rules, Target};
@@ -265,7 +267,7 @@ fn recovery_keeps_what_can_be_trusted_revokes_all_of_it_and_takes_locks_over() {
 
     let old = RedbStore::open(&dir.path().join("data"), &options()).unwrap();
     let new = RedbStore::open(&fresh.path().join("data"), &options()).unwrap();
-    let done = recover::recover(&old, &new, kept, Millis(1_800_000_000_000), false).unwrap();
+    let done = recover::recover(&old, &new, (kept, Seq::ZERO), Millis(1_800_000_000_000), false).unwrap();
     assert_eq!((done.generation, done.kept, done.left, done.locks, done.named), (2, kept, 4, 1, 1));
     let state = mayfly::ledger::open::load(&new, None).unwrap().state;
     assert_eq!(state.head.generation(), 2);
@@ -280,4 +282,59 @@ fn recovery_keeps_what_can_be_trusted_revokes_all_of_it_and_takes_locks_over() {
     assert_eq!(new.named("key/a").unwrap().as_deref(), Some(&b"sealed"[..]));
     drop(new);
     open(fresh.path(), Settings::default()).unwrap().stop();
+}
+
+/// A key's private part is shredded when it is removed, and a root that was removed is out: going back behind that must not need the one nor
+/// let in the other.
+#[test]
+fn recovery_ages_keys_and_shuts_out_whom_lost_trust_would_let_in() {
+    let (dir, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ledger = open(dir.path(), Settings::default()).unwrap();
+    let commit = |event: Event| {
+        let record = Record::new(Who::LocalUid(0), event).decided_at(ledger.durable());
+        runtime.block_on(ledger.commit(Lane::Change, vec![record])).unwrap().seq()
+    };
+    let bundle = |domain: &str, anchors: &[u8]| {
+        let anchors = anchors.iter().map(|n| vec![*n; 32]).collect();
+        let (digest, source) = (vec![7; 32], "file".to_owned());
+        Event::BundleSet(BundleSet { trust_domain: domain.into(), anchors, digest, source, ..BundleSet::default() })
+    };
+    let change = |key: &str, state: KeyState| {
+        Event::KeyChanged(KeyChanged { key: key.into(), state: state as i32, reason: String::new() })
+    };
+    for key in ["removed", "retired", "used"] {
+        commit(Event::KeyAdded(KeyAdded {
+            key: key.into(),
+            purpose: KeyPurpose::AccessToken as i32,
+            algorithm: "ES256".into(),
+            public: vec![4; 65],
+            environment: key.into(),
+            state: KeyState::Active as i32,
+            ..KeyAdded::default()
+        }));
+    }
+    for domain in ["less.example", "more.example"] {
+        commit(bundle(domain, &[1, 2]));
+    }
+    let kept = ledger.durable();
+    for state in [KeyState::Retired, KeyState::Removed] {
+        commit(change("removed", state));
+    }
+    commit(change("retired", KeyState::Retired));
+    commit(bundle("less.example", &[1]));
+    commit(bundle("more.example", &[1, 2, 3]));
+    ledger.stop();
+    drop(ledger);
+
+    let old = RedbStore::open(&dir.path().join("data"), &options()).unwrap();
+    let new = RedbStore::open(&fresh.path().join("data"), &options()).unwrap();
+    recover::recover(&old, &new, (kept, Seq::start_of(6)), Millis(1_800_000_000_000), false).unwrap();
+    let state = mayfly::ledger::open::load(&new, None).unwrap().state;
+    assert_eq!(state.head.generation(), 7, "above what a snapshot has seen");
+    let states = ["removed", "retired", "used"].map(|key| state.keys[key].state);
+    assert_eq!(states, [KeyState::Removed, KeyState::Retired, KeyState::Active]);
+    let locked = |domain: &str| state.rules.get(&Target::TrustDomain(domain.into())).is_some_and(|e| e.lock.is_some());
+    assert!(locked("less.example"), "a root of it was taken out in what is lost");
+    assert!(!locked("more.example") && state.bundles["more.example"].anchors.len() == 2, "what is not proven lets nobody in");
 }

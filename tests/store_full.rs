@@ -1,19 +1,19 @@
 //! A disk that somebody else fills: grants stop, revocations stay durable, and all of it is there afterwards.
 //!
-//! Runs on real small file systems (ext4 in a file, tmpfs), mounted in a mount namespace of their own, so nothing is left behind. Needs root
-//! and mount(8); says so plainly where it cannot.
+//! Runs on real small file systems (`kit/small_disk.rs`).
 
 use std::fs::File;
-use std::io::Write;
 use std::path::Path;
-use std::process::Command;
 
 use mayfly::store::redb::{Options, RedbStore};
 use mayfly::store::reserve::Room;
 use mayfly::store::{Store, StoreError};
 
+#[path = "kit/small_disk.rs"]
+mod small_disk;
+use small_disk::{Filler, on_a_small_disk};
+
 const MIB: u64 = 1 << 20;
-const INSIDE: &str = "MAYFLY_SMALL_DISK";
 
 fn options() -> Options {
     Options { reserve_bytes: 16 * MIB, low_bytes: 8 * MIB, ..Options::new([1; 16]) }
@@ -21,62 +21,12 @@ fn options() -> Options {
 
 #[test]
 fn revocations_stay_durable_on_a_full_ext4() {
-    on_a_small_disk("revocations_stay_durable_on_a_full_ext4", "ext4");
+    on_a_small_disk("revocations_stay_durable_on_a_full_ext4", "ext4", 96, story);
 }
 
 #[test]
 fn revocations_stay_durable_on_a_full_tmpfs() {
-    on_a_small_disk("revocations_stay_durable_on_a_full_tmpfs", "tmpfs");
-}
-
-/// Runs the named test again inside a mount namespace with the disk mounted; there, runs the story.
-fn on_a_small_disk(test: &str, kind: &str) {
-    if let Some(disk) = std::env::var_os(INSIDE) {
-        story(Path::new(&disk));
-        return;
-    }
-    let top = tempfile::tempdir().unwrap();
-    let (disk, image) = (top.path().join("disk"), top.path().join("image"));
-    std::fs::create_dir(&disk).unwrap();
-    let mount = match kind {
-        "ext4" => "truncate -s 96M \"$IMAGE\" && mkfs.ext4 -q \"$IMAGE\" && mount -o loop \"$IMAGE\" \"$DISK\"",
-        _ => "mount -t tmpfs -o size=96m none \"$DISK\"",
-    };
-    let script = format!(
-        "({mount}) || {{ echo NO-MOUNT; exit 77; }}; \"$0\" --exact {test} --nocapture; code=$?; umount \"$DISK\"; exit $code"
-    );
-    let ran = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
-        .arg(std::env::current_exe().unwrap())
-        .env("DISK", &disk)
-        .env("IMAGE", &image)
-        .env(INSIDE, &disk)
-        .output();
-    let ran = match ran {
-        Ok(ran) if ran.status.code() != Some(77) && !String::from_utf8_lossy(&ran.stderr).contains("unshare failed") => ran,
-        _ => {
-            println!("SKIPPED: a small {kind} cannot be mounted here (it needs root, unshare(1) and mount(8))");
-            return;
-        }
-    };
-    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-    print!("{out}");
-    assert!(ran.status.success(), "{out}\n{err}");
-    assert!(out.contains("STORY TOLD"), "the test did not run inside: {out}\n{err}");
-}
-
-/// Somebody else's file, which takes whatever is free.
-struct Filler(File);
-
-impl Filler {
-    fn fill(&mut self) {
-        for size in [1 << 20, 4096, 512] {
-            while self.0.write_all(&vec![0x55; size]).is_ok() {}
-        }
-        self.0.sync_all().ok();
-        // Blocks that the file system gave back in the meantime.
-        while self.0.write_all(&[0x55; 512]).is_ok() {}
-    }
+    on_a_small_disk("revocations_stay_durable_on_a_full_tmpfs", "tmpfs", 96, story);
 }
 
 fn revocation(at: u64) -> Vec<u8> {
@@ -169,5 +119,4 @@ fn story(disk: &Path) {
     expect_all(&store, head);
     append(&store, &mut head).unwrap();
     assert_eq!(store.reserve().unwrap().state(later()), Room::Plenty);
-    println!("STORY TOLD");
 }

@@ -1,53 +1,71 @@
-//! The writer's clock: wall time that is believed only as far as the steady clock bears it out.
+//! One clock for a whole process: wall time that is believed only as far as the steady clock bears it out.
 //!
-//! A wall clock that steps must not end credentials early or late. What departs from the steady clock by more than the allowed skew is
-//! not followed, and grants stop until an operator looks; revoking goes on.
+//! A wall clock that steps must not end credentials early or late, make the evidence of a caller good again, or tell followers a time that
+//! is not. What departs from the steady clock by more than the allowed skew is not followed, by nobody in the process, and grants stop until
+//! an operator looks; revoking goes on.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crate::refusal::{Reason, Refusal};
 use crate::seq::Millis;
-use crate::system::System;
+use crate::system::{Clock, System};
 
 /// How fast a wall clock may drift away from the steady one and still be followed: 1 in 2,000. NTP slews at 500 ppm.
 const DRIFT: u64 = 2_000;
+/// How often drift is followed, milliseconds.
+const FOLLOW_MS: u64 = 1_000;
 
-/// Follows the wall clock of one process.
+/// Follows the wall clock of one process. As a [`Clock`] it tells the believed time.
 pub struct Guarded {
     system: System,
     skew: u64,
-    /// Where the wall clock was believed to be when the steady clock showed `at`.
-    anchor: Millis,
-    at: u64,
+    /// What the wall clock is believed to have shown at the steady clock's zero, milliseconds since 1970. One number, so that no reader
+    /// sees half of a correction.
+    zero: AtomicI64,
+    /// When drift was last followed, by the steady clock.
+    at: AtomicU64,
+}
+
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
 impl Guarded {
     /// Believes the wall clock as it stands now.
     pub fn new(system: System, skew_ms: u64) -> Guarded {
-        Guarded { anchor: system.wall(), at: system.steady(), system, skew: skew_ms }
+        let steady = system.steady();
+        let zero = AtomicI64::new(signed(system.wall().0).saturating_sub(signed(steady)));
+        Guarded { zero, at: AtomicU64::new(steady), system, skew: skew_ms }
     }
 
-    /// The time to write: the wall clock where it is believable, else where it would be had it not stepped.
-    pub fn now(&mut self) -> Millis {
+    fn expected(&self, steady: u64) -> Millis {
+        Millis(u64::try_from(self.zero.load(Ordering::Acquire).saturating_add(signed(steady))).unwrap_or_default())
+    }
+
+    /// The time to go by: the wall clock where it is believable, else where it would be had it not stepped.
+    pub fn now(&self) -> Millis {
         let steady = self.system.steady();
-        let passed = steady.saturating_sub(self.at);
-        let expected = self.anchor.plus(passed);
-        let wall = self.system.wall();
+        let expected = self.expected(steady);
+        let wall = self.system.shown();
         if wall.0.abs_diff(expected.0) > self.skew {
             return expected;
         }
         // Follow slow drift only: steps below the skew, repeated, would carry it anywhere.
-        if passed >= 1_000 {
+        let at = self.at.load(Ordering::Acquire);
+        let passed = steady.saturating_sub(at);
+        // Who of several moves the mark follows the drift; the others would follow it once more.
+        if passed >= FOLLOW_MS && self.at.compare_exchange(at, steady, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             let most = passed / DRIFT;
             let corrected = wall.0.clamp(expected.0.saturating_sub(most), expected.0.saturating_add(most));
-            self.anchor = Millis(corrected);
-            self.at = steady;
+            self.zero.store(signed(corrected).saturating_sub(signed(steady)), Ordering::Release);
         }
         wall
     }
 
     /// Whether grants may be made now, given the newest time in the ledger.
-    pub fn trusted(&mut self, ledger: Millis) -> Result<(), Refusal> {
+    pub fn trusted(&self, ledger: Millis) -> Result<(), Refusal> {
         let believed = self.now();
-        let wall = self.system.wall();
+        let wall = self.system.shown();
         let no = |what: String, how: &str| {
             Err(Refusal::new(Reason::ClockSkew, what).way_out(how.to_owned()).retry(std::time::Duration::from_secs(30)))
         };
@@ -60,10 +78,24 @@ impl Guarded {
         if ledger.since(wall) > self.skew {
             return no(
                 format!("this server's clock shows {wall}, the ledger's newest commit is of {ledger}; nothing is issued"),
-                "an operator sets the clock right (timedatectl status); were the ledger's time wrong: mayfly server recover --reset-time",
+                "an operator sets the clock right (timedatectl status); were the ledger's time wrong: mayfly server recover --after SEQ --reset-time, with the newest seq of mayfly status",
             );
         }
         Ok(())
+    }
+}
+
+impl Clock for Guarded {
+    fn wall(&self) -> Millis {
+        self.now()
+    }
+
+    fn steady(&self) -> u64 {
+        self.system.steady()
+    }
+
+    fn shown(&self) -> Millis {
+        self.system.shown()
     }
 }
 
@@ -81,7 +113,7 @@ mod tests {
     #[test]
     fn a_step_in_either_direction_is_not_followed_and_stops_grants() {
         for step in [-3_600_000i64, 3_600_000] {
-            let (clock, mut guarded) = guarded();
+            let (clock, guarded) = guarded();
             clock.advance(5_000);
             let before = guarded.now();
             clock.step_to(Millis((before.0 as i64 + step) as u64));
@@ -95,7 +127,7 @@ mod tests {
 
     #[test]
     fn repeated_small_steps_do_not_carry_it_away() {
-        let (clock, mut guarded) = guarded();
+        let (clock, guarded) = guarded();
         for _ in 0..100 {
             clock.advance(1_000);
             let wall = Millis(clock_wall(&clock) + 20_000);
@@ -113,8 +145,26 @@ mod tests {
 
     #[test]
     fn a_clock_behind_the_ledger_stops_grants() {
-        let (_, mut guarded) = guarded();
+        let (_, guarded) = guarded();
         assert!(guarded.trusted(Millis(1_000_020_000)).is_ok());
         assert!(guarded.trusted(Millis(1_000_040_000)).is_err());
+    }
+
+    /// The whole process goes by one clock: what is not believed by the writer is believed by nobody.
+    #[test]
+    fn as_a_clock_it_tells_the_believed_time_and_beside_it_what_the_machine_shows() {
+        let (clock, guarded) = guarded();
+        let system = System::with_clock(std::sync::Arc::new(guarded));
+        for step in [-7_200_000i64, 7_200_000] {
+            let right = system.wall();
+            clock.step_to(Millis((right.0 as i64 + step) as u64));
+            clock.advance(500);
+            assert_eq!(system.wall(), right.plus(500));
+            assert_eq!(system.shown().0 as i64, right.0 as i64 + step + 500);
+            let again = Guarded::new(system.clone(), 30_000);
+            assert_eq!(again.now(), right.plus(500), "what is guarded already is believed");
+            assert!(again.trusted(right).is_err(), "and the step is seen all the same");
+            clock.step_to(right.plus(500));
+        }
     }
 }

@@ -11,6 +11,7 @@
 //! head to pass what it saw ([`Ledger::settled`]), so nothing is told that a crash could take back. When an append fails, what is on the
 //! disk is unknown: the state is thrown away and folded anew from the store, and nobody was answered.
 
+mod again;
 pub mod clock;
 pub mod commit;
 pub mod history;
@@ -19,13 +20,14 @@ mod queue;
 mod receipt;
 pub mod record;
 pub mod recover;
+mod salvage;
 pub mod snapshot;
 pub mod state;
 mod view;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -70,9 +72,15 @@ struct Inner {
     state: RwLock<State>,
     durable: AtomicU64,
     durable_watch: watch::Sender<Seq>,
+    /// The place of the newest durable commit.
+    durable_position: AtomicU64,
+    /// How often the state was thrown away and folded anew.
+    folded: AtomicU64,
     queue: Queue,
     store: RwLock<Arc<dyn Store>>,
     opener: Opener,
+    clock: Arc<Guarded>,
+    /// Goes by that clock.
     system: System,
     settings: Settings,
     observers: RwLock<Vec<Observer>>,
@@ -87,6 +95,10 @@ struct Inner {
     snapshot_at: AtomicU64,
     snapshotting: Mutex<bool>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// Other threads that have the store in use.
+    background: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    /// They end as soon as they can.
+    stopping: AtomicBool,
 }
 
 impl Ledger {
@@ -161,11 +173,15 @@ impl Ledger {
 
     /// Reads the state and waits until all that was seen is durable, so that the answer may leave the process.
     pub async fn settled<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, No> {
-        let (out, seen) = {
+        let (out, seen, folded) = {
             let state = self.inner.state.read();
-            (read(&state), state.head)
+            (read(&state), state.head, self.inner.folded.load(Ordering::Acquire))
         };
         self.wait_durable(seen).await?;
+        if self.inner.folded.load(Ordering::Acquire) != folded {
+            // What was seen may have been thrown away with that state, and something else have got its seq.
+            return Err(No::Refusal(not_written("the ledger was opened again meanwhile")));
+        }
         Ok(out)
     }
 
@@ -174,18 +190,19 @@ impl Ledger {
         read(&self.inner.state.read())
     }
 
-    /// Waits until the durable head has reached `seq`.
+    /// Waits until the durable head has reached `seq`. Refused at once where the store has failed: nobody knows whether it ever will.
     pub async fn wait_durable(&self, seq: Seq) -> Result<(), No> {
         if self.durable() >= seq {
             return Ok(());
         }
         let mut watch = self.durable_watch();
-        let waited = tokio::time::timeout(Duration::from_millis(limits::WAIT_MS), watch.wait_for(|head| *head >= seq)).await;
-        match waited {
-            Ok(Ok(_)) => Ok(()),
-            _ => {
-                Err(No::Refusal(Refusal::new(Reason::NotReady, "the ledger could not be written").retry(Duration::from_secs(1))))
-            }
+        // Also where it was opened again before anybody looked: what is waited for may be gone with the state of then.
+        let folded = self.inner.folded.load(Ordering::Acquire);
+        let over = |head: &Seq| *head >= seq || self.inner.broken() || self.inner.folded.load(Ordering::Acquire) != folded;
+        let waited = tokio::time::timeout(Duration::from_millis(limits::WAIT_MS), watch.wait_for(over)).await;
+        match waited.is_ok_and(|head| head.is_ok_and(|head| *head >= seq)) {
+            true => Ok(()),
+            false => Err(No::Refusal(not_written("the ledger could not be written"))),
         }
     }
 
@@ -218,6 +235,11 @@ impl Ledger {
         !self.inner.broken()
     }
 
+    /// Time as the ledger believes it, and randomness: what everything that judges by time beside it goes by.
+    pub fn system(&self) -> System {
+        self.inner.system.clone()
+    }
+
     /// How far clocks may differ, milliseconds.
     pub fn allowed_skew_ms(&self) -> u64 {
         self.inner.settings.skew_ms
@@ -233,13 +255,22 @@ impl Ledger {
         self.inner.queue.len()
     }
 
-    /// Serves what waits and ends the writer.
+    /// Serves what waits and ends the writer, and what else works on the store.
     pub fn stop(&self) {
         self.inner.queue.stop();
         if let Some(writer) = self.inner.writer.lock().take() {
             let _ = writer.join();
         }
+        self.inner.stopping.store(true, Ordering::Relaxed);
+        let background = std::mem::take(&mut *self.inner.background.lock());
+        for thread in background {
+            let _ = thread.join();
+        }
     }
+}
+
+fn not_written(what: &str) -> Refusal {
+    Refusal::new(Reason::NotReady, what).way_out("an operator looks at: mayfly status").retry(Duration::from_secs(1))
 }
 
 /// A grant that is under way.
@@ -268,6 +299,15 @@ impl Inner {
 
     fn break_with(&self, why: &str) {
         *self.broken.write() = Some(why.to_owned());
+        // Who waits for what was being written is told.
+        self.durable_watch.send_modify(|_| {});
+    }
+
+    /// Tells those who follow, in order. On the writer's thread.
+    fn tell(&self, batch: &Arc<Batch>) {
+        for observer in self.observers.read().iter() {
+            observer(batch);
+        }
     }
 
     fn room(&self) -> Room {
@@ -275,8 +315,8 @@ impl Inner {
     }
 
     /// Whether grants may be written now.
-    fn granting(&self, clock: &mut Guarded, ledger: Millis, room: Room) -> Result<(), Refusal> {
-        let verdict = self.may_grant(clock, ledger, room);
+    fn granting(&self, ledger: Millis, room: Room) -> Result<(), Refusal> {
+        let verdict = self.may_grant(ledger, room);
         let mut stopped = self.stopped.write();
         if stopped.as_ref().map(|r| r.reason) != verdict.as_ref().err().map(|r| r.reason) {
             match &verdict {
@@ -288,7 +328,7 @@ impl Inner {
         verdict
     }
 
-    fn may_grant(&self, clock: &mut Guarded, ledger: Millis, room: Room) -> Result<(), Refusal> {
+    fn may_grant(&self, ledger: Millis, room: Room) -> Result<(), Refusal> {
         if let Some(what) = self.damaged.read().as_ref() {
             return Err(Refusal::new(Reason::NotReady, format!("the history is damaged: {what}"))
                 .way_out("an operator runs: mayfly server recover --after SEQ"));
@@ -301,11 +341,11 @@ impl Inner {
             .way_out("an operator frees space beside the data directory; revoking still works")
             .retry(Duration::from_secs(10)));
         }
-        clock.trusted(ledger)
+        self.clock.trusted(ledger)
     }
 
     /// Nothing waits: looks at clock, disk and health, so that status and refusals are up to date.
-    fn look_around(&self, clock: &mut Guarded) {
+    fn look_around(&self) {
         if let Some(reserve) = self.store().reserve()
             && let Err(error) = reserve.restore()
         {
@@ -313,6 +353,6 @@ impl Inner {
         }
         let ledger = self.state.read().time;
         let room = self.room();
-        let _ = self.granting(clock, ledger, room);
+        let _ = self.granting(ledger, room);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -13,16 +13,15 @@ use super::commit::{BadCommit, ChainHead, Commit, Hash};
 use super::record::{Event, GenerationBegun, Record, SnapshotTaken, TaskHeartbeats, Who};
 use super::state::State;
 use super::writer::WRITER;
-use super::{Inner, Lane, Ledger, Opener, Queue, snapshot, writer};
+use super::{Inner, Lane, Ledger, Opener, Queue, Room, snapshot, writer};
 use crate::limits;
 use crate::refusal::No;
 use crate::seq::{Millis, Seq};
-use crate::store::closed::Closed;
 use crate::store::{Position, Store, StoreError};
 use crate::system::System;
 
 /// Bytes read from the store at once while folding.
-const READ_BYTES: usize = 8 * 1024 * 1024;
+pub(super) const READ_BYTES: usize = 8 * 1024 * 1024;
 
 /// How the ledger runs.
 pub struct Settings {
@@ -92,6 +91,19 @@ pub enum StartError {
         /// The store's newest seq.
         after: Seq,
     },
+    /// What was acknowledged is no longer in a store that was opened again.
+    #[error(
+        "the store ends at commit {head}, but commit {seen} was acknowledged before it was opened again: it lost its end\n  \
+         to go on from here, with all that was issued revoked: mayfly server recover --after {after}"
+    )]
+    Lost {
+        /// The store's head.
+        head: Position,
+        /// The newest commit that was acknowledged.
+        seen: Position,
+        /// The store's newest seq.
+        after: Seq,
+    },
     /// The first records could not be written.
     #[error("the ledger could not be written: {0}")]
     Write(String),
@@ -134,12 +146,29 @@ pub fn load(store: &dyn Store, snapshots: Option<&PathBuf>) -> Result<Loaded, St
     Ok(Loaded { state: fold(store, State::default(), 1, None)?.0, from: None })
 }
 
+/// Why a store with a gap is not served from, with the last seq before it.
+pub fn damage(store: &dyn Store) -> StartError {
+    match fold(store, State::default(), 1, None) {
+        Err(error) => error,
+        Ok((state, _)) => StartError::Damaged {
+            after: state.head,
+            position: state.position + 1,
+            what: BadCommit::Malformed("the engine says that it is damaged".to_owned()),
+        },
+    }
+}
+
 /// Folds what the store holds from a place on. The flag says whether a record in it vouches for the digest.
 fn fold(store: &dyn Store, mut state: State, from: Position, digest: Option<Hash>) -> Result<(State, bool), StartError> {
     let mut vouched = false;
     let mut next = from;
     loop {
-        let entries = store.read(next, READ_BYTES)?;
+        let entries = match store.read(next, READ_BYTES) {
+            Err(StoreError::Damaged { what, .. }) => {
+                return Err(StartError::Damaged { after: state.head, position: next, what: BadCommit::Malformed(what) });
+            }
+            entries => entries?,
+        };
         if entries.is_empty() {
             return Ok((state, vouched));
         }
@@ -160,12 +189,20 @@ fn fold(store: &dyn Store, mut state: State, from: Position, digest: Option<Hash
 }
 
 /// Verifies the chain of commits before a snapshot: contents, roots and headers, without folding.
-fn verify_before(store: &dyn Store, until: Position, heads: &std::collections::BTreeMap<u32, ChainHead>) -> Result<(), String> {
+fn verify_before(
+    store: &dyn Store,
+    until: Position,
+    heads: &std::collections::BTreeMap<u32, ChainHead>,
+    stopping: &AtomicBool,
+) -> Result<(), String> {
     let mut chains: std::collections::BTreeMap<u32, ChainHead> = Default::default();
     let mut next = store.oldest().map_err(|e| e.to_string())?;
     let whole = next <= 1;
     while next <= until {
         for entry in store.read(next, READ_BYTES).map_err(|e| e.to_string())? {
+            if stopping.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             if entry.at > until {
                 break;
             }
@@ -200,8 +237,9 @@ impl Ledger {
         let loaded = load(&*store, settings.snapshots.as_ref())?;
         let fresh = loaded.state.position == 0;
         let away_since = loaded.state.time;
-        let clock = Guarded::new(system.clone(), settings.skew_ms);
-        let durable = loaded.state.head;
+        let clock = Arc::new(Guarded::new(system, settings.skew_ms));
+        let system = System::with_clock(clock.clone());
+        let (durable, position) = (loaded.state.head, loaded.state.position);
         let verify = loaded.from.map(|from| (from, loaded.state.writers.clone()));
         let inner = Arc::new(Inner {
             queue: Queue::new(settings.gather_records, settings.gather_wait),
@@ -209,9 +247,12 @@ impl Ledger {
             state: RwLock::new(loaded.state),
             durable: AtomicU64::new(durable.as_u64()),
             durable_watch: watch::Sender::new(durable),
+            durable_position: AtomicU64::new(position),
+            folded: AtomicU64::new(0),
             store: RwLock::new(store),
             opener,
-            system: system.clone(),
+            clock,
+            system,
             settings,
             observers: RwLock::new(Vec::new()),
             broken: RwLock::new(None),
@@ -221,9 +262,11 @@ impl Ledger {
             commits: AtomicU64::new(0),
             snapshotting: Mutex::new(false),
             writer: Mutex::new(None),
+            background: Mutex::default(),
+            stopping: AtomicBool::new(false),
         });
         let for_writer = inner.clone();
-        let thread = std::thread::Builder::new().name("ledger-writer".into()).spawn(move || writer::run(&for_writer, clock));
+        let thread = std::thread::Builder::new().name("ledger-writer".into()).spawn(move || writer::run(&for_writer));
         *inner.writer.lock() = Some(thread.map_err(|e| StartError::Write(e.to_string()))?);
         let ledger = Ledger { inner };
         ledger.begin(fresh, away_since)?;
@@ -260,13 +303,14 @@ impl Ledger {
         let heads = snapshot_heads(&inner, until);
         let started = std::thread::Builder::new().name("ledger-verify".into()).spawn(move || {
             let store = inner.store();
-            if let Err(what) = verify_before(&*store, until, &heads) {
+            if let Err(what) = verify_before(&*store, until, &heads, &inner.stopping) {
                 tracing::error!(%what, "the history is damaged; no grants until it was recovered");
                 *inner.damaged.write() = Some(what);
             }
         });
-        if let Err(error) = started {
-            tracing::error!(%error, "the history is not verified: no thread");
+        match started {
+            Ok(thread) => self.inner.keep(thread),
+            Err(error) => tracing::error!(%error, "the history is not verified: no thread"),
         }
     }
 }
@@ -279,27 +323,14 @@ fn snapshot_heads(inner: &Inner, at: Position) -> std::collections::BTreeMap<u32
     state.map(|s| s.writers).unwrap_or_default()
 }
 
-/// Opens the store again after a failed append and puts the state folded from it in the place of the one in memory.
-pub(super) fn again(inner: &Arc<Inner>) -> Result<(), StartError> {
-    // The engine locks its file: the old handle goes first. Reads fail meanwhile.
-    *inner.store.write() = Arc::new(Closed);
-    let store = (inner.opener)()?;
-    let loaded = load(&*store, inner.settings.snapshots.as_ref())?;
-    let mut state = inner.state.write();
-    *state = loaded.state;
-    *inner.store.write() = store;
-    let head = state.head;
-    drop(state);
-    inner.durable.store(head.as_u64(), Ordering::Release);
-    inner.durable_watch.send_replace(head);
-    *inner.broken.write() = None;
-    Ok(())
-}
-
 impl Inner {
     /// Writes a snapshot in a thread of its own when it is time, and its record after it.
     pub(super) fn maybe_snapshot(self: &Arc<Self>, position: Position) {
         let Some(dir) = self.settings.snapshots.clone() else { return };
+        // What is left of a full disk is for revocations.
+        if self.room() != Room::Plenty {
+            return;
+        }
         if position.saturating_sub(self.snapshot_at.load(Ordering::Relaxed)) < self.settings.snapshot_every {
             return;
         }
@@ -326,10 +357,20 @@ impl Inner {
             }
             *inner.snapshotting.lock() = false;
         });
-        if let Err(error) = spawned {
-            tracing::error!(%error, "no thread for the snapshot");
-            *busy = false;
+        match spawned {
+            Ok(thread) => self.keep(thread),
+            Err(error) => {
+                tracing::error!(%error, "no thread for the snapshot");
+                *busy = false;
+            }
         }
+    }
+
+    /// Notes a thread that has the store in use, so that stopping waits for it: a store is closed when nobody has it any more.
+    fn keep(&self, thread: std::thread::JoinHandle<()>) {
+        let mut background = self.background.lock();
+        background.retain(|t| !t.is_finished());
+        background.push(thread);
     }
 }
 

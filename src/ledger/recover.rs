@@ -1,22 +1,23 @@
 //! Going on after a damage or a loss, without un-revoking anything.
 //!
 //! What can be trusted is copied to a fresh store, a new generation begins there, and its first record revokes all that was issued before.
-//! Locks that stand in what is lost are taken over as far as its commits can still be read, and so is what is never evidence again whatever
-//! a decision saw: SVIDs, subject tokens and signing keys. Forgotten, they would let somebody in again.
+//! Its number is above that of all that anybody has seen: were one given twice, a credential of the lost one would look newer than the
+//! revocation. Locks that stand in what is lost are taken over as far as its commits can still be read ([`super::salvage`]), and so is what is
+//! never evidence again whatever a decision saw: SVIDs, subject tokens and signing keys. Forgotten, they would let somebody in again.
 
-use std::collections::BTreeSet;
-
+use super::again::following;
 use super::commit::{ChainHead, Commit, Encoded, Hash, pack};
-use super::record::{Event, GenerationBegun, KeyState, Record, Revoked, Who};
+use super::record::{Event, GenerationBegun, Record, Revoked, Who};
+use super::salvage::{Lost, salvage};
 use super::state::State;
 use super::writer::WRITER;
 use crate::limits;
-use crate::revocation::{Rules, Sort, Target};
+use crate::revocation::{Rules, Target};
 use crate::seq::{Millis, Seq};
 use crate::store::{Expect, Position, Store, StoreError};
 
 /// Bytes read from the store at once.
-const READ_BYTES: usize = 8 * 1024 * 1024;
+pub(super) const READ_BYTES: usize = 8 * 1024 * 1024;
 
 /// What a recovery did, for the operator.
 #[derive(Debug)]
@@ -61,22 +62,28 @@ pub enum RecoverError {
 
 /// Copies what is kept from `old` to the empty store `new` and begins a generation there.
 ///
-/// Kept are the commits that end at or before `after`. `now` is the time of the new generation; unless `reset_time`, never before the
-/// last kept commit's.
-pub fn recover(old: &dyn Store, new: &dyn Store, after: Seq, now: Millis, reset_time: bool) -> Result<Recovered, RecoverError> {
+/// Kept are the commits that end at or before `after`. `seen`: the newest seq that anything outside the store knows of, like a snapshot.
+/// `now` is the time of the new generation; unless `reset_time`, never before the last kept commit's.
+pub fn recover(
+    old: &dyn Store,
+    new: &dyn Store,
+    (after, seen): (Seq, Seq),
+    now: Millis,
+    reset_time: bool,
+) -> Result<Recovered, RecoverError> {
     if new.head()? != 0 {
         return Err(RecoverError::NotEmpty);
     }
-    let (state, mut next) = copy(old, new, after)?;
-    let (left, lost) = salvage(old, &mut next)?;
+    let (state, next) = copy(old, new, after)?;
+    let mut lost = salvage(old, next)?;
+    lost.shut_out(&state);
     let named = copy_named(old, new)?;
-    let generation = match state.head.generation().checked_add(1) {
-        Some(g) if state.head != Seq::ZERO => g,
-        Some(_) => 1,
-        None => return Err(RecoverError::NoGeneration),
-    };
-    let locks = lost.locks.len();
-    begin(new, &state, generation, after, now, reset_time, lost)?;
+    let used = state.head.generation().max(lost.generation).max(seen.generation());
+    // Commits that nobody can read were of some generation, too.
+    let used = used.max(u8::from(lost.commits > 0));
+    let generation = used.checked_add(1).ok_or(RecoverError::NoGeneration)?;
+    let (left, locks) = (lost.commits, lost.locks.len());
+    begin(new, &state, generation, now, reset_time, lost)?;
     Ok(Recovered { generation, kept: state.head, left, locks, named })
 }
 
@@ -102,10 +109,13 @@ fn copy(old: &dyn Store, new: &dyn Store, after: Seq) -> Result<(State, Position
                 Err(_) if trusted >= after => return Ok((state, next)),
                 Err(what) => return Err(untrusted(what)),
             };
-            let mut ahead = state.clone();
-            match ahead.fold(entry.at, &commit) {
-                Ok(_) if ahead.head <= after => state = ahead,
-                Ok(_) => return Ok((state, next)),
+            let chain = state.writers.get(&commit.header.writer).copied().unwrap_or(ChainHead::START);
+            if end(trusted, &commit) > after && (trusted >= after || commit.continues(chain).is_ok()) {
+                return Ok((state, next));
+            }
+            // A commit that does not continue its chain is refused before it changes anything.
+            match state.fold(entry.at, &commit) {
+                Ok(_) => {}
                 Err(_) if trusted >= after => return Ok((state, next)),
                 Err(what) => return Err(untrusted(what.to_string())),
             }
@@ -115,55 +125,9 @@ fn copy(old: &dyn Store, new: &dyn Store, after: Seq) -> Result<(State, Position
     }
 }
 
-/// What must not be forgotten of what is left behind.
-#[derive(Default)]
-struct Lost {
-    locks: BTreeSet<Target>,
-    /// Never evidence again, and until when.
-    evidence: BTreeSet<Target>,
-    until: u64,
-}
-
-impl Lost {
-    fn take(&mut self, event: Option<&Event>) {
-        match event {
-            Some(Event::Revoked(e)) => {
-                self.until = self.until.max(e.keep_until);
-                for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
-                    if e.lock_only || (target.sort().locks() && !e.issued_only) {
-                        self.locks.insert(target);
-                    } else if matches!(target.sort(), Sort::Svid | Sort::SubjectToken | Sort::SigningKey) {
-                        self.evidence.insert(target);
-                    }
-                }
-            }
-            Some(Event::KeyChanged(e)) if e.state == KeyState::Compromised as i32 => {
-                self.evidence.insert(Target::SigningKey(e.key.as_str().into()));
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Counts what is left behind and collects what must not be forgotten of it, from every commit that can be read by itself.
-fn salvage(old: &dyn Store, next: &mut Position) -> Result<(u64, Lost), RecoverError> {
-    let (mut left, mut lost) = (0, Lost::default());
-    let head = old.head()?;
-    while *next <= head {
-        let entries = old.read(*next, READ_BYTES)?;
-        if entries.is_empty() {
-            break;
-        }
-        for entry in entries {
-            *next = entry.at + 1;
-            left += 1;
-            let Ok(commit) = Commit::from_bytes(&entry.bytes) else { continue };
-            for record in &commit.records {
-                lost.take(record.event.as_ref());
-            }
-        }
-    }
-    Ok((left, lost))
+/// The seq of a commit's last record.
+fn end(head: Seq, commit: &Commit) -> Seq {
+    commit.records.iter().fold(head, following)
 }
 
 fn copy_named(old: &dyn Store, new: &dyn Store) -> Result<usize, RecoverError> {
@@ -177,25 +141,18 @@ fn copy_named(old: &dyn Store, new: &dyn Store) -> Result<usize, RecoverError> {
     Ok(copied)
 }
 
-fn begin(
-    new: &dyn Store,
-    state: &State,
-    generation: u8,
-    after: Seq,
-    now: Millis,
-    reset_time: bool,
-    lost: Lost,
-) -> Result<(), RecoverError> {
+fn begin(new: &dyn Store, state: &State, generation: u8, now: Millis, reset_time: bool, lost: Lost) -> Result<(), RecoverError> {
     let time = if reset_time { now } else { now.max(state.time) };
     let begun = GenerationBegun {
         generation: generation.into(),
         cause: "recovered".into(),
         store: new.id().as_bytes().to_vec(),
-        after: after.as_u64(),
+        after: state.head.as_u64(),
         reset_time,
     };
     let author = || Who::Mayfly("recovered".into());
     let mut records = vec![Record::new(author(), Event::GenerationBegun(begun))];
+    records.extend(lost.key_changes(state).into_iter().map(|event| Record::new(author(), event)));
     let keep_until = Rules::keep_until(time).0.max(lost.until);
     for (targets, lock_only) in [(lost.locks, true), (lost.evidence, false)] {
         let targets: Vec<_> = targets.iter().map(Target::to_record).collect();

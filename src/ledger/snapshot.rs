@@ -28,16 +28,21 @@ pub fn write(dir: &Path, state: &State) -> io::Result<Hash> {
     let digest = sha256(&body);
     fs::create_dir_all(dir)?;
     let aside = dir.join(format!("{}.writing", name(state.head)));
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    // What could not be finished goes at once: on a full disk it would take the room that revocations need.
+    put(&body, &aside, &dir.join(name(state.head))).inspect_err(|_| drop(fs::remove_file(&aside)))?;
+    File::open(dir)?.sync_all()?;
+    Ok(digest)
+}
+
+fn put(body: &[u8], aside: &Path, path: &Path) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(aside)?;
     file.write_all(MAGIC)?;
     for piece in body.chunks(PIECE) {
         file.write_all(piece)?;
         file.sync_data()?;
     }
     file.sync_all()?;
-    fs::rename(&aside, dir.join(name(state.head)))?;
-    File::open(dir)?.sync_all()?;
-    Ok(digest)
+    fs::rename(aside, path)
 }
 
 /// The snapshots in a directory, newest first, each with its digest. What cannot be read as one is passed over.
@@ -51,6 +56,12 @@ pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     found.retain(|p| p.extension().is_some_and(|e| e == "snapshot"));
     found.sort_unstable_by(|a, b| b.cmp(a));
     Ok(found)
+}
+
+/// The seq of the newest snapshot in a directory, by its name alone: also of one that can no longer be read.
+pub fn newest(dir: &Path) -> Option<Seq> {
+    let newest = list(dir).ok()?.into_iter().next()?;
+    Seq::from_u64(u64::from_str_radix(newest.file_stem()?.to_str()?, 16).ok()?)
 }
 
 /// Reads a snapshot back, with the digest that its record must name.

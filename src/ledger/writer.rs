@@ -10,14 +10,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::clock::Guarded;
 use super::commit::{ChainHead, Encoded, Hash, pack};
 use super::queue::{Lane, Proposal};
 use super::receipt::Receipt;
 use super::record::Record;
-use super::{Inner, open};
+use super::{Inner, again, not_written};
 use crate::limits;
-use crate::refusal::{No, Reason, Refusal};
+use crate::refusal::{No, Refusal};
 use crate::seq::{Millis, Seq};
 use crate::store::StoreError;
 
@@ -60,31 +59,31 @@ struct Prepared {
 }
 
 /// Runs until the queue stops.
-pub(super) fn run(inner: &Arc<Inner>, mut clock: Guarded) {
+pub(super) fn run(inner: &Arc<Inner>) {
     while let Some(batch) = inner.queue.take(TICK) {
         if inner.broken() {
             reopen(inner);
         }
         if !batch.is_empty() {
-            serve(inner, &mut clock, batch);
+            serve(inner, batch);
         } else {
-            inner.look_around(&mut clock);
+            inner.look_around();
         }
     }
 }
 
-fn serve(inner: &Arc<Inner>, clock: &mut Guarded, batch: Vec<Proposal>) {
+fn serve(inner: &Arc<Inner>, batch: Vec<Proposal>) {
     if let Some(why) = inner.broken_why() {
         for p in batch {
-            let _ = p.reply.send(Err(No::Refusal(not_ready(&why))));
+            let _ = p.reply.send(Err(No::Refusal(not_written(&why))));
         }
         return;
     }
     let room = inner.room();
     let (prepared, chain, position, time) = {
         let mut state = inner.state.write();
-        let time = clock.now().max(state.time);
-        let granting = inner.granting(clock, state.time, room);
+        let time = inner.clock.now().max(state.time);
+        let granting = inner.granting(state.time, room);
         let position = state.position + 1;
         let chain = state.writers.get(&WRITER).copied().unwrap_or(ChainHead::START);
         let mut out = Prepared::default();
@@ -149,14 +148,13 @@ fn decide(
 
 fn answer(inner: &Arc<Inner>, records: Vec<Committed>, answers: Vec<Answer>, position: u64, time: Millis) {
     let head = records.last().map_or(Seq::ZERO, |r| r.seq);
+    inner.durable_position.store(position, Ordering::Release);
     inner.durable.store(head.as_u64(), Ordering::Release);
     inner.durable_watch.send_replace(head);
     inner.commits.fetch_add(1, Ordering::Relaxed);
     // Followers first: an acknowledged revocation is on its way before its author hears of it.
     let batch = Arc::new(Batch { records, head, time });
-    for observer in inner.observers.read().iter() {
-        observer(&batch);
-    }
+    inner.tell(&batch);
     for (reply, first, count) in answers {
         let _ = reply.send(Ok(Receipt::new(first, count, position, time)));
     }
@@ -169,20 +167,18 @@ fn fail(inner: &Arc<Inner>, answers: Vec<Answer>, error: &StoreError) {
     inner.break_with(&why);
     for (reply, ..) in answers {
         // Whether it is in the store is unknown until that was opened again: the caller asks again with the same request id.
-        let _ = reply.send(Err(No::Refusal(not_ready(&why))));
+        let _ = reply.send(Err(No::Refusal(not_written(&why))));
     }
-}
-
-fn not_ready(why: &str) -> Refusal {
-    Refusal::new(Reason::NotReady, why.to_owned()).way_out("an operator looks at: mayfly status").retry(Duration::from_secs(1))
 }
 
 /// Opens the store again after a failure and folds the state anew.
 fn reopen(inner: &Arc<Inner>) {
-    match open::again(inner) {
+    match again::again(inner) {
         Ok(()) => tracing::warn!("the store was opened again; serving"),
         Err(error) => {
             tracing::error!(%error, "the store could not be opened again");
+            let what = error.to_string();
+            inner.break_with(&format!("the store could not be opened again: {}", what.lines().next().unwrap_or_default()));
             std::thread::sleep(Duration::from_millis(limits::REOPEN_PAUSE_MS));
         }
     }

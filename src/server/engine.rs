@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::ledger::Opener;
+use crate::ledger::open::damage;
+use crate::ledger::{Opener, StartError};
 use crate::seq::StoreId;
 use crate::sources::config::{Config, Engine};
 use crate::store::memory::MemoryStore;
@@ -57,4 +58,14 @@ pub fn open(config: &Config, system: &System) -> Result<(Arc<dyn Store>, Opener)
         None => again(),
     });
     Ok((first, opener))
+}
+
+/// Why the store did not open: where commits are missing, with the last seq that can be trusted.
+pub fn not_opened(config: &Config, error: StoreError) -> StartError {
+    let (StoreError::Damaged { .. }, Engine::Redb(dir)) = (&error, &config.store.engine) else { return error.into() };
+    let options = redb_options(config, StoreId::from_bytes([0; 16]));
+    match RedbStore::open_damaged(dir, &options) {
+        Ok(store) => damage(&store),
+        Err(_) => error.into(),
+    }
 }

@@ -131,10 +131,7 @@ fn ledger(f: &mut fmt::Formatter<'_>, error: &StartError, config: &str, data: Op
             write!(f, "\n  name another directory under store.path, or move it away: mv {shown} {shown}.old")
         }
         StoreError::Damaged { .. } => {
-            write!(
-                f,
-                "\n  put it back from a backup, or go on with what can be read: mayfly server recover --config {config} --after SEQ"
-            )
+            write!(f, "\n  nothing of it can be read: put it back from a backup, stopped: cp -a BACKUP {shown}")
         }
         // It says what mends it.
         StoreError::Unsafe(_) => Ok(()),

@@ -12,6 +12,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use super::engine;
 use crate::document::Complaint;
 use crate::ledger::recover::{RecoverError, Recovered, recover as copy};
+use crate::ledger::snapshot;
 use crate::seq::Seq;
 use crate::sources::config::Config;
 use crate::store::redb::{Options, RedbStore};
@@ -80,8 +81,8 @@ pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> 
     let stamp = format!("{}-{:03}", now.to_string().replace([':', '-'], ""), now.0 % 1000);
     let fresh = beside(&data, &format!("recovering-{stamp}"));
     let before = beside(&data, &format!("before-recovery-{stamp}"));
-    // Held open until the directories have changed places: no server can have it meanwhile. Without a reserve: it is only read.
-    let old = open(&data, &Options { reserve_bytes: 0, ..Options::new([0; 16]) })?;
+    // Held open until the directories have changed places: no server can have it meanwhile.
+    let old = RedbStore::open_damaged(&data, &Options::new([0; 16])).map_err(|e| not_open(&data, e))?;
     let outcome = copy_to(&fresh, &old, &config, after, reset_time, system);
     let recovered = match outcome {
         Ok(recovered) => recovered,
@@ -101,11 +102,11 @@ fn beside(data: &Path, what: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn open(dir: &Path, options: &Options) -> Result<RedbStore, NotRecovered> {
-    RedbStore::open(dir, options).map_err(|e| match e {
+fn not_open(dir: &Path, error: StoreError) -> NotRecovered {
+    match error {
         StoreError::InUse(_) => NotRecovered::InUse(dir.to_owned()),
         other => NotRecovered::Store(other),
-    })
+    }
 }
 
 /// The copy has the old store's identity: what is sealed is bound to it.
@@ -117,8 +118,9 @@ fn copy_to(
     reset_time: bool,
     system: &System,
 ) -> Result<Recovered, NotRecovered> {
-    let new = open(fresh, &engine::redb_options(config, old.id()))?;
-    copy(old, &new, after, system.wall(), reset_time).map_err(NotRecovered::Refused)
+    let new = RedbStore::open(fresh, &engine::redb_options(config, old.id())).map_err(|e| not_open(fresh, e))?;
+    let seen = engine::snapshots(config).and_then(|dir| snapshot::newest(&dir)).unwrap_or(Seq::ZERO);
+    copy(old, &new, (after, seen), system.wall(), reset_time).map_err(NotRecovered::Refused)
 }
 
 fn change_places(fresh: &Path, data: &Path, before: &Path) -> Result<(), NotRecovered> {

@@ -18,7 +18,7 @@ use crate::document::Complaint;
 use crate::identity::anchor::TrustAnchor;
 use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::keys;
-use crate::ledger::{Lane, Ledger, Settings, StartError};
+use crate::ledger::{Lane, Ledger, Settings};
 use crate::policy::Verdicts;
 use crate::policy::decide::Decider;
 use crate::sealing::SealingKey;
@@ -161,7 +161,7 @@ fn authority(config: &Config, system: &System) -> Result<Arc<Authority>, StartPr
         config: config.file.clone(),
         data: engine::data_dir(config).map(std::path::Path::to_owned),
     };
-    let (store, opener) = engine::open(config, system).map_err(|e| no_ledger(StartError::Store(e)))?;
+    let (store, opener) = engine::open(config, system).map_err(|e| no_ledger(engine::not_opened(config, e)))?;
     // Before the first append: afterwards a missing check value means that somebody deleted it.
     key.check(&*store, system).map_err(|error| StartProblem::Seal { error, key: key_name })?;
     let sealer = Arc::new(StoreSealer::new(key, store.id(), system.clone()));
@@ -171,9 +171,11 @@ fn authority(config: &Config, system: &System) -> Result<Arc<Authority>, StartPr
         gather_records: config.ledger.gather_records,
         gather_wait: Duration::from_millis(config.ledger.gather_wait_ms),
         skew_ms: config.ledger.skew_ms,
-        ..Settings::default()
+        snapshot_every: config.ledger.snapshot_every,
     };
     let ledger = Ledger::open(opener, system.clone(), settings).map_err(no_ledger)?;
+    // From here on everything goes by the clock that the ledger believes.
+    let system = ledger.system();
     let decider = Decider {
         verdicts: Verdicts::new(config.limits.verdict_cache_bytes),
         issuer: config.server.issuer.clone(),
@@ -186,7 +188,7 @@ fn authority(config: &Config, system: &System) -> Result<Arc<Authority>, StartPr
         decider,
         bundles: Arc::default(),
         sealer,
-        system: system.clone(),
+        system,
         admin_uids,
         feed_max_age_ms: config.feed_max_age_ms,
         bounds: Bounds {

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """The power-failure test: records every file operation of a server and checks what a power failure could have left of them.
 
-  run.py --work DIR --server CMD --check CMD [--load CMD] [--images 300] [--creation-images 30] [--seed 1]
+  run.py --work DIR --server CMD --check CMD [--load CMD] [--images 300] [--creation-images 30] [--control 6] [--seed 1]
 
 Builds the recorder with cc and tests it on itself, runs the server (and its load) under it, makes sure that the recording is complete,
-makes the images in strict mode and has each judged by the checker. Exit 0 only when every image is fine.
+makes the images in strict mode and has each judged by the checker. Exit 0 only when every image is fine, and when of the control images,
+which are made as if every fdatasync had been left out, at least one is not.
 
 In CMD, {dir} is the data directory, {acks} the file of acknowledgements, {expect} the checker's expectation. Without --load the server ends by
 itself. With it, the server is ended by SIGTERM when the load has ended. README.md says what a load acknowledges and what a checker prints.
@@ -85,6 +86,7 @@ def main():
     ap.add_argument('--check', required=True)
     ap.add_argument('--images', type=int, default=300)
     ap.add_argument('--creation-images', type=int, default=30, help='before the first acknowledgement')
+    ap.add_argument('--control', type=int, default=6, help='images that must fail')
     ap.add_argument('--seed', type=int, default=1)
     ap.add_argument('--jobs', type=int, default=os.cpu_count() or 2)
     ap.add_argument('--seconds', type=float, default=600, help='longest time that the server may take to end')
@@ -95,12 +97,19 @@ def main():
     build(bin_dir)
     self_test(bin_dir, work / 'self')
     log = record(a, bin_dir, work)
-    results, kept = work / 'results.jsonl', fresh(work / 'kept')
-    results.unlink(missing_ok=True)
+    kept = fresh(work / 'kept')
+    judge = [*REPLAY, 'run', log, '--check', a.check.replace('{acks}', str(work / 'acks')), '--work', work / 'images', '--seed', a.seed,
+             '--jobs', a.jobs, '--preload', bin_dir / 'nosync.so']
+    results, control = work / 'results.jsonl', work / 'control.jsonl'
+    for old in (results, control):
+        old.unlink(missing_ok=True)
+    if a.control:
+        run([*judge, '--out', control, '--n', a.control, '--label', 'control', '--mode', 'careless'])
+        if not subprocess.run([*REPLAY, 'summary', str(control)], stdout=subprocess.DEVNULL).returncode:
+            sys.exit('every image is fine although no flush made anything durable: this test cannot fail')
+        print('control: without its flushes it fails')
     for label, n, more in (('under load', a.images, []), ('creation', a.creation_images, ['--creation'])):
-        run([*REPLAY, 'run', log, '--check', a.check.replace('{acks}', str(work / 'acks')), '--n', n, '--label', label,
-             '--work', work / 'images', '--out', results, '--seed', a.seed, '--jobs', a.jobs, '--preload', bin_dir / 'nosync.so',
-             '--keep', kept, *more])
+        run([*judge, '--out', results, '--n', n, '--label', label, '--keep', kept, *more])
     summary = subprocess.run([*REPLAY, 'summary', str(results), '--expect', str(a.images + a.creation_images)])
     if summary.returncode:
         sys.exit(f'images that failed are kept in {kept}')

@@ -55,7 +55,7 @@ impl Server {
     async fn status(&self, actor: &Actor) -> Result<pb::GetStatusResponse, No> {
         let a = &self.0;
         a.admit(ask::operator(actor)?, Admin::Observe, None)?;
-        let (wall, steady) = (a.system.wall(), a.system.steady());
+        let (wall, steady) = (a.system.shown(), a.system.steady());
         let (began, began_steady) = a.began;
         let up = steady.saturating_sub(began_steady);
         let stopped = a.ledger.stopped();
@@ -80,7 +80,7 @@ impl Server {
                 allowed_skew: Some(wire::duration(a.ledger.allowed_skew_ms())),
             }),
             disk: self.disk(),
-            counts: Some(self.counts(wall).await),
+            counts: Some(self.counts(a.system.wall()).await),
             certificate_not_after: own.and_then(|o| (o.certificate_ends)()).map(wire::timestamp),
             environments: a.catalog.now().environments().map(|(name, _)| name.to_owned()).collect(),
             // It issues no SVIDs in this version.

@@ -112,6 +112,7 @@ fn build(file: &str, v: &Values, base: &Path, seal: Seal, engine: Engine, public
         ledger: Ledger {
             gather_records: usize::try_from(v.number("ledger.gather_records")?).ok()?,
             gather_wait_ms: v.number("ledger.gather_wait")?,
+            snapshot_every: v.number("ledger.snapshot_every")?,
             skew_ms: v.number("ledger.skew")?,
             view_max_age_ms: v.number("ledger.view_max_age")?,
         },

@@ -127,6 +127,12 @@ pub const KEYS: &[Key] = &[
     key("svid.max_ttl", Duration(MINUTE, l::SVID_MAX_TTL_MS), Ceiling, "An SVID with more life left than this is refused."),
     key("ledger.gather_records", Number(1, l::GATHER_RECORDS as u64), Ceiling, "Records gathered into one commit."),
     key("ledger.gather_wait", Duration(0, 50), Is("\"4ms\""), "The longest wait while gathering."),
+    key(
+        "ledger.snapshot_every",
+        Number(16, l::SNAPSHOT_EVERY_COMMITS),
+        Ceiling,
+        "Commits between two snapshots of the state. A start folds what came after the newest.",
+    ),
     key("ledger.skew", Duration(1000, 5 * MINUTE), Is("\"30s\""), "How far clocks may differ before issuing stops."),
     key("ledger.view_max_age", Duration(1000, MINUTE), Is("\"10s\""), "The oldest view that may be decided on."),
     key("feed.max_age", Duration(5000, 10 * MINUTE), Is("\"30s\""), "How long a follower goes on without a fresh heartbeat."),

@@ -177,6 +177,8 @@ pub struct Ledger {
     pub gather_records: usize,
     /// The longest wait while gathering, milliseconds.
     pub gather_wait_ms: u64,
+    /// Commits between two snapshots.
+    pub snapshot_every: u64,
     /// How far clocks may differ, milliseconds.
     pub skew_ms: u64,
     /// The oldest view that may be decided on, milliseconds.

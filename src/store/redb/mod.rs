@@ -37,6 +37,8 @@ pub struct RedbStore {
     ends: Mutex<Ends>,
     grown: Condvar,
     reserve: Option<Arc<Reserve>>,
+    /// Opened to save what is left: a commit that is missing is passed over.
+    gaps: bool,
     // Last, so that the directory is free only when the file is closed.
     _lock: Option<std::fs::File>,
 }
@@ -159,11 +161,11 @@ impl Store for RedbStore {
                 if next > head || (used > max_bytes && !out.is_empty()) {
                     break;
                 }
-                if at.value() != next {
+                if at.value() != next && !self.gaps {
                     return Err(gap(next));
                 }
-                out.push(Entry { at: next, bytes: Bytes::copy_from_slice(value.value()) });
-                next += 1;
+                out.push(Entry { at: at.value(), bytes: Bytes::copy_from_slice(value.value()) });
+                next = at.value() + 1;
             }
             if out.is_empty() && next <= head { Err(gap(next)) } else { Ok(out) }
         })

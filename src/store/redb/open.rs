@@ -64,8 +64,21 @@ impl RedbStore {
         let shown = path.display().to_string();
         let disk = Disk::new(existing, reserve.clone()).map_err(|e| of_open(&shown, e))?;
         let db = guarded("opening", || builder(options).create_with_backend(disk).map_err(|e| of_open(&shown, e)))?;
-        let mut store = adopt(db, &shown, options)?;
+        let mut store = adopt(db, &shown, options, false)?;
         store.reserve = reserve;
+        store._lock = Some(lock);
+        Ok(store)
+    }
+
+    /// Opens the store in `dir` to save what is left of it: commits may be missing. It is for reading.
+    pub fn open_damaged(dir: &Path, options: &Options) -> Result<RedbStore, StoreError> {
+        let lock = files::own_directory(dir)?;
+        let path = dir.join(FILE);
+        let shown = path.display().to_string();
+        let file = files::open_private(&path)?.ok_or_else(|| StoreError::Failed(format!("there is no {shown}")))?;
+        let disk = Disk::new(file, None).map_err(|e| of_open(&shown, e))?;
+        let db = guarded("opening", || builder(options).create_with_backend(disk).map_err(|e| of_open(&shown, e)))?;
+        let mut store = adopt(db, &shown, options, true)?;
         store._lock = Some(lock);
         Ok(store)
     }
@@ -77,7 +90,7 @@ impl RedbStore {
         if guarded("opening", tables)? == 0 {
             write_tables(&db, options.new_id)?;
         }
-        adopt(db, "the disk", options)
+        adopt(db, "the disk", options, false)
     }
 }
 
@@ -118,10 +131,10 @@ fn write_tables(db: &Database, id: StoreId) -> Result<(), StoreError> {
 }
 
 /// Checks what was opened and makes the store of it.
-fn adopt(db: Database, shown: &str, options: &Options) -> Result<RedbStore, StoreError> {
+fn adopt(db: Database, shown: &str, options: &Options, gaps: bool) -> Result<RedbStore, StoreError> {
     guarded("opening", || {
         let id = identity(&db, shown)?;
-        let ends = ends(&db)?;
+        let ends = ends(&db, gaps)?;
         Ok(RedbStore {
             db: Some(db),
             id,
@@ -130,6 +143,7 @@ fn adopt(db: Database, shown: &str, options: &Options) -> Result<RedbStore, Stor
             ends: Mutex::new(ends),
             grown: Condvar::new(),
             reserve: None,
+            gaps,
             _lock: None,
         })
     })
@@ -152,7 +166,7 @@ fn identity(db: &Database, shown: &str) -> Result<StoreId, StoreError> {
 }
 
 /// First and last place. That none between is missing follows from the table's count, without reading what is between.
-fn ends(db: &Database) -> Result<Ends, StoreError> {
+fn ends(db: &Database, gaps: bool) -> Result<Ends, StoreError> {
     let tx = db.begin_read().map_err(engine)?;
     tx.open_table(NAMED).map_err(engine)?;
     let table = tx.open_table(COMMITS).map_err(engine)?;
@@ -163,7 +177,7 @@ fn ends(db: &Database) -> Result<Ends, StoreError> {
     if ends.oldest == 0 || ends.head == Position::MAX {
         return Err(StoreError::Damaged { at: 0, what: "there is a commit at a place that no store gives".to_owned() });
     }
-    if (ends.head - ends.oldest).checked_add(1) != Some(table.len().map_err(engine)?) {
+    if !gaps && (ends.head - ends.oldest).checked_add(1) != Some(table.len().map_err(engine)?) {
         for (row, expected) in table.range(ends.oldest..).map_err(engine)?.zip(ends.oldest..) {
             if row.map_err(engine)?.0.value() != expected {
                 return Err(gap(expected));

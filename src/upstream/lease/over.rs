@@ -1,7 +1,5 @@
 //! Leases over the ledger of this replica.
 
-use parking_lot::Mutex;
-
 use super::Durable;
 use crate::ledger::clock::Guarded;
 use crate::ledger::record::{Event, Record};
@@ -14,13 +12,13 @@ use crate::system::System;
 /// The ledger, and a clock that does not follow a wall clock that steps: what a step made look expired would be gone upstream.
 pub struct OverLedger {
     ledger: Ledger,
-    clock: Mutex<Guarded>,
+    clock: Guarded,
 }
 
 impl OverLedger {
     /// Believes the wall clock as it stands now.
     pub fn new(ledger: Ledger, system: System) -> OverLedger {
-        OverLedger { ledger, clock: Mutex::new(Guarded::new(system, limits::CLOCK_SKEW_MS)) }
+        OverLedger { ledger, clock: Guarded::new(system, limits::CLOCK_SKEW_MS) }
     }
 }
 
@@ -46,6 +44,6 @@ impl Durable for OverLedger {
     }
 
     fn now(&self) -> Millis {
-        self.clock.lock().now()
+        self.clock.now()
     }
 }

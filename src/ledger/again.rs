@@ -1,0 +1,77 @@
+//! A store that failed, opened again: the state is folded anew, and what nobody had heard of is told.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::commit::Commit;
+use super::open::{READ_BYTES, StartError, load};
+use super::record::{Event, Record};
+use super::{Batch, Committed, Inner};
+use crate::seq::{Millis, Seq};
+use crate::store::closed::Closed;
+use crate::store::{Position, Store};
+
+/// Opens the store again after a failed append and puts the state folded from it in the place of the one in memory.
+///
+/// An append that failed may be there all the same. Its author repeats the request and is answered with it, so everybody who follows the
+/// ledger has to hear of it first: a revocation that is acknowledged and never told would be accepted by every verifier.
+pub(super) fn again(inner: &Arc<Inner>) -> Result<(), StartError> {
+    // The engine locks its file: the old handle goes first. Reads fail meanwhile.
+    *inner.store.write() = Arc::new(Closed);
+    let store = (inner.opener)()?;
+    let loaded = load(&*store, inner.settings.snapshots.as_ref())?;
+    let seen = inner.durable_position.load(Ordering::Acquire);
+    let durable = Seq::from_u64(inner.durable.load(Ordering::Acquire)).unwrap_or(Seq::ZERO);
+    if loaded.state.position < seen || loaded.state.head < durable {
+        return Err(StartError::Lost { head: loaded.state.position, seen, after: loaded.state.head });
+    }
+    let unheard = since(&*store, seen, durable)?;
+    let mut state = inner.state.write();
+    *state = loaded.state;
+    inner.folded.fetch_add(1, Ordering::AcqRel);
+    *inner.store.write() = store;
+    let (head, position) = (state.head, state.position);
+    drop(state);
+    inner.durable_position.store(position, Ordering::Release);
+    inner.durable.store(head.as_u64(), Ordering::Release);
+    inner.durable_watch.send_replace(head);
+    for batch in unheard {
+        tracing::warn!(seq = %batch.head, records = batch.records.len(), "what was appended when the store failed is there");
+        inner.tell(&batch);
+    }
+    *inner.broken.write() = None;
+    Ok(())
+}
+
+/// The commits after a place, as those who follow are told of them. `seq`: that of the last record before.
+fn since(store: &dyn Store, after: Position, mut seq: Seq) -> Result<Vec<Arc<Batch>>, StartError> {
+    let mut found = Vec::new();
+    let mut next = after + 1;
+    loop {
+        let entries = store.read(next, READ_BYTES)?;
+        if entries.is_empty() {
+            return Ok(found);
+        }
+        for entry in entries {
+            let commit =
+                Commit::from_bytes(&entry.bytes).map_err(|what| StartError::Damaged { after: seq, position: entry.at, what })?;
+            let time = Millis(commit.header.time);
+            let records = commit.records.into_iter().map(|record| {
+                seq = following(seq, &record);
+                Committed { seq, record: Arc::new(record) }
+            });
+            let records: Vec<Committed> = records.collect();
+            found.push(Arc::new(Batch { records, head: seq, time }));
+            next = entry.at + 1;
+        }
+    }
+}
+
+/// As the fold counts: what this writer appended it had found valid.
+pub(super) fn following(seq: Seq, record: &Record) -> Seq {
+    let from = match &record.event {
+        Some(Event::GenerationBegun(g)) => Seq::start_of(u8::try_from(g.generation).unwrap_or(u8::MAX)),
+        _ => seq,
+    };
+    from.next().unwrap_or(from)
+}

@@ -1,0 +1,126 @@
+//! What a recovery must not forget of what it leaves behind, collected from every commit that can be read by itself.
+//!
+//! Nothing in such a commit is proven, so nothing of it may let anybody in. It may only shut out: locks, evidence that is none any more, keys
+//! that are given up or gone, trust that was taken back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::commit::Commit;
+use super::record::{BundleSet, Event, KeyChanged, KeyState, Record};
+use super::recover::{READ_BYTES, RecoverError};
+use super::state::State;
+use crate::revocation::{Sort, Target};
+use crate::store::{Position, Store};
+
+/// What was found.
+#[derive(Default)]
+pub(super) struct Lost {
+    pub locks: BTreeSet<Target>,
+    /// Never evidence again, and until when.
+    pub evidence: BTreeSet<Target>,
+    pub until: u64,
+    /// The highest generation that anything of it belongs to.
+    pub generation: u8,
+    /// Commits that were there, readable or not.
+    pub commits: u64,
+    /// How far keys had come.
+    keys: BTreeMap<String, KeyState>,
+    /// The newest bundle of each trust domain.
+    bundles: BTreeMap<String, BundleSet>,
+}
+
+/// How far a key's life has come: it never goes back.
+fn age(state: KeyState) -> u8 {
+    match state {
+        KeyState::Retired => 1,
+        KeyState::Removed => 2,
+        KeyState::Compromised => 3,
+        _ => 0,
+    }
+}
+
+impl Lost {
+    fn take(&mut self, record: Record) {
+        self.generation = self.generation.max(record.revision().generation());
+        match record.event {
+            Some(Event::GenerationBegun(e)) => {
+                self.generation = self.generation.max(u8::try_from(e.generation).unwrap_or(u8::MAX));
+            }
+            Some(Event::Revoked(e)) => {
+                self.until = self.until.max(e.keep_until);
+                for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
+                    if e.lock_only || (target.sort().locks() && !e.issued_only) {
+                        self.locks.insert(target);
+                    } else if matches!(target.sort(), Sort::Svid | Sort::SubjectToken | Sort::SigningKey) {
+                        self.evidence.insert(target);
+                    }
+                }
+            }
+            Some(Event::KeyChanged(e)) => {
+                let state = KeyState::try_from(e.state).unwrap_or(KeyState::Compromised);
+                if state == KeyState::Compromised {
+                    self.evidence.insert(Target::SigningKey(e.key.as_str().into()));
+                }
+                let known = self.keys.entry(e.key).or_insert(state);
+                if age(state) >= age(*known) {
+                    *known = state;
+                }
+            }
+            Some(Event::BundleSet(e)) => drop(self.bundles.insert(e.trust_domain.clone(), e)),
+            _ => {}
+        }
+    }
+
+    /// Trust that was taken back in what is lost is trust again in what is kept. Nobody knows the bundle that should be in force, so nobody of
+    /// that trust domain is let in until an operator has looked at it and lifted the lock.
+    pub fn shut_out(&mut self, kept: &State) {
+        for (domain, lost) in &self.bundles {
+            let Some(bundle) = kept.bundles.get(domain.as_str()).filter(|b| !b.removed) else { continue };
+            let gone = |anchor: &[u8; 32]| !lost.anchors.iter().any(|a| a[..] == anchor[..]);
+            if lost.removed || bundle.anchors.iter().any(gone) {
+                self.locks.insert(Target::TrustDomain(domain.as_str().into()));
+            }
+        }
+    }
+
+    /// What keys that are kept have to go through to be where they were: the private part of one that was given up or removed is gone from the
+    /// store already, and a ledger that has it in use could not be served from.
+    pub fn key_changes(&self, kept: &State) -> Vec<Event> {
+        let mut changes = Vec::new();
+        for (id, to) in &self.keys {
+            let Some(key) = kept.keys.get(id.as_str()) else { continue };
+            let steps: &[KeyState] = match (key.state, to) {
+                (KeyState::Compromised, _) => &[],
+                (_, KeyState::Compromised) => &[KeyState::Compromised],
+                (KeyState::Next | KeyState::Active, KeyState::Retired) => &[KeyState::Retired],
+                (KeyState::Next | KeyState::Active, KeyState::Removed) => &[KeyState::Retired, KeyState::Removed],
+                (KeyState::Retired, KeyState::Removed) => &[KeyState::Removed],
+                _ => &[],
+            };
+            let reason = "so it was in what was lost".to_owned();
+            let change = |state: &KeyState| KeyChanged { key: id.clone(), state: *state as i32, reason: reason.clone() };
+            changes.extend(steps.iter().map(|state| Event::KeyChanged(change(state))));
+        }
+        changes
+    }
+}
+
+/// Reads on from a place to the end of the old store.
+pub(super) fn salvage(old: &dyn Store, mut next: Position) -> Result<Lost, RecoverError> {
+    let mut lost = Lost::default();
+    let head = old.head()?;
+    while next <= head {
+        let entries = old.read(next, READ_BYTES)?;
+        if entries.is_empty() {
+            break;
+        }
+        for entry in entries {
+            next = entry.at + 1;
+            lost.commits += 1;
+            if let Ok(commit) = Commit::from_bytes(&entry.bytes) {
+                commit.records.into_iter().for_each(|record| lost.take(record));
+            }
+        }
+    }
+    Ok(lost)
+}

@@ -1,0 +1,105 @@
+//! Somebody fills the disk under a running server: nothing is issued, and revoking goes on.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use mayfly::cli::dev::Settings;
+
+use crate::kit::{Callers, MAYFLY, TOKENS, as_operator, mayfly, reason, retry_after, until, way_out, world};
+use crate::small_disk::{Filler, on_a_small_disk};
+
+/// More than twice what grants want free, so that there is something to fill.
+const DISK_MIB: u64 = 192;
+
+#[test]
+fn a_server_on_a_full_ext4_issues_nothing_and_revokes_durably() {
+    on_a_small_disk("disk::a_server_on_a_full_ext4_issues_nothing_and_revokes_durably", "ext4", DISK_MIB, story);
+}
+
+#[test]
+fn a_server_on_a_full_tmpfs_issues_nothing_and_revokes_durably() {
+    on_a_small_disk("disk::a_server_on_a_full_tmpfs_issues_nothing_and_revokes_durably", "tmpfs", DISK_MIB, story);
+}
+
+fn story(disk: &Path) {
+    let data = disk.join("data");
+    let settings =
+        Settings::default().with("store.path", &format!("{:?}", data.display().to_string())).with("ledger.snapshot_every", "16");
+    let (_dir, world) = world(settings);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let child = world.spawn(Path::new(MAYFLY)).unwrap_or_else(|no| panic!("{no}"));
+    let filler = &mut Filler(File::create(disk.join("somebody-else")).unwrap());
+    let (revoked, alive) = runtime.block_on(async {
+        let callers = Callers::new(&world, child.addresses().workload).await;
+        let mut issued = Vec::new();
+        for _ in 0..24 {
+            issued.push(callers.exchange("").await.unwrap());
+        }
+        until("it issues", || callers.serving(TOKENS)).await;
+
+        filler.fill();
+        let refused = callers.until_exchange("the full disk is noticed", Result::is_err).await.unwrap_err();
+        assert_eq!((refused.code(), &*reason(&refused)), (tonic::Code::ResourceExhausted, "DISK_RESERVE"), "{refused:?}");
+        assert_eq!(retry_after(&refused), Some(Duration::from_secs(10)));
+        assert!(way_out(&refused).contains("free") && way_out(&refused).contains("revoking still works"), "{refused:?}");
+        until("health says that nothing is issued", || async { !callers.serving(TOKENS).await }).await;
+        assert!(callers.serving("").await, "the server as a whole takes calls: revoking is one");
+        let issuing = callers.status().await.issuing.unwrap();
+        assert_eq!((issuing.issuing, &*issuing.reason), (false, "DISK_RESERVE"), "{issuing:?}");
+
+        // By the command and by calls, while somebody takes whatever becomes free; more commits than a snapshot waits for.
+        let alive = issued.split_off(20);
+        let told = as_operator(&world, child.addresses().admin, &["revoke", "--credential", &issued[0].id, "--reason", "test"]);
+        assert!(told.status.success(), "{told:?}");
+        for one in &issued[1..] {
+            callers.revoke(&one.id).await.unwrap();
+            filler.fill();
+        }
+        callers.complete(&alive[0].task).await.unwrap();
+        issued.push(alive[0].clone());
+        let left = std::fs::read_dir(data.join("snapshots")).into_iter().flatten().filter_map(Result::ok);
+        let half: Vec<_> = left.map(|e| e.file_name()).filter(|n| n.to_string_lossy().ends_with(".writing")).collect();
+        assert!(half.is_empty(), "half a snapshot takes the room that revocations need: {half:?}");
+        (issued, alive[1..].to_vec())
+    });
+    child.kill();
+    filler.fill();
+
+    let child = world.spawn(Path::new(MAYFLY)).unwrap_or_else(|no| panic!("it starts on a full disk: {no}"));
+    runtime.block_on(async {
+        let callers = Callers::new(&world, child.addresses().workload).await;
+        for one in &revoked {
+            assert!(!callers.active(&one.token).await, "what was revoked on the full disk is revoked after SIGKILL");
+        }
+        for one in &alive {
+            assert!(callers.active(&one.token).await, "{} was acknowledged", one.id);
+        }
+        let refused = callers.until_exchange("the disk is still full", Result::is_err).await.unwrap_err();
+        assert_eq!(reason(&refused), "DISK_RESERVE");
+        callers.revoke(&alive[0].id).await.unwrap();
+        assert!(!callers.active(&alive[0].token).await);
+
+        // Room again: nobody restarts anything.
+        std::fs::remove_file(disk.join("somebody-else")).unwrap();
+        filler.0.set_len(0).unwrap();
+        let new = callers.until_exchange("it issues again by itself", Result::is_ok).await.unwrap();
+        assert!(callers.active(&new.token).await);
+        until("health says so", || callers.serving(TOKENS)).await;
+        until("the reserve is whole", || async { callers.status().await.disk.unwrap().reserve_bytes >= 8 << 20 }).await;
+    });
+    child.kill();
+    no_first_start(disk, filler);
+}
+
+/// A new store does not fit: the start says so, and what to look at.
+fn no_first_start(disk: &Path, filler: &mut Filler) {
+    *filler = Filler(File::create(disk.join("somebody-else")).unwrap());
+    filler.fill();
+    let fresh = disk.join("fresh");
+    let (_dir, world) = world(Settings::default().with("store.path", &format!("{:?}", fresh.display().to_string())));
+    let out = mayfly(&["server", "run"], &world.config());
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("No space left") && said.contains(&format!("df -h {}", fresh.display())), "{said}");
+}

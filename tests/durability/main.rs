@@ -1,0 +1,9 @@
+//! Durability through a whole server: full disks, failed flushes, clocks that step, and recovery.
+
+mod clock;
+mod disk;
+mod flush;
+mod kit;
+mod recover;
+#[path = "../kit/small_disk.rs"]
+mod small_disk;

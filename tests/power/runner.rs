@@ -1,0 +1,58 @@
+//! Runs `run.py` for a test, with programs that are built as the test was.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn there(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success())
+}
+
+/// Whether file operations can be recorded here; says so where not.
+pub fn possible() -> bool {
+    let possible = cfg!(target_os = "linux") && there("python3") && there("cc");
+    if !possible {
+        println!("SKIPPED: recording file operations needs Linux, python3 and cc");
+    }
+    possible
+}
+
+/// A program of `examples/`, built in this test's own profile.
+pub fn example(name: &str) -> PathBuf {
+    let profile: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--example", name])
+        .args(profile)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .unwrap();
+    assert!(built.success());
+    // Beside the tests' own folder, whatever the target directory is called.
+    let tests = std::env::current_exe().unwrap();
+    tests.ancestors().nth(2).unwrap().join("examples").join(name)
+}
+
+/// How many images, where the environment does not say.
+pub struct Images {
+    pub under_load: u64,
+    pub creation: u64,
+}
+
+/// Runs the whole test. `commands`: pairs of `--server`, `--load`, `--check` and what they run.
+pub fn run(work: &Path, images: &Images, commands: &[(&str, String)]) {
+    let setting = |name: &str, default: u64| std::env::var(name).unwrap_or(default.to_string());
+    let ran = Command::new("python3")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/power/run.py"))
+        .arg("--work")
+        .arg(work)
+        .args(["--images", &setting("MAYFLY_IMAGES", images.under_load), "--seed", &setting("MAYFLY_SEED", 1)])
+        .args(["--creation-images", &setting("MAYFLY_CREATION_IMAGES", images.creation)])
+        .args(commands.iter().flat_map(|(flag, command)| [*flag, command.as_str()]))
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    print!("{out}");
+    assert!(ran.status.success(), "{out}\n{err}");
+    for said in ["VERIFY OK", "control: without its flushes it fails", "| under load |", "| creation |"] {
+        assert!(out.contains(said), "{said:?} is not in:\n{out}");
+    }
+}

@@ -1,0 +1,31 @@
+//! Power fails under a whole server: every file operation of a real `mayfly server run` under load is recorded, a server is started on each
+//! of the directories that a power failure could have left, and asked for all that was acknowledged (tests/power/README.md).
+//!
+//! `MAYFLY_IMAGES` sets the number of images (default 30), `MAYFLY_CREATION_IMAGES` that of those during the very first start (default 10),
+//! `MAYFLY_SEED` the seed.
+
+#[path = "power/runner.rs"]
+mod runner;
+
+use std::process::Command;
+
+#[test]
+fn a_whole_server_survives_a_power_failure() {
+    if !runner::possible() {
+        return;
+    }
+    let program = runner::example("server_power");
+    // A short path: a Unix socket's has at most 108 bytes.
+    let top = tempfile::tempdir().unwrap();
+    let (work, world, names) = (top.path().join("w"), top.path().join("world"), top.path().join("names"));
+    let made = Command::new(&program).arg("world").arg(&world).arg(work.join("data/store")).status().unwrap();
+    assert!(made.success());
+    let (program, world, names) = (program.display(), world.display(), names.display());
+    let mayfly = env!("CARGO_BIN_EXE_mayfly");
+    let commands = [
+        ("--server", format!("{mayfly} server run --config {world}/mayfly.toml --ready-file {world}/ready.json")),
+        ("--load", format!("{program} load {world} {{acks}} {names}")),
+        ("--check", format!("{program} check {world} {{dir}}/store {{expect}} {names}")),
+    ];
+    runner::run(&work, &runner::Images { under_load: 30, creation: 10 }, &commands);
+}
