@@ -12,6 +12,7 @@ use mayfly::credential::jwt::{Told, header, signing_input};
 use mayfly::credential::reference;
 use mayfly::credential::status::Allocator;
 use mayfly::ledger::record::{Identity, Issued, SvidEvidence};
+use mayfly::policy::grant::TaskPath;
 use mayfly::seq::{CredentialId, Millis, Seq, TaskId};
 
 fn issued() -> Issued {
@@ -43,7 +44,7 @@ fn issued() -> Issued {
 fn minting(c: &mut Criterion) {
     let issued = issued();
     let owner = Identity { issuer: "prod.example".into(), sub: issued.caller.clone() };
-    let path = [(TaskId::from_bytes([2; 16]), owner)];
+    let path = TaskPath::New { tasks: vec![TaskId::from_bytes([2; 16])], owners: vec![owner] };
     let told = Told {
         issued: &issued,
         revision: Seq::from_u64(123_456).unwrap(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::tasks::{Closed, Hold};
-use super::{Approval, BundleState, End, Key, Lease, Remembered, State, Version, request_key};
+use super::{Approval, BundleState, End, Key, Lease, State, Version, hash_of, request_key};
 use crate::ledger::record::{
     BundleSet, Event, GenerationBegun, HoldRank, Issued, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Outcome, Record, Revoked,
     TaskClosed, TaskOpened, Who,
@@ -14,10 +14,6 @@ use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
 fn author(record: &Record) -> Option<Box<Who>> {
     record.author.as_ref().and_then(|a| a.who.clone()).map(Box::new)
-}
-
-fn hash(bytes: &[u8]) -> [u8; 32] {
-    bytes.try_into().unwrap_or_default()
 }
 
 /// A rule is kept at least until what it covers has ended for every verifier, whatever a writer with a wrong clock wrote.
@@ -102,7 +98,7 @@ impl State {
         let (seq, at) = (self.head, self.time);
         let version = |version: u64, digest: &[u8], text: &str, active: bool| {
             let by = author(record);
-            Version { version, digest: hash(digest), text: text.into(), active, retired: false, seq, at, by }
+            Version { version, digest: hash_of(digest), text: text.into(), active, retired: false, seq, at, by }
         };
         match event {
             Event::PolicySet(e) => {
@@ -138,7 +134,7 @@ impl State {
             Event::ApprovalAsked(e) => {
                 if let Some(id) = ApprovalId::from_slice(&e.approval) {
                     let approval = Approval {
-                        digest: hash(&e.digest),
+                        digest: hash_of(&e.digest),
                         expires_at: Millis(e.expires_at),
                         given: None,
                         revision: Seq::ZERO,
@@ -157,10 +153,10 @@ impl State {
                 }
             }
             Event::UsedOnce(e) => {
-                self.used_once.insert(hash(&e.digest), Millis(e.until));
-                self.ends.entry(Millis(e.until)).or_default().push(End::UsedOnce(hash(&e.digest)));
+                self.used_once.insert(hash_of(&e.digest), Millis(e.until));
+                self.ends.entry(Millis(e.until)).or_default().push(End::UsedOnce(hash_of(&e.digest)));
             }
-            Event::SnapshotTaken(e) => self.snapshot = Seq::from_u64(e.seq).map(|s| (s, hash(&e.digest))),
+            Event::SnapshotTaken(e) => self.snapshot = Seq::from_u64(e.seq).map(|s| (s, hash_of(&e.digest))),
             _ => {}
         }
     }
@@ -208,16 +204,6 @@ impl State {
         }
         if let Some(lease) = LeaseId::from_slice(&e.lease).and_then(|l| self.leases.get_mut(&l)) {
             lease.issued = true;
-        }
-    }
-
-    /// Something descends from a credential and ends then. Given back, the credential takes it along until its end.
-    fn descends(&mut self, ancestor: &[u8], end: Millis) {
-        let Some(id) = CredentialId::from_slice(ancestor) else { return };
-        let latest = self.descent.entry(id).or_default();
-        if *latest < end {
-            *latest = end;
-            self.ends.entry(end).or_default().push(End::Descent(id));
         }
     }
 
@@ -283,13 +269,13 @@ impl State {
         let bundle = BundleState {
             // Also where it is removed: coming back, it goes on above what was seen.
             sequence: e.sequence.max(before),
-            anchors: e.anchors.iter().map(|a| hash(a)).collect(),
-            digest: hash(&e.digest),
+            anchors: e.anchors.iter().map(|a| hash_of(a)).collect(),
+            digest: hash_of(&e.digest),
             document: e.document.as_slice().into(),
             source: e.source.as_str().into(),
             removed: e.removed,
-            kept_out: e.kept_out.iter().map(|a| hash(a)).collect(),
-            kept_in: e.kept_in.iter().map(|a| hash(a)).collect(),
+            kept_out: e.kept_out.iter().map(|a| hash_of(a)).collect(),
+            kept_in: e.kept_in.iter().map(|a| hash_of(a)).collect(),
             seq: self.head,
             changed_at: self.time,
         };
@@ -330,67 +316,6 @@ impl State {
             issued: false,
         };
         self.leases.insert(id, lease);
-    }
-
-    /// Remembers a request that made no credential.
-    fn remember(&mut self, record: &Record, task: &[u8]) {
-        let Some(request) = &record.request else { return };
-        let task = task.try_into().unwrap_or_default();
-        let key = request_key(&request.caller, &request.id);
-        let until = self.time.plus(limits::TASK_TTL_MS.max(limits::REQUEST_ID_KEPT_MS));
-        let mut digest = [0; 16];
-        digest.copy_from_slice(&hash(&request.digest)[..16]);
-        let caller: Box<str> = request.caller.as_str().into();
-        self.credentials.remember(&caller);
-        self.requests.insert(key, Remembered { digest, seq: self.head, at: self.position, task, until, caller });
-        self.ends.entry(until).or_default().push(End::Request(key));
-    }
-
-    /// Counts a rule that a caller's own act made.
-    fn count_caller_rule(&mut self, record: &Record, until: Millis) {
-        if let Some(super::super::record::Who::SpiffeId(caller)) = record.author.as_ref().and_then(|a| a.who.as_ref()) {
-            let caller: Box<str> = caller.as_str().into();
-            *self.rules_by_caller.entry(caller.clone()).or_default() += 1;
-            self.ends.entry(until).or_default().push(End::CallerRule(caller));
-        }
-    }
-
-    pub(super) fn expire_small(&mut self, most: usize) {
-        for _ in 0..most {
-            let Some(mut due) = self.ends.first_entry() else { break };
-            if *due.key() >= self.time {
-                break;
-            }
-            match due.get_mut().pop() {
-                None => {
-                    due.remove();
-                }
-                Some(End::Request(key)) => {
-                    if let Some(gone) = self.requests.remove(&key) {
-                        self.credentials.forget_request(&gone.caller);
-                    }
-                }
-                Some(End::UsedOnce(digest)) => {
-                    self.used_once.remove(&digest);
-                }
-                Some(End::Approval(id)) => {
-                    self.approvals.remove(&id);
-                }
-                Some(End::Descent(id)) => {
-                    if self.descent.get(&id).is_some_and(|end| *end < self.time) {
-                        self.descent.remove(&id);
-                    }
-                }
-                Some(End::CallerRule(caller)) => {
-                    if let Some(n) = self.rules_by_caller.get_mut(&caller) {
-                        *n = n.saturating_sub(1);
-                        if *n == 0 {
-                            self.rules_by_caller.remove(&caller);
-                        }
-                    }
-                }
-            }
-        }
     }
 }
 

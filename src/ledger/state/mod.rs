@@ -8,6 +8,7 @@ mod apply;
 mod attacks;
 pub mod credentials;
 pub mod intern;
+mod small;
 pub mod tasks;
 #[cfg(test)]
 mod tests;
@@ -329,6 +330,10 @@ impl State {
         let mut of = self.keys.iter().filter(|(_, k)| k.purpose == purpose && *k.environment == *environment);
         of.find(|(_, k)| k.state == KeyState::Active).map(|(id, k)| (&**id, k))
     }
+}
+
+fn hash_of(bytes: &[u8]) -> [u8; 32] {
+    bytes.try_into().unwrap_or_default()
 }
 
 /// The groups of a commit's records, in order: neighbours with the same number above 0 belong together.

@@ -3,7 +3,7 @@
 use super::super::tasks::{Phase, Task};
 use super::super::{Approval, State, Verdict, trust_domain_of};
 use super::{Pending, malformed, over, policy_in_force, refused_by, stale};
-use crate::ledger::record::{BundleSet, Event, HoldRank, KeyPurpose, KeyState, Outcome, Record, Who};
+use crate::ledger::record::{BundleSet, Event, HoldRank, Outcome, Record, Who};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::revocation::{Facts, Target};
@@ -92,22 +92,8 @@ impl State {
             },
             Event::BindingSet(e) => next_version(e.version, self.bindings.get(e.name.as_str()).map(|v| v.version)),
             Event::BundleSet(e) => self.may_set_bundle(e, record),
-            Event::KeyAdded(e) => {
-                let purpose = KeyPurpose::try_from(e.purpose).is_ok_and(|p| p != KeyPurpose::Unspecified);
-                if !purpose || !matches!(KeyState::try_from(e.state), Ok(KeyState::Next | KeyState::Active)) {
-                    return Err(malformed("a key of unknown purpose, or in a state that no key begins in"));
-                }
-                if self.keys.contains_key(e.key.as_str()) || pending.keys.contains(&e.key.as_str()) {
-                    return Err(Refusal::new(Reason::AlreadyExists, format!("there is a key {} already", e.key)));
-                }
-                pending.keys.push(&e.key);
-                pending.activates |= e.state == KeyState::Active as i32;
-                Ok(())
-            }
-            Event::KeyChanged(e) => {
-                pending.activates |= e.state == KeyState::Active as i32;
-                self.key_change(&e.key, e.state)
-            }
+            Event::KeyAdded(e) => self.may_add_key(e, pending),
+            Event::KeyChanged(e) => self.may_change_key(e, pending),
             _ => self.may_note(event, record, time, pending),
         }
     }

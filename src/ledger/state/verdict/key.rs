@@ -3,12 +3,30 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
-use super::{State, Verdict, malformed};
-use crate::ledger::record::{Aim, Event, KeyPurpose, KeyState, Record};
+use super::{Pending, State, Verdict, malformed};
+use crate::ledger::record::{Aim, Event, KeyAdded, KeyChanged, KeyPurpose, KeyState, Record};
 use crate::refusal::{Reason, Refusal};
 
 impl State {
-    pub(super) fn key_change(&self, key: &str, to: i32) -> Verdict {
+    pub(super) fn may_add_key<'a>(&self, e: &'a KeyAdded, pending: &mut Pending<'a>) -> Verdict {
+        let purpose = KeyPurpose::try_from(e.purpose).is_ok_and(|p| p != KeyPurpose::Unspecified);
+        if !purpose || !matches!(KeyState::try_from(e.state), Ok(KeyState::Next | KeyState::Active)) {
+            return Err(malformed("a key of unknown purpose, or in a state that no key begins in"));
+        }
+        if self.keys.contains_key(e.key.as_str()) || pending.keys.contains(&e.key.as_str()) {
+            return Err(Refusal::new(Reason::AlreadyExists, format!("there is a key {} already", e.key)));
+        }
+        pending.keys.push(&e.key);
+        pending.activates |= e.state == KeyState::Active as i32;
+        Ok(())
+    }
+
+    pub(super) fn may_change_key(&self, e: &KeyChanged, pending: &mut Pending<'_>) -> Verdict {
+        pending.activates |= e.state == KeyState::Active as i32;
+        self.key_change(&e.key, e.state)
+    }
+
+    fn key_change(&self, key: &str, to: i32) -> Verdict {
         use KeyState::{Active, Compromised, Next, Removed, Retired};
         let Some(now) = self.keys.get(key).map(|k| k.state) else {
             return Err(Refusal::new(Reason::NotFound, format!("there is no key {key}")));

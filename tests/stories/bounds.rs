@@ -1,0 +1,148 @@
+//! What is counted, bounded, given back or done together.
+
+use super::*;
+
+#[test]
+fn more_than_one_needs_a_confirmation_that_may_be_a_tenth_off() {
+    let house = house();
+    runtime().block_on(async {
+        let agent = house.caller("/agent/demo");
+        let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
+        for _ in 0..21 {
+            house.authority.exchange(&agent, &wanted(TaskChoice::Named(task))).await.unwrap();
+        }
+        let ask = |confirm| Revocation {
+            targets: vec![Target::Task(task)],
+            issued_only: false,
+            lock_only: false,
+            reason: "a test".into(),
+            confirm,
+            named: None,
+        };
+        let admitted = operator(&house);
+        for too_little in [Confirm::None, Confirm::Count(19)] {
+            assert_eq!(reason(house.authority.revoke(&admitted, &ask(too_little)).await), Reason::ConfirmNeeded);
+        }
+        assert_eq!(house.authority.hits(&[Target::Task(task)]).await.unwrap().0.credentials, 21, "nothing was revoked");
+        let done = house.authority.revoke(&admitted, &ask(Confirm::Count(20))).await.unwrap();
+        assert_eq!(done.hits.credentials, 21);
+        assert_eq!(house.authority.hits(&[Target::Task(task)]).await.unwrap().0.credentials, 0);
+    });
+}
+
+#[test]
+fn what_was_hit_is_told_also_where_nothing_was_counted_first() {
+    let house = house();
+    runtime().block_on(async {
+        let agent = house.caller("/agent/demo");
+        let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
+        let other = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
+        for n in 0..5 {
+            let at = TaskChoice::Named(if n < 3 { task } else { other });
+            house.authority.exchange(&agent, &wanted(at)).await.unwrap();
+        }
+        let all = |targets: Vec<Target>, name: &str| Revocation {
+            targets,
+            issued_only: true,
+            lock_only: false,
+            reason: "a test".into(),
+            confirm: Confirm::All,
+            named: Some((name.into(), [1; 32])),
+        };
+        // The task by name closes it, which must not make what it held look dead before.
+        let caller = || Target::Caller("spiffe://dev.mayfly.internal/agent/demo".into());
+        let ask = all(vec![Target::Task(task), caller()], "first");
+        let done = house.authority.revoke(&operator(&house), &ask).await.unwrap();
+        assert_eq!((done.hits.credentials, done.hits.tasks, done.hits.callers), (5, 2, 1));
+        assert_eq!(done.each.iter().map(|h| (h.credentials, h.tasks)).collect::<Vec<_>>(), [(3, 1), (5, 2)]);
+        let repeat = house.authority.revoke(&operator(&house), &ask).await.unwrap();
+        assert_eq!((repeat.seq, repeat.hits), (done.seq, done.hits), "a repeat tells the same");
+        let again = house.authority.revoke(&operator(&house), &all(vec![caller()], "second")).await.unwrap();
+        assert_eq!(again.hits.credentials, 0, "they were dead before");
+    });
+}
+
+#[test]
+fn a_reference_is_found_by_introspection_and_a_forged_one_is_not() {
+    let house = house();
+    runtime().block_on(async {
+        let agent = house.caller("/agent/demo");
+        let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
+        let mut want = wanted(TaskChoice::Named(task));
+        want.kind = Some(mayfly::upstream::registry::Kind::Reference);
+        let good = token(house.authority.exchange(&agent, &want).await.unwrap());
+        assert!(good.starts_with("mfr_") && active(&house, &good).await);
+        let mut forged = good.clone().into_bytes();
+        let last = forged.len() - 3;
+        forged[last] = if forged[last] == b'A' { b'B' } else { b'A' };
+        assert!(!active(&house, &String::from_utf8(forged).unwrap()).await);
+        // Its upstream's server may ask; another workload is told the same as for nothing.
+        let server = Asker::Workload(house.caller("/service/echo"));
+        assert!(house.authority.introspect(&server, &good, |_, _| ()).await.unwrap().is_some());
+        let stranger = Asker::Workload(house.caller("/ci/demo"));
+        assert!(house.authority.introspect(&stranger, &good, |_, _| ()).await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn walls_and_bounds_hold() {
+    let house = house();
+    runtime().block_on(async {
+        let agent = house.caller("/agent/demo");
+        let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
+        let refused = |change: &dyn Fn(&mut mayfly::policy::wanted::Wanted)| {
+            let mut want = wanted(TaskChoice::Named(task));
+            change(&mut want);
+            want
+        };
+        let cases: Vec<(Reason, mayfly::policy::wanted::Wanted)> = vec![
+            (Reason::NotFound, refused(&|w| w.upstream = "nothing".into())),
+            (Reason::OutsideTask, refused(&|w| (w.upstream, w.scopes) = ("tickets".into(), vec!["tickets:read".into()]))),
+            (Reason::OutsideTask, refused(&|w| w.scopes = vec!["echo:write".into()])),
+            (Reason::OutsideUpstream, refused(&|w| w.scopes = vec!["echo:fly".into()])),
+            (Reason::OutsideUpstream, refused(&|w| w.kind = Some(mayfly::upstream::registry::Kind::Ssh))),
+            (Reason::InvalidField, refused(&|w| w.ttl_ms = Some(10))),
+        ];
+        for (expected, want) in cases {
+            assert_eq!(reason(house.authority.exchange(&agent, &want).await), expected, "{want:?}");
+        }
+        // Somebody else's task does not exist.
+        let ci = house.caller("/ci/demo");
+        assert_eq!(reason(house.authority.exchange(&ci, &wanted(TaskChoice::Named(task))).await), Reason::NotFound);
+        let nobody = house.caller("/unknown/x");
+        assert_eq!(reason(house.authority.open_task(&nobody, &terms(), &None, false).await), Reason::DeniedByPolicy);
+    });
+}
+
+#[test]
+fn giving_back_ends_a_credential_and_is_safe_to_repeat() {
+    let house = house();
+    runtime().block_on(async {
+        let agent = house.caller("/agent/demo");
+        let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
+        let issued = house.authority.exchange(&agent, &wanted(TaskChoice::Named(task))).await.unwrap();
+        let (own, token) = (id(&issued), token(issued));
+        assert_eq!(reason(house.authority.release(&house.caller("/ci/demo"), own).await), Reason::NotFound);
+        let seq = house.authority.release(&agent, own).await.unwrap();
+        assert_eq!(house.authority.release(&agent, own).await.unwrap(), seq);
+        assert!(!active(&house, &token).await);
+    });
+}
+
+#[test]
+fn all_or_nothing_is_one_group() {
+    let house = house();
+    runtime().block_on(async {
+        let agent = house.caller("/agent/demo");
+        let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
+        let good = || wanted(TaskChoice::Named(task));
+        let mut bad = good();
+        bad.scopes = vec!["echo:write".into()];
+        let (n, no) = house.authority.exchange_all(&agent, &[good(), bad, good()]).await.err().unwrap();
+        assert_eq!((n, reason::<()>(Err(no))), (1, Reason::OutsideTask));
+        assert_eq!(house.authority.ledger.peek(|s| s.issued), 0);
+        let all = house.authority.exchange_all(&agent, &[good(), good(), good()]).await.map_err(|e| e.0).unwrap();
+        let seqs: std::collections::BTreeSet<_> = all.iter().map(Issued::seq).collect();
+        assert_eq!(seqs.len(), 3, "each has a seq of its own");
+    });
+}
