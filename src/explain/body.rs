@@ -226,6 +226,7 @@ fn issued(e: &Issued) -> Value {
         "policy_version": e.policy_version, "upstream_version": e.upstream_version, "binding_version": e.binding_version,
         "approval": approval(&e.approval), "lease": lease(&e.lease), "token_sha256": hex(&e.token_digest), "policies": e.policies,
         "renews": credential(&e.renews), "shown": credential(&e.shown),
+        "replaces": credential(&e.replaces),
     });
     if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
         body.extend(more);

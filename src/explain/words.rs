@@ -77,6 +77,9 @@ fn decided(issued: &Issued, found: &Found, records: &[Past]) -> Vec<Finding> {
     if let Some(id) = CredentialId::from_slice(&issued.renews) {
         out.push(permits("renewal", format!("renews {id}, not beyond {}", Millis(issued.renewable_until)), seq));
     }
+    if let Some(id) = CredentialId::from_slice(&issued.replaces) {
+        out.push(permits("repeat", format!("its request was sent again; it takes the place of {id}"), seq));
+    }
     if let Some(id) = ApprovalId::from_slice(&issued.approval) {
         out.push(permits("approval", format!("{id} was used up for it"), seq));
     }

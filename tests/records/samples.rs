@@ -1,4 +1,4 @@
-//! One record of each event, every field set: what the samples of version 1 hold.
+//! One record of each event, every field set that version 1 had: what its samples hold. What came later stands beside them.
 
 use mayfly::ledger::record::*;
 
@@ -54,6 +54,14 @@ pub fn all() -> Vec<(String, Record)> {
         )
     });
     records.collect()
+}
+
+/// What was added after version 1: only what is new in each, by the folder and name of its sample.
+pub fn added() -> Vec<(String, Record)> {
+    let issued = Issued { credential: id(0xc2), replaces: id(0xc1), ..Issued::default() };
+    let request = Request { caller: agent(), id: text("request-5"), digest: digest(0xd0) };
+    let record = Record::new(Who::SpiffeId(agent()), Event::Issued(issued)).for_request(Some(request));
+    vec![(text("v2/20-issued-replaces"), record)]
 }
 
 fn tasks() -> Vec<(&'static str, Event)> {
@@ -146,6 +154,7 @@ fn credentials() -> Vec<(&'static str, Event)> {
         policies: vec![text("agents-read")],
         renews: id(0xc0),
         shown: id(0xc0),
+        replaces: Vec::new(),
     };
     let authorized = Authorized { credential: id(0xc1), tool: text("search"), arguments: digest(0xa6), policy_version: 3 };
     let uses =

@@ -28,6 +28,8 @@ pub enum Broken {
     LiftsRevive,
     /// What was shown as evidence is not looked at.
     TrustsEvidence,
+    /// What a repeat replaces is not looked at.
+    ReplacesAnything,
     /// A deadline may be extended beyond its maximum.
     ExtendsForEver,
     /// The feed loses an event and does not let it show.
@@ -41,7 +43,7 @@ pub enum Broken {
 }
 
 impl Broken {
-    pub const ALL: [Broken; 15] = [
+    pub const ALL: [Broken; 16] = [
         Broken::IgnoresRevision,
         Broken::SkipsLocks,
         Broken::ApprovalsAgain,
@@ -52,6 +54,7 @@ impl Broken {
         Broken::TrustsStolenKeys,
         Broken::LiftsRevive,
         Broken::TrustsEvidence,
+        Broken::ReplacesAnything,
         Broken::ExtendsForEver,
         Broken::FeedHidesGaps,
         Broken::FreshWithoutProof,
@@ -65,6 +68,10 @@ impl Broken {
         let nothing = Event::Maintained(Maintained::default());
         let Some(event) = &mut record.event else { return record };
         match (self, event) {
+            (Broken::ReplacesAnything, Event::Issued(e)) if !e.replaces.is_empty() => {
+                e.replaces.clear();
+                record.request = None;
+            }
             (Broken::IgnoresRevision, Event::Issued(_) | Event::TaskOpened(_) | Event::TaskExtended(_)) => record.revision = head,
             (Broken::SkipsLocks, Event::Revoked(e)) => e.issued_only = true,
             (Broken::ApprovalsAgain, Event::Issued(e)) => e.approval.clear(),

@@ -177,3 +177,22 @@ fn generation(world: &World, writer: &Writer, op: &Op) -> Vec<Record> {
     };
     vec![by_operator(Event::GenerationBegun(begun))]
 }
+
+/// The same request again, as its caller sends it: what was issued for it is given back, and another takes its place.
+pub fn replaced(world: &World, w: usize, op: &Op, id: &[u8]) -> Vec<Record> {
+    let writer = &world.writers[w];
+    let lives = (0..writer.state.credentials.places()).filter_map(|at| writer.state.credentials.at(at));
+    // Now and then what is bound no more: the fold has to see it.
+    let named: Vec<_> = lives.filter(|l| l.request != [0; 16] || op.once_in(2, 20, 6)).collect();
+    let Some(first) = op.pick(1, &named) else { return vec![] };
+    let issued = |r: &&Record| matches!(&r.event, Some(Event::Issued(i)) if i.credential == first.id.as_bytes());
+    let before = world.groups.iter().flatten().find(issued);
+    let Some((before, task)) = before.zip(writer.state.tasks.at(first.task)) else { return vec![] };
+    let (caller, first) = (writer.state.credentials.caller(first).to_owned(), first.id.as_bytes().to_vec());
+    let Some(again) = crate::make::issue(writer, op, id, task) else { return vec![] };
+    let again = crate::make::with(again, |i| (i.caller, i.replaces) = (caller, first.clone()));
+    let released = Released { credential: first, keep_until: writer.now() + DAY };
+    let released = Record::new(Who::Mayfly("replaced".into()), Event::Released(released));
+    let again = again.for_request(before.request.clone());
+    if op.once_in(2, 24, 8) { vec![again] } else { vec![released, again] }
+}

@@ -50,6 +50,12 @@ pub fn fresh(model: &Model, line: &Line) -> Result<(), Found> {
                 "an approval was used twice: {i:?}"
             );
             ensure!(once(&|e| matches!(e, Event::Issued(x) if x.credential == i.credential)), "issued twice: {i:?}");
+            let named = &line.record.request;
+            let same = |l: &Line| {
+                named.as_ref().zip(l.record.request.as_ref()).is_some_and(|(a, b)| (&a.caller, &a.id) == (&b.caller, &b.id))
+            };
+            let live = model.credentials().into_iter().filter(|(l, x)| same(l) && model.alive(&x.credential, line.time)).count();
+            ensure!(named.is_none() || live <= 1, "one request has {live} live credentials: {i:?}");
         }
         Event::TaskOpened(t) => {
             let grant = model.opening(t);

@@ -115,7 +115,10 @@ impl Model {
     }
 
     fn one(&self, record: &Record, time: u64) -> Says {
-        let request = record.request.as_ref().map_or(Says::Valid, |r| self.request(r, time));
+        let request = match &record.event {
+            Some(Event::Issued(i)) if !i.replaces.is_empty() => self.replacement(record.request.as_ref(), &i.replaces, time),
+            _ => record.request.as_ref().map_or(Says::Valid, |r| self.request(r, time)),
+        };
         let decided = match &record.event {
             Some(Event::TaskOpened(_) | Event::TaskExtended(_) | Event::ApprovalDecided(_)) => {
                 self.rules_known(record.revision, time)
@@ -269,7 +272,21 @@ impl Model {
             && i.expires_at <= i.renewable_until
             && i.ancestors.len() <= 8;
         let shown = [&i.shown, &i.renews].into_iter().all(|c| c.is_empty() || self.alive(c, time));
-        both(yes(bounds && shown), self.blocked(&self.grant(i), rests_on, time))
+        both(yes(bounds && shown && self.replaces(i, time)), self.blocked(&self.grant(i), rests_on, time))
+    }
+}
+
+impl Model {
+    /// What is replaced was good until its group gave it back, and the same caller's.
+    fn replaces(&self, i: &Issued, time: u64) -> bool {
+        let back =
+            |l: &Line| l.seq == IN_GROUP && matches!(&l.record.event, Some(Event::Released(x)) if x.credential == i.replaces);
+        let mut before = self.clone();
+        before.log.retain(|l| l.seq != IN_GROUP);
+        i.replaces.is_empty()
+            || (self.log.iter().any(back)
+                && before.alive(&i.replaces, time)
+                && before.credential(&i.replaces).is_some_and(|(_, first)| first.caller == i.caller))
     }
 }
 

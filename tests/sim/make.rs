@@ -95,6 +95,7 @@ pub fn make(world: &mut World, w: usize, op: &Op) {
         }
         Kind::Derive => (vec![derive(world, w, op, &ids[0]).map(at)], true),
         Kind::Renew => (vec![renew(world, w, op, &ids[0]).map(at)], true),
+        Kind::Replace => (crate::change::replaced(world, w, op, &ids[0]).into_iter().map(|r| Some(at(r))).collect(), true),
         Kind::IssueApproved => (vec![approved(writer, op, &ids[0]).map(at)], true),
         Kind::Extend => (vec![extend(writer, op).map(at)], true),
         Kind::DecideApproval => (vec![decide(writer, op).map(at)], true),
@@ -172,7 +173,7 @@ fn open(writer: &Writer, op: &Op, id: &[u8], parent: Option<&Task>) -> Option<Re
     Some(Record::new(Who::SpiffeId(opener.into()), Event::TaskOpened(opened)).for_request(request(op, opener)))
 }
 
-fn issue(writer: &Writer, op: &Op, id: &[u8], task: &Task) -> Option<Record> {
+pub fn issue(writer: &Writer, op: &Op, id: &[u8], task: &Task) -> Option<Record> {
     let parts = (task.terms.id, &*task.terms.environment, task.deadline.0);
     issue_in(writer, op, id, parts)
 }
@@ -228,7 +229,7 @@ fn inline(writer: &Writer, op: &Op, ids: &[Vec<u8>; 3]) -> Vec<Record> {
 }
 
 /// Changes an issuance that is about to be made.
-fn with(record: Record, change: impl FnOnce(&mut Issued)) -> Record {
+pub fn with(record: Record, change: impl FnOnce(&mut Issued)) -> Record {
     let mut record = record;
     if let Some(Event::Issued(i)) = &mut record.event {
         change(i);

@@ -12,6 +12,8 @@ pub enum Kind {
     Issue,
     Derive,
     Renew,
+    /// A repeat of a request where the upstream cannot give the same again.
+    Replace,
     Batch,
     Extend,
     IssueApproved,
@@ -55,13 +57,14 @@ pub enum Kind {
 }
 
 /// How often each comes up.
-const WEIGHTS: [(Kind, u32); 40] = [
+const WEIGHTS: [(Kind, u32); 41] = [
     (Kind::OpenRoot, 6),
     (Kind::OpenChild, 5),
     (Kind::Inline, 5),
     (Kind::Issue, 12),
     (Kind::Derive, 8),
     (Kind::Renew, 4),
+    (Kind::Replace, 6),
     (Kind::Batch, 3),
     (Kind::Extend, 3),
     (Kind::IssueApproved, 5),

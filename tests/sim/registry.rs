@@ -99,6 +99,22 @@ impl Model {
         }
     }
 
+    /// A repeat takes the place of what the request made before: of that, and of nothing else.
+    pub fn replacement(&self, request: Option<&Request>, replaces: &[u8], now: u64) -> Says {
+        let Some(request) = request else { return Says::Void };
+        let named = |l: &Line| l.record.request.as_ref().is_some_and(|r| (&r.caller, &r.id) == (&request.caller, &request.id));
+        match self.now_valid().filter(|(l, _)| named(l)).last() {
+            Some((l, Event::Issued(i))) if i.credential == replaces => {
+                match self.forgotten(l, i.expires_at.max(i.issued_at + 10 * MINUTE), now) {
+                    Says::Void => Says::Valid,
+                    Says::Either => Says::Either,
+                    Says::Valid => Says::Void,
+                }
+            }
+            _ => Says::Void,
+        }
+    }
+
     pub fn used_once(&self, digest: &[u8], now: u64) -> Says {
         let used = |(_, e): &(&Line, &Event)| matches!(e, Event::UsedOnce(u) if u.digest == digest);
         match self.valid().filter(used).last() {

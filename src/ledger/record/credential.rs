@@ -155,6 +155,10 @@ pub struct Issued {
     /// The credential that was shown as evidence, where one was: the newest of the ancestors.
     #[prost(bytes = "vec", tag = "35")]
     pub shown: Vec<u8>,
+    /// The credential of the same request that it replaces: the upstream could not give that one again. The record before it in its
+    /// group gives that one back.
+    #[prost(bytes = "vec", tag = "36")]
+    pub replaces: Vec<u8>,
 }
 
 /// A holder gave its credential back.

@@ -193,6 +193,9 @@ impl State {
         let Some(id) = CredentialId::from_slice(&e.credential) else { return };
         let Some(task) = TaskId::from_slice(&e.task).and_then(|t| self.tasks.slot_of(&t)) else { return };
         let request = record.request.as_ref().map_or([0; 16], |r| request_key(&r.caller, &r.id));
+        if let Some(first) = CredentialId::from_slice(&e.replaces) {
+            self.credentials.unbind(&first);
+        }
         self.credentials.add(e, id, request, (self.position, self.head, record.revision()), task);
         self.tasks.count_issued(task);
         self.issued += 1;

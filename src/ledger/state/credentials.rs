@@ -320,6 +320,24 @@ impl Credentials {
         Some(live.expires_at)
     }
 
+    /// Takes its request away from it: another credential answers that from now on.
+    pub(super) fn unbind(&mut self, id: &CredentialId) {
+        let slab = &self.slab;
+        let found =
+            self.by_id.find(self.hasher.hash_one(id), |s| slab[*s as usize].as_ref().is_some_and(|l| l.id == *id)).copied();
+        let Some((slot, live)) = found.and_then(|s| Some((s, self.slab[s as usize].as_mut()?))) else { return };
+        let request = std::mem::take(&mut live.request);
+        if request == [0; 16] {
+            return;
+        }
+        if let Ok(found) = self.by_request.find_entry(self.hasher.hash_one(request), |s| *s == slot) {
+            found.remove();
+        }
+        if let Some(caller) = self.names.callers.value(live.caller).cloned() {
+            self.forget_request(&caller);
+        }
+    }
+
     /// Goes through up to `most` entries whose time has come: what ended is no longer counted, what may be forgotten is.
     pub(super) fn expire(&mut self, now: Millis, most: usize, tasks: &mut Tasks) -> usize {
         let mut looked = 0;

@@ -3,6 +3,7 @@
 mod changes;
 mod generations;
 mod groups;
+mod replaced;
 
 use super::super::commit::{ChainHead, Commit, Encoded, pack};
 use super::super::record::*;

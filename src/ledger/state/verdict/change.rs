@@ -55,7 +55,10 @@ impl State {
                 let id =
                     CredentialId::from_slice(&e.credential).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
                 match self.credentials.get(&id) {
-                    Some(live) if !live.released && live.expires_at > time => Ok(()),
+                    Some(live) if !live.released && live.expires_at > time && !pending.released.contains(&&e.credential[..]) => {
+                        pending.released.push(&e.credential);
+                        Ok(())
+                    }
                     _ => Err(Refusal::new(Reason::CredentialNotActive, format!("credential {id} is not live"))),
                 }
             }

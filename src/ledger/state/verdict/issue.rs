@@ -24,6 +24,7 @@ impl State {
         self.lease_open(e, pending)?;
         self.credential_counts(e, pending.credentials.len())?;
         self.ancestors_alive(e, time)?;
+        self.may_replace(e, time, pending)?;
         let mut facts = self.issue_facts(e, id, rests_on);
         let wall = || Err(Refusal::new(Reason::EnvironmentWall, "task and upstream belong to different environments"));
         let end = match pending.tasks.iter().find(|t| t.task == e.task) {
@@ -149,6 +150,21 @@ impl State {
             Some(lease) if lease.credential.as_bytes()[..] == e.credential[..] && !lease.issued => Ok(()),
             _ => Err(stale("its lease is not open")),
         }
+    }
+
+    /// What is replaced was the same caller's and good until here, and is given back by a record before it in its group: at no place are
+    /// both live, and what was revoked is not had again by a repeat.
+    fn may_replace(&self, e: &Issued, time: Millis, pending: &Pending<'_>) -> Verdict {
+        if e.replaces.is_empty() {
+            return Ok(());
+        }
+        let id = CredentialId::from_slice(&e.replaces).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
+        self.evidence_alive(&id, time)?;
+        let own = self.credentials.get(&id).is_some_and(|live| self.credentials.caller(live) == e.caller);
+        if !own || !pending.released.contains(&&e.replaces[..]) {
+            return Err(malformed("a replacement of what is another caller's, or not given back before it in its group"));
+        }
+        Ok(())
     }
 
     fn credential_counts(&self, e: &Issued, added: usize) -> Verdict {

@@ -12,7 +12,7 @@ use std::borrow::Borrow;
 
 use super::tasks::{Phase, Task, Terms};
 use super::{State, Verdict, request_key, svid_facts, trust_domain_of};
-use crate::ledger::record::{Event, LeaseOpened, Record, Request, TaskOpened};
+use crate::ledger::record::{Event, LeaseOpened, Record, TaskOpened};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::revocation::{Facts, Hit, Sort, Target};
@@ -30,6 +30,7 @@ struct Pending<'a> {
     keys: Vec<&'a str>,
     /// A key begins to sign.
     activates: bool,
+    released: Vec<&'a [u8]>,
 }
 
 fn stale(what: impl Into<String>) -> Refusal {
@@ -75,7 +76,7 @@ impl State {
     pub fn verdict<R: Borrow<Record>>(&self, group: &[R], time: Millis) -> Verdict {
         let mut pending = Pending::default();
         for record in group.iter().map(Borrow::borrow) {
-            self.request_free(record.request.as_ref(), &mut pending)?;
+            self.request_free(record, &mut pending)?;
             match &record.event {
                 Some(Event::TaskOpened(e)) => self.may_open(e, record.revision(), time, &mut pending)?,
                 Some(Event::Issued(e)) => self.may_issue(e, record.revision(), time, &mut pending)?,
@@ -86,14 +87,32 @@ impl State {
         if pending.activates { self.one_active(group) } else { Ok(()) }
     }
 
-    /// A request id is bound by the request's first record. The server answers a repeat from what it made.
-    fn request_free(&self, request: Option<&Request>, pending: &mut Pending<'_>) -> Verdict {
-        let Some(request) = request else { return Ok(()) };
+    /// A request id is bound by the request's first record. The server answers a repeat from what it made; where that cannot be given
+    /// again, an issuance that names it takes its place, and the id is bound to that from then on.
+    fn request_free(&self, record: &Record, pending: &mut Pending<'_>) -> Verdict {
+        let replaces = match &record.event {
+            Some(Event::Issued(e)) if !e.replaces.is_empty() => Some(&e.replaces[..]),
+            _ => None,
+        };
+        let Some(request) = &record.request else {
+            return if replaces.is_some() { Err(malformed("a replacement without its request")) } else { Ok(()) };
+        };
         let key = request_key(&request.caller, &request.id);
-        if self.credentials.of_request(&key).is_some() || self.requests.contains_key(&key) || pending.requests.contains(&key) {
-            return Err(Refusal::new(Reason::RequestIdReused, format!("request_id {:?} was used before", request.id)));
+        let reused = || Err(Refusal::new(Reason::RequestIdReused, format!("request_id {:?} was used before", request.id)));
+        if pending.requests.contains(&key) {
+            return reused();
         }
-        pending.requests.push(key);
+        match (self.credentials.of_request(&key), replaces) {
+            // Counted already, with the one that it replaces.
+            (Some(first), Some(id)) if first.id.as_bytes()[..] == *id => {
+                pending.requests.push(key);
+                return Ok(());
+            }
+            (None, Some(_)) => return Err(stale(format!("request_id {:?} stands for no credential", request.id))),
+            (Some(_), _) => return reused(),
+            (None, None) if self.requests.contains_key(&key) => return reused(),
+            (None, None) => pending.requests.push(key),
+        }
         if self.credentials.remembered(&request.caller) as usize >= limits::REQUEST_IDS_PER_CALLER {
             let wait = std::time::Duration::from_millis(limits::REQUEST_ID_KEPT_MS);
             return Err(Refusal::limit("request_ids_per_caller", limits::REQUEST_IDS_PER_CALLER as u64, wait));
