@@ -24,6 +24,7 @@ use crate::refusal::{Fault, Refusal};
 use crate::refusals::Refusals;
 use crate::seq::{CredentialId, Millis, TaskId};
 use crate::system::System;
+use crate::upstream::lease::{Elsewhere, Leases, OverLedger};
 
 /// One replica of the issuing authority.
 pub struct Authority {
@@ -41,6 +42,8 @@ pub struct Authority {
     pub sealer: Arc<dyn Sealer>,
     /// Places in status lists.
     pub status: Allocator,
+    /// What stands at upstreams: made under leases, and undone.
+    pub leases: Arc<Leases<OverLedger>>,
     /// Signs of life, gathered.
     pub heartbeats: Heartbeats,
     /// What followers are told.
@@ -93,6 +96,8 @@ pub struct Parts {
     pub feed_max_age_ms: u64,
     /// What an operator bounds below the ceilings of `limits.rs`.
     pub bounds: Bounds,
+    /// The kinds whose credentials are made at upstreams.
+    pub elsewhere: Elsewhere,
 }
 
 /// Bounds of one replica: at most those of `limits.rs`, which the fold holds to in any case.
@@ -166,6 +171,8 @@ impl Authority {
         let status = Allocator::new(ledger.durable(), &parts.system.random32());
         let feed = Feed::new(ledger.durable());
         let began = (parts.system.wall(), parts.system.steady());
+        let over = Arc::new(OverLedger::new(ledger.clone(), parts.system.clone()));
+        let leases = Leases::new(over, parts.elsewhere.remotes, parts.system.clone(), parts.elsewhere.timing);
         let authority = Arc::new(Authority {
             ledger,
             catalog: Catalog::default(),
@@ -174,6 +181,7 @@ impl Authority {
             keyring: Keyring::default(),
             sealer: parts.sealer,
             status,
+            leases,
             heartbeats: Heartbeats::default(),
             feed,
             followers: Followers::new(parts.feed_max_age_ms, parts.bounds.followers),
@@ -218,6 +226,9 @@ impl Authority {
         {
             tracing::error!(%fault, "a bundle could not be loaded");
         }
+        if batch.records.iter().any(|c| ends_something(&c.record)) && self.ledger.peek(|state| !state.leases.is_empty()) {
+            self.leases.wake();
+        }
         // Nobody watches: that is no error.
         let _ = self.commits.send(batch.clone());
     }
@@ -244,6 +255,14 @@ fn changed_domain(record: &Record) -> Option<&str> {
         Some(Event::BundleSet(e)) => Some(&e.trust_domain),
         _ => None,
     }
+}
+
+/// Whether a record ends credentials before their time: what stands upstream for them is to be undone.
+fn ends_something(record: &Record) -> bool {
+    matches!(
+        record.event,
+        Some(Event::Revoked(_) | Event::Released(_) | Event::TaskClosed(_) | Event::KeyChanged(_) | Event::GenerationBegun(_))
+    )
 }
 
 /// Whether a record changes which keys are in use.

@@ -8,9 +8,10 @@ use super::minted::{Answer, Lapse, Minted, Novelty, Summary};
 use super::reference;
 use super::status::Allocator;
 use crate::ledger::commit::sha256;
-use crate::ledger::record::{Event, Issued, KeyPurpose, Record};
+use crate::ledger::record::{Event, Issued, KeyPurpose, Record, Released};
 use crate::policy::grant::{Grant, Parts, TaskPath};
 use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::revocation::Rules;
 use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
 /// How a credential is made and what it is. The numbers are persisted and those of `CredentialKind` in the protos.
@@ -93,6 +94,11 @@ impl Kind {
     /// The kind of a name in a registration.
     pub fn from_name(name: &str) -> Option<Kind> {
         TABLE.iter().find(|l| l.name == name).map(|l| l.kind)
+    }
+
+    /// Whether we make it ourselves, so that nothing stands elsewhere for it.
+    pub const fn made_here(self) -> bool {
+        matches!(self.line().maker, Maker::Here(_))
     }
 
     /// Its name.
@@ -207,16 +213,19 @@ pub(crate) fn summary(issued: &Issued, kind: Kind, revision: Seq, novelty: Novel
     })
 }
 
-/// The records of a grant: the task that it opens, and the issuance. The request stands on the issuance, by which a repeat finds it.
+/// The records of a grant: the task that it opens, or the end of what it replaces, and the issuance. The request stands on the
+/// issuance, which is the last, and by which a repeat finds it.
 pub(crate) fn records(parts: Parts, group: u32) -> Vec<Record> {
     let Parts { draft, revision, request, opens, author, .. } = parts;
-    let issued = Record::new(author.clone(), Event::Issued(draft)).decided_at(revision).for_request(request);
-    match opens {
-        None => vec![issued],
-        Some(task) => {
-            let opened = Record::new(author, Event::TaskOpened(task)).decided_at(revision);
-            [opened, issued].map(|r| Record { group, ..r }).into()
-        }
+    let released = (!draft.replaces.is_empty()).then(|| {
+        let keep_until = Rules::keep_until(Millis(draft.issued_at)).0;
+        Record::new(author.clone(), Event::Released(Released { credential: draft.replaces.clone(), keep_until }))
+    });
+    let opened = opens.map(|task| Record::new(author.clone(), Event::TaskOpened(task)).decided_at(revision));
+    let issued = Record::new(author, Event::Issued(draft)).decided_at(revision).for_request(request);
+    match (opened, released) {
+        (None, None) => vec![issued],
+        before => [before.0, before.1, Some(issued)].into_iter().flatten().map(|r| Record { group, ..r }).collect(),
     }
 }
 

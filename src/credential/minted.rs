@@ -133,7 +133,7 @@ impl Lapse {
     }
 
     /// Nothing is upstream.
-    pub(super) fn none() -> Lapse {
+    pub(crate) fn none() -> Lapse {
         Lapse { tell: None, proposed: false }
     }
 

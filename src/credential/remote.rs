@@ -69,7 +69,7 @@ pub struct UndoError(pub String);
 /// What a repeat of the request gets.
 pub enum Again {
     /// The same credential: it is derived, or the upstream gives it again.
-    Same(Answer),
+    Same(Made),
     /// The upstream cannot give it again: the first is to be undone and another issued.
     Replace,
 }

@@ -74,6 +74,11 @@ impl Grant {
         Grant { parts }
     }
 
+    /// The credential kind, by its persisted number.
+    pub fn kind(&self) -> u32 {
+        self.parts.draft.kind
+    }
+
     /// Takes it apart, to make a credential of it.
     pub(crate) fn into_parts(self) -> Parts {
         self.parts

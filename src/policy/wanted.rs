@@ -87,6 +87,8 @@ pub struct Wanted {
     pub key: Binding,
     /// What this renews.
     pub renews: Option<Renews>,
+    /// What this takes the place of: a repeat, where the upstream cannot give the first again.
+    pub replaces: Option<CredentialId>,
 }
 
 /// The credential that is renewed, and what binds its line.
@@ -287,6 +289,7 @@ impl Wanted {
             request_id,
             key,
             renews: None,
+            replaces: None,
         })
     }
 }

@@ -31,6 +31,7 @@ use crate::sources::policy_files;
 use crate::sources::svid_files::{OwnPair, SvidFiles};
 use crate::system::System;
 use crate::trust::Source;
+use crate::upstream::lease::Elsewhere;
 
 /// A certificate that is shown, and the files that it comes from.
 pub(super) struct Shown {
@@ -42,14 +43,19 @@ pub(super) struct Shown {
 
 /// Starts a server in threads of its own. Blocks until it answers; may be called from anywhere.
 pub fn start(config: &Config, system: &System) -> Result<Running, StartProblem> {
+    start_with(config, system, Elsewhere::default())
+}
+
+/// The same with kinds whose credentials are made at upstreams.
+pub fn start_with(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Running, StartProblem> {
     // Opening the ledger blocks, which a caller's own runtime may not allow.
-    std::thread::scope(|scope| match scope.spawn(|| start_here(config, system)).join() {
+    std::thread::scope(|scope| match scope.spawn(|| start_here(config, system, elsewhere)).join() {
         Ok(outcome) => outcome,
         Err(_) => Err(StartProblem::System("the start ended by a panic".to_owned())),
     })
 }
 
-fn start_here(config: &Config, system: &System) -> Result<Running, StartProblem> {
+fn start_here(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Running, StartProblem> {
     let own = own_certificate(config)?;
     let public = public_certificate(config)?;
     let public_tls = match &public {
@@ -57,7 +63,7 @@ fn start_here(config: &Config, system: &System) -> Result<Running, StartProblem>
         None => public_config(&own.current, system),
     };
     let public_tls = public_tls.map_err(|e| StartProblem::System(format!("TLS: {e}")))?;
-    let authority = authority(config, system)?;
+    let authority = authority(config, system, elsewhere)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| StartProblem::System(format!("a runtime: {e}")))?;
     let bundles = runtime.block_on(async {
@@ -154,7 +160,7 @@ fn sealing_key(config: &Config) -> Result<(SealingKey, String), StartProblem> {
 }
 
 /// The ledger, and everything that follows it.
-fn authority(config: &Config, system: &System) -> Result<Arc<Authority>, StartProblem> {
+fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Arc<Authority>, StartProblem> {
     let (key, key_name) = sealing_key(config)?;
     let no_ledger = |error| StartProblem::Ledger {
         error,
@@ -202,6 +208,7 @@ fn authority(config: &Config, system: &System) -> Result<Arc<Authority>, StartPr
             stream_in_flight: config.limits.stream_in_flight,
             view_max_age_ms: config.ledger.view_max_age_ms,
         },
+        elsewhere,
     };
     let keyless = |fault: crate::refusal::Fault| {
         StartProblem::System(format!("{fault}\n  put back a backup of the data directory, or: mayfly key rotate, once it serves"))

@@ -1,5 +1,5 @@
 //! What runs beside serving: certificates and bundles read again, tasks that fell silent closed, signs of life written, keys followed by
-//! others, health told.
+//! others, what stands at upstreams undone, health told.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -85,7 +85,7 @@ impl Upkeep {
         let silent = Silent::follow(&authority.ledger);
         tokio::select! {
             _ = stopping.wait_for(|stops| *stops) => {}
-            ((), (), (), (), (), (), ()) = async { tokio::join!(
+            ((), (), (), (), (), (), (), ()) = async { tokio::join!(
                 own_watch,
                 public_watch,
                 bundle_watch,
@@ -93,6 +93,8 @@ impl Upkeep {
                 seconds(&authority, &silent),
                 keys_due(&authority),
                 tell_health(&authority.ledger, &health),
+                // What is under way when it is dropped is done again after the next start: undoing may be repeated.
+                authority.leases.clone().run(),
             ) } => {}
         }
         health.set_service_status("", ServingStatus::NotServing).await;

@@ -19,6 +19,7 @@ use mayfly::seq::Millis;
 use mayfly::store::Store;
 use mayfly::store::memory::MemoryStore;
 use mayfly::system::{Clock, SetClock, System};
+use mayfly::upstream::lease::Elsewhere;
 use zeroize::Zeroizing;
 
 use super::pki;
@@ -57,6 +58,11 @@ fn source(file: &str) -> Source {
 
 /// A house with the samples in force. Call it outside of a runtime.
 pub fn house() -> House {
+    house_with(Elsewhere::default())
+}
+
+/// The same with kinds whose credentials are made at upstreams.
+pub fn house_with(elsewhere: Elsewhere) -> House {
     let clock = SetClock::at(pki::NOW);
     let system = System::with_clock(clock.clone());
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(mayfly::store::StoreId::from_bytes([5; 16])));
@@ -75,6 +81,7 @@ pub fn house() -> House {
         admin_uids: vec![1000],
         feed_max_age_ms: limits::FEED_MAX_AGE_MS,
         bounds: mayfly::authority::Bounds::default(),
+        elsewhere,
     };
     let authority = Authority::new(ledger, parts).unwrap();
     import(&authority, &system);
@@ -162,6 +169,7 @@ pub fn wanted(task: TaskChoice) -> Wanted {
         digest: [0; 32],
         key: Binding::Unasked,
         renews: None,
+        replaces: None,
     }
 }
 

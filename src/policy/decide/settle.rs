@@ -129,6 +129,7 @@ impl Decider {
             policies,
             renews: line.map_or_else(Vec::new, |r| r.id.as_bytes().to_vec()),
             ancestors: line.into_iter().map(|r| r.line.clone()).collect(),
+            replaces: want.replaces.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             shown: caller.ancestor().map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             ..Issued::default()
         }
@@ -166,9 +167,6 @@ pub(super) fn kind_of(upstream: &Upstream, asked: Option<Kind>) -> Result<Kind, 
         let of = upstream.kinds.iter().map(|k| k.as_str()).collect::<Vec<_>>().join(", ");
         denied(Reason::OutsideUpstream, format!("upstream {} issues {of}", upstream.name))
     })?;
-    if !kind.served() {
-        return Err(No::Refusal(Refusal::new(Reason::NotServed, format!("this version does not issue {kind}"))));
-    }
     if kind == Kind::Jwt && upstream.alg != Alg::Es256 {
         return Err(No::Refusal(Refusal::new(Reason::NotServed, format!("this version does not sign {}", upstream.alg))));
     }

@@ -15,6 +15,8 @@ use super::super::wire;
 use super::issued::issued_to_pb;
 use super::note;
 use crate::authority::Authority;
+use crate::credential::Kind;
+use crate::exchange::batch::join_all;
 use crate::identity::caller::Caller;
 use crate::introspect::Asker;
 use crate::limits;
@@ -32,8 +34,18 @@ type Answers = Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::StreamExchange
 
 impl Tokens {
     async fn one(authority: &Authority, caller: &Caller, ask: &pb::ExchangeRequest) -> Result<pb::Issued, No> {
+        Tokens::one_unless(authority, caller, ask, std::future::pending).await
+    }
+
+    /// The same for a caller who may go away without this being dropped.
+    async fn one_unless<F: Future<Output = ()> + Send>(
+        authority: &Authority,
+        caller: &Caller,
+        ask: &pb::ExchangeRequest,
+        gone: impl Fn() -> F,
+    ) -> Result<pb::Issued, No> {
         let want = Wanted::from_pb(ask)?;
-        let issued = authority.exchange(caller, &want).await;
+        let issued = authority.exchange_unless(caller, &want, gone).await;
         issued.map(issued_to_pb).inspect_err(|no| note(authority, caller, no, &want.upstream, task_of(ask)))
     }
 
@@ -91,28 +103,6 @@ fn result(answer: Result<pb::Issued, No>) -> pb::ExchangeResult {
     pb::ExchangeResult { result: Some(result) }
 }
 
-/// Polls all of them in one task; the slowest ends it.
-async fn join_all<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut pending: Vec<_> = all.map(|f| (Box::pin(f), None)).collect();
-    std::future::poll_fn(move |cx| {
-        let mut ready = true;
-        for (future, done) in &mut pending {
-            if done.is_none() {
-                match future.as_mut().poll(cx) {
-                    std::task::Poll::Ready(out) => *done = Some(out),
-                    std::task::Poll::Pending => ready = false,
-                }
-            }
-        }
-        if ready {
-            std::task::Poll::Ready(pending.iter_mut().filter_map(|(_, done)| done.take()).collect())
-        } else {
-            std::task::Poll::Pending
-        }
-    })
-    .await
-}
-
 #[tonic::async_trait]
 impl TokenService for Tokens {
     async fn exchange(&self, request: Request<pb::ExchangeRequest>) -> Result<Response<pb::ExchangeResponse>, Status> {
@@ -162,12 +152,16 @@ impl TokenService for Tokens {
         let caller = peer::caller(&request)?;
         let released = async {
             let id: CredentialId = wanted::id("credential_id", &request.get_ref().credential_id)?;
-            self.0.release(&caller, id).await
+            let seq = self.0.release(&caller, id).await?;
+            Ok((seq, self.0.ledger.peek(|s| s.credentials.get(&id).and_then(|l| Kind::from_number(l.kind.into())))))
         };
-        let seq = released.await.map_err(status)?;
-        // Nothing of a kind that is made here stands anywhere else.
-        let upstream_state = pb::UpstreamState::Unspecified.into();
-        Ok(Response::new(pb::ReleaseResponse { seq: seq.as_u64(), upstream_state }))
+        let (seq, kind) = released.await.map_err(status)?;
+        // Nothing of a kind that is made here stands anywhere else. What was made elsewhere is undone from now on.
+        let upstream_state = match kind {
+            Some(kind) if !kind.made_here() => pb::UpstreamState::Pending,
+            _ => pb::UpstreamState::Unspecified,
+        };
+        Ok(Response::new(pb::ReleaseResponse { seq: seq.as_u64(), upstream_state: upstream_state.into() }))
     }
 
     async fn introspect(&self, request: Request<pb::IntrospectRequest>) -> Result<Response<pb::IntrospectResponse>, Status> {
@@ -310,7 +304,7 @@ async fn answer_all(
 ) {
     let (authority, caller, answers) = (&authority, &caller, &answers);
     let all = round.into_iter().map(|(ask, place)| async move {
-        let result = match Tokens::one(authority, caller, &ask).await {
+        let result = match Tokens::one_unless(authority, caller, &ask, || answers.closed()).await {
             Ok(issued) => pb::stream_exchange_response::Result::Issued(issued),
             Err(no) => pb::stream_exchange_response::Result::Problem(problem(no)),
         };

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 
 use super::{subject_to_pb, timestamp};
+use crate::credential::Kind;
 use crate::ledger::State;
 use crate::ledger::record::{Ancestor, Identity, Issued, Outcome, SvidEvidence};
 use crate::ledger::state::{Live, Phase, Task, facts_of_record, trust_domain_of};
 use crate::pb::mayfly::v1 as pb;
 use crate::revocation::Target;
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
-use crate::upstream::registry::Kind;
 
 /// Whether a credential in memory is good at `now`, and the record that ended it before its time.
 pub fn standing(state: &State, live: &Live, now: Millis) -> (pb::CredentialState, Option<Seq>) {
@@ -138,7 +138,7 @@ fn past_standing(state: &State, issued: &Issued, revision: Seq, path: &[TaskId])
 
 /// What became of it upstream: kinds that are made here have nothing there.
 fn upstream_state(state: &State, kind: u8, lease: Option<LeaseId>, standing: pb::CredentialState) -> pb::UpstreamState {
-    if Kind::from_tag(kind).is_some_and(Kind::served) {
+    if Kind::from_number(kind.into()).is_some_and(Kind::made_here) {
         return pb::UpstreamState::None;
     }
     let good = matches!(standing, pb::CredentialState::Active | pb::CredentialState::Held);

@@ -141,6 +141,11 @@ impl Desk {
         })
     }
 
+    /// How many did not take so far.
+    pub fn failing(&self) -> usize {
+        self.entries.lock().values().filter(|e| e.attempts > 0).count()
+    }
+
     /// When the next attempt is due, by the steady clock.
     pub fn next(&self) -> Option<u64> {
         self.entries.lock().values().filter(|e| !e.busy && !e.making && e.next_at > 0).map(|e| e.next_at).min()

@@ -13,7 +13,15 @@ use crate::policy::grant::{Grant, Parts};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{CredentialId, LeaseId};
 
-fn failed(kind: Kind, why: &str) -> No {
+/// A kind that never is irrevocable must not become so by what an upstream says.
+pub(super) fn fitting(kind: Kind, made: Made) -> Result<Made, Fault> {
+    match made.irrevocable && !kind.line().may_be_irrevocable {
+        true => Err(Fault::new(format!("an upstream made an irrevocable credential of kind {}", kind.name()))),
+        false => Ok(made),
+    }
+}
+
+pub(super) fn failed(kind: Kind, why: &str) -> No {
     let no = Refusal::new(
         Reason::UpstreamFailed,
         format!("the upstream did not give a credential of kind {}: {}", kind.name(), brief(why)),
@@ -27,30 +35,25 @@ impl<D: Durable> Leases<D> {
     ///
     /// Dropping this future, or what it gives, undoes what was made.
     ///
-    /// Refused: NOT_SERVED, UPSTREAM_FAILED, and as the ledger refuses the lease.
+    /// Refused: NOT_SERVED, UPSTREAM_FAILED, LIMIT_REACHED, and as the ledger refuses the lease.
     pub async fn mint(&self, grant: Grant, group: u32) -> Result<Minted, No> {
         let mut parts = grant.into_parts();
         let kind = Kind::from_number(parts.draft.kind).ok_or_else(|| Fault::new("a grant of an unknown credential kind"))?;
-        let remote = self.remotes.of(kind).cloned().ok_or_else(|| {
-            No::Refusal(Refusal::new(
-                Reason::NotServed,
-                format!("credentials of kind {} are not made by this server", kind.name()),
-            ))
-        })?;
+        let remote = self.maker(kind)?.clone();
         let (credential, lease) = (CredentialId::from_bytes(self.system.random16()), LeaseId::from_bytes(self.system.random16()));
         parts.draft.credential = credential.as_bytes().to_vec();
         parts.draft.lease = lease.as_bytes().to_vec();
         let named = remote.name(&order(credential, lease, "", &parts)).map_err(|e| failed(kind, &e.to_string()))?;
 
+        let place = self.making.enter(&parts.draft.upstream)?;
         let system = self.system.clone();
         let mut making = self.desk.making(lease, move || system.steady());
         self.open(lease, &named, &parts).await?;
         let made = self.ask(&*remote, &order(credential, lease, &named.handle, &parts), &mut making).await;
-        let made = made.map_err(|e| failed(kind, &e.to_string()))?;
-        if made.irrevocable && !kind.line().may_be_irrevocable {
-            return Err(Fault::new(format!("an upstream made an irrevocable credential of kind {}", kind.name())).into());
-        }
-        let summary = summary(&parts.draft, kind, parts.revision, Novelty::New, made.irrevocable)?;
+        drop(place);
+        let made = fitting(kind, made.map_err(|e| failed(kind, &e.to_string()))?)?;
+        let novelty = if parts.draft.replaces.is_empty() { Novelty::New } else { Novelty::Replaced };
+        let summary = summary(&parts.draft, kind, parts.revision, novelty, made.irrevocable)?;
         let lapse = Lapse::new(move |outcome| making.end(outcome));
         Ok(Minted::new(records(parts, group), summary, made.answer, lapse))
     }

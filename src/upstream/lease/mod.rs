@@ -17,6 +17,8 @@
 //! - *The same lease undone twice, by two replicas or across a restart.* Undoing may be repeated; the second to close it is told that it is
 //!   closed.
 
+mod again;
+mod crowd;
 mod desk;
 mod make;
 mod over;
@@ -30,14 +32,16 @@ use std::sync::Arc;
 pub use over::OverLedger;
 pub use undo::Listed;
 
-use crate::credential::remote::Remotes;
+use crate::credential::Kind;
+use crate::credential::remote::{Remote, Remotes};
 use crate::ledger::Receipt;
 use crate::ledger::record::{Event, LeaseClosed, LeaseEnd, Record, Who};
 use crate::ledger::state::{Lease, Phase, State};
 use crate::limits;
-use crate::refusal::No;
+use crate::refusal::{No, Reason, Refusal};
 use crate::seq::{LeaseId, Millis, Seq};
 use crate::system::System;
+use crowd::{Crowd, Most};
 use desk::Desk;
 
 /// What leases need of the ledger.
@@ -151,11 +155,38 @@ pub struct Leases<D> {
     system: System,
     timing: Timing,
     desk: Arc<Desk>,
+    making: Arc<Crowd>,
+    undoing: Arc<Crowd>,
+}
+
+/// What is made elsewhere: the kinds, and how long things may take. By default nothing is.
+#[derive(Clone, Default)]
+pub struct Elsewhere {
+    /// The kinds.
+    pub remotes: Remotes,
+    /// How long things may take.
+    pub timing: Timing,
 }
 
 impl<D: Durable> Leases<D> {
     /// One per process.
     pub fn new(durable: Arc<D>, remotes: Remotes, system: System, timing: Timing) -> Arc<Leases<D>> {
-        Arc::new(Leases { durable, remotes, system, timing, desk: Arc::default() })
+        let most = |name, places| Most { name, places };
+        let making = Crowd::new(
+            most("leases_making", limits::LEASES_MAKING),
+            most("leases_making_per_upstream", limits::LEASES_MAKING_PER_UPSTREAM),
+        );
+        let undoing = Crowd::new(
+            most("leases_undoing", limits::LEASES_UNDOING),
+            most("leases_undoing_per_upstream", limits::LEASES_UNDOING_PER_UPSTREAM),
+        );
+        Arc::new(Leases { durable, remotes, system, timing, desk: Arc::default(), making, undoing })
+    }
+
+    /// Who makes a kind. Refused with NOT_SERVED, before anything is done, where nobody here does.
+    pub fn maker(&self, kind: Kind) -> Result<&Arc<dyn Remote>, Refusal> {
+        self.remotes.of(kind).ok_or_else(|| {
+            Refusal::new(Reason::NotServed, format!("credentials of kind {} are not made by this server", kind.name()))
+        })
     }
 }

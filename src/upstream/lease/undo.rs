@@ -34,6 +34,14 @@ pub struct Listed {
     pub next_in_ms: u64,
 }
 
+/// What was begun.
+struct Begun {
+    /// How long nothing more is due, milliseconds.
+    wait: u64,
+    /// Something is due that found no place.
+    full: bool,
+}
+
 enum Done {
     Closed,
     /// Undone; to be looked at once more when this much time has passed, milliseconds.
@@ -41,17 +49,31 @@ enum Done {
 }
 
 impl<D: Durable> Leases<D> {
-    /// Undoes until the process ends. A failure is logged and tried again.
+    /// Undoes until it is dropped, which leaves to the next start what was not done. A failure is logged and tried again. While the
+    /// ledger cannot be written nothing is undone, since what was revoked may come back: it waits, and says so once.
     pub async fn run(self: Arc<Self>) {
+        let (mut running, mut said) = (JoinSet::new(), String::new());
         loop {
-            let wait = match self.round().await {
-                Ok(wait) => wait,
+            while running.try_join_next().is_some() {}
+            let Begun { wait, full } = match self.begin(&mut running).await {
+                Ok(begun) => {
+                    said.clear();
+                    begun
+                }
                 Err(no) => {
-                    tracing::warn!(%no, "leases could not be looked at");
-                    self.timing.look_ms
+                    let why = no.to_string();
+                    if said != why {
+                        tracing::warn!(why, "leases could not be looked at; nothing is undone until they can");
+                        said = why;
+                    }
+                    Begun { wait: self.timing.look_ms, full: false }
                 }
             };
-            let _ = tokio::time::timeout(Duration::from_millis(wait.max(1)), self.desk.wake.notified()).await;
+            tokio::select! {
+                () = self.desk.wake.notified() => {}
+                Some(_) = running.join_next(), if full => {}
+                () = tokio::time::sleep(Duration::from_millis(wait.max(1))) => {}
+            }
         }
     }
 
@@ -85,22 +107,44 @@ impl<D: Durable> Leases<D> {
         Ok(listed.collect())
     }
 
+    /// Leases of which an attempt of this process did not take.
+    pub fn failing(&self) -> usize {
+        self.desk.failing()
+    }
+
     /// One attempt at everything that is due. Returns how long nothing more is due, milliseconds.
     pub async fn round(self: &Arc<Self>) -> Result<u64, No> {
-        let due = self.due().await?;
         let mut running = JoinSet::new();
-        for (id, lease, cause) in due {
-            let Some(given) = self.desk.take(id, lease.issued, self.system.steady()) else { continue };
-            if running.len() >= limits::LEASES_UNDOING {
-                running.join_next().await;
-            }
-            let this = self.clone();
-            running.spawn(async move { this.attempt(id, lease, cause, given).await });
+        while self.begin(&mut running).await?.full {
+            while running.join_next().await.is_some() {}
         }
         while running.join_next().await.is_some() {}
+        Ok(self.next())
+    }
+
+    /// Begins to undo what is due, as far as there is place.
+    async fn begin(self: &Arc<Self>, running: &mut JoinSet<()>) -> Result<Begun, No> {
+        let mut full = false;
+        for (id, lease, cause) in self.due().await? {
+            let Ok(place) = self.undoing.enter(&lease.upstream) else {
+                full = true;
+                continue;
+            };
+            let Some(given) = self.desk.take(id, lease.issued, self.system.steady()) else { continue };
+            let this = self.clone();
+            running.spawn(async move {
+                this.attempt(id, lease, cause, given).await;
+                drop(place);
+            });
+        }
+        Ok(Begun { wait: self.next(), full })
+    }
+
+    /// How long nothing is due that is known of, milliseconds.
+    fn next(&self) -> u64 {
         let now = self.system.steady();
         let next = self.desk.next().map_or(u64::MAX, |at| at.saturating_sub(now));
-        Ok(next.min(self.timing.look_ms))
+        next.min(self.timing.look_ms)
     }
 
     /// What is nobody's, and what its maker handed over. A few at a time: the writer waits while the state is read.

@@ -156,7 +156,7 @@ impl Remote for Accounts {
     }
 
     fn again<'a>(&'a self, order: &'a Order<'a>) -> Boxed<'a, Result<Again, MakeError>> {
-        Box::pin(async move { Ok(Again::Same(login(order.handle))) })
+        Box::pin(async move { Ok(Again::Same(Made { answer: login(order.handle), irrevocable: false })) })
     }
 }
 

@@ -1,0 +1,102 @@
+//! A request that is sent again: the same credential, or where its upstream cannot give that again, another in its place.
+
+use super::reused;
+use crate::authority::Authority;
+use crate::credential::kind::{Past, remake_local};
+use crate::credential::{Issued, Minted};
+use crate::identity::caller::Caller;
+use crate::ledger::record::{Event, Record, Who};
+use crate::ledger::state::request_key;
+use crate::ledger::{Receipt, View};
+use crate::policy::grant::TaskPath;
+use crate::policy::wanted::{TaskChoice, Wanted};
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::seq::CredentialId;
+
+/// What is known of a request when it comes.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once; a box would cost every repeat an allocation")]
+pub(super) enum Before {
+    /// It was not made before.
+    Nothing,
+    /// This was.
+    Same(Issued),
+    /// This is to be asked instead: what it made is to be replaced.
+    Replace(Box<Wanted>),
+}
+
+impl Authority {
+    /// What this request made before. Checked against the rules again: what was revoked meanwhile is refused.
+    pub(super) async fn made_for(&self, view: &View, caller: &Caller, want: &Wanted) -> Result<Before, No> {
+        let Some(request_id) = &want.request_id else { return Ok(Before::Nothing) };
+        let key = request_key(caller.id().as_str(), request_id);
+        let found = view.read(|state| {
+            let live = state.credentials.of_request(&key)?;
+            let alive = state.evidence_alive(&live.id, view.now());
+            let task = state.tasks.at(live.task)?;
+            let path = TaskPath::Open(task.terms.clone());
+            Some((live.id, live.at, live.seq, alive, path))
+        });
+        let Some((id, at, seq, alive, path)) = found else {
+            return if view.read(|s| s.requests.contains_key(&key)) { Err(reused(request_id)) } else { Ok(Before::Nothing) };
+        };
+        let receipt = self.ledger.receipt_of(seq, at).await?;
+        let record = self.issuance_at(at, id)?;
+        let same = record.request.as_ref().is_some_and(|r| r.digest == want.digest);
+        if !same {
+            return Err(reused(request_id));
+        }
+        alive.map_err(No::Refusal)?;
+        let compiled = self.catalog.now();
+        let upstream = &compiled
+            .upstream(&want.upstream)
+            .ok_or_else(|| {
+                Refusal::new(Reason::UpstreamNotActive, format!("upstream {} is no longer registered", want.upstream))
+            })?
+            .upstream;
+        let past = Past {
+            record: &record,
+            path: &path,
+            audience: &upstream.audience,
+            base_url: &upstream.target,
+            issuer: &self.decider.issuer_of(&upstream.environment),
+        };
+        if made_here(&record)? {
+            return Ok(Before::Same(remake_local(&past, &self.keyring)?.reveal(receipt)));
+        }
+        Box::pin(self.made_elsewhere(&past, id, receipt, caller, want)).await
+    }
+
+    /// The upstream is asked, which takes its time: what was revoked meanwhile is refused like what was revoked before.
+    async fn made_elsewhere(
+        &self,
+        past: &Past<'_>,
+        id: CredentialId,
+        receipt: Receipt,
+        caller: &Caller,
+        want: &Wanted,
+    ) -> Result<Before, No> {
+        let made: Option<Minted> = self.leases.again(past).await?;
+        self.ledger.settled(|s| s.evidence_alive(&id, self.system.wall())).await??;
+        if let Some(minted) = made {
+            return Ok(Before::Same(minted.reveal(receipt)));
+        }
+        // What is given back makes a rule, as by any other act of the caller.
+        self.within_rule_budget(&Who::SpiffeId(caller.id().as_str().to_owned()))?;
+        let Some(task) = past.path.tasks().last() else { return Err(Fault::new("a credential without a task").into()) };
+        // The task that was opened for it is there: the repeat opens no other.
+        Ok(Before::Replace(Box::new(Wanted { task: TaskChoice::Named(*task), replaces: Some(id), ..want.clone() })))
+    }
+
+    pub(super) fn issuance_at(&self, at: crate::store::Position, id: CredentialId) -> Result<Record, No> {
+        let of = |r: &Record| matches!(&r.event, Some(Event::Issued(e)) if e.credential == id.as_bytes());
+        let record = self.ledger.records_at(at)?.into_iter().find(of);
+        record.ok_or_else(|| No::Fault(Fault::new(format!("commit {at} does not hold the issuance of {id}"))))
+    }
+}
+
+fn made_here(record: &Record) -> Result<bool, Fault> {
+    match &record.event {
+        Some(Event::Issued(e)) => Ok(super::made_here(e.kind)),
+        _ => Err(Fault::new("an issuance without its record")),
+    }
+}

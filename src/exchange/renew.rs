@@ -1,0 +1,70 @@
+//! Renewing: a new decision for the same line.
+
+use crate::authority::Authority;
+use crate::credential::Issued;
+use crate::identity::caller::Caller;
+use crate::ledger::record::{Event, Record};
+use crate::policy::wanted::{Binding, TaskChoice, Wanted};
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::seq::{CredentialId, Millis};
+use crate::upstream::registry::Kind;
+
+impl Authority {
+    /// Renews a credential: a new decision, never past the bound fixed at first issue. It names the first of its line as an ancestor.
+    pub async fn renew(
+        &self,
+        caller: &Caller,
+        id: CredentialId,
+        ttl_ms: Option<u64>,
+        request: Option<(String, [u8; 32])>,
+    ) -> Result<Issued, No> {
+        self.still_stands(caller)?;
+        let record = self.own_issuance(caller, id).await?;
+        let Some(Event::Issued(old)) = &record.event else { return Err(No::Fault(Fault::new("an issuance without its record"))) };
+        let task = crate::seq::TaskId::from_slice(&old.task).ok_or_else(|| Fault::new("an issuance without a task"))?;
+        let kind = u8::try_from(old.kind).ok().and_then(Kind::from_tag);
+        let (request_id, digest) = request.map_or((None, [0; 32]), |(id, digest)| (Some(id), digest));
+        let key = match (&old.x5t[..], &old.jkt[..]) {
+            ([], []) => Binding::Unasked,
+            ([], jkt) => Binding::Thumbprint(jkt.try_into().map_err(|_| Fault::new("a thumbprint that is not 32 bytes"))?),
+            _ => Binding::CallerSvid,
+        };
+        let want = Wanted {
+            task: TaskChoice::Named(task),
+            upstream: old.upstream.clone(),
+            scopes: old.scopes.clone(),
+            kind,
+            ttl_ms,
+            tool: old.tool.clone(),
+            purpose: old.purpose.clone(),
+            arguments: old.arguments.as_slice().try_into().ok(),
+            request_id,
+            digest,
+            key,
+            replaces: None,
+            renews: Some(crate::policy::wanted::Renews {
+                id,
+                line: old.ancestors.first().cloned().unwrap_or_else(|| crate::ledger::record::Ancestor {
+                    credential: old.credential.clone(),
+                    caller: old.caller.clone(),
+                }),
+                until: Millis(old.renewable_until),
+                approval: !old.approval.is_empty(),
+            }),
+        };
+        self.exchange(caller, &want).await
+    }
+
+    /// The issuance of a credential that this caller holds. To others it does not exist.
+    async fn own_issuance(&self, caller: &Caller, id: CredentialId) -> Result<Record, No> {
+        let found = self.ledger.peek(|state| {
+            let live = state.credentials.get(&id).filter(|l| state.credentials.caller(l) == caller.id().as_str())?;
+            Some((live.at, live.seq))
+        });
+        let Some((at, seq)) = found else {
+            return Err(No::Refusal(Refusal::new(Reason::NotFound, format!("you hold no credential {id}"))));
+        };
+        self.ledger.wait_durable(seq).await?;
+        self.issuance_at(at, id)
+    }
+}

@@ -1,0 +1,45 @@
+//! A request that is sent again.
+
+use std::time::Duration;
+
+use super::make::{failed, fitting};
+use super::{Durable, Leases};
+use crate::credential::kind::{Kind, Past, summary};
+use crate::credential::minted::Lapse;
+use crate::credential::remote::{Again, Order};
+use crate::credential::{Minted, Novelty};
+use crate::ledger::record::Event;
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::seq::{CredentialId, LeaseId};
+
+impl<D: Durable> Leases<D> {
+    /// The credential of a record as its upstream gives it again; `None` where it cannot, so that another has to take its place. It has
+    /// no records to commit. Whether it is live is the caller's to ask, before and after: the upstream may take its time.
+    ///
+    /// Refused: NOT_SERVED, UPSTREAM_FAILED, LIMIT_REACHED, CREDENTIAL_NOT_ACTIVE where nothing stands for it upstream any more.
+    pub async fn again(&self, past: &Past<'_>) -> Result<Option<Minted>, No> {
+        let Some(Event::Issued(issued)) = &past.record.event else { return Err(Fault::new("no issuance to give again").into()) };
+        let kind = Kind::from_number(issued.kind).ok_or_else(|| Fault::new("a record of an unknown credential kind"))?;
+        let remote = self.maker(kind)?;
+        let ids = (CredentialId::from_slice(&issued.credential), LeaseId::from_slice(&issued.lease));
+        let (Some(credential), Some(lease)) = ids else { return Err(Fault::new("a record without credential or lease").into()) };
+        let open = self.durable.settled(|s| s.leases.get(&lease).cloned()).await?.ok_or_else(|| {
+            Refusal::new(Reason::CredentialNotActive, format!("what stood for {credential} at {} is given up", issued.upstream))
+                .way_out("ask with a new request_id")
+        })?;
+        let _place = self.making.enter(&issued.upstream)?;
+        let (audience, base_url) = (past.audience, past.base_url);
+        let order = Order { credential, lease, handle: &open.handle, issued, audience, base_url };
+        let limit = Duration::from_millis(self.timing.make_ms);
+        match tokio::time::timeout(limit, remote.again(&order)).await {
+            Ok(Ok(Again::Replace)) => Ok(None),
+            Ok(Ok(Again::Same(made))) => {
+                let made = fitting(kind, made)?;
+                let summary = summary(issued, kind, past.record.revision(), Novelty::Same, made.irrevocable)?;
+                Ok(Some(Minted::new(Vec::new(), summary, made.answer, Lapse::none())))
+            }
+            Ok(Err(e)) => Err(failed(kind, &e.to_string())),
+            Err(_) => Err(failed(kind, &format!("it took longer than {} ms", self.timing.make_ms))),
+        }
+    }
+}
