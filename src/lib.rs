@@ -17,6 +17,7 @@ pub mod feed;
 pub mod heartbeats;
 pub mod introspect;
 pub mod keys;
+pub mod leases;
 pub mod lookup;
 pub mod peers;
 pub mod refusals;

@@ -13,6 +13,7 @@ mod credential_filter;
 mod credential_watch;
 mod issued;
 pub mod key;
+pub mod lease;
 pub mod not_served;
 mod page;
 pub mod policy;

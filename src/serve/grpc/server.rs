@@ -136,6 +136,7 @@ impl Server {
             followers: followers.len() as u64,
             stale_followers: stale as u64,
             leases: s.leases.len() as u64,
+            leases_failing: a.leases.failing() as u64,
             connections: a.peers.len(),
             upstreams: s.upstreams.len() as u64,
             trust_domains: s.bundles.values().filter(|b| !b.removed).count() as u64,

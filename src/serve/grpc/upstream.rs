@@ -1,4 +1,4 @@
-//! UpstreamService: the registry. Reading is served; registrations come from files at the first start.
+//! UpstreamService: the registry, and what stands at upstreams. Registrations are read here; they come from files at the first start.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::super::wire;
 use super::ask::{self, not_served, refused};
+use super::lease;
 use super::page::ByName;
 use crate::authority::Authority;
 use crate::ledger::state::Version;
@@ -133,15 +134,22 @@ impl UpstreamService for Upstreams {
         not_served("SetBinding")
     }
 
-    async fn list_leases(&self, _: Request<pb::ListLeasesRequest>) -> Result<Response<pb::ListLeasesResponse>, Status> {
-        not_served("ListLeases")
+    async fn list_leases(&self, request: Request<pb::ListLeasesRequest>) -> Result<Response<pb::ListLeasesResponse>, Status> {
+        let actor = ask::actor(&request)?;
+        lease::list(&self.0, &actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "list_leases"))
     }
 
-    async fn retry_lease(&self, _: Request<pb::RetryLeaseRequest>) -> Result<Response<pb::RetryLeaseResponse>, Status> {
-        not_served("RetryLease")
+    async fn retry_lease(&self, request: Request<pb::RetryLeaseRequest>) -> Result<Response<pb::RetryLeaseResponse>, Status> {
+        let actor = ask::actor(&request)?;
+        lease::retry(&self.0, &actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "retry_lease"))
     }
 
-    async fn abandon_lease(&self, _: Request<pb::AbandonLeaseRequest>) -> Result<Response<pb::AbandonLeaseResponse>, Status> {
-        not_served("AbandonLease")
+    async fn abandon_lease(
+        &self,
+        request: Request<pb::AbandonLeaseRequest>,
+    ) -> Result<Response<pb::AbandonLeaseResponse>, Status> {
+        let actor = ask::actor(&request)?;
+        let answer = lease::abandon(&self.0, &actor, request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "abandon_lease"))
     }
 }

@@ -20,6 +20,7 @@
 mod again;
 mod crowd;
 mod desk;
+mod listing;
 mod make;
 mod over;
 #[cfg(test)]
@@ -29,8 +30,8 @@ mod undo;
 use std::future::Future;
 use std::sync::Arc;
 
+pub use listing::Listed;
 pub use over::OverLedger;
-pub use undo::Listed;
 
 use crate::credential::Kind;
 use crate::credential::remote::{Remote, Remotes};

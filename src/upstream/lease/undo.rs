@@ -1,12 +1,12 @@
 //! Undoing, for as long as it takes.
 
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
 use super::desk::{Fate, Given};
+use super::listing::page;
 use super::{Cause, Durable, Leases, Standing, brief, closed, standing};
 use crate::credential::Kind;
 use crate::credential::remote::{Boxed, Remote, UndoError};
@@ -16,23 +16,6 @@ use crate::limits;
 use crate::refusal::{No, Reason};
 use crate::revocation::Target;
 use crate::seq::{CredentialId, LeaseId, Millis, Seq};
-
-/// A lease and how undoing it goes.
-#[derive(Clone, Debug)]
-pub struct Listed {
-    /// Its id.
-    pub id: LeaseId,
-    /// The lease.
-    pub lease: Lease,
-    /// Whose it is.
-    pub standing: Standing,
-    /// Attempts of this process that did not take.
-    pub attempts: u32,
-    /// What the upstream said to the newest of them.
-    pub last: String,
-    /// Until the next, milliseconds; 0 where it is due.
-    pub next_in_ms: u64,
-}
 
 /// What was begun.
 struct Begun {
@@ -85,31 +68,6 @@ impl<D: Durable> Leases<D> {
     /// Tries a lease again at once.
     pub fn retry(&self, lease: LeaseId) {
         self.desk.retry(lease);
-    }
-
-    /// Up to `most` leases after one, in the order of their ids, with how undoing goes.
-    pub async fn list(&self, after: Option<LeaseId>, most: usize) -> Result<Vec<Listed>, No> {
-        let now = self.durable.now();
-        let left = self.timing.left_ms;
-        let page = self.durable.settled(|s| page(s, after, most, |_, l| Some(standing(s, l, now, left)))).await?;
-        let steady = self.system.steady();
-        let listed = page.found.into_iter().map(|(id, lease, standing)| {
-            let progress = self.desk.progress(id);
-            Listed {
-                id,
-                lease,
-                standing,
-                attempts: progress.attempts,
-                last: progress.last,
-                next_in_ms: progress.next_at.saturating_sub(steady),
-            }
-        });
-        Ok(listed.collect())
-    }
-
-    /// Leases of which an attempt of this process did not take.
-    pub fn failing(&self) -> usize {
-        self.desk.failing()
     }
 
     /// One attempt at everything that is due. Returns how long nothing more is due, milliseconds.
@@ -259,29 +217,4 @@ impl<D: Durable> Leases<D> {
     fn keep_until(&self) -> Millis {
         self.durable.now().plus(limits::CREDENTIAL_TTL_MS + limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)
     }
-}
-
-/// A part of the leases.
-struct Page<T> {
-    found: Vec<(LeaseId, Lease, T)>,
-    /// Where to go on; `None` at the end.
-    last: Option<LeaseId>,
-}
-
-/// Up to `most` leases after one, and what `of` finds of them.
-fn page<T>(s: &State, after: Option<LeaseId>, most: usize, of: impl Fn(LeaseId, &Lease) -> Option<T>) -> Page<T> {
-    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-    let mut page = Page { found: Vec::new(), last: None };
-    let mut looked = 0;
-    for (id, lease) in s.leases.range((from, Bound::Unbounded)).take(most) {
-        looked += 1;
-        page.last = Some(*id);
-        if let Some(found) = of(*id, lease) {
-            page.found.push((*id, lease.clone(), found));
-        }
-    }
-    if looked < most {
-        page.last = None;
-    }
-    page
 }

@@ -1,0 +1,50 @@
+//! What stands at upstreams, as operators see it and what they can do about it.
+
+use crate::authority::Authority;
+use crate::identity::caller::Operator;
+use crate::ledger::Lane;
+use crate::policy::Admin;
+use crate::refusal::{No, Reason, Refusal};
+use crate::seq::LeaseId;
+use crate::tasks::Named;
+use crate::upstream::lease::{Listed, Standing, abandoned};
+
+impl Authority {
+    /// Tries a lease again at once, rather than when it is due, and answers how it stands before that.
+    pub async fn retry_lease(&self, operator: &Operator, id: LeaseId) -> Result<Listed, No> {
+        let (listed, _) = self.lease_of(operator, id).await?;
+        self.leases.retry(id);
+        Ok(listed)
+    }
+
+    /// Gives up undoing a lease: what stands upstream is the operator's to clean from then on. Refused while somebody has a credential
+    /// of it. `None` for a repeat.
+    pub async fn abandon_lease(&self, operator: &Operator, id: LeaseId, why: &str, named: &Named) -> Result<Option<Listed>, No> {
+        let admitted = self.admit(operator, Admin::ManageUpstreams, None)?;
+        if self.remembered(&crate::tasks::name_of(&admitted.who()), named).await?.is_some() {
+            return Ok(None);
+        }
+        let (listed, admitted) = self.lease_of(operator, id).await?;
+        if !matches!(listed.standing, Standing::ToUndo(_)) {
+            let no =
+                Refusal::field("lease_id", format!("{id} is a live credential's: only what is to be undone can be given up"));
+            return Err(No::Refusal(no.way_out(format!("mayfly revoke --credential {}", listed.lease.credential))));
+        }
+        let record = abandoned(id, why, admitted.who());
+        let Some(event) = record.event else { return Ok(None) };
+        self.change(admitted.who(), Lane::Change, event, named).await?;
+        Ok(Some(listed))
+    }
+
+    /// An open lease, for an operator who may manage its upstream.
+    async fn lease_of(&self, operator: &Operator, id: LeaseId) -> Result<(Listed, crate::admission::Admitted), No> {
+        let found = self.leases.one(id).await?;
+        let compiled = self.catalog.now();
+        let registered = found.as_ref().and_then(|l| compiled.upstream(&l.lease.upstream));
+        let environment = registered.map(|r| r.upstream.environment.as_str());
+        // Whoever may not is refused before it is said whether there is one.
+        let admitted = self.admit(operator, Admin::ManageUpstreams, environment)?;
+        let none = || Refusal::new(Reason::NotFound, format!("there is no open lease {id}"));
+        Ok((found.ok_or_else(none)?, admitted))
+    }
+}

@@ -1,0 +1,78 @@
+//! Leases as people see them.
+
+use std::ops::Bound;
+
+use super::{Durable, Leases, Standing, standing};
+use crate::ledger::state::{Lease, State};
+use crate::refusal::No;
+use crate::seq::LeaseId;
+
+/// A lease and how undoing it goes.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its id.
+    pub id: LeaseId,
+    /// The lease.
+    pub lease: Lease,
+    /// Whose it is.
+    pub standing: Standing,
+    /// Attempts of this process that did not take.
+    pub attempts: u32,
+    /// What the upstream said to the newest of them.
+    pub last: String,
+    /// Until the next, milliseconds; 0 where it is due.
+    pub next_in_ms: u64,
+}
+
+impl<D: Durable> Leases<D> {
+    /// Up to `most` leases after one, in the order of their ids, with how undoing goes.
+    pub async fn list(&self, after: Option<LeaseId>, most: usize) -> Result<Vec<Listed>, No> {
+        let now = self.durable.now();
+        let left = self.timing.left_ms;
+        let page = self.durable.settled(|s| page(s, after, most, |_, l| Some(standing(s, l, now, left)))).await?;
+        Ok(page.found.into_iter().map(|(id, lease, standing)| self.listed(id, lease, standing)).collect())
+    }
+
+    /// One lease, where it is open.
+    pub async fn one(&self, id: LeaseId) -> Result<Option<Listed>, No> {
+        let (now, left) = (self.durable.now(), self.timing.left_ms);
+        let found = self.durable.settled(|s| s.leases.get(&id).map(|l| (l.clone(), standing(s, l, now, left)))).await?;
+        Ok(found.map(|(lease, standing)| self.listed(id, lease, standing)))
+    }
+
+    /// Leases of which an attempt of this process did not take.
+    pub fn failing(&self) -> usize {
+        self.desk.failing()
+    }
+
+    fn listed(&self, id: LeaseId, lease: Lease, standing: Standing) -> Listed {
+        let progress = self.desk.progress(id);
+        let next_in_ms = progress.next_at.saturating_sub(self.system.steady());
+        Listed { id, lease, standing, attempts: progress.attempts, last: progress.last, next_in_ms }
+    }
+}
+
+/// A part of the leases.
+pub(super) struct Page<T> {
+    pub found: Vec<(LeaseId, Lease, T)>,
+    /// Where to go on; `None` at the end.
+    pub last: Option<LeaseId>,
+}
+
+/// Up to `most` leases after one, and what `of` finds of them.
+pub(super) fn page<T>(s: &State, after: Option<LeaseId>, most: usize, of: impl Fn(LeaseId, &Lease) -> Option<T>) -> Page<T> {
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let mut page = Page { found: Vec::new(), last: None };
+    let mut looked = 0;
+    for (id, lease) in s.leases.range((from, Bound::Unbounded)).take(most) {
+        looked += 1;
+        page.last = Some(*id);
+        if let Some(found) = of(*id, lease) {
+            page.found.push((*id, lease.clone(), found));
+        }
+    }
+    if looked < most {
+        page.last = None;
+    }
+    page
+}

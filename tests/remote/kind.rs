@@ -1,0 +1,136 @@
+//! Two kinds over the upstream: one that derives the same login again, and one whose token nobody can give twice.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mayfly::credential::remote::{Again, Boxed, Made, MakeError, Named, Order, Remote, Remotes, UndoError};
+use mayfly::credential::{Answer, Kind};
+use mayfly::ledger::state::Lease;
+use mayfly::seq::{LeaseId, Millis};
+use mayfly::upstream::lease::{Elsewhere, Timing};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use zeroize::Zeroizing;
+
+use super::upstream::say;
+
+/// As the defaults relate to each other, and short.
+pub const TIMING: Timing =
+    Timing { make_ms: 2_000, call_ms: 2_000, left_ms: 4_500, retry_min_ms: 20, retry_max_ms: 200, look_ms: 50 };
+/// Far above `upstream::LATE`, also on a busy machine.
+pub const SETTLES_MS: u64 = 600;
+
+pub struct Accounts {
+    pub address: SocketAddr,
+    pub kind: Kind,
+    /// Says where it is, and waits.
+    pub tells: bool,
+}
+
+/// Both kinds.
+pub fn elsewhere(address: SocketAddr, tells: bool) -> Elsewhere {
+    let of = |kind| Arc::new(Accounts { address, kind, tells });
+    let remotes = Remotes::default().with(of(Kind::Postgres)).with(of(Kind::Oauth));
+    Elsewhere { remotes, timing: TIMING }
+}
+
+impl Accounts {
+    async fn call(&self, word: &str, name: &str) -> Result<String, String> {
+        let call = async {
+            let mut stream = TcpStream::connect(self.address).await?;
+            stream.write_all(format!("{word} {name}\n").as_bytes()).await?;
+            let mut answer = String::new();
+            BufReader::new(stream).read_line(&mut answer).await?;
+            Ok::<_, std::io::Error>(answer.trim_end().to_owned())
+        };
+        match call.await {
+            Ok(answer) if !answer.is_empty() => Ok(answer),
+            Ok(_) => Err(format!("{word}: no answer")),
+            Err(e) => Err(format!("{word}: {e}")),
+        }
+    }
+
+    async fn tell(&self, word: &str, name: &str) {
+        if self.tells {
+            let _ = self.call(word, name).await;
+        }
+    }
+
+    fn answer(&self, name: &str) -> Answer {
+        match self.kind {
+            Kind::Postgres => Answer::Database {
+                host: "localhost".into(),
+                port: 1,
+                database: String::new(),
+                user: name.to_owned(),
+                password: Zeroizing::new(format!("derived from {name}")),
+                server_ca_pem: String::new(),
+            },
+            _ => Answer::Bearer {
+                token: Zeroizing::new(name.to_owned()),
+                header: "authorization".into(),
+                scheme: "Bearer".into(),
+                base_url: String::new(),
+            },
+        }
+    }
+}
+
+impl Remote for Accounts {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn name(&self, order: &Order<'_>) -> Result<Named, MakeError> {
+        let handle = format!("mayfly_{}", order.lease);
+        if self.tells {
+            let _ = say(self.address, &format!("NAME {handle}"));
+        }
+        Ok(Named { handle, ends_at: Millis(0) })
+    }
+
+    fn make<'a>(&'a self, order: &'a Order<'a>) -> Boxed<'a, Result<Made, MakeError>> {
+        Box::pin(async move {
+            self.tell("ABOUT", order.handle).await;
+            let made = match self.call("MAKE", order.handle).await.map_err(MakeError::Unknown)?.as_str() {
+                "OK" => Ok(Made { answer: self.answer(order.handle), irrevocable: false }),
+                other => Err(MakeError::Refused(other.to_owned())),
+            };
+            self.tell("MADE", order.handle).await;
+            made
+        })
+    }
+
+    fn undo<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> Boxed<'a, Result<(), UndoError>> {
+        Box::pin(async move {
+            match self.call("DROP", &lease.handle).await.map_err(UndoError)?.as_str() {
+                "OK" => Ok(()),
+                other => Err(UndoError(other.to_owned())),
+            }
+        })
+    }
+
+    fn is_gone<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> Boxed<'a, Result<bool, UndoError>> {
+        Box::pin(async move {
+            match self.call("HAS", &lease.handle).await.map_err(UndoError)?.as_str() {
+                "NO" => Ok(true),
+                "YES" => Ok(false),
+                other => Err(UndoError(other.to_owned())),
+            }
+        })
+    }
+
+    fn settles_ms(&self) -> u64 {
+        SETTLES_MS
+    }
+
+    fn again<'a>(&'a self, order: &'a Order<'a>) -> Boxed<'a, Result<Again, MakeError>> {
+        Box::pin(async move {
+            self.tell("AGAIN", order.handle).await;
+            match self.kind {
+                Kind::Postgres => Ok(Again::Same(Made { answer: self.answer(order.handle), irrevocable: false })),
+                _ => Ok(Again::Replace),
+            }
+        })
+    }
+}

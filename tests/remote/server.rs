@@ -1,0 +1,81 @@
+//! The server process: this binary, started once more with a world and an upstream in its environment.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use mayfly::cli::dev::World;
+use mayfly::ledger::Lane;
+use mayfly::ledger::record::{Event, Record, Revoked, UpstreamSet, Who};
+use mayfly::seq::LeaseId;
+use mayfly::server::{Running, start_with};
+use mayfly::sources::config::Config;
+use mayfly::system::System;
+use mayfly::upstream::registry::{Kind, Upstream};
+
+use super::kind;
+use super::upstream::say;
+
+/// Where the world is, where the upstream answers, and whether it is told of every step.
+pub const ENVIRONMENT: [&str; 3] = ["REMOTE_TEST_WORLD", "REMOTE_TEST_UPSTREAM", "REMOTE_TEST_TELLS"];
+
+#[test]
+#[ignore = "the server of the other tests, which start it as a process of its own"]
+fn serve() {
+    let of = |name: &str| std::env::var(name).ok();
+    let [Some(world), Some(upstream), Some(tells)] = ENVIRONMENT.map(of) else {
+        println!("not started by the other tests: nothing to serve");
+        return;
+    };
+    // It ends with who started it, however that ends.
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(0);
+    });
+    let (dir, address, tells) = (Path::new(&world), upstream.parse::<SocketAddr>().unwrap(), tells == "1");
+    let config = Config::load(&dir.join("mayfly.toml"), []).unwrap();
+    let running = start_with(&config, &System::real(), kind::elsewhere(address, tells)).unwrap_or_else(|no| panic!("{no}"));
+    register(&running);
+    if tells {
+        tell(&running, address);
+    }
+    let ready = World::ready_file(dir);
+    let aside = ready.with_extension("new");
+    std::fs::write(&aside, serde_json::to_string(running.addresses()).unwrap()).unwrap();
+    std::fs::rename(aside, ready).unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+/// The echo upstream is registered with both kinds. No file could say so: what ships does not serve them.
+fn register(running: &Running) {
+    let ledger = &running.authority().ledger;
+    let text = ledger.peek(|s| s.upstreams.get("echo").filter(|v| v.version == 1).map(|v| v.text.to_string()));
+    let Some(text) = text else { return };
+    let mut upstream = Upstream::from_text(&text).unwrap();
+    upstream.kinds.extend([Kind::Postgres, Kind::Oauth]);
+    let (digest, text) = (upstream.digest().to_vec(), upstream.to_text());
+    let set = UpstreamSet { name: "echo".into(), version: 2, digest, text, ..UpstreamSet::default() };
+    let record = Record::new(Who::Mayfly("test".into()), Event::UpstreamSet(set));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(ledger.commit(Lane::Change, vec![record])).unwrap();
+}
+
+/// Tells of what has become durable, before whoever waits for it is answered.
+fn tell(running: &Running, address: SocketAddr) {
+    running.authority().ledger.observe(move |batch| {
+        for committed in &batch.records {
+            let by_itself = matches!(committed.record.author.as_ref().and_then(|a| a.who.as_ref()), Some(Who::Mayfly(_)));
+            let (word, id) = match &committed.record.event {
+                Some(Event::LeaseOpened(e)) => ("OPENED", &e.lease),
+                Some(Event::Issued(e)) if !e.lease.is_empty() => ("ISSUED", &e.lease),
+                Some(Event::LeaseClosed(e)) => ("CLOSED", &e.lease),
+                Some(Event::Revoked(Revoked { issued_only: true, .. })) if by_itself => ("BARRED", &Vec::new()),
+                _ => continue,
+            };
+            let name = LeaseId::from_slice(id).map_or_else(|| "-".to_owned(), |id| id.to_string());
+            let _ = say(address, &format!("{word} {name}"));
+        }
+    });
+}
