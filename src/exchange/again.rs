@@ -1,13 +1,13 @@
 //! A request that is sent again: the same credential, or where its upstream cannot give that again, another in its place.
 
-use super::reused;
+use super::{beaten, reused};
 use crate::authority::Authority;
 use crate::credential::kind::{Past, remake_local};
 use crate::credential::{Issued, Minted};
 use crate::identity::caller::Caller;
 use crate::ledger::record::{Event, Record, Who};
 use crate::ledger::state::request_key;
-use crate::ledger::{Receipt, View};
+use crate::ledger::{Receipt, State, View};
 use crate::policy::grant::TaskPath;
 use crate::policy::wanted::{TaskChoice, Wanted};
 use crate::refusal::{Fault, No, Reason, Refusal};
@@ -75,9 +75,17 @@ impl Authority {
         caller: &Caller,
         want: &Wanted,
     ) -> Result<Before, No> {
-        let made: Option<Minted> = self.leases.again(past).await?;
-        self.ledger.settled(|s| s.evidence_alive(&id, self.system.wall())).await??;
-        if let Some(minted) = made {
+        let made: Result<Option<Minted>, No> = self.leases.again(past).await;
+        let still_bound = |s: &State| {
+            let key = want.request_id.as_ref().map(|r| request_key(caller.id().as_str(), r));
+            key.and_then(|key| s.credentials.of_request(&key)).is_some_and(|live| live.id == id)
+        };
+        let (bound, alive) = self.ledger.settled(|s| (still_bound(s), s.evidence_alive(&id, self.system.wall()))).await?;
+        if !bound {
+            return Err(beaten());
+        }
+        alive?;
+        if let Some(minted) = made? {
             return Ok(Before::Same(minted.reveal(receipt)));
         }
         // What is given back makes a rule, as by any other act of the caller.

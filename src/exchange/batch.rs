@@ -1,7 +1,7 @@
 //! Several exchanges of one caller that stand or fall together.
 
 use super::again::Before;
-use super::{TRIES, made_here, worth_another_try};
+use super::{TRIES, beaten, beaten_by_a_twin, made_here, worth_another_try};
 use crate::authority::Authority;
 use crate::credential::{Issued, Minted};
 use crate::identity::caller::Caller;
@@ -17,7 +17,7 @@ impl Authority {
     pub async fn exchange_all(&self, caller: &Caller, wants: &[Wanted]) -> Result<Vec<Issued>, (usize, No)> {
         for again in 1.. {
             match self.try_all(caller, wants).await {
-                Err((_, no)) if again < TRIES && worth_another_try(&no) => {
+                Err((_, no)) if again < TRIES && worth_another_try(&no, false) => {
                     self.ledger.settled(|_| ()).await.map_err(|no| (0, no))?;
                 }
                 answer => return answer,
@@ -33,7 +33,8 @@ impl Authority {
         for (n, want) in wants.iter().enumerate() {
             made.push(self.made_for(&view, caller, want).await.map_err(|no| (n, no))?);
         }
-        if made.iter().any(|before| matches!(before, Before::Replace(_))) {
+        let replaces = made.iter().any(|before| matches!(before, Before::Replace(_)));
+        if replaces {
             view = self.ledger.view(); // the upstreams were asked, which takes its time
         }
         let (mut done, mut fresh, mut elsewhere) = (Vec::with_capacity(wants.len()), Vec::new(), Vec::new());
@@ -59,7 +60,8 @@ impl Authority {
             fresh.extend(Box::pin(self.mint_all_elsewhere(elsewhere)).await?);
         }
         if !fresh.is_empty() {
-            self.commit_all(fresh, &mut done).await.map_err(|no| (0, no))?;
+            let committed = self.commit_all(fresh, &mut done).await;
+            committed.map_err(|no| (0, if replaces && beaten_by_a_twin(&no, true) { beaten() } else { no }))?;
         }
         Ok(done.into_iter().flatten().collect())
     }

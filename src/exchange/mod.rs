@@ -7,6 +7,8 @@ mod again;
 pub(crate) mod batch;
 mod renew;
 
+use std::time::Duration;
+
 use crate::authority::Authority;
 use crate::credential::kind::{Kind, mint_local};
 use crate::credential::{Issued, Minted};
@@ -39,10 +41,12 @@ impl Authority {
             self.still_stands(caller)?;
             let mut view = self.ledger.view(); // everything up to seq r
             let instead;
-            let want = match self.made_for(&view, caller, want).await? {
-                Before::Nothing => want,
-                Before::Same(made) => return Ok(made), // same request, same credential
-                Before::Replace(replacing) => {
+            let want = match self.made_for(&view, caller, want).await {
+                Ok(Before::Nothing) => want,
+                Ok(Before::Same(made)) => return Ok(made), // same request, same credential
+                Err(no) if again < TRIES && decided_on_old_state(&no) => continue,
+                Err(no) => return Err(no),
+                Ok(Before::Replace(replacing)) => {
                     view = self.ledger.view(); // the upstream was asked, which takes its time
                     instead = replacing;
                     &*instead
@@ -62,7 +66,8 @@ impl Authority {
             let proposed = self.ledger.propose(Lane::Grant, minted.records())?;
             match self.ledger.receipt(proposed).await {
                 Ok(receipt) => return Ok(minted.reveal(receipt)), // in order, durable, found valid by the fold
-                Err(no) if again < TRIES && worth_another_try(&no) => self.ledger.settled(|_| ()).await?,
+                Err(no) if again < TRIES && worth_another_try(&no, want.replaces.is_some()) => self.ledger.settled(|_| ()).await?,
+                Err(no) if want.replaces.is_some() && beaten_by_a_twin(&no, true) => return Err(beaten()),
                 Err(no) => return Err(no),
             }
         }
@@ -111,7 +116,18 @@ fn reused(request_id: &str) -> No {
     )
 }
 
+/// Another repeat of the same request took the place of what it made. The caller did nothing wrong: it tries again.
+fn beaten() -> No {
+    let no = Refusal::new(Reason::DecidedOnOldState, "the same request was sent more than once at a time, and another was first");
+    No::Refusal(no.retry(Duration::from_millis(100)))
+}
+
+/// Whether this request was answered by a twin meanwhile: it is bound, or what it was to replace is gone.
+fn beaten_by_a_twin(no: &No, replaces: bool) -> bool {
+    matches!(no, No::Refusal(r) if r.reason == Reason::RequestIdReused || (replaces && r.reason == Reason::CredentialNotActive))
+}
+
 /// Decided on what is no longer in force, or beaten by a twin of the same request: the second look answers either.
-fn worth_another_try(no: &No) -> bool {
-    decided_on_old_state(no) || matches!(no, No::Refusal(r) if r.reason == Reason::RequestIdReused)
+fn worth_another_try(no: &No, replaces: bool) -> bool {
+    decided_on_old_state(no) || beaten_by_a_twin(no, replaces)
 }

@@ -1,4 +1,5 @@
 //! A store that fails when a test says so, in the ways that the contract allows.
+#![allow(dead_code, reason = "each suite uses a part of it")]
 
 use std::sync::Mutex;
 use std::time::Duration;

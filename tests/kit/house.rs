@@ -9,7 +9,7 @@ use mayfly::document::Source;
 use mayfly::identity::caller::Caller;
 use mayfly::identity::svid;
 use mayfly::ledger::record::{Event, KeyPurpose, KeyState, PolicySet as PolicyRecord, Record, UpstreamSet, Who};
-use mayfly::ledger::{Lane, Ledger, Settings};
+use mayfly::ledger::{Lane, Ledger, Opener, Settings};
 use mayfly::limits;
 use mayfly::policy::decide::Decider;
 use mayfly::policy::wanted::{Binding, TaskChoice, Terms, Wanted, digest_of};
@@ -63,10 +63,15 @@ pub fn house() -> House {
 
 /// The same with kinds whose credentials are made at upstreams.
 pub fn house_with(elsewhere: Elsewhere) -> House {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(mayfly::store::StoreId::from_bytes([5; 16])));
+    house_on(Box::new(move || Ok(store.clone())), elsewhere)
+}
+
+/// The same on another store.
+pub fn house_on(opener: Opener, elsewhere: Elsewhere) -> House {
     let clock = SetClock::at(pki::NOW);
     let system = System::with_clock(clock.clone());
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(mayfly::store::StoreId::from_bytes([5; 16])));
-    let ledger = Ledger::open(Box::new(move || Ok(store.clone())), system.clone(), Settings::default()).unwrap();
+    let ledger = Ledger::open(opener, system.clone(), Settings::default()).unwrap();
     let root = pki::Authority::root(DOMAIN);
     let parts = Parts {
         decider: Decider {

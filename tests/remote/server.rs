@@ -53,13 +53,18 @@ fn register(running: &Running) {
     let ledger = &running.authority().ledger;
     let text = ledger.peek(|s| s.upstreams.get("echo").filter(|v| v.version == 1).map(|v| v.text.to_string()));
     let Some(text) = text else { return };
-    let mut upstream = Upstream::from_text(&text).unwrap();
-    upstream.kinds.extend([Kind::Postgres, Kind::Oauth]);
-    let (digest, text) = (upstream.digest().to_vec(), upstream.to_text());
-    let set = UpstreamSet { name: "echo".into(), version: 2, digest, text, ..UpstreamSet::default() };
-    let record = Record::new(Who::Mayfly("test".into()), Event::UpstreamSet(set));
+    let record = with_both(&text);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(ledger.commit(Lane::Change, vec![record])).unwrap();
+}
+
+/// The registration, with both kinds.
+pub fn with_both(text: &str) -> Record {
+    let mut upstream = Upstream::from_text(text).unwrap();
+    upstream.kinds.extend([Kind::Postgres, Kind::Oauth]);
+    let (digest, text) = (upstream.digest().to_vec(), upstream.to_text());
+    let set = UpstreamSet { name: upstream.name, version: 2, digest, text, ..UpstreamSet::default() };
+    Record::new(Who::Mayfly("test".into()), Event::UpstreamSet(set))
 }
 
 /// Tells of what has become durable, before whoever waits for it is answered.
