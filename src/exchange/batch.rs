@@ -12,6 +12,9 @@ use crate::policy::grant::Grant;
 use crate::policy::wanted::Wanted;
 use crate::refusal::{Fault, No};
 
+/// Which of the batch, the place of its issuance among the records, and what was minted.
+type Fresh = (usize, usize, Minted);
+
 impl Authority {
     /// One group, one commit. A refusal says which of them it is about.
     pub async fn exchange_all(&self, caller: &Caller, wants: &[Wanted]) -> Result<Vec<Issued>, (usize, No)> {
@@ -29,32 +32,31 @@ impl Authority {
     async fn try_all(&self, caller: &Caller, wants: &[Wanted]) -> Result<Vec<Issued>, (usize, No)> {
         self.still_stands(caller).map_err(|no| (0, no))?;
         let mut view = self.ledger.view();
-        let mut made = Vec::with_capacity(wants.len());
+        let (mut done, mut instead) = (Vec::with_capacity(wants.len()), Vec::new());
         for (n, want) in wants.iter().enumerate() {
-            made.push(self.made_for(&view, caller, want).await.map_err(|no| (n, no))?);
+            done.push(match self.made_for(&view, caller, want).await.map_err(|no| (n, no))? {
+                Before::Same(issued) => Some(issued),
+                Before::Nothing => None,
+                Before::Replace(replacing) => {
+                    instead.push((n, replacing));
+                    None
+                }
+            });
         }
-        let replaces = made.iter().any(|before| matches!(before, Before::Replace(_)));
+        let replaces = !instead.is_empty();
         if replaces {
             view = self.ledger.view(); // the upstreams were asked, which takes its time
         }
-        let (mut done, mut fresh, mut elsewhere) = (Vec::with_capacity(wants.len()), Vec::new(), Vec::new());
-        for (n, (want, before)) in wants.iter().zip(made).enumerate() {
-            let grant = match &before {
-                Before::Same(_) => None,
-                Before::Nothing => Some(self.decide(&view, caller, want).map_err(|no| (n, no))?),
-                Before::Replace(instead) => Some(self.decide(&view, caller, instead).map_err(|no| (n, no))?),
-            };
-            match grant {
-                None => {}
-                Some(grant) if made_here(grant.kind()) => {
-                    fresh.push((n, self.mint_here(grant, &view).map_err(|no| (n, no))?));
-                }
-                Some(grant) => {
-                    self.makes(&grant).map_err(|no| (n, no))?;
-                    elsewhere.push((n, grant));
-                }
+        let (mut fresh, mut elsewhere) = (Vec::new(), Vec::new());
+        for (n, want) in wants.iter().enumerate().filter(|(n, _)| done.get(*n).is_some_and(Option::is_none)) {
+            let want = instead.iter().find(|(at, _)| *at == n).map_or(want, |(_, replacing)| replacing);
+            let grant = self.decide(&view, caller, want).map_err(|no| (n, no))?;
+            if made_here(grant.kind()) {
+                fresh.push((n, 0, self.mint_here(grant, &view).map_err(|no| (n, no))?));
+            } else {
+                self.makes(&grant).map_err(|no| (n, no))?;
+                elsewhere.push((n, grant));
             }
-            done.push(if let Before::Same(issued) = before { Some(issued) } else { None });
         }
         if !elsewhere.is_empty() {
             fresh.extend(Box::pin(self.mint_all_elsewhere(elsewhere)).await?);
@@ -68,7 +70,7 @@ impl Authority {
 
     /// A few at a time, and only after all were decided: what is refused makes nothing upstream. One that fails drops the others, which
     /// are undone.
-    async fn mint_all_elsewhere(&self, grants: Vec<(usize, Grant)>) -> Result<Vec<(usize, Minted)>, (usize, No)> {
+    async fn mint_all_elsewhere(&self, grants: Vec<(usize, Grant)>) -> Result<Vec<Fresh>, (usize, No)> {
         let mut minted = Vec::with_capacity(grants.len());
         let mut grants = grants.into_iter();
         loop {
@@ -77,7 +79,7 @@ impl Authority {
                 return Ok(minted);
             }
             let each = some.into_iter().map(|(n, grant)| async move {
-                self.leases.mint(grant, self.ledger.new_group()).await.map(|m| (n, m)).map_err(|no| (n, no))
+                self.leases.mint(grant, self.ledger.new_group()).await.map(|minted| (n, 0, minted)).map_err(|no| (n, no))
             });
             for one in join_all(each).await {
                 minted.push(one?);
@@ -85,16 +87,16 @@ impl Authority {
         }
     }
 
-    async fn commit_all(&self, fresh: Vec<(usize, Minted)>, done: &mut [Option<Issued>]) -> Result<(), No> {
+    async fn commit_all(&self, mut fresh: Vec<Fresh>, done: &mut [Option<Issued>]) -> Result<(), No> {
         let group = self.ledger.new_group();
         let mut records: Vec<Record> = Vec::with_capacity(fresh.len());
-        let mut placed = Vec::with_capacity(fresh.len());
-        for (n, mut minted) in fresh {
+        for (_, at, minted) in &mut fresh {
             records.extend(minted.records().into_iter().map(|r| Record { group, ..r }));
-            placed.push((n, records.len() - 1, minted));
+            // The issuance is the last of its own.
+            *at = records.len() - 1;
         }
         let receipt = self.ledger.receipt(self.ledger.propose(Lane::Grant, records)?).await?;
-        for (n, at, minted) in placed {
+        for (n, at, minted) in fresh {
             // One receipt covers the group; each credential is revealed with its own record's place in it.
             if let Some(place) = done.get_mut(n) {
                 *place = Some(minted.reveal(receipt.of(at)));

@@ -3,7 +3,9 @@
 use std::sync::Mutex;
 
 use mayfly::pb::mayfly::v1 as pb;
+use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
 use tokio::runtime::{Builder, Runtime};
+use tokio_stream::StreamExt;
 use tonic::Status;
 
 use super::rig::{REPLACE, Rig, SAME, exchange, revoke, wanted};
@@ -216,4 +218,24 @@ fn killed_at_each_step_of_a_repeat_that_replaces_one_is_left() {
         assert!(now.len() == 2 && now.contains(&third.credential_id), "{what}");
         life.end(&what);
     });
+}
+
+#[test]
+fn a_stream_that_goes_away_while_something_is_made_leaves_nothing_of_it() {
+    let life = Life::new();
+    let agent = life.runtime.block_on(life.rig.agent());
+    life.rig.upstream.hold("MAKE", When::After);
+    let ask = pb::stream_exchange_request::Ask::Exchange(wanted(&life.task, SAME, "on a stream"));
+    let stream = life.runtime.block_on(async {
+        let asks = tokio_stream::iter([pb::StreamExchangeRequest { ask: Some(ask) }]).chain(tokio_stream::pending());
+        TokenServiceClient::new(agent).stream_exchange(asks).await.unwrap()
+    });
+    life.rig.upstream.wait_held();
+    assert_eq!(life.rig.upstream.alive().len(), 2);
+    drop(stream);
+    // Undone while the answer to its making is still held.
+    life.rig.upstream.wait_until_alive(1);
+    life.rig.upstream.release();
+    assert_eq!(life.settled("the stream is gone").len(), 1);
+    life.end("the stream is gone");
 }

@@ -93,6 +93,15 @@ impl Upstream {
         }
     }
 
+    /// Waits until so many are alive.
+    pub fn wait_until_alive(&self, count: usize) {
+        let until = Instant::now() + PATIENCE;
+        while self.alive().len() != count {
+            assert!(Instant::now() < until, "{:?} are alive, not {count}", self.alive());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Lets what is held go on.
     pub fn release(&self) {
         let mut inside = self.inside.0.lock();
