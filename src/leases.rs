@@ -26,8 +26,10 @@ impl Authority {
         }
         let (listed, admitted) = self.lease_of(operator, id).await?;
         if !matches!(listed.standing, Standing::ToUndo(_)) {
-            let no =
-                Refusal::field("lease_id", format!("{id} is a live credential's: only what is to be undone can be given up"));
+            let no = Refusal::field(
+                "lease_id",
+                format!("{id} is a live credential's or being made: only what is to be undone can be given up"),
+            );
             return Err(No::Refusal(no.way_out(format!("mayfly revoke --credential {}", listed.lease.credential))));
         }
         let record = abandoned(id, why, admitted.who());

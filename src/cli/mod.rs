@@ -20,6 +20,7 @@ pub mod explain;
 pub mod follower;
 pub mod get;
 pub mod key;
+pub mod lease;
 pub mod list;
 pub mod lock;
 pub mod man;
@@ -123,6 +124,9 @@ pub enum Command {
     /// What credentials can be had for
     #[command(subcommand)]
     Upstream(upstream::UpstreamCommand),
+    /// What was made at upstreams and has to be undone
+    #[command(subcommand)]
+    Lease(lease::LeaseCommand),
     /// Why something was or was not granted, and what became of it
     Explain(explain::ExplainArgs),
     /// How the server is
@@ -211,6 +215,7 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Key(command) => key::run(command, run).await,
         Command::Bundle(command) => bundle::run(command, run).await,
         Command::Upstream(command) => upstream::run(command, run).await,
+        Command::Lease(command) => lease::run(command, run).await,
         Command::Explain(args) => explain::run(args, run).await,
         Command::Status(args) => status::run(args, run).await,
         Command::Whoami => whoami::run(run).await,

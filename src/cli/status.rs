@@ -31,5 +31,9 @@ pub async fn run(args: StatusArgs, run: &Run) -> Result<Exit, CliError> {
     if !status.issuing {
         run.out.say(format_args!("it does not issue: {} [{}]", status.not_issuing_message, status.not_issuing_reason));
     }
+    if status.counts.leases_failing > 0 {
+        let n = status.counts.leases_failing;
+        run.out.say(format_args!("{n} leases could not be undone yet: mayfly lease list --state pending"));
+    }
     Ok(Exit::Ok)
 }

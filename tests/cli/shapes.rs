@@ -1,6 +1,7 @@
 //! What each noun looks like as a table and as JSON. JSON field names and their order are an interface: a change here is a change for scripts.
 
 use mayfly::pb::mayfly::v1 as pb;
+use mayfly::seq::LeaseId;
 use serde_json::{Value, json};
 
 use crate::answers::{CHILD, CREDENTIAL, TASK, at, caller, credential, echo, follower, hits, task, uid, workload};
@@ -224,11 +225,51 @@ fn keys_bundles_and_upstreams() {
 }
 
 #[test]
+fn leases() {
+    let stage = Stage::new();
+    let lease = || pb::Lease {
+        lease_id: LeaseId::from_bytes([1; 16]).to_string(),
+        upstream: "warehouse".to_owned(),
+        credential_id: CREDENTIAL.to_owned(),
+        state: pb::UpstreamState::Pending.into(),
+        what: "mayfly_role".to_owned(),
+        attempts: 3,
+        next_attempt: at(0),
+        last_error: "no route\u{1b} to host".to_owned(),
+    };
+    stage.double.on(move |ask: pb::ListLeasesRequest| {
+        assert_eq!((&*ask.upstream, ask.state()), ("warehouse", pb::UpstreamState::Pending));
+        Ok(pb::ListLeasesResponse { leases: vec![lease()], next_page_token: String::new() })
+    });
+    let listed = stage.run("lease list --upstream warehouse --state pending").ok();
+    assert!(
+        listed.starts_with("LEASE ") && listed.contains("pending  warehouse  mayfly_role  3         no route\\u{1b} to host"),
+        "{listed}"
+    );
+    stage.double.on(move |_: pb::RetryLeaseRequest| Ok(pb::RetryLeaseResponse { lease: Some(lease()) }));
+    let id = LeaseId::from_bytes([1; 16]);
+    assert_eq!(stage.run(&format!("lease retry {id} -o name")).ok(), format!("{id}\n"));
+    stage.double.on(move |ask: pb::AbandonLeaseRequest| {
+        assert!(ask.reason == "gone" && ask.request_id.starts_with("cli-"));
+        let state = pb::UpstreamState::Abandoned.into();
+        Ok(pb::AbandonLeaseResponse { lease: Some(pb::Lease { state, next_attempt: None, ..lease() }) })
+    });
+    let ran = stage.run(&format!("lease abandon {id} --reason gone -o json"));
+    assert!(ran.stderr.contains("given up: mayfly_role at warehouse"), "{}", ran.stderr);
+    let text = ran.ok();
+    assert_eq!(
+        names(&text),
+        ["lease_id", "state", "upstream", "what", "credential_id", "attempts", "next_attempt", "last_error"]
+    );
+    assert_eq!(stage.run("lease abandon nonsense --reason gone").exit, 2);
+}
+
+#[test]
 fn the_server_and_ourselves() {
     let stage = Stage::new();
     stage.double.on(|_: pb::GetStatusRequest| {
         let issuing = pb::Issuing { issuing: false, reason: "DISK_RESERVE".to_owned(), message: "the disk is full".to_owned() };
-        let counts = pb::Counts { credentials: 9, ..pb::Counts::default() };
+        let counts = pb::Counts { credentials: 9, leases_failing: 2, ..pb::Counts::default() };
         Ok(pb::GetStatusResponse {
             version: "0.1.0".to_owned(),
             issuing: Some(issuing),
@@ -238,6 +279,7 @@ fn the_server_and_ourselves() {
     });
     let ran = stage.run("status -o json");
     assert!(ran.stderr.contains("it does not issue: the disk is full [DISK_RESERVE]"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("2 leases could not be undone yet"), "{}", ran.stderr);
     let json = ran.json();
     assert_eq!((&json["issuing"], &json["counts"]["credentials"], &json["disk"]), (&json!(false), &json!(9), &Value::Null));
     stage.double.on(|_: pb::WhoamiRequest| {

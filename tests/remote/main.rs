@@ -11,9 +11,11 @@ mod faulty;
 mod kit;
 
 mod kind;
+mod place;
 mod random;
 mod rig;
 mod server;
 mod steps;
 mod stories;
+mod trouble;
 mod upstream;

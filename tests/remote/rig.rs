@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mayfly::cli::dev::{Settings, World};
 use mayfly::pb::mayfly::v1 as pb;
@@ -14,12 +14,13 @@ use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
 use mayfly::pb::mayfly::v1::upstream_service_client::UpstreamServiceClient;
 use mayfly::serve::client;
+use mayfly::system::System;
 use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::Channel;
 
 use super::server::ENVIRONMENT;
-use super::upstream::{LATE, PATIENCE, Upstream};
+use super::upstream::{LATE, PATIENCE_MS, Upstream};
 
 pub const SAME: pb::CredentialKind = pb::CredentialKind::Postgres;
 pub const REPLACE: pb::CredentialKind = pb::CredentialKind::Oauth;
@@ -57,15 +58,15 @@ impl Rig {
         let log = std::fs::File::create(dir.join("server.log")).unwrap();
         let tells = if self.tells { "1" } else { "0" };
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--ignored", "--exact", "server::serve", "--nocapture", "--test-threads=1"]);
+        command.args(["--exact", "server::serve", "--nocapture", "--test-threads=1"]);
         command.envs(ENVIRONMENT.into_iter().zip([dir.to_str().unwrap(), &self.address.to_string(), tells]));
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         let mut process = command.spawn().unwrap();
-        let until = Instant::now() + PATIENCE;
+        let waiting = System::real();
         while World::addresses(&dir).is_none_or(|a| a.pid != process.id()) {
             let log = || std::fs::read_to_string(dir.join("server.log")).unwrap_or_default();
             assert!(process.try_wait().unwrap().is_none(), "the server ended: {}", log());
-            assert!(Instant::now() < until, "the server did not answer: {}", log());
+            assert!(waiting.steady() < PATIENCE_MS, "the server did not answer: {}", log());
             std::thread::sleep(Duration::from_millis(10));
         }
         self.process = Some(process);
@@ -149,7 +150,7 @@ impl Rig {
 
     /// Waits until nothing is left to be undone, and what is alive upstream is exactly what live credentials have. They are returned.
     pub async fn settled(&self, what: &str) -> BTreeSet<String> {
-        let until = Instant::now() + PATIENCE;
+        let waiting = System::real();
         loop {
             let first = self.look().await;
             if first.is_ok() {
@@ -158,7 +159,7 @@ impl Rig {
             }
             match (first, self.look().await) {
                 (Ok(active), Ok(again)) if active == again => return active,
-                (_, Err(why)) if Instant::now() > until => panic!("{what}: {why}"),
+                (_, Err(why)) if waiting.steady() > PATIENCE_MS => panic!("{what}: {why}"),
                 _ => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }

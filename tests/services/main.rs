@@ -6,6 +6,7 @@ mod kit;
 mod audit;
 mod credential;
 mod key;
+mod lease;
 mod lookup;
 mod others;
 mod trust;

@@ -170,9 +170,6 @@ fn what_is_not_served_says_so() {
     refused(w.run(up.put_secret(ask(&ROOT, Default::default()))), Reason::NotServed);
     refused(w.run(up.list_bindings(ask(&ROOT, Default::default()))), Reason::NotServed);
     refused(w.run(up.set_binding(ask(&ROOT, Default::default()))), Reason::NotServed);
-    refused(w.run(up.list_leases(ask(&ROOT, Default::default()))), Reason::NotServed);
-    refused(w.run(up.retry_lease(ask(&ROOT, Default::default()))), Reason::NotServed);
-    refused(w.run(up.abandon_lease(ask(&ROOT, Default::default()))), Reason::NotServed);
     let policies = Policies(w.authority().clone());
     refused(w.run(policies.validate_policy(ask(&ROOT, Default::default()))), Reason::NotServed);
     refused(w.run(policies.diff_policy(ask(&ROOT, Default::default()))), Reason::NotServed);

@@ -8,6 +8,7 @@ pub mod credential;
 pub mod explain;
 pub mod issued;
 pub mod key;
+pub mod lease;
 pub mod revocation;
 pub mod status;
 pub mod task;

@@ -1,0 +1,113 @@
+//! A whole authority in this process, with the upstream and both kinds.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use mayfly::credential::{Issued, Novelty};
+use mayfly::identity::caller::{Caller, Operator};
+use mayfly::ledger::Lane;
+use mayfly::policy::Admin;
+use mayfly::policy::wanted::{TaskChoice, Wanted};
+use mayfly::refusal::{No, Refusal};
+use mayfly::revocation::Target;
+use mayfly::revoke::{Confirm, Revocation};
+use mayfly::seq::{CredentialId, TaskId};
+use mayfly::upstream::registry::Kind;
+use tokio::runtime::Runtime;
+
+use super::kind::elsewhere;
+use super::kit::house::{House, house_with, runtime, terms, wanted};
+use super::server::with_both;
+use super::upstream::{PATIENCE_MS, Upstream};
+
+/// A house with both kinds, in which undoing runs.
+pub struct Place {
+    pub upstream: Upstream,
+    pub house: House,
+    pub runtime: Runtime,
+    pub agent: Caller,
+    pub task: TaskId,
+}
+
+impl Place {
+    pub fn new() -> Place {
+        let (upstream, address) = Upstream::start();
+        Place::of(house_with(elsewhere(address, false)), upstream)
+    }
+
+    pub fn of(house: House, upstream: Upstream) -> Place {
+        let (runtime, agent) = (runtime(), house.caller("/agent/demo"));
+        let text = house.authority.ledger.peek(|s| s.upstreams["echo"].text.to_string());
+        runtime.block_on(house.authority.ledger.commit(Lane::Change, vec![with_both(&text)])).unwrap();
+        let task = runtime.block_on(house.authority.open_task(&agent, &terms(), &None, false)).unwrap();
+        runtime.spawn(house.authority.leases.clone().run());
+        Place { upstream, house, runtime, agent, task }
+    }
+
+    pub fn want(&self, kind: Kind) -> Wanted {
+        Wanted { kind: Some(kind), ..wanted(TaskChoice::Named(self.task)) }
+    }
+
+    pub fn exchange(&self, want: &Wanted) -> Result<Issued, No> {
+        self.runtime.block_on(self.house.authority.exchange(&self.agent, want))
+    }
+
+    pub fn issued(&self, want: &Wanted) -> (CredentialId, Novelty) {
+        told(&self.exchange(want).unwrap_or_else(|no| panic!("{no}")))
+    }
+
+    pub fn leases(&self) -> usize {
+        self.house.authority.ledger.peek(|s| s.leases.len())
+    }
+
+    /// Live credentials of either kind.
+    pub fn live(&self) -> BTreeSet<CredentialId> {
+        let now = self.house.now();
+        self.house.authority.ledger.peek(|s| {
+            let all = (0..s.credentials.places()).filter_map(|at| s.credentials.at(at));
+            all.filter(|l| l.kind > 2 && !l.released && l.expires_at > now)
+                .filter(|l| s.rules.covers(&s.credentials.facts(l, s.tasks.at(l.task).unwrap())).is_none())
+                .map(|l| l.id)
+                .collect()
+        })
+    }
+
+    /// Time passes, as far as the house goes, and undoing has its turn.
+    pub fn until_alive(&self, count: usize) {
+        for _ in 0..PATIENCE_MS / 20 {
+            if self.upstream.alive().len() == count && self.leases() == count {
+                return;
+            }
+            self.house.clock.advance(20);
+            self.house.authority.leases.wake();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{:?} alive and {} leases, not {count}", self.upstream.alive(), self.leases());
+    }
+
+    pub async fn revoke(&self, target: Target) -> Result<(), No> {
+        let operator = self.house.authority.admit(&Operator::LocalUid(1000), Admin::Revoke, None).unwrap();
+        let ask = Revocation {
+            targets: vec![target],
+            issued_only: true,
+            lock_only: false,
+            reason: "a test".into(),
+            confirm: Confirm::All,
+            named: None,
+        };
+        self.house.authority.revoke(&operator, &ask).await.map(|_| ())
+    }
+}
+
+pub fn told(issued: &Issued) -> (CredentialId, Novelty) {
+    (issued.summary().credential, issued.summary().novelty)
+}
+
+#[track_caller]
+pub fn refusal<T>(answer: Result<T, No>) -> Refusal {
+    match answer {
+        Ok(_) => panic!("it was not refused"),
+        Err(No::Refusal(no)) => no,
+        Err(No::Fault(fault)) => panic!("a fault: {fault}"),
+    }
+}

@@ -1,0 +1,107 @@
+//! Leases: listed in pages, tried again, given up.
+
+use mayfly::ledger::record::{Event, LeaseOpened, Record, Who};
+use mayfly::ledger::{Lane, record};
+use mayfly::pb::mayfly::v1 as pb;
+use mayfly::pb::mayfly::v1::upstream_service_server::UpstreamService;
+use mayfly::refusal::Reason;
+use mayfly::seq::LeaseId;
+use mayfly::serve::grpc::upstream::Upstreams;
+
+use super::{ROOT, World, ask, bad, ok, refused, world};
+
+/// A lease of an upstream, that no credential came of yet.
+fn opened(w: &World, n: u8, upstream: &str) -> String {
+    let task = w.issue("/agent/a").summary().task.as_bytes().to_vec();
+    let lease = LeaseOpened {
+        lease: vec![n; 16],
+        credential: vec![n; 16],
+        task,
+        upstream: upstream.into(),
+        kind: 5,
+        handle: format!("role_{n}"),
+        ends_at: 0,
+    };
+    let record = Record::new(Who::LocalUid(0), Event::LeaseOpened(lease));
+    w.run(w.authority().ledger.commit(Lane::Grant, vec![record])).unwrap();
+    LeaseId::from_bytes([n; 16]).to_string()
+}
+
+fn service(w: &World) -> Upstreams {
+    Upstreams(w.authority().clone())
+}
+
+fn list(w: &World, request: pb::ListLeasesRequest) -> pb::ListLeasesResponse {
+    ok(w.run(service(w).list_leases(ask(&ROOT, request))))
+}
+
+#[test]
+fn leases_are_listed_in_pages_by_upstream_and_state() {
+    let w = world();
+    let ids: Vec<String> = (1..=5).map(|n| opened(&w, n, if n % 2 == 0 { "github" } else { "echo" })).collect();
+    let (mut seen, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let page = list(&w, pb::ListLeasesRequest { page_size: 2, page_token, ..Default::default() });
+        assert!(page.leases.len() <= 2);
+        seen.extend(page.leases.into_iter().map(|l| (l.lease_id, l.what)));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    let all: Vec<_> = ids.iter().enumerate().map(|(n, id)| (id.clone(), format!("role_{}", n + 1))).collect();
+    assert_eq!(seen, all);
+    let of = |upstream: &str| list(&w, pb::ListLeasesRequest { upstream: upstream.into(), ..Default::default() }).leases.len();
+    assert_eq!((of("github"), of("echo"), of("other")), (2, 3, 0));
+    let count = |w: &World, state: pb::UpstreamState| {
+        list(w, pb::ListLeasesRequest { state: state.into(), ..Default::default() }).leases.len()
+    };
+    assert_eq!((count(&w, pb::UpstreamState::Live), count(&w, pb::UpstreamState::Pending)), (5, 0));
+    w.pass(mayfly::limits::LEASE_LEFT_MS);
+    assert_eq!((count(&w, pb::UpstreamState::Live), count(&w, pb::UpstreamState::Pending)), (0, 5), "they were left behind");
+    let undone = pb::ListLeasesRequest { state: pb::UpstreamState::Undone.into(), ..Default::default() };
+    bad(w.run(service(&w).list_leases(ask(&ROOT, undone))), "state");
+    let token = pb::ListLeasesRequest { page_token: "x".into(), ..Default::default() };
+    bad(w.run(service(&w).list_leases(ask(&ROOT, token))), "page_token");
+    bad(w.run(service(&w).list_leases(ask(&ROOT, pb::ListLeasesRequest { page_size: -1, ..Default::default() }))), "page_size");
+}
+
+#[test]
+fn leases_are_for_operators() {
+    let w = world();
+    let lease_id = opened(&w, 1, "echo");
+    let agent = w.workload("/agent/a");
+    refused(w.run(service(&w).list_leases(ask(&agent, Default::default()))), Reason::NotAuthenticated);
+    let retry = pb::RetryLeaseRequest { lease_id: lease_id.clone() };
+    refused(w.run(service(&w).retry_lease(ask(&w.admin("/agent/a"), retry.clone()))), Reason::DeniedByPolicy);
+    let unknown = pb::RetryLeaseRequest { lease_id: LeaseId::from_bytes([9; 16]).to_string() };
+    refused(w.run(service(&w).retry_lease(ask(&w.admin("/agent/a"), unknown.clone()))), Reason::DeniedByPolicy);
+    refused(w.run(service(&w).retry_lease(ask(&ROOT, unknown))), Reason::NotFound);
+    bad(w.run(service(&w).retry_lease(ask(&ROOT, pb::RetryLeaseRequest { lease_id: "x".into() }))), "lease_id");
+    assert_eq!(ok(w.run(service(&w).retry_lease(ask(&w.admin("/operator/you"), retry)))).lease.unwrap().lease_id, lease_id);
+}
+
+#[test]
+fn a_lease_is_given_up_once_and_with_a_reason() {
+    let w = world();
+    let lease_id = opened(&w, 1, "echo");
+    let request =
+        |reason: &str| pb::AbandonLeaseRequest { lease_id: lease_id.clone(), reason: reason.into(), request_id: "once".into() };
+    bad(w.run(service(&w).abandon_lease(ask(&ROOT, request("")))), "reason");
+    bad(w.run(service(&w).abandon_lease(ask(&ROOT, request("being made")))), "lease_id");
+    w.pass(mayfly::limits::LEASE_LEFT_MS);
+    for _ in 0..2 {
+        let lease = ok(w.run(service(&w).abandon_lease(ask(&ROOT, request("the database is gone"))))).lease.unwrap();
+        assert_eq!((lease.state(), &lease.lease_id), (pb::UpstreamState::Abandoned, &lease_id));
+    }
+    assert!(list(&w, Default::default()).leases.is_empty());
+    let closed = w.authority().ledger.peek(|s| s.position);
+    let records = w.authority().ledger.records_at(closed).unwrap();
+    let end = records.into_iter().find_map(|r| match r.event {
+        Some(Event::LeaseClosed(e)) => Some((r.author, e.end, e.detail)),
+        _ => None,
+    });
+    let (author, end, detail) = end.unwrap();
+    assert_eq!(author.unwrap().who, Some(Who::LocalUid(1000)));
+    assert_eq!((end, detail.as_str()), (record::LeaseEnd::Abandoned as i32, "the database is gone"));
+}
