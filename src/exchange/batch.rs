@@ -1,5 +1,7 @@
 //! Several exchanges of one caller that stand or fall together.
 
+use std::time::Duration;
+
 use super::again::Before;
 use super::{TRIES, beaten, beaten_by_a_twin, made_here, worth_another_try};
 use crate::authority::Authority;
@@ -10,7 +12,8 @@ use crate::ledger::record::Record;
 use crate::limits;
 use crate::policy::grant::Grant;
 use crate::policy::wanted::Wanted;
-use crate::refusal::{Fault, No};
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::seq::Millis;
 
 /// Which of the batch, the place of its issuance among the records, and what was minted.
 type Fresh = (usize, usize, Minted);
@@ -59,7 +62,7 @@ impl Authority {
             }
         }
         if !elsewhere.is_empty() {
-            fresh.extend(Box::pin(self.mint_all_elsewhere(elsewhere)).await?);
+            fresh.extend(Box::pin(self.mint_all_elsewhere(elsewhere, view.now())).await?);
         }
         if !fresh.is_empty() {
             let committed = self.commit_all(fresh, &mut done).await;
@@ -70,13 +73,16 @@ impl Authority {
 
     /// A few at a time, and only after all were decided: what is refused makes nothing upstream. One that fails drops the others, which
     /// are undone.
-    async fn mint_all_elsewhere(&self, grants: Vec<(usize, Grant)>) -> Result<Vec<Fresh>, (usize, No)> {
+    async fn mint_all_elsewhere(&self, grants: Vec<(usize, Grant)>, decided: Millis) -> Result<Vec<Fresh>, (usize, No)> {
         let mut minted = Vec::with_capacity(grants.len());
         let mut grants = grants.into_iter();
         loop {
             let some: Vec<_> = grants.by_ref().take(limits::LEASES_MAKING_PER_BATCH).collect();
-            if some.is_empty() {
-                return Ok(minted);
+            let Some((next, _)) = some.first() else { return Ok(minted) };
+            if self.system.wall().since(decided) > limits::LEASE_MAKE_MS {
+                // The rest takes as long again, and the fold would find all of it stale.
+                let no = Refusal::new(Reason::UpstreamFailed, "the upstreams are too slow for a batch of this size");
+                return Err((*next, No::Refusal(no.way_out("ask for fewer at once").retry(Duration::from_secs(1)))));
             }
             let each = some.into_iter().map(|(n, grant)| async move {
                 self.leases.mint(grant, self.ledger.new_group()).await.map(|minted| (n, 0, minted)).map_err(|no| (n, no))

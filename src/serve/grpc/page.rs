@@ -34,6 +34,11 @@ impl Page {
         Ok(Page { size, before })
     }
 
+    /// How many fit.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// The newest of `all` that fit, after the page before, and the next page's token. Each comes with a seq of its own.
     pub fn newest<T>(&self, all: impl Iterator<Item = (Seq, T)>, mut fits: impl FnMut(&T) -> bool) -> (Vec<T>, String) {
         let mut found: Vec<(Seq, T)> = all.filter(|(seq, t)| self.before.is_none_or(|b| *seq < b) && fits(t)).collect();
