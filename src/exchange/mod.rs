@@ -66,7 +66,9 @@ impl Authority {
             let proposed = self.ledger.propose(Lane::Grant, minted.records())?;
             match self.ledger.receipt(proposed).await {
                 Ok(receipt) => return Ok(minted.reveal(receipt)), // in order, durable, found valid by the fold
-                Err(no) if again < TRIES && worth_another_try(&no, want.replaces.is_some()) => self.ledger.settled(|_| ()).await?,
+                Err(no) if again < TRIES && worth_another_try(&no, want.replaces.is_some()) => {
+                    self.ledger.settled(|_| ()).await?
+                }
                 Err(no) if want.replaces.is_some() && beaten_by_a_twin(&no, true) => return Err(beaten()),
                 Err(no) => return Err(no),
             }

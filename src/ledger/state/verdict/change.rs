@@ -51,17 +51,7 @@ impl State {
                 }
                 self.not_blocked(task, record.revision())
             }
-            Event::Released(e) => {
-                let id =
-                    CredentialId::from_slice(&e.credential).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
-                match self.credentials.get(&id) {
-                    Some(live) if !live.released && live.expires_at > time && !pending.released.contains(&&e.credential[..]) => {
-                        pending.released.push(&e.credential);
-                        Ok(())
-                    }
-                    _ => Err(Refusal::new(Reason::CredentialNotActive, format!("credential {id} is not live"))),
-                }
-            }
+            Event::Released(e) => self.may_release(&e.credential, time, pending),
             Event::Revoked(e) => {
                 for target in targets_known(&e.targets)? {
                     if e.lock_only && !target.sort().locks() {
@@ -98,6 +88,17 @@ impl State {
             Event::KeyAdded(e) => self.may_add_key(e, pending),
             Event::KeyChanged(e) => self.may_change_key(e, pending),
             _ => self.may_note(event, record, time, pending),
+        }
+    }
+
+    fn may_release<'a>(&self, credential: &'a [u8], time: Millis, pending: &mut Pending<'a>) -> Verdict {
+        let id = CredentialId::from_slice(credential).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
+        match self.credentials.get(&id) {
+            Some(live) if !live.released && live.expires_at > time && !pending.released.contains(&credential) => {
+                pending.released.push(credential);
+                Ok(())
+            }
+            _ => Err(Refusal::new(Reason::CredentialNotActive, format!("credential {id} is not live"))),
         }
     }
 
