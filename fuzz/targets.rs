@@ -165,7 +165,7 @@ pub fn config(data: &[u8]) {
 /// An exchange as a peer may send it.
 pub fn exchange(data: &[u8]) {
     let Ok(ask) = pb::ExchangeRequest::decode(data) else { return };
-    if let Ok(want) = Wanted::from_pb(&ask) {
+    if let Ok(want) = Wanted::from_pb(ask.clone()) {
         assert!(want.scopes.len() <= limits::SCOPES && want.purpose.len() <= limits::PURPOSE_BYTES);
     }
 }

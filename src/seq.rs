@@ -139,9 +139,11 @@ macro_rules! id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let mut text = [0u8; 26];
-                ID_ALPHABET.encode_mut(&self.0, &mut text);
-                f.write_str($prefix)?;
+                // In one piece: written in two, a String would be allocated twice.
+                let mut text = [0u8; $prefix.len() + 26];
+                let (prefix, rest) = text.split_at_mut($prefix.len());
+                prefix.copy_from_slice($prefix.as_bytes());
+                ID_ALPHABET.encode_mut(&self.0, rest);
                 f.write_str(std::str::from_utf8(&text).unwrap_or_default())
             }
         }

@@ -6,12 +6,13 @@ use crate::credential::kind::{Past, remake_local};
 use crate::credential::{Issued, Minted};
 use crate::identity::caller::Caller;
 use crate::ledger::record::{Event, Record, Who};
-use crate::ledger::state::request_key;
+use crate::ledger::state::{Verdict, request_key};
 use crate::ledger::{Receipt, State, View};
 use crate::policy::grant::TaskPath;
 use crate::policy::wanted::{TaskChoice, Wanted};
 use crate::refusal::{Fault, No, Reason, Refusal};
-use crate::seq::CredentialId;
+use crate::seq::{CredentialId, Seq};
+use crate::store::Position;
 
 /// What is known of a request when it comes.
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once; a box would cost every repeat an allocation")]
@@ -24,26 +25,51 @@ pub(super) enum Before {
     Replace(Box<Wanted>),
 }
 
+/// What a request made before.
+pub(super) struct Seen {
+    id: CredentialId,
+    at: Position,
+    seq: Seq,
+    alive: Verdict,
+    path: TaskPath,
+}
+
 impl Authority {
     /// What this request made before. Checked against the rules again: what was revoked meanwhile is refused.
     pub(super) async fn made_for(&self, view: &View, caller: &Caller, want: &Wanted) -> Result<Before, No> {
-        let Some(request_id) = &want.request_id else { return Ok(Before::Nothing) };
+        match self.seen(view, caller, want)? {
+            None => Ok(Before::Nothing),
+            Some(seen) => Box::pin(self.again(seen, caller, want)).await,
+        }
+    }
+
+    /// Whether this request was seen before. Asked for each, so it waits for nothing and keeps nothing.
+    pub(super) fn seen(&self, view: &View, caller: &Caller, want: &Wanted) -> Result<Option<Seen>, No> {
+        let Some(request_id) = &want.request_id else { return Ok(None) };
         let key = request_key(caller.id().as_str(), request_id);
         let found = view.read(|state| {
-            let live = state.credentials.of_request(&key)?;
-            let alive = state.evidence_alive(&live.id, view.now());
-            let task = state.tasks.at(live.task)?;
-            let path = TaskPath::Open(task.terms.clone());
-            Some((live.id, live.at, live.seq, alive, path))
+            let live = state.credentials.of_request(&key);
+            let made = live.and_then(|live| {
+                let alive = state.evidence_alive(&live.id, view.now());
+                let path = TaskPath::Open(state.tasks.at(live.task)?.terms.clone());
+                Some(Seen { id: live.id, at: live.at, seq: live.seq, alive, path })
+            });
+            made.ok_or_else(|| state.requests.contains_key(&key))
         });
-        let Some((id, at, seq, alive, path)) = found else {
-            return if view.read(|s| s.requests.contains_key(&key)) { Err(reused(request_id)) } else { Ok(Before::Nothing) };
-        };
+        match found {
+            Ok(made) => Ok(Some(made)),
+            Err(false) => Ok(None),
+            Err(true) => Err(reused(request_id)),
+        }
+    }
+
+    pub(super) async fn again(&self, seen: Seen, caller: &Caller, want: &Wanted) -> Result<Before, No> {
+        let Seen { id, at, seq, alive, path } = seen;
         let receipt = self.ledger.receipt_of(seq, at).await?;
         let record = self.issuance_at(at, id)?;
         let same = record.request.as_ref().is_some_and(|r| r.digest == want.digest);
         if !same {
-            return Err(reused(request_id));
+            return Err(reused(want.request_id.as_deref().unwrap_or_default()));
         }
         alive.map_err(No::Refusal)?;
         let compiled = self.catalog.now();
@@ -63,7 +89,7 @@ impl Authority {
         if made_here(&record)? {
             return Ok(Before::Same(remake_local(&past, &self.keyring)?.reveal(receipt)));
         }
-        Box::pin(self.made_elsewhere(&past, id, receipt, caller, want)).await
+        self.made_elsewhere(&past, id, receipt, caller, want).await
     }
 
     /// The upstream is asked, which takes its time: what was revoked meanwhile is refused like what was revoked before.

@@ -13,12 +13,23 @@ use crate::authority::Authority;
 use crate::credential::kind::{Kind, mint_local};
 use crate::credential::{Issued, Minted};
 use crate::identity::caller::Caller;
-use crate::ledger::{Lane, View};
+use crate::ledger::{Lane, Proposed, View};
 use crate::policy::decide::decided_on_old_state;
 use crate::policy::grant::Grant;
 use crate::policy::wanted::{TaskChoice, Wanted};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use again::Before;
+
+/// What a decision came to.
+#[allow(clippy::large_enum_variant, reason = "nearly all are made here; a box would cost each an allocation")]
+enum Granted {
+    /// It took so long that its view is old: to be decided once more.
+    Late,
+    /// Made here, and on its way into the ledger.
+    Here(Minted, Proposed),
+    /// To be made at its upstream.
+    Elsewhere(Box<Grant>),
+}
 
 /// A decision that ran into a change is made anew before the caller is told to try again: the second time the change may be written and
 /// not yet in what decisions are made with.
@@ -40,30 +51,32 @@ impl Authority {
         for again in 1.. {
             self.still_stands(caller)?;
             let mut view = self.ledger.view(); // everything up to seq r
-            let instead;
-            let want = match self.made_for(&view, caller, want).await {
-                Ok(Before::Nothing) => want,
-                Ok(Before::Same(made)) => return Ok(made), // same request, same credential
-                Err(no) if again < TRIES && decided_on_old_state(&no) => continue,
-                Err(no) => return Err(no),
-                Ok(Before::Replace(replacing)) => {
-                    view = self.ledger.view(); // the upstream was asked, which takes its time
-                    instead = replacing;
-                    &*instead
+            let mut instead = None;
+            if let Some(seen) = self.seen(&view, caller, want)? {
+                match Box::pin(self.again(seen, caller, want)).await {
+                    Ok(Before::Same(made)) => return Ok(made), // same request, same credential
+                    Ok(Before::Replace(replacing)) => {
+                        view = self.ledger.view(); // the upstream was asked, which takes its time
+                        instead = Some(replacing);
+                    }
+                    Ok(Before::Nothing) => {}
+                    Err(no) if again < TRIES && decided_on_old_state(&no) => continue,
+                    Err(no) => return Err(no),
+                }
+            }
+            let want = instead.as_deref().unwrap_or(want);
+            let under_way = self.ledger.minting();
+            let (minted, proposed) = match self.grant(&view, caller, want)? {
+                Granted::Late if again < TRIES => continue,
+                Granted::Late => return Err(late()),
+                Granted::Here(minted, proposed) => (minted, proposed),
+                Granted::Elsewhere(grant) => {
+                    drop(under_way); // no commit waits for an upstream
+                    let mut minted = Box::pin(self.mint_elsewhere(*grant, gone())).await?;
+                    let proposed = self.ledger.propose(Lane::Grant, minted.records())?;
+                    (minted, proposed)
                 }
             };
-            let under_way = self.ledger.minting();
-            let grant = self.decide(&view, caller, want)?; // a refusal names the rule and the way out
-            if self.system.wall().since(view.now()) > self.bounds.view_max_age_ms && again < TRIES {
-                continue; // decided so slowly that the view is old: decide once more
-            }
-            let mut minted = if made_here(grant.kind()) {
-                self.mint_here(grant, &view)? // told to nobody yet
-            } else {
-                drop(under_way); // no commit waits for an upstream
-                Box::pin(self.mint_elsewhere(grant, gone())).await?
-            };
-            let proposed = self.ledger.propose(Lane::Grant, minted.records())?;
             match self.ledger.receipt(proposed).await {
                 Ok(receipt) => return Ok(minted.reveal(receipt)), // in order, durable, found valid by the fold
                 Err(no) if again < TRIES && worth_another_try(&no, want.replaces.is_some()) => {
@@ -74,6 +87,20 @@ impl Authority {
             }
         }
         Err(No::Fault(Fault::new("exchange: tries ran out")))
+    }
+
+    /// Decides, and where we make it ourselves, mints and proposes. It waits for nothing, so what it needs does not outlive it.
+    fn grant(&self, view: &View, caller: &Caller, want: &Wanted) -> Result<Granted, No> {
+        let grant = self.decide(view, caller, want)?; // a refusal names the rule and the way out
+        if self.system.wall().since(view.now()) > self.bounds.view_max_age_ms {
+            return Ok(Granted::Late);
+        }
+        if !made_here(grant.kind()) {
+            return Ok(Granted::Elsewhere(Box::new(grant)));
+        }
+        let mut minted = self.mint_here(grant, view)?; // told to nobody yet
+        let proposed = self.ledger.propose(Lane::Grant, minted.records())?;
+        Ok(Granted::Here(minted, proposed))
     }
 
     fn decide(&self, view: &View, caller: &Caller, want: &Wanted) -> Result<Grant, No> {
@@ -109,6 +136,11 @@ impl Authority {
 /// A kind that nobody knows is made nowhere: `mint_local` says so.
 fn made_here(kind: u32) -> bool {
     Kind::from_number(kind).is_none_or(Kind::made_here)
+}
+
+fn late() -> No {
+    let no = Refusal::new(Reason::DecidedOnOldState, "deciding took longer than a view may be old");
+    No::Refusal(no.retry(Duration::from_secs(1)))
 }
 
 fn reused(request_id: &str) -> No {

@@ -57,7 +57,11 @@ pub use crate::store::reserve::Room;
 pub type Opener = Box<dyn Fn() -> Result<Arc<dyn Store>, crate::store::StoreError> + Send + Sync>;
 
 /// What was proposed and is not answered yet.
-pub type Proposed = oneshot::Receiver<Result<Receipt, No>>;
+pub struct Proposed {
+    answer: oneshot::Receiver<Result<Receipt, No>>,
+    /// Freed by who made them, where the allocator has them at hand, and not by the writer.
+    _records: Vec<Arc<Record>>,
+}
 
 type Observer = Box<dyn Fn(&Arc<Batch>) + Send + Sync>;
 
@@ -134,7 +138,7 @@ impl Ledger {
 
     /// Waits for what was proposed.
     pub async fn receipt(&self, proposed: Proposed) -> Result<Receipt, No> {
-        match proposed.await {
+        match proposed.answer.await {
             Ok(answer) => answer,
             Err(_) => Err(No::Refusal(Refusal::new(Reason::NotReady, "the server is stopping").retry(Duration::from_secs(1)))),
         }
@@ -150,19 +154,20 @@ impl Ledger {
     /// number side by side in a commit would be folded as one, and otherwise than they were judged.
     pub fn propose(&self, lane: Lane, records: Vec<Record>) -> Result<Proposed, No> {
         let number = if records.len() > 1 { self.new_group() } else { 0 };
-        let group = records
-            .into_iter()
-            .map(|r| {
-                Encoded::new(Record { group: number, ..r })
-                    .ok_or_else(|| Refusal::limit("record_bytes", limits::RECORD_BYTES as u64, Duration::ZERO))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let (mut group, mut shared) = (Vec::with_capacity(records.len()), Vec::with_capacity(records.len()));
+        for mut record in records {
+            record.group = number;
+            let too_large = || Refusal::limit("record_bytes", limits::RECORD_BYTES as u64, Duration::ZERO);
+            let encoded = Encoded::new(record).ok_or_else(too_large)?;
+            shared.push(encoded.record.clone());
+            group.push(encoded);
+        }
         if group.is_empty() {
             return Err(No::Fault(Fault::new("an empty group was proposed")));
         }
         let (reply, answer) = oneshot::channel();
         self.inner.queue.push(Proposal { lane, group, reply }).map_err(No::Refusal)?;
-        Ok(answer)
+        Ok(Proposed { answer, _records: shared })
     }
 
     /// Announces that a grant is under way, so that the writer may gather it with others. Held until the grant is answered.

@@ -291,7 +291,7 @@ impl Ledger {
             Record::new(Who::Mayfly("started".into()), Event::TaskHeartbeats(alive))
         };
         let reply = self.propose(Lane::Revoke, vec![record]).map_err(|e| StartError::Write(e.to_string()))?;
-        match reply.blocking_recv() {
+        match reply.answer.blocking_recv() {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(no)) => Err(StartError::Write(no.to_string())),
             Err(_) => Err(StartError::Write("the writer ended".into())),

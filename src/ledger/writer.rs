@@ -155,6 +155,8 @@ fn answer(inner: &Arc<Inner>, records: Vec<Committed>, answers: Vec<Answer>, pos
     // Followers first: an acknowledged revocation is on its way before its author hears of it.
     let batch = Arc::new(Batch { records, head, time });
     inner.tell(&batch);
+    // Before the replies: whoever proposed a record is the last to have it.
+    drop(batch);
     for (reply, first, count) in answers {
         let _ = reply.send(Ok(Receipt::new(first, count, position, time)));
     }

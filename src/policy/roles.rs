@@ -101,6 +101,13 @@ impl Roles {
         }
     }
 
+    /// The environment alone: asked on every grant.
+    pub fn environment_of(&self, caller: &SpiffeId) -> Option<&str> {
+        let exact = self.exact.get(caller.as_str()).and_then(|found| found.environment);
+        let last = || caller.prefixes().filter_map(|p| self.under.get(p)?.environment).last();
+        exact.or_else(last).and_then(|n| self.environments.get(n)).map(String::as_str)
+    }
+
     /// Every role, in byte order.
     pub fn names(&self) -> &[String] {
         &self.names

@@ -137,7 +137,7 @@ impl PolicySet {
 
     /// The environment that a workload belongs to; `None` where no rule of the roles file covers it.
     pub fn environment_of(&self, caller: &SpiffeId) -> Option<&str> {
-        self.roles.of(caller).environment
+        self.roles.environment_of(caller)
     }
 
     /// What the policies that can apply to an action read.

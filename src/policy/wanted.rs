@@ -106,13 +106,17 @@ pub struct Renews {
 
 /// A text of the caller's: not longer than `most` bytes, without control characters.
 pub fn text(field: &'static str, value: &str, most: usize) -> Result<String, Refusal> {
+    checked(field, value, most).map(str::to_owned)
+}
+
+fn checked<'a>(field: &'static str, value: &'a str, most: usize) -> Result<&'a str, Refusal> {
     if value.len() > most {
         return Err(Refusal::field(field, format!("{} bytes, at most {most}", value.len())));
     }
-    if value.chars().any(char::is_control) {
+    if !value.bytes().all(|b| (0x20..0x7f).contains(&b)) && value.chars().any(char::is_control) {
         return Err(Refusal::field(field, "has control characters; they are not allowed"));
     }
-    Ok(value.to_owned())
+    Ok(value)
 }
 
 /// A name of the caller's, not empty.
@@ -254,9 +258,9 @@ impl Terms {
 }
 
 impl Wanted {
-    /// Checks the form of an exchange.
-    pub fn from_pb(ask: &pb::ExchangeRequest) -> Result<Wanted, Refusal> {
-        not_served(ask)?;
+    /// Checks the form of an exchange. What is well formed is moved, not copied.
+    pub fn from_pb(mut ask: pb::ExchangeRequest) -> Result<Wanted, Refusal> {
+        not_served(&ask)?;
         let task = match &ask.task {
             None => return Err(Refusal::field("task", "is missing: name task_id, or give open_task")),
             Some(pb::exchange_request::Task::TaskId(task)) => TaskChoice::Named(id("task_id", task)?),
@@ -272,21 +276,25 @@ impl Wanted {
                 )
             }
         };
-        let request_id = match ask.request_id.as_str() {
-            "" => None,
-            id => Some(text("request_id", id, limits::REQUEST_ID_BYTES)?),
-        };
+        checked("request_id", &ask.request_id, limits::REQUEST_ID_BYTES)?;
+        let digest = if ask.request_id.is_empty() { [0; 32] } else { digest_of(&ask) };
+        if ask.upstream.is_empty() {
+            return Err(Refusal::field("upstream", "is missing"));
+        }
+        checked("upstream", &ask.upstream, limits::NAME_BYTES)?;
+        checked("tool", &ask.tool, limits::NAME_BYTES)?;
+        checked("purpose", &ask.purpose, limits::PURPOSE_BYTES)?;
         Ok(Wanted {
             task,
-            upstream: name("upstream", &ask.upstream)?,
             scopes: names("scopes", &ask.scopes, limits::SCOPES)?,
             kind: kind("kind", ask.kind)?,
             ttl_ms: duration("ttl", ask.ttl.as_ref())?,
-            tool: text("tool", &ask.tool, limits::NAME_BYTES)?,
-            purpose: text("purpose", &ask.purpose, limits::PURPOSE_BYTES)?,
             arguments: arguments(ask.arguments.as_ref())?,
-            digest: if request_id.is_some() { digest_of(ask) } else { [0; 32] },
-            request_id,
+            upstream: std::mem::take(&mut ask.upstream),
+            tool: std::mem::take(&mut ask.tool),
+            purpose: std::mem::take(&mut ask.purpose),
+            digest,
+            request_id: (!ask.request_id.is_empty()).then(|| std::mem::take(&mut ask.request_id)),
             key,
             renews: None,
             replaces: None,

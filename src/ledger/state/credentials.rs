@@ -10,6 +10,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use serde::{Deserialize, Serialize};
 
 use super::intern::{Interner, Slot};
+use super::slab::Slab;
 use super::tasks::{Task, Tasks};
 use crate::ledger::record::{Ancestor, Identity, Issued, SvidEvidence, TokenEvidence};
 use crate::limits;
@@ -103,7 +104,7 @@ type Names = Interner<Box<str>>;
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(from = "Stored", into = "Stored")]
 pub struct Credentials {
-    slab: Vec<Option<Live>>,
+    slab: Slab<Option<Live>>,
     free: Vec<Slot>,
     by_id: HashTable<Slot>,
     by_request: HashTable<Slot>,
@@ -130,7 +131,7 @@ struct NameTables {
 
 #[derive(Serialize, Deserialize)]
 struct Stored {
-    slab: Vec<Option<Live>>,
+    slab: Slab<Option<Live>>,
     free: Vec<Slot>,
     names: NameTables,
     checks: BTreeMap<u64, Vec<Slot>>,
@@ -224,7 +225,10 @@ impl Credentials {
 
     /// Counts a request id of this caller, whatever it made.
     pub(super) fn remember(&mut self, caller: &str) {
-        *self.remembered.entry(caller.into()).or_default() += 1;
+        match self.remembered.get_mut(caller) {
+            Some(n) => *n += 1,
+            None => drop(self.remembered.insert(caller.into(), 1)),
+        }
     }
 
     /// A request id of this caller is forgotten.

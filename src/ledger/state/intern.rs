@@ -5,6 +5,8 @@ use std::hash::{BuildHasher, Hash};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use serde::{Deserialize, Serialize};
 
+use super::slab::Slab;
+
 /// A place in an [`Interner`]. The same for the same log, on every replica.
 pub type Slot = u32;
 
@@ -16,23 +18,24 @@ pub type Slot = u32;
     bound(serialize = "K: Serialize + Hash + Eq + Clone", deserialize = "K: Deserialize<'de> + Hash + Eq + Clone")
 )]
 pub struct Interner<K: Hash + Eq + Clone> {
-    slots: Vec<Option<(K, u32)>>,
+    slots: Slab<Option<(K, u32)>>,
     free: Vec<Slot>,
     index: HashTable<Slot>,
     hasher: DefaultHashBuilder,
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(bound(serialize = "K: Serialize + Clone", deserialize = "K: Deserialize<'de>"))]
 struct Stored<K> {
-    slots: Vec<Option<(K, u32)>>,
+    slots: Slab<Option<(K, u32)>>,
     free: Vec<Slot>,
 }
 
 impl<K: Hash + Eq + Clone> From<Stored<K>> for Interner<K> {
     fn from(stored: Stored<K>) -> Self {
         let mut out = Interner { slots: stored.slots, free: stored.free, ..Interner::default() };
-        for (slot, entry) in out.slots.iter().enumerate() {
-            if let Some((key, _)) = entry {
+        for slot in 0..out.slots.len() {
+            if let Some((key, _)) = &out.slots[slot] {
                 let (hasher, slots) = (&out.hasher, &out.slots);
                 out.index.insert_unique(hasher.hash_one(key), slot as Slot, |s| rehash(hasher, slots, *s));
             }
@@ -49,11 +52,11 @@ impl<K: Hash + Eq + Clone> From<Interner<K>> for Stored<K> {
 
 impl<K: Hash + Eq + Clone> Default for Interner<K> {
     fn default() -> Self {
-        Interner { slots: Vec::new(), free: Vec::new(), index: HashTable::new(), hasher: DefaultHashBuilder::default() }
+        Interner { slots: Slab::default(), free: Vec::new(), index: HashTable::new(), hasher: DefaultHashBuilder::default() }
     }
 }
 
-fn rehash<K: Hash>(hasher: &DefaultHashBuilder, slots: &[Option<(K, u32)>], slot: Slot) -> u64 {
+fn rehash<K: Hash>(hasher: &DefaultHashBuilder, slots: &Slab<Option<(K, u32)>>, slot: Slot) -> u64 {
     slots.get(slot as usize).and_then(Option::as_ref).map_or(0, |(k, _)| hasher.hash_one(k))
 }
 
@@ -87,7 +90,10 @@ impl<K: Hash + Eq + Clone> Interner<K> {
 
     /// Counts one holder less.
     pub fn release(&mut self, slot: Slot) {
-        let Some(entry) = self.slots.get_mut(slot as usize) else { return };
+        if slot as usize >= self.slots.len() {
+            return;
+        }
+        let entry = &mut self.slots[slot as usize];
         let Some((key, count)) = entry else { return };
         *count -= 1;
         if *count == 0 {

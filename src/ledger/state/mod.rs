@@ -8,6 +8,7 @@ mod apply;
 mod attacks;
 pub mod credentials;
 pub mod intern;
+mod slab;
 mod small;
 pub mod tasks;
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::introspect::Asker;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::token_service_server::TokenService;
-use crate::policy::wanted::{self, Wanted, digest_of};
+use crate::policy::wanted::{self, TaskChoice, Wanted, digest_of};
 use crate::policy::{Admin, decide::caller_facts};
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::CredentialId;
@@ -33,7 +33,7 @@ pub struct Tokens(pub Arc<Authority>);
 type Answers = Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::StreamExchangeResponse, Status>> + Send>>;
 
 impl Tokens {
-    async fn one(authority: &Authority, caller: &Caller, ask: &pb::ExchangeRequest) -> Result<pb::Issued, No> {
+    async fn one(authority: &Authority, caller: &Caller, ask: pb::ExchangeRequest) -> Result<pb::Issued, No> {
         Tokens::one_unless(authority, caller, ask, std::future::pending).await
     }
 
@@ -41,26 +41,26 @@ impl Tokens {
     async fn one_unless<F: Future<Output = ()> + Send>(
         authority: &Authority,
         caller: &Caller,
-        ask: &pb::ExchangeRequest,
+        ask: pb::ExchangeRequest,
         gone: impl Fn() -> F,
     ) -> Result<pb::Issued, No> {
         let want = Wanted::from_pb(ask)?;
         let issued = authority.exchange_unless(caller, &want, gone).await;
-        issued.map(issued_to_pb).inspect_err(|no| note(authority, caller, no, &want.upstream, task_of(ask)))
+        issued.map(issued_to_pb).inspect_err(|no| note(authority, caller, no, &want.upstream, &task_of(&want)))
     }
 
-    async fn batch(&self, caller: &Caller, ask: &pb::BatchExchangeRequest) -> Result<Vec<pb::ExchangeResult>, No> {
-        let n = ask.exchanges.len();
-        if n == 0 || n > limits::BATCH {
-            return Err(No::Refusal(Refusal::field("exchanges", format!("1 to {} of them, not {n}", limits::BATCH))));
+    async fn batch(&self, caller: &Caller, ask: pb::BatchExchangeRequest) -> Result<Vec<pb::ExchangeResult>, No> {
+        let count = ask.exchanges.len();
+        if count == 0 || count > limits::BATCH {
+            return Err(No::Refusal(Refusal::field("exchanges", format!("1 to {} of them, not {count}", limits::BATCH))));
         }
         let authority = &self.0;
         if !ask.all_or_nothing {
             // Under way together, so that one commit holds them.
-            let all = ask.exchanges.iter().map(|e| Tokens::one(authority, caller, e));
+            let all = ask.exchanges.into_iter().map(|e| Tokens::one(authority, caller, e));
             return Ok(join_all(all).await.into_iter().map(result).collect());
         }
-        let wants = ask.exchanges.iter().map(Wanted::from_pb).collect::<Vec<_>>();
+        let wants = ask.exchanges.into_iter().map(Wanted::from_pb).collect::<Vec<_>>();
         let bad = wants.iter().position(Result::is_err);
         let outcome = match bad {
             Some(n) => Err((n, wants.into_iter().nth(n).and_then(Result::err).map_or_else(unknown, No::Refusal))),
@@ -68,7 +68,7 @@ impl Tokens {
         };
         match outcome {
             Ok(all) => Ok(all.into_iter().map(|i| result(Ok(issued_to_pb(i)))).collect()),
-            Err((n, no)) => Ok(none_of(ask.exchanges.len(), n, no)),
+            Err((n, no)) => Ok(none_of(count, n, no)),
         }
     }
 }
@@ -77,10 +77,10 @@ fn unknown() -> No {
     No::Refusal(Refusal::field("exchanges", "is malformed"))
 }
 
-fn task_of(ask: &pb::ExchangeRequest) -> &str {
-    match &ask.task {
-        Some(pb::exchange_request::Task::TaskId(id)) => id,
-        _ => "",
+fn task_of(want: &Wanted) -> String {
+    match &want.task {
+        TaskChoice::Named(id) => id.to_string(),
+        TaskChoice::Inline(_) => String::new(),
     }
 }
 
@@ -107,7 +107,7 @@ fn result(answer: Result<pb::Issued, No>) -> pb::ExchangeResult {
 impl TokenService for Tokens {
     async fn exchange(&self, request: Request<pb::ExchangeRequest>) -> Result<Response<pb::ExchangeResponse>, Status> {
         let caller = peer::caller(&request)?;
-        let issued = Tokens::one(&self.0, &caller, request.get_ref()).await.map_err(status)?;
+        let issued = Tokens::one(&self.0, &caller, request.into_inner()).await.map_err(status)?;
         Ok(Response::new(pb::ExchangeResponse { issued: Some(issued) }))
     }
 
@@ -116,7 +116,7 @@ impl TokenService for Tokens {
         request: Request<pb::BatchExchangeRequest>,
     ) -> Result<Response<pb::BatchExchangeResponse>, Status> {
         let caller = peer::caller(&request)?;
-        let results = self.batch(&caller, request.get_ref()).await.map_err(status)?;
+        let results = self.batch(&caller, request.into_inner()).await.map_err(status)?;
         Ok(Response::new(pb::BatchExchangeResponse { results }))
     }
 
@@ -304,11 +304,12 @@ async fn answer_all(
 ) {
     let (authority, caller, answers) = (&authority, &caller, &answers);
     let all = round.into_iter().map(|(ask, place)| async move {
-        let result = match Tokens::one_unless(authority, caller, &ask, || answers.closed()).await {
+        let request_id = ask.request_id.clone();
+        let result = match Tokens::one_unless(authority, caller, ask, || answers.closed()).await {
             Ok(issued) => pb::stream_exchange_response::Result::Issued(issued),
             Err(no) => pb::stream_exchange_response::Result::Problem(problem(no)),
         };
-        let _ = answers.send(Ok(pb::StreamExchangeResponse { request_id: ask.request_id, result: Some(result) })).await;
+        let _ = answers.send(Ok(pb::StreamExchangeResponse { request_id, result: Some(result) })).await;
         drop(place);
     });
     join_all(all).await;
