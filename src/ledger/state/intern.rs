@@ -22,6 +22,8 @@ pub struct Interner<K: Hash + Eq + Clone> {
     free: Vec<Slot>,
     index: HashTable<Slot>,
     hasher: DefaultHashBuilder,
+    /// The place that was found last. Most of what is issued names the same things, and comparing costs a third of hashing.
+    last: Slot,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -52,7 +54,13 @@ impl<K: Hash + Eq + Clone> From<Interner<K>> for Stored<K> {
 
 impl<K: Hash + Eq + Clone> Default for Interner<K> {
     fn default() -> Self {
-        Interner { slots: Slab::default(), free: Vec::new(), index: HashTable::new(), hasher: DefaultHashBuilder::default() }
+        Interner {
+            slots: Slab::default(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            last: 0,
+        }
     }
 }
 
@@ -67,12 +75,20 @@ impl<K: Hash + Eq + Clone> Interner<K> {
         Q: Hash + hashbrown::Equivalent<K> + ?Sized,
         K: for<'a> From<&'a Q>,
     {
+        if (self.last as usize) < self.slots.len()
+            && let Some((last, count)) = &mut self.slots[self.last as usize]
+            && key.equivalent(last)
+        {
+            *count += 1;
+            return self.last;
+        }
         let hash = self.hasher.hash_one(key);
         let slots = &mut self.slots;
         if let Some(slot) = self.index.find(hash, |s| slots[*s as usize].as_ref().is_some_and(|(k, _)| key.equivalent(k))) {
             if let Some(entry) = &mut slots[*slot as usize] {
                 entry.1 += 1;
             }
+            self.last = *slot;
             return *slot;
         }
         let slot = match self.free.pop() {
@@ -85,6 +101,7 @@ impl<K: Hash + Eq + Clone> Interner<K> {
         slots[slot as usize] = Some((K::from(key), 1));
         let (hasher, slots) = (&self.hasher, &self.slots);
         self.index.insert_unique(hash, slot, |s| rehash(hasher, slots, *s));
+        self.last = slot;
         slot
     }
 
