@@ -55,6 +55,8 @@ fn http2(streams: u32) -> hyper::server::conn::http2::Builder<TokioExecutor> {
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
+        // gRPC has no use for it.
+        .auto_date_header(false)
         .max_concurrent_streams(streams)
         .max_header_list_size(limits::HEADER_BYTES)
         .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
