@@ -166,7 +166,7 @@ impl Authority {
         self.issuance_where(move |e| e.token_digest == digest, "a token of that digest").await
     }
 
-    /// What was issued before this generation is in no record that is looked at: it is revoked, and need not be forged.
+    /// What was issued before this generation may have been left behind by a recovery: it is revoked, and need not be forged.
     fn of_this_generation(&self, token: &str) -> Result<(), No> {
         let revision = authentic(token, &self.every_key()?).ok().map(|(claims, _)| claims.own.r);
         let begun = Seq::start_of(self.ledger.durable().generation());

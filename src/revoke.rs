@@ -207,7 +207,7 @@ struct Count {
 impl Count {
     /// What would be hit.
     fn ahead(targets: &[Target]) -> Count {
-        Count::new(targets, Seq::from_u64((1 << 53) - 1).unwrap_or_default(), Rules::default())
+        Count::new(targets, Seq::LAST, Rules::default())
     }
 
     /// What a revocation at `made` hit: by what was decided before it, however late that was committed.

@@ -1,0 +1,76 @@
+//! What a recovery leaves to be asked for, and what no recovery brings back.
+
+use std::fs;
+use std::process::Command;
+
+use mayfly::cli::dev::Settings;
+use mayfly::ledger::record::KeyPurpose;
+use mayfly::seq::Seq;
+use redb::TableDefinition;
+
+use crate::kit::{MAYFLY, as_operator, world};
+use crate::recover::{all_refused, head, issue, raw, recover, recovered, refused, runtime, start};
+
+const NAMED: TableDefinition<&str, &[u8]> = TableDefinition::new("named");
+
+/// Invariant 6 holds across generations.
+#[test]
+fn what_was_issued_before_a_recovery_stays_explainable() {
+    let (_dir, world) = world(Settings::default());
+    let runtime = runtime();
+    let running = start(&world);
+    let old = issue(&runtime, &world, &running, &["a"]).remove(0);
+    let kept = head(&running);
+    let lost = issue(&runtime, &world, &running, &["b"]).remove(0);
+    running.stop();
+    recovered(&recover(&world, kept, &[]));
+    let running = start(&world);
+    issue(&runtime, &world, &running, &["c"]);
+    let admin = running.addresses().admin;
+    let told = |args: &[&str]| {
+        let out = as_operator(&world, admin, args);
+        assert!(out.status.success(), "{args:?}: {out:?}");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    let begun = Seq::start_of(2).next().unwrap().to_string();
+    let why = told(&["explain", &old.id]);
+    for part in ["issued to spiffe://", "task opened", "generation begun", "revoked by rule", &begun, "recovered"] {
+        assert!(why.contains(part), "{part:?} is not in:\n{why}");
+    }
+    let shown: serde_json::Value = serde_json::from_str(&told(&["-o", "json", "credential", "show", &old.id])).unwrap();
+    assert_eq!(shown["state"], "revoked", "{shown}");
+    let task = shown["task_id"].as_str().unwrap();
+    assert!(told(&["explain", task]).contains("void since seq"), "{}", told(&["explain", task]));
+    // It is told by its record, too, and by what is left of its token.
+    assert!(told(&["explain", &kept.to_string()]).contains(&old.id));
+    let input = old.token.rsplit_once('.').unwrap().0;
+    let digest = data_encoding::HEXLOWER.encode(&mayfly::ledger::commit::sha256(input.as_bytes()));
+    assert!(told(&["token", "lookup", "--sha256", &digest]).contains(&old.id));
+    // What was left behind is in no record: it is not told of as if it had never been.
+    assert_eq!(as_operator(&world, admin, &["explain", &lost.id]).status.code(), Some(3));
+    running.stop();
+}
+
+/// A key that signs, whose private part is gone: nothing makes it again, so what is printed is the way over a backup.
+#[test]
+fn a_start_without_the_private_part_of_a_key_prints_what_mends_it() {
+    let (_dir, world) = world(Settings::default());
+    let runtime = runtime();
+    let running = start(&world);
+    let old = issue(&runtime, &world, &running, &["a"]);
+    let key = running.authority().ledger.peek(|s| s.active_key(KeyPurpose::AccessToken, "dev").unwrap().0.to_owned());
+    running.stop();
+    let backup = world.dir().join("backup");
+    assert!(Command::new("cp").arg("-a").args([&world.dir().join("data"), &backup]).status().unwrap().success());
+    raw(&world, |tx| drop(tx.open_table(NAMED).unwrap().remove(&*format!("key/{key}")).unwrap().expect("a sealed key")));
+    let said = refused(&world, &["the private part of key", &key, "begin anew"]);
+    let line = said.lines().find(|l| l.contains("cp -a BACKUP")).unwrap();
+    let typed = line.split_once(": ").unwrap().1.replace("BACKUP", &backup.display().to_string()).replace("mayfly ", "\"$M\" ");
+    let out = Command::new("sh").args(["-c", &typed]).env("M", MAYFLY).output().unwrap();
+    assert!(out.status.success(), "{typed}: {out:?}");
+    assert!(fs::exists(world.dir().join("data.old")).unwrap());
+    let running = start(&world);
+    all_refused(&runtime, &world, &running, &old, &["a"]);
+    assert_eq!(head(&running).generation(), 2);
+    running.stop();
+}
