@@ -8,7 +8,7 @@ use mayfly::ledger::record::KeyPurpose;
 use mayfly::seq::Seq;
 use redb::TableDefinition;
 
-use crate::kit::{MAYFLY, as_operator, world};
+use crate::kit::{MAYFLY, as_operator, until, world};
 use crate::recover::{all_refused, head, issue, raw, recover, recovered, refused, runtime, start};
 
 const NAMED: TableDefinition<&str, &[u8]> = TableDefinition::new("named");
@@ -72,5 +72,30 @@ fn a_start_without_the_private_part_of_a_key_prints_what_mends_it() {
     let running = start(&world);
     all_refused(&runtime, &world, &running, &old, &["a"]);
     assert_eq!(head(&running).generation(), 2);
+    running.stop();
+}
+
+/// A start that begins with a snapshot verifies what came before it while it serves, and says how far that is.
+#[test]
+fn status_tells_how_far_history_is_verified_and_what_the_store_takes() {
+    let (_dir, world) = world(Settings::default().with("ledger.snapshot_every", "16"));
+    let runtime = runtime();
+    let running = start(&world);
+    issue(&runtime, &world, &running, &[""; 40]);
+    running.stop();
+    let running = start(&world);
+    let admin = running.addresses().admin;
+    let status = || -> serde_json::Value {
+        let out = as_operator(&world, admin, &["-o", "json", "status"]);
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"))
+    };
+    assert_ne!(status()["ledger"]["snapshot_seq"], 0, "it begins with a snapshot");
+    runtime.block_on(until("all of it is verified", || async {
+        let ledger = status()["ledger"].take();
+        ledger["verified_seq"] == ledger["durable_seq"]
+    }));
+    let file = fs::metadata(world.dir().join("data/ledger.redb")).unwrap();
+    let told = status()["disk"]["store_bytes"].as_u64().unwrap();
+    assert!(told > 100_000 && told <= file.len(), "{told} of {}", file.len());
     running.stop();
 }
