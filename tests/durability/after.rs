@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::{Settings, World};
 use mayfly::ledger::record::KeyPurpose;
 use mayfly::seq::Seq;
 use redb::TableDefinition;
@@ -97,5 +97,29 @@ fn status_tells_how_far_history_is_verified_and_what_the_store_takes() {
     let file = fs::metadata(world.dir().join("data/ledger.redb")).unwrap();
     let told = status()["disk"]["store_bytes"].as_u64().unwrap();
     assert!(told > 100_000 && told <= file.len(), "{told} of {}", file.len());
+    running.stop();
+}
+
+/// Who made a rule or a lock and why is in its record, not in the state: a restart looks it up.
+#[test]
+fn rules_and_locks_say_who_made_them_and_why_after_a_restart() {
+    let (_dir, world) = world(Settings::default());
+    let running = start(&world);
+    let ci = World::id("ci/demo");
+    for args in [
+        ["lock", "add", "--caller", &ci, "--reason", "a doubt"],
+        ["revoke", "--tool", "read", "--reason", "a leak", "--issued-only"],
+    ] {
+        let out = as_operator(&world, running.addresses().admin, &args);
+        assert!(out.status.success(), "{out:?}");
+    }
+    running.stop();
+    let running = start(&world);
+    for (noun, reason) in [("lock", "a doubt"), ("rules", "a leak")] {
+        let out = as_operator(&world, running.addresses().admin, &["-o", "json", noun, "list"]);
+        let listed: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(listed[0]["reason"], reason, "{listed}");
+        assert!(listed[0]["author"].to_string().contains("operator/you"), "{listed}");
+    }
     running.stop();
 }

@@ -9,6 +9,7 @@ mod key;
 mod lease;
 mod lookup;
 mod others;
+mod revocation;
 mod trust;
 
 use kit::house::{House, house, runtime, terms, wanted};
