@@ -141,7 +141,7 @@ impl Authority {
                 self.within_rule_budget(&who)?;
                 let released =
                     Released { credential: id.as_bytes().to_vec(), keep_until: Rules::keep_until(self.system.wall()).0 };
-                Ok(self.ledger.commit(Lane::Revoke, vec![Record::new(who, Event::Released(released))]).await?.seq())
+                Ok(self.ledger.commit(Lane::Change, vec![Record::new(who, Event::Released(released))]).await?.seq())
             }
         }
     }
