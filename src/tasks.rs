@@ -182,7 +182,15 @@ impl Authority {
     pub async fn resume_task(&self, actor: &Actor, id: TaskId, reason: &str, named: &Named) -> Result<Seq, No> {
         let (who, rank) = self.may_steer(actor, id)?;
         let resumed = TaskResumed { task: id.as_bytes().to_vec(), rank: rank as i32, reason: reason.to_owned() };
-        self.change(who, Lane::Change, Event::TaskResumed(resumed), named).await
+        let held_above =
+            |s: &State| s.tasks.get(&id).is_some_and(|t| !t.holds.is_empty() && t.holds.iter().all(|h| h.rank > rank));
+        match self.change(who, Lane::Change, Event::TaskResumed(resumed), named).await {
+            Err(No::Refusal(no)) if no.reason == Reason::TaskNotActive && self.ledger.settled(held_above).await? => {
+                let no = Refusal::new(Reason::NotYours, format!("task {id} is held by policy or an operator"));
+                Err(No::Refusal(no.way_out(format!("an operator can: mayfly task resume {id} --reason TEXT"))))
+            }
+            done => done,
+        }
     }
 
     /// Commits one change that names its request, and answers a repeat with the first one's seq.

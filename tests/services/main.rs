@@ -10,6 +10,7 @@ mod lease;
 mod lookup;
 mod others;
 mod revocation;
+mod task;
 mod trust;
 
 use kit::house::{House, house, runtime, terms, wanted};
