@@ -8,6 +8,7 @@ mod credential;
 mod key;
 mod lease;
 mod lookup;
+mod many_roots;
 mod others;
 mod revocation;
 mod task;

@@ -95,6 +95,9 @@ fn locks_are_lifted_one_by_one_and_revoking_is_for_operators_with_a_reason() {
     bad(w.run(service(&w).revoke(ask(&ROOT, request(&[])))), "targets");
     let many = vec![Target::Everything; limits::TARGETS + 1];
     bad(w.run(service(&w).revoke(ask(&ROOT, request(&many)))), "targets");
+    // A workload is told where operators call, not that something is wrong with its SVID.
+    let status = refused(w.run(service(&w).revoke(ask(&w.workload("/agent/a"), request(&both)))), Reason::NotAuthenticated);
+    assert!(status.get_details_error_info().unwrap().metadata["way_out"].contains("listen.admin"), "{status:?}");
     // Who tries without the right stands in the audit.
     refused(w.run(service(&w).revoke(ask(&w.admin("/agent/a"), request(&both)))), Reason::DeniedByPolicy);
     w.pass(1);

@@ -93,8 +93,6 @@ pub fn not_served<T>(rpc: &str) -> Result<T, Status> {
 pub fn operator(actor: &Actor) -> Result<&Operator, No> {
     match actor {
         Actor::Operator(operator) => Ok(operator),
-        Actor::Workload(_) => {
-            Err(No::Refusal(Refusal::new(Reason::NotAuthenticated, "this is served on the admin listener only")))
-        }
+        Actor::Workload(_) => Err(No::Refusal(peer::elsewhere())),
     }
 }

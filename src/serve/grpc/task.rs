@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::super::peer::{self, Peer};
+use super::super::peer;
 use super::super::status::status;
 use super::super::wire;
 use super::ask::{self, refused_in};
