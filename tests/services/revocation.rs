@@ -62,16 +62,18 @@ fn every_target() -> [(Target, bool); 17] {
 fn every_target_revokes_and_locks_by_its_default() {
     for (target, locks) in every_target() {
         let w = world();
-        let ahead = ok(w.run(service(&w).revoke(ask(&ROOT, pb::RevokeRequest { dry_run: true, ..request(&[target.clone()]) }))));
+        let ahead = ok(
+            w.run(service(&w).revoke(ask(&ROOT, pb::RevokeRequest { dry_run: true, ..request(std::slice::from_ref(&target)) })))
+        );
         assert_eq!((ahead.seq, ahead.locks.len()), (0, usize::from(locks)), "{target}");
-        let done = revoke(&w, &[target.clone()]);
+        let done = revoke(&w, std::slice::from_ref(&target));
         assert!(done.seq > 0);
         assert_eq!(done.locks.len(), usize::from(locks), "{target}");
         let add = pb::AddLockRequest { targets: vec![target_to_pb(&target)], reason: "a test".into(), ..Default::default() };
         let added = w.run(service(&w).add_lock(ask(&ROOT, add)));
         assert_eq!(added.is_ok(), locks, "{target}");
         let w = world();
-        let issued_only = pb::RevokeRequest { issued_only: true, ..request(&[target.clone()]) };
+        let issued_only = pb::RevokeRequest { issued_only: true, ..request(std::slice::from_ref(&target)) };
         assert_eq!(ok(w.run(service(&w).revoke(ask(&ROOT, issued_only)))).locks.len(), 0, "{target}");
         let rules = ok(w.run(service(&w).list_rules(ask(&ROOT, pb::ListRulesRequest::default())))).rules;
         assert_eq!((rules.len(), rules[0].reason.as_str(), rules[0].author.is_some()), (1, "a test", true), "{target}");
