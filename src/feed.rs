@@ -109,6 +109,13 @@ impl Feed {
         Ok((live, Beginning::Missed(missed)))
     }
 
+    /// Keeps who made rules and locks of before this start, up to as many as the ring has events.
+    pub fn recall(&self, found: &[(Seq, Made)]) {
+        let mut ring = self.ring.lock();
+        let room = limits::FEED_EVENTS.saturating_sub(ring.made.len());
+        ring.made.extend(found.iter().take(room).cloned());
+    }
+
     /// Who made a rule or lock, as far as it is still in memory.
     pub fn made(&self, seq: Seq) -> Option<Made> {
         self.ring.lock().made.get(&seq).cloned()

@@ -3,7 +3,9 @@
 //! Memory has what is live. What has ended is looked for in history, newest first and within `limits::HISTORY_BYTES`; where that bound
 //! ends the search, the answer says so and claims nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,6 +14,7 @@ use crate::authority::Authority;
 use crate::credential::jwt::{Jwks, authentic, peek_kid, signed_by};
 use crate::credential::keyring::jwk;
 use crate::credential::reference::{PREFIX, Shown};
+use crate::feed::Made;
 use crate::ledger::commit::sha256;
 use crate::ledger::history::{End, Past, Reached};
 use crate::ledger::record::{Event, Issued, KeyPurpose, Record, TaskOpened};
@@ -91,6 +94,33 @@ impl Authority {
         self.issuance_where(move |e| e.credential == id.as_bytes(), &id.to_string()).await
     }
 
+    /// Who made these rules and locks, when and why. What the feed does not have, as after a restart, is looked for in history and kept;
+    /// what is not found there is left out.
+    pub async fn made(&self, seqs: impl IntoIterator<Item = Seq>) -> BTreeMap<Seq, Made> {
+        let (mut known, mut missing) = (BTreeMap::new(), BTreeSet::new());
+        for seq in seqs {
+            match self.feed.made(seq) {
+                Some(made) => drop(known.insert(seq, made)),
+                None => drop(missing.insert(seq)),
+            }
+        }
+        let Some(oldest) = missing.first().copied() else { return known };
+        let looked = self
+            .look_back((Vec::new(), missing), move |(found, missing): &mut (Vec<(Seq, Made)>, BTreeSet<Seq>), past| {
+                if missing.remove(&past.seq) {
+                    found.push((past.seq, Made { record: Arc::new(past.record), at: past.at }));
+                }
+                if missing.is_empty() || past.seq < oldest { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .await;
+        // A list without causes is better than none.
+        if let Ok(((found, _), _)) = looked {
+            self.feed.recall(&found);
+            known.extend(found);
+        }
+        known
+    }
+
     /// The newest issuance in history that fits. Refused with COMPACTED where the search ended at its bound.
     async fn issuance_where(&self, fits: impl Fn(&Issued) -> bool + Send + 'static, what: &str) -> Result<Option<Found>, No> {
         let looking = Looking { found: None, missing: None };
@@ -166,7 +196,7 @@ impl Authority {
         self.issuance_where(move |e| e.token_digest == digest, "a token of that digest").await
     }
 
-    /// What was issued before this generation is in no record that is looked at: it is revoked, and need not be forged.
+    /// What was issued before this generation may have been left behind by a recovery: it is revoked, and need not be forged.
     fn of_this_generation(&self, token: &str) -> Result<(), No> {
         let revision = authentic(token, &self.every_key()?).ok().map(|(claims, _)| claims.own.r);
         let begun = Seq::start_of(self.ledger.durable().generation());

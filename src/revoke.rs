@@ -141,7 +141,7 @@ impl Authority {
                 self.within_rule_budget(&who)?;
                 let released =
                     Released { credential: id.as_bytes().to_vec(), keep_until: Rules::keep_until(self.system.wall()).0 };
-                Ok(self.ledger.commit(Lane::Revoke, vec![Record::new(who, Event::Released(released))]).await?.seq())
+                Ok(self.ledger.commit(Lane::Change, vec![Record::new(who, Event::Released(released))]).await?.seq())
             }
         }
     }
@@ -207,7 +207,7 @@ struct Count {
 impl Count {
     /// What would be hit.
     fn ahead(targets: &[Target]) -> Count {
-        Count::new(targets, Seq::from_u64((1 << 53) - 1).unwrap_or_default(), Rules::default())
+        Count::new(targets, Seq::LAST, Rules::default())
     }
 
     /// What a revocation at `made` hit: by what was decided before it, however late that was committed.

@@ -18,6 +18,9 @@ impl Seq {
     /// Before the first record: everything is newer.
     pub const ZERO: Seq = Seq(0);
 
+    /// No store gives a later one.
+    pub const LAST: Seq = Seq((1 << (COUNT_BITS + 8)) - 1);
+
     /// The place before the first record of a generation.
     pub const fn start_of(generation: u8) -> Seq {
         Seq((generation as u64) << COUNT_BITS)

@@ -129,7 +129,7 @@ impl Authority {
             keep_until: Rules::keep_until(self.system.wall()).0,
         };
         let record = Record::new(who, Event::TaskClosed(closed));
-        match self.ledger.commit(Lane::Revoke, vec![record]).await {
+        match self.ledger.commit(lane_of(rank), vec![record]).await {
             Ok(receipt) => Ok(receipt.seq()),
             // Somebody ended it in the same moment: it is over, which is what was asked for.
             Err(No::Refusal(no)) if no.reason == Reason::TaskNotActive => {
@@ -175,14 +175,22 @@ impl Authority {
     pub async fn hold_task(&self, actor: &Actor, id: TaskId, reason: &str, named: &Named) -> Result<Seq, No> {
         let (who, rank) = self.may_steer(actor, id)?;
         let held = TaskHeld { task: id.as_bytes().to_vec(), rank: rank as i32, reason: reason.to_owned() };
-        self.change(who, Lane::Revoke, Event::TaskHeld(held), named).await
+        self.change(who, lane_of(rank), Event::TaskHeld(held), named).await
     }
 
     /// Resumes a task. Only somebody of the rank of the hold or above does.
     pub async fn resume_task(&self, actor: &Actor, id: TaskId, reason: &str, named: &Named) -> Result<Seq, No> {
         let (who, rank) = self.may_steer(actor, id)?;
         let resumed = TaskResumed { task: id.as_bytes().to_vec(), rank: rank as i32, reason: reason.to_owned() };
-        self.change(who, Lane::Change, Event::TaskResumed(resumed), named).await
+        let held_above =
+            |s: &State| s.tasks.get(&id).is_some_and(|t| !t.holds.is_empty() && t.holds.iter().all(|h| h.rank > rank));
+        match self.change(who, Lane::Change, Event::TaskResumed(resumed), named).await {
+            Err(No::Refusal(no)) if no.reason == Reason::TaskNotActive && self.ledger.settled(held_above).await? => {
+                let no = Refusal::new(Reason::NotYours, format!("task {id} is held by policy or an operator"));
+                Err(No::Refusal(no.way_out(format!("an operator can: mayfly task resume {id} --reason TEXT"))))
+            }
+            done => done,
+        }
     }
 
     /// Commits one change that names its request, and answers a repeat with the first one's seq.
@@ -255,6 +263,11 @@ impl Authority {
         }
         silent.len()
     }
+}
+
+/// What callers do to their own has no place in the operators' lane.
+fn lane_of(rank: HoldRank) -> Lane {
+    if rank == HoldRank::Caller { Lane::Change } else { Lane::Revoke }
 }
 
 fn silent_tasks(state: &State, now: Millis) -> Vec<TaskId> {

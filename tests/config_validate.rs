@@ -15,6 +15,14 @@ struct Host {
     dir: tempfile::TempDir,
 }
 
+fn ca(name: &str) -> String {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+}
+
 impl Host {
     fn new() -> Host {
         let host = Host { dir: tempfile::tempdir().unwrap() };
@@ -25,8 +33,8 @@ impl Host {
             fs::copy(samples.join(file), host.path(file)).unwrap();
         }
         host.write("mayfly.toml", include_str!("samples/mayfly.toml"));
-        host.write("bundle.pem", "-----BEGIN CERTIFICATE-----\n");
-        host.secret("seal.key", &"k".repeat(32));
+        host.write("bundle.pem", &ca("dev CA"));
+        host.secret("seal.key", "0123456789abcdef0123456789abcdeF");
         host.svid(&["mayfly.example.org"], &["spiffe://dev.mayfly.internal/mayfly"], 2040);
         host
     }
@@ -59,6 +67,7 @@ impl Host {
         for uri in uris {
             params.subject_alt_names.push(rcgen::SanType::URI((*uri).try_into().unwrap()));
         }
+        params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
         let key = rcgen::KeyPair::generate().unwrap();
         self.write("svid.pem", &params.self_signed(&key).unwrap().pem());
@@ -101,10 +110,13 @@ fn a_file_that_is_not_there_is_told_with_its_line() {
             host.said()
         );
     }
-    for file in ["policy.cedar", "roles.toml", "upstreams"] {
+    for (file, line) in
+        [("policy.cedar", ":17: policy.files"), ("roles.toml", ":18: policy.roles"), ("upstreams", ":19: policy.upstreams")]
+    {
         let host = Host::new();
         fs::rename(host.path(file), host.path("gone")).unwrap();
-        assert!(host.said().contains(&format!("{file}: cannot be read")), "{}", host.said());
+        let said = host.said();
+        assert!(said.contains(&format!("{file}: cannot be read")) && said.contains(line), "{said}");
     }
 }
 
@@ -137,6 +149,42 @@ fn a_certificate_that_clients_will_refuse_is_found() {
     assert!(host.said().contains("holds no certificate"));
     host.secret("svid.key", "nothing");
     assert!(host.said().contains(":8: tls.key") && host.said().contains("no private key"));
+}
+
+/// Found only by reading what the files hold, as the start does.
+#[test]
+fn contents_that_a_start_refuses_are_found() {
+    let host = Host::new();
+    let other = Host::new();
+    fs::copy(other.path("svid.key"), host.path("svid.key")).unwrap();
+    assert!(host.said().contains(":8: tls.key") && host.said().contains("does not belong"), "{}", host.said());
+    for (bundle, part) in
+        [("hello", "bundle.pem "), ("-----BEGIN CERTIFICATE-----\n", "bundle.pem "), ("{\"keys\":", "bundle.pem ")]
+    {
+        let host = Host::new();
+        host.write("bundle.pem", bundle);
+        let findings = host.findings();
+        assert_eq!((findings.len(), findings[0].severity), (1, Severity::Error), "{findings:#?}");
+        assert!(host.said().contains(":9: bundles.file") && host.said().contains(part), "{}", host.said());
+        assert!(host.said().contains("the CA certificates of dev.mayfly.internal"), "{}", host.said());
+    }
+    for (key, part) in [("0123456789abcdef", "16 bytes"), ("kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk", "one byte repeated")] {
+        let host = Host::new();
+        host.secret("seal.key", key);
+        assert!(host.said().contains(":15: seal.key_file") && host.said().contains(part), "{}", host.said());
+        assert!(host.said().contains("head -c 32 /dev/urandom"), "{}", host.said());
+    }
+    // A certificate of a CA is no SVID, though its name is.
+    let host = Host::new();
+    let mut params = rcgen::CertificateParams::new(vec!["mayfly.example.org".to_owned()]).unwrap();
+    params.subject_alt_names.push(rcgen::SanType::URI("spiffe://dev.mayfly.internal/mayfly".try_into().unwrap()));
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+    params.not_after = rcgen::date_time_ymd(2040, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    host.write("svid.pem", &params.self_signed(&key).unwrap().pem());
+    host.secret("svid.key", &key.serialize_pem());
+    assert!(host.said().contains(":7: tls.certificate") && host.said().contains("is no X.509-SVID"), "{}", host.said());
 }
 
 #[test]

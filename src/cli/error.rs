@@ -192,10 +192,13 @@ impl CliError {
             "partly" => "partly done",
             _ => "error",
         };
-        let mut out = format!("{on}{label}:{off} {}", escape::for_terminal(&self.message()));
+        let message = self.message();
         let CliError::Server(said) = self else {
-            return format!("{out}\n");
+            // Our own words may have lines; what a server says may not.
+            let lines: Vec<_> = message.lines().map(escape::for_terminal).collect();
+            return format!("{on}{label}:{off} {}\n", lines.join("\n"));
         };
+        let mut out = format!("{on}{label}:{off} {}", escape::for_terminal(&message));
         if !said.reason_text.is_empty() {
             out.push_str(&format!(" [{}]", escape::for_terminal(&said.reason_text)));
         }

@@ -221,7 +221,7 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Whoami => whoami::run(run).await,
         Command::Bench(args) => Ok(bench::run(&args)),
         Command::Try => Ok(tour::run()),
-        Command::Server(command) => Ok(serving::run(command)),
+        Command::Server(command) => serving::run(command, run.out),
         Command::Dev(command) => Ok(dev::run(command)),
         Command::Svid(command) => svid::run(command, run),
         Command::Completions(args) => completions::run(args, run),

@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
+use super::error::CliError;
 use super::exit::Exit;
+use super::out::{Format, Noun, Out, escape};
 use crate::seq::Seq;
 use crate::server::{environment, healthcheck, recover, run, telemetry, validate};
+use crate::sources::config::Severity;
 use crate::system::System;
 
 /// What can be done with a server on this host.
@@ -70,79 +74,164 @@ pub struct RecoverArgs {
 }
 
 /// Runs the command on a thread of its own: a server brings its own runtimes, which cannot begin inside another.
-pub fn run(command: ServerCommand) -> Exit {
-    std::thread::scope(|scope| scope.spawn(|| here(command)).join().unwrap_or(Exit::Error))
+pub fn run(command: ServerCommand, out: Out) -> Result<Exit, CliError> {
+    let gone = |_| CliError::Local("the command's thread ended".to_owned());
+    std::thread::scope(|scope| scope.spawn(|| here(command, out)).join().map_err(gone)?)
 }
 
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a command")]
-fn here(command: ServerCommand) -> Exit {
+#[allow(clippy::print_stderr, reason = "this is a command")]
+fn here(command: ServerCommand, out: Out) -> Result<Exit, CliError> {
     match command {
         ServerCommand::Run(args) => {
             telemetry::init(args.log);
             match run::run(&args.config, args.ready_file.as_deref(), |_| {}) {
-                Ok(()) => Exit::Ok,
+                Ok(()) => Ok(Exit::Ok),
                 Err(problem) => {
                     eprintln!("mayfly: the server does not start\n{problem}");
-                    if problem.exit_code() == 2 { Exit::Usage } else { Exit::Error }
+                    Ok(if problem.exit_code() == 2 { Exit::Usage } else { Exit::Error })
                 }
             }
         }
         ServerCommand::Validate(args) => {
             let report = validate::look(&args.config, environment(), System::real().wall());
-            report.lines.iter().for_each(|line| println!("{line}"));
-            match report.starts {
-                true => {
-                    eprintln!("{}: a server would start on it", args.config.display());
-                    Exit::Ok
-                }
-                false => {
-                    eprintln!("{}: a server would not start on it, or not do its work", args.config.display());
-                    Exit::Error
-                }
+            match out.format() {
+                Format::Table | Format::Wide => report.findings.iter().try_for_each(|f| lines(out, &f.to_string()))?,
+                _ => out.one(&Validated::from(&report))?,
             }
+            let config = args.config.display();
+            match report.starts {
+                true => out.say(format_args!("{config}: a server would start on it")),
+                false => out.say(format_args!("{config}: a server would not start on it, or not do its work")),
+            }
+            Ok(if report.starts { Exit::Ok } else { Exit::Error })
         }
-        ServerCommand::Healthcheck(args) => healthy(&args),
-        ServerCommand::Recover(args) => recovered(&args),
+        ServerCommand::Healthcheck(args) => healthy(&args, out),
+        ServerCommand::Recover(args) => recovered(&args, out),
     }
 }
 
-fn healthy(args: &HealthArgs) -> Exit {
-    let asked = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map(|runtime| runtime.block_on(healthcheck::ask(&args.config, &args.service, &System::real())));
-    match asked {
-        Ok(Ok(())) => {
-            println!("serving");
-            Exit::Ok
+/// Several lines; what they quote never acts on a terminal.
+fn lines(out: Out, text: &str) -> Result<(), CliError> {
+    let shown: String = text.lines().map(|line| format!("{}\n", escape::for_terminal(line))).collect();
+    out.generated(shown.as_bytes())
+}
+
+fn healthy(args: &HealthArgs, out: Out) -> Result<Exit, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| CliError::Local(format!("a runtime: {e}")))?;
+    let asked = runtime.block_on(healthcheck::ask(&args.config, &args.service, &System::real()));
+    asked.map_err(|not| CliError::Local(not.to_string()))?;
+    match out.format() {
+        Format::Table | Format::Wide => lines(out, "serving")?,
+        _ => out.one(&Healthy { status: "serving" })?,
+    }
+    Ok(Exit::Ok)
+}
+
+fn recovered(args: &RecoverArgs, out: Out) -> Result<Exit, CliError> {
+    let done = recover::recover(&args.config, args.after, args.reset_time, &System::real()).map_err(|no| {
+        // So that it can be typed as it stands.
+        let whole = format!("mayfly server recover --config {} --after", args.config.display());
+        let no = no.to_string().replace("mayfly server recover --after", &whole);
+        CliError::Local(format!("nothing was recovered, and nothing was changed\n{no}"))
+    })?;
+    let what = &done.recovered;
+    let (data, before) = (done.data.display().to_string(), done.before.display().to_string());
+    match out.format() {
+        Format::Table | Format::Wide => {
+            let told = format!(
+                "generation {} has begun in {data}\n\
+                 kept: everything up to seq {}\n\
+                 left behind: {} commits; locks taken over from them: {}\n\
+                 sealed keys and secrets copied: {}\n\
+                 revoked: all that was issued before. Open tasks and unused approvals are void.\n\
+                 the old store is in {before}; nothing removes it",
+                what.generation, what.kept, what.left, what.locks, what.named
+            );
+            lines(out, &told)?;
         }
-        Ok(Err(not)) => {
-            eprintln!("mayfly: {not}");
-            Exit::Error
-        }
-        Err(error) => {
-            eprintln!("mayfly: a runtime: {error}");
-            Exit::Error
-        }
+        _ => out.one(&Begun {
+            generation: what.generation,
+            kept_seq: what.kept.as_u64(),
+            commits_left_behind: what.left,
+            locks_taken_over: what.locks,
+            sealed_values: what.named,
+            data,
+            before,
+        })?,
+    }
+    out.say(format_args!("next: mayfly server run --config {}", args.config.display()));
+    Ok(Exit::Ok)
+}
+
+/// What `validate` says in JSON.
+#[derive(Serialize)]
+struct Validated {
+    starts: bool,
+    findings: Vec<Found>,
+}
+
+#[derive(Serialize)]
+struct Found {
+    severity: &'static str,
+    file: String,
+    /// 0: the whole file.
+    line: usize,
+    /// 0: the whole line.
+    column: usize,
+    what: String,
+    remedy: String,
+}
+
+impl From<&validate::Report> for Validated {
+    fn from(report: &validate::Report) -> Validated {
+        let found = report.findings.iter().map(|f| Found {
+            severity: match f.severity {
+                Severity::Warning => "warning",
+                Severity::Error => "error",
+            },
+            file: f.complaint.file.clone(),
+            line: f.complaint.line,
+            column: f.complaint.column,
+            what: f.complaint.what.clone(),
+            remedy: f.complaint.remedy.clone(),
+        });
+        Validated { starts: report.starts, findings: found.collect() }
     }
 }
 
-fn recovered(args: &RecoverArgs) -> Exit {
-    match recover::recover(&args.config, args.after, args.reset_time, &System::real()) {
-        Ok(done) => {
-            let what = &done.recovered;
-            println!("generation {} has begun in {}", what.generation, done.data.display());
-            println!("kept: everything up to seq {}", what.kept);
-            println!("left behind: {} commits; locks taken over from them: {}", what.left, what.locks);
-            println!("sealed keys and secrets copied: {}", what.named);
-            println!("revoked: all that was issued before. Open tasks and unused approvals are void.");
-            println!("the old store is in {}; nothing removes it", done.before.display());
-            eprintln!("next: mayfly server run --config {}", args.config.display());
-            Exit::Ok
-        }
-        Err(no) => {
-            eprintln!("mayfly: nothing was recovered, and nothing was changed\n{no}");
-            Exit::Error
-        }
+impl Noun for Validated {
+    fn name(&self) -> String {
+        if self.starts { "starts" } else { "does-not-start" }.to_owned()
+    }
+}
+
+#[derive(Serialize)]
+struct Healthy {
+    status: &'static str,
+}
+
+impl Noun for Healthy {
+    fn name(&self) -> String {
+        self.status.to_owned()
+    }
+}
+
+/// What `recover` did, in JSON.
+#[derive(Serialize)]
+struct Begun {
+    generation: u8,
+    kept_seq: u64,
+    commits_left_behind: u64,
+    locks_taken_over: usize,
+    sealed_values: usize,
+    data: String,
+    /// Where the old store is.
+    before: String,
+}
+
+impl Noun for Begun {
+    fn name(&self) -> String {
+        self.generation.to_string()
     }
 }

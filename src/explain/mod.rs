@@ -142,7 +142,7 @@ impl Authority {
             (Some(known), _) => known,
             (None, Depth::Memory) => return Err(none("such task")),
             // The look back ends where it was opened.
-            (None, Depth::History) => (vec![id], Seq::from_u64((1 << 53) - 1).unwrap_or(Seq::ZERO)),
+            (None, Depth::History) => (vec![id], Seq::LAST),
         };
         let about = About { path, from, refusals_of: id.to_string(), ..About::default() };
         let (records, reached) = match depth {

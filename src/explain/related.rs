@@ -58,6 +58,8 @@ impl About {
                 self.hit_by(targets, seq)
             }
             Some(Event::KeyChanged(e)) => self.credential.as_ref().is_some_and(|(issued, _)| issued.key == e.key),
+            // A recovery revokes all that was before it.
+            Some(Event::GenerationBegun(e)) if e.generation > 1 => self.credential.is_some() || !self.path.is_empty(),
             Some(Event::ApprovalAsked(e)) => About::has(&self.approval, &e.approval),
             Some(Event::ApprovalDecided(e)) => About::has(&self.approval, &e.approval),
             Some(Event::LeaseOpened(e)) => About::has(&self.lease, &e.lease) || self.is_credential(&e.credential),

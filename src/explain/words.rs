@@ -40,7 +40,8 @@ pub(super) fn of_credential(
     let mut findings = decided(issued, found, records);
     let live = CredentialId::from_slice(&issued.credential).and_then(|id| state.credentials.get(&id));
     let end = end_of(state, issued, found, live, records, now);
-    let summary = format!("issued to {} for {}; {}", issued.caller, issued.upstream, end.text);
+    let name = CredentialId::from_slice(&issued.credential).map_or_else(String::new, |id| format!("{id} was "));
+    let summary = format!("{name}issued to {} for {}; {}", issued.caller, issued.upstream, end.text);
     findings.push(end);
     (findings, summary)
 }
@@ -172,7 +173,12 @@ pub(super) fn of_task(state: &State, id: TaskId, records: &[Past], now: Millis) 
     let live = state.tasks.get(&id);
     let Some(task) = live else {
         let (past, e) = opened?;
-        let summary = format!("opened by {} at {}; over, and no longer in memory", e.opener, past.at);
+        let recovered = records.iter().find(|p| p.seq > past.seq && matches!(p.record.event, Some(Event::GenerationBegun(_))));
+        let over = match recovered {
+            Some(begun) => format!("void since seq {}, where generation {} began", begun.seq, begun.seq.generation()),
+            None => "over, and no longer in memory".to_owned(),
+        };
+        let summary = format!("opened by {} at {}; {over}", e.opener, past.at);
         let holders = std::iter::once(e.opener.clone()).chain(e.callers.clone()).collect();
         return Some(Explained { summary, findings, environment: Some(e.environment.clone()), holders, ..Explained::default() });
     };
@@ -207,8 +213,15 @@ pub(super) fn of_task(state: &State, id: TaskId, records: &[Past], now: Millis) 
 pub(super) fn of_one(past: &Past) -> Finding {
     let Some(event) = &past.record.event else { return refuses("record", "", past.seq) };
     let (author, reason) = (past.record.author_text(), reason(&past.record));
-    let against =
-        matches!(event, Event::Revoked(_) | Event::TaskClosed(_) | Event::TaskHeld(_) | Event::Refused(_) | Event::Released(_));
+    let against = matches!(
+        event,
+        Event::Revoked(_)
+            | Event::TaskClosed(_)
+            | Event::TaskHeld(_)
+            | Event::Refused(_)
+            | Event::Released(_)
+            | Event::GenerationBegun(_)
+    );
     let text = match event {
         Event::Refused(e) => refusal(e),
         _ if reason.is_empty() => format!("by {author} at {}", past.at),

@@ -35,7 +35,7 @@ pub struct Past {
 pub enum Reached {
     /// It was told to stop.
     Enough,
-    /// To the beginning of this generation: all before is revoked.
+    /// To the first record that there ever was.
     Beginning,
     /// To the oldest commit that is kept, or to the bound. Nothing before this seq was looked at.
     Bound(Seq),
@@ -51,7 +51,9 @@ pub struct End {
 }
 
 impl Ledger {
-    /// Goes back from `end`, record by record, until `each` says stop, the generation begins, or the bound is reached.
+    /// Goes back from `end`, record by record, until `each` says stop, the first generation begins, or the bound is reached.
+    ///
+    /// It goes on before a recovery: what was issued there is revoked, and has to stay explainable.
     ///
     /// It reads the store and takes up to a second or two: call it where that may block.
     pub fn look_back(&self, end: End, each: impl FnMut(Past) -> ControlFlow<()>) -> Result<Reached, Fault> {
@@ -72,16 +74,18 @@ fn look_back(store: &dyn Store, end: End, most: usize, mut each: impl FnMut(Past
             looked += entry.bytes.len();
             let commit = Commit::from_bytes(&entry.bytes).map_err(|e| Fault::new(format!("commit {}: {e}", entry.at)))?;
             for record in commit.records.into_iter().rev() {
-                let begins = matches!(record.event, Some(Event::GenerationBegun(_)));
+                let before = match &record.event {
+                    // A generation begins at its own start and names the record before it.
+                    Some(Event::GenerationBegun(begun)) => Seq::from_u64(begun.after).filter(|s| *s > Seq::ZERO && *s < seq),
+                    // Within a generation the records are neighbours: one less is the one before.
+                    _ => Some(Seq::from_u64(seq.as_u64().saturating_sub(1)).unwrap_or(Seq::ZERO)),
+                };
                 let past = Past { seq, at: Millis(commit.header.time), position: entry.at, record };
                 if each(past).is_break() {
                     return Ok(Reached::Enough);
                 }
-                if begins {
-                    return Ok(Reached::Beginning);
-                }
-                // Within a generation the records are neighbours: one less is the one before.
-                seq = Seq::from_u64(seq.as_u64().saturating_sub(1)).unwrap_or(Seq::ZERO);
+                let Some(before) = before else { return Ok(Reached::Beginning) };
+                seq = before;
             }
         }
         to = from - 1;
@@ -143,6 +147,23 @@ mod tests {
         assert_eq!(seen.first().map(|s| s.0), Some(total as u64));
         assert_eq!(seen.last(), Some(&(1, 1, Millis(0))));
         assert!(seen.windows(2).all(|w| w[0].0 == w[1].0 + 1 && w[0].1 >= w[1].1));
+    }
+
+    #[test]
+    fn it_goes_on_before_a_recovery_with_the_seqs_that_were_given_there() {
+        let (store, end) = log(&[2, 3]);
+        let begun = GenerationBegun { generation: 4, after: end.seq.as_u64(), ..Default::default() };
+        let encoded = Encoded::new(Record::new(Who::LocalUid(0), Event::GenerationBegun(begun))).unwrap();
+        let (bytes, _) = pack(1, ChainHead::START, Millis(9), &[encoded.leaf], vec![encoded.bytes]);
+        store.append(3, &bytes).unwrap();
+        let mut seen = Vec::new();
+        let end = End { position: 3, seq: Seq::start_of(4).next().unwrap() };
+        let reached = look_back(&store, end, usize::MAX, |p| {
+            seen.push((p.seq.generation(), p.seq.count()));
+            ControlFlow::Continue(())
+        });
+        assert_eq!(reached.unwrap(), Reached::Beginning);
+        assert_eq!(seen, [(4, 1), (1, 5), (1, 4), (1, 3), (1, 2), (1, 1)]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod recover;
 mod salvage;
 pub mod snapshot;
 pub mod state;
+mod verify;
 mod view;
 mod writer;
 
@@ -92,6 +93,8 @@ struct Inner {
     broken: RwLock<Option<String>>,
     /// Why grants are refused, if they are: clock, disk, an operator, a damaged history.
     stopped: RwLock<Option<Refusal>>,
+    /// The chain was verified up to this seq since the start; `EVERYTHING` once nothing is left to verify.
+    verified: AtomicU64,
     /// A damaged history, found by the verification in the background.
     damaged: RwLock<Option<String>>,
     groups: AtomicU32,

@@ -9,9 +9,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::clock::Guarded;
-use super::commit::{BadCommit, ChainHead, Commit, Hash};
+use super::commit::{BadCommit, Commit, Hash};
 use super::record::{Event, GenerationBegun, Record, SnapshotTaken, TaskHeartbeats, Who};
 use super::state::State;
+use super::verify::EVERYTHING;
 use super::writer::WRITER;
 use super::{Inner, Lane, Ledger, Opener, Queue, Room, snapshot, writer};
 use crate::limits;
@@ -188,48 +189,6 @@ fn fold(store: &dyn Store, mut state: State, from: Position, digest: Option<Hash
     }
 }
 
-/// Verifies the chain of commits before a snapshot: contents, roots and headers, without folding.
-fn verify_before(
-    store: &dyn Store,
-    until: Position,
-    heads: &std::collections::BTreeMap<u32, ChainHead>,
-    stopping: &AtomicBool,
-) -> Result<(), String> {
-    let mut chains: std::collections::BTreeMap<u32, ChainHead> = Default::default();
-    let mut next = store.oldest().map_err(|e| e.to_string())?;
-    let whole = next <= 1;
-    while next <= until {
-        for entry in store.read(next, READ_BYTES).map_err(|e| e.to_string())? {
-            if stopping.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            if entry.at > until {
-                break;
-            }
-            if entry.at != next {
-                return Err(format!("commit {next} is missing"));
-            }
-            let commit = Commit::from_bytes(&entry.bytes).map_err(|e| format!("commit {next}: {e}"))?;
-            // Where older commits were removed by retention, a chain begins with what is left of it.
-            let start = if whole {
-                ChainHead::START
-            } else {
-                let previous = commit.header.previous.as_slice().try_into().unwrap_or_default();
-                ChainHead { number: commit.header.number.saturating_sub(1), hash: previous, time: Millis(0) }
-            };
-            let chain = chains.entry(commit.header.writer).or_insert(start);
-            *chain = commit.continues(*chain).map_err(|e| format!("commit {next}: {e}"))?;
-            next += 1;
-        }
-    }
-    for (writer, head) in heads {
-        if chains.get(writer).is_some_and(|c| c != head) {
-            return Err(format!("the chain of writer {writer} does not lead to the snapshot"));
-        }
-    }
-    Ok(())
-}
-
 impl Ledger {
     /// Opens a store, folds it, begins the first generation where it is empty, and starts the writer.
     pub fn open(opener: Opener, system: System, settings: Settings) -> Result<Ledger, StartError> {
@@ -258,6 +217,7 @@ impl Ledger {
             broken: RwLock::new(None),
             stopped: RwLock::new(None),
             damaged: RwLock::new(None),
+            verified: AtomicU64::new(if loaded.from.is_some() { 0 } else { EVERYTHING }),
             groups: AtomicU32::new(1),
             commits: AtomicU64::new(0),
             snapshotting: Mutex::new(false),
@@ -297,30 +257,6 @@ impl Ledger {
             Err(_) => Err(StartError::Write("the writer ended".into())),
         }
     }
-
-    fn verify_in_background(&self, until: Position) {
-        let inner = self.inner.clone();
-        let heads = snapshot_heads(&inner, until);
-        let started = std::thread::Builder::new().name("ledger-verify".into()).spawn(move || {
-            let store = inner.store();
-            if let Err(what) = verify_before(&*store, until, &heads, &inner.stopping) {
-                tracing::error!(%what, "the history is damaged; no grants until it was recovered");
-                *inner.damaged.write() = Some(what);
-            }
-        });
-        match started {
-            Ok(thread) => self.inner.keep(thread),
-            Err(error) => tracing::error!(%error, "the history is not verified: no thread"),
-        }
-    }
-}
-
-/// Where each writer's chain stood at a snapshot.
-fn snapshot_heads(inner: &Inner, at: Position) -> std::collections::BTreeMap<u32, ChainHead> {
-    let dir = inner.settings.snapshots.as_ref();
-    let found = dir.map(|d| snapshot::list(d).unwrap_or_default()).unwrap_or_default();
-    let state = found.iter().filter_map(|p| snapshot::read(p).ok()).map(|(s, _)| s).find(|s| s.position == at);
-    state.map(|s| s.writers).unwrap_or_default()
 }
 
 impl Inner {
@@ -367,7 +303,7 @@ impl Inner {
     }
 
     /// Notes a thread that has the store in use, so that stopping waits for it: a store is closed when nobody has it any more.
-    fn keep(&self, thread: std::thread::JoinHandle<()>) {
+    pub(super) fn keep(&self, thread: std::thread::JoinHandle<()>) {
         let mut background = self.background.lock();
         background.retain(|t| !t.is_finished());
         background.push(thread);

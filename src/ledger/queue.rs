@@ -18,9 +18,10 @@ use crate::refusal::{No, Refusal};
 /// What a proposal is, for the order in which it is served and for what may stop it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lane {
-    /// Revokes, closes or otherwise takes away: goes first, never gathered, also on the disk reserve.
+    /// An operator or mayfly takes away: goes first, never gathered, in a line that no caller can fill.
     Revoke,
-    /// A change that grants nothing by itself, such as a registration.
+    /// A change that grants nothing by itself, such as a registration, or a caller that closes, holds or gives back what is its own. Like
+    /// [`Lane::Revoke`] it goes on when nothing is granted.
     Change,
     /// A grant: the clock, the disk and the health of the store must allow it.
     Grant,
@@ -116,13 +117,21 @@ impl Queue {
             self.wake.wait_while_for(&mut waiting, |w| !w.ready(self.gather_records), self.gather_wait);
         }
         waiting.idle = false;
-        let mut batch = std::mem::take(&mut waiting.revocations);
+        let size = |p: &Proposal| p.group.iter().map(|e| e.bytes.len()).sum::<usize>();
+        // As many as one commit holds: a larger one would be refused by the store, and stop everything.
+        let mut total = 0;
+        let fits = |p: &&Proposal| {
+            total += size(p);
+            total <= limits::COMMIT_BYTES / 2
+        };
+        let most = waiting.revocations.iter().take_while(fits).count().max(1).min(waiting.revocations.len());
+        let mut batch: Vec<Proposal> = waiting.revocations.drain(..most).collect();
         let mut records: usize = batch.iter().map(|p| p.group.len()).sum();
-        let mut bytes: usize = batch.iter().flat_map(|p| &p.group).map(|e| e.bytes.len()).sum();
+        let mut bytes: usize = batch.iter().map(size).sum();
         let mut taken = 0;
         for p in &waiting.others {
             records += p.group.len();
-            bytes += p.group.iter().map(|e| e.bytes.len()).sum::<usize>();
+            bytes += size(p);
             if taken + batch.len() > 0 && (records > self.gather_records || bytes > limits::COMMIT_BYTES / 2) {
                 break;
             }
@@ -152,5 +161,50 @@ impl Queue {
 impl Waiting {
     fn ready(&self, most: usize) -> bool {
         !self.revocations.is_empty() || self.stopped || self.others.len() >= self.aim.clamp(1, most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::record::{Event, Maintained, Record, Who};
+
+    fn proposal(lane: Lane, bytes: usize) -> Proposal {
+        let note = Maintained { what: "x".repeat(bytes) };
+        let group = vec![Encoded::new(Record::new(Who::LocalUid(0), Event::Maintained(note))).unwrap()];
+        Proposal { lane, group, reply: oneshot::channel().0 }
+    }
+
+    #[test]
+    fn what_callers_do_takes_no_place_from_operators_who_revoke() {
+        let queue = Queue::new(4, Duration::ZERO);
+        for _ in 0..limits::QUEUE_GRANTS {
+            queue.push(proposal(Lane::Change, 1)).unwrap();
+        }
+        for lane in [Lane::Change, Lane::Grant, Lane::Note] {
+            let no = queue.push(proposal(lane, 1)).err().unwrap();
+            assert!(no.message.contains("queue_grants") && no.retry_after.is_some(), "{no:?}");
+        }
+        queue.push(proposal(Lane::Revoke, 1)).unwrap();
+        let batch = queue.take(Duration::ZERO).unwrap();
+        assert_eq!(batch.iter().map(|p| p.lane).collect::<Vec<_>>()[..2], [Lane::Revoke, Lane::Change]);
+    }
+
+    #[test]
+    fn revocations_of_one_batch_fit_into_one_commit() {
+        let queue = Queue::new(4, Duration::ZERO);
+        let large = limits::RECORD_BYTES / 2;
+        let all = 2 * limits::COMMIT_BYTES / large;
+        for _ in 0..all {
+            queue.push(proposal(Lane::Revoke, large)).unwrap();
+        }
+        let (mut taken, mut batches) = (0, 0);
+        while taken < all {
+            let batch = queue.take(Duration::ZERO).unwrap();
+            let bytes: usize = batch.iter().flat_map(|p| &p.group).map(|e| e.bytes.len()).sum();
+            assert!(!batch.is_empty() && bytes < limits::COMMIT_BYTES, "{bytes}");
+            (taken, batches) = (taken + batch.len(), batches + 1);
+        }
+        assert!(batches > 1);
     }
 }

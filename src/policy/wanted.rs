@@ -277,6 +277,14 @@ impl Wanted {
             }
         };
         checked("request_id", &ask.request_id, limits::REQUEST_ID_BYTES)?;
+        let arguments = arguments(ask.arguments.as_ref())?;
+        // They count by their digest: written otherwise, or sent as the digest itself, it is the same request.
+        if let Some(digest) = arguments
+            && let Some(pb::Arguments { arguments: Some(pb::arguments::Arguments::Json(_)) }) = &ask.arguments
+        {
+            let sha256 = pb::arguments::Arguments::Sha256(digest.to_vec().into());
+            ask.arguments = Some(pb::Arguments { arguments: Some(sha256) });
+        }
         let digest = if ask.request_id.is_empty() { [0; 32] } else { digest_of(&ask) };
         if ask.upstream.is_empty() {
             return Err(Refusal::field("upstream", "is missing"));
@@ -289,7 +297,7 @@ impl Wanted {
             scopes: names("scopes", &ask.scopes, limits::SCOPES)?,
             kind: kind("kind", ask.kind)?,
             ttl_ms: duration("ttl", ask.ttl.as_ref())?,
-            arguments: arguments(ask.arguments.as_ref())?,
+            arguments,
             upstream: std::mem::take(&mut ask.upstream),
             tool: std::mem::take(&mut ask.tool),
             purpose: std::mem::take(&mut ask.purpose),

@@ -35,8 +35,13 @@ pub fn operator<T>(request: &Request<T>) -> Result<Operator, Status> {
     match request.extensions().get::<Peer>() {
         Some(Peer::Admin(svid)) => Ok(Operator::Svid(Caller::from(svid))),
         Some(Peer::Local(uid)) => Ok(Operator::LocalUid(*uid)),
-        Some(Peer::Workload(_)) | None => {
-            Err(status(No::Refusal(Refusal::new(Reason::NotAuthenticated, "this is served on the admin listener only"))))
-        }
+        Some(Peer::Workload(_)) | None => Err(status(No::Refusal(elsewhere()))),
     }
+}
+
+/// An operator's call on the workload listener.
+pub fn elsewhere() -> Refusal {
+    Refusal::new(Reason::NotAuthenticated, "this is served on the admin listener only")
+        .by("the workload listener has no operators")
+        .way_out("operators call listen.admin: mayfly --address https://HOST:PORT, or unix:/PATH on the server's host")
 }

@@ -42,12 +42,15 @@ fn details(no: &Refusal) -> ErrorDetails {
     if let Some(field) = no.field {
         details.add_bad_request_violation(field, no.message.clone());
     }
-    // RESOURCE_EXHAUSTED always says when to come back.
-    let retry = no.retry_after.or((no.reason.code() == Code::ResourceExhausted).then_some(Duration::from_secs(1)));
-    if let Some(after) = retry {
+    if let Some(after) = retry_after(no) {
         details.set_retry_info(Some(after));
     }
     details
+}
+
+/// RESOURCE_EXHAUSTED always says when to come back.
+fn retry_after(no: &Refusal) -> Option<Duration> {
+    no.retry_after.or((no.reason.code() == Code::ResourceExhausted).then_some(Duration::from_secs(1)))
 }
 
 /// What a call answers instead of an answer.
@@ -62,7 +65,7 @@ pub fn status(no: No) -> Status {
 pub fn problem(no: No) -> pb::Problem {
     match no {
         No::Refusal(no) => {
-            let after = no.retry_after.and_then(|d| prost_types::Duration::try_from(d).ok());
+            let after = retry_after(&no).and_then(|d| prost_types::Duration::try_from(d).ok());
             let violation = no.field.map(|f| pb::FieldViolation { field: f.to_owned(), description: no.message.clone() });
             pb::Problem {
                 code: no.reason.code() as i32,
@@ -75,5 +78,24 @@ pub fn problem(no: No) -> pb::Problem {
             }
         }
         No::Fault(fault) => pb::Problem { code: Code::Internal as i32, message: note(&fault), ..pb::Problem::default() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::refusal::Reason;
+
+    #[test]
+    fn resource_exhausted_says_when_to_come_back_also_for_one_item() {
+        let exhausted = Reason::ALL.iter().filter(|r| r.code() == Code::ResourceExhausted);
+        let mut seen = 0;
+        for &reason in exhausted {
+            let no = || No::Refusal(Refusal::new(reason, "no more"));
+            assert!(status(no()).get_details_retry_info().is_some(), "{reason:?}");
+            assert!(problem(no()).retry_after.is_some(), "{reason:?}");
+            seen += 1;
+        }
+        assert!(seen > 0);
     }
 }

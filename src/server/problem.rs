@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use crate::document::Complaint;
 use crate::ledger::StartError;
-use crate::refusal::No;
+use crate::refusal::{Fault, No};
 use crate::sealing::{KeyFileError, SealError};
+use crate::seq::Seq;
 use crate::serve::unix::NoSocket;
 use crate::sources::files::FileProblem;
 use crate::store::StoreError;
@@ -37,6 +38,15 @@ pub enum StartProblem {
     Ledger {
         /// What is wrong.
         error: StartError,
+        /// The configuration file, for the command that mends it.
+        config: String,
+        /// The data directory.
+        data: Option<PathBuf>,
+    },
+    /// The private part of a key that the ledger names is not in the store, or cannot be opened.
+    Keys {
+        /// Which, and why.
+        fault: Fault,
         /// The configuration file, for the command that mends it.
         config: String,
         /// The data directory.
@@ -99,6 +109,7 @@ impl fmt::Display for StartProblem {
                 };
                 write!(f, "{error}\n  {remedy}")
             }
+            StartProblem::Keys { fault, config, data } => keys(f, fault, config, data.as_ref()),
             StartProblem::Ledger { error, config, data } => ledger(f, error, config, data.as_ref()),
             StartProblem::Port { key, address, error } => write!(
                 f,
@@ -115,6 +126,18 @@ impl fmt::Display for StartProblem {
             StartProblem::System(what) => f.write_str(what),
         }
     }
+}
+
+/// No command makes a private part again. A copy has it, and what was put back goes on in a new generation.
+fn keys(f: &mut fmt::Formatter<'_>, fault: &Fault, config: &str, data: Option<&PathBuf>) -> fmt::Result {
+    let shown = data.map_or_else(|| "the data directory".to_owned(), |d| d.display().to_string());
+    write!(
+        f,
+        "{fault}\n  with a backup of the data directory: mv {shown} {shown}.old && cp -a BACKUP {shown} && \
+         mayfly server recover --config {config} --after {}\n  \
+         without one, begin anew with an empty ledger: mv {shown} {shown}.old",
+        Seq::LAST
+    )
 }
 
 /// The ledger's own text names the command; a second line says for which configuration, so that it can be typed as it stands.

@@ -210,10 +210,8 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
         },
         elsewhere,
     };
-    let keyless = |fault: crate::refusal::Fault| {
-        StartProblem::System(format!("{fault}\n  put back a backup of the data directory, or: mayfly key rotate, once it serves"))
-    };
-    Authority::new(ledger, parts).map_err(keyless)
+    let data = engine::data_dir(config).map(std::path::Path::to_owned);
+    Authority::new(ledger, parts).map_err(|fault| StartProblem::Keys { fault, config: config.file.clone(), data })
 }
 
 /// A first start takes in what the files say; a later one compares, and the ledger counts.

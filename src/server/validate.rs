@@ -6,10 +6,10 @@ use crate::document::Complaint;
 use crate::seq::Millis;
 use crate::sources::config::{Config, Finding, Severity, validate};
 
-/// What was found, as it is printed, and whether a server would start on it.
+/// What was found, and whether a server would start on it.
 pub struct Report {
-    /// One finding each.
-    pub lines: Vec<String>,
+    /// Errors first.
+    pub findings: Vec<Finding>,
     /// None of them is an error.
     pub starts: bool,
 }
@@ -21,7 +21,7 @@ pub fn look(path: &Path, environment: impl IntoIterator<Item = (String, String)>
         Err(wrong) => wrong.into_iter().map(error).collect(),
     };
     let starts = findings.iter().all(|f| f.severity != Severity::Error);
-    Report { lines: findings.iter().map(ToString::to_string).collect(), starts }
+    Report { findings, starts }
 }
 
 fn error(complaint: Complaint) -> Finding {

@@ -154,6 +154,11 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes a named value durably if it is as expected. Deleting what is not there is `Ok` with [`Expect::Any`] and [`Expect::Absent`].
     fn delete(&self, name: &str, expect: Expect<'_>) -> Result<(), StoreError>;
 
+    /// Bytes that the commits and named values take on the disk, for engines that have one; 0 where that cannot be told.
+    fn bytes(&self) -> u64 {
+        0
+    }
+
     /// The reserve of disk beside the store, for engines that have a disk.
     fn reserve(&self) -> Option<&std::sync::Arc<reserve::Reserve>> {
         None

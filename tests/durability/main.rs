@@ -1,5 +1,6 @@
 //! Durability through a whole server: full disks, failed flushes, clocks that step, and recovery.
 
+mod after;
 mod clock;
 mod disk;
 mod flush;

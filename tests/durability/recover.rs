@@ -20,21 +20,21 @@ use crate::kit::{Callers, Issued, MAYFLY, as_operator, mayfly, reason, world};
 const COMMITS: TableDefinition<u64, &[u8]> = TableDefinition::new("commits");
 const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
 
-fn start(world: &World) -> Running {
+pub fn start(world: &World) -> Running {
     world.start().unwrap_or_else(|no| panic!("{no}"))
 }
 
-fn head(running: &Running) -> Seq {
+pub fn head(running: &Running) -> Seq {
     running.authority().ledger.durable()
 }
 
-fn recover(world: &World, after: Seq, more: &[&str]) -> Output {
+pub fn recover(world: &World, after: Seq, more: &[&str]) -> Output {
     let after = after.to_string();
     mayfly(&[&["server", "recover", "--after", &after], more].concat(), &world.config())
 }
 
 #[track_caller]
-fn recovered(out: &Output) -> String {
+pub fn recovered(out: &Output) -> String {
     let told = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(out.status.success(), "{told}{}", String::from_utf8_lossy(&out.stderr));
     told
@@ -42,7 +42,7 @@ fn recovered(out: &Output) -> String {
 
 /// A start that is refused, and what was said.
 #[track_caller]
-fn refused(world: &World, parts: &[&str]) -> String {
+pub fn refused(world: &World, parts: &[&str]) -> String {
     let out = mayfly(&["server", "run"], &world.config());
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert_eq!(out.status.code(), Some(1), "{said}");
@@ -59,12 +59,12 @@ fn as_printed(said: &str) -> Output {
     Command::new(MAYFLY).args(["server", "recover"]).args(command.split(' ')).output().unwrap()
 }
 
-fn runtime() -> Runtime {
+pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 /// Issues a few credentials.
-fn issue(runtime: &Runtime, world: &World, running: &Running, names: &[&str]) -> Vec<Issued> {
+pub fn issue(runtime: &Runtime, world: &World, running: &Running, names: &[&str]) -> Vec<Issued> {
     runtime.block_on(async {
         let callers = Callers::new(world, running.addresses().workload).await;
         let mut issued = Vec::new();
@@ -76,7 +76,7 @@ fn issue(runtime: &Runtime, world: &World, running: &Running, names: &[&str]) ->
 }
 
 /// None of it is good, a repeat of its request makes another one, and issuing goes on.
-fn all_refused(runtime: &Runtime, world: &World, running: &Running, old: &[Issued], names: &[&str]) {
+pub fn all_refused(runtime: &Runtime, world: &World, running: &Running, old: &[Issued], names: &[&str]) {
     runtime.block_on(async {
         let callers = Callers::new(world, running.addresses().workload).await;
         for one in old {
@@ -181,7 +181,7 @@ fn no_recovery_gives_a_generation_twice() {
     running.stop();
 }
 
-fn raw(world: &World, change: impl FnOnce(&redb::WriteTransaction)) {
+pub fn raw(world: &World, change: impl FnOnce(&redb::WriteTransaction)) {
     let db = Database::open(world.dir().join("data/ledger.redb")).unwrap();
     let tx = db.begin_write().unwrap();
     change(&tx);

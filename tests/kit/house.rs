@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use mayfly::authority::{Authority, Parts};
+use mayfly::authority::{Authority, Bounds, Parts};
 use mayfly::credential::keyring::{Sealer, generate};
 use mayfly::document::Source;
 use mayfly::identity::caller::Caller;
@@ -61,14 +61,27 @@ pub fn house() -> House {
     house_with(Elsewhere::default())
 }
 
+fn in_memory() -> Opener {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(mayfly::store::StoreId::from_bytes([5; 16])));
+    Box::new(move || Ok(store.clone()))
+}
+
 /// The same with kinds whose credentials are made at upstreams.
 pub fn house_with(elsewhere: Elsewhere) -> House {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(mayfly::store::StoreId::from_bytes([5; 16])));
-    house_on(Box::new(move || Ok(store.clone())), elsewhere)
+    house_on(in_memory(), elsewhere)
+}
+
+/// The same with other bounds.
+pub fn bounded_house(bounds: Bounds) -> House {
+    build(in_memory(), Elsewhere::default(), bounds)
 }
 
 /// The same on another store.
 pub fn house_on(opener: Opener, elsewhere: Elsewhere) -> House {
+    build(opener, elsewhere, Bounds::default())
+}
+
+fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds) -> House {
     let clock = SetClock::at(pki::NOW);
     let system = System::with_clock(clock.clone());
     let ledger = Ledger::open(opener, system.clone(), Settings::default()).unwrap();
@@ -85,7 +98,7 @@ pub fn house_on(opener: Opener, elsewhere: Elsewhere) -> House {
         system: system.clone(),
         admin_uids: vec![1000],
         feed_max_age_ms: limits::FEED_MAX_AGE_MS,
-        bounds: mayfly::authority::Bounds::default(),
+        bounds,
         elsewhere,
     };
     let authority = Authority::new(ledger, parts).unwrap();

@@ -69,6 +69,28 @@ fn validate_looks_at_what_is_named_and_starts_nothing() {
 }
 
 #[test]
+fn what_server_commands_say_comes_as_json_too() {
+    let (_dir, world) = world(Settings::default());
+    let json = |out: &Output| serde_json::from_slice::<serde_json::Value>(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
+    let good = mayfly(&["server", "validate", "-o", "json"], &world.config());
+    assert_eq!((good.status.code(), json(&good)), (Some(0), serde_json::json!({"starts": true, "findings": []})));
+    set(&world, "[store]", "[store]\nfoo = 3");
+    let bad = mayfly(&["server", "validate", "-o", "json"], &world.config());
+    let told = json(&bad);
+    assert_eq!((bad.status.code(), &told["starts"]), (Some(1), &serde_json::Value::Bool(false)));
+    let found = &told["findings"][0];
+    assert_eq!((found["severity"].as_str(), found["what"].as_str()), (Some("error"), Some("unknown key store.foo")));
+    assert!(found["line"].as_u64() > Some(0) && found["remedy"].as_str().is_some_and(|r| r.contains("disk_reserve")), "{told}");
+    set(&world, "\nfoo = 3", "");
+    world.start().unwrap_or_else(|no| panic!("{no}")).stop();
+    let done = mayfly(&["server", "recover", "--after", "0", "-o", "json"], &world.config());
+    assert_eq!((json(&done)["generation"].as_u64(), json(&done)["kept_seq"].as_u64()), (Some(2), Some(0)), "{done:?}");
+    let down = mayfly(&["server", "healthcheck", "-o", "json"], &world.config());
+    let told: serde_json::Value = serde_json::from_slice(&down.stderr).unwrap();
+    assert_eq!((down.status.code(), told["error"]["exit_code"].as_u64()), (Some(1), Some(1)), "{told}");
+}
+
+#[test]
 fn certificates_that_are_missing_or_somebody_elses() {
     let (_dir, world) = world(Settings::default());
     let own = world.svid("mayfly");

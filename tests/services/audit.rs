@@ -132,7 +132,7 @@ fn a_request_is_explained_by_what_it_made() {
     let issued = w.run(w.authority().exchange(&caller, &want)).unwrap();
     let of = |caller: &str, id: &str| Of::Request(pb::RequestName { caller: caller.into(), request_id: id.into() });
     let by_operator = ok(explain(&w, &ROOT, of(AGENT, "r1")));
-    assert!(by_operator.summary.starts_with("issued to"), "{}", by_operator.summary);
+    assert!(by_operator.summary.contains(" was issued to spiffe://"), "{}", by_operator.summary);
     let mine = ok(explain(&w, &w.workload("/agent/a"), of("", "r1")));
     assert_eq!(mine.summary, by_operator.summary);
     refused(explain(&w, &w.workload("/agent/b"), of(AGENT, "r1")), Reason::NotFound);

@@ -8,7 +8,10 @@ mod credential;
 mod key;
 mod lease;
 mod lookup;
+mod many_roots;
 mod others;
+mod revocation;
+mod task;
 mod trust;
 
 use kit::house::{House, house, runtime, terms, wanted};

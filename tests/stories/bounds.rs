@@ -146,3 +146,30 @@ fn all_or_nothing_is_one_group() {
         assert_eq!(seqs.len(), 3, "each has a seq of its own");
     });
 }
+
+/// Invariant 4: what is asked counts, not how its JSON is written.
+#[test]
+fn arguments_written_otherwise_or_sent_as_their_digest_are_the_same_request() {
+    use mayfly::pb::mayfly::v1 as pb;
+    use pb::arguments::Arguments;
+    let ask = |arguments| pb::ExchangeRequest {
+        task: Some(pb::exchange_request::Task::TaskId(mayfly::seq::TaskId::from_bytes([1; 16]).to_string())),
+        upstream: "echo".into(),
+        scopes: vec!["echo:read".into()],
+        tool: "read".into(),
+        arguments: Some(pb::Arguments { arguments: Some(arguments) }),
+        request_id: "r".into(),
+        ..Default::default()
+    };
+    let wanted = |arguments| mayfly::policy::wanted::Wanted::from_pb(ask(arguments)).unwrap();
+    let one = wanted(Arguments::Json("{\"b\":1,\"a\":[2]}".into()));
+    let digest = mayfly::ledger::commit::sha256(b"{\"a\":[2],\"b\":1}");
+    assert_eq!(one.arguments, Some(digest), "RFC 8785");
+    for same in [Arguments::Json("{ \"a\": [2.0], \"b\": 1 }".into()), Arguments::Sha256(digest.to_vec().into())] {
+        assert_eq!(wanted(same).digest, one.digest);
+    }
+    assert_ne!(wanted(Arguments::Json("{\"b\":1,\"a\":[3]}".into())).digest, one.digest);
+    let largest = format!("\"{}\"", "x".repeat(mayfly::limits::ARGUMENTS_BYTES - 2));
+    assert!(mayfly::policy::wanted::Wanted::from_pb(ask(Arguments::Json(largest.clone() + " "))).is_err(), "16 KiB and one");
+    wanted(Arguments::Json(largest));
+}

@@ -1,6 +1,7 @@
 //! The stories on a whole authority in memory: each sentence that the product promises about revoking, on its own.
 
 mod bounds;
+mod full;
 #[path = "../kit/mod.rs"]
 mod kit;
 

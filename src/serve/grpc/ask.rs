@@ -59,13 +59,23 @@ pub fn not_found(what: impl Into<String>) -> No {
 
 /// Answers a refusal, and notes it for the audit.
 pub fn refused<'a>(authority: &'a Authority, actor: &'a Actor, rpc: &'static str) -> impl Fn(No) -> Status + 'a {
+    refused_in(authority, actor, rpc, "")
+}
+
+/// The same, where a task is named.
+pub fn refused_in<'a>(
+    authority: &'a Authority,
+    actor: &'a Actor,
+    rpc: &'static str,
+    task: &'a str,
+) -> impl Fn(No) -> Status + 'a {
     move |no| {
         if let No::Refusal(refusal) = &no {
             let who = match actor {
                 Actor::Workload(caller) | Actor::Operator(Operator::Svid(caller)) => caller.id().as_str().to_owned(),
                 Actor::Operator(Operator::LocalUid(uid)) => format!("local-uid:{uid}"),
             };
-            authority.refused(&who, refusal, rpc, "");
+            authority.refused(&who, refusal, rpc, task);
         }
         status(no)
     }
@@ -83,8 +93,6 @@ pub fn not_served<T>(rpc: &str) -> Result<T, Status> {
 pub fn operator(actor: &Actor) -> Result<&Operator, No> {
     match actor {
         Actor::Operator(operator) => Ok(operator),
-        Actor::Workload(_) => {
-            Err(No::Refusal(Refusal::new(Reason::NotAuthenticated, "this is served on the admin listener only")))
-        }
+        Actor::Workload(_) => Err(No::Refusal(peer::elsewhere())),
     }
 }

@@ -56,7 +56,7 @@ impl Filter {
             covered_by: covered_by.map(|target| {
                 // As if it were revoked after all that there is.
                 let mut rules = Rules::default();
-                let last = Seq::from_u64((1 << 53) - 1).unwrap_or_default();
+                let last = Seq::LAST;
                 rules.add(&target, Some(last), None, Millis(u64::MAX));
                 rules
             }),

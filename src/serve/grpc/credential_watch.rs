@@ -73,9 +73,14 @@ pub async fn begin(
 
 /// The records after a seq, in order. Refused with COMPACTED where they are too many, or no longer kept.
 async fn missed(authority: &Authority, after: Seq) -> Result<Vec<Past>, No> {
-    let (mut records, reached) = authority
-        .look_back(Vec::new(), move |records: &mut Vec<Past>, past| {
+    let ((mut records, recovered), reached) = authority
+        .look_back((Vec::new(), false), move |(records, recovered): &mut (Vec<Past>, bool), past| {
             if past.seq <= after || records.len() >= limits::WATCH_RESUME {
+                return ControlFlow::Break(());
+            }
+            // It ended all that was before it, and names none of it.
+            if matches!(&past.record.event, Some(Event::GenerationBegun(e)) if e.generation > 1) {
+                *recovered = true;
                 return ControlFlow::Break(());
             }
             if concerns(&past.record) {
@@ -86,11 +91,10 @@ async fn missed(authority: &Authority, after: Seq) -> Result<Vec<Past>, No> {
         .await?;
     let whole = match reached {
         Reached::Enough => records.len() < limits::WATCH_RESUME,
-        // All before it is revoked, and memory holds nothing of it.
         Reached::Beginning => true,
         Reached::Bound(seq) => seq <= after,
     };
-    if !whole {
+    if recovered || !whole {
         let no = Refusal::new(Reason::Compacted, format!("what happened after seq {after} is more than a stream goes back"));
         return Err(No::Refusal(no.way_out("list the credentials, then watch from now on")));
     }

@@ -1,5 +1,6 @@
 //! RevocationService: revoking, locks, rules, and who follows.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +9,13 @@ use tonic::{Request, Response, Status};
 use super::super::peer::{self, Peer};
 use super::super::status::status;
 use super::super::wire;
+use super::ask::refused;
 use super::page::Page;
 use super::token::named;
 use super::watch;
 use crate::admission::Admitted;
 use crate::authority::Authority;
-use crate::feed::Follower;
+use crate::feed::{Follower, Made};
 use crate::ledger::commit::sha256;
 use crate::ledger::record::Who;
 use crate::limits;
@@ -25,6 +27,7 @@ use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::{Entry, Target};
 use crate::revoke::{Confirm, Revocation};
 use crate::seq::Seq;
+use crate::tasks::Actor;
 
 /// The service.
 pub struct Revocations(pub Arc<Authority>);
@@ -50,13 +53,12 @@ fn why(text: &str) -> Result<String, Refusal> {
 }
 
 impl Revocations {
-    fn admit<T>(&self, request: &Request<T>, action: Admin) -> Result<Admitted, Status> {
-        self.0.admit(&peer::operator(request)?, action, None).map_err(status)
-    }
-
-    fn lock_to_pb(&self, seq: Seq, target: &Target) -> pb::Lock {
-        let cause = self.0.feed.made(seq).and_then(|m| wire::Cause::of(&m.record, m.at));
-        wire::lock_to_pb(seq, lock_index(target), target, cause.as_ref())
+    /// Admits an operator; whoever is refused is noted for the audit.
+    fn admit<T>(&self, request: &Request<T>, action: Admin, rpc: &'static str) -> Result<(Actor, Admitted), Status> {
+        let operator = peer::operator(request)?;
+        let actor = Actor::Operator(operator.clone());
+        let admitted = self.0.admit(&operator, action, None).map_err(refused(&self.0, &actor, rpc))?;
+        Ok((actor, admitted))
     }
 
     async fn locks_of(&self, seq: Seq) -> Result<Vec<pb::Lock>, No> {
@@ -65,7 +67,8 @@ impl Revocations {
             .ledger
             .settled(|s| s.rules.entries().into_iter().filter(|(_, e)| e.lock == Some(seq)).map(|(t, _)| t).collect::<Vec<_>>())
             .await?;
-        Ok(locked.iter().map(|t| self.lock_to_pb(seq, t)).collect())
+        let made = self.0.made([seq]).await;
+        Ok(locked.iter().map(|t| lock_to_pb(seq, t, &made)).collect())
     }
 
     async fn do_revoke(&self, operator: &Admitted, ask: &pb::RevokeRequest) -> Result<pb::RevokeResponse, No> {
@@ -118,8 +121,9 @@ impl Revocations {
             .ledger
             .settled(|s| s.rules.entries().into_iter().filter(|(_, e)| e.lock == Some(seq)).map(|(t, _)| t).collect::<Vec<_>>())
             .await?;
+        let made = self.0.made([seq]).await;
         if let Some(before) = self.0.remembered(&crate::tasks::name_of(&operator.who()), &named).await? {
-            let remaining = all.iter().map(|t| self.lock_to_pb(seq, t)).collect();
+            let remaining = all.iter().map(|t| lock_to_pb(seq, t, &made)).collect();
             return Ok(pb::LiftLockResponse { seq: before.seq.as_u64(), lifted: Vec::new(), remaining });
         }
         let (lifted, remaining): (Vec<Target>, Vec<Target>) =
@@ -133,29 +137,40 @@ impl Revocations {
         let done = self.0.lift(operator, &lifted, &reason, &named).await?;
         Ok(pb::LiftLockResponse {
             seq: done.as_u64(),
-            lifted: lifted.iter().map(|t| self.lock_to_pb(seq, t)).collect(),
-            remaining: remaining.iter().map(|t| self.lock_to_pb(seq, t)).collect(),
+            lifted: lifted.iter().map(|t| lock_to_pb(seq, t, &made)).collect(),
+            remaining: remaining.iter().map(|t| lock_to_pb(seq, t, &made)).collect(),
         })
     }
 
     /// The rules in force by seq, newest first: each with its targets.
     async fn rules(&self) -> Result<Vec<(Seq, Vec<(Target, Entry)>)>, No> {
         let entries = self.0.ledger.settled(|s| s.rules.entries()).await?;
-        let mut by_seq: std::collections::BTreeMap<Seq, Vec<(Target, Entry)>> = Default::default();
+        let mut by_seq: BTreeMap<Seq, Vec<(Target, Entry)>> = Default::default();
         for (target, entry) in entries.into_iter().filter(|(_, e)| e.revoked > Seq::ZERO) {
             by_seq.entry(entry.revoked).or_default().push((target, entry));
         }
         Ok(by_seq.into_iter().rev().collect())
     }
 
-    fn rule_to_pb(&self, seq: Seq, targets: &[(Target, Entry)]) -> pb::Rule {
-        let made = self.0.feed.made(seq);
-        let cause = made.as_ref().and_then(|m| wire::Cause::of(&m.record, m.at));
-        let until = targets.iter().map(|(_, e)| e.until).max().unwrap_or_default();
-        let issued_only = targets.iter().all(|(_, e)| e.lock.is_none());
-        let targets: Vec<Target> = targets.iter().map(|(t, _)| t.clone()).collect();
-        wire::rule_to_pb(seq, &targets, until, issued_only, cause.as_ref())
+    async fn rules_to_pb(&self, rules: &[(Seq, Vec<(Target, Entry)>)]) -> Vec<pb::Rule> {
+        let made = self.0.made(rules.iter().map(|(seq, _)| *seq)).await;
+        rules.iter().map(|(seq, targets)| rule_to_pb(*seq, targets, &made)).collect()
     }
+}
+
+fn cause_of(seq: Seq, made: &BTreeMap<Seq, Made>) -> Option<wire::Cause> {
+    made.get(&seq).and_then(|m| wire::Cause::of(&m.record, m.at))
+}
+
+fn lock_to_pb(seq: Seq, target: &Target, made: &BTreeMap<Seq, Made>) -> pb::Lock {
+    wire::lock_to_pb(seq, lock_index(target), target, cause_of(seq, made).as_ref())
+}
+
+fn rule_to_pb(seq: Seq, targets: &[(Target, Entry)], made: &BTreeMap<Seq, Made>) -> pb::Rule {
+    let until = targets.iter().map(|(_, e)| e.until).max().unwrap_or_default();
+    let issued_only = targets.iter().all(|(_, e)| e.lock.is_none());
+    let targets: Vec<Target> = targets.iter().map(|(t, _)| t.clone()).collect();
+    wire::rule_to_pb(seq, &targets, until, issued_only, cause_of(seq, made).as_ref())
 }
 
 /// Who a follower is, on either listener.
@@ -181,23 +196,25 @@ pub(super) fn follower_to_pb(f: &Follower) -> pb::Follower {
 #[tonic::async_trait]
 impl RevocationService for Revocations {
     async fn revoke(&self, request: Request<pb::RevokeRequest>) -> Result<Response<pb::RevokeResponse>, Status> {
-        let operator = self.admit(&request, if request.get_ref().dry_run { Admin::Observe } else { Admin::Revoke })?;
-        self.do_revoke(&operator, request.get_ref()).await.map(Response::new).map_err(status)
+        let action = if request.get_ref().dry_run { Admin::Observe } else { Admin::Revoke };
+        let (actor, operator) = self.admit(&request, action, "revoke")?;
+        let done = self.do_revoke(&operator, request.get_ref()).await;
+        done.map(Response::new).map_err(refused(&self.0, &actor, "revoke"))
     }
 
     async fn get_revocation(
         &self,
         request: Request<pb::GetRevocationRequest>,
     ) -> Result<Response<pb::GetRevocationResponse>, Status> {
-        self.admit(&request, Admin::Observe)?;
+        let (actor, _) = self.admit(&request, Admin::Observe, "get_revocation")?;
         let found = async {
             let seq = wire::seq("seq", request.get_ref().seq)?;
             let rules = self.rules().await?;
-            let rule = rules.iter().find(|(s, _)| *s == seq);
+            let rule: Vec<_> = rules.into_iter().filter(|(s, _)| *s == seq).collect();
             let no = || No::Refusal(Refusal::new(Reason::NotFound, format!("no rule of seq {seq} is in force")));
-            Ok::<_, No>((seq, rule.map(|(seq, targets)| self.rule_to_pb(*seq, targets)).ok_or_else(no)?))
+            Ok::<_, No>((seq, self.rules_to_pb(&rule).await.pop().ok_or_else(no)?))
         };
-        let (seq, rule) = found.await.map_err(status)?;
+        let (seq, rule) = found.await.map_err(refused(&self.0, &actor, "get_revocation"))?;
         let followers = self.0.followers.list(self.0.system.wall());
         let applied = followers.iter().filter(|f| f.applied >= seq).count() as u64;
         Ok(Response::new(pb::GetRevocationResponse {
@@ -209,7 +226,7 @@ impl RevocationService for Revocations {
     }
 
     async fn list_rules(&self, request: Request<pb::ListRulesRequest>) -> Result<Response<pb::ListRulesResponse>, Status> {
-        self.admit(&request, Admin::Observe)?;
+        let (actor, _) = self.admit(&request, Admin::Observe, "list_rules")?;
         let listed = async {
             let ask = request.get_ref();
             let page = Page::from(ask.page_size, &ask.page_token)?;
@@ -218,14 +235,14 @@ impl RevocationService for Revocations {
             let fits =
                 |(_, targets): &(Seq, Vec<(Target, Entry)>)| only.as_ref().is_none_or(|o| targets.iter().any(|(t, _)| t == o));
             let (found, next_page_token) = page.newest(rules.into_iter().map(|r| (r.0, r)), fits);
-            let rules = found.iter().map(|(seq, targets)| self.rule_to_pb(*seq, targets)).collect();
+            let rules = self.rules_to_pb(&found).await;
             Ok::<_, No>(pb::ListRulesResponse { rules, next_page_token })
         };
-        listed.await.map(Response::new).map_err(status)
+        listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_rules"))
     }
 
     async fn add_lock(&self, request: Request<pb::AddLockRequest>) -> Result<Response<pb::AddLockResponse>, Status> {
-        let operator = self.admit(&request, Admin::Lock)?;
+        let (actor, operator) = self.admit(&request, Admin::Lock, "add_lock")?;
         let ask = request.get_ref();
         let added = async {
             let targets = targets("targets", &ask.targets)?;
@@ -241,11 +258,11 @@ impl RevocationService for Revocations {
             let locks = self.locks_of(done.seq).await?;
             Ok::<_, No>(pb::AddLockResponse { seq: done.seq.as_u64(), locks, hits: Some(super::hits_to_pb(&done.hits)) })
         };
-        added.await.map(Response::new).map_err(status)
+        added.await.map(Response::new).map_err(refused(&self.0, &actor, "add_lock"))
     }
 
     async fn list_locks(&self, request: Request<pb::ListLocksRequest>) -> Result<Response<pb::ListLocksResponse>, Status> {
-        self.admit(&request, Admin::Observe)?;
+        let (actor, _) = self.admit(&request, Admin::Observe, "list_locks")?;
         let listed = async {
             let ask = request.get_ref();
             let page = Page::from(ask.page_size, &ask.page_token)?;
@@ -254,15 +271,17 @@ impl RevocationService for Revocations {
             let locks = entries.into_iter().filter_map(|(t, e)| Some((e.lock?, t)));
             let (found, next_page_token) =
                 page.newest(locks.map(|(seq, t)| (seq, (seq, t))), |(_, t)| only.as_ref().is_none_or(|o| o == t));
-            let locks = found.iter().map(|(seq, t)| self.lock_to_pb(*seq, t)).collect();
+            let made = self.0.made(found.iter().map(|(seq, _)| *seq)).await;
+            let locks = found.iter().map(|(seq, t)| lock_to_pb(*seq, t, &made)).collect();
             Ok::<_, No>(pb::ListLocksResponse { locks, next_page_token })
         };
-        listed.await.map(Response::new).map_err(status)
+        listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_locks"))
     }
 
     async fn lift_lock(&self, request: Request<pb::LiftLockRequest>) -> Result<Response<pb::LiftLockResponse>, Status> {
-        let operator = self.admit(&request, Admin::Lock)?;
-        self.do_lift(&operator, request.get_ref()).await.map(Response::new).map_err(status)
+        let (actor, operator) = self.admit(&request, Admin::Lock, "lift_lock")?;
+        let done = self.do_lift(&operator, request.get_ref()).await;
+        done.map(Response::new).map_err(refused(&self.0, &actor, "lift_lock"))
     }
 
     type WatchRevocationsStream = watch::Events;
@@ -292,10 +311,11 @@ impl RevocationService for Revocations {
         &self,
         request: Request<pb::WaitForRevocationRequest>,
     ) -> Result<Response<pb::WaitForRevocationResponse>, Status> {
-        if let Some(Peer::Workload(_)) = request.extensions().get::<Peer>() {
+        let workload = matches!(request.extensions().get::<Peer>(), Some(Peer::Workload(_)));
+        if workload {
             self.0.still_stands(&peer::caller(&request)?).map_err(status)?;
         } else {
-            self.admit(&request, Admin::Observe)?;
+            self.admit(&request, Admin::Observe, "wait_for_revocation")?;
         }
         let ask = request.get_ref();
         let waited = async {
@@ -304,14 +324,15 @@ impl RevocationService for Revocations {
             if seq > head {
                 return Err(No::Refusal(Refusal::field("seq", format!("is beyond the head {head}"))));
             }
-            let timeout = wanted::duration("timeout", ask.timeout.as_ref())?.unwrap_or(limits::WAIT_MS).min(limits::WAIT_MS);
+            let timeout = wanted::duration("timeout", ask.timeout.as_ref())?.unwrap_or(0).min(limits::WAIT_MS);
             Ok(self.0.followers.wait(seq, Duration::from_millis(timeout), || self.0.system.wall()).await)
         };
         let behind = waited.await.map_err(status)?;
         Ok(Response::new(pb::WaitForRevocationResponse {
             applied: behind.is_empty(),
             behind_count: behind.len() as u64,
-            behind: behind.iter().take(limits::PAGE_DEFAULT).map(follower_to_pb).collect(),
+            // Who follows is nothing that workloads know.
+            behind: behind.iter().take(if workload { 0 } else { limits::PAGE }).map(follower_to_pb).collect(),
         }))
     }
 
@@ -319,7 +340,7 @@ impl RevocationService for Revocations {
         &self,
         request: Request<pb::ListFollowersRequest>,
     ) -> Result<Response<pb::ListFollowersResponse>, Status> {
-        self.admit(&request, Admin::Observe)?;
+        self.admit(&request, Admin::Observe, "list_followers")?;
         let ask = request.get_ref();
         let page = Page::from(ask.page_size, &ask.page_token).map_err(|no| status(No::Refusal(no)))?;
         let all = self.0.followers.list(self.0.system.wall());

@@ -106,7 +106,7 @@ impl Server {
                 header_sha256: chain.map_or_else(Vec::new, |c| c.hash.to_vec()).into(),
                 snapshot_seq: s.snapshot.map_or(0, |(seq, _)| seq.as_u64()),
                 oldest_seq: if whole { first.as_u64() } else { 0 },
-                verified_seq: 0,
+                verified_seq: self.0.ledger.verified().as_u64(),
             }
         })
     }
@@ -114,7 +114,11 @@ impl Server {
     fn disk(&self) -> Option<pb::DiskStatus> {
         let store = self.0.ledger.store();
         let reserve = store.reserve()?;
-        Some(pb::DiskStatus { free_bytes: reserve.free().unwrap_or(0), reserve_bytes: reserve.held(), store_bytes: 0 })
+        Some(pb::DiskStatus {
+            free_bytes: reserve.free().unwrap_or(0),
+            reserve_bytes: reserve.held(),
+            store_bytes: store.bytes(),
+        })
     }
 
     async fn counts(&self, now: Millis) -> pb::Counts {

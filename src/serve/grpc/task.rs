@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::super::peer::{self, Peer};
+use super::super::peer;
 use super::super::status::status;
 use super::super::wire;
+use super::ask::{self, refused_in};
 use super::page::{Newest, Page};
 use super::token::named;
 use crate::authority::Authority;
@@ -26,13 +27,6 @@ use crate::tasks::Actor;
 /// The service.
 pub struct Tasks(pub Arc<Authority>);
 
-fn actor<T>(request: &Request<T>) -> Result<Actor, Status> {
-    match request.extensions().get::<Peer>() {
-        Some(Peer::Workload(_)) => Ok(Actor::Workload(peer::caller(request)?)),
-        _ => Ok(Actor::Operator(peer::operator(request)?)),
-    }
-}
-
 fn reason(text: &str) -> Result<String, Refusal> {
     wanted::text("reason", text, limits::PURPOSE_BYTES)
 }
@@ -44,6 +38,7 @@ fn no_subject(present: bool, field: &'static str) -> Result<(), Refusal> {
 impl Tasks {
     /// The task, if this actor may see it: whoever may act in it or steer it, and operators.
     async fn show(&self, actor: &Actor, id: TaskId) -> Result<pb::Task, No> {
+        ask::anyone(&self.0, actor)?;
         let now = self.0.system.wall();
         let found = self
             .0
@@ -61,12 +56,12 @@ impl Tasks {
             .ok_or_else(|| No::Refusal(Refusal::new(Reason::NotFound, format!("there is no task {id} that you may see"))))
     }
 
-    async fn end(&self, actor: Actor, task: &str, why: &str, outcome: Outcome) -> Result<(pb::Task, Seq, pb::Hits), No> {
+    async fn end(&self, actor: &Actor, task: &str, why: &str, outcome: Outcome) -> Result<(pb::Task, Seq, pb::Hits), No> {
         let id: TaskId = wanted::id("task_id", task)?;
         let why = reason(why)?;
         let (hits, _) = self.0.hits(&[Target::Task(id)]).await?;
-        let seq = self.0.close_task(&actor, id, outcome, &why).await?;
-        Ok((self.show(&actor, id).await?, seq, super::hits_to_pb(&hits)))
+        let seq = self.0.close_task(actor, id, outcome, &why).await?;
+        Ok((self.show(actor, id).await?, seq, super::hits_to_pb(&hits)))
     }
 }
 
@@ -123,13 +118,13 @@ impl TaskService for Tasks {
     }
 
     async fn get_task(&self, request: Request<pb::GetTaskRequest>) -> Result<Response<pb::GetTaskResponse>, Status> {
-        let actor = actor(&request)?;
+        let actor = ask::actor(&request)?;
         let task = async { self.show(&actor, wanted::id("task_id", &request.get_ref().task_id)?).await };
         Ok(Response::new(pb::GetTaskResponse { task: Some(task.await.map_err(status)?) }))
     }
 
     async fn list_tasks(&self, request: Request<pb::ListTasksRequest>) -> Result<Response<pb::ListTasksResponse>, Status> {
-        let actor = actor(&request)?;
+        let actor = ask::actor(&request)?;
         self.list(&actor, request.get_ref()).await.map(Response::new).map_err(status)
     }
 
@@ -153,8 +148,9 @@ impl TaskService for Tasks {
         request: Request<pb::HeartbeatTaskRequest>,
     ) -> Result<Response<pb::HeartbeatTaskResponse>, Status> {
         let caller = peer::caller(&request)?;
+        let (actor, named) = (Actor::Workload(caller.clone()), &request.get_ref().task_id);
         let beat = async {
-            let id: TaskId = wanted::id("task_id", &request.get_ref().task_id)?;
+            let id: TaskId = wanted::id("task_id", named)?;
             let now = self.0.system.wall();
             let phase = self.0.ledger.peek(|s| s.tasks.get(&id).map(|t| (s.tasks.phase(t, now), t.terms.heartbeat)));
             match phase {
@@ -169,31 +165,31 @@ impl TaskService for Tasks {
             self.0.heartbeat(&caller, id).await?;
             self.show(&Actor::Workload(caller.clone()), id).await
         };
-        let task = beat.await.map_err(status)?;
+        let task = beat.await.map_err(refused_in(&self.0, &actor, "heartbeat_task", named))?;
         Ok(Response::new(pb::HeartbeatTaskResponse { heartbeat_due: task.heartbeat_due, state: task.state }))
     }
 
     async fn hold_task(&self, request: Request<pb::HoldTaskRequest>) -> Result<Response<pb::HoldTaskResponse>, Status> {
-        let actor = actor(&request)?;
+        let actor = ask::actor(&request)?;
         let ask = request.get_ref();
         let held = async {
             let id = wanted::id("task_id", &ask.task_id)?;
-            let seq = self.0.hold_task(&actor, id, &reason(&ask.reason)?, &named(&ask.request_id, ask)?).await?;
+            let seq = self.0.hold_task(&actor, id, &ask::reason(&ask.reason)?, &named(&ask.request_id, ask)?).await?;
             Ok((self.show(&actor, id).await?, seq))
         };
-        let (task, seq) = held.await.map_err(status)?;
+        let (task, seq) = held.await.map_err(refused_in(&self.0, &actor, "hold_task", &ask.task_id))?;
         Ok(Response::new(pb::HoldTaskResponse { task: Some(task), seq: seq.as_u64() }))
     }
 
     async fn resume_task(&self, request: Request<pb::ResumeTaskRequest>) -> Result<Response<pb::ResumeTaskResponse>, Status> {
-        let actor = actor(&request)?;
+        let actor = ask::actor(&request)?;
         let ask = request.get_ref();
         let resumed = async {
             let id = wanted::id("task_id", &ask.task_id)?;
             let seq = self.0.resume_task(&actor, id, &reason(&ask.reason)?, &named(&ask.request_id, ask)?).await?;
             Ok((self.show(&actor, id).await?, seq))
         };
-        let (task, seq) = resumed.await.map_err(status)?;
+        let (task, seq) = resumed.await.map_err(refused_in(&self.0, &actor, "resume_task", &ask.task_id))?;
         Ok(Response::new(pb::ResumeTaskResponse { task: Some(task), seq: seq.as_u64() }))
     }
 
@@ -201,16 +197,26 @@ impl TaskService for Tasks {
         &self,
         request: Request<pb::CompleteTaskRequest>,
     ) -> Result<Response<pb::CompleteTaskResponse>, Status> {
-        let actor = actor(&request)?;
+        let actor = ask::actor(&request)?;
         let ask = request.get_ref();
-        let (task, seq, hits) = self.end(actor, &ask.task_id, &ask.reason, Outcome::Completed).await.map_err(status)?;
+        let (task, seq, hits) = self.end(&actor, &ask.task_id, &ask.reason, Outcome::Completed).await.map_err(refused_in(
+            &self.0,
+            &actor,
+            "complete_task",
+            &ask.task_id,
+        ))?;
         Ok(Response::new(pb::CompleteTaskResponse { task: Some(task), seq: seq.as_u64(), hits: Some(hits) }))
     }
 
     async fn cancel_task(&self, request: Request<pb::CancelTaskRequest>) -> Result<Response<pb::CancelTaskResponse>, Status> {
-        let actor = actor(&request)?;
+        let actor = ask::actor(&request)?;
         let ask = request.get_ref();
-        let (task, seq, hits) = self.end(actor, &ask.task_id, &ask.reason, Outcome::Cancelled).await.map_err(status)?;
+        let (task, seq, hits) = self.end(&actor, &ask.task_id, &ask.reason, Outcome::Cancelled).await.map_err(refused_in(
+            &self.0,
+            &actor,
+            "cancel_task",
+            &ask.task_id,
+        ))?;
         Ok(Response::new(pb::CancelTaskResponse { task: Some(task), seq: seq.as_u64(), hits: Some(hits) }))
     }
 
@@ -218,13 +224,15 @@ impl TaskService for Tasks {
         &self,
         request: Request<pb::ListTaskCredentialsRequest>,
     ) -> Result<Response<pb::ListTaskCredentialsResponse>, Status> {
-        let actor = actor(&request)?;
+        let actor = ask::actor(&request)?;
         self.credentials(&actor, request.get_ref()).await.map(Response::new).map_err(status)
     }
 }
 
 impl Tasks {
     async fn list(&self, actor: &Actor, ask: &pb::ListTasksRequest) -> Result<pb::ListTasksResponse, No> {
+        ask::anyone(&self.0, actor)?;
+        let states = states(&ask.states)?;
         if let Actor::Operator(operator) = actor {
             let environment = (!ask.environment.is_empty()).then_some(&*ask.environment);
             self.0.admit(operator, Admin::Observe, environment)?;
@@ -242,7 +250,10 @@ impl Tasks {
                 && (ask.environment.is_empty() || *terms.environment == *ask.environment)
                 && (ask.upstream.is_empty() || terms.allowance.upstreams.iter().any(|u| u.name == ask.upstream))
                 && parent.is_none_or(|p| terms.path.iter().rev().nth(1) == Some(&p))
-                && (ask.states.is_empty() || ask.states.contains(&(wire::phase_to_pb(s.tasks.phase(t, now)) as i32)))
+                && match s.tasks.phase(t, now) {
+                    phase if states.is_empty() => !matches!(phase, Phase::Over(_)),
+                    phase => states.contains(&wire::phase_to_pb(phase)),
+                }
         };
         let mut newest = Newest::of(page);
         let pieces = pieces(
@@ -272,6 +283,12 @@ impl Tasks {
         self.show(actor, id).await?;
         let page = Page::from(ask.page_size, &ask.page_token)?;
         let now = self.0.system.wall();
+        // Whoever only acts in it is told of what was issued to itself.
+        let only = match actor {
+            Actor::Workload(caller) if self.0.may_steer(actor, id).is_err() => Some(caller.id().as_str()),
+            _ => None,
+        };
+        let told = |s: &State, live: &Live| only.is_none_or(|own| s.credentials.caller(live) == own);
         let alive = |s: &State, live: &Live| {
             [pb::CredentialState::Active, pb::CredentialState::Held].contains(&wire::standing(s, live, now).0)
         };
@@ -284,7 +301,8 @@ impl Tasks {
             &self.0,
             |s| s.credentials.places(),
             |s, slot| {
-                if let Some(live) = s.credentials.at(slot).filter(|l| of_task(s, l) && (ask.include_ended || alive(s, l))) {
+                let fits = |l: &&Live| of_task(s, l) && told(s, l) && (ask.include_ended || alive(s, l));
+                if let Some(live) = s.credentials.at(slot).filter(fits) {
                     newest.offer(live.seq, live.id);
                 }
             },
@@ -298,6 +316,15 @@ impl Tasks {
         let credentials = credentials.await?;
         Ok(pb::ListTaskCredentialsResponse { credentials, next_page_token })
     }
+}
+
+/// States to list; one that this version does not know is no state.
+fn states(asked: &[i32]) -> Result<Vec<pb::TaskState>, Refusal> {
+    if asked.len() > 8 {
+        return Err(Refusal::field("states", format!("{} of them, at most 8", asked.len())));
+    }
+    let known = |n: &i32| pb::TaskState::try_from(*n).ok().filter(|s| *s != pb::TaskState::Unspecified);
+    asked.iter().map(|n| known(n).ok_or_else(|| Refusal::field("states", format!("{n} is no state of a task")))).collect()
 }
 
 /// Looks at every place of a table, a bounded number under one lock: the writer goes on in between.

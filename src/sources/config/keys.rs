@@ -140,7 +140,7 @@ pub const KEYS: &[Key] = &[
         "audit.keep",
         Keep,
         Is("\"90d\""),
-        "How long records stay, or how much of them: a duration of at least 1d, or a size of at least 64MiB.",
+        "How long records stay, or how much of them: a duration of at least 1d, or a size of at least 64MiB. This version checks the value and removes nothing yet.",
     ),
     key("admin.uids", Numbers, Is("[]"), "Uids that may use the socket beside the server's own."),
 ];

@@ -9,10 +9,13 @@ use rustix::fs::{Access, access};
 
 use super::{Config, Engine, KeyPair, Seal};
 use crate::document::Complaint;
-use crate::identity::spiffe_id::SpiffeId;
+use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::limits;
+use crate::sealing::SealingKey;
 use crate::seq::Millis;
+use crate::sources::bundles::BundleFiles;
 use crate::sources::policy_files::{self, Loaded};
+use crate::sources::svid_files::SvidFiles;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -130,6 +133,19 @@ impl Look<'_> {
     }
 
     fn pair(&mut self, pair: &KeyPair, certificate: &str, key: &str, is_svid: bool) {
+        let before = self.errors();
+        self.each(pair, certificate, key, is_svid);
+        // What was told already is not told twice.
+        if self.errors() == before {
+            self.together(pair, certificate, key, is_svid);
+        }
+    }
+
+    fn errors(&self) -> usize {
+        self.findings.iter().filter(|f| f.severity == Severity::Error).count()
+    }
+
+    fn each(&mut self, pair: &KeyPair, certificate: &str, key: &str, is_svid: bool) {
         if let Some(pem) = self.read(certificate, &pair.certificate, limits::CHAIN_CERTIFICATES * limits::CERTIFICATE_BYTES) {
             self.certificate(certificate, &pair.certificate, &pem, is_svid);
         }
@@ -139,6 +155,23 @@ impl Look<'_> {
             self.error(key, format!("{} has no private key", pair.key.display()), "a PEM file with BEGIN PRIVATE KEY");
         }
         self.closed_to_others(key, &pair.key);
+    }
+
+    /// What a start would refuse of two files that look right each by itself.
+    fn together(&mut self, pair: &KeyPair, certificate: &str, key: &str, is_svid: bool) {
+        match SvidFiles::new(&pair.certificate, &pair.key).load() {
+            Err(problem) => {
+                let place = if problem.path == pair.key { key } else { certificate };
+                self.error(place, format!("{} {}", problem.path.display(), problem.what), problem.remedy);
+            }
+            Ok(own) if is_svid => {
+                if let Err(defect) = own.spiffe_id() {
+                    let what = format!("{} is no X.509-SVID: {defect}", pair.certificate.display());
+                    self.error(certificate, what, "an X.509-SVID of the server's trust domain");
+                }
+            }
+            Ok(_) => {}
+        }
     }
 
     fn closed_to_others(&mut self, key: &str, path: &Path) {
@@ -195,14 +228,11 @@ impl Look<'_> {
 
     fn bundles(&mut self) {
         for bundle in &self.config.bundles.clone() {
-            let before = self.findings.len();
-            let found = self.read("bundles.file", &bundle.file, limits::BUNDLE_BYTES);
-            for finding in self.findings.iter_mut().skip(before) {
-                finding.complaint.line = bundle.line;
-            }
-            if found.is_some_and(|bytes| bytes.iter().all(u8::is_ascii_whitespace)) {
-                let what = format!("bundles.file: {} is empty", bundle.file.display());
-                self.at_line(Severity::Error, bundle.line, what, format!("put the bundle of {} there", bundle.trust_domain));
+            let Ok(domain) = TrustDomain::parse(&bundle.trust_domain) else { continue };
+            let Err(problems) = BundleFiles::new([(domain, bundle.file.clone())]).load() else { continue };
+            for problem in problems {
+                let what = format!("bundles.file: {} {}", problem.path.display(), problem.what);
+                self.at_line(Severity::Error, bundle.line, what, problem.remedy);
             }
         }
         let own = &self.config.server.trust_domain;
@@ -240,6 +270,23 @@ impl Look<'_> {
     /// The rules that the start applies again, where the key is read.
     fn seal(&mut self) {
         let Seal::KeyFile(path) = &self.config.seal else { return };
+        let before = self.errors();
+        self.key_file(path);
+        let data = match &self.config.store.engine {
+            Engine::Redb(data) => data.as_path(),
+            // Nothing is kept, so no key lies in it.
+            Engine::Memory => Path::new("/nowhere"),
+        };
+        if self.errors() == before
+            && let Err(wrong) = SealingKey::load(path, data)
+        {
+            let wrong = wrong.to_string();
+            let (what, remedy) = wrong.split_once("; ").unwrap_or((&wrong, "32 random bytes"));
+            self.error("seal.key_file", what, remedy);
+        }
+    }
+
+    fn key_file(&mut self, path: &Path) {
         let meta = match std::fs::metadata(path) {
             Err(e) => {
                 let remedy = format!("for a new store: (umask 077 && head -c 32 /dev/urandom > {})", path.display());
@@ -265,9 +312,23 @@ impl Look<'_> {
 
     fn policy(&mut self) {
         match policy_files::load(&self.config.policy) {
-            Err(complaints) => complaints.into_iter().for_each(|c| self.push(Severity::Error, c)),
+            Err(complaints) => complaints.into_iter().for_each(|c| self.of_policy(c)),
             Ok(loaded) => self.loaded(&loaded),
         }
+    }
+
+    /// A file of its own that is wrong names its own line; one that is not there, the line that names it.
+    fn of_policy(&mut self, complaint: Complaint) {
+        let policy = &self.config.policy;
+        let is = |path: &Path| path.display().to_string() == complaint.file;
+        let key = match () {
+            () if complaint.line > 0 => return self.push(Severity::Error, complaint),
+            () if is(&policy.roles) => "policy.roles",
+            () if is(&policy.upstreams) => "policy.upstreams",
+            () if policy.files.iter().any(|f| is(f)) => "policy.files",
+            () => return self.push(Severity::Error, complaint),
+        };
+        self.error(key, format!("{}: {}", complaint.file, complaint.what), complaint.remedy);
     }
 
     /// What only the whole shows: names in one file that another should have.

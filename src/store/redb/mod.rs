@@ -8,7 +8,9 @@ mod open;
 
 pub use open::Options;
 
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +39,8 @@ pub struct RedbStore {
     ends: Mutex<Ends>,
     grown: Condvar,
     reserve: Option<Arc<Reserve>>,
+    /// The file; `None` on a backend that is none.
+    file: Option<PathBuf>,
     /// Opened to save what is left: a commit that is missing is passed over.
     gaps: bool,
     // Last, so that the directory is free only when the file is closed.
@@ -113,6 +117,12 @@ impl RedbStore {
 impl Store for RedbStore {
     fn reserve(&self) -> Option<&Arc<Reserve>> {
         self.reserve.as_ref()
+    }
+
+    /// The blocks of the file: it grows by holes, which cost nothing.
+    fn bytes(&self) -> u64 {
+        let meta = self.file.as_ref().and_then(|path| std::fs::metadata(path).ok());
+        meta.map_or(0, |m| m.blocks().saturating_mul(512))
     }
 
     fn id(&self) -> StoreId {

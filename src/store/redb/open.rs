@@ -66,6 +66,7 @@ impl RedbStore {
         let db = guarded("opening", || builder(options).create_with_backend(disk).map_err(|e| of_open(&shown, e)))?;
         let mut store = adopt(db, &shown, options, false)?;
         store.reserve = reserve;
+        store.file = Some(path);
         store._lock = Some(lock);
         Ok(store)
     }
@@ -143,6 +144,7 @@ fn adopt(db: Database, shown: &str, options: &Options, gaps: bool) -> Result<Red
             ends: Mutex::new(ends),
             grown: Condvar::new(),
             reserve: None,
+            file: None,
             gaps,
             _lock: None,
         })

@@ -1,0 +1,125 @@
+//! What a recovery leaves to be asked for, and what no recovery brings back.
+
+use std::fs;
+use std::process::Command;
+
+use mayfly::cli::dev::{Settings, World};
+use mayfly::ledger::record::KeyPurpose;
+use mayfly::seq::Seq;
+use redb::TableDefinition;
+
+use crate::kit::{MAYFLY, as_operator, until, world};
+use crate::recover::{all_refused, head, issue, raw, recover, recovered, refused, runtime, start};
+
+const NAMED: TableDefinition<&str, &[u8]> = TableDefinition::new("named");
+
+/// Invariant 6 holds across generations.
+#[test]
+fn what_was_issued_before_a_recovery_stays_explainable() {
+    let (_dir, world) = world(Settings::default());
+    let runtime = runtime();
+    let running = start(&world);
+    let old = issue(&runtime, &world, &running, &["a"]).remove(0);
+    let kept = head(&running);
+    let lost = issue(&runtime, &world, &running, &["b"]).remove(0);
+    running.stop();
+    recovered(&recover(&world, kept, &[]));
+    let running = start(&world);
+    issue(&runtime, &world, &running, &["c"]);
+    let admin = running.addresses().admin;
+    let told = |args: &[&str]| {
+        let out = as_operator(&world, admin, args);
+        assert!(out.status.success(), "{args:?}: {out:?}");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    let begun = Seq::start_of(2).next().unwrap().to_string();
+    let why = told(&["explain", &old.id]);
+    for part in ["issued to spiffe://", "task opened", "generation begun", "revoked by rule", &begun, "recovered"] {
+        assert!(why.contains(part), "{part:?} is not in:\n{why}");
+    }
+    let shown: serde_json::Value = serde_json::from_str(&told(&["-o", "json", "credential", "show", &old.id])).unwrap();
+    assert_eq!(shown["state"], "revoked", "{shown}");
+    let task = shown["task_id"].as_str().unwrap();
+    assert!(told(&["explain", task]).contains("void since seq"), "{}", told(&["explain", task]));
+    // It is told by its record, too, and by what is left of its token.
+    assert!(told(&["explain", &kept.to_string()]).contains(&old.id));
+    let input = old.token.rsplit_once('.').unwrap().0;
+    let digest = data_encoding::HEXLOWER.encode(&mayfly::ledger::commit::sha256(input.as_bytes()));
+    assert!(told(&["token", "lookup", "--sha256", &digest]).contains(&old.id));
+    // What was left behind is in no record: it is not told of as if it had never been.
+    assert_eq!(as_operator(&world, admin, &["explain", &lost.id]).status.code(), Some(3));
+    running.stop();
+}
+
+/// A key that signs, whose private part is gone: nothing makes it again, so what is printed is the way over a backup.
+#[test]
+fn a_start_without_the_private_part_of_a_key_prints_what_mends_it() {
+    let (_dir, world) = world(Settings::default());
+    let runtime = runtime();
+    let running = start(&world);
+    let old = issue(&runtime, &world, &running, &["a"]);
+    let key = running.authority().ledger.peek(|s| s.active_key(KeyPurpose::AccessToken, "dev").unwrap().0.to_owned());
+    running.stop();
+    let backup = world.dir().join("backup");
+    assert!(Command::new("cp").arg("-a").args([&world.dir().join("data"), &backup]).status().unwrap().success());
+    raw(&world, |tx| drop(tx.open_table(NAMED).unwrap().remove(&*format!("key/{key}")).unwrap().expect("a sealed key")));
+    let said = refused(&world, &["the private part of key", &key, "begin anew"]);
+    let line = said.lines().find(|l| l.contains("cp -a BACKUP")).unwrap();
+    let typed = line.split_once(": ").unwrap().1.replace("BACKUP", &backup.display().to_string()).replace("mayfly ", "\"$M\" ");
+    let out = Command::new("sh").args(["-c", &typed]).env("M", MAYFLY).output().unwrap();
+    assert!(out.status.success(), "{typed}: {out:?}");
+    assert!(fs::exists(world.dir().join("data.old")).unwrap());
+    let running = start(&world);
+    all_refused(&runtime, &world, &running, &old, &["a"]);
+    assert_eq!(head(&running).generation(), 2);
+    running.stop();
+}
+
+/// A start that begins with a snapshot verifies what came before it while it serves, and says how far that is.
+#[test]
+fn status_tells_how_far_history_is_verified_and_what_the_store_takes() {
+    let (_dir, world) = world(Settings::default().with("ledger.snapshot_every", "16"));
+    let runtime = runtime();
+    let running = start(&world);
+    issue(&runtime, &world, &running, &[""; 40]);
+    running.stop();
+    let running = start(&world);
+    let admin = running.addresses().admin;
+    let status = || -> serde_json::Value {
+        let out = as_operator(&world, admin, &["-o", "json", "status"]);
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"))
+    };
+    assert_ne!(status()["ledger"]["snapshot_seq"], 0, "it begins with a snapshot");
+    runtime.block_on(until("all of it is verified", || async {
+        let ledger = status()["ledger"].take();
+        ledger["verified_seq"] == ledger["durable_seq"]
+    }));
+    let file = fs::metadata(world.dir().join("data/ledger.redb")).unwrap();
+    let told = status()["disk"]["store_bytes"].as_u64().unwrap();
+    assert!(told > 100_000 && told <= file.len(), "{told} of {}", file.len());
+    running.stop();
+}
+
+/// Who made a rule or a lock and why is in its record, not in the state: a restart looks it up.
+#[test]
+fn rules_and_locks_say_who_made_them_and_why_after_a_restart() {
+    let (_dir, world) = world(Settings::default());
+    let running = start(&world);
+    let ci = World::id("ci/demo");
+    for args in [
+        ["lock", "add", "--caller", &ci, "--reason", "a doubt"],
+        ["revoke", "--tool", "read", "--reason", "a leak", "--issued-only"],
+    ] {
+        let out = as_operator(&world, running.addresses().admin, &args);
+        assert!(out.status.success(), "{out:?}");
+    }
+    running.stop();
+    let running = start(&world);
+    for (noun, reason) in [("lock", "a doubt"), ("rules", "a leak")] {
+        let out = as_operator(&world, running.addresses().admin, &["-o", "json", noun, "list"]);
+        let listed: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(listed[0]["reason"], reason, "{listed}");
+        assert!(listed[0]["author"].to_string().contains("operator/you"), "{listed}");
+    }
+    running.stop();
+}

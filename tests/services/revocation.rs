@@ -1,0 +1,217 @@
+//! RevocationService: revoking and locking by every target, and the feed as a follower sees it.
+
+use std::time::Duration;
+
+use mayfly::feed::Followers;
+use mayfly::ledger::history::{End, Past};
+use mayfly::ledger::record::{Event, Who};
+use mayfly::limits;
+use mayfly::pb::mayfly::v1 as pb;
+use mayfly::pb::mayfly::v1::revocation_service_server::RevocationService;
+use mayfly::pb::mayfly::v1::watch_revocations_response::Event as Told;
+use mayfly::refusal::Reason;
+use mayfly::revocation::Target;
+use mayfly::seq::{CredentialId, Seq, TaskId};
+use mayfly::serve::grpc::revocation::Revocations;
+use mayfly::serve::peer::Peer;
+use mayfly::serve::wire::target_to_pb;
+use tokio_stream::StreamExt;
+use tonic_types::StatusExt;
+
+use super::{ROOT, World, ask, bad, ok, refused, world};
+
+fn service(w: &World) -> Revocations {
+    Revocations(w.authority().clone())
+}
+
+fn request(targets: &[Target]) -> pb::RevokeRequest {
+    let confirmation = Some(pb::Confirmation { all: true, ..Default::default() });
+    let targets = targets.iter().map(target_to_pb).collect();
+    pb::RevokeRequest { targets, reason: "a test".into(), confirmation, ..Default::default() }
+}
+
+fn revoke(w: &World, targets: &[Target]) -> pb::RevokeResponse {
+    ok(w.run(service(w).revoke(ask(&ROOT, request(targets)))))
+}
+
+/// Every target, and whether revoking it also keeps it from new grants (design, section 2).
+fn every_target() -> [(Target, bool); 17] {
+    let agent = || "spiffe://dev.mayfly.internal/agent/a".into();
+    [
+        (Target::Credential(CredentialId::from_bytes([1; 16])), false),
+        (Target::Task(TaskId::from_bytes([2; 16])), false),
+        (Target::Caller(agent()), true),
+        (Target::Prefix("spiffe://dev.mayfly.internal/ci".into()), true),
+        (Target::TrustDomain("other.example".into()), true),
+        (Target::TrustAnchor([3; 32]), false),
+        (Target::Subject("https://issuer.example".into(), "somebody".into()), true),
+        (Target::Upstream("github".into()), true),
+        (Target::UpstreamScope("github".into(), "repo:read".into()), true),
+        (Target::Binding("b".into()), false),
+        (Target::Tool("read".into()), true),
+        (Target::Environment("dev".into()), true),
+        (Target::PolicyBelow("dev".into(), 1), false),
+        (Target::SigningKey("abcdefgh".into()), false),
+        (Target::Svid("dev.mayfly.internal".into(), [4; 32], vec![5].into()), false),
+        (Target::SubjectToken("https://issuer.example".into(), "t1".into()), false),
+        (Target::Everything, true),
+    ]
+}
+
+#[test]
+fn every_target_revokes_and_locks_by_its_default() {
+    for (target, locks) in every_target() {
+        let w = world();
+        let ahead = ok(
+            w.run(service(&w).revoke(ask(&ROOT, pb::RevokeRequest { dry_run: true, ..request(std::slice::from_ref(&target)) })))
+        );
+        assert_eq!((ahead.seq, ahead.locks.len()), (0, usize::from(locks)), "{target}");
+        let done = revoke(&w, std::slice::from_ref(&target));
+        assert!(done.seq > 0);
+        assert_eq!(done.locks.len(), usize::from(locks), "{target}");
+        let add = pb::AddLockRequest { targets: vec![target_to_pb(&target)], reason: "a test".into(), ..Default::default() };
+        let added = w.run(service(&w).add_lock(ask(&ROOT, add)));
+        assert_eq!(added.is_ok(), locks, "{target}");
+        let w = world();
+        let issued_only = pb::RevokeRequest { issued_only: true, ..request(std::slice::from_ref(&target)) };
+        assert_eq!(ok(w.run(service(&w).revoke(ask(&ROOT, issued_only)))).locks.len(), 0, "{target}");
+        let rules = ok(w.run(service(&w).list_rules(ask(&ROOT, pb::ListRulesRequest::default())))).rules;
+        assert_eq!((rules.len(), rules[0].reason.as_str(), rules[0].author.is_some()), (1, "a test", true), "{target}");
+    }
+}
+
+#[test]
+fn locks_are_lifted_one_by_one_and_revoking_is_for_operators_with_a_reason() {
+    let w = world();
+    let both = [Target::Upstream("github".into()), Target::Tool("read".into())];
+    let done = revoke(&w, &both);
+    let first = done.locks[0].clone();
+    let lift = |index| pb::LiftLockRequest { seq: done.seq, index, reason: "over".into(), ..Default::default() };
+    let lifted = ok(w.run(service(&w).lift_lock(ask(&ROOT, lift(Some(first.index))))));
+    assert_eq!((lifted.lifted.len(), lifted.remaining.len()), (1, 1));
+    let locks = ok(w.run(service(&w).list_locks(ask(&ROOT, pb::ListLocksRequest::default())))).locks;
+    assert_eq!(locks.len(), 1);
+    assert_ne!(locks[0].index, first.index);
+    refused(w.run(service(&w).lift_lock(ask(&ROOT, lift(Some(first.index))))), Reason::NotFound);
+    bad(w.run(service(&w).revoke(ask(&ROOT, pb::RevokeRequest { reason: " ".into(), ..request(&both) }))), "reason");
+    bad(w.run(service(&w).revoke(ask(&ROOT, request(&[])))), "targets");
+    let many = vec![Target::Everything; limits::TARGETS + 1];
+    bad(w.run(service(&w).revoke(ask(&ROOT, request(&many)))), "targets");
+    // A workload is told where operators call, not that something is wrong with its SVID.
+    let status = refused(w.run(service(&w).revoke(ask(&w.workload("/agent/a"), request(&both)))), Reason::NotAuthenticated);
+    assert!(status.get_details_error_info().unwrap().metadata["way_out"].contains("listen.admin"), "{status:?}");
+    // Who tries without the right stands in the audit.
+    refused(w.run(service(&w).revoke(ask(&w.admin("/agent/a"), request(&both)))), Reason::DeniedByPolicy);
+    w.pass(1);
+    let ledger = &w.authority().ledger;
+    let end = ledger.peek(|s| End { position: s.position, seq: s.head });
+    let mut tried = Vec::new();
+    let note = |past: Past| {
+        if let Some(Event::Refused(e)) = past.record.event {
+            tried.push((e.caller, e.asked, e.reason));
+        }
+        std::ops::ControlFlow::Continue(())
+    };
+    ledger.look_back(end, note).unwrap();
+    let agent = "spiffe://dev.mayfly.internal/agent/a".to_owned();
+    assert!(tried.contains(&(agent, "revoke".into(), "DENIED_BY_POLICY".into())), "{tried:?}");
+}
+
+type Feed = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::WatchRevocationsResponse, tonic::Status>> + Send>>;
+
+fn follow(w: &World, peer: &Peer, name: &str, resume_after: Option<u64>) -> Result<Feed, tonic::Status> {
+    let request = pb::WatchRevocationsRequest { follower: name.into(), resume_after, upstreams: vec!["echo".into()] };
+    w.run(service(w).watch_revocations(ask(peer, request))).map(tonic::Response::into_inner)
+}
+
+/// The next message that is no heartbeat.
+fn next(w: &World, feed: &mut Feed) -> Result<pb::WatchRevocationsResponse, tonic::Status> {
+    loop {
+        let message = w.run(feed.next()).expect("the stream goes on")?;
+        if !matches!(message.event, Some(Told::Heartbeat(_))) {
+            return Ok(message);
+        }
+    }
+}
+
+#[test]
+fn a_follower_gets_a_snapshot_then_each_event_names_the_one_before() {
+    let w = world();
+    let server = w.workload("/service/echo");
+    let before = revoke(&w, &[Target::Tool("read".into())]).seq;
+    let mut feed = follow(&w, &server, "one", None).unwrap();
+    let snapshot = next(&w, &mut feed).unwrap();
+    let Some(Told::Snapshot(part)) = snapshot.event else { panic!("{snapshot:?}") };
+    assert!(part.last && part.rules.iter().any(|r| r.seq == before) && part.locks.len() == 1);
+    let a = revoke(&w, &[Target::Tool("a".into())]).seq;
+    let b = revoke(&w, &[Target::Tool("b".into())]).seq;
+    let (first, second) = (next(&w, &mut feed).unwrap(), next(&w, &mut feed).unwrap());
+    assert_eq!((first.seq, second.seq, second.previous_seq), (a, b, a));
+    // Going on from a seq tells what was missed, in order.
+    let mut again = follow(&w, &server, "two", Some(a)).unwrap();
+    assert_eq!(next(&w, &mut again).unwrap().seq, b);
+    // What is no longer kept is OUT_OF_RANGE, what is not yet there is a mistake.
+    let compacted = follow(&w, &server, "three", Some(1)).err().unwrap();
+    assert_eq!(compacted.code(), tonic::Code::OutOfRange, "{compacted:?}");
+    assert_eq!(compacted.get_details_error_info().unwrap().reason, "COMPACTED");
+    assert!(follow(&w, &server, "three", Some(b + 1000)).is_err());
+    // Only for upstreams that it serves.
+    let other = follow(&w, &w.workload("/agent/a"), "x", None).err().unwrap();
+    assert_eq!(other.get_details_error_info().unwrap().reason, "NOT_YOURS");
+}
+
+#[test]
+fn a_follower_that_lags_gets_an_error_and_not_a_gap() {
+    let w = world();
+    let mut slow = follow(&w, &ROOT, "slow", None).unwrap();
+    w.run(async {
+        for n in 0..limits::FEED_LAG + 200 {
+            let revoked = request(&[Target::Tool(format!("t{n}").into())]);
+            service(&w).revoke(ask(&ROOT, revoked)).await.unwrap();
+        }
+    });
+    let end = loop {
+        match w.run(slow.next()).expect("an error, not an end") {
+            Ok(_) => {}
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(end.code(), tonic::Code::ResourceExhausted, "{end:?}");
+    assert!(end.get_details_retry_info().is_some() && end.message().contains("snapshot"), "{end:?}");
+}
+
+#[test]
+fn waiting_names_who_has_not_applied_it() {
+    let w = world();
+    let server = w.workload("/service/echo");
+    let mut feed = follow(&w, &server, "one", None).unwrap();
+    next(&w, &mut feed).unwrap();
+    let seq = revoke(&w, &[Target::Tool("a".into())]).seq;
+    assert_eq!(next(&w, &mut feed).unwrap().seq, seq);
+    let wait = pb::WaitForRevocationRequest { seq, timeout: None };
+    let behind = ok(w.run(service(&w).wait_for_revocation(ask(&ROOT, wait))));
+    assert_eq!((behind.applied, behind.behind_count, behind.behind[0].follower.as_str()), (false, 1, "one"));
+    let told = ok(w.run(service(&w).wait_for_revocation(ask(&w.workload("/agent/a"), wait))));
+    assert_eq!((told.behind_count, told.behind.len()), (1, 0), "who follows is nothing that workloads know");
+    let applied = |n| pb::AcknowledgeRevocationsRequest { follower: "one".into(), applied_seq: n };
+    bad(w.run(service(&w).acknowledge_revocations(ask(&server, applied(seq + 1000)))), "applied_seq");
+    refused(w.run(service(&w).acknowledge_revocations(ask(&w.workload("/mcp/echo"), applied(seq)))), Reason::NotFound);
+    ok(w.run(service(&w).acknowledge_revocations(ask(&server, applied(seq)))));
+    assert!(ok(w.run(service(&w).wait_for_revocation(ask(&ROOT, wait)))).applied);
+    let beyond = pb::WaitForRevocationRequest { seq: seq + 1000, timeout: None };
+    bad(w.run(service(&w).wait_for_revocation(ask(&ROOT, beyond))), "seq");
+}
+
+#[test]
+fn followers_are_bounded_and_one_more_is_told_when_to_come_again() {
+    let followers = Followers::new(30_000, 2);
+    let register = |name: &str, now| followers.register(&Who::LocalUid(1), name, Vec::new(), Seq::ZERO, mayfly::seq::Millis(now));
+    let first = register("a", 0).unwrap();
+    register("b", 0).unwrap();
+    let Err(mayfly::refusal::No::Refusal(no)) = register("c", 0) else { panic!("a third one") };
+    assert_eq!((no.reason, no.retry_after), (Reason::LimitReached, Some(Duration::from_secs(30))));
+    register("b", 0).unwrap();
+    followers.ended(&first, mayfly::seq::Millis(1_000));
+    assert!(register("c", 31_000).is_err(), "it stays on the list until it must refuse everything by itself");
+    register("c", 31_001).unwrap();
+}
