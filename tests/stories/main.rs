@@ -232,7 +232,7 @@ fn ending_a_task_ends_everything_under_it_and_a_hold_is_reversible() {
         // What an operator held, only an operator resumes.
         let op = Actor::Operator(Operator::LocalUid(1000));
         house.authority.hold_task(&op, root, "stop", &None).await.unwrap();
-        assert_eq!(reason(house.authority.resume_task(&actor, root, "please", &None).await), Reason::TaskNotActive);
+        assert_eq!(reason(house.authority.resume_task(&actor, root, "please", &None).await), Reason::NotYours);
         house.authority.resume_task(&op, root, "go on", &None).await.unwrap();
         let seq = house.authority.close_task(&actor, root, Outcome::Completed, "done").await.unwrap();
         assert!(!active(&house, &held).await);
