@@ -91,11 +91,14 @@ impl Authority {
         Err(No::Fault(Fault::new("opening a task: tries ran out")))
     }
 
-    /// Admits somebody to end, hold or extend a task. Workloads: whoever opened it or a task above it. To others it does not exist.
+    /// Admits somebody to end, hold or extend a task. Workloads: whoever opened it or a task above it, or whose one of
+    /// these is. To others it does not exist.
     pub fn may_steer(&self, actor: &Actor, id: TaskId) -> Result<(Who, HoldRank), No> {
         let found = self.ledger.peek(|s| {
             let task = s.tasks.get(&id)?;
-            let openers: Vec<String> = s.tasks.upwards(task).map(|t| t.terms.opener.to_string()).collect();
+            // Whoever opened it or one above it, and whose it is: those who were given a part of a task end that part.
+            let whose = |t: &Task| [Some(t.terms.opener.to_string()), t.terms.owners.last().map(|o| o.sub.clone())];
+            let openers: Vec<String> = s.tasks.upwards(task).flat_map(whose).flatten().collect();
             Some((openers, task.terms.environment.to_string()))
         });
         let none = || No::Refusal(Refusal::new(Reason::NotFound, format!("there is no task {id} that you may steer")));

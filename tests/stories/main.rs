@@ -259,6 +259,32 @@ fn a_child_is_never_wider_than_its_parent() {
 }
 
 #[test]
+fn a_task_opened_for_another_caller_is_that_callers() {
+    let house = house();
+    runtime().block_on(async {
+        let (agent, server) = (house.caller("/agent/demo"), house.caller("/mcp/echo"));
+        let (agents, servers) = (Actor::Workload(agent.clone()), Actor::Workload(server.clone()));
+        let root = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
+        let mut child = terms();
+        child.parent = Some(root);
+        child.callers = vec![server.id().as_str().to_owned()];
+        let given = house.authority.open_task(&agent, &child, &None, true).await.unwrap();
+        let owner = house.authority.ledger.peek(|s| s.tasks.get(&given).unwrap().terms.owners.last().cloned().unwrap());
+        assert_eq!((&*owner.issuer, &*owner.sub), ("dev.mayfly.internal", server.id().as_str()));
+        // It may end its part and no more; who gave it may end both.
+        assert_eq!(reason(house.authority.hold_task(&servers, root, "stop", &None).await), Reason::NotFound);
+        house.authority.hold_task(&servers, given, "wait", &None).await.unwrap();
+        house.authority.resume_task(&agents, given, "go on", &None).await.unwrap();
+        let used = token(house.authority.exchange(&server, &wanted(TaskChoice::Named(given))).await.unwrap());
+        assert!(active(&house, &used).await);
+        // Revoking whose it is ends what was issued in it, to whomever.
+        let own = token(house.authority.exchange(&agent, &wanted(TaskChoice::Named(given))).await.unwrap());
+        revoke(&house, Target::Caller(server.id().as_str().into()), true).await;
+        assert!(!active(&house, &used).await && !active(&house, &own).await);
+    });
+}
+
+#[test]
 fn a_heartbeat_that_is_missed_ends_the_task() {
     let house = house();
     runtime().block_on(async {

@@ -3,8 +3,9 @@
 use super::place::{Lists, Place, named};
 use super::{Decider, caller_facts, denied, identity_of, seconds, settle::scopes_of, svid_of};
 use crate::identity::caller::Caller;
+use crate::identity::spiffe_id::SpiffeId;
 use crate::ledger::View;
-use crate::ledger::record::{self, Allowance, TaskOpened};
+use crate::ledger::record::{self, Allowance, Identity, TaskOpened};
 use crate::limits;
 use crate::policy::action::Work;
 use crate::policy::catalog::{Compiled, Policy};
@@ -125,7 +126,7 @@ impl Decider {
         if tasks.len() >= limits::TASK_DEPTH {
             return Err(No::Refusal(Refusal::limit("task_depth", limits::TASK_DEPTH as u64, std::time::Duration::ZERO)));
         }
-        let owner = identity_of(caller);
+        let owner = owner_of(caller, terms, work)?;
         tasks.push(id);
         owners.push(owner.clone());
         let opened = TaskOpened {
@@ -210,6 +211,17 @@ impl Decider {
         };
         Ok((allowance, environment.unwrap_or_default()))
     }
+}
+
+/// Who opens a task owns it; one that is opened for another caller is that caller's, so that revoking it or asking for its tasks finds it.
+fn owner_of(caller: &Caller, terms: &Terms, work: Work) -> Result<Identity, No> {
+    if work != Work::DelegateTask {
+        return Ok(identity_of(caller));
+    }
+    let missing = || No::Refusal(Refusal::field("caller", "is missing: the SPIFFE ID that the task is opened for"));
+    let id = SpiffeId::parse(terms.callers.first().ok_or_else(missing)?);
+    let id = id.map_err(|e| No::Refusal(Refusal::field("caller", e)))?;
+    Ok(Identity { issuer: id.trust_domain().to_owned(), sub: id.as_str().to_owned() })
 }
 
 impl Terms {
