@@ -2,7 +2,7 @@
 //!
 //! What can be trusted is copied to a fresh store, a new generation begins there, and its first record revokes all that was issued before.
 //! Its number is above that of all that anybody has seen: were one given twice, a credential of the lost one would look newer than the
-//! revocation. Locks that stand in what is lost are taken over as far as its commits can still be read ([`super::salvage`]), and so is what is
+//! revocation. Locks that stand in what is lost are taken over as far as its commits can still be read (`salvage`), and so is what is
 //! never evidence again whatever a decision saw: SVIDs, subject tokens and signing keys. Forgotten, they would let somebody in again.
 
 use super::again::following;
