@@ -52,7 +52,7 @@ fn sample(path: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-fn source(file: &str) -> Source {
+pub fn source(file: &str) -> Source {
     Source { file: file.into(), text: sample(file) }
 }
 

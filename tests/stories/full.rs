@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use mayfly::authority::Bounds;
 use mayfly::credential::Issued;
+use mayfly::document::Source;
+use mayfly::ledger::Lane;
+use mayfly::ledger::record::{Event, PolicySet as PolicyRecord, Record, Who};
+use mayfly::policy::PolicySet;
 use mayfly::refusal::{No, Refusal};
 
 use super::kit::house::bounded_house;
@@ -99,5 +103,35 @@ fn a_caller_beyond_its_rule_budget_becomes_one_lock() {
         assert!(rules() <= closed + 1);
         let no = reason(house.authority.exchange(&agent, &wanted(TaskChoice::Inline(terms()))).await);
         assert_eq!(no, Reason::Locked);
+    });
+}
+
+#[test]
+fn a_policy_that_counts_is_told_what_there_is() {
+    let house = house();
+    runtime().block_on(async {
+        let forbid = r#"
+            @id("two-at-a-time")
+            forbid (principal, action == Action::"Exchange", resource) when { context.counts.live_in_task >= 2 };
+            @id("three-in-all")
+            forbid (principal, action in Action::"Work", resource) when { context.counts.live_of_caller >= 3 };
+        "#;
+        let policy = kit::house::source("policy.cedar");
+        let both = Source { text: format!("{}{forbid}", policy.text), ..policy };
+        let set = PolicySet::compile(vec![both], kit::house::source("roles.toml")).unwrap();
+        let (digest, text) = (set.digest().to_vec(), set.to_text().to_owned());
+        let record = Event::PolicySet(PolicyRecord { environment: "dev".into(), version: 2, digest, text, audit_only: false });
+        let record = Record::new(Who::Mayfly("a test".into()), record);
+        house.authority.ledger.commit(Lane::Change, vec![record]).await.unwrap();
+        let agent = house.caller("/agent/demo");
+        let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
+        let other = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
+        let ask = async |task| house.authority.exchange(&agent, &wanted(TaskChoice::Named(task))).await;
+        ask(task).await.unwrap();
+        ask(task).await.unwrap();
+        assert_eq!(reason(ask(task).await), Reason::DeniedByPolicy, "two are live in the task");
+        ask(other).await.unwrap();
+        assert_eq!(reason(ask(other).await), Reason::DeniedByPolicy, "three are live of the caller");
+        assert_eq!(reason(house.authority.open_task(&agent, &terms(), &None, false).await), Reason::DeniedByPolicy);
     });
 }

@@ -11,7 +11,7 @@ use super::bound::Life;
 use super::cache::Verdicts;
 use super::catalog::{Compiled, Policy, Registered};
 use super::grant::{Grant, Parts};
-use super::request::{self, Counts, Question};
+use super::request::{self, Question};
 use super::wanted::{TaskChoice, Wanted};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
@@ -195,7 +195,7 @@ impl Decider {
             ttl_seconds: seconds(life.end().since(now)),
             renewal: want.renews.is_some(),
             task: lists.facts(place, &upstream.environment, id.as_deref()),
-            counts: Counts { issued_in_task: i64::try_from(place.issued).unwrap_or(i64::MAX), ..Counts::default() },
+            counts: place.counts,
             now,
             ..request::Ask::default()
         };

@@ -6,9 +6,9 @@ use super::{denied, seconds};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
 use crate::ledger::record::{Allowance, Identity, TaskOpened};
-use crate::ledger::state::{self, Phase, Task};
+use crate::ledger::state::{self, Phase, State, Task};
 use crate::policy::grant::TaskPath;
-use crate::policy::request::TaskFacts;
+use crate::policy::request::{Counts, TaskFacts};
 use crate::policy::wanted::Wanted;
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::{Millis, TaskId};
@@ -22,7 +22,7 @@ pub(super) struct Place {
     pub heartbeat: bool,
     pub deadline: Millis,
     pub max_deadline: Millis,
-    pub issued: u64,
+    pub counts: Counts,
 }
 
 /// What it was, or will be, opened with.
@@ -35,14 +35,14 @@ enum About {
 
 impl Place {
     /// One that `opened` opens.
-    pub fn new(id: TaskId, opened: TaskOpened, allowance: Allowance, path: TaskPath) -> Place {
+    pub fn new(id: TaskId, opened: TaskOpened, allowance: Allowance, path: TaskPath, live_of_caller: i64) -> Place {
         Place {
             id,
             ttl_ms: opened.deadline.saturating_sub(opened.opened_at),
             heartbeat: opened.heartbeat > 0,
             deadline: Millis(opened.deadline),
             max_deadline: Millis(opened.max_deadline),
-            issued: 0,
+            counts: Counts { live_of_caller, ..Counts::default() },
             about: About::New { opened: Box::new(opened), allowance, path },
         }
     }
@@ -132,6 +132,15 @@ impl<'a> Lists<'a> {
     }
 }
 
+fn count<N: TryInto<i64>>(n: N) -> i64 {
+    n.try_into().unwrap_or(i64::MAX)
+}
+
+/// What a caller holds: never too few, for what has ended counts until it is forgotten.
+pub(super) fn live_of(state: &State, caller: &Caller) -> i64 {
+    count(state.credentials.live_of(caller.id().as_str()))
+}
+
 /// A task that is open, if this caller may act in it. To others it does not exist.
 pub(super) fn named(view: &View, caller: &Caller, id: TaskId) -> Result<Place, No> {
     let now = view.now();
@@ -157,7 +166,13 @@ pub(super) fn named(view: &View, caller: &Caller, id: TaskId) -> Result<Place, N
             heartbeat: terms.heartbeat > 0,
             deadline: state.tasks.upwards(task).map(|t| t.deadline).min().unwrap_or(task.deadline),
             max_deadline: terms.max_deadline,
-            issued: task.issued,
+            counts: Counts {
+                issued_in_task: count(task.issued),
+                live_in_task: count(task.credentials),
+                live_of_caller: live_of(state, caller),
+                // Nobody reports uses to this version.
+                uses_in_task: 0,
+            },
         })
     })
 }

@@ -1,6 +1,6 @@
 //! Opening a task, for its opener or for another caller, and moving its deadline.
 
-use super::place::{Lists, Place, named};
+use super::place::{Lists, Place, live_of, named};
 use super::{Decider, caller_facts, denied, identity_of, seconds, settle::scopes_of, svid_of};
 use crate::identity::caller::Caller;
 use crate::identity::spiffe_id::SpiffeId;
@@ -71,6 +71,7 @@ impl Decider {
                 purpose: place.purpose(),
                 scopes: &scopes,
                 ttl_seconds: seconds(deadline.since(view.now())),
+                counts: place.counts,
                 task: lists.facts(&place, &upstream.environment, Some(&id)),
                 now: view.now(),
                 ..request::Ask::default()
@@ -146,7 +147,7 @@ impl Decider {
             ancestor: caller.ancestor().map_or_else(Vec::new, |a| a.as_bytes().to_vec()),
             ..TaskOpened::default()
         };
-        let place = Place::new(id, opened, allowance, TaskPath::New { tasks, owners });
+        let place = Place::new(id, opened, allowance, TaskPath::New { tasks, owners }, view.read(|s| live_of(s, caller)));
         self.may_open(compiled, policy, caller, terms, &place, work, now)?;
         Ok(place)
     }
@@ -173,6 +174,7 @@ impl Decider {
                 scopes: &scopes,
                 ttl_seconds: seconds(place.ttl_ms),
                 delegate: (work == Work::DelegateTask).then(|| terms.callers.first().map(String::as_str)).flatten(),
+                counts: place.counts,
                 task: lists.facts(place, &upstream.environment, None),
                 now,
                 ..request::Ask::default()
