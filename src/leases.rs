@@ -32,9 +32,7 @@ impl Authority {
             );
             return Err(No::Refusal(no.way_out(format!("mayfly revoke --credential {}", listed.lease.credential))));
         }
-        let record = abandoned(id, why, admitted.who());
-        let Some(event) = record.event else { return Ok(None) };
-        self.change(admitted.who(), Lane::Change, event, named).await?;
+        self.change(admitted.who(), Lane::Change, abandoned(id, why), named).await?;
         Ok(Some(listed))
     }
 

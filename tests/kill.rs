@@ -16,26 +16,14 @@ use mayfly::serve::client;
 use parking_lot::Mutex;
 use tonic::transport::Channel;
 
+#[path = "kit/dice.rs"]
+mod dice;
+use dice::{Dice, setting};
+
 /// Exchanges under way at once.
 const WORKERS: usize = 12;
 /// Tokens looked at again after each restart, besides those of the last round and every dead one of it.
 const SAMPLE: usize = 150;
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
-
-/// A small generator: the moments of the kills, the same for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n.max(1)
-    }
-}
 
 /// A token, and the id of its credential.
 type Held = (String, String);
@@ -123,7 +111,7 @@ fn what_was_acknowledged_outlives_sigkill_and_what_was_revoked_stays_dead() {
     let kills = setting("MAYFLY_KILLS", 4);
     let seed = setting("MAYFLY_SEED", u64::from(std::process::id()) | 1 << 40);
     println!("seed {seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let dir = tempfile::tempdir().unwrap();
     let world = World::create(&dir.path().join("world"), &Settings::default()).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_mayfly"));

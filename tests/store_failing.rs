@@ -10,6 +10,8 @@ use mayfly::store::redb::{Options, RedbStore};
 use mayfly::store::{Expect, Store, StoreError, StoreId};
 use redb::StorageBackend;
 
+#[path = "kit/dice.rs"]
+mod dice;
 #[path = "kit/faulty.rs"]
 mod faulty;
 #[path = "kit/torn_disk.rs"]
@@ -36,7 +38,7 @@ fn five(top: &Path) -> Vec<u8> {
 fn flipped_bytes_never_end_the_thread_that_opens_or_reads() {
     let top = tempfile::tempdir().unwrap();
     let good = five(top.path());
-    let mut dice = torn_disk::Dice::new(1);
+    let mut dice = dice::Dice::new(1);
     let used: Vec<usize> = (0..good.len()).filter(|i| good[i / 512 * 512..(i / 512 + 1) * 512].iter().any(|b| *b != 0)).collect();
     let (mut refused, mut unread, mut whole) = (0, 0, 0);
     for _ in 0..150 {
@@ -120,7 +122,7 @@ fn after_a_failed_append_nothing_is_taken_until_opened_again() {
         stopped(store.delete("a", Expect::Any));
         assert_eq!(store.head().unwrap(), 1);
         drop(store);
-        let store = RedbStore::with_backend(disk.crash(&mut torn_disk::Dice::new(1)), &options()).unwrap();
+        let store = RedbStore::with_backend(disk.crash(&mut dice::Dice::new(1)), &options()).unwrap();
         let head = store.head().unwrap();
         assert!(head == 1 || head == 2);
         assert_eq!(&store.read(1, 1).unwrap()[0].bytes[..], b"one");

@@ -7,9 +7,12 @@ use std::collections::BTreeMap;
 use mayfly::store::redb::{Options, RedbStore};
 use mayfly::store::{Expect, Store, StoreError};
 
+#[path = "kit/dice.rs"]
+mod dice;
 #[path = "kit/torn_disk.rs"]
 mod torn_disk;
-use torn_disk::{Dice, TornDisk};
+use dice::{Dice, setting};
+use torn_disk::TornDisk;
 
 /// Crashes of one disk, one after the other: what one crash left is what the next one tears.
 const CRASHES_PER_DISK: u64 = 25;
@@ -175,10 +178,6 @@ fn one_disk(seed: u64, tally: &mut Tally) {
         });
         tally.whole += 1;
     }
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().map_or(default, |v| v.parse().expect("a number"))
 }
 
 #[test]

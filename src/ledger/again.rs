@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::commit::Commit;
-use super::open::{READ_BYTES, StartError, load};
-use super::record::{Event, Record};
-use super::{Batch, Committed, Inner};
+use super::open::{StartError, load};
+use super::state::seq_after;
+use super::{Batch, Committed, Inner, READ_BYTES};
 use crate::seq::{Millis, Seq};
 use crate::store::closed::Closed;
 use crate::store::{Position, Store};
@@ -57,7 +57,8 @@ fn since(store: &dyn Store, after: Position, mut seq: Seq) -> Result<Vec<Arc<Bat
                 Commit::from_bytes(&entry.bytes).map_err(|what| StartError::Damaged { after: seq, position: entry.at, what })?;
             let time = Millis(commit.header.time);
             let records = commit.records.into_iter().map(|record| {
-                seq = following(seq, &record);
+                // What this writer appended it had found valid.
+                seq = seq_after(seq, &record);
                 Committed { seq, record: Arc::new(record) }
             });
             let records: Vec<Committed> = records.collect();
@@ -65,13 +66,4 @@ fn since(store: &dyn Store, after: Position, mut seq: Seq) -> Result<Vec<Arc<Bat
             next = entry.at + 1;
         }
     }
-}
-
-/// As the fold counts: what this writer appended it had found valid.
-pub(super) fn following(seq: Seq, record: &Record) -> Seq {
-    let from = match &record.event {
-        Some(Event::GenerationBegun(g)) => Seq::start_of(u8::try_from(g.generation).unwrap_or(u8::MAX)),
-        _ => seq,
-    };
-    from.next().unwrap_or(from)
 }

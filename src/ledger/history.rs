@@ -5,6 +5,7 @@
 use std::ops::ControlFlow;
 
 use super::Ledger;
+use super::READ_BYTES;
 use super::commit::Commit;
 use super::record::{Event, Record};
 use crate::limits;
@@ -14,8 +15,6 @@ use crate::store::{Entry, Position, Store};
 
 /// Commits read at once. The largest are 4.5 MB each.
 const PIECE: u64 = 16;
-/// Bytes asked of the store at once.
-const READ_BYTES: usize = 8 * 1024 * 1024;
 
 /// A record of the past.
 #[derive(Clone, Debug)]

@@ -64,6 +64,9 @@ pub struct Proposed {
     _records: Vec<Arc<Record>>,
 }
 
+/// Bytes asked of the store at once, wherever the log is read through.
+const READ_BYTES: usize = 8 * 1024 * 1024;
+
 type Observer = Box<dyn Fn(&Arc<Batch>) + Send + Sync>;
 
 /// The ledger of one replica.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use super::READ_BYTES;
 use super::clock::Guarded;
 use super::commit::{BadCommit, Commit, Hash};
 use super::record::{Event, GenerationBegun, Record, SnapshotTaken, TaskHeartbeats, Who};
@@ -20,9 +21,6 @@ use crate::refusal::No;
 use crate::seq::{Millis, Seq};
 use crate::store::{Position, Store, StoreError};
 use crate::system::System;
-
-/// Bytes read from the store at once while folding.
-pub(super) const READ_BYTES: usize = 8 * 1024 * 1024;
 
 /// How the ledger runs.
 pub struct Settings {

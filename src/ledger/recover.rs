@@ -5,19 +5,16 @@
 //! revocation. Locks that stand in what is lost are taken over as far as its commits can still be read (`salvage`), and so is what is
 //! never evidence again whatever a decision saw: SVIDs, subject tokens and signing keys. Forgotten, they would let somebody in again.
 
-use super::again::following;
+use super::READ_BYTES;
 use super::commit::{ChainHead, Commit, Encoded, Hash, pack};
 use super::record::{Event, GenerationBegun, Record, Revoked, Who};
 use super::salvage::{Lost, salvage};
-use super::state::State;
+use super::state::{State, seq_after};
 use super::writer::WRITER;
 use crate::limits;
 use crate::revocation::{Rules, Target};
 use crate::seq::{Millis, Seq};
 use crate::store::{Expect, Position, Store, StoreError};
-
-/// Bytes read from the store at once.
-pub(super) const READ_BYTES: usize = 8 * 1024 * 1024;
 
 /// What a recovery did, for the operator.
 #[derive(Debug)]
@@ -127,7 +124,7 @@ fn copy(old: &dyn Store, new: &dyn Store, after: Seq) -> Result<(State, Position
 
 /// The seq of a commit's last record.
 fn end(head: Seq, commit: &Commit) -> Seq {
-    commit.records.iter().fold(head, following)
+    commit.records.iter().fold(head, seq_after)
 }
 
 fn copy_named(old: &dyn Store, new: &dyn Store) -> Result<usize, RecoverError> {

@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::READ_BYTES;
 use super::commit::Commit;
 use super::record::{BundleSet, Event, KeyChanged, KeyState, Record};
-use super::recover::{READ_BYTES, RecoverError};
+use super::recover::RecoverError;
 use super::state::State;
 use crate::revocation::{Sort, Target};
 use crate::store::{Position, Store};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::again::following;
+use super::READ_BYTES;
 use super::commit::{ChainHead, Commit};
-use super::open::READ_BYTES;
+use super::state::seq_after;
 use super::{Inner, Ledger, snapshot};
 use crate::seq::{Millis, Seq};
 use crate::store::{Position, Store};
@@ -83,7 +83,7 @@ fn verify_before(
             };
             let chain = chains.entry(commit.header.writer).or_insert(start);
             *chain = commit.continues(*chain).map_err(|e| format!("commit {next}: {e}"))?;
-            seq = commit.records.iter().fold(seq, following);
+            seq = commit.records.iter().fold(seq, seq_after);
             next += 1;
         }
         if whole {

@@ -5,6 +5,8 @@
 //! very binary started once more, so that no kind of the tests is in what ships. `MAYFLY_KILLS` says how many SIGKILLs at random moments
 //! (default 3), `MAYFLY_SEED` which.
 
+#[path = "../kit/dice.rs"]
+mod dice;
 #[path = "../kit/faulty.rs"]
 mod faulty;
 #[path = "../kit/mod.rs"]

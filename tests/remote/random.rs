@@ -9,26 +9,11 @@ use mayfly::pb::mayfly::v1 as pb;
 use parking_lot::Mutex;
 use tonic::transport::Channel;
 
+use super::dice::{Dice, setting};
 use super::rig::{REPLACE, Rig, SAME, exchange, revoke, wanted};
 
 /// Exchanges under way at once.
 const WORKERS: u64 = 8;
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
-
-/// The same moments for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n.max(1)
-    }
-}
 
 /// What was acknowledged.
 #[derive(Default)]
@@ -46,7 +31,7 @@ struct Known {
 
 /// Exchanges, some of them repeats, some given up in the middle.
 async fn ask(agent: Channel, task: String, known: Arc<Known>, seed: u64) {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     while !known.stop.load(Ordering::Relaxed) {
         // Taken out while it is asked for: between two answers it is not known which of the two is good.
         let before = match dice.below(4) {
@@ -90,7 +75,7 @@ async fn end(operator: Channel, known: Arc<Known>) {
 fn killed_at_random_under_load_what_is_alive_is_what_somebody_has() {
     let (kills, seed) = (setting("MAYFLY_KILLS", 3), setting("MAYFLY_SEED", u64::from(std::process::id()) | 1 << 40));
     println!("seed {seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (mut rig, known) = (Rig::new(false), Arc::new(Known::default()));
     let (mut tasks, mut looked) = (Vec::new(), 0);

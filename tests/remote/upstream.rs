@@ -13,6 +13,8 @@ use std::time::Duration;
 use mayfly::system::System;
 use parking_lot::{Condvar, Mutex};
 
+use super::dice::Dice;
+
 /// How much later a call is carried out whose caller was killed.
 pub const LATE: Duration = Duration::from_millis(40);
 /// Longest wait for anything. Nothing takes that long; a test that reaches it has failed.
@@ -37,7 +39,7 @@ struct Inside {
     held: bool,
     /// Once in so many calls something goes wrong; 0 for never.
     wrong: u64,
-    dice: u64,
+    dice: Dice,
 }
 
 #[derive(Clone, Default)]
@@ -76,7 +78,7 @@ impl Upstream {
 
     pub fn go_wrong(&self, once_in: u64, seed: u64) {
         let mut inside = self.inside.0.lock();
-        (inside.wrong, inside.dice) = (once_in, seed | 1);
+        (inside.wrong, inside.dice) = (once_in, Dice::new(seed));
     }
 
     /// Holds the next call of this word.
@@ -149,10 +151,8 @@ impl Upstream {
         if inside.wrong == 0 || !["MAKE", "DROP", "HAS"].contains(&word) {
             return 0;
         }
-        inside.dice ^= inside.dice << 13;
-        inside.dice ^= inside.dice >> 7;
-        inside.dice ^= inside.dice << 17;
-        if inside.dice.is_multiple_of(inside.wrong) { 1 + (inside.dice >> 20) % 3 } else { 0 }
+        let wrong = inside.wrong;
+        if inside.dice.below(wrong) == 0 { 1 + inside.dice.below(3) } else { 0 }
     }
 
     fn serve(&self, mut stream: TcpStream) {

@@ -269,7 +269,7 @@ impl Explored {
 
 #[test]
 fn no_order_of_a_small_world_breaks_a_rule() {
-    let depth = crate::from_env("MAYFLY_SIM_DEPTH", 5) as u8;
+    let depth = crate::setting("MAYFLY_SIM_DEPTH", 5) as u8;
     let mut explored = Explored::default();
     explored.explore(Place::begin(), depth);
     println!("depth {depth}: {} states, {} void", explored.states, explored.void);

@@ -7,6 +7,8 @@ mod broken;
 mod change;
 mod check;
 mod controls;
+#[path = "../kit/dice.rs"]
+mod dice;
 mod exhaustive;
 mod feed;
 mod judge;
@@ -15,32 +17,28 @@ mod model;
 mod op;
 mod registry;
 mod restart;
-mod rng;
 mod run;
 mod step;
 mod watch;
 mod world;
 
 use broken::Broken;
+use dice::setting;
 use run::{interleavings, run};
-
-fn from_env(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().map_or(otherwise, |v| v.parse().unwrap_or_else(|_| panic!("{name} is no number: {v:?}")))
-}
 
 /// How many interleavings, of each number of writers.
 fn runs() -> u64 {
-    from_env("MAYFLY_SIM_RUNS", if cfg!(debug_assertions) { 600 } else { 10_000 })
+    setting("MAYFLY_SIM_RUNS", if cfg!(debug_assertions) { 600 } else { 10_000 })
 }
 
 #[test]
 fn with_one_writer_every_rule_holds_in_every_interleaving() {
-    interleavings(1, from_env("MAYFLY_SIM_SEED", 1), runs());
+    interleavings(1, setting("MAYFLY_SIM_SEED", 1), runs());
 }
 
 #[test]
 fn with_three_writers_every_rule_holds_in_every_interleaving() {
-    interleavings(3, from_env("MAYFLY_SIM_SEED", 1), runs());
+    interleavings(3, setting("MAYFLY_SIM_SEED", 1), runs());
 }
 
 #[test]

@@ -5,9 +5,9 @@ use mayfly::ledger::record::*;
 use mayfly::ledger::state::{Live, Task, policy_in_force};
 use mayfly::seq::TaskId;
 
+use crate::dice::Dice;
 use crate::model::{DAY, MINUTE, domain};
 use crate::op::{Kind, Op};
-use crate::rng::Rng;
 use crate::world::{World, Writer};
 
 pub const CALLERS: [&str; 4] =
@@ -58,11 +58,11 @@ pub fn begin(world: &mut World) {
 
 /// A few tasks with credentials in them, so that there is something to lose from the first step on.
 pub fn furnish(world: &mut World, seed: u32) {
-    let mut rng = Rng::new(seed.into());
+    let mut dice = Dice::new(seed.into());
     for kind in [Kind::OpenRoot, Kind::OpenRoot, Kind::Inline, Kind::Inline, Kind::OpenRoot] {
         // Lives of an hour and more, nothing that waits for an approval, and the wide environment mostly.
-        let long = (rng.next() as u32 & 0x0000_ff80) | 0x5500_0000 | (4 + 5 * 32);
-        make(world, 0, &Op { kind, n: [rng.next() as u32, rng.next() as u32, long, rng.next() as u32 | 16] });
+        let long = (dice.roll() as u32 & 0x0000_ff80) | 0x5500_0000 | (4 + 5 * 32);
+        make(world, 0, &Op { kind, n: [dice.roll() as u32, dice.roll() as u32, long, dice.roll() as u32 | 16] });
     }
 }
 

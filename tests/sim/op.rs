@@ -1,7 +1,7 @@
 //! What can be done to the world. An operation names things by number, taken modulo what there is when it runs, so that a trace still
 //! runs with operations left out: that is what makes it possible to shrink one.
 
-use crate::rng::Rng;
+use crate::dice::Dice;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -130,13 +130,13 @@ pub fn plan(seed: u64, length: usize) -> Vec<Op> {
 
 /// The operations of one run, of some kinds only: to look where something is to be found.
 pub fn plan_of(seed: u64, length: usize, takes: &dyn Fn(Kind) -> bool) -> Vec<Op> {
-    let mut rng = Rng::new(seed);
+    let mut dice = Dice::new(seed);
     let weights: Vec<(Kind, u32)> = WEIGHTS.into_iter().filter(|(kind, _)| takes(*kind)).collect();
     let total: u32 = weights.iter().map(|w| w.1).sum();
     let mut one = || {
-        let mut at = (rng.next() % u64::from(total)) as u32;
+        let mut at = (dice.roll() % u64::from(total)) as u32;
         let kind = weights.iter().find(|(_, w)| at.checked_sub(*w).map(|rest| at = rest).is_none()).map_or(Kind::Pass, |w| w.0);
-        let (a, b) = (rng.next(), rng.next());
+        let (a, b) = (dice.roll(), dice.roll());
         Op { kind, n: [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32] }
     };
     (0..length).map(|_| one()).collect()

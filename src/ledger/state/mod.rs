@@ -301,12 +301,10 @@ impl State {
         self.expire_small(most);
     }
 
-    /// Gives the next seq to a record that was found valid. A generation begins at its own start.
+    /// Gives the next seq to a record that was found valid.
     pub fn take_seq(&mut self, record: &Record) -> Seq {
-        if let Some(Event::GenerationBegun(g)) = &record.event {
-            self.head = Seq::start_of(u8::try_from(g.generation).unwrap_or(u8::MAX));
-        }
-        self.next_seq()
+        self.head = seq_after(self.head, record);
+        self.head
     }
 
     /// The next seq. A void record has one too, but begins nothing: were it let jump, seqs would be given twice.
@@ -335,6 +333,15 @@ impl State {
 
 fn hash_of(bytes: &[u8]) -> [u8; 32] {
     bytes.try_into().unwrap_or_default()
+}
+
+/// The seq of a valid record that comes after `seq`. A generation begins at its own start.
+pub(in crate::ledger) fn seq_after(seq: Seq, record: &Record) -> Seq {
+    let from = match &record.event {
+        Some(Event::GenerationBegun(g)) => Seq::start_of(u8::try_from(g.generation).unwrap_or(u8::MAX)),
+        _ => seq,
+    };
+    from.next().unwrap_or(from)
 }
 
 /// The groups of a commit's records, in order: neighbours with the same number above 0 belong together.

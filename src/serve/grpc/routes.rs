@@ -44,12 +44,13 @@ use crate::pb::mayfly::v1::upstream_service_server::UpstreamServiceServer;
 pub struct Services {
     /// Nearly all calls are for it: they go straight there, which saves a router's work on each.
     tokens: TokenServiceServer<Tokens>,
-    all: Routes,
+    others: Routes,
 }
 
 impl Services {
-    fn new(authority: &Arc<Authority>, all: Routes) -> Services {
-        Services { tokens: tokens(authority), all: all.prepare() }
+    fn new(authority: &Arc<Authority>, others: Routes) -> Services {
+        let tokens = TokenServiceServer::new(Tokens(authority.clone()));
+        Services { tokens: tokens.max_decoding_message_size(limits::REQUEST_BYTES), others: others.prepare() }
     }
 
     /// Answers one call.
@@ -62,13 +63,9 @@ impl Services {
         match service {
             Some((pb::mayfly::v1::token_service_server::SERVICE_NAME, _)) => self.tokens.call(call).await,
             // In a box: what a router needs would lie in the future of every call.
-            _ => Box::pin(self.all.call(call.map(Body::new))).await,
+            _ => Box::pin(self.others.call(call.map(Body::new))).await,
         }
     }
-}
-
-fn tokens(authority: &Arc<Authority>) -> TokenServiceServer<Tokens> {
-    TokenServiceServer::new(Tokens(authority.clone())).max_decoding_message_size(limits::REQUEST_BYTES)
 }
 
 /// What workloads may call.
@@ -86,7 +83,7 @@ pub fn admin_routes(authority: &Arc<Authority>, health: &HealthReporter) -> Serv
     Services::new(authority, reflection(routes))
 }
 
-/// On both listeners.
+/// On both listeners, beside tokens.
 fn on_both(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
     let health = HealthServer::new(HealthService::from_health_reporter(health.clone()));
     let revocations = RevocationServiceServer::new(Revocations(authority.clone()));
@@ -98,7 +95,6 @@ fn on_both(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
     let upstreams = UpstreamServiceServer::new(Upstreams(authority.clone()));
     let (approvals, break_glass) = (ApprovalServiceServer::new(NotServed), BreakGlassServiceServer::new(NotServed));
     Routes::new(health.max_decoding_message_size(limits::REQUEST_BYTES))
-        .add_service(tokens(authority))
         .add_service(revocations.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(tasks.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(keys.max_decoding_message_size(limits::REQUEST_BYTES))

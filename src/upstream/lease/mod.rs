@@ -36,7 +36,7 @@ pub use over::OverLedger;
 use crate::credential::Kind;
 use crate::credential::remote::{Remote, Remotes};
 use crate::ledger::Receipt;
-use crate::ledger::record::{Event, LeaseClosed, LeaseEnd, Record, Who};
+use crate::ledger::record::{Event, LeaseClosed, LeaseEnd, Record};
 use crate::ledger::state::{Lease, Phase, State};
 use crate::limits;
 use crate::refusal::{No, Reason, Refusal};
@@ -131,14 +131,13 @@ pub fn standing(state: &State, lease: &Lease, now: Millis, left_ms: u64) -> Stan
     }
 }
 
-/// The record by which an operator gives a lease up: what stands upstream is theirs to clean from then on.
-pub fn abandoned(lease: LeaseId, why: &str, author: Who) -> Record {
-    closed(lease, LeaseEnd::Abandoned, why, author)
+/// By this an operator gives a lease up: what stands upstream is theirs to clean from then on.
+pub fn abandoned(lease: LeaseId, why: &str) -> Event {
+    closed(lease, LeaseEnd::Abandoned, why)
 }
 
-fn closed(lease: LeaseId, end: LeaseEnd, detail: &str, author: Who) -> Record {
-    let closed = LeaseClosed { lease: lease.as_bytes().to_vec(), end: end as i32, detail: brief(detail) };
-    Record::new(author, Event::LeaseClosed(closed))
+fn closed(lease: LeaseId, end: LeaseEnd, detail: &str) -> Event {
+    Event::LeaseClosed(LeaseClosed { lease: lease.as_bytes().to_vec(), end: end as i32, detail: brief(detail) })
 }
 
 /// An upstream's words as they may be kept: no control characters, and not too many.

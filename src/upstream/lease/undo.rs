@@ -166,7 +166,7 @@ impl<D: Durable> Leases<D> {
             Cause::Revoked(seq) => format!("the credential was revoked at seq {seq}"),
             Cause::TaskOver => "the task is over".to_owned(),
         });
-        match self.durable.commit(vec![closed(id, end, "verified to be gone", author)]).await {
+        match self.durable.commit(vec![Record::new(author, closed(id, end, "verified to be gone"))]).await {
             Ok(_) => Ok(Done::Closed),
             // Another replica, or an operator, closed it.
             Err(No::Refusal(no)) if no.reason == Reason::NotFound => Ok(Done::Closed),

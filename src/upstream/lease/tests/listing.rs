@@ -20,7 +20,7 @@ async fn what_cannot_be_undone_is_listed_with_the_upstreams_words_and_an_operato
     let listed = process.leases.list(None, 10).await.map_err(|e| e.to_string()).unwrap().remove(0);
     assert!(matches!(listed.standing, Standing::ToUndo(Cause::Revoked(_))) && listed.attempts >= 3, "{listed:?}");
     assert_eq!((&*listed.last, &*listed.lease.handle), ("REFUSED", &*name));
-    let record = abandoned(listed.id, "the database is gone\nfor good", Who::LocalUid(0));
+    let record = Record::new(Who::LocalUid(0), abandoned(listed.id, "the database is gone\nfor good"));
     process.disk.commit(vec![record]).await.map_err(|e| e.to_string()).unwrap();
     process.leases.round().await.map_err(|e| e.to_string()).unwrap();
     assert_eq!(open_leases(&process), 0);

@@ -15,7 +15,7 @@ use server::{Server, Wrong};
 
 use super::*;
 use crate::credential::testing::{AGENT, Log, TASK};
-use crate::ledger::record::{Released, Revoked, TaskHeld};
+use crate::ledger::record::{Released, Revoked, TaskHeld, Who};
 use crate::policy::grant::TaskPath;
 use crate::refusal::Reason;
 use crate::revocation::Target;
