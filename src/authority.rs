@@ -240,12 +240,12 @@ impl Authority {
 
     /// A fresh task id.
     pub fn new_task_id(&self) -> TaskId {
-        TaskId::from_bytes(self.system.random16())
+        TaskId::from_bytes(self.system.id16())
     }
 
     /// A fresh credential id.
     pub fn new_credential_id(&self) -> CredentialId {
-        CredentialId::from_bytes(self.system.random16())
+        CredentialId::from_bytes(self.system.id16())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The only place where time and randomness come from. Everything else gets them as values.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -102,6 +103,18 @@ impl System {
         self.clock.steady()
     }
 
+    /// 16 random bytes for an id, which is no secret: they are drawn many at a time, since a draw costs 0.3 µs whatever its size.
+    pub fn id16(&self) -> [u8; 16] {
+        IDS.with_borrow_mut(|(pool, next)| {
+            if *next >= pool.len() {
+                fill(pool.as_flattened_mut());
+                *next = 0;
+            }
+            *next += 1;
+            pool[*next - 1]
+        })
+    }
+
     /// 16 random bytes from aws-lc's generator.
     pub fn random16(&self) -> [u8; 16] {
         let mut out = [0u8; 16];
@@ -115,6 +128,11 @@ impl System {
         fill(&mut out);
         out
     }
+}
+
+thread_local! {
+    /// Drawn and not given out yet.
+    static IDS: RefCell<([[u8; 16]; 32], usize)> = const { RefCell::new(([[0; 16]; 32], 32)) };
 }
 
 /// aws-lc aborts the process rather than hand out bad randomness, so this does not fail.

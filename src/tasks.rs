@@ -3,9 +3,7 @@
 use crate::authority::Authority;
 use crate::identity::caller::{Caller, Operator};
 use crate::ledger::Lane;
-use crate::ledger::record::{
-    Event, HoldRank, Outcome, Record, Request, TaskClosed, TaskExtended, TaskHeld, TaskOpened, TaskResumed, Who,
-};
+use crate::ledger::record::{Event, HoldRank, Outcome, Record, Request, TaskClosed, TaskExtended, TaskHeld, TaskResumed, Who};
 use crate::ledger::state::{Remembered, State, Task, request_key};
 use crate::limits;
 use crate::policy::Admin;
@@ -78,7 +76,7 @@ impl Authority {
             let view = self.ledger.view();
             view.read(|state| self.bounds.task(state, caller.id().as_str()))?;
             let id = self.new_task_id();
-            let opened: TaskOpened = self.decider.open_task(&view, &self.catalog.now(), caller, terms, id, delegate)?;
+            let opened = self.decider.open_task(&view, &self.catalog.now(), caller, terms, id, delegate)?;
             let record = Record::new(Who::SpiffeId(caller.id().as_str().to_owned()), Event::TaskOpened(opened))
                 .decided_at(view.revision())
                 .for_request(request_of(caller.id().as_str(), named));

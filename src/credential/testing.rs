@@ -82,7 +82,7 @@ pub fn world(time: Millis) -> [Event; 4] {
         Event::PolicySet(PolicySet { environment: "dev".into(), version: 1, ..Default::default() }),
         Event::UpstreamSet(UpstreamSet { name: "echo".into(), version: 1, ..Default::default() }),
         Event::BindingSet(BindingSet { name: "b".into(), version: 1, ..Default::default() }),
-        Event::TaskOpened(task),
+        Event::TaskOpened(task.into()),
     ]
 }
 
@@ -199,7 +199,7 @@ pub fn plain(kind: u32, now: Millis, revision: Seq) -> Parts {
         ..Default::default()
     };
     Parts {
-        draft,
+        draft: draft.into(),
         revision,
         request: Some(Request { caller: AGENT.into(), id: "req-1".into(), digest: vec![7; 32] }),
         opens: None,

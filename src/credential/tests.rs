@@ -108,7 +108,7 @@ fn an_inline_task_and_its_issuance_are_one_group_and_the_request_is_on_the_issua
     };
     parts.draft.task = task.task.clone();
     parts.path = TaskPath::New { tasks: vec![crate::seq::TaskId::from_bytes([8; 16])], owners: vec![super::testing::owner()] };
-    parts.opens = Some(task);
+    parts.opens = Some(task.into());
     let records = mint_local(grant(parts), id(1), 41, &ring, &status(), T0).ok().unwrap().records();
     assert_eq!(records.iter().map(|r| (r.group, r.request.is_some())).collect::<Vec<_>>(), [(41, false), (41, true)]);
     assert!(log.put(records).iter().all(Result::is_ok));

@@ -50,10 +50,11 @@ impl Authority {
         if replaces {
             view = self.ledger.view(); // the upstreams were asked, which takes its time
         }
+        let compiled = self.catalog.now();
         let (mut fresh, mut elsewhere) = (Vec::new(), Vec::new());
         for (n, want) in wants.iter().enumerate().filter(|(n, _)| done.get(*n).is_some_and(Option::is_none)) {
             let want = instead.iter().find(|(at, _)| *at == n).map_or(want, |(_, replacing)| replacing);
-            let grant = self.decide(&view, caller, want).map_err(|no| (n, no))?;
+            let grant = self.decide(&view, &compiled, caller, want).map_err(|no| (n, no))?;
             if made_here(grant.kind()) {
                 fresh.push((n, 0, self.mint_here(grant, &view).map_err(|no| (n, no))?));
             } else {

@@ -13,7 +13,8 @@ use crate::authority::Authority;
 use crate::credential::kind::{Kind, mint_local};
 use crate::credential::{Issued, Minted};
 use crate::identity::caller::Caller;
-use crate::ledger::{Lane, Proposed, View};
+use crate::ledger::{Lane, Minting, Proposed, Ready, View};
+use crate::policy::catalog::Compiled;
 use crate::policy::decide::decided_on_old_state;
 use crate::policy::grant::Grant;
 use crate::policy::wanted::{TaskChoice, Wanted};
@@ -23,12 +24,35 @@ use again::Before;
 /// What a decision came to.
 #[allow(clippy::large_enum_variant, reason = "nearly all are made here; a box would cost each an allocation")]
 enum Granted {
-    /// It took so long that its view is old: to be decided once more.
-    Late,
-    /// Made here, and on its way into the ledger.
-    Here(Minted, Proposed),
+    /// It was asked before.
+    Seen,
+    /// Made here, and ready for the ledger.
+    Here(Ready, UnderWay),
     /// To be made at its upstream.
     Elsewhere(Box<Grant>),
+}
+
+/// A credential that was made here and whose records are on their way into the ledger. Told to nobody yet.
+pub struct UnderWay {
+    minted: Minted,
+    proposed: Proposed,
+}
+
+/// Where an exchange stands when all of it was done that waits for nothing.
+#[allow(clippy::large_enum_variant, reason = "nearly all are under way; a box would cost each an allocation")]
+pub enum Begun {
+    /// Nothing is left but the ledger.
+    UnderWay(UnderWay),
+    /// A repeat, a kind that its upstream makes, a decision that took too long: [`Authority::exchange_unless`] sees to it.
+    Waits,
+}
+
+/// Several exchanges of one caller that began together, each standing by itself.
+pub struct Round {
+    /// In the order in which they were asked.
+    pub begun: Vec<Result<Begun, No>>,
+    /// Until all are answered.
+    _minting: Minting,
 }
 
 /// A decision that ran into a change is made anew before the caller is told to try again: the second time the change may be written and
@@ -48,12 +72,87 @@ impl Authority {
         want: &Wanted,
         gone: impl Fn() -> F,
     ) -> Result<Issued, No> {
+        let under_way = self.ledger.minting(1);
+        match self.begin(caller, want)? {
+            Begun::UnderWay(one) => match self.finish(one).await {
+                Err(no) if worth_another_try(&no, false) => self.ledger.settled(|_| ()).await?,
+                answer => return answer,
+            },
+            Begun::Waits => {}
+        }
+        drop(under_way); // no commit waits for an upstream
+        Box::pin(self.exchange_slowly(caller, want, gone)).await
+    }
+
+    /// All of an exchange that waits for nothing: decided, made, proposed. What it needs on the way does not outlive it.
+    fn begin(&self, caller: &Caller, want: &Wanted) -> Result<Begun, No> {
+        self.still_stands(caller)?;
+        let view = self.ledger.view(); // everything up to seq r
+        match self.grant(&view, &self.catalog.now(), caller, want)? {
+            Granted::Here(ready, one) if !self.too_old(&view) => {
+                self.ledger.propose_each(vec![ready]).map_err(No::Refusal)?;
+                Ok(Begun::UnderWay(one))
+            }
+            _ => Ok(Begun::Waits),
+        }
+    }
+
+    /// The same for several of one caller that came together: they look at one view and take their places in line at once.
+    pub fn begin_all<'a>(&self, caller: &Caller, wants: impl ExactSizeIterator<Item = &'a Wanted>) -> Round {
+        let minting = self.ledger.minting(wants.len());
+        let (mut ready, mut begun) = (Vec::with_capacity(wants.len()), Vec::with_capacity(wants.len()));
+        let stands = self.still_stands(caller);
+        let view = self.ledger.view();
+        let compiled = self.catalog.now();
+        for want in wants {
+            begun.push(match stands.clone().and_then(|()| self.grant(&view, &compiled, caller, want)) {
+                Ok(Granted::Here(its, one)) => {
+                    ready.push(its);
+                    Ok(Begun::UnderWay(one))
+                }
+                Ok(Granted::Seen | Granted::Elsewhere(_)) => Ok(Begun::Waits),
+                Err(no) => Err(no),
+            });
+        }
+        let all = |with: &dyn Fn() -> Result<Begun, No>| {
+            begun.iter_mut().filter(|one| matches!(one, Ok(Begun::UnderWay(_)))).for_each(|one| *one = with());
+        };
+        if self.too_old(&view) {
+            all(&|| Ok(Begun::Waits));
+        } else if let Err(no) = self.ledger.propose_each(ready) {
+            all(&|| Err(No::Refusal(no.clone())));
+        }
+        Round { begun, _minting: minting }
+    }
+
+    /// Deciding took so long that it has to be done once more.
+    fn too_old(&self, view: &View) -> bool {
+        self.system.wall().since(view.now()) > self.bounds.view_max_age_ms
+    }
+
+    /// The answer of what is under way, once it is in order, durable, and found valid by the fold.
+    pub async fn finish(&self, one: UnderWay) -> Result<Issued, No> {
+        let UnderWay { minted, proposed } = one;
+        Ok(minted.reveal(self.ledger.receipt(proposed).await?))
+    }
+
+    /// Whether a refusal is not the last word: [`Authority::exchange_unless`] looks again.
+    pub fn takes_another_look(no: &No) -> bool {
+        worth_another_try(no, false)
+    }
+
+    async fn exchange_slowly<F: Future<Output = ()> + Send>(
+        &self,
+        caller: &Caller,
+        want: &Wanted,
+        gone: impl Fn() -> F,
+    ) -> Result<Issued, No> {
         for again in 1.. {
             self.still_stands(caller)?;
-            let mut view = self.ledger.view(); // everything up to seq r
+            let mut view = self.ledger.view();
             let mut instead = None;
             if let Some(seen) = self.seen(&view, caller, want)? {
-                match Box::pin(self.again(seen, caller, want)).await {
+                match self.again(seen, caller, want).await {
                     Ok(Before::Same(made)) => return Ok(made), // same request, same credential
                     Ok(Before::Replace(replacing)) => {
                         view = self.ledger.view(); // the upstream was asked, which takes its time
@@ -65,52 +164,60 @@ impl Authority {
                 }
             }
             let want = instead.as_deref().unwrap_or(want);
-            let under_way = self.ledger.minting();
-            let (minted, proposed) = match self.grant(&view, caller, want)? {
-                Granted::Late if again < TRIES => continue,
-                Granted::Late => return Err(late()),
-                Granted::Here(minted, proposed) => (minted, proposed),
+            let under_way = self.ledger.minting(1);
+            let granted = self.grant_unseen(&view, &self.catalog.now(), caller, want)?;
+            if self.too_old(&view) {
+                if again < TRIES { continue } else { return Err(late()) }
+            }
+            let one = match granted {
+                Granted::Seen => continue,
+                Granted::Here(ready, one) => {
+                    self.ledger.propose_each(vec![ready]).map_err(No::Refusal)?;
+                    one
+                }
                 Granted::Elsewhere(grant) => {
                     drop(under_way); // no commit waits for an upstream
-                    let mut minted = Box::pin(self.mint_elsewhere(*grant, gone())).await?;
+                    let mut minted = self.mint_elsewhere(*grant, gone()).await?;
                     let proposed = self.ledger.propose(Lane::Grant, minted.records())?;
-                    (minted, proposed)
+                    UnderWay { minted, proposed }
                 }
             };
-            match self.ledger.receipt(proposed).await {
-                Ok(receipt) => return Ok(minted.reveal(receipt)), // in order, durable, found valid by the fold
+            match self.finish(one).await {
                 Err(no) if again < TRIES && worth_another_try(&no, want.replaces.is_some()) => {
                     self.ledger.settled(|_| ()).await?
                 }
                 Err(no) if want.replaces.is_some() && beaten_by_a_twin(&no, true) => return Err(beaten()),
-                Err(no) => return Err(no),
+                answer => return answer,
             }
         }
         Err(No::Fault(Fault::new("exchange: tries ran out")))
     }
 
-    /// Decides, and where we make it ourselves, mints and proposes. It waits for nothing, so what it needs does not outlive it.
-    fn grant(&self, view: &View, caller: &Caller, want: &Wanted) -> Result<Granted, No> {
-        let grant = self.decide(view, caller, want)?; // a refusal names the rule and the way out
-        if self.system.wall().since(view.now()) > self.bounds.view_max_age_ms {
-            return Ok(Granted::Late);
+    /// Decides what was not asked before, and where we make it ourselves, makes it and its records. It waits for nothing.
+    fn grant(&self, view: &View, compiled: &Compiled, caller: &Caller, want: &Wanted) -> Result<Granted, No> {
+        match self.seen(view, caller, want)? {
+            None => self.grant_unseen(view, compiled, caller, want),
+            Some(_) => Ok(Granted::Seen),
         }
+    }
+
+    fn grant_unseen(&self, view: &View, compiled: &Compiled, caller: &Caller, want: &Wanted) -> Result<Granted, No> {
+        let grant = self.decide(view, compiled, caller, want)?; // a refusal names the rule and the way out
         if !made_here(grant.kind()) {
             return Ok(Granted::Elsewhere(Box::new(grant)));
         }
         let mut minted = self.mint_here(grant, view)?; // told to nobody yet
-        let proposed = self.ledger.propose(Lane::Grant, minted.records())?;
-        Ok(Granted::Here(minted, proposed))
+        let (ready, proposed) = self.ledger.ready(Lane::Grant, minted.records())?;
+        Ok(Granted::Here(ready, UnderWay { minted, proposed }))
     }
 
-    fn decide(&self, view: &View, caller: &Caller, want: &Wanted) -> Result<Grant, No> {
+    fn decide(&self, view: &View, compiled: &Compiled, caller: &Caller, want: &Wanted) -> Result<Grant, No> {
         view.read(|state| {
             let own = caller.id().as_str();
             self.bounds.credential(state, own, want.request_id.is_some())?;
             if matches!(want.task, TaskChoice::Inline(_)) { self.bounds.task(state, own) } else { Ok(()) }
         })?;
-        let compiled = self.catalog.now();
-        self.decider.exchange(view, &compiled, caller, want, || self.system.random16())
+        self.decider.exchange(view, compiled, caller, want, || self.system.id16())
     }
 
     fn mint_here(&self, grant: Grant, view: &View) -> Result<Minted, No> {

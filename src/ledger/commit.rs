@@ -3,7 +3,6 @@
 //! The header carries the hash of its writer's header before it and the RFC 6962 root over the records, so that changing, dropping or
 //! moving a record breaks the chain from there on.
 
-use std::borrow::Borrow;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -11,11 +10,16 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::record::Record;
+use super::state::{RequestKey, key_of};
 use crate::limits;
 use crate::seq::Millis;
 
 /// SHA-256.
 pub type Hash = [u8; 32];
+
+/// What stands before a leaf and before a node when they are hashed (RFC 6962, section 2.1).
+const LEAF: u8 = 0;
+const NODE: u8 = 1;
 
 /// The format of commits that this version writes. A higher one stops the start.
 const FORMAT: u32 = 1;
@@ -64,23 +68,23 @@ pub struct Encoded {
     pub bytes: Bytes,
     /// Its leaf in the commit's tree.
     pub leaf: Hash,
+    /// The name of its request.
+    pub request: Option<RequestKey>,
 }
 
 impl Encoded {
     /// Encodes and hashes; `None` for a record above `limits::RECORD_BYTES`.
     pub fn new(record: Record) -> Option<Encoded> {
-        let bytes = Bytes::from(record.encode_to_vec());
-        if bytes.len() > limits::RECORD_BYTES {
+        // A leaf is hashed with a zero before it (RFC 6962, section 2.1): written there, it is one pass over one buffer.
+        let mut bytes = Vec::with_capacity(1 + record.encoded_len());
+        bytes.push(LEAF);
+        record.encode_raw(&mut bytes);
+        let bytes = Bytes::from(bytes);
+        if bytes.len() - 1 > limits::RECORD_BYTES {
             return None;
         }
-        let leaf = leaf_hash(&bytes);
-        Some(Encoded { record: Arc::new(record), bytes, leaf })
-    }
-}
-
-impl Borrow<Record> for Encoded {
-    fn borrow(&self) -> &Record {
-        &self.record
+        let leaf = sha256(&bytes);
+        Some(Encoded { request: key_of(&record), record: Arc::new(record), bytes: bytes.slice(1..), leaf })
     }
 }
 
@@ -204,23 +208,18 @@ pub fn sha256(bytes: &[u8]) -> Hash {
 /// RFC 6962, section 2.1: the hash of a leaf.
 pub fn leaf_hash(bytes: &[u8]) -> Hash {
     let mut ctx = digest::Context::new(&digest::SHA256);
-    ctx.update(&[0]);
+    ctx.update(&[LEAF]);
     ctx.update(bytes);
-    finish(ctx)
-}
-
-fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    let mut ctx = digest::Context::new(&digest::SHA256);
-    ctx.update(&[1]);
-    ctx.update(left);
-    ctx.update(right);
-    finish(ctx)
-}
-
-fn finish(ctx: digest::Context) -> Hash {
     let mut out = [0; 32];
     out.copy_from_slice(ctx.finish().as_ref());
     out
+}
+
+fn node_hash(left: &Hash, right: &Hash) -> Hash {
+    let mut node = [NODE; 65];
+    node[1..33].copy_from_slice(left);
+    node[33..].copy_from_slice(right);
+    sha256(&node)
 }
 
 /// RFC 6962, section 2.1: the root over leaves; the hash of nothing for none.

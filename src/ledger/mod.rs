@@ -57,6 +57,9 @@ pub use crate::store::reserve::Room;
 /// Opens the store's engine, again after a failure.
 pub type Opener = Box<dyn Fn() -> Result<Arc<dyn Store>, crate::store::StoreError> + Send + Sync>;
 
+/// A group of records that has only to take its place in line.
+pub struct Ready(Proposal);
+
 /// What was proposed and is not answered yet.
 pub struct Proposed {
     answer: oneshot::Receiver<Result<Receipt, No>>,
@@ -159,6 +162,18 @@ impl Ledger {
     /// Proposes without waiting. What is proposed together gets its group number here: were it left to the callers, two requests with one
     /// number side by side in a commit would be folded as one, and otherwise than they were judged.
     pub fn propose(&self, lane: Lane, records: Vec<Record>) -> Result<Proposed, No> {
+        let (ready, proposed) = self.ready(lane, records)?;
+        self.inner.queue.push(ready.0).map_err(No::Refusal)?;
+        Ok(proposed)
+    }
+
+    /// Proposes what was made ready, all at once; each still stands or falls by itself. Refused, nothing was proposed.
+    pub fn propose_each(&self, ready: Vec<Ready>) -> Result<(), Refusal> {
+        self.inner.queue.push_all(ready.into_iter().map(|r| r.0))
+    }
+
+    /// Encodes and hashes a group of records, so that proposing it is only taking a place in line.
+    pub fn ready(&self, lane: Lane, records: Vec<Record>) -> Result<(Ready, Proposed), No> {
         let number = if records.len() > 1 { self.new_group() } else { 0 };
         let (mut group, mut shared) = (Vec::with_capacity(records.len()), Vec::with_capacity(records.len()));
         for mut record in records {
@@ -172,14 +187,13 @@ impl Ledger {
             return Err(No::Fault(Fault::new("an empty group was proposed")));
         }
         let (reply, answer) = oneshot::channel();
-        self.inner.queue.push(Proposal { lane, group, reply }).map_err(No::Refusal)?;
-        Ok(Proposed { answer, _records: shared })
+        Ok((Ready(Proposal { lane, group, reply }), Proposed { answer, _records: shared }))
     }
 
-    /// Announces that a grant is under way, so that the writer may gather it with others. Held until the grant is answered.
-    pub fn minting(&self) -> Minting {
-        self.inner.queue.begin();
-        Minting { inner: self.inner.clone() }
+    /// Announces that so many grants are under way, so that the writer may gather them with others. Held until they are answered.
+    pub fn minting(&self, count: usize) -> Minting {
+        self.inner.queue.begin(count);
+        Minting { inner: self.inner.clone(), count }
     }
 
     /// Reads the state and waits until all that was seen is durable, so that the answer may leave the process.
@@ -284,14 +298,15 @@ fn not_written(what: &str) -> Refusal {
     Refusal::new(Reason::NotReady, what).way_out("an operator looks at: mayfly status").retry(Duration::from_secs(1))
 }
 
-/// A grant that is under way.
+/// Grants that are under way.
 pub struct Minting {
     inner: Arc<Inner>,
+    count: usize,
 }
 
 impl Drop for Minting {
     fn drop(&mut self) {
-        self.inner.queue.end();
+        self.inner.queue.end(self.count);
     }
 }
 

@@ -67,6 +67,13 @@ impl Queue {
 
     /// Puts a proposal in line, or says that the line is full.
     pub fn push(&self, proposal: Proposal) -> Result<(), Refusal> {
+        self.push_all(std::iter::once(proposal))
+    }
+
+    /// Puts proposals of one lane in line, all or none.
+    pub fn push_all(&self, proposals: impl ExactSizeIterator<Item = Proposal>) -> Result<(), Refusal> {
+        let mut proposals = proposals.peekable();
+        let Some(lane) = proposals.peek().map(|p| p.lane) else { return Ok(()) };
         let peak = self.peak.load(Relaxed);
         let mut waiting = self.waiting.lock();
         waiting.aim = waiting.aim.max(peak);
@@ -75,31 +82,32 @@ impl Queue {
             let no = Refusal::new(crate::refusal::Reason::NotReady, "the server is stopping").retry(Duration::from_secs(1));
             return Err(no);
         }
-        let urgent = proposal.lane == Lane::Revoke;
+        let urgent = lane == Lane::Revoke;
         let (line, bound, name) = if urgent {
             (&mut waiting.revocations, limits::QUEUE_REVOCATIONS, "queue_revocations")
         } else {
             (&mut waiting.others, limits::QUEUE_GRANTS, "queue_grants")
         };
-        if line.len() >= bound {
+        if line.len() + proposals.len() > bound {
             return Err(Refusal::limit(name, bound as u64, retry));
         }
-        line.push(proposal);
-        if waiting.idle && (urgent || waiting.ready(self.gather_records) || waiting.others.len() == 1) {
+        let first = line.is_empty();
+        line.extend(proposals);
+        if waiting.idle && (urgent || first || waiting.ready(self.gather_records)) {
             self.wake.notify_one();
         }
         Ok(())
     }
 
-    /// A grant is under way: the writer may wait a little for it.
-    pub fn begin(&self) {
-        let now = self.in_flight.fetch_add(1, Relaxed) + 1;
+    /// Grants are under way: the writer may wait a little for them.
+    pub fn begin(&self, count: usize) {
+        let now = self.in_flight.fetch_add(count, Relaxed) + count;
         self.peak.fetch_max(now, Relaxed);
     }
 
-    /// It was answered, or will not be proposed.
-    pub fn end(&self) {
-        self.in_flight.fetch_sub(1, Relaxed);
+    /// They were answered, or will not be proposed.
+    pub fn end(&self, count: usize) {
+        self.in_flight.fetch_sub(count, Relaxed);
     }
 
     /// Waits for the next batch, revocations first. `None` after `stop` when all is done, or an empty batch after `tick`.

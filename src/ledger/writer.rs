@@ -133,10 +133,11 @@ fn decide(
     }
     let count = u32::try_from(group.len()).unwrap_or(u32::MAX);
     let mut first = None;
-    for Encoded { record, bytes, leaf } in group {
-        let seq = state.take_seq(&record);
+    for encoded in group {
+        let seq = state.take_seq(&encoded.record);
         first.get_or_insert(seq);
-        state.apply(&record);
+        state.apply(&encoded);
+        let Encoded { record, bytes, leaf, .. } = encoded;
         out.leaves.push(leaf);
         out.bytes.push(bytes);
         out.records.push(Committed { seq, record });
@@ -157,7 +158,8 @@ fn answer(inner: &Arc<Inner>, records: Vec<Committed>, answers: Vec<Answer>, pos
     inner.tell(&batch);
     // Before the replies: whoever proposed a record is the last to have it.
     drop(batch);
-    for (reply, first, count) in answers {
+    // The last one first: whoever waits for several waits for the first of them, and then finds all.
+    for (reply, first, count) in answers.into_iter().rev() {
         let _ = reply.send(Ok(Receipt::new(first, count, position, time)));
     }
     inner.maybe_snapshot(position);

@@ -16,13 +16,13 @@ pub struct Grant {
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
     /// The record to be, without credential id, key, status, token digest and lease.
-    pub draft: Issued,
+    pub draft: Box<Issued>,
     /// Everything up to here was seen by the decision.
     pub revision: Seq,
     /// The request, where it named itself.
     pub request: Option<Request>,
     /// The task that is opened in the same commit.
-    pub opens: Option<TaskOpened>,
+    pub opens: Option<Box<TaskOpened>>,
     /// The task path.
     pub path: TaskPath,
     /// `aud`: the upstream's audience.

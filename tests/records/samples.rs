@@ -60,7 +60,7 @@ pub fn all() -> Vec<(String, Record)> {
 pub fn added() -> Vec<(String, Record)> {
     let issued = Issued { credential: id(0xc2), replaces: id(0xc1), ..Issued::default() };
     let request = Request { caller: agent(), id: text("request-5"), digest: digest(0xd0) };
-    let record = Record::new(Who::SpiffeId(agent()), Event::Issued(issued)).for_request(Some(request));
+    let record = Record::new(Who::SpiffeId(agent()), Event::Issued(issued.into())).for_request(Some(request));
     vec![(text("v2/20-issued-replaces"), record)]
 }
 
@@ -98,7 +98,7 @@ fn tasks() -> Vec<(&'static str, Event)> {
     let extended = TaskExtended { task: id(2), deadline: 1_700_001_200_000, decided_at: 1_700_000_100_000, policy_version: 3 };
     vec![
         ("10-generation-begun", Event::GenerationBegun(begun)),
-        ("11-task-opened", Event::TaskOpened(opened)),
+        ("11-task-opened", Event::TaskOpened(opened.into())),
         ("12-task-closed", Event::TaskClosed(closed)),
         ("13-task-held", Event::TaskHeld(TaskHeld { task: id(2), rank: HoldRank::Operator as i32, reason: text("odd use") })),
         (
@@ -169,7 +169,7 @@ fn credentials() -> Vec<(&'static str, Event)> {
         count: 5,
     };
     vec![
-        ("20-issued", Event::Issued(issued)),
+        ("20-issued", Event::Issued(issued.into())),
         ("21-released", Event::Released(Released { credential: id(0xc1), keep_until: 1_700_004_000_000 })),
         ("22-authorized", Event::Authorized(authorized)),
         ("23-uses-reported", Event::UsesReported(uses)),

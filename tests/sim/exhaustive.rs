@@ -50,7 +50,7 @@ fn operator(event: Event) -> Record {
 }
 
 fn opened(n: u8, parent: &[u8]) -> Event {
-    Event::TaskOpened(TaskOpened {
+    Event::TaskOpened(Box::new(TaskOpened {
         task: id(n),
         parent: parent.to_vec(),
         owner: Some(Identity { issuer: "a.example".into(), sub: CALLER.into() }),
@@ -61,13 +61,13 @@ fn opened(n: u8, parent: &[u8]) -> Event {
         max_deadline: START + 60 * MINUTE,
         policy_version: 1,
         ..Default::default()
-    })
+    }))
 }
 
 fn issued(n: u8, task: &[u8], shown: Option<&Issued>, approval: bool) -> Event {
     let mut ancestors = shown.map_or_else(Vec::new, |s| s.ancestors.clone());
     ancestors.extend(shown.map(|s| Ancestor { credential: s.credential.clone(), caller: s.caller.clone() }));
-    Event::Issued(Issued {
+    Event::Issued(Box::new(Issued {
         credential: id(n),
         task: task.to_vec(),
         kind: 1,
@@ -84,7 +84,7 @@ fn issued(n: u8, task: &[u8], shown: Option<&Issued>, approval: bool) -> Event {
         shown: shown.map_or_else(Vec::new, |s| s.credential.clone()),
         ancestors,
         ..Default::default()
-    })
+    }))
 }
 
 impl Place {
@@ -175,7 +175,7 @@ impl Place {
             _ => None,
         });
         let credentials =
-            || lines.iter().filter_map(|l| if let Some(Event::Issued(i)) = &l.record.event { Some(i) } else { None });
+            || lines.iter().filter_map(|l| if let Some(Event::Issued(i)) = &l.record.event { Some(&**i) } else { None });
         let mut events = Vec::new();
         for task in tasks {
             events.push(opened(n, task));

@@ -170,7 +170,7 @@ fn open(writer: &Writer, op: &Op, id: &[u8], parent: Option<&Task>) -> Option<Re
         },
         break_glass: false,
     };
-    Some(Record::new(Who::SpiffeId(opener.into()), Event::TaskOpened(opened)).for_request(request(op, opener)))
+    Some(Record::new(Who::SpiffeId(opener.into()), Event::TaskOpened(opened.into())).for_request(request(op, opener)))
 }
 
 pub fn issue(writer: &Writer, op: &Op, id: &[u8], task: &Task) -> Option<Record> {
@@ -216,7 +216,7 @@ fn issue_in(writer: &Writer, op: &Op, id: &[u8], (task, environment, deadline): 
         binding_version: writer.state.bindings.get(binding).map_or(0, |b| b.version),
         ..Default::default()
     };
-    Some(Record::new(Who::SpiffeId(caller.into()), Event::Issued(issued)).for_request(request(op, caller)))
+    Some(Record::new(Who::SpiffeId(caller.into()), Event::Issued(issued.into())).for_request(request(op, caller)))
 }
 
 fn inline(writer: &Writer, op: &Op, ids: &[Vec<u8>; 3]) -> Vec<Record> {

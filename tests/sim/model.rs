@@ -142,13 +142,13 @@ impl Model {
 
     pub fn task(&self, id: &[u8]) -> Option<(&Line, &TaskOpened)> {
         self.now_valid().find_map(|(l, e)| match e {
-            Event::TaskOpened(t) if t.task == id => Some((l, t)),
+            Event::TaskOpened(t) if t.task == id => Some((l, &**t)),
             _ => None,
         })
     }
 
     pub fn tasks(&self) -> Vec<(&Line, &TaskOpened)> {
-        self.now_valid().filter_map(|(l, e)| if let Event::TaskOpened(t) = e { Some((l, t)) } else { None }).collect()
+        self.now_valid().filter_map(|(l, e)| if let Event::TaskOpened(t) = e { Some((l, &**t)) } else { None }).collect()
     }
 
     pub fn credential(&self, id: &[u8]) -> Option<(&Line, &Issued)> {
@@ -156,7 +156,7 @@ impl Model {
     }
 
     pub fn credentials(&self) -> Vec<(&Line, &Issued)> {
-        self.now_valid().filter_map(|(l, e)| if let Event::Issued(i) = e { Some((l, i)) } else { None }).collect()
+        self.now_valid().filter_map(|(l, e)| if let Event::Issued(i) = e { Some((l, &**i)) } else { None }).collect()
     }
 
     /// Root first.

@@ -153,7 +153,7 @@ impl World {
         }
         for record in &group {
             if let Some(Event::Issued(i)) = &record.event {
-                self.known.insert(i.credential.clone(), i.clone());
+                self.known.insert(i.credential.clone(), i.as_ref().clone());
             }
         }
         self.groups.push(group.clone());

@@ -99,8 +99,8 @@ pub enum Event {
     #[prost(message, tag = "10")]
     GenerationBegun(GenerationBegun),
     /// A task was opened.
-    #[prost(message, tag = "11")]
-    TaskOpened(TaskOpened),
+    #[prost(message, boxed, tag = "11")]
+    TaskOpened(Box<TaskOpened>),
     /// A task and everything under it ended.
     #[prost(message, tag = "12")]
     TaskClosed(TaskClosed),
@@ -117,8 +117,8 @@ pub enum Event {
     #[prost(message, tag = "16")]
     TaskHeartbeats(TaskHeartbeats),
     /// A credential was issued.
-    #[prost(message, tag = "20")]
-    Issued(Issued),
+    #[prost(message, boxed, tag = "20")]
+    Issued(Box<Issued>),
     /// A holder gave its credential back.
     #[prost(message, tag = "21")]
     Released(Released),

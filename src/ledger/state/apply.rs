@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::tasks::{Closed, Hold};
-use super::{Approval, BundleState, End, Key, Lease, State, Version, hash_of, request_key};
+use super::{Approval, BundleState, End, Judged, Key, Lease, RequestKey, State, Version, hash_of};
 use crate::ledger::record::{
     BundleSet, Event, GenerationBegun, HoldRank, Issued, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Outcome, Record, Revoked,
-    TaskClosed, TaskOpened, Who,
+    TaskClosed, Who,
 };
 use crate::limits;
 use crate::revocation::{Rules, Target};
@@ -23,16 +23,16 @@ fn outlasting(end: Millis) -> Millis {
 
 impl State {
     /// Makes a record that was found valid take effect. Its seq is the head.
-    pub fn apply(&mut self, record: &Record) {
+    pub fn apply(&mut self, judged: &impl Judged) {
         let (seq, now) = (self.head, self.time);
+        let (record, request) = (judged.record(), judged.request_key());
         let Some(event) = &record.event else { return };
         // A credential remembers its own; anything else is remembered here, whatever it was.
         match event {
             Event::Issued(_) => {}
-            Event::TaskOpened(TaskOpened { task, .. }) | Event::TaskClosed(TaskClosed { task, .. }) => {
-                self.remember(record, task);
-            }
-            _ => self.remember(record, &[0; 16]),
+            Event::TaskOpened(opened) => self.remember(record, request, &opened.task),
+            Event::TaskClosed(closed) => self.remember(record, request, &closed.task),
+            _ => self.remember(record, request, &[0; 16]),
         }
         match event {
             Event::GenerationBegun(e) => self.begin_generation(e),
@@ -73,7 +73,7 @@ impl State {
                     self.tasks.all_alive(Millis(e.away_since).min(now), now);
                 }
             }
-            Event::Issued(e) => self.issue(e, record),
+            Event::Issued(e) => self.issue(e, record, request),
             Event::Released(e) => {
                 if let Some(id) = CredentialId::from_slice(&e.credential) {
                     let end = self.credentials.release(&id).unwrap_or_default();
@@ -189,14 +189,13 @@ impl State {
         }
     }
 
-    fn issue(&mut self, e: &Issued, record: &Record) {
+    fn issue(&mut self, e: &Issued, record: &Record, request: Option<RequestKey>) {
         let Some(id) = CredentialId::from_slice(&e.credential) else { return };
         let Some(task) = TaskId::from_slice(&e.task).and_then(|t| self.tasks.slot_of(&t)) else { return };
-        let request = record.request.as_ref().map_or([0; 16], |r| request_key(&r.caller, &r.id));
         if let Some(first) = CredentialId::from_slice(&e.replaces) {
             self.credentials.unbind(&first);
         }
-        self.credentials.add(e, id, request, (self.position, self.head, record.revision()), task);
+        self.credentials.add(e, id, request.unwrap_or_default(), (self.position, self.head, record.revision()), task);
         self.tasks.count_issued(task);
         self.issued += 1;
         for ancestor in &e.ancestors {

@@ -25,7 +25,7 @@ pub use tasks::{Closed, Hold, Phase, Task, Tasks, Terms};
 pub use verdict::policy_in_force;
 pub(crate) use verdict::refused_by;
 
-use super::commit::{BadCommit, ChainHead, Commit};
+use super::commit::{BadCommit, ChainHead, Commit, Encoded};
 use super::record::{Event, KeyPurpose, KeyState, Record, Who};
 use crate::limits;
 use crate::refusal::Refusal;
@@ -242,6 +242,33 @@ mod rules_as_entries {
     }
 }
 
+/// A record that is judged, with the name of its request where that is known already: making it is a hash.
+pub trait Judged {
+    /// The record.
+    fn record(&self) -> &Record;
+
+    /// [`request_key`] of its request.
+    fn request_key(&self) -> Option<RequestKey> {
+        key_of(self.record())
+    }
+}
+
+impl Judged for Record {
+    fn record(&self) -> &Record {
+        self
+    }
+}
+
+impl Judged for Encoded {
+    fn record(&self) -> &Record {
+        &self.record
+    }
+
+    fn request_key(&self) -> Option<RequestKey> {
+        self.request
+    }
+}
+
 /// What the fold says of a group of records at its place. A void group has no effect.
 pub type Verdict = Result<(), Refusal>;
 
@@ -347,6 +374,11 @@ pub(in crate::ledger) fn seq_after(seq: Seq, record: &Record) -> Seq {
 /// The groups of a commit's records, in order: neighbours with the same number above 0 belong together.
 pub fn groups(records: &[Record]) -> impl Iterator<Item = &[Record]> {
     records.chunk_by(|a, b| a.group > 0 && a.group == b.group)
+}
+
+/// The name of a record's request.
+pub(in crate::ledger) fn key_of(record: &Record) -> Option<RequestKey> {
+    record.request.as_ref().map(|r| request_key(&r.caller, &r.id))
 }
 
 /// Names a request of a caller. Length-prefixed, so that no two pairs share a name.

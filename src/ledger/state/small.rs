@@ -1,16 +1,15 @@
 //! Small things that are remembered until an end of their own: requests, used tokens, approvals, callers' rules, descent.
 
-use super::{End, Remembered, State, hash_of, request_key};
+use super::{End, Remembered, RequestKey, State, hash_of};
 use crate::ledger::record::{Record, Who};
 use crate::limits;
 use crate::seq::{CredentialId, Millis};
 
 impl State {
     /// Remembers a request that made no credential.
-    pub(super) fn remember(&mut self, record: &Record, task: &[u8]) {
-        let Some(request) = &record.request else { return };
+    pub(super) fn remember(&mut self, record: &Record, key: Option<RequestKey>, task: &[u8]) {
+        let (Some(request), Some(key)) = (&record.request, key) else { return };
         let task = task.try_into().unwrap_or_default();
-        let key = request_key(&request.caller, &request.id);
         let until = self.time.plus(limits::TASK_TTL_MS.max(limits::REQUEST_ID_KEPT_MS));
         let mut digest = [0; 16];
         digest.copy_from_slice(&hash_of(&request.digest)[..16]);

@@ -65,7 +65,7 @@ impl Log {
             svid: Some(self.svid()),
             ..Default::default()
         };
-        Record::new(Who::SpiffeId(opened.opener.clone()), Event::TaskOpened(opened)).decided_at(self.state.head)
+        Record::new(Who::SpiffeId(opened.opener.clone()), Event::TaskOpened(opened.into())).decided_at(self.state.head)
     }
 
     pub(super) fn svid(&self) -> SvidEvidence {
@@ -91,7 +91,7 @@ impl Log {
             upstream_version: 1,
             ..Default::default()
         };
-        Record::new(Who::SpiffeId(issued.caller.clone()), Event::Issued(issued)).decided_at(self.state.head)
+        Record::new(Who::SpiffeId(issued.caller.clone()), Event::Issued(issued.into())).decided_at(self.state.head)
     }
 
     pub(super) fn opened(&mut self, parent: &[u8]) -> Vec<u8> {

@@ -91,10 +91,13 @@ impl Place {
     }
 
     /// The task path, and the record that opens the task where it is new.
-    pub fn settle(self) -> (TaskPath, Option<TaskOpened>) {
+    pub fn settle(self) -> (TaskPath, Option<Box<TaskOpened>>) {
         match self.about {
             About::Open(terms) => (TaskPath::Open(terms), None),
-            About::New { opened, allowance, path } => (path, Some(TaskOpened { allowance: Some(allowance), ..*opened })),
+            About::New { mut opened, allowance, path } => {
+                opened.allowance = Some(allowance);
+                (path, Some(opened))
+            }
         }
     }
 }

@@ -103,11 +103,11 @@ impl Decider {
         policy: &Policy,
         place: &Place,
         settled: Settled,
-    ) -> Issued {
+    ) -> Box<Issued> {
         let Settled { kind, scopes, life, bound: (x5t, jkt), policies, now } = settled;
         let upstream: &Arc<Upstream> = &registered.upstream;
         let line = want.renews.as_ref();
-        Issued {
+        Box::new(Issued {
             task: place.id.as_bytes().to_vec(),
             kind: kind.tag().into(),
             caller: caller.id().as_str().to_owned(),
@@ -132,7 +132,7 @@ impl Decider {
             replaces: want.replaces.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             shown: caller.ancestor().map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             ..Issued::default()
-        }
+        })
     }
 }
 

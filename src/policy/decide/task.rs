@@ -25,7 +25,7 @@ impl Decider {
         terms: &Terms,
         id: TaskId,
         delegate: bool,
-    ) -> Result<TaskOpened, No> {
+    ) -> Result<Box<TaskOpened>, No> {
         let Some((first, _)) = terms.upstreams.first() else {
             return Err(No::Refusal(Refusal::field("upstreams", "is empty: name at least one upstream with its scopes")));
         };

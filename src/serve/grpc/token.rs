@@ -1,22 +1,17 @@
 //! TokenService: exchanging, renewing, giving back, introspecting.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_stream::Stream as _;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::super::answer::of_codec;
 use super::super::peer::{self, Peer};
 use super::super::status::{problem, status};
 use super::super::wire;
 use super::issued::issued_to_pb;
-use super::note;
+use super::stream::{self, Answers};
+use super::{note, round};
 use crate::authority::Authority;
 use crate::credential::Kind;
-use crate::exchange::batch::join_all;
 use crate::identity::caller::Caller;
 use crate::introspect::Asker;
 use crate::limits;
@@ -30,22 +25,10 @@ use crate::seq::CredentialId;
 /// The service.
 pub struct Tokens(pub Arc<Authority>);
 
-type Answers = Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::StreamExchangeResponse, Status>> + Send>>;
-
 impl Tokens {
     async fn one(authority: &Authority, caller: &Caller, ask: pb::ExchangeRequest) -> Result<pb::Issued, No> {
-        Tokens::one_unless(authority, caller, ask, std::future::pending).await
-    }
-
-    /// The same for a caller who may go away without this being dropped.
-    async fn one_unless<F: Future<Output = ()> + Send>(
-        authority: &Authority,
-        caller: &Caller,
-        ask: pb::ExchangeRequest,
-        gone: impl Fn() -> F,
-    ) -> Result<pb::Issued, No> {
         let want = Wanted::from_pb(ask)?;
-        let issued = authority.exchange_unless(caller, &want, gone).await;
+        let issued = authority.exchange(caller, &want).await;
         issued.map(issued_to_pb).inspect_err(|no| note(authority, caller, no, &want.upstream, &task_of(&want)))
     }
 
@@ -56,9 +39,7 @@ impl Tokens {
         }
         let authority = &self.0;
         if !ask.all_or_nothing {
-            // Under way together, so that one commit holds them.
-            let all = ask.exchanges.into_iter().map(|e| Tokens::one(authority, caller, e));
-            return Ok(join_all(all).await.into_iter().map(result).collect());
+            return Ok(round::answers(authority, caller, ask.exchanges).await.into_iter().map(result).collect());
         }
         let wants = ask.exchanges.into_iter().map(Wanted::from_pb).collect::<Vec<_>>();
         let bad = wants.iter().position(Result::is_err);
@@ -77,7 +58,7 @@ fn unknown() -> No {
     No::Refusal(Refusal::field("exchanges", "is malformed"))
 }
 
-fn task_of(want: &Wanted) -> String {
+pub(super) fn task_of(want: &Wanted) -> String {
     match &want.task {
         TaskChoice::Named(id) => id.to_string(),
         TaskChoice::Inline(_) => String::new(),
@@ -127,9 +108,7 @@ impl TokenService for Tokens {
         request: Request<Streaming<pb::StreamExchangeRequest>>,
     ) -> Result<Response<Self::StreamExchangeStream>, Status> {
         let caller = peer::caller(&request)?;
-        let (answers, out) = mpsc::channel(self.0.bounds.stream_in_flight);
-        tokio::spawn(drive(self.0.clone(), caller, request.into_inner(), answers));
-        Ok(Response::new(Box::pin(ReceiverStream::new(out))))
+        Ok(Response::new(stream::answer(self.0.clone(), caller, request.into_inner())))
     }
 
     async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewResponse>, Status> {
@@ -226,91 +205,4 @@ pub(super) fn named(request_id: &str, message: &impl prost::Message) -> Result<c
     }
     let id = wanted::text("request_id", request_id, limits::REQUEST_ID_BYTES)?;
     Ok(Some((id, digest_of(message))))
-}
-
-/// One stream: a bounded number under way, answered in any order.
-async fn drive(authority: Arc<Authority>, caller: Caller, mut asks: Asks, answers: Answering) {
-    let places = Arc::new(Semaphore::new(authority.bounds.stream_in_flight));
-    loop {
-        // At the bound nothing more is read: HTTP/2's window holds the caller back.
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let message = tokio::select! {
-            message = asks.message() => message,
-            () = answers.closed() => return,
-        };
-        let (mut round, mut next) = (Vec::new(), Some((message, place)));
-        // What came together is decided together: a task for each would cost as much as deciding.
-        let over = loop {
-            let Some((message, place)) = next.take() else { break None };
-            match exchange_of(message) {
-                Ok(ask) => round.push((ask, place)),
-                Err(over) => break Some(over),
-            }
-            if round.len() < limits::STREAM_ROUND
-                && let Ok(place) = places.clone().try_acquire_owned()
-            {
-                next = at_hand(&mut asks).await.map(|message| (message, place));
-            }
-        };
-        if !round.is_empty() {
-            tokio::spawn(answer_all(authority.clone(), caller.clone(), round, answers.clone()));
-        }
-        match over {
-            None => {}
-            Some(None) => return,
-            Some(Some(no)) => {
-                let _ = answers.send(Err(no)).await;
-                return;
-            }
-        }
-    }
-}
-
-type Asks = Streaming<pb::StreamExchangeRequest>;
-type Answering = mpsc::Sender<Result<pb::StreamExchangeResponse, Status>>;
-type Message = Result<Option<pb::StreamExchangeRequest>, Status>;
-
-/// The next message, if it is here already.
-async fn at_hand(asks: &mut Asks) -> Option<Message> {
-    std::future::poll_fn(|cx| match std::pin::Pin::new(&mut *asks).poll_next(cx) {
-        std::task::Poll::Ready(message) => std::task::Poll::Ready(Some(message.transpose())),
-        std::task::Poll::Pending => std::task::Poll::Ready(None),
-    })
-    .await
-}
-
-/// The exchange that a message asks for, or the end of the stream and why.
-fn exchange_of(message: Message) -> Result<pb::ExchangeRequest, Option<Status>> {
-    use pb::stream_exchange_request::Ask;
-    let field = |field, what| Err(Some(status(No::Refusal(Refusal::field(field, what)))));
-    match message {
-        Ok(Some(pb::StreamExchangeRequest { ask: Some(Ask::Exchange(ask)) })) if ask.request_id.is_empty() => {
-            field("exchange.request_id", "is missing: on a stream the answer is found by it")
-        }
-        Ok(Some(pb::StreamExchangeRequest { ask: Some(Ask::Exchange(ask)) })) => Ok(ask),
-        Ok(Some(_)) => field("ask", "is missing, or of a sort that this version does not know"),
-        Ok(None) => Err(None),
-        // The caller went away, or sent what is no message.
-        Err(said) => Err(Some(of_codec(&said).unwrap_or(said))),
-    }
-}
-
-/// Each is answered when it is ready, whatever becomes of the others.
-async fn answer_all(
-    authority: Arc<Authority>,
-    caller: Caller,
-    round: Vec<(pb::ExchangeRequest, OwnedSemaphorePermit)>,
-    answers: Answering,
-) {
-    let (authority, caller, answers) = (&authority, &caller, &answers);
-    let all = round.into_iter().map(|(ask, place)| async move {
-        let request_id = ask.request_id.clone();
-        let result = match Tokens::one_unless(authority, caller, ask, || answers.closed()).await {
-            Ok(issued) => pb::stream_exchange_response::Result::Issued(issued),
-            Err(no) => pb::stream_exchange_response::Result::Problem(problem(no)),
-        };
-        let _ = answers.send(Ok(pb::StreamExchangeResponse { request_id, result: Some(result) })).await;
-        drop(place);
-    });
-    join_all(all).await;
 }

@@ -1,10 +1,9 @@
 //! Keys: how one goes from state to state, and that one of each purpose signs.
 
-use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
-use super::{Pending, State, Verdict, malformed};
-use crate::ledger::record::{Aim, Event, KeyAdded, KeyChanged, KeyPurpose, KeyState, Record};
+use super::{Judged, Pending, State, Verdict, malformed};
+use crate::ledger::record::{Aim, Event, KeyAdded, KeyChanged, KeyPurpose, KeyState};
 use crate::refusal::{Reason, Refusal};
 
 impl State {
@@ -42,11 +41,11 @@ impl State {
 
     /// At most one active key for a purpose in an environment, once the whole group has taken effect: two replicas that make the first key,
     /// or rotate, at once would sign with two, and whoever retires "the" key would leave one.
-    pub(super) fn one_active<R: Borrow<Record>>(&self, group: &[R]) -> Verdict {
+    pub(super) fn one_active<R: Judged>(&self, group: &[R]) -> Verdict {
         let mut of: BTreeMap<&str, (KeyPurpose, &str, KeyState)> =
             self.keys.iter().map(|(id, k)| (&**id, (k.purpose, &*k.environment, k.state))).collect();
         let compromised = KeyState::Compromised as i32;
-        for event in group.iter().filter_map(|r| r.borrow().event.as_ref()) {
+        for event in group.iter().filter_map(|r| r.record().event.as_ref()) {
             let change = |id, state: i32| (id, KeyState::try_from(state).unwrap_or(KeyState::Compromised));
             let changes = match event {
                 Event::KeyAdded(e) => {

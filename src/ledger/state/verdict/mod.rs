@@ -8,10 +8,8 @@ mod issue;
 mod key;
 mod task;
 
-use std::borrow::Borrow;
-
 use super::tasks::{Phase, Task, Terms};
-use super::{State, Verdict, request_key, svid_facts, trust_domain_of};
+use super::{Judged, RequestKey, State, Verdict, svid_facts, trust_domain_of};
 use crate::ledger::record::{Event, LeaseOpened, Record, TaskOpened};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
@@ -73,10 +71,11 @@ pub fn policy_in_force(state: &State, environment: &str) -> u64 {
 
 impl State {
     /// Whether a group takes effect here. The state is not changed.
-    pub fn verdict<R: Borrow<Record>>(&self, group: &[R], time: Millis) -> Verdict {
+    pub fn verdict<R: Judged>(&self, group: &[R], time: Millis) -> Verdict {
         let mut pending = Pending::default();
-        for record in group.iter().map(Borrow::borrow) {
-            self.request_free(record, &mut pending)?;
+        for judged in group {
+            let record = judged.record();
+            self.request_free(record, judged.request_key(), &mut pending)?;
             match &record.event {
                 Some(Event::TaskOpened(e)) => self.may_open(e, record.revision(), time, &mut pending)?,
                 Some(Event::Issued(e)) => self.may_issue(e, record.revision(), time, &mut pending)?,
@@ -89,15 +88,14 @@ impl State {
 
     /// A request id is bound by the request's first record. The server answers a repeat from what it made; where that cannot be given
     /// again, an issuance that names it takes its place, and the id is bound to that from then on.
-    fn request_free(&self, record: &Record, pending: &mut Pending<'_>) -> Verdict {
+    fn request_free(&self, record: &Record, key: Option<RequestKey>, pending: &mut Pending<'_>) -> Verdict {
         let replaces = match &record.event {
             Some(Event::Issued(e)) if !e.replaces.is_empty() => Some(&e.replaces[..]),
             _ => None,
         };
-        let Some(request) = &record.request else {
+        let (Some(request), Some(key)) = (&record.request, key) else {
             return if replaces.is_some() { Err(malformed("a replacement without its request")) } else { Ok(()) };
         };
-        let key = request_key(&request.caller, &request.id);
         let reused = || Err(Refusal::new(Reason::RequestIdReused, format!("request_id {:?} was used before", request.id)));
         if pending.requests.contains(&key) {
             return reused();

@@ -227,7 +227,7 @@ async fn a_task_opened_inline_stands_or_falls_with_what_is_made_in_it() {
         parts.request = None;
         parts.draft.task = vec![n; 16];
         parts.path = TaskPath::New { tasks: vec![TaskId::from_bytes([n; 16])], owners: vec![owner()] };
-        parts.opens = Some(TaskOpened {
+        parts.opens = Some(Box::new(TaskOpened {
             task: vec![n; 16],
             owner: Some(owner()),
             opener: AGENT.into(),
@@ -237,7 +237,7 @@ async fn a_task_opened_inline_stands_or_falls_with_what_is_made_in_it() {
             max_deadline: now.0 + 600_000,
             policy_version: 1,
             ..Default::default()
-        });
+        }));
         parts
     };
     let tasks = |process: &Process| process.disk.log.lock().state.tasks.len();

@@ -1,0 +1,167 @@
+//! StreamExchange: a bounded number of exchanges under way, answered in any order.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::Stream;
+use tonic::{Status, Streaming};
+
+use super::super::answer::of_codec;
+use super::super::status::{problem, status};
+use super::round;
+use crate::authority::Authority;
+use crate::credential::Issued;
+use crate::identity::caller::Caller;
+use crate::limits;
+use crate::pb::mayfly::v1 as pb;
+use crate::policy::wanted::Wanted;
+use crate::refusal::{No, Refusal};
+
+type Asks = Streaming<pb::StreamExchangeRequest>;
+type Message = Result<Option<pb::StreamExchangeRequest>, Status>;
+type Answer = Result<pb::StreamExchangeResponse, Status>;
+/// Each holds its place until it is taken out.
+type Batch = Vec<(Answer, Option<OwnedSemaphorePermit>)>;
+
+/// The answers of a stream.
+pub struct Answers {
+    batches: mpsc::Receiver<Batch>,
+    now: std::vec::IntoIter<(Answer, Option<OwnedSemaphorePermit>)>,
+}
+
+impl Stream for Answers {
+    type Item = Answer;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
+        loop {
+            if let Some((answer, _place)) = self.now.next() {
+                return Poll::Ready(Some(answer));
+            }
+            match ready!(self.batches.poll_recv(cx)) {
+                Some(batch) => self.now = batch.into_iter(),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+/// Answers what a stream asks, until it ends.
+pub fn answer(authority: Arc<Authority>, caller: Caller, asks: Asks) -> Answers {
+    let (answers, batches) = mpsc::channel(authority.bounds.stream_in_flight);
+    tokio::spawn(drive(authority, Arc::new(caller), asks, answers));
+    Answers { batches, now: Vec::new().into_iter() }
+}
+
+async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Asks, answers: mpsc::Sender<Batch>) {
+    let places = Arc::new(Semaphore::new(authority.bounds.stream_in_flight));
+    loop {
+        // At the bound nothing more is read: HTTP/2's window holds the caller back.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let message = tokio::select! {
+            message = asks.message() => message,
+            () = answers.closed() => return,
+        };
+        let (mut round, mut held, mut next) = (Vec::new(), Vec::new(), Some((message, place)));
+        // What came together is decided together: a task for each would cost as much as deciding.
+        let over = loop {
+            let Some((message, place)) = next.take() else { break None };
+            match exchange_of(message) {
+                Ok(ask) => {
+                    round.push(ask);
+                    held.push(place);
+                }
+                Err(over) => break Some(over),
+            }
+            if round.len() < limits::STREAM_ROUND
+                && let Ok(place) = places.clone().try_acquire_owned()
+            {
+                next = at_hand(&mut asks).await.map(|message| (message, place));
+            }
+        };
+        if !round.is_empty() {
+            tokio::spawn(answer_all(authority.clone(), caller.clone(), round, held, answers.clone()));
+        }
+        match over {
+            None => {}
+            Some(None) => return,
+            Some(Some(no)) => {
+                let _ = answers.send(vec![(Err(no), None)]).await;
+                return;
+            }
+        }
+    }
+}
+
+/// The next message, if it is here already.
+async fn at_hand(asks: &mut Asks) -> Option<Message> {
+    std::future::poll_fn(|cx| match Pin::new(&mut *asks).poll_next(cx) {
+        Poll::Ready(message) => Poll::Ready(Some(message.transpose())),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// The exchange that a message asks for, or the end of the stream and why.
+fn exchange_of(message: Message) -> Result<pb::ExchangeRequest, Option<Status>> {
+    use pb::stream_exchange_request::Ask;
+    let field = |field, what| Err(Some(status(No::Refusal(Refusal::field(field, what)))));
+    match message {
+        Ok(Some(pb::StreamExchangeRequest { ask: Some(Ask::Exchange(ask)) })) if ask.request_id.is_empty() => {
+            field("exchange.request_id", "is missing: on a stream the answer is found by it")
+        }
+        Ok(Some(pb::StreamExchangeRequest { ask: Some(Ask::Exchange(ask)) })) => Ok(ask),
+        Ok(Some(_)) => field("ask", "is missing, or of a sort that this version does not know"),
+        Ok(None) => Err(None),
+        // The caller went away, or sent what is no message.
+        Err(said) => Err(Some(of_codec(&said).unwrap_or(said))),
+    }
+}
+
+/// Each is answered when it is ready: what takes its time holds up none of the others.
+async fn answer_all(
+    authority: Arc<Authority>,
+    caller: Arc<Caller>,
+    asks: Vec<pb::ExchangeRequest>,
+    places: Vec<OwnedSemaphorePermit>,
+    answers: mpsc::Sender<Batch>,
+) {
+    let ids: Vec<String> = asks.iter().map(|ask| ask.request_id.clone()).collect();
+    let (parts, round) = round::begin(&authority, &caller, asks);
+    let mut batch = Vec::with_capacity(parts.len());
+    for ((request_id, place), (want, part)) in ids.into_iter().zip(places).zip(parts) {
+        // They stand in one line, so one that is not ready is followed by none that is.
+        match (round::end(&authority, part).await, want) {
+            (Some(end), want) => batch.push((told(&authority, &caller, request_id, want.as_ref(), end), Some(place))),
+            (None, Some(want)) => {
+                let one = answer_slowly(authority.clone(), caller.clone(), want, request_id, place, answers.clone());
+                tokio::spawn(one);
+            }
+            (None, None) => {}
+        }
+    }
+    drop(round);
+    let _ = answers.send(batch).await;
+}
+
+async fn answer_slowly(
+    authority: Arc<Authority>,
+    caller: Arc<Caller>,
+    want: Wanted,
+    request_id: String,
+    place: OwnedSemaphorePermit,
+    answers: mpsc::Sender<Batch>,
+) {
+    let end = authority.exchange_unless(&caller, &want, || answers.closed()).await;
+    let told = told(&authority, &caller, request_id, Some(&want), end);
+    let _ = answers.send(vec![(told, Some(place))]).await;
+}
+
+fn told(authority: &Authority, caller: &Caller, request_id: String, want: Option<&Wanted>, end: Result<Issued, No>) -> Answer {
+    let result = match round::told(authority, caller, want, end) {
+        Ok(issued) => pb::stream_exchange_response::Result::Issued(issued),
+        Err(no) => pb::stream_exchange_response::Result::Problem(problem(no)),
+    };
+    Ok(pb::StreamExchangeResponse { request_id, result: Some(result) })
+}
