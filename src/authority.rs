@@ -175,7 +175,7 @@ impl Authority {
         let leases = Leases::new(over, parts.elsewhere.remotes, parts.system.clone(), parts.elsewhere.timing);
         let authority = Arc::new(Authority {
             ledger,
-            catalog: Catalog::default(),
+            catalog: Catalog::new(&parts.decider.issuer),
             decider: parts.decider,
             bundles: parts.bundles,
             keyring: Keyring::default(),

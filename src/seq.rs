@@ -124,6 +124,22 @@ macro_rules! id {
             /// What every written form of this id begins with.
             pub const PREFIX: &'static str = $prefix;
 
+            /// Bytes of its written form.
+            pub const TEXT: usize = $prefix.len() + 26;
+
+            /// Its written form, in a place of the caller's.
+            pub fn write<'a>(&self, out: &'a mut [u8; $prefix.len() + 26]) -> &'a str {
+                let (prefix, rest) = out.split_at_mut($prefix.len());
+                prefix.copy_from_slice($prefix.as_bytes());
+                ID_ALPHABET.encode_mut(&self.0, rest);
+                std::str::from_utf8(out).unwrap_or_default()
+            }
+
+            /// Its written form.
+            pub fn to_text(&self) -> String {
+                self.write(&mut [0; $name::TEXT]).to_owned()
+            }
+
             /// From 16 random bytes.
             pub const fn from_bytes(bytes: [u8; 16]) -> $name {
                 $name(bytes)
@@ -143,11 +159,7 @@ macro_rules! id {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 // In one piece: written in two, a String would be allocated twice.
-                let mut text = [0u8; $prefix.len() + 26];
-                let (prefix, rest) = text.split_at_mut($prefix.len());
-                prefix.copy_from_slice($prefix.as_bytes());
-                ID_ALPHABET.encode_mut(&self.0, rest);
-                f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+                f.write_str(self.write(&mut [0; $name::TEXT]))
             }
         }
 

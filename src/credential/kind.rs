@@ -155,7 +155,7 @@ pub fn mint_local(
         audience: &parts.audience,
         issuer: &parts.issuer,
     };
-    let (token, digest) = make(kind, &key, id, &told, Some(&parts.algorithm))?;
+    let (token, digest) = make(kind, &key, id, &told, Some(parts.algorithm))?;
     parts.draft.token_digest = digest;
     let answer = bearer(token, &parts.draft, &parts.base_url);
     let summary = summary(&parts.draft, kind, parts.revision, Novelty::New, false)?;

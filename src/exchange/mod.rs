@@ -114,7 +114,7 @@ impl Authority {
                 Err(no) => Err(no),
             });
         }
-        let all = |with: &dyn Fn() -> Result<Begun, No>| {
+        let mut all = |with: &dyn Fn() -> Result<Begun, No>| {
             begun.iter_mut().filter(|one| matches!(one, Ok(Begun::UnderWay(_)))).for_each(|one| *one = with());
         };
         if self.too_old(&view) {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use prost::Message;
 
 use super::record::Record;
@@ -79,12 +79,13 @@ impl Encoded {
         let mut bytes = Vec::with_capacity(1 + record.encoded_len());
         bytes.push(LEAF);
         record.encode_raw(&mut bytes);
-        let bytes = Bytes::from(bytes);
+        let mut bytes = Bytes::from(bytes);
         if bytes.len() - 1 > limits::RECORD_BYTES {
             return None;
         }
         let leaf = sha256(&bytes);
-        Some(Encoded { request: key_of(&record), record: Arc::new(record), bytes: bytes.slice(1..), leaf })
+        bytes.advance(1);
+        Some(Encoded { request: key_of(&record), record: Arc::new(record), bytes, leaf })
     }
 }
 

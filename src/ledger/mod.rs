@@ -48,7 +48,7 @@ use crate::store::Store;
 use crate::system::System;
 use clock::Guarded;
 use commit::{Commit, Encoded};
-use queue::{Proposal, Queue};
+use queue::{Group, Proposal, Queue};
 use record::Record;
 
 /// What the disk allows, as the store's reserve sees it.
@@ -64,7 +64,7 @@ pub struct Ready(Proposal);
 pub struct Proposed {
     answer: oneshot::Receiver<Result<Receipt, No>>,
     /// Freed by who made them, where the allocator has them at hand, and not by the writer.
-    _records: Vec<Arc<Record>>,
+    _records: (Arc<Record>, Vec<Arc<Record>>),
 }
 
 /// Bytes asked of the store at once, wherever the log is read through.
@@ -175,17 +175,22 @@ impl Ledger {
     /// Encodes and hashes a group of records, so that proposing it is only taking a place in line.
     pub fn ready(&self, lane: Lane, records: Vec<Record>) -> Result<(Ready, Proposed), No> {
         let number = if records.len() > 1 { self.new_group() } else { 0 };
-        let (mut group, mut shared) = (Vec::with_capacity(records.len()), Vec::with_capacity(records.len()));
-        for mut record in records {
+        let encode = |mut record: Record| {
             record.group = number;
             let too_large = || Refusal::limit("record_bytes", limits::RECORD_BYTES as u64, Duration::ZERO);
-            let encoded = Encoded::new(record).ok_or_else(too_large)?;
-            shared.push(encoded.record.clone());
-            group.push(encoded);
-        }
-        if group.is_empty() {
-            return Err(No::Fault(Fault::new("an empty group was proposed")));
-        }
+            Encoded::new(record).ok_or_else(too_large)
+        };
+        let several = records.len() > 1;
+        let mut records = records.into_iter();
+        let first = encode(records.next().ok_or_else(|| Fault::new("an empty group was proposed"))?)?;
+        let mut shared = (first.record.clone(), Vec::new());
+        let group = if several {
+            let group = std::iter::once(Ok(first)).chain(records.map(encode)).collect::<Result<Vec<_>, _>>()?;
+            shared.1.extend(group.iter().skip(1).map(|e| e.record.clone()));
+            Group::Several(group)
+        } else {
+            Group::One([first])
+        };
         let (reply, answer) = oneshot::channel();
         Ok((Ready(Proposal { lane, group, reply }), Proposed { answer, _records: shared }))
     }

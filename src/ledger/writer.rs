@@ -133,7 +133,7 @@ fn decide(
     }
     let count = u32::try_from(group.len()).unwrap_or(u32::MAX);
     let mut first = None;
-    for encoded in group {
+    group.for_each(|encoded| {
         let seq = state.take_seq(&encoded.record);
         first.get_or_insert(seq);
         state.apply(&encoded);
@@ -141,7 +141,7 @@ fn decide(
         out.leaves.push(leaf);
         out.bytes.push(bytes);
         out.records.push(Committed { seq, record });
-    }
+    });
     if let Some(first) = first {
         out.answers.push((reply, first, count));
     }

@@ -17,6 +17,8 @@ pub struct Policy {
     pub version: u64,
     /// The set.
     pub set: Arc<PolicySet>,
+    /// `iss` of its environment: one issuer path each.
+    pub issuer: Arc<str>,
 }
 
 /// A registration and its version.
@@ -28,6 +30,10 @@ pub struct Registered {
     pub active: bool,
     /// The registration.
     pub upstream: Arc<Upstream>,
+    /// `aud`: its audience, shared with every grant.
+    pub audience: Arc<str>,
+    /// Where it answers, shared with every grant.
+    pub base_url: Arc<str>,
 }
 
 /// Everything compiled, immutable.
@@ -65,12 +71,22 @@ impl Compiled {
 ///
 /// It may lag behind the fold by a moment. A decision carries the versions that it was made with, and the fold refuses it where others
 /// are in force, so a stale look here never issues anything.
-#[derive(Default)]
 pub struct Catalog {
+    issuer: Box<str>,
     now: ArcSwap<Compiled>,
 }
 
+/// `iss` of an environment under the issuer's base.
+pub fn issuer_of(base: &str, environment: &str) -> String {
+    format!("{}/{environment}", base.trim_end_matches('/'))
+}
+
 impl Catalog {
+    /// Empty, for environments under an issuer's base.
+    pub fn new(issuer: &str) -> Catalog {
+        Catalog { issuer: issuer.into(), now: ArcSwap::default() }
+    }
+
     /// What is compiled now.
     pub fn now(&self) -> Arc<Compiled> {
         self.now.load_full()
@@ -86,8 +102,11 @@ impl Catalog {
         let before = self.now();
         let mut after = Compiled::default();
         for (environment, version) in &state.policies {
-            match policy_of(&before, environment, version) {
-                Ok(policy) => drop(after.policies.insert(environment.clone(), policy)),
+            match set_of(&before, version) {
+                Ok(set) => {
+                    let issuer = issuer_of(&self.issuer, environment).into();
+                    after.policies.insert(environment.clone(), Policy { version: version.version, set, issuer });
+                }
                 Err(what) => after.faults.push(format!("policy set {} of {environment}: {what}", version.version)),
             }
         }
@@ -104,21 +123,21 @@ impl Catalog {
     }
 }
 
-fn policy_of(before: &Compiled, environment: &str, version: &Version) -> Result<Policy, String> {
+fn set_of(before: &Compiled, version: &Version) -> Result<Arc<PolicySet>, String> {
     // Environments may share one text: compiled once.
     let known = before.policies.values().find(|p| p.set.digest() == &version.digest);
     if let Some(known) = known {
-        return Ok(Policy { version: version.version, set: known.set.clone() });
+        return Ok(known.set.clone());
     }
     let set = PolicySet::from_text(&version.text).map_err(|c| c.first().map_or_else(String::new, ToString::to_string))?;
-    let _ = environment;
-    Ok(Policy { version: version.version, set: Arc::new(set) })
+    Ok(Arc::new(set))
 }
 
 fn registered_of(before: &Compiled, name: &str, version: &Version) -> Result<Registered, String> {
     if let Some(known) = before.upstreams.get(name).filter(|r| r.version == version.version) {
         return Ok(Registered { active: version.active, ..known.clone() });
     }
-    let upstream = Upstream::from_text(&version.text)?;
-    Ok(Registered { version: version.version, active: version.active, upstream: Arc::new(upstream) })
+    let upstream = Arc::new(Upstream::from_text(&version.text)?);
+    let (audience, base_url) = (upstream.audience.as_str().into(), upstream.target.as_str().into());
+    Ok(Registered { version: version.version, active: version.active, upstream, audience, base_url })
 }

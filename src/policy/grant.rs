@@ -26,13 +26,13 @@ pub(crate) struct Parts {
     /// The task path.
     pub path: TaskPath,
     /// `aud`: the upstream's audience.
-    pub audience: String,
+    pub audience: Arc<str>,
     /// Where the upstream answers.
-    pub base_url: String,
+    pub base_url: Arc<str>,
     /// The JOSE algorithm that the upstream takes.
-    pub algorithm: String,
+    pub algorithm: &'static str,
     /// `iss`: the issuer path of the environment.
-    pub issuer: String,
+    pub issuer: Arc<str>,
     /// Who asked.
     pub author: Who,
 }

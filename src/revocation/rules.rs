@@ -177,6 +177,20 @@ impl Rules {
         hit
     }
 
+    /// Whether any rule at all can block a grant of this revision. Where none can, its facts need not be gathered.
+    pub fn may_block(&self, revision: Seq) -> bool {
+        let evidence = [
+            self.credential.len(),
+            self.task.len(),
+            self.svid.len(),
+            self.pairs[pair_table(Sort::SubjectToken)].len(),
+            self.names[Sort::SigningKey as usize].len(),
+        ];
+        evidence.iter().any(|rules| *rules > 0)
+            || self.locks.iter().any(|locks| *locks > 0)
+            || self.newest.iter().any(|newest| *newest > revision)
+    }
+
     /// The rule by which a new grant with these facts is refused, if one does: it is covered, rests on revoked evidence, or is locked out.
     pub fn blocks(&self, facts: &Facts<'_>) -> Option<Hit> {
         self.blocked(facts, &[])

@@ -11,6 +11,8 @@ mod tests;
 mod verify;
 mod write;
 
+use std::cell::RefCell;
+
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -46,6 +48,11 @@ pub struct Told<'a> {
     pub issuer: &'a str,
 }
 
+thread_local! {
+    /// Where claims are written before they are encoded. No secret stands in them.
+    static CLAIMS: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The JWS header of a key in base64url, with the dot after it.
 pub fn header(kid: &str) -> String {
     let mut out = Vec::with_capacity(64);
@@ -61,12 +68,14 @@ pub fn header(kid: &str) -> String {
 ///
 /// A fault where the record holds what no claim could say exactly.
 pub fn signing_input(header: &str, told: &Told<'_>) -> Result<String, Fault> {
-    let mut claims = Vec::with_capacity(1536);
-    write::claims(&mut claims, told)?;
-    let mut token = String::with_capacity(header.len() + claims.len() * 4 / 3 + 96);
-    token.push_str(header);
-    base64_simd::URL_SAFE_NO_PAD.encode_append(&claims, &mut token);
-    Ok(token)
+    CLAIMS.with_borrow_mut(|claims| {
+        claims.clear();
+        write::claims(claims, told)?;
+        let mut token = String::with_capacity(header.len() + claims.len() * 4 / 3 + 96);
+        token.push_str(header);
+        base64_simd::URL_SAFE_NO_PAD.encode_append(&claims[..], &mut token);
+        Ok(token)
+    })
 }
 
 /// A signing input and its SHA-256: what ES256 signs, and what the record keeps.

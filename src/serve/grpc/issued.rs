@@ -11,8 +11,8 @@ pub fn issued_to_pb(issued: Issued) -> pb::Issued {
     let bound = i32::try_from(s.bound).ok().and_then(|n| pb::LifeBound::try_from(n).ok()).unwrap_or(pb::LifeBound::Unspecified);
     pb::Issued {
         answer: Some(answer_to_pb(answer)),
-        credential_id: s.credential.to_string(),
-        task_id: s.task.to_string(),
+        credential_id: s.credential.to_text(),
+        task_id: s.task.to_text(),
         kind: i32::try_from(s.kind.number()).unwrap_or_default(),
         expires_at: Some(timestamp(s.expires_at)),
         issued_at: Some(timestamp(s.issued_at)),

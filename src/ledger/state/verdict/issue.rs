@@ -2,7 +2,7 @@
 
 use super::super::{State, Verdict, add_lineage, svid_facts, trust_domain_of};
 use super::{Pending, malformed, refused_by, stale};
-use crate::ledger::record::{Issued, KeyState};
+use crate::ledger::record::{Identity, Issued, KeyState};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::revocation::Facts;
@@ -25,7 +25,8 @@ impl State {
         self.credential_counts(e, pending.credentials.len())?;
         self.ancestors_alive(e, time)?;
         self.may_replace(e, time, pending)?;
-        let mut facts = self.issue_facts(e, id, rests_on);
+        let (mut tasks, mut owners): (&[TaskId], &[Identity]) = (&[], &[]);
+        let mut opened = None;
         let wall = || Err(Refusal::new(Reason::EnvironmentWall, "task and upstream belong to different environments"));
         let end = match pending.tasks.iter().find(|t| t.task == e.task) {
             Some(task) => {
@@ -36,12 +37,10 @@ impl State {
                 if !task.approval.is_empty() {
                     return Err(Refusal::new(Reason::TaskNotActive, "the task waits for an approval"));
                 }
-                facts.tasks.extend(TaskId::from_slice(&task.task));
                 if let Some(parent) = TaskId::from_slice(&task.parent).and_then(|p| self.tasks.get(&p)) {
-                    facts.tasks.extend(&parent.terms.path);
-                    facts.identities.extend(parent.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+                    (tasks, owners) = (&parent.terms.path, &parent.terms.owners);
                 }
-                facts.identities.extend(task.owner.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+                opened = Some(*task);
                 task.deadline
             }
             None => {
@@ -49,8 +48,7 @@ impl State {
                 if *task.terms.environment != *e.environment {
                     return wall();
                 }
-                facts.tasks.extend(&task.terms.path);
-                facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+                (tasks, owners) = (&task.terms.path, &task.terms.owners);
                 task.deadline.0
             }
         };
@@ -58,6 +56,14 @@ impl State {
         if e.expires_at <= time.0 || e.expires_at > end || e.expires_at > longest || e.expires_at > e.renewable_until {
             return Err(Refusal::new(Reason::NoLifeLeft, format!("the end of credential {id} is not within its bounds")));
         }
+        if !self.rules.may_block(rests_on) {
+            return Ok(());
+        }
+        let mut facts = self.issue_facts(e, id, rests_on);
+        facts.tasks.extend(tasks);
+        facts.tasks.extend(opened.and_then(|task| TaskId::from_slice(&task.task)));
+        let owners = owners.iter().chain(opened.and_then(|task| task.owner.as_ref()));
+        facts.identities.extend(owners.map(|o| (o.issuer.as_str(), o.sub.as_str())));
         match self.rules.blocks(&facts) {
             Some(hit) => Err(refused_by(&hit, "issuing")),
             None => Ok(()),
