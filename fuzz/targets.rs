@@ -7,6 +7,7 @@ use mayfly::credential::jwt::{self, Expect, Jwks, Possession};
 use mayfly::credential::reference;
 use mayfly::document::Source;
 use mayfly::identity::bundle::{Bundle, Bundles};
+use mayfly::identity::jwt_svid::{self, Audiences};
 use mayfly::identity::spiffe_id::{SpiffeId, TrustDomain};
 use mayfly::identity::svid::{PeerChain, verify};
 use mayfly::ledger::commit::{ChainHead, Commit, Encoded, pack};
@@ -33,6 +34,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("bundle", bundle),
     ("chain", chain),
     ("token", token),
+    ("jwt_svid", jwt_svid),
     ("arguments", arguments),
     ("target", target),
     ("config", config),
@@ -130,6 +132,25 @@ pub fn token(data: &[u8]) {
         possession: Possession::None,
     };
     assert!(jwt::verify(text, &Jwks::default(), &expect, |_| false).is_err());
+}
+
+/// JWT-SVIDs under a bundle that comes before them, each after its length: what is accepted is what its bounds allow, and the same again.
+pub fn jwt_svid(data: &[u8]) {
+    let Some((length, rest)) = data.split_first_chunk::<2>() else { return };
+    let (document, token) = rest.split_at(usize::from(u16::from_be_bytes(*length)).min(rest.len()));
+    let domain = TrustDomain::parse("example.org").expect("a trust domain");
+    let Ok(bundle) = Bundle::from_jwt_bundle(domain, document) else { return };
+    assert!(bundle.x509_authorities().is_empty());
+    let Ok(token) = str::from_utf8(token) else { return };
+    let bundles = Bundles::new([std::sync::Arc::new(bundle)]).expect("one bundle");
+    let now = Millis(1_700_000_000_000);
+    let audiences = Audiences::Any(&["https://mayfly.example"]);
+    let expect = jwt_svid::Expect { audiences, now, leeway_ms: limits::CLOCK_SKEW_MS, max_ttl_ms: limits::SVID_MAX_TTL_MS };
+    let Ok(svid) = jwt_svid::verify(token, &bundles, &expect) else { return };
+    assert_eq!(svid.id().trust_domain(), "example.org");
+    assert!(svid.expires_at() > now && svid.expires_at().since(now) <= limits::SVID_MAX_TTL_MS);
+    assert!(svid.audiences().iter().any(|one| one == "https://mayfly.example"));
+    assert_eq!(jwt_svid::verify(token, &bundles, &expect), Ok(svid));
 }
 
 /// The digest of arguments does not depend on how they were written, and what is refused is too large, too deep or not JSON.

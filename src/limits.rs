@@ -27,6 +27,10 @@ pub const BUNDLE_AUTHORITIES: usize = 256;
 pub const TRUST_DOMAINS: usize = 1024;
 /// Longest life an accepted SVID may still have, milliseconds. SPIRE's default is 1 h; some run 24 h.
 pub const SVID_MAX_TTL_MS: u64 = 24 * 3600 * 1000;
+/// Longest JWT-SVID that is read, bytes. It travels in a header, whose list has as many at most (`HEADER_BYTES`); SPIRE's are under 1 KiB.
+pub const JWT_SVID_BYTES: usize = HEADER_BYTES as usize;
+/// Most values of `aud` in a JWT-SVID. One is recommended (JWT-SVID, section 3.2); each more is another who can replay it.
+pub const JWT_SVID_AUDIENCES: usize = 16;
 
 /// Deepest task tree: a root and seven below it. A task rule is matched against each (design, section 2).
 pub const TASK_DEPTH: usize = 8;

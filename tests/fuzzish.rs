@@ -5,7 +5,11 @@
 
 use std::path::PathBuf;
 
+use mayfly::identity::bundle::{Bundle, Bundles};
+use mayfly::identity::jwt_svid::{self, Audiences, Expect};
+use mayfly::identity::spiffe_id::TrustDomain;
 use mayfly::pb::mayfly::v1 as pb;
+use mayfly::seq::Millis;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
@@ -141,6 +145,44 @@ fn a_token() -> Vec<u8> {
     text(&format!("{header}.{}.{}", part(claims), data_encoding::BASE64URL_NOPAD.encode(&[7; 64])))
 }
 
+/// JWT-SVIDs after the set of keys that they are checked with: one that is good, some that are not.
+fn jwt_svids() -> Vec<Vec<u8>> {
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let base64 = |bytes: &[u8]| data_encoding::BASE64URL_NOPAD.encode(bytes);
+    let (x, y) = key.public_key().as_ref()[1..].split_at(32);
+    let rsa = "{\"kty\":\"RSA\",\"kid\":\"r\",\"n\":\"w_-_\",\"e\":\"AQAB\"}";
+    let (x, y) = (base64(x), base64(y));
+    let keys = format!("{{\"keys\":[{{\"kty\":\"EC\",\"kid\":\"k\",\"crv\":\"P-256\",\"x\":\"{x}\",\"y\":\"{y}\"}},{rsa}]}}");
+    let token = |header: &str, claims: &str| {
+        let input = format!("{}.{}", base64(header.as_bytes()), base64(claims.as_bytes()));
+        let signature = key.sign(&aws_lc_rs::rand::SystemRandom::new(), input.as_bytes()).unwrap();
+        let token = format!("{input}.{}", base64(signature.as_ref()));
+        [&u16::try_from(keys.len()).unwrap().to_be_bytes()[..], keys.as_bytes(), token.as_bytes()].concat()
+    };
+    let header = "{\"alg\":\"ES256\",\"kid\":\"k\",\"typ\":\"JWT\"}";
+    let claims = "{\"sub\":\"spiffe://example.org/ci/job\",\"aud\":[\"https://mayfly.example\"],\"exp\":1700000300,\"iat\":1700000000,\"jti\":\"a\"}";
+    let good = token(header, claims);
+    let accepted = {
+        let bundle = Bundle::from_jwt_bundle(TrustDomain::parse("example.org").unwrap(), keys.as_bytes()).unwrap();
+        let expect = Expect {
+            audiences: Audiences::Only("https://mayfly.example"),
+            now: Millis(1_700_000_000_000),
+            leeway_ms: 0,
+            max_ttl_ms: 300_000,
+        };
+        let bundles = Bundles::new([std::sync::Arc::new(bundle)]).unwrap();
+        jwt_svid::verify(str::from_utf8(&good[2 + keys.len()..]).unwrap(), &bundles, &expect)
+    };
+    assert_eq!(accepted.map(|svid| svid.kid().to_owned()), Ok("k".to_owned()), "mutations begin at what is accepted");
+    vec![
+        good,
+        token(&header.replace("ES256", "RS256"), claims),
+        token(&header.replace("\"k\"", "\"r\""), &claims.replace("1700000000", "17e8")),
+        token("{\"alg\":\"none\",\"crit\":[\"exp\"]}", "{\"sub\":\"spiffe://example.org\",\"aud\":[],\"exp\":-1}"),
+    ]
+}
+
 fn exchanges() -> Vec<Vec<u8>> {
     let terms = pb::TaskTerms {
         purpose: "triage".into(),
@@ -221,6 +263,7 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
                 "{\"keys\":[{\"kty\":\"EC\",\"crv\":\"P-256\",\"kid\":\"k\",\"alg\":\"ES256\",\"use\":\"sig\",\"x\":\"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU\",\"y\":\"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0\"}]}",
             ),
         ],
+        "jwt_svid" => jwt_svids(),
         "arguments" => [
             "{\"b\":[1,2.50,-0.0,1e3,1e-7,123456789012345678901234567890],\"a\":{\"\\u00e9\":null,\"x\":true}}",
             "[]",
@@ -279,4 +322,4 @@ macro_rules! run {
     };
 }
 
-run!(record commit fold spiffe_id bundle chain token arguments target config exchange feed);
+run!(record commit fold spiffe_id bundle chain token jwt_svid arguments target config exchange feed);

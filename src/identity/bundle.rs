@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::anchor::{AnchorId, TrustAnchor};
+use super::jwk::{KeyDefect, VerifyingKey};
 use super::jwks;
 use super::path::Roots;
 use super::spiffe_id::TrustDomain;
@@ -59,10 +60,32 @@ pub enum BundleDefect {
 /// A key that signs JWT-SVIDs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JwtAuthority {
+    kid: String,
+    jwk: Value,
+    key: Result<VerifyingKey, KeyDefect>,
+}
+
+impl JwtAuthority {
+    /// A JWK by its name. One that cannot be used is kept, as [`JwtAuthority::key`] tells: the others of its bundle are as good as before.
+    pub fn new(kid: String, jwk: Value) -> JwtAuthority {
+        let key = jwk.as_object().map_or(Err(KeyDefect::Type), VerifyingKey::from_jwk);
+        JwtAuthority { kid, jwk, key }
+    }
+
     /// Its name in the bundle.
-    pub kid: String,
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
     /// The JWK as it stood there.
-    pub jwk: Value,
+    pub fn jwk(&self) -> &Value {
+        &self.jwk
+    }
+
+    /// The key, or why it vouches for nothing.
+    pub fn key(&self) -> Result<&VerifyingKey, KeyDefect> {
+        self.key.as_ref().map_err(|defect| *defect)
+    }
 }
 
 /// What one trust domain vouches with. Immutable.
@@ -117,6 +140,12 @@ impl Bundle {
         Ok(Bundle::new(trust_domain, jwks::contents(document)?))
     }
 
+    /// From a plain JWK set, as the Workload API gives a trust domain's JWT bundle: its keys sign JWT-SVIDs though no `use` says so.
+    pub fn from_jwt_bundle(trust_domain: TrustDomain, document: &[u8]) -> Result<Bundle, BundleDefect> {
+        check_size(document)?;
+        Ok(Bundle::new(trust_domain, jwks::jwt_contents(document)?))
+    }
+
     fn new(trust_domain: TrustDomain, contents: Contents) -> Bundle {
         let Contents { sequence, refresh_hint_s, anchors, jwt, ignored_keys } = contents;
         let roots = Roots::new(&anchors);
@@ -146,6 +175,11 @@ impl Bundle {
     /// The JWT authorities.
     pub fn jwt_authorities(&self) -> &[JwtAuthority] {
         &self.jwt
+    }
+
+    /// The JWT authority of that name.
+    pub fn jwt_authority(&self, kid: &str) -> Option<&JwtAuthority> {
+        self.jwt.iter().find(|authority| authority.kid == kid)
     }
 
     /// Keys of a JWKS that were passed by, for a `use` that is absent or not known here.

@@ -83,6 +83,11 @@ fn about(chain: &PeerChain, bundle: &Bundle, at: Millis) -> Report {
             warnings.push(format!("authority {} vouches for nothing: it {defect}", anchor.id()));
         }
     }
+    for authority in bundle.jwt_authorities() {
+        if let Err(defect) = authority.key() {
+            warnings.push(format!("JWT authority {:?} vouches for nothing: it {defect}", authority.kid()));
+        }
+    }
     if bundle.ignored_keys() > 0 {
         warnings.push(format!("{} keys of the bundle were passed by: their \"use\" is absent or unknown", bundle.ignored_keys()));
     }

@@ -11,6 +11,31 @@ use crate::limits;
 
 /// Reads the document. A key whose `use` is absent or unknown is passed by, as the standard asks; all else that is wrong refuses the whole.
 pub(super) fn contents(document: &[u8]) -> Result<Contents, BundleDefect> {
+    read(document, |at, members, contents| {
+        match members.get("use").and_then(Value::as_str) {
+            Some("x509-svid") => contents.anchors.push(x509(at, members)?),
+            Some("jwt-svid") => contents.jwt.push(jwt(at, members, &contents.jwt)?),
+            _ => contents.ignored_keys += 1,
+        }
+        Ok(())
+    })
+}
+
+/// The same of a plain JWK set: a key without `use` signs JWT-SVIDs, and no X.509 authority is taken from it.
+pub(super) fn jwt_contents(document: &[u8]) -> Result<Contents, BundleDefect> {
+    read(document, |at, members, contents| {
+        if members.get("use").is_none_or(|purpose| purpose == "jwt-svid") {
+            contents.jwt.push(jwt(at, members, &contents.jwt)?);
+        } else {
+            contents.ignored_keys += 1;
+        }
+        Ok(())
+    })
+}
+
+type ReadKey = fn(usize, &Map<String, Value>, &mut Contents) -> Result<(), BundleDefect>;
+
+fn read(document: &[u8], key: ReadKey) -> Result<Contents, BundleDefect> {
     let value = json::parse(document).map_err(|e| BundleDefect::NotJson(e.to_string()))?;
     let Value::Object(members) = value else { return Err(BundleDefect::Member("a bundle is a JSON object")) };
     let keys = members.get("keys").and_then(Value::as_array).ok_or(BundleDefect::NoKeysMember)?;
@@ -22,8 +47,9 @@ pub(super) fn contents(document: &[u8]) -> Result<Contents, BundleDefect> {
         refresh_hint_s: number(&members, "spiffe_refresh_hint", "spiffe_refresh_hint is a whole number of seconds")?,
         ..Contents::default()
     };
-    for (at, key) in keys.iter().enumerate() {
-        read_key(at, key, &mut contents)?;
+    for (at, value) in keys.iter().enumerate() {
+        let members = value.as_object().filter(|m| m.get("kty").is_some_and(Value::is_string));
+        key(at, members.ok_or(BundleDefect::NotAKey(at))?, &mut contents)?;
     }
     Ok(contents)
 }
@@ -32,21 +58,13 @@ fn number(members: &Map<String, Value>, name: &str, rule: &'static str) -> Resul
     members.get(name).map(|v| v.as_u64().ok_or(BundleDefect::Member(rule))).transpose()
 }
 
-fn read_key(at: usize, key: &Value, contents: &mut Contents) -> Result<(), BundleDefect> {
-    let members = key.as_object().filter(|m| m.get("kty").is_some_and(Value::is_string)).ok_or(BundleDefect::NotAKey(at))?;
-    match members.get("use").and_then(Value::as_str) {
-        Some("x509-svid") => contents.anchors.push(x509(at, members)?),
-        Some("jwt-svid") => {
-            let kid = members.get("kid").and_then(Value::as_str).filter(|kid| !kid.is_empty());
-            let kid = kid.ok_or(BundleDefect::JwtWithoutKid(at))?.to_owned();
-            if contents.jwt.iter().any(|other| other.kid == kid) {
-                return Err(BundleDefect::KidTwice(at));
-            }
-            contents.jwt.push(JwtAuthority { kid, jwk: key.clone() });
-        }
-        _ => contents.ignored_keys += 1,
+fn jwt(at: usize, members: &Map<String, Value>, others: &[JwtAuthority]) -> Result<JwtAuthority, BundleDefect> {
+    let kid = members.get("kid").and_then(Value::as_str).filter(|kid| !kid.is_empty());
+    let kid = kid.ok_or(BundleDefect::JwtWithoutKid(at))?;
+    if others.iter().any(|other| other.kid() == kid) {
+        return Err(BundleDefect::KidTwice(at));
     }
-    Ok(())
+    Ok(JwtAuthority::new(kid.to_owned(), Value::Object(members.clone())))
 }
 
 fn x509(at: usize, members: &Map<String, Value>) -> Result<TrustAnchor, BundleDefect> {

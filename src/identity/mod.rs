@@ -4,7 +4,8 @@
 //! - [`spiffe_id`]: names. What is not canonical is refused.
 //! - [`bundle`], [`jwks`], [`anchor`], [`written`]: what a trust domain vouches with. Bundles of different domains are never pooled.
 //! - [`svid`] = [`profile`] (what the certificates say) + [`path`] (who signed them).
-//! - [`check`]: the same, told to a person.
+//! - [`jwt_svid`]: the one function that accepts a JWT-SVID, over [`jws`] (its parts) and [`jwk`] (keys and algorithms).
+//! - [`check`]: the same as [`svid`], told to a person.
 
 pub mod anchor;
 pub mod bundle;
@@ -12,7 +13,10 @@ pub mod caller;
 pub mod check;
 mod id_defect;
 pub mod json;
+pub mod jwk;
 pub mod jwks;
+pub mod jws;
+pub mod jwt_svid;
 pub mod path;
 pub mod profile;
 pub mod spiffe_id;

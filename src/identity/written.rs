@@ -37,7 +37,7 @@ impl<'a> From<&'a Bundle> for Document<'a> {
 impl Document<'_> {
     /// Its text. [`Bundle::from_jwks`] reads the same authorities back.
     pub fn to_text(&self) -> String {
-        let keys = self.anchors.iter().map(|a| x509(a)).chain(self.jwt.iter().map(|j| j.jwk.clone()));
+        let keys = self.anchors.iter().map(|a| x509(a)).chain(self.jwt.iter().map(|j| j.jwk().clone()));
         let mut members = Map::from_iter([("keys".to_owned(), keys.collect::<Vec<Value>>().into())]);
         let numbers = [("spiffe_sequence", self.sequence), ("spiffe_refresh_hint", self.refresh_hint_s)];
         members.extend(numbers.into_iter().filter_map(|(name, n)| Some((name.to_owned(), n?.into()))));
@@ -105,7 +105,7 @@ mod tests {
             (&rcgen::PKCS_RSA_SHA256, "RSA", None),
         ];
         let anchors: Vec<TrustAnchor> = algorithms.iter().map(|(a, ..)| TrustAnchor::from_der(&root(a)).unwrap()).collect();
-        let jwt = JwtAuthority { kid: "k".into(), jwk: json!({"kty": "EC", "use": "jwt-svid", "kid": "k", "x": "y"}) };
+        let jwt = JwtAuthority::new("k".into(), json!({"kty": "EC", "use": "jwt-svid", "kid": "k", "x": "y"}));
         let document =
             Document { sequence: Some(7), refresh_hint_s: Some(300), anchors: anchors.iter().collect(), jwt: vec![&jwt] };
         let text = document.to_text();

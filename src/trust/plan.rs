@@ -176,7 +176,7 @@ pub fn plan(
                 anchors.insert(root(anchor), anchor.clone());
             }
             for authority in bundle.jwt_authorities() {
-                jwt.retain(|known| known.kid != authority.kid);
+                jwt.retain(|known| known.kid() != authority.kid());
                 jwt.push(authority.clone());
             }
             (sequence, hint) = (sequence.max(bundle.sequence()), bundle.refresh_hint_s().or(hint));

@@ -48,7 +48,7 @@ fn an_x509_svid_key_has_no_kid_and_one_certificate() {
 #[test]
 fn a_jwt_svid_key_has_a_kid_and_no_two_have_the_same() {
     let key = r#"{"use":"jwt-svid","kty":"EC","kid":"a","crv":"P-256","x":"","y":""}"#;
-    assert_eq!(parse(&keys(&[key])).unwrap().jwt_authorities()[0].kid, "a");
+    assert_eq!(parse(&keys(&[key])).unwrap().jwt_authorities()[0].kid(), "a");
     assert_eq!(parse(&keys(&[r#"{"use":"jwt-svid","kty":"EC"}"#])), Err(BundleDefect::JwtWithoutKid(0)));
     assert_eq!(parse(&keys(&[r#"{"use":"jwt-svid","kty":"EC","kid":""}"#])), Err(BundleDefect::JwtWithoutKid(0)));
     assert_eq!(parse(&keys(&[key, key])), Err(BundleDefect::KidTwice(1)));

@@ -1,6 +1,7 @@
 //! `mayfly svid check`.
 
-use crate::kit::pki::{Authority, Defect, HOUR, NOW, Spec, bundle};
+use crate::kit::pki::{Authority, Defect, HOUR, NOW, Spec, bundle, trust_domain};
+use mayfly::identity::bundle::Bundle;
 use mayfly::identity::check::check;
 use mayfly::limits::SVID_MAX_TTL_MS;
 
@@ -44,4 +45,13 @@ fn an_authority_that_cannot_vouch_is_named_with_the_reason() {
     let report = check(&root.svid("spiffe://example.org/a").chain, &bundle("example.org", &[&root]), NOW, SVID_MAX_TTL_MS);
     assert_eq!(report.code, Some("unknown_authority"));
     assert!(report.warnings.iter().any(|w| w.contains("cA true")), "{:?}", report.warnings);
+}
+
+#[test]
+fn a_jwt_authority_that_cannot_be_used_is_named_with_the_reason() {
+    let root = Authority::root("example.org");
+    let jwk = r#"{"use":"jwt-svid","kty":"EC","kid":"old","crv":"P-256","x":"","y":""}"#;
+    let ours = Bundle::from_jwks(trust_domain("example.org"), format!(r#"{{"keys":[{jwk}]}}"#).as_bytes()).unwrap();
+    let report = check(&root.svid("spiffe://example.org/a").chain, &ours, NOW, SVID_MAX_TTL_MS);
+    assert!(report.warnings.iter().any(|w| w.contains("\"old\"") && w.contains("no point")), "{:?}", report.warnings);
 }

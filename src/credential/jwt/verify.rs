@@ -12,6 +12,8 @@ use serde::Deserialize;
 
 use super::{Claims, OWN_VERSION, TYP};
 use crate::credential::keyring::ES256;
+use crate::identity::jwk;
+use crate::identity::jws::Compact;
 use crate::limits;
 use crate::seq::Millis;
 
@@ -167,14 +169,8 @@ impl Jwk {
             && self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|o| o == "verify"))
     }
 
-    /// The uncompressed point (SEC 1, section 2.3.3).
     fn point(&self) -> Option<Vec<u8>> {
-        let mut point = vec![4];
-        for coordinate in [&self.x, &self.y] {
-            let bytes = URL_SAFE_NO_PAD.decode(coordinate.as_ref()?).ok().filter(|b| b.len() == 32)?;
-            point.extend_from_slice(&bytes);
-        }
-        Some(point)
+        jwk::point(self.x.as_ref()?, self.y.as_ref()?, 32)
     }
 }
 
@@ -191,34 +187,22 @@ struct Header {
     other: BTreeMap<String, serde_json::Value>,
 }
 
-struct Parts<'a> {
-    header: Header,
-    payload: &'a str,
-    signature: &'a str,
-    signed: &'a str,
-}
-
 fn malformed(what: impl ToString) -> TokenDefect {
     TokenDefect::Malformed(what.to_string())
 }
 
-fn split(token: &str) -> Result<Parts<'_>, TokenDefect> {
+fn split(token: &str) -> Result<(Header, Compact<'_>), TokenDefect> {
     if token.len() > limits::TOKEN_BYTES {
         return Err(TokenDefect::TooLong);
     }
-    let (signed, signature) = token.rsplit_once('.').ok_or_else(|| malformed("no dots"))?;
-    let (header, payload) = signed.split_once('.').ok_or_else(|| malformed("one dot"))?;
-    if payload.contains('.') {
-        return Err(malformed("more than two dots"));
-    }
-    let header = URL_SAFE_NO_PAD.decode(header).map_err(|e| malformed(format!("header: {e}")))?;
-    let header = serde_json::from_slice(&header).map_err(|e| malformed(format!("header: {e}")))?;
-    Ok(Parts { header, payload, signature, signed })
+    let parts = Compact::split(token).map_err(malformed)?;
+    let header = serde_json::from_slice(&parts.header).map_err(|e| malformed(format!("header: {e}")))?;
+    Ok((header, parts))
 }
 
 /// The `kid` that a token names, before anything was checked: to choose an issuer's keys, and for nothing else.
 pub fn peek_kid(token: &str) -> Option<String> {
-    split(token).ok()?.header.kid
+    split(token).ok()?.0.kid
 }
 
 /// Checks a token: key rules, header, signature, claims, in this order. `key_revoked` is asked first, for the `kid` that the token names.
@@ -230,12 +214,12 @@ pub fn verify(
     expect: &Expect<'_>,
     key_revoked: impl FnOnce(&str) -> bool,
 ) -> Result<(Claims, String), TokenDefect> {
-    let parts = split(token)?;
-    let kid = parts.header.kid.clone().unwrap_or_default();
+    let (header, parts) = split(token)?;
+    let kid = header.kid.clone().unwrap_or_default();
     if key_revoked(&kid) {
         return Err(TokenDefect::KeyRevoked(kid));
     }
-    let payload = signed_payload(parts, keys, Some(TYP))?;
+    let payload = signed_payload(header, &parts, keys, Some(TYP))?;
     let claims: Claims = serde_json::from_slice(&payload).map_err(|e| TokenDefect::Claims(e.to_string()))?;
     fits(&claims, expect)?;
     Ok((claims, kid))
@@ -243,23 +227,23 @@ pub fn verify(
 
 /// Whether one of these keys made the token, and what it says. Nothing else of it is checked: not its time, not whom it is for.
 pub fn authentic(token: &str, keys: &Jwks) -> Result<(Claims, String), TokenDefect> {
-    let parts = split(token)?;
-    let kid = parts.header.kid.clone().unwrap_or_default();
-    let payload = signed_payload(parts, keys, Some(TYP))?;
+    let (header, parts) = split(token)?;
+    let kid = header.kid.clone().unwrap_or_default();
+    let payload = signed_payload(header, &parts, keys, Some(TYP))?;
     let claims = serde_json::from_slice(&payload).map_err(|e| TokenDefect::Claims(e.to_string()))?;
     Ok((claims, kid))
 }
 
 /// The key of these that signed the token, whatever it says. A key of ours that signed what we never issued is in other hands.
 pub fn signed_by(token: &str, keys: &Jwks) -> Option<String> {
-    let parts = split(token).ok()?;
-    let kid = parts.header.kid.clone().unwrap_or_default();
-    signed_payload(parts, keys, None).ok().map(|_| kid)
+    let (header, parts) = split(token).ok()?;
+    let kid = header.kid.clone().unwrap_or_default();
+    signed_payload(header, &parts, keys, None).ok().map(|_| kid)
 }
 
 /// The payload, after header and signature were found right. `typ` `None`: not looked at.
-fn signed_payload(parts: Parts<'_>, keys: &Jwks, typ: Option<&str>) -> Result<Vec<u8>, TokenDefect> {
-    let Header { alg, typ: found, kid, other } = parts.header;
+fn signed_payload(header: Header, parts: &Compact<'_>, keys: &Jwks, typ: Option<&str>) -> Result<Vec<u8>, TokenDefect> {
+    let Header { alg, typ: found, kid, other } = header;
     let (alg, kid) = (alg.unwrap_or_default(), kid.unwrap_or_default());
     if alg != ES256 {
         return Err(TokenDefect::Algorithm(alg));
@@ -271,11 +255,11 @@ fn signed_payload(parts: Parts<'_>, keys: &Jwks, typ: Option<&str>) -> Result<Ve
         return Err(TokenDefect::HeaderParameter(name));
     }
     let key = keys.keys.get(&kid).ok_or(TokenDefect::UnknownKey(kid))?;
-    let signature = URL_SAFE_NO_PAD.decode(parts.signature).map_err(|_| TokenDefect::Signature)?;
+    let signature = parts.signature().ok_or(TokenDefect::Signature)?;
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key)
         .verify(parts.signed.as_bytes(), &signature)
         .map_err(|_| TokenDefect::Signature)?;
-    URL_SAFE_NO_PAD.decode(parts.payload).map_err(|e| malformed(format!("payload: {e}")))
+    parts.payload().ok_or_else(|| malformed("the payload is not base64url"))
 }
 
 fn fits(claims: &Claims, expect: &Expect<'_>) -> Result<(), TokenDefect> {
@@ -321,5 +305,6 @@ fn possessed(claims: &Claims, possession: Possession<'_>) -> Result<(), TokenDef
 
 #[cfg(test)]
 pub(super) fn signature_alone(token: &str, keys: &Jwks) -> Result<Vec<u8>, TokenDefect> {
-    signed_payload(split(token)?, keys, None)
+    let (header, parts) = split(token)?;
+    signed_payload(header, &parts, keys, None)
 }

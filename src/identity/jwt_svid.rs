@@ -1,0 +1,288 @@
+//! JWT-SVIDs: the one function that accepts one (JWT-SVID, sections 2 to 6).
+//!
+//! The trust domain of `sub` picks the bundle, and only that bundle is used. What the standard leaves open is decided as for X509-SVIDs: a
+//! SPIFFE ID without a path is no workload's, and what has too much life left is refused. `kid` is asked for, as go-spiffe does.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use super::bundle::Bundles;
+use super::json;
+use super::jwk::Algorithm;
+use super::jws::Compact;
+use super::spiffe_id::{IdDefect, SpiffeId};
+use crate::limits;
+use crate::seq::Millis;
+
+/// Whom a JWT-SVID has to be for.
+#[derive(Clone, Copy, Debug)]
+pub enum Audiences<'a> {
+    /// One of these stands in `aud`, perhaps beside others (JWT-SVID, section 3.2). Those others can replay it.
+    Any(&'a [&'a str]),
+    /// `aud` is this and nothing else: for what logs somebody in here.
+    Only(&'a str),
+}
+
+/// What a JWT-SVID has to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Expect<'a> {
+    /// Whom it has to be for.
+    pub audiences: Audiences<'a>,
+    /// Now.
+    pub now: Millis,
+    /// How far our clock may be behind the signer's, milliseconds. It is given where we wait for a beginning, never to put off an end.
+    pub leeway_ms: u64,
+    /// What has more life left than this is refused, milliseconds.
+    pub max_ttl_ms: u64,
+}
+
+/// A SPIFFE ID that a JWT authority of its trust domain's bundle vouched for. Only [`verify`] makes one.
+///
+/// ```compile_fail,E0451
+/// use mayfly::identity::jwt_svid::VerifiedJwtSvid;
+/// let forged = VerifiedJwtSvid { id: "spiffe://example.org/admin".parse().unwrap(), ..todo!() };
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VerifiedJwtSvid {
+    id: SpiffeId,
+    audiences: Vec<String>,
+    expires_at: Millis,
+    issued_at: Option<Millis>,
+    kid: String,
+    claims: Map<String, Value>,
+}
+
+impl VerifiedJwtSvid {
+    /// Who it is: `sub`.
+    pub fn id(&self) -> &SpiffeId {
+        &self.id
+    }
+
+    /// All values of `aud`, as they stood there.
+    pub fn audiences(&self) -> &[String] {
+        &self.audiences
+    }
+
+    /// `exp`.
+    pub fn expires_at(&self) -> Millis {
+        self.expires_at
+    }
+
+    /// `iat`, which the standard does not ask for.
+    pub fn issued_at(&self) -> Option<Millis> {
+        self.issued_at
+    }
+
+    /// The JWT authority that vouched, by its name in the bundle of the SPIFFE ID's trust domain.
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// `jti`, where it has one: what serves once is remembered by it.
+    pub fn token_id(&self) -> Option<&str> {
+        self.claims.get("jti").and_then(Value::as_str)
+    }
+
+    /// Every claim.
+    pub fn claims(&self) -> &Map<String, Value> {
+        &self.claims
+    }
+}
+
+/// Accepts a JWT-SVID, or says which clause refuses it.
+pub fn verify(token: &str, bundles: &Bundles, expect: &Expect<'_>) -> Result<VerifiedJwtSvid, JwtSvidDefect> {
+    if token.len() > limits::JWT_SVID_BYTES {
+        return Err(JwtSvidDefect::TooLong);
+    }
+    let parts = Compact::split(token).map_err(|_| JwtSvidDefect::Malformed)?;
+    let (alg, kid) = header(&parts.header)?;
+    let claims = object(&parts.payload().ok_or(JwtSvidDefect::Malformed)?)?;
+    let id = subject(&claims)?;
+    let bundle = bundles.get(id.trust_domain()).ok_or(JwtSvidDefect::NoBundle)?;
+    let authority = bundle.jwt_authority(&kid).ok_or(JwtSvidDefect::UnknownKid)?;
+    let key = authority.key().map_err(|_| JwtSvidDefect::UnusableKey)?;
+    if !key.serves(alg) {
+        return Err(JwtSvidDefect::OtherKeyType);
+    }
+    let signature = parts.signature().ok_or(JwtSvidDefect::Malformed)?;
+    if !key.verifies(alg, parts.signed.as_bytes(), &signature) {
+        return Err(JwtSvidDefect::BadSignature);
+    }
+    let audiences = audiences(&claims)?;
+    check_audience(&audiences, expect.audiences)?;
+    let (expires_at, issued_at) = check_times(&claims, expect)?;
+    Ok(VerifiedJwtSvid { id, audiences, expires_at, issued_at, kid, claims })
+}
+
+fn object(bytes: &[u8]) -> Result<Map<String, Value>, JwtSvidDefect> {
+    match json::parse(bytes) {
+        Ok(Value::Object(members)) => Ok(members),
+        _ => Err(JwtSvidDefect::Malformed),
+    }
+}
+
+/// Algorithm and `kid`, where the header holds nothing but these and `typ`.
+fn header(bytes: &[u8]) -> Result<(Algorithm, String), JwtSvidDefect> {
+    let mut members = object(bytes)?;
+    let alg = members.remove("alg").and_then(|alg| Algorithm::from_name(alg.as_str()?));
+    let alg = alg.ok_or(JwtSvidDefect::UnsupportedAlgorithm)?;
+    let typ = members.remove("typ");
+    if typ.is_some_and(|typ| typ != "JWT" && typ != "JOSE") {
+        return Err(JwtSvidDefect::BadTyp);
+    }
+    let kid = match members.remove("kid") {
+        Some(Value::String(kid)) if !kid.is_empty() => kid,
+        _ => return Err(JwtSvidDefect::MissingKid),
+    };
+    // `jku`, `x5u`, `jwk` and `x5c` bring a key, `crit` a meaning, `zip` a bomb.
+    if members.is_empty() { Ok((alg, kid)) } else { Err(JwtSvidDefect::HeaderParameter) }
+}
+
+fn subject(claims: &Map<String, Value>) -> Result<SpiffeId, JwtSvidDefect> {
+    let sub = claims.get("sub").and_then(Value::as_str).ok_or(JwtSvidDefect::MissingSub)?;
+    let id = SpiffeId::parse(sub).map_err(JwtSvidDefect::Id)?;
+    match id.segments().count() {
+        0 => Err(JwtSvidDefect::IdWithoutPath),
+        n if n > limits::SPIFFE_ID_SEGMENTS => Err(JwtSvidDefect::TooManySegments),
+        _ => Ok(id),
+    }
+}
+
+fn audiences(claims: &Map<String, Value>) -> Result<Vec<String>, JwtSvidDefect> {
+    let all = match claims.get("aud") {
+        Some(Value::String(one)) => vec![one.clone()],
+        Some(Value::Array(many)) if many.len() > limits::JWT_SVID_AUDIENCES => return Err(JwtSvidDefect::TooManyAudiences),
+        Some(Value::Array(many)) => {
+            let texts: Option<Vec<String>> = many.iter().map(|one| one.as_str().map(str::to_owned)).collect();
+            texts.ok_or(JwtSvidDefect::AudNotText)?
+        }
+        Some(Value::Null) | None => Vec::new(),
+        Some(_) => return Err(JwtSvidDefect::AudNotText),
+    };
+    if all.iter().all(String::is_empty) { Err(JwtSvidDefect::MissingAud) } else { Ok(all) }
+}
+
+fn check_audience(told: &[String], expected: Audiences<'_>) -> Result<(), JwtSvidDefect> {
+    match expected {
+        Audiences::Any(ours) if ours.iter().any(|own| told.iter().any(|one| one == own)) => Ok(()),
+        Audiences::Only(own) if told.iter().all(|one| one == own) => Ok(()),
+        Audiences::Only(own) if told.iter().any(|one| one == own) => Err(JwtSvidDefect::OtherAudiences),
+        Audiences::Any(_) | Audiences::Only(_) => Err(JwtSvidDefect::Audience),
+    }
+}
+
+/// `exp` and `iat`.
+fn check_times(claims: &Map<String, Value>, expect: &Expect<'_>) -> Result<(Millis, Option<Millis>), JwtSvidDefect> {
+    let time = |name: &str| match claims.get(name) {
+        None => Ok(None),
+        Some(value) => value.as_u64().map(|s| Some(Millis::from_seconds(s))).ok_or(JwtSvidDefect::NotATime),
+    };
+    let (expires_at, issued_at, not_before) = (time("exp")?, time("iat")?, time("nbf")?);
+    let expires_at = expires_at.ok_or(JwtSvidDefect::MissingExp)?;
+    if expect.now >= expires_at {
+        return Err(JwtSvidDefect::Expired);
+    }
+    if issued_at.max(not_before).is_some_and(|begins| begins > expect.now.plus(expect.leeway_ms)) {
+        return Err(JwtSvidDefect::NotYetValid);
+    }
+    if expires_at.since(expect.now) > expect.max_ttl_ms {
+        return Err(JwtSvidDefect::LivesTooLong);
+    }
+    Ok((expires_at, issued_at))
+}
+
+macro_rules! defects {
+    ($($(#[$doc:meta])* $name:ident => $code:literal, $clause:literal;)*) => {
+        /// Why a token is no JWT-SVID for us: the closed list, one clause each.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum JwtSvidDefect {
+            $($(#[$doc])* $name,)*
+            /// `sub` is not a SPIFFE ID.
+            Id(IdDefect),
+        }
+
+        impl JwtSvidDefect {
+            /// Every defect but those of the SPIFFE ID, which have a list of their own.
+            pub const ALL: &'static [JwtSvidDefect] = &[$(JwtSvidDefect::$name,)*];
+
+            /// A stable name of the defect, for machines.
+            pub const fn code(self) -> &'static str {
+                match self {
+                    $(JwtSvidDefect::$name => $code,)*
+                    JwtSvidDefect::Id(_) => "invalid_sub",
+                }
+            }
+
+            /// The clause that refuses it, with its place in the standard.
+            pub const fn clause(self) -> &'static str {
+                match self {
+                    $(JwtSvidDefect::$name => $clause,)*
+                    JwtSvidDefect::Id(_) => "sub is a SPIFFE ID in its canonical form (SPIFFE-ID 2; JWT-SVID 3.1)",
+                }
+            }
+        }
+    };
+}
+
+defects! {
+    /// Above `limits::JWT_SVID_BYTES`.
+    TooLong => "too_long", "a JWT-SVID has at most 16384 bytes (limit JWT_SVID_BYTES)";
+    /// Not three parts of base64url with an object of JSON in the first two, no name twice.
+    Malformed => "malformed", "a JWT-SVID is a JWS in compact form over JSON, no name twice in an object (JWT-SVID 5.1; RFC 7515, 5.2)";
+    /// `none`, HMAC, EdDSA or what is not known.
+    UnsupportedAlgorithm => "unsupported_alg", "alg is one of RS, ES and PS with 256, 384 or 512 (JWT-SVID 2.1)";
+    /// Another `typ`.
+    BadTyp => "bad_typ", "typ is absent, JWT or JOSE (JWT-SVID 2.3)";
+    /// No `kid`.
+    MissingKid => "missing_kid", "kid names the key (JWT-SVID 2.2, 6.1)";
+    /// A header parameter that brings a key or a meaning.
+    HeaderParameter => "header_parameter", "the header has alg, kid and typ and nothing else (JWT-SVID 2)";
+    /// No `sub`, or one that is no text.
+    MissingSub => "missing_sub", "sub is there and is text (JWT-SVID 3.1)";
+    /// The id of the trust domain itself.
+    IdWithoutPath => "id_without_path", "sub is a workload's SPIFFE ID, which has a path (JWT-SVID 3.1; mayfly, identity)";
+    /// Above `limits::SPIFFE_ID_SEGMENTS`.
+    TooManySegments => "too_many_segments", "a caller's SPIFFE ID has at most 16 path segments (limit SPIFFE_ID_SEGMENTS)";
+    /// No bundle of that trust domain.
+    NoBundle => "no_bundle", "the trust domain of sub has a bundle here, and no other bundle is used (JWT-SVID 4)";
+    /// No JWT authority of that name in the bundle.
+    UnknownKid => "unknown_kid", "kid names a jwt-svid key of the bundle (JWT-SVID 2.2, 6.2)";
+    /// The bundle's key of that name cannot be used.
+    UnusableKey => "unusable_key", "a jwt-svid key is EC on P-256, P-384 or P-521, or RSA of 2048 to 8192 bits, public (JWT-SVID 2.1; RFC 7518, 3.3 and 6)";
+    /// An algorithm of another key type, curve, or than the key's own `alg`.
+    OtherKeyType => "other_key_type", "alg is of the key's type, curve and alg (RFC 7518, 3.1 and 3.4; RFC 8725, 3.1)";
+    /// The signature does not fit.
+    BadSignature => "bad_signature", "the bundle's key made the signature (JWT-SVID 4)";
+    /// No `aud`, or an empty one.
+    MissingAud => "missing_aud", "aud is there (JWT-SVID 3.2)";
+    /// An `aud` that is neither text nor a list of texts.
+    AudNotText => "aud_not_text", "aud is text or a list of texts (RFC 7519, 4.1.3)";
+    /// Above `limits::JWT_SVID_AUDIENCES`.
+    TooManyAudiences => "too_many_audiences", "aud has at most 16 values (limit JWT_SVID_AUDIENCES)";
+    /// For somebody else.
+    Audience => "audience", "aud has the value that we are known by (JWT-SVID 3.2)";
+    /// For us and for others.
+    OtherAudiences => "other_audiences", "aud has no other value beside the one that we are known by (mayfly, identity)";
+    /// No `exp`.
+    MissingExp => "missing_exp", "exp is there (JWT-SVID 3.3)";
+    /// A time that is no whole number of seconds.
+    NotATime => "not_a_time", "exp, iat and nbf are whole seconds since 1970 (JWT-SVID 3.3; RFC 7519, 2)";
+    /// Its end has come.
+    Expired => "expired", "exp has not come (JWT-SVID 3.3)";
+    /// Its `nbf` or `iat` has not come.
+    NotYetValid => "not_yet_valid", "nbf and iat have come (RFC 7519, 4.1.5 and 4.1.6)";
+    /// Above the configured `svid_max_ttl`.
+    LivesTooLong => "lives_too_long", "an SVID has at most svid_max_ttl of life left (mayfly, identity)";
+}
+
+impl fmt::Display for JwtSvidDefect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JwtSvidDefect::Id(defect) => write!(f, "{}: {defect}", self.clause()),
+            _ => f.write_str(self.clause()),
+        }
+    }
+}
+
+impl std::error::Error for JwtSvidDefect {}

@@ -1,0 +1,148 @@
+//! What a credential says of itself: to the rules, and to those who list it.
+
+use super::super::tasks::Task;
+use super::{Credentials, Lineage, Live};
+use crate::ledger::record::{Ancestor, Identity, Issued, SvidEvidence, TokenEvidence};
+use crate::revocation::{Facts, SvidFacts};
+use crate::seq::{CredentialId, Seq, TaskId};
+
+impl Credentials {
+    /// Everything that the rules can ask of a credential.
+    pub fn facts<'a>(&'a self, live: &'a Live, task: &'a Task) -> Facts<'a> {
+        let n = &self.names;
+        let caller = self.caller(live);
+        let evidence = n.evidence.value(live.evidence).and_then(|e| e.0.as_ref());
+        let mut facts = Facts {
+            revision: live.revision,
+            credentials: vec![live.id],
+            tasks: task.terms.path.clone(),
+            identities: Vec::with_capacity(1 + task.terms.owners.len()),
+            upstream: self.upstream(live),
+            scopes: self.scopes(live),
+            binding: n.bindings.value(live.binding).map_or("", |v| v),
+            tool: self.tool(live),
+            environment: n.environments.value(live.environment).map_or("", |v| v),
+            policy: live.policy.into(),
+            key: n.keys.value(live.key).map_or("", |v| v),
+            svid: None,
+            subject_token: None,
+        };
+        let domain = trust_domain_of(caller);
+        facts.identities.push((domain, caller));
+        facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+        if let Some(e) = evidence {
+            facts.svid = Some(svid_facts(domain, e));
+        }
+        if let Some(lineage) = n.lineage.value(live.lineage) {
+            add_lineage(
+                &mut facts,
+                &lineage.ancestors,
+                lineage.subject.as_ref(),
+                &lineage.actors,
+                lineage.subject_token.as_ref(),
+            );
+        }
+        facts
+    }
+
+    /// Whom it was issued to.
+    pub fn caller(&self, live: &Live) -> &str {
+        self.names.callers.value(live.caller).map_or("", |v| v)
+    }
+
+    /// The upstream that it is for.
+    pub fn upstream(&self, live: &Live) -> &str {
+        self.names.upstreams.value(live.upstream).map_or("", |v| v)
+    }
+
+    /// The tool that it serves for.
+    pub fn tool(&self, live: &Live) -> &str {
+        self.names.tools.value(live.tool).map_or("", |v| v)
+    }
+
+    /// The key that signed or derived it.
+    pub fn key(&self, live: &Live) -> &str {
+        self.names.keys.value(live.key).map_or("", |v| v)
+    }
+
+    /// The environment that it belongs to.
+    pub fn environment(&self, live: &Live) -> &str {
+        self.names.environments.value(live.environment).map_or("", |v| v)
+    }
+
+    /// The scopes that it carries.
+    pub fn scopes(&self, live: &Live) -> Vec<&str> {
+        self.names.scopes.value(live.scopes).map_or_else(Vec::new, |s| s.0.iter().map(|v| &**v).collect())
+    }
+
+    /// The credentials that it rests on, the first of its line first.
+    pub fn ancestors(&self, live: &Live) -> &[Ancestor] {
+        self.names.lineage.value(live.lineage).map_or(&[], |l| &l.ancestors)
+    }
+
+    /// The binding that permitted it.
+    pub fn binding(&self, live: &Live) -> &str {
+        self.names.bindings.value(live.binding).map_or("", |v| v)
+    }
+
+    /// What only derived credentials have.
+    pub fn lineage(&self, live: &Live) -> Option<&Lineage> {
+        self.names.lineage.value(live.lineage)
+    }
+
+    /// The SVID that it rests on.
+    pub fn evidence(&self, live: &Live) -> Option<&SvidEvidence> {
+        self.names.evidence.value(live.evidence).and_then(|e| e.0.as_ref())
+    }
+}
+
+/// Everything that the rules can ask of a credential, from its record. `path`: the task path, root first, as far as it is known.
+pub fn facts_of_record<'a>(issued: &'a Issued, revision: Seq, path: &[TaskId]) -> Facts<'a> {
+    let domain = trust_domain_of(&issued.caller);
+    let mut facts = Facts {
+        revision,
+        credentials: CredentialId::from_slice(&issued.credential).into_iter().collect(),
+        tasks: path.to_vec(),
+        identities: vec![(domain, &issued.caller)],
+        upstream: &issued.upstream,
+        scopes: issued.scopes.iter().map(String::as_str).collect(),
+        binding: &issued.binding,
+        tool: &issued.tool,
+        environment: &issued.environment,
+        policy: issued.policy_version,
+        key: &issued.key,
+        svid: issued.svid.as_ref().map(|e| svid_facts(domain, e)),
+        ..Facts::default()
+    };
+    facts.tasks.extend(TaskId::from_slice(&issued.task).filter(|t| !path.contains(t)));
+    let (subject, token) = (issued.subject.as_ref(), issued.subject_token.as_ref());
+    add_lineage(&mut facts, &issued.ancestors, subject, &issued.actors, token);
+    facts
+}
+
+/// The trust domain of a SPIFFE ID, which is the issuer of a workload's identity.
+pub fn trust_domain_of(id: &str) -> &str {
+    let rest = id.strip_prefix("spiffe://").unwrap_or_default();
+    rest.split('/').next().unwrap_or_default()
+}
+
+/// The facts of an SVID's evidence.
+pub fn svid_facts<'a>(trust_domain: &'a str, e: &'a SvidEvidence) -> SvidFacts<'a> {
+    SvidFacts { trust_domain, anchor: &e.anchor, issuing_key: &e.issuing_key, serial: &e.serial }
+}
+
+/// Adds what only derived grants have.
+pub fn add_lineage<'a>(
+    facts: &mut Facts<'a>,
+    ancestors: &'a [Ancestor],
+    subject: Option<&'a Identity>,
+    actors: &'a [Identity],
+    token: Option<&'a TokenEvidence>,
+) {
+    for a in ancestors {
+        facts.credentials.extend(CredentialId::from_slice(&a.credential));
+        facts.identities.push((trust_domain_of(&a.caller), a.caller.as_str()));
+    }
+    facts.identities.extend(subject.into_iter().chain(actors).map(|i| (i.issuer.as_str(), i.sub.as_str())));
+    facts.subject_token = token.map(|t| (t.issuer.as_str(), t.id.as_str()));
+}
