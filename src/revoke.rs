@@ -14,6 +14,9 @@ use crate::revocation::{Facts, Rules, Target};
 use crate::seq::{CredentialId, Millis, Seq};
 use crate::tasks::{Named, name_of};
 
+/// The rule that wants a revocation of everything confirmed with `all`.
+pub const EVERYTHING: &str = "everything";
+
 /// What something hits, or would.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hits {
@@ -87,6 +90,11 @@ impl Authority {
         if let Some(before) = self.remembered(&name, &ask.named).await? {
             let (hits, each) = self.counted(Count::since(&ask.targets, before.seq, Rules::default())).await?;
             return Ok(Done { seq: before.seq, hits, each });
+        }
+        // It also shuts out everybody, which no number of credentials says.
+        if ask.targets.contains(&Target::Everything) && !ask.lock_only && ask.confirm != Confirm::All {
+            let (hits, _) = self.hits(&ask.targets).await?;
+            return Err(all_confirmed(&hits));
         }
         // With everything confirmed nothing is counted first: an emergency does not wait for a number.
         let counted = match ask.confirm {
@@ -178,6 +186,14 @@ pub(crate) fn confirm_needed(hits: &Hits, confirm: Confirm) -> No {
         )
         .way_out(format!("--confirm {}, or --confirm all", hits.credentials)),
     )
+}
+
+fn all_confirmed(hits: &Hits) -> No {
+    let what = format!(
+        "this would revoke everything: {} live credentials of {} callers in {} tasks; nothing was revoked",
+        hits.credentials, hits.callers, hits.tasks
+    );
+    No::Refusal(Refusal::new(Reason::ConfirmNeeded, what).by(EVERYTHING).way_out("--confirm all, whatever the number is"))
 }
 
 /// What was in force for these targets.

@@ -20,9 +20,8 @@ const TOO_LONG: usize = 400;
 const LONG_FUNCTION: usize = 100;
 
 /// Files that are longer than [`TOO_LONG`] all the same, and why. A file that no longer is must leave the list.
-const LONG_FILES: &[(&str, &str)] = &[
-    ("src/ledger/state/credentials.rs", "slab, counters and expiry of credentials; to be split in slab and counters"),
-];
+const LONG_FILES: &[(&str, &str)] =
+    &[("src/ledger/state/credentials.rs", "slab, counters and expiry of credentials; to be split in slab and counters")];
 
 /// Limits that nothing uses yet: each belongs to a part of the contract that this version answers with `NOT_SERVED`, or has a reason.
 const UNUSED_LIMITS: &[(&str, &str)] = &[

@@ -117,6 +117,36 @@ fn locks_are_lifted_one_by_one_and_revoking_is_for_operators_with_a_reason() {
     assert!(tried.contains(&(agent, "revoke".into(), "DENIED_BY_POLICY".into())), "{tried:?}");
 }
 
+#[test]
+fn everything_is_revoked_only_when_all_was_confirmed_however_few_there_are() {
+    let w = world();
+    let everything =
+        |confirmation| pb::RevokeRequest { confirmation, ..request(&[Target::Tool("t".into()), Target::Everything]) };
+    for confirmation in [None, Some(pb::Confirmation { credentials: 1_000_000, all: false })] {
+        for issued_only in [false, true] {
+            let asked = pb::RevokeRequest { issued_only, ..everything(confirmation) };
+            let status = refused(w.run(service(&w).revoke(ask(&ROOT, asked))), Reason::ConfirmNeeded);
+            let info = status.get_details_error_info().unwrap();
+            assert_eq!(
+                (info.metadata["rule"].as_str(), &info.metadata["way_out"][..13]),
+                ("everything", "--confirm all"),
+                "{status}"
+            );
+        }
+    }
+    assert!(
+        ok(w.run(service(&w).list_rules(ask(&ROOT, pb::ListRulesRequest::default())))).rules.is_empty(),
+        "nothing was revoked"
+    );
+    // Asking, and keeping from new grants alone, need no agreement.
+    ok(w.run(service(&w).revoke(ask(&ROOT, pb::RevokeRequest { dry_run: true, ..everything(None) }))));
+    let add =
+        pb::AddLockRequest { targets: vec![target_to_pb(&Target::Everything)], reason: "a test".into(), ..Default::default() };
+    ok(w.run(service(&w).add_lock(ask(&ROOT, add))));
+    let all = Some(pb::Confirmation { credentials: 0, all: true });
+    assert!(ok(w.run(service(&w).revoke(ask(&ROOT, everything(all))))).seq > 0);
+}
+
 type Feed = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::WatchRevocationsResponse, tonic::Status>> + Send>>;
 
 fn follow(w: &World, peer: &Peer, name: &str, resume_after: Option<u64>) -> Result<Feed, tonic::Status> {
