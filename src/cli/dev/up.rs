@@ -121,7 +121,7 @@ fn background(args: &UpArgs, dir: &Path, out: Out) -> Result<Exit, CliError> {
     }
     let _ = child.kill();
     let _ = child.wait();
-    Err(NoWorld::Silent(PATIENCE.as_secs()).into())
+    Err(NoWorld::Silent { seconds: PATIENCE.as_secs(), log }.into())
 }
 
 fn already(world: &World, out: Out) -> Result<Exit, CliError> {

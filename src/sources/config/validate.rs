@@ -280,9 +280,8 @@ impl Look<'_> {
         if self.errors() == before
             && let Err(wrong) = SealingKey::load(path, data)
         {
-            let wrong = wrong.to_string();
-            let (what, remedy) = wrong.split_once("; ").unwrap_or((&wrong, "32 random bytes"));
-            self.error("seal.key_file", what, remedy);
+            let remedies: Vec<String> = wrong.remedies().iter().map(ToString::to_string).collect();
+            self.error("seal.key_file", &wrong, remedies.join("; "));
         }
     }
 
