@@ -287,7 +287,7 @@ fn listeners_and_directories_that_cannot_work_are_found() {
 
     let host = Host::new();
     host.change("mayfly.toml", "path = \"data\"", "engine = \"memory\"");
-    assert!(host.said().contains("memory keeps nothing"), "{}", host.said());
+    assert!(host.said().contains("nothing survives a restart in memory"), "{}", host.said());
 }
 
 #[test]

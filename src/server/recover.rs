@@ -77,7 +77,7 @@ pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> 
     let data = engine::data_dir(&config).ok_or_else(|| NotRecovered::NothingKept(file.to_owned()))?;
     // Where it really is: a link to it stays a link.
     let data = data.canonicalize().map_err(|_| NotRecovered::NoStore(data.to_owned()))?;
-    if !data.join("ledger.redb").is_file() {
+    if !RedbStore::is_in(&data) {
         return Err(NotRecovered::NoStore(data));
     }
     let now = system.wall();

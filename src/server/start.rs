@@ -168,6 +168,9 @@ fn sealing_key(config: &Config) -> Result<SealingKey, Why> {
 /// The ledger, and everything that follows it.
 fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Arc<Authority>, Why> {
     let key = sealing_key(config)?;
+    if engine::data_dir(config).is_none() {
+        tracing::warn!("engine memory: nothing survives a restart, and what was revoked or locked is forgotten with the rest");
+    }
     let (store, opener) = engine::open(config, system).map_err(|e| Why::Ledger(engine::not_opened(config, e)))?;
     // Before the first append: afterwards a missing check value means that somebody deleted it.
     key.check(&*store, system).map_err(|error| Why::Seal { error, key: config.seal.clone() })?;

@@ -117,8 +117,8 @@ impl Look<'_> {
         let Engine::Redb(path) = &self.config.store.engine else {
             return self.warning(
                 "store.engine",
-                "memory keeps nothing when the server stops",
-                "redb, for all but trying things out",
+                "nothing survives a restart in memory: what was revoked or locked is forgotten with the rest",
+                "engine = \"redb\" and a store.path, for all but trying things out",
             );
         };
         let there = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."));
