@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::admission::Admitted;
 use crate::authority::Authority;
+use crate::credential::Kind;
 use crate::identity::caller::Caller;
 use crate::ledger::Lane;
 use crate::ledger::record::{Event, LockLifted, Record, Released, Revoked, Who};
@@ -26,6 +27,8 @@ pub struct Hits {
     pub tasks: u64,
     /// Different callers of those credentials.
     pub callers: u64,
+    /// Those of the credentials for which something was made at an upstream.
+    pub elsewhere: u64,
 }
 
 /// How much may be hit.
@@ -122,6 +125,7 @@ impl Authority {
             None if ask.lock_only => self.hits(&ask.targets).await?,
             None => self.counted(Count::since(&ask.targets, seq, before)).await?,
         };
+        self.feed.hit(seq, hits);
         Ok(Done { seq, hits, each })
     }
 
@@ -280,17 +284,20 @@ impl Count {
         if self.was_covered(state, &facts) {
             return;
         }
+        let elsewhere = u64::from(Kind::from_number(live.kind.into()).is_some_and(|kind| !kind.made_here()));
         let mut hit = false;
         for (rules, hits, tasks, callers) in &mut self.each {
             if rules.covers(&facts).is_some() {
                 hit = true;
                 hits.credentials += 1;
+                hits.elsewhere += elsewhere;
                 tasks.insert(task.terms.id);
                 callers.insert(state.credentials.caller(live).into());
             }
         }
         if hit {
             self.all.credentials += 1;
+            self.all.elsewhere += elsewhere;
             self.tasks.insert(task.terms.id);
             self.callers.insert(state.credentials.caller(live).into());
         }
@@ -325,6 +332,7 @@ impl Count {
             credentials: hits.credentials,
             tasks: tasks.len() as u64,
             callers: callers.len() as u64,
+            elsewhere: hits.elsewhere,
         });
         (self.all, each.collect())
     }

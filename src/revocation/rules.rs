@@ -77,11 +77,20 @@ impl Rules {
 
     /// The rule by which a credential or grant with these facts is revoked, if one does.
     pub fn covers(&self, facts: &Facts<'_>) -> Option<Hit> {
-        self.covers_but(facts, Seq::ZERO)
+        self.covered(facts, |_| true)
     }
 
     /// The same, the revocation at `but` aside.
     pub fn covers_but(&self, facts: &Facts<'_>, but: Seq) -> Option<Hit> {
+        self.covered(facts, |seq| seq != but)
+    }
+
+    /// The same, of revocations before `before`.
+    pub fn covers_before(&self, facts: &Facts<'_>, before: Seq) -> Option<Hit> {
+        self.covered(facts, |seq| seq < before)
+    }
+
+    fn covered(&self, facts: &Facts<'_>, fits: impl Fn(Seq) -> bool) -> Option<Hit> {
         let mut hit = None;
         facts.each(&mut |probe| {
             let sort = probe.sort();
@@ -90,7 +99,7 @@ impl Rules {
             }
             if let Some(entry) = self.table.probe(&probe, facts.revision) {
                 let covered = sort == Sort::SigningKey || facts.revision < entry.revoked;
-                if covered && entry.revoked > Seq::ZERO && entry.revoked != but {
+                if covered && entry.revoked > Seq::ZERO && fits(entry.revoked) {
                     hit = Some(Hit { target: self.table.target_of(&probe, facts.revision), seq: entry.revoked, lock: false });
                     return true;
                 }

@@ -147,6 +147,38 @@ fn everything_is_revoked_only_when_all_was_confirmed_however_few_there_are() {
     assert!(ok(w.run(service(&w).revoke(ask(&ROOT, everything(all))))).seq > 0);
 }
 
+#[test]
+fn a_revocation_says_what_it_hit_what_it_refuses_and_who_has_applied_it() {
+    let w = world();
+    let get = |seq| ok(w.run(service(&w).get_revocation(ask(&ROOT, pb::GetRevocationRequest { seq }))));
+    let refuses = |refused| Some(pb::Reach { refused, ..Default::default() });
+    let mut feed = follow(&w, &w.workload("/service/echo"), "one", None).unwrap();
+    next(&w, &mut feed).unwrap();
+    w.issue("/agent/demo");
+    w.issue("/agent/demo");
+    w.issue("/ci/demo");
+    let caller = Target::Caller("spiffe://dev.mayfly.internal/agent/demo".into());
+    let done = revoke(&w, std::slice::from_ref(&caller));
+    assert_eq!((done.reach, done.hits.map(|h| h.credentials)), (refuses(2), Some(2)));
+    let told = get(done.seq);
+    assert_eq!((told.reach, told.followers_applied, told.followers_behind), (refuses(2), 0, 1));
+    let hits = told.rule.unwrap().hits.unwrap();
+    assert_eq!((hits.credentials, hits.tasks, hits.callers), (2, 2, 1));
+    assert_eq!(next(&w, &mut feed).unwrap().seq, done.seq);
+    let applied = pb::AcknowledgeRevocationsRequest { follower: "one".into(), applied_seq: done.seq };
+    ok(w.run(service(&w).acknowledge_revocations(ask(&w.workload("/service/echo"), applied))));
+    assert_eq!((get(done.seq).followers_applied, get(done.seq).followers_behind), (1, 0));
+    // A later one takes nothing away from it, and hit only what was left.
+    let all = revoke(&w, &[Target::Everything]).seq;
+    assert_eq!((get(done.seq).reach, get(all).reach), (refuses(2), refuses(1)));
+    let rules = ok(w.run(service(&w).list_rules(ask(&ROOT, pb::ListRulesRequest::default())))).rules;
+    assert_eq!(rules.iter().map(|r| (r.seq, r.hits.unwrap().credentials)).collect::<Vec<_>>(), [(all, 1), (done.seq, 2)]);
+    // What has ended by its time is refused by that.
+    w.pass(limits::CREDENTIAL_TTL_MS);
+    assert_eq!((get(done.seq).reach, get(all).reach), (refuses(0), refuses(0)));
+    refused(w.run(service(&w).get_revocation(ask(&ROOT, pb::GetRevocationRequest { seq: all + 1 }))), Reason::NotFound);
+}
+
 type Feed = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::WatchRevocationsResponse, tonic::Status>> + Send>>;
 
 fn follow(w: &World, peer: &Peer, name: &str, resume_after: Option<u64>) -> Result<Feed, tonic::Status> {
