@@ -14,6 +14,7 @@ use crate::ledger::{Batch, State};
 use crate::limits;
 use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::event::{FeedEvent, event_of};
+use crate::revoke::Hits;
 use crate::seq::{Millis, Seq};
 
 /// One event as it is sent.
@@ -32,6 +33,8 @@ pub struct Made {
     pub record: Arc<Record>,
     /// The time of its commit.
     pub at: Millis,
+    /// What it hit, where it was counted.
+    pub hits: Option<Hits>,
 }
 
 /// Tells followers what is revoked, held and locked.
@@ -72,7 +75,7 @@ impl Feed {
             let Some(event) = event_of(&committed.record, committed.seq, batch.time, state) else { continue };
             let sent = Arc::new(Sent { previous: ring.last, event });
             ring.last = committed.seq;
-            ring.made.insert(committed.seq, Made { record: committed.record.clone(), at: batch.time });
+            ring.made.insert(committed.seq, Made { record: committed.record.clone(), at: batch.time, hits: None });
             ring.events.push_back(sent.clone());
             if ring.events.len() > limits::FEED_EVENTS
                 && let Some(old) = ring.events.pop_front()
@@ -107,6 +110,13 @@ impl Feed {
         }
         let missed = ring.events.iter().filter(|s| s.event.seq() > after).cloned().collect();
         Ok((live, Beginning::Missed(missed)))
+    }
+
+    /// Notes what a rule hit when it was made.
+    pub fn hit(&self, seq: Seq, hits: Hits) {
+        if let Some(made) = self.ring.lock().made.get_mut(&seq) {
+            made.hits = Some(hits);
+        }
     }
 
     /// Keeps who made rules and locks of before this start, up to as many as the ring has events.

@@ -108,7 +108,7 @@ impl Authority {
         let looked = self
             .look_back((Vec::new(), missing), move |(found, missing): &mut (Vec<(Seq, Made)>, BTreeSet<Seq>), past| {
                 if missing.remove(&past.seq) {
-                    found.push((past.seq, Made { record: Arc::new(past.record), at: past.at }));
+                    found.push((past.seq, Made { record: Arc::new(past.record), at: past.at, hits: None }));
                 }
                 if missing.is_empty() || past.seq < oldest { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })

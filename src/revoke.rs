@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::admission::Admitted;
 use crate::authority::Authority;
+use crate::credential::Kind;
 use crate::identity::caller::Caller;
 use crate::ledger::Lane;
 use crate::ledger::record::{Event, LockLifted, Record, Released, Revoked, Who};
@@ -14,6 +15,9 @@ use crate::revocation::{Facts, Rules, Target};
 use crate::seq::{CredentialId, Millis, Seq};
 use crate::tasks::{Named, name_of};
 
+/// The rule that wants a revocation of everything confirmed with `all`.
+pub const EVERYTHING: &str = "everything";
+
 /// What something hits, or would.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hits {
@@ -23,6 +27,8 @@ pub struct Hits {
     pub tasks: u64,
     /// Different callers of those credentials.
     pub callers: u64,
+    /// Those of the credentials for which something was made at an upstream.
+    pub elsewhere: u64,
 }
 
 /// How much may be hit.
@@ -88,6 +94,11 @@ impl Authority {
             let (hits, each) = self.counted(Count::since(&ask.targets, before.seq, Rules::default())).await?;
             return Ok(Done { seq: before.seq, hits, each });
         }
+        // It also shuts out everybody, which no number of credentials says.
+        if ask.targets.contains(&Target::Everything) && !ask.lock_only && ask.confirm != Confirm::All {
+            let (hits, _) = self.hits(&ask.targets).await?;
+            return Err(all_confirmed(&hits));
+        }
         // With everything confirmed nothing is counted first: an emergency does not wait for a number.
         let counted = match ask.confirm {
             Confirm::All => None,
@@ -114,6 +125,7 @@ impl Authority {
             None if ask.lock_only => self.hits(&ask.targets).await?,
             None => self.counted(Count::since(&ask.targets, seq, before)).await?,
         };
+        self.feed.hit(seq, hits);
         Ok(Done { seq, hits, each })
     }
 
@@ -178,6 +190,14 @@ pub(crate) fn confirm_needed(hits: &Hits, confirm: Confirm) -> No {
         )
         .way_out(format!("--confirm {}, or --confirm all", hits.credentials)),
     )
+}
+
+fn all_confirmed(hits: &Hits) -> No {
+    let what = format!(
+        "this would revoke everything: {} live credentials of {} callers in {} tasks; nothing was revoked",
+        hits.credentials, hits.callers, hits.tasks
+    );
+    No::Refusal(Refusal::new(Reason::ConfirmNeeded, what).by(EVERYTHING).way_out("--confirm all, whatever the number is"))
 }
 
 /// What was in force for these targets.
@@ -264,17 +284,20 @@ impl Count {
         if self.was_covered(state, &facts) {
             return;
         }
+        let elsewhere = u64::from(Kind::from_number(live.kind.into()).is_some_and(|kind| !kind.made_here()));
         let mut hit = false;
         for (rules, hits, tasks, callers) in &mut self.each {
             if rules.covers(&facts).is_some() {
                 hit = true;
                 hits.credentials += 1;
+                hits.elsewhere += elsewhere;
                 tasks.insert(task.terms.id);
                 callers.insert(state.credentials.caller(live).into());
             }
         }
         if hit {
             self.all.credentials += 1;
+            self.all.elsewhere += elsewhere;
             self.tasks.insert(task.terms.id);
             self.callers.insert(state.credentials.caller(live).into());
         }
@@ -309,6 +332,7 @@ impl Count {
             credentials: hits.credentials,
             tasks: tasks.len() as u64,
             callers: callers.len() as u64,
+            elsewhere: hits.elsewhere,
         });
         (self.all, each.collect())
     }

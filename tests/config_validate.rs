@@ -13,19 +13,42 @@ const NOW: Millis = Millis(1_795_000_000_000);
 /// A directory with everything that a configuration names.
 struct Host {
     dir: tempfile::TempDir,
+    ca: Ca,
 }
 
-fn ca(name: &str) -> String {
-    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+struct Ca {
+    params: rcgen::CertificateParams,
+    key: rcgen::KeyPair,
+}
+
+impl Ca {
+    fn new(name: &str) -> Ca {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        Ca { params, key: rcgen::KeyPair::generate().unwrap() }
+    }
+
+    fn pem(&self) -> String {
+        self.params.self_signed(&self.key).unwrap().pem()
+    }
+
+    /// A CA under this one, and its certificate.
+    fn under(&self, name: &str) -> (Ca, String) {
+        let below = Ca::new(name);
+        let pem = below.params.signed_by(&below.key, &self.issuer()).unwrap().pem();
+        (below, pem)
+    }
+
+    fn issuer(&self) -> rcgen::Issuer<'_, &rcgen::KeyPair> {
+        rcgen::Issuer::from_params(&self.params, &self.key)
+    }
 }
 
 impl Host {
     fn new() -> Host {
-        let host = Host { dir: tempfile::tempdir().unwrap() };
+        let host = Host { dir: tempfile::tempdir().unwrap(), ca: Ca::new("dev CA") };
         let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/samples");
         fs::create_dir(host.path("upstreams")).unwrap();
         fs::create_dir(host.path("data")).unwrap();
@@ -33,7 +56,7 @@ impl Host {
             fs::copy(samples.join(file), host.path(file)).unwrap();
         }
         host.write("mayfly.toml", include_str!("samples/mayfly.toml"));
-        host.write("bundle.pem", &ca("dev CA"));
+        host.write("bundle.pem", &host.ca.pem());
         host.secret("seal.key", "0123456789abcdef0123456789abcdeF");
         host.svid(&["mayfly.example.org"], &["spiffe://dev.mayfly.internal/mayfly"], 2040);
         host
@@ -63,6 +86,10 @@ impl Host {
     }
 
     fn svid(&self, dns: &[&str], uris: &[&str], until: i32) {
+        self.svid_of(&self.ca, dns, uris, until);
+    }
+
+    fn svid_of(&self, ca: &Ca, dns: &[&str], uris: &[&str], until: i32) {
         let mut params = rcgen::CertificateParams::new(dns.iter().map(|d| d.to_string()).collect::<Vec<_>>()).unwrap();
         for uri in uris {
             params.subject_alt_names.push(rcgen::SanType::URI((*uri).try_into().unwrap()));
@@ -70,7 +97,7 @@ impl Host {
         params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
         let key = rcgen::KeyPair::generate().unwrap();
-        self.write("svid.pem", &params.self_signed(&key).unwrap().pem());
+        self.write("svid.pem", &params.signed_by(&key, &ca.issuer()).unwrap().pem());
         self.secret("svid.key", &key.serialize_pem());
     }
 
@@ -151,6 +178,40 @@ fn a_certificate_that_clients_will_refuse_is_found() {
     assert!(host.said().contains(":8: tls.key") && host.said().contains("no private key"));
 }
 
+#[test]
+fn a_certificate_that_no_root_of_its_own_trust_domain_vouches_for_is_found() {
+    let names = (&["mayfly.example.org"][..], &["spiffe://dev.mayfly.internal/mayfly"][..]);
+    let host = Host::new();
+    let finds = |why: &str| {
+        let findings = host.findings();
+        assert_eq!((findings.len(), findings[0].severity), (1, Severity::Error), "{why}: {findings:#?}");
+        let said = host.said();
+        for part in [":7: tls.certificate", "no root in ", "/bundle.pem", "/svid.pem", "mayfly svid check --bundle ", why] {
+            assert!(said.contains(part), "{part:?} is not in {said}");
+        }
+    };
+    // Another CA, of the same name: only its key tells them apart.
+    host.svid_of(&Ca::new("dev CA"), names.0, names.1, 2040);
+    finds("dev.mayfly.internal");
+    // A CA between that the file leaves out; with it all is well.
+    let (below, between) = host.ca.under("between");
+    host.svid_of(&below, names.0, names.1, 2040);
+    finds("so its workloads refuse this server");
+    let leaf = fs::read_to_string(host.path("svid.pem")).unwrap();
+    host.write("svid.pem", &format!("{leaf}{between}"));
+    assert_eq!(host.said(), "");
+    // Trusting nobody means it, too.
+    host.write("bundle.pem", "{\"keys\": []}");
+    finds("dev.mayfly.internal");
+    // Where there is no bundle of its own there is nothing to compare with, which is told by itself.
+    host.change(
+        "mayfly.toml",
+        "[[bundles]]\ntrust_domain = \"dev.mayfly.internal\"",
+        "[[bundles]]\ntrust_domain = \"other.example\"",
+    );
+    assert!(!host.said().contains("no root in") && host.said().contains("no bundle for dev.mayfly.internal"), "{}", host.said());
+}
+
 /// Found only by reading what the files hold, as the start does.
 #[test]
 fn contents_that_a_start_refuses_are_found() {
@@ -226,7 +287,7 @@ fn listeners_and_directories_that_cannot_work_are_found() {
 
     let host = Host::new();
     host.change("mayfly.toml", "path = \"data\"", "engine = \"memory\"");
-    assert!(host.said().contains("memory keeps nothing"), "{}", host.said());
+    assert!(host.said().contains("nothing survives a restart in memory"), "{}", host.said());
 }
 
 #[test]

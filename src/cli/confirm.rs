@@ -1,4 +1,5 @@
-//! Changes that revoke: shown first, and confirmed by their number when they hit more than one credential.
+//! Changes that revoke: shown first, and confirmed by their number when they hit more than one credential, with `all` when they hit
+//! everything.
 
 use std::future::Future;
 use std::str::FromStr;
@@ -10,6 +11,7 @@ use super::out::Out;
 use super::show::Hits;
 use crate::pb::mayfly::v1 as pb;
 use crate::refusal::Reason;
+use crate::revoke::EVERYTHING;
 
 /// How a change that revokes is asked for.
 #[derive(Args, Clone)]
@@ -70,7 +72,11 @@ where
     let CliError::Server(mut said) = error else { return Err(error) };
     let would = Hits::from(hits(&ask(true, None).await?));
     out.say(format_args!("this would hit {}; nothing was done", would.text()));
-    said.way_out = Some(format!("you can: run it again with `--confirm {}`, or with `--confirm all`", would.credentials));
+    let number = match said.rule.as_deref() {
+        Some(EVERYTHING) => String::new(),
+        _ => format!("`--confirm {}`, or with ", would.credentials),
+    };
+    said.way_out = Some(format!("you can: run it again with {number}`--confirm all`"));
     Err(CliError::Server(said))
 }
 

@@ -9,7 +9,7 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::{Format, Noun, Out, escape};
 use crate::seq::Seq;
-use crate::server::{environment, healthcheck, recover, run, telemetry, validate};
+use crate::server::{StartProblem, environment, healthcheck, recover, run, telemetry, validate};
 use crate::sources::config::Severity;
 use crate::system::System;
 
@@ -79,17 +79,20 @@ pub fn run(command: ServerCommand, out: Out) -> Result<Exit, CliError> {
     std::thread::scope(|scope| scope.spawn(|| here(command, out)).join().map_err(gone)?)
 }
 
-#[allow(clippy::print_stderr, reason = "this is a command")]
+impl From<StartProblem> for CliError {
+    fn from(problem: StartProblem) -> CliError {
+        let told = format!("the server does not start\n{problem}");
+        if problem.exit_code() == 2 { CliError::Usage(told) } else { CliError::Local(told) }
+    }
+}
+
 fn here(command: ServerCommand, out: Out) -> Result<Exit, CliError> {
     match command {
         ServerCommand::Run(args) => {
             telemetry::init(args.log);
             match run::run(&args.config, args.ready_file.as_deref(), |_| {}) {
                 Ok(()) => Ok(Exit::Ok),
-                Err(problem) => {
-                    eprintln!("mayfly: the server does not start\n{problem}");
-                    Ok(if problem.exit_code() == 2 { Exit::Usage } else { Exit::Error })
-                }
+                Err(problem) => Err(problem.into()),
             }
         }
         ServerCommand::Validate(args) => {

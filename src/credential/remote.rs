@@ -116,6 +116,11 @@ impl Remotes {
         self
     }
 
+    /// Nothing is made elsewhere.
+    pub fn is_empty(&self) -> bool {
+        self.by_kind.is_empty()
+    }
+
     /// Who serves a kind.
     pub fn of(&self, kind: Kind) -> Option<&Arc<dyn Remote>> {
         self.by_kind.get(&kind)

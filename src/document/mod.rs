@@ -1,6 +1,7 @@
 //! Reading the TOML that people write: every complaint names file, line, what is wrong and what would be right, and all of them come at
 //! once. What nobody asked for is an unknown key, and refused with the nearest known one. Pure: text in, values out.
 
+pub mod command;
 mod field;
 pub mod quantity;
 

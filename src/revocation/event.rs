@@ -3,7 +3,8 @@
 //! The shapes are those of `proto/mayfly/v1/feed.proto`; what each stream adds (the seq before, heartbeats) is the feed's.
 
 use super::rules::Rules;
-use super::target::{Sort, Target};
+use super::sort::Sort;
+use super::target::Target;
 use crate::ledger::State;
 use crate::ledger::record::{Event, KeyState, Record};
 use crate::limits;

@@ -1,5 +1,6 @@
 //! What is known of a credential or a grant, as far as a rule can ask. Every target is answerable from these.
 
+use super::sort::Sort;
 use crate::seq::{CredentialId, Seq, TaskId};
 
 /// The SVID that something rests on.
@@ -66,6 +67,31 @@ pub enum Probe<'a> {
     Svid(&'a str, &'a [u8], &'a [u8]),
     SubjectToken(&'a str, &'a str),
     Everything,
+}
+
+impl Probe<'_> {
+    /// The sort of the targets that answer it.
+    pub const fn sort(&self) -> Sort {
+        match self {
+            Probe::Credential(_) => Sort::Credential,
+            Probe::Task(_) => Sort::Task,
+            Probe::Caller(_) => Sort::Caller,
+            Probe::Prefix(_) => Sort::Prefix,
+            Probe::TrustDomain(_) => Sort::TrustDomain,
+            Probe::TrustAnchor(_) => Sort::TrustAnchor,
+            Probe::Subject(..) => Sort::Subject,
+            Probe::Upstream(_) => Sort::Upstream,
+            Probe::UpstreamScope(..) => Sort::UpstreamScope,
+            Probe::Binding(_) => Sort::Binding,
+            Probe::Tool(_) => Sort::Tool,
+            Probe::Environment(_) => Sort::Environment,
+            Probe::Policy(..) => Sort::PolicyBelow,
+            Probe::SigningKey(_) => Sort::SigningKey,
+            Probe::Svid(..) => Sort::Svid,
+            Probe::SubjectToken(..) => Sort::SubjectToken,
+            Probe::Everything => Sort::Everything,
+        }
+    }
 }
 
 impl<'a> Facts<'a> {

@@ -4,10 +4,14 @@ pub mod event;
 pub mod facts;
 pub mod follower;
 pub mod rules;
+pub mod sort;
+mod table;
 pub mod target;
+mod written;
 
 pub use event::{FeedEvent, FeedSnapshot, event_of};
 pub use facts::{Facts, Probe, SvidFacts};
 pub use follower::{Follower, FollowerRefusal, Heartbeat, Life, Moment};
 pub use rules::{Entry, Hit, Rules};
-pub use target::{Sort, Target};
+pub use sort::Sort;
+pub use target::Target;

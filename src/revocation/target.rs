@@ -1,9 +1,8 @@
 //! What a revocation aims at, checked: a value of this type is well formed.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
+use super::sort::Sort;
 use crate::ledger::record::{Aim, Identity, PolicyBelow, SvidTarget, TargetRecord};
 use crate::limits;
 use crate::seq::{CredentialId, TaskId};
@@ -47,105 +46,12 @@ pub enum Target {
     Everything,
 }
 
-/// The sort of a target, to index tables.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
-#[repr(usize)]
-pub enum Sort {
-    Credential,
-    Task,
-    Caller,
-    Prefix,
-    TrustDomain,
-    TrustAnchor,
-    Subject,
-    Upstream,
-    UpstreamScope,
-    Binding,
-    Tool,
-    Environment,
-    PolicyBelow,
-    SigningKey,
-    Svid,
-    SubjectToken,
-    Everything,
-}
-
-/// How many sorts there are.
-pub const SORTS: usize = 17;
-
-impl Sort {
-    /// Every sort, in the order of its number.
-    pub const ALL: [Sort; SORTS] = [
-        Sort::Credential,
-        Sort::Task,
-        Sort::Caller,
-        Sort::Prefix,
-        Sort::TrustDomain,
-        Sort::TrustAnchor,
-        Sort::Subject,
-        Sort::Upstream,
-        Sort::UpstreamScope,
-        Sort::Binding,
-        Sort::Tool,
-        Sort::Environment,
-        Sort::PolicyBelow,
-        Sort::SigningKey,
-        Sort::Svid,
-        Sort::SubjectToken,
-        Sort::Everything,
-    ];
-
-    /// Revoking it blocks new grants too, unless asked not to.
-    pub const fn locks(self) -> bool {
-        matches!(
-            self,
-            Sort::Caller
-                | Sort::Prefix
-                | Sort::TrustDomain
-                | Sort::Subject
-                | Sort::Upstream
-                | Sort::UpstreamScope
-                | Sort::Tool
-                | Sort::Environment
-                | Sort::Everything
-        )
-    }
-
-    /// Once revoked it is evidence for nothing, whatever a decision saw.
-    pub const fn is_evidence(self) -> bool {
-        matches!(self, Sort::Credential | Sort::Task | Sort::Svid | Sort::SubjectToken | Sort::SigningKey)
-    }
-
-    /// The word that stands before the colon in its written form.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Sort::Credential => "credential",
-            Sort::Task => "task",
-            Sort::Caller => "caller",
-            Sort::Prefix => "prefix",
-            Sort::TrustDomain => "trust-domain",
-            Sort::TrustAnchor => "trust-anchor",
-            Sort::Subject => "subject",
-            Sort::Upstream => "upstream",
-            Sort::UpstreamScope => "upstream-scope",
-            Sort::Binding => "binding",
-            Sort::Tool => "tool",
-            Sort::Environment => "environment",
-            Sort::PolicyBelow => "policy-below",
-            Sort::SigningKey => "signing-key",
-            Sort::Svid => "svid",
-            Sort::SubjectToken => "subject-token",
-            Sort::Everything => "everything",
-        }
-    }
-}
-
 /// Why something is no target: what was wrong and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadTarget(pub String);
 
-fn bad(what: impl Into<String>) -> BadTarget {
+pub(super) fn bad(what: impl Into<String>) -> BadTarget {
     BadTarget(what.into())
 }
 
@@ -267,82 +173,6 @@ fn serial(bytes: &[u8]) -> Result<Box<[u8]>, BadTarget> {
     Ok(bytes.into())
 }
 
-/// `sort:value`, pairs with a space between: what the CLI shows, and what [`Target::parse`] reads.
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hex = |b: &[u8]| data_encoding::HEXLOWER.encode(b);
-        let word = self.sort().word();
-        match self {
-            Target::Credential(id) => write!(f, "{word}:{id}"),
-            Target::Task(id) => write!(f, "{word}:{id}"),
-            Target::Caller(n)
-            | Target::Prefix(n)
-            | Target::TrustDomain(n)
-            | Target::Upstream(n)
-            | Target::Binding(n)
-            | Target::Tool(n)
-            | Target::Environment(n)
-            | Target::SigningKey(n) => write!(f, "{word}:{n}"),
-            Target::TrustAnchor(h) => write!(f, "{word}:{}", hex(h)),
-            Target::Subject(a, b) | Target::UpstreamScope(a, b) | Target::SubjectToken(a, b) => write!(f, "{word}:{a} {b}"),
-            Target::PolicyBelow(e, v) => write!(f, "{word}:{e} {v}"),
-            Target::Svid(td, key, serial) => write!(f, "{word}:{td} {} {}", hex(key), hex(serial)),
-            Target::Everything => f.write_str(word),
-        }
-    }
-}
-
-impl Target {
-    /// Reads what [`Display`](fmt::Display) writes.
-    pub fn parse(text: &str) -> Result<Target, BadTarget> {
-        let (word, value) = text.split_once(':').unwrap_or((text, ""));
-        let sort = Sort::ALL.into_iter().find(|s| s.word() == word).ok_or_else(|| {
-            let words: Vec<_> = Sort::ALL.iter().map(|s| s.word()).collect();
-            bad(format!("{word:?} is no sort of target; the sorts are {}", words.join(", ")))
-        })?;
-        let hex = |t: &str| {
-            data_encoding::HEXLOWER_PERMISSIVE
-                .decode(t.as_bytes())
-                .map_err(|e| bad(format!("{word}: {t:?} is not hexadecimal: {e}")))
-        };
-        let two = || value.split_once(' ').ok_or_else(|| bad(format!("{word}: write it as \"{word}:FIRST SECOND\"")));
-        let pair = || two().map(|(a, b)| Identity { issuer: a.to_owned(), sub: b.to_owned() });
-        let aim = match sort {
-            Sort::Credential => {
-                Aim::Credential(value.parse::<CredentialId>().map_err(|e| bad(format!("{word}: {e}")))?.as_bytes().to_vec())
-            }
-            Sort::Task => Aim::Task(value.parse::<TaskId>().map_err(|e| bad(format!("{word}: {e}")))?.as_bytes().to_vec()),
-            Sort::Caller => Aim::Caller(value.into()),
-            Sort::Prefix => Aim::Prefix(value.into()),
-            Sort::TrustDomain => Aim::TrustDomain(value.into()),
-            Sort::TrustAnchor => Aim::TrustAnchor(hex(value)?),
-            Sort::Subject => Aim::Subject(pair()?),
-            Sort::Upstream => Aim::Upstream(value.into()),
-            Sort::UpstreamScope => Aim::UpstreamScope(pair()?),
-            Sort::Binding => Aim::Binding(value.into()),
-            Sort::Tool => Aim::Tool(value.into()),
-            Sort::Environment => Aim::Environment(value.into()),
-            Sort::PolicyBelow => {
-                let (environment, version) = two()?;
-                let version = version.parse().map_err(|_| bad(format!("{word}: {version:?} is no version number")))?;
-                Aim::PolicyBelow(PolicyBelow { environment: environment.into(), version })
-            }
-            Sort::SigningKey => Aim::SigningKey(value.into()),
-            Sort::Svid => {
-                let parts: Vec<&str> = value.split(' ').collect();
-                let [td, key, serial] = parts[..] else {
-                    return Err(bad("svid: write it as \"svid:TRUST-DOMAIN ISSUING-KEY-SHA256 SERIAL\" in hexadecimal"));
-                };
-                Aim::Svid(SvidTarget { trust_domain: td.into(), issuing_key: hex(key)?, serial: hex(serial)? })
-            }
-            Sort::SubjectToken => Aim::SubjectToken(pair()?),
-            Sort::Everything if value.is_empty() => Aim::Everything(true),
-            Sort::Everything => return Err(bad("everything takes no value")),
-        };
-        Target::from_record(&TargetRecord { aim: Some(aim) })
-    }
-}
-
 #[cfg(test)]
 pub(crate) fn one_of_each() -> Vec<Target> {
     vec![
@@ -364,38 +194,4 @@ pub(crate) fn one_of_each() -> Vec<Target> {
         Target::SubjectToken("https://idp.example".into(), "t-1".into()),
         Target::Everything,
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_sort_round_trips_through_its_record_and_its_text() {
-        let all = one_of_each();
-        assert_eq!(all.len(), SORTS);
-        for (i, target) in all.into_iter().enumerate() {
-            assert_eq!(target.sort() as usize, i);
-            assert_eq!(Sort::ALL[i], target.sort());
-            assert_eq!(Target::from_record(&target.to_record()), Ok(target.clone()));
-            assert_eq!(Target::parse(&target.to_string()), Ok(target));
-        }
-    }
-
-    #[test]
-    fn what_matches_nothing_is_no_target() {
-        for text in [
-            "",
-            "caller",
-            "caller:",
-            "caller:https://a",
-            "task:cred_x",
-            "prefix:spiffe://A/",
-            "svid:a b",
-            "everything:x",
-            "nothing",
-        ] {
-            assert!(Target::parse(text).is_err(), "{text}");
-        }
-    }
 }

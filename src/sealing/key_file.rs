@@ -10,23 +10,19 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 use zeroize::Zeroizing;
 
 use super::SealingKey;
+use crate::document::command::{Remedy, typed};
 use crate::limits;
 
-/// Why a file is no sealing key, with the command that mends it.
+/// Why a file is no sealing key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// There is none.
-    #[error(
-        "there is no sealing key at {}; for a new store make one with: (umask 077 && head -c 32 /dev/urandom > {}) \
-         and keep a copy elsewhere: without it nothing that was sealed can be opened",
-        .0.display(), .0.display()
-    )]
+    #[error("there is no sealing key at {}", .0.display())]
     Missing(PathBuf),
     /// It lies where what it protects lies.
     #[error(
-        "the sealing key {} lies inside the data directory {}, so whoever copies the data has the key; \
-         move it out with: mv {} ELSEWHERE/ and name the new place in the configuration",
-        key.display(), data.display(), key.display()
+        "the sealing key {} lies inside the data directory {}, so whoever copies the data has the key",
+        key.display(), data.display()
     )]
     InsideData {
         /// Where the key is, links resolved.
@@ -35,7 +31,7 @@ pub enum KeyFileError {
         data: PathBuf,
     },
     /// Others may read it.
-    #[error("the sealing key {} may be read by others (mode {mode:03o}); mend it with: chmod 600 {}", path.display(), path.display())]
+    #[error("the sealing key {} may be read by others (mode {mode:03o})", path.display())]
     OpenToOthers {
         /// The file.
         path: PathBuf,
@@ -43,13 +39,12 @@ pub enum KeyFileError {
         mode: u32,
     },
     /// A directory, a pipe, a device.
-    #[error("the sealing key {} is not a regular file; name a file that holds 32 bytes", .0.display())]
+    #[error("the sealing key {} is not a regular file", .0.display())]
     NotAFile(PathBuf),
     /// Not 32 bytes in any of its forms.
     #[error(
-        "the sealing key {} holds {found}; it must hold 32 random bytes, raw, in hex (64 characters) or in base64 (44); \
-         for a new store make one with: (umask 077 && head -c 32 /dev/urandom > {})",
-        path.display(), path.display()
+        "the sealing key {} holds {found}; it must hold 32 random bytes, raw, in hex (64 characters) or in base64 (44)",
+        path.display()
     )]
     WrongSize {
         /// The file.
@@ -58,16 +53,56 @@ pub enum KeyFileError {
         found: String,
     },
     /// All bytes are the same: a file of zeros, not a key.
-    #[error("the sealing key {} is one byte repeated; make a random one: (umask 077 && head -c 32 /dev/urandom > {})", .0.display(), .0.display())]
+    #[error("the sealing key {} is one byte repeated", .0.display())]
     NotRandom(PathBuf),
     /// It could not be read.
-    #[error("reading the sealing key {}: {why}; the server's user must be able to read it: ls -l {}", path.display(), path.display())]
+    #[error("reading the sealing key {}: {why}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// What the system says.
         why: io::Error,
     },
+}
+
+impl KeyFileError {
+    /// What mends it. A store that is in use needs its own key back: another one opens nothing.
+    pub fn remedies(&self) -> Vec<Remedy> {
+        let new = |path: &Path| {
+            let key = typed(path);
+            vec![
+                Remedy::new("for a store that is in use, put its key back", format!("install -m 600 BACKUP-OF-THE-KEY {key}")),
+                Remedy::new(
+                    "for a new store make one, and keep a copy elsewhere",
+                    format!("(umask 077 && head -c 32 /dev/urandom > {key})"),
+                ),
+            ]
+        };
+        match self {
+            KeyFileError::Missing(path) | KeyFileError::WrongSize { path, .. } | KeyFileError::NotRandom(path) => new(path),
+            KeyFileError::NotAFile(path) => {
+                let mut beside = path.as_os_str().to_owned();
+                beside.push(".key");
+                let mut remedies = new(Path::new(&beside));
+                remedies.iter_mut().for_each(|r| r.what.push_str(", and name it in the configuration"));
+                remedies
+            }
+            KeyFileError::InsideData { key, data } => {
+                let above = data.parent().unwrap_or(Path::new("/"));
+                let what = "to move it out, and name the new place in the configuration";
+                vec![Remedy::new(what, format!("mv {} {}", typed(key), typed(above)))]
+            }
+            KeyFileError::OpenToOthers { path, .. } => vec![Remedy::new("to mend it", format!("chmod 600 {}", typed(path)))],
+            KeyFileError::Unreadable { path, .. } => {
+                let uid = rustix::process::geteuid().as_raw();
+                let (shown, mine) = (typed(path), format!("chown {uid} {}", typed(path)));
+                vec![
+                    Remedy::new("who may read it", format!("ls -l {shown}")),
+                    Remedy::new("to give it to the server's user, as root", mine),
+                ]
+            }
+        }
+    }
 }
 
 impl SealingKey {

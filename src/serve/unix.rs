@@ -15,35 +15,29 @@ use super::grpc::Services;
 use super::listener::{Gate, Place};
 use super::metered::Budget;
 use super::peer::Peer;
+use crate::document::command::{self, Remedy, typed};
 
-/// Why there is no socket, with the command that mends it.
+/// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum NoSocket {
     /// The directory lets others in.
-    #[error(
-        "the directory of the admin socket, {}, is open to others (mode {mode:03o})\n  to mend it: chmod 700 {}",
-        dir.display(), dir.display()
-    )]
+    #[error("the directory of the admin socket, {}, is open to others (mode {mode:03o})", dir.display())]
     OpenDirectory {
         /// The directory.
         dir: PathBuf,
         /// Its permission bits.
         mode: u32,
+        /// What they have to be.
+        closed: u32,
     },
     /// Somebody listens there.
-    #[error(
-        "another server listens at {}\n  stop it, or name another path under listen.admin_socket; who it is: ss -xlp src {}",
-        .0.display(), .0.display()
-    )]
+    #[error("another server listens at {}", .0.display())]
     InUse(PathBuf),
     /// Something else lies there.
-    #[error(
-        "{} is not a socket\n  name another path under listen.admin_socket, or move it away: mv {} {}.old",
-        .0.display(), .0.display(), .0.display()
-    )]
+    #[error("{} is not a socket", .0.display())]
     NotASocket(PathBuf),
     /// The system did not do it.
-    #[error("the admin socket {}: {what}: {error}\n  check the path and who may write there: ls -ld {}", path.display(), path.display())]
+    #[error("the admin socket {}: {what}: {error}", path.display())]
     Io {
         /// The socket.
         path: PathBuf,
@@ -52,6 +46,40 @@ pub enum NoSocket {
         /// What the system says.
         error: io::Error,
     },
+}
+
+impl NoSocket {
+    /// What mends it.
+    pub fn remedies(&self) -> Vec<Remedy> {
+        let uid = rustix::process::geteuid().as_raw();
+        match self {
+            NoSocket::OpenDirectory { dir, closed, .. } => vec![command::close(dir, *closed, uid, "listen.admin_socket")],
+            NoSocket::InUse(path) => {
+                let shown = typed(path);
+                vec![
+                    Remedy::new("who it is", format!("ss -xlp src {shown}")),
+                    Remedy::new("to end it in good order", format!("fuser -k -TERM {shown}")),
+                ]
+            }
+            NoSocket::NotASocket(path) => {
+                vec![Remedy::new("to move it away", format!("mv {} {}.old", typed(path), typed(path)))]
+            }
+            NoSocket::Io { path, .. } => {
+                let dir = typed(directory(path));
+                vec![
+                    Remedy::new("who may write there", format!("ls -ld {dir}")),
+                    Remedy::new("to make the directory the server's own, as root", format!("install -d -m 700 -o {uid} {dir}")),
+                ]
+            }
+        }
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
 }
 
 /// A bound socket. Its file goes when this is dropped.
@@ -87,21 +115,16 @@ impl Socket {
 /// kernel tells who a peer is, and each call is admitted by that.
 pub fn bind(path: &Path, shared: bool) -> Result<Socket, NoSocket> {
     let failed = |what| move |error| NoSocket::Io { path: path.to_owned(), what, error };
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
+    let dir = directory(path);
+    let closed = if shared { 0o711 } else { 0o700 };
     if !dir.exists() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(if shared { 0o711 } else { 0o700 })
-            .create(dir)
-            .map_err(failed("making its directory"))?;
+        DirBuilder::new().recursive(true).mode(closed).create(dir).map_err(failed("making its directory"))?;
     }
     let mode = fs::metadata(dir).map_err(failed("looking at its directory"))?.mode() & 0o777;
-    let closed = if shared { 0o022 } else { 0o077 };
-    if mode & closed != 0 {
-        return Err(NoSocket::OpenDirectory { dir: dir.to_owned(), mode });
+    // Entering and looking are the others' where the socket is.
+    let open = if shared { 0o022 } else { 0o077 };
+    if mode & open != 0 {
+        return Err(NoSocket::OpenDirectory { dir: dir.to_owned(), mode, closed });
     }
     remove_stale(path)?;
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed("binding"))?;

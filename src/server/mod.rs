@@ -13,6 +13,7 @@ pub mod engine;
 pub mod harden;
 pub mod healthcheck;
 pub mod import;
+mod mend;
 pub mod problem;
 pub mod recover;
 pub mod run;
@@ -31,7 +32,7 @@ use std::thread::JoinHandle;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-pub use problem::StartProblem;
+pub use problem::{StartProblem, Why};
 pub use start::{start, start_with};
 
 use crate::authority::Authority;

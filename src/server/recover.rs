@@ -11,6 +11,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::engine;
 use crate::document::Complaint;
+use crate::document::command::typed;
 use crate::ledger::recover::{RecoverError, Recovered, recover as copy};
 use crate::ledger::snapshot;
 use crate::seq::Seq;
@@ -38,9 +39,10 @@ pub enum NotRecovered {
     Config(Vec<Complaint>),
     /// An engine that keeps nothing.
     #[error(
-        "the engine of this configuration keeps nothing on a disk, so there is nothing to recover\n  start it: mayfly server run"
+        "the engine of this configuration keeps nothing on a disk, so there is nothing to recover\n  \
+         start it: mayfly server run --config {}", typed(.0)
     )]
-    NothingKept,
+    NothingKept(PathBuf),
     /// There is no data directory: opening it would make an empty one.
     #[error("there is no store at {}\n  look at store.path in the configuration", .0.display())]
     NoStore(PathBuf),
@@ -70,11 +72,12 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> NotRecovered {
 
 /// Copies what ends at or before `after` to a fresh store, begins a generation there, and puts it in the place of the old one.
 pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> Result<Done, NotRecovered> {
-    let config = Config::load(config, super::environment()).map_err(NotRecovered::Config)?;
-    let data = engine::data_dir(&config).ok_or(NotRecovered::NothingKept)?;
+    let file = config;
+    let config = Config::load(file, super::environment()).map_err(NotRecovered::Config)?;
+    let data = engine::data_dir(&config).ok_or_else(|| NotRecovered::NothingKept(file.to_owned()))?;
     // Where it really is: a link to it stays a link.
     let data = data.canonicalize().map_err(|_| NotRecovered::NoStore(data.to_owned()))?;
-    if !data.join("ledger.redb").is_file() {
+    if !RedbStore::is_in(&data) {
         return Err(NotRecovered::NoStore(data));
     }
     let now = system.wall();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Addresses, StartProblem, harden, start};
+use super::{Addresses, StartProblem, Why, harden, start};
 use crate::sources::config::Config;
 use crate::system::System;
 
@@ -13,8 +13,8 @@ use crate::system::System;
 ///
 /// `ready`: a file that gets the addresses as JSON once the server answers, and goes when it stops.
 pub fn run(config: &Path, ready: Option<&Path>, on_start: impl FnOnce(&Addresses)) -> Result<(), StartProblem> {
-    let config = Config::load(config, super::environment()).map_err(StartProblem::Config)?;
-    serve(&config, ready, on_start)
+    let loaded = Config::load(config, super::environment()).map_err(|wrong| StartProblem::config(config, wrong))?;
+    serve(&loaded, ready, on_start)
 }
 
 /// The same where only the file counts: what is exported for the command line does not reshape a dev server.
@@ -23,19 +23,21 @@ pub fn run_without_environment(
     ready: Option<&Path>,
     on_start: impl FnOnce(&Addresses),
 ) -> Result<(), StartProblem> {
-    serve(&Config::load(config, []).map_err(StartProblem::Config)?, ready, on_start)
+    let loaded = Config::load(config, []).map_err(|wrong| StartProblem::config(config, wrong))?;
+    serve(&loaded, ready, on_start)
 }
 
 fn serve(config: &Config, ready: Option<&Path>, on_start: impl FnOnce(&Addresses)) -> Result<(), StartProblem> {
     harden::harden();
-    let failed = |what: &str, e: std::io::Error| StartProblem::System(format!("{what}: {e}"));
-    let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed("a runtime", e))?;
+    let failed = |what| move |error| StartProblem::new(Why::System { what, error }, config);
+    let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("a runtime"))?;
     // Before the start: a signal that comes during it is not lost.
     let signals = waiting.block_on(async { Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)) });
-    let (mut terminate, mut interrupt) = signals.map_err(|e| failed("signals", e))?;
+    let (mut terminate, mut interrupt) = signals.map_err(failed("signals"))?;
     let running = start(config, &System::real())?;
     if let Some(path) = ready {
-        write_ready(path, running.addresses()).map_err(|e| failed(&path.display().to_string(), e))?;
+        let no_file = |error| StartProblem::new(Why::ReadyFile { path: path.to_owned(), error }, config);
+        write_ready(path, running.addresses()).map_err(no_file)?;
     }
     on_start(running.addresses());
     waiting.block_on(async {

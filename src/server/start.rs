@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
-use super::problem::StartProblem;
+use super::problem::{StartProblem, Why};
 use super::sealer::StoreSealer;
 use super::threads::{Bound, Served};
 use super::{Addresses, Running, engine, import, threads};
@@ -49,38 +49,47 @@ pub fn start(config: &Config, system: &System) -> Result<Running, StartProblem> 
 /// The same with kinds whose credentials are made at upstreams.
 pub fn start_with(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Running, StartProblem> {
     // Opening the ledger blocks, which a caller's own runtime may not allow.
-    std::thread::scope(|scope| match scope.spawn(|| start_here(config, system, elsewhere)).join() {
+    let started = std::thread::scope(|scope| match scope.spawn(|| start_here(config, system, elsewhere)).join() {
         Ok(outcome) => outcome,
-        Err(_) => Err(StartProblem::System("the start ended by a panic".to_owned())),
-    })
+        Err(_) => Err(Why::Panic),
+    });
+    started.map_err(|why| StartProblem::new(why, config))
 }
 
-fn start_here(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Running, StartProblem> {
+fn start_here(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Running, Why> {
     let own = own_certificate(config)?;
     let public = public_certificate(config)?;
     let public_tls = match &public {
         Some(shown) => public_config(&shown.current, system),
         None => public_config(&own.current, system),
     };
-    let public_tls = public_tls.map_err(|e| StartProblem::System(format!("TLS: {e}")))?;
+    let public_tls = public_tls.map_err(|e| Why::Tls(e.to_string()))?;
     let authority = authority(config, system, elsewhere)?;
+    let ledger = authority.ledger.clone();
+    let running = take_in(config, &authority).and_then(|bundles| {
+        // Last, so that nobody waits at a port for a start that is refused.
+        let bound = bind(config)?;
+        run(config, bound, Served { authority, own, public, public_tls: Arc::new(public_tls), bundles })
+    });
+    // Whoever is told why may mend it and start again in this process, which needs the store closed.
+    running.inspect_err(|_| ledger.stop())
+}
+
+/// What a ledger that is open has to hold before anybody is served.
+fn take_in(config: &Config, authority: &Authority) -> Result<BundleFiles, Why> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| StartProblem::System(format!("a runtime: {e}")))?;
-    let bundles = runtime.block_on(async {
-        take_in_policy(config, &authority).await?;
-        let bundles = take_in_bundles(config, &authority).await?;
+    let runtime = runtime.map_err(|error| Why::System { what: "a runtime", error })?;
+    runtime.block_on(async {
+        take_in_policy(config, authority).await?;
+        let bundles = take_in_bundles(config, authority).await?;
         // The first keys of each environment, and what fell due while nobody served.
-        keys::tend(&authority).await;
+        keys::tend(authority).await;
         Ok(bundles)
-    })?;
-    drop(runtime);
-    // Last, so that nobody waits at a port for a start that is refused.
-    let bound = bind(config)?;
-    run(config, bound, Served { authority, own, public, public_tls: Arc::new(public_tls), bundles })
+    })
 }
 
 /// Whoever connects from here on is answered as soon as the threads run.
-fn run(config: &Config, bound: Bound, served: Served) -> Result<Running, StartProblem> {
+fn run(config: &Config, bound: Bound, served: Served) -> Result<Running, Why> {
     let (stop, stopping) = watch::channel(false);
     let authority = served.authority.clone();
     let addresses = bound.addresses.clone();
@@ -90,7 +99,8 @@ fn run(config: &Config, bound: Bound, served: Served) -> Result<Running, StartPr
         // Set once, here.
         let _ = authority.own.set(Own { trust_domain, certificate_ends: Box::new(certificate_ends) });
     }
-    let (threads, counts) = threads::spawn(config, bound, served, stopping).map_err(|e| StartProblem::System(e.to_string()))?;
+    let (threads, counts) =
+        threads::spawn(config, bound, served, stopping).map_err(|error| Why::System { what: "the threads", error })?;
     tracing::info!(
         workload = %addresses.workload, admin = %addresses.admin, public = %addresses.public,
         generation = authority.ledger.durable().generation(), seq = authority.ledger.durable().count(), "serving"
@@ -98,16 +108,16 @@ fn run(config: &Config, bound: Bound, served: Served) -> Result<Running, StartPr
     Ok(Running { authority, addresses, counts, stop, threads })
 }
 
-fn refused(what: &str) -> impl Fn(crate::refusal::No) -> StartProblem {
+fn refused(what: &str) -> impl Fn(crate::refusal::No) -> Why {
     let what = what.to_owned();
-    move |no| StartProblem::Refused { what: what.clone(), no: Box::new(no) }
+    move |no| Why::Refused { what: what.clone(), no: Box::new(no) }
 }
 
 /// The server's own SVID.
-fn own_certificate(config: &Config) -> Result<Shown, StartProblem> {
+fn own_certificate(config: &Config) -> Result<Shown, Why> {
     let mut files = SvidFiles::new(&config.tls.certificate, &config.tls.key);
-    let pair = files.load().map_err(|e| StartProblem::Files(vec![e]))?;
-    let id = own_id(&pair, &config.server.trust_domain, &config.tls.certificate).map_err(|e| StartProblem::Files(vec![e]))?;
+    let pair = files.load().map_err(|e| Why::Files(vec![e]))?;
+    let id = own_id(&pair, &config.server.trust_domain, &config.tls.certificate).map_err(|e| Why::Files(vec![e]))?;
     if !pair.has_dns_name() {
         tracing::warn!("the server's certificate has no DNS name: many gRPC clients refuse it");
     }
@@ -135,41 +145,35 @@ pub(super) fn still_us(pair: &OwnPair, id: Option<&SpiffeId>, path: &std::path::
     }
 }
 
-fn public_certificate(config: &Config) -> Result<Option<Shown>, StartProblem> {
+fn public_certificate(config: &Config) -> Result<Option<Shown>, Why> {
     let Some(pair) = &config.public_tls else { return Ok(None) };
     let mut files = SvidFiles::new(&pair.certificate, &pair.key);
-    let pair = files.load().map_err(|e| StartProblem::Files(vec![e]))?;
+    let pair = files.load().map_err(|e| Why::Files(vec![e]))?;
     Ok(Some(Shown { files, current: Arc::new(ArcSwap::new(pair.certified_key().clone())), id: None }))
 }
 
-/// The sealing key, and where it came from.
-fn sealing_key(config: &Config) -> Result<(SealingKey, String), StartProblem> {
+/// The sealing key.
+fn sealing_key(config: &Config) -> Result<SealingKey, Why> {
     // Without a data directory there is none that the key could lie in.
     let data = engine::data_dir(config).unwrap_or(std::path::Path::new("/dev/null"));
     match &config.seal {
-        Seal::KeyFile(path) => {
-            let key = SealingKey::load(path, data).map_err(StartProblem::KeyFile)?;
-            Ok((key, path.display().to_string()))
-        }
+        Seal::KeyFile(path) => SealingKey::load(path, data).map_err(Why::KeyFile),
         Seal::Credential(name) => {
-            let dir = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| StartProblem::NoCredentials(name.clone()))?;
-            let key = SealingKey::load_credential(dir.as_ref(), name, data).map_err(StartProblem::KeyFile)?;
-            Ok((key, format!("the credential {name}")))
+            let dir = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| Why::NoCredentials(name.clone()))?;
+            SealingKey::load_credential(dir.as_ref(), name, data).map_err(Why::KeyFile)
         }
     }
 }
 
 /// The ledger, and everything that follows it.
-fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Arc<Authority>, StartProblem> {
-    let (key, key_name) = sealing_key(config)?;
-    let no_ledger = |error| StartProblem::Ledger {
-        error,
-        config: config.file.clone(),
-        data: engine::data_dir(config).map(std::path::Path::to_owned),
-    };
-    let (store, opener) = engine::open(config, system).map_err(|e| no_ledger(engine::not_opened(config, e)))?;
+fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Arc<Authority>, Why> {
+    let key = sealing_key(config)?;
+    if engine::data_dir(config).is_none() {
+        tracing::warn!("engine memory: nothing survives a restart, and what was revoked or locked is forgotten with the rest");
+    }
+    let (store, opener) = engine::open(config, system).map_err(|e| Why::Ledger(engine::not_opened(config, e)))?;
     // Before the first append: afterwards a missing check value means that somebody deleted it.
-    key.check(&*store, system).map_err(|error| StartProblem::Seal { error, key: key_name })?;
+    key.check(&*store, system).map_err(|error| Why::Seal { error, key: config.seal.clone() })?;
     let sealer = Arc::new(StoreSealer::new(key, store.id(), system.clone()));
     drop(store);
     let settings = Settings {
@@ -179,7 +183,7 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
         skew_ms: config.ledger.skew_ms,
         snapshot_every: config.ledger.snapshot_every,
     };
-    let ledger = Ledger::open(opener, system.clone(), settings).map_err(no_ledger)?;
+    let ledger = Ledger::open(opener, system.clone(), settings).map_err(Why::Ledger)?;
     // From here on everything goes by the clock that the ledger believes.
     let system = ledger.system();
     let decider = Decider {
@@ -210,12 +214,12 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
         },
         elsewhere,
     };
-    let data = engine::data_dir(config).map(std::path::Path::to_owned);
-    Authority::new(ledger, parts).map_err(|fault| StartProblem::Keys { fault, config: config.file.clone(), data })
+    let opened = ledger.clone();
+    Authority::new(ledger, parts).inspect_err(|_| opened.stop()).map_err(Why::Keys)
 }
 
 /// A first start takes in what the files say; a later one compares, and the ledger counts.
-async fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), StartProblem> {
+async fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), Why> {
     let environments = &config.server.environments;
     let loaded = policy_files::load(&config.policy);
     let missing = authority.ledger.peek(|state| import::missing(state, environments));
@@ -230,7 +234,7 @@ async fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), St
         }
         return Ok(());
     }
-    let loaded = loaded.map_err(StartProblem::Policy)?;
+    let loaded = loaded.map_err(Why::Policy)?;
     belong_somewhere(config, &loaded)?;
     let groups = authority.ledger.peek(|state| import::groups(state, &loaded, &missing));
     for records in groups {
@@ -241,19 +245,19 @@ async fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), St
 }
 
 /// A registration in an environment that is not served would be there and never work.
-fn belong_somewhere(config: &Config, loaded: &policy_files::Loaded) -> Result<(), StartProblem> {
+fn belong_somewhere(config: &Config, loaded: &policy_files::Loaded) -> Result<(), Why> {
     let environments = &config.server.environments;
     let strays = loaded.upstreams.iter().filter(|u| !environments.contains(&u.environment)).map(|u| {
         let what = format!("upstream {} is in environment {}, which server.environments has not", u.name, u.environment);
         Complaint::about(config.policy.upstreams.display().to_string(), what, format!("known: {}", environments.join(", ")))
     });
     let strays: Vec<Complaint> = strays.collect();
-    if strays.is_empty() { Ok(()) } else { Err(StartProblem::Policy(strays)) }
+    if strays.is_empty() { Ok(()) } else { Err(Why::Policy(strays)) }
 }
 
 /// The bundles of the configuration. One whose trust domain the ledger does not know is taken in now. For one that it knows the ledger's
 /// is in force already, and what changed in its file goes the way of every change.
-async fn take_in_bundles(config: &Config, authority: &Authority) -> Result<BundleFiles, StartProblem> {
+async fn take_in_bundles(config: &Config, authority: &Authority) -> Result<BundleFiles, Why> {
     let named = config.bundles.iter().filter_map(|b| Some((TrustDomain::parse(&b.trust_domain).ok()?, b.file.clone())));
     let mut files = BundleFiles::new(named);
     let known =
@@ -273,7 +277,7 @@ async fn take_in_bundles(config: &Config, authority: &Authority) -> Result<Bundl
             wrong.iter().for_each(|problem| tracing::error!("{problem}; the bundle in force stays"));
             return Ok(files);
         }
-        Err(wrong) => return Err(StartProblem::Files(wrong)),
+        Err(wrong) => return Err(Why::Files(wrong)),
     };
     for (bundle, path) in held.iter().filter(|(b, _)| !known.contains_key(b.trust_domain().as_str())) {
         let found = authority.found_bundle(bundle, Source::File, &path.display().to_string()).await;
@@ -282,19 +286,18 @@ async fn take_in_bundles(config: &Config, authority: &Authority) -> Result<Bundl
     Ok(files)
 }
 
-fn bind(config: &Config) -> Result<Bound, StartProblem> {
+fn bind(config: &Config) -> Result<Bound, Why> {
     let listen = &config.listen;
     let tcp = |key: &'static str, address: SocketAddr| {
         let bound = TcpListener::bind(address).and_then(|l| l.set_nonblocking(true).map(|()| l));
-        bound.map_err(|error| StartProblem::Port { key, address, error })
+        bound.map_err(|error| Why::Port { key, address, error })
     };
-    let local =
-        |key: &'static str, l: &TcpListener, address| l.local_addr().map_err(|error| StartProblem::Port { key, address, error });
+    let local = |key: &'static str, l: &TcpListener, address| l.local_addr().map_err(|error| Why::Port { key, address, error });
     let workload = tcp("listen.workload", listen.workload)?;
     let admin = tcp("listen.admin", listen.admin)?;
     let public = tcp("listen.public", listen.public)?;
     let shared = config.admin_uids.iter().any(|uid| *uid != rustix::process::geteuid().as_raw());
-    let socket = listen.admin_socket.as_deref().map(|path| unix::bind(path, shared)).transpose().map_err(StartProblem::Socket)?;
+    let socket = listen.admin_socket.as_deref().map(|path| unix::bind(path, shared)).transpose().map_err(Why::Socket)?;
     let addresses = Addresses {
         workload: local("listen.workload", &workload, listen.workload)?,
         admin: local("listen.admin", &admin, listen.admin)?,

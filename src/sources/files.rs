@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use crate::document::command::typed;
+
 /// What is wrong with a file, and what mends it. Never holds the file's contents.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{}: {what}; {remedy}", path.display())]
@@ -29,7 +31,10 @@ pub(super) type ContentDigest = [u8; 32];
 
 /// The whole file, at most `max` bytes; wiped from memory when dropped. A symbolic link is followed at each read, as Kubernetes swaps them.
 pub(super) fn read(path: &Path, max: usize) -> Result<(Zeroizing<Vec<u8>>, ContentDigest), FileProblem> {
-    let cannot = |e: std::io::Error| FileProblem::new(path, format!("cannot be read: {e}"), "check the path and who may read it");
+    let cannot = |e: std::io::Error| {
+        let remedy = format!("check the path and who may read it: ls -l {}", typed(path));
+        FileProblem::new(path, format!("cannot be read: {e}"), &remedy)
+    };
     let file = std::fs::File::open(path).map_err(cannot)?;
     // Room for all at once: growing would leave copies of a key behind.
     let expected = file.metadata().map_or(max, |m| usize::try_from(m.len()).unwrap_or(max)).min(max);

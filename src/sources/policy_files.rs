@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::document::command::typed;
 use crate::document::{Complaint, Source};
 use crate::limits;
 use crate::policy::PolicySet;
@@ -138,6 +139,6 @@ fn unreadable(path: &Path, error: &io::Error) -> Complaint {
     Complaint::about(
         path.display().to_string(),
         format!("cannot be read: {error}"),
-        "make it readable to the server's user, or name another",
+        format!("make it readable to the server's user, or name another; who may read it: ls -l {}", typed(path)),
     )
 }

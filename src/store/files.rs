@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
+use crate::document::command::{self, Remedy};
 
 /// Turns an I/O error into the store's, with what was being done.
 pub(super) fn failed(doing: &str, path: &Path, err: &io::Error) -> StoreError {
@@ -27,7 +28,8 @@ pub(super) fn own_directory(dir: &Path) -> Result<File, StoreError> {
     let meta = handle.metadata().map_err(|e| failed("looking at", dir, &e))?;
     if meta.mode() & 0o077 != 0 {
         let (shown, mode) = (dir.display(), meta.mode() & 0o777);
-        return Err(StoreError::Unsafe(format!("{shown} is open to others (mode {mode:03o}); mend it with: chmod 700 {shown}")));
+        let remedy = command::close(dir, 0o700, rustix::process::geteuid().as_raw(), "store.path");
+        return Err(StoreError::Unsafe(format!("{shown} is open to others (mode {mode:03o})\n  {remedy}")));
     }
     match handle.try_lock() {
         Ok(()) => {}
@@ -104,7 +106,8 @@ pub(super) fn open_private(path: &Path) -> Result<Option<File>, StoreError> {
     }
     if meta.mode() & 0o077 != 0 {
         let (shown, mode) = (path.display(), meta.mode() & 0o777);
-        return Err(StoreError::Unsafe(format!("{shown} is open to others (mode {mode:03o}); mend it with: chmod 600 {shown}")));
+        let remedy = Remedy::new("to mend it", format!("chmod 600 {}", command::typed(path)));
+        return Err(StoreError::Unsafe(format!("{shown} is open to others (mode {mode:03o})\n  {remedy}")));
     }
     Ok(Some(file))
 }

@@ -67,6 +67,22 @@ fn more_than_one_credential_is_confirmed_by_its_number() {
 }
 
 #[test]
+fn everything_is_confirmed_with_all_and_no_number_is_offered() {
+    let stage = Stage::new();
+    stage.double.on(|q: pb::RevokeRequest| {
+        if !q.dry_run && !q.confirmation.unwrap_or_default().all {
+            return Err(refusal(Reason::ConfirmNeeded, "this would revoke everything", &[("rule", "everything")]));
+        }
+        Ok(pb::RevokeResponse { hits: hits(1, 1, 1), ..Default::default() })
+    });
+    let ran = stage.run("revoke --everything --reason gone");
+    assert_eq!((ran.exit, ran.stdout.as_str()), (2, ""), "{ran:?}");
+    assert!(ran.stderr.contains("this would hit 1 credential, 1 task, 1 caller; nothing was done"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("run it again with `--confirm all`"), "{}", ran.stderr);
+    assert_eq!(stage.run("revoke --everything --reason gone --confirm all").exit, 0);
+}
+
+#[test]
 fn issued_only_says_that_nothing_is_blocked() {
     let ran = stage().run("revoke --caller spiffe://example.org/ci --reason gone --confirm all --issued-only -o json");
     assert!(ran.stderr.contains("new grants are not blocked: --issued-only"), "{}", ran.stderr);

@@ -156,7 +156,8 @@ fn rules_locks_and_followers() {
             hits: hits(12, 3, 1),
             ..pb::Rule::default()
         };
-        Ok(pb::ListRulesResponse { rules: vec![rule], next_page_token: String::new() })
+        let not_counted = pb::Rule { seq: 76, reason: "done".to_owned(), hits: None, ..rule.clone() };
+        Ok(pb::ListRulesResponse { rules: vec![rule, not_counted], next_page_token: String::new() })
     });
     stage.double.on(|_: pb::ListFollowersRequest| {
         Ok(pb::ListFollowersResponse { followers: vec![follower("gw-1", 50)], next_page_token: String::new() })
@@ -164,7 +165,8 @@ fn rules_locks_and_followers() {
     assert_eq!(
         stage.run("rules list").ok(),
         "SEQ  TARGETS                         HIT  AT                    AUTHOR  REASON\n\
-         77   caller spiffe://example.org/ci  12   2026-11-20T08:00:00Z  uid 0   stolen\\nkey\n"
+         77   caller spiffe://example.org/ci  12   2026-11-20T08:00:00Z  uid 0   stolen\\nkey\n\
+         76   caller spiffe://example.org/ci  -    2026-11-20T08:00:00Z  uid 0   done\n"
     );
     let rule = &stage.run("rules list -o json").json()[0];
     assert_eq!(

@@ -10,7 +10,7 @@ use mayfly::policy::Admin;
 use mayfly::policy::wanted::{TaskChoice, Wanted};
 use mayfly::refusal::{No, Refusal};
 use mayfly::revocation::Target;
-use mayfly::revoke::{Confirm, Revocation};
+use mayfly::revoke::{Confirm, Done, Revocation};
 use mayfly::seq::{CredentialId, TaskId};
 use mayfly::upstream::registry::Kind;
 use tokio::runtime::Runtime;
@@ -85,7 +85,7 @@ impl Place {
         panic!("{:?} alive and {} leases, not {count}", self.upstream.alive(), self.leases());
     }
 
-    pub async fn revoke(&self, target: Target) -> Result<(), No> {
+    pub async fn revoke(&self, target: Target) -> Result<Done, No> {
         let operator = self.house.authority.admit(&Operator::LocalUid(1000), Admin::Revoke, None).unwrap();
         let ask = Revocation {
             targets: vec![target],
@@ -95,7 +95,7 @@ impl Place {
             confirm: Confirm::All,
             named: None,
         };
-        self.house.authority.revoke(&operator, &ask).await.map(|_| ())
+        self.house.authority.revoke(&operator, &ask).await
     }
 }
 

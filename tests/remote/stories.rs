@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mayfly::credential::Novelty;
-use mayfly::ledger::record::Outcome;
+use mayfly::ledger::Lane;
+use mayfly::ledger::record::{Event, Maintained, Outcome, Record, Who};
+use mayfly::limits;
 use mayfly::policy::wanted::{TaskChoice, Wanted};
+use mayfly::reach::Reach;
 use mayfly::refusal::Reason;
 use mayfly::revocation::Target;
 use mayfly::seq::CredentialId;
@@ -196,4 +199,46 @@ fn a_batch_that_stands_or_falls_together_leaves_nothing_when_it_falls() {
     last.scopes = vec!["echo:admin".into()];
     assert_eq!(ask(&[place.want(Kind::Postgres), last]).map(|_| ()).unwrap_err().0, 1);
     assert_eq!(place.upstream.counts().0, made);
+}
+
+#[test]
+fn a_revocation_tells_how_far_it_has_come_also_of_what_has_ended_since() {
+    let place = Place::new();
+    let authority = &place.house.authority;
+    let reach = |seq, target: &Target| {
+        place.runtime.block_on(authority.reach(seq, std::slice::from_ref(target))).unwrap_or_else(|no| panic!("{no}"))
+    };
+    // One that is gone before, one that is given up, two that are undone in the end, and one that is made here.
+    let (first, _) = place.issued(&place.want(Kind::Postgres));
+    let gone = Target::Credential(first);
+    let before = place.runtime.block_on(place.revoke(gone.clone())).unwrap().seq;
+    place.until_alive(0);
+    assert_eq!(reach(before, &gone), Some(Reach { refused: 1, undone: 1, verified: 1, pending: 0 }));
+    let (abandoned, _) = place.issued(&place.want(Kind::Oauth));
+    place.issued(&place.want(Kind::Postgres));
+    place.issued(&place.want(Kind::Oauth));
+    place.exchange(&wanted(TaskChoice::Named(place.task))).unwrap_or_else(|no| panic!("{no}"));
+    // What is done is not answered: nothing counts as undone.
+    place.upstream.go_wrong(1, 1);
+    let caller = Target::Caller(place.agent.id().as_str().into());
+    let done = place.runtime.block_on(place.revoke(caller.clone())).unwrap();
+    assert_eq!((done.hits.credentials, done.hits.elsewhere), (4, 3));
+    assert_eq!(reach(done.seq, &caller), Some(Reach { refused: 4, pending: 3, undone: 0, verified: 0 }));
+    let leases = place.runtime.block_on(authority.leases.list(None, 10)).unwrap();
+    let lease = leases.iter().find(|l| l.lease.credential == abandoned).unwrap().id;
+    let root = mayfly::identity::caller::Operator::LocalUid(1000);
+    place.runtime.block_on(authority.abandon_lease(&root, lease, "the database is gone", &None)).unwrap();
+    assert_eq!(reach(done.seq, &caller), Some(Reach { refused: 4, pending: 2, undone: 0, verified: 0 }));
+    // Their time is over and memory has forgotten them; what stands upstream still does.
+    place.house.clock.advance(limits::CREDENTIAL_TTL_MS + 1);
+    let note = Event::Maintained(Maintained { what: "time passes".into() });
+    let record = Record::new(Who::Mayfly("test".into()), note);
+    place.runtime.block_on(authority.ledger.commit(Lane::Change, vec![record])).unwrap();
+    assert_eq!(authority.ledger.peek(|s| s.credentials.len()), 0);
+    assert_eq!(reach(done.seq, &caller), Some(Reach { refused: 0, pending: 2, undone: 0, verified: 0 }));
+    place.upstream.go_wrong(0, 1);
+    place.until_alive(0);
+    assert_eq!(reach(done.seq, &caller), Some(Reach { refused: 0, pending: 0, undone: 2, verified: 2 }));
+    // The first one was its own.
+    assert_eq!(reach(before, &gone), Some(Reach { refused: 0, undone: 1, verified: 1, pending: 0 }));
 }

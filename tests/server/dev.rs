@@ -150,3 +150,79 @@ fn a_stale_number_ends_nobody() {
     let down = home.mayfly(&["dev", "down"]);
     assert!(down.status.success() && told(&down).contains("was not running"), "{}", told(&down));
 }
+
+fn json(out: &Output) -> serde_json::Value {
+    serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", told(out)))
+}
+
+/// What went wrong, of a command that was asked for JSON.
+fn error(out: &Output) -> serde_json::Value {
+    let stderr = String::from_utf8(out.stderr.clone()).unwrap();
+    let line = stderr.lines().last().unwrap_or_default();
+    serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {stderr}"))
+}
+
+#[test]
+fn up_and_down_tell_programs_what_they_did() {
+    let home = Home(tempfile::tempdir().unwrap());
+    let dir = home.dir();
+    let none = json(&home.mayfly(&["dev", "down", "-o", "json"]));
+    assert_eq!(none, serde_json::json!({"dir": dir, "state": "none", "purged": false}));
+    let up = home.mayfly(&["dev", "up", "--detach", "--port", "0", "-o", "json"]);
+    let (up, words) = (json(&up), told(&up));
+    let addresses = World::addresses(&dir).unwrap();
+    assert_eq!((up["state"].as_str(), up["pid"].as_u64()), (Some("started"), Some(addresses.pid.into())), "{up}");
+    assert_eq!(up["workload"], addresses.workload.to_string());
+    assert_eq!(up["admin"], addresses.admin.to_string());
+    assert_eq!(up["public"], addresses.public.to_string());
+    assert_eq!((&up["found_by_default"], &up["dir"]), (&serde_json::json!(true), &serde_json::json!(dir)), "{up}");
+    assert!(words.contains("mayfly status"), "words stay on stderr: {words}");
+    // What it names is what a command needs.
+    let config = up["operator_config"].as_str().unwrap().to_owned();
+    let who = home.mayfly(&["whoami", "--config", &config, "-o", "json"]);
+    assert_eq!(json(&who)["identity"]["spiffe_id"], World::id("operator/you"), "{}", told(&who));
+    let again = json(&home.mayfly(&["dev", "up", "-o", "json"]));
+    assert_eq!((again["state"].as_str(), &again["pid"]), (Some("running"), &up["pid"]));
+    assert_eq!(home.mayfly(&["dev", "up", "-o", "name"]).stdout, format!("{}\n", dir.display()).into_bytes());
+    let down = json(&home.mayfly(&["dev", "down", "--purge", "-o", "json"]));
+    assert_eq!(down, serde_json::json!({"dir": dir, "state": "ended", "purged": true}));
+}
+
+#[test]
+fn a_dev_server_that_does_not_start_tells_programs_why() {
+    let home = Home(tempfile::tempdir().unwrap());
+    let photos = home.0.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    fs::write(photos.join("cat.jpg"), "meow").unwrap();
+    let dir = photos.to_str().unwrap();
+    let up = home.mayfly(&["dev", "up", "--dir", dir, "-o", "json"]);
+    assert_eq!((up.status.code(), error(&up)["error"]["exit_code"].as_u64()), (Some(1), Some(1)), "{}", told(&up));
+    let down = home.mayfly(&["dev", "down", "--dir", dir, "-o", "json"]);
+    assert_eq!((down.status.code(), error(&down)["error"]["kind"].as_str()), (Some(2), Some("usage")), "{}", told(&down));
+    let world = World::create(&home.dir(), &Settings::default()).unwrap();
+    fs::write(world.config(), "[store]\nspeed = 11\n").unwrap();
+    for what in [&["dev", "up", "-o", "json"][..], &["server", "run", "-o", "json", "--config", world.config().to_str().unwrap()]]
+    {
+        let refused = home.mayfly(what);
+        let error = &error(&refused)["error"];
+        assert_eq!((refused.status.code(), error["exit_code"].as_u64()), (Some(2), Some(2)), "{}", told(&refused));
+        assert!(error["message"].as_str().unwrap().contains("speed"), "{error}");
+    }
+}
+
+#[test]
+fn try_tells_programs_what_each_step_proves() {
+    let home = Home(tempfile::tempdir().unwrap());
+    let tour = home.mayfly(&["try", "-o", "json"]);
+    let said = json(&tour);
+    assert!(tour.status.success(), "{}", told(&tour));
+    assert_eq!(said["holds"], true);
+    let steps = said["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 8, "{said}");
+    for (n, step) in steps.iter().enumerate() {
+        assert_eq!((step["step"].as_u64(), &step["failed"]), (Some(n as u64 + 1), &serde_json::Value::Null), "{step}");
+        assert!(!step["proves"].as_array().unwrap().is_empty(), "{step}");
+    }
+    let words = String::from_utf8_lossy(&tour.stderr);
+    assert!(words.contains(" 1  Start a server") && words.contains("All of it holds"), "{words}");
+}

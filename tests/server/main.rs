@@ -5,6 +5,7 @@ mod ends;
 mod kit;
 mod listeners;
 mod messages;
+mod problems;
 mod public;
 mod socket;
 mod start;

@@ -54,11 +54,11 @@ fn what_a_killed_server_left_is_replaced_and_a_living_one_is_not() {
     assert!(path.exists());
     let held = bind(&path, false).unwrap();
     let no = bind(&path, false).err().unwrap();
-    assert!(matches!(no, NoSocket::InUse(_)) && no.to_string().contains("ss -xlp"), "{no}");
+    assert!(matches!(no, NoSocket::InUse(_)) && no.remedies()[0].command.contains("ss -xlp"), "{no}");
     drop(held);
     fs::write(&path, "precious").unwrap();
     let no = bind(&path, false).err().unwrap();
-    assert!(matches!(no, NoSocket::NotASocket(_)) && no.to_string().contains("mv "), "{no}");
+    assert!(matches!(no, NoSocket::NotASocket(_)) && no.remedies()[0].command.contains("mv "), "{no}");
     assert_eq!(fs::read(&path).unwrap(), b"precious");
 }
 
@@ -71,8 +71,10 @@ fn a_directory_that_others_may_enter_is_refused_with_the_command_that_mends_it()
         assert_eq!(bind(&path, false).is_ok(), alone, "{mode:o}");
         assert_eq!(bind(&path, true).is_ok(), shared, "{mode:o}");
     }
-    let no = bind(&dir.path().join("admin.sock"), false).err().unwrap().to_string();
-    assert!(no.contains("chmod 700"), "{no}");
+    for (shared, mode) in [(false, "700"), (true, "711")] {
+        let no = bind(&dir.path().join("admin.sock"), shared).err().unwrap();
+        assert_eq!(no.remedies()[0].command, format!("chmod {mode} {}", dir.path().display()));
+    }
     // Where it is missing it is made, for us alone.
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let inner = dir.path().join("run");

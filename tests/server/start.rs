@@ -148,6 +148,35 @@ fn a_store_that_is_in_use_or_no_store() {
 }
 
 #[test]
+fn memory_beside_a_store_would_forget_its_rules_and_is_refused() {
+    let (_dir, world) = world(Settings::default());
+    world.start().unwrap_or_else(|no| panic!("{no}")).stop();
+    let before = fs::read_to_string(world.config()).unwrap();
+    let mend = |said: &str| {
+        let command =
+            said.lines().find_map(|l| l.trim().strip_prefix("to serve what is in it: ")).unwrap_or_else(|| panic!("{said}"));
+        command.to_owned()
+    };
+    set(&world, "engine = \"redb\"", "engine = \"memory\"");
+    refuses(&world, 2, &["mayfly.toml:", "there is a store in", "its rules, locks and tasks", "mayfly server validate --config"]);
+    let command = mend(&refused(&world).1);
+    assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
+    assert_eq!(fs::read_to_string(world.config()).unwrap(), before, "{command}");
+    world.start().unwrap_or_else(|no| panic!("{no}")).stop();
+    // By the environment, too.
+    let run = |variable: Option<&str>| {
+        let mut command = Command::new(MAYFLY);
+        command.args(["server", "validate", "--config"]).arg(world.config());
+        variable.map(|engine| command.env("MAYFLY_STORE_ENGINE", engine));
+        let out = command.output().unwrap();
+        (out.status.code(), String::from_utf8(out.stdout).unwrap())
+    };
+    let (code, said) = run(Some("memory"));
+    assert_eq!((code, mend(&said).as_str()), (Some(1), "unset MAYFLY_STORE_ENGINE"), "{said}");
+    assert_eq!(run(None).0, Some(0));
+}
+
+#[test]
 fn a_port_that_is_taken() {
     let (_dir, world) = world(Settings::default());
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

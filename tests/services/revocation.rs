@@ -117,6 +117,68 @@ fn locks_are_lifted_one_by_one_and_revoking_is_for_operators_with_a_reason() {
     assert!(tried.contains(&(agent, "revoke".into(), "DENIED_BY_POLICY".into())), "{tried:?}");
 }
 
+#[test]
+fn everything_is_revoked_only_when_all_was_confirmed_however_few_there_are() {
+    let w = world();
+    let everything =
+        |confirmation| pb::RevokeRequest { confirmation, ..request(&[Target::Tool("t".into()), Target::Everything]) };
+    for confirmation in [None, Some(pb::Confirmation { credentials: 1_000_000, all: false })] {
+        for issued_only in [false, true] {
+            let asked = pb::RevokeRequest { issued_only, ..everything(confirmation) };
+            let status = refused(w.run(service(&w).revoke(ask(&ROOT, asked))), Reason::ConfirmNeeded);
+            let info = status.get_details_error_info().unwrap();
+            assert_eq!(
+                (info.metadata["rule"].as_str(), &info.metadata["way_out"][..13]),
+                ("everything", "--confirm all"),
+                "{status}"
+            );
+        }
+    }
+    assert!(
+        ok(w.run(service(&w).list_rules(ask(&ROOT, pb::ListRulesRequest::default())))).rules.is_empty(),
+        "nothing was revoked"
+    );
+    // Asking, and keeping from new grants alone, need no agreement.
+    ok(w.run(service(&w).revoke(ask(&ROOT, pb::RevokeRequest { dry_run: true, ..everything(None) }))));
+    let add =
+        pb::AddLockRequest { targets: vec![target_to_pb(&Target::Everything)], reason: "a test".into(), ..Default::default() };
+    ok(w.run(service(&w).add_lock(ask(&ROOT, add))));
+    let all = Some(pb::Confirmation { credentials: 0, all: true });
+    assert!(ok(w.run(service(&w).revoke(ask(&ROOT, everything(all))))).seq > 0);
+}
+
+#[test]
+fn a_revocation_says_what_it_hit_what_it_refuses_and_who_has_applied_it() {
+    let w = world();
+    let get = |seq| ok(w.run(service(&w).get_revocation(ask(&ROOT, pb::GetRevocationRequest { seq }))));
+    let refuses = |refused| Some(pb::Reach { refused, ..Default::default() });
+    let mut feed = follow(&w, &w.workload("/service/echo"), "one", None).unwrap();
+    next(&w, &mut feed).unwrap();
+    w.issue("/agent/demo");
+    w.issue("/agent/demo");
+    w.issue("/ci/demo");
+    let caller = Target::Caller("spiffe://dev.mayfly.internal/agent/demo".into());
+    let done = revoke(&w, std::slice::from_ref(&caller));
+    assert_eq!((done.reach, done.hits.map(|h| h.credentials)), (refuses(2), Some(2)));
+    let told = get(done.seq);
+    assert_eq!((told.reach, told.followers_applied, told.followers_behind), (refuses(2), 0, 1));
+    let hits = told.rule.unwrap().hits.unwrap();
+    assert_eq!((hits.credentials, hits.tasks, hits.callers), (2, 2, 1));
+    assert_eq!(next(&w, &mut feed).unwrap().seq, done.seq);
+    let applied = pb::AcknowledgeRevocationsRequest { follower: "one".into(), applied_seq: done.seq };
+    ok(w.run(service(&w).acknowledge_revocations(ask(&w.workload("/service/echo"), applied))));
+    assert_eq!((get(done.seq).followers_applied, get(done.seq).followers_behind), (1, 0));
+    // A later one takes nothing away from it, and hit only what was left.
+    let all = revoke(&w, &[Target::Everything]).seq;
+    assert_eq!((get(done.seq).reach, get(all).reach), (refuses(2), refuses(1)));
+    let rules = ok(w.run(service(&w).list_rules(ask(&ROOT, pb::ListRulesRequest::default())))).rules;
+    assert_eq!(rules.iter().map(|r| (r.seq, r.hits.unwrap().credentials)).collect::<Vec<_>>(), [(all, 1), (done.seq, 2)]);
+    // What has ended by its time is refused by that.
+    w.pass(limits::CREDENTIAL_TTL_MS);
+    assert_eq!((get(done.seq).reach, get(all).reach), (refuses(0), refuses(0)));
+    refused(w.run(service(&w).get_revocation(ask(&ROOT, pb::GetRevocationRequest { seq: all + 1 }))), Reason::NotFound);
+}
+
 type Feed = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::WatchRevocationsResponse, tonic::Status>> + Send>>;
 
 fn follow(w: &World, peer: &Peer, name: &str, resume_after: Option<u64>) -> Result<Feed, tonic::Status> {

@@ -16,7 +16,10 @@ use clap::{Args, ValueEnum};
 
 use super::args;
 use super::dev::Engine;
+use super::error::CliError;
 use super::exit::Exit;
+use super::out::{Format, Out};
+use report::Report;
 
 /// How exchanges are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -65,7 +68,7 @@ pub struct BenchArgs {
     /// Credentials per task
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     per_task: u32,
-    /// Print one JSON object
+    /// Print one JSON object, on one line
     #[arg(long)]
     json: bool,
     /// A server that runs already, with the bench world's directory as --dir
@@ -77,32 +80,27 @@ pub struct BenchArgs {
 }
 
 /// Runs the measurement on a thread of its own: it brings its own runtime.
-pub fn run(args: &BenchArgs) -> Exit {
+pub fn run(args: &BenchArgs, out: Out) -> Result<Exit, CliError> {
     let ended = std::thread::scope(|scope| scope.spawn(|| measure(args)).join());
-    match ended {
-        Ok(Ok(())) => Exit::Ok,
-        Ok(Err(error)) => {
-            eprintln!("mayfly bench: {error}");
-            Exit::Error
-        }
-        Err(_) => Exit::Error,
+    let ended = ended.unwrap_or_else(|_| Err("it ended by a panic".into()));
+    let report = ended.map_err(|error| CliError::Local(format!("no figure: {error}")))?;
+    match out.format() {
+        _ if args.json => out.line(&report)?,
+        Format::Table | Format::Wide => report.print(),
+        Format::Json | Format::Yaml | Format::Name => out.one(&report)?,
     }
+    Ok(Exit::Ok)
 }
 
 /// Why there is no figure.
 pub type Failed = Box<dyn std::error::Error + Send + Sync>;
 
-fn measure(args: &BenchArgs) -> Result<(), Failed> {
+fn measure(args: &BenchArgs) -> Result<Report, Failed> {
     let bench = world::prepare(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(report::measure(args, &bench));
     runtime.shutdown_timeout(Duration::from_secs(2));
     let report = outcome?;
-    if args.json {
-        println!("{}", serde_json::to_string(&report)?);
-    } else {
-        report.print();
-    }
     bench.end()?;
-    Ok(())
+    Ok(report)
 }

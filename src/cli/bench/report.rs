@@ -9,6 +9,7 @@ use super::load::{Outcome, start};
 use super::raw::Raw;
 use super::world::Bench;
 use super::{BenchArgs, Failed};
+use crate::cli::out::Noun;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::server_service_client::ServerServiceClient;
 use crate::serve::client;
@@ -34,6 +35,12 @@ pub struct Report {
     cache_hit_rate: f64,
     batch_mean: f64,
     errors: u64,
+}
+
+impl Noun for Report {
+    fn name(&self) -> String {
+        self.mode.clone()
+    }
 }
 
 /// CPU seconds of a process, user and system, from the kernel's count.

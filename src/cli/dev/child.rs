@@ -53,7 +53,7 @@ impl Child {
         }
         let _ = process.kill();
         let _ = process.wait();
-        Err(NoWorld::Silent(PATIENCE_S))
+        Err(NoWorld::Silent { seconds: PATIENCE_S, log })
     }
 
     /// Where it answers.

@@ -1,16 +1,19 @@
 //! `mayfly dev down`
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
 
 use super::up::Lock;
 use super::world::{NoWorld, is_world};
 use super::{DirArgs, no_dir};
 use crate::cli::context::default_path;
+use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::out::{Format, Noun, Out};
 use crate::limits;
 
 /// `mayfly dev down`
@@ -23,22 +26,56 @@ pub struct DownArgs {
     purge: bool,
 }
 
+/// What came of it, for programs.
+#[derive(Serialize)]
+struct Down {
+    dir: PathBuf,
+    /// `ended`, `not_running`, or `none` where there is no such world.
+    state: &'static str,
+    /// Its directory is gone.
+    purged: bool,
+}
+
+impl Noun for Down {
+    fn name(&self) -> String {
+        self.dir.display().to_string()
+    }
+}
+
 /// Runs it.
-pub(super) fn run(args: &DownArgs) -> Exit {
-    let Some(dir) = args.at.dir() else { return no_dir() };
-    if !is_world(&dir) {
-        eprintln!("mayfly: there is no dev world in {}", dir.display());
-        return if dir.exists() { Exit::Usage } else { Exit::Ok };
+pub(super) fn run(args: &DownArgs, out: Out) -> Result<Exit, CliError> {
+    let dir = args.at.dir().ok_or_else(no_dir)?;
+    let down = down(&dir, args.purge, out)?;
+    // For people the words are enough.
+    if !matches!(out.format(), Format::Table | Format::Wide) {
+        out.one(&down)?;
     }
-    match end(&dir) {
-        Ok(true) => eprintln!("mayfly: the dev server has ended"),
-        Ok(false) => eprintln!("mayfly: the dev server was not running"),
-        Err(what) => {
-            eprintln!("mayfly: {what}");
-            return Exit::Error;
+    Ok(Exit::Ok)
+}
+
+fn down(dir: &Path, and_purge: bool, out: Out) -> Result<Down, CliError> {
+    let mut down = Down { dir: dir.to_owned(), state: "none", purged: false };
+    if !is_world(dir) {
+        let none = format!("there is no dev world in {}", dir.display());
+        if dir.exists() {
+            return Err(CliError::Usage(none));
         }
+        out.say(format_args!("mayfly: {none}"));
+        return Ok(down);
     }
-    if args.purge { purge(&dir) } else { Exit::Ok }
+    if end(dir).map_err(CliError::Local)? {
+        down.state = "ended";
+        out.say("mayfly: the dev server has ended");
+    } else {
+        down.state = "not_running";
+        out.say("mayfly: the dev server was not running");
+    }
+    if and_purge {
+        purge(dir)?;
+        down.purged = true;
+        out.say(format_args!("mayfly: {} is gone", dir.display()));
+    }
+    Ok(down)
 }
 
 /// Ends the process that holds the lock. `false` where none does.
@@ -62,7 +99,7 @@ fn end(dir: &Path) -> Result<bool, String> {
     Err(format!("process {pid} does not end\n  to end it all the same: kill -9 {pid}"))
 }
 
-fn purge(dir: &Path) -> Exit {
+fn purge(dir: &Path) -> Result<(), CliError> {
     // The command line's own file goes with the world that it names, and only then.
     if let Some(path) = default_path()
         && let Ok(text) = std::fs::read_to_string(&path)
@@ -70,14 +107,7 @@ fn purge(dir: &Path) -> Exit {
     {
         let _ = std::fs::remove_file(&path);
     }
-    match std::fs::remove_dir_all(dir) {
-        Ok(()) => {
-            eprintln!("mayfly: {} is gone", dir.display());
-            Exit::Ok
-        }
-        Err(e) => {
-            eprintln!("mayfly: {} could not be removed: {e}", dir.display());
-            Exit::Error
-        }
-    }
+    let failed =
+        |e| CliError::Local(format!("{} could not be removed: {e}\n  to remove it: rm -r {}", dir.display(), dir.display()));
+    std::fs::remove_dir_all(dir).map_err(failed)
 }

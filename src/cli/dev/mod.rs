@@ -16,7 +16,9 @@ pub use child::Child;
 pub use settings::{Engine, Ports, SVID_LIFE_MS, Settings};
 pub use world::{NoWorld, SERVER, SvidPaths, TRUST_DOMAIN, WORKLOADS, World, is_world};
 
+use super::error::CliError;
 use super::exit::Exit;
+use super::out::Out;
 
 /// What can be done with the dev server.
 #[derive(Subcommand)]
@@ -45,17 +47,22 @@ impl DirArgs {
 }
 
 /// Runs the command on a thread of its own: a server brings its own runtimes, which cannot begin inside another.
-pub fn run(command: DevCommand) -> Exit {
+pub fn run(command: DevCommand, out: Out) -> Result<Exit, CliError> {
     std::thread::scope(|scope| {
         let here = scope.spawn(|| match command {
-            DevCommand::Up(args) => up::run(&args),
-            DevCommand::Down(args) => down::run(&args),
+            DevCommand::Up(args) => up::run(&args, out),
+            DevCommand::Down(args) => down::run(&args, out),
         });
-        here.join().unwrap_or(Exit::Error)
+        here.join().unwrap_or_else(|_| Err(CliError::Local("the command's thread ended".to_owned())))
     })
 }
 
-fn no_dir() -> Exit {
-    eprintln!("mayfly: there is no home directory; name a directory with --dir");
-    Exit::Usage
+fn no_dir() -> CliError {
+    CliError::Usage("there is no home directory; name a directory with --dir".to_owned())
+}
+
+impl From<NoWorld> for CliError {
+    fn from(no: NoWorld) -> CliError {
+        CliError::Local(no.to_string())
+    }
 }

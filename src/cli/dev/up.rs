@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use clap::Args;
+use serde::Serialize;
 
 use super::child::end_of;
 use super::files::write_private;
@@ -17,7 +19,9 @@ use super::settings::{Engine, Ports, Settings};
 use super::world::{NoWorld, World};
 use super::{DirArgs, no_dir};
 use crate::cli::context::default_path;
+use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::out::{Format, Noun, Out};
 use crate::server::{Addresses, run, telemetry};
 use crate::system::System;
 
@@ -43,16 +47,9 @@ pub struct UpArgs {
 }
 
 /// Runs it.
-pub(super) fn run(args: &UpArgs) -> Exit {
-    let Some(dir) = args.at.dir() else { return no_dir() };
-    let outcome = if args.detach { background(args, &dir) } else { foreground(args, &dir) };
-    match outcome {
-        Ok(exit) => exit,
-        Err(no) => {
-            eprintln!("mayfly: {no}");
-            Exit::Error
-        }
-    }
+pub(super) fn run(args: &UpArgs, out: Out) -> Result<Exit, CliError> {
+    let dir = args.at.dir().ok_or_else(no_dir)?;
+    if args.detach { background(args, &dir, out) } else { foreground(args, &dir, out) }
 }
 
 fn settings(args: &UpArgs) -> Settings {
@@ -60,10 +57,10 @@ fn settings(args: &UpArgs) -> Settings {
     Settings { engine: args.engine, ports, ..Settings::default() }
 }
 
-fn foreground(args: &UpArgs, dir: &Path) -> Result<Exit, NoWorld> {
+fn foreground(args: &UpArgs, dir: &Path, out: Out) -> Result<Exit, CliError> {
     let world = World::create(dir, &settings(args))?;
     let Some(_lock) = Lock::take(world.dir())? else {
-        return Ok(already(world.dir(), &world));
+        return already(&world, out);
     };
     telemetry::init(Some(telemetry::Format::Text));
     let ready = World::ready_file(world.dir());
@@ -72,18 +69,13 @@ fn foreground(args: &UpArgs, dir: &Path) -> Result<Exit, NoWorld> {
         let (stop, stopped) = mpsc::channel::<()>();
         let renewed = &world;
         scope.spawn(move || keep_renewed(renewed, &stopped));
-        let ended = run::run_without_environment(&config, Some(&ready), |addresses| match invite(renewed, addresses) {
-            Ok(()) => {}
-            Err(no) => eprintln!("mayfly: {no}"),
+        let ended = run::run_without_environment(&config, Some(&ready), |addresses| {
+            if let Err(error) = invite(renewed, addresses, "started", None, out) {
+                out.fail(&error);
+            }
         });
         drop(stop);
-        match ended {
-            Ok(()) => Ok(Exit::Ok),
-            Err(problem) => {
-                eprintln!("mayfly: the dev server does not start\n{problem}");
-                Ok(Exit::Error)
-            }
-        }
+        ended.map(|()| Exit::Ok).map_err(CliError::from)
     })
 }
 
@@ -98,10 +90,10 @@ fn keep_renewed(world: &World, stopped: &mpsc::Receiver<()>) {
     }
 }
 
-fn background(args: &UpArgs, dir: &Path) -> Result<Exit, NoWorld> {
+fn background(args: &UpArgs, dir: &Path, out: Out) -> Result<Exit, CliError> {
     let world = World::create(dir, &settings(args))?;
     if Lock::take(world.dir())?.is_none() {
-        return Ok(already(world.dir(), &world));
+        return already(&world, out);
     }
     let io = |what: &'static str, path: &Path| {
         let path = path.to_owned();
@@ -119,49 +111,93 @@ fn background(args: &UpArgs, dir: &Path) -> Result<Exit, NoWorld> {
     let began = System::real();
     while began.steady() < u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX) {
         if let Some(addresses) = World::addresses(world.dir()).filter(|a| a.pid == child.id()) {
-            invite(&world, &addresses)?;
-            eprintln!("\nlog: {}\nto end it: mayfly dev down --dir {}", log.display(), world.dir().display());
+            invite(&world, &addresses, "started", Some(&log), out)?;
             return Ok(Exit::Ok);
         }
         if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
-            return Err(NoWorld::Ended(end_of(&log)));
+            return Err(NoWorld::Ended(end_of(&log)).into());
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     let _ = child.kill();
     let _ = child.wait();
-    Err(NoWorld::Silent(PATIENCE.as_secs()))
+    Err(NoWorld::Silent { seconds: PATIENCE.as_secs(), log }.into())
 }
 
-fn already(dir: &Path, world: &World) -> Exit {
-    eprintln!("mayfly: the dev server of {} runs already", dir.display());
-    match World::addresses(dir).map(|addresses| invite(world, &addresses)) {
-        Some(Err(no)) => {
-            eprintln!("mayfly: {no}");
-            Exit::Error
-        }
-        _ => Exit::Ok,
+fn already(world: &World, out: Out) -> Result<Exit, CliError> {
+    out.say(format_args!("mayfly: the dev server of {} runs already", world.dir().display()));
+    // It may be on its way up or down, and tell nothing yet.
+    if let Some(addresses) = World::addresses(world.dir()) {
+        invite(world, &addresses, "running", None, out)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// A dev server that serves, for programs.
+#[derive(Serialize)]
+struct Serving {
+    /// `started`, or `running` where it was up before.
+    state: &'static str,
+    trust_domain: &'static str,
+    dir: PathBuf,
+    pid: u32,
+    workload: SocketAddr,
+    admin: SocketAddr,
+    admin_socket: Option<PathBuf>,
+    public: SocketAddr,
+    /// What the command line needs to call as the operator.
+    operator_config: PathBuf,
+    /// The same for the sample workload.
+    agent_config: PathBuf,
+    /// The command line calls as the operator without being told to.
+    found_by_default: bool,
+    /// Where it logs, when it was left in the background.
+    log: Option<PathBuf>,
+}
+
+impl Noun for Serving {
+    fn name(&self) -> String {
+        self.dir.display().to_string()
     }
 }
 
-/// Tells how to go on. On stdout is what a shell can evaluate, on stderr what people read.
-fn invite(world: &World, addresses: &Addresses) -> Result<(), NoWorld> {
-    let operator = world.write_context("operator/you", addresses.admin)?;
-    let agent = world.write_context("agent/demo", addresses.workload)?;
-    let known = known_by_default(world, addresses);
-    eprintln!("mayfly dev: serving {} from {}", super::TRUST_DOMAIN, world.dir().display());
-    eprintln!("  workloads {}   operators {}   everybody https://{}", addresses.workload, addresses.admin, addresses.public);
+/// Tells how to go on. On stdout is what a shell can evaluate, or the whole for programs; on stderr what people read.
+fn invite(world: &World, addresses: &Addresses, state: &'static str, log: Option<&Path>, out: Out) -> Result<(), CliError> {
+    let serving = Serving {
+        state,
+        trust_domain: super::TRUST_DOMAIN,
+        dir: world.dir().to_owned(),
+        pid: addresses.pid,
+        workload: addresses.workload,
+        admin: addresses.admin,
+        admin_socket: addresses.admin_socket.clone(),
+        public: addresses.public,
+        operator_config: world.write_context("operator/you", addresses.admin)?,
+        agent_config: world.write_context("agent/demo", addresses.workload)?,
+        found_by_default: known_by_default(world, addresses),
+        log: log.map(Path::to_owned),
+    };
+    out.say(format_args!("mayfly dev: serving {} from {}", super::TRUST_DOMAIN, world.dir().display()));
+    let Addresses { workload, admin, public, .. } = addresses;
+    out.say(format_args!("  workloads {workload}   operators {admin}   everybody https://{public}"));
     if let Some(socket) = &addresses.admin_socket {
-        eprintln!("  this host's operators unix:{}", socket.display());
+        out.say(format_args!("  this host's operators unix:{}", socket.display()));
     }
-    eprintln!("\nyou are operator/you; type next:");
-    if !known {
-        println!("export MAYFLY_CONFIG={}", operator.display());
+    out.say("\nyou are operator/you; type next:");
+    match out.format() {
+        Format::Table | Format::Wide if serving.found_by_default => {}
+        Format::Table | Format::Wide => {
+            out.text(&format!("export MAYFLY_CONFIG={}", serving.operator_config.display()))?;
+        }
+        Format::Json | Format::Yaml | Format::Name => out.one(&serving)?,
     }
-    eprintln!("  mayfly status");
-    eprintln!("  mayfly --config {} get echo --purpose \"first try\" | cat", agent.display());
-    eprintln!("  mayfly credential list");
-    eprintln!("  mayfly revoke --caller {} --reason \"done\"", World::id("agent/demo"));
+    out.say("  mayfly status");
+    out.say(format_args!("  mayfly --config {} get echo --purpose \"first try\" | cat", serving.agent_config.display()));
+    out.say("  mayfly credential list");
+    out.say(format_args!("  mayfly revoke --caller {} --reason \"done\"", World::id("agent/demo")));
+    if let Some(log) = log {
+        out.say(format_args!("\nlog: {}\nto end it: mayfly dev down --dir {}", log.display(), world.dir().display()));
+    }
     Ok(())
 }
 

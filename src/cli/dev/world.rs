@@ -16,6 +16,7 @@ use super::child::Child;
 use super::files::{private_dir, read, write_once, write_private};
 use super::settings::{Settings, config_text};
 use crate::cli::context::ContextFile;
+use crate::document::command::typed;
 use crate::identity::bundle::{Bundle, Bundles};
 use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::serve::{client, tls};
@@ -46,7 +47,7 @@ const UPSTREAMS: &[(&str, &str)] = &[
 #[derive(Debug, thiserror::Error)]
 pub enum NoWorld {
     /// A file or directory.
-    #[error("{what} {}: {error}", path.display())]
+    #[error("{what} {}: {error}\n  who may use it: ls -ld {}", path.display(), typed(path))]
     Io {
         /// What was being done.
         what: &'static str,
@@ -56,7 +57,7 @@ pub enum NoWorld {
         error: io::Error,
     },
     /// A directory that is something else.
-    #[error("{} is not empty and no dev world\n  name another one with --dir", .0.display())]
+    #[error("{} is not empty and no dev world\n  name another one: mayfly dev up --dir DIR", .0.display())]
     NotOurs(PathBuf),
     /// A certificate or key.
     #[error("the dev CA: {0}\n  to make all of it anew: mayfly dev down --purge")]
@@ -68,8 +69,13 @@ pub enum NoWorld {
     #[error("the server ended before it answered\n{0}")]
     Ended(String),
     /// The server did not answer in time.
-    #[error("the server did not answer within {0} s")]
-    Silent(u64),
+    #[error("the server did not answer within {seconds} s\n  what it did: tail -n 50 {}", typed(log))]
+    Silent {
+        /// How long it was waited for.
+        seconds: u64,
+        /// Its log.
+        log: PathBuf,
+    },
 }
 
 /// The files of one SVID.
@@ -180,7 +186,7 @@ impl World {
 
     /// Starts its server in threads of this process. The environment does not configure it.
     pub fn start(&self) -> Result<Running, StartProblem> {
-        let config = Config::load(&self.config(), []).map_err(StartProblem::Config)?;
+        let config = Config::load(&self.config(), []).map_err(|wrong| StartProblem::config(&self.config(), wrong))?;
         start(&config, &self.system)
     }
 

@@ -103,7 +103,8 @@ pub struct Rule {
     pub at: Option<String>,
     pub kept_until: Option<String>,
     pub issued_only: bool,
-    pub hits: Hits,
+    /// `None`: nobody counted.
+    pub hits: Option<Hits>,
 }
 
 impl From<pb::Rule> for Rule {
@@ -116,7 +117,7 @@ impl From<pb::Rule> for Rule {
             at: time(r.at),
             kept_until: time(r.kept_until),
             issued_only: r.issued_only,
-            hits: r.hits.into(),
+            hits: r.hits.map(|hits| Some(hits).into()),
         }
     }
 }
@@ -136,7 +137,7 @@ impl Row for Rule {
         vec![
             self.seq.to_string(),
             targets.join("; "),
-            self.hits.credentials.to_string(),
+            or_dash(self.hits.as_ref().map(|h| h.credentials.to_string()).as_deref()),
             or_dash(self.at.as_deref()),
             Who::text(self.author.as_ref()),
             self.reason.clone(),

@@ -1,6 +1,7 @@
 //! `mayfly try`: the whole life of a credential, on this machine, with a real server, real mTLS and a real upstream.
 //!
-//! Each step prints what happened and what it proves, and fails the command when it does not hold. Nothing is left behind.
+//! Each step tells what happened and what it proves, and fails the command when it does not hold. Nothing is left behind. For programs the
+//! steps come as one document at the end, and as words meanwhile.
 
 mod echo;
 mod load;
@@ -8,30 +9,96 @@ mod steps;
 
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 use super::dev::{Settings, World};
+use super::error::CliError;
 use super::exit::Exit;
+use super::out::{Format, Noun, Out};
 
 /// Why a step does not hold.
 pub type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Says what happened and what it proves.
 pub struct Teller {
-    step: u32,
-    failed: bool,
+    out: Out,
+    told: Told,
+}
+
+/// What was told, for programs.
+#[derive(Serialize)]
+struct Told {
+    /// Every step holds.
+    holds: bool,
+    steps: Vec<Step>,
+}
+
+#[derive(Serialize)]
+struct Step {
+    step: usize,
+    title: String,
+    /// What happened.
+    said: Vec<String>,
+    proves: Vec<String>,
+    /// Why it does not hold.
+    failed: Option<String>,
+}
+
+impl Noun for Told {
+    fn name(&self) -> String {
+        if self.holds { "holds" } else { "does-not-hold" }.to_owned()
+    }
 }
 
 impl Teller {
     fn step(&mut self, title: &str) {
-        self.step += 1;
-        println!("\n{:>2}  {title}", self.step);
+        let step = self.told.steps.len() + 1;
+        self.told.steps.push(Step { step, title: title.to_owned(), said: Vec::new(), proves: Vec::new(), failed: None });
+        self.line("");
+        self.line(&format!("{step:>2}  {title}"));
     }
 
-    fn say(&self, what: impl std::fmt::Display) {
-        println!("      {what}");
+    fn say(&mut self, what: impl std::fmt::Display) {
+        let what = what.to_string();
+        self.line(&format!("      {what}"));
+        if let Some(step) = self.told.steps.last_mut() {
+            step.said.push(what);
+        }
     }
 
-    fn proves(&self, what: &str) {
-        println!("    ✓ {what}");
+    fn proves(&mut self, what: &str) {
+        self.line(&format!("    ✓ {what}"));
+        if let Some(step) = self.told.steps.last_mut() {
+            step.proves.push(what.to_owned());
+        }
+    }
+
+    /// For people the steps are what the command prints; otherwise they are words beside it. Nobody has to listen.
+    fn line(&self, text: &str) {
+        match self.out.format() {
+            Format::Table | Format::Wide => drop(self.out.text(text)),
+            Format::Json | Format::Yaml | Format::Name => self.out.say(text),
+        }
+    }
+
+    /// Prints the whole, where it was not told as it went.
+    fn end(mut self, failed: Option<String>) -> Result<Exit, CliError> {
+        self.told.holds = failed.is_none();
+        let at = self.told.steps.len();
+        if let (Some(step), Some(why)) = (self.told.steps.last_mut(), &failed) {
+            step.failed = Some(why.clone());
+        }
+        if self.told.holds {
+            self.line("");
+            self.line("All of it holds. Nothing was left behind. Next: mayfly dev up");
+        }
+        if !matches!(self.out.format(), Format::Table | Format::Wide) {
+            self.out.one(&self.told)?;
+        }
+        match failed {
+            None => Ok(Exit::Ok),
+            Some(why) => Err(CliError::Local(format!("step {at} does not hold: {why}"))),
+        }
     }
 }
 
@@ -45,29 +112,19 @@ impl Drop for Scratch {
 }
 
 /// Runs the tour.
-pub fn run() -> Exit {
-    let mut teller = Teller { step: 0, failed: false };
+pub fn run(out: Out) -> Result<Exit, CliError> {
+    let mut teller = Teller { out, told: Told { holds: false, steps: Vec::new() } };
     // A server brings its own runtimes, which cannot begin inside another: the tour has a thread of its own.
     let ended = std::thread::scope(|scope| scope.spawn(|| tour(&mut teller)).join());
-    match ended {
-        Ok(Ok(())) if !teller.failed => {
-            println!("\nAll of it holds. Nothing was left behind. Next: mayfly dev up");
-            Exit::Ok
-        }
-        Ok(Ok(())) => Exit::Error,
-        Ok(Err(error)) => {
-            eprintln!("\nmayfly try: step {} does not hold: {error}", teller.step);
-            Exit::Error
-        }
-        Err(_) => {
-            eprintln!("\nmayfly try: step {} ended by a panic", teller.step);
-            Exit::Error
-        }
-    }
+    let failed = match ended {
+        Ok(outcome) => outcome.err().map(|error| error.to_string()),
+        Err(_) => Some("it ended by a panic".to_owned()),
+    };
+    teller.end(failed)
 }
 
 fn tour(teller: &mut Teller) -> Result<(), Failed> {
-    println!("mayfly: the whole life of a credential, on this machine");
+    teller.line("mayfly: the whole life of a credential, on this machine");
     let settings = Settings::default();
     let name = data_encoding::HEXLOWER.encode(&settings.system.random16());
     let scratch = Scratch(std::env::temp_dir().join(format!("mayfly-try-{name}")));

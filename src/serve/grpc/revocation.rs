@@ -108,8 +108,8 @@ impl Revocations {
         let locks = if ask.issued_only { Vec::new() } else { self.locks_of(done.seq).await? };
         let mut hits = super::hits_to_pb(&done.hits);
         hits.overlapping = targets.len() > 1;
-        // Everything that is made here is refused by us from its record on; nothing of it stands upstream.
-        let reach = pb::Reach { refused: done.hits.credentials, ..Default::default() };
+        // Everything is refused by us from its record on. What stands upstream is undone from now on.
+        let reach = pb::Reach { refused: done.hits.credentials, upstream_pending: done.hits.elsewhere, ..Default::default() };
         Ok(pb::RevokeResponse { seq: done.seq.as_u64(), targets: each(done.each), hits: Some(hits), locks, reach: Some(reach) })
     }
 
@@ -170,7 +170,8 @@ fn rule_to_pb(seq: Seq, targets: &[(Target, Entry)], made: &BTreeMap<Seq, Made>)
     let until = targets.iter().map(|(_, e)| e.until).max().unwrap_or_default();
     let issued_only = targets.iter().all(|(_, e)| e.lock.is_none());
     let targets: Vec<Target> = targets.iter().map(|(t, _)| t.clone()).collect();
-    wire::rule_to_pb(seq, &targets, until, issued_only, cause_of(seq, made).as_ref())
+    let hits = made.get(&seq).and_then(|m| m.hits.as_ref()).map(super::hits_to_pb);
+    pb::Rule { hits, ..wire::rule_to_pb(seq, &targets, until, issued_only, cause_of(seq, made).as_ref()) }
 }
 
 /// Who a follower is, on either listener.
@@ -212,14 +213,21 @@ impl RevocationService for Revocations {
             let rules = self.rules().await?;
             let rule: Vec<_> = rules.into_iter().filter(|(s, _)| *s == seq).collect();
             let no = || No::Refusal(Refusal::new(Reason::NotFound, format!("no rule of seq {seq} is in force")));
-            Ok::<_, No>((seq, self.rules_to_pb(&rule).await.pop().ok_or_else(no)?))
+            let targets: Vec<Target> = rule.iter().flat_map(|(_, targets)| targets).map(|(target, _)| target.clone()).collect();
+            let shown = self.rules_to_pb(&rule).await.pop().ok_or_else(no)?;
+            Ok::<_, No>((seq, shown, self.0.reach(seq, &targets).await?))
         };
-        let (seq, rule) = found.await.map_err(refused(&self.0, &actor, "get_revocation"))?;
+        let (seq, rule, reach) = found.await.map_err(refused(&self.0, &actor, "get_revocation"))?;
         let followers = self.0.followers.list(self.0.system.wall());
         let applied = followers.iter().filter(|f| f.applied >= seq).count() as u64;
         Ok(Response::new(pb::GetRevocationResponse {
             rule: Some(rule),
-            reach: None,
+            reach: reach.map(|r| pb::Reach {
+                refused: r.refused,
+                upstream_pending: r.pending,
+                upstream_undone: r.undone,
+                verified: r.verified,
+            }),
             followers_applied: applied,
             followers_behind: followers.len() as u64 - applied,
         }))

@@ -31,7 +31,7 @@ impl Cause {
     }
 }
 
-/// A rule. Without a cause, author, reason and time are absent: history no longer has its record.
+/// A rule, without what it hit. Without a cause, author, reason and time are absent: history no longer has its record.
 pub fn rule_to_pb(seq: Seq, targets: &[Target], until: Millis, issued_only: bool, cause: Option<&Cause>) -> pb::Rule {
     pb::Rule {
         seq: seq.as_u64(),

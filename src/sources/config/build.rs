@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::values::{self, Value, Values};
 use super::{BundleFile, Config, ConfigError, Engine, Keep, KeyPair, Ledger, Limits, Listen, PolicyFiles, Seal, Server, Store};
+use crate::document::command::typed;
 use crate::document::{Complaint, Source};
+use crate::store::redb::RedbStore;
 
 /// From the file's text and the environment, or everything that is wrong with them.
 pub(super) fn config(source: &Source, base: &Path, environment: &[(String, String)]) -> Result<Config, Vec<ConfigError>> {
@@ -21,7 +23,7 @@ pub(super) fn config(source: &Source, base: &Path, environment: &[(String, Strin
         wrong.push(Complaint { file, line, column: 0, what, remedy });
     };
     let seal = seal(&values, base, &mut conflict);
-    let engine = engine(&values, base, &mut conflict);
+    let engine = engine(&source.file, &values, base, &mut conflict);
     let public_tls = public_tls(&values, base, &mut conflict);
     if !wrong.is_empty() {
         return Err(wrong);
@@ -46,7 +48,7 @@ fn seal(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &s
     }
 }
 
-fn engine(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<Engine> {
+fn engine(file: &str, values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<Engine> {
     match (values.text("store.engine")?.as_str(), values.path("store.path", base)) {
         ("redb", Some(path)) => Some(Engine::Redb(path)),
         ("redb", None) => {
@@ -54,6 +56,22 @@ fn engine(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, 
             None
         }
         (_, None) => Some(Engine::Memory),
+        (_, Some(path)) if RedbStore::is_in(&path) => {
+            let what = format!(
+                "engine memory keeps nothing, and there is a store in {}: its rules, locks and tasks would not be in force",
+                path.display()
+            );
+            // Where the file does not say it, the environment does.
+            let command = match values.lines.get("store.engine") {
+                Some(line) => format!("sed -i '{line}s/memory/redb/' {}", typed(Path::new(file))),
+                None => "unset MAYFLY_STORE_ENGINE".to_owned(),
+            };
+            let remedy = format!(
+                "to serve what is in it: {command}\n  to begin with nothing, leave store.path out: that store stays as it is"
+            );
+            conflict("store.path", &what, &remedy);
+            None
+        }
         (_, Some(_)) => {
             conflict(
                 "store.path",

@@ -89,7 +89,12 @@ pub const KEYS: &[Key] = &[
     key("public_tls.key", Path, Absent("that of `tls`"), "Its private key, PEM. Goes with `public_tls.certificate`."),
     key("bundles.trust_domain", TrustDomain, Required, "A trust domain whose workloads may call."),
     key("bundles.file", Path, Required, "Its bundle: PEM certificates or SPIFFE JWKS. Read again when it changes."),
-    key("store.engine", Engine, Is("\"redb\""), "`redb`, or `memory` for trying things out: it keeps nothing."),
+    key(
+        "store.engine",
+        Engine,
+        Is("\"redb\""),
+        "`redb`, or `memory` for trying things out: no rule, lock or task outlives its process.",
+    ),
     key("store.path", Path, Absent("none; `redb` needs one"), "The data directory. Made where it is missing."),
     key("store.cache", Size(4 * MIB, 64 << 30), Is("\"64MiB\""), "Memory that the engine may use for what it read."),
     key("store.disk_reserve", Size(8 * MIB, 1 << 40), Is("\"64MiB\""), "Disk kept free so that revoking works when it is full."),

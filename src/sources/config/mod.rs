@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 pub use reference::reference;
 pub use validate::{Finding, Severity, validate};
 
+use crate::document::command::typed;
 use crate::document::{Complaint, Source};
 
 /// Something that is wrong with the configuration.
@@ -198,8 +199,10 @@ impl Config {
     /// From a file and the environment, or everything that is wrong with them.
     pub fn load(path: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, Vec<ConfigError>> {
         let name = path.display().to_string();
-        let unreadable =
-            |e: std::io::Error| vec![Complaint::about(&name, format!("cannot be read: {e}"), "name the file with --config")];
+        let unreadable = |e: std::io::Error| {
+            let remedy = format!("name the file with --config; what is there: ls -l {}", typed(path));
+            vec![Complaint::about(&name, format!("cannot be read: {e}"), remedy)]
+        };
         let text = std::fs::read_to_string(path).map_err(unreadable)?;
         let base = path.parent().unwrap_or(Path::new(""));
         let environment: Vec<(String, String)> = environment.into_iter().collect();

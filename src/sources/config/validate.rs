@@ -1,5 +1,7 @@
 //! What `mayfly server validate` finds: everything that the configuration names is looked at, nothing is started or written.
 
+mod certificates;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
@@ -7,15 +9,12 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 
-use super::{Config, Engine, KeyPair, Seal};
+use super::{Config, Engine, Seal};
 use crate::document::Complaint;
-use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
-use crate::limits;
+use crate::identity::spiffe_id::SpiffeId;
 use crate::sealing::SealingKey;
 use crate::seq::Millis;
-use crate::sources::bundles::BundleFiles;
 use crate::sources::policy_files::{self, Loaded};
-use crate::sources::svid_files::SvidFiles;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -49,11 +48,11 @@ impl fmt::Display for Finding {
 pub fn validate(config: &Config, now: Millis) -> Vec<Finding> {
     let mut look = Look { config, now, findings: Vec::new() };
     look.listeners();
-    look.pair(&config.tls, "tls.certificate", "tls.key", true);
+    let own = look.pair(&config.tls, "tls.certificate", "tls.key", true);
     if let Some(pair) = &config.public_tls {
         look.pair(pair, "public_tls.certificate", "public_tls.key", false);
     }
-    look.bundles();
+    look.bundles(own.as_ref());
     look.store();
     look.seal();
     look.policy();
@@ -114,140 +113,12 @@ impl Look<'_> {
         }
     }
 
-    fn read(&mut self, key: &str, path: &Path, max: usize) -> Option<Vec<u8>> {
-        match std::fs::metadata(path) {
-            Err(e) => self.error(key, format!("{} cannot be read: {e}", path.display()), "name a file that is there"),
-            Ok(meta) if !meta.is_file() => self.error(key, format!("{} is not a file", path.display()), "name a file"),
-            Ok(meta) if meta.len() > max as u64 => {
-                self.error(key, format!("{} has {} bytes", path.display(), meta.len()), format!("at most {max}"));
-            }
-            Ok(_) => match std::fs::read(path) {
-                Ok(bytes) => return Some(bytes),
-                Err(e) => {
-                    let remedy = "make it readable to the server's user";
-                    self.error(key, format!("{} cannot be read: {e}", path.display()), remedy);
-                }
-            },
-        }
-        None
-    }
-
-    fn pair(&mut self, pair: &KeyPair, certificate: &str, key: &str, is_svid: bool) {
-        let before = self.errors();
-        self.each(pair, certificate, key, is_svid);
-        // What was told already is not told twice.
-        if self.errors() == before {
-            self.together(pair, certificate, key, is_svid);
-        }
-    }
-
-    fn errors(&self) -> usize {
-        self.findings.iter().filter(|f| f.severity == Severity::Error).count()
-    }
-
-    fn each(&mut self, pair: &KeyPair, certificate: &str, key: &str, is_svid: bool) {
-        if let Some(pem) = self.read(certificate, &pair.certificate, limits::CHAIN_CERTIFICATES * limits::CERTIFICATE_BYTES) {
-            self.certificate(certificate, &pair.certificate, &pem, is_svid);
-        }
-        let Some(pem) = self.read(key, &pair.key, limits::CERTIFICATE_BYTES) else { return };
-        let pem = zeroize::Zeroizing::new(pem);
-        if !pem.windows(12).any(|w| w == b"PRIVATE KEY-") {
-            self.error(key, format!("{} has no private key", pair.key.display()), "a PEM file with BEGIN PRIVATE KEY");
-        }
-        self.closed_to_others(key, &pair.key);
-    }
-
-    /// What a start would refuse of two files that look right each by itself.
-    fn together(&mut self, pair: &KeyPair, certificate: &str, key: &str, is_svid: bool) {
-        match SvidFiles::new(&pair.certificate, &pair.key).load() {
-            Err(problem) => {
-                let place = if problem.path == pair.key { key } else { certificate };
-                self.error(place, format!("{} {}", problem.path.display(), problem.what), problem.remedy);
-            }
-            Ok(own) if is_svid => {
-                if let Err(defect) = own.spiffe_id() {
-                    let what = format!("{} is no X.509-SVID: {defect}", pair.certificate.display());
-                    self.error(certificate, what, "an X.509-SVID of the server's trust domain");
-                }
-            }
-            Ok(_) => {}
-        }
-    }
-
-    fn closed_to_others(&mut self, key: &str, path: &Path) {
-        let mode = std::fs::metadata(path).map_or(0, |m| m.mode() & 0o777);
-        let mend = format!("chmod 600 {}", path.display());
-        if mode & 0o007 != 0 {
-            self.error(key, format!("{} can be read by every user (mode {mode:o})", path.display()), mend);
-        } else if mode & 0o070 != 0 {
-            self.warning(key, format!("{} can be read by its group (mode {mode:o})", path.display()), mend);
-        }
-    }
-
-    fn certificate(&mut self, key: &str, path: &Path, pem: &[u8], is_svid: bool) {
-        let first = x509_parser::pem::Pem::iter_from_buffer(pem).next().and_then(Result::ok);
-        let parsed = first.as_ref().and_then(|block| block.parse_x509().ok());
-        let Some(leaf) = parsed else {
-            return self.error(
-                key,
-                format!("{} holds no certificate", path.display()),
-                "a PEM file, the server's certificate first",
-            );
-        };
-        let (mut dns, mut uris) = (0, Vec::new());
-        if let Ok(Some(names)) = leaf.subject_alternative_name() {
-            for name in &names.value.general_names {
-                match name {
-                    x509_parser::extensions::GeneralName::DNSName(_) => dns += 1,
-                    x509_parser::extensions::GeneralName::URI(uri) => uris.push(*uri),
-                    _ => {}
-                }
-            }
-        }
-        if dns == 0 {
-            let remedy =
-                "add one where the SVID is made (SPIRE: the entry's dnsNames); many gRPC clients refuse a certificate without";
-            self.warning(key, format!("{} has no DNS name", path.display()), remedy);
-        }
-        if u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0) < self.now.seconds() {
-            self.error(key, format!("{} expired on {}", path.display(), leaf.validity().not_after), "renew it");
-        }
-        if !is_svid {
-            return;
-        }
-        let own = &self.config.server.trust_domain;
-        match uris.as_slice() {
-            [one] if SpiffeId::parse(one).is_ok_and(|id| id.trust_domain() == own) => {}
-            [] => self.error(key, format!("{} has no SPIFFE ID", path.display()), "an X.509-SVID of the server's trust domain"),
-            found => {
-                let what = format!("{} has {}, which is no single SPIFFE ID in {own}", path.display(), found.join(", "));
-                self.error(key, what, "an X.509-SVID of the server's trust domain, or another server.trust_domain");
-            }
-        }
-    }
-
-    fn bundles(&mut self) {
-        for bundle in &self.config.bundles.clone() {
-            let Ok(domain) = TrustDomain::parse(&bundle.trust_domain) else { continue };
-            let Err(problems) = BundleFiles::new([(domain, bundle.file.clone())]).load() else { continue };
-            for problem in problems {
-                let what = format!("bundles.file: {} {}", problem.path.display(), problem.what);
-                self.at_line(Severity::Error, bundle.line, what, problem.remedy);
-            }
-        }
-        let own = &self.config.server.trust_domain;
-        if !self.config.bundles.iter().any(|b| b.trust_domain == *own) {
-            let what = format!("no bundle for {own}, so workloads of the server's own trust domain cannot call");
-            self.warning("server.trust_domain", what, "add it under [[bundles]]");
-        }
-    }
-
     fn store(&mut self) {
         let Engine::Redb(path) = &self.config.store.engine else {
             return self.warning(
                 "store.engine",
-                "memory keeps nothing when the server stops",
-                "redb, for all but trying things out",
+                "nothing survives a restart in memory: what was revoked or locked is forgotten with the rest",
+                "engine = \"redb\" and a store.path, for all but trying things out",
             );
         };
         let there = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."));
@@ -280,9 +151,8 @@ impl Look<'_> {
         if self.errors() == before
             && let Err(wrong) = SealingKey::load(path, data)
         {
-            let wrong = wrong.to_string();
-            let (what, remedy) = wrong.split_once("; ").unwrap_or((&wrong, "32 random bytes"));
-            self.error("seal.key_file", what, remedy);
+            let remedies: Vec<String> = wrong.remedies().iter().map(ToString::to_string).collect();
+            self.error("seal.key_file", &wrong, remedies.join("; "));
         }
     }
 

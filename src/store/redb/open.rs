@@ -46,6 +46,11 @@ impl Options {
 }
 
 impl RedbStore {
+    /// Whether a store lies in `dir`, or something in its place. Nothing is opened.
+    pub fn is_in(dir: &Path) -> bool {
+        dir.join(FILE).symlink_metadata().is_ok()
+    }
+
     /// Opens the store in `dir`, making directory and file where they are missing.
     ///
     /// What is made is private and durable before this returns. A start that fails leaves nothing that a later one stumbles over.

@@ -183,6 +183,11 @@ impl<D: Durable> Leases<D> {
         Arc::new(Leases { durable, remotes, system, timing, desk: Arc::default(), making, undoing })
     }
 
+    /// Whether any kind is made at an upstream.
+    pub fn any_kind(&self) -> bool {
+        !self.remotes.is_empty()
+    }
+
     /// Who makes a kind. Refused with NOT_SERVED, before anything is done, where nobody here does.
     pub fn maker(&self, kind: Kind) -> Result<&Arc<dyn Remote>, Refusal> {
         self.remotes.of(kind).ok_or_else(|| {

@@ -15,7 +15,8 @@ use crate::credential::testing::{AGENT, Log, full, grant, keyring, owner, plain}
 use crate::ledger::Receipt;
 use crate::ledger::record::{Ancestor, Identity, KeyPurpose, Record};
 use crate::policy::grant::Parts;
-use crate::revocation::target::{SORTS, Target};
+use crate::revocation::sort::SORTS;
+use crate::revocation::target::Target;
 use crate::revocation::{Rules, Sort};
 use crate::seq::{CredentialId, Millis, TaskId};
 

@@ -1,0 +1,120 @@
+//! A target as it is written and read by people: the CLI shows and takes it.
+
+use std::fmt;
+
+use super::sort::Sort;
+use super::target::{BadTarget, Target, bad};
+use crate::ledger::record::{Aim, Identity, PolicyBelow, SvidTarget, TargetRecord};
+use crate::seq::{CredentialId, TaskId};
+
+/// `sort:value`, pairs with a space between: what the CLI shows, and what [`Target::parse`] reads.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = |b: &[u8]| data_encoding::HEXLOWER.encode(b);
+        let word = self.sort().word();
+        match self {
+            Target::Credential(id) => write!(f, "{word}:{id}"),
+            Target::Task(id) => write!(f, "{word}:{id}"),
+            Target::Caller(n)
+            | Target::Prefix(n)
+            | Target::TrustDomain(n)
+            | Target::Upstream(n)
+            | Target::Binding(n)
+            | Target::Tool(n)
+            | Target::Environment(n)
+            | Target::SigningKey(n) => write!(f, "{word}:{n}"),
+            Target::TrustAnchor(h) => write!(f, "{word}:{}", hex(h)),
+            Target::Subject(a, b) | Target::UpstreamScope(a, b) | Target::SubjectToken(a, b) => write!(f, "{word}:{a} {b}"),
+            Target::PolicyBelow(e, v) => write!(f, "{word}:{e} {v}"),
+            Target::Svid(td, key, serial) => write!(f, "{word}:{td} {} {}", hex(key), hex(serial)),
+            Target::Everything => f.write_str(word),
+        }
+    }
+}
+
+impl Target {
+    /// Reads what [`Display`](fmt::Display) writes.
+    pub fn parse(text: &str) -> Result<Target, BadTarget> {
+        let (word, value) = text.split_once(':').unwrap_or((text, ""));
+        let sort = Sort::ALL.into_iter().find(|s| s.word() == word).ok_or_else(|| {
+            let words: Vec<_> = Sort::ALL.iter().map(|s| s.word()).collect();
+            bad(format!("{word:?} is no sort of target; the sorts are {}", words.join(", ")))
+        })?;
+        let hex = |t: &str| {
+            data_encoding::HEXLOWER_PERMISSIVE
+                .decode(t.as_bytes())
+                .map_err(|e| bad(format!("{word}: {t:?} is not hexadecimal: {e}")))
+        };
+        let two = || value.split_once(' ').ok_or_else(|| bad(format!("{word}: write it as \"{word}:FIRST SECOND\"")));
+        let pair = || two().map(|(a, b)| Identity { issuer: a.to_owned(), sub: b.to_owned() });
+        let aim = match sort {
+            Sort::Credential => {
+                Aim::Credential(value.parse::<CredentialId>().map_err(|e| bad(format!("{word}: {e}")))?.as_bytes().to_vec())
+            }
+            Sort::Task => Aim::Task(value.parse::<TaskId>().map_err(|e| bad(format!("{word}: {e}")))?.as_bytes().to_vec()),
+            Sort::Caller => Aim::Caller(value.into()),
+            Sort::Prefix => Aim::Prefix(value.into()),
+            Sort::TrustDomain => Aim::TrustDomain(value.into()),
+            Sort::TrustAnchor => Aim::TrustAnchor(hex(value)?),
+            Sort::Subject => Aim::Subject(pair()?),
+            Sort::Upstream => Aim::Upstream(value.into()),
+            Sort::UpstreamScope => Aim::UpstreamScope(pair()?),
+            Sort::Binding => Aim::Binding(value.into()),
+            Sort::Tool => Aim::Tool(value.into()),
+            Sort::Environment => Aim::Environment(value.into()),
+            Sort::PolicyBelow => {
+                let (environment, version) = two()?;
+                let version = version.parse().map_err(|_| bad(format!("{word}: {version:?} is no version number")))?;
+                Aim::PolicyBelow(PolicyBelow { environment: environment.into(), version })
+            }
+            Sort::SigningKey => Aim::SigningKey(value.into()),
+            Sort::Svid => {
+                let parts: Vec<&str> = value.split(' ').collect();
+                let [td, key, serial] = parts[..] else {
+                    return Err(bad("svid: write it as \"svid:TRUST-DOMAIN ISSUING-KEY-SHA256 SERIAL\" in hexadecimal"));
+                };
+                Aim::Svid(SvidTarget { trust_domain: td.into(), issuing_key: hex(key)?, serial: hex(serial)? })
+            }
+            Sort::SubjectToken => Aim::SubjectToken(pair()?),
+            Sort::Everything if value.is_empty() => Aim::Everything(true),
+            Sort::Everything => return Err(bad("everything takes no value")),
+        };
+        Target::from_record(&TargetRecord { aim: Some(aim) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::revocation::sort::SORTS;
+    use crate::revocation::target::one_of_each;
+
+    #[test]
+    fn every_sort_round_trips_through_its_record_and_its_text() {
+        let all = one_of_each();
+        assert_eq!(all.len(), SORTS);
+        for (i, target) in all.into_iter().enumerate() {
+            assert_eq!(target.sort() as usize, i);
+            assert_eq!(Sort::ALL[i], target.sort());
+            assert_eq!(Target::from_record(&target.to_record()), Ok(target.clone()));
+            assert_eq!(Target::parse(&target.to_string()), Ok(target));
+        }
+    }
+
+    #[test]
+    fn what_matches_nothing_is_no_target() {
+        for text in [
+            "",
+            "caller",
+            "caller:",
+            "caller:https://a",
+            "task:cred_x",
+            "prefix:spiffe://A/",
+            "svid:a b",
+            "everything:x",
+            "nothing",
+        ] {
+            assert!(Target::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What mends a start that was refused: commands that can be typed as they stand, each with what it does.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::problem::Why;
+use crate::document::command::{Remedy, typed};
+use crate::ledger::StartError;
+use crate::refusal::{No, Reason};
+use crate::sealing::SealError;
+use crate::seq::Seq;
+use crate::sources::config::Seal;
+use crate::store::StoreError;
+
+/// What a server is started with, as it stands in commands.
+struct Place {
+    config: String,
+    /// The data directory; a word for it where the engine has none.
+    data: String,
+    /// The ledger's file in it.
+    file: String,
+    uid: u32,
+}
+
+/// In the order in which they are to be tried.
+pub(super) fn remedies(why: &Why, config: &Path, data: Option<&Path>) -> Vec<Remedy> {
+    let data = data.map_or_else(|| PathBuf::from("DATA-DIRECTORY"), Path::to_owned);
+    let file = typed(&data.join("ledger.redb"));
+    let place = Place { config: typed(config), data: typed(&data), file, uid: rustix::process::geteuid().as_raw() };
+    match why {
+        Why::Config(_) | Why::Files(_) | Why::Policy(_) | Why::Tls(_) => vec![place.validate()],
+        Why::KeyFile(error) => error.remedies(),
+        Why::NoCredentials(name) => place.no_credentials(name),
+        Why::Seal { error, key } => place.seal(error, key),
+        Why::Ledger(error) => place.ledger(error),
+        Why::Keys(_) => place.from_backup_or_anew(),
+        Why::Port { key, address, error } => place.port(key, *address, error),
+        Why::Socket(no) => no.remedies(),
+        Why::Refused { no, .. } => place.refused(no),
+        Why::ReadyFile { path, .. } => place.ready_file(path),
+        Why::System { error, .. } => place.system(error),
+        Why::Panic => {
+            let command = format!("RUST_BACKTRACE=1 MAYFLY_LOG=debug mayfly server run --config {}", place.config);
+            vec![Remedy::new("to see where, for a report", command), place.validate()]
+        }
+    }
+}
+
+impl Place {
+    fn validate(&self) -> Remedy {
+        let command = format!("mayfly server validate --config {}", self.config);
+        Remedy::new("when it is mended, or to see all that is wrong", command)
+    }
+
+    fn again(&self) -> Remedy {
+        Remedy::new("then start again", format!("mayfly server run --config {}", self.config))
+    }
+
+    fn no_credentials(&self, name: &str) -> Vec<Remedy> {
+        let load = format!("LoadCredential={name}:/etc/mayfly/seal.key");
+        vec![
+            Remedy::new(format!("in the server's unit, add {load} under [Service]"), "systemctl edit mayfly"),
+            Remedy::new("without a unit", format!("systemd-run --pipe -p {load} mayfly server run --config {}", self.config)),
+            Remedy::new(
+                "or name a file under seal.key_file; for a new store make one",
+                "(umask 077 && head -c 32 /dev/urandom > /etc/mayfly/seal.key)",
+            ),
+        ]
+    }
+
+    fn seal(&self, error: &SealError, key: &Seal) -> Vec<Remedy> {
+        match (error, key) {
+            (SealError::WrongKey, Seal::KeyFile(path)) => {
+                let command = format!("install -m 600 BACKUP-OF-THE-KEY {}", typed(path));
+                vec![Remedy::new("put the key of this store back", command)]
+            }
+            (SealError::WrongKey, Seal::Credential(name)) => {
+                let what = format!(
+                    "put the key of this store back where the unit takes {name} from, which it says under LoadCredential="
+                );
+                vec![Remedy::new(what, "systemctl cat mayfly")]
+            }
+            (SealError::Store(error), _) => self.store(error),
+            _ => self.from_backup_or_anew(),
+        }
+    }
+
+    fn ledger(&self, error: &StartError) -> Vec<Remedy> {
+        match error {
+            StartError::Store(error) => self.store(error),
+            StartError::Write(_) => vec![self.how_full(), self.again()],
+            // Their texts have the command, which needs the seq.
+            StartError::Damaged { .. } | StartError::NoSnapshot { .. } | StartError::Behind { .. } | StartError::Lost { .. } => {
+                Vec::new()
+            }
+        }
+    }
+
+    fn store(&self, error: &StoreError) -> Vec<Remedy> {
+        let Place { data, file, uid, .. } = self;
+        match error {
+            StoreError::InUse(_) => vec![
+                Remedy::new("who has it", format!("fuser -v {data} {file}")),
+                Remedy::new("to end that server in good order", format!("fuser -k -TERM {file}")),
+            ],
+            StoreError::Full(_) => vec![self.how_full(), Remedy::new("make room there; nothing was lost", self.again().command)],
+            StoreError::Foreign(_) => {
+                vec![Remedy::new("name another directory under store.path, or move it away", format!("mv {data} {data}.old"))]
+            }
+            StoreError::Damaged { .. } => self.from_backup_or_anew(),
+            // It says what mends it.
+            StoreError::Unsafe(_) => Vec::new(),
+            _ => vec![
+                Remedy::new("who may use it", format!("ls -ld {data}")),
+                Remedy::new(
+                    "to make it the server's own, as root",
+                    format!("install -d -m 700 -o {uid} {data} && chown -R {uid} {data}"),
+                ),
+                Remedy::new("whether the disk fails", "dmesg --level=err,warn"),
+            ],
+        }
+    }
+
+    fn how_full(&self) -> Remedy {
+        Remedy::new("how full the disk is", format!("df -h {}", self.data))
+    }
+
+    /// What was put back goes on in a new generation, so that nothing comes back to life.
+    fn from_backup_or_anew(&self) -> Vec<Remedy> {
+        let Place { config, data, .. } = self;
+        let back = format!(
+            "mv {data} {data}.old && cp -a BACKUP {data} && mayfly server recover --config {config} --after {}",
+            Seq::LAST
+        );
+        vec![
+            Remedy::new("with a backup of the data directory", back),
+            Remedy::new("without one, begin anew with an empty ledger", format!("mv {data} {data}.old")),
+        ]
+    }
+
+    fn port(&self, key: &str, address: SocketAddr, error: &io::Error) -> Vec<Remedy> {
+        let port = address.port();
+        let first = match error.kind() {
+            io::ErrorKind::PermissionDenied => Remedy::new(
+                "ports below 1024 need a right, which the unit gives by AmbientCapabilities=CAP_NET_BIND_SERVICE; by hand, as root",
+                "setcap cap_net_bind_service=+ep \"$(command -v mayfly)\"",
+            ),
+            io::ErrorKind::AddrNotAvailable => Remedy::new("the addresses of this host", "ip -brief address"),
+            _ => Remedy::new("who has the port", format!("ss -ltnp 'sport = :{port}'")),
+        };
+        let command = format!("mayfly server validate --config {}", self.config);
+        vec![first, Remedy::new(format!("or name another one under {key}, and look whether all is well"), command)]
+    }
+
+    fn refused(&self, no: &No) -> Vec<Remedy> {
+        let mut remedies = match no {
+            No::Refusal(no) if no.reason == Reason::DiskReserve => vec![self.how_full()],
+            No::Refusal(no) if no.reason == Reason::ClockSkew => vec![Remedy::new("whether the clock is right", "timedatectl")],
+            _ => vec![self.validate()],
+        };
+        remedies.push(self.again());
+        remedies
+    }
+
+    fn ready_file(&self, path: &Path) -> Vec<Remedy> {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dir = typed(dir);
+        vec![
+            Remedy::new("who may write there", format!("ls -ld {dir}")),
+            Remedy::new("to make the directory the server's own, as root", format!("install -d -m 700 -o {} {dir}", self.uid)),
+        ]
+    }
+
+    fn system(&self, error: &io::Error) -> Vec<Remedy> {
+        use rustix::io::Errno;
+        let first = match rustix::io::Errno::from_io_error(error) {
+            Some(Errno::MFILE) => Remedy::new("more files for this process (LimitNOFILE= in its unit)", "ulimit -n 65536"),
+            Some(Errno::NFILE) => Remedy::new("more files for this host, as root", "sysctl -w fs.file-max=1048576"),
+            Some(Errno::AGAIN) => Remedy::new("more threads for this user (TasksMax= in its unit)", "ulimit -u 4096"),
+            Some(Errno::NOMEM) => Remedy::new("what memory there is", "free -m"),
+            _ => Remedy::new("what this process may have", "ulimit -a"),
+        };
+        vec![first, self.again()]
+    }
+}

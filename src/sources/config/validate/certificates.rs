@@ -1,0 +1,174 @@
+//! Certificates, keys and bundles: each by itself, and whether they belong together.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::{Look, Severity};
+use crate::document::command::typed;
+use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
+use crate::identity::svid::{self, SvidDefect};
+use crate::limits;
+use crate::sources::bundles::BundleFiles;
+use crate::sources::config::{BundleFile, KeyPair};
+use crate::sources::svid_files::{OwnPair, SvidFiles};
+
+impl Look<'_> {
+    fn read(&mut self, key: &str, path: &Path, max: usize) -> Option<Vec<u8>> {
+        match std::fs::metadata(path) {
+            Err(e) => self.error(key, format!("{} cannot be read: {e}", path.display()), "name a file that is there"),
+            Ok(meta) if !meta.is_file() => self.error(key, format!("{} is not a file", path.display()), "name a file"),
+            Ok(meta) if meta.len() > max as u64 => {
+                self.error(key, format!("{} has {} bytes", path.display(), meta.len()), format!("at most {max}"));
+            }
+            Ok(_) => match std::fs::read(path) {
+                Ok(bytes) => return Some(bytes),
+                Err(e) => {
+                    let remedy = "make it readable to the server's user";
+                    self.error(key, format!("{} cannot be read: {e}", path.display()), remedy);
+                }
+            },
+        }
+        None
+    }
+
+    /// What two files hold, where there is nothing to complain about.
+    pub(super) fn pair(&mut self, pair: &KeyPair, certificate: &str, key: &str, is_svid: bool) -> Option<OwnPair> {
+        let before = self.errors();
+        self.each(pair, certificate, key, is_svid);
+        // What was told already is not told twice.
+        let own = if self.errors() == before { self.together(pair, certificate, key, is_svid) } else { None };
+        own.filter(|_| self.errors() == before)
+    }
+
+    pub(super) fn errors(&self) -> usize {
+        self.findings.iter().filter(|f| f.severity == Severity::Error).count()
+    }
+
+    fn each(&mut self, pair: &KeyPair, certificate: &str, key: &str, is_svid: bool) {
+        if let Some(pem) = self.read(certificate, &pair.certificate, limits::CHAIN_CERTIFICATES * limits::CERTIFICATE_BYTES) {
+            self.certificate(certificate, &pair.certificate, &pem, is_svid);
+        }
+        let Some(pem) = self.read(key, &pair.key, limits::CERTIFICATE_BYTES) else { return };
+        let pem = zeroize::Zeroizing::new(pem);
+        if !pem.windows(12).any(|w| w == b"PRIVATE KEY-") {
+            self.error(key, format!("{} has no private key", pair.key.display()), "a PEM file with BEGIN PRIVATE KEY");
+        }
+        self.closed_to_others(key, &pair.key);
+    }
+
+    /// What a start would refuse of two files that look right each by itself.
+    fn together(&mut self, pair: &KeyPair, certificate: &str, key: &str, is_svid: bool) -> Option<OwnPair> {
+        match SvidFiles::new(&pair.certificate, &pair.key).load() {
+            Err(problem) => {
+                let place = if problem.path == pair.key { key } else { certificate };
+                self.error(place, format!("{} {}", problem.path.display(), problem.what), problem.remedy);
+                None
+            }
+            Ok(own) => {
+                if is_svid && let Err(defect) = own.spiffe_id() {
+                    let what = format!("{} is no X.509-SVID: {defect}", pair.certificate.display());
+                    self.error(certificate, what, "an X.509-SVID of the server's trust domain");
+                }
+                Some(own)
+            }
+        }
+    }
+
+    fn closed_to_others(&mut self, key: &str, path: &Path) {
+        let mode = std::fs::metadata(path).map_or(0, |m| m.mode() & 0o777);
+        let mend = format!("chmod 600 {}", path.display());
+        if mode & 0o007 != 0 {
+            self.error(key, format!("{} can be read by every user (mode {mode:o})", path.display()), mend);
+        } else if mode & 0o070 != 0 {
+            self.warning(key, format!("{} can be read by its group (mode {mode:o})", path.display()), mend);
+        }
+    }
+
+    fn certificate(&mut self, key: &str, path: &Path, pem: &[u8], is_svid: bool) {
+        let first = x509_parser::pem::Pem::iter_from_buffer(pem).next().and_then(Result::ok);
+        let parsed = first.as_ref().and_then(|block| block.parse_x509().ok());
+        let Some(leaf) = parsed else {
+            return self.error(
+                key,
+                format!("{} holds no certificate", path.display()),
+                "a PEM file, the server's certificate first",
+            );
+        };
+        let (mut dns, mut uris) = (0, Vec::new());
+        if let Ok(Some(names)) = leaf.subject_alternative_name() {
+            for name in &names.value.general_names {
+                match name {
+                    x509_parser::extensions::GeneralName::DNSName(_) => dns += 1,
+                    x509_parser::extensions::GeneralName::URI(uri) => uris.push(*uri),
+                    _ => {}
+                }
+            }
+        }
+        if dns == 0 {
+            let remedy =
+                "add one where the SVID is made (SPIRE: the entry's dnsNames); many gRPC clients refuse a certificate without";
+            self.warning(key, format!("{} has no DNS name", path.display()), remedy);
+        }
+        if u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0) < self.now.seconds() {
+            self.error(key, format!("{} expired on {}", path.display(), leaf.validity().not_after), "renew it");
+        }
+        if !is_svid {
+            return;
+        }
+        let own = &self.config.server.trust_domain;
+        match uris.as_slice() {
+            [one] if SpiffeId::parse(one).is_ok_and(|id| id.trust_domain() == own) => {}
+            [] => self.error(key, format!("{} has no SPIFFE ID", path.display()), "an X.509-SVID of the server's trust domain"),
+            found => {
+                let what = format!("{} has {}, which is no single SPIFFE ID in {own}", path.display(), found.join(", "));
+                self.error(key, what, "an X.509-SVID of the server's trust domain, or another server.trust_domain");
+            }
+        }
+    }
+
+    /// `own`: what the server shows, where that is in order by itself.
+    pub(super) fn bundles(&mut self, own: Option<&OwnPair>) {
+        let us = &self.config.server.trust_domain;
+        for bundle in &self.config.bundles.clone() {
+            let Ok(domain) = TrustDomain::parse(&bundle.trust_domain) else { continue };
+            match BundleFiles::new([(domain, bundle.file.clone())]).load() {
+                Ok(bundles) if bundle.trust_domain == *us => {
+                    if let Some(Err(defect)) = own.map(|own| svid::verify_server(own.chain(), &bundles, self.now)) {
+                        self.not_vouched_for(bundle, defect);
+                    }
+                }
+                Ok(_) => {}
+                Err(problems) => {
+                    for problem in problems {
+                        let what = format!("bundles.file: {} {}", problem.path.display(), problem.what);
+                        self.at_line(Severity::Error, bundle.line, what, problem.remedy);
+                    }
+                }
+            }
+        }
+        if !self.config.bundles.iter().any(|b| b.trust_domain == *us) {
+            let what = format!("no bundle for {us}, so workloads of the server's own trust domain cannot call");
+            self.warning("server.trust_domain", what, "add it under [[bundles]]");
+        }
+    }
+
+    /// Workloads know the server by this bundle, as it knows them: each of them would refuse it in the handshake.
+    fn not_vouched_for(&mut self, bundle: &BundleFile, defect: SvidDefect) {
+        let (chain, roots, domain) = (&self.config.tls.certificate, &bundle.file, &bundle.trust_domain);
+        let what = format!(
+            "no root in {}, the bundle of {domain}, vouches for {}, so its workloads refuse this server: {}",
+            roots.display(),
+            chain.display(),
+            defect.clause()
+        );
+        let remedy = format!(
+            "write the CAs between the two into {}, or the bundle that its CA belongs to into {}; then: mayfly svid check --bundle {} \
+             --trust-domain {domain} {}",
+            chain.display(),
+            roots.display(),
+            typed(roots),
+            typed(chain)
+        );
+        self.error("tls.certificate", what, remedy);
+    }
+}
