@@ -111,14 +111,7 @@ impl Rules {
 
     /// Whether any rule at all can block a grant of this revision. Where none can, its facts need not be gathered.
     pub fn may_block(&self, revision: Seq) -> bool {
-        let evidence = [
-            self.credential.len(),
-            self.task.len(),
-            self.svid.len(),
-            self.pairs[pair_table(Sort::SubjectToken)].len(),
-            self.names[Sort::SigningKey as usize].len(),
-        ];
-        evidence.iter().any(|rules| *rules > 0)
+        self.table.has_evidence()
             || self.locks.iter().any(|locks| *locks > 0)
             || self.newest.iter().any(|newest| *newest > revision)
     }

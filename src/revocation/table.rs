@@ -77,6 +77,16 @@ impl Table {
         self.len
     }
 
+    /// Whether there is an entry of a sort that bites whatever the revision (`Sort::is_evidence`).
+    pub fn has_evidence(&self) -> bool {
+        let names = &self.names[Sort::SigningKey as usize];
+        !self.credential.is_empty()
+            || !self.task.is_empty()
+            || !self.svid.is_empty()
+            || !self.pairs[pair_table(Sort::SubjectToken)].is_empty()
+            || !names.is_empty()
+    }
+
     /// What is in force for exactly this target.
     pub fn get(&self, target: &Target) -> Option<Entry> {
         match target {

@@ -66,7 +66,7 @@ pub fn credential_to_pb(state: &State, live: &Live, now: Millis) -> pb::Credenti
         expires_at: Some(timestamp(live.expires_at)),
         seq: live.seq.as_u64(),
         decision_revision: live.revision.as_u64(),
-        policy_version: live.policy.into(),
+        policy_version: table.policy(live),
         ancestors: ancestors(table.ancestors(live)),
         svid: table.evidence(live).map(|e| svid_to_pb(trust_domain_of(caller), e)),
         subject_token: lineage

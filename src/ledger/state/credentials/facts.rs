@@ -1,6 +1,7 @@
 //! What a credential says of itself: to the rules, and to those who list it.
 
 use super::super::tasks::Task;
+use super::names::Profile;
 use super::{Credentials, Lineage, Live};
 use crate::ledger::record::{Ancestor, Identity, Issued, SvidEvidence, TokenEvidence};
 use crate::revocation::{Facts, SvidFacts};
@@ -9,9 +10,7 @@ use crate::seq::{CredentialId, Seq, TaskId};
 impl Credentials {
     /// Everything that the rules can ask of a credential.
     pub fn facts<'a>(&'a self, live: &'a Live, task: &'a Task) -> Facts<'a> {
-        let n = &self.names;
         let caller = self.caller(live);
-        let evidence = n.evidence.value(live.evidence).and_then(|e| e.0.as_ref());
         let mut facts = Facts {
             revision: live.revision,
             credentials: vec![live.id],
@@ -19,21 +18,19 @@ impl Credentials {
             identities: Vec::with_capacity(1 + task.terms.owners.len()),
             upstream: self.upstream(live),
             scopes: self.scopes(live),
-            binding: n.bindings.value(live.binding).map_or("", |v| v),
+            binding: self.binding(live),
             tool: self.tool(live),
-            environment: n.environments.value(live.environment).map_or("", |v| v),
-            policy: live.policy.into(),
-            key: n.keys.value(live.key).map_or("", |v| v),
+            environment: self.environment(live),
+            policy: self.policy(live),
+            key: self.key(live),
             svid: None,
             subject_token: None,
         };
         let domain = trust_domain_of(caller);
         facts.identities.push((domain, caller));
         facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
-        if let Some(e) = evidence {
-            facts.svid = Some(svid_facts(domain, e));
-        }
-        if let Some(lineage) = n.lineage.value(live.lineage) {
+        facts.svid = self.evidence(live).map(|e| svid_facts(domain, e));
+        if let Some(lineage) = self.lineage(live) {
             add_lineage(
                 &mut facts,
                 &lineage.ancestors,
@@ -50,49 +47,58 @@ impl Credentials {
         self.names.callers.value(live.caller).map_or("", |v| v)
     }
 
-    /// The upstream that it is for.
-    pub fn upstream(&self, live: &Live) -> &str {
-        self.names.upstreams.value(live.upstream).map_or("", |v| v)
-    }
-
     /// The tool that it serves for.
     pub fn tool(&self, live: &Live) -> &str {
         self.names.tools.value(live.tool).map_or("", |v| v)
     }
 
+    fn profile(&self, live: &Live) -> Option<&Profile> {
+        self.names.profiles.value(live.profile)
+    }
+
+    /// The upstream that it is for.
+    pub fn upstream(&self, live: &Live) -> &str {
+        self.profile(live).map_or("", |p| &p.upstream)
+    }
+
     /// The key that signed or derived it.
     pub fn key(&self, live: &Live) -> &str {
-        self.names.keys.value(live.key).map_or("", |v| v)
+        self.profile(live).map_or("", |p| &p.key)
     }
 
     /// The environment that it belongs to.
     pub fn environment(&self, live: &Live) -> &str {
-        self.names.environments.value(live.environment).map_or("", |v| v)
+        self.profile(live).map_or("", |p| &p.environment)
+    }
+
+    /// The version of the environment's policy set that it was decided with.
+    pub fn policy(&self, live: &Live) -> u64 {
+        self.profile(live).map_or(0, |p| p.policy)
     }
 
     /// The scopes that it carries.
     pub fn scopes(&self, live: &Live) -> Vec<&str> {
-        self.names.scopes.value(live.scopes).map_or_else(Vec::new, |s| s.0.iter().map(|v| &**v).collect())
+        self.profile(live).map_or_else(Vec::new, |p| p.scopes.iter().map(|v| &**v).collect())
     }
 
     /// The credentials that it rests on, the first of its line first.
     pub fn ancestors(&self, live: &Live) -> &[Ancestor] {
-        self.names.lineage.value(live.lineage).map_or(&[], |l| &l.ancestors)
+        self.lineage(live).map_or(&[], |l| &l.ancestors)
     }
 
     /// The binding that permitted it.
     pub fn binding(&self, live: &Live) -> &str {
-        self.names.bindings.value(live.binding).map_or("", |v| v)
+        self.profile(live).map_or("", |p| &p.binding)
     }
 
     /// What only derived credentials have.
     pub fn lineage(&self, live: &Live) -> Option<&Lineage> {
-        self.names.lineage.value(live.lineage)
+        self.profile(live).map(|p| &p.lineage)
     }
 
     /// The SVID that it rests on.
     pub fn evidence(&self, live: &Live) -> Option<&SvidEvidence> {
-        self.names.evidence.value(live.evidence).and_then(|e| e.0.as_ref())
+        self.profile(live).and_then(|p| p.evidence.as_ref())
     }
 }
 

@@ -14,7 +14,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use serde::{Deserialize, Serialize};
 
 pub use facts::{add_lineage, facts_of_record, svid_facts, trust_domain_of};
-pub use names::{Evidence, Lineage, ScopeSet};
+pub use names::Lineage;
 
 use super::intern::Slot;
 use super::slab::Slab;
@@ -22,7 +22,7 @@ use crate::ledger::record::Issued;
 use crate::limits;
 use crate::seq::{CredentialId, Millis, Seq};
 use crate::store::Position;
-use names::NameTables;
+use names::{NameTables, ProfileOf};
 
 /// Names a request of a caller: the first 16 bytes of SHA-256 over both.
 pub type RequestKey = [u8; 16];
@@ -47,16 +47,8 @@ pub struct Live {
     /// Its task's place.
     pub task: Slot,
     caller: Slot,
-    upstream: Slot,
-    scopes: Slot,
     tool: Slot,
-    environment: Slot,
-    binding: Slot,
-    key: Slot,
-    evidence: Slot,
-    lineage: Slot,
-    /// Version of the policy set.
-    pub policy: u32,
+    profile: Slot,
     /// The credential kind, by its persisted number.
     pub kind: u8,
     /// It was given back.
@@ -208,12 +200,6 @@ impl Credentials {
             self.remember(&issued.caller);
             expires_at.max(Millis(issued.issued_at).plus(limits::REQUEST_ID_KEPT_MS))
         };
-        let lineage = Lineage {
-            ancestors: issued.ancestors.clone(),
-            subject: issued.subject.clone(),
-            actors: issued.actors.clone(),
-            subject_token: issued.subject_token.clone(),
-        };
         let n = &mut self.names;
         let live = Live {
             id,
@@ -225,15 +211,8 @@ impl Credentials {
             kept_until,
             task,
             caller: n.callers.acquire(issued.caller.as_str()),
-            upstream: n.upstreams.acquire(issued.upstream.as_str()),
-            scopes: n.scopes.acquire(&ScopeSet(issued.scopes.iter().map(|s| s.as_str().into()).collect())),
             tool: n.tools.acquire(issued.tool.as_str()),
-            environment: n.environments.acquire(issued.environment.as_str()),
-            binding: n.bindings.acquire(issued.binding.as_str()),
-            key: n.keys.acquire(issued.key.as_str()),
-            evidence: n.evidence.acquire(&Evidence(issued.svid.clone())),
-            lineage: n.lineage.acquire(&lineage),
-            policy: u32::try_from(issued.policy_version).unwrap_or(u32::MAX),
+            profile: n.profiles.acquire(&ProfileOf(issued)),
             kind: u8::try_from(issued.kind).unwrap_or(u8::MAX),
             released: false,
             ended: false,
