@@ -24,15 +24,14 @@ pub async fn answer(
     mut services: Services,
     peer: Peer,
     budget: Budget,
-    mut call: Request<Incoming>,
+    call: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     if let Some(no) = not_grpc(&call) {
         return Ok(no);
     }
     // Cheap: the parts of a `Uri` are counted references.
     let uri = call.uri().clone();
-    call.extensions_mut().insert(peer);
-    let answer = services.call(call.map(|body| Metered::new(body, budget))).await?;
+    let answer = services.call(peer, call.map(|body| Metered::new(body, budget))).await?;
     Ok(match ours(answer.headers(), uri.path()) {
         Some(no) => no.into_http(),
         None => answer,

@@ -24,7 +24,12 @@ fn nobody() -> Status {
 
 /// The workload that calls.
 pub fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
-    match request.extensions().get::<Peer>() {
+    caller_of(request.extensions().get())
+}
+
+/// The workload that a peer is.
+pub fn caller_of(peer: Option<&Peer>) -> Result<Caller, Status> {
+    match peer {
         Some(Peer::Workload(svid) | Peer::Admin(svid)) => Ok(Caller::from(svid)),
         Some(Peer::Local(_)) | None => Err(nobody()),
     }

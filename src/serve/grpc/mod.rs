@@ -25,6 +25,7 @@ mod stream;
 pub mod task;
 pub mod token;
 pub mod trust_domain;
+mod unary;
 pub mod upstream;
 mod watch;
 

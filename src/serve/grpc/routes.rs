@@ -12,6 +12,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 
 use tower::Service as _;
 
+use super::super::peer::Peer;
 use super::audit::Audit;
 use super::credential::Credentials;
 use super::key::Keys;
@@ -22,6 +23,7 @@ use super::server::Server;
 use super::task::Tasks;
 use super::token::Tokens;
 use super::trust_domain::TrustDomains;
+use super::unary;
 use super::upstream::Upstreams;
 use crate::authority::Authority;
 use crate::limits;
@@ -44,21 +46,28 @@ use crate::pb::mayfly::v1::upstream_service_server::UpstreamServiceServer;
 pub struct Services {
     /// Nearly all calls are for it: they go straight there, which saves a router's work on each.
     tokens: TokenServiceServer<Tokens>,
+    /// The same without its server.
+    own: Tokens,
     others: Routes,
 }
 
 impl Services {
     fn new(authority: &Arc<Authority>, others: Routes) -> Services {
-        let tokens = TokenServiceServer::new(Tokens(authority.clone()));
-        Services { tokens: tokens.max_decoding_message_size(limits::REQUEST_BYTES), others: others.prepare() }
+        let own = Tokens(authority.clone());
+        let tokens = TokenServiceServer::new(own.clone()).max_decoding_message_size(limits::REQUEST_BYTES);
+        Services { tokens, own, others: others.prepare() }
     }
 
-    /// Answers one call.
-    pub async fn call<B>(&mut self, call: Request<B>) -> Result<Response<Body>, Infallible>
+    /// Answers one call of this peer.
+    pub async fn call<B>(&mut self, peer: Peer, mut call: Request<B>) -> Result<Response<Body>, Infallible>
     where
-        B: hyper::body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+        B: hyper::body::Body<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
     {
+        if call.uri().path() == unary::PATH {
+            return unary::exchange(&mut self.tokens, &self.own, peer, call).await;
+        }
+        call.extensions_mut().insert(peer);
         let service = call.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         match service {
             Some((pb::mayfly::v1::token_service_server::SERVICE_NAME, _)) => self.tokens.call(call).await,

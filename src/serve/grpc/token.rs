@@ -23,10 +23,11 @@ use crate::refusal::{No, Reason, Refusal};
 use crate::seq::CredentialId;
 
 /// The service.
+#[derive(Clone)]
 pub struct Tokens(pub Arc<Authority>);
 
 impl Tokens {
-    async fn one(authority: &Authority, caller: &Caller, ask: pb::ExchangeRequest) -> Result<pb::Issued, No> {
+    pub(super) async fn one(authority: &Authority, caller: &Caller, ask: pb::ExchangeRequest) -> Result<pb::Issued, No> {
         let want = Wanted::from_pb(ask)?;
         let issued = authority.exchange(caller, &want).await;
         issued.map(issued_to_pb).inspect_err(|no| note(authority, caller, no, &want.upstream, &task_of(&want)))
