@@ -45,7 +45,7 @@ pub const fn name(event: &Event) -> &'static str {
 pub fn json(record: &Record) -> Value {
     let mut body = record.event.as_ref().map_or(Value::Null, event);
     if let (Value::Object(members), Some(request)) = (&mut body, &record.request) {
-        members.insert("request".into(), json!({ "caller": request.caller, "id": request.id }));
+        members.insert("request".into(), json!({ "caller": record.requester(), "id": request.id }));
     }
     if let (Value::Object(members), true) = (&mut body, record.revision > 0) {
         members.insert("decision_revision".into(), record.revision.into());

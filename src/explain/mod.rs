@@ -242,7 +242,9 @@ struct Search {
 
 impl Search {
     fn look(&mut self, past: Past) -> ControlFlow<()> {
-        let named = |r: &Record| r.request.as_ref().is_some_and(|r| r.caller == self.caller && r.id == self.id);
+        let named = |r: &Record| {
+            r.requester() == Some(self.caller.as_str()) && r.request.as_ref().is_some_and(|request| request.id == self.id)
+        };
         if named(&past.record) {
             self.found = Some(past);
             return ControlFlow::Break(());

@@ -9,6 +9,7 @@ use mayfly::seq::{CredentialId, Millis, Seq, TaskId};
 use mayfly::system::Clock;
 
 use crate::model::{Grant, Line, Model, Phase, revokes};
+use crate::registry::name_of;
 use crate::world::{Found, World};
 
 macro_rules! ensure {
@@ -50,10 +51,8 @@ pub fn fresh(model: &Model, line: &Line) -> Result<(), Found> {
                 "an approval was used twice: {i:?}"
             );
             ensure!(once(&|e| matches!(e, Event::Issued(x) if x.credential == i.credential)), "issued twice: {i:?}");
-            let named = &line.record.request;
-            let same = |l: &Line| {
-                named.as_ref().zip(l.record.request.as_ref()).is_some_and(|(a, b)| (&a.caller, &a.id) == (&b.caller, &b.id))
-            };
+            let named = name_of(&line.record);
+            let same = |l: &Line| named.is_some() && name_of(&l.record) == named;
             let live = model.credentials().into_iter().filter(|(l, x)| same(l) && model.alive(&x.credential, line.time)).count();
             ensure!(named.is_none() || live <= 1, "one request has {live} live credentials: {i:?}");
         }

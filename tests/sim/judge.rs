@@ -7,6 +7,7 @@ use mayfly::ledger::state::Verdict;
 use mayfly::seq::Seq;
 
 use crate::model::{DAY, Line, MINUTE, Model, Phase, Says, lockable, revokes};
+use crate::registry::name_of;
 
 /// The place of records of the group that is judged: after everything.
 const IN_GROUP: Seq = match Seq::from_u64((1 << 53) - 1) {
@@ -116,8 +117,8 @@ impl Model {
 
     fn one(&self, record: &Record, time: u64) -> Says {
         let request = match &record.event {
-            Some(Event::Issued(i)) if !i.replaces.is_empty() => self.replacement(record.request.as_ref(), &i.replaces, time),
-            _ => record.request.as_ref().map_or(Says::Valid, |r| self.request(r, time)),
+            Some(Event::Issued(i)) if !i.replaces.is_empty() => self.replacement(name_of(record), &i.replaces, time),
+            _ => name_of(record).map_or(Says::Valid, |name| self.request(name, time)),
         };
         let decided = match &record.event {
             Some(Event::TaskOpened(_) | Event::TaskExtended(_) | Event::ApprovalDecided(_)) => {

@@ -4,6 +4,19 @@ use mayfly::ledger::record::*;
 
 use crate::model::{DAY, Line, MINUTE, Model, Says, aims};
 
+/// Who sent a request, and what he called it.
+pub type Name<'a> = (&'a str, &'a str);
+
+/// The name of a record's request.
+pub fn name_of(record: &Record) -> Option<Name<'_>> {
+    let request = record.request.as_ref()?;
+    let author = match record.author.as_ref()?.who.as_ref()? {
+        Who::SpiffeId(id) => id,
+        _ => "",
+    };
+    Some((if request.caller.is_empty() { author } else { &request.caller }, &request.id))
+}
+
 impl Model {
     /// The most keys that are active at once for one purpose and environment.
     pub fn most_active(&self) -> usize {
@@ -88,10 +101,8 @@ impl Model {
         }
     }
 
-    pub fn request(&self, request: &Request, now: u64) -> Says {
-        let bound = self
-            .now_valid()
-            .filter(|(l, _)| l.record.request.as_ref().is_some_and(|r| (&r.caller, &r.id) == (&request.caller, &request.id)));
+    pub fn request(&self, name: Name<'_>, now: u64) -> Says {
+        let bound = self.now_valid().filter(|(l, _)| name_of(&l.record) == Some(name));
         match bound.last() {
             None => Says::Valid,
             Some((l, Event::Issued(i))) => self.forgotten(l, i.expires_at.max(i.issued_at + 10 * MINUTE), now),
@@ -100,9 +111,11 @@ impl Model {
     }
 
     /// A repeat takes the place of what the request made before: of that, and of nothing else.
-    pub fn replacement(&self, request: Option<&Request>, replaces: &[u8], now: u64) -> Says {
-        let Some(request) = request else { return Says::Void };
-        let named = |l: &Line| l.record.request.as_ref().is_some_and(|r| (&r.caller, &r.id) == (&request.caller, &request.id));
+    pub fn replacement(&self, name: Option<Name<'_>>, replaces: &[u8], now: u64) -> Says {
+        if name.is_none() {
+            return Says::Void;
+        }
+        let named = |l: &Line| name_of(&l.record) == name;
         match self.now_valid().filter(|(l, _)| named(l)).last() {
             Some((l, Event::Issued(i))) if i.credential == replaces => {
                 match self.forgotten(l, i.expires_at.max(i.issued_at + 10 * MINUTE), now) {

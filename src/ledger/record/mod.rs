@@ -80,7 +80,8 @@ pub struct Identity {
 /// A request that may be repeated.
 #[derive(Clone, PartialEq, Message)]
 pub struct Request {
-    /// Who sent it: request ids of different callers have nothing to do with each other.
+    /// Who sent it: request ids of different callers have nothing to do with each other. Empty for the record's author, by SPIFFE ID, as
+    /// nearly always ([`Record::requester`]).
     #[prost(string, tag = "1")]
     pub caller: String,
     /// The caller's name for it.
@@ -198,10 +199,27 @@ impl Record {
         self
     }
 
-    /// Notes the request it came from.
+    /// Notes the request it came from. A caller who is the author is not written twice.
     pub fn for_request(mut self, request: Option<Request>) -> Record {
-        self.request = request;
+        let own = |r: &Request| self.author_id() == Some(r.caller.as_str());
+        self.request = request.map(|r| if own(&r) { Request { caller: String::new(), ..r } } else { r });
         self
+    }
+
+    /// Who sent the request that this came from; `None` where it named none, or nobody sent it.
+    pub fn requester(&self) -> Option<&str> {
+        match self.request.as_ref()?.caller.as_str() {
+            "" => self.author_id(),
+            caller => Some(caller),
+        }
+    }
+
+    /// The author's SPIFFE ID, where it has one.
+    fn author_id(&self) -> Option<&str> {
+        match self.author.as_ref()?.who.as_ref()? {
+            Who::SpiffeId(id) => Some(id),
+            _ => None,
+        }
     }
 
     /// Decodes strictly: author and event known, size in bounds, and encoding again gives the same bytes, so that nothing a newer

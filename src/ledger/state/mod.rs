@@ -378,7 +378,7 @@ pub fn groups(records: &[Record]) -> impl Iterator<Item = &[Record]> {
 
 /// The name of a record's request.
 pub(in crate::ledger) fn key_of(record: &Record) -> Option<RequestKey> {
-    record.request.as_ref().map(|r| request_key(&r.caller, &r.id))
+    record.request.as_ref().map(|r| request_key(record.requester().unwrap_or_default(), &r.id))
 }
 
 /// Names a request of a caller. Length-prefixed, so that no two pairs share a name.

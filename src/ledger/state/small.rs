@@ -13,7 +13,7 @@ impl State {
         let until = self.time.plus(limits::TASK_TTL_MS.max(limits::REQUEST_ID_KEPT_MS));
         let mut digest = [0; 16];
         digest.copy_from_slice(&hash_of(&request.digest)[..16]);
-        let caller: Box<str> = request.caller.as_str().into();
+        let caller: Box<str> = record.requester().unwrap_or_default().into();
         self.credentials.remember(&caller);
         self.requests.insert(key, Remembered { digest, seq: self.head, at: self.position, task, until, caller });
         self.ends.entry(until).or_default().push(End::Request(key));

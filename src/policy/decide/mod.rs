@@ -106,7 +106,8 @@ impl Decider {
         let draft = self.draft(caller, want, registered, policy, &place, settled);
         let (path, opens) = place.settle();
         let request = want.request_id.as_ref().map(|rid| Request {
-            caller: caller.id().as_str().to_owned(),
+            // The author's own.
+            caller: String::new(),
             id: rid.clone(),
             digest: want.digest.to_vec(),
         });

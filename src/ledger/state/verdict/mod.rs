@@ -111,7 +111,8 @@ impl State {
             (None, None) if self.requests.contains_key(&key) => return reused(),
             (None, None) => pending.requests.push(key),
         }
-        if self.credentials.remembered(&request.caller) as usize >= limits::REQUEST_IDS_PER_CALLER {
+        let caller = record.requester().ok_or_else(|| malformed("a request that nobody sent"))?;
+        if self.credentials.remembered(caller) as usize >= limits::REQUEST_IDS_PER_CALLER {
             let wait = std::time::Duration::from_millis(limits::REQUEST_ID_KEPT_MS);
             return Err(Refusal::limit("request_ids_per_caller", limits::REQUEST_IDS_PER_CALLER as u64, wait));
         }
