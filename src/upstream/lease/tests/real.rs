@@ -26,6 +26,8 @@ async fn it_is_made_handed_out_and_undone_through_the_ledger() {
     let remotes = Remotes::default().with(Accounts::at(&server, Life::of(u64::MAX)));
     let over = Arc::new(OverLedger::new(ledger.clone(), system.clone()));
     let leases = Leases::new(over, remotes, system.clone(), TIMING);
+    let follows = leases.clone();
+    ledger.observe(move |batch| follows.follow(batch.records.iter().map(|c| &*c.record)));
 
     let mut parts = plain(5, system.wall(), ledger.durable());
     parts.request = None;
@@ -38,7 +40,6 @@ async fn it_is_made_handed_out_and_undone_through_the_ledger() {
 
     let undoing = tokio::spawn(leases.clone().run());
     told(ledger.commit(Lane::Revoke, vec![revoke(Target::Credential(id))]).await);
-    leases.wake();
     let gone = async {
         while !told(ledger.settled(|s| s.leases.is_empty()).await) {
             tokio::time::sleep(Duration::from_millis(5)).await;
