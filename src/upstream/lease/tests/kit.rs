@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use zeroize::Zeroizing;
 
 use super::super::{Durable, Leases, Standing, Timing, standing};
+use super::account::{dropped, gone, login, made};
 use super::server::{Server, call};
 use crate::credential::remote::{Again, Boxed, Made, MakeError, Named, Order, Remote, Remotes, UndoError};
 use crate::credential::testing::{Log, grant, plain};
@@ -110,17 +110,6 @@ impl Accounts {
     }
 }
 
-fn login(name: &str) -> Answer {
-    Answer::Database {
-        host: "localhost".into(),
-        port: 1,
-        database: String::new(),
-        user: name.to_owned(),
-        password: Zeroizing::new(format!("derived from {name}")),
-        server_ca_pem: String::new(),
-    }
-}
-
 impl Remote for Accounts {
     fn kind(&self) -> Kind {
         Kind::Postgres
@@ -131,31 +120,15 @@ impl Remote for Accounts {
     }
 
     fn make<'a>(&'a self, order: &'a Order<'a>) -> Boxed<'a, Result<Made, MakeError>> {
-        Box::pin(async move {
-            match self.call("MAKE", order.handle).await.map_err(MakeError::Unknown)?.as_str() {
-                "OK" => Ok(Made { answer: login(order.handle), irrevocable: false }),
-                other => Err(MakeError::Refused(other.to_owned())),
-            }
-        })
+        Box::pin(async move { made(self.call("MAKE", order.handle).await, login(order.handle)) })
     }
 
     fn undo<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> Boxed<'a, Result<(), UndoError>> {
-        Box::pin(async move {
-            match self.call("DROP", &lease.handle).await.map_err(UndoError)?.as_str() {
-                "OK" => Ok(()),
-                other => Err(UndoError(other.to_owned())),
-            }
-        })
+        Box::pin(async move { dropped(self.call("DROP", &lease.handle).await) })
     }
 
     fn is_gone<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> Boxed<'a, Result<bool, UndoError>> {
-        Box::pin(async move {
-            match self.call("HAS", &lease.handle).await.map_err(UndoError)?.as_str() {
-                "NO" => Ok(true),
-                "YES" => Ok(false),
-                other => Err(UndoError(other.to_owned())),
-            }
-        })
+        Box::pin(async move { gone(self.call("HAS", &lease.handle).await) })
     }
 
     fn settles_ms(&self) -> u64 {
