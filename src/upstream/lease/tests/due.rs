@@ -42,7 +42,7 @@ async fn open(process: &Process, task: [u8; 16], parent: &[u8], deadline_ms: u64
         environment: "dev".into(),
         opened_at: now,
         deadline: now + deadline_ms,
-        max_deadline: now + 600_000,
+        max_deadline: now + if parent.is_empty() { 600_000 } else { deadline_ms },
         policy_version: 1,
         heartbeat,
         ..Default::default()

@@ -6,6 +6,7 @@ use crate::credential::testing::{grant, plain, world};
 use crate::ledger::{Lane, Ledger, Settings};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
+use crate::system::SetClock;
 
 fn told<T>(answer: Result<T, No>) -> T {
     answer.map_err(|e| e.to_string()).unwrap()
@@ -48,5 +49,16 @@ async fn it_is_made_handed_out_and_undone_through_the_ledger() {
     tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
     assert!(server.alive().is_empty());
     undoing.abort();
+    tokio::task::spawn_blocking(move || ledger.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn by_a_clock_that_stands_behind_the_ledger_nothing_is_due_later() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(crate::store::StoreId::from_bytes([6; 16])));
+    let open = move || Ledger::open(Box::new(move || Ok(store.clone())), System::real(), Settings::default()).unwrap();
+    let ledger = tokio::task::spawn_blocking(open).await.unwrap();
+    let time = ledger.peek(|state| state.time);
+    let behind = SetClock::at(time.minus(60_000));
+    assert_eq!(OverLedger::new(ledger.clone(), System::with_clock(behind)).now(), time);
     tokio::task::spawn_blocking(move || ledger.stop()).await.unwrap();
 }
