@@ -226,9 +226,7 @@ impl Authority {
         {
             tracing::error!(%fault, "a bundle could not be loaded");
         }
-        if batch.records.iter().any(|c| ends_something(&c.record)) && self.ledger.peek(|state| !state.leases.is_empty()) {
-            self.leases.wake();
-        }
+        self.leases.follow(batch.records.iter().map(|c| &*c.record));
         // Nobody watches: that is no error.
         let _ = self.commits.send(batch.clone());
     }
@@ -255,14 +253,6 @@ fn changed_domain(record: &Record) -> Option<&str> {
         Some(Event::BundleSet(e)) => Some(&e.trust_domain),
         _ => None,
     }
-}
-
-/// Whether a record ends credentials before their time: what stands upstream for them is to be undone.
-fn ends_something(record: &Record) -> bool {
-    matches!(
-        record.event,
-        Some(Event::Revoked(_) | Event::Released(_) | Event::TaskClosed(_) | Event::KeyChanged(_) | Event::GenerationBegun(_))
-    )
 }
 
 /// Whether a record changes which keys are in use.

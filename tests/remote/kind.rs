@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
+use super::account::{dropped, gone, login, made};
 use super::upstream::say;
 
 /// As the defaults relate to each other, and short.
@@ -58,14 +59,7 @@ impl Accounts {
 
     fn answer(&self, name: &str) -> Answer {
         match self.kind {
-            Kind::Postgres => Answer::Database {
-                host: "localhost".into(),
-                port: 1,
-                database: String::new(),
-                user: name.to_owned(),
-                password: Zeroizing::new(format!("derived from {name}")),
-                server_ca_pem: String::new(),
-            },
+            Kind::Postgres => login(name),
             _ => Answer::Bearer {
                 token: Zeroizing::new(name.to_owned()),
                 header: "authorization".into(),
@@ -92,32 +86,18 @@ impl Remote for Accounts {
     fn make<'a>(&'a self, order: &'a Order<'a>) -> Boxed<'a, Result<Made, MakeError>> {
         Box::pin(async move {
             self.tell("ABOUT", order.handle).await;
-            let made = match self.call("MAKE", order.handle).await.map_err(MakeError::Unknown)?.as_str() {
-                "OK" => Ok(Made { answer: self.answer(order.handle), irrevocable: false }),
-                other => Err(MakeError::Refused(other.to_owned())),
-            };
+            let made = made(self.call("MAKE", order.handle).await, self.answer(order.handle));
             self.tell("MADE", order.handle).await;
             made
         })
     }
 
     fn undo<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> Boxed<'a, Result<(), UndoError>> {
-        Box::pin(async move {
-            match self.call("DROP", &lease.handle).await.map_err(UndoError)?.as_str() {
-                "OK" => Ok(()),
-                other => Err(UndoError(other.to_owned())),
-            }
-        })
+        Box::pin(async move { dropped(self.call("DROP", &lease.handle).await) })
     }
 
     fn is_gone<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> Boxed<'a, Result<bool, UndoError>> {
-        Box::pin(async move {
-            match self.call("HAS", &lease.handle).await.map_err(UndoError)?.as_str() {
-                "NO" => Ok(true),
-                "YES" => Ok(false),
-                other => Err(UndoError(other.to_owned())),
-            }
-        })
+        Box::pin(async move { gone(self.call("HAS", &lease.handle).await) })
     }
 
     fn settles_ms(&self) -> u64 {

@@ -5,6 +5,11 @@
 //! very binary started once more, so that no kind of the tests is in what ships. `MAYFLY_KILLS` says how many SIGKILLs at random moments
 //! (default 3), `MAYFLY_SEED` which.
 
+// The file beside the unit tests names it as they do.
+use mayfly::credential;
+
+#[path = "../../src/upstream/lease/tests/account.rs"]
+mod account;
 #[path = "../kit/dice.rs"]
 mod dice;
 #[path = "../kit/faulty.rs"]

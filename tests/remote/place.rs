@@ -79,7 +79,6 @@ impl Place {
                 return;
             }
             self.house.clock.advance(20);
-            self.house.authority.leases.wake();
             std::thread::sleep(Duration::from_millis(20));
         }
         panic!("{:?} alive and {} leases, not {count}", self.upstream.alive(), self.leases());

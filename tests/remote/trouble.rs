@@ -108,7 +108,7 @@ fn while_the_ledger_cannot_be_written_nothing_is_undone_and_afterwards_it_is() {
     assert_eq!(refusal(place.runtime.block_on(place.revoke(Target::Credential(id)))).reason, Reason::NotReady);
     assert_eq!(refusal(place.exchange(&place.want(Kind::Postgres))).reason, Reason::NotReady);
     // The state knows of the revocation; the disk does not, and may never.
-    place.house.authority.leases.wake();
+    place.house.authority.leases.look_at_all();
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(place.upstream.alive().len(), 1, "undone for a revocation that was lost");
     mended.store(true, Ordering::SeqCst);

@@ -358,6 +358,12 @@ impl Task {
         self.terms.heartbeat > 0 && now > self.alive_at.plus(self.terms.heartbeat)
     }
 
+    /// When it is over by time alone: by its deadline, or without a sign of life until then.
+    pub fn ends(&self) -> Millis {
+        let silent = if self.terms.heartbeat > 0 { self.alive_at.plus(self.terms.heartbeat + 1) } else { self.deadline };
+        silent.min(self.deadline)
+    }
+
     /// Whether this workload may act in it.
     pub fn admits(&self, caller: &str) -> bool {
         *self.terms.opener == *caller || self.terms.callers.iter().any(|c| **c == *caller)

@@ -32,6 +32,13 @@ impl Crowd {
         Arc::new(Crowd { in_all, at_one, inside: Mutex::default() })
     }
 
+    /// How many places are free for an upstream.
+    pub fn room(&self, upstream: &str) -> usize {
+        let inside = self.inside.lock();
+        let here = inside.at.get(upstream).copied().unwrap_or(0);
+        self.in_all.places.saturating_sub(inside.all).min(self.at_one.places.saturating_sub(here))
+    }
+
     /// A place, given back when it is dropped; refused with LIMIT_REACHED where none is free.
     pub fn enter(self: &Arc<Crowd>, upstream: &str) -> Result<Place, Refusal> {
         let mut inside = self.inside.lock();
@@ -77,6 +84,7 @@ mod tests {
         assert_eq!(rule(crowd.enter("c")), Some((Some("in_all".into()), true)));
         drop(a);
         drop(crowd.enter("a").unwrap());
+        assert_eq!((crowd.room("a"), crowd.room("b"), crowd.room("c")), (1, 1, 1), "one is free in all");
         drop(crowd.enter("c").unwrap());
         assert_eq!(crowd.inside.lock().at.len(), 2, "who is nowhere is forgotten");
     }

@@ -1,7 +1,7 @@
 //! What this process knows of its leases beyond the ledger: who is making one, and how undoing goes. Lost with the process, and nothing
 //! depends on it but speed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +9,13 @@ use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Timing;
+use super::agenda::{Agenda, Names};
+use super::inbox::News;
+use super::{Cause, Timing};
 use crate::credential::minted::Outcome;
-use crate::seq::LeaseId;
+use crate::ledger::state::Lease;
+use crate::limits;
+use crate::seq::{LeaseId, Millis};
 
 /// What is known of the making of something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,7 +43,6 @@ struct Entry {
     /// Somebody here makes it: hands off.
     making: bool,
     given: Option<Given>,
-    busy: bool,
     attempts: u32,
     pauses: Option<ExponentialBackoff>,
     next_at: u64,
@@ -54,51 +57,112 @@ pub(super) struct Progress {
     pub next_at: u64,
 }
 
+/// What a look at a lease found.
+pub(super) enum Found {
+    /// It is somebody's, or may become so, at least until then.
+    Until(Millis, Names),
+    /// It is nobody's, for this cause.
+    Nobodys(Cause),
+}
+
+/// How to go on with a lease.
+pub(super) enum Next {
+    /// Not now.
+    Later,
+    /// Undo it for this cause. What its maker told, if it was made here.
+    Undo(Cause, Option<Given>),
+}
+
+#[derive(Default)]
+struct Inner {
+    entries: BTreeMap<LeaseId, Entry>,
+    agenda: Agenda,
+}
+
 #[derive(Default)]
 pub(super) struct Desk {
-    entries: Mutex<BTreeMap<LeaseId, Entry>>,
+    inner: Mutex<Inner>,
     pub wake: Notify,
 }
 
 impl Desk {
     /// Somebody begins to make it. What becomes of it is told by the guard, or by dropping it.
     pub fn making(self: &Arc<Desk>, lease: LeaseId, steady: impl Fn() -> u64 + Send + Sync + 'static) -> Making {
-        self.entries.lock().entry(lease).or_default().making = true;
+        self.inner.lock().entries.entry(lease).or_default().making = true;
         Making { desk: self.clone(), lease, fate: Fate::NeverMade, steady: Box::new(steady), done: false }
     }
 
-    /// Takes it to be undone, if it is time and nobody else is at it. What its maker told, if it was made here.
-    pub fn take(&self, lease: LeaseId, issued: bool, now: u64) -> Option<Option<Given>> {
-        let mut entries = self.entries.lock();
-        let entry = entries.entry(lease).or_default();
-        if entry.busy || entry.next_at > now || (entry.making && !issued) {
-            return None;
+    /// Takes in what happened. Whether a lease is open, as far as is known.
+    pub fn take_in(&self, news: News) -> bool {
+        let mut inner = self.inner.lock();
+        news.opened.into_iter().for_each(|id| inner.agenda.learn(id));
+        news.issued.into_iter().for_each(|id| inner.agenda.touch(id));
+        for id in news.closed {
+            inner.forget(id);
         }
-        entry.busy = true;
-        Some(entry.given)
+        news.credentials.into_iter().for_each(|id| inner.agenda.touch_credential(id));
+        news.tasks.into_iter().for_each(|id| inner.agenda.touch_task(id));
+        if news.all {
+            inner.agenda.touch_all();
+        }
+        !inner.agenda.is_empty()
     }
 
-    /// Leases that their makers handed over.
-    pub fn given(&self) -> BTreeSet<LeaseId> {
-        self.entries.lock().iter().filter(|(_, e)| e.given.is_some()).map(|(id, _)| *id).collect()
+    /// Leases that are open in the state.
+    pub fn learn(&self, open: impl Iterator<Item = LeaseId>) {
+        let mut inner = self.inner.lock();
+        open.for_each(|id| inner.agenda.learn(id));
+    }
+
+    /// Takes what is due into the hand of one who looks at it.
+    pub fn take(&self, now: Millis, steady: u64, room: impl Fn(&str) -> usize) -> Vec<LeaseId> {
+        self.inner.lock().agenda.take(now, steady, limits::LEASES_LOOK, room)
+    }
+
+    /// Puts back what could not be looked at.
+    pub fn put_back(&self, taken: &[LeaseId]) {
+        let mut inner = self.inner.lock();
+        taken.iter().for_each(|id| inner.agenda.later(*id, Millis(0), Millis(0), None));
+    }
+
+    /// Decides on what was found. A lease that its maker handed over is nobody's, whatever the state says of its issuance.
+    pub fn decide(&self, id: LeaseId, lease: &Lease, found: Found, now: Millis, steady: u64, look_ms: u64) -> Next {
+        let mut inner = self.inner.lock();
+        let Inner { entries, agenda } = &mut *inner;
+        let entry = entries.get(&id);
+        let given = entry.and_then(|e| e.given);
+        let cause = match found {
+            Found::Nobodys(cause) => cause,
+            Found::Until(..) if given.is_some() && !lease.issued => Cause::LeftBehind,
+            Found::Until(when, names) => {
+                agenda.later(id, when, now, Some(names));
+                return Next::Later;
+            }
+        };
+        let at = match entry {
+            // Its maker hands it over, or has it issued.
+            Some(e) if e.making && !lease.issued => steady.saturating_add(look_ms),
+            Some(e) if e.next_at > steady => e.next_at,
+            _ => return Next::Undo(cause, given),
+        };
+        agenda.undo(id, &lease.upstream, at);
+        Next::Later
+    }
+
+    /// No place was found to undo it.
+    pub fn no_place(&self, id: LeaseId, upstream: &str, steady: u64) {
+        self.inner.lock().agenda.undo(id, upstream, steady);
     }
 
     /// It is closed, here or elsewhere.
     pub fn forget(&self, lease: LeaseId) {
-        let mut entries = self.entries.lock();
-        if entries.get(&lease).is_some_and(|e| !e.making) {
-            entries.remove(&lease);
-        }
-    }
-
-    /// Leases that something is known of.
-    pub fn known(&self) -> Vec<LeaseId> {
-        self.entries.lock().keys().copied().collect()
+        self.inner.lock().forget(lease);
     }
 
     /// It did not take: again after a pause.
-    pub fn failed(&self, lease: LeaseId, why: String, now: u64, timing: &Timing) {
-        let mut entries = self.entries.lock();
+    pub fn failed(&self, lease: LeaseId, upstream: &str, why: String, now: u64, timing: &Timing) {
+        let mut inner = self.inner.lock();
+        let Inner { entries, agenda } = &mut *inner;
         let entry = entries.entry(lease).or_default();
         let pauses = entry.pauses.get_or_insert_with(|| {
             ExponentialBuilder::new()
@@ -109,32 +173,37 @@ impl Desk {
                 .build()
         });
         let pause = pauses.next().map_or(timing.retry_max_ms, |p| p.as_millis().try_into().unwrap_or(u64::MAX));
-        entry.busy = false;
         entry.attempts += 1;
         entry.last = why;
         entry.next_at = now.saturating_add(pause);
+        agenda.undo(lease, upstream, entry.next_at);
     }
 
     /// It took, and has to be looked at once more at `at`.
-    pub fn later(&self, lease: LeaseId, at: u64) {
-        let mut entries = self.entries.lock();
+    pub fn later(&self, lease: LeaseId, upstream: &str, at: u64) {
+        let mut inner = self.inner.lock();
+        let Inner { entries, agenda } = &mut *inner;
         let entry = entries.entry(lease).or_default();
-        entry.busy = false;
         entry.next_at = at;
         entry.last = "undone; watched until no request can arrive late".to_owned();
+        agenda.undo(lease, upstream, at);
     }
 
     /// Tries again at once.
     pub fn retry(&self, lease: LeaseId) {
-        if let Some(entry) = self.entries.lock().get_mut(&lease) {
-            entry.next_at = 0;
-            entry.pauses = None;
+        {
+            let mut inner = self.inner.lock();
+            if let Some(entry) = inner.entries.get_mut(&lease) {
+                entry.next_at = 0;
+                entry.pauses = None;
+            }
+            inner.agenda.hurry(lease);
         }
         self.wake.notify_one();
     }
 
     pub fn progress(&self, lease: LeaseId) -> Progress {
-        self.entries.lock().get(&lease).map_or_else(Progress::default, |e| Progress {
+        self.inner.lock().entries.get(&lease).map_or_else(Progress::default, |e| Progress {
             attempts: e.attempts,
             last: e.last.clone(),
             next_at: e.next_at,
@@ -143,22 +212,34 @@ impl Desk {
 
     /// How many did not take so far.
     pub fn failing(&self) -> usize {
-        self.entries.lock().values().filter(|e| e.attempts > 0).count()
+        self.inner.lock().entries.values().filter(|e| e.attempts > 0).count()
     }
 
-    /// When the next attempt is due, by the steady clock.
-    pub fn next(&self) -> Option<u64> {
-        self.entries.lock().values().filter(|e| !e.busy && !e.making && e.next_at > 0).map(|e| e.next_at).min()
+    /// How long nothing is due, milliseconds, where not forever; and whether something is that finds no place.
+    pub fn next(&self, now: Millis, steady: u64, room: impl Fn(&str) -> usize) -> (Option<u64>, bool) {
+        self.inner.lock().agenda.next(now, steady, room)
     }
 
     fn give(&self, lease: LeaseId, given: Given) {
         {
-            let mut entries = self.entries.lock();
-            let entry = entries.entry(lease).or_default();
+            let mut inner = self.inner.lock();
+            let entry = inner.entries.entry(lease).or_default();
             entry.making = false;
             entry.given = Some(given);
+            inner.agenda.learn(lease);
+            inner.agenda.touch(lease);
+            inner.agenda.hurry(lease);
         }
         self.wake.notify_one();
+    }
+}
+
+impl Inner {
+    fn forget(&mut self, lease: LeaseId) {
+        self.agenda.forget(lease);
+        if self.entries.get(&lease).is_some_and(|e| !e.making) {
+            self.entries.remove(&lease);
+        }
     }
 }
 
@@ -177,7 +258,7 @@ impl Making {
         match outcome {
             Outcome::Revealed => {
                 self.done = true;
-                self.desk.entries.lock().remove(&self.lease);
+                self.desk.inner.lock().entries.remove(&self.lease);
             }
             Outcome::Dropped { proposed } => self.give(proposed),
         }

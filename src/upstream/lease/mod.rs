@@ -18,8 +18,10 @@
 //!   closed.
 
 mod again;
+mod agenda;
 mod crowd;
 mod desk;
+mod inbox;
 mod listing;
 mod make;
 mod over;
@@ -44,6 +46,7 @@ use crate::seq::{LeaseId, Millis, Seq};
 use crate::system::System;
 use crowd::{Crowd, Most};
 use desk::Desk;
+use inbox::Inbox;
 
 /// What leases need of the ledger.
 pub trait Durable: Send + Sync + 'static {
@@ -155,6 +158,7 @@ pub struct Leases<D> {
     system: System,
     timing: Timing,
     desk: Arc<Desk>,
+    inbox: Inbox,
     making: Arc<Crowd>,
     undoing: Arc<Crowd>,
 }
@@ -180,7 +184,7 @@ impl<D: Durable> Leases<D> {
             most("leases_undoing", limits::LEASES_UNDOING),
             most("leases_undoing_per_upstream", limits::LEASES_UNDOING_PER_UPSTREAM),
         );
-        Arc::new(Leases { durable, remotes, system, timing, desk: Arc::default(), making, undoing })
+        Arc::new(Leases { durable, remotes, system, timing, desk: Arc::default(), inbox: Inbox::default(), making, undoing })
     }
 
     /// Whether any kind is made at an upstream.

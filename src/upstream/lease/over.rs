@@ -44,6 +44,7 @@ impl Durable for OverLedger {
     }
 
     fn now(&self) -> Millis {
-        self.clock.now()
+        // What had ended when the newest commit was written has ended, also by a clock that stands behind it.
+        self.clock.now().max(self.ledger.peek(|state| state.time))
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::desk::{Fate, Given};
+use super::agenda::Names;
+use super::desk::{Fate, Found, Given, Next};
 use super::listing::page;
 use super::{Cause, Durable, Leases, Standing, brief, closed, standing};
 use crate::credential::Kind;
@@ -49,6 +50,8 @@ impl<D: Durable> Leases<D> {
                         tracing::warn!(why, "leases could not be looked at; nothing is undone until they can");
                         said = why;
                     }
+                    // What was thrown away with a state was perhaps all that was known of a lease.
+                    self.inbox.read_again();
                     Begun { wait: self.timing.look_ms, full: false }
                 }
             };
@@ -60,8 +63,16 @@ impl<D: Durable> Leases<D> {
         }
     }
 
-    /// Looks now: something was revoked, closed or given back.
-    pub fn wake(&self) {
+    /// Notes what durable records say, in order, and wakes who undoes where they end something. Waits for nothing.
+    pub fn follow<'a>(&self, records: impl Iterator<Item = &'a Record>) {
+        if self.inbox.note(records) {
+            self.desk.wake.notify_one();
+        }
+    }
+
+    /// Looks at every lease now, also at what is not due.
+    pub fn look_at_all(&self) {
+        self.inbox.read_again();
         self.desk.wake.notify_one();
     }
 
@@ -77,68 +88,91 @@ impl<D: Durable> Leases<D> {
             while running.join_next().await.is_some() {}
         }
         while running.join_next().await.is_some() {}
-        Ok(self.next())
+        Ok(self.next().0)
     }
 
     /// Begins to undo what is due, as far as there is place.
     async fn begin(self: &Arc<Self>, running: &mut JoinSet<()>) -> Result<Begun, No> {
-        let mut full = false;
-        for (id, lease, cause) in self.due().await? {
-            let Ok(place) = self.undoing.enter(&lease.upstream) else {
-                full = true;
-                continue;
-            };
-            let Some(given) = self.desk.take(id, lease.issued, self.system.steady()) else { continue };
-            let this = self.clone();
-            running.spawn(async move {
-                this.attempt(id, lease, cause, given).await;
-                drop(place);
-            });
-        }
-        Ok(Begun { wait: self.next(), full })
-    }
-
-    /// How long nothing is due that is known of, milliseconds.
-    fn next(&self) -> u64 {
-        let now = self.system.steady();
-        let next = self.desk.next().map_or(u64::MAX, |at| at.saturating_sub(now));
-        next.min(self.timing.look_ms)
-    }
-
-    /// What is nobody's, and what its maker handed over. A few at a time: the writer waits while the state is read.
-    async fn due(&self) -> Result<Vec<(LeaseId, Lease, Cause)>, No> {
-        let (now, left) = (self.durable.now(), self.timing.left_ms);
-        let known = self.desk.known();
-        let given = self.desk.given();
-        let closed =
-            self.durable.settled(|s| known.into_iter().filter(|id| !s.leases.contains_key(id)).collect::<Vec<_>>()).await?;
-        for id in closed {
-            self.desk.forget(id);
-        }
-        let mut due = Vec::new();
-        let mut after = None;
+        self.take_in().await?;
         loop {
-            let of = |s: &State, id: LeaseId, lease: &Lease| match standing(s, lease, now, left) {
-                Standing::ToUndo(cause) => Some(cause),
-                Standing::InMaking if given.contains(&id) => Some(Cause::LeftBehind),
-                _ => None,
-            };
-            let page = self.durable.settled(|s| page(s, after, limits::LEASES_LOOK, |id, l| of(s, id, l))).await?;
-            due.extend(page.found);
-            after = page.last;
-            if after.is_none() {
-                return Ok(due);
+            let taken = self.desk.take(self.durable.now(), self.system.steady(), |upstream| self.undoing.room(upstream));
+            if taken.is_empty() {
+                break;
+            }
+            for (id, lease, found) in self.look(taken).await? {
+                let (now, steady) = (self.durable.now(), self.system.steady());
+                let Next::Undo(cause, given) = self.desk.decide(id, &lease, found, now, steady, self.timing.look_ms) else {
+                    continue;
+                };
+                let Ok(place) = self.undoing.enter(&lease.upstream) else {
+                    self.desk.no_place(id, &lease.upstream, steady);
+                    continue;
+                };
+                let this = self.clone();
+                running.spawn(async move {
+                    this.attempt(id, lease, cause, given).await;
+                    drop(place);
+                    // Others may wait for it.
+                    this.desk.wake.notify_one();
+                });
             }
         }
+        let (wait, full) = self.next();
+        Ok(Begun { wait, full })
+    }
+
+    /// Takes in what records said since the last time; at first, and after more than can be kept, what the state says.
+    async fn take_in(&self) -> Result<(), No> {
+        let news = self.inbox.take();
+        if news.read_again {
+            let mut after = None;
+            loop {
+                let page = self.durable.settled(|s| page(s, after, limits::LEASES_LOOK, |_, _| Some(()))).await;
+                let page = page.inspect_err(|_| self.inbox.read_again())?;
+                self.desk.learn(page.found.iter().map(|(id, ..)| *id));
+                after = page.last;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        if !self.desk.take_in(news) {
+            self.inbox.rest();
+        }
+        Ok(())
+    }
+
+    /// Reads how leases stand. A few at a time: the writer waits while the state is read. What is closed is forgotten.
+    async fn look(&self, taken: Vec<LeaseId>) -> Result<Vec<(LeaseId, Lease, Found)>, No> {
+        let (now, left) = (self.durable.now(), self.timing.left_ms);
+        let read = |s: &State| -> Vec<(LeaseId, Option<(Lease, Found)>)> {
+            let one = |id: &LeaseId| s.leases.get(id).map(|lease| (lease.clone(), found(s, lease, now, left)));
+            taken.iter().map(|id| (*id, one(id))).collect()
+        };
+        let looked = self.durable.settled(read).await.inspect_err(|_| self.desk.put_back(&taken))?;
+        let mut open = Vec::with_capacity(looked.len());
+        for (id, known) in looked {
+            match known {
+                Some((lease, found)) => open.push((id, lease, found)),
+                None => self.desk.forget(id),
+            }
+        }
+        Ok(open)
+    }
+
+    /// How long nothing is due that is known of, milliseconds; and whether something is that finds no place.
+    fn next(&self) -> (u64, bool) {
+        let (next, full) = self.desk.next(self.durable.now(), self.system.steady(), |upstream| self.undoing.room(upstream));
+        (next.map_or(self.timing.look_ms, |wait| wait.min(self.timing.look_ms)), full)
     }
 
     async fn attempt(&self, id: LeaseId, lease: Lease, cause: Cause, given: Option<Given>) {
         match self.undo(id, &lease, cause, given).await {
             Ok(Done::Closed) => self.desk.forget(id),
-            Ok(Done::Watch(ms)) => self.desk.later(id, self.system.steady().saturating_add(ms)),
+            Ok(Done::Watch(ms)) => self.desk.later(id, &lease.upstream, self.system.steady().saturating_add(ms)),
             Err(why) => {
                 tracing::warn!(lease = %id, upstream = %lease.upstream, handle = %lease.handle, %why, "not undone yet");
-                self.desk.failed(id, brief(&why), self.system.steady(), &self.timing);
+                self.desk.failed(id, &lease.upstream, brief(&why), self.system.steady(), &self.timing);
             }
         }
     }
@@ -216,5 +250,27 @@ impl<D: Durable> Leases<D> {
 
     fn keep_until(&self) -> Millis {
         self.durable.now().plus(limits::CREDENTIAL_TTL_MS + limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)
+    }
+}
+
+/// How a lease stands, and until when that holds if no record says otherwise.
+fn found(state: &State, lease: &Lease, now: Millis, left_ms: u64) -> Found {
+    match standing(state, lease, now, left_ms) {
+        Standing::ToUndo(cause) => Found::Nobodys(cause),
+        Standing::InMaking => Found::Until(lease.opened_at.plus(left_ms), Names::default()),
+        Standing::Somebodys => {
+            let mut names = Names { credentials: vec![lease.credential], tasks: vec![lease.task] };
+            let mut until = Millis(u64::MAX);
+            if let Some(live) = state.credentials.get(&lease.credential) {
+                until = live.expires_at;
+                let ancestors = state.credentials.ancestors(live).iter();
+                names.credentials.extend(ancestors.filter_map(|a| CredentialId::from_slice(&a.credential)));
+                if let Some(task) = state.tasks.at(live.task) {
+                    names.tasks.clone_from(&task.terms.path);
+                    until = state.tasks.upwards(task).fold(until, |until, task| until.min(task.ends()));
+                }
+            }
+            Found::Until(until, names)
+        }
     }
 }

@@ -1,14 +1,14 @@
 //! A process that can be killed at any of its steps: a ledger in memory, a remote kind over the real server, and a count of steps.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use zeroize::Zeroizing;
 
 use super::super::{Durable, Leases, Standing, Timing, standing};
+use super::account::{dropped, gone, login, made};
 use super::server::{Server, call};
 use crate::credential::remote::{Again, Boxed, Made, MakeError, Named, Order, Remote, Remotes, UndoError};
 use crate::credential::testing::{Log, grant, plain};
@@ -59,6 +59,9 @@ impl Life {
 /// The ledger of one process.
 pub struct Disk {
     pub log: Mutex<Log>,
+    /// How often the state was read.
+    pub reads: AtomicU64,
+    follows: OnceLock<Weak<Leases<Disk>>>,
     life: Life,
     system: System,
 }
@@ -71,15 +74,19 @@ impl Durable for Disk {
             log.time = self.system.wall();
             let count = records.len() as u32;
             // Void records are written too, as with several writers: the fold decides.
-            let verdict = log.put(records).into_iter().collect::<Result<Vec<_>, _>>();
+            let verdict = log.put(records.clone()).into_iter().collect::<Result<Vec<_>, _>>();
             (count, verdict, log.state.head)
         };
+        if let (Ok(_), Some(leases)) = (&verdict, self.follows.get().and_then(Weak::upgrade)) {
+            leases.follow(records.iter());
+        }
         self.life.step().await;
         verdict.map_err(No::Refusal)?;
         Ok(Receipt::for_test(head, count))
     }
 
     async fn settled<T: Send>(&self, read: impl FnOnce(&State) -> T + Send) -> Result<T, No> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         Ok(read(&self.log.lock().state))
     }
 
@@ -103,17 +110,6 @@ impl Accounts {
     }
 }
 
-fn login(name: &str) -> Answer {
-    Answer::Database {
-        host: "localhost".into(),
-        port: 1,
-        database: String::new(),
-        user: name.to_owned(),
-        password: Zeroizing::new(format!("derived from {name}")),
-        server_ca_pem: String::new(),
-    }
-}
-
 impl Remote for Accounts {
     fn kind(&self) -> Kind {
         Kind::Postgres
@@ -124,31 +120,15 @@ impl Remote for Accounts {
     }
 
     fn make<'a>(&'a self, order: &'a Order<'a>) -> Boxed<'a, Result<Made, MakeError>> {
-        Box::pin(async move {
-            match self.call("MAKE", order.handle).await.map_err(MakeError::Unknown)?.as_str() {
-                "OK" => Ok(Made { answer: login(order.handle), irrevocable: false }),
-                other => Err(MakeError::Refused(other.to_owned())),
-            }
-        })
+        Box::pin(async move { made(self.call("MAKE", order.handle).await, login(order.handle)) })
     }
 
     fn undo<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> Boxed<'a, Result<(), UndoError>> {
-        Box::pin(async move {
-            match self.call("DROP", &lease.handle).await.map_err(UndoError)?.as_str() {
-                "OK" => Ok(()),
-                other => Err(UndoError(other.to_owned())),
-            }
-        })
+        Box::pin(async move { dropped(self.call("DROP", &lease.handle).await) })
     }
 
     fn is_gone<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> Boxed<'a, Result<bool, UndoError>> {
-        Box::pin(async move {
-            match self.call("HAS", &lease.handle).await.map_err(UndoError)?.as_str() {
-                "NO" => Ok(true),
-                "YES" => Ok(false),
-                other => Err(UndoError(other.to_owned())),
-            }
-        })
+        Box::pin(async move { gone(self.call("HAS", &lease.handle).await) })
     }
 
     fn settles_ms(&self) -> u64 {
@@ -178,9 +158,11 @@ impl Process {
     pub fn start(commits: Vec<Bytes>, server: &Server, life: Life) -> Process {
         let system = System::real();
         let log = Log::replayed(commits, system.wall());
-        let disk = Arc::new(Disk { log: Mutex::new(log), life: life.clone(), system: system.clone() });
+        let (reads, follows) = (AtomicU64::default(), OnceLock::new());
+        let disk = Arc::new(Disk { log: Mutex::new(log), reads, follows, life: life.clone(), system: system.clone() });
         let accounts = Accounts::at(server, life.clone());
         let leases = Leases::new(disk.clone(), Remotes::default().with(accounts), system, TIMING);
+        disk.follows.set(Arc::downgrade(&leases)).unwrap_or_else(|_| panic!("set once"));
         Process { disk, leases, life }
     }
 

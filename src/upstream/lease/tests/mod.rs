@@ -1,5 +1,7 @@
 //! Killed at every step, against a real server that fails in every way: nothing is alive that is not somebody's, and no orphan.
 
+mod account;
+mod due;
 mod kit;
 mod listing;
 mod real;

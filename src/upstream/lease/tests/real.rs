@@ -6,6 +6,7 @@ use crate::credential::testing::{grant, plain, world};
 use crate::ledger::{Lane, Ledger, Settings};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
+use crate::system::SetClock;
 
 fn told<T>(answer: Result<T, No>) -> T {
     answer.map_err(|e| e.to_string()).unwrap()
@@ -26,6 +27,8 @@ async fn it_is_made_handed_out_and_undone_through_the_ledger() {
     let remotes = Remotes::default().with(Accounts::at(&server, Life::of(u64::MAX)));
     let over = Arc::new(OverLedger::new(ledger.clone(), system.clone()));
     let leases = Leases::new(over, remotes, system.clone(), TIMING);
+    let follows = leases.clone();
+    ledger.observe(move |batch| follows.follow(batch.records.iter().map(|c| &*c.record)));
 
     let mut parts = plain(5, system.wall(), ledger.durable());
     parts.request = None;
@@ -38,7 +41,6 @@ async fn it_is_made_handed_out_and_undone_through_the_ledger() {
 
     let undoing = tokio::spawn(leases.clone().run());
     told(ledger.commit(Lane::Revoke, vec![revoke(Target::Credential(id))]).await);
-    leases.wake();
     let gone = async {
         while !told(ledger.settled(|s| s.leases.is_empty()).await) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -47,5 +49,16 @@ async fn it_is_made_handed_out_and_undone_through_the_ledger() {
     tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
     assert!(server.alive().is_empty());
     undoing.abort();
+    tokio::task::spawn_blocking(move || ledger.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn by_a_clock_that_stands_behind_the_ledger_nothing_is_due_later() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(crate::store::StoreId::from_bytes([6; 16])));
+    let open = move || Ledger::open(Box::new(move || Ok(store.clone())), System::real(), Settings::default()).unwrap();
+    let ledger = tokio::task::spawn_blocking(open).await.unwrap();
+    let time = ledger.peek(|state| state.time);
+    let behind = SetClock::at(time.minus(60_000));
+    assert_eq!(OverLedger::new(ledger.clone(), System::with_clock(behind)).now(), time);
     tokio::task::spawn_blocking(move || ledger.stop()).await.unwrap();
 }

@@ -1,0 +1,144 @@
+//! A look costs what is due, and what time alone ends is due when it ends.
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::credential::testing::{grant, plain};
+use crate::ledger::record::{TaskExtended, TaskHeartbeats, TaskOpened};
+
+fn told<T>(answer: Result<T, No>) -> T {
+    answer.map_err(|e| e.to_string()).unwrap()
+}
+
+async fn round(process: &Process) {
+    told(process.leases.round().await);
+}
+
+async fn put(process: &Process, event: Event) {
+    let head = process.disk.log.lock().state.head;
+    told(process.disk.commit(vec![Record::new(Who::LocalUid(0), event).decided_at(head)]).await);
+}
+
+/// Issues in a task, until `ttl_ms` from now. The account's name.
+async fn issue(process: &Process, task: [u8; 16], ttl_ms: u64) -> String {
+    let now = process.disk.now();
+    let mut parts = plain(Kind::Postgres.number(), now, process.disk.log.lock().state.head);
+    (parts.request, parts.draft.task, parts.draft.expires_at) = (None, task.to_vec(), now.0 + ttl_ms);
+    let mut minted = told(process.leases.mint(grant(parts), 1).await);
+    let receipt = told(process.disk.commit(minted.records()).await);
+    match minted.reveal(receipt).into_parts().2 {
+        crate::credential::Answer::Database { user, .. } => user,
+        _ => panic!("no login"),
+    }
+}
+
+async fn open(process: &Process, task: [u8; 16], parent: &[u8], deadline_ms: u64, heartbeat: u64) {
+    let now = process.disk.now().0;
+    let opened = TaskOpened {
+        task: task.to_vec(),
+        parent: parent.to_vec(),
+        owner: Some(crate::credential::testing::owner()),
+        opener: AGENT.into(),
+        environment: "dev".into(),
+        opened_at: now,
+        deadline: now + deadline_ms,
+        max_deadline: now + if parent.is_empty() { 600_000 } else { deadline_ms },
+        policy_version: 1,
+        heartbeat,
+        ..Default::default()
+    };
+    put(process, Event::TaskOpened(opened)).await;
+}
+
+/// Runs rounds until an account is gone.
+async fn until_gone(server: &Server, process: &Process, name: &str) {
+    let began = System::real().steady();
+    while server.alive().contains(name) {
+        round(process).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(System::real().steady() - began < 20_000, "{name} is still there");
+    }
+}
+
+#[tokio::test]
+async fn what_stands_is_not_looked_at_before_it_is_due() {
+    let (server, process) = fresh(Life::of(u64::MAX)).await;
+    let mut names = Vec::new();
+    for _ in 0..limits::LEASES_LOOK + 50 {
+        names.push(issue(&process, TASK, 300_000).await);
+    }
+    round(&process).await;
+    let reads = || process.disk.reads.load(Ordering::Relaxed);
+    let before = reads();
+    for _ in 0..10 {
+        round(&process).await;
+    }
+    assert_eq!(reads(), before, "nothing is due");
+
+    // One is given back: it is looked at, and no other.
+    let credential = lease_of(&process, &names[7]).unwrap().1.credential;
+    put(&process, Event::Released(Released { credential: credential.as_bytes().to_vec(), keep_until: u64::MAX })).await;
+    until_gone(&server, &process, &names[7]).await;
+    assert!(reads() <= before + 2, "{} reads for one", reads() - before);
+    assert_eq!(server.alive().len(), names.len() - 1);
+}
+
+#[tokio::test]
+async fn after_a_start_what_ended_meanwhile_is_undone_and_what_stands_stays() {
+    let (server, process) = fresh(Life::of(u64::MAX)).await;
+    let (stays, goes) = (issue(&process, TASK, 300_000).await, issue(&process, TASK, 300_000).await);
+    let credential = lease_of(&process, &goes).unwrap().1.credential;
+    put(&process, Event::Released(Released { credential: credential.as_bytes().to_vec(), keep_until: u64::MAX })).await;
+    let again = Process::start(process.commits(), &server, Life::of(u64::MAX));
+    drop(process);
+    until_gone(&server, &again, &goes).await;
+    assert_eq!(server.alive(), [stays].into());
+}
+
+#[tokio::test]
+async fn what_time_alone_ends_is_undone_when_it_ends() {
+    let (server, process) = fresh(Life::of(u64::MAX)).await;
+    // A credential's own end.
+    let began = process.disk.now();
+    let name = issue(&process, TASK, 400).await;
+    until_gone(&server, &process, &name).await;
+    assert!(process.disk.now().since(began) >= 400, "not before its end");
+    // The silence of a task above its own.
+    open(&process, [31; 16], &[], 300_000, 400).await;
+    open(&process, [32; 16], &[31; 16], 250_000, 0).await;
+    let name = issue(&process, [32; 16], 200_000).await;
+    until_gone(&server, &process, &name).await;
+    // A heartbeat that is missed, after one that came.
+    open(&process, [33; 16], &[], 300_000, 400).await;
+    let name = issue(&process, [33; 16], 200_000).await;
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    let beats = TaskHeartbeats { tasks: vec![vec![33; 16]], all: false, away_since: 0 };
+    put(&process, Event::TaskHeartbeats(beats)).await;
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    round(&process).await;
+    assert!(server.alive().contains(&name), "it showed life");
+    until_gone(&server, &process, &name).await;
+}
+
+/// Moves a task's deadline to so many milliseconds from now.
+async fn put_off(process: &Process, task: [u8; 16], ms: u64) {
+    let now = process.disk.now().0;
+    let extended = TaskExtended { task: task.to_vec(), deadline: now + ms, decided_at: now, policy_version: 1 };
+    put(process, Event::TaskExtended(extended)).await;
+}
+
+#[tokio::test]
+async fn a_deadline_that_moved_is_the_one_that_counts() {
+    let (server, process) = fresh(Life::of(u64::MAX)).await;
+    open(&process, [41; 16], &[], 400, 0).await;
+    let name = issue(&process, [41; 16], 300).await;
+    put_off(&process, [41; 16], 60_000).await;
+    let longer = issue(&process, [41; 16], 50_000).await;
+    until_gone(&server, &process, &name).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    round(&process).await;
+    assert_eq!(server.alive(), [longer.clone()].into(), "its task goes on");
+    put(&process, Event::TaskClosed(crate::ledger::record::TaskClosed { task: vec![41; 16], outcome: 1, ..Default::default() }))
+        .await;
+    until_gone(&server, &process, &longer).await;
+}
