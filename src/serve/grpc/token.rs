@@ -12,6 +12,7 @@ use super::super::answer::of_codec;
 use super::super::peer::{self, Peer};
 use super::super::status::{problem, status};
 use super::super::wire;
+use super::ask;
 use super::issued::issued_to_pb;
 use super::note;
 use crate::authority::Authority;
@@ -19,6 +20,7 @@ use crate::credential::Kind;
 use crate::exchange::batch::join_all;
 use crate::identity::caller::Caller;
 use crate::introspect::Asker;
+use crate::ledger::state::refused_by;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::token_service_server::TokenService;
@@ -149,7 +151,7 @@ impl TokenService for Tokens {
     }
 
     async fn release(&self, request: Request<pb::ReleaseRequest>) -> Result<Response<pb::ReleaseResponse>, Status> {
-        let caller = peer::caller(&request)?;
+        let caller = ask::caller(&self.0, &request, "release")?;
         let released = async {
             let id: CredentialId = wanted::id("credential_id", &request.get_ref().credential_id)?;
             let seq = self.0.release(&caller, id).await?;
@@ -166,7 +168,7 @@ impl TokenService for Tokens {
 
     async fn introspect(&self, request: Request<pb::IntrospectRequest>) -> Result<Response<pb::IntrospectResponse>, Status> {
         let asker = match request.extensions().get::<Peer>() {
-            Some(Peer::Workload(_)) => Asker::Workload(peer::caller(&request)?),
+            Some(Peer::Workload(_)) => Asker::Workload(ask::caller(&self.0, &request, "introspect")?),
             _ => Asker::Operator(peer::operator(&request)?),
         };
         let now = self.0.system.wall();
@@ -181,7 +183,7 @@ impl TokenService for Tokens {
     }
 
     async fn authorize(&self, request: Request<pb::AuthorizeRequest>) -> Result<Response<pb::AuthorizeResponse>, Status> {
-        peer::caller(&request)?;
+        ask::caller(&self.0, &request, "authorize")?;
         Err(status(No::Refusal(Refusal::new(Reason::NotServed, "this version does not serve Authorize"))))
     }
 
@@ -193,7 +195,11 @@ impl TokenService for Tokens {
         }
         let caller = peer::caller(&request)?;
         self.0.still_stands(&caller).map_err(status)?;
-        Ok(Response::new(self.who(&caller)))
+        match self.0.shut_out(&caller) {
+            // Nobody is told anything for an SVID that was revoked; whoever is locked out learns by what.
+            Some(hit) if !hit.lock => Err(status(No::Refusal(refused_by(&hit, "this caller")))),
+            _ => Ok(Response::new(self.who(&caller))),
+        }
     }
 }
 
