@@ -7,6 +7,7 @@ use crate::ledger::state::refused_by;
 use crate::policy::decide::caller_facts;
 use crate::policy::{Act, Admin, Question};
 use crate::refusal::{No, Reason, Refusal};
+use crate::revocation::Hit;
 
 /// An operator who was admitted to one action. Made by [`Authority::admit`] only.
 #[derive(Debug, Clone)]
@@ -37,6 +38,23 @@ impl Authority {
         Ok(())
     }
 
+    /// Whether a caller is let in at all: its SVID still stands, and no rule is aimed at it (design, section 4: rules are checked on every
+    /// call). A rule over everything or an environment stops grants, which are decided against it by themselves; a caller that it finds in
+    /// the middle of its work can still look, and end what it began. `what` names the caller in the refusal.
+    pub fn let_in(&self, caller: &Caller, what: &str) -> Result<(), No> {
+        self.still_stands(caller)?;
+        match self.shut_out(caller) {
+            Some(hit) => Err(No::Refusal(refused_by(&hit, what))),
+            None => Ok(()),
+        }
+    }
+
+    /// The rule that is aimed at a caller, if one is.
+    pub fn shut_out(&self, caller: &Caller) -> Option<Hit> {
+        let view = self.ledger.view();
+        view.read(|state| state.rules.shuts_out(&caller_facts(caller, &view)))
+    }
+
     /// Admits an operator to an action, in an environment where it concerns one; otherwise every environment's policy must permit it.
     pub fn admit(&self, operator: &Operator, action: Admin, environment: Option<&str>) -> Result<Admitted, No> {
         match operator {
@@ -51,13 +69,9 @@ impl Authority {
     }
 
     fn admit_svid(&self, caller: &Caller, action: Admin, environment: Option<&str>) -> Result<Admitted, No> {
-        self.still_stands(caller)?;
-        let view = self.ledger.view();
-        if let Some(hit) = view.read(|state| state.rules.shuts_out(&caller_facts(caller, &view))) {
-            return Err(No::Refusal(refused_by(&hit, "this operator")));
-        }
+        self.let_in(caller, "this operator")?;
         let compiled = self.catalog.now();
-        let act = Act { environment, now: view.now(), ..Act::default() };
+        let act = Act { environment, now: self.system.wall(), ..Act::default() };
         let question = Question::admin(caller.id(), action, &act);
         let mut asked = 0;
         for (name, policy) in compiled.environments().filter(|(name, _)| environment.is_none_or(|e| e == *name)) {

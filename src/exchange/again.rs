@@ -72,6 +72,8 @@ impl Authority {
             return Err(reused(want.request_id.as_deref().unwrap_or_default()));
         }
         alive.map_err(No::Refusal)?;
+        // Nothing is decided anew, so nothing else looks at who asks: it may be another SVID of the caller, one that was revoked.
+        self.let_in(caller, "issuing")?;
         let compiled = self.catalog.now();
         let upstream = &compiled
             .upstream(&want.upstream)
@@ -111,6 +113,7 @@ impl Authority {
             return Err(beaten());
         }
         alive?;
+        self.let_in(caller, "issuing")?;
         if let Some(minted) = made? {
             return Ok(Before::Same(minted.reveal(receipt)));
         }

@@ -7,6 +7,7 @@ mod audit;
 mod credential;
 mod key;
 mod lease;
+mod locked;
 mod lookup;
 mod many_roots;
 mod others;

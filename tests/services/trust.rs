@@ -11,6 +11,7 @@ use mayfly::policy::wanted::TaskChoice;
 use mayfly::refusal::Reason;
 use mayfly::revocation::Target;
 use mayfly::serve::grpc::trust_domain::TrustDomains;
+use mayfly::serve::peer::Peer;
 use mayfly::trust::Source;
 
 use super::kit::house::{DOMAIN, terms, wanted};
@@ -286,7 +287,11 @@ fn removing_a_domain_takes_all_of_it_out() {
         ),
         "reason",
     );
-    refused(w.run(domains(&w).remove_trust_domain(ask(&workload, remove))), Reason::NotAuthenticated);
+    // Whom nobody vouches for any more is told that first; who stands is told where operators call.
+    refused(w.run(domains(&w).remove_trust_domain(ask(&workload, remove.clone()))), Reason::SvidNoLongerValid);
+    let chain = second.svid(&format!("spiffe://{DOMAIN}/agent/a")).chain;
+    let svid = svid::verify(&chain, &w.authority().bundles.load(), w.house.now(), limits::SVID_MAX_TTL_MS).unwrap();
+    refused(w.run(domains(&w).remove_trust_domain(ask(&Peer::Workload(svid), remove))), Reason::NotAuthenticated);
 }
 
 #[test]

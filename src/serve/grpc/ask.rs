@@ -5,7 +5,7 @@ use tonic::{Request, Status};
 use super::super::peer::{self, Peer};
 use super::super::status::status;
 use crate::authority::Authority;
-use crate::identity::caller::Operator;
+use crate::identity::caller::{Caller, Operator};
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::policy::wanted;
@@ -13,20 +13,27 @@ use crate::refusal::{No, Reason, Refusal};
 use crate::revoke::Confirm;
 use crate::tasks::Actor;
 
-/// Who calls: a workload on its listener, somebody on the admin listener or the socket.
-pub fn actor<T>(request: &Request<T>) -> Result<Actor, Status> {
-    match request.extensions().get::<Peer>() {
-        Some(Peer::Workload(_)) => Ok(Actor::Workload(peer::caller(request)?)),
-        _ => Ok(Actor::Operator(peer::operator(request)?)),
-    }
+/// Who calls, let in: a workload on its listener, somebody on the admin listener or the socket. Whoever is not is noted for the audit.
+pub fn actor<T>(authority: &Authority, request: &Request<T>, rpc: &'static str) -> Result<Actor, Status> {
+    let actor = match request.extensions().get::<Peer>() {
+        Some(Peer::Workload(_)) => Actor::Workload(peer::caller(request)?),
+        _ => Actor::Operator(peer::operator(request)?),
+    };
+    let let_in = match &actor {
+        Actor::Workload(caller) => authority.let_in(caller, "this caller"),
+        Actor::Operator(Operator::Svid(caller)) => authority.let_in(caller, "this operator"),
+        Actor::Operator(Operator::LocalUid(_)) => Ok(()),
+    };
+    let_in.map_err(refused(authority, &actor, rpc))?;
+    Ok(actor)
 }
 
-/// Whether whoever calls still stands, where nothing else is asked of it.
-pub fn anyone(authority: &Authority, actor: &Actor) -> Result<(), No> {
-    match actor {
-        Actor::Workload(caller) | Actor::Operator(Operator::Svid(caller)) => authority.still_stands(caller),
-        Actor::Operator(Operator::LocalUid(_)) => Ok(()),
-    }
+/// The workload that calls, let in.
+pub fn caller<T>(authority: &Authority, request: &Request<T>, rpc: &'static str) -> Result<Caller, Status> {
+    let caller = peer::caller(request)?;
+    let let_in = authority.let_in(&caller, "this caller").inspect_err(|no| super::note(authority, &caller, no, rpc, ""));
+    let_in.map_err(status)?;
+    Ok(caller)
 }
 
 /// Why something is done: 1 to 512 bytes.

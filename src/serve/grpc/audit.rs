@@ -55,7 +55,6 @@ impl Audit {
     async fn explain(&self, actor: &Actor, ask: &pb::ExplainRequest) -> Result<pb::ExplainResponse, No> {
         let explained = match actor {
             Actor::Workload(caller) => {
-                self.0.still_stands(caller)?;
                 let explained = self.0.explain(&self.of(actor, ask)?, Depth::Memory).await?;
                 if !explained.holders.iter().any(|h| h == caller.id().as_str()) {
                     return Err(ask::not_found("there is nothing of that name that you may see"));
@@ -114,7 +113,7 @@ impl AuditService for Audit {
     type TailRecordsStream = ReceiverStream<Result<pb::TailRecordsResponse, Status>>;
 
     async fn explain(&self, request: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "explain")?;
         self.explain(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "explain"))
     }
 

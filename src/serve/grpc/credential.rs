@@ -38,11 +38,9 @@ impl Credentials {
         let id: CredentialId = wanted::id("credential_id", &ask.credential_id)?;
         let none = || ask::not_found(format!("there is no credential {id} that you may see"));
         // Whoever may see none is refused before anything is looked for.
-        if let Actor::Workload(caller) = actor {
-            self.0.still_stands(caller)?;
-        } else {
+        if let Actor::Operator(operator) = actor {
             let known = self.0.ledger.peek(|s| s.credentials.get(&id).map(|l| s.credentials.environment(l).to_owned()));
-            self.0.admit(ask::operator(actor)?, Admin::Observe, known.as_deref())?;
+            self.0.admit(operator, Admin::Observe, known.as_deref())?;
         }
         let found = self.0.issuance(id).await?.ok_or_else(none)?;
         let issued = found.issued()?;
@@ -163,7 +161,7 @@ impl CredentialService for Credentials {
         &self,
         request: Request<pb::GetCredentialRequest>,
     ) -> Result<Response<pb::GetCredentialResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "get_credential")?;
         self.get(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "get_credential"))
     }
 
@@ -171,7 +169,7 @@ impl CredentialService for Credentials {
         &self,
         request: Request<pb::ListCredentialsRequest>,
     ) -> Result<Response<pb::ListCredentialsResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "list_credentials")?;
         self.list(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "list_credentials"))
     }
 
@@ -179,13 +177,13 @@ impl CredentialService for Credentials {
         &self,
         request: Request<pb::WatchCredentialsRequest>,
     ) -> Result<Response<Self::WatchCredentialsStream>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "watch_credentials")?;
         let stream = credential_watch::begin(&self.0, &actor, request.get_ref()).await;
         stream.map(Response::new).map_err(refused(&self.0, &actor, "watch_credentials"))
     }
 
     async fn lookup_token(&self, request: Request<pb::LookupTokenRequest>) -> Result<Response<pb::LookupTokenResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "lookup_token")?;
         self.look_up(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "lookup_token"))
     }
 }

@@ -50,8 +50,7 @@ impl Keys {
         Ok(key.map(|k| wire::key_to_pb(id, &k, &self.0.decider.issuer_of(&k.environment))))
     }
 
-    async fn jwks(&self, actor: &Actor, ask: &pb::GetJwksRequest) -> Result<pb::GetJwksResponse, No> {
-        ask::anyone(&self.0, actor)?;
+    async fn jwks(&self, ask: &pb::GetJwksRequest) -> Result<pb::GetJwksResponse, No> {
         let environment = match &ask.of {
             Some(pb::get_jwks_request::Of::Issuer(issuer)) => {
                 self.of_issuer(&wanted::text("issuer", issuer, limits::NAME_BYTES * 4)?)?
@@ -167,22 +166,22 @@ impl Keys {
 #[tonic::async_trait]
 impl KeyService for Keys {
     async fn get_jwks(&self, request: Request<pb::GetJwksRequest>) -> Result<Response<pb::GetJwksResponse>, Status> {
-        let actor = ask::actor(&request)?;
-        self.jwks(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "get_jwks"))
+        let actor = ask::actor(&self.0, &request, "get_jwks")?;
+        self.jwks(request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "get_jwks"))
     }
 
     async fn list_keys(&self, request: Request<pb::ListKeysRequest>) -> Result<Response<pb::ListKeysResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "list_keys")?;
         self.list(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "list_keys"))
     }
 
     async fn rotate_key(&self, request: Request<pb::RotateKeyRequest>) -> Result<Response<pb::RotateKeyResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "rotate_key")?;
         self.rotate(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "rotate_key"))
     }
 
     async fn retire_key(&self, request: Request<pb::RetireKeyRequest>) -> Result<Response<pb::RetireKeyResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "retire_key")?;
         self.retire(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "retire_key"))
     }
 
@@ -190,7 +189,7 @@ impl KeyService for Keys {
         &self,
         request: Request<pb::CompromiseKeyRequest>,
     ) -> Result<Response<pb::CompromiseKeyResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "compromise_key")?;
         self.compromise(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "compromise_key"))
     }
 }

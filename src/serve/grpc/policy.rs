@@ -96,7 +96,7 @@ impl Policies {
 #[tonic::async_trait]
 impl PolicyService for Policies {
     async fn get_policy(&self, request: Request<pb::GetPolicyRequest>) -> Result<Response<pb::GetPolicyResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "get_policy")?;
         self.get(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "get_policy"))
     }
 

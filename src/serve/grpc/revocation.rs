@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use super::super::peer::{self, Peer};
 use super::super::status::status;
 use super::super::wire;
-use super::ask::refused;
+use super::ask::{self, refused};
 use super::page::Page;
 use super::token::named;
 use super::watch;
@@ -17,7 +17,6 @@ use crate::admission::Admitted;
 use crate::authority::Authority;
 use crate::feed::{Follower, Made};
 use crate::ledger::commit::sha256;
-use crate::ledger::record::Who;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::revocation_service_server::RevocationService;
@@ -174,14 +173,6 @@ fn rule_to_pb(seq: Seq, targets: &[(Target, Entry)], made: &BTreeMap<Seq, Made>)
     pb::Rule { hits, ..wire::rule_to_pb(seq, &targets, until, issued_only, cause_of(seq, made).as_ref()) }
 }
 
-/// Who a follower is, on either listener.
-fn follower_of<T>(request: &Request<T>) -> Result<Who, Status> {
-    match request.extensions().get::<Peer>() {
-        Some(Peer::Local(uid)) => Ok(Who::LocalUid(*uid)),
-        _ => Ok(Who::SpiffeId(peer::caller(request)?.id().as_str().to_owned())),
-    }
-}
-
 pub(super) fn follower_to_pb(f: &Follower) -> pb::Follower {
     pb::Follower {
         follower: f.name.clone(),
@@ -298,9 +289,8 @@ impl RevocationService for Revocations {
         &self,
         request: Request<pb::WatchRevocationsRequest>,
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
-        let who = follower_of(&request)?;
-        watch::may_watch(&self.0, &request)?;
-        let events = watch::start(self.0.clone(), who, request.into_inner()).await.map_err(status)?;
+        let follows = watch::Follows::of(&self.0, &request, "watch_revocations")?;
+        let events = watch::start(self.0.clone(), follows, request.into_inner()).await.map_err(status)?;
         Ok(Response::new(events))
     }
 
@@ -308,7 +298,7 @@ impl RevocationService for Revocations {
         &self,
         request: Request<pb::AcknowledgeRevocationsRequest>,
     ) -> Result<Response<pb::AcknowledgeRevocationsResponse>, Status> {
-        let who = follower_of(&request)?;
+        let who = watch::Follows::of(&self.0, &request, "acknowledge_revocations")?.who();
         let ask = request.get_ref();
         let applied = wire::seq("applied_seq", ask.applied_seq).map_err(|no| status(No::Refusal(no)))?;
         self.0.followers.acknowledge(&who, &ask.follower, applied, self.0.system.wall()).map_err(status)?;
@@ -321,7 +311,7 @@ impl RevocationService for Revocations {
     ) -> Result<Response<pb::WaitForRevocationResponse>, Status> {
         let workload = matches!(request.extensions().get::<Peer>(), Some(Peer::Workload(_)));
         if workload {
-            self.0.still_stands(&peer::caller(&request)?).map_err(status)?;
+            ask::caller(&self.0, &request, "wait_for_revocation")?;
         } else {
             self.admit(&request, Admin::Observe, "wait_for_revocation")?;
         }

@@ -154,7 +154,7 @@ impl Server {
 #[tonic::async_trait]
 impl ServerService for Server {
     async fn get_status(&self, request: Request<pb::GetStatusRequest>) -> Result<Response<pb::GetStatusResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "get_status")?;
         self.status(&actor).await.map(Response::new).map_err(refused(&self.0, &actor, "get_status"))
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::super::peer;
 use super::super::status::status;
 use super::super::wire;
 use super::ask::{self, refused_in};
@@ -38,7 +37,6 @@ fn no_subject(present: bool, field: &'static str) -> Result<(), Refusal> {
 impl Tasks {
     /// The task, if this actor may see it: whoever may act in it or steer it, and operators.
     async fn show(&self, actor: &Actor, id: TaskId) -> Result<pb::Task, No> {
-        ask::anyone(&self.0, actor)?;
         let now = self.0.system.wall();
         let found = self
             .0
@@ -79,7 +77,7 @@ fn sees(state: &crate::ledger::State, task: &Task, actor: &Actor) -> bool {
 #[tonic::async_trait]
 impl TaskService for Tasks {
     async fn open_task(&self, request: Request<pb::OpenTaskRequest>) -> Result<Response<pb::OpenTaskResponse>, Status> {
-        let caller = peer::caller(&request)?;
+        let caller = ask::caller(&self.0, &request, "open_task")?;
         let ask = request.get_ref();
         let opened = async {
             no_subject(ask.subject_token.is_some(), "subject_token")?;
@@ -98,7 +96,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<pb::DelegateTaskRequest>,
     ) -> Result<Response<pb::DelegateTaskResponse>, Status> {
-        let caller = peer::caller(&request)?;
+        let caller = ask::caller(&self.0, &request, "delegate_task")?;
         let ask = request.get_ref();
         let opened = async {
             let terms = ask.terms.as_ref().ok_or_else(|| Refusal::field("terms", "is missing"))?;
@@ -118,18 +116,18 @@ impl TaskService for Tasks {
     }
 
     async fn get_task(&self, request: Request<pb::GetTaskRequest>) -> Result<Response<pb::GetTaskResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "get_task")?;
         let task = async { self.show(&actor, wanted::id("task_id", &request.get_ref().task_id)?).await };
         Ok(Response::new(pb::GetTaskResponse { task: Some(task.await.map_err(status)?) }))
     }
 
     async fn list_tasks(&self, request: Request<pb::ListTasksRequest>) -> Result<Response<pb::ListTasksResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "list_tasks")?;
         self.list(&actor, request.get_ref()).await.map(Response::new).map_err(status)
     }
 
     async fn extend_task(&self, request: Request<pb::ExtendTaskRequest>) -> Result<Response<pb::ExtendTaskResponse>, Status> {
-        let caller = peer::caller(&request)?;
+        let caller = ask::caller(&self.0, &request, "extend_task")?;
         let ask = request.get_ref();
         let extended = async {
             let id = wanted::id("task_id", &ask.task_id)?;
@@ -147,7 +145,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<pb::HeartbeatTaskRequest>,
     ) -> Result<Response<pb::HeartbeatTaskResponse>, Status> {
-        let caller = peer::caller(&request)?;
+        let caller = ask::caller(&self.0, &request, "heartbeat_task")?;
         let (actor, named) = (Actor::Workload(caller.clone()), &request.get_ref().task_id);
         let beat = async {
             let id: TaskId = wanted::id("task_id", named)?;
@@ -170,7 +168,7 @@ impl TaskService for Tasks {
     }
 
     async fn hold_task(&self, request: Request<pb::HoldTaskRequest>) -> Result<Response<pb::HoldTaskResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "hold_task")?;
         let ask = request.get_ref();
         let held = async {
             let id = wanted::id("task_id", &ask.task_id)?;
@@ -182,7 +180,7 @@ impl TaskService for Tasks {
     }
 
     async fn resume_task(&self, request: Request<pb::ResumeTaskRequest>) -> Result<Response<pb::ResumeTaskResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "resume_task")?;
         let ask = request.get_ref();
         let resumed = async {
             let id = wanted::id("task_id", &ask.task_id)?;
@@ -197,7 +195,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<pb::CompleteTaskRequest>,
     ) -> Result<Response<pb::CompleteTaskResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "complete_task")?;
         let ask = request.get_ref();
         let (task, seq, hits) = self.end(&actor, &ask.task_id, &ask.reason, Outcome::Completed).await.map_err(refused_in(
             &self.0,
@@ -209,7 +207,7 @@ impl TaskService for Tasks {
     }
 
     async fn cancel_task(&self, request: Request<pb::CancelTaskRequest>) -> Result<Response<pb::CancelTaskResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "cancel_task")?;
         let ask = request.get_ref();
         let (task, seq, hits) = self.end(&actor, &ask.task_id, &ask.reason, Outcome::Cancelled).await.map_err(refused_in(
             &self.0,
@@ -224,14 +222,13 @@ impl TaskService for Tasks {
         &self,
         request: Request<pb::ListTaskCredentialsRequest>,
     ) -> Result<Response<pb::ListTaskCredentialsResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "list_task_credentials")?;
         self.credentials(&actor, request.get_ref()).await.map(Response::new).map_err(status)
     }
 }
 
 impl Tasks {
     async fn list(&self, actor: &Actor, ask: &pb::ListTasksRequest) -> Result<pb::ListTasksResponse, No> {
-        ask::anyone(&self.0, actor)?;
         let states = states(&ask.states)?;
         if let Actor::Operator(operator) = actor {
             let environment = (!ask.environment.is_empty()).then_some(&*ask.environment);

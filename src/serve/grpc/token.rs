@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::super::peer::{self, Peer};
 use super::super::status::{problem, status};
 use super::super::wire;
+use super::ask;
 use super::issued::issued_to_pb;
 use super::stream::{self, Answers};
 use super::{note, round};
@@ -14,6 +15,7 @@ use crate::authority::Authority;
 use crate::credential::Kind;
 use crate::identity::caller::Caller;
 use crate::introspect::Asker;
+use crate::ledger::state::refused_by;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::token_service_server::TokenService;
@@ -129,7 +131,7 @@ impl TokenService for Tokens {
     }
 
     async fn release(&self, request: Request<pb::ReleaseRequest>) -> Result<Response<pb::ReleaseResponse>, Status> {
-        let caller = peer::caller(&request)?;
+        let caller = ask::caller(&self.0, &request, "release")?;
         let released = async {
             let id: CredentialId = wanted::id("credential_id", &request.get_ref().credential_id)?;
             let seq = self.0.release(&caller, id).await?;
@@ -146,7 +148,7 @@ impl TokenService for Tokens {
 
     async fn introspect(&self, request: Request<pb::IntrospectRequest>) -> Result<Response<pb::IntrospectResponse>, Status> {
         let asker = match request.extensions().get::<Peer>() {
-            Some(Peer::Workload(_)) => Asker::Workload(peer::caller(&request)?),
+            Some(Peer::Workload(_)) => Asker::Workload(ask::caller(&self.0, &request, "introspect")?),
             _ => Asker::Operator(peer::operator(&request)?),
         };
         let now = self.0.system.wall();
@@ -161,7 +163,7 @@ impl TokenService for Tokens {
     }
 
     async fn authorize(&self, request: Request<pb::AuthorizeRequest>) -> Result<Response<pb::AuthorizeResponse>, Status> {
-        peer::caller(&request)?;
+        ask::caller(&self.0, &request, "authorize")?;
         Err(status(No::Refusal(Refusal::new(Reason::NotServed, "this version does not serve Authorize"))))
     }
 
@@ -173,7 +175,11 @@ impl TokenService for Tokens {
         }
         let caller = peer::caller(&request)?;
         self.0.still_stands(&caller).map_err(status)?;
-        Ok(Response::new(self.who(&caller)))
+        match self.0.shut_out(&caller) {
+            // Nobody is told anything for an SVID that was revoked; whoever is locked out learns by what.
+            Some(hit) if !hit.lock => Err(status(No::Refusal(refused_by(&hit, "this caller")))),
+            _ => Ok(Response::new(self.who(&caller))),
+        }
     }
 }
 

@@ -61,7 +61,6 @@ impl TrustDomains {
         match actor {
             Actor::Operator(operator) => drop(self.0.admit(operator, Admin::Observe, None)?),
             Actor::Workload(caller) => {
-                self.0.still_stands(caller)?;
                 // Its own, and that of mayfly's certificate, by which it knows the server.
                 let own = self.0.own.get().map(|own| &own.trust_domain);
                 if caller.id().trust_domain() != domain.as_str() && own != Some(&domain) {
@@ -195,25 +194,25 @@ impl TrustDomainService for TrustDomains {
         &self,
         request: Request<pb::ListTrustDomainsRequest>,
     ) -> Result<Response<pb::ListTrustDomainsResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "list_trust_domains")?;
         let answer = self.list(&actor, request.get_ref()).await;
         answer.map(Response::new).map_err(refused(&self.0, &actor, "list_trust_domains"))
     }
 
     async fn get_bundle(&self, request: Request<pb::GetBundleRequest>) -> Result<Response<pb::GetBundleResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "get_bundle")?;
         let answer = self.get(&actor, request.get_ref()).await;
         answer.map(Response::new).map_err(refused(&self.0, &actor, "get_bundle"))
     }
 
     async fn add_bundle(&self, request: Request<pb::AddBundleRequest>) -> Result<Response<pb::AddBundleResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "add_bundle")?;
         let answer = self.add(&actor, request.get_ref()).await;
         answer.map(Response::new).map_err(refused(&self.0, &actor, "add_bundle"))
     }
 
     async fn set_bundle(&self, request: Request<pb::SetBundleRequest>) -> Result<Response<pb::SetBundleResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "set_bundle")?;
         let answer = self.set(&actor, request.get_ref()).await;
         answer.map(Response::new).map_err(refused(&self.0, &actor, "set_bundle"))
     }
@@ -222,7 +221,7 @@ impl TrustDomainService for TrustDomains {
         &self,
         request: Request<pb::RemoveTrustAnchorRequest>,
     ) -> Result<Response<pb::RemoveTrustAnchorResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "remove_trust_anchor")?;
         let answer = self.remove_anchor(&actor, request.get_ref()).await;
         answer.map(Response::new).map_err(refused(&self.0, &actor, "remove_trust_anchor"))
     }
@@ -231,7 +230,7 @@ impl TrustDomainService for TrustDomains {
         &self,
         request: Request<pb::RemoveTrustDomainRequest>,
     ) -> Result<Response<pb::RemoveTrustDomainResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "remove_trust_domain")?;
         let answer = self.remove(&actor, request.get_ref()).await;
         answer.map(Response::new).map_err(refused(&self.0, &actor, "remove_trust_domain"))
     }

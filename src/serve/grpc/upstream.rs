@@ -29,7 +29,6 @@ impl Upstreams {
                 Ok(asked.map(str::to_owned))
             }
             Actor::Workload(caller) => {
-                self.0.still_stands(caller)?;
                 let compiled = self.0.catalog.now();
                 let mut own = compiled.environments().filter(|(name, p)| p.set.environment_of(caller.id()) == Some(*name));
                 let own = own.next().map(|(name, _)| name.to_owned());
@@ -95,7 +94,7 @@ fn registered(version: &Version) -> Result<Upstream, Fault> {
 #[tonic::async_trait]
 impl UpstreamService for Upstreams {
     async fn get_upstream(&self, request: Request<pb::GetUpstreamRequest>) -> Result<Response<pb::GetUpstreamResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "get_upstream")?;
         self.get(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "get_upstream"))
     }
 
@@ -103,7 +102,7 @@ impl UpstreamService for Upstreams {
         &self,
         request: Request<pb::ListUpstreamsRequest>,
     ) -> Result<Response<pb::ListUpstreamsResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "list_upstreams")?;
         self.list(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "list_upstreams"))
     }
 
@@ -135,12 +134,12 @@ impl UpstreamService for Upstreams {
     }
 
     async fn list_leases(&self, request: Request<pb::ListLeasesRequest>) -> Result<Response<pb::ListLeasesResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "list_leases")?;
         lease::list(&self.0, &actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "list_leases"))
     }
 
     async fn retry_lease(&self, request: Request<pb::RetryLeaseRequest>) -> Result<Response<pb::RetryLeaseResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "retry_lease")?;
         lease::retry(&self.0, &actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "retry_lease"))
     }
 
@@ -148,7 +147,7 @@ impl UpstreamService for Upstreams {
         &self,
         request: Request<pb::AbandonLeaseRequest>,
     ) -> Result<Response<pb::AbandonLeaseResponse>, Status> {
-        let actor = ask::actor(&request)?;
+        let actor = ask::actor(&self.0, &request, "abandon_lease")?;
         let answer = lease::abandon(&self.0, &actor, request.get_ref()).await;
         answer.map(Response::new).map_err(refused(&self.0, &actor, "abandon_lease"))
     }

@@ -8,13 +8,15 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
 
-use super::super::peer::{self, Peer};
 use super::super::status::status;
 use super::super::wire;
+use super::ask;
 use super::revocation::lock_index;
 use crate::authority::Authority;
 use crate::feed::{Beginning, Registered, Sent};
+use crate::identity::caller::{Caller, Operator};
 use crate::ledger::record::Who;
+use crate::ledger::state::refused_by;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::watch_revocations_response::Event;
@@ -24,6 +26,7 @@ use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::Target;
 use crate::revocation::event::{FeedEvent, FeedSnapshot};
 use crate::seq::Seq;
+use crate::tasks::Actor;
 
 /// What a follower reads.
 pub type Events = Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::WatchRevocationsResponse, Status>> + Send>>;
@@ -31,26 +34,56 @@ pub type Events = Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::WatchRevoca
 /// Rules in one part of a snapshot: some 200 KB.
 const PART: usize = 1_000;
 
-/// A follower is a server of the upstreams that it names, or an operator.
-pub fn may_watch(authority: &Authority, request: &Request<pb::WatchRevocationsRequest>) -> Result<(), Status> {
-    let Some(Peer::Workload(_)) = request.extensions().get::<Peer>() else {
-        return authority.admit(&peer::operator(request)?, Admin::Observe, None).map(drop).map_err(status);
-    };
-    let caller = peer::caller(request)?;
-    authority.still_stands(&caller).map_err(status)?;
-    let compiled = authority.catalog.now();
-    let named = &request.get_ref().upstreams;
-    let serves = |name: &String| compiled.upstream(name).is_some_and(|r| r.upstream.served_by(caller.id()));
-    if named.is_empty() || named.len() > limits::TASK_LIST || !named.iter().all(serves) {
-        let what = format!("{} may follow for upstreams that it serves; name them in upstreams", caller.id());
-        let no = Refusal::new(Reason::NotYours, what).way_out("the upstream's registration names its servers");
-        return Err(status(No::Refusal(no)));
+/// Who follows: a server of the upstreams that it names, or an operator.
+pub enum Follows {
+    /// On the workload listener.
+    Server(Caller),
+    /// On the admin listener, or by the socket.
+    Operator(Operator),
+}
+
+impl Follows {
+    /// Whoever calls, let in.
+    pub fn of<T>(authority: &Authority, request: &Request<T>, rpc: &'static str) -> Result<Follows, Status> {
+        Ok(match ask::actor(authority, request, rpc)? {
+            Actor::Workload(caller) => Follows::Server(caller),
+            Actor::Operator(operator) => Follows::Operator(operator),
+        })
     }
-    Ok(())
+
+    /// As the list of followers names it.
+    pub fn who(&self) -> Who {
+        match self {
+            Follows::Server(caller) | Follows::Operator(Operator::Svid(caller)) => Who::SpiffeId(caller.id().as_str().to_owned()),
+            Follows::Operator(Operator::LocalUid(uid)) => Who::LocalUid(*uid),
+        }
+    }
+
+    /// Whether it may follow, now: asked when it begins, and again at each event and heartbeat. Whoever is shut out by a rule is told of that
+    /// one first: what it covers is refused at once then, and not when the feed has grown old. `told`: up to where it was.
+    fn may(&self, authority: &Authority, upstreams: &[String], told: Seq) -> Result<(), No> {
+        let caller = match self {
+            Follows::Operator(operator) => return authority.admit(operator, Admin::Observe, None).map(drop),
+            Follows::Server(caller) => caller,
+        };
+        authority.still_stands(caller)?;
+        if let Some(hit) = authority.shut_out(caller).filter(|hit| hit.seq <= told) {
+            return Err(No::Refusal(refused_by(&hit, "this follower")));
+        }
+        let compiled = authority.catalog.now();
+        let serves = |name: &String| compiled.upstream(name).is_some_and(|r| r.upstream.served_by(caller.id()));
+        if upstreams.is_empty() || upstreams.len() > limits::TASK_LIST || !upstreams.iter().all(serves) {
+            let what = format!("{} may follow for upstreams that it serves; name them in upstreams", caller.id());
+            let no = Refusal::new(Reason::NotYours, what).way_out("the upstream's registration names its servers");
+            return Err(No::Refusal(no));
+        }
+        Ok(())
+    }
 }
 
 /// Registers the follower and begins its stream.
-pub async fn start(authority: Arc<Authority>, who: Who, ask: pb::WatchRevocationsRequest) -> Result<Events, No> {
+pub async fn start(authority: Arc<Authority>, follows: Follows, ask: pb::WatchRevocationsRequest) -> Result<Events, No> {
+    follows.may(&authority, &ask.upstreams, Seq::LAST)?;
     let name = wanted::name("follower", &ask.follower)?;
     if name.len() > limits::FOLLOWER_NAME_BYTES {
         return Err(No::Refusal(Refusal::field("follower", format!("at most {} bytes", limits::FOLLOWER_NAME_BYTES))));
@@ -59,10 +92,11 @@ pub async fn start(authority: Arc<Authority>, who: Who, ask: pb::WatchRevocation
     let head = authority.ledger.durable();
     let (live, beginning) = authority.feed.follow(resume, head)?;
     let applied = resume.unwrap_or(Seq::ZERO);
-    let registered = authority.followers.register(&who, &name, ask.upstreams, applied, authority.system.wall())?;
+    let (who, now) = (follows.who(), authority.system.wall());
+    let registered = authority.followers.register(&who, &name, ask.upstreams.clone(), applied, now)?;
     let (out, stream) = mpsc::channel(64);
     tokio::spawn(async move {
-        let mut one = One { authority, registered, out, live, last: applied };
+        let mut one = One { authority, follows, upstreams: ask.upstreams, registered, out, live, last: applied };
         let ended = one.run(beginning).await;
         if let Err(Some(no)) = ended {
             let _ = one.out.send(Err(status(no))).await;
@@ -74,6 +108,8 @@ pub async fn start(authority: Arc<Authority>, who: Who, ask: pb::WatchRevocation
 
 struct One {
     authority: Arc<Authority>,
+    follows: Follows,
+    upstreams: Vec<String>,
     registered: Registered,
     out: mpsc::Sender<Result<pb::WatchRevocationsResponse, Status>>,
     live: broadcast::Receiver<Arc<Sent>>,
@@ -159,11 +195,16 @@ impl One {
         }
         self.send(seq, sent.previous, event_to_pb(&sent.event)).await?;
         self.last = seq;
-        Ok(())
+        self.may_go_on()
+    }
+
+    fn may_go_on(&self) -> Result<(), End> {
+        self.follows.may(&self.authority, &self.upstreams, self.last).map_err(Some)
     }
 
     /// The head, and when this replica's view was proven fresh: an embedded store has no view but its own.
     async fn heartbeat(&mut self) -> Result<(), End> {
+        self.may_go_on()?;
         if !self.authority.ledger.writes() {
             return Ok(());
         }
