@@ -141,7 +141,7 @@ mod tests {
     fn each_record_concerns_what_it_names() {
         let inbox = Inbox::default();
         assert!(inbox.take().read_again, "nobody has read the state yet");
-        let issued = |lease: Vec<u8>| record(Event::Issued(Issued { lease, ..Default::default() }));
+        let issued = |lease: Vec<u8>| record(Event::Issued(Issued { lease, ..Default::default() }.into()));
         let closed = record(Event::LeaseClosed(LeaseClosed { lease: vec![2; 16], ..Default::default() }));
         let held = record(Event::TaskHeld(TaskHeld { task: vec![9; 16], ..Default::default() }));
         assert!(!inbox.note([opened(1), closed, issued(vec![3; 16]), issued(vec![]), held].iter()), "nothing ended");

@@ -47,7 +47,7 @@ async fn open(process: &Process, task: [u8; 16], parent: &[u8], deadline_ms: u64
         heartbeat,
         ..Default::default()
     };
-    put(process, Event::TaskOpened(opened)).await;
+    put(process, Event::TaskOpened(opened.into())).await;
 }
 
 /// Runs rounds until an account is gone.
