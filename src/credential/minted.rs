@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 use super::Kind;
 use crate::ledger::Receipt;
 use crate::ledger::record::Record;
+use crate::refusal::Fault;
 use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
 /// The credential itself, in the form that its kind has. It is wiped when dropped.
@@ -176,10 +177,14 @@ impl Minted {
         std::mem::take(&mut self.records)
     }
 
-    /// Hands it over, given the receipt for its records: of the commit, or for what was issued before, of its record in the ledger.
-    pub fn reveal(self, receipt: Receipt) -> Issued {
+    /// Hands it over, given the receipt for its records: of the commit, or for what was issued before, of its record in the ledger. A
+    /// fault where that is the receipt of another credential: nobody gets it.
+    pub fn reveal(self, receipt: Receipt) -> Result<Issued, Fault> {
+        if receipt.issued() != Some(self.summary.credential) {
+            return Err(Fault::new(format!("the receipt at seq {} is not that of {}", receipt.seq(), self.summary.credential)));
+        }
         self.lapse.settle();
-        Issued { seq: receipt.seq(), summary: self.summary, answer: self.answer }
+        Ok(Issued { seq: receipt.seq(), summary: self.summary, answer: self.answer })
     }
 }
 

@@ -50,14 +50,14 @@ fn a_repeat_gives_the_same_claims_by_the_same_key_or_nothing() {
         let mut minted = mint_local(grant(parts.clone()), id(1), 1, &ring, &status(), T0).ok().unwrap();
         let records = minted.records();
         assert!(minted.records().is_empty(), "handed over once");
-        let first = token(minted.reveal(Receipt::for_test(log.state.head, 1)));
+        let first = token(minted.reveal(Receipt::of_test(id(1))).unwrap());
         let Some(Event::Issued(e)) = &records[0].event else { panic!() };
         let signed = first.rsplit_once('.').map_or(&*first, |(signed, _)| signed);
         assert_eq!(e.token_digest, sha256(signed.as_bytes()));
 
         let mut again = remake_local(&past(&records[0], &parts), &ring).ok().unwrap();
         assert!(again.records().is_empty(), "it is in the ledger already");
-        let again = again.reveal(Receipt::for_test(log.state.head, 1));
+        let again = again.reveal(Receipt::of_test(id(1))).unwrap();
         assert_eq!(again.summary().novelty, Novelty::Same);
         let again = token(again);
         match kind {
@@ -117,11 +117,31 @@ fn an_inline_task_and_its_issuance_are_one_group_and_the_request_is_on_the_issua
 }
 
 #[test]
+fn nobody_is_answered_by_the_receipt_of_another_credential() {
+    let mut log = Log::new(T0);
+    let (ring, _store) = keyring(&mut log);
+    let mint = || mint_local(grant(plain(1, T0, log.state.head)), id(1), 1, &ring, &status(), T0).ok().unwrap();
+    let refused = |receipt| mint().reveal(receipt).err().unwrap().to_string();
+    assert!(refused(Receipt::of_test(id(2))).contains("is not that of"));
+    assert!(refused(Receipt::for_test(log.state.head, &[])).contains("is not that of"));
+    let records = [mint().records().remove(0), mint_local_of(&log, &ring, 3)];
+    let both = Receipt::for_test(log.state.head, &records);
+    assert!(refused(both.of(1)).contains("is not that of"), "of a group each has its own");
+    assert_eq!(both.issued(), Some(id(3)));
+    assert!(mint().reveal(both.of(0)).is_ok());
+    assert!(refused(both.of(2)).contains("is not that of"));
+}
+
+fn mint_local_of(log: &Log, ring: &super::keyring::Keyring, n: u8) -> Record {
+    mint_local(grant(plain(1, T0, log.state.head)), id(n), 1, ring, &status(), T0).ok().unwrap().records().remove(0)
+}
+
+#[test]
 fn a_reference_is_known_by_its_key_alone() {
     let mut log = Log::new(T0);
     let (ring, store) = keyring(&mut log);
     let minted = mint_local(grant(plain(2, T0, log.state.head)), id(1), 1, &ring, &status(), T0).ok().unwrap();
-    let text = token(minted.reveal(Receipt::for_test(log.state.head, 1)));
+    let text = token(minted.reveal(Receipt::of_test(id(1))).unwrap());
     assert!(text.starts_with("mfr_") && text.len() == 68);
     let key = ring.active(KeyPurpose::Reference, "dev").unwrap();
     let shown = Shown::parse(&text).unwrap();

@@ -65,7 +65,7 @@ impl Authority {
 
     pub(super) async fn again(&self, seen: Seen, caller: &Caller, want: &Wanted) -> Result<Before, No> {
         let Seen { id, at, seq, alive, path } = seen;
-        let receipt = self.ledger.receipt_of(seq, at).await?;
+        let receipt = self.ledger.receipt_of(id, seq, at).await?;
         let record = self.issuance_at(at, id)?;
         let same = record.request.as_ref().is_some_and(|r| r.digest == want.digest);
         if !same {
@@ -89,7 +89,7 @@ impl Authority {
             issuer: &self.decider.issuer_of(&upstream.environment),
         };
         if made_here(&record)? {
-            return Ok(Before::Same(remake_local(&past, &self.keyring)?.reveal(receipt)));
+            return Ok(Before::Same(remake_local(&past, &self.keyring)?.reveal(receipt)?));
         }
         self.made_elsewhere(&past, id, receipt, caller, want).await
     }
@@ -115,7 +115,7 @@ impl Authority {
         alive?;
         self.let_in(caller, "issuing")?;
         if let Some(minted) = made? {
-            return Ok(Before::Same(minted.reveal(receipt)));
+            return Ok(Before::Same(minted.reveal(receipt)?));
         }
         // What is given back makes a rule, as by any other act of the caller.
         self.within_rule_budget(&Who::SpiffeId(caller.id().as_str().to_owned()))?;

@@ -106,7 +106,7 @@ impl Authority {
         for (n, at, minted) in fresh {
             // One receipt covers the group; each credential is revealed with its own record's place in it.
             if let Some(place) = done.get_mut(n) {
-                *place = Some(minted.reveal(receipt.of(at)));
+                *place = Some(minted.reveal(receipt.of(at))?);
             }
         }
         Ok(())

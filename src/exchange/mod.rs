@@ -133,7 +133,7 @@ impl Authority {
     /// The answer of what is under way, once it is in order, durable, and found valid by the fold.
     pub async fn finish(&self, one: UnderWay) -> Result<Issued, No> {
         let UnderWay { minted, proposed } = one;
-        Ok(minted.reveal(self.ledger.receipt(proposed).await?))
+        Ok(minted.reveal(self.ledger.receipt(proposed).await?)?)
     }
 
     /// Whether a refusal is not the last word: [`Authority::exchange_unless`] looks again.

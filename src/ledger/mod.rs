@@ -36,6 +36,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use open::{Settings, StartError};
 pub use queue::Lane;
+use receipt::Issues;
 pub use receipt::Receipt;
 pub use state::State;
 pub use view::View;
@@ -43,7 +44,7 @@ pub use writer::{Batch, Committed};
 
 use crate::limits;
 use crate::refusal::{Fault, No, Reason, Refusal};
-use crate::seq::{Millis, Seq};
+use crate::seq::{CredentialId, Millis, Seq};
 use crate::store::Store;
 use crate::system::System;
 use clock::Guarded;
@@ -153,10 +154,10 @@ impl Ledger {
         }
     }
 
-    /// The receipt of a record that the fold knows as valid, once it is durable.
-    pub async fn receipt_of(&self, seq: Seq, position: crate::store::Position) -> Result<Receipt, No> {
+    /// The receipt of an issuance that the fold knows as valid, once it is durable.
+    pub async fn receipt_of(&self, issued: CredentialId, seq: Seq, at: crate::store::Position) -> Result<Receipt, No> {
         self.wait_durable(seq).await?;
-        Ok(Receipt::new(seq, 1, position, Millis(0)))
+        Ok(Receipt::new(seq, Issues::One(Some(issued)), at, Millis(0)))
     }
 
     /// Proposes without waiting. What is proposed together gets its group number here: were it left to the callers, two requests with one

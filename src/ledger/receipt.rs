@@ -1,20 +1,55 @@
 //! Proof that records are durable, in order, and found valid by the fold.
 
-use crate::seq::{Millis, Seq};
+use std::sync::Arc;
+
+use super::commit::Encoded;
+use super::record::{Event, Record};
+use crate::seq::{CredentialId, Millis, Seq};
 use crate::store::Position;
 
-/// What the ledger gives for a group of records after its durable commit. Nothing else makes an answer.
+/// What the ledger gives for a group of records after its durable commit. Nothing else makes an answer, and it makes no other answer than
+/// that of its records.
 #[derive(Debug)]
 pub struct Receipt {
     first: Seq,
-    count: u32,
+    issues: Issues,
     position: Position,
     time: Millis,
 }
 
+/// The credential that each record of a group issues, if it does.
+#[derive(Debug, Clone)]
+pub(in crate::ledger) enum Issues {
+    One(Option<CredentialId>),
+    Each(Arc<[Option<CredentialId>]>),
+}
+
+fn issued_by(record: &Record) -> Option<CredentialId> {
+    match &record.event {
+        Some(Event::Issued(issued)) => CredentialId::from_slice(&issued.credential),
+        _ => None,
+    }
+}
+
+impl Issues {
+    pub(in crate::ledger) fn of(group: &[Encoded]) -> Issues {
+        match group {
+            [one] => Issues::One(issued_by(&one.record)),
+            _ => Issues::Each(group.iter().map(|e| issued_by(&e.record)).collect()),
+        }
+    }
+
+    fn as_slice(&self) -> &[Option<CredentialId>] {
+        match self {
+            Issues::One(one) => std::slice::from_ref(one),
+            Issues::Each(all) => all,
+        }
+    }
+}
+
 impl Receipt {
-    pub(in crate::ledger) fn new(first: Seq, count: u32, position: Position, time: Millis) -> Receipt {
-        Receipt { first, count, position, time }
+    pub(in crate::ledger) fn new(first: Seq, issues: Issues, position: Position, time: Millis) -> Receipt {
+        Receipt { first, issues, position, time }
     }
 
     /// The seq of the group's first record.
@@ -24,20 +59,25 @@ impl Receipt {
 
     /// The seq of the group's last record.
     pub fn seq(&self) -> Seq {
-        self.seq_of(self.count.saturating_sub(1))
+        self.seq_of(usize::MAX)
     }
 
     /// The seq of the group's record number `n`, from 0; of the last one for a number beyond.
-    pub fn seq_of(&self, n: u32) -> Seq {
-        let n = n.min(self.count.saturating_sub(1));
+    pub fn seq_of(&self, n: usize) -> Seq {
+        let n = n.min(self.issues.as_slice().len().saturating_sub(1));
         // Records of one group are neighbours in one commit of one generation.
-        Seq::from_u64(self.first.as_u64() + u64::from(n)).unwrap_or(self.first)
+        Seq::from_u64(self.first.as_u64() + n as u64).unwrap_or(self.first)
     }
 
     /// The receipt of the group's record number `n` alone.
     pub fn of(&self, n: usize) -> Receipt {
-        let n = u32::try_from(n).unwrap_or(u32::MAX);
-        Receipt { first: self.seq_of(n), count: 1, position: self.position, time: self.time }
+        let issues = Issues::One(self.issues.as_slice().get(n).copied().flatten());
+        Receipt { first: self.seq_of(n), issues, position: self.position, time: self.time }
+    }
+
+    /// The credential that the group's last record issues.
+    pub fn issued(&self) -> Option<CredentialId> {
+        self.issues.as_slice().last().copied().flatten()
     }
 
     /// The place of the commit.
@@ -52,7 +92,13 @@ impl Receipt {
 
     /// A receipt without a ledger, for tests of what comes after one.
     #[cfg(test)]
-    pub(crate) fn for_test(first: Seq, count: u32) -> Receipt {
-        Receipt::new(first, count, 1, Millis(0))
+    pub(crate) fn for_test(first: Seq, records: &[Record]) -> Receipt {
+        Receipt::new(first, Issues::Each(records.iter().map(issued_by).collect()), 1, Millis(0))
+    }
+
+    /// That of an issuance, for tests.
+    #[cfg(test)]
+    pub(crate) fn of_test(issued: CredentialId) -> Receipt {
+        Receipt::new(Seq::ZERO, Issues::One(Some(issued)), 1, Millis(0))
     }
 }

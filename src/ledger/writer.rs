@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::commit::{ChainHead, Encoded, Hash, pack};
 use super::queue::{Lane, Proposal};
-use super::receipt::Receipt;
+use super::receipt::{Issues, Receipt};
 use super::record::Record;
 use super::{Inner, again, not_written};
 use crate::limits;
@@ -46,8 +46,8 @@ pub struct Batch {
     pub time: Millis,
 }
 
-/// Who waits for a group of records, its first seq, and how many they are.
-type Answer = (oneshot::Sender<Result<Receipt, No>>, Seq, u32);
+/// Who waits for a group of records, its first seq, and what they issue.
+type Answer = (oneshot::Sender<Result<Receipt, No>>, Seq, Issues);
 
 /// What a batch came to before its append.
 #[derive(Default)]
@@ -131,7 +131,7 @@ fn decide(
     if out.records.is_empty() {
         state.begin_commit(position, time);
     }
-    let count = u32::try_from(group.len()).unwrap_or(u32::MAX);
+    let issues = Issues::of(&group);
     let mut first = None;
     group.for_each(|encoded| {
         let seq = state.take_seq(&encoded.record);
@@ -143,7 +143,7 @@ fn decide(
         out.records.push(Committed { seq, record });
     });
     if let Some(first) = first {
-        out.answers.push((reply, first, count));
+        out.answers.push((reply, first, issues));
     }
 }
 
@@ -159,8 +159,8 @@ fn answer(inner: &Arc<Inner>, records: Vec<Committed>, answers: Vec<Answer>, pos
     // Before the replies: whoever proposed a record is the last to have it.
     drop(batch);
     // The last one first: whoever waits for several waits for the first of them, and then finds all.
-    for (reply, first, count) in answers.into_iter().rev() {
-        let _ = reply.send(Ok(Receipt::new(first, count, position, time)));
+    for (reply, first, issues) in answers.into_iter().rev() {
+        let _ = reply.send(Ok(Receipt::new(first, issues, position, time)));
     }
     inner.maybe_snapshot(position);
 }

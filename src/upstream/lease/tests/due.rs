@@ -26,7 +26,7 @@ async fn issue(process: &Process, task: [u8; 16], ttl_ms: u64) -> String {
     (parts.request, parts.draft.task, parts.draft.expires_at) = (None, task.to_vec(), now.0 + ttl_ms);
     let mut minted = told(process.leases.mint(grant(parts), 1).await);
     let receipt = told(process.disk.commit(minted.records()).await);
-    match minted.reveal(receipt).into_parts().2 {
+    match minted.reveal(receipt).unwrap().into_parts().2 {
         crate::credential::Answer::Database { user, .. } => user,
         _ => panic!("no login"),
     }

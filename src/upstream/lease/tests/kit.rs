@@ -69,20 +69,19 @@ pub struct Disk {
 impl Durable for Disk {
     async fn commit(&self, records: Vec<Record>) -> Result<Receipt, No> {
         self.life.step().await;
-        let (count, verdict, head) = {
+        let (verdict, head) = {
             let mut log = self.log.lock();
             log.time = self.system.wall();
-            let count = records.len() as u32;
             // Void records are written too, as with several writers: the fold decides.
             let verdict = log.put(records.clone()).into_iter().collect::<Result<Vec<_>, _>>();
-            (count, verdict, log.state.head)
+            (verdict, log.state.head)
         };
         if let (Ok(_), Some(leases)) = (&verdict, self.follows.get().and_then(Weak::upgrade)) {
             leases.follow(records.iter());
         }
         self.life.step().await;
         verdict.map_err(No::Refusal)?;
-        Ok(Receipt::for_test(head, count))
+        Ok(Receipt::for_test(head, &records))
     }
 
     async fn settled<T: Send>(&self, read: impl FnOnce(&State) -> T + Send) -> Result<T, No> {
@@ -178,7 +177,7 @@ impl Process {
         let mut minted = self.leases.mint(self.grant(), 1).await?;
         before_commit(&minted).await;
         let receipt = self.disk.commit(minted.records()).await?;
-        let (_, summary, answer) = minted.reveal(receipt).into_parts();
+        let (_, summary, answer) = minted.reveal(receipt)?.into_parts();
         assert_eq!(summary.novelty, Novelty::New);
         match answer {
             Answer::Database { user, .. } => Ok(user),

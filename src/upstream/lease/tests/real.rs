@@ -35,7 +35,7 @@ async fn it_is_made_handed_out_and_undone_through_the_ledger() {
     let mut minted = told(leases.mint(grant(parts), ledger.new_group()).await);
     let (id, before) = (minted.id(), ledger.durable());
     let receipt = told(ledger.commit(Lane::Grant, minted.records()).await);
-    assert!(minted.reveal(receipt).seq() > before);
+    assert!(minted.reveal(receipt).unwrap().seq() > before);
     told(leases.round().await);
     assert_eq!(server.alive().len(), 1);
 
