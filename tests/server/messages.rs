@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
 use mayfly::cli::dev::Settings;
 use mayfly::limits;
 use tonic::Code;
@@ -12,6 +13,8 @@ use tower::{Service, ServiceExt};
 use crate::kit::{HEALTH, Up, call, reason};
 
 const OPEN: &str = "/mayfly.v1.TaskService/OpenTask";
+/// Answered on a way of its own, as long as it comes as it should.
+const EXCHANGE: &str = "/mayfly.v1.TokenService/Exchange";
 
 #[tokio::test]
 async fn bad_messages_are_the_callers_mistake_and_each_is_told_apart_from_ours() {
@@ -19,7 +22,7 @@ async fn bad_messages_are_the_callers_mistake_and_each_is_told_apart_from_ours()
     let channel = up.channel("agent/demo").await;
     // A length beyond the message's end; a field of an unknown wire type; text that is not UTF-8; a group without an end.
     for message in [&b"\x0a\x7f"[..], b"\x0f", b"\x0a\x02\xff\xfe", b"\x0b"] {
-        for path in [HEALTH, OPEN] {
+        for path in [HEALTH, OPEN, EXCHANGE] {
             let refused = call(channel.clone(), path, message).await.unwrap_err();
             assert_eq!(
                 (refused.code(), reason(&refused).as_str()),
@@ -33,13 +36,65 @@ async fn bad_messages_are_the_callers_mistake_and_each_is_told_apart_from_ours()
 #[tokio::test]
 async fn a_message_above_the_limit_is_refused_by_its_limit() {
     let up = Up::new(Settings::default());
-    for (size, code) in [(limits::REQUEST_BYTES, Code::InvalidArgument), (limits::REQUEST_BYTES + 1, Code::ResourceExhausted)] {
-        let refused = call(up.channel("agent/demo").await, OPEN, vec![0xff; size]).await.unwrap_err();
-        assert_eq!(refused.code(), code, "{size}: {refused:?}");
+    for path in [OPEN, EXCHANGE] {
+        for (size, code) in [(limits::REQUEST_BYTES, Code::InvalidArgument), (limits::REQUEST_BYTES + 1, Code::ResourceExhausted)]
+        {
+            let refused = call(up.channel("agent/demo").await, path, vec![0xff; size]).await.unwrap_err();
+            assert_eq!(refused.code(), code, "{size}: {refused:?}");
+        }
+        let refused = call(up.channel("agent/demo").await, path, vec![0; limits::REQUEST_BYTES + 1]).await.unwrap_err();
+        assert_eq!(reason(&refused), "LIMIT_REACHED");
+        assert!(refused.message().contains("request_bytes"), "{refused:?}");
     }
-    let refused = call(up.channel("agent/demo").await, OPEN, vec![0; limits::REQUEST_BYTES + 1]).await.unwrap_err();
-    assert_eq!(reason(&refused), "LIMIT_REACHED");
-    assert!(refused.message().contains("request_bytes"), "{refused:?}");
+}
+
+/// The answer to a call whose body comes in these frames.
+async fn framed(up: &Up, path: &str, encoding: Option<&str>, frames: Vec<Frame<Bytes>>) -> (Code, String) {
+    let mut channel = up.channel("agent/demo").await;
+    let mut request = Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
+    if let Some(encoding) = encoding {
+        request = request.header("grpc-encoding", encoding);
+    }
+    let frames = tokio_stream::iter(frames.into_iter().map(Ok::<_, tonic::Status>));
+    let request = request.body(Body::new(StreamBody::new(frames))).unwrap();
+    let response = channel.ready().await.unwrap().call(request).await.unwrap();
+    let in_headers = tonic::Status::from_header_map(response.headers());
+    let collected = response.into_body().collect().await.unwrap();
+    let status = in_headers.or_else(|| tonic::Status::from_header_map(collected.trailers()?)).unwrap();
+    (status.code(), reason(&status))
+}
+
+/// However a message is cut into frames, `Exchange` says what every other method says of the like.
+#[tokio::test]
+async fn an_exchange_is_answered_however_its_message_comes() {
+    let up = Up::new(Settings::default());
+    let message =
+        |flag: u8, length: u32, content: &[u8]| -> Bytes { [&[flag][..], &length.to_be_bytes(), content].concat().into() };
+    // Field 1 with an empty text: well formed, and asks for nothing.
+    let whole = message(0, 2, b"\x0a\x00");
+    let data = |bytes: &Bytes| Frame::data(bytes.clone());
+    let (refused, mistake) = ((Code::InvalidArgument, "INVALID_FIELD"), (Code::InvalidArgument, "INVALID_FIELD"));
+    let not_served = (Code::Unimplemented, "NOT_SERVED");
+    let cases: Vec<(&str, Option<&str>, Vec<Frame<Bytes>>, (Code, &str))> = vec![
+        ("in one piece", None, vec![data(&whole)], refused),
+        ("with an empty frame after it", None, vec![data(&whole), data(&Bytes::new())], refused),
+        ("with an empty frame before it", None, vec![data(&Bytes::new()), data(&whole)], refused),
+        ("its length apart", None, vec![data(&whole.slice(..5)), data(&whole.slice(5..))], refused),
+        ("byte by byte", None, (0..whole.len()).map(|n| data(&whole.slice(n..=n))).collect(), refused),
+        ("not compressed, as it says", Some("identity"), vec![data(&whole)], refused),
+        ("compressed in a way that nobody knows", Some("x-strange"), vec![data(&whole)], not_served),
+        ("said to be compressed, without saying how", None, vec![data(&message(1, 2, b"\x0a\x00"))], mistake),
+        ("with a flag that there is not", None, vec![data(&message(7, 2, b"\x0a\x00"))], mistake),
+        ("shorter than it says", None, vec![data(&message(0, 9, b"\x0a\x00"))], mistake),
+        ("nothing at all", None, vec![], mistake),
+    ];
+    for (what, encoding, frames, expected) in cases {
+        let copy = |f: &Frame<Bytes>| Frame::data(f.data_ref().unwrap().clone());
+        let other = framed(&up, OPEN, encoding, frames.iter().map(copy).collect()).await;
+        let (code, reason) = framed(&up, EXCHANGE, encoding, frames).await;
+        assert_eq!((code, reason.as_str()), expected, "{what}");
+        assert_eq!((code, reason), other, "{what}: not as another method has it");
+    }
 }
 
 #[tokio::test]
