@@ -172,7 +172,7 @@ impl Authority {
         let feed = Feed::new(ledger.durable());
         let began = (parts.system.wall(), parts.system.steady());
         let over = Arc::new(OverLedger::new(ledger.clone(), parts.system.clone()));
-        let leases = Leases::new(over, parts.elsewhere.remotes, parts.system.clone(), parts.elsewhere.timing);
+        let leases = Leases::new(over, parts.elsewhere, parts.system.clone());
         let authority = Arc::new(Authority {
             ledger,
             catalog: Catalog::new(&parts.decider.issuer),

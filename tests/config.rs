@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mayfly::credential::remote::Remotes;
 use mayfly::document::Source;
 use mayfly::limits;
 use mayfly::sources::config::keys::{self, KEYS};
 use mayfly::sources::config::{Config, Engine, Keep, Seal, reference};
+use mayfly::upstream::lease::{Places, Timing};
 
 const WHOLE: &str = include_str!("samples/mayfly.toml");
 
@@ -39,6 +41,26 @@ fn what_is_left_out_has_its_default_and_paths_begin_at_the_file() {
     assert_eq!(config.limits.verdict_cache_bytes, limits::VERDICT_CACHE_BYTES);
     assert_eq!(config.audit_keep, Keep::Time(90 * 86_400_000));
     assert_eq!(config.admin_uids, Vec::<u32>::new());
+    let elsewhere = mayfly::server::elsewhere(&parse(WHOLE).unwrap(), Remotes::default());
+    assert_eq!((elsewhere.timing, elsewhere.places), (Timing::default(), Places::default()));
+}
+
+#[test]
+fn what_is_set_for_leases_reaches_those_who_make_and_undo() {
+    let set = "[leases]\nmake_timeout = \"2s\"\nundo_timeout = \"3s\"\nleft_behind = \"2m\"\nretry_min = \"4s\"\nretry_max = \"5s\"\n[limits]\nleases_making = 6\n\
+               leases_making_per_upstream = 7\nleases_making_per_batch = 8\nleases_undoing = 9\nleases_undoing_per_upstream = 10\n[store]";
+    let config = parse(&WHOLE.replacen("[store]", set, 1)).unwrap();
+    let elsewhere = mayfly::server::elsewhere(&config, Remotes::default());
+    let timing = Timing {
+        make_ms: 2_000,
+        call_ms: 3_000,
+        left_ms: 120_000,
+        retry_min_ms: 4_000,
+        retry_max_ms: 5_000,
+        ..Timing::default()
+    };
+    let places = Places { making: 6, making_per_upstream: 7, making_per_batch: 8, undoing: 9, undoing_per_upstream: 10 };
+    assert_eq!((elsewhere.timing, elsewhere.places), (timing, places));
 }
 
 #[test]
@@ -72,6 +94,21 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         ("[store]", "[limits]\ntasks = -1\n[store]", &[":13:", "from 1 to 1000000"]),
         ("[store]", "[limits]\ntasks = 1.5\n[store]", &[":13:", "is a fraction"]),
         ("[store]", "[limits]\ncredential_ttl = \"2h\"\n[store]", &[":13:", "limits.credential_ttl is 2h", "from 1s to 1h"]),
+        ("[store]", "[leases]\nmake_timeout = \"21s\"\n[store]", &[":13:", "leases.make_timeout is 21s", "from 100ms to 20s"]),
+        ("[store]", "[leases]\nleft_behind = \"1m\"\n[store]", &[":13:", "leases.left_behind is 1m", "from 1m15s to 1h"]),
+        (
+            "[store]",
+            "[leases]\nretry_max = \"10m\"\nretry_min = \"2m\"\n[store]",
+            &[":14:", "leases.retry_min is 2m", "from 100ms to 1m"],
+        ),
+        (
+            "[store]",
+            "[leases]\nretry_max = \"10s\"\nretry_min = \"20s\"\n[store]",
+            &[":14:", "leases.retry_min is 20s, longer than leases.retry_max, 10s", "no more than the longest"],
+        ),
+        ("[store]", "[leases]\nretry_max = \"1s\"\nretry_min = \"1m\"\n[store]", &[":14:", "longer than leases.retry_max, 1s"]),
+        ("[store]", "[leases]\nlook = \"1s\"\n[store]", &[":13:", "unknown key leases.look"]),
+        ("[store]", "[limits]\nleases_making = 257\n[store]", &[":13:", "limits.leases_making is 257", "from 1 to 256"]),
         ("[store]", "[svid]\nmax_ttl = \"1 day\"\n[store]", &[":13:", "svid.max_ttl", "1h30m"]),
         ("[store]", "[audit]\nkeep = \"1h\"\n[store]", &[":13:", "audit.keep", "at least 1d"]),
         ("[store]", "[audit]\nkeep = \"1MiB\"\n[store]", &[":13:", "at least 64MiB"]),

@@ -9,7 +9,6 @@ use crate::credential::{Issued, Minted};
 use crate::identity::caller::Caller;
 use crate::ledger::Lane;
 use crate::ledger::record::Record;
-use crate::limits;
 use crate::policy::grant::Grant;
 use crate::policy::wanted::Wanted;
 use crate::refusal::{Fault, No, Reason, Refusal};
@@ -78,9 +77,9 @@ impl Authority {
         let mut minted = Vec::with_capacity(grants.len());
         let mut grants = grants.into_iter();
         loop {
-            let some: Vec<_> = grants.by_ref().take(limits::LEASES_MAKING_PER_BATCH).collect();
+            let some: Vec<_> = grants.by_ref().take(self.leases.places().making_per_batch).collect();
             let Some((next, _)) = some.first() else { return Ok(minted) };
-            if self.system.wall().since(decided) > limits::LEASE_MAKE_MS {
+            if self.system.wall().since(decided) > self.leases.timing().make_ms {
                 // The rest takes as long again, and the fold would find all of it stale.
                 let no = Refusal::new(Reason::UpstreamFailed, "the upstreams are too slow for a batch of this size");
                 return Err((*next, No::Refusal(no.way_out("ask for fewer at once").retry(Duration::from_secs(1)))));

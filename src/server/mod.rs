@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub use problem::{StartProblem, Why};
-pub use start::{start, start_with};
+pub use start::{elsewhere, start, start_with};
 
 use crate::authority::Authority;
 use crate::serve::listener::Counts;

@@ -14,6 +14,7 @@ use super::sealer::StoreSealer;
 use super::threads::{Bound, Served};
 use super::{Addresses, Running, engine, import, threads};
 use crate::authority::{Authority, Bounds, Own, Parts};
+use crate::credential::remote::Remotes;
 use crate::document::Complaint;
 use crate::identity::anchor::TrustAnchor;
 use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
@@ -31,7 +32,7 @@ use crate::sources::policy_files;
 use crate::sources::svid_files::{OwnPair, SvidFiles};
 use crate::system::System;
 use crate::trust::Source;
-use crate::upstream::lease::Elsewhere;
+use crate::upstream::lease::{Elsewhere, Places, Timing};
 
 /// A certificate that is shown, and the files that it comes from.
 pub(super) struct Shown {
@@ -43,10 +44,30 @@ pub(super) struct Shown {
 
 /// Starts a server in threads of its own. Blocks until it answers; may be called from anywhere.
 pub fn start(config: &Config, system: &System) -> Result<Running, StartProblem> {
-    start_with(config, system, Elsewhere::default())
+    start_with(config, system, elsewhere(config, Remotes::default()))
 }
 
-/// The same with kinds whose credentials are made at upstreams.
+/// What the configuration says of the making of these kinds.
+pub fn elsewhere(config: &Config, remotes: Remotes) -> Elsewhere {
+    let timing = Timing {
+        make_ms: config.leases.make_timeout_ms,
+        call_ms: config.leases.undo_timeout_ms,
+        left_ms: config.leases.left_behind_ms,
+        retry_min_ms: config.leases.retry_min_ms,
+        retry_max_ms: config.leases.retry_max_ms,
+        ..Timing::default()
+    };
+    let places = Places {
+        making: config.limits.leases_making,
+        making_per_upstream: config.limits.leases_making_per_upstream,
+        making_per_batch: config.limits.leases_making_per_batch,
+        undoing: config.limits.leases_undoing,
+        undoing_per_upstream: config.limits.leases_undoing_per_upstream,
+    };
+    Elsewhere { remotes, timing, places }
+}
+
+/// The same with kinds whose credentials are made at upstreams, and their times and places as [`elsewhere`] gives them.
 pub fn start_with(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Running, StartProblem> {
     // Opening the ledger blocks, which a caller's own runtime may not allow.
     let started = std::thread::scope(|scope| match scope.spawn(|| start_here(config, system, elsewhere)).join() {

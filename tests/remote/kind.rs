@@ -7,7 +7,7 @@ use mayfly::credential::remote::{Again, Boxed, Made, MakeError, Named, Order, Re
 use mayfly::credential::{Answer, Kind};
 use mayfly::ledger::state::Lease;
 use mayfly::seq::{LeaseId, Millis};
-use mayfly::upstream::lease::{Elsewhere, Timing};
+use mayfly::upstream::lease::{Elsewhere, Places, Timing};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use zeroize::Zeroizing;
@@ -32,7 +32,7 @@ pub struct Accounts {
 pub fn elsewhere(address: SocketAddr, tells: bool) -> Elsewhere {
     let of = |kind| Arc::new(Accounts { address, kind, tells });
     let remotes = Remotes::default().with(of(Kind::Postgres)).with(of(Kind::Oauth));
-    Elsewhere { remotes, timing: TIMING }
+    Elsewhere { remotes, timing: TIMING, places: Places::default() }
 }
 
 impl Accounts {

@@ -15,7 +15,7 @@ use mayfly::revocation::Target;
 use mayfly::seq::{LeaseId, Millis};
 use mayfly::store::memory::MemoryStore;
 use mayfly::store::{Store, StoreError, StoreId};
-use mayfly::upstream::lease::{Elsewhere, Standing};
+use mayfly::upstream::lease::{Elsewhere, Places, Standing};
 use mayfly::upstream::registry::Kind;
 
 use super::faulty::{Fault, FaultyStore};
@@ -61,7 +61,7 @@ impl Remote for Stuck {
 fn an_upstream_that_hangs_takes_its_own_places_and_holds_up_nobody_else() {
     let remotes = Remotes::default().with(Arc::new(Stuck));
     let patient = mayfly::upstream::lease::Timing { make_ms: 60_000, left_ms: 120_000, ..TIMING };
-    let place = Place::of(house_with(Elsewhere { remotes, timing: patient }), Upstream::start().0);
+    let place = Place::of(house_with(Elsewhere { remotes, timing: patient, places: Places::default() }), Upstream::start().0);
     let spawn = || {
         let (authority, agent, want) = (place.house.authority.clone(), place.agent.clone(), place.want(Kind::Postgres));
         place.runtime.spawn(async move { authority.exchange(&agent, &want).await.map(|_| ()) })

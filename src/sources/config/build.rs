@@ -3,8 +3,11 @@
 use std::path::Path;
 
 use super::values::{self, Value, Values};
-use super::{BundleFile, Config, ConfigError, Engine, Keep, KeyPair, Ledger, Limits, Listen, PolicyFiles, Seal, Server, Store};
+use super::{
+    BundleFile, Config, ConfigError, Engine, Keep, KeyPair, Leases, Ledger, Limits, Listen, PolicyFiles, Seal, Server, Store,
+};
 use crate::document::command::typed;
+use crate::document::quantity::duration_text;
 use crate::document::{Complaint, Source};
 use crate::store::redb::RedbStore;
 
@@ -25,6 +28,7 @@ pub(super) fn config(source: &Source, base: &Path, environment: &[(String, Strin
     let seal = seal(&values, base, &mut conflict);
     let engine = engine(&source.file, &values, base, &mut conflict);
     let public_tls = public_tls(&values, base, &mut conflict);
+    pauses(&values, &mut conflict);
     if !wrong.is_empty() {
         return Err(wrong);
     }
@@ -98,6 +102,17 @@ fn public_tls(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static s
     }
 }
 
+/// The first pause is no longer than the longest.
+fn pauses(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) {
+    let (Some(min), Some(max)) = (values.number("leases.retry_min"), values.number("leases.retry_max")) else { return };
+    if min > max {
+        let what = format!("leases.retry_min is {}, longer than leases.retry_max, {}", duration_text(min), duration_text(max));
+        // At the one that somebody set.
+        let key = if values.lines.contains_key("leases.retry_min") { "leases.retry_min" } else { "leases.retry_max" };
+        conflict(key, &what, "set the first pause to no more than the longest");
+    }
+}
+
 fn build(file: &str, v: &Values, base: &Path, seal: Seal, engine: Engine, public_tls: Option<KeyPair>) -> Option<Config> {
     let paths = |texts: Vec<String>| texts.into_iter().map(|t| base.join(t)).collect();
     let bundle =
@@ -134,6 +149,13 @@ fn build(file: &str, v: &Values, base: &Path, seal: Seal, engine: Engine, public
             skew_ms: v.number("ledger.skew")?,
             view_max_age_ms: v.number("ledger.view_max_age")?,
         },
+        leases: Leases {
+            make_timeout_ms: v.number("leases.make_timeout")?,
+            undo_timeout_ms: v.number("leases.undo_timeout")?,
+            left_behind_ms: v.number("leases.left_behind")?,
+            retry_min_ms: v.number("leases.retry_min")?,
+            retry_max_ms: v.number("leases.retry_max")?,
+        },
         feed_max_age_ms: v.number("feed.max_age")?,
         audit_keep: match v.values.get("audit.keep")? {
             Value::KeepTime(ms) => Keep::Time(*ms),
@@ -157,6 +179,11 @@ fn limits(v: &Values) -> Option<Limits> {
         credentials_per_caller: count("limits.credentials_per_caller")?,
         request_ids_per_caller: count("limits.request_ids_per_caller")?,
         rules_per_caller: count("limits.rules_per_caller")?,
+        leases_making: count("limits.leases_making")?,
+        leases_making_per_upstream: count("limits.leases_making_per_upstream")?,
+        leases_making_per_batch: count("limits.leases_making_per_batch")?,
+        leases_undoing: count("limits.leases_undoing")?,
+        leases_undoing_per_upstream: count("limits.leases_undoing_per_upstream")?,
         followers: count("limits.followers")?,
         connections: count("limits.connections")?,
         admin_connections: count("limits.admin_connections")?,

@@ -49,6 +49,8 @@ pub struct Config {
     pub svid_max_ttl_ms: u64,
     /// `[ledger]`
     pub ledger: Ledger,
+    /// `[leases]`
+    pub leases: Leases,
     /// `feed.max_age`, milliseconds.
     pub feed_max_age_ms: u64,
     /// `audit.keep`
@@ -159,6 +161,11 @@ pub struct Limits {
     pub credentials_per_caller: usize,
     pub request_ids_per_caller: usize,
     pub rules_per_caller: usize,
+    pub leases_making: usize,
+    pub leases_making_per_upstream: usize,
+    pub leases_making_per_batch: usize,
+    pub leases_undoing: usize,
+    pub leases_undoing_per_upstream: usize,
     pub followers: usize,
     pub connections: usize,
     pub admin_connections: usize,
@@ -184,6 +191,21 @@ pub struct Ledger {
     pub skew_ms: u64,
     /// The oldest view that may be decided on, milliseconds.
     pub view_max_age_ms: u64,
+}
+
+/// `[leases]`, milliseconds
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Leases {
+    /// Making at an upstream.
+    pub make_timeout_ms: u64,
+    /// One attempt to undo, or to look.
+    pub undo_timeout_ms: u64,
+    /// From opening a lease until it counts as left behind.
+    pub left_behind_ms: u64,
+    /// The first pause between attempts.
+    pub retry_min_ms: u64,
+    /// The longest pause between attempts.
+    pub retry_max_ms: u64,
 }
 
 /// What of the history stays.

@@ -30,7 +30,7 @@ impl<D: Durable> Leases<D> {
         let _place = self.making.enter(&issued.upstream)?;
         let (audience, base_url) = (past.audience, past.base_url);
         let order = Order { credential, lease, handle: &open.handle, issued, audience, base_url };
-        let limit = Duration::from_millis(self.timing.make_ms);
+        let limit = Duration::from_millis(self.timing().make_ms);
         match tokio::time::timeout(limit, remote.again(&order)).await {
             Ok(Ok(Again::Replace)) => Ok(None),
             Ok(Ok(Again::Same(made))) => {
@@ -39,7 +39,7 @@ impl<D: Durable> Leases<D> {
                 Ok(Some(Minted::new(Vec::new(), summary, made.answer, Lapse::none())))
             }
             Ok(Err(e)) => Err(failed(kind, &e.to_string())),
-            Err(_) => Err(failed(kind, &format!("it took longer than {} ms", self.timing.make_ms))),
+            Err(_) => Err(failed(kind, &format!("it took longer than {} ms", self.timing().make_ms))),
         }
     }
 }

@@ -28,14 +28,14 @@ impl<D: Durable> Leases<D> {
     /// Up to `most` leases after one, in the order of their ids, with how undoing goes.
     pub async fn list(&self, after: Option<LeaseId>, most: usize) -> Result<Vec<Listed>, No> {
         let now = self.durable.now();
-        let left = self.timing.left_ms;
+        let left = self.timing().left_ms;
         let page = self.durable.settled(|s| page(s, after, most, |_, l| Some(standing(s, l, now, left)))).await?;
         Ok(page.found.into_iter().map(|(id, lease, standing)| self.listed(id, lease, standing)).collect())
     }
 
     /// One lease, where it is open.
     pub async fn one(&self, id: LeaseId) -> Result<Option<Listed>, No> {
-        let (now, left) = (self.durable.now(), self.timing.left_ms);
+        let (now, left) = (self.durable.now(), self.timing().left_ms);
         let found = self.durable.settled(|s| s.leases.get(&id).map(|l| (l.clone(), standing(s, l, now, left)))).await?;
         Ok(found.map(|(lease, standing)| self.listed(id, lease, standing)))
     }

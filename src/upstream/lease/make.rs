@@ -72,7 +72,7 @@ impl<D: Durable> Leases<D> {
         let began = self.system.steady();
         self.durable.commit(vec![Record::new(parts.author.clone(), Event::LeaseOpened(opened))]).await?;
         let took = self.system.steady().saturating_sub(began);
-        if took.saturating_add(self.timing.make_ms) >= self.timing.left_ms {
+        if took.saturating_add(self.timing().make_ms) >= self.timing().left_ms {
             let no = Refusal::new(Reason::NotReady, format!("the ledger took {took} ms for a lease"));
             return Err(No::Refusal(no.retry(Duration::from_secs(1))));
         }
@@ -82,10 +82,10 @@ impl<D: Durable> Leases<D> {
     async fn ask(&self, remote: &dyn Remote, order: &Order<'_>, making: &mut Making) -> Result<Made, MakeError> {
         // From here on something may appear, also if this future is dropped in the middle.
         making.fate = Fate::Unknown;
-        let limit = Duration::from_millis(self.timing.make_ms);
+        let limit = Duration::from_millis(self.timing().make_ms);
         let made = match tokio::time::timeout(limit, remote.make(order)).await {
             Ok(made) => made,
-            Err(_) => Err(MakeError::Unknown(format!("it took longer than {} ms", self.timing.make_ms))),
+            Err(_) => Err(MakeError::Unknown(format!("it took longer than {} ms", self.timing().make_ms))),
         };
         match &made {
             Ok(_) => making.fate = Fate::Made,

@@ -61,7 +61,7 @@ pub trait Durable: Send + Sync + 'static {
 }
 
 /// How long things may take, milliseconds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timing {
     /// Making.
     pub make_ms: u64,
@@ -151,50 +151,85 @@ fn brief(text: &str) -> String {
     out
 }
 
-/// Makes under leases, and undoes.
-pub struct Leases<D> {
-    durable: Arc<D>,
-    remotes: Remotes,
-    system: System,
-    timing: Timing,
-    desk: Arc<Desk>,
-    inbox: Inbox,
-    making: Arc<Crowd>,
-    undoing: Arc<Crowd>,
+/// How many may be at it at once: at most those of `limits.rs`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Places {
+    /// Making, in all.
+    pub making: usize,
+    /// Making at one upstream.
+    pub making_per_upstream: usize,
+    /// Making of one all-or-nothing batch.
+    pub making_per_batch: usize,
+    /// Undoing, in all.
+    pub undoing: usize,
+    /// Undoing at one upstream.
+    pub undoing_per_upstream: usize,
 }
 
-/// What is made elsewhere: the kinds, and how long things may take. By default nothing is.
+impl Default for Places {
+    fn default() -> Places {
+        Places {
+            making: limits::LEASES_MAKING,
+            making_per_upstream: limits::LEASES_MAKING_PER_UPSTREAM,
+            making_per_batch: limits::LEASES_MAKING_PER_BATCH,
+            undoing: limits::LEASES_UNDOING,
+            undoing_per_upstream: limits::LEASES_UNDOING_PER_UPSTREAM,
+        }
+    }
+}
+
+/// What is made elsewhere: the kinds, how long things may take, and how many at once. By default nothing is.
 #[derive(Clone, Default)]
 pub struct Elsewhere {
     /// The kinds.
     pub remotes: Remotes,
     /// How long things may take.
     pub timing: Timing,
+    /// How many at once.
+    pub places: Places,
+}
+
+/// Makes under leases, and undoes.
+pub struct Leases<D> {
+    durable: Arc<D>,
+    elsewhere: Elsewhere,
+    system: System,
+    desk: Arc<Desk>,
+    inbox: Inbox,
+    making: Arc<Crowd>,
+    undoing: Arc<Crowd>,
 }
 
 impl<D: Durable> Leases<D> {
     /// One per process.
-    pub fn new(durable: Arc<D>, remotes: Remotes, system: System, timing: Timing) -> Arc<Leases<D>> {
+    pub fn new(durable: Arc<D>, elsewhere: Elsewhere, system: System) -> Arc<Leases<D>> {
         let most = |name, places| Most { name, places };
-        let making = Crowd::new(
-            most("leases_making", limits::LEASES_MAKING),
-            most("leases_making_per_upstream", limits::LEASES_MAKING_PER_UPSTREAM),
-        );
-        let undoing = Crowd::new(
-            most("leases_undoing", limits::LEASES_UNDOING),
-            most("leases_undoing_per_upstream", limits::LEASES_UNDOING_PER_UPSTREAM),
-        );
-        Arc::new(Leases { durable, remotes, system, timing, desk: Arc::default(), inbox: Inbox::default(), making, undoing })
+        let places = elsewhere.places;
+        let making =
+            Crowd::new(most("leases_making", places.making), most("leases_making_per_upstream", places.making_per_upstream));
+        let undoing =
+            Crowd::new(most("leases_undoing", places.undoing), most("leases_undoing_per_upstream", places.undoing_per_upstream));
+        Arc::new(Leases { durable, elsewhere, system, desk: Arc::default(), inbox: Inbox::default(), making, undoing })
+    }
+
+    /// How long things may take.
+    pub fn timing(&self) -> &Timing {
+        &self.elsewhere.timing
+    }
+
+    /// How many may be at it at once.
+    pub fn places(&self) -> &Places {
+        &self.elsewhere.places
     }
 
     /// Whether any kind is made at an upstream.
     pub fn any_kind(&self) -> bool {
-        !self.remotes.is_empty()
+        !self.elsewhere.remotes.is_empty()
     }
 
     /// Who makes a kind. Refused with NOT_SERVED, before anything is done, where nobody here does.
     pub fn maker(&self, kind: Kind) -> Result<&Arc<dyn Remote>, Refusal> {
-        self.remotes.of(kind).ok_or_else(|| {
+        self.elsewhere.remotes.of(kind).ok_or_else(|| {
             Refusal::new(Reason::NotServed, format!("credentials of kind {} are not made by this server", kind.name()))
         })
     }

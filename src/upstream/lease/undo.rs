@@ -52,7 +52,7 @@ impl<D: Durable> Leases<D> {
                     }
                     // What was thrown away with a state was perhaps all that was known of a lease.
                     self.inbox.read_again();
-                    Begun { wait: self.timing.look_ms, full: false }
+                    Begun { wait: self.timing().look_ms, full: false }
                 }
             };
             tokio::select! {
@@ -101,7 +101,7 @@ impl<D: Durable> Leases<D> {
             }
             for (id, lease, found) in self.look(taken).await? {
                 let (now, steady) = (self.durable.now(), self.system.steady());
-                let Next::Undo(cause, given) = self.desk.decide(id, &lease, found, now, steady, self.timing.look_ms) else {
+                let Next::Undo(cause, given) = self.desk.decide(id, &lease, found, now, steady, self.timing().look_ms) else {
                     continue;
                 };
                 let Ok(place) = self.undoing.enter(&lease.upstream) else {
@@ -144,7 +144,7 @@ impl<D: Durable> Leases<D> {
 
     /// Reads how leases stand. A few at a time: the writer waits while the state is read. What is closed is forgotten.
     async fn look(&self, taken: Vec<LeaseId>) -> Result<Vec<(LeaseId, Lease, Found)>, No> {
-        let (now, left) = (self.durable.now(), self.timing.left_ms);
+        let (now, left) = (self.durable.now(), self.timing().left_ms);
         let read = |s: &State| -> Vec<(LeaseId, Option<(Lease, Found)>)> {
             let one = |id: &LeaseId| s.leases.get(id).map(|lease| (lease.clone(), found(s, lease, now, left)));
             taken.iter().map(|id| (*id, one(id))).collect()
@@ -163,7 +163,7 @@ impl<D: Durable> Leases<D> {
     /// How long nothing is due that is known of, milliseconds; and whether something is that finds no place.
     fn next(&self) -> (u64, bool) {
         let (next, full) = self.desk.next(self.durable.now(), self.system.steady(), |upstream| self.undoing.room(upstream));
-        (next.map_or(self.timing.look_ms, |wait| wait.min(self.timing.look_ms)), full)
+        (next.map_or(self.timing().look_ms, |wait| wait.min(self.timing().look_ms)), full)
     }
 
     async fn attempt(&self, id: LeaseId, lease: Lease, cause: Cause, given: Option<Given>) {
@@ -172,13 +172,13 @@ impl<D: Durable> Leases<D> {
             Ok(Done::Watch(ms)) => self.desk.later(id, &lease.upstream, self.system.steady().saturating_add(ms)),
             Err(why) => {
                 tracing::warn!(lease = %id, upstream = %lease.upstream, handle = %lease.handle, %why, "not undone yet");
-                self.desk.failed(id, &lease.upstream, brief(&why), self.system.steady(), &self.timing);
+                self.desk.failed(id, &lease.upstream, brief(&why), self.system.steady(), self.timing());
             }
         }
     }
 
     async fn undo(&self, id: LeaseId, lease: &Lease, cause: Cause, given: Option<Given>) -> Result<Done, String> {
-        let remote = Kind::from_number(lease.kind).and_then(|k| self.remotes.of(k));
+        let remote = Kind::from_number(lease.kind).and_then(|k| self.elsewhere.remotes.of(k));
         let remote = remote.ok_or_else(|| format!("credential kind {} is not served here", lease.kind))?;
         if !lease.issued && given.is_none_or(|g| g.proposed) {
             self.bar(lease.credential).await.map_err(|no| format!("its issuance could not be barred: {no}"))?;
@@ -216,16 +216,16 @@ impl<D: Durable> Leases<D> {
             Some(Given { at, .. }) => at.saturating_add(remote.settles_ms()).saturating_sub(self.system.steady()),
             // Made by a process that is gone, or by another replica, which stops making before `left_ms`.
             None => {
-                let settled = lease.opened_at.plus(self.timing.left_ms).plus(remote.settles_ms());
+                let settled = lease.opened_at.plus(self.timing().left_ms).plus(remote.settles_ms());
                 settled.since(self.durable.now())
             }
         }
     }
 
     async fn call<T>(&self, call: Boxed<'_, Result<T, UndoError>>) -> Result<T, String> {
-        match tokio::time::timeout(Duration::from_millis(self.timing.call_ms), call).await {
+        match tokio::time::timeout(Duration::from_millis(self.timing().call_ms), call).await {
             Ok(answer) => answer.map_err(|e| e.0),
-            Err(_) => Err(format!("the upstream took longer than {} ms", self.timing.call_ms)),
+            Err(_) => Err(format!("the upstream took longer than {} ms", self.timing().call_ms)),
         }
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::super::{Durable, Leases, Standing, Timing, standing};
+use super::super::{Durable, Elsewhere, Leases, Places, Standing, Timing, standing};
 use super::account::{dropped, gone, login, made};
 use super::server::{Server, call};
 use crate::credential::remote::{Again, Boxed, Made, MakeError, Named, Order, Remote, Remotes, UndoError};
@@ -22,6 +22,10 @@ use crate::seq::{LeaseId, Millis};
 use crate::system::System;
 
 pub const TIMING: Timing = Timing { make_ms: 120, call_ms: 120, left_ms: 260, retry_min_ms: 2, retry_max_ms: 20, look_ms: 5 };
+pub fn elsewhere(remotes: Remotes, timing: Timing) -> Elsewhere {
+    Elsewhere { remotes, timing, places: Places::default() }
+}
+
 /// Well above `server::LATE`, also on a busy machine.
 pub const SETTLES_MS: u64 = 250;
 
@@ -160,7 +164,7 @@ impl Process {
         let (reads, follows) = (AtomicU64::default(), OnceLock::new());
         let disk = Arc::new(Disk { log: Mutex::new(log), reads, follows, life: life.clone(), system: system.clone() });
         let accounts = Accounts::at(server, life.clone());
-        let leases = Leases::new(disk.clone(), Remotes::default().with(accounts), system, TIMING);
+        let leases = Leases::new(disk.clone(), elsewhere(Remotes::default().with(accounts), TIMING), system);
         disk.follows.set(Arc::downgrade(&leases)).unwrap_or_else(|_| panic!("set once"));
         Process { disk, leases, life }
     }

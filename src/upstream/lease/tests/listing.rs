@@ -1,5 +1,6 @@
 //! What an operator sees of leases that are not undone yet, and can do.
 
+use super::kit::elsewhere;
 use super::*;
 
 #[tokio::test]
@@ -32,7 +33,7 @@ async fn what_cannot_be_undone_is_listed_with_the_upstreams_words_and_an_operato
 async fn pauses_grow_and_a_retry_does_not_wait() {
     let (server, process) = fresh(Life::of(u64::MAX)).await;
     let slow = Timing { retry_min_ms: 60_000, retry_max_ms: 600_000, ..TIMING };
-    let leases = Leases::new(process.disk.clone(), process.leases.remotes.clone(), System::real(), slow);
+    let leases = Leases::new(process.disk.clone(), elsewhere(process.leases.elsewhere.remotes.clone(), slow), System::real());
     process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
     server.shared.lock().wrong = [("DROP", vec![Wrong::Refuses; 2])].into();
     process.disk.commit(vec![revoke(Target::Everything)]).await.map_err(|e| e.to_string()).unwrap();
@@ -53,7 +54,7 @@ async fn pauses_grow_and_a_retry_does_not_wait() {
 #[tokio::test]
 async fn a_kind_that_nobody_serves_is_refused_and_its_leases_are_listed() {
     let (_, process) = fresh(Life::of(u64::MAX)).await;
-    let bare = Leases::new(process.disk.clone(), Remotes::default(), System::real(), TIMING);
+    let bare = Leases::new(process.disk.clone(), elsewhere(Remotes::default(), TIMING), System::real());
     assert_eq!(reason(bare.mint(process.grant(), 1).await), Reason::NotServed);
     assert_eq!(open_leases(&process), 0);
     process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
@@ -61,4 +62,20 @@ async fn a_kind_that_nobody_serves_is_refused_and_its_leases_are_listed() {
     bare.round().await.map_err(|e| e.to_string()).unwrap();
     let listed = bare.list(None, 1).await.map_err(|e| e.to_string()).unwrap().remove(0);
     assert_eq!(listed.last, "credential kind 5 is not served here");
+}
+
+#[tokio::test]
+async fn as_many_are_made_at_once_as_is_set() {
+    let (server, process) = fresh(Life::of(u64::MAX)).await;
+    let places = Places { making_per_upstream: 1, ..Places::default() };
+    let elsewhere = Elsewhere { places, ..elsewhere(process.leases.elsewhere.remotes.clone(), TIMING) };
+    let leases = Leases::new(process.disk.clone(), elsewhere, System::real());
+    server.shared.lock().wrong = [("MAKE", vec![Wrong::IsSlow])].into();
+    let both = tokio::join!(leases.mint(process.grant(), 1), leases.mint(process.grant(), 2));
+    let no = match both {
+        (Err(No::Refusal(slow)), Err(No::Refusal(full))) if slow.reason == Reason::UpstreamFailed => full,
+        _ => panic!("one is slow, and the other finds no place"),
+    };
+    assert_eq!((no.reason, no.rule.as_deref()), (Reason::LimitReached, Some("leases_making_per_upstream")));
+    assert!(no.message.contains("of 1 "), "{no}");
 }

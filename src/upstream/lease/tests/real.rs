@@ -1,6 +1,6 @@
 //! The same over the real ledger: its receipts, its lanes, its durable head.
 
-use super::kit::Accounts;
+use super::kit::{Accounts, elsewhere};
 use super::*;
 use crate::credential::testing::{grant, plain, world};
 use crate::ledger::{Lane, Ledger, Settings};
@@ -26,7 +26,7 @@ async fn it_is_made_handed_out_and_undone_through_the_ledger() {
     let server = Server::start().await;
     let remotes = Remotes::default().with(Accounts::at(&server, Life::of(u64::MAX)));
     let over = Arc::new(OverLedger::new(ledger.clone(), system.clone()));
-    let leases = Leases::new(over, remotes, system.clone(), TIMING);
+    let leases = Leases::new(over, elsewhere(remotes, TIMING), system.clone());
     let follows = leases.clone();
     ledger.observe(move |batch| follows.follow(batch.records.iter().map(|c| &*c.record)));
 
