@@ -8,6 +8,7 @@ use std::time::Duration;
 #[repr(i32)]
 pub enum Code {
     InvalidArgument = 3,
+    DeadlineExceeded = 4,
     NotFound = 5,
     AlreadyExists = 6,
     PermissionDenied = 7,
@@ -103,6 +104,8 @@ reasons! {
     NotReady = "NOT_READY", Unavailable;
     /// The clock departs from the ledger's time by more than the allowed skew.
     ClockSkew = "CLOCK_SKEW", Unavailable;
+    /// The caller's deadline passed before the answer was there. What was asked for may have been done.
+    DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded;
     /// The upstream did not do what was asked.
     UpstreamFailed = "UPSTREAM_FAILED", Unavailable;
     /// A part of the interface that this version has no implementation for.

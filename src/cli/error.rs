@@ -152,6 +152,8 @@ impl CliError {
             CliError::Handshake { .. } => "handshake",
             CliError::Late(_) => "late",
             CliError::Ended => "ended",
+            // The server's clock and ours run to the same end, and its word is no refusal: it may have been done.
+            CliError::Server(said) if said.reason == Some(Reason::DeadlineExceeded) => "late",
             CliError::Server(said) if said.reason.is_some() || !said.reason_text.is_empty() => "refusal",
             CliError::Server(_) => "fault",
             CliError::Partly(_) => "partly",

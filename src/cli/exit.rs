@@ -56,7 +56,8 @@ impl Exit {
             | Reason::KeyState => Exit::Denied,
             Reason::UpstreamFailed => Exit::UpstreamFailed,
             Reason::FollowersBehind => Exit::Partly,
-            Reason::DecidedOnOldState
+            Reason::DeadlineExceeded
+            | Reason::DecidedOnOldState
             | Reason::Compacted
             | Reason::LimitReached
             | Reason::DiskReserve

@@ -46,6 +46,7 @@ fn rule(reason: Reason) -> &'static str {
         Reason::DiskReserve => "the last of the disk is kept for revocations",
         Reason::NotReady => "the server takes no calls",
         Reason::ClockSkew => "the server's clock departs from the ledger's time",
+        Reason::DeadlineExceeded => "the time that the call was given",
         Reason::UpstreamFailed => "the upstream's answer",
         Reason::NotServed => "this version has no implementation for it",
     }
@@ -94,6 +95,9 @@ fn way_out(reason: Reason) -> &'static str {
         Reason::DiskReserve => "an operator can free disk; see `mayfly status`",
         Reason::NotReady => "an operator sees why with `mayfly status`",
         Reason::ClockSkew => "an operator can mend the clock; see `mayfly status`",
+        Reason::DeadlineExceeded => {
+            "look before you repeat it, with `mayfly explain --request-id ID`; give it more with `--deadline`"
+        }
         Reason::UpstreamFailed => "its owner can; see it with `mayfly upstream show NAME`",
         Reason::NotServed => "whoever runs the server can update it; see `mayfly status`",
     }

@@ -4,6 +4,7 @@
 //! UNIMPLEMENTED without details for a method that is not there. The first is what we answer for our own faults.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::time::Duration;
 
 use http::header::{ALLOW, CONTENT_TYPE};
@@ -12,6 +13,7 @@ use hyper::body::Incoming;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use super::deadline;
 use super::grpc::Services;
 use super::metered::{Budget, Metered};
 use super::peer::Peer;
@@ -29,13 +31,36 @@ pub async fn answer(
     if let Some(no) = not_grpc(&call) {
         return Ok(no);
     }
+    let within = match deadline::of(call.headers()) {
+        Ok(within) => within,
+        Err(no) => return Ok(status(No::Refusal(no)).into_http()),
+    };
     // Cheap: the parts of a `Uri` are counted references.
     let uri = call.uri().clone();
-    let answer = services.call(peer, call.map(|body| Metered::new(body, budget))).await?;
+    let answering = pin!(services.call(peer, call.map(|body| Metered::new(body, budget))));
+    let answer = match within {
+        None => answering.await?,
+        Some(within) => match in_time(within, answering).await {
+            Some(answer) => answer?,
+            None => return Ok(status(No::Refusal(deadline::passed(within))).into_http()),
+        },
+    };
     Ok(match ours(answer.headers(), uri.path()) {
         Some(no) => no.into_http(),
         None => answer,
     })
+}
+
+/// What comes of it within a time. A call that is late is dropped, as when its caller goes away: what waits for the ledger goes on there, and
+/// what was being made at an upstream is undone.
+///
+/// A stream's messages are not waited for here: a deadline is for its beginning, and its caller ends it.
+async fn in_time<F: Future>(within: Duration, answering: F) -> Option<F::Output> {
+    // Begun late, nothing is begun.
+    if within.is_zero() {
+        return None;
+    }
+    tokio::time::timeout(within, answering).await.ok()
 }
 
 /// gRPC over HTTP/2, "Requests": POST, and a content type that begins with `application/grpc`.

@@ -1,12 +1,13 @@
 //! What listens: TLS and the services behind it.
 //!
-//! - [`tls`], [`peer`]: who is at the other end. [`status`], [`answer`]: what a call answers instead of an answer.
+//! - [`tls`], [`peer`]: who is at the other end. [`status`], [`answer`]: what a call answers instead of an answer, and when.
 //! - [`listener`]: accepting, within bounds. [`connection`]: one connection from its first frame to its end. [`ends`]: when it ends.
 //! - [`unix`]: the operators' local socket. [`public`]: HTTPS for everybody. [`grpc`]: the services.
 
 pub mod answer;
 pub mod client;
 pub mod connection;
+mod deadline;
 pub mod ends;
 mod gather;
 pub mod grpc;

@@ -34,7 +34,7 @@ pub(super) fn remedies(why: &Why, config: &Path, data: Option<&Path>) -> Vec<Rem
         Why::NoCredentials(name) => place.no_credentials(name),
         Why::Seal { error, key } => place.seal(error, key),
         Why::Ledger(error) => place.ledger(error),
-        Why::Keys(_) => place.from_backup_or_anew(),
+        Why::Keys(_) => place.backup_or_anew(),
         Why::Port { key, address, error } => place.port(key, *address, error),
         Why::Socket(no) => no.remedies(),
         Why::Refused { no, .. } => place.refused(no),
@@ -82,7 +82,7 @@ impl Place {
                 vec![Remedy::new(what, "systemctl cat mayfly")]
             }
             (SealError::Store(error), _) => self.store(error),
-            _ => self.from_backup_or_anew(),
+            _ => self.backup_or_anew(),
         }
     }
 
@@ -108,7 +108,7 @@ impl Place {
             StoreError::Foreign(_) => {
                 vec![Remedy::new("name another directory under store.path, or move it away", format!("mv {data} {data}.old"))]
             }
-            StoreError::Damaged { .. } => self.from_backup_or_anew(),
+            StoreError::Damaged { .. } => self.backup_or_anew(),
             // It says what mends it.
             StoreError::Unsafe(_) => Vec::new(),
             _ => vec![
@@ -127,7 +127,7 @@ impl Place {
     }
 
     /// What was put back goes on in a new generation, so that nothing comes back to life.
-    fn from_backup_or_anew(&self) -> Vec<Remedy> {
+    fn backup_or_anew(&self) -> Vec<Remedy> {
         let Place { config, data, .. } = self;
         let back = format!(
             "mv {data} {data}.old && cp -a BACKUP {data} && mayfly server recover --config {config} --after {}",

@@ -1,4 +1,4 @@
-//! Why a server does not start. Each reason says what mends it, as commands that can be typed as they stand ([`mend`](super::mend)).
+//! Why a server does not start. Each reason says what mends it, as commands that can be typed as they stand (`mend`).
 
 use std::fmt;
 use std::io;
