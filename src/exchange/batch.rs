@@ -53,6 +53,7 @@ impl Authority {
         let (mut fresh, mut elsewhere) = (Vec::new(), Vec::new());
         for (n, want) in wants.iter().enumerate().filter(|(n, _)| done.get(*n).is_some_and(Option::is_none)) {
             let want = instead.iter().find(|(at, _)| *at == n).map_or(want, |(_, replacing)| replacing);
+            view.read(|state| self.room(state, caller, want)).map_err(|no| (n, no))?;
             let grant = self.decide(&view, &compiled, caller, want).map_err(|no| (n, no))?;
             if made_here(grant.kind()) {
                 fresh.push((n, 0, self.mint_here(grant, &view).map_err(|no| (n, no))?));

@@ -13,7 +13,8 @@ use crate::authority::Authority;
 use crate::credential::kind::{Kind, mint_local};
 use crate::credential::{Issued, Minted};
 use crate::identity::caller::Caller;
-use crate::ledger::{Lane, Minting, Proposed, Ready, View};
+use crate::ledger::state::request_key;
+use crate::ledger::{Lane, Minting, Proposed, Ready, State, View};
 use crate::policy::catalog::Compiled;
 use crate::policy::decide::decided_on_old_state;
 use crate::policy::grant::Grant;
@@ -98,9 +99,10 @@ impl Authority {
     }
 
     /// The same for several of one caller that came together: they look at one view and take their places in line at once.
-    pub fn begin_all<'a>(&self, caller: &Caller, wants: impl ExactSizeIterator<Item = &'a Wanted>) -> Round {
-        let minting = self.ledger.minting(wants.len());
-        let (mut ready, mut begun) = (Vec::with_capacity(wants.len()), Vec::with_capacity(wants.len()));
+    pub fn begin_all<'a>(&self, caller: &Caller, wants: impl Iterator<Item = &'a Wanted> + Clone) -> Round {
+        let count = wants.clone().count();
+        let minting = self.ledger.minting(count);
+        let (mut ready, mut begun) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let stands = self.still_stands(caller);
         let view = self.ledger.view();
         let compiled = self.catalog.now();
@@ -195,13 +197,20 @@ impl Authority {
 
     /// Decides what was not asked before, and where we make it ourselves, makes it and its records. It waits for nothing.
     fn grant(&self, view: &View, compiled: &Compiled, caller: &Caller, want: &Wanted) -> Result<Granted, No> {
-        match self.seen(view, caller, want)? {
-            None => self.grant_unseen(view, compiled, caller, want),
-            Some(_) => Ok(Granted::Seen),
-        }
+        let key = want.request_id.as_ref().map(|id| request_key(caller.id().as_str(), id));
+        let seen = view.read(|state| match key.filter(|key| state.knows_request(key)) {
+            Some(_) => Ok(true),
+            None => self.room(state, caller, want).map(|()| false),
+        });
+        if seen? { Ok(Granted::Seen) } else { self.make(view, compiled, caller, want) }
     }
 
     fn grant_unseen(&self, view: &View, compiled: &Compiled, caller: &Caller, want: &Wanted) -> Result<Granted, No> {
+        view.read(|state| self.room(state, caller, want))?;
+        self.make(view, compiled, caller, want)
+    }
+
+    fn make(&self, view: &View, compiled: &Compiled, caller: &Caller, want: &Wanted) -> Result<Granted, No> {
         let grant = self.decide(view, compiled, caller, want)?; // a refusal names the rule and the way out
         if !made_here(grant.kind()) {
             return Ok(Granted::Elsewhere(Box::new(grant)));
@@ -211,12 +220,17 @@ impl Authority {
         Ok(Granted::Here(ready, UnderWay { minted, proposed }))
     }
 
+    /// Whether the configured bounds leave room for it.
+    fn room(&self, state: &State, caller: &Caller, want: &Wanted) -> Result<(), No> {
+        let own = caller.id().as_str();
+        self.bounds.credential(state, own, want.request_id.is_some())?;
+        if matches!(want.task, TaskChoice::Inline(_)) {
+            self.bounds.task(state, own)?;
+        }
+        Ok(())
+    }
+
     fn decide(&self, view: &View, compiled: &Compiled, caller: &Caller, want: &Wanted) -> Result<Grant, No> {
-        view.read(|state| {
-            let own = caller.id().as_str();
-            self.bounds.credential(state, own, want.request_id.is_some())?;
-            if matches!(want.task, TaskChoice::Inline(_)) { self.bounds.task(state, own) } else { Ok(()) }
-        })?;
         self.decider.exchange(view, compiled, caller, want, || self.system.id16())
     }
 

@@ -128,13 +128,29 @@ pub fn name(field: &'static str, value: &str) -> Result<String, Refusal> {
 }
 
 fn names(field: &'static str, values: &[String], most: usize) -> Result<Vec<String>, Refusal> {
-    if values.len() > most {
-        return Err(Refusal::field(field, format!("{} of them, at most {most}", values.len())));
+    // Before they are copied.
+    at_most(field, values, most)?;
+    own_names(field, values.to_vec(), most)
+}
+
+fn at_most(field: &'static str, values: &[String], most: usize) -> Result<(), Refusal> {
+    match values.len() {
+        n if n > most => Err(Refusal::field(field, format!("{n} of them, at most {most}"))),
+        _ => Ok(()),
     }
-    let mut out = values.iter().map(|v| name(field, v)).collect::<Result<Vec<_>, _>>()?;
-    out.sort_unstable();
-    out.dedup();
-    Ok(out)
+}
+
+fn own_names(field: &'static str, mut values: Vec<String>, most: usize) -> Result<Vec<String>, Refusal> {
+    at_most(field, &values, most)?;
+    for value in &values {
+        if value.is_empty() {
+            return Err(Refusal::field(field, "is missing"));
+        }
+        checked(field, value, limits::NAME_BYTES)?;
+    }
+    values.sort_unstable();
+    values.dedup();
+    Ok(values)
 }
 
 /// A duration in milliseconds, above 0.
@@ -294,7 +310,7 @@ impl Wanted {
         checked("purpose", &ask.purpose, limits::PURPOSE_BYTES)?;
         Ok(Wanted {
             task,
-            scopes: names("scopes", &ask.scopes, limits::SCOPES)?,
+            scopes: own_names("scopes", std::mem::take(&mut ask.scopes), limits::SCOPES)?,
             kind: kind("kind", ask.kind)?,
             ttl_ms: duration("ttl", ask.ttl.as_ref())?,
             arguments,

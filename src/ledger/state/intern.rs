@@ -22,9 +22,13 @@ pub struct Interner<K: Hash + Eq + Clone> {
     free: Vec<Slot>,
     index: HashTable<Slot>,
     hasher: DefaultHashBuilder,
-    /// The place that was found last. Most of what is issued names the same things, and comparing costs a third of hashing.
-    last: Slot,
+    /// Places that were found lately. Most of what is issued names the same few things, and comparing costs a third of hashing.
+    recent: [Slot; RECENT],
+    /// Which of them is given up next.
+    oldest: usize,
 }
+
+const RECENT: usize = 4;
 
 #[derive(Serialize, Deserialize)]
 #[serde(bound(serialize = "K: Serialize + Clone", deserialize = "K: Deserialize<'de>"))]
@@ -59,7 +63,8 @@ impl<K: Hash + Eq + Clone> Default for Interner<K> {
             free: Vec::new(),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            last: 0,
+            recent: [0; RECENT],
+            oldest: 0,
         }
     }
 }
@@ -75,12 +80,14 @@ impl<K: Hash + Eq + Clone> Interner<K> {
         Q: Hash + hashbrown::Equivalent<K> + ?Sized,
         K: for<'a> From<&'a Q>,
     {
-        if (self.last as usize) < self.slots.len()
-            && let Some((last, count)) = &mut self.slots[self.last as usize]
-            && key.equivalent(last)
-        {
-            *count += 1;
-            return self.last;
+        for slot in self.recent {
+            if (slot as usize) < self.slots.len()
+                && let Some((known, count)) = &mut self.slots[slot as usize]
+                && key.equivalent(known)
+            {
+                *count += 1;
+                return slot;
+            }
         }
         let hash = self.hasher.hash_one(key);
         let slots = &mut self.slots;
@@ -88,8 +95,9 @@ impl<K: Hash + Eq + Clone> Interner<K> {
             if let Some(entry) = &mut slots[*slot as usize] {
                 entry.1 += 1;
             }
-            self.last = *slot;
-            return *slot;
+            let slot = *slot;
+            self.found(slot);
+            return slot;
         }
         let slot = match self.free.pop() {
             Some(slot) => slot,
@@ -101,8 +109,13 @@ impl<K: Hash + Eq + Clone> Interner<K> {
         slots[slot as usize] = Some((K::from(key), 1));
         let (hasher, slots) = (&self.hasher, &self.slots);
         self.index.insert_unique(hash, slot, |s| rehash(hasher, slots, *s));
-        self.last = slot;
+        self.found(slot);
         slot
+    }
+
+    fn found(&mut self, slot: Slot) {
+        self.recent[self.oldest] = slot;
+        self.oldest = (self.oldest + 1) % RECENT;
     }
 
     /// Counts one holder less.

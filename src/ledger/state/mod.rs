@@ -351,6 +351,11 @@ impl State {
         Ok(super::commit::sha256(&postcard::to_stdvec(self)?))
     }
 
+    /// Whether a request of that name is remembered, whatever it made.
+    pub fn knows_request(&self, key: &RequestKey) -> bool {
+        self.credentials.of_request(key).is_some() || self.requests.contains_key(key)
+    }
+
     /// The active key for a purpose in an environment.
     pub fn active_key(&self, purpose: KeyPurpose, environment: &str) -> Option<(&str, &Key)> {
         let mut of = self.keys.iter().filter(|(_, k)| k.purpose == purpose && *k.environment == *environment);

@@ -20,7 +20,7 @@ use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::{Facts, SvidFacts};
 use crate::seq::{Millis, TaskId};
 use crate::upstream::registry::{Kind, Upstream};
-use place::{Lists, Place, named, within_task};
+use place::{Lists, Place, named, named_and_blocked, within_task};
 use settle::{Settled, active, kind_of, scopes_of};
 
 /// What decisions of one server share.
@@ -88,12 +88,19 @@ impl Decider {
         let upstream = &registered.upstream;
         let policy = self.inside_wall(compiled, caller, &upstream.environment)?;
         active(registered, now)?;
-        self.not_locked(view, caller, want, upstream)?;
+        let open = match &want.task {
+            TaskChoice::Named(task) => Some(named_and_blocked(view, caller, *task)),
+            TaskChoice::Inline(_) => None,
+        };
+        if open.as_ref().is_none_or(|(_, may_block)| *may_block) {
+            self.not_locked(view, caller, want, upstream)?;
+        }
         let scopes = scopes_of(upstream, &want.scopes)?;
         let kind = kind_of(upstream, want.kind)?;
-        let place = match &want.task {
-            TaskChoice::Named(task) => named(view, caller, *task)?,
-            TaskChoice::Inline(terms) => {
+        let place = match (open, &want.task) {
+            (Some((place, _)), _) => place?,
+            (None, TaskChoice::Named(task)) => named(view, caller, *task)?,
+            (None, TaskChoice::Inline(terms)) => {
                 let terms = terms.with_default(&want.upstream, &want.scopes, &want.tool, &want.purpose);
                 self.opening(view, compiled, policy, caller, &terms, TaskId::from_bytes(id()), Work::OpenTask)?
             }
@@ -157,9 +164,6 @@ impl Decider {
     }
 
     fn not_locked(&self, view: &View, caller: &Caller, want: &Wanted, upstream: &Upstream) -> Result<(), No> {
-        if !view.read(|s| s.rules.may_block(view.revision())) {
-            return Ok(());
-        }
         let mut facts = caller_facts(caller, view);
         facts.upstream = &upstream.name;
         facts.scopes = want.scopes.iter().map(String::as_str).collect();

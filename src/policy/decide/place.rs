@@ -146,37 +146,43 @@ pub(super) fn live_of(state: &State, caller: &Caller) -> i64 {
 
 /// A task that is open, if this caller may act in it. To others it does not exist.
 pub(super) fn named(view: &View, caller: &Caller, id: TaskId) -> Result<Place, No> {
-    let now = view.now();
-    view.read(|state| {
-        let task = state.tasks.get(&id).filter(|t| t.admits(caller.id().as_str()));
-        let task: &Task = task.ok_or_else(|| {
-            No::Refusal(
-                Refusal::new(Reason::NotFound, format!("there is no task {id} in which {} may act", caller.id()))
-                    .way_out("whoever opened the task names its callers; mayfly task list shows yours"),
-            )
-        })?;
-        match state.tasks.phase(task, now) {
-            Phase::Active => {}
-            Phase::Held => return Err(denied(Reason::TaskNotActive, format!("task {id} is held"))),
-            Phase::PendingApproval => return Err(denied(Reason::TaskNotActive, format!("task {id} waits for an approval"))),
-            Phase::Over(how) => return Err(denied(Reason::TaskNotActive, format!("task {id} is over ({how:?})"))),
-        }
-        let terms = &task.terms;
-        Ok(Place {
-            id,
-            about: About::Open(terms.clone()),
-            ttl_ms: task.deadline.since(terms.opened_at),
-            heartbeat: terms.heartbeat > 0,
-            deadline: state.tasks.upwards(task).map(|t| t.deadline).min().unwrap_or(task.deadline),
-            max_deadline: terms.max_deadline,
-            counts: Counts {
-                issued_in_task: count(task.issued),
-                live_in_task: count(task.credentials),
-                live_of_caller: live_of(state, caller),
-                // Nobody reports uses to this version.
-                uses_in_task: 0,
-            },
-        })
+    view.read(|state| named_in(state, view.now(), caller, id))
+}
+
+/// The same, and whether any rule can block what is decided: both in one look at the state.
+pub(super) fn named_and_blocked(view: &View, caller: &Caller, id: TaskId) -> (Result<Place, No>, bool) {
+    view.read(|state| (named_in(state, view.now(), caller, id), state.rules.may_block(view.revision())))
+}
+
+fn named_in(state: &State, now: Millis, caller: &Caller, id: TaskId) -> Result<Place, No> {
+    let task = state.tasks.get(&id).filter(|t| t.admits(caller.id().as_str()));
+    let task: &Task = task.ok_or_else(|| {
+        No::Refusal(
+            Refusal::new(Reason::NotFound, format!("there is no task {id} in which {} may act", caller.id()))
+                .way_out("whoever opened the task names its callers; mayfly task list shows yours"),
+        )
+    })?;
+    match state.tasks.phase(task, now) {
+        Phase::Active => {}
+        Phase::Held => return Err(denied(Reason::TaskNotActive, format!("task {id} is held"))),
+        Phase::PendingApproval => return Err(denied(Reason::TaskNotActive, format!("task {id} waits for an approval"))),
+        Phase::Over(how) => return Err(denied(Reason::TaskNotActive, format!("task {id} is over ({how:?})"))),
+    }
+    let terms = &task.terms;
+    Ok(Place {
+        id,
+        about: About::Open(terms.clone()),
+        ttl_ms: task.deadline.since(terms.opened_at),
+        heartbeat: terms.heartbeat > 0,
+        deadline: state.tasks.upwards(task).map(|t| t.deadline).min().unwrap_or(task.deadline),
+        max_deadline: terms.max_deadline,
+        counts: Counts {
+            issued_in_task: count(task.issued),
+            live_in_task: count(task.credentials),
+            live_of_caller: live_of(state, caller),
+            // Nobody reports uses to this version.
+            uses_in_task: 0,
+        },
     })
 }
 

@@ -1,7 +1,5 @@
 //! Exchanges of one caller that came together: decided on one view, proposed at once, each answered by itself.
 
-use std::collections::VecDeque;
-
 use super::issued::issued_to_pb;
 use super::note;
 use super::token::task_of;
@@ -24,29 +22,35 @@ pub(super) enum Part {
     Waits,
 }
 
-/// Begins all. A request that is not well formed has its refusal at once.
+/// Begins all, in their order. What is not well formed wants nothing, and has its refusal at once.
 pub(super) fn begin(
     authority: &Authority,
     caller: &Caller,
     asks: Vec<pb::ExchangeRequest>,
-) -> (Vec<(Option<Wanted>, Part)>, Round) {
-    let wants: Vec<Result<Wanted, No>> = asks.into_iter().map(|ask| Wanted::from_pb(ask).map_err(No::Refusal)).collect();
-    let good: Vec<&Wanted> = wants.iter().flatten().collect();
-    let mut round = authority.begin_all(caller, good.into_iter());
-    let mut begun: VecDeque<_> = std::mem::take(&mut round.begun).into();
-    let parts = wants.into_iter().map(|want| match want {
-        Err(no) => (None, Part::Over(Err(no))),
-        Ok(want) => {
-            let part = match begun.pop_front() {
-                Some(Ok(Begun::UnderWay(one))) => Part::UnderWay(one),
-                Some(Ok(Begun::Waits)) => Part::Waits,
-                Some(Err(no)) => Part::Over(Err(no)),
-                None => Part::Over(Err(Fault::new("a round that lost one of its exchanges").into())),
-            };
-            (Some(want), part)
+) -> (Vec<Option<Wanted>>, Vec<Part>, Round) {
+    let (mut wants, mut parts) = (Vec::with_capacity(asks.len()), Vec::with_capacity(asks.len()));
+    for ask in asks {
+        match Wanted::from_pb(ask) {
+            Ok(want) => {
+                wants.push(Some(want));
+                parts.push(Part::Waits);
+            }
+            Err(no) => {
+                wants.push(None);
+                parts.push(Part::Over(Err(No::Refusal(no))));
+            }
         }
-    });
-    (parts.collect(), round)
+    }
+    let mut round = authority.begin_all(caller, wants.iter().flatten());
+    let begun = parts.iter_mut().zip(&wants).filter_map(|(part, want)| want.is_some().then_some(part));
+    for (part, begun) in begun.zip(std::mem::take(&mut round.begun)) {
+        *part = match begun {
+            Ok(Begun::UnderWay(one)) => Part::UnderWay(one),
+            Ok(Begun::Waits) => Part::Waits,
+            Err(no) => Part::Over(Err(no)),
+        };
+    }
+    (wants, parts, round)
 }
 
 /// The end of one. `None`: it takes another look.
@@ -80,11 +84,10 @@ pub(super) async fn answers(
     caller: &Caller,
     asks: Vec<pb::ExchangeRequest>,
 ) -> Vec<Result<pb::Issued, No>> {
-    let (parts, round) = begin(authority, caller, asks);
+    let (wants, parts, round) = begin(authority, caller, asks);
     let (mut ends, mut later) = (Vec::with_capacity(parts.len()), Vec::new());
-    for (n, (want, part)) in parts.into_iter().enumerate() {
-        let end = end(authority, part).await;
-        match (end, want) {
+    for (n, (want, part)) in wants.into_iter().zip(parts).enumerate() {
+        match (end(authority, part).await, want) {
             (Some(end), want) => ends.push(Some(told(authority, caller, want.as_ref(), end))),
             (None, Some(want)) => {
                 ends.push(None);
@@ -104,12 +107,4 @@ pub(super) async fn answers(
         }
     }
     ends.into_iter().flatten().collect()
-}
-#[cfg(test)]
-mod sizes {
-    #[test]
-    fn sizes() {
-        macro_rules! p { ($($t:ty),*) => { $( println!("{} {}", std::mem::size_of::<$t>(), stringify!($t)); )* } }
-        p!(crate::pb::mayfly::v1::ExchangeRequest, crate::policy::wanted::Wanted, crate::policy::grant::Grant, crate::ledger::record::Issued, crate::ledger::record::Record, crate::credential::Minted, crate::exchange::UnderWay, crate::pb::mayfly::v1::Issued, crate::pb::mayfly::v1::StreamExchangeResponse, crate::refusal::No, super::Part, crate::ledger::Receipt, crate::ledger::commit::Encoded, Result<crate::credential::Issued, crate::refusal::No>, crate::revocation::Facts<'static>);
-    }
 }

@@ -63,7 +63,8 @@ async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Asks, a
             message = asks.message() => message,
             () = answers.closed() => return,
         };
-        let (mut round, mut held, mut next) = (Vec::new(), Vec::new(), Some((message, place)));
+        let (mut round, mut held) = (Vec::with_capacity(limits::STREAM_ROUND), Vec::with_capacity(limits::STREAM_ROUND));
+        let mut next = Some((message, place));
         // What came together is decided together: a task for each would cost as much as deciding.
         let over = loop {
             let Some((message, place)) = next.take() else { break None };
@@ -128,9 +129,9 @@ async fn answer_all(
     answers: mpsc::Sender<Batch>,
 ) {
     let ids: Vec<String> = asks.iter().map(|ask| ask.request_id.clone()).collect();
-    let (parts, round) = round::begin(&authority, &caller, asks);
+    let (wants, parts, round) = round::begin(&authority, &caller, asks);
     let mut batch = Vec::with_capacity(parts.len());
-    for ((request_id, place), (want, part)) in ids.into_iter().zip(places).zip(parts) {
+    for ((request_id, place), (want, part)) in ids.into_iter().zip(places).zip(wants.into_iter().zip(parts)) {
         // They stand in one line, so one that is not ready is followed by none that is.
         match (round::end(&authority, part).await, want) {
             (Some(end), want) => batch.push((told(&authority, &caller, request_id, want.as_ref(), end), Some(place))),

@@ -61,14 +61,15 @@ impl Hash for ProfileOf<'_> {
 impl Equivalent<Profile> for ProfileOf<'_> {
     fn equivalent(&self, other: &Profile) -> bool {
         let (e, lineage) = (self.0, &other.lineage);
-        e.upstream == *other.upstream
+        // The SVID first: it tells callers apart.
+        e.svid == other.evidence
+            && e.upstream == *other.upstream
             && e.environment == *other.environment
             && e.binding == *other.binding
             && e.key == *other.key
             && e.policy_version == other.policy
             && e.scopes.len() == other.scopes.len()
             && e.scopes.iter().zip(&other.scopes).all(|(a, b)| *a == **b)
-            && e.svid == other.evidence
             && e.ancestors == lineage.ancestors
             && e.subject == lineage.subject
             && e.actors == lineage.actors
