@@ -13,7 +13,7 @@ use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::ends::{Ends, Why};
-use super::gather::Gathered;
+use super::gather::{Gathered, Turns, in_turn};
 use super::preface::{NoPreface, expect_http2};
 use crate::limits;
 
@@ -47,7 +47,8 @@ where
         Ok(Err(no)) => return Ended::NoPreface(no),
         Err(_) => return Ended::Silent,
     };
-    drive(http2(streams).serve_connection(TokioIo::new(Gathered::new(io)), service), ends).await
+    let (io, turns) = Gathered::new(io);
+    drive(http2(streams).serve_connection(TokioIo::new(io), service), &turns, ends).await
 }
 
 /// The settings of every HTTP/2 connection. Pings find peers that vanished, also in the middle of a header block.
@@ -68,15 +69,15 @@ fn http2(streams: u32) -> hyper::server::conn::http2::Builder<TokioExecutor> {
 }
 
 /// Serves until the peer goes or the connection's end comes.
-pub async fn drive<C: GracefulConnection>(connection: C, mut ends: Ends) -> Ended {
+pub async fn drive<C: GracefulConnection, IO: AsyncWrite + Unpin>(connection: C, turns: &Turns<IO>, mut ends: Ends) -> Ended {
     let mut connection = pin!(connection);
     let why = tokio::select! {
-        _ = connection.as_mut() => return Ended::ByPeer,
+        _ = in_turn(connection.as_mut(), turns) => return Ended::ByPeer,
         why = ends.soft() => why,
     };
     connection.as_mut().graceful_shutdown();
     tokio::select! {
-        _ = connection.as_mut() => Ended::Went(why),
+        _ = in_turn(connection.as_mut(), turns) => Ended::Went(why),
         () = ends.hard(why) => Ended::Dropped(why),
     }
 }

@@ -1,8 +1,9 @@
 //! Answers of one connection that become ready together go out in one write.
 //!
-//! A commit answers many calls at once, and each of them wakes its connection. Were every wake a write, each answer would cost a TLS record
-//! and a system call: a fifth of the CPU of a unary issuance. So a flush first lets whoever is ready have its turn, once, and then writes
-//! what came together. A turn is what tokio makes of `yield_now`: when nothing else is ready, and after 61 others at the latest.
+//! A commit answers many calls at once, and each of them wakes its connection. Were every wake a look at the connection, each answer would
+//! cost a pass through HTTP/2, a TLS record and a system call: a third of the CPU of a unary issuance. So a connection that is woken first
+//! lets whoever is ready have its turn ([`in_turn`]), and what it then writes is held until it is flushed ([`Gathered`]). A turn is what
+//! tokio makes of `yield_now`: when nothing else is ready, and after 61 others at the latest.
 
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -16,62 +17,74 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::limits;
 
-/// Gathers what is written until it is flushed, or until it is as much as `limits::GATHERED_BYTES`.
-pub struct Gathered<IO> {
+/// What is written to a connection, held back until the end of its turn ([`in_turn`]) or until it is `limits::GATHERED_BYTES`.
+///
+/// To HTTP/2 it is flushed as soon as it is here: h2 asks for a flush after each frame of data, and nothing would ever be gathered.
+pub struct Gathered<IO>(Arc<Mutex<Held<IO>>>);
+
+/// The end of a turn for what a [`Gathered`] holds.
+pub struct Turns<IO>(Arc<Mutex<Held<IO>>>);
+
+struct Held<IO> {
     io: IO,
     waiting: BytesMut,
-    turn: Arc<Turn>,
-    /// A flush waits for the turn of others.
-    waits: bool,
-}
-
-/// Whether others had their turn. Woken by the scheduler, while whatever else wakes the connection does not count.
-#[derive(Default)]
-struct Turn {
-    over: AtomicBool,
-    connection: Mutex<Option<Waker>>,
-}
-
-impl Wake for Turn {
-    fn wake(self: Arc<Self>) {
-        self.over.store(true, Ordering::Release);
-        if let Some(connection) = self.connection.lock().take() {
-            connection.wake();
-        }
-    }
-}
-
-impl Turn {
-    fn begin(self: &Arc<Self>) {
-        self.over.store(false, Ordering::Release);
-        let waker = Waker::from(self.clone());
-        // Polled once, it has the scheduler wake us; then it is not needed any more.
-        if pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker)).is_ready() {
-            self.over.store(true, Ordering::Release);
-        }
-    }
-
-    fn poll_over(&self, cx: &Context<'_>) -> Poll<()> {
-        *self.connection.lock() = Some(cx.waker().clone());
-        // Looked at after the waker was left: a turn that ends in between wakes it.
-        if self.over.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
-    }
+    /// Writing failed while HTTP/2 believed that all is well: what it does next fails.
+    broken: Option<io::ErrorKind>,
 }
 
 impl<IO> Gathered<IO> {
     /// Over a connection.
-    pub fn new(io: IO) -> Gathered<IO> {
-        Gathered { io, waiting: BytesMut::new(), turn: Arc::default(), waits: false }
-    }
-
-    fn room(&self) -> usize {
-        limits::GATHERED_BYTES.saturating_sub(self.waiting.len())
+    pub fn new(io: IO) -> (Gathered<IO>, Turns<IO>) {
+        let held = Arc::new(Mutex::new(Held { io, waiting: BytesMut::new(), broken: None }));
+        (Gathered(held.clone()), Turns(held))
     }
 }
 
-impl<IO: AsyncWrite + Unpin> Gathered<IO> {
-    /// Writes all that waits.
+/// Polls a connection not at each wake, but when whoever was ready then has had its turn. What it wrote goes out after each poll.
+pub async fn in_turn<F: Future, IO: AsyncWrite + Unpin>(mut connection: Pin<&mut F>, turns: &Turns<IO>) -> F::Output {
+    let bell = Arc::new(Bell::default());
+    let waker = Waker::from(bell.clone());
+    std::future::poll_fn(|cx| {
+        bell.answered_by(cx.waker());
+        let mut own = Context::from_waker(&waker);
+        let polled = connection.as_mut().poll(&mut own);
+        if polled.is_pending() {
+            turns.write(&mut own);
+        }
+        polled
+    })
+    .await
+}
+
+impl<IO: AsyncWrite + Unpin> Turns<IO> {
+    /// Writes what waits, as far as the peer takes it. What fails is told to the connection, which is polled for it.
+    fn write(&self, cx: &mut Context<'_>) {
+        let mut held = self.0.lock();
+        if let Poll::Ready(Err(error)) = held.poll_drain(cx) {
+            held.broken = Some(error.kind());
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+impl<IO> Held<IO> {
+    fn room(&self) -> usize {
+        limits::GATHERED_BYTES.saturating_sub(self.waiting.len())
+    }
+
+    fn unbroken(&self) -> io::Result<()> {
+        self.broken.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> Held<IO> {
+    /// Writes and flushes all that waits.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.unbroken()?;
+        if self.waiting.is_empty() {
+            // TLS may hold back what is its own: a ticket, a refused record.
+            return Pin::new(&mut self.io).poll_flush(cx);
+        }
         while !self.waiting.is_empty() {
             match ready!(Pin::new(&mut self.io).poll_write(cx, &self.waiting))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -80,13 +93,13 @@ impl<IO: AsyncWrite + Unpin> Gathered<IO> {
         }
         // An idle connection holds no memory for it.
         self.waiting = BytesMut::new();
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Gathered<IO> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.lock().io).poll_read(cx, buf)
     }
 }
 
@@ -95,14 +108,16 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gathered<IO> {
         self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if self.room() == 0 {
-            ready!(self.poll_drain(cx))?;
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let mut held = self.0.lock();
+        held.unbroken()?;
+        if held.room() == 0 {
+            ready!(held.poll_drain(cx))?;
         }
         let mut taken = 0;
         for buf in bufs {
-            let now = buf.len().min(self.room());
-            self.waiting.extend_from_slice(buf.get(..now).unwrap_or_default());
+            let now = buf.len().min(held.room());
+            held.waiting.extend_from_slice(buf.get(..now).unwrap_or_default());
             taken += now;
         }
         Poll::Ready(Ok(taken))
@@ -112,23 +127,51 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gathered<IO> {
         true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.waiting.is_empty() {
-            if !self.waits {
-                self.waits = true;
-                self.turn.begin();
-            }
-            ready!(self.turn.poll_over(cx));
-        }
-        ready!(self.poll_drain(cx))?;
-        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
-        self.waits = false;
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.0.lock().unbroken())
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut held = self.0.lock();
+        ready!(held.poll_drain(cx))?;
+        Pin::new(&mut held.io).poll_shutdown(cx)
+    }
+}
+
+/// Rung by every wake; it is heard once, after others had their turn.
+#[derive(Default)]
+struct Bell {
+    rung: AtomicBool,
+    task: Mutex<Option<Waker>>,
+}
+
+impl Bell {
+    /// Who hears it is here: what rings from now on is heard once more.
+    fn answered_by(&self, task: &Waker) {
+        let mut known = self.task.lock();
+        if !known.as_ref().is_some_and(|known| known.will_wake(task)) {
+            *known = Some(task.clone());
+        }
+        drop(known);
+        // A swap, not a store: whoever rang before is seen with all he did, whoever rings later is heard.
+        self.rung.swap(false, Ordering::AcqRel);
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.rung.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let task = self.task.lock().clone();
+        if let Some(task) = task {
+            // Polled once, it leaves the waker with the scheduler, for after this turn; where there is none, it is woken at once.
+            let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&task));
+        }
     }
 }
 
@@ -161,49 +204,117 @@ mod tests {
         }
     }
 
-    fn over(most: usize) -> Gathered<Counted> {
+    fn over(most: usize) -> (Gathered<Counted>, Turns<Counted>) {
         Gathered::new(Counted { writes: 0, most, got: Vec::new() })
     }
 
+    fn written(turns: &Turns<Counted>) -> (usize, Vec<u8>) {
+        let held = turns.0.lock();
+        (held.io.writes, held.io.got.clone())
+    }
+
     #[tokio::test]
-    async fn what_is_written_before_a_flush_goes_out_at_once_and_whole() {
+    async fn what_is_written_in_one_turn_goes_out_at_its_end_at_once_and_whole() {
         for (most, writes) in [(usize::MAX, 1), (7, 43)] {
-            let mut io = over(most);
-            for n in 0..100u8 {
-                io.write_all(&[n; 3]).await.unwrap();
-            }
-            assert_eq!(io.io.writes, 0, "nothing goes before the flush");
-            io.flush().await.unwrap();
-            assert_eq!(io.io.writes, writes);
-            assert_eq!(io.io.got, (0..100u8).flat_map(|n| [n; 3]).collect::<Vec<_>>());
+            let (mut io, turns) = over(most);
+            let mut sent = false;
+            let connection = async {
+                for n in 0..100u8 {
+                    io.write_all(&[n; 3]).await.unwrap();
+                    // As h2 asks after each frame.
+                    io.flush().await.unwrap();
+                }
+                std::future::poll_fn(|cx| {
+                    assert_eq!(io.0.lock().io.writes, if sent { writes } else { 0 }, "nothing goes before the turn is over");
+                    cx.waker().wake_by_ref();
+                    if std::mem::replace(&mut sent, true) { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+            };
+            in_turn(pin!(connection), &turns).await;
+            assert_eq!(written(&turns), (writes, (0..100u8).flat_map(|n| [n; 3]).collect::<Vec<_>>()));
         }
     }
 
     #[tokio::test]
-    async fn a_flush_lets_others_have_their_turn_whoever_else_wakes_it() {
-        let mut io = over(usize::MAX);
-        io.write_all(b"first").await.unwrap();
-        // Polled again and again, as by each answer that becomes ready, it waits for the scheduler all the same.
-        let turn = std::future::poll_fn(|cx| {
-            let pending = (0..5).all(|_| Pin::new(&mut io).poll_flush(cx).is_pending());
-            Poll::Ready((pending, io.io.writes))
+    async fn a_write_that_failed_after_it_was_taken_is_told_to_who_wrote_it() {
+        let (mut io, turns) = over(0);
+        let connection = async {
+            io.write_all(b"lost").await.unwrap();
+            tokio::task::yield_now().await;
+            io.flush().await.unwrap_err().kind()
+        };
+        assert_eq!(in_turn(pin!(connection), &turns).await, io::ErrorKind::WriteZero);
+        assert_eq!(io.write_all(b"more").await.unwrap_err().kind(), io::ErrorKind::WriteZero);
+    }
+
+    #[tokio::test]
+    async fn what_is_woken_by_many_is_polled_when_all_had_their_turn() {
+        let (send, mut recv) = tokio::sync::mpsc::unbounded_channel();
+        let polls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = polls.clone();
+        let reader = tokio::spawn(async move {
+            let all = std::future::poll_fn(move |cx| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                while let Some(n) = ready!(recv.poll_recv(cx)) {
+                    if n == 99 {
+                        return Poll::Ready(());
+                    }
+                }
+                Poll::Ready(())
+            });
+            in_turn(pin!(all), &over(1).1).await;
         });
-        assert_eq!(turn.await, (true, 0));
-        io.write_all(b" second").await.unwrap();
-        io.flush().await.unwrap();
-        assert_eq!((io.io.writes, &io.io.got[..]), (1, &b"first second"[..]));
-        io.flush().await.unwrap();
-        assert_eq!(io.io.writes, 1, "nothing waits, nothing is written");
+        tokio::task::yield_now().await;
+        let before = polls.load(Ordering::SeqCst);
+        // Each wakes it, from a task of its own, as answers wake their connection.
+        let tasks: Vec<_> = (0..100)
+            .map(|n| {
+                tokio::spawn({
+                    let send = send.clone();
+                    async move { send.send(n).unwrap() }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        reader.await.unwrap();
+        let polls = polls.load(Ordering::SeqCst) - before;
+        assert!((1..=4).contains(&polls), "polled {polls} times for 100 wakes");
+    }
+
+    #[tokio::test]
+    async fn a_wake_from_outside_or_in_the_middle_of_a_poll_is_not_lost() {
+        for _ in 0..200 {
+            let rung = Arc::new(AtomicBool::new(false));
+            let mut thread = None;
+            let waits = std::future::poll_fn(|cx| {
+                if rung.load(Ordering::SeqCst) {
+                    return Poll::Ready(());
+                }
+                // Woken by a thread that knows no scheduler, perhaps before this poll is over.
+                let (waker, rung) = (cx.waker().clone(), rung.clone());
+                thread.get_or_insert_with(|| {
+                    std::thread::spawn(move || {
+                        rung.store(true, Ordering::SeqCst);
+                        waker.wake();
+                    })
+                });
+                Poll::Pending
+            });
+            tokio::time::timeout(std::time::Duration::from_secs(10), in_turn(pin!(waits), &over(1).1)).await.unwrap();
+        }
     }
 
     #[tokio::test]
     async fn it_holds_no_more_than_its_bound_and_ends_with_all_written() {
-        let mut io = over(1000);
+        let (mut io, turns) = over(1000);
         let all = vec![5u8; 3 * limits::GATHERED_BYTES + 17];
         io.write_all(&all).await.unwrap();
-        assert!(io.waiting.len() <= limits::GATHERED_BYTES);
+        assert!(turns.0.lock().waiting.len() <= limits::GATHERED_BYTES);
         io.shutdown().await.unwrap();
-        assert_eq!(io.io.got, all);
+        assert_eq!(written(&turns).1, all);
     }
 
     #[tokio::test]
@@ -211,7 +322,7 @@ mod tests {
         let (mut peer, ours) = tokio::io::duplex(64);
         peer.write_all(b"hello").await.unwrap();
         let mut got = [0; 5];
-        Gathered::new(ours).read_exact(&mut got).await.unwrap();
+        Gathered::new(ours).0.read_exact(&mut got).await.unwrap();
         assert_eq!(&got, b"hello");
     }
 }

@@ -21,6 +21,7 @@ use tower::Service as _;
 
 use super::connection::{drive, serve_http2};
 use super::ends::Ends;
+use super::gather::Gathered;
 use super::listener::{Gate, handshake_public};
 use crate::authority::Authority;
 use crate::identity::sha256;
@@ -162,7 +163,8 @@ async fn serve_one(gate: &Gate, stream: TlsStream<TcpStream>, from: SocketAddr, 
             .timer(TokioTimer::new())
             .header_read_timeout(Duration::from_millis(limits::HEADER_MS))
             .max_buf_size(usize::try_from(limits::HEADER_BYTES).unwrap_or(16 * 1024).max(8192));
-        drive(builder.serve_connection(TokioIo::new(stream), service), ends).await
+        let (io, turns) = Gathered::new(stream);
+        drive(builder.serve_connection(TokioIo::new(io), service), &turns, ends).await
     };
     tracing::debug!(%from, ?ended, "connection of the public listener ended");
 }
