@@ -74,7 +74,7 @@ impl Authority {
                 return Ok(TaskId::from_bytes(before.task));
             }
             let view = self.ledger.view();
-            view.read(|state| self.bounds.task(state, caller.id().as_str()))?;
+            view.read(|state| self.ledger.ceilings().task(state, caller.id().as_str(), (0, 0)))?;
             let id = self.new_task_id();
             let opened = self.decider.open_task(&view, &self.catalog.now(), caller, terms, id, delegate)?;
             let record = Record::new(Who::SpiffeId(caller.id().as_str().to_owned()), Event::TaskOpened(opened))

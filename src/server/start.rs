@@ -19,7 +19,7 @@ use crate::document::Complaint;
 use crate::identity::anchor::TrustAnchor;
 use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::keys;
-use crate::ledger::{Lane, Ledger, Settings};
+use crate::ledger::{Ceilings, Lane, Ledger, Settings};
 use crate::policy::Verdicts;
 use crate::policy::decide::Decider;
 use crate::sealing::SealingKey;
@@ -203,6 +203,13 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
         gather_wait: Duration::from_millis(config.ledger.gather_wait_ms),
         skew_ms: config.ledger.skew_ms,
         snapshot_every: config.ledger.snapshot_every,
+        ceilings: Ceilings {
+            tasks: config.limits.tasks,
+            tasks_per_caller: config.limits.tasks_per_caller,
+            credentials: config.limits.credentials,
+            credentials_per_caller: config.limits.credentials_per_caller,
+            request_ids_per_caller: config.limits.request_ids_per_caller,
+        },
     };
     let ledger = Ledger::open(opener, system.clone(), settings).map_err(Why::Ledger)?;
     // From here on everything goes by the clock that the ledger believes.
@@ -223,11 +230,6 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
         admin_uids,
         feed_max_age_ms: config.feed_max_age_ms,
         bounds: Bounds {
-            tasks: config.limits.tasks,
-            tasks_per_caller: config.limits.tasks_per_caller,
-            credentials: config.limits.credentials,
-            credentials_per_caller: config.limits.credentials_per_caller,
-            request_ids_per_caller: config.limits.request_ids_per_caller,
             rules_per_caller: config.limits.rules_per_caller,
             followers: config.limits.followers,
             stream_in_flight: config.limits.stream_in_flight,
