@@ -19,6 +19,7 @@ use crate::limits;
 use crate::peers::Peers;
 use crate::policy::catalog::Catalog;
 use crate::policy::decide::Decider;
+use crate::rates::{PerSecond, Rates};
 use crate::refusal::Fault;
 use crate::refusals::Refusals;
 use crate::seq::{CredentialId, Millis, TaskId};
@@ -57,6 +58,8 @@ pub struct Authority {
     pub own: OnceLock<Own>,
     /// What an operator bounds.
     pub bounds: Bounds,
+    /// How often callers change what is no issuance.
+    pub rates: Rates,
     /// Refusals, counted for the audit.
     pub refusals: Refusals,
     /// Connections that are open.
@@ -102,8 +105,12 @@ pub struct Parts {
 /// Bounds of one replica beside those of its ledger ([`Ledger::ceilings`]): at most those of `limits.rs`.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
+    /// Rules in all, before callers' own acts that make one are refused.
+    pub rules: usize,
     /// Rules that one caller's own acts hold in force.
     pub rules_per_caller: usize,
+    /// How often one caller may change what is no issuance.
+    pub rates: PerSecond,
     /// Registered followers.
     pub followers: usize,
     /// Exchanges under way on one stream.
@@ -115,7 +122,9 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
+            rules: limits::RULES,
             rules_per_caller: limits::RULES_PER_CALLER,
+            rates: PerSecond::default(),
             followers: limits::FOLLOWERS,
             stream_in_flight: limits::STREAM_IN_FLIGHT,
             view_max_age_ms: limits::VIEW_MAX_AGE_MS,
@@ -144,6 +153,7 @@ impl Authority {
             heartbeats: Heartbeats::default(),
             feed,
             followers: Followers::new(parts.feed_max_age_ms, parts.bounds.followers),
+            rates: Rates::new(parts.bounds.rates, parts.system.clone()),
             bounds: parts.bounds,
             system: parts.system,
             admin_uids: parts.admin_uids,
