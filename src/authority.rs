@@ -3,7 +3,6 @@
 //! The stories (`exchange`, `tasks`, `revoke`) are functions of this; `serve` calls them.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Semaphore, broadcast};
@@ -15,12 +14,13 @@ use crate::heartbeats::Heartbeats;
 use crate::identity::bundle::Bundles;
 use crate::identity::spiffe_id::TrustDomain;
 use crate::ledger::record::{Aim, Event, Record};
-use crate::ledger::{Batch, Ledger, State};
+use crate::ledger::{Batch, Ledger};
 use crate::limits;
 use crate::peers::Peers;
 use crate::policy::catalog::Catalog;
 use crate::policy::decide::Decider;
-use crate::refusal::{Fault, Refusal};
+use crate::rates::{PerSecond, Rates};
+use crate::refusal::Fault;
 use crate::refusals::Refusals;
 use crate::seq::{CredentialId, Millis, TaskId};
 use crate::system::System;
@@ -58,6 +58,8 @@ pub struct Authority {
     pub own: OnceLock<Own>,
     /// What an operator bounds.
     pub bounds: Bounds,
+    /// How often callers change what is no issuance.
+    pub rates: Rates,
     /// Refusals, counted for the audit.
     pub refusals: Refusals,
     /// Connections that are open.
@@ -100,21 +102,15 @@ pub struct Parts {
     pub elsewhere: Elsewhere,
 }
 
-/// Bounds of one replica: at most those of `limits.rs`, which the fold holds to in any case.
+/// Bounds of one replica beside those of its ledger ([`Ledger::ceilings`]): at most those of `limits.rs`.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Live tasks in all.
-    pub tasks: usize,
-    /// Live tasks that one caller opened.
-    pub tasks_per_caller: usize,
-    /// Credentials in memory.
-    pub credentials: usize,
-    /// Credentials in memory of one caller.
-    pub credentials_per_caller: usize,
-    /// Request ids remembered for one caller.
-    pub request_ids_per_caller: usize,
+    /// Rules in all, before callers' own acts that make one are refused.
+    pub rules: usize,
     /// Rules that one caller's own acts hold in force.
     pub rules_per_caller: usize,
+    /// How often one caller may change what is no issuance.
+    pub rates: PerSecond,
     /// Registered followers.
     pub followers: usize,
     /// Exchanges under way on one stream.
@@ -126,42 +122,14 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
-            tasks: limits::TASKS,
-            tasks_per_caller: limits::TASKS_PER_CALLER,
-            credentials: limits::CREDENTIALS,
-            credentials_per_caller: limits::CREDENTIALS_PER_CALLER,
-            request_ids_per_caller: limits::REQUEST_IDS_PER_CALLER,
+            rules: limits::RULES,
             rules_per_caller: limits::RULES_PER_CALLER,
+            rates: PerSecond::default(),
             followers: limits::FOLLOWERS,
             stream_in_flight: limits::STREAM_IN_FLIGHT,
             view_max_age_ms: limits::VIEW_MAX_AGE_MS,
         }
     }
-}
-
-impl Bounds {
-    /// Whether one more task of this caller fits.
-    pub fn task(&self, state: &State, caller: &str) -> Result<(), Refusal> {
-        let wait = Duration::from_secs(60);
-        below("tasks", state.tasks.len(), self.tasks, wait)?;
-        below("tasks_per_caller", state.tasks.opened_by(caller) as usize, self.tasks_per_caller, wait)
-    }
-
-    /// Whether one more credential of this caller fits, and its request id where it names one.
-    pub fn credential(&self, state: &State, caller: &str, named: bool) -> Result<(), Refusal> {
-        let wait = Duration::from_secs(10);
-        below("credentials", state.credentials.len(), self.credentials, wait)?;
-        below("credentials_per_caller", state.credentials.live_of(caller) as usize, self.credentials_per_caller, wait)?;
-        if named {
-            let kept = Duration::from_millis(limits::REQUEST_ID_KEPT_MS);
-            below("request_ids_per_caller", state.credentials.remembered(caller) as usize, self.request_ids_per_caller, kept)?;
-        }
-        Ok(())
-    }
-}
-
-fn below(name: &'static str, now: usize, bound: usize, wait: Duration) -> Result<(), Refusal> {
-    if now < bound { Ok(()) } else { Err(Refusal::limit(name, bound as u64, wait)) }
 }
 
 impl Authority {
@@ -185,6 +153,7 @@ impl Authority {
             heartbeats: Heartbeats::default(),
             feed,
             followers: Followers::new(parts.feed_max_age_ms, parts.bounds.followers),
+            rates: Rates::new(parts.bounds.rates, parts.system.clone()),
             bounds: parts.bounds,
             system: parts.system,
             admin_uids: parts.admin_uids,

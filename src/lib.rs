@@ -20,6 +20,7 @@ pub mod keys;
 pub mod leases;
 pub mod lookup;
 pub mod peers;
+pub mod rates;
 pub mod reach;
 pub mod refusals;
 pub mod revoke;

@@ -90,9 +90,22 @@ pub const CREDENTIALS: usize = 10_000_000;
 pub const CREDENTIALS_PER_CALLER: usize = 2_000_000;
 /// Most request ids remembered for one caller. A caller at its bound is refused, never forgotten.
 pub const REQUEST_IDS_PER_CALLER: usize = 2_000_000;
-/// Most revocation rules that one caller's own acts (closing tasks, giving back) may hold in force.
-pub const RULES_PER_CALLER: usize = 100_000;
-/// Most revocation rules in all before operators are warned and callers' own acts are refused. At about 200 bytes each, 400 MB.
+/// Most revocation rules that one caller's own acts (closing tasks, giving back) may hold in force. Each lasts as long as what it ends would
+/// have: a gateway that gives 500 credentials of ten minutes a second back is below it. As of `CREDENTIALS`, five callers fill `RULES`.
+pub const RULES_PER_CALLER: usize = 400_000;
+/// Tasks that one caller opens by themselves, hands on or extends, a second. Ten seconds of it fill `TASKS_PER_CALLER`.
+pub const CHANGES_PER_SECOND: u32 = 1_000;
+/// Holds and resumptions of one caller, a second. Each reaches every follower: three callers at it are the 64 events that `FEED_LAG` is for.
+pub const HOLDS_PER_SECOND: u32 = 20;
+/// Signs of life of one caller, a second: `TASKS_PER_CALLER` tasks with `HEARTBEAT_MIN_MS`, each three times an interval.
+pub const HEARTBEATS_PER_SECOND: u32 = 6_000;
+/// Seconds' worth of a caller's rate that may come at once. Work that begins, or is given up, in one go: all tasks of `TASKS_PER_CALLER`.
+pub const RATE_BURST_S: u64 = 10;
+/// Callers and acts whose rate is kept apart; beyond, together. Three times `CONNECTIONS`; at 50 bytes each, 3 MB.
+pub const CALLERS_RATED: usize = 65_536;
+/// Time between two sweeps of those rates where there is no room for another, milliseconds: 65,536 entries take under a millisecond.
+pub const RATES_SWEEP_MS: u64 = 1_000;
+/// Most revocation rules in all before callers' own acts that make one are refused, and operators are warned. At about 200 bytes each, 400 MB.
 pub const RULES: usize = 2_000_000;
 /// Most registered followers. Each costs a stream and a queue of `FEED_LAG` small events at the worst.
 pub const FOLLOWERS: usize = 10_000;

@@ -1,5 +1,7 @@
 //! The life of a task: opened, held, resumed, extended, ended.
 
+use std::time::Duration;
+
 use crate::authority::Authority;
 use crate::identity::caller::{Caller, Operator};
 use crate::ledger::Lane;
@@ -9,6 +11,7 @@ use crate::limits;
 use crate::policy::Admin;
 use crate::policy::decide::decided_on_old_state;
 use crate::policy::wanted::Terms;
+use crate::rates::Act;
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::{Rules, Target};
 use crate::seq::{Millis, Seq, TaskId};
@@ -73,8 +76,11 @@ impl Authority {
             if let Some(before) = self.remembered(caller.id().as_str(), named).await? {
                 return Ok(TaskId::from_bytes(before.task));
             }
+            if again == 1 {
+                self.rates.take(Act::Change, caller.id().as_str())?;
+            }
             let view = self.ledger.view();
-            view.read(|state| self.bounds.task(state, caller.id().as_str()))?;
+            view.read(|state| self.ledger.ceilings().task(state, caller.id().as_str(), (0, 0)))?;
             let id = self.new_task_id();
             let opened = self.decider.open_task(&view, &self.catalog.now(), caller, terms, id, delegate)?;
             let record = Record::new(Who::SpiffeId(caller.id().as_str().to_owned()), Event::TaskOpened(opened))
@@ -117,17 +123,21 @@ impl Authority {
     /// Ends a task and everything under it. A repeat gets the seq of the first ending.
     pub async fn close_task(&self, actor: &Actor, id: TaskId, outcome: Outcome, reason: &str) -> Result<Seq, No> {
         let (who, rank) = self.may_steer(actor, id)?;
-        if let Some(seq) = self.ledger.settled(|s| s.tasks.get(&id).and_then(|t| t.closed.as_ref().map(|c| c.seq))).await? {
+        let stands = |s: &State| s.tasks.get(&id).map(|t| (t.closed.as_ref().map(|c| c.seq), t.issued_under > 0, t.deadline));
+        let (before, issued, deadline) = self.ledger.settled(stands).await?.unwrap_or_default();
+        if let Some(seq) = before {
             return Ok(seq);
         }
-        if rank == HoldRank::Caller {
+        // What never issued makes no rule.
+        if rank == HoldRank::Caller && issued {
             self.within_rule_budget(&who)?;
         }
         let closed = TaskClosed {
             task: id.as_bytes().to_vec(),
             outcome: outcome as i32,
             reason: reason.to_owned(),
-            keep_until: Rules::keep_until(self.system.wall()).0,
+            // Nothing under it ends later.
+            keep_until: Rules::outlasting(deadline.max(self.system.wall())).0,
         };
         let record = Record::new(who, Event::TaskClosed(closed));
         match self.ledger.commit(lane_of(rank), vec![record]).await {
@@ -141,12 +151,14 @@ impl Authority {
         }
     }
 
-    /// What callers can do makes rules, and each holds a bounded number of them.
+    /// What callers can do makes rules, and each holds a bounded number of them; so do all together.
     pub(crate) fn within_rule_budget(&self, who: &Who) -> Result<(), No> {
-        let held = match who {
-            Who::SpiffeId(id) => self.ledger.peek(|s| s.rules_by_caller.get(id.as_str()).copied().unwrap_or(0)),
-            _ => 0,
-        };
+        let Who::SpiffeId(id) = who else { return Ok(()) };
+        let (held, all) = self.ledger.peek(|s| (s.rules_by_caller.get(id.as_str()).copied().unwrap_or(0), s.rules.len()));
+        if all >= self.bounds.rules {
+            tracing::error!(rules = all, caller = %id, "no more rules by callers' own acts: what they end lives until its own end");
+            return Err(No::Refusal(Refusal::limit("rules", self.bounds.rules as u64, Duration::from_secs(60))));
+        }
         if held as usize >= self.bounds.rules_per_caller {
             // Beyond it, the caller becomes one lock, which covers all that its rules did.
             self.lock_caller(who);
@@ -172,9 +184,18 @@ impl Authority {
         }
     }
 
+    /// A workload's holds and resumptions have a rate; an operator's do not.
+    fn may_hold_again(&self, actor: &Actor) -> Result<(), No> {
+        match actor {
+            Actor::Workload(caller) => Ok(self.rates.take(Act::Hold, caller.id().as_str())?),
+            Actor::Operator(_) => Ok(()),
+        }
+    }
+
     /// Holds a task: everything under it is refused until it is resumed.
     pub async fn hold_task(&self, actor: &Actor, id: TaskId, reason: &str, named: &Named) -> Result<Seq, No> {
         let (who, rank) = self.may_steer(actor, id)?;
+        self.may_hold_again(actor)?;
         let held = TaskHeld { task: id.as_bytes().to_vec(), rank: rank as i32, reason: reason.to_owned() };
         self.change(who, lane_of(rank), Event::TaskHeld(held), named).await
     }
@@ -182,6 +203,7 @@ impl Authority {
     /// Resumes a task. Only somebody of the rank of the hold or above does.
     pub async fn resume_task(&self, actor: &Actor, id: TaskId, reason: &str, named: &Named) -> Result<Seq, No> {
         let (who, rank) = self.may_steer(actor, id)?;
+        self.may_hold_again(actor)?;
         let resumed = TaskResumed { task: id.as_bytes().to_vec(), rank: rank as i32, reason: reason.to_owned() };
         let held_above =
             |s: &State| s.tasks.get(&id).is_some_and(|t| !t.holds.is_empty() && t.holds.iter().all(|h| h.rank > rank));
@@ -214,6 +236,7 @@ impl Authority {
     pub async fn extend_task(&self, caller: &Caller, id: TaskId, deadline: Millis, named: &Named) -> Result<(), No> {
         let actor = Actor::Workload(caller.clone());
         let (who, _) = self.may_steer(&actor, id)?;
+        self.rates.take(Act::Change, caller.id().as_str())?;
         for again in 1.. {
             let view = self.ledger.view();
             let version = self.decider.extend(&view, &self.catalog.now(), caller, id, deadline)?;
@@ -243,6 +266,7 @@ impl Authority {
         if !admitted {
             return Err(No::Refusal(Refusal::new(Reason::NotFound, format!("there is no task {id} in which you may act"))));
         }
+        self.rates.take(Act::Heartbeat, caller.id().as_str())?;
         self.heartbeats.beat(id).await
     }
 
@@ -255,7 +279,7 @@ impl Authority {
                 task: id.as_bytes().to_vec(),
                 outcome: Outcome::Expired as i32,
                 reason: "it missed its heartbeat".into(),
-                keep_until: Rules::keep_until(now).0,
+                keep_until: Rules::outlasting(now).0,
             };
             let record = Record::new(Who::Mayfly("missed heartbeat".into()), Event::TaskClosed(closed));
             if let Err(error) = self.ledger.propose(Lane::Revoke, vec![record]) {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly::ledger::record::{
-    BundleSet, Event, KeyAdded, KeyChanged, KeyPurpose, KeyState, LockLifted, Maintained, Record, Revoked, Who,
+    BundleSet, Event, KeyAdded, KeyChanged, KeyPurpose, KeyState, LockLifted, Maintained, Record, Request, Revoked, Who,
 };
-use mayfly::ledger::{Lane, Ledger, Settings, StartError, recover};
+use mayfly::ledger::{Ceilings, Lane, Ledger, Settings, StartError, recover};
 use mayfly::refusal::{No, Reason};
 use mayfly::revocation::{Rules, Target};
 use mayfly::seq::{Millis, Seq};
@@ -67,6 +67,27 @@ fn what_was_acknowledged_is_there_after_a_restart_and_the_state_is_the_same() {
     let loaded = mayfly::ledger::open::load(&store, None).unwrap();
     assert_eq!(loaded.state.digest().unwrap(), digests[2]);
     assert_eq!(loaded.state.rules.len(), 3);
+}
+
+/// What an operator sets bounds what is written from then on, and nothing that is written: the log means the same.
+#[test]
+fn a_number_that_is_lowered_voids_nothing_that_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ids = |count| Settings { ceilings: Ceilings { request_ids_per_caller: count, ..Ceilings::FOLD }, ..Settings::default() };
+    let named = |n: u8| note("named").for_request(Some(Request { caller: "c".into(), id: n.to_string(), digest: vec![n; 32] }));
+    let ledger = open(dir.path(), ids(5)).unwrap();
+    for n in 0..5 {
+        runtime.block_on(ledger.commit(Lane::Change, vec![named(n)])).unwrap();
+    }
+    ledger.stop();
+    drop(ledger);
+    let ledger = open(dir.path(), ids(2)).unwrap();
+    assert_eq!(ledger.peek(|s| s.credentials.remembered("c")), 5);
+    let no = runtime.block_on(ledger.commit(Lane::Change, vec![named(5)])).err().unwrap();
+    assert!(matches!(no, No::Refusal(no) if no.reason == Reason::LimitReached && no.message.contains("of 2 ")));
+    runtime.block_on(ledger.commit(Lane::Revoke, vec![named(6)])).unwrap();
+    ledger.stop();
 }
 
 async fn futures<F: Future>(all: Vec<F>) -> Vec<F::Output> {

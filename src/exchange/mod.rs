@@ -220,12 +220,15 @@ impl Authority {
         Ok(Granted::Here(ready, UnderWay { minted, proposed }))
     }
 
-    /// Whether the configured bounds leave room for it.
+    /// Whether the configured ceilings leave room for it, so that nothing is signed for nothing. What counts is the writer's verdict.
     fn room(&self, state: &State, caller: &Caller, want: &Wanted) -> Result<(), No> {
-        let own = caller.id().as_str();
-        self.bounds.credential(state, own, want.request_id.is_some())?;
+        let (own, ceilings) = (caller.id().as_str(), self.ledger.ceilings());
+        ceilings.credential(state, own, 0)?;
+        if want.request_id.is_some() {
+            ceilings.request_id(state, own, 0)?;
+        }
         if matches!(want.task, TaskChoice::Inline(_)) {
-            self.bounds.task(state, own)?;
+            ceilings.task(state, own, (0, 0))?;
         }
         Ok(())
     }

@@ -38,7 +38,7 @@ pub use open::{Settings, StartError};
 pub use queue::Lane;
 use receipt::Issues;
 pub use receipt::Receipt;
-pub use state::State;
+pub use state::{Ceilings, State};
 pub use view::View;
 pub use writer::{Batch, Committed};
 
@@ -269,6 +269,11 @@ impl Ledger {
     /// Time as the ledger believes it, and randomness: what everything that judges by time beside it goes by.
     pub fn system(&self) -> System {
         self.inner.system.clone()
+    }
+
+    /// What its writer holds to before it appends.
+    pub fn ceilings(&self) -> &Ceilings {
+        &self.inner.settings.ceilings
     }
 
     /// How far clocks may differ, milliseconds.

@@ -12,7 +12,7 @@ use super::READ_BYTES;
 use super::clock::Guarded;
 use super::commit::{BadCommit, Commit, Hash};
 use super::record::{Event, GenerationBegun, Record, SnapshotTaken, TaskHeartbeats, Who};
-use super::state::State;
+use super::state::{Ceilings, State};
 use super::verify::EVERYTHING;
 use super::writer::WRITER;
 use super::{Inner, Lane, Ledger, Opener, Queue, Room, snapshot, writer};
@@ -34,6 +34,8 @@ pub struct Settings {
     pub skew_ms: u64,
     /// Commits between snapshots.
     pub snapshot_every: u64,
+    /// What this writer holds to before it appends: at most the fold's.
+    pub ceilings: Ceilings,
 }
 
 impl Default for Settings {
@@ -44,6 +46,7 @@ impl Default for Settings {
             gather_wait: Duration::from_micros(limits::GATHER_WAIT_US),
             skew_ms: limits::CLOCK_SKEW_MS,
             snapshot_every: limits::SNAPSHOT_EVERY_COMMITS,
+            ceilings: Ceilings::FOLD,
         }
     }
 }

@@ -14,7 +14,7 @@ use super::commit::{ChainHead, Encoded, Hash, pack};
 use super::queue::{Lane, Proposal};
 use super::receipt::{Issues, Receipt};
 use super::record::Record;
-use super::{Inner, again, not_written};
+use super::{Ceilings, Inner, again, not_written};
 use crate::limits;
 use crate::refusal::{No, Refusal};
 use crate::seq::{Millis, Seq};
@@ -88,7 +88,7 @@ fn serve(inner: &Arc<Inner>, batch: Vec<Proposal>) {
         let chain = state.writers.get(&WRITER).copied().unwrap_or(ChainHead::START);
         let mut out = Prepared::default();
         for proposal in batch {
-            decide(&mut state, &mut out, proposal, time, position, &granting);
+            decide(&mut state, &mut out, proposal, time, position, &granting, &inner.settings.ceilings);
         }
         if !out.records.is_empty() {
             state.end_commit();
@@ -114,6 +114,7 @@ fn decide(
     time: Millis,
     position: u64,
     granting: &Result<(), Refusal>,
+    ceilings: &Ceilings,
 ) {
     if proposal.reply.is_closed() && proposal.lane == Lane::Grant {
         // Nobody waits for it any more: not issuing it is the safest thing to do.
@@ -122,7 +123,9 @@ fn decide(
     let Proposal { lane, group, reply } = proposal;
     let verdict = match (lane, granting) {
         (Lane::Grant, Err(no)) => Err(no.clone()),
-        _ => state.verdict(&group, time),
+        // No number that somebody set keeps an operator from revoking.
+        (Lane::Revoke, _) => state.verdict(&group, time),
+        _ => state.verdict_within(&group, time, ceilings),
     };
     if let Err(no) = verdict {
         let _ = reply.send(Err(No::Refusal(no)));

@@ -10,6 +10,7 @@
 //! `mayfly.v1.TokenService` is NOT_SERVING while nothing is issued, for who sends exchanges to the replica that makes them.
 
 pub mod engine;
+mod given;
 pub mod harden;
 pub mod healthcheck;
 pub mod import;
@@ -32,8 +33,9 @@ use std::thread::JoinHandle;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use given::elsewhere;
 pub use problem::{StartProblem, Why};
-pub use start::{elsewhere, start, start_with};
+pub use start::{start, start_with};
 
 use crate::authority::Authority;
 use crate::serve::listener::Counts;

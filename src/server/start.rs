@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -12,14 +11,14 @@ use tokio::sync::watch;
 use super::problem::{StartProblem, Why};
 use super::sealer::StoreSealer;
 use super::threads::{Bound, Served};
-use super::{Addresses, Running, engine, import, threads};
-use crate::authority::{Authority, Bounds, Own, Parts};
+use super::{Addresses, Running, engine, given, import, threads};
+use crate::authority::{Authority, Own, Parts};
 use crate::credential::remote::Remotes;
 use crate::document::Complaint;
 use crate::identity::anchor::TrustAnchor;
 use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::keys;
-use crate::ledger::{Lane, Ledger, Settings};
+use crate::ledger::{Lane, Ledger};
 use crate::policy::Verdicts;
 use crate::policy::decide::Decider;
 use crate::sealing::SealingKey;
@@ -32,7 +31,7 @@ use crate::sources::policy_files;
 use crate::sources::svid_files::{OwnPair, SvidFiles};
 use crate::system::System;
 use crate::trust::Source;
-use crate::upstream::lease::{Elsewhere, Places, Timing};
+use crate::upstream::lease::Elsewhere;
 
 /// A certificate that is shown, and the files that it comes from.
 pub(super) struct Shown {
@@ -44,30 +43,10 @@ pub(super) struct Shown {
 
 /// Starts a server in threads of its own. Blocks until it answers; may be called from anywhere.
 pub fn start(config: &Config, system: &System) -> Result<Running, StartProblem> {
-    start_with(config, system, elsewhere(config, Remotes::default()))
+    start_with(config, system, given::elsewhere(config, Remotes::default()))
 }
 
-/// What the configuration says of the making of these kinds.
-pub fn elsewhere(config: &Config, remotes: Remotes) -> Elsewhere {
-    let timing = Timing {
-        make_ms: config.leases.make_timeout_ms,
-        call_ms: config.leases.undo_timeout_ms,
-        left_ms: config.leases.left_behind_ms,
-        retry_min_ms: config.leases.retry_min_ms,
-        retry_max_ms: config.leases.retry_max_ms,
-        ..Timing::default()
-    };
-    let places = Places {
-        making: config.limits.leases_making,
-        making_per_upstream: config.limits.leases_making_per_upstream,
-        making_per_batch: config.limits.leases_making_per_batch,
-        undoing: config.limits.leases_undoing,
-        undoing_per_upstream: config.limits.leases_undoing_per_upstream,
-    };
-    Elsewhere { remotes, timing, places }
-}
-
-/// The same with kinds whose credentials are made at upstreams, and their times and places as [`elsewhere`] gives them.
+/// The same with kinds whose credentials are made at upstreams, and their times and places as [`elsewhere`](super::elsewhere) gives them.
 pub fn start_with(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Running, StartProblem> {
     // Opening the ledger blocks, which a caller's own runtime may not allow.
     let started = std::thread::scope(|scope| match scope.spawn(|| start_here(config, system, elsewhere)).join() {
@@ -197,14 +176,7 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
     key.check(&*store, system).map_err(|error| Why::Seal { error, key: config.seal.clone() })?;
     let sealer = Arc::new(StoreSealer::new(key, store.id(), system.clone()));
     drop(store);
-    let settings = Settings {
-        snapshots: engine::snapshots(config),
-        gather_records: config.ledger.gather_records,
-        gather_wait: Duration::from_millis(config.ledger.gather_wait_ms),
-        skew_ms: config.ledger.skew_ms,
-        snapshot_every: config.ledger.snapshot_every,
-    };
-    let ledger = Ledger::open(opener, system.clone(), settings).map_err(Why::Ledger)?;
+    let ledger = Ledger::open(opener, system.clone(), given::settings(config)).map_err(Why::Ledger)?;
     // From here on everything goes by the clock that the ledger believes.
     let system = ledger.system();
     let decider = Decider {
@@ -222,17 +194,7 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
         system,
         admin_uids,
         feed_max_age_ms: config.feed_max_age_ms,
-        bounds: Bounds {
-            tasks: config.limits.tasks,
-            tasks_per_caller: config.limits.tasks_per_caller,
-            credentials: config.limits.credentials,
-            credentials_per_caller: config.limits.credentials_per_caller,
-            request_ids_per_caller: config.limits.request_ids_per_caller,
-            rules_per_caller: config.limits.rules_per_caller,
-            followers: config.limits.followers,
-            stream_in_flight: config.limits.stream_in_flight,
-            view_max_age_ms: config.ledger.view_max_age_ms,
-        },
+        bounds: given::bounds(config),
         elsewhere,
     };
     let opened = ledger.clone();

@@ -189,7 +189,7 @@ async fn seconds(authority: &Authority, silent: &Silent) {
                 task: id.as_bytes().to_vec(),
                 outcome: Outcome::Expired as i32,
                 reason: "missed its heartbeat".to_owned(),
-                keep_until: Rules::keep_until(now).0,
+                keep_until: Rules::outlasting(now).0,
             };
             let record = Record::new(Who::Mayfly("heartbeat missed".to_owned()), Event::TaskClosed(closed));
             // Whether it took effect shows at the next look.

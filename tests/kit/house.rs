@@ -9,7 +9,7 @@ use mayfly::document::Source;
 use mayfly::identity::caller::Caller;
 use mayfly::identity::svid;
 use mayfly::ledger::record::{Event, KeyPurpose, KeyState, PolicySet as PolicyRecord, Record, UpstreamSet, Who};
-use mayfly::ledger::{Lane, Ledger, Opener, Settings};
+use mayfly::ledger::{Ceilings, Lane, Ledger, Opener, Settings};
 use mayfly::limits;
 use mayfly::policy::decide::Decider;
 use mayfly::policy::wanted::{Binding, TaskChoice, Terms, Wanted, digest_of};
@@ -72,19 +72,19 @@ pub fn house_with(elsewhere: Elsewhere) -> House {
 }
 
 /// The same with other bounds.
-pub fn bounded_house(bounds: Bounds) -> House {
-    build(in_memory(), Elsewhere::default(), bounds)
+pub fn bounded_house(bounds: Bounds, ceilings: Ceilings) -> House {
+    build(in_memory(), Elsewhere::default(), bounds, ceilings)
 }
 
 /// The same on another store.
 pub fn house_on(opener: Opener, elsewhere: Elsewhere) -> House {
-    build(opener, elsewhere, Bounds::default())
+    build(opener, elsewhere, Bounds::default(), Ceilings::default())
 }
 
-fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds) -> House {
+fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, ceilings: Ceilings) -> House {
     let clock = SetClock::at(pki::NOW);
     let system = System::with_clock(clock.clone());
-    let ledger = Ledger::open(opener, system.clone(), Settings::default()).unwrap();
+    let ledger = Ledger::open(opener, system.clone(), Settings { ceilings, ..Settings::default() }).unwrap();
     let root = pki::Authority::root(DOMAIN);
     let parts = Parts {
         decider: Decider {

@@ -1,12 +1,13 @@
 //! At its bound everything is refused with LIMIT_REACHED, which bound it is, and when to come again; nothing is forgotten to make room.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use mayfly::authority::Bounds;
 use mayfly::credential::Issued;
 use mayfly::document::Source;
-use mayfly::ledger::Lane;
 use mayfly::ledger::record::{Event, PolicySet as PolicyRecord, Record, Who};
+use mayfly::ledger::{Ceilings, Lane};
 use mayfly::policy::PolicySet;
 use mayfly::refusal::{No, Refusal};
 
@@ -26,10 +27,10 @@ fn at_bound<T>(answer: Result<T, No>, bound: &str) -> Refusal {
 #[test]
 fn tasks_and_credentials_of_a_caller_and_in_all_are_bounded() {
     for (bounds, bound, other_is_full) in [
-        (Bounds { tasks_per_caller: 2, ..Bounds::default() }, "tasks_per_caller", false),
-        (Bounds { tasks: 2, ..Bounds::default() }, "tasks", true),
+        (Ceilings { tasks_per_caller: 2, ..Ceilings::FOLD }, "tasks_per_caller", false),
+        (Ceilings { tasks: 2, ..Ceilings::FOLD }, "tasks", true),
     ] {
-        let house = bounded_house(bounds);
+        let house = bounded_house(Bounds::default(), bounds);
         runtime().block_on(async {
             let (agent, other) = (house.caller("/agent/demo"), house.caller("/agent/other"));
             let first = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
@@ -42,10 +43,10 @@ fn tasks_and_credentials_of_a_caller_and_in_all_are_bounded() {
         });
     }
     for (bounds, bound, other_is_full) in [
-        (Bounds { credentials_per_caller: 2, ..Bounds::default() }, "credentials_per_caller", false),
-        (Bounds { credentials: 2, ..Bounds::default() }, "credentials", true),
+        (Ceilings { credentials_per_caller: 2, ..Ceilings::FOLD }, "credentials_per_caller", false),
+        (Ceilings { credentials: 2, ..Ceilings::FOLD }, "credentials", true),
     ] {
-        let house = bounded_house(bounds);
+        let house = bounded_house(Bounds::default(), bounds);
         runtime().block_on(async {
             let (agent, other) = (house.caller("/agent/demo"), house.caller("/agent/other"));
             let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
@@ -62,7 +63,7 @@ fn tasks_and_credentials_of_a_caller_and_in_all_are_bounded() {
 
 #[test]
 fn a_caller_at_its_bound_of_remembered_ids_is_refused_and_none_is_forgotten() {
-    let house = bounded_house(Bounds { request_ids_per_caller: 2, ..Bounds::default() });
+    let house = bounded_house(Bounds::default(), Ceilings { request_ids_per_caller: 2, ..Ceilings::FOLD });
     runtime().block_on(async {
         let agent = house.caller("/agent/demo");
         let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
@@ -83,9 +84,115 @@ fn a_caller_at_its_bound_of_remembered_ids_is_refused_and_none_is_forgotten() {
     });
 }
 
+/// Has all of them begun before any is waited for.
+async fn join_all<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut pending: Vec<_> = all.map(|one| (Box::pin(one), None)).collect();
+    std::future::poll_fn(|cx| {
+        for (future, done) in pending.iter_mut().filter(|(_, done)| done.is_none()) {
+            if let Poll::Ready(answer) = future.as_mut().poll(cx) {
+                *done = Some(answer);
+            }
+        }
+        if pending.iter().all(|(_, done)| done.is_some()) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    pending.into_iter().filter_map(|(_, done)| done).collect()
+}
+
+/// How many of so many that are asked for at once are given. The others are refused at this bound.
+fn given_of<T>(answers: Vec<Result<T, No>>, bound: &str) -> usize {
+    let (given, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    for no in refused {
+        at_bound(no, bound);
+    }
+    given.len()
+}
+
+/// A number that is configured holds for a burst, too: each decided before any of the others was counted.
+#[test]
+fn a_burst_is_given_exactly_what_fits() {
+    const BURST: usize = 40;
+    let fold = Ceilings::FOLD;
+    for (ceilings, bound) in
+        [(Ceilings { tasks_per_caller: 5, ..fold }, "tasks_per_caller"), (Ceilings { tasks: 5, ..fold }, "tasks")]
+    {
+        let house = bounded_house(Bounds::default(), ceilings);
+        let agent = house.caller("/agent/demo");
+        let (terms, none) = (terms(), None);
+        let burst = (0..BURST).map(|_| house.authority.open_task(&agent, &terms, &none, false));
+        assert_eq!(given_of(runtime().block_on(join_all(burst)), bound), 5, "{bound}");
+        let house = bounded_house(Bounds::default(), ceilings);
+        let agent = house.caller("/agent/demo");
+        let inline = wanted(TaskChoice::Inline(terms));
+        let burst = (0..BURST).map(|_| house.authority.exchange(&agent, &inline));
+        assert_eq!(given_of(runtime().block_on(join_all(burst)), bound), 5, "{bound} inline");
+    }
+    for (ceilings, bound) in [
+        (Ceilings { credentials_per_caller: 5, ..fold }, "credentials_per_caller"),
+        (Ceilings { credentials: 5, ..fold }, "credentials"),
+        (Ceilings { request_ids_per_caller: 5, ..fold }, "request_ids_per_caller"),
+    ] {
+        let house = bounded_house(Bounds::default(), ceilings);
+        let agent = house.caller("/agent/demo");
+        let runtime = runtime();
+        let task = runtime.block_on(house.authority.open_task(&agent, &terms(), &None, false)).unwrap();
+        let asks: Vec<_> = (0..BURST).map(|n| named(wanted(TaskChoice::Named(task)), &n.to_string())).collect();
+        let burst = asks.iter().map(|ask| house.authority.exchange(&agent, ask));
+        assert_eq!(given_of(runtime.block_on(join_all(burst)), bound), 5, "{bound}");
+        let state = house.authority.ledger.peek(|s| (s.issued, s.credentials.remembered(agent.id().as_str())));
+        assert_eq!(state, (5, 5), "{bound}");
+    }
+}
+
+#[test]
+fn a_batch_that_does_not_fit_as_a_whole_is_refused_as_a_whole() {
+    let fold = Ceilings::FOLD;
+    for (ceilings, bound) in [
+        (Ceilings { credentials_per_caller: 2, ..fold }, "credentials_per_caller"),
+        (Ceilings { request_ids_per_caller: 2, ..fold }, "request_ids_per_caller"),
+        (Ceilings { tasks_per_caller: 2, ..fold }, "tasks_per_caller"),
+    ] {
+        let house = bounded_house(Bounds::default(), ceilings);
+        let agent = house.caller("/agent/demo");
+        let asks: Vec<_> = (0..3).map(|n| named(wanted(TaskChoice::Inline(terms())), &n.to_string())).collect();
+        let runtime = runtime();
+        at_bound(runtime.block_on(house.authority.exchange_all(&agent, &asks)).map_err(|(_, no)| no), bound);
+        let left = house.authority.ledger.peek(|s| (s.issued, s.tasks.len(), s.credentials.remembered(agent.id().as_str())));
+        assert_eq!(left, (0, 0, 0), "{bound}");
+        runtime.block_on(house.authority.exchange_all(&agent, &asks[..2])).map_err(|(_, no)| no).unwrap();
+    }
+}
+
+/// Changes of tasks remember their request ids as exchanges do.
+#[test]
+fn every_request_id_of_a_caller_counts_and_none_keeps_an_operator_from_revoking() {
+    let house = bounded_house(Bounds::default(), Ceilings { request_ids_per_caller: 2, ..Ceilings::FOLD });
+    runtime().block_on(async {
+        let agent = house.caller("/agent/demo");
+        let id = |n: u8| Some((format!("r-{n}"), [n; 32]));
+        let task = house.authority.open_task(&agent, &terms(), &id(1), false).await.unwrap();
+        let actor = Actor::Workload(agent.clone());
+        house.authority.hold_task(&actor, task, "a pause", &id(2)).await.unwrap();
+        at_bound(house.authority.resume_task(&actor, task, "", &id(3)).await, "request_ids_per_caller");
+        house.authority.resume_task(&actor, task, "", &None).await.unwrap();
+        for n in 0..5 {
+            let targets = vec![Target::Tool(format!("tool-{n}").into())];
+            let ask = Revocation {
+                targets,
+                issued_only: true,
+                lock_only: false,
+                reason: "a test".into(),
+                confirm: Confirm::All,
+                named: id(10 + n),
+            };
+            house.authority.revoke(&operator(&house), &ask).await.unwrap();
+        }
+    });
+}
+
 #[test]
 fn a_caller_beyond_its_rule_budget_becomes_one_lock() {
-    let house = bounded_house(Bounds { rules_per_caller: 2, ..Bounds::default() });
+    let house = bounded_house(Bounds { rules_per_caller: 2, ..Bounds::default() }, Ceilings::FOLD);
     runtime().block_on(async {
         let agent = house.caller("/agent/demo");
         let rules = || house.authority.ledger.peek(|s| s.rules.entries().len());

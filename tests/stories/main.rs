@@ -4,6 +4,7 @@ mod bounds;
 mod full;
 #[path = "../kit/mod.rs"]
 mod kit;
+mod pace;
 
 use std::sync::Arc;
 

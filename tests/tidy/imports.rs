@@ -31,6 +31,7 @@ pub const LAYERS: &[&[&str]] = &[
         "leases",
         "lookup",
         "peers",
+        "rates",
         "reach",
         "refusals",
         "revoke",

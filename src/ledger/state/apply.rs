@@ -16,11 +16,6 @@ fn author(record: &Record) -> Option<Box<Who>> {
     record.author.as_ref().and_then(|a| a.who.clone()).map(Box::new)
 }
 
-/// A rule is kept at least until what it covers has ended for every verifier, whatever a writer with a wrong clock wrote.
-fn outlasting(end: Millis) -> Millis {
-    end.plus(limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)
-}
-
 impl State {
     /// Makes a record that was found valid take effect. Its seq is the head.
     pub fn apply(&mut self, judged: &impl Judged) {
@@ -78,7 +73,7 @@ impl State {
                 if let Some(id) = CredentialId::from_slice(&e.credential) {
                     let end = self.credentials.release(&id).unwrap_or_default();
                     let end = end.max(self.descent.get(&id).copied().unwrap_or_default());
-                    let until = Millis(e.keep_until).max(outlasting(end));
+                    let until = Millis(e.keep_until).max(Rules::outlasting(end));
                     self.rules.add(&Target::Credential(id), Some(seq), None, until);
                     self.count_caller_rule(record, until);
                 }
@@ -217,7 +212,7 @@ impl State {
         task.closed = Some(Closed { outcome, reason: e.reason.as_str().into(), at: now, seq, by: author(record) });
         let issued = task.issued_under > 0;
         // Also where its deadline is long past: a rule is never dropped before the last view that could be from before it.
-        let until = Millis(e.keep_until).max(outlasting(task.deadline.max(now)));
+        let until = Millis(e.keep_until).max(Rules::outlasting(task.deadline.max(now)));
         self.tasks.check_at(id, now.plus(limits::REQUEST_ID_KEPT_MS));
         // Nothing was issued under it, so nobody has anything to refuse.
         if issued {
@@ -322,6 +317,12 @@ impl State {
 }
 
 impl Rules {
+    /// How long a rule is kept at least that covers what ends then: until it has ended for every verifier, whatever a writer with a wrong
+    /// clock wrote.
+    pub fn outlasting(end: Millis) -> Millis {
+        end.plus(limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)
+    }
+
     /// How long a revocation's rule is kept: until the latest end that anything decided before it can reach.
     pub fn keep_until(now: Millis) -> Millis {
         now.plus(limits::TASK_TTL_MS + limits::CREDENTIAL_TTL_MS + limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)

@@ -6,6 +6,7 @@
 mod apply;
 #[cfg(test)]
 mod attacks;
+mod ceilings;
 pub mod credentials;
 pub mod intern;
 mod slab;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use ceilings::Ceilings;
 pub use credentials::{Credentials, Live, RequestKey, add_lineage, facts_of_record, svid_facts, trust_domain_of};
 pub use tasks::{Closed, Hold, Phase, Task, Tasks, Terms};
 pub use verdict::policy_in_force;

@@ -19,12 +19,14 @@ use crate::pb::mayfly::v1::task_service_server::TaskService;
 use crate::policy::Admin;
 use crate::policy::wanted::{self, Terms};
 use crate::refusal::{No, Reason, Refusal};
-use crate::revocation::Target;
 use crate::seq::{Seq, TaskId};
 use crate::tasks::Actor;
 
 /// The service.
 pub struct Tasks(pub Arc<Authority>);
+
+/// A task that was ended, by which record, and what ended with it.
+type Ended = (pb::Task, Seq, Option<pb::Hits>);
 
 fn reason(text: &str) -> Result<String, Refusal> {
     wanted::text("reason", text, limits::PURPOSE_BYTES)
@@ -54,12 +56,12 @@ impl Tasks {
             .ok_or_else(|| No::Refusal(Refusal::new(Reason::NotFound, format!("there is no task {id} that you may see"))))
     }
 
-    async fn end(&self, actor: &Actor, task: &str, why: &str, outcome: Outcome) -> Result<(pb::Task, Seq, pb::Hits), No> {
+    async fn end(&self, actor: &Actor, task: &str, why: &str, outcome: Outcome) -> Result<Ended, No> {
         let id: TaskId = wanted::id("task_id", task)?;
         let why = reason(why)?;
-        let (hits, _) = self.0.hits(&[Target::Task(id)]).await?;
+        let hits = self.0.ends_with(actor, id).await?;
         let seq = self.0.close_task(actor, id, outcome, &why).await?;
-        Ok((self.show(actor, id).await?, seq, super::hits_to_pb(&hits)))
+        Ok((self.show(actor, id).await?, seq, hits.as_ref().map(super::hits_to_pb)))
     }
 }
 
@@ -203,7 +205,7 @@ impl TaskService for Tasks {
             "complete_task",
             &ask.task_id,
         ))?;
-        Ok(Response::new(pb::CompleteTaskResponse { task: Some(task), seq: seq.as_u64(), hits: Some(hits) }))
+        Ok(Response::new(pb::CompleteTaskResponse { task: Some(task), seq: seq.as_u64(), hits }))
     }
 
     async fn cancel_task(&self, request: Request<pb::CancelTaskRequest>) -> Result<Response<pb::CancelTaskResponse>, Status> {
@@ -215,7 +217,7 @@ impl TaskService for Tasks {
             "cancel_task",
             &ask.task_id,
         ))?;
-        Ok(Response::new(pb::CancelTaskResponse { task: Some(task), seq: seq.as_u64(), hits: Some(hits) }))
+        Ok(Response::new(pb::CancelTaskResponse { task: Some(task), seq: seq.as_u64(), hits }))
     }
 
     async fn list_task_credentials(

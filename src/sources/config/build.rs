@@ -172,13 +172,18 @@ fn build(file: &str, v: &Values, base: &Path, seal: Seal, engine: Engine, public
 
 fn limits(v: &Values) -> Option<Limits> {
     let count = |key: &str| v.number(key).and_then(|n| usize::try_from(n).ok());
+    let small = |key: &str| v.number(key).and_then(|n| u32::try_from(n).ok());
     Some(Limits {
         tasks: count("limits.tasks")?,
         tasks_per_caller: count("limits.tasks_per_caller")?,
         credentials: count("limits.credentials")?,
         credentials_per_caller: count("limits.credentials_per_caller")?,
         request_ids_per_caller: count("limits.request_ids_per_caller")?,
+        rules: count("limits.rules")?,
         rules_per_caller: count("limits.rules_per_caller")?,
+        changes_per_second: small("limits.changes_per_second")?,
+        holds_per_second: small("limits.holds_per_second")?,
+        heartbeats_per_second: small("limits.heartbeats_per_second")?,
         leases_making: count("limits.leases_making")?,
         leases_making_per_upstream: count("limits.leases_making_per_upstream")?,
         leases_making_per_batch: count("limits.leases_making_per_batch")?,
@@ -188,7 +193,7 @@ fn limits(v: &Values) -> Option<Limits> {
         connections: count("limits.connections")?,
         admin_connections: count("limits.admin_connections")?,
         public_connections: count("limits.public_connections")?,
-        connection_streams: u32::try_from(v.number("limits.connection_streams")?).ok()?,
+        connection_streams: small("limits.connection_streams")?,
         handshakes: count("limits.handshakes")?,
         stream_in_flight: count("limits.stream_in_flight")?,
         credential_ttl_ms: v.number("limits.credential_ttl")?,

@@ -22,7 +22,7 @@ impl State {
         let rests_on = self.approval_usable(e, revision, time, pending)?.map_or(revision, |approved| approved.min(revision));
         self.rules_known_since(rests_on)?;
         self.lease_open(e, pending)?;
-        self.credential_counts(e, pending.credentials.len())?;
+        pending.ceilings.credential(self, &e.caller, pending.credentials.len() - 1)?;
         self.ancestors_alive(e, time)?;
         self.may_replace(e, time, pending)?;
         let (mut tasks, mut owners): (&[TaskId], &[Identity]) = (&[], &[]);
@@ -169,17 +169,6 @@ impl State {
         let own = self.credentials.get(&id).is_some_and(|live| self.credentials.caller(live) == e.caller);
         if !own || !pending.released.contains(&&e.replaces[..]) {
             return Err(malformed("a replacement of what is another caller's, or not given back before it in its group"));
-        }
-        Ok(())
-    }
-
-    fn credential_counts(&self, e: &Issued, added: usize) -> Verdict {
-        let retry = std::time::Duration::from_secs(10);
-        if self.credentials.len() + added > limits::CREDENTIALS {
-            return Err(Refusal::limit("credentials", limits::CREDENTIALS as u64, retry));
-        }
-        if self.credentials.live_of(&e.caller) as usize + added > limits::CREDENTIALS_PER_CALLER {
-            return Err(Refusal::limit("credentials_per_caller", limits::CREDENTIALS_PER_CALLER as u64, retry));
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ mod key;
 mod task;
 
 use super::tasks::{Phase, Task, Terms};
-use super::{Judged, RequestKey, State, Verdict, svid_facts, trust_domain_of};
+use super::{Ceilings, Judged, RequestKey, State, Verdict, svid_facts, trust_domain_of};
 use crate::ledger::record::{Event, LeaseOpened, Record, TaskOpened};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
@@ -17,11 +17,14 @@ use crate::revocation::{Facts, Hit, Sort, Target};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// What earlier records of the same group would add, were it valid.
-#[derive(Default)]
 struct Pending<'a> {
+    /// How much of it there may be.
+    ceilings: &'a Ceilings,
     tasks: Vec<&'a TaskOpened>,
     credentials: Vec<&'a [u8]>,
     requests: Vec<[u8; 16]>,
+    /// How many of them are bound anew.
+    bound: usize,
     approvals: Vec<&'a [u8]>,
     leases: Vec<&'a LeaseOpened>,
     used_once: Vec<&'a [u8]>,
@@ -29,6 +32,24 @@ struct Pending<'a> {
     /// A key begins to sign.
     activates: bool,
     released: Vec<&'a [u8]>,
+}
+
+impl<'a> Pending<'a> {
+    fn within(ceilings: &'a Ceilings) -> Pending<'a> {
+        Pending {
+            ceilings,
+            tasks: Vec::new(),
+            credentials: Vec::new(),
+            requests: Vec::new(),
+            bound: 0,
+            approvals: Vec::new(),
+            leases: Vec::new(),
+            used_once: Vec::new(),
+            keys: Vec::new(),
+            activates: false,
+            released: Vec::new(),
+        }
+    }
 }
 
 fn stale(what: impl Into<String>) -> Refusal {
@@ -72,7 +93,12 @@ pub fn policy_in_force(state: &State, environment: &str) -> u64 {
 impl State {
     /// Whether a group takes effect here. The state is not changed.
     pub fn verdict<R: Judged>(&self, group: &[R], time: Millis) -> Verdict {
-        let mut pending = Pending::default();
+        self.verdict_within(group, time, &Ceilings::FOLD)
+    }
+
+    /// The same for a writer that holds to its own ceilings, none above those of the fold.
+    pub fn verdict_within<R: Judged>(&self, group: &[R], time: Millis, ceilings: &Ceilings) -> Verdict {
+        let mut pending = Pending::within(ceilings);
         for judged in group {
             let record = judged.record();
             self.request_free(record, judged.request_key(), &mut pending)?;
@@ -112,10 +138,8 @@ impl State {
             (None, None) => pending.requests.push(key),
         }
         let caller = record.requester().ok_or_else(|| malformed("a request that nobody sent"))?;
-        if self.credentials.remembered(caller) as usize >= limits::REQUEST_IDS_PER_CALLER {
-            let wait = std::time::Duration::from_millis(limits::REQUEST_ID_KEPT_MS);
-            return Err(Refusal::limit("request_ids_per_caller", limits::REQUEST_IDS_PER_CALLER as u64, wait));
-        }
+        pending.ceilings.request_id(self, caller, pending.bound)?;
+        pending.bound += 1;
         Ok(())
     }
 

@@ -46,14 +46,8 @@ impl State {
         if let Some(hit) = self.rules.blocks(&facts) {
             return Err(refused_by(&hit, "opening a task"));
         }
-        let retry = std::time::Duration::from_secs(60);
-        if self.tasks.len() + pending.tasks.len() >= limits::TASKS {
-            return Err(Refusal::limit("tasks", limits::TASKS as u64, retry));
-        }
         let with_it = pending.tasks.iter().filter(|t| t.opener == e.opener).count();
-        if self.tasks.opened_by(&e.opener) as usize + with_it >= limits::TASKS_PER_CALLER {
-            return Err(Refusal::limit("tasks_per_caller", limits::TASKS_PER_CALLER as u64, retry));
-        }
+        pending.ceilings.task(self, &e.opener, (pending.tasks.len(), with_it))?;
         pending.tasks.push(e);
         Ok(())
     }

@@ -1,0 +1,69 @@
+//! How much one caller may have, and all together.
+//!
+//! The fold holds to [`Ceilings::FOLD`], which are in the program: it is the same on every replica and at every replay. What an operator sets is
+//! held by the writer, in its verdict before it appends, at the same place and by the same counters: a burst that was decided before any of
+//! it was counted cannot go beyond it.
+
+use std::time::Duration;
+
+use super::State;
+use crate::limits;
+use crate::refusal::Refusal;
+
+/// Bounds on what is in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ceilings {
+    /// Tasks in all.
+    pub tasks: usize,
+    /// Tasks that one caller opened.
+    pub tasks_per_caller: usize,
+    /// Credentials in all.
+    pub credentials: usize,
+    /// Credentials of one caller.
+    pub credentials_per_caller: usize,
+    /// Request ids remembered for one caller.
+    pub request_ids_per_caller: usize,
+}
+
+impl Ceilings {
+    /// Those of every replica.
+    pub const FOLD: Ceilings = Ceilings {
+        tasks: limits::TASKS,
+        tasks_per_caller: limits::TASKS_PER_CALLER,
+        credentials: limits::CREDENTIALS,
+        credentials_per_caller: limits::CREDENTIALS_PER_CALLER,
+        request_ids_per_caller: limits::REQUEST_IDS_PER_CALLER,
+    };
+
+    /// Whether one more task of this caller fits, after those that come with it: in all, and of the caller.
+    pub fn task(&self, state: &State, caller: &str, with_it: (usize, usize)) -> Result<(), Refusal> {
+        let wait = Duration::from_secs(60);
+        below("tasks", state.tasks.len() + with_it.0, self.tasks, wait)?;
+        below("tasks_per_caller", state.tasks.opened_by(caller) as usize + with_it.1, self.tasks_per_caller, wait)
+    }
+
+    /// Whether one more credential of this caller fits, after those that come with it, all of them the caller's.
+    pub fn credential(&self, state: &State, caller: &str, with_it: usize) -> Result<(), Refusal> {
+        let wait = Duration::from_secs(10);
+        below("credentials", state.credentials.len() + with_it, self.credentials, wait)?;
+        let own = state.credentials.live_of(caller) as usize + with_it;
+        below("credentials_per_caller", own, self.credentials_per_caller, wait)
+    }
+
+    /// Whether one more request id of this caller fits, after those that come with it.
+    pub fn request_id(&self, state: &State, caller: &str, with_it: usize) -> Result<(), Refusal> {
+        let kept = Duration::from_millis(limits::REQUEST_ID_KEPT_MS);
+        let own = state.credentials.remembered(caller) as usize + with_it;
+        below("request_ids_per_caller", own, self.request_ids_per_caller, kept)
+    }
+}
+
+impl Default for Ceilings {
+    fn default() -> Ceilings {
+        Ceilings::FOLD
+    }
+}
+
+fn below(name: &'static str, now: usize, bound: usize, wait: Duration) -> Result<(), Refusal> {
+    if now < bound { Ok(()) } else { Err(Refusal::limit(name, bound as u64, wait)) }
+}

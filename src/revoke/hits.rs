@@ -1,0 +1,184 @@
+//! What something hits, or would: counted through all that is live, in pieces, so that issuing goes on.
+
+use std::collections::BTreeSet;
+
+use crate::authority::Authority;
+use crate::credential::Kind;
+use crate::ledger::record::HoldRank;
+use crate::ledger::state::{Live, State, Task};
+use crate::limits;
+use crate::refusal::No;
+use crate::revocation::{Facts, Rules, Target};
+use crate::seq::{Millis, Seq, TaskId};
+use crate::tasks::Actor;
+
+/// What something hits, or would.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hits {
+    /// Live credentials.
+    pub credentials: u64,
+    /// Open tasks that hold one of them, or are targets themselves.
+    pub tasks: u64,
+    /// Different callers of those credentials.
+    pub callers: u64,
+    /// Those of the credentials for which something was made at an upstream.
+    pub elsewhere: u64,
+}
+
+impl Authority {
+    /// What ends with a task, where somebody may end it. To an operator it is counted. To a workload it is where one look suffices: else
+    /// counting would cost a thousand times what ending does, as often as it likes.
+    pub async fn ends_with(&self, actor: &Actor, id: TaskId) -> Result<Option<Hits>, No> {
+        let (_, rank) = self.may_steer(actor, id)?;
+        let few = |s: &State| s.tasks.places() as usize + s.credentials.places() as usize <= limits::LIST_WALK;
+        if rank == HoldRank::Caller && !self.ledger.peek(few) {
+            return Ok(None);
+        }
+        Ok(Some(self.hits(&[Target::Task(id)]).await?.0))
+    }
+
+    /// What targets would hit, in all and each by itself. Goes through the live credentials in pieces, so that issuing goes on.
+    pub async fn hits(&self, targets: &[Target]) -> Result<(Hits, Vec<Hits>), No> {
+        self.counted(Count::ahead(targets)).await
+    }
+
+    pub(super) async fn counted(&self, mut count: Count) -> Result<(Hits, Vec<Hits>), No> {
+        let now = self.system.wall();
+        let mut at = (0, 0);
+        loop {
+            if !self.ledger.settled(|state| count.walk(state, &mut at, now)).await? {
+                return Ok(count.done());
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// One target as a rule, and what it hits: credentials, tasks, callers.
+type One = (Rules, Hits, BTreeSet<TaskId>, BTreeSet<Box<str>>);
+
+/// Counts what each target covers, by the same rules that a verifier runs.
+pub(super) struct Count {
+    each: Vec<One>,
+    all: Hits,
+    tasks: BTreeSet<TaskId>,
+    callers: BTreeSet<Box<str>>,
+    /// The revocation that is counted, where it was made already.
+    made: Seq,
+    /// What was in force for its targets before it.
+    before: Rules,
+}
+
+impl Count {
+    /// What would be hit.
+    pub(super) fn ahead(targets: &[Target]) -> Count {
+        Count::new(targets, Seq::LAST, Rules::default())
+    }
+
+    /// What a revocation at `made` hit: by what was decided before it, however late that was committed.
+    pub(super) fn since(targets: &[Target], made: Seq, before: Rules) -> Count {
+        Count::new(targets, made, before)
+    }
+
+    fn new(targets: &[Target], made: Seq, before: Rules) -> Count {
+        let each = targets.iter().map(|t| {
+            let mut rules = Rules::default();
+            rules.add(t, Some(made), None, Millis(u64::MAX));
+            (rules, Hits::default(), BTreeSet::new(), BTreeSet::new())
+        });
+        let (all, tasks, callers) = (Hits::default(), BTreeSet::new(), BTreeSet::new());
+        Count { each: each.collect(), all, tasks, callers, made, before }
+    }
+
+    /// Whether a task was alive when the revocation came, or is, where none was made.
+    fn was_alive(&self, state: &State, task: &Task, now: Millis) -> bool {
+        let over = |t: &Task| t.closed.as_ref().is_some_and(|c| c.seq != self.made) || now >= t.deadline || t.silent(now);
+        !state.tasks.upwards(task).any(over)
+    }
+
+    /// Whether something else covers it, or covered it before.
+    fn was_covered(&self, state: &State, facts: &Facts<'_>) -> bool {
+        state.rules.covers_but(facts, self.made).is_some() || self.before.covers(facts).is_some()
+    }
+
+    /// Goes on for a bounded number of places, tasks first. Answers whether there are more.
+    fn walk(&mut self, state: &State, (task, credential): &mut (u32, u32), now: Millis) -> bool {
+        let end = |at: u32, places: u32| at.saturating_add(limits::LIST_WALK as u32).min(places);
+        if *task < state.tasks.places() {
+            let end = end(*task, state.tasks.places());
+            for open in (*task..end).filter_map(|slot| state.tasks.at(slot)) {
+                self.open_task(state, open, now);
+            }
+            *task = end;
+            return true;
+        }
+        let end = end(*credential, state.credentials.places());
+        for live in (*credential..end).filter_map(|slot| state.credentials.at(slot)) {
+            self.look(state, live, now);
+        }
+        *credential = end;
+        end < state.credentials.places()
+    }
+
+    fn look(&mut self, state: &State, live: &Live, now: Millis) {
+        let Some(task) = state.tasks.at(live.task) else { return };
+        if live.released || live.expires_at <= now || !self.was_alive(state, task, now) {
+            return;
+        }
+        let facts = state.credentials.facts(live, task);
+        if self.was_covered(state, &facts) {
+            return;
+        }
+        let elsewhere = u64::from(Kind::from_number(live.kind.into()).is_some_and(|kind| !kind.made_here()));
+        let mut hit = false;
+        for (rules, hits, tasks, callers) in &mut self.each {
+            if rules.covers(&facts).is_some() {
+                hit = true;
+                hits.credentials += 1;
+                hits.elsewhere += elsewhere;
+                tasks.insert(task.terms.id);
+                callers.insert(state.credentials.caller(live).into());
+            }
+        }
+        if hit {
+            self.all.credentials += 1;
+            self.all.elsewhere += elsewhere;
+            self.tasks.insert(task.terms.id);
+            self.callers.insert(state.credentials.caller(live).into());
+        }
+    }
+
+    /// An open task that a target reaches counts also where it holds no credential yet.
+    fn open_task(&mut self, state: &State, task: &Task, now: Millis) {
+        if !self.was_alive(state, task, now) {
+            return;
+        }
+        let identities = task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str()));
+        let facts = Facts {
+            revision: task.terms.revision,
+            tasks: task.terms.path.clone(),
+            identities: identities.collect(),
+            environment: &task.terms.environment,
+            policy: task.terms.policy,
+            ..Facts::default()
+        };
+        for (rules, _, tasks, _) in &mut self.each {
+            if rules.covers(&facts).is_some() {
+                tasks.insert(task.terms.id);
+                self.tasks.insert(task.terms.id);
+            }
+        }
+    }
+
+    fn done(mut self) -> (Hits, Vec<Hits>) {
+        self.all.tasks = self.tasks.len() as u64;
+        self.all.callers = self.callers.len() as u64;
+        let each = self.each.into_iter().map(|(_, hits, tasks, callers)| Hits {
+            credentials: hits.credentials,
+            tasks: tasks.len() as u64,
+            callers: callers.len() as u64,
+            elsewhere: hits.elsewhere,
+        });
+        (self.all, each.collect())
+    }
+}

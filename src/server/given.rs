@@ -1,0 +1,65 @@
+//! What the configuration says, in the shapes of those who hold to it.
+
+use std::time::Duration;
+
+use super::engine;
+use crate::authority::Bounds;
+use crate::credential::remote::Remotes;
+use crate::ledger::{Ceilings, Settings};
+use crate::rates::PerSecond;
+use crate::sources::config::Config;
+use crate::upstream::lease::{Elsewhere, Places, Timing};
+
+/// For the ledger.
+pub(super) fn settings(config: &Config) -> Settings {
+    Settings {
+        snapshots: engine::snapshots(config),
+        gather_records: config.ledger.gather_records,
+        gather_wait: Duration::from_millis(config.ledger.gather_wait_ms),
+        skew_ms: config.ledger.skew_ms,
+        snapshot_every: config.ledger.snapshot_every,
+        ceilings: Ceilings {
+            tasks: config.limits.tasks,
+            tasks_per_caller: config.limits.tasks_per_caller,
+            credentials: config.limits.credentials,
+            credentials_per_caller: config.limits.credentials_per_caller,
+            request_ids_per_caller: config.limits.request_ids_per_caller,
+        },
+    }
+}
+
+/// For the stories.
+pub(super) fn bounds(config: &Config) -> Bounds {
+    Bounds {
+        rules: config.limits.rules,
+        rules_per_caller: config.limits.rules_per_caller,
+        rates: PerSecond {
+            changes: config.limits.changes_per_second,
+            holds: config.limits.holds_per_second,
+            heartbeats: config.limits.heartbeats_per_second,
+        },
+        followers: config.limits.followers,
+        stream_in_flight: config.limits.stream_in_flight,
+        view_max_age_ms: config.ledger.view_max_age_ms,
+    }
+}
+
+/// What the configuration says of the making of these kinds.
+pub fn elsewhere(config: &Config, remotes: Remotes) -> Elsewhere {
+    let timing = Timing {
+        make_ms: config.leases.make_timeout_ms,
+        call_ms: config.leases.undo_timeout_ms,
+        left_ms: config.leases.left_behind_ms,
+        retry_min_ms: config.leases.retry_min_ms,
+        retry_max_ms: config.leases.retry_max_ms,
+        ..Timing::default()
+    };
+    let places = Places {
+        making: config.limits.leases_making,
+        making_per_upstream: config.limits.leases_making_per_upstream,
+        making_per_batch: config.limits.leases_making_per_batch,
+        undoing: config.limits.leases_undoing,
+        undoing_per_upstream: config.limits.leases_undoing_per_upstream,
+    };
+    Elsewhere { remotes, timing, places }
+}
