@@ -206,7 +206,7 @@ pub fn plain(kind: u32, now: Millis, revision: Seq) -> Parts {
         path: TaskPath::New { tasks: vec![TaskId::from_bytes(TASK)], owners: vec![owner()] },
         audience: "https://echo.example".into(),
         base_url: "https://echo.example/api".into(),
-        algorithm: "ES256".into(),
+        algorithm: "ES256",
         issuer: "https://mayfly.example/dev".into(),
         author: Who::SpiffeId(AGENT.into()),
     }

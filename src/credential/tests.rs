@@ -175,7 +175,7 @@ fn what_cannot_be_made_is_refused_with_its_reason() {
     };
     assert_eq!(mint(with(|p| p.draft.kind = Kind::Postgres.number())), Reason::NotServed);
     assert_eq!(mint(with(|p| p.draft.kind = Kind::X509.number())), Reason::NotServed);
-    assert_eq!(mint(with(|p| p.algorithm = "RS256".into())), Reason::NotServed);
+    assert_eq!(mint(with(|p| p.algorithm = "RS256")), Reason::NotServed);
     assert_eq!(mint(with(|p| p.draft.environment = "prod".into())), Reason::NotReady);
     assert_eq!(mint(with(|p| p.draft.expires_at = p.draft.issued_at)), Reason::NoLifeLeft);
     let broken = |change: fn(&mut Parts)| mint_local(grant(with(change)), id(1), 1, &ring, &status(), T0).err();

@@ -75,7 +75,8 @@ async fn an_exchange_is_answered_however_its_message_comes() {
     let data = |bytes: &Bytes| Frame::data(bytes.clone());
     let (refused, mistake) = ((Code::InvalidArgument, "INVALID_FIELD"), (Code::InvalidArgument, "INVALID_FIELD"));
     let not_served = (Code::Unimplemented, "NOT_SERVED");
-    let cases: Vec<(&str, Option<&str>, Vec<Frame<Bytes>>, (Code, &str))> = vec![
+    type Case<'a> = (&'a str, Option<&'a str>, Vec<Frame<Bytes>>, (Code, &'a str));
+    let cases: Vec<Case<'_>> = vec![
         ("in one piece", None, vec![data(&whole)], refused),
         ("with an empty frame after it", None, vec![data(&whole), data(&Bytes::new())], refused),
         ("with an empty frame before it", None, vec![data(&Bytes::new()), data(&whole)], refused),
