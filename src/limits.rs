@@ -100,8 +100,8 @@ pub const HOLDS_PER_SECOND: u32 = 20;
 /// Signs of life of one caller, a second: `TASKS_PER_CALLER` tasks with `HEARTBEAT_MIN_MS`, each three times an interval.
 pub const HEARTBEATS_PER_SECOND: u32 = 6_000;
 /// Seconds' worth of a caller's rate that may come at once. Work that begins, or is given up, in one go: all tasks of `TASKS_PER_CALLER`.
-pub const RATE_BURST_S: u64 = 10;
-/// Callers and acts whose rate is kept apart; beyond, together. Three times `CONNECTIONS`; at 50 bytes each, 3 MB.
+pub const RATE_BURST_S: u32 = 10;
+/// Callers whose rate of one act is kept apart; beyond, together. Three times `CONNECTIONS`; at 50 bytes each, 3 MB for each act.
 pub const CALLERS_RATED: usize = 65_536;
 /// Time between two sweeps of those rates where there is no room for another, milliseconds: 65,536 entries take under a millisecond.
 pub const RATES_SWEEP_MS: u64 = 1_000;

@@ -4,9 +4,13 @@
 //! what a caller may have ([`Ceilings`](crate::ledger::Ceilings)) bounds that, and whoever issues fast can end as fast. Holding and resuming
 //! can go on for ever, and each reaches every follower.
 
-use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
 use parking_lot::Mutex;
 
 use crate::ledger::commit::sha256;
@@ -46,69 +50,91 @@ impl Default for PerSecond {
     }
 }
 
-impl PerSecond {
-    fn of(&self, act: Act) -> (&'static str, u32) {
-        match act {
-            Act::Change => ("changes_per_second", self.changes),
-            Act::Hold => ("holds_per_second", self.holds),
-            Act::Heartbeat => ("heartbeats_per_second", self.heartbeats),
-        }
+/// Whose bucket. Half a digest: names of callers may have 2 KB each.
+type Key = [u8; 16];
+
+/// The bucket of all for whom there is no room.
+const SHARED: Key = [0; 16];
+
+/// The clock that never steps.
+struct Steady(System);
+
+impl Clock for Steady {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.0.steady())
     }
 }
 
-/// Whose bucket. Half a digest: names of callers may have 2 KB each.
-type Key = (Act, [u8; 16]);
-
-#[derive(Default)]
+/// The buckets of one act.
 struct Buckets {
-    /// When a bucket is full again, microseconds of the steady clock. One that is full is as if it were not there.
-    full_at: HashMap<Key, u64>,
-    swept_at: u64,
+    name: &'static str,
+    rate: u32,
+    of: RateLimiter<Key, HashMapStateStore<Key>, Steady, NoOpMiddleware<Duration>>,
+    /// When those that are full again were last forgotten.
+    swept: Mutex<Duration>,
 }
 
 impl Buckets {
-    /// Where an act counts: the caller's own bucket, or one for all whom there is no room for.
-    fn key(&mut self, own: Key, now: u64) -> Key {
-        if self.full_at.len() < limits::CALLERS_RATED || self.full_at.contains_key(&own) {
-            return own;
+    fn new(name: &'static str, rate: u32, system: &System) -> Buckets {
+        let each = NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN);
+        let burst = each.saturating_mul(NonZeroU32::MIN.saturating_add(limits::RATE_BURST_S - 1));
+        let quota = Quota::per_second(each).allow_burst(burst);
+        let of = RateLimiter::hashmap_with_clock(quota, Steady(system.clone()));
+        Buckets { name, rate, of, swept: Mutex::default() }
+    }
+
+    fn take(&self, own: Key) -> Result<(), Refusal> {
+        let now = self.of.clock().now();
+        let key = if self.has_room(now) { own } else { SHARED };
+        let refused =
+            |until: governor::NotUntil<Duration>| Refusal::limit(self.name, self.rate.into(), until.wait_time_from(now));
+        self.of.check_key(&key).map_err(refused)
+    }
+
+    /// Whether a caller can have a bucket of its own.
+    fn has_room(&self, now: Duration) -> bool {
+        if self.of.len() < limits::CALLERS_RATED {
+            return true;
         }
-        if now >= self.swept_at + limits::RATES_SWEEP_MS * 1000 {
-            self.swept_at = now;
-            self.full_at.retain(|_, full_at| *full_at > now);
+        let mut swept = self.swept.lock();
+        if now >= *swept + Duration::from_millis(limits::RATES_SWEEP_MS) {
+            *swept = now;
+            // One that is full again is as if it were not there.
+            self.of.retain_recent();
         }
-        if self.full_at.len() < limits::CALLERS_RATED { own } else { (own.0, [0; 16]) }
+        self.of.len() < limits::CALLERS_RATED
     }
 }
 
 /// The buckets of one replica.
 pub struct Rates {
-    per_second: PerSecond,
-    system: System,
-    buckets: Mutex<Buckets>,
+    changes: Buckets,
+    holds: Buckets,
+    heartbeats: Buckets,
 }
 
 impl Rates {
     /// Every bucket is full.
     pub fn new(per_second: PerSecond, system: System) -> Rates {
-        Rates { per_second, system, buckets: Mutex::default() }
+        Rates {
+            changes: Buckets::new("changes_per_second", per_second.changes, &system),
+            holds: Buckets::new("holds_per_second", per_second.holds, &system),
+            heartbeats: Buckets::new("heartbeats_per_second", per_second.heartbeats, &system),
+        }
     }
 
     /// Takes one. Refused with LIMIT_REACHED, and when to come again.
     pub fn take(&self, act: Act, caller: &str) -> Result<(), Refusal> {
-        let (name, rate) = self.per_second.of(act);
-        let each = 1_000_000 / u64::from(rate.max(1));
-        let now = self.system.steady() * 1000;
-        let mut own = [0; 16];
+        let mut own = SHARED;
         own.copy_from_slice(&sha256(caller.as_bytes())[..16]);
-        let mut buckets = self.buckets.lock();
-        let key = buckets.key((act, own), now);
-        let full_at = buckets.full_at.get(&key).copied().unwrap_or(0).max(now) + each;
-        let wait = full_at.saturating_sub(now + limits::RATE_BURST_S * 1_000_000);
-        if wait > 0 {
-            return Err(Refusal::limit(name, rate.into(), Duration::from_micros(wait)));
+        match act {
+            Act::Change => &self.changes,
+            Act::Hold => &self.holds,
+            Act::Heartbeat => &self.heartbeats,
         }
-        buckets.full_at.insert(key, full_at);
-        Ok(())
+        .take(own)
     }
 }
 
@@ -121,7 +147,7 @@ mod tests {
     use std::sync::Arc;
 
     const FEW: PerSecond = PerSecond { changes: 3, holds: 2, heartbeats: 5 };
-    const BURST: u32 = limits::RATE_BURST_S as u32;
+    const BURST: u32 = limits::RATE_BURST_S;
 
     fn rates() -> (Arc<SetClock>, Rates) {
         let clock = SetClock::at(Millis(0));
@@ -171,18 +197,17 @@ mod tests {
     #[test]
     fn callers_beyond_the_bound_share_a_bucket_until_others_are_quiet() {
         let (clock, rates) = rates();
-        given(&rates, Act::Hold, "early");
-        for n in 1..limits::CALLERS_RATED {
+        clock.advance(limits::RATES_SWEEP_MS);
+        for n in 0..limits::CALLERS_RATED {
             rates.take(Act::Hold, &format!("c{n}")).unwrap();
         }
         let shared = (0..).find(|n| rates.take(Act::Hold, &format!("late{n}")).is_err()).unwrap();
         assert_eq!(shared, 2 * BURST);
-        assert_eq!(rates.buckets.lock().full_at.len(), limits::CALLERS_RATED + 1, "bounded");
-        assert!(rates.take(Act::Hold, "c1").is_ok() && rates.take(Act::Hold, "early").is_err(), "those before keep theirs");
+        assert_eq!(rates.holds.of.len(), limits::CALLERS_RATED + 1, "bounded");
+        assert_eq!(given(&rates, Act::Change, "late"), 3 * BURST, "another act has room");
         // One act is half a second's worth: quiet for longer, they are forgotten, which changes nothing for them.
-        clock.advance(limits::RATES_SWEEP_MS);
+        clock.advance(2 * limits::RATES_SWEEP_MS);
         assert_eq!(given(&rates, Act::Hold, "later"), 2 * BURST);
-        assert!(rates.buckets.lock().full_at.len() < 10);
-        assert!(given(&rates, Act::Hold, "early") < 2 * BURST, "who is not quiet is not forgotten");
+        assert!(rates.holds.of.len() < 10);
     }
 }

@@ -10,7 +10,7 @@ use mayfly::seq::Millis;
 use super::kit::house::bounded_house;
 use super::*;
 
-const BURST: u32 = limits::RATE_BURST_S as u32;
+const BURST: u32 = limits::RATE_BURST_S;
 
 fn rated(rates: PerSecond) -> House {
     bounded_house(Bounds { rates, ..Bounds::default() }, Ceilings::FOLD)
