@@ -7,7 +7,6 @@ use crate::identity::caller::{Caller, Operator};
 use crate::ledger::Lane;
 use crate::ledger::record::{Event, HoldRank, Outcome, Record, Request, TaskClosed, TaskExtended, TaskHeld, TaskResumed, Who};
 use crate::ledger::state::{Remembered, State, Task, request_key};
-use crate::limits;
 use crate::policy::Admin;
 use crate::policy::decide::decided_on_old_state;
 use crate::policy::wanted::Terms;
@@ -270,34 +269,24 @@ impl Authority {
         self.heartbeats.beat(id).await
     }
 
-    /// Ends the tasks that missed their heartbeat: the dead man's switch. Called every second.
-    pub fn end_silent_tasks(&self) -> usize {
-        let now = self.system.wall();
-        let silent: Vec<TaskId> = self.ledger.peek(|s| silent_tasks(s, now));
-        for id in &silent {
-            let closed = TaskClosed {
-                task: id.as_bytes().to_vec(),
-                outcome: Outcome::Expired as i32,
-                reason: "it missed its heartbeat".into(),
-                keep_until: Rules::outlasting(now).0,
-            };
-            let record = Record::new(Who::Mayfly("missed heartbeat".into()), Event::TaskClosed(closed));
-            if let Err(error) = self.ledger.propose(Lane::Revoke, vec![record]) {
-                tracing::warn!(%error, task = %id, "a silent task could not be ended; it is refused by its time all the same");
-            }
+    /// Ends a task that missed its heartbeat: the dead man's switch. Whether it took effect shows later; by its time it is refused already.
+    pub fn end_silent(&self, id: TaskId, now: Millis) {
+        let closed = TaskClosed {
+            task: id.as_bytes().to_vec(),
+            outcome: Outcome::Expired as i32,
+            reason: "missed its heartbeat".to_owned(),
+            keep_until: Rules::outlasting(now).0,
+        };
+        let record = Record::new(Who::Mayfly("heartbeat missed".to_owned()), Event::TaskClosed(closed));
+        if let Err(no) = self.ledger.propose(Lane::Revoke, vec![record]) {
+            tracing::error!(task = %id, "a silent task could not be closed yet: {no}");
         }
-        silent.len()
     }
 }
 
 /// What callers do to their own has no place in the operators' lane.
 fn lane_of(rank: HoldRank) -> Lane {
     if rank == HoldRank::Caller { Lane::Change } else { Lane::Revoke }
-}
-
-fn silent_tasks(state: &State, now: Millis) -> Vec<TaskId> {
-    let open = |t: &&Task| t.closed.is_none() && t.silent(now) && t.deadline > now;
-    state.tasks.iter().filter(open).take(limits::GATHER_RECORDS).map(|t| t.terms.id).collect()
 }
 
 fn is_reuse(no: &No) -> bool {

@@ -16,12 +16,11 @@ use super::start::{PublicTls, Shown, still_us};
 use super::threads::Served;
 use crate::authority::Authority;
 use crate::keys;
-use crate::ledger::record::{Event, Outcome, Record, TaskClosed, Who};
+use crate::ledger::Ledger;
+use crate::ledger::record::Event;
 use crate::ledger::state::State;
-use crate::ledger::{Lane, Ledger};
 use crate::limits;
 use crate::refusal::Reason;
-use crate::revocation::Rules;
 use crate::seq::{Millis, TaskId};
 use crate::serve::ends::Stopping;
 use crate::sources::bundles::{BundleFiles, Found, Proposal};
@@ -185,17 +184,7 @@ async fn seconds(authority: &Authority, silent: &Silent) {
         }
         let now = authority.system.wall();
         for id in authority.ledger.peek(|state| silent.due(state, now)) {
-            let closed = TaskClosed {
-                task: id.as_bytes().to_vec(),
-                outcome: Outcome::Expired as i32,
-                reason: "missed its heartbeat".to_owned(),
-                keep_until: Rules::outlasting(now).0,
-            };
-            let record = Record::new(Who::Mayfly("heartbeat missed".to_owned()), Event::TaskClosed(closed));
-            // Whether it took effect shows at the next look.
-            if let Err(no) = authority.ledger.propose(Lane::Revoke, vec![record]) {
-                tracing::error!(task = %id, "a silent task could not be closed yet: {no}");
-            }
+            authority.end_silent(id, now);
         }
     }
 }
