@@ -43,7 +43,7 @@ impl Authority {
         }
     }
 
-    /// Whether this request was seen before. Asked for each, so it waits for nothing and keeps nothing.
+    /// What this request made, if it was seen before. It waits for nothing.
     pub(super) fn seen(&self, view: &View, caller: &Caller, want: &Wanted) -> Result<Option<Seen>, No> {
         let Some(request_id) = &want.request_id else { return Ok(None) };
         let key = request_key(caller.id().as_str(), request_id);

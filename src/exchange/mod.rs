@@ -25,8 +25,6 @@ use again::Before;
 /// What a decision came to.
 #[allow(clippy::large_enum_variant, reason = "nearly all are made here; a box would cost each an allocation")]
 enum Granted {
-    /// It was asked before.
-    Seen,
     /// Made here, and ready for the ledger.
     Here(Ready, UnderWay),
     /// To be made at its upstream.
@@ -90,8 +88,8 @@ impl Authority {
         self.still_stands(caller)?;
         let view = self.ledger.view(); // everything up to seq r
         match self.grant(&view, &self.catalog.now(), caller, want)? {
-            Granted::Here(ready, one) if !self.too_old(&view) => {
-                self.ledger.propose_each(vec![ready]).map_err(No::Refusal)?;
+            Some(Granted::Here(ready, one)) if !self.too_old(&view) => {
+                self.ledger.propose_ready(std::iter::once(ready))?;
                 Ok(Begun::UnderWay(one))
             }
             _ => Ok(Begun::Waits),
@@ -108,11 +106,11 @@ impl Authority {
         let compiled = self.catalog.now();
         for want in wants {
             begun.push(match stands.clone().and_then(|()| self.grant(&view, &compiled, caller, want)) {
-                Ok(Granted::Here(its, one)) => {
+                Ok(Some(Granted::Here(its, one))) => {
                     ready.push(its);
                     Ok(Begun::UnderWay(one))
                 }
-                Ok(Granted::Seen | Granted::Elsewhere(_)) => Ok(Begun::Waits),
+                Ok(None | Some(Granted::Elsewhere(_))) => Ok(Begun::Waits),
                 Err(no) => Err(no),
             });
         }
@@ -121,7 +119,7 @@ impl Authority {
         };
         if self.too_old(&view) {
             all(&|| Ok(Begun::Waits));
-        } else if let Err(no) = self.ledger.propose_each(ready) {
+        } else if let Err(no) = self.ledger.propose_ready(ready.into_iter()) {
             all(&|| Err(No::Refusal(no.clone())));
         }
         Round { begun, _minting: minting }
@@ -172,9 +170,8 @@ impl Authority {
                 if again < TRIES { continue } else { return Err(late()) }
             }
             let one = match granted {
-                Granted::Seen => continue,
                 Granted::Here(ready, one) => {
-                    self.ledger.propose_each(vec![ready]).map_err(No::Refusal)?;
+                    self.ledger.propose_ready(std::iter::once(ready))?;
                     one
                 }
                 Granted::Elsewhere(grant) => {
@@ -195,14 +192,14 @@ impl Authority {
         Err(No::Fault(Fault::new("exchange: tries ran out")))
     }
 
-    /// Decides what was not asked before, and where we make it ourselves, makes it and its records. It waits for nothing.
-    fn grant(&self, view: &View, compiled: &Compiled, caller: &Caller, want: &Wanted) -> Result<Granted, No> {
+    /// Decides, and where we make it ourselves, makes it and its records. It waits for nothing. `None`: it was asked before.
+    fn grant(&self, view: &View, compiled: &Compiled, caller: &Caller, want: &Wanted) -> Result<Option<Granted>, No> {
         let key = want.request_id.as_ref().map(|id| request_key(caller.id().as_str(), id));
         let seen = view.read(|state| match key.filter(|key| state.knows_request(key)) {
             Some(_) => Ok(true),
             None => self.room(state, caller, want).map(|()| false),
         });
-        if seen? { Ok(Granted::Seen) } else { self.make(view, compiled, caller, want) }
+        if seen? { Ok(None) } else { self.make(view, compiled, caller, want).map(Some) }
     }
 
     fn grant_unseen(&self, view: &View, compiled: &Compiled, caller: &Caller, want: &Wanted) -> Result<Granted, No> {

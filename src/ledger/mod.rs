@@ -169,8 +169,8 @@ impl Ledger {
     }
 
     /// Proposes what was made ready, all at once; each still stands or falls by itself. Refused, nothing was proposed.
-    pub fn propose_each(&self, ready: Vec<Ready>) -> Result<(), Refusal> {
-        self.inner.queue.push_all(ready.into_iter().map(|r| r.0))
+    pub fn propose_ready(&self, ready: impl ExactSizeIterator<Item = Ready>) -> Result<(), Refusal> {
+        self.inner.queue.push_all(ready.map(|r| r.0))
     }
 
     /// Encodes and hashes a group of records, so that proposing it is only taking a place in line.
