@@ -1,11 +1,10 @@
 //! Whether a credential is issued.
 
-use super::super::{State, Verdict, add_lineage, svid_facts, trust_domain_of};
+use super::super::{State, Verdict, facts_of_record};
 use super::{Pending, malformed, refused_by, stale};
 use crate::ledger::record::{Identity, Issued, KeyState};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
-use crate::revocation::Facts;
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
 impl State {
@@ -26,7 +25,7 @@ impl State {
         self.ancestors_alive(e, time)?;
         self.may_replace(e, time, pending)?;
         let (mut tasks, mut owners): (&[TaskId], &[Identity]) = (&[], &[]);
-        let mut opened = None;
+        let mut own = None;
         let wall = || Err(Refusal::new(Reason::EnvironmentWall, "task and upstream belong to different environments"));
         let end = match pending.tasks.iter().find(|t| t.task == e.task) {
             Some(task) => {
@@ -40,7 +39,7 @@ impl State {
                 if let Some(parent) = TaskId::from_slice(&task.parent).and_then(|p| self.tasks.get(&p)) {
                     (tasks, owners) = (&parent.terms.path, &parent.terms.owners);
                 }
-                opened = Some(*task);
+                own = task.owner.as_ref();
                 task.deadline
             }
             None => {
@@ -59,35 +58,12 @@ impl State {
         if !self.rules.may_block(rests_on) {
             return Ok(());
         }
-        let mut facts = self.issue_facts(e, id, rests_on);
-        facts.tasks.extend(tasks);
-        facts.tasks.extend(opened.and_then(|task| TaskId::from_slice(&task.task)));
-        let owners = owners.iter().chain(opened.and_then(|task| task.owner.as_ref()));
-        facts.identities.extend(owners.map(|o| (o.issuer.as_str(), o.sub.as_str())));
+        let mut facts = facts_of_record(e, rests_on, tasks);
+        facts.identities.extend(owners.iter().chain(own).map(|o| (o.issuer.as_str(), o.sub.as_str())));
         match self.rules.blocks(&facts) {
             Some(hit) => Err(refused_by(&hit, "issuing")),
             None => Ok(()),
         }
-    }
-
-    fn issue_facts<'a>(&self, e: &'a Issued, id: CredentialId, revision: Seq) -> Facts<'a> {
-        let domain = trust_domain_of(&e.caller);
-        let mut facts = Facts {
-            revision,
-            credentials: vec![id],
-            identities: vec![(domain, &e.caller)],
-            upstream: &e.upstream,
-            scopes: e.scopes.iter().map(String::as_str).collect(),
-            binding: &e.binding,
-            tool: &e.tool,
-            environment: &e.environment,
-            policy: e.policy_version,
-            key: &e.key,
-            svid: e.svid.as_ref().map(|s| svid_facts(domain, s)),
-            ..Facts::default()
-        };
-        add_lineage(&mut facts, &e.ancestors, e.subject.as_ref(), &e.actors, e.subject_token.as_ref());
-        facts
     }
 
     fn registration_in_force(&self, e: &Issued) -> Verdict {
