@@ -31,8 +31,8 @@ pub struct Tokens(pub Arc<Authority>);
 impl Tokens {
     pub(super) async fn one(authority: &Authority, caller: &Caller, ask: pb::ExchangeRequest) -> Result<pb::Issued, No> {
         let want = Wanted::from_pb(ask)?;
-        let issued = authority.exchange(caller, &want).await;
-        issued.map(issued_to_pb).inspect_err(|no| note(authority, caller, no, &want.upstream, &task_of(&want)))
+        let end = authority.exchange(caller, &want).await;
+        round::told(authority, caller, Some(&want), end)
     }
 
     async fn batch(&self, caller: &Caller, ask: pb::BatchExchangeRequest) -> Result<Vec<pb::ExchangeResult>, No> {
