@@ -56,12 +56,10 @@ pub fn commit(data: &[u8]) {
     let Ok(commit) = Commit::from_bytes(&Bytes::copy_from_slice(data)) else { return };
     let header = &commit.header;
     let encoded: Vec<Encoded> = commit.records.iter().cloned().filter_map(Encoded::new).collect();
-    let leaves: Vec<_> = encoded.iter().map(|e| e.leaf).collect();
     if let Ok(hash) = header.previous.as_slice().try_into() {
         let after = ChainHead { number: header.number.wrapping_sub(1), hash, time: Millis(0) };
         if header.number > 0 && header.format == 1 {
-            let (_, head) =
-                pack(header.writer, after, Millis(header.time), &leaves, encoded.into_iter().map(|e| e.bytes).collect());
+            let (_, head) = pack(header.writer, after, Millis(header.time), encoded.iter());
             assert_eq!(head.hash, commit.hash, "another writer would have written it otherwise");
         }
     }
@@ -79,7 +77,7 @@ pub fn fold(data: &[u8]) {
         let Ok(record) = Record::from_bytes(one) else { continue };
         let Some(encoded) = Encoded::new(record) else { continue };
         let chain = state.writers.get(&1).copied().unwrap_or(ChainHead::START);
-        let (bytes, _) = pack(1, chain, Millis(1_700_000_000_000), &[encoded.leaf], vec![encoded.bytes]);
+        let (bytes, _) = pack(1, chain, Millis(1_700_000_000_000), std::iter::once(&encoded));
         let commit = Commit::from_bytes(&Bytes::from(bytes)).expect("what was packed reads back");
         let mut twin = state.clone();
         let (first, second) =

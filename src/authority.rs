@@ -14,7 +14,7 @@ use crate::heartbeats::Heartbeats;
 use crate::identity::bundle::Bundles;
 use crate::identity::spiffe_id::TrustDomain;
 use crate::ledger::record::{Aim, Event, Record};
-use crate::ledger::{Batch, Ledger};
+use crate::ledger::{Batch, Committed, Ledger};
 use crate::limits;
 use crate::peers::Peers;
 use crate::policy::catalog::Catalog;
@@ -181,21 +181,23 @@ impl Authority {
     fn follow(&self, batch: &Arc<Batch>) {
         self.status.learn(batch.head);
         self.ledger.peek(|state| self.feed.take(batch, state));
-        if batch.records.iter().any(|c| Catalog::concerns(&c.record)) {
+        // Issuances alone: there is nothing to keep up with.
+        let changes = || batch.records.iter().filter_map(Committed::change);
+        if changes().any(|r| Catalog::concerns(r)) {
             self.ledger.peek(|state| self.catalog.sync(state));
         }
-        if batch.records.iter().any(|c| concerns_keys(&c.record))
+        if changes().any(|r| concerns_keys(r))
             && let Err(fault) = self.load_keys()
         {
             tracing::error!(%fault, "a key could not be loaded");
         }
-        let domains: Vec<&str> = batch.records.iter().filter_map(|c| changed_domain(&c.record)).collect();
+        let domains: Vec<&str> = changes().filter_map(|r| changed_domain(r)).collect();
         if !domains.is_empty()
             && let Err(fault) = self.load_bundles_of(|name| domains.contains(&name))
         {
             tracing::error!(%fault, "a bundle could not be loaded");
         }
-        self.leases.follow(batch.records.iter().map(|c| &*c.record));
+        self.leases.follow(changes().map(|r| &**r));
         // Nobody watches: that is no error.
         let _ = self.commits.send(batch.clone());
     }

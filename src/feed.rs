@@ -72,10 +72,11 @@ impl Feed {
     pub fn take(&self, batch: &Batch, state: &State) {
         let mut ring = self.ring.lock();
         for committed in &batch.records {
-            let Some(event) = event_of(&committed.record, committed.seq, batch.time, state) else { continue };
+            let Some(record) = committed.change() else { continue };
+            let Some(event) = event_of(record, committed.seq, batch.time, state) else { continue };
             let sent = Arc::new(Sent { previous: ring.last, event });
             ring.last = committed.seq;
-            ring.made.insert(committed.seq, Made { record: committed.record.clone(), at: batch.time, hits: None });
+            ring.made.insert(committed.seq, Made { record: record.clone(), at: batch.time, hits: None });
             ring.events.push_back(sent.clone());
             if ring.events.len() > limits::FEED_EVENTS
                 && let Some(old) = ring.events.pop_front()

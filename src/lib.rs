@@ -40,6 +40,7 @@ pub mod identity;
 
 pub mod document;
 pub mod limits;
+pub mod protobuf;
 pub mod refusal;
 pub mod seq;
 pub mod system;

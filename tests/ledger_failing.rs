@@ -38,7 +38,8 @@ fn listen(ledger: &Ledger) -> Heard {
     let ours = heard.clone();
     ledger.observe(move |batch: &Arc<Batch>| {
         for record in &batch.records {
-            let Some(Event::Revoked(e)) = &record.record.event else { continue };
+            let whole = record.whole().unwrap();
+            let Some(Event::Revoked(e)) = &whole.event else { continue };
             for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
                 if let Target::Tool(tool) = target {
                     ours.lock().push((record.seq.as_u64(), tool.to_string()));

@@ -162,8 +162,7 @@ fn no_field_of_a_sample_is_left_out() {
 fn a_commit_is_written_as_its_sample_and_continues_its_chain() {
     let after = ChainHead { number: 6, hash: [0x5e; 32], time: Millis(1_700_000_000_000) };
     let encoded: Vec<Encoded> = samples::all().into_iter().take(3).map(|(_, r)| Encoded::new(r).unwrap()).collect();
-    let leaves: Vec<_> = encoded.iter().map(|e| e.leaf).collect();
-    let (bytes, head) = pack(3, after, Millis(1_700_000_000_123), &leaves, encoded.into_iter().map(|e| e.bytes).collect());
+    let (bytes, head) = pack(3, after, Millis(1_700_000_000_123), encoded.iter());
     let kept = stored("v1/commit.hex", &bytes);
     assert_eq!(to_text(&kept), to_text(&bytes), "a tag, a type or a hash changed");
 

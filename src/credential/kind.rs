@@ -1,10 +1,12 @@
 //! The kinds: one line each, and minting of those that are made here.
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use super::jwt::{Told, Unsigned};
 use super::keyring::{ES256, Keyring, OwnKey};
-use super::minted::{Answer, Lapse, Minted, Novelty, Summary};
+use super::minted::{About, Answer, Lapse, Minted, Novelty, Summary};
 use super::reference;
 use super::status::Allocator;
 use crate::ledger::commit::sha256;
@@ -107,11 +109,11 @@ impl Kind {
     }
 }
 
-fn kind_of(number: u32) -> Result<Kind, Fault> {
+pub(super) fn kind_of(number: u32) -> Result<Kind, Fault> {
     Kind::from_number(number).ok_or_else(|| Fault::new(format!("a record names credential kind {number}")))
 }
 
-fn not_served(kind: Kind, what: &str) -> No {
+pub(super) fn not_served(kind: Kind, what: &str) -> No {
     No::Refusal(Refusal::new(Reason::NotServed, format!("credentials of kind {} {what}", kind.name())))
 }
 
@@ -128,20 +130,7 @@ pub fn mint_local(
 ) -> Result<Minted, No> {
     let mut parts = grant.into_parts();
     let kind = kind_of(parts.draft.kind)?;
-    let Maker::Here(purpose) = kind.line().maker else { return Err(not_served(kind, "are made at their upstream")) };
-    let key = keyring.active(purpose, &parts.draft.environment).ok_or_else(|| match purpose {
-        KeyPurpose::AccessToken | KeyPurpose::Reference => No::Refusal(
-            Refusal::new(
-                Reason::NotReady,
-                format!("environment {} has no active key for {}", parts.draft.environment, kind.name()),
-            )
-            .way_out("an operator runs: mayfly key list"),
-        ),
-        _ => not_served(kind, "are not made by this version"),
-    })?;
-    if Millis(parts.draft.expires_at).seconds() <= Millis(parts.draft.issued_at).seconds() {
-        return Err(No::Refusal(Refusal::new(Reason::NoLifeLeft, "less than a second of life is left")));
-    }
+    let key = key_for(kind, &parts, keyring)?;
     let place = status.place(Millis(parts.draft.expires_at), now)?;
     let draft = &mut parts.draft;
     draft.credential = id.as_bytes().to_vec();
@@ -155,26 +144,37 @@ pub fn mint_local(
         audience: &parts.audience,
         issuer: &parts.issuer,
     };
-    let (token, digest) = make(kind, &key, id, &told, Some(parts.algorithm))?;
+    let (token, digest) = make(kind, &key, id, &told)?;
     parts.draft.token_digest = digest;
-    let answer = bearer(token, &parts.draft, &parts.base_url);
-    let summary = summary(&parts.draft, kind, parts.revision, Novelty::New, false)?;
+    let answer = bearer(token, &parts.draft, parts.base_url.clone());
+    let summary = summary(&parts.draft, id, kind, parts.revision, Novelty::New, false)?;
     Ok(Minted::new(records(parts, group), summary, answer, Lapse::none()))
 }
 
-/// The token, and what its record keeps of it. `algorithm`: what the upstream takes, where that is still to be settled.
-fn make(
-    kind: Kind,
-    key: &OwnKey,
-    id: CredentialId,
-    told: &Told<'_>,
-    algorithm: Option<&str>,
-) -> Result<(Zeroizing<String>, Vec<u8>), No> {
+/// The key that makes a credential of these parts, if they may be made at all.
+pub(super) fn key_for(kind: Kind, parts: &Parts, keyring: &Keyring) -> Result<Arc<OwnKey>, No> {
+    let Maker::Here(purpose) = kind.line().maker else { return Err(not_served(kind, "are made at their upstream")) };
+    let environment = &parts.draft.environment;
+    let key = keyring.active(purpose, environment).ok_or_else(|| match purpose {
+        KeyPurpose::AccessToken | KeyPurpose::Reference => No::Refusal(
+            Refusal::new(Reason::NotReady, format!("environment {environment} has no active key for {}", kind.name()))
+                .way_out("an operator runs: mayfly key list"),
+        ),
+        _ => not_served(kind, "are not made by this version"),
+    })?;
+    if Millis(parts.draft.expires_at).seconds() <= Millis(parts.draft.issued_at).seconds() {
+        return Err(No::Refusal(Refusal::new(Reason::NoLifeLeft, "less than a second of life is left")));
+    }
+    if kind == Kind::Jwt && parts.algorithm != ES256 {
+        return Err(not_served(kind, "are signed with ES256 only"));
+    }
+    Ok(key)
+}
+
+/// The token, and what its record keeps of it.
+fn make(kind: Kind, key: &OwnKey, id: CredentialId, told: &Told<'_>) -> Result<(Zeroizing<String>, Vec<u8>), No> {
     match kind {
         Kind::Jwt => {
-            if algorithm.is_some_and(|a| a != ES256) {
-                return Err(not_served(kind, "are signed with ES256 only"));
-            }
             let unsigned = Unsigned::new(key, told)?;
             let digest = unsigned.digest().to_vec();
             Ok((unsigned.sign(key)?, digest))
@@ -188,17 +188,22 @@ fn make(
     }
 }
 
-fn bearer(token: Zeroizing<String>, issued: &Issued, base_url: &str) -> Answer {
+pub(super) fn bearer(token: Zeroizing<String>, issued: &Issued, base_url: Arc<str>) -> Answer {
     // RFC 9449, section 7.1: what is bound to a DPoP key goes with its own scheme.
     let scheme = if issued.jkt.is_empty() { "Bearer" } else { "DPoP" };
-    Answer::Bearer { token, header: "authorization".into(), scheme: scheme.into(), base_url: base_url.to_owned() }
+    Answer::Bearer { token, header: "authorization".into(), scheme: scheme.into(), base_url }
 }
 
-pub(crate) fn summary(issued: &Issued, kind: Kind, revision: Seq, novelty: Novelty, irrevocable: bool) -> Result<Summary, Fault> {
-    let missing = |what: &str| Fault::new(format!("an issuance without a {what}"));
-    Ok(Summary {
-        credential: CredentialId::from_slice(&issued.credential).ok_or_else(|| missing("credential id"))?,
-        task: TaskId::from_slice(&issued.task).ok_or_else(|| missing("task"))?,
+pub(crate) fn summary(
+    issued: &Issued,
+    credential: CredentialId,
+    kind: Kind,
+    revision: Seq,
+    novelty: Novelty,
+    irrevocable: bool,
+) -> Result<Summary, Fault> {
+    let about = About {
+        task: TaskId::from_slice(&issued.task).ok_or_else(|| Fault::new("an issuance without a task"))?,
         kind,
         issued_at: Millis(issued.issued_at),
         expires_at: Millis(issued.expires_at),
@@ -210,7 +215,8 @@ pub(crate) fn summary(issued: &Issued, kind: Kind, revision: Seq, novelty: Novel
         revision,
         irrevocable,
         novelty,
-    })
+    };
+    Ok(Summary { credential, about: Arc::new(about) })
 }
 
 /// The records of a grant: the task that it opens, or the end of what it replaces, and the issuance. The request stands on the
@@ -256,14 +262,14 @@ pub fn remake_local(past: &Past<'_>, keyring: &Keyring) -> Result<Minted, No> {
         No::Refusal(Refusal::new(Reason::KeyState, format!("key {} is gone, and only it can make {id} again", issued.key)))
     })?;
     let told = Told { issued, revision: past.record.revision(), path: past.path, audience: past.audience, issuer: past.issuer };
-    let (token, digest) = make(kind, &key, id, &told, None)?;
+    let (token, digest) = make(kind, &key, id, &told)?;
     if digest != issued.token_digest {
         // Only what the record does not hold can differ: the registration's audience, or the issuer's name.
         let no = Refusal::new(Reason::DecidedOnOldState, format!("{id} cannot be made again: audience or issuer changed since"));
         return Err(No::Refusal(no.way_out("ask with a new request_id")));
     }
-    let answer = bearer(token, issued, past.base_url);
-    let summary = summary(issued, kind, told.revision, Novelty::Same, false)?;
+    let answer = bearer(token, issued, past.base_url.into());
+    let summary = summary(issued, id, kind, told.revision, Novelty::Same, false)?;
     Ok(Minted::new(Vec::new(), summary, answer, Lapse::none()))
 }
 

@@ -1,5 +1,8 @@
 //! Made, and told to nobody. Only a receipt of the ledger turns it into something that can be answered.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use super::Kind;
@@ -15,11 +18,11 @@ pub enum Answer {
         /// The token.
         token: Zeroizing<String>,
         /// The header's name, lower case.
-        header: String,
+        header: Cow<'static, str>,
         /// What stands before the token. May be empty.
-        scheme: String,
+        scheme: Cow<'static, str>,
         /// Where to send it.
-        base_url: String,
+        base_url: Arc<str>,
     },
     /// A login to a database.
     Database {
@@ -83,6 +86,13 @@ pub enum Novelty {
 pub struct Summary {
     /// Its id.
     pub credential: CredentialId,
+    /// All else: the same, and in the same place, for those that were made in series.
+    pub about: Arc<About>,
+}
+
+/// What an answer says of a credential beside its id.
+#[derive(Debug)]
+pub struct About {
     /// Its task.
     pub task: TaskId,
     /// Its kind.
@@ -171,7 +181,7 @@ impl Minted {
         self.summary.credential
     }
 
-    /// The records to commit, one group. They are handed over once; none for what was issued before.
+    /// The records to commit, one group. They are handed over once; none for what was issued before, or made in series.
     pub fn records(&mut self) -> Vec<Record> {
         self.lapse.proposed = true;
         std::mem::take(&mut self.records)
@@ -196,6 +206,12 @@ pub struct Issued {
 }
 
 impl Issued {
+    /// Without a ledger, for tests of what comes after one.
+    #[cfg(test)]
+    pub(crate) fn for_test(seq: Seq, summary: Summary, answer: Answer) -> Issued {
+        Issued { seq, summary, answer }
+    }
+
     /// The seq of its record.
     pub fn seq(&self) -> Seq {
         self.seq
@@ -204,6 +220,11 @@ impl Issued {
     /// What an answer says of it.
     pub fn summary(&self) -> &Summary {
         &self.summary
+    }
+
+    /// Itself.
+    pub fn answer(&self) -> &Answer {
+        &self.answer
     }
 
     /// Takes it apart: the seq of its record, what to say of it, and itself.

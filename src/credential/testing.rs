@@ -42,10 +42,9 @@ impl Log {
     /// Commits records as they are, valid or not.
     pub fn put(&mut self, records: Vec<Record>) -> Vec<Verdict> {
         let encoded: Vec<Encoded> = records.into_iter().map(|r| Encoded::new(r).unwrap()).collect();
-        let leaves: Vec<_> = encoded.iter().map(|e| e.leaf).collect();
         let chain = self.state.writers.get(&1).copied().unwrap_or(ChainHead::START);
         let time = self.time.max(self.state.time);
-        let (bytes, _) = pack(1, chain, time, &leaves, encoded.into_iter().map(|e| e.bytes).collect());
+        let (bytes, _) = pack(1, chain, time, encoded.iter());
         self.commits.push(bytes.into());
         self.fold(self.commits.len())
     }

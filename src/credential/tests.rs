@@ -58,7 +58,7 @@ fn a_repeat_gives_the_same_claims_by_the_same_key_or_nothing() {
         let mut again = remake_local(&past(&records[0], &parts), &ring).ok().unwrap();
         assert!(again.records().is_empty(), "it is in the ledger already");
         let again = again.reveal(Receipt::of_test(id(1))).unwrap();
-        assert_eq!(again.summary().novelty, Novelty::Same);
+        assert_eq!(again.summary().about.novelty, Novelty::Same);
         let again = token(again);
         match kind {
             Kind::Jwt => {

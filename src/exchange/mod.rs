@@ -6,6 +6,7 @@
 mod again;
 pub(crate) mod batch;
 mod renew;
+mod together;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::policy::grant::Grant;
 use crate::policy::wanted::{TaskChoice, Wanted};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use again::Before;
+use together::Together;
 
 /// What a decision came to.
 #[allow(clippy::large_enum_variant, reason = "nearly all are made here; a box would cost each an allocation")]
@@ -104,8 +106,12 @@ impl Authority {
         let stands = self.still_stands(caller);
         let view = self.ledger.view();
         let compiled = self.catalog.now();
+        let mut together = Together::new(self, &view, &compiled, caller);
+        let mut rest = wants.clone();
         for want in wants {
-            begun.push(match stands.clone().and_then(|()| self.grant(&view, &compiled, caller, want)) {
+            rest.next();
+            let granted = stands.clone().and_then(|()| together.grant(want, rest.clone()));
+            begun.push(match granted {
                 Ok(Some(Granted::Here(its, one))) => {
                     ready.push(its);
                     Ok(Begun::UnderWay(one))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::commit::Commit;
+use super::commit::{Commit, Encoded};
 use super::open::{StartError, load};
 use super::state::seq_after;
 use super::{Batch, Committed, Inner, READ_BYTES};
@@ -56,10 +56,10 @@ fn since(store: &dyn Store, after: Position, mut seq: Seq) -> Result<Vec<Arc<Bat
             let commit =
                 Commit::from_bytes(&entry.bytes).map_err(|what| StartError::Damaged { after: seq, position: entry.at, what })?;
             let time = Millis(commit.header.time);
-            let records = commit.records.into_iter().map(|record| {
+            let records = commit.records.into_iter().filter_map(|record| {
                 // What this writer appended it had found valid.
                 seq = seq_after(seq, &record);
-                Committed { seq, record: Arc::new(record) }
+                Some(Committed::new(seq, Encoded::new(record)?))
             });
             let records: Vec<Committed> = records.collect();
             found.push(Arc::new(Batch { records, head: seq, time }));

@@ -3,16 +3,20 @@
 //! The header carries the hash of its writer's header before it and the RFC 6962 root over the records, so that changing, dropping or
 //! moving a record breaks the chain from there on.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use bytes::{Buf, Bytes};
 use prost::Message;
 
-use super::record::Record;
+use super::mold::{Mold, Own, OwnRequest};
+use super::receipt::issued_by;
+use super::record::{BadRecord, Record};
 use super::state::{RequestKey, key_of};
 use crate::limits;
-use crate::seq::Millis;
+use crate::protobuf::{begin, message_len};
+use crate::seq::{CredentialId, Millis};
 
 /// SHA-256.
 pub type Hash = [u8; 32];
@@ -62,14 +66,24 @@ struct Packed {
 /// A record with its persisted bytes and their leaf hash, made once by whoever proposes it.
 #[derive(Clone, Debug)]
 pub struct Encoded {
-    /// The record. Large, and handed from thread to thread: shared, never copied.
-    pub record: Arc<Record>,
+    /// The record, or that of its mold. Large, and handed from thread to thread: shared, never copied.
+    pub(super) record: Arc<Record>,
+    /// What is its own, where `record` is that of its mold.
+    pub(super) own: Option<Place>,
     /// Its bytes.
-    pub bytes: Bytes,
+    pub(super) bytes: Bytes,
     /// Its leaf in the commit's tree.
-    pub leaf: Hash,
+    pub(super) leaf: Hash,
     /// The name of its request.
-    pub request: Option<RequestKey>,
+    pub(super) request: Option<RequestKey>,
+}
+
+/// What an issuance that was cast has of its own, as far as the fold asks. Texts are where they lie in its bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub credential: CredentialId,
+    pub tool: Range<usize>,
+    pub request_id: Range<usize>,
 }
 
 impl Encoded {
@@ -79,14 +93,49 @@ impl Encoded {
         let mut bytes = Vec::with_capacity(1 + record.encoded_len());
         bytes.push(LEAF);
         record.encode_raw(&mut bytes);
-        let mut bytes = Bytes::from(bytes);
-        if bytes.len() - 1 > limits::RECORD_BYTES {
-            return None;
-        }
-        let leaf = sha256(&bytes);
-        bytes.advance(1);
-        Some(Encoded { request: key_of(&record), record: Arc::new(record), bytes, leaf })
+        let (bytes, leaf) = hashed(bytes)?;
+        Some(Encoded { request: key_of(&record), record: Arc::new(record), own: None, bytes, leaf })
     }
+
+    /// The same for an issuance that has the rest in common with others.
+    pub fn cast(mold: &Mold, own: &Own<'_>) -> Option<Encoded> {
+        let cast = mold.cast(LEAF, own);
+        let (bytes, leaf) = hashed(cast.bytes)?;
+        // The leaf's byte is no longer before them; what is empty stays empty.
+        let moved = |at: Range<usize>| at.start.saturating_sub(1)..at.end.saturating_sub(1);
+        let place = Place { credential: own.credential, tool: moved(cast.tool), request_id: moved(cast.request_id) };
+        let request = own.request.map(OwnRequest::key);
+        Some(Encoded { record: mold.record().clone(), own: Some(place), bytes, leaf, request })
+    }
+
+    /// The record, whole.
+    pub fn whole(&self) -> Result<Arc<Record>, BadRecord> {
+        match self.own {
+            None => Ok(self.record.clone()),
+            Some(_) => Record::from_bytes(&self.bytes).map(Arc::new),
+        }
+    }
+
+    /// The credential that it issues, if it does.
+    pub(super) fn issues(&self) -> Option<CredentialId> {
+        self.own.as_ref().map(|own| own.credential).or_else(|| issued_by(&self.record))
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+/// A record's bytes after the byte that says that they are a leaf, and its hash; `None` above `limits::RECORD_BYTES`.
+fn hashed(bytes: Vec<u8>) -> Option<(Bytes, Hash)> {
+    let mut bytes = Bytes::from(bytes);
+    if bytes.len() - 1 > limits::RECORD_BYTES {
+        return None;
+    }
+    let leaf = sha256(&bytes);
+    bytes.advance(1);
+    Some((bytes, leaf))
 }
 
 /// Where a writer's chain stands.
@@ -149,19 +198,32 @@ pub enum BadCommit {
 }
 
 /// Packs records into the next commit of a writer's chain: its bytes, and the chain's head after it.
-pub fn pack(writer: u32, after: ChainHead, time: Millis, leaves: &[Hash], records: Vec<Bytes>) -> (Vec<u8>, ChainHead) {
+pub fn pack<'a>(
+    writer: u32,
+    after: ChainHead,
+    time: Millis,
+    records: impl Iterator<Item = &'a Encoded> + Clone,
+) -> (Vec<u8>, ChainHead) {
+    let leaves: Vec<Hash> = records.clone().map(|r| r.leaf).collect();
     let header = Header {
         format: FORMAT,
         writer,
         number: after.number + 1,
         time: time.0,
         previous: after.hash.to_vec(),
-        root: root_hash(leaves).to_vec(),
-        records: u32::try_from(records.len()).unwrap_or(u32::MAX),
+        root: root_hash(&leaves).to_vec(),
+        records: u32::try_from(leaves.len()).unwrap_or(u32::MAX),
     };
-    let header = Bytes::from(header.encode_to_vec());
+    let header = header.encode_to_vec();
     let head = ChainHead { number: after.number + 1, hash: sha256(&header), time };
-    (Packed { header, records }.encode_to_vec(), head)
+    // As prost writes a `Packed`, without one: each record is copied once.
+    let parts = std::iter::once((1, &header[..])).chain(records.map(|r| (2, &r.bytes[..])));
+    let mut bytes = Vec::with_capacity(parts.clone().map(|(tag, part)| message_len(tag, part.len())).sum());
+    for (tag, part) in parts {
+        begin(tag, part.len(), &mut bytes);
+        bytes.extend_from_slice(part);
+    }
+    (bytes, head)
 }
 
 impl Commit {
@@ -247,8 +309,7 @@ mod tests {
 
     fn packed(n: u32) -> Bytes {
         let all: Vec<Encoded> = (0..n).map(record).collect();
-        let leaves: Vec<Hash> = all.iter().map(|e| e.leaf).collect();
-        Bytes::from(pack(1, ChainHead::START, Millis(5), &leaves, all.into_iter().map(|e| e.bytes).collect()).0)
+        Bytes::from(pack(1, ChainHead::START, Millis(5), all.iter()).0)
     }
 
     /// RFC 6962, section 2.1, written as it stands there.

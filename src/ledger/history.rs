@@ -122,8 +122,7 @@ mod tests {
                 _ => Event::Maintained(Maintained { what: format!("{n} {r}") }),
             };
             let encoded: Vec<_> = (0..*records).map(|r| Encoded::new(Record::new(Who::LocalUid(0), event(r))).unwrap()).collect();
-            let leaves: Vec<_> = encoded.iter().map(|e| e.leaf).collect();
-            let (bytes, next) = pack(1, head, Millis(n as u64), &leaves, encoded.into_iter().map(|e| e.bytes).collect());
+            let (bytes, next) = pack(1, head, Millis(n as u64), encoded.iter());
             head = next;
             store.append(n as u64 + 1, &bytes).unwrap();
             seq = (0..*records).fold(seq, |s, _| s.next().unwrap());
@@ -153,7 +152,7 @@ mod tests {
         let (store, end) = log(&[2, 3]);
         let begun = GenerationBegun { generation: 4, after: end.seq.as_u64(), ..Default::default() };
         let encoded = Encoded::new(Record::new(Who::LocalUid(0), Event::GenerationBegun(begun))).unwrap();
-        let (bytes, _) = pack(1, ChainHead::START, Millis(9), &[encoded.leaf], vec![encoded.bytes]);
+        let (bytes, _) = pack(1, ChainHead::START, Millis(9), std::iter::once(&encoded));
         store.append(3, &bytes).unwrap();
         let mut seen = Vec::new();
         let end = End { position: 3, seq: Seq::start_of(4).next().unwrap() };

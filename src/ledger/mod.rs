@@ -15,7 +15,9 @@ mod again;
 pub mod clock;
 pub mod commit;
 pub mod history;
+pub mod mold;
 pub mod open;
+mod propose;
 mod queue;
 mod receipt;
 pub mod record;
@@ -32,9 +34,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 pub use open::{Settings, StartError};
+pub use propose::{Proposed, Ready};
 pub use queue::Lane;
 use receipt::Issues;
 pub use receipt::Receipt;
@@ -48,8 +51,8 @@ use crate::seq::{CredentialId, Millis, Seq};
 use crate::store::Store;
 use crate::system::System;
 use clock::Guarded;
-use commit::{Commit, Encoded};
-use queue::{Group, Proposal, Queue};
+use commit::Commit;
+use queue::Queue;
 use record::Record;
 
 /// What the disk allows, as the store's reserve sees it.
@@ -57,16 +60,6 @@ pub use crate::store::reserve::Room;
 
 /// Opens the store's engine, again after a failure.
 pub type Opener = Box<dyn Fn() -> Result<Arc<dyn Store>, crate::store::StoreError> + Send + Sync>;
-
-/// A group of records that has only to take its place in line.
-pub struct Ready(Proposal);
-
-/// What was proposed and is not answered yet.
-pub struct Proposed {
-    answer: oneshot::Receiver<Result<Receipt, No>>,
-    /// Freed by who made them, where the allocator has them at hand, and not by the writer.
-    _records: (Arc<Record>, Vec<Arc<Record>>),
-}
 
 /// Bytes asked of the store at once, wherever the log is read through.
 const READ_BYTES: usize = 8 * 1024 * 1024;
@@ -158,42 +151,6 @@ impl Ledger {
     pub async fn receipt_of(&self, issued: CredentialId, seq: Seq, at: crate::store::Position) -> Result<Receipt, No> {
         self.wait_durable(seq).await?;
         Ok(Receipt::new(seq, Issues::One(Some(issued)), at, Millis(0)))
-    }
-
-    /// Proposes without waiting. What is proposed together gets its group number here: were it left to the callers, two requests with one
-    /// number side by side in a commit would be folded as one, and otherwise than they were judged.
-    pub fn propose(&self, lane: Lane, records: Vec<Record>) -> Result<Proposed, No> {
-        let (ready, proposed) = self.ready(lane, records)?;
-        self.inner.queue.push(ready.0).map_err(No::Refusal)?;
-        Ok(proposed)
-    }
-
-    /// Proposes what was made ready, all at once; each still stands or falls by itself. Refused, nothing was proposed.
-    pub fn propose_ready(&self, ready: impl ExactSizeIterator<Item = Ready>) -> Result<(), Refusal> {
-        self.inner.queue.push_all(ready.map(|r| r.0))
-    }
-
-    /// Encodes and hashes a group of records, so that proposing it is only taking a place in line.
-    pub fn ready(&self, lane: Lane, records: Vec<Record>) -> Result<(Ready, Proposed), No> {
-        let number = if records.len() > 1 { self.new_group() } else { 0 };
-        let encode = |mut record: Record| {
-            record.group = number;
-            let too_large = || Refusal::limit("record_bytes", limits::RECORD_BYTES as u64, Duration::ZERO);
-            Encoded::new(record).ok_or_else(too_large)
-        };
-        let several = records.len() > 1;
-        let mut records = records.into_iter();
-        let first = encode(records.next().ok_or_else(|| Fault::new("an empty group was proposed"))?)?;
-        let mut shared = (first.record.clone(), Vec::new());
-        let group = if several {
-            let group = std::iter::once(Ok(first)).chain(records.map(encode)).collect::<Result<Vec<_>, _>>()?;
-            shared.1.extend(group.iter().skip(1).map(|e| e.record.clone()));
-            Group::Several(group)
-        } else {
-            Group::One([first])
-        };
-        let (reply, answer) = oneshot::channel();
-        Ok((Ready(Proposal { lane, group, reply }), Proposed { answer, _records: shared }))
     }
 
     /// Announces that so many grants are under way, so that the writer may gather them with others. Held until they are answered.

@@ -24,7 +24,7 @@ pub(in crate::ledger) enum Issues {
     Each(Arc<[Option<CredentialId>]>),
 }
 
-fn issued_by(record: &Record) -> Option<CredentialId> {
+pub(super) fn issued_by(record: &Record) -> Option<CredentialId> {
     match &record.event {
         Some(Event::Issued(issued)) => CredentialId::from_slice(&issued.credential),
         _ => None,
@@ -34,8 +34,8 @@ fn issued_by(record: &Record) -> Option<CredentialId> {
 impl Issues {
     pub(in crate::ledger) fn of(group: &[Encoded]) -> Issues {
         match group {
-            [one] => Issues::One(issued_by(&one.record)),
-            _ => Issues::Each(group.iter().map(|e| issued_by(&e.record)).collect()),
+            [one] => Issues::One(one.issues()),
+            _ => Issues::Each(group.iter().map(Encoded::issues).collect()),
         }
     }
 

@@ -6,7 +6,7 @@
 //! never evidence again whatever a decision saw: SVIDs, subject tokens and signing keys. Forgotten, they would let somebody in again.
 
 use super::READ_BYTES;
-use super::commit::{ChainHead, Commit, Encoded, Hash, pack};
+use super::commit::{ChainHead, Commit, Encoded, pack};
 use super::record::{Event, GenerationBegun, Record, Revoked, Who};
 use super::salvage::{Lost, salvage};
 use super::state::{State, seq_after};
@@ -161,9 +161,8 @@ fn begin(new: &dyn Store, state: &State, generation: u8, now: Millis, reset_time
         }
     }
     let encoded: Vec<Encoded> = records.into_iter().filter_map(Encoded::new).collect();
-    let leaves: Vec<Hash> = encoded.iter().map(|e| e.leaf).collect();
     let chain = state.writers.get(&WRITER).copied().unwrap_or(ChainHead::START);
-    let (bytes, _) = pack(WRITER, chain, time, &leaves, encoded.into_iter().map(|e| e.bytes).collect());
+    let (bytes, _) = pack(WRITER, chain, time, encoded.iter());
     new.append(state.position + 1, &bytes)?;
     Ok(())
 }

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::commit::{ChainHead, Encoded, Hash, pack};
+use super::commit::{ChainHead, Encoded, pack};
 use super::queue::{Lane, Proposal};
 use super::receipt::{Issues, Receipt};
 use super::record::Record;
 use super::{Ceilings, Inner, again, not_written};
 use crate::limits;
-use crate::refusal::{No, Refusal};
+use crate::refusal::{Fault, No, Refusal};
 use crate::seq::{Millis, Seq};
 use crate::store::StoreError;
 
@@ -31,8 +31,24 @@ const TICK: Duration = Duration::from_millis(500);
 pub struct Committed {
     /// Its place in the order.
     pub seq: Seq,
-    /// The record.
-    pub record: Arc<Record>,
+    record: Encoded,
+}
+
+impl Committed {
+    pub(super) fn new(seq: Seq, record: Encoded) -> Committed {
+        Committed { seq, record }
+    }
+
+    /// The record, but for the many issuances that nothing stands upstream for: those that only few want to know of are decoded by
+    /// [`Committed::whole`].
+    pub fn change(&self) -> Option<&Arc<Record>> {
+        self.record.own.is_none().then_some(&self.record.record)
+    }
+
+    /// The record, whatever it is.
+    pub fn whole(&self) -> Result<Arc<Record>, Fault> {
+        self.record.whole().map_err(|e| Fault::new(format!("the record at seq {}: {e}", self.seq)))
+    }
 }
 
 /// Records that became durable together, for those who follow.
@@ -52,8 +68,6 @@ type Answer = (oneshot::Sender<Result<Receipt, No>>, Seq, Issues);
 /// What a batch came to before its append.
 #[derive(Default)]
 struct Prepared {
-    leaves: Vec<Hash>,
-    bytes: Vec<bytes::Bytes>,
     records: Vec<Committed>,
     answers: Vec<Answer>,
 }
@@ -98,7 +112,7 @@ fn serve(inner: &Arc<Inner>, batch: Vec<Proposal>) {
     if prepared.records.is_empty() {
         return;
     }
-    let (bytes, head) = pack(WRITER, chain, time, &prepared.leaves, prepared.bytes);
+    let (bytes, head) = pack(WRITER, chain, time, prepared.records.iter().map(|c| &c.record));
     inner.state.write().writers.insert(WRITER, head);
     match inner.store().append(position, &bytes) {
         Ok(()) => answer(inner, prepared.records, prepared.answers, position, time),
@@ -140,10 +154,7 @@ fn decide(
         let seq = state.take_seq(&encoded.record);
         first.get_or_insert(seq);
         state.apply(&encoded);
-        let Encoded { record, bytes, leaf, .. } = encoded;
-        out.leaves.push(leaf);
-        out.bytes.push(bytes);
-        out.records.push(Committed { seq, record });
+        out.records.push(Committed::new(seq, encoded));
     });
     if let Some(first) = first {
         out.answers.push((reply, first, issues));

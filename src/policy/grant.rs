@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::ledger::mold::OwnRequest;
 use crate::ledger::record::{Identity, Issued, Request, TaskOpened, Who};
 use crate::ledger::state::Terms;
 use crate::seq::{Seq, TaskId};
@@ -35,6 +36,74 @@ pub(crate) struct Parts {
     pub issuer: Arc<str>,
     /// Who asked.
     pub author: Who,
+}
+
+/// What grants of one view have in common that differ by tool, purpose, arguments and request only.
+#[derive(Debug)]
+pub struct SharedGrant {
+    parts: Parts,
+}
+
+/// What is one grant's own, beside a [`SharedGrant`].
+#[derive(Debug)]
+pub struct Own<'a> {
+    /// The tool that it serves for; empty for none.
+    pub tool: &'a str,
+    /// What it is for.
+    pub purpose: &'a str,
+    /// SHA-256 of the arguments.
+    pub arguments: Option<&'a [u8; 32]>,
+    /// The request, where it named itself.
+    pub request: Option<OwnRequest>,
+}
+
+/// Permission to mint one credential that has the rest in common with others.
+#[derive(Debug)]
+pub struct OwnGrant<'a> {
+    own: Own<'a>,
+}
+
+impl SharedGrant {
+    pub(in crate::policy) fn new(parts: Parts) -> SharedGrant {
+        SharedGrant { parts }
+    }
+
+    /// What a credential of this sort is made with.
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// The credential kind, by its persisted number.
+    pub fn kind(&self) -> u32 {
+        self.parts.draft.kind
+    }
+}
+
+#[cfg(test)]
+impl SharedGrant {
+    /// Without a decision, for tests of what comes after one.
+    pub(crate) fn for_test(parts: Parts) -> SharedGrant {
+        SharedGrant { parts }
+    }
+}
+
+#[cfg(test)]
+impl<'a> OwnGrant<'a> {
+    /// Without a decision, for tests of what comes after one.
+    pub(crate) fn for_test(own: Own<'a>) -> OwnGrant<'a> {
+        OwnGrant { own }
+    }
+}
+
+impl<'a> OwnGrant<'a> {
+    pub(in crate::policy) fn new(own: Own<'a>) -> OwnGrant<'a> {
+        OwnGrant { own }
+    }
+
+    /// Takes it apart, to make a credential of it.
+    pub(crate) fn into_own(self) -> Own<'a> {
+        self.own
+    }
 }
 
 /// A task path, root first, with the owner of each task.

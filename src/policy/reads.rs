@@ -59,6 +59,12 @@ impl Reads {
         !self.not_understood && self.found.values().all(|r| !r.fact.volatile)
     }
 
+    /// Whether one verdict holds for all exchanges that are decided at one moment and differ by the values of tool, purpose and arguments
+    /// only: whether they are there is the same for all.
+    pub fn shared(&self) -> bool {
+        self.cacheable() && !self.found.values().any(|r| r.fact.own && r.value)
+    }
+
     /// The paths that are read, and whether the value is, or only its presence.
     pub fn paths(&self) -> impl Iterator<Item = (&'static str, bool)> {
         self.found.values().map(|r| (r.fact.path, r.value))

@@ -15,6 +15,7 @@ use super::start::{PublicTls, Shown};
 use super::{Addresses, upkeep};
 use crate::authority::Authority;
 use crate::credential::keyring::jwks;
+use crate::ledger::Committed;
 use crate::ledger::record::Event;
 use crate::serve::ends::{Stopping, TrustChanges};
 use crate::serve::grpc::{admin_routes, workload_routes};
@@ -123,7 +124,7 @@ fn trust_changes(authority: &Authority) -> TrustChanges {
     let count = watch::Sender::new(0);
     let changes = count.subscribe();
     authority.ledger.observe(move |batch| {
-        if batch.records.iter().any(|c| matches!(c.record.event, Some(Event::BundleSet(_)))) {
+        if batch.records.iter().filter_map(Committed::change).any(|r| matches!(r.event, Some(Event::BundleSet(_)))) {
             count.send_modify(|n| *n += 1);
         }
     });

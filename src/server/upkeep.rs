@@ -16,9 +16,9 @@ use super::start::{PublicTls, Shown, still_us};
 use super::threads::Served;
 use crate::authority::Authority;
 use crate::keys;
-use crate::ledger::Ledger;
 use crate::ledger::record::Event;
 use crate::ledger::state::State;
+use crate::ledger::{Committed, Ledger};
 use crate::limits;
 use crate::refusal::Reason;
 use crate::seq::{Millis, TaskId};
@@ -131,8 +131,8 @@ impl Silent {
         let ours = looks.clone();
         // Observed first, read second: a task that is opened between is noted twice, which does no harm.
         ledger.observe(move |batch| {
-            for record in batch.records.iter() {
-                if let Some(Event::TaskOpened(e)) = &record.record.event
+            for record in batch.records.iter().filter_map(Committed::change) {
+                if let Some(Event::TaskOpened(e)) = &record.event
                     && e.heartbeat > 0
                     && let Some(id) = TaskId::from_slice(&e.task)
                 {

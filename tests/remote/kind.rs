@@ -64,7 +64,7 @@ impl Accounts {
                 token: Zeroizing::new(name.to_owned()),
                 header: "authorization".into(),
                 scheme: "Bearer".into(),
-                base_url: String::new(),
+                base_url: "".into(),
             },
         }
     }

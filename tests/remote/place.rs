@@ -99,7 +99,7 @@ impl Place {
 }
 
 pub fn told(issued: &Issued) -> (CredentialId, Novelty) {
-    (issued.summary().credential, issued.summary().novelty)
+    (issued.summary().credential, issued.summary().about.novelty)
 }
 
 #[track_caller]

@@ -71,8 +71,9 @@ pub fn with_both(text: &str) -> Record {
 fn tell(running: &Running, address: SocketAddr) {
     running.authority().ledger.observe(move |batch| {
         for committed in &batch.records {
-            let by_itself = matches!(committed.record.author.as_ref().and_then(|a| a.who.as_ref()), Some(Who::Mayfly(_)));
-            let (word, id) = match &committed.record.event {
+            let record = committed.whole().expect("what was written can be read");
+            let by_itself = matches!(record.author.as_ref().and_then(|a| a.who.as_ref()), Some(Who::Mayfly(_)));
+            let (word, id) = match &record.event {
                 Some(Event::LeaseOpened(e)) => ("OPENED", &e.lease),
                 Some(Event::Issued(e)) if !e.lease.is_empty() => ("ISSUED", &e.lease),
                 Some(Event::LeaseClosed(e)) => ("CLOSED", &e.lease),

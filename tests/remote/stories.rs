@@ -85,8 +85,8 @@ fn a_repeat_of_an_exchange_that_opened_its_task_opens_no_other() {
     let want = named(want, "inline");
     let first = place.exchange(&want).unwrap();
     let again = place.exchange(&want).unwrap();
-    assert_eq!(again.summary().novelty, Novelty::Replaced);
-    assert_eq!(again.summary().task, first.summary().task);
+    assert_eq!(again.summary().about.novelty, Novelty::Replaced);
+    assert_eq!(again.summary().about.task, first.summary().about.task);
     assert_eq!(place.house.authority.ledger.peek(|s| s.tasks.len()), 2);
     place.until_alive(1);
 }

@@ -80,7 +80,7 @@ fn what_ended_a_credential_is_named() {
     let answer = ok(explain(&w, &ROOT, of_credential(&issued[1])));
     assert!(answer.summary.contains("given back"), "{}", answer.summary);
 
-    let task = issued[2].summary().task.as_bytes().to_vec();
+    let task = issued[2].summary().about.task.as_bytes().to_vec();
     let closed = TaskClosed { task, outcome: Outcome::Completed as i32, reason: "done".into(), ..Default::default() };
     put(&w, Event::TaskClosed(closed));
     let answer = ok(explain(&w, &ROOT, of_credential(&issued[2])));
@@ -104,7 +104,7 @@ fn what_ended_long_ago_is_explained_from_history() {
     assert!(answer.summary.contains(&format!("revoked by rule {rule}")), "{}", answer.summary);
     assert_eq!(events(&answer), ["task opened", "credential issued", "revoked"]);
     refused(explain(&w, &w.workload("/agent/a"), of_credential(&issued)), Reason::NotFound);
-    let task = ok(explain(&w, &ROOT, Of::TaskId(issued.summary().task.to_string())));
+    let task = ok(explain(&w, &ROOT, Of::TaskId(issued.summary().about.task.to_string())));
     assert!(task.summary.contains("no longer in memory"), "{}", task.summary);
     assert_eq!(events(&task), ["task opened"]);
 }
@@ -115,7 +115,7 @@ fn a_holder_is_told_of_its_own_and_of_nothing_else() {
     let issued = w.issue("/agent/a");
     let mine = ok(explain(&w, &w.workload("/agent/a"), of_credential(&issued)));
     assert!(mine.summary.contains("good until") && mine.records.is_empty(), "history is for operators");
-    let task = || Of::TaskId(issued.summary().task.to_string());
+    let task = || Of::TaskId(issued.summary().about.task.to_string());
     ok(explain(&w, &w.workload("/agent/a"), task()));
     for of in [of_credential(&issued), task(), Of::CredentialId(CredentialId::from_bytes([1; 16]).to_string())] {
         refused(explain(&w, &w.workload("/agent/b"), of.clone()), Reason::NotFound);

@@ -26,7 +26,7 @@ pub fn id(issued: &Issued) -> CredentialId {
 }
 
 pub fn task(issued: &Issued) -> TaskId {
-    issued.summary().task
+    issued.summary().about.task
 }
 
 fn get(w: &World, id: CredentialId) -> pb::Credential {

@@ -12,7 +12,7 @@ use super::{ROOT, World, ask, bad, ok, refused, world};
 
 /// A lease of an upstream, that no credential came of yet.
 fn opened(w: &World, n: u8, upstream: &str) -> String {
-    let task = w.issue("/agent/a").summary().task.as_bytes().to_vec();
+    let task = w.issue("/agent/a").summary().about.task.as_bytes().to_vec();
     let lease = LeaseOpened {
         lease: vec![n; 16],
         credential: vec![n; 16],

@@ -27,7 +27,8 @@ fn the_status_counts_what_is_live() {
     w.issue("/agent/a");
     let held = w.issue("/agent/b");
     let rank = mayfly::ledger::record::HoldRank::Operator as i32;
-    let hold = mayfly::ledger::record::TaskHeld { task: held.summary().task.as_bytes().to_vec(), rank, reason: "look".into() };
+    let hold =
+        mayfly::ledger::record::TaskHeld { task: held.summary().about.task.as_bytes().to_vec(), rank, reason: "look".into() };
     let lock = mayfly::ledger::record::Revoked {
         targets: vec![Target::Tool("t".into()).to_record()],
         lock_only: true,

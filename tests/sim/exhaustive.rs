@@ -121,8 +121,7 @@ impl Place {
     /// The commit lands; every rule is looked at with what is known then.
     fn append(&self, records: Vec<Record>) -> (Place, bool) {
         let encoded: Vec<Encoded> = records.iter().map(|r| Encoded::new(r.clone()).expect("small")).collect();
-        let leaves: Vec<Hash> = encoded.iter().map(|e| e.leaf).collect();
-        let (bytes, chain) = pack(1, self.chain, Millis(START), &leaves, encoded.into_iter().map(|e| e.bytes).collect());
+        let (bytes, chain) = pack(1, self.chain, Millis(START), encoded.iter());
         let mut state = self.head().clone();
         let folded =
             state.fold(self.states.len() as u64, &Commit::from_bytes(&bytes.into()).expect("a commit")).expect("it folds");
@@ -158,7 +157,7 @@ impl Place {
         bytes.extend(self.views.iter().map(|v| *v as u8));
         for pending in &self.pending {
             bytes.push(u8::from(pending.is_some()));
-            bytes.extend(pending.iter().flat_map(|r| Encoded::new((**r).clone()).expect("small").bytes));
+            bytes.extend(pending.iter().flat_map(|r| Encoded::new((**r).clone()).expect("small").bytes().clone()));
         }
         bytes.extend([self.grants, self.takings]);
         sha256(&bytes)

@@ -202,8 +202,7 @@ impl World {
             return;
         }
         let encoded: Vec<Encoded> = records.into_iter().map(|r| Encoded::new(r).expect("small")).collect();
-        let leaves: Vec<Hash> = encoded.iter().map(|e| e.leaf).collect();
-        let (bytes, chain) = pack(writer.id, writer.chain, time, &leaves, encoded.into_iter().map(|e| e.bytes).collect());
+        let (bytes, chain) = pack(writer.id, writer.chain, time, encoded.iter());
         if !several {
             writer.state.end_commit();
             writer.state.writers.insert(writer.id, chain);

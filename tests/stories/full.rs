@@ -200,7 +200,7 @@ fn a_caller_beyond_its_rule_budget_becomes_one_lock() {
         for _ in 0..6 {
             let Ok(issued) = house.authority.exchange(&agent, &wanted(TaskChoice::Inline(terms()))).await else { break };
             let actor = Actor::Workload(agent.clone());
-            house.authority.close_task(&actor, issued.summary().task, Outcome::Completed, "done").await.unwrap();
+            house.authority.close_task(&actor, issued.summary().about.task, Outcome::Completed, "done").await.unwrap();
             closed += 1;
         }
         assert!((2..6).contains(&closed), "{closed}");

@@ -69,7 +69,7 @@ fn an_svid_becomes_a_credential_and_revoking_its_caller_ends_it_and_the_next_exc
         let agent = house.caller("/agent/demo");
         let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
         let issued = house.authority.exchange(&agent, &wanted(TaskChoice::Named(task))).await.unwrap();
-        assert_eq!(issued.summary().novelty, Novelty::New);
+        assert_eq!(issued.summary().about.novelty, Novelty::New);
         let first = token(issued);
         assert!(active(&house, &first).await);
         revoke(&house, Target::Caller("spiffe://dev.mayfly.internal/agent/demo".into()), false).await;
@@ -108,7 +108,7 @@ fn the_same_request_gets_the_same_credential_and_another_request_is_refused() {
         let want = named(wanted(TaskChoice::Named(task)), "r-1");
         let first = house.authority.exchange(&agent, &want).await.unwrap();
         let again = house.authority.exchange(&agent, &want).await.unwrap();
-        assert_eq!((id(&first), again.summary().novelty), (id(&again), Novelty::Same));
+        assert_eq!((id(&first), again.summary().about.novelty), (id(&again), Novelty::Same));
         assert_eq!(first.seq(), again.seq());
         let mut other = wanted(TaskChoice::Named(task));
         other.ttl_ms = Some(30_000);
@@ -156,7 +156,7 @@ fn a_task_opened_inline_takes_one_commit() {
         (inline.upstreams, inline.any_tool) = (Vec::new(), false);
         let issued = house.authority.exchange(&agent, &wanted(TaskChoice::Inline(inline))).await.unwrap();
         assert_eq!(house.authority.ledger.commits(), before + 1);
-        let task = issued.summary().task;
+        let task = issued.summary().about.task;
         let tools = house.authority.ledger.peek(|s| s.tasks.get(&task).unwrap().terms.allowance.tools.clone());
         assert_eq!(tools, ["say"], "it includes what the exchange asks for and nothing else");
     });
@@ -196,7 +196,7 @@ fn no_renewal_goes_beyond_the_bound_fixed_at_first_issue() {
             house.clock.advance(50_000);
             match house.authority.renew(&agent, current, Some(300_000), None).await {
                 Ok(renewed) => {
-                    assert!(renewed.summary().expires_at <= end && renewed.summary().renewable_until <= end);
+                    assert!(renewed.summary().about.expires_at <= end && renewed.summary().about.renewable_until <= end);
                     current = id(&renewed);
                 }
                 Err(no) => {

@@ -113,7 +113,7 @@ fn ending_has_no_rate() {
         let own = Actor::Workload(agent.clone());
         for n in 0..4 * BURST {
             let issued = house.authority.exchange(&agent, &wanted(TaskChoice::Inline(terms()))).await.unwrap();
-            let task = issued.summary().task;
+            let task = issued.summary().about.task;
             house.authority.release(&agent, id(&issued)).await.unwrap();
             let outcome = if n % 2 == 0 { Outcome::Completed } else { Outcome::Cancelled };
             house.authority.close_task(&own, task, outcome, "done").await.unwrap();
@@ -135,7 +135,7 @@ fn a_rule_of_a_callers_own_act_goes_with_what_it_ended() {
             let issued = house.authority.exchange(&agent, &wanted(TaskChoice::Inline(short.clone()))).await.unwrap();
             house.authority.release(&agent, id(&issued)).await.unwrap();
             assert_eq!(held(), (1, Some(1)), "round {round}: the rule of the round before is gone");
-            house.authority.close_task(&own, issued.summary().task, Outcome::Completed, "done").await.unwrap();
+            house.authority.close_task(&own, issued.summary().about.task, Outcome::Completed, "done").await.unwrap();
             assert_eq!(held(), (2, Some(2)));
             house.clock.advance(60_000 + margin - 1_000);
             house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();

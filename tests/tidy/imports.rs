@@ -7,7 +7,7 @@ use super::source::File;
 /// The house from its ground up. A module imports from its own line and those below it in the house, which stand above it here. The
 /// longest name that a module begins with counts; a module that none of them names is an error.
 pub const LAYERS: &[&[&str]] = &[
-    &["limits", "refusal", "seq", "pb"],
+    &["limits", "refusal", "seq", "pb", "protobuf"],
     &["system", "document"],
     &["identity"],
     // What is persisted, as plain shapes: the fold and the rules are above it.

@@ -62,6 +62,11 @@ impl<'a> Object<'a> {
         Object { out, empty: true }
     }
 
+    /// Goes on with one that has members already.
+    pub(super) fn go_on(out: &'a mut Vec<u8>) -> Object<'a> {
+        Object { out, empty: false }
+    }
+
     /// Writes the name. The name is ours: it needs no escape.
     pub(super) fn member(&mut self, name: &str) -> &mut Vec<u8> {
         if !self.empty {

@@ -25,7 +25,7 @@ use super::keyring::OwnKey;
 use crate::ledger::record::Issued;
 use crate::policy::grant::TaskPath;
 use crate::refusal::Fault;
-use crate::seq::Seq;
+use crate::seq::{CredentialId, Seq};
 
 /// The collision-safe name of our own claims (RFC 7519, section 4.2).
 pub const OWN_CLAIMS: &str = "https://mayfly.dev/claims";
@@ -64,6 +64,58 @@ pub fn header(kid: &str) -> String {
     text
 }
 
+/// What tokens of one sort have in common: all but what is one's own, written once, and encoded and hashed as far as it comes first.
+pub(super) struct Beginning {
+    /// Header and claims in base64url, up to a whole group of three bytes.
+    text: String,
+    /// The claims after that, up to the id: fewer than three bytes.
+    rest: Vec<u8>,
+    /// The claims between the id and what else is one's own.
+    between: Vec<u8>,
+    /// SHA-256 so far.
+    hash: digest::Context,
+}
+
+impl Beginning {
+    /// Of all tokens that say what `told` does, but for tool, arguments and id.
+    pub(super) fn new(key: &OwnKey, told: &Told<'_>) -> Result<Beginning, Fault> {
+        CLAIMS.with_borrow_mut(|claims| {
+            claims.clear();
+            write::after_id(claims, told)?;
+            let between = claims.clone();
+            claims.clear();
+            write::before_id(claims, told);
+            let rest = claims.split_off(claims.len() - claims.len() % 3);
+            let mut text = String::with_capacity(key.header().len() + claims.len() * 4 / 3);
+            text.push_str(key.header());
+            base64_simd::URL_SAFE_NO_PAD.encode_append(&claims[..], &mut text);
+            let mut hash = digest::Context::new(&digest::SHA256);
+            hash.update(text.as_bytes());
+            Ok(Beginning { text, rest, between, hash })
+        })
+    }
+
+    /// One of them.
+    pub(super) fn unsigned(&self, id: CredentialId, tool: &str, arguments: &[u8]) -> Unsigned {
+        CLAIMS.with_borrow_mut(|claims| {
+            claims.clear();
+            claims.extend_from_slice(&self.rest);
+            write::own_id(claims, id);
+            claims.extend_from_slice(&self.between);
+            write::own_end(claims, tool, arguments);
+            let mut input = String::with_capacity(self.text.len() + claims.len() * 4 / 3 + SIGNATURE_ROOM);
+            input.push_str(&self.text);
+            base64_simd::URL_SAFE_NO_PAD.encode_append(&claims[..], &mut input);
+            let mut hash = self.hash.clone();
+            hash.update(input.get(self.text.len()..).unwrap_or_default().as_bytes());
+            Unsigned { digest: hash.finish(), input }
+        })
+    }
+}
+
+/// Room for a dot and 86 characters of a signature, and two of base64's rounding.
+const SIGNATURE_ROOM: usize = 96;
+
 /// The signing input (RFC 7515, section 5.1): header as of [`header`], and claims.
 ///
 /// A fault where the record holds what no claim could say exactly.
@@ -71,7 +123,7 @@ pub fn signing_input(header: &str, told: &Told<'_>) -> Result<String, Fault> {
     CLAIMS.with_borrow_mut(|claims| {
         claims.clear();
         write::claims(claims, told)?;
-        let mut token = String::with_capacity(header.len() + claims.len() * 4 / 3 + 96);
+        let mut token = String::with_capacity(header.len() + claims.len() * 4 / 3 + SIGNATURE_ROOM);
         token.push_str(header);
         base64_simd::URL_SAFE_NO_PAD.encode_append(&claims[..], &mut token);
         Ok(token)
@@ -100,7 +152,7 @@ impl Unsigned {
         let signature = key.sign(&self.digest)?;
         let mut token = Zeroizing::new(self.input);
         token.push('.');
-        // 96 bytes were set aside for these 87: it does not grow, so no copy is left behind.
+        // Room was set aside for these 87: it does not grow, so no copy is left behind.
         base64_simd::URL_SAFE_NO_PAD.encode_append(signature, &mut *token);
         Ok(token)
     }

@@ -18,31 +18,64 @@ fn unsayable(what: &str) -> Fault {
 pub(super) fn claims(out: &mut Vec<u8>, told: &Told<'_>) -> Result<(), Fault> {
     let e = told.issued;
     let id = CredentialId::from_slice(&e.credential).ok_or_else(|| unsayable("no credential id"))?;
-    let domain = trust_domain_of(&e.caller);
-    let own = Identity { issuer: domain.to_owned(), sub: e.caller.clone() };
-    let subject = e.subject.as_ref().filter(|s| **s != own);
+    before_id(out, told);
+    own_id(out, id);
+    after_id(out, told)?;
+    own_end(out, &e.tool, &e.arguments);
+    Ok(())
+}
+
+/// What stands before the id: the same for many. The id comes early, so that a token that was cut in a log can be looked up.
+pub(super) fn before_id(out: &mut Vec<u8>, told: &Told<'_>) {
+    let e = told.issued;
     let mut all = Object::begin(out);
     all.text("iss", told.issuer);
-    all.text("sub", subject.map_or(&e.caller, |s| &s.sub));
+    all.text("sub", subject(e).map_or(&e.caller, |s| &s.sub));
     all.text("aud", told.audience);
     // Rounded down: a token never outlives its record.
     all.number("exp", Millis(e.expires_at).seconds());
     all.number("iat", Millis(e.issued_at).seconds());
     all.number("nbf", Millis(e.issued_at).seconds());
-    all.id("jti", id);
+}
+
+/// The id.
+pub(super) fn own_id(out: &mut Vec<u8>, id: CredentialId) {
+    Object::go_on(out).id("jti", id);
+}
+
+/// What else is one credential's own, and the end of all.
+pub(super) fn own_end(out: &mut Vec<u8>, tool: &str, arguments: &[u8]) {
+    let mut own = Object::go_on(out);
+    own.some("tool", tool);
+    own.hex("arguments", arguments);
+    own.end();
+    Object::go_on(out).end();
+}
+
+/// On whose behalf, where that is not the caller.
+fn subject(e: &Issued) -> Option<&Identity> {
+    let own = |s: &&Identity| s.sub == e.caller && s.issuer == trust_domain_of(&e.caller);
+    e.subject.as_ref().filter(|s| !own(s))
+}
+
+/// What stands between: the same for many. The object of our own claims is left open.
+pub(super) fn after_id(out: &mut Vec<u8>, told: &Told<'_>) -> Result<(), Fault> {
+    let e = told.issued;
+    let domain = trust_domain_of(&e.caller);
+    let subject = subject(e);
+    let mut all = Object::go_on(out);
     all.text("client_id", &e.caller);
     scope(all.member("scope"), &e.scopes)?;
     if !e.details.is_empty() {
         all.member("authorization_details").extend_from_slice(details(&e.details)?);
     }
     if subject.is_some() {
+        let own = Identity { issuer: domain.to_owned(), sub: e.caller.clone() };
         act(all.member("act"), &own, &e.actors);
     }
     confirm(&mut all, e);
     let member = all.member(OWN_CLAIMS);
-    own_claims(member, told, subject, domain)?;
-    all.end();
-    Ok(())
+    own_claims(member, told, subject, domain)
 }
 
 /// Scopes with a space between (RFC 6749, section 3.3). A scope with a space in it would be read as two, and no rule would find it.
@@ -111,8 +144,6 @@ fn own_claims(out: &mut Vec<u8>, told: &Told<'_>, subject: Option<&Identity>, do
     own.number("policy_version", e.policy_version);
     own.text("upstream", &e.upstream);
     own.some("binding", &e.binding);
-    own.some("tool", &e.tool);
-    own.hex("arguments", &e.arguments);
     own.text("trust_domain", domain);
     array(own.member("tasks"), told.path.tasks().iter().zip(told.path.owners()), task);
     if let Some(subject) = subject {
@@ -142,7 +173,6 @@ fn own_claims(out: &mut Vec<u8>, told: &Told<'_>, subject: Option<&Identity>, do
         member.hex("serial", &svid.serial);
         member.end();
     }
-    own.end();
     Ok(())
 }
 

@@ -215,7 +215,7 @@ impl Record {
     }
 
     /// The author's SPIFFE ID, where it has one.
-    fn author_id(&self) -> Option<&str> {
+    pub fn author_id(&self) -> Option<&str> {
         match self.author.as_ref()?.who.as_ref()? {
             Who::SpiffeId(id) => Some(id),
             _ => None,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::tasks::{Closed, Hold};
-use super::{Approval, BundleState, End, Judged, Key, Lease, RequestKey, State, Version, hash_of};
+use super::{Approval, BundleState, End, Issuance, Judged, Key, Lease, RequestKey, State, Version, hash_of};
 use crate::ledger::record::{
-    BundleSet, Event, GenerationBegun, HoldRank, Issued, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Outcome, Record, Revoked,
+    BundleSet, Event, GenerationBegun, HoldRank, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Outcome, Record, Revoked,
     TaskClosed, Who,
 };
 use crate::limits;
@@ -20,7 +20,8 @@ impl State {
     /// Makes a record that was found valid take effect. Its seq is the head.
     pub fn apply(&mut self, judged: &impl Judged) {
         let (seq, now) = (self.head, self.time);
-        let (record, request) = (judged.record(), judged.request_key());
+        let record = judged.record();
+        let request = judged.named().map(|named| named.key);
         let Some(event) = &record.event else { return };
         // A credential remembers its own; anything else is remembered here, whatever it was.
         match event {
@@ -68,7 +69,7 @@ impl State {
                     self.tasks.all_alive(Millis(e.away_since).min(now), now);
                 }
             }
-            Event::Issued(e) => self.issue(e, record, request),
+            Event::Issued(e) => self.issue(judged.issuance(e), record, request),
             Event::Released(e) => {
                 if let Some(id) = CredentialId::from_slice(&e.credential) {
                     let end = self.credentials.release(&id).unwrap_or_default();
@@ -184,13 +185,14 @@ impl State {
         }
     }
 
-    fn issue(&mut self, e: &Issued, record: &Record, request: Option<RequestKey>) {
-        let Some(id) = CredentialId::from_slice(&e.credential) else { return };
+    fn issue(&mut self, issuance: Issuance<'_>, record: &Record, request: Option<RequestKey>) {
+        let e = issuance.shared;
+        let Some(id) = CredentialId::from_slice(issuance.credential) else { return };
         let Some(task) = TaskId::from_slice(&e.task).and_then(|t| self.tasks.slot_of(&t)) else { return };
         if let Some(first) = CredentialId::from_slice(&e.replaces) {
             self.credentials.unbind(&first);
         }
-        self.credentials.add(e, id, request.unwrap_or_default(), (self.position, self.head, record.revision()), task);
+        self.credentials.add(issuance, id, request.unwrap_or_default(), (self.position, self.head, record.revision()), task);
         self.tasks.count_issued(task);
         self.issued += 1;
         for ancestor in &e.ancestors {

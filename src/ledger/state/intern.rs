@@ -118,13 +118,23 @@ impl<K: Hash + Eq + Clone> Interner<K> {
         self.oldest = (self.oldest + 1) % RECENT;
     }
 
-    /// Counts one holder less.
-    pub fn release(&mut self, slot: Slot) {
+    /// Counts one more holder of the value at a place. False where there is none.
+    pub fn again(&mut self, slot: Slot) -> bool {
         if slot as usize >= self.slots.len() {
-            return;
+            return false;
+        }
+        let Some((_, count)) = &mut self.slots[slot as usize] else { return false };
+        *count += 1;
+        true
+    }
+
+    /// Counts one holder less. Whether the value is forgotten.
+    pub fn release(&mut self, slot: Slot) -> bool {
+        if slot as usize >= self.slots.len() {
+            return false;
         }
         let entry = &mut self.slots[slot as usize];
-        let Some((key, count)) = entry else { return };
+        let Some((key, count)) = entry else { return false };
         *count -= 1;
         if *count == 0 {
             let hash = self.hasher.hash_one(&*key);
@@ -133,7 +143,9 @@ impl<K: Hash + Eq + Clone> Interner<K> {
             }
             *entry = None;
             self.free.push(slot);
+            return true;
         }
+        false
     }
 
     /// The value at a place.

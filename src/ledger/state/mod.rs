@@ -9,6 +9,7 @@ mod attacks;
 mod ceilings;
 pub mod credentials;
 pub mod intern;
+mod judged;
 mod slab;
 mod small;
 pub mod tasks;
@@ -22,12 +23,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use ceilings::Ceilings;
+use credentials::facts_of;
 pub use credentials::{Credentials, Live, RequestKey, add_lineage, facts_of_record, svid_facts, trust_domain_of};
+pub use judged::{Issuance, Judged, Named};
 pub use tasks::{Closed, Hold, Phase, Task, Tasks, Terms};
 pub use verdict::policy_in_force;
 pub(crate) use verdict::refused_by;
 
-use super::commit::{BadCommit, ChainHead, Commit, Encoded};
+use super::commit::{BadCommit, ChainHead, Commit};
 use super::record::{Event, KeyPurpose, KeyState, Record, Who};
 use crate::limits;
 use crate::refusal::Refusal;
@@ -241,33 +244,6 @@ mod rules_as_entries {
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Rules, D::Error> {
         let (entries, ends, dropped) = <(Vec<(Target, Entry)>, BTreeMap<Millis, Vec<Target>>, Seq)>::deserialize(d)?;
         Ok(Rules::from_parts(entries, ends, dropped))
-    }
-}
-
-/// A record that is judged, with the name of its request where that is known already: making it is a hash.
-pub trait Judged {
-    /// The record.
-    fn record(&self) -> &Record;
-
-    /// [`request_key`] of its request.
-    fn request_key(&self) -> Option<RequestKey> {
-        key_of(self.record())
-    }
-}
-
-impl Judged for Record {
-    fn record(&self) -> &Record {
-        self
-    }
-}
-
-impl Judged for Encoded {
-    fn record(&self) -> &Record {
-        &self.record
-    }
-
-    fn request_key(&self) -> Option<RequestKey> {
-        self.request
     }
 }
 

@@ -35,8 +35,7 @@ impl Log {
 
     pub(super) fn put(&mut self, records: Vec<Record>) -> Vec<Verdict> {
         let encoded: Vec<Encoded> = records.into_iter().map(|r| Encoded::new(r).unwrap()).collect();
-        let leaves: Vec<_> = encoded.iter().map(|e| e.leaf).collect();
-        let (bytes, chain) = pack(1, self.chain, self.time, &leaves, encoded.into_iter().map(|e| e.bytes).collect());
+        let (bytes, chain) = pack(1, self.chain, self.time, encoded.iter());
         self.chain = chain;
         let commit = Commit::from_bytes(&bytes.into()).unwrap();
         self.state.fold(self.state.position + 1, &commit).unwrap().verdicts
@@ -310,7 +309,7 @@ fn time_never_goes_back_but_in_a_new_generation_that_says_so() {
     let mut log = Log::new();
     log.time = Millis(10);
     let encoded = Encoded::new(Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))).unwrap();
-    let (bytes, _) = pack(1, log.chain, log.time, &[encoded.leaf], vec![encoded.bytes]);
+    let (bytes, _) = pack(1, log.chain, log.time, std::iter::once(&encoded));
     let commit = Commit::from_bytes(&bytes.into()).unwrap();
     assert!(matches!(log.state.fold(9, &commit), Err(BadCommit::TimeBack { .. })));
     let begin =

@@ -4,13 +4,16 @@
 
 mod place;
 mod settle;
+mod shared;
 mod task;
+
+pub use shared::Shared;
 
 use super::action::Work;
 use super::bound::Life;
 use super::cache::Verdicts;
 use super::catalog::{Compiled, Policy, Registered, issuer_of};
-use super::grant::{Grant, Parts};
+use super::grant::{Grant, Parts, TaskPath};
 use super::request::{self, Question};
 use super::wanted::{TaskChoice, Wanted};
 use crate::identity::caller::Caller;
@@ -21,7 +24,7 @@ use crate::revocation::{Facts, SvidFacts};
 use crate::seq::{Millis, TaskId};
 use crate::upstream::registry::{Kind, Upstream};
 use place::{Lists, Place, named, named_and_blocked, within_task};
-use settle::{Settled, active, kind_of, scopes_of};
+use settle::{active, kind_of, scopes_of};
 
 /// What decisions of one server share.
 pub struct Decider {
@@ -73,6 +76,51 @@ pub fn caller_facts<'a>(caller: &'a Caller, view: &View) -> Facts<'a> {
     }
 }
 
+/// What was settled of an exchange.
+struct Decided<'a> {
+    registered: &'a Registered,
+    policy: &'a Policy,
+    place: Place,
+    kind: Kind,
+    scopes: Vec<String>,
+    life: Life,
+    /// Thumbprints of the certificate and of the key that it is bound to; empty for neither.
+    bound: (Vec<u8>, Vec<u8>),
+    /// The policies that permit it.
+    policies: Vec<String>,
+    now: Millis,
+    /// A rule may block what is decided on this view.
+    may_block: bool,
+}
+
+impl Decided<'_> {
+    fn purpose<'b>(&'b self, want: &'b Wanted) -> &'b str {
+        if want.purpose.is_empty() { self.place.purpose() } else { &want.purpose }
+    }
+}
+
+fn parts(
+    view: &View,
+    caller: &Caller,
+    registered: &Registered,
+    policy: &Policy,
+    draft: Box<record::Issued>,
+    path: TaskPath,
+) -> Parts {
+    Parts {
+        draft,
+        revision: view.revision(),
+        request: None,
+        opens: None,
+        path,
+        audience: registered.audience.clone(),
+        base_url: registered.base_url.clone(),
+        algorithm: registered.upstream.alg.as_str(),
+        issuer: policy.issuer.clone(),
+        author: Who::SpiffeId(caller.id().as_str().to_owned()),
+    }
+}
+
 impl Decider {
     /// Decides one exchange. A refusal names the rule and the way out. `id`: random bytes for a task that is opened with it.
     pub fn exchange(
@@ -83,6 +131,31 @@ impl Decider {
         want: &Wanted,
         id: impl FnOnce() -> [u8; 16],
     ) -> Result<Grant, No> {
+        let decided = self.decide(view, compiled, caller, want, id)?;
+        let mut draft = self.draft(caller, want, &decided);
+        draft.tool.clone_from(&want.tool);
+        draft.purpose = decided.purpose(want).to_owned();
+        draft.arguments = want.arguments.map_or_else(Vec::new, |d| d.to_vec());
+        let request = want.request_id.as_ref().map(|rid| Request {
+            // The author's own.
+            caller: String::new(),
+            id: rid.clone(),
+            digest: want.digest.to_vec(),
+        });
+        let Decided { registered, policy, place, .. } = decided;
+        let (path, opens) = place.settle();
+        Ok(Grant::new(Parts { request, opens, ..parts(view, caller, registered, policy, draft, path) }))
+    }
+
+    /// The order of checks.
+    fn decide<'a>(
+        &self,
+        view: &View,
+        compiled: &'a Compiled,
+        caller: &Caller,
+        want: &Wanted,
+        id: impl FnOnce() -> [u8; 16],
+    ) -> Result<Decided<'a>, No> {
         let now = view.now();
         let registered = self.registered(compiled, &want.upstream)?;
         let upstream = &registered.upstream;
@@ -92,7 +165,8 @@ impl Decider {
             TaskChoice::Named(task) => Some(named_and_blocked(view, caller, *task)),
             TaskChoice::Inline(_) => None,
         };
-        if open.as_ref().is_none_or(|(_, may_block)| *may_block) {
+        let may_block = open.as_ref().is_none_or(|(_, may_block)| *may_block);
+        if may_block {
             self.not_locked(view, caller, want, upstream)?;
         }
         let scopes = scopes_of(upstream, &want.scopes)?;
@@ -109,27 +183,7 @@ impl Decider {
         let life = self.life(caller, want, upstream, &place, now)?;
         let bound = self.key_binding(caller, want, upstream, &place)?;
         let policies = self.permits(policy, caller, want, upstream, &place, kind, &scopes, life, now)?;
-        let settled = Settled { kind, scopes, life, bound, policies, now };
-        let draft = self.draft(caller, want, registered, policy, &place, settled);
-        let (path, opens) = place.settle();
-        let request = want.request_id.as_ref().map(|rid| Request {
-            // The author's own.
-            caller: String::new(),
-            id: rid.clone(),
-            digest: want.digest.to_vec(),
-        });
-        Ok(Grant::new(Parts {
-            draft,
-            revision: view.revision(),
-            request,
-            opens,
-            path,
-            audience: registered.audience.clone(),
-            base_url: registered.base_url.clone(),
-            algorithm: upstream.alg.as_str(),
-            issuer: policy.issuer.clone(),
-            author: Who::SpiffeId(caller.id().as_str().to_owned()),
-        }))
+        Ok(Decided { registered, policy, place, kind, scopes, life, bound, policies, now, may_block })
     }
 
     /// `iss` of an environment: one issuer path each.

@@ -90,6 +90,14 @@ impl Place {
         self.tasks().len().saturating_sub(1)
     }
 
+    /// The task path.
+    pub fn path(&self) -> TaskPath {
+        match &self.about {
+            About::Open(terms) => TaskPath::Open(terms.clone()),
+            About::New { path, .. } => path.clone(),
+        }
+    }
+
     /// The task path, and the record that opens the task where it is new.
     pub fn settle(self) -> (TaskPath, Option<Box<TaskOpened>>) {
         match self.about {
@@ -186,8 +194,21 @@ fn named_in(state: &State, now: Millis, caller: &Caller, id: TaskId) -> Result<P
     })
 }
 
+fn outside(place: &Place, what: impl std::fmt::Display) -> No {
+    denied(Reason::OutsideTask, format!("task {} does not include {what}", place.id))
+}
+
+/// Of what is within a task, the part that exchanges which otherwise ask for the same may differ by.
+pub(super) fn tool_within(place: &Place, want: &Wanted) -> Result<(), No> {
+    let allowance = place.allowance();
+    if !want.tool.is_empty() && !allowance.any_tool && !allowance.tools.contains(&want.tool) {
+        return Err(outside(place, format_args!("tool {}", want.tool)));
+    }
+    Ok(())
+}
+
 pub(super) fn within_task(place: &Place, want: &Wanted, scopes: &[String], kind: Kind) -> Result<(), No> {
-    let outside = |what: String| Err(denied(Reason::OutsideTask, format!("task {} does not include {what}", place.id)));
+    let outside = |what: String| Err(outside(place, what));
     let allowance = place.allowance();
     let Some(allowed) = allowance.upstreams.iter().find(|u| u.name == want.upstream) else {
         return outside(format!("upstream {}", want.upstream));
@@ -195,9 +216,7 @@ pub(super) fn within_task(place: &Place, want: &Wanted, scopes: &[String], kind:
     if let Some(scope) = scopes.iter().find(|s| !allowed.scopes.contains(s)) {
         return outside(format!("scope {scope} of {}", want.upstream));
     }
-    if !want.tool.is_empty() && !allowance.any_tool && !allowance.tools.contains(&want.tool) {
-        return outside(format!("tool {}", want.tool));
-    }
+    tool_within(place, want)?;
     if !allowance.kinds.is_empty() && !allowance.kinds.contains(&u32::from(kind.tag())) {
         return outside(format!("kind {kind}"));
     }

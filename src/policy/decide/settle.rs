@@ -3,28 +3,16 @@
 use std::sync::Arc;
 
 use super::place::Place;
-use super::{Decider, denied, svid_of};
+use super::{Decided, Decider, denied, svid_of};
 use crate::identity::caller::Caller;
 use crate::ledger::record::Issued;
 use crate::limits;
 use crate::policy::bound::{Bound, Life};
-use crate::policy::catalog::{Policy, Registered};
+use crate::policy::catalog::Registered;
 use crate::policy::wanted::{Binding, Wanted};
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::Millis;
 use crate::upstream::registry::{Alg, Kind, ProofOfPossession, Upstream};
-
-/// What was settled of a credential.
-pub(super) struct Settled {
-    pub kind: Kind,
-    pub scopes: Vec<String>,
-    pub life: Life,
-    /// Thumbprints of the certificate and of the key that it is bound to; empty for neither.
-    pub bound: (Vec<u8>, Vec<u8>),
-    /// The policies that permit it.
-    pub policies: Vec<String>,
-    pub now: Millis,
-}
 
 impl Decider {
     /// The least of all bounds, and which one won.
@@ -95,16 +83,9 @@ impl Decider {
         }
     }
 
-    pub(super) fn draft(
-        &self,
-        caller: &Caller,
-        want: &Wanted,
-        registered: &Registered,
-        policy: &Policy,
-        place: &Place,
-        settled: Settled,
-    ) -> Box<Issued> {
-        let Settled { kind, scopes, life, bound: (x5t, jkt), policies, now } = settled;
+    /// The record to be, but for tool, purpose and arguments.
+    pub(super) fn draft(&self, caller: &Caller, want: &Wanted, decided: &Decided<'_>) -> Box<Issued> {
+        let Decided { registered, policy, place, kind, scopes, life, bound: (x5t, jkt), policies, now, .. } = decided;
         let upstream: &Arc<Upstream> = &registered.upstream;
         let line = want.renews.as_ref();
         Box::new(Issued {
@@ -112,21 +93,18 @@ impl Decider {
             kind: kind.tag().into(),
             caller: caller.id().as_str().to_owned(),
             upstream: upstream.name.clone(),
-            scopes,
-            tool: want.tool.clone(),
-            purpose: if want.purpose.is_empty() { place.purpose().to_owned() } else { want.purpose.clone() },
-            arguments: want.arguments.map_or_else(Vec::new, |d| d.to_vec()),
+            scopes: scopes.clone(),
             environment: upstream.environment.clone(),
             issued_at: now.0,
             expires_at: life.end().0,
             renewable_until: line.map_or_else(|| place.max_deadline.min(upstream.expires), |r| r.until).0,
             bound: life.by() as u32,
             svid: Some(svid_of(caller)),
-            x5t,
-            jkt,
+            x5t: x5t.clone(),
+            jkt: jkt.clone(),
             policy_version: policy.version,
             upstream_version: registered.version,
-            policies,
+            policies: policies.clone(),
             renews: line.map_or_else(Vec::new, |r| r.id.as_bytes().to_vec()),
             ancestors: line.into_iter().map(|r| r.line.clone()).collect(),
             replaces: want.replaces.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),

@@ -4,9 +4,9 @@ use super::{Fact, Value};
 
 pub(super) const FACTS: &[Fact] = &[
     Fact::new("context.environment", |c| c.question.environment().map(Value::Text)),
-    Fact::new("context.purpose", |c| Some(Value::Text(c.question.ask()?.purpose))),
-    Fact::new("context.tool", |c| c.question.ask()?.tool.map(Value::Text)),
-    Fact::new("context.arguments_digest", |c| c.question.ask()?.arguments_digest.map(Value::Text)),
+    Fact::own("context.purpose", |c| Some(Value::Text(c.question.ask()?.purpose))),
+    Fact::own("context.tool", |c| c.question.ask()?.tool.map(Value::Text)),
+    Fact::own("context.arguments_digest", |c| c.question.ask()?.arguments_digest.map(Value::Text)),
     Fact::new("context.kind", |c| c.question.ask()?.kind.map(|k| Value::Text(k.as_str()))),
     Fact::new("context.scopes", |c| Some(Value::Texts(c.question.ask()?.scopes.to_vec()))),
     Fact::new("context.sensitive", |c| {

@@ -45,16 +45,22 @@ pub struct Fact {
     pub path: &'static str,
     /// Whether it changes from one request to the next by itself: time, counts, approvals. A set that reads one is not cached.
     pub volatile: bool,
+    /// Whether it may differ between exchanges that otherwise ask for the same.
+    pub(super) own: bool,
     pub(super) get: Get,
 }
 
 impl Fact {
     const fn new(path: &'static str, get: Get) -> Fact {
-        Fact { path, volatile: false, get }
+        Fact { path, volatile: false, own: false, get }
+    }
+
+    const fn own(path: &'static str, get: Get) -> Fact {
+        Fact { path, volatile: false, own: true, get }
     }
 
     const fn volatile(path: &'static str, get: Get) -> Fact {
-        Fact { path, volatile: true, get }
+        Fact { path, volatile: true, own: false, get }
     }
 }
 

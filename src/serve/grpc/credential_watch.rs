@@ -157,7 +157,11 @@ impl Watch {
     async fn batch(&mut self, batch: &Batch) -> Goes {
         self.admitted()?;
         for committed in &batch.records {
-            self.tell(&committed.record, committed.seq, batch.time).await?;
+            let record = committed.whole().map_err(|fault| Some(No::Fault(fault)));
+            match record {
+                Ok(record) => self.tell(&record, committed.seq, batch.time).await?,
+                Err(why) => return ControlFlow::Break(why),
+            }
         }
         ControlFlow::Continue(())
     }

@@ -1,36 +1,46 @@
 //! The answer of an exchange. It can be made of a [`credential::Issued`](crate::credential::Issued) only.
 
 use super::super::wire::timestamp;
-use crate::credential::{Answer, Issued, Novelty};
+use crate::credential::minted::About;
+use crate::credential::{Answer, Issued, Novelty, Summary};
 use crate::pb::mayfly::v1 as pb;
 use crate::seq::Millis;
 
 /// What a caller is told.
 pub fn issued_to_pb(issued: Issued) -> pb::Issued {
-    let (seq, s, answer) = issued.into_parts();
-    let bound = i32::try_from(s.bound).ok().and_then(|n| pb::LifeBound::try_from(n).ok()).unwrap_or(pb::LifeBound::Unspecified);
+    let (seq, Summary { credential, about }, answer) = issued.into_parts();
     pb::Issued {
         answer: Some(answer_to_pb(answer)),
-        credential_id: s.credential.to_text(),
-        task_id: s.task.to_text(),
-        kind: i32::try_from(s.kind.number()).unwrap_or_default(),
-        expires_at: Some(timestamp(s.expires_at)),
-        issued_at: Some(timestamp(s.issued_at)),
-        scopes: s.scopes,
+        credential_id: credential.to_text(),
+        seq: seq.as_u64(),
+        ..about_to_pb(&about)
+    }
+}
+
+/// The part of it that is the same for a series: all but the answer itself, its id and its seq.
+pub fn about_to_pb(about: &About) -> pb::Issued {
+    let bound = i32::try_from(about.bound).ok().and_then(|n| pb::LifeBound::try_from(n).ok());
+    let bound = bound.unwrap_or(pb::LifeBound::Unspecified);
+    pb::Issued {
+        task_id: about.task.to_text(),
+        kind: i32::try_from(about.kind.number()).unwrap_or_default(),
+        expires_at: Some(timestamp(about.expires_at)),
+        issued_at: Some(timestamp(about.issued_at)),
+        scopes: about.scopes.clone(),
         bound: bound.into(),
         bound_by: words(bound).to_owned(),
-        seq: seq.as_u64(),
-        decision_revision: s.revision.as_u64(),
-        renewable_until: (s.renewable_until > Millis(0)).then(|| timestamp(s.renewable_until)),
-        irrevocable: s.irrevocable,
-        novelty: match s.novelty {
+        decision_revision: about.revision.as_u64(),
+        renewable_until: (about.renewable_until > Millis(0)).then(|| timestamp(about.renewable_until)),
+        irrevocable: about.irrevocable,
+        novelty: match about.novelty {
             Novelty::New => pb::Novelty::New,
             Novelty::Same => pb::Novelty::Same,
             Novelty::Replaced => pb::Novelty::Replaced,
         }
         .into(),
-        upstream: s.upstream,
-        approval_id: s.approval.map_or_else(String::new, |id| id.to_string()),
+        upstream: about.upstream.clone(),
+        approval_id: about.approval.map_or_else(String::new, |id| id.to_string()),
+        ..pb::Issued::default()
     }
 }
 
@@ -58,7 +68,12 @@ fn answer_to_pb(answer: Answer) -> pb::issued::Answer {
     match answer {
         Answer::Bearer { mut token, header, scheme, base_url } => {
             // Moved: one copy of a secret less.
-            A::BearerToken(pb::BearerToken { token: std::mem::take(&mut *token), header_name: header, scheme, base_url })
+            A::BearerToken(pb::BearerToken {
+                token: std::mem::take(&mut *token),
+                header_name: header.into(),
+                scheme: scheme.into(),
+                base_url: (*base_url).to_owned(),
+            })
         }
         Answer::Database { host, port, database, user, mut password, server_ca_pem } => A::DatabaseLogin(pb::DatabaseLogin {
             host,

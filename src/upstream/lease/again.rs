@@ -35,7 +35,7 @@ impl<D: Durable> Leases<D> {
             Ok(Ok(Again::Replace)) => Ok(None),
             Ok(Ok(Again::Same(made))) => {
                 let made = fitting(kind, made)?;
-                let summary = summary(issued, kind, past.record.revision(), Novelty::Same, made.irrevocable)?;
+                let summary = summary(issued, credential, kind, past.record.revision(), Novelty::Same, made.irrevocable)?;
                 Ok(Some(Minted::new(Vec::new(), summary, made.answer, Lapse::none())))
             }
             Ok(Err(e)) => Err(failed(kind, &e.to_string())),

@@ -53,7 +53,7 @@ impl<D: Durable> Leases<D> {
         drop(place);
         let made = fitting(kind, made.map_err(|e| failed(kind, &e.to_string()))?)?;
         let novelty = if parts.draft.replaces.is_empty() { Novelty::New } else { Novelty::Replaced };
-        let summary = summary(&parts.draft, kind, parts.revision, novelty, made.irrevocable)?;
+        let summary = summary(&parts.draft, credential, kind, parts.revision, novelty, made.irrevocable)?;
         let lapse = Lapse::new(move |outcome| making.end(outcome));
         Ok(Minted::new(records(parts, group), summary, made.answer, lapse))
     }

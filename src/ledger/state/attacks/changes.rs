@@ -211,7 +211,7 @@ fn commits_of_several_writers_may_land_out_of_the_order_of_their_clocks() {
 
 fn pack_note(writer: u32, time: Millis) -> (Vec<u8>, ChainHead) {
     let encoded = Encoded::new(note()).unwrap();
-    pack(writer, ChainHead::START, time, &[encoded.leaf], vec![encoded.bytes])
+    pack(writer, ChainHead::START, time, std::iter::once(&encoded))
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn a_void_generation_does_not_let_time_go_back() {
     let (now, chain) = (log.time, log.chain);
     log.time = Millis(10);
     let encoded = Encoded::new(generation(1, true)).unwrap();
-    let (bytes, _) = pack(1, chain, log.time, &[encoded.leaf], vec![encoded.bytes]);
+    let (bytes, _) = pack(1, chain, log.time, std::iter::once(&encoded));
     let commit = Commit::from_bytes(&bytes.into()).unwrap();
     assert!(log.state.fold(9, &commit).is_err());
     assert_eq!(log.state.time, now);
@@ -41,7 +41,7 @@ fn a_generation_goes_on_above_what_others_have_seen_and_names_its_store() {
 fn a_generation_in_an_empty_store_revokes_too() {
     let mut state = State::default();
     let encoded = Encoded::new(generation(4, false)).unwrap();
-    let (bytes, _) = pack(1, ChainHead::START, Millis(10), &[encoded.leaf], vec![encoded.bytes]);
+    let (bytes, _) = pack(1, ChainHead::START, Millis(10), std::iter::once(&encoded));
     state.fold(1, &Commit::from_bytes(&bytes.into()).unwrap()).unwrap();
     let old = crate::revocation::Facts { revision: Seq::start_of(3), ..Default::default() };
     assert!(state.rules.covers(&old).is_some());

@@ -1,5 +1,6 @@
 //! What a credential says of itself: to the rules, and to those who list it.
 
+use super::super::Issuance;
 use super::super::tasks::Task;
 use super::names::Profile;
 use super::{Credentials, Lineage, Live};
@@ -104,16 +105,22 @@ impl Credentials {
 
 /// Everything that the rules can ask of a credential, from its record. `path`: the task path, root first, as far as it is known.
 pub fn facts_of_record<'a>(issued: &'a Issued, revision: Seq, path: &[TaskId]) -> Facts<'a> {
+    facts_of(Issuance::whole(issued), revision, path)
+}
+
+/// The same of what is about to be issued.
+pub(in crate::ledger::state) fn facts_of<'a>(issuance: Issuance<'a>, revision: Seq, path: &[TaskId]) -> Facts<'a> {
+    let issued = issuance.shared;
     let domain = trust_domain_of(&issued.caller);
     let mut facts = Facts {
         revision,
-        credentials: CredentialId::from_slice(&issued.credential).into_iter().collect(),
+        credentials: CredentialId::from_slice(issuance.credential).into_iter().collect(),
         tasks: path.to_vec(),
         identities: vec![(domain, &issued.caller)],
         upstream: &issued.upstream,
         scopes: issued.scopes.iter().map(String::as_str).collect(),
         binding: &issued.binding,
-        tool: &issued.tool,
+        tool: issuance.tool,
         environment: &issued.environment,
         policy: issued.policy_version,
         key: &issued.key,

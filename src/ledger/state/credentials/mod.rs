@@ -13,16 +13,17 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use serde::{Deserialize, Serialize};
 
+pub(super) use facts::facts_of;
 pub use facts::{add_lineage, facts_of_record, svid_facts, trust_domain_of};
 pub use names::Lineage;
 
+use super::Issuance;
 use super::intern::Slot;
 use super::slab::Slab;
-use crate::ledger::record::Issued;
 use crate::limits;
 use crate::seq::{CredentialId, Millis, Seq};
 use crate::store::Position;
-use names::{NameTables, ProfileOf};
+use names::NameTables;
 
 /// Names a request of a caller: the first 16 bytes of SHA-256 over both.
 pub type RequestKey = [u8; 16];
@@ -187,12 +188,13 @@ impl Credentials {
 
     pub(super) fn add(
         &mut self,
-        issued: &Issued,
+        issuance: Issuance<'_>,
         id: CredentialId,
         request: RequestKey,
         place: (Position, Seq, Seq),
         task: Slot,
     ) {
+        let issued = issuance.shared;
         let expires_at = Millis(issued.expires_at);
         let kept_until = if request == [0; 16] {
             expires_at
@@ -200,7 +202,7 @@ impl Credentials {
             self.remember(&issued.caller);
             expires_at.max(Millis(issued.issued_at).plus(limits::REQUEST_ID_KEPT_MS))
         };
-        let n = &mut self.names;
+        let (caller, profile) = self.names.acquire(issuance);
         let live = Live {
             id,
             request,
@@ -210,9 +212,9 @@ impl Credentials {
             expires_at,
             kept_until,
             task,
-            caller: n.callers.acquire(issued.caller.as_str()),
-            tool: n.tools.acquire(issued.tool.as_str()),
-            profile: n.profiles.acquire(&ProfileOf(issued)),
+            caller,
+            tool: self.names.tools.acquire(issuance.tool),
+            profile,
             kind: u8::try_from(issued.kind).unwrap_or(u8::MAX),
             released: false,
             ended: false,

@@ -1,13 +1,15 @@
 //! What many credentials share, each in memory once: callers, tools, and all else that a credential is issued with.
 
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use hashbrown::Equivalent;
 use serde::{Deserialize, Serialize};
 
-use super::super::intern::Interner;
+use super::super::Issuance;
+use super::super::intern::{Interner, Slot};
 use super::Live;
-use crate::ledger::record::{Ancestor, Identity, Issued, SvidEvidence, TokenEvidence};
+use crate::ledger::record::{Ancestor, Identity, Issued, Record, SvidEvidence, TokenEvidence};
 
 /// What only derived credentials have.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -105,14 +107,44 @@ pub(super) struct NameTables {
     pub callers: Names,
     pub tools: Names,
     pub profiles: Interner<Profile>,
+    /// Molds that issuances came of lately, with the places of their caller and profile: not even compared. It changes nothing but time.
+    #[serde(skip)]
+    molds: Vec<(Arc<Record>, Slot, Slot)>,
 }
 
+/// Molds remembered: one for each connection that is busy at once.
+const MOLDS: usize = 8;
+
 impl NameTables {
+    /// The places of an issuance's caller and profile.
+    pub fn acquire(&mut self, issuance: Issuance<'_>) -> (Slot, Slot) {
+        let known = issuance.mold.and_then(|mold| self.molds.iter().find(|(known, ..)| Arc::ptr_eq(known, mold)));
+        if let Some(&(_, caller, profile)) = known
+            && self.callers.value(caller).is_some()
+            && self.profiles.again(profile)
+        {
+            self.callers.again(caller);
+            return (caller, profile);
+        }
+        let issued = issuance.shared;
+        let (caller, profile) = (self.callers.acquire(issued.caller.as_str()), self.profiles.acquire(&ProfileOf(issued)));
+        if let Some(mold) = issuance.mold {
+            if self.molds.len() >= MOLDS {
+                self.molds.remove(0);
+            }
+            self.molds.push((mold.clone(), caller, profile));
+        }
+        (caller, profile)
+    }
+
     /// A credential no longer needs its names.
     pub fn release(&mut self, live: &Live) {
-        self.callers.release(live.caller);
+        let forgotten = self.callers.release(live.caller) | self.profiles.release(live.profile);
         self.tools.release(live.tool);
-        self.profiles.release(live.profile);
+        if forgotten {
+            // The place may be another's soon.
+            self.molds.clear();
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whether a credential is issued.
 
-use super::super::{State, Verdict, facts_of_record};
+use super::super::{Issuance, State, Verdict, facts_of};
 use super::{Pending, malformed, refused_by, stale};
 use crate::ledger::record::{Identity, Issued, KeyState};
 use crate::limits;
@@ -8,20 +8,31 @@ use crate::refusal::{Reason, Refusal};
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
 impl State {
-    pub(super) fn may_issue<'a>(&'a self, e: &'a Issued, revision: Seq, time: Millis, pending: &mut Pending<'a>) -> Verdict {
-        let id = CredentialId::from_slice(&e.credential).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
-        if self.credentials.get(&id).is_some() || pending.credentials.contains(&&e.credential[..]) {
+    pub(super) fn may_issue<'a>(
+        &'a self,
+        issuance: Issuance<'a>,
+        revision: Seq,
+        time: Millis,
+        pending: &mut Pending<'a>,
+    ) -> Verdict {
+        let e = issuance.shared;
+        let id =
+            CredentialId::from_slice(issuance.credential).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
+        if self.credentials.get(&id).is_some() || pending.credentials.contains(&issuance.credential) {
             return Err(stale(format!("credential {id} exists already")));
         }
-        pending.credentials.push(&e.credential);
+        let with_it = pending.credentials.len();
+        if !pending.alone {
+            pending.credentials.push(issuance.credential);
+        }
         self.timely(e.issued_at, revision, time)?;
         self.version_in_force(&e.environment, e.policy_version)?;
         self.registration_in_force(e)?;
         self.key_active(e)?;
         let rests_on = self.approval_usable(e, revision, time, pending)?.map_or(revision, |approved| approved.min(revision));
         self.rules_known_since(rests_on)?;
-        self.lease_open(e, pending)?;
-        pending.ceilings.credential(self, &e.caller, pending.credentials.len() - 1)?;
+        self.lease_open(issuance, pending)?;
+        pending.ceilings.credential(self, &e.caller, with_it)?;
         self.ancestors_alive(e, time)?;
         self.may_replace(e, time, pending)?;
         let (mut tasks, mut owners): (&[TaskId], &[Identity]) = (&[], &[]);
@@ -58,7 +69,7 @@ impl State {
         if !self.rules.may_block(rests_on) {
             return Ok(());
         }
-        let mut facts = facts_of_record(e, rests_on, tasks);
+        let mut facts = facts_of(issuance, rests_on, tasks);
         facts.identities.extend(owners.iter().chain(own).map(|o| (o.issuer.as_str(), o.sub.as_str())));
         match self.rules.blocks(&facts) {
             Some(hit) => Err(refused_by(&hit, "issuing")),
@@ -123,13 +134,14 @@ impl State {
         }
     }
 
-    fn lease_open(&self, e: &Issued, pending: &Pending<'_>) -> Verdict {
-        if e.lease.is_empty() || pending.leases.iter().any(|l| l.lease == e.lease && l.credential == e.credential) {
+    fn lease_open(&self, issuance: Issuance<'_>, pending: &Pending<'_>) -> Verdict {
+        let (e, credential) = (issuance.shared, issuance.credential);
+        if e.lease.is_empty() || pending.leases.iter().any(|l| l.lease == e.lease && l.credential == credential) {
             return Ok(());
         }
         let open = LeaseId::from_slice(&e.lease).and_then(|id| self.leases.get(&id));
         match open {
-            Some(lease) if lease.credential.as_bytes()[..] == e.credential[..] && !lease.issued => Ok(()),
+            Some(lease) if lease.credential.as_bytes()[..] == *credential && !lease.issued => Ok(()),
             _ => Err(stale("its lease is not open")),
         }
     }

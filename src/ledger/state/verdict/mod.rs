@@ -9,8 +9,8 @@ mod key;
 mod task;
 
 use super::tasks::{Phase, Task, Terms};
-use super::{Ceilings, Judged, RequestKey, State, Verdict, svid_facts, trust_domain_of};
-use crate::ledger::record::{Event, LeaseOpened, Record, TaskOpened};
+use super::{Ceilings, Judged, Named, State, Verdict, svid_facts, trust_domain_of};
+use crate::ledger::record::{Event, LeaseOpened, TaskOpened};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::revocation::{Facts, Hit, Sort, Target};
@@ -20,6 +20,8 @@ use crate::seq::{CredentialId, Millis, Seq, TaskId};
 struct Pending<'a> {
     /// How much of it there may be.
     ceilings: &'a Ceilings,
+    /// There are no others: nearly always, and then nothing has to be kept for them.
+    alone: bool,
     tasks: Vec<&'a TaskOpened>,
     credentials: Vec<&'a [u8]>,
     requests: Vec<[u8; 16]>,
@@ -35,9 +37,10 @@ struct Pending<'a> {
 }
 
 impl<'a> Pending<'a> {
-    fn within(ceilings: &'a Ceilings) -> Pending<'a> {
+    fn within(ceilings: &'a Ceilings, alone: bool) -> Pending<'a> {
         Pending {
             ceilings,
+            alone,
             tasks: Vec::new(),
             credentials: Vec::new(),
             requests: Vec::new(),
@@ -98,13 +101,13 @@ impl State {
 
     /// The same for a writer that holds to its own ceilings, none above those of the fold.
     pub fn verdict_within<R: Judged>(&self, group: &[R], time: Millis, ceilings: &Ceilings) -> Verdict {
-        let mut pending = Pending::within(ceilings);
+        let mut pending = Pending::within(ceilings, group.len() == 1);
         for judged in group {
             let record = judged.record();
-            self.request_free(record, judged.request_key(), &mut pending)?;
+            self.request_free(judged, &mut pending)?;
             match &record.event {
                 Some(Event::TaskOpened(e)) => self.may_open(e, record.revision(), time, &mut pending)?,
-                Some(Event::Issued(e)) => self.may_issue(e, record.revision(), time, &mut pending)?,
+                Some(Event::Issued(e)) => self.may_issue(judged.issuance(e), record.revision(), time, &mut pending)?,
                 Some(event) => self.may_change(event, record, time, &mut pending)?,
                 None => return Err(malformed("no event")),
             }
@@ -114,15 +117,15 @@ impl State {
 
     /// A request id is bound by the request's first record. The server answers a repeat from what it made; where that cannot be given
     /// again, an issuance that names it takes its place, and the id is bound to that from then on.
-    fn request_free(&self, record: &Record, key: Option<RequestKey>, pending: &mut Pending<'_>) -> Verdict {
-        let replaces = match &record.event {
+    fn request_free(&self, judged: &impl Judged, pending: &mut Pending<'_>) -> Verdict {
+        let replaces = match &judged.record().event {
             Some(Event::Issued(e)) if !e.replaces.is_empty() => Some(&e.replaces[..]),
             _ => None,
         };
-        let (Some(request), Some(key)) = (&record.request, key) else {
+        let Some(Named { key, id: request }) = judged.named() else {
             return if replaces.is_some() { Err(malformed("a replacement without its request")) } else { Ok(()) };
         };
-        let reused = || Err(Refusal::new(Reason::RequestIdReused, format!("request_id {:?} was used before", request.id)));
+        let reused = || Err(Refusal::new(Reason::RequestIdReused, format!("request_id {request:?} was used before")));
         if pending.requests.contains(&key) {
             return reused();
         }
@@ -132,12 +135,13 @@ impl State {
                 pending.requests.push(key);
                 return Ok(());
             }
-            (None, Some(_)) => return Err(stale(format!("request_id {:?} stands for no credential", request.id))),
+            (None, Some(_)) => return Err(stale(format!("request_id {request:?} stands for no credential"))),
             (Some(_), _) => return reused(),
             (None, None) if self.requests.contains_key(&key) => return reused(),
+            (None, None) if pending.alone => {}
             (None, None) => pending.requests.push(key),
         }
-        let caller = record.requester().ok_or_else(|| malformed("a request that nobody sent"))?;
+        let caller = judged.requester().ok_or_else(|| malformed("a request that nobody sent"))?;
         pending.ceilings.request_id(self, caller, pending.bound)?;
         pending.bound += 1;
         Ok(())

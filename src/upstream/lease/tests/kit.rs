@@ -182,7 +182,7 @@ impl Process {
         before_commit(&minted).await;
         let receipt = self.disk.commit(minted.records()).await?;
         let (_, summary, answer) = minted.reveal(receipt)?.into_parts();
-        assert_eq!(summary.novelty, Novelty::New);
+        assert_eq!(summary.about.novelty, Novelty::New);
         match answer {
             Answer::Database { user, .. } => Ok(user),
             _ => panic!("no login"),

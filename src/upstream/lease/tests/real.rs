@@ -3,7 +3,7 @@
 use super::kit::{Accounts, elsewhere};
 use super::*;
 use crate::credential::testing::{grant, plain, world};
-use crate::ledger::{Lane, Ledger, Settings};
+use crate::ledger::{Committed, Lane, Ledger, Settings};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 use crate::system::SetClock;
@@ -28,7 +28,7 @@ async fn it_is_made_handed_out_and_undone_through_the_ledger() {
     let over = Arc::new(OverLedger::new(ledger.clone(), system.clone()));
     let leases = Leases::new(over, elsewhere(remotes, TIMING), system.clone());
     let follows = leases.clone();
-    ledger.observe(move |batch| follows.follow(batch.records.iter().map(|c| &*c.record)));
+    ledger.observe(move |batch| follows.follow(batch.records.iter().filter_map(Committed::change).map(|r| &**r)));
 
     let mut parts = plain(5, system.wall(), ledger.durable());
     parts.request = None;

@@ -1,0 +1,93 @@
+//! Credentials of one sort, made one after the other: what they have in common is encoded and hashed once.
+
+use std::sync::Arc;
+
+use super::jwt::{Beginning, Told};
+use super::keyring::{Keyring, OwnKey};
+use super::kind::{Kind, bearer, key_for, kind_of, not_served, summary};
+use super::minted::{Lapse, Minted, Novelty, Summary};
+use super::reference;
+use super::status::Allocator;
+use crate::ledger::commit::{Encoded, sha256};
+use crate::ledger::mold::{Mold, Own};
+use crate::ledger::record::{Event, Record};
+use crate::limits;
+use crate::policy::grant::{OwnGrant, SharedGrant};
+use crate::refusal::{Fault, No, Refusal};
+use crate::seq::{CredentialId, Millis};
+
+/// How the tokens of a series are made.
+enum Tokens {
+    Signed(Box<Beginning>),
+    Derived,
+}
+
+/// What credentials of one sort have in common, ready to make each of them.
+pub struct Series {
+    grants: Arc<SharedGrant>,
+    key: Arc<OwnKey>,
+    tokens: Tokens,
+    mold: Mold,
+    /// Of each but for its id.
+    summary: Summary,
+}
+
+impl Series {
+    /// Of a kind that is made here.
+    ///
+    /// Refused: NOT_SERVED, NOT_READY where there is no active key, NO_LIFE_LEFT below a second.
+    pub fn new(grants: Arc<SharedGrant>, keyring: &Keyring) -> Result<Series, No> {
+        let parts = grants.parts();
+        let kind = kind_of(parts.draft.kind)?;
+        let key = key_for(kind, parts, keyring)?;
+        let mut draft = parts.draft.clone();
+        draft.key = key.id().to_owned();
+        let (path, audience, issuer) = (&parts.path, &parts.audience, &parts.issuer);
+        let tokens = match kind {
+            Kind::Jwt => {
+                let told = Told { issued: &draft, revision: parts.revision, path, audience, issuer };
+                Tokens::Signed(Box::new(Beginning::new(&key, &told)?))
+            }
+            Kind::Reference => Tokens::Derived,
+            _ => return Err(not_served(kind, "are not made by this version")),
+        };
+        let nobody = CredentialId::from_bytes([0; 16]);
+        let summary = summary(&draft, nobody, kind, parts.revision, Novelty::New, false)?;
+        let record = Record::new(parts.author.clone(), Event::Issued(draft)).decided_at(parts.revision);
+        let mold = Mold::new(record).ok_or_else(|| Fault::new("what grants have in common holds something of one's own"))?;
+        Ok(Series { key, tokens, mold, summary, grants })
+    }
+
+    /// The next one, and the record to commit for it: told to nobody yet.
+    pub fn mint(&self, own: OwnGrant<'_>, id: CredentialId, status: &Allocator, now: Millis) -> Result<(Encoded, Minted), No> {
+        let parts = self.grants.parts();
+        let own = own.into_own();
+        let place = status.place(self.summary.about.expires_at, now)?;
+        let (token, digest) = match &self.tokens {
+            Tokens::Signed(beginning) => {
+                let unsigned = beginning.unsigned(id, own.tool, own.arguments.map_or(&[], |a| a));
+                let digest = unsigned.digest().try_into().map_err(|_| Fault::new("a SHA-256 of another length"))?;
+                (unsigned.sign(&self.key)?, digest)
+            }
+            Tokens::Derived => {
+                let token = reference::make(&self.key, id)?;
+                let digest = sha256(token.as_bytes());
+                (token, digest)
+            }
+        };
+        let own = Own {
+            credential: id,
+            request: own.request.as_ref(),
+            tool: own.tool,
+            purpose: own.purpose,
+            arguments: own.arguments,
+            status: (place.list, place.index),
+            token_digest: &digest,
+        };
+        let record = Encoded::cast(&self.mold, &own)
+            .ok_or_else(|| Refusal::limit("record_bytes", limits::RECORD_BYTES as u64, std::time::Duration::ZERO))?;
+        let answer = bearer(token, &parts.draft, parts.base_url.clone());
+        let summary = Summary { credential: id, ..self.summary.clone() };
+        Ok((record, Minted::new(Vec::new(), summary, answer, Lapse::none())))
+    }
+}

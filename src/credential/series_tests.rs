@@ -1,0 +1,80 @@
+//! What is made in series is what is made one by one.
+
+use std::sync::Arc;
+
+use super::kind::{Kind, mint_local};
+use super::series::Series;
+use super::status::Allocator;
+use super::testing::{AGENT, Log, full, grant, keyring, plain};
+use super::{Answer, Issued};
+use crate::ledger::Receipt;
+use crate::ledger::mold::OwnRequest;
+use crate::ledger::record::{Event, Request};
+use crate::policy::grant::{Own, OwnGrant, Parts, SharedGrant};
+use crate::seq::{CredentialId, Millis, Seq};
+
+const T0: Millis = Millis(1_700_000_000_000);
+
+fn status() -> Allocator {
+    Allocator::new(Seq::from_u64(5).unwrap(), &[9; 32])
+}
+
+/// The same without what is one's own.
+fn shared(parts: &Parts) -> Arc<SharedGrant> {
+    let mut parts = Parts { request: None, ..parts.clone() };
+    (parts.draft.tool, parts.draft.purpose, parts.draft.arguments) = (String::new(), String::new(), Vec::new());
+    Arc::new(SharedGrant::for_test(parts))
+}
+
+fn token(issued: Issued) -> String {
+    match issued.into_parts().2 {
+        Answer::Bearer { token, .. } => token.to_string(),
+        _ => panic!("no token"),
+    }
+}
+
+#[test]
+fn a_series_makes_the_records_and_claims_that_making_one_by_one_does() {
+    let mut log = Log::new(T0);
+    let (ring, _store) = keyring(&mut log);
+    let own =
+        [("", "", None), ("tool", "why \u{e9}", Some([0xab; 32])), ("a \"tool\"", "for it", None), ("t", "p", Some([1; 32]))];
+    for kind in [Kind::Jwt, Kind::Reference] {
+        for parts in [plain(kind.number(), T0, log.state.head), full(T0, log.state.head)] {
+            let mut parts = Parts { author: crate::ledger::record::Who::SpiffeId(AGENT.into()), ..parts };
+            parts.draft.kind = kind.number();
+            let (one_by_one, in_series) = (status(), status());
+            let series = Series::new(shared(&parts), &ring).ok().unwrap();
+            for (n, (tool, purpose, arguments)) in own.iter().enumerate() {
+                let id = CredentialId::from_bytes([n as u8; 16]);
+                let name = (n % 2 == 0).then(|| format!("request-{n}"));
+                let request = name.as_ref().map(|id| Request { caller: String::new(), id: id.clone(), digest: vec![7; 32] });
+                let mut whole = Parts { request, ..parts.clone() };
+                whole.draft.tool = (*tool).to_owned();
+                whole.draft.purpose = (*purpose).to_owned();
+                whole.draft.arguments = arguments.map_or_else(Vec::new, |a| a.to_vec());
+                let mut minted = mint_local(grant(whole), id, 1, &ring, &one_by_one, T0).ok().unwrap();
+                let record = minted.records().remove(0);
+
+                let request = name.map(|id| OwnRequest::new(AGENT, id, [7; 32]));
+                let key = request.as_ref().map(OwnRequest::key);
+                let of_it = OwnGrant::for_test(Own { tool, purpose, arguments: arguments.as_ref(), request });
+                let (encoded, made) = series.mint(of_it, id, &in_series, T0).ok().unwrap();
+                assert_eq!(*encoded.whole().unwrap(), record);
+                let named = crate::ledger::state::Judged::named(&encoded).map(|named| named.key);
+                assert_eq!((named, crate::ledger::state::Judged::named(&record).map(|n| n.key)), (key, key));
+
+                let (one, other) = (Receipt::of_test(id), Receipt::of_test(id));
+                let (one, other) = (token(minted.reveal(one).unwrap()), token(made.reveal(other).unwrap()));
+                match kind {
+                    // Two ES256 signatures over the same input differ.
+                    Kind::Jwt => assert_eq!(one.rsplit_once('.').unwrap().0, other.rsplit_once('.').unwrap().0),
+                    _ => assert_eq!(one, other),
+                }
+                let Some(Event::Issued(e)) = &record.event else { panic!() };
+                let signed = other.rsplit_once('.').map_or(&*other, |(signed, _)| signed);
+                assert_eq!(e.token_digest, crate::ledger::commit::sha256(signed.as_bytes()));
+            }
+        }
+    }
+}

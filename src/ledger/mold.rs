@@ -1,0 +1,302 @@
+//! Issuances that have all in common but what is each one's own: what they share is encoded once.
+//!
+//! A caller's exchanges come in dozens that differ by little. The bytes are those that prost writes for the whole record, so nobody who
+//! reads the log can tell, or has to.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::commit::Hash;
+use super::record::{Event, Issued, Record};
+use super::state::{RequestKey, request_key};
+use crate::protobuf::{begin, delimited, delimited_len, message_len, number, number_len};
+use crate::seq::CredentialId;
+
+/// The request of an issuance, with its name.
+#[derive(Clone, Debug)]
+pub struct OwnRequest {
+    id: String,
+    digest: Hash,
+    key: RequestKey,
+}
+
+impl OwnRequest {
+    /// A request of this caller. `digest`: SHA-256 over everything asked.
+    pub fn new(caller: &str, id: String, digest: Hash) -> OwnRequest {
+        OwnRequest { key: request_key(caller, &id), id, digest }
+    }
+
+    /// The caller's name for it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// SHA-256 over everything asked.
+    pub fn digest(&self) -> &Hash {
+        &self.digest
+    }
+
+    /// Its name among those of all callers.
+    pub fn key(&self) -> RequestKey {
+        self.key
+    }
+}
+
+/// What is one issuance's own.
+pub struct Own<'a> {
+    /// Its id.
+    pub credential: CredentialId,
+    /// The request, by the author of the mold's record.
+    pub request: Option<&'a OwnRequest>,
+    /// The tool that it serves for; empty for none.
+    pub tool: &'a str,
+    /// What it is for.
+    pub purpose: &'a str,
+    /// SHA-256 of the arguments.
+    pub arguments: Option<&'a Hash>,
+    /// Its status list, and its index in that.
+    pub status: (u64, u32),
+    /// SHA-256 of the credential as handed out.
+    pub token_digest: &'a Hash,
+}
+
+/// What issuances share: their record with nothing of one's own, and the same in pieces of bytes.
+#[derive(Debug)]
+pub struct Mold {
+    record: Arc<Record>,
+    /// Author and revision.
+    head: Vec<u8>,
+    /// Fields 2 to 9 of the issuance, 13 to 24, 27 to 31, and from 33 on. Its own are between them.
+    pieces: [Vec<u8>; 4],
+}
+
+/// Bytes of one issuance, and where in them its own names are.
+pub struct Cast {
+    /// A byte of the caller's, then the record.
+    pub bytes: Vec<u8>,
+    /// The tool.
+    pub tool: Range<usize>,
+    /// The request id; empty for none.
+    pub request_id: Range<usize>,
+}
+
+// Tags of `Record` and `Issued`, which are frozen.
+const REQUEST: u32 = 3;
+const REQUEST_ID: u32 = 2;
+const REQUEST_DIGEST: u32 = 3;
+const ISSUED: u32 = 20;
+const CREDENTIAL: u32 = 1;
+const TOOL: u32 = 10;
+const PURPOSE: u32 = 11;
+const ARGUMENTS: u32 = 12;
+const STATUS_LIST: u32 = 25;
+const STATUS_INDEX: u32 = 26;
+const TOKEN_DIGEST: u32 = 32;
+
+impl Mold {
+    /// `record`: an issuance of its own group, with nothing in it that is one's own. `None` for anything else.
+    pub fn new(record: Record) -> Option<Mold> {
+        let Some(Event::Issued(e)) = &record.event else { return None };
+        let own = [&e.credential, &e.arguments, &e.token_digest].iter().any(|b| !b.is_empty())
+            || [&e.tool, &e.purpose].iter().any(|s| !s.is_empty())
+            || (e.status_list, e.status_index) != (0, 0);
+        if own || record.request.is_some() || record.group != 0 {
+            return None;
+        }
+        let head = Record { author: record.author.clone(), revision: record.revision, ..Record::default() }.encode_to_vec();
+        let e = (**e).clone();
+        let first = Issued {
+            task: e.task,
+            kind: e.kind,
+            caller: e.caller,
+            subject: e.subject,
+            actors: e.actors,
+            upstream: e.upstream,
+            scopes: e.scopes,
+            details: e.details,
+            ..Issued::default()
+        };
+        let second = Issued {
+            binding: e.binding,
+            environment: e.environment,
+            issued_at: e.issued_at,
+            expires_at: e.expires_at,
+            renewable_until: e.renewable_until,
+            bound: e.bound,
+            svid: e.svid,
+            subject_token: e.subject_token,
+            ancestors: e.ancestors,
+            key: e.key,
+            x5t: e.x5t,
+            jkt: e.jkt,
+            ..Issued::default()
+        };
+        let third = Issued {
+            policy_version: e.policy_version,
+            upstream_version: e.upstream_version,
+            binding_version: e.binding_version,
+            approval: e.approval,
+            lease: e.lease,
+            ..Issued::default()
+        };
+        let fourth = Issued { policies: e.policies, renews: e.renews, shown: e.shown, replaces: e.replaces, ..Issued::default() };
+        let pieces = [first, second, third, fourth].map(|piece| piece.encode_to_vec());
+        Some(Mold { record: Arc::new(record), head, pieces })
+    }
+
+    /// What they share, as a record that no issuance is: ids, tool, purpose, arguments, status, digest and request are empty.
+    pub fn record(&self) -> &Arc<Record> {
+        &self.record
+    }
+
+    /// One of them, after a byte of the caller's.
+    pub fn cast(&self, first: u8, own: &Own<'_>) -> Cast {
+        let [before_tool, before_status, before_digest, rest] = &self.pieces;
+        let arguments: &[u8] = own.arguments.map_or(&[], |a| a);
+        let fixed: usize = self.pieces.iter().map(Vec::len).sum();
+        let length = fixed
+            + delimited_len(CREDENTIAL, own.credential.as_bytes())
+            + delimited_len(TOOL, own.tool.as_bytes())
+            + delimited_len(PURPOSE, own.purpose.as_bytes())
+            + delimited_len(ARGUMENTS, arguments)
+            + number_len(STATUS_LIST, own.status.0)
+            + number_len(STATUS_INDEX, own.status.1.into())
+            + delimited_len(TOKEN_DIGEST, own.token_digest);
+        let request = own.request.map(|r| {
+            let length = delimited_len(REQUEST_ID, r.id.as_bytes()) + delimited_len(REQUEST_DIGEST, &r.digest);
+            (r, length)
+        });
+        let request_len = request.map_or(0, |(_, length)| message_len(REQUEST, length));
+        let mut bytes = Vec::with_capacity(1 + self.head.len() + request_len + message_len(ISSUED, length));
+        bytes.push(first);
+        bytes.extend_from_slice(&self.head);
+        let mut request_id = 0..0;
+        if let Some((r, length)) = request {
+            begin(REQUEST, length, &mut bytes);
+            delimited(REQUEST_ID, r.id.as_bytes(), &mut bytes);
+            request_id = bytes.len() - r.id.len()..bytes.len();
+            delimited(REQUEST_DIGEST, &r.digest, &mut bytes);
+        }
+        begin(ISSUED, length, &mut bytes);
+        delimited(CREDENTIAL, own.credential.as_bytes(), &mut bytes);
+        bytes.extend_from_slice(before_tool);
+        delimited(TOOL, own.tool.as_bytes(), &mut bytes);
+        let tool = bytes.len() - own.tool.len()..bytes.len();
+        delimited(PURPOSE, own.purpose.as_bytes(), &mut bytes);
+        delimited(ARGUMENTS, arguments, &mut bytes);
+        bytes.extend_from_slice(before_status);
+        number(STATUS_LIST, own.status.0, &mut bytes);
+        number(STATUS_INDEX, own.status.1.into(), &mut bytes);
+        bytes.extend_from_slice(before_digest);
+        delimited(TOKEN_DIGEST, own.token_digest, &mut bytes);
+        bytes.extend_from_slice(rest);
+        Cast { bytes, tool, request_id }
+    }
+}
+
+/// The text at a place of a record's bytes.
+pub fn text_at<'a>(bytes: &'a Bytes, at: &Range<usize>) -> &'a str {
+    bytes.get(at.clone()).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ledger::record::{Ancestor, Identity, Request, SvidEvidence, TokenEvidence, Who};
+    use crate::seq::Seq;
+
+    fn shared() -> impl Strategy<Value = Issued> {
+        let names = (".{0,40}", ".{0,300}", vec(".{1,20}", 0..4), ".{0,20}", vec(".{1,9}", 0..3));
+        let numbers = (0..12u32, any::<u64>(), any::<u64>(), 0..9u32, any::<u64>());
+        (names, numbers, any::<bool>(), vec(any::<u8>(), 0..40)).prop_map(|(names, numbers, derived, some)| Issued {
+            task: vec![7; 16],
+            kind: numbers.0,
+            caller: names.0.clone(),
+            upstream: names.1,
+            scopes: names.2,
+            environment: names.3.clone(),
+            policies: names.4,
+            issued_at: numbers.1,
+            expires_at: numbers.2,
+            bound: numbers.3,
+            policy_version: numbers.4,
+            upstream_version: 3,
+            key: "k1".into(),
+            jkt: some.clone(),
+            svid: (!derived).then(|| SvidEvidence {
+                anchor: vec![1; 32],
+                issuing_key: vec![2; 32],
+                serial: some.clone(),
+                not_after: 9,
+            }),
+            subject: derived.then(|| Identity { issuer: names.3.clone(), sub: names.0.clone() }),
+            subject_token: derived.then(|| TokenEvidence { issuer: "i".into(), id: "t".into(), expires_at: 5 }),
+            ancestors: if derived { vec![Ancestor { credential: vec![4; 16], caller: names.0 }] } else { Vec::new() },
+            details: if derived { "[]".into() } else { String::new() },
+            binding: names.3,
+            shown: some,
+            ..Issued::default()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_cast_is_what_prost_writes_for_the_whole(
+            issued in shared(),
+            revision in 0u64..1 << 40,
+            names in ("[a-z]{0,20}", ".{0,200}", proptest::option::of(".{1,130}")),
+            arguments: Option<[u8; 32]>,
+            status: (u64, u32),
+            digest: [u8; 32],
+        ) {
+            let (tool, purpose, id) = names;
+            let author = Who::SpiffeId(issued.caller.clone());
+            let revision = Seq::from_u64(revision).unwrap_or(Seq::ZERO);
+            let asked = id.map(|id| OwnRequest::new(&issued.caller, id, [8; 32]));
+            let mold = Mold::new(Record::new(author.clone(), Event::Issued(Box::new(issued.clone()))).decided_at(revision)).unwrap();
+            let credential = CredentialId::from_bytes([3; 16]);
+            let own = Own {
+                credential, request: asked.as_ref(), tool: &tool, purpose: &purpose, arguments: arguments.as_ref(),
+                status, token_digest: &digest,
+            };
+            let whole = Issued {
+                credential: credential.as_bytes().to_vec(), tool: tool.clone(), purpose: purpose.clone(),
+                arguments: arguments.map_or_else(Vec::new, |a| a.to_vec()), status_list: status.0, status_index: status.1,
+                token_digest: digest.to_vec(), ..issued
+            };
+            let request = asked.as_ref().map(|a| Request { caller: String::new(), id: a.id.clone(), digest: a.digest.to_vec() });
+            let whole = Record::new(author, Event::Issued(Box::new(whole))).decided_at(revision).for_request(request);
+            let cast = mold.cast(0, &own);
+            prop_assert_eq!(&cast.bytes[1..], &whole.encode_to_vec()[..]);
+            prop_assert_eq!(&cast.bytes[cast.tool], tool.as_bytes());
+            let id = asked.map_or_else(String::new, |a| a.id);
+            prop_assert_eq!(&cast.bytes[cast.request_id], id.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_has_something_of_its_own_is_no_mold() {
+        let plain = || Issued { caller: "spiffe://a/b".into(), ..Issued::default() };
+        let record = |e: Issued| Record::new(Who::SpiffeId("spiffe://a/b".into()), Event::Issued(Box::new(e)));
+        assert!(Mold::new(record(plain())).is_some());
+        for own in [
+            Issued { credential: vec![1; 16], ..plain() },
+            Issued { tool: "t".into(), ..plain() },
+            Issued { purpose: "p".into(), ..plain() },
+            Issued { arguments: vec![1; 32], ..plain() },
+            Issued { status_index: 1, ..plain() },
+            Issued { token_digest: vec![1; 32], ..plain() },
+        ] {
+            assert!(Mold::new(record(own)).is_none());
+        }
+        assert!(Mold::new(Record { group: 1, ..record(plain()) }).is_none());
+        let request = Request { caller: String::new(), id: "1".into(), digest: vec![0; 32] };
+        assert!(Mold::new(record(plain()).for_request(Some(request))).is_none());
+    }
+}

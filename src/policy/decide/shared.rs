@@ -1,0 +1,95 @@
+//! Exchanges of one caller that come together: what they have in common is decided once.
+//!
+//! They are decided on one view, at one moment: what is in common has one answer. What one of them has of its own (tool, purpose, arguments,
+//! request) is asked for each, and where a rule may block, or policy answers otherwise for one of them, that one is decided by itself.
+
+use std::sync::Arc;
+
+use super::place::tool_within;
+use super::{Decided, Decider, parts};
+use crate::identity::caller::Caller;
+use crate::ledger::View;
+use crate::ledger::mold::OwnRequest;
+use crate::policy::action::{Action, Work};
+use crate::policy::catalog::Compiled;
+use crate::policy::grant::{Own, OwnGrant, SharedGrant};
+use crate::policy::wanted::{TaskChoice, Wanted};
+use crate::refusal::No;
+
+/// What exchanges of one caller and view have in common: decided once, and for each only what is its own.
+pub struct Shared<'a> {
+    /// The one that it was decided for.
+    want: &'a Wanted,
+    /// Policy is asked for each: it reads what is one's own, or what moves.
+    asks: bool,
+    grants: Arc<SharedGrant>,
+    decided: Decided<'a>,
+}
+
+impl<'a> Shared<'a> {
+    /// Whether exchanges can have something in common at all: they act in an open task, come of nothing else, and have the same of their own,
+    /// of whatever value.
+    pub fn possible(a: &Wanted, b: &Wanted) -> bool {
+        let plain = |w: &Wanted| matches!(w.task, TaskChoice::Named(_)) && w.renews.is_none() && w.replaces.is_none();
+        let (TaskChoice::Named(one), TaskChoice::Named(other)) = (&a.task, &b.task) else { return false };
+        plain(a)
+            && plain(b)
+            && one == other
+            && a.upstream == b.upstream
+            && a.scopes == b.scopes
+            && (a.kind, a.ttl_ms) == (b.kind, b.ttl_ms)
+            && a.key == b.key
+            && a.tool.is_empty() == b.tool.is_empty()
+            && a.arguments.is_some() == b.arguments.is_some()
+    }
+
+    /// Whether this may be one of them.
+    pub fn serves(&self, want: &Wanted) -> bool {
+        // A rule may aim at a tool.
+        std::ptr::eq(want, self.want) || (!self.decided.may_block && Shared::possible(self.want, want))
+    }
+
+    /// What they have in common.
+    pub fn grants(&self) -> &Arc<SharedGrant> {
+        &self.grants
+    }
+
+    /// The grant of one of them. `None` where it has to be decided by itself.
+    pub fn grant<'w>(
+        &'w self,
+        decider: &Decider,
+        caller: &Caller,
+        want: &'w Wanted,
+        request: Option<OwnRequest>,
+    ) -> Result<Option<OwnGrant<'w>>, No> {
+        let d = &self.decided;
+        if !self.serves(want) {
+            return Ok(None);
+        }
+        if !std::ptr::eq(want, self.want) {
+            tool_within(&d.place, want)?;
+            if self.asks {
+                let upstream = &d.registered.upstream;
+                let policies = decider.permits(d.policy, caller, want, upstream, &d.place, d.kind, &d.scopes, d.life, d.now)?;
+                if policies != d.policies {
+                    return Ok(None);
+                }
+            }
+        }
+        let purpose = d.purpose(want);
+        Ok(Some(OwnGrant::new(Own { tool: &want.tool, purpose, arguments: want.arguments.as_ref(), request })))
+    }
+}
+
+impl Decider {
+    /// Decides what several exchanges of one view have in common, if this is one that may have: [`Shared::grant`] says for each whether it
+    /// has, and decides the rest.
+    pub fn shared<'a>(&self, view: &View, compiled: &'a Compiled, caller: &Caller, want: &'a Wanted) -> Result<Shared<'a>, No> {
+        let decided = self.decide(view, compiled, caller, want, || [0; 16])?;
+        let draft = self.draft(caller, want, &decided);
+        let path = decided.place.path();
+        let asks = !decided.policy.set.reads(Action::Work(Work::Exchange)).shared();
+        let grants = SharedGrant::new(parts(view, caller, decided.registered, decided.policy, draft, path));
+        Ok(Shared { want, asks, grants: Arc::new(grants), decided })
+    }
+}
