@@ -227,8 +227,8 @@ pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Bytes that wait on one stream for a peer that does not read. As `STREAM_WINDOW_BYTES` the other way.
 pub const SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// Exchanges of one stream that are decided in one go, when they came together: 0.3 ms of one core.
-pub const STREAM_ROUND: usize = 16;
+/// Exchanges of one stream that are decided in one go, when they came together: 0.5 ms of one core.
+pub const STREAM_ROUND: usize = 32;
 /// Bytes of messages that are not whole yet, of one connection: eight of the largest.
 pub const CONNECTION_UNFINISHED_BYTES: usize = 8 * REQUEST_BYTES;
 /// Bytes of messages that are not whole yet, of all connections: an eighth of a small server's memory.

@@ -24,6 +24,7 @@ pub mod server;
 mod stream;
 pub mod task;
 pub mod token;
+mod told;
 pub mod trust_domain;
 mod unary;
 pub mod upstream;

@@ -71,11 +71,20 @@ pub(super) fn told(
     want: Option<&Wanted>,
     end: Result<Issued, No>,
 ) -> Result<pb::Issued, No> {
-    let told = end.map(issued_to_pb);
-    if let (Err(no), Some(want)) = (&told, want) {
+    noted(authority, caller, want, end).map(issued_to_pb)
+}
+
+/// Notes a refusal of what was well formed.
+pub(super) fn noted(
+    authority: &Authority,
+    caller: &Caller,
+    want: Option<&Wanted>,
+    end: Result<Issued, No>,
+) -> Result<Issued, No> {
+    if let (Err(no), Some(want)) = (&end, want) {
         note(authority, caller, no, &want.upstream, &task_of(want));
     }
-    told
+    end
 }
 
 /// The answers of all, in the order in which they were asked.

@@ -23,8 +23,8 @@ use super::server::Server;
 use super::task::Tasks;
 use super::token::Tokens;
 use super::trust_domain::TrustDomains;
-use super::unary;
 use super::upstream::Upstreams;
+use super::{stream, unary};
 use crate::authority::Authority;
 use crate::limits;
 use crate::pb;
@@ -68,6 +68,9 @@ impl Services {
             return unary::exchange(&mut self.tokens, &self.own, peer, call).await;
         }
         call.extensions_mut().insert(peer);
+        if call.uri().path() == stream::PATH {
+            return Ok(stream::exchange(&self.own, call).await);
+        }
         let service = call.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         match service {
             Some((pb::mayfly::v1::token_service_server::SERVICE_NAME, _)) => self.tokens.call(call).await,

@@ -4,13 +4,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use hyper::body::Body as HttpBody;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::Stream;
-use tonic::{Status, Streaming};
+use tonic::body::Body;
+use tonic::server::{Grpc, StreamingService};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::super::answer::of_codec;
+use super::super::peer;
 use super::super::status::{problem, status};
 use super::round;
+use super::token::Tokens;
+use super::told::{Patterns, StreamCodec, Told};
 use crate::authority::Authority;
 use crate::credential::Issued;
 use crate::identity::caller::Caller;
@@ -21,7 +27,7 @@ use crate::refusal::{No, Refusal};
 
 type Asks = Streaming<pb::StreamExchangeRequest>;
 type Message = Result<Option<pb::StreamExchangeRequest>, Status>;
-type Answer = Result<pb::StreamExchangeResponse, Status>;
+type Answer = Result<Told, Status>;
 /// Each holds its place until it is taken out.
 type Batch = Vec<(Answer, Option<OwnedSemaphorePermit>)>;
 
@@ -45,6 +51,36 @@ impl Stream for Answers {
             }
         }
     }
+}
+
+/// The path of the method.
+pub const PATH: &str = "/mayfly.v1.TokenService/StreamExchange";
+
+struct Method(Tokens);
+
+impl StreamingService<pb::StreamExchangeRequest> for Method {
+    type Response = Told;
+    type ResponseStream = Answers;
+    type Future = std::future::Ready<Result<Response<Answers>, Status>>;
+
+    fn call(&mut self, request: Request<Asks>) -> Self::Future {
+        let own = &self.0;
+        std::future::ready(peer::caller(&request).map(|caller| {
+            let asks = request.into_inner();
+            Response::new(answer(own.0.clone(), caller, asks))
+        }))
+    }
+}
+
+/// Answers one call as tonic's own code does, but for how answers are encoded.
+pub async fn exchange<B>(own: &Tokens, call: http::Request<B>) -> http::Response<Body>
+where
+    B: HttpBody<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
+    let limits = (Some(limits::REQUEST_BYTES), None);
+    let mut grpc = Grpc::new(StreamCodec).apply_max_message_size_config(limits.0, limits.1);
+    grpc.streaming(Method(own.clone()), call).await
 }
 
 /// Answers what a stream asks, until it ends.
@@ -130,11 +166,14 @@ async fn answer_all(
 ) {
     let ids: Vec<String> = asks.iter().map(|ask| ask.request_id.clone()).collect();
     let (wants, parts, round) = round::begin(&authority, &caller, asks);
-    let mut batch = Vec::with_capacity(parts.len());
+    let (mut batch, mut patterns) = (Vec::with_capacity(parts.len()), Patterns::default());
     for ((request_id, place), (want, part)) in ids.into_iter().zip(places).zip(wants.into_iter().zip(parts)) {
         // They stand in one line, so one that is not ready is followed by none that is.
         match (round::end(&authority, part).await, want) {
-            (Some(end), want) => batch.push((told(&authority, &caller, request_id, want.as_ref(), end), Some(place))),
+            (Some(end), want) => {
+                let told = told(&authority, &caller, &mut patterns, request_id, want.as_ref(), end);
+                batch.push((told, Some(place)));
+            }
             (None, Some(want)) => {
                 let one = answer_slowly(authority.clone(), caller.clone(), want, request_id, place, answers.clone());
                 tokio::spawn(one);
@@ -155,14 +194,23 @@ async fn answer_slowly(
     answers: mpsc::Sender<Batch>,
 ) {
     let end = authority.exchange_unless(&caller, &want, || answers.closed()).await;
-    let told = told(&authority, &caller, request_id, Some(&want), end);
+    let told = told(&authority, &caller, &mut Patterns::default(), request_id, Some(&want), end);
     let _ = answers.send(vec![(told, Some(place))]).await;
 }
 
-fn told(authority: &Authority, caller: &Caller, request_id: String, want: Option<&Wanted>, end: Result<Issued, No>) -> Answer {
-    let result = match round::told(authority, caller, want, end) {
-        Ok(issued) => pb::stream_exchange_response::Result::Issued(issued),
-        Err(no) => pb::stream_exchange_response::Result::Problem(problem(no)),
-    };
-    Ok(pb::StreamExchangeResponse { request_id, result: Some(result) })
+fn told(
+    authority: &Authority,
+    caller: &Caller,
+    patterns: &mut Patterns,
+    request_id: String,
+    want: Option<&Wanted>,
+    end: Result<Issued, No>,
+) -> Answer {
+    match round::noted(authority, caller, want, end) {
+        Ok(issued) => Ok(patterns.tell(request_id, issued)),
+        Err(no) => {
+            let result = Some(pb::stream_exchange_response::Result::Problem(problem(no)));
+            Ok(Told::Whole(Box::new(pb::StreamExchangeResponse { request_id, result })))
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::super::peer::{self, Peer};
@@ -9,7 +10,8 @@ use super::super::status::{problem, status};
 use super::super::wire;
 use super::ask;
 use super::issued::issued_to_pb;
-use super::stream::{self, Answers};
+use super::stream;
+use super::told::Told;
 use super::{note, round};
 use crate::authority::Authority;
 use crate::credential::Kind;
@@ -104,14 +106,17 @@ impl TokenService for Tokens {
         Ok(Response::new(pb::BatchExchangeResponse { results }))
     }
 
-    type StreamExchangeStream = Answers;
+    // Not on the way of a listener: `stream::exchange` answers there.
+    type StreamExchangeStream =
+        std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::StreamExchangeResponse, Status>> + Send>>;
 
     async fn stream_exchange(
         &self,
         request: Request<Streaming<pb::StreamExchangeRequest>>,
     ) -> Result<Response<Self::StreamExchangeStream>, Status> {
         let caller = peer::caller(&request)?;
-        Ok(Response::new(stream::answer(self.0.clone(), caller, request.into_inner())))
+        let answers = stream::answer(self.0.clone(), caller, request.into_inner());
+        Ok(Response::new(Box::pin(answers.map(|told| told.map(Told::into_pb)))))
     }
 
     async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewResponse>, Status> {

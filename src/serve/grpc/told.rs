@@ -1,0 +1,259 @@
+//! Answers of a stream: what those of one series have in common is encoded once.
+//!
+//! The bytes are those that prost writes for the whole message: a test holds that.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::BufMut;
+use prost::Message;
+use tonic::Status;
+use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
+use tonic_prost::ProstDecoder;
+
+use super::issued::issued_to_pb;
+use crate::credential::minted::About;
+use crate::credential::{Answer, Issued};
+use crate::pb::mayfly::v1 as pb;
+use crate::protobuf::{begin, delimited, delimited_len, message_len, number, number_len};
+
+// Tags of the messages in the protos, which are frozen.
+const REQUEST_ID: u32 = 1;
+const ISSUED: u32 = 2;
+const BEARER: u32 = 1;
+const TOKEN: u32 = 1;
+const CREDENTIAL_ID: u32 = 2;
+const SEQ: u32 = 10;
+
+/// Bytes that answers are gathered in: a few TLS records (RFC 8446, section 5.1), so that it seldom grows.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// What the bearer tokens of a series are answered with, in pieces of bytes.
+pub struct Pattern {
+    about: Arc<About>,
+    header: Cow<'static, str>,
+    scheme: Cow<'static, str>,
+    base_url: Arc<str>,
+    /// All of the bearer token but itself.
+    bearer: Vec<u8>,
+    /// Fields 3 to 9 of the answer, and from 11 on.
+    before_seq: Vec<u8>,
+    after_seq: Vec<u8>,
+}
+
+impl Pattern {
+    fn of(issued: &Issued) -> Option<Pattern> {
+        let Answer::Bearer { header, scheme, base_url, .. } = issued.answer() else { return None };
+        let about = &issued.summary().about;
+        let bearer = pb::BearerToken {
+            token: String::new(),
+            header_name: header.to_string(),
+            scheme: scheme.to_string(),
+            base_url: base_url.to_string(),
+        };
+        let all = super::issued::about_to_pb(about);
+        let after = pb::Issued {
+            decision_revision: all.decision_revision,
+            renewable_until: all.renewable_until,
+            irrevocable: all.irrevocable,
+            novelty: all.novelty,
+            upstream: all.upstream.clone(),
+            approval_id: all.approval_id.clone(),
+            ..pb::Issued::default()
+        };
+        let before = pb::Issued {
+            decision_revision: 0,
+            renewable_until: None,
+            irrevocable: false,
+            novelty: 0,
+            upstream: String::new(),
+            approval_id: String::new(),
+            ..all
+        };
+        Some(Pattern {
+            about: about.clone(),
+            header: header.clone(),
+            scheme: scheme.clone(),
+            base_url: base_url.clone(),
+            bearer: bearer.encode_to_vec(),
+            before_seq: before.encode_to_vec(),
+            after_seq: after.encode_to_vec(),
+        })
+    }
+
+    /// What is said in the same place is the same.
+    fn fits(&self, issued: &Issued) -> bool {
+        let Answer::Bearer { header, scheme, base_url, .. } = issued.answer() else { return false };
+        Arc::ptr_eq(&self.about, &issued.summary().about)
+            && Arc::ptr_eq(&self.base_url, base_url)
+            && (header, scheme) == (&self.header, &self.scheme)
+    }
+}
+
+/// One answer.
+pub enum Told {
+    /// As it is.
+    Whole(Box<pb::StreamExchangeResponse>),
+    /// Of a series.
+    One(One),
+}
+
+/// What is one answer's own.
+pub struct One {
+    pattern: Arc<Pattern>,
+    request_id: String,
+    issued: Issued,
+}
+
+/// The pattern of what was answered last.
+#[derive(Default)]
+pub struct Patterns(Option<Arc<Pattern>>);
+
+impl Patterns {
+    /// The answer to a request that was granted.
+    pub fn tell(&mut self, request_id: String, issued: Issued) -> Told {
+        if !self.0.as_ref().is_some_and(|pattern| pattern.fits(&issued)) {
+            self.0 = Pattern::of(&issued).map(Arc::new);
+        }
+        match &self.0 {
+            Some(pattern) => Told::One(One { pattern: pattern.clone(), request_id, issued }),
+            None => Told::Whole(Box::new(whole(request_id, issued))),
+        }
+    }
+}
+
+fn whole(request_id: String, issued: Issued) -> pb::StreamExchangeResponse {
+    let result = Some(pb::stream_exchange_response::Result::Issued(issued_to_pb(issued)));
+    pb::StreamExchangeResponse { request_id, result }
+}
+
+impl Told {
+    /// The message.
+    pub fn into_pb(self) -> pb::StreamExchangeResponse {
+        match self {
+            Told::Whole(whole) => *whole,
+            Told::One(One { request_id, issued, .. }) => whole(request_id, issued),
+        }
+    }
+
+    fn write(self, out: &mut EncodeBuf<'_>) -> Result<(), prost::EncodeError> {
+        match self {
+            Told::One(one) => match one.issued.answer() {
+                Answer::Bearer { token, .. } => {
+                    out.reserve(one.length(token));
+                    one.write(token, out);
+                    Ok(())
+                }
+                _ => whole(one.request_id, one.issued).encode(out),
+            },
+            Told::Whole(whole) => whole.encode(out),
+        }
+    }
+}
+
+impl One {
+    fn bearer_length(&self, token: &str) -> usize {
+        delimited_len(TOKEN, token.as_bytes()) + self.pattern.bearer.len()
+    }
+
+    fn issued_length(&self, token: &str) -> usize {
+        let id = crate::seq::CredentialId::TEXT;
+        message_len(BEARER, self.bearer_length(token))
+            + message_len(CREDENTIAL_ID, id)
+            + self.pattern.before_seq.len()
+            + number_len(SEQ, self.issued.seq().as_u64())
+            + self.pattern.after_seq.len()
+    }
+
+    fn length(&self, token: &str) -> usize {
+        delimited_len(REQUEST_ID, self.request_id.as_bytes()) + message_len(ISSUED, self.issued_length(token))
+    }
+
+    fn write(&self, token: &str, out: &mut impl BufMut) {
+        let mut id = [0; crate::seq::CredentialId::TEXT];
+        delimited(REQUEST_ID, self.request_id.as_bytes(), out);
+        begin(ISSUED, self.issued_length(token), out);
+        begin(BEARER, self.bearer_length(token), out);
+        delimited(TOKEN, token.as_bytes(), out);
+        out.put_slice(&self.pattern.bearer);
+        delimited(CREDENTIAL_ID, self.issued.summary().credential.write(&mut id).as_bytes(), out);
+        out.put_slice(&self.pattern.before_seq);
+        number(SEQ, self.issued.seq().as_u64(), out);
+        out.put_slice(&self.pattern.after_seq);
+    }
+}
+
+/// Reads what prost reads, and writes [`Told`].
+#[derive(Default)]
+pub struct StreamCodec;
+
+/// Writes [`Told`].
+pub struct ToldEncoder;
+
+impl Codec for StreamCodec {
+    type Encode = Told;
+    type Decode = pb::StreamExchangeRequest;
+    type Encoder = ToldEncoder;
+    type Decoder = ProstDecoder<pb::StreamExchangeRequest>;
+
+    fn encoder(&mut self) -> ToldEncoder {
+        ToldEncoder
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstDecoder::default()
+    }
+}
+
+impl Encoder for ToldEncoder {
+    type Item = Told;
+    type Error = Status;
+
+    fn encode(&mut self, told: Told, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        told.write(out).map_err(|_| Status::internal("an answer that does not fit into memory"))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER_BYTES, BUFFER_BYTES / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::kind::mint_local;
+    use crate::credential::status::Allocator;
+    use crate::credential::testing::{Log, full, grant, keyring, plain};
+    use crate::ledger::Receipt;
+    use crate::seq::{CredentialId, Millis, Seq};
+
+    #[test]
+    fn what_is_written_is_what_prost_writes_for_the_whole() {
+        const T0: Millis = Millis(1_700_000_000_000);
+        let mut log = Log::new(T0);
+        let (ring, _store) = keyring(&mut log);
+        let status = Allocator::new(Seq::from_u64(5).unwrap(), &[9; 32]);
+        for parts in [plain(1, T0, log.state.head), plain(2, T0, log.state.head), full(T0, log.state.head)] {
+            for request_id in ["", "r", "a longer name \u{e9}"] {
+                // A token differs from the next one in its signature: of one, its parts are told twice.
+                let id = CredentialId::from_bytes([7; 16]);
+                let minted = mint_local(grant(parts.clone()), id, 1, &ring, &status, T0).ok().unwrap();
+                let (seq, summary, answer) = minted.reveal(Receipt::of_test(id)).unwrap().into_parts();
+                let Answer::Bearer { token, header, scheme, base_url } = answer else { panic!("no token") };
+                let again = || {
+                    let (token, header, scheme) = (token.clone(), header.clone(), scheme.clone());
+                    let answer = Answer::Bearer { token, header, scheme, base_url: base_url.clone() };
+                    Issued::for_test(seq, summary.clone(), answer)
+                };
+                let mut patterns = Patterns::default();
+                let expected = whole(request_id.to_owned(), again()).encode_to_vec();
+                for _ in 0..2 {
+                    let Told::One(one) = patterns.tell(request_id.to_owned(), again()) else { panic!("no series") };
+                    let mut out = Vec::new();
+                    one.write(&token, &mut out);
+                    assert_eq!((out.len(), &out), (one.length(&token), &expected));
+                }
+            }
+        }
+    }
+}
