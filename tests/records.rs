@@ -12,11 +12,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mayfly::ledger::commit::{ChainHead, Commit, Encoded, Header, pack};
-use mayfly::ledger::record::Record;
-use mayfly::seq::Millis;
+use mayfly::ledger::mold::{Mold, Own, OwnRequest};
+use mayfly::ledger::record::{Event, Issued, Record, Who};
+use mayfly::seq::{CredentialId, Millis, Seq};
 use prost::Message;
 
 #[path = "records/samples.rs"]
@@ -174,6 +176,36 @@ fn a_commit_is_written_as_its_sample_and_continues_its_chain() {
     assert_eq!(outer.iter().map(|(tag, _)| *tag).collect::<Vec<_>>(), [1, 2, 2, 2]);
     assert_eq!(fields(&outer[0].1).iter().map(|(tag, _)| *tag).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(Header::decode(&outer[0].1[..]).unwrap(), commit.header);
+}
+
+#[test]
+fn a_commit_with_molds_is_written_as_its_sample() {
+    let after = ChainHead { number: 6, hash: [0x5e; 32], time: Millis(1_700_000_000_000) };
+    let caller = "spiffe://prod.example/agent/a";
+    let issued = Issued { upstream: "github".into(), scopes: vec!["read".into()], caller: caller.into(), ..Issued::default() };
+    let mold = Record::new(Who::SpiffeId(caller.into()), Event::Issued(Box::new(issued))).decided_at(Seq::from_u64(9).unwrap());
+    let mold = Arc::new(Mold::new(mold).unwrap());
+    let cast = |n: u8| {
+        let request = OwnRequest::new(caller, format!("request-{n}"), [n; 32]);
+        let own = Own {
+            credential: CredentialId::from_bytes([n; 16]),
+            request: Some(&request),
+            tool: "create_issue",
+            purpose: "file a bug",
+            arguments: Some(&[0xa0; 32]),
+            status: (77, 1000 + u32::from(n)),
+            token_digest: &[0xd0 + n; 32],
+        };
+        Encoded::cast(&mold, &own).unwrap()
+    };
+    let other = Encoded::new(samples::all().remove(0).1).unwrap();
+    let (bytes, head) = pack(3, after, Millis(1_700_000_000_123), [cast(1), other, cast(2)].iter());
+    let kept = stored("v4/commit-molds.hex", &bytes);
+    assert_eq!(to_text(&kept), to_text(&bytes), "a tag, a type or a hash changed");
+    let commit = Commit::from_bytes(&Bytes::from(kept.clone())).unwrap();
+    assert_eq!(commit.continues(after).unwrap(), head);
+    assert_eq!((commit.records.len(), commit.header.format), (3, 2));
+    assert_eq!(fields(&kept).iter().map(|(tag, _)| *tag).collect::<Vec<_>>(), [1, 3, 4, 4, 4]);
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub struct Series {
     grants: Arc<SharedGrant>,
     key: Arc<OwnKey>,
     tokens: Tokens,
-    mold: Mold,
+    mold: Arc<Mold>,
     /// Of each but for its id.
     summary: Summary,
 }
@@ -55,7 +55,7 @@ impl Series {
         let summary = summary(&draft, nobody, kind, parts.revision, Novelty::New, false)?;
         let record = Record::new(parts.author.clone(), Event::Issued(draft)).decided_at(parts.revision);
         let mold = Mold::new(record).ok_or_else(|| Fault::new("what grants have in common holds something of one's own"))?;
-        Ok(Series { key, tokens, mold, summary, grants })
+        Ok(Series { key, tokens, mold: Arc::new(mold), summary, grants })
     }
 
     /// The next one, and the record to commit for it: told to nobody yet.

@@ -3,30 +3,22 @@
 //! The header carries the hash of its writer's header before it and the RFC 6962 root over the records, so that changing, dropping or
 //! moving a record breaks the chain from there on.
 
-use std::ops::Range;
-use std::sync::Arc;
-
 use aws_lc_rs::digest;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use prost::Message;
 
-use super::mold::{Mold, Own, OwnRequest};
-use super::receipt::issued_by;
-use super::record::{BadRecord, Record};
-use super::state::{RequestKey, key_of};
-use crate::limits;
-use crate::protobuf::{begin, message_len};
-use crate::seq::{CredentialId, Millis};
+pub use super::encoded::Encoded;
+pub use super::packed::pack;
+use super::packed::{MOLDED, Packed, records_of};
+use super::record::Record;
+use crate::seq::Millis;
 
 /// SHA-256.
 pub type Hash = [u8; 32];
 
 /// What stands before a leaf and before a node when they are hashed (RFC 6962, section 2.1).
-const LEAF: u8 = 0;
+pub(super) const LEAF: u8 = 0;
 const NODE: u8 = 1;
-
-/// The format of commits that this version writes. A higher one stops the start.
-const FORMAT: u32 = 1;
 
 /// A commit's header, as persisted. Tags are frozen.
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -52,90 +44,6 @@ pub struct Header {
     /// How many records.
     #[prost(uint32, tag = "7")]
     pub records: u32,
-}
-
-/// A commit as it stands in the store. Tags are frozen.
-#[derive(Clone, PartialEq, Message)]
-struct Packed {
-    #[prost(bytes = "bytes", tag = "1")]
-    header: Bytes,
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    records: Vec<Bytes>,
-}
-
-/// A record with its persisted bytes and their leaf hash, made once by whoever proposes it.
-#[derive(Clone, Debug)]
-pub struct Encoded {
-    /// The record, or that of its mold. Large, and handed from thread to thread: shared, never copied.
-    pub(super) record: Arc<Record>,
-    /// What is its own, where `record` is that of its mold.
-    pub(super) own: Option<Place>,
-    /// Its bytes.
-    pub(super) bytes: Bytes,
-    /// Its leaf in the commit's tree.
-    pub(super) leaf: Hash,
-    /// The name of its request.
-    pub(super) request: Option<RequestKey>,
-}
-
-/// What an issuance that was cast has of its own, as far as the fold asks. Texts are where they lie in its bytes.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub credential: CredentialId,
-    pub tool: Range<usize>,
-    pub request_id: Range<usize>,
-}
-
-impl Encoded {
-    /// Encodes and hashes; `None` for a record above `limits::RECORD_BYTES`.
-    pub fn new(record: Record) -> Option<Encoded> {
-        // A leaf is hashed with a zero before it (RFC 6962, section 2.1): written there, it is one pass over one buffer.
-        let mut bytes = Vec::with_capacity(1 + record.encoded_len());
-        bytes.push(LEAF);
-        record.encode_raw(&mut bytes);
-        let (bytes, leaf) = hashed(bytes)?;
-        Some(Encoded { request: key_of(&record), record: Arc::new(record), own: None, bytes, leaf })
-    }
-
-    /// The same for an issuance that has the rest in common with others.
-    pub fn cast(mold: &Mold, own: &Own<'_>) -> Option<Encoded> {
-        let cast = mold.cast(LEAF, own);
-        let (bytes, leaf) = hashed(cast.bytes)?;
-        // The leaf's byte is no longer before them; what is empty stays empty.
-        let moved = |at: Range<usize>| at.start.saturating_sub(1)..at.end.saturating_sub(1);
-        let place = Place { credential: own.credential, tool: moved(cast.tool), request_id: moved(cast.request_id) };
-        let request = own.request.map(OwnRequest::key);
-        Some(Encoded { record: mold.record().clone(), own: Some(place), bytes, leaf, request })
-    }
-
-    /// The record, whole.
-    pub fn whole(&self) -> Result<Arc<Record>, BadRecord> {
-        match self.own {
-            None => Ok(self.record.clone()),
-            Some(_) => Record::from_bytes(&self.bytes).map(Arc::new),
-        }
-    }
-
-    /// The credential that it issues, if it does.
-    pub(super) fn issues(&self) -> Option<CredentialId> {
-        self.own.as_ref().map(|own| own.credential).or_else(|| issued_by(&self.record))
-    }
-
-    /// Its bytes.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
-    }
-}
-
-/// A record's bytes after the byte that says that they are a leaf, and its hash; `None` above `limits::RECORD_BYTES`.
-fn hashed(bytes: Vec<u8>) -> Option<(Bytes, Hash)> {
-    let mut bytes = Bytes::from(bytes);
-    if bytes.len() - 1 > limits::RECORD_BYTES {
-        return None;
-    }
-    let leaf = sha256(&bytes);
-    bytes.advance(1);
-    Some((bytes, leaf))
 }
 
 /// Where a writer's chain stands.
@@ -169,7 +77,7 @@ pub struct Commit {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadCommit {
     /// Written by a newer version.
-    #[error("format {0} is newer than this version of mayfly reads ({FORMAT})")]
+    #[error("format {0} is newer than this version of mayfly reads ({MOLDED})")]
     Newer(u32),
     /// Not what a writer writes.
     #[error("{0}")]
@@ -197,59 +105,31 @@ pub enum BadCommit {
     },
 }
 
-/// Packs records into the next commit of a writer's chain: its bytes, and the chain's head after it.
-pub fn pack<'a>(
-    writer: u32,
-    after: ChainHead,
-    time: Millis,
-    records: impl Iterator<Item = &'a Encoded> + Clone,
-) -> (Vec<u8>, ChainHead) {
-    let leaves: Vec<Hash> = records.clone().map(|r| r.leaf).collect();
-    let header = Header {
-        format: FORMAT,
-        writer,
-        number: after.number + 1,
-        time: time.0,
-        previous: after.hash.to_vec(),
-        root: root_hash(&leaves).to_vec(),
-        records: u32::try_from(leaves.len()).unwrap_or(u32::MAX),
-    };
-    let header = header.encode_to_vec();
-    let head = ChainHead { number: after.number + 1, hash: sha256(&header), time };
-    // As prost writes a `Packed`, without one: each record is copied once.
-    let parts = std::iter::once((1, &header[..])).chain(records.map(|r| (2, &r.bytes[..])));
-    let mut bytes = Vec::with_capacity(parts.clone().map(|(tag, part)| message_len(tag, part.len())).sum());
-    for (tag, part) in parts {
-        begin(tag, part.len(), &mut bytes);
-        bytes.extend_from_slice(part);
-    }
-    (bytes, head)
-}
-
 impl Commit {
     /// Reads a commit back and checks it in itself: format, counts, root, every record known.
     pub fn from_bytes(bytes: &Bytes) -> Result<Commit, BadCommit> {
         let packed = Packed::decode(bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
         let header = Header::decode(packed.header.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
-        if header.format > FORMAT {
+        if header.format > MOLDED {
             return Err(BadCommit::Newer(header.format));
         }
         if header.format == 0 || header.encoded_len() != packed.header.len() || packed.encoded_len() != bytes.len() {
             return Err(BadCommit::Malformed("not in the form that a writer writes".into()));
         }
-        if header.records as usize != packed.records.len() || packed.records.is_empty() {
-            return Err(BadCommit::Malformed(format!("{} records, {} named", packed.records.len(), header.records)));
+        let hash = sha256(&packed.header);
+        let records = records_of(packed, header.format)?;
+        if header.records as usize != records.len() || records.is_empty() {
+            return Err(BadCommit::Malformed(format!("{} records, {} named", records.len(), header.records)));
         }
-        let leaves: Vec<Hash> = packed.records.iter().map(|r| leaf_hash(r)).collect();
+        let leaves: Vec<Hash> = records.iter().map(|r| leaf_hash(r)).collect();
         if root_hash(&leaves)[..] != header.root[..] {
             return Err(BadCommit::Root);
         }
-        let records = packed
-            .records
+        let records = records
             .iter()
             .map(|r| Record::from_bytes(r).map_err(|e| BadCommit::Malformed(e.0)))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Commit { hash: sha256(&packed.header), header, records })
+        Ok(Commit { hash, header, records })
     }
 
     /// The chain's head after this commit, if it continues `after`.
@@ -300,8 +180,12 @@ pub fn root_hash(leaves: &[Hash]) -> Hash {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{Event, Maintained, Who};
+    use std::sync::Arc;
+
+    use super::super::mold::{Mold, Own, OwnRequest};
+    use super::super::record::{Event, Issued, Maintained, Who};
     use super::*;
+    use crate::seq::CredentialId;
 
     fn record(n: u32) -> Encoded {
         Encoded::new(Record::new(Who::LocalUid(n), Event::Maintained(Maintained { what: format!("{n}") }))).unwrap()
@@ -353,6 +237,84 @@ mod tests {
         }
     }
 
+    /// Issuances of two molds, one after the other, and records of other sorts between them.
+    fn molded() -> Vec<Encoded> {
+        let mold = |upstream: &str| {
+            let issued = Issued { upstream: upstream.into(), scopes: vec!["read".into()], ..Issued::default() };
+            let record = Record::new(Who::SpiffeId("spiffe://a.example/b".into()), Event::Issued(Box::new(issued)));
+            Arc::new(Mold::new(record).unwrap())
+        };
+        let (one, other) = (mold("one"), mold("other"));
+        let cast = |mold: &Arc<Mold>, n: u8| {
+            let request = OwnRequest::new("spiffe://a.example/b", format!("r{n}"), [n; 32]);
+            let own = Own {
+                credential: CredentialId::from_bytes([n; 16]),
+                request: n.is_multiple_of(2).then_some(&request),
+                tool: if n == 1 { "" } else { "tool" },
+                purpose: "why",
+                arguments: None,
+                status: (1, u32::from(n)),
+                token_digest: &[n; 32],
+            };
+            Encoded::cast(mold, &own).unwrap()
+        };
+        vec![record(1), cast(&one, 1), cast(&other, 2), cast(&one, 3), record(2), cast(&other, 4)]
+    }
+
+    #[test]
+    fn what_shares_a_mold_reads_back_whole_and_every_flipped_bit_is_refused_or_breaks_the_chain() {
+        let all = molded();
+        let plain: Vec<Encoded> = all.iter().map(|e| Encoded::new((*e.whole().unwrap()).clone()).unwrap()).collect();
+        let (bytes, head) = pack(1, ChainHead::START, Millis(5), all.iter());
+        let (longer, _) = pack(1, ChainHead::START, Millis(5), plain.iter());
+        assert!(bytes.len() < longer.len(), "{} of {}", bytes.len(), longer.len());
+        let (bytes, longer) = (Bytes::from(bytes), Bytes::from(longer));
+        let (short, long) = (Commit::from_bytes(&bytes).unwrap(), Commit::from_bytes(&longer).unwrap());
+        assert_eq!((short.header.format, long.header.format), (2, 1));
+        // One tree over the same records, however they stand in the store.
+        assert_eq!((&short.records, &short.header.root), (&long.records, &long.header.root));
+        assert_eq!(short.continues(ChainHead::START).unwrap(), head);
+        for (encoded, record) in all.iter().zip(&short.records) {
+            assert_eq!(encoded.bytes().len(), encoded.length());
+            assert_eq!(*encoded.whole().unwrap(), *record);
+        }
+        for at in 0..bytes.len() * 8 {
+            let mut bad = bytes.to_vec();
+            bad[at / 8] ^= 1 << (at % 8);
+            if let Ok(commit) = Commit::from_bytes(&Bytes::from(bad)) {
+                assert!(commit.continues(ChainHead::START).map(|h| h.hash) != Ok(head.hash), "bit {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_commit_does_not_grow_beyond_its_bound_when_it_is_read() {
+        let (bytes, _) = pack(1, ChainHead::START, Millis(5), molded().iter());
+        let packed = Packed::decode(&bytes[..]).unwrap();
+        let mut large = packed.clone();
+        large.molds[0].pieces[4] = vec![0; 400_000].into();
+        let of_it = large.entries.iter().find(|e| e.mold == 1).unwrap().clone();
+        large.entries = vec![of_it; 30];
+        let refused = Commit::from_bytes(&large.encode_to_vec().into()).unwrap_err().to_string();
+        assert_eq!(refused, "more records than a commit holds");
+        for (change, why) in [
+            ((|p| p.molds[0].pieces.truncate(4)) as fn(&mut Packed), "a mold of another number of pieces"),
+            (|p| p.entries[1].own.truncate(3), "a record of another number of pieces"),
+            (|p| p.entries[1].mold = 9, "a record of a mold that is not there"),
+            (|p| p.entries[1].whole = vec![1].into(), "a record that is whole and of a mold"),
+            (|p| p.entries[0].own.push(Bytes::new()), "a whole record with pieces"),
+            (|p| p.records.push(vec![1].into()), "records of format 1 in a commit of format 2"),
+        ] {
+            let mut bad = packed.clone();
+            change(&mut bad);
+            assert_eq!(Commit::from_bytes(&bad.encode_to_vec().into()).unwrap_err().to_string(), why);
+        }
+        let mut plain = Packed::decode(self::packed(1)).unwrap();
+        plain.molds = packed.molds;
+        let refused = Commit::from_bytes(&plain.encode_to_vec().into()).unwrap_err().to_string();
+        assert_eq!(refused, "molds in a commit of format 1");
+    }
+
     #[test]
     fn a_dropped_or_swapped_record_is_refused() {
         let packed = Packed::decode(packed(3)).unwrap();
@@ -366,10 +328,10 @@ mod tests {
 
     #[test]
     fn an_unknown_field_or_event_is_refused_not_dropped() {
-        let mut bytes = record(1).bytes.to_vec();
+        let mut bytes = record(1).bytes().to_vec();
         bytes.extend_from_slice(&[0xfa, 0x7f, 0x00]);
         assert!(Record::from_bytes(&bytes).is_err());
-        let only_author = Record { event: None, ..(*record(1).record).clone() };
+        let only_author = Record { event: None, ..(**record(1).record()).clone() };
         assert!(Record::from_bytes(&only_author.encode_to_vec()).is_err());
     }
 }

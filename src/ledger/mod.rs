@@ -14,9 +14,11 @@
 mod again;
 pub mod clock;
 pub mod commit;
+mod encoded;
 pub mod history;
 pub mod mold;
 pub mod open;
+mod packed;
 mod propose;
 mod queue;
 mod receipt;

@@ -6,13 +6,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use prost::Message;
 
 use super::commit::Hash;
 use super::record::{Event, Issued, Record};
 use super::state::{RequestKey, request_key};
-use crate::protobuf::{begin, delimited, delimited_len, message_len, number, number_len};
+use crate::protobuf::{begin, delimited, delimited_len, number, number_len};
 use crate::seq::CredentialId;
 
 /// The request of an issuance, with its name.
@@ -67,20 +66,63 @@ pub struct Own<'a> {
 #[derive(Debug)]
 pub struct Mold {
     record: Arc<Record>,
-    /// Author and revision.
-    head: Vec<u8>,
-    /// Fields 2 to 9 of the issuance, 13 to 24, 27 to 31, and from 33 on. Its own are between them.
-    pieces: [Vec<u8>; 4],
+    pieces: [Vec<u8>; PIECES],
 }
 
-/// Bytes of one issuance, and where in them its own names are.
-pub struct Cast {
-    /// A byte of the caller's, then the record.
-    pub bytes: Vec<u8>,
-    /// The tool.
-    pub tool: Range<usize>,
-    /// The request id; empty for none.
-    pub request_id: Range<usize>,
+/// Pieces of a mold: author and revision, fields 2 to 9 of the issuance, 13 to 24, 27 to 31, and from 33 on.
+pub const PIECES: usize = 5;
+/// What is one's own lies between them.
+pub const OWN_PIECES: usize = PIECES - 1;
+
+/// What one issuance has of its own, in bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Cast {
+    credential: CredentialId,
+    bytes: Vec<u8>,
+    /// Where each of the pieces ends.
+    ends: [u32; OWN_PIECES],
+    /// Where its tool and its request's id are.
+    tool: Range<u32>,
+    request_id: Range<u32>,
+}
+
+impl Cast {
+    pub fn credential(&self) -> &CredentialId {
+        &self.credential
+    }
+
+    pub fn tool(&self) -> &str {
+        self.text(&self.tool)
+    }
+
+    pub fn request_id(&self) -> &str {
+        self.text(&self.request_id)
+    }
+
+    fn text(&self, at: &Range<u32>) -> &str {
+        let bytes = self.bytes.get(at.start as usize..at.end as usize);
+        bytes.and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
+    }
+
+    /// Its pieces.
+    pub fn pieces(&self) -> [&[u8]; OWN_PIECES] {
+        let mut start = 0;
+        self.ends.map(|end| {
+            let piece = self.bytes.get(start..end as usize).unwrap_or_default();
+            start = end as usize;
+            piece
+        })
+    }
+}
+
+/// The bytes of a record from its mold's pieces and its own.
+pub(super) fn join<P: AsRef<[u8]>>(shared: &[P; PIECES], own: &[&[u8]; OWN_PIECES], out: &mut Vec<u8>) {
+    let [first, rest @ ..] = shared;
+    out.extend_from_slice(first.as_ref());
+    for (own, shared) in own.iter().zip(rest) {
+        out.extend_from_slice(own);
+        out.extend_from_slice(shared.as_ref());
+    }
 }
 
 // Tags of `Record` and `Issued`, which are frozen.
@@ -143,8 +185,8 @@ impl Mold {
             ..Issued::default()
         };
         let fourth = Issued { policies: e.policies, renews: e.renews, shown: e.shown, replaces: e.replaces, ..Issued::default() };
-        let pieces = [first, second, third, fourth].map(|piece| piece.encode_to_vec());
-        Some(Mold { record: Arc::new(record), head, pieces })
+        let [first, second, third, fourth] = [first, second, third, fourth].map(|piece| piece.encode_to_vec());
+        Some(Mold { record: Arc::new(record), pieces: [head, first, second, third, fourth] })
     }
 
     /// What they share, as a record that no issuance is: ids, tool, purpose, arguments, status, digest and request are empty.
@@ -152,12 +194,16 @@ impl Mold {
         &self.record
     }
 
-    /// One of them, after a byte of the caller's.
-    pub fn cast(&self, first: u8, own: &Own<'_>) -> Cast {
-        let [before_tool, before_status, before_digest, rest] = &self.pieces;
+    /// Its pieces.
+    pub(super) fn pieces(&self) -> &[Vec<u8>; PIECES] {
+        &self.pieces
+    }
+
+    /// One of them.
+    pub(super) fn cast(&self, own: &Own<'_>) -> Cast {
+        let [_, shared @ ..] = &self.pieces;
         let arguments: &[u8] = own.arguments.map_or(&[], |a| a);
-        let fixed: usize = self.pieces.iter().map(Vec::len).sum();
-        let length = fixed
+        let issued = shared.iter().map(Vec::len).sum::<usize>()
             + delimited_len(CREDENTIAL, own.credential.as_bytes())
             + delimited_len(TOOL, own.tool.as_bytes())
             + delimited_len(PURPOSE, own.purpose.as_bytes())
@@ -165,41 +211,41 @@ impl Mold {
             + number_len(STATUS_LIST, own.status.0)
             + number_len(STATUS_INDEX, own.status.1.into())
             + delimited_len(TOKEN_DIGEST, own.token_digest);
-        let request = own.request.map(|r| {
-            let length = delimited_len(REQUEST_ID, r.id.as_bytes()) + delimited_len(REQUEST_DIGEST, &r.digest);
-            (r, length)
-        });
-        let request_len = request.map_or(0, |(_, length)| message_len(REQUEST, length));
-        let mut bytes = Vec::with_capacity(1 + self.head.len() + request_len + message_len(ISSUED, length));
-        bytes.push(first);
-        bytes.extend_from_slice(&self.head);
+        // Some room for numbers and tags: all of them are in it.
+        let names = own.request.map_or(0, |r| r.id.len() + r.digest.len()) + own.tool.len() + own.purpose.len();
+        let mut bytes = Vec::with_capacity(names + 160);
         let mut request_id = 0..0;
-        if let Some((r, length)) = request {
-            begin(REQUEST, length, &mut bytes);
+        if let Some(r) = own.request {
+            begin(REQUEST, delimited_len(REQUEST_ID, r.id.as_bytes()) + delimited_len(REQUEST_DIGEST, &r.digest), &mut bytes);
             delimited(REQUEST_ID, r.id.as_bytes(), &mut bytes);
-            request_id = bytes.len() - r.id.len()..bytes.len();
+            request_id = tail(&bytes, r.id.len());
             delimited(REQUEST_DIGEST, &r.digest, &mut bytes);
         }
-        begin(ISSUED, length, &mut bytes);
+        begin(ISSUED, issued, &mut bytes);
         delimited(CREDENTIAL, own.credential.as_bytes(), &mut bytes);
-        bytes.extend_from_slice(before_tool);
+        let before_tool = end(&bytes);
         delimited(TOOL, own.tool.as_bytes(), &mut bytes);
-        let tool = bytes.len() - own.tool.len()..bytes.len();
+        let tool = tail(&bytes, own.tool.len());
         delimited(PURPOSE, own.purpose.as_bytes(), &mut bytes);
         delimited(ARGUMENTS, arguments, &mut bytes);
-        bytes.extend_from_slice(before_status);
+        let before_status = end(&bytes);
         number(STATUS_LIST, own.status.0, &mut bytes);
         number(STATUS_INDEX, own.status.1.into(), &mut bytes);
-        bytes.extend_from_slice(before_digest);
+        let before_digest = end(&bytes);
         delimited(TOKEN_DIGEST, own.token_digest, &mut bytes);
-        bytes.extend_from_slice(rest);
-        Cast { bytes, tool, request_id }
+        let ends = [before_tool, before_status, before_digest, end(&bytes)];
+        Cast { credential: own.credential, bytes, ends, tool, request_id }
     }
 }
 
-/// The text at a place of a record's bytes.
-pub fn text_at<'a>(bytes: &'a Bytes, at: &Range<usize>) -> &'a str {
-    bytes.get(at.clone()).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
+/// Everything in a record is shorter than `limits::RECORD_BYTES`, or the record is refused.
+fn end(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+}
+
+/// The place of what was written last.
+fn tail(bytes: &[u8], length: usize) -> Range<u32> {
+    end(&bytes[..bytes.len() - length])..end(bytes)
 }
 
 #[cfg(test)]
@@ -272,11 +318,12 @@ mod tests {
             };
             let request = asked.as_ref().map(|a| Request { caller: String::new(), id: a.id.clone(), digest: a.digest.to_vec() });
             let whole = Record::new(author, Event::Issued(Box::new(whole))).decided_at(revision).for_request(request);
-            let cast = mold.cast(0, &own);
-            prop_assert_eq!(&cast.bytes[1..], &whole.encode_to_vec()[..]);
-            prop_assert_eq!(&cast.bytes[cast.tool], tool.as_bytes());
-            let id = asked.map_or_else(String::new, |a| a.id);
-            prop_assert_eq!(&cast.bytes[cast.request_id], id.as_bytes());
+            let cast = mold.cast(&own);
+            let mut joined = Vec::new();
+            join(mold.pieces(), &cast.pieces(), &mut joined);
+            prop_assert_eq!(joined, whole.encode_to_vec());
+            prop_assert_eq!(cast.tool(), tool);
+            prop_assert_eq!(cast.request_id(), asked.map_or_else(String::new, |a| a.id));
         }
     }
 

@@ -47,10 +47,10 @@ impl Ledger {
         let several = records.len() > 1;
         let mut records = records.into_iter();
         let first = encode(records.next().ok_or_else(|| Fault::new("an empty group was proposed"))?)?;
-        let mut shared = (first.record.clone(), Vec::new());
+        let mut shared = (first.record().clone(), Vec::new());
         let group = if several {
             let group = std::iter::once(Ok(first)).chain(records.map(encode)).collect::<Result<Vec<_>, _>>()?;
-            shared.1.extend(group.iter().skip(1).map(|e| e.record.clone()));
+            shared.1.extend(group.iter().skip(1).map(|e| e.record().clone()));
             Group::Several(group)
         } else {
             Group::One([first])
@@ -61,7 +61,7 @@ impl Ledger {
 
     /// The same for one record that is encoded already.
     pub fn ready_one(&self, lane: Lane, record: Encoded) -> (Ready, Proposed) {
-        let shared = (record.record.clone(), Vec::new());
+        let shared = (record.record().clone(), Vec::new());
         let (reply, answer) = oneshot::channel();
         (Ready(Proposal { lane, group: Group::One([record]), reply }), Proposed { answer, _records: shared })
     }

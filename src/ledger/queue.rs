@@ -155,7 +155,7 @@ impl Queue {
             self.wake.wait_while_for(&mut waiting, |w| !w.ready(self.gather_records), self.gather_wait);
         }
         waiting.idle = false;
-        let size = |p: &Proposal| p.group.iter().map(|e| e.bytes.len()).sum::<usize>();
+        let size = |p: &Proposal| p.group.iter().map(|e| e.length()).sum::<usize>();
         // As many as one commit holds: a larger one would be refused by the store, and stop everything.
         let mut total = 0;
         let fits = |p: &&Proposal| {
@@ -239,7 +239,7 @@ mod tests {
         let (mut taken, mut batches) = (0, 0);
         while taken < all {
             let batch = queue.take(Duration::ZERO).unwrap();
-            let bytes: usize = batch.iter().flat_map(|p| p.group.iter()).map(|e| e.bytes.len()).sum();
+            let bytes: usize = batch.iter().flat_map(|p| p.group.iter()).map(|e| e.length()).sum();
             assert!(!batch.is_empty() && bytes < limits::COMMIT_BYTES, "{bytes}");
             (taken, batches) = (taken + batch.len(), batches + 1);
         }

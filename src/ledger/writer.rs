@@ -42,7 +42,7 @@ impl Committed {
     /// The record, but for the many issuances that nothing stands upstream for: those that only few want to know of are decoded by
     /// [`Committed::whole`].
     pub fn change(&self) -> Option<&Arc<Record>> {
-        self.record.own.is_none().then_some(&self.record.record)
+        self.record.own().is_none().then_some(self.record.record())
     }
 
     /// The record, whatever it is.
@@ -151,7 +151,7 @@ fn decide(
     let issues = Issues::of(&group);
     let mut first = None;
     group.for_each(|encoded| {
-        let seq = state.take_seq(&encoded.record);
+        let seq = state.take_seq(encoded.record());
         first.get_or_insert(seq);
         state.apply(&encoded);
         out.records.push(Committed::new(seq, encoded));

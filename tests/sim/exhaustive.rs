@@ -157,7 +157,7 @@ impl Place {
         bytes.extend(self.views.iter().map(|v| *v as u8));
         for pending in &self.pending {
             bytes.push(u8::from(pending.is_some()));
-            bytes.extend(pending.iter().flat_map(|r| Encoded::new((**r).clone()).expect("small").bytes().clone()));
+            bytes.extend(pending.iter().flat_map(|r| Encoded::new((**r).clone()).expect("small").bytes()));
         }
         bytes.extend([self.grants, self.takings]);
         sha256(&bytes)

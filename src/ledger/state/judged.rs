@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::{RequestKey, request_key};
 use crate::ledger::commit::Encoded;
-use crate::ledger::mold::text_at;
 use crate::ledger::record::{Issued, Record};
 
 /// A record that is judged, and what of it is known already.
@@ -37,32 +36,29 @@ impl Judged for Record {
 
 impl Judged for Encoded {
     fn record(&self) -> &Record {
-        &self.record
+        self.record()
     }
 
     fn issuance<'a>(&'a self, event: &'a Issued) -> Issuance<'a> {
-        match &self.own {
+        match self.own() {
             None => Issuance::whole(event),
-            Some(own) => Issuance {
-                shared: event,
-                credential: own.credential.as_bytes(),
-                tool: text_at(&self.bytes, &own.tool),
-                mold: Some(&self.record),
-            },
+            Some(own) => {
+                Issuance { shared: event, credential: own.credential().as_bytes(), tool: own.tool(), mold: Some(self.record()) }
+            }
         }
     }
 
     fn named(&self) -> Option<Named<'_>> {
         let key = self.request?;
-        match &self.own {
-            None => self.record.request.as_ref().map(|r| Named { key, id: &r.id }),
-            Some(own) => Some(Named { key, id: text_at(&self.bytes, &own.request_id) }),
+        match self.own() {
+            None => self.record().request.as_ref().map(|r| Named { key, id: &r.id }),
+            Some(own) => Some(Named { key, id: own.request_id() }),
         }
     }
 
     fn requester(&self) -> Option<&str> {
         // What is cast is asked for by its author.
-        if self.own.is_some() { self.record.author_id() } else { self.record.requester() }
+        if self.own().is_some() { self.record().author_id() } else { self.record().requester() }
     }
 }
 

@@ -1,0 +1,185 @@
+//! Commits as they stand in the store.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::commit::{BadCommit, ChainHead, Hash, Header, root_hash, sha256};
+use super::encoded::{Encoded, What};
+use super::mold::{Mold, OWN_PIECES, PIECES, join};
+use crate::limits;
+use crate::protobuf::{begin, message_len, number, number_len};
+use crate::seq::Millis;
+
+/// The formats of commits: records one after the other, and with what some of them share written once. A higher one stops the start.
+pub(super) const PLAIN: u32 = 1;
+pub(super) const MOLDED: u32 = 2;
+
+/// A commit as it stands in the store. Tags are frozen.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Packed {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub header: Bytes,
+    /// Format 1: the records.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub records: Vec<Bytes>,
+    /// Format 2: what some of them share.
+    #[prost(message, repeated, tag = "3")]
+    pub molds: Vec<PackedMold>,
+    /// Format 2: the records.
+    #[prost(message, repeated, tag = "4")]
+    pub entries: Vec<Entry>,
+}
+
+/// What records share, in pieces.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PackedMold {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub pieces: Vec<Bytes>,
+}
+
+/// A record: whole, or the place of its mold, from 1, and what is between that one's pieces.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Entry {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub whole: Bytes,
+    #[prost(uint32, tag = "2")]
+    pub mold: u32,
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub own: Vec<Bytes>,
+}
+
+const HEADER: u32 = 1;
+const RECORD: u32 = 2;
+const MOLD: u32 = 3;
+const ENTRY: u32 = 4;
+const PIECE: u32 = 1;
+const ENTRY_WHOLE: u32 = 1;
+const ENTRY_MOLD: u32 = 2;
+const ENTRY_OWN: u32 = 3;
+
+/// Packs records into the next commit of a writer's chain: its bytes, and the chain's head after it.
+///
+/// What was cast is written as such: what is shared is on the disk once in a commit.
+pub fn pack<'a>(
+    writer: u32,
+    after: ChainHead,
+    time: Millis,
+    records: impl Iterator<Item = &'a Encoded> + Clone,
+) -> (Vec<u8>, ChainHead) {
+    let leaves: Vec<Hash> = records.clone().map(|r| r.leaf).collect();
+    let mut molds = Molds::default();
+    let (mut wholes, mut own) = (0, 0);
+    for record in records.clone() {
+        match &record.what {
+            What::Whole(_, bytes) => wholes += message_len(RECORD, bytes.len()) + ENTRY_HEAD,
+            What::Cast(mold, cast) => {
+                molds.place(mold);
+                own += cast.pieces().iter().map(|p| p.len()).sum::<usize>() + ENTRY_HEAD;
+            }
+        }
+    }
+    let molded = !molds.all.is_empty();
+    let header = Header {
+        format: if molded { MOLDED } else { PLAIN },
+        writer,
+        number: after.number + 1,
+        time: time.0,
+        previous: after.hash.to_vec(),
+        root: root_hash(&leaves).to_vec(),
+        records: u32::try_from(leaves.len()).unwrap_or(u32::MAX),
+    };
+    let header = header.encode_to_vec();
+    let head = ChainHead { number: after.number + 1, hash: sha256(&header), time };
+    // As prost writes a `Packed`, without one: each byte is copied once.
+    let mut bytes = Vec::with_capacity(header.len() + ENTRY_HEAD + molds.length() + wholes + own);
+    message(HEADER, &header, &mut bytes);
+    for mold in &molds.all {
+        begin(MOLD, mold.pieces().iter().map(|p| message_len(PIECE, p.len())).sum(), &mut bytes);
+        mold.pieces().iter().for_each(|piece| message(PIECE, piece, &mut bytes));
+    }
+    for record in records {
+        match &record.what {
+            What::Whole(_, whole) if !molded => message(RECORD, whole, &mut bytes),
+            What::Whole(_, whole) => {
+                begin(ENTRY, message_len(ENTRY_WHOLE, whole.len()), &mut bytes);
+                message(ENTRY_WHOLE, whole, &mut bytes);
+            }
+            What::Cast(mold, cast) => {
+                let (place, own) = (molds.place(mold), cast.pieces());
+                let length = own.iter().map(|p| message_len(ENTRY_OWN, p.len())).sum::<usize>();
+                begin(ENTRY, number_len(ENTRY_MOLD, place) + length, &mut bytes);
+                number(ENTRY_MOLD, place, &mut bytes);
+                own.iter().for_each(|piece| message(ENTRY_OWN, piece, &mut bytes));
+            }
+        }
+    }
+    (bytes, head)
+}
+
+/// Room for what stands before a record and its pieces.
+const ENTRY_HEAD: usize = 32;
+
+/// A field of bytes, also of none.
+fn message(tag: u32, part: &[u8], out: &mut Vec<u8>) {
+    begin(tag, part.len(), out);
+    out.extend_from_slice(part);
+}
+
+/// The molds of one commit.
+#[derive(Default)]
+struct Molds<'a> {
+    all: Vec<&'a Arc<Mold>>,
+}
+
+impl<'a> Molds<'a> {
+    /// The place of a mold, from 1. Those of one mold mostly follow each other.
+    fn place(&mut self, mold: &'a Arc<Mold>) -> u64 {
+        let known = self.all.iter().rposition(|known| Arc::ptr_eq(known, mold));
+        let place = known.unwrap_or_else(|| {
+            self.all.push(mold);
+            self.all.len() - 1
+        });
+        place as u64 + 1
+    }
+
+    fn length(&self) -> usize {
+        let pieces = |m: &&Arc<Mold>| m.pieces().iter().map(|p| message_len(PIECE, p.len())).sum::<usize>() + ENTRY_HEAD;
+        self.all.iter().map(pieces).sum()
+    }
+}
+
+/// The bytes of each record.
+pub(super) fn records_of(packed: Packed, format: u32) -> Result<Vec<Bytes>, BadCommit> {
+    let bad = |what: &str| BadCommit::Malformed(what.to_owned());
+    if format == PLAIN {
+        let plain = packed.molds.is_empty() && packed.entries.is_empty();
+        return if plain { Ok(packed.records) } else { Err(bad("molds in a commit of format 1")) };
+    }
+    if !packed.records.is_empty() {
+        return Err(bad("records of format 1 in a commit of format 2"));
+    }
+    let molds: Option<Vec<[Bytes; PIECES]>> = packed.molds.into_iter().map(|m| m.pieces.try_into().ok()).collect();
+    let molds = molds.ok_or_else(|| bad("a mold of another number of pieces"))?;
+    let mut total = 0;
+    let each = packed.entries.into_iter().map(|entry| {
+        if entry.mold == 0 {
+            return if entry.own.is_empty() { Ok(entry.whole) } else { Err(bad("a whole record with pieces")) };
+        }
+        let mold = molds.get(entry.mold as usize - 1).ok_or_else(|| bad("a record of a mold that is not there"))?;
+        let own: [Bytes; OWN_PIECES] = entry.own.try_into().map_err(|_| bad("a record of another number of pieces"))?;
+        if !entry.whole.is_empty() {
+            return Err(bad("a record that is whole and of a mold"));
+        }
+        let length = mold.iter().chain(&own).map(Bytes::len).sum::<usize>();
+        total += length;
+        if total > limits::COMMIT_BYTES {
+            return Err(bad("more records than a commit holds"));
+        }
+        let mut bytes = Vec::with_capacity(length);
+        join(mold, &own.each_ref().map(|piece| &piece[..]), &mut bytes);
+        Ok(bytes.into())
+    });
+    each.collect()
+}
