@@ -2,13 +2,16 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test measures how long it waited")]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mayfly::limits;
 use mayfly::store::memory::MemoryStore;
-use mayfly::store::redb::{Options, RedbStore};
+use mayfly::store::options::Options;
+use mayfly::store::redb::RedbStore;
+use mayfly::store::sled::SledStore;
 use mayfly::store::{Entry, Expect, Store, StoreError, StoreId};
 
 /// How a test makes a store, and opens it again where the engine outlives its process.
@@ -36,37 +39,56 @@ impl Engine for Memory {
     }
 }
 
-struct Redb {
-    store: Arc<RedbStore>,
+/// An engine that keeps a directory.
+struct Kept<S> {
+    store: Arc<S>,
     dir: tempfile::TempDir,
     named: usize,
 }
 
-impl Redb {
-    fn open(dir: tempfile::TempDir, named: usize, id: u8) -> Redb {
-        let options = Options { named_values: named, reserve_bytes: 0, ..Options::new([id; 16]) };
-        Redb { store: Arc::new(RedbStore::open(&dir.path().join("data"), &options).unwrap()), dir, named }
+/// How such an engine is opened.
+trait Opens: Store + Sized {
+    fn open_in(dir: &Path, options: &Options) -> Result<Self, StoreError>;
+}
+
+impl Opens for RedbStore {
+    fn open_in(dir: &Path, options: &Options) -> Result<RedbStore, StoreError> {
+        RedbStore::open(dir, options)
     }
 }
 
-impl Engine for Redb {
-    type Store = RedbStore;
-    fn make(named: usize) -> Redb {
-        Redb::open(tempfile::tempdir().unwrap(), named, 1)
+impl Opens for SledStore {
+    fn open_in(dir: &Path, options: &Options) -> Result<SledStore, StoreError> {
+        SledStore::open(dir, options)
     }
-    fn store(&self) -> &Arc<RedbStore> {
+}
+
+impl<S: Opens> Kept<S> {
+    fn open(dir: tempfile::TempDir, named: usize, id: u8) -> Kept<S> {
+        let options = Options { named_values: named, reserve_bytes: 0, ..Options::new([id; 16]) };
+        Kept { store: Arc::new(S::open_in(&dir.path().join("data"), &options).unwrap()), dir, named }
+    }
+}
+
+impl<S: Opens> Engine for Kept<S> {
+    type Store = S;
+    fn make(named: usize) -> Kept<S> {
+        Kept::open(tempfile::tempdir().unwrap(), named, 1)
+    }
+    fn store(&self) -> &Arc<S> {
         &self.store
     }
-    fn again(self) -> Option<Redb> {
+    fn again(self) -> Option<Kept<S>> {
         drop(self.store);
-        Some(Redb::open(self.dir, self.named, 2))
+        Some(Kept::open(self.dir, self.named, 2))
     }
 }
 
 macro_rules! suite {
     ($($clause:ident)*) => {
         mod memory { $(#[test] fn $clause() { super::$clause::<super::Memory>() })* }
-        mod redb { $(#[test] fn $clause() { super::$clause::<super::Redb>() })* }
+        mod redb { $(#[test] fn $clause() { super::$clause::<super::Kept<super::RedbStore>>() })* }
+        mod sled { $(#[test] fn $clause() { super::$clause::<super::Kept<super::SledStore>>() })* }
     };
 }
 
