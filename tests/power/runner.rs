@@ -38,6 +38,7 @@ pub struct Images {
 }
 
 /// What has to come of it.
+#[allow(dead_code, reason = "not every test has a server that must fail")]
 pub enum Outcome {
     /// Every image is fine, and the control made as if these syncs had been left out is not: `careless` or `reckless`.
     Fine(&'static str),
@@ -55,8 +56,8 @@ pub fn run(work: &Path, images: &Images, outcome: &Outcome, commands: &[(&str, S
         .args(["--images", &setting("MAYFLY_IMAGES", images.under_load), "--seed", &setting("MAYFLY_SEED", 1)])
         .args(["--creation-images", &setting("MAYFLY_CREATION_IMAGES", images.creation)])
         .args(match outcome {
-            Outcome::Fine(control) => ["--control-mode", control].as_slice(),
-            Outcome::Fails => &["--must-fail", "--control", "0"],
+            Outcome::Fine(control) => vec!["--control-mode", control],
+            Outcome::Fails => vec!["--must-fail", "--control", "0"],
         })
         .args(commands.iter().flat_map(|(flag, command)| [*flag, command.as_str()]))
         .output()
