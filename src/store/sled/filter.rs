@@ -24,7 +24,7 @@ enum Stage {
 static STAGE: Mutex<Stage> = Mutex::new(Stage::Nothing);
 
 /// Installs the filter once in a process, and sees sled meet it. Called before sled opens anything, so that its threads begin with it.
-/// The self-test needs a place for three small files, removed at once: `dir`, or where that is full, shared memory.
+/// The self-test needs a place for a few small files, removed at once: shared memory, or where there is none, `dir`.
 pub(super) fn in_force(dir: &Path) -> Result<(), StoreError> {
     let mut stage = STAGE.lock();
     if *stage == Stage::Nothing {
@@ -73,7 +73,7 @@ fn install() -> Result<(), String> {
 /// sled writes to a device that takes all bytes and can do neither: there `sync_file_range` fails with ESPIPE, and fsync, which sled calls
 /// after ENOSYS only, with EINVAL (sync_file_range(2), fsync(2)). No other safe code reaches the call.
 fn see(dir: &Path) -> io::Result<bool> {
-    let scratch = Scratch::make(dir).or_else(|_| Scratch::make(Path::new("/dev/shm")))?;
+    let scratch = Scratch::make(Path::new("/dev/shm")).or_else(|_| Scratch::make(dir))?;
     // sled locks what it opens, and a device has one lock for all processes: another server's self-test may hold it for a moment.
     let mut met = Err(io::Error::other("nothing tried"));
     for turn in 0..limits::SLED_LOCK_TRIES {
