@@ -122,7 +122,7 @@ fn story(disk: &Path, open: Open) {
     filler.0.sync_all().unwrap();
     filler = Filler(File::create(disk.join("somebody-else")).unwrap());
     assert_eq!(reserve.state(later()), Room::Low);
-    assert!(reserve.restore().unwrap());
+    assert_eq!(reserve.tend(later()), Room::Plenty);
     assert_eq!((reserve.held(), reserve.state(later())), (16 * MIB, Room::Plenty));
 
     // With the reserve given away and taken by others, the next commits fail, and say why.
