@@ -181,9 +181,9 @@ pub const SLED_LOG_BYTES: u64 = 1024 * 1024;
 pub const SLED_LOG_FACTOR: u64 = 6;
 /// Blocks that are allocated beyond what the next change needs, bytes: one call for some hundred commits.
 pub const SLED_AHEAD_BYTES: u64 = 1024 * 1024;
-/// Rows removed from sled in one step, or one commit.
+/// Rows removed from sled in one step, or one commit: an append waits for a step. A commit of 1 MB has as many.
 pub const SLED_REMOVE_ROWS: usize = 256;
-/// Attempts to get a lock of sled's, which its threads give back a moment after the store was closed.
+/// Attempts to get a lock of sled's: its threads give it back a moment after the store was closed.
 pub const SLED_LOCK_TRIES: u32 = 500;
 /// Pause between two of them: five seconds in all.
 pub const SLED_LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);

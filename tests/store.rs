@@ -2,87 +2,18 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test measures how long it waited")]
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mayfly::limits;
-use mayfly::store::memory::MemoryStore;
-use mayfly::store::options::Options;
 use mayfly::store::redb::RedbStore;
 use mayfly::store::sled::SledStore;
-use mayfly::store::{Entry, Expect, Store, StoreError, StoreId};
+use mayfly::store::{Entry, Expect, Store, StoreError};
 
-/// How a test makes a store, and opens it again where the engine outlives its process.
-trait Engine: Sized {
-    type Store: Store;
-    /// An empty store that takes `named` named values.
-    fn make(named: usize) -> Self;
-    fn store(&self) -> &Arc<Self::Store>;
-    /// Closed and opened again; `None` for an engine that keeps nothing.
-    fn again(self) -> Option<Self>;
-}
-
-struct Memory(Arc<MemoryStore>);
-
-impl Engine for Memory {
-    type Store = MemoryStore;
-    fn make(named: usize) -> Memory {
-        Memory(Arc::new(MemoryStore::with_bound(StoreId::from_bytes([1; 16]), named)))
-    }
-    fn store(&self) -> &Arc<MemoryStore> {
-        &self.0
-    }
-    fn again(self) -> Option<Memory> {
-        None
-    }
-}
-
-/// An engine that keeps a directory.
-struct Kept<S> {
-    store: Arc<S>,
-    dir: tempfile::TempDir,
-    named: usize,
-}
-
-/// How such an engine is opened.
-trait Opens: Store + Sized {
-    fn open_in(dir: &Path, options: &Options) -> Result<Self, StoreError>;
-}
-
-impl Opens for RedbStore {
-    fn open_in(dir: &Path, options: &Options) -> Result<RedbStore, StoreError> {
-        RedbStore::open(dir, options)
-    }
-}
-
-impl Opens for SledStore {
-    fn open_in(dir: &Path, options: &Options) -> Result<SledStore, StoreError> {
-        SledStore::open(dir, options)
-    }
-}
-
-impl<S: Opens> Kept<S> {
-    fn open(dir: tempfile::TempDir, named: usize, id: u8) -> Kept<S> {
-        let options = Options { named_values: named, reserve_bytes: 0, ..Options::new([id; 16]) };
-        Kept { store: Arc::new(S::open_in(&dir.path().join("data"), &options).unwrap()), dir, named }
-    }
-}
-
-impl<S: Opens> Engine for Kept<S> {
-    type Store = S;
-    fn make(named: usize) -> Kept<S> {
-        Kept::open(tempfile::tempdir().unwrap(), named, 1)
-    }
-    fn store(&self) -> &Arc<S> {
-        &self.store
-    }
-    fn again(self) -> Option<Kept<S>> {
-        drop(self.store);
-        Some(Kept::open(self.dir, self.named, 2))
-    }
-}
+#[path = "kit/engines.rs"]
+mod engines;
+use engines::{Engine, Kept, Memory};
 
 macro_rules! suite {
     ($($clause:ident)*) => {

@@ -7,14 +7,15 @@
 //! - its head is kept in a file beside it, synced after the flush and before the acknowledgement (`head.rs`).
 //!
 //! Rows become durable in the order in which they were written, so a change is made by the row that it writes last, and what it was about to
-//! do is written first (`rows.rs`). sled's own batches are not used: their rows are written in the order of a hash table, and a tear in the
-//! last segment leaves a part of them (measured; docs/decisions.md).
+//! do is written first (`rows.rs`). sled's own batches would rest on more of it than the order of its log (docs/decisions.md).
 
 mod filter;
 mod head;
 mod open;
 mod room;
 mod rows;
+mod settle;
+mod tree;
 
 pub use super::options::Options;
 
@@ -22,13 +23,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::sled::{Db, IVec};
+use ::sled::Db;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use self::head::{HeadFile, Mark};
 use self::room::Room;
-use self::rows::{INTENT_KEY, Intent, Named, Pieces, What};
+use self::rows::{Intent, Pieces, What};
+use self::tree::{bad_key, bad_value, engine, gap, insert, intend, named, remove, remove_commits, remove_value};
 use super::guarded::guarded;
 use super::reserve::Reserve;
 use super::{Entry, Expect, Position, Store, StoreError, StoreId};
@@ -320,61 +322,5 @@ impl Drop for SledStore {
         if let Err(e) = closed {
             tracing::warn!("{e}");
         }
-    }
-}
-
-fn insert(db: &Db, key: &[u8], row: Vec<u8>) -> Done {
-    db.insert(key, row).map(drop).map_err(engine)
-}
-
-fn remove(db: &Db, key: &[u8]) -> Done {
-    db.remove(key).map(drop).map_err(engine)
-}
-
-fn intend(db: &Db, intent: &Intent) -> Done {
-    insert(db, INTENT_KEY, intent.encode()?)
-}
-
-/// All rows of the commits in `from..upto`.
-fn remove_commits(db: &Db, from: Position, upto: Position) -> Done {
-    remove_all(db, rows::commit_key(from, 0).to_vec()..rows::commit_key(upto, 0).to_vec())
-}
-
-/// The further rows of the value that a change put.
-fn remove_value(db: &Db, change: u64) -> Done {
-    remove_all(db, rows::value_key(change, 0).to_vec()..rows::value_key(change + 1, 0).to_vec())
-}
-
-fn remove_all(db: &Db, keys: std::ops::Range<Vec<u8>>) -> Done {
-    // The keys first: the iterator is not meant to see its own tree change.
-    let keys: Vec<IVec> = db.range(keys).keys().collect::<Result<_, _>>().map_err(engine)?;
-    keys.iter().try_for_each(|key| remove(db, key))
-}
-
-fn named(row: &[u8]) -> Result<Named, StoreError> {
-    Named::decode(row).ok_or_else(|| StoreError::Damaged { at: 0, what: "a named value's row cannot be read".to_owned() })
-}
-
-fn bad_value(name: &str) -> StoreError {
-    StoreError::Damaged { at: 0, what: format!("pieces of the named value {name} are missing") }
-}
-
-fn bad_key(at: Position) -> StoreError {
-    StoreError::Damaged { at, what: "there is a row that no commit has".to_owned() }
-}
-
-fn gap(at: Position) -> StoreError {
-    StoreError::Damaged { at, what: "the commit that belongs there is missing".to_owned() }
-}
-
-/// The engine's errors in the words of the contract.
-fn engine(err: ::sled::Error) -> StoreError {
-    match err {
-        ::sled::Error::Io(e) if files::is_full(&e) => StoreError::Full(e.to_string()),
-        ::sled::Error::Corruption { at, .. } => StoreError::Damaged {
-            at: 0,
-            what: format!("sled finds what it did not write{}", at.map_or(String::new(), |at| format!(" at {at:?}"))),
-        },
-        other => StoreError::Failed(other.to_string()),
     }
 }

@@ -11,10 +11,10 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::head::{self, HeadFile, Mark};
 use super::room::Room;
-use super::rows::{self, END, FORMAT_KEY, ID_KEY, INTENT_KEY, Intent, Pieces, What};
-use super::{
-    Ends, Options, SledStore, Writer, bad_key, engine, filter, gap, insert, intend, remove_all, remove_commits, remove_value,
-};
+use super::rows::{self, END, FORMAT_KEY, ID_KEY, Intent, What};
+use super::settle::{commit, known, settle};
+use super::tree::{bad_key, engine, gap, insert, intend};
+use super::{Ends, Options, SledStore, Writer, filter};
 use crate::document::command::{Remedy, typed};
 use crate::limits;
 use crate::store::guarded::guarded;
@@ -265,61 +265,8 @@ fn whole_end(db: &Db, acknowledged: Position) -> Result<Position, StoreError> {
     }
 }
 
-/// One commit, with its change.
-fn commit(db: &Db, at: Position) -> Result<(u64, Vec<u8>), StoreError> {
-    let mut pieces = Pieces::default();
-    for row in db.range(rows::commit_key(at, 0)..=rows::commit_key(at, END)) {
-        let (key, row) = row.map_err(engine)?;
-        let (at, piece) = rows::placed(&key).ok_or_else(|| bad_key(at))?;
-        if let Some(whole) = pieces.take(at, piece, &row)? {
-            return Ok(whole);
-        }
-    }
-    Err(gap(at))
-}
-
 fn ends(db: &Db, head: Position) -> Result<Ends, StoreError> {
     let Some(first) = db.range(rows::commits_from(0)).next().filter(|_| head > 0) else { return Ok(Ends::default()) };
     let (oldest, _) = rows::placed(&first.map_err(engine)?.0).ok_or_else(|| bad_key(0))?;
     Ok(Ends { oldest, head })
-}
-
-/// What the store itself knows of its changes.
-struct Known {
-    /// The newest change that is whole.
-    change: u64,
-    /// Named values.
-    named: u64,
-    /// What was last begun.
-    intent: Intent,
-    /// Whether it was also done.
-    done: bool,
-}
-
-fn known(db: &Db, head: Position) -> Result<Known, StoreError> {
-    let lost = || StoreError::Damaged { at: head, what: "the row of what was last begun is missing".to_owned() };
-    let intent = Intent::decode(&db.get(INTENT_KEY).map_err(engine)?.ok_or_else(lost)?)?;
-    let of = |name: &str| {
-        Ok(db.get(rows::name_key(name)).map_err(engine)?.as_deref().map(super::named).transpose()?.map(|row| row.change))
-    };
-    let (done, named) = match &intent.what {
-        What::Opened | What::Remove(_) => (true, intent.named),
-        What::Put { name, old } if of(name)? == Some(intent.change) => (true, intent.named + u64::from(old.is_none())),
-        What::Delete { name, .. } if of(name)?.is_none() => (true, intent.named.saturating_sub(1)),
-        What::Put { .. } | What::Delete { .. } => (false, intent.named),
-    };
-    let newest = if head == 0 { 0 } else { commit(db, head)?.0 };
-    let begun = if done { intent.change } else { intent.change.saturating_sub(1) };
-    Ok(Known { change: newest.max(begun), named, intent, done })
-}
-
-/// Finishes what was begun, or removes what it left, and what an append that was not finished left.
-fn settle(db: &Db, intent: &Intent, done: bool, head: Position) -> Result<(), StoreError> {
-    match (&intent.what, done) {
-        (What::Remove(upto), _) => remove_commits(db, 0, (*upto).min(head))?,
-        (What::Put { old: Some(old), .. } | What::Delete { old, .. }, true) => remove_value(db, *old)?,
-        (What::Put { .. }, false) => remove_value(db, intent.change)?,
-        _ => {}
-    }
-    remove_all(db, rows::commits_from(head + 1))
 }
