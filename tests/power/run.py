@@ -93,6 +93,7 @@ def main():
     ap.add_argument('--seed', type=int, default=1)
     ap.add_argument('--jobs', type=int, default=os.cpu_count() or 2)
     ap.add_argument('--seconds', type=float, default=600, help='longest time that the server may take to end')
+    ap.add_argument('--limit', type=float, default=60, help='longest time that one check may take')
     a = ap.parse_args()
     os.umask(0o077)
     work = a.work.resolve()
@@ -102,7 +103,7 @@ def main():
     log = record(a, bin_dir, work)
     kept = fresh(work / 'kept')
     judge = [*REPLAY, 'run', log, '--check', a.check.replace('{acks}', str(work / 'acks')), '--work', work / 'images', '--seed', a.seed,
-             '--jobs', a.jobs, '--preload', bin_dir / 'nosync.so']
+             '--jobs', a.jobs, '--limit', a.limit, '--preload', bin_dir / 'nosync.so']
     results, control = work / 'results.jsonl', work / 'control.jsonl'
     for old in (results, control):
         old.unlink(missing_ok=True)
