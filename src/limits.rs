@@ -171,6 +171,22 @@ pub const STORE_CACHE_BYTES: usize = 16 * 1024 * 1024;
 pub const STORE_REMOVE_COMMITS: usize = 256;
 /// Bytes removed in one transaction, about. An append waits for it: 8 MiB are some 10 ms.
 pub const STORE_REMOVE_BYTES: usize = 8 * 1024 * 1024;
+/// Largest row in sled, key and value, bytes. Its pages have up to 20 rows, and a page above 131,052 bytes leaves the log for a file that is
+/// never synced.
+pub const SLED_ROW_BYTES: usize = 4_000;
+/// Log that sled writes at most for a change with no bytes: what is left of a segment of 512 KiB, and pages written again. With
+/// `SLED_LOG_FACTOR`, twice what was measured for commits of 50 KB, which take the most: 410 KB.
+pub const SLED_LOG_BYTES: u64 = 1024 * 1024;
+/// Log that sled writes at most for each byte of a commit: 3.7 to 5 (measured), since pages are written again as rows come to them.
+pub const SLED_LOG_FACTOR: u64 = 6;
+/// Blocks that are allocated beyond what the next change needs, bytes: one call for some hundred commits.
+pub const SLED_AHEAD_BYTES: u64 = 1024 * 1024;
+/// Rows removed from sled in one step, or one commit: an append waits for a step. A commit of 1 MB has as many.
+pub const SLED_REMOVE_ROWS: usize = 256;
+/// Attempts to get a lock of sled's: its threads give it back a moment after the store was closed.
+pub const SLED_LOCK_TRIES: u32 = 500;
+/// Pause between two of them: five seconds in all.
+pub const SLED_LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 /// Largest file that is read as a sealing key, bytes: 32 bytes as hex with a line end fit twice.
 pub const SEALING_KEY_FILE_BYTES: usize = 132;
 

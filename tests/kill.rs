@@ -1,13 +1,13 @@
 //! SIGKILL at random moments under load: nothing acknowledged is lost, nothing revoked comes back.
 //!
-//! `MAYFLY_KILLS` says how often (default 4), `MAYFLY_SEED` which moments. The server is a process of its own on the default store.
+//! `MAYFLY_KILLS` says how often (default 4), `MAYFLY_SEED` which moments. The server is a process of its own, on each engine that keeps a disk.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mayfly::cli::dev::{Child, Settings, World};
+use mayfly::cli::dev::{Child, Engine, Settings, World};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
 use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
@@ -108,12 +108,21 @@ async fn operator(world: &World, child: &Child) -> Channel {
 
 #[test]
 fn what_was_acknowledged_outlives_sigkill_and_what_was_revoked_stays_dead() {
+    killed(Engine::Redb);
+}
+
+#[test]
+fn it_does_so_on_sled() {
+    killed(Engine::Sled);
+}
+
+fn killed(engine: Engine) {
     let kills = setting("MAYFLY_KILLS", 4);
     let seed = setting("MAYFLY_SEED", u64::from(std::process::id()) | 1 << 40);
     println!("seed {seed}");
     let mut dice = Dice::new(seed);
     let dir = tempfile::tempdir().unwrap();
-    let world = World::create(&dir.path().join("world"), &Settings::default()).unwrap();
+    let world = World::create(&dir.path().join("world"), &Settings { engine, ..Settings::default() }).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_mayfly"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let known = Arc::new(Known::default());
@@ -167,7 +176,8 @@ fn what_was_acknowledged_outlives_sigkill_and_what_was_revoked_stays_dead() {
         });
     }
     println!(
-        "kill: {kills} SIGKILLs, {acknowledged} credentials acknowledged, {revoked} of them revoked, {looked} looked at again, 0 lost, 0 revived"
+        "kill, {}: {kills} SIGKILLs, {acknowledged} credentials acknowledged, {revoked} of them revoked, {looked} looked at again, 0 lost, 0 revived",
+        engine.name()
     );
     assert!(kills == 0 || acknowledged > 0, "no load came through");
 }

@@ -11,6 +11,15 @@ use std::process::Command;
 
 #[test]
 fn a_whole_server_survives_a_power_failure() {
+    power_fails("redb", "careless");
+}
+
+#[test]
+fn a_whole_server_on_sled_survives_a_power_failure() {
+    power_fails("sled", "reckless");
+}
+
+fn power_fails(engine: &str, control: &'static str) {
     if !runner::possible() {
         return;
     }
@@ -18,7 +27,7 @@ fn a_whole_server_survives_a_power_failure() {
     // A short path: a Unix socket's has at most 108 bytes.
     let top = tempfile::tempdir().unwrap();
     let (work, world, names) = (top.path().join("w"), top.path().join("world"), top.path().join("names"));
-    let made = Command::new(&program).arg("world").arg(&world).arg(work.join("data/store")).status().unwrap();
+    let made = Command::new(&program).args(["world", engine]).arg(&world).arg(work.join("data/store")).status().unwrap();
     assert!(made.success());
     let (program, world, names) = (program.display(), world.display(), names.display());
     let mayfly = env!("CARGO_BIN_EXE_mayfly");
@@ -27,5 +36,5 @@ fn a_whole_server_survives_a_power_failure() {
         ("--load", format!("{program} load {world} {{acks}} {names}")),
         ("--check", format!("{program} check {world} {{dir}}/store {{expect}} {names}")),
     ];
-    runner::run(&work, &runner::Images { under_load: 30, creation: 10 }, &commands);
+    runner::run(&work, &runner::Images { under_load: 30, creation: 10 }, &runner::Outcome::Fine(control), &commands);
 }

@@ -7,66 +7,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mayfly::limits;
-use mayfly::store::memory::MemoryStore;
-use mayfly::store::redb::{Options, RedbStore};
-use mayfly::store::{Entry, Expect, Store, StoreError, StoreId};
+use mayfly::store::redb::RedbStore;
+use mayfly::store::sled::SledStore;
+use mayfly::store::{Entry, Expect, Store, StoreError};
 
-/// How a test makes a store, and opens it again where the engine outlives its process.
-trait Engine: Sized {
-    type Store: Store;
-    /// An empty store that takes `named` named values.
-    fn make(named: usize) -> Self;
-    fn store(&self) -> &Arc<Self::Store>;
-    /// Closed and opened again; `None` for an engine that keeps nothing.
-    fn again(self) -> Option<Self>;
-}
-
-struct Memory(Arc<MemoryStore>);
-
-impl Engine for Memory {
-    type Store = MemoryStore;
-    fn make(named: usize) -> Memory {
-        Memory(Arc::new(MemoryStore::with_bound(StoreId::from_bytes([1; 16]), named)))
-    }
-    fn store(&self) -> &Arc<MemoryStore> {
-        &self.0
-    }
-    fn again(self) -> Option<Memory> {
-        None
-    }
-}
-
-struct Redb {
-    store: Arc<RedbStore>,
-    dir: tempfile::TempDir,
-    named: usize,
-}
-
-impl Redb {
-    fn open(dir: tempfile::TempDir, named: usize, id: u8) -> Redb {
-        let options = Options { named_values: named, reserve_bytes: 0, ..Options::new([id; 16]) };
-        Redb { store: Arc::new(RedbStore::open(&dir.path().join("data"), &options).unwrap()), dir, named }
-    }
-}
-
-impl Engine for Redb {
-    type Store = RedbStore;
-    fn make(named: usize) -> Redb {
-        Redb::open(tempfile::tempdir().unwrap(), named, 1)
-    }
-    fn store(&self) -> &Arc<RedbStore> {
-        &self.store
-    }
-    fn again(self) -> Option<Redb> {
-        drop(self.store);
-        Some(Redb::open(self.dir, self.named, 2))
-    }
-}
+#[path = "kit/engines.rs"]
+mod engines;
+use engines::{Engine, Kept, Memory};
 
 macro_rules! suite {
     ($($clause:ident)*) => {
         mod memory { $(#[test] fn $clause() { super::$clause::<super::Memory>() })* }
-        mod redb { $(#[test] fn $clause() { super::$clause::<super::Redb>() })* }
+        mod redb { $(#[test] fn $clause() { super::$clause::<super::Kept<super::RedbStore>>() })* }
+        mod sled { $(#[test] fn $clause() { super::$clause::<super::Kept<super::SledStore>>() })* }
     };
 }
 

@@ -11,7 +11,9 @@ use mayfly::seq::Millis;
 use mayfly::serve::client;
 use mayfly::server::Running;
 use mayfly::store::Store;
-use mayfly::store::redb::{Options, RedbStore};
+use mayfly::store::options::Options;
+use mayfly::store::redb::RedbStore;
+use mayfly::store::sled::SledStore;
 use mayfly::system::{Clock, System};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
@@ -241,9 +243,13 @@ async fn goes_on(image: &Image, server: &Server, expected: &Expected, names: &Na
 
 /// From its first commit to its head the log is whole, and folding it comes to the same state as beginning with a snapshot.
 fn chain(data: &Path) -> Result<(), Error> {
-    let store = RedbStore::open(data, &Options { reserve_bytes: 0, ..Options::new([0; 16]) })?;
-    let whole = load(&store, None)?;
-    let short = load(&store, Some(&data.join("snapshots")))?;
+    let options = Options { reserve_bytes: 0, ..Options::new([0; 16]) };
+    let store: Box<dyn Store> = match SledStore::is_in(data) {
+        true => Box::new(SledStore::open(data, &options)?),
+        false => Box::new(RedbStore::open(data, &options)?),
+    };
+    let whole = load(&*store, None)?;
+    let short = load(&*store, Some(&data.join("snapshots")))?;
     if whole.state.digest()? != short.state.digest()? {
         return Err("a start from a snapshot comes to another state".into());
     }

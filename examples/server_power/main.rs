@@ -1,6 +1,6 @@
 //! Load and checker of the power-failure test for a whole server (tests/power/README.md).
 //!
-//!   server_power world DIR DATA                   makes a dev world whose server keeps its store in DATA
+//!   server_power world ENGINE DIR DATA            makes a dev world whose server keeps its store in DATA
 //!   server_power load DIR ACKS NAMES [ROUNDS]     waits for the server and calls it over mTLS; acknowledges what was answered
 //!   server_power check DIR DATA EXPECT NAMES      starts a server on what a power failure left, and asks it for all of that
 //!
@@ -13,7 +13,7 @@ mod names;
 
 use std::path::Path;
 
-use mayfly::cli::dev::{Settings, World};
+use mayfly::cli::dev::{Engine, Settings, World};
 
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -21,18 +21,20 @@ fn main() -> Result<(), Error> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
-        ["world", dir, data] => world(Path::new(dir), data),
+        ["world", engine, dir, data] => world(engine, Path::new(dir), data),
         ["load", dir, acks, names] => load::run(Path::new(dir), Path::new(acks), Path::new(names), 12),
         ["load", dir, acks, names, rounds] => load::run(Path::new(dir), Path::new(acks), Path::new(names), rounds.parse()?),
         ["check", dir, data, expect, names] => check::run(Path::new(dir), Path::new(data), Path::new(expect), Path::new(names))
             .inspect_err(|e| println!("ERROR {e}")),
-        _ => Err("server_power world DIR DATA, load DIR ACKS NAMES [ROUNDS], or check DIR DATA EXPECT NAMES".into()),
+        _ => Err("server_power world ENGINE DIR DATA, load DIR ACKS NAMES [ROUNDS], or check DIR DATA EXPECT NAMES".into()),
     }
 }
 
 /// With a snapshot every few commits, so that some are taken, and old ones removed, while power fails.
-fn world(dir: &Path, data: &str) -> Result<(), Error> {
-    let settings = Settings::default().with("store.path", &format!("{data:?}")).with("ledger.snapshot_every", "48");
+fn world(engine: &str, dir: &Path, data: &str) -> Result<(), Error> {
+    let engine = if engine == "sled" { Engine::Sled } else { Engine::Redb };
+    let settings =
+        Settings { engine, ..Settings::default() }.with("store.path", &format!("{data:?}")).with("ledger.snapshot_every", "48");
     World::create(dir, &settings)?;
     Ok(())
 }

@@ -307,7 +307,7 @@ impl Inner {
     }
 
     fn room(&self) -> Room {
-        self.store().reserve().map_or(Room::Plenty, |r| r.state(self.system.steady()))
+        self.store().reserve().map_or(Room::Plenty, |r| r.tend(self.system.steady()))
     }
 
     /// Whether grants may be written now.

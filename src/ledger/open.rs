@@ -148,15 +148,13 @@ pub fn load(store: &dyn Store, snapshots: Option<&PathBuf>) -> Result<Loaded, St
     Ok(Loaded { state: fold(store, State::default(), 1, None)?.0, from: None })
 }
 
-/// Why a store with a gap is not served from, with the last seq before it.
-pub fn damage(store: &dyn Store) -> StartError {
+/// Why a store that the engine calls damaged is not served from, with the last seq that can be trusted.
+pub fn damage(store: &dyn Store, what: String) -> StartError {
     match fold(store, State::default(), 1, None) {
         Err(error) => error,
-        Ok((state, _)) => StartError::Damaged {
-            after: state.head,
-            position: state.position + 1,
-            what: BadCommit::Malformed("the engine says that it is damaged".to_owned()),
-        },
+        Ok((state, _)) => {
+            StartError::Damaged { after: state.head, position: state.position + 1, what: BadCommit::Malformed(what) }
+        }
     }
 }
 

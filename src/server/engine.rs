@@ -10,16 +10,15 @@ use crate::ledger::{Opener, StartError};
 use crate::seq::StoreId;
 use crate::sources::config::{Config, Engine};
 use crate::store::memory::MemoryStore;
-use crate::store::redb::{Options, RedbStore};
+use crate::store::options::Options;
+use crate::store::redb::RedbStore;
+use crate::store::sled::SledStore;
 use crate::store::{Store, StoreError};
 use crate::system::System;
 
 /// The data directory, where the engine has one.
 pub fn data_dir(config: &Config) -> Option<&Path> {
-    match &config.store.engine {
-        Engine::Redb(dir) => Some(dir),
-        Engine::Memory => None,
-    }
+    config.store.engine.data()
 }
 
 /// Where snapshots lie.
@@ -27,8 +26,8 @@ pub fn snapshots(config: &Config) -> Option<PathBuf> {
     data_dir(config).map(|dir| dir.join("snapshots"))
 }
 
-/// redb's options. `id` is used where there is no store yet.
-pub fn redb_options(config: &Config, id: StoreId) -> Options {
+/// How the embedded engines are opened. `id` is used where there is no store yet.
+fn options(config: &Config, id: StoreId) -> Options {
     Options {
         cache_bytes: usize::try_from(config.store.cache_bytes).unwrap_or(usize::MAX),
         reserve_bytes: config.store.disk_reserve_bytes,
@@ -42,8 +41,12 @@ pub fn open(config: &Config, system: &System) -> Result<(Arc<dyn Store>, Opener)
     let id = StoreId::from_bytes(system.random16());
     let again: Opener = match &config.store.engine {
         Engine::Redb(dir) => {
-            let (dir, options) = (dir.clone(), redb_options(config, id));
+            let (dir, options) = (dir.clone(), options(config, id));
             Box::new(move || Ok(Arc::new(RedbStore::open(&dir, &options)?)))
+        }
+        Engine::Sled(dir) => {
+            let (dir, options) = (dir.clone(), options(config, id));
+            Box::new(move || Ok(Arc::new(SledStore::open(&dir, &options)?)))
         }
         Engine::Memory => {
             let store: Arc<dyn Store> = Arc::new(MemoryStore::new(id));
@@ -60,12 +63,40 @@ pub fn open(config: &Config, system: &System) -> Result<(Arc<dyn Store>, Opener)
     Ok((first, opener))
 }
 
+/// Whether the configured engine has a store in `dir`, or something in its place.
+pub fn is_in(config: &Config, dir: &Path) -> bool {
+    match &config.store.engine {
+        Engine::Redb(_) => RedbStore::is_in(dir),
+        Engine::Sled(_) => SledStore::is_in(dir),
+        Engine::Memory => false,
+    }
+}
+
+/// Opens what is left of a store in `dir`, to be read.
+pub fn open_damaged(config: &Config, dir: &Path) -> Result<Box<dyn Store>, StoreError> {
+    let options = options(config, StoreId::from_bytes([0; 16]));
+    match &config.store.engine {
+        Engine::Redb(_) => Ok(Box::new(RedbStore::open_damaged(dir, &options)?)),
+        Engine::Sled(_) => Ok(Box::new(SledStore::open_damaged(dir, &options)?)),
+        Engine::Memory => Err(StoreError::Failed("engine memory keeps nothing".to_owned())),
+    }
+}
+
+/// Makes a store in `dir`, with this identity.
+pub fn make(config: &Config, dir: &Path, id: StoreId) -> Result<Box<dyn Store>, StoreError> {
+    let options = options(config, id);
+    match &config.store.engine {
+        Engine::Redb(_) => Ok(Box::new(RedbStore::open(dir, &options)?)),
+        Engine::Sled(_) => Ok(Box::new(SledStore::open(dir, &options)?)),
+        Engine::Memory => Ok(Box::new(MemoryStore::new(id))),
+    }
+}
+
 /// Why the store did not open: where commits are missing, with the last seq that can be trusted.
 pub fn not_opened(config: &Config, error: StoreError) -> StartError {
-    let (StoreError::Damaged { .. }, Engine::Redb(dir)) = (&error, &config.store.engine) else { return error.into() };
-    let options = redb_options(config, StoreId::from_bytes([0; 16]));
-    match RedbStore::open_damaged(dir, &options) {
-        Ok(store) => damage(&store),
+    let (StoreError::Damaged { what, .. }, Some(dir)) = (&error, data_dir(config)) else { return error.into() };
+    match open_damaged(config, dir) {
+        Ok(store) => damage(&*store, what.clone()),
         Err(_) => error.into(),
     }
 }

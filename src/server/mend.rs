@@ -26,7 +26,8 @@ struct Place {
 /// In the order in which they are to be tried.
 pub(super) fn remedies(why: &Why, config: &Path, data: Option<&Path>) -> Vec<Remedy> {
     let data = data.map_or_else(|| PathBuf::from("DATA-DIRECTORY"), Path::to_owned);
-    let file = typed(&data.join("ledger.redb"));
+    let files = ["ledger.redb", "ledger.sled/db"].map(|name| data.join(name));
+    let file = typed(files.iter().find(|path| path.exists()).unwrap_or(&files[0]));
     let place = Place { config: typed(config), data: typed(&data), file, uid: rustix::process::geteuid().as_raw() };
     match why {
         Why::Config(_) | Why::Files(_) | Why::Policy(_) | Why::Tls(_) => vec![place.validate()],

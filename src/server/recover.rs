@@ -16,7 +16,6 @@ use crate::ledger::recover::{RecoverError, Recovered, recover as copy};
 use crate::ledger::snapshot;
 use crate::seq::Seq;
 use crate::sources::config::Config;
-use crate::store::redb::{Options, RedbStore};
 use crate::store::{Store, StoreError};
 use crate::system::System;
 
@@ -77,7 +76,7 @@ pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> 
     let data = engine::data_dir(&config).ok_or_else(|| NotRecovered::NothingKept(file.to_owned()))?;
     // Where it really is: a link to it stays a link.
     let data = data.canonicalize().map_err(|_| NotRecovered::NoStore(data.to_owned()))?;
-    if !RedbStore::is_in(&data) {
+    if !engine::is_in(&config, &data) {
         return Err(NotRecovered::NoStore(data));
     }
     let now = system.wall();
@@ -85,8 +84,8 @@ pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> 
     let fresh = beside(&data, &format!("recovering-{stamp}"));
     let before = beside(&data, &format!("before-recovery-{stamp}"));
     // Held open until the directories have changed places: no server can have it meanwhile.
-    let old = RedbStore::open_damaged(&data, &Options::new([0; 16])).map_err(|e| not_open(&data, e))?;
-    let outcome = copy_to(&fresh, &old, &config, after, reset_time, system);
+    let old = engine::open_damaged(&config, &data).map_err(|e| not_open(&data, e))?;
+    let outcome = copy_to(&fresh, &*old, &config, after, reset_time, system);
     let recovered = match outcome {
         Ok(recovered) => recovered,
         Err(no) => {
@@ -115,15 +114,15 @@ fn not_open(dir: &Path, error: StoreError) -> NotRecovered {
 /// The copy has the old store's identity: what is sealed is bound to it.
 fn copy_to(
     fresh: &Path,
-    old: &RedbStore,
+    old: &dyn Store,
     config: &Config,
     after: Seq,
     reset_time: bool,
     system: &System,
 ) -> Result<Recovered, NotRecovered> {
-    let new = RedbStore::open(fresh, &engine::redb_options(config, old.id())).map_err(|e| not_open(fresh, e))?;
+    let new = engine::make(config, fresh, old.id()).map_err(|e| not_open(fresh, e))?;
     let seen = engine::snapshots(config).and_then(|dir| snapshot::newest(&dir)).unwrap_or(Seq::ZERO);
-    copy(old, &new, (after, seen), system.wall(), reset_time).map_err(NotRecovered::Refused)
+    copy(old, &*new, (after, seen), system.wall(), reset_time).map_err(NotRecovered::Refused)
 }
 
 fn change_places(fresh: &Path, data: &Path, before: &Path) -> Result<(), NotRecovered> {

@@ -13,11 +13,14 @@ pub enum Format {
     Text,
 }
 
+/// What is logged where nobody says it. sled's own words are left out: what matters of them comes as an error, and it calls its self-test one.
+const USUAL: &str = "info,sled=off";
+
 /// Logs from here on. `MAYFLY_LOG` says how much, like `info,mayfly::serve=debug`. Without a form: text on a terminal, else JSON.
 ///
 /// A second call changes nothing: tests start several servers in one process.
 pub fn init(format: Option<Format>) {
-    let filter = EnvFilter::try_from_env("MAYFLY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("MAYFLY_LOG").unwrap_or_else(|_| EnvFilter::new(USUAL));
     let format = format.unwrap_or(if std::io::stderr().is_terminal() { Format::Text } else { Format::Json });
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let _ = match format {

@@ -67,6 +67,11 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
+/// A new directory that only we may look into. Its name is not yet durable.
+pub(super) fn private_directory(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(dir)
+}
+
 /// Makes the names in a directory durable.
 pub(super) fn sync_directory(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(|e| failed("syncing", dir, &e))
@@ -89,6 +94,11 @@ pub(super) fn begin_file(path: &Path) -> Result<(File, PathBuf), StoreError> {
 /// Gives a file that was made aside its name, durably: content first, then the name.
 pub(super) fn finish_file(aside: &Path, path: &Path) -> Result<(), StoreError> {
     File::open(aside).and_then(|f| f.sync_all()).map_err(|e| failed("syncing", aside, &e))?;
+    give_name(aside, path)
+}
+
+/// Gives what was made aside, and is durable, its name, durably.
+pub(super) fn give_name(aside: &Path, path: &Path) -> Result<(), StoreError> {
     std::fs::rename(aside, path).map_err(|e| failed("renaming", aside, &e))?;
     sync_directory(parent(path))
 }

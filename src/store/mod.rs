@@ -1,12 +1,15 @@
 //! What an engine must give: commits appended durably and in order, and a few named values.
 //!
-//! One suite (`tests/store.rs`) runs against every engine. To add an engine: one file here, one line in the suite.
+//! One suite (`tests/store.rs`) runs against every engine. To add an engine: one folder here, one line in the suite.
 
 pub mod closed;
 mod files;
+mod guarded;
 pub mod memory;
+pub mod options;
 pub mod redb;
 pub mod reserve;
+pub mod sled;
 
 use std::time::Duration;
 

@@ -84,6 +84,14 @@ impl Reserve {
         room
     }
 
+    /// The same, and takes the reserve back as soon as there is room for it beside what grants want free. Callers that never rest leave no
+    /// quiet moment in which somebody else would.
+    pub fn tend(&self, now: u64) -> Room {
+        let room = self.state(now);
+        let enough = || self.free().is_some_and(|free| free >= self.low.saturating_add(self.want.saturating_sub(self.held())));
+        if room == Room::Low && enough() && self.restore().unwrap_or(false) { self.state(now) } else { room }
+    }
+
     /// Bytes that are free on its disk; `None` where that cannot be told.
     pub fn free(&self) -> Option<u64> {
         free(&self.inner.lock().file)

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use mayfly::cli::dev::Settings;
+use mayfly::cli::dev::{Engine, Settings};
 
 use crate::kit::{Callers, MAYFLY, TOKENS, as_operator, mayfly, reason, retry_after, until, way_out, world};
 use crate::small_disk::{Filler, on_a_small_disk};
@@ -14,18 +14,29 @@ const DISK_MIB: u64 = 192;
 
 #[test]
 fn a_server_on_a_full_ext4_issues_nothing_and_revokes_durably() {
-    on_a_small_disk("disk::a_server_on_a_full_ext4_issues_nothing_and_revokes_durably", "ext4", DISK_MIB, story);
+    on_a_small_disk("disk::a_server_on_a_full_ext4_issues_nothing_and_revokes_durably", "ext4", DISK_MIB, |disk| {
+        story(disk, Engine::Redb)
+    });
 }
 
 #[test]
 fn a_server_on_a_full_tmpfs_issues_nothing_and_revokes_durably() {
-    on_a_small_disk("disk::a_server_on_a_full_tmpfs_issues_nothing_and_revokes_durably", "tmpfs", DISK_MIB, story);
+    on_a_small_disk("disk::a_server_on_a_full_tmpfs_issues_nothing_and_revokes_durably", "tmpfs", DISK_MIB, |disk| {
+        story(disk, Engine::Redb)
+    });
 }
 
-fn story(disk: &Path) {
+#[test]
+fn a_server_on_sled_and_a_full_ext4_issues_nothing_and_revokes_durably() {
+    let test = "disk::a_server_on_sled_and_a_full_ext4_issues_nothing_and_revokes_durably";
+    on_a_small_disk(test, "ext4", DISK_MIB, |disk| story(disk, Engine::Sled));
+}
+
+fn story(disk: &Path, engine: Engine) {
     let data = disk.join("data");
-    let settings =
-        Settings::default().with("store.path", &format!("{:?}", data.display().to_string())).with("ledger.snapshot_every", "16");
+    let settings = Settings { engine, ..Settings::default() }
+        .with("store.path", &format!("{:?}", data.display().to_string()))
+        .with("ledger.snapshot_every", "16");
     let (_dir, world) = world(settings);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let child = world.spawn(Path::new(MAYFLY)).unwrap_or_else(|no| panic!("{no}"));
@@ -89,15 +100,16 @@ fn story(disk: &Path) {
         until("the reserve is whole", || async { callers.status().await.disk.unwrap().reserve_bytes >= 8 << 20 }).await;
     });
     child.kill();
-    no_first_start(disk, filler);
+    no_first_start(disk, engine, filler);
 }
 
 /// A new store does not fit: the start says so, and what to look at.
-fn no_first_start(disk: &Path, filler: &mut Filler) {
+fn no_first_start(disk: &Path, engine: Engine, filler: &mut Filler) {
     *filler = Filler(File::create(disk.join("somebody-else")).unwrap());
     filler.fill();
     let fresh = disk.join("fresh");
-    let (_dir, world) = world(Settings::default().with("store.path", &format!("{:?}", fresh.display().to_string())));
+    let (_dir, world) =
+        world(Settings { engine, ..Settings::default() }.with("store.path", &format!("{:?}", fresh.display().to_string())));
     let out = mayfly(&["server", "run"], &world.config());
     let said = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(1), "{said}");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use mayfly::cli::dev::{Settings, World};
+use mayfly::cli::dev::{Engine, Settings, World};
 use mayfly::server::Addresses;
 use mayfly::system::System;
 use rustix::process::{Pid, Signal, kill_process};
@@ -86,7 +86,16 @@ impl Drop for Server {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_failed_flush_nothing_is_issued_until_the_store_was_opened_again() {
-    let (dir, world) = world(Settings::default());
+    flush_fails(Engine::Redb).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_sled_after_a_failed_flush_nothing_is_issued_until_the_store_was_opened_again() {
+    flush_fails(Engine::Sled).await;
+}
+
+async fn flush_fails(engine: Engine) {
+    let (dir, world) = world(Settings { engine, ..Settings::default() });
     let Some(library) = failing_disk(dir.path()) else { return };
     let server = Server::start(&world, &library, &dir.path().join("told")).await;
     let callers = Callers::new(&world, server.addresses.workload).await;
@@ -129,7 +138,16 @@ async fn after_a_failed_flush_nothing_is_issued_until_the_store_was_opened_again
 /// has to know it by then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_that_outlived_its_failed_flush_reaches_the_followers() {
-    let (dir, world) = world(Settings::default());
+    outlives(Engine::Redb).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_sled_a_revocation_that_outlived_its_failed_flush_reaches_the_followers() {
+    outlives(Engine::Sled).await;
+}
+
+async fn outlives(engine: Engine) {
+    let (dir, world) = world(Settings { engine, ..Settings::default() });
     let Some(library) = failing_disk(dir.path()) else { return };
     let server = Server::start(&world, &library, &dir.path().join("told")).await;
     let callers = Callers::new(&world, server.addresses.workload).await;

@@ -109,14 +109,16 @@ impl Callers {
 
     /// Waits until exchanges are answered in some way, and says how.
     pub async fn until_exchange(&self, what: &str, wanted: impl Fn(&Result<Issued, Status>) -> bool) -> Result<Issued, Status> {
+        let mut said = String::new();
         for _ in 0..PATIENCE.as_millis() / 50 {
             let answer = self.exchange("").await;
             if wanted(&answer) {
                 return answer;
             }
+            said = answer.map_or_else(|no| no.to_string(), |issued| issued.id);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("not within {PATIENCE:?}: {what}");
+        panic!("not within {PATIENCE:?}: {what}; but: {said}");
     }
 }
 

@@ -6,5 +6,6 @@ mod disk;
 mod flush;
 mod kit;
 mod recover;
+mod sled;
 #[path = "../kit/small_disk.rs"]
 mod small_disk;

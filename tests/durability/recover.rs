@@ -54,7 +54,7 @@ pub fn refused(world: &World, parts: &[&str]) -> String {
 
 /// Runs the recovery that a refusal prints, as it stands there.
 #[track_caller]
-fn as_printed(said: &str) -> Output {
+pub fn as_printed(said: &str) -> Output {
     let command = said.lines().find_map(|l| l.split_once("mayfly server recover ")).unwrap_or_else(|| panic!("{said}")).1;
     Command::new(MAYFLY).args(["server", "recover"]).args(command.split(' ')).output().unwrap()
 }

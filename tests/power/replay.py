@@ -256,7 +256,7 @@ def main():
     p.add_argument('--n', type=int, default=300)
     p.add_argument('--work', required=True)
     p.add_argument('--out', required=True)
-    p.add_argument('--mode', default='strict', help='lenient: sync_file_range makes its range durable; careless: fdatasync does nothing')
+    p.add_argument('--mode', default='strict', help='lenient: sync_file_range makes its range durable; careless: fdatasync does nothing; reckless: nor does fsync of a file')
     p.add_argument('--label', default='x')
     p.add_argument('--seed', type=int, default=1)
     p.add_argument('--jobs', type=int, default=2)

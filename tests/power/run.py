@@ -5,7 +5,8 @@
 
 Builds the recorder with cc and tests it on itself, runs the server (and its load) under it, makes sure that the recording is complete,
 makes the images in strict mode and has each judged by the checker. Exit 0 only when every image is fine, and when of the control images,
-which are made as if every fdatasync had been left out, at least one is not.
+which are made as if every fdatasync (--control-mode reckless: and every fsync of a file) had been left out, at least one is not.
+With --must-fail it is the other way round: exit 0 only when an image has lost something or does not open.
 
 In CMD, {dir} is the data directory, {acks} the file of acknowledgements, {expect} the checker's expectation. Without --load the server ends by
 itself. With it, the server is ended by SIGTERM when the load has ended. README.md says what a load acknowledges and what a checker prints.
@@ -87,9 +88,12 @@ def main():
     ap.add_argument('--images', type=int, default=300)
     ap.add_argument('--creation-images', type=int, default=30, help='before the first acknowledgement')
     ap.add_argument('--control', type=int, default=6, help='images that must fail')
+    ap.add_argument('--control-mode', default='careless', choices=('careless', 'reckless'))
+    ap.add_argument('--must-fail', action='store_true', help='the server is a control itself')
     ap.add_argument('--seed', type=int, default=1)
     ap.add_argument('--jobs', type=int, default=os.cpu_count() or 2)
     ap.add_argument('--seconds', type=float, default=600, help='longest time that the server may take to end')
+    ap.add_argument('--limit', type=float, default=60, help='longest time that one check may take')
     a = ap.parse_args()
     os.umask(0o077)
     work = a.work.resolve()
@@ -99,19 +103,23 @@ def main():
     log = record(a, bin_dir, work)
     kept = fresh(work / 'kept')
     judge = [*REPLAY, 'run', log, '--check', a.check.replace('{acks}', str(work / 'acks')), '--work', work / 'images', '--seed', a.seed,
-             '--jobs', a.jobs, '--preload', bin_dir / 'nosync.so']
+             '--jobs', a.jobs, '--limit', a.limit, '--preload', bin_dir / 'nosync.so']
     results, control = work / 'results.jsonl', work / 'control.jsonl'
     for old in (results, control):
         old.unlink(missing_ok=True)
     if a.control:
-        run([*judge, '--out', control, '--n', a.control, '--label', 'control', '--mode', 'careless'])
+        run([*judge, '--out', control, '--n', a.control, '--label', 'control', '--mode', a.control_mode])
         if not subprocess.run([*REPLAY, 'summary', str(control)], stdout=subprocess.DEVNULL).returncode:
             sys.exit('every image is fine although no flush made anything durable: this test cannot fail')
         print('control: without its flushes it fails')
     for label, n, more in (('under load', a.images, []), ('creation', a.creation_images, ['--creation'])):
         run([*judge, '--out', results, '--n', n, '--label', label, '--keep', kept, *more])
     summary = subprocess.run([*REPLAY, 'summary', str(results), '--expect', str(a.images + a.creation_images)])
-    if summary.returncode:
+    if a.must_fail:
+        if not summary.returncode:
+            sys.exit('every image is fine, and one at least had to fail')
+        print('as it must, it fails')
+    elif summary.returncode:
         sys.exit(f'images that failed are kept in {kept}')
 
 

@@ -37,8 +37,17 @@ pub struct Images {
     pub creation: u64,
 }
 
+/// What has to come of it.
+#[allow(dead_code, reason = "not every test has a server that must fail")]
+pub enum Outcome {
+    /// Every image is fine, and the control made as if these syncs had been left out is not: `careless` or `reckless`.
+    Fine(&'static str),
+    /// Something is lost.
+    Fails,
+}
+
 /// Runs the whole test. `commands`: pairs of `--server`, `--load`, `--check` and what they run.
-pub fn run(work: &Path, images: &Images, commands: &[(&str, String)]) {
+pub fn run(work: &Path, images: &Images, outcome: &Outcome, commands: &[(&str, String)]) {
     let setting = |name: &str, default: u64| std::env::var(name).unwrap_or(default.to_string());
     let ran = Command::new("python3")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/power/run.py"))
@@ -46,13 +55,21 @@ pub fn run(work: &Path, images: &Images, commands: &[(&str, String)]) {
         .arg(work)
         .args(["--images", &setting("MAYFLY_IMAGES", images.under_load), "--seed", &setting("MAYFLY_SEED", 1)])
         .args(["--creation-images", &setting("MAYFLY_CREATION_IMAGES", images.creation)])
+        .args(match outcome {
+            Outcome::Fine(control) => vec!["--control-mode", control],
+            Outcome::Fails => vec!["--must-fail", "--control", "0"],
+        })
         .args(commands.iter().flat_map(|(flag, command)| [*flag, command.as_str()]))
         .output()
         .unwrap();
     let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     print!("{out}");
     assert!(ran.status.success(), "{out}\n{err}");
-    for said in ["VERIFY OK", "control: without its flushes it fails", "| under load |", "| creation |"] {
+    let shown = match outcome {
+        Outcome::Fine(_) => "control: without its flushes it fails",
+        Outcome::Fails => "as it must, it fails",
+    };
+    for said in ["VERIFY OK", shown, "| under load |", "| creation |"] {
         assert!(out.contains(said), "{said:?} is not in:\n{out}");
     }
 }

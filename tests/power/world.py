@@ -5,8 +5,9 @@ Model
   fsync/fdatasync that returned: all operations on that inode logged before the
   call began are durable (both: data and size). sync_file_range: nothing
   (--mode strict) or the data in its range, not the size (--mode lenient).
-  --mode careless is the control: fdatasync makes nothing durable, as if the
-  program had left it out. Images must fail then, or the test cannot.
+  Two modes are controls: in careless, fdatasync makes nothing durable, as if
+  the program had left it out; in reckless, neither does fsync of a file.
+  Images must fail then, or the test cannot.
   sync/syncfs: everything logged before it began. O_DSYNC writes: at once.
   At a crash, each unit (4096-byte page, or 512-byte sector) of a file holds,
   independently of all others, some version between its durable one and the
@@ -192,7 +193,9 @@ class World:
             x = self.get(r)
             if x is None:
                 return
-            if r.kind == 1 and self.mode == 'careless':
+            if r.kind == 1 and self.mode in ('careless', 'reckless'):
+                return
+            if r.kind == 0 and self.mode == 'reckless' and not x.isdir:
                 return
             if r.kind == 2:
                 if self.mode == 'lenient':

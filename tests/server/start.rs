@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use mayfly::cli::dev::{Settings, World};
+use mayfly::cli::dev::{Engine, Settings, World};
 use mayfly::ledger::recover::RecoverError;
 use mayfly::server::recover::{NotRecovered, recover};
 use mayfly::store::Store;
@@ -174,6 +174,23 @@ fn memory_beside_a_store_would_forget_its_rules_and_is_refused() {
     let (code, said) = run(Some("memory"));
     assert_eq!((code, mend(&said).as_str()), (Some(1), "unset MAYFLY_STORE_ENGINE"), "{said}");
     assert_eq!(run(None).0, Some(0));
+}
+
+#[test]
+fn another_engines_store_would_be_forgotten_and_is_refused() {
+    for (kept, other) in [(Engine::Redb, Engine::Sled), (Engine::Sled, Engine::Redb), (Engine::Sled, Engine::Memory)] {
+        let (_dir, world) = world(Settings { engine: kept, ..Settings::default() });
+        world.start().unwrap_or_else(|no| panic!("{no}")).stop();
+        let before = fs::read_to_string(world.config()).unwrap();
+        let (had, has) = (format!("engine = \"{}\"", kept.name()), format!("engine = \"{}\"", other.name()));
+        set(&world, &had, &has);
+        refuses(&world, 2, &["mayfly.toml:", "there is a store in", "its rules, locks and tasks"]);
+        let said = refused(&world).1;
+        let command = said.lines().find_map(|l| l.trim().strip_prefix("to serve what is in it: ")).unwrap();
+        assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
+        assert_eq!(fs::read_to_string(world.config()).unwrap(), before, "{command}");
+        world.start().unwrap_or_else(|no| panic!("{no}")).stop();
+    }
 }
 
 #[test]

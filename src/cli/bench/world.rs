@@ -56,7 +56,8 @@ pub fn prepare(args: &BenchArgs) -> Result<Bench, Failed> {
     let name = data_encoding::HEXLOWER.encode(&settings.system.random16());
     let scratch = args.dir.is_none().then(|| std::env::temp_dir().join(format!("mayfly-bench-{name}")));
     let dir = args.dir.clone().or_else(|| scratch.clone()).unwrap_or_default();
-    let settings = if args.engine == crate::cli::dev::Engine::Redb { settings } else { Settings { set: Vec::new(), ..settings } };
+    let settings =
+        if args.engine == crate::cli::dev::Engine::Memory { Settings { set: Vec::new(), ..settings } } else { settings };
     let world = World::create(&dir, &settings)?;
     furnish(world.dir())?;
     for n in 0..args.connections {

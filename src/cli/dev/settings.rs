@@ -15,8 +15,21 @@ pub enum Engine {
     /// In the world's directory.
     #[default]
     Redb,
+    /// In the world's directory, too.
+    Sled,
     /// Gone with the process.
     Memory,
+}
+
+impl Engine {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Redb => "redb",
+            Engine::Sled => "sled",
+            Engine::Memory => "memory",
+        }
+    }
 }
 
 /// Which ports the server listens at, on loopback.
@@ -76,13 +89,13 @@ pub(super) fn config_text(settings: &Settings) -> String {
         ("listen.public", quoted(&format!("127.0.0.1:{}", ports[2]))),
         ("tls.certificate", quoted(&format!("svid/{SERVER}/svid.pem"))),
         ("tls.key", quoted(&format!("svid/{SERVER}/key.pem"))),
-        ("store.engine", quoted(if settings.engine == Engine::Redb { "redb" } else { "memory" })),
+        ("store.engine", quoted(settings.engine.name())),
         ("seal.key_file", quoted("seal.key")),
         ("policy.files", "[\"policy/policy.cedar\"]".to_owned()),
         ("policy.roles", quoted("policy/roles.toml")),
         ("policy.upstreams", quoted("policy/upstreams")),
     ]);
-    if settings.engine == Engine::Redb {
+    if settings.engine != Engine::Memory {
         keys.insert("store.path", quoted("data"));
         keys.insert("store.disk_reserve", quoted("8MiB"));
     }

@@ -10,6 +10,7 @@ use crate::document::command::typed;
 use crate::document::quantity::duration_text;
 use crate::document::{Complaint, Source};
 use crate::store::redb::RedbStore;
+use crate::store::sled::SledStore;
 
 /// From the file's text and the environment, or everything that is wrong with them.
 pub(super) fn config(source: &Source, base: &Path, environment: &[(String, String)]) -> Result<Config, Vec<ConfigError>> {
@@ -53,38 +54,59 @@ fn seal(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &s
 }
 
 fn engine(file: &str, values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<Engine> {
-    match (values.text("store.engine")?.as_str(), values.path("store.path", base)) {
-        ("redb", Some(path)) => Some(Engine::Redb(path)),
-        ("redb", None) => {
-            conflict("store.engine", "lacks store.path", "name the data directory; engine redb keeps its files there");
-            None
+    let name = values.text("store.engine")?;
+    let Some(path) = values.path("store.path", base) else {
+        if name != "memory" {
+            let remedy = format!("name the data directory; engine {name} keeps its files there");
+            conflict("store.engine", "lacks store.path", &remedy);
+            return None;
         }
-        (_, None) => Some(Engine::Memory),
-        (_, Some(path)) if RedbStore::is_in(&path) => {
-            let what = format!(
-                "engine memory keeps nothing, and there is a store in {}: its rules, locks and tasks would not be in force",
-                path.display()
-            );
-            // Where the file does not say it, the environment does.
-            let command = match values.lines.get("store.engine") {
-                Some(line) => format!("sed -i '{line}s/memory/redb/' {}", typed(Path::new(file))),
-                None => "unset MAYFLY_STORE_ENGINE".to_owned(),
-            };
-            let remedy = format!(
-                "to serve what is in it: {command}\n  to begin with nothing, leave store.path out: that store stays as it is"
-            );
-            conflict("store.path", &what, &remedy);
-            None
-        }
-        (_, Some(_)) => {
-            conflict(
-                "store.path",
-                "store.path is set, but engine memory keeps nothing",
-                "leave it out, or set engine = \"redb\"",
-            );
+        return Some(Engine::Memory);
+    };
+    // What another engine keeps there would not be in force, and nobody would notice before it is missed.
+    let kept = [("redb", RedbStore::is_in(&path)), ("sled", SledStore::is_in(&path))];
+    let mut kept = kept.into_iter().filter_map(|(engine, there)| there.then_some(engine)).collect::<Vec<_>>();
+    kept.sort_by_key(|engine| *engine != name);
+    if let Some(other) = kept.first().filter(|engine| **engine != name) {
+        another_engines(file, values, &name, other, &path, conflict);
+        return None;
+    }
+    match name.as_str() {
+        "redb" => Some(Engine::Redb(path)),
+        "sled" => Some(Engine::Sled(path)),
+        _ => {
+            let remedy = "leave it out, or set engine = \"redb\"";
+            conflict("store.path", "store.path is set, but engine memory keeps nothing", remedy);
             None
         }
     }
+}
+
+/// The data directory holds a store of another engine than the one that is configured.
+fn another_engines(
+    file: &str,
+    values: &Values,
+    name: &str,
+    other: &str,
+    path: &Path,
+    conflict: &mut impl FnMut(&'static str, &str, &str),
+) {
+    let (keeps, anew) = match name {
+        "memory" => ("keeps nothing".to_owned(), "leave store.path out"),
+        _ => (format!("does not read stores of {other}"), "name another directory"),
+    };
+    let what = format!(
+        "engine {name} {keeps}, and there is a store in {}: its rules, locks and tasks would not be in force",
+        path.display()
+    );
+    // Where the file does not say it, the environment or the default does.
+    let command = match values.lines.get("store.engine") {
+        Some(line) => format!("sed -i '{line}s/{name}/{other}/' {}", typed(Path::new(file))),
+        None if other == "redb" => "unset MAYFLY_STORE_ENGINE".to_owned(),
+        None => format!("export MAYFLY_STORE_ENGINE={other}"),
+    };
+    let remedy = format!("to serve what is in it: {command}\n  to begin with nothing, {anew}: that store stays as it is");
+    conflict("store.path", &what, &remedy);
 }
 
 fn public_tls(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<KeyPair> {

@@ -127,8 +127,20 @@ pub struct Store {
 pub enum Engine {
     /// In a directory.
     Redb(PathBuf),
+    /// In a directory.
+    Sled(PathBuf),
     /// Gone with the process.
     Memory,
+}
+
+impl Engine {
+    /// The data directory, where it has one.
+    pub fn data(&self) -> Option<&Path> {
+        match self {
+            Engine::Redb(dir) | Engine::Sled(dir) => Some(dir),
+            Engine::Memory => None,
+        }
+    }
 }
 
 /// Where the sealing key comes from.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 
-use super::{Config, Engine, Seal};
+use super::{Config, Seal};
 use crate::document::Complaint;
 use crate::identity::spiffe_id::SpiffeId;
 use crate::sealing::SealingKey;
@@ -114,7 +114,7 @@ impl Look<'_> {
     }
 
     fn store(&mut self) {
-        let Engine::Redb(path) = &self.config.store.engine else {
+        let Some(path) = self.config.store.engine.data() else {
             return self.warning(
                 "store.engine",
                 "nothing survives a restart in memory: what was revoked or locked is forgotten with the rest",
@@ -143,11 +143,8 @@ impl Look<'_> {
         let Seal::KeyFile(path) = &self.config.seal else { return };
         let before = self.errors();
         self.key_file(path);
-        let data = match &self.config.store.engine {
-            Engine::Redb(data) => data.as_path(),
-            // Nothing is kept, so no key lies in it.
-            Engine::Memory => Path::new("/nowhere"),
-        };
+        // Where nothing is kept, no key lies in it.
+        let data = self.config.store.engine.data().unwrap_or(Path::new("/nowhere"));
         if self.errors() == before
             && let Err(wrong) = SealingKey::load(path, data)
         {
@@ -171,7 +168,7 @@ impl Look<'_> {
             let what = format!("{} can be read by others (mode {:o})", path.display(), meta.mode() & 0o777);
             self.error("seal.key_file", what, format!("chmod 600 {}", path.display()));
         }
-        if let Engine::Redb(data) = &self.config.store.engine {
+        if let Some(data) = self.config.store.engine.data() {
             let (key, data) = (path.canonicalize(), data.canonicalize());
             if key.is_ok_and(|key| data.is_ok_and(|data| key.starts_with(data))) {
                 let what = format!("{} lies in the data directory: whoever copies the data has the key", path.display());

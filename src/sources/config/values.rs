@@ -241,9 +241,9 @@ fn keep(field: &Field<'_>) -> Option<Value> {
 
 fn engine(field: &Field<'_>) -> Option<String> {
     match field.text(TEXT)?.as_str() {
-        name @ ("redb" | "memory") => Some(name.to_owned()),
-        name @ ("sled" | "etcd") => field.wrong(format!("is {name}, which is not available in this version"), "redb or memory"),
-        other => field.wrong(format!("is {other:?}"), "redb or memory"),
+        name @ ("redb" | "sled" | "memory") => Some(name.to_owned()),
+        "etcd" => field.wrong("is etcd, which is not available in this version", "redb, sled or memory"),
+        other => field.wrong(format!("is {other:?}"), "redb, sled or memory"),
     }
 }
 

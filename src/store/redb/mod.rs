@@ -6,10 +6,9 @@
 mod disk;
 mod open;
 
-pub use open::Options;
+pub use super::options::Options;
 
 use std::os::unix::fs::MetadataExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use ::redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTabl
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
+use super::guarded::guarded;
 use super::reserve::Reserve;
 use super::{Entry, Expect, Position, Store, StoreError, StoreId};
 use super::{check_commit, check_count, check_name, check_named, files};
@@ -265,11 +265,4 @@ fn engine(err: impl Into<::redb::Error>) -> StoreError {
         ::redb::Error::DatabaseAlreadyOpen => StoreError::InUse("the store's file".to_owned()),
         other => StoreError::Failed(other.to_string()),
     }
-}
-
-/// redb asserts what it believes about its pages: on a damaged file that must be an error, not the end of the thread that asked.
-fn guarded<T>(doing: &str, f: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    let stopped =
-        |_| StoreError::Damaged { at: 0, what: format!("{doing} it, the engine stopped at pages that contradict each other") };
-    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| Err(stopped(panic)))
 }

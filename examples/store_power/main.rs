@@ -1,14 +1,20 @@
 //! Load and checker of the power-failure test for the store alone (tests/power/README.md).
 //!
-//!   store_power write DIR ACKS [COMMITS] [SEED]    appends, puts, removes; acknowledges each as it returns
-//!   store_power check DIR EXPECT                   opens what a power failure left, compares, writes on, opens again
+//!   store_power ENGINE write DIR ACKS [COMMITS] [SEED]    appends, puts, removes; acknowledges each as it returns
+//!   store_power ENGINE check DIR EXPECT                   opens what a power failure left, compares, writes on, opens again
+//!
+//! ENGINE is redb, sled, or sled-bare, which is sled as it comes and has to fail.
+
+mod bare;
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use mayfly::store::redb::{Options, RedbStore};
+use mayfly::store::options::Options;
+use mayfly::store::redb::RedbStore;
+use mayfly::store::sled::SledStore;
 use mayfly::store::{Expect, Store};
 
 type Error = Box<dyn std::error::Error>;
@@ -20,15 +26,21 @@ fn main() -> Result<(), Error> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
-        ["write", dir, acks] => write(dir, acks, 600, 1),
-        ["write", dir, acks, commits, seed] => write(dir, acks, commits.parse()?, seed.parse()?),
-        ["check", dir, expect] => check(Path::new(dir), &std::fs::read_to_string(expect)?),
-        _ => Err("store_power write DIR ACKS [COMMITS SEED], or check DIR EXPECT".into()),
+        [engine, "write", dir, acks] => write(engine, dir, acks, 600, 1),
+        [engine, "write", dir, acks, commits, seed] => write(engine, dir, acks, commits.parse()?, seed.parse()?),
+        [engine, "check", dir, expect] => check(engine, Path::new(dir), &std::fs::read_to_string(expect)?),
+        _ => Err("store_power ENGINE write DIR ACKS [COMMITS SEED], or ENGINE check DIR EXPECT".into()),
     }
 }
 
-fn options() -> Options {
-    Options { reserve_bytes: 1 << 20, low_bytes: 0, ..Options::new([7; 16]) }
+fn open(engine: &str, dir: &Path) -> Result<Box<dyn Store>, Error> {
+    let options = Options { reserve_bytes: 1 << 20, low_bytes: 0, ..Options::new([7; 16]) };
+    Ok(match engine {
+        "redb" => Box::new(RedbStore::open(dir, &options)?),
+        "sled" => Box::new(SledStore::open(dir, &options)?),
+        "sled-bare" => Box::new(bare::Bare::open(dir)?),
+        other => return Err(format!("{other} is no engine").into()),
+    })
 }
 
 /// SplitMix64: the bytes of a number follow from it.
@@ -59,11 +71,11 @@ fn name_of(n: u64) -> String {
     format!("value/{}", n - NAMED)
 }
 
-fn write(dir: &str, acks: &str, commits: u64, seed: u64) -> Result<(), Error> {
+fn write(engine: &str, dir: &str, acks: &str, commits: u64, seed: u64) -> Result<(), Error> {
     let mut acks = File::options().create(true).append(true).open(acks)?;
     // One write for each line: what the recorder sees is whole.
     let mut say = |line: String| acks.write_all(line.as_bytes());
-    let store = RedbStore::open(Path::new(dir), &options())?;
+    let store = open(engine, Path::new(dir))?;
     let (mut named, mut gone) = (NAMED, NAMED);
     for at in store.head()? + 1..=commits {
         say(format!("w {at}\n"))?;
@@ -114,7 +126,7 @@ impl Expected {
     }
 
     /// Compares all that is in the store, and prints the line that the runner reads.
-    fn compare(&self, tag: &str, store: &RedbStore) -> Result<(), Error> {
+    fn compare(&self, tag: &str, store: &dyn Store) -> Result<(), Error> {
         let (mut found, mut wrong, mut back) = (BTreeSet::new(), vec![], vec![]);
         let commits = store.read(0, usize::MAX)?.into_iter().map(|e| (e.at, e.bytes.to_vec()));
         let mut all: Vec<(u64, Vec<u8>)> = commits.collect();
@@ -137,14 +149,14 @@ impl Expected {
     }
 }
 
-fn check(dir: &Path, expect: &str) -> Result<(), Error> {
+fn check(engine: &str, dir: &Path, expect: &str) -> Result<(), Error> {
     let mut expected = Expected::parse(expect)?;
     println!("STAGE open");
     let system = mayfly::system::System::real();
-    let store = RedbStore::open(dir, &options()).inspect_err(|e| println!("ERROR {e}"))?;
+    let store = open(engine, dir).inspect_err(|e| println!("ERROR {e}"))?;
     println!("OPEN ms={}", system.steady());
     println!("STAGE read");
-    expected.compare("READ", &store)?;
+    expected.compare("READ", &*store)?;
     println!("STAGE write");
     for at in store.head()? + 1..store.head()? + 4 {
         store.append(at, &content(at)).inspect_err(|e| println!("ERROR {e}"))?;
@@ -153,8 +165,8 @@ fn check(dir: &Path, expect: &str) -> Result<(), Error> {
     }
     drop(store);
     println!("STAGE again");
-    let store = RedbStore::open(dir, &options()).inspect_err(|e| println!("ERROR {e}"))?;
-    expected.compare("REREAD", &store)?;
+    let store = open(engine, dir).inspect_err(|e| println!("ERROR {e}"))?;
+    expected.compare("REREAD", &*store)?;
     println!("STAGE done");
     Ok(())
 }

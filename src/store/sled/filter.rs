@@ -1,0 +1,127 @@
+//! Without `sync_file_range`: sled ends its flush in this call, which makes neither the file's size nor the disk's own cache durable. Where
+//! a kernel lacks the call, sled uses fsync; so a seccomp filter makes this kernel lack it.
+//!
+//! The filter covers all threads of the process, those that sled starts and processes started from here; nothing lifts it. To all of them
+//! it is a kernel older than 2.6.17. With it goes `no_new_privs`: no program started from here gains rights by being set-uid.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use parking_lot::Mutex;
+
+use super::files;
+use crate::limits;
+use crate::store::StoreError;
+
+/// How far this process has come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Nothing,
+    Installed,
+    Seen,
+}
+
+static STAGE: Mutex<Stage> = Mutex::new(Stage::Nothing);
+
+/// Installs the filter once in a process, and sees sled meet it. Called before sled opens anything, so that its threads begin with it.
+/// The self-test needs a place for a few small files, removed at once: shared memory, or where there is none, `dir`.
+pub(super) fn in_force(dir: &Path) -> Result<(), StoreError> {
+    let mut stage = STAGE.lock();
+    if *stage == Stage::Nothing {
+        install().map_err(|why| {
+            refused(&format!(
+                "the filter could not be installed ({why}); it needs Linux with seccomp on x86-64, aarch64 or riscv64"
+            ))
+        })?;
+        *stage = Stage::Installed;
+    }
+    if *stage == Stage::Installed {
+        let seen = see(dir).map_err(|e| refused(&format!("its self-test could not be made ({e})")))?;
+        if !seen {
+            return Err(refused("its self-test failed: the call is still answered, so acknowledged records could be lost"));
+        }
+        *stage = Stage::Seen;
+    }
+    Ok(())
+}
+
+fn refused(why: &str) -> StoreError {
+    StoreError::Unsafe(format!(
+        "engine sled must not use sync_file_range: {why}\n  to do without sled: engine = \"redb\" under [store]"
+    ))
+}
+
+#[cfg(target_os = "linux")]
+fn install() -> Result<(), String> {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter_all_threads};
+
+    let arch = std::env::consts::ARCH.try_into().map_err(|_| format!("no filters for {}", std::env::consts::ARCH))?;
+    let answer = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+    let rules = [(libc::SYS_sync_file_range, Vec::new())].into_iter().collect();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, arch).map_err(|e| e.to_string())?;
+    let program = BpfProgram::try_from(filter).map_err(|e| e.to_string())?;
+    apply_filter_all_threads(&program).map_err(|e| e.to_string())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn install() -> Result<(), String> {
+    Err("this is not Linux".to_owned())
+}
+
+/// Whether sled's own threads are told that there is no `sync_file_range`.
+///
+/// sled writes to a device that takes all bytes and can do neither: there `sync_file_range` fails with ESPIPE, and fsync, which sled calls
+/// after ENOSYS only, with EINVAL (sync_file_range(2), fsync(2)). No other safe code reaches the call.
+fn see(dir: &Path) -> io::Result<bool> {
+    let scratch = Scratch::make(Path::new("/dev/shm")).or_else(|_| Scratch::make(dir))?;
+    // sled locks what it opens, and a device has one lock for all processes: another server's self-test may hold it for a moment.
+    let mut met = Err(io::Error::other("nothing tried"));
+    for turn in 0..limits::SLED_LOCK_TRIES {
+        met = meet(&scratch.0, if turn % 2 == 0 { "/dev/null" } else { "/dev/zero" });
+        match &met {
+            Err(e) if e.kind() == io::ErrorKind::Other => std::thread::sleep(limits::SLED_LOCK_PAUSE),
+            _ => break,
+        }
+    }
+    met
+}
+
+fn meet(scratch: &Path, device: &str) -> io::Result<bool> {
+    let db = scratch.join("db");
+    let _ = fs::remove_file(&db);
+    std::os::unix::fs::symlink(device, &db)?;
+    let config = ::sled::Config::new().path(scratch).flush_every_ms(None).cache_capacity(1 << 20).segment_size(512);
+    let flushed = config.open().and_then(|store| store.insert(b"seen", b"?").and_then(|_| store.flush()));
+    match flushed {
+        Err(::sled::Error::Io(e)) if e.kind() == io::ErrorKind::InvalidInput => Ok(true),
+        Err(::sled::Error::Io(e)) if e.kind() == io::ErrorKind::NotSeekable => Ok(false),
+        Err(::sled::Error::Io(e)) => Err(e),
+        Err(e) => Err(io::Error::new(io::ErrorKind::InvalidData, e.to_string())),
+        // A sync that does nothing: nobody's data is safe on it, but then somebody preloaded it.
+        Ok(_) => Ok(false),
+    }
+}
+
+/// A directory that is removed with what is in it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make(dir: &Path) -> io::Result<Scratch> {
+        let path = dir.join(format!("sled-self-test-{}", std::process::id()));
+        // What a start that was killed in it left, where the number of a process came round.
+        let _ = fs::remove_dir_all(&path);
+        files::private_directory(&path)?;
+        let scratch = Scratch(path);
+        fs::create_dir(scratch.0.join("blobs"))?;
+        fs::write(scratch.0.join("try"), [0; 64])?;
+        Ok(scratch)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(e) = fs::remove_dir_all(&self.0) {
+            tracing::warn!("removing {}: {e}", self.0.display());
+        }
+    }
+}

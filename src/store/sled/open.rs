@@ -1,0 +1,272 @@
+//! Making and opening: what is there must be ours, of this version, whole at its end, and not behind what its head file has seen.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ::sled::Db;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::head::{self, HeadFile, Mark};
+use super::room::Room;
+use super::rows::{self, END, FORMAT_KEY, ID_KEY, Intent, What};
+use super::settle::{commit, known, settle};
+use super::tree::{bad_key, engine, gap, insert, intend};
+use super::{Ends, Options, SledStore, Writer, filter};
+use crate::document::command::{Remedy, typed};
+use crate::limits;
+use crate::store::guarded::guarded;
+use crate::store::reserve::Reserve;
+use crate::store::{Position, StoreError, StoreId, files};
+
+/// The folder's name in the data directory.
+const FOLDER: &str = "ledger.sled";
+/// The layout of the rows. A store with a higher number is refused.
+const FORMAT: u32 = 1;
+
+impl SledStore {
+    /// Whether a store lies in `dir`, or something in its place. Nothing is opened.
+    pub fn is_in(dir: &Path) -> bool {
+        [FOLDER, head::FILE].iter().any(|name| dir.join(name).symlink_metadata().is_ok())
+    }
+
+    /// Opens the store in `dir`, making it where it is missing.
+    ///
+    /// What is made is private and durable before this returns. A start that fails leaves nothing that a later one stumbles over.
+    pub fn open(dir: &Path, options: &Options) -> Result<SledStore, StoreError> {
+        let lock = files::own_directory(dir)?;
+        filter::in_force(dir)?;
+        let folder = dir.join(FOLDER);
+        if folder.symlink_metadata().is_err() {
+            make(dir, &folder, options)?;
+        }
+        // After the folder is there: a disk that is nearly full goes to the ledger first, and the reserve takes what it can.
+        let reserve = match options.reserve_bytes {
+            0 => None,
+            bytes => Some(Arc::new(Reserve::open(dir, bytes, options.low_bytes)?)),
+        };
+        let Some((head, seen)) = HeadFile::open(dir)? else {
+            let what = format!("{} is not beside it: whether it has all that was acknowledged cannot be told", head::FILE);
+            return Err(StoreError::Damaged { at: 0, what });
+        };
+        let db = start(&folder, options, reserve.as_deref())?;
+        sync_all(dir, &folder)?;
+        let room = Room::new(&folder.join("db"), reserve.clone())?;
+        let mut store = adopt(db, &folder, options, lock, seen.head)?;
+        if store.id != head.id() {
+            return Err(StoreError::Foreign(format!("{} is the head of another store", dir.join(head::FILE).display())));
+        }
+        store.reserve = reserve;
+        store.take_up(head, room, seen)?;
+        Ok(store)
+    }
+
+    /// Opens the store in `dir` to save what is left of it: commits may be missing, also at its end. It is for reading.
+    pub fn open_damaged(dir: &Path, options: &Options) -> Result<SledStore, StoreError> {
+        let lock = files::own_directory(dir)?;
+        filter::in_force(dir)?;
+        let folder = dir.join(FOLDER);
+        let db = start(&folder, options, None)?;
+        let mut store = adopt(db, &folder, options, lock, 0)?;
+        store.gaps = true;
+        Ok(store)
+    }
+
+    /// Finishes or takes back what was under way, refuses a store that is behind its head, and begins to write.
+    fn take_up(&mut self, head: HeadFile, mut room: Room, seen: Mark) -> Result<(), StoreError> {
+        let at_end = self.ends.lock().head;
+        let db = self.db()?.clone();
+        let known = guarded("opening", || known(&db, at_end))?;
+        if known.change < seen.change || at_end < seen.head {
+            let (changes, commits) = (seen.change, seen.head);
+            let what = format!(
+                "it ends at commit {at_end} and change {}, but {commits} and {changes} were acknowledged: it lost its end",
+                known.change
+            );
+            return Err(StoreError::Damaged { at: at_end + 1, what });
+        }
+        // A number that no row has, torn ones included.
+        let change = known.change.max(known.intent.change).max(seen.change) + 1;
+        guarded("opening", || {
+            room.ahead(limits::SLED_ROW_BYTES)?;
+            settle(&db, &known.intent, known.done, at_end)?;
+            intend(&db, &Intent { change, named: known.named, what: What::Opened })?;
+            db.flush().map(drop).map_err(engine)
+        })?;
+        *self.ends.get_mut() = guarded("opening", || ends(&db, at_end))?;
+        head.write(Mark { change, head: at_end })?;
+        *self.writer.get_mut() = Writer { stopped: None, change, named: known.named, safety: Some((head, room)) };
+        Ok(())
+    }
+}
+
+/// A new folder: made aside and synced before it gets its name, and its head file before that.
+fn make(dir: &Path, folder: &Path, options: &Options) -> Result<(), StoreError> {
+    if let Some((_, seen)) = HeadFile::open(dir)?
+        && seen.change > 0
+    {
+        let what = format!("{} is gone, and {} says that {} commits were acknowledged", folder.display(), head::FILE, seen.head);
+        return Err(StoreError::Damaged { at: 1, what });
+    }
+    let mut aside = folder.as_os_str().to_owned();
+    aside.push(".new");
+    let aside = PathBuf::from(aside);
+    match fs::remove_dir_all(&aside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(files::failed("removing", &aside, &e)),
+        _ => {}
+    }
+    files::private_directory(&aside).map_err(|e| files::failed("making", &aside, &e))?;
+    guarded("making", || {
+        let db = config(&aside, options).open().map_err(engine)?;
+        insert(&db, FORMAT_KEY, FORMAT.to_be_bytes().to_vec())?;
+        insert(&db, ID_KEY, options.new_id.as_bytes().to_vec())?;
+        intend(&db, &Intent { change: 0, named: 0, what: What::Opened })?;
+        db.flush().map(drop).map_err(engine)
+    })?;
+    sync_all(dir, &aside)?;
+    HeadFile::make(dir, options.new_id)?;
+    files::give_name(&aside, folder)
+}
+
+fn config(folder: &Path, options: &Options) -> ::sled::Config {
+    let cache = u64::try_from(options.cache_bytes).unwrap_or(u64::MAX);
+    // Flushed by us, at each change: its own timer would only write half a change.
+    ::sled::Config::new().path(folder).cache_capacity(cache).flush_every_ms(None)
+}
+
+/// Opens sled on a folder that has a store in it.
+fn start(folder: &Path, options: &Options, reserve: Option<&Reserve>) -> Result<Db, StoreError> {
+    let shown = folder.display();
+    for file in ["conf", "db"] {
+        // sled would begin anew without them.
+        if !fs::metadata(folder.join(file)).is_ok_and(|m| m.is_file() && m.len() > 0) {
+            return Err(StoreError::Foreign(format!("{shown} is no store of mayfly: there is no {file} in it")));
+        }
+    }
+    no_blobs(folder)?;
+    let mut tries = 0;
+    loop {
+        remove_unfinished(folder)?;
+        match guarded("opening", || config(folder, options).open().map_err(of_open)) {
+            // sled's threads hold its lock for a moment after a store was closed; the directory's own lock says that nobody else has it.
+            Err(StoreError::InUse(_)) if tries < limits::SLED_LOCK_TRIES => {
+                tries += 1;
+                std::thread::sleep(limits::SLED_LOCK_PAUSE);
+            }
+            Err(StoreError::Full(_)) if reserve.is_some_and(Reserve::release_piece) => {}
+            Err(StoreError::Failed(e)) => return Err(StoreError::Failed(format!("opening {shown}: {e}"))),
+            Err(StoreError::InUse(_)) => return Err(StoreError::InUse(shown.to_string())),
+            done => return done,
+        }
+    }
+}
+
+fn of_open(err: ::sled::Error) -> StoreError {
+    match err {
+        ::sled::Error::Io(e) if e.kind() == io::ErrorKind::Other && e.to_string().contains("could not acquire lock") => {
+            StoreError::InUse(e.to_string())
+        }
+        ::sled::Error::Unsupported(what) => StoreError::Foreign(what),
+        other => engine(other),
+    }
+}
+
+/// What sled keeps in files of their own is never synced, so it may be anything.
+fn no_blobs(folder: &Path) -> Result<(), StoreError> {
+    let blobs = folder.join("blobs");
+    let mut found = fs::read_dir(&blobs).map_err(|e| files::failed("looking into", &blobs, &e))?;
+    if found.next().is_none() {
+        return Ok(());
+    }
+    let remedy = Remedy::new("to see what is there, which mayfly did not write", format!("ls -l {}", typed(&blobs)));
+    Err(StoreError::Foreign(format!("{} is not empty: what lies there may be torn\n  {remedy}", blobs.display())))
+}
+
+/// A snapshot that sled did not finish would be taken for the newest.
+fn remove_unfinished(folder: &Path) -> Result<(), StoreError> {
+    let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    for entry in entries.map_err(|e| files::failed("looking into", folder, &e))? {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|n| n.starts_with("snap.") && n.ends_with(".generating")) {
+            fs::remove_file(entry.path()).map_err(|e| files::failed("removing", &entry.path(), &e))?;
+        }
+    }
+    files::sync_directory(folder)
+}
+
+/// Every file and directory, since sled syncs neither its configuration nor a name. At each start: nobody knows how far the last one got.
+fn sync_all(dir: &Path, folder: &Path) -> Result<(), StoreError> {
+    let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    for entry in entries.map_err(|e| files::failed("looking into", folder, &e))? {
+        let path = entry.path();
+        let is_file = entry.file_type().map_err(|e| files::failed("looking at", &path, &e))?.is_file();
+        let mode = Permissions::from_mode(if is_file { 0o600 } else { 0o700 });
+        let synced = fs::set_permissions(&path, mode).and_then(|()| File::open(&path)).and_then(|f| f.sync_all());
+        synced.map_err(|e| files::failed("syncing", &path, &e))?;
+    }
+    files::sync_directory(folder)?;
+    files::sync_directory(dir)
+}
+
+/// Checks what was opened and makes the store of it, to be read. `acknowledged` is the place up to which a commit that is not whole is damage.
+fn adopt(db: Db, folder: &Path, options: &Options, lock: File, acknowledged: Position) -> Result<SledStore, StoreError> {
+    let (id, ends) = guarded("opening", || {
+        let id = identity(&db, folder)?;
+        let head = whole_end(&db, acknowledged)?;
+        Ok((id, ends(&db, head)?))
+    })?;
+    Ok(SledStore {
+        db: Some(db),
+        id,
+        named_bound: options.named_values,
+        writer: Mutex::new(Writer { stopped: None, change: 0, named: 0, safety: None }),
+        ends: Mutex::new(ends),
+        grown: Condvar::new(),
+        rows: RwLock::new(()),
+        reserve: None,
+        file: folder.join("db"),
+        gaps: false,
+        _lock: lock,
+    })
+}
+
+fn identity(db: &Db, folder: &Path) -> Result<StoreId, StoreError> {
+    let shown = folder.display();
+    let lost = || StoreError::Damaged { at: 1, what: format!("{shown} opens as if nothing had ever been written to it") };
+    let format = db.get(FORMAT_KEY).map_err(engine)?.ok_or_else(lost)?;
+    let format = format.as_ref().try_into().map(u32::from_be_bytes).map_err(|_| lost())?;
+    if format != FORMAT {
+        let text = format!("{shown} has store format {format}, this mayfly reads {FORMAT}; start the version that wrote it");
+        return Err(StoreError::Foreign(text));
+    }
+    db.get(ID_KEY).map_err(engine)?.and_then(|id| StoreId::from_slice(&id)).ok_or_else(lost)
+}
+
+/// The place of the newest commit that is whole. What was never acknowledged may be torn.
+fn whole_end(db: &Db, acknowledged: Position) -> Result<Position, StoreError> {
+    let mut before = rows::commits_from(0).end;
+    loop {
+        let Some(row) = db.range(rows::commits_from(0).start..before).next_back() else { return Ok(0) };
+        let (at, piece) = rows::placed(&row.map_err(engine)?.0).ok_or_else(|| bad_key(0))?;
+        if at == 0 || at == Position::MAX {
+            return Err(StoreError::Damaged { at: 0, what: "there is a commit at a place that no store gives".to_owned() });
+        }
+        let torn = match commit(db, at) {
+            Ok(_) if piece == END => return Ok(at),
+            Ok(_) => gap(at),
+            Err(e) => e,
+        };
+        if at <= acknowledged {
+            return Err(torn);
+        }
+        before = rows::commit_key(at, 0).to_vec();
+    }
+}
+
+fn ends(db: &Db, head: Position) -> Result<Ends, StoreError> {
+    let Some(first) = db.range(rows::commits_from(0)).next().filter(|_| head > 0) else { return Ok(Ends::default()) };
+    let (oldest, _) = rows::placed(&first.map_err(engine)?.0).ok_or_else(|| bad_key(0))?;
+    Ok(Ends { oldest, head })
+}

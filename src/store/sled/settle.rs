@@ -1,0 +1,60 @@
+//! What a crash left: what the last change came to, and how it is finished or taken back.
+
+use ::sled::Db;
+
+use super::rows::{self, END, INTENT_KEY, Intent, Pieces, What};
+use super::tree::{self, bad_key, engine, gap, remove_all, remove_commits, remove_value};
+use crate::store::{Position, StoreError};
+
+/// What the store itself knows of its changes.
+pub(super) struct Known {
+    /// The newest change that is whole.
+    pub change: u64,
+    /// Named values.
+    pub named: u64,
+    /// What was last begun.
+    pub intent: Intent,
+    /// Whether it was also done.
+    pub done: bool,
+}
+
+pub(super) fn known(db: &Db, head: Position) -> Result<Known, StoreError> {
+    let lost = || StoreError::Damaged { at: head, what: "the row of what was last begun is missing".to_owned() };
+    let intent = Intent::decode(&db.get(INTENT_KEY).map_err(engine)?.ok_or_else(lost)?)?;
+    let of = |name: &str| {
+        Ok(db.get(rows::name_key(name)).map_err(engine)?.as_deref().map(tree::named).transpose()?.map(|row| row.change))
+    };
+    let (done, named) = match &intent.what {
+        What::Opened | What::Remove(_) => (true, intent.named),
+        What::Put { name, old } if of(name)? == Some(intent.change) => (true, intent.named + u64::from(old.is_none())),
+        What::Delete { name, .. } if of(name)?.is_none() => (true, intent.named.saturating_sub(1)),
+        What::Put { .. } | What::Delete { .. } => (false, intent.named),
+    };
+    let newest = if head == 0 { 0 } else { commit(db, head)?.0 };
+    let begun = if done { intent.change } else { intent.change.saturating_sub(1) };
+    Ok(Known { change: newest.max(begun), named, intent, done })
+}
+
+/// Finishes what was begun, or removes what it left, and what an append that was not finished left.
+pub(super) fn settle(db: &Db, intent: &Intent, done: bool, head: Position) -> Result<(), StoreError> {
+    match (&intent.what, done) {
+        (What::Remove(upto), _) => remove_commits(db, 0, (*upto).min(head))?,
+        (What::Put { old: Some(old), .. } | What::Delete { old, .. }, true) => remove_value(db, *old)?,
+        (What::Put { .. }, false) => remove_value(db, intent.change)?,
+        _ => {}
+    }
+    remove_all(db, rows::commits_from(head + 1))
+}
+
+/// One commit, with its change.
+pub(super) fn commit(db: &Db, at: Position) -> Result<(u64, Vec<u8>), StoreError> {
+    let mut pieces = Pieces::default();
+    for row in db.range(rows::commit_key(at, 0)..=rows::commit_key(at, END)) {
+        let (key, row) = row.map_err(engine)?;
+        let (at, piece) = rows::placed(&key).ok_or_else(|| bad_key(at))?;
+        if let Some(whole) = pieces.take(at, piece, &row)? {
+            return Ok(whole);
+        }
+    }
+    Err(gap(at))
+}

@@ -1,0 +1,80 @@
+//! The engines, as the suite of `tests/store.rs` makes and opens them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use mayfly::store::memory::MemoryStore;
+use mayfly::store::options::Options;
+use mayfly::store::redb::RedbStore;
+use mayfly::store::sled::SledStore;
+use mayfly::store::{Store, StoreError, StoreId};
+
+/// How a test makes a store, and opens it again where the engine outlives its process.
+pub trait Engine: Sized {
+    type Store: Store;
+    /// An empty store that takes `named` named values.
+    fn make(named: usize) -> Self;
+    fn store(&self) -> &Arc<Self::Store>;
+    /// Closed and opened again; `None` for an engine that keeps nothing.
+    fn again(self) -> Option<Self>;
+}
+
+pub struct Memory(Arc<MemoryStore>);
+
+impl Engine for Memory {
+    type Store = MemoryStore;
+    fn make(named: usize) -> Memory {
+        Memory(Arc::new(MemoryStore::with_bound(StoreId::from_bytes([1; 16]), named)))
+    }
+    fn store(&self) -> &Arc<MemoryStore> {
+        &self.0
+    }
+    fn again(self) -> Option<Memory> {
+        None
+    }
+}
+
+/// An engine that keeps a directory.
+pub struct Kept<S> {
+    store: Arc<S>,
+    dir: tempfile::TempDir,
+    named: usize,
+}
+
+/// How such an engine is opened.
+pub trait Opens: Store + Sized {
+    fn open_in(dir: &Path, options: &Options) -> Result<Self, StoreError>;
+}
+
+impl Opens for RedbStore {
+    fn open_in(dir: &Path, options: &Options) -> Result<RedbStore, StoreError> {
+        RedbStore::open(dir, options)
+    }
+}
+
+impl Opens for SledStore {
+    fn open_in(dir: &Path, options: &Options) -> Result<SledStore, StoreError> {
+        SledStore::open(dir, options)
+    }
+}
+
+impl<S: Opens> Kept<S> {
+    fn open(dir: tempfile::TempDir, named: usize, id: u8) -> Kept<S> {
+        let options = Options { named_values: named, reserve_bytes: 0, ..Options::new([id; 16]) };
+        Kept { store: Arc::new(S::open_in(&dir.path().join("data"), &options).unwrap()), dir, named }
+    }
+}
+
+impl<S: Opens> Engine for Kept<S> {
+    type Store = S;
+    fn make(named: usize) -> Kept<S> {
+        Kept::open(tempfile::tempdir().unwrap(), named, 1)
+    }
+    fn store(&self) -> &Arc<S> {
+        &self.store
+    }
+    fn again(self) -> Option<Kept<S>> {
+        drop(self.store);
+        Some(Kept::open(self.dir, self.named, 2))
+    }
+}
