@@ -40,6 +40,7 @@ use crate::pb::mayfly::v1::task_service_server::TaskServiceServer;
 use crate::pb::mayfly::v1::token_service_server::TokenServiceServer;
 use crate::pb::mayfly::v1::trust_domain_service_server::TrustDomainServiceServer;
 use crate::pb::mayfly::v1::upstream_service_server::UpstreamServiceServer;
+use crate::system::Stopwatch;
 
 /// What one listener serves.
 #[derive(Clone)]
@@ -59,13 +60,13 @@ impl Services {
     }
 
     /// Answers one call of this peer.
-    pub async fn call<B>(&mut self, peer: Peer, mut call: Request<B>) -> Result<Response<Body>, Infallible>
+    pub async fn call<B>(&mut self, peer: Peer, mut call: Request<B>, read: Stopwatch) -> Result<Response<Body>, Infallible>
     where
         B: hyper::body::Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
     {
         if call.uri().path() == unary::PATH {
-            return unary::exchange(&mut self.tokens, &self.own, peer, call).await;
+            return unary::exchange(&mut self.tokens, &self.own, peer, call, read).await;
         }
         call.extensions_mut().insert(peer);
         if call.uri().path() == stream::PATH {

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame};
 use prost::Message as _;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service as _;
 
@@ -23,6 +24,8 @@ use super::token::Tokens;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::token_service_server::TokenServiceServer;
+use crate::refusal::{No, Refusal};
+use crate::system::Stopwatch;
 
 /// The path of the method.
 pub const PATH: &str = "/mayfly.v1.TokenService/Exchange";
@@ -35,6 +38,7 @@ pub async fn exchange<B>(
     own: &Tokens,
     peer: Peer,
     call: Request<B>,
+    read: Stopwatch,
 ) -> Result<Response<Body>, Infallible>
 where
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
@@ -55,20 +59,34 @@ where
             }
         }
     }
+    // Before it is decoded: refusing is to cost next to nothing.
+    let taken = match own.0.intake.take(1, read) {
+        Ok(taken) => taken,
+        Err(no) => return Ok(refused(own, &peer, no).into_http()),
+    };
     let ask = only.as_ref().filter(|_| came.is_empty()).and_then(message);
     let Some(ask) = ask else {
+        drop(taken); // it is taken in there
         only.into_iter().for_each(|first| came.push_front(Ok(Frame::data(first))));
         parts.extensions.insert(peer);
         return tokens.call(Request::from_parts(parts, Replay { came, rest: body })).await;
     };
     let answer = match peer::caller_of(Some(&peer)) {
-        Ok(caller) => Box::pin(Tokens::one(&own.0, &caller, ask)).await.map_err(status),
+        Ok(caller) => Box::pin(taken.run(Tokens::one(&own.0, &caller, ask))).await.map_err(status),
         Err(no) => Err(no),
     };
     Ok(match answer {
         Ok(issued) => response(&pb::ExchangeResponse { issued: Some(issued) }),
         Err(no) => no.into_http(),
     })
+}
+
+/// There is no time for it, whatever it asks for.
+fn refused(own: &Tokens, peer: &Peer, no: Refusal) -> Status {
+    if let Peer::Workload(svid) | Peer::Admin(svid) = peer {
+        own.0.refused(svid.id().as_str(), &no, "exchange", "");
+    }
+    status(No::Refusal(no))
 }
 
 /// The one message that a body is.
