@@ -108,7 +108,7 @@ impl Intake {
 
     /// One in so many is measured: asking the kernel costs half a microsecond.
     fn samples(&self) -> bool {
-        self.begun.fetch_add(1, Relaxed) % SAMPLED == 0
+        self.begun.fetch_add(1, Relaxed).is_multiple_of(SAMPLED)
     }
 
     /// Decisions took so long. Eight of them make the new one count for two thirds: quick enough for a policy that changed.

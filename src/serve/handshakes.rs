@@ -5,11 +5,14 @@
 
 use std::io;
 
-use rustix::process::setpriority_process;
+use rustix::process::{getpriority_process, setpriority_process};
 use rustix::thread::gettid;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::limits;
+
+/// The lowest priority that there is (sched(7)).
+const LEAST: i32 = 19;
 
 /// The threads. Dropping it ends them; handshakes that are under way are given up.
 pub struct Handshakes(Option<Runtime>);
@@ -20,7 +23,9 @@ impl Handshakes {
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(threads.max(1)).enable_all().thread_name("mayfly-handshakes").on_thread_start(|| {
             // On Linux a thread has a priority of its own (sched(7)). To lower it needs no right.
-            if let Err(error) = setpriority_process(Some(gettid()), limits::HANDSHAKE_NICE) {
+            let thread = Some(gettid());
+            let lower = |now: i32| setpriority_process(thread, (now + limits::HANDSHAKE_NICE).min(LEAST));
+            if let Err(error) = getpriority_process(thread).and_then(lower) {
                 tracing::warn!(%error, "handshakes have the priority of everything else");
             }
         });
@@ -59,9 +64,9 @@ mod tests {
     #[tokio::test]
     async fn a_handshake_runs_on_a_thread_that_yields_to_others() {
         let handshakes = Handshakes::start(1).unwrap();
-        let nice = handshakes.run(async { rustix::process::getpriority_process(Some(gettid())).unwrap() }).await.unwrap();
-        let own = rustix::process::getpriority_process(Some(gettid())).unwrap();
-        assert_eq!(nice, (own + limits::HANDSHAKE_NICE).min(19).max(limits::HANDSHAKE_NICE));
+        let nice = handshakes.run(async { getpriority_process(Some(gettid())).unwrap() }).await.unwrap();
+        let own = getpriority_process(Some(gettid())).unwrap();
+        assert_eq!(nice, (own + limits::HANDSHAKE_NICE).min(LEAST));
     }
 
     #[tokio::test]

@@ -70,7 +70,7 @@ async fn call(services: &mut Services, peer: &Peer, path: &str, message: &impl M
     body.put_u32(u32::try_from(bytes.len()).unwrap());
     body.put_slice(&bytes);
     let request = http::Request::post(path).header("content-type", "application/grpc").body(Full::new(body.freeze())).unwrap();
-    let Ok(response) = services.call(peer.clone(), request).await;
+    let Ok(response) = services.call(peer.clone(), request, mayfly::system::Stopwatch::start()).await;
     let mut said = Status::from_header_map(response.headers());
     let (mut body, mut message) = (response.into_body(), Bytes::new());
     // A stream that goes on is no refusal.

@@ -94,7 +94,7 @@ enum Of {
     /// The median beyond one raw flush, ms.
     BeyondFlush,
     /// CPU per issuance in that of an earlier row.
-    OfRow(&'static str),
+    Against(&'static str),
 }
 
 struct TableRow {
@@ -117,7 +117,7 @@ fn rows() -> Vec<TableRow> {
         row("unary, 256 in flight", Of::Ratio, Some(2.5), Load::usual(Mode::Unary)),
         row("unary, 1 in flight", Of::BeyondFlush, Some(0.5), one),
         row("stream, reference", Of::Cpu, Some(10.0), Load { kind: BenchKind::Reference, ..stream() }),
-        row("stream, 1 % endings", Of::OfRow("stream"), Some(1.2), Load { endings: Some(1.0), ..stream() }),
+        row("stream, 1 % endings", Of::Against("stream"), Some(1.2), Load { endings: Some(1.0), ..stream() }),
         TableRow {
             change: |plan| (plan.policies, plan.uncached) = (200, true),
             ..row("stream, uncached, 200 policies", Of::Ratio, Some(5.0), stream())
@@ -125,7 +125,7 @@ fn rows() -> Vec<TableRow> {
         TableRow { change: |plan| plan.workers = Some(1), ..row("stream, one worker", Of::Ratio, None, stream()) },
         TableRow {
             change: |plan| plan.workers = Some(2),
-            ..row(two_workers, Of::OfRow("stream, one worker"), Some(1.15), stream())
+            ..row(two_workers, Of::Against("stream, one worker"), Some(1.15), stream())
         },
     ]
 }
@@ -143,7 +143,7 @@ pub fn table(engine: Engine, time: Duration, mut each: impl FnMut(&Report) -> Re
             Of::Ratio => ("CPU / raw signature".to_owned(), report.ratio_cpu),
             Of::Cpu => ("CPU, µs".to_owned(), cpu),
             Of::BeyondFlush => ("p50 − raw flush, ms".to_owned(), report.p50_ms - report.flush_p50_ms),
-            Of::OfRow(name) => {
+            Of::Against(name) => {
                 let base = done.iter().find(|r| r.row == name).map_or(f64::NAN, |r| r.server_cpu_us_per_issue);
                 (format!("CPU / {name}"), cpu / base)
             }

@@ -137,16 +137,19 @@ async fn sample(
     Ok(samples)
 }
 
+/// What is looked at, and how it is called.
+type Thing = (&'static str, fn(&Sample) -> f64);
+
 fn slopes(samples: &[Sample], from_s: f64) -> Vec<Slope> {
     let settled: Vec<&Sample> = samples.iter().filter(|s| s.at_s >= from_s).collect();
-    let of: [(&'static str, fn(&Sample) -> f64); 5] = [
+    let of: [Thing; 5] = [
         ("memory, MB", |s| s.rss_mb),
         ("disk, MB", |s| s.disk_mb),
         ("p99, ms", |s| s.p99_ms),
         ("files open", |s| s.fds),
         ("issued a second", |s| s.issued_per_s),
     ];
-    let line = |(name, value): &(&'static str, fn(&Sample) -> f64)| {
+    let line = |(name, value): &Thing| {
         let points: Vec<(f64, f64)> = settled.iter().map(|s| (s.at_s / 3600.0, value(s))).collect();
         slope(name, &points)
     };
