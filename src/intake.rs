@@ -67,22 +67,26 @@ impl Intake {
         })
     }
 
-    /// Takes exchanges in that were just read, or refuses them.
-    pub fn take(self: &Arc<Intake>, count: usize, read: Stopwatch) -> Result<Taken, Refusal> {
+    /// Takes exchanges in that were just read, or says that there is no time for them.
+    pub fn take(self: &Arc<Intake>, count: usize) -> Result<Taken, Refusal> {
         let ahead = self.waiting.fetch_add(count, Relaxed);
         let mut taken = Taken { intake: self.clone(), count, crowded: false };
         let wait_us = self.wait_us(ahead);
         if wait_us > limits::INTAKE_WAIT_MS * 1_000 {
-            let class = REFUSED_WITHIN_US.partition_point(|within| *within < read.us());
-            if let Some(counted) = self.refused.get(class) {
-                counted.fetch_add(count as u64, Relaxed);
-            }
             let retry = Duration::from_millis(2 * limits::INTAKE_WAIT_MS);
             return Err(Refusal::limit("intake_wait_ms", limits::INTAKE_WAIT_MS, retry)
                 .way_out("other replicas may have time; ask the operator for more cores or replicas when this lasts"));
         }
         taken.crowded = wait_us > limits::INTAKE_TURN_US as u64;
         Ok(taken)
+    }
+
+    /// Exchanges that were `read` were refused for want of time.
+    pub fn refused(&self, count: usize, read: Stopwatch) {
+        let class = REFUSED_WITHIN_US.partition_point(|within| *within < read.us());
+        if let Some(counted) = self.refused.get(class) {
+            counted.fetch_add(count as u64, Relaxed);
+        }
     }
 
     /// How many of `most` are taken in together, so that deciding them is no longer than `limits::STREAM_ROUND_US`. What will be refused is
@@ -178,13 +182,14 @@ mod tests {
         // A millisecond each on two threads: twice as many as the bound has milliseconds.
         let intake = intake(1_000_000);
         let fit = 2 * limits::INTAKE_WAIT_MS as usize;
-        let mut all: Vec<Taken> = (0..=fit).map(|_| intake.take(1, Stopwatch::start()).ok().unwrap()).collect();
-        let no = intake.take(1, Stopwatch::start()).err().unwrap();
+        let mut all: Vec<Taken> = (0..=fit).map(|_| intake.take(1).ok().unwrap()).collect();
+        let no = intake.take(1).err().unwrap();
         assert_eq!((no.reason, no.rule.as_deref()), (Reason::LimitReached, Some("intake_wait_ms")));
         assert!(no.retry_after.is_some());
+        intake.refused(1, Stopwatch::start());
         assert_eq!(intake.load().refused.iter().sum::<u64>(), 1);
         all.pop();
-        assert!(intake.take(1, Stopwatch::start()).is_ok());
+        assert!(intake.take(1).is_ok());
         drop(all);
         assert_eq!(intake.load().waiting, 0);
     }
@@ -192,7 +197,7 @@ mod tests {
     #[tokio::test]
     async fn a_decision_is_in_the_first_poll_and_what_comes_after_holds_no_place() {
         let intake = intake(1_000_000);
-        let taken = intake.take(1, Stopwatch::start()).ok().unwrap();
+        let taken = intake.take(1).ok().unwrap();
         let (tell, told) = tokio::sync::oneshot::channel::<()>();
         let waits = tokio::spawn(taken.run(async move { told.await.is_ok() }));
         while intake.load().waiting > 0 {
@@ -209,7 +214,7 @@ mod tests {
         let order = Arc::new(parking_lot::Mutex::new(Vec::new()));
         let crowd: Vec<_> = (0..20usize)
             .map(|n| {
-                let (taken, order) = (intake.take(1, Stopwatch::start()).ok().unwrap(), order.clone());
+                let (taken, order) = (intake.take(1).ok().unwrap(), order.clone());
                 tokio::spawn(taken.run(async move { order.lock().push(n) }))
             })
             .collect();

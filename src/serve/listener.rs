@@ -31,7 +31,7 @@ use super::tls::{MtlsAcceptor, NoPeer};
 use crate::authority::Authority;
 use crate::identity::svid::VerifiedSvid;
 use crate::limits;
-use crate::system::{Stopwatch, System};
+use crate::system::System;
 
 /// Pause after `accept` failed for want of something that the machine has to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -290,7 +290,10 @@ where
     let ends = Ends::with_svid(svid.evidence().clone(), bundles, changes, gate.system.clone(), gate.stopping(), jitter);
     let (peer, services) = (gate.role.peer(svid), mtls.services.clone());
     let budget = Budget::default();
-    let service = service_fn(move |call| answer(services.clone(), peer.clone(), budget.clone(), call, Stopwatch::start()));
+    let service = service_fn(move |call| {
+        let arrived = services.arrived(&call);
+        answer(services.clone(), peer.clone(), budget.clone(), call, arrived)
+    });
     connection::serve_http2(stream, service, ends, gate.streams).await
 }
 

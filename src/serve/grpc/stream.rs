@@ -120,13 +120,14 @@ async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Asks, a
             }
         };
         if !round.is_empty() {
-            match authority.intake.take(round.len(), read) {
+            match authority.intake.take(round.len()) {
                 Ok(taken) => {
                     let all = answer_all(authority.clone(), caller.clone(), round, held, answers.clone());
                     drop(tokio::spawn(taken.run(all)));
                 }
                 Err(no) => {
                     let refused = no_time(&authority, &caller, round, held, &No::Refusal(no));
+                    authority.intake.refused(refused.len(), read);
                     let _ = answers.send(refused).await;
                 }
             }

@@ -41,7 +41,8 @@ impl Tokens {
 
     /// Takes exchanges in, where there is time for them.
     fn take_in(&self, caller: &Caller, count: usize) -> Result<Taken, Status> {
-        let taken = self.0.intake.take(count, Stopwatch::start()).map_err(No::Refusal);
+        let read = Stopwatch::start();
+        let taken = self.0.intake.take(count).inspect_err(|_| self.0.intake.refused(count, read)).map_err(No::Refusal);
         taken.inspect_err(|no| note(&self.0, caller, no, "exchange", "")).map_err(status)
     }
 

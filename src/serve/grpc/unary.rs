@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame};
 use prost::Message as _;
 use tonic::Status;
@@ -20,6 +19,7 @@ use tonic::codegen::Service as _;
 
 use super::super::peer::{self, Peer};
 use super::super::status::status;
+use super::routes::Arrived;
 use super::token::Tokens;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
@@ -38,17 +38,27 @@ pub async fn exchange<B>(
     own: &Tokens,
     peer: Peer,
     call: Request<B>,
-    read: Stopwatch,
+    arrived: Arrived,
 ) -> Result<Response<Body>, Infallible>
 where
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
 {
+    let Arrived { read, mut taken } = arrived;
     let (mut parts, mut body) = call.into_parts();
     let mut came = VecDeque::new();
     let mut only: Option<Bytes> = None;
     if !parts.headers.contains_key("grpc-encoding") {
-        while let Some(frame) = body.frame().await {
+        loop {
+            let frame = std::future::poll_fn(|cx| {
+                let frame = Pin::new(&mut body).poll_frame(cx);
+                if frame.is_pending() {
+                    // Whoever does not send what he wants has no place among those who wait.
+                    taken = None;
+                }
+                frame
+            });
+            let Some(frame) = frame.await else { break };
             match frame {
                 Ok(frame) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
                 Ok(frame) if only.is_none() && frame.is_data() => only = frame.into_data().ok(),
@@ -60,9 +70,14 @@ where
         }
     }
     // Before it is decoded: refusing is to cost next to nothing.
-    let taken = match own.0.intake.take(1, read) {
+    let (taken, read) = taken.map_or_else(|| (own.0.intake.take(1), Stopwatch::start()), |taken| (taken, read));
+    let taken = match taken {
         Ok(taken) => taken,
-        Err(no) => return Ok(refused(own, &peer, no).into_http()),
+        Err(no) => {
+            let refused = refused(own, &peer, no).into_http();
+            own.0.intake.refused(1, read);
+            return Ok(refused);
+        }
     };
     let ask = only.as_ref().filter(|_| came.is_empty()).and_then(message);
     let Some(ask) = ask else {
