@@ -244,8 +244,8 @@ pub const STREAM_ROUND_US: u64 = 1_000;
 /// Longest time that exchanges wait until they are decided, milliseconds: what would wait longer is refused. A tenth of a second is what
 /// people do not notice; 256 decisions of 0.4 ms, which no cache answers, fit on one thread.
 pub const INTAKE_WAIT_MS: u64 = 100;
-/// Deciding that is handed to the scheduler at once where exchanges wait, microseconds for each thread. A fifth of `REFUSED_WITHIN_MS`.
-pub const INTAKE_TURN_US: usize = 1_000;
+/// Deciding that is handed to the scheduler at once where exchanges wait, microseconds for each thread. A tenth of `REFUSED_WITHIN_MS`.
+pub const INTAKE_TURN_US: usize = 500;
 /// What a decision is taken to cost before there was one, nanoseconds: with a signature, and without a policy that is asked (measured).
 pub const INTAKE_DECISION_NS: u64 = 25_000;
 /// Time within which a call is refused that there is no time for, from when it was read, milliseconds. A tenth of what a first retry of

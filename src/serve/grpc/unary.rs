@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -13,7 +14,6 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::{Body as HttpBody, Frame};
 use prost::Message as _;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service as _;
 
@@ -74,9 +74,9 @@ where
     let taken = match taken {
         Ok(taken) => taken,
         Err(no) => {
-            let refused = refused(own, &peer, no).into_http();
+            let no = no_time(own, &peer, no);
             own.0.intake.refused(1, read);
-            return Ok(refused);
+            return Ok(no);
         }
     };
     let ask = only.as_ref().filter(|_| came.is_empty()).and_then(message);
@@ -96,12 +96,15 @@ where
     })
 }
 
-/// There is no time for it, whatever it asks for.
-fn refused(own: &Tokens, peer: &Peer, no: Refusal) -> Status {
+/// There is no time for it, whatever it asks for: the same answer to everybody, which is encoded once.
+fn no_time(own: &Tokens, peer: &Peer, no: Refusal) -> Response<Body> {
+    static HEADERS: OnceLock<HeaderMap> = OnceLock::new();
     if let Peer::Workload(svid) | Peer::Admin(svid) = peer {
         own.0.refused(svid.id().as_str(), &no, "exchange", "");
     }
-    status(No::Refusal(no))
+    let mut response = Response::new(Body::empty());
+    *response.headers_mut() = HEADERS.get_or_init(|| status(No::Refusal(no)).into_http::<Body>().into_parts().0.headers).clone();
+    response
 }
 
 /// The one message that a body is.
