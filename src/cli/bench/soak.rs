@@ -12,13 +12,14 @@ use super::world::{Bench, Plan, prepare};
 use super::{Failed, Mode, SoakArgs};
 use crate::cli::out::Noun;
 use crate::document::quantity::duration_text;
+use crate::limits;
 
 /// A slope is flat when it stays below this share of the mean an hour …
 const FLAT: f64 = 0.05;
 /// … or when all that it comes to in the run is less than what the mean of a window is not sure of: two standard errors of the slope.
 const SURE: f64 = 2.0;
-/// Before this much of the run (and two TTLs) things still fill.
-const FILLING: f64 = 0.1;
+/// Until the first entries are forgotten everything fills: as long as a credential lives or its request id is remembered, and some.
+const FILLING: f64 = 1.1;
 
 /// One look.
 #[derive(Serialize, Clone)]
@@ -77,7 +78,8 @@ pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Faile
     let bench = prepare(&plan)?;
     let time = Duration::from_secs_f64(args.minutes * 60.0);
     let soak = super::on_runtime(async {
-        let usual = Load { ttl: Some(args.ttl), ..Load::usual(Mode::Stream) };
+        // Tasks are completed when they are done, as in use: left open they would grow in number for as long as tasks may live.
+        let usual = Load { ttl: Some(args.ttl), endings: Some(0.0), ..Load::usual(Mode::Stream) };
         let first = time.min(Duration::from_secs(10)) / 2;
         let running = Running::start(&usual, &bench, first / 5).await?;
         let full = running.measure(&bench, first).await?.rate();
@@ -87,8 +89,8 @@ pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Faile
         let samples = sample(args, &bench, &running, time, &mut each).await?;
         let counted = running.outcome.counts();
         running.end().await;
-        let slopes =
-            slopes(&samples, (2.0 * args.ttl.as_secs_f64()).max(FILLING * time.as_secs_f64()).min(time.as_secs_f64() / 2.0));
+        let fills = args.ttl.max(Duration::from_millis(limits::REQUEST_ID_KEPT_MS)).as_secs_f64() * FILLING;
+        let slopes = slopes(&samples, fills.min(time.as_secs_f64() / 2.0));
         Ok(Soak {
             scenario: "soak",
             minutes: args.minutes,
