@@ -13,6 +13,7 @@ use crate::feed::{Feed, Followers};
 use crate::heartbeats::Heartbeats;
 use crate::identity::bundle::Bundles;
 use crate::identity::spiffe_id::TrustDomain;
+use crate::intake::Intake;
 use crate::ledger::record::{Aim, Event, Record};
 use crate::ledger::{Batch, Committed, Ledger};
 use crate::limits;
@@ -58,6 +59,8 @@ pub struct Authority {
     pub own: OnceLock<Own>,
     /// What an operator bounds.
     pub bounds: Bounds,
+    /// How much is taken in.
+    pub intake: Arc<Intake>,
     /// How often callers change what is no issuance.
     pub rates: Rates,
     /// Refusals, counted for the audit.
@@ -113,6 +116,8 @@ pub struct Bounds {
     pub rates: PerSecond,
     /// Registered followers.
     pub followers: usize,
+    /// Threads that decide.
+    pub deciding: usize,
     /// Exchanges under way on one stream.
     pub stream_in_flight: usize,
     /// Oldest view that is decided on, milliseconds.
@@ -126,6 +131,7 @@ impl Default for Bounds {
             rules_per_caller: limits::RULES_PER_CALLER,
             rates: PerSecond::default(),
             followers: limits::FOLLOWERS,
+            deciding: std::thread::available_parallelism().map_or(1, usize::from),
             stream_in_flight: limits::STREAM_IN_FLIGHT,
             view_max_age_ms: limits::VIEW_MAX_AGE_MS,
         }
@@ -153,6 +159,7 @@ impl Authority {
             heartbeats: Heartbeats::default(),
             feed,
             followers: Followers::new(parts.feed_max_age_ms, parts.bounds.followers),
+            intake: Intake::new(parts.bounds.deciding),
             rates: Rates::new(parts.bounds.rates, parts.system.clone()),
             bounds: parts.bounds,
             system: parts.system,

@@ -15,6 +15,7 @@ pub mod exchange;
 pub mod explain;
 pub mod feed;
 pub mod heartbeats;
+pub mod intake;
 pub mod introspect;
 pub mod keys;
 pub mod leases;

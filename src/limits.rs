@@ -190,6 +190,10 @@ pub const SLED_LOCK_PAUSE: std::time::Duration = std::time::Duration::from_milli
 /// Largest file that is read as a sealing key, bytes: 32 bytes as hex with a line end fit twice.
 pub const SEALING_KEY_FILE_BYTES: usize = 132;
 
+/// Files that a server has open beside its connections: listeners, the store, snapshots, threads' own. Twice what was seen (30).
+pub const OTHER_FILES: u64 = 64;
+/// Most threads that serve workloads. Four for each core of the largest machines that are rented today.
+pub const WORKERS: usize = 1_024;
 /// Connections open at once on the workload listener. At 64 KB each, 1.3 GB.
 pub const CONNECTIONS: usize = 20_000;
 /// Connections open at once on the admin listener. A team and its automation; a flood of workloads never reaches it.
@@ -198,6 +202,12 @@ pub const ADMIN_CONNECTIONS: usize = 256;
 pub const PUBLIC_CONNECTIONS: usize = 4_096;
 /// Handshakes under way at once. 290 µs of a core each (measured): 512 are 150 ms of work.
 pub const HANDSHAKES: usize = 512;
+/// By how much threads for handshakes stand back (nice, sched(7)): where all cores issue, they get a tenth of one thread's share. 512 of them
+/// then take 1.5 s, a third of `HANDSHAKE_MS`.
+pub const HANDSHAKE_NICE: i32 = 10;
+/// Connections that wait in the kernel until they are accepted. Linux takes as many by default (net.core.somaxconn); with the 128 that are
+/// usual, peers beyond wait for a second and try again.
+pub const BACKLOG: i32 = 4_096;
 /// Longest handshake, milliseconds. Longer is a peer that stalls.
 pub const HANDSHAKE_MS: u64 = 5_000;
 /// Longest time for a connection's first HTTP/2 frames, and for a header block on HTTP/1, milliseconds. As `HANDSHAKE_MS`.
@@ -245,6 +255,18 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 pub const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Exchanges of one stream that are decided in one go, when they came together: 0.5 ms of one core.
 pub const STREAM_ROUND: usize = 32;
+/// Time that deciding such a round may take, microseconds: where decisions are long, a round has fewer of them. Twice what a usual one takes.
+pub const STREAM_ROUND_US: u64 = 1_000;
+/// Longest time that exchanges wait until they are decided, milliseconds: what would wait longer is refused. A tenth of a second is what
+/// people do not notice; 256 decisions of 0.4 ms, which no cache answers, fit on one thread.
+pub const INTAKE_WAIT_MS: u64 = 100;
+/// Deciding that is handed to the scheduler at once where exchanges wait, microseconds for each thread. A tenth of `REFUSED_WITHIN_MS`.
+pub const INTAKE_TURN_US: usize = 500;
+/// What a decision is taken to cost before there was one, nanoseconds: with a signature, and without a policy that is asked (measured).
+pub const INTAKE_DECISION_NS: u64 = 25_000;
+/// Time within which a call is refused that there is no time for, from when it was read, milliseconds. A tenth of what a first retry of
+/// usual clients waits at the least, so that being refused costs a caller nothing beside that.
+pub const REFUSED_WITHIN_MS: u64 = 5;
 /// Bytes of messages that are not whole yet, of one connection: eight of the largest.
 pub const CONNECTION_UNFINISHED_BYTES: usize = 8 * REQUEST_BYTES;
 /// Bytes of messages that are not whole yet, of all connections: an eighth of a small server's memory.

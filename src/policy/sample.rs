@@ -18,18 +18,39 @@ pub const ENVIRONMENT: &str = "bench";
 
 /// Fifty policies in one file, and the roles file beside it.
 pub fn fifty() -> (Vec<Source>, Source) {
+    some(50)
+}
+
+/// As many policies in the same way, and the roles: further teams have the same four policies each, the last one as many as are left.
+pub fn some(policies: usize) -> (Vec<Source>, Source) {
     let mut cedar = String::from(GENERAL);
     let mut roles = format!(
         "[role.agents]\nunder = [\"spiffe://{TRUST_DOMAIN}/agent\"]\n\
          [role.services]\nunder = [\"spiffe://{TRUST_DOMAIN}/service\"]\n\
          [environment.{ENVIRONMENT}]\nunder = [\"spiffe://{TRUST_DOMAIN}\"]\n"
     );
-    for team in TEAMS {
-        cedar.push_str(&TEAM.replace("TEAM", team));
+    let (mut left, own) = (policies.saturating_sub(policies_of(GENERAL).count()), policies_of(TEAM).count());
+    for team in teams(policies) {
+        for policy in policies_of(TEAM).take(left) {
+            cedar.push_str(&policy.replace("TEAM", &team));
+        }
+        left = left.saturating_sub(own);
         roles.push_str(&format!("[role.{team}]\nunder = [\"spiffe://{TRUST_DOMAIN}/agent/{team}\"]\n"));
         roles.push_str(&format!("[role.{team}-leads]\nids = [\"spiffe://{TRUST_DOMAIN}/agent/{team}/lead\"]\n"));
     }
     (vec![Source::new("bench.cedar", cedar)], Source::new("bench-roles.toml", roles))
+}
+
+/// The teams that so many policies are about: those of [`TEAMS`], and further ones where there are more policies than fifty.
+pub fn teams(policies: usize) -> Vec<String> {
+    let count = policies.saturating_sub(policies_of(GENERAL).count()).div_ceil(policies_of(TEAM).count());
+    let named = TEAMS.iter().map(|team| (*team).to_owned());
+    named.chain((TEAMS.len()..count).map(|n| format!("team-{n}"))).collect()
+}
+
+/// Each policy of a text, which begins at its `@id`.
+fn policies_of(text: &str) -> impl Iterator<Item = &str> {
+    text.split_inclusive(";\n")
 }
 
 /// The id of an agent of a team, as `fifty` knows it: `number` makes it one of many.

@@ -14,19 +14,20 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::deadline;
-use super::grpc::Services;
+use super::grpc::{Arrived, Services};
 use super::metered::{Budget, Metered};
 use super::peer::Peer;
 use super::status::{FAULT, status};
 use crate::limits;
 use crate::refusal::{No, Reason, Refusal};
 
-/// Answers one call. No header is read to learn who calls.
+/// Answers one call. No header is looked at to learn who calls.
 pub async fn answer(
     mut services: Services,
     peer: Peer,
     budget: Budget,
     call: Request<Incoming>,
+    arrived: Arrived,
 ) -> Result<Response<Body>, Infallible> {
     if let Some(no) = not_grpc(&call) {
         return Ok(no);
@@ -37,7 +38,7 @@ pub async fn answer(
     };
     // Cheap: the parts of a `Uri` are counted references.
     let uri = call.uri().clone();
-    let answering = pin!(services.call(peer, call.map(|body| Metered::new(body, budget))));
+    let answering = pin!(services.call(peer, call.map(|body| Metered::new(body, budget)), arrived));
     let answer = match within {
         None => answering.await?,
         Some(within) => match in_time(within, answering).await {

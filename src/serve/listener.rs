@@ -24,6 +24,7 @@ use super::answer::answer;
 use super::connection::{self, Ended};
 use super::ends::{Ends, Stopping, TrustChanges};
 use super::grpc::Services;
+use super::handshakes::Handshakes;
 use super::metered::Budget;
 use super::peer::Peer;
 use super::tls::{MtlsAcceptor, NoPeer};
@@ -117,6 +118,7 @@ pub struct Gate {
     stopping: Stopping,
     tasks: TaskTracker,
     system: System,
+    handshaking: Option<Arc<Handshakes>>,
 }
 
 /// A connection's place. Given back when it is dropped.
@@ -143,7 +145,13 @@ impl Gate {
             stopping,
             tasks: TaskTracker::new(),
             system,
+            handshaking: None,
         }
+    }
+
+    /// With threads of their own for handshakes.
+    pub fn handshaking_on(self, handshaking: Arc<Handshakes>) -> Gate {
+        Gate { handshaking: Some(handshaking), ..self }
     }
 
     /// What happened here.
@@ -256,7 +264,8 @@ pub async fn serve_mtls(gate: Gate, listener: TcpListener, mtls: Mtls) {
         let tracked = gate.clone();
         tracked.spawn(async move {
             let _place = place;
-            if let Some((stream, svid)) = handshaken(&gate, mtls.acceptor.accept(tcp), from).await {
+            let acceptor = mtls.acceptor.clone();
+            if let Some((stream, svid)) = handshaken(&gate, async move { acceptor.accept(tcp).await }, from).await {
                 drop(handshake);
                 let who = svid.id().as_str().to_owned();
                 let ended = serve_one(&gate, &mtls, stream, svid).await;
@@ -281,18 +290,31 @@ where
     let ends = Ends::with_svid(svid.evidence().clone(), bundles, changes, gate.system.clone(), gate.stopping(), jitter);
     let (peer, services) = (gate.role.peer(svid), mtls.services.clone());
     let budget = Budget::default();
-    let service = service_fn(move |call| answer(services.clone(), peer.clone(), budget.clone(), call));
+    let service = service_fn(move |call| {
+        let arrived = services.arrived(&call);
+        answer(services.clone(), peer.clone(), budget.clone(), call, arrived)
+    });
     connection::serve_http2(stream, service, ends, gate.streams).await
 }
 
-async fn handshaken<T>(gate: &Gate, accepting: impl Future<Output = Result<T, NoPeer>>, from: SocketAddr) -> Option<T> {
-    match tokio::time::timeout(Duration::from_millis(limits::HANDSHAKE_MS), accepting).await {
-        Ok(Ok(peer)) => Some(peer),
-        Ok(Err(no)) => {
+async fn handshaken<T: Send + 'static>(
+    gate: &Gate,
+    accepting: impl Future<Output = Result<T, NoPeer>> + Send + 'static,
+    from: SocketAddr,
+) -> Option<T> {
+    // Its time runs while it waits for a thread: nobody is waited for longer than that.
+    let within = Duration::from_millis(limits::HANDSHAKE_MS);
+    let accepted = match &gate.handshaking {
+        None => tokio::time::timeout(within, accepting).await.ok(),
+        Some(threads) => tokio::time::timeout(within, threads.run(accepting)).await.ok().flatten(),
+    };
+    match accepted {
+        Some(Ok(peer)) => Some(peer),
+        Some(Err(no)) => {
             gate.refused(from, &no.to_string());
             None
         }
-        Err(_) => {
+        None => {
             gate.refused(from, "the handshake took too long");
             None
         }

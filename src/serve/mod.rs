@@ -11,6 +11,7 @@ mod deadline;
 pub mod ends;
 mod gather;
 pub mod grpc;
+pub mod handshakes;
 pub mod listener;
 mod metered;
 pub mod peer;

@@ -181,7 +181,10 @@ async fn serve_one(gate: Gate, place: Place, stream: UnixStream, uid: u32, servi
     let _place = place;
     let ends = Ends::without_svid(gate.system().clone(), gate.stopping(), 0);
     let budget = Budget::default();
-    let service = service_fn(move |call| answer(services.clone(), Peer::Local(uid), budget.clone(), call));
+    let service = service_fn(move |call| {
+        let arrived = services.arrived(&call);
+        answer(services.clone(), Peer::Local(uid), budget.clone(), call, arrived)
+    });
     let ended = connection::serve_http2(stream, service, ends, gate.streams()).await;
     tracing::debug!(uid, ?ended, "connection of the admin socket ended");
 }

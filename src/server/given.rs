@@ -39,6 +39,7 @@ pub(super) fn bounds(config: &Config) -> Bounds {
             heartbeats: config.limits.heartbeats_per_second,
         },
         followers: config.limits.followers,
+        deciding: config.server.workers.unwrap_or(Bounds::default().deciding),
         stream_in_flight: config.limits.stream_in_flight,
         view_max_age_ms: config.ledger.view_max_age_ms,
     }

@@ -10,6 +10,7 @@
 //! `mayfly.v1.TokenService` is NOT_SERVING while nothing is issued, for who sends exchanges to the replica that makes them.
 
 pub mod engine;
+mod files;
 mod given;
 pub mod harden;
 pub mod healthcheck;

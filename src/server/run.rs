@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Addresses, StartProblem, Why, harden, start};
+use super::{Addresses, StartProblem, Why, files, harden, start};
 use crate::sources::config::Config;
 use crate::system::System;
 
@@ -29,6 +29,7 @@ pub fn run_without_environment(
 
 fn serve(config: &Config, ready: Option<&Path>, on_start: impl FnOnce(&Addresses)) -> Result<(), StartProblem> {
     harden::harden();
+    files::open_as_many_as_allowed(config);
     let failed = |what| move |error| StartProblem::new(Why::System { what, error }, config);
     let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("a runtime"))?;
     // Before the start: a signal that comes during it is not lost.

@@ -19,6 +19,7 @@ use crate::identity::anchor::TrustAnchor;
 use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::keys;
 use crate::ledger::{Lane, Ledger};
+use crate::limits;
 use crate::policy::Verdicts;
 use crate::policy::decide::Decider;
 use crate::sealing::SealingKey;
@@ -273,6 +274,8 @@ fn bind(config: &Config) -> Result<Bound, Why> {
     let listen = &config.listen;
     let tcp = |key: &'static str, address: SocketAddr| {
         let bound = TcpListener::bind(address).and_then(|l| l.set_nonblocking(true).map(|()| l));
+        // Said once more, with room for everybody who comes back after a restart.
+        let bound = bound.and_then(|l| rustix::net::listen(&l, limits::BACKLOG).map(|()| l).map_err(Into::into));
         bound.map_err(|error| Why::Port { key, address, error })
     };
     let local = |key: &'static str, l: &TcpListener, address| l.local_addr().map_err(|error| Why::Port { key, address, error });

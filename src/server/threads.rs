@@ -1,5 +1,5 @@
-//! The threads of a server: one runtime on all cores for workloads and the public, and one thread for operators, whose calls go on when
-//! all cores issue.
+//! The threads of a server: one runtime on all cores for workloads and the public, one thread for operators, whose calls go on when all
+//! cores issue, and threads for handshakes, which stand back behind both.
 
 use std::io;
 use std::net::TcpListener;
@@ -19,6 +19,7 @@ use crate::ledger::Committed;
 use crate::ledger::record::Event;
 use crate::serve::ends::{Stopping, TrustChanges};
 use crate::serve::grpc::{admin_routes, workload_routes};
+use crate::serve::handshakes::Handshakes;
 use crate::serve::listener::{Bounds, Counts, Gate, Mtls, Role, serve_mtls};
 use crate::serve::public::{self, Published};
 use crate::serve::tls::MtlsAcceptor;
@@ -55,11 +56,14 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
         let bounds = Bounds { connections, handshakes: limits.handshakes.min(connections), streams: limits.connection_streams };
         Gate::new(role, bounds, stopping.clone(), system.clone())
     };
+    let workers = config.server.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    // As many as may be, since they only take what is left: everybody who comes back after a restart is let in on all cores.
+    let handshakes = Arc::new(Handshakes::start(workers)?);
     let gates = [
-        gate(Role::Workload, limits.connections),
+        gate(Role::Workload, limits.connections).handshaking_on(handshakes.clone()),
         gate(Role::Admin, limits.admin_connections),
         gate(Role::Admin, limits.admin_connections),
-        gate(Role::Public, limits.public_connections),
+        gate(Role::Public, limits.public_connections).handshaking_on(handshakes),
     ];
     let counts = [gates[0].counts(), gates[1].counts(), gates[2].counts(), gates[3].counts()];
     let [workload_gate, admin_gate, socket_gate, public_gate] = gates;
@@ -96,7 +100,9 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
     })?;
     let upkeep = upkeep::Upkeep::new(config, served, health, stopping);
     let tls = upkeep.public_tls();
-    let main = on_thread("workloads", Builder::new_multi_thread(), async move {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(workers);
+    let main = on_thread("workloads", builder, async move {
         let workload = async {
             match tokio::net::TcpListener::from_std(bound.workload) {
                 Ok(listener) => serve_mtls(workload_gate, listener, workloads).await,

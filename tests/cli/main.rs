@@ -4,6 +4,7 @@
 mod kit;
 
 mod answers;
+mod bench;
 mod double;
 mod get;
 mod mtls;

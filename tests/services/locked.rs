@@ -58,19 +58,20 @@ fn rpcs() -> Vec<(String, String)> {
 
 /// What came back: the reason of a refusal, empty for an answer.
 #[derive(Debug, PartialEq, Eq)]
-struct Came {
-    reason: String,
-    message: Bytes,
+pub(super) struct Came {
+    pub(super) reason: String,
+    pub(super) message: Bytes,
 }
 
 /// One call, as the listener makes it of a connection.
-async fn call(services: &mut Services, peer: &Peer, path: &str, message: &impl Message) -> Came {
+pub(super) async fn call(services: &mut Services, peer: &Peer, path: &str, message: &impl Message) -> Came {
     let (mut body, bytes) = (BytesMut::new(), message.encode_to_vec());
     body.put_u8(0);
     body.put_u32(u32::try_from(bytes.len()).unwrap());
     body.put_slice(&bytes);
     let request = http::Request::post(path).header("content-type", "application/grpc").body(Full::new(body.freeze())).unwrap();
-    let Ok(response) = services.call(peer.clone(), request).await;
+    let arrived = services.arrived(&request);
+    let Ok(response) = services.call(peer.clone(), request, arrived).await;
     let mut said = Status::from_header_map(response.headers());
     let (mut body, mut message) = (response.into_body(), Bytes::new());
     // A stream that goes on is no refusal.
@@ -90,7 +91,7 @@ async fn call(services: &mut Services, peer: &Peer, path: &str, message: &impl M
     Came { reason: reason.unwrap_or_default(), message }
 }
 
-fn exchange(request_id: &str) -> pb::ExchangeRequest {
+pub(super) fn exchange(request_id: &str) -> pb::ExchangeRequest {
     let echo = pb::Allowance { upstream: "echo".into(), scopes: vec!["echo:read".into()] };
     let terms = pb::TaskTerms { purpose: "a test".into(), upstreams: vec![echo], any_tool: true, ..Default::default() };
     pb::ExchangeRequest {

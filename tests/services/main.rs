@@ -5,6 +5,7 @@ mod kit;
 
 mod audit;
 mod credential;
+mod intake;
 mod key;
 mod lease;
 mod locked;

@@ -125,7 +125,7 @@ writes it anew.
 fn add_commands(page: &mut String, command: &clap::Command, path: &str) {
     for sub in command.get_subcommands().filter(|c| c.get_name() != "help" && !c.is_hide_set()) {
         let path = format!("{path} {}", sub.get_name());
-        if sub.has_subcommands() {
+        if sub.has_subcommands() && (sub.is_subcommand_required_set() || sub.is_arg_required_else_help_set()) {
             add_commands(page, sub, &path);
             continue;
         }
@@ -141,6 +141,8 @@ fn add_commands(page: &mut String, command: &clap::Command, path: &str) {
             .collect();
         let about = sub.get_about().map(ToString::to_string).unwrap_or_default().replace('|', "\\|");
         let _ = writeln!(page, "| `{path}{positional}` | {about} |");
+        // What also does something by itself.
+        add_commands(page, sub, &path);
     }
 }
 

@@ -26,6 +26,7 @@ pub const LAYERS: &[&[&str]] = &[
         "explain",
         "feed",
         "heartbeats",
+        "intake",
         "introspect",
         "keys",
         "leases",

@@ -24,7 +24,8 @@ const FLUSH_BYTES: usize = 64 * 1024;
 
 /// Raw measurements that run until they are ended.
 pub struct Raw {
-    stop: Arc<AtomicBool>,
+    /// Set when they are.
+    pub stop: Arc<AtomicBool>,
     sign: JoinHandle<f64>,
     flush: JoinHandle<std::io::Result<Histogram<u64>>>,
 }
@@ -69,23 +70,28 @@ impl Raw {
     }
 }
 
-/// CPU of one signature over 900 bytes, the median of the rounds: what a neighbour does to the caches is not in it.
+/// CPU of one signature over 900 bytes.
 fn sign(pair: &EcdsaKeyPair, stop: &AtomicBool) -> f64 {
     let (random, message) = (SystemRandom::new(), [7u8; 900]);
+    let one = || {
+        let _ = std::hint::black_box(pair.sign(&random, &message));
+    };
+    median_of_rounds(one, ROUND, || stop.load(Ordering::Relaxed))
+}
+
+/// CPU of one, µs: the median of rounds of so many, until it is to stop. What a neighbour does to the caches is not in it.
+pub fn median_of_rounds(mut one: impl FnMut(), many: u32, stop: impl Fn() -> bool) -> f64 {
     let mut rounds = Vec::new();
-    while !stop.load(Ordering::Relaxed) || rounds.is_empty() {
+    while !stop() || rounds.is_empty() {
         let from = cpu_us();
-        for _ in 0..ROUND {
-            let _ = std::hint::black_box(pair.sign(&random, &message));
-        }
-        rounds.push((cpu_us() - from) / f64::from(ROUND));
+        (0..many).for_each(|_| one());
+        rounds.push((cpu_us() - from) / f64::from(many));
         std::thread::sleep(PAUSE);
     }
     rounds.sort_by(f64::total_cmp);
     rounds.get(rounds.len() / 2).copied().unwrap_or_default()
 }
 
-#[allow(clippy::disallowed_methods, reason = "a measurement")]
 fn flush(mut file: File, stop: &AtomicBool) -> std::io::Result<Histogram<u64>> {
     let mut all = Histogram::new_with_bounds(1, 60_000_000, 3).map_err(std::io::Error::other)?;
     let bytes = vec![7u8; FLUSH_BYTES];
@@ -97,4 +103,9 @@ fn flush(mut file: File, stop: &AtomicBool) -> std::io::Result<Histogram<u64>> {
         std::thread::sleep(PAUSE);
     }
     Ok(all)
+}
+
+/// What tells a measurement to end.
+pub fn stopper() -> Arc<AtomicBool> {
+    Arc::default()
 }

@@ -1,145 +1,107 @@
-//! What a measurement says.
-
-use std::time::{Duration, Instant};
+//! What a run of the usual load says.
 
 use serde::Serialize;
-use tonic::transport::Channel;
 
-use super::load::{Outcome, start};
-use super::raw::Raw;
-use super::world::Bench;
-use super::{BenchArgs, Failed};
-use crate::cli::out::Noun;
-use crate::pb::mayfly::v1 as pb;
-use crate::pb::mayfly::v1::server_service_client::ServerServiceClient;
-use crate::serve::client;
+use super::run::{Stretch, ms};
+use crate::cli::out::{Noun, Row};
 
 /// The figures of one run.
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 pub struct Report {
-    mode: String,
-    kind: String,
-    engine: String,
-    concurrency: u32,
-    seconds: f64,
-    issued: u64,
-    issued_per_s: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    p999_ms: f64,
-    server_cpu_us_per_issue: f64,
-    raw_sign_us: f64,
-    ratio_cpu: f64,
-    flush_p50_ms: f64,
-    flush_p99_ms: f64,
-    cache_hit_rate: f64,
-    batch_mean: f64,
-    errors: u64,
+    pub row: String,
+    pub mode: String,
+    pub kind: String,
+    pub engine: String,
+    pub concurrency: u32,
+    pub policies: u32,
+    pub uncached: bool,
+    pub workers: Option<u32>,
+    pub endings_percent: Option<f64>,
+    pub seconds: f64,
+    pub issued: u64,
+    pub issued_per_s: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub p999_ms: f64,
+    pub server_cpu_us_per_issue: f64,
+    pub raw_sign_us: f64,
+    pub ratio_cpu: f64,
+    pub flush_p50_ms: f64,
+    pub flush_p99_ms: f64,
+    pub cache_hit_rate: f64,
+    /// What Cedar alone costs for the same questions; only where they are asked.
+    pub cedar_us: Option<f64>,
+    pub batch_mean: f64,
+    pub revoked: u64,
+    pub completed: u64,
+    pub revoke_p99_ms: Option<f64>,
+    pub rss_before_mb: f64,
+    pub rss_after_mb: f64,
+    pub fds: Option<u64>,
+    pub switches_per_issue: f64,
+    pub refused: u64,
+    pub errors: u64,
+    /// What the target is about.
+    pub of: Option<String>,
+    pub value: Option<f64>,
+    pub target: Option<f64>,
+    pub met: Option<bool>,
 }
 
 impl Noun for Report {
     fn name(&self) -> String {
-        self.mode.clone()
+        if self.row.is_empty() { self.mode.clone() } else { self.row.clone() }
     }
 }
 
-/// CPU seconds of a process, user and system, from the kernel's count.
-fn cpu_seconds(pid: u32) -> Result<f64, Failed> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // After the command in parentheses; utime and stime are fields 14 and 15 (proc(5)).
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |n: usize| fields.get(n).and_then(|t| t.parse::<f64>().ok()).ok_or("/proc/PID/stat is not as proc(5) says");
-    let per_second = rustix::param::clock_ticks_per_second() as f64;
-    Ok((ticks(11)? + ticks(12)?) / per_second)
-}
-
-/// What the server counts.
-struct Server {
-    cpu_s: f64,
-    commits: u64,
-    seq: u64,
-    remembered: u64,
-    asked: u64,
-}
-
-async fn look(operator: &Option<Channel>, pid: u32) -> Result<Server, Failed> {
-    let mut server = Server { cpu_s: cpu_seconds(pid)?, commits: 0, seq: 0, remembered: 0, asked: 0 };
-    if let Some(channel) = operator {
-        let status = ServerServiceClient::new(channel.clone()).get_status(pb::GetStatusRequest {}).await?.into_inner();
-        if let Some(ledger) = status.ledger {
-            (server.commits, server.seq) = (ledger.commit, ledger.durable_seq);
-        }
-        if let Some(counts) = status.counts {
-            (server.remembered, server.asked) = (counts.verdicts_remembered, counts.verdicts_asked);
-        }
-    }
-    Ok(server)
-}
-
-/// Runs the load: a fifth as warm-up, then the time that was asked for.
-#[allow(clippy::disallowed_methods, reason = "a measurement")]
-pub async fn measure(args: &BenchArgs, bench: &Bench) -> Result<Report, Failed> {
-    let operator = match &bench.socket {
-        Some(path) => Some(client::unix(path).await?),
-        None => None,
-    };
-    let outcome = Outcome::new()?;
-    let workers = start(args, bench, &outcome).await?;
-    tokio::time::sleep(args.seconds / 5).await;
-    if let (0, _) = outcome.counts() {
-        return Err(outcome.first_error().unwrap_or_else(|| "nothing was issued".to_owned()).into());
-    }
-    let raw = Raw::start(bench.world.dir())?;
-    outcome.take_latency()?;
-    let (before, from) = (look(&operator, bench.pid).await?, Instant::now());
-    let (issued_before, errors_before) = outcome.counts();
-    tokio::time::sleep(args.seconds).await;
-    let (issued, errors) = outcome.counts();
-    let (after, seconds) = (look(&operator, bench.pid).await?, from.elapsed());
-    let latency = outcome.take_latency()?;
-    let floor = raw.end()?;
-    outcome.stop();
-    for worker in workers {
-        let _ = tokio::time::timeout(Duration::from_secs(2), worker).await;
-    }
-    if let Some(error) = outcome.first_error() {
-        eprintln!("the first error: {error}");
-    }
-    let issued = issued - issued_before;
-    let ms = |us: u64| us as f64 / 1000.0;
-    let cpu_us = (after.cpu_s - before.cpu_s) * 1e6 / issued.max(1) as f64;
-    let verdicts = (after.remembered - before.remembered) + (after.asked - before.asked);
-    let name = |v: &dyn std::fmt::Debug| format!("{v:?}").to_lowercase();
-    Ok(Report {
-        mode: name(&args.mode),
-        kind: name(&args.kind),
-        engine: name(&args.engine),
-        concurrency: args.concurrency,
-        seconds: seconds.as_secs_f64(),
-        issued,
-        issued_per_s: issued as f64 / seconds.as_secs_f64(),
-        p50_ms: ms(latency.value_at_quantile(0.5)),
-        p99_ms: ms(latency.value_at_quantile(0.99)),
-        p999_ms: ms(latency.value_at_quantile(0.999)),
-        server_cpu_us_per_issue: cpu_us,
-        raw_sign_us: floor.sign_us,
-        ratio_cpu: cpu_us / floor.sign_us,
-        flush_p50_ms: ms(floor.flush.value_at_quantile(0.5)),
-        flush_p99_ms: ms(floor.flush.value_at_quantile(0.99)),
-        cache_hit_rate: (after.remembered - before.remembered) as f64 / verdicts.max(1) as f64,
-        batch_mean: (after.seq - before.seq) as f64 / (after.commits - before.commits).max(1) as f64,
-        errors: errors - errors_before,
-    })
-}
+const MB: f64 = 1e6;
 
 impl Report {
+    /// The figures of a stretch; what was asked for is filled in by whoever asked.
+    pub fn of(run: &Stretch) -> Report {
+        let cpu_us = run.cpu_us();
+        let ((before, was), (after, is)) = (&run.before, &run.after);
+        let (remembered, asked) = (is.remembered - was.remembered, is.asked - was.asked);
+        Report {
+            seconds: run.seconds,
+            issued: run.counted.issued,
+            issued_per_s: run.rate(),
+            p50_ms: ms(&run.latency, 0.5),
+            p99_ms: ms(&run.latency, 0.99),
+            p999_ms: ms(&run.latency, 0.999),
+            server_cpu_us_per_issue: cpu_us,
+            raw_sign_us: run.floor.sign_us,
+            ratio_cpu: cpu_us / run.floor.sign_us,
+            flush_p50_ms: ms(&run.floor.flush, 0.5),
+            flush_p99_ms: ms(&run.floor.flush, 0.99),
+            cache_hit_rate: remembered as f64 / (remembered + asked).max(1) as f64,
+            batch_mean: (is.seq - was.seq) as f64 / (is.commits - was.commits).max(1) as f64,
+            revoked: run.counted.revoked,
+            completed: run.counted.completed,
+            revoke_p99_ms: (run.counted.revoked > 0).then(|| ms(&run.revocations, 0.99)),
+            rss_before_mb: before.rss as f64 / MB,
+            rss_after_mb: after.rss as f64 / MB,
+            fds: after.fds,
+            switches_per_issue: after.switches.saturating_sub(before.switches) as f64 / run.counted.issued.max(1) as f64,
+            refused: run.counted.refused,
+            errors: run.counted.errors,
+            ..Report::default()
+        }
+    }
+
+    /// With a target, which the value is to stay below.
+    pub fn aim(&mut self, of: &str, value: f64, target: Option<f64>) {
+        (self.of, self.value, self.target) = (Some(of.to_owned()), Some(value), target);
+        self.met = target.map(|target| value <= target);
+    }
+
     /// For people.
     pub fn print(&self) {
-        let Report { mode, kind, engine, concurrency, .. } = self;
-        println!("{mode}, {kind}, {engine}, {concurrency} in flight, {:.1} s", self.seconds);
+        let Report { mode, kind, engine, concurrency, policies, .. } = self;
+        println!("{mode}, {kind}, {engine}, {concurrency} in flight, {policies} policies, {:.1} s", self.seconds);
         println!(
-            "  issued        {:>12} durable and audited, {:.0} a second, {} errors",
-            self.issued, self.issued_per_s, self.errors
+            "  issued        {:>12} durable and audited, {:.0} a second, {} refused, {} errors",
+            self.issued, self.issued_per_s, self.refused, self.errors
         );
         println!("  latency       p50 {:.2} ms   p99 {:.2} ms   p99.9 {:.2} ms", self.p50_ms, self.p99_ms, self.p999_ms);
         println!(
@@ -148,5 +110,35 @@ impl Report {
         );
         println!("  raw flush     p50 {:.2} ms   p99 {:.2} ms", self.flush_p50_ms, self.flush_p99_ms);
         println!("  commits       {:.1} records each; verdicts remembered {:.1} %", self.batch_mean, self.cache_hit_rate * 100.0);
+        if let Some(us) = self.cedar_us {
+            println!("  Cedar alone   {us:.1} µs for one of these questions");
+        }
+        if let Some(p99) = self.revoke_p99_ms {
+            println!("  endings       {} revoked (p99 {p99:.2} ms), {} tasks completed", self.revoked, self.completed);
+        }
+        let fds = self.fds.map_or_else(|| "?".to_owned(), |n| n.to_string());
+        println!(
+            "  server        {:.1} MB resident before, {:.1} MB after; {fds} files open; {:.3} context switches per issuance",
+            self.rss_before_mb, self.rss_after_mb, self.switches_per_issue
+        );
+    }
+}
+
+impl Row for Report {
+    const COLUMNS: &'static [&'static str] = &["ROW", "OF", "VALUE", "TARGET", "MET", "PER S", "P50 MS", "P99 MS", "ERRORS"];
+
+    fn cells(&self) -> Vec<String> {
+        let number = |n: Option<f64>| n.map_or_else(String::new, |n| format!("{n:.2}"));
+        vec![
+            self.name(),
+            self.of.clone().unwrap_or_default(),
+            number(self.value),
+            number(self.target),
+            self.met.map_or("", |met| if met { "yes" } else { "no" }).to_owned(),
+            format!("{:.0}", self.issued_per_s),
+            format!("{:.2}", self.p50_ms),
+            format!("{:.2}", self.p99_ms),
+            (self.errors + self.refused).to_string(),
+        ]
     }
 }

@@ -1,14 +1,62 @@
-//! The world of a measurement: fifty policies, twelve upstreams, and as many agents as connections.
+//! The world of a measurement: policies, an upstream for each team, and as many agents as connections.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::{BenchArgs, Failed};
-use crate::cli::dev::{Child, Settings, TRUST_DOMAIN, World};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tonic::transport::Channel;
+
+use super::Failed;
+use crate::cli::dev::{Child, Engine, Settings, TRUST_DOMAIN, World};
 use crate::policy::sample;
+use crate::serve::client;
 
 /// The team whose agents exchange.
-const TEAM: &str = sample::TEAMS[0];
+pub const TEAM: &str = sample::TEAMS[0];
+
+/// A policy that reads what no two requests share, and what moves with each: no verdict of the set can be remembered.
+const UNCACHED: &str = r#"
+@id("not-the-same-arguments-again-and-again")
+forbid (principal, action in Action::"Work", resource)
+when { context has arguments_digest && context.arguments_digest == "" && context.counts.issued_in_task > 1000000 };
+"#;
+
+/// What is to be made.
+#[derive(Clone)]
+pub struct Plan {
+    /// The storage engine.
+    pub engine: Engine,
+    /// Policies of the set.
+    pub policies: u32,
+    /// One of them reads what cannot be remembered.
+    pub uncached: bool,
+    /// Threads that serve workloads.
+    pub workers: Option<u32>,
+    /// Workloads with an SVID each.
+    pub agents: u32,
+    /// Further keys of the configuration.
+    pub set: Vec<(String, String)>,
+    /// The directory; a temporary one otherwise.
+    pub dir: Option<PathBuf>,
+    /// A server that runs in it already.
+    pub running: Option<SocketAddr>,
+    /// The cores that the server is pinned to, and those that we are.
+    pub cores: Option<(Vec<usize>, Vec<usize>)>,
+}
+
+impl Plan {
+    /// As `mayfly bench` has it by itself.
+    pub fn usual(engine: Engine) -> Plan {
+        let (policies, uncached, workers, agents) = (50, false, None, 4);
+        Plan { engine, policies, uncached, workers, agents, set: Vec::new(), dir: None, running: None, cores: None }
+    }
+
+    /// With a key of the configuration, its value as TOML.
+    pub fn with(mut self, key: &str, toml: String) -> Plan {
+        self.set.push((key.to_owned(), toml));
+        self
+    }
+}
 
 /// A world, and its server.
 pub struct Bench {
@@ -31,6 +79,38 @@ impl Bench {
         format!("agent/{TEAM}/{n}")
     }
 
+    /// A channel for the operator of this host, where the server has a socket.
+    pub async fn operator(&self) -> Result<Option<Channel>, Failed> {
+        match &self.socket {
+            Some(path) => Ok(Some(client::unix(path).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.world.dir().join("data")
+    }
+
+    /// SIGKILL, and the server starts anew. Answers with the seconds until it answers again.
+    pub fn kill_and_start(&mut self) -> Result<f64, Failed> {
+        let child = self.child.take().ok_or("only a server that was started here is killed")?;
+        child.kill();
+        let from = std::time::Instant::now();
+        self.child = Some(self.world.spawn(&std::env::current_exe()?)?);
+        let took = from.elapsed().as_secs_f64();
+        self.found();
+        Ok(took)
+    }
+
+    fn found(&mut self) {
+        if let Some(child) = &self.child {
+            let at = child.addresses();
+            (self.address, self.pid) = (at.workload, child.pid());
+            self.socket = at.admin_socket.as_ref().map(|s| self.world.dir().join(s));
+        }
+    }
+
     /// Ends the server and removes what was made for it.
     pub fn end(mut self) -> Result<(), Failed> {
         if let Some(child) = self.child.take() {
@@ -50,37 +130,63 @@ impl Drop for Bench {
 }
 
 /// Makes the world and starts its server, or finds one that runs.
-pub fn prepare(args: &BenchArgs) -> Result<Bench, Failed> {
-    let settings = Settings { engine: args.engine, ..Settings::default() };
-    let settings = settings.with("store.disk_reserve", "\"64MiB\"");
+pub fn prepare(plan: &Plan) -> Result<Bench, Failed> {
+    let mut settings = Settings { engine: plan.engine, ..Settings::default() };
+    if plan.engine != Engine::Memory {
+        settings = settings.with("store.disk_reserve", "\"64MiB\"");
+    }
+    if let Some(workers) = plan.workers {
+        settings = settings.with("server.workers", &workers.to_string());
+    }
+    settings.set.extend(plan.set.iter().cloned());
     let name = data_encoding::HEXLOWER.encode(&settings.system.random16());
-    let scratch = args.dir.is_none().then(|| std::env::temp_dir().join(format!("mayfly-bench-{name}")));
-    let dir = args.dir.clone().or_else(|| scratch.clone()).unwrap_or_default();
-    let settings =
-        if args.engine == crate::cli::dev::Engine::Memory { Settings { set: Vec::new(), ..settings } } else { settings };
+    let scratch = plan.dir.is_none().then(|| std::env::temp_dir().join(format!("mayfly-bench-{name}")));
+    let dir = plan.dir.clone().or_else(|| scratch.clone()).unwrap_or_default();
     let world = World::create(&dir, &settings)?;
-    furnish(world.dir())?;
-    for n in 0..args.connections {
+    furnish(world.dir(), plan)?;
+    for n in 0..plan.agents {
         world.issue(&Bench::agent(n), world.svid_life_ms())?;
     }
-    let mut bench = match args.running {
-        Some(address) => {
-            let addresses = World::addresses(&dir).ok_or("no server of this world answers")?;
-            Bench { world, address, pid: addresses.pid, socket: addresses.admin_socket, child: None, scratch }
-        }
-        None => {
-            let child = world.spawn(&std::env::current_exe()?)?;
-            let (at, pid) = (child.addresses().clone(), child.pid());
-            Bench { world, address: at.workload, pid, socket: at.admin_socket, child: Some(child), scratch }
-        }
-    };
-    bench.socket = bench.socket.take().map(|s| bench.world.dir().join(s));
+    if let Some(address) = plan.running {
+        let addresses = World::addresses(&dir).ok_or("no server of this world answers")?;
+        let socket = addresses.admin_socket.map(|s| world.dir().join(s));
+        return Ok(Bench { world, address, pid: addresses.pid, socket, child: None, scratch });
+    }
+    if let Some((server, _)) = &plan.cores {
+        pin(server)?;
+    }
+    let child = world.spawn(&std::env::current_exe()?)?;
+    if let Some((_, ours)) = &plan.cores {
+        pin(ours)?;
+    }
+    let (address, pid) = (child.addresses().workload, child.pid());
+    let mut bench = Bench { world, address, pid, socket: None, child: Some(child), scratch };
+    bench.found();
     Ok(bench)
 }
 
-/// Fifty policies instead of the samples.
-fn furnish(dir: &Path) -> Result<(), Failed> {
-    let (policies, roles) = sample::fifty();
+/// Pins this thread, and what it starts from now on, to some cores.
+fn pin(to: &[usize]) -> Result<(), Failed> {
+    let mut cores = CpuSet::new();
+    to.iter().for_each(|core| cores.set(*core));
+    sched_setaffinity(None, &cores).map_err(|error| format!("cores {to:?}: {error}").into())
+}
+
+/// The cores that this thread may use, the first half of them for the server.
+pub fn halves() -> Result<(Vec<usize>, Vec<usize>), Failed> {
+    let ours = sched_getaffinity(None)?;
+    let mut server: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| ours.is_set(*core)).collect();
+    if server.len() < 2 {
+        return Err("the server and the generator need a core each".into());
+    }
+    let generator = server.split_off(server.len() / 2);
+    Ok((server, generator))
+}
+
+/// The policies instead of the samples.
+fn furnish(dir: &Path, plan: &Plan) -> Result<(), Failed> {
+    let count = plan.policies.saturating_sub(u32::from(plan.uncached)) as usize;
+    let (policies, roles) = sample::some(count);
     // The dev world has its own names; the policies are the same.
     let here = |text: &str| {
         text.replace(sample::TRUST_DOMAIN, TRUST_DOMAIN)
@@ -90,15 +196,16 @@ fn furnish(dir: &Path) -> Result<(), Failed> {
     let cedar: String = policies.iter().map(|p| here(&p.text)).collect();
     // Whoever looks at the server meanwhile is still an operator.
     let operators = "\n@id(\"operators\")\npermit (principal in Role::\"operator\", action in Action::\"Admin\", resource);\n";
-    std::fs::write(dir.join("policy/policy.cedar"), format!("{cedar}{operators}"))?;
+    let uncached = if plan.uncached { UNCACHED } else { "" };
+    std::fs::write(dir.join("policy/policy.cedar"), format!("{cedar}{uncached}{operators}"))?;
     let role = format!("[role.operator]\nunder = [\"spiffe://{TRUST_DOMAIN}/operator\"]\n");
     std::fs::write(dir.join("policy/roles.toml"), format!("{role}{}", here(&roles.text)))?;
     let upstreams = dir.join("policy/upstreams");
     for sample in ["echo.toml", "github.toml", "tickets.toml"] {
         let _ = std::fs::remove_file(upstreams.join(sample));
     }
-    for team in sample::TEAMS {
-        std::fs::write(upstreams.join(format!("{team}.toml")), registration(team))?;
+    for team in sample::teams(count) {
+        std::fs::write(upstreams.join(format!("{team}.toml")), registration(&team))?;
     }
     Ok(())
 }

@@ -22,6 +22,15 @@ pub struct Status {
     pub clock: Clock,
     pub disk: Option<Disk>,
     pub counts: Counts,
+    pub load: Option<Load>,
+}
+
+/// What it has to do.
+#[derive(Serialize, Debug)]
+pub struct Load {
+    pub waiting: u64,
+    pub decision_us: f64,
+    pub refused: Vec<u64>,
 }
 
 /// The ledger and its store.
@@ -98,6 +107,7 @@ impl From<pb::GetStatusResponse> for Status {
             },
             disk: s.disk.map(|d| Disk { free_bytes: d.free_bytes, reserve_bytes: d.reserve_bytes, store_bytes: d.store_bytes }),
             counts: s.counts.unwrap_or_default().into(),
+            load: s.load.map(|l| Load { waiting: l.waiting, decision_us: l.decision_ns as f64 / 1000.0, refused: l.refused }),
         }
     }
 }

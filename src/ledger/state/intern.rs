@@ -113,6 +113,11 @@ impl<K: Hash + Eq + Clone> Interner<K> {
         slot
     }
 
+    /// Each value once.
+    pub fn values(&self) -> impl Iterator<Item = &K> {
+        (0..self.slots.len()).filter_map(|slot| self.slots[slot].as_ref().map(|(value, _)| value))
+    }
+
     fn found(&mut self, slot: Slot) {
         self.recent[self.oldest] = slot;
         self.oldest = (self.oldest + 1) % RECENT;

@@ -30,7 +30,7 @@ mod unary;
 pub mod upstream;
 mod watch;
 
-pub use routes::{Services, admin_routes, workload_routes};
+pub use routes::{Arrived, Services, admin_routes, workload_routes};
 
 /// Counts of what was hit.
 fn hits_to_pb(hits: &Hits) -> pb::Hits {

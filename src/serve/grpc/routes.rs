@@ -26,6 +26,7 @@ use super::trust_domain::TrustDomains;
 use super::upstream::Upstreams;
 use super::{stream, unary};
 use crate::authority::Authority;
+use crate::intake::Taken;
 use crate::limits;
 use crate::pb;
 use crate::pb::mayfly::v1::approval_service_server::ApprovalServiceServer;
@@ -40,6 +41,15 @@ use crate::pb::mayfly::v1::task_service_server::TaskServiceServer;
 use crate::pb::mayfly::v1::token_service_server::TokenServiceServer;
 use crate::pb::mayfly::v1::trust_domain_service_server::TrustDomainServiceServer;
 use crate::pb::mayfly::v1::upstream_service_server::UpstreamServiceServer;
+use crate::refusal::Refusal;
+use crate::system::Stopwatch;
+
+/// What is known of a call when it is read.
+pub struct Arrived {
+    pub(super) read: Stopwatch,
+    /// Whether there is time for it, where it is a single exchange.
+    pub(super) taken: Option<Result<Taken, Refusal>>,
+}
 
 /// What one listener serves.
 #[derive(Clone)]
@@ -58,14 +68,20 @@ impl Services {
         Services { tokens, own, others: others.prepare() }
     }
 
+    /// Takes a call in that was just read. Called where it is read: what waits for its first turn is what has to be counted.
+    pub fn arrived<B>(&self, call: &Request<B>) -> Arrived {
+        let one = call.uri().path() == unary::PATH;
+        Arrived { read: Stopwatch::start(), taken: one.then(|| self.own.0.intake.take(1)) }
+    }
+
     /// Answers one call of this peer.
-    pub async fn call<B>(&mut self, peer: Peer, mut call: Request<B>) -> Result<Response<Body>, Infallible>
+    pub async fn call<B>(&mut self, peer: Peer, mut call: Request<B>, arrived: Arrived) -> Result<Response<Body>, Infallible>
     where
         B: hyper::body::Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
     {
         if call.uri().path() == unary::PATH {
-            return unary::exchange(&mut self.tokens, &self.own, peer, call).await;
+            return unary::exchange(&mut self.tokens, &self.own, peer, call, arrived).await;
         }
         call.extensions_mut().insert(peer);
         if call.uri().path() == stream::PATH {

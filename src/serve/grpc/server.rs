@@ -85,6 +85,7 @@ impl Server {
             environments: a.catalog.now().environments().map(|(name, _)| name.to_owned()).collect(),
             // It issues no SVIDs in this version.
             own_trust_domain: String::new(),
+            load: Some(self.load()),
         })
     }
 
@@ -109,6 +110,11 @@ impl Server {
                 verified_seq: self.0.ledger.verified().as_u64(),
             }
         })
+    }
+
+    fn load(&self) -> pb::LoadStatus {
+        let load = self.0.intake.load();
+        pb::LoadStatus { waiting: load.waiting, decision_ns: load.decision_ns, refused: load.refused.to_vec() }
     }
 
     fn disk(&self) -> Option<pb::DiskStatus> {

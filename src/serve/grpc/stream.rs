@@ -14,9 +14,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::super::answer::of_codec;
 use super::super::peer;
 use super::super::status::{problem, status};
-use super::round;
 use super::token::Tokens;
 use super::told::{Patterns, StreamCodec, Told};
+use super::{note, round};
 use crate::authority::Authority;
 use crate::credential::Issued;
 use crate::identity::caller::Caller;
@@ -24,6 +24,7 @@ use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::policy::wanted::Wanted;
 use crate::refusal::{No, Refusal};
+use crate::system::Stopwatch;
 
 type Asks = Streaming<pb::StreamExchangeRequest>;
 type Message = Result<Option<pb::StreamExchangeRequest>, Status>;
@@ -100,7 +101,8 @@ async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Asks, a
             () = answers.closed() => return,
         };
         let (mut round, mut held) = (Vec::with_capacity(limits::STREAM_ROUND), Vec::with_capacity(limits::STREAM_ROUND));
-        let mut next = Some((message, place));
+        let (mut next, read) = (Some((message, place)), Stopwatch::start());
+        let most = authority.intake.round(limits::STREAM_ROUND);
         // What came together is decided together: a task for each would cost as much as deciding.
         let over = loop {
             let Some((message, place)) = next.take() else { break None };
@@ -111,14 +113,24 @@ async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Asks, a
                 }
                 Err(over) => break Some(over),
             }
-            if round.len() < limits::STREAM_ROUND
+            if round.len() < most
                 && let Ok(place) = places.clone().try_acquire_owned()
             {
                 next = at_hand(&mut asks).await.map(|message| (message, place));
             }
         };
         if !round.is_empty() {
-            tokio::spawn(answer_all(authority.clone(), caller.clone(), round, held, answers.clone()));
+            match authority.intake.take(round.len()) {
+                Ok(taken) => {
+                    let all = answer_all(authority.clone(), caller.clone(), round, held, answers.clone());
+                    drop(tokio::spawn(taken.run(all)));
+                }
+                Err(no) => {
+                    let refused = no_time(&authority, &caller, round, held, &No::Refusal(no));
+                    authority.intake.refused(refused.len(), read);
+                    let _ = answers.send(refused).await;
+                }
+            }
         }
         match over {
             None => {}
@@ -129,6 +141,23 @@ async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Asks, a
             }
         }
     }
+}
+
+/// There is no time for any of them.
+fn no_time(
+    authority: &Authority,
+    caller: &Caller,
+    asks: Vec<pb::ExchangeRequest>,
+    places: Vec<OwnedSemaphorePermit>,
+    no: &No,
+) -> Batch {
+    let refused = |(ask, place): (pb::ExchangeRequest, _)| {
+        note(authority, caller, no, &ask.upstream, "");
+        let result = Some(pb::stream_exchange_response::Result::Problem(problem(no.clone())));
+        let told = pb::StreamExchangeResponse { request_id: ask.request_id, result };
+        (Ok(Told::Whole(Box::new(told))), Some(place))
+    };
+    asks.into_iter().zip(places).map(refused).collect()
 }
 
 /// The next message, if it is here already.

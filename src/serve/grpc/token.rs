@@ -16,6 +16,7 @@ use super::{note, round};
 use crate::authority::Authority;
 use crate::credential::Kind;
 use crate::identity::caller::Caller;
+use crate::intake::Taken;
 use crate::introspect::Asker;
 use crate::ledger::state::refused_by;
 use crate::limits;
@@ -25,6 +26,7 @@ use crate::policy::wanted::{self, TaskChoice, Wanted, digest_of};
 use crate::policy::{Admin, decide::caller_facts};
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::CredentialId;
+use crate::system::Stopwatch;
 
 /// The service.
 #[derive(Clone)]
@@ -35,6 +37,13 @@ impl Tokens {
         let want = Wanted::from_pb(ask)?;
         let end = authority.exchange(caller, &want).await;
         round::told(authority, caller, Some(&want), end)
+    }
+
+    /// Takes exchanges in, where there is time for them.
+    fn take_in(&self, caller: &Caller, count: usize) -> Result<Taken, Status> {
+        let read = Stopwatch::start();
+        let taken = self.0.intake.take(count).inspect_err(|_| self.0.intake.refused(count, read)).map_err(No::Refusal);
+        taken.inspect_err(|no| note(&self.0, caller, no, "exchange", "")).map_err(status)
     }
 
     async fn batch(&self, caller: &Caller, ask: pb::BatchExchangeRequest) -> Result<Vec<pb::ExchangeResult>, No> {
@@ -93,7 +102,8 @@ fn result(answer: Result<pb::Issued, No>) -> pb::ExchangeResult {
 impl TokenService for Tokens {
     async fn exchange(&self, request: Request<pb::ExchangeRequest>) -> Result<Response<pb::ExchangeResponse>, Status> {
         let caller = peer::caller(&request)?;
-        let issued = Tokens::one(&self.0, &caller, request.into_inner()).await.map_err(status)?;
+        let taken = self.take_in(&caller, 1)?;
+        let issued = taken.run(Tokens::one(&self.0, &caller, request.into_inner())).await.map_err(status)?;
         Ok(Response::new(pb::ExchangeResponse { issued: Some(issued) }))
     }
 
@@ -102,7 +112,8 @@ impl TokenService for Tokens {
         request: Request<pb::BatchExchangeRequest>,
     ) -> Result<Response<pb::BatchExchangeResponse>, Status> {
         let caller = peer::caller(&request)?;
-        let results = self.batch(&caller, request.into_inner()).await.map_err(status)?;
+        let taken = self.take_in(&caller, request.get_ref().exchanges.len().min(limits::BATCH))?;
+        let results = taken.run(self.batch(&caller, request.into_inner())).await.map_err(status)?;
         Ok(Response::new(pb::BatchExchangeResponse { results }))
     }
 

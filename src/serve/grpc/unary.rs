@@ -6,12 +6,12 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame};
 use prost::Message as _;
 use tonic::body::Body;
@@ -19,10 +19,13 @@ use tonic::codegen::Service as _;
 
 use super::super::peer::{self, Peer};
 use super::super::status::status;
+use super::routes::Arrived;
 use super::token::Tokens;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::token_service_server::TokenServiceServer;
+use crate::refusal::{No, Refusal};
+use crate::system::Stopwatch;
 
 /// The path of the method.
 pub const PATH: &str = "/mayfly.v1.TokenService/Exchange";
@@ -35,16 +38,27 @@ pub async fn exchange<B>(
     own: &Tokens,
     peer: Peer,
     call: Request<B>,
+    arrived: Arrived,
 ) -> Result<Response<Body>, Infallible>
 where
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
 {
+    let Arrived { read, mut taken } = arrived;
     let (mut parts, mut body) = call.into_parts();
     let mut came = VecDeque::new();
     let mut only: Option<Bytes> = None;
     if !parts.headers.contains_key("grpc-encoding") {
-        while let Some(frame) = body.frame().await {
+        loop {
+            let frame = std::future::poll_fn(|cx| {
+                let frame = Pin::new(&mut body).poll_frame(cx);
+                if frame.is_pending() {
+                    // Whoever does not send what he wants has no place among those who wait.
+                    taken = None;
+                }
+                frame
+            });
+            let Some(frame) = frame.await else { break };
             match frame {
                 Ok(frame) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
                 Ok(frame) if only.is_none() && frame.is_data() => only = frame.into_data().ok(),
@@ -55,20 +69,42 @@ where
             }
         }
     }
+    // Before it is decoded: refusing is to cost next to nothing.
+    let (taken, read) = taken.map_or_else(|| (own.0.intake.take(1), Stopwatch::start()), |taken| (taken, read));
+    let taken = match taken {
+        Ok(taken) => taken,
+        Err(no) => {
+            let no = no_time(own, &peer, no);
+            own.0.intake.refused(1, read);
+            return Ok(no);
+        }
+    };
     let ask = only.as_ref().filter(|_| came.is_empty()).and_then(message);
     let Some(ask) = ask else {
+        drop(taken); // it is taken in there
         only.into_iter().for_each(|first| came.push_front(Ok(Frame::data(first))));
         parts.extensions.insert(peer);
         return tokens.call(Request::from_parts(parts, Replay { came, rest: body })).await;
     };
     let answer = match peer::caller_of(Some(&peer)) {
-        Ok(caller) => Box::pin(Tokens::one(&own.0, &caller, ask)).await.map_err(status),
+        Ok(caller) => Box::pin(taken.run(Tokens::one(&own.0, &caller, ask))).await.map_err(status),
         Err(no) => Err(no),
     };
     Ok(match answer {
         Ok(issued) => response(&pb::ExchangeResponse { issued: Some(issued) }),
         Err(no) => no.into_http(),
     })
+}
+
+/// There is no time for it, whatever it asks for: the same answer to everybody, which is encoded once.
+fn no_time(own: &Tokens, peer: &Peer, no: Refusal) -> Response<Body> {
+    static HEADERS: OnceLock<HeaderMap> = OnceLock::new();
+    if let Peer::Workload(svid) | Peer::Admin(svid) = peer {
+        own.0.refused(svid.id().as_str(), &no, "exchange", "");
+    }
+    let mut response = Response::new(Body::empty());
+    *response.headers_mut() = HEADERS.get_or_init(|| status(No::Refusal(no)).into_http::<Body>().into_parts().0.headers).clone();
+    response
 }
 
 /// The one message that a body is.

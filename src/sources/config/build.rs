@@ -145,6 +145,7 @@ fn build(file: &str, v: &Values, base: &Path, seal: Seal, engine: Engine, public
             trust_domain: v.text("server.trust_domain")?,
             environments: v.texts("server.environments")?,
             issuer: v.text("server.issuer")?,
+            workers: v.number("server.workers").and_then(|n| usize::try_from(n).ok()),
         },
         listen: Listen {
             workload: v.address("listen.workload")?,

@@ -79,6 +79,12 @@ pub const KEYS: &[Key] = &[
     key("server.trust_domain", TrustDomain, Required, "The trust domain of this server and of the SVIDs that it issues."),
     key("server.environments", Names, Required, "The environments that it serves. Nothing crosses from one to another."),
     key("server.issuer", HttpsUrl, Required, "Base of `iss`: each environment's issuer is this, a slash and its name."),
+    key(
+        "server.workers",
+        Number(1, l::WORKERS as u64),
+        Absent("one for each core that the process may use"),
+        "Threads that serve workloads and the public. Operators have one of their own.",
+    ),
     key("listen.workload", Address, Is("\"127.0.0.1:7443\""), "gRPC over mTLS, for workloads and relying services."),
     key("listen.admin", Address, Is("\"127.0.0.1:7444\""), "gRPC over mTLS, for operators."),
     key("listen.admin_socket", Path, Absent("no socket"), "Unix socket for operators on this host, who are known by their uid."),

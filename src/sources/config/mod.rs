@@ -69,6 +69,8 @@ pub struct Server {
     pub environments: Vec<String>,
     /// Base of all issuers.
     pub issuer: String,
+    /// Threads that serve workloads; `None` for one on each core.
+    pub workers: Option<usize>,
 }
 
 impl Server {

@@ -1,10 +1,13 @@
 //! What a credential says of itself: to the rules, and to those who list it.
 
+use std::collections::BTreeSet;
+
 use super::super::Issuance;
 use super::super::tasks::Task;
 use super::names::Profile;
 use super::{Credentials, Lineage, Live};
 use crate::ledger::record::{Ancestor, Identity, Issued, SvidEvidence, TokenEvidence};
+use crate::limits;
 use crate::revocation::{Facts, SvidFacts};
 use crate::seq::{CredentialId, Seq, TaskId};
 
@@ -85,6 +88,14 @@ impl Credentials {
     /// The credentials that it rests on, the first of its line first.
     pub fn ancestors(&self, live: &Live) -> &[Ancestor] {
         self.lineage(live).map_or(&[], |l| &l.ancestors)
+    }
+
+    /// Whether any credential in memory rests on one of these. `None`: there are too many sorts of them to look at in one go.
+    pub fn any_rests_on(&self, ids: &BTreeSet<CredentialId>) -> Option<bool> {
+        let profiles = &self.names.profiles;
+        let names = |a: &Ancestor| CredentialId::from_slice(&a.credential).is_none_or(|id| ids.contains(&id));
+        let rests = || profiles.values().any(|p| p.lineage.ancestors.iter().any(names));
+        (profiles.len() <= limits::LIST_WALK).then(rests)
     }
 
     /// The binding that permitted it.

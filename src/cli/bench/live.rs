@@ -1,0 +1,137 @@
+//! Many live credentials: what each takes in memory, what they do to latency while they come, and how long a start takes with them.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::load::Load;
+use super::process::rss;
+use super::run::{Running, look, ms};
+use super::world::{Plan, prepare};
+use super::{Failed, LiveArgs, Mode};
+use crate::cli::out::Noun;
+
+/// The first stretch, to which the rest is compared.
+const FIRST: Duration = Duration::from_secs(5);
+/// As long as credentials may live: none ends during the run.
+const TTL: Duration = Duration::from_secs(3600);
+
+/// What they cost.
+#[derive(Serialize)]
+pub struct Live {
+    pub scenario: &'static str,
+    pub credentials: u64,
+    pub rss_idle_mb: f64,
+    pub rss_warm_mb: f64,
+    pub rss_after_mb: f64,
+    /// Above the server that had issued for five seconds, each credential that came after.
+    pub bytes_per_credential: f64,
+    /// Above the server that had issued nothing, each credential.
+    pub bytes_per_credential_above_idle: f64,
+    pub bytes_target: f64,
+    pub seconds: f64,
+    pub p99_ms_first: f64,
+    pub p99_ms_growing: f64,
+    /// While growing, of the first five seconds.
+    pub p99_ratio: f64,
+    pub p99_target: f64,
+    pub longest_stall_ms: f64,
+    pub start_after_kill_s: f64,
+    pub start_target_s: f64,
+    pub live_after_start: u64,
+    pub rss_after_start_mb: f64,
+    pub errors: u64,
+    pub met: bool,
+}
+
+impl Noun for Live {
+    fn name(&self) -> String {
+        "live".to_owned()
+    }
+}
+
+/// Issues them, kills the server, starts it again.
+pub fn run(args: &LiveArgs) -> Result<Live, Failed> {
+    let mut bench = prepare(&Plan { dir: args.dir.clone(), ..Plan::usual(args.engine) })?;
+    let idle = rss(bench.pid)?;
+    let load = Load { ttl: Some(TTL), rate: args.rate.map(f64::from), ..Load::usual(Mode::Stream) };
+    let mut live = super::on_runtime(async {
+        let running = Running::start(&load, &bench, Duration::from_millis(500)).await?;
+        let began = Instant::now();
+        running.outcome.latency.take()?;
+        let enough = |issued: u64| issued >= args.credentials;
+        while began.elapsed() < FIRST && !enough(running.outcome.counts().issued) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (first, warm, warm_count) = (running.outcome.latency.take()?, rss(bench.pid)?, running.outcome.counts().issued);
+        while !enough(running.outcome.counts().issued) && !running.outcome.stopped() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if let Some(error) = running.outcome.first_error() {
+                return Err(error.into());
+            }
+        }
+        let growing = running.outcome.latency.take()?;
+        let seconds = began.elapsed().as_secs_f64();
+        let counted = running.outcome.counts();
+        let operator = running.operator.clone();
+        running.end().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (after, credentials) = (rss(bench.pid)?, look(operator.as_ref()).await?.credentials);
+        let growing = if growing.is_empty() { &first } else { &growing };
+        let each = |above: u64, many: u64| after.saturating_sub(above) as f64 / many.max(1) as f64;
+        Ok(Live {
+            scenario: "live",
+            credentials,
+            rss_idle_mb: idle as f64 / 1e6,
+            rss_warm_mb: warm as f64 / 1e6,
+            rss_after_mb: after as f64 / 1e6,
+            bytes_per_credential: each(warm, credentials.saturating_sub(warm_count)),
+            bytes_per_credential_above_idle: each(idle, credentials),
+            bytes_target: 128.0,
+            seconds,
+            p99_ms_first: ms(&first, 0.99),
+            p99_ms_growing: ms(growing, 0.99),
+            p99_ratio: ms(growing, 0.99) / ms(&first, 0.99),
+            p99_target: 1.2,
+            longest_stall_ms: growing.max().max(first.max()) as f64 / 1000.0,
+            start_after_kill_s: 0.0,
+            start_target_s: 3.0,
+            live_after_start: 0,
+            rss_after_start_mb: 0.0,
+            errors: counted.errors + counted.refused,
+            met: false,
+        })
+    })?;
+    live.start_after_kill_s = bench.kill_and_start()?;
+    live.live_after_start = super::on_runtime(async { Ok(look(bench.operator().await?.as_ref()).await?.credentials) })?;
+    live.rss_after_start_mb = rss(bench.pid)? as f64 / 1e6;
+    live.met = live.bytes_per_credential_above_idle <= live.bytes_target
+        && live.p99_ratio <= live.p99_target
+        && live.start_after_kill_s <= live.start_target_s
+        && live.errors == 0;
+    bench.end()?;
+    Ok(live)
+}
+
+impl Live {
+    /// For people.
+    pub fn print(&self) {
+        println!("{} live credentials within {:.0} s, {} errors", self.credentials, self.seconds, self.errors);
+        println!(
+            "  memory        {:.0} bytes each above the idle server (target ≤ {}), {:.0} above the one that had issued for 5 s",
+            self.bytes_per_credential_above_idle, self.bytes_target, self.bytes_per_credential
+        );
+        println!(
+            "                {:.1} MB idle, {:.1} MB warm, {:.1} MB with them, {:.1} MB after a start",
+            self.rss_idle_mb, self.rss_warm_mb, self.rss_after_mb, self.rss_after_start_mb
+        );
+        println!(
+            "  latency       p99 {:.2} ms while growing, {:.2} ms in the first 5 s: {:.2} (target ≤ {}); longest {:.1} ms",
+            self.p99_ms_growing, self.p99_ms_first, self.p99_ratio, self.p99_target, self.longest_stall_ms
+        );
+        println!(
+            "  after SIGKILL {:.2} s until it answers (target ≤ {} s), with {} live",
+            self.start_after_kill_s, self.start_target_s, self.live_after_start
+        );
+    }
+}

@@ -1,0 +1,87 @@
+//! Calls of their own: one exchange each, or a hundred.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+use tonic::Status;
+
+use super::{Answer, One};
+use crate::limits;
+use crate::pb::mayfly::v1 as pb;
+use crate::pb::mayfly::v1::token_service_client::TokenServiceClient;
+
+/// Calls of an open loop that are under way on one connection at most: beyond, what is due is counted and not sent.
+const UNDER_WAY: usize = 8 * limits::CONNECTION_STREAMS as usize;
+
+fn answer(answered: Result<tonic::Response<pb::ExchangeResponse>, Status>) -> Answer {
+    match answered {
+        Ok(answer) => answer.into_inner().issued.map_or_else(Answer::empty, |issued| Answer::Issued(issued.credential_id)),
+        Err(status) => Answer::of_status(&status),
+    }
+}
+
+/// The next one follows an answer. One that was refused waits a little: a caller that does not is no caller.
+pub async fn unary(one: One) {
+    let mut client = TokenServiceClient::new(one.channel.clone());
+    while !one.outcome.stopped() {
+        let Some((task, request)) = one.next().await else { return };
+        let sent = Instant::now();
+        let answer = answer(client.exchange(request).await);
+        let refused = matches!(answer, Answer::Refused);
+        one.done(sent, &task, answer);
+        if refused {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Sent at their time; latency counts from then, also where the generator was late.
+pub async fn unary_at(one: One, rate: f64) {
+    let places = Arc::new(Semaphore::new(UNDER_WAY));
+    let began = Instant::now();
+    let mut count = 0u32;
+    while !one.outcome.stopped() {
+        let due = began + Duration::from_secs_f64(f64::from(count) / rate);
+        count += 1;
+        tokio::time::sleep_until(due.into()).await;
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            one.outcome.unsent();
+            continue;
+        };
+        let Some((task, request)) = one.next().await else { return };
+        let one = one.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let answer = answer(TokenServiceClient::new(one.channel.clone()).exchange(request).await);
+            one.done(due, &task, answer);
+        });
+    }
+}
+
+/// A hundred in a call.
+pub async fn batch(one: One) {
+    let mut client = TokenServiceClient::new(one.channel.clone());
+    while !one.outcome.stopped() {
+        let (mut exchanges, mut tasks) = (Vec::with_capacity(limits::BATCH), Vec::with_capacity(limits::BATCH));
+        for _ in 0..limits::BATCH {
+            let Some((task, request)) = one.next().await else { return };
+            exchanges.push(request);
+            tasks.push(task);
+        }
+        let sent = Instant::now();
+        match client.batch_exchange(pb::BatchExchangeRequest { exchanges, all_or_nothing: false }).await {
+            Ok(answer) => {
+                for (result, task) in answer.into_inner().results.into_iter().zip(&tasks) {
+                    let answer = match result.result {
+                        Some(pb::exchange_result::Result::Issued(issued)) => Answer::Issued(issued.credential_id),
+                        Some(pb::exchange_result::Result::Problem(p)) => Answer::of_problem(p),
+                        None => Answer::empty(),
+                    };
+                    one.done(sent, task, answer);
+                }
+            }
+            Err(status) => tasks.iter().for_each(|task| one.done(sent, task, Answer::of_status(&status))),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The load: exchanges with a tool, purpose and arguments of their own, a hundred to a task.
+
+mod call;
+mod endings;
+mod outcome;
+mod stream;
+mod tasks;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+
+pub use endings::revoke;
+pub use outcome::{Answer, Counted, Latency, Outcome, micros};
+
+use super::world::Bench;
+use super::{BenchKind, Failed, Mode};
+use crate::ledger::commit::sha256;
+use crate::limits;
+use crate::pb::mayfly::v1 as pb;
+use endings::Endings;
+use tasks::{Task, Tasks};
+
+/// What is asked, how, and how fast.
+#[derive(Clone)]
+pub struct Load {
+    /// How exchanges are sent.
+    pub mode: Mode,
+    /// What is issued.
+    pub kind: BenchKind,
+    /// Exchanges under way at once, over all connections. Open loops on streams have as many waiting to be sent at most.
+    pub concurrency: u32,
+    /// Connections, each of its own workload.
+    pub connections: u32,
+    /// Exchanges a second in all, sent at their time whatever the answers take; `None`: the next one follows an answer.
+    pub rate: Option<f64>,
+    /// Credentials of one task.
+    pub per_task: u32,
+    /// How long they are asked to live; `None` for the default.
+    pub ttl: Option<Duration>,
+    /// Of a hundred credentials, how many an operator revokes. Where it is set, tasks are completed as well when they are done.
+    pub endings: Option<f64>,
+}
+
+impl Load {
+    /// As `mayfly bench` has it by itself.
+    pub fn usual(mode: Mode) -> Load {
+        let kind = BenchKind::Jwt;
+        Load { mode, kind, concurrency: 256, connections: 4, rate: None, per_task: 100, ttl: None, endings: None }
+    }
+
+    fn ask(&self, outcome: &Outcome, task: &Task) -> pb::ExchangeRequest {
+        let n = outcome.next_number();
+        let digest = sha256(&n.to_be_bytes());
+        pb::ExchangeRequest {
+            task: Some(pb::exchange_request::Task::TaskId(task.id.clone())),
+            upstream: Bench::upstream(),
+            scopes: vec!["read".into()],
+            kind: match self.kind {
+                BenchKind::Jwt => pb::CredentialKind::Jwt,
+                BenchKind::Reference => pb::CredentialKind::Reference,
+            }
+            .into(),
+            tool: format!("tool_{n}"),
+            purpose: format!("measure number {n}"),
+            ttl: self.ttl.map(crate::cli::args::wire_duration),
+            arguments: Some(pb::Arguments { arguments: Some(pb::arguments::Arguments::Sha256(digest.to_vec().into())) }),
+            request_id: if self.mode == Mode::Stream { outcome.request_id(n) } else { String::new() },
+            ..Default::default()
+        }
+    }
+}
+
+/// One connection's part of a load.
+#[derive(Clone)]
+struct One {
+    load: Load,
+    channel: Channel,
+    tasks: Arc<Tasks>,
+    outcome: Arc<Outcome>,
+    endings: Option<Endings>,
+    in_flight: u32,
+    rate: Option<f64>,
+}
+
+/// Starts a load on connections of its own. It ends when the outcome is told to stop.
+pub async fn start(load: &Load, bench: &Bench, outcome: &Arc<Outcome>) -> Result<Vec<JoinHandle<()>>, Failed> {
+    let mut workers = Vec::new();
+    let connections = load.connections.min(load.concurrency);
+    let in_flight = load.concurrency.div_ceil(connections.max(1)).max(1);
+    let endings = match load.endings {
+        Some(percent) => Some(Endings::start(percent, bench, outcome).await?),
+        None => None,
+    };
+    for n in 0..connections {
+        let channel = bench.world.channel(&Bench::agent(n), bench.address).await?;
+        let tasks = Tasks::new(channel.clone(), load.per_task, outcome.clone());
+        let rate = load.rate.map(|r| r / f64::from(connections));
+        let (load, outcome, endings) = (load.clone(), outcome.clone(), endings.clone());
+        workers.extend(One { load, channel, tasks, outcome, endings, in_flight, rate }.start());
+    }
+    Ok(workers)
+}
+
+impl One {
+    fn start(self) -> Vec<JoinHandle<()>> {
+        match (self.load.mode, self.rate) {
+            (Mode::Stream, _) => vec![tokio::spawn(stream::run(self))],
+            (Mode::Unary, Some(rate)) => vec![tokio::spawn(call::unary_at(self, rate))],
+            (Mode::Unary, None) => (0..self.in_flight).map(|_| tokio::spawn(call::unary(self.clone()))).collect(),
+            (Mode::Batch, _) => {
+                let calls = self.in_flight.div_ceil(limits::BATCH as u32).max(1);
+                (0..calls).map(|_| tokio::spawn(call::batch(self.clone()))).collect()
+            }
+        }
+    }
+
+    async fn next(&self) -> Option<(Arc<Task>, pb::ExchangeRequest)> {
+        let task = self.tasks.next().await?;
+        let request = self.load.ask(&self.outcome, &task);
+        Some((task, request))
+    }
+
+    /// One was answered, or will not be.
+    fn done(&self, sent: std::time::Instant, task: &Task, answer: Answer) {
+        if let Some(endings) = &self.endings {
+            endings.answered(&self.channel, task, &answer);
+        }
+        self.outcome.done(sent, answer);
+    }
+}

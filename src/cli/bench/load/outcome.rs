@@ -1,0 +1,229 @@
+//! What came of a load so far.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use super::super::Failed;
+use crate::pb::mayfly::v1 as pb;
+use crate::system::System;
+
+/// Longest latency that is told apart, µs.
+const LONGEST_US: u64 = 120_000_000;
+
+/// What one exchange was answered.
+pub enum Answer {
+    /// The credential's id.
+    Issued(String),
+    /// RESOURCE_EXHAUSTED, with the time to come back.
+    Refused,
+    /// Anything else, in its own words.
+    Failed(String),
+}
+
+impl Answer {
+    /// Of a call that came to nothing.
+    pub fn of_status(status: &Status) -> Answer {
+        let told = status.code() == Code::ResourceExhausted && status.get_details_retry_info().is_some();
+        if told { Answer::Refused } else { Answer::Failed(status.message().to_owned()) }
+    }
+
+    /// Of one of several.
+    pub fn of_problem(problem: pb::Problem) -> Answer {
+        let told = problem.code == Code::ResourceExhausted as i32 && problem.retry_after.is_some();
+        if told { Answer::Refused } else { Answer::Failed(problem.message) }
+    }
+
+    /// Of an answer that lacks what it is for.
+    pub fn empty() -> Answer {
+        Answer::Failed("an empty result".to_owned())
+    }
+}
+
+/// Latencies, µs.
+pub struct Latency(Mutex<Histogram<u64>>);
+
+impl Latency {
+    /// None yet.
+    pub fn new() -> Result<Latency, Failed> {
+        Ok(Latency(Mutex::new(Histogram::new_with_bounds(1, LONGEST_US, 3)?)))
+    }
+
+    /// One more.
+    pub fn record(&self, us: u64) {
+        self.0.lock().saturating_record(us);
+    }
+
+    /// Those so far, taken out.
+    pub fn take(&self) -> Result<Histogram<u64>, Failed> {
+        Ok(std::mem::replace(&mut *self.0.lock(), Histogram::new_with_bounds(1, LONGEST_US, 3)?))
+    }
+}
+
+/// µs since then.
+pub fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// How many of what.
+#[derive(Clone, Copy, Default)]
+pub struct Counted {
+    /// Credentials.
+    pub issued: u64,
+    /// RESOURCE_EXHAUSTED with RetryInfo.
+    pub refused: u64,
+    /// All else.
+    pub errors: u64,
+    /// Due in an open loop and never sent, because too many were under way already.
+    pub unsent: u64,
+    /// Revoked by an operator.
+    pub revoked: u64,
+    /// Tasks completed.
+    pub completed: u64,
+}
+
+impl Counted {
+    /// What came since then.
+    pub fn since(self, then: Counted) -> Counted {
+        Counted {
+            issued: self.issued - then.issued,
+            refused: self.refused - then.refused,
+            errors: self.errors - then.errors,
+            unsent: self.unsent - then.unsent,
+            revoked: self.revoked - then.revoked,
+            completed: self.completed - then.completed,
+        }
+    }
+}
+
+/// What came of a load so far.
+pub struct Outcome {
+    issued: AtomicU64,
+    refused: AtomicU64,
+    errors: AtomicU64,
+    unsent: AtomicU64,
+    completed: AtomicU64,
+    revoked: AtomicU64,
+    /// Of what was issued.
+    pub latency: Latency,
+    /// Of refusals.
+    pub refusals: Latency,
+    /// Of revocations by the operator.
+    pub revocations: Latency,
+    last_issued: Mutex<String>,
+    first_error: Mutex<Option<String>>,
+    stop: AtomicBool,
+    number: AtomicU64,
+    run: String,
+}
+
+impl Outcome {
+    /// Nothing yet.
+    pub fn new() -> Result<Arc<Outcome>, Failed> {
+        let zero = || AtomicU64::new(0);
+        Ok(Arc::new(Outcome {
+            issued: zero(),
+            refused: zero(),
+            errors: zero(),
+            unsent: zero(),
+            completed: zero(),
+            revoked: zero(),
+            latency: Latency::new()?,
+            refusals: Latency::new()?,
+            revocations: Latency::new()?,
+            last_issued: Mutex::default(),
+            first_error: Mutex::new(None),
+            stop: AtomicBool::new(false),
+            number: zero(),
+            run: data_encoding::HEXLOWER.encode(System::real().random16().first_chunk::<5>().unwrap_or(&[0; 5])),
+        }))
+    }
+
+    /// So far.
+    pub fn counts(&self) -> Counted {
+        let of = |n: &AtomicU64| n.load(Relaxed);
+        Counted {
+            issued: of(&self.issued),
+            refused: of(&self.refused),
+            errors: of(&self.errors),
+            unsent: of(&self.unsent),
+            revoked: of(&self.revoked),
+            completed: of(&self.completed),
+        }
+    }
+
+    /// What went wrong first.
+    pub fn first_error(&self) -> Option<String> {
+        self.first_error.lock().clone()
+    }
+
+    /// Something beside the exchanges went wrong.
+    pub fn wrong(&self, what: String) {
+        if !self.stopped() {
+            self.first_error.lock().get_or_insert(what);
+        }
+    }
+
+    /// The credential that was issued last.
+    pub fn last_issued(&self) -> Option<String> {
+        Some(self.last_issued.lock().clone()).filter(|id| !id.is_empty())
+    }
+
+    /// Nothing more is sent.
+    pub fn stop(&self) {
+        self.stop.store(true, Relaxed);
+    }
+
+    /// Whether that is so.
+    pub fn stopped(&self) -> bool {
+        self.stop.load(Relaxed)
+    }
+
+    pub(super) fn next_number(&self) -> u64 {
+        self.number.fetch_add(1, Relaxed)
+    }
+
+    /// Another one in each run: the server remembers them for minutes.
+    pub(super) fn request_id(&self, n: u64) -> String {
+        format!("{}{n:x}", self.run)
+    }
+
+    pub(super) fn unsent(&self) {
+        self.unsent.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn completed(&self) {
+        self.completed.fetch_add(1, Relaxed);
+    }
+
+    /// An operator's revocation was acknowledged.
+    pub fn revoked(&self, us: u64) {
+        self.revocations.record(us);
+        self.revoked.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn done(&self, sent: Instant, answer: Answer) {
+        match answer {
+            Answer::Issued(id) => {
+                *self.last_issued.lock() = id;
+                self.issued.fetch_add(1, Relaxed);
+                self.latency.record(micros(sent));
+            }
+            Answer::Refused => {
+                self.refused.fetch_add(1, Relaxed);
+                self.refusals.record(micros(sent));
+            }
+            // What was under way at the end is no error.
+            Answer::Failed(_) if self.stopped() => {}
+            Answer::Failed(error) => {
+                self.errors.fetch_add(1, Relaxed);
+                self.wrong(error);
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Exchanges on a bidirectional stream.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::tasks::Task;
+use super::{Answer, One};
+use crate::pb::mayfly::v1 as pb;
+use crate::pb::mayfly::v1::token_service_client::TokenServiceClient;
+
+/// What was sent and not answered, and when it was due.
+type UnderWay = Mutex<HashMap<String, (Instant, Arc<Task>)>>;
+
+struct Sender {
+    one: One,
+    send: mpsc::Sender<pb::StreamExchangeRequest>,
+    under_way: UnderWay,
+}
+
+/// A closed loop sends the next when an answer comes; an open one at its time.
+pub async fn run(one: One) {
+    let (send, asks) = mpsc::channel(one.in_flight as usize);
+    let answers = TokenServiceClient::new(one.channel.clone()).stream_exchange(ReceiverStream::new(asks)).await;
+    let mut answers = match answers {
+        Ok(answers) => answers.into_inner(),
+        Err(status) => return one.outcome.wrong(status.message().to_owned()),
+    };
+    let (rate, in_flight) = (one.rate, one.in_flight);
+    let sender = Arc::new(Sender { one, send, under_way: UnderWay::default() });
+    match rate {
+        Some(rate) => drop(tokio::spawn(pace(sender.clone(), rate))),
+        None => {
+            for _ in 0..in_flight {
+                if !sender.send(None).await {
+                    return;
+                }
+            }
+        }
+    }
+    let outcome = sender.one.outcome.clone();
+    loop {
+        let answer = match answers.message().await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return outcome.wrong("the server ended a stream".to_owned()),
+            Err(status) => return outcome.wrong(status.message().to_owned()),
+        };
+        let known = sender.under_way.lock().remove(&answer.request_id);
+        let Some((sent, task)) = known else { return outcome.wrong("an answer to what nobody asked".to_owned()) };
+        let answer = match answer.result {
+            Some(pb::stream_exchange_response::Result::Issued(issued)) => Answer::Issued(issued.credential_id),
+            Some(pb::stream_exchange_response::Result::Problem(p)) => Answer::of_problem(p),
+            None => Answer::empty(),
+        };
+        sender.one.done(sent, &task, answer);
+        if outcome.stopped() {
+            return;
+        }
+        if rate.is_none() && !sender.send(None).await {
+            return;
+        }
+    }
+}
+
+impl Sender {
+    async fn send(&self, due: Option<Instant>) -> bool {
+        let Some((task, request)) = self.one.next().await else { return false };
+        self.under_way.lock().insert(request.request_id.clone(), (due.unwrap_or_else(Instant::now), task));
+        let message = pb::StreamExchangeRequest { ask: Some(pb::stream_exchange_request::Ask::Exchange(request)) };
+        self.send.send(message).await.is_ok()
+    }
+}
+
+async fn pace(sender: Arc<Sender>, rate: f64) {
+    let began = Instant::now();
+    let mut count = 0u32;
+    while !sender.one.outcome.stopped() {
+        let due = began + Duration::from_secs_f64(f64::from(count) / rate);
+        count += 1;
+        tokio::time::sleep_until(due.into()).await;
+        if !sender.send(Some(due)).await {
+            return;
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What the kernel counts of a process (proc(5)).
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::Failed;
+
+/// What a process used, and holds.
+#[derive(Clone, Copy, Default)]
+pub struct Usage {
+    /// CPU, user and system, seconds.
+    pub cpu_s: f64,
+    /// Resident memory, bytes.
+    pub rss: u64,
+    /// Open files. `None` where the kernel does not tell us.
+    pub fds: Option<u64>,
+    /// Switches of context, of all threads that are left.
+    pub switches: u64,
+}
+
+/// Looks at a process.
+pub fn usage(pid: u32) -> Result<Usage, Failed> {
+    Ok(Usage { cpu_s: cpu_seconds(pid)?, rss: rss(pid)?, fds: fds(pid), switches: switches(pid) })
+}
+
+/// CPU seconds, user and system, from the kernel's count.
+pub fn cpu_seconds(pid: u32) -> Result<f64, Failed> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // After the command in parentheses; utime and stime are fields 14 and 15.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |n: usize| fields.get(n).and_then(|t| t.parse::<f64>().ok()).ok_or("/proc/PID/stat is not as proc(5) says");
+    let per_second = rustix::param::clock_ticks_per_second() as f64;
+    Ok((ticks(11)? + ticks(12)?) / per_second)
+}
+
+/// Resident memory, bytes.
+pub fn rss(pid: u32) -> Result<u64, Failed> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(field(&status, "VmRSS:").ok_or("/proc/PID/status has no VmRSS")? * 1024)
+}
+
+/// Open files.
+pub fn fds(pid: u32) -> Option<u64> {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).ok().map(|entries| entries.count() as u64)
+}
+
+fn switches(pid: u32) -> u64 {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    let each = threads.flatten().filter_map(|t| std::fs::read_to_string(t.path().join("status")).ok());
+    each.map(|s| field(&s, "voluntary_ctxt_switches:").unwrap_or(0) + field(&s, "nonvoluntary_ctxt_switches:").unwrap_or(0)).sum()
+}
+
+fn field(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// As many open files as we may have.
+pub fn more_files() -> Result<(), Failed> {
+    let most = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: most.maximum, ..most }).map_err(|e| format!("open files: {e}").into())
+}
+
+/// Bytes of all files in a directory and below.
+pub fn disk(dir: &std::path::Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => disk(&entry.path()),
+        // What it takes on the disk: a store may keep room that it did not write yet.
+        Ok(found) => std::os::unix::fs::MetadataExt::blocks(&found) * 512,
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
+}

@@ -1,0 +1,151 @@
+//! One run of a load: what the server, the kernel and the generator counted between two moments.
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+
+use super::Failed;
+use super::load::{Counted, Load, Outcome, start};
+use super::process::{Usage, usage};
+use super::raw::{Floor, Raw};
+use super::world::Bench;
+use crate::intake::REFUSED_WITHIN_US;
+use crate::pb::mayfly::v1 as pb;
+use crate::pb::mayfly::v1::server_service_client::ServerServiceClient;
+
+/// Longest wait for the first issuance after the warm-up.
+const PATIENCE: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What the server counts.
+#[derive(Clone, Copy, Default)]
+pub struct Server {
+    pub commits: u64,
+    pub seq: u64,
+    /// Verdicts answered from memory, and asked of Cedar.
+    pub remembered: u64,
+    pub asked: u64,
+    pub credentials: u64,
+    /// Refusals for want of time, by the classes of `REFUSED_WITHIN_US`.
+    pub refused: [u64; REFUSED_WITHIN_US.len() + 1],
+}
+
+/// Asks the server. Nothing where there is nobody to ask.
+pub async fn look(operator: Option<&Channel>) -> Result<Server, Failed> {
+    let mut server = Server::default();
+    if let Some(channel) = operator {
+        let status = ServerServiceClient::new(channel.clone()).get_status(pb::GetStatusRequest {}).await?.into_inner();
+        if let Some(ledger) = status.ledger {
+            (server.commits, server.seq) = (ledger.commit, ledger.durable_seq);
+        }
+        if let Some(load) = status.load {
+            server.refused.iter_mut().zip(load.refused).for_each(|(ours, told)| *ours = told);
+        }
+        if let Some(counts) = status.counts {
+            (server.remembered, server.asked) = (counts.verdicts_remembered, counts.verdicts_asked);
+            server.credentials = counts.credentials;
+        }
+    }
+    Ok(server)
+}
+
+/// A load that runs.
+pub struct Running {
+    pub outcome: std::sync::Arc<Outcome>,
+    pub operator: Option<Channel>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// What one stretch of it came to.
+pub struct Stretch {
+    pub seconds: f64,
+    pub counted: Counted,
+    pub latency: Histogram<u64>,
+    pub refusals: Histogram<u64>,
+    pub revocations: Histogram<u64>,
+    pub before: (Usage, Server),
+    pub after: (Usage, Server),
+    pub floor: Floor,
+}
+
+impl Running {
+    /// Starts a load and waits until it is warm.
+    pub async fn start(load: &Load, bench: &Bench, warm: Duration) -> Result<Running, Failed> {
+        let operator = bench.operator().await?;
+        let outcome = Outcome::new()?;
+        let workers = start(load, bench, &outcome).await?;
+        tokio::time::sleep(warm).await;
+        // On a busy machine the first one may take its time.
+        let began = Instant::now();
+        while outcome.counts().issued == 0 && outcome.first_error().is_none() && began.elapsed() < PATIENCE {
+            tokio::time::sleep(LOOK).await;
+        }
+        if outcome.counts().issued == 0 {
+            return Err(outcome.first_error().unwrap_or_else(|| "nothing was issued".to_owned()).into());
+        }
+        Ok(Running { outcome, operator, workers })
+    }
+
+    /// Measures for a time, raw signatures and flushes beside it.
+    pub async fn measure(&self, bench: &Bench, time: Duration) -> Result<Stretch, Failed> {
+        let raw = Raw::start(bench.world.dir())?;
+        let outcome = &self.outcome;
+        for latency in [&outcome.latency, &outcome.refusals, &outcome.revocations] {
+            latency.take()?;
+        }
+        let before = (usage(bench.pid)?, look(self.operator.as_ref()).await?);
+        let (from, counted) = (Instant::now(), outcome.counts());
+        tokio::time::sleep(time).await;
+        let (seconds, counted) = (from.elapsed().as_secs_f64(), outcome.counts().since(counted));
+        let after = (usage(bench.pid)?, look(self.operator.as_ref()).await?);
+        let (latency, refusals) = (outcome.latency.take()?, outcome.refusals.take()?);
+        let revocations = outcome.revocations.take()?;
+        let floor = raw.end()?;
+        Ok(Stretch { seconds, counted, latency, refusals, revocations, before, after, floor })
+    }
+
+    /// Ends the load.
+    pub async fn end(self) {
+        self.outcome.stop();
+        for worker in self.workers {
+            let _ = tokio::time::timeout(Duration::from_secs(2), worker).await;
+        }
+        if let Some(error) = self.outcome.first_error() {
+            eprintln!("the first error: {error}");
+        }
+    }
+}
+
+impl Stretch {
+    /// Issued a second.
+    pub fn rate(&self) -> f64 {
+        self.counted.issued as f64 / self.seconds
+    }
+
+    /// CPU of the server for each issuance, µs.
+    pub fn cpu_us(&self) -> f64 {
+        (self.after.0.cpu_s - self.before.0.cpu_s) * 1e6 / self.counted.issued.max(1) as f64
+    }
+}
+
+/// Milliseconds within which 99 of 100 refusals between two looks were made, as the server counted: the end of the class that they fall in.
+pub fn refused_p99_ms(before: &Server, after: &Server) -> f64 {
+    let each: Vec<u64> = after.refused.iter().zip(before.refused).map(|(after, before)| after - before).collect();
+    let all: u64 = each.iter().sum();
+    let ends = REFUSED_WITHIN_US.iter().map(|us| *us as f64 / 1000.0).chain(std::iter::once(f64::INFINITY));
+    let mut so_far = 0;
+    for (n, end) in each.iter().zip(ends) {
+        so_far += n;
+        if so_far * 100 >= all * 99 {
+            return if all == 0 { 0.0 } else { end };
+        }
+    }
+    f64::INFINITY
+}
+
+/// Milliseconds below which a share of them lies.
+pub fn ms(all: &Histogram<u64>, share: f64) -> f64 {
+    all.value_at_quantile(share) as f64 / 1000.0
+}

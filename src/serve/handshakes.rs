@@ -1,0 +1,85 @@
+//! Threads for handshakes.
+//!
+//! A handshake costs as much as twenty issuances, and whoever asks for one is not known yet. So handshakes have threads of their own that
+//! yield to all others of this process: a storm of them gets what issuing leaves over, and a little more so that it ends.
+
+use std::io;
+
+use rustix::process::{getpriority_process, setpriority_process};
+use rustix::thread::gettid;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::limits;
+
+/// The lowest priority that there is (sched(7)).
+const LEAST: i32 = 19;
+
+/// The threads. Dropping it ends them; handshakes that are under way are given up.
+pub struct Handshakes(Option<Runtime>);
+
+impl Handshakes {
+    /// So many threads.
+    pub fn start(threads: usize) -> io::Result<Handshakes> {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(threads.max(1)).enable_all().thread_name("mayfly-handshakes").on_thread_start(|| {
+            // On Linux a thread has a priority of its own (sched(7)). To lower it needs no right.
+            let thread = Some(gettid());
+            let lower = |now: i32| setpriority_process(thread, (now + limits::HANDSHAKE_NICE).min(LEAST));
+            if let Err(error) = getpriority_process(thread).and_then(lower) {
+                tracing::warn!(%error, "handshakes have the priority of everything else");
+            }
+        });
+        Ok(Handshakes(Some(builder.build()?)))
+    }
+
+    /// Runs one there. `None` where the threads have ended.
+    pub async fn run<T: Send + 'static>(&self, handshake: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        let running = self.0.as_ref()?.spawn(handshake);
+        let _ends_with_us = AbortOnDrop(running.abort_handle());
+        running.await.ok()
+    }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Drop for Handshakes {
+    fn drop(&mut self) {
+        // Perhaps on a thread of another runtime, which must not wait.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handshake_runs_on_a_thread_that_yields_to_others() {
+        let handshakes = Handshakes::start(1).unwrap();
+        let nice = handshakes.run(async { getpriority_process(Some(gettid())).unwrap() }).await.unwrap();
+        let own = getpriority_process(Some(gettid())).unwrap();
+        assert_eq!(nice, (own + limits::HANDSHAKE_NICE).min(LEAST));
+    }
+
+    #[tokio::test]
+    async fn one_that_nobody_waits_for_is_given_up() {
+        let handshakes = Handshakes::start(1).unwrap();
+        let (tell, told) = tokio::sync::oneshot::channel::<()>();
+        {
+            let stalls = handshakes.run(async move {
+                let _held = tell;
+                std::future::pending::<()>().await;
+            });
+            assert!(tokio::time::timeout(std::time::Duration::from_millis(20), stalls).await.is_err());
+        }
+        assert!(told.await.is_err(), "what it held was dropped");
+    }
+}

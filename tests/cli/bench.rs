@@ -1,0 +1,124 @@
+//! `mayfly bench`, each scenario for a moment: that it runs and tells what it is to tell. The figures are not looked at.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn mayfly(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mayfly"));
+    command.arg("bench").args(args);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MAYFLY_")) {
+        command.env_remove(name);
+    }
+    command.output().unwrap()
+}
+
+/// What it told, one object for each line.
+#[track_caller]
+fn bench(args: &[&str]) -> Vec<Value> {
+    let out = mayfly(&[args, &["--json"]].concat());
+    let (told, words) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8_lossy(&out.stderr).into_owned());
+    assert!(out.status.success(), "{args:?}: {words}");
+    told.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[track_caller]
+fn above_zero(told: &Value, fields: &[&str]) {
+    for field in fields {
+        assert!(told[*field].as_f64().is_some_and(|n| n > 0.0), "{field} in {told}");
+    }
+}
+
+#[test]
+fn issuing_tells_what_it_cost_in_every_mode() {
+    for mode in ["stream", "unary", "batch"] {
+        let all =
+            bench(&["--mode", mode, "--concurrency", "8", "--connections", "2", "--seconds", "500ms", "--engine", "memory"]);
+        let [told] = &all[..] else { panic!("{all:?}") };
+        above_zero(told, &["issued", "issued_per_s", "p50_ms", "raw_sign_us", "flush_p50_ms", "rss_before_mb", "fds"]);
+        assert_eq!((told["mode"].as_str(), told["errors"].as_u64()), (Some(mode), Some(0)), "{told}");
+    }
+}
+
+#[test]
+fn endings_revoke_and_complete() {
+    let few = ["--concurrency", "8", "--connections", "1", "--per-task", "10", "--seconds", "2s", "--workers", "1"];
+    let told = bench(&[&few[..], &["--endings", "20"]].concat());
+    above_zero(&told[0], &["revoked", "completed", "revoke_p99_ms"]);
+    assert_eq!((told[0]["errors"].as_u64(), told[0]["workers"].as_u64()), (Some(0), Some(1)), "{}", told[0]);
+}
+
+#[test]
+fn uncached_asks_cedar_for_each_and_tells_what_that_costs() {
+    let few = ["--concurrency", "2", "--connections", "1", "--policies", "60", "--seconds", "1s", "--engine", "memory"];
+    let told = bench(&[&few[..], &["--uncached"]].concat());
+    above_zero(&told[0], &["cedar_us", "issued"]);
+    assert_eq!((told[0]["cache_hit_rate"].as_f64(), told[0]["policies"].as_u64()), (Some(0.0), Some(60)));
+}
+
+#[test]
+fn the_table_has_every_row_with_its_target() {
+    let rows = bench(&["--table", "--seconds", "300ms", "--engine", "memory"]);
+    let names: Vec<&str> = rows.iter().filter_map(|r| r["row"].as_str()).collect();
+    assert_eq!(names.len(), 9, "{names:?}");
+    assert!(rows.iter().all(|r| r["value"].is_number() && r["of"].is_string()));
+    assert_eq!(rows.iter().filter(|r| r["target"].is_number() && r["met"].is_boolean()).count(), 8);
+}
+
+#[test]
+fn overload_tells_goodput_refusals_revocations_and_health() {
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        println!("skipped: the server and the generator need a core each");
+        return;
+    }
+    let all = bench(&["overload", "--seconds", "1s", "--policies", "8", "--mode", "stream"]);
+    above_zero(&all[0], &["peak_per_s", "goodput", "health_asked", "revoke_p99_ms", "flush_p99_ms"]);
+}
+
+#[test]
+fn idle_connections_are_held_and_weighed() {
+    let all = bench(&["idle", "--connections", "40", "--seconds", "200ms", "--engine", "memory"]);
+    above_zero(&all[0], &["connections", "rss_after_mb"]);
+    assert_eq!(all[0]["connections"].as_u64(), Some(40));
+}
+
+#[test]
+fn a_storm_shakes_hands_while_others_issue() {
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        println!("skipped: the server and the generator need a core each");
+        return;
+    }
+    let all = bench(&["storm", "--rate", "20", "--issuing", "50", "--seconds", "2s", "--engine", "memory"]);
+    above_zero(&all[0], &["handshakes", "issuing_per_s_without", "issuing_per_s_with"]);
+}
+
+#[test]
+fn a_soak_draws_a_line_through_each_thing() {
+    let all = bench(&["soak", "--minutes", "0.05", "--every", "300ms", "--ttl", "2s", "--keep", "1GiB"]);
+    let slopes = all[0]["slopes"].as_array().unwrap();
+    assert_eq!((slopes.len(), all[0]["keep"].as_str()), (5, Some("1GiB")));
+    assert!(slopes.iter().all(|s| s["mean"].is_number() && s["per_hour"].is_number() && s["flat"].is_boolean()));
+}
+
+#[test]
+fn live_credentials_are_there_after_a_kill() {
+    let all = bench(&["live", "--credentials", "3000"]);
+    above_zero(&all[0], &["bytes_per_credential_above_idle", "start_after_kill_s", "longest_stall_ms"]);
+    let count = |field: &str| all[0][field].as_u64().unwrap();
+    assert!(count("credentials") >= 3000 && count("live_after_start") >= count("credentials"), "{}", all[0]);
+}
+
+#[test]
+fn what_makes_no_sense_is_a_mistake_in_usage() {
+    for args in [
+        &["--endings", "101"][..],
+        &["--table", "--mode", "unary"],
+        &["--mode", "unary", "overload"],
+        &["overload", "--times", "0"],
+        &["soak", "--ttl", "soon"],
+        &["idle", "--connections", "0"],
+        &["--policies", "1"],
+    ] {
+        assert_eq!(mayfly(args).status.code(), Some(2), "{args:?}");
+    }
+}
