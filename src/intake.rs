@@ -77,7 +77,7 @@ impl Intake {
             return Err(Refusal::limit("intake_wait_ms", limits::INTAKE_WAIT_MS, retry)
                 .way_out("other replicas may have time; ask the operator for more cores or replicas when this lasts"));
         }
-        taken.crowded = wait_us > limits::INTAKE_TURN_US as u64;
+        taken.crowded = wait_us > limits::INTAKE_CROWD_US;
         Ok(taken)
     }
 

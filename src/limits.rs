@@ -262,6 +262,9 @@ pub const STREAM_ROUND_US: u64 = 1_000;
 pub const INTAKE_WAIT_MS: u64 = 100;
 /// Deciding that is handed to the scheduler at once where exchanges wait, microseconds for each thread. A tenth of `REFUSED_WITHIN_MS`.
 pub const INTAKE_TURN_US: usize = 500;
+/// What waits no longer than this, microseconds, is handed to the scheduler as it comes: half of the 5 ms in which a call is refused at the
+/// latest, and more than 256 remembered decisions take on two cores.
+pub const INTAKE_CROWD_US: u64 = 2_500;
 /// What a decision is taken to cost before there was one, nanoseconds: with a signature, and without a policy that is asked (measured).
 pub const INTAKE_DECISION_NS: u64 = 25_000;
 /// Time within which a call is refused that there is no time for, from when it was read, milliseconds. A tenth of what a first retry of

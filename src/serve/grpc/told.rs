@@ -10,10 +10,11 @@ use prost::Message;
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
 use tonic_prost::ProstDecoder;
+use zeroize::Zeroize as _;
 
 use super::issued::issued_to_pb;
 use crate::credential::minted::About;
-use crate::credential::{Answer, Issued};
+use crate::credential::{Answer, Issued, Kind};
 use crate::pb::mayfly::v1 as pb;
 use crate::protobuf::{begin, delimited, delimited_len, message_len, number, number_len};
 
@@ -142,6 +143,7 @@ impl Told {
                 Answer::Bearer { token, .. } => {
                     out.reserve(one.length(token));
                     one.write(token, out);
+                    one.wipe();
                     Ok(())
                 }
                 _ => whole(one.request_id, one.issued).encode(out),
@@ -152,6 +154,20 @@ impl Told {
 }
 
 impl One {
+    /// What we signed is no secret without its signature, and wiping all of it costs as much as hashing it.
+    fn wipe(self) {
+        let signed = self.pattern.about.kind == Kind::Jwt;
+        if let (_, _, Answer::Bearer { mut token, .. }) = self.issued.into_parts()
+            && signed
+        {
+            let mut text = std::mem::take(&mut *token).into_bytes();
+            let signature = text.iter().rposition(|b| *b == b'.').map_or(0, |dot| dot + 1);
+            if let Some(signature) = text.get_mut(signature..) {
+                signature.zeroize();
+            }
+        }
+    }
+
     fn bearer_length(&self, token: &str) -> usize {
         delimited_len(TOKEN, token.as_bytes()) + self.pattern.bearer.len()
     }
