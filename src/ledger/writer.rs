@@ -151,7 +151,7 @@ fn decide(
     let issues = Issues::of(&group);
     let mut first = None;
     group.for_each(|encoded| {
-        let seq = state.take_seq(encoded.record());
+        let seq = state.take_seq(&encoded);
         first.get_or_insert(seq);
         state.apply(&encoded);
         out.records.push(Committed::new(seq, encoded));

@@ -307,8 +307,8 @@ impl State {
     }
 
     /// Gives the next seq to a record that was found valid.
-    pub fn take_seq(&mut self, record: &Record) -> Seq {
-        self.head = seq_after(self.head, record);
+    pub fn take_seq(&mut self, judged: &impl Judged) -> Seq {
+        self.head = seq_after(self.head, judged.record());
         self.head
     }
 

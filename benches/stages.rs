@@ -1,0 +1,133 @@
+//! The stages of an issuance, one by one, with everything at hand in the caches: docs/performance.md sets them beside what a loaded server
+//! spends on each.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark stops where it fails")]
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use mayfly::credential::series::Series;
+use mayfly::identity::caller::Caller;
+use mayfly::ledger::commit::{ChainHead, Encoded, pack};
+use mayfly::ledger::mold::OwnRequest;
+use mayfly::pb::mayfly::v1 as pb;
+use mayfly::policy::decide::Shared;
+use mayfly::policy::wanted::Wanted;
+use mayfly::seq::{CredentialId, Millis};
+use mayfly::store::Store;
+use mayfly::store::redb::{Options, RedbStore};
+use prost::Message;
+use std::hint::black_box;
+
+#[path = "../tests/kit/mod.rs"]
+mod kit;
+use kit::house::{House, house, runtime, terms};
+
+/// Records of a usual commit (`limits::GATHER_RECORDS`).
+const COMMIT: usize = 256;
+
+fn ask(task: &str, n: usize) -> pb::ExchangeRequest {
+    let digest = mayfly::ledger::commit::sha256(&n.to_be_bytes());
+    pb::ExchangeRequest {
+        task: Some(pb::exchange_request::Task::TaskId(task.to_owned())),
+        upstream: "echo".into(),
+        scopes: vec!["echo:read".into()],
+        tool: format!("tool_{n}"),
+        purpose: format!("measure number {n}"),
+        arguments: Some(pb::Arguments { arguments: Some(pb::arguments::Arguments::Sha256(digest.to_vec().into())) }),
+        request_id: format!("{n:x}"),
+        ..Default::default()
+    }
+}
+
+fn request(caller: &Caller, want: &Wanted) -> Option<OwnRequest> {
+    want.request_id.as_ref().map(|id| OwnRequest::new(caller.id().as_str(), id.clone(), want.digest))
+}
+
+fn stages(c: &mut Criterion) {
+    let house = house();
+    let authority = &house.authority;
+    let caller = house.caller("/agent/a");
+    let opened = runtime().block_on(authority.open_task(&caller, &terms(), &None, false)).unwrap();
+    let asks: Vec<pb::ExchangeRequest> = (0..COMMIT).map(|n| ask(&opened.to_string(), n)).collect();
+    let sent: Vec<Vec<u8>> = asks.iter().map(Message::encode_to_vec).collect();
+    let wants: Vec<Wanted> = asks.iter().cloned().map(|ask| Wanted::from_pb(ask).unwrap()).collect();
+    let (view, compiled) = (authority.ledger.view(), authority.catalog.now());
+    let decider = &authority.decider;
+
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let random = aws_lc_rs::rand::SystemRandom::new();
+    c.bench_function("signature: ES256 over 900 bytes, raw", |b| b.iter(|| pair.sign(&random, black_box(&[7; 900])).unwrap()));
+
+    let mut turn = (0..COMMIT).cycle();
+    let mut next = move || turn.next().unwrap();
+    c.bench_function("admission: a request decoded and checked", |b| {
+        b.iter(|| Wanted::from_pb(pb::ExchangeRequest::decode(&sent[next()][..]).unwrap()).unwrap())
+    });
+    c.bench_function("caller: still let in", |b| b.iter(|| authority.let_in(black_box(&caller), "issuing").unwrap()));
+    c.bench_function("task and policy: decided by itself", |b| {
+        b.iter(|| decider.exchange(&view, &compiled, &caller, &wants[next()], || [1; 16]).unwrap())
+    });
+    c.bench_function("task and policy: what a series has in common", |b| {
+        b.iter(|| decider.shared(&view, &compiled, &caller, &wants[next()]).unwrap())
+    });
+    let shared: Shared<'_> = decider.shared(&view, &compiled, &caller, &wants[0]).unwrap();
+    c.bench_function("task and policy: one of a series", |b| {
+        b.iter(|| {
+            let want = &wants[next()];
+            shared.grant(decider, &caller, want, request(&caller, want)).unwrap().unwrap()
+        })
+    });
+    c.bench_function("claims and record: what a series has in common", |b| {
+        b.iter(|| Series::new(shared.grants().clone(), &authority.keyring).ok().unwrap())
+    });
+    let series = Series::new(shared.grants().clone(), &authority.keyring).ok().unwrap();
+    let mut id = 0u128;
+    let mut mint = |want: &Wanted| {
+        id += 1;
+        let own = shared.grant(decider, &caller, want, request(&caller, want)).unwrap().unwrap();
+        series.mint(own, CredentialId::from_bytes(id.to_be_bytes()), &authority.status, view.now()).ok().unwrap()
+    };
+    c.bench_function("claims, base64, signature, record and hash: one of a series, granted and made", |b| {
+        b.iter(|| mint(&wants[next()]))
+    });
+    let records: Vec<Encoded> = wants.iter().map(|want| mint(want).0).collect();
+    of_commit(c, &records, &house);
+}
+
+fn of_commit(c: &mut Criterion, records: &[Encoded], house: &House) {
+    let mut group = c.benchmark_group("a commit of 256");
+    group.throughput(Throughput::Elements(COMMIT as u64)).sample_size(20);
+    group.bench_function("pack: tree, molds, bytes", |b| {
+        b.iter(|| pack(1, ChainHead::START, Millis(1), black_box(records).iter()))
+    });
+    let state = house.authority.ledger.peek(Clone::clone);
+    let now = house.authority.ledger.view().now();
+    group.bench_function("fold: verdict and effect", |b| {
+        b.iter_batched(
+            || state.clone(),
+            |mut state| {
+                state.begin_commit(state.position + 1, now);
+                for record in records {
+                    state.verdict(std::slice::from_ref(record), now).unwrap();
+                    state.take_seq(record);
+                    state.apply(record);
+                }
+                state.end_commit();
+                state
+            },
+            BatchSize::LargeInput,
+        )
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let store = RedbStore::open(&dir.path().join("data"), &Options::new([1; 16])).unwrap();
+    let (bytes, _) = pack(1, ChainHead::START, Millis(1), records.iter());
+    let mut position = store.head().unwrap();
+    group.bench_function(format!("append: {} KB, durable, redb", bytes.len() / 1024), |b| {
+        b.iter(|| {
+            position += 1;
+            store.append(position, &bytes).unwrap();
+        })
+    });
+}
+
+criterion_group!(benches, stages);
+criterion_main!(benches);
