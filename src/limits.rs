@@ -171,6 +171,14 @@ pub const STORE_CACHE_BYTES: usize = 16 * 1024 * 1024;
 pub const STORE_REMOVE_COMMITS: usize = 256;
 /// Bytes removed in one transaction, about. An append waits for it: 8 MiB are some 10 ms.
 pub const STORE_REMOVE_BYTES: usize = 8 * 1024 * 1024;
+/// Time between two looks at how much history is kept, milliseconds. At 25 MB a second, 250 MB are written meanwhile.
+pub const KEEP_LOOK_MS: u64 = 10_000;
+/// History that stays whatever `audit.keep` says, milliseconds. As `VIEW_MAX_AGE_MS`: what a decision under way has seen is there.
+pub const KEEP_LEAST_MS: u64 = VIEW_MAX_AGE_MS;
+/// Bytes of history that one record of a removal stands for, at most. Read once before they go: a second or two of a core.
+pub const KEEP_BYTES: u64 = 256 * 1024 * 1024;
+/// Fewer commits than these wait for more: a removal is a record and a few flushes of its own.
+pub const KEEP_COMMITS: u64 = 16;
 /// Largest file that is read as a sealing key, bytes: 32 bytes as hex with a line end fit twice.
 pub const SEALING_KEY_FILE_BYTES: usize = 132;
 

@@ -24,7 +24,12 @@ pub fn data_dir(config: &Config) -> Option<&Path> {
 
 /// Where snapshots lie.
 pub fn snapshots(config: &Config) -> Option<PathBuf> {
-    data_dir(config).map(|dir| dir.join("snapshots"))
+    data_dir(config).map(snapshots_in)
+}
+
+/// Where they lie in a data directory.
+pub fn snapshots_in(dir: &Path) -> PathBuf {
+    dir.join("snapshots")
 }
 
 /// redb's options. `id` is used where there is no store yet.
@@ -65,7 +70,7 @@ pub fn not_opened(config: &Config, error: StoreError) -> StartError {
     let (StoreError::Damaged { .. }, Engine::Redb(dir)) = (&error, &config.store.engine) else { return error.into() };
     let options = redb_options(config, StoreId::from_bytes([0; 16]));
     match RedbStore::open_damaged(dir, &options) {
-        Ok(store) => damage(&store),
+        Ok(store) => damage(&store, snapshots(config).as_ref()),
         Err(_) => error.into(),
     }
 }

@@ -206,7 +206,7 @@ impl World {
         let (bytes, chain) = pack(writer.id, writer.chain, time, &leaves, encoded.into_iter().map(|e| e.bytes).collect());
         if !several {
             writer.state.end_commit();
-            writer.state.writers.insert(writer.id, chain);
+            writer.state.appended(writer.id, chain, bytes.len());
         }
         writer.chain = chain;
         writer.flying.push_back(Flight { bytes, answers });
