@@ -187,6 +187,14 @@ pub const SLED_REMOVE_ROWS: usize = 256;
 pub const SLED_LOCK_TRIES: u32 = 500;
 /// Pause between two of them: five seconds in all.
 pub const SLED_LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+/// Time between two looks at how much history is kept, milliseconds. At 25 MB a second, 250 MB are written meanwhile.
+pub const KEEP_LOOK_MS: u64 = 10_000;
+/// History that stays whatever `audit.keep` says, milliseconds. As `VIEW_MAX_AGE_MS`: what a decision under way has seen is there.
+pub const KEEP_LEAST_MS: u64 = VIEW_MAX_AGE_MS;
+/// Bytes of history that one record of a removal stands for, at most. Read once before they go: a second or two of a core.
+pub const KEEP_BYTES: u64 = 256 * 1024 * 1024;
+/// Fewer commits than these wait for more: a removal is a record and a few flushes of its own.
+pub const KEEP_COMMITS: u64 = 16;
 /// Largest file that is read as a sealing key, bytes: 32 bytes as hex with a line end fit twice.
 pub const SEALING_KEY_FILE_BYTES: usize = 132;
 

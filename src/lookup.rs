@@ -139,8 +139,10 @@ impl Authority {
             .await?;
         match (looked.found, reached) {
             (Some(found), _) => Ok(Some(found)),
-            (None, Reached::Bound(seq)) if seq.count() > 0 => Err(not_reached(what, seq)),
-            (None, _) => Ok(None),
+            (None, reached) => match reached.short() {
+                Some((_, why)) => Err(not_reached(what, &why)),
+                None => Ok(None),
+            },
         }
     }
 
@@ -239,9 +241,9 @@ impl Looking {
     }
 }
 
-fn not_reached(what: &str, seq: Seq) -> No {
+fn not_reached(what: &str, why: &str) -> No {
     No::Refusal(
-        Refusal::new(Reason::Compacted, format!("{what} is not in memory, and history was searched back to seq {seq} only"))
+        Refusal::new(Reason::Compacted, format!("{what} is not in memory, and {why}"))
             .way_out("an exported audit log may have it: mayfly audit search"),
     )
 }

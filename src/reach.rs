@@ -135,7 +135,7 @@ impl Authority {
         let (found, reached) = self.look_back(upstream, move |upstream, past| upstream.look(&ledger, past)).await?;
         match reached {
             Reached::Enough | Reached::Beginning => Ok(Some(Reach { refused, ..found.reach })),
-            Reached::Bound(_) => Ok(None),
+            Reached::Bound(_) | Reached::Removed(_) => Ok(None),
         }
     }
 }

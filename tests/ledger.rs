@@ -288,7 +288,7 @@ fn recovery_keeps_what_can_be_trusted_revokes_all_of_it_and_takes_locks_over() {
 
     let old = RedbStore::open(&dir.path().join("data"), &options()).unwrap();
     let new = RedbStore::open(&fresh.path().join("data"), &options()).unwrap();
-    let done = recover::recover(&old, &new, (kept, Seq::ZERO), Millis(1_800_000_000_000), false).unwrap();
+    let done = recover::recover(&old, &new, None, (kept, Seq::ZERO), Millis(1_800_000_000_000), false).unwrap();
     assert_eq!((done.generation, done.kept, done.left, done.locks, done.named), (2, kept, 4, 1, 1));
     let state = mayfly::ledger::open::load(&new, None).unwrap().state;
     assert_eq!(state.head.generation(), 2);
@@ -350,7 +350,7 @@ fn recovery_ages_keys_and_shuts_out_whom_lost_trust_would_let_in() {
 
     let old = RedbStore::open(&dir.path().join("data"), &options()).unwrap();
     let new = RedbStore::open(&fresh.path().join("data"), &options()).unwrap();
-    recover::recover(&old, &new, (kept, Seq::start_of(6)), Millis(1_800_000_000_000), false).unwrap();
+    recover::recover(&old, &new, None, (kept, Seq::start_of(6)), Millis(1_800_000_000_000), false).unwrap();
     let state = mayfly::ledger::open::load(&new, None).unwrap().state;
     assert_eq!(state.head.generation(), 7, "above what a snapshot has seen");
     let states = ["removed", "retired", "used"].map(|key| state.keys[key].state);

@@ -94,7 +94,7 @@ fn there_is_a_sample_of_every_event_author_and_target() {
         let list = text[at..].split_once("tags = \"").unwrap().1.split('"').next().unwrap();
         list.split(", ").map(|n| n.parse().unwrap()).collect()
     };
-    let records: Vec<Vec<u8>> = samples::all().into_iter().map(|(_, r)| r.encode_to_vec()).collect();
+    let records: Vec<Vec<u8>> = samples::all().into_iter().chain(samples::added()).map(|(_, r)| r.encode_to_vec()).collect();
     let on_wire = |path: &[u64]| -> BTreeSet<u64> { records.iter().flat_map(|r| tags_at(r, path)).collect() };
     let events: BTreeSet<u64> = on_wire(&[]).into_iter().filter(|t| *t >= 10).collect();
     assert_eq!(events, tags(source, "Event"));

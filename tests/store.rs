@@ -13,7 +13,11 @@ use mayfly::store::{Entry, Expect, Store, StoreError};
 
 #[path = "kit/engines.rs"]
 mod engines;
+#[path = "store/removal.rs"]
+mod removal;
+
 use engines::{Engine, Kept, Memory};
+use removal::*;
 
 macro_rules! suite {
     ($($clause:ident)*) => {
@@ -33,6 +37,8 @@ suite! {
     follow_gives_up_in_time
     removal_keeps_order_and_the_newest
     removal_of_many_is_whole
+    removal_in_steps_lets_others_go_between
+    an_empty_store_may_begin_elsewhere
     every_expectation_of_a_put
     every_expectation_of_a_delete
     names_are_listed_by_prefix_in_byte_order
@@ -153,34 +159,6 @@ fn follow_gives_up_in_time<E: Engine>() {
     let began = Instant::now();
     assert_eq!(e.store().follow(0, Duration::from_millis(50)).unwrap(), 0);
     assert!(began.elapsed() >= Duration::from_millis(50) && began.elapsed() < Duration::from_secs(20));
-}
-
-fn removal_keeps_order_and_the_newest<E: Engine>() {
-    let e = E::make(10);
-    let s = e.store();
-    fill(&**s, 10, 100);
-    s.remove_before(0).unwrap();
-    s.remove_before(1).unwrap();
-    assert_eq!(s.oldest().unwrap(), 1);
-    s.remove_before(4).unwrap();
-    assert_eq!((s.oldest().unwrap(), s.head().unwrap()), (4, 10));
-    assert_eq!(places(&s.read(1, 10_000).unwrap()), [4, 5, 6, 7, 8, 9, 10]);
-    s.remove_before(2).unwrap();
-    assert_eq!(s.oldest().unwrap(), 4);
-    s.remove_before(u64::MAX).unwrap();
-    assert_eq!((s.oldest().unwrap(), s.head().unwrap()), (10, 10));
-    fill(&**s, 11, 100);
-    assert_eq!(places(&s.read(0, 10_000).unwrap()), [10, 11]);
-}
-
-fn removal_of_many_is_whole<E: Engine>() {
-    let e = E::make(10);
-    let s = e.store();
-    let many = limits::STORE_REMOVE_COMMITS as u64 * 2 + 10;
-    fill(&**s, many, 8);
-    s.remove_before(many - 1).unwrap();
-    assert_eq!((s.oldest().unwrap(), s.head().unwrap()), (many - 1, many));
-    assert_eq!(places(&s.read(0, 10_000).unwrap()), [many - 1, many]);
 }
 
 fn every_expectation_of_a_put<E: Engine>() {

@@ -27,7 +27,7 @@ const UNUSED_LIMITS: &[(&str, &str)] =
     &[("ACT_CHAIN", "subject tokens"), ("AUTHORIZATION_DETAILS_BYTES", "rich authorization requests"), ("USES", "use reports")];
 
 /// Settings of the configuration that nothing reads yet, and why.
-const UNUSED_SETTINGS: &[(&str, &str)] = &[("audit_keep", "retention")];
+const UNUSED_SETTINGS: &[(&str, &str)] = &[];
 
 /// Everything that a rule found, each as a line.
 fn none(found: Vec<String>, what_to_do: &str) {

@@ -66,7 +66,11 @@ impl Authority {
     pub(super) async fn again(&self, seen: Seen, caller: &Caller, want: &Wanted) -> Result<Before, No> {
         let Seen { id, at, seq, alive, path } = seen;
         let receipt = self.ledger.receipt_of(id, seq, at).await?;
-        let record = self.issuance_at(at, id)?;
+        let record = match self.issuance_at(at, id) {
+            Ok(record) => record,
+            // Of what has ended the record may be gone (`audit.keep`): there is nothing to give again, whatever was asked.
+            Err(no) => return Err(alive.err().map_or(no, No::Refusal)),
+        };
         let same = record.request.as_ref().is_some_and(|r| r.digest == want.digest);
         if !same {
             return Err(reused(want.request_id.as_deref().unwrap_or_default()));

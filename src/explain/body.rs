@@ -38,6 +38,7 @@ pub const fn name(event: &Event) -> &'static str {
         Event::LeaseClosed(_) => "lease closed",
         Event::SnapshotTaken(_) => "snapshot taken",
         Event::Maintained(_) => "maintained",
+        Event::HistoryRemoved(_) => "history removed",
     }
 }
 
@@ -185,6 +186,11 @@ fn registry(event: &Event) -> Value {
         Event::LeaseClosed(e) => json!({ "lease": lease(&e.lease), "end": text(LeaseEnd::try_from(e.end)), "detail": e.detail }),
         Event::SnapshotTaken(e) => json!({ "seq": e.seq, "position": e.position, "sha256": hex(&e.digest) }),
         Event::Maintained(e) => json!({ "what": e.what }),
+        Event::HistoryRemoved(e) => {
+            let chain = |c: &ChainEnd| json!({ "writer": c.writer, "commit": c.number, "header_sha256": hex(&c.header) });
+            let chains: Vec<Value> = e.chains.iter().map(chain).collect();
+            json!({ "before": e.before, "seq": e.seq, "bytes": e.bytes, "newest": time(e.time), "chains": chains })
+        }
         _ => Value::Null,
     }
 }

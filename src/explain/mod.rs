@@ -73,6 +73,13 @@ fn none(what: &str) -> No {
     No::Refusal(Refusal::new(Reason::NotFound, format!("there is no {what} that you may see")))
 }
 
+/// Nothing was found as far as history reaches: where that is not its beginning, nothing is claimed.
+fn not_found(what: &str, kind: &str, reached: Reached) -> No {
+    let Some((_, why)) = reached.short() else { return none(kind) };
+    let no = Refusal::new(Reason::Compacted, format!("{what} was not found: {why}"));
+    No::Refusal(no.way_out("an exported audit log may have it: mayfly audit search"))
+}
+
 /// Who asks: an operator may have history read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Depth {
@@ -151,7 +158,7 @@ impl Authority {
         };
         let now = self.system.wall();
         let told = self.ledger.settled(|s| words::of_task(s, id, &records, now)).await?;
-        let mut explained = told.ok_or_else(|| none("such task"))?;
+        let mut explained = told.ok_or_else(|| not_found(&id.to_string(), "such task", reached))?;
         explained.findings.extend(words::reach(reached));
         explained.records = records;
         Ok(explained)
@@ -177,7 +184,7 @@ impl Authority {
         }
         let mut explained = words::of_refusals(&caller, &id, search.refused);
         explained.findings.extend(words::reach(reached));
-        if explained.records.is_empty() { Err(none("such request")) } else { Ok(explained) }
+        if explained.records.is_empty() { Err(not_found("the request", "such request", reached)) } else { Ok(explained) }
     }
 
     async fn explain_seq(&self, seq: Seq) -> Result<Explained, No> {
@@ -191,13 +198,11 @@ impl Authority {
                 std::cmp::Ordering::Less => ControlFlow::Break(()),
             })
             .await?;
-        match (past, reached) {
+        let what = format!("record {seq}");
+        match (past, reached.short()) {
             (Some(past), _) => self.explain_past(past).await,
-            (None, Reached::Bound(at)) if at > Seq::ZERO && seq <= at => {
-                let no = Refusal::new(Reason::Compacted, format!("history was read back to seq {at} only"));
-                Err(No::Refusal(no.way_out("an exported audit log may have it: mayfly audit search")))
-            }
-            (None, _) => Err(none(&format!("record {seq}"))),
+            (None, Some((at, _))) if seq <= at => Err(not_found(&what, &what, reached)),
+            (None, _) => Err(none(&what)),
         }
     }
 
@@ -222,7 +227,7 @@ impl Authority {
     async fn explain_records(&self, about: About, what: &str) -> Result<Explained, No> {
         let (records, reached) = self.story(about).await?;
         if records.is_empty() {
-            return Err(none(what));
+            return Err(not_found(what, what, reached));
         }
         let mut explained = Explained { summary: format!("{} records name {what}", records.len()), ..Explained::default() };
         explained.findings = records.iter().map(words::of_one).collect();

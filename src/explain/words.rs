@@ -20,12 +20,8 @@ fn refuses(subject: &'static str, text: impl Into<String>, seq: Seq) -> Finding 
 
 /// What could not be looked at.
 pub(super) fn reach(reached: Reached) -> Option<Finding> {
-    let text = match reached {
-        Reached::Enough => return None,
-        Reached::Beginning => return None,
-        Reached::Bound(seq) if seq.count() == 0 => return None,
-        Reached::Bound(seq) => format!("history was read back to seq {seq} only; what came before is not told here"),
-    };
+    let (_, why) = reached.short()?;
+    let text = format!("{why}; what came before is not told here");
     Some(Finding { subject: "history", text, permits: false, seq: Seq::ZERO })
 }
 

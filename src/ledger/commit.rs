@@ -71,6 +71,8 @@ pub struct Commit {
     pub hash: Hash,
     /// Its records.
     pub records: Vec<Record>,
+    /// Its bytes in the store.
+    pub size: usize,
 }
 
 /// Why bytes are no commit, or not the next one of their writer.
@@ -106,6 +108,17 @@ pub enum BadCommit {
 }
 
 impl Commit {
+    /// The header, its SHA-256 and the first record alone, of a commit that was found whole before.
+    pub(super) fn glance(bytes: &Bytes) -> Result<(Header, Hash, Record), BadCommit> {
+        let packed = Packed::decode(bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
+        let header = Header::decode(packed.header.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
+        let hash = sha256(&packed.header);
+        let records = records_of(packed, header.format)?;
+        let first = records.first().ok_or_else(|| BadCommit::Malformed("no records".to_owned()))?;
+        let first = Record::from_bytes(first).map_err(|e| BadCommit::Malformed(e.0))?;
+        Ok((header, hash, first))
+    }
+
     /// Reads a commit back and checks it in itself: format, counts, root, every record known.
     pub fn from_bytes(bytes: &Bytes) -> Result<Commit, BadCommit> {
         let packed = Packed::decode(bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
@@ -129,7 +142,7 @@ impl Commit {
             .iter()
             .map(|r| Record::from_bytes(r).map_err(|e| BadCommit::Malformed(e.0)))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Commit { hash, header, records })
+        Ok(Commit { hash, header, records, size: bytes.len() })
     }
 
     /// The chain's head after this commit, if it continues `after`.

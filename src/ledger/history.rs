@@ -9,7 +9,7 @@ use super::READ_BYTES;
 use super::commit::Commit;
 use super::record::{Event, Record};
 use crate::limits;
-use crate::refusal::Fault;
+use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{Millis, Seq};
 use crate::store::{Entry, Position, Store};
 
@@ -36,8 +36,23 @@ pub enum Reached {
     Enough,
     /// To the first record that there ever was.
     Beginning,
-    /// To the oldest commit that is kept, or to the bound. Nothing before this seq was looked at.
+    /// To the bound. Nothing before this seq was looked at.
     Bound(Seq),
+    /// To the oldest commit that is kept: the record with this seq and all before it were removed (`audit.keep`).
+    Removed(Seq),
+}
+
+impl Reached {
+    /// Where the search ended before the beginning: the newest seq that was not looked at, and why, in words.
+    pub fn short(&self) -> Option<(Seq, String)> {
+        match *self {
+            Reached::Bound(seq) if seq.count() > 0 => Some((seq, format!("history was searched back to seq {seq} only"))),
+            Reached::Removed(seq) if seq.count() > 0 => {
+                Some((seq, format!("records up to seq {seq} are older than what is kept (audit.keep) and were removed")))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Where to begin looking back: the durable end of the log.
@@ -50,6 +65,20 @@ pub struct End {
 }
 
 impl Ledger {
+    /// The records of a durable commit, to make a credential again or to explain one. Refused where it was removed (`audit.keep`), which
+    /// it never is while a credential of it lives.
+    pub fn records_at(&self, position: Position) -> Result<Vec<Record>, No> {
+        let removed = self.peek(|s| (position < s.removed.before).then_some(s.removed.seq));
+        if let Some((_, why)) = removed.and_then(|seq| Reached::Removed(seq).short()) {
+            let no = Refusal::new(Reason::Compacted, format!("what it made is in a record that is gone: {why}"));
+            return Err(No::Refusal(no.way_out("an exported audit log may have it: mayfly audit search")));
+        }
+        let entries = self.inner.store().read(position, 1).map_err(|e| Fault::new(format!("reading commit {position}: {e}")))?;
+        let entry = entries.into_iter().next().filter(|e| e.at == position);
+        let entry = entry.ok_or_else(|| Fault::new(format!("commit {position} is not there")))?;
+        Ok(Commit::from_bytes(&entry.bytes).map_err(|e| Fault::new(format!("commit {position}: {e}")))?.records)
+    }
+
     /// Goes back from `end`, record by record, until `each` says stop, the first generation begins, or the bound is reached.
     ///
     /// It goes on before a recovery: what was issued there is revoked, and has to stay explainable.
@@ -89,7 +118,7 @@ fn look_back(store: &dyn Store, end: End, most: usize, mut each: impl FnMut(Past
         }
         to = from - 1;
     }
-    Ok(Reached::Bound(seq))
+    Ok(if oldest > 1 { Reached::Removed(seq) } else { Reached::Beginning })
 }
 
 /// The commits from `from` to `to`, in order.
@@ -173,7 +202,9 @@ mod tests {
         let Reached::Bound(seq) = look_back(&store, end, size * 5 / 2, until(0)).unwrap() else { panic!("no bound") };
         assert_eq!(seq.count(), 37, "three were looked at");
         store.remove_before(31).unwrap();
-        let Reached::Bound(seq) = look_back(&store, end, usize::MAX, until(0)).unwrap() else { panic!("no bound") };
+        let reached = look_back(&store, end, usize::MAX, until(0)).unwrap();
+        let Reached::Removed(seq) = reached else { panic!("{reached:?}") };
         assert_eq!(seq.count(), 30);
+        assert!(reached.short().unwrap().1.contains("audit.keep"));
     }
 }

@@ -5,6 +5,7 @@
 //! - `queue`, `writer`: from a proposal to a [`Receipt`], with one durable append per batch.
 //! - `view`: what a decision is made on.
 //! - [`history`]: the records read back.
+//! - [`keep`]: how long they stay.
 //! - [`open`], [`snapshot`], [`recover`]: from a store to a state, and what to do when that is refused.
 //!
 //! Failure analysis. The state runs ahead of the disk by the batch that is being appended. What leaves the process waits for the durable
@@ -16,6 +17,8 @@ pub mod clock;
 pub mod commit;
 mod encoded;
 pub mod history;
+pub mod keep;
+mod load;
 pub mod mold;
 pub mod open;
 mod packed;
@@ -27,12 +30,13 @@ pub mod recover;
 mod salvage;
 pub mod snapshot;
 pub mod state;
+mod taking;
 mod verify;
 mod view;
 mod writer;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -48,12 +52,11 @@ pub use view::View;
 pub use writer::{Batch, Committed};
 
 use crate::limits;
-use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::refusal::{No, Reason, Refusal};
 use crate::seq::{CredentialId, Millis, Seq};
 use crate::store::Store;
 use crate::system::System;
 use clock::Guarded;
-use commit::Commit;
 use queue::Queue;
 use record::Record;
 
@@ -106,6 +109,8 @@ struct Inner {
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     /// Other threads that have the store in use.
     background: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    /// Looks how much history is kept, when there is something new to look at.
+    keeper: OnceLock<std::thread::Thread>,
     /// They end as soon as they can.
     stopping: AtomicBool,
 }
@@ -201,14 +206,6 @@ impl Ledger {
         self.inner.observers.write().push(Box::new(observer));
     }
 
-    /// The records of a durable commit, to make a credential again or to explain one.
-    pub fn records_at(&self, position: crate::store::Position) -> Result<Vec<Record>, Fault> {
-        let entries = self.inner.store().read(position, 1).map_err(|e| Fault::new(format!("reading commit {position}: {e}")))?;
-        let entry = entries.into_iter().next().filter(|e| e.at == position);
-        let entry = entry.ok_or_else(|| Fault::new(format!("commit {position} is no longer kept")))?;
-        Ok(Commit::from_bytes(&entry.bytes).map_err(|e| Fault::new(format!("commit {position}: {e}")))?.records)
-    }
-
     /// The store, for named values.
     pub fn store(&self) -> Arc<dyn Store> {
         self.inner.store()
@@ -259,6 +256,7 @@ impl Ledger {
         self.inner.stopping.store(true, Ordering::Relaxed);
         let background = std::mem::take(&mut *self.inner.background.lock());
         for thread in background {
+            thread.thread().unpark();
             let _ = thread.join();
         }
     }

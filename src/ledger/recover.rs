@@ -5,11 +5,16 @@
 //! revocation. Locks that stand in what is lost are taken over as far as its commits can still be read (`salvage`), and so is what is
 //! never evidence again whatever a decision saw: SVIDs, subject tokens and signing keys. Forgotten, they would let somebody in again.
 
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
 use super::READ_BYTES;
-use super::commit::{ChainHead, Commit, Encoded, pack};
+use super::commit::{ChainHead, Commit, Encoded, Hash, pack};
 use super::record::{Event, GenerationBegun, Record, Revoked, Who};
 use super::salvage::{Lost, salvage};
-use super::state::{State, seq_after};
+use super::snapshot;
+use super::state::{Removed, State, Taken, seq_after};
+use super::verify::verify_before;
 use super::writer::WRITER;
 use crate::limits;
 use crate::revocation::{Rules, Target};
@@ -29,6 +34,8 @@ pub struct Recovered {
     pub locks: usize,
     /// Named values copied: sealed keys and secrets.
     pub named: usize,
+    /// The snapshot without which the new store cannot be opened, where the beginning of the log was removed.
+    pub snapshot: Option<PathBuf>,
 }
 
 /// Why a recovery did not happen. Nothing was changed in the old store.
@@ -49,6 +56,17 @@ pub enum RecoverError {
         /// What is wrong with it.
         what: String,
     },
+    /// The beginning of the log was removed, and no snapshot covers it that was taken before `after`.
+    #[error(
+        "the log begins at commit {oldest}, what came before was removed, and no snapshot from before that seq stands for it\n  \
+         the least that can be kept (0 for nothing): mayfly server recover --after {least}"
+    )]
+    Removed {
+        /// The oldest commit there is.
+        oldest: Position,
+        /// The least seq that can be recovered from.
+        least: Seq,
+    },
     /// The new store is not empty.
     #[error("the new store is not empty")]
     NotEmpty,
@@ -57,13 +75,21 @@ pub enum RecoverError {
     NoGeneration,
 }
 
+/// What a recovery folds from: nothing, or a snapshot where the beginning of the log was removed.
+#[derive(Default)]
+struct Base {
+    state: State,
+    snapshot: Option<(PathBuf, Taken)>,
+}
+
 /// Copies what is kept from `old` to the empty store `new` and begins a generation there.
 ///
 /// Kept are the commits that end at or before `after`. `seen`: the newest seq that anything outside the store knows of, like a snapshot.
-/// `now` is the time of the new generation; unless `reset_time`, never before the last kept commit's.
+/// `now` is the time of the new generation; unless `reset_time`, never before the last kept commit's. `snapshots`: where those of `old` lie.
 pub fn recover(
     old: &dyn Store,
     new: &dyn Store,
+    snapshots: Option<&Path>,
     (after, seen): (Seq, Seq),
     now: Millis,
     reset_time: bool,
@@ -71,7 +97,10 @@ pub fn recover(
     if new.head()? != 0 {
         return Err(RecoverError::NotEmpty);
     }
-    let (state, next) = copy(old, new, after)?;
+    let base = base(old, snapshots, after)?;
+    let (state, next) = trusted(old, base.state.clone(), after)?;
+    let removed = beginning(old, &base.state, &state);
+    copy(old, new, removed.before.max(1), next)?;
     let mut lost = salvage(old, next)?;
     lost.shut_out(&state);
     let named = copy_named(old, new)?;
@@ -80,14 +109,54 @@ pub fn recover(
     let used = used.max(u8::from(lost.commits > 0));
     let generation = used.checked_add(1).ok_or(RecoverError::NoGeneration)?;
     let (left, locks) = (lost.commits, lost.locks.len());
-    begin(new, &state, generation, now, reset_time, lost)?;
-    Ok(Recovered { generation, kept: state.head, left, locks, named })
+    let (snapshot, taken) = base.snapshot.unzip();
+    let mut vouching = Vec::new();
+    // What vouched for it may be left behind.
+    vouching.extend(taken.map(|t| Event::SnapshotTaken(t.to_record())));
+    vouching.extend((removed != state.removed).then(|| Event::HistoryRemoved(removed.to_record())));
+    begin(new, &state, generation, now, reset_time, (vouching, lost))?;
+    Ok(Recovered { generation, kept: state.head, left, locks, named, snapshot })
 }
 
-/// Copies and folds the commits that end at or before `after`. Answers with the state and the first place left behind.
-fn copy(old: &dyn Store, new: &dyn Store, after: Seq) -> Result<(State, Position), RecoverError> {
-    let mut state = State::default();
-    let mut next = 1;
+/// Where the beginning was removed, the oldest snapshot that reaches back to what is left: as much as possible is folded anew.
+fn base(old: &dyn Store, snapshots: Option<&Path>, after: Seq) -> Result<Base, RecoverError> {
+    let oldest = old.oldest()?;
+    if oldest <= 1 || after == Seq::ZERO {
+        return Ok(Base::default());
+    }
+    let head = old.head()?;
+    let mut least = None;
+    for path in snapshots.map(|dir| snapshot::list(dir).unwrap_or_default()).unwrap_or_default().into_iter().rev() {
+        let Ok((state, digest)) = snapshot::read(&path) else { continue };
+        if state.position + 1 < oldest || state.position > head || !vouched(old, state.position, digest)? {
+            continue;
+        }
+        if state.head <= after {
+            let taken = Taken { seq: state.head, position: state.position, digest };
+            return Ok(Base { state, snapshot: Some((path, taken)) });
+        }
+        least.get_or_insert(state.head);
+    }
+    Err(RecoverError::Removed { oldest, least: least.unwrap_or(Seq::ZERO) })
+}
+
+/// Whether a record after a snapshot names its digest.
+fn vouched(old: &dyn Store, at: Position, digest: Hash) -> Result<bool, RecoverError> {
+    let mut next = at + 1;
+    loop {
+        let entries = old.read(next, READ_BYTES)?;
+        let Some(last) = entries.last() else { return Ok(false) };
+        next = last.at + 1;
+        let names = |r: &Record| matches!(&r.event, Some(Event::SnapshotTaken(s)) if s.digest == digest);
+        if entries.iter().filter_map(|e| Commit::from_bytes(&e.bytes).ok()).any(|c| c.records.iter().any(names)) {
+            return Ok(true);
+        }
+    }
+}
+
+/// Folds the commits that end at or before `after`. Answers with the state and the first place left behind.
+fn trusted(old: &dyn Store, mut state: State, after: Seq) -> Result<(State, Position), RecoverError> {
+    let mut next = state.position + 1;
     loop {
         let entries = old.read(next, READ_BYTES)?;
         if entries.is_empty() {
@@ -116,10 +185,35 @@ fn copy(old: &dyn Store, new: &dyn Store, after: Seq) -> Result<(State, Position
                 Err(_) if trusted >= after => return Ok((state, next)),
                 Err(what) => return Err(untrusted(what.to_string())),
             }
-            new.append(next, &entry.bytes)?;
             next += 1;
         }
     }
+}
+
+/// What is gone of the beginning. Where more of it is gone than a record says, or what is left does not lead to the snapshot, all that
+/// came before the snapshot is left behind.
+fn beginning(old: &dyn Store, base: &State, state: &State) -> Removed {
+    let whole = verify_before(old, base.position, &state.removed, &base.writers, &AtomicBool::new(false), |_| {});
+    if base.position == 0 || whole == Ok(true) {
+        return state.removed.clone();
+    }
+    let (before, chains) = (base.position + 1, base.writers.clone());
+    Removed { before, seq: base.head, bytes: base.bytes, time: base.time, chains }
+}
+
+/// Copies commits as they are.
+fn copy(old: &dyn Store, new: &dyn Store, from: Position, until: Position) -> Result<(), RecoverError> {
+    if from > 1 {
+        new.begin_at(from)?;
+    }
+    let mut next = from;
+    while next < until {
+        for entry in old.read(next, READ_BYTES)?.into_iter().filter(|e| e.at < until) {
+            new.append(entry.at, &entry.bytes)?;
+            next = entry.at + 1;
+        }
+    }
+    Ok(())
 }
 
 /// The seq of a commit's last record.
@@ -138,7 +232,14 @@ fn copy_named(old: &dyn Store, new: &dyn Store) -> Result<usize, RecoverError> {
     Ok(copied)
 }
 
-fn begin(new: &dyn Store, state: &State, generation: u8, now: Millis, reset_time: bool, lost: Lost) -> Result<(), RecoverError> {
+fn begin(
+    new: &dyn Store,
+    state: &State,
+    generation: u8,
+    now: Millis,
+    reset_time: bool,
+    (vouching, lost): (Vec<Event>, Lost),
+) -> Result<(), RecoverError> {
     let time = if reset_time { now } else { now.max(state.time) };
     let begun = GenerationBegun {
         generation: generation.into(),
@@ -149,6 +250,7 @@ fn begin(new: &dyn Store, state: &State, generation: u8, now: Millis, reset_time
     };
     let author = || Who::Mayfly("recovered".into());
     let mut records = vec![Record::new(author(), Event::GenerationBegun(begun))];
+    records.extend(vouching.into_iter().map(|event| Record::new(author(), event)));
     records.extend(lost.key_changes(state).into_iter().map(|event| Record::new(author(), event)));
     let keep_until = Rules::keep_until(time).0.max(lost.until);
     for (targets, lock_only) in [(lost.locks, true), (lost.evidence, false)] {

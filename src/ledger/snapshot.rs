@@ -10,13 +10,10 @@ use super::state::State;
 use crate::seq::Seq;
 
 /// The format of snapshot files: a snapshot of another format is passed over, and the log is folded from an older one or its start.
-const MAGIC: &[u8; 8] = b"mayfly\x02\n";
+const MAGIC: &[u8; 8] = b"mayfly\x03\n";
 
 /// Bytes written between two syncs, so that one large sync does not stand in the way of commits.
 const PIECE: usize = 4 * 1024 * 1024;
-
-/// How many snapshots are kept.
-const KEEP: usize = 2;
 
 fn name(seq: Seq) -> String {
     format!("{:016x}.snapshot", seq.as_u64())
@@ -60,8 +57,45 @@ pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// The seq of the newest snapshot in a directory, by its name alone: also of one that can no longer be read.
 pub fn newest(dir: &Path) -> Option<Seq> {
-    let newest = list(dir).ok()?.into_iter().next()?;
-    Seq::from_u64(u64::from_str_radix(newest.file_stem()?.to_str()?, 16).ok()?)
+    seq_of(&list(dir).ok()?.into_iter().next()?)
+}
+
+fn seq_of(path: &Path) -> Option<Seq> {
+    Seq::from_u64(u64::from_str_radix(path.file_stem()?.to_str()?, 16).ok()?)
+}
+
+/// Where the snapshot with this last seq lies.
+pub fn path(dir: &Path, seq: Seq) -> PathBuf {
+    dir.join(name(seq))
+}
+
+/// Copies a snapshot into another directory, durably.
+pub fn copy(from: &Path, dir: &Path) -> io::Result<()> {
+    let name = from.file_name().ok_or_else(|| io::Error::other("a snapshot without a name"))?;
+    fs::create_dir_all(dir)?;
+    let to = dir.join(name);
+    fs::copy(from, &to)?;
+    File::open(&to)?.sync_all()?;
+    File::open(dir)?.sync_all()
+}
+
+/// The digest of a snapshot's file as it is on the disk now.
+pub fn digest(path: &Path) -> io::Result<Hash> {
+    let mut file = File::open(path)?;
+    let mut magic = [0; MAGIC.len()];
+    file.read_exact(&mut magic)?;
+    if magic != *MAGIC {
+        return Err(io::Error::other("not a snapshot of this version"));
+    }
+    let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut piece = vec![0; PIECE];
+    loop {
+        match file.read(&mut piece)? {
+            0 => break,
+            n => hash.update(piece.get(..n).unwrap_or_default()),
+        }
+    }
+    hash.finish().as_ref().try_into().map_err(io::Error::other)
 }
 
 /// Reads a snapshot back, with the digest that its record must name.
@@ -74,10 +108,15 @@ pub fn read(path: &Path) -> io::Result<(State, Hash)> {
     Ok((state, digest))
 }
 
-/// Removes all but the newest snapshots and what was left half written.
-pub fn prune(dir: &Path) -> io::Result<()> {
-    for old in list(dir)?.into_iter().skip(KEEP) {
-        fs::remove_file(old)?;
+/// Removes the snapshots before those that stay, by their seqs, and what was left half written.
+///
+/// One that is newer than all of them stays: it has seen what the store may have lost.
+pub fn prune(dir: &Path, stay: &[Seq]) -> io::Result<()> {
+    let newest = stay.iter().max();
+    for old in list(dir)? {
+        if seq_of(&old).is_some_and(|seq| !stay.contains(&seq) && Some(&seq) < newest) {
+            fs::remove_file(old)?;
+        }
     }
     for entry in fs::read_dir(dir)?.flatten() {
         if entry.path().extension().is_some_and(|e| e == "writing") {

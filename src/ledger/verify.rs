@@ -2,16 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use super::READ_BYTES;
+use super::Ledger;
 use super::commit::{ChainHead, Commit};
-use super::state::seq_after;
-use super::{Inner, Ledger, snapshot};
-use crate::seq::{Millis, Seq};
+use super::state::{Removed, seq_after};
+use super::taking::in_the_background;
+use crate::seq::Seq;
 use crate::store::{Position, Store};
 
 /// All that is durable is verified: folding verifies, too.
 pub(super) const EVERYTHING: u64 = u64::MAX;
+
+/// Bytes verified at once: some 5 ms.
+const VERIFY_BYTES: usize = 1024 * 1024;
+/// Between two pieces.
+const PAUSE: Duration = Duration::from_millis(10);
 
 impl Ledger {
     /// The chain was verified up to here since the start.
@@ -22,13 +28,18 @@ impl Ledger {
         }
     }
 
-    pub(super) fn verify_in_background(&self, until: Position) {
+    /// `removed`: as of now. `heads`: where the snapshot at `until` says that each writer's chain stood.
+    pub(super) fn verify_in_background(&self, until: Position, removed: Removed, heads: BTreeMap<u32, ChainHead>) {
         let inner = self.inner.clone();
-        let heads = snapshot_heads(&inner, until);
         let started = std::thread::Builder::new().name("ledger-verify".into()).spawn(move || {
+            in_the_background();
             let store = inner.store();
-            let reached = |seq: Seq| inner.verified.store(seq.as_u64(), Ordering::Relaxed);
-            match verify_before(&*store, until, &heads, &inner.stopping, reached) {
+            let reached = |seq: Seq| {
+                inner.verified.store(seq.as_u64(), Ordering::Relaxed);
+                // Twice as long as a piece takes: commits go between, and so does whoever shares the core.
+                std::thread::sleep(PAUSE);
+            };
+            match verify_before(&*store, until, &removed, &heads, &inner.stopping, reached) {
                 Ok(true) => inner.verified.store(EVERYTHING, Ordering::Relaxed),
                 Ok(false) => {}
                 Err(what) => {
@@ -46,20 +57,26 @@ impl Ledger {
 
 /// Verifies the chain of commits before a snapshot: contents, roots and headers, without folding. False where it was stopped.
 ///
-/// `reached` is told the seq of each piece's last record, where the log is whole and it is known therefore.
-fn verify_before(
+/// It begins where a record says that removal ended, or earlier where that is still under way. `reached` is told the seq of each piece's
+/// last record, from there on.
+pub(super) fn verify_before(
     store: &dyn Store,
     until: Position,
+    removed: &Removed,
     heads: &BTreeMap<u32, ChainHead>,
     stopping: &AtomicBool,
     mut reached: impl FnMut(Seq),
 ) -> Result<bool, String> {
-    let mut chains: BTreeMap<u32, ChainHead> = Default::default();
     let mut next = store.oldest().map_err(|e| e.to_string())?;
-    let whole = next <= 1;
-    let mut seq = Seq::ZERO;
+    // What is about to be removed is not needed any more; what comes after it has to be whole.
+    let begin = removed.before.max(1);
+    if next > begin {
+        return Err(format!("commits {begin} to {} are missing", next - 1));
+    }
+    next = begin;
+    let (mut chains, mut seq) = (removed.chains.clone(), removed.seq);
     while next <= until {
-        let entries = store.read(next, READ_BYTES).map_err(|e| e.to_string())?;
+        let entries = store.read(next, VERIFY_BYTES).map_err(|e| e.to_string())?;
         if entries.is_empty() {
             return Err(format!("commit {next} is missing"));
         }
@@ -74,34 +91,17 @@ fn verify_before(
                 return Err(format!("commit {next} is missing"));
             }
             let commit = Commit::from_bytes(&entry.bytes).map_err(|e| format!("commit {next}: {e}"))?;
-            // Where older commits were removed by retention, a chain begins with what is left of it.
-            let start = if whole {
-                ChainHead::START
-            } else {
-                let previous = commit.header.previous.as_slice().try_into().unwrap_or_default();
-                ChainHead { number: commit.header.number.saturating_sub(1), hash: previous, time: Millis(0) }
-            };
-            let chain = chains.entry(commit.header.writer).or_insert(start);
+            let chain = chains.entry(commit.header.writer).or_insert(ChainHead::START);
             *chain = commit.continues(*chain).map_err(|e| format!("commit {next}: {e}"))?;
             seq = commit.records.iter().fold(seq, seq_after);
             next += 1;
         }
-        if whole {
-            reached(seq);
-        }
+        reached(seq);
     }
     for (writer, head) in heads {
-        if chains.get(writer).is_some_and(|c| c != head) {
+        if chains.get(writer).is_none_or(|c| (c.number, c.hash) != (head.number, head.hash)) {
             return Err(format!("the chain of writer {writer} does not lead to the snapshot"));
         }
     }
     Ok(true)
-}
-
-/// Where each writer's chain stood at a snapshot.
-fn snapshot_heads(inner: &Inner, at: Position) -> BTreeMap<u32, ChainHead> {
-    let dir = inner.settings.snapshots.as_ref();
-    let found = dir.map(|d| snapshot::list(d).unwrap_or_default()).unwrap_or_default();
-    let state = found.iter().filter_map(|p| snapshot::read(p).ok()).map(|(s, _)| s).find(|s| s.position == at);
-    state.map(|s| s.writers).unwrap_or_default()
 }

@@ -113,7 +113,7 @@ fn serve(inner: &Arc<Inner>, batch: Vec<Proposal>) {
         return;
     }
     let (bytes, head) = pack(WRITER, chain, time, prepared.records.iter().map(|c| &c.record));
-    inner.state.write().writers.insert(WRITER, head);
+    inner.state.write().appended(WRITER, head, bytes.len());
     match inner.store().append(position, &bytes) {
         Ok(()) => answer(inner, prepared.records, prepared.answers, position, time),
         Err(e) => fail(inner, prepared.answers, &e),

@@ -23,7 +23,12 @@ pub fn data_dir(config: &Config) -> Option<&Path> {
 
 /// Where snapshots lie.
 pub fn snapshots(config: &Config) -> Option<PathBuf> {
-    data_dir(config).map(|dir| dir.join("snapshots"))
+    data_dir(config).map(snapshots_in)
+}
+
+/// Where they lie in a data directory.
+pub fn snapshots_in(dir: &Path) -> PathBuf {
+    dir.join("snapshots")
 }
 
 /// How the embedded engines are opened. `id` is used where there is no store yet.
@@ -96,7 +101,7 @@ pub fn make(config: &Config, dir: &Path, id: StoreId) -> Result<Box<dyn Store>, 
 pub fn not_opened(config: &Config, error: StoreError) -> StartError {
     let (StoreError::Damaged { what, .. }, Some(dir)) = (&error, data_dir(config)) else { return error.into() };
     match open_damaged(config, dir) {
-        Ok(store) => damage(&*store, what.clone()),
+        Ok(store) => damage(&*store, what.clone(), snapshots(config).as_ref()),
         Err(_) => error.into(),
     }
 }

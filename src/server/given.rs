@@ -18,6 +18,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         gather_wait: Duration::from_millis(config.ledger.gather_wait_ms),
         skew_ms: config.ledger.skew_ms,
         snapshot_every: config.ledger.snapshot_every,
+        keep: Some(config.audit_keep),
         ceilings: Ceilings {
             tasks: config.limits.tasks,
             tasks_per_caller: config.limits.tasks_per_caller,

@@ -92,9 +92,11 @@ impl Place {
             StartError::Store(error) => self.store(error),
             StartError::Write(_) => vec![self.how_full(), self.again()],
             // Their texts have the command, which needs the seq.
-            StartError::Damaged { .. } | StartError::NoSnapshot { .. } | StartError::Behind { .. } | StartError::Lost { .. } => {
-                Vec::new()
-            }
+            StartError::Damaged { .. }
+            | StartError::NoSnapshot { .. }
+            | StartError::Beginning { .. }
+            | StartError::Behind { .. }
+            | StartError::Lost { .. } => Vec::new(),
         }
     }
 

@@ -121,8 +121,15 @@ fn copy_to(
     system: &System,
 ) -> Result<Recovered, NotRecovered> {
     let new = engine::make(config, fresh, old.id()).map_err(|e| not_open(fresh, e))?;
-    let seen = engine::snapshots(config).and_then(|dir| snapshot::newest(&dir)).unwrap_or(Seq::ZERO);
-    copy(old, &*new, (after, seen), system.wall(), reset_time).map_err(NotRecovered::Refused)
+    let snapshots = engine::snapshots(config);
+    let seen = snapshots.as_ref().and_then(|dir| snapshot::newest(dir)).unwrap_or(Seq::ZERO);
+    let recovered =
+        copy(old, &*new, snapshots.as_deref(), (after, seen), system.wall(), reset_time).map_err(NotRecovered::Refused)?;
+    if let Some(from) = &recovered.snapshot {
+        let dir = engine::snapshots_in(fresh);
+        snapshot::copy(from, &dir).map_err(failed(format!("copying {} to {}", from.display(), dir.display())))?;
+    }
+    Ok(recovered)
 }
 
 fn change_places(fresh: &Path, data: &Path, before: &Path) -> Result<(), NotRecovered> {

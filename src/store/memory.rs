@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use super::{Entry, Expect, Position, Store, StoreError, StoreId};
-use super::{check_commit, check_count, check_name, check_named};
+use super::{check_commit, check_count, check_empty, check_name, check_named};
 use crate::limits;
 
 /// The store of one process.
@@ -22,6 +22,8 @@ pub struct MemoryStore {
 struct Kept {
     /// The place of the first of `commits`, 0 when there is none.
     oldest: Position,
+    /// Where the first of all is put, 0 for the beginning.
+    first: Position,
     commits: VecDeque<Bytes>,
     named: BTreeMap<String, Vec<u8>>,
 }
@@ -56,11 +58,13 @@ impl Store for MemoryStore {
     fn append(&self, at: Position, bytes: &[u8]) -> Result<(), StoreError> {
         check_commit(bytes)?;
         let mut kept = self.kept.lock();
-        let next = kept.head() + 1;
+        let next = if kept.commits.is_empty() { kept.first.max(1) } else { kept.head() + 1 };
         if at != next {
             return Err(StoreError::NotNext { asked: at, next });
         }
-        kept.oldest = kept.oldest.max(1);
+        if kept.commits.is_empty() {
+            kept.oldest = next;
+        }
         kept.commits.push_back(Bytes::copy_from_slice(bytes));
         self.grown.notify_all();
         Ok(())
@@ -105,6 +109,13 @@ impl Store for MemoryStore {
             kept.commits.pop_front();
             kept.oldest += 1;
         }
+        Ok(())
+    }
+
+    fn begin_at(&self, first: Position) -> Result<(), StoreError> {
+        let mut kept = self.kept.lock();
+        check_empty(kept.head(), first)?;
+        kept.first = first;
         Ok(())
     }
 

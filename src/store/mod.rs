@@ -145,6 +145,19 @@ pub trait Store: Send + Sync + 'static {
     /// Removes all commits before `before`, durably. The newest commit always stays.
     fn remove_before(&self, before: Position) -> Result<(), StoreError>;
 
+    /// One bounded step of [`remove_before`](Store::remove_before), for who lets others go between: `limits::STORE_REMOVE_COMMITS` commits and
+    /// about `limits::STORE_REMOVE_BYTES` at most, in one durable change. Answers with the oldest place after it.
+    fn remove_some(&self, before: Position) -> Result<Position, StoreError> {
+        self.remove_before(before)?;
+        self.oldest()
+    }
+
+    /// Has an empty store's first commit be at `first`: for the copy of a log whose beginning was removed. Forgotten where none is appended
+    /// before the store is closed.
+    fn begin_at(&self, first: Position) -> Result<(), StoreError> {
+        Err(StoreError::Failed(format!("engine {} cannot begin at {first}", self.engine())))
+    }
+
     /// Sets a named value durably if it is as expected. Name: 1 to 512 bytes of `[a-zA-Z0-9._/:-]`; value ≤ 64 KiB.
     fn put(&self, name: &str, value: &[u8], expect: Expect<'_>) -> Result<(), StoreError>;
 
@@ -171,6 +184,11 @@ pub trait Store: Send + Sync + 'static {
 /// The bounds of an append, for every engine.
 fn check_commit(bytes: &[u8]) -> Result<(), StoreError> {
     within("a commit", bytes.len(), limits::COMMIT_BYTES)
+}
+
+/// Only an empty store may begin elsewhere.
+fn check_empty(head: Position, first: Position) -> Result<(), StoreError> {
+    if head == 0 && first > 0 { Ok(()) } else { Err(StoreError::NotNext { asked: first, next: head + 1 }) }
 }
 
 /// The bounds of a named value, for every engine.

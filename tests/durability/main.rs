@@ -4,6 +4,7 @@ mod after;
 mod clock;
 mod disk;
 mod flush;
+mod keep;
 mod kit;
 mod recover;
 mod sled;

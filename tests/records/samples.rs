@@ -64,7 +64,15 @@ pub fn added() -> Vec<(String, Record)> {
     let repeated = Record { request: Some(request.clone()), ..plain.clone() };
     // From here on a caller who is the author is not written twice.
     let own = plain.for_request(Some(request));
-    vec![(text("v2/20-issued-replaces"), repeated), (text("v3/20-issued-own-request"), own)]
+    let chain = ChainEnd { writer: 1, number: 39, header: digest(0xf2) };
+    let removed =
+        HistoryRemoved { before: 40, seq: (1 << 45) + 98, bytes: 123_456, time: 1_700_000_000_000, chains: vec![chain] };
+    let removed = Record::new(Who::Mayfly(text("audit.keep")), Event::HistoryRemoved(removed));
+    vec![
+        (text("v2/20-issued-replaces"), repeated),
+        (text("v3/20-issued-own-request"), own),
+        (text("v4/72-history-removed"), removed),
+    ]
 }
 
 fn tasks() -> Vec<(&'static str, Event)> {

@@ -205,7 +205,7 @@ impl World {
         let (bytes, chain) = pack(writer.id, writer.chain, time, encoded.iter());
         if !several {
             writer.state.end_commit();
-            writer.state.writers.insert(writer.id, chain);
+            writer.state.appended(writer.id, chain, bytes.len());
         }
         writer.chain = chain;
         writer.flying.push_back(Flight { bytes, answers });

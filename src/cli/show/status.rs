@@ -46,6 +46,8 @@ pub struct Ledger {
     pub snapshot_seq: u64,
     pub oldest_seq: u64,
     pub verified_seq: u64,
+    pub oldest_commit: u64,
+    pub kept_bytes: u64,
 }
 
 /// The clocks.
@@ -125,6 +127,8 @@ impl From<pb::LedgerStatus> for Ledger {
             snapshot_seq: l.snapshot_seq,
             oldest_seq: l.oldest_seq,
             verified_seq: l.verified_seq,
+            oldest_commit: l.oldest_commit,
+            kept_bytes: l.kept_bytes,
         }
     }
 }

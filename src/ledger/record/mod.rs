@@ -36,7 +36,7 @@ pub struct Record {
     /// What happened.
     #[prost(
         oneof = "Event",
-        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 50, 51, 52, 60, 61, 70, 71"
+        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 50, 51, 52, 60, 61, 70, 71, 72"
     )]
     pub event: Option<Event>,
 }
@@ -180,6 +180,9 @@ pub enum Event {
     /// The store moved to another engine, or was exported. Context for the audit.
     #[prost(message, tag = "71")]
     Maintained(Maintained),
+    /// The oldest commits are removed from the store.
+    #[prost(message, tag = "72")]
+    HistoryRemoved(HistoryRemoved),
 }
 
 /// Why bytes are no record.

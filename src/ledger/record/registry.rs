@@ -229,6 +229,40 @@ pub struct SnapshotTaken {
     pub digest: Vec<u8>,
 }
 
+/// Where a writer's chain stands.
+#[derive(Clone, PartialEq, Message)]
+pub struct ChainEnd {
+    /// The writer.
+    #[prost(uint32, tag = "1")]
+    pub writer: u32,
+    /// The number of its commit.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    /// SHA-256 of that commit's header.
+    #[prost(bytes = "vec", tag = "3")]
+    pub header: Vec<u8>,
+}
+
+/// The oldest commits are removed from the store: written before the first of them goes. Without it, a missing beginning is damage.
+#[derive(Clone, PartialEq, Message)]
+pub struct HistoryRemoved {
+    /// The place of the oldest commit that stays.
+    #[prost(uint64, tag = "1")]
+    pub before: u64,
+    /// The seq of the last record that goes.
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    /// Bytes of all commits before that place, since the first there ever was.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    /// The time of the newest commit that goes.
+    #[prost(uint64, tag = "4")]
+    pub time: u64,
+    /// Where each writer's chain stands before that place: what stays continues it.
+    #[prost(message, repeated, tag = "5")]
+    pub chains: Vec<ChainEnd>,
+}
+
 /// The store moved to another engine, or was exported.
 #[derive(Clone, PartialEq, Message)]
 pub struct Maintained {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::tasks::{Closed, Hold};
-use super::{Approval, BundleState, End, Issuance, Judged, Key, Lease, RequestKey, State, Version, hash_of};
+use super::{Approval, BundleState, End, Issuance, Judged, Key, Lease, Removed, RequestKey, State, Taken, Version, hash_of};
 use crate::ledger::record::{
     BundleSet, Event, GenerationBegun, HoldRank, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Outcome, Record, Revoked,
     TaskClosed, Who,
@@ -152,7 +152,12 @@ impl State {
                 self.used_once.insert(hash_of(&e.digest), Millis(e.until));
                 self.ends.entry(Millis(e.until)).or_default().push(End::UsedOnce(hash_of(&e.digest)));
             }
-            Event::SnapshotTaken(e) => self.snapshot = Seq::from_u64(e.seq).map(|s| (s, hash_of(&e.digest))),
+            Event::SnapshotTaken(e) => {
+                if let Some(taken) = Taken::of(e) {
+                    self.snapshot_before = self.snapshot.replace(taken);
+                }
+            }
+            Event::HistoryRemoved(e) => self.removed = Removed::of(e),
             _ => {}
         }
     }

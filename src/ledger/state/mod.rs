@@ -10,6 +10,7 @@ mod ceilings;
 pub mod credentials;
 pub mod intern;
 mod judged;
+mod parts;
 mod slab;
 mod small;
 pub mod tasks;
@@ -26,145 +27,18 @@ pub use ceilings::Ceilings;
 use credentials::facts_of;
 pub use credentials::{Credentials, Live, RequestKey, add_lineage, facts_of_record, svid_facts, trust_domain_of};
 pub use judged::{Issuance, Judged, Named};
+pub use parts::{Approval, BundleState, Key, Lease, Remembered, Removed, Taken, Version};
 pub use tasks::{Closed, Hold, Phase, Task, Tasks, Terms};
 pub use verdict::policy_in_force;
 pub(crate) use verdict::refused_by;
 
 use super::commit::{BadCommit, ChainHead, Commit};
-use super::record::{Event, KeyPurpose, KeyState, Record, Who};
+use super::record::{Event, KeyPurpose, KeyState, Record};
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::revocation::{Entry, Rules, Target};
-use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
+use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq};
 use crate::store::Position;
-
-/// One version of a policy set, registration or binding.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version {
-    /// Its number; 1 is the first.
-    pub version: u64,
-    /// SHA-256 of the text.
-    pub digest: [u8; 32],
-    /// Its canonical form.
-    pub text: Box<str>,
-    /// It is in force: not disabled, retired or pending.
-    pub active: bool,
-    /// It will never be in force again.
-    pub retired: bool,
-    /// The seq of its record.
-    pub seq: Seq,
-    /// The time of its record.
-    pub at: Millis,
-    /// The author of its record.
-    pub by: Option<Box<Who>>,
-}
-
-/// A trust domain's bundle, as far as the order needs it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BundleState {
-    /// `spiffe_sequence`: never goes down and, once seen, never goes missing.
-    pub sequence: Option<u64>,
-    /// SHA-256 of each anchor's certificate.
-    pub anchors: Vec<[u8; 32]>,
-    /// SHA-256 of the document.
-    pub digest: [u8; 32],
-    /// The document, where no file or endpoint gives it again.
-    pub document: Arc<[u8]>,
-    /// Where it came from.
-    pub source: Box<str>,
-    /// No longer trusted. Kept, so that its sequence stays known.
-    pub removed: bool,
-    /// Roots that an operator removed: no source brings them back.
-    pub kept_out: Vec<[u8; 32]>,
-    /// Roots that an operator added: no source takes them out.
-    pub kept_in: Vec<[u8; 32]>,
-    /// The seq of its newest record.
-    pub seq: Seq,
-    /// The time of that record.
-    pub changed_at: Millis,
-}
-
-/// A key of ours. Its private part lies sealed in the store's named values.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Key {
-    /// What it is for.
-    pub purpose: KeyPurpose,
-    /// Its algorithm by its JOSE name.
-    pub algorithm: Box<str>,
-    /// Its public part.
-    pub public: Box<[u8]>,
-    /// The environment that it serves.
-    pub environment: Box<str>,
-    /// Its state.
-    pub state: KeyState,
-    /// The time of the record that put it in this state.
-    pub since: Millis,
-    /// How long it is published before it is used, milliseconds; 0 for what its purpose has.
-    pub publish_ahead: u64,
-    /// When it was added.
-    pub created_at: Millis,
-    /// When it began to be used; 0 where it never was.
-    pub active_from: Millis,
-    /// The seq of the record that put it in this state.
-    pub seq: Seq,
-}
-
-/// A lease: something stands upstream, or may.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
-    /// The credential that it is for.
-    pub credential: CredentialId,
-    /// The task.
-    pub task: TaskId,
-    /// The upstream.
-    pub upstream: Box<str>,
-    /// The credential kind, by its persisted number.
-    pub kind: u32,
-    /// What undoing needs.
-    pub handle: Box<str>,
-    /// When what was made ends by itself; 0 where it never does.
-    pub ends_at: Millis,
-    /// When it was opened.
-    pub opened_at: Millis,
-    /// The credential was issued: it is somebody's. Without this it has to be undone.
-    pub issued: bool,
-}
-
-/// An approval.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Approval {
-    /// SHA-256 over the request that it binds.
-    pub digest: [u8; 32],
-    /// Not usable after this.
-    pub expires_at: Millis,
-    /// Given or refused; `None` while undecided.
-    pub given: Option<bool>,
-    /// The decision revision of the giving: a grant too.
-    pub revision: Seq,
-    /// The task that it was asked in.
-    pub task: Option<TaskId>,
-    /// Who asked.
-    pub caller: Box<str>,
-    /// Used up.
-    pub used: bool,
-}
-
-/// What a request id stands for, where that is not a credential.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Remembered {
-    /// Who sent it.
-    pub caller: Box<str>,
-    /// The first 16 bytes of the digest over everything asked.
-    pub digest: [u8; 16],
-    /// The seq of its first record.
-    pub seq: Seq,
-    /// The place of its commit.
-    pub at: Position,
-    /// The task that it opened, zeros for none.
-    pub task: [u8; 16],
-    /// Forgotten after this.
-    pub until: Millis,
-}
 
 /// Everything in memory.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -216,8 +90,14 @@ pub struct State {
     pub refusals: u64,
     /// Credentials ever issued.
     pub issued: u64,
-    /// The newest snapshot: its last seq and digest.
-    pub snapshot: Option<(Seq, [u8; 32])>,
+    /// The newest snapshot.
+    pub snapshot: Option<Taken>,
+    /// The one before it: what follows it stays, so that a start is possible without the newest.
+    pub snapshot_before: Option<Taken>,
+    /// Bytes of all commits so far, those that were removed too.
+    pub bytes: u64,
+    /// What retention took out of the store, or is about to.
+    pub removed: Removed,
     /// Small things with an end, by it.
     ends: BTreeMap<Millis, Vec<End>>,
 }
@@ -272,7 +152,7 @@ impl State {
             // Another writer's commit of a later time came first in the order. Time stands still for this one.
             _ => written.max(self.time),
         };
-        self.writers.insert(writer, head);
+        self.appended(writer, head, commit.size);
         self.begin_commit(at, time);
         let mut verdicts = Vec::with_capacity(commit.records.len());
         let mut first = None;
@@ -289,6 +169,12 @@ impl State {
         }
         self.end_commit();
         Ok(Folded { verdicts, first: first.unwrap_or(self.head) })
+    }
+
+    /// A writer's commit is packed: where its chain stands from here on, and how large the commit is.
+    pub fn appended(&mut self, writer: u32, head: ChainHead, bytes: usize) {
+        self.writers.insert(writer, head);
+        self.bytes += bytes as u64;
     }
 
     /// A commit begins: from here on this is its place and time.
@@ -332,6 +218,11 @@ impl State {
     /// Whether a request of that name is remembered, whatever it made.
     pub fn knows_request(&self, key: &RequestKey) -> bool {
         self.credentials.of_request(key).is_some() || self.requests.contains_key(key)
+    }
+
+    /// The snapshots that the log vouches for and whose files stay, the newest first.
+    pub fn vouched(&self) -> impl Iterator<Item = &Taken> {
+        self.snapshot.iter().chain(&self.snapshot_before)
     }
 
     /// The active key for a purpose in an environment.

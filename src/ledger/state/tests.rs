@@ -131,6 +131,7 @@ pub(super) fn reason(verdict: &Verdict) -> Reason {
 
 use crate::refusal::Reason;
 use crate::revocation::Facts;
+use crate::seq::TaskId;
 
 #[test]
 fn a_revocation_covers_what_was_decided_before_it_wherever_it_commits() {

@@ -92,7 +92,7 @@ async fn missed(authority: &Authority, after: Seq) -> Result<Vec<Past>, No> {
     let whole = match reached {
         Reached::Enough => records.len() < limits::WATCH_RESUME,
         Reached::Beginning => true,
-        Reached::Bound(seq) => seq <= after,
+        Reached::Bound(seq) | Reached::Removed(seq) => seq <= after,
     };
     if recovered || !whole {
         let no = Refusal::new(Reason::Compacted, format!("what happened after seq {after} is more than a stream goes back"));

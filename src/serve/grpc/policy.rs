@@ -8,7 +8,6 @@ use tonic::{Request, Response, Status};
 use super::super::wire;
 use super::ask::{self, not_served, refused};
 use crate::authority::Authority;
-use crate::ledger::history::Reached;
 use crate::ledger::record::{Event, Who};
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::policy_service_server::PolicyService;
@@ -84,11 +83,13 @@ impl Policies {
             .await?;
         match (found, reached) {
             (Some(version), _) => Ok(version),
-            (None, Reached::Bound(seq)) if seq.count() > 0 => Err(No::Refusal(Refusal::new(
-                Reason::NotFound,
-                format!("version {number} of {environment} is not in history back to seq {seq}, which is as far as was looked"),
-            ))),
-            (None, _) => Err(ask::not_found(format!("{environment} has no version {number} of its policy set"))),
+            (None, reached) => match reached.short() {
+                Some((_, why)) => {
+                    let what = format!("version {number} of {environment} is not in history as far as it was looked at: {why}");
+                    Err(No::Refusal(Refusal::new(Reason::NotFound, what)))
+                }
+                None => Err(ask::not_found(format!("{environment} has no version {number} of its policy set"))),
+            },
         }
     }
 }

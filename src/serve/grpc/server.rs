@@ -93,8 +93,7 @@ impl Server {
     fn ledger(&self) -> pb::LedgerStatus {
         let store = self.0.ledger.store();
         let durable = self.0.ledger.durable();
-        let whole = store.oldest().is_ok_and(|oldest| oldest <= 1);
-        let first = Seq::start_of(1).next().unwrap_or(Seq::ZERO);
+        let before = Seq::start_of(1);
         self.0.ledger.peek(|s| {
             let chain = s.writers.get(&writer_number());
             pb::LedgerStatus {
@@ -105,9 +104,11 @@ impl Server {
                 writer: writer_number().to_string(),
                 commit: chain.map_or(0, |c| c.number),
                 header_sha256: chain.map_or_else(Vec::new, |c| c.hash.to_vec()).into(),
-                snapshot_seq: s.snapshot.map_or(0, |(seq, _)| seq.as_u64()),
-                oldest_seq: if whole { first.as_u64() } else { 0 },
+                snapshot_seq: s.snapshot.map_or(0, |taken| taken.seq.as_u64()),
+                oldest_seq: s.removed.seq.max(before).next().map_or(0, Seq::as_u64),
                 verified_seq: self.0.ledger.verified().as_u64(),
+                oldest_commit: s.removed.before.max(1),
+                kept_bytes: s.kept_bytes(),
             }
         })
     }

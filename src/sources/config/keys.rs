@@ -193,7 +193,7 @@ pub const KEYS: &[Key] = &[
         "audit.keep",
         Keep,
         Is("\"90d\""),
-        "How long records stay, or how much of them: a duration of at least 1d, or a size of at least 64MiB. This version checks the value and removes nothing yet.",
+        "How long records stay, or how much of them: a duration of at least 1d, or a size of at least 64MiB. What a start or a live credential needs stays in any case; docs/operations.md says what that is.",
     ),
     key("admin.uids", Numbers, Is("[]"), "Uids that may use the socket beside the server's own."),
 ];

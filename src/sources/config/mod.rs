@@ -18,6 +18,7 @@ pub use validate::{Finding, Severity, validate};
 
 use crate::document::command::typed;
 use crate::document::{Complaint, Source};
+pub use crate::ledger::keep::Keep;
 
 /// Something that is wrong with the configuration.
 pub type ConfigError = Complaint;
@@ -224,15 +225,6 @@ pub struct Leases {
     pub retry_min_ms: u64,
     /// The longest pause between attempts.
     pub retry_max_ms: u64,
-}
-
-/// What of the history stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// The last milliseconds.
-    Time(u64),
-    /// The last bytes.
-    Size(u64),
 }
 
 impl Config {

@@ -20,7 +20,7 @@ use parking_lot::{Condvar, Mutex};
 use super::guarded::guarded;
 use super::reserve::Reserve;
 use super::{Entry, Expect, Position, Store, StoreError, StoreId};
-use super::{check_commit, check_count, check_name, check_named, files};
+use super::{check_commit, check_count, check_empty, check_name, check_named, files};
 use crate::limits;
 
 const COMMITS: TableDefinition<u64, &[u8]> = TableDefinition::new("commits");
@@ -51,6 +51,14 @@ pub struct RedbStore {
 struct Ends {
     oldest: Position,
     head: Position,
+    /// Where the first of all is put, 0 for the beginning.
+    first: Position,
+}
+
+impl Ends {
+    fn next(&self) -> Position {
+        if self.head == 0 { self.first.max(1) } else { self.head + 1 }
+    }
 }
 
 impl RedbStore {
@@ -90,8 +98,7 @@ impl RedbStore {
         })
     }
 
-    /// One bounded step of a removal; the place up to which everything is gone.
-    fn remove_some(&self, before: Position) -> Result<Position, StoreError> {
+    fn remove_step(&self, before: Position) -> Result<Position, StoreError> {
         let mut stopped = self.writer.lock();
         let ends = *self.ends.lock();
         let before = before.min(ends.head);
@@ -136,14 +143,14 @@ impl Store for RedbStore {
     fn append(&self, at: Position, bytes: &[u8]) -> Result<(), StoreError> {
         check_commit(bytes)?;
         let mut stopped = self.writer.lock();
-        let next = self.ends.lock().head + 1;
+        let next = self.ends.lock().next();
         if at != next {
             return Err(StoreError::NotNext { asked: at, next });
         }
         self.change(&mut stopped, |tx| tx.open_table(COMMITS)?.insert(at, bytes).map(drop).map_err(Into::into))?;
         let mut ends = self.ends.lock();
+        ends.oldest = if ends.head == 0 { at } else { ends.oldest };
         ends.head = at;
-        ends.oldest = ends.oldest.max(1);
         self.grown.notify_all();
         Ok(())
     }
@@ -189,7 +196,20 @@ impl Store for RedbStore {
 
     fn remove_before(&self, before: Position) -> Result<(), StoreError> {
         // In steps, so that an append waits for one step and not for all.
-        while self.remove_some(before)? < before.min(self.head()?) {}
+        while self.remove_step(before)? < before.min(self.head()?) {}
+        Ok(())
+    }
+
+    fn remove_some(&self, before: Position) -> Result<Position, StoreError> {
+        self.remove_step(before)?;
+        self.oldest()
+    }
+
+    fn begin_at(&self, first: Position) -> Result<(), StoreError> {
+        let _none_meanwhile = self.writer.lock();
+        let mut ends = self.ends.lock();
+        check_empty(ends.head, first)?;
+        ends.first = first;
         Ok(())
     }
 

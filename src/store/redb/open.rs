@@ -153,7 +153,7 @@ fn ends(db: &Database, gaps: bool) -> Result<Ends, StoreError> {
     let (Some((first, _)), Some((last, _))) = (table.first().map_err(engine)?, table.last().map_err(engine)?) else {
         return Ok(Ends::default());
     };
-    let ends = Ends { oldest: first.value(), head: last.value() };
+    let ends = Ends { oldest: first.value(), head: last.value(), first: 0 };
     if ends.oldest == 0 || ends.head == Position::MAX {
         return Err(StoreError::Damaged { at: 0, what: "there is a commit at a place that no store gives".to_owned() });
     }

@@ -1,6 +1,7 @@
 //! Everything that takes away, gives back or sets.
 
 use super::*;
+use crate::seq::TaskId;
 
 #[test]
 fn an_extension_never_shortens() {

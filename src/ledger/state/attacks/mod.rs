@@ -3,6 +3,7 @@
 mod changes;
 mod generations;
 mod groups;
+mod history;
 mod replaced;
 
 use super::super::commit::{ChainHead, Commit, Encoded, pack};

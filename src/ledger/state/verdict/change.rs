@@ -3,7 +3,7 @@
 use super::super::tasks::{Phase, Task};
 use super::super::{Approval, State, Verdict, trust_domain_of};
 use super::{Pending, malformed, over, policy_in_force, refused_by, stale};
-use crate::ledger::record::{BundleSet, Event, HoldRank, Outcome, Record, Who};
+use crate::ledger::record::{BundleSet, Event, HistoryRemoved, HoldRank, Outcome, Record, Who};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::revocation::{Facts, Target};
@@ -155,12 +155,27 @@ impl State {
                     _ => Err(malformed("a generation out of turn, or without a store")),
                 }
             }
+            Event::HistoryRemoved(e) => self.may_remove(e),
             Event::Authorized(e) => match CredentialId::from_slice(&e.credential) {
                 Some(id) => self.evidence_alive(&id, time),
                 None => Err(malformed("a credential id that is not 16 bytes")),
             },
             _ => Ok(()),
         }
+    }
+
+    /// History goes from its beginning on, and only what a snapshot covers: a start has to remain possible.
+    fn may_remove(&self, e: &HistoryRemoved) -> Verdict {
+        let covered = self.snapshot.map_or(0, |s| s.position + 1);
+        if e.before <= self.removed.before.max(1) || e.before > covered || e.seq > self.head.as_u64() || e.bytes > self.bytes {
+            let what =
+                format!("commits before {} cannot be removed: {} are gone, {covered} covered", e.before, self.removed.before);
+            return Err(stale(what));
+        }
+        if e.chains.is_empty() || e.chains.iter().any(|c| c.header.len() != 32 || !self.writers.contains_key(&c.writer)) {
+            return Err(malformed("a removal that does not say where each chain stands"));
+        }
+        Ok(())
     }
 
     /// Giving an approval is a grant: neither who gives it nor who asked may be revoked since its view, or locked out.

@@ -1,0 +1,230 @@
+//! Retention: the oldest commits go when they are older, or more, than `audit.keep` says.
+//!
+//! What is gone has to be missed by nobody: not by a start, which folds what follows a snapshot; not by a request that is sent again, whose
+//! credential is made from its record. So commits go up to the older of the two snapshots that the log vouches for, and up to the oldest
+//! issuance of what still lives, whatever `audit.keep` says. That they go is a record before the first of them does, with the hash that
+//! what stays continues: a beginning that is missing without one is damage.
+//!
+//! It works in the background, in pieces that an append can wait for, and also while the disk is full: a removal takes what it needs from
+//! the reserve.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::commit::{BadCommit, ChainHead, Commit};
+use super::record::{Event, Record, Who};
+use super::state::{Removed, State, Taken, seq_after};
+use super::taking::in_the_background;
+use super::verify::EVERYTHING;
+use super::{Inner, Lane, Ledger, snapshot};
+use crate::limits;
+use crate::seq::{Millis, Seq};
+use crate::store::{Position, Store, StoreError};
+
+/// What of the history stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// The last milliseconds.
+    Time(u64),
+    /// The last bytes of commits.
+    Size(u64),
+}
+
+/// Between two removals: as long as one takes, so that an append waits for one at most.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Why nothing could be removed now.
+#[derive(Debug, thiserror::Error)]
+enum Cannot {
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("commit {0}: {1}")]
+    Commit(Position, BadCommit),
+    #[error("its record could not be written")]
+    Record,
+}
+
+impl Ledger {
+    pub(super) fn keep_in_background(&self, keep: Keep) {
+        let inner = self.inner.clone();
+        let started = std::thread::Builder::new().name("ledger-keep".into()).spawn(move || {
+            in_the_background();
+            Keeper { inner, keep, sound: None }.run();
+        });
+        match started {
+            Ok(thread) => {
+                // Set once, here.
+                let _ = self.inner.keeper.set(thread.thread().clone());
+                self.inner.keep(thread);
+            }
+            Err(error) => tracing::error!(%error, "history stays as it is: no thread"),
+        }
+    }
+}
+
+struct Keeper {
+    inner: Arc<Inner>,
+    keep: Keep,
+    /// The snapshots whose files were read and found whole.
+    sound: Option<[Taken; 2]>,
+}
+
+impl Keeper {
+    fn run(mut self) {
+        let mut said = String::new();
+        while !self.stopping() {
+            let more = self.round().unwrap_or_else(|why| {
+                let why = why.to_string();
+                if said != why {
+                    tracing::warn!(%why, "old history could not be removed; it is tried again");
+                    said = why;
+                }
+                false
+            });
+            if !more {
+                std::thread::park_timeout(Duration::from_millis(limits::KEEP_LOOK_MS));
+            }
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.inner.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Removes what a record says is to go, then looks whether more is due. True where there was.
+    fn round(&mut self) -> Result<bool, Cannot> {
+        // What is damaged is evidence, and what was not verified yet may be.
+        let verified = self.inner.verified.load(Ordering::Relaxed) == EVERYTHING;
+        if !verified || self.inner.damaged.read().is_some() || self.inner.broken() {
+            return Ok(false);
+        }
+        self.take_out()?;
+        let Some(goal) = self.goal() else { return Ok(false) };
+        let (removed, total, now) = {
+            let state = self.inner.state.read();
+            (state.removed.clone(), state.bytes, state.time)
+        };
+        // The newest stays whatever is set: followers come back, and operators ask about what just happened.
+        let due = match self.keep {
+            Keep::Time(ms) => Due { before: now.minus(ms.max(limits::KEEP_LEAST_MS)), spare: u64::MAX },
+            Keep::Size(bytes) => Due { before: now.minus(limits::KEEP_LEAST_MS), spare: total.saturating_sub(bytes) },
+        };
+        let next = due.walk(&*self.inner.store(), &removed, goal)?;
+        if next.before < removed.before.max(1) + limits::KEEP_COMMITS {
+            return Ok(false);
+        }
+        let record = Record::new(Who::Mayfly("audit.keep".into()), Event::HistoryRemoved(next.to_record()));
+        let ledger = Ledger { inner: self.inner.clone() };
+        let proposed = ledger.propose(Lane::Change, vec![record]).map_err(|_| Cannot::Record)?;
+        match proposed.answer.blocking_recv() {
+            Ok(Ok(_)) => Ok(true),
+            _ => Err(Cannot::Record),
+        }
+    }
+
+    /// Removes up to where the newest record says, one bounded piece after the other.
+    fn take_out(&self) -> Result<(), Cannot> {
+        let before = self.inner.state.read().removed.before;
+        let store = self.inner.store();
+        let mut oldest = store.oldest()?;
+        while oldest > 0 && oldest < before && !self.stopping() {
+            let now = store.remove_some(before)?;
+            if now == oldest {
+                break;
+            }
+            oldest = now;
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Up to where commits may go, whatever is set.
+    ///
+    /// An export would be one more bound here: what it has not taken yet stays.
+    fn goal(&mut self) -> Option<Position> {
+        let goal = self.snapshots()?.min(self.oldest_alive());
+        (goal > 1).then_some(goal)
+    }
+
+    /// What follows the older of two snapshots stays, so that a broken file never stops a start. Both are read before anything rests on them.
+    fn snapshots(&mut self) -> Option<Position> {
+        let dir = self.inner.settings.snapshots.clone()?;
+        let taken = {
+            let state = self.inner.state.read();
+            [state.snapshot?, state.snapshot_before?]
+        };
+        if self.sound != Some(taken) {
+            let sound = |t: &Taken| snapshot::digest(&snapshot::path(&dir, t.seq)).is_ok_and(|digest| digest == t.digest);
+            if !taken.iter().all(sound) {
+                return None;
+            }
+            self.sound = Some(taken);
+        }
+        taken.iter().map(|t| t.position + 1).min()
+    }
+
+    /// The oldest commit with an issuance of what still lives: a repeat makes the credential again from its record.
+    fn oldest_alive(&self) -> Position {
+        let (mut oldest, mut from) = (self.inner.state.read().position, 0);
+        loop {
+            // What is issued from here on is younger than all that is found.
+            let state = self.inner.state.read();
+            let to = state.credentials.places().min(from + limits::LIST_WALK as u32);
+            let live = (from..to).filter_map(|slot| state.credentials.at(slot)).filter(|l| l.expires_at > state.time);
+            oldest = live.map(|l| l.at).fold(oldest, Position::min);
+            if to >= state.credentials.places() {
+                return oldest;
+            }
+            from = to;
+        }
+    }
+}
+
+/// What is due, beside what may go.
+struct Due {
+    /// Commits of this time and later stay.
+    before: Millis,
+    /// More than so many bytes since the first commit do not go.
+    spare: u64,
+}
+
+impl Due {
+    /// Goes on from what is removed as far as commits are due, within a bound for one record.
+    fn walk(&self, store: &dyn Store, removed: &Removed, goal: Position) -> Result<Removed, Cannot> {
+        let mut at = Removed { before: removed.before.max(1), ..removed.clone() };
+        let most = removed.bytes + limits::KEEP_BYTES;
+        while at.before < goal && at.bytes < most {
+            let entries = store.read(at.before, limits::STORE_REMOVE_BYTES)?;
+            if entries.is_empty() {
+                break;
+            }
+            for entry in entries {
+                let bad = |what| Cannot::Commit(entry.at, what);
+                if entry.at != at.before || entry.at >= goal {
+                    return Ok(at);
+                }
+                let (header, hash, first) = Commit::glance(&entry.bytes).map_err(bad)?;
+                let bytes = at.bytes + entry.bytes.len() as u64;
+                let time = Millis(header.time);
+                if time >= self.before || bytes > self.spare {
+                    return Ok(at);
+                }
+                // A generation begins with its commit.
+                let seq = seq_after(at.seq, &first);
+                at.seq = Seq::from_u64(seq.as_u64() + u64::from(header.records.saturating_sub(1))).unwrap_or(seq);
+                at.chains.insert(header.writer, ChainHead { number: header.number, hash, time });
+                (at.before, at.bytes, at.time) = (entry.at + 1, bytes, time);
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(at)
+    }
+}
+
+impl State {
+    /// Bytes of the commits that are kept, or are still to be removed.
+    pub fn kept_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.removed.bytes)
+    }
+}

@@ -1,0 +1,85 @@
+//! When a snapshot is taken, and which of them stay.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::record::{Event, Record, SnapshotTaken, Who};
+use super::state::State;
+use super::{Inner, Lane, Ledger, Room, snapshot};
+use crate::store::Position;
+
+impl Inner {
+    /// Writes a snapshot in a thread of its own when it is time, and its record after it.
+    pub(super) fn maybe_snapshot(self: &Arc<Self>, position: Position) {
+        let Some(dir) = self.settings.snapshots.clone() else { return };
+        // What is left of a full disk is for revocations.
+        if self.room() != Room::Plenty {
+            return;
+        }
+        if position.saturating_sub(self.snapshot_at.load(Ordering::Relaxed)) < self.settings.snapshot_every {
+            return;
+        }
+        let mut busy = self.snapshotting.lock();
+        if std::mem::replace(&mut *busy, true) {
+            return;
+        }
+        self.snapshot_at.store(position, Ordering::Relaxed);
+        // On the writer's thread right after an append: the state is that of the durable head.
+        let state = self.state.read().clone();
+        let inner = self.clone();
+        let spawned = std::thread::Builder::new().name("ledger-snapshot".into()).spawn(move || {
+            in_the_background();
+            take(&inner, &dir, &state);
+            *inner.snapshotting.lock() = false;
+        });
+        match spawned {
+            Ok(thread) => self.keep(thread),
+            Err(error) => {
+                tracing::error!(%error, "no thread for the snapshot");
+                *busy = false;
+            }
+        }
+    }
+
+    /// Notes a thread that has the store in use, so that stopping waits for it: a store is closed when nobody has it any more.
+    pub(super) fn keep(&self, thread: std::thread::JoinHandle<()>) {
+        let mut background = self.background.lock();
+        background.retain(|t| !t.is_finished());
+        background.push(thread);
+    }
+}
+
+fn take(inner: &Arc<Inner>, dir: &Path, state: &State) {
+    let digest = match snapshot::write(dir, state) {
+        Ok(digest) => digest,
+        Err(error) => {
+            return tracing::error!(%error, "the snapshot was not written; start will fold more of the log");
+        }
+    };
+    let taken = SnapshotTaken { seq: state.head.as_u64(), position: state.position, digest: digest.to_vec() };
+    let record = Record::new(Who::Mayfly("snapshot".into()), Event::SnapshotTaken(taken));
+    let ledger = Ledger { inner: inner.clone() };
+    // Durable first: without its record the file is nothing, and the ones before it are what a start has.
+    let proposed = ledger.propose(Lane::Note, vec![record]).map(|proposed| proposed.answer.blocking_recv());
+    if !matches!(proposed, Ok(Ok(Ok(_)))) {
+        return tracing::warn!("the snapshot has no record in the ledger, and counts for nothing");
+    }
+    let stay = inner.state.read().vouched().map(|taken| taken.seq).collect::<Vec<_>>();
+    if let Err(error) = snapshot::prune(dir, &stay) {
+        tracing::warn!(%error, "old snapshots could not be removed");
+    }
+    // More of the history may go from here on.
+    if let Some(keeper) = inner.keeper.get() {
+        keeper.unpark();
+    }
+}
+
+/// This thread has time: whoever is served goes first.
+pub(super) fn in_the_background() {
+    // On Linux this is the calling thread's own. It is a wish: without it things go on, less smoothly.
+    let _ = rustix::process::setpriority_process(None, BACKGROUND);
+}
+
+/// Niceness of threads that nobody waits for: a tenth of the share of those that serve, where there is not enough for all.
+const BACKGROUND: i32 = 10;

@@ -1,0 +1,140 @@
+//! `audit.keep` under a whole server: the disk stays flat, what lives can be given again, and a start needs no beginning.
+
+use std::path::Path;
+use std::time::Duration;
+
+use mayfly::cli::dev::Settings;
+use mayfly::ledger::Lane;
+use mayfly::ledger::record::{Event, Maintained, Record, Who};
+use mayfly::server::Running;
+use mayfly::system::{SetClock, System};
+
+use crate::kit::{Callers, reason, world};
+
+/// The smallest size that can be set.
+const KEEP: u64 = 64 << 20;
+/// What one note adds.
+const TEXT: usize = 400_000;
+/// Commits between snapshots, as set below.
+const EVERY: u64 = 16;
+/// Two snapshots' worth of commits are kept in any case, and some come while one is written.
+const SETTLED: u64 = KEEP + 4 * EVERY * TEXT as u64;
+
+async fn write(running: &Running, clock: &SetClock, notes: usize) {
+    let ledger = &running.authority().ledger;
+    for _ in 0..notes {
+        clock.advance(1_000);
+        let note = Event::Maintained(Maintained { what: "x".repeat(TEXT) });
+        ledger.commit(Lane::Change, vec![Record::new(Who::LocalUid(0), note)]).await.unwrap();
+    }
+}
+
+/// Goes on until as much is kept as was set.
+async fn settle(running: &Running, clock: &SetClock) {
+    let ledger = &running.authority().ledger;
+    for _ in 0..500 {
+        let (before, kept) = ledger.peek(|s| (s.removed.before, s.kept_bytes()));
+        if before > 1 && kept <= SETTLED && ledger.store().oldest().unwrap() == before {
+            return;
+        }
+        write(running, clock, 1).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{} bytes are kept, not {SETTLED}", ledger.peek(|s| s.kept_bytes()));
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    std::fs::set_permissions(to, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            std::fs::copy(&from, &to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_disk_stays_flat_and_neither_a_repeat_nor_a_start_misses_what_is_gone() {
+    let clock = SetClock::at(System::real().wall());
+    let settings = Settings { system: System::with_clock(clock.clone()), svid_life_ms: 20 * 3_600_000, ..Settings::default() };
+    let settings = settings.with("audit.keep", "\"64MiB\"").with("ledger.snapshot_every", &EVERY.to_string());
+    let (_dir, world) = world(settings);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+    let data = world.dir().join("data");
+    let (long, durable) = runtime.block_on(async {
+        let callers = Callers::new(&world, running.addresses().workload).await;
+        let long = callers.exchange_for(3600, "long").await.unwrap();
+        write(&running, &clock, 400).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        // It lives: its record is what a repeat makes it from.
+        let ledger = &running.authority().ledger;
+        assert!(ledger.peek(|s| s.kept_bytes()) > SETTLED, "nothing goes before the oldest that lives");
+        assert_eq!(callers.exchange_for(3600, "long").await.unwrap().id, long.id);
+        clock.advance(3_600_000);
+        settle(&running, &clock).await;
+
+        let mut sizes = Vec::new();
+        for round in 0..3 {
+            let named = format!("short {round}");
+            callers.exchange_for(60, &named).await.unwrap();
+            let at = ledger.peek(|s| s.position);
+            write(&running, &clock, 250).await;
+            settle(&running, &clock).await;
+            sizes.push(ledger.store().bytes());
+            // It has ended, its name is remembered, its record is gone: nothing is made again, and nothing anew.
+            assert!(ledger.peek(|s| s.removed.before) > at);
+            let no = callers.exchange_for(60, &named).await.unwrap_err();
+            assert_eq!(reason(&no), "CREDENTIAL_NOT_ACTIVE", "{no:?}");
+        }
+        let status = callers.status().await.ledger.unwrap();
+        println!("{} MB were written; the store had {:?} MB", ledger.peek(|s| s.bytes) >> 20, sizes.map_mb());
+        assert!(sizes.iter().all(|s| *s < 3 * SETTLED) && sizes[2] <= sizes[0] + sizes[0] / 4, "{sizes:?}");
+        assert!(status.oldest_commit > 400 && status.kept_bytes <= SETTLED, "{status:?}");
+        assert!(status.oldest_seq > (1 << 45) + 400, "{status:?}");
+        let long = callers.exchange_for(3600, "again").await.unwrap();
+        // What a kill would leave: the files as they are, when nobody writes to them meanwhile.
+        let killed = world.dir().join("killed");
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let before = ledger.durable();
+            copy(&data, &killed);
+            if ledger.durable() == before {
+                return (long, before);
+            }
+            std::fs::remove_dir_all(&killed).unwrap();
+        }
+        panic!("somebody writes all the time");
+    });
+    running.stop();
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(world.dir().join("killed"), &data).unwrap();
+    let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+    runtime.block_on(async {
+        let callers = Callers::new(&world, running.addresses().workload).await;
+        assert!(running.authority().ledger.durable() > durable);
+        assert_eq!(callers.exchange_for(3600, "again").await.unwrap().id, long.id, "the same credential");
+        for _ in 0..1000 {
+            if callers.status().await.ledger.unwrap().verified_seq >= durable.as_u64() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let status = callers.status().await;
+        assert!(status.ledger.unwrap().verified_seq >= durable.as_u64() && status.issuing.unwrap().issuing);
+    });
+    running.stop();
+}
+
+trait Megabytes {
+    fn map_mb(&self) -> Vec<u64>;
+}
+
+impl Megabytes for Vec<u64> {
+    fn map_mb(&self) -> Vec<u64> {
+        self.iter().map(|bytes| bytes >> 20).collect()
+    }
+}
