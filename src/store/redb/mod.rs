@@ -171,6 +171,8 @@ impl Store for RedbStore {
             let Some(oldest) = table.first().map_err(engine)?.map(|(at, _)| at.value()) else {
                 return if head == 0 { Ok(Vec::new()) } else { Err(gap(head)) };
             };
+            // A removal meanwhile: the oldest that is left was durable before it, and is newer than what was the head.
+            let head = head.max(oldest);
             let (mut out, mut used, mut next) = (Vec::new(), 0usize, from.max(oldest));
             for row in table.range(next..).map_err(engine)? {
                 let (at, value) = row.map_err(engine)?;
