@@ -99,7 +99,7 @@ pub const KEYS: &[Key] = &[
         "store.engine",
         Engine,
         Is("\"redb\""),
-        "`redb`; `sled`, which is slower and larger (docs/operations.md); or `memory` for trying things out: no rule, lock or task outlives its process.",
+        "`redb`; `sled`, which takes more disk and memory (docs/operations.md); or `memory` for trying things out: no rule, lock or task outlives its process.",
     ),
     key("store.path", Path, Absent("none; `redb` and `sled` need one"), "The data directory. Made where it is missing."),
     key("store.cache", Size(4 * MIB, 64 << 30), Is("\"64MiB\""), "Memory that the engine may use for what it read."),
