@@ -210,7 +210,7 @@ mod tests {
 
     #[tokio::test]
     async fn in_a_crowd_who_came_first_goes_first_and_others_go_between() {
-        let intake = intake(limits::INTAKE_TURN_US as u64 * 1_000);
+        let intake = intake(limits::INTAKE_CROWD_US * 1_000);
         let order = Arc::new(parking_lot::Mutex::new(Vec::new()));
         let crowd: Vec<_> = (0..20usize)
             .map(|n| {
