@@ -7,7 +7,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use mayfly::document::Source;
 use mayfly::identity::spiffe_id::SpiffeId;
 use mayfly::policy::request::TaskFacts;
-use mayfly::policy::{Ask, PolicySet, Question, Verdicts, Work, sample};
+use mayfly::policy::{Ask, PolicySet, Question, Verdict, Verdicts, Work, sample};
 use mayfly::upstream::registry::{Kind, Upstream};
 
 fn ask<'a>(purpose: &'a str, digest: &'a str) -> Ask<'a> {
@@ -65,8 +65,28 @@ fn decisions(c: &mut Criterion) {
     group.bench_function("51 policies, one reads a count: never cached", |b| {
         b.iter(|| black_box(verdicts.verdict(&counting, black_box(&question))));
     });
+    let (mut policies, roles) = sample::some(199);
+    policies.push(Source::new("more.cedar", COUNTING));
+    let two_hundred = PolicySet::compile(policies, roles).unwrap();
+    let mut number = 0u64;
+    let mut each = |set: &PolicySet, ask_set: fn(&PolicySet, &Question<'_>) -> Verdict| {
+        number += 1;
+        let (purpose, digest) = (number.to_string(), number.to_string());
+        let own = ask(&purpose, &digest);
+        black_box(ask_set(set, &Question::work(&caller, Work::Exchange, &upstream, &own)))
+    };
+    group.bench_function("200 policies, one reads a digest and a count: every policy", |b| {
+        b.iter(|| each(&two_hundred, PolicySet::verdict_unsliced));
+    });
+    group.bench_function("200 policies, one reads a digest and a count: sliced", |b| {
+        b.iter(|| each(&two_hundred, PolicySet::verdict));
+    });
     group.finish();
 }
+
+/// Reads what each request has for itself, and what moves with each grant.
+const COUNTING: &str = "@id(\"counting\")\nforbid (principal, action in Action::\"Work\", resource) when \
+     { context has arguments_digest && context.arguments_digest == \"\" && context.counts.issued_in_task > 1000000 };";
 
 fn compiling(c: &mut Criterion) {
     let (policies, roles) = sample::fifty();

@@ -129,6 +129,15 @@ pub const VERDICT_CACHE_BYTES: u64 = 64 * 1024 * 1024;
 pub const VERDICT_KEY_BYTES: usize = 4 * 1024;
 /// What an entry of the verdict cache costs beside its key and policy ids, bytes: two allocations and moka's own entry.
 pub const VERDICT_OVERHEAD: usize = 200;
+/// Memory of a policy set for slices, bytes: the policies that can say something about some callers and a resource. Of 200 policies a slice
+/// has 4, so this holds 1,600 slices: callers differ by their roles, and resources are few.
+pub const SLICE_CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// What a policy costs in a slice, bytes, above the policy itself, which is shared: Cedar's three maps of ids and its handles.
+pub const SLICE_POLICY_BYTES: usize = 1024;
+/// Memory of a policy set for callers and resources as Cedar wants them, bytes: 5,000 pairs.
+pub const SIDES_CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// What such a pair costs beside its key, bytes: three entities, their attributes and parents.
+pub const SIDES_BYTES: usize = 3 * 1024;
 
 /// Most records gathered into one commit. 0.9 µs of store CPU per record at 256 against 4.5 at 32 (measured, redb).
 pub const GATHER_RECORDS: usize = 256;

@@ -259,3 +259,25 @@ fn the_dev_samples_do_what_they_say() {
     service.action = Action::Introspect;
     assert!(service.verdict(&set).permits());
 }
+
+#[test]
+fn a_policy_that_fails_is_left_out_only_where_cedar_does_not_get_so_far() {
+    let fails = "context.ttl_seconds * 4611686018427387904 > 0";
+    let elsewhere = "resource.owner == \"nobody\"";
+    for (conditions, error) in [
+        (format!("when {{ {fails} && {elsewhere} }}"), true),
+        (format!("when {{ {fails} }} when {{ {elsewhere} }}"), true),
+        (format!("when {{ {elsewhere} && {fails} }}"), false),
+        (format!("when {{ {elsewhere} }} when {{ {fails} }}"), false),
+        (format!("unless {{ !({elsewhere}) }} when {{ {fails} }}"), false),
+        (format!("when {{ 9223372036854775807 + 1 > 0 && {elsewhere} }}"), true),
+    ] {
+        let set = compile(&format!(
+            "permit (principal, action, resource);\nforbid (principal, action in Action::\"Work\", resource) {conditions};"
+        ));
+        let case = Case::new(Action::Work(Work::Exchange));
+        let sliced = case.verdict(&set);
+        assert_eq!(sliced, case.with(|q| set.verdict_unsliced(q)), "{conditions}");
+        assert_eq!(matches!(sliced, Verdict::EngineError { .. }), error, "{conditions}: {sliced}");
+    }
+}

@@ -1,4 +1,5 @@
-//! Random policy sets and random walks of requests: what is remembered is what Cedar says over every policy and every attribute.
+//! Random policy sets and random walks of requests: what is remembered, and what Cedar says about a slice of the policies, is what it says
+//! over every policy and every attribute.
 
 mod policy_kit;
 
@@ -75,21 +76,56 @@ fn expression() -> impl Strategy<Value = String> {
     })
 }
 
+/// Conditions on roles and resource alone, with one that fails for want of room in a Long.
+fn first() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "true",
+        "resource.owner == \"x\" &&",
+        "resource.kinds.contains(\"ssh\") &&",
+        "resource in Environment::\"prod\" && principal in Role::\"b\" &&",
+        "!(principal in Role::\"a\") &&",
+        "(principal has environment && principal.environment == resource.environment) &&",
+        "(if resource.owner == \"y\" then resource == Upstream::\"y\" else principal in Role::\"b\") &&",
+        "(resource.owner == \"p\" || 9223372036854775807 + 1 > 0) &&",
+        "principal == Workload::\"spiffe://td/agent/b\" &&",
+        "context.ttl_seconds * 4611686018427387904 > 0 && resource.owner == \"p\" &&",
+    ])
+    .prop_map(|text| text.strip_prefix("true").unwrap_or(text))
+}
+
 fn policies() -> impl Strategy<Value = String> {
-    let principal =
-        prop::sample::select(vec!["principal", "principal in Role::\"b\"", "principal == Workload::\"spiffe://td/agent/b\""]);
-    let resource = prop::sample::select(vec!["resource", "resource == Upstream::\"x\"", "resource in Environment::\"prod\""]);
+    let principal = prop::sample::select(vec![
+        "principal",
+        "principal in Role::\"b\"",
+        "principal == Workload::\"spiffe://td/agent/b\"",
+        "principal in Workload::\"spiffe://td/agent/b\"",
+        "principal is Workload",
+        "principal is Workload in Role::\"a\"",
+    ]);
+    let resource = prop::sample::select(vec![
+        "resource",
+        "resource == Upstream::\"x\"",
+        "resource in Environment::\"prod\"",
+        "resource in Upstream::\"y\"",
+        "resource is Upstream",
+        "resource is Upstream in Environment::\"dev\"",
+    ]);
     let action = prop::sample::select(vec![
         "action == Action::\"Exchange\"",
         "action in Action::\"Work\"",
         "action == Action::\"OpenTask\"",
     ]);
     let effect = prop::sample::select(vec!["permit", "permit", "forbid"]);
-    let clause = prop::sample::select(vec!["when", "unless"]);
-    let policy = (effect, principal, action, resource, clause, expression())
-        .prop_map(|(effect, p, a, r, clause, e)| format!("{effect} ({p}, {a}, {r}) {clause} {{ {e} }};\n"));
+    let clause = prop::sample::select(vec!["when", "when", "unless"]);
+    let clause_too = clause.clone();
+    let policy =
+        (effect, principal, action, resource, first(), clause, expression(), prop::option::of((clause_too, expression())))
+            .prop_map(|(effect, p, a, r, first, clause, e, more)| {
+                let more = more.map(|(clause, e)| format!(" {clause} {{ {e} }}")).unwrap_or_default();
+                format!("{effect} ({p}, {a}, {r}) {clause} {{ {first} {e} }}{more};\n")
+            });
     let base = prop::sample::select(vec!["", "permit (principal, action, resource);\n"]);
-    (base, prop::collection::vec(policy, 1..4)).prop_map(|(base, list)| format!("{base}{}", list.concat()))
+    (base, prop::collection::vec(policy, 1..6)).prop_map(|(base, list)| format!("{base}{}", list.concat()))
 }
 
 /// Changes that take the value from 0 to 2 as one of three, for each part of a request.
@@ -139,6 +175,21 @@ proptest! {
             CHANGES[change](&mut case, value);
             let (cached, asked) = case.with(|q| (verdicts.verdict(&set, q), set.verdict_of_everything(q)));
             prop_assert_eq!(&*cached, &asked, "{}\n{:?}", cedar, case);
+        }
+    }
+
+    #[test]
+    fn a_slice_has_the_verdict_of_the_whole(
+        cedar in policies(),
+        walk in prop::collection::vec((0..CHANGES.len(), 0usize..3), 1..60),
+    ) {
+        let set = compile(&cedar);
+        let mut case = Case::new(EXCHANGE);
+        for (change, value) in walk {
+            CHANGES[change](&mut case, value);
+            let whole = case.with(|q| set.verdict_unsliced(q));
+            prop_assert_eq!(&case.verdict(&set), &whole, "{}\n{:?}", cedar, case);
+            prop_assert_eq!(&whole, &case.with(|q| set.verdict_of_everything(q)), "{}\n{:?}", cedar, case);
         }
     }
 }

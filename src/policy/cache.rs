@@ -11,7 +11,7 @@ use moka::sync::Cache;
 use super::action::Action;
 use super::cedar::Verdict;
 use super::facts::{Case, Value};
-use super::reads::Reads;
+use super::reads::{Read, Reads};
 use super::request::Question;
 use super::set::PolicySet;
 use crate::limits;
@@ -96,14 +96,19 @@ fn key_of(digest: &[u8; 32], action: Action, reads: &Reads, case: &Case<'_>) -> 
     let mut key = Vec::with_capacity(256);
     key.extend_from_slice(digest);
     key.push(action.number());
-    for read in reads.iter() {
+    write_facts(&mut key, reads.iter(), case);
+    key
+}
+
+/// What is read, by value, or only whether it is there.
+pub(super) fn write_facts<'r>(key: &mut Vec<u8>, reads: impl Iterator<Item = &'r Read>, case: &Case<'_>) {
+    for read in reads {
         let value = (read.fact.get)(case);
         key.push(u8::from(value.is_some()));
         if let (Some(value), true) = (value, read.value) {
-            write(&mut key, value);
+            write(key, value);
         }
     }
-    key
 }
 
 /// Lengths go before what they measure, so no two lists of values have one encoding.
@@ -122,7 +127,7 @@ fn write(key: &mut Vec<u8>, value: Value<'_>) {
     }
 }
 
-fn write_text(key: &mut Vec<u8>, text: &str) {
+pub(super) fn write_text(key: &mut Vec<u8>, text: &str) {
     key.extend_from_slice(&(text.len() as u64).to_le_bytes());
     key.extend_from_slice(text.as_bytes());
 }

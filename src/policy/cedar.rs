@@ -1,17 +1,17 @@
-//! Cedar's answer to a question, for one action's part of a set.
+//! Cedar's answer to a question, for some of a set's policies.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 use cedar_policy::{
-    Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
-    RestrictedExpression, Schema,
+    AuthorizationError, Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId,
+    PolicySet, Request, Response, RestrictedExpression, Schema,
 };
 
 use super::ADMIN;
 use super::action::Action;
 use super::facts::{Case, Value};
-use super::reads::Reads;
+use super::reads::Read;
 use crate::seq::Millis;
 
 /// What Cedar says. Whatever is not `Permit` is a no.
@@ -91,50 +91,76 @@ impl Types {
     }
 }
 
-/// The policies that can apply to one action, and what they read.
-#[derive(Clone)]
-pub(super) struct Part {
-    pub action: Entity,
-    pub policies: PolicySet,
-    pub reads: Reads,
+/// The caller and the resource as Cedar wants them.
+pub(super) struct Sides {
+    principal: EntityUid,
+    action: EntityUid,
+    resource: EntityUid,
+    entities: Entities,
 }
 
-/// Asks Cedar, with the attributes that the part reads and no others.
-pub(super) fn evaluate(types: &Types, part: &Part, case: &Case<'_>) -> Verdict {
-    match request(types, part, case, None) {
-        Ok((request, entities)) => answer(&part.policies, &request, &entities),
-        Err(what) => Verdict::EngineError { what },
-    }
+/// What one question is put to: policies that belong together, and what is to be written for them.
+pub(super) struct Asked<'a> {
+    pub policies: &'a PolicySet,
+    pub sides: &'a Sides,
+    pub context: &'a [Read],
 }
 
-/// Asks Cedar with a request that is checked against the schema.
-pub(super) fn evaluate_checked(types: &Types, part: &Part, case: &Case<'_>, schema: &Schema) -> Verdict {
-    match request(types, part, case, Some(schema)) {
-        Ok((request, entities)) => answer(&part.policies, &request, &entities),
-        Err(what) => Verdict::EngineError { what },
-    }
-}
-
-/// The request and the entities in it, as Cedar wants them.
-fn request(types: &Types, part: &Part, case: &Case<'_>, schema: Option<&Schema>) -> Result<(Request, Entities), String> {
-    let mut written = Written::default();
-    for read in part.reads.iter() {
-        written.add(read.fact.path, (read.fact.get)(case));
-    }
-    let Written { principal, resource, context: nodes } = written;
+/// Writes the caller, the action and the resource, with what is read of them and no more. Checked against the schema where one is given.
+pub(super) fn sides(
+    types: &Types,
+    action: &Entity,
+    reads: &[Read],
+    case: &Case<'_>,
+    schema: Option<&Schema>,
+) -> Result<Sides, String> {
+    let Written { principal, resource, .. } = written(reads, case);
     let principal = principal.entity(uid(&types.workload, case.question.caller.as_str()), &types.role)?;
     let resource = match case.question.upstream() {
         Some(upstream) => resource.entity(uid(&types.upstream, &upstream.name), &types.environment)?,
         None => Entity::new_no_attrs(uid(&types.mayfly, ADMIN), HashSet::new()),
     };
-    let (p, a, r) = (principal.uid(), part.action.uid(), resource.uid());
-    let request = Request::new(p, a, r, context(nodes)?, schema).map_err(|e| e.to_string())?;
-    let entities = Entities::from_entities([principal, resource, part.action.clone()], schema).map_err(|e| e.to_string())?;
-    Ok((request, entities))
+    let (p, a, r) = (principal.uid(), action.uid(), resource.uid());
+    let entities = Entities::from_entities([principal, resource, action.clone()], schema).map_err(|e| e.to_string())?;
+    Ok(Sides { principal: p, action: a, resource: r, entities })
 }
 
-fn answer(policies: &PolicySet, request: &Request, entities: &Entities) -> Verdict {
-    let response = Authorizer::new().is_authorized(request, policies, entities);
+/// Asks Cedar, with the attributes that are read and no others. Checked against the schema where one is given.
+pub(super) fn ask(asked: &Asked<'_>, case: &Case<'_>, schema: Option<&Schema>) -> Verdict {
+    match respond(asked, case, schema) {
+        Ok(response) => verdict(&response),
+        Err(what) => Verdict::EngineError { what },
+    }
+}
+
+/// Ids of the policies that hold, and of those that fail. All of them have to be permits.
+pub(super) fn holding(asked: &Asked<'_>, case: &Case<'_>) -> Result<HashSet<PolicyId>, String> {
+    let response = respond(asked, case, None)?;
+    let mut ids: HashSet<PolicyId> = response.diagnostics().reason().cloned().collect();
+    for error in response.diagnostics().errors() {
+        let AuthorizationError::PolicyEvaluationError(error) = error;
+        ids.insert(error.policy_id().clone());
+    }
+    Ok(ids)
+}
+
+fn respond(asked: &Asked<'_>, case: &Case<'_>, schema: Option<&Schema>) -> Result<Response, String> {
+    let Sides { principal, action, resource, entities } = asked.sides;
+    let context = context(written(asked.context, case).context)?;
+    let request =
+        Request::new(principal.clone(), action.clone(), resource.clone(), context, schema).map_err(|e| e.to_string())?;
+    Ok(Authorizer::new().is_authorized(&request, asked.policies, entities))
+}
+
+fn written<'a>(reads: &[Read], case: &Case<'a>) -> Written<'a> {
+    let mut written = Written::default();
+    for read in reads {
+        written.add(read.fact.path, (read.fact.get)(case));
+    }
+    written
+}
+
+fn verdict(response: &Response) -> Verdict {
     let mut errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
     errors.sort_unstable();
     if !errors.is_empty() {

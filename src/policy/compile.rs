@@ -7,9 +7,9 @@ use cedar_policy::{PolicyId, Schema, ValidationMode, Validator};
 
 use super::SCHEMA;
 use super::action::Action;
-use super::cedar::{Part, Types};
-use super::reads::Reads;
+use super::cedar::Types;
 use super::roles::Roles;
+use super::slice::Part;
 use crate::document::{Complaint, Source, is_name};
 use crate::identity::spiffe_id::SpiffeId;
 
@@ -27,13 +27,7 @@ pub(super) fn parts(types: &Types, policies: &BTreeMap<String, cedar_policy::Pol
                 cedar_policy::ActionConstraint::Eq(uid) => names(&uid),
                 cedar_policy::ActionConstraint::In(uids) => uids.iter().any(names),
             };
-            let mut reads = Reads::default();
-            let chosen: Vec<cedar_policy::Policy> = policies.values().filter(applies).cloned().collect();
-            for policy in &chosen {
-                reads.add(policy.to_pst().map_err(|e| e.to_string())?.body());
-            }
-            let policies = cedar_policy::PolicySet::from_policies(chosen).map_err(|e| e.to_string())?;
-            Ok(Part { action: types.action(*action)?, policies, reads })
+            Part::new(types.action(*action)?, policies.values().filter(applies))
         })
         .collect()
 }

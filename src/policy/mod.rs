@@ -3,6 +3,7 @@
 //! - [`set`]: a policy set, validated when it is made, with the text form in which a record keeps it.
 //! - [`request`]: what is asked. [`facts`]: every attribute of it, one table for the request, the cache's key and the analysis.
 //! - [`cedar`]: Cedar's answer. [`reads`]: what a set reads. [`cache`]: answers remembered under exactly that.
+//! - `stem` and `slice`: the policies that can say something about a caller and a resource; Cedar looks at no others.
 //! - [`grant`]: what a decision settles. [`sample`]: fifty policies, for measuring.
 //!
 //! Cedar's verdict does not cover rules, locks, walls, task state, bounds and approvals: they are evaluated on every grant (design,
@@ -22,6 +23,8 @@ pub mod request;
 mod roles;
 pub mod sample;
 pub mod set;
+mod slice;
+mod stem;
 pub mod wanted;
 
 pub use action::{Action, Admin, Work};

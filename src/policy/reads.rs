@@ -47,6 +47,24 @@ impl Reads {
         }
     }
 
+    /// What one condition reads.
+    pub(super) fn of(expr: &Expr) -> Reads {
+        let mut reads = Reads::default();
+        reads.walk(expr);
+        reads
+    }
+
+    /// Adds all that another one has.
+    pub(super) fn join(&mut self, other: &Reads) {
+        self.not_understood |= other.not_understood;
+        other.found.values().for_each(|read| self.insert(read.fact, read.value));
+    }
+
+    /// Whether what it names is all that is read.
+    pub(super) fn understood(&self) -> bool {
+        !self.not_understood
+    }
+
     /// All there is to read.
     pub(super) fn of_everything() -> Reads {
         let mut reads = Reads::default();
@@ -79,6 +97,11 @@ impl Reads {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Read> {
         self.found.values()
+    }
+
+    /// What is read of the caller and the resource, and what is read of the context.
+    pub(super) fn split(&self) -> (Vec<Read>, Vec<Read>) {
+        self.found.values().partition(|read| !read.fact.path.starts_with("context."))
     }
 
     fn insert(&mut self, fact: &'static Fact, value: bool) {

@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::SCHEMA_VERSION;
 use super::action::Action;
-use super::cedar::{Part, Types, Verdict, evaluate, evaluate_checked};
+use super::cedar::{Asked, Types, Verdict, ask, sides};
 use super::compile::{Compiler, parts};
 use super::facts::Case;
 use super::reads::Reads;
 use super::request::Question;
 use super::roles::Roles;
+use super::slice::{Part, Slices};
 use crate::document::{Complaint, Source, sha256};
 use crate::identity::spiffe_id::SpiffeId;
 use crate::limits;
@@ -26,6 +27,7 @@ pub struct PolicySet {
     types: Types,
     roles: Roles,
     parts: Vec<Part>,
+    slices: Slices,
     schema: Schema,
     policies: cedar_policy::PolicySet,
     upstreams: Vec<String>,
@@ -92,7 +94,8 @@ impl PolicySet {
             .map_err(|e| vec![Complaint::about("policies", e.to_string(), "")])?;
         let digest = sha256(text.as_bytes());
         let schema = validator.schema().clone();
-        Ok(PolicySet { text, digest, types, roles, parts, schema, policies, upstreams, ids, warnings })
+        let slices = Slices::new();
+        Ok(PolicySet { text, digest, types, roles, parts, slices, schema, policies, upstreams, ids, warnings })
     }
 
     /// The canonical text, as it stands in a record; at most `limits::POLICY_BYTES`.
@@ -154,13 +157,19 @@ impl PolicySet {
     /// The same verdict the long way: every policy, every attribute, the request checked against the schema. What the shorter ways are
     /// tested against.
     pub fn verdict_of_everything(&self, question: &Question<'_>) -> Verdict {
-        let whole = |action| -> Result<Part, String> {
-            Ok(Part { action: self.types.action(action)?, policies: self.policies.clone(), reads: Reads::of_everything() })
-        };
-        match whole(question.action()) {
-            Ok(part) => evaluate_checked(&self.types, &part, &self.case(question), &self.schema),
+        let case = self.case(question);
+        let (schema, (entity, context)) = (Some(&self.schema), Reads::of_everything().split());
+        let written = |action| sides(&self.types, &self.types.action(action)?, &entity, &case, schema);
+        match written(question.action()) {
+            Ok(sides) => ask(&Asked { policies: &self.policies, sides: &sides, context: &context }, &case, schema),
             Err(what) => Verdict::EngineError { what },
         }
+    }
+
+    /// The same verdict from every policy of the action, with no slice and nothing remembered.
+    pub fn verdict_unsliced(&self, question: &Question<'_>) -> Verdict {
+        let case = self.case(question);
+        self.part(question.action()).map_or_else(no_such_action, |part| part.evaluate_whole(&self.types, &case))
     }
 
     pub(super) fn case<'a>(&'a self, question: &Question<'a>) -> Case<'a> {
@@ -168,15 +177,21 @@ impl PolicySet {
     }
 
     pub(super) fn evaluate(&self, case: &Case<'_>) -> Verdict {
-        match self.part(case.question.action()) {
-            Some(part) => evaluate(&self.types, part, case),
-            None => Verdict::EngineError { what: "the set has no such action".to_owned() },
-        }
+        self.part(case.question.action()).map_or_else(no_such_action, |part| self.slices.evaluate(&self.types, part, case))
+    }
+
+    #[cfg(test)]
+    pub(super) fn sliced_ids(&self, case: &Case<'_>) -> Vec<String> {
+        self.part(case.question.action()).map_or_else(Vec::new, |part| self.slices.ids(&self.types, part, case))
     }
 
     fn part(&self, action: Action) -> Option<&Part> {
         self.parts.get(usize::from(action.number()))
     }
+}
+
+fn no_such_action() -> Verdict {
+    Verdict::EngineError { what: "the set has no such action".to_owned() }
 }
 
 impl fmt::Debug for PolicySet {
