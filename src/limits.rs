@@ -130,7 +130,7 @@ pub const VERDICT_KEY_BYTES: usize = 4 * 1024;
 /// What an entry of the verdict cache costs beside its key and policy ids, bytes: two allocations and moka's own entry.
 pub const VERDICT_OVERHEAD: usize = 200;
 /// Memory of a policy set for slices, bytes: the policies that can say something about some callers and a resource. Of 200 policies a slice
-/// has 4, so this holds 1,600 slices: callers differ by their roles, and resources are few.
+/// has 5, so this holds 1,300 slices: callers differ by their roles, and resources are few.
 pub const SLICE_CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// What a policy costs in a slice, bytes, above the policy itself, which is shared: Cedar's three maps of ids and its handles.
 pub const SLICE_POLICY_BYTES: usize = 1024;

@@ -43,7 +43,7 @@ fn stem(body: &Template) -> Option<(Policy, Reads)> {
     reads.add(&stem);
     for expr in conditions(body) {
         let own = Reads::of(&expr);
-        if !own.understood() || !own.paths().all(|(path, _)| common(path)) {
+        if !own.understood() || !own.paths().all(|(path, _)| same_for_many(path)) {
             break;
         }
         reads.join(&own);
@@ -53,7 +53,7 @@ fn stem(body: &Template) -> Option<(Policy, Reads)> {
 }
 
 /// What many requests have in common. The caller's own name is left to heads: with it, each caller would have a slice of its own.
-fn common(path: &str) -> bool {
+fn same_for_many(path: &str) -> bool {
     matches!(path, "resource" | "principal.in" | "principal.environment" | "principal.trust_domain")
         || path.starts_with("resource.")
 }
