@@ -186,7 +186,6 @@ fn key<'r>(reads: impl Iterator<Item = &'r Read>, case: &Case<'_>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::super::{Ask, PolicySet as Set, Question, Work, sample};
-    use super::*;
 
     #[test]
     fn of_two_hundred_policies_a_caller_and_an_upstream_leave_a_few() {

@@ -34,7 +34,7 @@ use self::tree::{bad_key, bad_value, engine, gap, insert, intend, named, remove,
 use super::guarded::guarded;
 use super::reserve::Reserve;
 use super::{Entry, Expect, Position, Store, StoreError, StoreId};
-use super::{check_commit, check_count, check_name, check_named, files};
+use super::{check_commit, check_count, check_empty, check_name, check_named, files};
 use crate::limits;
 
 /// A store in one folder of sled's files, with its head beside it.
@@ -75,6 +75,14 @@ struct Writer {
 struct Ends {
     oldest: Position,
     head: Position,
+    /// Where the first of all is put, 0 for the beginning.
+    first: Position,
+}
+
+impl Ends {
+    fn next(&self) -> Position {
+        if self.head == 0 { self.first.max(1) } else { self.head + 1 }
+    }
 }
 
 type Done = Result<(), StoreError>;
@@ -128,7 +136,7 @@ impl SledStore {
     }
 
     /// One bounded step of a removal; the place up to which everything is gone.
-    fn remove_some(&self, before: Position) -> Result<Position, StoreError> {
+    fn remove_step(&self, before: Position) -> Result<Position, StoreError> {
         let mut w = self.writer.lock();
         let ends = *self.ends.lock();
         let before = before.min(ends.head);
@@ -183,7 +191,7 @@ impl Store for SledStore {
     fn append(&self, at: Position, bytes: &[u8]) -> Result<(), StoreError> {
         check_commit(bytes)?;
         let mut w = self.writer.lock();
-        let next = self.ends.lock().head + 1;
+        let next = self.ends.lock().next();
         if at != next {
             return Err(StoreError::NotNext { asked: at, next });
         }
@@ -191,8 +199,8 @@ impl Store for SledStore {
             rows::commit_rows(at, change, bytes).try_for_each(|(key, row)| insert(db, &key, row))
         })?;
         let mut ends = self.ends.lock();
+        ends.oldest = if ends.head == 0 { at } else { ends.oldest };
         ends.head = at;
-        ends.oldest = ends.oldest.max(1);
         self.grown.notify_all();
         Ok(())
     }
@@ -248,7 +256,20 @@ impl Store for SledStore {
 
     fn remove_before(&self, before: Position) -> Result<(), StoreError> {
         // In steps, so that an append waits for one step and not for all.
-        while self.remove_some(before)? < before.min(self.head()?) {}
+        while self.remove_step(before)? < before.min(self.head()?) {}
+        Ok(())
+    }
+
+    fn remove_some(&self, before: Position) -> Result<Position, StoreError> {
+        self.remove_step(before)?;
+        self.oldest()
+    }
+
+    fn begin_at(&self, first: Position) -> Result<(), StoreError> {
+        let _none_meanwhile = self.writer.lock();
+        let mut ends = self.ends.lock();
+        check_empty(ends.head, first)?;
+        ends.first = first;
         Ok(())
     }
 

@@ -268,5 +268,5 @@ fn whole_end(db: &Db, acknowledged: Position) -> Result<Position, StoreError> {
 fn ends(db: &Db, head: Position) -> Result<Ends, StoreError> {
     let Some(first) = db.range(rows::commits_from(0)).next().filter(|_| head > 0) else { return Ok(Ends::default()) };
     let (oldest, _) = rows::placed(&first.map_err(engine)?.0).ok_or_else(|| bad_key(0))?;
-    Ok(Ends { oldest, head })
+    Ok(Ends { oldest, head, first: 0 })
 }
