@@ -41,9 +41,9 @@ impl Kept {
         self.dir.path().join("snapshots")
     }
 
-    fn open(&self, keep: Keep) -> Result<Ledger, StartError> {
+    fn open(&self, keep: impl Into<Option<Keep>>) -> Result<Ledger, StartError> {
         let settings =
-            Settings { snapshots: Some(self.snapshots()), snapshot_every: 20, keep: Some(keep), ..Settings::default() };
+            Settings { snapshots: Some(self.snapshots()), snapshot_every: 20, keep: keep.into(), ..Settings::default() };
         let dir = self.data();
         Ledger::open(Box::new(move || Ok(store(&dir)? as Arc<dyn Store>)), System::with_clock(self.clock.clone()), settings)
     }
@@ -148,9 +148,10 @@ fn a_start_needs_no_beginning_and_its_history_is_verified_from_where_it_begins()
     kept.runtime.block_on(ledger.commit(Lane::Revoke, vec![lock("early")])).unwrap();
     kept.write(&ledger, 300);
     kept.settle(&ledger, SETTLED);
+    // What runs beside it writes records of its own until it has ended.
+    ledger.stop();
     let digest = ledger.peek(|s| s.digest().unwrap());
     let durable = ledger.durable();
-    ledger.stop();
     drop(ledger);
 
     // A newest snapshot that cannot be read stops nothing.
@@ -238,6 +239,10 @@ fn a_recovery_of_a_log_without_its_beginning_goes_on_from_a_snapshot() {
     kept.runtime.block_on(ledger.commit(Lane::Revoke, vec![lock("early")])).unwrap();
     kept.write(&ledger, 300);
     kept.settle(&ledger, SETTLED);
+    ledger.stop();
+    drop(ledger);
+    // Nothing more is removed: a removal that is recorded after the place of a recovery is the case further below.
+    let ledger = kept.open(None).unwrap();
     let after = ledger.durable();
     kept.write(&ledger, 3);
     kept.runtime.block_on(ledger.commit(Lane::Revoke, vec![lock("late")])).unwrap();

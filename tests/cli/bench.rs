@@ -103,7 +103,8 @@ fn a_soak_draws_a_line_through_each_thing() {
 #[test]
 fn live_credentials_are_there_after_a_kill() {
     let all = bench(&["live", "--credentials", "3000"]);
-    above_zero(&all[0], &["bytes_per_credential_above_idle", "start_after_kill_s", "longest_stall_ms"]);
+    // So few may all be issued while it warms up: of stalls there is nothing to say then.
+    above_zero(&all[0], &["bytes_per_credential_above_idle", "start_after_kill_s"]);
     let count = |field: &str| all[0][field].as_u64().unwrap();
     assert!(count("credentials") >= 3000 && count("live_after_start") >= count("credentials"), "{}", all[0]);
 }

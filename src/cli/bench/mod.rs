@@ -3,8 +3,8 @@
 //! The generator is this process, the server another one, so that each one's CPU is its own. What one raw signature and one raw flush cost
 //! is measured in the same run beside the same load: figures of a busy machine mean little, ratios mean a lot.
 //!
-//! - [`world`]: the server and what it is given. [`load`]: what is asked of it. [`run`]: what is counted meanwhile.
-//! - [`issuing`]: `mayfly bench` itself. One file for each scenario beside it.
+//! - `world`: the server and what it is given. `load`: what is asked of it. `run`: what is counted meanwhile.
+//! - `issuing`: `mayfly bench` itself. One file for each scenario beside it.
 #![allow(clippy::disallowed_methods, reason = "a load generator measures: its time is the thing itself")]
 
 mod cedar;
