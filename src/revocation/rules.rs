@@ -116,6 +116,12 @@ impl Rules {
             || self.newest.iter().any(|newest| *newest > revision)
     }
 
+    /// Whether one of them can by the tool alone: grants of this revision that differ by their tool differ by nothing else that rules ask.
+    pub fn tool_may_block(&self, revision: Seq) -> bool {
+        let tool = Sort::Tool as usize;
+        self.locks[tool] > 0 || self.newest[tool] > revision
+    }
+
     /// The rule by which a new grant with these facts is refused, if one does: it is covered, rests on revoked evidence, or is locked out.
     pub fn blocks(&self, facts: &Facts<'_>) -> Option<Hit> {
         self.blocked(facts, &[])

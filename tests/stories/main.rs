@@ -15,7 +15,7 @@ use mayfly::identity::caller::Operator;
 use mayfly::introspect::Asker;
 use mayfly::ledger::record::Outcome;
 use mayfly::policy::Admin;
-use mayfly::policy::wanted::TaskChoice;
+use mayfly::policy::wanted::{TaskChoice, Wanted};
 use mayfly::refusal::{No, Reason};
 use mayfly::revocation::Target;
 use mayfly::revoke::{Confirm, Revocation};
@@ -311,5 +311,37 @@ fn a_heartbeat_that_is_missed_ends_the_task() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         let closed = house.authority.ledger.peek(|s| s.tasks.get(&task).and_then(|t| t.closed.as_ref().map(|c| c.outcome)));
         assert_eq!(closed, Some(Outcome::Expired));
+    });
+}
+
+#[test]
+fn of_exchanges_that_came_together_a_rule_hits_those_whose_tool_it_is_about() {
+    let house = house();
+    runtime().block_on(async {
+        let agent = house.caller("/agent/demo");
+        let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
+        let with = |tool: &str| Wanted { tool: tool.into(), ..wanted(TaskChoice::Named(task)) };
+        let together = async |tools: &[&str]| {
+            let wants: Vec<Wanted> = tools.iter().map(|tool| with(tool)).collect();
+            let mut issued = Vec::new();
+            for begun in house.authority.begin_all(&agent, wants.iter()).begun {
+                issued.push(match begun {
+                    Ok(mayfly::exchange::Begun::UnderWay(one)) => {
+                        house.authority.finish(one).await.map(drop).map_err(|no| reason(Err::<(), _>(no)))
+                    }
+                    Ok(mayfly::exchange::Begun::Waits) => panic!("nothing of it waits"),
+                    Err(no) => Err(reason(Err::<(), _>(no))),
+                });
+            }
+            issued
+        };
+        assert_eq!(together(&["one", "two", "three"]).await, [Ok(()), Ok(()), Ok(())]);
+        // What was revoked of others is evidence for nothing, and keeps nobody from being served with others.
+        let gone = id(&house.authority.exchange(&agent, &with("gone")).await.unwrap());
+        revoke(&house, Target::Credential(gone), false).await;
+        assert_eq!(together(&["one", "two"]).await, [Ok(()), Ok(())]);
+        revoke(&house, Target::Tool("two".into()), false).await;
+        assert_eq!(together(&["one", "two", "three", "two"]).await, [Ok(()), Err(Reason::Locked), Ok(()), Err(Reason::Locked)]);
+        assert_eq!(together(&["two", "one", "one"]).await, [Err(Reason::Locked), Ok(()), Ok(())]);
     });
 }

@@ -23,7 +23,7 @@ use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::{Facts, SvidFacts};
 use crate::seq::{Millis, TaskId};
 use crate::upstream::registry::{Kind, Upstream};
-use place::{Lists, Place, named, named_and_blocked, within_task};
+use place::{Lists, MayBlock, Place, named, named_and_blocked, within_task};
 use settle::{active, kind_of, scopes_of};
 
 /// What decisions of one server share.
@@ -89,8 +89,8 @@ struct Decided<'a> {
     /// The policies that permit it.
     policies: Vec<String>,
     now: Millis,
-    /// A rule may block what is decided on this view.
-    may_block: bool,
+    /// A rule may block what is decided on this view by its tool alone.
+    tool_may_block: bool,
 }
 
 impl Decided<'_> {
@@ -165,8 +165,8 @@ impl Decider {
             TaskChoice::Named(task) => Some(named_and_blocked(view, caller, *task)),
             TaskChoice::Inline(_) => None,
         };
-        let may_block = open.as_ref().is_none_or(|(_, may_block)| *may_block);
-        if may_block {
+        let may_block = open.as_ref().map_or(MayBlock { any: true, tool: true }, |(_, may_block)| *may_block);
+        if may_block.any {
             self.not_locked(view, caller, want, upstream)?;
         }
         let scopes = scopes_of(upstream, &want.scopes)?;
@@ -183,7 +183,7 @@ impl Decider {
         let life = self.life(caller, want, upstream, &place, now)?;
         let bound = self.key_binding(caller, want, upstream, &place)?;
         let policies = self.permits(policy, caller, want, upstream, &place, kind, &scopes, life, now)?;
-        Ok(Decided { registered, policy, place, kind, scopes, life, bound, policies, now, may_block })
+        Ok(Decided { registered, policy, place, kind, scopes, life, bound, policies, now, tool_may_block: may_block.tool })
     }
 
     /// `iss` of an environment: one issuer path each.

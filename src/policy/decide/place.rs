@@ -157,9 +157,22 @@ pub(super) fn named(view: &View, caller: &Caller, id: TaskId) -> Result<Place, N
     view.read(|state| named_in(state, view.now(), caller, id))
 }
 
-/// The same, and whether any rule can block what is decided: both in one look at the state.
-pub(super) fn named_and_blocked(view: &View, caller: &Caller, id: TaskId) -> (Result<Place, No>, bool) {
-    view.read(|state| (named_in(state, view.now(), caller, id), state.rules.may_block(view.revision())))
+/// Whether rules can block what is decided on a view.
+#[derive(Clone, Copy)]
+pub(super) struct MayBlock {
+    /// Any of them, by anything.
+    pub any: bool,
+    /// One of them by the tool alone.
+    pub tool: bool,
+}
+
+/// The same, and whether rules can block what is decided: both in one look at the state.
+pub(super) fn named_and_blocked(view: &View, caller: &Caller, id: TaskId) -> (Result<Place, No>, MayBlock) {
+    let revision = view.revision();
+    view.read(|state| {
+        let (any, tool) = (state.rules.may_block(revision), state.rules.tool_may_block(revision));
+        (named_in(state, view.now(), caller, id), MayBlock { any, tool })
+    })
 }
 
 fn named_in(state: &State, now: Millis, caller: &Caller, id: TaskId) -> Result<Place, No> {

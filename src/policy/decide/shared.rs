@@ -45,8 +45,9 @@ impl<'a> Shared<'a> {
 
     /// Whether this may be one of them.
     pub fn serves(&self, want: &Wanted) -> bool {
-        // A rule may aim at a tool.
-        std::ptr::eq(want, self.want) || (!self.decided.may_block && Shared::possible(self.want, want))
+        // By all else that rules ask, they are as the one that was decided: only a rule may aim at a tool.
+        let alike = || self.want.tool == want.tool || !self.decided.tool_may_block;
+        std::ptr::eq(want, self.want) || (Shared::possible(self.want, want) && alike())
     }
 
     /// What they have in common.
