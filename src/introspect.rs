@@ -28,7 +28,7 @@ impl Authority {
             return Err(No::Refusal(Refusal::field("token", format!("{} bytes, at most {}", token.len(), limits::TOKEN_BYTES))));
         }
         if let Some(shown) = Shown::parse(token) {
-            let key = self.ledger.peek(|s| s.credentials.get(&shown.id()).map(|l| s.credentials.key(l).to_owned()));
+            let key = self.ledger.peek(|s| s.credentials.get(&shown.id()).map(|l| l.key().to_owned()));
             let key = key.and_then(|id| self.keyring.get(KeyPurpose::Reference, &id));
             return Ok(key.filter(|k| shown.made_by(k)).map(|_| shown.id()));
         }
@@ -48,13 +48,13 @@ impl Authority {
         &self,
         asker: &Asker,
         token: &str,
-        show: impl FnOnce(&State, &Live) -> T,
+        show: impl FnOnce(&State, &Live<'_>) -> T,
     ) -> Result<Option<(T, crate::seq::Seq)>, No> {
         if let Asker::Workload(caller) = asker {
             self.still_stands(caller)?;
         }
         let Some(id) = self.identify(token)? else { return Ok(None) };
-        let upstream = self.ledger.peek(|s| s.credentials.get(&id).map(|l| s.credentials.upstream(l).to_owned()));
+        let upstream = self.ledger.peek(|s| s.credentials.get(&id).map(|l| l.upstream().to_owned()));
         let Some(upstream) = upstream else { return Ok(None) };
         if !self.may_know(asker, &upstream)? {
             return Ok(None);
@@ -65,7 +65,7 @@ impl Authority {
             .settled(|state| {
                 let live = state.credentials.get(&id)?;
                 state.evidence_alive(&id, now).ok()?;
-                Some((show(state, live), state.head))
+                Some((show(state, &live), state.head))
             })
             .await?;
         Ok(found)

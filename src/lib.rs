@@ -41,6 +41,7 @@ pub mod identity;
 
 pub mod document;
 pub mod limits;
+pub mod persistent;
 pub mod protobuf;
 pub mod refusal;
 pub mod seq;

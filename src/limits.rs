@@ -113,6 +113,9 @@ pub const FOLLOWERS: usize = 10_000;
 pub const FEED_EVENTS: usize = 65_536;
 /// Events a follower may lag before its stream ends with an error. A minute of 64 rules a second.
 pub const FEED_LAG: usize = 4_096;
+/// Farthest a decision revision may be behind its record, records: it is kept in 24 bits. A decision is at most `VIEW_MAX_AGE_MS` and
+/// `CLOCK_SKEW_MS` old: 400,000 records a second, for so long.
+pub const REVISION_BEHIND: u64 = (1 << 24) - 1;
 /// Most distinct interned values (callers, tools, scopes …) of one sort.
 pub const INTERNED: usize = 4_000_000;
 /// Most signing keys that are not yet removed, per purpose. JWKS with 64 keys of 200 bytes are 13 KB; rotation monthly needs three.
@@ -151,10 +154,13 @@ pub const RECORD_BYTES: usize = 512 * 1024;
 pub const QUEUE_GRANTS: usize = 16_384;
 /// Revocations and other operators' work waiting for the writer. They go first: 16 commits (`GATHER_RECORDS`).
 pub const QUEUE_REVOCATIONS: usize = 4_096;
-/// Expired entries removed from memory per commit: 512 × 0.2 µs stay below a flush.
-pub const EXPIRE_PER_COMMIT: usize = 512;
-/// Commits between snapshots at the least. So many a start folds at most, and what came while the newest was written.
+/// Expired entries looked at per commit: 1,024 × 0.3 µs stay below a flush. A credential is looked at twice, at its end and when its request
+/// id may be forgotten, so this is twice what a full commit brings.
+pub const EXPIRE_PER_COMMIT: usize = 1_024;
+/// Commits between snapshots at the most. So many a start folds, and what came while the newest was written.
 pub const SNAPSHOT_EVERY_COMMITS: u64 = 50_000;
+/// Records between snapshots, or half as many as there are credentials in memory if these are more: a start folds 400,000 a second.
+pub const SNAPSHOT_EVERY_RECORDS: u64 = 500_000;
 /// Refusals recorded one by one per caller, reason and minute (design, section 2: the first few); beyond, counted.
 pub const REFUSALS_RECORDED: u32 = 3;
 /// Callers, reasons and minutes for which refusals are counted apart; beyond, together. At 500 bytes each, 2 MB.

@@ -82,7 +82,7 @@ impl Authority {
             .ledger
             .settled(|s| {
                 let live = s.credentials.get(&id)?;
-                Some((live.at, live.seq, s.tasks.at(live.task).map(|t| t.terms.path.clone()).unwrap_or_default()))
+                Some((live.at(), live.seq(), s.tasks.at(live.task()).map(|t| t.terms.path.clone()).unwrap_or_default()))
             })
             .await?;
         if let Some((at, seq, path)) = known {

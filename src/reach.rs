@@ -47,11 +47,11 @@ impl Of {
     fn count(&self, state: &State, at: &mut u32, now: Millis, refused: &mut u64) -> bool {
         let places = state.credentials.places();
         let end = at.saturating_add(limits::LIST_WALK as u32).min(places);
-        let live = (*at..end).filter_map(|slot| state.credentials.at(slot)).filter(|live| live.expires_at > now);
+        let live = (*at..end).filter_map(|slot| state.credentials.at(slot)).filter(|live| live.expires_at() > now);
         let hit = live.filter(|live| {
-            let Some(task) = state.tasks.at(live.task) else { return false };
+            let Some(task) = state.tasks.at(live.task()) else { return false };
             let over = state.tasks.upwards(task).any(|t| t.closed.as_ref().is_some_and(|c| c.seq < self.seq));
-            !over && self.hit(state, &state.credentials.facts(live, task))
+            !over && self.hit(state, &live.facts(task))
         });
         *refused += hit.count() as u64;
         *at = end;

@@ -113,7 +113,7 @@ fn an_inline_task_and_its_issuance_are_one_group_and_the_request_is_on_the_issua
     assert_eq!(records.iter().map(|r| (r.group, r.request.is_some())).collect::<Vec<_>>(), [(41, false), (41, true)]);
     assert!(log.put(records).iter().all(Result::is_ok));
     let key = crate::ledger::state::request_key(super::testing::AGENT, "req-1");
-    assert_eq!(log.state.credentials.of_request(&key).unwrap().id, id(1));
+    assert_eq!(log.state.credentials.of_request(&key).unwrap().id(), id(1));
 }
 
 #[test]

@@ -50,9 +50,9 @@ impl Authority {
         let found = view.read(|state| {
             let live = state.credentials.of_request(&key);
             let made = live.and_then(|live| {
-                let alive = state.evidence_alive(&live.id, view.now());
-                let path = TaskPath::Open(state.tasks.at(live.task)?.terms.clone());
-                Some(Seen { id: live.id, at: live.at, seq: live.seq, alive, path })
+                let alive = state.evidence_alive(&live.id(), view.now());
+                let path = TaskPath::Open(state.tasks.at(live.task())?.terms.clone());
+                Some(Seen { id: live.id(), at: live.at(), seq: live.seq(), alive, path })
             });
             made.ok_or_else(|| state.requests.contains_key(&key))
         });
@@ -110,7 +110,7 @@ impl Authority {
         let made: Result<Option<Minted>, No> = self.leases.again(past).await;
         let still_bound = |s: &State| {
             let key = want.request_id.as_ref().map(|r| request_key(caller.id().as_str(), r));
-            key.and_then(|key| s.credentials.of_request(&key)).is_some_and(|live| live.id == id)
+            key.and_then(|key| s.credentials.of_request(&key)).is_some_and(|live| live.id() == id)
         };
         let (bound, alive) = self.ledger.settled(|s| (still_bound(s), s.evidence_alive(&id, self.system.wall()))).await?;
         if !bound {

@@ -58,8 +58,8 @@ impl Authority {
     /// The issuance of a credential that this caller holds. To others it does not exist.
     async fn own_issuance(&self, caller: &Caller, id: CredentialId) -> Result<Record, No> {
         let found = self.ledger.peek(|state| {
-            let live = state.credentials.get(&id).filter(|l| state.credentials.caller(l) == caller.id().as_str())?;
-            Some((live.at, live.seq))
+            let live = state.credentials.get(&id).filter(|l| l.caller() == caller.id().as_str())?;
+            Some((live.at(), live.seq()))
         });
         let Some((at, seq)) = found else {
             return Err(No::Refusal(Refusal::new(Reason::NotFound, format!("you hold no credential {id}"))));

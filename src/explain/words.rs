@@ -109,17 +109,17 @@ fn bound(number: u32) -> &'static str {
     WORDS.iter().find(|(b, _)| *b as u32 == number).map_or("a bound that this version does not know", |(_, text)| text)
 }
 
-fn end_of(state: &State, issued: &Issued, found: &Found, live: Option<&Live>, records: &[Past], now: Millis) -> Finding {
+fn end_of(state: &State, issued: &Issued, found: &Found, live: Option<Live<'_>>, records: &[Past], now: Millis) -> Finding {
     let end = Millis(issued.expires_at);
     let given_back =
         records.iter().find(|p| matches!(&p.record.event, Some(Event::Released(e)) if e.credential == issued.credential));
-    if live.is_some_and(|l| l.released) || given_back.is_some() {
+    if live.is_some_and(|l| l.released()) || given_back.is_some() {
         let seq = given_back.map_or(Seq::ZERO, |p| p.seq);
         return refuses("release", "given back by its holder", seq);
     }
-    let task = live.and_then(|l| state.tasks.at(l.task));
+    let task = live.and_then(|l| state.tasks.at(l.task()));
     let hit = match (live, task) {
-        (Some(live), Some(task)) => state.rules.covers(&state.credentials.facts(live, task)),
+        (Some(live), Some(task)) => state.rules.covers(&live.facts(task)),
         _ => state.rules.covers(&facts_of_record(issued, found.record.revision(), &found.path)),
     };
     if let Some(hit) = hit {
@@ -195,7 +195,7 @@ pub(super) fn of_task(state: &State, id: TaskId, records: &[Past], now: Millis) 
     findings.push(state_of);
     let issued = format!("{} credentials were issued in it", task.issued);
     findings.push(permits("credentials", issued, Seq::ZERO));
-    let holders = std::iter::once(&terms.opener).chain(&terms.callers).map(ToString::to_string).collect();
+    let holders = std::iter::once(&*terms.opener).chain(terms.callers.iter().map(|c| &**c)).map(str::to_owned).collect();
     Some(Explained {
         summary: format!("opened by {} at {}; {now_is}", terms.opener, terms.opened_at),
         findings,

@@ -171,8 +171,8 @@ impl Keeper {
             // What is issued from here on is younger than all that is found.
             let state = self.inner.state.read();
             let to = state.credentials.places().min(from + limits::LIST_WALK as u32);
-            let live = (from..to).filter_map(|slot| state.credentials.at(slot)).filter(|l| l.expires_at > state.time);
-            oldest = live.map(|l| l.at).fold(oldest, Position::min);
+            let live = (from..to).filter_map(|slot| state.credentials.at(slot)).filter(|l| l.expires_at() > state.time);
+            oldest = live.map(|l| l.at()).fold(oldest, Position::min);
             if to >= state.credentials.places() {
                 return oldest;
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use super::commit::{BadCommit, ChainHead, Commit, Hash};
 use super::record::Event;
@@ -89,6 +90,8 @@ pub struct Loaded {
     pub state: State,
     /// The snapshot that it began with, if any: the commits before are not yet verified.
     pub from: Option<Position>,
+    /// The seq of its last record.
+    pub seq: Seq,
     /// Where each writer's chain stood there.
     pub heads: BTreeMap<u32, ChainHead>,
 }
@@ -103,7 +106,7 @@ pub fn load(store: &dyn Store, snapshots: Option<&PathBuf>) -> Result<Loaded, St
             tracing::warn!(path = %path.display(), "not a snapshot of this version; passed over");
             continue;
         };
-        let (from, heads) = (state.position, state.writers.clone());
+        let (from, seq, heads) = (state.position, state.head, state.writers.clone());
         if from > head {
             ahead.get_or_insert(from);
             continue;
@@ -118,14 +121,14 @@ pub fn load(store: &dyn Store, snapshots: Option<&PathBuf>) -> Result<Loaded, St
             (Err(error), None) => return Err(error),
         };
         if vouched {
-            loaded = Some(Loaded { state, from: Some(from), heads });
+            loaded = Some(Loaded { state, from: Some(from), seq, heads });
             break;
         }
         tracing::warn!(path = %path.display(), "no record in the log vouches for this snapshot; passed over");
     }
     if loaded.is_none() && oldest <= 1 {
         match (fold(store, State::default(), 1, None), ahead) {
-            (Ok((state, _)), _) => loaded = Some(Loaded { state, from: None, heads: BTreeMap::new() }),
+            (Ok((state, _)), _) => loaded = Some(Loaded { state, from: None, seq: Seq::ZERO, heads: BTreeMap::new() }),
             (Err(_), Some(_)) => {}
             (Err(error), None) => return Err(error),
         }
@@ -150,31 +153,55 @@ pub fn damage(store: &dyn Store, what: String, snapshots: Option<&PathBuf>) -> S
 }
 
 /// Folds what the store holds from a place on. The flag says whether a record in it vouches for the digest.
+///
+/// Reading, hashing and decoding take longer than folding, and go on beside it.
 fn fold(store: &dyn Store, mut state: State, from: Position, digest: Option<Hash>) -> Result<(State, bool), StartError> {
     let mut vouched = false;
     let mut next = from;
-    loop {
-        let entries = match store.read(next, READ_BYTES) {
-            Err(StoreError::Damaged { what, .. }) => {
-                return Err(StartError::Damaged { after: state.head, position: next, what: BadCommit::Malformed(what) });
-            }
-            entries => entries?,
-        };
-        if entries.is_empty() {
-            return Ok((state, vouched));
-        }
-        for entry in entries {
+    std::thread::scope(|threads| {
+        let (out, read) = sync_channel(READ_AHEAD);
+        threads.spawn(move || read_from(store, from, &out));
+        for commit in read {
             let damaged = |what: BadCommit| StartError::Damaged { after: state.head, position: next, what };
-            if entry.at != next {
-                return Err(damaged(BadCommit::Malformed(format!("the next commit there is {}", entry.at))));
+            let (at, commit) = match commit {
+                Ok((at, commit)) => (at, commit.map_err(damaged)?),
+                Err(StoreError::Damaged { what, .. }) => return Err(damaged(BadCommit::Malformed(what))),
+                Err(error) => return Err(error.into()),
+            };
+            if at != next {
+                return Err(damaged(BadCommit::Malformed(format!("the next commit there is {at}"))));
             }
-            let commit = Commit::from_bytes(&entry.bytes).map_err(damaged)?;
             let after = state.head;
-            state.fold(entry.at, &commit).map_err(|what| StartError::Damaged { after, position: next, what })?;
+            state.fold(at, &commit).map_err(|what| StartError::Damaged { after, position: next, what })?;
             vouched |= digest.is_some_and(|d| {
                 commit.records.iter().any(|r| matches!(&r.event, Some(Event::SnapshotTaken(s)) if s.digest == d))
             });
             next += 1;
+        }
+        Ok((state, vouched))
+    })
+}
+
+/// Commits that are decoded before they are folded: 16 MB of records.
+const READ_AHEAD: usize = 32;
+
+type Read = Result<(Position, Result<Commit, BadCommit>), StoreError>;
+
+/// Reads on until the end, an error, or nobody listens.
+fn read_from(store: &dyn Store, mut next: Position, out: &SyncSender<Read>) {
+    loop {
+        let entries = match store.read(next, READ_BYTES) {
+            Ok(entries) => entries,
+            Err(error) => return drop(out.send(Err(error))),
+        };
+        if entries.is_empty() {
+            return;
+        }
+        for entry in entries {
+            next = entry.at + 1;
+            if out.send(Ok((entry.at, Commit::from_bytes(&entry.bytes)))).is_err() {
+                return;
+            }
         }
     }
 }

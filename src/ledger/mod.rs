@@ -104,7 +104,9 @@ struct Inner {
     damaged: RwLock<Option<String>>,
     groups: AtomicU32,
     commits: AtomicU64,
+    /// The place of the newest snapshot, and its last seq.
     snapshot_at: AtomicU64,
+    snapshot_seq: AtomicU64,
     snapshotting: Mutex<bool>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     /// Other threads that have the store in use.

@@ -66,6 +66,7 @@ impl Ledger {
         let inner = Arc::new(Inner {
             queue: Queue::new(settings.gather_records, settings.gather_wait),
             snapshot_at: AtomicU64::new(loaded.from.unwrap_or(0)),
+            snapshot_seq: AtomicU64::new(loaded.seq.as_u64()),
             state: RwLock::new(loaded.state),
             durable: AtomicU64::new(durable.as_u64()),
             durable_watch: watch::Sender::new(durable),

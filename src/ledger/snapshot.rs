@@ -1,16 +1,18 @@
 //! Snapshots of the state: files beside the store, whose digest is a record. Without its record in the log a file is nothing.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::{Context, SHA256};
 
 use super::commit::{Hash, sha256};
 use super::state::State;
 use crate::seq::Seq;
 
 /// The format of snapshot files: a snapshot of another format is passed over, and the log is folded from an older one or its start.
-const MAGIC: &[u8; 8] = b"mayfly\x03\n";
+const MAGIC: &[u8; 8] = b"mayfly\x04\n";
 
 /// Bytes written between two syncs, so that one large sync does not stand in the way of commits.
 const PIECE: usize = 4 * 1024 * 1024;
@@ -21,25 +23,42 @@ fn name(seq: Seq) -> String {
 
 /// Writes the state aside, syncs it in pieces and renames it. Answers with the digest for the record.
 pub fn write(dir: &Path, state: &State) -> io::Result<Hash> {
-    let body = postcard::to_stdvec(state).map_err(io::Error::other)?;
-    let digest = sha256(&body);
     fs::create_dir_all(dir)?;
     let aside = dir.join(format!("{}.writing", name(state.head)));
     // What could not be finished goes at once: on a full disk it would take the room that revocations need.
-    put(&body, &aside, &dir.join(name(state.head))).inspect_err(|_| drop(fs::remove_file(&aside)))?;
+    let digest = put(state, &aside, &dir.join(name(state.head))).inspect_err(|_| drop(fs::remove_file(&aside)))?;
     File::open(dir)?.sync_all()?;
     Ok(digest)
 }
 
-fn put(body: &[u8], aside: &Path, path: &Path) -> io::Result<()> {
+fn put(state: &State, aside: &Path, path: &Path) -> io::Result<Hash> {
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(aside)?;
     file.write_all(MAGIC)?;
-    for piece in body.chunks(PIECE) {
-        file.write_all(piece)?;
-        file.sync_data()?;
+    let mut body = BufWriter::with_capacity(PIECE, Body { file, hash: Context::new(&SHA256) });
+    postcard::to_io(state, &mut body).map_err(io::Error::other)?;
+    let body = body.into_inner().map_err(io::IntoInnerError::into_error)?;
+    body.file.sync_all()?;
+    fs::rename(aside, path)?;
+    body.hash.finish().as_ref().try_into().map_err(io::Error::other)
+}
+
+/// Written, hashed and synced piece by piece: a large state is nowhere in memory a second time.
+struct Body {
+    file: File,
+    hash: Context,
+}
+
+impl Write for Body {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(piece)?;
+        self.hash.update(piece.get(..written).unwrap_or_default());
+        self.file.sync_data()?;
+        Ok(written)
     }
-    file.sync_all()?;
-    fs::rename(aside, path)
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// The snapshots in a directory, newest first, each with its digest. What cannot be read as one is passed over.
@@ -87,7 +106,7 @@ pub fn digest(path: &Path) -> io::Result<Hash> {
     if magic != *MAGIC {
         return Err(io::Error::other("not a snapshot of this version"));
     }
-    let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut hash = Context::new(&SHA256);
     let mut piece = vec![0; PIECE];
     loop {
         match file.read(&mut piece)? {

@@ -7,26 +7,38 @@ use std::sync::atomic::Ordering;
 use super::record::{Event, Record, SnapshotTaken, Who};
 use super::state::State;
 use super::{Inner, Lane, Ledger, Room, snapshot};
+use crate::limits;
+use crate::seq::Seq;
 use crate::store::Position;
 
 impl Inner {
     /// Writes a snapshot in a thread of its own when it is time, and its record after it.
-    pub(super) fn maybe_snapshot(self: &Arc<Self>, position: Position) {
+    pub(super) fn maybe_snapshot(self: &Arc<Self>, position: Position, head: Seq) {
         let Some(dir) = self.settings.snapshots.clone() else { return };
         // What is left of a full disk is for revocations.
         if self.room() != Room::Plenty {
             return;
         }
-        if position.saturating_sub(self.snapshot_at.load(Ordering::Relaxed)) < self.settings.snapshot_every {
+        let commits = position.saturating_sub(self.snapshot_at.load(Ordering::Relaxed));
+        let records = head.as_u64().saturating_sub(self.snapshot_seq.load(Ordering::Relaxed));
+        // Few but large commits take as long to fold as many small ones.
+        if commits < self.settings.snapshot_every && records < limits::SNAPSHOT_EVERY_RECORDS {
             return;
         }
         let mut busy = self.snapshotting.lock();
         if std::mem::replace(&mut *busy, true) {
             return;
         }
-        self.snapshot_at.store(position, Ordering::Relaxed);
         // On the writer's thread right after an append: the state is that of the durable head.
-        let state = self.state.read().clone();
+        let state = self.state.read();
+        // What lives is written whole: the more there is, the rarer, so that each issuance pays for two entries at most.
+        if commits < self.settings.snapshot_every && records < state.credentials.len() as u64 / 2 {
+            *busy = false;
+            return;
+        }
+        let state = state.frozen();
+        self.snapshot_at.store(position, Ordering::Relaxed);
+        self.snapshot_seq.store(head.as_u64(), Ordering::Relaxed);
         let inner = self.clone();
         let spawned = std::thread::Builder::new().name("ledger-snapshot".into()).spawn(move || {
             in_the_background();

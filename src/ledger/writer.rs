@@ -176,7 +176,7 @@ fn answer(inner: &Arc<Inner>, records: Vec<Committed>, answers: Vec<Answer>, pos
     for (reply, first, issues) in answers.into_iter().rev() {
         let _ = reply.send(Ok(Receipt::new(first, issues, position, time)));
     }
-    inner.maybe_snapshot(position);
+    inner.maybe_snapshot(position, head);
 }
 
 fn fail(inner: &Arc<Inner>, answers: Vec<Answer>, error: &StoreError) {

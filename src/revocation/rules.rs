@@ -3,13 +3,12 @@
 //! A revocation at seq `v` covers what was decided at `r < v`. Three sorts are otherwise: a signing key's rule ignores `r`, because whoever
 //! stole the key chooses it; evidence that was revoked blocks every new grant from it; a lock blocks every new grant until lifted.
 
-use std::collections::BTreeMap;
-
 use super::facts::Facts;
 use super::sort::{SORTS, Sort};
 pub use super::table::Entry;
 use super::table::Table;
 use super::target::Target;
+use crate::persistent::Calendar;
 use crate::seq::{Millis, Seq};
 
 /// The rule that a credential or grant ran into.
@@ -30,7 +29,7 @@ pub struct Rules {
     /// The newest revocation of each sort: a decision that saw it needs no probe.
     newest: [Seq; SORTS],
     locks: [usize; SORTS],
-    ends: BTreeMap<Millis, Vec<Target>>,
+    ends: Calendar<Target>,
     /// The newest revocation among the rules that were dropped.
     dropped: Seq,
 }
@@ -48,7 +47,7 @@ impl Rules {
         self.locks[sort as usize] += usize::from(lock.is_some() && !was_locked);
         self.newest[sort as usize] = self.newest[sort as usize].max(revoked.unwrap_or(Seq::ZERO));
         if until < Millis(u64::MAX) {
-            self.ends.entry(until).or_default().push(target.clone());
+            self.ends.after(until, target.clone());
         }
     }
 
@@ -65,7 +64,7 @@ impl Rules {
             self.table.remove(target);
         } else if entry.until < Millis(u64::MAX) {
             // Its end may have come while the lock kept it.
-            self.ends.entry(entry.until).or_default().push(target.clone());
+            self.ends.after(entry.until, target.clone());
         }
         true
     }
@@ -158,14 +157,7 @@ impl Rules {
     pub fn expire(&mut self, now: Millis, most: usize) -> usize {
         let mut dropped = 0;
         while dropped < most {
-            let Some(mut end) = self.ends.first_entry() else { break };
-            if *end.key() >= now {
-                break;
-            }
-            let Some(target) = end.get_mut().pop() else {
-                end.remove();
-                continue;
-            };
+            let Some(target) = self.ends.due(now) else { break };
             dropped += 1;
             if let Some(entry) = self.get(&target).filter(|e| e.until < now && e.lock.is_none()) {
                 self.dropped = self.dropped.max(entry.revoked);
@@ -201,7 +193,7 @@ impl Rules {
     }
 
     /// When to look which rules can be dropped. Part of the state: what is looked at first decides what is dropped in which commit.
-    pub fn ends(&self) -> &BTreeMap<Millis, Vec<Target>> {
+    pub fn ends(&self) -> &Calendar<Target> {
         &self.ends
     }
 
@@ -211,7 +203,7 @@ impl Rules {
     }
 
     /// Rules from [`entries`](Rules::entries), [`ends`](Rules::ends) and [`dropped`](Rules::dropped).
-    pub fn from_parts(entries: Vec<(Target, Entry)>, ends: BTreeMap<Millis, Vec<Target>>, dropped: Seq) -> Rules {
+    pub fn from_parts(entries: Vec<(Target, Entry)>, ends: Calendar<Target>, dropped: Seq) -> Rules {
         let mut rules = Rules::default();
         for (target, e) in entries {
             rules.add(&target, (e.revoked > Seq::ZERO).then_some(e.revoked), e.lock, e.until);

@@ -26,11 +26,11 @@ fn a_copy_drops_the_same_rules_in_the_same_order() {
 #[test]
 fn a_rule_whose_end_came_under_a_lock_is_dropped_after_the_lift() {
     let mut rules = Rules::default();
-    rules.add(&tool(1), Some(Seq::start_of(1)), Some(Seq::start_of(1)), Millis(5));
-    rules.expire(Millis(10), 9);
+    rules.add(&tool(1), Some(Seq::start_of(1)), Some(Seq::start_of(1)), Millis(5_000));
+    rules.expire(Millis(10_000), 9);
     assert_eq!(rules.len(), 1, "locks stay until lifted");
     assert!(rules.lift(&tool(1)));
-    rules.expire(Millis(10), 9);
+    rules.expire(Millis(10_000), 9);
     assert!(rules.is_empty() && rules.ends().is_empty());
 }
 

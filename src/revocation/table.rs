@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::hash::Hash;
 
-use hashbrown::{Equivalent, HashMap};
+use hashbrown::Equivalent;
 
 use super::facts::Probe;
 use super::sort::{SORTS, Sort};
 use super::target::Target;
+use crate::persistent::Map;
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// What is in force for one target.
@@ -45,18 +46,18 @@ impl Equivalent<SvidKey> for SvidRef<'_> {
     }
 }
 
-type Names = HashMap<Box<str>, Entry>;
+type Names = Map<Box<str>, Entry>;
 
 /// All entries, each under its target.
 #[derive(Clone, Default)]
 pub(super) struct Table {
-    credential: HashMap<CredentialId, Entry>,
-    task: HashMap<TaskId, Entry>,
+    credential: Map<CredentialId, Entry>,
+    task: Map<TaskId, Entry>,
     /// Tables of one name each, by `Sort`; empty for sorts with another key.
     names: [Names; SORTS],
-    pairs: [HashMap<Pair, Entry>; 3],
-    anchor: HashMap<[u8; 32], Entry>,
-    svid: HashMap<SvidKey, Entry>,
+    pairs: [Map<Pair, Entry>; 3],
+    anchor: Map<[u8; 32], Entry>,
+    svid: Map<SvidKey, Entry>,
     /// By environment, then version: few, for each names a change of policy.
     policy: BTreeMap<Box<str>, BTreeMap<u64, Entry>>,
     everything: Option<Entry>,
@@ -171,14 +172,14 @@ impl Table {
         const NONE: Entry = Entry { revoked: Seq::ZERO, lock: None, until: Millis(0) };
         self.len += usize::from(self.get(target).is_none());
         match target {
-            Target::Credential(id) => self.credential.entry(*id).or_insert(NONE),
-            Target::Task(id) => self.task.entry(*id).or_insert(NONE),
-            Target::TrustAnchor(h) => self.anchor.entry(*h).or_insert(NONE),
+            Target::Credential(id) => self.credential.or_insert(*id, NONE),
+            Target::Task(id) => self.task.or_insert(*id, NONE),
+            Target::TrustAnchor(h) => self.anchor.or_insert(*h, NONE),
             Target::Subject(a, b) | Target::UpstreamScope(a, b) | Target::SubjectToken(a, b) => {
-                self.pairs[pair_table(target.sort())].entry(Pair(a.clone(), b.clone())).or_insert(NONE)
+                self.pairs[pair_table(target.sort())].or_insert(Pair(a.clone(), b.clone()), NONE)
             }
             Target::PolicyBelow(e, v) => self.policy.entry(e.clone()).or_default().entry(*v).or_insert(NONE),
-            Target::Svid(td, key, serial) => self.svid.entry(SvidKey(td.clone(), *key, serial.clone())).or_insert(NONE),
+            Target::Svid(td, key, serial) => self.svid.or_insert(SvidKey(td.clone(), *key, serial.clone()), NONE),
             Target::Everything => self.everything.get_or_insert(NONE),
             Target::Caller(n)
             | Target::Prefix(n)
@@ -187,7 +188,7 @@ impl Table {
             | Target::Binding(n)
             | Target::Tool(n)
             | Target::Environment(n)
-            | Target::SigningKey(n) => self.names[target.sort() as usize].entry(n.clone()).or_insert(NONE),
+            | Target::SigningKey(n) => self.names[target.sort() as usize].or_insert(n.clone(), NONE),
         }
     }
 

@@ -107,7 +107,7 @@ impl Count {
             return false;
         }
         for live in ids.iter().filter_map(|id| state.credentials.get(id)) {
-            self.look(state, live, now);
+            self.look(state, &live, now);
         }
         true
     }
@@ -136,22 +136,22 @@ impl Count {
         }
         let end = end(*credential, state.credentials.places());
         for live in (*credential..end).filter_map(|slot| state.credentials.at(slot)) {
-            self.look(state, live, now);
+            self.look(state, &live, now);
         }
         *credential = end;
         end < state.credentials.places()
     }
 
-    fn look(&mut self, state: &State, live: &Live, now: Millis) {
-        let Some(task) = state.tasks.at(live.task) else { return };
-        if live.released || live.expires_at <= now || !self.was_alive(state, task, now) {
+    fn look(&mut self, state: &State, live: &Live<'_>, now: Millis) {
+        let Some(task) = state.tasks.at(live.task()) else { return };
+        if live.released() || live.expires_at() <= now || !self.was_alive(state, task, now) {
             return;
         }
-        let facts = state.credentials.facts(live, task);
+        let facts = live.facts(task);
         if self.was_covered(state, &facts) {
             return;
         }
-        let elsewhere = u64::from(Kind::from_number(live.kind.into()).is_some_and(|kind| !kind.made_here()));
+        let elsewhere = u64::from(Kind::from_number(live.kind().into()).is_some_and(|kind| !kind.made_here()));
         let mut hit = false;
         for (rules, hits, tasks, callers) in &mut self.each {
             if rules.covers(&facts).is_some() {
@@ -159,14 +159,14 @@ impl Count {
                 hits.credentials += 1;
                 hits.elsewhere += elsewhere;
                 tasks.insert(task.terms.id);
-                callers.insert(state.credentials.caller(live).into());
+                callers.insert(live.caller().into());
             }
         }
         if hit {
             self.all.credentials += 1;
             self.all.elsewhere += elsewhere;
             self.tasks.insert(task.terms.id);
-            self.callers.insert(state.credentials.caller(live).into());
+            self.callers.insert(live.caller().into());
         }
     }
 

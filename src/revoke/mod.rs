@@ -129,10 +129,10 @@ impl Authority {
         let found = self
             .ledger
             .settled(|s| {
-                let live = s.credentials.get(&id).filter(|l| s.credentials.caller(l) == caller.id().as_str())?;
-                let own = live.released.then(|| s.rules.get(&Target::Credential(id)).map(|e| e.revoked)).flatten();
-                let covered = || Some(s.rules.covers(&s.credentials.facts(live, s.tasks.at(live.task)?))?.seq);
-                Some((own.or_else(covered), live.expires_at))
+                let live = s.credentials.get(&id).filter(|l| l.caller() == caller.id().as_str())?;
+                let own = live.released().then(|| s.rules.get(&Target::Credential(id)).map(|e| e.revoked)).flatten();
+                let covered = || Some(s.rules.covers(&live.facts(s.tasks.at(live.task())?))?.seq);
+                Some((own.or_else(covered), live.expires_at()))
             })
             .await?;
         match found {

@@ -169,7 +169,7 @@ fn no_recovery_gives_a_generation_twice() {
         let running = start(&world);
         let made = issue(&runtime, &world, &running, &["b"]);
         assert_eq!(head(&running).generation(), generation);
-        let revision = running.authority().ledger.peek(|s| s.credentials.get(&made[0].id.parse().unwrap()).unwrap().revision);
+        let revision = running.authority().ledger.peek(|s| s.credentials.get(&made[0].id.parse().unwrap()).unwrap().revision());
         assert!(revision >= Seq::start_of(generation), "{revision:?}");
         running.stop();
     }

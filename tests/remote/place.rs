@@ -65,9 +65,9 @@ impl Place {
         let now = self.house.now();
         self.house.authority.ledger.peek(|s| {
             let all = (0..s.credentials.places()).filter_map(|at| s.credentials.at(at));
-            all.filter(|l| l.kind > 2 && !l.released && l.expires_at > now)
-                .filter(|l| s.rules.covers(&s.credentials.facts(l, s.tasks.at(l.task).unwrap())).is_none())
-                .map(|l| l.id)
+            all.filter(|l| l.kind() > 2 && !l.released() && l.expires_at() > now)
+                .filter(|l| s.rules.covers(&l.facts(s.tasks.at(l.task()).unwrap())).is_none())
+                .map(|l| l.id())
                 .collect()
         })
     }

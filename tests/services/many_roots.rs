@@ -32,8 +32,8 @@ fn removing_more_roots_than_a_record_has_targets_revokes_under_all_of_them() {
     let good = |id| {
         w.authority().ledger.peek(|s| {
             s.credentials.get(&id).is_some_and(|l| {
-                let task = s.tasks.at(l.task).unwrap();
-                s.rules.covers(&s.credentials.facts(l, task)).is_none()
+                let task = s.tasks.at(l.task()).unwrap();
+                s.rules.covers(&l.facts(task)).is_none()
             })
         })
     };

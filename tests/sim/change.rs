@@ -16,7 +16,7 @@ fn target(writer: &Writer, op: &Op, i: usize) -> TargetRecord {
     let name = |items: &[&str]| items[(n >> 6) as usize % items.len()].to_owned();
     let whose = CALLERS[(n >> 8) as usize % CALLERS.len()];
     let aim = match n % 40 {
-        0..=2 | 20..=29 => Aim::Credential(live(writer, op, i).map_or(vec![3; 16], |l| l.id.as_bytes().to_vec())),
+        0..=2 | 20..=29 => Aim::Credential(live(writer, op, i).map_or(vec![3; 16], |l| l.id().as_bytes().to_vec())),
         3 | 4 | 30..=33 => Aim::Task(task(writer, op, i).map_or(vec![3; 16], |t| t.terms.id.as_bytes().to_vec())),
         5 | 34 => Aim::Caller(whose.into()),
         6 => {
@@ -54,7 +54,7 @@ pub fn changes(world: &World, w: usize, op: &Op, ids: &[Vec<u8>; 3]) -> Vec<Reco
     let keep_until = if op.once_in(3, 9, 3) { now } else { state.time.0 + DAY + 2 * 60 * MINUTE };
     let event = match op.kind {
         Kind::Release => {
-            live(writer, op, 1).map(|l| Event::Released(Released { credential: l.id.as_bytes().to_vec(), keep_until }))
+            live(writer, op, 1).map(|l| Event::Released(Released { credential: l.id().as_bytes().to_vec(), keep_until }))
         }
         Kind::Revoke => {
             let targets = (0..1 + (op.n[0] >> 8) as usize % 3).map(|i| target(writer, op, 1 + i)).collect();
@@ -183,12 +183,12 @@ pub fn replaced(world: &World, w: usize, op: &Op, id: &[u8]) -> Vec<Record> {
     let writer = &world.writers[w];
     let lives = (0..writer.state.credentials.places()).filter_map(|at| writer.state.credentials.at(at));
     // Now and then what is bound no more: the fold has to see it.
-    let named: Vec<_> = lives.filter(|l| l.request != [0; 16] || op.once_in(2, 20, 6)).collect();
+    let named: Vec<_> = lives.filter(|l| l.answers() || op.once_in(2, 20, 6)).collect();
     let Some(first) = op.pick(1, &named) else { return vec![] };
-    let issued = |r: &&Record| matches!(&r.event, Some(Event::Issued(i)) if i.credential == first.id.as_bytes());
+    let issued = |r: &&Record| matches!(&r.event, Some(Event::Issued(i)) if i.credential == first.id().as_bytes());
     let before = world.groups.iter().flatten().find(issued);
-    let Some((before, task)) = before.zip(writer.state.tasks.at(first.task)) else { return vec![] };
-    let (caller, first) = (writer.state.credentials.caller(first).to_owned(), first.id.as_bytes().to_vec());
+    let Some((before, task)) = before.zip(writer.state.tasks.at(first.task())) else { return vec![] };
+    let (caller, first) = (first.caller().to_owned(), first.id().as_bytes().to_vec());
     let Some(again) = crate::make::issue(writer, op, id, task) else { return vec![] };
     let again = crate::make::with(again, |i| (i.caller, i.replaces) = (caller, first.clone()));
     let released = Released { credential: first, keep_until: writer.now() + DAY };

@@ -94,11 +94,11 @@ fn credentials(world: &mut World) -> Result<(), Found> {
             ensure!(i.expires_at < state.time.0, "forgotten before its end: {i:?}");
             continue;
         };
-        let task = state.tasks.at(live.task).ok_or_else(|| format!("its task was forgotten: {i:?}"))?;
-        let facts = state.credentials.facts(live, task);
+        let task = state.tasks.at(live.task()).ok_or_else(|| format!("its task was forgotten: {i:?}"))?;
+        let facts = live.facts(task);
         let grant = line.grant.as_deref().ok_or("an issuance without a grant")?;
         ensure!(same_facts(&facts, grant), "not explained by its record: {facts:?} {i:?}");
-        if live.expires_at <= state.time {
+        if live.expires_at() <= state.time {
             continue;
         }
         let (rule, naive) = (state.rules.covers(&facts), model.covered(grant, line.record.revision, model.head));
@@ -148,7 +148,7 @@ fn tasks(world: &World) -> Result<(), Found> {
     Ok(())
 }
 
-fn lives(state: &State) -> impl Iterator<Item = &Live> {
+fn lives(state: &State) -> impl Iterator<Item = Live<'_>> {
     (0..state.credentials.places()).filter_map(|at| state.credentials.at(at))
 }
 
@@ -156,23 +156,23 @@ fn lives(state: &State) -> impl Iterator<Item = &Live> {
 fn counts(state: &State) -> Result<(), Found> {
     let in_memory = lives(state).count();
     ensure!(in_memory == state.credentials.len(), "places in use");
-    let ahead = lives(state).filter(|l| l.expires_at > state.time).count();
+    let ahead = lives(state).filter(|l| l.expires_at() > state.time).count();
     ensure!((ahead..=in_memory).contains(&state.credentials.live()), "live: {} of {in_memory}", state.credentials.live());
     for live in lives(state) {
-        let caller = state.credentials.caller(live);
-        let same = lives(state).filter(|l| state.credentials.caller(l) == caller).count();
+        let caller = live.caller();
+        let same = lives(state).filter(|l| l.caller() == caller).count();
         ensure!(same == state.credentials.live_of(caller) as usize, "credentials of {caller}");
     }
     let callers = set(state.requests.values().map(|r| r.caller.to_string()));
-    for caller in callers.iter().map(String::as_str).chain(lives(state).map(|l| state.credentials.caller(l))) {
-        let made = lives(state).filter(|l| l.request != [0; 16] && state.credentials.caller(l) == caller).count();
+    for caller in callers.iter().map(String::as_str).chain(lives(state).map(|l| l.caller())) {
+        let made = lives(state).filter(|l| l.answers() && l.caller() == caller).count();
         let others = state.requests.values().filter(|r| *r.caller == *caller).count();
         ensure!(made + others == state.credentials.remembered(caller) as usize, "request ids of {caller}");
     }
     for task in state.tasks.iter() {
         let id = task.terms.id;
         let slot = state.tasks.slot_of(&id);
-        let own = lives(state).filter(|l| Some(l.task) == slot).count();
+        let own = lives(state).filter(|l| Some(l.task()) == slot).count();
         let under = |t: &&Task| t.terms.path.iter().rev().nth(1) == Some(&id);
         let children = state.tasks.iter().filter(under).count();
         ensure!((task.credentials as usize, task.children as usize) == (own, children), "what hangs on {id}");
@@ -183,7 +183,7 @@ fn counts(state: &State) -> Result<(), Found> {
     ensure!(entries.len() == state.rules.len(), "rules: {} of {}", state.rules.len(), entries.len());
     for (target, entry) in &entries {
         let past = entry.until < state.time && entry.lock.is_none();
-        ensure!(!past || state.rules.ends().values().flatten().any(|t| t == target), "nothing will drop the rule of {target}");
+        ensure!(!past || state.rules.ends().iter().any(|t| t == target), "nothing will drop the rule of {target}");
     }
     Ok(())
 }

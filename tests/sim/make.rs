@@ -118,8 +118,8 @@ pub fn task<'a>(writer: &'a Writer, op: &Op, i: usize) -> Option<&'a Task> {
     op.pick(i, half).copied()
 }
 
-pub fn live<'a>(writer: &'a Writer, op: &Op, i: usize) -> Option<&'a Live> {
-    let all: Vec<&Live> = (0..writer.state.credentials.places()).filter_map(|at| writer.state.credentials.at(at)).collect();
+pub fn live<'a>(writer: &'a Writer, op: &Op, i: usize) -> Option<Live<'a>> {
+    let all: Vec<Live<'_>> = (0..writer.state.credentials.places()).filter_map(|at| writer.state.credentials.at(at)).collect();
     op.pick(i, &all).copied()
 }
 
@@ -154,7 +154,7 @@ fn open(writer: &Writer, op: &Op, id: &[u8], parent: Option<&Task>) -> Option<Re
         purpose: String::new(),
         // Now and then wider than its parent: the fold has to see it.
         allowance: Some(
-            parent.filter(|_| !op.once_in(2, 5, 8)).map_or(allowance(op, &environment), |p| p.terms.allowance.clone()),
+            parent.filter(|_| !op.once_in(2, 5, 8)).map_or(allowance(op, &environment), |p| p.terms.allowance.as_ref().clone()),
         ),
         opened_at: now,
         deadline: (now + LIVES[(op.n[2] >> 5) as usize % 5]).min(most).min(within),
@@ -164,7 +164,7 @@ fn open(writer: &Writer, op: &Op, id: &[u8], parent: Option<&Task>) -> Option<Re
         svid: Some(svid(opener, op.n[3] >> 3)),
         approval: if op.once_in(2, 13, 30) { vec![7; 16] } else { vec![] },
         ancestor: if op.once_in(2, 15, 6) {
-            live(writer, op, 3).map_or_else(Vec::new, |l| l.id.as_bytes().to_vec())
+            live(writer, op, 3).map_or_else(Vec::new, |l| l.id().as_bytes().to_vec())
         } else {
             vec![]
         },
@@ -242,17 +242,17 @@ fn derive(world: &World, w: usize, op: &Op, id: &[u8]) -> Option<Record> {
     let writer = &world.writers[w];
     let state = &writer.state;
     let shown = live(writer, op, 1)?;
-    let mut task = state.tasks.at(shown.task)?;
+    let mut task = state.tasks.at(shown.task())?;
     if op.once_in(3, 6, 3) {
         // A child's work, with the parent's credential as evidence.
         task = state.tasks.iter().find(|t| t.terms.path.contains(&task.terms.id) && t.terms.id != task.terms.id).unwrap_or(task);
     }
-    let mut ancestors = state.credentials.ancestors(shown).to_vec();
-    ancestors.push(Ancestor { credential: shown.id.as_bytes().to_vec(), caller: state.credentials.caller(shown).into() });
+    let mut ancestors = shown.ancestors().to_vec();
+    ancestors.push(Ancestor { credential: shown.id().as_bytes().to_vec(), caller: shown.caller().into() });
     Some(with(issue(writer, op, id, task)?, |i| {
         i.ancestors = ancestors;
-        i.shown = shown.id.as_bytes().to_vec();
-        i.expires_at = i.expires_at.min(shown.expires_at.0);
+        i.shown = shown.id().as_bytes().to_vec();
+        i.expires_at = i.expires_at.min(shown.expires_at().0);
         i.renewable_until = i.expires_at;
     }))
 }
@@ -260,8 +260,8 @@ fn derive(world: &World, w: usize, op: &Op, id: &[u8]) -> Option<Record> {
 fn renew(world: &World, w: usize, op: &Op, id: &[u8]) -> Option<Record> {
     let writer = &world.writers[w];
     let old = live(writer, op, 1)?;
-    let task = writer.state.tasks.at(old.task)?;
-    let first = world.known.get(&old.id.as_bytes()[..])?;
+    let task = writer.state.tasks.at(old.task())?;
+    let first = world.known.get(&old.id().as_bytes()[..])?;
     Some(with(issue(writer, op, id, task)?, |i| {
         let (now, end) = (i.issued_at, i.expires_at);
         let (request, fresh) = (i.svid.clone(), i.clone());
@@ -271,11 +271,11 @@ fn renew(world: &World, w: usize, op: &Op, id: &[u8]) -> Option<Record> {
             (policy_in_force(&writer.state, &i.environment), 0, writer.state.bindings.get(&*i.binding).map_or(0, |b| b.version));
         i.upstream_version = writer.state.upstreams.get(&*i.upstream).map_or(0, |u| u.version);
         (i.issued_at, i.expires_at) = (now, end.min(first.renewable_until));
-        i.renews = old.id.as_bytes().to_vec();
+        i.renews = old.id().as_bytes().to_vec();
         (i.shown, i.approval) = (vec![], vec![]);
         if first.renews.is_empty() {
             // The first of its line stands as ancestor of every renewal.
-            i.ancestors.push(Ancestor { credential: old.id.as_bytes().to_vec(), caller: first.caller.clone() });
+            i.ancestors.push(Ancestor { credential: old.id().as_bytes().to_vec(), caller: first.caller.clone() });
         }
     }))
 }

@@ -182,7 +182,7 @@ fn with_rules_in_all_at_their_bound_callers_make_no_more_and_operators_do() {
         house.authority.close_task(&own, empty, Outcome::Completed, "it never issued: no rule").await.unwrap();
         house.authority.close_task(&Actor::Operator(Operator::LocalUid(1000)), task, Outcome::Cancelled, "").await.unwrap();
         revoke(&house, Target::Tool("search".into()), true).await;
-        let lives = house.authority.ledger.peek(|s| s.credentials.get(&held[2]).map(|l| l.expires_at));
+        let lives = house.authority.ledger.peek(|s| s.credentials.get(&held[2]).map(|l| l.expires_at()));
         assert!(lives.is_some_and(|end| end > Millis(0)));
     });
 }

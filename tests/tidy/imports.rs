@@ -8,7 +8,7 @@ use super::source::File;
 /// longest name that a module begins with counts; a module that none of them names is an error.
 pub const LAYERS: &[&[&str]] = &[
     &["limits", "refusal", "seq", "pb", "protobuf"],
-    &["system", "document"],
+    &["persistent", "system", "document"],
     &["identity"],
     // What is persisted, as plain shapes: the fold and the rules are above it.
     &["store", "sealing", "ledger/record", "revocation", "revocation/target", "revocation/rules", "revocation/facts"],

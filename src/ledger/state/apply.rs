@@ -138,7 +138,7 @@ impl State {
                         caller: e.caller.as_str().into(),
                         used: false,
                     };
-                    self.ends.entry(approval.expires_at.plus(limits::REQUEST_ID_KEPT_MS)).or_default().push(End::Approval(id));
+                    self.ends.after(approval.expires_at.plus(limits::REQUEST_ID_KEPT_MS), End::Approval(id));
                     self.approvals.insert(id, approval);
                 }
             }
@@ -150,7 +150,7 @@ impl State {
             }
             Event::UsedOnce(e) => {
                 self.used_once.insert(hash_of(&e.digest), Millis(e.until));
-                self.ends.entry(Millis(e.until)).or_default().push(End::UsedOnce(hash_of(&e.digest)));
+                self.ends.after(Millis(e.until), End::UsedOnce(hash_of(&e.digest)));
             }
             Event::SnapshotTaken(e) => {
                 if let Some(taken) = Taken::of(e) {
@@ -181,12 +181,9 @@ impl State {
         self.descent.clear();
         self.rules_by_caller.clear();
         // What had an end is gone; its end would take away what has the same name from now on.
-        self.ends.retain(|_, ends| {
-            ends.retain(|end| matches!(end, End::UsedOnce(_)));
-            !ends.is_empty()
-        });
+        self.ends.retain(|end| matches!(end, End::UsedOnce(_)));
         for lease in self.leases.values_mut() {
-            lease.issued = false;
+            Arc::make_mut(lease).issued = false;
         }
     }
 
@@ -207,7 +204,7 @@ impl State {
             approval.used = true;
         }
         if let Some(lease) = LeaseId::from_slice(&e.lease).and_then(|l| self.leases.get_mut(&l)) {
-            lease.issued = true;
+            Arc::make_mut(lease).issued = true;
         }
     }
 
@@ -319,7 +316,7 @@ impl State {
             opened_at: self.time,
             issued: false,
         };
-        self.leases.insert(id, lease);
+        self.leases.insert(id, Arc::new(lease));
     }
 }
 

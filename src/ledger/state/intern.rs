@@ -1,27 +1,27 @@
 //! Values that many entries share, kept once and counted: the count says how many live entries name the value.
 
 use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
-use serde::{Deserialize, Serialize};
+use hashbrown::{DefaultHashBuilder, Equivalent};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::slab::Slab;
+pub use crate::persistent::Slot;
+use crate::persistent::{Pages, Places};
 
-/// A place in an [`Interner`]. The same for the same log, on every replica.
-pub type Slot = u32;
+/// Values of a page: a value is counted all the time, and a snapshot has each page copied once.
+const PAGE: usize = 64;
+
+type Values<K> = Pages<Option<(Arc<K>, u32)>, PAGE>;
 
 /// Values with a count each. A value whose count falls to 0 is forgotten and its place used again.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(
-    from = "Stored<K>",
-    into = "Stored<K>",
-    bound(serialize = "K: Serialize + Hash + Eq + Clone", deserialize = "K: Deserialize<'de> + Hash + Eq + Clone")
-)]
-pub struct Interner<K: Hash + Eq + Clone> {
-    slots: Slab<Option<(K, u32)>>,
+pub struct Interner<K> {
+    slots: Values<K>,
     free: Vec<Slot>,
-    index: HashTable<Slot>,
+    index: Places,
     hasher: DefaultHashBuilder,
+    /// The counts of all.
+    held: u64,
     /// Places that were found lately. Most of what is issued names the same few things, and comparing costs a third of hashing.
     recent: [Slot; RECENT],
     /// Which of them is given up next.
@@ -30,92 +30,110 @@ pub struct Interner<K: Hash + Eq + Clone> {
 
 const RECENT: usize = 4;
 
-#[derive(Serialize, Deserialize)]
-#[serde(bound(serialize = "K: Serialize + Clone", deserialize = "K: Deserialize<'de>"))]
-struct Stored<K> {
-    slots: Slab<Option<(K, u32)>>,
-    free: Vec<Slot>,
-}
-
-impl<K: Hash + Eq + Clone> From<Stored<K>> for Interner<K> {
-    fn from(stored: Stored<K>) -> Self {
-        let mut out = Interner { slots: stored.slots, free: stored.free, ..Interner::default() };
-        for slot in 0..out.slots.len() {
-            if let Some((key, _)) = &out.slots[slot] {
-                let (hasher, slots) = (&out.hasher, &out.slots);
-                out.index.insert_unique(hasher.hash_one(key), slot as Slot, |s| rehash(hasher, slots, *s));
-            }
-        }
-        out
-    }
-}
-
-impl<K: Hash + Eq + Clone> From<Interner<K>> for Stored<K> {
-    fn from(from: Interner<K>) -> Self {
-        Stored { slots: from.slots, free: from.free }
-    }
-}
-
-impl<K: Hash + Eq + Clone> Default for Interner<K> {
+impl<K> Default for Interner<K> {
     fn default() -> Self {
         Interner {
-            slots: Slab::default(),
+            slots: Pages::default(),
             free: Vec::new(),
-            index: HashTable::new(),
+            index: Places::default(),
             hasher: DefaultHashBuilder::default(),
+            held: 0,
             recent: [0; RECENT],
             oldest: 0,
         }
     }
 }
 
-fn rehash<K: Hash>(hasher: &DefaultHashBuilder, slots: &Slab<Option<(K, u32)>>, slot: Slot) -> u64 {
-    slots.get(slot as usize).and_then(Option::as_ref).map_or(0, |(k, _)| hasher.hash_one(k))
+impl<K> Interner<K> {
+    /// A copy that is only to be written: it finds no value.
+    pub fn frozen(&self) -> Interner<K> {
+        Interner { slots: self.slots.clone(), free: self.free.clone(), held: self.held, ..Interner::default() }
+    }
 }
 
-impl<K: Hash + Eq + Clone> Interner<K> {
+impl<K: Hash> Interner<K> {
+    /// Finds its values again.
+    pub fn index(&mut self) {
+        for (slot, value) in self.slots.iter().enumerate() {
+            if let Some((key, _)) = value {
+                let (hasher, slots) = (&self.hasher, &self.slots);
+                self.index.insert(hasher.hash_one(&**key), slot as Slot, |s| rehash(hasher, slots, s));
+            }
+        }
+    }
+}
+
+impl<K: Serialize> Serialize for Interner<K> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        struct Value<'a, K>(&'a (Arc<K>, u32));
+
+        impl<K: Serialize> Serialize for Value<'_, K> {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                (&*self.0.0, self.0.1).serialize(s)
+            }
+        }
+
+        let values: Vec<_> = self.slots.iter().map(|value| value.as_ref().map(Value)).collect();
+        (values, &self.free).serialize(s)
+    }
+}
+
+impl<'de, K: Deserialize<'de> + Hash + Eq> Deserialize<'de> for Interner<K> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let (values, free) = <(Vec<Option<(K, u32)>>, Vec<Slot>)>::deserialize(d)?;
+        let mut out = Interner { free, ..Interner::default() };
+        for value in values {
+            out.held += value.as_ref().map_or(0, |(_, count)| u64::from(*count));
+            out.slots.push(value.map(|(key, count)| (Arc::new(key), count)));
+        }
+        out.index();
+        Ok(out)
+    }
+}
+
+fn rehash<K: Hash>(hasher: &DefaultHashBuilder, slots: &Values<K>, slot: Slot) -> u64 {
+    slots.get(slot as usize).and_then(Option::as_ref).map_or(0, |(k, _)| hasher.hash_one(&**k))
+}
+
+impl<K: Hash + Eq> Interner<K> {
     /// Counts one more holder of the value.
     pub fn acquire<Q>(&mut self, key: &Q) -> Slot
     where
-        Q: Hash + hashbrown::Equivalent<K> + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
         K: for<'a> From<&'a Q>,
     {
-        for slot in self.recent {
-            if (slot as usize) < self.slots.len()
-                && let Some((known, count)) = &mut self.slots[slot as usize]
-                && key.equivalent(known)
-            {
-                *count += 1;
-                return slot;
-            }
+        let recent = self.recent.into_iter().find(|slot| self.value(*slot).is_some_and(|known| key.equivalent(known)));
+        if let Some(slot) = recent {
+            self.again(slot);
+            return slot;
         }
         let hash = self.hasher.hash_one(key);
-        let slots = &mut self.slots;
-        if let Some(slot) = self.index.find(hash, |s| slots[*s as usize].as_ref().is_some_and(|(k, _)| key.equivalent(k))) {
-            if let Some(entry) = &mut slots[*slot as usize] {
-                entry.1 += 1;
-            }
-            let slot = *slot;
+        let known = self.index.find(hash, |slot| self.value(slot).is_some_and(|known| key.equivalent(known)));
+        if let Some(slot) = known {
+            self.again(slot);
             self.found(slot);
             return slot;
         }
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
-                slots.push(None);
-                (slots.len() - 1) as Slot
+                self.slots.push(None);
+                (self.slots.len() - 1) as Slot
             }
         };
-        slots[slot as usize] = Some((K::from(key), 1));
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            *place = Some((Arc::new(K::from(key)), 1));
+        }
+        self.held += 1;
         let (hasher, slots) = (&self.hasher, &self.slots);
-        self.index.insert_unique(hash, slot, |s| rehash(hasher, slots, *s));
+        self.index.insert(hash, slot, |s| rehash(hasher, slots, s));
         self.found(slot);
         slot
     }
 
     /// Each value once.
     pub fn values(&self) -> impl Iterator<Item = &K> {
-        (0..self.slots.len()).filter_map(|slot| self.slots[slot].as_ref().map(|(value, _)| value))
+        self.slots.iter().filter_map(|value| value.as_ref().map(|(value, _)| &**value))
     }
 
     fn found(&mut self, slot: Slot) {
@@ -123,47 +141,55 @@ impl<K: Hash + Eq + Clone> Interner<K> {
         self.oldest = (self.oldest + 1) % RECENT;
     }
 
-    /// Counts one more holder of the value at a place. False where there is none.
-    pub fn again(&mut self, slot: Slot) -> bool {
-        if slot as usize >= self.slots.len() {
-            return false;
-        }
-        let Some((_, count)) = &mut self.slots[slot as usize] else { return false };
+    /// Counts one more holder of the value at a place. `None` where there is none.
+    pub fn again(&mut self, slot: Slot) -> Option<&K> {
+        let (value, count) = self.slots.get_mut(slot as usize)?.as_mut()?;
         *count += 1;
-        true
+        self.held += 1;
+        Some(value)
     }
 
     /// Counts one holder less. Whether the value is forgotten.
     pub fn release(&mut self, slot: Slot) -> bool {
-        if slot as usize >= self.slots.len() {
+        let Some(place) = self.slots.get_mut(slot as usize) else { return false };
+        let Some((_, count)) = place else { return false };
+        *count -= 1;
+        self.held -= 1;
+        if *count > 0 {
             return false;
         }
-        let entry = &mut self.slots[slot as usize];
-        let Some((key, count)) = entry else { return false };
-        *count -= 1;
-        if *count == 0 {
-            let hash = self.hasher.hash_one(&*key);
-            if let Ok(found) = self.index.find_entry(hash, |s| *s == slot) {
-                found.remove();
-            }
-            *entry = None;
-            self.free.push(slot);
-            return true;
+        let (hasher, slots) = (&self.hasher, &self.slots);
+        self.index.remove(rehash(hasher, slots, slot), slot, |s| rehash(hasher, slots, s));
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            *place = None;
         }
-        false
+        self.free.push(slot);
+        true
+    }
+
+    /// The same by the value itself.
+    pub fn release_value<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> bool {
+        self.slot_of(key).is_some_and(|slot| self.release(slot))
     }
 
     /// The value at a place.
     pub fn value(&self, slot: Slot) -> Option<&K> {
-        self.slots.get(slot as usize).and_then(Option::as_ref).map(|(k, _)| k)
+        self.slots.get(slot as usize).and_then(Option::as_ref).map(|(k, _)| &**k)
+    }
+
+    fn slot_of<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<Slot> {
+        self.index.find(self.hasher.hash_one(key), |slot| self.value(slot).is_some_and(|known| key.equivalent(known)))
     }
 
     /// How many hold the value.
-    pub fn count<Q: Hash + hashbrown::Equivalent<K> + ?Sized>(&self, key: &Q) -> u32 {
-        let found = self
-            .index
-            .find(self.hasher.hash_one(key), |s| self.slots[*s as usize].as_ref().is_some_and(|(k, _)| key.equivalent(k)));
-        found.and_then(|s| self.slots[*s as usize].as_ref()).map_or(0, |(_, n)| *n)
+    pub fn count<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> u32 {
+        let found = self.slot_of(key).and_then(|slot| self.slots.get(slot as usize));
+        found.and_then(Option::as_ref).map_or(0, |(_, n)| *n)
+    }
+
+    /// How many hold any value.
+    pub fn held(&self) -> u64 {
+        self.held
     }
 
     /// How many different values there are.
@@ -187,12 +213,15 @@ mod tests {
         let a = names.acquire("a");
         assert_eq!(names.acquire("a"), a);
         let b = names.acquire("b");
-        assert_eq!((names.count("a"), names.count("b"), names.count("c")), (2, 1, 0));
+        assert_eq!((names.count("a"), names.count("b"), names.count("c"), names.held()), (2, 1, 0, 3));
         names.release(a);
-        names.release(a);
+        let mut before = names.frozen();
+        names.release_value("a");
         assert_eq!((names.count("a"), names.len()), (0, 1));
         assert_eq!(names.acquire("c"), a, "its place is used again");
         let copy: Interner<Box<str>> = postcard::from_bytes(&postcard::to_stdvec(&names).unwrap()).unwrap();
-        assert_eq!((copy.count("b"), copy.count("c"), copy.value(b).map(|v| &**v)), (1, 1, Some("b")));
+        assert_eq!((copy.count("b"), copy.count("c"), copy.value(b).map(|v| &**v), copy.held()), (1, 1, Some("b"), 2));
+        before.index();
+        assert_eq!((before.count("a"), before.count("c")), (1, 0), "a copy stays as it was");
     }
 }

@@ -11,9 +11,9 @@ pub mod credentials;
 pub mod intern;
 mod judged;
 mod parts;
-mod slab;
 mod small;
 pub mod tasks;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -35,13 +35,14 @@ pub(crate) use verdict::refused_by;
 use super::commit::{BadCommit, ChainHead, Commit};
 use super::record::{Event, KeyPurpose, KeyState, Record};
 use crate::limits;
+use crate::persistent::{Calendar, Map};
 use crate::refusal::Refusal;
 use crate::revocation::{Entry, Rules, Target};
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq};
 use crate::store::Position;
 
 /// Everything in memory.
-#[derive(Clone, Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct State {
     /// The time of the newest commit.
     pub time: Millis,
@@ -75,17 +76,17 @@ pub struct State {
     /// Keys, by id.
     pub keys: BTreeMap<Box<str>, Key>,
     /// Open leases.
-    pub leases: BTreeMap<LeaseId, Lease>,
+    pub leases: BTreeMap<LeaseId, Arc<Lease>>,
     /// Approvals.
     pub approvals: BTreeMap<ApprovalId, Approval>,
     /// Used once, until when.
-    pub used_once: BTreeMap<[u8; 32], Millis>,
+    pub used_once: Map<[u8; 32], Millis>,
     /// Requests that made no credential.
-    pub requests: BTreeMap<RequestKey, Remembered>,
+    pub requests: Map<RequestKey, Remembered>,
     /// What descends from a credential, by a renewal, a derivation or a task, may end later than it: when the last of it does.
-    pub descent: BTreeMap<CredentialId, Millis>,
+    pub descent: Map<CredentialId, Millis>,
     /// Rules in force that each caller's own acts made, and until when they count.
-    pub rules_by_caller: BTreeMap<Box<str>, u32>,
+    pub rules_by_caller: Map<Box<str>, u32>,
     /// Refusals recorded or counted so far.
     pub refusals: u64,
     /// Credentials ever issued.
@@ -99,7 +100,7 @@ pub struct State {
     /// What retention took out of the store, or is about to.
     pub removed: Removed,
     /// Small things with an end, by it.
-    ends: BTreeMap<Millis, Vec<End>>,
+    ends: Calendar<End>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -112,9 +113,7 @@ enum End {
 }
 
 mod rules_as_entries {
-    use std::collections::BTreeMap;
-
-    use super::{Entry, Millis, Rules, Seq, Target};
+    use super::{Calendar, Entry, Rules, Seq, Target};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub fn serialize<S: Serializer>(rules: &Rules, s: S) -> Result<S::Ok, S::Error> {
@@ -122,7 +121,7 @@ mod rules_as_entries {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Rules, D::Error> {
-        let (entries, ends, dropped) = <(Vec<(Target, Entry)>, BTreeMap<Millis, Vec<Target>>, Seq)>::deserialize(d)?;
+        let (entries, ends, dropped) = <(Vec<(Target, Entry)>, Calendar<Target>, Seq)>::deserialize(d)?;
         Ok(Rules::from_parts(entries, ends, dropped))
     }
 }
@@ -139,7 +138,47 @@ pub struct Folded {
     pub first: Seq,
 }
 
+impl Clone for State {
+    fn clone(&self) -> State {
+        State { credentials: self.credentials.copy(), ..self.frozen() }
+    }
+}
+
 impl State {
+    /// A copy that is only to be written: taken at once, however much there is. It finds no credential by its id or request.
+    pub fn frozen(&self) -> State {
+        State {
+            time: self.time,
+            head: self.head,
+            position: self.position,
+            time_generation: self.time_generation,
+            store: self.store,
+            writers: self.writers.clone(),
+            tasks: self.tasks.clone(),
+            credentials: self.credentials.frozen(),
+            rules: self.rules.clone(),
+            policies: self.policies.clone(),
+            audit_policies: self.audit_policies.clone(),
+            upstreams: self.upstreams.clone(),
+            bindings: self.bindings.clone(),
+            bundles: self.bundles.clone(),
+            keys: self.keys.clone(),
+            leases: self.leases.clone(),
+            approvals: self.approvals.clone(),
+            used_once: self.used_once.clone(),
+            requests: self.requests.clone(),
+            descent: self.descent.clone(),
+            rules_by_caller: self.rules_by_caller.clone(),
+            refusals: self.refusals,
+            issued: self.issued,
+            snapshot: self.snapshot,
+            snapshot_before: self.snapshot_before,
+            bytes: self.bytes,
+            removed: self.removed.clone(),
+            ends: self.ends.clone(),
+        }
+    }
+
     /// Folds in the next commit of the store: checks its place in its writer's chain and its time, then each group.
     pub fn fold(&mut self, at: Position, commit: &Commit) -> Result<Folded, BadCommit> {
         let writer = commit.header.writer;

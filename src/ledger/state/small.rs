@@ -16,56 +16,50 @@ impl State {
         let caller: Box<str> = record.requester().unwrap_or_default().into();
         self.credentials.remember(&caller);
         self.requests.insert(key, Remembered { digest, seq: self.head, at: self.position, task, until, caller });
-        self.ends.entry(until).or_default().push(End::Request(key));
+        self.ends.after(until, End::Request(key));
     }
 
     /// Counts a rule that a caller's own act made.
     pub(super) fn count_caller_rule(&mut self, record: &Record, until: Millis) {
         if let Some(Who::SpiffeId(caller)) = record.author.as_ref().and_then(|a| a.who.as_ref()) {
             let caller: Box<str> = caller.as_str().into();
-            *self.rules_by_caller.entry(caller.clone()).or_default() += 1;
-            self.ends.entry(until).or_default().push(End::CallerRule(caller));
+            *self.rules_by_caller.or_insert(caller.clone(), 0) += 1;
+            self.ends.after(until, End::CallerRule(caller));
         }
     }
 
     /// Something descends from a credential and ends then. Given back, the credential takes it along until its end.
     pub(super) fn descends(&mut self, ancestor: &[u8], end: Millis) {
         let Some(id) = CredentialId::from_slice(ancestor) else { return };
-        let latest = self.descent.entry(id).or_default();
+        let latest = self.descent.or_insert(id, Millis(0));
         if *latest < end {
             *latest = end;
-            self.ends.entry(end).or_default().push(End::Descent(id));
+            self.ends.after(end, End::Descent(id));
         }
     }
 
     pub(super) fn expire_small(&mut self, most: usize) {
         for _ in 0..most {
-            let Some(mut due) = self.ends.first_entry() else { break };
-            if *due.key() >= self.time {
-                break;
-            }
-            match due.get_mut().pop() {
-                None => {
-                    due.remove();
-                }
-                Some(End::Request(key)) => {
+            let Some(end) = self.ends.due(self.time) else { break };
+            match end {
+                End::Request(key) => {
                     if let Some(gone) = self.requests.remove(&key) {
                         self.credentials.forget_request(&gone.caller);
                     }
                 }
-                Some(End::UsedOnce(digest)) => {
+                End::UsedOnce(digest) => {
                     self.used_once.remove(&digest);
                 }
-                Some(End::Approval(id)) => {
+                End::Approval(id) => {
                     self.approvals.remove(&id);
                 }
-                Some(End::Descent(id)) => {
+                End::Descent(id) => {
                     if self.descent.get(&id).is_some_and(|end| *end < self.time) {
                         self.descent.remove(&id);
                     }
                 }
-                Some(End::CallerRule(caller)) => {
-                    if let Some(n) = self.rules_by_caller.get_mut(&caller) {
+                End::CallerRule(caller) => {
+                    if let Some(n) = self.rules_by_caller.value_mut(&caller) {
                         *n = n.saturating_sub(1);
                         if *n == 0 {
                             self.rules_by_caller.remove(&caller);

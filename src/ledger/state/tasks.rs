@@ -1,52 +1,15 @@
 //! Tasks as the fold knows them: immutable terms behind an `Arc`, and what changes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::intern::Slot;
-use crate::ledger::record::{Allowance, HoldRank, Identity, Outcome, SvidEvidence, TaskOpened, Who};
+pub use super::terms::Terms;
+use crate::ledger::record::{HoldRank, Outcome, TaskOpened, Who};
 use crate::limits;
+use crate::persistent::{Calendar, Map, Pages};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
-
-/// What a task was opened with. Only its deadline changes later.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Terms {
-    /// Its id.
-    pub id: TaskId,
-    /// The task path: root first, this task last.
-    pub path: Vec<TaskId>,
-    /// The owner of each task on the path.
-    pub owners: Vec<Identity>,
-    /// The workload that opened it.
-    pub opener: Box<str>,
-    /// Workloads that may act in it besides the opener.
-    pub callers: Vec<Box<str>>,
-    /// Its environment.
-    pub environment: Box<str>,
-    /// What it is for, in the opener's words.
-    pub purpose: Box<str>,
-    /// What it may reach.
-    pub allowance: Allowance,
-    /// When it was decided.
-    pub opened_at: Millis,
-    /// Beyond this no extension goes.
-    pub max_deadline: Millis,
-    /// Milliseconds between heartbeats, 0 for none.
-    pub heartbeat: u64,
-    /// The policy version that it was decided with.
-    pub policy: u64,
-    /// The SVID that it was opened with.
-    pub svid: Option<SvidEvidence>,
-    /// The credential that its opener was identified by, where mayfly issued its SVID.
-    pub ancestor: Option<CredentialId>,
-    /// The seq of its record.
-    pub seq: Seq,
-    /// Its decision revision.
-    pub revision: Seq,
-}
 
 /// Why a task is held, one per rank.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,37 +87,45 @@ pub enum Phase {
     Over(Outcome),
 }
 
+/// Tasks of a page: with its holds and its end, the largest is copied in a microsecond.
+const PAGE: usize = 32;
+
 /// All tasks in memory.
-#[derive(Clone, Default, Serialize, Deserialize)]
-#[serde(from = "Stored", into = "Stored")]
+#[derive(Clone, Default)]
 pub struct Tasks {
-    slots: Vec<Option<Task>>,
+    slots: Pages<Option<Task>, PAGE>,
     free: Vec<Slot>,
-    index: HashMap<TaskId, Slot>,
+    index: Map<TaskId, Slot>,
     /// When to look whether a task can be forgotten, and which.
-    checks: BTreeMap<Millis, Vec<TaskId>>,
+    checks: Calendar<TaskId>,
     /// How many tasks each caller opened that are in memory.
-    opened_by: BTreeMap<Box<str>, u32>,
+    opened_by: Map<Arc<str>, u32>,
+    /// What was opened lately: what comes next has much in common with one of them. It changes nothing but memory.
+    recent: Vec<Arc<Terms>>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    slots: Vec<Option<Task>>,
-    free: Vec<Slot>,
-    checks: BTreeMap<Millis, Vec<TaskId>>,
-    opened_by: BTreeMap<Box<str>, u32>,
-}
+/// Openers that are busy at once.
+const RECENT: usize = 4;
 
-impl From<Stored> for Tasks {
-    fn from(s: Stored) -> Tasks {
-        let index = s.slots.iter().enumerate().filter_map(|(i, t)| t.as_ref().map(|t| (t.terms.id, i as Slot))).collect();
-        Tasks { slots: s.slots, free: s.free, index, checks: s.checks, opened_by: s.opened_by }
+impl Serialize for Tasks {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        (&self.slots, &self.free, &self.checks, &self.opened_by).serialize(s)
     }
 }
 
-impl From<Tasks> for Stored {
-    fn from(t: Tasks) -> Stored {
-        Stored { slots: t.slots, free: t.free, checks: t.checks, opened_by: t.opened_by }
+impl<'de> Deserialize<'de> for Tasks {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let (slots, free, checks, opened_by): (Pages<Option<Task>, PAGE>, _, _, _) = Deserialize::deserialize(d)?;
+        let index = slots.iter().enumerate().filter_map(|(i, t)| t.as_ref().map(|t| (t.terms.id, i as Slot))).collect();
+        let mut tasks = Tasks { free, index, checks, opened_by, ..Tasks::default() };
+        for mut task in slots.iter().cloned() {
+            if let Some(task) = &mut task {
+                // Read one by one, nothing is shared yet.
+                task.terms = tasks.shared(Terms::clone(&task.terms));
+            }
+            tasks.slots.push(task);
+        }
+        Ok(tasks)
     }
 }
 
@@ -236,7 +207,7 @@ impl Tasks {
     pub(super) fn open(&mut self, opened: &TaskOpened, id: TaskId, seq: Seq, revision: Seq, now: Millis) {
         let parent = TaskId::from_slice(&opened.parent).and_then(|p| self.slot_of(&p));
         let (mut path, mut owners) = match parent.and_then(|p| self.at(p)) {
-            Some(p) => (p.terms.path.clone(), p.terms.owners.clone()),
+            Some(p) => (p.terms.path.clone(), p.terms.owners.to_vec()),
             None => (Vec::new(), Vec::new()),
         };
         path.push(id);
@@ -244,29 +215,29 @@ impl Tasks {
         let terms = Terms {
             id,
             path,
-            owners,
+            owners: owners.into(),
             opener: opened.opener.as_str().into(),
             callers: opened.callers.iter().map(|c| c.as_str().into()).collect(),
             environment: opened.environment.as_str().into(),
             purpose: opened.purpose.as_str().into(),
-            allowance: opened.allowance.clone().unwrap_or_default(),
+            allowance: Arc::new(opened.allowance.clone().unwrap_or_default()),
             opened_at: Millis(opened.opened_at),
             max_deadline: Millis(opened.max_deadline),
             heartbeat: opened.heartbeat,
             policy: opened.policy_version,
-            svid: opened.svid.clone(),
+            svid: opened.svid.clone().map(Arc::new),
             ancestor: CredentialId::from_slice(&opened.ancestor),
             seq,
             revision,
         };
-        *self.opened_by.entry(terms.opener.clone()).or_default() += 1;
+        *self.opened_by.or_insert(terms.opener.clone(), 0) += 1;
         if let Some(p) = parent.and_then(|p| self.at_mut(p)) {
             p.children += 1;
         }
         let deadline = Millis(opened.deadline);
-        self.checks.entry(deadline.plus(limits::REQUEST_ID_KEPT_MS)).or_default().push(id);
+        self.check_at(id, deadline.plus(limits::REQUEST_ID_KEPT_MS));
         let task = Task {
-            terms: Arc::new(terms),
+            terms: self.shared(terms),
             deadline,
             alive_at: now,
             holds: Vec::new(),
@@ -285,8 +256,21 @@ impl Tasks {
                 (self.slots.len() - 1) as Slot
             }
         };
-        self.slots[slot as usize] = Some(task);
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            *place = Some(task);
+        }
         self.index.insert(id, slot);
+    }
+
+    fn shared(&mut self, mut terms: Terms) -> Arc<Terms> {
+        let known = self.recent.iter().position(|known| known.opener == terms.opener);
+        if let Some(known) = known.map(|at| self.recent.remove(at)) {
+            terms.share(&known);
+        }
+        let terms = Arc::new(terms);
+        self.recent.truncate(RECENT - 1);
+        self.recent.insert(0, terms.clone());
+        terms
     }
 
     /// Counts an issuance in the task at a place and in all above it.
@@ -304,21 +288,14 @@ impl Tasks {
     }
 
     pub(super) fn check_at(&mut self, id: TaskId, when: Millis) {
-        self.checks.entry(when).or_default().push(id);
+        self.checks.after(when, id);
     }
 
     /// Forgets up to `most` tasks that are over and that nothing in memory names.
     pub(super) fn expire(&mut self, now: Millis, most: usize) -> usize {
         let mut looked = 0;
         while looked < most {
-            let Some(mut due) = self.checks.first_entry() else { break };
-            if *due.key() >= now {
-                break;
-            }
-            let Some(id) = due.get_mut().pop() else {
-                due.remove();
-                continue;
-            };
+            let Some(id) = self.checks.due(now) else { break };
             looked += 1;
             let Some(slot) = self.slot_of(&id) else { continue };
             let Some(task) = self.at(slot) else { continue };
@@ -343,7 +320,7 @@ impl Tasks {
         if let Some(parent) = task.parent.and_then(|p| self.at_mut(p)) {
             parent.children -= 1;
         }
-        if let Some(n) = self.opened_by.get_mut(&task.terms.opener) {
+        if let Some(n) = self.opened_by.value_mut(&task.terms.opener) {
             *n -= 1;
             if *n == 0 {
                 self.opened_by.remove(&task.terms.opener);
@@ -373,8 +350,13 @@ impl Task {
 impl Tasks {
     /// The server was away: every task that was alive when it left gets one full interval.
     pub(super) fn all_alive(&mut self, away_since: Millis, now: Millis) {
-        for task in self.slots.iter_mut().flatten().filter(|t| !t.silent(away_since)) {
-            task.alive_at = task.alive_at.max(now);
+        // Only tasks with a heartbeat: what a snapshot shares is not copied for nothing.
+        let beats = |t: &Task| t.terms.heartbeat > 0 && !t.silent(away_since) && t.alive_at < now;
+        let alive: Vec<_> = (0..self.places()).filter(|slot| self.at(*slot).is_some_and(beats)).collect();
+        for slot in alive {
+            if let Some(task) = self.at_mut(slot) {
+                task.alive_at = now;
+            }
         }
     }
 }

@@ -77,7 +77,7 @@ impl Audit {
     /// The environment of what memory knows; `None` where an operator has to be one of every environment.
     fn environment_of(&self, of: &Of) -> Option<String> {
         self.0.ledger.peek(|s| match of {
-            Of::Credential(id) => s.credentials.get(id).map(|l| s.credentials.environment(l).to_owned()),
+            Of::Credential(id) => s.credentials.get(id).map(|l| l.environment().to_owned()),
             Of::Task(id) => s.tasks.get(id).map(|t| t.terms.environment.to_string()),
             _ => None,
         })

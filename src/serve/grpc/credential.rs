@@ -39,7 +39,7 @@ impl Credentials {
         let none = || ask::not_found(format!("there is no credential {id} that you may see"));
         // Whoever may see none is refused before anything is looked for.
         if let Actor::Operator(operator) = actor {
-            let known = self.0.ledger.peek(|s| s.credentials.get(&id).map(|l| s.credentials.environment(l).to_owned()));
+            let known = self.0.ledger.peek(|s| s.credentials.get(&id).map(|l| l.environment().to_owned()));
             self.0.admit(operator, Admin::Observe, known.as_deref())?;
         }
         let found = self.0.issuance(id).await?.ok_or_else(none)?;
@@ -69,7 +69,7 @@ impl Credentials {
         let (ids, next_page_token) = newest.done();
         let credentials = self.0.ledger.settled(|s| {
             let live = ids.iter().filter_map(|id| s.credentials.get(id));
-            live.map(|l| wire::credential_to_pb(s, l, now)).collect()
+            live.map(|l| wire::credential_to_pb(s, &l, now)).collect()
         });
         Ok(pb::ListCredentialsResponse { credentials: credentials.await?, next_page_token, total: Some(newest.total()) })
     }
@@ -145,8 +145,8 @@ fn walk(newest: &mut Newest<CredentialId>, state: &State, filter: &Filter, at: &
     let places = state.credentials.places();
     let end = at.saturating_add(limits::LIST_WALK as u32).min(places);
     for live in (*at..end).filter_map(|slot| state.credentials.at(slot)) {
-        if filter.fits(state, live) && filter.lists(wire::standing(state, live, now).0) {
-            newest.offer(live.seq, live.id);
+        if filter.fits(state, &live) && filter.lists(wire::standing(state, &live, now).0) {
+            newest.offer(live.seq(), live.id());
         }
     }
     *at = end;

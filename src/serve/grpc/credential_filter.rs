@@ -82,17 +82,16 @@ impl Filter {
     }
 
     /// Whether a credential in memory fits, whatever its state.
-    pub fn fits(&self, state: &State, live: &Live) -> bool {
-        let Some(task) = state.tasks.at(live.task) else { return false };
-        let table = &state.credentials;
+    pub fn fits(&self, state: &State, live: &Live<'_>) -> bool {
+        let Some(task) = state.tasks.at(live.task()) else { return false };
         let outside = Outside {
-            caller: table.caller(live),
-            upstream: table.upstream(live),
-            environment: table.environment(live),
-            kind: live.kind,
+            caller: live.caller(),
+            upstream: live.upstream(),
+            environment: live.environment(),
+            kind: live.kind(),
             path: &task.terms.path,
         };
-        self.outside(&outside) && (self.covered_by.is_none() || self.covered(&table.facts(live, task)))
+        self.outside(&outside) && (self.covered_by.is_none() || self.covered(&live.facts(task)))
     }
 
     /// Whether one fits that is known by its record, whatever its state.

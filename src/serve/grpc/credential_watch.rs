@@ -191,14 +191,14 @@ impl Watch {
             Some(Event::Issued(e)) => self.issued(e, record, seq, at).await,
             Some(Event::Released(e)) => {
                 let id = CredentialId::from_slice(&e.credential);
-                self.changed(seq, at, move |_, live, _| Some(live.id) == id).await
+                self.changed(seq, at, move |_, live, _| Some(live.id()) == id).await
             }
             Some(Event::Revoked(e)) if !e.lock_only => {
                 let mut rules = Rules::default();
                 for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
                     rules.add(&target, Some(seq), None, Millis(u64::MAX));
                 }
-                self.changed(seq, at, move |s, live, task| rules.covers(&s.credentials.facts(live, task)).is_some()).await
+                self.changed(seq, at, move |_, live, task| rules.covers(&live.facts(task)).is_some()).await
             }
             Some(Event::TaskClosed(crate::ledger::record::TaskClosed { task, .. }))
             | Some(Event::TaskHeld(crate::ledger::record::TaskHeld { task, .. }))
@@ -228,7 +228,7 @@ impl Watch {
     }
 
     /// Goes through the live credentials, in pieces, and tells of those that the record hit.
-    async fn changed(&self, seq: Seq, at: Millis, hit: impl Fn(&State, &Live, &Task) -> bool) -> Goes {
+    async fn changed(&self, seq: Seq, at: Millis, hit: impl Fn(&State, &Live<'_>, &Task) -> bool) -> Goes {
         let now = self.authority.system.wall();
         let mut place = 0;
         loop {
@@ -236,9 +236,9 @@ impl Watch {
                 let end = s.credentials.places().min(place + limits::WATCH_WALK);
                 let live = (place..end).filter_map(|slot| s.credentials.at(slot));
                 // What was issued after it, it did not hit.
-                let live = live.filter(|l| l.seq < seq && l.expires_at > at && self.filter.fits(s, l));
-                let hit = live.filter(|l| s.tasks.at(l.task).is_some_and(|task| hit(s, l, task)));
-                (hit.map(|l| wire::credential_to_pb(s, l, now)).collect::<Vec<_>>(), s.credentials.places())
+                let live = live.filter(|l| l.seq() < seq && l.expires_at() > at && self.filter.fits(s, l));
+                let hit = live.filter(|l| s.tasks.at(l.task()).is_some_and(|task| hit(s, l, task)));
+                (hit.map(|l| wire::credential_to_pb(s, &l, now)).collect::<Vec<_>>(), s.credentials.places())
             });
             let (shown, places) = match looked.await {
                 Ok(looked) => looked,

@@ -43,7 +43,7 @@ impl TaskCount {
             self.open += 1;
             // A caller with a live credential is counted by its credentials.
             if state.credentials.live_of(&task.terms.opener) == 0 {
-                self.openers.insert(task.terms.opener.clone());
+                self.openers.insert((*task.terms.opener).into());
             }
         }
         *at = end;

@@ -287,12 +287,12 @@ impl Tasks {
             Actor::Workload(caller) if self.0.may_steer(actor, id).is_err() => Some(caller.id().as_str()),
             _ => None,
         };
-        let told = |s: &State, live: &Live| only.is_none_or(|own| s.credentials.caller(live) == own);
-        let alive = |s: &State, live: &Live| {
+        let told = |live: &Live<'_>| only.is_none_or(|own| live.caller() == own);
+        let alive = |s: &State, live: &Live<'_>| {
             [pb::CredentialState::Active, pb::CredentialState::Held].contains(&wire::standing(s, live, now).0)
         };
-        let of_task = |s: &State, live: &Live| {
-            let task = s.tasks.at(live.task);
+        let of_task = |s: &State, live: &Live<'_>| {
+            let task = s.tasks.at(live.task());
             task.is_some_and(|t| t.terms.id == id || (ask.include_children && t.terms.path.contains(&id)))
         };
         let mut newest = Newest::of(page);
@@ -300,9 +300,9 @@ impl Tasks {
             &self.0,
             |s| s.credentials.places(),
             |s, slot| {
-                let fits = |l: &&Live| of_task(s, l) && told(s, l) && (ask.include_ended || alive(s, l));
+                let fits = |l: &Live<'_>| of_task(s, l) && told(l) && (ask.include_ended || alive(s, l));
                 if let Some(live) = s.credentials.at(slot).filter(fits) {
-                    newest.offer(live.seq, live.id);
+                    newest.offer(live.seq(), live.id());
                 }
             },
         );
@@ -310,7 +310,7 @@ impl Tasks {
         let (ids, next_page_token) = newest.done();
         let credentials = self.0.ledger.settled(|s| {
             let found = ids.iter().filter_map(|id| s.credentials.get(id));
-            found.map(|l| wire::credential_to_pb(s, l, now)).collect()
+            found.map(|l| wire::credential_to_pb(s, &l, now)).collect()
         });
         let credentials = credentials.await?;
         Ok(pb::ListTaskCredentialsResponse { credentials, next_page_token })

@@ -151,7 +151,7 @@ impl TokenService for Tokens {
         let released = async {
             let id: CredentialId = wanted::id("credential_id", &request.get_ref().credential_id)?;
             let seq = self.0.release(&caller, id).await?;
-            Ok((seq, self.0.ledger.peek(|s| s.credentials.get(&id).and_then(|l| Kind::from_number(l.kind.into())))))
+            Ok((seq, self.0.ledger.peek(|s| s.credentials.get(&id).and_then(|l| Kind::from_number(l.kind().into())))))
         };
         let (seq, kind) = released.await.map_err(status)?;
         // Nothing of a kind that is made here stands anywhere else. What was made elsewhere is undone from now on.

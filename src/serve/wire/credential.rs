@@ -12,12 +12,12 @@ use crate::revocation::Target;
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
 /// Whether a credential in memory is good at `now`, and the record that ended it before its time.
-pub fn standing(state: &State, live: &Live, now: Millis) -> (pb::CredentialState, Option<Seq>) {
+pub fn standing(state: &State, live: &Live<'_>, now: Millis) -> (pb::CredentialState, Option<Seq>) {
     use pb::CredentialState as S;
     // A credential keeps its task in memory; without one there is nothing to stand on.
-    let Some(task) = state.tasks.at(live.task) else { return (S::TaskEnded, None) };
-    let hit = state.rules.covers(&state.credentials.facts(live, task));
-    if live.released {
+    let Some(task) = state.tasks.at(live.task()) else { return (S::TaskEnded, None) };
+    let hit = state.rules.covers(&live.facts(task));
+    if live.released() {
         return (S::Released, hit.map(|h| h.seq));
     }
     if let Some(hit) = hit {
@@ -25,7 +25,7 @@ pub fn standing(state: &State, live: &Live, now: Millis) -> (pb::CredentialState
     }
     match state.tasks.phase(task, now) {
         Phase::Over(_) => (S::TaskEnded, closing(state, task)),
-        _ if live.expires_at <= now => (S::Expired, None),
+        _ if live.expires_at() <= now => (S::Expired, None),
         Phase::Held => (S::Held, None),
         Phase::Active | Phase::PendingApproval => (S::Active, None),
     }
@@ -43,37 +43,36 @@ fn closing(state: &State, task: &Task) -> Option<Seq> {
 }
 
 /// A credential as memory has it: without purpose, arguments, key binding, approval and the time of its decision, which are in its record.
-pub fn credential_to_pb(state: &State, live: &Live, now: Millis) -> pb::Credential {
-    let table = &state.credentials;
+pub fn credential_to_pb(state: &State, live: &Live<'_>, now: Millis) -> pb::Credential {
     let (standing, ended_by) = standing(state, live, now);
-    let caller = table.caller(live);
-    let terms = state.tasks.at(live.task).map(|t| &t.terms);
-    let lineage = table.lineage(live);
+    let caller = live.caller();
+    let terms = state.tasks.at(live.task()).map(|t| &t.terms);
+    let lineage = live.lineage();
     pb::Credential {
-        credential_id: live.id.to_string(),
-        kind: i32::from(live.kind),
+        credential_id: live.id().to_string(),
+        kind: i32::from(live.kind()),
         state: standing.into(),
         task_id: terms.map_or_else(String::new, |t| t.id.to_string()),
         task_path: terms.map_or_else(Vec::new, |t| t.path.iter().map(ToString::to_string).collect()),
         caller: caller.to_owned(),
         subject: Some(subject_of(lineage.and_then(|l| l.subject.as_ref()), caller)),
         act: lineage.map_or_else(Vec::new, |l| l.actors.iter().map(subject_to_pb).collect()),
-        environment: table.environment(live).to_owned(),
-        upstream: table.upstream(live).to_owned(),
-        binding: table.binding(live).to_owned(),
-        scopes: table.scopes(live).into_iter().map(str::to_owned).collect(),
-        tool: table.tool(live).to_owned(),
-        expires_at: Some(timestamp(live.expires_at)),
-        seq: live.seq.as_u64(),
-        decision_revision: live.revision.as_u64(),
-        policy_version: table.policy(live),
-        ancestors: ancestors(table.ancestors(live)),
-        svid: table.evidence(live).map(|e| svid_to_pb(trust_domain_of(caller), e)),
+        environment: live.environment().to_owned(),
+        upstream: live.upstream().to_owned(),
+        binding: live.binding().to_owned(),
+        scopes: live.scopes().into_iter().map(str::to_owned).collect(),
+        tool: live.tool().to_owned(),
+        expires_at: Some(timestamp(live.expires_at())),
+        seq: live.seq().as_u64(),
+        decision_revision: live.revision().as_u64(),
+        policy_version: live.policy(),
+        ancestors: ancestors(live.ancestors()),
+        svid: live.evidence().map(|e| svid_to_pb(trust_domain_of(caller), e)),
         subject_token: lineage
             .and_then(|l| l.subject_token.as_ref())
             .map(|t| pb::SubjectTokenId { issuer: t.issuer.clone(), id: t.id.clone() }),
-        signing_key: table.key(live).to_owned(),
-        upstream_state: upstream_state(state, live.kind, None, standing).into(),
+        signing_key: live.key().to_owned(),
+        upstream_state: upstream_state(state, live.kind(), None, standing).into(),
         ended_by_seq: ended_by.map_or(0, Seq::as_u64),
         ..pb::Credential::default()
     }
@@ -84,9 +83,9 @@ pub fn credential_to_pb(state: &State, live: &Live, now: Millis) -> pb::Credenti
 /// `path`: the ids of the task's path, root first, where they are known.
 pub fn credential_of_record(state: &State, issued: &Issued, at: (Seq, Seq), path: &[TaskId], now: Millis) -> pb::Credential {
     let id = CredentialId::from_slice(&issued.credential);
-    let live = id.and_then(|id| state.credentials.get(&id)).filter(|l| l.seq == at.0);
+    let live = id.and_then(|id| state.credentials.get(&id)).filter(|l| l.seq() == at.0);
     let (standing, ended_by) = match live {
-        Some(live) => standing(state, live, now),
+        Some(live) => standing(state, &live, now),
         None => past_standing(state, issued, at.1, path),
     };
     let id_text = |bytes: &[u8]| TaskId::from_slice(bytes).map_or_else(String::new, |t| t.to_string());

@@ -36,7 +36,7 @@ impl<D: Durable> Leases<D> {
     /// One lease, where it is open.
     pub async fn one(&self, id: LeaseId) -> Result<Option<Listed>, No> {
         let (now, left) = (self.durable.now(), self.timing().left_ms);
-        let found = self.durable.settled(|s| s.leases.get(&id).map(|l| (l.clone(), standing(s, l, now, left)))).await?;
+        let found = self.durable.settled(|s| s.leases.get(&id).map(|l| (Lease::clone(l), standing(s, l, now, left)))).await?;
         Ok(found.map(|(lease, standing)| self.listed(id, lease, standing)))
     }
 
@@ -68,7 +68,7 @@ pub(super) fn page<T>(s: &State, after: Option<LeaseId>, most: usize, of: impl F
         looked += 1;
         page.last = Some(*id);
         if let Some(found) = of(*id, lease) {
-            page.found.push((*id, lease.clone(), found));
+            page.found.push((*id, Lease::clone(lease), found));
         }
     }
     if looked < most {

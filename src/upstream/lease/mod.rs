@@ -121,11 +121,11 @@ pub fn standing(state: &State, lease: &Lease, now: Millis, left_ms: u64) -> Stan
         let left = now.since(lease.opened_at) >= left_ms;
         return if left { Standing::ToUndo(Cause::LeftBehind) } else { Standing::InMaking };
     }
-    let live = state.credentials.get(&lease.credential).filter(|c| !c.released && c.expires_at > now);
-    let Some((live, task)) = live.and_then(|c| Some((c, state.tasks.at(c.task)?))) else {
+    let live = state.credentials.get(&lease.credential).filter(|c| !c.released() && c.expires_at() > now);
+    let Some((live, task)) = live.and_then(|c| Some((c, state.tasks.at(c.task())?))) else {
         return Standing::ToUndo(Cause::Ended);
     };
-    if let Some(hit) = state.rules.covers(&state.credentials.facts(live, task)) {
+    if let Some(hit) = state.rules.covers(&live.facts(task)) {
         return Standing::ToUndo(Cause::Revoked(hit.seq));
     }
     match state.tasks.phase(task, now) {

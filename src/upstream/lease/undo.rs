@@ -146,7 +146,7 @@ impl<D: Durable> Leases<D> {
     async fn look(&self, taken: Vec<LeaseId>) -> Result<Vec<(LeaseId, Lease, Found)>, No> {
         let (now, left) = (self.durable.now(), self.timing().left_ms);
         let read = |s: &State| -> Vec<(LeaseId, Option<(Lease, Found)>)> {
-            let one = |id: &LeaseId| s.leases.get(id).map(|lease| (lease.clone(), found(s, lease, now, left)));
+            let one = |id: &LeaseId| s.leases.get(id).map(|lease| (Lease::clone(lease), found(s, lease, now, left)));
             taken.iter().map(|id| (*id, one(id))).collect()
         };
         let looked = self.durable.settled(read).await.inspect_err(|_| self.desk.put_back(&taken))?;
@@ -262,10 +262,10 @@ fn found(state: &State, lease: &Lease, now: Millis, left_ms: u64) -> Found {
             let mut names = Names { credentials: vec![lease.credential], tasks: vec![lease.task] };
             let mut until = Millis(u64::MAX);
             if let Some(live) = state.credentials.get(&lease.credential) {
-                until = live.expires_at;
-                let ancestors = state.credentials.ancestors(live).iter();
+                until = live.expires_at();
+                let ancestors = live.ancestors().iter();
                 names.credentials.extend(ancestors.filter_map(|a| CredentialId::from_slice(&a.credential)));
-                if let Some(task) = state.tasks.at(live.task) {
+                if let Some(task) = state.tasks.at(live.task()) {
                     names.tasks.clone_from(&task.terms.path);
                     until = state.tasks.upwards(task).fold(until, |until, task| until.min(task.ends()));
                 }

@@ -158,7 +158,7 @@ fn each_revocation_target_is_answerable_from_claims() {
     let (claims, kid) = verify(&token, &c.keys, &expect(), |_| false).unwrap();
     let said = claims.facts(&kid);
     let live = c.log.state.credentials.get(&CredentialId::from_bytes(SELF)).unwrap();
-    let known = c.log.state.credentials.facts(live, c.log.state.tasks.at(live.task).unwrap());
+    let known = live.facts(c.log.state.tasks.at(live.task()).unwrap());
     assert_eq!(all(&said), all(&known), "a verifier can ask what the fold can ask, no more and no less");
     assert_eq!(said.revision, known.revision);
 

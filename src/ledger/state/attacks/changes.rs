@@ -139,7 +139,7 @@ fn every_request_id_is_bound_by_its_first_record_and_counted() {
     assert_eq!(reason(&log.put(vec![hold(2).for_request(request("1"))])[0]), Reason::RequestIdReused);
     log.put(vec![by_operator(Event::PolicySet(policy)).for_request(request("2"))])[0].clone().unwrap();
     assert_eq!(log.state.credentials.remembered("c"), 2);
-    log.time = log.time.plus(limits::TASK_TTL_MS + 1);
+    log.time = log.time.plus(limits::TASK_TTL_MS + 1_000);
     log.put(vec![note()]);
     assert_eq!(log.state.credentials.remembered("c"), 0);
     log.put(vec![by_operator(Event::Maintained(Maintained::default())).for_request(request("1"))])[0].clone().unwrap();

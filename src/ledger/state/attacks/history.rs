@@ -62,3 +62,24 @@ fn a_removal_says_where_each_chain_stands_and_claims_nothing_of_the_future() {
     }
     put(&mut log, good).unwrap();
 }
+
+#[test]
+fn what_an_entry_has_no_room_for_is_void() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let named = |log: &mut Log, tool: usize| {
+        let mut record = log.issue(&task);
+        if let Some(Event::Issued(e)) = &mut record.event {
+            e.tool = "t".repeat(tool);
+        }
+        log.put(vec![record])[0].clone()
+    };
+    named(&mut log, limits::NAME_BYTES).unwrap();
+    assert_eq!(reason(&named(&mut log, limits::NAME_BYTES + 1)), Reason::InvalidField);
+    let old = log.issue(&task);
+    log.state.head = Seq::from_u64(log.state.head.as_u64() + limits::REVISION_BEHIND - 1).unwrap();
+    log.put(vec![old])[0].clone().unwrap();
+    let older = log.issue(&task);
+    log.state.head = Seq::from_u64(log.state.head.as_u64() + limits::REVISION_BEHIND).unwrap();
+    assert_eq!(reason(&log.put(vec![older])[0]), Reason::DecidedOnOldState);
+}

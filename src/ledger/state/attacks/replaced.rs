@@ -39,7 +39,7 @@ fn two_repeats_at_once_give_one_live_credential() {
     assert!(log.put(a.clone()).iter().all(Result::is_ok));
     assert!(log.put(b.clone()).iter().all(Result::is_err));
     assert_eq!((live(&log, &old), live(&log, &id_of(&a[1])), live(&log, &id_of(&b[1]))), (false, true, false));
-    let bound = log.state.credentials.of_request(&request_key("spiffe://a.example/agent", "r")).unwrap().id;
+    let bound = log.state.credentials.of_request(&request_key("spiffe://a.example/agent", "r")).unwrap().id();
     assert_eq!(bound.as_bytes()[..], id_of(&a[1])[..], "the id is bound to the newest");
     assert_eq!(log.state.credentials.remembered("spiffe://a.example/agent"), 1, "and counted once");
     // Both of one batch.

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::super::Issuance;
 use super::super::tasks::Task;
-use super::names::Profile;
 use super::{Credentials, Lineage, Live};
 use crate::ledger::record::{Ancestor, Identity, Issued, SvidEvidence, TokenEvidence};
 use crate::limits;
@@ -12,29 +11,39 @@ use crate::revocation::{Facts, SvidFacts};
 use crate::seq::{CredentialId, Seq, TaskId};
 
 impl Credentials {
-    /// Everything that the rules can ask of a credential.
-    pub fn facts<'a>(&'a self, live: &'a Live, task: &'a Task) -> Facts<'a> {
-        let caller = self.caller(live);
+    /// Whether any credential in memory rests on one of these. `None`: there are too many sorts of them to look at in one go.
+    pub fn any_rests_on(&self, ids: &BTreeSet<CredentialId>) -> Option<bool> {
+        let profiles = &self.names.profiles;
+        let names = |a: &Ancestor| CredentialId::from_slice(&a.credential).is_none_or(|id| ids.contains(&id));
+        let rests = || profiles.values().any(|p| p.lineage.ancestors.iter().any(names));
+        (profiles.len() <= limits::LIST_WALK).then(rests)
+    }
+}
+
+impl<'a> Live<'a> {
+    /// Everything that the rules can ask of it.
+    pub fn facts(&self, task: &'a Task) -> Facts<'a> {
+        let caller = self.caller();
         let mut facts = Facts {
-            revision: live.revision,
-            credentials: vec![live.id],
+            revision: self.revision(),
+            credentials: vec![self.id()],
             tasks: task.terms.path.clone(),
             identities: Vec::with_capacity(1 + task.terms.owners.len()),
-            upstream: self.upstream(live),
-            scopes: self.scopes(live),
-            binding: self.binding(live),
-            tool: self.tool(live),
-            environment: self.environment(live),
-            policy: self.policy(live),
-            key: self.key(live),
+            upstream: self.upstream(),
+            scopes: self.scopes(),
+            binding: self.binding(),
+            tool: self.tool(),
+            environment: self.environment(),
+            policy: self.policy(),
+            key: self.key(),
             svid: None,
             subject_token: None,
         };
         let domain = trust_domain_of(caller);
         facts.identities.push((domain, caller));
         facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
-        facts.svid = self.evidence(live).map(|e| svid_facts(domain, e));
-        if let Some(lineage) = self.lineage(live) {
+        facts.svid = self.evidence().map(|e| svid_facts(domain, e));
+        if let Some(lineage) = self.lineage() {
             add_lineage(
                 &mut facts,
                 &lineage.ancestors,
@@ -46,71 +55,54 @@ impl Credentials {
         facts
     }
 
-    /// Whom it was issued to.
-    pub fn caller(&self, live: &Live) -> &str {
-        self.names.callers.value(live.caller).map_or("", |v| v)
-    }
-
-    /// The tool that it serves for.
-    pub fn tool(&self, live: &Live) -> &str {
-        self.names.tools.value(live.tool).map_or("", |v| v)
-    }
-
-    fn profile(&self, live: &Live) -> Option<&Profile> {
-        self.names.profiles.value(live.profile)
+    /// The credential kind, by its persisted number.
+    pub fn kind(&self) -> u8 {
+        self.profile().map_or(u8::MAX, |p| p.kind)
     }
 
     /// The upstream that it is for.
-    pub fn upstream(&self, live: &Live) -> &str {
-        self.profile(live).map_or("", |p| &p.upstream)
+    pub fn upstream(&self) -> &'a str {
+        self.profile().map_or("", |p| &p.upstream)
     }
 
     /// The key that signed or derived it.
-    pub fn key(&self, live: &Live) -> &str {
-        self.profile(live).map_or("", |p| &p.key)
+    pub fn key(&self) -> &'a str {
+        self.profile().map_or("", |p| &p.key)
     }
 
     /// The environment that it belongs to.
-    pub fn environment(&self, live: &Live) -> &str {
-        self.profile(live).map_or("", |p| &p.environment)
+    pub fn environment(&self) -> &'a str {
+        self.profile().map_or("", |p| &p.environment)
     }
 
     /// The version of the environment's policy set that it was decided with.
-    pub fn policy(&self, live: &Live) -> u64 {
-        self.profile(live).map_or(0, |p| p.policy)
+    pub fn policy(&self) -> u64 {
+        self.profile().map_or(0, |p| p.policy)
     }
 
     /// The scopes that it carries.
-    pub fn scopes(&self, live: &Live) -> Vec<&str> {
-        self.profile(live).map_or_else(Vec::new, |p| p.scopes.iter().map(|v| &**v).collect())
+    pub fn scopes(&self) -> Vec<&'a str> {
+        self.profile().map_or_else(Vec::new, |p| p.scopes.iter().map(|v| &**v).collect())
     }
 
     /// The credentials that it rests on, the first of its line first.
-    pub fn ancestors(&self, live: &Live) -> &[Ancestor] {
-        self.lineage(live).map_or(&[], |l| &l.ancestors)
-    }
-
-    /// Whether any credential in memory rests on one of these. `None`: there are too many sorts of them to look at in one go.
-    pub fn any_rests_on(&self, ids: &BTreeSet<CredentialId>) -> Option<bool> {
-        let profiles = &self.names.profiles;
-        let names = |a: &Ancestor| CredentialId::from_slice(&a.credential).is_none_or(|id| ids.contains(&id));
-        let rests = || profiles.values().any(|p| p.lineage.ancestors.iter().any(names));
-        (profiles.len() <= limits::LIST_WALK).then(rests)
+    pub fn ancestors(&self) -> &'a [Ancestor] {
+        self.lineage().map_or(&[], |l| &l.ancestors)
     }
 
     /// The binding that permitted it.
-    pub fn binding(&self, live: &Live) -> &str {
-        self.profile(live).map_or("", |p| &p.binding)
+    pub fn binding(&self) -> &'a str {
+        self.profile().map_or("", |p| &p.binding)
     }
 
     /// What only derived credentials have.
-    pub fn lineage(&self, live: &Live) -> Option<&Lineage> {
-        self.profile(live).map(|p| &p.lineage)
+    pub fn lineage(&self) -> Option<&'a Lineage> {
+        self.profile().map(|p| &p.lineage)
     }
 
     /// The SVID that it rests on.
-    pub fn evidence(&self, live: &Live) -> Option<&SvidEvidence> {
-        self.profile(live).and_then(|p| p.evidence.as_ref())
+    pub fn evidence(&self) -> Option<&'a SvidEvidence> {
+        self.profile().and_then(|p| p.evidence.as_ref())
     }
 }
 

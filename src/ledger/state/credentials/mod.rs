@@ -1,131 +1,109 @@
-//! Live credentials: a slab of small entries whose names are interned.
+//! Live credentials: a slab of small entries whose names are shared.
 //!
 //! An entry stays until its credential has ended and its request id may be forgotten. What has ended is refused by its time, not by
 //! its absence.
 
+mod entry;
 mod expiry;
 mod facts;
 mod names;
+mod slab;
 
-use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
-use serde::{Deserialize, Serialize};
+use hashbrown::DefaultHashBuilder;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use entry::{Entry, Live};
 pub(super) use facts::facts_of;
 pub use facts::{add_lineage, facts_of_record, svid_facts, trust_domain_of};
 pub use names::Lineage;
 
 use super::Issuance;
 use super::intern::Slot;
-use super::slab::Slab;
 use crate::limits;
+use crate::persistent::{Calendar, Places};
 use crate::seq::{CredentialId, Millis, Seq};
 use crate::store::Position;
-use names::NameTables;
+use entry::{Made, NO_REQUEST, Request, kept};
+use names::{NameTables, Profile};
+use slab::Slab;
 
 /// Names a request of a caller: the first 16 bytes of SHA-256 over both.
 pub type RequestKey = [u8; 16];
 
-/// One credential in memory.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Live {
-    /// Its id.
-    pub id: CredentialId,
-    /// The request that it answered, zeros for none.
-    pub request: RequestKey,
-    /// The place of its commit.
-    pub at: Position,
-    /// The seq of its record.
-    pub seq: Seq,
-    /// Its decision revision.
-    pub revision: Seq,
-    /// Its end.
-    pub expires_at: Millis,
-    /// It is remembered until then.
-    pub kept_until: Millis,
-    /// Its task's place.
-    pub task: Slot,
-    caller: Slot,
-    tool: Slot,
-    profile: Slot,
-    /// The credential kind, by its persisted number.
-    pub kind: u8,
-    /// It was given back.
-    pub released: bool,
-    /// Its end has passed and it is no longer counted as live.
-    ended: bool,
-}
+/// Answers no request.
+const NONE: RequestKey = [0; 16];
 
 /// All credentials in memory.
-#[derive(Clone, Default, Serialize, Deserialize)]
-#[serde(from = "Stored", into = "Stored")]
+#[derive(Default)]
 pub struct Credentials {
-    slab: Slab<Option<Live>>,
+    slab: Slab,
     free: Vec<Slot>,
-    by_id: HashTable<Slot>,
-    by_request: HashTable<Slot>,
+    by_id: Places,
+    by_request: Places,
     hasher: DefaultHashBuilder,
     names: NameTables,
-    /// When to look at an entry, second by second.
-    checks: BTreeMap<u64, Vec<Slot>>,
+    /// When to look at an entry.
+    checks: Calendar<Slot>,
     live: usize,
-    remembered: BTreeMap<Box<str>, u32>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    slab: Slab<Option<Live>>,
-    free: Vec<Slot>,
-    names: NameTables,
-    checks: BTreeMap<u64, Vec<Slot>>,
-    live: usize,
-    remembered: BTreeMap<Box<str>, u32>,
-}
-
-impl From<Stored> for Credentials {
-    fn from(s: Stored) -> Credentials {
-        let mut out = Credentials {
-            slab: s.slab,
-            free: s.free,
-            names: s.names,
-            checks: s.checks,
-            live: s.live,
-            remembered: s.remembered,
-            ..Credentials::default()
-        };
-        for slot in 0..out.slab.len() as Slot {
-            out.index(slot);
-        }
-        out
+impl Serialize for Credentials {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        (&self.slab, &self.free, &self.names, &self.checks, self.live).serialize(s)
     }
 }
 
-impl From<Credentials> for Stored {
-    fn from(c: Credentials) -> Stored {
-        Stored { slab: c.slab, free: c.free, names: c.names, checks: c.checks, live: c.live, remembered: c.remembered }
+impl<'de> Deserialize<'de> for Credentials {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let (slab, free, names, checks, live) = Deserialize::deserialize(d)?;
+        let mut out = Credentials { slab, free, names, checks, live, ..Credentials::default() };
+        out.index_all();
+        Ok(out)
     }
 }
 
 impl Credentials {
+    /// A copy that is only to be written: it finds nothing by its id or request.
+    pub(super) fn frozen(&self) -> Credentials {
+        Credentials {
+            slab: self.slab.clone(),
+            free: self.free.clone(),
+            names: self.names.frozen(),
+            checks: self.checks.clone(),
+            live: self.live,
+            ..Credentials::default()
+        }
+    }
+
+    /// Finds everything again.
+    fn index_all(&mut self) {
+        for slot in 0..self.places() {
+            self.index(slot);
+        }
+    }
+
     /// The credential of that id, if it is in memory.
-    pub fn get(&self, id: &CredentialId) -> Option<&Live> {
-        let found = self.by_id.find(self.hasher.hash_one(id), |s| self.slab[*s as usize].as_ref().is_some_and(|l| l.id == *id));
-        found.and_then(|s| self.at(*s))
+    pub fn get(&self, id: &CredentialId) -> Option<Live<'_>> {
+        self.at(self.slot_of(id)?)
+    }
+
+    fn slot_of(&self, id: &CredentialId) -> Option<Slot> {
+        self.by_id.find(self.hasher.hash_one(id), |slot| self.slab.get(slot).is_some_and(|(_, e)| e.id() == *id))
     }
 
     /// The credential that answered this request, if it is in memory.
-    pub fn of_request(&self, key: &RequestKey) -> Option<&Live> {
-        let found = self
-            .by_request
-            .find(self.hasher.hash_one(key), |s| self.slab[*s as usize].as_ref().is_some_and(|l| l.request == *key));
-        found.and_then(|s| self.at(*s))
+    pub fn of_request(&self, key: &RequestKey) -> Option<Live<'_>> {
+        let key = kept(key);
+        let answers = |slot| self.slab.get(slot).is_some_and(|(_, e)| e.request() == key);
+        self.at(self.by_request.find(self.hasher.hash_one(key), answers)?)
     }
 
     /// The credential at a place.
-    pub fn at(&self, slot: Slot) -> Option<&Live> {
-        self.slab.get(slot as usize).and_then(Option::as_ref)
+    pub fn at(&self, slot: Slot) -> Option<Live<'_>> {
+        let (page, entry) = self.slab.get(slot)?;
+        Some(Live::new(self, page, entry))
     }
 
     /// How many places there are, to go through them in pieces.
@@ -160,30 +138,22 @@ impl Credentials {
 
     /// How many request ids are remembered, of all callers.
     pub fn all_remembered(&self) -> u64 {
-        self.remembered.values().map(|n| u64::from(*n)).sum()
+        self.names.requesters.held()
     }
 
     /// How many request ids of this caller are remembered.
     pub fn remembered(&self, caller: &str) -> u32 {
-        self.remembered.get(caller).copied().unwrap_or(0)
+        self.names.requesters.count(caller)
     }
 
     /// Counts a request id of this caller, whatever it made.
     pub(super) fn remember(&mut self, caller: &str) {
-        match self.remembered.get_mut(caller) {
-            Some(n) => *n += 1,
-            None => drop(self.remembered.insert(caller.into(), 1)),
-        }
+        self.names.requesters.acquire(caller);
     }
 
     /// A request id of this caller is forgotten.
     pub(super) fn forget_request(&mut self, caller: &str) {
-        if let Some(n) = self.remembered.get_mut(caller) {
-            *n -= 1;
-            if *n == 0 {
-                self.remembered.remove(caller);
-            }
-        }
+        self.names.requesters.release_value(caller);
     }
 
     pub(super) fn add(
@@ -196,78 +166,65 @@ impl Credentials {
     ) {
         let issued = issuance.shared;
         let expires_at = Millis(issued.expires_at);
-        let kept_until = if request == [0; 16] {
+        let kept_until = if request == NONE {
             expires_at
         } else {
-            self.remember(&issued.caller);
+            self.names.requesters.acquire(issued.caller.as_str());
             expires_at.max(Millis(issued.issued_at).plus(limits::REQUEST_ID_KEPT_MS))
         };
-        let (caller, profile) = self.names.acquire(issuance);
-        let live = Live {
-            id,
-            request,
-            at: place.0,
-            seq: place.1,
-            revision: place.2,
-            expires_at,
-            kept_until,
-            task,
-            caller,
-            tool: self.names.tools.acquire(issuance.tool),
-            profile,
-            kind: u8::try_from(issued.kind).unwrap_or(u8::MAX),
-            released: false,
-            ended: false,
-        };
+        let profile = self.names.acquire(issuance);
+        let (at, seq, revision) = place;
+        let entry = Entry::new(&Made { id, request, at, seq, revision, expires_at, kept_until, task, profile });
         let slot = match self.free.pop() {
             Some(slot) => slot,
-            None => {
-                self.slab.push(None);
-                (self.slab.len() - 1) as Slot
-            }
+            None => self.slab.push(),
         };
-        self.slab[slot as usize] = Some(live);
+        self.slab.put(slot, entry, issuance.tool);
         self.live += 1;
         self.index(slot);
-        self.check_at(slot, expires_at);
+        self.checks.after(expires_at, slot);
+    }
+
+    /// A copy that everything is found in.
+    pub(super) fn copy(&self) -> Credentials {
+        let mut copy = self.frozen();
+        copy.names.index();
+        copy.index_all();
+        copy
     }
 
     fn index(&mut self, slot: Slot) {
-        let Some(live) = self.slab[slot as usize].as_ref() else { return };
         let (hasher, slab) = (&self.hasher, &self.slab);
-        let by_id = |s: &Slot| slab[*s as usize].as_ref().map_or(0, |l| hasher.hash_one(l.id));
-        self.by_id.insert_unique(hasher.hash_one(live.id), slot, by_id);
-        if live.request != [0; 16] {
-            let by_request = |s: &Slot| slab[*s as usize].as_ref().map_or(0, |l| hasher.hash_one(l.request));
-            self.by_request.insert_unique(hasher.hash_one(live.request), slot, by_request);
+        let Some((_, entry)) = slab.get(slot) else { return };
+        let by_id = |slot| slab.get(slot).map_or(0, |(_, e)| hasher.hash_one(e.id()));
+        self.by_id.insert(hasher.hash_one(entry.id()), slot, by_id);
+        if entry.answers() {
+            let by_request = |slot| slab.get(slot).map_or(0, |(_, e)| hasher.hash_one(e.request()));
+            self.by_request.insert(hasher.hash_one(entry.request()), slot, by_request);
         }
     }
 
     /// Notes that it was given back; answers with its end.
     pub(super) fn release(&mut self, id: &CredentialId) -> Option<Millis> {
-        let hash = self.hasher.hash_one(id);
-        let slab = &mut self.slab;
-        let found = self.by_id.find(hash, |s| slab[*s as usize].as_ref().is_some_and(|l| l.id == *id)).copied();
-        let live = found.and_then(|s| slab[s as usize].as_mut())?;
-        live.released = true;
-        Some(live.expires_at)
+        let slot = self.slot_of(id)?;
+        let entry = self.slab.get_mut(slot)?;
+        entry.release();
+        Some(entry.expires_at())
     }
 
     /// Takes its request away from it: another credential answers that from now on.
     pub(super) fn unbind(&mut self, id: &CredentialId) {
-        let slab = &self.slab;
-        let found =
-            self.by_id.find(self.hasher.hash_one(id), |s| slab[*s as usize].as_ref().is_some_and(|l| l.id == *id)).copied();
-        let Some((slot, live)) = found.and_then(|s| Some((s, self.slab[s as usize].as_mut()?))) else { return };
-        let request = std::mem::take(&mut live.request);
-        if request == [0; 16] {
-            return;
-        }
-        if let Ok(found) = self.by_request.find_entry(self.hasher.hash_one(request), |s| *s == slot) {
-            found.remove();
-        }
-        if let Some(caller) = self.names.callers.value(live.caller).cloned() {
-            self.forget_request(&caller);
-        }
+        let Some(slot) = self.slot_of(id) else { return };
+        let Some(request) = self.slab.get_mut(slot).map(Entry::unbind).filter(|request| *request != NO_REQUEST) else { return };
+        self.forget(request, slot);
+        let profile = self.slab.get(slot).map(|(_, e)| e.profile());
+        self.names.forget_request(profile);
+    }
+
+    /// A request is no longer answered by what is at this place.
+    fn forget(&mut self, request: Request, slot: Slot) {
+        let (hasher, slab) = (&self.hasher, &self.slab);
+        let by_request = |slot| slab.get(slot).map_or(0, |(_, e)| hasher.hash_one(e.request()));
+        self.by_request.remove(hasher.hash_one(request), slot, by_request);
     }
 }

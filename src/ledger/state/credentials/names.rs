@@ -1,4 +1,4 @@
-//! What many credentials share, each in memory once: callers, tools, and all else that a credential is issued with.
+//! What many credentials share, each in memory once: callers, and all else that a credential is issued with but for its tool.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Issuance;
 use super::super::intern::{Interner, Slot};
-use super::Live;
 use crate::ledger::record::{Ancestor, Identity, Issued, Record, SvidEvidence, TokenEvidence};
 
 /// What only derived credentials have.
@@ -27,6 +26,9 @@ pub struct Lineage {
 /// Everything of a credential that most of its neighbours have in common. Of a long record one place is kept.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Profile {
+    pub caller: Slot,
+    /// The credential kind, by its persisted number.
+    pub kind: u8,
     pub upstream: Box<str>,
     pub scopes: Box<[Box<str>]>,
     pub environment: Box<str>,
@@ -38,12 +40,16 @@ pub(super) struct Profile {
 }
 
 /// The same in a record, so that looking it up copies nothing.
-pub(super) struct ProfileOf<'a>(pub &'a Issued);
+pub(super) struct ProfileOf<'a>(pub &'a Issued, pub Slot);
+
+fn kind(e: &Issued) -> u8 {
+    u8::try_from(e.kind).unwrap_or(u8::MAX)
+}
 
 impl Hash for Profile {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // What tells most of them apart. Equality looks at all.
-        (&*self.upstream, &*self.environment, &*self.key, self.policy).hash(state);
+        (self.caller, &*self.upstream, &*self.environment, &*self.key, self.policy).hash(state);
         self.scopes.iter().for_each(|scope| scope.hash(state));
         self.evidence.as_ref().map(|e| &e.serial[..]).hash(state);
         self.lineage.ancestors.iter().for_each(|a| a.credential.hash(state));
@@ -53,7 +59,7 @@ impl Hash for Profile {
 impl Hash for ProfileOf<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let e = self.0;
-        (e.upstream.as_str(), e.environment.as_str(), e.key.as_str(), e.policy_version).hash(state);
+        (self.1, e.upstream.as_str(), e.environment.as_str(), e.key.as_str(), e.policy_version).hash(state);
         e.scopes.iter().for_each(|scope| scope.hash(state));
         e.svid.as_ref().map(|e| &e.serial[..]).hash(state);
         e.ancestors.iter().for_each(|a| a.credential.hash(state));
@@ -63,8 +69,9 @@ impl Hash for ProfileOf<'_> {
 impl Equivalent<Profile> for ProfileOf<'_> {
     fn equivalent(&self, other: &Profile) -> bool {
         let (e, lineage) = (self.0, &other.lineage);
-        // The SVID first: it tells callers apart.
-        e.svid == other.evidence
+        self.1 == other.caller
+            && kind(e) == other.kind
+            && e.svid == other.evidence
             && e.upstream == *other.upstream
             && e.environment == *other.environment
             && e.binding == *other.binding
@@ -83,6 +90,8 @@ impl From<&ProfileOf<'_>> for Profile {
     fn from(of: &ProfileOf<'_>) -> Profile {
         let e = of.0;
         Profile {
+            caller: of.1,
+            kind: kind(e),
             upstream: e.upstream.as_str().into(),
             scopes: e.scopes.iter().map(|s| s.as_str().into()).collect(),
             environment: e.environment.as_str().into(),
@@ -102,48 +111,75 @@ impl From<&ProfileOf<'_>> for Profile {
 
 type Names = Interner<Box<str>>;
 
-#[derive(Clone, Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct NameTables {
+    /// Each as often as credentials in memory were issued to it.
     pub callers: Names,
-    pub tools: Names,
+    /// Each as often as request ids of it are remembered.
+    pub requesters: Names,
     pub profiles: Interner<Profile>,
-    /// Molds that issuances came of lately, with the places of their caller and profile: not even compared. It changes nothing but time.
+    /// Molds that issuances came of lately, with the place of their profile: not even compared. It changes nothing but time.
     #[serde(skip)]
-    molds: Vec<(Arc<Record>, Slot, Slot)>,
+    molds: Vec<(Arc<Record>, Slot)>,
 }
 
 /// Molds remembered: one for each connection that is busy at once.
 const MOLDS: usize = 8;
 
 impl NameTables {
-    /// The places of an issuance's caller and profile.
-    pub fn acquire(&mut self, issuance: Issuance<'_>) -> (Slot, Slot) {
+    /// A copy that is only to be written.
+    pub fn frozen(&self) -> NameTables {
+        NameTables {
+            callers: self.callers.frozen(),
+            requesters: self.requesters.frozen(),
+            profiles: self.profiles.frozen(),
+            molds: Vec::new(),
+        }
+    }
+
+    /// Finds the names again.
+    pub fn index(&mut self) {
+        self.callers.index();
+        self.requesters.index();
+        self.profiles.index();
+    }
+
+    /// The place of an issuance's profile.
+    pub fn acquire(&mut self, issuance: Issuance<'_>) -> Slot {
         let known = issuance.mold.and_then(|mold| self.molds.iter().find(|(known, ..)| Arc::ptr_eq(known, mold)));
-        if let Some(&(_, caller, profile)) = known
-            && self.callers.value(caller).is_some()
-            && self.profiles.again(profile)
+        if let Some(&(_, profile)) = known
+            && let Some(caller) = self.profiles.again(profile).map(|p| p.caller)
         {
             self.callers.again(caller);
-            return (caller, profile);
+            return profile;
         }
-        let issued = issuance.shared;
-        let (caller, profile) = (self.callers.acquire(issued.caller.as_str()), self.profiles.acquire(&ProfileOf(issued)));
+        let caller = self.callers.acquire(issuance.shared.caller.as_str());
+        let profile = self.profiles.acquire(&ProfileOf(issuance.shared, caller));
         if let Some(mold) = issuance.mold {
             if self.molds.len() >= MOLDS {
                 self.molds.remove(0);
             }
-            self.molds.push((mold.clone(), caller, profile));
+            self.molds.push((mold.clone(), profile));
         }
-        (caller, profile)
+        profile
     }
 
     /// A credential no longer needs its names.
-    pub fn release(&mut self, live: &Live) {
-        let forgotten = self.callers.release(live.caller) | self.profiles.release(live.profile);
-        self.tools.release(live.tool);
-        if forgotten {
+    pub fn release(&mut self, profile: Slot) {
+        if let Some(caller) = self.profiles.value(profile).map(|p| p.caller) {
+            self.callers.release(caller);
+        }
+        if self.profiles.release(profile) {
             // The place may be another's soon.
             self.molds.clear();
+        }
+    }
+
+    /// A request id of a credential's caller is forgotten.
+    pub fn forget_request(&mut self, profile: Option<Slot>) {
+        let caller = profile.and_then(|p| self.profiles.value(p)).and_then(|p| self.callers.value(p.caller));
+        if let Some(caller) = caller {
+            self.requesters.release_value(&**caller);
         }
     }
 }
@@ -176,10 +212,11 @@ mod tests {
     #[test]
     fn a_record_finds_its_profile_and_no_other() {
         let (hasher, own) = (DefaultHashBuilder::default(), issued());
-        let profile = Profile::from(&ProfileOf(&own));
-        assert_eq!(hasher.hash_one(ProfileOf(&own)), hasher.hash_one(&profile));
-        assert!(ProfileOf(&own).equivalent(&profile));
-        let other: [fn(&mut Issued); 14] = [
+        let profile = Profile::from(&ProfileOf(&own, 3));
+        assert_eq!(hasher.hash_one(ProfileOf(&own, 3)), hasher.hash_one(&profile));
+        assert!(ProfileOf(&own, 3).equivalent(&profile) && !ProfileOf(&own, 4).equivalent(&profile));
+        let other: [fn(&mut Issued); 15] = [
+            |e| e.kind += 1,
             |e| e.upstream.push('x'),
             |e| e.scopes[1].push('x'),
             |e| drop(e.scopes.pop()),
@@ -198,7 +235,7 @@ mod tests {
         for (n, change) in other.iter().enumerate() {
             let mut e = issued();
             change(&mut e);
-            assert!(!ProfileOf(&e).equivalent(&profile), "change {n}");
+            assert!(!ProfileOf(&e, 3).equivalent(&profile), "change {n}");
         }
     }
 }

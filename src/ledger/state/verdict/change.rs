@@ -94,7 +94,7 @@ impl State {
     fn may_release<'a>(&self, credential: &'a [u8], time: Millis, pending: &mut Pending<'a>) -> Verdict {
         let id = CredentialId::from_slice(credential).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
         match self.credentials.get(&id) {
-            Some(live) if !live.released && live.expires_at > time && !pending.released.contains(&credential) => {
+            Some(live) if !live.released() && live.expires_at() > time && !pending.released.contains(&credential) => {
                 pending.released.push(credential);
                 Ok(())
             }

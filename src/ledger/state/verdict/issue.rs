@@ -21,6 +21,9 @@ impl State {
         if self.credentials.get(&id).is_some() || pending.credentials.contains(&issuance.credential) {
             return Err(stale(format!("credential {id} exists already")));
         }
+        if issuance.tool.len() > limits::NAME_BYTES {
+            return Err(malformed("a tool of more than 256 bytes"));
+        }
         let with_it = pending.credentials.len();
         if !pending.alone {
             pending.credentials.push(issuance.credential);
@@ -154,7 +157,7 @@ impl State {
         }
         let id = CredentialId::from_slice(&e.replaces).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
         self.evidence_alive(&id, time)?;
-        let own = self.credentials.get(&id).is_some_and(|live| self.credentials.caller(live) == e.caller);
+        let own = self.credentials.get(&id).is_some_and(|live| live.caller() == e.caller);
         if !own || !pending.released.contains(&&e.replaces[..]) {
             return Err(malformed("a replacement of what is another caller's, or not given back before it in its group"));
         }

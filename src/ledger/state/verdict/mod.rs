@@ -131,7 +131,7 @@ impl State {
         }
         match (self.credentials.of_request(&key), replaces) {
             // Counted already, with the one that it replaces.
-            (Some(first), Some(id)) if first.id.as_bytes()[..] == *id => {
+            (Some(first), Some(id)) if first.id().as_bytes()[..] == *id => {
                 pending.requests.push(key);
                 return Ok(());
             }
@@ -169,6 +169,9 @@ impl State {
     fn of_this_order(&self, revision: Seq) -> Verdict {
         if revision > self.head || revision < Seq::start_of(self.head.generation()) {
             return Err(stale(format!("its decision revision {revision} is not of this order")));
+        }
+        if self.head.as_u64() - revision.as_u64() >= limits::REVISION_BEHIND {
+            return Err(stale(format!("its decision revision {revision} is too far behind {}", self.head)));
         }
         self.rules_known_since(revision)
     }
@@ -222,14 +225,14 @@ impl State {
         let time = time.max(self.time);
         let gone = |what: &str| Err(Refusal::new(Reason::CredentialNotActive, format!("credential {id} {what}")));
         let Some(live) = self.credentials.get(id) else { return gone("is not known") };
-        if live.released {
+        if live.released() {
             return gone("was given back");
         }
-        if live.expires_at <= time {
+        if live.expires_at() <= time {
             return gone("has expired");
         }
-        let Some(task) = self.tasks.at(live.task) else { return gone("has no task") };
-        if let Some(hit) = self.rules.covers(&self.credentials.facts(live, task)) {
+        let Some(task) = self.tasks.at(live.task()) else { return gone("has no task") };
+        if let Some(hit) = self.rules.covers(&live.facts(task)) {
             return Err(refused_by(&hit, &format!("credential {id}")));
         }
         self.usable(task, time)

@@ -197,7 +197,7 @@ impl Process {
     pub fn somebodys(&self) -> std::collections::BTreeSet<String> {
         let log = self.disk.log.lock();
         let now = self.disk.now();
-        let live = |l: &&Lease| standing(&log.state, l, now, TIMING.left_ms) == Standing::Somebodys;
+        let live = |l: &&std::sync::Arc<Lease>| standing(&log.state, l, now, TIMING.left_ms) == Standing::Somebodys;
         log.state.leases.values().filter(live).map(|l| l.handle.to_string()).collect()
     }
 

@@ -44,7 +44,7 @@ fn reason<T>(no: Result<T, No>) -> Reason {
 
 fn lease_of(process: &Process, handle: &str) -> Option<(LeaseId, Lease)> {
     let log = process.disk.log.lock();
-    log.state.leases.iter().find(|(_, l)| *l.handle == *handle).map(|(id, l)| (*id, l.clone()))
+    log.state.leases.iter().find(|(_, l)| *l.handle == *handle).map(|(id, l)| (*id, Lease::clone(l)))
 }
 
 /// A life with a bit of everything: two that stay, one whose caller goes away, one that is void, one that is revoked and undone.

@@ -1,0 +1,167 @@
+//! A million live credentials in the fold: what each takes in memory, and how long whoever waits for the writer is held up while they come,
+//! are written to a snapshot, are read back, and end. docs/performance.md quotes it.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark stops where it fails")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mayfly::credential::series::Series;
+use mayfly::identity::caller::Caller;
+use mayfly::ledger::State;
+use mayfly::ledger::commit::Encoded;
+use mayfly::ledger::mold::{Mold, Own, OwnRequest};
+use mayfly::ledger::record::Event;
+use mayfly::ledger::snapshot;
+use mayfly::pb::mayfly::v1 as pb;
+use mayfly::policy::wanted::Wanted;
+use mayfly::seq::{CredentialId, Millis, TaskId};
+
+#[path = "../tests/kit/mod.rs"]
+mod kit;
+use kit::house::{House, house, runtime, terms};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// As many to a task as `mayfly bench` has.
+const OF_A_TASK: u64 = 100;
+/// Records of a full commit.
+const COMMIT: u64 = 256;
+
+fn resident() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<f64>().unwrap() * 4096.0
+}
+
+/// A task's mold: what its issuances share.
+fn mold(house: &House, caller: &Caller, task: TaskId) -> Arc<Mold> {
+    let authority = &house.authority;
+    let ask = pb::ExchangeRequest {
+        task: Some(pb::exchange_request::Task::TaskId(task.to_string())),
+        upstream: "echo".into(),
+        scopes: vec!["echo:read".into()],
+        tool: "tool".into(),
+        ..Default::default()
+    };
+    let want = Wanted::from_pb(ask).unwrap();
+    let (view, compiled) = (authority.ledger.view(), authority.catalog.now());
+    let shared = authority.decider.shared(&view, &compiled, caller, &want).unwrap();
+    let own = shared.grant(&authority.decider, caller, &want, None).unwrap().unwrap();
+    let series = Series::new(shared.grants().clone(), &authority.keyring).ok().unwrap();
+    let minted = series.mint(own, CredentialId::from_bytes([0; 16]), &authority.status, view.now()).ok().unwrap();
+    let mut record = Arc::unwrap_or_clone(minted.0.whole().unwrap());
+    let Some(Event::Issued(e)) = &mut record.event else { panic!("an issuance") };
+    e.credential.clear();
+    e.token_digest.clear();
+    e.tool.clear();
+    e.purpose.clear();
+    (e.status_list, e.status_index) = (0, 0);
+    (record.request, record.group) = (None, 0);
+    Arc::new(Mold::new(record).unwrap())
+}
+
+fn issuance(mold: &Arc<Mold>, n: u64) -> Encoded {
+    let mut id = [0; 16];
+    id.copy_from_slice(&mayfly::ledger::commit::sha256(&n.to_be_bytes())[..16]);
+    let request = OwnRequest::new("spiffe://a.example/agent/a", format!("{n:x}"), [1; 32]);
+    let own = Own {
+        credential: CredentialId::from_bytes(id),
+        request: Some(&request),
+        tool: &format!("tool_{n}"),
+        purpose: "measure",
+        arguments: None,
+        status: (1, n as u32),
+        token_digest: &[2; 32],
+    };
+    Encoded::cast(mold, &own).unwrap()
+}
+
+/// The longest of many steps, and all together.
+#[derive(Default)]
+struct Steps {
+    longest: Duration,
+    whole: Duration,
+}
+
+impl Steps {
+    fn step<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let out = work();
+        let took = began.elapsed();
+        (self.longest, self.whole) = (self.longest.max(took), self.whole + took);
+        out
+    }
+
+    fn print(&self, what: &str, each: u64) {
+        let longest = self.longest.as_secs_f64() * 1e3;
+        println!("{what:34} {:8.2} µs each, longest commit {longest:.2} ms", self.whole.as_secs_f64() * 1e6 / each as f64);
+    }
+}
+
+fn grow(state: &mut State, molds: &[Arc<Mold>], many: u64, now: Millis) {
+    let mut steps = Steps::default();
+    for from in (0..many).step_by(COMMIT as usize) {
+        let records: Vec<Encoded> =
+            (from..many.min(from + COMMIT)).map(|n| issuance(&molds[(n / OF_A_TASK) as usize], n)).collect();
+        steps.step(|| {
+            state.begin_commit(state.position + 1, now);
+            for record in &records {
+                state.verdict(std::slice::from_ref(record), now).unwrap();
+                state.take_seq(record);
+                state.apply(record);
+            }
+            state.end_commit();
+        });
+    }
+    steps.print("fold: verdict and effect", many);
+}
+
+fn main() {
+    let many: u64 = std::env::var("MAYFLY_BENCH_LIVE").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    let house = house();
+    let caller = house.caller("/agent/a");
+    let before_tasks = resident();
+    let open = async || house.authority.open_task(&caller, &terms(), &None, false).await.unwrap();
+    let tasks: Vec<TaskId> = runtime().block_on(async {
+        let mut all = Vec::new();
+        for _ in 0..many.div_ceil(OF_A_TASK) {
+            all.push(open().await);
+        }
+        all
+    });
+    println!("{:34} {:8.0} bytes each, with their records", "tasks", (resident() - before_tasks) / tasks.len() as f64);
+    let molds: Vec<Arc<Mold>> = tasks.iter().map(|task| mold(&house, &caller, *task)).collect();
+    let mut state = house.authority.ledger.peek(Clone::clone);
+    let now = house.authority.ledger.view().now();
+    let before = resident();
+    grow(&mut state, &molds, many, now);
+    println!("{:34} {:8.1} bytes each", "credentials", (resident() - before) / many as f64);
+
+    let mut frozen = Steps::default();
+    let copy = frozen.step(|| state.frozen());
+    frozen.print("copy for a snapshot", 1);
+    let dir = tempfile::tempdir().unwrap();
+    let mut written = Steps::default();
+    let digest = written.step(|| snapshot::write(dir.path(), &copy).unwrap());
+    let path = snapshot::path(dir.path(), copy.head);
+    println!("{:34} {:8.1} bytes each", "snapshot", std::fs::metadata(&path).unwrap().len() as f64 / many as f64);
+    written.print("snapshot written", many);
+    drop(copy);
+    let mut read = Steps::default();
+    let (back, of_it) = read.step(|| snapshot::read(&path).unwrap());
+    read.print("snapshot read", many);
+    assert_eq!((of_it, back.credentials.live()), (digest, state.credentials.live()));
+    drop(back);
+
+    let (mut ended, mut commits) = (Steps::default(), 0);
+    let later = now.plus(25 * 3_600_000);
+    while !state.credentials.is_empty() {
+        ended.step(|| {
+            state.begin_commit(state.position + 1, later);
+            state.end_commit();
+        });
+        commits += 1;
+    }
+    ended.print("forgotten", many);
+    println!("{:34} {:8.1} bytes each, after {commits} commits", "what is left of them", (resident() - before) / many as f64);
+}

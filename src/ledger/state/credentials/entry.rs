@@ -1,0 +1,297 @@
+//! One credential in memory: 64 bytes, a line of the processor's cache.
+
+use std::num::NonZeroU64;
+use std::ops::Deref;
+
+use super::super::intern::Slot;
+use super::slab::Page;
+use super::{Profile, RequestKey};
+use crate::ledger::state::Credentials;
+use crate::limits;
+use crate::seq::{CredentialId, Millis, Seq};
+use crate::store::Position;
+
+/// Bytes of an entry, in memory and in a snapshot.
+pub(super) const ENTRY: usize = 64;
+
+/// What an entry is made of.
+pub(super) struct Made {
+    pub id: CredentialId,
+    pub request: RequestKey,
+    pub at: Position,
+    pub seq: Seq,
+    pub revision: Seq,
+    pub expires_at: Millis,
+    pub kept_until: Millis,
+    pub task: Slot,
+    pub profile: Slot,
+}
+
+/// A request's key, as far as an entry has room for it: two of a million are the same on one server of 2^56, and whoever
+/// asks can only choose among keys of its own.
+pub(super) type Request = [u8; 12];
+
+/// That of no request.
+pub(super) const NO_REQUEST: Request = [0; 12];
+
+/// As much of a key as an entry keeps.
+pub(super) fn kept(key: &RequestKey) -> Request {
+    let mut out = NO_REQUEST;
+    out.copy_from_slice(&key[..12]);
+    out
+}
+
+/// A credential in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    id: [u8; 16],
+    request: Request,
+    task: Slot,
+    profile: Slot,
+    /// Where its page has its tool.
+    pub(super) tool: Span,
+    /// Its seq, which is never 0, above two flags.
+    mark: NonZeroU64,
+    /// Its end, 48 bits; the high 16 of its commit's place.
+    end: u64,
+    /// The low 28 of that; from its decision revision to its seq, 24; from its end until when it is remembered, in seconds, 12.
+    rest: u64,
+}
+
+const _: () = assert!(size_of::<Option<Entry>>() == ENTRY);
+
+/// A piece of a page's text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Span {
+    pub from: u16,
+    pub len: u16,
+}
+
+/// It was given back.
+const RELEASED: u64 = 1;
+/// Its end has passed and it is no longer counted as live.
+const ENDED: u64 = 2;
+const FLAGS: u32 = 2;
+
+const AT_LOW: u32 = 28;
+const BEHIND: u32 = 24;
+const KEPT: u32 = 12;
+
+/// Commits up to here: a thousand a second for five hundred years.
+const MOST_AT: u64 = most(16 + AT_LOW);
+/// Ends up to here: the year 10,889.
+const MOST_END: u64 = most(48);
+
+// What the fold lets through has room.
+const _: () = assert!(limits::REVISION_BEHIND <= most(BEHIND));
+const _: () = assert!((limits::REQUEST_ID_KEPT_MS + limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS) / 1000 < most(KEPT));
+
+const fn most(bits: u32) -> u64 {
+    (1 << bits) - 1
+}
+
+impl Entry {
+    pub(super) fn new(made: &Made) -> Entry {
+        let (at, end) = (made.at.min(MOST_AT), made.expires_at.0.min(MOST_END));
+        let kept_s = made.kept_until.since(made.expires_at).div_ceil(1000).min(most(KEPT));
+        let behind = made.seq.as_u64().saturating_sub(made.revision.as_u64()).min(most(BEHIND));
+        Entry {
+            id: *made.id.as_bytes(),
+            request: kept(&made.request),
+            mark: NonZeroU64::new(made.seq.as_u64() << FLAGS).unwrap_or(NonZeroU64::MIN),
+            end: end << 16 | at >> AT_LOW,
+            rest: (at & most(AT_LOW)) << (BEHIND + KEPT) | behind << KEPT | kept_s,
+            task: made.task,
+            profile: made.profile,
+            tool: Span::default(),
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> CredentialId {
+        CredentialId::from_bytes(self.id)
+    }
+
+    /// The request that it answered.
+    pub(super) fn request(&self) -> Request {
+        self.request
+    }
+
+    /// Whether it answered a request that is remembered.
+    pub fn answers(&self) -> bool {
+        self.request != NO_REQUEST
+    }
+
+    /// The place of its commit.
+    pub fn at(&self) -> Position {
+        (self.end & most(16)) << AT_LOW | self.rest >> (BEHIND + KEPT)
+    }
+
+    /// The seq of its record.
+    pub fn seq(&self) -> Seq {
+        Seq::from_u64(self.mark.get() >> FLAGS).unwrap_or_default()
+    }
+
+    /// Its decision revision. Where it is too far behind to be known, 0: whatever was revoked since covers it.
+    pub fn revision(&self) -> Seq {
+        let behind = self.rest >> KEPT & most(BEHIND);
+        if behind == most(BEHIND) {
+            return Seq::ZERO;
+        }
+        Seq::from_u64(self.seq().as_u64().saturating_sub(behind)).unwrap_or_default()
+    }
+
+    /// Its end.
+    pub fn expires_at(&self) -> Millis {
+        Millis(self.end >> 16)
+    }
+
+    /// It is remembered until then.
+    pub fn kept_until(&self) -> Millis {
+        self.expires_at().plus((self.rest & most(KEPT)) * 1000)
+    }
+
+    /// Its task's place.
+    pub fn task(&self) -> Slot {
+        self.task
+    }
+
+    /// It was given back.
+    pub fn released(&self) -> bool {
+        self.mark.get() & RELEASED > 0
+    }
+
+    pub(super) fn profile(&self) -> Slot {
+        self.profile
+    }
+
+    pub(super) fn release(&mut self) {
+        self.mark |= RELEASED;
+    }
+
+    /// Its end has passed. False where that was known.
+    pub(super) fn end(&mut self) -> bool {
+        let ended = self.mark.get() & ENDED > 0;
+        self.mark |= ENDED;
+        !ended
+    }
+
+    /// Answers no request any more.
+    pub(super) fn unbind(&mut self) -> Request {
+        std::mem::take(&mut self.request)
+    }
+
+    /// As a snapshot has it: what stands for the tool is the page's.
+    pub(super) fn to_bytes(self) -> [u8; ENTRY] {
+        let mut out = [0; ENTRY];
+        let mut rest = &mut out[..];
+        let mut put = |bytes: &[u8]| {
+            let (here, after) = std::mem::take(&mut rest).split_at_mut(bytes.len());
+            here.copy_from_slice(bytes);
+            rest = after;
+        };
+        put(&self.id);
+        put(&self.request);
+        put(&self.task.to_le_bytes());
+        put(&self.profile.to_le_bytes());
+        put(&[0; 4]);
+        for part in [self.mark.get(), self.end, self.rest] {
+            put(&part.to_le_bytes());
+        }
+        out
+    }
+
+    /// From a snapshot. `None`: there is no credential.
+    pub(super) fn from_bytes(bytes: &[u8; ENTRY]) -> Option<Entry> {
+        let mut from = &bytes[..];
+        let (id, request) = (take(&mut from)?, take(&mut from)?);
+        let mut word = || take(&mut from).map(u32::from_le_bytes);
+        let (task, profile, _) = (word()?, word()?, word()?);
+        let mut long = || take(&mut from).map(u64::from_le_bytes);
+        let (mark, end, rest) = (NonZeroU64::new(long()?)?, long()?, long()?);
+        Some(Entry { id, request, mark, end, rest, task, profile, tool: Span::default() })
+    }
+}
+
+fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = from.split_first_chunk()?;
+    *from = rest;
+    Some(*first)
+}
+
+/// A credential in memory, with what it shares with its neighbours at hand.
+#[derive(Clone, Copy)]
+pub struct Live<'a> {
+    entry: &'a Entry,
+    page: &'a Page,
+    profile: Option<&'a Profile>,
+    caller: &'a str,
+}
+
+impl Deref for Live<'_> {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        self.entry
+    }
+}
+
+impl<'a> Live<'a> {
+    pub(super) fn new(of: &'a Credentials, page: &'a Page, entry: &'a Entry) -> Live<'a> {
+        let profile = of.names.profiles.value(entry.profile);
+        let caller = profile.and_then(|p| of.names.callers.value(p.caller)).map_or("", |c| c);
+        Live { entry, page, profile, caller }
+    }
+
+    /// Whom it was issued to.
+    pub fn caller(&self) -> &'a str {
+        self.caller
+    }
+
+    /// The tool that it serves for.
+    pub fn tool(&self) -> &'a str {
+        self.page.text(self.entry.tool)
+    }
+
+    pub(super) fn profile(&self) -> Option<&'a Profile> {
+        self.profile
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_entry_says_what_it_was_made_of(
+            keys: ([u8; 16], [u8; 16]), at in 0..=MOST_AT, seq in 1u64..1 << 53, behind in 0..=limits::REVISION_BEHIND + 9,
+            end in 0..=MOST_END, kept_ms in 0u64..4_000_000, places: (u32, u32), flags: (bool, bool),
+        ) {
+            let seq_of = |n| Seq::from_u64(n).unwrap();
+            let revision = seq_of(seq.saturating_sub(behind));
+            let made = Made {
+                id: CredentialId::from_bytes(keys.0), request: keys.1, at, seq: seq_of(seq), revision,
+                expires_at: Millis(end), kept_until: Millis(end + kept_ms), task: places.0, profile: places.1,
+            };
+            let mut entry = Entry::new(&made);
+            if flags.0 { entry.release() }
+            if flags.1 { prop_assert!(entry.end()) }
+            let back = Entry::from_bytes(&entry.to_bytes()).unwrap();
+            prop_assert_eq!(back, entry);
+            prop_assert_eq!((back.id(), back.request(), back.at()), (made.id, kept(&made.request), made.at));
+            prop_assert_eq!((back.seq(), back.task(), back.profile()), (made.seq, made.task, made.profile));
+            let far = seq - revision.as_u64() >= most(BEHIND);
+            prop_assert_eq!(back.revision(), if far { Seq::ZERO } else { revision });
+            prop_assert_eq!(back.expires_at(), made.expires_at);
+            prop_assert!((made.kept_until.0..made.kept_until.0 + 1000).contains(&back.kept_until().0), "in whole seconds, never less");
+            prop_assert_eq!((back.released(), entry.end()), (flags.0, !flags.1));
+        }
+    }
+
+    #[test]
+    fn an_empty_place_is_none() {
+        assert_eq!(Entry::from_bytes(&[0; ENTRY]), None);
+    }
+}

@@ -1,0 +1,64 @@
+//! What tasks were opened with, and what many of them have in common.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::record::{Allowance, Identity, SvidEvidence};
+use crate::seq::{CredentialId, Millis, Seq, TaskId};
+
+/// What a task was opened with. Only its deadline changes later.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Terms {
+    /// Its id.
+    pub id: TaskId,
+    /// The task path: root first, this task last.
+    pub path: Vec<TaskId>,
+    /// The owner of each task on the path.
+    pub owners: Arc<[Identity]>,
+    /// The workload that opened it.
+    pub opener: Arc<str>,
+    /// Workloads that may act in it besides the opener.
+    pub callers: Arc<[Box<str>]>,
+    /// Its environment.
+    pub environment: Arc<str>,
+    /// What it is for, in the opener's words.
+    pub purpose: Box<str>,
+    /// What it may reach.
+    pub allowance: Arc<Allowance>,
+    /// When it was decided.
+    pub opened_at: Millis,
+    /// Beyond this no extension goes.
+    pub max_deadline: Millis,
+    /// Milliseconds between heartbeats, 0 for none.
+    pub heartbeat: u64,
+    /// The policy version that it was decided with.
+    pub policy: u64,
+    /// The SVID that it was opened with.
+    pub svid: Option<Arc<SvidEvidence>>,
+    /// The credential that its opener was identified by, where mayfly issued its SVID.
+    pub ancestor: Option<CredentialId>,
+    /// The seq of its record.
+    pub seq: Seq,
+    /// Its decision revision.
+    pub revision: Seq,
+}
+
+impl Terms {
+    /// Takes over from another what is equal to its own. Most tasks of a caller are alike, and are in memory once then.
+    pub(super) fn share(&mut self, other: &Terms) {
+        fn one<T: PartialEq + ?Sized>(own: &mut Arc<T>, other: &Arc<T>) {
+            if **own == **other {
+                *own = other.clone();
+            }
+        }
+        one(&mut self.opener, &other.opener);
+        one(&mut self.environment, &other.environment);
+        one(&mut self.owners, &other.owners);
+        one(&mut self.callers, &other.callers);
+        one(&mut self.allowance, &other.allowance);
+        if let (Some(own), Some(other)) = (&mut self.svid, &other.svid) {
+            one(own, other);
+        }
+    }
+}
