@@ -8,7 +8,7 @@ use super::load::Load;
 use super::process::rss;
 use super::run::{Running, look, ms};
 use super::world::{Plan, prepare};
-use super::{Failed, LiveArgs, Mode};
+use super::{Failed, LiveArgs, Mode, history};
 use crate::cli::out::Noun;
 
 /// The first stretch, to which the rest is compared.
@@ -36,6 +36,7 @@ pub struct Live {
     pub p99_ratio: f64,
     pub p99_target: f64,
     pub longest_stall_ms: f64,
+    pub history_gb: f64,
     pub start_after_kill_s: f64,
     pub start_target_s: f64,
     pub live_after_start: u64,
@@ -53,6 +54,13 @@ impl Noun for Live {
 /// Issues them, kills the server, starts it again.
 pub fn run(args: &LiveArgs) -> Result<Live, Failed> {
     let mut bench = prepare(&Plan { dir: args.dir.clone(), ..Plan::usual(args.engine) })?;
+    let mut history = 0;
+    if args.history > 0 {
+        bench.stopped(|config| {
+            history = history::fill(config, args.history * 1_000_000_000)?;
+            Ok(())
+        })?;
+    }
     let idle = rss(bench.pid)?;
     let load = Load { ttl: Some(TTL), rate: args.rate.map(f64::from), ..Load::usual(Mode::Stream) };
     let mut live = super::on_runtime(async {
@@ -94,6 +102,7 @@ pub fn run(args: &LiveArgs) -> Result<Live, Failed> {
             p99_ratio: ms(growing, 0.99) / ms(&first, 0.99),
             p99_target: 1.2,
             longest_stall_ms: growing.max().max(first.max()) as f64 / 1000.0,
+            history_gb: 0.0,
             start_after_kill_s: 0.0,
             start_target_s: 3.0,
             live_after_start: 0,
@@ -102,6 +111,7 @@ pub fn run(args: &LiveArgs) -> Result<Live, Failed> {
             met: false,
         })
     })?;
+    live.history_gb = history as f64 / 1e9;
     live.start_after_kill_s = bench.kill_and_start()?;
     live.live_after_start = super::on_runtime(async { Ok(look(bench.operator().await?.as_ref()).await?.credentials) })?;
     live.rss_after_start_mb = rss(bench.pid)? as f64 / 1e6;
@@ -130,8 +140,8 @@ impl Live {
             self.p99_ms_growing, self.p99_ms_first, self.p99_ratio, self.p99_target, self.longest_stall_ms
         );
         println!(
-            "  after SIGKILL {:.2} s until it answers (target ≤ {} s), with {} live",
-            self.start_after_kill_s, self.start_target_s, self.live_after_start
+            "  after SIGKILL {:.2} s until it answers (target ≤ {} s), with {} live and {:.1} GB of history before them",
+            self.start_after_kill_s, self.start_target_s, self.live_after_start, self.history_gb
         );
     }
 }

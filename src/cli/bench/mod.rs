@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, reason = "a load generator measures: its time is the thing itself")]
 
 mod cedar;
+mod history;
 mod idle;
 mod issuing;
 mod live;

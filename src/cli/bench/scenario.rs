@@ -111,6 +111,9 @@ pub struct LiveArgs {
     /// Exchanges a second in an open loop; without it as fast as answers come
     #[arg(long)]
     pub rate: Option<u32>,
+    /// History before them, GB
+    #[arg(long, value_name = "GB", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000))]
+    pub history: u64,
     /// The storage engine of the server that is started
     #[arg(long, value_enum, default_value = "redb")]
     pub engine: Engine,

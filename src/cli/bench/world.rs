@@ -103,6 +103,15 @@ impl Bench {
         Ok(took)
     }
 
+    /// Has something done while no server runs. It is given the server's configuration.
+    pub fn stopped(&mut self, work: impl FnOnce(&Path) -> Result<(), Failed>) -> Result<(), Failed> {
+        self.child.take().ok_or("only a server that was started here is stopped")?.stop()?;
+        work(&self.world.dir().join("mayfly.toml"))?;
+        self.child = Some(self.world.spawn(&std::env::current_exe()?)?);
+        self.found();
+        Ok(())
+    }
+
     fn found(&mut self) {
         if let Some(child) = &self.child {
             let at = child.addresses();
