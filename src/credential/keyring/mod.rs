@@ -15,7 +15,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::Digest;
 use aws_lc_rs::hmac;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
@@ -99,7 +99,7 @@ impl OwnKey {
         let bad = |what: &str| Fault::new(format!("key {id}: {what}"));
         let private = match (Sort::of(key.purpose), &*key.algorithm) {
             (Some(Sort::Signs), ES256) => {
-                let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, plain)
+                let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, plain)
                     .map_err(|_| bad("its sealed value is no P-256 key"))?;
                 if pair.public_key().as_ref() != &*key.public {
                     return Err(bad("its sealed value does not belong to the public key in its record"));
@@ -136,7 +136,7 @@ impl OwnKey {
     pub(super) fn sign(&self, digest: &Digest) -> Result<[u8; 64], Fault> {
         let failed = || Fault::new(format!("key {} could not sign", self.id));
         let Private::Ec(pair) = &self.private else { return Err(failed()) };
-        pair.sign_digest(digest).map_err(|_| failed())?.as_ref().try_into().map_err(|_| failed())
+        fixed(pair.sign_digest(digest).map_err(|_| failed())?.as_ref()).ok_or_else(failed)
     }
 
     pub(super) fn mac(&self) -> Option<&hmac::Key> {
@@ -145,6 +145,33 @@ impl OwnKey {
             Private::Ec(_) => None,
         }
     }
+}
+
+/// r and s of a P-256 signature in DER (RFC 3279, section 2.2.3), 32 bytes each. The library signs in DER, and its own way from there makes
+/// two numbers of it, each with an allocation: a fiftieth of a signature.
+fn fixed(der: &[u8]) -> Option<[u8; 64]> {
+    let mut out = [0; 64];
+    let (r, s) = out.split_at_mut(32);
+    let rest = integer(element(der, SEQUENCE).filter(|(_, after)| after.is_empty())?.0, r)?;
+    integer(rest, s)?.is_empty().then_some(out)
+}
+
+const SEQUENCE: u8 = 0x30;
+const INTEGER: u8 = 0x02;
+
+/// What an element of fewer than 128 bytes holds, and what comes after it.
+fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    let (head, rest) = der.split_at_checked(2)?;
+    if head[0] != tag || head[1] >= 0x80 { None } else { rest.split_at_checked(head[1].into()) }
+}
+
+/// Writes a number that is not negative to the end of `out`, and gives what comes after it.
+fn integer<'a>(der: &'a [u8], out: &mut [u8]) -> Option<&'a [u8]> {
+    let (number, after) = element(der, INTEGER)?;
+    let number = number.strip_prefix(&[0]).unwrap_or(number);
+    let at = out.len().checked_sub(number.len())?;
+    out.get_mut(at..)?.copy_from_slice(number);
+    Some(after)
 }
 
 type ByEnvironment = HashMap<Box<str>, Arc<OwnKey>>;
