@@ -8,12 +8,14 @@ pub(crate) mod batch;
 mod renew;
 mod together;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::authority::Authority;
 use crate::credential::kind::{Kind, mint_local};
 use crate::credential::{Issued, Minted};
 use crate::identity::caller::Caller;
+use crate::ledger::mold::Mold;
 use crate::ledger::state::request_key;
 use crate::ledger::{Lane, Minting, Proposed, Ready, State, View};
 use crate::policy::catalog::Compiled;
@@ -54,6 +56,7 @@ pub struct Round {
     pub begun: Vec<Result<Begun, No>>,
     /// Until all are answered.
     _minting: Minting,
+    _molds: Vec<Arc<Mold>>,
 }
 
 /// A decision that ran into a change is made anew before the caller is told to try again: the second time the change may be written and
@@ -120,6 +123,7 @@ impl Authority {
                 Err(no) => Err(no),
             });
         }
+        let molds = together.into_molds();
         let mut all = |with: &dyn Fn() -> Result<Begun, No>| {
             begun.iter_mut().filter(|one| matches!(one, Ok(Begun::UnderWay(_)))).for_each(|one| *one = with());
         };
@@ -128,7 +132,7 @@ impl Authority {
         } else if let Err(no) = self.ledger.propose_ready(ready.into_iter()) {
             all(&|| Err(No::Refusal(no.clone())));
         }
-        Round { begun, _minting: minting }
+        Round { begun, _minting: minting, _molds: molds }
     }
 
     /// Deciding took so long that it has to be done once more.

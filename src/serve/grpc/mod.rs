@@ -8,6 +8,7 @@ use crate::revoke::Hits;
 
 mod ask;
 pub mod audit;
+mod batch;
 pub mod credential;
 mod credential_filter;
 mod credential_watch;

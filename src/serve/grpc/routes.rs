@@ -24,7 +24,7 @@ use super::task::Tasks;
 use super::token::Tokens;
 use super::trust_domain::TrustDomains;
 use super::upstream::Upstreams;
-use super::{stream, unary};
+use super::{batch, stream, unary};
 use crate::authority::Authority;
 use crate::intake::Taken;
 use crate::limits;
@@ -86,6 +86,9 @@ impl Services {
         call.extensions_mut().insert(peer);
         if call.uri().path() == stream::PATH {
             return Ok(stream::exchange(&self.own, call).await);
+        }
+        if call.uri().path() == batch::PATH {
+            return Ok(batch::exchange(&self.own, call).await);
         }
         let service = call.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         match service {

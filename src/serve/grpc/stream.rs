@@ -193,21 +193,16 @@ async fn answer_all(
     places: Vec<OwnedSemaphorePermit>,
     answers: mpsc::Sender<Batch>,
 ) {
-    let ids: Vec<String> = asks.iter().map(|ask| ask.request_id.clone()).collect();
     let (wants, parts, round) = round::begin(&authority, &caller, asks);
     let (mut batch, mut patterns) = (Vec::with_capacity(parts.len()), Patterns::default());
-    for ((request_id, place), (want, part)) in ids.into_iter().zip(places).zip(wants.into_iter().zip(parts)) {
+    for (place, (asked, part)) in places.into_iter().zip(wants.into_iter().zip(parts)) {
         // They stand in one line, so one that is not ready is followed by none that is.
-        match (round::end(&authority, part).await, want) {
-            (Some(end), want) => {
-                let told = told(&authority, &caller, &mut patterns, request_id, want.as_ref(), end);
-                batch.push((told, Some(place)));
+        match (round::end(&authority, part).await, asked) {
+            (Some(end), asked) => batch.push((told(&authority, &caller, &mut patterns, asked, end), Some(place))),
+            (None, Ok(want)) => {
+                tokio::spawn(answer_slowly(authority.clone(), caller.clone(), want, place, answers.clone()));
             }
-            (None, Some(want)) => {
-                let one = answer_slowly(authority.clone(), caller.clone(), want, request_id, place, answers.clone());
-                tokio::spawn(one);
-            }
-            (None, None) => {}
+            (None, Err(_)) => {}
         }
     }
     drop(round);
@@ -218,24 +213,18 @@ async fn answer_slowly(
     authority: Arc<Authority>,
     caller: Arc<Caller>,
     want: Wanted,
-    request_id: String,
     place: OwnedSemaphorePermit,
     answers: mpsc::Sender<Batch>,
 ) {
     let end = authority.exchange_unless(&caller, &want, || answers.closed()).await;
-    let told = told(&authority, &caller, &mut Patterns::default(), request_id, Some(&want), end);
+    let told = told(&authority, &caller, &mut Patterns::default(), Ok(want), end);
     let _ = answers.send(vec![(told, Some(place))]).await;
 }
 
-fn told(
-    authority: &Authority,
-    caller: &Caller,
-    patterns: &mut Patterns,
-    request_id: String,
-    want: Option<&Wanted>,
-    end: Result<Issued, No>,
-) -> Answer {
-    match round::noted(authority, caller, want, end) {
+fn told(authority: &Authority, caller: &Caller, patterns: &mut Patterns, asked: round::Asked, end: Result<Issued, No>) -> Answer {
+    let end = round::noted(authority, caller, asked.as_ref().ok(), end);
+    let request_id = asked.map_or_else(|id| id, |want| want.request_id.unwrap_or_default());
+    match end {
         Ok(issued) => Ok(patterns.tell(request_id, issued)),
         Err(no) => {
             let result = Some(pb::stream_exchange_response::Result::Problem(problem(no)));

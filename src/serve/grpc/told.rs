@@ -1,4 +1,4 @@
-//! Answers of a stream: what those of one series have in common is encoded once.
+//! Answers of a stream and of a batch: what those of one series have in common is encoded once.
 //!
 //! The bytes are those that prost writes for the whole message: a test holds that.
 
@@ -21,6 +21,8 @@ use crate::protobuf::{begin, delimited, delimited_len, message_len, number, numb
 // Tags of the messages in the protos, which are frozen.
 const REQUEST_ID: u32 = 1;
 const ISSUED: u32 = 2;
+const RESULTS: u32 = 1;
+const RESULT_ISSUED: u32 = 1;
 const BEARER: u32 = 1;
 const TOKEN: u32 = 1;
 const CREDENTIAL_ID: u32 = 2;
@@ -91,10 +93,18 @@ impl Pattern {
     }
 }
 
-/// One answer.
+/// One answer of a stream.
 pub enum Told {
     /// As it is.
     Whole(Box<pb::StreamExchangeResponse>),
+    /// Of a series, by its request.
+    One(String, One),
+}
+
+/// One result of a batch.
+pub enum ToldResult {
+    /// As it is.
+    Whole(Box<pb::ExchangeResult>),
     /// Of a series.
     One(One),
 }
@@ -102,7 +112,6 @@ pub enum Told {
 /// What is one answer's own.
 pub struct One {
     pattern: Arc<Pattern>,
-    request_id: String,
     issued: Issued,
 }
 
@@ -113,14 +122,34 @@ pub struct Patterns(Option<Arc<Pattern>>);
 impl Patterns {
     /// The answer to a request that was granted.
     pub fn tell(&mut self, request_id: String, issued: Issued) -> Told {
+        match self.one(issued) {
+            Ok(one) => Told::One(request_id, one),
+            Err(issued) => Told::Whole(Box::new(whole(request_id, *issued))),
+        }
+    }
+
+    /// The result of one of a batch that was granted.
+    pub fn result(&mut self, issued: Issued) -> ToldResult {
+        match self.one(issued) {
+            Ok(one) => ToldResult::One(one),
+            Err(issued) => ToldResult::Whole(Box::new(whole_result(*issued))),
+        }
+    }
+
+    /// What is no bearer token comes back.
+    fn one(&mut self, issued: Issued) -> Result<One, Box<Issued>> {
         if !self.0.as_ref().is_some_and(|pattern| pattern.fits(&issued)) {
             self.0 = Pattern::of(&issued).map(Arc::new);
         }
         match &self.0 {
-            Some(pattern) => Told::One(One { pattern: pattern.clone(), request_id, issued }),
-            None => Told::Whole(Box::new(whole(request_id, issued))),
+            Some(pattern) => Ok(One { pattern: pattern.clone(), issued }),
+            None => Err(Box::new(issued)),
         }
     }
+}
+
+fn whole_result(issued: Issued) -> pb::ExchangeResult {
+    pb::ExchangeResult { result: Some(pb::exchange_result::Result::Issued(issued_to_pb(issued))) }
 }
 
 fn whole(request_id: String, issued: Issued) -> pb::StreamExchangeResponse {
@@ -133,22 +162,47 @@ impl Told {
     pub fn into_pb(self) -> pb::StreamExchangeResponse {
         match self {
             Told::Whole(whole) => *whole,
-            Told::One(One { request_id, issued, .. }) => whole(request_id, issued),
+            Told::One(request_id, one) => whole(request_id, one.issued),
         }
     }
 
     fn write(self, out: &mut EncodeBuf<'_>) -> Result<(), prost::EncodeError> {
         match self {
-            Told::One(one) => match one.issued.answer() {
-                Answer::Bearer { token, .. } => {
-                    out.reserve(one.length(token));
-                    one.write(token, out);
-                    one.wipe();
-                    Ok(())
-                }
-                _ => whole(one.request_id, one.issued).encode(out),
-            },
+            Told::One(request_id, one) => {
+                out.reserve(one.length(&request_id));
+                one.write(&request_id, out);
+                one.wipe();
+                Ok(())
+            }
             Told::Whole(whole) => whole.encode(out),
+        }
+    }
+}
+
+impl ToldResult {
+    /// The message.
+    pub fn into_pb(self) -> pb::ExchangeResult {
+        match self {
+            ToldResult::Whole(whole) => *whole,
+            ToldResult::One(one) => whole_result(one.issued),
+        }
+    }
+
+    fn length(&self) -> usize {
+        match self {
+            ToldResult::Whole(whole) => whole.encoded_len(),
+            ToldResult::One(one) => message_len(RESULT_ISSUED, one.issued_length()),
+        }
+    }
+
+    fn write(&self, out: &mut impl BufMut) {
+        begin(RESULTS, self.length(), out);
+        match self {
+            ToldResult::Whole(whole) => whole.encode_raw(out),
+            ToldResult::One(one) => {
+                begin(RESULT_ISSUED, one.issued_length(), out);
+                one.write_issued(out);
+            }
         }
     }
 }
@@ -168,29 +222,41 @@ impl One {
         }
     }
 
-    fn bearer_length(&self, token: &str) -> usize {
-        delimited_len(TOKEN, token.as_bytes()) + self.pattern.bearer.len()
+    /// Nothing else has a pattern.
+    fn token(&self) -> &[u8] {
+        match self.issued.answer() {
+            Answer::Bearer { token, .. } => token.as_bytes(),
+            _ => &[],
+        }
     }
 
-    fn issued_length(&self, token: &str) -> usize {
+    fn bearer_length(&self) -> usize {
+        delimited_len(TOKEN, self.token()) + self.pattern.bearer.len()
+    }
+
+    fn issued_length(&self) -> usize {
         let id = crate::seq::CredentialId::TEXT;
-        message_len(BEARER, self.bearer_length(token))
+        message_len(BEARER, self.bearer_length())
             + message_len(CREDENTIAL_ID, id)
             + self.pattern.before_seq.len()
             + number_len(SEQ, self.issued.seq().as_u64())
             + self.pattern.after_seq.len()
     }
 
-    fn length(&self, token: &str) -> usize {
-        delimited_len(REQUEST_ID, self.request_id.as_bytes()) + message_len(ISSUED, self.issued_length(token))
+    fn length(&self, request_id: &str) -> usize {
+        delimited_len(REQUEST_ID, request_id.as_bytes()) + message_len(ISSUED, self.issued_length())
     }
 
-    fn write(&self, token: &str, out: &mut impl BufMut) {
+    fn write(&self, request_id: &str, out: &mut impl BufMut) {
+        delimited(REQUEST_ID, request_id.as_bytes(), out);
+        begin(ISSUED, self.issued_length(), out);
+        self.write_issued(out);
+    }
+
+    fn write_issued(&self, out: &mut impl BufMut) {
         let mut id = [0; crate::seq::CredentialId::TEXT];
-        delimited(REQUEST_ID, self.request_id.as_bytes(), out);
-        begin(ISSUED, self.issued_length(token), out);
-        begin(BEARER, self.bearer_length(token), out);
-        delimited(TOKEN, token.as_bytes(), out);
+        begin(BEARER, self.bearer_length(), out);
+        delimited(TOKEN, self.token(), out);
         out.put_slice(&self.pattern.bearer);
         delimited(CREDENTIAL_ID, self.issued.summary().credential.write(&mut id).as_bytes(), out);
         out.put_slice(&self.pattern.before_seq);
@@ -234,6 +300,44 @@ impl Encoder for ToldEncoder {
     }
 }
 
+/// Reads what prost reads, and writes the results of a batch.
+#[derive(Default)]
+pub struct BatchCodec;
+
+/// Writes [`ToldResult`]s.
+pub struct BatchEncoder;
+
+impl Codec for BatchCodec {
+    type Encode = Vec<ToldResult>;
+    type Decode = pb::BatchExchangeRequest;
+    type Encoder = BatchEncoder;
+    type Decoder = ProstDecoder<pb::BatchExchangeRequest>;
+
+    fn encoder(&mut self) -> BatchEncoder {
+        BatchEncoder
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstDecoder::default()
+    }
+}
+
+impl Encoder for BatchEncoder {
+    type Item = Vec<ToldResult>;
+    type Error = Status;
+
+    fn encode(&mut self, results: Vec<ToldResult>, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.reserve(results.iter().map(|result| message_len(RESULTS, result.length())).sum());
+        for result in results {
+            result.write(out);
+            if let ToldResult::One(one) = result {
+                one.wipe();
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,11 +368,20 @@ mod tests {
                 let mut patterns = Patterns::default();
                 let expected = whole(request_id.to_owned(), again()).encode_to_vec();
                 for _ in 0..2 {
-                    let Told::One(one) = patterns.tell(request_id.to_owned(), again()) else { panic!("no series") };
+                    let Told::One(id, one) = patterns.tell(request_id.to_owned(), again()) else { panic!("no series") };
                     let mut out = Vec::new();
-                    one.write(&token, &mut out);
-                    assert_eq!((out.len(), &out), (one.length(&token), &expected));
+                    one.write(&id, &mut out);
+                    assert_eq!((out.len(), &out), (one.length(&id), &expected));
                 }
+                let problem = pb::Problem { message: "no".into(), ..pb::Problem::default() };
+                let problem = pb::ExchangeResult { result: Some(pb::exchange_result::Result::Problem(problem)) };
+                let results = vec![whole_result(again()), problem.clone(), whole_result(again())];
+                let expected = pb::BatchExchangeResponse { results }.encode_to_vec();
+                let mut out = Vec::new();
+                for told in [patterns.result(again()), ToldResult::Whole(Box::new(problem)), patterns.result(again())] {
+                    told.write(&mut out);
+                }
+                assert_eq!(out, expected);
             }
         }
     }
