@@ -15,6 +15,7 @@ mod credential_watch;
 mod issued;
 pub mod key;
 pub mod lease;
+mod line;
 pub mod not_served;
 mod page;
 pub mod policy;

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 use prost::Message;
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
@@ -27,6 +27,9 @@ const BEARER: u32 = 1;
 const TOKEN: u32 = 1;
 const CREDENTIAL_ID: u32 = 2;
 const SEQ: u32 = 10;
+
+/// The length of what stands before a message.
+pub(super) const PREFIX: usize = 5;
 
 /// Bytes that answers are gathered in: a few TLS records (RFC 8446, section 5.1), so that it seldom grows.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -136,6 +139,21 @@ impl Patterns {
         }
     }
 
+    /// The message that answers a call of its own.
+    pub fn answer(&mut self, issued: Issued) -> Bytes {
+        match self.one(issued) {
+            Ok(one) => {
+                let message = prefixed(message_len(RESULT_ISSUED, one.issued_length()), |out| {
+                    begin(RESULT_ISSUED, one.issued_length(), out);
+                    one.write_issued(out);
+                });
+                one.wipe();
+                message
+            }
+            Err(issued) => answer_of(*issued),
+        }
+    }
+
     /// What is no bearer token comes back.
     fn one(&mut self, issued: Issued) -> Result<One, Box<Issued>> {
         if !self.0.as_ref().is_some_and(|pattern| pattern.fits(&issued)) {
@@ -146,6 +164,21 @@ impl Patterns {
             None => Err(Box::new(issued)),
         }
     }
+}
+
+/// The message that answers a call of its own, of one that has nothing in common with others.
+pub fn answer_of(issued: Issued) -> Bytes {
+    let answer = pb::ExchangeResponse { issued: Some(issued_to_pb(issued)) };
+    prefixed(answer.encoded_len(), |out| answer.encode_raw(out))
+}
+
+/// A message of so many bytes with its prefix: a flag and four bytes of length (gRPC over HTTP/2, "Length-Prefixed-Message").
+fn prefixed(length: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut message = Vec::with_capacity(PREFIX + length);
+    message.push(0);
+    message.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    write(&mut message);
+    message.into()
 }
 
 fn whole_result(issued: Issued) -> pb::ExchangeResult {
@@ -347,6 +380,11 @@ mod tests {
     use crate::ledger::Receipt;
     use crate::seq::{CredentialId, Millis, Seq};
 
+    fn prefixed_of(message: &impl Message) -> Bytes {
+        let message = message.encode_to_vec();
+        [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), &message].concat().into()
+    }
+
     #[test]
     fn what_is_written_is_what_prost_writes_for_the_whole() {
         const T0: Millis = Millis(1_700_000_000_000);
@@ -373,6 +411,8 @@ mod tests {
                     one.write(&id, &mut out);
                     assert_eq!((out.len(), &out), (one.length(&id), &expected));
                 }
+                let expected = prefixed_of(&pb::ExchangeResponse { issued: Some(issued_to_pb(again())) });
+                assert_eq!((answer_of(again()), patterns.answer(again())), (expected.clone(), expected));
                 let problem = pb::Problem { message: "no".into(), ..pb::Problem::default() };
                 let problem = pb::ExchangeResult { result: Some(pb::exchange_result::Result::Problem(problem)) };
                 let results = vec![whole_result(again()), problem.clone(), whole_result(again())];
