@@ -24,7 +24,7 @@ use crate::policy::grant::Grant;
 use crate::policy::wanted::{TaskChoice, Wanted};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use again::Before;
-use together::Together;
+use together::{Look, Together};
 
 /// What a decision came to.
 #[allow(clippy::large_enum_variant, reason = "nearly all are made here; a box would cost each an allocation")]
@@ -111,9 +111,13 @@ impl Authority {
         let compiled = self.catalog.now();
         let mut together = Together::new(self, &view, &compiled, caller);
         let mut rest = wants.clone();
-        for want in wants {
+        let looks = together.look(wants.clone());
+        for (want, look) in wants.zip(looks) {
             rest.next();
-            let granted = stands.clone().and_then(|()| together.grant(want, rest.clone()));
+            let granted = stands.clone().and(look).and_then(|look| match look {
+                Look::Seen => Ok(None),
+                Look::New(request) => together.grant(want, request, rest.clone()).map(Some),
+            });
             begun.push(match granted {
                 Ok(Some(Granted::Here(its, one))) => {
                     ready.push(its);

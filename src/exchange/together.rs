@@ -25,6 +25,14 @@ pub(super) struct Together<'a> {
     molds: Vec<Arc<Mold>>,
 }
 
+/// What the state knows of an exchange.
+pub(super) enum Look<'a> {
+    /// It was asked before.
+    Seen,
+    /// It was not.
+    New(Option<OwnRequest<'a>>),
+}
+
 /// How far ahead another one of the same sort is looked for. Those of one task mostly follow each other.
 const AHEAD: usize = 4;
 
@@ -33,17 +41,14 @@ impl<'a> Together<'a> {
         Together { authority, view, compiled, caller, series: None, molds: Vec::new() }
     }
 
-    /// Decides one, and where we make it ourselves, makes it and its records. `rest`: what comes after it. `None`: it was asked before.
-    pub fn grant<'w>(&mut self, want: &'a Wanted, mut rest: impl Iterator<Item = &'w Wanted>) -> Result<Option<Granted>, No> {
+    /// Decides one, and where we make it ourselves, makes it and its records. `rest`: what comes after it.
+    pub fn grant<'w>(
+        &mut self,
+        want: &'a Wanted,
+        request: Option<OwnRequest<'a>>,
+        mut rest: impl Iterator<Item = &'w Wanted>,
+    ) -> Result<Granted, No> {
         let (authority, caller) = (self.authority, self.caller);
-        let request = want.request_id.as_ref().map(|id| OwnRequest::new(caller.id().as_str(), id, &want.digest));
-        let seen = self.view.read(|state| match request.as_ref().filter(|r| state.knows_request(&r.key())) {
-            Some(_) => Ok(true),
-            None => authority.room(state, caller, want).map(|()| false),
-        });
-        if seen? {
-            return Ok(None);
-        }
         let fits = |series: &(Shared<'a>, Series)| series.0.serves(want);
         if !self.series.as_ref().is_some_and(fits) && rest.by_ref().take(AHEAD).any(|other| Shared::possible(want, other)) {
             // What cannot be made in series is refused below like any other.
@@ -55,9 +60,28 @@ impl<'a> Together<'a> {
             let id = authority.new_credential_id();
             let (record, minted) = series.mint(own, id, &authority.status, self.view.now())?;
             let (ready, proposed) = authority.ledger.ready_one(Lane::Grant, record);
-            return Ok(Some(Granted::Here(ready, UnderWay { minted, proposed })));
+            return Ok(Granted::Here(ready, UnderWay { minted, proposed }));
         }
-        authority.make(self.view, self.compiled, caller, want).map(Some)
+        authority.make(self.view, self.compiled, caller, want)
+    }
+
+    /// What was asked before, or has no room, in one look at the state: where it lies in memory is in no cache, and what is looked for at once
+    /// is waited for at once.
+    pub fn look<'w>(&self, wants: impl Iterator<Item = &'w Wanted>) -> Vec<Result<Look<'w>, No>> {
+        let (authority, caller) = (self.authority, self.caller);
+        let named = |want: &'w Wanted| {
+            let request = want.request_id.as_ref().map(|id| OwnRequest::new(caller.id().as_str(), id, &want.digest));
+            (want, request)
+        };
+        let all: Vec<_> = wants.map(named).collect();
+        self.view.read(|state| {
+            let look =
+                |(want, request): (&'w Wanted, Option<OwnRequest<'w>>)| match request.filter(|r| state.knows_request(&r.key())) {
+                    Some(_) => Ok(Look::Seen),
+                    None => authority.room(state, caller, want).map(|()| Look::New(request)),
+                };
+            all.into_iter().map(look).collect()
+        })
     }
 
     /// What the records of each series have in common: whoever holds it to the end frees it, where the allocator has it at hand, and not the

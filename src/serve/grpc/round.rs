@@ -26,16 +26,21 @@ pub(super) enum Part {
 pub(super) type Asked = Result<Wanted, String>;
 
 /// Begins all, in their order. What is not well formed wants nothing, and has its refusal at once.
-pub(super) fn begin(authority: &Authority, caller: &Caller, asks: Vec<pb::ExchangeRequest>) -> (Vec<Asked>, Vec<Part>, Round) {
-    let (mut wants, mut parts) = (Vec::with_capacity(asks.len()), Vec::with_capacity(asks.len()));
-    for mut ask in asks {
-        match Wanted::take(&mut ask) {
+pub(super) fn begin<'a>(
+    authority: &Authority,
+    caller: &Caller,
+    asks: impl Iterator<Item = &'a mut pb::ExchangeRequest>,
+    count: usize,
+) -> (Vec<Asked>, Vec<Part>, Round) {
+    let (mut wants, mut parts) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for ask in asks {
+        match Wanted::take(ask) {
             Ok(want) => {
                 wants.push(Ok(want));
                 parts.push(Part::Waits);
             }
             Err(no) => {
-                wants.push(Err(ask.request_id));
+                wants.push(Err(std::mem::take(&mut ask.request_id)));
                 parts.push(Part::Over(Err(No::Refusal(no))));
             }
         }
@@ -87,8 +92,9 @@ pub(super) fn noted(
 }
 
 /// The ends of all, in the order in which they were asked.
-pub(super) async fn ends(authority: &Authority, caller: &Caller, asks: Vec<pb::ExchangeRequest>) -> Vec<Result<Issued, No>> {
-    let (wants, parts, round) = begin(authority, caller, asks);
+pub(super) async fn ends(authority: &Authority, caller: &Caller, mut asks: Vec<pb::ExchangeRequest>) -> Vec<Result<Issued, No>> {
+    let count = asks.len();
+    let (wants, parts, round) = begin(authority, caller, asks.iter_mut(), count);
     let (mut ends, mut later) = (Vec::with_capacity(parts.len()), Vec::new());
     for (n, (want, part)) in wants.into_iter().zip(parts).enumerate() {
         match (end(authority, part).await, want) {

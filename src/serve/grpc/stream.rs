@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use hyper::body::Body as HttpBody;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::body::Body;
 use tonic::server::{Grpc, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
@@ -26,8 +26,9 @@ use crate::policy::wanted::Wanted;
 use crate::refusal::{No, Refusal};
 use crate::system::Stopwatch;
 
-type Asks = Streaming<pb::StreamExchangeRequest>;
-type Message = Result<Option<pb::StreamExchangeRequest>, Status>;
+/// It asks for an exchange, once it was looked at.
+type Ask = Box<pb::StreamExchangeRequest>;
+type Message = Result<Option<Ask>, Status>;
 type Answer = Result<Told, Status>;
 /// Each holds its place until it is taken out.
 type Batch = Vec<(Answer, Option<OwnedSemaphorePermit>)>;
@@ -59,12 +60,12 @@ pub const PATH: &str = "/mayfly.v1.TokenService/StreamExchange";
 
 struct Method(Tokens);
 
-impl StreamingService<pb::StreamExchangeRequest> for Method {
+impl StreamingService<Ask> for Method {
     type Response = Told;
     type ResponseStream = Answers;
     type Future = std::future::Ready<Result<Response<Answers>, Status>>;
 
-    fn call(&mut self, request: Request<Asks>) -> Self::Future {
+    fn call(&mut self, request: Request<Streaming<Ask>>) -> Self::Future {
         let own = &self.0;
         std::future::ready(peer::caller(&request).map(|caller| {
             let asks = request.into_inner();
@@ -85,19 +86,25 @@ where
 }
 
 /// Answers what a stream asks, until it ends.
-pub fn answer(authority: Arc<Authority>, caller: Caller, asks: Asks) -> Answers {
+pub fn answer<S>(authority: Arc<Authority>, caller: Caller, asks: S) -> Answers
+where
+    S: Stream<Item = Result<Ask, Status>> + Send + Unpin + 'static,
+{
     let (answers, batches) = mpsc::channel(authority.bounds.stream_in_flight);
     tokio::spawn(drive(authority, Arc::new(caller), asks, answers));
     Answers { batches, now: Vec::new().into_iter() }
 }
 
-async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Asks, answers: mpsc::Sender<Batch>) {
+async fn drive<S>(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: S, answers: mpsc::Sender<Batch>)
+where
+    S: Stream<Item = Result<Ask, Status>> + Unpin,
+{
     let places = Arc::new(Semaphore::new(authority.bounds.stream_in_flight));
     loop {
         // At the bound nothing more is read: HTTP/2's window holds the caller back.
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let message = tokio::select! {
-            message = asks.message() => message,
+            message = asks.next() => message.transpose(),
             () = answers.closed() => return,
         };
         let (mut round, mut held) = (Vec::with_capacity(limits::STREAM_ROUND), Vec::with_capacity(limits::STREAM_ROUND));
@@ -144,24 +151,25 @@ async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Asks, a
 }
 
 /// There is no time for any of them.
-fn no_time(
-    authority: &Authority,
-    caller: &Caller,
-    asks: Vec<pb::ExchangeRequest>,
-    places: Vec<OwnedSemaphorePermit>,
-    no: &No,
-) -> Batch {
-    let refused = |(ask, place): (pb::ExchangeRequest, _)| {
+fn no_time(authority: &Authority, caller: &Caller, mut asks: Vec<Ask>, places: Vec<OwnedSemaphorePermit>, no: &No) -> Batch {
+    let refused = |(ask, place): (&mut pb::ExchangeRequest, _)| {
         note(authority, caller, no, &ask.upstream, "");
         let result = Some(pb::stream_exchange_response::Result::Problem(problem(no.clone())));
-        let told = pb::StreamExchangeResponse { request_id: ask.request_id, result };
+        let told = pb::StreamExchangeResponse { request_id: std::mem::take(&mut ask.request_id), result };
         (Ok(Told::Whole(Box::new(told))), Some(place))
     };
-    asks.into_iter().zip(places).map(refused).collect()
+    asks.iter_mut().filter_map(exchange_in).zip(places).map(refused).collect()
+}
+
+fn exchange_in(ask: &mut Ask) -> Option<&mut pb::ExchangeRequest> {
+    match &mut ask.ask {
+        Some(pb::stream_exchange_request::Ask::Exchange(exchange)) => Some(exchange),
+        None => None,
+    }
 }
 
 /// The next message, if it is here already.
-async fn at_hand(asks: &mut Asks) -> Option<Message> {
+async fn at_hand<S: Stream<Item = Result<Ask, Status>> + Unpin>(asks: &mut S) -> Option<Message> {
     std::future::poll_fn(|cx| match Pin::new(&mut *asks).poll_next(cx) {
         Poll::Ready(message) => Poll::Ready(Some(message.transpose())),
         Poll::Pending => Poll::Ready(None),
@@ -170,15 +178,16 @@ async fn at_hand(asks: &mut Asks) -> Option<Message> {
 }
 
 /// The exchange that a message asks for, or the end of the stream and why.
-fn exchange_of(message: Message) -> Result<pb::ExchangeRequest, Option<Status>> {
-    use pb::stream_exchange_request::Ask;
+fn exchange_of(message: Message) -> Result<Ask, Option<Status>> {
     let field = |field, what| Err(Some(status(No::Refusal(Refusal::field(field, what)))));
     match message {
-        Ok(Some(pb::StreamExchangeRequest { ask: Some(Ask::Exchange(ask)) })) if ask.request_id.is_empty() => {
-            field("exchange.request_id", "is missing: on a stream the answer is found by it")
-        }
-        Ok(Some(pb::StreamExchangeRequest { ask: Some(Ask::Exchange(ask)) })) => Ok(ask),
-        Ok(Some(_)) => field("ask", "is missing, or of a sort that this version does not know"),
+        Ok(Some(mut ask)) => match exchange_in(&mut ask) {
+            Some(exchange) if exchange.request_id.is_empty() => {
+                field("exchange.request_id", "is missing: on a stream the answer is found by it")
+            }
+            Some(_) => Ok(ask),
+            None => field("ask", "is missing, or of a sort that this version does not know"),
+        },
         Ok(None) => Err(None),
         // The caller went away, or sent what is no message.
         Err(said) => Err(Some(of_codec(&said).unwrap_or(said))),
@@ -189,20 +198,23 @@ fn exchange_of(message: Message) -> Result<pb::ExchangeRequest, Option<Status>> 
 async fn answer_all(
     authority: Arc<Authority>,
     caller: Arc<Caller>,
-    asks: Vec<pb::ExchangeRequest>,
+    mut asks: Vec<Ask>,
     places: Vec<OwnedSemaphorePermit>,
     answers: mpsc::Sender<Batch>,
 ) {
-    let (wants, parts, round) = round::begin(&authority, &caller, asks);
-    let (mut batch, mut patterns) = (Vec::with_capacity(parts.len()), Patterns::default());
-    for (place, (asked, part)) in places.into_iter().zip(wants.into_iter().zip(parts)) {
+    let count = asks.len();
+    let (mut wants, parts, round) = round::begin(&authority, &caller, asks.iter_mut().filter_map(exchange_in), count);
+    drop(asks);
+    let (mut batch, mut patterns) = (Vec::with_capacity(count), Patterns::default());
+    for (place, (asked, part)) in places.into_iter().zip(wants.iter_mut().zip(parts)) {
         // They stand in one line, so one that is not ready is followed by none that is.
-        match (round::end(&authority, part).await, asked) {
-            (Some(end), asked) => batch.push((told(&authority, &caller, &mut patterns, asked, end), Some(place))),
-            (None, Ok(want)) => {
-                tokio::spawn(answer_slowly(authority.clone(), caller.clone(), want, place, answers.clone()));
+        match round::end(&authority, part).await {
+            Some(end) => batch.push((told(&authority, &caller, &mut patterns, asked, end), Some(place))),
+            None => {
+                if let Ok(want) = std::mem::replace(asked, Err(String::new())) {
+                    tokio::spawn(answer_slowly(authority.clone(), caller.clone(), want, place, answers.clone()));
+                }
             }
-            (None, Err(_)) => {}
         }
     }
     drop(round);
@@ -217,13 +229,22 @@ async fn answer_slowly(
     answers: mpsc::Sender<Batch>,
 ) {
     let end = authority.exchange_unless(&caller, &want, || answers.closed()).await;
-    let told = told(&authority, &caller, &mut Patterns::default(), Ok(want), end);
+    let told = told(&authority, &caller, &mut Patterns::default(), &mut Ok(want), end);
     let _ = answers.send(vec![(told, Some(place))]).await;
 }
 
-fn told(authority: &Authority, caller: &Caller, patterns: &mut Patterns, asked: round::Asked, end: Result<Issued, No>) -> Answer {
+fn told(
+    authority: &Authority,
+    caller: &Caller,
+    patterns: &mut Patterns,
+    asked: &mut round::Asked,
+    end: Result<Issued, No>,
+) -> Answer {
     let end = round::noted(authority, caller, asked.as_ref().ok(), end);
-    let request_id = asked.map_or_else(|id| id, |want| want.request_id.unwrap_or_default());
+    let request_id = match asked {
+        Ok(want) => want.request_id.take().unwrap_or_default(),
+        Err(id) => std::mem::take(id),
+    };
     match end {
         Ok(issued) => Ok(patterns.tell(request_id, issued)),
         Err(no) => {

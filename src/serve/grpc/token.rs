@@ -132,7 +132,7 @@ impl TokenService for Tokens {
         request: Request<Streaming<pb::StreamExchangeRequest>>,
     ) -> Result<Response<Self::StreamExchangeStream>, Status> {
         let caller = peer::caller(&request)?;
-        let answers = stream::answer(self.0.clone(), caller, request.into_inner());
+        let answers = stream::answer(self.0.clone(), caller, request.into_inner().map(|ask| ask.map(Box::new)));
         Ok(Response::new(Box::pin(answers.map(|told| told.map(Told::into_pb)))))
     }
 
