@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::super::peer::{self, Peer};
@@ -10,8 +9,7 @@ use super::super::status::{problem, status};
 use super::super::wire;
 use super::ask;
 use super::issued::issued_to_pb;
-use super::stream;
-use super::told::{Patterns, Told, ToldResult};
+use super::told::{Patterns, ToldResult};
 use super::{note, round};
 use crate::authority::Authority;
 use crate::credential::{Issued, Kind};
@@ -131,9 +129,8 @@ impl TokenService for Tokens {
         &self,
         request: Request<Streaming<pb::StreamExchangeRequest>>,
     ) -> Result<Response<Self::StreamExchangeStream>, Status> {
-        let caller = peer::caller(&request)?;
-        let answers = stream::answer(self.0.clone(), caller, request.into_inner().map(|ask| ask.map(Box::new)));
-        Ok(Response::new(Box::pin(answers.map(|told| told.map(Told::into_pb)))))
+        peer::caller(&request)?;
+        Err(status(No::Refusal(Refusal::new(Reason::NotServed, "a stream is answered by the listener that it is on"))))
     }
 
     async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewResponse>, Status> {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes};
 use prost::Message;
 use tonic::Status;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic_prost::ProstDecoder;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic_prost::{ProstDecoder, ProstEncoder};
 use zeroize::Zeroize as _;
 
 use super::issued::issued_to_pb;
@@ -30,9 +30,6 @@ const SEQ: u32 = 10;
 
 /// The length of what stands before a message.
 pub(super) const PREFIX: usize = 5;
-
-/// Bytes that answers are gathered in: a few TLS records (RFC 8446, section 5.1), so that it seldom grows.
-const BUFFER_BYTES: usize = 64 * 1024;
 
 /// What the bearer tokens of a series are answered with, in pieces of bytes.
 pub struct Pattern {
@@ -96,14 +93,6 @@ impl Pattern {
     }
 }
 
-/// One answer of a stream.
-pub enum Told {
-    /// As it is.
-    Whole(Box<pb::StreamExchangeResponse>),
-    /// Of a series, by its request.
-    One(String, One),
-}
-
 /// One result of a batch.
 pub enum ToldResult {
     /// As it is.
@@ -123,11 +112,15 @@ pub struct One {
 pub struct Patterns(Option<Arc<Pattern>>);
 
 impl Patterns {
-    /// The answer to a request that was granted.
-    pub fn tell(&mut self, request_id: String, issued: Issued) -> Told {
+    /// The message of a stream that answers a request which was granted, at the end of those before it.
+    pub fn tell(&mut self, request_id: String, issued: Issued, out: &mut Vec<u8>) {
         match self.one(issued) {
-            Ok(one) => Told::One(request_id, one),
-            Err(issued) => Told::Whole(Box::new(whole(request_id, *issued))),
+            Ok(one) => {
+                prefix(one.length(&request_id), out);
+                one.write(&request_id, out);
+                one.wipe();
+            }
+            Err(issued) => prefixed(&whole(request_id, *issued), out),
         }
     }
 
@@ -143,12 +136,12 @@ impl Patterns {
     pub fn answer(&mut self, issued: Issued) -> Bytes {
         match self.one(issued) {
             Ok(one) => {
-                let message = prefixed(message_len(RESULT_ISSUED, one.issued_length()), |out| {
-                    begin(RESULT_ISSUED, one.issued_length(), out);
-                    one.write_issued(out);
-                });
+                let mut message = Vec::new();
+                prefix(message_len(RESULT_ISSUED, one.issued_length()), &mut message);
+                begin(RESULT_ISSUED, one.issued_length(), &mut message);
+                one.write_issued(&mut message);
                 one.wipe();
-                message
+                message.into()
             }
             Err(issued) => answer_of(*issued),
         }
@@ -168,17 +161,22 @@ impl Patterns {
 
 /// The message that answers a call of its own, of one that has nothing in common with others.
 pub fn answer_of(issued: Issued) -> Bytes {
-    let answer = pb::ExchangeResponse { issued: Some(issued_to_pb(issued)) };
-    prefixed(answer.encoded_len(), |out| answer.encode_raw(out))
+    let mut message = Vec::new();
+    prefixed(&pb::ExchangeResponse { issued: Some(issued_to_pb(issued)) }, &mut message);
+    message.into()
 }
 
-/// A message of so many bytes with its prefix: a flag and four bytes of length (gRPC over HTTP/2, "Length-Prefixed-Message").
-fn prefixed(length: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
-    let mut message = Vec::with_capacity(PREFIX + length);
-    message.push(0);
-    message.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-    write(&mut message);
-    message.into()
+/// What stands before a message of so many bytes: a flag and four bytes of length (gRPC over HTTP/2, "Length-Prefixed-Message").
+fn prefix(length: usize, out: &mut Vec<u8>) {
+    out.reserve(PREFIX + length);
+    out.push(0);
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+}
+
+/// A message with what stands before it.
+pub fn prefixed(message: &impl Message, out: &mut Vec<u8>) {
+    prefix(message.encoded_len(), out);
+    message.encode_raw(out);
 }
 
 fn whole_result(issued: Issued) -> pb::ExchangeResult {
@@ -188,28 +186,6 @@ fn whole_result(issued: Issued) -> pb::ExchangeResult {
 fn whole(request_id: String, issued: Issued) -> pb::StreamExchangeResponse {
     let result = Some(pb::stream_exchange_response::Result::Issued(issued_to_pb(issued)));
     pb::StreamExchangeResponse { request_id, result }
-}
-
-impl Told {
-    /// The message.
-    pub fn into_pb(self) -> pb::StreamExchangeResponse {
-        match self {
-            Told::Whole(whole) => *whole,
-            Told::One(request_id, one) => whole(request_id, one.issued),
-        }
-    }
-
-    fn write(self, out: &mut EncodeBuf<'_>) -> Result<(), prost::EncodeError> {
-        match self {
-            Told::One(request_id, one) => {
-                out.reserve(one.length(&request_id));
-                one.write(&request_id, out);
-                one.wipe();
-                Ok(())
-            }
-            Told::Whole(whole) => whole.encode(out),
-        }
-    }
 }
 
 impl ToldResult {
@@ -298,24 +274,21 @@ impl One {
     }
 }
 
-/// Reads what prost reads, and writes [`Told`].
+/// Reads what prost reads. What a stream is answered with is encoded where it is made.
 #[derive(Default)]
 pub struct StreamCodec;
-
-/// Writes [`Told`].
-pub struct ToldEncoder;
 
 /// Reads what prost reads, into a box: a request is handed on half a dozen times before it is looked at.
 pub struct AskDecoder;
 
 impl Codec for StreamCodec {
-    type Encode = Told;
+    type Encode = pb::StreamExchangeResponse;
     type Decode = Box<pb::StreamExchangeRequest>;
-    type Encoder = ToldEncoder;
+    type Encoder = ProstEncoder<pb::StreamExchangeResponse>;
     type Decoder = AskDecoder;
 
-    fn encoder(&mut self) -> ToldEncoder {
-        ToldEncoder
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::default()
     }
 
     fn decoder(&mut self) -> AskDecoder {
@@ -331,19 +304,6 @@ impl Decoder for AskDecoder {
         let mut ask = Self::Item::default();
         // In tonic's words, as which it is refused.
         ask.merge(bytes).map(|()| Some(ask)).map_err(|no| Status::internal(no.to_string()))
-    }
-}
-
-impl Encoder for ToldEncoder {
-    type Item = Told;
-    type Error = Status;
-
-    fn encode(&mut self, told: Told, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        told.write(out).map_err(|_| Status::internal("an answer that does not fit into memory"))
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER_BYTES, BUFFER_BYTES / 2)
     }
 }
 
@@ -394,11 +354,6 @@ mod tests {
     use crate::ledger::Receipt;
     use crate::seq::{CredentialId, Millis, Seq};
 
-    fn prefixed_of(message: &impl Message) -> Bytes {
-        let message = message.encode_to_vec();
-        [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), &message].concat().into()
-    }
-
     #[test]
     fn what_is_written_is_what_prost_writes_for_the_whole() {
         const T0: Millis = Millis(1_700_000_000_000);
@@ -418,15 +373,15 @@ mod tests {
                     Issued::for_test(seq, summary.clone(), answer)
                 };
                 let mut patterns = Patterns::default();
-                let expected = whole(request_id.to_owned(), again()).encode_to_vec();
+                let (mut expected, mut out) = (Vec::new(), Vec::new());
                 for _ in 0..2 {
-                    let Told::One(id, one) = patterns.tell(request_id.to_owned(), again()) else { panic!("no series") };
-                    let mut out = Vec::new();
-                    one.write(&id, &mut out);
-                    assert_eq!((out.len(), &out), (one.length(&id), &expected));
+                    prefixed(&whole(request_id.to_owned(), again()), &mut expected);
+                    patterns.tell(request_id.to_owned(), again(), &mut out);
+                    assert_eq!(out, expected);
                 }
-                let expected = prefixed_of(&pb::ExchangeResponse { issued: Some(issued_to_pb(again())) });
-                assert_eq!((answer_of(again()), patterns.answer(again())), (expected.clone(), expected));
+                let expected = pb::ExchangeResponse { issued: Some(issued_to_pb(again())) }.encode_to_vec();
+                let expected = [&[0][..], &(expected.len() as u32).to_be_bytes(), &expected].concat();
+                assert_eq!((&answer_of(again())[..], &patterns.answer(again())[..]), (&*expected, &*expected));
                 let problem = pb::Problem { message: "no".into(), ..pb::Problem::default() };
                 let problem = pb::ExchangeResult { result: Some(pb::exchange_result::Result::Problem(problem)) };
                 let results = vec![whole_result(again()), problem.clone(), whole_result(again())];
