@@ -63,10 +63,11 @@ fn mold(house: &House, caller: &Caller, task: TaskId) -> Arc<Mold> {
 fn issuance(mold: &Arc<Mold>, n: u64) -> Encoded {
     let mut id = [0; 16];
     id.copy_from_slice(&mayfly::ledger::commit::sha256(&n.to_be_bytes())[..16]);
-    let request = OwnRequest::new("spiffe://a.example/agent/a", format!("{n:x}"), [1; 32]);
+    let name = format!("{n:x}");
+    let request = OwnRequest::new("spiffe://a.example/agent/a", &name, &[1; 32]);
     let own = Own {
         credential: CredentialId::from_bytes(id),
-        request: Some(&request),
+        request: Some(request),
         tool: &format!("tool_{n}"),
         purpose: "measure",
         arguments: None,

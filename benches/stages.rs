@@ -38,8 +38,8 @@ fn ask(task: &str, n: usize) -> pb::ExchangeRequest {
     }
 }
 
-fn request(caller: &Caller, want: &Wanted) -> Option<OwnRequest> {
-    want.request_id.as_ref().map(|id| OwnRequest::new(caller.id().as_str(), id.clone(), want.digest))
+fn request<'a>(caller: &Caller, want: &'a Wanted) -> Option<OwnRequest<'a>> {
+    want.request_id.as_ref().map(|id| OwnRequest::new(caller.id().as_str(), id, &want.digest))
 }
 
 fn stages(c: &mut Criterion) {

@@ -131,6 +131,15 @@ pub struct Taken {
 }
 
 impl Taken {
+    /// Both, to be decided in one go.
+    pub fn with(mut self, other: Option<Taken>) -> Taken {
+        if let Some(mut other) = other {
+            self.count += std::mem::take(&mut other.count);
+            self.crowded |= other.crowded;
+        }
+        self
+    }
+
     /// Polls `exchange` when its turn has come. All the deciding is in its first poll; what comes after that waits for others.
     pub async fn run<F: Future>(self, exchange: F) -> F::Output {
         let place = if self.crowded { self.turn().await } else { None };

@@ -144,6 +144,8 @@ pub const SIDES_BYTES: usize = 3 * 1024;
 
 /// Most records gathered into one commit. 0.9 µs of store CPU per record at 256 against 4.5 at 32 (measured, redb).
 pub const GATHER_RECORDS: usize = 256;
+/// Room that is kept from one commit for the next, bytes: one of `GATHER_RECORDS` whole records of 600 bytes is 150 KB.
+pub const COMMIT_ROOM_BYTES: usize = 256 * 1024;
 /// Longest wait while gathering, microseconds. At 45,000 a second 180 records gather in it (measured; design, section 2).
 pub const GATHER_WAIT_US: u64 = 4_000;
 /// Largest commit, bytes. 76 MB in one transaction stop redb for half a second; 8 MB do not show.

@@ -186,10 +186,11 @@ fn a_commit_with_molds_is_written_as_its_sample() {
     let mold = Record::new(Who::SpiffeId(caller.into()), Event::Issued(Box::new(issued))).decided_at(Seq::from_u64(9).unwrap());
     let mold = Arc::new(Mold::new(mold).unwrap());
     let cast = |n: u8| {
-        let request = OwnRequest::new(caller, format!("request-{n}"), [n; 32]);
+        let (name, digest) = (format!("request-{n}"), [n; 32]);
+        let request = OwnRequest::new(caller, &name, &digest);
         let own = Own {
             credential: CredentialId::from_bytes([n; 16]),
-            request: Some(&request),
+            request: Some(request),
             tool: "create_issue",
             purpose: "file a bug",
             arguments: Some(&[0xa0; 32]),

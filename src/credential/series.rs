@@ -58,6 +58,11 @@ impl Series {
         Ok(Series { key, tokens, mold: Arc::new(mold), summary, grants })
     }
 
+    /// What their records have in common.
+    pub fn mold(&self) -> &Arc<Mold> {
+        &self.mold
+    }
+
     /// The next one, and the record to commit for it: told to nobody yet.
     pub fn mint(&self, own: OwnGrant<'_>, id: CredentialId, status: &Allocator, now: Millis) -> Result<(Encoded, Minted), No> {
         let parts = self.grants.parts();
@@ -77,7 +82,7 @@ impl Series {
         };
         let own = Own {
             credential: id,
-            request: own.request.as_ref(),
+            request: own.request,
             tool: own.tool,
             purpose: own.purpose,
             arguments: own.arguments,

@@ -8,12 +8,14 @@ pub(crate) mod batch;
 mod renew;
 mod together;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::authority::Authority;
 use crate::credential::kind::{Kind, mint_local};
 use crate::credential::{Issued, Minted};
 use crate::identity::caller::Caller;
+use crate::ledger::mold::Mold;
 use crate::ledger::state::request_key;
 use crate::ledger::{Lane, Minting, Proposed, Ready, State, View};
 use crate::policy::catalog::Compiled;
@@ -22,7 +24,7 @@ use crate::policy::grant::Grant;
 use crate::policy::wanted::{TaskChoice, Wanted};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use again::Before;
-use together::Together;
+use together::{Look, Together};
 
 /// What a decision came to.
 #[allow(clippy::large_enum_variant, reason = "nearly all are made here; a box would cost each an allocation")]
@@ -54,6 +56,7 @@ pub struct Round {
     pub begun: Vec<Result<Begun, No>>,
     /// Until all are answered.
     _minting: Minting,
+    _molds: Vec<Arc<Mold>>,
 }
 
 /// A decision that ran into a change is made anew before the caller is told to try again: the second time the change may be written and
@@ -108,9 +111,13 @@ impl Authority {
         let compiled = self.catalog.now();
         let mut together = Together::new(self, &view, &compiled, caller);
         let mut rest = wants.clone();
-        for want in wants {
+        let looks = together.look(wants.clone());
+        for (want, look) in wants.zip(looks) {
             rest.next();
-            let granted = stands.clone().and_then(|()| together.grant(want, rest.clone()));
+            let granted = stands.clone().and(look).and_then(|look| match look {
+                Look::Seen => Ok(None),
+                Look::New(request) => together.grant(want, request, rest.clone()).map(Some),
+            });
             begun.push(match granted {
                 Ok(Some(Granted::Here(its, one))) => {
                     ready.push(its);
@@ -120,6 +127,7 @@ impl Authority {
                 Err(no) => Err(no),
             });
         }
+        let molds = together.into_molds();
         let mut all = |with: &dyn Fn() -> Result<Begun, No>| {
             begun.iter_mut().filter(|one| matches!(one, Ok(Begun::UnderWay(_)))).for_each(|one| *one = with());
         };
@@ -128,7 +136,7 @@ impl Authority {
         } else if let Err(no) = self.ledger.propose_ready(ready.into_iter()) {
             all(&|| Err(No::Refusal(no.clone())));
         }
-        Round { begun, _minting: minting }
+        Round { begun, _minting: minting, _molds: molds }
     }
 
     /// Deciding took so long that it has to be done once more.

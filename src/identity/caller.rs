@@ -26,6 +26,11 @@ impl Caller {
         &self.id
     }
 
+    /// Whether it is the same caller by the same SVID on the same connection.
+    pub fn is_same(&self, other: &Caller) -> bool {
+        Arc::ptr_eq(&self.evidence, &other.evidence) && self.id == other.id && self.ancestor == other.ancestor
+    }
+
     /// What the SVID says.
     pub fn evidence(&self) -> &Evidence {
         &self.evidence

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use prost::Message;
 
 pub use super::encoded::Encoded;
-pub use super::packed::pack;
 use super::packed::{MOLDED, Packed, records_of};
+pub use super::packed::{pack, pack_into};
 use super::record::Record;
 use crate::seq::Millis;
 
@@ -259,10 +259,11 @@ mod tests {
         };
         let (one, other) = (mold("one"), mold("other"));
         let cast = |mold: &Arc<Mold>, n: u8| {
-            let request = OwnRequest::new("spiffe://a.example/b", format!("r{n}"), [n; 32]);
+            let (name, digest) = (format!("r{n}"), [n; 32]);
+            let request = OwnRequest::new("spiffe://a.example/b", &name, &digest);
             let own = Own {
                 credential: CredentialId::from_bytes([n; 16]),
-                request: n.is_multiple_of(2).then_some(&request),
+                request: n.is_multiple_of(2).then_some(request),
                 tool: if n == 1 { "" } else { "tool" },
                 purpose: "why",
                 arguments: None,

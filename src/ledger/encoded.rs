@@ -60,7 +60,7 @@ impl Encoded {
             join(mold.pieces(), &cast.pieces(), bytes);
             hashed(bytes)
         })?;
-        Some(Encoded { what: What::Cast(mold.clone(), cast), leaf, request: own.request.map(OwnRequest::key), length })
+        Some(Encoded { what: What::Cast(mold.clone(), cast), leaf, request: own.request.as_ref().map(OwnRequest::key), length })
     }
 
     /// The record. Of one that was cast, that of its mold.

@@ -15,27 +15,27 @@ use crate::protobuf::{begin, delimited, delimited_len, number, number_len};
 use crate::seq::CredentialId;
 
 /// The request of an issuance, with its name.
-#[derive(Clone, Debug)]
-pub struct OwnRequest {
-    id: String,
-    digest: Hash,
+#[derive(Clone, Copy, Debug)]
+pub struct OwnRequest<'a> {
+    id: &'a str,
+    digest: &'a Hash,
     key: RequestKey,
 }
 
-impl OwnRequest {
+impl<'a> OwnRequest<'a> {
     /// A request of this caller. `digest`: SHA-256 over everything asked.
-    pub fn new(caller: &str, id: String, digest: Hash) -> OwnRequest {
-        OwnRequest { key: request_key(caller, &id), id, digest }
+    pub fn new(caller: &str, id: &'a str, digest: &'a Hash) -> OwnRequest<'a> {
+        OwnRequest { key: request_key(caller, id), id, digest }
     }
 
     /// The caller's name for it.
-    pub fn id(&self) -> &str {
-        &self.id
+    pub fn id(&self) -> &'a str {
+        self.id
     }
 
     /// SHA-256 over everything asked.
-    pub fn digest(&self) -> &Hash {
-        &self.digest
+    pub fn digest(&self) -> &'a Hash {
+        self.digest
     }
 
     /// Its name among those of all callers.
@@ -49,7 +49,7 @@ pub struct Own<'a> {
     /// Its id.
     pub credential: CredentialId,
     /// The request, by the author of the mold's record.
-    pub request: Option<&'a OwnRequest>,
+    pub request: Option<OwnRequest<'a>>,
     /// The tool that it serves for; empty for none.
     pub tool: &'a str,
     /// What it is for.
@@ -216,10 +216,10 @@ impl Mold {
         let mut bytes = Vec::with_capacity(names + 160);
         let mut request_id = 0..0;
         if let Some(r) = own.request {
-            begin(REQUEST, delimited_len(REQUEST_ID, r.id.as_bytes()) + delimited_len(REQUEST_DIGEST, &r.digest), &mut bytes);
+            begin(REQUEST, delimited_len(REQUEST_ID, r.id.as_bytes()) + delimited_len(REQUEST_DIGEST, r.digest), &mut bytes);
             delimited(REQUEST_ID, r.id.as_bytes(), &mut bytes);
             request_id = tail(&bytes, r.id.len());
-            delimited(REQUEST_DIGEST, &r.digest, &mut bytes);
+            delimited(REQUEST_DIGEST, r.digest, &mut bytes);
         }
         begin(ISSUED, issued, &mut bytes);
         delimited(CREDENTIAL, own.credential.as_bytes(), &mut bytes);
@@ -304,11 +304,11 @@ mod tests {
             let (tool, purpose, id) = names;
             let author = Who::SpiffeId(issued.caller.clone());
             let revision = Seq::from_u64(revision).unwrap_or(Seq::ZERO);
-            let asked = id.map(|id| OwnRequest::new(&issued.caller, id, [8; 32]));
+            let asked = id.as_deref().map(|id| OwnRequest::new(&issued.caller, id, &[8; 32]));
             let mold = Mold::new(Record::new(author.clone(), Event::Issued(Box::new(issued.clone()))).decided_at(revision)).unwrap();
             let credential = CredentialId::from_bytes([3; 16]);
             let own = Own {
-                credential, request: asked.as_ref(), tool: &tool, purpose: &purpose, arguments: arguments.as_ref(),
+                credential, request: asked, tool: &tool, purpose: &purpose, arguments: arguments.as_ref(),
                 status, token_digest: &digest,
             };
             let whole = Issued {
@@ -316,14 +316,14 @@ mod tests {
                 arguments: arguments.map_or_else(Vec::new, |a| a.to_vec()), status_list: status.0, status_index: status.1,
                 token_digest: digest.to_vec(), ..issued
             };
-            let request = asked.as_ref().map(|a| Request { caller: String::new(), id: a.id.clone(), digest: a.digest.to_vec() });
+            let request = asked.as_ref().map(|a| Request { caller: String::new(), id: a.id.to_owned(), digest: a.digest.to_vec() });
             let whole = Record::new(author, Event::Issued(Box::new(whole))).decided_at(revision).for_request(request);
             let cast = mold.cast(&own);
             let mut joined = Vec::new();
             join(mold.pieces(), &cast.pieces(), &mut joined);
             prop_assert_eq!(joined, whole.encode_to_vec());
             prop_assert_eq!(cast.tool(), tool);
-            prop_assert_eq!(cast.request_id(), asked.map_or_else(String::new, |a| a.id));
+            prop_assert_eq!(cast.request_id(), asked.map_or("", |a| a.id));
         }
     }
 

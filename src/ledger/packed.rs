@@ -68,6 +68,19 @@ pub fn pack<'a>(
     time: Millis,
     records: impl Iterator<Item = &'a Encoded> + Clone,
 ) -> (Vec<u8>, ChainHead) {
+    let mut bytes = Vec::new();
+    let head = pack_into(&mut bytes, writer, after, time, records);
+    (bytes, head)
+}
+
+/// The same at the end of what was written before.
+pub fn pack_into<'a>(
+    bytes: &mut Vec<u8>,
+    writer: u32,
+    after: ChainHead,
+    time: Millis,
+    records: impl Iterator<Item = &'a Encoded> + Clone,
+) -> ChainHead {
     let leaves: Vec<Hash> = records.clone().map(|r| r.leaf).collect();
     let mut molds = Molds::default();
     let (mut wholes, mut own) = (0, 0);
@@ -93,29 +106,29 @@ pub fn pack<'a>(
     let header = header.encode_to_vec();
     let head = ChainHead { number: after.number + 1, hash: sha256(&header), time };
     // As prost writes a `Packed`, without one: each byte is copied once.
-    let mut bytes = Vec::with_capacity(header.len() + ENTRY_HEAD + molds.length() + wholes + own);
-    message(HEADER, &header, &mut bytes);
+    bytes.reserve(header.len() + ENTRY_HEAD + molds.length() + wholes + own);
+    message(HEADER, &header, bytes);
     for mold in &molds.all {
-        begin(MOLD, mold.pieces().iter().map(|p| message_len(PIECE, p.len())).sum(), &mut bytes);
-        mold.pieces().iter().for_each(|piece| message(PIECE, piece, &mut bytes));
+        begin(MOLD, mold.pieces().iter().map(|p| message_len(PIECE, p.len())).sum(), bytes);
+        mold.pieces().iter().for_each(|piece| message(PIECE, piece, bytes));
     }
     for record in records {
         match &record.what {
-            What::Whole(_, whole) if !molded => message(RECORD, whole, &mut bytes),
+            What::Whole(_, whole) if !molded => message(RECORD, whole, bytes),
             What::Whole(_, whole) => {
-                begin(ENTRY, message_len(ENTRY_WHOLE, whole.len()), &mut bytes);
-                message(ENTRY_WHOLE, whole, &mut bytes);
+                begin(ENTRY, message_len(ENTRY_WHOLE, whole.len()), bytes);
+                message(ENTRY_WHOLE, whole, bytes);
             }
             What::Cast(mold, cast) => {
                 let (place, own) = (molds.place(mold), cast.pieces());
                 let length = own.iter().map(|p| message_len(ENTRY_OWN, p.len())).sum::<usize>();
-                begin(ENTRY, number_len(ENTRY_MOLD, place) + length, &mut bytes);
-                number(ENTRY_MOLD, place, &mut bytes);
-                own.iter().for_each(|piece| message(ENTRY_OWN, piece, &mut bytes));
+                begin(ENTRY, number_len(ENTRY_MOLD, place) + length, bytes);
+                number(ENTRY_MOLD, place, bytes);
+                own.iter().for_each(|piece| message(ENTRY_OWN, piece, bytes));
             }
         }
     }
-    (bytes, head)
+    head
 }
 
 /// Room for what stands before a record and its pieces.

@@ -19,7 +19,7 @@ pub struct Ready(Proposal);
 pub struct Proposed {
     pub(super) answer: oneshot::Receiver<Result<Receipt, No>>,
     /// Freed by who made them, where the allocator has them at hand, and not by the writer.
-    _records: (Arc<Record>, Vec<Arc<Record>>),
+    _records: (Option<Arc<Record>>, Vec<Arc<Record>>),
 }
 
 impl Ledger {
@@ -47,7 +47,7 @@ impl Ledger {
         let several = records.len() > 1;
         let mut records = records.into_iter();
         let first = encode(records.next().ok_or_else(|| Fault::new("an empty group was proposed"))?)?;
-        let mut shared = (first.record().clone(), Vec::new());
+        let mut shared = (Some(first.record().clone()), Vec::new());
         let group = if several {
             let group = std::iter::once(Ok(first)).chain(records.map(encode)).collect::<Result<Vec<_>, _>>()?;
             shared.1.extend(group.iter().skip(1).map(|e| e.record().clone()));
@@ -59,10 +59,9 @@ impl Ledger {
         Ok((Ready(Proposal { lane, group, reply }), Proposed { answer, _records: shared }))
     }
 
-    /// The same for one record that is encoded already.
+    /// The same for one record of a series, whose mold its maker holds until it is answered.
     pub fn ready_one(&self, lane: Lane, record: Encoded) -> (Ready, Proposed) {
-        let shared = (record.record().clone(), Vec::new());
         let (reply, answer) = oneshot::channel();
-        (Ready(Proposal { lane, group: Group::One([record]), reply }), Proposed { answer, _records: shared })
+        (Ready(Proposal { lane, group: Group::One([record]), reply }), Proposed { answer, _records: (None, Vec::new()) })
     }
 }

@@ -70,6 +70,8 @@ pub(super) struct Proposal {
 struct Waiting {
     revocations: Vec<Proposal>,
     others: Vec<Proposal>,
+    /// What the batch before stood in, empty: the next ones gather there.
+    spare: Vec<Proposal>,
     /// Grants that were lately under way at once: what gathering aims at.
     aim: usize,
     /// The writer sleeps.
@@ -175,12 +177,27 @@ impl Queue {
             }
             taken += 1;
         }
-        batch.extend(waiting.others.drain(..taken));
+        if batch.is_empty() && taken == waiting.others.len() {
+            // As nearly always: nothing is copied.
+            let spare = std::mem::take(&mut waiting.spare);
+            batch = std::mem::replace(&mut waiting.others, spare);
+        } else {
+            batch.extend(waiting.others.drain(..taken));
+        }
         // Falls slowly: those who were just answered come back with their next.
         let now = self.in_flight.load(Relaxed);
         self.peak.store(now, Relaxed);
         waiting.aim = now.max(waiting.aim - waiting.aim / 4);
         Some(batch)
+    }
+
+    /// Takes back what a batch stood in, for the next ones: they need not grow one anew.
+    pub fn give_back(&self, mut batch: Vec<Proposal>) {
+        batch.clear();
+        // After a crowd it is let go.
+        if batch.capacity() <= 2 * self.gather_records {
+            self.waiting.lock().spare = batch;
+        }
     }
 
     /// No more proposals; what waits is still served.

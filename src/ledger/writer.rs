@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::commit::{ChainHead, Encoded, pack};
+use super::commit::{ChainHead, Encoded, pack_into};
 use super::queue::{Lane, Proposal};
 use super::receipt::{Issues, Receipt};
 use super::record::Record;
@@ -66,7 +66,6 @@ pub struct Batch {
 type Answer = (oneshot::Sender<Result<Receipt, No>>, Seq, Issues);
 
 /// What a batch came to before its append.
-#[derive(Default)]
 struct Prepared {
     records: Vec<Committed>,
     answers: Vec<Answer>,
@@ -74,21 +73,24 @@ struct Prepared {
 
 /// Runs until the queue stops.
 pub(super) fn run(inner: &Arc<Inner>) {
-    while let Some(batch) = inner.queue.take(TICK) {
+    let mut packed = Vec::new();
+    while let Some(mut batch) = inner.queue.take(TICK) {
         if inner.broken() {
             reopen(inner);
         }
         if !batch.is_empty() {
-            serve(inner, batch);
+            serve(inner, &mut batch, &mut packed);
+            inner.queue.give_back(batch);
         } else {
             inner.look_around();
         }
     }
 }
 
-fn serve(inner: &Arc<Inner>, batch: Vec<Proposal>) {
+/// `packed`: where commits are put together, one after the other.
+fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
     if let Some(why) = inner.broken_why() {
-        for p in batch {
+        for p in batch.drain(..) {
             let _ = p.reply.send(Err(No::Refusal(not_written(&why))));
         }
         return;
@@ -100,8 +102,8 @@ fn serve(inner: &Arc<Inner>, batch: Vec<Proposal>) {
         let granting = inner.granting(state.time, room);
         let position = state.position + 1;
         let chain = state.writers.get(&WRITER).copied().unwrap_or(ChainHead::START);
-        let mut out = Prepared::default();
-        for proposal in batch {
+        let mut out = Prepared { records: Vec::with_capacity(batch.len()), answers: Vec::with_capacity(batch.len()) };
+        for proposal in batch.drain(..) {
             decide(&mut state, &mut out, proposal, time, position, &granting, &inner.settings.ceilings);
         }
         if !out.records.is_empty() {
@@ -112,9 +114,11 @@ fn serve(inner: &Arc<Inner>, batch: Vec<Proposal>) {
     if prepared.records.is_empty() {
         return;
     }
-    let (bytes, head) = pack(WRITER, chain, time, prepared.records.iter().map(|c| &c.record));
-    inner.state.write().appended(WRITER, head, bytes.len());
-    match inner.store().append(position, &bytes) {
+    packed.clear();
+    packed.shrink_to(limits::COMMIT_ROOM_BYTES);
+    let head = pack_into(packed, WRITER, chain, time, prepared.records.iter().map(|c| &c.record));
+    inner.state.write().appended(WRITER, head, packed.len());
+    match inner.store().append(position, packed) {
         Ok(()) => answer(inner, prepared.records, prepared.answers, position, time),
         Err(e) => fail(inner, prepared.answers, &e),
     }

@@ -54,7 +54,7 @@ pub struct Own<'a> {
     /// SHA-256 of the arguments.
     pub arguments: Option<&'a [u8; 32]>,
     /// The request, where it named itself.
-    pub request: Option<OwnRequest>,
+    pub request: Option<OwnRequest<'a>>,
 }
 
 /// Permission to mint one credential that has the rest in common with others.

@@ -276,7 +276,12 @@ impl Terms {
 impl Wanted {
     /// Checks the form of an exchange. What is well formed is moved, not copied.
     pub fn from_pb(mut ask: pb::ExchangeRequest) -> Result<Wanted, Refusal> {
-        not_served(&ask)?;
+        Wanted::take(&mut ask)
+    }
+
+    /// The same for who answers by the request's name: refused, that is still there.
+    pub fn take(ask: &mut pb::ExchangeRequest) -> Result<Wanted, Refusal> {
+        not_served(ask)?;
         let task = match &ask.task {
             None => return Err(Refusal::field("task", "is missing: name task_id, or give open_task")),
             Some(pb::exchange_request::Task::TaskId(task)) => TaskChoice::Named(id("task_id", task)?),
@@ -301,7 +306,7 @@ impl Wanted {
             let sha256 = pb::arguments::Arguments::Sha256(digest.to_vec().into());
             ask.arguments = Some(pb::Arguments { arguments: Some(sha256) });
         }
-        let digest = if ask.request_id.is_empty() { [0; 32] } else { digest_of(&ask) };
+        let digest = if ask.request_id.is_empty() { [0; 32] } else { digest_of(ask) };
         if ask.upstream.is_empty() {
             return Err(Refusal::field("upstream", "is missing"));
         }

@@ -5,13 +5,13 @@
 //! lets whoever is ready have its turn ([`in_turn`]), and what it then writes is held until it is flushed ([`Gathered`]). A turn is what
 //! tokio makes of `yield_now`: when nothing else is ready, and after 61 others at the latest.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
-use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -22,12 +22,20 @@ use crate::limits;
 /// To HTTP/2 it is flushed as soon as it is here: h2 asks for a flush after each frame of data, and nothing would ever be gathered.
 pub struct Gathered<IO>(Arc<Mutex<Held<IO>>>);
 
+thread_local! {
+    /// What a connection held its last write in, for the next one of the thread: an idle connection holds no memory, and a busy one does not
+    /// grow a buffer anew for each write.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// The end of a turn for what a [`Gathered`] holds.
 pub struct Turns<IO>(Arc<Mutex<Held<IO>>>);
 
 struct Held<IO> {
     io: IO,
-    waiting: BytesMut,
+    waiting: Vec<u8>,
+    /// How much of it was written.
+    gone: usize,
     /// Writing failed while HTTP/2 believed that all is well: what it does next fails.
     broken: Option<io::ErrorKind>,
 }
@@ -35,7 +43,7 @@ struct Held<IO> {
 impl<IO> Gathered<IO> {
     /// Over a connection.
     pub fn new(io: IO) -> (Gathered<IO>, Turns<IO>) {
-        let held = Arc::new(Mutex::new(Held { io, waiting: BytesMut::new(), broken: None }));
+        let held = Arc::new(Mutex::new(Held { io, waiting: Vec::new(), gone: 0, broken: None }));
         (Gathered(held.clone()), Turns(held))
     }
 }
@@ -69,7 +77,22 @@ impl<IO: AsyncWrite + Unpin> Turns<IO> {
 
 impl<IO> Held<IO> {
     fn room(&self) -> usize {
-        limits::GATHERED_BYTES.saturating_sub(self.waiting.len())
+        limits::GATHERED_BYTES.saturating_sub(self.waiting.len() - self.gone)
+    }
+
+    fn hold(&mut self, bytes: &[u8]) {
+        if self.waiting.capacity() == 0 {
+            self.waiting = SPARE.take();
+        }
+        self.waiting.drain(..std::mem::take(&mut self.gone));
+        self.waiting.extend_from_slice(bytes);
+    }
+
+    fn hold_none(&mut self) {
+        let mut spare = std::mem::take(&mut self.waiting);
+        spare.clear();
+        self.gone = 0;
+        SPARE.set(spare);
     }
 
     fn unbroken(&self) -> io::Result<()> {
@@ -85,14 +108,13 @@ impl<IO: AsyncWrite + Unpin> Held<IO> {
             // TLS may hold back what is its own: a ticket, a refused record.
             return Pin::new(&mut self.io).poll_flush(cx);
         }
-        while !self.waiting.is_empty() {
-            match ready!(Pin::new(&mut self.io).poll_write(cx, &self.waiting))? {
+        while let Some(rest) = self.waiting.get(self.gone..).filter(|rest| !rest.is_empty()) {
+            match ready!(Pin::new(&mut self.io).poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n => self.waiting.advance(n),
+                n => self.gone += n,
             }
         }
-        // An idle connection holds no memory for it.
-        self.waiting = BytesMut::new();
+        self.hold_none();
         Pin::new(&mut self.io).poll_flush(cx)
     }
 }
@@ -117,7 +139,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gathered<IO> {
         let mut taken = 0;
         for buf in bufs {
             let now = buf.len().min(held.room());
-            held.waiting.extend_from_slice(buf.get(..now).unwrap_or_default());
+            held.hold(buf.get(..now).unwrap_or_default());
             taken += now;
         }
         Poll::Ready(Ok(taken))

@@ -288,7 +288,8 @@ where
     let _counted = mtls.authority.peers.enter(svid.evidence().trust_anchor);
     let (bundles, changes) = (mtls.authority.bundles.clone(), mtls.changes.clone());
     let ends = Ends::with_svid(svid.evidence().clone(), bundles, changes, gate.system.clone(), gate.stopping(), jitter);
-    let (peer, services) = (gate.role.peer(svid), mtls.services.clone());
+    let peer = gate.role.peer(svid);
+    let services = mtls.services.on_connection(&peer);
     let budget = Budget::default();
     let service = service_fn(move |call| {
         let arrived = services.arrived(&call);

@@ -8,6 +8,7 @@ mod credential;
 mod intake;
 mod key;
 mod lease;
+mod line;
 mod locked;
 mod lookup;
 mod many_roots;

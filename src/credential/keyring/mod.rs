@@ -15,8 +15,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::Digest;
 use aws_lc_rs::hmac;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use parking_lot::Mutex;
+use x509_parser::asn1_rs::{FromDer, Integer, Sequence};
 use zeroize::Zeroizing;
 
 pub use jwks::{jwk, jwks};
@@ -99,7 +100,7 @@ impl OwnKey {
         let bad = |what: &str| Fault::new(format!("key {id}: {what}"));
         let private = match (Sort::of(key.purpose), &*key.algorithm) {
             (Some(Sort::Signs), ES256) => {
-                let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, plain)
+                let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, plain)
                     .map_err(|_| bad("its sealed value is no P-256 key"))?;
                 if pair.public_key().as_ref() != &*key.public {
                     return Err(bad("its sealed value does not belong to the public key in its record"));
@@ -136,7 +137,7 @@ impl OwnKey {
     pub(super) fn sign(&self, digest: &Digest) -> Result<[u8; 64], Fault> {
         let failed = || Fault::new(format!("key {} could not sign", self.id));
         let Private::Ec(pair) = &self.private else { return Err(failed()) };
-        pair.sign_digest(digest).map_err(|_| failed())?.as_ref().try_into().map_err(|_| failed())
+        fixed(pair.sign_digest(digest).map_err(|_| failed())?.as_ref()).ok_or_else(failed)
     }
 
     pub(super) fn mac(&self) -> Option<&hmac::Key> {
@@ -145,6 +146,22 @@ impl OwnKey {
             Private::Ec(_) => None,
         }
     }
+}
+
+/// r and s of a P-256 signature in DER (RFC 3279, section 2.2.3), 32 bytes each. The library signs in DER, and its own way from there makes
+/// two numbers of it, each with an allocation: a fiftieth of a signature.
+fn fixed(der: &[u8]) -> Option<[u8; 64]> {
+    let (after, pair) = Sequence::from_der(der).ok()?;
+    let (rest, r) = Integer::from_der(&pair.content).ok()?;
+    let (end, s) = Integer::from_der(rest).ok()?;
+    let mut out = [0; 64];
+    for (number, out) in [r, s].iter().zip(out.chunks_exact_mut(32)) {
+        let number = number.as_ref();
+        let number = number.strip_prefix(&[0]).unwrap_or(number);
+        let at = out.len().checked_sub(number.len())?;
+        out.get_mut(at..)?.copy_from_slice(number);
+    }
+    (after.is_empty() && end.is_empty()).then_some(out)
 }
 
 type ByEnvironment = HashMap<Box<str>, Arc<OwnKey>>;

@@ -196,3 +196,43 @@ fn one_key_has_one_purpose() {
     assert!(token.mac().is_none() && reference.sign(&digest).is_err());
     assert!(generate(KeyPurpose::SshCa, "dev", KeyState::Active, &Stamp, &System::real()).is_err());
 }
+
+#[test]
+fn a_signature_comes_out_of_der_whatever_zeros_its_numbers_begin_with() {
+    let mut log = Log::new(T0);
+    let (ring, _) = keyring(&mut log);
+    let key = ring.active(TOKENS, "dev").unwrap();
+    let Private::Ec(pair) = &key.private else { panic!("no key that signs") };
+    let public =
+        aws_lc_rs::signature::UnparsedPublicKey::new(&aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref());
+    let mut short = 0;
+    // One in 256 of each number is shorter than 32 bytes, one in two has a zero before it.
+    for n in 0..4_000u32 {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &n.to_be_bytes());
+        let signature = key.sign(&digest).unwrap();
+        short += usize::from(signature[0] == 0) + usize::from(signature[32] == 0);
+        public.verify(&n.to_be_bytes(), &signature).unwrap();
+    }
+    assert!(short > 0, "no short number was among them");
+}
+
+#[test]
+fn what_is_no_signature_in_der_gives_none() {
+    let good = [&[0x30, 8, 2, 2, 0, 0x81, 2, 2, 1, 2][..]].concat();
+    let mut expected = [0; 64];
+    (expected[31], expected[62], expected[63]) = (0x81, 1, 2);
+    assert_eq!(fixed(&good), Some(expected));
+    for n in 0..good.len() {
+        assert_eq!(fixed(&good[..n]), None, "cut after {n}");
+    }
+    let long = [&[0x30, 36, 2, 33, 1][..], &[0; 32][..], &[2, 1, 1][..]].concat();
+    for (what, der) in [
+        ("a number above 32 bytes", long),
+        ("bytes after it", [&good[..], &[0]].concat()),
+        ("a third number", vec![0x30, 9, 2, 1, 1, 2, 1, 2, 2, 1, 3]),
+        ("no integer", vec![0x30, 6, 3, 1, 1, 2, 1, 2]),
+        ("no sequence", vec![0x31, 6, 2, 1, 1, 2, 1, 2]),
+    ] {
+        assert_eq!(fixed(&der), None, "{what}");
+    }
+}

@@ -61,7 +61,7 @@ impl<'a> Shared<'a> {
         decider: &Decider,
         caller: &Caller,
         want: &'w Wanted,
-        request: Option<OwnRequest>,
+        request: Option<OwnRequest<'w>>,
     ) -> Result<Option<OwnGrant<'w>>, No> {
         let d = &self.decided;
         if !self.serves(want) {

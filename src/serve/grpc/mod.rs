@@ -8,12 +8,14 @@ use crate::revoke::Hits;
 
 mod ask;
 pub mod audit;
+mod batch;
 pub mod credential;
 mod credential_filter;
 mod credential_watch;
 mod issued;
 pub mod key;
 pub mod lease;
+mod line;
 pub mod not_served;
 mod page;
 pub mod policy;

@@ -60,12 +60,15 @@ impl Revocations {
         Ok((actor, admitted))
     }
 
-    async fn locks_of(&self, seq: Seq) -> Result<Vec<pb::Lock>, No> {
-        let locked = self
-            .0
-            .ledger
-            .settled(|s| s.rules.entries().into_iter().filter(|(_, e)| e.lock == Some(seq)).map(|(t, _)| t).collect::<Vec<_>>())
-            .await?;
+    /// The locks that the revocation at `seq` of these targets made. All else in force is not looked at: there may be very much of it.
+    async fn locks_of(&self, seq: Seq, targets: &[Target]) -> Result<Vec<pb::Lock>, No> {
+        let mut locked: Vec<&Target> = targets.iter().filter(|t| t.sort().locks()).collect();
+        if locked.is_empty() {
+            return Ok(Vec::new());
+        }
+        locked.sort_unstable();
+        locked.dedup();
+        self.0.ledger.settled(|s| locked.retain(|t| s.rules.get(t).is_some_and(|e| e.lock == Some(seq)))).await?;
         let made = self.0.made([seq]).await;
         Ok(locked.iter().map(|t| lock_to_pb(seq, t, &made)).collect())
     }
@@ -104,7 +107,7 @@ impl Revocations {
             named: named(&ask.request_id, ask)?,
         };
         let done = self.0.revoke(operator, &revocation).await?;
-        let locks = if ask.issued_only { Vec::new() } else { self.locks_of(done.seq).await? };
+        let locks = if ask.issued_only { Vec::new() } else { self.locks_of(done.seq, &targets).await? };
         let mut hits = super::hits_to_pb(&done.hits);
         hits.overlapping = targets.len() > 1;
         // Everything is refused by us from its record on. What stands upstream is undone from now on.
@@ -246,7 +249,7 @@ impl RevocationService for Revocations {
         let added = async {
             let targets = targets("targets", &ask.targets)?;
             let revocation = Revocation {
-                targets,
+                targets: targets.clone(),
                 issued_only: false,
                 lock_only: true,
                 reason: why(&ask.reason)?,
@@ -254,7 +257,7 @@ impl RevocationService for Revocations {
                 named: named(&ask.request_id, ask)?,
             };
             let done = self.0.revoke(&operator, &revocation).await?;
-            let locks = self.locks_of(done.seq).await?;
+            let locks = self.locks_of(done.seq, &targets).await?;
             Ok::<_, No>(pb::AddLockResponse { seq: done.seq.as_u64(), locks, hits: Some(super::hits_to_pb(&done.hits)) })
         };
         added.await.map(Response::new).map_err(refused(&self.0, &actor, "add_lock"))

@@ -22,27 +22,31 @@ pub(super) enum Part {
     Waits,
 }
 
+/// What is wanted; of what is not well formed, the name of the request.
+pub(super) type Asked = Result<Wanted, String>;
+
 /// Begins all, in their order. What is not well formed wants nothing, and has its refusal at once.
-pub(super) fn begin(
+pub(super) fn begin<'a>(
     authority: &Authority,
     caller: &Caller,
-    asks: Vec<pb::ExchangeRequest>,
-) -> (Vec<Option<Wanted>>, Vec<Part>, Round) {
-    let (mut wants, mut parts) = (Vec::with_capacity(asks.len()), Vec::with_capacity(asks.len()));
+    asks: impl Iterator<Item = &'a mut pb::ExchangeRequest>,
+    count: usize,
+) -> (Vec<Asked>, Vec<Part>, Round) {
+    let (mut wants, mut parts) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for ask in asks {
-        match Wanted::from_pb(ask) {
+        match Wanted::take(ask) {
             Ok(want) => {
-                wants.push(Some(want));
+                wants.push(Ok(want));
                 parts.push(Part::Waits);
             }
             Err(no) => {
-                wants.push(None);
+                wants.push(Err(std::mem::take(&mut ask.request_id)));
                 parts.push(Part::Over(Err(No::Refusal(no))));
             }
         }
     }
     let mut round = authority.begin_all(caller, wants.iter().flatten());
-    let begun = parts.iter_mut().zip(&wants).filter_map(|(part, want)| want.is_some().then_some(part));
+    let begun = parts.iter_mut().zip(&wants).filter_map(|(part, want)| want.is_ok().then_some(part));
     for (part, begun) in begun.zip(std::mem::take(&mut round.begun)) {
         *part = match begun {
             Ok(Begun::UnderWay(one)) => Part::UnderWay(one),
@@ -87,28 +91,25 @@ pub(super) fn noted(
     end
 }
 
-/// The answers of all, in the order in which they were asked.
-pub(super) async fn answers(
-    authority: &Authority,
-    caller: &Caller,
-    asks: Vec<pb::ExchangeRequest>,
-) -> Vec<Result<pb::Issued, No>> {
-    let (wants, parts, round) = begin(authority, caller, asks);
+/// The ends of all, in the order in which they were asked.
+pub(super) async fn ends(authority: &Authority, caller: &Caller, mut asks: Vec<pb::ExchangeRequest>) -> Vec<Result<Issued, No>> {
+    let count = asks.len();
+    let (wants, parts, round) = begin(authority, caller, asks.iter_mut(), count);
     let (mut ends, mut later) = (Vec::with_capacity(parts.len()), Vec::new());
     for (n, (want, part)) in wants.into_iter().zip(parts).enumerate() {
         match (end(authority, part).await, want) {
-            (Some(end), want) => ends.push(Some(told(authority, caller, want.as_ref(), end))),
-            (None, Some(want)) => {
+            (Some(end), want) => ends.push(Some(noted(authority, caller, want.as_ref().ok(), end))),
+            (None, Ok(want)) => {
                 ends.push(None);
                 later.push((n, want));
             }
-            (None, None) => ends.push(Some(Err(Fault::new("a round with what nobody asked").into()))),
+            (None, Err(_)) => ends.push(Some(Err(Fault::new("a round with what nobody asked").into()))),
         }
     }
     drop(round); // no commit waits for what takes its time
     let each = later.into_iter().map(|(n, want)| async move {
         let end = authority.exchange(caller, &want).await;
-        (n, told(authority, caller, Some(&want), end))
+        (n, noted(authority, caller, Some(&want), end))
     });
     for (n, answer) in join_all(each).await {
         if let Some(place) = ends.get_mut(n) {

@@ -12,10 +12,11 @@ use tonic_health::server::{HealthReporter, HealthService};
 
 use tower::Service as _;
 
-use super::super::peer::Peer;
+use super::super::peer::{self, Peer};
 use super::audit::Audit;
 use super::credential::Credentials;
 use super::key::Keys;
+use super::line::Line;
 use super::not_served::NotServed;
 use super::policy::Policies;
 use super::revocation::Revocations;
@@ -24,7 +25,7 @@ use super::task::Tasks;
 use super::token::Tokens;
 use super::trust_domain::TrustDomains;
 use super::upstream::Upstreams;
-use super::{stream, unary};
+use super::{batch, stream, unary};
 use crate::authority::Authority;
 use crate::intake::Taken;
 use crate::limits;
@@ -59,13 +60,20 @@ pub struct Services {
     /// The same without its server.
     own: Tokens,
     others: Routes,
+    line: Option<Arc<Line>>,
 }
 
 impl Services {
     fn new(authority: &Arc<Authority>, others: Routes) -> Services {
         let own = Tokens(authority.clone());
         let tokens = TokenServiceServer::new(own.clone()).max_decoding_message_size(limits::REQUEST_BYTES);
-        Services { tokens, own, others: others.prepare() }
+        Services { tokens, own, others: others.prepare(), line: None }
+    }
+
+    /// The same for one connection of this peer.
+    pub fn on_connection(&self, peer: &Peer) -> Services {
+        let caller = peer::caller_of(Some(peer)).ok();
+        Services { line: caller.map(|caller| Line::new(self.own.0.clone(), caller)), ..self.clone() }
     }
 
     /// Takes a call in that was just read. Called where it is read: what waits for its first turn is what has to be counted.
@@ -81,11 +89,14 @@ impl Services {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
     {
         if call.uri().path() == unary::PATH {
-            return unary::exchange(&mut self.tokens, &self.own, peer, call, arrived).await;
+            return unary::exchange(&mut self.tokens, (&self.own, self.line.clone()), peer, call, arrived).await;
         }
         call.extensions_mut().insert(peer);
         if call.uri().path() == stream::PATH {
             return Ok(stream::exchange(&self.own, call).await);
+        }
+        if call.uri().path() == batch::PATH {
+            return Ok(batch::exchange(&self.own, call).await);
         }
         let service = call.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         match service {

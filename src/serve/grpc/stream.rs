@@ -1,12 +1,15 @@
 //! StreamExchange: a bounded number of exchanges under way, answered in any order.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use hyper::body::Body as HttpBody;
+use bytes::Bytes;
+use http::HeaderMap;
+use hyper::body::{Body as HttpBody, Frame};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_stream::Stream;
+use tokio_stream::Stream as _;
 use tonic::body::Body;
 use tonic::server::{Grpc, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
@@ -15,7 +18,7 @@ use super::super::answer::of_codec;
 use super::super::peer;
 use super::super::status::{problem, status};
 use super::token::Tokens;
-use super::told::{Patterns, StreamCodec, Told};
+use super::told::{Patterns, StreamCodec, prefixed};
 use super::{note, round};
 use crate::authority::Authority;
 use crate::credential::Issued;
@@ -26,72 +29,107 @@ use crate::policy::wanted::Wanted;
 use crate::refusal::{No, Refusal};
 use crate::system::Stopwatch;
 
-type Asks = Streaming<pb::StreamExchangeRequest>;
-type Message = Result<Option<pb::StreamExchangeRequest>, Status>;
-type Answer = Result<Told, Status>;
-/// Each holds its place until it is taken out.
-type Batch = Vec<(Answer, Option<OwnedSemaphorePermit>)>;
+/// It asks for an exchange, once it was looked at.
+type Ask = Box<pb::StreamExchangeRequest>;
+type Message = Result<Option<Ask>, Status>;
 
-/// The answers of a stream.
-pub struct Answers {
-    batches: mpsc::Receiver<Batch>,
-    now: std::vec::IntoIter<(Answer, Option<OwnedSemaphorePermit>)>,
+/// Answers that became ready together.
+#[derive(Default)]
+struct Batch {
+    /// Each with its prefix.
+    messages: Vec<u8>,
+    /// Held until they are taken out.
+    places: Vec<OwnedSemaphorePermit>,
+    /// The stream ends after them, for this reason.
+    over: Option<Status>,
 }
 
-impl Stream for Answers {
-    type Item = Answer;
+/// What a stream is answered with: all that became ready together goes into one frame, encoded already.
+struct Answers {
+    batches: mpsc::Receiver<Batch>,
+    over: Option<Status>,
+    ended: bool,
+}
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
-        loop {
-            if let Some((answer, _place)) = self.now.next() {
-                return Poll::Ready(Some(answer));
+impl HttpBody for Answers {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let over = loop {
+            if let Some(over) = self.over.take() {
+                break over;
             }
             match ready!(self.batches.poll_recv(cx)) {
-                Some(batch) => self.now = batch.into_iter(),
-                None => return Poll::Ready(None),
+                Some(Batch { messages, over, .. }) => {
+                    self.over = over;
+                    if !messages.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(messages.into()))));
+                    }
+                }
+                None => break Status::ok(""),
             }
+        };
+        self.ended = true;
+        let mut trailers = HeaderMap::with_capacity(3);
+        // What no header can say is said without its details.
+        if over.add_header(&mut trailers).is_err() {
+            trailers.insert("grpc-status", (over.code() as i32).into());
         }
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
     }
 }
 
 /// The path of the method.
 pub const PATH: &str = "/mayfly.v1.TokenService/StreamExchange";
 
-struct Method(Tokens);
+/// The batches of a call that tonic let through.
+struct Method<'a>(&'a Tokens, &'a mut Option<mpsc::Receiver<Batch>>);
 
-impl StreamingService<pb::StreamExchangeRequest> for Method {
-    type Response = Told;
-    type ResponseStream = Answers;
-    type Future = std::future::Ready<Result<Response<Answers>, Status>>;
+impl StreamingService<Ask> for Method<'_> {
+    type Response = pb::StreamExchangeResponse;
+    type ResponseStream = tokio_stream::Empty<Result<pb::StreamExchangeResponse, Status>>;
+    type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
 
-    fn call(&mut self, request: Request<Asks>) -> Self::Future {
-        let own = &self.0;
+    fn call(&mut self, request: Request<Streaming<Ask>>) -> Self::Future {
         std::future::ready(peer::caller(&request).map(|caller| {
-            let asks = request.into_inner();
-            Response::new(answer(own.0.clone(), caller, asks))
+            *self.1 = Some(answer(self.0.0.clone(), caller, request.into_inner()));
+            Response::new(tokio_stream::empty())
         }))
     }
 }
 
-/// Answers one call as tonic's own code does, but for how answers are encoded.
+/// Answers one call as tonic's own code does, but for its body.
 pub async fn exchange<B>(own: &Tokens, call: http::Request<B>) -> http::Response<Body>
 where
-    B: HttpBody<Data = bytes::Bytes> + Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
     let limits = (Some(limits::REQUEST_BYTES), None);
     let mut grpc = Grpc::new(StreamCodec).apply_max_message_size_config(limits.0, limits.1);
-    grpc.streaming(Method(own.clone()), call).await
+    let mut batches = None;
+    let response = grpc.streaming(Method(own, &mut batches), call).await;
+    match batches {
+        Some(batches) => response.map(|_| Body::new(Answers { batches, over: None, ended: false })),
+        None => response,
+    }
 }
 
 /// Answers what a stream asks, until it ends.
-pub fn answer(authority: Arc<Authority>, caller: Caller, asks: Asks) -> Answers {
+fn answer(authority: Arc<Authority>, caller: Caller, asks: Streaming<Ask>) -> mpsc::Receiver<Batch> {
     let (answers, batches) = mpsc::channel(authority.bounds.stream_in_flight);
     tokio::spawn(drive(authority, Arc::new(caller), asks, answers));
-    Answers { batches, now: Vec::new().into_iter() }
+    batches
 }
 
-async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Asks, answers: mpsc::Sender<Batch>) {
+async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Streaming<Ask>, answers: mpsc::Sender<Batch>) {
     let places = Arc::new(Semaphore::new(authority.bounds.stream_in_flight));
     loop {
         // At the bound nothing more is read: HTTP/2's window holds the caller back.
@@ -126,8 +164,8 @@ async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Asks, a
                     drop(tokio::spawn(taken.run(all)));
                 }
                 Err(no) => {
+                    authority.intake.refused(round.len(), read);
                     let refused = no_time(&authority, &caller, round, held, &No::Refusal(no));
-                    authority.intake.refused(refused.len(), read);
                     let _ = answers.send(refused).await;
                 }
             }
@@ -136,7 +174,7 @@ async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Asks, a
             None => {}
             Some(None) => return,
             Some(Some(no)) => {
-                let _ = answers.send(vec![(Err(no), None)]).await;
+                let _ = answers.send(Batch { over: Some(no), ..Batch::default() }).await;
                 return;
             }
         }
@@ -144,24 +182,29 @@ async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Asks, a
 }
 
 /// There is no time for any of them.
-fn no_time(
-    authority: &Authority,
-    caller: &Caller,
-    asks: Vec<pb::ExchangeRequest>,
-    places: Vec<OwnedSemaphorePermit>,
-    no: &No,
-) -> Batch {
-    let refused = |(ask, place): (pb::ExchangeRequest, _)| {
+fn no_time(authority: &Authority, caller: &Caller, mut asks: Vec<Ask>, places: Vec<OwnedSemaphorePermit>, no: &No) -> Batch {
+    let mut messages = Vec::new();
+    for ask in asks.iter_mut().filter_map(exchange_in) {
         note(authority, caller, no, &ask.upstream, "");
-        let result = Some(pb::stream_exchange_response::Result::Problem(problem(no.clone())));
-        let told = pb::StreamExchangeResponse { request_id: ask.request_id, result };
-        (Ok(Told::Whole(Box::new(told))), Some(place))
-    };
-    asks.into_iter().zip(places).map(refused).collect()
+        refused(std::mem::take(&mut ask.request_id), no.clone(), &mut messages);
+    }
+    Batch { messages, places, over: None }
+}
+
+fn refused(request_id: String, no: No, out: &mut Vec<u8>) {
+    let result = Some(pb::stream_exchange_response::Result::Problem(problem(no)));
+    prefixed(&pb::StreamExchangeResponse { request_id, result }, out);
+}
+
+fn exchange_in(ask: &mut Ask) -> Option<&mut pb::ExchangeRequest> {
+    match &mut ask.ask {
+        Some(pb::stream_exchange_request::Ask::Exchange(exchange)) => Some(exchange),
+        None => None,
+    }
 }
 
 /// The next message, if it is here already.
-async fn at_hand(asks: &mut Asks) -> Option<Message> {
+async fn at_hand(asks: &mut Streaming<Ask>) -> Option<Message> {
     std::future::poll_fn(|cx| match Pin::new(&mut *asks).poll_next(cx) {
         Poll::Ready(message) => Poll::Ready(Some(message.transpose())),
         Poll::Pending => Poll::Ready(None),
@@ -170,15 +213,16 @@ async fn at_hand(asks: &mut Asks) -> Option<Message> {
 }
 
 /// The exchange that a message asks for, or the end of the stream and why.
-fn exchange_of(message: Message) -> Result<pb::ExchangeRequest, Option<Status>> {
-    use pb::stream_exchange_request::Ask;
+fn exchange_of(message: Message) -> Result<Ask, Option<Status>> {
     let field = |field, what| Err(Some(status(No::Refusal(Refusal::field(field, what)))));
     match message {
-        Ok(Some(pb::StreamExchangeRequest { ask: Some(Ask::Exchange(ask)) })) if ask.request_id.is_empty() => {
-            field("exchange.request_id", "is missing: on a stream the answer is found by it")
-        }
-        Ok(Some(pb::StreamExchangeRequest { ask: Some(Ask::Exchange(ask)) })) => Ok(ask),
-        Ok(Some(_)) => field("ask", "is missing, or of a sort that this version does not know"),
+        Ok(Some(mut ask)) => match exchange_in(&mut ask) {
+            Some(exchange) if exchange.request_id.is_empty() => {
+                field("exchange.request_id", "is missing: on a stream the answer is found by it")
+            }
+            Some(_) => Ok(ask),
+            None => field("ask", "is missing, or of a sort that this version does not know"),
+        },
         Ok(None) => Err(None),
         // The caller went away, or sent what is no message.
         Err(said) => Err(Some(of_codec(&said).unwrap_or(said))),
@@ -189,25 +233,30 @@ fn exchange_of(message: Message) -> Result<pb::ExchangeRequest, Option<Status>> 
 async fn answer_all(
     authority: Arc<Authority>,
     caller: Arc<Caller>,
-    asks: Vec<pb::ExchangeRequest>,
+    mut asks: Vec<Ask>,
     places: Vec<OwnedSemaphorePermit>,
     answers: mpsc::Sender<Batch>,
 ) {
-    let ids: Vec<String> = asks.iter().map(|ask| ask.request_id.clone()).collect();
-    let (wants, parts, round) = round::begin(&authority, &caller, asks);
-    let (mut batch, mut patterns) = (Vec::with_capacity(parts.len()), Patterns::default());
-    for ((request_id, place), (want, part)) in ids.into_iter().zip(places).zip(wants.into_iter().zip(parts)) {
+    let count = asks.len();
+    let (mut wants, parts, round) = round::begin(&authority, &caller, asks.iter_mut().filter_map(exchange_in), count);
+    drop(asks);
+    let (mut batch, mut patterns) = (Batch::default(), Patterns::default());
+    for (place, (asked, part)) in places.into_iter().zip(wants.iter_mut().zip(parts)) {
         // They stand in one line, so one that is not ready is followed by none that is.
-        match (round::end(&authority, part).await, want) {
-            (Some(end), want) => {
-                let told = told(&authority, &caller, &mut patterns, request_id, want.as_ref(), end);
-                batch.push((told, Some(place)));
+        match round::end(&authority, part).await {
+            Some(end) => {
+                tell(&authority, &caller, &mut patterns, asked, end, &mut batch.messages);
+                batch.places.push(place);
+                if batch.places.len() == 1 {
+                    // The others are mostly as long.
+                    batch.messages.reserve(batch.messages.len().saturating_mul(count));
+                }
             }
-            (None, Some(want)) => {
-                let one = answer_slowly(authority.clone(), caller.clone(), want, request_id, place, answers.clone());
-                tokio::spawn(one);
+            None => {
+                if let Ok(want) = std::mem::replace(asked, Err(String::new())) {
+                    tokio::spawn(answer_slowly(authority.clone(), caller.clone(), want, place, answers.clone()));
+                }
             }
-            (None, None) => {}
         }
     }
     drop(round);
@@ -218,28 +267,30 @@ async fn answer_slowly(
     authority: Arc<Authority>,
     caller: Arc<Caller>,
     want: Wanted,
-    request_id: String,
     place: OwnedSemaphorePermit,
     answers: mpsc::Sender<Batch>,
 ) {
     let end = authority.exchange_unless(&caller, &want, || answers.closed()).await;
-    let told = told(&authority, &caller, &mut Patterns::default(), request_id, Some(&want), end);
-    let _ = answers.send(vec![(told, Some(place))]).await;
+    let (mut messages, places) = (Vec::new(), vec![place]);
+    tell(&authority, &caller, &mut Patterns::default(), &mut Ok(want), end, &mut messages);
+    let _ = answers.send(Batch { messages, places, over: None }).await;
 }
 
-fn told(
+fn tell(
     authority: &Authority,
     caller: &Caller,
     patterns: &mut Patterns,
-    request_id: String,
-    want: Option<&Wanted>,
+    asked: &mut round::Asked,
     end: Result<Issued, No>,
-) -> Answer {
-    match round::noted(authority, caller, want, end) {
-        Ok(issued) => Ok(patterns.tell(request_id, issued)),
-        Err(no) => {
-            let result = Some(pb::stream_exchange_response::Result::Problem(problem(no)));
-            Ok(Told::Whole(Box::new(pb::StreamExchangeResponse { request_id, result })))
-        }
+    out: &mut Vec<u8>,
+) {
+    let end = round::noted(authority, caller, asked.as_ref().ok(), end);
+    let request_id = match asked {
+        Ok(want) => want.request_id.take().unwrap_or_default(),
+        Err(id) => std::mem::take(id),
+    };
+    match end {
+        Ok(issued) => patterns.tell(request_id, issued, out),
+        Err(no) => refused(request_id, no, out),
     }
 }

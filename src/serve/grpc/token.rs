@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::super::peer::{self, Peer};
@@ -10,11 +9,10 @@ use super::super::status::{problem, status};
 use super::super::wire;
 use super::ask;
 use super::issued::issued_to_pb;
-use super::stream;
-use super::told::Told;
+use super::told::{Patterns, ToldResult};
 use super::{note, round};
 use crate::authority::Authority;
-use crate::credential::Kind;
+use crate::credential::{Issued, Kind};
 use crate::identity::caller::Caller;
 use crate::intake::Taken;
 use crate::introspect::Asker;
@@ -39,6 +37,13 @@ impl Tokens {
         round::told(authority, caller, Some(&want), end)
     }
 
+    /// Takes a batch in and answers it.
+    pub(super) async fn answer_batch(&self, request: Request<pb::BatchExchangeRequest>) -> Result<Vec<ToldResult>, Status> {
+        let caller = peer::caller(&request)?;
+        let taken = self.take_in(&caller, request.get_ref().exchanges.len().min(limits::BATCH))?;
+        taken.run(self.batch(&caller, request.into_inner())).await.map_err(status)
+    }
+
     /// Takes exchanges in, where there is time for them.
     fn take_in(&self, caller: &Caller, count: usize) -> Result<Taken, Status> {
         let read = Stopwatch::start();
@@ -46,14 +51,19 @@ impl Tokens {
         taken.inspect_err(|no| note(&self.0, caller, no, "exchange", "")).map_err(status)
     }
 
-    async fn batch(&self, caller: &Caller, ask: pb::BatchExchangeRequest) -> Result<Vec<pb::ExchangeResult>, No> {
+    async fn batch(&self, caller: &Caller, ask: pb::BatchExchangeRequest) -> Result<Vec<ToldResult>, No> {
+        let mut patterns = Patterns::default();
+        let mut told = |end: Result<Issued, No>| match end {
+            Ok(issued) => patterns.result(issued),
+            Err(no) => ToldResult::Whole(Box::new(refused(problem(no)))),
+        };
         let count = ask.exchanges.len();
         if count == 0 || count > limits::BATCH {
             return Err(No::Refusal(Refusal::field("exchanges", format!("1 to {} of them, not {count}", limits::BATCH))));
         }
         let authority = &self.0;
         if !ask.all_or_nothing {
-            return Ok(round::answers(authority, caller, ask.exchanges).await.into_iter().map(result).collect());
+            return Ok(round::ends(authority, caller, ask.exchanges).await.into_iter().map(told).collect());
         }
         let wants = ask.exchanges.into_iter().map(Wanted::from_pb).collect::<Vec<_>>();
         let bad = wants.iter().position(Result::is_err);
@@ -62,8 +72,8 @@ impl Tokens {
             None => authority.exchange_all(caller, &wants.into_iter().flatten().collect::<Vec<_>>()).await,
         };
         match outcome {
-            Ok(all) => Ok(all.into_iter().map(|i| result(Ok(issued_to_pb(i)))).collect()),
-            Err((n, no)) => Ok(none_of(count, n, no)),
+            Ok(all) => Ok(all.into_iter().map(|issued| told(Ok(issued))).collect()),
+            Err((n, no)) => Ok(none_of(count, n, no).map(|none| ToldResult::Whole(Box::new(none))).collect()),
         }
     }
 }
@@ -80,22 +90,17 @@ pub(super) fn task_of(want: &Wanted) -> String {
 }
 
 /// Nothing was done: the one that failed says why, the others say which that was.
-fn none_of(count: usize, failed: usize, no: No) -> Vec<pb::ExchangeResult> {
+fn none_of(count: usize, failed: usize, no: No) -> impl Iterator<Item = pb::ExchangeResult> {
     let own = problem(no);
     let others = pb::Problem {
         message: format!("nothing was issued, since exchange {failed} of this batch was not: {}", own.message),
         ..own.clone()
     };
-    let each = |n| pb::exchange_result::Result::Problem(if n == failed { own.clone() } else { others.clone() });
-    (0..count).map(|n| pb::ExchangeResult { result: Some(each(n)) }).collect()
+    (0..count).map(move |n| refused(if n == failed { own.clone() } else { others.clone() }))
 }
 
-fn result(answer: Result<pb::Issued, No>) -> pb::ExchangeResult {
-    let result = match answer {
-        Ok(issued) => pb::exchange_result::Result::Issued(issued),
-        Err(no) => pb::exchange_result::Result::Problem(problem(no)),
-    };
-    pb::ExchangeResult { result: Some(result) }
+fn refused(problem: pb::Problem) -> pb::ExchangeResult {
+    pb::ExchangeResult { result: Some(pb::exchange_result::Result::Problem(problem)) }
 }
 
 #[tonic::async_trait]
@@ -107,13 +112,12 @@ impl TokenService for Tokens {
         Ok(Response::new(pb::ExchangeResponse { issued: Some(issued) }))
     }
 
+    // Not on the way of a listener: `batch::exchange` answers there.
     async fn batch_exchange(
         &self,
         request: Request<pb::BatchExchangeRequest>,
     ) -> Result<Response<pb::BatchExchangeResponse>, Status> {
-        let caller = peer::caller(&request)?;
-        let taken = self.take_in(&caller, request.get_ref().exchanges.len().min(limits::BATCH))?;
-        let results = taken.run(self.batch(&caller, request.into_inner())).await.map_err(status)?;
+        let results = self.answer_batch(request).await?.into_iter().map(ToldResult::into_pb).collect();
         Ok(Response::new(pb::BatchExchangeResponse { results }))
     }
 
@@ -125,9 +129,8 @@ impl TokenService for Tokens {
         &self,
         request: Request<Streaming<pb::StreamExchangeRequest>>,
     ) -> Result<Response<Self::StreamExchangeStream>, Status> {
-        let caller = peer::caller(&request)?;
-        let answers = stream::answer(self.0.clone(), caller, request.into_inner());
-        Ok(Response::new(Box::pin(answers.map(|told| told.map(Told::into_pb)))))
+        peer::caller(&request)?;
+        Err(status(No::Refusal(Refusal::new(Reason::NotServed, "a stream is answered by the listener that it is on"))))
     }
 
     async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewResponse>, Status> {

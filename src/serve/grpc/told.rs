@@ -1,15 +1,15 @@
-//! Answers of a stream: what those of one series have in common is encoded once.
+//! Answers of a stream and of a batch: what those of one series have in common is encoded once.
 //!
 //! The bytes are those that prost writes for the whole message: a test holds that.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 use prost::Message;
 use tonic::Status;
-use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
-use tonic_prost::ProstDecoder;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic_prost::{ProstDecoder, ProstEncoder};
 use zeroize::Zeroize as _;
 
 use super::issued::issued_to_pb;
@@ -21,13 +21,15 @@ use crate::protobuf::{begin, delimited, delimited_len, message_len, number, numb
 // Tags of the messages in the protos, which are frozen.
 const REQUEST_ID: u32 = 1;
 const ISSUED: u32 = 2;
+const RESULTS: u32 = 1;
+const RESULT_ISSUED: u32 = 1;
 const BEARER: u32 = 1;
 const TOKEN: u32 = 1;
 const CREDENTIAL_ID: u32 = 2;
 const SEQ: u32 = 10;
 
-/// Bytes that answers are gathered in: a few TLS records (RFC 8446, section 5.1), so that it seldom grows.
-const BUFFER_BYTES: usize = 64 * 1024;
+/// The length of what stands before a message.
+pub(super) const PREFIX: usize = 5;
 
 /// What the bearer tokens of a series are answered with, in pieces of bytes.
 pub struct Pattern {
@@ -91,10 +93,10 @@ impl Pattern {
     }
 }
 
-/// One answer.
-pub enum Told {
+/// One result of a batch.
+pub enum ToldResult {
     /// As it is.
-    Whole(Box<pb::StreamExchangeResponse>),
+    Whole(Box<pb::ExchangeResult>),
     /// Of a series.
     One(One),
 }
@@ -102,7 +104,6 @@ pub enum Told {
 /// What is one answer's own.
 pub struct One {
     pattern: Arc<Pattern>,
-    request_id: String,
     issued: Issued,
 }
 
@@ -111,16 +112,75 @@ pub struct One {
 pub struct Patterns(Option<Arc<Pattern>>);
 
 impl Patterns {
-    /// The answer to a request that was granted.
-    pub fn tell(&mut self, request_id: String, issued: Issued) -> Told {
+    /// The message of a stream that answers a request which was granted, at the end of those before it.
+    pub fn tell(&mut self, request_id: String, issued: Issued, out: &mut Vec<u8>) {
+        match self.one(issued) {
+            Ok(one) => {
+                prefix(one.length(&request_id), out);
+                one.write(&request_id, out);
+                one.wipe();
+            }
+            Err(issued) => prefixed(&whole(request_id, *issued), out),
+        }
+    }
+
+    /// The result of one of a batch that was granted.
+    pub fn result(&mut self, issued: Issued) -> ToldResult {
+        match self.one(issued) {
+            Ok(one) => ToldResult::One(one),
+            Err(issued) => ToldResult::Whole(Box::new(whole_result(*issued))),
+        }
+    }
+
+    /// The message that answers a call of its own.
+    pub fn answer(&mut self, issued: Issued) -> Bytes {
+        match self.one(issued) {
+            Ok(one) => {
+                let mut message = Vec::new();
+                prefix(message_len(RESULT_ISSUED, one.issued_length()), &mut message);
+                begin(RESULT_ISSUED, one.issued_length(), &mut message);
+                one.write_issued(&mut message);
+                one.wipe();
+                message.into()
+            }
+            Err(issued) => answer_of(*issued),
+        }
+    }
+
+    /// What is no bearer token comes back.
+    fn one(&mut self, issued: Issued) -> Result<One, Box<Issued>> {
         if !self.0.as_ref().is_some_and(|pattern| pattern.fits(&issued)) {
             self.0 = Pattern::of(&issued).map(Arc::new);
         }
         match &self.0 {
-            Some(pattern) => Told::One(One { pattern: pattern.clone(), request_id, issued }),
-            None => Told::Whole(Box::new(whole(request_id, issued))),
+            Some(pattern) => Ok(One { pattern: pattern.clone(), issued }),
+            None => Err(Box::new(issued)),
         }
     }
+}
+
+/// The message that answers a call of its own, of one that has nothing in common with others.
+pub fn answer_of(issued: Issued) -> Bytes {
+    let mut message = Vec::new();
+    prefixed(&pb::ExchangeResponse { issued: Some(issued_to_pb(issued)) }, &mut message);
+    message.into()
+}
+
+/// What stands before a message of so many bytes: a flag and four bytes of length (gRPC over HTTP/2, "Length-Prefixed-Message").
+fn prefix(length: usize, out: &mut Vec<u8>) {
+    out.reserve(PREFIX + length);
+    out.push(0);
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+}
+
+/// A message with what stands before it.
+pub fn prefixed(message: &impl Message, out: &mut Vec<u8>) {
+    prefix(message.encoded_len(), out);
+    message.encode_raw(out);
+}
+
+fn whole_result(issued: Issued) -> pb::ExchangeResult {
+    pb::ExchangeResult { result: Some(pb::exchange_result::Result::Issued(issued_to_pb(issued))) }
 }
 
 fn whole(request_id: String, issued: Issued) -> pb::StreamExchangeResponse {
@@ -128,27 +188,30 @@ fn whole(request_id: String, issued: Issued) -> pb::StreamExchangeResponse {
     pb::StreamExchangeResponse { request_id, result }
 }
 
-impl Told {
+impl ToldResult {
     /// The message.
-    pub fn into_pb(self) -> pb::StreamExchangeResponse {
+    pub fn into_pb(self) -> pb::ExchangeResult {
         match self {
-            Told::Whole(whole) => *whole,
-            Told::One(One { request_id, issued, .. }) => whole(request_id, issued),
+            ToldResult::Whole(whole) => *whole,
+            ToldResult::One(one) => whole_result(one.issued),
         }
     }
 
-    fn write(self, out: &mut EncodeBuf<'_>) -> Result<(), prost::EncodeError> {
+    fn length(&self) -> usize {
         match self {
-            Told::One(one) => match one.issued.answer() {
-                Answer::Bearer { token, .. } => {
-                    out.reserve(one.length(token));
-                    one.write(token, out);
-                    one.wipe();
-                    Ok(())
-                }
-                _ => whole(one.request_id, one.issued).encode(out),
-            },
-            Told::Whole(whole) => whole.encode(out),
+            ToldResult::Whole(whole) => whole.encoded_len(),
+            ToldResult::One(one) => message_len(RESULT_ISSUED, one.issued_length()),
+        }
+    }
+
+    fn write(&self, out: &mut impl BufMut) {
+        begin(RESULTS, self.length(), out);
+        match self {
+            ToldResult::Whole(whole) => whole.encode_raw(out),
+            ToldResult::One(one) => {
+                begin(RESULT_ISSUED, one.issued_length(), out);
+                one.write_issued(out);
+            }
         }
     }
 }
@@ -168,29 +231,41 @@ impl One {
         }
     }
 
-    fn bearer_length(&self, token: &str) -> usize {
-        delimited_len(TOKEN, token.as_bytes()) + self.pattern.bearer.len()
+    /// Nothing else has a pattern.
+    fn token(&self) -> &[u8] {
+        match self.issued.answer() {
+            Answer::Bearer { token, .. } => token.as_bytes(),
+            _ => &[],
+        }
     }
 
-    fn issued_length(&self, token: &str) -> usize {
+    fn bearer_length(&self) -> usize {
+        delimited_len(TOKEN, self.token()) + self.pattern.bearer.len()
+    }
+
+    fn issued_length(&self) -> usize {
         let id = crate::seq::CredentialId::TEXT;
-        message_len(BEARER, self.bearer_length(token))
+        message_len(BEARER, self.bearer_length())
             + message_len(CREDENTIAL_ID, id)
             + self.pattern.before_seq.len()
             + number_len(SEQ, self.issued.seq().as_u64())
             + self.pattern.after_seq.len()
     }
 
-    fn length(&self, token: &str) -> usize {
-        delimited_len(REQUEST_ID, self.request_id.as_bytes()) + message_len(ISSUED, self.issued_length(token))
+    fn length(&self, request_id: &str) -> usize {
+        delimited_len(REQUEST_ID, request_id.as_bytes()) + message_len(ISSUED, self.issued_length())
     }
 
-    fn write(&self, token: &str, out: &mut impl BufMut) {
+    fn write(&self, request_id: &str, out: &mut impl BufMut) {
+        delimited(REQUEST_ID, request_id.as_bytes(), out);
+        begin(ISSUED, self.issued_length(), out);
+        self.write_issued(out);
+    }
+
+    fn write_issued(&self, out: &mut impl BufMut) {
         let mut id = [0; crate::seq::CredentialId::TEXT];
-        delimited(REQUEST_ID, self.request_id.as_bytes(), out);
-        begin(ISSUED, self.issued_length(token), out);
-        begin(BEARER, self.bearer_length(token), out);
-        delimited(TOKEN, token.as_bytes(), out);
+        begin(BEARER, self.bearer_length(), out);
+        delimited(TOKEN, self.token(), out);
         out.put_slice(&self.pattern.bearer);
         delimited(CREDENTIAL_ID, self.issued.summary().credential.write(&mut id).as_bytes(), out);
         out.put_slice(&self.pattern.before_seq);
@@ -199,21 +274,54 @@ impl One {
     }
 }
 
-/// Reads what prost reads, and writes [`Told`].
+/// Reads what prost reads. What a stream is answered with is encoded where it is made.
 #[derive(Default)]
 pub struct StreamCodec;
 
-/// Writes [`Told`].
-pub struct ToldEncoder;
+/// Reads what prost reads, into a box: a request is handed on half a dozen times before it is looked at.
+pub struct AskDecoder;
 
 impl Codec for StreamCodec {
-    type Encode = Told;
-    type Decode = pb::StreamExchangeRequest;
-    type Encoder = ToldEncoder;
-    type Decoder = ProstDecoder<pb::StreamExchangeRequest>;
+    type Encode = pb::StreamExchangeResponse;
+    type Decode = Box<pb::StreamExchangeRequest>;
+    type Encoder = ProstEncoder<pb::StreamExchangeResponse>;
+    type Decoder = AskDecoder;
 
-    fn encoder(&mut self) -> ToldEncoder {
-        ToldEncoder
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::default()
+    }
+
+    fn decoder(&mut self) -> AskDecoder {
+        AskDecoder
+    }
+}
+
+impl Decoder for AskDecoder {
+    type Item = Box<pb::StreamExchangeRequest>;
+    type Error = Status;
+
+    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+        let mut ask = Self::Item::default();
+        // In tonic's words, as which it is refused.
+        ask.merge(bytes).map(|()| Some(ask)).map_err(|no| Status::internal(no.to_string()))
+    }
+}
+
+/// Reads what prost reads, and writes the results of a batch.
+#[derive(Default)]
+pub struct BatchCodec;
+
+/// Writes [`ToldResult`]s.
+pub struct BatchEncoder;
+
+impl Codec for BatchCodec {
+    type Encode = Vec<ToldResult>;
+    type Decode = pb::BatchExchangeRequest;
+    type Encoder = BatchEncoder;
+    type Decoder = ProstDecoder<pb::BatchExchangeRequest>;
+
+    fn encoder(&mut self) -> BatchEncoder {
+        BatchEncoder
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -221,16 +329,19 @@ impl Codec for StreamCodec {
     }
 }
 
-impl Encoder for ToldEncoder {
-    type Item = Told;
+impl Encoder for BatchEncoder {
+    type Item = Vec<ToldResult>;
     type Error = Status;
 
-    fn encode(&mut self, told: Told, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        told.write(out).map_err(|_| Status::internal("an answer that does not fit into memory"))
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER_BYTES, BUFFER_BYTES / 2)
+    fn encode(&mut self, results: Vec<ToldResult>, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.reserve(results.iter().map(|result| message_len(RESULTS, result.length())).sum());
+        for result in results {
+            result.write(out);
+            if let ToldResult::One(one) = result {
+                one.wipe();
+            }
+        }
+        Ok(())
     }
 }
 
@@ -262,13 +373,24 @@ mod tests {
                     Issued::for_test(seq, summary.clone(), answer)
                 };
                 let mut patterns = Patterns::default();
-                let expected = whole(request_id.to_owned(), again()).encode_to_vec();
+                let (mut expected, mut out) = (Vec::new(), Vec::new());
                 for _ in 0..2 {
-                    let Told::One(one) = patterns.tell(request_id.to_owned(), again()) else { panic!("no series") };
-                    let mut out = Vec::new();
-                    one.write(&token, &mut out);
-                    assert_eq!((out.len(), &out), (one.length(&token), &expected));
+                    prefixed(&whole(request_id.to_owned(), again()), &mut expected);
+                    patterns.tell(request_id.to_owned(), again(), &mut out);
+                    assert_eq!(out, expected);
                 }
+                let expected = pb::ExchangeResponse { issued: Some(issued_to_pb(again())) }.encode_to_vec();
+                let expected = [&[0][..], &(expected.len() as u32).to_be_bytes(), &expected].concat();
+                assert_eq!((&answer_of(again())[..], &patterns.answer(again())[..]), (&*expected, &*expected));
+                let problem = pb::Problem { message: "no".into(), ..pb::Problem::default() };
+                let problem = pb::ExchangeResult { result: Some(pb::exchange_result::Result::Problem(problem)) };
+                let results = vec![whole_result(again()), problem.clone(), whole_result(again())];
+                let expected = pb::BatchExchangeResponse { results }.encode_to_vec();
+                let mut out = Vec::new();
+                for told in [patterns.result(again()), ToldResult::Whole(Box::new(problem)), patterns.result(again())] {
+                    told.write(&mut out);
+                }
+                assert_eq!(out, expected);
             }
         }
     }

@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::{Body as HttpBody, Frame};
@@ -19,8 +19,10 @@ use tonic::codegen::Service as _;
 
 use super::super::peer::{self, Peer};
 use super::super::status::status;
+use super::line::Line;
 use super::routes::Arrived;
 use super::token::Tokens;
+use super::told::PREFIX;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::token_service_server::TokenServiceServer;
@@ -29,13 +31,11 @@ use crate::system::Stopwatch;
 
 /// The path of the method.
 pub const PATH: &str = "/mayfly.v1.TokenService/Exchange";
-/// A flag and four bytes of length (gRPC over HTTP/2, "Length-Prefixed-Message").
-const PREFIX: usize = 5;
 
-/// Answers one call.
+/// Answers one call, in the line of its connection where it has one.
 pub async fn exchange<B>(
     tokens: &mut TokenServiceServer<Tokens>,
-    own: &Tokens,
+    (own, line): (&Tokens, Option<Arc<Line>>),
     peer: Peer,
     call: Request<B>,
     arrived: Arrived,
@@ -87,11 +87,14 @@ where
         return tokens.call(Request::from_parts(parts, Replay { came, rest: body })).await;
     };
     let answer = match peer::caller_of(Some(&peer)) {
-        Ok(caller) => Box::pin(taken.run(Tokens::one(&own.0, &caller, ask))).await.map_err(status),
+        Ok(caller) => match line.filter(|line| line.is_of(&caller)) {
+            Some(line) => line.exchange(ask, taken).await.map_err(status),
+            None => Line::new(own.0.clone(), caller).exchange(ask, taken).await.map_err(status),
+        },
         Err(no) => Err(no),
     };
     Ok(match answer {
-        Ok(issued) => response(&pb::ExchangeResponse { issued: Some(issued) }),
+        Ok(message) => response(message),
         Err(no) => no.into_http(),
     })
 }
@@ -117,13 +120,8 @@ fn message(body: &Bytes) -> Option<pb::ExchangeRequest> {
     if plain { pb::ExchangeRequest::decode(message).ok() } else { None }
 }
 
-fn response(answer: &pb::ExchangeResponse) -> Response<Body> {
-    let length = answer.encoded_len();
-    let mut message = BytesMut::with_capacity(PREFIX + length);
-    message.put_u8(0);
-    message.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    answer.encode_raw(&mut message);
-    let mut response = Response::new(Body::new(Whole { message: Some(message.freeze()), ended: false }));
+fn response(message: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::new(Whole { message: Some(message), ended: false }));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }

@@ -43,8 +43,12 @@ impl Clone for Page {
 
 impl Page {
     pub fn text(&self, span: Span) -> &str {
+        str::from_utf8(self.bytes(span)).unwrap_or_default()
+    }
+
+    fn bytes(&self, span: Span) -> &[u8] {
         let (from, len) = (usize::from(span.from), usize::from(span.len));
-        self.text.get(from..from + len).and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default()
+        self.text.get(from..from + len).unwrap_or_default()
     }
 
     fn put(&mut self, at: usize, mut entry: Entry, tool: &str) {
@@ -61,7 +65,7 @@ impl Page {
 
     /// Where a tool stands, put there if it is none of the last.
     fn name(&mut self, tool: &str) -> Span {
-        if let Some(span) = self.recent.iter().find(|span| self.text(**span) == tool) {
+        if let Some(span) = self.recent.iter().find(|span| self.bytes(**span) == tool.as_bytes()) {
             return *span;
         }
         if self.text.len() + tool.len() > self.full {

@@ -1,0 +1,130 @@
+//! Single exchanges of one connection that came together are decided in one round, as those of a stream are: what they have in common is
+//! decided, encoded and written to the log once.
+//!
+//! A call puts what it asks into its connection's line. The first one in it has the line served when whoever is ready has had its turn, which
+//! is at once where nobody is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::round;
+use super::told::{Patterns, answer_of};
+use crate::authority::Authority;
+use crate::identity::caller::Caller;
+use crate::intake::Taken;
+use crate::limits;
+use crate::pb::mayfly::v1 as pb;
+use crate::policy::wanted::Wanted;
+use crate::refusal::{Fault, No};
+
+/// The line of one connection. Its bound is that of the connection's calls.
+pub(super) struct Line {
+    authority: Arc<Authority>,
+    caller: Caller,
+    waiting: Mutex<Vec<Waiting>>,
+}
+
+struct Waiting {
+    ask: pb::ExchangeRequest,
+    taken: Taken,
+    reply: oneshot::Sender<Said>,
+}
+
+/// What a call hears from its round.
+enum Said {
+    /// The message that it is answered with.
+    Over(Result<Bytes, No>),
+    /// It takes its time, and holds up none of the others.
+    Slow(Box<Wanted>),
+}
+
+impl Line {
+    pub fn new(authority: Arc<Authority>, caller: Caller) -> Arc<Line> {
+        Arc::new(Line { authority, caller, waiting: Mutex::default() })
+    }
+
+    /// Whether it is that of this caller: what stands in one line is decided for one.
+    pub fn is_of(&self, caller: &Caller) -> bool {
+        self.caller.is_same(caller)
+    }
+
+    /// Answers one call. Dropped before its round, nothing is asked of anybody.
+    pub async fn exchange(self: Arc<Line>, ask: pb::ExchangeRequest, taken: Taken) -> Result<Bytes, No> {
+        let (reply, said) = oneshot::channel();
+        let first = {
+            let mut waiting = self.waiting.lock();
+            waiting.push(Waiting { ask, taken, reply });
+            waiting.len() == 1
+        };
+        if first {
+            drop(tokio::spawn(self.clone().serve()));
+        }
+        match said.await {
+            Ok(Said::Over(end)) => end,
+            Ok(Said::Slow(want)) => {
+                let end = Box::pin(self.authority.exchange(&self.caller, &want)).await;
+                round::noted(&self.authority, &self.caller, Some(&want), end).map(answer_of)
+            }
+            Err(_) => Err(Fault::new("a round ended without an answer").into()),
+        }
+    }
+
+    async fn serve(self: Arc<Line>) {
+        tokio::task::yield_now().await;
+        let mut all = std::mem::take(&mut *self.waiting.lock());
+        all.retain(|one| !one.reply.is_closed());
+        // Those of one task are made in series where they follow each other. They came at the same time: no order is lost.
+        if !all.is_sorted_by(|a, b| task(a) <= task(b)) {
+            all.sort_by(|a, b| task(a).cmp(task(b)));
+        }
+        let most = self.authority.intake.round(limits::STREAM_ROUND);
+        while all.len() > most {
+            let rest = all.split_off(most);
+            drop(tokio::spawn(self.clone().round(std::mem::replace(&mut all, rest))));
+        }
+        self.round(all).await;
+    }
+
+    async fn round(self: Arc<Line>, all: Vec<Waiting>) {
+        let (mut asks, mut replies, mut together) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()), None);
+        for Waiting { ask, taken, reply } in all {
+            asks.push(ask);
+            replies.push(reply);
+            together = Some(taken.with(together));
+        }
+        if let Some(taken) = together {
+            taken.run(self.decide(asks, replies)).await;
+        }
+    }
+
+    async fn decide(&self, mut asks: Vec<pb::ExchangeRequest>, replies: Vec<oneshot::Sender<Said>>) {
+        let (authority, caller) = (&self.authority, &self.caller);
+        let count = asks.len();
+        let (wants, parts, round) = round::begin(authority, caller, asks.iter_mut(), count);
+        let mut patterns = Patterns::default();
+        for (reply, (asked, part)) in replies.into_iter().zip(wants.into_iter().zip(parts)) {
+            // They stand in one line, so one that is not ready is followed by none that is.
+            let said = match (round::end(authority, part).await, asked) {
+                (Some(end), asked) => Said::Over(round::noted(authority, caller, asked.as_ref().ok(), end).map(|issued| {
+                    // What one has in common with nobody is not put aside.
+                    if count == 1 { answer_of(issued) } else { patterns.answer(issued) }
+                })),
+                (None, Ok(want)) => Said::Slow(Box::new(want)),
+                (None, Err(_)) => Said::Over(Err(Fault::new("a round with what nobody asked").into())),
+            };
+            let _ = reply.send(said);
+        }
+        drop(round);
+    }
+}
+
+/// The open task that an exchange names.
+fn task(one: &Waiting) -> &str {
+    match &one.ask.task {
+        Some(pb::exchange_request::Task::TaskId(id)) => id,
+        _ => "",
+    }
+}

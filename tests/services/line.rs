@@ -1,0 +1,139 @@
+//! Single exchanges of one connection that came together: decided in one round, each answered by itself.
+
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::task::Poll;
+
+use mayfly::identity::svid::VerifiedSvid;
+use mayfly::pb::mayfly::v1 as pb;
+use mayfly::serve::grpc::{Services, workload_routes};
+use mayfly::serve::peer::Peer;
+use prost::Message;
+
+use super::locked::{Came, call, exchange};
+use super::{World, world};
+
+const EXCHANGE: &str = "/mayfly.v1.TokenService/Exchange";
+
+fn services(w: &World) -> Services {
+    workload_routes(w.authority(), &tonic_health::server::HealthReporter::new())
+}
+
+fn issued(came: &Came) -> pb::Issued {
+    assert_eq!(came.reason, "");
+    pb::ExchangeResponse::decode(came.message.clone()).unwrap().issued.unwrap()
+}
+
+fn claims(issued: &pb::Issued) -> serde_json::Value {
+    let Some(pb::issued::Answer::BearerToken(bearer)) = &issued.answer else { panic!("no token") };
+    let claims = bearer.token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&data_encoding::BASE64URL_NOPAD.decode(claims.as_bytes()).unwrap()).unwrap()
+}
+
+/// All at once, as a connection's calls come: each on a task of its own.
+async fn together(services: &Services, peer: &Peer, asks: Vec<pb::ExchangeRequest>) -> Vec<Came> {
+    let spawned = asks.into_iter().map(|ask| {
+        let (mut services, peer) = (services.clone(), peer.clone());
+        tokio::spawn(async move { call(&mut services, &peer, EXCHANGE, &ask).await })
+    });
+    let mut all = Vec::new();
+    for one in spawned.collect::<Vec<_>>() {
+        all.push(one.await.unwrap());
+    }
+    all
+}
+
+fn in_task(task: &str, n: usize) -> pb::ExchangeRequest {
+    let task = Some(pb::exchange_request::Task::TaskId(task.to_owned()));
+    pb::ExchangeRequest { task, tool: format!("tool-{n}"), ..exchange(&format!("request-{n}")) }
+}
+
+#[test]
+fn each_of_those_that_came_together_has_its_own_answer() {
+    let w = world();
+    let peer = w.workload("/agent/demo");
+    let services = services(&w).on_connection(&peer);
+    w.run(async {
+        let opened = together(&services, &peer, vec![exchange(""), exchange("")]).await;
+        let tasks: Vec<String> = opened.iter().map(|came| issued(came).task_id).collect();
+        assert_ne!(tasks[0], tasks[1]);
+        // Of two tasks in turn, with what is not well formed, what opens a task, and more than one round.
+        let mut asks: Vec<_> = (0..90).map(|n| in_task(&tasks[n % 2], n)).collect();
+        asks.insert(20, pb::ExchangeRequest { upstream: String::new(), ..exchange("") });
+        asks.insert(40, exchange(""));
+        asks.insert(60, pb::ExchangeRequest { upstream: "nowhere".into(), ..in_task(&tasks[0], 900) });
+        let came = together(&services, &peer, asks.clone()).await;
+        let mut ids = BTreeSet::new();
+        for (n, (ask, came)) in asks.iter().zip(&came).enumerate() {
+            match n {
+                20 => assert_eq!(came.reason, "INVALID_FIELD"),
+                60 => assert_ne!(came.reason, ""),
+                _ => {
+                    let issued = issued(came);
+                    let own = claims(&issued)["https://mayfly.dev/claims"].clone();
+                    if let Some(pb::exchange_request::Task::TaskId(task)) = &ask.task {
+                        assert_eq!((own["tool"].as_str(), &issued.task_id), (Some(&*ask.tool), task), "{n}");
+                    }
+                    ids.insert(issued.credential_id);
+                }
+            }
+        }
+        assert_eq!(ids.len(), 91, "one each");
+        // Asked once more, they are the same credentials.
+        let again = together(&services, &peer, asks[..20].to_vec()).await;
+        for (first, again) in came.iter().zip(&again) {
+            let (first, again) = (issued(first), issued(again));
+            assert_eq!((first.credential_id, first.seq), (again.credential_id, again.seq));
+            assert_eq!(again.novelty, pb::Novelty::Same as i32);
+        }
+        // The same request at the same time is one request.
+        let twins = together(&services, &peer, vec![in_task(&tasks[0], 500); 12]).await;
+        assert_eq!(twins.iter().map(|came| issued(came).credential_id).collect::<BTreeSet<_>>().len(), 1);
+    });
+    assert_eq!(w.authority().intake.load().waiting, 0);
+}
+
+#[test]
+fn in_the_line_of_a_connection_nobody_else_acts() {
+    let w = world();
+    let (peer, other) = (w.workload("/agent/demo"), w.workload("/agent/a"));
+    let services = services(&w).on_connection(&peer);
+    let id = |peer: &Peer| match peer {
+        Peer::Workload(svid) => VerifiedSvid::id(svid).as_str().to_owned(),
+        _ => panic!("no workload"),
+    };
+    w.run(async {
+        for who in [&peer, &other, &peer] {
+            let came = together(&services, who, vec![exchange(""); 3]).await;
+            for one in &came {
+                assert_eq!(claims(&issued(one))["sub"], id(who));
+            }
+        }
+    });
+}
+
+#[test]
+fn who_goes_before_the_round_asked_for_nothing() {
+    let w = world();
+    let peer = w.workload("/agent/demo");
+    let services = services(&w).on_connection(&peer);
+    // On one thread, so that the round cannot begin before the call is dropped.
+    let one = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    one.block_on(async {
+        let before = w.authority().ledger.peek(|s| s.head);
+        {
+            let (mut own, ask) = (services.clone(), exchange("gone"));
+            let mut gone = pin!(call(&mut own, &peer, EXCHANGE, &ask));
+            let waits = std::future::poll_fn(|cx| Poll::Ready(gone.as_mut().poll(cx).is_pending())).await;
+            assert!(waits, "it is in the line, and its round has not begun");
+            assert_eq!(w.authority().intake.load().waiting, 1);
+        }
+        // Whoever comes next is served, and was not held up.
+        let mut own = services.clone();
+        let next = issued(&call(&mut own, &peer, EXCHANGE, &exchange("next")).await);
+        assert!(next.seq > before.as_u64());
+        let again = issued(&call(&mut own, &peer, EXCHANGE, &exchange("gone")).await);
+        assert_eq!(again.novelty, pb::Novelty::New as i32, "the first time nothing was issued");
+    });
+    assert_eq!(w.authority().intake.load().waiting, 0);
+}
