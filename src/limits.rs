@@ -82,7 +82,7 @@ pub const FEED_MAX_AGE_MS: u64 = 30 * 1000;
 
 /// Most live tasks in all. At 1 KB each (design, section 10), 1 GB.
 pub const TASKS: usize = 1_000_000;
-/// Most live tasks that one caller opened. A hundred callers at it fill `TASKS`.
+/// Most tasks that one caller opened and that are not over. A hundred callers at it fill `TASKS`.
 pub const TASKS_PER_CALLER: usize = 10_000;
 /// Most live credentials in all. At 128 bytes each (design, section 10), 1.3 GB.
 pub const CREDENTIALS: usize = 10_000_000;

@@ -176,7 +176,8 @@ fn counts(state: &State) -> Result<(), Found> {
         let under = |t: &&Task| t.terms.path.iter().rev().nth(1) == Some(&id);
         let children = state.tasks.iter().filter(under).count();
         ensure!((task.credentials as usize, task.children as usize) == (own, children), "what hangs on {id}");
-        let opened = state.tasks.iter().filter(|t| t.terms.opener == task.terms.opener).count();
+        ensure!(!task.counted || task.closed.is_none(), "{id} is over and counts");
+        let opened = state.tasks.iter().filter(|t| t.counted && t.terms.opener == task.terms.opener).count();
         ensure!(opened == state.tasks.opened_by(&task.terms.opener) as usize, "tasks of {}", task.terms.opener);
     }
     let entries = state.rules.entries();

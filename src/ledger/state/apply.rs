@@ -217,7 +217,7 @@ impl State {
         let issued = task.issued_under > 0;
         // Also where its deadline is long past: a rule is never dropped before the last view that could be from before it.
         let until = Millis(e.keep_until).max(Rules::outlasting(task.deadline.max(now)));
-        self.tasks.check_at(id, now.plus(limits::REQUEST_ID_KEPT_MS));
+        self.tasks.closed(id, now);
         // Nothing was issued under it, so nobody has anything to refuse.
         if issued {
             self.rules.add(&Target::Task(id), Some(seq), None, until);
@@ -261,7 +261,7 @@ impl State {
             && task.closed.is_none()
         {
             task.closed = Some(Closed { outcome: Outcome::Revoked, reason: reason.into(), at: now, seq, by: author(record) });
-            self.tasks.check_at(*id, now.plus(limits::REQUEST_ID_KEPT_MS));
+            self.tasks.closed(*id, now);
         }
     }
 

@@ -63,6 +63,8 @@ pub struct Task {
     pub closed: Option<Closed>,
     /// It waits for an approval.
     pub pending: bool,
+    /// It is not known to be over, and counts for who opened it.
+    pub counted: bool,
     /// Credentials ever issued in it.
     pub issued: u64,
     /// Credentials ever issued in it or under it.
@@ -98,7 +100,7 @@ pub struct Tasks {
     index: Map<TaskId, Slot>,
     /// When to look whether a task can be forgotten, and which.
     checks: Calendar<TaskId>,
-    /// How many tasks each caller opened that are in memory.
+    /// How many tasks each caller opened that are not known to be over.
     opened_by: Map<Arc<str>, u32>,
     /// What was opened lately: what comes next has much in common with one of them. It changes nothing but memory.
     recent: Vec<Arc<Terms>>,
@@ -168,7 +170,7 @@ impl Tasks {
         self.index.is_empty()
     }
 
-    /// How many in memory this caller opened.
+    /// How many this caller opened that are not known to be over. Of one whose time is up that is known with one of the next commits.
     pub fn opened_by(&self, caller: &str) -> u32 {
         self.opened_by.get(caller).copied().unwrap_or(0)
     }
@@ -235,7 +237,7 @@ impl Tasks {
             p.children += 1;
         }
         let deadline = Millis(opened.deadline);
-        self.check_at(id, deadline.plus(limits::REQUEST_ID_KEPT_MS));
+        self.check_at(id, deadline);
         let task = Task {
             terms: self.shared(terms),
             deadline,
@@ -243,6 +245,7 @@ impl Tasks {
             holds: Vec::new(),
             closed: None,
             pending: !opened.approval.is_empty(),
+            counted: true,
             issued: 0,
             issued_under: 0,
             credentials: 0,
@@ -287,7 +290,15 @@ impl Tasks {
         }
     }
 
-    pub(super) fn check_at(&mut self, id: TaskId, when: Millis) {
+    /// A task was closed. It is looked at again when its name may be forgotten.
+    pub(super) fn closed(&mut self, id: TaskId, now: Millis) {
+        if let Some(slot) = self.slot_of(&id) {
+            self.over(slot);
+        }
+        self.check_at(id, now.plus(limits::REQUEST_ID_KEPT_MS));
+    }
+
+    fn check_at(&mut self, id: TaskId, when: Millis) {
         self.checks.after(when, id);
     }
 
@@ -301,10 +312,15 @@ impl Tasks {
             let Some(task) = self.at(slot) else { continue };
             // By its own end: one that is over because its parent is keeps its time, so that whoever asks is told what became of it.
             let end = task.closed.as_ref().map_or(task.deadline, |c| c.at.min(task.deadline));
-            let kept = end.plus(limits::REQUEST_ID_KEPT_MS);
+            if end >= now {
+                self.check_at(id, end);
+                continue;
+            }
+            let (idle, kept) = (task.credentials == 0 && task.children == 0, end.plus(limits::REQUEST_ID_KEPT_MS));
+            self.over(slot);
             if kept >= now {
                 self.check_at(id, kept);
-            } else if task.credentials > 0 || task.children > 0 {
+            } else if !idle {
                 self.check_at(id, now.plus(60_000));
             } else {
                 self.forget(slot);
@@ -320,10 +336,27 @@ impl Tasks {
         if let Some(parent) = task.parent.and_then(|p| self.at_mut(p)) {
             parent.children -= 1;
         }
-        if let Some(n) = self.opened_by.value_mut(&task.terms.opener) {
+        if task.counted {
+            self.uncount(&task.terms);
+        }
+    }
+
+    /// The task at a place is over: it no longer counts for who opened it.
+    fn over(&mut self, slot: Slot) {
+        if !self.at(slot).is_some_and(|task| task.counted) {
+            return;
+        }
+        let Some(task) = self.at_mut(slot) else { return };
+        task.counted = false;
+        let terms = task.terms.clone();
+        self.uncount(&terms);
+    }
+
+    fn uncount(&mut self, terms: &Terms) {
+        if let Some(n) = self.opened_by.value_mut(&terms.opener) {
             *n -= 1;
             if *n == 0 {
-                self.opened_by.remove(&task.terms.opener);
+                self.opened_by.remove(&terms.opener);
             }
         }
     }

@@ -306,6 +306,37 @@ fn what_has_ended_is_forgotten_and_nothing_else() {
 }
 
 #[test]
+fn what_is_over_does_not_count_for_who_opened_it() {
+    let mut log = Log::new();
+    let (closed, _over) = (log.opened(&[]), log.opened(&[]));
+    let mut record = log.task(&[]);
+    let Some(Event::TaskOpened(e)) = &mut record.event else { panic!("a task") };
+    e.max_deadline += 20_000;
+    let extended = e.task.clone();
+    log.put(vec![record])[0].clone().unwrap();
+    let opener = "spiffe://a.example/agent";
+    let note = || Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()));
+    assert_eq!(log.state.tasks.opened_by(opener), 3);
+    let closing = TaskClosed { task: closed, outcome: Outcome::Completed.into(), ..Default::default() };
+    log.put(vec![Record::new(Who::LocalUid(0), Event::TaskClosed(closing))])[0].clone().unwrap();
+    assert_eq!(log.state.tasks.opened_by(opener), 2);
+    let deadline = |log: &Log| log.state.tasks.get(&TaskId::from_slice(&extended).unwrap()).unwrap().deadline;
+    let (end, decided_at) = (deadline(&log).plus(10_000).0, log.time.0);
+    let longer = TaskExtended { task: extended.clone(), deadline: end, decided_at, policy_version: 1 };
+    let (first, head) = (deadline(&log), log.state.head);
+    log.put(vec![Record::new(Who::LocalUid(0), Event::TaskExtended(longer)).decided_at(head)])[0].clone().unwrap();
+    log.time = first;
+    log.put(vec![note()]);
+    assert_eq!(log.state.tasks.opened_by(opener), 2, "a task lives up to its deadline");
+    log.time = first.plus(1_000);
+    log.put(vec![note()]);
+    assert_eq!((log.state.tasks.opened_by(opener), log.state.tasks.len()), (1, 3), "it is remembered, and no longer counted");
+    log.time = first.plus(11_000);
+    log.put(vec![note()]);
+    assert_eq!(log.state.tasks.opened_by(opener), 0);
+}
+
+#[test]
 fn time_never_goes_back_but_in_a_new_generation_that_says_so() {
     let mut log = Log::new();
     log.time = Millis(10);
