@@ -140,7 +140,7 @@ fn a_rule_of_a_callers_own_act_goes_with_what_it_ended() {
             house.clock.advance(60_000 + margin - 1_000);
             house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
             assert_eq!(held().0, 2, "until then both are kept");
-            house.clock.advance(61_001);
+            house.clock.advance(62_000);
             house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
         }
     });

@@ -56,8 +56,7 @@ impl<K: Hash> Interner<K> {
     pub fn index(&mut self) {
         for (slot, value) in self.slots.iter().enumerate() {
             if let Some((key, _)) = value {
-                let (hasher, slots) = (&self.hasher, &self.slots);
-                self.index.insert(hasher.hash_one(&**key), slot as Slot, |s| rehash(hasher, slots, s));
+                self.index.insert(self.hasher.hash_one(&**key), slot as Slot);
             }
         }
     }
@@ -91,10 +90,6 @@ impl<'de, K: Deserialize<'de> + Hash + Eq> Deserialize<'de> for Interner<K> {
     }
 }
 
-fn rehash<K: Hash>(hasher: &DefaultHashBuilder, slots: &Values<K>, slot: Slot) -> u64 {
-    slots.get(slot as usize).and_then(Option::as_ref).map_or(0, |(k, _)| hasher.hash_one(&**k))
-}
-
 impl<K: Hash + Eq> Interner<K> {
     /// Counts one more holder of the value.
     pub fn acquire<Q>(&mut self, key: &Q) -> Slot
@@ -125,8 +120,7 @@ impl<K: Hash + Eq> Interner<K> {
             *place = Some((Arc::new(K::from(key)), 1));
         }
         self.held += 1;
-        let (hasher, slots) = (&self.hasher, &self.slots);
-        self.index.insert(hash, slot, |s| rehash(hasher, slots, s));
+        self.index.insert(hash, slot);
         self.found(slot);
         slot
     }
@@ -158,8 +152,8 @@ impl<K: Hash + Eq> Interner<K> {
         if *count > 0 {
             return false;
         }
-        let (hasher, slots) = (&self.hasher, &self.slots);
-        self.index.remove(rehash(hasher, slots, slot), slot, |s| rehash(hasher, slots, s));
+        let hash = self.slots.get(slot as usize).and_then(Option::as_ref).map_or(0, |(k, _)| self.hasher.hash_one(&**k));
+        self.index.remove(hash, slot);
         if let Some(place) = self.slots.get_mut(slot as usize) {
             *place = None;
         }

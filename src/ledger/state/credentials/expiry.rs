@@ -28,11 +28,9 @@ impl Credentials {
     }
 
     fn remove(&mut self, slot: Slot, tasks: &mut Tasks) {
-        // While it stands there: it is found by what it is.
         let Some((_, entry)) = self.slab.get(slot) else { return };
-        let (hasher, slab, request) = (&self.hasher, &self.slab, entry.request());
-        let by_id = |slot| slab.get(slot).map_or(0, |(_, e)| hasher.hash_one(e.id()));
-        self.by_id.remove(hasher.hash_one(entry.id()), slot, by_id);
+        let request = entry.request();
+        self.by_id.remove(self.hasher.hash_one(entry.id()), slot);
         if request != NO_REQUEST {
             self.forget(request, slot);
         }

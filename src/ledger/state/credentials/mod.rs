@@ -194,13 +194,10 @@ impl Credentials {
     }
 
     fn index(&mut self, slot: Slot) {
-        let (hasher, slab) = (&self.hasher, &self.slab);
-        let Some((_, entry)) = slab.get(slot) else { return };
-        let by_id = |slot| slab.get(slot).map_or(0, |(_, e)| hasher.hash_one(e.id()));
-        self.by_id.insert(hasher.hash_one(entry.id()), slot, by_id);
+        let Some((_, entry)) = self.slab.get(slot) else { return };
+        self.by_id.insert(self.hasher.hash_one(entry.id()), slot);
         if entry.answers() {
-            let by_request = |slot| slab.get(slot).map_or(0, |(_, e)| hasher.hash_one(e.request()));
-            self.by_request.insert(hasher.hash_one(entry.request()), slot, by_request);
+            self.by_request.insert(self.hasher.hash_one(entry.request()), slot);
         }
     }
 
@@ -223,8 +220,6 @@ impl Credentials {
 
     /// A request is no longer answered by what is at this place.
     fn forget(&mut self, request: Request, slot: Slot) {
-        let (hasher, slab) = (&self.hasher, &self.slab);
-        let by_request = |slot| slab.get(slot).map_or(0, |(_, e)| hasher.hash_one(e.request()));
-        self.by_request.remove(hasher.hash_one(request), slot, by_request);
+        self.by_request.remove(self.hasher.hash_one(request), slot);
     }
 }
