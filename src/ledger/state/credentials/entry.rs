@@ -169,9 +169,14 @@ impl Entry {
         self.mark |= RELEASED;
     }
 
+    /// Whether it is known that its end has passed.
+    pub(super) fn ended(&self) -> bool {
+        self.mark.get() & ENDED > 0
+    }
+
     /// Its end has passed. False where that was known.
     pub(super) fn end(&mut self) -> bool {
-        let ended = self.mark.get() & ENDED > 0;
+        let ended = self.ended();
         self.mark |= ENDED;
         !ended
     }

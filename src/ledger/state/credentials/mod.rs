@@ -44,7 +44,7 @@ pub struct Credentials {
     by_request: Places,
     hasher: DefaultHashBuilder,
     names: NameTables,
-    /// When to look at an entry.
+    /// When to look at the entries of a page.
     checks: Calendar<Slot>,
     live: usize,
 }
@@ -182,7 +182,7 @@ impl Credentials {
         self.slab.put(slot, entry, issuance.tool);
         self.live += 1;
         self.index(slot);
-        self.checks.after(expires_at, slot);
+        self.check_after(slot, expires_at);
     }
 
     /// A copy that everything is found in.

@@ -24,13 +24,23 @@ const _: () = assert!(PAGE * limits::NAME_BYTES < 1 << 16);
 /// Tools found again at once: those that came last.
 const RECENT: usize = 4;
 
-#[derive(Default)]
 pub(super) struct Page {
     entries: Vec<Option<Entry>>,
+    /// The second with which one of them is to be looked at, `NEVER` if none is.
+    due: u64,
     text: Vec<u8>,
     recent: [Span; RECENT],
     /// Beyond this it is looked how much of the text is still somebody's.
     full: usize,
+}
+
+/// No entry of a page is to be looked at.
+const NEVER: u64 = u64::MAX;
+
+impl Default for Page {
+    fn default() -> Page {
+        Page { entries: Vec::new(), due: NEVER, text: Vec::new(), recent: Default::default(), full: 0 }
+    }
 }
 
 impl Clone for Page {
@@ -143,6 +153,23 @@ impl Slab {
         }
     }
 
+    /// Has the entry at a place looked at with a second. Gives its page, if that is not to be looked at by then anyhow.
+    pub fn look(&mut self, slot: Slot, second: u64) -> Option<Slot> {
+        let at = slot as usize / PAGE;
+        let page = self.pages.get_mut(at).filter(|page| second < page.due)?;
+        Arc::make_mut(page).due = second;
+        Some(at as Slot)
+    }
+
+    /// The places of a page that is to be looked at by now: whoever asks does it. None where that was done meanwhile.
+    pub fn due(&mut self, page: Slot, now: u64) -> std::ops::Range<Slot> {
+        let at = page as usize;
+        let Some(page) = self.pages.get_mut(at).filter(|page| page.due <= now) else { return 0..0 };
+        let page = Arc::make_mut(page);
+        page.due = NEVER;
+        (at * PAGE) as Slot..(at * PAGE + page.entries.len()) as Slot
+    }
+
     /// Takes the entry out of a place.
     pub fn take(&mut self, slot: Slot) -> Option<Entry> {
         self.get(slot)?;
@@ -199,7 +226,7 @@ impl Serialize for Slab {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let mut pages = s.serialize_seq(Some(self.pages.len()))?;
         for page in &self.pages {
-            pages.serialize_element(&(page.entries.len() as u32, Bytes(&page.to_bytes())))?;
+            pages.serialize_element(&(page.entries.len() as u32, page.due, Bytes(&page.to_bytes())))?;
         }
         pages.end()
     }
@@ -227,8 +254,9 @@ impl<'de> Deserialize<'de> for Slab {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Slab, A::Error> {
                 let mut pages = Vec::new();
                 let mut whole = true;
-                while let Some((count, bytes)) = seq.next_element::<(u32, &'de [u8])>()? {
+                while let Some((count, due, bytes)) = seq.next_element::<(u32, u64, &'de [u8])>()? {
                     let page = Page::from_bytes(bytes, count as usize).filter(|_| whole && count > 0);
+                    let page = page.map(|page| Page { due, ..page });
                     // Places are counted: only the last page may have fewer.
                     whole = count as usize == PAGE;
                     pages.push(Arc::new(page.ok_or_else(|| A::Error::custom("a page of credentials that is none"))?));
