@@ -1,5 +1,6 @@
 //! Many live credentials: what each takes in memory, what they do to latency while they come, and how long a start takes with them.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -10,11 +11,15 @@ use super::run::{Running, look, ms};
 use super::world::{Plan, prepare};
 use super::{Failed, LiveArgs, Mode, history};
 use crate::cli::out::Noun;
+use crate::server::engine;
 
 /// The first stretch, to which the rest is compared.
 const FIRST: Duration = Duration::from_secs(5);
 /// As long as credentials may live: none ends during the run.
 const TTL: Duration = Duration::from_secs(3600);
+
+/// Until the allocator has given back what was only under way.
+const REST: Duration = Duration::from_secs(3);
 
 /// What they cost.
 #[derive(Serialize)]
@@ -83,7 +88,11 @@ pub fn run(args: &LiveArgs) -> Result<Live, Failed> {
         let counted = running.outcome.counts();
         let operator = running.operator.clone();
         running.end().await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        // What a snapshot takes while it is written is not theirs.
+        while writing(&bench.data()) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        tokio::time::sleep(REST).await;
         let (after, credentials) = (rss(bench.pid)?, look(operator.as_ref()).await?.credentials);
         let growing = if growing.is_empty() { &first } else { &growing };
         let each = |above: u64, many: u64| after.saturating_sub(above) as f64 / many.max(1) as f64;
@@ -121,6 +130,11 @@ pub fn run(args: &LiveArgs) -> Result<Live, Failed> {
         && live.errors == 0;
     bench.end()?;
     Ok(live)
+}
+
+fn writing(data: &Path) -> bool {
+    let files = std::fs::read_dir(engine::snapshots_in(data)).into_iter().flatten().flatten();
+    files.map(|file| file.path()).any(|path| path.extension().is_some_and(|e| e == "writing"))
 }
 
 impl Live {

@@ -102,7 +102,7 @@ pub const KEYS: &[Key] = &[
         "`redb`; `sled`, which takes more disk and memory (docs/operations.md); or `memory` for trying things out: no rule, lock or task outlives its process.",
     ),
     key("store.path", Path, Absent("none; `redb` and `sled` need one"), "The data directory. Made where it is missing."),
-    key("store.cache", Size(4 * MIB, 64 << 30), Is("\"8MiB\""), "Memory that the engine may use for what it read and wrote."),
+    key("store.cache", Size(4 * MIB, 64 << 30), Is("\"4MiB\""), "Memory that the engine may use for what it read and wrote."),
     key("store.disk_reserve", Size(8 * MIB, 1 << 40), Is("\"64MiB\""), "Disk kept free so that revoking works when it is full."),
     key(
         "seal.key_file",
