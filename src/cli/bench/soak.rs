@@ -9,7 +9,7 @@ use super::load::Load;
 use super::process::{disk, fds, rss};
 use super::run::{Running, look, ms};
 use super::world::{Bench, Plan, prepare};
-use super::{Failed, Mode, SoakArgs};
+use super::{Failed, SoakArgs};
 use crate::cli::out::Noun;
 use crate::document::quantity::duration_text;
 use crate::limits;
@@ -79,7 +79,7 @@ pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Faile
     let time = Duration::from_secs_f64(args.minutes * 60.0);
     let soak = super::on_runtime(async {
         // Tasks are completed when they are done, as in use: left open they would grow in number for as long as tasks may live.
-        let usual = Load { ttl: Some(args.ttl), endings: Some(0.0), ..Load::usual(Mode::Stream) };
+        let usual = Load { ttl: Some(args.ttl), endings: Some(0.0), ..Load::usual(args.mode) };
         let first = time.min(Duration::from_secs(10)) / 2;
         let running = Running::start(&usual, &bench, first / 5).await?;
         let full = running.measure(&bench, first).await?.rate();
