@@ -206,8 +206,8 @@ impl Store for Failing {
     fn follow(&self, after: u64, wait: Duration) -> Result<u64, StoreError> {
         self.inner.follow(after, wait)
     }
-    fn remove_before(&self, before: u64) -> Result<(), StoreError> {
-        self.inner.remove_before(before)
+    fn remove_some(&self, before: u64) -> Result<u64, StoreError> {
+        self.inner.remove_some(before)
     }
     fn put(&self, n: &str, v: &[u8], e: mayfly::store::Expect<'_>) -> Result<(), StoreError> {
         self.inner.put(n, v, e)

@@ -57,6 +57,15 @@ impl Kept {
         }
     }
 
+    /// A ledger that began with a lock, and has lost the record of it.
+    fn without_its_beginning(&self) -> Ledger {
+        let ledger = self.open(Keep::Size(KEPT)).unwrap();
+        self.runtime.block_on(ledger.commit(Lane::Revoke, vec![lock("early")])).unwrap();
+        self.write(&ledger, 300);
+        self.settle(&ledger, SETTLED);
+        ledger
+    }
+
     /// Writes until the beginning is gone and so much of it that what was set is kept, give or take what the next snapshots hold up.
     fn settle(&self, ledger: &Ledger, most: u64) {
         for _ in 0..400 {
@@ -144,10 +153,7 @@ fn the_newest_stays_whatever_is_set() {
 #[test]
 fn a_start_needs_no_beginning_and_its_history_is_verified_from_where_it_begins() {
     let kept = Kept::new();
-    let ledger = kept.open(Keep::Size(KEPT)).unwrap();
-    kept.runtime.block_on(ledger.commit(Lane::Revoke, vec![lock("early")])).unwrap();
-    kept.write(&ledger, 300);
-    kept.settle(&ledger, SETTLED);
+    let ledger = kept.without_its_beginning();
     // What runs beside it writes records of its own until it has ended.
     ledger.stop();
     let digest = ledger.peek(|s| s.digest().unwrap());
@@ -235,10 +241,7 @@ fn what_a_crash_left_of_a_removal_goes_after_the_next_start() {
 #[test]
 fn a_recovery_of_a_log_without_its_beginning_goes_on_from_a_snapshot() {
     let kept = Kept::new();
-    let ledger = kept.open(Keep::Size(KEPT)).unwrap();
-    kept.runtime.block_on(ledger.commit(Lane::Revoke, vec![lock("early")])).unwrap();
-    kept.write(&ledger, 300);
-    kept.settle(&ledger, SETTLED);
+    let ledger = kept.without_its_beginning();
     ledger.stop();
     drop(ledger);
     // Nothing more is removed: a removal that is recorded after the place of a recovery is the case further below.

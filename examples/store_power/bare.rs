@@ -80,11 +80,12 @@ impl Store for Bare {
         self.head()
     }
 
-    fn remove_before(&self, before: Position) -> Result<(), StoreError> {
+    fn remove_some(&self, before: Position) -> Result<Position, StoreError> {
         for key in self.0.range(commit_key(0)..commit_key(before)).keys() {
             self.0.remove(key.map_err(failed)?).map_err(failed)?;
         }
-        self.flush()
+        self.flush()?;
+        Ok(before)
     }
 
     fn put(&self, name: &str, value: &[u8], _: Expect<'_>) -> Result<(), StoreError> {

@@ -120,7 +120,7 @@ impl Store for Named {
     fn follow(&self, _: Position, _: Duration) -> Result<Position, StoreError> {
         none()
     }
-    fn remove_before(&self, _: Position) -> Result<(), StoreError> {
+    fn remove_some(&self, _: Position) -> Result<Position, StoreError> {
         none()
     }
     fn put(&self, name: &str, value: &[u8], expect: Expect<'_>) -> Result<(), StoreError> {

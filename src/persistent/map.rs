@@ -83,45 +83,51 @@ impl<K: Hash + Eq, V> Map<K, V> {
 impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
     /// The value of a key, to be changed.
     pub fn value_mut<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> Option<&mut V> {
-        // Looking for what is not there copies nothing.
-        self.get(key)?;
         let hash = self.hasher.hash_one(key);
-        let found = Arc::make_mut(self.shards.get_mut(shard(hash))?).find_mut(hash, |(k, _)| key.equivalent(k));
-        found.map(|(_, v)| v)
+        self.own(hash, key)?.find_mut(hash, |(k, _)| key.equivalent(k)).map(|(_, v)| v)
+    }
+
+    /// The shard that a key lies in, to be changed. Looking for what is not there copies none.
+    fn own<Q: Equivalent<K> + ?Sized>(&mut self, hash: u64, key: &Q) -> Option<&mut HashTable<(K, V)>> {
+        let table = self.shards.get_mut(shard(hash))?;
+        table.find(hash, |(k, _)| key.equivalent(k))?;
+        Some(Arc::make_mut(table))
+    }
+
+    /// Where a key's value stands, or is to stand.
+    fn entry(&mut self, key: &K) -> Entry<'_, (K, V)> {
+        if self.shards.is_empty() {
+            self.shards = vec![Arc::default(); SHARDS];
+        }
+        let (hash, hasher) = (self.hasher.hash_one(key), &self.hasher);
+        let table = Arc::make_mut(&mut self.shards[shard(hash)]);
+        let entry = table.entry(hash, |(k, _)| k == key, |(k, _)| hasher.hash_one(k));
+        self.len += usize::from(matches!(entry, Entry::Vacant(_)));
+        entry
     }
 
     /// The value of a key, made where there is none.
     pub fn or_insert(&mut self, key: K, value: V) -> &mut V {
-        if self.shards.is_empty() {
-            self.shards = vec![Arc::default(); SHARDS];
-        }
-        let (hash, hasher) = (self.hasher.hash_one(&key), &self.hasher);
-        let table = Arc::make_mut(&mut self.shards[shard(hash)]);
-        let entry = match table.entry(hash, |(k, _)| *k == key, |(k, _)| hasher.hash_one(k)) {
-            Entry::Occupied(entry) => entry,
-            Entry::Vacant(place) => {
-                self.len += 1;
-                place.insert((key, value))
-            }
-        };
-        &mut entry.into_mut().1
+        &mut self.entry(&key).or_insert((key, value)).into_mut().1
     }
 
     /// Sets the value of a key; gives back the one before.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let len = self.len;
-        let at = self.or_insert(key, value.clone());
-        let before = std::mem::replace(at, value);
-        (self.len == len).then_some(before)
+        match self.entry(&key) {
+            Entry::Occupied(mut there) => Some(std::mem::replace(&mut there.get_mut().1, value)),
+            Entry::Vacant(place) => {
+                place.insert((key, value));
+                None
+            }
+        }
     }
 
     /// Takes a key's value out.
     pub fn remove<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> Option<V> {
-        self.get(key)?;
-        let (hash, hasher) = (self.hasher.hash_one(key), &self.hasher);
-        let table = Arc::make_mut(self.shards.get_mut(shard(hash))?);
-        let ((_, value), _) = table.find_entry(hash, |(k, _)| key.equivalent(k)).ok()?.remove();
+        let hash = self.hasher.hash_one(key);
+        let ((_, value), _) = self.own(hash, key)?.find_entry(hash, |(k, _)| key.equivalent(k)).ok()?.remove();
         self.len -= 1;
+        let (table, hasher) = (Arc::make_mut(self.shards.get_mut(shard(hash))?), &self.hasher);
         // What there was of once need not be paid for ever.
         if table.capacity() > 16 && table.len() < table.capacity() / 8 {
             table.shrink_to(table.len() * 2, |(k, _)| hasher.hash_one(k));

@@ -40,7 +40,7 @@ impl Store for Closed {
         closed()
     }
 
-    fn remove_before(&self, _: Position) -> Result<(), StoreError> {
+    fn remove_some(&self, _: Position) -> Result<Position, StoreError> {
         closed()
     }
 

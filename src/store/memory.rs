@@ -102,14 +102,14 @@ impl Store for MemoryStore {
         Ok(kept.head())
     }
 
-    fn remove_before(&self, before: Position) -> Result<(), StoreError> {
+    fn remove_some(&self, before: Position) -> Result<Position, StoreError> {
         let mut kept = self.kept.lock();
         let before = before.min(kept.head());
         while kept.oldest < before {
             kept.commits.pop_front();
             kept.oldest += 1;
         }
-        Ok(())
+        Ok(kept.oldest)
     }
 
     fn begin_at(&self, first: Position) -> Result<(), StoreError> {

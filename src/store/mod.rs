@@ -143,14 +143,15 @@ pub trait Store: Send + Sync + 'static {
     fn follow(&self, after: Position, wait: Duration) -> Result<Position, StoreError>;
 
     /// Removes all commits before `before`, durably. The newest commit always stays.
-    fn remove_before(&self, before: Position) -> Result<(), StoreError>;
+    fn remove_before(&self, before: Position) -> Result<(), StoreError> {
+        // In steps, so that an append waits for one step and not for all.
+        while self.remove_some(before)? < before.min(self.head()?) {}
+        Ok(())
+    }
 
     /// One bounded step of [`remove_before`](Store::remove_before), for who lets others go between: `limits::STORE_REMOVE_COMMITS` commits and
     /// about `limits::STORE_REMOVE_BYTES` at most, in one durable change. Answers with the oldest place after it.
-    fn remove_some(&self, before: Position) -> Result<Position, StoreError> {
-        self.remove_before(before)?;
-        self.oldest()
-    }
+    fn remove_some(&self, before: Position) -> Result<Position, StoreError>;
 
     /// Has an empty store's first commit be at `first`: for the copy of a log whose beginning was removed. Forgotten where none is appended
     /// before the store is closed.

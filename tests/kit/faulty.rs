@@ -97,9 +97,9 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.follow(after, wait)
     }
 
-    fn remove_before(&self, before: Position) -> Result<(), StoreError> {
+    fn remove_some(&self, before: Position) -> Result<Position, StoreError> {
         self.check()?;
-        self.inner.remove_before(before)
+        self.inner.remove_some(before)
     }
 
     fn put(&self, name: &str, value: &[u8], expect: Expect<'_>) -> Result<(), StoreError> {

@@ -45,7 +45,12 @@ fn without_time_every_exchange_is_refused_and_the_rest_is_answered() {
         drop(crowd);
         assert_eq!(call(&mut services, &peer, EXCHANGE, &exchange("")).await.reason, "", "there is time again");
     });
-    assert_eq!(w.authority().intake.load().waiting, 0);
+    // Who decided gives the place back, and may do so after the answer was read.
+    let given_back = (0..500).any(|n| {
+        std::thread::sleep(Duration::from_millis(n.min(10)));
+        w.authority().intake.load().waiting == 0
+    });
+    assert!(given_back, "a place is kept for who was answered");
 }
 
 #[test]

@@ -23,6 +23,7 @@ const REQUEST_ID: u32 = 1;
 const ISSUED: u32 = 2;
 const RESULTS: u32 = 1;
 const RESULT_ISSUED: u32 = 1;
+const ANSWER_ISSUED: u32 = 1;
 const BEARER: u32 = 1;
 const TOKEN: u32 = 1;
 const CREDENTIAL_ID: u32 = 2;
@@ -137,8 +138,8 @@ impl Patterns {
         match self.one(issued) {
             Ok(one) => {
                 let mut message = Vec::new();
-                prefix(message_len(RESULT_ISSUED, one.issued_length()), &mut message);
-                begin(RESULT_ISSUED, one.issued_length(), &mut message);
+                prefix(message_len(ANSWER_ISSUED, one.issued_length()), &mut message);
+                begin(ANSWER_ISSUED, one.issued_length(), &mut message);
                 one.write_issued(&mut message);
                 one.wipe();
                 message.into()

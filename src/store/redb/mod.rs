@@ -97,28 +97,6 @@ impl RedbStore {
             table.len().map_err(engine)
         })
     }
-
-    fn remove_step(&self, before: Position) -> Result<Position, StoreError> {
-        let mut stopped = self.writer.lock();
-        let ends = *self.ends.lock();
-        let before = before.min(ends.head);
-        if ends.oldest >= before {
-            return Ok(before);
-        }
-        let mut oldest = ends.oldest;
-        self.change(&mut stopped, |tx| {
-            let mut table = tx.open_table(COMMITS)?;
-            let mut bytes = 0;
-            let end = before.min(oldest + limits::STORE_REMOVE_COMMITS as u64);
-            while oldest < end && bytes < limits::STORE_REMOVE_BYTES {
-                bytes += table.remove(oldest)?.map_or(0, |v| v.value().len());
-                oldest += 1;
-            }
-            Ok(())
-        })?;
-        self.ends.lock().oldest = oldest;
-        Ok(oldest)
-    }
 }
 
 impl Store for RedbStore {
@@ -196,15 +174,26 @@ impl Store for RedbStore {
         Ok(ends.head)
     }
 
-    fn remove_before(&self, before: Position) -> Result<(), StoreError> {
-        // In steps, so that an append waits for one step and not for all.
-        while self.remove_step(before)? < before.min(self.head()?) {}
-        Ok(())
-    }
-
     fn remove_some(&self, before: Position) -> Result<Position, StoreError> {
-        self.remove_step(before)?;
-        self.oldest()
+        let mut stopped = self.writer.lock();
+        let ends = *self.ends.lock();
+        let before = before.min(ends.head);
+        if ends.oldest >= before {
+            return Ok(ends.oldest);
+        }
+        let mut oldest = ends.oldest;
+        self.change(&mut stopped, |tx| {
+            let mut table = tx.open_table(COMMITS)?;
+            let mut bytes = 0;
+            let end = before.min(oldest + limits::STORE_REMOVE_COMMITS as u64);
+            while oldest < end && bytes < limits::STORE_REMOVE_BYTES {
+                bytes += table.remove(oldest)?.map_or(0, |v| v.value().len());
+                oldest += 1;
+            }
+            Ok(())
+        })?;
+        self.ends.lock().oldest = oldest;
+        Ok(oldest)
     }
 
     fn begin_at(&self, first: Position) -> Result<(), StoreError> {

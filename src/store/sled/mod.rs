@@ -135,26 +135,6 @@ impl SledStore {
         })
     }
 
-    /// One bounded step of a removal; the place up to which everything is gone.
-    fn remove_step(&self, before: Position) -> Result<Position, StoreError> {
-        let mut w = self.writer.lock();
-        let ends = *self.ends.lock();
-        let before = before.min(ends.head);
-        if ends.oldest >= before {
-            return Ok(before);
-        }
-        let (upto, bytes) = guarded("reading", || self.step(ends.oldest, before))?;
-        let _alone = self.rows.write();
-        let named = w.named;
-        // Rows are not written again as they go: 0.6 to 1.4 bytes of log for each (measured).
-        self.change(&mut w, bytes / 4, ends.head, |db, change| {
-            intend(db, &Intent { change, named, what: What::Remove(upto) })?;
-            remove_commits(db, ends.oldest, upto)
-        })?;
-        self.ends.lock().oldest = upto;
-        Ok(upto)
-    }
-
     /// How far one step goes from the oldest commit on, and the bytes of its rows.
     fn step(&self, oldest: Position, before: Position) -> Result<(Position, usize), StoreError> {
         let (mut upto, mut count, mut bytes) = (oldest + 1, 0, 0);
@@ -254,15 +234,23 @@ impl Store for SledStore {
         Ok(ends.head)
     }
 
-    fn remove_before(&self, before: Position) -> Result<(), StoreError> {
-        // In steps, so that an append waits for one step and not for all.
-        while self.remove_step(before)? < before.min(self.head()?) {}
-        Ok(())
-    }
-
     fn remove_some(&self, before: Position) -> Result<Position, StoreError> {
-        self.remove_step(before)?;
-        self.oldest()
+        let mut w = self.writer.lock();
+        let ends = *self.ends.lock();
+        let before = before.min(ends.head);
+        if ends.oldest >= before {
+            return Ok(ends.oldest);
+        }
+        let (upto, bytes) = guarded("reading", || self.step(ends.oldest, before))?;
+        let _alone = self.rows.write();
+        let named = w.named;
+        // Rows are not written again as they go: 0.6 to 1.4 bytes of log for each (measured).
+        self.change(&mut w, bytes / 4, ends.head, |db, change| {
+            intend(db, &Intent { change, named, what: What::Remove(upto) })?;
+            remove_commits(db, ends.oldest, upto)
+        })?;
+        self.ends.lock().oldest = upto;
+        Ok(upto)
     }
 
     fn begin_at(&self, first: Position) -> Result<(), StoreError> {

@@ -32,9 +32,6 @@ use slab::Slab;
 /// Names a request of a caller: the first 16 bytes of SHA-256 over both.
 pub type RequestKey = [u8; 16];
 
-/// Answers no request.
-const NONE: RequestKey = [0; 16];
-
 /// All credentials in memory.
 #[derive(Default)]
 pub struct Credentials {
@@ -160,18 +157,19 @@ impl Credentials {
         &mut self,
         issuance: Issuance<'_>,
         id: CredentialId,
-        request: RequestKey,
+        request: Option<RequestKey>,
         place: (Position, Seq, Seq),
         task: Slot,
     ) {
         let issued = issuance.shared;
         let expires_at = Millis(issued.expires_at);
-        let kept_until = if request == NONE {
-            expires_at
-        } else {
+        let kept_until = if request.is_some() {
             self.names.requesters.acquire(issued.caller.as_str());
             expires_at.max(Millis(issued.issued_at).plus(limits::REQUEST_ID_KEPT_MS))
+        } else {
+            expires_at
         };
+        let request = request.as_ref().map_or(NO_REQUEST, kept);
         let profile = self.names.acquire(issuance);
         let (at, seq, revision) = place;
         let entry = Entry::new(&Made { id, request, at, seq, revision, expires_at, kept_until, task, profile });
