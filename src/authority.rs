@@ -15,6 +15,7 @@ use crate::identity::bundle::Bundles;
 use crate::identity::spiffe_id::TrustDomain;
 use crate::intake::Intake;
 use crate::ledger::record::{Aim, Event, Record};
+use crate::ledger::state::{RequestKey, id_for};
 use crate::ledger::{Batch, Committed, Ledger};
 use crate::limits;
 use crate::peers::Peers;
@@ -219,9 +220,10 @@ impl Authority {
         TaskId::from_bytes(self.system.id16())
     }
 
-    /// A fresh credential id.
-    pub fn new_credential_id(&self) -> CredentialId {
-        CredentialId::from_bytes(self.system.id16())
+    /// A fresh credential id, of one that answers a request of that name.
+    pub fn new_credential_id(&self, request: Option<RequestKey>) -> CredentialId {
+        let own = self.system.id16();
+        request.map_or(CredentialId::from_bytes(own), |key| id_for(&key, own))
     }
 }
 

@@ -248,7 +248,7 @@ fn not_reached(what: &str, why: &str) -> No {
     )
 }
 
-/// The credential that a JWT names, as long as that can be read: also of one that was cut. Nothing of it is checked.
+/// The credential that a JWT names, as long as that can be read: also of one whose signature was cut. Nothing of it is checked.
 fn named_in(token: &str) -> Option<CredentialId> {
     let payload = token.split('.').nth(1)?;
     let bytes = leading_bytes(payload)?;

@@ -8,6 +8,7 @@ use super::*;
 use crate::ledger::Receipt;
 use crate::ledger::commit::sha256;
 use crate::ledger::record::{Event, KeyPurpose, Record, TaskOpened};
+use crate::ledger::state::{id_for, request_key};
 use crate::policy::grant::{Parts, TaskPath};
 use crate::refusal::{No, Reason};
 use crate::seq::{CredentialId, Millis, Seq};
@@ -33,7 +34,7 @@ fn refused(no: Option<No>) -> Reason {
 }
 
 fn id(n: u8) -> CredentialId {
-    CredentialId::from_bytes([n; 16])
+    id_for(&request_key(super::testing::AGENT, "req-1"), [n; 16])
 }
 
 fn past<'a>(record: &'a Record, parts: &'a Parts) -> Past<'a> {
@@ -112,7 +113,7 @@ fn an_inline_task_and_its_issuance_are_one_group_and_the_request_is_on_the_issua
     let records = mint_local(grant(parts), id(1), 41, &ring, &status(), T0).ok().unwrap().records();
     assert_eq!(records.iter().map(|r| (r.group, r.request.is_some())).collect::<Vec<_>>(), [(41, false), (41, true)]);
     assert!(log.put(records).iter().all(Result::is_ok));
-    let key = crate::ledger::state::request_key(super::testing::AGENT, "req-1");
+    let key = request_key(super::testing::AGENT, "req-1");
     assert_eq!(log.state.credentials.of_request(&key).unwrap().id(), id(1));
 }
 

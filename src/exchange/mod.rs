@@ -250,7 +250,8 @@ impl Authority {
 
     fn mint_here(&self, grant: Grant, view: &View) -> Result<Minted, No> {
         let group = self.ledger.new_group();
-        mint_local(grant, self.new_credential_id(), group, &self.keyring, &self.status, view.now())
+        let id = self.new_credential_id(grant.request_key());
+        mint_local(grant, id, group, &self.keyring, &self.status, view.now())
     }
 
     /// Made at its upstream, under a lease; told to nobody yet. Dropped, what was made is undone.

@@ -42,7 +42,7 @@ impl Authority {
             digest,
             key,
             replaces: None,
-            renews: Some(crate::policy::wanted::Renews {
+            renews: Some(Box::new(crate::policy::wanted::Renews {
                 id,
                 line: old.ancestors.first().cloned().unwrap_or_else(|| crate::ledger::record::Ancestor {
                     credential: old.credential.clone(),
@@ -50,7 +50,7 @@ impl Authority {
                 }),
                 until: Millis(old.renewable_until),
                 approval: !old.approval.is_empty(),
-            }),
+            })),
         };
         self.exchange(caller, &want).await
     }

@@ -57,7 +57,7 @@ impl<'a> Together<'a> {
         if let Some((shared, series)) = self.series.as_ref().filter(|series| fits(series))
             && let Some(own) = shared.grant(&authority.decider, caller, want, request)?
         {
-            let id = authority.new_credential_id();
+            let id = authority.new_credential_id(request.map(|r| r.key()));
             let (record, minted) = series.mint(own, id, &authority.status, self.view.now())?;
             let (ready, proposed) = authority.ledger.ready_one(Lane::Grant, record);
             return Ok(Granted::Here(ready, UnderWay { minted, proposed }));
@@ -74,7 +74,9 @@ impl<'a> Together<'a> {
             (want, request)
         };
         let all: Vec<_> = wants.map(named).collect();
+        let keys: Vec<_> = all.iter().filter_map(|(_, request)| request.as_ref().map(OwnRequest::key)).collect();
         self.view.read(|state| {
+            state.warm(&keys);
             let look =
                 |(want, request): (&'w Wanted, Option<OwnRequest<'w>>)| match request.filter(|r| state.knows_request(&r.key())) {
                     Some(_) => Ok(Look::Seen),

@@ -102,6 +102,7 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
         let granting = inner.granting(state.time, room);
         let position = state.position + 1;
         let chain = state.writers.get(&WRITER).copied().unwrap_or(ChainHead::START);
+        state.credentials.warm(batch.iter().flat_map(|p| p.group.iter()).filter_map(|record| record.request.as_ref()));
         let mut out = Prepared { records: Vec::with_capacity(batch.len()), answers: Vec::with_capacity(batch.len()) };
         for proposal in batch.drain(..) {
             decide(&mut state, &mut out, proposal, time, position, &granting, &inner.settings.ceilings);

@@ -39,6 +39,15 @@ impl Places {
         shard.at(mark(hash), fits).map(|at| shard.slots[at])
     }
 
+    /// Reads what looking for that hash, or adding it, reads first. In a large table that is in no cache: whoever is to look for many reads for
+    /// all of them first, so that they are waited for together. What it says is of no use but to be asked for.
+    pub fn warm(&self, hash: u64) -> u64 {
+        let Some(shard) = self.shards.get(shard(hash)) else { return 0 };
+        let from = shard.home(mark(hash));
+        let (mark, slot) = (shard.marks.get(from), shard.slots.get(from));
+        u64::from(mark.copied().unwrap_or_default()) ^ u64::from(slot.copied().unwrap_or_default())
+    }
+
     /// Adds a place that is not there yet.
     pub fn insert(&mut self, hash: u64, slot: Slot) {
         if self.shards.is_empty() {
@@ -55,18 +64,18 @@ impl Places {
 
 /// What a shard keeps of a hash: bits that did not pick the shard. Entries lie in the order of their marks.
 fn mark(hash: u64) -> u16 {
-    hash as u16
+    (hash as u16).min(EMPTY - 1)
 }
 
-/// No place.
-const NONE: Slot = Slot::MAX;
+/// The mark where nothing is: behind all others, so that looking for what is not there reads marks alone.
+const EMPTY: u16 = u16::MAX;
 
 /// Entries in the order of their marks, each as close behind where its mark would have it as there is room. So a look-up reads a few
 /// neighbours, whether it finds or not, and moving to a larger table reads this one from end to end and nothing else.
 #[derive(Default)]
 struct Shard {
+    /// `EMPTY` where nothing is.
     marks: Vec<u16>,
-    /// `NONE` where nothing is.
     slots: Vec<Slot>,
     /// Where a mark may have its entry; beyond, there is room for those that were pushed back.
     homes: usize,
@@ -81,16 +90,9 @@ impl Shard {
     /// Where the entry with that mark is that fits.
     fn at(&self, mark: u16, mut fits: impl FnMut(Slot) -> bool) -> Option<usize> {
         let from = self.home(mark);
-        let entries = self.marks.get(from..)?.iter().zip(self.slots.get(from..)?).enumerate();
-        for (n, (there, slot)) in entries {
-            if *slot == NONE || *there > mark {
-                return None;
-            }
-            if *there == mark && fits(*slot) {
-                return Some(from + n);
-            }
-        }
-        None
+        let near = self.marks.get(from..)?.iter().enumerate().skip_while(|(_, there)| **there < mark);
+        let mut same = near.take_while(|(_, there)| **there == mark).map(|(n, _)| from + n);
+        same.find(|at| self.slots.get(*at).is_some_and(|slot| fits(*slot)))
     }
 
     fn insert(&mut self, mark: u16, slot: Slot) {
@@ -107,10 +109,12 @@ impl Shard {
     /// False where there is no room left at the end.
     fn put(&mut self, mark: u16, slot: Slot) -> bool {
         let mut at = self.home(mark);
-        while self.slots.get(at).is_some_and(|there| *there != NONE) && self.marks.get(at).is_some_and(|there| *there <= mark) {
+        while self.marks.get(at).is_some_and(|there| *there <= mark) {
             at += 1;
         }
-        let Some(room) = self.slots.get(at..).and_then(|rest| rest.iter().position(|there| *there == NONE)) else { return false };
+        let Some(room) = self.marks.get(at..).and_then(|rest| rest.iter().position(|there| *there == EMPTY)) else {
+            return false;
+        };
         self.marks.copy_within(at..at + room, at + 1);
         self.slots.copy_within(at..at + room, at + 1);
         (self.marks[at], self.slots[at]) = (mark, slot);
@@ -121,12 +125,12 @@ impl Shard {
         let Some(at) = self.at(mark, |there| there == slot) else { return false };
         // Those behind it that were pushed back come one nearer.
         let mut end = at + 1;
-        while self.slots.get(end).is_some_and(|there| *there != NONE) && self.home(self.marks[end]) < end {
+        while self.marks.get(end).is_some_and(|there| *there != EMPTY && self.home(*there) < end) {
             end += 1;
         }
         self.marks.copy_within(at + 1..end, at);
         self.slots.copy_within(at + 1..end, at);
-        self.slots[end - 1] = NONE;
+        self.marks[end - 1] = EMPTY;
         self.len -= 1;
         // What there was of once need not be paid for ever.
         if self.homes > 64 && self.len < self.homes / 4 {
@@ -140,14 +144,14 @@ impl Shard {
         let homes = most / 7 * 8 + 8;
         // At seven of eight the longest row of neighbours grows with the logarithm of the table.
         let room = homes + 32 + homes / 64;
-        let old = std::mem::replace(self, Shard { marks: vec![0; room], slots: vec![NONE; room], homes, len: self.len });
+        let old = std::mem::replace(self, Shard { marks: vec![EMPTY; room], slots: vec![0; room], homes, len: self.len });
         // In order, so that each goes to the end of a row.
         let mut next = 0;
-        for (mark, slot) in old.marks.into_iter().zip(old.slots).filter(|(_, slot)| *slot != NONE) {
+        for (mark, slot) in old.marks.into_iter().zip(old.slots).filter(|(mark, _)| *mark != EMPTY) {
             let at = next.max(self.home(mark));
             if at >= self.slots.len() {
-                self.marks.push(0);
-                self.slots.push(NONE);
+                self.marks.push(EMPTY);
+                self.slots.push(0);
             }
             (self.marks[at], self.slots[at]) = (mark, slot);
             next = at + 1;
@@ -180,7 +184,7 @@ mod tests {
         ) {
             let (mut shard, mut model) = (Shard::default(), BTreeMap::<Slot, u16>::new());
             for (add, mark, slot) in ops {
-                let mark = mark.wrapping_mul(step).wrapping_add(65_000);
+                let mark = super::mark(mark.wrapping_mul(step).wrapping_add(65_000).into());
                 match model.get(&slot).copied() {
                     None if add => {
                         shard.insert(mark, slot);
@@ -200,7 +204,7 @@ mod tests {
                     prop_assert_eq!(found, Some(*slot));
                 }
                 let there: Vec<u16> =
-                    shard.marks.iter().zip(&shard.slots).filter(|(_, slot)| **slot != NONE).map(|(mark, _)| *mark).collect();
+                    shard.marks.iter().copied().filter(|mark| *mark != EMPTY).collect();
                 prop_assert!(there.is_sorted() && there.len() == model.len());
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::ledger::mold::OwnRequest;
 use crate::ledger::record::{Identity, Issued, Request, TaskOpened, Who};
-use crate::ledger::state::Terms;
+use crate::ledger::state::{RequestKey, Terms, request_key};
 use crate::seq::{Seq, TaskId};
 
 /// Permission to mint one credential: every bound applied, every claim settled but the id and what the kind adds.
@@ -36,6 +36,19 @@ pub(crate) struct Parts {
     pub issuer: Arc<str>,
     /// Who asked.
     pub author: Who,
+}
+
+impl Parts {
+    /// The name of its request.
+    pub fn request_key(&self) -> Option<RequestKey> {
+        let request = self.request.as_ref()?;
+        // A caller who is the author is not named twice.
+        let caller = match &self.author {
+            Who::SpiffeId(author) if request.caller.is_empty() => author,
+            _ => &request.caller,
+        };
+        Some(request_key(caller, &request.id))
+    }
 }
 
 /// What grants of one view have in common that differ by tool, purpose, arguments and request only.
@@ -146,6 +159,11 @@ impl Grant {
     /// The credential kind, by its persisted number.
     pub fn kind(&self) -> u32 {
         self.parts.draft.kind
+    }
+
+    /// The name of its request.
+    pub fn request_key(&self) -> Option<RequestKey> {
+        self.parts.request_key()
     }
 
     /// Takes it apart, to make a credential of it.

@@ -19,7 +19,7 @@ pub enum TaskChoice {
     /// One that is open.
     Named(TaskId),
     /// One that is opened in the same commit.
-    Inline(Terms),
+    Inline(Box<Terms>),
 }
 
 /// The terms of a task that is to be opened.
@@ -86,7 +86,7 @@ pub struct Wanted {
     /// What it is bound to.
     pub key: Binding,
     /// What this renews.
-    pub renews: Option<Renews>,
+    pub renews: Option<Box<Renews>>,
     /// What this takes the place of: a repeat, where the upstream cannot give the first again.
     pub replaces: Option<CredentialId>,
 }
@@ -285,7 +285,7 @@ impl Wanted {
         let task = match &ask.task {
             None => return Err(Refusal::field("task", "is missing: name task_id, or give open_task")),
             Some(pb::exchange_request::Task::TaskId(task)) => TaskChoice::Named(id("task_id", task)?),
-            Some(pb::exchange_request::Task::OpenTask(terms)) => TaskChoice::Inline(Terms::from_pb(terms)?),
+            Some(pb::exchange_request::Task::OpenTask(terms)) => TaskChoice::Inline(Terms::from_pb(terms)?.into()),
         };
         let key = match ask.key_binding.as_ref().and_then(|k| k.key.as_ref()) {
             None => Binding::Unasked,

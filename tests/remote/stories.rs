@@ -33,7 +33,7 @@ fn a_kind_that_nobody_makes_is_named_and_nothing_is_done_but_policy_speaks_first
     let (at, no) = place.runtime.block_on(place.house.authority.exchange_all(&place.agent, &batch)).map(|_| ()).unwrap_err();
     assert_eq!((at, refusal::<()>(Err(no)).reason), (1, Reason::NotServed));
     let stranger = place.house.caller("/mcp/github");
-    let inline = Wanted { kind: Some(Kind::Postgres), ..wanted(TaskChoice::Inline(terms())) };
+    let inline = Wanted { kind: Some(Kind::Postgres), ..wanted(TaskChoice::Inline(terms().into())) };
     let no = refusal(place.runtime.block_on(place.house.authority.exchange(&stranger, &inline)));
     assert_eq!(no.reason, Reason::DeniedByPolicy, "who may not have it does not learn whether it is made");
     assert_eq!(place.house.authority.ledger.commits(), before);
@@ -81,7 +81,7 @@ fn a_repeat_is_the_same_where_it_can_be_and_else_replaced_and_never_had_again_wh
 #[test]
 fn a_repeat_of_an_exchange_that_opened_its_task_opens_no_other() {
     let place = Place::new();
-    let want = Wanted { task: TaskChoice::Inline(terms()), ..place.want(Kind::Oauth) };
+    let want = Wanted { task: TaskChoice::Inline(terms().into()), ..place.want(Kind::Oauth) };
     let want = named(want, "inline");
     let first = place.exchange(&want).unwrap();
     let again = place.exchange(&want).unwrap();

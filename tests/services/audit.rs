@@ -128,7 +128,7 @@ fn a_holder_is_told_of_its_own_and_of_nothing_else() {
 fn a_request_is_explained_by_what_it_made() {
     let w = world();
     let caller = w.house.caller("/agent/a");
-    let want = named(wanted(TaskChoice::Inline(terms())), "r1");
+    let want = named(wanted(TaskChoice::Inline(terms().into())), "r1");
     let issued = w.run(w.authority().exchange(&caller, &want)).unwrap();
     let of = |caller: &str, id: &str| Of::Request(pb::RequestName { caller: caller.into(), request_id: id.into() });
     let by_operator = ok(explain(&w, &ROOT, of(AGENT, "r1")));
@@ -149,7 +149,7 @@ fn a_request_is_explained_by_what_it_made() {
 fn a_refusal_is_explained_by_its_rule() {
     let w = world();
     let caller = w.house.caller("/agent/a");
-    let mut want = wanted(TaskChoice::Inline(terms()));
+    let mut want = wanted(TaskChoice::Inline(terms().into()));
     want.scopes = vec!["echo:none".into()];
     let Err(No::Refusal(no)) = w.run(w.authority().exchange(&caller, &want)) else { panic!("it was not refused") };
     w.authority().refused(AGENT, &no.clone().by("the rule"), "echo", "");

@@ -53,7 +53,7 @@ fn revoke(w: &World, target: Target) {
 }
 
 pub fn reference(w: &World, path: &str) -> Issued {
-    let mut want = wanted(TaskChoice::Inline(terms()));
+    let mut want = wanted(TaskChoice::Inline(terms().into()));
     want.kind = Some(Kind::Reference);
     w.run(w.authority().exchange(&w.house.caller(path), &want)).unwrap()
 }

@@ -69,7 +69,7 @@ impl World {
     /// A credential for echo in a task of its own.
     fn issue(&self, path: &str) -> Issued {
         let caller = self.house.caller(path);
-        self.run(self.authority().exchange(&caller, &wanted(TaskChoice::Inline(terms())))).unwrap()
+        self.run(self.authority().exchange(&caller, &wanted(TaskChoice::Inline(terms().into())))).unwrap()
     }
 
     /// Time passes, and the ledger notices.

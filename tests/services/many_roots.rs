@@ -25,7 +25,7 @@ fn removing_more_roots_than_a_record_has_targets_revokes_under_all_of_them() {
         Caller::from(&svid::verify(&chain, &w.authority().bundles.load(), w.house.now(), limits::SVID_MAX_TTL_MS).unwrap())
     };
     let under: Vec<_> = [&roots[0], &roots[limits::TARGETS - 1], roots.last().unwrap()].map(caller).into();
-    let issue = |c: &Caller| w.run(w.authority().exchange(c, &wanted(TaskChoice::Inline(terms()))));
+    let issue = |c: &Caller| w.run(w.authority().exchange(c, &wanted(TaskChoice::Inline(terms().into()))));
     let issued: Vec<_> = under.iter().map(|c| issue(c).unwrap().summary().credential).collect();
     let kept = issue(&caller(&w.house.root)).unwrap().summary().credential;
     found(&[&w.house.root]);

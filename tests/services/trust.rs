@@ -67,7 +67,7 @@ fn caller_under(w: &World, root: &pki::Authority) -> Result<Caller, svid::SvidDe
 }
 
 fn issue(w: &World, caller: &Caller) -> Result<mayfly::credential::Issued, mayfly::refusal::No> {
-    w.run(w.authority().exchange(caller, &wanted(TaskChoice::Inline(terms()))))
+    w.run(w.authority().exchange(caller, &wanted(TaskChoice::Inline(terms().into()))))
 }
 
 #[test]

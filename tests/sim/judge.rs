@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use mayfly::ledger::record::*;
-use mayfly::ledger::state::Verdict;
+use mayfly::ledger::state::{Verdict, request_key};
 use mayfly::seq::Seq;
 
 use crate::model::{DAY, Line, MINUTE, Model, Phase, Says, lockable, revokes};
@@ -119,6 +119,10 @@ impl Model {
         let request = match &record.event {
             Some(Event::Issued(i)) if !i.replaces.is_empty() => self.replacement(name_of(record), &i.replaces, time),
             _ => name_of(record).map_or(Says::Valid, |name| self.request(name, time)),
+        };
+        let request = match (&record.event, name_of(record)) {
+            (Some(Event::Issued(i)), Some((caller, id))) if i.credential[..12] != request_key(caller, id)[..12] => Says::Void,
+            _ => request,
         };
         let decided = match &record.event {
             Some(Event::TaskOpened(_) | Event::TaskExtended(_) | Event::ApprovalDecided(_)) => {

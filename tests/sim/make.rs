@@ -2,12 +2,13 @@
 //! change between the decision and its place in the order is left to the fold.
 
 use mayfly::ledger::record::*;
-use mayfly::ledger::state::{Live, Task, policy_in_force};
+use mayfly::ledger::state::{Live, Task, id_for, policy_in_force, request_key};
 use mayfly::seq::TaskId;
 
 use crate::dice::Dice;
 use crate::model::{DAY, MINUTE, domain};
 use crate::op::{Kind, Op};
+use crate::registry::name_of;
 use crate::world::{World, Writer};
 
 pub const CALLERS: [&str; 4] =
@@ -107,8 +108,21 @@ pub fn make(world: &mut World, w: usize, op: &Op) {
         _ => (crate::change::changes(world, w, op, &ids).into_iter().map(|r| Some(at(r))).collect(), false),
     };
     let records: Option<Vec<Record>> = records.into_iter().collect();
-    let Some(records) = records.filter(|r| !r.is_empty()) else { return };
+    let Some(mut records) = records.filter(|r| !r.is_empty()) else { return };
+    // Now and then an id that is not one for its request.
+    if !op.once_in(3, 24, 5) {
+        records.iter_mut().for_each(name_after_request);
+    }
     world.propose(w, records, grant, grant && careful);
+}
+
+fn name_after_request(record: &mut Record) {
+    let Some(key) = name_of(record).map(|(caller, id)| request_key(caller, id)) else { return };
+    if let Some(Event::Issued(i)) = &mut record.event
+        && let Ok(own) = i.credential.as_slice().try_into()
+    {
+        i.credential = id_for(&key, own).as_bytes().to_vec();
+    }
 }
 
 pub fn task<'a>(writer: &'a Writer, op: &Op, i: usize) -> Option<&'a Task> {

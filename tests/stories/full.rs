@@ -36,7 +36,7 @@ fn tasks_and_credentials_of_a_caller_and_in_all_are_bounded() {
             let first = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
             house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
             at_bound(house.authority.open_task(&agent, &terms(), &None, false).await, bound);
-            at_bound(house.authority.exchange(&agent, &wanted(TaskChoice::Inline(terms()))).await, bound);
+            at_bound(house.authority.exchange(&agent, &wanted(TaskChoice::Inline(terms().into()))).await, bound);
             house.authority.exchange(&agent, &wanted(TaskChoice::Named(first))).await.unwrap();
             let more = house.authority.open_task(&other, &terms(), &None, false).await;
             assert_eq!(more.is_err(), other_is_full, "{bound}");
@@ -55,7 +55,7 @@ fn tasks_and_credentials_of_a_caller_and_in_all_are_bounded() {
                 house.authority.exchange(&agent, &ask).await.unwrap();
             }
             at_bound(house.authority.exchange(&agent, &ask).await, bound);
-            let more = house.authority.exchange(&other, &wanted(TaskChoice::Inline(terms()))).await;
+            let more = house.authority.exchange(&other, &wanted(TaskChoice::Inline(terms().into()))).await;
             assert_eq!(more.is_err(), other_is_full, "{bound}");
         });
     }
@@ -78,7 +78,7 @@ fn a_caller_at_its_bound_of_remembered_ids_is_refused_and_none_is_forgotten() {
         house.authority.exchange(&agent, &wanted(TaskChoice::Named(task))).await.unwrap();
         house
             .authority
-            .exchange(&house.caller("/agent/other"), &named(wanted(TaskChoice::Inline(terms())), "three"))
+            .exchange(&house.caller("/agent/other"), &named(wanted(TaskChoice::Inline(terms().into())), "three"))
             .await
             .unwrap();
     });
@@ -123,7 +123,7 @@ fn a_burst_is_given_exactly_what_fits() {
         assert_eq!(given_of(runtime().block_on(join_all(burst)), bound), 5, "{bound}");
         let house = bounded_house(Bounds::default(), ceilings);
         let agent = house.caller("/agent/demo");
-        let inline = wanted(TaskChoice::Inline(terms));
+        let inline = wanted(TaskChoice::Inline(terms.into()));
         let burst = (0..BURST).map(|_| house.authority.exchange(&agent, &inline));
         assert_eq!(given_of(runtime().block_on(join_all(burst)), bound), 5, "{bound} inline");
     }
@@ -154,7 +154,7 @@ fn a_batch_that_does_not_fit_as_a_whole_is_refused_as_a_whole() {
     ] {
         let house = bounded_house(Bounds::default(), ceilings);
         let agent = house.caller("/agent/demo");
-        let asks: Vec<_> = (0..3).map(|n| named(wanted(TaskChoice::Inline(terms())), &n.to_string())).collect();
+        let asks: Vec<_> = (0..3).map(|n| named(wanted(TaskChoice::Inline(terms().into())), &n.to_string())).collect();
         let runtime = runtime();
         at_bound(runtime.block_on(house.authority.exchange_all(&agent, &asks)).map_err(|(_, no)| no), bound);
         let left = house.authority.ledger.peek(|s| (s.issued, s.tasks.len(), s.credentials.remembered(agent.id().as_str())));
@@ -198,7 +198,7 @@ fn a_caller_beyond_its_rule_budget_becomes_one_lock() {
         let rules = || house.authority.ledger.peek(|s| s.rules.entries().len());
         let mut closed = 0;
         for _ in 0..6 {
-            let Ok(issued) = house.authority.exchange(&agent, &wanted(TaskChoice::Inline(terms()))).await else { break };
+            let Ok(issued) = house.authority.exchange(&agent, &wanted(TaskChoice::Inline(terms().into()))).await else { break };
             let actor = Actor::Workload(agent.clone());
             house.authority.close_task(&actor, issued.summary().about.task, Outcome::Completed, "done").await.unwrap();
             closed += 1;
@@ -208,7 +208,7 @@ fn a_caller_beyond_its_rule_budget_becomes_one_lock() {
         let entry = house.authority.ledger.peek(|s| s.rules.get(&caller)).expect("a rule on the caller");
         assert!(entry.lock.is_some());
         assert!(rules() <= closed + 1);
-        let no = reason(house.authority.exchange(&agent, &wanted(TaskChoice::Inline(terms()))).await);
+        let no = reason(house.authority.exchange(&agent, &wanted(TaskChoice::Inline(terms().into()))).await);
         assert_eq!(no, Reason::Locked);
     });
 }

@@ -154,7 +154,7 @@ fn a_task_opened_inline_takes_one_commit() {
         let before = house.authority.ledger.commits();
         let mut inline = terms();
         (inline.upstreams, inline.any_tool) = (Vec::new(), false);
-        let issued = house.authority.exchange(&agent, &wanted(TaskChoice::Inline(inline))).await.unwrap();
+        let issued = house.authority.exchange(&agent, &wanted(TaskChoice::Inline(inline.into()))).await.unwrap();
         assert_eq!(house.authority.ledger.commits(), before + 1);
         let task = issued.summary().about.task;
         let tools = house.authority.ledger.peek(|s| s.tasks.get(&task).unwrap().terms.allowance.tools.clone());

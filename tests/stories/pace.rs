@@ -76,7 +76,7 @@ fn opening_handing_on_and_extending_share_a_rate_and_an_exchange_has_none() {
         let again = house.authority.open_task(&agent, &terms(), &Some(("first".into(), [1; 32])), false).await.unwrap();
         assert_eq!(again, task);
         for _ in 0..2 * BURST {
-            house.authority.exchange(&agent, &wanted(TaskChoice::Inline(terms()))).await.unwrap();
+            house.authority.exchange(&agent, &wanted(TaskChoice::Inline(terms().into()))).await.unwrap();
         }
     });
 }
@@ -112,7 +112,7 @@ fn ending_has_no_rate() {
         let agent = house.caller("/agent/demo");
         let own = Actor::Workload(agent.clone());
         for n in 0..4 * BURST {
-            let issued = house.authority.exchange(&agent, &wanted(TaskChoice::Inline(terms()))).await.unwrap();
+            let issued = house.authority.exchange(&agent, &wanted(TaskChoice::Inline(terms().into()))).await.unwrap();
             let task = issued.summary().about.task;
             house.authority.release(&agent, id(&issued)).await.unwrap();
             let outcome = if n % 2 == 0 { Outcome::Completed } else { Outcome::Cancelled };
@@ -132,7 +132,7 @@ fn a_rule_of_a_callers_own_act_goes_with_what_it_ended() {
         let held = || house.authority.ledger.peek(|s| (s.rules.len(), s.rules_by_caller.get(agent.id().as_str()).copied()));
         let short = mayfly::policy::wanted::Terms { ttl_ms: Some(120_000), ..terms() };
         for round in 0..10 {
-            let issued = house.authority.exchange(&agent, &wanted(TaskChoice::Inline(short.clone()))).await.unwrap();
+            let issued = house.authority.exchange(&agent, &wanted(TaskChoice::Inline(short.clone().into()))).await.unwrap();
             house.authority.release(&agent, id(&issued)).await.unwrap();
             assert_eq!(held(), (1, Some(1)), "round {round}: the rule of the round before is gone");
             house.authority.close_task(&own, issued.summary().about.task, Outcome::Completed, "done").await.unwrap();

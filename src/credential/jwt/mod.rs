@@ -64,14 +64,12 @@ pub fn header(kid: &str) -> String {
     text
 }
 
-/// What tokens of one sort have in common: all but what is one's own, written once, and encoded and hashed as far as it comes first.
+/// What tokens of one sort have in common: it comes first, and is encoded and hashed once.
 pub(super) struct Beginning {
     /// Header and claims in base64url, up to a whole group of three bytes.
     text: String,
-    /// The claims after that, up to the id: fewer than three bytes.
+    /// The claims after that: fewer than three bytes.
     rest: Vec<u8>,
-    /// The claims between the id and what else is one's own.
-    between: Vec<u8>,
     /// SHA-256 so far.
     hash: digest::Context,
 }
@@ -81,17 +79,14 @@ impl Beginning {
     pub(super) fn new(key: &OwnKey, told: &Told<'_>) -> Result<Beginning, Fault> {
         CLAIMS.with_borrow_mut(|claims| {
             claims.clear();
-            write::after_id(claims, told)?;
-            let between = claims.clone();
-            claims.clear();
-            write::before_id(claims, told);
+            write::shared(claims, told)?;
             let rest = claims.split_off(claims.len() - claims.len() % 3);
             let mut text = String::with_capacity(key.header().len() + claims.len() * 4 / 3);
             text.push_str(key.header());
             base64_simd::URL_SAFE_NO_PAD.encode_append(&claims[..], &mut text);
             let mut hash = digest::Context::new(&digest::SHA256);
             hash.update(text.as_bytes());
-            Ok(Beginning { text, rest, between, hash })
+            Ok(Beginning { text, rest, hash })
         })
     }
 
@@ -100,9 +95,7 @@ impl Beginning {
         CLAIMS.with_borrow_mut(|claims| {
             claims.clear();
             claims.extend_from_slice(&self.rest);
-            write::own_id(claims, id);
-            claims.extend_from_slice(&self.between);
-            write::own_end(claims, tool, arguments);
+            write::own(claims, tool, arguments, id);
             let mut input = String::with_capacity(self.text.len() + claims.len() * 4 / 3 + SIGNATURE_ROOM);
             input.push_str(&self.text);
             base64_simd::URL_SAFE_NO_PAD.encode_append(&claims[..], &mut input);

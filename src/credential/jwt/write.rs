@@ -18,52 +18,24 @@ fn unsayable(what: &str) -> Fault {
 pub(super) fn claims(out: &mut Vec<u8>, told: &Told<'_>) -> Result<(), Fault> {
     let e = told.issued;
     let id = CredentialId::from_slice(&e.credential).ok_or_else(|| unsayable("no credential id"))?;
-    before_id(out, told);
-    own_id(out, id);
-    after_id(out, told)?;
-    own_end(out, &e.tool, &e.arguments);
+    shared(out, told)?;
+    own(out, &e.tool, &e.arguments, id);
     Ok(())
 }
 
-/// What stands before the id: the same for many. The id comes early, so that a token that was cut in a log can be looked up.
-pub(super) fn before_id(out: &mut Vec<u8>, told: &Told<'_>) {
+/// What comes first, and is the same for many. The object of our own claims is left open.
+pub(super) fn shared(out: &mut Vec<u8>, told: &Told<'_>) -> Result<(), Fault> {
     let e = told.issued;
+    let domain = trust_domain_of(&e.caller);
+    let subject = subject(e);
     let mut all = Object::begin(out);
     all.text("iss", told.issuer);
-    all.text("sub", subject(e).map_or(&e.caller, |s| &s.sub));
+    all.text("sub", subject.map_or(&e.caller, |s| &s.sub));
     all.text("aud", told.audience);
     // Rounded down: a token never outlives its record.
     all.number("exp", Millis(e.expires_at).seconds());
     all.number("iat", Millis(e.issued_at).seconds());
     all.number("nbf", Millis(e.issued_at).seconds());
-}
-
-/// The id.
-pub(super) fn own_id(out: &mut Vec<u8>, id: CredentialId) {
-    Object::go_on(out).id("jti", id);
-}
-
-/// What else is one credential's own, and the end of all.
-pub(super) fn own_end(out: &mut Vec<u8>, tool: &str, arguments: &[u8]) {
-    let mut own = Object::go_on(out);
-    own.some("tool", tool);
-    own.hex("arguments", arguments);
-    own.end();
-    Object::go_on(out).end();
-}
-
-/// On whose behalf, where that is not the caller.
-fn subject(e: &Issued) -> Option<&Identity> {
-    let own = |s: &&Identity| s.sub == e.caller && s.issuer == trust_domain_of(&e.caller);
-    e.subject.as_ref().filter(|s| !own(s))
-}
-
-/// What stands between: the same for many. The object of our own claims is left open.
-pub(super) fn after_id(out: &mut Vec<u8>, told: &Told<'_>) -> Result<(), Fault> {
-    let e = told.issued;
-    let domain = trust_domain_of(&e.caller);
-    let subject = subject(e);
-    let mut all = Object::go_on(out);
     all.text("client_id", &e.caller);
     scope(all.member("scope"), &e.scopes)?;
     if !e.details.is_empty() {
@@ -76,6 +48,23 @@ pub(super) fn after_id(out: &mut Vec<u8>, told: &Told<'_>) -> Result<(), Fault> 
     confirm(&mut all, e);
     let member = all.member(OWN_CLAIMS);
     own_claims(member, told, subject, domain)
+}
+
+/// What is one credential's own, and the end of all.
+pub(super) fn own(out: &mut Vec<u8>, tool: &str, arguments: &[u8], id: CredentialId) {
+    let mut own = Object::go_on(out);
+    own.some("tool", tool);
+    own.hex("arguments", arguments);
+    own.end();
+    let mut all = Object::go_on(out);
+    all.id("jti", id);
+    all.end();
+}
+
+/// On whose behalf, where that is not the caller.
+fn subject(e: &Issued) -> Option<&Identity> {
+    let own = |s: &&Identity| s.sub == e.caller && s.issuer == trust_domain_of(&e.caller);
+    e.subject.as_ref().filter(|s| !own(s))
 }
 
 /// Scopes with a space between (RFC 6749, section 3.3). A scope with a space in it would be read as two, and no rule would find it.

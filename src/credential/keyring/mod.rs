@@ -137,7 +137,11 @@ impl OwnKey {
     pub(super) fn sign(&self, digest: &Digest) -> Result<[u8; 64], Fault> {
         let failed = || Fault::new(format!("key {} could not sign", self.id));
         let Private::Ec(pair) = &self.private else { return Err(failed()) };
-        fixed(pair.sign_digest(digest).map_err(|_| failed())?.as_ref()).ok_or_else(failed)
+        // By reference: it has room for the longest of all algorithms, 4.6 KB, and each move copies that.
+        match &pair.sign_digest(digest) {
+            Ok(signature) => fixed(signature.as_ref()).ok_or_else(failed),
+            Err(_) => Err(failed()),
+        }
     }
 
     pub(super) fn mac(&self) -> Option<&hmac::Key> {

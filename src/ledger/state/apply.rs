@@ -194,7 +194,7 @@ impl State {
         if let Some(first) = CredentialId::from_slice(&e.replaces) {
             self.credentials.unbind(&first);
         }
-        self.credentials.add(issuance, id, request, (self.position, self.head, record.revision()), task);
+        self.credentials.add(issuance, id, request.is_some(), (self.position, self.head, record.revision()), task);
         self.tasks.count_issued(task);
         self.issued += 1;
         for ancestor in &e.ancestors {

@@ -9,6 +9,7 @@ use crate::credential::minted::Lapse;
 use crate::credential::remote::{Made, MakeError, Named, Order, Remote};
 use crate::credential::{Minted, Novelty};
 use crate::ledger::record::{Event, LeaseOpened, Record};
+use crate::ledger::state::id_for;
 use crate::policy::grant::{Grant, Parts};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{CredentialId, LeaseId};
@@ -40,7 +41,9 @@ impl<D: Durable> Leases<D> {
         let mut parts = grant.into_parts();
         let kind = Kind::from_number(parts.draft.kind).ok_or_else(|| Fault::new("a grant of an unknown credential kind"))?;
         let remote = self.maker(kind)?.clone();
-        let (credential, lease) = (CredentialId::from_bytes(self.system.random16()), LeaseId::from_bytes(self.system.random16()));
+        let own = self.system.random16();
+        let credential = parts.request_key().map_or(CredentialId::from_bytes(own), |key| id_for(&key, own));
+        let lease = LeaseId::from_bytes(self.system.random16());
         parts.draft.credential = credential.as_bytes().to_vec();
         parts.draft.lease = lease.as_bytes().to_vec();
         let named = remote.name(&order(credential, lease, "", &parts)).map_err(|e| failed(kind, &e.to_string()))?;

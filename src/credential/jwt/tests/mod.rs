@@ -154,7 +154,7 @@ fn each_revocation_target_is_answerable_from_claims() {
     let mut parts = full(T0, c.log.state.head);
     parts.draft.ancestors = vec![Ancestor { credential: vec![6; 16], caller: "spiffe://c.example/ci/job".into() }];
     let (token, record) = mint(&c.ring, parts);
-    c.log.put(vec![record])[0].clone().unwrap();
+    c.log.put(vec![Record { request: None, ..record }])[0].clone().unwrap();
     let (claims, kid) = verify(&token, &c.keys, &expect(), |_| false).unwrap();
     let said = claims.facts(&kid);
     let live = c.log.state.credentials.get(&CredentialId::from_bytes(SELF)).unwrap();

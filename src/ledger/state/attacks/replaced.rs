@@ -3,7 +3,17 @@
 use super::*;
 
 fn named(record: Record, id: &str) -> Record {
-    record.for_request(Some(Request { caller: "spiffe://a.example/agent".into(), id: id.into(), digest: vec![0; 32] }))
+    asked_by("spiffe://a.example/agent", record, id)
+}
+
+/// An issuance for a request, by an id that is one for it.
+fn asked_by(caller: &str, record: Record, id: &str) -> Record {
+    let mut record = record.for_request(Some(Request { caller: caller.into(), id: id.into(), digest: vec![0; 32] }));
+    if let Some(Event::Issued(e)) = &mut record.event {
+        let own = e.credential.as_slice().try_into().unwrap();
+        e.credential = id_for(&request_key(caller, id), own).as_bytes().to_vec();
+    }
+    record
 }
 
 /// A credential for a request.
@@ -66,8 +76,7 @@ fn a_repeat_that_gives_nothing_back_or_another_back_is_void() {
     assert!(log.put(behind).iter().all(Result::is_err), "for the length of a record both would be live");
     let unnamed = Record { request: None, ..issue.clone() };
     assert!(log.put(vec![released.clone(), unnamed]).iter().all(Result::is_err));
-    let stranger = Request { caller: "spiffe://b.example/server".into(), id: "r".into(), digest: vec![0; 32] };
-    let strange = issue.clone().for_request(Some(stranger));
+    let strange = asked_by("spiffe://b.example/server", issue.clone(), "r");
     assert!(log.put(vec![released.clone(), strange]).iter().all(Result::is_err), "another caller's request of that name");
     let mut foreign = issue.clone();
     if let Some(Event::Issued(e)) = &mut foreign.event {
@@ -76,6 +85,29 @@ fn a_repeat_that_gives_nothing_back_or_another_back_is_void() {
     assert!(log.put(vec![released.clone(), foreign]).iter().all(Result::is_err));
     assert!(live(&log, &old));
     assert!(log.put(vec![released, issue]).iter().all(Result::is_ok));
+}
+
+#[test]
+fn the_id_of_a_credential_is_one_for_its_request() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let good = named(log.issue(&task), "r");
+    let mut other = named(log.issue(&task), "s");
+    other.request.clone_from(&good.request);
+    let no = log.put(vec![other])[0].clone().unwrap_err();
+    assert!(no.message.contains("not one for its request"), "{no:?}");
+    log.put(vec![good])[0].clone().unwrap();
+    // What answers none is found by its id alone, whatever that begins with.
+    let mut unnamed = named(log.issue(&task), "t");
+    unnamed.request = None;
+    let id = id_of(&unnamed);
+    log.put(vec![unnamed])[0].clone().unwrap();
+    assert!(live(&log, &id));
+    assert!(!log.state.knows_request(&request_key("spiffe://a.example/agent", "t")));
+    let named = named(log.issue(&task), "t");
+    log.put(vec![named.clone()])[0].clone().unwrap();
+    let bound = log.state.credentials.of_request(&request_key("spiffe://a.example/agent", "t")).unwrap().id();
+    assert_eq!(bound.as_bytes()[..], id_of(&named)[..]);
 }
 
 #[test]

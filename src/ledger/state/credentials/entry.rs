@@ -1,4 +1,4 @@
-//! One credential in memory: 64 bytes, a line of the processor's cache.
+//! One credential in memory: 56 bytes.
 
 use std::num::NonZeroU64;
 use std::ops::Deref;
@@ -11,13 +11,17 @@ use crate::limits;
 use crate::seq::{CredentialId, Millis, Seq};
 use crate::store::Position;
 
-/// Bytes of an entry, in memory and in a snapshot.
-pub(super) const ENTRY: usize = 64;
+/// Bytes of an entry in memory.
+pub(super) const ENTRY: usize = 56;
+
+/// Bytes of an entry in a snapshot, where its page has its tool.
+pub(super) const SAVED: usize = 48;
 
 /// What an entry is made of.
 pub(super) struct Made {
     pub id: CredentialId,
-    pub request: Request,
+    /// Whether it answers a request, whose name its id begins with.
+    pub answers: bool,
     pub at: Position,
     pub seq: Seq,
     pub revision: Seq,
@@ -27,30 +31,38 @@ pub(super) struct Made {
     pub profile: Slot,
 }
 
-/// A request's key, as far as an entry has room for it: two of a million are the same on one server of 2^56, and whoever
-/// asks can only choose among keys of its own.
-pub(super) type Request = [u8; 12];
+/// What an id begins with, and is found by: of a credential that answers a request, as much of the request's name. Two names of a million
+/// begin alike on one server of 2^56, and whoever asks can only choose among names of its own.
+pub(super) type Stem = [u8; 12];
 
-/// That of no request.
-pub(super) const NO_REQUEST: Request = [0; 12];
+/// That of an id, or of a request's name.
+pub(super) fn stem(of: &[u8; 16]) -> &Stem {
+    let (stem, _) = of.split_first_chunk().unwrap_or((&[0; 12], &[]));
+    stem
+}
 
-/// As much of a key as an entry keeps.
-pub(super) fn kept(key: &RequestKey) -> Request {
-    let mut out = NO_REQUEST;
-    out.copy_from_slice(&key[..12]);
-    out
+/// The id of a credential that answers a request: one table finds it by either. `own`: random bytes, of which the last make it another than
+/// those that answered requests of this name before.
+pub fn id_for(key: &RequestKey, own: [u8; 16]) -> CredentialId {
+    let mut id = own;
+    id[..size_of::<Stem>()].copy_from_slice(stem(key));
+    CredentialId::from_bytes(id)
+}
+
+/// Whether an id is one for that request.
+pub fn is_for(id: &CredentialId, key: &RequestKey) -> bool {
+    stem(id.as_bytes()) == stem(key)
 }
 
 /// A credential in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     id: [u8; 16],
-    request: Request,
     task: Slot,
     profile: Slot,
     /// Where its page has its tool.
     pub(super) tool: Span,
-    /// Its seq, which is never 0, above two flags.
+    /// Its seq, which is never 0, above three flags.
     mark: NonZeroU64,
     /// Its end, 48 bits; the high 16 of its commit's place.
     end: u64,
@@ -71,7 +83,9 @@ pub(super) struct Span {
 const RELEASED: u64 = 1;
 /// Its end has passed and it is no longer counted as live.
 const ENDED: u64 = 2;
-const FLAGS: u32 = 2;
+/// It answers a request that is remembered.
+const ANSWERS: u64 = 4;
+const FLAGS: u32 = 3;
 
 const AT_LOW: u32 = 28;
 const BEHIND: u32 = 24;
@@ -97,8 +111,7 @@ impl Entry {
         let behind = made.seq.as_u64().saturating_sub(made.revision.as_u64()).min(most(BEHIND));
         Entry {
             id: *made.id.as_bytes(),
-            request: made.request,
-            mark: NonZeroU64::new(made.seq.as_u64() << FLAGS).unwrap_or(NonZeroU64::MIN),
+            mark: NonZeroU64::new(made.seq.as_u64() << FLAGS | if made.answers { ANSWERS } else { 0 }).unwrap_or(NonZeroU64::MIN),
             end: end << 16 | at >> AT_LOW,
             rest: (at & most(AT_LOW)) << (BEHIND + KEPT) | behind << KEPT | kept_s,
             task: made.task,
@@ -112,14 +125,9 @@ impl Entry {
         CredentialId::from_bytes(self.id)
     }
 
-    /// The request that it answered.
-    pub(super) fn request(&self) -> Request {
-        self.request
-    }
-
-    /// Whether it answered a request that is remembered.
+    /// Whether it answers a request that is remembered.
     pub fn answers(&self) -> bool {
-        self.request != NO_REQUEST
+        self.mark.get() & ANSWERS > 0
     }
 
     /// The place of its commit.
@@ -181,14 +189,17 @@ impl Entry {
         !ended
     }
 
-    /// Answers no request any more.
-    pub(super) fn unbind(&mut self) -> Request {
-        std::mem::take(&mut self.request)
+    /// Answers no request any more. False where it did not.
+    pub(super) fn unbind(&mut self) -> bool {
+        let answered = self.answers();
+        // Its seq stands above the flags.
+        self.mark = NonZeroU64::new(self.mark.get() & !ANSWERS).unwrap_or(self.mark);
+        answered
     }
 
     /// As a snapshot has it: what stands for the tool is the page's.
-    pub(super) fn to_bytes(self) -> [u8; ENTRY] {
-        let mut out = [0; ENTRY];
+    pub(super) fn to_bytes(self) -> [u8; SAVED] {
+        let mut out = [0; SAVED];
         let mut rest = &mut out[..];
         let mut put = |bytes: &[u8]| {
             let (here, after) = std::mem::take(&mut rest).split_at_mut(bytes.len());
@@ -196,10 +207,8 @@ impl Entry {
             rest = after;
         };
         put(&self.id);
-        put(&self.request);
         put(&self.task.to_le_bytes());
         put(&self.profile.to_le_bytes());
-        put(&[0; 4]);
         for part in [self.mark.get(), self.end, self.rest] {
             put(&part.to_le_bytes());
         }
@@ -207,14 +216,14 @@ impl Entry {
     }
 
     /// From a snapshot. `None`: there is no credential.
-    pub(super) fn from_bytes(bytes: &[u8; ENTRY]) -> Option<Entry> {
+    pub(super) fn from_bytes(bytes: &[u8; SAVED]) -> Option<Entry> {
         let mut from = &bytes[..];
-        let (id, request) = (take(&mut from)?, take(&mut from)?);
+        let id = take(&mut from)?;
         let mut word = || take(&mut from).map(u32::from_le_bytes);
-        let (task, profile, _) = (word()?, word()?, word()?);
+        let (task, profile) = (word()?, word()?);
         let mut long = || take(&mut from).map(u64::from_le_bytes);
         let (mark, end, rest) = (NonZeroU64::new(long()?)?, long()?, long()?);
-        Some(Entry { id, request, mark, end, rest, task, profile, tool: Span::default() })
+        Some(Entry { id, mark, end, rest, task, profile, tool: Span::default() })
     }
 }
 
@@ -271,13 +280,13 @@ mod tests {
     proptest! {
         #[test]
         fn an_entry_says_what_it_was_made_of(
-            keys: ([u8; 16], [u8; 12]), at in 0..=MOST_AT, seq in 1u64..1 << 53, behind in 0..=limits::REVISION_BEHIND + 9,
-            end in 0..=MOST_END, kept_ms in 0u64..4_000_000, places: (u32, u32), flags: (bool, bool),
+            id: [u8; 16], at in 0..=MOST_AT, seq in 1u64..1 << 53, behind in 0..=limits::REVISION_BEHIND + 9,
+            end in 0..=MOST_END, kept_ms in 0u64..4_000_000, places: (u32, u32), flags: (bool, bool, bool),
         ) {
             let seq_of = |n| Seq::from_u64(n).unwrap();
             let revision = seq_of(seq.saturating_sub(behind));
             let made = Made {
-                id: CredentialId::from_bytes(keys.0), request: keys.1, at, seq: seq_of(seq), revision,
+                id: CredentialId::from_bytes(id), answers: flags.2, at, seq: seq_of(seq), revision,
                 expires_at: Millis(end), kept_until: Millis(end + kept_ms), task: places.0, profile: places.1,
             };
             let mut entry = Entry::new(&made);
@@ -285,18 +294,19 @@ mod tests {
             if flags.1 { prop_assert!(entry.end()) }
             let back = Entry::from_bytes(&entry.to_bytes()).unwrap();
             prop_assert_eq!(back, entry);
-            prop_assert_eq!((back.id(), back.request(), back.at()), (made.id, made.request, made.at));
+            prop_assert_eq!((back.id(), back.answers(), back.at()), (made.id, made.answers, made.at));
             prop_assert_eq!((back.seq(), back.task(), back.profile()), (made.seq, made.task, made.profile));
             let far = seq - revision.as_u64() >= most(BEHIND);
             prop_assert_eq!(back.revision(), if far { Seq::ZERO } else { revision });
             prop_assert_eq!(back.expires_at(), made.expires_at);
             prop_assert!((made.kept_until.0..made.kept_until.0 + 1000).contains(&back.kept_until().0), "in whole seconds, never less");
             prop_assert_eq!((back.released(), entry.end()), (flags.0, !flags.1));
+            prop_assert_eq!((entry.unbind(), entry.answers(), entry.seq(), entry.ended()), (flags.2, false, made.seq, true));
         }
     }
 
     #[test]
     fn an_empty_place_is_none() {
-        assert_eq!(Entry::from_bytes(&[0; ENTRY]), None);
+        assert_eq!(Entry::from_bytes(&[0; SAVED]), None);
     }
 }

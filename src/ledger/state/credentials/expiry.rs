@@ -4,7 +4,8 @@ use std::hash::BuildHasher;
 
 use super::super::intern::Slot;
 use super::super::tasks::Tasks;
-use super::{Credentials, Entry, NO_REQUEST};
+use super::entry::stem;
+use super::{Credentials, Entry};
 use crate::seq::Millis;
 
 impl Credentials {
@@ -47,13 +48,9 @@ impl Credentials {
 
     fn remove(&mut self, slot: Slot, tasks: &mut Tasks) {
         let Some((_, entry)) = self.slab.get(slot) else { return };
-        let request = entry.request();
-        self.by_id.remove(self.hasher.hash_one(entry.id()), slot);
-        if request != NO_REQUEST {
-            self.forget(request, slot);
-        }
+        self.by_stem.remove(self.hasher.hash_one(stem(entry.id().as_bytes())), slot);
         let Some(mut entry) = self.slab.take(slot) else { return };
-        if request != NO_REQUEST {
+        if entry.answers() {
             self.names.forget_request(Some(entry.profile()));
         }
         self.live -= usize::from(entry.end());

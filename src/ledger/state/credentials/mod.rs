@@ -14,7 +14,7 @@ use std::hash::BuildHasher;
 use hashbrown::DefaultHashBuilder;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use entry::{Entry, Live};
+pub use entry::{Entry, Live, id_for, is_for};
 pub(super) use facts::facts_of;
 pub use facts::{add_lineage, facts_of_record, svid_facts, trust_domain_of};
 pub use names::Lineage;
@@ -25,7 +25,7 @@ use crate::limits;
 use crate::persistent::{Calendar, Places};
 use crate::seq::{CredentialId, Millis, Seq};
 use crate::store::Position;
-use entry::{Made, NO_REQUEST, Request, kept};
+use entry::{Made, stem};
 use names::{NameTables, Profile};
 use slab::Slab;
 
@@ -37,8 +37,8 @@ pub type RequestKey = [u8; 16];
 pub struct Credentials {
     slab: Slab,
     free: Vec<Slot>,
-    by_id: Places,
-    by_request: Places,
+    /// By what an id begins with.
+    by_stem: Places,
     hasher: DefaultHashBuilder,
     names: NameTables,
     /// When to look at the entries of a page.
@@ -87,14 +87,23 @@ impl Credentials {
     }
 
     fn slot_of(&self, id: &CredentialId) -> Option<Slot> {
-        self.by_id.find(self.hasher.hash_one(id), |slot| self.slab.get(slot).is_some_and(|(_, e)| e.id() == *id))
+        self.find(id.as_bytes(), |entry| entry.id() == *id)
+    }
+
+    /// The place of an id, or of a request's name, that begins like this.
+    fn find(&self, like: &[u8; 16], fits: impl Fn(&Entry) -> bool) -> Option<Slot> {
+        self.by_stem.find(self.hasher.hash_one(stem(like)), |slot| self.slab.get(slot).is_some_and(|(_, entry)| fits(entry)))
     }
 
     /// The credential that answered this request, if it is in memory.
     pub fn of_request(&self, key: &RequestKey) -> Option<Live<'_>> {
-        let key = kept(key);
-        let answers = |slot| self.slab.get(slot).is_some_and(|(_, e)| e.request() == key);
-        self.at(self.by_request.find(self.hasher.hash_one(key), answers)?)
+        self.at(self.find(key, |entry| entry.answers() && is_for(&entry.id(), key))?)
+    }
+
+    /// Looking for each of these requests, and adding what answers it, is about to follow.
+    pub(in crate::ledger) fn warm<'k>(&self, requests: impl Iterator<Item = &'k RequestKey>) {
+        let read = |all, key| all ^ self.by_stem.warm(self.hasher.hash_one(stem(key)));
+        std::hint::black_box(requests.fold(0, read));
     }
 
     /// The credential at a place.
@@ -157,22 +166,21 @@ impl Credentials {
         &mut self,
         issuance: Issuance<'_>,
         id: CredentialId,
-        request: Option<RequestKey>,
+        answers: bool,
         place: (Position, Seq, Seq),
         task: Slot,
     ) {
         let issued = issuance.shared;
         let expires_at = Millis(issued.expires_at);
-        let kept_until = if request.is_some() {
+        let kept_until = if answers {
             self.names.requesters.acquire(issued.caller.as_str());
             expires_at.max(Millis(issued.issued_at).plus(limits::REQUEST_ID_KEPT_MS))
         } else {
             expires_at
         };
-        let request = request.as_ref().map_or(NO_REQUEST, kept);
         let profile = self.names.acquire(issuance);
         let (at, seq, revision) = place;
-        let entry = Entry::new(&Made { id, request, at, seq, revision, expires_at, kept_until, task, profile });
+        let entry = Entry::new(&Made { id, answers, at, seq, revision, expires_at, kept_until, task, profile });
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => self.slab.push(),
@@ -193,10 +201,7 @@ impl Credentials {
 
     fn index(&mut self, slot: Slot) {
         let Some((_, entry)) = self.slab.get(slot) else { return };
-        self.by_id.insert(self.hasher.hash_one(entry.id()), slot);
-        if entry.answers() {
-            self.by_request.insert(self.hasher.hash_one(entry.request()), slot);
-        }
+        self.by_stem.insert(self.hasher.hash_one(stem(entry.id().as_bytes())), slot);
     }
 
     /// Notes that it was given back; answers with its end.
@@ -210,14 +215,9 @@ impl Credentials {
     /// Takes its request away from it: another credential answers that from now on.
     pub(super) fn unbind(&mut self, id: &CredentialId) {
         let Some(slot) = self.slot_of(id) else { return };
-        let Some(request) = self.slab.get_mut(slot).map(Entry::unbind).filter(|request| *request != NO_REQUEST) else { return };
-        self.forget(request, slot);
-        let profile = self.slab.get(slot).map(|(_, e)| e.profile());
-        self.names.forget_request(profile);
-    }
-
-    /// A request is no longer answered by what is at this place.
-    fn forget(&mut self, request: Request, slot: Slot) {
-        self.by_request.remove(self.hasher.hash_one(request), slot);
+        let answered = self.slab.get_mut(slot).and_then(|entry| entry.unbind().then(|| entry.profile()));
+        if answered.is_some() {
+            self.names.forget_request(answered);
+        }
     }
 }

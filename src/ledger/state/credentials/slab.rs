@@ -9,7 +9,7 @@ use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::super::intern::Slot;
-use super::entry::{ENTRY, Entry, Span};
+use super::entry::{ENTRY, Entry, SAVED, Span};
 use crate::limits;
 
 /// Entries of a page: 10 KiB. Of 8 KiB the allocator gives seven where eight would fit.
@@ -183,11 +183,11 @@ const SAME: u16 = u16::MAX;
 impl Page {
     /// Entries, then their tools: where the text lies is no matter of the state.
     fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.entries.len() * (ENTRY + 16));
+        let mut out = Vec::with_capacity(self.entries.len() * (SAVED + 16));
         let mut before = None;
         let mut tools = Vec::with_capacity(self.text.len());
         for entry in &self.entries {
-            out.extend_from_slice(&entry.map_or([0; ENTRY], Entry::to_bytes));
+            out.extend_from_slice(&entry.map_or([0; SAVED], Entry::to_bytes));
             let Some(tool) = entry.map(|e| self.text(e.tool)) else { continue };
             if before == Some(tool) {
                 tools.extend_from_slice(&SAME.to_le_bytes());
@@ -203,10 +203,10 @@ impl Page {
 
     /// `None`: this is no page of so many entries.
     fn from_bytes(bytes: &[u8], count: usize) -> Option<Page> {
-        let (entries, mut tools) = bytes.split_at_checked(count * ENTRY)?;
+        let (entries, mut tools) = bytes.split_at_checked(count * SAVED)?;
         let mut page = Page { entries: Vec::with_capacity(PAGE), ..Page::default() };
         let mut before = "";
-        for entry in entries.as_chunks::<ENTRY>().0 {
+        for entry in entries.as_chunks::<SAVED>().0 {
             page.entries.push(None);
             let Some(entry) = Entry::from_bytes(entry) else { continue };
             let (len, rest) = tools.split_first_chunk()?;

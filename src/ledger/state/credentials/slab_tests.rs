@@ -11,7 +11,7 @@ use crate::seq::{CredentialId, Millis, Seq};
 fn entry(n: u64) -> Entry {
     Entry::new(&Made {
         id: CredentialId::from_bytes([n as u8; 16]),
-        request: [0; 12],
+        answers: false,
         at: n,
         seq: Seq::from_u64(n + 1).unwrap(),
         revision: Seq::ZERO,

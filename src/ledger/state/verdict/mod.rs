@@ -8,6 +8,7 @@ mod issue;
 mod key;
 mod task;
 
+use super::credentials::is_for;
 use super::tasks::{Phase, Task, Terms};
 use super::{Ceilings, Judged, Named, State, Verdict, svid_facts, trust_domain_of};
 use crate::ledger::record::{Event, LeaseOpened, TaskOpened};
@@ -125,6 +126,11 @@ impl State {
         let Some(Named { key, id: request }) = judged.named() else {
             return if replaces.is_some() { Err(malformed("a replacement without its request")) } else { Ok(()) };
         };
+        if let Some(Event::Issued(e)) = &judged.record().event
+            && !CredentialId::from_slice(judged.issuance(e).credential).is_some_and(|id| is_for(&id, &key))
+        {
+            return Err(malformed("a credential whose id is not one for its request"));
+        }
         let reused = || Err(Refusal::new(Reason::RequestIdReused, format!("request_id {request:?} was used before")));
         if pending.requests.contains(&key) {
             return reused();
