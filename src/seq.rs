@@ -129,10 +129,17 @@ macro_rules! id {
 
             /// Its written form, in a place of the caller's.
             pub fn write<'a>(&self, out: &'a mut [u8; $prefix.len() + 26]) -> &'a str {
+                *out = self.text();
+                std::str::from_utf8(out).unwrap_or_default()
+            }
+
+            /// Its written form, in ASCII.
+            pub fn text(&self) -> [u8; $prefix.len() + 26] {
+                let mut out = [0; $prefix.len() + 26];
                 let (prefix, rest) = out.split_at_mut($prefix.len());
                 prefix.copy_from_slice($prefix.as_bytes());
                 ID_ALPHABET.encode_mut(&self.0, rest);
-                std::str::from_utf8(out).unwrap_or_default()
+                out
             }
 
             /// Its written form.

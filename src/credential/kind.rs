@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
+use super::Token;
 use super::jwt::{Told, Unsigned};
 use super::keyring::{ES256, Keyring, OwnKey};
 use super::minted::{About, Answer, Lapse, Minted, Novelty, Summary};
@@ -172,7 +171,7 @@ pub(super) fn key_for(kind: Kind, parts: &Parts, keyring: &Keyring) -> Result<Ar
 }
 
 /// The token, and what its record keeps of it.
-fn make(kind: Kind, key: &OwnKey, id: CredentialId, told: &Told<'_>) -> Result<(Zeroizing<String>, Vec<u8>), No> {
+fn make(kind: Kind, key: &OwnKey, id: CredentialId, told: &Told<'_>) -> Result<(Token, Vec<u8>), No> {
     match kind {
         Kind::Jwt => {
             let unsigned = Unsigned::new(key, told)?;
@@ -182,13 +181,13 @@ fn make(kind: Kind, key: &OwnKey, id: CredentialId, told: &Told<'_>) -> Result<(
         Kind::Reference => {
             let token = reference::make(key, id)?;
             let digest = sha256(token.as_bytes()).to_vec();
-            Ok((token, digest))
+            Ok((Token::secret(token), digest))
         }
         _ => Err(not_served(kind, "are not made by this version")),
     }
 }
 
-pub(super) fn bearer(token: Zeroizing<String>, issued: &Issued, base_url: Arc<str>) -> Answer {
+pub(super) fn bearer(token: Token, issued: &Issued, base_url: Arc<str>) -> Answer {
     // RFC 9449, section 7.1: what is bound to a DPoP key goes with its own scheme.
     let scheme = if issued.jkt.is_empty() { "Bearer" } else { "DPoP" };
     Answer::Bearer { token, header: "authorization".into(), scheme: scheme.into(), base_url }

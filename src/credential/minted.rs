@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::Kind;
+use super::{Kind, Token};
 use crate::ledger::Receipt;
 use crate::ledger::record::Record;
 use crate::refusal::Fault;
@@ -16,7 +16,7 @@ pub enum Answer {
     /// A token for an HTTP header.
     Bearer {
         /// The token.
-        token: Zeroizing<String>,
+        token: Token,
         /// The header's name, lower case.
         header: Cow<'static, str>,
         /// What stands before the token. May be empty.

@@ -4,6 +4,7 @@
 //! - [`minted`]: made, but told to nobody; a receipt of the ledger turns it into [`Issued`], the only thing an answer is made of.
 //! - [`jwt`], [`mod@reference`]: the kinds that are made here. [`remote`]: what a kind must give whose credential is made elsewhere.
 //! - [`series`]: many of one sort, with what they have in common made once.
+//! - [`token`]: a bearer token on its way out.
 //! - [`keyring`]: the keys that sign and derive. [`status`]: places in status lists.
 
 pub mod jwt;
@@ -20,6 +21,8 @@ pub mod status;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod token;
 
 pub use kind::Kind;
 pub use minted::{Answer, Issued, Minted, Novelty, Summary};
+pub use token::Token;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Token;
 use super::jwt::{Beginning, Told};
 use super::keyring::{Keyring, OwnKey};
 use super::kind::{Kind, bearer, key_for, kind_of, not_served, summary};
@@ -77,7 +78,7 @@ impl Series {
             Tokens::Derived => {
                 let token = reference::make(&self.key, id)?;
                 let digest = sha256(token.as_bytes());
-                (token, digest)
+                (Token::secret(token), digest)
             }
         };
         let own = Own {

@@ -28,7 +28,7 @@ fn shared(parts: &Parts) -> Arc<SharedGrant> {
 
 fn token(issued: Issued) -> String {
     match issued.into_parts().2 {
-        Answer::Bearer { token, .. } => token.to_string(),
+        Answer::Bearer { token, .. } => token.into_text(),
         _ => panic!("no token"),
     }
 }

@@ -21,7 +21,7 @@ fn status() -> Allocator {
 
 fn token(issued: Issued) -> String {
     match issued.into_parts().2 {
-        Answer::Bearer { token, .. } => token.to_string(),
+        Answer::Bearer { token, .. } => token.into_text(),
         _ => panic!("no token"),
     }
 }

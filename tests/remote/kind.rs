@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mayfly::credential::remote::{Again, Boxed, Made, MakeError, Named, Order, Remote, Remotes, UndoError};
-use mayfly::credential::{Answer, Kind};
+use mayfly::credential::{Answer, Kind, Token};
 use mayfly::ledger::state::Lease;
 use mayfly::seq::{LeaseId, Millis};
 use mayfly::upstream::lease::{Elsewhere, Places, Timing};
@@ -61,7 +61,7 @@ impl Accounts {
         match self.kind {
             Kind::Postgres => login(name),
             _ => Answer::Bearer {
-                token: Zeroizing::new(name.to_owned()),
+                token: Token::secret(Zeroizing::new(name.to_owned())),
                 header: "authorization".into(),
                 scheme: "Bearer".into(),
                 base_url: "".into(),

@@ -93,7 +93,7 @@ fn ask<T>(peer: &Peer, message: T) -> Request<T> {
 /// The token of a bearer credential.
 fn token(issued: Issued) -> String {
     match issued.into_parts().2 {
-        mayfly::credential::Answer::Bearer { token, .. } => token.to_string(),
+        mayfly::credential::Answer::Bearer { token, .. } => token.into_text(),
         _ => panic!("not a bearer token"),
     }
 }

@@ -36,7 +36,7 @@ fn id(issued: &Issued) -> CredentialId {
 
 fn token(issued: Issued) -> String {
     match issued.into_parts().2 {
-        Answer::Bearer { token, .. } => token.to_string(),
+        Answer::Bearer { token, .. } => token.into_text(),
         _ => panic!("not a bearer token"),
     }
 }

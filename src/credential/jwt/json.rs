@@ -94,6 +94,14 @@ impl<'a> Object<'a> {
         plain(self.member(name), value);
     }
 
+    /// A string of bytes that JSON leaves as they are.
+    pub(super) fn ascii(&mut self, name: &str, value: &[u8]) {
+        let out = self.member(name);
+        out.push(b'"');
+        out.extend_from_slice(value);
+        out.push(b'"');
+    }
+
     /// A string of characters that JSON leaves as they are.
     pub(super) fn id(&mut self, name: &str, value: impl Display) {
         let out = self.member(name);

@@ -12,6 +12,7 @@ mod verify;
 mod write;
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -21,6 +22,7 @@ use zeroize::Zeroizing;
 pub use claims::{Act, Claims, Cnf, Own};
 pub use verify::{BadJwks, Expect, Jwks, Possession, TokenDefect, authentic, peek_kid, signed_by, verify};
 
+use super::Token;
 use super::keyring::OwnKey;
 use crate::ledger::record::Issued;
 use crate::policy::grant::TaskPath;
@@ -67,7 +69,7 @@ pub fn header(kid: &str) -> String {
 /// What tokens of one sort have in common: it comes first, and is encoded and hashed once.
 pub(super) struct Beginning {
     /// Header and claims in base64url, up to a whole group of three bytes.
-    text: String,
+    text: Arc<str>,
     /// The claims after that: fewer than three bytes.
     rest: Vec<u8>,
     /// SHA-256 so far.
@@ -86,7 +88,7 @@ impl Beginning {
             base64_simd::URL_SAFE_NO_PAD.encode_append(&claims[..], &mut text);
             let mut hash = digest::Context::new(&digest::SHA256);
             hash.update(text.as_bytes());
-            Ok(Beginning { text, rest, hash })
+            Ok(Beginning { text: text.into(), rest, hash })
         })
     }
 
@@ -96,12 +98,11 @@ impl Beginning {
             claims.clear();
             claims.extend_from_slice(&self.rest);
             write::own(claims, tool, arguments, id);
-            let mut input = String::with_capacity(self.text.len() + claims.len() * 4 / 3 + SIGNATURE_ROOM);
-            input.push_str(&self.text);
-            base64_simd::URL_SAFE_NO_PAD.encode_append(&claims[..], &mut input);
+            let mut own = String::with_capacity(claims.len() * 4 / 3 + SIGNATURE_ROOM);
+            base64_simd::URL_SAFE_NO_PAD.encode_append(&claims[..], &mut own);
             let mut hash = self.hash.clone();
-            hash.update(input.get(self.text.len()..).unwrap_or_default().as_bytes());
-            Unsigned { digest: hash.finish(), input }
+            hash.update(own.as_bytes());
+            Unsigned { shared: Some(self.text.clone()), own, digest: hash.finish() }
         })
     }
 }
@@ -123,16 +124,17 @@ pub fn signing_input(header: &str, told: &Told<'_>) -> Result<String, Fault> {
     })
 }
 
-/// A signing input and its SHA-256: what ES256 signs, and what the record keeps.
+/// A signing input, perhaps in two pieces, and its SHA-256: what ES256 signs, and what the record keeps.
 pub(super) struct Unsigned {
-    input: String,
+    shared: Option<Arc<str>>,
+    own: String,
     digest: digest::Digest,
 }
 
 impl Unsigned {
     pub(super) fn new(key: &OwnKey, told: &Told<'_>) -> Result<Unsigned, Fault> {
-        let input = signing_input(key.header(), told)?;
-        Ok(Unsigned { digest: digest::digest(&digest::SHA256, input.as_bytes()), input })
+        let own = signing_input(key.header(), told)?;
+        Ok(Unsigned { shared: None, digest: digest::digest(&digest::SHA256, own.as_bytes()), own })
     }
 
     /// SHA-256 of the signing input.
@@ -141,12 +143,14 @@ impl Unsigned {
     }
 
     /// The token. A second signature over the same input differs, and both are good.
-    pub(super) fn sign(self, key: &OwnKey) -> Result<Zeroizing<String>, Fault> {
-        let signature = key.sign(&self.digest)?;
-        let mut token = Zeroizing::new(self.input);
-        token.push('.');
+    pub(super) fn sign(self, key: &OwnKey) -> Result<Token, Fault> {
+        let signature = Zeroizing::new(key.sign(&self.digest)?);
+        let mut own = self.own;
+        own.push('.');
+        let signed = own.len();
         // Room was set aside for these 87: it does not grow, so no copy is left behind.
-        base64_simd::URL_SAFE_NO_PAD.encode_append(signature, &mut *token);
-        Ok(token)
+        base64_simd::URL_SAFE_NO_PAD.encode_append(&signature[..], &mut own);
+        let signature = own.len() - signed;
+        Ok(Token::signed(self.shared, own, signature))
     }
 }

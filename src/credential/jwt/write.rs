@@ -57,7 +57,7 @@ pub(super) fn own(out: &mut Vec<u8>, tool: &str, arguments: &[u8], id: Credentia
     own.hex("arguments", arguments);
     own.end();
     let mut all = Object::go_on(out);
-    all.id("jti", id);
+    all.ascii("jti", &id.text());
     all.end();
 }
 

@@ -66,15 +66,12 @@ pub const fn words(bound: pb::LifeBound) -> &'static str {
 fn answer_to_pb(answer: Answer) -> pb::issued::Answer {
     use pb::issued::Answer as A;
     match answer {
-        Answer::Bearer { mut token, header, scheme, base_url } => {
-            // Moved: one copy of a secret less.
-            A::BearerToken(pb::BearerToken {
-                token: std::mem::take(&mut *token),
-                header_name: header.into(),
-                scheme: scheme.into(),
-                base_url: (*base_url).to_owned(),
-            })
-        }
+        Answer::Bearer { token, header, scheme, base_url } => A::BearerToken(pb::BearerToken {
+            token: token.into_text(),
+            header_name: header.into(),
+            scheme: scheme.into(),
+            base_url: (*base_url).to_owned(),
+        }),
         Answer::Database { host, port, database, user, mut password, server_ca_pem } => A::DatabaseLogin(pb::DatabaseLogin {
             host,
             port: port.into(),

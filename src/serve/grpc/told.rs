@@ -10,11 +10,10 @@ use prost::Message;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic_prost::{ProstDecoder, ProstEncoder};
-use zeroize::Zeroize as _;
 
 use super::issued::issued_to_pb;
 use crate::credential::minted::About;
-use crate::credential::{Answer, Issued, Kind};
+use crate::credential::{Answer, Issued, Token};
 use crate::pb::mayfly::v1 as pb;
 use crate::protobuf::{begin, delimited, delimited_len, message_len, number, number_len};
 
@@ -119,7 +118,6 @@ impl Patterns {
             Ok(one) => {
                 prefix(one.length(&request_id), out);
                 one.write(&request_id, out);
-                one.wipe();
             }
             Err(issued) => prefixed(&whole(request_id, *issued), out),
         }
@@ -141,7 +139,6 @@ impl Patterns {
                 prefix(message_len(ANSWER_ISSUED, one.issued_length()), &mut message);
                 begin(ANSWER_ISSUED, one.issued_length(), &mut message);
                 one.write_issued(&mut message);
-                one.wipe();
                 message.into()
             }
             Err(issued) => answer_of(*issued),
@@ -218,30 +215,16 @@ impl ToldResult {
 }
 
 impl One {
-    /// What we signed is no secret without its signature, and wiping all of it costs as much as hashing it.
-    fn wipe(self) {
-        let signed = self.pattern.about.kind == Kind::Jwt;
-        if let (_, _, Answer::Bearer { mut token, .. }) = self.issued.into_parts()
-            && signed
-        {
-            let mut text = std::mem::take(&mut *token).into_bytes();
-            let signature = text.iter().rposition(|b| *b == b'.').map_or(0, |dot| dot + 1);
-            if let Some(signature) = text.get_mut(signature..) {
-                signature.zeroize();
-            }
-        }
-    }
-
     /// Nothing else has a pattern.
-    fn token(&self) -> &[u8] {
+    fn token(&self) -> Option<&Token> {
         match self.issued.answer() {
-            Answer::Bearer { token, .. } => token.as_bytes(),
-            _ => &[],
+            Answer::Bearer { token, .. } => Some(token),
+            _ => None,
         }
     }
 
     fn bearer_length(&self) -> usize {
-        delimited_len(TOKEN, self.token()) + self.pattern.bearer.len()
+        self.token().map_or(0, |token| message_len(TOKEN, token.length())) + self.pattern.bearer.len()
     }
 
     fn issued_length(&self) -> usize {
@@ -264,11 +247,13 @@ impl One {
     }
 
     fn write_issued(&self, out: &mut impl BufMut) {
-        let mut id = [0; crate::seq::CredentialId::TEXT];
         begin(BEARER, self.bearer_length(), out);
-        delimited(TOKEN, self.token(), out);
+        if let Some(token) = self.token() {
+            begin(TOKEN, token.length(), out);
+            token.write(out);
+        }
         out.put_slice(&self.pattern.bearer);
-        delimited(CREDENTIAL_ID, self.issued.summary().credential.write(&mut id).as_bytes(), out);
+        delimited(CREDENTIAL_ID, &self.issued.summary().credential.text(), out);
         out.put_slice(&self.pattern.before_seq);
         number(SEQ, self.issued.seq().as_u64(), out);
         out.put_slice(&self.pattern.after_seq);
@@ -338,9 +323,6 @@ impl Encoder for BatchEncoder {
         out.reserve(results.iter().map(|result| message_len(RESULTS, result.length())).sum());
         for result in results {
             result.write(out);
-            if let ToldResult::One(one) = result {
-                one.wipe();
-            }
         }
         Ok(())
     }
@@ -354,6 +336,7 @@ mod tests {
     use crate::credential::testing::{Log, full, grant, keyring, plain};
     use crate::ledger::Receipt;
     use crate::seq::{CredentialId, Millis, Seq};
+    use zeroize::Zeroizing;
 
     #[test]
     fn what_is_written_is_what_prost_writes_for_the_whole() {
@@ -368,8 +351,9 @@ mod tests {
                 let minted = mint_local(grant(parts.clone()), id, 1, &ring, &status, T0).ok().unwrap();
                 let (seq, summary, answer) = minted.reveal(Receipt::of_test(id)).unwrap().into_parts();
                 let Answer::Bearer { token, header, scheme, base_url } = answer else { panic!("no token") };
+                let token = Zeroizing::new(token.into_text());
                 let again = || {
-                    let (token, header, scheme) = (token.clone(), header.clone(), scheme.clone());
+                    let (token, header, scheme) = (Token::secret(token.clone()), header.clone(), scheme.clone());
                     let answer = Answer::Bearer { token, header, scheme, base_url: base_url.clone() };
                     Issued::for_test(seq, summary.clone(), answer)
                 };

@@ -29,7 +29,7 @@ fn mint(ring: &Keyring, parts: Parts) -> (String, Record) {
     let mut minted = mint_local(grant(parts), id, 1, ring, &status, T0).map_err(|e| e.to_string()).unwrap();
     let record = minted.records().remove(0);
     match minted.reveal(Receipt::of_test(id)).unwrap().into_parts().2 {
-        Answer::Bearer { token, .. } => (token.to_string(), record),
+        Answer::Bearer { token, .. } => (token.into_text(), record),
         _ => panic!("no token"),
     }
 }
