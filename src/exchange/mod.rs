@@ -16,15 +16,17 @@ use crate::credential::kind::{Kind, mint_local};
 use crate::credential::{Issued, Minted};
 use crate::identity::caller::Caller;
 use crate::ledger::mold::Mold;
+
 use crate::ledger::state::request_key;
-use crate::ledger::{Lane, Minting, Proposed, Ready, State, View};
+use crate::ledger::{Lane, Minting, Proposed, ProposedEach, Ready, Receipt, State, View, stopping};
+use crate::limits;
 use crate::policy::catalog::Compiled;
 use crate::policy::decide::decided_on_old_state;
 use crate::policy::grant::Grant;
 use crate::policy::wanted::{TaskChoice, Wanted};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use again::Before;
-use together::{Look, Together};
+use together::{Look, Made, Together};
 
 /// What a decision came to.
 #[allow(clippy::large_enum_variant, reason = "nearly all are made here; a box would cost each an allocation")]
@@ -38,7 +40,8 @@ enum Granted {
 /// A credential that was made here and whose records are on their way into the ledger. Told to nobody yet.
 pub struct UnderWay {
     minted: Minted,
-    proposed: Proposed,
+    /// `None`: with its round.
+    proposed: Option<Proposed>,
 }
 
 /// Where an exchange stands when all of it was done that waits for nothing.
@@ -54,10 +57,15 @@ pub enum Begun {
 pub struct Round {
     /// In the order in which they were asked.
     pub begun: Vec<Result<Begun, No>>,
+    proposed: Option<ProposedEach>,
     /// Until all are answered.
     _minting: Minting,
     _molds: Vec<Arc<Mold>>,
 }
+
+/// The ledger's answers to what a round proposed at once.
+#[derive(Default)]
+pub struct Answers(std::vec::IntoIter<Result<Receipt, No>>);
 
 /// A decision that ran into a change is made anew before the caller is told to try again: the second time the change may be written and
 /// not yet in what decisions are made with.
@@ -94,7 +102,7 @@ impl Authority {
         let view = self.ledger.view(); // everything up to seq r
         match self.grant(&view, &self.catalog.now(), caller, want)? {
             Some(Granted::Here(ready, one)) if !self.too_old(&view) => {
-                self.ledger.propose_ready(std::iter::once(ready))?;
+                self.ledger.propose_ready(vec![ready])?;
                 Ok(Begun::UnderWay(one))
             }
             _ => Ok(Begun::Waits),
@@ -105,7 +113,8 @@ impl Authority {
     pub fn begin_all<'a>(&self, caller: &Caller, wants: impl Iterator<Item = &'a Wanted> + Clone) -> Round {
         let count = wants.clone().count();
         let minting = self.ledger.minting(count);
-        let (mut ready, mut begun) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let (mut ready, mut begun) = (Vec::new(), Vec::with_capacity(count));
+        let (mut each, mut bytes) = (Vec::with_capacity(count), 0);
         let stands = self.still_stands(caller);
         let view = self.ledger.view();
         let compiled = self.catalog.now();
@@ -119,24 +128,42 @@ impl Authority {
                 Look::New(request) => together.grant(want, request, rest.clone()).map(Some),
             });
             begun.push(match granted {
-                Ok(Some(Granted::Here(its, one))) => {
+                Ok(Some(Made::Alone(Granted::Here(its, one)))) => {
                     ready.push(its);
                     Ok(Begun::UnderWay(one))
                 }
-                Ok(None | Some(Granted::Elsewhere(_))) => Ok(Begun::Waits),
+                Ok(Some(Made::Series(record, minted))) => {
+                    bytes += record.length();
+                    let mut proposed = None;
+                    if bytes <= limits::COMMIT_BYTES / 2 {
+                        each.push(record);
+                    } else {
+                        let (its, own) = self.ledger.ready_one(Lane::Grant, record);
+                        ready.push(its);
+                        proposed = Some(own);
+                    }
+                    Ok(Begun::UnderWay(UnderWay { minted, proposed }))
+                }
+                Ok(None | Some(Made::Alone(Granted::Elsewhere(_)))) => Ok(Begun::Waits),
                 Err(no) => Err(no),
             });
         }
         let molds = together.into_molds();
+        let mut proposed = None;
+        if !each.is_empty() {
+            let (all, answers) = self.ledger.ready_each(Lane::Grant, each);
+            ready.push(all);
+            proposed = Some(answers);
+        }
         let mut all = |with: &dyn Fn() -> Result<Begun, No>| {
             begun.iter_mut().filter(|one| matches!(one, Ok(Begun::UnderWay(_)))).for_each(|one| *one = with());
         };
         if self.too_old(&view) {
             all(&|| Ok(Begun::Waits));
-        } else if let Err(no) = self.ledger.propose_ready(ready.into_iter()) {
+        } else if let Err(no) = self.ledger.propose_ready(ready) {
             all(&|| Err(No::Refusal(no.clone())));
         }
-        Round { begun, _minting: minting, _molds: molds }
+        Round { begun, proposed, _minting: minting, _molds: molds }
     }
 
     /// Deciding took so long that it has to be done once more.
@@ -145,9 +172,26 @@ impl Authority {
     }
 
     /// The answer of what is under way, once it is in order, durable, and found valid by the fold.
-    pub async fn finish(&self, one: UnderWay) -> Result<Issued, No> {
+    async fn finish(&self, one: UnderWay) -> Result<Issued, No> {
+        self.finish_of(one, &mut Answers::default()).await
+    }
+
+    /// The same for one of a round, given the round's answers. They are asked for in the order in which the round began.
+    pub async fn finish_of(&self, one: UnderWay, answers: &mut Answers) -> Result<Issued, No> {
         let UnderWay { minted, proposed } = one;
-        Ok(minted.reveal(self.ledger.receipt(proposed).await?)?)
+        let receipt = match proposed {
+            Some(own) => self.ledger.receipt(own).await?,
+            None => answers.0.next().unwrap_or_else(|| Err(No::Refusal(stopping())))?,
+        };
+        Ok(minted.reveal(receipt)?)
+    }
+
+    /// Waits for the ledger's answers to what began together.
+    pub async fn answers(&self, round: &mut Round) -> Answers {
+        match round.proposed.take() {
+            Some(proposed) => Answers(self.ledger.receipts(proposed).await.into_iter()),
+            None => Answers::default(),
+        }
     }
 
     /// Whether a refusal is not the last word: [`Authority::exchange_unless`] looks again.
@@ -185,14 +229,14 @@ impl Authority {
             }
             let one = match granted {
                 Granted::Here(ready, one) => {
-                    self.ledger.propose_ready(std::iter::once(ready))?;
+                    self.ledger.propose_ready(vec![ready])?;
                     one
                 }
                 Granted::Elsewhere(grant) => {
                     drop(under_way); // no commit waits for an upstream
                     let mut minted = self.mint_elsewhere(*grant, gone()).await?;
                     let proposed = self.ledger.propose(Lane::Grant, minted.records())?;
-                    UnderWay { minted, proposed }
+                    UnderWay { minted, proposed: Some(proposed) }
                 }
             };
             match self.finish(one).await {
@@ -228,7 +272,7 @@ impl Authority {
         }
         let mut minted = self.mint_here(grant, view)?; // told to nobody yet
         let (ready, proposed) = self.ledger.ready(Lane::Grant, minted.records())?;
-        Ok(Granted::Here(ready, UnderWay { minted, proposed }))
+        Ok(Granted::Here(ready, UnderWay { minted, proposed: Some(proposed) }))
     }
 
     /// Whether the configured ceilings leave room for it, so that nothing is signed for nothing. What counts is the writer's verdict.

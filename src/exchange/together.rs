@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Granted, UnderWay, made_here};
+use super::{Granted, made_here};
 use crate::authority::Authority;
+use crate::credential::Minted;
 use crate::credential::series::Series;
 use crate::identity::caller::Caller;
+use crate::ledger::View;
+use crate::ledger::commit::Encoded;
 use crate::ledger::mold::{Mold, OwnRequest};
-use crate::ledger::{Lane, View};
 use crate::policy::catalog::Compiled;
 use crate::policy::decide::Shared;
 use crate::policy::wanted::Wanted;
@@ -33,6 +35,15 @@ pub(super) enum Look<'a> {
     New(Option<OwnRequest<'a>>),
 }
 
+/// What one of them came to.
+#[allow(clippy::large_enum_variant, reason = "nearly all are of a series; a box would cost each an allocation")]
+pub(super) enum Made {
+    /// Made in a series, and proposed with the others.
+    Series(Encoded, Minted),
+    /// By itself.
+    Alone(Granted),
+}
+
 /// How far ahead another one of the same sort is looked for. Those of one task mostly follow each other.
 const AHEAD: usize = 4;
 
@@ -47,7 +58,7 @@ impl<'a> Together<'a> {
         want: &'a Wanted,
         request: Option<OwnRequest<'a>>,
         mut rest: impl Iterator<Item = &'w Wanted>,
-    ) -> Result<Granted, No> {
+    ) -> Result<Made, No> {
         let (authority, caller) = (self.authority, self.caller);
         let fits = |series: &(Shared<'a>, Series)| series.0.serves(want);
         if !self.series.as_ref().is_some_and(fits) && rest.by_ref().take(AHEAD).any(|other| Shared::possible(want, other)) {
@@ -59,10 +70,9 @@ impl<'a> Together<'a> {
         {
             let id = authority.new_credential_id(request.map(|r| r.key()));
             let (record, minted) = series.mint(own, id, &authority.status, self.view.now())?;
-            let (ready, proposed) = authority.ledger.ready_one(Lane::Grant, record);
-            return Ok(Granted::Here(ready, UnderWay { minted, proposed }));
+            return Ok(Made::Series(record, minted));
         }
-        authority.make(self.view, self.compiled, caller, want)
+        authority.make(self.view, self.compiled, caller, want).map(Made::Alone)
     }
 
     /// What was asked before, or has no room, in one look at the state: where it lies in memory is in no cache, and what is looked for at once

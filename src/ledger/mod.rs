@@ -43,7 +43,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 pub use open::{Settings, StartError};
-pub use propose::{Proposed, Ready};
+pub use propose::{Proposed, ProposedEach, Ready};
 pub use queue::Lane;
 use receipt::Issues;
 pub use receipt::Receipt;
@@ -150,10 +150,12 @@ impl Ledger {
 
     /// Waits for what was proposed.
     pub async fn receipt(&self, proposed: Proposed) -> Result<Receipt, No> {
-        match proposed.answer.await {
-            Ok(answer) => answer,
-            Err(_) => Err(No::Refusal(Refusal::new(Reason::NotReady, "the server is stopping").retry(Duration::from_secs(1)))),
-        }
+        proposed.answer.await.unwrap_or_else(|_| Err(No::Refusal(stopping())))
+    }
+
+    /// Waits for all of what was proposed at once: an answer for each, in their order. None where the server stops.
+    pub async fn receipts(&self, proposed: ProposedEach) -> Vec<Result<Receipt, No>> {
+        proposed.0.await.unwrap_or_default()
     }
 
     /// The receipt of an issuance that the fold knows as valid, once it is durable.
@@ -262,6 +264,11 @@ impl Ledger {
             let _ = thread.join();
         }
     }
+}
+
+/// Nothing is written any more.
+pub(crate) fn stopping() -> Refusal {
+    Refusal::new(Reason::NotReady, "the server is stopping").retry(Duration::from_secs(1))
 }
 
 fn not_written(what: &str) -> Refusal {

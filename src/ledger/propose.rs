@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::Ledger;
 use super::commit::Encoded;
-use super::queue::{Group, Lane, Proposal};
+use super::queue::{Group, Lane, Proposal, Said, What};
 use super::record::Record;
-use super::{Ledger, Receipt};
 use crate::limits;
 use crate::refusal::{Fault, No, Refusal};
 
@@ -17,10 +17,13 @@ pub struct Ready(Proposal);
 
 /// What was proposed and is not answered yet.
 pub struct Proposed {
-    pub(super) answer: oneshot::Receiver<Result<Receipt, No>>,
+    pub(super) answer: oneshot::Receiver<Said>,
     /// Freed by who made them, where the allocator has them at hand, and not by the writer.
     _records: (Option<Arc<Record>>, Vec<Arc<Record>>),
 }
+
+/// Records that were proposed at once, each by itself, and are not answered yet.
+pub struct ProposedEach(pub(super) oneshot::Receiver<Vec<Said>>);
 
 impl Ledger {
     /// Proposes without waiting. What is proposed together gets its group number here: were it left to the callers, two requests with one
@@ -32,8 +35,8 @@ impl Ledger {
     }
 
     /// Proposes what was made ready, all at once; each still stands or falls by itself. Refused, nothing was proposed.
-    pub fn propose_ready(&self, ready: impl ExactSizeIterator<Item = Ready>) -> Result<(), Refusal> {
-        self.inner.queue.push_all(ready.map(|r| r.0))
+    pub fn propose_ready(&self, ready: Vec<Ready>) -> Result<(), Refusal> {
+        self.inner.queue.push_all(ready.into_iter().map(|r| r.0).collect())
     }
 
     /// Encodes and hashes a group of records, so that proposing it is only taking a place in line.
@@ -56,12 +59,19 @@ impl Ledger {
             Group::One([first])
         };
         let (reply, answer) = oneshot::channel();
-        Ok((Ready(Proposal { lane, group, reply }), Proposed { answer, _records: shared }))
+        Ok((Ready(Proposal { lane, what: What::Group(group, reply) }), Proposed { answer, _records: shared }))
     }
 
     /// The same for one record of a series, whose mold its maker holds until it is answered.
     pub fn ready_one(&self, lane: Lane, record: Encoded) -> (Ready, Proposed) {
         let (reply, answer) = oneshot::channel();
-        (Ready(Proposal { lane, group: Group::One([record]), reply }), Proposed { answer, _records: (None, Vec::new()) })
+        let what = What::Group(Group::One([record]), reply);
+        (Ready(Proposal { lane, what }), Proposed { answer, _records: (None, Vec::new()) })
+    }
+
+    /// The same for several of them, each of which stands or is void by itself: together no larger than half a commit.
+    pub fn ready_each(&self, lane: Lane, records: Vec<Encoded>) -> (Ready, ProposedEach) {
+        let (reply, answers) = oneshot::channel();
+        (Ready(Proposal { lane, what: What::Each(records, reply) }), ProposedEach(answers))
     }
 }

@@ -59,17 +59,64 @@ impl Group {
     }
 }
 
-/// A group of records that asks for a place in the order.
+/// What becomes of a proposal.
+pub(super) type Said = Result<Receipt, No>;
+
+/// What is proposed, and who waits for it.
+pub(super) enum What {
+    /// It stands or is void together.
+    Group(Group, oneshot::Sender<Said>),
+    /// Each stands or is void by itself; only their answers go out together.
+    Each(Vec<Encoded>, oneshot::Sender<Vec<Said>>),
+}
+
+/// What asks for a place in the order.
 pub(super) struct Proposal {
     pub lane: Lane,
-    pub group: Group,
-    pub reply: oneshot::Sender<Result<Receipt, No>>,
+    pub what: What,
+}
+
+impl Proposal {
+    /// Its records.
+    pub fn records(&self) -> &[Encoded] {
+        match &self.what {
+            What::Group(group, _) => group,
+            What::Each(all, _) => all,
+        }
+    }
+
+    /// How many stand or are void by themselves.
+    fn groups(&self) -> usize {
+        match &self.what {
+            What::Group(..) => 1,
+            What::Each(all, _) => all.len(),
+        }
+    }
+
+    /// Nobody waits for it any more.
+    pub fn is_left(&self) -> bool {
+        match &self.what {
+            What::Group(_, reply) => reply.is_closed(),
+            What::Each(_, reply) => reply.is_closed(),
+        }
+    }
+
+    /// Nothing of it is written.
+    pub fn refuse(self, no: &Refusal) {
+        let no = || Err(No::Refusal(no.clone()));
+        match self.what {
+            What::Group(_, reply) => drop(reply.send(no())),
+            What::Each(all, reply) => drop(reply.send(all.iter().map(|_| no()).collect())),
+        }
+    }
 }
 
 #[derive(Default)]
 struct Waiting {
     revocations: Vec<Proposal>,
     others: Vec<Proposal>,
+    /// How many of those stand or are void by themselves.
+    groups: usize,
     /// What the batch before stood in, empty: the next ones gather there.
     spare: Vec<Proposal>,
     /// Grants that were lately under way at once: what gathering aims at.
@@ -99,32 +146,37 @@ impl Queue {
 
     /// Puts a proposal in line, or says that the line is full.
     pub fn push(&self, proposal: Proposal) -> Result<(), Refusal> {
-        self.push_all(std::iter::once(proposal))
+        self.push_all(vec![proposal])
     }
 
     /// Puts proposals of one lane in line, all or none.
-    pub fn push_all(&self, proposals: impl ExactSizeIterator<Item = Proposal>) -> Result<(), Refusal> {
-        let mut proposals = proposals.peekable();
-        let Some(lane) = proposals.peek().map(|p| p.lane) else { return Ok(()) };
+    pub fn push_all(&self, proposals: Vec<Proposal>) -> Result<(), Refusal> {
+        let Some(lane) = proposals.first().map(|p| p.lane) else { return Ok(()) };
+        let groups: usize = proposals.iter().map(Proposal::groups).sum();
         let peak = self.peak.load(Relaxed);
         let mut waiting = self.waiting.lock();
         waiting.aim = waiting.aim.max(peak);
         let retry = Duration::from_millis(50);
         if waiting.stopped {
-            let no = Refusal::new(crate::refusal::Reason::NotReady, "the server is stopping").retry(Duration::from_secs(1));
-            return Err(no);
+            return Err(super::stopping());
         }
         let urgent = lane == Lane::Revoke;
-        let (line, bound, name) = if urgent {
-            (&mut waiting.revocations, limits::QUEUE_REVOCATIONS, "queue_revocations")
+        let (line, others) = (waiting.revocations.len(), waiting.groups);
+        let (wait, bound, name) = if urgent {
+            (line, limits::QUEUE_REVOCATIONS, "queue_revocations")
         } else {
-            (&mut waiting.others, limits::QUEUE_GRANTS, "queue_grants")
+            (others, limits::QUEUE_GRANTS, "queue_grants")
         };
-        if line.len() + proposals.len() > bound {
+        if wait + groups > bound {
             return Err(Refusal::limit(name, bound as u64, retry));
         }
-        let first = line.is_empty();
-        line.extend(proposals);
+        let first = wait == 0;
+        if urgent {
+            waiting.revocations.extend(proposals);
+        } else {
+            waiting.others.extend(proposals);
+            waiting.groups += groups;
+        }
         if waiting.idle && (urgent || first || waiting.ready(self.gather_records)) {
             self.wake.notify_one();
         }
@@ -157,7 +209,7 @@ impl Queue {
             self.wake.wait_while_for(&mut waiting, |w| !w.ready(self.gather_records), self.gather_wait);
         }
         waiting.idle = false;
-        let size = |p: &Proposal| p.group.iter().map(|e| e.length()).sum::<usize>();
+        let size = |p: &Proposal| p.records().iter().map(|e| e.length()).sum::<usize>();
         // As many as one commit holds: a larger one would be refused by the store, and stop everything.
         let mut total = 0;
         let fits = |p: &&Proposal| {
@@ -166,11 +218,11 @@ impl Queue {
         };
         let most = waiting.revocations.iter().take_while(fits).count().max(1).min(waiting.revocations.len());
         let mut batch: Vec<Proposal> = waiting.revocations.drain(..most).collect();
-        let mut records: usize = batch.iter().map(|p| p.group.len()).sum();
+        let mut records: usize = batch.iter().map(|p| p.records().len()).sum();
         let mut bytes: usize = batch.iter().map(size).sum();
         let mut taken = 0;
         for p in &waiting.others {
-            records += p.group.len();
+            records += p.records().len();
             bytes += size(p);
             if taken + batch.len() > 0 && (records > self.gather_records || bytes > limits::COMMIT_BYTES / 2) {
                 break;
@@ -181,8 +233,11 @@ impl Queue {
             // As nearly always: nothing is copied.
             let spare = std::mem::take(&mut waiting.spare);
             batch = std::mem::replace(&mut waiting.others, spare);
+            waiting.groups = 0;
         } else {
+            let waiting = &mut *waiting;
             batch.extend(waiting.others.drain(..taken));
+            waiting.groups = waiting.others.iter().map(Proposal::groups).sum();
         }
         // Falls slowly: those who were just answered come back with their next.
         let now = self.in_flight.load(Relaxed);
@@ -206,16 +261,16 @@ impl Queue {
         self.wake.notify_all();
     }
 
-    /// How many proposals wait.
+    /// How many groups of records wait.
     pub fn len(&self) -> usize {
         let waiting = self.waiting.lock();
-        waiting.revocations.len() + waiting.others.len()
+        waiting.revocations.len() + waiting.groups
     }
 }
 
 impl Waiting {
     fn ready(&self, most: usize) -> bool {
-        !self.revocations.is_empty() || self.stopped || self.others.len() >= self.aim.clamp(1, most)
+        !self.revocations.is_empty() || self.stopped || self.groups >= self.aim.clamp(1, most)
     }
 }
 
@@ -227,7 +282,7 @@ mod tests {
     fn proposal(lane: Lane, bytes: usize) -> Proposal {
         let note = Maintained { what: "x".repeat(bytes) };
         let group = Group::One([Encoded::new(Record::new(Who::LocalUid(0), Event::Maintained(note))).unwrap()]);
-        Proposal { lane, group, reply: oneshot::channel().0 }
+        Proposal { lane, what: What::Group(group, oneshot::channel().0) }
     }
 
     #[test]
@@ -256,7 +311,7 @@ mod tests {
         let (mut taken, mut batches) = (0, 0);
         while taken < all {
             let batch = queue.take(Duration::ZERO).unwrap();
-            let bytes: usize = batch.iter().flat_map(|p| p.group.iter()).map(|e| e.length()).sum();
+            let bytes: usize = batch.iter().flat_map(|p| p.records()).map(|e| e.length()).sum();
             assert!(!batch.is_empty() && bytes < limits::COMMIT_BYTES, "{bytes}");
             (taken, batches) = (taken + batch.len(), batches + 1);
         }

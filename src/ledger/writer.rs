@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::commit::{ChainHead, Encoded, pack_into};
-use super::queue::{Lane, Proposal};
+use super::queue::{Lane, Proposal, Said, What};
 use super::receipt::{Issues, Receipt};
 use super::record::Record;
 use super::{Ceilings, Inner, again, not_written};
@@ -62,8 +62,11 @@ pub struct Batch {
     pub time: Millis,
 }
 
-/// Who waits for a group of records, its first seq, and what they issue.
-type Answer = (oneshot::Sender<Result<Receipt, No>>, Seq, Issues);
+/// Who waits for records that were applied: the first seq of each group, and what it issues.
+enum Answer {
+    Group(oneshot::Sender<Said>, Seq, Issues),
+    Each(oneshot::Sender<Vec<Said>>, Vec<Result<(Seq, Issues), No>>),
+}
 
 /// What a batch came to before its append.
 struct Prepared {
@@ -91,7 +94,7 @@ pub(super) fn run(inner: &Arc<Inner>) {
 fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
     if let Some(why) = inner.broken_why() {
         for p in batch.drain(..) {
-            let _ = p.reply.send(Err(No::Refusal(not_written(&why))));
+            p.refuse(&not_written(&why));
         }
         return;
     }
@@ -102,10 +105,11 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
         let granting = inner.granting(state.time, room);
         let position = state.position + 1;
         let chain = state.writers.get(&WRITER).copied().unwrap_or(ChainHead::START);
-        state.credentials.warm(batch.iter().flat_map(|p| p.group.iter()).filter_map(|record| record.request.as_ref()));
+        state.credentials.warm(batch.iter().flat_map(Proposal::records).filter_map(|record| record.request.as_ref()));
         let mut out = Prepared { records: Vec::with_capacity(batch.len()), answers: Vec::with_capacity(batch.len()) };
+        let mut decider = Decider { state: &mut state, out: &mut out, time, position, ceilings: &inner.settings.ceilings };
         for proposal in batch.drain(..) {
-            decide(&mut state, &mut out, proposal, time, position, &granting, &inner.settings.ceilings);
+            decider.decide(proposal, &granting);
         }
         if !out.records.is_empty() {
             state.end_commit();
@@ -113,7 +117,8 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
         (out, chain, position, time)
     };
     if prepared.records.is_empty() {
-        return;
+        // Whatever is answered was refused.
+        return tell(prepared.answers, position, time);
     }
     packed.clear();
     packed.shrink_to(limits::COMMIT_ROOM_BYTES);
@@ -125,44 +130,69 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
     }
 }
 
-/// One proposal at the appended head: refused at once, or applied.
-fn decide(
-    state: &mut super::State,
-    out: &mut Prepared,
-    proposal: Proposal,
+/// Proposals at the appended head, one after the other.
+struct Decider<'a> {
+    state: &'a mut super::State,
+    out: &'a mut Prepared,
     time: Millis,
     position: u64,
-    granting: &Result<(), Refusal>,
-    ceilings: &Ceilings,
-) {
-    if proposal.reply.is_closed() && proposal.lane == Lane::Grant {
-        // Nobody waits for it any more: not issuing it is the safest thing to do.
-        return;
+    ceilings: &'a Ceilings,
+}
+
+impl Decider<'_> {
+    /// Refused at once, or applied.
+    fn decide(&mut self, proposal: Proposal, granting: &Result<(), Refusal>) {
+        if proposal.lane == Lane::Grant && proposal.is_left() {
+            // Nobody waits for it any more: not issuing it is the safest thing to do.
+            return;
+        }
+        let lane = proposal.lane;
+        if let (Lane::Grant, Err(no)) = (lane, granting) {
+            return proposal.refuse(no);
+        }
+        match proposal.what {
+            What::Group(group, reply) => match self.verdict(lane, &group) {
+                Ok(()) => {
+                    let issues = Issues::of(&group);
+                    let mut first = None;
+                    group.for_each(|record| {
+                        let seq = self.apply(record);
+                        first.get_or_insert(seq);
+                    });
+                    if let Some(first) = first {
+                        self.out.answers.push(Answer::Group(reply, first, issues));
+                    }
+                }
+                Err(no) => drop(reply.send(Err(No::Refusal(no)))),
+            },
+            What::Each(records, reply) => {
+                let each = records.into_iter().map(|record| {
+                    self.verdict(lane, std::slice::from_ref(&record)).map_err(No::Refusal)?;
+                    let issues = Issues::One(record.issues());
+                    Ok((self.apply(record), issues))
+                });
+                let said = each.collect();
+                self.out.answers.push(Answer::Each(reply, said));
+            }
+        }
     }
-    let Proposal { lane, group, reply } = proposal;
-    let verdict = match (lane, granting) {
-        (Lane::Grant, Err(no)) => Err(no.clone()),
-        // No number that somebody set keeps an operator from revoking.
-        (Lane::Revoke, _) => state.verdict(&group, time),
-        _ => state.verdict_within(&group, time, ceilings),
-    };
-    if let Err(no) = verdict {
-        let _ = reply.send(Err(No::Refusal(no)));
-        return;
+
+    fn verdict(&self, lane: Lane, group: &[Encoded]) -> Result<(), Refusal> {
+        match lane {
+            // No number that somebody set keeps an operator from revoking.
+            Lane::Revoke => self.state.verdict(group, self.time),
+            _ => self.state.verdict_within(group, self.time, self.ceilings),
+        }
     }
-    if out.records.is_empty() {
-        state.begin_commit(position, time);
-    }
-    let issues = Issues::of(&group);
-    let mut first = None;
-    group.for_each(|encoded| {
-        let seq = state.take_seq(&encoded);
-        first.get_or_insert(seq);
-        state.apply(&encoded);
-        out.records.push(Committed::new(seq, encoded));
-    });
-    if let Some(first) = first {
-        out.answers.push((reply, first, issues));
+
+    fn apply(&mut self, record: Encoded) -> Seq {
+        if self.out.records.is_empty() {
+            self.state.begin_commit(self.position, self.time);
+        }
+        let seq = self.state.take_seq(&record);
+        self.state.apply(&record);
+        self.out.records.push(Committed::new(seq, record));
+        seq
     }
 }
 
@@ -177,20 +207,33 @@ fn answer(inner: &Arc<Inner>, records: Vec<Committed>, answers: Vec<Answer>, pos
     inner.tell(&batch);
     // Before the replies: whoever proposed a record is the last to have it.
     drop(batch);
-    // The last one first: whoever waits for several waits for the first of them, and then finds all.
-    for (reply, first, issues) in answers.into_iter().rev() {
-        let _ = reply.send(Ok(Receipt::new(first, issues, position, time)));
-    }
+    tell(answers, position, time);
     inner.maybe_snapshot(position, head);
+}
+
+/// What was applied is durable, at that place and time.
+fn tell(answers: Vec<Answer>, position: u64, time: Millis) {
+    let receipt = |(first, issues)| Receipt::new(first, issues, position, time);
+    // The last one first: whoever waits for several waits for the first of them, and then finds all.
+    for answer in answers.into_iter().rev() {
+        match answer {
+            Answer::Group(reply, first, issues) => drop(reply.send(Ok(receipt((first, issues))))),
+            Answer::Each(reply, said) => drop(reply.send(said.into_iter().map(|one| one.map(receipt)).collect())),
+        }
+    }
 }
 
 fn fail(inner: &Arc<Inner>, answers: Vec<Answer>, error: &StoreError) {
     let why = format!("the ledger could not be written: {error}");
     tracing::error!(%error, "append failed; nothing is issued until the store was opened again");
     inner.break_with(&why);
-    for (reply, ..) in answers {
-        // Whether it is in the store is unknown until that was opened again: the caller asks again with the same request id.
-        let _ = reply.send(Err(No::Refusal(not_written(&why))));
+    // Whether it is in the store is unknown until that was opened again: the caller asks again with the same request id.
+    let no = || No::Refusal(not_written(&why));
+    for answer in answers {
+        match answer {
+            Answer::Group(reply, ..) => drop(reply.send(Err(no()))),
+            Answer::Each(reply, said) => drop(reply.send(said.into_iter().map(|one| one.and_then(|_| Err(no()))).collect())),
+        }
     }
 }
 

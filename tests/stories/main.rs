@@ -324,10 +324,12 @@ fn of_exchanges_that_came_together_a_rule_hits_those_whose_tool_it_is_about() {
         let together = async |tools: &[&str]| {
             let wants: Vec<Wanted> = tools.iter().map(|tool| with(tool)).collect();
             let mut issued = Vec::new();
-            for begun in house.authority.begin_all(&agent, wants.iter()).begun {
+            let mut round = house.authority.begin_all(&agent, wants.iter());
+            let mut answers = house.authority.answers(&mut round).await;
+            for begun in std::mem::take(&mut round.begun) {
                 issued.push(match begun {
                     Ok(mayfly::exchange::Begun::UnderWay(one)) => {
-                        house.authority.finish(one).await.map(drop).map_err(|no| reason(Err::<(), _>(no)))
+                        house.authority.finish_of(one, &mut answers).await.map(drop).map_err(|no| reason(Err::<(), _>(no)))
                     }
                     Ok(mayfly::exchange::Begun::Waits) => panic!("nothing of it waits"),
                     Err(no) => Err(reason(Err::<(), _>(no))),

@@ -103,11 +103,12 @@ impl Line {
     async fn decide(&self, mut asks: Vec<pb::ExchangeRequest>, replies: Vec<oneshot::Sender<Said>>) {
         let (authority, caller) = (&self.authority, &self.caller);
         let count = asks.len();
-        let (wants, parts, round) = round::begin(authority, caller, asks.iter_mut(), count);
+        let (wants, parts, mut round) = round::begin(authority, caller, asks.iter_mut(), count);
+        let mut answers = authority.answers(&mut round).await;
         let mut patterns = Patterns::default();
         for (reply, (asked, part)) in replies.into_iter().zip(wants.into_iter().zip(parts)) {
             // They stand in one line, so one that is not ready is followed by none that is.
-            let said = match (round::end(authority, part).await, asked) {
+            let said = match (round::end(authority, part, &mut answers).await, asked) {
                 (Some(end), asked) => Said::Over(round::noted(authority, caller, asked.as_ref().ok(), end).map(|issued| {
                     // What one has in common with nobody is not put aside.
                     if count == 1 { answer_of(issued) } else { patterns.answer(issued) }

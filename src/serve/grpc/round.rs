@@ -6,7 +6,7 @@ use super::token::task_of;
 use crate::authority::Authority;
 use crate::credential::Issued;
 use crate::exchange::batch::join_all;
-use crate::exchange::{Begun, Round, UnderWay};
+use crate::exchange::{Answers, Begun, Round, UnderWay};
 use crate::identity::caller::Caller;
 use crate::pb::mayfly::v1 as pb;
 use crate::policy::wanted::Wanted;
@@ -57,13 +57,14 @@ pub(super) fn begin<'a>(
     (wants, parts, round)
 }
 
-/// The end of one. `None`: it takes another look.
-pub(super) async fn end(authority: &Authority, part: Part) -> Option<Result<Issued, No>> {
+/// The end of one, in their order. `None`: it takes another look.
+pub(super) async fn end(authority: &Authority, part: Part, answers: &mut Answers) -> Option<Result<Issued, No>> {
     match part {
         Part::Over(end) => Some(end),
         Part::Waits => None,
         Part::UnderWay(one) => {
-            Some(authority.finish(one).await).filter(|end| !end.as_ref().is_err_and(Authority::takes_another_look))
+            let end = authority.finish_of(one, answers).await;
+            Some(end).filter(|end| !end.as_ref().is_err_and(Authority::takes_another_look))
         }
     }
 }
@@ -94,10 +95,11 @@ pub(super) fn noted(
 /// The ends of all, in the order in which they were asked.
 pub(super) async fn ends(authority: &Authority, caller: &Caller, mut asks: Vec<pb::ExchangeRequest>) -> Vec<Result<Issued, No>> {
     let count = asks.len();
-    let (wants, parts, round) = begin(authority, caller, asks.iter_mut(), count);
+    let (wants, parts, mut round) = begin(authority, caller, asks.iter_mut(), count);
+    let mut answers = authority.answers(&mut round).await;
     let (mut ends, mut later) = (Vec::with_capacity(parts.len()), Vec::new());
     for (n, (want, part)) in wants.into_iter().zip(parts).enumerate() {
-        match (end(authority, part).await, want) {
+        match (end(authority, part, &mut answers).await, want) {
             (Some(end), want) => ends.push(Some(noted(authority, caller, want.as_ref().ok(), end))),
             (None, Ok(want)) => {
                 ends.push(None);

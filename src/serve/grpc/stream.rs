@@ -238,12 +238,13 @@ async fn answer_all(
     answers: mpsc::Sender<Batch>,
 ) {
     let count = asks.len();
-    let (mut wants, parts, round) = round::begin(&authority, &caller, asks.iter_mut().filter_map(exchange_in), count);
+    let (mut wants, parts, mut round) = round::begin(&authority, &caller, asks.iter_mut().filter_map(exchange_in), count);
     drop(asks);
+    let mut answers_of = authority.answers(&mut round).await;
     let (mut batch, mut patterns) = (Batch::default(), Patterns::default());
     for (place, (asked, part)) in places.into_iter().zip(wants.iter_mut().zip(parts)) {
         // They stand in one line, so one that is not ready is followed by none that is.
-        match round::end(&authority, part).await {
+        match round::end(&authority, part, &mut answers_of).await {
             Some(end) => {
                 tell(&authority, &caller, &mut patterns, asked, end, &mut batch.messages);
                 batch.places.push(place);
