@@ -3,12 +3,17 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use hyper::body::Body;
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::service::HttpService;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -33,7 +38,9 @@ pub enum Ended {
 }
 
 /// Serves HTTP/2 and nothing else. A peer that does not begin to speak it in time is dropped.
-pub async fn serve_http2<IO, S, B>(io: IO, service: S, ends: Ends, streams: u32) -> Ended
+///
+/// `at_once`: what the service tells of a call whose answer waits for nothing.
+pub async fn serve_http2<IO, S, B>(io: IO, service: S, at_once: AtOnce, ends: Ends, streams: u32) -> Ended
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: HttpService<Incoming, ResBody = B, Error = Infallible>,
@@ -48,12 +55,42 @@ where
         Err(_) => return Ended::Silent,
     };
     let (io, turns) = Gathered::new(io);
-    drive(http2(streams).serve_connection(TokioIo::new(io), service), &turns, ends).await
+    drive(http2(at_once, streams).serve_connection(TokioIo::new(io), service), &turns, ends).await
+}
+
+/// Has the calls of one connection answered: each by a task of its own, but for those whose answer waits for nothing. They are answered where
+/// they are read, so that a refusal for want of time takes no turn behind all that there is no time for.
+#[derive(Clone, Default)]
+pub struct AtOnce(Arc<AtomicBool>);
+
+impl AtOnce {
+    /// The call that was just read is answered without waiting.
+    pub fn expect(&self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+impl<F> Executor<F> for AtOnce
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, call: F) {
+        if !self.0.load(Relaxed) {
+            drop(tokio::spawn(call));
+            return;
+        }
+        self.0.store(false, Relaxed);
+        let mut call = Box::pin(call);
+        // Where it waits all the same, its task asks anew for what it waits for: a waker that does nothing misses nothing.
+        if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            drop(tokio::spawn(call));
+        }
+    }
 }
 
 /// The settings of every HTTP/2 connection. Pings find peers that vanished, also in the middle of a header block.
-fn http2(streams: u32) -> hyper::server::conn::http2::Builder<TokioExecutor> {
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+fn http2(at_once: AtOnce, streams: u32) -> hyper::server::conn::http2::Builder<AtOnce> {
+    let mut builder = hyper::server::conn::http2::Builder::new(at_once);
     builder
         .timer(TokioTimer::new())
         // gRPC has no use for it.

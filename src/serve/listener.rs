@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::answer::answer;
-use super::connection::{self, Ended};
+use super::connection::{self, AtOnce, Ended};
 use super::ends::{Ends, Stopping, TrustChanges};
 use super::grpc::Services;
 use super::handshakes::Handshakes;
@@ -291,11 +291,16 @@ where
     let peer = gate.role.peer(svid);
     let services = mtls.services.on_connection(&peer);
     let budget = Budget::default();
+    let at_once = AtOnce::default();
+    let told = at_once.clone();
     let service = service_fn(move |call| {
         let arrived = services.arrived(&call);
+        if arrived.is_refused() {
+            told.expect();
+        }
         answer(services.clone(), peer.clone(), budget.clone(), call, arrived)
     });
-    connection::serve_http2(stream, service, ends, gate.streams).await
+    connection::serve_http2(stream, service, at_once, ends, gate.streams).await
 }
 
 async fn handshaken<T: Send + 'static>(

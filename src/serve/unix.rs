@@ -9,7 +9,7 @@ use hyper::service::service_fn;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::answer::answer;
-use super::connection;
+use super::connection::{self, AtOnce};
 use super::ends::Ends;
 use super::grpc::Services;
 use super::listener::{Gate, Place};
@@ -181,10 +181,15 @@ async fn serve_one(gate: Gate, place: Place, stream: UnixStream, uid: u32, servi
     let _place = place;
     let ends = Ends::without_svid(gate.system().clone(), gate.stopping(), 0);
     let budget = Budget::default();
+    let at_once = AtOnce::default();
+    let told = at_once.clone();
     let service = service_fn(move |call| {
         let arrived = services.arrived(&call);
+        if arrived.is_refused() {
+            told.expect();
+        }
         answer(services.clone(), Peer::Local(uid), budget.clone(), call, arrived)
     });
-    let ended = connection::serve_http2(stream, service, ends, gate.streams()).await;
+    let ended = connection::serve_http2(stream, service, at_once, ends, gate.streams()).await;
     tracing::debug!(uid, ?ended, "connection of the admin socket ended");
 }

@@ -52,6 +52,13 @@ pub struct Arrived {
     pub(super) taken: Option<Result<Taken, Refusal>>,
 }
 
+impl Arrived {
+    /// There is no time for it.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.taken, Some(Err(_)))
+    }
+}
+
 /// What one listener serves.
 #[derive(Clone)]
 pub struct Services {
