@@ -10,7 +10,9 @@ use mayfly::ledger::commit::{ChainHead, Encoded, pack};
 use mayfly::ledger::mold::OwnRequest;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::policy::decide::Shared;
+use mayfly::policy::plain::{self, Reader};
 use mayfly::policy::wanted::Wanted;
+use mayfly::protobuf::Fields;
 use mayfly::seq::{CredentialId, Millis};
 use mayfly::store::Store;
 use mayfly::store::redb::{Options, RedbStore};
@@ -38,6 +40,10 @@ fn ask(task: &str, n: usize) -> pb::ExchangeRequest {
     }
 }
 
+fn of_stream(ask: pb::ExchangeRequest) -> Vec<u8> {
+    pb::StreamExchangeRequest { ask: Some(pb::stream_exchange_request::Ask::Exchange(ask)) }.encode_to_vec()
+}
+
 fn request<'a>(caller: &Caller, want: &'a Wanted) -> Option<OwnRequest<'a>> {
     want.request_id.as_ref().map(|id| OwnRequest::new(caller.id().as_str(), id, &want.digest))
 }
@@ -62,6 +68,23 @@ fn stages(c: &mut Criterion) {
     c.bench_function("admission: a request decoded and checked", |b| {
         b.iter(|| Wanted::from_pb(pb::ExchangeRequest::decode(&sent[next()][..]).unwrap()).unwrap())
     });
+    let streamed: Vec<Vec<u8>> = asks.iter().cloned().map(of_stream).collect();
+    c.bench_function("admission: one of a stream, by prost", |b| {
+        b.iter(|| {
+            let mut message = Box::<pb::StreamExchangeRequest>::default();
+            message.merge(&streamed[next()][..]).unwrap();
+            let Some(pb::stream_exchange_request::Ask::Exchange(ask)) = &mut message.ask else { unreachable!() };
+            Wanted::take(ask).unwrap()
+        })
+    });
+    let mut reader = Reader::default();
+    c.bench_function("admission: one of a stream", |b| {
+        b.iter(|| {
+            let mut message = Fields::of(&streamed[next()]);
+            Box::new(reader.read(message.delimited(1).unwrap()).unwrap())
+        })
+    });
+    c.bench_function("admission: one by itself", |b| b.iter(|| Box::new(plain::read(&sent[next()]).unwrap())));
     c.bench_function("caller: still let in", |b| b.iter(|| authority.let_in(black_box(&caller), "issuing").unwrap()));
     c.bench_function("task and policy: decided by itself", |b| {
         b.iter(|| decider.exchange(&view, &compiled, &caller, &wants[next()], || [1; 16]).unwrap())

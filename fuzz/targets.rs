@@ -15,6 +15,7 @@ use mayfly::ledger::record::Record;
 use mayfly::ledger::state::State;
 use mayfly::limits;
 use mayfly::pb::mayfly::v1 as pb;
+use mayfly::policy::plain::{self, Reader};
 use mayfly::policy::wanted::{Wanted, digest_of_json};
 use mayfly::revocation::{FeedEvent, FeedSnapshot, Follower, Target};
 use mayfly::seq::{Millis, Seq};
@@ -39,6 +40,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("target", target),
     ("config", config),
     ("exchange", exchange),
+    ("plain", plain),
     ("feed", feed),
 ];
 
@@ -186,6 +188,19 @@ pub fn exchange(data: &[u8]) {
     let Ok(ask) = pb::ExchangeRequest::decode(data) else { return };
     if let Ok(want) = Wanted::from_pb(ask.clone()) {
         assert!(want.scopes.len() <= limits::SCOPES && want.purpose.len() <= limits::PURPOSE_BYTES);
+    }
+}
+
+/// An exchange that is read from its bytes at once is what it is when prost decodes it, alone and after a neighbour.
+pub fn plain(data: &[u8]) {
+    let mut reader = Reader::default();
+    for message in [data, data.split_first().map_or(data, |(_, rest)| rest), data] {
+        let read = plain::read(message);
+        assert_eq!(reader.read(message), read);
+        if let Some(want) = read {
+            let ask = pb::ExchangeRequest::decode(message).expect("what was read is a message");
+            assert_eq!(Wanted::from_pb(ask), Ok(want));
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Fields of protobuf messages, written one by one: for messages of which most is the same many times over, and encoded once.
+//! Fields of protobuf messages, written and read one by one: for messages of which most is the same many times over.
 //!
 //! As prost writes them: what has its default value is left out (proto3).
 
@@ -55,6 +55,76 @@ pub fn number_len(tag: u32, value: u64) -> usize {
     if value == 0 { 0 } else { key_len(tag) + encoded_len_varint(value) }
 }
 
+/// A message, read field by field in the order in which prost writes them. `None` wherever it would have written something else: what was
+/// read to its end is what prost writes for it, bit for bit.
+pub struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    /// Of a message without what stands before it.
+    pub fn of(message: &'a [u8]) -> Fields<'a> {
+        Fields(message)
+    }
+
+    /// What was not read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Nothing is left.
+    pub fn end(&self) -> Option<()> {
+        self.0.is_empty().then_some(())
+    }
+
+    /// A string, bytes, or a message, with a tag below 16; empty where it is left out.
+    pub fn delimited(&mut self, tag: u8) -> Option<&'a [u8]> {
+        if !self.next_is(tag, WireType::LengthDelimited) {
+            return Some(&[]);
+        }
+        let length = usize::try_from(self.varint()?).ok().filter(|length| *length > 0)?;
+        let (value, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(value)
+    }
+
+    /// The same of a string.
+    pub fn text(&mut self, tag: u8) -> Option<&'a str> {
+        str::from_utf8(self.delimited(tag)?).ok()
+    }
+
+    /// An unsigned integer with a tag below 16; 0 where it is left out.
+    pub fn number(&mut self, tag: u8) -> Option<u64> {
+        if !self.next_is(tag, WireType::Varint) {
+            return Some(0);
+        }
+        self.varint().filter(|value| *value != 0)
+    }
+
+    /// Goes beyond a key of one byte, if it is the next.
+    fn next_is(&mut self, tag: u8, wire: WireType) -> bool {
+        match self.0.split_first() {
+            Some((key, rest)) if *key < 0x80 && u32::from(*key) == u32::from(tag) << 3 | wire as u32 => {
+                self.0 = rest;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// In as few bytes as it has, of at most nine: ten are for what was negative.
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..63).step_by(7) {
+            let (byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            if *byte < 0x80 {
+                return (*byte != 0 || shift == 0).then_some(value);
+            }
+        }
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +138,37 @@ mod tests {
             encode_varint(value, &mut expected);
             assert_eq!(ours, expected);
         }
+    }
+
+    #[test]
+    fn a_number_is_read_in_the_one_form_that_prost_writes() {
+        for value in (0..63).map(|bit| 1 << bit).flat_map(|n: u64| [n - 1, n, n + 1]).filter(|n| *n != 0) {
+            let mut written = Vec::new();
+            number(5, value, &mut written);
+            let mut fields = Fields::of(&written);
+            assert_eq!((fields.number(5), fields.end()), (Some(value), Some(())));
+            assert_eq!(Fields::of(&written[..written.len() - 1]).number(5), None, "cut short");
+            // The same with one byte more.
+            *written.last_mut().unwrap() |= 0x80;
+            written.push(0);
+            assert_eq!(Fields::of(&written).number(5), None);
+        }
+        assert_eq!(Fields::of(&[5 << 3, 0]).number(5), None, "a default that was written out");
+        assert_eq!(Fields::of(&[6 << 3, 1]).number(5), Some(0), "left out");
+        let negative = [&[5 << 3][..], &[0xff; 9], &[1]].concat();
+        assert_eq!(Fields::of(&negative).number(5), None);
+    }
+
+    #[test]
+    fn a_text_is_read_in_the_one_form_that_prost_writes() {
+        let mut written = Vec::new();
+        delimited(3, "\u{e9}".as_bytes(), &mut written);
+        let mut fields = Fields::of(&written);
+        assert_eq!((fields.text(2), fields.text(3), fields.end()), (Some(""), Some("\u{e9}"), Some(())));
+        assert_eq!(Fields::of(&written[..written.len() - 1]).text(3), None, "cut short");
+        assert_eq!(Fields::of(&[3 << 3 | 2, 0]).text(3), None, "a default that was written out");
+        assert_eq!(Fields::of(&[3 << 3 | 2, 0x81, 0, b'a']).text(3), None, "a length with a byte more than it has");
+        assert_eq!(Fields::of(&[3 << 3 | 2, 1, 0xe9]).text(3), None, "no UTF-8");
+        assert_eq!(Fields::of(&[0x82, 1, 1, b'a']).text(16), Some(""), "a key of two bytes is not read");
     }
 }

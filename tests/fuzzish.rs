@@ -210,6 +210,29 @@ fn exchanges() -> Vec<Vec<u8>> {
     vec![ask.encode_to_vec(), named.encode_to_vec()]
 }
 
+fn plain_exchanges() -> Vec<Vec<u8>> {
+    let least = pb::ExchangeRequest {
+        task: Some(pb::exchange_request::Task::TaskId("task_aaaaaaaaaaaaaaaaaaaaaaaaaa".into())),
+        upstream: "echo".into(),
+        ..Default::default()
+    };
+    let digest = || vec![7; 32].into();
+    let most = pb::ExchangeRequest {
+        scopes: vec!["echo:write".into(), "echo:read".into()],
+        kind: 1,
+        ttl: Some(prost_types::Duration { seconds: 300, nanos: 5_000_000 }),
+        tool: "search".into(),
+        purpose: "für alle".into(),
+        arguments: Some(pb::Arguments { arguments: Some(pb::arguments::Arguments::Sha256(digest())) }),
+        request_id: "r-1".into(),
+        key_binding: Some(pb::KeyBinding { key: Some(pb::key_binding::Key::JwkThumbprint(digest())) }),
+        ..least.clone()
+    };
+    let own = pb::KeyBinding { key: Some(pb::key_binding::Key::CallerSvid(pb::CallerSvid {})) };
+    let bound = pb::ExchangeRequest { key_binding: Some(own), ..least.clone() };
+    [least, most, bound].iter().map(Message::encode_to_vec).collect()
+}
+
 fn feeds() -> Vec<Vec<u8>> {
     let first = 1u64 << 45;
     let rule = |seq: u64, previous: u64| {
@@ -280,6 +303,7 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
         }
         "config" => vec![sample("tests/samples/mayfly.toml")],
         "exchange" => exchanges(),
+        "plain" => plain_exchanges(),
         "feed" => feeds(),
         other => panic!("{other} has no known inputs"),
     }
@@ -322,4 +346,4 @@ macro_rules! run {
     };
 }
 
-run!(record commit fold spiffe_id bundle chain token jwt_svid arguments target config exchange feed);
+run!(record commit fold spiffe_id bundle chain token jwt_svid arguments target config exchange plain feed);

@@ -31,8 +31,8 @@ impl Authority {
         };
         let want = Wanted {
             task: TaskChoice::Named(task),
-            upstream: old.upstream.clone(),
-            scopes: old.scopes.clone(),
+            upstream: old.upstream.as_str().into(),
+            scopes: old.scopes.as_slice().into(),
             kind,
             ttl_ms,
             tool: old.tool.clone(),

@@ -4,6 +4,7 @@
 //! - [`request`]: what is asked. [`facts`]: every attribute of it, one table for the request, the cache's key and the analysis.
 //! - [`cedar`]: Cedar's answer. [`reads`]: what a set reads. [`cache`]: answers remembered under exactly that.
 //! - `stem` and `slice`: the policies that can say something about a caller and a resource; Cedar looks at no others.
+//! - [`wanted`]: what a caller asks for, well formed. [`plain`]: the same read from its bytes.
 //! - [`grant`]: what a decision settles. [`sample`]: fifty policies, for measuring.
 //!
 //! Cedar's verdict does not cover rules, locks, walls, task state, bounds and approvals: they are evaluated on every grant (design,
@@ -18,6 +19,7 @@ mod compile;
 pub mod decide;
 pub mod facts;
 pub mod grant;
+pub mod plain;
 pub mod reads;
 pub mod request;
 mod roles;

@@ -177,7 +177,7 @@ pub fn wanted(task: TaskChoice) -> Wanted {
     Wanted {
         task,
         upstream: "echo".into(),
-        scopes: vec!["echo:read".into()],
+        scopes: ["echo:read".into()].into(),
         kind: None,
         ttl_ms: Some(60_000),
         tool: "say".into(),

@@ -196,7 +196,7 @@ fn a_batch_that_stands_or_falls_together_leaves_nothing_when_it_falls() {
     // One that policy refuses: nothing was made for the others.
     let made = place.upstream.counts().0;
     let mut last = place.want(Kind::Oauth);
-    last.scopes = vec!["echo:admin".into()];
+    last.scopes = ["echo:admin".into()].into();
     assert_eq!(ask(&[place.want(Kind::Postgres), last]).map(|_| ()).unwrap_err().0, 1);
     assert_eq!(place.upstream.counts().0, made);
 }

@@ -150,7 +150,7 @@ fn a_refusal_is_explained_by_its_rule() {
     let w = world();
     let caller = w.house.caller("/agent/a");
     let mut want = wanted(TaskChoice::Inline(terms().into()));
-    want.scopes = vec!["echo:none".into()];
+    want.scopes = ["echo:none".into()].into();
     let Err(No::Refusal(no)) = w.run(w.authority().exchange(&caller, &want)) else { panic!("it was not refused") };
     w.authority().refused(AGENT, &no.clone().by("the rule"), "echo", "");
     w.pass(1);

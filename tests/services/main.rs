@@ -14,6 +14,7 @@ mod lookup;
 mod many_roots;
 mod others;
 mod revocation;
+mod stream;
 mod task;
 mod trust;
 

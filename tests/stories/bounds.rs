@@ -97,9 +97,9 @@ fn walls_and_bounds_hold() {
         };
         let cases: Vec<(Reason, mayfly::policy::wanted::Wanted)> = vec![
             (Reason::NotFound, refused(&|w| w.upstream = "nothing".into())),
-            (Reason::OutsideTask, refused(&|w| (w.upstream, w.scopes) = ("tickets".into(), vec!["tickets:read".into()]))),
-            (Reason::OutsideTask, refused(&|w| w.scopes = vec!["echo:write".into()])),
-            (Reason::OutsideUpstream, refused(&|w| w.scopes = vec!["echo:fly".into()])),
+            (Reason::OutsideTask, refused(&|w| (w.upstream, w.scopes) = ("tickets".into(), ["tickets:read".into()].into()))),
+            (Reason::OutsideTask, refused(&|w| w.scopes = ["echo:write".into()].into())),
+            (Reason::OutsideUpstream, refused(&|w| w.scopes = ["echo:fly".into()].into())),
             (Reason::OutsideUpstream, refused(&|w| w.kind = Some(mayfly::upstream::registry::Kind::Ssh))),
             (Reason::InvalidField, refused(&|w| w.ttl_ms = Some(10))),
         ];
@@ -137,7 +137,7 @@ fn all_or_nothing_is_one_group() {
         let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
         let good = || wanted(TaskChoice::Named(task));
         let mut bad = good();
-        bad.scopes = vec!["echo:write".into()];
+        bad.scopes = ["echo:write".into()].into();
         let (n, no) = house.authority.exchange_all(&agent, &[good(), bad, good()]).await.err().unwrap();
         assert_eq!((n, reason::<()>(Err(no))), (1, Reason::OutsideTask));
         assert_eq!(house.authority.ledger.peek(|s| s.issued), 0);

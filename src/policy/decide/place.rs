@@ -223,7 +223,7 @@ pub(super) fn tool_within(place: &Place, want: &Wanted) -> Result<(), No> {
 pub(super) fn within_task(place: &Place, want: &Wanted, scopes: &[String], kind: Kind) -> Result<(), No> {
     let outside = |what: String| Err(outside(place, what));
     let allowance = place.allowance();
-    let Some(allowed) = allowance.upstreams.iter().find(|u| u.name == want.upstream) else {
+    let Some(allowed) = allowance.upstreams.iter().find(|u| *u.name == *want.upstream) else {
         return outside(format!("upstream {}", want.upstream));
     };
     if let Some(scope) = scopes.iter().find(|s| !allowed.scopes.contains(s)) {

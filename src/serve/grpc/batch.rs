@@ -1,4 +1,4 @@
-//! BatchExchange, answered as tonic's own code does, but for how its results are encoded.
+//! BatchExchange, answered as tonic's own code does, but for how it is read and its results are encoded.
 
 use std::pin::Pin;
 
@@ -7,21 +7,21 @@ use tonic::body::Body;
 use tonic::server::{Grpc, UnaryService};
 use tonic::{Request, Response, Status};
 
+use super::sent::SentBatch;
 use super::token::Tokens;
 use super::told::{BatchCodec, ToldResult};
 use crate::limits;
-use crate::pb::mayfly::v1 as pb;
 
 /// The path of the method.
 pub const PATH: &str = "/mayfly.v1.TokenService/BatchExchange";
 
 struct Method(Tokens);
 
-impl UnaryService<pb::BatchExchangeRequest> for Method {
+impl UnaryService<SentBatch> for Method {
     type Response = Vec<ToldResult>;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Vec<ToldResult>>, Status>> + Send>>;
 
-    fn call(&mut self, request: Request<pb::BatchExchangeRequest>) -> Self::Future {
+    fn call(&mut self, request: Request<SentBatch>) -> Self::Future {
         let own = self.0.clone();
         Box::pin(async move { own.answer_batch(request).await.map(Response::new) })
     }

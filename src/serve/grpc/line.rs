@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::round;
+use super::sent::Sent;
 use super::told::{Patterns, answer_of};
 use crate::authority::Authority;
 use crate::identity::caller::Caller;
 use crate::intake::Taken;
 use crate::limits;
-use crate::pb::mayfly::v1 as pb;
 use crate::policy::wanted::Wanted;
 use crate::refusal::{Fault, No};
 
@@ -28,7 +28,7 @@ pub(super) struct Line {
 }
 
 struct Waiting {
-    ask: pb::ExchangeRequest,
+    ask: Sent,
     taken: Taken,
     reply: oneshot::Sender<Said>,
 }
@@ -52,7 +52,7 @@ impl Line {
     }
 
     /// Answers one call. Dropped before its round, nothing is asked of anybody.
-    pub async fn exchange(self: Arc<Line>, ask: pb::ExchangeRequest, taken: Taken) -> Result<Bytes, No> {
+    pub async fn exchange(self: Arc<Line>, ask: Sent, taken: Taken) -> Result<Bytes, No> {
         let (reply, said) = oneshot::channel();
         let first = {
             let mut waiting = self.waiting.lock();
@@ -77,8 +77,8 @@ impl Line {
         let mut all = std::mem::take(&mut *self.waiting.lock());
         all.retain(|one| !one.reply.is_closed());
         // Those of one task are made in series where they follow each other. They came at the same time: no order is lost.
-        if !all.is_sorted_by(|a, b| task(a) <= task(b)) {
-            all.sort_by(|a, b| task(a).cmp(task(b)));
+        if !all.is_sorted_by_key(|one| one.ask.task()) {
+            all.sort_by_key(|one| one.ask.task());
         }
         let most = self.authority.intake.round(limits::STREAM_ROUND);
         while all.len() > most {
@@ -100,32 +100,24 @@ impl Line {
         }
     }
 
-    async fn decide(&self, mut asks: Vec<pb::ExchangeRequest>, replies: Vec<oneshot::Sender<Said>>) {
+    async fn decide(&self, asks: Vec<Sent>, replies: Vec<oneshot::Sender<Said>>) {
         let (authority, caller) = (&self.authority, &self.caller);
         let count = asks.len();
-        let (wants, parts, mut round) = round::begin(authority, caller, asks.iter_mut(), count);
+        let (wants, parts, mut round) = round::begin(authority, caller, asks.into_iter(), count);
         let mut answers = authority.answers(&mut round).await;
         let mut patterns = Patterns::default();
         for (reply, (asked, part)) in replies.into_iter().zip(wants.into_iter().zip(parts)) {
             // They stand in one line, so one that is not ready is followed by none that is.
             let said = match (round::end(authority, part, &mut answers).await, asked) {
-                (Some(end), asked) => Said::Over(round::noted(authority, caller, asked.as_ref().ok(), end).map(|issued| {
+                (Some(end), asked) => Said::Over(round::noted(authority, caller, asked.as_deref().ok(), end).map(|issued| {
                     // What one has in common with nobody is not put aside.
                     if count == 1 { answer_of(issued) } else { patterns.answer(issued) }
                 })),
-                (None, Ok(want)) => Said::Slow(Box::new(want)),
+                (None, Ok(want)) => Said::Slow(want),
                 (None, Err(_)) => Said::Over(Err(Fault::new("a round with what nobody asked").into())),
             };
             let _ = reply.send(said);
         }
         drop(round);
-    }
-}
-
-/// The open task that an exchange names.
-fn task(one: &Waiting) -> &str {
-    match &one.ask.task {
-        Some(pb::exchange_request::Task::TaskId(id)) => id,
-        _ => "",
     }
 }

@@ -22,6 +22,7 @@ pub mod policy;
 pub mod revocation;
 mod round;
 mod routes;
+mod sent;
 pub mod server;
 mod stream;
 pub mod task;

@@ -2,6 +2,7 @@
 
 use super::issued::issued_to_pb;
 use super::note;
+use super::sent::Sent;
 use super::token::task_of;
 use crate::authority::Authority;
 use crate::credential::Issued;
@@ -23,29 +24,30 @@ pub(super) enum Part {
 }
 
 /// What is wanted; of what is not well formed, the name of the request.
-pub(super) type Asked = Result<Wanted, String>;
+pub(super) type Asked = Result<Box<Wanted>, String>;
 
 /// Begins all, in their order. What is not well formed wants nothing, and has its refusal at once.
-pub(super) fn begin<'a>(
+pub(super) fn begin(
     authority: &Authority,
     caller: &Caller,
-    asks: impl Iterator<Item = &'a mut pb::ExchangeRequest>,
+    asks: impl Iterator<Item = Sent>,
     count: usize,
 ) -> (Vec<Asked>, Vec<Part>, Round) {
     let (mut wants, mut parts) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for ask in asks {
-        match Wanted::take(ask) {
+        match ask.want() {
             Ok(want) => {
                 wants.push(Ok(want));
                 parts.push(Part::Waits);
             }
-            Err(no) => {
-                wants.push(Err(std::mem::take(&mut ask.request_id)));
+            Err(refused) => {
+                let (request_id, no) = *refused;
+                wants.push(Err(request_id));
                 parts.push(Part::Over(Err(No::Refusal(no))));
             }
         }
     }
-    let mut round = authority.begin_all(caller, wants.iter().flatten());
+    let mut round = authority.begin_all(caller, wants.iter().flatten().map(|want| &**want));
     let begun = parts.iter_mut().zip(&wants).filter_map(|(part, want)| want.is_ok().then_some(part));
     for (part, begun) in begun.zip(std::mem::take(&mut round.begun)) {
         *part = match begun {
@@ -93,14 +95,14 @@ pub(super) fn noted(
 }
 
 /// The ends of all, in the order in which they were asked.
-pub(super) async fn ends(authority: &Authority, caller: &Caller, mut asks: Vec<pb::ExchangeRequest>) -> Vec<Result<Issued, No>> {
+pub(super) async fn ends(authority: &Authority, caller: &Caller, asks: Vec<Sent>) -> Vec<Result<Issued, No>> {
     let count = asks.len();
-    let (wants, parts, mut round) = begin(authority, caller, asks.iter_mut(), count);
+    let (wants, parts, mut round) = begin(authority, caller, asks.into_iter(), count);
     let mut answers = authority.answers(&mut round).await;
     let (mut ends, mut later) = (Vec::with_capacity(parts.len()), Vec::new());
     for (n, (want, part)) in wants.into_iter().zip(parts).enumerate() {
         match (end(authority, part, &mut answers).await, want) {
-            (Some(end), want) => ends.push(Some(noted(authority, caller, want.as_ref().ok(), end))),
+            (Some(end), want) => ends.push(Some(noted(authority, caller, want.as_deref().ok(), end))),
             (None, Ok(want)) => {
                 ends.push(None);
                 later.push((n, want));

@@ -17,8 +17,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::super::answer::of_codec;
 use super::super::peer;
 use super::super::status::{problem, status};
+use super::sent::{Sent, StreamCodec};
 use super::token::Tokens;
-use super::told::{Patterns, StreamCodec, prefixed};
+use super::told::{Patterns, prefixed};
 use super::{note, round};
 use crate::authority::Authority;
 use crate::credential::Issued;
@@ -29,9 +30,7 @@ use crate::policy::wanted::Wanted;
 use crate::refusal::{No, Refusal};
 use crate::system::Stopwatch;
 
-/// It asks for an exchange, once it was looked at.
-type Ask = Box<pb::StreamExchangeRequest>;
-type Message = Result<Option<Ask>, Status>;
+type Message = Result<Option<Option<Sent>>, Status>;
 
 /// Answers that became ready together.
 #[derive(Default)]
@@ -93,12 +92,12 @@ pub const PATH: &str = "/mayfly.v1.TokenService/StreamExchange";
 /// The batches of a call that tonic let through.
 struct Method<'a>(&'a Tokens, &'a mut Option<mpsc::Receiver<Batch>>);
 
-impl StreamingService<Ask> for Method<'_> {
+impl StreamingService<Option<Sent>> for Method<'_> {
     type Response = pb::StreamExchangeResponse;
     type ResponseStream = tokio_stream::Empty<Result<pb::StreamExchangeResponse, Status>>;
     type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
 
-    fn call(&mut self, request: Request<Streaming<Ask>>) -> Self::Future {
+    fn call(&mut self, request: Request<Streaming<Option<Sent>>>) -> Self::Future {
         std::future::ready(peer::caller(&request).map(|caller| {
             *self.1 = Some(answer(self.0.0.clone(), caller, request.into_inner()));
             Response::new(tokio_stream::empty())
@@ -123,13 +122,13 @@ where
 }
 
 /// Answers what a stream asks, until it ends.
-fn answer(authority: Arc<Authority>, caller: Caller, asks: Streaming<Ask>) -> mpsc::Receiver<Batch> {
+fn answer(authority: Arc<Authority>, caller: Caller, asks: Streaming<Option<Sent>>) -> mpsc::Receiver<Batch> {
     let (answers, batches) = mpsc::channel(authority.bounds.stream_in_flight);
     tokio::spawn(drive(authority, Arc::new(caller), asks, answers));
     batches
 }
 
-async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Streaming<Ask>, answers: mpsc::Sender<Batch>) {
+async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Streaming<Option<Sent>>, answers: mpsc::Sender<Batch>) {
     let places = Arc::new(Semaphore::new(authority.bounds.stream_in_flight));
     loop {
         // At the bound nothing more is read: HTTP/2's window holds the caller back.
@@ -182,11 +181,11 @@ async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Streami
 }
 
 /// There is no time for any of them.
-fn no_time(authority: &Authority, caller: &Caller, mut asks: Vec<Ask>, places: Vec<OwnedSemaphorePermit>, no: &No) -> Batch {
+fn no_time(authority: &Authority, caller: &Caller, asks: Vec<Sent>, places: Vec<OwnedSemaphorePermit>, no: &No) -> Batch {
     let mut messages = Vec::new();
-    for ask in asks.iter_mut().filter_map(exchange_in) {
-        note(authority, caller, no, &ask.upstream, "");
-        refused(std::mem::take(&mut ask.request_id), no.clone(), &mut messages);
+    for ask in asks {
+        note(authority, caller, no, ask.upstream(), "");
+        refused(ask.request_id().to_owned(), no.clone(), &mut messages);
     }
     Batch { messages, places, over: None }
 }
@@ -196,15 +195,8 @@ fn refused(request_id: String, no: No, out: &mut Vec<u8>) {
     prefixed(&pb::StreamExchangeResponse { request_id, result }, out);
 }
 
-fn exchange_in(ask: &mut Ask) -> Option<&mut pb::ExchangeRequest> {
-    match &mut ask.ask {
-        Some(pb::stream_exchange_request::Ask::Exchange(exchange)) => Some(exchange),
-        None => None,
-    }
-}
-
 /// The next message, if it is here already.
-async fn at_hand(asks: &mut Streaming<Ask>) -> Option<Message> {
+async fn at_hand(asks: &mut Streaming<Option<Sent>>) -> Option<Message> {
     std::future::poll_fn(|cx| match Pin::new(&mut *asks).poll_next(cx) {
         Poll::Ready(message) => Poll::Ready(Some(message.transpose())),
         Poll::Pending => Poll::Ready(None),
@@ -213,16 +205,14 @@ async fn at_hand(asks: &mut Streaming<Ask>) -> Option<Message> {
 }
 
 /// The exchange that a message asks for, or the end of the stream and why.
-fn exchange_of(message: Message) -> Result<Ask, Option<Status>> {
+fn exchange_of(message: Message) -> Result<Sent, Option<Status>> {
     let field = |field, what| Err(Some(status(No::Refusal(Refusal::field(field, what)))));
     match message {
-        Ok(Some(mut ask)) => match exchange_in(&mut ask) {
-            Some(exchange) if exchange.request_id.is_empty() => {
-                field("exchange.request_id", "is missing: on a stream the answer is found by it")
-            }
-            Some(_) => Ok(ask),
-            None => field("ask", "is missing, or of a sort that this version does not know"),
-        },
+        Ok(Some(Some(ask))) if ask.request_id().is_empty() => {
+            field("exchange.request_id", "is missing: on a stream the answer is found by it")
+        }
+        Ok(Some(Some(ask))) => Ok(ask),
+        Ok(Some(None)) => field("ask", "is missing, or of a sort that this version does not know"),
         Ok(None) => Err(None),
         // The caller went away, or sent what is no message.
         Err(said) => Err(Some(of_codec(&said).unwrap_or(said))),
@@ -233,13 +223,12 @@ fn exchange_of(message: Message) -> Result<Ask, Option<Status>> {
 async fn answer_all(
     authority: Arc<Authority>,
     caller: Arc<Caller>,
-    mut asks: Vec<Ask>,
+    asks: Vec<Sent>,
     places: Vec<OwnedSemaphorePermit>,
     answers: mpsc::Sender<Batch>,
 ) {
     let count = asks.len();
-    let (mut wants, parts, mut round) = round::begin(&authority, &caller, asks.iter_mut().filter_map(exchange_in), count);
-    drop(asks);
+    let (mut wants, parts, mut round) = round::begin(&authority, &caller, asks.into_iter(), count);
     let mut answers_of = authority.answers(&mut round).await;
     let (mut batch, mut patterns) = (Batch::default(), Patterns::default());
     for (place, (asked, part)) in places.into_iter().zip(wants.iter_mut().zip(parts)) {
@@ -267,7 +256,7 @@ async fn answer_all(
 async fn answer_slowly(
     authority: Arc<Authority>,
     caller: Arc<Caller>,
-    want: Wanted,
+    want: Box<Wanted>,
     place: OwnedSemaphorePermit,
     answers: mpsc::Sender<Batch>,
 ) {
@@ -285,7 +274,7 @@ fn tell(
     end: Result<Issued, No>,
     out: &mut Vec<u8>,
 ) {
-    let end = round::noted(authority, caller, asked.as_ref().ok(), end);
+    let end = round::noted(authority, caller, asked.as_deref().ok(), end);
     let request_id = match asked {
         Ok(want) => want.request_id.take().unwrap_or_default(),
         Err(id) => std::mem::take(id),

@@ -9,6 +9,7 @@ use super::super::status::{problem, status};
 use super::super::wire;
 use super::ask;
 use super::issued::issued_to_pb;
+use super::sent::{Sent, SentBatch};
 use super::told::{Patterns, ToldResult};
 use super::{note, round};
 use crate::authority::Authority;
@@ -38,7 +39,7 @@ impl Tokens {
     }
 
     /// Takes a batch in and answers it.
-    pub(super) async fn answer_batch(&self, request: Request<pb::BatchExchangeRequest>) -> Result<Vec<ToldResult>, Status> {
+    pub(super) async fn answer_batch(&self, request: Request<SentBatch>) -> Result<Vec<ToldResult>, Status> {
         let caller = peer::caller(&request)?;
         let taken = self.take_in(&caller, request.get_ref().exchanges.len().min(limits::BATCH))?;
         taken.run(self.batch(&caller, request.into_inner())).await.map_err(status)
@@ -51,7 +52,7 @@ impl Tokens {
         taken.inspect_err(|no| note(&self.0, caller, no, "exchange", "")).map_err(status)
     }
 
-    async fn batch(&self, caller: &Caller, ask: pb::BatchExchangeRequest) -> Result<Vec<ToldResult>, No> {
+    async fn batch(&self, caller: &Caller, ask: SentBatch) -> Result<Vec<ToldResult>, No> {
         let mut patterns = Patterns::default();
         let mut told = |end: Result<Issued, No>| match end {
             Ok(issued) => patterns.result(issued),
@@ -65,11 +66,13 @@ impl Tokens {
         if !ask.all_or_nothing {
             return Ok(round::ends(authority, caller, ask.exchanges).await.into_iter().map(told).collect());
         }
-        let wants = ask.exchanges.into_iter().map(Wanted::from_pb).collect::<Vec<_>>();
+        let wants = ask.exchanges.into_iter().map(Sent::want).collect::<Vec<_>>();
         let bad = wants.iter().position(Result::is_err);
         let outcome = match bad {
-            Some(n) => Err((n, wants.into_iter().nth(n).and_then(Result::err).map_or_else(unknown, No::Refusal))),
-            None => authority.exchange_all(caller, &wants.into_iter().flatten().collect::<Vec<_>>()).await,
+            Some(n) => {
+                Err((n, wants.into_iter().nth(n).and_then(Result::err).map_or_else(unknown, |refused| No::Refusal(refused.1))))
+            }
+            None => authority.exchange_all(caller, &wants.into_iter().flatten().map(|want| *want).collect::<Vec<_>>()).await,
         };
         match outcome {
             Ok(all) => Ok(all.into_iter().map(|issued| told(Ok(issued))).collect()),
@@ -117,7 +120,7 @@ impl TokenService for Tokens {
         &self,
         request: Request<pb::BatchExchangeRequest>,
     ) -> Result<Response<pb::BatchExchangeResponse>, Status> {
-        let results = self.answer_batch(request).await?.into_iter().map(ToldResult::into_pb).collect();
+        let results = self.answer_batch(request.map(SentBatch::from)).await?.into_iter().map(ToldResult::into_pb).collect();
         Ok(Response::new(pb::BatchExchangeResponse { results }))
     }
 

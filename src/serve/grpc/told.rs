@@ -8,10 +8,10 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes};
 use prost::Message;
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic_prost::{ProstDecoder, ProstEncoder};
+use tonic::codec::{Codec, EncodeBuf, Encoder};
 
 use super::issued::issued_to_pb;
+use super::sent::{BatchDecoder, SentBatch};
 use crate::credential::minted::About;
 use crate::credential::{Answer, Issued, Token};
 use crate::pb::mayfly::v1 as pb;
@@ -260,40 +260,7 @@ impl One {
     }
 }
 
-/// Reads what prost reads. What a stream is answered with is encoded where it is made.
-#[derive(Default)]
-pub struct StreamCodec;
-
-/// Reads what prost reads, into a box: a request is handed on half a dozen times before it is looked at.
-pub struct AskDecoder;
-
-impl Codec for StreamCodec {
-    type Encode = pb::StreamExchangeResponse;
-    type Decode = Box<pb::StreamExchangeRequest>;
-    type Encoder = ProstEncoder<pb::StreamExchangeResponse>;
-    type Decoder = AskDecoder;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::default()
-    }
-
-    fn decoder(&mut self) -> AskDecoder {
-        AskDecoder
-    }
-}
-
-impl Decoder for AskDecoder {
-    type Item = Box<pb::StreamExchangeRequest>;
-    type Error = Status;
-
-    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
-        let mut ask = Self::Item::default();
-        // In tonic's words, as which it is refused.
-        ask.merge(bytes).map(|()| Some(ask)).map_err(|no| Status::internal(no.to_string()))
-    }
-}
-
-/// Reads what prost reads, and writes the results of a batch.
+/// Reads a batch, and writes its results.
 #[derive(Default)]
 pub struct BatchCodec;
 
@@ -302,16 +269,16 @@ pub struct BatchEncoder;
 
 impl Codec for BatchCodec {
     type Encode = Vec<ToldResult>;
-    type Decode = pb::BatchExchangeRequest;
+    type Decode = SentBatch;
     type Encoder = BatchEncoder;
-    type Decoder = ProstDecoder<pb::BatchExchangeRequest>;
+    type Decoder = BatchDecoder;
 
     fn encoder(&mut self) -> BatchEncoder {
         BatchEncoder
     }
 
-    fn decoder(&mut self) -> Self::Decoder {
-        ProstDecoder::default()
+    fn decoder(&mut self) -> BatchDecoder {
+        BatchDecoder
     }
 }
 

@@ -9,11 +9,10 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::{Body as HttpBody, Frame};
-use prost::Message as _;
 use tonic::body::Body;
 use tonic::codegen::Service as _;
 
@@ -21,10 +20,10 @@ use super::super::peer::{self, Peer};
 use super::super::status::status;
 use super::line::Line;
 use super::routes::Arrived;
+use super::sent::Sent;
 use super::token::Tokens;
 use super::told::PREFIX;
 use crate::limits;
-use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::token_service_server::TokenServiceServer;
 use crate::refusal::{No, Refusal};
 use crate::system::Stopwatch;
@@ -79,7 +78,7 @@ where
             return Ok(no);
         }
     };
-    let ask = only.as_ref().filter(|_| came.is_empty()).and_then(message);
+    let ask = only.as_ref().filter(|_| came.is_empty()).and_then(|body| message(body));
     let Some(ask) = ask else {
         drop(taken); // it is taken in there
         only.into_iter().for_each(|first| came.push_front(Ok(Frame::data(first))));
@@ -111,13 +110,11 @@ fn no_time(own: &Tokens, peer: &Peer, no: Refusal) -> Response<Body> {
 }
 
 /// The one message that a body is.
-fn message(body: &Bytes) -> Option<pb::ExchangeRequest> {
+fn message(body: &[u8]) -> Option<Sent> {
     let (prefix, message) = body.split_at_checked(PREFIX)?;
     let length = u32::try_from(message.len()).ok()?.to_be_bytes();
     let plain = prefix[0] == 0 && prefix[1..] == length && message.len() <= limits::REQUEST_BYTES;
-    let mut message = body.clone();
-    message.advance(PREFIX);
-    if plain { pb::ExchangeRequest::decode(message).ok() } else { None }
+    if plain { Sent::read(message) } else { None }
 }
 
 fn response(message: Bytes) -> Response<Body> {

@@ -1,0 +1,337 @@
+//! Exchanges as nearly all of them come, read from their bytes at once.
+//!
+//! Read is only what is well formed, and written as prost writes it. With everything else it is prost's turn and [`Wanted::take`]'s, so what
+//! is accepted, and what is said of the rest, is theirs alone. And the digest over all that was asked is that of the bytes that came.
+
+use std::sync::Arc;
+
+use super::wanted::{Binding, Digest, TaskChoice, Wanted, checked, duration, kind};
+use crate::ledger::commit::sha256;
+use crate::limits;
+use crate::protobuf::Fields;
+use crate::seq::TaskId;
+use crate::upstream::registry::Kind;
+
+// Tags of `ExchangeRequest` and of what is in it: the protos are frozen.
+const TASK_ID: u8 = 1;
+const UPSTREAM: u8 = 3;
+const SCOPES: u8 = 4;
+const KIND: u8 = 5;
+const TTL: u8 = 6;
+const TOOL: u8 = 7;
+const PURPOSE: u8 = 8;
+const ARGUMENTS: u8 = 9;
+const REQUEST_ID: u8 = 10;
+const KEY_BINDING: u8 = 11;
+const SECONDS: u8 = 1;
+const NANOS: u8 = 2;
+const SHA256: u8 = 2;
+const CALLER_SVID: u8 = 1;
+const JWK_THUMBPRINT: u8 = 2;
+
+/// Reads exchanges of one caller that follow each other: they mostly begin with the same bytes, which are read once.
+#[derive(Default)]
+pub struct Reader {
+    /// The bytes of `begins`.
+    bytes: Vec<u8>,
+    begins: Option<Begins>,
+}
+
+/// The fields up to [`TTL`].
+#[derive(Clone)]
+struct Begins {
+    task: TaskId,
+    upstream: Arc<str>,
+    scopes: Arc<[String]>,
+    kind: Option<Kind>,
+    ttl_ms: Option<u64>,
+}
+
+impl Reader {
+    /// What an `ExchangeRequest` asks for.
+    pub fn read(&mut self, message: &[u8]) -> Option<Wanted> {
+        if let Some(begins) = &self.begins
+            && let Some(rest) = message.strip_prefix(&*self.bytes)
+            && rest.first().is_none_or(|key| key >> 3 > TTL)
+        {
+            return own(message, Fields::of(rest), begins.clone());
+        }
+        let mut fields = Fields::of(message);
+        let begins = begins(&mut fields)?;
+        let length = message.len() - fields.rest().len();
+        self.bytes.clear();
+        self.bytes.extend_from_slice(message.get(..length)?);
+        self.begins = Some(begins.clone());
+        own(message, fields, begins)
+    }
+}
+
+/// What one `ExchangeRequest` asks for.
+pub fn read(message: &[u8]) -> Option<Wanted> {
+    let mut fields = Fields::of(message);
+    let begins = begins(&mut fields)?;
+    own(message, fields, begins)
+}
+
+fn begins(fields: &mut Fields<'_>) -> Option<Begins> {
+    let task = fields.text(TASK_ID)?.parse().ok()?;
+    let upstream = name(fields.text(UPSTREAM)?)?;
+    let mut scopes = Vec::with_capacity(1);
+    loop {
+        match fields.text(SCOPES)? {
+            "" => break,
+            // One more is left where it is, and found there.
+            _ if scopes.len() == limits::SCOPES => return None,
+            scope => scopes.push(name(scope)?),
+        }
+    }
+    scopes.sort_unstable();
+    scopes.dedup();
+    let kind = kind("kind", i32::try_from(fields.number(KIND)?).ok()?).ok()?;
+    let ttl_ms = match fields.delimited(TTL)? {
+        [] => None,
+        ttl => {
+            let mut ttl = Fields::of(ttl);
+            let (seconds, nanos) = (ttl.number(SECONDS)?.try_into().ok()?, ttl.number(NANOS)?.try_into().ok()?);
+            ttl.end()?;
+            duration("ttl", Some(&prost_types::Duration { seconds, nanos })).ok()?
+        }
+    };
+    let scopes = scopes.into_iter().map(str::to_owned).collect();
+    Some(Begins { task, upstream: upstream.into(), scopes, kind, ttl_ms })
+}
+
+/// All of it, when what is one's own is read as well.
+fn own(message: &[u8], mut fields: Fields<'_>, begins: Begins) -> Option<Wanted> {
+    let tool = checked("tool", fields.text(TOOL)?, limits::NAME_BYTES).ok()?;
+    let purpose = checked("purpose", fields.text(PURPOSE)?, limits::PURPOSE_BYTES).ok()?;
+    let arguments = match fields.delimited(ARGUMENTS)? {
+        [] => None,
+        arguments => Some(digest(Fields::of(arguments), SHA256)?),
+    };
+    let request_id = checked("request_id", fields.text(REQUEST_ID)?, limits::REQUEST_ID_BYTES).ok()?;
+    let key = match fields.delimited(KEY_BINDING)? {
+        [] => Binding::Unasked,
+        // A message without fields, and the only one of its kind that is written out.
+        [key, 0] if *key == CALLER_SVID << 3 | 2 => Binding::CallerSvid,
+        thumbprint => Binding::Thumbprint(digest(Fields::of(thumbprint), JWK_THUMBPRINT)?),
+    };
+    fields.end()?;
+    let Begins { task, upstream, scopes, kind, ttl_ms } = begins;
+    let named = !request_id.is_empty();
+    Some(Wanted {
+        task: TaskChoice::Named(task),
+        upstream,
+        scopes,
+        kind,
+        ttl_ms,
+        tool: tool.to_owned(),
+        purpose: purpose.to_owned(),
+        arguments,
+        request_id: named.then(|| request_id.to_owned()),
+        digest: if named { sha256(message) } else { [0; 32] },
+        key,
+        renews: None,
+        replaces: None,
+    })
+}
+
+fn name(value: &str) -> Option<&str> {
+    checked("", value, limits::NAME_BYTES).ok().filter(|name| !name.is_empty())
+}
+
+/// The only field of a message.
+fn digest(mut fields: Fields<'_>, tag: u8) -> Option<Digest> {
+    let digest = fields.delimited(tag)?.try_into().ok();
+    fields.end()?;
+    digest
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::*;
+    use crate::pb::mayfly::v1 as pb;
+    use crate::pb::mayfly::v1::arguments::Arguments as Args;
+    use crate::pb::mayfly::v1::exchange_request::Task;
+    use crate::pb::mayfly::v1::key_binding::Key;
+
+    fn well_formed() -> impl Strategy<Value = pb::ExchangeRequest> {
+        let texts = ("[ -~\u{e9}]{1,40}", "[ -~]{0,40}", "[ -~\u{20ac}]{0,170}", "[ -~]{0,128}");
+        let scopes = vec("[a-c:]{1,3}", 0..=8);
+        let ttl = option::of((0..4_000_000_000i64, 0..1_000_000_000i32));
+        (any::<[u8; 16]>(), texts, scopes, 0..4i32, ttl, any::<Option<[u8; 32]>>(), any::<Option<Option<[u8; 32]>>>()).prop_map(
+            |(task, (upstream, tool, purpose, request_id), scopes, kind, ttl, arguments, key)| pb::ExchangeRequest {
+                task: Some(Task::TaskId(TaskId::from_bytes(task).to_string())),
+                upstream,
+                scopes,
+                kind,
+                ttl: ttl.map(|(seconds, nanos)| prost_types::Duration { seconds: seconds + 1, nanos }),
+                tool,
+                purpose,
+                arguments: arguments.map(|a| pb::Arguments { arguments: Some(Args::Sha256(a.to_vec().into())) }),
+                request_id,
+                key_binding: key.map(|key| pb::KeyBinding {
+                    key: Some(key.map_or(Key::CallerSvid(pb::CallerSvid {}), |key| Key::JwkThumbprint(key.to_vec().into()))),
+                }),
+                ..pb::ExchangeRequest::default()
+            },
+        )
+    }
+
+    /// As a peer may send it, each field well formed more often than not.
+    fn any_ask() -> impl Strategy<Value = pb::ExchangeRequest> {
+        let text = || prop_oneof![4 => "[ -~]{0,20}", 1 => ".{0,30}", 1 => "a{120,140}", 1 => "[a\u{e9}]{100,520}"];
+        let bytes = || prop_oneof![4 => vec(any::<u8>(), 32), 1 => vec(any::<u8>(), 0..40)].prop_map(bytes::Bytes::from);
+        let task = prop_oneof![
+            6 => any::<[u8; 16]>().prop_map(|id| Some(Task::TaskId(TaskId::from_bytes(id).to_string()))),
+            1 => "(task_)?[a-z]{0,27}".prop_map(|id| Some(Task::TaskId(id))),
+            1 => Just(Some(Task::OpenTask(pb::TaskTerms::default()))),
+            1 => Just(None),
+        ];
+        let ttl = option::of(prop_oneof![(1..4000i64, 0..1i32), any::<(i64, i32)>(), Just((0, 0))]);
+        let arguments = option::of(option::of(prop_oneof![
+            4 => bytes().prop_map(Args::Sha256),
+            1 => "[{}\"a:1\\[\\]]{0,5}".prop_map(Args::Json),
+        ]));
+        let key =
+            option::of(option::of(prop_oneof![Just(Key::CallerSvid(pb::CallerSvid {})), bytes().prop_map(Key::JwkThumbprint),]));
+        let kind = prop_oneof![4 => Just(0), 2 => 0..12i32, 1 => any::<i32>()];
+        let later = prop_oneof![9 => Just(String::new()), 1 => text()];
+        let texts = (text(), text(), text(), text(), later);
+        (task, texts, vec(text(), 0..10), kind, ttl, arguments, key).prop_map(
+            |(task, (upstream, tool, purpose, request_id, binding), scopes, kind, ttl, arguments, key)| pb::ExchangeRequest {
+                task,
+                upstream,
+                scopes,
+                kind,
+                ttl: ttl.map(|(seconds, nanos)| prost_types::Duration { seconds, nanos }),
+                tool,
+                purpose,
+                arguments: arguments.map(|arguments| pb::Arguments { arguments }),
+                request_id,
+                key_binding: key.map(|key| pb::KeyBinding { key }),
+                binding,
+                ..pb::ExchangeRequest::default()
+            },
+        )
+    }
+
+    /// What is read is what prost and [`Wanted::take`] make of it.
+    fn agrees(message: &[u8]) -> Option<Wanted> {
+        let want = read(message)?;
+        assert_eq!(Ok(&want), Wanted::from_pb(pb::ExchangeRequest::decode(message).unwrap()).as_ref());
+        Some(want)
+    }
+
+    /// The fields of a message, each with its key.
+    fn fields_of(mut message: &[u8]) -> Vec<Vec<u8>> {
+        let mut fields = Vec::new();
+        while !message.is_empty() {
+            let mut rest = message;
+            let (tag, wire) = prost::encoding::decode_key(&mut rest).unwrap();
+            prost::encoding::skip_field(wire, tag, &mut rest, Default::default()).unwrap();
+            let (field, rest) = message.split_at(message.len() - rest.len());
+            fields.push(field.to_vec());
+            message = rest;
+        }
+        fields
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_well_formed_is_read_at_once(ask in well_formed()) {
+            prop_assert!(agrees(&ask.encode_to_vec()).is_some());
+        }
+
+        #[test]
+        fn what_is_refused_is_left_to_others(ask in any_ask()) {
+            let read = agrees(&ask.encode_to_vec());
+            prop_assert!(read.is_none() || Wanted::from_pb(ask).is_ok());
+        }
+
+        #[test]
+        fn neighbours_are_read_as_each_by_itself(asks in vec((well_formed(), any::<bool>(), any_ask()), 1..6)) {
+            let mut reader = Reader::default();
+            let mut before = pb::ExchangeRequest::default();
+            for (own, alike, odd) in asks {
+                let alike = pb::ExchangeRequest {
+                    task: before.task.clone(),
+                    upstream: before.upstream.clone(),
+                    scopes: before.scopes.iter().chain(&own.scopes).take(before.scopes.len() + usize::from(alike)).cloned().collect(),
+                    kind: before.kind,
+                    ttl: before.ttl,
+                    ..own.clone()
+                };
+                for ask in [&alike, &own, &odd, &pb::ExchangeRequest { tool: "t".into(), ..own.clone() }] {
+                    let message = ask.encode_to_vec();
+                    prop_assert_eq!(reader.read(&message), agrees(&message));
+                }
+                before = own;
+            }
+        }
+
+        #[test]
+        fn fields_in_another_order_or_form_are_left_to_others(
+            ask in well_formed(),
+            order in vec(any::<prop::sample::Index>(), 0..14),
+            longer: Option<prop::sample::Index>,
+        ) {
+            let message = ask.encode_to_vec();
+            let mut fields = fields_of(&message);
+            agrees(&order.iter().flat_map(|n| n.get(&fields).clone()).collect::<Vec<_>>());
+            if let Some(longer) = longer {
+                // Its key, its length or its value with one byte more than it has.
+                let field = longer.get(&fields).clone();
+                let n = longer.index(fields.len());
+                for at in 0..field.len().min(3) {
+                    let mut field = field.clone();
+                    field[at] |= 0x80;
+                    field.insert(at + 1, 0);
+                    fields[n] = field;
+                    agrees(&fields.concat());
+                }
+            }
+        }
+
+        #[test]
+        fn changed_bytes_are_read_alike_or_left_to_others(
+            ask in any_ask(),
+            changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            end: prop::sample::Index,
+            cut: bool,
+        ) {
+            let mut message = ask.encode_to_vec();
+            if !message.is_empty() {
+                for (at, to) in changes {
+                    let at = at.index(message.len());
+                    message[at] = to;
+                }
+                message.truncate(if cut { end.index(message.len()) } else { message.len() });
+            }
+            agrees(&message);
+        }
+
+        #[test]
+        fn any_bytes_are_read_alike_or_left_to_others(message in vec(any::<u8>(), 0..80)) {
+            agrees(&message);
+        }
+    }
+
+    #[test]
+    fn neighbours_share_what_is_alike() {
+        let ask = |tool: &str| {
+            let task = Some(Task::TaskId(TaskId::from_bytes([3; 16]).to_string()));
+            let (upstream, scopes, tool) = ("echo".into(), vec!["b".into(), "a".into()], tool.into());
+            pb::ExchangeRequest { task, upstream, scopes, tool, ..pb::ExchangeRequest::default() }.encode_to_vec()
+        };
+        let mut reader = Reader::default();
+        let (one, other) = (reader.read(&ask("one")).unwrap(), reader.read(&ask("other")).unwrap());
+        assert!(Arc::ptr_eq(&one.upstream, &other.upstream) && Arc::ptr_eq(&one.scopes, &other.scopes));
+        assert_eq!((&*one.tool, &*other.tool, &*other.scopes), ("one", "other", &["a".to_owned(), "b".to_owned()][..]));
+    }
+}

@@ -1,0 +1,270 @@
+//! What a caller asks for as it came: read at once, as nearly all of it is, or by prost.
+
+use bytes::Buf as _;
+use prost::Message as _;
+use tonic::Status;
+use tonic::codec::{Codec, DecodeBuf, Decoder};
+use tonic_prost::ProstEncoder;
+
+use crate::limits;
+use crate::pb::mayfly::v1 as pb;
+use crate::policy::plain::{self, Reader};
+use crate::policy::wanted::{TaskChoice, Wanted};
+use crate::protobuf::Fields;
+use crate::refusal::Refusal;
+use crate::seq::TaskId;
+
+/// One exchange. In a box: it is handed on half a dozen times before it is looked at.
+pub enum Sent {
+    /// Read already, and well formed.
+    Plain(Box<Wanted>),
+    /// All others.
+    Other(Box<pb::ExchangeRequest>),
+}
+
+impl Sent {
+    /// A message of its own. `None`: it is no exchange.
+    pub fn read(message: &[u8]) -> Option<Sent> {
+        match plain::read(message) {
+            Some(want) => Some(Sent::Plain(Box::new(want))),
+            None => pb::ExchangeRequest::decode(message).ok().map(Sent::from),
+        }
+    }
+
+    /// The name of the request; empty for none.
+    pub fn request_id(&self) -> &str {
+        match self {
+            Sent::Plain(want) => want.request_id.as_deref().unwrap_or_default(),
+            Sent::Other(ask) => &ask.request_id,
+        }
+    }
+
+    /// The upstream's name.
+    pub fn upstream(&self) -> &str {
+        match self {
+            Sent::Plain(want) => &want.upstream,
+            Sent::Other(ask) => &ask.upstream,
+        }
+    }
+
+    /// The open task.
+    pub fn task(&self) -> Option<TaskId> {
+        match self {
+            Sent::Plain(want) => match want.task {
+                TaskChoice::Named(task) => Some(task),
+                TaskChoice::Inline(_) => None,
+            },
+            Sent::Other(ask) => match &ask.task {
+                Some(pb::exchange_request::Task::TaskId(task)) => task.parse().ok(),
+                _ => None,
+            },
+        }
+    }
+
+    /// What is wanted; of what is not well formed, the name of the request and why.
+    pub fn want(self) -> Result<Box<Wanted>, Box<(String, Refusal)>> {
+        match self {
+            Sent::Plain(want) => Ok(want),
+            Sent::Other(mut ask) => match Wanted::take(&mut ask) {
+                Ok(want) => Ok(Box::new(want)),
+                Err(no) => Err(Box::new((ask.request_id, no))),
+            },
+        }
+    }
+}
+
+impl From<pb::ExchangeRequest> for Sent {
+    fn from(ask: pb::ExchangeRequest) -> Sent {
+        Sent::Other(Box::new(ask))
+    }
+}
+
+/// Reads what prost reads. What a stream is answered with is encoded where it is made.
+#[derive(Default)]
+pub struct StreamCodec;
+
+/// Reads what one stream asks.
+#[derive(Default)]
+pub struct SentDecoder(Reader);
+
+impl SentDecoder {
+    /// What a `StreamExchangeRequest` asks for, where that can be read at once.
+    fn plain(&mut self, message: &[u8]) -> Option<Sent> {
+        const EXCHANGE: u8 = 1;
+        let mut fields = Fields::of(message);
+        let exchange = fields.delimited(EXCHANGE)?;
+        fields.end()?;
+        Some(Sent::Plain(Box::new(self.0.read(exchange)?)))
+    }
+}
+
+impl Codec for StreamCodec {
+    type Encode = pb::StreamExchangeResponse;
+    type Decode = Option<Sent>;
+    type Encoder = ProstEncoder<pb::StreamExchangeResponse>;
+    type Decoder = SentDecoder;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::default()
+    }
+
+    fn decoder(&mut self) -> SentDecoder {
+        SentDecoder::default()
+    }
+}
+
+impl Decoder for SentDecoder {
+    /// `None`: it asks for nothing that this version knows.
+    type Item = Option<Sent>;
+    type Error = Status;
+
+    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+        if let Some(sent) = at_once(bytes, |message| self.plain(message)) {
+            return Ok(Some(Some(sent)));
+        }
+        let message: pb::StreamExchangeRequest = by_prost(bytes)?;
+        Ok(Some(message.ask.map(|pb::stream_exchange_request::Ask::Exchange(exchange)| exchange.into())))
+    }
+}
+
+/// Several exchanges of one call.
+#[derive(Default)]
+pub struct SentBatch {
+    /// Each.
+    pub exchanges: Vec<Sent>,
+    /// All of them are issued or none.
+    pub all_or_nothing: bool,
+}
+
+impl SentBatch {
+    /// What a `BatchExchangeRequest` asks for, where it is plain. Its exchanges may be of any form.
+    fn plain(message: &[u8]) -> Option<SentBatch> {
+        const EXCHANGES: u8 = 1;
+        const ALL_OR_NOTHING: u8 = 2;
+        let (mut fields, mut reader) = (Fields::of(message), Reader::default());
+        let mut exchanges = Vec::new();
+        loop {
+            let exchange = match fields.delimited(EXCHANGES)? {
+                [] => break,
+                // It is refused, whatever they are.
+                _ if exchanges.len() == limits::BATCH => return None,
+                exchange => exchange,
+            };
+            exchanges.push(match reader.read(exchange) {
+                Some(want) => Sent::Plain(Box::new(want)),
+                None => pb::ExchangeRequest::decode(exchange).ok()?.into(),
+            });
+        }
+        let all_or_nothing = fields.number(ALL_OR_NOTHING)? != 0;
+        fields.end()?;
+        Some(SentBatch { exchanges, all_or_nothing })
+    }
+}
+
+impl From<pb::BatchExchangeRequest> for SentBatch {
+    fn from(ask: pb::BatchExchangeRequest) -> SentBatch {
+        SentBatch { exchanges: ask.exchanges.into_iter().map(Sent::from).collect(), all_or_nothing: ask.all_or_nothing }
+    }
+}
+
+/// Reads what a batch asks.
+#[derive(Default)]
+pub struct BatchDecoder;
+
+impl Decoder for BatchDecoder {
+    type Item = SentBatch;
+    type Error = Status;
+
+    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<SentBatch>, Status> {
+        match at_once(bytes, SentBatch::plain) {
+            Some(batch) => Ok(Some(batch)),
+            None => by_prost(bytes).map(|ask: pb::BatchExchangeRequest| Some(ask.into())),
+        }
+    }
+}
+
+/// A message that is there in one piece. What cannot be read is still there.
+fn at_once<T>(bytes: &mut DecodeBuf<'_>, read: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
+    let length = bytes.remaining();
+    let message = Some(bytes.chunk()).filter(|chunk| chunk.len() == length)?;
+    let read = read(message)?;
+    bytes.advance(length);
+    Some(read)
+}
+
+/// In tonic's words, as which it is refused.
+fn by_prost<T: prost::Message + Default>(bytes: &mut DecodeBuf<'_>) -> Result<T, Status> {
+    T::decode(bytes).map_err(|no| Status::internal(no.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(n: u8, odd: bool) -> pb::ExchangeRequest {
+        let task = Some(pb::exchange_request::Task::TaskId(TaskId::from_bytes([n / 2; 16]).to_string()));
+        let binding = if odd { "not served".to_owned() } else { String::new() };
+        pb::ExchangeRequest {
+            task,
+            upstream: "echo".into(),
+            request_id: format!("{n}"),
+            binding,
+            ..pb::ExchangeRequest::default()
+        }
+    }
+
+    type Read = Result<Box<Wanted>, Box<(String, Refusal)>>;
+
+    fn wants(all: impl IntoIterator<Item = Sent>) -> Vec<Read> {
+        all.into_iter().map(Sent::want).collect()
+    }
+
+    #[test]
+    fn a_message_of_a_stream_is_read_as_prost_reads_it() {
+        let mut decoder = SentDecoder::default();
+        for n in 0..4 {
+            let exchange = ask(n, false);
+            let message = pb::StreamExchangeRequest { ask: Some(pb::stream_exchange_request::Ask::Exchange(exchange.clone())) };
+            let message = message.encode_to_vec();
+            let sent = decoder.plain(&message).unwrap();
+            assert_eq!(
+                (sent.request_id(), sent.upstream(), sent.task()),
+                (&*n.to_string(), "echo", Some(TaskId::from_bytes([n / 2; 16])))
+            );
+            assert_eq!(wants([sent]), wants([exchange.into()]));
+            // prost puts the second into the first.
+            assert!(decoder.plain(&[&message[..], &message].concat()).is_none());
+            assert!(decoder.plain(&message[..message.len() - 1]).is_none());
+            assert!(decoder.plain(&message[2..]).is_none());
+        }
+        assert!(decoder.plain(&[]).is_none());
+    }
+
+    #[test]
+    fn a_message_is_read_as_prost_reads_it() {
+        for odd in [false, true] {
+            let sent = Sent::read(&ask(1, odd).encode_to_vec()).unwrap();
+            assert_eq!((matches!(sent, Sent::Other(_)), sent.request_id(), sent.upstream()), (odd, "1", "echo"));
+            assert_eq!(sent.task(), Some(TaskId::from_bytes([0; 16])));
+            assert_eq!(wants([sent]), wants([ask(1, odd).into()]));
+        }
+        assert!(Sent::read(&[1]).is_none());
+    }
+
+    #[test]
+    fn a_batch_is_read_as_prost_reads_it() {
+        for (count, all_or_nothing) in [(0, true), (1, false), (5, true), (u8::try_from(limits::BATCH).unwrap(), false)] {
+            let exchanges = (0..count).map(|n| ask(n, n % 4 == 3)).collect();
+            let batch = pb::BatchExchangeRequest { exchanges, all_or_nothing };
+            let message = batch.encode_to_vec();
+            let read = SentBatch::plain(&message).unwrap();
+            assert_eq!(read.all_or_nothing, all_or_nothing);
+            assert!(read.exchanges.iter().enumerate().all(|(n, sent)| matches!(sent, Sent::Other(_)) == (n % 4 == 3)));
+            assert_eq!(wants(read.exchanges), wants(SentBatch::from(batch.clone()).exchanges));
+            assert!(SentBatch::plain(&[&message[..], &[3 << 3, 1]].concat()).is_none(), "a field that nobody knows");
+        }
+        let exchanges = vec![ask(1, false); limits::BATCH + 1];
+        assert!(SentBatch::plain(&pb::BatchExchangeRequest { exchanges, all_or_nothing: true }.encode_to_vec()).is_none());
+        assert!(SentBatch::plain(&[10, 1, 1]).is_none(), "an exchange that is none");
+    }
+}

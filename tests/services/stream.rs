@@ -1,0 +1,135 @@
+//! What a stream is asked: nearly all of it is read at once, the rest by prost, and nobody can tell which.
+
+use std::collections::BTreeMap;
+
+use bytes::{Buf, BufMut, Bytes};
+use http_body_util::{BodyExt, Full};
+use mayfly::identity::caller::Caller;
+use mayfly::pb::mayfly::v1 as pb;
+use mayfly::pb::mayfly::v1::stream_exchange_response::Result as Answer;
+use mayfly::serve::grpc::{Services, workload_routes};
+use mayfly::serve::peer::Peer;
+use prost::Message;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::kit::house::terms;
+use super::locked::call;
+use super::{World, world};
+
+fn exchange(task: &str, request_id: &str) -> pb::ExchangeRequest {
+    pb::ExchangeRequest {
+        task: Some(pb::exchange_request::Task::TaskId(task.into())),
+        upstream: "echo".into(),
+        scopes: vec!["echo:read".into()],
+        tool: "say".into(),
+        request_id: request_id.into(),
+        ..Default::default()
+    }
+}
+
+fn of_stream(exchange: &[u8]) -> Vec<u8> {
+    let mut message = Vec::new();
+    prost::encoding::bytes::encode(1, &exchange.to_vec(), &mut message);
+    message
+}
+
+/// The same, with its last field first.
+fn turned(exchange: &pb::ExchangeRequest) -> Vec<u8> {
+    let last = pb::ExchangeRequest { request_id: exchange.request_id.clone(), ..Default::default() };
+    let rest = pb::ExchangeRequest { request_id: String::new(), ..exchange.clone() };
+    [last.encode_to_vec(), rest.encode_to_vec()].concat()
+}
+
+/// The answers to all, by their names, and how the stream ended.
+async fn ask(services: &mut Services, peer: &Peer, messages: &[Vec<u8>]) -> (BTreeMap<String, Answer>, Status) {
+    let mut body = Vec::new();
+    for message in messages {
+        body.put_u8(0);
+        body.put_u32(u32::try_from(message.len()).unwrap());
+        body.put_slice(message);
+    }
+    let request = http::Request::post("/mayfly.v1.TokenService/StreamExchange").header("content-type", "application/grpc");
+    let request = request.body(Full::new(Bytes::from(body))).unwrap();
+    let arrived = services.arrived(&request);
+    let Ok(response) = services.call(peer.clone(), request, arrived).await;
+    let collected = response.into_body().collect().await.unwrap();
+    let end = collected.trailers().and_then(Status::from_header_map).unwrap();
+    let (mut bytes, mut answers) = (collected.to_bytes(), BTreeMap::new());
+    while bytes.has_remaining() {
+        assert_eq!(bytes.get_u8(), 0);
+        let length = bytes.get_u32() as usize;
+        let answer = pb::StreamExchangeResponse::decode(bytes.split_to(length)).unwrap();
+        answers.insert(answer.request_id, answer.result.unwrap());
+    }
+    (answers, end)
+}
+
+fn credential(answer: &Answer) -> &str {
+    match answer {
+        Answer::Issued(issued) => &issued.credential_id,
+        Answer::Problem(problem) => panic!("{problem:?}"),
+    }
+}
+
+fn opened(w: &World, caller: &Caller) -> String {
+    w.run(w.authority().open_task(caller, &terms(), &None, false)).unwrap().to_string()
+}
+
+#[test]
+fn the_same_request_in_another_form_is_the_same() {
+    let w = world();
+    let mut services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
+    let (peer, task) = (w.workload("/agent/a"), opened(&w, &w.house.caller("/agent/a")));
+    let one = exchange(&task, "1");
+    let messages = ["1", "2", "3"].map(|id| of_stream(&exchange(&task, id).encode_to_vec()));
+    w.run(async {
+        let (first, end) = ask(&mut services, &peer, &messages).await;
+        assert_eq!((first.len(), end.code()), (3, Code::Ok));
+        let id = credential(&first["1"]);
+        assert_ne!(id, credential(&first["2"]));
+        let (again, _) = ask(&mut services, &peer, &[of_stream(&turned(&one))]).await;
+        assert_eq!(credential(&again["1"]), id);
+        let came = call(&mut services, &peer, "/mayfly.v1.TokenService/Exchange", &one).await;
+        assert_eq!(pb::ExchangeResponse::decode(came.message).unwrap().issued.unwrap().credential_id, id);
+        let batch = pb::BatchExchangeRequest { exchanges: vec![one.clone()], ..Default::default() };
+        let came = call(&mut services, &peer, "/mayfly.v1.TokenService/BatchExchange", &batch).await;
+        let results = pb::BatchExchangeResponse::decode(came.message).unwrap().results;
+        let Some(pb::exchange_result::Result::Issued(issued)) = &results[0].result else { panic!("{results:?}") };
+        assert_eq!(issued.credential_id, id);
+        let other = pb::ExchangeRequest { tool: "shout".into(), ..one };
+        let (other, _) = ask(&mut services, &peer, &[of_stream(&other.encode_to_vec())]).await;
+        assert!(matches!(&other["1"], Answer::Problem(_)), "one name for two requests");
+    });
+}
+
+#[test]
+fn what_is_wrong_is_answered_by_its_name_or_ends_the_stream() {
+    let w = world();
+    let mut services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
+    let (peer, task) = (w.workload("/agent/a"), opened(&w, &w.house.caller("/agent/a")));
+    let good = |id: &str| of_stream(&exchange(&task, id).encode_to_vec());
+    let odd = pb::ExchangeRequest { binding: "b".into(), ..exchange(&task, "odd") };
+    let long = pb::ExchangeRequest { tool: "t".repeat(257), ..exchange(&task, "long") };
+    let asked = [good("a"), of_stream(&odd.encode_to_vec()), of_stream(&long.encode_to_vec()), good("b")];
+    let (answers, end) = w.run(ask(&mut services, &peer, &asked));
+    assert_eq!((answers.len(), end.code()), (4, Code::Ok));
+    assert_ne!(credential(&answers["a"]), credential(&answers["b"]));
+    let said = |id: &str| match &answers[id] {
+        Answer::Problem(problem) => format!("{}: {}", problem.reason, problem.message),
+        Answer::Issued(_) => panic!("{id} is issued"),
+    };
+    assert_eq!(said("odd"), "INVALID_FIELD: binding: this version does not serve it; leave it out");
+    assert_eq!(said("long"), "INVALID_FIELD: tool: 257 bytes, at most 256");
+    let ends = [
+        (good(""), "exchange.request_id"),
+        (of_stream(&turned(&exchange(&task, ""))), "exchange.request_id"),
+        (Vec::new(), "ask: is missing"),
+        (vec![10, 9, 1], "failed to decode"),
+    ];
+    for (last, words) in ends {
+        let (_, end) = w.run(ask(&mut services, &peer, &[good("c"), last]));
+        assert_eq!(end.get_details_error_info().unwrap().reason, "INVALID_FIELD", "{end:?}");
+        assert!(end.message().contains(words), "{end:?}");
+    }
+}
