@@ -65,7 +65,7 @@ pub struct AtOnce(Arc<AtomicBool>);
 
 impl AtOnce {
     /// The call that was just read is answered without waiting.
-    pub fn expect(&self) {
+    pub fn announce(&self) {
         self.0.store(true, Relaxed);
     }
 }

@@ -296,7 +296,7 @@ where
     let service = service_fn(move |call| {
         let arrived = services.arrived(&call);
         if arrived.is_refused() {
-            told.expect();
+            told.announce();
         }
         answer(services.clone(), peer.clone(), budget.clone(), call, arrived)
     });

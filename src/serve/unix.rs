@@ -186,7 +186,7 @@ async fn serve_one(gate: Gate, place: Place, stream: UnixStream, uid: u32, servi
     let service = service_fn(move |call| {
         let arrived = services.arrived(&call);
         if arrived.is_refused() {
-            told.expect();
+            told.announce();
         }
         answer(services.clone(), Peer::Local(uid), budget.clone(), call, arrived)
     });
