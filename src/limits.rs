@@ -161,8 +161,8 @@ pub const QUEUE_REVOCATIONS: usize = 4_096;
 pub const EXPIRE_PER_COMMIT: usize = 1_024;
 /// Commits between snapshots at the most. So many a start folds, and what came while the newest was written.
 pub const SNAPSHOT_EVERY_COMMITS: u64 = 50_000;
-/// Records between snapshots, or half as many as there are credentials in memory if these are more: a start folds 400,000 a second.
-pub const SNAPSHOT_EVERY_RECORDS: u64 = 500_000;
+/// Records between snapshots, or half as many as there are credentials in memory if these are more: what a start folds in a second or two.
+pub const SNAPSHOT_EVERY_RECORDS: u64 = 1_000_000;
 /// Refusals recorded one by one per caller, reason and minute (design, section 2: the first few); beyond, counted.
 pub const REFUSALS_RECORDED: u32 = 3;
 /// Callers, reasons and minutes for which refusals are counted apart; beyond, together. At 500 bytes each, 2 MB.

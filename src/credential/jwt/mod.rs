@@ -17,7 +17,6 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use zeroize::Zeroizing;
 
 pub use claims::{Act, Claims, Cnf, Own};
 pub use verify::{BadJwks, Expect, Jwks, Possession, TokenDefect, authentic, peek_kid, signed_by, verify};
@@ -144,12 +143,12 @@ impl Unsigned {
 
     /// The token. A second signature over the same input differs, and both are good.
     pub(super) fn sign(self, key: &OwnKey) -> Result<Token, Fault> {
-        let signature = Zeroizing::new(key.sign(&self.digest)?);
+        let signature = key.sign(&self.digest)?;
         let mut own = self.own;
         own.push('.');
         let signed = own.len();
         // Room was set aside for these 87: it does not grow, so no copy is left behind.
-        base64_simd::URL_SAFE_NO_PAD.encode_append(&signature[..], &mut own);
+        base64_simd::URL_SAFE_NO_PAD.encode_append(signature, &mut own);
         let signature = own.len() - signed;
         Ok(Token::signed(self.shared, own, signature))
     }

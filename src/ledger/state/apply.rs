@@ -21,7 +21,7 @@ impl State {
     pub fn apply(&mut self, judged: &impl Judged) {
         let (seq, now) = (self.head, self.time);
         let record = judged.record();
-        let request = judged.named().map(|named| named.key);
+        let request = judged.request();
         let Some(event) = &record.event else { return };
         // A credential remembers its own; anything else is remembered here, whatever it was.
         match event {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{RequestKey, request_key};
+use super::{RequestKey, key_of};
 use crate::ledger::commit::Encoded;
 use crate::ledger::record::{Issued, Record};
 
@@ -16,10 +16,14 @@ pub trait Judged {
         Issuance::whole(event)
     }
 
-    /// The request that it names, if it does.
-    fn named(&self) -> Option<Named<'_>> {
-        let record = self.record();
-        record.request.as_ref().map(|r| Named { key: request_key(record.requester().unwrap_or_default(), &r.id), id: &r.id })
+    /// The name of its request among those of all callers, if it has one.
+    fn request(&self) -> Option<RequestKey> {
+        key_of(self.record())
+    }
+
+    /// That request's id, in its caller's words.
+    fn request_id(&self) -> &str {
+        self.record().request.as_ref().map_or("", |r| &r.id)
     }
 
     /// Who sent that request.
@@ -48,11 +52,14 @@ impl Judged for Encoded {
         }
     }
 
-    fn named(&self) -> Option<Named<'_>> {
-        let key = self.request?;
+    fn request(&self) -> Option<RequestKey> {
+        self.request
+    }
+
+    fn request_id(&self) -> &str {
         match self.own() {
-            None => self.record().request.as_ref().map(|r| Named { key, id: &r.id }),
-            Some(own) => Some(Named { key, id: own.request_id() }),
+            None => self.record().request.as_ref().map_or("", |r| &r.id),
+            Some(own) => own.request_id(),
         }
     }
 
@@ -60,15 +67,6 @@ impl Judged for Encoded {
         // What is cast is asked for by its author.
         if self.own().is_some() { self.record().author_id() } else { self.record().requester() }
     }
-}
-
-/// A request by its name among those of all callers, and in its caller's words.
-#[derive(Clone, Copy)]
-pub struct Named<'a> {
-    /// [`request_key`].
-    pub key: RequestKey,
-    /// The id.
-    pub id: &'a str,
 }
 
 /// An issuance as the fold sees it. What is one's own is beside what it may share with others.

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use ceilings::Ceilings;
 use credentials::facts_of;
 pub use credentials::{Credentials, Live, RequestKey, add_lineage, facts_of_record, id_for, is_for, svid_facts, trust_domain_of};
-pub use judged::{Issuance, Judged, Named};
+pub use judged::{Issuance, Judged};
 pub use parts::{Approval, BundleState, Key, Lease, Remembered, Removed, Taken, Version};
 pub use tasks::{Closed, Hold, Phase, Task, Tasks, Terms};
 pub use verdict::policy_in_force;

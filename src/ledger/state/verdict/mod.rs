@@ -10,7 +10,7 @@ mod task;
 
 use super::credentials::is_for;
 use super::tasks::{Phase, Task, Terms};
-use super::{Ceilings, Judged, Named, State, Verdict, svid_facts, trust_domain_of};
+use super::{Ceilings, Judged, State, Verdict, svid_facts, trust_domain_of};
 use crate::ledger::record::{Event, LeaseOpened, TaskOpened};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
@@ -123,7 +123,7 @@ impl State {
             Some(Event::Issued(e)) if !e.replaces.is_empty() => Some(&e.replaces[..]),
             _ => None,
         };
-        let Some(Named { key, id: request }) = judged.named() else {
+        let Some(key) = judged.request() else {
             return if replaces.is_some() { Err(malformed("a replacement without its request")) } else { Ok(()) };
         };
         if let Some(Event::Issued(e)) = &judged.record().event
@@ -131,7 +131,8 @@ impl State {
         {
             return Err(malformed("a credential whose id is not one for its request"));
         }
-        let reused = || Err(Refusal::new(Reason::RequestIdReused, format!("request_id {request:?} was used before")));
+        let reused =
+            || Err(Refusal::new(Reason::RequestIdReused, format!("request_id {:?} was used before", judged.request_id())));
         if pending.requests.contains(&key) {
             return reused();
         }
@@ -141,7 +142,7 @@ impl State {
                 pending.requests.push(key);
                 return Ok(());
             }
-            (None, Some(_)) => return Err(stale(format!("request_id {request:?} stands for no credential"))),
+            (None, Some(_)) => return Err(stale(format!("request_id {:?} stands for no credential", judged.request_id()))),
             (Some(_), _) => return reused(),
             (None, None) if self.requests.contains_key(&key) => return reused(),
             (None, None) if pending.alone => {}
