@@ -12,6 +12,7 @@ use mayfly::ledger::commit::Encoded;
 use mayfly::ledger::mold::{Mold, Own, OwnRequest};
 use mayfly::ledger::record::Event;
 use mayfly::ledger::snapshot;
+use mayfly::ledger::state::id_for;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::policy::wanted::Wanted;
 use mayfly::seq::{CredentialId, Millis, TaskId};
@@ -66,7 +67,7 @@ fn issuance(mold: &Arc<Mold>, n: u64) -> Encoded {
     let name = format!("{n:x}");
     let request = OwnRequest::new("spiffe://a.example/agent/a", &name, &[1; 32]);
     let own = Own {
-        credential: CredentialId::from_bytes(id),
+        credential: id_for(&request.key(), id),
         request: Some(request),
         tool: &format!("tool_{n}"),
         purpose: "measure",

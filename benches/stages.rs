@@ -5,15 +5,18 @@
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use mayfly::credential::series::Series;
+use mayfly::exchange::Begun;
 use mayfly::identity::caller::Caller;
 use mayfly::ledger::commit::{ChainHead, Encoded, pack};
 use mayfly::ledger::mold::OwnRequest;
+use mayfly::ledger::state::id_for;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::policy::decide::Shared;
 use mayfly::policy::plain::{self, Reader};
 use mayfly::policy::wanted::Wanted;
 use mayfly::protobuf::Fields;
-use mayfly::seq::{CredentialId, Millis};
+use mayfly::seq::Millis;
+use mayfly::serve::grpc::Patterns;
 use mayfly::store::Store;
 use mayfly::store::redb::{Options, RedbStore};
 use prost::Message;
@@ -106,14 +109,53 @@ fn stages(c: &mut Criterion) {
     let mut id = 0u128;
     let mut mint = |want: &Wanted| {
         id += 1;
-        let own = shared.grant(decider, &caller, want, request(&caller, want)).unwrap().unwrap();
-        series.mint(own, CredentialId::from_bytes(id.to_be_bytes()), &authority.status, view.now()).ok().unwrap()
+        let request = request(&caller, want);
+        let own = shared.grant(decider, &caller, want, request).unwrap().unwrap();
+        let id = id_for(&request.unwrap().key(), id.to_be_bytes());
+        series.mint(own, id, &authority.status, view.now()).ok().unwrap()
     };
     c.bench_function("claims, base64, signature, record and hash: one of a series, granted and made", |b| {
         b.iter(|| mint(&wants[next()]))
     });
     let records: Vec<Encoded> = wants.iter().map(|want| mint(want).0).collect();
     of_commit(c, &records, &house);
+    answers(c, &house, &caller, &opened.to_string());
+}
+
+/// Exchanges of a usual round on a stream (`limits::STREAM_ROUND`).
+const ROUND: usize = 32;
+
+/// What is durable is revealed, and encoded with what the round has in common.
+fn answers(c: &mut Criterion, house: &House, caller: &Caller, task: &str) {
+    let (runtime, authority) = (runtime(), &house.authority);
+    let mut group = c.benchmark_group("a round of 32");
+    group.throughput(Throughput::Elements(ROUND as u64)).sample_size(20);
+    let mut asked = COMMIT;
+    group.bench_function("answer: reveal and encode", |b| {
+        b.iter_batched(
+            || {
+                let wants: Vec<Wanted> = (asked..asked + ROUND).map(|n| Wanted::from_pb(ask(task, n)).unwrap()).collect();
+                asked += ROUND;
+                runtime.block_on(async {
+                    let mut round = authority.begin_all(caller, wants.iter());
+                    let answers = authority.answers(&mut round).await;
+                    (round, answers)
+                })
+            },
+            |(mut round, mut answers)| {
+                runtime.block_on(async {
+                    let (mut patterns, mut message) = (Patterns::default(), Vec::with_capacity(ROUND * 1_400));
+                    for begun in std::mem::take(&mut round.begun) {
+                        let Ok(Begun::UnderWay(one)) = begun else { unreachable!() };
+                        let issued = authority.finish_of(one, &mut answers).await.ok().unwrap();
+                        patterns.tell(String::from("a name"), issued, &mut message);
+                    }
+                    message
+                })
+            },
+            BatchSize::PerIteration,
+        )
+    });
 }
 
 fn of_commit(c: &mut Criterion, records: &[Encoded], house: &House) {

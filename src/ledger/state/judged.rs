@@ -8,7 +8,7 @@ use crate::ledger::record::{Issued, Record};
 
 /// A record that is judged, and what of it is known already.
 pub trait Judged {
-    /// The record. Of an issuance that was cast, that of its mold: what is its own is in [`Judged::issuance`] and [`Judged::named`].
+    /// The record. Of an issuance that was cast, that of its mold: what is its own is in [`Judged::issuance`] and [`Judged::request`].
     fn record(&self) -> &Record;
 
     /// The issuance, whose event this is.

@@ -34,6 +34,7 @@ pub mod upstream;
 mod watch;
 
 pub use routes::{Arrived, Services, admin_routes, workload_routes};
+pub use told::Patterns;
 
 /// Counts of what was hit.
 fn hits_to_pb(hits: &Hits) -> pb::Hits {
