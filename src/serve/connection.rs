@@ -118,3 +118,39 @@ pub async fn drive<C: GracefulConnection, IO: AsyncWrite + Unpin>(connection: C,
         () = ends.hard(why) => Ended::Dropped(why),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_announced_is_answered_where_it_was_read_and_goes_on_as_a_task_where_it_waits() {
+        let (calls, done) = (AtOnce::default(), Arc::new(AtomicBool::new(false)));
+        let answered = |done: &Arc<AtomicBool>| {
+            let done = done.clone();
+            async move { done.store(true, Relaxed) }
+        };
+        // This runtime has one thread: a task has its turn when this one waits.
+        calls.execute(answered(&done));
+        assert!(!done.load(Relaxed), "it has a task of its own");
+        tokio::task::yield_now().await;
+        assert!(done.swap(false, Relaxed));
+        calls.announce();
+        calls.execute(answered(&done));
+        assert!(done.swap(false, Relaxed), "at once");
+        calls.announce();
+        let (go_on, told) = tokio::sync::oneshot::channel::<()>();
+        let waiting = answered(&done);
+        calls.execute(async move {
+            let _ = told.await;
+            waiting.await;
+        });
+        assert!(go_on.send(()).is_ok() && !done.load(Relaxed));
+        tokio::task::yield_now().await;
+        assert!(done.load(Relaxed), "it was woken as a task");
+        // One call is announced at a time.
+        let later = Arc::new(AtomicBool::new(false));
+        calls.execute(answered(&later));
+        assert!(!later.load(Relaxed));
+    }
+}
