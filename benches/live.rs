@@ -67,7 +67,7 @@ fn issuance(mold: &Arc<Mold>, n: u64) -> Encoded {
     let name = format!("{n:x}");
     let request = OwnRequest::new("spiffe://a.example/agent/a", &name, &[1; 32]);
     let own = Own {
-        credential: id_for(&request.key(), id),
+        credential: id_for(Some(&request.key()), id),
         request: Some(request),
         tool: &format!("tool_{n}"),
         purpose: "measure",

@@ -111,7 +111,7 @@ fn stages(c: &mut Criterion) {
         id += 1;
         let request = request(&caller, want);
         let own = shared.grant(decider, &caller, want, request).unwrap().unwrap();
-        let id = id_for(&request.unwrap().key(), id.to_be_bytes());
+        let id = id_for(Some(&request.unwrap().key()), id.to_be_bytes());
         series.mint(own, id, &authority.status, view.now()).ok().unwrap()
     };
     c.bench_function("claims, base64, signature, record and hash: one of a series, granted and made", |b| {

@@ -222,8 +222,7 @@ impl Authority {
 
     /// A fresh credential id, of one that answers a request of that name.
     pub fn new_credential_id(&self, request: Option<RequestKey>) -> CredentialId {
-        let own = self.system.id16();
-        request.map_or(CredentialId::from_bytes(own), |key| id_for(&key, own))
+        id_for(request.as_ref(), self.system.id16())
     }
 }
 

@@ -34,7 +34,7 @@ fn refused(no: Option<No>) -> Reason {
 }
 
 fn id(n: u8) -> CredentialId {
-    id_for(&request_key(super::testing::AGENT, "req-1"), [n; 16])
+    id_for(Some(&request_key(super::testing::AGENT, "req-1")), [n; 16])
 }
 
 fn past<'a>(record: &'a Record, parts: &'a Parts) -> Past<'a> {

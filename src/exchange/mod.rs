@@ -19,7 +19,6 @@ use crate::ledger::mold::Mold;
 
 use crate::ledger::state::request_key;
 use crate::ledger::{Lane, Minting, Proposed, ProposedEach, Ready, Receipt, State, View, stopping};
-use crate::limits;
 use crate::policy::catalog::Compiled;
 use crate::policy::decide::decided_on_old_state;
 use crate::policy::grant::Grant;
@@ -57,7 +56,7 @@ pub enum Begun {
 pub struct Round {
     /// In the order in which they were asked.
     pub begun: Vec<Result<Begun, No>>,
-    proposed: Option<ProposedEach>,
+    proposed: ProposedEach,
     /// Until all are answered.
     _minting: Minting,
     _molds: Vec<Arc<Mold>>,
@@ -114,7 +113,7 @@ impl Authority {
         let count = wants.clone().count();
         let minting = self.ledger.minting(count);
         let (mut ready, mut begun) = (Vec::new(), Vec::with_capacity(count));
-        let (mut each, mut bytes) = (Vec::with_capacity(count), 0);
+        let mut each = Vec::with_capacity(count);
         let stands = self.still_stands(caller);
         let view = self.ledger.view();
         let compiled = self.catalog.now();
@@ -133,28 +132,16 @@ impl Authority {
                     Ok(Begun::UnderWay(one))
                 }
                 Ok(Some(Made::Series(record, minted))) => {
-                    bytes += record.length();
-                    let mut proposed = None;
-                    if bytes <= limits::COMMIT_BYTES / 2 {
-                        each.push(record);
-                    } else {
-                        let (its, own) = self.ledger.ready_one(Lane::Grant, record);
-                        ready.push(its);
-                        proposed = Some(own);
-                    }
-                    Ok(Begun::UnderWay(UnderWay { minted, proposed }))
+                    each.push(record);
+                    Ok(Begun::UnderWay(UnderWay { minted, proposed: None }))
                 }
                 Ok(None | Some(Made::Alone(Granted::Elsewhere(_)))) => Ok(Begun::Waits),
                 Err(no) => Err(no),
             });
         }
         let molds = together.into_molds();
-        let mut proposed = None;
-        if !each.is_empty() {
-            let (all, answers) = self.ledger.ready_each(Lane::Grant, each);
-            ready.push(all);
-            proposed = Some(answers);
-        }
+        let (series, proposed) = self.ledger.ready_each(Lane::Grant, each);
+        ready.extend(series);
         let mut all = |with: &dyn Fn() -> Result<Begun, No>| {
             begun.iter_mut().filter(|one| matches!(one, Ok(Begun::UnderWay(_)))).for_each(|one| *one = with());
         };
@@ -188,10 +175,7 @@ impl Authority {
 
     /// Waits for the ledger's answers to what began together.
     pub async fn answers(&self, round: &mut Round) -> Answers {
-        match round.proposed.take() {
-            Some(proposed) => Answers(self.ledger.receipts(proposed).await.into_iter()),
-            None => Answers::default(),
-        }
+        Answers(self.ledger.receipts(std::mem::take(&mut round.proposed)).await.into_iter())
     }
 
     /// Whether a refusal is not the last word: [`Authority::exchange_unless`] looks again.

@@ -84,9 +84,8 @@ impl<'a> Together<'a> {
             (want, request)
         };
         let all: Vec<_> = wants.map(named).collect();
-        let keys: Vec<_> = all.iter().filter_map(|(_, request)| request.as_ref().map(OwnRequest::key)).collect();
         self.view.read(|state| {
-            state.warm(&keys);
+            state.credentials.warm(all.iter().filter_map(|(_, request)| request.as_ref().map(OwnRequest::key)));
             let look =
                 |(want, request): (&'w Wanted, Option<OwnRequest<'w>>)| match request.filter(|r| state.knows_request(&r.key())) {
                     Some(_) => Ok(Look::Seen),

@@ -153,9 +153,17 @@ impl Ledger {
         proposed.answer.await.unwrap_or_else(|_| Err(No::Refusal(stopping())))
     }
 
-    /// Waits for all of what was proposed at once: an answer for each, in their order. None where the server stops.
+    /// Waits for all of what was proposed at once: an answer for each, in their order, up to where the server stops.
     pub async fn receipts(&self, proposed: ProposedEach) -> Vec<Result<Receipt, No>> {
-        proposed.0.await.unwrap_or_default()
+        let mut all = Vec::new();
+        for piece in proposed.0 {
+            match piece.await {
+                Ok(said) if all.is_empty() => all = said,
+                Ok(said) => all.extend(said),
+                Err(_) => break,
+            }
+        }
+        all
     }
 
     /// The receipt of an issuance that the fold knows as valid, once it is durable.

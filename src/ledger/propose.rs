@@ -23,7 +23,8 @@ pub struct Proposed {
 }
 
 /// Records that were proposed at once, each by itself, and are not answered yet.
-pub struct ProposedEach(pub(super) oneshot::Receiver<Vec<Said>>);
+#[derive(Default)]
+pub struct ProposedEach(pub(super) Vec<oneshot::Receiver<Vec<Said>>>);
 
 impl Ledger {
     /// Proposes without waiting. What is proposed together gets its group number here: were it left to the callers, two requests with one
@@ -62,16 +63,23 @@ impl Ledger {
         Ok((Ready(Proposal { lane, what: What::Group(group, reply) }), Proposed { answer, _records: shared }))
     }
 
-    /// The same for one record of a series, whose mold its maker holds until it is answered.
-    pub fn ready_one(&self, lane: Lane, record: Encoded) -> (Ready, Proposed) {
-        let (reply, answer) = oneshot::channel();
-        let what = What::Group(Group::One([record]), reply);
-        (Ready(Proposal { lane, what }), Proposed { answer, _records: (None, Vec::new()) })
-    }
-
-    /// The same for several of them, each of which stands or is void by itself: together no larger than half a commit.
-    pub fn ready_each(&self, lane: Lane, records: Vec<Encoded>) -> (Ready, ProposedEach) {
-        let (reply, answers) = oneshot::channel();
-        (Ready(Proposal { lane, what: What::Each(records, reply) }), ProposedEach(answers))
+    /// The same for several of a series, whose mold their maker holds until they are answered. Each stands or is void by itself; they go in
+    /// as many pieces as commits need them to be in.
+    pub fn ready_each(&self, lane: Lane, mut records: Vec<Encoded>) -> (Vec<Ready>, ProposedEach) {
+        let (mut ready, mut answers) = (Vec::with_capacity(1), Vec::with_capacity(1));
+        while !records.is_empty() {
+            let mut bytes = 0;
+            let fits = |record: &&Encoded| {
+                bytes += record.length();
+                bytes <= limits::COMMIT_BYTES / 2
+            };
+            let count = records.iter().take_while(fits).count().max(1);
+            let rest = records.split_off(count);
+            let (reply, answer) = oneshot::channel();
+            ready.push(Ready(Proposal { lane, what: What::Each(records, reply) }));
+            answers.push(answer);
+            records = rest;
+        }
+        (ready, ProposedEach(answers))
     }
 }

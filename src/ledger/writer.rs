@@ -105,11 +105,11 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
         let granting = inner.granting(state.time, room);
         let position = state.position + 1;
         let chain = state.writers.get(&WRITER).copied().unwrap_or(ChainHead::START);
-        state.credentials.warm(batch.iter().flat_map(Proposal::records).filter_map(|record| record.request.as_ref()));
+        state.credentials.warm(batch.iter().flat_map(Proposal::records).filter_map(|record| record.request));
         let mut out = Prepared { records: Vec::with_capacity(batch.len()), answers: Vec::with_capacity(batch.len()) };
-        let mut decider = Decider { state: &mut state, out: &mut out, time, position, ceilings: &inner.settings.ceilings };
+        let mut head = Head { state: &mut state, out: &mut out, time, position, ceilings: &inner.settings.ceilings };
         for proposal in batch.drain(..) {
-            decider.decide(proposal, &granting);
+            head.decide(proposal, &granting);
         }
         if !out.records.is_empty() {
             state.end_commit();
@@ -130,8 +130,8 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
     }
 }
 
-/// Proposals at the appended head, one after the other.
-struct Decider<'a> {
+/// The appended head: what stands there decides about each proposal.
+struct Head<'a> {
     state: &'a mut super::State,
     out: &'a mut Prepared,
     time: Millis,
@@ -139,7 +139,7 @@ struct Decider<'a> {
     ceilings: &'a Ceilings,
 }
 
-impl Decider<'_> {
+impl Head<'_> {
     /// Refused at once, or applied.
     fn decide(&mut self, proposal: Proposal, granting: &Result<(), Refusal>) {
         if proposal.lane == Lane::Grant && proposal.is_left() {

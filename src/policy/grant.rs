@@ -42,12 +42,7 @@ impl Parts {
     /// The name of its request.
     pub fn request_key(&self) -> Option<RequestKey> {
         let request = self.request.as_ref()?;
-        // A caller who is the author is not named twice.
-        let caller = match &self.author {
-            Who::SpiffeId(author) if request.caller.is_empty() => author,
-            _ => &request.caller,
-        };
-        Some(request_key(caller, &request.id))
+        Some(request_key(request.sender(&self.author).unwrap_or_default(), &request.id))
     }
 }
 

@@ -10,10 +10,14 @@ use std::time::Duration;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use hyper::service::service_fn;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use super::connection::{AtOnce, Ended, serve_http2};
 use super::deadline;
+use super::ends::Ends;
 use super::grpc::{Arrived, Services};
 use super::metered::{Budget, Metered};
 use super::peer::Peer;
@@ -21,8 +25,25 @@ use super::status::{FAULT, status};
 use crate::limits;
 use crate::refusal::{No, Reason, Refusal};
 
+/// Answers the calls of one connection of this peer, until it ends.
+pub async fn serve<IO>(io: IO, services: Services, peer: Peer, ends: Ends, streams: u32) -> Ended
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (budget, at_once) = (Budget::default(), AtOnce::default());
+    let told = at_once.clone();
+    let service = service_fn(move |call| {
+        let arrived = services.arrived(&call);
+        if arrived.is_refused() {
+            told.announce();
+        }
+        answer(services.clone(), peer.clone(), budget.clone(), call, arrived)
+    });
+    serve_http2(io, service, at_once, ends, streams).await
+}
+
 /// Answers one call. No header is looked at to learn who calls.
-pub async fn answer(
+async fn answer(
     mut services: Services,
     peer: Peer,
     budget: Budget,

@@ -13,19 +13,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper::service::service_fn;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-use super::answer::answer;
-use super::connection::{self, AtOnce, Ended};
+use super::answer;
+use super::connection::Ended;
 use super::ends::{Ends, Stopping, TrustChanges};
 use super::grpc::Services;
 use super::handshakes::Handshakes;
-use super::metered::Budget;
 use super::peer::Peer;
 use super::tls::{MtlsAcceptor, NoPeer};
 use crate::authority::Authority;
@@ -290,17 +288,7 @@ where
     let ends = Ends::with_svid(svid.evidence().clone(), bundles, changes, gate.system.clone(), gate.stopping(), jitter);
     let peer = gate.role.peer(svid);
     let services = mtls.services.on_connection(&peer);
-    let budget = Budget::default();
-    let at_once = AtOnce::default();
-    let told = at_once.clone();
-    let service = service_fn(move |call| {
-        let arrived = services.arrived(&call);
-        if arrived.is_refused() {
-            told.announce();
-        }
-        answer(services.clone(), peer.clone(), budget.clone(), call, arrived)
-    });
-    connection::serve_http2(stream, service, at_once, ends, gate.streams).await
+    answer::serve(stream, services, peer, ends, gate.streams).await
 }
 
 async fn handshaken<T: Send + 'static>(

@@ -5,15 +5,12 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use hyper::service::service_fn;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::answer::answer;
-use super::connection::{self, AtOnce};
+use super::answer;
 use super::ends::Ends;
 use super::grpc::Services;
 use super::listener::{Gate, Place};
-use super::metered::Budget;
 use super::peer::Peer;
 use crate::document::command::{self, Remedy, typed};
 
@@ -180,16 +177,6 @@ pub async fn serve(gate: Gate, socket: Listening, services: Services) {
 async fn serve_one(gate: Gate, place: Place, stream: UnixStream, uid: u32, services: Services) {
     let _place = place;
     let ends = Ends::without_svid(gate.system().clone(), gate.stopping(), 0);
-    let budget = Budget::default();
-    let at_once = AtOnce::default();
-    let told = at_once.clone();
-    let service = service_fn(move |call| {
-        let arrived = services.arrived(&call);
-        if arrived.is_refused() {
-            told.announce();
-        }
-        answer(services.clone(), Peer::Local(uid), budget.clone(), call, arrived)
-    });
-    let ended = connection::serve_http2(stream, service, at_once, ends, gate.streams()).await;
+    let ended = answer::serve(stream, services, Peer::Local(uid), ends, gate.streams()).await;
     tracing::debug!(uid, ?ended, "connection of the admin socket ended");
 }

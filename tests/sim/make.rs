@@ -121,7 +121,7 @@ fn name_after_request(record: &mut Record) {
     if let Some(Event::Issued(i)) = &mut record.event
         && let Ok(own) = i.credential.as_slice().try_into()
     {
-        i.credential = id_for(&key, own).as_bytes().to_vec();
+        i.credential = id_for(Some(&key), own).as_bytes().to_vec();
     }
 }
 

@@ -102,14 +102,6 @@ impl<'a> Object<'a> {
         out.push(b'"');
     }
 
-    /// A string of characters that JSON leaves as they are.
-    pub(super) fn id(&mut self, name: &str, value: impl Display) {
-        let out = self.member(name);
-        out.push(b'"');
-        plain(out, value);
-        out.push(b'"');
-    }
-
     /// Bytes in lower-case hexadecimal: as targets of a revocation are written. Left out where there are none.
     pub(super) fn hex(&mut self, name: &str, bytes: &[u8]) {
         if bytes.is_empty() {

@@ -115,7 +115,7 @@ fn confirm(all: &mut Object<'_>, e: &Issued) {
     let mut cnf = Object::begin(all.member("cnf"));
     for (name, hash) in [("x5t#S256", &e.x5t), ("jkt", &e.jkt)] {
         if !hash.is_empty() {
-            cnf.id(name, URL_SAFE_NO_PAD.encode(hash));
+            cnf.ascii(name, URL_SAFE_NO_PAD.encode(hash).as_bytes());
         }
     }
     cnf.end();
@@ -150,7 +150,7 @@ fn own_claims(out: &mut Vec<u8>, told: &Told<'_>, subject: Option<&Identity>, do
         let ids = ids.ok_or_else(|| unsayable("an ancestor that is no credential id"))?;
         array(own.member("ancestors"), ids, |out, (id, caller)| {
             let mut member = Object::begin(out);
-            member.id("id", id);
+            member.ascii("id", &id.text());
             member.text("caller", caller);
             member.end();
         });

@@ -190,6 +190,26 @@ pub enum Event {
 #[error("not a record: {0}")]
 pub struct BadRecord(pub String);
 
+impl Who {
+    /// The SPIFFE ID, where it has one.
+    pub fn spiffe_id(&self) -> Option<&str> {
+        match self {
+            Who::SpiffeId(id) => Some(id),
+            _ => None,
+        }
+    }
+}
+
+impl Request {
+    /// Who sent it: the author of what came of it, who is not named a second time, or another. `None`: nobody did.
+    pub fn sender<'a>(&'a self, author: &'a Who) -> Option<&'a str> {
+        match self.caller.as_str() {
+            "" => author.spiffe_id(),
+            caller => Some(caller),
+        }
+    }
+}
+
 impl Record {
     /// A record by this author.
     pub fn new(author: Who, event: Event) -> Record {
@@ -211,18 +231,12 @@ impl Record {
 
     /// Who sent the request that this came from; `None` where it named none, or nobody sent it.
     pub fn requester(&self) -> Option<&str> {
-        match self.request.as_ref()?.caller.as_str() {
-            "" => self.author_id(),
-            caller => Some(caller),
-        }
+        self.request.as_ref()?.sender(self.author.as_ref()?.who.as_ref()?)
     }
 
     /// The author's SPIFFE ID, where it has one.
     pub fn author_id(&self) -> Option<&str> {
-        match self.author.as_ref()?.who.as_ref()? {
-            Who::SpiffeId(id) => Some(id),
-            _ => None,
-        }
+        self.author.as_ref()?.who.as_ref()?.spiffe_id()
     }
 
     /// Decodes strictly: author and event known, size in bounds, and encoding again gives the same bytes, so that nothing a newer

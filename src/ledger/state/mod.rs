@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use ceilings::Ceilings;
 use credentials::facts_of;
-pub use credentials::{Credentials, Live, RequestKey, add_lineage, facts_of_record, id_for, is_for, svid_facts, trust_domain_of};
+pub use credentials::{Credentials, Live, RequestKey, add_lineage, facts_of_record, id_for, svid_facts, trust_domain_of};
 pub use judged::{Issuance, Judged};
 pub use parts::{Approval, BundleState, Key, Lease, Remembered, Removed, Taken, Version};
 pub use tasks::{Closed, Hold, Phase, Task, Tasks, Terms};
@@ -257,11 +257,6 @@ impl State {
     /// Whether a request of that name is remembered, whatever it made.
     pub fn knows_request(&self, key: &RequestKey) -> bool {
         self.credentials.of_request(key).is_some() || self.requests.contains_key(key)
-    }
-
-    /// These requests are about to be asked for, all of them: what that reads is fetched for all at once.
-    pub fn warm(&self, requests: &[RequestKey]) {
-        self.credentials.warm(requests.iter());
     }
 
     /// The snapshots that the log vouches for and whose files stay, the newest first.

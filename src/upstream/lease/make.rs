@@ -41,8 +41,7 @@ impl<D: Durable> Leases<D> {
         let mut parts = grant.into_parts();
         let kind = Kind::from_number(parts.draft.kind).ok_or_else(|| Fault::new("a grant of an unknown credential kind"))?;
         let remote = self.maker(kind)?.clone();
-        let own = self.system.random16();
-        let credential = parts.request_key().map_or(CredentialId::from_bytes(own), |key| id_for(&key, own));
+        let credential = id_for(parts.request_key().as_ref(), self.system.random16());
         let lease = LeaseId::from_bytes(self.system.random16());
         parts.draft.credential = credential.as_bytes().to_vec();
         parts.draft.lease = lease.as_bytes().to_vec();

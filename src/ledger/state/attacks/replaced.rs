@@ -11,7 +11,7 @@ fn asked_by(caller: &str, record: Record, id: &str) -> Record {
     let mut record = record.for_request(Some(Request { caller: caller.into(), id: id.into(), digest: vec![0; 32] }));
     if let Some(Event::Issued(e)) = &mut record.event {
         let own = e.credential.as_slice().try_into().unwrap();
-        e.credential = id_for(&request_key(caller, id), own).as_bytes().to_vec();
+        e.credential = id_for(Some(&request_key(caller, id)), own).as_bytes().to_vec();
     }
     record
 }

@@ -41,11 +41,13 @@ pub(super) fn stem(of: &[u8; 16]) -> &Stem {
     stem
 }
 
-/// The id of a credential that answers a request: one table finds it by either. `own`: random bytes, of which the last make it another than
-/// those that answered requests of this name before.
-pub fn id_for(key: &RequestKey, own: [u8; 16]) -> CredentialId {
+/// The id of a credential that answers a request of that name, if any: one table finds it by either. `own`: random bytes, of which the last
+/// make it another than those that answered requests of this name before.
+pub fn id_for(request: Option<&RequestKey>, own: [u8; 16]) -> CredentialId {
     let mut id = own;
-    id[..size_of::<Stem>()].copy_from_slice(stem(key));
+    if let Some(key) = request {
+        id[..size_of::<Stem>()].copy_from_slice(stem(key));
+    }
     CredentialId::from_bytes(id)
 }
 

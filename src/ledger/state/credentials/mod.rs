@@ -101,8 +101,8 @@ impl Credentials {
     }
 
     /// Looking for each of these requests, and adding what answers it, is about to follow.
-    pub(in crate::ledger) fn warm<'k>(&self, requests: impl Iterator<Item = &'k RequestKey>) {
-        let read = |all, key| all ^ self.by_stem.warm(self.hasher.hash_one(stem(key)));
+    pub fn warm(&self, requests: impl Iterator<Item = RequestKey>) {
+        let read = |all, key: RequestKey| all ^ self.by_stem.warm(self.hasher.hash_one(stem(&key)));
         std::hint::black_box(requests.fold(0, read));
     }
 

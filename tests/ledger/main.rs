@@ -1,13 +1,13 @@
 //! The ledger on a real engine: from a proposal to a receipt, through restarts, failures and recovery.
 
+mod at_once;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly::ledger::commit::Encoded;
 use mayfly::ledger::record::{
     BundleSet, Event, KeyAdded, KeyChanged, KeyPurpose, KeyState, LockLifted, Maintained, Record, Request, Revoked, Who,
 };
-use mayfly::ledger::state::request_key;
 use mayfly::ledger::{Ceilings, Lane, Ledger, Settings, StartError, recover};
 use mayfly::refusal::{No, Reason};
 use mayfly::revocation::{Rules, Target};
@@ -69,40 +69,6 @@ fn what_was_acknowledged_is_there_after_a_restart_and_the_state_is_the_same() {
     let loaded = mayfly::ledger::open::load(&store, None).unwrap();
     assert_eq!(loaded.state.digest().unwrap(), digests[2]);
     assert_eq!(loaded.state.rules.len(), 3);
-}
-
-/// Of what is proposed at once each stands or is void by itself, and has its own answer; where nobody waits for them, none is written.
-#[test]
-fn of_those_proposed_at_once_each_has_its_own_answer() {
-    let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let named = |n: u8| note("named").for_request(Some(Request { caller: "c".into(), id: n.to_string(), digest: vec![n; 32] }));
-    let encoded = |all: &[u8]| all.iter().map(|n| Encoded::new(named(*n)).unwrap()).collect();
-    let ledger = open(dir.path(), Settings::default()).unwrap();
-    let propose = |all: &[u8]| {
-        let (ready, proposed) = ledger.ready_each(Lane::Grant, encoded(all));
-        ledger.propose_ready(vec![ready]).unwrap();
-        proposed
-    };
-    let before = ledger.durable();
-    let answers = runtime.block_on(ledger.receipts(propose(&[1, 2, 1, 3])));
-    let seqs: Vec<_> = answers.iter().map(|a| a.as_ref().ok().map(|r| r.seq().as_u64() - before.as_u64())).collect();
-    assert_eq!(seqs, [Some(1), Some(2), None, Some(3)], "the third names the request of the first");
-    let refused = |no: &No| matches!(no, No::Refusal(no) if no.reason == Reason::RequestIdReused);
-    assert!(answers[2].as_ref().is_err_and(refused));
-    // All of them void: answered without a commit.
-    let commits = ledger.commits();
-    assert!(runtime.block_on(ledger.receipts(propose(&[1, 2]))).iter().all(|a| a.as_ref().is_err_and(refused)));
-    assert_eq!(ledger.commits(), commits);
-    drop(propose(&[7, 8]));
-    runtime.block_on(ledger.commit(Lane::Grant, vec![named(9)])).unwrap();
-    let known = [7, 8, 9].map(|n: u8| ledger.peek(|s| s.knows_request(&request_key("c", &n.to_string()))));
-    // The writer may have begun with them before they were left.
-    assert!(known[2] && known[0] == known[1]);
-    ledger.stop();
-    let after = ledger.ready_each(Lane::Grant, encoded(&[10]));
-    assert!(ledger.propose_ready(vec![after.0]).is_err());
-    assert!(runtime.block_on(ledger.receipts(after.1)).is_empty());
 }
 
 /// What an operator sets bounds what is written from then on, and nothing that is written: the log means the same.
