@@ -1,6 +1,6 @@
 //! What is known of a credential or a grant, as far as a rule can ask. Every target is answerable from these.
 
-use super::sort::Sort;
+use super::sort::{Sort, Sorts};
 use crate::seq::{CredentialId, Seq, TaskId};
 
 /// The SVID that something rests on.
@@ -95,13 +95,18 @@ impl Probe<'_> {
 }
 
 impl<'a> Facts<'a> {
-    /// Asks every question that these facts answer, until `ask` says stop by `true`. Key rules come first.
-    pub fn each(&self, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
+    /// Asks every question of these sorts that the facts answer, until `ask` says stop by `true`. Key rules come first.
+    pub fn each(&self, of: Sorts, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
+        if of.is_empty() {
+            return false;
+        }
+        let mut ask = |probe: Probe<'a>| of.has(probe.sort()) && ask(probe);
+        let ask = &mut ask;
         (!self.key.is_empty() && ask(Probe::SigningKey(self.key)))
             || ask(Probe::Everything)
             || self.credentials.iter().any(|id| ask(Probe::Credential(*id)))
             || self.tasks.iter().any(|id| ask(Probe::Task(*id)))
-            || self.identities.iter().any(|(issuer, sub)| identity(issuer, sub, ask))
+            || (of.any_of(Sorts::OF_IDENTITIES) && self.identities.iter().any(|(issuer, sub)| identity(issuer, sub, ask)))
             || self.svid.is_some_and(|s| {
                 ask(Probe::TrustAnchor(s.anchor))
                     || ask(Probe::TrustDomain(s.trust_domain))
@@ -109,6 +114,17 @@ impl<'a> Facts<'a> {
             })
             || self.subject_token.is_some_and(|(issuer, id)| ask(Probe::SubjectToken(issuer, id)))
             || self.resource(ask)
+    }
+
+    /// All of those questions.
+    #[cfg(test)]
+    pub(crate) fn answers(&self, of: Sorts) -> std::collections::BTreeSet<String> {
+        let mut out = std::collections::BTreeSet::new();
+        self.each(of, &mut |probe| {
+            out.insert(format!("{probe:?}"));
+            false
+        });
+        out
     }
 
     fn resource(&self, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {

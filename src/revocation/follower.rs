@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use super::event::{FeedEvent, FeedSnapshot};
 use super::facts::{Facts, Probe};
 use super::rules::{Hit, Rules};
+use super::sort::{Sort, Sorts};
 use super::target::Target;
 use crate::limits;
 use crate::seq::{Millis, Seq, TaskId};
@@ -282,7 +283,7 @@ impl Follower {
 
     fn key_revoked(&self, facts: &Facts<'_>) -> Option<Seq> {
         let mut found = None;
-        facts.each(&mut |probe| {
+        facts.each(Sorts::NONE.with(Sort::SigningKey), &mut |probe| {
             if let Probe::SigningKey(key) = probe {
                 found = self.rules.get(&Target::SigningKey(key.into())).map(|e| e.revoked);
             }

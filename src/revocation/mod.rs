@@ -13,5 +13,5 @@ pub use event::{FeedEvent, FeedSnapshot, event_of};
 pub use facts::{Facts, Probe, SvidFacts};
 pub use follower::{Follower, FollowerRefusal, Heartbeat, Life, Moment};
 pub use rules::{Entry, Hit, Rules};
-pub use sort::Sort;
+pub use sort::{Sort, Sorts};
 pub use target::Target;

@@ -4,7 +4,7 @@
 //! stole the key chooses it; evidence that was revoked blocks every new grant from it; a lock blocks every new grant until lifted.
 
 use super::facts::Facts;
-use super::sort::{SORTS, Sort};
+use super::sort::{SORTS, Sort, Sorts};
 pub use super::table::Entry;
 use super::table::Table;
 use super::target::Target;
@@ -91,11 +91,9 @@ impl Rules {
 
     fn covered(&self, facts: &Facts<'_>, fits: impl Fn(Seq) -> bool) -> Option<Hit> {
         let mut hit = None;
-        facts.each(&mut |probe| {
+        let asked: Sorts = self.newer(facts.revision).collect();
+        facts.each(asked.with(Sort::SigningKey), &mut |probe| {
             let sort = probe.sort();
-            if self.newest[sort as usize] <= facts.revision && sort != Sort::SigningKey {
-                return false;
-            }
             if let Some(entry) = self.table.probe(&probe, facts.revision) {
                 let covered = sort == Sort::SigningKey || facts.revision < entry.revoked;
                 if covered && entry.revoked > Seq::ZERO && fits(entry.revoked) {
@@ -108,41 +106,27 @@ impl Rules {
         hit
     }
 
-    /// Whether any rule at all can block a grant of this revision. Where none can, its facts need not be gathered.
-    pub fn may_block(&self, revision: Seq) -> bool {
-        self.table.has_evidence()
-            || self.locks.iter().any(|locks| *locks > 0)
-            || self.newest.iter().any(|newest| *newest > revision)
-    }
-
-    /// Whether one of them can by the tool alone: grants of this revision that differ by their tool differ by nothing else that rules ask.
-    pub fn tool_may_block(&self, revision: Seq) -> bool {
-        let tool = Sort::Tool as usize;
-        self.locks[tool] > 0 || self.newest[tool] > revision
+    /// The sorts of which a rule can block a grant of this revision. What answers none of them need not be gathered.
+    pub fn may_block(&self, revision: Seq) -> Sorts {
+        let bites = |sort: &Sort| self.locks[*sort as usize] > 0 || self.newest[*sort as usize] > revision;
+        Sort::ALL.into_iter().filter(bites).fold(self.table.evidence(), Sorts::with)
     }
 
     /// The rule by which a new grant with these facts is refused, if one does: it is covered, rests on revoked evidence, or is locked out.
     pub fn blocks(&self, facts: &Facts<'_>) -> Option<Hit> {
-        self.blocked(facts, &[])
+        self.blocked(facts, self.may_block(facts.revision))
     }
 
     /// The rule by which an operator is kept out, if one does. A rule over everything or an environment stops grants, not those who mend it.
     pub fn shuts_out(&self, facts: &Facts<'_>) -> Option<Hit> {
-        self.blocked(facts, &[Sort::Everything, Sort::Environment])
+        self.blocked(facts, self.may_block(facts.revision).without(Sort::Everything).without(Sort::Environment))
     }
 
-    fn blocked(&self, facts: &Facts<'_>, passing: &[Sort]) -> Option<Hit> {
+    fn blocked(&self, facts: &Facts<'_>, asked: Sorts) -> Option<Hit> {
         let mut hit = None;
-        facts.each(&mut |probe| {
-            let sort = probe.sort();
-            if passing.contains(&sort) {
-                return false;
-            }
-            let evidence = sort.is_evidence();
-            if self.newest[sort as usize] <= facts.revision && self.locks[sort as usize] == 0 && !evidence {
-                return false;
-            }
+        facts.each(asked, &mut |probe| {
             let Some(entry) = self.table.probe(&probe, facts.revision) else { return false };
+            let evidence = probe.sort().is_evidence();
             let revoked = entry.revoked > Seq::ZERO && (evidence || facts.revision < entry.revoked);
             if let Some(seq) = entry.lock.or(revoked.then_some(entry.revoked)) {
                 hit = Some(Hit { target: self.table.target_of(&probe, facts.revision), seq, lock: entry.lock.is_some() });

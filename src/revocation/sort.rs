@@ -66,7 +66,11 @@ impl Sort {
 
     /// Once revoked it is evidence for nothing, whatever a decision saw.
     pub const fn is_evidence(self) -> bool {
-        matches!(self, Sort::Credential | Sort::Task | Sort::Svid | Sort::SubjectToken | Sort::SigningKey)
+        Sorts::OF_EVIDENCE.has(self)
+    }
+
+    const fn bit(self) -> u32 {
+        1 << self as u32
     }
 
     /// The word that stands before the colon in its written form.
@@ -90,5 +94,55 @@ impl Sort {
             Sort::SubjectToken => "subject-token",
             Sort::Everything => "everything",
         }
+    }
+}
+
+/// Some of the sorts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sorts(u32);
+
+impl Sorts {
+    /// None of them.
+    pub const NONE: Sorts = Sorts(0);
+    /// Every one.
+    pub const ALL: Sorts = Sorts((1 << SORTS) - 1);
+    /// Those that an identity answers.
+    pub const OF_IDENTITIES: Sorts =
+        Sorts::NONE.with(Sort::Caller).with(Sort::Prefix).with(Sort::TrustDomain).with(Sort::Subject);
+    /// Those that bite whatever the revision.
+    pub const OF_EVIDENCE: Sorts =
+        Sorts::NONE.with(Sort::Credential).with(Sort::Task).with(Sort::Svid).with(Sort::SubjectToken).with(Sort::SigningKey);
+
+    /// These and one more.
+    #[must_use]
+    pub const fn with(self, sort: Sort) -> Sorts {
+        Sorts(self.0 | sort.bit())
+    }
+
+    /// These but for one.
+    #[must_use]
+    pub const fn without(self, sort: Sort) -> Sorts {
+        Sorts(self.0 & !sort.bit())
+    }
+
+    /// Whether it is one of them.
+    pub const fn has(self, sort: Sort) -> bool {
+        self.0 & sort.bit() != 0
+    }
+
+    /// Whether any of those is one of them.
+    pub const fn any_of(self, of: Sorts) -> bool {
+        self.0 & of.0 != 0
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl FromIterator<Sort> for Sorts {
+    fn from_iter<I: IntoIterator<Item = Sort>>(sorts: I) -> Sorts {
+        sorts.into_iter().fold(Sorts::NONE, Sorts::with)
     }
 }

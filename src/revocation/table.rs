@@ -6,7 +6,7 @@ use std::hash::Hash;
 use hashbrown::Equivalent;
 
 use super::facts::Probe;
-use super::sort::{SORTS, Sort};
+use super::sort::{SORTS, Sort, Sorts};
 use super::target::Target;
 use crate::persistent::Map;
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
@@ -78,14 +78,18 @@ impl Table {
         self.len
     }
 
-    /// Whether there is an entry of a sort that bites whatever the revision (`Sort::is_evidence`).
-    pub fn has_evidence(&self) -> bool {
+    /// The sorts with an entry that bites whatever the revision ([`Sorts::OF_EVIDENCE`]).
+    pub fn evidence(&self) -> Sorts {
         let names = &self.names[Sort::SigningKey as usize];
-        !self.credential.is_empty()
-            || !self.task.is_empty()
-            || !self.svid.is_empty()
-            || !self.pairs[pair_table(Sort::SubjectToken)].is_empty()
-            || !names.is_empty()
+        let pairs = &self.pairs[pair_table(Sort::SubjectToken)];
+        let all = [
+            (Sort::Credential, self.credential.is_empty()),
+            (Sort::Task, self.task.is_empty()),
+            (Sort::Svid, self.svid.is_empty()),
+            (Sort::SubjectToken, pairs.is_empty()),
+            (Sort::SigningKey, names.is_empty()),
+        ];
+        all.into_iter().filter(|(_, none)| !none).map(|(sort, _)| sort).collect()
     }
 
     /// What is in force for exactly this target.

@@ -20,10 +20,10 @@ use crate::identity::caller::Caller;
 use crate::ledger::View;
 use crate::ledger::record::{self, Identity, Request, Who};
 use crate::refusal::{No, Reason, Refusal};
-use crate::revocation::{Facts, SvidFacts};
+use crate::revocation::{Facts, Sort, Sorts, SvidFacts};
 use crate::seq::{Millis, TaskId};
 use crate::upstream::registry::{Kind, Upstream};
-use place::{Lists, MayBlock, Place, named, named_and_blocked, within_task};
+use place::{Lists, Place, named, named_and_blocked, within_task};
 use settle::{active, kind_of, scopes_of};
 
 /// What decisions of one server share.
@@ -165,8 +165,8 @@ impl Decider {
             TaskChoice::Named(task) => Some(named_and_blocked(view, caller, *task)),
             TaskChoice::Inline(_) => None,
         };
-        let may_block = open.as_ref().map_or(MayBlock { any: true, tool: true }, |(_, may_block)| *may_block);
-        if may_block.any {
+        let may_block = open.as_ref().map_or(Sorts::ALL, |(_, sorts)| *sorts);
+        if !may_block.is_empty() {
             self.not_locked(view, caller, want, upstream)?;
         }
         let scopes = scopes_of(upstream, &want.scopes)?;
@@ -183,7 +183,18 @@ impl Decider {
         let life = self.life(caller, want, upstream, &place, now)?;
         let bound = self.key_binding(caller, want, upstream, &place)?;
         let policies = self.permits(policy, caller, want, upstream, &place, kind, &scopes, life, now)?;
-        Ok(Decided { registered, policy, place, kind, scopes, life, bound, policies, now, tool_may_block: may_block.tool })
+        Ok(Decided {
+            registered,
+            policy,
+            place,
+            kind,
+            scopes,
+            life,
+            bound,
+            policies,
+            now,
+            tool_may_block: may_block.has(Sort::Tool),
+        })
     }
 
     /// `iss` of an environment: one issuer path each.

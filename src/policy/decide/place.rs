@@ -11,6 +11,7 @@ use crate::policy::grant::TaskPath;
 use crate::policy::request::{Counts, TaskFacts};
 use crate::policy::wanted::Wanted;
 use crate::refusal::{No, Reason, Refusal};
+use crate::revocation::Sorts;
 use crate::seq::{Millis, TaskId};
 use crate::upstream::registry::Kind;
 
@@ -157,22 +158,9 @@ pub(super) fn named(view: &View, caller: &Caller, id: TaskId) -> Result<Place, N
     view.read(|state| named_in(state, view.now(), caller, id))
 }
 
-/// Whether rules can block what is decided on a view.
-#[derive(Clone, Copy)]
-pub(super) struct MayBlock {
-    /// Any of them, by anything.
-    pub any: bool,
-    /// One of them by the tool alone.
-    pub tool: bool,
-}
-
-/// The same, and whether rules can block what is decided: both in one look at the state.
-pub(super) fn named_and_blocked(view: &View, caller: &Caller, id: TaskId) -> (Result<Place, No>, MayBlock) {
-    let revision = view.revision();
-    view.read(|state| {
-        let (any, tool) = (state.rules.may_block(revision), state.rules.tool_may_block(revision));
-        (named_in(state, view.now(), caller, id), MayBlock { any, tool })
-    })
+/// The same, and the sorts of rules that can block what is decided: both in one look at the state.
+pub(super) fn named_and_blocked(view: &View, caller: &Caller, id: TaskId) -> (Result<Place, No>, Sorts) {
+    view.read(|state| (named_in(state, view.now(), caller, id), state.rules.may_block(view.revision())))
 }
 
 fn named_in(state: &State, now: Millis, caller: &Caller, id: TaskId) -> Result<Place, No> {

@@ -7,7 +7,7 @@ use super::super::tasks::Task;
 use super::{Credentials, Lineage, Live};
 use crate::ledger::record::{Ancestor, Identity, Issued, SvidEvidence, TokenEvidence};
 use crate::limits;
-use crate::revocation::{Facts, SvidFacts};
+use crate::revocation::{Facts, Sort, Sorts, SvidFacts};
 use crate::seq::{CredentialId, Seq, TaskId};
 
 impl Credentials {
@@ -108,20 +108,17 @@ impl<'a> Live<'a> {
 
 /// Everything that the rules can ask of a credential, from its record. `path`: the task path, root first, as far as it is known.
 pub fn facts_of_record<'a>(issued: &'a Issued, revision: Seq, path: &[TaskId]) -> Facts<'a> {
-    facts_of(Issuance::whole(issued), revision, path)
+    facts_of(Issuance::whole(issued), revision, path, Sorts::ALL)
 }
 
-/// The same of what is about to be issued.
-pub(in crate::ledger::state) fn facts_of<'a>(issuance: Issuance<'a>, revision: Seq, path: &[TaskId]) -> Facts<'a> {
+/// The same of what is about to be issued, as far as rules of these sorts can ask it.
+pub(in crate::ledger::state) fn facts_of<'a>(issuance: Issuance<'a>, revision: Seq, path: &[TaskId], asked: Sorts) -> Facts<'a> {
     let issued = issuance.shared;
     let domain = trust_domain_of(&issued.caller);
     let mut facts = Facts {
         revision,
         credentials: CredentialId::from_slice(issuance.credential).into_iter().collect(),
-        tasks: path.to_vec(),
-        identities: vec![(domain, &issued.caller)],
         upstream: &issued.upstream,
-        scopes: issued.scopes.iter().map(String::as_str).collect(),
         binding: &issued.binding,
         tool: issuance.tool,
         environment: &issued.environment,
@@ -130,7 +127,16 @@ pub(in crate::ledger::state) fn facts_of<'a>(issuance: Issuance<'a>, revision: S
         svid: issued.svid.as_ref().map(|e| svid_facts(domain, e)),
         ..Facts::default()
     };
-    facts.tasks.extend(TaskId::from_slice(&issued.task).filter(|t| !path.contains(t)));
+    if asked.has(Sort::Task) {
+        facts.tasks = path.to_vec();
+        facts.tasks.extend(TaskId::from_slice(&issued.task).filter(|t| !path.contains(t)));
+    }
+    if asked.has(Sort::UpstreamScope) {
+        facts.scopes = issued.scopes.iter().map(String::as_str).collect();
+    }
+    if asked.any_of(Sorts::OF_IDENTITIES) {
+        facts.identities.push((domain, &issued.caller));
+    }
     let (subject, token) = (issued.subject.as_ref(), issued.subject_token.as_ref());
     add_lineage(&mut facts, &issued.ancestors, subject, &issued.actors, token);
     facts
@@ -161,4 +167,45 @@ pub fn add_lineage<'a>(
     }
     facts.identities.extend(subject.into_iter().chain(actors).map(|i| (i.issuer.as_str(), i.sub.as_str())));
     facts.subject_token = token.map(|t| (t.issuer.as_str(), t.id.as_str()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is not gathered is what nobody asks: to rules of those sorts, it says what all of it says.
+    #[test]
+    fn what_is_gathered_for_some_sorts_answers_them_as_all_does() {
+        let identity = |sub: &str| Identity { issuer: "https://idp.example".into(), sub: sub.into() };
+        let issued = Issued {
+            credential: vec![1; 16],
+            task: vec![2; 16],
+            caller: "spiffe://a.example/ci/x".into(),
+            upstream: "github".into(),
+            scopes: vec!["read".into(), "write".into()],
+            binding: "b".into(),
+            tool: "create_issue".into(),
+            environment: "prod".into(),
+            policy_version: 7,
+            key: "k".into(),
+            svid: Some(SvidEvidence { anchor: vec![3; 32], issuing_key: vec![4; 32], serial: vec![5], ..Default::default() }),
+            subject: Some(identity("ada")),
+            actors: vec![identity("bob")],
+            ancestors: vec![Ancestor { credential: vec![6; 16], caller: "spiffe://c.example/d".into() }],
+            subject_token: Some(TokenEvidence { issuer: "https://idp.example".into(), id: "t".into(), ..Default::default() }),
+            ..Issued::default()
+        };
+        let path = [TaskId::from_bytes([8; 16])];
+        let gathered = |of| facts_of(Issuance::whole(&issued), Seq::ZERO, &path, of);
+        let whole = gathered(Sorts::ALL);
+        assert!(whole.answers(Sorts::NONE).is_empty());
+        for one in Sort::ALL {
+            assert!(!whole.answers(Sorts::NONE.with(one)).is_empty(), "{one:?} asks nothing, and shows nothing");
+            for other in Sort::ALL {
+                for of in [Sorts::NONE.with(one).with(other), Sorts::ALL.without(one).without(other)] {
+                    assert_eq!(gathered(of).answers(of), whole.answers(of), "{one:?} {other:?}");
+                }
+            }
+        }
+    }
 }

@@ -5,6 +5,7 @@ use super::{Pending, malformed, refused_by, stale};
 use crate::ledger::record::{Identity, Issued, KeyState};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
+use crate::revocation::Sorts;
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
 impl State {
@@ -69,11 +70,14 @@ impl State {
         if e.expires_at <= time.0 || e.expires_at > end || e.expires_at > longest || e.expires_at > e.renewable_until {
             return Err(Refusal::new(Reason::NoLifeLeft, format!("the end of credential {id} is not within its bounds")));
         }
-        if !self.rules.may_block(rests_on) {
+        let asked = self.rules.may_block(rests_on);
+        if asked.is_empty() {
             return Ok(());
         }
-        let mut facts = facts_of(issuance, rests_on, tasks);
-        facts.identities.extend(owners.iter().chain(own).map(|o| (o.issuer.as_str(), o.sub.as_str())));
+        let mut facts = facts_of(issuance, rests_on, tasks, asked);
+        if asked.any_of(Sorts::OF_IDENTITIES) {
+            facts.identities.extend(owners.iter().chain(own).map(|o| (o.issuer.as_str(), o.sub.as_str())));
+        }
         match self.rules.blocks(&facts) {
             Some(hit) => Err(refused_by(&hit, "issuing")),
             None => Ok(()),
