@@ -184,6 +184,10 @@ pub const DISK_RESERVE_PIECE_BYTES: u64 = 128 * 1024;
 pub const DISK_STATE_MS: u64 = 100;
 /// Memory that the embedded store may use for pages, bytes. It reads almost nothing back: a live ledger is in memory.
 pub const STORE_CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// Commits in one file of the embedded store, bytes, about. Each commit costs 190 µs more for each GB of its file (measured, redb).
+pub const STORE_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Files of older commits that stay open, files: who reads goes from one to the next. Each has pages of its own, `STORE_CACHE_BYTES` at most.
+pub const STORE_SEGMENTS_OPEN: usize = 2;
 /// Removals in one transaction: at most this many commits, or `STORE_REMOVE_BYTES` and one commit.
 pub const STORE_REMOVE_COMMITS: usize = 256;
 /// Bytes removed in one transaction, about. An append waits for it: 8 MiB are some 10 ms.

@@ -27,6 +27,12 @@ fn redb_survives_a_power_failure() {
     power_fails("redb", &Images { under_load: 120, creation: 30 }, &Outcome::Fine("careless"));
 }
 
+/// A new file every few commits, and old ones that go.
+#[test]
+fn redb_in_many_files_survives_a_power_failure() {
+    power_fails("redb-files", &Images { under_load: 120, creation: 30 }, &Outcome::Fine("careless"));
+}
+
 #[test]
 fn sled_made_safe_survives_a_power_failure() {
     power_fails("sled", &Images { under_load: 120, creation: 30 }, &Outcome::Fine("reckless"));

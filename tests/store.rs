@@ -23,6 +23,10 @@ macro_rules! suite {
     ($($clause:ident)*) => {
         mod memory { $(#[test] fn $clause() { super::$clause::<super::Memory>() })* }
         mod redb { $(#[test] fn $clause() { super::$clause::<super::Kept<super::RedbStore>>() })* }
+        /// Nearly each commit in a file of its own.
+        mod redb_in_many_files { $(#[test] fn $clause() { super::$clause::<super::Kept<super::RedbStore, 1>>() })* }
+        /// A few in each.
+        mod redb_in_files { $(#[test] fn $clause() { super::$clause::<super::Kept<super::RedbStore, 1_000>>() })* }
         mod sled { $(#[test] fn $clause() { super::$clause::<super::Kept<super::SledStore>>() })* }
     };
 }

@@ -72,6 +72,11 @@ pub(super) fn private_directory(dir: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(dir)
 }
 
+/// What a file takes on its disk, bytes; 0 where that cannot be told.
+pub(super) fn on_disk(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |meta| meta.blocks().saturating_mul(512))
+}
+
 /// Makes the names in a directory durable.
 pub(super) fn sync_directory(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(|e| failed("syncing", dir, &e))

@@ -150,7 +150,7 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// One bounded step of [`remove_before`](Store::remove_before), for who lets others go between: `limits::STORE_REMOVE_COMMITS` commits and
-    /// about `limits::STORE_REMOVE_BYTES` at most, in one durable change. Answers with the oldest place after it.
+    /// about `limits::STORE_REMOVE_BYTES` at most, in one durable change, or one whole file of them. Answers with the oldest place after it.
     fn remove_some(&self, before: Position) -> Result<Position, StoreError>;
 
     /// Has an empty store's first commit be at `first`: for the copy of a log whose beginning was removed. Forgotten where none is appended

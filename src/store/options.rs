@@ -10,6 +10,8 @@ pub struct Options {
     pub new_id: StoreId,
     /// Memory for pages, bytes.
     pub cache_bytes: usize,
+    /// A file of the store has enough with so many bytes of commits, where the engine keeps them in several.
+    pub segment_bytes: u64,
     /// Most named values.
     pub named_values: usize,
     /// Disk kept back for revocations, bytes; 0 for none.
@@ -24,6 +26,7 @@ impl Options {
         Options {
             new_id: StoreId::from_bytes(new_id),
             cache_bytes: limits::STORE_CACHE_BYTES,
+            segment_bytes: limits::STORE_SEGMENT_BYTES,
             named_values: limits::NAMED_VALUES,
             reserve_bytes: limits::DISK_RESERVE_BYTES,
             low_bytes: limits::DISK_LOW_BYTES,

@@ -84,7 +84,12 @@ impl Reserve {
         room
     }
 
-    /// The same, and takes the reserve back as soon as there is room for it beside what grants want free. Callers that never rest leave no
+    /// Whether what is free is too little for anything that can wait. Unknown means it is.
+    pub fn is_low(&self) -> bool {
+        self.held() < self.want || self.free().is_none_or(|free| free < self.low)
+    }
+
+    /// The same as [`Reserve::state`], and takes the reserve back as soon as there is room for it beside what grants want free. Callers that never rest leave no
     /// quiet moment in which somebody else would.
     pub fn tend(&self, now: u64) -> Room {
         let room = self.state(now);

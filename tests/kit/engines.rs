@@ -34,8 +34,8 @@ impl Engine for Memory {
     }
 }
 
-/// An engine that keeps a directory.
-pub struct Kept<S> {
+/// An engine that keeps a directory. `SEGMENT`: bytes of commits in one file, where the engine has several; 0 for as many as it has by itself.
+pub struct Kept<S, const SEGMENT: u64 = 0> {
     store: Arc<S>,
     dir: tempfile::TempDir,
     named: usize,
@@ -58,22 +58,25 @@ impl Opens for SledStore {
     }
 }
 
-impl<S: Opens> Kept<S> {
-    fn open(dir: tempfile::TempDir, named: usize, id: u8) -> Kept<S> {
-        let options = Options { named_values: named, reserve_bytes: 0, ..Options::new([id; 16]) };
+impl<S: Opens, const SEGMENT: u64> Kept<S, SEGMENT> {
+    fn open(dir: tempfile::TempDir, named: usize, id: u8) -> Self {
+        let mut options = Options { named_values: named, reserve_bytes: 0, ..Options::new([id; 16]) };
+        if SEGMENT > 0 {
+            options.segment_bytes = SEGMENT;
+        }
         Kept { store: Arc::new(S::open_in(&dir.path().join("data"), &options).unwrap()), dir, named }
     }
 }
 
-impl<S: Opens> Engine for Kept<S> {
+impl<S: Opens, const SEGMENT: u64> Engine for Kept<S, SEGMENT> {
     type Store = S;
-    fn make(named: usize) -> Kept<S> {
+    fn make(named: usize) -> Self {
         Kept::open(tempfile::tempdir().unwrap(), named, 1)
     }
     fn store(&self) -> &Arc<S> {
         &self.store
     }
-    fn again(self) -> Option<Kept<S>> {
+    fn again(self) -> Option<Self> {
         drop(self.store);
         Some(Kept::open(self.dir, self.named, 2))
     }

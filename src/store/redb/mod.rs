@@ -1,20 +1,20 @@
-//! The embedded default: one file, one durable transaction per commit, one packed value per commit keyed by its place.
+//! The embedded default: one durable transaction per commit, one packed value per commit keyed by its place, in files of bounded size.
 //!
 //! redb writes pages aside and then switches between two roots, so a crash leaves the old state or the new one. Quick-repair is on: a commit
-//! costs 80 µs more, and 2 GB open in a millisecond after a kill instead of a second. Why this engine: design, section 3, with the numbers.
+//! costs 80 µs more, and a file opens in a millisecond after a kill. Why this engine: design, section 3, with the numbers.
 
 mod disk;
 mod open;
+mod reading;
+mod rotation;
+mod segments;
 
 pub use super::options::Options;
 
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
-use bytes::Bytes;
+use ::redb::{Database, Durability, ReadableDatabase, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use parking_lot::{Condvar, Mutex};
 
 use super::guarded::guarded;
@@ -22,29 +22,34 @@ use super::reserve::Reserve;
 use super::{Entry, Expect, Position, Store, StoreError, StoreId};
 use super::{check_commit, check_count, check_empty, check_name, check_named, files};
 use crate::limits;
+use rotation::Rotation;
+use segments::{Segment, Segments};
 
 const COMMITS: TableDefinition<u64, &[u8]> = TableDefinition::new("commits");
 const NAMED: TableDefinition<&str, &[u8]> = TableDefinition::new("named");
 const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
 
-/// A store in one redb file.
+/// A store in files of redb.
 pub struct RedbStore {
-    /// Taken out only when the store is dropped.
-    db: Option<Database>,
+    segments: Arc<Segments>,
     id: StoreId,
     named_bound: usize,
-    /// Held during each change. Holds why the store takes no more, once a change has failed.
-    writer: Mutex<Option<String>>,
+    /// Held during each change.
+    writer: Mutex<Writer>,
     /// What readers may see: moved only after the change was durable.
     ends: Mutex<Ends>,
     grown: Condvar,
     reserve: Option<Arc<Reserve>>,
-    /// The file; `None` on a backend that is none.
-    file: Option<PathBuf>,
     /// Opened to save what is left: a commit that is missing is passed over.
     gaps: bool,
-    // Last, so that the directory is free only when the file is closed.
+    // Last, so that the directory is free only when the files are closed.
     _lock: Option<std::fs::File>,
+}
+
+struct Writer {
+    /// Why the store takes no more, once a change has failed.
+    stopped: Option<String>,
+    rotation: Rotation,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -61,39 +66,51 @@ impl Ends {
     }
 }
 
-impl RedbStore {
-    fn db(&self) -> Result<&Database, StoreError> {
-        self.db.as_ref().ok_or_else(|| StoreError::Failed("the store is closed".to_owned()))
+impl Writer {
+    fn new(rotation: Rotation) -> Writer {
+        Writer { stopped: None, rotation }
     }
 
-    /// One durable transaction. Any failure in it is the last: whether it is on the disk can only be told by opening again.
-    fn change(&self, stopped: &mut Option<String>, make: impl FnOnce(&WriteTransaction) -> Done) -> Result<(), StoreError> {
-        if let Some(why) = stopped {
+    /// Any failure in a change is the last: whether it is on the disk can only be told by opening again.
+    fn change<T>(&mut self, make: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Some(why) = &self.stopped {
             return Err(StoreError::Failed(format!("the store takes no change until it is opened again, after: {why}")));
         }
-        let done = guarded("writing", || {
-            let mut tx = self.db()?.begin_write().map_err(engine)?;
-            tx.set_durability(Durability::Immediate).map_err(engine)?;
-            tx.set_quick_repair(true);
-            make(&tx).map_err(engine)?;
-            tx.commit().map_err(engine)
-        });
-        if let Err(e) = &done {
-            *stopped = Some(e.to_string());
+        guarded("writing", make).inspect_err(|e| self.stopped = Some(e.to_string()))
+    }
+}
+
+impl RedbStore {
+    /// One durable transaction in one of the files.
+    fn transact(&self, segment: &Segment, make: impl FnOnce(&WriteTransaction) -> Done) -> Result<(), StoreError> {
+        let db = self.segments.opened(segment)?.ok_or_else(segments::closed)?;
+        transact(&db, make).map_err(engine)
+    }
+
+    /// The file for the next commit: a new one where the newest has enough.
+    fn newest_for(&self, at: Position, writer: &mut Writer) -> Result<Arc<Segment>, StoreError> {
+        if writer.stopped.is_none()
+            && let Some(fresh) = writer.rotation.due()
+        {
+            writer.change(|| self.segments.begin(fresh.database, &fresh.aside, at))?;
         }
-        done
+        self.segments.newest()
     }
 
     fn value(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         guarded("reading", || {
-            let table = self.db()?.begin_read().map_err(engine)?.open_table(NAMED).map_err(engine)?;
+            let main = self.segments.main()?;
+            let db = self.segments.opened(&main)?.ok_or_else(segments::closed)?;
+            let table = db.begin_read().map_err(engine)?.open_table(NAMED).map_err(engine)?;
             Ok(table.get(name).map_err(engine)?.map(|v| v.value().to_vec()))
         })
     }
 
     fn count_named(&self) -> Result<u64, StoreError> {
         guarded("reading", || {
-            let table = self.db()?.begin_read().map_err(engine)?.open_table(NAMED).map_err(engine)?;
+            let main = self.segments.main()?;
+            let db = self.segments.opened(&main)?.ok_or_else(segments::closed)?;
+            let table = db.begin_read().map_err(engine)?.open_table(NAMED).map_err(engine)?;
             table.len().map_err(engine)
         })
     }
@@ -104,10 +121,9 @@ impl Store for RedbStore {
         self.reserve.as_ref()
     }
 
-    /// The blocks of the file: it grows by holes, which cost nothing.
+    /// The blocks of the files: they grow by holes, which cost nothing.
     fn bytes(&self) -> u64 {
-        let meta = self.file.as_ref().and_then(|path| std::fs::metadata(path).ok());
-        meta.map_or(0, |m| m.blocks().saturating_mul(512))
+        self.segments.bytes()
     }
 
     fn id(&self) -> StoreId {
@@ -120,12 +136,15 @@ impl Store for RedbStore {
 
     fn append(&self, at: Position, bytes: &[u8]) -> Result<(), StoreError> {
         check_commit(bytes)?;
-        let mut stopped = self.writer.lock();
+        let mut writer = self.writer.lock();
         let next = self.ends.lock().next();
         if at != next {
             return Err(StoreError::NotNext { asked: at, next });
         }
-        self.change(&mut stopped, |tx| tx.open_table(COMMITS)?.insert(at, bytes).map(drop).map_err(Into::into))?;
+        let newest = self.newest_for(at, &mut writer)?;
+        let insert = |tx: &WriteTransaction| tx.open_table(COMMITS)?.insert(at, bytes).map(drop).map_err(Into::into);
+        writer.change(|| self.transact(&newest, insert))?;
+        writer.rotation.grew(bytes.len(), &self.segments);
         let mut ends = self.ends.lock();
         ends.oldest = if ends.head == 0 { at } else { ends.oldest };
         ends.head = at;
@@ -142,30 +161,7 @@ impl Store for RedbStore {
     }
 
     fn read(&self, from: Position, max_bytes: usize) -> Result<Vec<Entry>, StoreError> {
-        // Before the transaction: all up to here is durable and in it. The oldest comes from inside it, since a removal may be under way.
-        let head = self.ends.lock().head;
-        guarded("reading", || {
-            let table = self.db()?.begin_read().map_err(engine)?.open_table(COMMITS).map_err(engine)?;
-            let Some(oldest) = table.first().map_err(engine)?.map(|(at, _)| at.value()) else {
-                return if head == 0 { Ok(Vec::new()) } else { Err(gap(head)) };
-            };
-            // A removal meanwhile: the oldest that is left was durable before it, and is newer than what was the head.
-            let head = head.max(oldest);
-            let (mut out, mut used, mut next) = (Vec::new(), 0usize, from.max(oldest));
-            for row in table.range(next..).map_err(engine)? {
-                let (at, value) = row.map_err(engine)?;
-                used = used.saturating_add(value.value().len());
-                if next > head || (used > max_bytes && !out.is_empty()) {
-                    break;
-                }
-                if at.value() != next && !self.gaps {
-                    return Err(gap(next));
-                }
-                out.push(Entry { at: at.value(), bytes: Bytes::copy_from_slice(value.value()) });
-                next = at.value() + 1;
-            }
-            if out.is_empty() && next <= head { Err(gap(next)) } else { Ok(out) }
-        })
+        guarded("reading", || self.read_from(from, max_bytes))
     }
 
     fn follow(&self, after: Position, wait: Duration) -> Result<Position, StoreError> {
@@ -175,23 +171,34 @@ impl Store for RedbStore {
     }
 
     fn remove_some(&self, before: Position) -> Result<Position, StoreError> {
-        let mut stopped = self.writer.lock();
+        let mut writer = self.writer.lock();
         let ends = *self.ends.lock();
         let before = before.min(ends.head);
         if ends.oldest >= before {
             return Ok(ends.oldest);
         }
-        let mut oldest = ends.oldest;
-        self.change(&mut stopped, |tx| {
-            let mut table = tx.open_table(COMMITS)?;
-            let mut bytes = 0;
-            let end = before.min(oldest + limits::STORE_REMOVE_COMMITS as u64);
-            while oldest < end && bytes < limits::STORE_REMOVE_BYTES {
-                bytes += table.remove(oldest)?.map_or(0, |v| v.value().len());
-                oldest += 1;
-            }
-            Ok(())
-        })?;
+        let all = self.segments.all();
+        let place = all.partition_point(|s| s.first() <= ends.oldest).saturating_sub(1);
+        let segment = all.get(place).ok_or_else(segments::closed)?;
+        let after = all.get(place + 1).map_or(Position::MAX, |s| s.first());
+        let oldest = if after <= before && !segment.is_main() {
+            writer.change(|| self.segments.remove(segment))?;
+            after
+        } else {
+            let mut oldest = ends.oldest;
+            let some = |tx: &WriteTransaction| {
+                let mut table = tx.open_table(COMMITS)?;
+                let mut bytes = 0;
+                let end = before.min(after).min(oldest + limits::STORE_REMOVE_COMMITS as u64);
+                while oldest < end && bytes < limits::STORE_REMOVE_BYTES {
+                    bytes += table.remove(oldest)?.map_or(0, |v| v.value().len());
+                    oldest += 1;
+                }
+                Ok(())
+            };
+            writer.change(|| self.transact(segment, some))?;
+            oldest
+        };
         self.ends.lock().oldest = oldest;
         Ok(oldest)
     }
@@ -206,14 +213,16 @@ impl Store for RedbStore {
 
     fn put(&self, name: &str, value: &[u8], expect: Expect<'_>) -> Result<(), StoreError> {
         check_named(name, value)?;
-        let mut stopped = self.writer.lock();
+        let mut writer = self.writer.lock();
         // Nothing changes while the writer is held, so looking first is as good as looking inside the transaction.
         let found = self.value(name)?;
         expect.check(name, found.as_deref())?;
         if found.is_none() {
             check_count(self.count_named()?, self.named_bound)?;
         }
-        self.change(&mut stopped, |tx| tx.open_table(NAMED)?.insert(name, value).map(drop).map_err(Into::into))
+        let main = self.segments.main()?;
+        let insert = |tx: &WriteTransaction| tx.open_table(NAMED)?.insert(name, value).map(drop).map_err(Into::into);
+        writer.change(|| self.transact(&main, insert))
     }
 
     fn named(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -223,7 +232,9 @@ impl Store for RedbStore {
 
     fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         guarded("reading", || {
-            let table = self.db()?.begin_read().map_err(engine)?.open_table(NAMED).map_err(engine)?;
+            let main = self.segments.main()?;
+            let db = self.segments.opened(&main)?.ok_or_else(segments::closed)?;
+            let table = db.begin_read().map_err(engine)?.open_table(NAMED).map_err(engine)?;
             let mut out = Vec::new();
             for row in table.range(prefix..).map_err(engine)? {
                 let (name, _) = row.map_err(engine)?;
@@ -238,31 +249,35 @@ impl Store for RedbStore {
 
     fn delete(&self, name: &str, expect: Expect<'_>) -> Result<(), StoreError> {
         check_name(name)?;
-        let mut stopped = self.writer.lock();
+        let mut writer = self.writer.lock();
         let found = self.value(name)?;
         expect.check(name, found.as_deref())?;
         if found.is_none() {
             return Ok(());
         }
-        self.change(&mut stopped, |tx| tx.open_table(NAMED)?.remove(name).map(drop).map_err(Into::into))
+        let main = self.segments.main()?;
+        let remove = |tx: &WriteTransaction| tx.open_table(NAMED)?.remove(name).map(drop).map_err(Into::into);
+        writer.change(|| self.transact(&main, remove))
     }
 }
 
 impl Drop for RedbStore {
     fn drop(&mut self) {
-        // Closing writes the allocator's state once more, and on a damaged file trips over it. Nothing that was acknowledged needs it.
-        let db = self.db.take();
-        let closed = guarded("closing", || {
-            drop(db);
-            Ok(())
-        });
-        if let Err(e) = closed {
-            tracing::warn!("{e}");
-        }
+        self.segments.close();
     }
 }
 
 type Done = Result<(), ::redb::Error>;
+
+/// One durable transaction.
+fn transact(db: &Database, make: impl FnOnce(&WriteTransaction) -> Done) -> Done {
+    let mut tx = db.begin_write()?;
+    tx.set_durability(Durability::Immediate)?;
+    tx.set_quick_repair(true);
+    make(&tx)?;
+    tx.commit()?;
+    Ok(())
+}
 
 fn gap(at: Position) -> StoreError {
     StoreError::Damaged { at, what: "the commit that belongs there is missing".to_owned() }

@@ -1,22 +1,28 @@
 //! Making and opening the file: what is there must be ours, of this version, and without a gap.
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend};
+use ::redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, WriteTransaction};
 use parking_lot::{Condvar, Mutex};
 
 use super::disk::Disk;
-use super::{ABOUT, COMMITS, Ends, NAMED, RedbStore, engine, gap};
+use super::rotation::{Fresh, Rotation};
+use super::segments::{self, Segment, Segments};
+use super::{ABOUT, COMMITS, Ends, NAMED, RedbStore, Writer, engine, gap, transact};
 use crate::store::guarded::guarded;
 use crate::store::options::Options;
 use crate::store::reserve::Reserve;
 use crate::store::{Position, StoreError, StoreId, files};
 
-/// The file's name in the data directory.
+/// The main file's name in the data directory.
 const FILE: &str = "ledger.redb";
-/// The layout of the tables. A file with a higher number is refused.
-const FORMAT: u32 = 1;
+/// What the next file of commits is called until it is one.
+const NEXT: &str = "next.redb";
+/// The layout of the tables and files. A file with a higher number is refused: 1 had all in one file.
+const FORMAT: u32 = 2;
+const ONE_FILE: u32 = 1;
 
 impl RedbStore {
     /// Whether a store lies in `dir`, or something in its place. Nothing is opened.
@@ -39,43 +45,131 @@ impl RedbStore {
             0 => None,
             bytes => Some(Arc::new(Reserve::open(dir, bytes, options.low_bytes)?)),
         };
-        let shown = path.display().to_string();
-        let disk = Disk::new(existing, reserve.clone()).map_err(|e| of_open(&shown, e))?;
-        let db = guarded("opening", || builder(options).create_with_backend(disk).map_err(|e| of_open(&shown, e)))?;
-        let mut store = adopt(db, &shown, options, false)?;
-        store.reserve = reserve;
-        store.file = Some(path);
-        store._lock = Some(lock);
-        Ok(store)
+        let opened = Opening { dir: Some(dir.to_owned()), reserve, gaps: false };
+        opened.adopt(existing, &path, options, lock)
     }
 
     /// Opens the store in `dir` to save what is left of it: commits may be missing. It is for reading.
     pub fn open_damaged(dir: &Path, options: &Options) -> Result<RedbStore, StoreError> {
         let lock = files::own_directory(dir)?;
         let path = dir.join(FILE);
-        let shown = path.display().to_string();
+        let shown = path.display();
         let file = files::open_private(&path)?.ok_or_else(|| StoreError::Failed(format!("there is no {shown}")))?;
-        let disk = Disk::new(file, None).map_err(|e| of_open(&shown, e))?;
-        let db = guarded("opening", || builder(options).create_with_backend(disk).map_err(|e| of_open(&shown, e)))?;
-        let mut store = adopt(db, &shown, options, true)?;
+        let opened = Opening { dir: Some(dir.to_owned()), reserve: None, gaps: true };
+        opened.adopt(file, &path, options, lock)
+    }
+
+    /// Opens or makes a store on any backend of redb: the simulation's disks. One is all it has, whatever stands in it.
+    pub fn with_backend(backend: impl StorageBackend, options: &Options) -> Result<RedbStore, StoreError> {
+        const SHOWN: &str = "the disk";
+        let cache = options.cache_bytes;
+        let db = guarded("opening", || builder(cache).create_with_backend(backend).map_err(|e| of_open(SHOWN, e)))?;
+        let tables = || db.begin_read().map_err(engine)?.list_tables().map_err(engine).map(Iterator::count);
+        if guarded("opening", tables)? == 0 {
+            write_tables(&db, options.new_id, true)?;
+        }
+        let opened = Opening { dir: None, reserve: None, gaps: false };
+        guarded("opening", || opened.store(db, None, SHOWN, options))
+    }
+}
+
+/// What is known when a store is opened.
+struct Opening {
+    dir: Option<PathBuf>,
+    reserve: Option<Arc<Reserve>>,
+    gaps: bool,
+}
+
+impl Opening {
+    fn adopt(self, main: File, path: &Path, options: &Options, lock: File) -> Result<RedbStore, StoreError> {
+        let shown = path.display().to_string();
+        let disk = Disk::new(main, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
+        let mut store = guarded("opening", || {
+            let db = builder(options.cache_bytes).create_with_backend(disk).map_err(|e| of_open(&shown, e))?;
+            self.store(db, Some(path.to_owned()), &shown, options)
+        })?;
         store._lock = Some(lock);
         Ok(store)
     }
 
-    /// Opens or makes a store on any backend of redb: the simulation's disks.
-    pub fn with_backend(backend: impl StorageBackend, options: &Options) -> Result<RedbStore, StoreError> {
-        let db = guarded("opening", || builder(options).create_with_backend(backend).map_err(|e| of_open("the disk", e)))?;
-        let tables = || db.begin_read().map_err(engine)?.list_tables().map_err(engine).map(Iterator::count);
-        if guarded("opening", tables)? == 0 {
-            write_tables(&db, options.new_id)?;
+    /// Checks what was opened and makes the store of it.
+    fn store(self, db: Database, path: Option<PathBuf>, shown: &str, options: &Options) -> Result<RedbStore, StoreError> {
+        let (gaps, reserve) = (self.gaps, self.reserve);
+        let (id, format) = identity(&db, shown)?;
+        db.begin_read().map_err(engine)?.open_table(NAMED).map_err(engine)?;
+        if format == ONE_FILE && !gaps {
+            // Before there is a second file, which a version that knows of one would pass over.
+            let now = FORMAT.to_be_bytes();
+            transact(&db, |tx| tx.open_table(ABOUT)?.insert("format", &now[..]).map(drop).map_err(Into::into)).map_err(engine)?;
         }
-        adopt(db, "the disk", options, false)
+        let files = Files { dir: self.dir, id, cache_bytes: options.cache_bytes, reserve: reserve.clone(), gaps };
+        let segments = Arc::new(Segments::open(Segment::main(db, path), files)?);
+        let ends = ends(&segments, gaps)?;
+        let rotation = Rotation::new(options.segment_bytes, segments.newest_bytes());
+        Ok(RedbStore {
+            segments,
+            id,
+            named_bound: options.named_values,
+            writer: Mutex::new(Writer::new(rotation)),
+            ends: Mutex::new(ends),
+            grown: Condvar::new(),
+            reserve,
+            gaps,
+            _lock: None,
+        })
     }
 }
 
-fn builder(options: &Options) -> ::redb::Builder {
+/// How the files of one store are opened and made.
+pub(super) struct Files {
+    /// Where they lie; `None` where there is but one, and no place for another.
+    pub dir: Option<PathBuf>,
+    id: StoreId,
+    cache_bytes: usize,
+    reserve: Option<Arc<Reserve>>,
+    gaps: bool,
+}
+
+impl Files {
+    /// Opens one of commits, whose name says where it begins.
+    pub fn open(&self, path: &Path, first: Position) -> Result<Database, StoreError> {
+        let shown = path.display().to_string();
+        let file = files::open_private(path)?.ok_or_else(|| StoreError::Failed(format!("there is no {shown}")))?;
+        let disk = Disk::new(file, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
+        let db = builder(self.cache_bytes).create_with_backend(disk).map_err(|e| of_open(&shown, e))?;
+        let (found, _) = identity(&db, &shown)?;
+        if found != self.id {
+            return Err(StoreError::Foreign(format!("{shown} belongs to another store")));
+        }
+        match rows(&db, self.gaps)? {
+            Some((at, _)) if at < first => {
+                Err(StoreError::Damaged { at, what: format!("{shown} has a commit from before its beginning") })
+            }
+            _ => Ok(db),
+        }
+    }
+
+    /// Makes the next one of commits, under a name that nobody looks for; all that is in it is durable.
+    pub fn make_next(&self) -> Result<Fresh, StoreError> {
+        let dir = self.dir.as_deref().ok_or_else(segments::closed)?;
+        if self.reserve.as_ref().is_some_and(|r| r.is_low()) {
+            return Err(StoreError::Full("what is left is kept for revocations".to_owned()));
+        }
+        let (file, aside) = files::begin_file(&dir.join(NEXT))?;
+        let shown = aside.display().to_string();
+        let synced = file.try_clone().map_err(|e| files::failed("sharing", &aside, &e))?;
+        let disk = Disk::new(file, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
+        let create = || builder(self.cache_bytes).create_with_backend(disk).map_err(|e| of_open(&shown, e));
+        let database = guarded("making", create)?;
+        write_tables(&database, self.id, false)?;
+        synced.sync_all().map_err(|e| files::failed("syncing", &aside, &e))?;
+        Ok(Fresh { database, aside })
+    }
+}
+
+fn builder(cache_bytes: usize) -> ::redb::Builder {
     let mut builder = Database::builder();
-    builder.set_cache_size(options.cache_bytes);
+    builder.set_cache_size(cache_bytes);
     builder
 }
 
@@ -83,53 +177,31 @@ fn builder(options: &Options) -> ::redb::Builder {
 fn make(path: &Path, options: &Options) -> Result<std::fs::File, StoreError> {
     let (file, aside) = files::begin_file(path)?;
     let shown = aside.display().to_string();
-    let db = guarded("making", || builder(options).create_file(file).map_err(|e| of_open(&shown, e)))?;
-    write_tables(&db, options.new_id)?;
+    let db = guarded("making", || builder(options.cache_bytes).create_file(file).map_err(|e| of_open(&shown, e)))?;
+    write_tables(&db, options.new_id, true)?;
     drop(db);
     files::finish_file(&aside, path)?;
     let made = files::open_private(path)?;
     made.ok_or_else(|| StoreError::Failed(format!("{} was removed while it was being made", path.display())))
 }
 
-fn write_tables(db: &Database, id: StoreId) -> Result<(), StoreError> {
-    let write = || -> Result<(), ::redb::Error> {
-        let mut tx = db.begin_write()?;
-        tx.set_durability(Durability::Immediate)?;
-        tx.set_quick_repair(true);
+/// `main`: with the table of named values.
+fn write_tables(db: &Database, id: StoreId, main: bool) -> Result<(), StoreError> {
+    let tables = |tx: &WriteTransaction| {
         tx.open_table(COMMITS)?;
-        tx.open_table(NAMED)?;
-        {
-            let mut about = tx.open_table(ABOUT)?;
-            about.insert("format", FORMAT.to_be_bytes().as_slice())?;
-            about.insert("id", id.as_bytes().as_slice())?;
+        if main {
+            tx.open_table(NAMED)?;
         }
-        tx.commit()?;
+        let mut about = tx.open_table(ABOUT)?;
+        about.insert("format", FORMAT.to_be_bytes().as_slice())?;
+        about.insert("id", id.as_bytes().as_slice())?;
         Ok(())
     };
-    guarded("making", || write().map_err(engine))
+    guarded("making", || transact(db, tables).map_err(engine))
 }
 
-/// Checks what was opened and makes the store of it.
-fn adopt(db: Database, shown: &str, options: &Options, gaps: bool) -> Result<RedbStore, StoreError> {
-    guarded("opening", || {
-        let id = identity(&db, shown)?;
-        let ends = ends(&db, gaps)?;
-        Ok(RedbStore {
-            db: Some(db),
-            id,
-            named_bound: options.named_values,
-            writer: Mutex::new(None),
-            ends: Mutex::new(ends),
-            grown: Condvar::new(),
-            reserve: None,
-            file: None,
-            gaps,
-            _lock: None,
-        })
-    })
-}
-
-fn identity(db: &Database, shown: &str) -> Result<StoreId, StoreError> {
+/// Whose it is, and by which layout.
+fn identity(db: &Database, shown: &str) -> Result<(StoreId, u32), StoreError> {
     let foreign = || StoreError::Foreign(format!("{shown} is a redb file, but no store of mayfly"));
     let tx = db.begin_read().map_err(engine)?;
     let about = tx.open_table(ABOUT).map_err(|e| match e {
@@ -138,34 +210,70 @@ fn identity(db: &Database, shown: &str) -> Result<StoreId, StoreError> {
     })?;
     let row = |name: &str| Ok(about.get(name).map_err(engine)?.map(|v| v.value().to_vec()));
     let format = row("format")?.and_then(|v| v.try_into().ok()).map(u32::from_be_bytes).ok_or_else(foreign)?;
-    if format != FORMAT {
+    if ![ONE_FILE, FORMAT].contains(&format) {
         let text = format!("{shown} has store format {format}, this mayfly reads {FORMAT}; start the version that wrote it");
         return Err(StoreError::Foreign(text));
     }
-    row("id")?.and_then(|v| StoreId::from_slice(&v)).ok_or_else(foreign)
+    let id = row("id")?.and_then(|v| StoreId::from_slice(&v)).ok_or_else(foreign)?;
+    Ok((id, format))
 }
 
-/// First and last place. That none between is missing follows from the table's count, without reading what is between.
-fn ends(db: &Database, gaps: bool) -> Result<Ends, StoreError> {
+/// First and last place in one file. That none between is missing follows from the table's count, without reading what is between.
+fn rows(db: &Database, gaps: bool) -> Result<Option<(Position, Position)>, StoreError> {
     let tx = db.begin_read().map_err(engine)?;
-    tx.open_table(NAMED).map_err(engine)?;
     let table = tx.open_table(COMMITS).map_err(engine)?;
     let (Some((first, _)), Some((last, _))) = (table.first().map_err(engine)?, table.last().map_err(engine)?) else {
-        return Ok(Ends::default());
+        return Ok(None);
     };
-    let ends = Ends { oldest: first.value(), head: last.value(), first: 0 };
-    if ends.oldest == 0 || ends.head == Position::MAX {
+    let (first, last) = (first.value(), last.value());
+    if first == 0 || last == Position::MAX {
         return Err(StoreError::Damaged { at: 0, what: "there is a commit at a place that no store gives".to_owned() });
     }
-    if !gaps && (ends.head - ends.oldest).checked_add(1) != Some(table.len().map_err(engine)?) {
-        for (row, expected) in table.range(ends.oldest..).map_err(engine)?.zip(ends.oldest..) {
+    if !gaps && (last - first).checked_add(1) != Some(table.len().map_err(engine)?) {
+        for (row, expected) in table.range(first..).map_err(engine)?.zip(first..) {
             if row.map_err(engine)?.0.value() != expected {
                 return Err(gap(expected));
             }
         }
         return Err(StoreError::Damaged { at: 0, what: "the number of commits is not what their places say".to_owned() });
     }
-    Ok(ends)
+    Ok(Some((first, last)))
+}
+
+/// First and last place of all. The files between the two oldest and the two newest are looked at when they are read.
+fn ends(segments: &Segments, gaps: bool) -> Result<Ends, StoreError> {
+    let all = segments.all();
+    let rows = |segment: &Segment| match segments.opened(segment)? {
+        Some(db) => rows(&db, gaps),
+        None => Ok(None),
+    };
+    let (mut head, mut after) = (None, None);
+    for (n, segment) in all.iter().rev().enumerate() {
+        if n >= 2 && head.is_some() {
+            break;
+        }
+        match rows(segment)? {
+            Some((_, last)) if gaps || after.is_none_or(|after| after == last + 1) => head = head.or(Some(last)),
+            Some((_, last)) => return Err(gap(last + 1)),
+            // The newest was just begun with, and the main one stays when its commits were removed.
+            None if gaps || after.is_none() || segment.is_main() => {}
+            None => return Err(gap(segment.first())),
+        }
+        after = Some(segment.first());
+    }
+    let Some(head) = head else {
+        let what = "there are files of commits, and no commits";
+        let none = Err(StoreError::Damaged { at: 0, what: what.to_owned() });
+        return if all.len() == 1 { Ok(Ends::default()) } else { none };
+    };
+    for (n, segment) in all.iter().enumerate() {
+        let Some((oldest, last)) = rows(segment)? else { continue };
+        return match all.get(n + 1).filter(|after| !gaps && after.first() != last + 1) {
+            None => Ok(Ends { oldest, head, first: 0 }),
+            Some(_) => Err(gap(last + 1)),
+        };
+    }
+    Err(gap(head))
 }
 
 fn of_open(shown: &str, err: DatabaseError) -> StoreError {

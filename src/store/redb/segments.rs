@@ -1,0 +1,248 @@
+//! The files that commits stand in: when one has enough of them the next begins, and what is due to go goes with its file.
+//!
+//! A commit costs the more the larger its file is: quick-repair writes down with each which pages are free, 190 µs for each GB (measured). So
+//! files stay small. The first of them is the main one, which has the named values too; the others are called by their number and the place
+//! of their first commit. Numbers follow each other: one that is missing is damage, and seen without opening any.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use ::redb::Database;
+use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::open::Files;
+use crate::limits;
+use crate::store::{Position, StoreError, files};
+
+/// One of the files.
+pub(super) struct Segment {
+    /// 0 for the main one.
+    number: u32,
+    /// No commit in it is before this place, and none of a place from here on is in a file before it. 0 for the main one.
+    first: Position,
+    /// `None` on a backend that is no file.
+    path: Option<PathBuf>,
+    database: RwLock<State>,
+    /// When it was last asked for, by the count of all askings.
+    asked: AtomicU64,
+}
+
+enum State {
+    Closed,
+    Open(Box<Database>),
+    /// Its commits were removed, and the file with them.
+    Removed,
+}
+
+/// A file that is open for as long as this is held.
+pub(super) type Opened<'a> = MappedRwLockReadGuard<'a, Database>;
+
+impl Segment {
+    /// The main one, which stays open.
+    pub fn main(database: Database, path: Option<PathBuf>) -> Segment {
+        Segment { number: 0, first: 0, path, database: RwLock::new(State::Open(Box::new(database))), asked: AtomicU64::new(0) }
+    }
+
+    /// The first place that can be in it.
+    pub fn first(&self) -> Position {
+        self.first
+    }
+
+    /// Whether it has the named values, and stays.
+    pub fn is_main(&self) -> bool {
+        self.number == 0
+    }
+
+    fn bytes(&self) -> u64 {
+        self.path.as_deref().map_or(0, files::on_disk)
+    }
+
+    fn is_open(&self) -> bool {
+        // Never waits: who asks may be reading from it.
+        self.database.try_read().is_some_and(|state| matches!(*state, State::Open(_)))
+    }
+}
+
+/// All files of a store.
+pub(super) struct Segments {
+    /// In the order of their places.
+    all: RwLock<Arc<Vec<Arc<Segment>>>>,
+    files: Files,
+    askings: AtomicU64,
+}
+
+impl Segments {
+    /// The main file, and those that lie in the directory beside it.
+    pub fn open(main: Segment, files: Files) -> Result<Segments, StoreError> {
+        let mut all = vec![Arc::new(main)];
+        if let Some(dir) = &files.dir {
+            let mut before: Option<(u32, Position)> = None;
+            for (number, (first, path)) in found(dir)? {
+                if let Some((last, start)) = before
+                    && (number - 1 != last || first <= start)
+                {
+                    let what = format!("the file of commits before {} is missing", path.display());
+                    return Err(StoreError::Damaged { at: start, what });
+                }
+                before = Some((number, first));
+                let (database, asked) = (RwLock::new(State::Closed), AtomicU64::new(0));
+                all.push(Arc::new(Segment { number, first, path: Some(path), database, asked }));
+            }
+        }
+        Ok(Segments { all: RwLock::new(Arc::new(all)), files, askings: AtomicU64::new(0) })
+    }
+
+    /// How they are made and opened.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// All of them now, in the order of their places.
+    pub fn all(&self) -> Arc<Vec<Arc<Segment>>> {
+        self.all.read().clone()
+    }
+
+    /// The one with the named values.
+    pub fn main(&self) -> Result<Arc<Segment>, StoreError> {
+        self.all.read().first().cloned().ok_or_else(closed)
+    }
+
+    /// The one that takes appends.
+    pub fn newest(&self) -> Result<Arc<Segment>, StoreError> {
+        self.all.read().last().cloned().ok_or_else(closed)
+    }
+
+    /// Opens it where it is not. `None` where it was removed meanwhile.
+    pub fn opened<'a>(&self, segment: &'a Segment) -> Result<Option<Opened<'a>>, StoreError> {
+        segment.asked.store(self.askings.fetch_add(1, Relaxed) + 1, Relaxed);
+        if let Ok(open) = RwLockReadGuard::try_map(segment.database.read(), State::database) {
+            return Ok(Some(open));
+        }
+        let mut state = segment.database.write();
+        match (&*state, &segment.path) {
+            (State::Closed, Some(path)) => *state = State::Open(Box::new(self.files.open(path, segment.first)?)),
+            (State::Closed, None) => return Err(closed()),
+            (State::Open(_), _) => {}
+            (State::Removed, _) => return Ok(None),
+        }
+        let open = RwLockReadGuard::try_map(RwLockWriteGuard::downgrade(state), State::database);
+        self.close_some(limits::STORE_SEGMENTS_OPEN);
+        Ok(open.ok())
+    }
+
+    /// Closes those of the others that nobody asked for in the longest time, so that `most` of them are open.
+    pub fn close_some(&self, most: usize) {
+        let all = self.all();
+        let Some((_, others)) = all.split_last() else { return };
+        let mut open: Vec<_> = others.iter().filter(|s| !s.is_main() && s.is_open()).collect();
+        open.sort_unstable_by_key(|s| s.asked.load(Relaxed));
+        for segment in open.iter().take(open.len().saturating_sub(most)) {
+            // What is being read from stays until the next time.
+            if let Some(mut state) = segment.database.try_write() {
+                state.close();
+            }
+        }
+    }
+
+    /// A file that was made aside takes the commits from `first` on. It has its name, durably, when this returns; where it fails, whether it
+    /// has can only be told by opening again.
+    pub fn begin(&self, database: Database, aside: &Path, first: Position) -> Result<(), StoreError> {
+        let dir = self.files.dir.as_deref().ok_or_else(closed)?;
+        let number = self.newest()?.number.checked_add(1).ok_or_else(closed)?;
+        let path = dir.join(name(number, first));
+        files::give_name(aside, &path)?;
+        let database = RwLock::new(State::Open(Box::new(database)));
+        let segment = Segment { number, first, path: Some(path), database, asked: AtomicU64::new(0) };
+        let mut all = self.all.write();
+        *all = Arc::new(all.iter().cloned().chain([Arc::new(segment)]).collect());
+        Ok(())
+    }
+
+    /// Removes one of the files with its commits, durably. Whoever reads from it is waited for.
+    pub fn remove(&self, segment: &Arc<Segment>) -> Result<(), StoreError> {
+        let (Some(dir), Some(path)) = (&self.files.dir, &segment.path) else { return Err(closed()) };
+        {
+            let mut all = self.all.write();
+            *all = Arc::new(all.iter().filter(|s| !Arc::ptr_eq(s, segment)).cloned().collect());
+        }
+        let mut state = segment.database.write();
+        state.close();
+        *state = State::Removed;
+        std::fs::remove_file(path).map_err(|e| files::failed("removing", path, &e))?;
+        files::sync_directory(dir)
+    }
+
+    /// What all of them take on the disk.
+    pub fn bytes(&self) -> u64 {
+        self.all().iter().map(|s| s.bytes()).sum()
+    }
+
+    /// What the newest takes.
+    pub fn newest_bytes(&self) -> u64 {
+        self.newest().map_or(0, |s| s.bytes())
+    }
+
+    /// Closes all, at the end.
+    pub fn close(&self) {
+        for segment in self.all().iter() {
+            segment.database.write().close();
+        }
+    }
+}
+
+impl State {
+    fn database(&self) -> Option<&Database> {
+        match self {
+            State::Open(database) => Some(&**database),
+            State::Closed | State::Removed => None,
+        }
+    }
+
+    /// Closing writes the allocator's state once more, and on a damaged file trips over it. Nothing that was acknowledged needs it.
+    fn close(&mut self) {
+        if let State::Open(database) = std::mem::replace(self, State::Closed) {
+            let closed = crate::store::guarded::guarded("closing", || {
+                drop(database);
+                Ok(())
+            });
+            if let Err(e) = closed {
+                tracing::warn!("{e}");
+            }
+        }
+    }
+}
+
+pub(super) fn closed() -> StoreError {
+    StoreError::Failed("the store is closed".to_owned())
+}
+
+const BEGINNING: &str = "ledger-";
+const END: &str = ".redb";
+
+fn name(number: u32, first: Position) -> String {
+    format!("{BEGINNING}{number:06}-{first:020}{END}")
+}
+
+/// The files of commits in a directory, by their number. A name that is nearly one is refused: what stands there would be passed over.
+fn found(dir: &Path) -> Result<BTreeMap<u32, (Position, PathBuf)>, StoreError> {
+    let mut out = BTreeMap::new();
+    let failed = |e| files::failed("listing", dir, &e);
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let Some(text) = path.file_name().and_then(|n| n.to_str()) else { continue };
+        let Some(middle) = text.strip_prefix(BEGINNING).and_then(|t| t.strip_suffix(END)) else { continue };
+        let parsed = middle.split_once('-').and_then(|(n, first)| Some((n.parse().ok()?, first.parse().ok()?)));
+        match parsed {
+            Some((number, first)) if number > 0 && first > 0 && text == name(number, first) => {
+                if out.insert(number, (first, path)).is_some() {
+                    let what = format!("there are two files of commits with the number {number}");
+                    return Err(StoreError::Damaged { at: first, what });
+                }
+            }
+            _ => return Err(StoreError::Foreign(format!("{} is no name of a file of commits", path.display()))),
+        }
+    }
+    Ok(out)
+}
