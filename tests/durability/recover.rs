@@ -240,14 +240,14 @@ fn a_store_that_lost_its_end_or_was_put_back_is_seen_by_its_snapshots() {
 fn what_this_version_cannot_read_is_left_as_it_is() {
     let (_dir, world) = world(Settings::default());
     start(&world).stop();
-    raw(&world, |tx| drop(tx.open_table(ABOUT).unwrap().insert("format", 2_u32.to_be_bytes().as_slice()).unwrap()));
+    raw(&world, |tx| drop(tx.open_table(ABOUT).unwrap().insert("format", 3_u32.to_be_bytes().as_slice()).unwrap()));
     let before = fs::read(world.dir().join("data/ledger.redb")).unwrap();
-    refused(&world, &["store format 2", "start the version that wrote it"]);
+    refused(&world, &["store format 3", "start the version that wrote it"]);
     let out = recover(&world, Seq::ZERO, &[]);
     assert!(!out.status.success(), "nor is it copied");
     let db = Database::open(world.dir().join("data/ledger.redb")).unwrap();
     let about = db.begin_read().unwrap().open_table(ABOUT).unwrap();
-    assert_eq!(about.get("format").unwrap().unwrap().value(), 2_u32.to_be_bytes());
+    assert_eq!(about.get("format").unwrap().unwrap().value(), 3_u32.to_be_bytes());
     assert!(!before.is_empty());
 }
 
