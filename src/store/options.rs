@@ -12,6 +12,9 @@ pub struct Options {
     pub cache_bytes: usize,
     /// A file of the store has enough with so many bytes of commits, where the engine keeps them in several.
     pub segment_bytes: u64,
+    /// A file of so many bytes, where the engine looks through its files after a crash, is too large for that: it writes down with each change
+    /// what it would find.
+    pub quick_repair_bytes: u64,
     /// Most named values.
     pub named_values: usize,
     /// Disk kept back for revocations, bytes; 0 for none.
@@ -27,6 +30,7 @@ impl Options {
             new_id: StoreId::from_bytes(new_id),
             cache_bytes: limits::STORE_CACHE_BYTES,
             segment_bytes: limits::STORE_SEGMENT_BYTES,
+            quick_repair_bytes: limits::STORE_QUICK_REPAIR_BYTES,
             named_values: limits::NAMED_VALUES,
             reserve_bytes: limits::DISK_RESERVE_BYTES,
             low_bytes: limits::DISK_LOW_BYTES,

@@ -1,7 +1,12 @@
 //! The embedded default: one durable transaction per commit, one packed value per commit keyed by its place, in files of bounded size.
 //!
-//! redb writes pages aside and then switches between two roots, so a crash leaves the old state or the new one. Quick-repair is on: a commit
-//! costs 80 µs more, and a file opens in a millisecond after a kill. Why this engine: design, section 3, with the numbers.
+//! redb writes pages aside and then switches between two roots, so a crash leaves the old state or the new one. Why this engine: design,
+//! section 3, with the numbers.
+//!
+//! A commit is flushed once, under redb's checksums: after a crash the newer of two roots is taken whose pages are all as they were written.
+//! Those checksums are fast, not cryptographic; a commit has its own hashes, and each start compares them. Named values have none of their
+//! own and are flushed in two phases. A file is small enough to be looked through after a crash; one that is not writes down with each change
+//! what that would find out (quick-repair).
 
 mod disk;
 mod open;
@@ -81,10 +86,17 @@ impl Writer {
 }
 
 impl RedbStore {
-    /// One durable transaction in one of the files.
+    /// One durable transaction over commits of one of the files.
     fn transact(&self, segment: &Segment, make: impl FnOnce(&WriteTransaction) -> Done) -> Result<(), StoreError> {
         let db = self.segments.opened(segment)?.ok_or_else(segments::closed)?;
-        transact(&db, make).map_err(engine)
+        transact(&db, if segment.is_large() { Flush::Marked } else { Flush::Once }, make).map_err(engine)
+    }
+
+    /// The same over named values.
+    fn transact_named(&self, make: impl FnOnce(&WriteTransaction) -> Done) -> Result<(), StoreError> {
+        let main = self.segments.main()?;
+        let db = self.segments.opened(&main)?.ok_or_else(segments::closed)?;
+        transact(&db, Flush::Marked, make).map_err(engine)
     }
 
     /// The file for the next commit: a new one where the newest has enough.
@@ -144,6 +156,7 @@ impl Store for RedbStore {
         let newest = self.newest_for(at, &mut writer)?;
         let insert = |tx: &WriteTransaction| tx.open_table(COMMITS)?.insert(at, bytes).map(drop).map_err(Into::into);
         writer.change(|| self.transact(&newest, insert))?;
+        newest.grew(bytes.len());
         writer.rotation.grew(bytes.len(), &self.segments);
         let mut ends = self.ends.lock();
         ends.oldest = if ends.head == 0 { at } else { ends.oldest };
@@ -220,9 +233,8 @@ impl Store for RedbStore {
         if found.is_none() {
             check_count(self.count_named()?, self.named_bound)?;
         }
-        let main = self.segments.main()?;
         let insert = |tx: &WriteTransaction| tx.open_table(NAMED)?.insert(name, value).map(drop).map_err(Into::into);
-        writer.change(|| self.transact(&main, insert))
+        writer.change(|| self.transact_named(insert))
     }
 
     fn named(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -255,9 +267,8 @@ impl Store for RedbStore {
         if found.is_none() {
             return Ok(());
         }
-        let main = self.segments.main()?;
         let remove = |tx: &WriteTransaction| tx.open_table(NAMED)?.remove(name).map(drop).map_err(Into::into);
-        writer.change(|| self.transact(&main, remove))
+        writer.change(|| self.transact_named(remove))
     }
 }
 
@@ -269,11 +280,20 @@ impl Drop for RedbStore {
 
 type Done = Result<(), ::redb::Error>;
 
+/// How a transaction becomes durable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flush {
+    /// Pages and root together, told apart by their checksums.
+    Once,
+    /// First the pages, with which of them are free, then the root: nothing has to be looked through after a crash.
+    Marked,
+}
+
 /// One durable transaction.
-fn transact(db: &Database, make: impl FnOnce(&WriteTransaction) -> Done) -> Done {
+fn transact(db: &Database, flush: Flush, make: impl FnOnce(&WriteTransaction) -> Done) -> Done {
     let mut tx = db.begin_write()?;
     tx.set_durability(Durability::Immediate)?;
-    tx.set_quick_repair(true);
+    tx.set_quick_repair(flush == Flush::Marked);
     make(&tx)?;
     tx.commit()?;
     Ok(())

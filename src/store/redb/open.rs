@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use super::disk::Disk;
 use super::rotation::{Fresh, Rotation};
 use super::segments::{self, Segment, Segments};
-use super::{ABOUT, COMMITS, Ends, NAMED, RedbStore, Writer, engine, gap, transact};
+use super::{ABOUT, COMMITS, Ends, Flush, NAMED, RedbStore, Writer, engine, gap, transact};
 use crate::store::guarded::guarded;
 use crate::store::options::Options;
 use crate::store::reserve::Reserve;
@@ -100,10 +100,12 @@ impl Opening {
         if format == ONE_FILE && !gaps {
             // Before there is a second file, which a version that knows of one would pass over.
             let now = FORMAT.to_be_bytes();
-            transact(&db, |tx| tx.open_table(ABOUT)?.insert("format", &now[..]).map(drop).map_err(Into::into)).map_err(engine)?;
+            transact(&db, Flush::Marked, |tx| tx.open_table(ABOUT)?.insert("format", &now[..]).map(drop).map_err(Into::into))
+                .map_err(engine)?;
         }
-        let files = Files { dir: self.dir, id, cache_bytes: options.cache_bytes, reserve: reserve.clone(), gaps };
-        let segments = Arc::new(Segments::open(Segment::main(db, path), files)?);
+        let (cache_bytes, large) = (options.cache_bytes, options.quick_repair_bytes);
+        let files = Files { dir: self.dir, id, cache_bytes, large, reserve: reserve.clone(), gaps };
+        let segments = Arc::new(Segments::open(db, path, files)?);
         let ends = ends(&segments, gaps)?;
         let rotation = Rotation::new(options.segment_bytes, segments.newest_bytes());
         Ok(RedbStore {
@@ -126,6 +128,8 @@ pub(super) struct Files {
     pub dir: Option<PathBuf>,
     id: StoreId,
     cache_bytes: usize,
+    /// Files of so many bytes are too large to be looked through after a crash.
+    pub large: u64,
     reserve: Option<Arc<Reserve>>,
     gaps: bool,
 }
@@ -197,7 +201,7 @@ fn write_tables(db: &Database, id: StoreId, main: bool) -> Result<(), StoreError
         about.insert("id", id.as_bytes().as_slice())?;
         Ok(())
     };
-    guarded("making", || transact(db, tables).map_err(engine))
+    guarded("making", || transact(db, Flush::Marked, tables).map_err(engine))
 }
 
 /// Whose it is, and by which layout.

@@ -1,7 +1,7 @@
 //! The files that commits stand in: when one has enough of them the next begins, and what is due to go goes with its file.
 //!
-//! A commit costs the more the larger its file is: quick-repair writes down with each which pages are free, 190 µs for each GB (measured). So
-//! files stay small. The first of them is the main one, which has the named values too; the others are called by their number and the place
+//! Files stay small: one is looked through after a crash, which takes half a second for each GB, or else writes down with each commit which
+//! of its pages are free, which takes 190 µs for each GB (measured). The first of them is the main one, which has the named values too; the others are called by their number and the place
 //! of their first commit. Numbers follow each other: one that is missing is damage, and seen without opening any.
 
 use std::collections::BTreeMap;
@@ -27,6 +27,9 @@ pub(super) struct Segment {
     database: RwLock<State>,
     /// When it was last asked for, by the count of all askings.
     asked: AtomicU64,
+    /// What stands in it, bytes, about, and with how many it is large.
+    filled: AtomicU64,
+    large: u64,
 }
 
 enum State {
@@ -40,9 +43,20 @@ enum State {
 pub(super) type Opened<'a> = MappedRwLockReadGuard<'a, Database>;
 
 impl Segment {
-    /// The main one, which stays open.
-    pub fn main(database: Database, path: Option<PathBuf>) -> Segment {
-        Segment { number: 0, first: 0, path, database: RwLock::new(State::Open(Box::new(database))), asked: AtomicU64::new(0) }
+    fn new(number: u32, first: Position, path: Option<PathBuf>, database: Option<Database>, large: u64) -> Segment {
+        let database = RwLock::new(database.map_or(State::Closed, |db| State::Open(Box::new(db))));
+        let filled = AtomicU64::new(path.as_deref().map_or(0, files::on_disk));
+        Segment { number, first, path, database, asked: AtomicU64::new(0), filled, large }
+    }
+
+    /// More was put in.
+    pub fn grew(&self, bytes: usize) {
+        self.filled.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Whether it is too large to be looked through after a crash.
+    pub fn is_large(&self) -> bool {
+        self.filled.load(Relaxed) >= self.large
     }
 
     /// The first place that can be in it.
@@ -74,9 +88,9 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    /// The main file, and those that lie in the directory beside it.
-    pub fn open(main: Segment, files: Files) -> Result<Segments, StoreError> {
-        let mut all = vec![Arc::new(main)];
+    /// The main file, which stays open, and those that lie in the directory beside it.
+    pub fn open(main: Database, path: Option<PathBuf>, files: Files) -> Result<Segments, StoreError> {
+        let mut all = vec![Arc::new(Segment::new(0, 0, path, Some(main), files.large))];
         if let Some(dir) = &files.dir {
             let mut before: Option<(u32, Position)> = None;
             for (number, (first, path)) in found(dir)? {
@@ -87,8 +101,7 @@ impl Segments {
                     return Err(StoreError::Damaged { at: start, what });
                 }
                 before = Some((number, first));
-                let (database, asked) = (RwLock::new(State::Closed), AtomicU64::new(0));
-                all.push(Arc::new(Segment { number, first, path: Some(path), database, asked }));
+                all.push(Arc::new(Segment::new(number, first, Some(path), None, files.large)));
             }
         }
         Ok(Segments { all: RwLock::new(Arc::new(all)), files, askings: AtomicU64::new(0) })
@@ -153,8 +166,7 @@ impl Segments {
         let number = self.newest()?.number.checked_add(1).ok_or_else(closed)?;
         let path = dir.join(name(number, first));
         files::give_name(aside, &path)?;
-        let database = RwLock::new(State::Open(Box::new(database)));
-        let segment = Segment { number, first, path: Some(path), database, asked: AtomicU64::new(0) };
+        let segment = Segment::new(number, first, Some(path), Some(database), self.files.large);
         let mut all = self.all.write();
         *all = Arc::new(all.iter().cloned().chain([Arc::new(segment)]).collect());
         Ok(())
