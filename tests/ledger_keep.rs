@@ -114,7 +114,12 @@ fn a_store_stops_growing_when_as_much_is_removed_as_is_written() {
     // redb gives pages of a power of two, and a removal frees them one flush later.
     assert!(sizes.iter().all(|s| *s < 3 * SETTLED), "{sizes:?}");
     assert!(sizes[3] <= sizes[0] + sizes[0] / 4, "{sizes:?}");
-    assert_eq!(snapshot::list(&kept.snapshots()).unwrap().len(), 2);
+    // One that was just written is a third, until its record is.
+    let two = || snapshot::list(&kept.snapshots()).unwrap().len() == 2;
+    assert!((0..200).any(|_| two() || {
+        std::thread::sleep(Duration::from_millis(20));
+        false
+    }));
     ledger.stop();
 }
 

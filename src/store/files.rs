@@ -72,6 +72,14 @@ pub(super) fn private_directory(dir: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(dir)
 }
 
+/// Has what is read from a file come from its disk. After a flush that failed, the kernel may have given up on what was written and show it
+/// all the same, to the next process too: what is believed then would be gone with the power.
+pub(super) fn from_disk(file: &File, path: &Path) -> Result<(), StoreError> {
+    file.sync_all().map_err(|e| failed("syncing", path, &e))?;
+    let dropped = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    dropped.map_err(|e| failed("reading anew", path, &e.into()))
+}
+
 /// What a file takes on its disk, bytes; 0 where that cannot be told.
 pub(super) fn on_disk(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |meta| meta.blocks().saturating_mul(512))

@@ -83,6 +83,7 @@ struct Opening {
 impl Opening {
     fn adopt(self, main: File, path: &Path, options: &Options, lock: File) -> Result<RedbStore, StoreError> {
         let shown = path.display().to_string();
+        files::from_disk(&main, path)?;
         let disk = Disk::new(main, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
         let mut store = guarded("opening", || {
             let db = builder(options.cache_bytes).create_with_backend(disk).map_err(|e| of_open(&shown, e))?;
@@ -139,6 +140,7 @@ impl Files {
     pub fn open(&self, path: &Path, first: Position) -> Result<Database, StoreError> {
         let shown = path.display().to_string();
         let file = files::open_private(path)?.ok_or_else(|| StoreError::Failed(format!("there is no {shown}")))?;
+        files::from_disk(&file, path)?;
         let disk = Disk::new(file, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;
         let db = builder(self.cache_bytes).create_with_backend(disk).map_err(|e| of_open(&shown, e))?;
         let (found, _) = identity(&db, &shown)?;
