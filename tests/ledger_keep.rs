@@ -81,7 +81,8 @@ impl Kept {
 }
 
 fn store(dir: &Path) -> Result<Arc<RedbStore>, StoreError> {
-    Ok(Arc::new(RedbStore::open(dir, &Options { reserve_bytes: 0, ..Options::new([7; 16]) })?))
+    // In several files, as what is kept for long is.
+    Ok(Arc::new(RedbStore::open(dir, &Options { reserve_bytes: 0, segment_bytes: KEPT / 4, ..Options::new([7; 16]) })?))
 }
 
 fn lock(tool: &str) -> Record {

@@ -76,7 +76,7 @@ impl Reserve {
         let room = match free(&inner.file) {
             // Unknown means no.
             None => Room::Low,
-            Some(free) if inner.held >= self.want && free >= self.low => Room::Plenty,
+            Some(free) if self.is_plenty(inner.held, free) => Room::Plenty,
             Some(free) if inner.held > 0 || free >= limits::DISK_RESERVE_PIECE_BYTES => Room::Low,
             Some(_) => Room::Spent,
         };
@@ -84,13 +84,17 @@ impl Reserve {
         room
     }
 
-    /// Whether what is free is too little for anything that can wait. Unknown means it is.
+    /// Whether there is too little room for anything that can wait. Unknown means there is.
     pub fn is_low(&self) -> bool {
-        self.held() < self.want || self.free().is_none_or(|free| free < self.low)
+        !self.free().is_some_and(|free| self.is_plenty(self.held(), free))
     }
 
-    /// The same as [`Reserve::state`], and takes the reserve back as soon as there is room for it beside what grants want free. Callers that never rest leave no
-    /// quiet moment in which somebody else would.
+    fn is_plenty(&self, held: u64, free: u64) -> bool {
+        held >= self.want && free >= self.low
+    }
+
+    /// The same as [`Reserve::state`], and takes the reserve back as soon as there is room for it beside what grants want free. Callers that
+    /// never rest leave no quiet moment in which somebody else would.
     pub fn tend(&self, now: u64) -> Room {
         let room = self.state(now);
         let enough = || self.free().is_some_and(|free| free >= self.low.saturating_add(self.want.saturating_sub(self.held())));

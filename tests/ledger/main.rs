@@ -1,6 +1,8 @@
 //! The ledger on a real engine: from a proposal to a receipt, through restarts, failures and recovery.
 
 mod at_once;
+#[path = "../kit/join.rs"]
+mod join;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,8 @@ use mayfly::seq::{Millis, Seq};
 use mayfly::store::redb::{Options, RedbStore};
 use mayfly::store::{Store, StoreError};
 use mayfly::system::{SetClock, System};
+
+use join::join_all;
 
 fn note(text: &str) -> Record {
     Record::new(Who::Mayfly("test".into()), Event::Maintained(Maintained { what: text.into() }))
@@ -52,7 +56,7 @@ fn what_was_acknowledged_is_there_after_a_restart_and_the_state_is_the_same() {
         let receipts = runtime.block_on(async {
             let all = (0..200).map(|n| ledger.commit(Lane::Change, vec![note(&format!("{round} {n}"))]));
             let mut seqs = Vec::new();
-            for receipt in futures(all.collect()).await {
+            for receipt in join_all(all).await {
                 seqs.push(receipt.unwrap().seq());
             }
             seqs
@@ -90,20 +94,6 @@ fn a_number_that_is_lowered_voids_nothing_that_is_written() {
     assert!(matches!(no, No::Refusal(no) if no.reason == Reason::LimitReached && no.message.contains("of 2 ")));
     runtime.block_on(ledger.commit(Lane::Revoke, vec![named(6)])).unwrap();
     ledger.stop();
-}
-
-async fn futures<F: Future>(all: Vec<F>) -> Vec<F::Output> {
-    let mut out = Vec::new();
-    let mut pinned: Vec<_> = all.into_iter().map(Box::pin).collect();
-    // Poll all before waiting for the first, so that they are under way together.
-    for f in &mut pinned {
-        let waker = std::task::Waker::noop();
-        let _ = f.as_mut().poll(&mut std::task::Context::from_waker(waker));
-    }
-    for f in pinned {
-        out.push(f.await);
-    }
-    out
 }
 
 #[test]
@@ -165,7 +155,7 @@ fn what_is_folded_again_is_judged_as_it_was_when_it_was_written() {
     };
     // Requests whose makers chose one number: gathered into few commits, each is judged by itself.
     let asked = (1..=60).map(|n| ledger.commit(Lane::Change, vec![policy(n, 5), Record { group: 5, ..note("with it") }]));
-    let all = runtime.block_on(futures(asked.collect()));
+    let all = runtime.block_on(join_all(asked));
     assert!(all.iter().all(Result::is_ok));
     assert!(ledger.commits() < 60, "some were neighbours");
     let twice = runtime.block_on(ledger.commit(Lane::Change, vec![policy(61, 0), policy(62, 0)]));

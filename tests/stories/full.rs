@@ -1,6 +1,5 @@
 //! At its bound everything is refused with LIMIT_REACHED, which bound it is, and when to come again; nothing is forgotten to make room.
 
-use std::task::Poll;
 use std::time::Duration;
 
 use mayfly::authority::Bounds;
@@ -11,6 +10,7 @@ use mayfly::ledger::{Ceilings, Lane};
 use mayfly::policy::PolicySet;
 use mayfly::refusal::{No, Refusal};
 
+use super::join::join_all;
 use super::kit::house::bounded_house;
 use super::*;
 
@@ -82,21 +82,6 @@ fn a_caller_at_its_bound_of_remembered_ids_is_refused_and_none_is_forgotten() {
             .await
             .unwrap();
     });
-}
-
-/// Has all of them begun before any is waited for.
-async fn join_all<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut pending: Vec<_> = all.map(|one| (Box::pin(one), None)).collect();
-    std::future::poll_fn(|cx| {
-        for (future, done) in pending.iter_mut().filter(|(_, done)| done.is_none()) {
-            if let Poll::Ready(answer) = future.as_mut().poll(cx) {
-                *done = Some(answer);
-            }
-        }
-        if pending.iter().all(|(_, done)| done.is_some()) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    pending.into_iter().filter_map(|(_, done)| done).collect()
 }
 
 /// How many of so many that are asked for at once are given. The others are refused at this bound.

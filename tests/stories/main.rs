@@ -2,6 +2,8 @@
 
 mod bounds;
 mod full;
+#[path = "../kit/join.rs"]
+mod join;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod pace;

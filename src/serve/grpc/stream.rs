@@ -160,7 +160,8 @@ async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Streami
             match authority.intake.take(round.len()) {
                 Ok(taken) => {
                     let all = answer_all(authority.clone(), caller.clone(), round, held, answers.clone());
-                    drop(tokio::spawn(taken.run(all)));
+                    // In a box: what is spawned is copied on its way.
+                    drop(tokio::spawn(taken.run(Box::pin(all))));
                 }
                 Err(no) => {
                     authority.intake.refused(round.len(), read);

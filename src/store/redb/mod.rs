@@ -19,7 +19,7 @@ pub use super::options::Options;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redb::{Database, Durability, ReadableDatabase, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use ::redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use parking_lot::{Condvar, Mutex};
 
 use super::guarded::guarded;
@@ -33,6 +33,9 @@ use segments::{Segment, Segments};
 const COMMITS: TableDefinition<u64, &[u8]> = TableDefinition::new("commits");
 const NAMED: TableDefinition<&str, &[u8]> = TableDefinition::new("named");
 const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
+
+/// The table of named values, for reading.
+type Named = ReadOnlyTable<&'static str, &'static [u8]>;
 
 /// A store in files of redb.
 pub struct RedbStore {
@@ -77,7 +80,7 @@ impl Writer {
     }
 
     /// Any failure in a change is the last: whether it is on the disk can only be told by opening again.
-    fn change<T>(&mut self, make: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn change(&mut self, make: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
         if let Some(why) = &self.stopped {
             return Err(StoreError::Failed(format!("the store takes no change until it is opened again, after: {why}")));
         }
@@ -89,7 +92,8 @@ impl RedbStore {
     /// One durable transaction over commits of one of the files.
     fn transact(&self, segment: &Segment, make: impl FnOnce(&WriteTransaction) -> Done) -> Result<(), StoreError> {
         let db = self.segments.opened(segment)?.ok_or_else(segments::closed)?;
-        transact(&db, if segment.is_large() { Flush::Marked } else { Flush::Once }, make).map_err(engine)
+        let large = segment.filled() >= self.segments.files().large;
+        transact(&db, if large { Flush::Marked } else { Flush::Once }, make).map_err(engine)
     }
 
     /// The same over named values.
@@ -101,30 +105,28 @@ impl RedbStore {
 
     /// The file for the next commit: a new one where the newest has enough.
     fn newest_for(&self, at: Position, writer: &mut Writer) -> Result<Arc<Segment>, StoreError> {
-        if writer.stopped.is_none()
-            && let Some(fresh) = writer.rotation.due()
-        {
-            writer.change(|| self.segments.begin(fresh.database, &fresh.aside, at))?;
-        }
+        let newest = self.segments.newest()?;
+        let fresh = if writer.stopped.is_none() { writer.rotation.due(&newest) } else { None };
+        let Some(fresh) = fresh else { return Ok(newest) };
+        writer.change(|| self.segments.begin(fresh.database, &fresh.aside, at))?;
         self.segments.newest()
     }
 
-    fn value(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    /// Reads from the named values.
+    fn read_named<T>(&self, read: impl FnOnce(Named) -> Result<T, StoreError>) -> Result<T, StoreError> {
         guarded("reading", || {
             let main = self.segments.main()?;
             let db = self.segments.opened(&main)?.ok_or_else(segments::closed)?;
-            let table = db.begin_read().map_err(engine)?.open_table(NAMED).map_err(engine)?;
-            Ok(table.get(name).map_err(engine)?.map(|v| v.value().to_vec()))
+            read(db.begin_read().map_err(engine)?.open_table(NAMED).map_err(engine)?)
         })
     }
 
+    fn value(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read_named(|table| Ok(table.get(name).map_err(engine)?.map(|v| v.value().to_vec())))
+    }
+
     fn count_named(&self) -> Result<u64, StoreError> {
-        guarded("reading", || {
-            let main = self.segments.main()?;
-            let db = self.segments.opened(&main)?.ok_or_else(segments::closed)?;
-            let table = db.begin_read().map_err(engine)?.open_table(NAMED).map_err(engine)?;
-            table.len().map_err(engine)
-        })
+        self.read_named(|table| table.len().map_err(engine))
     }
 }
 
@@ -157,7 +159,7 @@ impl Store for RedbStore {
         let insert = |tx: &WriteTransaction| tx.open_table(COMMITS)?.insert(at, bytes).map(drop).map_err(Into::into);
         writer.change(|| self.transact(&newest, insert))?;
         newest.grew(bytes.len());
-        writer.rotation.grew(bytes.len(), &self.segments);
+        writer.rotation.grew(&newest, &self.segments);
         let mut ends = self.ends.lock();
         ends.oldest = if ends.head == 0 { at } else { ends.oldest };
         ends.head = at;
@@ -243,10 +245,7 @@ impl Store for RedbStore {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        guarded("reading", || {
-            let main = self.segments.main()?;
-            let db = self.segments.opened(&main)?.ok_or_else(segments::closed)?;
-            let table = db.begin_read().map_err(engine)?.open_table(NAMED).map_err(engine)?;
+        self.read_named(|table| {
             let mut out = Vec::new();
             for row in table.range(prefix..).map_err(engine)? {
                 let (name, _) = row.map_err(engine)?;

@@ -108,7 +108,7 @@ impl Opening {
         let files = Files { dir: self.dir, id, cache_bytes, large, reserve: reserve.clone(), gaps };
         let segments = Arc::new(Segments::open(db, path, files)?);
         let ends = ends(&segments, gaps)?;
-        let rotation = Rotation::new(options.segment_bytes, segments.newest_bytes());
+        let rotation = Rotation::new(options.segment_bytes);
         Ok(RedbStore {
             segments,
             id,

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use ::redb::Database;
 
-use super::segments::Segments;
+use super::segments::{Segment, Segments};
 use crate::store::StoreError;
 
 /// A file with nothing in it, under a name that nobody looks for.
@@ -15,25 +15,25 @@ pub(super) struct Fresh {
     pub aside: PathBuf,
 }
 
-/// How far the newest file has got, and the next one.
+/// How far the next file has got.
 pub(super) struct Rotation {
     /// A file has enough with so many bytes.
     enough: u64,
-    /// What was put into the newest one, about.
-    filled: u64,
+    /// With so many the newest one is tried to be left: more where the next one could not be made.
+    at: u64,
     next: Option<JoinHandle<Result<Fresh, StoreError>>>,
 }
 
 impl Rotation {
-    /// For a newest file that has so much.
-    pub fn new(enough: u64, filled: u64) -> Rotation {
-        Rotation { enough: enough.max(1), filled, next: None }
+    /// A file has enough with so many bytes.
+    pub fn new(enough: u64) -> Rotation {
+        Rotation { enough: enough.max(1), at: enough.max(1), next: None }
     }
 
-    /// More was put in: half way, the next file is begun with.
-    pub fn grew(&mut self, bytes: usize, segments: &Arc<Segments>) {
-        self.filled = self.filled.saturating_add(bytes as u64);
-        if self.next.is_some() || self.filled < self.enough / 2 || segments.files().dir.is_none() {
+    /// More was put into the newest: half a file before it has enough, the next one is begun with.
+    pub fn grew(&mut self, newest: &Segment, segments: &Arc<Segments>) {
+        let early = self.at.saturating_sub(self.enough / 2);
+        if self.next.is_some() || newest.filled() < early || segments.files().dir.is_none() {
             return;
         }
         let segments = segments.clone();
@@ -44,37 +44,37 @@ impl Rotation {
         });
         match started {
             Ok(thread) => self.next = Some(thread),
-            Err(error) => self.later(&StoreError::Failed(error.to_string())),
+            Err(error) => self.later(newest, &StoreError::Failed(error.to_string())),
         }
     }
 
-    /// The next file, where it is time for it.
-    pub fn due(&mut self) -> Option<Fresh> {
-        let late = self.filled >= self.enough.saturating_mul(2);
-        let due = self.filled >= self.enough && self.next.as_ref().is_some_and(|next| late || next.is_finished());
+    /// The next file, where it is time to leave the newest.
+    pub fn due(&mut self, newest: &Segment) -> Option<Fresh> {
+        let late = newest.filled() >= self.at.saturating_add(self.enough);
+        let due = newest.filled() >= self.at && self.next.as_ref().is_some_and(|next| late || next.is_finished());
         if !due {
             return None;
         }
         match self.next.take()?.join() {
             Ok(Ok(fresh)) => {
-                self.filled = 0;
+                self.at = self.enough;
                 Some(fresh)
             }
             Ok(Err(error)) => {
-                self.later(&error);
+                self.later(newest, &error);
                 None
             }
             Err(_) => {
-                self.later(&StoreError::Failed("making it stopped".to_owned()));
+                self.later(newest, &StoreError::Failed("making it stopped".to_owned()));
                 None
             }
         }
     }
 
     /// Nothing is lost: the newest file goes on, and it is tried again when there is as much more in it.
-    fn later(&mut self, error: &StoreError) {
+    fn later(&mut self, newest: &Segment, error: &StoreError) {
         tracing::warn!(%error, "the next file of commits could not be made; the newest one goes on");
-        self.filled = 0;
+        self.at = newest.filled().saturating_add(self.enough);
     }
 }
 

@@ -1,8 +1,9 @@
 //! The files that commits stand in: when one has enough of them the next begins, and what is due to go goes with its file.
 //!
 //! Files stay small: one is looked through after a crash, which takes half a second for each GB, or else writes down with each commit which
-//! of its pages are free, which takes 190 µs for each GB (measured). The first of them is the main one, which has the named values too; the others are called by their number and the place
-//! of their first commit. Numbers follow each other: one that is missing is damage, and seen without opening any.
+//! of its pages are free, which takes 190 µs for each GB (measured). The first of them is the main one, which has the named values too; the
+//! others are called by their number and the place of their first commit. Numbers follow each other: one that is missing is damage, and seen
+//! without opening any.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,9 +28,8 @@ pub(super) struct Segment {
     database: RwLock<State>,
     /// When it was last asked for, by the count of all askings.
     asked: AtomicU64,
-    /// What stands in it, bytes, about, and with how many it is large.
+    /// What stands in it, bytes, about.
     filled: AtomicU64,
-    large: u64,
 }
 
 enum State {
@@ -43,10 +43,10 @@ enum State {
 pub(super) type Opened<'a> = MappedRwLockReadGuard<'a, Database>;
 
 impl Segment {
-    fn new(number: u32, first: Position, path: Option<PathBuf>, database: Option<Database>, large: u64) -> Segment {
+    fn new(number: u32, first: Position, path: Option<PathBuf>, database: Option<Database>) -> Segment {
         let database = RwLock::new(database.map_or(State::Closed, |db| State::Open(Box::new(db))));
         let filled = AtomicU64::new(path.as_deref().map_or(0, files::on_disk));
-        Segment { number, first, path, database, asked: AtomicU64::new(0), filled, large }
+        Segment { number, first, path, database, asked: AtomicU64::new(0), filled }
     }
 
     /// More was put in.
@@ -54,9 +54,9 @@ impl Segment {
         self.filled.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// Whether it is too large to be looked through after a crash.
-    pub fn is_large(&self) -> bool {
-        self.filled.load(Relaxed) >= self.large
+    /// What stands in it, bytes, about.
+    pub fn filled(&self) -> u64 {
+        self.filled.load(Relaxed)
     }
 
     /// The first place that can be in it.
@@ -90,7 +90,7 @@ pub(super) struct Segments {
 impl Segments {
     /// The main file, which stays open, and those that lie in the directory beside it.
     pub fn open(main: Database, path: Option<PathBuf>, files: Files) -> Result<Segments, StoreError> {
-        let mut all = vec![Arc::new(Segment::new(0, 0, path, Some(main), files.large))];
+        let mut all = vec![Arc::new(Segment::new(0, 0, path, Some(main)))];
         if let Some(dir) = &files.dir {
             let mut before: Option<(u32, Position)> = None;
             for (number, (first, path)) in found(dir)? {
@@ -101,7 +101,7 @@ impl Segments {
                     return Err(StoreError::Damaged { at: start, what });
                 }
                 before = Some((number, first));
-                all.push(Arc::new(Segment::new(number, first, Some(path), None, files.large)));
+                all.push(Arc::new(Segment::new(number, first, Some(path), None)));
             }
         }
         Ok(Segments { all: RwLock::new(Arc::new(all)), files, askings: AtomicU64::new(0) })
@@ -166,7 +166,7 @@ impl Segments {
         let number = self.newest()?.number.checked_add(1).ok_or_else(closed)?;
         let path = dir.join(name(number, first));
         files::give_name(aside, &path)?;
-        let segment = Segment::new(number, first, Some(path), Some(database), self.files.large);
+        let segment = Segment::new(number, first, Some(path), Some(database));
         let mut all = self.all.write();
         *all = Arc::new(all.iter().cloned().chain([Arc::new(segment)]).collect());
         Ok(())
@@ -189,11 +189,6 @@ impl Segments {
     /// What all of them take on the disk.
     pub fn bytes(&self) -> u64 {
         self.all().iter().map(|s| s.bytes()).sum()
-    }
-
-    /// What the newest takes.
-    pub fn newest_bytes(&self) -> u64 {
-        self.newest().map_or(0, |s| s.bytes())
     }
 
     /// Closes all, at the end.

@@ -16,7 +16,7 @@ const UNDER_WAY: usize = 8 * limits::CONNECTION_STREAMS as usize;
 
 fn answer(answered: Result<tonic::Response<pb::ExchangeResponse>, Status>) -> Answer {
     match answered {
-        Ok(answer) => answer.into_inner().issued.map_or_else(Answer::empty, |issued| Answer::Issued(issued.credential_id)),
+        Ok(answer) => answer.into_inner().issued.map_or_else(Answer::empty, Answer::of_issued),
         Err(status) => Answer::of_status(&status),
     }
 }
@@ -25,11 +25,11 @@ fn answer(answered: Result<tonic::Response<pb::ExchangeResponse>, Status>) -> An
 pub async fn unary(one: One) {
     let mut client = TokenServiceClient::new(one.channel.clone());
     while !one.outcome.stopped() {
-        let Some((task, request)) = one.next().await else { return };
+        let Some((place, request)) = one.next().await else { return };
         let sent = Instant::now();
         let answer = answer(client.exchange(request).await);
         let refused = matches!(answer, Answer::Refused);
-        one.done(sent, &task, answer);
+        one.done(sent, &place, answer);
         if refused {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -38,23 +38,23 @@ pub async fn unary(one: One) {
 
 /// Sent at their time; latency counts from then, also where the generator was late.
 pub async fn unary_at(one: One, rate: f64) {
-    let places = Arc::new(Semaphore::new(UNDER_WAY));
+    let all = Arc::new(Semaphore::new(UNDER_WAY));
     let began = Instant::now();
     let mut count = 0u32;
     while !one.outcome.stopped() {
         let due = began + Duration::from_secs_f64(f64::from(count) / rate);
         count += 1;
         tokio::time::sleep_until(due.into()).await;
-        let Ok(place) = places.clone().try_acquire_owned() else {
+        let Ok(under_way) = all.clone().try_acquire_owned() else {
             one.outcome.unsent();
             continue;
         };
-        let Some((task, request)) = one.next().await else { return };
+        let Some((place, request)) = one.next().await else { return };
         let one = one.clone();
         tokio::spawn(async move {
-            let _place = place;
+            let _under_way = under_way;
             let answer = answer(TokenServiceClient::new(one.channel.clone()).exchange(request).await);
-            one.done(due, &task, answer);
+            one.done(due, &place, answer);
         });
     }
 }
@@ -63,25 +63,30 @@ pub async fn unary_at(one: One, rate: f64) {
 pub async fn batch(one: One) {
     let mut client = TokenServiceClient::new(one.channel.clone());
     while !one.outcome.stopped() {
-        let (mut exchanges, mut tasks) = (Vec::with_capacity(limits::BATCH), Vec::with_capacity(limits::BATCH));
+        let (mut exchanges, mut places) = (Vec::with_capacity(limits::BATCH), Vec::with_capacity(limits::BATCH));
         for _ in 0..limits::BATCH {
-            let Some((task, request)) = one.next().await else { return };
+            // What opens a task is not waited for by what goes with it.
+            let next = if places.is_empty() { one.next().await } else { one.at_hand() };
+            let Some((place, request)) = next else { break };
             exchanges.push(request);
-            tasks.push(task);
+            places.push(place);
+        }
+        if places.is_empty() {
+            return;
         }
         let sent = Instant::now();
         match client.batch_exchange(pb::BatchExchangeRequest { exchanges, all_or_nothing: false }).await {
             Ok(answer) => {
-                for (result, task) in answer.into_inner().results.into_iter().zip(&tasks) {
+                for (result, place) in answer.into_inner().results.into_iter().zip(&places) {
                     let answer = match result.result {
-                        Some(pb::exchange_result::Result::Issued(issued)) => Answer::Issued(issued.credential_id),
+                        Some(pb::exchange_result::Result::Issued(issued)) => Answer::of_issued(issued),
                         Some(pb::exchange_result::Result::Problem(p)) => Answer::of_problem(p),
                         None => Answer::empty(),
                     };
-                    one.done(sent, task, answer);
+                    one.done(sent, place, answer);
                 }
             }
-            Err(status) => tasks.iter().for_each(|task| one.done(sent, task, Answer::of_status(&status))),
+            Err(status) => places.iter().for_each(|place| one.done(sent, place, Answer::of_status(&status))),
         }
     }
 }

@@ -66,14 +66,14 @@ impl Endings {
     }
 
     /// One exchange was answered.
-    pub fn answered(&self, channel: &Channel, task: &Task, answer: &Answer) {
-        if let Answer::Issued(id) = answer {
+    pub fn answered(&self, channel: &Channel, task: Option<&Task>, answer: &Answer) {
+        if let Answer::Issued { credential: id, .. } = answer {
             let n = self.answered.fetch_add(1, Relaxed) as f64;
             if ((n + 1.0) * self.share).floor() > (n * self.share).floor() {
                 let _ = self.revoke.send(id.clone());
             }
         }
-        if task.answered() {
+        if let Some(task) = task.filter(|task| task.answered()) {
             let _ = self.complete.send((channel.clone(), task.id.clone()));
         }
     }

@@ -1,4 +1,4 @@
-//! The load: exchanges with a tool, purpose and arguments of their own, a hundred to a task.
+//! The load: exchanges with a tool, purpose and arguments of their own, a hundred to a task, which the first of them opens.
 
 mod call;
 mod endings;
@@ -21,7 +21,7 @@ use crate::ledger::commit::sha256;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use endings::Endings;
-use tasks::{Task, Tasks};
+use tasks::{Place, Tasks};
 
 /// What is asked, how, and how fast.
 #[derive(Clone)]
@@ -51,11 +51,11 @@ impl Load {
         Load { mode, kind, concurrency: 256, connections: 4, rate: None, per_task: 100, ttl: None, endings: None }
     }
 
-    fn ask(&self, outcome: &Outcome, task: &Task) -> pb::ExchangeRequest {
+    fn ask(&self, outcome: &Outcome, place: &Place) -> pb::ExchangeRequest {
         let n = outcome.next_number();
         let digest = sha256(&n.to_be_bytes());
         pb::ExchangeRequest {
-            task: Some(pb::exchange_request::Task::TaskId(task.id.clone())),
+            task: Some(place.named()),
             upstream: Bench::upstream(),
             scopes: vec!["read".into()],
             kind: match self.kind {
@@ -96,8 +96,10 @@ pub async fn start(load: &Load, bench: &Bench, outcome: &Arc<Outcome>) -> Result
     };
     for n in 0..connections {
         let channel = bench.world.channel(&Bench::agent(n), bench.address).await?;
-        let tasks = Tasks::new(channel.clone(), load.per_task, outcome.clone());
         let rate = load.rate.map(|r| r / f64::from(connections));
+        // In an open loop as many as come in a second.
+        let under_way = rate.map_or(in_flight, |rate| rate.ceil() as u32);
+        let tasks = Tasks::new(load.per_task, under_way, outcome.clone());
         let (load, outcome, endings) = (load.clone(), outcome.clone(), endings.clone());
         workers.extend(One { load, channel, tasks, outcome, endings, in_flight, rate }.start());
     }
@@ -117,16 +119,26 @@ impl One {
         }
     }
 
-    async fn next(&self) -> Option<(Arc<Task>, pb::ExchangeRequest)> {
-        let task = self.tasks.next().await?;
-        let request = self.load.ask(&self.outcome, &task);
-        Some((task, request))
+    async fn next(&self) -> Option<(Place, pb::ExchangeRequest)> {
+        let place = self.tasks.next().await?;
+        Some(self.ask(place))
+    }
+
+    /// The same, where it waits for no task to be opened.
+    fn at_hand(&self) -> Option<(Place, pb::ExchangeRequest)> {
+        self.tasks.take().map(|place| self.ask(place))
+    }
+
+    fn ask(&self, place: Place) -> (Place, pb::ExchangeRequest) {
+        let request = self.load.ask(&self.outcome, &place);
+        (place, request)
     }
 
     /// One was answered, or will not be.
-    fn done(&self, sent: std::time::Instant, task: &Task, answer: Answer) {
+    fn done(&self, sent: std::time::Instant, place: &Place, answer: Answer) {
+        let task = self.tasks.answered(place, &answer);
         if let Some(endings) = &self.endings {
-            endings.answered(&self.channel, task, &answer);
+            endings.answered(&self.channel, task.as_deref(), &answer);
         }
         self.outcome.done(sent, answer);
     }

@@ -18,8 +18,8 @@ const LONGEST_US: u64 = 120_000_000;
 
 /// What one exchange was answered.
 pub enum Answer {
-    /// The credential's id.
-    Issued(String),
+    /// Their ids.
+    Issued { credential: String, task: String },
     /// RESOURCE_EXHAUSTED, with the time to come back.
     Refused,
     /// Anything else, in its own words.
@@ -27,6 +27,11 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// Of what was granted.
+    pub fn of_issued(issued: pb::Issued) -> Answer {
+        Answer::Issued { credential: issued.credential_id, task: issued.task_id }
+    }
+
     /// Of a call that came to nothing.
     pub fn of_status(status: &Status) -> Answer {
         let told = status.code() == Code::ResourceExhausted && status.get_details_retry_info().is_some();
@@ -209,8 +214,8 @@ impl Outcome {
 
     pub(super) fn done(&self, sent: Instant, answer: Answer) {
         match answer {
-            Answer::Issued(id) => {
-                *self.last_issued.lock() = id;
+            Answer::Issued { credential, .. } => {
+                *self.last_issued.lock() = credential;
                 self.issued.fetch_add(1, Relaxed);
                 self.latency.record(micros(sent));
             }

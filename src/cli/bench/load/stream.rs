@@ -5,44 +5,46 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 
-use super::tasks::Task;
+use super::tasks::Place;
 use super::{Answer, One};
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::token_service_client::TokenServiceClient;
 
 /// What was sent and not answered, and when it was due.
-type UnderWay = Mutex<HashMap<String, (Instant, Arc<Task>)>>;
+type UnderWay = Mutex<HashMap<String, (Instant, Place)>>;
 
 struct Sender {
     one: One,
     send: mpsc::Sender<pb::StreamExchangeRequest>,
     under_way: UnderWay,
+    /// How many more may be sent, in a closed loop.
+    places: Semaphore,
 }
 
 /// A closed loop sends the next when an answer comes; an open one at its time.
 pub async fn run(one: One) {
     let (send, asks) = mpsc::channel(one.in_flight as usize);
     let answers = TokenServiceClient::new(one.channel.clone()).stream_exchange(ReceiverStream::new(asks)).await;
-    let mut answers = match answers {
+    let answers = match answers {
         Ok(answers) => answers.into_inner(),
         Err(status) => return one.outcome.wrong(status.message().to_owned()),
     };
     let (rate, in_flight) = (one.rate, one.in_flight);
-    let sender = Arc::new(Sender { one, send, under_way: UnderWay::default() });
+    let sender = Arc::new(Sender { one, send, under_way: UnderWay::default(), places: Semaphore::new(in_flight as usize) });
     match rate {
         Some(rate) => drop(tokio::spawn(pace(sender.clone(), rate))),
-        None => {
-            for _ in 0..in_flight {
-                if !sender.send(None).await {
-                    return;
-                }
-            }
-        }
+        None => drop(tokio::spawn(follow(sender.clone()))),
     }
-    let outcome = sender.one.outcome.clone();
+    read(&sender, answers).await;
+    sender.places.close();
+}
+
+async fn read(sender: &Sender, mut answers: Streaming<pb::StreamExchangeResponse>) {
+    let outcome = &sender.one.outcome;
     loop {
         let answer = match answers.message().await {
             Ok(Some(answer)) => answer,
@@ -50,28 +52,36 @@ pub async fn run(one: One) {
             Err(status) => return outcome.wrong(status.message().to_owned()),
         };
         let known = sender.under_way.lock().remove(&answer.request_id);
-        let Some((sent, task)) = known else { return outcome.wrong("an answer to what nobody asked".to_owned()) };
+        let Some((sent, place)) = known else { return outcome.wrong("an answer to what nobody asked".to_owned()) };
         let answer = match answer.result {
-            Some(pb::stream_exchange_response::Result::Issued(issued)) => Answer::Issued(issued.credential_id),
+            Some(pb::stream_exchange_response::Result::Issued(issued)) => Answer::of_issued(issued),
             Some(pb::stream_exchange_response::Result::Problem(p)) => Answer::of_problem(p),
             None => Answer::empty(),
         };
-        sender.one.done(sent, &task, answer);
+        sender.one.done(sent, &place, answer);
         if outcome.stopped() {
             return;
         }
-        if rate.is_none() && !sender.send(None).await {
-            return;
-        }
+        sender.places.add_permits(1);
     }
 }
 
 impl Sender {
     async fn send(&self, due: Option<Instant>) -> bool {
-        let Some((task, request)) = self.one.next().await else { return false };
-        self.under_way.lock().insert(request.request_id.clone(), (due.unwrap_or_else(Instant::now), task));
+        let Some((place, request)) = self.one.next().await else { return false };
+        self.under_way.lock().insert(request.request_id.clone(), (due.unwrap_or_else(Instant::now), place));
         let message = pb::StreamExchangeRequest { ask: Some(pb::stream_exchange_request::Ask::Exchange(request)) };
         self.send.send(message).await.is_ok()
+    }
+}
+
+/// The next one follows an answer. Not where answers are read: it may wait for a task that one of them opens.
+async fn follow(sender: Arc<Sender>) {
+    while let Ok(place) = sender.places.acquire().await {
+        place.forget();
+        if sender.one.outcome.stopped() || !sender.send(None).await {
+            return;
+        }
     }
 }
 

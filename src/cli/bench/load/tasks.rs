@@ -1,21 +1,21 @@
-//! Open tasks, each for a number of exchanges. The next one is opened in the background.
+//! Tasks, each for a number of exchanges: the first of them opens it, in the same round trip. The next one is opened before it is needed.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
-use tonic::Code;
-use tonic::transport::Channel;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::super::world::Bench;
-use super::Outcome;
+use super::{Answer, Outcome};
 use crate::pb::mayfly::v1 as pb;
-use crate::pb::mayfly::v1::task_service_client::TaskServiceClient;
+use crate::pb::mayfly::v1::exchange_request::Task as Named;
 
-/// Pause before a task is asked for again where the server had no time for it.
-const PAUSE: Duration = Duration::from_millis(20);
+/// How often whoever waits for a task looks whether all is over.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// An open task.
 pub struct Task {
@@ -30,66 +30,157 @@ impl Task {
     }
 }
 
+/// Where an exchange belongs.
+#[derive(Clone)]
+pub enum Place {
+    /// Into an open task.
+    In(Arc<Task>),
+    /// Into one that it opens itself.
+    Opens,
+}
+
+impl Place {
+    /// What the request says of it.
+    pub fn named(&self) -> Named {
+        match self {
+            Place::In(task) => Named::TaskId(task.id.clone()),
+            Place::Opens => Named::OpenTask(terms()),
+        }
+    }
+}
+
 /// Gives them out.
 pub struct Tasks {
-    ready: tokio::sync::Mutex<mpsc::Receiver<String>>,
-    current: Mutex<Option<(Arc<Task>, u32)>>,
+    /// Exchanges of one.
     per_task: u32,
+    /// So many are open, or being opened, beside the one that is in use.
+    ahead: usize,
+    open: Mutex<Open>,
+    changed: Notify,
+    outcome: Arc<Outcome>,
+}
+
+#[derive(Default)]
+struct Open {
+    /// The one in use, and how many places it has left.
+    current: Option<(Arc<Task>, u32)>,
+    next: VecDeque<Arc<Task>>,
+    opening: usize,
 }
 
 impl Tasks {
-    /// For one connection.
-    pub fn new(channel: Channel, per_task: u32, outcome: Arc<Outcome>) -> Arc<Tasks> {
-        let (tell, ready) = mpsc::channel(4);
-        tokio::spawn(open(channel, outcome, tell));
-        Arc::new(Tasks { ready: tokio::sync::Mutex::new(ready), current: Mutex::new(None), per_task })
+    /// For one connection, which has so many exchanges under way.
+    pub fn new(per_task: u32, under_way: u32, outcome: Arc<Outcome>) -> Arc<Tasks> {
+        let ahead = under_way.div_ceil(per_task) as usize + 1;
+        Arc::new(Tasks { per_task, ahead, open: Mutex::default(), changed: Notify::new(), outcome })
     }
 
-    /// A task for one more exchange. `None`: there are no more.
-    pub async fn next(&self) -> Option<Arc<Task>> {
-        loop {
-            if let Some(task) = self.take() {
-                return Some(task);
+    /// The place of one more exchange. `None`: there are no more.
+    pub async fn next(&self) -> Option<Place> {
+        while !self.outcome.stopped() {
+            let changed = self.changed.notified();
+            if let Some(place) = self.take() {
+                return Some(place);
             }
-            let mut ready = self.ready.lock().await;
-            if let Some(task) = self.take() {
-                return Some(task);
-            }
-            let task = Arc::new(Task { id: ready.recv().await?, left: AtomicU32::new(self.per_task) });
-            *self.current.lock() = Some((task, self.per_task));
+            let _ = timeout(LOOK, changed).await;
         }
+        None
     }
 
-    fn take(&self) -> Option<Arc<Task>> {
-        let mut current = self.current.lock();
-        let (task, left) = current.as_mut().filter(|(_, left)| *left > 0)?;
+    /// The same, where there is one at hand.
+    pub fn take(&self) -> Option<Place> {
+        let mut open = self.open.lock();
+        if self.per_task == 1 || open.next.len() + open.opening < self.ahead {
+            open.opening += 1;
+            return Some(Place::Opens);
+        }
+        if open.current.as_ref().is_none_or(|(_, left)| *left == 0) {
+            // Its first exchange was the one that opened it.
+            open.current = Some((open.next.pop_front()?, self.per_task - 1));
+        }
+        let (task, left) = open.current.as_mut()?;
         *left -= 1;
-        Some(task.clone())
+        Some(Place::In(task.clone()))
     }
-}
 
-async fn open(channel: Channel, outcome: Arc<Outcome>, tell: mpsc::Sender<String>) {
-    let mut client = TaskServiceClient::new(channel);
-    while !outcome.stopped() {
-        match client.open_task(terms()).await {
-            Ok(opened) => {
-                let id = opened.into_inner().task.map(|t| t.task_id).unwrap_or_default();
-                if tell.send(id).await.is_err() {
-                    return;
-                }
-            }
-            Err(status) if status.code() == Code::ResourceExhausted => tokio::time::sleep(PAUSE).await,
-            Err(status) => return outcome.wrong(format!("opening a task: {}", status.message())),
+    /// An exchange in that place was answered: the task that it is in, where there is one.
+    pub fn answered(&self, place: &Place, answer: &Answer) -> Option<Arc<Task>> {
+        if let Place::In(task) = place {
+            return Some(task.clone());
         }
+        let opened = match answer {
+            Answer::Issued { task, .. } => Some(Arc::new(Task { id: task.clone(), left: AtomicU32::new(self.per_task) })),
+            // Another exchange opens one.
+            Answer::Refused | Answer::Failed(_) => None,
+        };
+        let mut open = self.open.lock();
+        open.opening -= 1;
+        if self.per_task > 1 {
+            open.next.extend(opened.clone());
+        }
+        drop(open);
+        self.changed.notify_waiters();
+        opened
     }
 }
 
-fn terms() -> pb::OpenTaskRequest {
-    let terms = pb::TaskTerms {
+fn terms() -> pb::TaskTerms {
+    pb::TaskTerms {
         purpose: "a measurement".into(),
         upstreams: vec![pb::Allowance { upstream: Bench::upstream(), scopes: vec!["read".into(), "list".into()] }],
         any_tool: true,
         ..Default::default()
-    };
-    pb::OpenTaskRequest { terms: Some(terms), ..Default::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn issued(task: &str) -> Answer {
+        Answer::Issued { credential: "cred".into(), task: task.into() }
+    }
+
+    #[tokio::test]
+    async fn each_task_has_its_number_of_exchanges_with_the_one_that_opened_it() {
+        for per_task in [1, 2, 3, 100] {
+            let tasks = Tasks::new(per_task, 7, Outcome::new().unwrap());
+            let (mut opened, mut ended) = (0, 0);
+            for _ in 0..10 * per_task {
+                let place = tasks.next().await.unwrap();
+                if matches!(place, Place::Opens) {
+                    opened += 1;
+                }
+                ended += usize::from(tasks.answered(&place, &issued(&opened.to_string())).unwrap().answered());
+            }
+            let under_way = tasks.open.lock().next.len() + 1;
+            assert!(opened <= 10 + under_way && ended + under_way >= 10, "{per_task}: {opened} opened, {ended} ended");
+            assert!(under_way <= tasks.ahead + 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_opens_nothing_and_another_one_does() {
+        let tasks = Tasks::new(100, 1, Outcome::new().unwrap());
+        for _ in 0..5 {
+            let places = [tasks.next().await.unwrap(), tasks.next().await.unwrap()];
+            for place in places {
+                assert!(matches!(place, Place::Opens));
+                assert!(tasks.answered(&place, &Answer::Refused).is_none());
+            }
+        }
+        // All that may be opened ahead are on their way: who comes now waits until one is there, or all is over.
+        let places = [tasks.next().await.unwrap(), tasks.next().await.unwrap()];
+        let waits = tokio::spawn({
+            let tasks = tasks.clone();
+            async move { tasks.next().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished());
+        tasks.answered(&places[0], &issued("t"));
+        assert!(matches!(waits.await.unwrap(), Some(Place::In(task)) if task.id == "t"));
+        assert!(matches!(tasks.take(), Some(Place::Opens)), "it is in use, so the next one is opened");
+        tasks.outcome.stop();
+        assert!(tasks.next().await.is_none());
+    }
 }
