@@ -93,13 +93,18 @@ impl Intake {
     /// refused in one go.
     pub fn round(&self, most: usize) -> usize {
         let cost = self.cost_ns.load(Relaxed).max(1);
-        if self.wait_us(self.waiting.load(Relaxed)) > limits::INTAKE_WAIT_MS * 1_000 {
+        if self.is_full() {
             return most;
         }
         usize::try_from(limits::STREAM_ROUND_US * 1_000 / cost).unwrap_or(most).clamp(1, most)
     }
 
     /// How long until one is decided that has so many ahead of it, µs.
+    /// What comes now would be refused.
+    pub fn is_full(&self) -> bool {
+        self.wait_us(self.waiting.load(Relaxed)) > limits::INTAKE_WAIT_MS * 1_000
+    }
+
     fn wait_us(&self, ahead: usize) -> u64 {
         (ahead as u64).saturating_mul(self.cost_ns.load(Relaxed)) / 1_000 / self.threads
     }

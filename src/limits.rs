@@ -84,12 +84,14 @@ pub const FEED_MAX_AGE_MS: u64 = 30 * 1000;
 pub const TASKS: usize = 1_000_000;
 /// Most tasks that one caller opened and that are not over. A hundred callers at it fill `TASKS`.
 pub const TASKS_PER_CALLER: usize = 10_000;
-/// Most live credentials in all. At 128 bytes each (design, section 10), 1.3 GB.
+/// Most credentials in memory in all: those that have not ended. At 128 bytes each (design, section 10), 1.3 GB.
 pub const CREDENTIALS: usize = 10_000_000;
-/// Most live credentials of one caller. One gateway at 500 a second with the longest TTL; five of them fill `CREDENTIALS`.
+/// The same of one caller. One gateway at 500 a second with the longest TTL; five of them fill `CREDENTIALS`.
 pub const CREDENTIALS_PER_CALLER: usize = 2_000_000;
-/// Most request ids remembered for one caller. A caller at its bound is refused, never forgotten.
-pub const REQUEST_IDS_PER_CALLER: usize = 2_000_000;
+/// Most request ids remembered in all. 50,000 a second for ever (`REQUEST_ID_KEPT_MS`); at 44 bytes each, 1.3 GB.
+pub const REQUEST_IDS: usize = 30_000_000;
+/// Most request ids remembered for one caller. A caller at its bound is refused, never forgotten. Three of them fill `REQUEST_IDS`.
+pub const REQUEST_IDS_PER_CALLER: usize = 10_000_000;
 /// Most revocation rules that one caller's own acts (closing tasks, giving back) may hold in force. Each lasts as long as what it ends would
 /// have: a gateway that gives 500 credentials of ten minutes a second back is below it. As of `CREDENTIALS`, five callers fill `RULES`.
 pub const RULES_PER_CALLER: usize = 400_000;

@@ -29,30 +29,20 @@ struct Counter {
     since: Millis,
 }
 
-/// What becomes of a refusal.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fate {
-    /// It gets a record of its own.
-    Record,
-    /// It is counted.
-    Count,
-}
-
 impl Counters {
-    /// Takes a refusal in. What the minute before counted has to be taken out first, with [`over`](Counters::over).
-    pub fn take(&mut self, caller: &str, reason: Reason, now: Millis) -> Fate {
+    /// Takes in that a caller was refused so many times. How many of those get a record each; the others are counted. What the minute before
+    /// counted has to be taken out first, with [`over`](Counters::over).
+    pub fn take(&mut self, caller: &str, reason: Reason, now: Millis, times: usize) -> usize {
         let counter = self.counter(caller, reason);
-        if counter.recorded < limits::REFUSALS_RECORDED {
-            counter.recorded += 1;
-            return Fate::Record;
-        }
-        counter.count(now);
-        Fate::Count
+        let recorded = times.min((limits::REFUSALS_RECORDED - counter.recorded) as usize);
+        counter.recorded += recorded as u32;
+        counter.count(now, (times - recorded) as u64);
+        recorded
     }
 
     /// A record that was wanted could not be written: it is counted.
     pub fn missed(&mut self, caller: &str, reason: Reason, now: Millis) {
-        self.counter(caller, reason).count(now);
+        self.counter(caller, reason).count(now, 1);
     }
 
     fn counter(&mut self, caller: &str, reason: Reason) -> &mut Counter {
@@ -83,11 +73,11 @@ impl Counters {
 }
 
 impl Counter {
-    fn count(&mut self, now: Millis) {
+    fn count(&mut self, now: Millis, times: u64) {
         if self.counted == 0 {
             self.since = now;
         }
-        self.counted += 1;
+        self.counted += times;
     }
 }
 
@@ -98,11 +88,18 @@ pub struct Refusals(Mutex<Counters>);
 impl Authority {
     /// Notes a refusal for the audit. `asked`: what was asked for, an upstream or the rpc. `task`: the task that was named, may be empty.
     pub fn refused(&self, caller: &str, no: &Refusal, asked: &str, task: &str) {
+        self.refused_each(caller, no, std::iter::once(asked), task);
+    }
+
+    /// The same for several that were refused alike: what each asked for.
+    pub fn refused_each<'a>(&self, caller: &str, no: &Refusal, asked: impl ExactSizeIterator<Item = &'a str>, task: &str) {
         let now = self.system.wall();
         self.write_counted(now);
-        if self.refusals.0.lock().take(caller, no.reason, now) == Fate::Count {
-            return;
-        }
+        let recorded = self.refusals.0.lock().take(caller, no.reason, now, asked.len());
+        asked.take(recorded).for_each(|asked| self.record_refusal(caller, no, asked, task, now));
+    }
+
+    fn record_refusal(&self, caller: &str, no: &Refusal, asked: &str, task: &str, now: Millis) {
         let refused = Refused {
             caller: caller.to_owned(),
             reason: no.reason.as_str().to_owned(),
@@ -155,17 +152,28 @@ mod tests {
         let mut counters = Counters::default();
         assert!(counters.over(T).is_empty());
         for n in 0..10 {
-            let expected = if n < limits::REFUSALS_RECORDED { Fate::Record } else { Fate::Count };
-            assert_eq!(counters.take("a", Reason::Locked, T.plus(u64::from(n))), expected);
+            let expected = usize::from(n < limits::REFUSALS_RECORDED);
+            assert_eq!(counters.take("a", Reason::Locked, T.plus(u64::from(n)), 1), expected);
         }
-        assert_eq!(counters.take("a", Reason::Revoked, T), Fate::Record, "another reason");
-        assert_eq!(counters.take("b", Reason::Locked, T), Fate::Record, "another caller");
+        assert_eq!(counters.take("a", Reason::Revoked, T, 1), 1, "another reason");
+        assert_eq!(counters.take("b", Reason::Locked, T, 1), 1, "another caller");
         assert!(counters.over(T.plus(MINUTE - 1)).is_empty());
         let over = counters.over(T.plus(MINUTE));
         assert_eq!(over.len(), 1);
         assert_eq!((&*over[0].caller, &*over[0].reason, over[0].count), ("a", "LOCKED", 7));
         assert_eq!(over[0].since, T.plus(3).0, "the first that was counted");
-        assert_eq!(counters.take("a", Reason::Locked, T.plus(MINUTE)), Fate::Record, "a new minute");
+        assert_eq!(counters.take("a", Reason::Locked, T.plus(MINUTE), 1), 1, "a new minute");
+    }
+
+    #[test]
+    fn of_several_at_once_the_first_are_recorded_and_the_others_counted() {
+        let (mut counters, most) = (Counters::default(), limits::REFUSALS_RECORDED as usize);
+        counters.over(T);
+        assert_eq!(counters.take("a", Reason::Locked, T, 1), 1);
+        assert_eq!(counters.take("a", Reason::Locked, T.plus(1), 32), most - 1);
+        assert_eq!(counters.take("a", Reason::Locked, T.plus(2), 32), 0);
+        let over = counters.over(T.plus(MINUTE));
+        assert_eq!((over[0].count, over[0].since), (65 - most as u64, T.plus(1).0));
     }
 
     #[test]
@@ -173,7 +181,7 @@ mod tests {
         let mut counters = Counters::default();
         counters.over(T);
         for n in 0..limits::REFUSAL_COUNTERS + 100 {
-            counters.take(&format!("c{n}"), Reason::Locked, T);
+            counters.take(&format!("c{n}"), Reason::Locked, T, 1);
         }
         assert_eq!(counters.each.len(), limits::REFUSAL_COUNTERS + 1);
         let over = counters.over(T.plus(MINUTE));
@@ -185,7 +193,7 @@ mod tests {
     fn nothing_is_lost_when_a_record_could_not_be_written() {
         let mut counters = Counters::default();
         counters.over(T);
-        counters.take("a", Reason::Locked, T);
+        counters.take("a", Reason::Locked, T, 1);
         counters.missed("a", Reason::Locked, T);
         assert_eq!(counters.over(T.plus(MINUTE))[0].count, 1);
     }

@@ -56,7 +56,7 @@ impl Authority {
     pub(crate) async fn remembered(&self, who: &str, named: &Named) -> Result<Option<Remembered>, No> {
         let Some((id, digest)) = named else { return Ok(None) };
         let key = request_key(who, id);
-        let (found, credential) = self.ledger.peek(|s| (s.requests.get(&key).cloned(), s.credentials.of_request(&key).is_some()));
+        let (found, credential) = self.ledger.peek(|s| (s.requests.get(&key).cloned(), s.credentials.asked(&key).is_some()));
         match found {
             Some(r) if r.digest[..] == digest[..16] => {
                 self.ledger.wait_durable(r.seq).await?;

@@ -6,7 +6,7 @@ use crate::credential::kind::{Past, remake_local};
 use crate::credential::{Issued, Minted};
 use crate::identity::caller::Caller;
 use crate::ledger::record::{Event, Record, Who};
-use crate::ledger::state::{Verdict, request_key};
+use crate::ledger::state::{Asked, Verdict, expired, request_key};
 use crate::ledger::{Receipt, State, View};
 use crate::policy::grant::TaskPath;
 use crate::policy::wanted::{TaskChoice, Wanted};
@@ -26,7 +26,15 @@ pub(super) enum Before {
 }
 
 /// What a request made before.
-pub(super) struct Seen {
+pub(super) enum Seen {
+    /// A credential that has not ended, or not long ago.
+    Made(Made),
+    /// One that has.
+    Ended(CredentialId, Position),
+}
+
+/// The credential that a request made.
+pub(super) struct Made {
     id: CredentialId,
     at: Position,
     seq: Seq,
@@ -48,11 +56,13 @@ impl Authority {
         let Some(request_id) = &want.request_id else { return Ok(None) };
         let key = request_key(caller.id().as_str(), request_id);
         let found = view.read(|state| {
-            let live = state.credentials.of_request(&key);
-            let made = live.and_then(|live| {
-                let alive = state.evidence_alive(&live.id(), view.now());
-                let path = TaskPath::Open(state.tasks.at(live.task())?.terms.clone());
-                Some(Seen { id: live.id(), at: live.at(), seq: live.seq(), alive, path })
+            let made = state.credentials.asked(&key).and_then(|asked| match asked {
+                Asked::Ended(id, at) => Some(Seen::Ended(id, at)),
+                Asked::Live(live) => {
+                    let alive = state.evidence_alive(&live.id(), view.now());
+                    let path = TaskPath::Open(state.tasks.at(live.task())?.terms.clone());
+                    Some(Seen::Made(Made { id: live.id(), at: live.at(), seq: live.seq(), alive, path }))
+                }
             });
             made.ok_or_else(|| state.requests.contains_key(&key))
         });
@@ -64,15 +74,17 @@ impl Authority {
     }
 
     pub(super) async fn again(&self, seen: Seen, caller: &Caller, want: &Wanted) -> Result<Before, No> {
-        let Seen { id, at, seq, alive, path } = seen;
+        let Made { id, at, seq, alive, path } = match seen {
+            Seen::Made(made) => made,
+            Seen::Ended(id, at) => return Err(self.over(id, at, want)),
+        };
         let receipt = self.ledger.receipt_of(id, seq, at).await?;
         let record = match self.issuance_at(at, id) {
             Ok(record) => record,
             // Of what has ended the record may be gone (`audit.keep`): there is nothing to give again, whatever was asked.
             Err(no) => return Err(alive.err().map_or(no, No::Refusal)),
         };
-        let same = record.request.as_ref().is_some_and(|r| r.digest == want.digest);
-        if !same {
+        if !same(&record, want) {
             return Err(reused(want.request_id.as_deref().unwrap_or_default()));
         }
         alive.map_err(No::Refusal)?;
@@ -128,11 +140,25 @@ impl Authority {
         Ok(Before::Replace(Box::new(Wanted { task: TaskChoice::Named(*task), replaces: Some(id), ..want.clone() })))
     }
 
+    /// Why a request gets nothing whose credential has ended.
+    fn over(&self, id: CredentialId, at: Position, want: &Wanted) -> No {
+        match self.issuance_at(at, id) {
+            Ok(record) if !same(&record, want) => reused(want.request_id.as_deref().unwrap_or_default()),
+            // The record may be gone, too (`audit.keep`).
+            _ => No::Refusal(expired(&id)),
+        }
+    }
+
     pub(super) fn issuance_at(&self, at: crate::store::Position, id: CredentialId) -> Result<Record, No> {
         let of = |r: &Record| matches!(&r.event, Some(Event::Issued(e)) if e.credential == id.as_bytes());
         let record = self.ledger.records_at(at)?.into_iter().find(of);
         record.ok_or_else(|| No::Fault(Fault::new(format!("commit {at} does not hold the issuance of {id}"))))
     }
+}
+
+/// Whether a request asks for what this issuance answered.
+fn same(record: &Record, want: &Wanted) -> bool {
+    record.request.as_ref().is_some_and(|r| r.digest == want.digest)
 }
 
 fn made_here(record: &Record) -> Result<bool, Fault> {

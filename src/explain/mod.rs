@@ -166,7 +166,7 @@ impl Authority {
 
     async fn explain_request(&self, caller: &str, id: &str, depth: Depth) -> Result<Explained, No> {
         let key = request_key(caller, id);
-        let made = self.ledger.peek(|s| (s.credentials.of_request(&key).map(|l| l.id()), s.requests.get(&key).cloned()));
+        let made = self.ledger.peek(|s| (s.credentials.asked(&key).map(|made| made.id()), s.requests.get(&key).cloned()));
         match made {
             (Some(credential), _) => return self.explain_credential(credential, depth).await,
             (None, Some(known)) if known.task != [0; 16] => {

@@ -22,6 +22,7 @@ mod load;
 pub mod mold;
 pub mod open;
 mod packed;
+mod pauses;
 mod propose;
 mod queue;
 mod receipt;
@@ -43,6 +44,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 pub use open::{Settings, StartError};
+pub use pauses::Longest;
 pub use propose::{Proposed, ProposedEach, Ready};
 pub use queue::Lane;
 use receipt::Issues;
@@ -57,6 +59,7 @@ use crate::seq::{CredentialId, Millis, Seq};
 use crate::store::Store;
 use crate::system::System;
 use clock::Guarded;
+use pauses::Pauses;
 use queue::Queue;
 use record::Record;
 
@@ -104,6 +107,7 @@ struct Inner {
     damaged: RwLock<Option<String>>,
     groups: AtomicU32,
     commits: AtomicU64,
+    pauses: Pauses,
     /// The place of the newest snapshot, and its last seq.
     snapshot_at: AtomicU64,
     snapshot_seq: AtomicU64,
@@ -252,6 +256,11 @@ impl Ledger {
     /// Commits since start.
     pub fn commits(&self) -> u64 {
         self.inner.commits.load(Ordering::Relaxed)
+    }
+
+    /// What one commit took at the longest.
+    pub fn longest(&self) -> Longest {
+        self.inner.pauses.longest()
     }
 
     /// Proposals that wait for the writer.

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::clock::Guarded;
 use super::keep::Keep;
 pub use super::load::{Loaded, StartError, damage, load};
+use super::pauses::Pauses;
 use super::record::{Event, GenerationBegun, Record, TaskHeartbeats, Who};
 use super::state::Ceilings;
 use super::verify::EVERYTHING;
@@ -84,6 +85,7 @@ impl Ledger {
             verified: AtomicU64::new(if loaded.from.is_some() { 0 } else { EVERYTHING }),
             groups: AtomicU32::new(1),
             commits: AtomicU64::new(0),
+            pauses: Pauses::default(),
             snapshotting: Mutex::new(false),
             writer: Mutex::new(None),
             background: Mutex::default(),

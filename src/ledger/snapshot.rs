@@ -12,7 +12,7 @@ use super::state::State;
 use crate::seq::Seq;
 
 /// The format of snapshot files: a snapshot of another format is passed over, and the log is folded from an older one or its start.
-const MAGIC: &[u8; 8] = b"mayfly\x05\n";
+const MAGIC: &[u8; 8] = b"mayfly\x06\n";
 
 /// Bytes written between two syncs, so that one large sync does not stand in the way of commits.
 const PIECE: usize = 4 * 1024 * 1024;

@@ -32,7 +32,9 @@ impl Inner {
         // On the writer's thread right after an append: the state is that of the durable head.
         let state = self.state.read();
         // What lives is written whole: the more there is, the rarer, so that each issuance pays for two entries at most.
-        if commits < self.settings.snapshot_every && records < state.credentials.len() as u64 / 2 {
+        // An ended one is half as long.
+        let entries = state.credentials.len() + state.credentials.ended() / 2;
+        if commits < self.settings.snapshot_every && records < entries as u64 / 2 {
             *busy = false;
             return;
         }

@@ -19,6 +19,7 @@ use crate::limits;
 use crate::refusal::{Fault, No, Refusal};
 use crate::seq::{Millis, Seq};
 use crate::store::StoreError;
+use crate::system::Stopwatch;
 
 /// The number under which one embedded replica writes.
 pub(super) const WRITER: u32 = 1;
@@ -98,7 +99,7 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
         }
         return;
     }
-    let room = inner.room();
+    let (room, watch) = (inner.room(), Stopwatch::start());
     let (prepared, chain, position, time) = {
         let mut state = inner.state.write();
         let time = inner.clock.now().max(state.time);
@@ -124,10 +125,16 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
     packed.shrink_to(limits::COMMIT_ROOM_BYTES);
     let head = pack_into(packed, WRITER, chain, time, prepared.records.iter().map(|c| &c.record));
     inner.state.write().appended(WRITER, head, packed.len());
-    match inner.store().append(position, packed) {
+    inner.pauses.folded(watch);
+    let watch = Stopwatch::start();
+    let appended = inner.store().append(position, packed);
+    inner.pauses.appended(watch);
+    let watch = Stopwatch::start();
+    match appended {
         Ok(()) => answer(inner, prepared.records, prepared.answers, position, time),
         Err(e) => fail(inner, prepared.answers, &e),
     }
+    inner.pauses.folded(watch);
 }
 
 /// The appended head: what stands there decides about each proposal.

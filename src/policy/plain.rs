@@ -66,6 +66,21 @@ impl Reader {
     }
 }
 
+/// The upstream and the request id that an `ExchangeRequest` in an open task names, where they are found without looking at the rest. It may
+/// ask for what [`read`] does not.
+pub fn names(message: &[u8]) -> Option<(&str, &str)> {
+    let mut fields = Fields::of(message);
+    fields.delimited(TASK_ID)?;
+    let upstream = fields.text(UPSTREAM)?;
+    while !fields.delimited(SCOPES)?.is_empty() {}
+    fields.number(KIND)?;
+    for tag in [TTL, TOOL, PURPOSE, ARGUMENTS] {
+        fields.delimited(tag)?;
+    }
+    let request_id = checked("request_id", fields.text(REQUEST_ID)?, limits::REQUEST_ID_BYTES).ok()?;
+    (!request_id.is_empty()).then_some((upstream, request_id))
+}
+
 /// What one `ExchangeRequest` asks for.
 pub fn read(message: &[u8]) -> Option<Wanted> {
     let mut fields = Fields::of(message);
@@ -223,7 +238,13 @@ mod tests {
 
     /// What is read is what prost and [`Wanted::take`] make of it.
     fn agrees(message: &[u8]) -> Option<Wanted> {
+        let found = names(message);
+        if let (Some(names), Ok(ask)) = (found, pb::ExchangeRequest::decode(message)) {
+            // Of a field that comes twice prost takes the later one: no such message is read at once.
+            assert!(names == (&*ask.upstream, &*ask.request_id) || read(message).is_none());
+        }
         let want = read(message)?;
+        assert_eq!(found.map(|(_, id)| id), want.request_id.as_deref());
         assert_eq!(Ok(&want), Wanted::from_pb(pb::ExchangeRequest::decode(message).unwrap()).as_ref());
         Some(want)
     }

@@ -24,6 +24,7 @@ pub(super) fn settings(config: &Config) -> Settings {
             tasks_per_caller: config.limits.tasks_per_caller,
             credentials: config.limits.credentials,
             credentials_per_caller: config.limits.credentials_per_caller,
+            request_ids: config.limits.request_ids,
             request_ids_per_caller: config.limits.request_ids_per_caller,
         },
     }

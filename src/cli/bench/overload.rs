@@ -1,6 +1,6 @@
 //! Overload: the server on one core, the generator on another, decisions that cannot be remembered, and more offered than the server can do.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -102,24 +102,50 @@ pub fn run(args: &OverloadArgs, mode: Mode) -> Result<Overload, Failed> {
     let cores = Some((server.into_iter().take(1).collect(), generator.into_iter().take(1).collect()));
     let plan = Plan { policies: args.policies, uncached: true, cores, ..Plan::usual(args.engine) };
     let bench = prepare(&plan)?;
-    let overload = super::on_runtime(async {
-        let mut peak = 0.0f64;
-        for concurrency in CLOSED {
-            let running = Running::start(&Load { concurrency, ..Load::usual(mode) }, &bench, args.seconds / 5).await?;
-            peak = peak.max(running.measure(&bench, args.seconds / 2).await?.rate());
-            running.end().await;
-        }
-        let load = Load { rate: Some(peak * args.times), concurrency: 1_024, ..Load::usual(mode) };
-        let running = Running::start(&load, &bench, args.seconds / 5).await?;
-        let revoking = tokio::spawn(revocations(running.outcome.clone(), running.operator.clone().ok_or("no operator")?));
-        let checking = tokio::spawn(health(running.outcome.clone(), bench.world.channel(&Bench::agent(0), bench.address).await?));
-        let stretch = running.measure(&bench, args.seconds).await?;
-        running.end().await;
-        revoking.await?;
-        Ok(told(mode, peak, &stretch, &checking.await??))
+    let overload = std::thread::scope(|scope| {
+        let (tell, outcome) = mpsc::channel();
+        let probing = scope.spawn(|| probe(&bench, outcome));
+        let (peak, stretch) = under_load(args, mode, &bench, tell)?;
+        let health = probing.join().map_err(|_| "probing ended by a panic")??.ok_or("nothing was probed")?;
+        Ok::<_, Failed>(told(mode, peak, &stretch, &health))
     })?;
     bench.end()?;
     Ok(overload)
+}
+
+/// The peak, and what came of more than that. What is probed meanwhile is told of the load.
+fn under_load(
+    args: &OverloadArgs,
+    mode: Mode,
+    bench: &Bench,
+    tell: mpsc::Sender<Arc<Outcome>>,
+) -> Result<(f64, Stretch), Failed> {
+    super::on_runtime(async {
+        let mut peak = 0.0f64;
+        for concurrency in CLOSED {
+            let running = Running::start(&Load { concurrency, ..Load::usual(mode) }, bench, args.seconds / 5).await?;
+            peak = peak.max(running.measure(bench, args.seconds / 2).await?.rate());
+            running.end().await;
+        }
+        let load = Load { rate: Some(peak * args.times), concurrency: 1_024, ..Load::usual(mode) };
+        let running = Running::start(&load, bench, args.seconds / 5).await?;
+        tell.send(running.outcome.clone())?;
+        let stretch = running.measure(bench, args.seconds).await;
+        running.end().await; // which ends the probes
+        Ok((peak, stretch?))
+    })
+}
+
+/// What an operator and a health checker see of it: in a thread of their own, as a raw flush has one, or they would wait for the generator.
+fn probe(bench: &Bench, outcome: mpsc::Receiver<Arc<Outcome>>) -> Result<Option<Health>, Failed> {
+    // Where there was no load there is nothing to see.
+    let Ok(outcome) = outcome.recv() else { return Ok(None) };
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let operator = bench.operator().await?.ok_or("no operator")?;
+        let channel = bench.world.channel(&Bench::agent(0), bench.address).await?;
+        let ((), health) = tokio::join!(revocations(outcome.clone(), operator), health(outcome, channel));
+        health.map(Some)
+    })
 }
 
 /// An operator revokes a credential that was just issued, again and again.

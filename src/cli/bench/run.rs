@@ -28,6 +28,8 @@ pub struct Server {
     pub remembered: u64,
     pub asked: u64,
     pub credentials: u64,
+    /// What one commit took at the longest, µs: in memory, and to be written.
+    pub longest_us: (u64, u64),
     /// Refusals for want of time, by the classes of `REFUSED_WITHIN_US`.
     pub refused: [u64; REFUSED_WITHIN_US.len() + 1],
 }
@@ -39,6 +41,7 @@ pub async fn look(operator: Option<&Channel>) -> Result<Server, Failed> {
         let status = ServerServiceClient::new(channel.clone()).get_status(pb::GetStatusRequest {}).await?.into_inner();
         if let Some(ledger) = status.ledger {
             (server.commits, server.seq) = (ledger.commit, ledger.durable_seq);
+            server.longest_us = (ledger.longest_fold_us, ledger.longest_append_us);
         }
         if let Some(load) = status.load {
             server.refused.iter_mut().zip(load.refused).for_each(|(ours, told)| *ours = told);

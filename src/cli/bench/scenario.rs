@@ -82,9 +82,8 @@ pub struct SoakArgs {
     /// How long
     #[arg(long, default_value_t = 60.0, value_parser = times)]
     pub minutes: f64,
-    /// How exchanges are sent. Those on a stream have request ids, which are remembered for ten minutes: above 16,000 a second they come to
-    /// more than a server remembers
-    #[arg(long, value_enum, default_value = "unary")]
+    /// How exchanges are sent. Those on a stream have request ids, which are remembered for ten minutes
+    #[arg(long, value_enum, default_value = "stream")]
     pub mode: Mode,
     /// Which share of full rate, which is measured first
     #[arg(long, default_value_t = 0.5, value_parser = times)]

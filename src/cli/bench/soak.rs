@@ -58,6 +58,9 @@ pub struct Soak {
     pub issued: u64,
     pub refused: u64,
     pub errors: u64,
+    /// What one commit took at the longest, ms: to fold, to expire and to begin snapshots; and to be written.
+    pub longest_fold_ms: f64,
+    pub longest_append_ms: f64,
     pub slopes: Vec<Slope>,
     pub flat: bool,
     pub samples: Vec<Sample>,
@@ -88,6 +91,7 @@ pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Faile
         let running = Running::start(&load, &bench, args.every.min(time / 10)).await?;
         let samples = sample(args, &bench, &running, time, &mut each).await?;
         let counted = running.outcome.counts();
+        let (fold_us, append_us) = look(running.operator.as_ref()).await?.longest_us;
         running.end().await;
         let fills = args.ttl.max(Duration::from_millis(limits::REQUEST_ID_KEPT_MS)).as_secs_f64() * FILLING;
         let slopes = slopes(&samples, fills.min(time.as_secs_f64() / 2.0));
@@ -101,6 +105,8 @@ pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Faile
             issued: counted.issued,
             refused: counted.refused,
             errors: counted.errors,
+            longest_fold_ms: fold_us as f64 / 1000.0,
+            longest_append_ms: append_us as f64 / 1000.0,
             flat: slopes.iter().all(|s| s.flat) && counted.errors == 0,
             slopes,
             samples,
@@ -195,6 +201,10 @@ impl Soak {
                 if s.flat { "flat" } else { "not flat" }
             );
         }
+        println!(
+            "  one commit       {:.1} ms at the longest to fold, to expire and to begin a snapshot; {:.1} ms to be written",
+            self.longest_fold_ms, self.longest_append_ms
+        );
         println!("flat: a slope of at most {:.0} % of the mean an hour, or of at most {SURE} standard errors", FLAT * 100.0);
     }
 }

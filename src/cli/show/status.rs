@@ -48,6 +48,8 @@ pub struct Ledger {
     pub verified_seq: u64,
     pub oldest_commit: u64,
     pub kept_bytes: u64,
+    pub longest_fold_us: u64,
+    pub longest_append_us: u64,
 }
 
 /// The clocks.
@@ -129,6 +131,8 @@ impl From<pb::LedgerStatus> for Ledger {
             verified_seq: l.verified_seq,
             oldest_commit: l.oldest_commit,
             kept_bytes: l.kept_bytes,
+            longest_fold_us: l.longest_fold_us,
+            longest_append_us: l.longest_append_us,
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct Ceilings {
     pub credentials: usize,
     /// Credentials of one caller.
     pub credentials_per_caller: usize,
+    /// Request ids remembered in all.
+    pub request_ids: usize,
     /// Request ids remembered for one caller.
     pub request_ids_per_caller: usize,
 }
@@ -32,6 +34,7 @@ impl Ceilings {
         tasks_per_caller: limits::TASKS_PER_CALLER,
         credentials: limits::CREDENTIALS,
         credentials_per_caller: limits::CREDENTIALS_PER_CALLER,
+        request_ids: limits::REQUEST_IDS,
         request_ids_per_caller: limits::REQUEST_IDS_PER_CALLER,
     };
 
@@ -53,6 +56,7 @@ impl Ceilings {
     /// Whether one more request id of this caller fits, after those that come with it.
     pub fn request_id(&self, state: &State, caller: &str, with_it: usize) -> Result<(), Refusal> {
         let kept = Duration::from_millis(limits::REQUEST_ID_KEPT_MS);
+        below("request_ids", state.credentials.all_remembered() as usize + with_it, self.request_ids, kept)?;
         let own = state.credentials.remembered(caller) as usize + with_it;
         below("request_ids_per_caller", own, self.request_ids_per_caller, kept)
     }

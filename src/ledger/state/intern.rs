@@ -171,7 +171,8 @@ impl<K: Hash + Eq> Interner<K> {
         self.slots.get(slot as usize).and_then(Option::as_ref).map(|(k, _)| &**k)
     }
 
-    fn slot_of<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<Slot> {
+    /// The place of a value.
+    pub fn slot_of<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<Slot> {
         self.index.find(self.hasher.hash_one(key), |slot| self.value(slot).is_some_and(|known| key.equivalent(known)))
     }
 

@@ -25,12 +25,12 @@ use serde::{Deserialize, Serialize};
 
 pub use ceilings::Ceilings;
 use credentials::facts_of;
-pub use credentials::{Credentials, Live, RequestKey, add_lineage, facts_of_record, id_for, svid_facts, trust_domain_of};
+pub use credentials::{Asked, Credentials, Live, RequestKey, add_lineage, facts_of_record, id_for, svid_facts, trust_domain_of};
 pub use judged::{Issuance, Judged};
 pub use parts::{Approval, BundleState, Key, Lease, Remembered, Removed, Taken, Version};
 pub use tasks::{Closed, Hold, Phase, Task, Tasks, Terms};
-pub use verdict::policy_in_force;
 pub(crate) use verdict::refused_by;
+pub use verdict::{expired, policy_in_force};
 
 use super::commit::{BadCommit, ChainHead, Commit};
 use super::record::{Event, KeyPurpose, KeyState, Record};
@@ -256,7 +256,7 @@ impl State {
 
     /// Whether a request of that name is remembered, whatever it made.
     pub fn knows_request(&self, key: &RequestKey) -> bool {
-        self.credentials.of_request(key).is_some() || self.requests.contains_key(key)
+        self.credentials.asked(key).is_some() || self.requests.contains_key(key)
     }
 
     /// The snapshots that the log vouches for and whose files stay, the newest first.

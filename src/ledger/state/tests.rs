@@ -293,10 +293,10 @@ fn what_has_ended_is_forgotten_and_nothing_else() {
     let task = log.opened(&[]);
     let issue = log.issue(&task);
     log.put(vec![issue.clone()])[0].clone().unwrap();
-    assert_eq!((log.state.credentials.len(), log.state.credentials.live()), (1, 1));
+    assert_eq!((log.state.credentials.len(), log.state.credentials.ended()), (1, 0));
     log.time = log.time.plus(29_000);
     log.put(vec![Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))]);
-    assert_eq!(log.state.credentials.live(), 1);
+    assert_eq!(log.state.credentials.len(), 1);
     log.time = log.time.plus(10_000);
     log.put(vec![Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))]);
     assert_eq!((log.state.credentials.len(), log.state.tasks.len()), (0, 1));

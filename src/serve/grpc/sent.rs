@@ -1,11 +1,14 @@
 //! What a caller asks for as it came: read at once, as nearly all of it is, or by prost.
 
+use std::sync::Arc;
+
 use bytes::Buf as _;
 use prost::Message as _;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic_prost::ProstEncoder;
 
+use crate::intake::Intake;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::policy::plain::{self, Reader};
@@ -18,6 +21,8 @@ use crate::seq::TaskId;
 pub enum Sent {
     /// Read already, and well formed.
     Plain(Box<Wanted>),
+    /// Not looked into but for its names: when it came there was no time for it.
+    Unread(Box<[u8]>),
     /// All others.
     Other(Box<pb::ExchangeRequest>),
 }
@@ -35,6 +40,7 @@ impl Sent {
     pub fn request_id(&self) -> &str {
         match self {
             Sent::Plain(want) => want.request_id.as_deref().unwrap_or_default(),
+            Sent::Unread(message) => plain::names(message).map_or("", |(_, request_id)| request_id),
             Sent::Other(ask) => &ask.request_id,
         }
     }
@@ -43,6 +49,7 @@ impl Sent {
     pub fn upstream(&self) -> &str {
         match self {
             Sent::Plain(want) => &want.upstream,
+            Sent::Unread(message) => plain::names(message).map_or("", |(upstream, _)| upstream),
             Sent::Other(ask) => &ask.upstream,
         }
     }
@@ -54,6 +61,7 @@ impl Sent {
                 TaskChoice::Named(task) => Some(task),
                 TaskChoice::Inline(_) => None,
             },
+            Sent::Unread(message) => Sent::read(message)?.task(),
             Sent::Other(ask) => match &ask.task {
                 Some(pb::exchange_request::Task::TaskId(task)) => task.parse().ok(),
                 _ => None,
@@ -65,6 +73,13 @@ impl Sent {
     pub fn want(self) -> Result<Box<Wanted>, Box<(String, Refusal)>> {
         match self {
             Sent::Plain(want) => Ok(want),
+            Sent::Unread(message) => match Sent::read(&message) {
+                Some(sent) => sent.want(),
+                None => {
+                    let request_id = plain::names(&message).map_or("", |(_, request_id)| request_id);
+                    Err(Box::new((request_id.to_owned(), Refusal::field("exchange", "is no ExchangeRequest"))))
+                }
+            },
             Sent::Other(mut ask) => match Wanted::take(&mut ask) {
                 Ok(want) => Ok(Box::new(want)),
                 Err(no) => Err(Box::new((ask.request_id, no))),
@@ -80,22 +95,31 @@ impl From<pb::ExchangeRequest> for Sent {
 }
 
 /// Reads what prost reads. What a stream is answered with is encoded where it is made.
-#[derive(Default)]
-pub struct StreamCodec;
+pub struct StreamCodec(pub Arc<Intake>);
 
 /// Reads what one stream asks.
-#[derive(Default)]
-pub struct SentDecoder(Reader);
+pub struct SentDecoder {
+    reader: Reader,
+    intake: Arc<Intake>,
+}
 
 impl SentDecoder {
     /// What a `StreamExchangeRequest` asks for, where that can be read at once.
     fn plain(&mut self, message: &[u8]) -> Option<Sent> {
-        const EXCHANGE: u8 = 1;
-        let mut fields = Fields::of(message);
-        let exchange = fields.delimited(EXCHANGE)?;
-        fields.end()?;
-        Some(Sent::Plain(Box::new(self.0.read(exchange)?)))
+        let exchange = exchange_of(message)?;
+        if self.intake.is_full() && plain::names(exchange).is_some() {
+            return Some(Sent::Unread(exchange.into()));
+        }
+        Some(Sent::Plain(Box::new(self.reader.read(exchange)?)))
     }
+}
+
+/// The only field of a `StreamExchangeRequest`.
+fn exchange_of(message: &[u8]) -> Option<&[u8]> {
+    const EXCHANGE: u8 = 1;
+    let mut fields = Fields::of(message);
+    let exchange = fields.delimited(EXCHANGE)?;
+    fields.end().map(|()| exchange)
 }
 
 impl Codec for StreamCodec {
@@ -109,7 +133,7 @@ impl Codec for StreamCodec {
     }
 
     fn decoder(&mut self) -> SentDecoder {
-        SentDecoder::default()
+        SentDecoder { reader: Reader::default(), intake: self.0.clone() }
     }
 }
 
@@ -221,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_message_of_a_stream_is_read_as_prost_reads_it() {
-        let mut decoder = SentDecoder::default();
+        let mut decoder = StreamCodec(Intake::new(1)).decoder();
         for n in 0..4 {
             let exchange = ask(n, false);
             let message = pb::StreamExchangeRequest { ask: Some(pb::stream_exchange_request::Ask::Exchange(exchange.clone())) };
@@ -238,6 +262,36 @@ mod tests {
             assert!(decoder.plain(&message[2..]).is_none());
         }
         assert!(decoder.plain(&[]).is_none());
+    }
+
+    #[test]
+    fn what_there_is_no_time_for_is_not_looked_into_and_can_be_read_later() {
+        let intake = Intake::new(1);
+        let mut decoder = StreamCodec(intake.clone()).decoder();
+        let message = |ask: &pb::ExchangeRequest| {
+            let ask = Some(pb::stream_exchange_request::Ask::Exchange(ask.clone()));
+            pb::StreamExchangeRequest { ask }.encode_to_vec()
+        };
+        assert!(matches!(decoder.plain(&message(&ask(1, false))), Some(Sent::Plain(_))));
+        let crowd: Vec<_> = std::iter::from_fn(|| intake.take(100).ok()).collect();
+        for odd in [false, true] {
+            let sent = decoder.plain(&message(&ask(1, odd))).unwrap();
+            assert!(matches!(sent, Sent::Unread(_)));
+            assert_eq!((sent.request_id(), sent.upstream(), sent.task()), ("1", "echo", Some(TaskId::from_bytes([0; 16]))));
+            assert_eq!(wants([sent]), wants([ask(1, odd).into()]));
+        }
+        let (unnamed, inline) = (
+            pb::ExchangeRequest { request_id: String::new(), ..ask(1, false) },
+            pb::ExchangeRequest { task: Some(pb::exchange_request::Task::OpenTask(pb::TaskTerms::default())), ..ask(1, false) },
+        );
+        assert!(matches!(decoder.plain(&message(&unnamed)), Some(Sent::Plain(_))), "nothing could be answered to it");
+        assert!(decoder.plain(&message(&inline)).is_none(), "as always");
+        // Cut in what nobody looked at.
+        let cut = Sent::Unread([&ask(1, false).encode_to_vec()[..], &[0x0a, 9]].concat().into());
+        let (request_id, no) = *cut.want().unwrap_err();
+        assert_eq!((&*request_id, no.field), ("1", Some("exchange")));
+        drop(crowd);
+        assert!(matches!(decoder.plain(&message(&ask(1, false))), Some(Sent::Plain(_))));
     }
 
     #[test]

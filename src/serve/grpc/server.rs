@@ -93,7 +93,7 @@ impl Server {
     fn ledger(&self) -> pb::LedgerStatus {
         let store = self.0.ledger.store();
         let durable = self.0.ledger.durable();
-        let before = Seq::start_of(1);
+        let (before, longest) = (Seq::start_of(1), self.0.ledger.longest());
         self.0.ledger.peek(|s| {
             let chain = s.writers.get(&writer_number());
             pb::LedgerStatus {
@@ -109,6 +109,8 @@ impl Server {
                 verified_seq: self.0.ledger.verified().as_u64(),
                 oldest_commit: s.removed.before.max(1),
                 kept_bytes: s.kept_bytes(),
+                longest_fold_us: longest.fold_us,
+                longest_append_us: longest.append_us,
             }
         })
     }
@@ -138,7 +140,7 @@ impl Server {
         let stale = followers.iter().filter(|f| now.since(f.last_seen) > a.followers.max_age_ms()).count();
         let verdicts = a.decider.verdicts.counts();
         a.ledger.peek(|s| pb::Counts {
-            credentials: s.credentials.live() as u64,
+            credentials: s.credentials.len() as u64,
             tasks: tasks.open,
             held_tasks: tasks.held,
             callers: (s.credentials.callers() + tasks.openers.len()) as u64,

@@ -16,11 +16,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::super::answer::of_codec;
 use super::super::peer;
-use super::super::status::{problem, status};
+use super::super::status::status;
+use super::round;
 use super::sent::{Sent, StreamCodec};
 use super::token::Tokens;
-use super::told::{Patterns, prefixed};
-use super::{note, round};
+use super::told::{Alike, Patterns};
 use crate::authority::Authority;
 use crate::credential::Issued;
 use crate::identity::caller::Caller;
@@ -112,7 +112,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
     let limits = (Some(limits::REQUEST_BYTES), None);
-    let mut grpc = Grpc::new(StreamCodec).apply_max_message_size_config(limits.0, limits.1);
+    let mut grpc = Grpc::new(StreamCodec(own.0.intake.clone())).apply_max_message_size_config(limits.0, limits.1);
     let mut batches = None;
     let response = grpc.streaming(Method(own, &mut batches), call).await;
     match batches {
@@ -165,7 +165,7 @@ async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Streami
                 }
                 Err(no) => {
                     authority.intake.refused(round.len(), read);
-                    let refused = no_time(&authority, &caller, round, held, &No::Refusal(no));
+                    let refused = no_time(&authority, &caller, round, held, &no);
                     let _ = answers.send(refused).await;
                 }
             }
@@ -182,18 +182,11 @@ async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Streami
 }
 
 /// There is no time for any of them.
-fn no_time(authority: &Authority, caller: &Caller, asks: Vec<Sent>, places: Vec<OwnedSemaphorePermit>, no: &No) -> Batch {
-    let mut messages = Vec::new();
-    for ask in asks {
-        note(authority, caller, no, ask.upstream(), "");
-        refused(ask.request_id().to_owned(), no.clone(), &mut messages);
-    }
+fn no_time(authority: &Authority, caller: &Caller, asks: Vec<Sent>, places: Vec<OwnedSemaphorePermit>, no: &Refusal) -> Batch {
+    authority.refused_each(caller.id().as_str(), no, asks.iter().map(Sent::upstream), "");
+    let (mut messages, alike) = (Vec::new(), Alike::new(No::Refusal(no.clone())));
+    asks.iter().for_each(|ask| alike.tell(ask.request_id(), &mut messages));
     Batch { messages, places, over: None }
-}
-
-fn refused(request_id: String, no: No, out: &mut Vec<u8>) {
-    let result = Some(pb::stream_exchange_response::Result::Problem(problem(no)));
-    prefixed(&pb::StreamExchangeResponse { request_id, result }, out);
 }
 
 /// The next message, if it is here already.
@@ -282,6 +275,6 @@ fn tell(
     };
     match end {
         Ok(issued) => patterns.tell(request_id, issued, out),
-        Err(no) => refused(request_id, no, out),
+        Err(no) => Alike::new(no).tell(&request_id, out),
     }
 }

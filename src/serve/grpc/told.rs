@@ -10,12 +10,14 @@ use prost::Message;
 use tonic::Status;
 use tonic::codec::{Codec, EncodeBuf, Encoder};
 
+use super::super::status::problem;
 use super::issued::issued_to_pb;
 use super::sent::{BatchDecoder, SentBatch};
 use crate::credential::minted::About;
 use crate::credential::{Answer, Issued, Token};
 use crate::pb::mayfly::v1 as pb;
 use crate::protobuf::{begin, delimited, delimited_len, message_len, number, number_len};
+use crate::refusal::No;
 
 // Tags of the messages in the protos, which are frozen.
 const REQUEST_ID: u32 = 1;
@@ -164,6 +166,24 @@ pub fn answer_of(issued: Issued) -> Bytes {
     message.into()
 }
 
+/// A refusal that answers some of a stream: what it says is encoded once.
+pub struct Alike(Vec<u8>);
+
+impl Alike {
+    /// Of this refusal.
+    pub fn new(no: No) -> Alike {
+        let result = Some(pb::stream_exchange_response::Result::Problem(problem(no)));
+        Alike(pb::StreamExchangeResponse { request_id: String::new(), result }.encode_to_vec())
+    }
+
+    /// The message that answers a request with it, at the end of those before it.
+    pub fn tell(&self, request_id: &str, out: &mut Vec<u8>) {
+        prefix(delimited_len(REQUEST_ID, request_id.as_bytes()) + self.0.len(), out);
+        delimited(REQUEST_ID, request_id.as_bytes(), out);
+        out.extend_from_slice(&self.0);
+    }
+}
+
 /// What stands before a message of so many bytes: a flag and four bytes of length (gRPC over HTTP/2, "Length-Prefixed-Message").
 fn prefix(length: usize, out: &mut Vec<u8>) {
     out.reserve(PREFIX + length);
@@ -302,8 +322,22 @@ mod tests {
     use crate::credential::status::Allocator;
     use crate::credential::testing::{Log, full, grant, keyring, plain};
     use crate::ledger::Receipt;
+    use crate::refusal::Refusal;
     use crate::seq::{CredentialId, Millis, Seq};
     use zeroize::Zeroizing;
+
+    #[test]
+    fn a_refusal_that_is_encoded_once_is_what_prost_writes_for_each() {
+        let no =
+            || No::Refusal(Refusal::limit("intake_wait_ms", 100, std::time::Duration::from_millis(200)).way_out("come again"));
+        let (alike, mut out, mut expected) = (Alike::new(no()), Vec::new(), Vec::new());
+        for request_id in ["", "r", "a longer name \u{e9}"] {
+            alike.tell(request_id, &mut out);
+            let result = Some(pb::stream_exchange_response::Result::Problem(problem(no())));
+            prefixed(&pb::StreamExchangeResponse { request_id: request_id.to_owned(), result }, &mut expected);
+        }
+        assert_eq!(out, expected);
+    }
 
     #[test]
     fn what_is_written_is_what_prost_writes_for_the_whole() {

@@ -201,6 +201,7 @@ fn limits(v: &Values) -> Option<Limits> {
         tasks_per_caller: count("limits.tasks_per_caller")?,
         credentials: count("limits.credentials")?,
         credentials_per_caller: count("limits.credentials_per_caller")?,
+        request_ids: count("limits.request_ids")?,
         request_ids_per_caller: count("limits.request_ids_per_caller")?,
         rules: count("limits.rules")?,
         rules_per_caller: count("limits.rules_per_caller")?,

@@ -118,6 +118,11 @@ pub const KEYS: &[Key] = &[
     limit("limits.tasks_per_caller", l::TASKS_PER_CALLER, "Live tasks that one caller opened."),
     limit("limits.credentials", l::CREDENTIALS, "Live credentials in all."),
     limit("limits.credentials_per_caller", l::CREDENTIALS_PER_CALLER, "Live credentials of one caller."),
+    limit(
+        "limits.request_ids",
+        l::REQUEST_IDS,
+        "Request ids remembered in all, 10 minutes at least. About 40 bytes each once what they made has ended.",
+    ),
     limit("limits.request_ids_per_caller", l::REQUEST_IDS_PER_CALLER, "Request ids remembered for one caller."),
     limit("limits.rules", l::RULES, "Revocation rules in all, before what callers end themselves is refused. Operators are not."),
     limit(

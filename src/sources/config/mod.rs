@@ -174,6 +174,7 @@ pub struct Limits {
     pub tasks_per_caller: usize,
     pub credentials: usize,
     pub credentials_per_caller: usize,
+    pub request_ids: usize,
     pub request_ids_per_caller: usize,
     pub rules: usize,
     pub rules_per_caller: usize,

@@ -142,3 +142,37 @@ fn a_request_that_was_forgotten_is_not_replaced_and_what_was_replaced_is_forgott
     let back: State = postcard::from_bytes(&snapshot).unwrap();
     assert_eq!(back.digest().unwrap(), log.state.digest().unwrap());
 }
+
+#[test]
+fn a_request_is_remembered_after_what_it_made_has_ended() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let old = first(&mut log, &task);
+    let agent = "spiffe://a.example/agent";
+    let (key, id) = (request_key(agent, "r"), CredentialId::from_slice(&old).unwrap());
+    log.time = log.time.plus(32_000);
+    log.put(vec![note()]);
+    let known = |state: &State| {
+        let made = state.credentials.asked(&key);
+        assert!(matches!(made, Some(Asked::Ended(made, _)) if made == id));
+        assert!(
+            state.knows_request(&key) && state.credentials.of_request(&key).is_none() && state.credentials.get(&id).is_none()
+        );
+        assert_eq!((state.credentials.len(), state.credentials.ended(), state.credentials.remembered(agent)), (0, 1, 1));
+    };
+    known(&log.state);
+    let back: State = postcard::from_bytes(&postcard::to_stdvec(&log.state).unwrap()).unwrap();
+    known(&back);
+    assert_eq!(back.digest().unwrap(), log.state.digest().unwrap());
+    let again = named(log.issue(&task), "r");
+    assert_eq!(reason(&log.put(vec![again])[0]), Reason::RequestIdReused);
+    let instead = replacement(&mut log, &task, &old);
+    assert!(log.put(instead).iter().all(Result::is_err), "what has ended is not replaced");
+    known(&log.state);
+    log.time = log.time.plus(limits::REQUEST_ID_KEPT_MS);
+    log.put(vec![note()]);
+    assert_eq!((log.state.credentials.ended(), log.state.credentials.remembered(agent)), (0, 0));
+    let other = log.opened(&[]);
+    let anew = named(log.issue(&other), "r");
+    log.put(vec![anew])[0].clone().unwrap();
+}

@@ -64,7 +64,7 @@ pub struct Entry {
     profile: Slot,
     /// Where its page has its tool.
     pub(super) tool: Span,
-    /// Its seq, which is never 0, above three flags.
+    /// Its seq, which is never 0, above two flags.
     mark: NonZeroU64,
     /// Its end, 48 bits; the high 16 of its commit's place.
     end: u64,
@@ -83,11 +83,9 @@ pub(super) struct Span {
 
 /// It was given back.
 const RELEASED: u64 = 1;
-/// Its end has passed and it is no longer counted as live.
-const ENDED: u64 = 2;
 /// It answers a request that is remembered.
-const ANSWERS: u64 = 4;
-const FLAGS: u32 = 3;
+const ANSWERS: u64 = 2;
+const FLAGS: u32 = 2;
 
 const AT_LOW: u32 = 28;
 const BEHIND: u32 = 24;
@@ -156,7 +154,7 @@ impl Entry {
         Millis(self.end >> 16)
     }
 
-    /// It is remembered until then.
+    /// Its request is remembered until then.
     pub fn kept_until(&self) -> Millis {
         self.expires_at().plus((self.rest & most(KEPT)) * 1000)
     }
@@ -177,18 +175,6 @@ impl Entry {
 
     pub(super) fn release(&mut self) {
         self.mark |= RELEASED;
-    }
-
-    /// Whether it is known that its end has passed.
-    pub(super) fn ended(&self) -> bool {
-        self.mark.get() & ENDED > 0
-    }
-
-    /// Its end has passed. False where that was known.
-    pub(super) fn end(&mut self) -> bool {
-        let ended = self.ended();
-        self.mark |= ENDED;
-        !ended
     }
 
     /// Answers no request any more. False where it did not.
@@ -283,17 +269,16 @@ mod tests {
         #[test]
         fn an_entry_says_what_it_was_made_of(
             id: [u8; 16], at in 0..=MOST_AT, seq in 1u64..1 << 53, behind in 0..=limits::REVISION_BEHIND + 9,
-            end in 0..=MOST_END, kept_ms in 0u64..4_000_000, places: (u32, u32), flags: (bool, bool, bool),
+            end in 0..=MOST_END, kept_ms in 0u64..4_000_000, places: (u32, u32), flags: (bool, bool),
         ) {
             let seq_of = |n| Seq::from_u64(n).unwrap();
             let revision = seq_of(seq.saturating_sub(behind));
             let made = Made {
-                id: CredentialId::from_bytes(id), answers: flags.2, at, seq: seq_of(seq), revision,
+                id: CredentialId::from_bytes(id), answers: flags.1, at, seq: seq_of(seq), revision,
                 expires_at: Millis(end), kept_until: Millis(end + kept_ms), task: places.0, profile: places.1,
             };
             let mut entry = Entry::new(&made);
             if flags.0 { entry.release() }
-            if flags.1 { prop_assert!(entry.end()) }
             let back = Entry::from_bytes(&entry.to_bytes()).unwrap();
             prop_assert_eq!(back, entry);
             prop_assert_eq!((back.id(), back.answers(), back.at()), (made.id, made.answers, made.at));
@@ -302,8 +287,8 @@ mod tests {
             prop_assert_eq!(back.revision(), if far { Seq::ZERO } else { revision });
             prop_assert_eq!(back.expires_at(), made.expires_at);
             prop_assert!((made.kept_until.0..made.kept_until.0 + 1000).contains(&back.kept_until().0), "in whole seconds, never less");
-            prop_assert_eq!((back.released(), entry.end()), (flags.0, !flags.1));
-            prop_assert_eq!((entry.unbind(), entry.answers(), entry.seq(), entry.ended()), (flags.2, false, made.seq, true));
+            prop_assert_eq!(back.released(), flags.0);
+            prop_assert_eq!((entry.unbind(), entry.answers(), entry.seq()), (flags.1, false, made.seq));
         }
     }
 

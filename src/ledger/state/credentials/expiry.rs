@@ -1,15 +1,12 @@
 //! When credentials are looked at, and forgotten.
 
-use std::hash::BuildHasher;
-
 use super::super::intern::Slot;
 use super::super::tasks::Tasks;
-use super::entry::stem;
-use super::{Credentials, Entry};
+use super::{Credentials, ENDED, Past};
 use crate::seq::Millis;
 
 impl Credentials {
-    /// Goes through up to `most` entries whose time has come: what ended is no longer counted, what may be forgotten is.
+    /// Goes through up to `most` entries whose time has come: of what ended only the request is remembered, and forgotten when it may be.
     pub(in super::super) fn expire(&mut self, now: Millis, most: usize, tasks: &mut Tasks) -> usize {
         let mut looked = 0;
         while looked < most {
@@ -18,24 +15,24 @@ impl Credentials {
                 looked += usize::from(self.look(slot, now, tasks));
             }
         }
+        while looked < most {
+            let Some((slot, past)) = self.ended.due(now) else { break };
+            self.by_stem.remove(self.hash_of(past.id().as_bytes()), slot | ENDED);
+            self.names.requesters.release(past.requester);
+            looked += 1;
+        }
         looked
     }
 
     /// Looks at a place. Whether anything there had come to its time.
     fn look(&mut self, slot: Slot, now: Millis, tasks: &mut Tasks) -> bool {
         let Some((_, entry)) = self.slab.get(slot) else { return false };
-        let (kept_until, next) = (entry.kept_until(), if entry.ended() { entry.kept_until() } else { entry.expires_at() });
-        if next.seconds() >= now.seconds() {
-            self.check_after(slot, next);
+        let end = entry.expires_at();
+        if end.seconds() >= now.seconds() {
+            self.check_after(slot, end);
             return false;
         }
-        if kept_until.seconds() < now.seconds() {
-            self.remove(slot, tasks);
-        } else {
-            let ended = self.slab.get_mut(slot).is_some_and(Entry::end);
-            self.live -= usize::from(ended);
-            self.check_after(slot, kept_until);
-        }
+        self.remove(slot, now, tasks);
         true
     }
 
@@ -46,14 +43,22 @@ impl Credentials {
         }
     }
 
-    fn remove(&mut self, slot: Slot, tasks: &mut Tasks) {
+    /// Its credential has ended: what is left is the request that it answered, as long as that is remembered.
+    fn remove(&mut self, slot: Slot, now: Millis, tasks: &mut Tasks) {
         let Some((_, entry)) = self.slab.get(slot) else { return };
-        self.by_stem.remove(self.hasher.hash_one(stem(entry.id().as_bytes())), slot);
-        let Some(mut entry) = self.slab.take(slot) else { return };
+        let hash = self.hash_of(entry.id().as_bytes());
+        self.by_stem.remove(hash, slot);
+        let Some(entry) = self.slab.take(slot) else { return };
         if entry.answers() {
-            self.names.forget_request(Some(entry.profile()));
+            let requester = self.names.requester_of(entry.profile());
+            match requester.filter(|_| entry.kept_until().seconds() >= now.seconds()) {
+                Some(requester) => {
+                    let past = self.ended.add(Past::new(entry.id(), entry.at(), requester), entry.kept_until());
+                    self.by_stem.insert(hash, past | ENDED);
+                }
+                None => self.names.forget_request(Some(entry.profile())),
+            }
         }
-        self.live -= usize::from(entry.end());
         self.names.release(entry.profile());
         if let Some(task) = tasks.at_mut(entry.task()) {
             task.credentials -= 1;

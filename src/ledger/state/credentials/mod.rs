@@ -1,8 +1,9 @@
 //! Live credentials: a slab of small entries whose names are shared.
 //!
-//! An entry stays until its credential has ended and its request id may be forgotten. What has ended is refused by its time, not by
-//! its absence.
+//! An entry stays until its credential has ended. What has ended is refused by its time, not by its absence. The request that it answered is
+//! remembered longer, in less room ([`ended`]).
 
+mod ended;
 mod entry;
 mod expiry;
 mod facts;
@@ -25,6 +26,7 @@ use crate::limits;
 use crate::persistent::{Calendar, Places};
 use crate::seq::{CredentialId, Millis, Seq};
 use crate::store::Position;
+use ended::{Ended, Past};
 use entry::{Made, stem};
 use names::{NameTables, Profile};
 use slab::Slab;
@@ -43,19 +45,45 @@ pub struct Credentials {
     names: NameTables,
     /// When to look at the entries of a page.
     checks: Calendar<Slot>,
-    live: usize,
+    ended: Ended,
+}
+
+/// The place of an ended one, among places.
+const ENDED: Slot = 1 << 31;
+
+// No entry's place is taken for one. There are more requests than credentials.
+const _: () = assert!(limits::CREDENTIALS < limits::REQUEST_IDS);
+const _: () = assert!(limits::REQUEST_IDS < ENDED as usize);
+
+/// What a request made.
+#[derive(Clone, Copy)]
+pub enum Asked<'a> {
+    /// A credential that is in memory.
+    Live(Live<'a>),
+    /// One that has ended, and where its commit is.
+    Ended(CredentialId, Position),
+}
+
+impl Asked<'_> {
+    /// The credential.
+    pub fn id(&self) -> CredentialId {
+        match self {
+            Asked::Live(live) => live.id(),
+            Asked::Ended(id, _) => *id,
+        }
+    }
 }
 
 impl Serialize for Credentials {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        (&self.slab, &self.free, &self.names, &self.checks, self.live).serialize(s)
+        (&self.slab, &self.free, &self.names, &self.checks, &self.ended).serialize(s)
     }
 }
 
 impl<'de> Deserialize<'de> for Credentials {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let (slab, free, names, checks, live) = Deserialize::deserialize(d)?;
-        let mut out = Credentials { slab, free, names, checks, live, ..Credentials::default() };
+        let (slab, free, names, checks, ended) = Deserialize::deserialize(d)?;
+        let mut out = Credentials { slab, free, names, checks, ended, ..Credentials::default() };
         out.index_all();
         Ok(out)
     }
@@ -69,7 +97,7 @@ impl Credentials {
             free: self.free.clone(),
             names: self.names.frozen(),
             checks: self.checks.clone(),
-            live: self.live,
+            ended: self.ended.clone(),
             ..Credentials::default()
         }
     }
@@ -79,6 +107,15 @@ impl Credentials {
         for slot in 0..self.places() {
             self.index(slot);
         }
+        let ended: Vec<(Slot, Past)> = self.ended.slots().filter_map(|slot| Some((slot, *self.ended.get(slot)?))).collect();
+        for (slot, past) in ended {
+            self.by_stem.insert(self.hash_of(past.id().as_bytes()), slot | ENDED);
+        }
+    }
+
+    /// The hash that an id, or a request's name, is found by.
+    fn hash_of(&self, like: &[u8; 16]) -> u64 {
+        self.hasher.hash_one(stem(like))
     }
 
     /// The credential of that id, if it is in memory.
@@ -87,22 +124,35 @@ impl Credentials {
     }
 
     fn slot_of(&self, id: &CredentialId) -> Option<Slot> {
-        self.find(id.as_bytes(), |entry| entry.id() == *id)
-    }
-
-    /// The place of an id, or of a request's name, that begins like this.
-    fn find(&self, like: &[u8; 16], fits: impl Fn(&Entry) -> bool) -> Option<Slot> {
-        self.by_stem.find(self.hasher.hash_one(stem(like)), |slot| self.slab.get(slot).is_some_and(|(_, entry)| fits(entry)))
+        let fits = |slot| self.slab.get(slot).is_some_and(|(_, entry)| entry.id() == *id);
+        // Beyond the slab there is nothing: an ended one has no place in it.
+        self.by_stem.find(self.hash_of(id.as_bytes()), fits)
     }
 
     /// The credential that answered this request, if it is in memory.
     pub fn of_request(&self, key: &RequestKey) -> Option<Live<'_>> {
-        self.at(self.find(key, |entry| entry.answers() && is_for(&entry.id(), key))?)
+        match self.asked(key)? {
+            Asked::Live(live) => Some(live),
+            Asked::Ended(..) => None,
+        }
+    }
+
+    /// What this request made, if that is remembered.
+    pub fn asked(&self, key: &RequestKey) -> Option<Asked<'_>> {
+        let fits = |slot| match slot & ENDED {
+            0 => self.slab.get(slot).is_some_and(|(_, entry)| entry.answers() && is_for(&entry.id(), key)),
+            _ => self.ended.get(slot & !ENDED).is_some_and(|past| is_for(&past.id(), key)),
+        };
+        let slot = self.by_stem.find(self.hash_of(key), fits)?;
+        match slot & ENDED {
+            0 => self.at(slot).map(Asked::Live),
+            _ => self.ended.get(slot & !ENDED).map(|past| Asked::Ended(past.id(), past.at())),
+        }
     }
 
     /// Looking for each of these requests, and adding what answers it, is about to follow.
     pub fn warm(&self, requests: impl Iterator<Item = RequestKey>) {
-        let read = |all, key: RequestKey| all ^ self.by_stem.warm(self.hasher.hash_one(stem(&key)));
+        let read = |all, key: RequestKey| all ^ self.by_stem.warm(self.hash_of(&key));
         std::hint::black_box(requests.fold(0, read));
     }
 
@@ -117,14 +167,23 @@ impl Credentials {
         self.slab.len() as Slot
     }
 
-    /// How many have not ended.
-    pub fn live(&self) -> usize {
-        self.live
-    }
-
-    /// How many are in memory.
+    /// How many are in memory: those that have not ended.
     pub fn len(&self) -> usize {
         self.slab.len() - self.free.len()
+    }
+
+    /// How many have ended, and their requests are remembered.
+    pub fn ended(&self) -> usize {
+        self.ended.len()
+    }
+
+    /// Those that have ended: who asked, what that made, and where its commit is.
+    pub fn past(&self) -> impl Iterator<Item = (&str, CredentialId, Position)> {
+        let of = |slot| {
+            let past = self.ended.get(slot)?;
+            Some((&**self.names.requesters.value(past.requester)?, past.id(), past.at()))
+        };
+        self.ended.slots().filter_map(of)
     }
 
     /// None are in memory.
@@ -186,7 +245,6 @@ impl Credentials {
             None => self.slab.push(),
         };
         self.slab.put(slot, entry, issuance.tool);
-        self.live += 1;
         self.index(slot);
         self.check_after(slot, expires_at);
     }
@@ -201,7 +259,7 @@ impl Credentials {
 
     fn index(&mut self, slot: Slot) {
         let Some((_, entry)) = self.slab.get(slot) else { return };
-        self.by_stem.insert(self.hasher.hash_one(stem(entry.id().as_bytes())), slot);
+        self.by_stem.insert(self.hash_of(entry.id().as_bytes()), slot);
     }
 
     /// Notes that it was given back; answers with its end.

@@ -175,6 +175,12 @@ impl NameTables {
         }
     }
 
+    /// The place of a credential's caller among those whose request ids are remembered.
+    pub fn requester_of(&self, profile: Slot) -> Option<Slot> {
+        let caller = self.profiles.value(profile).and_then(|p| self.callers.value(p.caller))?;
+        self.requesters.slot_of(&**caller)
+    }
+
     /// A request id of a credential's caller is forgotten.
     pub fn forget_request(&mut self, profile: Option<Slot>) {
         let caller = profile.and_then(|p| self.profiles.value(p)).and_then(|p| self.callers.value(p.caller));

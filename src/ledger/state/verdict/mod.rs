@@ -10,7 +10,7 @@ mod task;
 
 use super::credentials::is_for;
 use super::tasks::{Phase, Task, Terms};
-use super::{Ceilings, Judged, State, Verdict, svid_facts, trust_domain_of};
+use super::{Asked, Ceilings, Judged, State, Verdict, svid_facts, trust_domain_of};
 use crate::ledger::record::{Event, LeaseOpened, TaskOpened};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
@@ -136,13 +136,15 @@ impl State {
         if pending.requests.contains(&key) {
             return reused();
         }
-        match (self.credentials.of_request(&key), replaces) {
+        match (self.credentials.asked(&key), replaces) {
             // Counted already, with the one that it replaces.
-            (Some(first), Some(id)) if first.id().as_bytes()[..] == *id => {
+            (Some(Asked::Live(first)), Some(id)) if first.id().as_bytes()[..] == *id => {
                 pending.requests.push(key);
                 return Ok(());
             }
-            (None, Some(_)) => return Err(stale(format!("request_id {:?} stands for no credential", judged.request_id()))),
+            (None | Some(Asked::Ended(..)), Some(_)) => {
+                return Err(stale(format!("request_id {:?} stands for no credential", judged.request_id())));
+            }
             (Some(_), _) => return reused(),
             (None, None) if self.requests.contains_key(&key) => return reused(),
             (None, None) if pending.alone => {}
@@ -236,7 +238,7 @@ impl State {
             return gone("was given back");
         }
         if live.expires_at() <= time {
-            return gone("has expired");
+            return Err(expired(id));
         }
         let Some(task) = self.tasks.at(live.task()) else { return gone("has no task") };
         if let Some(hit) = self.rules.covers(&live.facts(task)) {
@@ -244,6 +246,11 @@ impl State {
         }
         self.usable(task, time)
     }
+}
+
+/// A credential's time is over.
+pub fn expired(id: &CredentialId) -> Refusal {
+    Refusal::new(Reason::CredentialNotActive, format!("credential {id} has expired"))
 }
 
 /// What the rules can ask of a task's opening.
