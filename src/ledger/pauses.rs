@@ -7,7 +7,7 @@ use crate::system::Stopwatch;
 /// What one commit took at the longest since the start, microseconds.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Longest {
-    /// To be decided and folded, what ended to be forgotten, a snapshot to be begun, answers to be given: all but being written.
+    /// To be decided and folded, what ended to be forgotten, a snapshot to be begun: all that is the ledger's own but being written.
     pub fold_us: u64,
     /// To be written durably.
     pub append_us: u64,

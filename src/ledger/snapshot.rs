@@ -4,18 +4,23 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::commit::{Hash, sha256};
 use super::state::State;
 use crate::seq::Seq;
+use crate::system::Stopwatch;
 
 /// The format of snapshot files: a snapshot of another format is passed over, and the log is folded from an older one or its start.
 const MAGIC: &[u8; 8] = b"mayfly\x06\n";
 
 /// Bytes written between two syncs, so that one large sync does not stand in the way of commits.
-const PIECE: usize = 4 * 1024 * 1024;
+const PIECE: usize = 1024 * 1024;
+
+/// The disk is left to commits for as long as a piece took, this at the most, microseconds.
+const PAUSE_US: u64 = 50_000;
 
 fn name(seq: Seq) -> String {
     format!("{:016x}.snapshot", seq.as_u64())
@@ -50,9 +55,14 @@ struct Body {
 
 impl Write for Body {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let watch = Stopwatch::start();
         let written = self.file.write(piece)?;
         self.hash.update(piece.get(..written).unwrap_or_default());
         self.file.sync_data()?;
+        // Not after the last one, which is shorter.
+        if written >= PIECE {
+            std::thread::sleep(Duration::from_micros(watch.us().min(PAUSE_US)));
+        }
         Ok(written)
     }
 

@@ -129,12 +129,10 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
     let watch = Stopwatch::start();
     let appended = inner.store().append(position, packed);
     inner.pauses.appended(watch);
-    let watch = Stopwatch::start();
     match appended {
         Ok(()) => answer(inner, prepared.records, prepared.answers, position, time),
         Err(e) => fail(inner, prepared.answers, &e),
     }
-    inner.pauses.folded(watch);
 }
 
 /// The appended head: what stands there decides about each proposal.
@@ -215,7 +213,9 @@ fn answer(inner: &Arc<Inner>, records: Vec<Committed>, answers: Vec<Answer>, pos
     // Before the replies: whoever proposed a record is the last to have it.
     drop(batch);
     tell(answers, position, time);
+    let watch = Stopwatch::start();
     inner.maybe_snapshot(position, head);
+    inner.pauses.folded(watch);
 }
 
 /// What was applied is durable, at that place and time.

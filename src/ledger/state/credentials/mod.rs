@@ -1,7 +1,7 @@
 //! Live credentials: a slab of small entries whose names are shared.
 //!
 //! An entry stays until its credential has ended. What has ended is refused by its time, not by its absence. The request that it answered is
-//! remembered longer, in less room ([`ended`]).
+//! remembered longer, in less room (`ended`).
 
 mod ended;
 mod entry;
