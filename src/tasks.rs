@@ -122,8 +122,8 @@ impl Authority {
     /// Ends a task and everything under it. A repeat gets the seq of the first ending.
     pub async fn close_task(&self, actor: &Actor, id: TaskId, outcome: Outcome, reason: &str) -> Result<Seq, No> {
         let (who, rank) = self.may_steer(actor, id)?;
-        let stands = |s: &State| s.tasks.get(&id).map(|t| (t.closed.as_ref().map(|c| c.seq), t.issued_under > 0, t.deadline));
-        let (before, issued, deadline) = self.ledger.settled(stands).await?.unwrap_or_default();
+        let stands = |s: &State| s.tasks.get(&id).map(|t| (t.closed.as_ref().map(|c| c.seq), t.issued_under > 0, t.ends_under));
+        let (before, issued, ends) = self.ledger.settled(stands).await?.unwrap_or_default();
         if let Some(seq) = before {
             return Ok(seq);
         }
@@ -135,8 +135,8 @@ impl Authority {
             task: id.as_bytes().to_vec(),
             outcome: outcome as i32,
             reason: reason.to_owned(),
-            // Nothing under it ends later.
-            keep_until: Rules::outlasting(deadline.max(self.system.wall())).0,
+            // Nothing under it ends later, but for what is on its way: the fold keeps the rule for that, too.
+            keep_until: Rules::outlasting(ends.max(self.system.wall())).0,
         };
         let record = Record::new(who, Event::TaskClosed(closed));
         match self.ledger.commit(lane_of(rank), vec![record]).await {

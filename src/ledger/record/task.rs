@@ -119,7 +119,7 @@ pub struct TaskClosed {
     /// Why, in the closer's words.
     #[prost(string, tag = "3")]
     pub reason: String,
-    /// The rule that it makes is kept until then.
+    /// The rule that it makes is kept until then at least, and as long as anything that was issued under it lives.
     #[prost(uint64, tag = "4")]
     pub keep_until: u64,
 }

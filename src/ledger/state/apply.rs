@@ -195,7 +195,7 @@ impl State {
             self.credentials.unbind(&first);
         }
         self.credentials.add(issuance, id, request.is_some(), (self.position, self.head, record.revision()), task);
-        self.tasks.count_issued(task);
+        self.tasks.count_issued(task, Millis(e.expires_at));
         self.issued += 1;
         for ancestor in &e.ancestors {
             self.descends(&ancestor.credential, Millis(e.expires_at));
@@ -215,8 +215,8 @@ impl State {
         let outcome = Outcome::try_from(e.outcome).unwrap_or(Outcome::Revoked);
         task.closed = Some(Closed { outcome, reason: e.reason.as_str().into(), at: now, seq, by: author(record) });
         let issued = task.issued_under > 0;
-        // Also where its deadline is long past: a rule is never dropped before the last view that could be from before it.
-        let until = Millis(e.keep_until).max(Rules::outlasting(task.deadline.max(now)));
+        // Nothing is issued under it any more, so the rule is for what was; and never dropped before the last view that could be from before it.
+        let until = Millis(e.keep_until).max(Rules::outlasting(task.ends_under.max(now)));
         self.tasks.closed(id, now);
         // Nothing was issued under it, so nobody has anything to refuse.
         if issued {

@@ -69,6 +69,8 @@ pub struct Task {
     pub issued: u64,
     /// Credentials ever issued in it or under it.
     pub issued_under: u64,
+    /// The latest end of one of those.
+    pub ends_under: Millis,
     /// Credentials in memory that name it.
     pub credentials: u32,
     /// Tasks in memory that have it as parent.
@@ -248,6 +250,7 @@ impl Tasks {
             counted: true,
             issued: 0,
             issued_under: 0,
+            ends_under: Millis(0),
             credentials: 0,
             children: 0,
             parent,
@@ -276,8 +279,8 @@ impl Tasks {
         terms
     }
 
-    /// Counts an issuance in the task at a place and in all above it.
-    pub(super) fn count_issued(&mut self, slot: Slot) {
+    /// Counts an issuance in the task at a place and in all above it. `end`: when what was issued ends.
+    pub(super) fn count_issued(&mut self, slot: Slot, end: Millis) {
         if let Some(task) = self.at_mut(slot) {
             task.issued += 1;
             task.credentials += 1;
@@ -286,6 +289,7 @@ impl Tasks {
         for _ in 0..limits::TASK_DEPTH {
             let Some(task) = at.and_then(|s| self.at_mut(s)) else { break };
             task.issued_under += 1;
+            task.ends_under = task.ends_under.max(end);
             at = task.parent;
         }
     }

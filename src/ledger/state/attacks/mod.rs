@@ -5,6 +5,7 @@ mod generations;
 mod groups;
 mod history;
 mod replaced;
+mod rules;
 
 use super::super::commit::{ChainHead, Commit, Encoded, pack};
 use super::super::record::*;
