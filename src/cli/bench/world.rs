@@ -7,7 +7,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tonic::transport::Channel;
 
 use super::Failed;
-use crate::cli::dev::{Child, Engine, Settings, TRUST_DOMAIN, World};
+use crate::cli::dev::{Child, Engine, SVID_LIFE_MS, Settings, TRUST_DOMAIN, World};
 use crate::policy::sample;
 use crate::serve::client;
 
@@ -140,7 +140,8 @@ impl Drop for Bench {
 
 /// Makes the world and starts its server, or finds one that runs.
 pub fn prepare(plan: &Plan) -> Result<Bench, Failed> {
-    let mut settings = Settings { engine: plan.engine, ..Settings::default() };
+    // No measurement outlives its SVIDs: connections end with them.
+    let mut settings = Settings { engine: plan.engine, svid_life_ms: 12 * SVID_LIFE_MS, ..Settings::default() };
     if plan.engine != Engine::Memory {
         settings = settings.with("store.disk_reserve", "\"64MiB\"");
     }

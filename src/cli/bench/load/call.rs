@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tonic::Status;
 
+use super::direct::{Direct, encoded};
 use super::{Answer, One};
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
@@ -37,8 +38,8 @@ pub async fn unary(one: One) {
 }
 
 /// Sent at their time; latency counts from then, also where the generator was late.
-pub async fn unary_at(one: One, rate: f64) {
-    let all = Arc::new(Semaphore::new(UNDER_WAY));
+pub async fn unary_at(one: One, direct: Direct, rate: f64) {
+    let (one, all) = (Arc::new(one), Arc::new(Semaphore::new(UNDER_WAY)));
     let began = Instant::now();
     let mut count = 0u32;
     while !one.outcome.stopped() {
@@ -50,10 +51,14 @@ pub async fn unary_at(one: One, rate: f64) {
             continue;
         };
         let Some((place, request)) = one.next().await else { return };
-        let one = one.clone();
+        let message = match encoded(&request) {
+            Ok(message) => message,
+            Err(error) => return one.outcome.wrong(error.to_string()),
+        };
+        let (one, direct) = (one.clone(), direct.clone());
         tokio::spawn(async move {
             let _under_way = under_way;
-            let answer = answer(TokenServiceClient::new(one.channel.clone()).exchange(request).await);
+            let answer = direct.exchange(message).await;
             one.done(due, &place, answer);
         });
     }

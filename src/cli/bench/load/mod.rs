@@ -1,6 +1,7 @@
 //! The load: exchanges with a tool, purpose and arguments of their own, a hundred to a task, which the first of them opens.
 
 mod call;
+mod direct;
 mod endings;
 mod outcome;
 mod stream;
@@ -20,6 +21,7 @@ use super::{BenchKind, Failed, Mode};
 use crate::ledger::commit::sha256;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
+use direct::Direct;
 use endings::Endings;
 use tasks::{Place, Tasks};
 
@@ -78,6 +80,8 @@ impl Load {
 struct One {
     load: Load,
     channel: Channel,
+    /// For single exchanges at their time.
+    direct: Option<Direct>,
     tasks: Arc<Tasks>,
     outcome: Arc<Outcome>,
     endings: Option<Endings>,
@@ -97,20 +101,24 @@ pub async fn start(load: &Load, bench: &Bench, outcome: &Arc<Outcome>) -> Result
     for n in 0..connections {
         let channel = bench.world.channel(&Bench::agent(n), bench.address).await?;
         let rate = load.rate.map(|r| r / f64::from(connections));
+        let direct = match (load.mode, rate) {
+            (Mode::Unary, Some(_)) => Some(Direct::connect(bench, &Bench::agent(n)).await?),
+            _ => None,
+        };
         // In an open loop as many as come in a second.
         let under_way = rate.map_or(in_flight, |rate| rate.ceil() as u32);
         let tasks = Tasks::new(load.per_task, under_way, outcome.clone());
         let (load, outcome, endings) = (load.clone(), outcome.clone(), endings.clone());
-        workers.extend(One { load, channel, tasks, outcome, endings, in_flight, rate }.start());
+        workers.extend(One { load, channel, direct, tasks, outcome, endings, in_flight, rate }.start());
     }
     Ok(workers)
 }
 
 impl One {
     fn start(self) -> Vec<JoinHandle<()>> {
-        match (self.load.mode, self.rate) {
+        match (self.load.mode, self.rate.zip(self.direct.clone())) {
             (Mode::Stream, _) => vec![tokio::spawn(stream::run(self))],
-            (Mode::Unary, Some(rate)) => vec![tokio::spawn(call::unary_at(self, rate))],
+            (Mode::Unary, Some((rate, direct))) => vec![tokio::spawn(call::unary_at(self, direct, rate))],
             (Mode::Unary, None) => (0..self.in_flight).map(|_| tokio::spawn(call::unary(self.clone()))).collect(),
             (Mode::Batch, _) => {
                 let calls = self.in_flight.div_ceil(limits::BATCH as u32).max(1);
