@@ -261,6 +261,15 @@ pub const PAGE: usize = 1_000;
 pub const WAIT_MS: u64 = 60_000;
 /// Rows in one page of a list when nobody asks for another number. Two screens.
 pub const PAGE_DEFAULT: usize = 100;
+/// How long before its end a registration warns, milliseconds: 14 days.
+pub const REGISTRATION_WARN_MS: u64 = 14 * 24 * 3_600_000;
+/// A registration that had no live credential for so long is unused, milliseconds: 30 days, so that what runs monthly is in use.
+pub const UNUSED_AFTER_MS: u64 = 30 * 24 * 3_600_000;
+/// Longest ttl of credentials that can do much harm before a registration is called broad, milliseconds: 15 minutes, as AWS's shortest session.
+pub const BROAD_TTL_MS: u64 = 900_000;
+/// Longest look for what a narrower policy set or registration would refuse, milliseconds (design, section 2). What was not looked at by then
+/// is revoked by something coarser.
+pub const NARROWING_LOOK_MS: u64 = 10_000;
 /// Entries that a list, or a count of what is hit, looks at in one go. At 0.2 µs each under 1 ms: the writer waits meanwhile.
 pub const LIST_WALK: usize = 4_096;
 /// Longest name of a follower among its caller's instances, bytes: a host name and a pid.

@@ -121,6 +121,8 @@ pub struct Refusal {
     pub message: String,
     /// The request's field that was wrong, as a path like `task.deadline`, where there is one.
     pub field: Option<&'static str>,
+    /// What few refusals have.
+    pub details: Option<Box<Details>>,
     /// The rule that refused it: a seq, a policy id, the name of a bound.
     pub rule: Option<String>,
     /// Who can change that, and the command to ask for it.
@@ -129,10 +131,19 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
 }
 
+/// What few refusals have: in a box, since a refusal is handed on a lot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Where several fields were wrong, each with what was: instead of `field`.
+    pub fields: Vec<(String, String)>,
+    /// The approval that is waited for, by its id.
+    pub approval: Option<String>,
+}
+
 impl Refusal {
     /// A refusal with its reason and what to say.
     pub fn new(reason: Reason, message: impl Into<String>) -> Refusal {
-        Refusal { reason, message: message.into(), field: None, rule: None, way_out: None, retry_after: None }
+        Refusal { reason, message: message.into(), field: None, details: None, rule: None, way_out: None, retry_after: None }
     }
 
     /// A field that is wrong: `message` says what was wrong and what would be right.
@@ -140,6 +151,21 @@ impl Refusal {
         let mut no = Refusal::new(Reason::InvalidField, format!("{field}: {message}"));
         no.field = Some(field);
         no
+    }
+
+    /// Fields that are wrong, each with what was wrong and what would be right. Everything at once: nobody mends one to be told of the next.
+    pub fn fields(wrong: Vec<(String, String)>) -> Refusal {
+        let all: Vec<String> = wrong.iter().map(|(field, what)| format!("{field}: {what}")).collect();
+        let mut no = Refusal::new(Reason::InvalidField, all.join("; "));
+        no.details = Some(Box::new(Details { fields: wrong, approval: None }));
+        no
+    }
+
+    /// Which fields were wrong, each with what was.
+    pub fn wrong(&self) -> impl Iterator<Item = (&str, &str)> {
+        let one = self.field.map(|field| (field, self.message.as_str()));
+        let several = self.details.iter().flat_map(|details| &details.fields);
+        one.into_iter().chain(several.map(|(field, what)| (field.as_str(), what.as_str())))
     }
 
     /// A bound that was reached.
@@ -153,6 +179,12 @@ impl Refusal {
     /// Names the rule that refused.
     pub fn by(mut self, rule: impl Into<String>) -> Refusal {
         self.rule = Some(rule.into());
+        self
+    }
+
+    /// Names the approval that is waited for.
+    pub fn approval(mut self, id: impl Into<String>) -> Refusal {
+        self.details.get_or_insert_default().approval = Some(id.into());
         self
     }
 

@@ -25,7 +25,9 @@ pub mod list;
 pub mod lock;
 pub mod man;
 pub mod out;
+pub mod owner;
 pub mod remedy;
+pub mod report;
 pub mod revoke;
 pub mod rules;
 pub mod server;
@@ -124,6 +126,11 @@ pub enum Command {
     /// What credentials can be had for
     #[command(subcommand)]
     Upstream(upstream::UpstreamCommand),
+    /// Who answers for upstreams
+    #[command(subcommand)]
+    Owner(owner::OwnerCommand),
+    /// What an auditor asks about the registry; exits with 10 where there is something to mend
+    Report(report::ReportArgs),
     /// What was made at upstreams and has to be undone
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
@@ -215,6 +222,8 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Key(command) => key::run(command, run).await,
         Command::Bundle(command) => bundle::run(command, run).await,
         Command::Upstream(command) => upstream::run(command, run).await,
+        Command::Owner(command) => owner::run(command, run).await,
+        Command::Report(args) => report::run(args, run).await,
         Command::Lease(command) => lease::run(command, run).await,
         Command::Explain(args) => explain::run(args, run).await,
         Command::Status(args) => status::run(args, run).await,

@@ -61,7 +61,8 @@ impl<'d> Section<'d> {
                 Some(near) => format!("did you mean {near}?"),
                 None => format!("known here: {}", known.join(", ")),
             };
-            self.document.complain(name.span().start, format!("unknown {sort} {}", self.path_of(name.get_ref())), remedy);
+            let path = self.path_of(name.get_ref());
+            self.document.complain(name.span().start, &path, format!("unknown {sort} {path}"), remedy);
         }
     }
 }
@@ -86,7 +87,7 @@ impl<'d> Field<'d> {
 
     /// Complains about this value.
     pub fn wrong<T>(&self, what: impl std::fmt::Display, remedy: impl Into<String>) -> Option<T> {
-        self.document.complain(self.value.span().start, format!("{} {what}", self.path), remedy);
+        self.document.complain(self.value.span().start, &self.path, format!("{} {what}", self.path), remedy);
         None
     }
 

@@ -44,18 +44,25 @@ pub struct Complaint {
     pub what: String,
     /// What would be right, or how to mend it.
     pub remedy: String,
+    /// The keys that it is about, each with the sections above it, like `ttl.max`. None where the text itself is wrong.
+    pub keys: Vec<String>,
 }
 
 impl Complaint {
     /// About the place `at` (a byte offset) of a source.
     pub fn at(source: &Source, at: usize, what: impl Into<String>, remedy: impl Into<String>) -> Complaint {
         let (line, column) = line_and_column(&source.text, at);
-        Complaint { file: source.file.clone(), line, column, what: what.into(), remedy: remedy.into() }
+        Complaint { file: source.file.clone(), line, column, what: what.into(), remedy: remedy.into(), keys: Vec::new() }
     }
 
     /// About a whole file.
     pub fn about(file: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Complaint {
-        Complaint { file: file.into(), line: 0, column: 0, what: what.into(), remedy: remedy.into() }
+        Complaint { file: file.into(), line: 0, column: 0, what: what.into(), remedy: remedy.into(), keys: Vec::new() }
+    }
+
+    /// The same, about these keys.
+    fn of(self, keys: Vec<String>) -> Complaint {
+        Complaint { keys, ..self }
     }
 }
 
@@ -110,9 +117,9 @@ impl<'s> Document<'s> {
         Section::new(self, String::new(), self.root.get_ref())
     }
 
-    /// Complains about a place.
-    pub fn complain(&self, at: usize, what: impl Into<String>, remedy: impl Into<String>) {
-        self.complaints.borrow_mut().push(Complaint::at(self.source, at, what, remedy));
+    /// Complains about the value of a key, or about the key, which stands there.
+    pub fn complain(&self, at: usize, key: &str, what: impl Into<String>, remedy: impl Into<String>) {
+        self.complaints.borrow_mut().push(Complaint::at(self.source, at, what, remedy).of(vec![key.to_owned()]));
     }
 
     fn lack(&self, path: String) {
@@ -125,7 +132,7 @@ impl<'s> Document<'s> {
         let lacks = self.lacks.into_inner();
         if !lacks.is_empty() {
             let what = format!("lacks {}", lacks.join(", "));
-            complaints.push(Complaint::about(self.source.file.clone(), what, "each of these is required"));
+            complaints.push(Complaint::about(self.source.file.clone(), what, "each of these is required").of(lacks));
         }
         complaints.sort_by_key(|c| (c.line, c.column));
         match value {

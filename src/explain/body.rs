@@ -27,6 +27,9 @@ pub const fn name(event: &Event) -> &'static str {
         Event::PolicySet(_) => "policy set",
         Event::UpstreamSet(_) => "upstream set",
         Event::BindingSet(_) => "binding set",
+        Event::OwnerLeft(e) if e.returned => "owner back",
+        Event::OwnerLeft(_) => "owner left",
+        Event::Narrowed(_) => "narrowed",
         Event::BundleSet(_) => "bundle set",
         Event::KeyAdded(_) => "key added",
         Event::KeyChanged(_) => "key changed",
@@ -160,6 +163,8 @@ fn registry(event: &Event) -> Value {
         Event::BindingSet(e) => {
             json!({ "binding": e.name, "version": e.version, "sha256": hex(&e.digest), "pending": e.pending })
         }
+        Event::Narrowed(e) => json!({ "what": text(Narrowing::try_from(e.what)), "name": e.name, "version": e.version }),
+        Event::OwnerLeft(e) => json!({ "owner": e.owner, "reason": e.reason }),
         Event::BundleSet(e) => json!({
             "trust_domain": e.trust_domain, "sequence": e.sequence, "sha256": hex(&e.digest), "source": e.source, "removed": e.removed,
             "trust_anchors": hexes(&e.anchors), "kept_out": hexes(&e.kept_out), "kept_in": hexes(&e.kept_in),

@@ -28,6 +28,8 @@ pub struct Registered {
     pub version: u64,
     /// It is not disabled or retired.
     pub active: bool,
+    /// Its owner has left.
+    pub owner_left: bool,
     /// The registration.
     pub upstream: Arc<Upstream>,
     /// `aud`: its audience, shared with every grant.
@@ -94,7 +96,10 @@ impl Catalog {
 
     /// Whether a record changes what is compiled.
     pub fn concerns(record: &Record) -> bool {
-        matches!(record.event, Some(Event::PolicySet(_) | Event::UpstreamSet(_) | Event::GenerationBegun(_)))
+        matches!(
+            record.event,
+            Some(Event::PolicySet(_) | Event::UpstreamSet(_) | Event::OwnerLeft(_) | Event::GenerationBegun(_))
+        )
     }
 
     /// Compiles what changed in the state since the last time.
@@ -135,9 +140,10 @@ fn set_of(before: &Compiled, version: &Version) -> Result<Arc<PolicySet>, String
 
 fn registered_of(before: &Compiled, name: &str, version: &Version) -> Result<Registered, String> {
     if let Some(known) = before.upstreams.get(name).filter(|r| r.version == version.version) {
-        return Ok(Registered { active: version.active, ..known.clone() });
+        return Ok(Registered { active: version.active, owner_left: version.owner_left, ..known.clone() });
     }
     let upstream = Arc::new(Upstream::from_text(&version.text)?);
     let (audience, base_url) = (upstream.audience.as_str().into(), upstream.target.as_str().into());
-    Ok(Registered { version: version.version, active: version.active, upstream, audience, base_url })
+    let Version { active, owner_left, .. } = *version;
+    Ok(Registered { version: version.version, active, owner_left, upstream, audience, base_url })
 }

@@ -61,7 +61,7 @@ impl Reads {
     }
 
     /// Whether what it names is all that is read.
-    pub(super) fn understood(&self) -> bool {
+    pub fn understood(&self) -> bool {
         !self.not_understood
     }
 
@@ -80,7 +80,12 @@ impl Reads {
     /// Whether one verdict holds for all exchanges that are decided at one moment and differ by the values of tool, purpose and arguments
     /// only: whether they are there is the same for all.
     pub fn shared(&self) -> bool {
-        self.cacheable() && !self.found.values().any(|r| r.fact.own && r.value)
+        self.cacheable() && !self.reads_own()
+    }
+
+    /// Whether the value is read of something that each exchange has for itself.
+    pub fn reads_own(&self) -> bool {
+        self.found.values().any(|r| r.fact.own && r.value)
     }
 
     /// The paths that are read, and whether the value is, or only its presence.

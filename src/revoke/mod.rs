@@ -117,6 +117,11 @@ impl Authority {
         Ok(Done { seq, hits, each })
     }
 
+    /// What a revocation at `made` hit.
+    pub(crate) async fn hit_since(&self, targets: &[Target], made: Seq) -> Result<Hits, No> {
+        Ok(self.counted(Count::since(targets, made, Rules::default())).await?.0)
+    }
+
     /// Lifts locks. What was revoked stays revoked.
     pub async fn lift(&self, operator: &Admitted, targets: &[Target], reason: &str, named: &Named) -> Result<Seq, No> {
         let lifted = LockLifted { targets: targets.iter().map(Target::to_record).collect(), reason: reason.to_owned() };

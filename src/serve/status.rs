@@ -39,8 +39,8 @@ fn details(no: &Refusal) -> ErrorDetails {
     }
     let mut details = ErrorDetails::new();
     details.set_error_info(no.reason.as_str(), DOMAIN, metadata);
-    if let Some(field) = no.field {
-        details.add_bad_request_violation(field, no.message.clone());
+    for (field, what) in no.wrong() {
+        details.add_bad_request_violation(field, what);
     }
     if let Some(after) = retry_after(no) {
         details.set_retry_info(Some(after));
@@ -66,11 +66,11 @@ pub fn problem(no: No) -> pb::Problem {
     match no {
         No::Refusal(no) => {
             let after = retry_after(&no).and_then(|d| prost_types::Duration::try_from(d).ok());
-            let violation = no.field.map(|f| pb::FieldViolation { field: f.to_owned(), description: no.message.clone() });
+            let violation = |(field, what): (&str, &str)| pb::FieldViolation { field: field.into(), description: what.into() };
             pb::Problem {
                 code: no.reason.code() as i32,
                 reason: no.reason.as_str().to_owned(),
-                field_violations: violation.into_iter().collect(),
+                field_violations: no.wrong().map(violation).collect(),
                 retry_after: after,
                 rule: no.rule.unwrap_or_default(),
                 way_out: no.way_out.unwrap_or_default(),

@@ -59,7 +59,7 @@ pub fn groups(state: &State, loaded: &Loaded, missing: &[&str]) -> Vec<Vec<Recor
             version: 1,
             digest: loaded.policy.digest().to_vec(),
             text: loaded.policy.to_text().to_owned(),
-            audit_only: false,
+            ..PolicySet::default()
         };
         (set.text.len(), Event::PolicySet(set))
     });

@@ -181,7 +181,7 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
     // From here on everything goes by the clock that the ledger believes.
     let system = ledger.system();
     let decider = Decider {
-        verdicts: Verdicts::new(config.limits.verdict_cache_bytes),
+        verdicts: Arc::new(Verdicts::new(config.limits.verdict_cache_bytes)),
         issuer: config.server.issuer.clone(),
         longest_ms: config.limits.credential_ttl_ms,
         longest_task_ms: config.limits.task_ttl_ms,

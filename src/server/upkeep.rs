@@ -32,6 +32,9 @@ const TOKENS: &str = "mayfly.v1.TokenService";
 /// How often schedules of keys are looked at.
 const KEYS_EVERY: Duration = Duration::from_secs(60);
 
+/// How often it is told which registrations stop issuing soon, milliseconds.
+const TOLD_EVERY_MS: u64 = 24 * 3_600_000;
+
 /// Everything that keeps a server current.
 pub(super) struct Upkeep {
     authority: Arc<Authority>,
@@ -84,13 +87,14 @@ impl Upkeep {
         let silent = Silent::follow(&authority.ledger);
         tokio::select! {
             _ = stopping.wait_for(|stops| *stops) => {}
-            ((), (), (), (), (), (), (), ()) = async { tokio::join!(
+            ((), (), (), (), (), (), (), (), ()) = async { tokio::join!(
                 own_watch,
                 public_watch,
                 bundle_watch,
                 take_in(&authority, told),
                 seconds(&authority, &silent),
                 keys_due(&authority),
+                registry_due(&authority),
                 tell_health(&authority.ledger, &health),
                 // What is under way when it is dropped is done again after the next start: undoing may be repeated.
                 authority.leases.clone().run(),
@@ -195,6 +199,26 @@ async fn keys_due(authority: &Authority) {
     loop {
         tick.tick().await;
         keys::tend(authority).await;
+    }
+}
+
+/// Narrowing that a stop cut short goes on; then, once a day, registrations that stop issuing soon are told.
+async fn registry_due(authority: &Authority) {
+    let mut tick = interval(KEYS_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told: Option<Millis> = None;
+    loop {
+        tick.tick().await;
+        if let Err(no) = authority.finish_registrations().await {
+            tracing::error!("what a narrower registration would refuse could not be revoked yet: {no}");
+        }
+        let now = authority.system.wall();
+        if told.is_none_or(|told| now.since(told) >= TOLD_EVERY_MS) {
+            told = Some(now);
+            for (upstream, finding) in authority.stopping_soon() {
+                tracing::warn!(upstream, "{}", finding.text);
+            }
+        }
     }
 }
 

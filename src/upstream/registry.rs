@@ -246,6 +246,14 @@ impl Upstream {
         self.scopes.iter().find(|s| s.name == name)
     }
 
+    /// Whether under another registration all credentials would be others: for somebody else, elsewhere, signed or bound in another way.
+    pub fn other_credentials(&self, new: &Upstream) -> bool {
+        self.audience != new.audience
+            || self.target != new.target
+            || self.alg != new.alg
+            || (new.proof_of_possession != ProofOfPossession::None && self.proof_of_possession != new.proof_of_possession)
+    }
+
     /// Whether credentials of that kind are issued for it.
     pub fn issues(&self, kind: Kind) -> bool {
         self.kinds.contains(&kind)

@@ -140,6 +140,8 @@ unary! { upstream_service_server::UpstreamService {
     list_upstreams(ListUpstreamsRequest) -> ListUpstreamsResponse,
     set_upstream(SetUpstreamRequest) -> SetUpstreamResponse,
     set_upstream_state(SetUpstreamStateRequest) -> SetUpstreamStateResponse,
+    offboard(OffboardRequest) -> OffboardResponse,
+    return_owner(ReturnOwnerRequest) -> ReturnOwnerResponse,
     test_upstream(TestUpstreamRequest) -> TestUpstreamResponse,
     put_secret(PutSecretRequest) -> PutSecretResponse,
     list_bindings(ListBindingsRequest) -> ListBindingsResponse,

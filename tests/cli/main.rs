@@ -9,6 +9,7 @@ mod double;
 mod get;
 mod mtls;
 mod refusals;
+mod registry;
 mod revoke;
 mod shapes;
 mod svid;

@@ -88,7 +88,7 @@ fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, ceilings: Ceiling
     let root = pki::Authority::root(DOMAIN);
     let parts = Parts {
         decider: Decider {
-            verdicts: Verdicts::new(1 << 20),
+            verdicts: Arc::new(Verdicts::new(1 << 20)),
             issuer: "https://mayfly.test".into(),
             longest_ms: limits::CREDENTIAL_TTL_MS,
             longest_task_ms: limits::TASK_TTL_MS,
@@ -113,7 +113,7 @@ fn import(authority: &Authority, system: &System) {
         version: 1,
         digest: set.digest().to_vec(),
         text: set.to_text().to_owned(),
-        audit_only: false,
+        ..PolicyRecord::default()
     };
     let mut records = vec![Record::new(Who::Mayfly("imported".into()), Event::PolicySet(policy))];
     for name in ["echo", "github", "tickets"] {

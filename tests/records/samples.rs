@@ -73,6 +73,24 @@ pub fn added() -> Vec<(String, Record)> {
         (text("v3/20-issued-own-request"), own),
         (text("v4/72-history-removed"), removed),
     ]
+    .into_iter()
+    .chain(narrowing())
+    .collect()
+}
+
+/// Versions that take back, and owners who leave.
+fn narrowing() -> impl Iterator<Item = (String, Record)> {
+    let looked = (1 << 45) + 7;
+    let left = OwnerLeft { owner: text("payments-team"), reason: text("team dissolved"), returned: true };
+    let narrowed = Narrowed { what: Narrowing::Upstream as i32, name: text("github"), version: 3 };
+    let events = [
+        ("40-policy-set-looked", Event::PolicySet(PolicySet { looked, ..PolicySet::default() })),
+        ("41-upstream-set-looked", Event::UpstreamSet(UpstreamSet { looked, ..UpstreamSet::default() })),
+        ("42-binding-set-looked", Event::BindingSet(BindingSet { looked, ..BindingSet::default() })),
+        ("47-owner-left", Event::OwnerLeft(left)),
+        ("48-narrowed", Event::Narrowed(narrowed)),
+    ];
+    events.into_iter().map(|(name, event)| (format!("v5/{name}"), Record::new(Who::LocalUid(1000), event)))
 }
 
 fn tasks() -> Vec<(&'static str, Event)> {
@@ -224,11 +242,25 @@ fn revocations() -> Vec<(&'static str, Event)> {
 }
 
 fn registry() -> Vec<(&'static str, Event)> {
-    let policy =
-        PolicySet { environment: text("dev"), version: 4, digest: digest(0xe1), text: text("{\"format\":1}"), audit_only: true };
-    let upstream =
-        UpstreamSet { name: text("echo"), version: 2, digest: digest(0xe2), text: text("{}"), disabled: true, retired: true };
-    let binding = BindingSet { name: text("agents-search"), version: 1, digest: digest(0xe3), text: text("{}"), pending: true };
+    let policy = PolicySet {
+        environment: text("dev"),
+        version: 4,
+        digest: digest(0xe1),
+        text: text("{\"format\":1}"),
+        audit_only: true,
+        looked: 0,
+    };
+    let upstream = UpstreamSet {
+        name: text("echo"),
+        version: 2,
+        digest: digest(0xe2),
+        text: text("{}"),
+        disabled: true,
+        retired: true,
+        looked: 0,
+    };
+    let binding =
+        BindingSet { name: text("agents-search"), version: 1, digest: digest(0xe3), text: text("{}"), pending: true, looked: 0 };
     let bundle = BundleSet {
         trust_domain: text("example.org"),
         sequence: Some(12),

@@ -8,6 +8,7 @@ mod listeners;
 mod messages;
 mod problems;
 mod public;
+mod registry;
 mod socket;
 mod start;
 mod upkeep;

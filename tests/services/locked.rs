@@ -39,8 +39,6 @@ const NOT_SERVED: &[&str] = &[
     "TailRecords",
     "VerifyLedger",
     "ReportUse",
-    "SetUpstream",
-    "SetUpstreamState",
     "TestUpstream",
     "PutSecret",
     "ListBindings",

@@ -165,8 +165,6 @@ fn what_is_not_served_says_so() {
     refused(w.run(audit.report_use(ask(&ROOT, Default::default()))), Reason::NotServed);
     assert!(w.run(audit.tail_records(ask(&ROOT, Default::default()))).is_err());
     let up = upstreams(&w);
-    refused(w.run(up.set_upstream(ask(&ROOT, Default::default()))), Reason::NotServed);
-    refused(w.run(up.set_upstream_state(ask(&ROOT, Default::default()))), Reason::NotServed);
     refused(w.run(up.test_upstream(ask(&ROOT, Default::default()))), Reason::NotServed);
     refused(w.run(up.put_secret(ask(&ROOT, Default::default()))), Reason::NotServed);
     refused(w.run(up.list_bindings(ask(&ROOT, Default::default()))), Reason::NotServed);

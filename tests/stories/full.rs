@@ -212,7 +212,7 @@ fn a_policy_that_counts_is_told_what_there_is() {
         let both = Source { text: format!("{}{forbid}", policy.text), ..policy };
         let set = PolicySet::compile(vec![both], kit::house::source("roles.toml")).unwrap();
         let (digest, text) = (set.digest().to_vec(), set.to_text().to_owned());
-        let record = Event::PolicySet(PolicyRecord { environment: "dev".into(), version: 2, digest, text, audit_only: false });
+        let record = Event::PolicySet(PolicyRecord { environment: "dev".into(), version: 2, digest, text, ..Default::default() });
         let record = Record::new(Who::Mayfly("a test".into()), record);
         house.authority.ledger.commit(Lane::Change, vec![record]).await.unwrap();
         let agent = house.caller("/agent/demo");

@@ -164,7 +164,7 @@ fn print(json: bool, out: Out, result: &impl Noun, words: impl Fn()) -> Result<(
             words();
             Ok(())
         }
-        Format::Json | Format::Yaml | Format::Name => out.one(result).map_err(told),
+        Format::Json | Format::Yaml | Format::Name | Format::Csv => out.one(result).map_err(told),
     }
 }
 

@@ -189,7 +189,7 @@ fn invite(world: &World, addresses: &Addresses, state: &'static str, log: Option
         Format::Table | Format::Wide => {
             out.text(&format!("export MAYFLY_CONFIG={}", serving.operator_config.display()))?;
         }
-        Format::Json | Format::Yaml | Format::Name => out.one(&serving)?,
+        Format::Json | Format::Yaml | Format::Name | Format::Csv => out.one(&serving)?,
     }
     out.say("  mayfly status");
     out.say(format_args!("  mayfly --config {} get echo --purpose \"first try\" | cat", serving.agent_config.display()));

@@ -32,6 +32,8 @@ pub enum Format {
     Yaml,
     /// Only the id or name, one per line.
     Name,
+    /// The columns of `wide`, for spreadsheets (RFC 4180).
+    Csv,
 }
 
 /// A thing that commands show. Its fields, as serialized, are the interface of `-o json`.
@@ -77,6 +79,7 @@ impl Out {
             Format::Json => print(&to_json(&rows)?),
             Format::Yaml => print(&to_tree(&rows)?.yaml()),
             Format::Name => print(&names(rows)),
+            Format::Csv => print(&csv_rows(rows)?),
         }
     }
 
@@ -88,6 +91,7 @@ impl Out {
             Format::Json => print(&to_json(row)?),
             Format::Yaml => print(&to_tree(row)?.yaml()),
             Format::Name => print(&names(std::slice::from_ref(row))),
+            Format::Csv => print(&csv_fields(&to_tree(row)?)?),
         }
     }
 
@@ -160,6 +164,32 @@ pub(super) fn to_tree(value: &impl Serialize) -> Result<Tree, CliError> {
     serde_json::from_str(&text).map_err(CliError::ours)
 }
 
+fn csv_rows<R: Row>(rows: &[R]) -> Result<String, CliError> {
+    let head = R::COLUMNS.iter().chain(R::WIDE).map(|title| title.to_ascii_lowercase().replace(' ', "_"));
+    let absent = |cell: String| if cell == "-" { String::new() } else { cell };
+    let lines = rows.iter().map(|row| row.cells().into_iter().map(absent).collect());
+    csv(std::iter::once(head.collect()).chain(lines))
+}
+
+fn csv_fields(tree: &Tree) -> Result<String, CliError> {
+    let (names, values) = tree.fields(true).into_iter().unzip();
+    csv([names, values].into_iter())
+}
+
+/// A spreadsheet takes what begins with one of `=+-@` for a formula and runs it: such a cell begins with an apostrophe.
+fn csv(lines: impl Iterator<Item = Vec<String>>) -> Result<String, CliError> {
+    let mut out = csv::Writer::from_writer(Vec::new());
+    for line in lines {
+        let cells = line.iter().map(|cell| {
+            let safe = escape::for_terminal(cell);
+            if safe.starts_with(['=', '+', '-', '@']) { format!("'{safe}") } else { safe.into_owned() }
+        });
+        out.write_record(cells).map_err(CliError::ours)?;
+    }
+    let bytes = out.into_inner().map_err(CliError::ours)?;
+    String::from_utf8(bytes).map_err(CliError::ours)
+}
+
 fn fields(tree: &Tree, all: bool) -> String {
     let rows = tree.fields(all).into_iter().map(|(name, value)| vec![name.replace('_', " "), value]);
     layout(None, rows.collect())
@@ -224,6 +254,15 @@ mod tests {
     #[test]
     fn a_table_without_rows_still_names_its_columns() {
         assert_eq!(table::<Thing>(&[], Format::Table), "THING  LAST\n");
+    }
+
+    #[test]
+    fn a_cell_of_a_csv_is_quoted_and_no_formula() {
+        assert_eq!(csv_rows(ROWS).unwrap(), "thing,last,purpose\na,end,x\\u{1b}[31m\nbbbbbbbb,end,部署\n");
+        assert_eq!(csv_rows::<Thing>(&[]).unwrap(), "thing,last,purpose\n");
+        let formula = [Thing { id: "=1+1", purpose: "a \"b\", c" }, Thing { id: "@x", purpose: "-" }];
+        assert_eq!(csv_rows(&formula).unwrap(), "thing,last,purpose\n'=1+1,end,\"a \"\"b\"\", c\"\n'@x,end,\n");
+        assert_eq!(csv_fields(&to_tree(&ROWS[1]).unwrap()).unwrap(), "id,purpose\nbbbbbbbb,部署\n");
     }
 
     #[test]

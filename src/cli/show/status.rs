@@ -23,6 +23,7 @@ pub struct Status {
     pub disk: Option<Disk>,
     pub counts: Counts,
     pub load: Option<Load>,
+    pub warnings: Vec<String>,
 }
 
 /// What it has to do.
@@ -112,6 +113,7 @@ impl From<pb::GetStatusResponse> for Status {
             disk: s.disk.map(|d| Disk { free_bytes: d.free_bytes, reserve_bytes: d.reserve_bytes, store_bytes: d.store_bytes }),
             counts: s.counts.unwrap_or_default().into(),
             load: s.load.map(|l| Load { waiting: l.waiting, decision_us: l.decision_ns as f64 / 1000.0, refused: l.refused }),
+            warnings: s.warnings,
         }
     }
 }

@@ -77,7 +77,7 @@ impl Teller {
     fn line(&self, text: &str) {
         match self.out.format() {
             Format::Table | Format::Wide => drop(self.out.text(text)),
-            Format::Json | Format::Yaml | Format::Name => self.out.say(text),
+            Format::Json | Format::Yaml | Format::Name | Format::Csv => self.out.say(text),
         }
     }
 

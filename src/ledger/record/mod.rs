@@ -36,7 +36,7 @@ pub struct Record {
     /// What happened.
     #[prost(
         oneof = "Event",
-        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 50, 51, 52, 60, 61, 70, 71, 72"
+        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51, 52, 60, 61, 70, 71, 72"
     )]
     pub event: Option<Event>,
 }
@@ -159,6 +159,12 @@ pub enum Event {
     /// A break-glass task was opened or reviewed.
     #[prost(message, tag = "46")]
     BreakGlass(BreakGlass),
+    /// An owner of registrations left, or is back.
+    #[prost(message, tag = "47")]
+    OwnerLeft(OwnerLeft),
+    /// A narrower version has revoked all that it would refuse.
+    #[prost(message, tag = "48")]
+    Narrowed(Narrowed),
     /// An approval was asked for.
     #[prost(message, tag = "50")]
     ApprovalAsked(ApprovalAsked),

@@ -41,6 +41,10 @@ pub struct PolicySet {
     /// It only watches beside the enforcing set.
     #[prost(bool, tag = "5")]
     pub audit_only: bool,
+    /// It may be narrower than the version before. What was issued up to this seq and it would refuse is revoked in the same group; what was
+    /// issued after it is looked for, until a record says that this was done. 0: there is nothing to look for.
+    #[prost(uint64, tag = "6")]
+    pub looked: u64,
 }
 
 /// An upstream's registration.
@@ -64,6 +68,51 @@ pub struct UpstreamSet {
     /// It will never issue again.
     #[prost(bool, tag = "6")]
     pub retired: bool,
+    /// As [`PolicySet::looked`].
+    #[prost(uint64, tag = "7")]
+    pub looked: u64,
+}
+
+/// What a narrower version has a name for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
+#[repr(i32)]
+pub enum Narrowing {
+    /// Never written.
+    Unspecified = 0,
+    /// The policy set of an environment.
+    Policy = 1,
+    /// An upstream's registration.
+    Upstream = 2,
+    /// A binding.
+    Binding = 3,
+}
+
+/// All that a narrower version would refuse was looked for and revoked, up to the place where it came into force.
+#[derive(Clone, PartialEq, Message)]
+pub struct Narrowed {
+    /// What was narrowed.
+    #[prost(enumeration = "Narrowing", tag = "1")]
+    pub what: i32,
+    /// Its environment or name.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// The version.
+    #[prost(uint64, tag = "3")]
+    pub version: u64,
+}
+
+/// An owner of registrations left, or is back.
+#[derive(Clone, PartialEq, Message)]
+pub struct OwnerLeft {
+    /// As registrations name it.
+    #[prost(string, tag = "1")]
+    pub owner: String,
+    /// Why.
+    #[prost(string, tag = "2")]
+    pub reason: String,
+    /// Back again.
+    #[prost(bool, tag = "3")]
+    pub returned: bool,
 }
 
 /// Which workload's tool may use which upstream.
@@ -84,6 +133,9 @@ pub struct BindingSet {
     /// It permits nothing until somebody approves it.
     #[prost(bool, tag = "5")]
     pub pending: bool,
+    /// As [`PolicySet::looked`].
+    #[prost(uint64, tag = "6")]
+    pub looked: u64,
 }
 
 /// A trust domain's bundle.

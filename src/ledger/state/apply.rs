@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::tasks::{Closed, Hold};
-use super::{Approval, BundleState, End, Issuance, Judged, Key, Lease, Removed, RequestKey, State, Taken, Version, hash_of};
+use super::{
+    Approval, BundleState, Claims, End, Issuance, Judged, Key, Lease, Removed, RequestKey, State, Taken, Version, hash_of,
+};
 use crate::ledger::record::{
-    BundleSet, Event, GenerationBegun, HoldRank, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Outcome, Record, Revoked,
-    TaskClosed, Who,
+    BundleSet, Event, GenerationBegun, HoldRank, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Narrowed, Narrowing, Outcome,
+    OwnerLeft, Record, Revoked, TaskClosed, Who,
 };
 use crate::limits;
 use crate::revocation::{Rules, Target};
@@ -92,24 +94,40 @@ impl State {
 
     fn apply_registry(&mut self, event: &Event, record: &Record) {
         let (seq, at) = (self.head, self.time);
-        let version = |version: u64, digest: &[u8], text: &str, active: bool| {
-            let by = author(record);
-            Version { version, digest: hash_of(digest), text: text.into(), active, retired: false, seq, at, by }
+        let version = |version: u64, digest: &[u8], text: &str, active: bool, looked: u64| Version {
+            version,
+            digest: hash_of(digest),
+            text: text.into(),
+            active,
+            retired: false,
+            seq,
+            at,
+            by: author(record),
+            claims: None,
+            owner_left: false,
+            narrows: Seq::from_u64(looked).filter(|s| *s > Seq::ZERO),
         };
         match event {
             Event::PolicySet(e) => {
                 let table = if e.audit_only { &mut self.audit_policies } else { &mut self.policies };
-                table.insert(e.environment.as_str().into(), Arc::new(version(e.version, &e.digest, &e.text, true)));
+                table.insert(e.environment.as_str().into(), Arc::new(version(e.version, &e.digest, &e.text, true, e.looked)));
             }
             Event::UpstreamSet(e) => {
-                let active = !e.disabled && !e.retired;
-                self.upstreams.insert(
-                    e.name.as_str().into(),
-                    Arc::new(Version { retired: e.retired, ..version(e.version, &e.digest, &e.text, active) }),
-                );
+                let version = version(e.version, &e.digest, &e.text, !e.disabled && !e.retired, e.looked);
+                let claims = Claims::of(&e.text);
+                let owner_left = claims.as_ref().is_some_and(|c| self.owners_left.contains_key(&c.owner));
+                let version = Version { retired: e.retired, claims, owner_left, ..version };
+                self.upstreams.insert(e.name.as_str().into(), Arc::new(version));
             }
             Event::BindingSet(e) => {
-                self.bindings.insert(e.name.as_str().into(), Arc::new(version(e.version, &e.digest, &e.text, !e.pending)));
+                self.bindings
+                    .insert(e.name.as_str().into(), Arc::new(version(e.version, &e.digest, &e.text, !e.pending, e.looked)));
+            }
+            Event::OwnerLeft(e) => self.owner_left(e, at),
+            Event::Narrowed(e) => {
+                if let Some(version) = self.version_mut(e) {
+                    Arc::make_mut(version).narrows = None;
+                }
             }
             Event::BundleSet(e) => self.set_bundle(e),
             Event::KeyAdded(e) => self.add_key(e),
@@ -159,6 +177,29 @@ impl State {
             }
             Event::HistoryRemoved(e) => self.removed = Removed::of(e),
             _ => {}
+        }
+    }
+
+    fn version_mut(&mut self, e: &Narrowed) -> Option<&mut Arc<Version>> {
+        let found = match Narrowing::try_from(e.what) {
+            Ok(Narrowing::Policy) => self.policies.get_mut(e.name.as_str()),
+            Ok(Narrowing::Upstream) => self.upstreams.get_mut(e.name.as_str()),
+            Ok(Narrowing::Binding) => self.bindings.get_mut(e.name.as_str()),
+            Ok(Narrowing::Unspecified) | Err(_) => None,
+        };
+        found.filter(|v| v.version == e.version)
+    }
+
+    /// What an owner answered for stands still until somebody takes over, or the owner is back.
+    fn owner_left(&mut self, e: &OwnerLeft, at: Millis) {
+        match e.returned {
+            true => drop(self.owners_left.remove(e.owner.as_str())),
+            false => drop(self.owners_left.insert(e.owner.as_str().into(), at)),
+        }
+        for version in self.upstreams.values_mut() {
+            if version.claims.as_ref().is_some_and(|c| *c.owner == *e.owner) {
+                Arc::make_mut(version).owner_left = !e.returned;
+            }
         }
     }
 

@@ -125,6 +125,11 @@ impl<K: Hash + Eq> Interner<K> {
         slot
     }
 
+    /// Each value once, and how many hold it.
+    pub fn counted(&self) -> impl Iterator<Item = (&K, u32)> {
+        self.slots.iter().filter_map(|value| value.as_ref().map(|(value, count)| (&**value, *count)))
+    }
+
     /// Each value once.
     pub fn values(&self) -> impl Iterator<Item = &K> {
         self.slots.iter().filter_map(|value| value.as_ref().map(|(value, _)| &**value))
@@ -143,27 +148,24 @@ impl<K: Hash + Eq> Interner<K> {
         Some(value)
     }
 
-    /// Counts one holder less. Whether the value is forgotten.
-    pub fn release(&mut self, slot: Slot) -> bool {
-        let Some(place) = self.slots.get_mut(slot as usize) else { return false };
-        let Some((_, count)) = place else { return false };
+    /// Counts one holder less. The value, where that was the last.
+    pub fn release(&mut self, slot: Slot) -> Option<Arc<K>> {
+        let place = self.slots.get_mut(slot as usize)?;
+        let (_, count) = place.as_mut()?;
         *count -= 1;
         self.held -= 1;
         if *count > 0 {
-            return false;
+            return None;
         }
-        let hash = self.slots.get(slot as usize).and_then(Option::as_ref).map_or(0, |(k, _)| self.hasher.hash_one(&**k));
-        self.index.remove(hash, slot);
-        if let Some(place) = self.slots.get_mut(slot as usize) {
-            *place = None;
-        }
+        let (gone, _) = place.take()?;
+        self.index.remove(self.hasher.hash_one(&*gone), slot);
         self.free.push(slot);
-        true
+        Some(gone)
     }
 
     /// The same by the value itself.
-    pub fn release_value<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> bool {
-        self.slot_of(key).is_some_and(|slot| self.release(slot))
+    pub fn release_value<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> Option<Arc<K>> {
+        self.release(self.slot_of(key)?)
     }
 
     /// The value at a place.

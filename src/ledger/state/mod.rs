@@ -27,13 +27,13 @@ pub use ceilings::Ceilings;
 use credentials::facts_of;
 pub use credentials::{Asked, Credentials, Live, RequestKey, add_lineage, facts_of_record, id_for, svid_facts, trust_domain_of};
 pub use judged::{Issuance, Judged};
-pub use parts::{Approval, BundleState, Key, Lease, Remembered, Removed, Taken, Version};
+pub use parts::{Approval, BundleState, Claims, Key, Lease, Remembered, Removed, Taken, Version};
 pub use tasks::{Closed, Hold, Phase, Task, Tasks, Terms};
 pub(crate) use verdict::refused_by;
 pub use verdict::{expired, policy_in_force};
 
 use super::commit::{BadCommit, ChainHead, Commit};
-use super::record::{Event, KeyPurpose, KeyState, Record};
+use super::record::{Event, KeyPurpose, KeyState, Narrowing, Record};
 use crate::limits;
 use crate::persistent::{Calendar, Map};
 use crate::refusal::Refusal;
@@ -69,6 +69,8 @@ pub struct State {
     pub audit_policies: BTreeMap<Box<str>, Arc<Version>>,
     /// The registration in force, by upstream.
     pub upstreams: BTreeMap<Box<str>, Arc<Version>>,
+    /// Owners who have left, and since when.
+    pub owners_left: BTreeMap<Box<str>, Millis>,
     /// The binding in force, by name.
     pub bindings: BTreeMap<Box<str>, Arc<Version>>,
     /// Bundles, by trust domain.
@@ -160,6 +162,7 @@ impl State {
             policies: self.policies.clone(),
             audit_policies: self.audit_policies.clone(),
             upstreams: self.upstreams.clone(),
+            owners_left: self.owners_left.clone(),
             bindings: self.bindings.clone(),
             bundles: self.bundles.clone(),
             keys: self.keys.clone(),
@@ -262,6 +265,17 @@ impl State {
     /// The snapshots that the log vouches for and whose files stay, the newest first.
     pub fn vouched(&self) -> impl Iterator<Item = &Taken> {
         self.snapshot.iter().chain(&self.snapshot_before)
+    }
+
+    /// Versions that may be narrower than the one before, and of which it is not said yet that all they would refuse is revoked.
+    pub fn narrowing(&self) -> Vec<(Narrowing, Box<str>, Arc<Version>)> {
+        let tables =
+            [(Narrowing::Policy, &self.policies), (Narrowing::Upstream, &self.upstreams), (Narrowing::Binding, &self.bindings)];
+        let open = |(what, table): (Narrowing, &'_ BTreeMap<Box<str>, Arc<Version>>)| {
+            let open = table.iter().filter(|(_, v)| v.narrows.is_some());
+            open.map(|(name, v)| (what, name.clone(), v.clone())).collect::<Vec<_>>()
+        };
+        tables.into_iter().flat_map(open).collect()
     }
 
     /// The active key for a purpose in an environment.

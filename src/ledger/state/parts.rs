@@ -9,9 +9,10 @@ use crate::ledger::commit::ChainHead;
 use crate::ledger::record::{ChainEnd, HistoryRemoved, KeyPurpose, KeyState, SnapshotTaken, Who};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 use crate::store::Position;
+use crate::upstream::registry::Upstream;
 
 /// One version of a policy set, registration or binding.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     /// Its number; 1 is the first.
     pub version: u64,
@@ -29,6 +30,45 @@ pub struct Version {
     pub at: Millis,
     /// The author of its record.
     pub by: Option<Box<Who>>,
+    /// What a registration has for itself.
+    pub claims: Option<Claims>,
+    /// Its owner has left: nothing is issued until somebody takes over.
+    pub owner_left: bool,
+    /// What was issued after this seq, and it would refuse, has yet to be looked for and revoked.
+    pub narrows: Option<Seq>,
+}
+
+impl Version {
+    /// Something may be granted by it.
+    pub fn in_force(&self) -> bool {
+        self.active && !self.owner_left
+    }
+}
+
+/// What of a registration the order itself looks at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Its environment: no version has another.
+    pub environment: Box<str>,
+    /// Its audience: no other upstream's.
+    pub audience: Box<str>,
+    /// Its target: no other upstream's.
+    pub target: Box<str>,
+    /// Who answers for it.
+    pub owner: Box<str>,
+}
+
+impl Claims {
+    /// Those of a registration's text. `None` where this version cannot read it; then nothing is issued for it, either.
+    pub(super) fn of(text: &str) -> Option<Claims> {
+        let upstream = Upstream::from_text(text).ok()?;
+        Some(Claims {
+            environment: upstream.environment.into(),
+            audience: upstream.audience.into(),
+            target: upstream.target.into(),
+            owner: upstream.owner.into(),
+        })
+    }
 }
 
 /// A trust domain's bundle, as far as the order needs it.

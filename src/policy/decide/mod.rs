@@ -2,12 +2,16 @@
 //!
 //! Unknown anywhere means no. Cedar's verdict can only narrow: whatever it permits, the walls and bounds before and after it hold.
 
+mod again;
 mod place;
 mod settle;
 mod shared;
 mod task;
 
+pub use again::{Held, reads_records, still_permits};
 pub use shared::Shared;
+
+use std::sync::Arc;
 
 use super::action::Work;
 use super::bound::Life;
@@ -29,7 +33,7 @@ use settle::{active, kind_of, scopes_of};
 /// What decisions of one server share.
 pub struct Decider {
     /// Verdicts of Cedar, remembered.
-    pub verdicts: Verdicts,
+    pub verdicts: Arc<Verdicts>,
     /// `iss` without the environment's path.
     pub issuer: String,
     /// The longest TTL of a credential, milliseconds.

@@ -48,6 +48,26 @@ impl Place {
         }
     }
 
+    /// A task as it stands, for this caller.
+    pub fn open(state: &State, task: &Task, caller: &str) -> Place {
+        let terms = &task.terms;
+        Place {
+            id: terms.id,
+            about: About::Open(terms.clone()),
+            ttl_ms: task.deadline.since(terms.opened_at),
+            heartbeat: terms.heartbeat > 0,
+            deadline: state.tasks.upwards(task).map(|t| t.deadline).min().unwrap_or(task.deadline),
+            max_deadline: terms.max_deadline,
+            counts: Counts {
+                issued_in_task: count(task.issued),
+                live_in_task: count(task.credentials),
+                live_of_caller: live_of(state, caller),
+                // Nobody reports uses to this version.
+                uses_in_task: 0,
+            },
+        }
+    }
+
     pub fn is_new(&self) -> bool {
         matches!(self.about, About::New { .. })
     }
@@ -149,8 +169,8 @@ fn count<N: TryInto<i64>>(n: N) -> i64 {
 }
 
 /// What a caller holds: never too few, for what has ended counts until it is forgotten.
-pub(super) fn live_of(state: &State, caller: &Caller) -> i64 {
-    count(state.credentials.live_of(caller.id().as_str()))
+pub(super) fn live_of(state: &State, caller: &str) -> i64 {
+    count(state.credentials.live_of(caller))
 }
 
 /// A task that is open, if this caller may act in it. To others it does not exist.
@@ -177,22 +197,7 @@ fn named_in(state: &State, now: Millis, caller: &Caller, id: TaskId) -> Result<P
         Phase::PendingApproval => return Err(denied(Reason::TaskNotActive, format!("task {id} waits for an approval"))),
         Phase::Over(how) => return Err(denied(Reason::TaskNotActive, format!("task {id} is over ({how:?})"))),
     }
-    let terms = &task.terms;
-    Ok(Place {
-        id,
-        about: About::Open(terms.clone()),
-        ttl_ms: task.deadline.since(terms.opened_at),
-        heartbeat: terms.heartbeat > 0,
-        deadline: state.tasks.upwards(task).map(|t| t.deadline).min().unwrap_or(task.deadline),
-        max_deadline: terms.max_deadline,
-        counts: Counts {
-            issued_in_task: count(task.issued),
-            live_in_task: count(task.credentials),
-            live_of_caller: live_of(state, caller),
-            // Nobody reports uses to this version.
-            uses_in_task: 0,
-        },
-    })
+    Ok(Place::open(state, task, caller.id().as_str()))
 }
 
 fn outside(place: &Place, what: impl std::fmt::Display) -> No {

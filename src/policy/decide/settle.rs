@@ -119,6 +119,15 @@ pub(super) fn active(registered: &Registered, now: Millis) -> Result<(), No> {
     if !registered.active {
         return Err(denied(Reason::UpstreamNotActive, format!("upstream {name} is disabled or retired")));
     }
+    if registered.owner_left {
+        return Err(No::Refusal(
+            Refusal::new(
+                Reason::UpstreamNotActive,
+                format!("the owner of {name}, {}, has left, and nobody has taken over", registered.upstream.owner),
+            )
+            .way_out("an operator gives it an owner: mayfly upstream change --file FILE"),
+        ));
+    }
     if registered.upstream.expires <= now {
         return Err(No::Refusal(
             Refusal::new(

@@ -147,7 +147,8 @@ impl Decider {
             ancestor: caller.ancestor().map_or_else(Vec::new, |a| a.as_bytes().to_vec()),
             ..TaskOpened::default()
         };
-        let place = Place::new(id, opened, allowance, TaskPath::New { tasks, owners }, view.read(|s| live_of(s, caller)));
+        let place =
+            Place::new(id, opened, allowance, TaskPath::New { tasks, owners }, view.read(|s| live_of(s, caller.id().as_str())));
         self.may_open(compiled, policy, caller, terms, &place, work, now)?;
         Ok(place)
     }

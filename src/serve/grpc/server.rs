@@ -18,6 +18,7 @@ use crate::policy::Admin;
 use crate::refusal::No;
 use crate::seq::{Millis, Seq};
 use crate::tasks::Actor;
+use crate::upstream::findings::Finding;
 
 /// The service.
 pub struct Server(pub Arc<Authority>);
@@ -86,6 +87,7 @@ impl Server {
             // It issues no SVIDs in this version.
             own_trust_domain: String::new(),
             load: Some(self.load()),
+            warnings: self.warnings(),
         })
     }
 
@@ -113,6 +115,12 @@ impl Server {
                 longest_append_us: longest.append_us,
             }
         })
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let found = self.0.stopping_soon().into_iter().take(limits::PAGE_DEFAULT);
+        let at = |f: &Finding| f.at.map_or_else(String::new, |at| format!(" ({at})"));
+        found.map(|(name, f)| format!("upstream {name}: {}{}", f.text, at(&f))).collect()
     }
 
     fn load(&self) -> pb::LoadStatus {

@@ -1,4 +1,4 @@
-//! UpstreamService: the registry, and what stands at upstreams. Registrations are read here; they come from files at the first start.
+//! UpstreamService: the registry, and what stands at upstreams.
 
 use std::sync::Arc;
 
@@ -9,11 +9,13 @@ use super::ask::{self, not_served, refused};
 use super::lease;
 use super::page::ByName;
 use crate::authority::Authority;
+use crate::inventory::Inventory;
 use crate::ledger::state::Version;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::upstream_service_server::UpstreamService;
 use crate::policy::{Admin, wanted};
 use crate::refusal::{Fault, No, Refusal};
+use crate::registrations::{Leaving, Standing, Terms};
 use crate::tasks::Actor;
 use crate::upstream::registry::Upstream;
 
@@ -52,7 +54,7 @@ impl Upstreams {
         if may_see.is_some_and(|own| own != upstream.environment) {
             return Err(none());
         }
-        Ok(pb::GetUpstreamResponse { upstream: Some(wire::upstream_to_pb(&upstream, &version)) })
+        Ok(pb::GetUpstreamResponse { upstream: Some(self.shown(actor, &upstream, &version).await?) })
     }
 
     async fn list(&self, actor: &Actor, ask: &pb::ListUpstreamsRequest) -> Result<pb::ListUpstreamsResponse, No> {
@@ -76,8 +78,107 @@ impl Upstreams {
             }
         }
         let (found, next_page_token) = page.take(fitting);
-        let upstreams = found.iter().map(|(upstream, version)| wire::upstream_to_pb(upstream, version)).collect();
+        let inventory = self.inventory(actor).await?;
+        let upstreams =
+            found.iter().map(|(upstream, version)| self.with_findings(upstream, version, inventory.as_ref())).collect();
         Ok(pb::ListUpstreamsResponse { upstreams, next_page_token })
+    }
+
+    /// How the registry is used, where it is an operator who asks.
+    async fn inventory(&self, actor: &Actor) -> Result<Option<Inventory>, No> {
+        match actor {
+            Actor::Workload(_) => Ok(None),
+            Actor::Operator(_) => self.0.inventory().await.map(Some),
+        }
+    }
+
+    async fn shown(&self, actor: &Actor, upstream: &Upstream, version: &Version) -> Result<pb::Upstream, No> {
+        let inventory = self.inventory(actor).await?;
+        Ok(self.with_findings(upstream, version, inventory.as_ref()))
+    }
+
+    /// A registration, and to operators what an auditor would ask about it.
+    fn with_findings(&self, upstream: &Upstream, version: &Version, inventory: Option<&Inventory>) -> pb::Upstream {
+        let shown = wire::upstream_to_pb(upstream, version);
+        let Some(inventory) = inventory else { return shown };
+        let (live, last_used) = inventory.used(&upstream.name);
+        let found = inventory.findings(upstream, version, self.0.system.wall());
+        pb::Upstream {
+            findings: found.iter().map(wire::finding_to_pb).collect(),
+            live_credentials: live,
+            last_used_at: last_used.map(wire::timestamp),
+            ..shown
+        }
+    }
+
+    async fn set(&self, actor: &Actor, ask: &pb::SetUpstreamRequest) -> Result<pb::SetUpstreamResponse, No> {
+        let operator = ask::operator(actor)?;
+        let missing = || Refusal::field("upstream", "is missing: the registration");
+        let given = ask.upstream.as_ref().ok_or_else(missing)?;
+        let new = match wire::upstream_from_pb(given) {
+            Ok(new) => new,
+            Err(no) => {
+                // Who may register nothing is not told how it is done.
+                self.0.admit(operator, Admin::ManageUpstreams, None)?;
+                return Err(no.into());
+            }
+        };
+        let terms = Terms {
+            dry_run: ask.dry_run,
+            confirm: ask::confirm(ask.confirmation.as_ref()),
+            named: super::token::named(&ask.request_id, ask)?,
+        };
+        let changed = self.0.set_upstream(operator, new, given.version, &terms).await?;
+        let upstream = self.shown(actor, &changed.upstream, &changed.version).await?;
+        let hits = Some(super::hits_to_pb(&changed.hits));
+        Ok(pb::SetUpstreamResponse { upstream: Some(upstream), hits, beyond: changed.beyond })
+    }
+
+    async fn set_state(&self, actor: &Actor, ask: &pb::SetUpstreamStateRequest) -> Result<pb::SetUpstreamStateResponse, No> {
+        let name = wanted::name("upstream", &ask.upstream)?;
+        let standing = match pb::RegistrationState::try_from(ask.state) {
+            Ok(pb::RegistrationState::Active) => Standing::Active,
+            Ok(pb::RegistrationState::Disabled) => Standing::Disabled,
+            Ok(pb::RegistrationState::Retired) => Standing::Retired,
+            Ok(pb::RegistrationState::Unspecified) | Err(_) => {
+                return Err(Refusal::field("state", "is missing or unknown: ACTIVE, DISABLED or RETIRED").into());
+            }
+        };
+        let terms = Terms {
+            dry_run: ask.dry_run,
+            confirm: ask::confirm(ask.confirmation.as_ref()),
+            named: super::token::named(&ask.request_id, ask)?,
+        };
+        let reason = ask::reason(&ask.reason)?;
+        let changed = self.0.set_upstream_state(ask::operator(actor)?, &name, standing, &reason, &terms).await?;
+        let upstream = self.shown(actor, &changed.upstream, &changed.version).await?;
+        Ok(pb::SetUpstreamStateResponse { upstream: Some(upstream), hits: Some(super::hits_to_pb(&changed.hits)) })
+    }
+
+    async fn leaves(&self, actor: &Actor, ask: &pb::OffboardRequest) -> Result<pb::OffboardResponse, No> {
+        let leaving = Leaving {
+            owner: wanted::name("owner", &ask.owner)?,
+            person: ask.person.as_ref().map(wire::subject_from_pb),
+            reason: ask::reason(&ask.reason)?,
+        };
+        if leaving.person.as_ref().is_some_and(|p| p.issuer.is_empty() || p.sub.is_empty()) {
+            return Err(Refusal::field("person", "needs both: issuer and sub").into());
+        }
+        let terms = Terms {
+            dry_run: ask.dry_run,
+            confirm: ask::confirm(ask.confirmation.as_ref()),
+            named: super::token::named(&ask.request_id, ask)?,
+        };
+        let left = self.0.offboard(ask::operator(actor)?, &leaving, &terms).await?;
+        let seq = left.seq.map_or(0, |seq| seq.as_u64());
+        Ok(pb::OffboardResponse { seq, upstreams: left.upstreams, hits: Some(super::hits_to_pb(&left.hits)) })
+    }
+
+    async fn owner_back(&self, actor: &Actor, ask: &pb::ReturnOwnerRequest) -> Result<pb::ReturnOwnerResponse, No> {
+        let (owner, reason) = (wanted::name("owner", &ask.owner)?, ask::reason(&ask.reason)?);
+        let named = super::token::named(&ask.request_id, ask)?;
+        let (seq, upstreams) = self.0.owner_returned(ask::operator(actor)?, &owner, &reason, &named).await?;
+        Ok(pb::ReturnOwnerResponse { seq: seq.as_u64(), upstreams })
     }
 
     /// The registration as it was read already, where that is this version.
@@ -106,15 +207,28 @@ impl UpstreamService for Upstreams {
         self.list(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "list_upstreams"))
     }
 
-    async fn set_upstream(&self, _: Request<pb::SetUpstreamRequest>) -> Result<Response<pb::SetUpstreamResponse>, Status> {
-        not_served("SetUpstream")
+    async fn set_upstream(&self, request: Request<pb::SetUpstreamRequest>) -> Result<Response<pb::SetUpstreamResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "set_upstream")?;
+        self.set(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "set_upstream"))
     }
 
     async fn set_upstream_state(
         &self,
-        _: Request<pb::SetUpstreamStateRequest>,
+        request: Request<pb::SetUpstreamStateRequest>,
     ) -> Result<Response<pb::SetUpstreamStateResponse>, Status> {
-        not_served("SetUpstreamState")
+        let actor = ask::actor(&self.0, &request, "set_upstream_state")?;
+        let answer = self.set_state(&actor, request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "set_upstream_state"))
+    }
+
+    async fn offboard(&self, request: Request<pb::OffboardRequest>) -> Result<Response<pb::OffboardResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "offboard")?;
+        self.leaves(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "offboard"))
+    }
+
+    async fn return_owner(&self, request: Request<pb::ReturnOwnerRequest>) -> Result<Response<pb::ReturnOwnerResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "return_owner")?;
+        self.owner_back(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "return_owner"))
     }
 
     async fn test_upstream(&self, _: Request<pb::TestUpstreamRequest>) -> Result<Response<pb::TestUpstreamResponse>, Status> {

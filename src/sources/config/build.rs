@@ -24,7 +24,7 @@ pub(super) fn config(source: &Source, base: &Path, environment: &[(String, Strin
     let mut conflict = |key: &'static str, what: &str, remedy: &str| {
         let line = values.lines.get(key).copied().unwrap_or(0);
         let (file, what, remedy) = (source.file.clone(), what.to_owned(), remedy.to_owned());
-        wrong.push(Complaint { file, line, column: 0, what, remedy });
+        wrong.push(Complaint { file, line, column: 0, what, remedy, keys: Vec::new() });
     };
     let seal = seal(&values, base, &mut conflict);
     let engine = engine(&source.file, &values, base, &mut conflict);

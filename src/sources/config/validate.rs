@@ -76,7 +76,8 @@ impl Look<'_> {
     }
 
     fn at_line(&mut self, severity: Severity, line: usize, what: String, remedy: impl Into<String>) {
-        let complaint = Complaint { file: self.config.file.clone(), line, column: 0, what, remedy: remedy.into() };
+        let (file, remedy) = (self.config.file.clone(), remedy.into());
+        let complaint = Complaint { file, line, column: 0, what, remedy, keys: Vec::new() };
         self.push(severity, complaint);
     }
 

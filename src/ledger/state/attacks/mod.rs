@@ -4,6 +4,7 @@ mod changes;
 mod generations;
 mod groups;
 mod history;
+mod registry;
 mod replaced;
 mod rules;
 

@@ -59,7 +59,7 @@ impl Credentials {
                 None => self.names.forget_request(Some(entry.profile())),
             }
         }
-        self.names.release(entry.profile());
+        self.names.release(entry.profile(), now);
         if let Some(task) = tasks.at_mut(entry.task()) {
             task.credentials -= 1;
         }

@@ -10,6 +10,7 @@ mod facts;
 mod names;
 mod slab;
 
+use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
 use hashbrown::DefaultHashBuilder;
@@ -194,6 +195,24 @@ impl Credentials {
     /// How many in memory were issued to this caller.
     pub fn live_of(&self, caller: &str) -> u32 {
         self.names.callers.count(caller)
+    }
+
+    /// How many of an upstream are in memory, and until when there were some at the least, where there is none.
+    pub fn of_upstream(&self, upstream: &str) -> (u64, Option<Millis>) {
+        let of = self.names.profiles.counted().filter(|(p, _)| *p.upstream == *upstream);
+        (of.map(|(_, count)| u64::from(count)).sum(), self.names.used.get(upstream).copied())
+    }
+
+    /// The same of all upstreams that ever had one.
+    pub fn by_upstream(&self) -> BTreeMap<&str, (u64, Option<Millis>)> {
+        let mut all: BTreeMap<&str, (u64, Option<Millis>)> = BTreeMap::new();
+        for (profile, count) in self.names.profiles.counted() {
+            all.entry(&profile.upstream).or_default().0 += u64::from(count);
+        }
+        for (upstream, at) in &self.names.used {
+            all.entry(upstream).or_default().1 = Some(*at);
+        }
+        all
     }
 
     /// How many callers have credentials in memory.

@@ -1,5 +1,6 @@
 //! What many credentials share, each in memory once: callers, and all else that a credential is issued with but for its tool.
 
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::super::Issuance;
 use super::super::intern::{Interner, Slot};
 use crate::ledger::record::{Ancestor, Identity, Issued, Record, SvidEvidence, TokenEvidence};
+use crate::seq::Millis;
 
 /// What only derived credentials have.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -118,6 +120,8 @@ pub(super) struct NameTables {
     /// Each as often as request ids of it are remembered.
     pub requesters: Names,
     pub profiles: Interner<Profile>,
+    /// When the last credential that one profile had for an upstream was forgotten: an upstream that none has now was in use until then.
+    pub used: BTreeMap<Box<str>, Millis>,
     /// Molds that issuances came of lately, with the place of their profile: not even compared. It changes nothing but time.
     #[serde(skip)]
     molds: Vec<(Arc<Record>, Slot)>,
@@ -133,6 +137,7 @@ impl NameTables {
             callers: self.callers.frozen(),
             requesters: self.requesters.frozen(),
             profiles: self.profiles.frozen(),
+            used: self.used.clone(),
             molds: Vec::new(),
         }
     }
@@ -165,13 +170,17 @@ impl NameTables {
     }
 
     /// A credential no longer needs its names.
-    pub fn release(&mut self, profile: Slot) {
+    pub fn release(&mut self, profile: Slot, now: Millis) {
         if let Some(caller) = self.profiles.value(profile).map(|p| p.caller) {
             self.callers.release(caller);
         }
-        if self.profiles.release(profile) {
+        if let Some(gone) = self.profiles.release(profile) {
             // The place may be another's soon.
             self.molds.clear();
+            match self.used.get_mut(&gone.upstream) {
+                Some(at) => *at = now,
+                None => drop(self.used.insert(gone.upstream.clone(), now)),
+            }
         }
     }
 

@@ -1,9 +1,9 @@
 //! Whether anything takes effect that is neither a task's opening nor an issuance.
 
 use super::super::tasks::{Phase, Task};
-use super::super::{Approval, State, Verdict, trust_domain_of};
+use super::super::{Approval, Claims, State, Verdict, trust_domain_of};
 use super::{Pending, malformed, over, policy_in_force, refused_by, stale};
-use crate::ledger::record::{BundleSet, Event, HistoryRemoved, HoldRank, Outcome, Record, Who};
+use crate::ledger::record::{BundleSet, Event, HistoryRemoved, HoldRank, Narrowing, Outcome, Record, UpstreamSet, Who};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::revocation::{Facts, Target};
@@ -77,11 +77,20 @@ impl State {
                 let table = if e.audit_only { &self.audit_policies } else { &self.policies };
                 next_version(e.version, table.get(e.environment.as_str()).map(|v| v.version))
             }
-            Event::UpstreamSet(e) => match self.upstreams.get(e.name.as_str()) {
-                Some(v) if v.retired => {
-                    Err(Refusal::new(Reason::UpstreamNotActive, format!("upstream {} was retired for good", e.name)))
+            Event::UpstreamSet(e) => self.may_register(e),
+            Event::Narrowed(e) => {
+                let what = Narrowing::try_from(e.what);
+                let open = self.narrowing().into_iter().find(|(w, name, _)| Ok(*w) == what && **name == *e.name);
+                match open {
+                    Some((_, _, version)) if version.version == e.version => Ok(()),
+                    _ => Err(stale(format!("version {} of {} has nothing to look for", e.version, e.name))),
                 }
-                now => next_version(e.version, now.map(|v| v.version)),
+            }
+            Event::OwnerLeft(e) => match (e.owner.is_empty(), self.owners_left.contains_key(e.owner.as_str()) == e.returned) {
+                (true, _) => Err(malformed("an owner without a name")),
+                (false, true) => Ok(()),
+                (false, false) if e.returned => Err(Refusal::new(Reason::NotFound, format!("owner {} has not left", e.owner))),
+                (false, false) => Err(Refusal::new(Reason::AlreadyExists, format!("owner {} has left already", e.owner))),
             },
             Event::BindingSet(e) => next_version(e.version, self.bindings.get(e.name.as_str()).map(|v| v.version)),
             Event::BundleSet(e) => self.may_set_bundle(e, record),
@@ -89,6 +98,39 @@ impl State {
             Event::KeyChanged(e) => self.may_change_key(e, pending),
             _ => self.may_note(event, record, time, pending),
         }
+    }
+
+    /// A registration is its name's next version, keeps its environment, and has an audience and a target that are no other upstream's: with
+    /// two registrations of one target the narrower one would protect nothing.
+    fn may_register(&self, e: &UpstreamSet) -> Verdict {
+        let now = self.upstreams.get(e.name.as_str());
+        if now.is_some_and(|v| v.retired) {
+            return Err(Refusal::new(Reason::UpstreamNotActive, format!("upstream {} was retired for good", e.name)));
+        }
+        next_version(e.version, now.map(|v| v.version))?;
+        if now.is_none() && self.upstreams.len() >= limits::UPSTREAMS {
+            return Err(Refusal::limit("upstreams", limits::UPSTREAMS as u64, std::time::Duration::ZERO));
+        }
+        let Some(claims) = Claims::of(&e.text).filter(|_| !e.retired) else { return Ok(()) };
+        if let Some(before) = now.and_then(|v| v.claims.as_ref())
+            && before.environment != claims.environment
+        {
+            let what = format!("upstream {} belongs to {}, for good: register another one", e.name, before.environment);
+            return Err(Refusal::field("upstream.environment", what));
+        }
+        let others = self.upstreams.iter().filter(|(name, v)| ***name != *e.name && !v.retired);
+        for (name, other) in others.filter_map(|(name, v)| Some((name, v.claims.as_ref()?))) {
+            for (what, same, value) in [
+                ("audience", other.audience == claims.audience, &claims.audience),
+                ("target", other.target == claims.target, &claims.target),
+            ] {
+                if same {
+                    let what = format!("upstream {} has the same {what} as upstream {name}: {value}", e.name);
+                    return Err(Refusal::new(Reason::AlreadyExists, what));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn may_release<'a>(&self, credential: &'a [u8], time: Millis, pending: &mut Pending<'a>) -> Verdict {

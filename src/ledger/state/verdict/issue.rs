@@ -88,7 +88,7 @@ impl State {
         let Some(upstream) = self.upstreams.get(e.upstream.as_str()) else {
             return Err(Refusal::new(Reason::NotFound, format!("there is no upstream {}", e.upstream)));
         };
-        if !upstream.active {
+        if !upstream.in_force() {
             return Err(Refusal::new(Reason::UpstreamNotActive, format!("upstream {} is not active", e.upstream)));
         }
         if upstream.version != e.upstream_version {

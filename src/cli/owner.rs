@@ -1,0 +1,105 @@
+//! `mayfly owner`: who answers for upstreams leaves, or is back.
+
+use clap::{Args, Subcommand};
+
+use super::Run;
+use super::confirm::{self, ConfirmArgs};
+use super::error::CliError;
+use super::exit::Exit;
+use super::show::some_seq;
+use super::show::upstream::Owner;
+use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
+
+/// What can be said of owners.
+#[derive(Subcommand)]
+pub enum OwnerCommand {
+    /// An owner has left: what it answered for stands still until somebody takes over
+    Left(LeftArgs),
+    /// An owner is back: what nobody took over issues again
+    Back(BackArgs),
+}
+
+/// `mayfly owner left`
+#[derive(Args)]
+pub struct LeftArgs {
+    /// The owner, as registrations name it
+    #[arg(value_name = "OWNER")]
+    owner: String,
+    /// The owner is a person who signs in: the issuer's URL and the subject there. What is theirs is revoked and locked
+    #[arg(long, num_args = 2, value_names = ["ISSUER", "SUBJECT"])]
+    person: Option<Vec<String>>,
+    /// Why
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    reason: Option<String>,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+/// `mayfly owner back`
+#[derive(Args)]
+pub struct BackArgs {
+    /// The owner, as registrations name it
+    #[arg(value_name = "OWNER")]
+    owner: String,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Makes a repeat by hand safe
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+}
+
+/// Runs one of them.
+pub async fn run(command: OwnerCommand, run: &Run) -> Result<Exit, CliError> {
+    let owner = match command {
+        OwnerCommand::Left(args) => left(args, run).await?,
+        OwnerCommand::Back(args) => back(args, run).await?,
+    };
+    run.out.one(&owner)?;
+    Ok(Exit::Ok)
+}
+
+async fn left(args: LeftArgs, run: &Run) -> Result<Owner, CliError> {
+    let server = &run.server().await?;
+    let person = match args.person.as_deref() {
+        Some([issuer, sub]) => Some(pb::Subject { issuer: issuer.clone(), sub: sub.clone() }),
+        _ => None,
+    };
+    let request = &pb::OffboardRequest {
+        owner: args.owner.clone(),
+        person,
+        reason: args.reason.unwrap_or_else(|| "dry run".to_owned()),
+        dry_run: false,
+        confirmation: None,
+        request_id: run.request_id(&args.confirm.request_id),
+    };
+    let ask = |dry_run, confirmation| async move {
+        let request = pb::OffboardRequest { dry_run, confirmation, ..request.clone() };
+        server.call(request, |c, q| async move { UpstreamServiceClient::new(c).offboard(q).await }).await
+    };
+    let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::OffboardResponse| r.hits, ask).await?;
+    let owner = Owner {
+        owner: args.owner,
+        left: true,
+        dry_run: args.confirm.dry_run,
+        seq: some_seq(answer.seq),
+        upstreams: answer.upstreams,
+        hits: answer.hits.into(),
+    };
+    let what = if owner.dry_run { "dry run, nothing was done: it would revoke" } else { "revoked" };
+    run.out.say(format_args!("{what} {}", owner.hits.text()));
+    for upstream in &owner.upstreams {
+        run.out.say(format_args!("{upstream} needs an owner: mayfly upstream change FILE"));
+    }
+    Ok(owner)
+}
+
+async fn back(args: BackArgs, run: &Run) -> Result<Owner, CliError> {
+    let server = run.server().await?;
+    let (owner, request_id) = (args.owner.clone(), run.request_id(&args.request_id));
+    let request = pb::ReturnOwnerRequest { owner, reason: args.reason, request_id };
+    let answer = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).return_owner(q).await }).await?;
+    let seq = some_seq(answer.seq);
+    run.out.say("what was revoked stays revoked, and locks stay");
+    Ok(Owner { owner: args.owner, left: false, dry_run: false, seq, upstreams: answer.upstreams, hits: None.into() })
+}

@@ -1,0 +1,152 @@
+//! Registering, changing, disabling, enabling and retiring an upstream.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::cli::confirm::{self, ConfirmArgs};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::server::Server;
+use crate::cli::show::upstream::Changed;
+use crate::cli::{Run, args, terms};
+use crate::document::Source;
+use crate::ledger::state::Version;
+use crate::limits;
+use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
+use crate::seq::{Millis, Seq};
+use crate::serve::wire::upstream_to_pb;
+use crate::upstream::file;
+
+/// `mayfly upstream add`
+#[derive(Args)]
+pub struct AddArgs {
+    /// The registration, TOML; `-` is stdin
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Only check it
+    #[arg(long)]
+    dry_run: bool,
+    /// Makes a repeat by hand safe: the same id is answered like the first time
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+}
+
+/// `mayfly upstream change`
+#[derive(Args)]
+pub struct ChangeArgs {
+    /// The whole registration as it is to be, TOML; `-` is stdin. `upstream show NAME --file` prints what is in force
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The version that the change was made from [default: the one in force]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    version: Option<u64>,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+/// `mayfly upstream disable`, `enable` and `retire`
+#[derive(Args)]
+pub struct StateArgs {
+    /// The upstream
+    #[arg(value_name = "NAME")]
+    upstream: String,
+    /// Why
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    reason: Option<String>,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+/// A registration from a file: everything that is wrong with it is told before anything is asked of the server.
+fn registration(path: &Path) -> Result<pb::Upstream, CliError> {
+    let text = args::read_text(path, limits::UPSTREAM_FILE_BYTES)?;
+    let source = Source::new(path.display().to_string(), text.as_str());
+    let upstream = file::parse(&source)
+        .map_err(|complaints| CliError::Usage(complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
+    // The version is the server's to give.
+    let none = Version {
+        version: 0,
+        digest: [0; 32],
+        text: Box::default(),
+        active: true,
+        retired: false,
+        seq: Seq::ZERO,
+        at: Millis(0),
+        by: None,
+        claims: None,
+        owner_left: false,
+        narrows: None,
+    };
+    Ok(upstream_to_pb(&upstream, &none))
+}
+
+async fn set(server: &Server, request: pb::SetUpstreamRequest) -> Result<pb::SetUpstreamResponse, CliError> {
+    server.call(request, |c, q| async move { UpstreamServiceClient::new(c).set_upstream(q).await }).await
+}
+
+/// Registers.
+pub async fn add(args: AddArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+    let request = pb::SetUpstreamRequest {
+        upstream: Some(registration(&args.file)?),
+        dry_run: args.dry_run,
+        confirmation: None,
+        request_id: run.request_id(&args.request_id),
+    };
+    let answer = set(server, request).await?;
+    tell(run, Changed::of(args.dry_run, answer.upstream, answer.hits, answer.beyond)?)
+}
+
+/// Puts a new version in force.
+pub async fn change(args: ChangeArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+    let mut upstream = registration(&args.file)?;
+    upstream.version = match args.version {
+        Some(version) => version,
+        None => terms::registration(server, &upstream.upstream).await?.version,
+    };
+    let request = &pb::SetUpstreamRequest {
+        upstream: Some(upstream),
+        dry_run: false,
+        confirmation: None,
+        request_id: run.request_id(&args.confirm.request_id),
+    };
+    let ask = |dry_run, confirmation| set(server, pb::SetUpstreamRequest { dry_run, confirmation, ..request.clone() });
+    let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::SetUpstreamResponse| r.hits, ask).await?;
+    tell(run, Changed::of(args.confirm.dry_run, answer.upstream, answer.hits, answer.beyond)?)
+}
+
+/// Disables, enables or retires.
+pub async fn state(args: StateArgs, state: pb::RegistrationState, run: &Run, server: &Server) -> Result<Exit, CliError> {
+    let request = &pb::SetUpstreamStateRequest {
+        upstream: args.upstream,
+        state: state.into(),
+        reason: args.reason.unwrap_or_else(|| "dry run".to_owned()),
+        dry_run: false,
+        confirmation: None,
+        request_id: run.request_id(&args.confirm.request_id),
+    };
+    let ask = |dry_run, confirmation| async move {
+        let request = pb::SetUpstreamStateRequest { dry_run, confirmation, ..request.clone() };
+        server.call(request, |c, q| async move { UpstreamServiceClient::new(c).set_upstream_state(q).await }).await
+    };
+    let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::SetUpstreamStateResponse| r.hits, ask).await?;
+    tell(run, Changed::of(args.confirm.dry_run, answer.upstream, answer.hits, 0)?)
+}
+
+fn tell(run: &Run, changed: Changed) -> Result<Exit, CliError> {
+    let hits = changed.hits.text();
+    match (changed.dry_run, changed.hits.credentials) {
+        (true, 0) => run.out.say("dry run, nothing was done: it would revoke nothing"),
+        (true, _) => run.out.say(format_args!("dry run, nothing was done: it would revoke {hits}")),
+        (false, 0) => run.out.say("nothing was revoked"),
+        (false, _) => run.out.say(format_args!("revoked {hits}")),
+    }
+    if changed.beyond > 0 {
+        run.out.say(format_args!("{} of them would still be permitted: nothing finer covers the rest", changed.beyond));
+    }
+    for finding in &changed.upstream.findings {
+        run.out.say(format_args!("{}: {}", finding.problem, finding.text));
+    }
+    run.out.one(&changed)?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,96 @@
+//! `mayfly upstream`: what credentials can be had for, and who may change that.
+
+mod change;
+
+use clap::{Args, Subcommand};
+
+use super::args::wire_word;
+use super::error::CliError;
+use super::exit::Exit;
+use super::list::{self, ListArgs};
+use super::server::Server;
+use super::show::upstream::Upstream;
+use super::{Run, terms};
+use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
+use crate::serve::wire::upstream_document;
+
+/// What can be done with upstreams.
+#[derive(Subcommand)]
+pub enum UpstreamCommand {
+    /// Upstreams, by name
+    List(ListUpstreamsArgs),
+    /// One upstream
+    Show(ShowArgs),
+    /// Register an upstream from a file
+    Add(change::AddArgs),
+    /// Put a new version of a registration in force; what it would refuse is revoked
+    Change(change::ChangeArgs),
+    /// Stop issuing for an upstream until it is enabled, and revoke what was issued for it
+    Disable(change::StateArgs),
+    /// Issue for an upstream again; what was revoked stays revoked
+    Enable(change::StateArgs),
+    /// Stop issuing for an upstream for good, and revoke what was issued for it
+    Retire(change::StateArgs),
+}
+
+/// `mayfly upstream list`
+#[derive(Args)]
+pub struct ListUpstreamsArgs {
+    /// Only those of this environment
+    #[arg(long, value_name = "NAME")]
+    environment: Option<String>,
+    /// Only those in this state
+    #[arg(long, value_parser = wire_word!(pb::RegistrationState, "REGISTRATION_STATE_"))]
+    state: Option<pb::RegistrationState>,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+/// `mayfly upstream show`
+#[derive(Args)]
+pub struct ShowArgs {
+    /// Its name
+    #[arg(value_name = "NAME")]
+    upstream: String,
+    /// As a file that `upstream change` takes
+    #[arg(long)]
+    file: bool,
+}
+
+/// Runs one of them.
+pub async fn run(command: UpstreamCommand, run: &Run) -> Result<Exit, CliError> {
+    let server = &run.server().await?;
+    match command {
+        UpstreamCommand::Show(args) => {
+            let upstream = terms::registration(server, &args.upstream).await?;
+            match args.file {
+                true => run.out.document(&upstream_document(&upstream).map_err(CliError::ours)?)?,
+                false => run.out.one(&Upstream::from(upstream))?,
+            }
+            Ok(Exit::Ok)
+        }
+        UpstreamCommand::List(args) => {
+            let page = |page_size, page_token| page_of(server, &args.environment, args.state, page_size, page_token);
+            list::show(&run.out, &args.list, page).await
+        }
+        UpstreamCommand::Add(args) => change::add(args, run, server).await,
+        UpstreamCommand::Change(args) => change::change(args, run, server).await,
+        UpstreamCommand::Disable(args) => change::state(args, pb::RegistrationState::Disabled, run, server).await,
+        UpstreamCommand::Enable(args) => change::state(args, pb::RegistrationState::Active, run, server).await,
+        UpstreamCommand::Retire(args) => change::state(args, pb::RegistrationState::Retired, run, server).await,
+    }
+}
+
+/// One page of upstreams.
+pub(super) async fn page_of(
+    server: &Server,
+    environment: &Option<String>,
+    state: Option<pb::RegistrationState>,
+    page_size: i32,
+    page_token: String,
+) -> Result<(Vec<Upstream>, String), CliError> {
+    let environment = environment.clone().unwrap_or_default();
+    let request = pb::ListUpstreamsRequest { environment, state: state.unwrap_or_default().into(), page_size, page_token };
+    let answer = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).list_upstreams(q).await }).await?;
+    Ok((answer.upstreams.into_iter().map(Upstream::from).collect(), answer.next_page_token))
+}

@@ -1,0 +1,377 @@
+//! Upstreams registered, changed, disabled, retired, and owners who leave: as operators do it.
+//!
+//! A version that is narrower than the one before revokes what it would refuse, in the same group (see [`crate::narrow`]).
+
+use std::sync::Arc;
+
+use crate::admission::Admitted;
+use crate::authority::Authority;
+use crate::identity::caller::Operator;
+use crate::ledger::Lane;
+use crate::ledger::record::{Event, Identity, Narrowing, OwnerLeft, Record, UpstreamSet, Who};
+use crate::ledger::state::{State, Version};
+use crate::narrow::{Fate, Judge, Look};
+use crate::policy::Admin;
+use crate::policy::decide::{reads_records, still_permits};
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::revocation::Target;
+use crate::revoke::{Confirm, Hits, confirm_needed};
+use crate::seq::{Millis, Seq};
+use crate::tasks::{Named, name_of, request_of};
+use crate::upstream::registry::Upstream;
+
+/// How a change that may revoke is asked for.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Only say what would be hit.
+    pub dry_run: bool,
+    /// How much may be hit.
+    pub confirm: Confirm,
+    /// The request, where it named itself.
+    pub named: Named,
+}
+
+/// The state that an upstream is to be in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It issues.
+    Active,
+    /// It does not, until it is enabled.
+    Disabled,
+    /// It never will again.
+    Retired,
+}
+
+/// What a change came to, or would.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// The registration.
+    pub upstream: Arc<Upstream>,
+    /// Its version in force; for a dry run the one that would be.
+    pub version: Arc<Version>,
+    /// What was revoked, or would be.
+    pub hits: Hits,
+    /// Of those, how many it would not have refused: what was hit beyond.
+    pub beyond: u64,
+}
+
+/// Who leaves.
+#[derive(Clone, Debug)]
+pub struct Leaving {
+    /// As registrations name it.
+    pub owner: String,
+    /// The same as a person, whose tasks and credentials end and who gets no new ones.
+    pub person: Option<Identity>,
+    /// Why.
+    pub reason: String,
+}
+
+/// What somebody who leaves leaves behind.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// The record; `None` for a dry run.
+    pub seq: Option<Seq>,
+    /// Upstreams that stand still, by name.
+    pub upstreams: Vec<String>,
+    /// What was revoked, or would be.
+    pub hits: Hits,
+}
+
+/// Of what is hit nothing would be permitted.
+const ALL: u64 = u64::MAX;
+
+/// A registration as it stood, and as it is to be.
+struct Step {
+    old: Option<(Arc<Upstream>, Arc<Version>)>,
+    new: Arc<Upstream>,
+    set: UpstreamSet,
+}
+
+impl Authority {
+    /// Registers an upstream, or puts a new version of its registration in force. `read`: the version that the change was made from, 0 for none.
+    pub async fn set_upstream(&self, operator: &Operator, new: Upstream, read: u64, terms: &Terms) -> Result<Changed, No> {
+        // Whoever may in all environments is told that there is none of that name.
+        let known = self.catalog.now().policy(&new.environment).is_some();
+        let admitted = self.admit(operator, Admin::ManageUpstreams, known.then_some(&new.environment))?;
+        let _one = self.changing.lock().await;
+        if let Some(before) = self.registered_before(&admitted, &new.name, terms).await? {
+            return Ok(before);
+        }
+        self.may_be_registered(&new)?;
+        let old = self.standing_of(&new.name).await?;
+        // It is there before it is said that another one of this name stands: moving it between environments takes rights in both.
+        if let Some((old, _)) = &old {
+            self.admit(operator, Admin::ManageUpstreams, Some(&old.environment))?;
+        }
+        match (&old, read) {
+            (Some((_, now)), 0) => {
+                return Err(No::Refusal(
+                    Refusal::new(
+                        Reason::AlreadyExists,
+                        format!("upstream {} is registered, as version {}", new.name, now.version),
+                    )
+                    .way_out("mayfly upstream change FILE"),
+                ));
+            }
+            (Some((_, now)), read) if now.version != read => {
+                let what =
+                    format!("version {} of {} is in force, the change was made from version {read}", now.version, new.name);
+                return Err(No::Refusal(Refusal::new(Reason::DecidedOnOldState, what)));
+            }
+            (None, 1..) => return Err(No::Refusal(Refusal::new(Reason::NotFound, format!("there is no upstream {}", new.name)))),
+            (Some((old, version)), _) if **old == new => {
+                let (upstream, version) = (old.clone(), version.clone());
+                return Ok(Changed { upstream, version, hits: Hits::default(), beyond: 0 });
+            }
+            _ => {}
+        }
+        let (disabled, retired) = old.as_ref().map_or((false, false), |(_, v)| (!v.active && !v.retired, v.retired));
+        let set = UpstreamSet {
+            name: new.name.clone(),
+            version: read + 1,
+            digest: new.digest().to_vec(),
+            text: new.to_text(),
+            disabled,
+            retired,
+            looked: 0,
+        };
+        self.step(&admitted, Step { old, new: Arc::new(new), set }, terms, "the registration was narrowed").await
+    }
+
+    /// Disables, enables or retires an upstream.
+    pub async fn set_upstream_state(
+        &self,
+        operator: &Operator,
+        name: &str,
+        standing: Standing,
+        reason: &str,
+        terms: &Terms,
+    ) -> Result<Changed, No> {
+        let _one = self.changing.lock().await;
+        let old = self.standing_of(name).await?;
+        let environment = old.as_ref().map(|(u, _)| u.environment.clone());
+        // Whoever may manage none learns nothing of what there is.
+        let admitted = self.admit(operator, Admin::ManageUpstreams, environment.as_deref())?;
+        if let Some(before) = self.registered_before(&admitted, name, terms).await? {
+            return Ok(before);
+        }
+        let Some((upstream, version)) = old else {
+            return Err(No::Refusal(Refusal::new(Reason::NotFound, format!("there is no upstream {name}"))));
+        };
+        let now = match (version.active, version.retired) {
+            (_, true) => Standing::Retired,
+            (true, false) => Standing::Active,
+            (false, false) => Standing::Disabled,
+        };
+        if now == standing {
+            return Ok(Changed { upstream, version, hits: Hits::default(), beyond: 0 });
+        }
+        let set = UpstreamSet {
+            name: name.to_owned(),
+            version: version.version + 1,
+            digest: version.digest.to_vec(),
+            text: version.text.to_string(),
+            disabled: standing == Standing::Disabled,
+            retired: standing == Standing::Retired,
+            looked: 0,
+        };
+        self.step(&admitted, Step { old: Some((upstream.clone(), version)), new: upstream, set }, terms, reason).await
+    }
+
+    /// Looks for what a new version would refuse, and puts it in force.
+    async fn step(&self, admitted: &Admitted, mut step: Step, terms: &Terms, reason: &str) -> Result<Changed, No> {
+        let whole = Target::Upstream(step.new.name.as_str().into());
+        let stands_still = step.set.disabled || step.set.retired;
+        let look =
+            step.old.as_ref().filter(|(_, v)| v.active && !stands_still).map(|(old, _)| self.look_of(Some(old), &step.new));
+        let (targets, refused) = match (&step.old, &look) {
+            (None, _) => (Vec::new(), 0),
+            // Nobody's decision is needed: nothing of it may stay, whatever is issued meanwhile.
+            (Some((_, before)), _) if stands_still => (if before.active { vec![whole.clone()] } else { Vec::new() }, ALL),
+            (Some((old, _)), _) if old.other_credentials(&step.new) => (vec![whole.clone()], ALL),
+            (Some((old, _)), Some(look)) => {
+                let found = self.look_for(look).await?;
+                step.set.looked = found.looked.as_u64();
+                (found.targets(scopes_gone(old, &step.new), whole.clone()), found.count)
+            }
+            (Some(_), None) => (Vec::new(), 0),
+        };
+        let who = admitted.who();
+        let view = self.ledger.view();
+        let change = Record::new(who.clone(), Event::UpstreamSet(step.set.clone()))
+            .decided_at(view.revision())
+            .for_request(request_of(&name_of(&who), &terms.named));
+        let hits = if targets.is_empty() { Hits::default() } else { self.hits(&targets).await?.0 };
+        let beyond = hits.credentials.saturating_sub(refused);
+        if terms.dry_run {
+            self.ledger.peek(|s| s.verdict(std::slice::from_ref(&change), self.system.wall()))?;
+            let version = self.would_be(&step.set, &who);
+            return Ok(Changed { upstream: step.new, version, hits, beyond });
+        }
+        if !terms.confirm.allows(hits.credentials) {
+            return Err(confirm_needed(&hits, terms.confirm));
+        }
+        let lane = if targets.is_empty() { Lane::Change } else { Lane::Revoke };
+        let records = self.narrowing(change, &who, &targets, reason);
+        let narrows = records.len() > 1;
+        let receipt = self.ledger.commit(lane, records).await?;
+        if narrows {
+            self.feed.hit(receipt.seq(), hits);
+        }
+        if let Some(look) = look.filter(|_| step.set.looked > 0) {
+            let since = Seq::from_u64(step.set.looked).unwrap_or(Seq::ZERO);
+            self.finish_narrowing(Look { since, ..look }, step.set.version, &who, whole, reason).await?;
+        }
+        let (upstream, version) =
+            self.standing_of(&step.new.name).await?.ok_or_else(|| Fault::new("a registration that is gone"))?;
+        Ok(Changed { upstream, version, hits, beyond })
+    }
+
+    /// What of an upstream may stay under its new registration. A scope that is gone has a rule of its own. What policy refuses under the old
+    /// one as well, as far as that is known, it does not refuse because of the change.
+    fn look_of(&self, old: Option<&Arc<Upstream>>, new: &Arc<Upstream>) -> Look {
+        let set = self.catalog.now().policy(&new.environment).map(|p| p.set.clone());
+        let (verdicts, old, new) = (self.decider.verdicts.clone(), old.cloned(), new.clone());
+        let records = set.as_ref().is_some_and(|set| reads_records(set));
+        let name = new.name.as_str().into();
+        let judge: Judge = Arc::new(move |held, now| {
+            if held.scopes.iter().any(|scope| new.scope(scope).is_none()) {
+                return Fate::Covered;
+            }
+            let permits =
+                |upstream: &Upstream| set.as_ref().is_some_and(|set| still_permits(&verdicts, set, upstream, held, now));
+            let stays = held.within(&new, now) && (permits(&new) || old.as_ref().is_some_and(|old| !permits(old)));
+            if stays { Fate::Stays } else { Fate::Goes }
+        });
+        Look { among: Narrowing::Upstream, name, since: Seq::ZERO, records, judge }
+    }
+
+    /// Goes on with what a stop cut short: registrations whose narrowing is not finished.
+    pub async fn finish_registrations(&self) -> Result<(), No> {
+        let open = self.ledger.settled(|s| s.narrowing()).await?;
+        for (_, name, version) in open.into_iter().filter(|(what, ..)| *what == Narrowing::Upstream) {
+            let _one = self.changing.lock().await;
+            let Some((upstream, now)) = self.standing_of(&name).await?.filter(|(_, v)| v.narrows.is_some()) else { continue };
+            let (since, whole) = (version.narrows.unwrap_or(Seq::ZERO), Target::Upstream(name.clone()));
+            let look = Look { since, ..self.look_of(None, &upstream) };
+            let who = Who::Mayfly("narrowing goes on".to_owned());
+            self.finish_narrowing(look, now.version, &who, whole, "the registration was narrowed").await?;
+        }
+        Ok(())
+    }
+
+    /// Somebody who answers for upstreams leaves: they stand still until somebody takes over, and what was issued for them is revoked.
+    pub async fn offboard(&self, operator: &Operator, leaving: &Leaving, terms: &Terms) -> Result<Left, No> {
+        let Leaving { owner, reason, .. } = leaving;
+        let admitted = self.admit(operator, Admin::ManageUpstreams, None)?;
+        let who = admitted.who();
+        let _one = self.changing.lock().await;
+        let upstreams = self.owned_by(owner).await?;
+        let targets: Vec<Target> = upstreams.iter().map(|u| Target::Upstream(u.as_str().into())).collect();
+        if let Some(before) = self.remembered(&name_of(&who), &terms.named).await? {
+            let hits = self.hit_before(&before, &terms.named).await?;
+            return Ok(Left { seq: Some(before.seq), upstreams, hits });
+        }
+        let person: Vec<Target> =
+            leaving.person.iter().map(|p| Target::Subject(p.issuer.as_str().into(), p.sub.as_str().into())).collect();
+        let all: Vec<Target> = targets.iter().chain(&person).cloned().collect();
+        let (hits, _) = self.hits(&all).await?;
+        if terms.dry_run {
+            return Ok(Left { seq: None, upstreams, hits });
+        }
+        if !terms.confirm.allows(hits.credentials) {
+            return Err(confirm_needed(&hits, terms.confirm));
+        }
+        let left = OwnerLeft { owner: owner.clone(), reason: reason.clone(), returned: false };
+        let view = self.ledger.view();
+        let left = Record::new(who.clone(), Event::OwnerLeft(left))
+            .decided_at(view.revision())
+            .for_request(request_of(&name_of(&who), &terms.named));
+        let mut records = self.narrowing(left, &who, &targets, reason);
+        if !person.is_empty() {
+            // Whoever left gets nothing new, either.
+            records.push(self.takes_back(&who, &person, reason, false));
+        }
+        let lane = if records.len() > 1 { Lane::Revoke } else { Lane::Change };
+        let receipt = self.ledger.commit(lane, records).await?;
+        Ok(Left { seq: Some(receipt.first()), upstreams, hits })
+    }
+
+    /// An owner who left is back: what nobody took over issues again.
+    pub async fn owner_returned(
+        &self,
+        operator: &Operator,
+        owner: &str,
+        reason: &str,
+        named: &Named,
+    ) -> Result<(Seq, Vec<String>), No> {
+        let admitted = self.admit(operator, Admin::ManageUpstreams, None)?;
+        let back = OwnerLeft { owner: owner.to_owned(), reason: reason.to_owned(), returned: true };
+        let seq = self.change(admitted.who(), Lane::Change, Event::OwnerLeft(back), named).await?;
+        Ok((seq, self.owned_by(owner).await?))
+    }
+
+    /// The upstreams that an owner answers for, by name.
+    async fn owned_by(&self, owner: &str) -> Result<Vec<String>, No> {
+        let owned = |s: &State| {
+            let of = |v: &Version| !v.retired && v.claims.as_ref().is_some_and(|c| *c.owner == *owner);
+            s.upstreams.iter().filter(|(_, v)| of(v)).map(|(name, _)| name.to_string()).collect()
+        };
+        self.ledger.settled(owned).await
+    }
+
+    /// What this server can serve.
+    fn may_be_registered(&self, new: &Upstream) -> Result<(), No> {
+        let compiled = self.catalog.now();
+        let mut wrong = Vec::new();
+        if compiled.policy(&new.environment).is_none() {
+            let known: Vec<&str> = compiled.environments().map(|(name, _)| name).collect();
+            wrong.push((
+                "upstream.environment".to_owned(),
+                format!("{} has no policy set; there are {}", new.environment, known.join(", ")),
+            ));
+        }
+        if new.expires <= self.system.wall() {
+            wrong.push(("upstream.expires_at".to_owned(), format!("{} is past", new.expires)));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(No::Refusal(Refusal::fields(wrong))) }
+    }
+
+    /// A registration in force, as it is durable.
+    async fn standing_of(&self, name: &str) -> Result<Option<(Arc<Upstream>, Arc<Version>)>, No> {
+        let Some(version) = self.ledger.settled(|s| s.upstreams.get(name).cloned()).await? else { return Ok(None) };
+        let upstream =
+            Upstream::from_text(&version.text).map_err(|e| Fault::new(format!("a registration in the ledger: {e}")))?;
+        Ok(Some((Arc::new(upstream), version)))
+    }
+
+    fn would_be(&self, set: &UpstreamSet, who: &Who) -> Arc<Version> {
+        Arc::new(Version {
+            version: set.version,
+            digest: crate::document::sha256(set.text.as_bytes()),
+            text: set.text.as_str().into(),
+            active: !set.disabled && !set.retired,
+            retired: set.retired,
+            seq: Seq::ZERO,
+            at: Millis(0),
+            by: Some(Box::new(who.clone())),
+            claims: None,
+            owner_left: false,
+            narrows: None,
+        })
+    }
+
+    /// What a request did before, if it was seen.
+    async fn registered_before(&self, admitted: &Admitted, name: &str, terms: &Terms) -> Result<Option<Changed>, No> {
+        let Some(before) = self.remembered(&name_of(&admitted.who()), &terms.named).await? else { return Ok(None) };
+        let hits = self.hit_before(&before, &terms.named).await?;
+        let found = self.standing_of(name).await?;
+        Ok(found.map(|(upstream, version)| Changed { upstream, version, hits, beyond: 0 }))
+    }
+}
+
+/// Rules for scopes that a registration no longer has.
+fn scopes_gone(old: &Upstream, new: &Upstream) -> Vec<Target> {
+    let gone = old.scopes.iter().filter(|s| new.scope(&s.name).is_none());
+    gone.map(|s| Target::UpstreamScope(old.name.as_str().into(), s.name.as_str().into())).collect()
+}
