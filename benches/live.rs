@@ -46,7 +46,7 @@ fn mold(house: &House, caller: &Caller, task: TaskId) -> Arc<Mold> {
     };
     let want = Wanted::from_pb(ask).unwrap();
     let (view, compiled) = (authority.ledger.view(), authority.catalog.now());
-    let shared = authority.decider.shared(&view, &compiled, caller, &want).unwrap();
+    let shared = authority.decider.shared(&view, &compiled, caller, &want).unwrap().unwrap();
     let own = shared.grant(&authority.decider, caller, &want, None).unwrap().unwrap();
     let series = Series::new(shared.grants().clone(), &authority.keyring).ok().unwrap();
     let minted = series.mint(own, CredentialId::from_bytes([0; 16]), &authority.status, view.now()).ok().unwrap();

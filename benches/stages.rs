@@ -93,9 +93,9 @@ fn stages(c: &mut Criterion) {
         b.iter(|| decider.exchange(&view, &compiled, &caller, &wants[next()], || [1; 16]).unwrap())
     });
     c.bench_function("task and policy: what a series has in common", |b| {
-        b.iter(|| decider.shared(&view, &compiled, &caller, &wants[next()]).unwrap())
+        b.iter(|| decider.shared(&view, &compiled, &caller, &wants[next()]).unwrap().unwrap())
     });
-    let shared: Shared<'_> = decider.shared(&view, &compiled, &caller, &wants[0]).unwrap();
+    let shared: Shared<'_> = decider.shared(&view, &compiled, &caller, &wants[0]).unwrap().unwrap();
     c.bench_function("task and policy: one of a series", |b| {
         b.iter(|| {
             let want = &wants[next()];

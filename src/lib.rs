@@ -10,6 +10,7 @@ pub mod sources;
 pub mod verifier;
 
 pub mod admission;
+pub mod approvals;
 pub mod authority;
 pub mod exchange;
 pub mod explain;

@@ -1,6 +1,11 @@
 //! Every bound of the product: a name, a number, a unit, and where the number comes from.
 //!
-//! What an operator may want to change stands in the configuration (`sources::config`), with these as defaults and ceilings.
+//! What an operator may want to change stands in the configuration (`sources::config`), with these as defaults and ceilings. Those of the ledger
+//! and its store stand in `limits/store.rs`.
+
+mod store;
+
+pub use store::*;
 
 /// Longest SPIFFE ID, bytes. SPIFFE-ID, section 2.3: implementations support up to 2048.
 pub const SPIFFE_ID_BYTES: usize = 2048;
@@ -144,87 +149,6 @@ pub const SIDES_CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// What such a pair costs beside its key, bytes: three entities, their attributes and parents.
 pub const SIDES_BYTES: usize = 3 * 1024;
 
-/// Most records gathered into one commit. 0.9 µs of store CPU per record at 256 against 4.5 at 32 (measured, redb).
-pub const GATHER_RECORDS: usize = 256;
-/// Room that is kept from one commit for the next, bytes: one of `GATHER_RECORDS` whole records of 600 bytes is 150 KB.
-pub const COMMIT_ROOM_BYTES: usize = 256 * 1024;
-/// Longest wait while gathering, microseconds. At 45,000 a second 180 records gather in it (measured; design, section 2).
-pub const GATHER_WAIT_US: u64 = 4_000;
-/// Largest commit, bytes. 76 MB in one transaction stop redb for half a second; 8 MB do not show.
-pub const COMMIT_BYTES: usize = 8 * 1024 * 1024;
-/// Largest single record, bytes: a policy set and its audit context.
-pub const RECORD_BYTES: usize = 512 * 1024;
-/// Proposals waiting for the writer, in all. At 45,000 a second, 0.4 s of work.
-pub const QUEUE_GRANTS: usize = 16_384;
-/// Revocations and other operators' work waiting for the writer. They go first: 16 commits (`GATHER_RECORDS`).
-pub const QUEUE_REVOCATIONS: usize = 4_096;
-/// Expired entries looked at per commit: 1,024 × 0.3 µs stay below a flush. A credential is looked at twice, at its end and when its request
-/// id may be forgotten, so this is twice what a full commit brings.
-pub const EXPIRE_PER_COMMIT: usize = 1_024;
-/// Commits between snapshots at the most. So many a start folds, and what came while the newest was written.
-pub const SNAPSHOT_EVERY_COMMITS: u64 = 50_000;
-/// Records between snapshots, or half as many as there are credentials in memory if these are more: what a start folds in a second or two.
-pub const SNAPSHOT_EVERY_RECORDS: u64 = 1_000_000;
-/// Refusals recorded one by one per caller, reason and minute (design, section 2: the first few); beyond, counted.
-pub const REFUSALS_RECORDED: u32 = 3;
-/// Callers, reasons and minutes for which refusals are counted apart; beyond, together. At 500 bytes each, 2 MB.
-pub const REFUSAL_COUNTERS: usize = 4_096;
-
-/// Largest named value of a store, bytes (design, section 3).
-pub const NAMED_VALUE_BYTES: usize = 64 * 1024;
-/// Longest name of a named value, bytes. A purpose, an environment and an id: twice `NAME_BYTES`.
-pub const NAMED_VALUE_NAME_BYTES: usize = 512;
-/// Most named values (design, section 3).
-pub const NAMED_VALUES: usize = 100_000;
-/// Disk kept free for revocations, closings and retention, bytes: 512 commits of revocations at least (`store::reserve`).
-pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
-/// Free space below which nothing is granted, bytes. A commit of 8 MiB takes 16.4 MB of new blocks (measured, redb): three of them.
-pub const DISK_LOW_BYTES: u64 = 64 * 1024 * 1024;
-/// How much of the reserve is given back at once, bytes. A commit of revocations takes 16 to 96 KB of new blocks (measured, redb).
-pub const DISK_RESERVE_PIECE_BYTES: u64 = 128 * 1024;
-/// How long an answer about free space is good for, milliseconds. At 45,000 records a second, 2 MB are written meanwhile.
-pub const DISK_STATE_MS: u64 = 100;
-/// Memory that the embedded store may use for pages, bytes. It reads almost nothing back: a live ledger is in memory.
-pub const STORE_CACHE_BYTES: usize = 16 * 1024 * 1024;
-/// Commits in one file of the embedded store, bytes, about. After a crash the files that were open are looked through: 30 ms each (measured,
-/// redb).
-pub const STORE_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
-/// A file from so many bytes on is not looked through, where the next one could not be made or it is from before there were several: a second
-/// for 2 GB (measured, redb).
-pub const STORE_QUICK_REPAIR_BYTES: u64 = 4 * STORE_SEGMENT_BYTES;
-/// Files of older commits that stay open, files: who reads goes from one to the next. Each has pages of its own, `STORE_CACHE_BYTES` at most.
-pub const STORE_SEGMENTS_OPEN: usize = 2;
-/// Removals in one transaction: at most this many commits, or `STORE_REMOVE_BYTES` and one commit.
-pub const STORE_REMOVE_COMMITS: usize = 256;
-/// Bytes removed in one transaction, about. An append waits for it: 8 MiB are some 10 ms.
-pub const STORE_REMOVE_BYTES: usize = 8 * 1024 * 1024;
-/// Largest row in sled, key and value, bytes. Its pages have up to 20 rows, and a page above 131,052 bytes leaves the log for a file that is
-/// never synced.
-pub const SLED_ROW_BYTES: usize = 4_000;
-/// Log that sled writes at most for a change with no bytes: what is left of a segment of 512 KiB, and pages written again. With
-/// `SLED_LOG_FACTOR`, twice what was measured for commits of 50 KB, which take the most: 410 KB.
-pub const SLED_LOG_BYTES: u64 = 1024 * 1024;
-/// Log that sled writes at most for each byte of a commit: 3.7 to 5 (measured), since pages are written again as rows come to them.
-pub const SLED_LOG_FACTOR: u64 = 6;
-/// Blocks that are allocated beyond what the next change needs, bytes: one call for some hundred commits.
-pub const SLED_AHEAD_BYTES: u64 = 1024 * 1024;
-/// Rows removed from sled in one step, or one commit: an append waits for a step. A commit of 1 MB has as many.
-pub const SLED_REMOVE_ROWS: usize = 256;
-/// Attempts to get a lock of sled's: its threads give it back a moment after the store was closed.
-pub const SLED_LOCK_TRIES: u32 = 500;
-/// Pause between two of them: five seconds in all.
-pub const SLED_LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
-/// Time between two looks at how much history is kept, milliseconds. At 25 MB a second, 250 MB are written meanwhile.
-pub const KEEP_LOOK_MS: u64 = 10_000;
-/// History that stays whatever `audit.keep` says, milliseconds. As `VIEW_MAX_AGE_MS`: what a decision under way has seen is there.
-pub const KEEP_LEAST_MS: u64 = VIEW_MAX_AGE_MS;
-/// Bytes of history that one record of a removal stands for, at most. Read once before they go: a second or two of a core.
-pub const KEEP_BYTES: u64 = 256 * 1024 * 1024;
-/// Fewer commits than these wait for more: a removal is a record and a few flushes of its own.
-pub const KEEP_COMMITS: u64 = 16;
-/// Largest file that is read as a sealing key, bytes: 32 bytes as hex with a line end fit twice.
-pub const SEALING_KEY_FILE_BYTES: usize = 132;
-
 /// Files that a server has open beside its connections: listeners, the store, snapshots, threads' own. Twice what was seen (30).
 pub const OTHER_FILES: u64 = 64;
 /// Most threads that serve workloads. Four for each core of the largest machines that are rented today.
@@ -261,6 +185,18 @@ pub const PAGE: usize = 1_000;
 pub const WAIT_MS: u64 = 60_000;
 /// Rows in one page of a list when nobody asks for another number. Two screens.
 pub const PAGE_DEFAULT: usize = 100;
+/// Most approvals that wait or may be used, or ended lately. At 4 KB each, 40 MB; more than people decide in a day.
+pub const APPROVALS: usize = 10_000;
+/// Most approvals of one caller that wait or may be used. A caller in a loop must not fill the list that people look at.
+pub const APPROVALS_PER_CALLER: usize = 64;
+/// Longest wait of a call for an approval, milliseconds: a minute, as proxies give a call. Whoever decides later is asked about by a repeat.
+pub const APPROVAL_WAIT_MS: u64 = 60_000;
+/// Most people whom a registration names as approvers. As `TASK_LIST`.
+pub const APPROVERS: usize = TASK_LIST;
+/// Longest time from asking until an approval is used, milliseconds: 24 h, as `TASK_TTL_MS`. Rules are kept as long.
+pub const APPROVAL_TTL_MS: u64 = TASK_TTL_MS;
+/// The same where nobody says how long, milliseconds: an hour.
+pub const APPROVAL_TTL_DEFAULT_MS: u64 = 3_600_000;
 /// How long before its end a registration warns, milliseconds: 14 days.
 pub const REGISTRATION_WARN_MS: u64 = 14 * 24 * 3_600_000;
 /// A registration that had no live credential for so long is unused, milliseconds: 30 days, so that what runs monthly is in use.

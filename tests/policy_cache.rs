@@ -96,12 +96,16 @@ fn lines() -> Vec<Line> {
         line("context.person.auth_time", "context has person && context.person.auth_time > datetime(\"2020-01-01\")", |c| {
             c.person = Some(("i", "x", vec![], None, 1_700_000_000_000));
         }),
+        line("context.caller", "context.caller == \"x\"", |c| c.asker = "x"),
         line("context.target_kind", "context has target_kind", |c| c.target[0] = Some("x")),
         line("context.target", "context has target && context.target == \"x\"", |c| c.target[1] = Some("x")),
     ];
     for line in &mut lines {
         if line.path.starts_with("context.target") {
             line.action = REVOKE;
+        }
+        if line.path == "context.caller" {
+            line.action = Action::Approve;
         }
         // `has person` asks for each part, since each may be all that is there.
         if line.path.starts_with("context.person") {

@@ -5,6 +5,7 @@
 //! - [`exit`], [`error`], [`remedy`]: what is told when the answer is no.
 //! - [`confirm`], [`wait`], [`list`]: what several commands do alike.
 
+pub mod approval;
 pub mod args;
 pub mod bench;
 pub mod bundle;
@@ -131,6 +132,9 @@ pub enum Command {
     Owner(owner::OwnerCommand),
     /// What an auditor asks about the registry; exits with 10 where there is something to mend
     Report(report::ReportArgs),
+    /// What waits for somebody to approve it
+    #[command(subcommand)]
+    Approval(approval::ApprovalCommand),
     /// What was made at upstreams and has to be undone
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
@@ -224,6 +228,7 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Upstream(command) => upstream::run(command, run).await,
         Command::Owner(command) => owner::run(command, run).await,
         Command::Report(args) => report::run(args, run).await,
+        Command::Approval(command) => approval::run(command, run).await,
         Command::Lease(command) => lease::run(command, run).await,
         Command::Explain(args) => explain::run(args, run).await,
         Command::Status(args) => status::run(args, run).await,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::again::Before;
 use super::{TRIES, beaten, beaten_by_a_twin, made_here, worth_another_try};
+use crate::approvals::{needs_approval, waits_for};
 use crate::authority::Authority;
 use crate::credential::{Issued, Minted};
 use crate::identity::caller::Caller;
@@ -54,7 +55,13 @@ impl Authority {
         for (n, want) in wants.iter().enumerate().filter(|(n, _)| done.get(*n).is_some_and(Option::is_none)) {
             let want = instead.iter().find(|(at, _)| *at == n).map_or(want, |(_, replacing)| replacing);
             view.read(|state| self.room(state, caller, want)).map_err(|no| (n, no))?;
-            let grant = self.decide(&view, &compiled, caller, want).map_err(|no| (n, no))?;
+            let grant = match self.decide(&view, &compiled, caller, want) {
+                Err(no) if needs_approval(&no) => {
+                    let id = self.ask_approval(&view, caller, want).await.map_err(|no| (n, no))?;
+                    return Err((n, waits_for(no, id)));
+                }
+                grant => grant.map_err(|no| (n, no))?,
+            };
             if made_here(grant.kind()) {
                 fresh.push((n, 0, self.mint_here(grant, &view).map_err(|no| (n, no))?));
             } else {

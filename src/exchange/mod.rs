@@ -11,6 +11,7 @@ mod together;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::approvals::{needs_approval, waits_for};
 use crate::authority::Authority;
 use crate::credential::kind::{Kind, mint_local};
 use crate::credential::{Issued, Minted};
@@ -99,11 +100,12 @@ impl Authority {
     fn begin(&self, caller: &Caller, want: &Wanted) -> Result<Begun, No> {
         self.still_stands(caller)?;
         let view = self.ledger.view(); // everything up to seq r
-        match self.grant(&view, &self.catalog.now(), caller, want)? {
-            Some(Granted::Here(ready, one)) if !self.too_old(&view) => {
+        match self.grant(&view, &self.catalog.now(), caller, want) {
+            Ok(Some(Granted::Here(ready, one))) if !self.too_old(&view) => {
                 self.ledger.propose_ready(vec![ready])?;
                 Ok(Begun::UnderWay(one))
             }
+            Err(no) if !needs_approval(&no) => Err(no),
             _ => Ok(Begun::Waits),
         }
     }
@@ -136,6 +138,7 @@ impl Authority {
                     Ok(Begun::UnderWay(UnderWay { minted, proposed: None }))
                 }
                 Ok(None | Some(Made::Alone(Granted::Elsewhere(_)))) => Ok(Begun::Waits),
+                Err(no) if needs_approval(&no) => Ok(Begun::Waits),
                 Err(no) => Err(no),
             });
         }
@@ -189,6 +192,7 @@ impl Authority {
         want: &Wanted,
         gone: impl Fn() -> F,
     ) -> Result<Issued, No> {
+        let mut waited = false;
         for again in 1.. {
             self.still_stands(caller)?;
             let mut view = self.ledger.view();
@@ -207,7 +211,19 @@ impl Authority {
             }
             let want = instead.as_deref().unwrap_or(want);
             let under_way = self.ledger.minting(1);
-            let granted = self.grant_unseen(&view, &self.catalog.now(), caller, want)?;
+            let granted = match self.grant_unseen(&view, &self.catalog.now(), caller, want) {
+                Err(no) if needs_approval(&no) && want.renews.is_none() => {
+                    drop(under_way); // no commit waits for people
+                    let id = self.ask_approval(&view, caller, want).await?;
+                    let ms = want.asking.as_ref().map_or(0, |asking| asking.wait_ms);
+                    if waited || ms == 0 || !self.decided_within(id, ms).await {
+                        return Err(waits_for(no, id));
+                    }
+                    waited = true;
+                    continue;
+                }
+                granted => granted?,
+            };
             if self.too_old(&view) {
                 if again < TRIES { continue } else { return Err(late()) }
             }

@@ -42,6 +42,7 @@ impl Authority {
             digest,
             key,
             replaces: None,
+            asking: None,
             renews: Some(Box::new(crate::policy::wanted::Renews {
                 id,
                 line: old.ancestors.first().cloned().unwrap_or_else(|| crate::ledger::record::Ancestor {

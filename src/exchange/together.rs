@@ -104,9 +104,7 @@ impl<'a> Together<'a> {
     fn begin(&mut self, want: &'a Wanted) -> Result<Option<(Shared<'a>, Series)>, No> {
         let authority = self.authority;
         let shared = authority.decider.shared(self.view, self.compiled, self.caller, want)?;
-        if !made_here(shared.grants().kind()) {
-            return Ok(None);
-        }
+        let Some(shared) = shared.filter(|shared| made_here(shared.grants().kind())) else { return Ok(None) };
         let series = Series::new(shared.grants().clone(), &authority.keyring)?;
         self.molds.push(series.mold().clone());
         Ok(Some((shared, series)))

@@ -152,6 +152,18 @@ fn event(event: &Event) -> Value {
     }
 }
 
+fn asked(e: &ApprovalAsked) -> Value {
+    json!({
+        "approval": approval(&e.approval), "of": text(ApprovalOf::try_from(e.of)), "request_sha256": hex(&e.digest), "caller": e.caller,
+        "subject": e.subject.as_ref().map(who), "actors": e.actors.iter().map(who).collect::<Vec<_>>(), "task": task(&e.task),
+        "opens_task": e.opens, "upstream": e.upstream, "upstream_version": e.upstream_version, "environment": e.environment,
+        "binding": e.binding, "binding_version": e.binding_version, "scopes": e.scopes, "kind": e.kind, "ttl_ms": e.ttl, "tool": e.tool,
+        "arguments_sha256": hex(&e.arguments), "purpose": e.purpose, "details": e.details,
+        "approvers": e.approvers.iter().map(who).collect::<Vec<_>>(), "policies": e.policies,
+        "change": e.change.as_ref().and_then(Change::event).as_ref().map(registry), "reason": e.reason, "expires_at": time(e.expires_at),
+    })
+}
+
 fn registry(event: &Event) -> Value {
     match event {
         Event::PolicySet(e) => json!({
@@ -178,11 +190,10 @@ fn registry(event: &Event) -> Value {
             "task": task(&e.task), "people": e.people.iter().map(who).collect::<Vec<_>>(), "reviewer": e.reviewer.as_ref().map(who),
             "text": e.text,
         }),
-        Event::ApprovalAsked(e) => json!({
-            "approval": approval(&e.approval), "request_sha256": hex(&e.digest), "caller": e.caller, "task": task(&e.task),
-            "upstream": e.upstream, "expires_at": time(e.expires_at),
+        Event::ApprovalAsked(e) => asked(e),
+        Event::ApprovalDecided(e) => json!({
+            "approval": approval(&e.approval), "given": e.given, "reason": e.reason, "request_sha256": hex(&e.digest),
         }),
-        Event::ApprovalDecided(e) => json!({ "approval": approval(&e.approval), "given": e.given, "reason": e.reason }),
         Event::UsedOnce(e) => json!({ "sha256": hex(&e.digest), "until": time(e.until) }),
         Event::LeaseOpened(e) => json!({
             "lease": lease(&e.lease), "credential": credential(&e.credential), "task": task(&e.task), "upstream": e.upstream,

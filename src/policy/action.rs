@@ -45,11 +45,13 @@ pub enum Action {
     Introspect,
     /// Of an operator.
     Admin(Admin),
+    /// To let through what somebody else asked for.
+    Approve,
 }
 
 impl Action {
     /// Every action there is, in the order of their numbers.
-    pub const ALL: [Action; 14] = [
+    pub const ALL: [Action; 15] = [
         Action::Work(Work::Exchange),
         Action::Work(Work::OpenTask),
         Action::Work(Work::ExtendTask),
@@ -64,6 +66,7 @@ impl Action {
         Action::Admin(Admin::ManageTasks),
         Action::Admin(Admin::ReadAudit),
         Action::Admin(Admin::Observe),
+        Action::Approve,
     ];
 
     /// Its place in [`Action::ALL`].
@@ -72,6 +75,7 @@ impl Action {
             Action::Work(work) => work as u8,
             Action::Introspect => 4,
             Action::Admin(admin) => 5 + admin as u8,
+            Action::Approve => 14,
         }
     }
 
@@ -83,6 +87,7 @@ impl Action {
             Action::Work(Work::ExtendTask) => "ExtendTask",
             Action::Work(Work::DelegateTask) => "DelegateTask",
             Action::Introspect => "Introspect",
+            Action::Approve => "Approve",
             Action::Admin(Admin::Revoke) => "Revoke",
             Action::Admin(Admin::Lock) => "Lock",
             Action::Admin(Admin::ManageKeys) => "ManageKeys",
@@ -99,7 +104,7 @@ impl Action {
     pub const fn group(self) -> Option<&'static str> {
         match self {
             Action::Work(_) => Some("Work"),
-            Action::Introspect => None,
+            Action::Introspect | Action::Approve => None,
             Action::Admin(_) => Some("Admin"),
         }
     }

@@ -148,6 +148,7 @@ fn own(message: &[u8], mut fields: Fields<'_>, begins: Begins) -> Option<Wanted>
         key,
         renews: None,
         replaces: None,
+        asking: None,
     })
 }
 

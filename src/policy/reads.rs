@@ -83,6 +83,11 @@ impl Reads {
         self.cacheable() && !self.reads_own()
     }
 
+    /// Whether an approval may turn a "no" into a "yes".
+    pub fn reads_approvals(&self) -> bool {
+        self.not_understood || self.found.keys().any(|path| path.starts_with("context.approvals"))
+    }
+
     /// Whether the value is read of something that each exchange has for itself.
     pub fn reads_own(&self) -> bool {
         self.found.values().any(|r| r.fact.own && r.value)

@@ -129,6 +129,29 @@ pub struct Look<'a> {
     pub now: Millis,
 }
 
+/// Letting through what somebody else asked for.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Decide<'a> {
+    /// The environment that the request is about.
+    pub environment: &'a str,
+    /// Who asked: a SPIFFE ID.
+    pub caller: &'a str,
+    /// What for.
+    pub purpose: &'a str,
+    /// The tool that it is for.
+    pub tool: Option<&'a str>,
+    /// SHA-256 of the tool's arguments, base64url.
+    pub arguments_digest: Option<&'a str>,
+    /// What kind of credential.
+    pub kind: Option<Kind>,
+    /// The scopes.
+    pub scopes: &'a [&'a str],
+    /// The person who decides.
+    pub person: Option<PersonFacts<'a>>,
+    /// The decision's moment.
+    pub now: Millis,
+}
+
 /// What an operator is about to do.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Act<'a> {
@@ -152,6 +175,7 @@ pub struct Act<'a> {
 pub(super) enum About<'a> {
     Ask(&'a Upstream, &'a Ask<'a>),
     Look(&'a Upstream, &'a Look<'a>),
+    Decide(&'a Upstream, &'a Decide<'a>),
     Act(&'a Act<'a>),
 }
 
@@ -174,6 +198,11 @@ impl<'a> Question<'a> {
         Question { caller, action: Action::Introspect, about: About::Look(upstream, look) }
     }
 
+    /// May this approver let that through?
+    pub fn approve(approver: &'a SpiffeId, upstream: &'a Upstream, decide: &'a Decide<'a>) -> Question<'a> {
+        Question { caller: approver, action: Action::Approve, about: About::Decide(upstream, decide) }
+    }
+
     /// May this operator do that?
     pub fn admin(caller: &'a SpiffeId, admin: Admin, act: &'a Act<'a>) -> Question<'a> {
         Question { caller, action: Action::Admin(admin), about: About::Act(act) }
@@ -187,20 +216,47 @@ impl<'a> Question<'a> {
     pub(super) fn ask(&self) -> Option<&'a Ask<'a>> {
         match self.about {
             About::Ask(_, ask) => Some(ask),
-            About::Look(..) | About::Act(_) => None,
+            About::Look(..) | About::Decide(..) | About::Act(_) => None,
         }
+    }
+
+    pub(super) fn decide(&self) -> Option<&'a Decide<'a>> {
+        match self.about {
+            About::Decide(_, decide) => Some(decide),
+            _ => None,
+        }
+    }
+
+    pub(super) fn purpose(&self) -> Option<&'a str> {
+        self.ask().map(|a| a.purpose).or(self.decide().map(|d| d.purpose))
+    }
+
+    pub(super) fn tool(&self) -> Option<&'a str> {
+        self.ask().map_or_else(|| self.decide()?.tool, |a| a.tool)
+    }
+
+    pub(super) fn arguments_digest(&self) -> Option<&'a str> {
+        self.ask().map_or_else(|| self.decide()?.arguments_digest, |a| a.arguments_digest)
+    }
+
+    pub(super) fn kind(&self) -> Option<Kind> {
+        self.ask().map_or_else(|| self.decide()?.kind, |a| a.kind)
+    }
+
+    pub(super) fn scopes(&self) -> Option<&'a [&'a str]> {
+        self.ask().map(|a| a.scopes).or(self.decide().map(|d| d.scopes))
     }
 
     pub(super) fn act(&self) -> Option<&'a Act<'a>> {
         match self.about {
             About::Act(act) => Some(act),
-            About::Ask(..) | About::Look(..) => None,
+            About::Ask(..) | About::Look(..) | About::Decide(..) => None,
         }
     }
 
     pub(super) fn upstream(&self) -> Option<&'a Upstream> {
         match self.about {
-            About::Ask(upstream, _) | About::Look(upstream, _) => Some(upstream),
+            About::Ask(upstream, _) | About::Look(upstream, _) | About::Decide(upstream, _) => Some(upstream),
             About::Act(_) => None,
         }
     }
@@ -209,6 +265,7 @@ impl<'a> Question<'a> {
         match self.about {
             About::Ask(_, ask) => Some(ask.environment),
             About::Look(_, look) => Some(look.environment),
+            About::Decide(_, decide) => Some(decide.environment),
             About::Act(act) => act.environment,
         }
     }
@@ -217,6 +274,7 @@ impl<'a> Question<'a> {
         match self.about {
             About::Ask(_, ask) => ask.person,
             About::Look(_, look) => look.person,
+            About::Decide(_, decide) => decide.person,
             About::Act(act) => act.person,
         }
     }
@@ -224,7 +282,7 @@ impl<'a> Question<'a> {
     pub(super) fn approvals(&self) -> Option<ApprovalFacts<'a>> {
         match self.about {
             About::Ask(_, ask) => Some(ask.approvals),
-            About::Look(..) => None,
+            About::Look(..) | About::Decide(..) => None,
             About::Act(act) => Some(act.approvals),
         }
     }
@@ -233,6 +291,7 @@ impl<'a> Question<'a> {
         match self.about {
             About::Ask(_, ask) => ask.now,
             About::Look(_, look) => look.now,
+            About::Decide(_, decide) => decide.now,
             About::Act(act) => act.now,
         }
     }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use prost::Message;
+use zeroize::Zeroizing;
 
 use crate::ledger::commit::sha256;
 use crate::ledger::record::Ancestor;
@@ -92,6 +93,23 @@ pub struct Wanted {
     pub renews: Option<Box<Renews>>,
     /// What this takes the place of: a repeat, where the upstream cannot give the first again.
     pub replaces: Option<CredentialId>,
+    /// What only approvals need.
+    pub asking: Option<Box<Asking>>,
+}
+
+/// What an exchange has for those who may have to approve it.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Asking {
+    /// How long it waits for them, milliseconds.
+    pub wait_ms: u64,
+    /// The arguments' JSON, where it was sent.
+    pub arguments: Option<Zeroizing<String>>,
+}
+
+impl std::fmt::Debug for Asking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asking").field("wait_ms", &self.wait_ms).finish_non_exhaustive()
+    }
 }
 
 /// The credential that is renewed, and what binds its line.
@@ -304,12 +322,23 @@ impl Wanted {
         };
         checked("request_id", &ask.request_id, limits::REQUEST_ID_BYTES)?;
         let arguments = arguments(ask.arguments.as_ref())?;
+        // How long somebody waits is no part of what is asked for.
+        let wait = ask.wait_for_approval.take();
+        let wait_ms = duration("wait_for_approval", wait.as_ref())?.unwrap_or(0);
+        if wait_ms > limits::APPROVAL_WAIT_MS {
+            let most = limits::APPROVAL_WAIT_MS / 1000;
+            return Err(Refusal::field("wait_for_approval", format!("is longer than {most} s; ask again after that")));
+        }
+        let mut asking = Asking { wait_ms, arguments: None };
         // They count by their digest: written otherwise, or sent as the digest itself, it is the same request.
         if let Some(digest) = arguments
             && let Some(pb::Arguments { arguments: Some(pb::arguments::Arguments::Json(_)) }) = &ask.arguments
         {
             let sha256 = pb::arguments::Arguments::Sha256(digest.to_vec().into());
-            ask.arguments = Some(pb::Arguments { arguments: Some(sha256) });
+            let sent = ask.arguments.replace(pb::Arguments { arguments: Some(sha256) });
+            if let Some(pb::arguments::Arguments::Json(json)) = sent.and_then(|a| a.arguments) {
+                asking.arguments = Some(Zeroizing::new(json));
+            }
         }
         let digest = if ask.request_id.is_empty() { [0; 32] } else { digest_of(ask) };
         if ask.upstream.is_empty() {
@@ -332,6 +361,7 @@ impl Wanted {
             key,
             renews: None,
             replaces: None,
+            asking: (asking != Asking::default()).then(|| asking.into()),
         })
     }
 }
@@ -343,7 +373,6 @@ fn not_served(ask: &pb::ExchangeRequest) -> Result<(), Refusal> {
         (ask.parent_credential.is_some(), "parent_credential"),
         (!ask.authorization_details.is_empty(), "authorization_details"),
         (!ask.binding.is_empty(), "binding"),
-        (ask.wait_for_approval.is_some(), "wait_for_approval"),
         (ask.public_key.is_some(), "public_key"),
     ];
     match asked.iter().find(|(set, _)| *set) {

@@ -37,6 +37,9 @@ fn details(no: &Refusal) -> ErrorDetails {
     if let Some(way_out) = &no.way_out {
         metadata.insert("way_out".to_owned(), way_out.clone());
     }
+    if let Some(id) = no.details.as_ref().and_then(|d| d.approval.as_ref()) {
+        metadata.insert("approval_id".to_owned(), id.clone());
+    }
     let mut details = ErrorDetails::new();
     details.set_error_info(no.reason.as_str(), DOMAIN, metadata);
     for (field, what) in no.wrong() {
@@ -74,6 +77,7 @@ pub fn problem(no: No) -> pb::Problem {
                 retry_after: after,
                 rule: no.rule.unwrap_or_default(),
                 way_out: no.way_out.unwrap_or_default(),
+                approval_id: no.details.and_then(|d| d.approval).unwrap_or_default(),
                 message: no.message,
             }
         }

@@ -209,6 +209,9 @@ async fn registry_due(authority: &Authority) {
     let mut told: Option<Millis> = None;
     loop {
         tick.tick().await;
+        if let Err(no) = authority.sweep_arguments(told.is_none()).await {
+            tracing::error!("arguments that nobody needs could not be looked for: {no}");
+        }
         if let Err(no) = authority.finish_registrations().await {
             tracing::error!("what a narrower registration would refuse could not be revoked yet: {no}");
         }

@@ -151,6 +151,17 @@ unary! { upstream_service_server::UpstreamService {
     abandon_lease(AbandonLeaseRequest) -> AbandonLeaseResponse,
 }}
 
+unary! { approval_service_server::ApprovalService {
+    list_approvals(ListApprovalsRequest) -> ListApprovalsResponse,
+    get_approval(GetApprovalRequest) -> GetApprovalResponse,
+    decide_approval(DecideApprovalRequest) -> DecideApprovalResponse,
+}
+    type WatchApprovalsStream = Answers<pb::WatchApprovalsResponse>;
+    async fn watch_approvals(&self, _: Request<pb::WatchApprovalsRequest>) -> Result<Response<Self::WatchApprovalsStream>, Status> {
+        Err(Status::unimplemented("not by this double"))
+    }
+}
+
 unary! { server_service_server::ServerService {
     get_status(GetStatusRequest) -> GetStatusResponse,
 }}
@@ -177,6 +188,7 @@ pub fn router(double: &Double) -> tonic::transport::server::Router {
         .add_service(pb::key_service_server::KeyServiceServer::new(double.clone()))
         .add_service(pb::trust_domain_service_server::TrustDomainServiceServer::new(double.clone()))
         .add_service(pb::upstream_service_server::UpstreamServiceServer::new(double.clone()))
+        .add_service(pb::approval_service_server::ApprovalServiceServer::new(double.clone()))
         .add_service(pb::server_service_server::ServerServiceServer::new(double.clone()))
         .add_service(pb::audit_service_server::AuditServiceServer::new(double.clone()))
 }

@@ -4,6 +4,7 @@
 mod kit;
 
 mod answers;
+mod approval;
 mod bench;
 mod double;
 mod get;

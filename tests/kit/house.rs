@@ -188,6 +188,7 @@ pub fn wanted(task: TaskChoice) -> Wanted {
         key: Binding::Unasked,
         renews: None,
         replaces: None,
+        asking: None,
     }
 }
 

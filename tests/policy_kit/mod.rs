@@ -3,7 +3,7 @@
 
 use mayfly::document::Source;
 use mayfly::identity::spiffe_id::SpiffeId;
-use mayfly::policy::request::{ApprovalFacts, Counts, PersonFacts, SubjectFacts, TaskFacts};
+use mayfly::policy::request::{ApprovalFacts, Counts, Decide, PersonFacts, SubjectFacts, TaskFacts};
 use mayfly::policy::{Act, Action, Ask, Look, PolicySet, Question, Verdict, sample};
 use mayfly::seq::Millis;
 use mayfly::upstream::registry::{Kind, Upstream};
@@ -37,6 +37,7 @@ pub struct Case {
     pub counts: [i64; 4],
     pub approvals: (i64, Texts),
     pub target: [Option<&'static str>; 2],
+    pub asker: &'static str,
     pub now: u64,
 }
 
@@ -72,6 +73,7 @@ impl Case {
             counts: [0; 4],
             approvals: (0, vec![]),
             target: [None; 2],
+            asker: "spiffe://td/agent/b",
             now: 1_800_000_000_000,
         }
     }
@@ -94,6 +96,20 @@ impl Case {
                 ask(&Question::work(&self.caller, work, &self.upstream, &details))
             }
             Action::Introspect => ask(&Question::introspect(&self.caller, &self.upstream, &Look { environment, person, now })),
+            Action::Approve => {
+                let decide = Decide {
+                    environment,
+                    caller: self.asker,
+                    purpose: self.purpose,
+                    tool: self.tool,
+                    arguments_digest: self.digest,
+                    kind: self.kind,
+                    scopes: &self.scopes,
+                    person,
+                    now,
+                };
+                ask(&Question::approve(&self.caller, &self.upstream, &decide))
+            }
             Action::Admin(admin) => {
                 let [target_kind, target] = self.target;
                 let break_glass = self.break_glass;

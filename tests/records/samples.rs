@@ -75,7 +75,48 @@ pub fn added() -> Vec<(String, Record)> {
     ]
     .into_iter()
     .chain(narrowing())
+    .chain(asking())
     .collect()
+}
+
+/// Approvals that say what they are for.
+fn asking() -> impl Iterator<Item = (String, Record)> {
+    let binding = BindingSet { name: text("agents-search"), version: 2, ..BindingSet::default() };
+    let policy = PolicySet { environment: text("dev"), version: 5, ..PolicySet::default() };
+    let asked = |to| ApprovalAsked {
+        approval: id(7),
+        digest: digest(0xb1),
+        caller: agent(),
+        task: id(2),
+        upstream: text("github"),
+        expires_at: 1_700_000_900_000,
+        of: ApprovalOf::Change as i32,
+        environment: text("dev"),
+        scopes: vec![text("repo:write")],
+        kind: 1,
+        ttl: 300_000,
+        tool: text("deploy"),
+        arguments: digest(0xb3),
+        purpose: text("release"),
+        upstream_version: 3,
+        binding: text("agents-deploy"),
+        binding_version: 2,
+        approvers: vec![person("grace")],
+        policies: vec![text("deploys-need-somebody")],
+        subject: Some(person("ada")),
+        actors: vec![person("mary")],
+        details: text("[]"),
+        opens: true,
+        change: Some(Change { to: Some(to) }),
+        reason: text("as agreed"),
+    };
+    let decided = ApprovalDecided { approval: id(7), given: true, reason: text("as agreed"), digest: digest(0xb1) };
+    let events = [
+        ("50-approval-asked-binding", Event::ApprovalAsked(asked(Changes::Binding(binding)).into())),
+        ("50-approval-asked-policy", Event::ApprovalAsked(asked(Changes::Policy(policy)).into())),
+        ("51-approval-decided-digest", Event::ApprovalDecided(decided)),
+    ];
+    events.into_iter().map(|(name, event)| (format!("v5/{name}"), Record::new(Who::LocalUid(1000), event)))
 }
 
 /// Versions that take back, and owners who leave.
@@ -307,12 +348,13 @@ fn approvals() -> Vec<(&'static str, Event)> {
         task: id(2),
         upstream: text("github"),
         expires_at: 1_700_000_900_000,
+        ..ApprovalAsked::default()
     };
     vec![
-        ("50-approval-asked", Event::ApprovalAsked(asked)),
+        ("50-approval-asked", Event::ApprovalAsked(asked.into())),
         (
             "51-approval-decided",
-            Event::ApprovalDecided(ApprovalDecided { approval: id(4), given: true, reason: text("as agreed") }),
+            Event::ApprovalDecided(ApprovalDecided { approval: id(4), given: true, reason: text("as agreed"), digest: vec![] }),
         ),
         ("52-used-once", Event::UsedOnce(UsedOnce { digest: digest(0xb2), until: 1_700_000_900_000 })),
     ]

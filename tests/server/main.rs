@@ -1,5 +1,6 @@
 //! A whole server, in this process and as a process of its own, over real mTLS.
 
+mod approvals;
 mod deadlines;
 mod dev;
 mod ends;

@@ -1,7 +1,6 @@
 //! ServerService, UpstreamService, PolicyService, and what is not served.
 
 use mayfly::pb::mayfly::v1 as pb;
-use mayfly::pb::mayfly::v1::approval_service_server::ApprovalService;
 use mayfly::pb::mayfly::v1::audit_service_server::AuditService;
 use mayfly::pb::mayfly::v1::break_glass_service_server::BreakGlassService;
 use mayfly::pb::mayfly::v1::policy_service_server::PolicyService;
@@ -151,11 +150,8 @@ fn a_policy_set_is_shown_with_its_roles() {
 #[test]
 fn what_is_not_served_says_so() {
     let w = world();
-    let status = refused(w.run(NotServed.list_approvals(ask(&ROOT, Default::default()))), Reason::NotServed);
+    let status = refused(w.run(NotServed.open_break_glass(ask(&ROOT, Default::default()))), Reason::NotServed);
     assert_eq!(status.code(), tonic::Code::Unimplemented);
-    refused(w.run(NotServed.get_approval(ask(&ROOT, Default::default()))), Reason::NotServed);
-    refused(w.run(NotServed.decide_approval(ask(&ROOT, Default::default()))), Reason::NotServed);
-    refused(w.run(NotServed.open_break_glass(ask(&ROOT, Default::default()))), Reason::NotServed);
     refused(w.run(NotServed.close_break_glass(ask(&ROOT, Default::default()))), Reason::NotServed);
     refused(w.run(NotServed.review_break_glass(ask(&ROOT, Default::default()))), Reason::NotServed);
     refused(w.run(NotServed.list_break_glass(ask(&ROOT, Default::default()))), Reason::NotServed);

@@ -89,14 +89,7 @@ pub fn changes(world: &World, w: usize, op: &Op, ids: &[Vec<u8>; 3]) -> Vec<Reco
             let tasks = state.tasks.iter().filter(|t| t.terms.heartbeat > 0 || op.once_in(2, 0, 2)).map(id_of).collect();
             Some(Event::TaskHeartbeats(TaskHeartbeats { tasks, ..Default::default() }))
         }
-        Kind::AskApproval => Some(Event::ApprovalAsked(ApprovalAsked {
-            approval: ids[0].clone(),
-            digest: vec![1; 32],
-            caller: CALLERS[op.n[2] as usize % CALLERS.len()].into(),
-            task: task(writer, op, 1).map_or_else(Vec::new, id_of),
-            upstream: "echo".into(),
-            expires_at: now + [9_000, 10 * MINUTE][op.n[2] as usize % 2],
-        })),
+        Kind::AskApproval => crate::approval::ask(writer, op, &ids[0]).map(|asked| Event::ApprovalAsked(asked.into())),
         Kind::UseOnce => {
             let mut digest = vec![0; 32];
             digest[0] = (op.n[1] % 3) as u8;

@@ -195,11 +195,30 @@ impl Place {
             out.push(place);
         };
         let caller = || TargetRecord { aim: Some(Aim::Caller(CALLER.into())) };
-        if !self.asked {
-            let asked = ApprovalAsked { approval: id(200), expires_at: START + MINUTE, ..Default::default() };
-            let given = ApprovalDecided { approval: id(200), given: true, ..Default::default() };
-            let given = operator(Event::ApprovalDecided(given)).decided_at(self.head().head);
-            then(vec![operator(Event::ApprovalAsked(asked)), given], &|p| p.asked = true);
+        let root = self.model.log.iter().filter(|l| l.valid).find_map(|l| match &l.record.event {
+            Some(Event::TaskOpened(t)) => Some(t.task.clone()),
+            _ => None,
+        });
+        if let (false, Some(task)) = (self.asked, root) {
+            let ada = Identity { issuer: "https://idp.example".into(), sub: "ada".into() };
+            let asked = ApprovalAsked {
+                approval: id(200),
+                digest: vec![1; 32],
+                of: ApprovalOf::Exchange as i32,
+                caller: CALLER.into(),
+                task,
+                upstream: "echo".into(),
+                upstream_version: 1,
+                environment: "dev".into(),
+                kind: 1,
+                ttl: MINUTE,
+                approvers: vec![ada.clone()],
+                expires_at: START + MINUTE,
+                ..Default::default()
+            };
+            let given = ApprovalDecided { approval: id(200), given: true, digest: vec![1; 32], ..Default::default() };
+            let given = Record::new(Who::Person(ada), Event::ApprovalDecided(given)).decided_at(self.head().head);
+            then(vec![operator(Event::ApprovalAsked(asked.into())), given], &|p| p.asked = true);
         }
         if self.takings < 2 {
             let revoke = |target: TargetRecord| Event::Revoked(Revoked { targets: vec![target], ..Default::default() });

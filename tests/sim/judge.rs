@@ -15,11 +15,11 @@ const IN_GROUP: Seq = match Seq::from_u64((1 << 53) - 1) {
     None => Seq::ZERO,
 };
 
-fn yes(condition: bool) -> Says {
+pub fn yes(condition: bool) -> Says {
     if condition { Says::Valid } else { Says::Void }
 }
 
-fn both(a: Says, b: Says) -> Says {
+pub fn both(a: Says, b: Says) -> Says {
     match (a, b) {
         (Says::Void, _) | (_, Says::Void) => Says::Void,
         (Says::Either, _) | (_, Says::Either) => Says::Either,
@@ -101,17 +101,11 @@ impl Model {
         }
     }
 
-    fn over_since(&self, id: &[u8]) -> u64 {
-        let closes = |e: &Event| revokes(e).contains(&Aim::Task(id.to_vec()));
-        let closed = self.log.iter().filter(|l| l.valid && l.record.event.as_ref().is_some_and(closes)).map(|l| l.time).min();
-        closed.unwrap_or(u64::MAX).min(self.deadline(id))
-    }
-
     fn timely(&self, decided: u64, revision: u64, time: u64) -> bool {
         decided + 40_000 >= time && decided <= time + 30_000 && self.of_this_order(revision)
     }
 
-    fn of_this_order(&self, revision: u64) -> bool {
+    pub fn of_this_order(&self, revision: u64) -> bool {
         revision <= self.head.as_u64() && revision >= Seq::start_of(self.head.generation()).as_u64()
     }
 
@@ -194,39 +188,12 @@ impl Model {
                 let turns = [(1, 2), (1, 3), (2, 3), (3, 4), (1, 5), (2, 5), (3, 5), (4, 5)];
                 yes(before.key(&k.key).is_some_and(|now| turns.contains(&(now, k.state))))
             }
-            Event::ApprovalAsked(a) => match self.approval(&a.approval) {
-                Some((a, ..)) if time > a.expires_at + 10 * MINUTE => Says::Either,
-                found => yes(found.is_none()),
-            },
-            Event::ApprovalDecided(d) => match self.approval(&d.approval) {
-                Some((a, None, _)) if a.expires_at > time && d.given => self.approves(a, record, time),
-                Some((a, None, _)) => yes(a.expires_at > time),
-                _ => Says::Void,
-            },
+            Event::ApprovalAsked(a) => self.asks(a, time),
+            Event::ApprovalDecided(d) => self.decides(d, record, time),
             Event::UsedOnce(u) => self.used_once(&u.digest, time),
             Event::GenerationBegun(g) => yes(self.head == Seq::ZERO || g.generation > u32::from(self.head.generation())),
             _ => Says::Valid,
         }
-    }
-
-    fn approves(&self, a: &ApprovalAsked, record: &Record, time: u64) -> Says {
-        use crate::model::domain;
-        let mut grant = crate::model::Grant::default();
-        if let Some((_, t)) = self.task(&a.task) {
-            if self.phase(&a.task, time) == Phase::Over {
-                // Ten minutes after it ended it may be forgotten, and its approvals with it or not.
-                return if self.over_since(&a.task) + 10 * MINUTE < time { Says::Either } else { Says::Void };
-            }
-            grant = self.opening(t);
-            (grant.credentials, grant.svid) = (vec![], None);
-            grant.identities.remove(0);
-            grant.policy = self.policy(&t.environment);
-        }
-        grant.identities.push((domain(&a.caller), a.caller.clone()));
-        if let Some(Who::Person(p)) = record.author.as_ref().and_then(|a| a.who.as_ref()) {
-            grant.identities.push((p.issuer.clone(), p.sub.clone()));
-        }
-        both(yes(self.of_this_order(record.revision)), self.blocked(&grant, record.revision, time))
     }
 
     fn opens(&self, t: &TaskOpened, r: u64, time: u64) -> Says {
@@ -254,9 +221,7 @@ impl Model {
     fn issues(&self, i: &Issued, r: u64, time: u64) -> Says {
         let approved = match i.approval.is_empty() {
             true => Some(r),
-            false => self
-                .approval(&i.approval)
-                .and_then(|(a, given, used)| given.flatten().filter(|given| !used && a.expires_at > time && *given <= r)),
+            false => self.approved(i, r, time),
         };
         // It rests on the approval, and is no younger than that.
         let Some(rests_on) = approved else { return Says::Void };

@@ -3,6 +3,7 @@
 //! `MAYFLY_SIM_RUNS` runs that many interleavings of each number of writers, from `MAYFLY_SIM_SEED` on; `MAYFLY_SIM_DEPTH` is how many
 //! records the exhaustive exploration appends. What fails prints its seed and its shortest trace.
 
+mod approval;
 mod broken;
 mod change;
 mod check;

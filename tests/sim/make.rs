@@ -17,7 +17,7 @@ pub const UPSTREAMS: [(&str, &str); 3] = [("echo", "dev"), ("git", "dev"), ("ban
 const SCOPES: [&str; 2] = ["read", "write"];
 pub const TOOLS: [&str; 2] = ["t", "u"];
 pub const ENVIRONMENTS: [&str; 2] = ["dev", "prod"];
-const PEOPLE: [&str; 2] = ["ada", "bob"];
+pub const PEOPLE: [&str; 2] = ["ada", "bob"];
 
 pub fn person(name: &str) -> Identity {
     Identity { issuer: "https://idp.example".into(), sub: name.into() }
@@ -97,9 +97,9 @@ pub fn make(world: &mut World, w: usize, op: &Op) {
         Kind::Derive => (vec![derive(world, w, op, &ids[0]).map(at)], true),
         Kind::Renew => (vec![renew(world, w, op, &ids[0]).map(at)], true),
         Kind::Replace => (crate::change::replaced(world, w, op, &ids[0]).into_iter().map(|r| Some(at(r))).collect(), true),
-        Kind::IssueApproved => (vec![approved(writer, op, &ids[0]).map(at)], true),
+        Kind::IssueApproved => (vec![crate::approval::used(writer, op, &ids[0]).map(at)], true),
         Kind::Extend => (vec![extend(writer, op).map(at)], true),
-        Kind::DecideApproval => (vec![decide(writer, op).map(at)], true),
+        Kind::DecideApproval => (vec![crate::approval::decide(writer, op).map(at)], true),
         Kind::Repeat => {
             let Some(group) = op.pick(1, &world.groups).cloned() else { return };
             world.propose(w, group, op.once_in(2, 0, 2), false);
@@ -292,21 +292,6 @@ fn renew(world: &World, w: usize, op: &Op, id: &[u8]) -> Option<Record> {
             i.ancestors.push(Ancestor { credential: old.id().as_bytes().to_vec(), caller: first.caller.clone() });
         }
     }))
-}
-
-fn approved(writer: &Writer, op: &Op, id: &[u8]) -> Option<Record> {
-    let all: Vec<_> = writer.state.approvals.keys().collect();
-    let approval = op.pick(3, &all)?.as_bytes().to_vec();
-    let asked = writer.state.approvals.values().nth(op.index(3, all.len())?)?.task;
-    let task = asked.and_then(|t| writer.state.tasks.get(&t)).or_else(|| task(writer, op, 1))?;
-    Some(with(issue(writer, op, id, task)?, |i| i.approval = approval))
-}
-
-fn decide(writer: &Writer, op: &Op) -> Option<Record> {
-    let all: Vec<_> = writer.state.approvals.keys().collect();
-    let approval = op.pick(1, &all)?.as_bytes().to_vec();
-    let decided = ApprovalDecided { approval, given: !op.once_in(2, 0, 5), reason: String::new() };
-    Some(Record::new(Who::Person(person(PEOPLE[op.n[3] as usize % 2])), Event::ApprovalDecided(decided)))
 }
 
 fn extend(writer: &Writer, op: &Op) -> Option<Record> {

@@ -21,6 +21,7 @@ pub const LAYERS: &[&[&str]] = &[
     &["upstream/lease"],
     &[
         "admission",
+        "approvals",
         "authority",
         "exchange",
         "explain",

@@ -4,6 +4,7 @@
 //! lower case. A value of a closed list that this version does not know is shown as `unknown_` and its number, never left out.
 #![allow(missing_docs, reason = "the fields are those of the wire, whose comments say what they mean")]
 
+pub mod approval;
 pub mod credential;
 pub mod explain;
 pub mod issued;

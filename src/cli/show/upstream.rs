@@ -90,7 +90,8 @@ impl From<pb::Upstream> for Upstream {
     }
 }
 
-fn approver(approver: pb::Approver) -> String {
+/// Somebody who may approve, for a cell.
+pub fn approver(approver: pb::Approver) -> String {
     match approver.who {
         Some(pb::approver::Who::SpiffeId(id)) => id,
         Some(pb::approver::Who::Person(p)) => format!("{} ({})", p.sub, p.issuer),

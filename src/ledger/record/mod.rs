@@ -3,11 +3,13 @@
 //! The tags are persisted and frozen: a field is added, never changed or used again. `tests/vectors/records` holds samples of each
 //! past version. A record whose event is unknown to this version stops the start: unknown means no.
 
+mod approval;
 mod credential;
 mod registry;
 mod revocation;
 mod task;
 
+pub use approval::*;
 pub use credential::*;
 pub use registry::*;
 pub use revocation::*;
@@ -166,8 +168,8 @@ pub enum Event {
     #[prost(message, tag = "48")]
     Narrowed(Narrowed),
     /// An approval was asked for.
-    #[prost(message, tag = "50")]
-    ApprovalAsked(ApprovalAsked),
+    #[prost(message, boxed, tag = "50")]
+    ApprovalAsked(Box<ApprovalAsked>),
     /// An approval was given or refused.
     #[prost(message, tag = "51")]
     ApprovalDecided(ApprovalDecided),

@@ -24,7 +24,7 @@ pub struct GenerationBegun {
 }
 
 /// The policy set of an environment.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct PolicySet {
     /// The environment.
     #[prost(string, tag = "1")]
@@ -116,7 +116,7 @@ pub struct OwnerLeft {
 }
 
 /// Which workload's tool may use which upstream.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct BindingSet {
     /// Its name.
     #[prost(string, tag = "1")]

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::tasks::{Closed, Hold};
 use super::{
-    Approval, BundleState, Claims, End, Issuance, Judged, Key, Lease, Removed, RequestKey, State, Taken, Version, hash_of,
+    Approval, BundleState, Claims, Decided, End, Issuance, Judged, Key, Lease, Removed, RequestKey, State, Taken, Version,
+    hash_of,
 };
 use crate::ledger::record::{
-    BundleSet, Event, GenerationBegun, HoldRank, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Narrowed, Narrowing, Outcome,
-    OwnerLeft, Record, Revoked, TaskClosed, Who,
+    ApprovalAsked, ApprovalDecided, ApprovalOf, BundleSet, Change, Event, GenerationBegun, HoldRank, KeyAdded, KeyPurpose,
+    KeyState, LeaseOpened, Narrowed, Narrowing, Outcome, OwnerLeft, Record, Revoked, TaskClosed, Who,
 };
 use crate::limits;
 use crate::revocation::{Rules, Target};
@@ -147,25 +148,13 @@ impl State {
             }
             Event::ApprovalAsked(e) => {
                 if let Some(id) = ApprovalId::from_slice(&e.approval) {
-                    let approval = Approval {
-                        digest: hash_of(&e.digest),
-                        expires_at: Millis(e.expires_at),
-                        given: None,
-                        revision: Seq::ZERO,
-                        task: TaskId::from_slice(&e.task),
-                        caller: e.caller.as_str().into(),
-                        used: false,
-                    };
-                    self.ends.after(approval.expires_at.plus(limits::REQUEST_ID_KEPT_MS), End::Approval(id));
+                    let asked = Arc::new(ApprovalAsked::clone(e));
+                    let approval = Approval { asked, asked_at: at, seq, decided: None, used: false };
+                    self.ends.after(approval.expires_at().plus(limits::REQUEST_ID_KEPT_MS), End::Approval(id));
                     self.approvals.insert(id, approval);
                 }
             }
-            Event::ApprovalDecided(e) => {
-                if let Some(a) = ApprovalId::from_slice(&e.approval).and_then(|id| self.approvals.get_mut(&id)) {
-                    a.given = Some(e.given);
-                    a.revision = record.revision();
-                }
-            }
+            Event::ApprovalDecided(e) => self.decide(e, record),
             Event::UsedOnce(e) => {
                 self.used_once.insert(hash_of(&e.digest), Millis(e.until));
                 self.ends.after(Millis(e.until), End::UsedOnce(hash_of(&e.digest)));
@@ -176,6 +165,37 @@ impl State {
                 }
             }
             Event::HistoryRemoved(e) => self.removed = Removed::of(e),
+            _ => {}
+        }
+    }
+
+    /// What somebody decided takes effect: a task that waited opens or is over, a change is in force.
+    fn decide(&mut self, e: &ApprovalDecided, record: &Record) {
+        let (now, seq, by) = (self.time, self.head, author(record));
+        let Some(id) = ApprovalId::from_slice(&e.approval) else { return };
+        let Some(approval) = self.approvals.get_mut(&id) else { return };
+        let reason: Box<str> = e.reason.as_str().into();
+        let revision = record.revision();
+        approval.decided = Some(Decided { given: e.given, by: by.clone(), reason: reason.clone(), at: now, revision });
+        approval.seq = seq;
+        let asked = approval.asked.clone();
+        // What takes effect with it is used up with it.
+        approval.used = e.given && matches!(asked.of(), ApprovalOf::Task | ApprovalOf::Change);
+        match (asked.of(), e.given) {
+            (ApprovalOf::Task, given) => {
+                let Some(id) = TaskId::from_slice(&asked.task) else { return };
+                let Some(task) = self.tasks.get_mut(&id).filter(|t| t.pending && t.closed.is_none()) else { return };
+                task.pending = false;
+                if !given {
+                    task.closed = Some(Closed { outcome: Outcome::Cancelled, reason, at: now, seq, by });
+                    self.tasks.closed(id, now);
+                }
+            }
+            (ApprovalOf::Change, true) => {
+                if let Some(event) = asked.change.as_ref().and_then(Change::event) {
+                    self.apply_registry(&event, record);
+                }
+            }
             _ => {}
         }
     }

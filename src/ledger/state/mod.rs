@@ -27,7 +27,7 @@ pub use ceilings::Ceilings;
 use credentials::facts_of;
 pub use credentials::{Asked, Credentials, Live, RequestKey, add_lineage, facts_of_record, id_for, svid_facts, trust_domain_of};
 pub use judged::{Issuance, Judged};
-pub use parts::{Approval, BundleState, Claims, Key, Lease, Remembered, Removed, Taken, Version};
+pub use parts::{Approval, BundleState, Claims, Decided, Key, Lease, Remembered, Removed, Taken, Version};
 pub use tasks::{Closed, Hold, Phase, Task, Tasks, Terms};
 pub(crate) use verdict::refused_by;
 pub use verdict::{expired, policy_in_force};

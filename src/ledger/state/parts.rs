@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::commit::ChainHead;
-use crate::ledger::record::{ChainEnd, HistoryRemoved, KeyPurpose, KeyState, SnapshotTaken, Who};
+use crate::ledger::record::{ApprovalAsked, ChainEnd, HistoryRemoved, KeyPurpose, KeyState, SnapshotTaken, Who};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 use crate::store::Position;
 use crate::upstream::registry::Upstream;
@@ -143,22 +143,46 @@ pub struct Lease {
 }
 
 /// An approval.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Approval {
-    /// SHA-256 over the request that it binds.
-    pub digest: [u8; 32],
-    /// Not usable after this.
-    pub expires_at: Millis,
-    /// Given or refused; `None` while undecided.
-    pub given: Option<bool>,
-    /// The decision revision of the giving: a grant too.
-    pub revision: Seq,
-    /// The task that it was asked in.
-    pub task: Option<TaskId>,
-    /// Who asked.
-    pub caller: Box<str>,
+    /// What it binds, as it was asked for.
+    pub asked: Arc<ApprovalAsked>,
+    /// When.
+    pub asked_at: Millis,
+    /// The seq of the newest record about it.
+    pub seq: Seq,
+    /// What was decided; `None` while it waits.
+    pub decided: Option<Decided>,
     /// Used up.
     pub used: bool,
+}
+
+/// What somebody decided about an approval.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decided {
+    /// Given, or refused.
+    pub given: bool,
+    /// Who.
+    pub by: Option<Box<Who>>,
+    /// Why.
+    pub reason: Box<str>,
+    /// When.
+    pub at: Millis,
+    /// The decision revision: giving is a grant too.
+    pub revision: Seq,
+}
+
+impl Approval {
+    /// The end of its use.
+    pub fn expires_at(&self) -> Millis {
+        Millis(self.asked.expires_at)
+    }
+
+    /// The decision revision of the giving, where it was given, and may still be used at that time.
+    pub fn usable(&self, time: Millis) -> Option<Seq> {
+        let given = self.decided.as_ref().filter(|d| d.given)?;
+        (!self.used && self.expires_at() > time).then_some(given.revision)
+    }
 }
 
 /// What a request id stands for, where that is not a credential.

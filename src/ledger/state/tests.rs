@@ -213,33 +213,6 @@ fn a_group_stands_or_is_void_together() {
 }
 
 #[test]
-fn an_approval_is_used_once_also_within_a_group() {
-    let mut log = Log::new();
-    let task = log.opened(&[]);
-    let approval = log.id();
-    let asked = ApprovalAsked { approval: approval.clone(), expires_at: log.time.0 + 60_000, ..Default::default() };
-    let given = ApprovalDecided { approval: approval.clone(), given: true, reason: String::new() };
-    log.put(vec![
-        Record::new(Who::LocalUid(0), Event::ApprovalAsked(asked)),
-        Record::new(Who::LocalUid(0), Event::ApprovalDecided(given)).decided_at(log.state.head),
-    ]);
-    let with = |log: &mut Log| {
-        let mut r = log.issue(&task);
-        if let Some(Event::Issued(e)) = &mut r.event {
-            e.approval = approval.clone();
-        }
-        r
-    };
-    let (mut a, mut b) = (with(&mut log), with(&mut log));
-    (a.group, b.group) = (1, 1);
-    assert_eq!(reason(&log.put(vec![a.clone(), b])[0]), Reason::ApprovalNeeded);
-    a.group = 0;
-    log.put(vec![a])[0].clone().unwrap();
-    let again = with(&mut log);
-    assert_eq!(reason(&log.put(vec![again])[0]), Reason::ApprovalNeeded);
-}
-
-#[test]
 fn a_compromised_keys_rule_ignores_the_revision() {
     let mut log = Log::new();
     log.revoke(Target::SigningKey("k1".into()), false);

@@ -3,6 +3,7 @@
 //! Unknown anywhere means no. Cedar's verdict can only narrow: whatever it permits, the walls and bounds before and after it hold.
 
 mod again;
+mod approval;
 mod place;
 mod settle;
 mod shared;
@@ -14,7 +15,7 @@ pub use shared::Shared;
 use std::sync::Arc;
 
 use super::action::Work;
-use super::bound::Life;
+use super::bound::{Bound, Life};
 use super::cache::Verdicts;
 use super::catalog::{Compiled, Policy, Registered, issuer_of};
 use super::grant::{Grant, Parts, TaskPath};
@@ -27,6 +28,7 @@ use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::{Facts, Sort, Sorts, SvidFacts};
 use crate::seq::{Millis, TaskId};
 use crate::upstream::registry::{Kind, Upstream};
+use approval::Given;
 use place::{Lists, Place, named, named_and_blocked, within_task};
 use settle::{active, kind_of, scopes_of};
 
@@ -92,6 +94,8 @@ struct Decided<'a> {
     bound: (Vec<u8>, Vec<u8>),
     /// The policies that permit it.
     policies: Vec<String>,
+    /// The approval that it uses up.
+    approval: Option<Given>,
     now: Millis,
     /// A rule may block what is decided on this view by its tool alone.
     tool_may_block: bool,
@@ -151,8 +155,26 @@ impl Decider {
         Ok(Grant::new(Parts { request, opens, ..parts(view, caller, registered, policy, draft, path) }))
     }
 
-    /// The order of checks.
+    /// The order of checks: what stands whatever policy says, then policy, then people.
     fn decide<'a>(
+        &self,
+        view: &View,
+        compiled: &'a Compiled,
+        caller: &Caller,
+        want: &Wanted,
+        id: impl FnOnce() -> [u8; 16],
+    ) -> Result<Decided<'a>, No> {
+        let mut decided = self.standing(view, compiled, caller, want, id)?;
+        let (policies, approval) = self.permitted(view, caller, want, &decided)?;
+        if let Some(given) = &approval {
+            decided.life = decided.life.within(given.until, Bound::Approval);
+        }
+        (decided.policies, decided.approval) = (policies, approval);
+        Ok(decided)
+    }
+
+    /// All but policy, in the order of checks.
+    fn standing<'a>(
         &self,
         view: &View,
         compiled: &'a Compiled,
@@ -186,7 +208,6 @@ impl Decider {
         within_task(&place, want, &scopes, kind)?;
         let life = self.life(caller, want, upstream, &place, now)?;
         let bound = self.key_binding(caller, want, upstream, &place)?;
-        let policies = self.permits(policy, caller, want, upstream, &place, kind, &scopes, life, now)?;
         Ok(Decided {
             registered,
             policy,
@@ -195,7 +216,8 @@ impl Decider {
             scopes,
             life,
             bound,
-            policies,
+            policies: Vec::new(),
+            approval: None,
             now,
             tool_may_block: may_block.has(Sort::Tool),
         })
@@ -245,19 +267,16 @@ impl Decider {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "everything that policy may read, gathered once")]
+    /// The policies that permit what stands.
     fn permits(
         &self,
-        policy: &Policy,
         caller: &Caller,
         want: &Wanted,
-        upstream: &Upstream,
-        place: &Place,
-        kind: Kind,
-        scopes: &[String],
-        life: Life,
-        now: Millis,
+        standing: &Decided<'_>,
+        approvals: request::ApprovalFacts<'_>,
     ) -> Result<Vec<String>, No> {
+        let Decided { policy, place, kind, scopes, life, now, .. } = standing;
+        let (upstream, kind, now) = (&standing.registered.upstream, *kind, *now);
         let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
         let (mut digest, mut id) = ([0; 43], [0; TaskId::TEXT]);
         let digest =
@@ -275,6 +294,7 @@ impl Decider {
             renewal: want.renews.is_some(),
             task: lists.facts(place, &upstream.environment, id),
             counts: place.counts,
+            approvals,
             now,
             ..request::Ask::default()
         };

@@ -105,6 +105,7 @@ impl Decider {
             policy_version: policy.version,
             upstream_version: registered.version,
             policies: policies.clone(),
+            approval: decided.approval.as_ref().map_or_else(Vec::new, |given| given.id.as_bytes().to_vec()),
             renews: line.map_or_else(Vec::new, |r| r.id.as_bytes().to_vec()),
             ancestors: line.into_iter().map(|r| r.line.clone()).collect(),
             replaces: want.replaces.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
@@ -125,7 +126,7 @@ pub(super) fn active(registered: &Registered, now: Millis) -> Result<(), No> {
                 Reason::UpstreamNotActive,
                 format!("the owner of {name}, {}, has left, and nobody has taken over", registered.upstream.owner),
             )
-            .way_out("an operator gives it an owner: mayfly upstream change --file FILE"),
+            .way_out("an operator gives it an owner: mayfly upstream change FILE"),
         ));
     }
     if registered.upstream.expires <= now {

@@ -13,6 +13,7 @@ use crate::ledger::mold::OwnRequest;
 use crate::policy::action::{Action, Work};
 use crate::policy::catalog::Compiled;
 use crate::policy::grant::{Own, OwnGrant, SharedGrant};
+use crate::policy::request::ApprovalFacts;
 use crate::policy::wanted::{TaskChoice, Wanted};
 use crate::refusal::No;
 
@@ -70,8 +71,7 @@ impl<'a> Shared<'a> {
         if !std::ptr::eq(want, self.want) {
             tool_within(&d.place, want)?;
             if self.asks {
-                let upstream = &d.registered.upstream;
-                let policies = decider.permits(d.policy, caller, want, upstream, &d.place, d.kind, &d.scopes, d.life, d.now)?;
+                let policies = decider.permits(caller, want, d, ApprovalFacts::default())?;
                 if policies != d.policies {
                     return Ok(None);
                 }
@@ -85,12 +85,23 @@ impl<'a> Shared<'a> {
 impl Decider {
     /// Decides what several exchanges of one view have in common, if this is one that may have: [`Shared::grant`] says for each whether it
     /// has, and decides the rest.
-    pub fn shared<'a>(&self, view: &View, compiled: &'a Compiled, caller: &Caller, want: &'a Wanted) -> Result<Shared<'a>, No> {
+    ///
+    /// `None` where each is to be decided by itself, since an approval is for one.
+    pub fn shared<'a>(
+        &self,
+        view: &View,
+        compiled: &'a Compiled,
+        caller: &Caller,
+        want: &'a Wanted,
+    ) -> Result<Option<Shared<'a>>, No> {
         let decided = self.decide(view, compiled, caller, want, || [0; 16])?;
+        if decided.policy.set.reads(Action::Work(Work::Exchange)).reads_approvals() {
+            return Ok(None);
+        }
         let draft = self.draft(caller, want, &decided);
         let path = decided.place.path();
         let asks = !decided.policy.set.reads(Action::Work(Work::Exchange)).shared();
         let grants = SharedGrant::new(parts(view, caller, decided.registered, decided.policy, draft, path));
-        Ok(Shared { want, asks, grants: Arc::new(grants), decided })
+        Ok(Some(Shared { want, asks, grants: Arc::new(grants), decided }))
     }
 }

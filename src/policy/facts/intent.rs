@@ -4,15 +4,15 @@ use super::{Fact, Value};
 
 pub(super) const FACTS: &[Fact] = &[
     Fact::new("context.environment", |c| c.question.environment().map(Value::Text)),
-    Fact::own("context.purpose", |c| Some(Value::Text(c.question.ask()?.purpose))),
-    Fact::own("context.tool", |c| c.question.ask()?.tool.map(Value::Text)),
-    Fact::own("context.arguments_digest", |c| c.question.ask()?.arguments_digest.map(Value::Text)),
-    Fact::new("context.kind", |c| c.question.ask()?.kind.map(|k| Value::Text(k.as_str()))),
-    Fact::new("context.scopes", |c| Some(Value::Texts(c.question.ask()?.scopes.to_vec()))),
+    Fact::own("context.purpose", |c| Some(Value::Text(c.question.purpose()?))),
+    Fact::own("context.tool", |c| c.question.tool().map(Value::Text)),
+    Fact::own("context.arguments_digest", |c| c.question.arguments_digest().map(Value::Text)),
+    Fact::new("context.kind", |c| c.question.kind().map(|k| Value::Text(k.as_str()))),
+    Fact::new("context.scopes", |c| Some(Value::Texts(c.question.scopes()?.to_vec()))),
     Fact::new("context.sensitive", |c| {
-        let (ask, upstream) = (c.question.ask()?, c.question.upstream()?);
+        let (scopes, upstream) = (c.question.scopes()?, c.question.upstream()?);
         // A scope that nobody registered counts as sensitive; the bounds refuse it anyway.
-        Some(Value::Bool(ask.scopes.iter().any(|s| upstream.scope(s).is_none_or(|s| s.sensitive))))
+        Some(Value::Bool(scopes.iter().any(|s| upstream.scope(s).is_none_or(|s| s.sensitive))))
     }),
     Fact::new("context.ttl_seconds", |c| Some(Value::Long(c.question.ask()?.ttl_seconds))),
     Fact::new("context.renewal", |c| Some(Value::Bool(c.question.ask()?.renewal))),
@@ -21,6 +21,7 @@ pub(super) const FACTS: &[Fact] = &[
         in_ask.or(c.question.act().map(|a| a.break_glass)).map(Value::Bool)
     }),
     Fact::new("context.delegate", |c| c.question.ask()?.delegate.map(Value::Text)),
+    Fact::new("context.caller", |c| Some(Value::Text(c.question.decide()?.caller))),
     Fact::new("context.target_kind", |c| c.question.act()?.target_kind.map(Value::Text)),
     Fact::new("context.target", |c| c.question.act()?.target.map(Value::Text)),
 ];

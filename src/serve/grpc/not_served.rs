@@ -4,29 +4,10 @@ use tonic::{Request, Response, Status};
 
 use super::ask::not_served;
 use crate::pb::mayfly::v1 as pb;
-use crate::pb::mayfly::v1::approval_service_server::ApprovalService;
 use crate::pb::mayfly::v1::break_glass_service_server::BreakGlassService;
 
-/// Approvals and break-glass.
+/// Break-glass.
 pub struct NotServed;
-
-#[tonic::async_trait]
-impl ApprovalService for NotServed {
-    async fn list_approvals(&self, _: Request<pb::ListApprovalsRequest>) -> Result<Response<pb::ListApprovalsResponse>, Status> {
-        not_served("ListApprovals")
-    }
-
-    async fn get_approval(&self, _: Request<pb::GetApprovalRequest>) -> Result<Response<pb::GetApprovalResponse>, Status> {
-        not_served("GetApproval")
-    }
-
-    async fn decide_approval(
-        &self,
-        _: Request<pb::DecideApprovalRequest>,
-    ) -> Result<Response<pb::DecideApprovalResponse>, Status> {
-        not_served("DecideApproval")
-    }
-}
 
 #[tonic::async_trait]
 impl BreakGlassService for NotServed {

@@ -13,6 +13,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::Service as _;
 
 use super::super::peer::{self, Peer};
+use super::approval::Approvals;
 use super::audit::Audit;
 use super::credential::Credentials;
 use super::key::Keys;
@@ -139,7 +140,8 @@ fn on_both(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
     let credentials = CredentialServiceServer::new(Credentials(authority.clone()));
     let audit = AuditServiceServer::new(Audit(authority.clone()));
     let upstreams = UpstreamServiceServer::new(Upstreams(authority.clone()));
-    let (approvals, break_glass) = (ApprovalServiceServer::new(NotServed), BreakGlassServiceServer::new(NotServed));
+    let approvals = ApprovalServiceServer::new(Approvals(authority.clone()));
+    let break_glass = BreakGlassServiceServer::new(NotServed);
     Routes::new(health.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(revocations.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(tasks.max_decoding_message_size(limits::REQUEST_BYTES))

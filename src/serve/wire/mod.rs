@@ -3,6 +3,7 @@
 //! What comes in is checked and refused with its field; what goes out is made from durable state by the caller's care
 //! ([`Ledger::settled`](crate::ledger::Ledger::settled)).
 
+mod approval;
 mod credential;
 mod key;
 mod rule;
@@ -13,6 +14,7 @@ mod tests;
 mod trust;
 mod upstream;
 
+pub use approval::{approval_state, approval_to_pb};
 pub use credential::{credential_of_record, credential_to_pb, standing, svid_to_pb};
 pub use key::{key_state_from_pb, key_to_pb, purpose_from_pb};
 pub use rule::{Cause, lock_to_pb, rule_to_pb};

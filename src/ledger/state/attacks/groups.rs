@@ -111,9 +111,11 @@ fn what_was_revoked_since_an_approval_was_given_revokes_the_approval() {
     let give = given(&log, &approval);
     log.put(vec![give])[0].clone().unwrap();
     log.revoke(Target::Caller("spiffe://a.example/agent".into()), true);
+    let opening = log.task(&[]);
+    let later = issue_with(&mut log, &id_of(&opening), &approval);
+    let together = [opening, later].map(|r| Record { group: 5, ..r });
+    assert_eq!(reason(&log.put(together.to_vec())[1]), Reason::Revoked, "decided after the revocation, approved before it");
     let task = log.opened(&[]);
-    let later = issue_with(&mut log, &task, &approval);
-    assert_eq!(reason(&log.put(vec![later])[0]), Reason::Revoked, "decided after the revocation, approved before it");
     let without = log.issue(&task);
     log.put(vec![without])[0].clone().unwrap();
 }

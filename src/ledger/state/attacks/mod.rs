@@ -1,5 +1,6 @@
 //! Orders of records that once got more than they should have.
 
+mod approvals;
 mod changes;
 mod generations;
 mod groups;
@@ -31,16 +32,34 @@ fn asked(log: &mut Log, task: &[u8]) -> (Vec<u8>, Record) {
     let approval = log.id();
     let asked = ApprovalAsked {
         approval: approval.clone(),
+        digest: vec![3; 32],
+        of: ApprovalOf::Exchange as i32,
         task: task.to_vec(),
         caller: "spiffe://a.example/agent".into(),
+        upstream: "echo".into(),
+        upstream_version: 1,
+        environment: "dev".into(),
+        scopes: vec!["read".into()],
+        kind: 1,
+        tool: "t".into(),
+        ttl: 30_000,
+        opens: task.is_empty(),
+        approvers: vec![ada()],
         expires_at: log.time.0 + 60_000,
         ..Default::default()
     };
-    (approval, Record::new(Who::LocalUid(0), Event::ApprovalAsked(asked)))
+    (approval, Record::new(Who::LocalUid(0), Event::ApprovalAsked(asked.into())))
 }
 
 fn given(log: &Log, approval: &[u8]) -> Record {
-    let given = ApprovalDecided { approval: approval.to_vec(), given: true, reason: String::new() };
-    let ada = Identity { issuer: "https://idp.example".into(), sub: "ada".into() };
-    Record::new(Who::Person(ada), Event::ApprovalDecided(given)).decided_at(log.state.head)
+    given_by(log, Who::Person(ada()), approval)
+}
+
+fn ada() -> Identity {
+    Identity { issuer: "https://idp.example".into(), sub: "ada".into() }
+}
+
+fn given_by(log: &Log, who: Who, approval: &[u8]) -> Record {
+    let given = ApprovalDecided { approval: approval.to_vec(), given: true, reason: String::new(), digest: vec![3; 32] };
+    Record::new(who, Event::ApprovalDecided(given)).decided_at(log.state.head)
 }

@@ -1,13 +1,13 @@
 //! Whether anything takes effect that is neither a task's opening nor an issuance.
 
-use super::super::tasks::{Phase, Task};
-use super::super::{Approval, Claims, State, Verdict, trust_domain_of};
-use super::{Pending, malformed, over, policy_in_force, refused_by, stale};
+use super::super::tasks::Task;
+use super::super::{Claims, State, Verdict};
+use super::{Pending, malformed, stale};
 use crate::ledger::record::{BundleSet, Event, HistoryRemoved, HoldRank, Narrowing, Outcome, Record, UpstreamSet, Who};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
-use crate::revocation::{Facts, Target};
-use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
+use crate::revocation::Target;
+use crate::seq::{CredentialId, LeaseId, Millis, Seq, TaskId};
 
 impl State {
     pub(super) fn may_change<'a>(
@@ -73,10 +73,7 @@ impl State {
                 }
                 Ok(())
             }
-            Event::PolicySet(e) => {
-                let table = if e.audit_only { &self.audit_policies } else { &self.policies };
-                next_version(e.version, table.get(e.environment.as_str()).map(|v| v.version))
-            }
+            Event::PolicySet(_) | Event::BindingSet(_) => self.may_take_effect(event),
             Event::UpstreamSet(e) => self.may_register(e),
             Event::Narrowed(e) => {
                 let what = Narrowing::try_from(e.what);
@@ -92,11 +89,22 @@ impl State {
                 (false, false) if e.returned => Err(Refusal::new(Reason::NotFound, format!("owner {} has not left", e.owner))),
                 (false, false) => Err(Refusal::new(Reason::AlreadyExists, format!("owner {} has left already", e.owner))),
             },
-            Event::BindingSet(e) => next_version(e.version, self.bindings.get(e.name.as_str()).map(|v| v.version)),
             Event::BundleSet(e) => self.may_set_bundle(e, record),
             Event::KeyAdded(e) => self.may_add_key(e, pending),
             Event::KeyChanged(e) => self.may_change_key(e, pending),
             _ => self.may_note(event, record, time, pending),
+        }
+    }
+
+    /// A change that somebody may make alone, or that somebody else approves.
+    pub(super) fn may_take_effect(&self, event: &Event) -> Verdict {
+        match event {
+            Event::PolicySet(e) => {
+                let table = if e.audit_only { &self.audit_policies } else { &self.policies };
+                next_version(e.version, table.get(e.environment.as_str()).map(|v| v.version))
+            }
+            Event::BindingSet(e) => next_version(e.version, self.bindings.get(e.name.as_str()).map(|v| v.version)),
+            _ => Err(malformed("a change that nobody approves")),
         }
     }
 
@@ -164,24 +172,8 @@ impl State {
                 Some(_) => Ok(()),
                 None => Err(Refusal::new(Reason::NotFound, "there is no such open lease")),
             },
-            Event::ApprovalAsked(e) => {
-                let id = ApprovalId::from_slice(&e.approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
-                if self.approvals.contains_key(&id) {
-                    // Asked anew, it would be usable once more.
-                    return Err(stale(format!("approval {id} exists already")));
-                }
-                Ok(())
-            }
-            Event::ApprovalDecided(e) => match ApprovalId::from_slice(&e.approval).and_then(|id| self.approvals.get(&id)) {
-                Some(a) if a.given.is_none() && a.expires_at > time => {
-                    if e.given {
-                        self.may_approve(a, record, time)
-                    } else {
-                        Ok(())
-                    }
-                }
-                _ => Err(Refusal::new(Reason::ApprovalNeeded, "that approval cannot be decided, or no longer")),
-            },
+            Event::ApprovalAsked(e) => self.may_ask(e, time),
+            Event::ApprovalDecided(e) => self.may_decide(e, record, time),
             Event::UsedOnce(e) => match <[u8; 32]>::try_from(&e.digest[..]) {
                 Ok(digest) if !self.used_once.contains_key(&digest) && !pending.used_once.contains(&&e.digest[..]) => {
                     pending.used_once.push(&e.digest);
@@ -218,32 +210,6 @@ impl State {
             return Err(malformed("a removal that does not say where each chain stands"));
         }
         Ok(())
-    }
-
-    /// Giving an approval is a grant: neither who gives it nor who asked may be revoked since its view, or locked out.
-    fn may_approve(&self, approval: &Approval, record: &Record, time: Millis) -> Verdict {
-        let revision = record.revision();
-        self.of_this_order(revision)?;
-        let mut facts = Facts { revision, ..Facts::default() };
-        facts.identities.push((trust_domain_of(&approval.caller), &approval.caller));
-        match record.author.as_ref().and_then(|a| a.who.as_ref()) {
-            Some(Who::SpiffeId(id)) => facts.identities.push((trust_domain_of(id), id)),
-            Some(Who::Person(p)) => facts.identities.push((&p.issuer, &p.sub)),
-            _ => {}
-        }
-        if let Some(task) = approval.task.and_then(|id| self.tasks.get(&id)) {
-            if let phase @ Phase::Over(_) = self.tasks.phase(task, time) {
-                return Err(over(&task.terms.id, phase));
-            }
-            facts.tasks.extend(&task.terms.path);
-            facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
-            facts.environment = &task.terms.environment;
-            facts.policy = policy_in_force(self, facts.environment);
-        }
-        match self.rules.blocks(&facts) {
-            Some(hit) => Err(refused_by(&hit, "approving")),
-            None => Ok(()),
-        }
     }
 
     fn may_set_bundle(&self, e: &BundleSet, record: &Record) -> Verdict {

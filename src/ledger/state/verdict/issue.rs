@@ -6,7 +6,7 @@ use crate::ledger::record::{Identity, Issued, KeyState};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::revocation::Sorts;
-use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
+use crate::seq::{CredentialId, LeaseId, Millis, Seq, TaskId};
 
 impl State {
     pub(super) fn may_issue<'a>(
@@ -33,7 +33,8 @@ impl State {
         self.version_in_force(&e.environment, e.policy_version)?;
         self.registration_in_force(e)?;
         self.key_active(e)?;
-        let rests_on = self.approval_usable(e, revision, time, pending)?.map_or(revision, |approved| approved.min(revision));
+        let rests_on =
+            self.approval_usable(issuance, revision, time, pending)?.map_or(revision, |approved| approved.min(revision));
         self.rules_known_since(rests_on)?;
         self.lease_open(issuance, pending)?;
         pending.ceilings.credential(self, &e.caller, with_it)?;
@@ -115,29 +116,6 @@ impl State {
             // Kinds that another server mints name no key of ours.
             None if e.key.is_empty() && !e.lease.is_empty() => Ok(()),
             _ => Err(stale(format!("key {:?} is not active", e.key))),
-        }
-    }
-
-    /// The revision of the approval that it uses up: a grant too, so what was revoked since it was given revokes it.
-    fn approval_usable<'a>(
-        &self,
-        e: &'a Issued,
-        revision: Seq,
-        time: Millis,
-        pending: &mut Pending<'a>,
-    ) -> Result<Option<Seq>, Refusal> {
-        if e.approval.is_empty() {
-            return Ok(None);
-        }
-        let id = ApprovalId::from_slice(&e.approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
-        let usable =
-            self.approvals.get(&id).filter(|a| a.given == Some(true) && !a.used && a.expires_at > time && a.revision <= revision);
-        match usable {
-            Some(approval) if !pending.approvals.contains(&&e.approval[..]) => {
-                pending.approvals.push(&e.approval);
-                Ok(Some(approval.revision))
-            }
-            _ => Err(Refusal::new(Reason::ApprovalNeeded, format!("approval {id} is not, or no longer, usable"))),
         }
     }
 

@@ -3,6 +3,7 @@
 //! It compares versions, times and rules; it does not run policy. What happens once (an approval, a request id, a credential id) is
 //! decided here and nowhere else.
 
+mod approval;
 mod change;
 mod issue;
 mod key;

@@ -1,0 +1,276 @@
+//! Approvals, from asking to deciding.
+//!
+//! What somebody approves stands in the ledger, its arguments by their digest. The arguments themselves, which people have to see, lie sealed
+//! beside it until somebody decided.
+
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use zeroize::Zeroizing;
+
+use crate::authority::Authority;
+use crate::identity::caller::{Caller, Operator};
+use crate::ledger::record::{ApprovalAsked, ApprovalDecided, Event, Identity, Record, Who};
+use crate::ledger::state::State;
+use crate::ledger::{Lane, View};
+use crate::limits;
+use crate::policy::decide::identity_of;
+use crate::policy::request::Decide;
+use crate::policy::wanted::Wanted;
+use crate::policy::{Admin, Question};
+use crate::rates::Act;
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::seq::ApprovalId;
+use crate::store::Expect;
+use crate::tasks::{Actor, Named};
+use crate::upstream::registry::Kind;
+
+/// What somebody decides about an approval.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// The approval.
+    pub id: ApprovalId,
+    /// The digest of what was shown.
+    pub digest: [u8; 32],
+    /// Given, or refused.
+    pub given: bool,
+    /// Why.
+    pub reason: String,
+    /// The request, where it named itself.
+    pub named: Named,
+}
+
+/// What somebody may see of an approval.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sees {
+    /// Not that there is one.
+    Nothing,
+    /// All but the arguments.
+    WithoutArguments,
+    /// All of it.
+    Whole,
+}
+
+/// As registrations name an approver.
+fn identity(actor: &Actor) -> Option<Identity> {
+    match actor {
+        Actor::Workload(caller) | Actor::Operator(Operator::Svid(caller)) => Some(identity_of(caller)),
+        Actor::Operator(Operator::LocalUid(_)) => None,
+    }
+}
+
+/// What sealed arguments are for.
+const PURPOSE: &str = "arguments";
+/// What the names of their values begin with.
+const PREFIX: &str = "approval/";
+
+fn value_name(id: ApprovalId) -> String {
+    format!("{PREFIX}{id}")
+}
+
+impl Authority {
+    /// Asks for what an exchange needs: once for the same request, however often that is sent.
+    pub(crate) async fn ask_approval(&self, view: &View, caller: &Caller, want: &Wanted) -> Result<ApprovalId, No> {
+        let id = ApprovalId::from_bytes(self.system.id16());
+        let asked = self.decider.approval(view, &self.catalog.now(), caller, want, (id, limits::APPROVAL_TTL_DEFAULT_MS))?;
+        let now = self.system.wall();
+        let waits = |s: &State| {
+            let same = |a: &ApprovalAsked| a.caller == asked.caller && a.digest == asked.digest;
+            let mut open = s.approvals.iter().filter(|(_, a)| a.decided.is_none() && a.expires_at() > now);
+            open.find(|(_, a)| same(&a.asked)).map(|(id, _)| *id)
+        };
+        if let Some(known) = self.ledger.settled(waits).await? {
+            return Ok(known);
+        }
+        self.rates.take(Act::Change, caller.id().as_str())?;
+        let shown = shown(want)?;
+        if let Some(arguments) = &shown {
+            self.keep_arguments(id, &asked.environment, arguments).await?;
+        }
+        let who = Who::SpiffeId(caller.id().as_str().to_owned());
+        let record = Record::new(who, Event::ApprovalAsked(asked.into())).decided_at(view.revision());
+        match self.ledger.commit(Lane::Grant, vec![record]).await {
+            Ok(_) => Ok(id),
+            Err(no) => {
+                if shown.is_some() {
+                    self.forget_arguments(id).await;
+                }
+                Err(no)
+            }
+        }
+    }
+
+    /// Waits until somebody decided, at most so long. Whether somebody did.
+    pub(crate) async fn decided_within(&self, id: ApprovalId, ms: u64) -> bool {
+        let decided = || self.ledger.peek(|s| s.approvals.get(&id).is_none_or(|a| a.decided.is_some()));
+        let mut commits = self.commits.subscribe();
+        let waiting = async {
+            while !decided() {
+                // Whoever lags looks at what there is, like anybody else.
+                if let Err(RecvError::Closed) = commits.recv().await {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_millis(ms.min(limits::APPROVAL_WAIT_MS)), waiting).await.is_ok()
+    }
+
+    /// Gives or refuses an approval: whoever gives it is named for it, and policy lets them; whoever may give it, or manages tasks, may refuse it.
+    pub async fn decide_approval(&self, actor: &Actor, decision: &Decision) -> Result<(), No> {
+        let id = decision.id;
+        let none = || No::Refusal(Refusal::new(Reason::NotFound, format!("there is no approval {id} that you may decide")));
+        let asked = self.ledger.settled(|s| s.approvals.get(&id).map(|a| a.asked.clone())).await?.ok_or_else(none)?;
+        let named = identity(actor).is_some_and(|own| asked.approvers.contains(&own));
+        let who = match actor {
+            Actor::Workload(caller) | Actor::Operator(Operator::Svid(caller)) if named => {
+                self.let_in(caller, "this approver")?;
+                if decision.given {
+                    self.may_approve(caller, &asked)?;
+                }
+                Who::SpiffeId(caller.id().as_str().to_owned())
+            }
+            Actor::Operator(operator) if !decision.given => {
+                self.admit(operator, Admin::ManageTasks, Some(&asked.environment))?.who()
+            }
+            _ => return Err(none()),
+        };
+        let event = Event::ApprovalDecided(ApprovalDecided {
+            approval: id.as_bytes().to_vec(),
+            given: decision.given,
+            reason: decision.reason.clone(),
+            digest: decision.digest.to_vec(),
+        });
+        // A refusal takes away: it goes on when nothing is granted.
+        let lane = if decision.given { Lane::Grant } else { Lane::Change };
+        self.change(who, lane, event, &decision.named).await?;
+        self.forget_arguments(id).await;
+        Ok(())
+    }
+
+    /// Policy, which may want a person, a second factor, or somebody else.
+    fn may_approve(&self, caller: &Caller, asked: &ApprovalAsked) -> Result<(), No> {
+        let compiled = self.catalog.now();
+        let gone = || Refusal::new(Reason::UpstreamNotActive, format!("upstream {} is no longer registered", asked.upstream));
+        let registered = compiled.upstream(&asked.upstream).ok_or_else(gone)?;
+        let policy = compiled.policy(&asked.environment).ok_or_else(gone)?;
+        let mut digest = [0; 43];
+        let digest = <[u8; 32]>::try_from(&asked.arguments[..])
+            .ok()
+            .map(|bytes| &*base64_simd::URL_SAFE_NO_PAD.encode_as_str(&bytes, base64_simd::Out::from_slice(&mut digest)));
+        let scopes: Vec<&str> = asked.scopes.iter().map(String::as_str).collect();
+        let decide = Decide {
+            environment: &asked.environment,
+            caller: &asked.caller,
+            purpose: &asked.purpose,
+            tool: (!asked.tool.is_empty()).then_some(&*asked.tool),
+            arguments_digest: digest,
+            kind: u8::try_from(asked.kind).ok().and_then(Kind::from_tag),
+            scopes: &scopes,
+            person: None,
+            now: self.system.wall(),
+        };
+        let question = Question::approve(caller.id(), &registered.upstream, &decide);
+        let verdict = self.decider.verdicts.verdict(&policy.set, &question);
+        match verdict.permits() {
+            true => Ok(()),
+            false => Err(No::Refusal(
+                Refusal::new(Reason::DeniedByPolicy, format!("Approve: {verdict} (policy version {})", policy.version))
+                    .by(format!("policy set {} of {}", policy.version, asked.environment))
+                    .way_out("whoever owns the policy set names who may approve"),
+            )),
+        }
+    }
+
+    /// What somebody may see of an approval.
+    pub fn sees(&self, actor: &Actor, asked: &ApprovalAsked) -> Sees {
+        let own = identity(actor);
+        if own.as_ref().is_some_and(|own| asked.approvers.contains(own)) {
+            return Sees::Whole;
+        }
+        let asker = own.is_some_and(|own| own.sub == asked.caller);
+        let observes = || match actor {
+            Actor::Operator(operator) => self.admit(operator, Admin::Observe, Some(&asked.environment)).is_ok(),
+            Actor::Workload(_) => false,
+        };
+        if asker || observes() { Sees::WithoutArguments } else { Sees::Nothing }
+    }
+
+    /// Seals them, durable before the record that needs them.
+    async fn keep_arguments(&self, id: ApprovalId, environment: &str, arguments: &str) -> Result<(), No> {
+        let name = value_name(id);
+        let sealed = self.sealer.seal(PURPOSE, environment, &name, arguments.as_bytes())?;
+        let store = self.ledger.store();
+        let kept = tokio::task::spawn_blocking(move || store.put(&name, &sealed, Expect::Absent));
+        let kept = kept.await.map_err(|e| Fault::new(format!("keeping arguments: {e}")))?;
+        kept.map_err(|e| No::Fault(Fault::new(format!("keeping arguments: {e}"))))
+    }
+
+    /// The arguments of an approval that waits, for those who decide about it.
+    pub(crate) async fn arguments_of(&self, id: ApprovalId, environment: &str) -> Result<Option<Zeroizing<String>>, No> {
+        let (name, store) = (value_name(id), self.ledger.store());
+        let asked = name.clone();
+        let sealed = tokio::task::spawn_blocking(move || store.named(&asked));
+        let sealed = sealed.await.map_err(|e| Fault::new(format!("reading arguments: {e}")))?;
+        let Some(sealed) = sealed.map_err(|e| Fault::new(format!("reading arguments: {e}")))? else { return Ok(None) };
+        let plain = self.sealer.open(PURPOSE, environment, &name, &sealed)?;
+        let text = std::str::from_utf8(&plain).map_err(|_| Fault::new("sealed arguments that are no text"))?;
+        Ok(Some(Zeroizing::new(text.to_owned())))
+    }
+
+    /// Nobody has to see them any more.
+    pub(crate) async fn forget_arguments(&self, id: ApprovalId) {
+        let (name, store) = (value_name(id), self.ledger.store());
+        let gone = tokio::task::spawn_blocking(move || store.delete(&name, Expect::Any)).await;
+        if !matches!(gone, Ok(Ok(()))) {
+            tracing::error!(%id, "the arguments of an approval that nobody needs could not be deleted yet");
+        }
+    }
+
+    /// Deletes arguments of approvals that were decided or have ended. At a start, also of those that a stop kept from being asked for; later
+    /// somebody may be about to.
+    pub async fn sweep_arguments(&self, at_start: bool) -> Result<(), No> {
+        let store = self.ledger.store();
+        let names = tokio::task::spawn_blocking(move || store.list(PREFIX));
+        let names = names.await.map_err(|e| Fault::new(format!("listing arguments: {e}")))?;
+        let now = self.system.wall();
+        for name in names.map_err(|e| Fault::new(format!("listing arguments: {e}")))? {
+            let Some(id) = name.strip_prefix(PREFIX).and_then(|id| id.parse::<ApprovalId>().ok()) else { continue };
+            let waits = |s: &State| match s.approvals.get(&id) {
+                Some(approval) => approval.decided.is_none() && approval.expires_at() > now,
+                None => !at_start,
+            };
+            if !self.ledger.settled(waits).await? {
+                self.forget_arguments(id).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The arguments that people are to see. A digest shows nobody what is to be done.
+fn shown(want: &Wanted) -> Result<Option<&str>, No> {
+    match (&want.arguments, want.asking.as_ref().and_then(|a| a.arguments.as_ref())) {
+        (None, _) => Ok(None),
+        (Some(_), Some(json)) => Ok(Some(json)),
+        (Some(_), None) => Err(No::Refusal(Refusal::field(
+            "arguments",
+            "somebody has to approve this, and people see arguments, not digests: send arguments.json",
+        ))),
+    }
+}
+
+/// The refusal, with the approval that is waited for.
+pub(crate) fn waits_for(no: No, id: ApprovalId) -> No {
+    match no {
+        No::Refusal(no) => {
+            let way_out = format!("those whom the registration names as approvers: mayfly approval give {id}");
+            No::Refusal(no.approval(id.to_string()).way_out(way_out))
+        }
+        fault => fault,
+    }
+}
+
+/// Whether somebody has to approve first what was asked for.
+pub(crate) fn needs_approval(no: &No) -> bool {
+    matches!(no, No::Refusal(r) if r.reason == Reason::ApprovalNeeded)
+}

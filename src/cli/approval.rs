@@ -1,0 +1,123 @@
+//! `mayfly approval`: what waits for somebody, and what they say.
+
+use clap::{Args, Subcommand};
+
+use super::Run;
+use super::args::{self, wire_word};
+use super::error::CliError;
+use super::exit::Exit;
+use super::list::{self, ListArgs};
+use super::server::Server;
+use super::show::approval::Approval;
+use crate::pb::mayfly::v1::{self as pb, approval_service_client::ApprovalServiceClient};
+use crate::seq::ApprovalId;
+
+/// What can be done with approvals.
+#[derive(Subcommand)]
+pub enum ApprovalCommand {
+    /// Approvals, newest first
+    List(ListApprovalsArgs),
+    /// One approval; with its arguments for those who may give it, as long as it waits
+    Show(ShowArgs),
+    /// Let the request through, once
+    Give(DecideArgs),
+    /// Refuse the request
+    Refuse(DecideArgs),
+}
+
+/// `mayfly approval list`
+#[derive(Args)]
+pub struct ListApprovalsArgs {
+    /// Only those in this state [default: waiting]
+    #[arg(long, value_parser = wire_word!(pb::ApprovalState, "APPROVAL_STATE_"))]
+    state: Option<pb::ApprovalState>,
+    /// Only those for this upstream
+    #[arg(long, value_name = "NAME")]
+    upstream: Option<String>,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+/// `mayfly approval show`
+#[derive(Args)]
+pub struct ShowArgs {
+    /// The approval
+    #[arg(value_name = "APPROVAL")]
+    approval: ApprovalId,
+}
+
+/// `mayfly approval give` and `refuse`
+#[derive(Args)]
+pub struct DecideArgs {
+    /// The approval
+    #[arg(value_name = "APPROVAL")]
+    approval: ApprovalId,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Only if it is about this: `request_sha256`, as `approval show` shows it
+    #[arg(long, value_name = "HEX", value_parser = args::sha256)]
+    request_sha256: Option<[u8; 32]>,
+    /// Makes a repeat by hand safe: the same id is answered like the first time
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+}
+
+/// Runs one of them.
+pub async fn run(command: ApprovalCommand, run: &Run) -> Result<Exit, CliError> {
+    let server = &run.server().await?;
+    match command {
+        ApprovalCommand::List(args) => {
+            let (state, upstream) = (args.state.unwrap_or_default().into(), &args.upstream.unwrap_or_default());
+            let page = |page_size, page_token| async move {
+                let request = pb::ListApprovalsRequest { state, upstream: upstream.clone(), page_size, page_token };
+                let answer =
+                    server.call(request, |c, q| async move { ApprovalServiceClient::new(c).list_approvals(q).await }).await?;
+                Ok((answer.approvals.into_iter().map(Approval::from).collect(), answer.next_page_token))
+            };
+            list::show(&run.out, &args.list, page).await
+        }
+        ApprovalCommand::Show(args) => {
+            run.out.one(&Approval::from(get(server, args.approval).await?))?;
+            Ok(Exit::Ok)
+        }
+        ApprovalCommand::Give(args) => decide(args, pb::ApprovalDecision::Give, run, server).await,
+        ApprovalCommand::Refuse(args) => decide(args, pb::ApprovalDecision::Refuse, run, server).await,
+    }
+}
+
+async fn get(server: &Server, id: ApprovalId) -> Result<pb::Approval, CliError> {
+    let request = pb::GetApprovalRequest { approval_id: id.to_string() };
+    let answer = server.call(request, |c, q| async move { ApprovalServiceClient::new(c).get_approval(q).await }).await?;
+    answer.approval.ok_or_else(|| CliError::ours("the server answered without the approval"))
+}
+
+/// What is decided about is what was shown: here, or to whoever noted its digest.
+async fn decide(args: DecideArgs, decision: pb::ApprovalDecision, run: &Run, server: &Server) -> Result<Exit, CliError> {
+    let request_sha256 = match args.request_sha256 {
+        Some(digest) => digest.to_vec().into(),
+        None => {
+            let shown = get(server, args.approval).await?;
+            let digest = shown.request_sha256.clone();
+            let shown = Approval::from(shown);
+            run.out.say(shown.sentence());
+            if !shown.arguments_json.is_empty() {
+                run.out.say(format_args!("arguments: {}", shown.arguments_json));
+            }
+            digest
+        }
+    };
+    let request = pb::DecideApprovalRequest {
+        approval_id: args.approval.to_string(),
+        request_sha256,
+        decision: decision.into(),
+        reason: args.reason,
+        request_id: run.request_id(&args.request_id),
+    };
+    let answer = server.call(request, |c, q| async move { ApprovalServiceClient::new(c).decide_approval(q).await }).await?;
+    let approval = answer.approval.ok_or_else(|| CliError::ours("the server answered without the approval"))?;
+    let approval = Approval::from(approval);
+    run.out.say(format_args!("{}: {}", approval.approval_id, approval.state));
+    run.out.one(&approval)?;
+    Ok(Exit::Ok)
+}

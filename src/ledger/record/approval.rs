@@ -1,0 +1,159 @@
+//! Records of approvals: asked for, decided; and of what may be used once.
+
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+use super::{BindingSet, Event, Identity, PolicySet};
+
+/// What an approval lets through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
+#[repr(i32)]
+pub enum ApprovalOf {
+    /// Never written.
+    Unspecified = 0,
+    /// One issuance.
+    Exchange = 1,
+    /// The opening of a task, which waits for it.
+    Task = 2,
+    /// A later deadline of a task.
+    Extension = 3,
+    /// A change of what decisions are made with, which takes effect with it.
+    Change = 4,
+}
+
+/// A change that waits for a second person.
+#[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
+pub struct Change {
+    /// One of these.
+    #[prost(oneof = "Changes", tags = "1, 2")]
+    pub to: Option<Changes>,
+}
+
+/// The kinds of change that somebody else approves.
+#[derive(Clone, PartialEq, prost::Oneof, Serialize, Deserialize)]
+pub enum Changes {
+    /// A policy set.
+    #[prost(message, tag = "1")]
+    Policy(PolicySet),
+    /// A binding.
+    #[prost(message, tag = "2")]
+    Binding(BindingSet),
+}
+
+/// An approval was asked for: everything that it binds, and who may give it.
+#[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
+pub struct ApprovalAsked {
+    /// Its id.
+    #[prost(bytes = "vec", tag = "1")]
+    pub approval: Vec<u8>,
+    /// SHA-256 over the whole request that it binds.
+    #[prost(bytes = "vec", tag = "2")]
+    pub digest: Vec<u8>,
+    /// Who asked. For a change: its author, by SPIFFE ID or as `issuer#sub`.
+    #[prost(string, tag = "3")]
+    pub caller: String,
+    /// The task. For an issuance whose task is opened with it: that task's parent, empty for none.
+    #[prost(bytes = "vec", tag = "4")]
+    pub task: Vec<u8>,
+    /// The upstream.
+    #[prost(string, tag = "5")]
+    pub upstream: String,
+    /// Not usable after this, milliseconds.
+    #[prost(uint64, tag = "6")]
+    pub expires_at: u64,
+    /// What it lets through.
+    #[prost(enumeration = "ApprovalOf", tag = "7")]
+    pub of: i32,
+    /// The environment.
+    #[prost(string, tag = "8")]
+    pub environment: String,
+    /// The scopes, sorted.
+    #[prost(string, repeated, tag = "9")]
+    pub scopes: Vec<String>,
+    /// The credential kind, by its persisted number.
+    #[prost(uint32, tag = "10")]
+    pub kind: u32,
+    /// How long what is issued lives at the most, milliseconds; of a task, how long it does with every extension.
+    #[prost(uint64, tag = "11")]
+    pub ttl: u64,
+    /// The tool.
+    #[prost(string, tag = "12")]
+    pub tool: String,
+    /// SHA-256 of the arguments in RFC 8785 form, empty where none were given.
+    #[prost(bytes = "vec", tag = "13")]
+    pub arguments: Vec<u8>,
+    /// What it is for, in the caller's words.
+    #[prost(string, tag = "14")]
+    pub purpose: String,
+    /// Version of the upstream's registration, which names those who may approve.
+    #[prost(uint64, tag = "15")]
+    pub upstream_version: u64,
+    /// The binding that permits the tool.
+    #[prost(string, tag = "16")]
+    pub binding: String,
+    /// Its version.
+    #[prost(uint64, tag = "17")]
+    pub binding_version: u64,
+    /// Those who may approve: people by issuer and subject, others by trust domain and SPIFFE ID. None for a change: policy names them.
+    #[prost(message, repeated, tag = "18")]
+    pub approvers: Vec<Identity>,
+    /// The policies that ask for it, by id.
+    #[prost(string, repeated, tag = "19")]
+    pub policies: Vec<String>,
+    /// On whose behalf, where that is not the caller.
+    #[prost(message, optional, tag = "20")]
+    pub subject: Option<Identity>,
+    /// The actors, outermost first, where there is a subject.
+    #[prost(message, repeated, tag = "21")]
+    pub actors: Vec<Identity>,
+    /// Rich authorization details (RFC 9396), JSON.
+    #[prost(string, tag = "22")]
+    pub details: String,
+    /// The task is opened with the issuance.
+    #[prost(bool, tag = "23")]
+    pub opens: bool,
+    /// The change that it lets take effect.
+    #[prost(message, optional, tag = "24")]
+    pub change: Option<Change>,
+    /// Why, in the words of who asked; for a change.
+    #[prost(string, tag = "25")]
+    pub reason: String,
+}
+
+impl Change {
+    /// The record's event that it is, once it takes effect.
+    pub fn event(&self) -> Option<Event> {
+        match self.to.as_ref()? {
+            Changes::Policy(set) => Some(Event::PolicySet(set.clone())),
+            Changes::Binding(set) => Some(Event::BindingSet(set.clone())),
+        }
+    }
+}
+
+/// An approval was given or refused.
+#[derive(Clone, PartialEq, Message)]
+pub struct ApprovalDecided {
+    /// Its id.
+    #[prost(bytes = "vec", tag = "1")]
+    pub approval: Vec<u8>,
+    /// Given, or refused.
+    #[prost(bool, tag = "2")]
+    pub given: bool,
+    /// Why.
+    #[prost(string, tag = "3")]
+    pub reason: String,
+    /// The digest of what was shown: nobody approves something else.
+    #[prost(bytes = "vec", tag = "4")]
+    pub digest: Vec<u8>,
+}
+
+/// Something that may be used once was used.
+#[derive(Clone, PartialEq, Message)]
+pub struct UsedOnce {
+    /// SHA-256 over what it is and its id.
+    #[prost(bytes = "vec", tag = "1")]
+    pub digest: Vec<u8>,
+    /// Remembered until then, milliseconds.
+    #[prost(uint64, tag = "2")]
+    pub until: u64,
+}

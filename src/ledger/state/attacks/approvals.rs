@@ -1,0 +1,213 @@
+//! Approvals: by somebody else, for one thing, once.
+
+use super::*;
+use crate::seq::TaskId;
+
+fn approved(log: &mut Log, task: &[u8]) -> Vec<u8> {
+    let (approval, ask) = asked(log, task);
+    log.put(vec![ask])[0].clone().unwrap();
+    let give = given(log, &approval);
+    log.put(vec![give])[0].clone().unwrap();
+    approval
+}
+
+fn using(log: &mut Log, task: &[u8], approval: &[u8], change: impl Fn(&mut Issued)) -> Verdict {
+    let mut record = log.issue(task);
+    if let Some(Event::Issued(e)) = &mut record.event {
+        e.approval = approval.to_vec();
+        change(e);
+    }
+    log.put(vec![record])[0].clone()
+}
+
+#[test]
+fn an_approval_is_used_for_what_it_was_given_for_and_nothing_else() {
+    let mut log = Log::new();
+    let (task, other) = (log.opened(&[]), log.opened(&[]));
+    let approval = approved(&mut log, &task);
+    let changes: [fn(&mut Issued); 8] = [
+        |e| e.tool = "export_all".into(),
+        |e| e.arguments = vec![1; 32],
+        |e| e.scopes.push("write".into()),
+        |e| e.kind = 2,
+        |e| e.caller = "spiffe://a.example/other".into(),
+        |e| e.subject = Some(ada()),
+        |e| e.details = "[]".into(),
+        |e| e.expires_at += 1,
+    ];
+    for (n, change) in changes.iter().enumerate() {
+        assert_eq!(reason(&using(&mut log, &task, &approval, change)), Reason::ApprovalNeeded, "change {n}");
+    }
+    assert_eq!(reason(&using(&mut log, &other, &approval, |_| {})), Reason::ApprovalNeeded, "another task");
+    using(&mut log, &task, &approval, |_| {}).unwrap();
+    assert_eq!(reason(&using(&mut log, &task, &approval, |_| {})), Reason::ApprovalNeeded, "twice");
+}
+
+#[test]
+fn an_approval_is_used_once_also_within_a_group() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let approval = approved(&mut log, &task);
+    let with = |log: &mut Log| {
+        let mut r = log.issue(&task);
+        if let Some(Event::Issued(e)) = &mut r.event {
+            e.approval = approval.clone();
+        }
+        r
+    };
+    let (mut a, mut b) = (with(&mut log), with(&mut log));
+    (a.group, b.group) = (1, 1);
+    assert_eq!(reason(&log.put(vec![a.clone(), b])[0]), Reason::ApprovalNeeded);
+    a.group = 0;
+    log.put(vec![a])[0].clone().unwrap();
+    let again = with(&mut log);
+    assert_eq!(reason(&log.put(vec![again])[0]), Reason::ApprovalNeeded);
+}
+
+#[test]
+fn nobody_approves_who_is_not_named_or_has_a_part_in_it() {
+    let mut log = Log::new();
+    let mut opening = log.task(&[]);
+    if let Some(Event::TaskOpened(e)) = &mut opening.event {
+        e.owner = Some(ada());
+    }
+    let owned = id_of(&opening);
+    log.put(vec![opening])[0].clone().unwrap();
+    let (approval, ask) = asked(&mut log, &owned);
+    log.put(vec![ask])[0].clone().unwrap();
+    let by = |log: &mut Log, who: Who, approval: &[u8]| {
+        let give = given_by(log, who, approval);
+        log.put(vec![give])[0].clone()
+    };
+    let person = |sub: &str| Who::Person(Identity { issuer: "https://idp.example".into(), sub: sub.into() });
+    assert_eq!(reason(&by(&mut log, person("ada"), &approval)), Reason::NotYours, "she owns the task");
+    assert_eq!(reason(&by(&mut log, person("bob"), &approval)), Reason::NotYours, "nobody named him");
+    assert_eq!(reason(&by(&mut log, Who::LocalUid(0), &approval)), Reason::NotYours, "root is no second person");
+    assert_eq!(reason(&by(&mut log, Who::Mayfly("x".into()), &approval)), Reason::NotYours);
+    // The same for who asked, and those on whose behalf it is.
+    let task = log.opened(&[]);
+    let own: [fn(&mut ApprovalAsked); 3] =
+        [|a| a.caller = "https://idp.example#ada".into(), |a| a.subject = Some(ada()), |a| a.actors = vec![ada()]];
+    for (n, change) in own.iter().enumerate() {
+        let (approval, mut ask) = asked(&mut log, &task);
+        if let Some(Event::ApprovalAsked(e)) = &mut ask.event {
+            change(e);
+        }
+        log.put(vec![ask])[0].clone().unwrap();
+        assert_eq!(reason(&by(&mut log, person("ada"), &approval)), Reason::NotYours, "part {n}");
+    }
+    let free = approved(&mut log, &task);
+    assert!(using(&mut log, &task, &free, |_| {}).is_ok());
+}
+
+#[test]
+fn an_approval_is_decided_once_for_what_was_shown_while_the_registration_stands() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let (approval, ask) = asked(&mut log, &task);
+    log.put(vec![ask])[0].clone().unwrap();
+    let mut shown_another = given(&log, &approval);
+    if let Some(Event::ApprovalDecided(e)) = &mut shown_another.event {
+        e.digest = vec![4; 32];
+    }
+    assert_eq!(reason(&log.put(vec![shown_another])[0]), Reason::DecidedOnOldState);
+    // Two at once: one of them decides.
+    let twice = vec![given(&log, &approval), given(&log, &approval)];
+    let verdicts = log.put(twice);
+    assert!(verdicts[0].is_ok());
+    assert_eq!(reason(&verdicts[1]), Reason::AlreadyExists);
+    let (late, ask) = asked(&mut log, &task);
+    log.put(vec![ask])[0].clone().unwrap();
+    let changed = UpstreamSet { name: "echo".into(), version: 2, ..Default::default() };
+    log.put(vec![by_operator(Event::UpstreamSet(changed))])[0].clone().unwrap();
+    let give = given(&log, &late);
+    assert_eq!(reason(&log.put(vec![give])[0]), Reason::DecidedOnOldState, "others may be named now");
+    assert!(
+        using(&mut log, &task, &approval, |e| e.upstream_version = 2).is_err(),
+        "what was approved was another registration's"
+    );
+}
+
+#[test]
+fn a_task_that_waits_opens_with_its_approval_and_is_over_without() {
+    let mut log = Log::new();
+    let mut waiting = |given: bool| {
+        let mut opening = log.task(&[]);
+        let task = id_of(&opening);
+        let (approval, mut ask) = asked(&mut log, &task);
+        if let Some(Event::ApprovalAsked(e)) = &mut ask.event {
+            e.of = ApprovalOf::Task as i32;
+        }
+        if let Some(Event::TaskOpened(e)) = &mut opening.event {
+            e.approval = approval.clone();
+        }
+        let together = [opening, ask].map(|r| Record { group: 5, ..r });
+        assert!(log.put(together.to_vec()).iter().all(Result::is_ok));
+        let early = log.issue(&task);
+        assert_eq!(reason(&log.put(vec![early])[0]), Reason::TaskNotActive);
+        let mut decide = given_by(&log, Who::Person(ada()), &approval);
+        if let Some(Event::ApprovalDecided(e)) = &mut decide.event {
+            e.given = given;
+        }
+        log.put(vec![decide])[0].clone().unwrap();
+        let issue = log.issue(&task);
+        (log.put(vec![issue])[0].clone(), TaskId::from_slice(&task).unwrap())
+    };
+    waiting(true).0.unwrap();
+    let (refused, task) = waiting(false);
+    assert_eq!(reason(&refused), Reason::TaskNotActive);
+    assert_eq!(log.state.tasks.get(&task).unwrap().closed.as_ref().unwrap().outcome, Outcome::Cancelled);
+}
+
+#[test]
+fn a_change_takes_effect_when_somebody_else_approves_it_and_where_nothing_came_between() {
+    let mut log = Log::new();
+    let set = |version| Changes::Binding(BindingSet { name: "b".into(), version, ..Default::default() });
+    let ask = |log: &mut Log, version| {
+        let (approval, mut ask) = asked(log, &[]);
+        if let Some(Event::ApprovalAsked(e)) = &mut ask.event {
+            (e.of, e.caller) = (ApprovalOf::Change as i32, "https://idp.example#bob".into());
+            e.change = Some(Change { to: Some(set(version)) });
+        }
+        log.put(vec![ask])[0].clone().unwrap();
+        approval
+    };
+    let (first, second) = (ask(&mut log, 1), ask(&mut log, 1));
+    assert!(log.state.bindings.is_empty(), "asking changes nothing");
+    let bob = Who::Person(Identity { issuer: "https://idp.example".into(), sub: "bob".into() });
+    let give = given_by(&log, bob, &first);
+    assert_eq!(reason(&log.put(vec![give])[0]), Reason::NotYours, "its author is not the second person");
+    let give = given(&log, &first);
+    log.put(vec![give])[0].clone().unwrap();
+    assert_eq!(log.state.bindings["b"].version, 1);
+    let give = given(&log, &second);
+    assert_eq!(reason(&log.put(vec![give])[0]), Reason::DecidedOnOldState, "another version came first");
+}
+
+#[test]
+fn an_approval_outlives_the_rules_that_ended_tasks_and_credentials_leave() {
+    let mut log = Log::new();
+    let mut long = log.task(&[]);
+    if let Some(Event::TaskOpened(e)) = &mut long.event {
+        (e.deadline, e.max_deadline) = (e.opened_at + 600_000, e.opened_at + 600_000);
+    }
+    let (task, other) = (id_of(&long), log.opened(&[]));
+    log.put(vec![long])[0].clone().unwrap();
+    let issue = log.issue(&other);
+    log.put(vec![issue])[0].clone().unwrap();
+    let (approval, mut ask) = asked(&mut log, &task);
+    if let Some(Event::ApprovalAsked(e)) = &mut ask.event {
+        e.expires_at += 600_000;
+    }
+    log.put(vec![ask])[0].clone().unwrap();
+    let give = given(&log, &approval);
+    log.put(vec![give])[0].clone().unwrap();
+    let closed = TaskClosed { task: other.clone(), outcome: Outcome::Completed as i32, ..Default::default() };
+    log.put(vec![by_operator(Event::TaskClosed(closed))])[0].clone().unwrap();
+    let target = Target::Task(TaskId::from_slice(&other).unwrap());
+    assert!(log.state.rules.get(&target).is_some());
+    log.time = log.time.plus(300_000);
+    log.put(vec![note()]);
+    assert!(log.state.rules.get(&target).is_none());
+    using(&mut log, &task, &approval, |_| {}).unwrap();
+}

@@ -1,0 +1,200 @@
+//! Whether something may be asked for, approved, and whether an approval may be used: once, for what it was given for and nothing else.
+
+use super::super::tasks::Phase;
+use super::super::{Approval, Issuance, State, Verdict, trust_domain_of};
+use super::{Pending, malformed, over, policy_in_force, refused_by, stale};
+use crate::ledger::record::{ApprovalAsked, ApprovalDecided, ApprovalOf, Identity, Record, TaskOpened, Who};
+use crate::limits;
+use crate::refusal::{Reason, Refusal};
+use crate::revocation::Facts;
+use crate::seq::{ApprovalId, Millis, Seq, TaskId};
+
+fn unusable(id: &ApprovalId, what: &str) -> Refusal {
+    Refusal::new(Reason::ApprovalNeeded, format!("approval {id} {what}"))
+}
+
+impl State {
+    pub(super) fn may_ask(&self, e: &ApprovalAsked, time: Millis) -> Verdict {
+        let id = ApprovalId::from_slice(&e.approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
+        if self.approvals.contains_key(&id) {
+            // Asked anew, it would be usable once more.
+            return Err(stale(format!("approval {id} exists already")));
+        }
+        if e.of() == ApprovalOf::Unspecified || e.digest.len() != 32 {
+            return Err(malformed("an approval of nothing known, or without the digest of what it binds"));
+        }
+        if (e.of() == ApprovalOf::Change) != e.change.as_ref().is_some_and(|c| c.to.is_some()) {
+            return Err(malformed("an approval of a change that names none, or of something else that names one"));
+        }
+        if Millis(e.expires_at) > time.plus(limits::APPROVAL_TTL_MS + limits::CLOCK_SKEW_MS) {
+            return Err(Refusal::new(Reason::NoLifeLeft, format!("approval {id} would be usable for too long")));
+        }
+        let most = limits::APPROVERS;
+        if e.approvers.len() > most || e.scopes.len() > limits::TASK_LIST {
+            return Err(Refusal::limit("approvers", most as u64, std::time::Duration::ZERO));
+        }
+        let wait = std::time::Duration::from_secs(60);
+        if self.approvals.len() >= limits::APPROVALS {
+            return Err(Refusal::limit("approvals", limits::APPROVALS as u64, wait));
+        }
+        let own = self.approvals.values().filter(|a| a.asked.caller == e.caller && a.expires_at() > time).count();
+        if own >= limits::APPROVALS_PER_CALLER {
+            return Err(Refusal::limit("approvals_per_caller", limits::APPROVALS_PER_CALLER as u64, wait));
+        }
+        Ok(())
+    }
+
+    /// Giving is a grant. Whoever gives is named for it, and has no part in what is asked for: "two people" is true here or nowhere.
+    pub(super) fn may_decide(&self, e: &ApprovalDecided, record: &Record, time: Millis) -> Verdict {
+        let id = ApprovalId::from_slice(&e.approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
+        let Some(approval) = self.approvals.get(&id) else {
+            return Err(Refusal::new(Reason::NotFound, format!("there is no approval {id}")));
+        };
+        if approval.decided.is_some() {
+            return Err(Refusal::new(Reason::AlreadyExists, format!("approval {id} was decided already")));
+        }
+        if approval.expires_at() <= time {
+            return Err(unusable(&id, "was not decided in time"));
+        }
+        if e.digest != approval.asked.digest {
+            return Err(stale(format!("approval {id} is about another request than the one that was shown")));
+        }
+        if !e.given {
+            return Ok(());
+        }
+        let asked = &approval.asked;
+        let who = match record.author.as_ref().and_then(|a| a.who.as_ref()) {
+            Some(Who::SpiffeId(sub)) => Identity { issuer: trust_domain_of(sub).to_owned(), sub: sub.clone() },
+            Some(Who::Person(p)) => p.clone(),
+            // Who holds a shell on the server's host is nobody's second person.
+            _ => return Err(Refusal::new(Reason::NotYours, "approving takes somebody with a name: a person or an SVID")),
+        };
+        let named = asked.of() == ApprovalOf::Change || asked.approvers.contains(&who);
+        if !named {
+            return Err(Refusal::new(Reason::NotYours, format!("{} is not among those who may give approval {id}", who.sub)));
+        }
+        if let Some(part) = self.part_in(asked, &who) {
+            return Err(Refusal::new(Reason::NotYours, format!("{} {part}: somebody else has to give approval {id}", who.sub)));
+        }
+        self.decided_on_now(asked)?;
+        self.may_approve(asked, &who, record.revision(), time)?;
+        match asked.change.as_ref().and_then(|c| c.event()) {
+            Some(change) => self.may_take_effect(&change),
+            None => Ok(()),
+        }
+    }
+
+    /// What somebody has to do with what is asked for.
+    fn part_in(&self, asked: &ApprovalAsked, who: &Identity) -> Option<&'static str> {
+        let named = |text: &str| text == who.sub || text == format!("{}#{}", who.issuer, who.sub);
+        if named(&asked.caller) {
+            return Some("asked for it");
+        }
+        if asked.subject.as_ref() == Some(who) || asked.actors.contains(who) {
+            return Some("is one of those it is done for");
+        }
+        let task = TaskId::from_slice(&asked.task).and_then(|id| self.tasks.get(&id))?;
+        let opened = self.tasks.upwards(task).any(|t| *t.terms.opener == *who.sub);
+        (opened || task.terms.owners.contains(who)).then_some("owns or opened the task")
+    }
+
+    /// Those who may approve are those whom the registration in force names; what is bound is what is in force.
+    fn decided_on_now(&self, asked: &ApprovalAsked) -> Verdict {
+        if asked.of() == ApprovalOf::Change || asked.upstream.is_empty() {
+            return Ok(());
+        }
+        let now = self.upstreams.get(asked.upstream.as_str()).filter(|v| v.in_force()).map_or(0, |v| v.version);
+        if now != asked.upstream_version {
+            return Err(stale(format!("the registration of {} changed since it was asked for", asked.upstream)));
+        }
+        let binding = self.bindings.get(asked.binding.as_str()).filter(|v| v.active).map_or(0, |v| v.version);
+        if !asked.binding.is_empty() && binding != asked.binding_version {
+            return Err(stale(format!("binding {} changed since it was asked for", asked.binding)));
+        }
+        Ok(())
+    }
+
+    /// Neither who gives it nor who asked may be revoked since its view, or locked out.
+    fn may_approve(&self, asked: &ApprovalAsked, who: &Identity, revision: Seq, time: Millis) -> Verdict {
+        self.of_this_order(revision)?;
+        let mut facts = Facts { revision, upstream: &asked.upstream, tool: &asked.tool, ..Facts::default() };
+        facts.environment = &asked.environment;
+        facts.policy = policy_in_force(self, facts.environment);
+        facts.identities.push((trust_domain_of(&asked.caller), &asked.caller));
+        facts.identities.push((&who.issuer, &who.sub));
+        facts.scopes = asked.scopes.iter().map(String::as_str).collect();
+        if let Some(task) = TaskId::from_slice(&asked.task).and_then(|id| self.tasks.get(&id)) {
+            if let phase @ Phase::Over(_) = self.tasks.phase(task, time) {
+                return Err(over(&task.terms.id, phase));
+            }
+            facts.tasks.extend(&task.terms.path);
+            facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+        } else if !asked.task.is_empty() {
+            return Err(Refusal::new(Reason::NotFound, "the task that it was asked in is gone"));
+        }
+        match self.rules.blocks(&facts) {
+            Some(hit) => Err(refused_by(&hit, "approving")),
+            None => Ok(()),
+        }
+    }
+
+    /// The revision of the approval that an issuance uses up: a grant too, so what was revoked since it was given revokes it. It is used for
+    /// what it was given for, word by word.
+    pub(super) fn approval_usable<'a>(
+        &'a self,
+        issuance: Issuance<'a>,
+        revision: Seq,
+        time: Millis,
+        pending: &mut Pending<'a>,
+    ) -> Result<Option<Seq>, Refusal> {
+        let e = issuance.shared;
+        if e.approval.is_empty() {
+            return Ok(None);
+        }
+        let id = ApprovalId::from_slice(&e.approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
+        let approval = self.approvals.get(&id);
+        let Some(given) = approval.and_then(|a| a.usable(time)).filter(|given| *given <= revision) else {
+            return Err(unusable(&id, "is not, or no longer, usable"));
+        };
+        if pending.approvals.contains(&&e.approval[..]) {
+            return Err(unusable(&id, "is used once, not twice"));
+        }
+        // Several that share a record are several uses.
+        if issuance.mold.is_some() {
+            return Err(malformed("an approval that several issuances share"));
+        }
+        if let Some(other) = approval.and_then(|a| differs(a, issuance, pending)) {
+            return Err(unusable(&id, &format!("was given for another {other}")));
+        }
+        pending.approvals.push(&e.approval);
+        Ok(Some(given))
+    }
+}
+
+/// What an issuance has that its approval was not given for.
+fn differs(approval: &Approval, issuance: Issuance<'_>, pending: &Pending<'_>) -> Option<&'static str> {
+    let (a, e) = (&approval.asked, issuance.shared);
+    if a.of() != ApprovalOf::Exchange {
+        return Some("kind of thing");
+    }
+    let opened = |t: &&&TaskOpened| t.task == e.task;
+    let task = match (a.opens, pending.tasks.iter().find(opened)) {
+        (true, Some(opened)) => opened.parent == a.task,
+        (false, None) => e.task == a.task,
+        _ => false,
+    };
+    let same = [
+        ("task", task),
+        ("caller", e.caller == a.caller),
+        ("subject", e.subject == a.subject && e.actors == a.actors),
+        ("upstream", e.upstream == a.upstream),
+        ("version of the registration", e.upstream_version == a.upstream_version),
+        ("binding", e.binding == a.binding && e.binding_version == a.binding_version),
+        ("scope", e.scopes == a.scopes && e.details == a.details),
+        ("kind of credential", e.kind == a.kind),
+        ("tool", issuance.tool == a.tool),
+        ("set of arguments", e.arguments == a.arguments),
+        ("life", e.expires_at.saturating_sub(e.issued_at) <= a.ttl),
+    ];
+    same.into_iter().find(|(_, same)| !same).map(|(what, _)| what)
+}

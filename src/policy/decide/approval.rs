@@ -1,0 +1,230 @@
+//! When a decision waits for somebody: what an approval binds, who may give it, and the one that may be used.
+
+use super::place::Place;
+use super::{Decided, Decider, denied};
+use crate::identity::caller::Caller;
+use crate::ledger::View;
+use crate::ledger::commit::sha256;
+use crate::ledger::record::{ApprovalAsked, ApprovalOf, Identity, Who};
+use crate::ledger::state;
+use crate::policy::action::{Action, Work};
+use crate::policy::request::ApprovalFacts;
+use crate::policy::wanted::{self, Digest, TaskChoice, Wanted};
+use crate::refusal::{No, Reason, Refusal};
+use crate::seq::{ApprovalId, Millis};
+use crate::upstream::registry::{Approver, Upstream};
+
+/// An approval that a decision uses up.
+#[derive(Clone, Debug)]
+pub(super) struct Given {
+    pub id: ApprovalId,
+    /// What is issued ends by then.
+    pub until: Millis,
+}
+
+/// What is known of an approval of one request.
+enum Known {
+    /// Nobody asked for one, or it ended.
+    Nothing,
+    /// Nobody decided yet.
+    Waits(ApprovalId),
+    /// It may be used.
+    Given(Given, String),
+    /// Somebody said no.
+    Refused(ApprovalId, String, String),
+}
+
+impl Decider {
+    /// The policies that permit what stands, by itself or with an approval, which is used up then.
+    pub(super) fn permitted(
+        &self,
+        view: &View,
+        caller: &Caller,
+        want: &Wanted,
+        standing: &Decided<'_>,
+    ) -> Result<(Vec<String>, Option<Given>), No> {
+        let without = match self.permits(caller, want, standing, ApprovalFacts::default()) {
+            Ok(policies) => return Ok((policies, None)),
+            Err(no) => no,
+        };
+        if !standing.policy.set.reads(Action::Work(Work::Exchange)).reads_approvals() {
+            return Err(without);
+        }
+        let with = |person: &str| self.permits(caller, want, standing, ApprovalFacts { count: 1, people: &[person] });
+        let known = known(view, caller, &bound(caller, want, standing));
+        match known {
+            Known::Given(given, person) => return with(&person).map(|policies| (policies, Some(given))),
+            Known::Refused(id, person, reason) => {
+                let what = format!("approval {id} was refused by {person}: {reason}");
+                return Err(denied(Reason::DeniedByPolicy, what));
+            }
+            Known::Nothing | Known::Waits(_) => {}
+        }
+        let approvers = &standing.registered.upstream.approvers;
+        if !approvers.iter().any(|approver| with(&name_of(approver)).is_ok()) {
+            // Nobody's approval would help.
+            return Err(without);
+        }
+        let rule = match &without {
+            No::Refusal(no) => no.rule.clone().unwrap_or_default(),
+            No::Fault(_) => String::new(),
+        };
+        let no = Refusal::new(Reason::ApprovalNeeded, "somebody has to approve this first").by(rule);
+        Err(No::Refusal(match known {
+            Known::Waits(id) => no.approval(id.to_string()),
+            _ => no,
+        }))
+    }
+
+    /// What somebody is asked to approve, where a decision wants that.
+    pub fn approval(
+        &self,
+        view: &View,
+        compiled: &crate::policy::catalog::Compiled,
+        caller: &Caller,
+        want: &Wanted,
+        (id, ttl_ms): (ApprovalId, u64),
+    ) -> Result<ApprovalAsked, No> {
+        let standing = self.standing(view, compiled, caller, want, || [0; 16])?;
+        let (upstream, place) = (&standing.registered.upstream, &standing.place);
+        let now = standing.now;
+        let parent = place.tasks().len().checked_sub(2).and_then(|n| place.tasks().get(n));
+        let task = if place.is_new() { parent } else { Some(&place.id) };
+        Ok(ApprovalAsked {
+            approval: id.as_bytes().to_vec(),
+            digest: bound(caller, want, &standing).to_vec(),
+            caller: caller.id().as_str().to_owned(),
+            task: task.map_or_else(Vec::new, |t| t.as_bytes().to_vec()),
+            upstream: upstream.name.clone(),
+            // An approval that outlives its task would be good for nothing.
+            expires_at: now.plus(ttl_ms).min(if place.is_new() { Millis(u64::MAX) } else { place.deadline }).0,
+            of: ApprovalOf::Exchange as i32,
+            environment: upstream.environment.clone(),
+            scopes: standing.scopes.clone(),
+            kind: standing.kind.tag().into(),
+            ttl: standing.life.end().since(now),
+            tool: want.tool.clone(),
+            arguments: want.arguments.map_or_else(Vec::new, |d| d.to_vec()),
+            purpose: standing.purpose(want).to_owned(),
+            upstream_version: standing.registered.version,
+            approvers: upstream.approvers.iter().map(identity_of).collect(),
+            opens: place.is_new(),
+            ..ApprovalAsked::default()
+        })
+    }
+}
+
+fn known(view: &View, caller: &Caller, digest: &Digest) -> Known {
+    let now = view.now();
+    let who = |d: &state::Decided| d.by.as_deref().map_or_else(String::new, text_of);
+    view.read(|state| {
+        let own = |a: &&state::Approval| a.asked.caller == caller.id().as_str() && a.asked.digest == digest;
+        let mut found = Known::Nothing;
+        for (id, approval) in state.approvals.iter().filter(|(_, a)| own(a) && a.expires_at() > now && !a.used) {
+            match &approval.decided {
+                Some(d) if d.given => {
+                    let until = now.plus(approval.asked.ttl);
+                    return Known::Given(Given { id: *id, until }, who(d));
+                }
+                Some(d) => found = Known::Refused(*id, who(d), d.reason.to_string()),
+                None if matches!(found, Known::Nothing) => found = Known::Waits(*id),
+                None => {}
+            }
+        }
+        found
+    })
+}
+
+fn text_of(who: &Who) -> String {
+    match who {
+        Who::SpiffeId(id) => id.clone(),
+        Who::Person(p) => format!("{}#{}", p.issuer, p.sub),
+        Who::LocalUid(uid) => format!("local uid {uid}"),
+        Who::Mayfly(cause) => format!("mayfly ({cause})"),
+    }
+}
+
+/// As `context.approvals.people` has it.
+fn name_of(approver: &Approver) -> String {
+    match approver {
+        Approver::SpiffeId(id) => id.as_str().to_owned(),
+        Approver::Person { issuer, subject } => format!("{issuer}#{subject}"),
+    }
+}
+
+fn identity_of(approver: &Approver) -> Identity {
+    match approver {
+        Approver::SpiffeId(id) => Identity { issuer: id.trust_domain().to_owned(), sub: id.as_str().to_owned() },
+        Approver::Person { issuer, subject } => Identity { issuer: issuer.clone(), sub: subject.clone() },
+    }
+}
+
+/// SHA-256 over everything that an approval binds (design, section 6): each part with its length before it, so that no two requests have one
+/// digest. What the request id is, and how long somebody waits, is no part of it.
+fn bound(caller: &Caller, want: &Wanted, standing: &Decided<'_>) -> Digest {
+    let mut parts = Parts(Vec::with_capacity(512));
+    parts.text("mayfly approval 1").text(caller.id().as_str());
+    let upstream: &Upstream = &standing.registered.upstream;
+    parts.text(&upstream.name).number(standing.registered.version).text(&upstream.environment);
+    parts.list(&standing.scopes).number(standing.kind.tag().into());
+    parts.number(want.ttl_ms.unwrap_or(upstream.ttl.default * 1000));
+    parts.text(&want.tool).bytes(want.arguments.as_ref().map_or(&[], |d| &d[..])).text(standing.purpose(want));
+    match &want.key {
+        wanted::Binding::Unasked => parts.number(0),
+        wanted::Binding::CallerSvid => parts.number(1),
+        wanted::Binding::Thumbprint(jkt) => parts.number(2).bytes(jkt),
+    };
+    parts.path(&standing.place);
+    if let TaskChoice::Inline(terms) = &want.task {
+        let of = &standing.place;
+        parts.text(of.purpose()).list(&terms.tools).number(terms.any_tool.into()).list(&terms.callers);
+        parts.number(terms.key_bound.into()).number(terms.ttl_ms.unwrap_or(0)).number(terms.max_ttl_ms.unwrap_or(0));
+        parts.number(terms.heartbeat_ms).number(terms.kinds.len() as u64);
+        for kind in &terms.kinds {
+            parts.number(kind.tag().into());
+        }
+        for allowed in &of.allowance().upstreams {
+            parts.text(&allowed.name).list(&allowed.scopes);
+        }
+    }
+    sha256(&parts.0)
+}
+
+/// Parts of a text that is hashed.
+struct Parts(Vec<u8>);
+
+impl Parts {
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Parts {
+        self.0.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn text(&mut self, text: &str) -> &mut Parts {
+        self.bytes(text.as_bytes())
+    }
+
+    fn number(&mut self, number: u64) -> &mut Parts {
+        self.0.extend_from_slice(&number.to_be_bytes());
+        self
+    }
+
+    fn list(&mut self, texts: &[String]) -> &mut Parts {
+        self.number(texts.len() as u64);
+        for text in texts {
+            self.text(text);
+        }
+        self
+    }
+
+    /// The task and those above it; of one that is opened with it those above, since it has no name yet.
+    fn path(&mut self, place: &Place) -> &mut Parts {
+        let path = place.tasks();
+        let path = if place.is_new() { path.get(..path.len().saturating_sub(1)).unwrap_or(path) } else { path };
+        self.number(u64::from(place.is_new())).number(path.len() as u64);
+        for task in path {
+            self.bytes(task.as_bytes());
+        }
+        self
+    }
+}

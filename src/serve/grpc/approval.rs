@@ -1,0 +1,221 @@
+//! ApprovalService: what waits for somebody, and what they say.
+
+use std::sync::Arc;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::super::status::status;
+use super::super::wire;
+use super::ask::{self, refused};
+use super::page::Page;
+use crate::approvals::{Decision, Sees};
+use crate::authority::Authority;
+use crate::ledger::record::{ApprovalAsked, Event};
+use crate::ledger::state::Approval;
+use crate::ledger::{Batch, Committed};
+use crate::limits;
+use crate::pb::mayfly::v1 as pb;
+use crate::pb::mayfly::v1::approval_service_server::ApprovalService;
+use crate::policy::wanted;
+use crate::refusal::{No, Reason, Refusal};
+use crate::seq::{ApprovalId, Seq};
+use crate::tasks::Actor;
+
+/// The service.
+pub struct Approvals(pub Arc<Authority>);
+
+fn none(id: ApprovalId) -> No {
+    ask::not_found(format!("there is no approval {id} that you may see"))
+}
+
+impl Approvals {
+    async fn list(&self, actor: &Actor, ask: &pb::ListApprovalsRequest) -> Result<pb::ListApprovalsResponse, No> {
+        let upstream = ask::filter("upstream", &ask.upstream)?;
+        let wanted = match pb::ApprovalState::try_from(ask.state) {
+            Ok(pb::ApprovalState::Unspecified) => pb::ApprovalState::Waiting,
+            Ok(state) => state,
+            Err(_) => return Err(Refusal::field("state", format!("{} is no state of an approval", ask.state)).into()),
+        };
+        let page = Page::from(ask.page_size, &ask.page_token)?;
+        let now = self.0.system.wall();
+        let all = self.0.ledger.settled(|s| {
+            let fits = |a: &&Approval| upstream.is_none_or(|u| a.asked.upstream == u) && wire::approval_state(a, now) == wanted;
+            let found = s.approvals.iter().filter(|(_, a)| fits(a));
+            found.map(|(id, a)| (a.seq, (a.asked.clone(), wire::approval_to_pb(s, *id, a, now)))).collect::<Vec<_>>()
+        });
+        let sees = |(asked, _): &(Arc<ApprovalAsked>, pb::Approval)| self.0.sees(actor, asked) != Sees::Nothing;
+        let (found, next_page_token) = page.newest(all.await?.into_iter(), sees);
+        Ok(pb::ListApprovalsResponse { approvals: found.into_iter().map(|(_, shown)| shown).collect(), next_page_token })
+    }
+
+    async fn get(&self, actor: &Actor, id: ApprovalId) -> Result<pb::Approval, No> {
+        let now = self.0.system.wall();
+        let found = self.0.ledger.settled(|s| {
+            let approval = s.approvals.get(&id)?;
+            Some((approval.asked.clone(), wire::approval_to_pb(s, id, approval, now)))
+        });
+        let (asked, mut shown) = found.await?.ok_or_else(|| none(id))?;
+        match self.0.sees(actor, &asked) {
+            Sees::Nothing => return Err(none(id)),
+            Sees::WithoutArguments => {}
+            Sees::Whole if shown.state() == pb::ApprovalState::Waiting => {
+                let arguments = self.0.arguments_of(id, &asked.environment).await?;
+                shown.arguments_json = arguments.map_or_else(String::new, |json| json.to_string());
+            }
+            Sees::Whole => {}
+        }
+        Ok(shown)
+    }
+
+    async fn decide(&self, actor: &Actor, ask: &pb::DecideApprovalRequest) -> Result<pb::DecideApprovalResponse, No> {
+        let id: ApprovalId = wanted::id("approval_id", &ask.approval_id)?;
+        let digest = ask.request_sha256.as_ref().try_into();
+        let digest = digest.map_err(|_| Refusal::field("request_sha256", "is the digest of what was shown, 32 bytes"))?;
+        let given = match pb::ApprovalDecision::try_from(ask.decision) {
+            Ok(pb::ApprovalDecision::Give) => true,
+            Ok(pb::ApprovalDecision::Refuse) => false,
+            Ok(pb::ApprovalDecision::Unspecified) | Err(_) => {
+                return Err(Refusal::field("decision", "is missing or unknown: GIVE or REFUSE").into());
+            }
+        };
+        let (reason, named) = (ask::reason(&ask.reason)?, super::token::named(&ask.request_id, ask)?);
+        self.0.decide_approval(actor, &Decision { id, digest, given, reason, named }).await?;
+        Ok(pb::DecideApprovalResponse { approval: Some(self.get(actor, id).await?) })
+    }
+}
+
+/// Tells one watcher, until it goes away or cannot keep up.
+struct Watch {
+    authority: Arc<Authority>,
+    actor: Actor,
+    upstream: Option<String>,
+    to: mpsc::Sender<Result<pb::WatchApprovalsResponse, Status>>,
+}
+
+impl Watch {
+    async fn run(self, mut commits: broadcast::Receiver<Arc<Batch>>) {
+        let waiting = self.authority.ledger.peek(|s| {
+            let open = s.approvals.iter().filter(|(_, a)| a.decided.is_none());
+            let mut open: Vec<(Seq, ApprovalId)> = open.map(|(id, a)| (a.seq, *id)).collect();
+            open.sort_unstable_by_key(|(seq, _)| *seq);
+            open
+        });
+        let now = self.authority.system.wall();
+        for (_, id) in waiting {
+            let waits = |a: &Approval| wire::approval_state(a, now) == pb::ApprovalState::Waiting;
+            if !self.tell(id, waits).await {
+                return;
+            }
+        }
+        loop {
+            let batch = tokio::select! {
+                batch = commits.recv() => batch,
+                () = self.to.closed() => return,
+            };
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(RecvError::Lagged(_)) => {
+                    let no = Refusal::new(Reason::LimitReached, "this stream cannot keep up");
+                    return drop(self.to.send(Err(status(No::Refusal(no)))).await);
+                }
+                Err(RecvError::Closed) => return,
+            };
+            // Whoever was shut out meanwhile is told nothing more.
+            if !self.let_in() {
+                return;
+            }
+            for record in batch.records.iter().filter_map(Committed::change) {
+                let id = match &record.event {
+                    Some(Event::ApprovalAsked(e)) => ApprovalId::from_slice(&e.approval),
+                    Some(Event::ApprovalDecided(e)) => ApprovalId::from_slice(&e.approval),
+                    _ => None,
+                };
+                if let Some(id) = id
+                    && !self.tell(id, |_| true).await
+                {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn let_in(&self) -> bool {
+        use crate::identity::caller::Operator;
+        match &self.actor {
+            Actor::Workload(caller) | Actor::Operator(Operator::Svid(caller)) => {
+                self.authority.let_in(caller, "this watcher").is_ok()
+            }
+            Actor::Operator(Operator::LocalUid(_)) => true,
+        }
+    }
+
+    /// Tells one, where it is for this watcher. Whether the watcher is still there.
+    async fn tell(&self, id: ApprovalId, fits: impl Fn(&Approval) -> bool) -> bool {
+        let now = self.authority.system.wall();
+        let found = self.authority.ledger.settled(|s| {
+            let approval = s.approvals.get(&id).filter(|a| fits(a))?;
+            Some((approval.asked.clone(), wire::approval_to_pb(s, id, approval, now)))
+        });
+        let (asked, shown) = match found.await {
+            Ok(Some(found)) => found,
+            Ok(None) => return true,
+            Err(no) => {
+                let _ = self.to.send(Err(status(no))).await;
+                return false;
+            }
+        };
+        let of = self.upstream.as_ref().is_none_or(|u| asked.upstream == *u);
+        if !of || self.authority.sees(&self.actor, &asked) == Sees::Nothing {
+            return true;
+        }
+        self.to.send(Ok(pb::WatchApprovalsResponse { approval: Some(shown) })).await.is_ok()
+    }
+}
+
+#[tonic::async_trait]
+impl ApprovalService for Approvals {
+    async fn list_approvals(
+        &self,
+        request: Request<pb::ListApprovalsRequest>,
+    ) -> Result<Response<pb::ListApprovalsResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "list_approvals")?;
+        self.list(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "list_approvals"))
+    }
+
+    async fn get_approval(&self, request: Request<pb::GetApprovalRequest>) -> Result<Response<pb::GetApprovalResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "get_approval")?;
+        let no = refused(&self.0, &actor, "get_approval");
+        let id = wanted::id("approval_id", &request.get_ref().approval_id).map_err(|e| no(e.into()))?;
+        let approval = self.get(&actor, id).await.map_err(no)?;
+        Ok(Response::new(pb::GetApprovalResponse { approval: Some(approval) }))
+    }
+
+    async fn decide_approval(
+        &self,
+        request: Request<pb::DecideApprovalRequest>,
+    ) -> Result<Response<pb::DecideApprovalResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "decide_approval")?;
+        let answer = self.decide(&actor, request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "decide_approval"))
+    }
+
+    type WatchApprovalsStream = ReceiverStream<Result<pb::WatchApprovalsResponse, Status>>;
+
+    async fn watch_approvals(
+        &self,
+        request: Request<pb::WatchApprovalsRequest>,
+    ) -> Result<Response<Self::WatchApprovalsStream>, Status> {
+        let actor = ask::actor(&self.0, &request, "watch_approvals")?;
+        let upstream = ask::filter("upstream", &request.get_ref().upstream);
+        let upstream = upstream.map_err(|no| refused(&self.0, &actor, "watch_approvals")(no.into()))?.map(str::to_owned);
+        // First those that will come, then those that are there: none is missed.
+        let commits = self.0.commits.subscribe();
+        let (to, stream) = mpsc::channel(limits::WATCH_QUEUE);
+        let watch = Watch { authority: self.0.clone(), actor, upstream, to };
+        tokio::spawn(watch.run(commits));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}

@@ -1,0 +1,76 @@
+//! Approvals.
+
+use bytes::Bytes;
+
+use super::{duration, identity_of_who, identity_to_pb, subject_to_pb, timestamp};
+use crate::ledger::State;
+use crate::ledger::record::{ApprovalOf, Identity, Who};
+use crate::ledger::state::Approval;
+use crate::pb::mayfly::v1 as pb;
+use crate::seq::{ApprovalId, Millis, TaskId};
+
+/// Where an approval is in its life at a moment.
+pub fn approval_state(approval: &Approval, now: Millis) -> pb::ApprovalState {
+    match &approval.decided {
+        _ if approval.used => pb::ApprovalState::Used,
+        Some(d) if !d.given => pb::ApprovalState::Refused,
+        _ if approval.expires_at() <= now => pb::ApprovalState::Ended,
+        Some(_) => pb::ApprovalState::Given,
+        None => pb::ApprovalState::Waiting,
+    }
+}
+
+/// An approval as it stands at a moment, without the arguments.
+pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: Millis) -> pb::Approval {
+    let asked = &approval.asked;
+    let task = TaskId::from_slice(&asked.task);
+    // Of a task that is no longer known the id is left.
+    let path = match task.and_then(|id| state.tasks.get(&id)) {
+        Some(task) => task.terms.path.iter().map(ToString::to_string).collect(),
+        None => task.iter().map(ToString::to_string).collect(),
+    };
+    let decided = approval.decided.as_ref();
+    pb::Approval {
+        approval_id: id.to_string(),
+        state: approval_state(approval, now).into(),
+        request_sha256: Bytes::copy_from_slice(&asked.digest),
+        caller: Some(identity_of_who(&Who::SpiffeId(asked.caller.clone()))),
+        subject: asked.subject.as_ref().map(subject_to_pb),
+        task_path: path,
+        upstream: asked.upstream.clone(),
+        scopes: asked.scopes.clone(),
+        kind: i32::try_from(asked.kind).unwrap_or_default(),
+        tool: asked.tool.clone(),
+        purpose: asked.purpose.clone(),
+        arguments_json: String::new(),
+        asked_at: Some(timestamp(approval.asked_at)),
+        expires_at: Some(timestamp(approval.expires_at())),
+        decided_by: decided.and_then(|d| d.by.as_deref()).map(identity_of_who),
+        seq: approval.seq.as_u64(),
+        of: match asked.of() {
+            ApprovalOf::Unspecified => pb::ApprovalOf::Unspecified,
+            ApprovalOf::Exchange => pb::ApprovalOf::Exchange,
+            ApprovalOf::Task => pb::ApprovalOf::Task,
+            ApprovalOf::Extension => pb::ApprovalOf::Extension,
+            ApprovalOf::Change => pb::ApprovalOf::Change,
+        }
+        .into(),
+        environment: asked.environment.clone(),
+        arguments_sha256: Bytes::copy_from_slice(&asked.arguments),
+        ttl: Some(duration(asked.ttl)),
+        approvers: asked.approvers.iter().map(approver).collect(),
+        opens_task: asked.opens,
+        reason: decided.map_or_else(String::new, |d| d.reason.to_string()),
+        decided_at: decided.map(|d| timestamp(d.at)),
+    }
+}
+
+fn approver(identity: &Identity) -> pb::Approver {
+    use pb::approver::Who as By;
+    let who = match identity_to_pb(identity).identity {
+        Some(pb::identity::Identity::SpiffeId(id)) => Some(By::SpiffeId(id)),
+        Some(pb::identity::Identity::Person(person)) => Some(By::Person(person)),
+        _ => None,
+    };
+    pb::Approver { who }
+}
