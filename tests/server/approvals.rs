@@ -20,6 +20,9 @@ permit (principal in Role::"agent", action == Action::"OpenTask", resource == Up
 forbid (principal, action == Action::"Exchange", resource == Upstream::"echo")
 when { context.sensitive }
 unless { context.approvals.count >= 1 };
+
+@id("ci-ends-what-runs")
+permit (principal in Role::"ci", action == Action::"ManageTasks", resource);
 "#;
 
 /// Arguments that nobody may find in a log, a file or an answer to somebody else.
@@ -178,6 +181,28 @@ async fn nobody_decides_who_is_not_named_or_saw_something_else() {
     let no = rig.approvals("operator/you").await.decide_approval(request).await.unwrap_err();
     assert_eq!(reason(&no), "DECIDED_ON_OLD_STATE");
     assert_eq!(rig.show("operator/you", &id).await.unwrap().state(), pb::ApprovalState::Waiting);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_only_refuse_is_told_that_it_is_refused() {
+    let rig = Rig::new();
+    let id = rig.asked().await;
+    let shown = rig.show("operator/you", &id).await.unwrap();
+    let admin = rig.world.channel("ci/demo", rig.running.addresses().admin).await.unwrap();
+    let mut ci = ApprovalServiceClient::new(admin);
+    let seen = ci.get_approval(pb::GetApprovalRequest { approval_id: id.clone() }).await;
+    assert_eq!(reason(&seen.unwrap_err()), "NOT_FOUND", "it does not observe");
+    let mut request = pb::DecideApprovalRequest {
+        approval_id: id,
+        request_sha256: shown.request_sha256,
+        decision: pb::ApprovalDecision::Give.into(),
+        reason: "the run was ended".into(),
+        ..Default::default()
+    };
+    assert_eq!(reason(&ci.decide_approval(request.clone()).await.unwrap_err()), "NOT_FOUND");
+    request.set_decision(pb::ApprovalDecision::Refuse);
+    let refused = ci.decide_approval(request).await.unwrap().into_inner().approval.unwrap();
+    assert_eq!((refused.state(), refused.arguments_json.as_str()), (pb::ApprovalState::Refused, ""));
 }
 
 #[tokio::test(flavor = "multi_thread")]

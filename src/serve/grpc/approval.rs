@@ -83,7 +83,11 @@ impl Approvals {
         };
         let (reason, named) = (ask::reason(&ask.reason)?, super::token::named(&ask.request_id, ask)?);
         self.0.decide_approval(actor, &Decision { id, digest, given, reason, named }).await?;
-        Ok(pb::DecideApprovalResponse { approval: Some(self.get(actor, id).await?) })
+        // It is decided: whoever did so is told, whatever else they may see and should it end right now.
+        let now = self.0.system.wall();
+        let shown = self.0.ledger.settled(|s| s.approvals.get(&id).map(|a| wire::approval_to_pb(s, id, a, now))).await?;
+        let ended = || pb::Approval { approval_id: id.to_string(), state: pb::ApprovalState::Ended.into(), ..Default::default() };
+        Ok(pb::DecideApprovalResponse { approval: Some(shown.unwrap_or_else(ended)) })
     }
 }
 
