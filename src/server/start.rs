@@ -83,6 +83,8 @@ fn take_in(config: &Config, authority: &Authority) -> Result<BundleFiles, Why> {
     runtime.block_on(async {
         take_in_policy(config, authority).await?;
         let bundles = take_in_bundles(config, authority).await?;
+        // Before anybody can be about to ask for another one.
+        authority.sweep_arguments(true).await.map_err(refused("the arguments of approvals"))?;
         // The first keys of each environment, and what fell due while nobody served.
         keys::tend(authority).await;
         Ok(bundles)

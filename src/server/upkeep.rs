@@ -209,7 +209,7 @@ async fn registry_due(authority: &Authority) {
     let mut told: Option<Millis> = None;
     loop {
         tick.tick().await;
-        if let Err(no) = authority.sweep_arguments(told.is_none()).await {
+        if let Err(no) = authority.sweep_arguments(false).await {
             tracing::error!("arguments that nobody needs could not be looked for: {no}");
         }
         if let Err(no) = authority.finish_registrations().await {
