@@ -6,18 +6,20 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use mayfly::document::Source;
 use mayfly::identity::spiffe_id::SpiffeId;
-use mayfly::policy::request::TaskFacts;
+use mayfly::policy::request::{Intent, TaskFacts};
 use mayfly::policy::{Ask, PolicySet, Question, Verdict, Verdicts, Work, sample};
 use mayfly::upstream::registry::{Kind, Upstream};
 
 fn ask<'a>(purpose: &'a str, digest: &'a str) -> Ask<'a> {
     Ask {
         environment: sample::ENVIRONMENT,
-        purpose,
-        tool: Some("list_invoices"),
-        arguments_digest: Some(digest),
-        kind: Some(Kind::Jwt),
-        scopes: &["read", "list"],
+        intent: Intent {
+            purpose,
+            tool: Some("list_invoices"),
+            arguments_digest: Some(digest),
+            kind: Some(Kind::Jwt),
+            scopes: &["read", "list"],
+        },
         ttl_seconds: 300,
         task: TaskFacts {
             id: Some("task_a"),

@@ -14,8 +14,7 @@ use crate::ledger::record::{ApprovalAsked, ApprovalDecided, Event, Identity, Rec
 use crate::ledger::state::State;
 use crate::ledger::{Lane, View};
 use crate::limits;
-use crate::policy::decide::identity_of;
-use crate::policy::request::Decide;
+use crate::policy::request::{Decide, Intent, digest_text};
 use crate::policy::wanted::Wanted;
 use crate::policy::{Admin, Question};
 use crate::rates::Act;
@@ -54,7 +53,7 @@ pub enum Sees {
 /// As registrations name an approver.
 fn identity(actor: &Actor) -> Option<Identity> {
     match actor {
-        Actor::Workload(caller) | Actor::Operator(Operator::Svid(caller)) => Some(identity_of(caller)),
+        Actor::Workload(caller) | Actor::Operator(Operator::Svid(caller)) => Some(Identity::workload(caller.id())),
         Actor::Operator(Operator::LocalUid(_)) => None,
     }
 }
@@ -154,18 +153,18 @@ impl Authority {
         let registered = compiled.upstream(&asked.upstream).ok_or_else(gone)?;
         let policy = compiled.policy(&asked.environment).ok_or_else(gone)?;
         let mut digest = [0; 43];
-        let digest = <[u8; 32]>::try_from(&asked.arguments[..])
-            .ok()
-            .map(|bytes| &*base64_simd::URL_SAFE_NO_PAD.encode_as_str(&bytes, base64_simd::Out::from_slice(&mut digest)));
+        let arguments = <&[u8; 32]>::try_from(&asked.arguments[..]).ok();
         let scopes: Vec<&str> = asked.scopes.iter().map(String::as_str).collect();
         let decide = Decide {
             environment: &asked.environment,
             caller: &asked.caller,
-            purpose: &asked.purpose,
-            tool: (!asked.tool.is_empty()).then_some(&*asked.tool),
-            arguments_digest: digest,
-            kind: u8::try_from(asked.kind).ok().and_then(Kind::from_tag),
-            scopes: &scopes,
+            intent: Intent {
+                purpose: &asked.purpose,
+                tool: (!asked.tool.is_empty()).then_some(&*asked.tool),
+                arguments_digest: arguments.map(|d| digest_text(d, &mut digest)),
+                kind: u8::try_from(asked.kind).ok().and_then(Kind::from_tag),
+                scopes: &scopes,
+            },
             person: None,
             now: self.system.wall(),
         };
@@ -226,8 +225,8 @@ impl Authority {
         }
     }
 
-    /// Deletes arguments of approvals that were decided or have ended. At a start, also of those that a stop kept from being asked for; later
-    /// somebody may be about to.
+    /// Deletes arguments of approvals that were decided or have ended. At a start, before anybody is served, also of those that a stop kept
+    /// from being asked for; later somebody may be about to.
     pub async fn sweep_arguments(&self, at_start: bool) -> Result<(), No> {
         let store = self.ledger.store();
         let names = tokio::task::spawn_blocking(move || store.list(PREFIX));

@@ -180,7 +180,7 @@ impl Followers {
 
     /// Registers a stream of a follower.
     pub fn register(&self, who: &Who, name: &str, upstreams: Vec<String>, applied: Seq, now: Millis) -> Result<Registered, No> {
-        let key = (crate::tasks::name_of(who), name.to_owned());
+        let key = (who.name(), name.to_owned());
         let mut all = self.all.lock();
         self.forget(&mut all, now);
         if all.len() >= self.most && !all.contains_key(&key) {
@@ -227,7 +227,7 @@ impl Followers {
     /// Notes what a follower has applied.
     pub fn acknowledge(&self, who: &Who, name: &str, applied: Seq, now: Millis) -> Result<(), No> {
         let mut all = self.all.lock();
-        let key = (crate::tasks::name_of(who), name.to_owned());
+        let key = (who.name(), name.to_owned());
         let Some(follower) = all.get_mut(&key) else {
             return Err(No::Refusal(Refusal::new(Reason::NotFound, format!("you have no follower {name:?}: watch first"))));
         };

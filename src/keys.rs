@@ -12,7 +12,7 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::Target;
 use crate::revoke::{Confirm, Hits, confirm_needed};
 use crate::seq::Seq;
-use crate::tasks::{Named, name_of, request_of};
+use crate::tasks::{Named, request_of};
 
 /// What each environment has a key for in this version.
 pub const PURPOSES: [KeyPurpose; 2] = [KeyPurpose::AccessToken, KeyPurpose::Reference];
@@ -61,7 +61,7 @@ impl Authority {
         named: &Named,
     ) -> Result<(String, Option<String>), No> {
         let _one = self.changing.lock().await;
-        let name = name_of(&operator.who());
+        let name = operator.who().name();
         if let Some(before) = self.remembered(&name, named).await? {
             return self.rotated_before(before.at, named);
         }
@@ -109,7 +109,7 @@ impl Authority {
     async fn end_key(&self, operator: &Admitted, going: &Going, end: End, replace: bool) -> Result<Gone, No> {
         let _one = self.changing.lock().await;
         let who = operator.who();
-        let name = name_of(&who);
+        let name = who.name();
         let targets = [Target::SigningKey(going.key.as_str().into())];
         let keys = self.ledger.peek(|s| s.keys.clone());
         if let Some(before) = self.remembered(&name, &going.named).await? {

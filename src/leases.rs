@@ -21,7 +21,7 @@ impl Authority {
     /// of it. `None` for a repeat.
     pub async fn abandon_lease(&self, operator: &Operator, id: LeaseId, why: &str, named: &Named) -> Result<Option<Listed>, No> {
         let admitted = self.admit(operator, Admin::ManageUpstreams, None)?;
-        if self.remembered(&crate::tasks::name_of(&admitted.who()), named).await?.is_some() {
+        if self.remembered(&admitted.who().name(), named).await?.is_some() {
             return Ok(None);
         }
         let (listed, admitted) = self.lease_of(operator, id).await?;

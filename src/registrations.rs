@@ -17,7 +17,7 @@ use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::Target;
 use crate::revoke::{Confirm, Hits, confirm_needed};
 use crate::seq::{Millis, Seq};
-use crate::tasks::{Named, name_of, request_of};
+use crate::tasks::{Named, request_of};
 use crate::upstream::registry::Upstream;
 
 /// How a change that may revoke is asked for.
@@ -200,7 +200,7 @@ impl Authority {
         let view = self.ledger.view();
         let change = Record::new(who.clone(), Event::UpstreamSet(step.set.clone()))
             .decided_at(view.revision())
-            .for_request(request_of(&name_of(&who), &terms.named));
+            .for_request(request_of(&who.name(), &terms.named));
         let hits = if targets.is_empty() { Hits::default() } else { self.hits(&targets).await?.0 };
         let beyond = hits.credentials.saturating_sub(refused);
         if terms.dry_run {
@@ -249,14 +249,21 @@ impl Authority {
     /// Goes on with what a stop cut short: registrations whose narrowing is not finished.
     pub async fn finish_registrations(&self) -> Result<(), No> {
         let open = self.ledger.settled(|s| s.narrowing()).await?;
-        for (_, name, version) in open.into_iter().filter(|(what, ..)| *what == Narrowing::Upstream) {
-            let _one = self.changing.lock().await;
-            let Some((upstream, now)) = self.standing_of(&name).await?.filter(|(_, v)| v.narrows.is_some()) else { continue };
-            let (since, whole) = (version.narrows.unwrap_or(Seq::ZERO), Target::Upstream(name.clone()));
-            let look = Look { since, ..self.look_of(None, &upstream) };
-            let who = Who::Mayfly("narrowing goes on".to_owned());
-            self.finish_narrowing(look, now.version, &who, whole, "the registration was narrowed").await?;
+        let mut stopped = Ok(());
+        for (_, name, _) in open.into_iter().filter(|(what, ..)| *what == Narrowing::Upstream) {
+            // One that does not get through holds up no other.
+            stopped = self.finish_registration(&name).await.and(stopped);
         }
+        stopped
+    }
+
+    async fn finish_registration(&self, name: &str) -> Result<(), No> {
+        let _one = self.changing.lock().await;
+        let Some((upstream, version)) = self.standing_of(name).await? else { return Ok(()) };
+        let Some(since) = version.narrows else { return Ok(()) };
+        let look = Look { since, ..self.look_of(None, &upstream) };
+        let (who, whole) = (Who::Mayfly("narrowing goes on".to_owned()), Target::Upstream(name.into()));
+        self.finish_narrowing(look, version.version, &who, whole, "the registration was narrowed").await?;
         Ok(())
     }
 
@@ -268,7 +275,7 @@ impl Authority {
         let _one = self.changing.lock().await;
         let upstreams = self.owned_by(owner).await?;
         let targets: Vec<Target> = upstreams.iter().map(|u| Target::Upstream(u.as_str().into())).collect();
-        if let Some(before) = self.remembered(&name_of(&who), &terms.named).await? {
+        if let Some(before) = self.remembered(&who.name(), &terms.named).await? {
             let hits = self.hit_before(&before, &terms.named).await?;
             return Ok(Left { seq: Some(before.seq), upstreams, hits });
         }
@@ -286,7 +293,7 @@ impl Authority {
         let view = self.ledger.view();
         let left = Record::new(who.clone(), Event::OwnerLeft(left))
             .decided_at(view.revision())
-            .for_request(request_of(&name_of(&who), &terms.named));
+            .for_request(request_of(&who.name(), &terms.named));
         let mut records = self.narrowing(left, &who, &targets, reason);
         if !person.is_empty() {
             // Whoever left gets nothing new, either.
@@ -363,7 +370,7 @@ impl Authority {
 
     /// What a request did before, if it was seen.
     async fn registered_before(&self, admitted: &Admitted, name: &str, terms: &Terms) -> Result<Option<Changed>, No> {
-        let Some(before) = self.remembered(&name_of(&admitted.who()), &terms.named).await? else { return Ok(None) };
+        let Some(before) = self.remembered(&admitted.who().name(), &terms.named).await? else { return Ok(None) };
         let hits = self.hit_before(&before, &terms.named).await?;
         let found = self.standing_of(name).await?;
         Ok(found.map(|(upstream, version)| Changed { upstream, version, hits, beyond: 0 }))

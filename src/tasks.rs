@@ -41,16 +41,6 @@ fn reused(id: &str) -> No {
     )
 }
 
-/// As records name an author, for the scope of request ids.
-pub(crate) fn name_of(who: &Who) -> String {
-    match who {
-        Who::SpiffeId(id) => id.clone(),
-        Who::Person(p) => format!("{}#{}", p.issuer, p.sub),
-        Who::LocalUid(uid) => format!("local-uid:{uid}"),
-        Who::Mayfly(cause) => format!("mayfly:{cause}"),
-    }
-}
-
 impl Authority {
     /// What a request made before, if it was made: the same request gets the same answer, another one is refused.
     pub(crate) async fn remembered(&self, who: &str, named: &Named) -> Result<Option<Remembered>, No> {
@@ -217,7 +207,7 @@ impl Authority {
 
     /// Commits one change that names its request, and answers a repeat with the first one's seq.
     pub(crate) async fn change(&self, who: Who, lane: Lane, event: Event, named: &Named) -> Result<Seq, No> {
-        let name = name_of(&who);
+        let name = who.name();
         if let Some(before) = self.remembered(&name, named).await? {
             return Ok(before.seq);
         }
@@ -244,11 +234,11 @@ impl Authority {
                 TaskExtended { task: id.as_bytes().to_vec(), deadline: deadline.0, decided_at: view.now().0, policy_version };
             let record = Record::new(who.clone(), Event::TaskExtended(extended))
                 .decided_at(view.revision())
-                .for_request(request_of(&name_of(&who), named));
+                .for_request(request_of(&who.name(), named));
             match self.ledger.commit(Lane::Grant, vec![record]).await {
                 Ok(_) => return Ok(()),
                 Err(no) if again < TRIES && (decided_on_old_state(&no) || is_reuse(&no)) => {
-                    if self.remembered(&name_of(&who), named).await?.is_some() {
+                    if self.remembered(&who.name(), named).await?.is_some() {
                         return Ok(());
                     }
                 }

@@ -15,9 +15,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mayfly::identity::spiffe_id::SpiffeId;
 use mayfly::ledger::commit::{ChainHead, Commit, Encoded, Header, pack};
 use mayfly::ledger::mold::{Mold, Own, OwnRequest};
-use mayfly::ledger::record::{Event, Issued, Record, Who};
+use mayfly::ledger::record::{Event, Identity, Issued, Record, Who};
 use mayfly::seq::{CredentialId, Millis, Seq};
 use prost::Message;
 
@@ -248,4 +249,16 @@ fn persisted_numbers_keep_their_meaning() {
         Bound::Server,
     ];
     assert_eq!(bounds.map(|b| b as u32), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+}
+
+/// A provider of people may call somebody like a workload: policies and approvals do not take one for the other.
+#[test]
+fn a_person_who_is_called_like_a_workload_is_not_taken_for_it() {
+    let id = SpiffeId::parse("spiffe://acme.test/team/agent").unwrap();
+    let name = |issuer: &str, sub: &str| Identity { issuer: issuer.into(), sub: sub.into() }.name();
+    assert_eq!(Identity::workload(&id).name(), "spiffe://acme.test/team/agent");
+    assert_eq!(name("https://login.acme.test", "ada"), "https://login.acme.test#ada");
+    for issuer in ["https://login.acme.test", "acme", "acme.test/team", "", "spiffe://acme.test"] {
+        assert_eq!(name(issuer, id.as_str()), format!("{issuer}#{id}"), "issuer {issuer:?}");
+    }
 }

@@ -79,21 +79,33 @@ pub struct ApprovalFacts<'a> {
     pub people: &'a [&'a str],
 }
 
-/// The intent of exchanging, and of opening, extending or delegating a task.
+/// What somebody wants, and what for.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Ask<'a> {
-    /// The environment that the request is about.
-    pub environment: &'a str,
+pub struct Intent<'a> {
     /// What for: of this request, or its task's.
     pub purpose: &'a str,
     /// The tool that is about to be called.
     pub tool: Option<&'a str>,
-    /// SHA-256 of the tool's arguments in RFC 8785 form, base64url.
+    /// SHA-256 of the tool's arguments in RFC 8785 form, base64url ([`digest_text`]).
     pub arguments_digest: Option<&'a str>,
     /// What kind of credential; `None` where a task names no kind.
     pub kind: Option<Kind>,
     /// The scopes that are asked for.
     pub scopes: &'a [&'a str],
+}
+
+/// A digest as policies read it.
+pub fn digest_text<'a>(digest: &[u8; 32], room: &'a mut [u8; 43]) -> &'a str {
+    base64_simd::URL_SAFE_NO_PAD.encode_as_str(digest, base64_simd::Out::from_slice(room))
+}
+
+/// The intent of exchanging, and of opening, extending or delegating a task.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Ask<'a> {
+    /// The environment that the request is about.
+    pub environment: &'a str,
+    /// What is wanted.
+    pub intent: Intent<'a>,
     /// Life that is asked for, seconds: of the credential, or of the task.
     pub ttl_seconds: i64,
     /// Whether this renews an earlier credential.
@@ -136,16 +148,8 @@ pub struct Decide<'a> {
     pub environment: &'a str,
     /// Who asked: a SPIFFE ID.
     pub caller: &'a str,
-    /// What for.
-    pub purpose: &'a str,
-    /// The tool that it is for.
-    pub tool: Option<&'a str>,
-    /// SHA-256 of the tool's arguments, base64url.
-    pub arguments_digest: Option<&'a str>,
-    /// What kind of credential.
-    pub kind: Option<Kind>,
-    /// The scopes.
-    pub scopes: &'a [&'a str],
+    /// What is wanted.
+    pub intent: Intent<'a>,
     /// The person who decides.
     pub person: Option<PersonFacts<'a>>,
     /// The decision's moment.
@@ -227,24 +231,12 @@ impl<'a> Question<'a> {
         }
     }
 
-    pub(super) fn purpose(&self) -> Option<&'a str> {
-        self.ask().map(|a| a.purpose).or(self.decide().map(|d| d.purpose))
-    }
-
-    pub(super) fn tool(&self) -> Option<&'a str> {
-        self.ask().map_or_else(|| self.decide()?.tool, |a| a.tool)
-    }
-
-    pub(super) fn arguments_digest(&self) -> Option<&'a str> {
-        self.ask().map_or_else(|| self.decide()?.arguments_digest, |a| a.arguments_digest)
-    }
-
-    pub(super) fn kind(&self) -> Option<Kind> {
-        self.ask().map_or_else(|| self.decide()?.kind, |a| a.kind)
-    }
-
-    pub(super) fn scopes(&self) -> Option<&'a [&'a str]> {
-        self.ask().map(|a| a.scopes).or(self.decide().map(|d| d.scopes))
+    pub(super) fn intent(&self) -> Option<&'a Intent<'a>> {
+        match self.about {
+            About::Ask(_, ask) => Some(&ask.intent),
+            About::Decide(_, decide) => Some(&decide.intent),
+            About::Look(..) | About::Act(_) => None,
+        }
     }
 
     pub(super) fn act(&self) -> Option<&'a Act<'a>> {

@@ -13,7 +13,7 @@ use crate::limits;
 use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::{Rules, Target};
 use crate::seq::{CredentialId, Millis, Seq};
-use crate::tasks::{Named, name_of};
+use crate::tasks::Named;
 use hits::Count;
 
 /// The rule that wants a revocation of everything confirmed with `all`.
@@ -77,7 +77,7 @@ impl Authority {
                 format!("1 to {} of them, not {}", limits::TARGETS, ask.targets.len()),
             )));
         }
-        let name = name_of(&operator.who());
+        let name = operator.who().name();
         if let Some(before) = self.remembered(&name, &ask.named).await? {
             let (hits, each) = self.counted(Count::since(&ask.targets, before.seq, Rules::default())).await?;
             return Ok(Done { seq: before.seq, hits, each });

@@ -22,7 +22,7 @@ use crate::refusal::{Fault, No, Refusal};
 use crate::revocation::Target;
 use crate::revoke::{Confirm, Hits, confirm_needed};
 use crate::seq::Seq;
-use crate::tasks::{Named, name_of, request_of};
+use crate::tasks::{Named, request_of};
 
 /// A decision that ran into a change is made once more before the caller is told to try again.
 const TRIES: usize = 2;
@@ -70,7 +70,7 @@ impl Authority {
     pub async fn change_bundle(&self, change: &Change) -> Result<Changed, No> {
         // One at a time: each is planned on the bundle that the one before left.
         let _one = self.changing.lock().await;
-        let name = name_of(&change.author);
+        let name = change.author.name();
         if let Some(before) = self.remembered(&name, &change.named).await? {
             return self.changed_before(change, before.seq, before.at).await;
         }

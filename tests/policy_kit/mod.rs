@@ -3,7 +3,7 @@
 
 use mayfly::document::Source;
 use mayfly::identity::spiffe_id::SpiffeId;
-use mayfly::policy::request::{ApprovalFacts, Counts, Decide, PersonFacts, SubjectFacts, TaskFacts};
+use mayfly::policy::request::{ApprovalFacts, Counts, Decide, Intent, PersonFacts, SubjectFacts, TaskFacts};
 use mayfly::policy::{Act, Action, Ask, Look, PolicySet, Question, Verdict, sample};
 use mayfly::seq::Millis;
 use mayfly::upstream::registry::{Kind, Upstream};
@@ -97,17 +97,7 @@ impl Case {
             }
             Action::Introspect => ask(&Question::introspect(&self.caller, &self.upstream, &Look { environment, person, now })),
             Action::Approve => {
-                let decide = Decide {
-                    environment,
-                    caller: self.asker,
-                    purpose: self.purpose,
-                    tool: self.tool,
-                    arguments_digest: self.digest,
-                    kind: self.kind,
-                    scopes: &self.scopes,
-                    person,
-                    now,
-                };
+                let decide = Decide { environment, caller: self.asker, intent: self.intent(), person, now };
                 ask(&Question::approve(&self.caller, &self.upstream, &decide))
             }
             Action::Admin(admin) => {
@@ -119,15 +109,15 @@ impl Case {
         }
     }
 
+    fn intent(&self) -> Intent<'_> {
+        Intent { purpose: self.purpose, tool: self.tool, arguments_digest: self.digest, kind: self.kind, scopes: &self.scopes }
+    }
+
     fn ask<'a>(&'a self, person: Option<PersonFacts<'a>>, approvals: ApprovalFacts<'a>, environment: &'a str) -> Ask<'a> {
         let [issued_in_task, live_in_task, live_of_caller, uses_in_task] = self.counts;
         Ask {
             environment,
-            purpose: self.purpose,
-            tool: self.tool,
-            arguments_digest: self.digest,
-            kind: self.kind,
-            scopes: &self.scopes,
+            intent: self.intent(),
             ttl_seconds: self.ttl,
             renewal: self.renewal,
             break_glass: self.break_glass,

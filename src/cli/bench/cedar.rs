@@ -11,7 +11,7 @@ use super::world::{Bench, TEAM};
 use crate::cli::dev::{TRUST_DOMAIN, World};
 use crate::document::Source;
 use crate::identity::spiffe_id::SpiffeId;
-use crate::policy::request::TaskFacts;
+use crate::policy::request::{Intent, TaskFacts};
 use crate::policy::{Ask, PolicySet, Question, Work, sample};
 use crate::upstream::registry::Kind;
 
@@ -38,11 +38,13 @@ impl Cedar {
                 TaskFacts { id: Some("task"), purpose: &purpose, owner: &owner, environment: "dev", ..TaskFacts::default() };
             let ask = Ask {
                 environment: "dev",
-                purpose: &purpose,
-                tool: Some("tool"),
-                arguments_digest: Some(&digest),
-                kind: Some(Kind::Jwt),
-                scopes: &["read"],
+                intent: Intent {
+                    purpose: &purpose,
+                    tool: Some("tool"),
+                    arguments_digest: Some(&digest),
+                    kind: Some(Kind::Jwt),
+                    scopes: &["read"],
+                },
                 ttl_seconds: 300,
                 task,
                 ..Ask::default()

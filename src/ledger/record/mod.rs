@@ -17,6 +17,7 @@ pub use task::*;
 
 use prost::Message;
 
+use crate::identity::spiffe_id::SpiffeId;
 use crate::limits;
 use crate::seq::Seq;
 
@@ -204,6 +205,32 @@ impl Who {
         match self {
             Who::SpiffeId(id) => Some(id),
             _ => None,
+        }
+    }
+
+    /// As requests' senders and `context.approvals.people` are written.
+    pub fn name(&self) -> String {
+        match self {
+            Who::SpiffeId(id) => id.clone(),
+            Who::Person(person) => person.name(),
+            Who::LocalUid(uid) => format!("local-uid:{uid}"),
+            Who::Mayfly(cause) => format!("mayfly:{cause}"),
+        }
+    }
+}
+
+impl Identity {
+    /// A workload's.
+    pub fn workload(id: &SpiffeId) -> Identity {
+        Identity { issuer: id.trust_domain().to_owned(), sub: id.as_str().to_owned() }
+    }
+
+    /// A workload by its SPIFFE ID, a person by issuer and subject: also one whose issuer calls it like a workload.
+    pub fn name(&self) -> String {
+        let domain = self.sub.strip_prefix("spiffe://").and_then(|rest| rest.split('/').next());
+        match domain == Some(&self.issuer) {
+            true => self.sub.clone(),
+            false => format!("{}#{}", self.issuer, self.sub),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Deciding once more about what was issued: whether a policy set or a registration would still permit it.
 
-use base64_simd::{Out, URL_SAFE_NO_PAD};
-
 use super::place::{Lists, Place};
 use super::seconds;
 use crate::identity::spiffe_id::SpiffeId;
@@ -93,17 +91,18 @@ pub fn still_permits(verdicts: &Verdicts, set: &PolicySet, upstream: &Upstream, 
     }
     let scopes: Vec<&str> = held.scopes.iter().map(|s| &**s).collect();
     let (mut digest, mut id) = ([0; 43], [0; TaskId::TEXT]);
-    let own = held.own.as_ref().filter(|(_, arguments)| arguments.len() == 32);
-    let digest = own.map(|(_, arguments)| &*URL_SAFE_NO_PAD.encode_as_str(arguments, Out::from_slice(&mut digest)));
+    let arguments = held.own.as_ref().and_then(|(_, arguments)| <&[u8; 32]>::try_from(&arguments[..]).ok());
     let purpose = held.own.as_ref().map_or_else(|| held.place.purpose(), |(purpose, _)| purpose);
     let lists = Lists::of(&held.place);
     let ask = request::Ask {
         environment: &upstream.environment,
-        purpose,
-        tool: (!held.tool.is_empty()).then_some(&*held.tool),
-        arguments_digest: digest,
-        kind: Kind::from_tag(held.kind),
-        scopes: &scopes,
+        intent: request::Intent {
+            purpose,
+            tool: (!held.tool.is_empty()).then_some(&*held.tool),
+            arguments_digest: arguments.map(|d| request::digest_text(d, &mut digest)),
+            kind: Kind::from_tag(held.kind),
+            scopes: &scopes,
+        },
         ttl_seconds: seconds(held.expires_at.since(now)),
         renewal: held.renewal,
         task: lists.facts(&held.place, &upstream.environment, Some(held.place.id.write(&mut id))),

@@ -61,7 +61,7 @@ impl Decider {
             Known::Nothing | Known::Waits(_) => {}
         }
         let approvers = &standing.registered.upstream.approvers;
-        if !approvers.iter().any(|approver| with(&name_of(approver)).is_ok()) {
+        if !approvers.iter().any(|approver| with(&identity_of(approver).name()).is_ok()) {
             // Nobody's approval would help.
             return Err(without);
         }
@@ -116,7 +116,7 @@ impl Decider {
 
 fn known(view: &View, caller: &Caller, digest: &Digest) -> Known {
     let now = view.now();
-    let who = |d: &state::Decided| d.by.as_deref().map_or_else(String::new, text_of);
+    let who = |d: &state::Decided| d.by.as_deref().map_or_else(String::new, Who::name);
     view.read(|state| {
         let own = |a: &&state::Approval| a.asked.caller == caller.id().as_str() && a.asked.digest == digest;
         let mut found = Known::Nothing;
@@ -135,26 +135,9 @@ fn known(view: &View, caller: &Caller, digest: &Digest) -> Known {
     })
 }
 
-fn text_of(who: &Who) -> String {
-    match who {
-        Who::SpiffeId(id) => id.clone(),
-        Who::Person(p) => format!("{}#{}", p.issuer, p.sub),
-        Who::LocalUid(uid) => format!("local uid {uid}"),
-        Who::Mayfly(cause) => format!("mayfly ({cause})"),
-    }
-}
-
-/// As `context.approvals.people` has it.
-fn name_of(approver: &Approver) -> String {
-    match approver {
-        Approver::SpiffeId(id) => id.as_str().to_owned(),
-        Approver::Person { issuer, subject } => format!("{issuer}#{subject}"),
-    }
-}
-
 fn identity_of(approver: &Approver) -> Identity {
     match approver {
-        Approver::SpiffeId(id) => Identity { issuer: id.trust_domain().to_owned(), sub: id.as_str().to_owned() },
+        Approver::SpiffeId(id) => Identity::workload(id),
         Approver::Person { issuer, subject } => Identity { issuer: issuer.clone(), sub: subject.clone() },
     }
 }

@@ -23,7 +23,7 @@ use super::request::{self, Question};
 use super::wanted::{TaskChoice, Wanted};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
-use crate::ledger::record::{self, Identity, Request, Who};
+use crate::ledger::record::{self, Request, Who};
 use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::{Facts, Sort, Sorts, SvidFacts};
 use crate::seq::{Millis, TaskId};
@@ -46,11 +46,6 @@ pub struct Decider {
 
 fn denied(reason: Reason, what: impl Into<String>) -> No {
     No::Refusal(Refusal::new(reason, what))
-}
-
-/// A workload's identity as records write it.
-pub fn identity_of(caller: &Caller) -> Identity {
-    Identity { issuer: caller.id().trust_domain().to_owned(), sub: caller.id().as_str().to_owned() }
 }
 
 /// A workload's SVID as records write it.
@@ -279,17 +274,18 @@ impl Decider {
         let (upstream, kind, now) = (&standing.registered.upstream, *kind, *now);
         let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
         let (mut digest, mut id) = ([0; 43], [0; TaskId::TEXT]);
-        let digest =
-            want.arguments.map(|d| base64_simd::URL_SAFE_NO_PAD.encode_as_str(&d, base64_simd::Out::from_slice(&mut digest)));
+        let digest = want.arguments.as_ref().map(|d| request::digest_text(d, &mut digest));
         let id = (!place.is_new()).then(|| place.id.write(&mut id));
         let lists = Lists::of(place);
         let ask = request::Ask {
             environment: &upstream.environment,
-            purpose: if want.purpose.is_empty() { place.purpose() } else { &want.purpose },
-            tool: (!want.tool.is_empty()).then_some(&*want.tool),
-            arguments_digest: digest.as_deref(),
-            kind: Some(kind),
-            scopes: &scopes,
+            intent: request::Intent {
+                purpose: standing.purpose(want),
+                tool: (!want.tool.is_empty()).then_some(&*want.tool),
+                arguments_digest: digest,
+                kind: Some(kind),
+                scopes: &scopes,
+            },
             ttl_seconds: seconds(life.end().since(now)),
             renewal: want.renews.is_some(),
             task: lists.facts(place, &upstream.environment, id),

@@ -1,7 +1,7 @@
 //! Opening a task, for its opener or for another caller, and moving its deadline.
 
 use super::place::{Lists, Place, live_of, named};
-use super::{Decider, caller_facts, denied, identity_of, seconds, settle::scopes_of, svid_of};
+use super::{Decider, caller_facts, denied, seconds, settle::scopes_of, svid_of};
 use crate::identity::caller::Caller;
 use crate::identity::spiffe_id::SpiffeId;
 use crate::ledger::View;
@@ -68,8 +68,7 @@ impl Decider {
             let id = place.id.to_string();
             let ask = request::Ask {
                 environment: &upstream.environment,
-                purpose: place.purpose(),
-                scopes: &scopes,
+                intent: request::Intent { purpose: place.purpose(), scopes: &scopes, ..Default::default() },
                 ttl_seconds: seconds(deadline.since(view.now())),
                 counts: place.counts,
                 task: lists.facts(&place, &upstream.environment, Some(&id)),
@@ -171,8 +170,7 @@ impl Decider {
             let scopes: Vec<&str> = allowed.scopes.iter().map(String::as_str).collect();
             let ask = request::Ask {
                 environment: &upstream.environment,
-                purpose: &terms.purpose,
-                scopes: &scopes,
+                intent: request::Intent { purpose: &terms.purpose, scopes: &scopes, ..Default::default() },
                 ttl_seconds: seconds(place.ttl_ms),
                 delegate: (work == Work::DelegateTask).then(|| terms.callers.first().map(String::as_str)).flatten(),
                 counts: place.counts,
@@ -219,12 +217,12 @@ impl Decider {
 /// Who opens a task owns it; one that is opened for another caller is that caller's, so that revoking it or asking for its tasks finds it.
 fn owner_of(caller: &Caller, terms: &Terms, work: Work) -> Result<Identity, No> {
     if work != Work::DelegateTask {
-        return Ok(identity_of(caller));
+        return Ok(Identity::workload(caller.id()));
     }
     let missing = || No::Refusal(Refusal::field("caller", "is missing: the SPIFFE ID that the task is opened for"));
     let id = SpiffeId::parse(terms.callers.first().ok_or_else(missing)?);
     let id = id.map_err(|e| No::Refusal(Refusal::field("caller", e)))?;
-    Ok(Identity { issuer: id.trust_domain().to_owned(), sub: id.as_str().to_owned() })
+    Ok(Identity::workload(&id))
 }
 
 impl Terms {

@@ -4,13 +4,13 @@ use super::{Fact, Value};
 
 pub(super) const FACTS: &[Fact] = &[
     Fact::new("context.environment", |c| c.question.environment().map(Value::Text)),
-    Fact::own("context.purpose", |c| Some(Value::Text(c.question.purpose()?))),
-    Fact::own("context.tool", |c| c.question.tool().map(Value::Text)),
-    Fact::own("context.arguments_digest", |c| c.question.arguments_digest().map(Value::Text)),
-    Fact::new("context.kind", |c| c.question.kind().map(|k| Value::Text(k.as_str()))),
-    Fact::new("context.scopes", |c| Some(Value::Texts(c.question.scopes()?.to_vec()))),
+    Fact::own("context.purpose", |c| Some(Value::Text(c.question.intent()?.purpose))),
+    Fact::own("context.tool", |c| c.question.intent()?.tool.map(Value::Text)),
+    Fact::own("context.arguments_digest", |c| c.question.intent()?.arguments_digest.map(Value::Text)),
+    Fact::new("context.kind", |c| c.question.intent()?.kind.map(|k| Value::Text(k.as_str()))),
+    Fact::new("context.scopes", |c| Some(Value::Texts(c.question.intent()?.scopes.to_vec()))),
     Fact::new("context.sensitive", |c| {
-        let (scopes, upstream) = (c.question.scopes()?, c.question.upstream()?);
+        let (scopes, upstream) = (c.question.intent()?.scopes, c.question.upstream()?);
         // A scope that nobody registered counts as sensitive; the bounds refuse it anyway.
         Some(Value::Bool(scopes.iter().any(|s| upstream.scope(s).is_none_or(|s| s.sensitive))))
     }),

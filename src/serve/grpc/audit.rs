@@ -15,7 +15,7 @@ use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::audit_service_server::AuditService;
 use crate::policy::{Admin, wanted};
 use crate::refusal::{No, Refusal};
-use crate::tasks::{Actor, name_of};
+use crate::tasks::Actor;
 
 /// The service.
 pub struct Audit(pub Arc<Authority>);
@@ -48,7 +48,7 @@ impl Audit {
     fn who(&self, actor: &Actor) -> Result<String, No> {
         match actor {
             Actor::Workload(caller) => Ok(caller.id().as_str().to_owned()),
-            Actor::Operator(operator) => Ok(name_of(&self.0.admit(operator, Admin::ReadAudit, None)?.who())),
+            Actor::Operator(operator) => Ok(self.0.admit(operator, Admin::ReadAudit, None)?.who().name()),
         }
     }
 

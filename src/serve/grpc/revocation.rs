@@ -124,7 +124,7 @@ impl Revocations {
             .settled(|s| s.rules.entries().into_iter().filter(|(_, e)| e.lock == Some(seq)).map(|(t, _)| t).collect::<Vec<_>>())
             .await?;
         let made = self.0.made([seq]).await;
-        if let Some(before) = self.0.remembered(&crate::tasks::name_of(&operator.who()), &named).await? {
+        if let Some(before) = self.0.remembered(&operator.who().name(), &named).await? {
             let remaining = all.iter().map(|t| lock_to_pb(seq, t, &made)).collect();
             return Ok(pb::LiftLockResponse { seq: before.seq.as_u64(), lifted: Vec::new(), remaining });
         }

@@ -86,8 +86,7 @@ impl State {
 
     /// What somebody has to do with what is asked for.
     fn part_in(&self, asked: &ApprovalAsked, who: &Identity) -> Option<&'static str> {
-        let named = |text: &str| text == who.sub || text == format!("{}#{}", who.issuer, who.sub);
-        if named(&asked.caller) {
+        if asked.caller == who.sub || asked.caller == who.name() {
             return Some("asked for it");
         }
         if asked.subject.as_ref() == Some(who) || asked.actors.contains(who) {
