@@ -57,6 +57,11 @@ impl Authority {
 
     /// Admits an operator to an action, in an environment where it concerns one; otherwise every environment's policy must permit it.
     pub fn admit(&self, operator: &Operator, action: Admin, environment: Option<&str>) -> Result<Admitted, No> {
+        self.admit_to(operator, action, &Act { environment, now: self.system.wall(), ..Act::default() })
+    }
+
+    /// The same, for what is to be done in particular.
+    pub(crate) fn admit_to(&self, operator: &Operator, action: Admin, act: &Act<'_>) -> Result<Admitted, No> {
         match operator {
             Operator::LocalUid(uid) if self.admin_uids.contains(uid) => Ok(Admitted { who: Who::LocalUid(*uid) }),
             Operator::LocalUid(uid) => Err(No::Refusal(
@@ -64,15 +69,14 @@ impl Authority {
                     .by("admin.uids")
                     .way_out("whoever owns the configuration adds it there"),
             )),
-            Operator::Svid(caller) => self.admit_svid(caller, action, environment),
+            Operator::Svid(caller) => self.admit_svid(caller, action, act),
         }
     }
 
-    fn admit_svid(&self, caller: &Caller, action: Admin, environment: Option<&str>) -> Result<Admitted, No> {
+    fn admit_svid(&self, caller: &Caller, action: Admin, act: &Act<'_>) -> Result<Admitted, No> {
         self.let_in(caller, "this operator")?;
-        let compiled = self.catalog.now();
-        let act = Act { environment, now: self.system.wall(), ..Act::default() };
-        let question = Question::admin(caller.id(), action, &act);
+        let (compiled, environment) = (self.catalog.now(), act.environment);
+        let question = Question::admin(caller.id(), action, act);
         let mut asked = 0;
         for (name, policy) in compiled.environments().filter(|(name, _)| environment.is_none_or(|e| e == *name)) {
             asked += 1;

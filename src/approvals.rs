@@ -10,18 +10,20 @@ use zeroize::Zeroizing;
 
 use crate::authority::Authority;
 use crate::identity::caller::{Caller, Operator};
-use crate::ledger::record::{ApprovalAsked, ApprovalDecided, Event, Identity, Record, Who};
+use crate::ledger::record::{ApprovalAsked, ApprovalDecided, ApprovalOf, Event, Identity, Record, Who};
 use crate::ledger::state::State;
 use crate::ledger::{Lane, View};
 use crate::limits;
+use crate::narrow::Terms;
 use crate::policy::request::{Decide, Intent, digest_text};
 use crate::policy::wanted::Wanted;
 use crate::policy::{Admin, Question};
 use crate::rates::Act;
 use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::revoke::Hits;
 use crate::seq::ApprovalId;
 use crate::store::Expect;
-use crate::tasks::{Actor, Named};
+use crate::tasks::Actor;
 use crate::upstream::registry::Kind;
 
 /// What somebody decides about an approval.
@@ -35,8 +37,8 @@ pub struct Decision {
     pub given: bool,
     /// Why.
     pub reason: String,
-    /// The request, where it named itself.
-    pub named: Named,
+    /// The request, where it named itself; for a change, how much it may revoke.
+    pub terms: Terms,
 }
 
 /// What somebody may see of an approval.
@@ -52,10 +54,7 @@ pub enum Sees {
 
 /// As registrations name an approver.
 fn identity(actor: &Actor) -> Option<Identity> {
-    match actor {
-        Actor::Workload(caller) | Actor::Operator(Operator::Svid(caller)) => Some(Identity::workload(caller.id())),
-        Actor::Operator(Operator::LocalUid(_)) => None,
-    }
+    actor.caller().map(|caller| Identity::workload(caller.id()))
 }
 
 /// What sealed arguments are for.
@@ -115,10 +114,16 @@ impl Authority {
     }
 
     /// Gives or refuses an approval: whoever gives it is named for it, and policy lets them; whoever may give it, or manages tasks, may refuse it.
-    pub async fn decide_approval(&self, actor: &Actor, decision: &Decision) -> Result<(), No> {
+    pub async fn decide_approval(&self, actor: &Actor, decision: &Decision) -> Result<Hits, No> {
         let id = decision.id;
         let none = || No::Refusal(Refusal::new(Reason::NotFound, format!("there is no approval {id} that you may decide")));
         let asked = self.ledger.settled(|s| s.approvals.get(&id).map(|a| a.asked.clone())).await?.ok_or_else(none)?;
+        if let (true, ApprovalOf::Change, Some(caller)) = (decision.given, asked.of(), actor.caller()) {
+            if let Some(before) = self.remembered(caller.id().as_str(), &decision.terms.named).await? {
+                return self.hit_before(&before, &decision.terms.named).await;
+            }
+            return Ok(self.let_change_through(caller, &asked, decision, &decision.terms).await?.hits);
+        }
         let named = identity(actor).is_some_and(|own| asked.approvers.contains(&own));
         let who = match actor {
             Actor::Workload(caller) | Actor::Operator(Operator::Svid(caller)) if named => {
@@ -127,6 +132,9 @@ impl Authority {
                     self.may_approve(caller, &asked)?;
                 }
                 Who::SpiffeId(caller.id().as_str().to_owned())
+            }
+            Actor::Operator(Operator::Svid(caller)) if asked.of() == ApprovalOf::Change => {
+                self.may_refuse_change(caller, &asked, decision)?
             }
             Actor::Operator(operator) if !decision.given => {
                 self.admit(operator, Admin::ManageTasks, Some(&asked.environment))?.who()
@@ -141,9 +149,12 @@ impl Authority {
         });
         // A refusal takes away: it goes on when nothing is granted.
         let lane = if decision.given { Lane::Grant } else { Lane::Change };
-        self.change(who, lane, event, &decision.named).await?;
+        if decision.terms.dry_run {
+            return Ok(Hits::default());
+        }
+        self.change(who, lane, event, &decision.terms.named).await?;
         self.forget_arguments(id).await;
-        Ok(())
+        Ok(Hits::default())
     }
 
     /// Policy, which may want a person, a second factor, or somebody else.

@@ -56,6 +56,8 @@ pub struct Authority {
     pub system: System,
     /// Local users who may act as operators over the Unix socket.
     pub admin_uids: Vec<u32>,
+    /// One operator is all there is: over the local socket nobody else has to approve.
+    pub single_operator: bool,
     /// What the server knows of itself, once it is started.
     pub own: OnceLock<Own>,
     /// What an operator bounds.
@@ -98,6 +100,8 @@ pub struct Parts {
     pub system: System,
     /// Local users who may act as operators.
     pub admin_uids: Vec<u32>,
+    /// One operator is all there is.
+    pub single_operator: bool,
     /// How long a follower may go without a fresh head, milliseconds.
     pub feed_max_age_ms: u64,
     /// What an operator bounds below the ceilings of `limits.rs`.
@@ -165,6 +169,7 @@ impl Authority {
             bounds: parts.bounds,
             system: parts.system,
             admin_uids: parts.admin_uids,
+            single_operator: parts.single_operator,
             own: OnceLock::new(),
             refusals: Refusals::default(),
             peers: Peers::default(),

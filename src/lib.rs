@@ -3,6 +3,7 @@
 //! The map of the house, top to bottom. Imports point down.
 #![forbid(unsafe_code)]
 
+pub mod changes;
 pub mod cli;
 pub mod serve;
 pub mod server;
@@ -28,6 +29,7 @@ pub mod rates;
 pub mod reach;
 pub mod refusals;
 pub mod registrations;
+pub mod replay;
 pub mod revoke;
 pub mod tasks;
 pub mod trust;
@@ -35,6 +37,7 @@ pub mod trust;
 pub mod credential;
 pub mod ledger;
 pub mod pb;
+pub mod policies;
 pub mod policy;
 pub mod revocation;
 pub mod sealing;

@@ -131,6 +131,21 @@ pub const KEYS: usize = 64;
 pub const UPSTREAMS: usize = 10_000;
 /// Largest policy set, bytes of Cedar text. About 1,000 policies: 20 ms to parse and 12 ms to validate (measured with 50).
 pub const POLICY_BYTES: usize = 256 * 1024;
+/// How far back decisions are decided once more where nobody says, milliseconds: an hour.
+pub const POLICY_DIFF_MS: u64 = 3_600_000;
+/// Most decisions that are decided once more at once: at 120 µs, 12 s of one core, and at 1 KB, 100 MB.
+pub const POLICY_DIFF_DECISIONS: usize = 100_000;
+/// Most of those that differ in an answer: more than anybody reads.
+pub const POLICY_DIFF_SAMPLES: usize = 100;
+/// Most differences between a policy set and the one beside it that are told apart in a minute: callers, upstreams and policies. 10,000 at 300
+/// bytes are 3 MB.
+pub const POLICY_DIFFERENCES: usize = 10_000;
+/// Most policy sets that are compiled and not yet in force: one changes at a time, and some were given up.
+pub const POLICIES_PREPARED: usize = 4;
+/// Most tests in a file of tests of a policy set: some for each of a thousand policies.
+pub const POLICY_TESTS: usize = 10_000;
+/// Largest file of such tests, bytes: about 300 for each.
+pub const POLICY_TESTS_BYTES: usize = 4 * 1024 * 1024;
 /// Largest file that registers an upstream, bytes: 64 servers of 2 KB are twice that, which nobody has.
 pub const UPSTREAM_FILE_BYTES: usize = 64 * 1024;
 /// Memory for remembered verdicts of policy, bytes. At about 400 each, 160,000 of them.
@@ -189,6 +204,8 @@ pub const PAGE_DEFAULT: usize = 100;
 pub const APPROVALS: usize = 10_000;
 /// Most approvals of one caller that wait or may be used. A caller in a loop must not fill the list that people look at.
 pub const APPROVALS_PER_CALLER: usize = 64;
+/// Most changes that wait for another operator: each may be a policy set, so at most 16 MB.
+pub const CHANGES_WAITING: usize = 64;
 /// Longest wait of a call for an approval, milliseconds: a minute, as proxies give a call. Whoever decides later is asked about by a repeat.
 pub const APPROVAL_WAIT_MS: u64 = 60_000;
 /// Most people whom a registration names as approvers. As `TASK_LIST`.
@@ -206,6 +223,9 @@ pub const BROAD_TTL_MS: u64 = 900_000;
 /// Longest look for what a narrower policy set or registration would refuse, milliseconds (design, section 2). What was not looked at by then
 /// is revoked by something coarser.
 pub const NARROWING_LOOK_MS: u64 = 10_000;
+/// Most groups of credentials that are told apart while looking (caller, upstream, scopes, tool): 10,000 with 64 ids each are 20 MB for the
+/// seconds of a look. Beyond it something coarser is revoked.
+pub const NARROWING_GROUPS: usize = 10_000;
 /// Entries that a list, or a count of what is hit, looks at in one go. At 0.2 µs each under 1 ms: the writer waits meanwhile.
 pub const LIST_WALK: usize = 4_096;
 /// Longest name of a follower among its caller's instances, bytes: a host name and a pid.

@@ -138,6 +138,35 @@ pub struct Details {
     pub fields: Vec<(String, String)>,
     /// The approval that is waited for, by its id.
     pub approval: Option<String>,
+    /// What policy was asked, for the audit: nobody else is told.
+    pub denied: Option<Denied>,
+}
+
+/// An exchange that policy refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Denied {
+    /// The environment.
+    pub environment: String,
+    /// The upstream and the version of its registration.
+    pub upstream: (String, u64),
+    /// Version of the policy set.
+    pub policy: u64,
+    /// The task; `None` where it would have been opened with it.
+    pub task: Option<[u8; 16]>,
+    /// The kind of credential, by its persisted number.
+    pub kind: u8,
+    /// The scopes.
+    pub scopes: Vec<String>,
+    /// The tool.
+    pub tool: String,
+    /// What for.
+    pub purpose: String,
+    /// SHA-256 of the arguments.
+    pub arguments: Option<[u8; 32]>,
+    /// How long it would have lived, milliseconds.
+    pub ttl_ms: u64,
+    /// It would have renewed another one.
+    pub renewal: bool,
 }
 
 impl Refusal {
@@ -157,7 +186,7 @@ impl Refusal {
     pub fn fields(wrong: Vec<(String, String)>) -> Refusal {
         let all: Vec<String> = wrong.iter().map(|(field, what)| format!("{field}: {what}")).collect();
         let mut no = Refusal::new(Reason::InvalidField, all.join("; "));
-        no.details = Some(Box::new(Details { fields: wrong, approval: None }));
+        no.details = Some(Box::new(Details { fields: wrong, ..Details::default() }));
         no
     }
 
@@ -185,6 +214,12 @@ impl Refusal {
     /// Names the approval that is waited for.
     pub fn approval(mut self, id: impl Into<String>) -> Refusal {
         self.details.get_or_insert_default().approval = Some(id.into());
+        self
+    }
+
+    /// Says what policy was asked.
+    pub fn denied(mut self, denied: Denied) -> Refusal {
+        self.details.get_or_insert_default().denied = Some(denied);
         self
     }
 

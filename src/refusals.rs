@@ -6,9 +6,9 @@ use parking_lot::Mutex;
 
 use crate::authority::Authority;
 use crate::ledger::Lane;
-use crate::ledger::record::{Event, Record, Refused, Who};
+use crate::ledger::record::{Event, PolicyDiffered, Record, Refused, Wanted, Who};
 use crate::limits;
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::{Denied, Reason, Refusal};
 use crate::seq::Millis;
 
 const MINUTE: u64 = 60_000;
@@ -108,6 +108,7 @@ impl Authority {
             task: cut(task, limits::REQUEST_ID_BYTES),
             since: now.0,
             count: 1,
+            wanted: no.details.as_ref().and_then(|d| d.denied.as_ref()).map(|denied| Box::new(wanted(denied))),
         };
         if !self.write_refusal(refused) {
             self.refusals.0.lock().missed(caller, no.reason, now);
@@ -122,6 +123,29 @@ impl Authority {
         }
     }
 
+    /// Writes what sets beside those in force would have decided otherwise since the last time.
+    pub fn write_differences(&self) {
+        for (d, since, count) in self.decider.audits.take() {
+            let differed = PolicyDiffered {
+                environment: d.environment.into(),
+                version: d.version,
+                enforced: d.enforced,
+                caller: d.caller.into(),
+                action: d.action.to_owned(),
+                upstream: d.upstream.into(),
+                permits: d.permits,
+                policies: d.by,
+                since: since.0,
+                count,
+            };
+            let record = Record::new(Who::Mayfly("policy".into()), Event::PolicyDiffered(Box::new(differed)));
+            if self.ledger.stopped().is_none() {
+                // What is not taken in is counted in the metrics all the same.
+                let _ = self.ledger.propose(Lane::Note, vec![record]);
+            }
+        }
+    }
+
     fn write_refusal(&self, refused: Refused) -> bool {
         // What is left of the disk is for revocations.
         if self.ledger.stopped().is_some_and(|no| no.reason == Reason::DiskReserve) {
@@ -129,6 +153,23 @@ impl Authority {
         }
         let record = Record::new(Who::Mayfly("refused".into()), Event::Refused(refused));
         self.ledger.propose(Lane::Note, vec![record]).is_ok()
+    }
+}
+
+fn wanted(denied: &Denied) -> Wanted {
+    Wanted {
+        environment: denied.environment.clone(),
+        upstream: denied.upstream.0.clone(),
+        upstream_version: denied.upstream.1,
+        policy_version: denied.policy,
+        task: denied.task.map_or_else(Vec::new, |t| t.to_vec()),
+        kind: denied.kind.into(),
+        scopes: denied.scopes.clone(),
+        tool: denied.tool.clone(),
+        purpose: denied.purpose.clone(),
+        arguments: denied.arguments.map_or_else(Vec::new, |d| d.to_vec()),
+        ttl: denied.ttl_ms,
+        renewal: denied.renewal,
     }
 }
 

@@ -10,26 +10,15 @@ use crate::identity::caller::Operator;
 use crate::ledger::Lane;
 use crate::ledger::record::{Event, Identity, Narrowing, OwnerLeft, Record, UpstreamSet, Who};
 use crate::ledger::state::{State, Version};
-use crate::narrow::{Fate, Judge, Look};
+use crate::narrow::{Change, Fate, Judge, Look, Takes, Terms, Took};
 use crate::policy::Admin;
 use crate::policy::decide::{reads_records, still_permits};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::Target;
-use crate::revoke::{Confirm, Hits, confirm_needed};
+use crate::revoke::{Hits, confirm_needed};
 use crate::seq::{Millis, Seq};
 use crate::tasks::{Named, request_of};
 use crate::upstream::registry::Upstream;
-
-/// How a change that may revoke is asked for.
-#[derive(Clone, Debug)]
-pub struct Terms {
-    /// Only say what would be hit.
-    pub dry_run: bool,
-    /// How much may be hit.
-    pub confirm: Confirm,
-    /// The request, where it named itself.
-    pub named: Named,
-}
 
 /// The state that an upstream is to be in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,9 +65,6 @@ pub struct Left {
     /// What was revoked, or would be.
     pub hits: Hits,
 }
-
-/// Of what is hit nothing would be permitted.
-const ALL: u64 = u64::MAX;
 
 /// A registration as it stood, and as it is to be.
 struct Step {
@@ -178,52 +164,34 @@ impl Authority {
         self.step(&admitted, Step { old: Some((upstream.clone(), version)), new: upstream, set }, terms, reason).await
     }
 
-    /// Looks for what a new version would refuse, and puts it in force.
-    async fn step(&self, admitted: &Admitted, mut step: Step, terms: &Terms, reason: &str) -> Result<Changed, No> {
-        let whole = Target::Upstream(step.new.name.as_str().into());
-        let stands_still = step.set.disabled || step.set.retired;
-        let look =
-            step.old.as_ref().filter(|(_, v)| v.active && !stands_still).map(|(old, _)| self.look_of(Some(old), &step.new));
-        let (targets, refused) = match (&step.old, &look) {
-            (None, _) => (Vec::new(), 0),
+    /// Puts a new version in force, with what it takes back.
+    async fn step(&self, admitted: &Admitted, step: Step, terms: &Terms, reason: &str) -> Result<Changed, No> {
+        let Step { old, new, set } = step;
+        let stands_still = set.disabled || set.retired;
+        let takes = match &old {
+            None => Takes::Nothing,
             // Nobody's decision is needed: nothing of it may stay, whatever is issued meanwhile.
-            (Some((_, before)), _) if stands_still => (if before.active { vec![whole.clone()] } else { Vec::new() }, ALL),
-            (Some((old, _)), _) if old.other_credentials(&step.new) => (vec![whole.clone()], ALL),
-            (Some((old, _)), Some(look)) => {
-                let found = self.look_for(look).await?;
-                step.set.looked = found.looked.as_u64();
-                (found.targets(scopes_gone(old, &step.new), whole.clone()), found.count)
+            Some((_, before)) if stands_still => {
+                if before.active {
+                    Takes::All
+                } else {
+                    Takes::Nothing
+                }
             }
-            (Some(_), None) => (Vec::new(), 0),
+            Some((old, _)) if old.other_credentials(&new) => Takes::All,
+            Some((old, before)) if before.active => Takes::Found(self.look_of(Some(old), &new), scopes_gone(old, &new)),
+            Some(_) => Takes::Nothing,
         };
         let who = admitted.who();
-        let view = self.ledger.view();
-        let change = Record::new(who.clone(), Event::UpstreamSet(step.set.clone()))
-            .decided_at(view.revision())
-            .for_request(request_of(&who.name(), &terms.named));
-        let hits = if targets.is_empty() { Hits::default() } else { self.hits(&targets).await?.0 };
-        let beyond = hits.credentials.saturating_sub(refused);
+        let event = |looked: Seq| Event::UpstreamSet(UpstreamSet { looked: looked.as_u64(), ..set.clone() });
+        let coarse = Target::Upstream(new.name.as_str().into());
+        let change = Change { who: &who, event: &event, version: set.version, takes, coarse, reason };
+        let Took { hits, beyond } = self.put_in_force(change, terms).await?;
         if terms.dry_run {
-            self.ledger.peek(|s| s.verdict(std::slice::from_ref(&change), self.system.wall()))?;
-            let version = self.would_be(&step.set, &who);
-            return Ok(Changed { upstream: step.new, version, hits, beyond });
+            let version = self.would_be(&set, &who);
+            return Ok(Changed { upstream: new, version, hits, beyond });
         }
-        if !terms.confirm.allows(hits.credentials) {
-            return Err(confirm_needed(&hits, terms.confirm));
-        }
-        let lane = if targets.is_empty() { Lane::Change } else { Lane::Revoke };
-        let records = self.narrowing(change, &who, &targets, reason);
-        let narrows = records.len() > 1;
-        let receipt = self.ledger.commit(lane, records).await?;
-        if narrows {
-            self.feed.hit(receipt.seq(), hits);
-        }
-        if let Some(look) = look.filter(|_| step.set.looked > 0) {
-            let since = Seq::from_u64(step.set.looked).unwrap_or(Seq::ZERO);
-            self.finish_narrowing(Look { since, ..look }, step.set.version, &who, whole, reason).await?;
-        }
-        let (upstream, version) =
-            self.standing_of(&step.new.name).await?.ok_or_else(|| Fault::new("a registration that is gone"))?;
+        let (upstream, version) = self.standing_of(&new.name).await?.ok_or_else(|| Fault::new("a registration that is gone"))?;
         Ok(Changed { upstream, version, hits, beyond })
     }
 
@@ -246,18 +214,8 @@ impl Authority {
         Look { among: Narrowing::Upstream, name, since: Seq::ZERO, records, judge }
     }
 
-    /// Goes on with what a stop cut short: registrations whose narrowing is not finished.
-    pub async fn finish_registrations(&self) -> Result<(), No> {
-        let open = self.ledger.settled(|s| s.narrowing()).await?;
-        let mut stopped = Ok(());
-        for (_, name, _) in open.into_iter().filter(|(what, ..)| *what == Narrowing::Upstream) {
-            // One that does not get through holds up no other.
-            stopped = self.finish_registration(&name).await.and(stopped);
-        }
-        stopped
-    }
-
-    async fn finish_registration(&self, name: &str) -> Result<(), No> {
+    /// Goes on with what a stop cut short: a registration whose narrowing is not finished.
+    pub(crate) async fn finish_registration(&self, name: &str) -> Result<(), No> {
         let _one = self.changing.lock().await;
         let Some((upstream, version)) = self.standing_of(name).await? else { return Ok(()) };
         let Some(since) = version.narrows else { return Ok(()) };

@@ -30,6 +30,16 @@ pub enum Actor {
     Operator(Operator),
 }
 
+impl Actor {
+    /// The caller behind it; `None` for somebody on the local socket.
+    pub fn caller(&self) -> Option<&Caller> {
+        match self {
+            Actor::Workload(caller) | Actor::Operator(Operator::Svid(caller)) => Some(caller),
+            Actor::Operator(Operator::LocalUid(_)) => None,
+        }
+    }
+}
+
 pub(crate) fn request_of(who: &str, named: &Named) -> Option<Request> {
     named.as_ref().map(|(id, digest)| Request { caller: who.to_owned(), id: id.clone(), digest: digest.to_vec() })
 }

@@ -85,6 +85,7 @@ fn debug_shows_no_secret_of_any_message() {
         hides(1, LookupTokenRequest { by: Some(lookup_token_request::By::Token(token())) }),
         hides(1, PutSecretRequest { secret: Some(put_secret_request::Secret::Value(value())), ..Default::default() }),
         hides(1, Approval { arguments_json: token(), ..Default::default() }),
+        hides(1, Situation { arguments_json: token(), ..Default::default() }),
     ];
     let marked: usize = proto_texts().iter().map(|t| t.matches("debug_redact = true").count()).sum();
     assert_eq!(shown.iter().sum::<usize>(), marked, "each field marked debug_redact stands above");

@@ -4,10 +4,13 @@ use clap::{Args, Subcommand};
 
 use super::Run;
 use super::args::{self, wire_word};
+use super::confirm::{self, ConfirmArgs};
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
+use super::policy::{differences, there};
 use super::server::Server;
+use super::show::Hits;
 use super::show::approval::Approval;
 use crate::pb::mayfly::v1::{self as pb, approval_service_client::ApprovalServiceClient};
 use crate::seq::ApprovalId;
@@ -19,10 +22,10 @@ pub enum ApprovalCommand {
     List(ListApprovalsArgs),
     /// One approval; with its arguments for those who may give it, as long as it waits
     Show(ShowArgs),
-    /// Let the request through, once
-    Give(DecideArgs),
+    /// Let the request through, once; a change takes effect with it
+    Give(GiveArgs),
     /// Refuse the request
-    Refuse(DecideArgs),
+    Refuse(RefuseArgs),
 }
 
 /// `mayfly approval list`
@@ -46,7 +49,7 @@ pub struct ShowArgs {
     approval: ApprovalId,
 }
 
-/// `mayfly approval give` and `refuse`
+/// What is decided about which approval.
 #[derive(Args)]
 pub struct DecideArgs {
     /// The approval
@@ -58,6 +61,22 @@ pub struct DecideArgs {
     /// Only if it is about this: `request_sha256`, as `approval show` shows it
     #[arg(long, value_name = "HEX", value_parser = args::sha256)]
     request_sha256: Option<[u8; 32]>,
+}
+
+/// `mayfly approval give`
+#[derive(Args)]
+pub struct GiveArgs {
+    #[command(flatten)]
+    decide: DecideArgs,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+/// `mayfly approval refuse`
+#[derive(Args)]
+pub struct RefuseArgs {
+    #[command(flatten)]
+    decide: DecideArgs,
     /// Makes a repeat by hand safe: the same id is answered like the first time
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
@@ -78,11 +97,16 @@ pub async fn run(command: ApprovalCommand, run: &Run) -> Result<Exit, CliError> 
             list::show(&run.out, &args.list, page).await
         }
         ApprovalCommand::Show(args) => {
-            run.out.one(&Approval::from(get(server, args.approval).await?))?;
+            let shown = get(server, args.approval).await?;
+            change(&shown, run, server).await?;
+            run.out.one(&Approval::from(shown))?;
             Ok(Exit::Ok)
         }
-        ApprovalCommand::Give(args) => decide(args, pb::ApprovalDecision::Give, run, server).await,
-        ApprovalCommand::Refuse(args) => decide(args, pb::ApprovalDecision::Refuse, run, server).await,
+        ApprovalCommand::Give(args) => decide(args.decide, pb::ApprovalDecision::Give, args.confirm, run, server).await,
+        ApprovalCommand::Refuse(args) => {
+            let confirm = ConfirmArgs { dry_run: false, confirm: None, request_id: args.request_id };
+            decide(args.decide, pb::ApprovalDecision::Refuse, confirm, run, server).await
+        }
     }
 }
 
@@ -92,12 +116,32 @@ async fn get(server: &Server, id: ApprovalId) -> Result<pb::Approval, CliError> 
     answer.approval.ok_or_else(|| CliError::ours("the server answered without the approval"))
 }
 
+/// What a change would change, line by line.
+async fn change(approval: &pb::Approval, run: &Run, server: &Server) -> Result<(), CliError> {
+    let Some(pb::approval_change::To::Policy(new)) = approval.change.as_ref().and_then(|c| c.to.as_ref()) else {
+        return Ok(());
+    };
+    let old = there(server, &new.environment, new.mode()).await?;
+    run.out.say(differences(old.as_ref().and_then(|old| old.files.as_ref()), new.files.as_ref()));
+    if !approval.governs.is_empty() {
+        run.out.say(format_args!("it changes {}", approval.governs.join(", ")));
+    }
+    Ok(())
+}
+
 /// What is decided about is what was shown: here, or to whoever noted its digest.
-async fn decide(args: DecideArgs, decision: pb::ApprovalDecision, run: &Run, server: &Server) -> Result<Exit, CliError> {
+async fn decide(
+    args: DecideArgs,
+    decision: pb::ApprovalDecision,
+    confirm: ConfirmArgs,
+    run: &Run,
+    server: &Server,
+) -> Result<Exit, CliError> {
     let request_sha256 = match args.request_sha256 {
         Some(digest) => digest.to_vec().into(),
         None => {
             let shown = get(server, args.approval).await?;
+            change(&shown, run, server).await?;
             let digest = shown.request_sha256.clone();
             let shown = Approval::from(shown);
             run.out.say(shown.sentence());
@@ -107,17 +151,29 @@ async fn decide(args: DecideArgs, decision: pb::ApprovalDecision, run: &Run, ser
             digest
         }
     };
-    let request = pb::DecideApprovalRequest {
+    let request = &pb::DecideApprovalRequest {
         approval_id: args.approval.to_string(),
         request_sha256,
         decision: decision.into(),
         reason: args.reason,
-        request_id: run.request_id(&args.request_id),
+        request_id: run.request_id(&confirm.request_id),
+        dry_run: false,
+        confirmation: None,
     };
-    let answer = server.call(request, |c, q| async move { ApprovalServiceClient::new(c).decide_approval(q).await }).await?;
+    let ask = |dry_run, confirmation| async move {
+        let request = pb::DecideApprovalRequest { dry_run, confirmation, ..request.clone() };
+        server.call(request, |c, q| async move { ApprovalServiceClient::new(c).decide_approval(q).await }).await
+    };
+    let answer = confirm::ask(&run.out, &confirm, |r: &pb::DecideApprovalResponse| r.hits, ask).await?;
+    let hits = Hits::from(answer.hits);
     let approval = answer.approval.ok_or_else(|| CliError::ours("the server answered without the approval"))?;
     let approval = Approval::from(approval);
-    run.out.say(format_args!("{}: {}", approval.approval_id, approval.state));
+    match (confirm.dry_run, hits.credentials) {
+        (true, 0) => run.out.say("dry run, nothing was done: it would revoke nothing"),
+        (true, _) => run.out.say(format_args!("dry run, nothing was done: it would revoke {}", hits.text())),
+        (false, 0) => run.out.say(format_args!("{}: {}", approval.approval_id, approval.state)),
+        (false, _) => run.out.say(format_args!("{}: {}; revoked {}", approval.approval_id, approval.state, hits.text())),
+    }
     run.out.one(&approval)?;
     Ok(Exit::Ok)
 }

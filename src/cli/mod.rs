@@ -27,6 +27,7 @@ pub mod lock;
 pub mod man;
 pub mod out;
 pub mod owner;
+pub mod policy;
 pub mod remedy;
 pub mod report;
 pub mod revoke;
@@ -132,6 +133,9 @@ pub enum Command {
     Owner(owner::OwnerCommand),
     /// What an auditor asks about the registry; exits with 10 where there is something to mend
     Report(report::ReportArgs),
+    /// The policies that decide
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// What waits for somebody to approve it
     #[command(subcommand)]
     Approval(approval::ApprovalCommand),
@@ -228,6 +232,7 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Upstream(command) => upstream::run(command, run).await,
         Command::Owner(command) => owner::run(command, run).await,
         Command::Report(args) => report::run(args, run).await,
+        Command::Policy(command) => policy::run(command, run).await,
         Command::Approval(command) => approval::run(command, run).await,
         Command::Lease(command) => lease::run(command, run).await,
         Command::Explain(args) => explain::run(args, run).await,

@@ -30,6 +30,7 @@ pub const fn name(event: &Event) -> &'static str {
         Event::OwnerLeft(e) if e.returned => "owner back",
         Event::OwnerLeft(_) => "owner left",
         Event::Narrowed(_) => "narrowed",
+        Event::PolicyDiffered(_) => "policy differed",
         Event::BundleSet(_) => "bundle set",
         Event::KeyAdded(_) => "key added",
         Event::KeyChanged(_) => "key changed",
@@ -142,6 +143,11 @@ fn event(event: &Event) -> Value {
         }),
         Event::Refused(e) => json!({
             "caller": e.caller, "reason": e.reason, "rule": e.rule, "asked": e.asked, "task": e.task, "since": time(e.since), "count": e.count,
+            "wanted": e.wanted.as_ref().map(|w| json!({
+                "environment": w.environment, "upstream": w.upstream, "upstream_version": w.upstream_version,
+                "policy_version": w.policy_version, "task": task(&w.task), "kind": w.kind, "scopes": w.scopes, "tool": w.tool,
+                "purpose": w.purpose, "arguments_sha256": hex(&w.arguments), "ttl_ms": w.ttl, "renewal": w.renewal,
+            })),
         }),
         Event::Revoked(e) => json!({
             "targets": targets(&e.targets), "issued_only": e.issued_only, "lock_only": e.lock_only, "reason": e.reason,
@@ -176,6 +182,10 @@ fn registry(event: &Event) -> Value {
             json!({ "binding": e.name, "version": e.version, "sha256": hex(&e.digest), "pending": e.pending })
         }
         Event::Narrowed(e) => json!({ "what": text(Narrowing::try_from(e.what)), "name": e.name, "version": e.version }),
+        Event::PolicyDiffered(e) => json!({
+            "environment": e.environment, "version": e.version, "enforced": e.enforced, "caller": e.caller, "action": e.action,
+            "upstream": e.upstream, "would_permit": e.permits, "policies": e.policies, "since": time(e.since), "count": e.count,
+        }),
         Event::OwnerLeft(e) => json!({ "owner": e.owner, "reason": e.reason }),
         Event::BundleSet(e) => json!({
             "trust_domain": e.trust_domain, "sequence": e.sequence, "sha256": hex(&e.digest), "source": e.source, "removed": e.removed,

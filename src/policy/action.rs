@@ -34,6 +34,8 @@ pub enum Admin {
     ReadAudit,
     /// See status, lists and metrics.
     Observe,
+    /// Let through what another operator changes.
+    ApproveChange,
 }
 
 /// An action of the schema.
@@ -51,7 +53,7 @@ pub enum Action {
 
 impl Action {
     /// Every action there is, in the order of their numbers.
-    pub const ALL: [Action; 15] = [
+    pub const ALL: [Action; 16] = [
         Action::Work(Work::Exchange),
         Action::Work(Work::OpenTask),
         Action::Work(Work::ExtendTask),
@@ -66,6 +68,7 @@ impl Action {
         Action::Admin(Admin::ManageTasks),
         Action::Admin(Admin::ReadAudit),
         Action::Admin(Admin::Observe),
+        Action::Admin(Admin::ApproveChange),
         Action::Approve,
     ];
 
@@ -75,7 +78,7 @@ impl Action {
             Action::Work(work) => work as u8,
             Action::Introspect => 4,
             Action::Admin(admin) => 5 + admin as u8,
-            Action::Approve => 14,
+            Action::Approve => 15,
         }
     }
 
@@ -97,6 +100,7 @@ impl Action {
             Action::Admin(Admin::ManageTasks) => "ManageTasks",
             Action::Admin(Admin::ReadAudit) => "ReadAudit",
             Action::Admin(Admin::Observe) => "Observe",
+            Action::Admin(Admin::ApproveChange) => "ApproveChange",
         }
     }
 

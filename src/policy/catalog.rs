@@ -1,13 +1,15 @@
 //! Policy sets and registrations, compiled once per version. The fold holds their texts; this holds what is made of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use super::set::PolicySet;
 use crate::ledger::record::{Event, Record};
 use crate::ledger::state::{State, Version};
+use crate::limits;
 use crate::upstream::registry::Upstream;
 
 /// A compiled policy set and its version in an environment.
@@ -19,6 +21,17 @@ pub struct Policy {
     pub set: Arc<PolicySet>,
     /// `iss` of its environment: one issuer path each.
     pub issuer: Arc<str>,
+    /// The set beside it, which is asked and not listened to.
+    pub beside: Option<Beside>,
+}
+
+/// An audit-only policy set.
+#[derive(Clone)]
+pub struct Beside {
+    /// Its version, among those of its kind.
+    pub version: u64,
+    /// The set.
+    pub set: Arc<PolicySet>,
 }
 
 /// A registration and its version.
@@ -76,6 +89,8 @@ impl Compiled {
 pub struct Catalog {
     issuer: Box<str>,
     now: ArcSwap<Compiled>,
+    /// Sets that are about to come into force: compiled before, so that who follows the ledger does not have to.
+    prepared: Mutex<VecDeque<Arc<PolicySet>>>,
 }
 
 /// `iss` of an environment under the issuer's base.
@@ -86,7 +101,7 @@ pub fn issuer_of(base: &str, environment: &str) -> String {
 impl Catalog {
     /// Empty, for environments under an issuer's base.
     pub fn new(issuer: &str) -> Catalog {
-        Catalog { issuer: issuer.into(), now: ArcSwap::default() }
+        Catalog { issuer: issuer.into(), now: ArcSwap::default(), prepared: Mutex::default() }
     }
 
     /// What is compiled now.
@@ -94,11 +109,26 @@ impl Catalog {
         self.now.load_full()
     }
 
+    /// Keeps a set that is about to come into force.
+    pub fn prepare(&self, set: Arc<PolicySet>) {
+        let mut prepared = self.prepared.lock();
+        prepared.push_back(set);
+        if prepared.len() > limits::POLICIES_PREPARED {
+            prepared.pop_front();
+        }
+    }
+
     /// Whether a record changes what is compiled.
     pub fn concerns(record: &Record) -> bool {
         matches!(
             record.event,
-            Some(Event::PolicySet(_) | Event::UpstreamSet(_) | Event::OwnerLeft(_) | Event::GenerationBegun(_))
+            Some(
+                Event::PolicySet(_)
+                    | Event::UpstreamSet(_)
+                    | Event::OwnerLeft(_)
+                    | Event::ApprovalDecided(_)
+                    | Event::GenerationBegun(_)
+            )
         )
     }
 
@@ -107,10 +137,16 @@ impl Catalog {
         let before = self.now();
         let mut after = Compiled::default();
         for (environment, version) in &state.policies {
-            match set_of(&before, version) {
+            let beside = state.audit_policies.get(environment).filter(|v| v.active);
+            let beside = beside.map(|v| self.set_of(&before, v).map(|set| Beside { version: v.version, set })).transpose();
+            let beside = beside.unwrap_or_else(|what| {
+                after.faults.push(format!("policy set beside the one in force in {environment}: {what}"));
+                None
+            });
+            match self.set_of(&before, version) {
                 Ok(set) => {
                     let issuer = issuer_of(&self.issuer, environment).into();
-                    after.policies.insert(environment.clone(), Policy { version: version.version, set, issuer });
+                    after.policies.insert(environment.clone(), Policy { version: version.version, set, issuer, beside });
                 }
                 Err(what) => after.faults.push(format!("policy set {} of {environment}: {what}", version.version)),
             }
@@ -126,16 +162,20 @@ impl Catalog {
         }
         self.now.store(Arc::new(after));
     }
-}
 
-fn set_of(before: &Compiled, version: &Version) -> Result<Arc<PolicySet>, String> {
-    // Environments may share one text: compiled once.
-    let known = before.policies.values().find(|p| p.set.digest() == &version.digest);
-    if let Some(known) = known {
-        return Ok(known.set.clone());
+    fn set_of(&self, before: &Compiled, version: &Version) -> Result<Arc<PolicySet>, String> {
+        // Environments may share one text: compiled once.
+        let beside = before.policies.values().filter_map(|p| p.beside.as_ref()).map(|b| &b.set);
+        let mut known = before.policies.values().map(|p| &p.set).chain(beside);
+        if let Some(known) = known.find(|set| *set.digest() == version.digest) {
+            return Ok(known.clone());
+        }
+        if let Some(ready) = self.prepared.lock().iter().find(|set| *set.digest() == version.digest) {
+            return Ok(ready.clone());
+        }
+        let set = PolicySet::from_text(&version.text).map_err(|c| c.first().map_or_else(String::new, ToString::to_string))?;
+        Ok(Arc::new(set))
     }
-    let set = PolicySet::from_text(&version.text).map_err(|c| c.first().map_or_else(String::new, ToString::to_string))?;
-    Ok(Arc::new(set))
 }
 
 fn registered_of(before: &Compiled, name: &str, version: &Version) -> Result<Registered, String> {

@@ -18,18 +18,23 @@ pub(super) fn parts(types: &Types, policies: &BTreeMap<String, cedar_policy::Pol
     Action::ALL
         .iter()
         .map(|action| {
-            let names = |uid: &cedar_policy::EntityUid| {
-                let id = uid.id().unescaped();
-                id == action.name() || Some(id) == action.group()
-            };
-            let applies = |policy: &&cedar_policy::Policy| match policy.action_constraint() {
-                cedar_policy::ActionConstraint::Any => true,
-                cedar_policy::ActionConstraint::Eq(uid) => names(&uid),
-                cedar_policy::ActionConstraint::In(uids) => uids.iter().any(names),
-            };
-            Part::new(types.action(*action)?, policies.values().filter(applies))
+            let own = policies.values().filter(|policy| applies(policy, *action));
+            Part::new(types.action(*action)?, own)
         })
         .collect()
+}
+
+/// Whether a policy's scope can match an action.
+pub(super) fn applies(policy: &cedar_policy::Policy, action: Action) -> bool {
+    let names = |uid: &cedar_policy::EntityUid| {
+        let id = uid.id().unescaped();
+        id == action.name() || Some(id) == action.group()
+    };
+    match policy.action_constraint() {
+        cedar_policy::ActionConstraint::Any => true,
+        cedar_policy::ActionConstraint::Eq(uid) => names(&uid),
+        cedar_policy::ActionConstraint::In(uids) => uids.iter().any(names),
+    }
 }
 
 /// Reads files one after the other and gathers what is wrong with all of them.

@@ -5,12 +5,15 @@
 //! - [`cedar`]: Cedar's answer. [`reads`]: what a set reads. [`cache`]: answers remembered under exactly that.
 //! - `stem` and `slice`: the policies that can say something about a caller and a resource; Cedar looks at no others.
 //! - [`wanted`]: what a caller asks for, well formed. [`plain`]: the same read from its bytes.
+//! - [`Governing`]: what of a set says who operates and approves. [`situation`]: a question that somebody writes down. [`audits`]: what a set beside the one in
+//!   force would have said. [`table`]: tests of a set.
 //! - [`grant`]: what a decision settles. [`sample`]: fifty policies, for measuring.
 //!
 //! Cedar's verdict does not cover rules, locks, walls, task state, bounds and approvals: they are evaluated on every grant (design,
 //! section 6).
 
 pub mod action;
+pub mod audits;
 pub mod bound;
 pub mod cache;
 pub mod catalog;
@@ -18,6 +21,7 @@ pub mod cedar;
 mod compile;
 pub mod decide;
 pub mod facts;
+mod govern;
 pub mod grant;
 pub mod plain;
 pub mod reads;
@@ -25,13 +29,16 @@ pub mod request;
 mod roles;
 pub mod sample;
 pub mod set;
+pub mod situation;
 mod slice;
 mod stem;
+pub mod table;
 pub mod wanted;
 
 pub use action::{Action, Admin, Work};
 pub use cache::Verdicts;
 pub use cedar::Verdict;
+pub use govern::Governing;
 pub use request::{Act, Ask, Look, Question};
 pub use set::PolicySet;
 

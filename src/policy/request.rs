@@ -58,7 +58,7 @@ pub struct SubjectFacts<'a> {
 }
 
 /// Numbers that move with every grant. A set that reads one is not cached.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Counts {
     /// Credentials issued in the task so far.
     pub issued_in_task: i64,
@@ -165,6 +165,8 @@ pub struct Act<'a> {
     pub target_kind: Option<&'a str>,
     /// Its name.
     pub target: Option<&'a str>,
+    /// Who asked, where somebody else's change is let through.
+    pub caller: Option<&'a str>,
     /// Whether the operator acts in a break-glass task.
     pub break_glass: bool,
     /// The person behind the operator's SVID.
@@ -224,10 +226,11 @@ impl<'a> Question<'a> {
         }
     }
 
-    pub(super) fn decide(&self) -> Option<&'a Decide<'a>> {
+    pub(super) fn asked_by(&self) -> Option<&'a str> {
         match self.about {
-            About::Decide(_, decide) => Some(decide),
-            _ => None,
+            About::Decide(_, decide) => Some(decide.caller),
+            About::Act(act) => act.caller,
+            About::Ask(..) | About::Look(..) => None,
         }
     }
 

@@ -108,6 +108,17 @@ impl Roles {
         exact.or_else(last).and_then(|n| self.environments.get(n)).map(String::as_str)
     }
 
+    /// Who has a role: ids, and prefixes with `/*` behind them, sorted.
+    pub fn members(&self, role: &str) -> Vec<String> {
+        let Some(number) = self.names.iter().position(|n| n == role) else { return Vec::new() };
+        let with = |(_, found): &(&String, &Found)| found.roles.contains(&number);
+        let exact = self.exact.iter().filter(with).map(|(id, _)| id.clone());
+        let under = self.under.iter().filter(with).map(|(prefix, _)| format!("{prefix}/*"));
+        let mut members: Vec<String> = exact.chain(under).collect();
+        members.sort_unstable();
+        members
+    }
+
     /// Every role, in byte order.
     pub fn names(&self) -> &[String] {
         &self.names

@@ -2,6 +2,7 @@
 //!
 //! A record keeps [`PolicySet::to_text`]; [`PolicySet::from_text`] makes the same set of it, with the same digest.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use cedar_policy::Schema;
@@ -10,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::SCHEMA_VERSION;
 use super::action::Action;
 use super::cedar::{Asked, Types, Verdict, ask, sides};
-use super::compile::{Compiler, parts};
+use super::compile::{Compiler, applies, parts};
 use super::facts::Case;
+use super::govern::Governing;
 use super::reads::Reads;
 use super::request::Question;
 use super::roles::Roles;
@@ -44,11 +46,10 @@ struct Recorded {
     roles: Source,
 }
 
-/// The texts of a recorded set, for people: the policies, each under the name of its file, and the roles file. Nothing is compiled.
-pub fn texts(recorded: &str) -> Result<(String, String), String> {
+/// The files of a recorded set: policies, and roles. Nothing is compiled.
+pub fn files(recorded: &str) -> Result<(Vec<Source>, Source), String> {
     let recorded: Recorded = serde_json::from_str(recorded).map_err(|e| e.to_string())?;
-    let each = recorded.policies.iter().map(|source| format!("// {}\n{}", source.file, source.text.trim_end()));
-    Ok((each.collect::<Vec<_>>().join("\n\n"), recorded.roles.text))
+    Ok((recorded.policies, recorded.roles))
 }
 
 impl PolicySet {
@@ -106,6 +107,27 @@ impl PolicySet {
     /// SHA-256 of the canonical text.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
+    }
+
+    /// Ids of policies that the other one has as well, with the same meaning.
+    pub(super) fn kept_in(&self, other: &PolicySet) -> BTreeSet<String> {
+        let same = |p: &cedar_policy::Policy, o: &cedar_policy::Policy| match (p.to_json(), o.to_json()) {
+            (Ok(one), Ok(two)) => one == two,
+            _ => p.to_string() == o.to_string(),
+        };
+        let kept = self.policies.policies().filter(|p| other.policies.policy(p.id()).is_some_and(|o| same(p, o)));
+        kept.map(|p| p.id().to_string()).collect()
+    }
+
+    /// Ids of the policies that can permit an action.
+    pub fn permits(&self, action: Action) -> impl Iterator<Item = String> {
+        let permit = |p: &&cedar_policy::Policy| p.effect() == cedar_policy::Effect::Permit;
+        self.policies.policies().filter(permit).filter(move |p| applies(p, action)).map(|p| p.id().to_string())
+    }
+
+    /// What of it governs.
+    pub fn governing(&self) -> Governing {
+        Governing::of(&self.policies, &self.roles)
     }
 
     /// What is legal but looks like a mistake: policies that can never apply, texts that look alike.

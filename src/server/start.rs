@@ -183,6 +183,7 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
     // From here on everything goes by the clock that the ledger believes.
     let system = ledger.system();
     let decider = Decider {
+        audits: Arc::default(),
         verdicts: Arc::new(Verdicts::new(config.limits.verdict_cache_bytes)),
         issuer: config.server.issuer.clone(),
         longest_ms: config.limits.credential_ttl_ms,
@@ -196,6 +197,7 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
         sealer,
         system,
         admin_uids,
+        single_operator: config.single_operator,
         feed_max_age_ms: config.feed_max_age_ms,
         bounds: given::bounds(config),
         elsewhere,

@@ -178,8 +178,13 @@ impl Silent {
 async fn seconds(authority: &Authority, silent: &Silent) {
     let mut tick = interval(Duration::from_millis(limits::TASK_TICK_MS));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut minute = authority.system.wall().0 / 60_000;
     loop {
         tick.tick().await;
+        let now = authority.system.wall().0 / 60_000;
+        if std::mem::replace(&mut minute, now) != now {
+            authority.write_differences();
+        }
         authority.heartbeats.flush(&authority.ledger).await;
         authority.write_counted(authority.system.wall());
         // With a clock that jumped everybody would seem silent; a ledger that cannot be written heard nobody.
@@ -212,8 +217,8 @@ async fn registry_due(authority: &Authority) {
         if let Err(no) = authority.sweep_arguments(false).await {
             tracing::error!("arguments that nobody needs could not be looked for: {no}");
         }
-        if let Err(no) = authority.finish_registrations().await {
-            tracing::error!("what a narrower registration would refuse could not be revoked yet: {no}");
+        if let Err(no) = authority.finish_narrowings().await {
+            tracing::error!("what a change would refuse could not be revoked yet: {no}");
         }
         let now = authority.system.wall();
         if told.is_none_or(|told| now.since(told) >= TOLD_EVERY_MS) {

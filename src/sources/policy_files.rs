@@ -29,6 +29,24 @@ pub fn load(files: &PolicyFiles) -> Result<Loaded, Vec<Complaint>> {
     }
 }
 
+/// The Cedar files among paths, as they count: files themselves, and of directories every `*.cedar`.
+pub fn cedar(paths: &[PathBuf]) -> Result<Vec<Source>, Vec<Complaint>> {
+    let (mut read, mut wrong) = (Vec::new(), Vec::new());
+    for path in paths {
+        let found = cedar_files(path).and_then(|found| found.into_iter().map(policy_source).collect::<Result<Vec<_>, _>>());
+        match found {
+            Ok(found) => read.extend(found.into_iter().map(|(_, source)| source)),
+            Err(complaint) => wrong.push(complaint),
+        }
+    }
+    if wrong.is_empty() { Ok(read) } else { Err(wrong) }
+}
+
+/// A roles file.
+pub fn roles(path: &Path) -> Result<Source, Complaint> {
+    policy_source(path.to_owned()).map(|(_, source)| source)
+}
+
 /// The policy set alone.
 pub fn policy(files: &PolicyFiles) -> Result<PolicySet, Vec<Complaint>> {
     let mut wrong = Vec::new();

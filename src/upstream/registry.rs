@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::spiffe_id::SpiffeId;
+use crate::ledger::record::Identity;
 use crate::seq::Millis;
 
 /// A closed list with one text per value, the same in files, in policies and in records.
@@ -169,6 +170,21 @@ pub enum Approver {
         /// `sub` at that issuer.
         subject: String,
     },
+}
+
+impl Approver {
+    /// As records name them.
+    pub fn identity(&self) -> Identity {
+        match self {
+            Approver::SpiffeId(id) => Identity::workload(id),
+            Approver::Person { issuer, subject } => Identity { issuer: issuer.clone(), sub: subject.clone() },
+        }
+    }
+
+    /// As `context.approvals.people` names them.
+    pub fn name(&self) -> String {
+        self.identity().name()
+    }
 }
 
 /// A registration.

@@ -36,7 +36,7 @@ fn stage() -> (Stage, Arc<Mutex<Vec<pb::DecideApprovalRequest>>>) {
         let given = q.decision() == pb::ApprovalDecision::Give;
         let state = if given { pb::ApprovalState::Given } else { pb::ApprovalState::Refused };
         keeps.lock().unwrap().push(q);
-        Ok(pb::DecideApprovalResponse { approval: Some(pb::Approval { state: state.into(), ..waiting() }) })
+        Ok(pb::DecideApprovalResponse { approval: Some(pb::Approval { state: state.into(), ..waiting() }), hits: None })
     });
     (stage, seen)
 }

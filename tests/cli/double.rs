@@ -151,6 +151,14 @@ unary! { upstream_service_server::UpstreamService {
     abandon_lease(AbandonLeaseRequest) -> AbandonLeaseResponse,
 }}
 
+unary! { policy_service_server::PolicyService {
+    get_policy(GetPolicyRequest) -> GetPolicyResponse,
+    validate_policy(ValidatePolicyRequest) -> ValidatePolicyResponse,
+    explain_policy(ExplainPolicyRequest) -> ExplainPolicyResponse,
+    diff_policy(DiffPolicyRequest) -> DiffPolicyResponse,
+    set_policy(SetPolicyRequest) -> SetPolicyResponse,
+} }
+
 unary! { approval_service_server::ApprovalService {
     list_approvals(ListApprovalsRequest) -> ListApprovalsResponse,
     get_approval(GetApprovalRequest) -> GetApprovalResponse,
@@ -188,6 +196,7 @@ pub fn router(double: &Double) -> tonic::transport::server::Router {
         .add_service(pb::key_service_server::KeyServiceServer::new(double.clone()))
         .add_service(pb::trust_domain_service_server::TrustDomainServiceServer::new(double.clone()))
         .add_service(pb::upstream_service_server::UpstreamServiceServer::new(double.clone()))
+        .add_service(pb::policy_service_server::PolicyServiceServer::new(double.clone()))
         .add_service(pb::approval_service_server::ApprovalServiceServer::new(double.clone()))
         .add_service(pb::server_service_server::ServerServiceServer::new(double.clone()))
         .add_service(pb::audit_service_server::AuditServiceServer::new(double.clone()))
@@ -272,7 +281,8 @@ impl Ran {
     }
 
     /// stdout as JSON.
-    pub fn json(self) -> serde_json::Value {
-        serde_json::from_str(&self.ok()).unwrap()
+    pub fn json(&self) -> serde_json::Value {
+        assert_eq!(self.exit, 0, "{self:?}");
+        serde_json::from_str(&self.stdout).unwrap()
     }
 }

@@ -9,6 +9,7 @@ mod bench;
 mod double;
 mod get;
 mod mtls;
+mod policy;
 mod refusals;
 mod registry;
 mod revoke;

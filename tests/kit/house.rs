@@ -88,6 +88,7 @@ fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, ceilings: Ceiling
     let root = pki::Authority::root(DOMAIN);
     let parts = Parts {
         decider: Decider {
+            audits: Arc::default(),
             verdicts: Arc::new(Verdicts::new(1 << 20)),
             issuer: "https://mayfly.test".into(),
             longest_ms: limits::CREDENTIAL_TTL_MS,
@@ -97,6 +98,7 @@ fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, ceilings: Ceiling
         sealer: Arc::new(Open),
         system: system.clone(),
         admin_uids: vec![1000],
+        single_operator: false,
         feed_max_age_ms: limits::FEED_MAX_AGE_MS,
         bounds,
         elsewhere,

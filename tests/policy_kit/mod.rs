@@ -103,7 +103,8 @@ impl Case {
             Action::Admin(admin) => {
                 let [target_kind, target] = self.target;
                 let break_glass = self.break_glass;
-                let act = Act { environment: self.environment, target_kind, target, break_glass, person, approvals, now };
+                let caller = (!self.asker.is_empty()).then_some(self.asker);
+                let act = Act { environment: self.environment, target_kind, target, caller, break_glass, person, approvals, now };
                 ask(&Question::admin(&self.caller, admin, &act))
             }
         }

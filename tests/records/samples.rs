@@ -15,23 +15,23 @@ pub const KINDS: &[(u8, &str)] = &[
     (9, "secret"),
 ];
 
-fn id(n: u8) -> Vec<u8> {
+pub fn id(n: u8) -> Vec<u8> {
     vec![n; 16]
 }
 
-fn digest(n: u8) -> Vec<u8> {
+pub fn digest(n: u8) -> Vec<u8> {
     vec![n; 32]
 }
 
-fn text(t: &str) -> String {
+pub fn text(t: &str) -> String {
     t.to_owned()
 }
 
-fn person(name: &str) -> Identity {
+pub fn person(name: &str) -> Identity {
     Identity { issuer: text("https://idp.example"), sub: text(name) }
 }
 
-fn agent() -> String {
+pub fn agent() -> String {
     text("spiffe://example.org/ns/agents/one")
 }
 
@@ -54,84 +54,6 @@ pub fn all() -> Vec<(String, Record)> {
         )
     });
     records.collect()
-}
-
-/// What was added after version 1: only what is new in each, by the folder and name of its sample.
-pub fn added() -> Vec<(String, Record)> {
-    let issued = Issued { credential: id(0xc2), replaces: id(0xc1), ..Issued::default() };
-    let request = Request { caller: agent(), id: text("request-5"), digest: digest(0xd0) };
-    let plain = Record::new(Who::SpiffeId(agent()), Event::Issued(issued.into()));
-    let repeated = Record { request: Some(request.clone()), ..plain.clone() };
-    // From here on a caller who is the author is not written twice.
-    let own = plain.for_request(Some(request));
-    let chain = ChainEnd { writer: 1, number: 39, header: digest(0xf2) };
-    let removed =
-        HistoryRemoved { before: 40, seq: (1 << 45) + 98, bytes: 123_456, time: 1_700_000_000_000, chains: vec![chain] };
-    let removed = Record::new(Who::Mayfly(text("audit.keep")), Event::HistoryRemoved(removed));
-    vec![
-        (text("v2/20-issued-replaces"), repeated),
-        (text("v3/20-issued-own-request"), own),
-        (text("v4/72-history-removed"), removed),
-    ]
-    .into_iter()
-    .chain(narrowing())
-    .chain(asking())
-    .collect()
-}
-
-/// Approvals that say what they are for.
-fn asking() -> impl Iterator<Item = (String, Record)> {
-    let binding = BindingSet { name: text("agents-search"), version: 2, ..BindingSet::default() };
-    let policy = PolicySet { environment: text("dev"), version: 5, ..PolicySet::default() };
-    let asked = |to| ApprovalAsked {
-        approval: id(7),
-        digest: digest(0xb1),
-        caller: agent(),
-        task: id(2),
-        upstream: text("github"),
-        expires_at: 1_700_000_900_000,
-        of: ApprovalOf::Change as i32,
-        environment: text("dev"),
-        scopes: vec![text("repo:write")],
-        kind: 1,
-        ttl: 300_000,
-        tool: text("deploy"),
-        arguments: digest(0xb3),
-        purpose: text("release"),
-        upstream_version: 3,
-        binding: text("agents-deploy"),
-        binding_version: 2,
-        approvers: vec![person("grace")],
-        policies: vec![text("deploys-need-somebody")],
-        subject: Some(person("ada")),
-        actors: vec![person("mary")],
-        details: text("[]"),
-        opens: true,
-        change: Some(Change { to: Some(to) }),
-        reason: text("as agreed"),
-    };
-    let decided = ApprovalDecided { approval: id(7), given: true, reason: text("as agreed"), digest: digest(0xb1) };
-    let events = [
-        ("50-approval-asked-binding", Event::ApprovalAsked(asked(Changes::Binding(binding)).into())),
-        ("50-approval-asked-policy", Event::ApprovalAsked(asked(Changes::Policy(policy)).into())),
-        ("51-approval-decided-digest", Event::ApprovalDecided(decided)),
-    ];
-    events.into_iter().map(|(name, event)| (format!("v5/{name}"), Record::new(Who::LocalUid(1000), event)))
-}
-
-/// Versions that take back, and owners who leave.
-fn narrowing() -> impl Iterator<Item = (String, Record)> {
-    let looked = (1 << 45) + 7;
-    let left = OwnerLeft { owner: text("payments-team"), reason: text("team dissolved"), returned: true };
-    let narrowed = Narrowed { what: Narrowing::Upstream as i32, name: text("github"), version: 3 };
-    let events = [
-        ("40-policy-set-looked", Event::PolicySet(PolicySet { looked, ..PolicySet::default() })),
-        ("41-upstream-set-looked", Event::UpstreamSet(UpstreamSet { looked, ..UpstreamSet::default() })),
-        ("42-binding-set-looked", Event::BindingSet(BindingSet { looked, ..BindingSet::default() })),
-        ("47-owner-left", Event::OwnerLeft(left)),
-        ("48-narrowed", Event::Narrowed(narrowed)),
-    ];
-    events.into_iter().map(|(name, event)| (format!("v5/{name}"), Record::new(Who::LocalUid(1000), event)))
 }
 
 fn tasks() -> Vec<(&'static str, Event)> {
@@ -237,6 +159,7 @@ fn credentials() -> Vec<(&'static str, Event)> {
         task: text("task_aaaa"),
         since: 1_700_000_000_000,
         count: 5,
+        wanted: None,
     };
     vec![
         ("20-issued", Event::Issued(issued.into())),

@@ -7,6 +7,8 @@ mod ends;
 mod kit;
 mod listeners;
 mod messages;
+mod policy;
+mod policy_rig;
 mod problems;
 mod public;
 mod registry;

@@ -222,11 +222,11 @@ async fn narrowing_that_a_stop_cut_short_goes_on() {
     };
     authority.ledger.commit(Lane::Change, vec![Record::new(Who::LocalUid(0), Event::UpstreamSet(set))]).await.unwrap();
     assert!(rig.good(&late).await);
-    authority.finish_registrations().await.unwrap();
+    authority.finish_narrowings().await.unwrap();
     assert_eq!((rig.good(&early).await, rig.good(&late).await), (true, false), "what the first look saw was its to revoke");
     assert!(authority.ledger.peek(|s| s.narrowing().is_empty()));
     let head = authority.ledger.durable();
-    authority.finish_registrations().await.unwrap();
+    authority.finish_narrowings().await.unwrap();
     assert_eq!(authority.ledger.durable(), head, "it is done once");
 }
 

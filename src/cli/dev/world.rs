@@ -30,12 +30,14 @@ pub const TRUST_DOMAIN: &str = "dev.mayfly.internal";
 /// The server's name in it.
 pub const SERVER: &str = "mayfly";
 /// The sample workloads: paths of their SPIFFE IDs, and of their directories.
-pub const WORKLOADS: &[&str] = &["agent/demo", "mcp/github", "mcp/echo", "ci/demo", "operator/you", "service/echo"];
+pub const WORKLOADS: &[&str] =
+    &["agent/demo", "mcp/github", "mcp/echo", "ci/demo", "operator/you", "operator/colleague", "service/echo"];
 
 const MARKER: &str = ".mayfly-dev";
 const MARKER_TEXT: &str = "A dev world of mayfly. `mayfly dev down --purge` removes this directory.\n";
 
 const POLICY: &str = include_str!("../samples/policy.cedar");
+const TESTS: &str = include_str!("../samples/tests.toml");
 const ROLES: &str = include_str!("../samples/roles.toml");
 const UPSTREAMS: &[(&str, &str)] = &[
     ("echo.toml", include_str!("../samples/upstreams/echo.toml")),
@@ -122,6 +124,7 @@ impl World {
         write_once(&dir.join("bundle.pem"), self.ca.pem().as_bytes())?;
         write_once(&dir.join("policy/policy.cedar"), POLICY.as_bytes())?;
         write_once(&dir.join("policy/roles.toml"), ROLES.as_bytes())?;
+        write_once(&dir.join("policy/tests.toml"), TESTS.as_bytes())?;
         for (name, text) in UPSTREAMS {
             write_once(&dir.join("policy/upstreams").join(name), text.as_bytes())?;
         }

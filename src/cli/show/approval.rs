@@ -31,6 +31,8 @@ pub struct Approval {
     pub decided_by: Option<Who>,
     pub decided_at: Option<String>,
     pub reason: String,
+    pub governs: Vec<String>,
+    pub asked_because: String,
     pub request_sha256: String,
     pub seq: u64,
 }
@@ -60,6 +62,8 @@ impl From<pb::Approval> for Approval {
             decided_by: Who::of(a.decided_by),
             decided_at: time(a.decided_at),
             reason: a.reason,
+            governs: a.governs,
+            asked_because: a.asked_because,
             request_sha256: hex(&a.request_sha256),
             seq: a.seq,
         }
@@ -69,6 +73,10 @@ impl From<pb::Approval> for Approval {
 impl Approval {
     /// What is asked for, for people.
     pub fn sentence(&self) -> String {
+        if !self.asked_because.is_empty() {
+            let caller = Who::text(self.caller.as_ref());
+            return format!("{caller} asks to change what decides in {}: {}", self.environment, self.asked_because);
+        }
         let tool = if self.tool.is_empty() { String::new() } else { format!(" for tool {}", self.tool) };
         let caller = Who::text(self.caller.as_ref());
         let scopes = self.scopes.join(", ");

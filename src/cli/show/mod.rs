@@ -10,6 +10,7 @@ pub mod explain;
 pub mod issued;
 pub mod key;
 pub mod lease;
+pub mod policy;
 pub mod revocation;
 pub mod status;
 pub mod task;

@@ -233,6 +233,50 @@ pub struct Refused {
     /// How many.
     #[prost(uint64, tag = "7")]
     pub count: u64,
+    /// What was wanted, where policy refused one exchange.
+    #[prost(message, optional, boxed, tag = "8")]
+    pub wanted: Option<Box<Wanted>>,
+}
+
+/// What policy was asked about an exchange that it refused.
+#[derive(Clone, PartialEq, Message)]
+pub struct Wanted {
+    /// The environment.
+    #[prost(string, tag = "1")]
+    pub environment: String,
+    /// The upstream.
+    #[prost(string, tag = "2")]
+    pub upstream: String,
+    /// Version of its registration.
+    #[prost(uint64, tag = "3")]
+    pub upstream_version: u64,
+    /// Version of the policy set.
+    #[prost(uint64, tag = "4")]
+    pub policy_version: u64,
+    /// The task; empty where it would have been opened with it.
+    #[prost(bytes = "vec", tag = "5")]
+    pub task: Vec<u8>,
+    /// The credential kind, by its persisted number.
+    #[prost(uint32, tag = "6")]
+    pub kind: u32,
+    /// The scopes, sorted.
+    #[prost(string, repeated, tag = "7")]
+    pub scopes: Vec<String>,
+    /// The tool.
+    #[prost(string, tag = "8")]
+    pub tool: String,
+    /// What it is for, in the caller's words.
+    #[prost(string, tag = "9")]
+    pub purpose: String,
+    /// SHA-256 of the arguments in RFC 8785 form, empty where none were given.
+    #[prost(bytes = "vec", tag = "10")]
+    pub arguments: Vec<u8>,
+    /// How long it would have lived, milliseconds.
+    #[prost(uint64, tag = "11")]
+    pub ttl: u64,
+    /// It would have renewed another one.
+    #[prost(bool, tag = "12")]
+    pub renewal: bool,
 }
 
 /// Something is about to be made upstream.

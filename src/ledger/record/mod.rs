@@ -39,7 +39,7 @@ pub struct Record {
     /// What happened.
     #[prost(
         oneof = "Event",
-        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51, 52, 60, 61, 70, 71, 72"
+        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 60, 61, 70, 71, 72"
     )]
     pub event: Option<Event>,
 }
@@ -168,6 +168,9 @@ pub enum Event {
     /// A narrower version has revoked all that it would refuse.
     #[prost(message, tag = "48")]
     Narrowed(Narrowed),
+    /// The policy set beside the one in force would have decided otherwise.
+    #[prost(message, boxed, tag = "49")]
+    PolicyDiffered(Box<PolicyDiffered>),
     /// An approval was asked for.
     #[prost(message, boxed, tag = "50")]
     ApprovalAsked(Box<ApprovalAsked>),
@@ -205,6 +208,14 @@ impl Who {
         match self {
             Who::SpiffeId(id) => Some(id),
             _ => None,
+        }
+    }
+
+    /// Who has that name, as [`Who::name`] writes those of workloads and people.
+    pub fn named(name: &str) -> Who {
+        match name.split_once('#').filter(|_| !name.starts_with("spiffe://")) {
+            Some((issuer, sub)) => Who::Person(Identity { issuer: issuer.to_owned(), sub: sub.to_owned() }),
+            None => Who::SpiffeId(name.to_owned()),
         }
     }
 

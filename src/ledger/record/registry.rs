@@ -73,6 +73,41 @@ pub struct UpstreamSet {
     pub looked: u64,
 }
 
+/// Decisions that the policy set beside the one in force would have made otherwise, alike and counted.
+#[derive(Clone, PartialEq, Message)]
+pub struct PolicyDiffered {
+    /// The environment.
+    #[prost(string, tag = "1")]
+    pub environment: String,
+    /// Version of the set that would have decided otherwise, among those of its kind.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// Version of the set that decided.
+    #[prost(uint64, tag = "3")]
+    pub enforced: u64,
+    /// Who asked. Empty: several.
+    #[prost(string, tag = "4")]
+    pub caller: String,
+    /// The action.
+    #[prost(string, tag = "5")]
+    pub action: String,
+    /// The upstream.
+    #[prost(string, tag = "6")]
+    pub upstream: String,
+    /// It would have permitted; else it would have refused.
+    #[prost(bool, tag = "7")]
+    pub permits: bool,
+    /// The policies by which, by id.
+    #[prost(string, repeated, tag = "8")]
+    pub policies: Vec<String>,
+    /// When the first of them was, milliseconds.
+    #[prost(uint64, tag = "9")]
+    pub since: u64,
+    /// How many.
+    #[prost(uint64, tag = "10")]
+    pub count: u64,
+}
+
 /// What a narrower version has a name for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
 #[repr(i32)]

@@ -4,18 +4,17 @@ use std::sync::Arc;
 
 use super::tasks::{Closed, Hold};
 use super::{
-    Approval, BundleState, Claims, Decided, End, Issuance, Judged, Key, Lease, Removed, RequestKey, State, Taken, Version,
-    hash_of,
+    Approval, BundleState, Claims, End, Issuance, Judged, Key, Lease, Removed, RequestKey, State, Taken, Version, hash_of,
 };
 use crate::ledger::record::{
-    ApprovalAsked, ApprovalDecided, ApprovalOf, BundleSet, Change, Event, GenerationBegun, HoldRank, KeyAdded, KeyPurpose,
-    KeyState, LeaseOpened, Narrowed, Narrowing, Outcome, OwnerLeft, Record, Revoked, TaskClosed, Who,
+    ApprovalAsked, BundleSet, Event, GenerationBegun, HoldRank, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Narrowed, Narrowing,
+    Outcome, OwnerLeft, Record, Revoked, TaskClosed, Who,
 };
 use crate::limits;
 use crate::revocation::{Rules, Target};
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
-fn author(record: &Record) -> Option<Box<Who>> {
+pub(super) fn author(record: &Record) -> Option<Box<Who>> {
     record.author.as_ref().and_then(|a| a.who.clone()).map(Box::new)
 }
 
@@ -89,11 +88,12 @@ impl State {
                     self.rules.lift(&target);
                 }
             }
-            _ => self.apply_registry(event, record),
+            _ => self.apply_registry(event, record, author(record)),
         }
     }
 
-    fn apply_registry(&mut self, event: &Event, record: &Record) {
+    /// `by`: whose change it is.
+    pub(super) fn apply_registry(&mut self, event: &Event, record: &Record, by: Option<Box<Who>>) {
         let (seq, at) = (self.head, self.time);
         let version = |version: u64, digest: &[u8], text: &str, active: bool, looked: u64| Version {
             version,
@@ -103,7 +103,7 @@ impl State {
             retired: false,
             seq,
             at,
-            by: author(record),
+            by: by.clone(),
             claims: None,
             owner_left: false,
             narrows: Seq::from_u64(looked).filter(|s| *s > Seq::ZERO),
@@ -111,7 +111,9 @@ impl State {
         match event {
             Event::PolicySet(e) => {
                 let table = if e.audit_only { &mut self.audit_policies } else { &mut self.policies };
-                table.insert(e.environment.as_str().into(), Arc::new(version(e.version, &e.digest, &e.text, true, e.looked)));
+                // Without a text it took away the set beside the one in force.
+                let there = !e.text.is_empty() || !e.audit_only;
+                table.insert(e.environment.as_str().into(), Arc::new(version(e.version, &e.digest, &e.text, there, e.looked)));
             }
             Event::UpstreamSet(e) => {
                 let version = version(e.version, &e.digest, &e.text, !e.disabled && !e.retired, e.looked);
@@ -165,37 +167,6 @@ impl State {
                 }
             }
             Event::HistoryRemoved(e) => self.removed = Removed::of(e),
-            _ => {}
-        }
-    }
-
-    /// What somebody decided takes effect: a task that waited opens or is over, a change is in force.
-    fn decide(&mut self, e: &ApprovalDecided, record: &Record) {
-        let (now, seq, by) = (self.time, self.head, author(record));
-        let Some(id) = ApprovalId::from_slice(&e.approval) else { return };
-        let Some(approval) = self.approvals.get_mut(&id) else { return };
-        let reason: Box<str> = e.reason.as_str().into();
-        let revision = record.revision();
-        approval.decided = Some(Decided { given: e.given, by: by.clone(), reason: reason.clone(), at: now, revision });
-        approval.seq = seq;
-        let asked = approval.asked.clone();
-        // What takes effect with it is used up with it.
-        approval.used = e.given && matches!(asked.of(), ApprovalOf::Task | ApprovalOf::Change);
-        match (asked.of(), e.given) {
-            (ApprovalOf::Task, given) => {
-                let Some(id) = TaskId::from_slice(&asked.task) else { return };
-                let Some(task) = self.tasks.get_mut(&id).filter(|t| t.pending && t.closed.is_none()) else { return };
-                task.pending = false;
-                if !given {
-                    task.closed = Some(Closed { outcome: Outcome::Cancelled, reason, at: now, seq, by });
-                    self.tasks.closed(id, now);
-                }
-            }
-            (ApprovalOf::Change, true) => {
-                if let Some(event) = asked.change.as_ref().and_then(Change::event) {
-                    self.apply_registry(&event, record);
-                }
-            }
             _ => {}
         }
     }

@@ -4,6 +4,7 @@
 //! a clock: time is in the commits.
 
 mod apply;
+mod approved;
 #[cfg(test)]
 mod attacks;
 mod ceilings;

@@ -1,5 +1,8 @@
 //! Deciding once more about what was issued: whether a policy set or a registration would still permit it.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use super::place::{Lists, Place};
 use super::seconds;
 use crate::identity::spiffe_id::SpiffeId;
@@ -7,6 +10,7 @@ use crate::ledger::record::Issued;
 use crate::ledger::state::{Live, State, Task};
 use crate::policy::action::{Action, Work};
 use crate::policy::cache::Verdicts;
+use crate::policy::cedar::Verdict;
 use crate::policy::request::{self, Question};
 use crate::policy::set::PolicySet;
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
@@ -38,8 +42,16 @@ pub struct Held {
     /// It renews another one.
     renewal: bool,
     place: Place,
-    /// Purpose and arguments digest: not in memory, but in its record.
-    own: Option<(String, Vec<u8>)>,
+    /// What is not in memory, but in its record.
+    own: Option<Own>,
+}
+
+/// What only the record of a credential knows.
+struct Own {
+    purpose: String,
+    arguments: Vec<u8>,
+    /// Who approved it, where somebody did.
+    approved_by: Option<String>,
 }
 
 impl Held {
@@ -64,8 +76,9 @@ impl Held {
     }
 
     /// Adds what only its record knows.
-    pub fn with_record(&mut self, issued: &Issued) {
-        self.own = Some((issued.purpose.clone(), issued.arguments.clone()));
+    pub fn with_record(&mut self, issued: &Issued, approved_by: Option<String>) {
+        let (purpose, arguments) = (issued.purpose.clone(), issued.arguments.clone());
+        self.own = Some(Own { purpose, arguments, approved_by });
     }
 
     /// Whether an upstream's registration still has room for it: its kind, its scopes, and the life that it has left.
@@ -80,19 +93,25 @@ impl Held {
 /// Whether deciding again needs what only records know.
 pub fn reads_records(set: &PolicySet) -> bool {
     let reads = set.reads(Action::Work(Work::Exchange));
-    !reads.understood() || reads.reads_own()
+    !reads.understood() || reads.reads_own() || reads.reads_approvals()
 }
 
 /// Whether a set permits what somebody holds, at this moment: the wall and Cedar, no bound of time.
 pub fn still_permits(verdicts: &Verdicts, set: &PolicySet, upstream: &Upstream, held: &Held, now: Millis) -> bool {
-    let Ok(caller) = SpiffeId::parse(&held.caller) else { return false };
+    verdict(verdicts, set, upstream, held, now).is_some_and(|verdict| verdict.permits())
+}
+
+/// What a set says of what somebody holds, at this moment; `None`: the wall refuses it.
+fn verdict(verdicts: &Verdicts, set: &PolicySet, upstream: &Upstream, held: &Held, now: Millis) -> Option<Arc<Verdict>> {
+    let caller = SpiffeId::parse(&held.caller).ok()?;
     if set.environment_of(&caller) != Some(&upstream.environment) {
-        return false;
+        return None;
     }
     let scopes: Vec<&str> = held.scopes.iter().map(|s| &**s).collect();
     let (mut digest, mut id) = ([0; 43], [0; TaskId::TEXT]);
-    let arguments = held.own.as_ref().and_then(|(_, arguments)| <&[u8; 32]>::try_from(&arguments[..]).ok());
-    let purpose = held.own.as_ref().map_or_else(|| held.place.purpose(), |(purpose, _)| purpose);
+    let arguments = held.own.as_ref().and_then(|own| <&[u8; 32]>::try_from(&own.arguments[..]).ok());
+    let purpose = held.own.as_ref().map_or_else(|| held.place.purpose(), |own| &own.purpose);
+    let people: Vec<&str> = held.own.iter().filter_map(|own| own.approved_by.as_deref()).collect();
     let lists = Lists::of(&held.place);
     let ask = request::Ask {
         environment: &upstream.environment,
@@ -107,8 +126,55 @@ pub fn still_permits(verdicts: &Verdicts, set: &PolicySet, upstream: &Upstream, 
         renewal: held.renewal,
         task: lists.facts(&held.place, &upstream.environment, Some(held.place.id.write(&mut id))),
         counts: held.place.counts,
+        approvals: request::ApprovalFacts { count: i64::from(!people.is_empty()), people: &people },
         now,
         ..request::Ask::default()
     };
-    verdicts.verdict(set, &Question::work(&caller, Work::Exchange, upstream, &ask)).permits()
+    Some(verdicts.verdict(set, &Question::work(&caller, Work::Exchange, upstream, &ask)))
+}
+
+/// A set in the place of another one: what it refuses that was not refused before.
+///
+/// What the one before would refuse by now as well (by a number that has grown, say) is not refused because of the change, as long as what
+/// refuses it is the same in both.
+pub struct Anew {
+    old: Option<Arc<PolicySet>>,
+    new: Arc<PolicySet>,
+    /// Policies that both have, word by word.
+    kept: BTreeSet<String>,
+    /// Whatever permits exchanging is the same in both.
+    same_permits: bool,
+}
+
+impl Anew {
+    /// Where nothing is known of the set before, all that this one refuses is refused anew.
+    pub fn new(old: Option<Arc<PolicySet>>, new: Arc<PolicySet>) -> Anew {
+        let kept = old.as_ref().map(|old| old.kept_in(&new)).unwrap_or_default();
+        let permits = |set: &PolicySet| set.permits(Action::Work(Work::Exchange)).all(|id| kept.contains(&id));
+        let same_permits = old.as_ref().is_some_and(|old| permits(old) && permits(&new));
+        Anew { old, new, kept, same_permits }
+    }
+
+    /// Whether it refuses what somebody holds, and the one before did not.
+    pub fn refuses(&self, verdicts: &Verdicts, upstream: &Upstream, held: &Held, now: Millis) -> bool {
+        let said = match verdict(verdicts, &self.new, upstream, held, now) {
+            None => return true,
+            Some(said) if said.permits() => return false,
+            Some(said) => said,
+        };
+        let Some(old) = &self.old else { return true };
+        let before = match verdict(verdicts, old, upstream, held, now) {
+            Some(before) if !before.permits() => before,
+            _ => return true,
+        };
+        match &*said {
+            Verdict::EngineError { .. } => said != before,
+            _ if said.by().is_empty() => {
+                let roles =
+                    |set: &PolicySet| SpiffeId::parse(&held.caller).is_ok_and(|id| set.roles_of(&id) == self.new.roles_of(&id));
+                !(self.same_permits && roles(old))
+            }
+            _ => !said.by().iter().all(|id| self.kept.contains(id) && before.by().contains(id)),
+        }
+    }
 }

@@ -5,7 +5,7 @@ use super::{Decided, Decider, denied};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
 use crate::ledger::commit::sha256;
-use crate::ledger::record::{ApprovalAsked, ApprovalOf, Identity, Who};
+use crate::ledger::record::{ApprovalAsked, ApprovalOf, Who};
 use crate::ledger::state;
 use crate::policy::action::{Action, Work};
 use crate::policy::request::ApprovalFacts;
@@ -43,6 +43,20 @@ impl Decider {
         want: &Wanted,
         standing: &Decided<'_>,
     ) -> Result<(Vec<String>, Option<Given>), No> {
+        let mut approved = None;
+        let outcome = self.permitted_with(view, caller, want, standing, &mut approved);
+        self.beside(caller, want, standing, approved.as_deref(), outcome.is_ok());
+        outcome
+    }
+
+    fn permitted_with(
+        &self,
+        view: &View,
+        caller: &Caller,
+        want: &Wanted,
+        standing: &Decided<'_>,
+        approved: &mut Option<String>,
+    ) -> Result<(Vec<String>, Option<Given>), No> {
         let without = match self.permits(caller, want, standing, ApprovalFacts::default()) {
             Ok(policies) => return Ok((policies, None)),
             Err(no) => no,
@@ -53,7 +67,11 @@ impl Decider {
         let with = |person: &str| self.permits(caller, want, standing, ApprovalFacts { count: 1, people: &[person] });
         let known = known(view, caller, &bound(caller, want, standing));
         match known {
-            Known::Given(given, person) => return with(&person).map(|policies| (policies, Some(given))),
+            Known::Given(given, person) => {
+                let outcome = with(&person).map(|policies| (policies, Some(given)));
+                *approved = Some(person);
+                return outcome;
+            }
             Known::Refused(id, person, reason) => {
                 let what = format!("approval {id} was refused by {person}: {reason}");
                 return Err(denied(Reason::DeniedByPolicy, what));
@@ -61,7 +79,7 @@ impl Decider {
             Known::Nothing | Known::Waits(_) => {}
         }
         let approvers = &standing.registered.upstream.approvers;
-        if !approvers.iter().any(|approver| with(&identity_of(approver).name()).is_ok()) {
+        if !approvers.iter().any(|approver| with(&approver.name()).is_ok()) {
             // Nobody's approval would help.
             return Err(without);
         }
@@ -107,7 +125,7 @@ impl Decider {
             arguments: want.arguments.map_or_else(Vec::new, |d| d.to_vec()),
             purpose: standing.purpose(want).to_owned(),
             upstream_version: standing.registered.version,
-            approvers: upstream.approvers.iter().map(identity_of).collect(),
+            approvers: upstream.approvers.iter().map(Approver::identity).collect(),
             opens: place.is_new(),
             ..ApprovalAsked::default()
         })
@@ -133,13 +151,6 @@ fn known(view: &View, caller: &Caller, digest: &Digest) -> Known {
         }
         found
     })
-}
-
-fn identity_of(approver: &Approver) -> Identity {
-    match approver {
-        Approver::SpiffeId(id) => Identity::workload(id),
-        Approver::Person { issuer, subject } => Identity { issuer: issuer.clone(), sub: subject.clone() },
-    }
 }
 
 /// SHA-256 over everything that an approval binds (design, section 6): each part with its length before it, so that no two requests have one

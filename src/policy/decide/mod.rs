@@ -9,12 +9,13 @@ mod settle;
 mod shared;
 mod task;
 
-pub use again::{Held, reads_records, still_permits};
+pub use again::{Anew, Held, reads_records, still_permits};
 pub use shared::Shared;
 
 use std::sync::Arc;
 
 use super::action::Work;
+use super::audits::Audits;
 use super::bound::{Bound, Life};
 use super::cache::Verdicts;
 use super::catalog::{Compiled, Policy, Registered, issuer_of};
@@ -24,7 +25,7 @@ use super::wanted::{TaskChoice, Wanted};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
 use crate::ledger::record::{self, Request, Who};
-use crate::refusal::{No, Reason, Refusal};
+use crate::refusal::{Denied, No, Reason, Refusal};
 use crate::revocation::{Facts, Sort, Sorts, SvidFacts};
 use crate::seq::{Millis, TaskId};
 use crate::upstream::registry::{Kind, Upstream};
@@ -36,6 +37,8 @@ use settle::{active, kind_of, scopes_of};
 pub struct Decider {
     /// Verdicts of Cedar, remembered.
     pub verdicts: Arc<Verdicts>,
+    /// What sets beside those in force would have decided otherwise.
+    pub audits: Arc<Audits>,
     /// `iss` without the environment's path.
     pub issuer: String,
     /// The longest TTL of a credential, milliseconds.
@@ -97,6 +100,24 @@ struct Decided<'a> {
 }
 
 impl Decided<'_> {
+    /// What policy was asked, for the audit of a refusal.
+    fn denied(&self, want: &Wanted) -> Denied {
+        let upstream = &self.registered.upstream;
+        Denied {
+            environment: upstream.environment.clone(),
+            upstream: (upstream.name.clone(), self.registered.version),
+            policy: self.policy.version,
+            task: (!self.place.is_new()).then(|| *self.place.id.as_bytes()),
+            kind: self.kind.tag(),
+            scopes: self.scopes.clone(),
+            tool: want.tool.clone(),
+            purpose: self.purpose(want).to_owned(),
+            arguments: want.arguments,
+            ttl_ms: self.life.end().since(self.now),
+            renewal: want.renews.is_some(),
+        }
+    }
+
     fn purpose<'b>(&'b self, want: &'b Wanted) -> &'b str {
         if want.purpose.is_empty() { self.place.purpose() } else { &want.purpose }
     }
@@ -270,7 +291,32 @@ impl Decider {
         standing: &Decided<'_>,
         approvals: request::ApprovalFacts<'_>,
     ) -> Result<Vec<String>, No> {
-        let Decided { policy, place, kind, scopes, life, now, .. } = standing;
+        let ask = |question: &Question<'_>| self.ask(standing.policy, question);
+        self.asking(caller, want, standing, approvals, ask).map_err(|no| match no {
+            No::Refusal(no) => No::Refusal(no.denied(standing.denied(want))),
+            fault => fault,
+        })
+    }
+
+    /// Tells the set beside the one in force what was asked, and what came of it.
+    fn beside(&self, caller: &Caller, want: &Wanted, standing: &Decided<'_>, approved: Option<&str>, permitted: bool) {
+        let policy = standing.policy;
+        if policy.beside.is_some() {
+            let approvals = request::ApprovalFacts { count: approved.map_or(0, |_| 1), people: approved.as_slice() };
+            self.asking(caller, want, standing, approvals, |q| self.audits.ask(&self.verdicts, policy, q, permitted));
+        }
+    }
+
+    /// Puts the question of an exchange.
+    fn asking<T>(
+        &self,
+        caller: &Caller,
+        want: &Wanted,
+        standing: &Decided<'_>,
+        approvals: request::ApprovalFacts<'_>,
+        ask_it: impl FnOnce(&Question<'_>) -> T,
+    ) -> T {
+        let Decided { place, kind, scopes, life, now, .. } = standing;
         let (upstream, kind, now) = (&standing.registered.upstream, *kind, *now);
         let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
         let (mut digest, mut id) = ([0; 43], [0; TaskId::TEXT]);
@@ -294,7 +340,14 @@ impl Decider {
             now,
             ..request::Ask::default()
         };
-        self.ask(policy, &Question::work(caller.id(), Work::Exchange, upstream, &ask))
+        ask_it(&Question::work(caller.id(), Work::Exchange, upstream, &ask))
+    }
+
+    /// The same for what is asked once, and noted by the set beside the one in force.
+    fn ask_once(&self, policy: &Policy, question: &Question<'_>) -> Result<Vec<String>, No> {
+        let outcome = self.ask(policy, question);
+        self.audits.ask(&self.verdicts, policy, question, outcome.is_ok());
+        outcome
     }
 
     fn ask(&self, policy: &Policy, question: &Question<'_>) -> Result<Vec<String>, No> {

@@ -70,6 +70,7 @@ impl<'a> Shared<'a> {
         }
         if !std::ptr::eq(want, self.want) {
             tool_within(&d.place, want)?;
+            decider.beside(caller, want, d, None, true);
             if self.asks {
                 let policies = decider.permits(caller, want, d, ApprovalFacts::default())?;
                 if policies != d.policies {

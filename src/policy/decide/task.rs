@@ -75,7 +75,7 @@ impl Decider {
                 now: view.now(),
                 ..request::Ask::default()
             };
-            self.ask(policy, &Question::work(caller.id(), Work::ExtendTask, upstream, &ask))?;
+            self.ask_once(policy, &Question::work(caller.id(), Work::ExtendTask, upstream, &ask))?;
         }
         Ok(Some(policy.version))
     }
@@ -178,7 +178,7 @@ impl Decider {
                 now,
                 ..request::Ask::default()
             };
-            self.ask(policy, &Question::work(caller.id(), work, upstream, &ask))?;
+            self.ask_once(policy, &Question::work(caller.id(), work, upstream, &ask))?;
         }
         Ok(())
     }

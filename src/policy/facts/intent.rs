@@ -21,7 +21,7 @@ pub(super) const FACTS: &[Fact] = &[
         in_ask.or(c.question.act().map(|a| a.break_glass)).map(Value::Bool)
     }),
     Fact::new("context.delegate", |c| c.question.ask()?.delegate.map(Value::Text)),
-    Fact::new("context.caller", |c| Some(Value::Text(c.question.decide()?.caller))),
+    Fact::new("context.caller", |c| c.question.asked_by().map(Value::Text)),
     Fact::new("context.target_kind", |c| c.question.act()?.target_kind.map(Value::Text)),
     Fact::new("context.target", |c| c.question.act()?.target.map(Value::Text)),
 ];

@@ -17,6 +17,7 @@ use crate::ledger::record::{ApprovalAsked, Event};
 use crate::ledger::state::Approval;
 use crate::ledger::{Batch, Committed};
 use crate::limits;
+use crate::narrow::Terms;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::approval_service_server::ApprovalService;
 use crate::policy::wanted;
@@ -58,14 +59,18 @@ impl Approvals {
             Some((approval.asked.clone(), wire::approval_to_pb(s, id, approval, now)))
         });
         let (asked, mut shown) = found.await?.ok_or_else(|| none(id))?;
+        let waits = shown.state() == pb::ApprovalState::Waiting;
         match self.0.sees(actor, &asked) {
             Sees::Nothing => return Err(none(id)),
             Sees::WithoutArguments => {}
-            Sees::Whole if shown.state() == pb::ApprovalState::Waiting => {
+            Sees::Whole if waits => {
                 let arguments = self.0.arguments_of(id, &asked.environment).await?;
                 shown.arguments_json = arguments.map_or_else(String::new, |json| json.to_string());
             }
             Sees::Whole => {}
+        }
+        if waits {
+            shown.change = wire::change_to_pb(&asked, now)?;
         }
         Ok(shown)
     }
@@ -81,13 +86,18 @@ impl Approvals {
                 return Err(Refusal::field("decision", "is missing or unknown: GIVE or REFUSE").into());
             }
         };
-        let (reason, named) = (ask::reason(&ask.reason)?, super::token::named(&ask.request_id, ask)?);
-        self.0.decide_approval(actor, &Decision { id, digest, given, reason, named }).await?;
+        let terms = Terms {
+            dry_run: ask.dry_run,
+            confirm: ask::confirm(ask.confirmation.as_ref()),
+            named: super::token::named(&ask.request_id, ask)?,
+        };
+        let reason = ask::reason(&ask.reason)?;
+        let hits = self.0.decide_approval(actor, &Decision { id, digest, given, reason, terms }).await?;
         // It is decided: whoever did so is told, whatever else they may see and should it end right now.
         let now = self.0.system.wall();
         let shown = self.0.ledger.settled(|s| s.approvals.get(&id).map(|a| wire::approval_to_pb(s, id, a, now))).await?;
         let ended = || pb::Approval { approval_id: id.to_string(), state: pb::ApprovalState::Ended.into(), ..Default::default() };
-        Ok(pb::DecideApprovalResponse { approval: Some(shown.unwrap_or_else(ended)) })
+        Ok(pb::DecideApprovalResponse { approval: Some(shown.unwrap_or_else(ended)), hits: Some(super::hits_to_pb(&hits)) })
     }
 }
 

@@ -1,96 +1,225 @@
-//! PolicyService: the policies that decide. Reading is served; policies come from files at the first start.
+//! PolicyService: the policies that decide.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
 use super::super::wire;
-use super::ask::{self, not_served, refused};
+use super::ask::{self, refused};
 use crate::authority::Authority;
-use crate::ledger::record::{Event, Who};
+use crate::document::Source;
+use crate::identity::spiffe_id::SpiffeId;
+use crate::limits;
+use crate::narrow::Terms;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::policy_service_server::PolicyService;
-use crate::policy::set::texts;
+use crate::policies::{PolicyFrom, Setting};
+use crate::policy::action::{Action, Work};
+use crate::policy::request::digest_text;
+use crate::policy::situation::{Outcome, Situation};
 use crate::policy::{Admin, wanted};
-use crate::refusal::{Fault, No, Reason, Refusal};
-use crate::seq::{Millis, Seq};
+use crate::refusal::{No, Refusal};
+use crate::replay::Replay;
+use crate::seq::Millis;
 use crate::tasks::Actor;
 
 /// The service.
 pub struct Policies(pub Arc<Authority>);
 
-/// A version, from memory or history.
-struct Version {
-    number: u64,
-    text: String,
-    seq: Seq,
-    at: Millis,
-    by: Option<Who>,
+/// The mode that a field names.
+fn audit(mode: i32) -> Result<bool, Refusal> {
+    match pb::PolicyMode::try_from(mode) {
+        Ok(pb::PolicyMode::Unspecified | pb::PolicyMode::Enforce) => Ok(false),
+        Ok(pb::PolicyMode::Audit) => Ok(true),
+        Err(_) => Err(Refusal::field("mode", format!("{mode} is no mode of a policy set"))),
+    }
+}
+
+fn source(file: &pb::PolicyFile) -> Result<Source, Refusal> {
+    Ok(Source::new(wanted::name("set.files.name", &file.name)?, file.text.as_str()))
+}
+
+/// Where a set comes from.
+fn from(set: Option<&pb::PolicySource>) -> Result<Option<PolicyFrom>, Refusal> {
+    use pb::policy_source::From;
+    Ok(match set.and_then(|s| s.from.as_ref()) {
+        None => None,
+        Some(From::Files(files)) => {
+            let bytes: usize = files.policies.iter().chain(&files.roles).map(|f| f.name.len() + f.text.len()).sum();
+            if bytes > limits::POLICY_BYTES {
+                let what = format!("has {bytes} bytes: at most {} in all its files", limits::POLICY_BYTES);
+                return Err(Refusal::field("set.files", what));
+            }
+            let policies = files.policies.iter().map(source).collect::<Result<_, _>>()?;
+            Some(PolicyFrom::Files(policies, files.roles.as_ref().map(source).transpose()?))
+        }
+        Some(From::Version(number)) => Some(PolicyFrom::Version(*number)),
+        Some(From::Audited(true)) => Some(PolicyFrom::Audited),
+        Some(From::InForce(true)) => Some(PolicyFrom::InForce),
+        Some(From::Audited(false) | From::InForce(false)) => {
+            return Err(Refusal::field("set", "is false: say true, or name another one"));
+        }
+    })
+}
+
+/// A request that somebody thinks of.
+fn situation(given: Option<&pb::Situation>, now: Millis) -> Result<(Situation, Option<String>), Refusal> {
+    let given = given.ok_or_else(|| Refusal::field("situation", "is missing: the request to explain"))?;
+    let caller = SpiffeId::parse(&given.caller).map_err(|e| Refusal::field("situation.caller", e.to_string()))?;
+    let action = match given.action.as_str() {
+        "" => Action::Work(Work::Exchange),
+        name => Action::ALL.iter().copied().find(|a| a.name() == name).ok_or_else(|| {
+            let all: Vec<&str> = Action::ALL.iter().map(|a| a.name()).collect();
+            Refusal::field("situation.action", format!("{name:?} is none of {}", all.join(", ")))
+        })?,
+    };
+    let lists = [("situation.scopes", &given.scopes), ("situation.approvals", &given.approvals)];
+    for (field, list) in lists {
+        if list.len() > limits::TASK_LIST {
+            return Err(Refusal::field(field, format!("has {} values: at most {}", list.len(), limits::TASK_LIST)));
+        }
+    }
+    let text = |field, value: &str, most| match value {
+        "" => Ok(None),
+        value => wanted::text(field, value, most).map(Some),
+    };
+    let digest = match given.arguments_json.as_str() {
+        "" => None,
+        json => Some(digest_text(&wanted::digest_of_json(json)?, &mut [0; 43]).to_owned()),
+    };
+    let ttl = wanted::duration("situation.ttl", given.ttl.as_ref())?;
+    let situation = Situation {
+        purpose: text("situation.purpose", &given.purpose, limits::PURPOSE_BYTES)?.unwrap_or_default(),
+        tool: text("situation.tool", &given.tool, limits::NAME_BYTES)?,
+        arguments_digest: digest,
+        kind: wanted::kind("situation.kind", given.kind)?,
+        scopes: given.scopes.iter().map(|s| wanted::name("situation.scopes", s)).collect::<Result<_, _>>()?,
+        ttl_seconds: ttl.and_then(|ms| i64::try_from(ms / 1000).ok()).unwrap_or(0),
+        approvals: given.approvals.clone(),
+        target: (
+            text("situation.target_kind", &given.target_kind, limits::NAME_BYTES)?,
+            text("situation.target", &given.target, limits::SPIFFE_ID_BYTES)?,
+        ),
+        ..Situation::new(caller, action, now)
+    };
+    let upstream = match given.upstream.as_str() {
+        "" if situation.about_upstream() => {
+            return Err(Refusal::field("situation.upstream", format!("is missing: {} is asked about one", action.name())));
+        }
+        "" => None,
+        name => Some(wanted::name("situation.upstream", name)?),
+    };
+    Ok((situation, upstream))
 }
 
 impl Policies {
     async fn get(&self, actor: &Actor, ask: &pb::GetPolicyRequest) -> Result<pb::GetPolicyResponse, No> {
-        let environment = wanted::name("environment", &ask.environment)?;
-        let audit = match pb::PolicyMode::try_from(ask.mode) {
-            Ok(pb::PolicyMode::Unspecified | pb::PolicyMode::Enforce) => false,
-            Ok(pb::PolicyMode::Audit) => true,
-            Err(_) => return Err(No::Refusal(Refusal::field("mode", format!("{} is no mode of a policy set", ask.mode)))),
-        };
+        let (environment, audit) = (wanted::name("environment", &ask.environment)?, audit(ask.mode)?);
         self.0.admit(ask::operator(actor)?, Admin::Observe, Some(&environment))?;
-        let table = |s: &crate::ledger::State| {
-            let table = if audit { &s.audit_policies } else { &s.policies };
-            table.get(environment.as_str()).cloned()
-        };
-        let in_force = self.0.ledger.settled(table).await?;
-        let in_force = in_force.filter(|v| ask.version.is_none_or(|wanted| wanted == v.version));
-        let version = match (in_force, ask.version) {
-            (Some(v), _) => {
-                let by = v.by.as_deref().cloned();
-                Version { number: v.version, text: v.text.to_string(), seq: v.seq, at: v.at, by }
-            }
-            (None, Some(number)) => self.past(&environment, audit, number).await?,
-            (None, None) => return Err(ask::not_found(format!("{environment} has no such policy set"))),
-        };
-        let (cedar, roles) = texts(&version.text).map_err(|e| Fault::new(format!("a policy set in the ledger: {e}")))?;
-        let mode = if audit { pb::PolicyMode::Audit } else { pb::PolicyMode::Enforce };
-        let policy = pb::PolicySet {
-            environment,
-            version: version.number,
-            mode: mode.into(),
-            cedar,
-            at: Some(wire::timestamp(version.at)),
-            author: version.by.as_ref().map(wire::identity_of_who),
-            seq: version.seq.as_u64(),
-            roles,
-        };
+        let version = self.0.policy_version(&environment, audit, ask.version).await?;
+        let mut policy = wire::policy_to_pb(&environment, audit, &version)?;
+        policy.audited = audit.then(|| {
+            let counts = self.0.decider.audits.counts();
+            pb::AuditedDecisions { same: counts.same, would_refuse: counts.refuses, would_permit: counts.permits }
+        });
         Ok(pb::GetPolicyResponse { policy: Some(policy) })
     }
 
-    /// A version that is not in force, from history.
-    async fn past(&self, environment: &str, audit: bool, number: u64) -> Result<Version, No> {
-        let of = environment.to_owned();
-        let (found, reached) = self
-            .0
-            .look_back(None, move |found, past| match &past.record.event {
-                Some(Event::PolicySet(e)) if e.environment == of && e.audit_only == audit && e.version == number => {
-                    let by = past.record.author.as_ref().and_then(|a| a.who.clone());
-                    *found = Some(Version { number, text: e.text.clone(), seq: past.seq, at: past.at, by });
-                    ControlFlow::Break(())
-                }
-                _ => ControlFlow::Continue(()),
-            })
-            .await?;
-        match (found, reached) {
-            (Some(version), _) => Ok(version),
-            (None, reached) => match reached.short() {
-                Some((_, why)) => {
-                    let what = format!("version {number} of {environment} is not in history as far as it was looked at: {why}");
-                    Err(No::Refusal(Refusal::new(Reason::NotFound, what)))
-                }
-                None => Err(ask::not_found(format!("{environment} has no version {number} of its policy set"))),
-            },
-        }
+    async fn validate(&self, actor: &Actor, ask: &pb::ValidatePolicyRequest) -> Result<pb::ValidatePolicyResponse, No> {
+        let environment = wanted::name("environment", &ask.environment)?;
+        self.0.admit(ask::operator(actor)?, Admin::Observe, Some(&environment))?;
+        let from = from(ask.set.as_ref())?.ok_or_else(|| Refusal::field("set", "is missing: the set to check"))?;
+        let set = match self.0.policy_from(&environment, &from).await {
+            Ok((set, _)) => set,
+            Err(No::Refusal(no)) if no.wrong().next().is_some() => {
+                let violations = no.wrong().map(|(field, what)| wire::violation(field, what)).collect();
+                return Ok(pb::ValidatePolicyResponse { violations, ..Default::default() });
+            }
+            Err(no) => return Err(no),
+        };
+        let setting = Setting { environment, audit: false, from: Some(from), read: 0, reason: String::new() };
+        Ok(pb::ValidatePolicyResponse {
+            violations: Vec::new(),
+            warnings: self.0.policy_warnings(&setting.environment, &set).iter().map(|(f, w)| wire::violation(f, w)).collect(),
+            policies: set.ids().to_vec(),
+            governs: self.0.governs(&setting.environment, &setting, Some(&set)),
+        })
+    }
+
+    async fn explain(&self, actor: &Actor, ask: &pb::ExplainPolicyRequest) -> Result<pb::ExplainPolicyResponse, No> {
+        let environment = wanted::name("environment", &ask.environment)?;
+        self.0.admit(ask::operator(actor)?, Admin::Observe, Some(&environment))?;
+        let (situation, upstream) = situation(ask.situation.as_ref(), self.0.system.wall())?;
+        let from = from(ask.set.as_ref())?.unwrap_or(PolicyFrom::InForce);
+        let (set, version) = self.0.policy_from(&environment, &from).await?;
+        let compiled = self.0.catalog.now();
+        let upstream = match &upstream {
+            None => None,
+            Some(name) => Some(compiled.upstream(name).ok_or_else(|| ask::not_found(format!("there is no upstream {name}")))?),
+        };
+        let outcome = situation.outcome(&set, &environment, upstream.map(|u| &*u.upstream));
+        let (said, approvers) = match &outcome {
+            Outcome::Permit(_) => (pb::PolicyOutcome::Permit, Vec::new()),
+            Outcome::Deny(_) => (pb::PolicyOutcome::Deny, Vec::new()),
+            Outcome::Approval(people) => (pb::PolicyOutcome::Approval, people.clone()),
+            Outcome::Wall(_) => (pb::PolicyOutcome::Wall, Vec::new()),
+            Outcome::EngineError(_) => (pb::PolicyOutcome::EngineError, Vec::new()),
+        };
+        let reads = set.reads(situation.action);
+        let written = |(path, value): (&str, bool)| if value { path.to_owned() } else { format!("has {path}") };
+        Ok(pb::ExplainPolicyResponse {
+            outcome: said.into(),
+            policies: outcome.by().to_vec(),
+            text: outcome.to_string(),
+            approvers,
+            roles: set.roles_of(&situation.caller).into_iter().map(str::to_owned).collect(),
+            caller_environment: set.environment_of(&situation.caller).unwrap_or_default().to_owned(),
+            reads: reads.paths().map(written).collect(),
+            cacheable: reads.cacheable(),
+            version: version.unwrap_or(0),
+        })
+    }
+
+    async fn diff(&self, actor: &Actor, ask: &pb::DiffPolicyRequest) -> Result<pb::DiffPolicyResponse, No> {
+        let environment = wanted::name("environment", &ask.environment)?;
+        self.0.admit(ask::operator(actor)?, Admin::ReadAudit, Some(&environment))?;
+        let from = from(ask.set.as_ref())?.ok_or_else(|| Refusal::field("set", "is missing: the set to compare"))?;
+        let since = match &ask.since {
+            Some(since) => wire::millis(since).ok_or_else(|| Refusal::field("since", "is no moment since 1970"))?,
+            None => Millis(self.0.system.wall().0.saturating_sub(limits::POLICY_DIFF_MS)),
+        };
+        let Replay { decisions, newly_refused, newly_permitted, undetermined, samples, reached } =
+            self.0.replay_policy(&environment, &from, since).await?;
+        Ok(pb::DiffPolicyResponse {
+            decisions,
+            newly_refused,
+            newly_permitted,
+            undetermined,
+            samples: samples.into_iter().map(wire::decision_diff_to_pb).collect(),
+            reached: reached.map(wire::timestamp),
+        })
+    }
+
+    async fn set(&self, actor: &Actor, ask: &pb::SetPolicyRequest) -> Result<pb::SetPolicyResponse, No> {
+        let setting = Setting {
+            environment: wanted::name("environment", &ask.environment)?,
+            audit: audit(ask.mode)?,
+            from: from(ask.set.as_ref())?,
+            read: ask.read_version,
+            reason: ask::reason(&ask.reason)?,
+        };
+        let terms = Terms {
+            dry_run: ask.dry_run,
+            confirm: ask::confirm(ask.confirmation.as_ref()),
+            named: super::token::named(&ask.request_id, ask)?,
+        };
+        let set = self.0.set_policy(ask::operator(actor)?, &setting, &terms).await?;
+        Ok(pb::SetPolicyResponse {
+            policy: Some(wire::policy_to_pb(&setting.environment, setting.audit, &set.version)?),
+            hits: Some(super::hits_to_pb(&set.hits)),
+            beyond: set.beyond,
+            governs: set.governs,
+        })
     }
 }
 
@@ -103,16 +232,27 @@ impl PolicyService for Policies {
 
     async fn validate_policy(
         &self,
-        _: Request<pb::ValidatePolicyRequest>,
+        request: Request<pb::ValidatePolicyRequest>,
     ) -> Result<Response<pb::ValidatePolicyResponse>, Status> {
-        not_served("ValidatePolicy")
+        let actor = ask::actor(&self.0, &request, "validate_policy")?;
+        self.validate(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "validate_policy"))
     }
 
-    async fn diff_policy(&self, _: Request<pb::DiffPolicyRequest>) -> Result<Response<pb::DiffPolicyResponse>, Status> {
-        not_served("DiffPolicy")
+    async fn explain_policy(
+        &self,
+        request: Request<pb::ExplainPolicyRequest>,
+    ) -> Result<Response<pb::ExplainPolicyResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "explain_policy")?;
+        self.explain(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "explain_policy"))
     }
 
-    async fn set_policy(&self, _: Request<pb::SetPolicyRequest>) -> Result<Response<pb::SetPolicyResponse>, Status> {
-        not_served("SetPolicy")
+    async fn diff_policy(&self, request: Request<pb::DiffPolicyRequest>) -> Result<Response<pb::DiffPolicyResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "diff_policy")?;
+        self.diff(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "diff_policy"))
+    }
+
+    async fn set_policy(&self, request: Request<pb::SetPolicyRequest>) -> Result<Response<pb::SetPolicyResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "set_policy")?;
+        self.set(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "set_policy"))
     }
 }

@@ -11,11 +11,12 @@ use super::page::ByName;
 use crate::authority::Authority;
 use crate::inventory::Inventory;
 use crate::ledger::state::Version;
+use crate::narrow::Terms;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::upstream_service_server::UpstreamService;
 use crate::policy::{Admin, wanted};
 use crate::refusal::{Fault, No, Refusal};
-use crate::registrations::{Leaving, Standing, Terms};
+use crate::registrations::{Leaving, Standing};
 use crate::tasks::Actor;
 use crate::upstream::registry::Upstream;
 

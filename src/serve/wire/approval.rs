@@ -2,12 +2,14 @@
 
 use bytes::Bytes;
 
-use super::{duration, identity_of_who, identity_to_pb, subject_to_pb, timestamp};
+use super::{duration, identity_of_who, identity_to_pb, policy_to_pb, subject_to_pb, timestamp};
 use crate::ledger::State;
-use crate::ledger::record::{ApprovalOf, Identity, Who};
+use crate::ledger::record::{ApprovalAsked, ApprovalOf, Changes, Identity, Who};
 use crate::ledger::state::Approval;
 use crate::pb::mayfly::v1 as pb;
-use crate::seq::{ApprovalId, Millis, TaskId};
+use crate::policies::PolicyVersion;
+use crate::refusal::Fault;
+use crate::seq::{ApprovalId, Millis, Seq, TaskId};
 
 /// Where an approval is in its life at a moment.
 pub fn approval_state(approval: &Approval, now: Millis) -> pb::ApprovalState {
@@ -34,7 +36,7 @@ pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: M
         approval_id: id.to_string(),
         state: approval_state(approval, now).into(),
         request_sha256: Bytes::copy_from_slice(&asked.digest),
-        caller: Some(identity_of_who(&Who::SpiffeId(asked.caller.clone()))),
+        caller: Some(identity_of_who(&Who::named(&asked.caller))),
         subject: asked.subject.as_ref().map(subject_to_pb),
         task_path: path,
         upstream: asked.upstream.clone(),
@@ -62,7 +64,25 @@ pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: M
         opens_task: asked.opens,
         reason: decided.map_or_else(String::new, |d| d.reason.to_string()),
         decided_at: decided.map(|d| timestamp(d.at)),
+        change: None,
+        governs: if asked.of() == ApprovalOf::Change { asked.policies.clone() } else { Vec::new() },
+        asked_because: asked.reason.clone(),
     }
+}
+
+/// The change that an approval lets through.
+pub fn change_to_pb(asked: &ApprovalAsked, at: Millis) -> Result<Option<pb::ApprovalChange>, Fault> {
+    let Some(Changes::Policy(set)) = asked.change.as_ref().and_then(|c| c.to.as_ref()) else { return Ok(None) };
+    let version = PolicyVersion {
+        number: set.version,
+        text: set.text.clone(),
+        seq: Seq::ZERO,
+        at,
+        by: Some(Who::named(&asked.caller)),
+        narrowing: false,
+    };
+    let set = policy_to_pb(&set.environment, set.audit_only, &version)?;
+    Ok(Some(pb::ApprovalChange { to: Some(pb::approval_change::To::Policy(set)) }))
 }
 
 fn approver(identity: &Identity) -> pb::Approver {

@@ -6,6 +6,7 @@
 mod approval;
 mod credential;
 mod key;
+mod policy;
 mod rule;
 mod target;
 mod task;
@@ -14,9 +15,10 @@ mod tests;
 mod trust;
 mod upstream;
 
-pub use approval::{approval_state, approval_to_pb};
+pub use approval::{approval_state, approval_to_pb, change_to_pb};
 pub use credential::{credential_of_record, credential_to_pb, standing, svid_to_pb};
 pub use key::{key_state_from_pb, key_to_pb, purpose_from_pb};
+pub use policy::{decision_diff_to_pb, policy_files, policy_to_pb, violation};
 pub use rule::{Cause, lock_to_pb, rule_to_pb};
 pub use target::{target_from_pb, target_to_pb};
 pub use task::{phase_to_pb, task_to_pb};

@@ -189,6 +189,7 @@ fn build(file: &str, v: &Values, base: &Path, seal: Seal, engine: Engine, public
             Value::Numbers(uids) => uids.iter().filter_map(|uid| u32::try_from(*uid).ok()).collect(),
             _ => return None,
         },
+        single_operator: v.flag("admin.single_operator")?,
         lines: v.lines.clone(),
     })
 }

@@ -31,6 +31,8 @@ pub enum Form {
     Keep,
     /// The storage engine.
     Engine,
+    /// True or false.
+    Flag,
 }
 
 /// What holds where nobody sets the key.
@@ -201,6 +203,12 @@ pub const KEYS: &[Key] = &[
         "How long records stay, or how much of them: a duration of at least 1d, or a size of at least 64MiB. What a start or a live credential needs stays in any case; docs/operations.md says what that is.",
     ),
     key("admin.uids", Numbers, Is("[]"), "Uids that may use the socket beside the server's own."),
+    key(
+        "admin.single_operator",
+        Flag,
+        Is("false"),
+        "There is one operator only: over the socket nobody else has to approve a change of who operates, who approves or what takes approval.",
+    ),
 ];
 
 /// Shortest `audit.keep`, milliseconds.

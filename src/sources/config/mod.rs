@@ -58,6 +58,8 @@ pub struct Config {
     pub audit_keep: Keep,
     /// `admin.uids`: who may use the socket beside the server's own uid.
     pub admin_uids: Vec<u32>,
+    /// `admin.single_operator`: over the socket one operator is enough where two are needed.
+    pub single_operator: bool,
     lines: BTreeMap<&'static str, usize>,
 }
 

@@ -49,6 +49,7 @@ fn form(form: Form) -> String {
         Form::Duration(min, max) => format!("duration, {} to {}", duration_text(min), duration_text(max)),
         Form::Size(min, max) => format!("size, {} to {}", size_text(min), size_text(max)),
         Form::Keep => "duration or size".to_owned(),
+        Form::Flag => "`true` or `false`".to_owned(),
         Form::Engine => "`redb`, `sled` or `memory`".to_owned(),
     }
 }

@@ -21,6 +21,7 @@ pub(super) enum Value {
     Text(String),
     Texts(Vec<String>),
     Number(u64),
+    Flag(bool),
     Numbers(Vec<u64>),
     Address(SocketAddr),
     /// Milliseconds.
@@ -189,6 +190,7 @@ fn value(form: Form, field: &Field<'_>) -> Option<Value> {
         Form::Size(min, max) => field.size(min, max).map(Value::Number),
         Form::Keep => keep(field),
         Form::Engine => engine(field).map(Value::Text),
+        Form::Flag => field.boolean().map(Value::Flag),
     }
 }
 
@@ -255,6 +257,7 @@ fn as_toml(form: Form, text: &str) -> String {
         |text: &str| if text.parse::<u64>().is_ok() { text.parse::<u64>().unwrap_or(0).to_string() } else { quoted(text) };
     match form {
         Form::Number(..) => number(text),
+        Form::Flag if matches!(text, "true" | "false") => text.to_owned(),
         Form::Numbers => format!("[{}]", items().map(number).collect::<Vec<_>>().join(", ")),
         Form::Names | Form::Paths => format!("[{}]", items().map(quoted).collect::<Vec<_>>().join(", ")),
         _ => quoted(text),
@@ -289,6 +292,13 @@ impl Values {
     pub fn number(&self, path: &str) -> Option<u64> {
         match self.values.get(path) {
             Some(Value::Number(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    pub fn flag(&self, path: &str) -> Option<bool> {
+        match self.values.get(path) {
+            Some(Value::Flag(flag)) => Some(*flag),
             _ => None,
         }
     }

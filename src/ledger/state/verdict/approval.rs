@@ -23,6 +23,9 @@ impl State {
         if e.of() == ApprovalOf::Unspecified || e.digest.len() != 32 {
             return Err(malformed("an approval of nothing known, or without the digest of what it binds"));
         }
+        let change = e.change.as_ref().and_then(|c| c.event());
+        // Whoever asks wants what comes next; what came meanwhile is not undone by an approval.
+        change.as_ref().map_or(Ok(()), |change| self.may_take_effect(change))?;
         if (e.of() == ApprovalOf::Change) != e.change.as_ref().is_some_and(|c| c.to.is_some()) {
             return Err(malformed("an approval of a change that names none, or of something else that names one"));
         }
@@ -36,6 +39,12 @@ impl State {
         let wait = std::time::Duration::from_secs(60);
         if self.approvals.len() >= limits::APPROVALS {
             return Err(Refusal::limit("approvals", limits::APPROVALS as u64, wait));
+        }
+        if e.of() == ApprovalOf::Change {
+            let waiting = self.approvals.values().filter(|a| a.asked.change.is_some() && a.expires_at() > time).count();
+            if waiting >= limits::CHANGES_WAITING {
+                return Err(Refusal::limit("changes_waiting", limits::CHANGES_WAITING as u64, wait));
+            }
         }
         let own = self.approvals.values().filter(|a| a.asked.caller == e.caller && a.expires_at() > time).count();
         if own >= limits::APPROVALS_PER_CALLER {

@@ -4,6 +4,8 @@
 //! between the look and the change is looked for after it, before anybody is answered: from the change on, a decision with the version before
 //! is void. A start goes on where that was cut short.
 
+mod found;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,10 +17,12 @@ use crate::limits;
 use crate::policy::decide::Held;
 use crate::refusal::{Fault, No};
 use crate::revocation::{Rules, Target};
-use crate::revoke::Hits;
-use crate::seq::{CredentialId, Millis, Seq};
+use crate::revoke::{Confirm, Hits, confirm_needed};
+use crate::seq::{ApprovalId, Millis, Seq};
 use crate::store::Position;
-use crate::tasks::Named;
+use crate::tasks::{Named, request_of};
+use found::Alike;
+pub(crate) use found::Found;
 
 /// What becomes of something that is held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,51 +53,104 @@ pub(crate) struct Look {
     pub judge: Judge,
 }
 
-/// What was found.
+/// How a change that may revoke is asked for.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
-    /// How many would be refused.
-    pub count: u64,
-    /// Those of them that no target of the change covers.
-    uncovered: u64,
-    /// The first of these: at most as many as a revocation has targets.
-    ids: Vec<CredentialId>,
-    /// All were looked at.
-    whole: bool,
-    /// Everything up to this seq was looked at.
-    pub looked: Seq,
+pub struct Terms {
+    /// Only say what would be hit.
+    pub dry_run: bool,
+    /// How much may be hit.
+    pub confirm: Confirm,
+    /// The request, where it named itself.
+    pub named: Named,
 }
 
-impl Found {
-    /// Targets that cover what was found beside what `others` cover: one by one, or all by `coarse`, which covers the others, too.
-    pub fn targets(&self, others: Vec<Target>, coarse: Target) -> Vec<Target> {
-        if self.whole && self.uncovered == self.ids.len() as u64 && others.len() + self.ids.len() <= limits::TARGETS {
-            return others.into_iter().chain(self.ids.iter().map(|id| Target::Credential(*id))).collect();
-        }
-        vec![coarse]
-    }
+/// What a change takes back.
+pub(crate) enum Takes {
+    /// Nothing.
+    Nothing,
+    /// All that its coarse target reaches, whatever that is.
+    All,
+    /// What a look finds, beside what these targets cover.
+    Found(Look, Vec<Target>),
+}
+
+/// A change of what decisions are made with.
+pub(crate) struct Change<'a> {
+    /// Who makes it.
+    pub who: &'a Who,
+    /// Its record's event, given up to where it was looked for what it takes back.
+    pub event: &'a (dyn Fn(Seq) -> Event + Sync),
+    /// The version that it puts in force.
+    pub version: u64,
+    /// What it takes back.
+    pub takes: Takes,
+    /// What covers all that it could take back.
+    pub coarse: Target,
+    /// Why it is taken back.
+    pub reason: &'a str,
+}
+
+/// What a change came to, or would.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Took {
+    /// What was revoked, or would be.
+    pub hits: Hits,
+    /// Of those, how many would still be permitted.
+    pub beyond: u64,
 }
 
 impl Authority {
+    /// Puts a change in force with what it takes back, or only says what that would be. One change at a time: [`Authority::changing`] is held.
+    pub(crate) async fn put_in_force(&self, change: Change<'_>, terms: &Terms) -> Result<Took, No> {
+        let Change { who, event, version, takes, coarse, reason } = change;
+        let (looked, targets, refused, look) = match takes {
+            Takes::Nothing => (Seq::ZERO, Vec::new(), 0, None),
+            Takes::All => (Seq::ZERO, vec![coarse.clone()], u64::MAX, None),
+            Takes::Found(look, others) => {
+                let found = self.look_for(&look).await?;
+                (found.looked, found.targets(others, look.among, coarse.clone()), found.count, Some(look))
+            }
+        };
+        let view = self.ledger.view();
+        let change = Record::new(who.clone(), event(looked)).decided_at(view.revision());
+        let change = change.for_request(request_of(&who.name(), &terms.named));
+        let hits = if targets.is_empty() { Hits::default() } else { self.hits(&targets).await?.0 };
+        let took = Took { hits, beyond: hits.credentials.saturating_sub(refused) };
+        if terms.dry_run {
+            self.ledger.peek(|s| s.verdict(std::slice::from_ref(&change), self.system.wall()))?;
+            return Ok(took);
+        }
+        if !terms.confirm.allows(hits.credentials) {
+            return Err(confirm_needed(&hits, terms.confirm));
+        }
+        let lane = if targets.is_empty() { Lane::Change } else { Lane::Revoke };
+        let records = self.narrowing(change, who, &targets, reason);
+        let narrows = records.len() > 1;
+        let receipt = self.ledger.commit(lane, records).await?;
+        if narrows {
+            self.feed.hit(receipt.seq(), hits);
+        }
+        if let Some(look) = look {
+            self.finish_narrowing(Look { since: looked, ..look }, version, who, coarse, reason).await?;
+        }
+        Ok(took)
+    }
+
     /// Looks for live credentials that may not stay, in pieces, so that issuing goes on.
     pub(crate) async fn look_for(&self, look: &Look) -> Result<Found, No> {
         let began = self.system.steady();
         let looked = self.ledger.settled(|s| s.head).await?;
-        let mut found = Found { count: 0, uncovered: 0, ids: Vec::new(), whole: true, looked };
+        let mut found = Found::nothing(looked);
         let mut at = 0;
         loop {
             let now = self.system.wall();
             let (piece, more) = self.ledger.settled(|state| piece(state, look, &mut at, now)).await?;
             let piece = if look.records { self.with_records(piece)? } else { piece };
             let judge = look.judge.clone();
-            let judged = move || piece.iter().map(|held| (held.id, judge(held, now))).collect::<Vec<_>>();
+            let judged = move || piece.iter().map(|held| (held.id, Alike::of(held), judge(held, now))).collect::<Vec<_>>();
             let judged = tokio::task::spawn_blocking(judged).await;
             let judged = judged.map_err(|e| Fault::new(format!("deciding again: {e}")))?;
-            found.count += judged.iter().filter(|(_, fate)| *fate != Fate::Stays).count() as u64;
-            let goes: Vec<CredentialId> = judged.iter().filter(|(_, fate)| *fate == Fate::Goes).map(|(id, _)| *id).collect();
-            found.uncovered += goes.len() as u64;
-            let room = limits::TARGETS.saturating_sub(found.ids.len());
-            found.ids.extend(goes.into_iter().take(room));
+            judged.into_iter().for_each(|(id, alike, fate)| found.add(id, alike, fate));
             if !more {
                 return Ok(found);
             }
@@ -118,9 +175,10 @@ impl Authority {
                     Some(Event::Issued(e)) if e.credential == held.id.as_bytes() => Some(e),
                     _ => None,
                 });
-                held.with_record(
-                    own.ok_or_else(|| Fault::new(format!("commit {at} does not hold the issuance of {}", held.id)))?,
-                );
+                let own = own.ok_or_else(|| Fault::new(format!("commit {at} does not hold the issuance of {}", held.id)))?;
+                let approval = ApprovalId::from_slice(&own.approval);
+                let by = approval.and_then(|id| self.ledger.peek(|s| s.approvals.get(&id)?.decided.as_ref()?.by.clone()));
+                held.with_record(own, by.map(|by| by.name()));
             }
         }
         Ok(piece)
@@ -162,6 +220,22 @@ impl Authority {
         }
     }
 
+    /// Goes on with what a stop cut short: what was narrowed, and not all looked for.
+    pub async fn finish_narrowings(&self) -> Result<(), No> {
+        let open = self.ledger.settled(|s| s.narrowing()).await?;
+        let mut stopped = Ok(());
+        for (what, name, _) in open {
+            // One that does not get through holds up no other.
+            let done = match what {
+                Narrowing::Upstream => self.finish_registration(&name).await,
+                Narrowing::Policy => self.finish_policy(&name).await,
+                Narrowing::Binding | Narrowing::Unspecified => Ok(()),
+            };
+            stopped = done.and(stopped);
+        }
+        stopped
+    }
+
     /// Looks once more, for what was issued after the first look, and says in the ledger that all is done.
     pub(crate) async fn finish_narrowing(
         &self,
@@ -171,14 +245,18 @@ impl Authority {
         coarse: Target,
         reason: &str,
     ) -> Result<Hits, No> {
-        let found = self.look_for(&look).await?;
+        let mut found = self.look_for(&look).await?;
+        if found.uncovered > 0 && !found.few() {
+            // What they have in common may be shared by others, issued before: those have to be looked at as well.
+            found = self.look_for(&Look { since: Seq::ZERO, ..look.clone() }).await?;
+        }
         let done = Narrowed { what: look.among as i32, name: look.name.to_string(), version };
         let done = Record::new(who.clone(), Event::Narrowed(done));
         if found.uncovered == 0 && found.whole {
             self.ledger.commit(Lane::Change, vec![done]).await?;
             return Ok(Hits::default());
         }
-        let targets = found.targets(Vec::new(), coarse);
+        let targets = found.targets(Vec::new(), look.among, coarse);
         let (hits, _) = self.hits(&targets).await?;
         self.ledger.commit(Lane::Revoke, self.narrowing(done, who, &targets, reason)).await?;
         Ok(hits)

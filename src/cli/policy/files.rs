@@ -1,0 +1,120 @@
+//! Which policy set a command is about.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::error::CliError;
+use crate::cli::server::Server;
+use crate::document::{Complaint, Source};
+use crate::pb::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
+use crate::policy::PolicySet;
+use crate::sources::policy_files;
+
+/// Files of a policy set.
+#[derive(Args, Clone)]
+pub struct FileArgs {
+    /// Cedar policies: files, or directories of which every `*.cedar` counts
+    #[arg(value_name = "PATH")]
+    pub files: Vec<PathBuf>,
+    /// Who has which role and environment, TOML [default: what is in force]
+    #[arg(long, value_name = "FILE", requires = "files")]
+    pub roles: Option<PathBuf>,
+}
+
+/// A policy set, here or there.
+#[derive(Args, Clone)]
+pub struct SetSource {
+    #[command(flatten)]
+    pub files: FileArgs,
+    /// An earlier version of the one in force, which goes back to it
+    #[arg(long, value_name = "N", conflicts_with_all = ["files", "audited"], value_parser = clap::value_parser!(u64).range(1..))]
+    pub version: Option<u64>,
+    /// The one beside the one in force
+    #[arg(long, conflicts_with = "files")]
+    pub audited: bool,
+}
+
+/// Everything that is wrong with files, one complaint per line.
+pub fn complaints(all: &[Complaint]) -> CliError {
+    CliError::Usage(all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+fn wire_file(source: Source) -> pb::PolicyFile {
+    pb::PolicyFile { name: source.file, text: source.text }
+}
+
+impl FileArgs {
+    /// What is in them.
+    pub fn read(&self) -> Result<(Vec<Source>, Option<Source>), CliError> {
+        let policies = policy_files::cedar(&self.files).map_err(|wrong| complaints(&wrong))?;
+        let roles = self.roles.as_ref().map(|path| policy_files::roles(path)).transpose();
+        Ok((policies, roles.map_err(|wrong| complaints(&[wrong]))?))
+    }
+
+    /// Where both are here: the set, compiled without a server.
+    pub fn compiled(&self) -> Result<PolicySet, CliError> {
+        match self.read()? {
+            (policies, Some(roles)) => PolicySet::compile(policies, roles).map_err(|wrong| complaints(&wrong)),
+            (_, None) => Err(CliError::Usage("--roles FILE is needed to check policies without a server".to_owned())),
+        }
+    }
+}
+
+impl SetSource {
+    /// As the server is told. `None`: nothing was named.
+    pub fn on_the_wire(&self) -> Result<Option<pb::PolicySource>, CliError> {
+        use pb::policy_source::From;
+        let from = match (self.files.files.is_empty(), self.version, self.audited) {
+            (_, Some(version), _) => From::Version(version),
+            (_, None, true) => From::Audited(true),
+            (false, None, false) => {
+                let (policies, roles) = self.files.read()?;
+                let policies = policies.into_iter().map(wire_file).collect();
+                From::Files(pb::PolicyFiles { policies, roles: roles.map(wire_file) })
+            }
+            (true, None, false) => return Ok(None),
+        };
+        Ok(Some(pb::PolicySource { from: Some(from) }))
+    }
+
+    /// The same, where one has to be named.
+    pub fn needed(&self) -> Result<pb::PolicySource, CliError> {
+        let missing = || CliError::Usage("name the policy set: PATH..., --version N or --audited".to_owned());
+        self.on_the_wire()?.ok_or_else(missing)
+    }
+}
+
+/// A set that the server has. `None`: there is none.
+pub async fn there(server: &Server, environment: &str, mode: pb::PolicyMode) -> Result<Option<pb::PolicySet>, CliError> {
+    let request = pb::GetPolicyRequest { environment: environment.to_owned(), mode: mode.into(), version: None };
+    let answer = server.call(request, |c, q| async move { PolicyServiceClient::new(c).get_policy(q).await }).await;
+    match answer {
+        Ok(answer) => Ok(answer.policy),
+        Err(CliError::Server(said)) if said.reason == Some(crate::refusal::Reason::NotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The files of a set as sources: policies, and roles.
+pub fn sources(files: Option<&pb::PolicyFiles>) -> (Vec<Source>, Source) {
+    let source = |file: &pb::PolicyFile| Source::new(file.name.as_str(), file.text.as_str());
+    let policies = files.map(|f| f.policies.iter().map(source).collect()).unwrap_or_default();
+    (policies, files.and_then(|f| f.roles.as_ref()).map_or_else(|| Source::new("roles.toml", ""), source))
+}
+
+/// What differs between two sets of files, line by line, as `diff -u` shows it. Empty: nothing.
+pub fn differences(before: Option<&pb::PolicyFiles>, after: Option<&pb::PolicyFiles>) -> String {
+    let texts = |files: Option<&pb::PolicyFiles>| {
+        let all = files.into_iter().flat_map(|f| f.policies.iter().chain(&f.roles));
+        all.map(|f| (f.name.clone(), f.text.clone())).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let (before, after) = (texts(before), texts(after));
+    let names: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let empty = String::new();
+    let each = names.into_iter().map(|name| {
+        let (old, new) = (before.get(name).unwrap_or(&empty), after.get(name).unwrap_or(&empty));
+        similar::TextDiff::from_lines(old, new).unified_diff().context_radius(2).header(name, name).to_string()
+    });
+    each.collect()
+}

@@ -1,0 +1,129 @@
+//! Putting a policy set in force, beside the one in force, or away.
+
+use clap::{Args, ValueEnum};
+
+use super::files::{self, SetSource};
+use crate::cli::Run;
+use crate::cli::confirm::{self, ConfirmArgs};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::show::policy::PolicyChange;
+use crate::pb::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
+
+/// `mayfly policy set`
+#[derive(Args)]
+pub struct SetArgs {
+    /// The environment
+    #[arg(value_name = "ENVIRONMENT")]
+    environment: String,
+    #[command(flatten)]
+    source: SetSource,
+    /// Beside the one in force: it is asked, what it would decide otherwise is recorded, and nobody listens to it
+    #[arg(long, conflicts_with_all = ["version", "audited"])]
+    audit: bool,
+    /// Why
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    reason: Option<String>,
+    /// The version that the change was made from [default: the one in force]
+    #[arg(long, value_name = "N")]
+    read_version: Option<u64>,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+/// `mayfly policy mode`
+#[derive(Args)]
+pub struct ModeArgs {
+    /// The environment
+    #[arg(value_name = "ENVIRONMENT")]
+    environment: String,
+    /// What becomes of the set beside the one in force
+    #[arg(value_enum)]
+    mode: Mode,
+    /// Why
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    reason: Option<String>,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+/// What becomes of the set beside the one in force.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// It is the one in force from now on. Takes a second operator
+    Enforce,
+    /// It is taken away
+    Off,
+}
+
+/// One to put somewhere.
+struct Setting {
+    environment: String,
+    mode: pb::PolicyMode,
+    source: Option<pb::PolicySource>,
+    read_version: Option<u64>,
+    reason: Option<String>,
+    confirm: ConfirmArgs,
+}
+
+/// Puts a set in force, or beside the one in force.
+pub async fn set(args: SetArgs, run: &Run) -> Result<Exit, CliError> {
+    let source = Some(args.source.needed()?);
+    let mode = if args.audit { pb::PolicyMode::Audit } else { pb::PolicyMode::Enforce };
+    let SetArgs { environment, read_version, reason, confirm, .. } = args;
+    put(Setting { environment, mode, source, read_version, reason, confirm }, run).await
+}
+
+/// Makes the set beside the one in force the one in force, or takes it away.
+pub async fn mode(args: ModeArgs, run: &Run) -> Result<Exit, CliError> {
+    let (mode, source) = match args.mode {
+        Mode::Enforce => {
+            let from = Some(pb::policy_source::From::Audited(true));
+            (pb::PolicyMode::Enforce, Some(pb::PolicySource { from }))
+        }
+        Mode::Off => (pb::PolicyMode::Audit, None),
+    };
+    let ModeArgs { environment, reason, confirm, .. } = args;
+    put(Setting { environment, mode, source, read_version: None, reason, confirm }, run).await
+}
+
+async fn put(setting: Setting, run: &Run) -> Result<Exit, CliError> {
+    let server = &run.server().await?;
+    let before = files::there(server, &setting.environment, setting.mode).await?;
+    // One that was taken away counts too; where there never was one it is 0.
+    let read_version = setting.read_version.or(before.as_ref().map(|b| b.version)).unwrap_or(0);
+    let request = &pb::SetPolicyRequest {
+        environment: setting.environment,
+        mode: setting.mode.into(),
+        set: setting.source,
+        read_version,
+        reason: setting.reason.unwrap_or_else(|| "dry run".to_owned()),
+        dry_run: false,
+        confirmation: None,
+        request_id: run.request_id(&setting.confirm.request_id),
+    };
+    let ask = |dry_run, confirmation| async move {
+        let request = pb::SetPolicyRequest { dry_run, confirmation, ..request.clone() };
+        server.call(request, |c, q| async move { PolicyServiceClient::new(c).set_policy(q).await }).await
+    };
+    let answer = confirm::ask(&run.out, &setting.confirm, |r: &pb::SetPolicyResponse| r.hits, ask).await?;
+    let differs =
+        files::differences(before.as_ref().and_then(|b| b.files.as_ref()), answer.policy.as_ref().and_then(|p| p.files.as_ref()));
+    run.out.say(if differs.is_empty() { "nothing differs from what was there\n" } else { &differs });
+    let changed = PolicyChange::of(setting.confirm.dry_run, answer)?;
+    let hits = changed.hits.text();
+    match (changed.dry_run, changed.hits.credentials) {
+        (true, 0) => run.out.say("dry run, nothing was done: it would revoke nothing"),
+        (true, _) => run.out.say(format_args!("dry run, nothing was done: it would revoke {hits}")),
+        (false, 0) => run.out.say("nothing was revoked"),
+        (false, _) => run.out.say(format_args!("revoked {hits}")),
+    }
+    if changed.beyond > 0 {
+        run.out.say(format_args!("{} of them would still be permitted: nothing finer covers the rest", changed.beyond));
+    }
+    if !changed.governs.is_empty() {
+        run.out.say(format_args!("it takes a second operator, since it changes {}", changed.governs.join(", ")));
+    }
+    run.out.one(&changed)?;
+    Ok(Exit::Ok)
+}

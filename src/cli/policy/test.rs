@@ -1,0 +1,105 @@
+//! A table of tests for a policy set, in a file that CI can run.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::files::{FileArgs, complaints, sources, there};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::server::Server;
+use crate::cli::show::policy::Tested;
+use crate::cli::{Run, args};
+use crate::document::Source;
+use crate::limits;
+use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
+use crate::policy::PolicySet;
+use crate::policy::situation::Outcome;
+use crate::policy::table::{self, Test};
+use crate::serve::wire::upstream_from_pb;
+use crate::sources::policy_files;
+use crate::upstream::registry::{Registry, Upstream};
+
+/// `mayfly policy test`
+#[derive(Args)]
+pub struct TestArgs {
+    /// The tests, TOML; docs/policy.md has their form
+    #[arg(value_name = "TESTS")]
+    tests: PathBuf,
+    #[command(flatten)]
+    files: FileArgs,
+    /// The registrations: a directory of `*.toml` [default: those of the server]
+    #[arg(long, value_name = "DIR")]
+    upstreams: Option<PathBuf>,
+    /// The environment whose set is tested where no files are named, and for tests that name none
+    #[arg(long, value_name = "NAME", required_unless_present = "roles")]
+    environment: Option<String>,
+}
+
+/// Runs the tests.
+pub async fn run(args: TestArgs, run: &Run) -> Result<Exit, CliError> {
+    let text = args::read_text(&args.tests, limits::POLICY_TESTS_BYTES)?;
+    let source = Source::new(args.tests.display().to_string(), text.as_str());
+    let tests = table::parse(&source, run.system.wall()).map_err(|wrong| complaints(&wrong))?;
+    let here = !args.files.files.is_empty() && args.files.roles.is_some();
+    let server = if here && args.upstreams.is_some() { None } else { Some(run.server().await?) };
+    let set = match &server {
+        Some(server) if !here => fetched(server, &args).await?,
+        _ => args.files.compiled()?,
+    };
+    let upstreams = match (&args.upstreams, &server) {
+        (Some(directory), _) => policy_files::upstreams(directory).map_err(|wrong| complaints(&wrong))?,
+        (None, Some(server)) => registered(server).await?,
+        (None, None) => Registry::default(),
+    };
+    let mut rows = Vec::with_capacity(tests.len());
+    for test in &tests {
+        let outcome = outcome(test, &set, &upstreams, args.environment.as_deref())
+            .map_err(|what| CliError::Usage(format!("{}:{}: test {:?}: {what}", source.file, test.line, test.name)))?;
+        rows.push(Tested::of(test, &outcome));
+    }
+    let failed = rows.iter().filter(|row| !row.passed).count();
+    run.out.list(&rows)?;
+    run.out.say(format_args!("{} passed, {failed} failed", rows.len() - failed));
+    Ok(if failed == 0 { Exit::Ok } else { Exit::Findings })
+}
+
+fn outcome(test: &Test, set: &PolicySet, upstreams: &Registry, environment: Option<&str>) -> Result<Outcome, String> {
+    let upstream = match &test.upstream {
+        None => None,
+        Some(name) => Some(upstreams.get(name).ok_or_else(|| format!("there is no upstream {name}"))?),
+    };
+    let of_upstream = upstream.map(|u| u.environment.as_str());
+    let environment = test.environment.as_deref().or(of_upstream).or(environment);
+    let environment = environment.ok_or("name its environment: environment = \"...\"")?;
+    Ok(test.situation.outcome(set, environment, upstream.map(|u| &**u)))
+}
+
+/// The set in force, with the policies of files in the place of its own where some are named.
+async fn fetched(server: &Server, args: &TestArgs) -> Result<PolicySet, CliError> {
+    let Some(environment) = &args.environment else {
+        return Err(CliError::Usage("--environment NAME says whose roles or policies are tested".to_owned()));
+    };
+    let set = there(server, environment, pb::PolicyMode::Enforce).await?;
+    let set = set.ok_or_else(|| CliError::Usage(format!("environment {environment} has no policy set")))?;
+    let (own, roles) = sources(set.files.as_ref());
+    let policies = if args.files.files.is_empty() { own } else { args.files.read()?.0 };
+    PolicySet::compile(policies, roles).map_err(|wrong| complaints(&wrong))
+}
+
+async fn registered(server: &Server) -> Result<Registry, CliError> {
+    let (mut all, mut page_token): (Vec<Upstream>, String) = (Vec::new(), String::new());
+    loop {
+        let request = pb::ListUpstreamsRequest { page_size: 1_000, page_token, ..Default::default() };
+        let answer = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).list_upstreams(q).await }).await?;
+        let of_server = |no| CliError::ours(format!("a registration of the server: {no}"));
+        for upstream in &answer.upstreams {
+            all.push(upstream_from_pb(upstream).map_err(of_server)?);
+        }
+        page_token = answer.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    Registry::new(all).map_err(|_| CliError::ours("registrations of the server that clash"))
+}

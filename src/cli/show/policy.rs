@@ -1,0 +1,284 @@
+//! Policy sets, and what they decide.
+
+use serde::Serialize;
+
+use super::{Hits, Who, or_dash, shown_word, time};
+use crate::cli::error::CliError;
+use crate::cli::out::{Noun, Row};
+use crate::pb::mayfly::v1 as pb;
+use crate::policy::situation::Outcome;
+use crate::policy::table::Test;
+
+/// A policy set as `policy show` shows it.
+#[derive(Serialize, Debug)]
+pub struct Policy {
+    pub environment: String,
+    pub mode: String,
+    pub version: u64,
+    pub files: Vec<File>,
+    pub author: Option<Who>,
+    pub at: Option<String>,
+    pub seq: u64,
+    pub narrowing: bool,
+    pub same: Option<u64>,
+    pub would_refuse: Option<u64>,
+    pub would_permit: Option<u64>,
+}
+
+/// A file of a policy set.
+#[derive(Serialize, Debug)]
+pub struct File {
+    pub name: String,
+    pub text: String,
+}
+
+impl From<pb::PolicySet> for Policy {
+    fn from(p: pb::PolicySet) -> Policy {
+        let file = |f: pb::PolicyFile| File { name: f.name, text: f.text };
+        Policy {
+            environment: p.environment,
+            mode: shown_word!(pb::PolicyMode, "POLICY_MODE_", p.mode),
+            version: p.version,
+            files: p.files.into_iter().flat_map(|f| f.policies.into_iter().chain(f.roles)).map(file).collect(),
+            author: Who::of(p.author),
+            at: time(p.at),
+            seq: p.seq,
+            narrowing: p.narrowing,
+            same: p.audited.map(|a| a.same),
+            would_refuse: p.audited.map(|a| a.would_refuse),
+            would_permit: p.audited.map(|a| a.would_permit),
+        }
+    }
+}
+
+impl Noun for Policy {
+    fn name(&self) -> String {
+        format!("{}/{}", self.environment, self.version)
+    }
+}
+
+/// What putting a policy set somewhere came to.
+#[derive(Serialize, Debug)]
+pub struct PolicyChange {
+    pub environment: String,
+    pub mode: String,
+    pub version: u64,
+    pub dry_run: bool,
+    pub seq: u64,
+    pub hits: Hits,
+    pub beyond: u64,
+    pub governs: Vec<String>,
+}
+
+impl PolicyChange {
+    /// From the answer.
+    pub fn of(dry_run: bool, answer: pb::SetPolicyResponse) -> Result<PolicyChange, CliError> {
+        let policy = answer.policy.ok_or_else(|| CliError::ours("the server answered without the policy set"))?;
+        Ok(PolicyChange {
+            environment: policy.environment,
+            mode: shown_word!(pb::PolicyMode, "POLICY_MODE_", policy.mode),
+            version: policy.version,
+            dry_run,
+            seq: policy.seq,
+            hits: answer.hits.into(),
+            beyond: answer.beyond,
+            governs: answer.governs,
+        })
+    }
+}
+
+impl Noun for PolicyChange {
+    fn name(&self) -> String {
+        format!("{}/{}", self.environment, self.version)
+    }
+}
+
+/// What checking a policy set found.
+#[derive(Serialize, Debug, Default)]
+pub struct Checked {
+    pub policies: Vec<String>,
+    pub violations: Vec<String>,
+    pub warnings: Vec<String>,
+    pub governs: Vec<String>,
+}
+
+impl From<pb::ValidatePolicyResponse> for Checked {
+    fn from(v: pb::ValidatePolicyResponse) -> Checked {
+        let text = |v: pb::FieldViolation| format!("{}: {}", v.field, v.description);
+        Checked {
+            policies: v.policies,
+            violations: v.violations.into_iter().map(text).collect(),
+            warnings: v.warnings.into_iter().map(text).collect(),
+            governs: v.governs,
+        }
+    }
+}
+
+impl Noun for Checked {
+    fn name(&self) -> String {
+        self.policies.join("\n")
+    }
+}
+
+/// What deciding once more came to.
+#[derive(Serialize, Debug)]
+pub struct DiffWhole {
+    pub decisions: u64,
+    pub newly_refused: u64,
+    pub newly_permitted: u64,
+    pub undetermined: u64,
+    pub reached: Option<String>,
+    pub samples: Vec<Differs>,
+}
+
+/// A decision that would differ.
+#[derive(Serialize, Debug)]
+pub struct Differs {
+    pub seq: u64,
+    pub at: Option<String>,
+    pub caller: String,
+    pub upstream: String,
+    pub tool: String,
+    pub scopes: Vec<String>,
+    pub permitted: bool,
+    pub now: String,
+}
+
+impl From<pb::DiffPolicyResponse> for DiffWhole {
+    fn from(d: pb::DiffPolicyResponse) -> DiffWhole {
+        let differs = |d: pb::DecisionDiff| Differs {
+            seq: d.seq,
+            at: time(d.at),
+            caller: d.caller,
+            upstream: d.upstream,
+            tool: d.tool,
+            scopes: d.scopes,
+            permitted: d.permitted,
+            now: d.now,
+        };
+        DiffWhole {
+            decisions: d.decisions,
+            newly_refused: d.newly_refused,
+            newly_permitted: d.newly_permitted,
+            undetermined: d.undetermined,
+            reached: time(d.reached),
+            samples: d.samples.into_iter().map(differs).collect(),
+        }
+    }
+}
+
+impl Noun for DiffWhole {
+    fn name(&self) -> String {
+        self.samples.iter().map(|s| s.seq.to_string()).collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Noun for Differs {
+    fn name(&self) -> String {
+        self.seq.to_string()
+    }
+}
+
+impl Row for Differs {
+    const COLUMNS: &'static [&'static str] = &["SEQ", "CALLER", "UPSTREAM", "SCOPES", "TOOL", "THEN", "NOW"];
+    const WIDE: &'static [&'static str] = &["AT"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.seq.to_string(),
+            self.caller.clone(),
+            self.upstream.clone(),
+            self.scopes.join(","),
+            or_dash(Some(&self.tool)),
+            if self.permitted { "permitted" } else { "refused" }.to_owned(),
+            self.now.clone(),
+            or_dash(self.at.as_deref()),
+        ]
+    }
+}
+
+/// What a policy set makes of a request.
+#[derive(Serialize, Debug)]
+pub struct Explained {
+    pub outcome: String,
+    pub text: String,
+    pub policies: Vec<String>,
+    pub approvers: Vec<String>,
+    pub roles: Vec<String>,
+    pub caller_environment: String,
+    pub reads: Vec<String>,
+    pub cacheable: bool,
+    pub version: u64,
+}
+
+impl From<pb::ExplainPolicyResponse> for Explained {
+    fn from(e: pb::ExplainPolicyResponse) -> Explained {
+        Explained {
+            outcome: shown_word!(pb::PolicyOutcome, "POLICY_OUTCOME_", e.outcome),
+            text: e.text,
+            policies: e.policies,
+            approvers: e.approvers,
+            roles: e.roles,
+            caller_environment: e.caller_environment,
+            reads: e.reads,
+            cacheable: e.cacheable,
+            version: e.version,
+        }
+    }
+}
+
+impl Noun for Explained {
+    fn name(&self) -> String {
+        self.outcome.clone()
+    }
+}
+
+/// What came of a test.
+#[derive(Serialize, Debug)]
+pub struct Tested {
+    pub test: String,
+    pub line: usize,
+    pub passed: bool,
+    pub expected: String,
+    pub outcome: String,
+    pub policies: Vec<String>,
+    pub problem: Option<String>,
+}
+
+impl Tested {
+    /// From a test and what came of it.
+    pub fn of(test: &Test, outcome: &Outcome) -> Tested {
+        let problem = test.fails(outcome);
+        Tested {
+            test: test.name.clone(),
+            line: test.line,
+            passed: problem.is_none(),
+            expected: test.expect.word().to_owned(),
+            outcome: outcome.to_string(),
+            policies: outcome.by().to_vec(),
+            problem,
+        }
+    }
+}
+
+impl Noun for Tested {
+    fn name(&self) -> String {
+        self.test.clone()
+    }
+}
+
+impl Row for Tested {
+    const COLUMNS: &'static [&'static str] = &["TEST", "PASSED", "EXPECTED", "OUTCOME"];
+    const WIDE: &'static [&'static str] = &["LINE", "PROBLEM"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.test.clone(),
+            if self.passed { "yes" } else { "NO" }.to_owned(),
+            self.expected.clone(),
+            self.outcome.clone(),
+            self.line.to_string(),
+            or_dash(self.problem.as_deref()),
+        ]
+    }
+}

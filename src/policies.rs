@@ -1,0 +1,337 @@
+//! Policy sets put in force, or beside the one in force: as operators do it.
+//!
+//! What a set would refuse that the one before permitted is revoked with it (see [`crate::narrow`]). What governs (see
+//! [`crate::policy::Governing`]), and whatever policy wants approved, another operator lets through first (see [`crate::changes`]).
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::authority::Authority;
+use crate::changes::Alone;
+use crate::document::{Complaint, Source};
+use crate::identity::caller::Operator;
+use crate::ledger::record::{Change as Recorded, Changes, Event, Narrowing, PolicySet as SetRecord, Who};
+use crate::ledger::state::{State, Version};
+use crate::narrow::{Change, Fate, Judge, Look, Takes, Terms, Took};
+use crate::policy::action::Action;
+use crate::policy::decide::{Anew, reads_records};
+use crate::policy::set::files;
+use crate::policy::{Admin, PolicySet};
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::revocation::Target;
+use crate::revoke::Hits;
+use crate::seq::{Millis, Seq};
+
+/// Where a policy set comes from.
+#[derive(Clone, Debug)]
+pub enum PolicyFrom {
+    /// Files; roles may be left out for those in force.
+    Files(Vec<Source>, Option<Source>),
+    /// An earlier version of the enforced set.
+    Version(u64),
+    /// The one beside the one in force.
+    Audited,
+    /// The one in force.
+    InForce,
+}
+
+/// A policy set that somebody puts somewhere.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The environment.
+    pub environment: String,
+    /// Beside the one in force.
+    pub audit: bool,
+    /// The set; `None` takes away the one beside the one in force.
+    pub from: Option<PolicyFrom>,
+    /// The version that was read, 0 for none.
+    pub read: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// A version of a set, from memory or history.
+#[derive(Clone, Debug)]
+pub struct PolicyVersion {
+    /// Its number.
+    pub number: u64,
+    /// Its recorded form.
+    pub text: String,
+    /// Its record.
+    pub seq: Seq,
+    /// When it came into force.
+    pub at: Millis,
+    /// Who put it there.
+    pub by: Option<Who>,
+    /// What it would refuse is still being looked for.
+    pub narrowing: bool,
+}
+
+/// What setting came to, or would.
+#[derive(Clone, Debug)]
+pub struct PolicySetting {
+    /// The version in force; for a dry run the one that would be.
+    pub version: PolicyVersion,
+    /// What was revoked, or would be.
+    pub hits: Hits,
+    /// Of those, how many it would not have refused.
+    pub beyond: u64,
+    /// What takes a second operator.
+    pub governs: Vec<String>,
+}
+
+impl PolicyVersion {
+    fn of(version: &Version) -> PolicyVersion {
+        PolicyVersion {
+            number: version.version,
+            text: version.text.to_string(),
+            seq: version.seq,
+            at: version.at,
+            by: version.by.as_deref().cloned(),
+            narrowing: version.narrows.is_some(),
+        }
+    }
+}
+
+fn nowhere(environment: &str) -> No {
+    No::Refusal(Refusal::new(Reason::NotFound, format!("environment {environment} has no policy set")))
+}
+
+/// A complaint as a field: its place in the files, and what is wrong there.
+fn place(c: &Complaint) -> (String, String) {
+    let place = match (c.line, c.column) {
+        (0, _) => c.file.clone(),
+        (line, 0) => format!("{}:{line}", c.file),
+        (line, column) => format!("{}:{line}:{column}", c.file),
+    };
+    let right = if c.remedy.is_empty() { String::new() } else { format!(": {}", c.remedy) };
+    (place, format!("{}{right}", c.what))
+}
+
+fn wrong(complaints: Vec<Complaint>) -> No {
+    No::Refusal(Refusal::fields(complaints.iter().map(place).collect()))
+}
+
+impl Authority {
+    /// A version of a set. `None`: the one in force.
+    pub async fn policy_version(&self, environment: &str, audit: bool, number: Option<u64>) -> Result<PolicyVersion, No> {
+        let in_force = self.ledger.settled(|s| table(s, audit).get(environment).cloned()).await?;
+        match (in_force, number) {
+            (Some(v), None) => Ok(PolicyVersion::of(&v)),
+            (Some(v), Some(n)) if v.version == n => Ok(PolicyVersion::of(&v)),
+            (_, Some(n)) => self.past_policy(environment, audit, n).await,
+            (_, None) if audit => {
+                let what = format!("environment {environment} has no policy set beside the one in force");
+                Err(No::Refusal(Refusal::new(Reason::NotFound, what)))
+            }
+            (_, None) => Err(nowhere(environment)),
+        }
+    }
+
+    /// A version that is not in force, from history.
+    async fn past_policy(&self, environment: &str, audit: bool, number: u64) -> Result<PolicyVersion, No> {
+        let of = environment.to_owned();
+        let version = move |e: &SetRecord| e.environment == of && e.audit_only == audit && e.version == number;
+        let (found, reached) = self
+            .look_back(None, move |found, past| {
+                let set = match &past.record.event {
+                    Some(Event::PolicySet(e)) => Some(e),
+                    // One that somebody let through stands in what was asked for.
+                    Some(Event::ApprovalAsked(e)) => match e.change.as_ref().and_then(|c| c.to.as_ref()) {
+                        Some(Changes::Policy(set)) => Some(set),
+                        _ => None,
+                    },
+                    _ => None,
+                };
+                let Some(set) = set.filter(|set| version(set)) else { return ControlFlow::Continue(()) };
+                let (by, text) = (past.record.author.as_ref().and_then(|a| a.who.clone()), set.text.clone());
+                *found = Some(PolicyVersion { number, text, seq: past.seq, at: past.at, by, narrowing: false });
+                ControlFlow::Break(())
+            })
+            .await?;
+        found.ok_or_else(|| match reached.short() {
+            Some((_, why)) => {
+                let what = format!("version {number} of {environment} is not in history as far as it was looked at: {why}");
+                No::Refusal(Refusal::new(Reason::Compacted, what))
+            }
+            None => {
+                let what = format!("environment {environment} has no version {number} of its policy set");
+                No::Refusal(Refusal::new(Reason::NotFound, what))
+            }
+        })
+    }
+
+    /// Makes a set of what it comes from, with its version where it was in force. Compiling takes milliseconds of a core: not those of who answers.
+    pub async fn policy_from(&self, environment: &str, from: &PolicyFrom) -> Result<(Arc<PolicySet>, Option<u64>), No> {
+        let compiled = self.catalog.now();
+        let now = compiled.policy(environment).ok_or_else(|| nowhere(environment))?;
+        let (policies, roles) = match from {
+            PolicyFrom::InForce => return Ok((now.set.clone(), Some(now.version))),
+            PolicyFrom::Audited => {
+                let version = self.policy_version(environment, true, None).await?;
+                if version.text.is_empty() {
+                    let what = format!("the policy set beside the one in force in {environment} was taken away");
+                    return Err(No::Refusal(Refusal::new(Reason::NotFound, what)));
+                }
+                return Ok((self.recorded_set(version.text).await?, Some(version.number)));
+            }
+            PolicyFrom::Version(number) => {
+                let version = self.policy_version(environment, false, Some(*number)).await?;
+                return Ok((self.recorded_set(version.text).await?, Some(*number)));
+            }
+            PolicyFrom::Files(policies, Some(roles)) => (policies.clone(), roles.clone()),
+            PolicyFrom::Files(policies, None) => {
+                let in_force = files(now.set.to_text()).map_err(|e| Fault::new(format!("the policy set in force: {e}")))?;
+                (policies.clone(), in_force.1)
+            }
+        };
+        let compiled = tokio::task::spawn_blocking(move || PolicySet::compile(policies, roles)).await;
+        let set = compiled.map_err(|e| Fault::new(format!("compiling policies: {e}")))?.map_err(wrong)?;
+        Ok((Arc::new(set), None))
+    }
+
+    async fn recorded_set(&self, text: String) -> Result<Arc<PolicySet>, No> {
+        let compiled = tokio::task::spawn_blocking(move || PolicySet::from_text(&text)).await;
+        let compiled = compiled.map_err(|e| Fault::new(format!("compiling policies: {e}")))?;
+        Ok(Arc::new(compiled.map_err(wrong)?))
+    }
+
+    /// What of a set takes a second operator before it is in force.
+    pub fn governs(&self, environment: &str, setting: &Setting, new: Option<&PolicySet>) -> Vec<String> {
+        let compiled = self.catalog.now();
+        let (Some(now), Some(new), false) = (compiled.policy(environment), new, setting.audit) else { return Vec::new() };
+        let mut all = now.set.governing().differences(&new.governing());
+        if matches!(setting.from, Some(PolicyFrom::Audited)) {
+            all.push("mode".to_owned());
+        }
+        all
+    }
+
+    /// What is legal in a set and looks like a mistake: each with its place.
+    pub fn policy_warnings(&self, environment: &str, set: &PolicySet) -> Vec<(String, String)> {
+        let mut all: Vec<(String, String)> = set.warnings().iter().map(place).collect();
+        let compiled = self.catalog.now();
+        let unknown = set.upstreams_named().iter().filter(|name| compiled.upstream(name).is_none());
+        all.extend(unknown.map(|name| ("policies".to_owned(), format!("upstream {name} is not registered"))));
+        if !set.environments().iter().any(|name| name == environment) {
+            all.push(("roles".to_owned(), format!("nobody belongs to environment {environment}: its wall refuses everybody")));
+        }
+        if set.permits(Action::Admin(Admin::ManagePolicy)).next().is_none() {
+            let what = "no policy permits ManagePolicy: nobody but the local socket changes policy from then on";
+            all.push(("policies".to_owned(), what.to_owned()));
+        }
+        all
+    }
+
+    /// Puts a policy set in force, or beside the one in force.
+    pub async fn set_policy(&self, operator: &Operator, setting: &Setting, terms: &Terms) -> Result<PolicySetting, No> {
+        let Setting { environment, audit, .. } = setting;
+        let may = self.may_change_alone(operator, Admin::ManagePolicy, ("policy", environment), environment)?;
+        let _one = self.changing.lock().await;
+        if let Some(before) = self.remembered(&may.who().name(), &terms.named).await? {
+            let hits = self.hit_before(&before, &terms.named).await?;
+            let version = self.policy_in_place(environment, *audit).await?;
+            return Ok(PolicySetting { version, hits, beyond: 0, governs: Vec::new() });
+        }
+        let new = match &setting.from {
+            Some(from) => Some(self.policy_from(environment, from).await?.0),
+            None if *audit => None,
+            None => return Err(Refusal::field("set", "is missing: an environment is never without a policy set").into()),
+        };
+        let now = self.ledger.settled(|s| table(s, *audit).get(environment.as_str()).cloned()).await?;
+        let version = now.as_ref().map_or(0, |v| v.version);
+        if version != setting.read {
+            let what = format!("version {version} is the newest of {environment}, the change was made from {}", setting.read);
+            return Err(No::Refusal(Refusal::new(Reason::DecidedOnOldState, what)));
+        }
+        let same = now.as_ref().filter(|v| new.as_ref().map(|set| *set.digest()) == v.active.then_some(v.digest));
+        if let Some(now) = same {
+            let version = PolicyVersion::of(now);
+            return Ok(PolicySetting { version, hits: Hits::default(), beyond: 0, governs: Vec::new() });
+        }
+        let text = new.as_ref().map_or("", |set| set.to_text());
+        let set = SetRecord {
+            environment: environment.clone(),
+            version: version + 1,
+            digest: crate::document::sha256(text.as_bytes()).to_vec(),
+            text: text.to_owned(),
+            audit_only: *audit,
+            looked: 0,
+        };
+        let governs = self.governs(environment, setting, new.as_deref());
+        let second = match may {
+            Alone::Yes(who) if governs.is_empty() => Alone::Yes(who),
+            Alone::Yes(who) | Alone::With(who) => self.with_another(operator, who)?,
+        };
+        let (who, takes) = (second.who().clone(), self.policy_takes(&set).await?);
+        let event = |looked: Seq| Event::PolicySet(SetRecord { looked: looked.as_u64(), ..set.clone() });
+        let coarse = Target::PolicyBelow(environment.as_str().into(), set.version);
+        let reason = "the policy set was narrowed";
+        let change = Change { who: &who, event: &event, version: set.version, takes, coarse, reason };
+        if let (Alone::With(_), false) = (&second, terms.dry_run) {
+            // Whoever asks confirms what it will hit, like somebody who does it alone.
+            let asked = Recorded { to: Some(Changes::Policy(set.clone())) };
+            return Err(self.ask_another(change, asked, setting, governs, terms).await);
+        }
+        let Took { hits, beyond } = self.put_in_force(change, terms).await?;
+        let version = match terms.dry_run {
+            true => PolicyVersion {
+                number: set.version,
+                text: set.text,
+                seq: Seq::ZERO,
+                at: self.system.wall(),
+                by: Some(who),
+                narrowing: false,
+            },
+            false => self.policy_in_place(environment, *audit).await?,
+        };
+        Ok(PolicySetting { version, hits, beyond, governs })
+    }
+
+    /// The version of a set that counts, also one that took the set away.
+    async fn policy_in_place(&self, environment: &str, audit: bool) -> Result<PolicyVersion, No> {
+        let found = self.ledger.settled(|s| table(s, audit).get(environment).map(|v| PolicyVersion::of(v))).await?;
+        found.ok_or_else(|| nowhere(environment))
+    }
+
+    /// What a policy set takes back when it comes into force: a look at all that is live in its environment. It is compiled for that, and will not be once
+    /// more when it is.
+    pub(crate) async fn policy_takes(&self, set: &SetRecord) -> Result<Takes, No> {
+        if set.audit_only {
+            return Ok(Takes::Nothing);
+        }
+        let compiled = self.catalog.now();
+        let old = compiled.policy(&set.environment).map(|p| p.set.clone());
+        let new = self.recorded_set(set.text.clone()).await?;
+        self.catalog.prepare(new.clone());
+        Ok(Takes::Found(self.look_of_policy(&set.environment, old, new), Vec::new()))
+    }
+
+    fn look_of_policy(&self, environment: &str, old: Option<Arc<PolicySet>>, new: Arc<PolicySet>) -> Look {
+        let (compiled, verdicts) = (self.catalog.now(), self.decider.verdicts.clone());
+        let records = reads_records(&new) || old.as_ref().is_some_and(|old| reads_records(old));
+        let anew = Anew::new(old, new);
+        let judge: Judge = Arc::new(move |held, now| {
+            let Some(registered) = compiled.upstream(&held.upstream) else { return Fate::Goes };
+            if anew.refuses(&verdicts, &registered.upstream, held, now) { Fate::Goes } else { Fate::Stays }
+        });
+        Look { among: Narrowing::Policy, name: environment.into(), since: Seq::ZERO, records, judge }
+    }
+
+    /// Goes on with what a stop cut short: the set of an environment whose narrowing is not finished.
+    pub(crate) async fn finish_policy(&self, environment: &str) -> Result<(), No> {
+        let _one = self.changing.lock().await;
+        let Some(version) = self.ledger.settled(|s| s.policies.get(environment).cloned()).await? else { return Ok(()) };
+        let Some(since) = version.narrows else { return Ok(()) };
+        let new = self.recorded_set(version.text.to_string()).await?;
+        let look = Look { since, ..self.look_of_policy(environment, None, new) };
+        let (who, coarse) =
+            (Who::Mayfly("narrowing goes on".to_owned()), Target::PolicyBelow(environment.into(), version.version));
+        self.finish_narrowing(look, version.version, &who, coarse, "the policy set was narrowed").await?;
+        Ok(())
+    }
+}
+
+fn table(state: &State, audit: bool) -> &std::collections::BTreeMap<Box<str>, Arc<Version>> {
+    if audit { &state.audit_policies } else { &state.policies }
+}

@@ -1,0 +1,134 @@
+//! What the policy set beside the one in force would have decided otherwise: counted by the minute, and written down by who follows.
+//!
+//! It is asked after the one in force, about the same request, and nobody listens to it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::cache::Verdicts;
+use super::catalog::Policy;
+use super::request::Question;
+use crate::limits;
+use crate::seq::Millis;
+
+/// Decisions that would have differed, alike in all but their moment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Difference {
+    /// The environment.
+    pub environment: Box<str>,
+    /// Version of the set that would have decided otherwise.
+    pub version: u64,
+    /// Version of the set that decided.
+    pub enforced: u64,
+    /// Who asked. Empty: several, beyond what is told apart.
+    pub caller: Box<str>,
+    /// The action.
+    pub action: &'static str,
+    /// The upstream.
+    pub upstream: Box<str>,
+    /// It would have permitted; else it would have refused.
+    pub permits: bool,
+    /// The policies by which, sorted.
+    pub by: Vec<String>,
+}
+
+/// The counts of one replica.
+#[derive(Default)]
+pub struct Audits {
+    /// When the first of each was, and how many.
+    each: Mutex<BTreeMap<Difference, (Millis, u64)>>,
+    same: AtomicU64,
+    refuses: AtomicU64,
+    permits: AtomicU64,
+}
+
+/// How often the sets beside those in force were asked, since the start.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct AuditCounts {
+    /// They agreed.
+    pub same: u64,
+    /// They would have refused.
+    pub refuses: u64,
+    /// They would have permitted.
+    pub permits: u64,
+}
+
+impl Audits {
+    /// Asks the set beside the one in force, if there is one, and notes whether it differs.
+    pub(super) fn ask(&self, verdicts: &Verdicts, policy: &Policy, question: &Question<'_>, permitted: bool) {
+        let Some(beside) = &policy.beside else { return };
+        let said = verdicts.verdict(&beside.set, question);
+        if said.permits() == permitted {
+            self.same.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let counter = if permitted { &self.refuses } else { &self.permits };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let difference = Difference {
+            environment: question.environment().unwrap_or_default().into(),
+            version: beside.version,
+            enforced: policy.version,
+            caller: question.caller.as_str().into(),
+            action: question.action().name(),
+            upstream: question.upstream().map_or("", |u| &u.name).into(),
+            permits: !permitted,
+            by: said.by().to_vec(),
+        };
+        self.note(difference, question.now());
+    }
+
+    fn note(&self, difference: Difference, now: Millis) {
+        let mut each = self.each.lock();
+        let room = each.len() < limits::POLICY_DIFFERENCES || each.contains_key(&difference);
+        // As many more as there are upstreams and policies: still a few.
+        let key = if room { difference } else { Difference { caller: "".into(), by: Vec::new(), ..difference } };
+        each.entry(key).or_insert((now, 0)).1 += 1;
+    }
+
+    /// Takes what was counted, to be written down.
+    pub fn take(&self) -> Vec<(Difference, Millis, u64)> {
+        let each = std::mem::take(&mut *self.each.lock());
+        each.into_iter().map(|(difference, (since, count))| (difference, since, count)).collect()
+    }
+
+    /// How often they were asked.
+    pub fn counts(&self) -> AuditCounts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        AuditCounts { same: read(&self.same), refuses: read(&self.refuses), permits: read(&self.permits) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn difference(caller: &str) -> Difference {
+        Difference {
+            environment: "prod".into(),
+            version: 2,
+            enforced: 7,
+            caller: caller.into(),
+            action: "Exchange",
+            upstream: "mail".into(),
+            permits: false,
+            by: vec!["no-mail".to_owned()],
+        }
+    }
+
+    #[test]
+    fn what_is_alike_is_counted_and_what_is_too_much_is_counted_together() {
+        let audits = Audits::default();
+        for n in 0..limits::POLICY_DIFFERENCES + 10 {
+            audits.note(difference(&format!("caller{n}")), Millis(n as u64));
+            audits.note(difference(&format!("caller{n}")), Millis(n as u64 + 1));
+        }
+        let taken = audits.take();
+        assert_eq!(taken.len(), limits::POLICY_DIFFERENCES + 1);
+        assert_eq!(taken.iter().map(|(_, _, count)| count).sum::<u64>(), 2 * (limits::POLICY_DIFFERENCES as u64 + 10));
+        let together = taken.iter().find(|(d, ..)| d.caller.is_empty()).unwrap();
+        assert_eq!((together.1, together.2), (Millis(limits::POLICY_DIFFERENCES as u64), 20));
+        assert!(audits.take().is_empty());
+    }
+}

@@ -1,0 +1,60 @@
+//! What governs: who may operate and approve, and what takes a second person. Changing it always takes two people, whatever policy says
+//! (design, section 6): otherwise one person alone could first change that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cedar_policy::{EntityUid, Policy, PolicySet};
+
+use super::action::Action;
+use super::compile::applies;
+use super::reads::Reads;
+use super::roles::Roles;
+
+/// The part of a policy set that governs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Governing {
+    /// Policies that can apply to operators or approvers, or that ask for approvals, by id, in Cedar's JSON: a comment changes nothing.
+    policies: BTreeMap<String, String>,
+    /// Who has each role that those policies name.
+    roles: BTreeMap<String, Vec<String>>,
+}
+
+impl Governing {
+    pub(super) fn of(policies: &PolicySet, roles: &Roles) -> Governing {
+        let mut own = Governing::default();
+        let mut named = BTreeSet::new();
+        for policy in policies.policies().filter(|p| governs(p)) {
+            // What cannot be written down is told apart by its text.
+            let text = policy.to_json().map_or_else(|_| policy.to_string(), |json| json.to_string());
+            own.policies.insert(policy.id().to_string(), text);
+            let of_roles = |uid: &EntityUid| uid.type_name().basename() == "Role";
+            named.extend(policy.entity_literals().into_iter().filter(of_roles).map(|uid| uid.id().unescaped().to_owned()));
+        }
+        own.roles = named.into_iter().map(|role| (role.clone(), roles.members(&role))).collect();
+        own
+    }
+
+    /// What differs, in words: policies and roles by name.
+    pub fn differences(&self, other: &Governing) -> Vec<String> {
+        let policies = differing(&self.policies, &other.policies).map(|id| format!("policy {id}"));
+        policies.chain(differing(&self.roles, &other.roles).map(|role| format!("role {role}"))).collect()
+    }
+}
+
+fn differing<'a, T: PartialEq>(a: &'a BTreeMap<String, T>, b: &'a BTreeMap<String, T>) -> impl Iterator<Item = &'a String> {
+    let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    names.into_iter().filter(|name| a.get(*name) != b.get(*name))
+}
+
+fn governs(policy: &Policy) -> bool {
+    let mut governed = Action::ALL.iter().filter(|a| matches!(a, Action::Admin(_) | Action::Approve));
+    governed.any(|action| applies(policy, *action)) || asks_for_approvals(policy)
+}
+
+fn asks_for_approvals(policy: &Policy) -> bool {
+    policy.to_pst().map_or(true, |tree| {
+        let mut reads = Reads::default();
+        reads.add(tree.body());
+        reads.reads_approvals()
+    })
+}

@@ -1,0 +1,274 @@
+//! A table of tests for a policy set: TOML, one `[[test]]` for each request, with what is expected of it.
+//!
+//! ```toml
+//! [[test]]
+//! name = "agents read code"
+//! caller = "spiffe://example.org/agent/reviewer"
+//! upstream = "github"
+//! scopes = ["repo:read"]
+//! expect = "permit"
+//! by = ["reviewers-read-code"]
+//! ```
+
+use super::action::{Action, Work};
+use super::request::Counts;
+use super::situation::{Outcome, Situation, SituationPerson, SituationTask};
+use super::wanted;
+use crate::document::{Complaint, Document, Field, Section, Source};
+use crate::identity::spiffe_id::SpiffeId;
+use crate::limits;
+use crate::seq::Millis;
+use crate::upstream::registry::Kind;
+
+/// One test.
+#[derive(Clone, Debug)]
+pub struct Test {
+    /// Its name.
+    pub name: String,
+    /// Its line in the file, from 1.
+    pub line: usize,
+    /// The environment; `None`: the upstream's.
+    pub environment: Option<String>,
+    /// The upstream that it is about.
+    pub upstream: Option<String>,
+    /// The request.
+    pub situation: Situation,
+    /// What is expected.
+    pub expect: Expect,
+    /// The policies that decide, sorted; `None`: any.
+    pub by: Option<Vec<String>>,
+}
+
+/// What a test expects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expect {
+    /// Permitted.
+    Permit,
+    /// Refused by policy, whoever approves.
+    Deny,
+    /// Refused until somebody approves.
+    Approval,
+    /// Refused by the wall between environments.
+    Wall,
+}
+
+impl Expect {
+    const ALL: [(&'static str, Expect); 4] =
+        [("permit", Expect::Permit), ("deny", Expect::Deny), ("approval", Expect::Approval), ("wall", Expect::Wall)];
+
+    /// Its word in files.
+    pub fn word(self) -> &'static str {
+        Expect::ALL.iter().find(|(_, e)| *e == self).map_or("", |(word, _)| word)
+    }
+}
+
+impl Outcome {
+    /// Which of the expectations it meets. An engine that fails refuses, and is never what anybody expects.
+    pub fn meets(&self) -> Option<Expect> {
+        match self {
+            Outcome::Permit(_) => Some(Expect::Permit),
+            Outcome::Deny(_) => Some(Expect::Deny),
+            Outcome::Approval(_) => Some(Expect::Approval),
+            Outcome::Wall(_) => Some(Expect::Wall),
+            Outcome::EngineError(_) => None,
+        }
+    }
+
+    /// The policies that decided.
+    pub fn by(&self) -> &[String] {
+        match self {
+            Outcome::Permit(by) | Outcome::Deny(by) => by,
+            Outcome::Approval(_) | Outcome::Wall(_) | Outcome::EngineError(_) => &[],
+        }
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Outcome::Permit(by) => write!(f, "permitted by {}", by.join(", ")),
+            Outcome::Deny(by) if by.is_empty() => f.write_str("no policy permits it"),
+            Outcome::Deny(by) => write!(f, "forbidden by {}", by.join(", ")),
+            Outcome::Approval(people) => write!(f, "refused until one of these approves it: {}", people.join(", ")),
+            Outcome::Wall(Some(own)) => write!(f, "refused by the wall: the caller belongs to {own}"),
+            Outcome::Wall(None) => f.write_str("refused by the wall: the caller belongs to no environment"),
+            Outcome::EngineError(what) => write!(f, "refused because a policy could not be evaluated: {what}"),
+        }
+    }
+}
+
+impl Test {
+    /// What is wrong with what came of it; `None`: nothing.
+    pub fn fails(&self, outcome: &Outcome) -> Option<String> {
+        if outcome.meets() != Some(self.expect) {
+            return Some(format!("{} was expected: {outcome}", self.expect.word()));
+        }
+        let by = self.by.as_ref().filter(|by| by[..] != *outcome.by())?;
+        Some(format!("{} by {} was expected: {outcome}", self.expect.word(), by.join(", ")))
+    }
+}
+
+/// The tests of a file, or everything that is wrong with it. `now`: the moment of tests that name none.
+pub fn parse(source: &Source, now: Millis) -> Result<Vec<Test>, Vec<Complaint>> {
+    let document = Document::parse(source)?;
+    let root = document.root();
+    let environment = root.optional("environment").and_then(|f| f.name());
+    let fields = root.required("test").and_then(|f| f.list(limits::POLICY_TESTS)).unwrap_or_default();
+    let tests = fields.iter().map(|field| test(field, environment.as_deref(), now)).collect();
+    root.finish();
+    document.finish(tests)
+}
+
+fn test(field: &Field<'_>, environment: Option<&str>, now: Millis) -> Option<Test> {
+    let table = field.section()?;
+    let name = table.required("name").and_then(|f| f.text(limits::PURPOSE_BYTES));
+    let own = table.optional("environment").and_then(|f| f.name());
+    let upstream = table.optional("upstream").and_then(|f| f.name());
+    let situation = situation(&table, now);
+    let expect = table.required("expect").and_then(|f| f.one_of(&Expect::ALL));
+    let by = table.optional("by").map(|f| names(&f)).map(|mut by| {
+        by.sort_unstable();
+        by
+    });
+    table.finish();
+    let (situation, expect) = (situation?, expect?);
+    if situation.about_upstream() && upstream.is_none() {
+        return field.wrong("lacks upstream", format!("{} is asked about one", situation.action.name()));
+    }
+    if by.is_some() && !matches!(expect, Expect::Permit | Expect::Deny) {
+        return field.wrong("has by", "policies are named where permit or deny is expected");
+    }
+    let environment = own.or_else(|| environment.map(str::to_owned));
+    Some(Test { name: name?, line: field.line(), environment, upstream, situation, expect, by })
+}
+
+/// A request in a section.
+pub fn situation(table: &Section<'_>, now: Millis) -> Option<Situation> {
+    let caller = table.required("caller").and_then(|f| spiffe_id(&f));
+    let actions: Vec<(&str, Action)> = Action::ALL.iter().map(|a| (a.name(), *a)).collect();
+    let action = table.optional("action").map_or(Some(Action::Work(Work::Exchange)), |f| f.one_of(&actions));
+    let kinds: Vec<(&str, Kind)> = Kind::ALL.iter().map(|k| (k.as_str(), *k)).collect();
+    let text = |key: &str, most: usize| table.optional(key).and_then(|f| f.text(most));
+    let flag = |key: &str| table.optional(key).and_then(|f| f.boolean()).unwrap_or(false);
+    let purpose = text("purpose", limits::PURPOSE_BYTES).unwrap_or_default();
+    let tool = table.optional("tool").and_then(|f| f.name());
+    let arguments = table.optional("arguments").and_then(|f| arguments(&f));
+    let kind = table.optional("kind").and_then(|f| f.one_of(&kinds));
+    let scopes = table.optional("scopes").map(|f| names(&f)).unwrap_or_default();
+    let (renewal, break_glass) = (flag("renewal"), flag("break_glass"));
+    let delegate = text("delegate", limits::SPIFFE_ID_BYTES);
+    let act_chain = table.optional("act_chain").map(|f| texts(&f)).unwrap_or_default();
+    let subject = table.optional("subject").and_then(|f| inside(&f, pair));
+    let task = table.optional("task").and_then(|f| inside(&f, |t| Some(task(t)))).unwrap_or_default();
+    let person = table.optional("person").and_then(|f| inside(&f, |p| person(p, now)));
+    let counts = table.optional("counts").and_then(|f| inside(&f, |c| Some(counts(c)))).unwrap_or_default();
+    let approvals = table.optional("approvals").map(|f| texts(&f)).unwrap_or_default();
+    let asked_by = text("asked_by", limits::SPIFFE_ID_BYTES);
+    let target = table.optional("target").and_then(|f| {
+        inside(&f, |t| Some((t.optional("kind").and_then(|f| f.name()), t.optional("name").and_then(|f| f.name()))))
+    });
+    let ttl_seconds = seconds(table, "ttl");
+    let now = table.optional("now").and_then(|f| f.moment()).unwrap_or(now);
+    Some(Situation {
+        purpose,
+        tool,
+        arguments_digest: arguments,
+        kind,
+        scopes,
+        ttl_seconds,
+        renewal,
+        break_glass,
+        delegate,
+        act_chain,
+        subject,
+        task,
+        person,
+        counts,
+        approvals,
+        asked_by,
+        target: target.unwrap_or_default(),
+        ..Situation::new(caller?, action?, now)
+    })
+}
+
+fn inside<T>(field: &Field<'_>, read: impl FnOnce(&Section<'_>) -> Option<T>) -> Option<T> {
+    let section = field.section()?;
+    let value = read(&section);
+    section.finish();
+    value
+}
+
+fn pair(section: &Section<'_>) -> Option<(String, String)> {
+    let issuer = section.required("issuer").and_then(|f| f.text(limits::SPIFFE_ID_BYTES));
+    let id = section.required("id").and_then(|f| f.text(limits::SPIFFE_ID_BYTES));
+    Some((issuer?, id?))
+}
+
+fn task(section: &Section<'_>) -> SituationTask {
+    let text = |key: &str| section.optional(key).and_then(|f| f.text(limits::PURPOSE_BYTES));
+    let list = |key: &str| section.optional(key).map(|f| texts(&f)).unwrap_or_default();
+    SituationTask {
+        id: text("id"),
+        purpose: text("purpose").unwrap_or_default(),
+        owner: text("owner").unwrap_or_default(),
+        depth: number(section, "depth"),
+        ttl_seconds: seconds(section, "ttl"),
+        heartbeat: section.optional("heartbeat").and_then(|f| f.boolean()).unwrap_or(false),
+        upstreams: list("upstreams"),
+        tools: list("tools"),
+        callers: list("callers"),
+    }
+}
+
+fn person(section: &Section<'_>, now: Millis) -> Option<SituationPerson> {
+    let (issuer, id) = pair(section)?;
+    Some(SituationPerson {
+        issuer,
+        id,
+        amr: section.optional("amr").map(|f| texts(&f)).unwrap_or_default(),
+        acr: section.optional("acr").and_then(|f| f.text(limits::NAME_BYTES)),
+        auth_time: section.optional("auth_time").and_then(|f| f.moment()).unwrap_or(now),
+    })
+}
+
+fn counts(section: &Section<'_>) -> Counts {
+    Counts {
+        issued_in_task: number(section, "issued_in_task"),
+        live_in_task: number(section, "live_in_task"),
+        live_of_caller: number(section, "live_of_caller"),
+        uses_in_task: number(section, "uses_in_task"),
+    }
+}
+
+fn number(section: &Section<'_>, key: &str) -> i64 {
+    let most = u64::from(u32::MAX);
+    section.optional(key).and_then(|f| f.integer(0, most)).and_then(|n| i64::try_from(n).ok()).unwrap_or(0)
+}
+
+fn seconds(section: &Section<'_>, key: &str) -> i64 {
+    let ms = section.optional(key).and_then(|f| f.duration(1_000, limits::TASK_TTL_MS));
+    ms.and_then(|ms| i64::try_from(ms / 1000).ok()).unwrap_or(0)
+}
+
+/// The digest of arguments that stand there as JSON.
+fn arguments(field: &Field<'_>) -> Option<String> {
+    let json = field.text(limits::ARGUMENTS_BYTES)?;
+    match wanted::digest_of_json(&json) {
+        Ok(digest) => Some(super::request::digest_text(&digest, &mut [0; 43]).to_owned()),
+        Err(no) => field.wrong("is no JSON", no.to_string()),
+    }
+}
+
+fn spiffe_id(field: &Field<'_>) -> Option<SpiffeId> {
+    let text = field.text(limits::SPIFFE_ID_BYTES)?;
+    SpiffeId::parse(&text).map_err(|defect| field.wrong::<()>(format!("is {text:?}"), defect.to_string())).ok()
+}
+
+fn names(field: &Field<'_>) -> Vec<String> {
+    field.list(limits::TASK_LIST).unwrap_or_default().iter().filter_map(Field::name).collect()
+}
+
+fn texts(field: &Field<'_>) -> Vec<String> {
+    let items = field.list(limits::TASK_LIST).unwrap_or_default();
+    items.iter().filter_map(|f| f.text(limits::SPIFFE_ID_BYTES)).collect()
+}

@@ -1,0 +1,300 @@
+//! Recorded decisions, decided once more with another policy set: what would differ, before it is in force.
+//!
+//! Each is decided with the registration that it was decided with, and also with the set of then: where that one no longer says what it said,
+//! the decision rests on something that no record has (a number, a moment), and nothing is claimed of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::authority::Authority;
+use crate::identity::spiffe_id::SpiffeId;
+use crate::ledger::Ledger;
+use crate::ledger::history::{Past, Reached};
+use crate::ledger::record::{Event, Identity, Issued, Refused, TaskOpened, Who};
+use crate::ledger::state::Terms as TaskTerms;
+use crate::limits;
+use crate::policies::PolicyFrom;
+use crate::policy::PolicySet;
+use crate::policy::action::{Action, Work};
+use crate::policy::request::digest_text;
+use crate::policy::situation::{Outcome, Situation, SituationTask};
+use crate::refusal::{Fault, No};
+use crate::seq::{ApprovalId, Millis, Seq, TaskId};
+use crate::upstream::registry::{Kind, Upstream};
+
+/// A decision that would differ.
+#[derive(Clone, Debug)]
+pub struct Differs {
+    /// Its record.
+    pub seq: Seq,
+    /// When it was.
+    pub at: Millis,
+    /// What was asked for.
+    pub situation: Situation,
+    /// The upstream.
+    pub upstream: String,
+    /// It was permitted.
+    pub permitted: bool,
+    /// What the set makes of it.
+    pub now: Outcome,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Replay {
+    /// How many decisions were looked at.
+    pub decisions: u64,
+    /// Permitted then, refused now.
+    pub newly_refused: u64,
+    /// Refused then, permitted now.
+    pub newly_permitted: u64,
+    /// Nothing can be said of these.
+    pub undetermined: u64,
+    /// The newest that differ.
+    pub samples: Vec<Differs>,
+    /// Nothing before this was looked at.
+    pub reached: Option<Millis>,
+}
+
+/// A decision as its record has it.
+struct Decision {
+    seq: Seq,
+    at: Millis,
+    situation: Situation,
+    task: Option<TaskId>,
+    upstream: (String, u64),
+    policy: u64,
+    permitted: bool,
+}
+
+/// What is gathered of the past, newest first.
+struct Gathered {
+    environment: String,
+    since: Millis,
+    ledger: Ledger,
+    decisions: Vec<Decision>,
+    tasks: HashMap<TaskId, Option<SituationTask>>,
+    upstreams: HashMap<(String, u64), Option<String>>,
+    policies: BTreeMap<u64, Option<String>>,
+    /// How many of these are still looked for.
+    missing: usize,
+    /// The oldest decision that was taken in, where there were too many.
+    full: Option<Millis>,
+}
+
+impl Gathered {
+    fn take(&mut self, past: &Past) -> ControlFlow<()> {
+        let young = past.at >= self.since && self.full.is_none();
+        match &past.record.event {
+            Some(Event::Issued(e)) if young && e.environment == self.environment => self.issued(e, past),
+            Some(Event::Refused(e)) if young => self.refused(e, past),
+            Some(Event::TaskOpened(e)) => {
+                let id = TaskId::from_slice(&e.task);
+                if let Some(known) = id.and_then(|id| self.tasks.get_mut(&id)).filter(|known| known.is_none()) {
+                    *known = Some(of_opened(e));
+                    self.missing -= 1;
+                }
+            }
+            Some(Event::UpstreamSet(e)) => {
+                let known = self.upstreams.get_mut(&(e.name.clone(), e.version)).filter(|known| known.is_none());
+                if let Some(known) = known {
+                    *known = Some(e.text.clone());
+                    self.missing -= 1;
+                }
+            }
+            Some(Event::PolicySet(e)) if !e.audit_only && e.environment == self.environment => self.policy(e.version, &e.text),
+            Some(Event::ApprovalAsked(e)) => {
+                if let Some(Event::PolicySet(set)) = e.change.as_ref().and_then(|c| c.event())
+                    && !set.audit_only
+                    && set.environment == self.environment
+                {
+                    self.policy(set.version, &set.text);
+                }
+            }
+            _ => {}
+        }
+        if !young && self.missing == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn policy(&mut self, version: u64, text: &str) {
+        if let Some(known) = self.policies.get_mut(&version).filter(|known| known.is_none()) {
+            *known = Some(text.to_owned());
+            self.missing -= 1;
+        }
+    }
+
+    fn issued(&mut self, e: &Issued, past: &Past) {
+        let Ok(caller) = SpiffeId::parse(&e.caller) else { return };
+        let approved = ApprovalId::from_slice(&e.approval).and_then(|id| {
+            let by = self.ledger.peek(|s| s.approvals.get(&id)?.decided.as_ref()?.by.clone());
+            by.map(|by: Box<Who>| by.name())
+        });
+        let situation = Situation {
+            purpose: e.purpose.clone(),
+            tool: (!e.tool.is_empty()).then(|| e.tool.clone()),
+            arguments_digest: digest(&e.arguments),
+            kind: u8::try_from(e.kind).ok().and_then(Kind::from_tag),
+            scopes: e.scopes.clone(),
+            ttl_seconds: seconds(e.expires_at.saturating_sub(e.issued_at)),
+            renewal: !e.replaces.is_empty() || !e.ancestors.is_empty(),
+            act_chain: e.actors.iter().map(Identity::name).collect(),
+            subject: e.subject.as_ref().map(|s| (s.issuer.clone(), s.sub.clone())),
+            approvals: approved.into_iter().collect(),
+            ..Situation::new(caller, Action::Work(Work::Exchange), Millis(e.issued_at))
+        };
+        let upstream = (e.upstream.clone(), e.upstream_version);
+        self.push(past, situation, TaskId::from_slice(&e.task), upstream, e.policy_version, true);
+    }
+
+    fn refused(&mut self, e: &Refused, past: &Past) {
+        let Some(wanted) = e.wanted.as_ref().filter(|w| w.environment == self.environment) else { return };
+        let Ok(caller) = SpiffeId::parse(&e.caller) else { return };
+        let situation = Situation {
+            purpose: wanted.purpose.clone(),
+            tool: (!wanted.tool.is_empty()).then(|| wanted.tool.clone()),
+            arguments_digest: digest(&wanted.arguments),
+            kind: u8::try_from(wanted.kind).ok().and_then(Kind::from_tag),
+            scopes: wanted.scopes.clone(),
+            ttl_seconds: seconds(wanted.ttl),
+            renewal: wanted.renewal,
+            ..Situation::new(caller, Action::Work(Work::Exchange), Millis(e.since))
+        };
+        let upstream = (wanted.upstream.clone(), wanted.upstream_version);
+        self.push(past, situation, TaskId::from_slice(&wanted.task), upstream, wanted.policy_version, false);
+    }
+
+    fn push(
+        &mut self,
+        past: &Past,
+        situation: Situation,
+        task: Option<TaskId>,
+        upstream: (String, u64),
+        policy: u64,
+        permitted: bool,
+    ) {
+        if self.decisions.len() >= limits::POLICY_DIFF_DECISIONS {
+            self.full = Some(past.at);
+            return;
+        }
+        if let Some(id) = task.filter(|id| !self.tasks.contains_key(id)) {
+            let known = self.ledger.peek(|s| s.tasks.get(&id).map(|t| of_terms(&t.terms, t.deadline)));
+            self.missing += usize::from(known.is_none());
+            self.tasks.insert(id, known);
+        }
+        if !self.upstreams.contains_key(&upstream) {
+            let in_force = |s: &crate::ledger::State| {
+                let version = s.upstreams.get(upstream.0.as_str()).filter(|v| v.version == upstream.1)?;
+                Some(version.text.to_string())
+            };
+            let known = self.ledger.peek(in_force);
+            self.missing += usize::from(known.is_none());
+            self.upstreams.insert(upstream.clone(), known);
+        }
+        if !self.policies.contains_key(&policy) {
+            let environment = self.environment.as_str();
+            let in_force =
+                |s: &crate::ledger::State| Some(s.policies.get(environment).filter(|v| v.version == policy)?.text.to_string());
+            let known = self.ledger.peek(in_force);
+            self.missing += usize::from(known.is_none());
+            self.policies.insert(policy, known);
+        }
+        self.decisions.push(Decision { seq: past.seq, at: past.at, situation, task, upstream, policy, permitted });
+    }
+}
+
+fn of_terms(terms: &TaskTerms, deadline: Millis) -> SituationTask {
+    SituationTask {
+        id: Some(terms.id.to_string()),
+        purpose: terms.purpose.to_string(),
+        owner: terms.owners.last().map_or_else(String::new, |o| o.sub.clone()),
+        depth: i64::try_from(terms.path.len().saturating_sub(1)).unwrap_or(0),
+        ttl_seconds: seconds(deadline.since(terms.opened_at)),
+        heartbeat: terms.heartbeat > 0,
+        upstreams: terms.allowance.upstreams.iter().map(|u| u.name.clone()).collect(),
+        tools: terms.allowance.tools.clone(),
+        callers: terms.callers.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn of_opened(e: &TaskOpened) -> SituationTask {
+    let allowance = e.allowance.clone().unwrap_or_default();
+    SituationTask {
+        id: TaskId::from_slice(&e.task).map(|id| id.to_string()),
+        purpose: e.purpose.clone(),
+        owner: e.owner.as_ref().map_or_else(String::new, |o| o.sub.clone()),
+        // Of a child only that it is one: how deep, its parents' records say.
+        depth: i64::from(!e.parent.is_empty()),
+        ttl_seconds: seconds(e.deadline.saturating_sub(e.opened_at)),
+        heartbeat: e.heartbeat > 0,
+        upstreams: allowance.upstreams.into_iter().map(|u| u.name).collect(),
+        tools: allowance.tools,
+        callers: e.callers.clone(),
+    }
+}
+
+fn digest(bytes: &[u8]) -> Option<String> {
+    <&[u8; 32]>::try_from(bytes).ok().map(|d| digest_text(d, &mut [0; 43]).to_owned())
+}
+
+fn seconds(ms: u64) -> i64 {
+    i64::try_from(ms / 1000).unwrap_or(i64::MAX)
+}
+
+impl Authority {
+    /// Decides what was decided since a moment once more with another set.
+    pub async fn replay_policy(&self, environment: &str, from: &PolicyFrom, since: Millis) -> Result<Replay, No> {
+        let (new, _) = self.policy_from(environment, from).await?;
+        let gathered = Gathered {
+            environment: environment.to_owned(),
+            since,
+            ledger: self.ledger.clone(),
+            decisions: Vec::new(),
+            tasks: HashMap::new(),
+            upstreams: HashMap::new(),
+            policies: BTreeMap::new(),
+            missing: 0,
+            full: None,
+        };
+        let (gathered, reached) = self.look_back(gathered, |gathered, past| gathered.take(&past)).await?;
+        let decided = tokio::task::spawn_blocking(move || decide(gathered, reached, &new)).await;
+        Ok(decided.map_err(|e| Fault::new(format!("deciding again: {e}")))?)
+    }
+}
+
+fn decide(gathered: Gathered, reached: Reached, new: &PolicySet) -> Replay {
+    let Gathered { environment, decisions, mut tasks, upstreams, policies, full, .. } = gathered;
+    let compiled = |text: Option<String>| text.and_then(|text| PolicySet::from_text(&text).ok()).map(Arc::new);
+    let policies: BTreeMap<u64, Option<Arc<PolicySet>>> = policies.into_iter().map(|(n, text)| (n, compiled(text))).collect();
+    let read = |text: Option<String>| text.and_then(|text| Upstream::from_text(&text).ok());
+    let upstreams: HashMap<_, Option<Upstream>> = upstreams.into_iter().map(|(name, text)| (name, read(text))).collect();
+    let mut replay = Replay { decisions: decisions.len() as u64, ..Replay::default() };
+    let oldest = decisions.last().map(|d| d.at);
+    for Decision { seq, at, mut situation, task, upstream, policy, permitted } in decisions {
+        let known = (upstreams.get(&upstream).and_then(Option::as_ref), policies.get(&policy).and_then(Option::as_ref));
+        let (Some(registered), Some(then)) = known else {
+            replay.undetermined += 1;
+            continue;
+        };
+        if let Some(known) = task.and_then(|id| tasks.get_mut(&id)) {
+            situation.task = known.clone().unwrap_or_default();
+        }
+        let permits = |set: &PolicySet| situation.outcome(set, &environment, Some(registered));
+        if matches!(permits(then), Outcome::Permit(_)) != permitted {
+            replay.undetermined += 1;
+            continue;
+        }
+        let now = permits(new);
+        if matches!(now, Outcome::Permit(_)) == permitted {
+            continue;
+        }
+        let counter = if permitted { &mut replay.newly_refused } else { &mut replay.newly_permitted };
+        *counter += 1;
+        if replay.samples.len() < limits::POLICY_DIFF_SAMPLES {
+            replay.samples.push(Differs { seq, at, situation, upstream: upstream.0, permitted, now });
+        }
+    }
+    // What was not looked at: beyond the bound, or gone.
+    replay.reached = full.or(if reached.short().is_some() { oldest } else { None });
+    replay
+}

@@ -1,0 +1,117 @@
+//! What records have that version 1 did not: only what is new in each.
+
+use mayfly::ledger::record::*;
+
+use super::samples::{agent, digest, id, person, text};
+
+/// By the folder and name of the sample.
+pub fn all() -> Vec<(String, Record)> {
+    let issued = Issued { credential: id(0xc2), replaces: id(0xc1), ..Issued::default() };
+    let request = Request { caller: agent(), id: text("request-5"), digest: digest(0xd0) };
+    let plain = Record::new(Who::SpiffeId(agent()), Event::Issued(issued.into()));
+    let repeated = Record { request: Some(request.clone()), ..plain.clone() };
+    // From here on a caller who is the author is not written twice.
+    let own = plain.for_request(Some(request));
+    let chain = ChainEnd { writer: 1, number: 39, header: digest(0xf2) };
+    let removed =
+        HistoryRemoved { before: 40, seq: (1 << 45) + 98, bytes: 123_456, time: 1_700_000_000_000, chains: vec![chain] };
+    let removed = Record::new(Who::Mayfly(text("audit.keep")), Event::HistoryRemoved(removed));
+    vec![
+        (text("v2/20-issued-replaces"), repeated),
+        (text("v3/20-issued-own-request"), own),
+        (text("v4/72-history-removed"), removed),
+    ]
+    .into_iter()
+    .chain(narrowing())
+    .chain(asking())
+    .chain(policies())
+    .collect()
+}
+
+/// What policy refused, and what another set would have decided otherwise.
+fn policies() -> impl Iterator<Item = (String, Record)> {
+    let wanted = Wanted {
+        environment: text("dev"),
+        upstream: text("github"),
+        upstream_version: 3,
+        policy_version: 5,
+        task: id(2),
+        kind: 1,
+        scopes: vec![text("repo:write")],
+        tool: text("deploy"),
+        purpose: text("release"),
+        arguments: digest(0xb3),
+        ttl: 300_000,
+        renewal: true,
+    };
+    let differed = PolicyDiffered {
+        environment: text("dev"),
+        version: 2,
+        enforced: 5,
+        caller: agent(),
+        action: text("Exchange"),
+        upstream: text("github"),
+        permits: true,
+        policies: vec![text("agents-read")],
+        since: 1_700_000_000_000,
+        count: 12,
+    };
+    let refused = Refused { count: 1, wanted: Some(wanted.into()), ..Refused::default() };
+    let events = [("24-refused-wanted", Event::Refused(refused)), ("49-policy-differed", Event::PolicyDiffered(differed.into()))];
+    events.into_iter().map(|(name, event)| (format!("v6/{name}"), Record::new(Who::LocalUid(1000), event)))
+}
+
+/// Approvals that say what they are for.
+fn asking() -> impl Iterator<Item = (String, Record)> {
+    let binding = BindingSet { name: text("agents-search"), version: 2, ..BindingSet::default() };
+    let policy = PolicySet { environment: text("dev"), version: 5, ..PolicySet::default() };
+    let asked = |to| ApprovalAsked {
+        approval: id(7),
+        digest: digest(0xb1),
+        caller: agent(),
+        task: id(2),
+        upstream: text("github"),
+        expires_at: 1_700_000_900_000,
+        of: ApprovalOf::Change as i32,
+        environment: text("dev"),
+        scopes: vec![text("repo:write")],
+        kind: 1,
+        ttl: 300_000,
+        tool: text("deploy"),
+        arguments: digest(0xb3),
+        purpose: text("release"),
+        upstream_version: 3,
+        binding: text("agents-deploy"),
+        binding_version: 2,
+        approvers: vec![person("grace")],
+        policies: vec![text("deploys-need-somebody")],
+        subject: Some(person("ada")),
+        actors: vec![person("mary")],
+        details: text("[]"),
+        opens: true,
+        change: Some(Change { to: Some(to) }),
+        reason: text("as agreed"),
+    };
+    let decided = ApprovalDecided { approval: id(7), given: true, reason: text("as agreed"), digest: digest(0xb1) };
+    let events = [
+        ("50-approval-asked-binding", Event::ApprovalAsked(asked(Changes::Binding(binding)).into())),
+        ("50-approval-asked-policy", Event::ApprovalAsked(asked(Changes::Policy(policy)).into())),
+        ("51-approval-decided-digest", Event::ApprovalDecided(decided)),
+    ];
+    events.into_iter().map(|(name, event)| (format!("v5/{name}"), Record::new(Who::LocalUid(1000), event)))
+}
+
+/// Versions that take back, and owners who leave.
+fn narrowing() -> impl Iterator<Item = (String, Record)> {
+    let looked = (1 << 45) + 7;
+    let left = OwnerLeft { owner: text("payments-team"), reason: text("team dissolved"), returned: true };
+    let narrowed = Narrowed { what: Narrowing::Upstream as i32, name: text("github"), version: 3 };
+    let events = [
+        ("40-policy-set-looked", Event::PolicySet(PolicySet { looked, ..PolicySet::default() })),
+        ("41-upstream-set-looked", Event::UpstreamSet(UpstreamSet { looked, ..UpstreamSet::default() })),
+        ("42-binding-set-looked", Event::BindingSet(BindingSet { looked, ..BindingSet::default() })),
+        ("47-owner-left", Event::OwnerLeft(left)),
+        ("48-narrowed", Event::Narrowed(narrowed)),
+    ];
+    events.into_iter().map(|(name, event)| (format!("v5/{name}"), Record::new(Who::LocalUid(1000), event)))
+}

@@ -1,0 +1,305 @@
+//! Policy sets as operators change them: what they take back, who has to agree, what they would have decided.
+
+use mayfly::cli::dev::Settings;
+use mayfly::pb::mayfly::v1 as pb;
+use mayfly::pb::mayfly::v1::policy_service_client::PolicyServiceClient;
+use mayfly::serve::client;
+use tonic_types::StatusExt as _;
+
+use crate::kit::{Up, reason};
+use crate::policy_rig::{Change, Rig, approval_of, forbidding};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stricter_set_refuses_is_revoked_with_it_and_nothing_else() {
+    let rig = Rig::new();
+    let (mut goes, mut stays) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        goes.push(rig.exchange("agent/demo", "echo", "echo:write").await.unwrap());
+        stays.push(rig.exchange("agent/demo", "echo", "echo:read").await.unwrap());
+        stays.push(rig.exchange("mcp/echo", "echo", "echo:write").await.unwrap());
+    }
+    let set = rig.changed(&forbidding("echo:write")).await;
+    let would = rig.set(pb::SetPolicyRequest { dry_run: true, ..rig.request(Some(set.clone())).await }).await.unwrap();
+    assert_eq!((would.hits.unwrap().credentials, would.beyond, would.policy.unwrap().version), (3, 0, 2));
+    let unconfirmed = pb::SetPolicyRequest { confirmation: None, ..rig.request(Some(set.clone())).await };
+    assert_eq!(reason(&rig.set(unconfirmed).await.unwrap_err()), "CONFIRM_NEEDED");
+    assert!(rig.good(&goes[0]).await, "nothing was done so far");
+    let confirmed = pb::SetPolicyRequest {
+        confirmation: Some(pb::Confirmation { credentials: 3, all: false }),
+        request_id: "narrow".into(),
+        ..rig.request(Some(set)).await
+    };
+    let done = rig.set(confirmed.clone()).await.unwrap();
+    assert_eq!((done.hits.unwrap().credentials, done.policy.unwrap().version), (3, 2));
+    assert_eq!(rig.set(confirmed).await.unwrap().hits.unwrap().credentials, 3, "the same request has the same answer");
+    for issued in &goes {
+        assert!(!rig.good(issued).await);
+    }
+    for issued in &stays {
+        assert!(rig.good(issued).await);
+    }
+    assert_eq!(reason(&rig.exchange("agent/demo", "echo", "echo:write").await.unwrap_err()), "DENIED_BY_POLICY");
+    let now = rig.get(pb::PolicyMode::Enforce, None).await.unwrap();
+    assert!(!now.narrowing, "all of it was looked for");
+    let stale = pb::SetPolicyRequest { read_version: 1, ..rig.request(Some(rig.changed(&|t| t + "\n").await)).await };
+    assert_eq!(reason(&rig.set(stale).await.unwrap_err()), "DECIDED_ON_OLD_STATE");
+    // Back to the one before: a version like any other, and what was revoked stays so.
+    let back = Some(pb::PolicySource { from: Some(pb::policy_source::From::Version(1)) });
+    let back = rig.set(rig.request(back).await).await.unwrap();
+    assert_eq!((back.policy.unwrap().version, back.hits.unwrap().credentials), (3, 0));
+    rig.exchange("agent/demo", "echo", "echo:write").await.unwrap();
+    assert!(!rig.good(&goes[0]).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_that_loses_its_role_loses_what_it_had() {
+    let rig = Rig::new();
+    let mut goes = Vec::new();
+    for _ in 0..70 {
+        goes.push(rig.exchange("ci/demo", "echo", "echo:read").await.unwrap());
+    }
+    let stays = rig.exchange("agent/demo", "echo", "echo:read").await.unwrap();
+    let mut files = rig.get(pb::PolicyMode::Enforce, None).await.unwrap().files.unwrap();
+    let roles = files.roles.as_mut().unwrap();
+    roles.text = roles.text.replace(
+        "[role.ci]\nunder = [\"spiffe://dev.mayfly.internal/ci\"]",
+        "[role.ci]\nunder = [\"spiffe://dev.mayfly.internal/none\"]",
+    );
+    let set = Some(pb::PolicySource { from: Some(pb::policy_source::From::Files(files)) });
+    let done = rig.set(rig.request(set).await).await.unwrap();
+    assert_eq!((done.hits.unwrap().credentials, done.beyond), (70, 0), "one rule for all of them, and for nobody else");
+    assert!(!rig.good(&goes[0]).await && !rig.good(&goes[69]).await && rig.good(&stays).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_operates_is_changed_by_two() {
+    let rig = Rig::new();
+    let held = rig.exchange("agent/demo", "echo", "echo:write").await.unwrap();
+    let more = rig.exchange("agent/demo", "echo", "echo:write").await.unwrap();
+    // What governs and what does not, in one change.
+    let change = |text: String| {
+        let text = forbidding("echo:write")(text);
+        text + "\n@id(\"ci-observes\")\npermit (principal in Role::\"ci\", action == Action::\"Observe\", resource);\n"
+    };
+    let request = rig.request(Some(rig.changed(&change).await)).await;
+    let would = rig.set(pb::SetPolicyRequest { dry_run: true, ..request.clone() }).await.unwrap();
+    assert_eq!(would.governs, ["policy ci-observes", "role ci"]);
+    assert_eq!(would.hits.unwrap().credentials, 2);
+    // Whoever owns the host is nobody's second person, nor the first of two.
+    let mut socket = PolicyServiceClient::new(client::unix(&rig.up.socket()).await.unwrap());
+    assert_eq!(reason(&socket.set_policy(request.clone()).await.unwrap_err()), "NOT_YOURS");
+    let id = approval_of(&rig.set(request.clone()).await.unwrap_err());
+    assert_eq!(approval_of(&rig.set(request.clone()).await.unwrap_err()), id, "the same change asks once");
+    assert_eq!(rig.get(pb::PolicyMode::Enforce, None).await.unwrap().version, 1);
+    let shown = rig.show("operator/colleague", &id).await;
+    assert_eq!((shown.of(), shown.asked_because.as_str()), (pb::ApprovalOf::Change, "test"));
+    let Some(pb::approval_change::To::Policy(set)) = shown.change.unwrap().to else { panic!("no policy set") };
+    assert!(set.files.unwrap().policies[0].text.contains("ci-observes"));
+    assert_eq!(reason(&rig.give("operator/you", &id, true).await.unwrap_err()), "NOT_YOURS", "whoever asked");
+    assert_eq!(reason(&rig.give("operator/colleague", &id, false).await.unwrap_err()), "CONFIRM_NEEDED");
+    assert!(rig.good(&held).await);
+    let given = rig.give("operator/colleague", &id, true).await.unwrap();
+    assert_eq!((given.approval.unwrap().state(), given.hits.unwrap().credentials), (pb::ApprovalState::Used, 2));
+    let now = rig.get(pb::PolicyMode::Enforce, None).await.unwrap();
+    let Some(pb::identity::Identity::SpiffeId(author)) = now.author.unwrap().identity else { panic!("no author") };
+    assert_eq!((now.version, author.as_str(), now.narrowing), (2, "spiffe://dev.mayfly.internal/operator/you", false));
+    assert!(!rig.good(&held).await && !rig.good(&more).await);
+    assert_eq!(reason(&rig.give("operator/colleague", &id, true).await.unwrap_err()), "ALREADY_EXISTS");
+    assert!(rig.show("operator/you", &id).await.change.is_none(), "it is in the ledger, and no longer in memory");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_approval_is_changed_by_two_and_by_no_role_of_exchanging_alone() {
+    let rig = Rig::new();
+    let approve = |text: String| {
+        text + "\n@id(\"writes-need-somebody\")\nforbid (principal, action == Action::\"Exchange\", resource == Upstream::\"echo\")\n\
+                when { context.scopes.contains(\"echo:write\") } unless { context.approvals.count >= 1 };\n"
+    };
+    let id = approval_of(&rig.put(&approve).await.unwrap_err());
+    rig.give("operator/colleague", &id, true).await.unwrap();
+    // To take that away again would open what somebody has to look at.
+    let away = rig.put(&|text: String| text.split("\n@id(\"writes-need-somebody\")").next().unwrap().to_owned()).await;
+    approval_of(&away.unwrap_err());
+    // Meanwhile another change comes: the one that waits is none any more.
+    let id = approval_of(&rig.put(&|text: String| text.replace("action in Action::\"Admin\"", "action")).await.unwrap_err());
+    rig.put(&|text: String| text + "// a comment\n").await.unwrap();
+    assert_eq!(reason(&rig.give("operator/colleague", &id, true).await.unwrap_err()), "DECIDED_ON_OLD_STATE");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policy_may_want_a_second_operator_for_any_change() {
+    let rig = Rig::new();
+    let change = |text: String| {
+        text + "\n@id(\"two-for-policy\")\nforbid (principal, action == Action::\"ManagePolicy\", resource)\n\
+                unless { context.approvals.count >= 1 };\n"
+    };
+    let id = approval_of(&rig.put(&change).await.unwrap_err());
+    rig.give("operator/colleague", &id, true).await.unwrap();
+    // Nothing of it governs.
+    let id = approval_of(&rig.put(&forbidding("echo:write")).await.unwrap_err());
+    assert!(rig.show("operator/colleague", &id).await.governs.is_empty());
+    let refused = pb::DecideApprovalRequest {
+        approval_id: id.clone(),
+        request_sha256: rig.show("operator/colleague", &id).await.request_sha256,
+        decision: pb::ApprovalDecision::Refuse.into(),
+        reason: "no".into(),
+        ..Default::default()
+    };
+    let refused = rig.approvals("operator/colleague").await.decide_approval(refused).await.unwrap().into_inner();
+    assert_eq!(refused.approval.unwrap().state(), pb::ApprovalState::Refused);
+    assert_eq!(rig.get(pb::PolicyMode::Enforce, None).await.unwrap().version, 2);
+    // Workloads change nothing.
+    let mut agent = PolicyServiceClient::new(rig.up.channel("agent/demo").await);
+    let request = rig.request(Some(rig.changed(&|t| t + "\n").await)).await;
+    assert_eq!(agent.set_policy(request).await.unwrap_err().code(), tonic::Code::Unimplemented, "it is on another listener");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_who_is_alone_says_so_in_the_configuration() {
+    let set = vec![("admin.single_operator".to_owned(), "true".to_owned())];
+    let rig = Rig { up: Up::new(Settings { set, ..Settings::default() }) };
+    let request =
+        rig.request(Some(rig.changed(&|text: String| text.replace("action in Action::\"Admin\"", "action")).await)).await;
+    approval_of(&rig.set(request.clone()).await.unwrap_err());
+    let mut socket = PolicyServiceClient::new(client::unix(&rig.up.socket()).await.unwrap());
+    let done = socket.set_policy(request).await.unwrap().into_inner();
+    assert_eq!((done.policy.unwrap().version, done.governs), (2, vec!["policy operators".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_beside_the_one_in_force_is_asked_and_not_listened_to() {
+    let rig = Rig::new();
+    assert_eq!(reason(&rig.get(pb::PolicyMode::Audit, None).await.unwrap_err()), "NOT_FOUND");
+    let held = rig.exchange("agent/demo", "echo", "echo:write").await.unwrap();
+    let beside = pb::SetPolicyRequest {
+        mode: pb::PolicyMode::Audit.into(),
+        read_version: 0,
+        ..rig.request(Some(rig.changed(&forbidding("echo:write")).await)).await
+    };
+    let set = rig.set(beside).await.unwrap();
+    assert_eq!((set.hits.unwrap().credentials, set.policy.unwrap().version), (0, 1), "it revokes nothing");
+    rig.exchange("agent/demo", "echo", "echo:write").await.unwrap();
+    rig.exchange("agent/demo", "echo", "echo:read").await.unwrap();
+    assert!(rig.good(&held).await);
+    let audited = rig.get(pb::PolicyMode::Audit, None).await.unwrap().audited.unwrap();
+    // Opening a task is asked as well.
+    assert_eq!((audited.same, audited.would_refuse, audited.would_permit), (3, 1, 0));
+    // Making it the one in force is a change of mode: two people.
+    let promote = Some(pb::PolicySource { from: Some(pb::policy_source::From::Audited(true)) });
+    let request = rig.request(promote).await;
+    let id = approval_of(&rig.set(request).await.unwrap_err());
+    assert_eq!(rig.show("operator/colleague", &id).await.governs, ["mode"]);
+    rig.give("operator/colleague", &id, true).await.unwrap();
+    assert!(!rig.good(&held).await);
+    // Taking it away takes nobody else.
+    let off = pb::SetPolicyRequest { mode: pb::PolicyMode::Audit.into(), read_version: 1, ..rig.request(None).await };
+    assert_eq!(rig.set(off).await.unwrap().policy.unwrap().version, 2);
+    assert!(rig.get(pb::PolicyMode::Audit, None).await.unwrap().files.is_none());
+    let none = rig.set(rig.request(None).await).await.unwrap_err();
+    assert_eq!(reason(&none), "INVALID_FIELD", "an environment is never without a set");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_is_checked_before_anybody_relies_on_it() {
+    let rig = Rig::new();
+    let validate = async |change: Change<'_>| {
+        let request = pb::ValidatePolicyRequest { environment: "dev".into(), set: Some(rig.changed(change).await) };
+        rig.policies("operator/you").await.validate_policy(request).await.unwrap().into_inner()
+    };
+    let wrong =
+        validate(&|text: String| text + "\npermit (principal in Role::\"agnet\", action, resource) when { context.tol == 1 };")
+            .await;
+    assert!(wrong.violations.len() >= 2, "{wrong:?}");
+    assert!(wrong.violations.iter().all(|v| v.field.starts_with("policy.cedar")), "{wrong:?}");
+    let right = validate(&|text: String| text.replace("Upstream::\"github\"", "Upstream::\"gitlab\"")).await;
+    assert!(right.violations.is_empty() && right.governs.is_empty(), "{right:?}");
+    assert!(right.warnings.iter().any(|w| w.description.contains("upstream gitlab is not registered")), "{right:?}");
+    let locked = validate(&|text: String| text.replace("action in Action::\"Admin\"", "action == Action::\"Observe\"")).await;
+    assert!(locked.warnings.iter().any(|w| w.description.contains("no policy permits ManagePolicy")), "{locked:?}");
+    assert_eq!(locked.governs, ["policy operators"]);
+    let no = rig.put(&|_| "permit (principal".to_owned()).await.unwrap_err();
+    assert_eq!(reason(&no), "INVALID_FIELD");
+    let request = pb::ValidatePolicyRequest { environment: "elsewhere".into(), set: Some(rig.changed(&|t| t).await) };
+    assert_eq!(reason(&rig.policies("operator/you").await.validate_policy(request).await.unwrap_err()), "DENIED_BY_POLICY");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_happen_is_explained() {
+    let rig = Rig::new();
+    let explain = async |change: &dyn Fn(&mut pb::Situation)| {
+        let mut situation = pb::Situation {
+            caller: "spiffe://dev.mayfly.internal/agent/demo".into(),
+            upstream: "echo".into(),
+            scopes: vec!["echo:read".into()],
+            ..Default::default()
+        };
+        change(&mut situation);
+        let request = pb::ExplainPolicyRequest { environment: "dev".into(), set: None, situation: Some(situation) };
+        rig.policies("operator/you").await.explain_policy(request).await.map(tonic::Response::into_inner)
+    };
+    let yes = explain(&|_| {}).await.unwrap();
+    assert_eq!((yes.outcome(), yes.policies.as_slice()), (pb::PolicyOutcome::Permit, &["demo-agent".to_owned()][..]));
+    assert_eq!((yes.roles.as_slice(), yes.caller_environment.as_str(), yes.version), (&["agent".to_owned()][..], "dev", 1));
+    assert!(yes.cacheable && yes.reads.contains(&"context.sensitive".to_owned()), "{:?}", yes.reads);
+    let no = explain(&|s| s.caller = "spiffe://dev.mayfly.internal/mcp/github".into()).await.unwrap();
+    assert_eq!((no.outcome(), no.text.as_str()), (pb::PolicyOutcome::Deny, "no policy permits it"));
+    let wall = explain(&|s| s.caller = "spiffe://elsewhere.example/agent/demo".into()).await.unwrap();
+    assert_eq!(wall.outcome(), pb::PolicyOutcome::Wall);
+    let operator = explain(&|s| {
+        s.caller = "spiffe://dev.mayfly.internal/operator/you".into();
+        (s.action, s.upstream) = ("ManagePolicy".into(), String::new());
+    });
+    assert_eq!(operator.await.unwrap().policies, ["operators"]);
+    for (field, change) in [
+        ("situation.caller", (|s| s.caller = "agent".into()) as fn(&mut pb::Situation)),
+        ("situation.action", |s| s.action = "Exchagne".into()),
+        ("situation.upstream", |s| s.upstream = String::new()),
+    ] {
+        let no = explain(&change).await.unwrap_err();
+        let violations = no.get_error_details().bad_request().unwrap().field_violations.clone();
+        assert_eq!(violations[0].field, field);
+    }
+    assert_eq!(reason(&explain(&|s| s.upstream = "nothing".into()).await.unwrap_err()), "NOT_FOUND");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recorded_decisions_are_decided_once_more() {
+    let rig = Rig::new();
+    for _ in 0..4 {
+        rig.exchange("agent/demo", "echo", "echo:write").await.unwrap();
+    }
+    rig.exchange("agent/demo", "echo", "echo:read").await.unwrap();
+    // Refused by policy, in a task that may be opened.
+    let no = rig.exchange("ci/demo", "echo", "echo:write").await.unwrap_err();
+    assert_eq!(reason(&no), "DENIED_BY_POLICY");
+    let diff = async |change: Change<'_>| {
+        let request = pb::DiffPolicyRequest { environment: "dev".into(), set: Some(rig.changed(change).await), since: None };
+        rig.policies("operator/you").await.diff_policy(request).await.unwrap().into_inner()
+    };
+    let same = diff(&|text| text).await;
+    assert_eq!((same.newly_refused, same.newly_permitted, same.undetermined), (0, 0, 0), "{same:?}");
+    assert!(same.decisions >= 5 && same.reached.is_none(), "{same:?}");
+    let stricter = diff(&forbidding("echo:write")).await;
+    assert_eq!((stricter.newly_refused, stricter.samples.len()), (4, 4));
+    let sample = &stricter.samples[0];
+    assert_eq!(
+        (sample.upstream.as_str(), sample.scopes.as_slice(), sample.permitted),
+        ("echo", &["echo:write".to_owned()][..], true)
+    );
+    assert_eq!(sample.now, "forbidden by not-echo:write");
+    // Once it is in force, the decisions before it are replayed with the set of then.
+    rig.put(&forbidding("echo:write")).await.unwrap();
+    assert_eq!(reason(&rig.exchange("agent/demo", "echo", "echo:write").await.unwrap_err()), "DENIED_BY_POLICY");
+    let wait = async || {
+        for _ in 0..100 {
+            let back = diff(&|text: String| text.split("\n@id(\"not-echo:write\")").next().unwrap().to_owned()).await;
+            if back.newly_permitted > 0 {
+                return back;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("the refusal was not recorded");
+    };
+    let back = wait().await;
+    assert_eq!((back.newly_refused, back.newly_permitted, back.undetermined), (0, 1, 0), "{back:?}");
+}
