@@ -16,6 +16,7 @@ use mayfly::ledger::state::State;
 use mayfly::limits;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::policy::plain::{self, Reader};
+use mayfly::policy::table;
 use mayfly::policy::wanted::{Wanted, digest_of_json};
 use mayfly::revocation::{FeedEvent, FeedSnapshot, Follower, Target};
 use mayfly::seq::{Millis, Seq};
@@ -39,6 +40,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("arguments", arguments),
     ("target", target),
     ("config", config),
+    ("policy_tests", policy_tests),
     ("exchange", exchange),
     ("plain", plain),
     ("feed", feed),
@@ -180,6 +182,18 @@ pub fn config(data: &[u8]) {
     if let Err(complaints) = Config::parse(&source, std::path::Path::new("/etc/mayfly"), &[]) {
         assert!(!complaints.is_empty());
         assert!(complaints.iter().all(|c| c.line <= text.lines().count() + 1), "{complaints:?}");
+    }
+}
+
+/// A table of tests of a policy set is read or refused with lines that are in it.
+pub fn policy_tests(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    match table::parse(&Source::new("tests.toml", text), Millis(1_800_000_000_000)) {
+        Ok(tests) => assert!(tests.iter().all(|t| t.line > 0 && t.line <= text.lines().count() + 1)),
+        Err(complaints) => {
+            assert!(!complaints.is_empty());
+            assert!(complaints.iter().all(|c| c.line <= text.lines().count() + 1), "{complaints:?}");
+        }
     }
 }
 

@@ -302,6 +302,7 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
             revoked.targets.iter().map(|t| text(&mayfly::revocation::Target::from_record(t).unwrap().to_string())).collect()
         }
         "config" => vec![sample("tests/samples/mayfly.toml")],
+        "policy_tests" => vec![text(include_str!("../src/cli/samples/tests.toml"))],
         "exchange" => exchanges(),
         "plain" => plain_exchanges(),
         "feed" => feeds(),
@@ -346,4 +347,4 @@ macro_rules! run {
     };
 }
 
-run!(record commit fold spiffe_id bundle chain token jwt_svid arguments target config exchange plain feed);
+run!(record commit fold spiffe_id bundle chain token jwt_svid arguments target config policy_tests exchange plain feed);

@@ -1,8 +1,11 @@
 //! Policy sets as operators change them: what they take back, who has to agree, what they would have decided.
 
 use mayfly::cli::dev::Settings;
+use mayfly::ledger::Lane;
+use mayfly::ledger::record::{Event, PolicySet, Record, Who};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::policy_service_client::PolicyServiceClient;
+use mayfly::policy::set::files;
 use mayfly::serve::client;
 use tonic_types::StatusExt as _;
 
@@ -69,6 +72,50 @@ async fn a_workload_that_loses_its_role_loses_what_it_had() {
     let done = rig.set(rig.request(set).await).await.unwrap();
     assert_eq!((done.hits.unwrap().credentials, done.beyond), (70, 0), "one rule for all of them, and for nobody else");
     assert!(!rig.good(&goes[0]).await && !rig.good(&goes[69]).await && rig.good(&stays).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_set_before_would_refuse_by_now_is_not_revoked_because_of_another_change() {
+    let rig = Rig::new();
+    let once = |text: String| {
+        text + "\n@id(\"once-a-task\")\nforbid (principal, action == Action::\"Exchange\", resource == Upstream::\"echo\")\n\
+                when { context.counts.issued_in_task >= 1 };\n"
+    };
+    rig.put(&once).await.unwrap();
+    let held = rig.exchange("agent/demo", "echo", "echo:read").await.unwrap();
+    let unrelated = |text: String| text.replace("context.act_depth > 3", "context.act_depth > 2");
+    assert_eq!(rig.put(&unrelated).await.unwrap().hits.unwrap().credentials, 0);
+    assert!(rig.good(&held).await);
+    let tighter = |text: String| text.replace("issued_in_task >= 1", "issued_in_task >= 0");
+    assert_eq!(rig.put(&tighter).await.unwrap().hits.unwrap().credentials, 1, "another policy by the same name");
+    assert!(!rig.good(&held).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn narrowing_that_a_stop_cut_short_goes_on() {
+    let rig = Rig::new();
+    let authority = rig.up.running().authority().clone();
+    let early = rig.exchange("agent/demo", "echo", "echo:write").await.unwrap();
+    let looked = authority.ledger.durable();
+    let late = rig.exchange("agent/demo", "echo", "echo:write").await.unwrap();
+    // As a server leaves it that is killed between its change and the second look.
+    let text = authority.ledger.peek(|s| s.policies["dev"].text.clone());
+    let (mut policies, roles) = files(&text).unwrap();
+    policies[0].text = forbidding("echo:write")(policies[0].text.clone());
+    let stricter = mayfly::policy::PolicySet::compile(policies, roles).unwrap();
+    let set = PolicySet {
+        environment: "dev".into(),
+        version: 2,
+        digest: stricter.digest().to_vec(),
+        text: stricter.to_text().to_owned(),
+        audit_only: false,
+        looked: looked.as_u64(),
+    };
+    authority.ledger.commit(Lane::Change, vec![Record::new(Who::LocalUid(0), Event::PolicySet(set))]).await.unwrap();
+    assert!(rig.get(pb::PolicyMode::Enforce, None).await.unwrap().narrowing && rig.good(&late).await);
+    authority.finish_narrowings().await.unwrap();
+    assert_eq!((rig.good(&early).await, rig.good(&late).await), (true, false), "what the first look saw was its to revoke");
+    assert!(!rig.get(pb::PolicyMode::Enforce, None).await.unwrap().narrowing);
 }
 
 #[tokio::test(flavor = "multi_thread")]

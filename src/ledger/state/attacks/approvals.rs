@@ -184,6 +184,68 @@ fn a_change_takes_effect_when_somebody_else_approves_it_and_where_nothing_came_b
     assert_eq!(reason(&log.put(vec![give])[0]), Reason::DecidedOnOldState, "another version came first");
 }
 
+/// Asks for a policy set of that version.
+fn asked_set(log: &mut Log, version: u64, caller: &str) -> (Vec<u8>, Verdict) {
+    let set = PolicySet { environment: "prod".into(), version, text: "{}".into(), ..Default::default() };
+    let (approval, mut ask) = asked(log, &[]);
+    if let Some(Event::ApprovalAsked(e)) = &mut ask.event {
+        (e.of, e.caller) = (ApprovalOf::Change as i32, caller.into());
+        e.change = Some(Change { to: Some(Changes::Policy(set)) });
+    }
+    (approval, log.put(vec![ask])[0].clone())
+}
+
+#[test]
+fn a_change_is_asked_for_from_what_there_is_and_is_its_askers() {
+    let mut log = Log::new();
+    let now = log.state.policies.get("prod").map_or(0, |v| v.version);
+    let asker = "spiffe://a.example/operator";
+    assert_eq!(reason(&asked_set(&mut log, now + 2, asker).1), Reason::DecidedOnOldState);
+    let (approval, verdict) = asked_set(&mut log, now + 1, asker);
+    verdict.unwrap();
+    let give = given(&log, &approval);
+    log.put(vec![give.clone()])[0].clone().unwrap();
+    let set = log.state.policies["prod"].clone();
+    assert_eq!((set.version, set.by.as_deref()), (now + 1, Some(&Who::SpiffeId(asker.into()))));
+    let known = &log.state.approvals[&ApprovalId::from_slice(&approval).unwrap()];
+    assert!(known.used && known.asked.change.is_none(), "whoever looks at it later looks into the ledger");
+    assert_eq!(reason(&log.put(vec![give])[0]), Reason::AlreadyExists);
+}
+
+#[test]
+fn few_changes_wait() {
+    let mut log = Log::new();
+    let now = log.state.policies.get("prod").map_or(0, |v| v.version);
+    let mut first = None;
+    for n in 0..limits::CHANGES_WAITING {
+        let (approval, verdict) = asked_set(&mut log, now + 1, &format!("spiffe://a.example/operator/{n}"));
+        verdict.unwrap();
+        first.get_or_insert(approval);
+    }
+    assert_eq!(reason(&asked_set(&mut log, now + 1, "spiffe://a.example/one-more").1), Reason::LimitReached);
+    // One that is decided makes room.
+    let give = given(&log, &first.unwrap());
+    log.put(vec![give])[0].clone().unwrap();
+    asked_set(&mut log, now + 2, "spiffe://a.example/one-more").1.unwrap();
+}
+
+#[test]
+fn a_policy_set_without_a_text_takes_away_the_one_that_is_only_watched() {
+    let mut log = Log::new();
+    let set = |version, text: &str| PolicySet {
+        environment: "prod".into(),
+        version,
+        text: text.into(),
+        audit_only: true,
+        ..Default::default()
+    };
+    for (version, text, there) in [(1, "{}", true), (2, "", false), (3, "{}", true)] {
+        log.put(vec![by_operator(Event::PolicySet(set(version, text)))])[0].clone().unwrap();
+        let now = &log.state.audit_policies["prod"];
+        assert_eq!((now.version, now.active), (version, there));
+    }
+}
+
 #[test]
 fn an_approval_outlives_the_rules_that_ended_tasks_and_credentials_leave() {
     let mut log = Log::new();
