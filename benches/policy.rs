@@ -19,6 +19,7 @@ fn ask<'a>(purpose: &'a str, digest: &'a str) -> Ask<'a> {
             arguments_digest: Some(digest),
             kind: Some(Kind::Jwt),
             scopes: &["read", "list"],
+            binding: None,
         },
         ttl_seconds: 300,
         task: TaskFacts {

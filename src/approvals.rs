@@ -175,6 +175,7 @@ impl Authority {
                 arguments_digest: arguments.map(|d| digest_text(d, &mut digest)),
                 kind: u8::try_from(asked.kind).ok().and_then(Kind::from_tag),
                 scopes: &scopes,
+                binding: (!asked.binding.is_empty()).then_some(&*asked.binding),
             },
             person: None,
             now: self.system.wall(),

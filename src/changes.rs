@@ -15,7 +15,6 @@ use crate::ledger::record::{ApprovalAsked, ApprovalDecided, ApprovalOf, Change a
 use crate::ledger::state::State;
 use crate::limits;
 use crate::narrow::{Change, Terms, Took};
-use crate::policies::Setting;
 use crate::policy::action::Action;
 use crate::policy::request::ApprovalFacts;
 use crate::policy::{Act, Admin, Question};
@@ -38,6 +37,16 @@ impl Alone {
             Alone::Yes(who) | Alone::With(who) => who,
         }
     }
+}
+
+/// What another operator is asked.
+pub(crate) struct Asking<'a> {
+    /// The environment.
+    pub environment: &'a str,
+    /// Why, in the words of who asks.
+    pub reason: &'a str,
+    /// What of the change takes a second person.
+    pub why: Vec<String>,
 }
 
 /// What a change is about, as policies and people read it: its sort, its name, and what may be done by whoever makes it.
@@ -90,19 +99,12 @@ impl Authority {
     }
 
     /// Asks another operator to let a change through: once for the same change. The refusal that says so.
-    pub(crate) async fn ask_another(
-        &self,
-        change: Change<'_>,
-        asked: Recorded,
-        setting: &Setting,
-        why: Vec<String>,
-        terms: &Terms,
-    ) -> No {
-        match self.asked_another(change, asked, setting, &why, terms).await {
+    pub(crate) async fn ask_another(&self, change: Change<'_>, asked: Recorded, asking: Asking<'_>, terms: &Terms) -> No {
+        match self.asked_another(change, asked, &asking, terms).await {
             Ok(id) => {
-                let what = match why.is_empty() {
-                    true => "another operator has to approve this change first".to_owned(),
-                    false => format!("another operator has to approve this change first: it changes {}", why.join(", ")),
+                let what = match asking.why.as_slice() {
+                    [] => "another operator has to approve this change first".to_owned(),
+                    why => format!("another operator has to approve this change first: it changes {}", why.join(", ")),
                 };
                 let way_out = format!("another operator whom policy lets (ApproveChange): mayfly approval give {id}");
                 let no = Refusal::new(Reason::ApprovalNeeded, what).by("two people");
@@ -116,8 +118,7 @@ impl Authority {
         &self,
         change: Change<'_>,
         asked: Recorded,
-        setting: &Setting,
-        why: &[String],
+        asking: &Asking<'_>,
         terms: &Terms,
     ) -> Result<ApprovalId, No> {
         let (who, caller) = (change.who.clone(), change.who.name());
@@ -142,10 +143,10 @@ impl Authority {
             caller: caller.clone(),
             expires_at: now.plus(limits::APPROVAL_TTL_DEFAULT_MS).0,
             of: ApprovalOf::Change as i32,
-            environment: setting.environment.clone(),
-            policies: why.to_vec(),
+            environment: asking.environment.to_owned(),
+            policies: asking.why.clone(),
             change: Some(looked_at(asked, view.revision())),
-            reason: setting.reason.clone(),
+            reason: asking.reason.to_owned(),
             ..ApprovalAsked::default()
         };
         let record = Record::new(who, Event::ApprovalAsked(record.into())).decided_at(view.revision());
@@ -173,7 +174,8 @@ impl Authority {
                 let coarse = Target::PolicyBelow(set.environment.as_str().into(), set.version);
                 (set.version, self.policy_takes(set).await?, coarse)
             }
-            _ => return Err(No::Fault(Fault::new("a change of nothing known"))),
+            Some(Changes::Binding(set)) => self.asked_binding_takes(set).await?,
+            None => return Err(No::Fault(Fault::new("a change of nothing known"))),
         };
         let decided = ApprovalDecided {
             approval: decision.id.as_bytes().to_vec(),

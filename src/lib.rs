@@ -3,6 +3,7 @@
 //! The map of the house, top to bottom. Imports point down.
 #![forbid(unsafe_code)]
 
+pub mod bindings;
 pub mod changes;
 pub mod cli;
 pub mod serve;

@@ -140,6 +140,8 @@ pub const POLICY_DIFF_SAMPLES: usize = 100;
 /// Most differences between a policy set and the one beside it that are told apart in a minute: callers, upstreams and policies. 10,000 at 300
 /// bytes are 3 MB.
 pub const POLICY_DIFFERENCES: usize = 10_000;
+/// Most bindings, those that were taken away among them: at 1 KB, 10 MB.
+pub const BINDINGS: usize = 10_000;
 /// Most policy sets that are compiled and not yet in force: one changes at a time, and some were given up.
 pub const POLICIES_PREPARED: usize = 4;
 /// Most tests in a file of tests of a policy set: some for each of a thousand policies.

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::authority::Authority;
-use crate::changes::Alone;
+use crate::changes::{Alone, Asking};
 use crate::document::{Complaint, Source};
 use crate::identity::caller::Operator;
 use crate::ledger::record::{Change as Recorded, Changes, Event, Narrowing, PolicySet as SetRecord, Who};
@@ -271,7 +271,8 @@ impl Authority {
         if let (Alone::With(_), false) = (&second, terms.dry_run) {
             // Whoever asks confirms what it will hit, like somebody who does it alone.
             let asked = Recorded { to: Some(Changes::Policy(set.clone())) };
-            return Err(self.ask_another(change, asked, setting, governs, terms).await);
+            let asking = Asking { environment, reason: &setting.reason, why: governs };
+            return Err(self.ask_another(change, asked, asking, terms).await);
         }
         let Took { hits, beyond } = self.put_in_force(change, terms).await?;
         let version = match terms.dry_run {

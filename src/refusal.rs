@@ -68,7 +68,7 @@ reasons! {
     EnvironmentWall = "ENVIRONMENT_WALL", PermissionDenied;
     /// The task does not include this upstream, scope, tool or kind.
     OutsideTask = "OUTSIDE_TASK", PermissionDenied;
-    /// The upstream's registration does not include this scope or kind.
+    /// The upstream's registration, or the binding that is named, does not include this scope, kind, tool or caller.
     OutsideUpstream = "OUTSIDE_UPSTREAM", PermissionDenied;
     /// A grant that would be wider than the one it rests on.
     WiderThanParent = "WIDER_THAN_PARENT", PermissionDenied;
@@ -167,6 +167,8 @@ pub struct Denied {
     pub ttl_ms: u64,
     /// It would have renewed another one.
     pub renewal: bool,
+    /// The binding that covered it; empty for none.
+    pub binding: String,
 }
 
 impl Refusal {

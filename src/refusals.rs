@@ -170,6 +170,7 @@ fn wanted(denied: &Denied) -> Wanted {
         arguments: denied.arguments.map_or_else(Vec::new, |d| d.to_vec()),
         ttl: denied.ttl_ms,
         renewal: denied.renewal,
+        binding: denied.binding.clone(),
     }
 }
 

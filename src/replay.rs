@@ -136,6 +136,7 @@ impl Gathered {
             arguments_digest: digest(&e.arguments),
             kind: u8::try_from(e.kind).ok().and_then(Kind::from_tag),
             scopes: e.scopes.clone(),
+            binding: (!e.binding.is_empty()).then(|| e.binding.clone()),
             ttl_seconds: seconds(e.expires_at.saturating_sub(e.issued_at)),
             renewal: !e.replaces.is_empty() || !e.ancestors.is_empty(),
             act_chain: e.actors.iter().map(Identity::name).collect(),
@@ -156,6 +157,7 @@ impl Gathered {
             arguments_digest: digest(&wanted.arguments),
             kind: u8::try_from(wanted.kind).ok().and_then(Kind::from_tag),
             scopes: wanted.scopes.clone(),
+            binding: (!wanted.binding.is_empty()).then(|| wanted.binding.clone()),
             ttl_seconds: seconds(wanted.ttl),
             renewal: wanted.renewal,
             ..Situation::new(caller, Action::Work(Work::Exchange), Millis(e.since))

@@ -62,6 +62,7 @@ fn lines() -> Vec<Line> {
         line("context.arguments_digest", "context has arguments_digest", |c| c.digest = Some("x")),
         line("context.kind", "!(context has kind)", |c| c.kind = None),
         line("context.scopes", "context.scopes.containsAny([\"list\", \"x\"])", |c| c.scopes = vec!["list", "read"]),
+        line("context.binding", "context has binding && context.binding != \"\"", |c| c.binding = Some("x")),
         line("context.sensitive", "context.sensitive", |c| c.upstream.scopes[0].sensitive = true),
         line("context.ttl_seconds", "context.ttl_seconds > 300", |c| c.ttl = 301),
         line("context.renewal", "context.renewal", |c| c.renewal = true),

@@ -143,6 +143,7 @@ const CHANGES: &[fn(&mut Case, usize)] = &[
     |c, v| c.digest = [None, Some("x"), Some("y")][v],
     |c, v| c.kind = [None, Some(Kind::Jwt), Some(Kind::Ssh)][v],
     |c, v| c.scopes = [vec![], vec!["read"], vec!["list", "read"]][v].clone(),
+    |c, v| c.binding = [None, Some("x"), Some("y")][v],
     |c, v| c.ttl = [0, 2, 900][v],
     |c, v| c.renewal = v == 1,
     |c, v| c.break_glass = v == 1,

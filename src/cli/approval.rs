@@ -118,11 +118,17 @@ async fn get(server: &Server, id: ApprovalId) -> Result<pb::Approval, CliError> 
 
 /// What a change would change, line by line.
 async fn change(approval: &pb::Approval, run: &Run, server: &Server) -> Result<(), CliError> {
-    let Some(pb::approval_change::To::Policy(new)) = approval.change.as_ref().and_then(|c| c.to.as_ref()) else {
-        return Ok(());
-    };
-    let old = there(server, &new.environment, new.mode()).await?;
-    run.out.say(differences(old.as_ref().and_then(|old| old.files.as_ref()), new.files.as_ref()));
+    match approval.change.as_ref().and_then(|c| c.to.as_ref()) {
+        None => return Ok(()),
+        Some(pb::approval_change::To::Policy(new)) => {
+            let old = there(server, &new.environment, new.mode()).await?;
+            run.out.say(differences(old.as_ref().and_then(|old| old.files.as_ref()), new.files.as_ref()));
+        }
+        Some(pb::approval_change::To::Binding(new)) => {
+            let old = super::binding::one(server, &new.binding).await.ok();
+            run.out.say(super::show::binding::differences(old, new.clone())?);
+        }
+    }
     if !approval.governs.is_empty() {
         run.out.say(format_args!("it changes {}", approval.governs.join(", ")));
     }

@@ -8,6 +8,7 @@
 pub mod approval;
 pub mod args;
 pub mod bench;
+pub mod binding;
 pub mod bundle;
 pub mod completions;
 pub mod confirm;
@@ -128,6 +129,9 @@ pub enum Command {
     /// What credentials can be had for
     #[command(subcommand)]
     Upstream(upstream::UpstreamCommand),
+    /// Which workload's tool may use which upstream with which scopes
+    #[command(subcommand)]
+    Binding(binding::BindingCommand),
     /// Who answers for upstreams
     #[command(subcommand)]
     Owner(owner::OwnerCommand),
@@ -230,6 +234,7 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Key(command) => key::run(command, run).await,
         Command::Bundle(command) => bundle::run(command, run).await,
         Command::Upstream(command) => upstream::run(command, run).await,
+        Command::Binding(command) => binding::run(command, run).await,
         Command::Owner(command) => owner::run(command, run).await,
         Command::Report(args) => report::run(args, run).await,
         Command::Policy(command) => policy::run(command, run).await,

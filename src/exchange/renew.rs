@@ -41,6 +41,7 @@ impl Authority {
             request_id,
             digest,
             key,
+            binding: None,
             replaces: None,
             asking: None,
             renews: Some(Box::new(crate::policy::wanted::Renews {

@@ -146,7 +146,7 @@ fn event(event: &Event) -> Value {
             "wanted": e.wanted.as_ref().map(|w| json!({
                 "environment": w.environment, "upstream": w.upstream, "upstream_version": w.upstream_version,
                 "policy_version": w.policy_version, "task": task(&w.task), "kind": w.kind, "scopes": w.scopes, "tool": w.tool,
-                "purpose": w.purpose, "arguments_sha256": hex(&w.arguments), "ttl_ms": w.ttl, "renewal": w.renewal,
+                "purpose": w.purpose, "arguments_sha256": hex(&w.arguments), "ttl_ms": w.ttl, "renewal": w.renewal, "binding": w.binding,
             })),
         }),
         Event::Revoked(e) => json!({

@@ -229,7 +229,8 @@ impl Authority {
             let done = match what {
                 Narrowing::Upstream => self.finish_registration(&name).await,
                 Narrowing::Policy => self.finish_policy(&name).await,
-                Narrowing::Binding | Narrowing::Unspecified => Ok(()),
+                Narrowing::Binding => self.finish_binding(&name).await,
+                Narrowing::Unspecified => Ok(()),
             };
             stopped = done.and(stopped);
         }

@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use super::set::PolicySet;
+use crate::identity::spiffe_id::SpiffeId;
 use crate::ledger::record::{Event, Record};
 use crate::ledger::state::{State, Version};
 use crate::limits;
+use crate::upstream::binding::Binding;
 use crate::upstream::registry::Upstream;
 
 /// A compiled policy set and its version in an environment.
@@ -51,11 +54,60 @@ pub struct Registered {
     pub base_url: Arc<str>,
 }
 
+/// A binding and its version.
+#[derive(Clone, Debug)]
+pub struct BindingInForce {
+    /// Its version.
+    pub version: u64,
+    /// The binding.
+    pub binding: Arc<Binding>,
+}
+
+/// The bindings of an upstream, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Bindings {
+    all: Vec<BindingInForce>,
+    /// Places of those that name a tool, or, by the empty text, none.
+    by_tool: HashMap<Box<str>, Vec<usize>>,
+    /// Places of those for any tool.
+    any: Vec<usize>,
+}
+
+impl Bindings {
+    fn add(&mut self, bound: BindingInForce) {
+        let place = self.all.len();
+        let binding = &bound.binding;
+        match (binding.any_tool, binding.tools.is_empty()) {
+            (true, _) => self.any.push(place),
+            (false, true) => self.by_tool.entry("".into()).or_default().push(place),
+            (false, false) => {
+                for tool in &binding.tools {
+                    self.by_tool.entry(tool.as_str().into()).or_default().push(place);
+                }
+            }
+        }
+        self.all.push(bound);
+    }
+
+    /// One by name.
+    pub fn named(&self, name: &str) -> Option<&BindingInForce> {
+        self.all.iter().find(|b| b.binding.name == name)
+    }
+
+    /// The first by name that covers what a workload asks for.
+    pub fn covering(&self, caller: &SpiffeId, tool: &str, scopes: &[String]) -> Option<&BindingInForce> {
+        let places = self.by_tool.get(tool).into_iter().flatten().chain(&self.any);
+        let covers = |b: &&BindingInForce| b.binding.covers(caller, tool, scopes.iter().map(String::as_str));
+        places.filter_map(|place| self.all.get(*place)).filter(covers).min_by(|a, b| a.binding.name.cmp(&b.binding.name))
+    }
+}
+
 /// Everything compiled, immutable.
 #[derive(Default)]
 pub struct Compiled {
     policies: BTreeMap<Box<str>, Policy>,
     upstreams: BTreeMap<Box<str>, Registered>,
+    bindings: BTreeMap<Box<str>, Bindings>,
     /// What could not be compiled: what was written is checked before, so this is a fault. It permits nothing.
     pub faults: Vec<String>,
 }
@@ -69,6 +121,11 @@ impl Compiled {
     /// An upstream's registration.
     pub fn upstream(&self, name: &str) -> Option<&Registered> {
         self.upstreams.get(name)
+    }
+
+    /// The bindings of an upstream that are in force.
+    pub fn bindings(&self, upstream: &str) -> Option<&Bindings> {
+        self.bindings.get(upstream)
     }
 
     /// All registrations.
@@ -125,6 +182,7 @@ impl Catalog {
             Some(
                 Event::PolicySet(_)
                     | Event::UpstreamSet(_)
+                    | Event::BindingSet(_)
                     | Event::OwnerLeft(_)
                     | Event::ApprovalDecided(_)
                     | Event::GenerationBegun(_)
@@ -155,6 +213,16 @@ impl Catalog {
             match registered_of(&before, name, version) {
                 Ok(registered) => drop(after.upstreams.insert(name.clone(), registered)),
                 Err(what) => after.faults.push(format!("registration {} of {name}: {what}", version.version)),
+            }
+        }
+        for (name, version) in state.bindings.iter().filter(|(_, v)| v.active) {
+            match Binding::from_text(&version.text) {
+                Ok(binding) if binding.scopes.is_empty() => {}
+                Ok(binding) => {
+                    let of = after.bindings.entry(binding.upstream.as_str().into()).or_default();
+                    of.add(BindingInForce { version: version.version, binding: Arc::new(binding) });
+                }
+                Err(what) => after.faults.push(format!("binding {} of {name}: {what}", version.version)),
             }
         }
         for fault in &after.faults {

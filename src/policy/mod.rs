@@ -20,6 +20,7 @@ pub mod catalog;
 pub mod cedar;
 mod compile;
 pub mod decide;
+mod digest;
 pub mod facts;
 mod govern;
 pub mod grant;

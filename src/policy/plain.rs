@@ -146,6 +146,7 @@ fn own(message: &[u8], mut fields: Fields<'_>, begins: Begins) -> Option<Wanted>
         request_id: named.then(|| request_id.to_owned()),
         digest: if named { sha256(message) } else { [0; 32] },
         key,
+        binding: None,
         renews: None,
         replaces: None,
         asking: None,

@@ -92,6 +92,8 @@ pub struct Intent<'a> {
     pub kind: Option<Kind>,
     /// The scopes that are asked for.
     pub scopes: &'a [&'a str],
+    /// The binding that covers it.
+    pub binding: Option<&'a str>,
 }
 
 /// A digest as policies read it.

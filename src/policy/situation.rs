@@ -63,6 +63,8 @@ pub struct Situation {
     pub kind: Option<Kind>,
     /// The scopes.
     pub scopes: Vec<String>,
+    /// The binding that covers it.
+    pub binding: Option<String>,
     /// Life, seconds. 0: for an exchange what the upstream gives unasked, for a task an hour.
     pub ttl_seconds: i64,
     /// It renews.
@@ -117,6 +119,7 @@ impl Situation {
             arguments_digest: None,
             kind: None,
             scopes: Vec::new(),
+            binding: None,
             ttl_seconds: 0,
             renewal: false,
             break_glass: false,
@@ -186,6 +189,7 @@ impl Situation {
             arguments_digest: self.arguments_digest.as_deref(),
             kind: self.kind.or_else(|| upstream.filter(|_| exchange)?.kinds.first().copied()),
             scopes: &scopes,
+            binding: self.binding.as_deref(),
         };
         let now = self.now;
         Some(match (self.action, upstream) {

@@ -155,6 +155,7 @@ pub fn situation(table: &Section<'_>, now: Millis) -> Option<Situation> {
     let arguments = table.optional("arguments").and_then(|f| arguments(&f));
     let kind = table.optional("kind").and_then(|f| f.one_of(&kinds));
     let scopes = table.optional("scopes").map(|f| names(&f)).unwrap_or_default();
+    let binding = table.optional("binding").and_then(|f| f.name());
     let (renewal, break_glass) = (flag("renewal"), flag("break_glass"));
     let delegate = text("delegate", limits::SPIFFE_ID_BYTES);
     let act_chain = table.optional("act_chain").map(|f| texts(&f)).unwrap_or_default();
@@ -175,6 +176,7 @@ pub fn situation(table: &Section<'_>, now: Millis) -> Option<Situation> {
         arguments_digest: arguments,
         kind,
         scopes,
+        binding,
         ttl_seconds,
         renewal,
         break_glass,

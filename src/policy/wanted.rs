@@ -1,9 +1,7 @@
 //! What a caller asks for, checked in its form: lengths, counts, ids, durations. Nothing is looked up here.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
-use prost::Message;
 use zeroize::Zeroizing;
 
 use crate::ledger::commit::sha256;
@@ -13,6 +11,8 @@ use crate::pb::mayfly::v1 as pb;
 use crate::refusal::Refusal;
 use crate::seq::{CredentialId, Millis, TaskId};
 use crate::upstream::registry::Kind;
+
+pub use super::digest::digest_of;
 
 /// SHA-256.
 pub type Digest = [u8; 32];
@@ -89,6 +89,8 @@ pub struct Wanted {
     pub digest: Digest,
     /// What it is bound to.
     pub key: Binding,
+    /// The binding that has to cover it, where one is named.
+    pub binding: Option<Box<str>>,
     /// What this renews.
     pub renews: Option<Box<Renews>>,
     /// What this takes the place of: a repeat, where the upstream cannot give the first again.
@@ -346,6 +348,7 @@ impl Wanted {
         }
         checked("upstream", &ask.upstream, limits::NAME_BYTES)?;
         checked("tool", &ask.tool, limits::NAME_BYTES)?;
+        checked("binding", &ask.binding, limits::NAME_BYTES)?;
         checked("purpose", &ask.purpose, limits::PURPOSE_BYTES)?;
         Ok(Wanted {
             task,
@@ -359,6 +362,7 @@ impl Wanted {
             digest,
             request_id: (!ask.request_id.is_empty()).then(|| std::mem::take(&mut ask.request_id)),
             key,
+            binding: (!ask.binding.is_empty()).then(|| ask.binding.as_str().into()),
             renews: None,
             replaces: None,
             asking: (asking != Asking::default()).then(|| asking.into()),
@@ -372,29 +376,10 @@ fn not_served(ask: &pb::ExchangeRequest) -> Result<(), Refusal> {
         (ask.subject_token.is_some(), "subject_token"),
         (ask.parent_credential.is_some(), "parent_credential"),
         (!ask.authorization_details.is_empty(), "authorization_details"),
-        (!ask.binding.is_empty(), "binding"),
         (ask.public_key.is_some(), "public_key"),
     ];
     match asked.iter().find(|(set, _)| *set) {
         Some((_, field)) => Err(Refusal::field(field, "this version does not serve it; leave it out")),
         None => Ok(()),
     }
-}
-
-/// SHA-256 over everything that was asked, in protobuf's canonical field order. Messages without maps encode one way only.
-pub fn digest_of(message: &impl Message) -> Digest {
-    thread_local! {
-        static ENCODED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    }
-    /// Most of them fit many times over.
-    const KEPT: usize = 4096;
-    let mut encoded = ENCODED.take();
-    encoded.clear();
-    encoded.reserve(message.encoded_len());
-    message.encode_raw(&mut encoded);
-    let digest = sha256(&encoded);
-    if encoded.capacity() <= KEPT {
-        ENCODED.set(encoded);
-    }
-    digest
 }

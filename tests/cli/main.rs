@@ -6,6 +6,7 @@ mod kit;
 mod answers;
 mod approval;
 mod bench;
+mod binding;
 mod double;
 mod get;
 mod mtls;

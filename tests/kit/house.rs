@@ -188,6 +188,7 @@ pub fn wanted(task: TaskChoice) -> Wanted {
         request_id: None,
         digest: [0; 32],
         key: Binding::Unasked,
+        binding: None,
         renews: None,
         replaces: None,
         asking: None,

@@ -22,6 +22,7 @@ pub struct Case {
     pub digest: Option<&'static str>,
     pub kind: Option<Kind>,
     pub scopes: Texts,
+    pub binding: Option<&'static str>,
     pub ttl: i64,
     pub renewal: bool,
     pub break_glass: bool,
@@ -58,6 +59,7 @@ impl Case {
             digest: None,
             kind: Some(Kind::Jwt),
             scopes: vec!["read"],
+            binding: None,
             ttl: 300,
             renewal: false,
             break_glass: false,
@@ -111,7 +113,14 @@ impl Case {
     }
 
     fn intent(&self) -> Intent<'_> {
-        Intent { purpose: self.purpose, tool: self.tool, arguments_digest: self.digest, kind: self.kind, scopes: &self.scopes }
+        Intent {
+            purpose: self.purpose,
+            tool: self.tool,
+            arguments_digest: self.digest,
+            kind: self.kind,
+            scopes: &self.scopes,
+            binding: self.binding,
+        }
     }
 
     fn ask<'a>(&'a self, person: Option<PersonFacts<'a>>, approvals: ApprovalFacts<'a>, environment: &'a str) -> Ask<'a> {

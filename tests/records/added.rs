@@ -43,6 +43,7 @@ fn policies() -> impl Iterator<Item = (String, Record)> {
         arguments: digest(0xb3),
         ttl: 300_000,
         renewal: true,
+        binding: text("agents-deploy"),
     };
     let differed = PolicyDiffered {
         environment: text("dev"),

@@ -109,7 +109,7 @@ fn what_is_wrong_is_answered_by_its_name_or_ends_the_stream() {
     let mut services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
     let (peer, task) = (w.workload("/agent/a"), opened(&w, &w.house.caller("/agent/a")));
     let good = |id: &str| of_stream(&exchange(&task, id).encode_to_vec());
-    let odd = pb::ExchangeRequest { binding: "b".into(), ..exchange(&task, "odd") };
+    let odd = pb::ExchangeRequest { authorization_details: "[]".into(), ..exchange(&task, "odd") };
     let long = pb::ExchangeRequest { tool: "t".repeat(257), ..exchange(&task, "long") };
     let asked = [good("a"), of_stream(&odd.encode_to_vec()), of_stream(&long.encode_to_vec()), good("b")];
     let (answers, end) = w.run(ask(&mut services, &peer, &asked));
@@ -119,7 +119,7 @@ fn what_is_wrong_is_answered_by_its_name_or_ends_the_stream() {
         Answer::Problem(problem) => format!("{}: {}", problem.reason, problem.message),
         Answer::Issued(_) => panic!("{id} is issued"),
     };
-    assert_eq!(said("odd"), "INVALID_FIELD: binding: this version does not serve it; leave it out");
+    assert_eq!(said("odd"), "INVALID_FIELD: authorization_details: this version does not serve it; leave it out");
     assert_eq!(said("long"), "INVALID_FIELD: tool: 257 bytes, at most 256");
     let ends = [
         (good(""), "exchange.request_id"),

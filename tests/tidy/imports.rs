@@ -23,6 +23,7 @@ pub const LAYERS: &[&[&str]] = &[
         "admission",
         "approvals",
         "authority",
+        "bindings",
         "changes",
         "exchange",
         "explain",

@@ -5,6 +5,7 @@
 #![allow(missing_docs, reason = "the fields are those of the wire, whose comments say what they mean")]
 
 pub mod approval;
+pub mod binding;
 pub mod credential;
 pub mod explain;
 pub mod issued;

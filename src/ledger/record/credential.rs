@@ -277,6 +277,9 @@ pub struct Wanted {
     /// It would have renewed another one.
     #[prost(bool, tag = "12")]
     pub renewal: bool,
+    /// The binding that covered it.
+    #[prost(string, tag = "13")]
+    pub binding: String,
 }
 
 /// Something is about to be made upstream.

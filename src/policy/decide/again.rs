@@ -121,6 +121,7 @@ fn verdict(verdicts: &Verdicts, set: &PolicySet, upstream: &Upstream, held: &Hel
             arguments_digest: arguments.map(|d| request::digest_text(d, &mut digest)),
             kind: Kind::from_tag(held.kind),
             scopes: &scopes,
+            binding: (!held.binding.is_empty()).then_some(&*held.binding),
         },
         ttl_seconds: seconds(held.expires_at.since(now)),
         renewal: held.renewal,

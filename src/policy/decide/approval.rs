@@ -127,6 +127,8 @@ impl Decider {
             upstream_version: standing.registered.version,
             approvers: upstream.approvers.iter().map(Approver::identity).collect(),
             opens: place.is_new(),
+            binding: standing.binding.map_or_else(String::new, |b| b.binding.name.clone()),
+            binding_version: standing.binding.map_or(0, |b| b.version),
             ..ApprovalAsked::default()
         })
     }
@@ -163,6 +165,9 @@ fn bound(caller: &Caller, want: &Wanted, standing: &Decided<'_>) -> Digest {
     parts.list(&standing.scopes).number(standing.kind.tag().into());
     parts.number(want.ttl_ms.unwrap_or(upstream.ttl.default * 1000));
     parts.text(&want.tool).bytes(want.arguments.as_ref().map_or(&[], |d| &d[..])).text(standing.purpose(want));
+    if let Some(bound) = standing.binding {
+        parts.text(&bound.binding.name).number(bound.version);
+    }
     match &want.key {
         wanted::Binding::Unasked => parts.number(0),
         wanted::Binding::CallerSvid => parts.number(1),

@@ -18,7 +18,7 @@ use super::action::Work;
 use super::audits::Audits;
 use super::bound::{Bound, Life};
 use super::cache::Verdicts;
-use super::catalog::{Compiled, Policy, Registered, issuer_of};
+use super::catalog::{self, Compiled, Policy, Registered, issuer_of};
 use super::grant::{Grant, Parts, TaskPath};
 use super::request::{self, Question};
 use super::wanted::{TaskChoice, Wanted};
@@ -31,7 +31,7 @@ use crate::seq::{Millis, TaskId};
 use crate::upstream::registry::{Kind, Upstream};
 use approval::Given;
 use place::{Lists, Place, named, named_and_blocked, within_task};
-use settle::{active, kind_of, scopes_of};
+use settle::{active, binding_of, kind_of, scopes_of};
 
 /// What decisions of one server share.
 pub struct Decider {
@@ -88,6 +88,8 @@ struct Decided<'a> {
     kind: Kind,
     scopes: Vec<String>,
     life: Life,
+    /// The binding that covers it.
+    binding: Option<&'a catalog::BindingInForce>,
     /// Thumbprints of the certificate and of the key that it is bound to; empty for neither.
     bound: (Vec<u8>, Vec<u8>),
     /// The policies that permit it.
@@ -115,6 +117,7 @@ impl Decided<'_> {
             arguments: want.arguments,
             ttl_ms: self.life.end().since(self.now),
             renewal: want.renews.is_some(),
+            binding: self.binding.map_or_else(String::new, |b| b.binding.name.clone()),
         }
     }
 
@@ -222,6 +225,7 @@ impl Decider {
             }
         };
         within_task(&place, want, &scopes, kind)?;
+        let binding = binding_of(compiled, caller, want, &scopes)?;
         let life = self.life(caller, want, upstream, &place, now)?;
         let bound = self.key_binding(caller, want, upstream, &place)?;
         Ok(Decided {
@@ -231,6 +235,7 @@ impl Decider {
             kind,
             scopes,
             life,
+            binding,
             bound,
             policies: Vec::new(),
             approval: None,
@@ -331,6 +336,7 @@ impl Decider {
                 arguments_digest: digest,
                 kind: Some(kind),
                 scopes: &scopes,
+                binding: standing.binding.map(|b| &*b.binding.name),
             },
             ttl_seconds: seconds(life.end().since(now)),
             renewal: want.renews.is_some(),

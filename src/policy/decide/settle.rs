@@ -8,7 +8,7 @@ use crate::identity::caller::Caller;
 use crate::ledger::record::Issued;
 use crate::limits;
 use crate::policy::bound::{Bound, Life};
-use crate::policy::catalog::Registered;
+use crate::policy::catalog::{BindingInForce, Compiled, Registered};
 use crate::policy::wanted::{Binding, Wanted};
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::Millis;
@@ -105,6 +105,8 @@ impl Decider {
             policy_version: policy.version,
             upstream_version: registered.version,
             policies: policies.clone(),
+            binding: decided.binding.map_or_else(String::new, |b| b.binding.name.clone()),
+            binding_version: decided.binding.map_or(0, |b| b.version),
             approval: decided.approval.as_ref().map_or_else(Vec::new, |given| given.id.as_bytes().to_vec()),
             renews: line.map_or_else(Vec::new, |r| r.id.as_bytes().to_vec()),
             ancestors: line.into_iter().map(|r| r.line.clone()).collect(),
@@ -146,6 +148,30 @@ pub(super) fn scopes_of(upstream: &Upstream, asked: &[String]) -> Result<Vec<Str
     match asked.iter().find(|name| upstream.scope(name).is_none()) {
         Some(name) => Err(denied(Reason::OutsideUpstream, format!("upstream {} has no scope {name}", upstream.name))),
         None => Ok(asked.to_vec()),
+    }
+}
+
+/// The binding that covers it: the one that is named, which has to, else the first by name, if any does.
+pub(super) fn binding_of<'a>(
+    compiled: &'a Compiled,
+    caller: &Caller,
+    want: &Wanted,
+    scopes: &[String],
+) -> Result<Option<&'a BindingInForce>, No> {
+    let all = compiled.bindings(&want.upstream);
+    let Some(name) = &want.binding else { return Ok(all.and_then(|all| all.covering(caller.id(), &want.tool, scopes))) };
+    let Some(bound) = all.and_then(|all| all.named(name)) else {
+        return Err(denied(Reason::NotFound, format!("upstream {} has no binding {name} in force", want.upstream)));
+    };
+    match bound.binding.covers(caller.id(), &want.tool, scopes.iter().map(String::as_str)) {
+        true => Ok(Some(bound)),
+        false => {
+            let tool = if want.tool.is_empty() { "no tool".to_owned() } else { format!("tool {}", want.tool) };
+            let what = format!("binding {name} does not give {} {} with {tool}", caller.id(), scopes.join(", "));
+            Err(No::Refusal(
+                Refusal::new(Reason::OutsideUpstream, what).by(format!("binding {name}")).way_out("mayfly binding show NAME"),
+            ))
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::place::tool_within;
-use super::{Decided, Decider, parts};
+use super::{Decided, Decider, parts, settle::binding_of};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
 use crate::ledger::mold::OwnRequest;
@@ -25,6 +25,8 @@ pub struct Shared<'a> {
     asks: bool,
     grants: Arc<SharedGrant>,
     decided: Decided<'a>,
+    /// What is compiled, where the upstream has bindings.
+    bindings: Option<&'a Compiled>,
 }
 
 impl<'a> Shared<'a> {
@@ -42,6 +44,7 @@ impl<'a> Shared<'a> {
             && a.key == b.key
             && a.tool.is_empty() == b.tool.is_empty()
             && a.arguments.is_some() == b.arguments.is_some()
+            && a.binding == b.binding
     }
 
     /// Whether this may be one of them.
@@ -70,6 +73,11 @@ impl<'a> Shared<'a> {
         }
         if !std::ptr::eq(want, self.want) {
             tool_within(&d.place, want)?;
+            // One tool may be bound by another binding, or by none.
+            let binding = self.bindings.map_or(Ok(None), |compiled| binding_of(compiled, caller, want, &d.scopes))?;
+            if binding.map(|b| &b.binding.name) != d.binding.map(|b| &b.binding.name) {
+                return Ok(None);
+            }
             decider.beside(caller, want, d, None, true);
             if self.asks {
                 let policies = decider.permits(caller, want, d, ApprovalFacts::default())?;
@@ -103,6 +111,7 @@ impl Decider {
         let path = decided.place.path();
         let asks = !decided.policy.set.reads(Action::Work(Work::Exchange)).shared();
         let grants = SharedGrant::new(parts(view, caller, decided.registered, decided.policy, draft, path));
-        Ok(Some(Shared { want, asks, grants: Arc::new(grants), decided }))
+        let bindings = compiled.bindings(&want.upstream).map(|_| compiled);
+        Ok(Some(Shared { want, asks, grants: Arc::new(grants), decided, bindings }))
     }
 }

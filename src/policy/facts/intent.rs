@@ -9,6 +9,7 @@ pub(super) const FACTS: &[Fact] = &[
     Fact::own("context.arguments_digest", |c| c.question.intent()?.arguments_digest.map(Value::Text)),
     Fact::new("context.kind", |c| c.question.intent()?.kind.map(|k| Value::Text(k.as_str()))),
     Fact::new("context.scopes", |c| Some(Value::Texts(c.question.intent()?.scopes.to_vec()))),
+    Fact::own("context.binding", |c| c.question.intent()?.binding.map(Value::Text)),
     Fact::new("context.sensitive", |c| {
         let (scopes, upstream) = (c.question.intent()?.scopes, c.question.upstream()?);
         // A scope that nobody registered counts as sensitive; the bounds refuse it anyway.

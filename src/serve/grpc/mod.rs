@@ -10,6 +10,7 @@ mod approval;
 mod ask;
 pub mod audit;
 mod batch;
+mod binding;
 pub mod credential;
 mod credential_filter;
 mod credential_watch;

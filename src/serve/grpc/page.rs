@@ -147,7 +147,7 @@ macro_rules! paged {
     )*};
 }
 
-paged!(ListKeysRequest, ListTrustDomainsRequest, ListUpstreamsRequest, ListCredentialsRequest);
+paged!(ListKeysRequest, ListTrustDomainsRequest, ListUpstreamsRequest, ListBindingsRequest, ListCredentialsRequest);
 
 #[cfg(test)]
 mod tests {

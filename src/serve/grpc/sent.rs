@@ -227,12 +227,12 @@ mod tests {
 
     fn ask(n: u8, odd: bool) -> pb::ExchangeRequest {
         let task = Some(pb::exchange_request::Task::TaskId(TaskId::from_bytes([n / 2; 16]).to_string()));
-        let binding = if odd { "not served".to_owned() } else { String::new() };
+        let details = if odd { "[]".to_owned() } else { String::new() };
         pb::ExchangeRequest {
             task,
             upstream: "echo".into(),
             request_id: format!("{n}"),
-            binding,
+            authorization_details: details,
             ..pb::ExchangeRequest::default()
         }
     }

@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status};
 
 use super::super::wire;
 use super::ask::{self, not_served, refused};
-use super::lease;
 use super::page::ByName;
+use super::{binding, lease};
 use crate::authority::Authority;
 use crate::inventory::Inventory;
 use crate::ledger::state::Version;
@@ -240,12 +240,19 @@ impl UpstreamService for Upstreams {
         not_served("PutSecret")
     }
 
-    async fn list_bindings(&self, _: Request<pb::ListBindingsRequest>) -> Result<Response<pb::ListBindingsResponse>, Status> {
-        not_served("ListBindings")
+    async fn list_bindings(
+        &self,
+        request: Request<pb::ListBindingsRequest>,
+    ) -> Result<Response<pb::ListBindingsResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "list_bindings")?;
+        let answer = binding::list(&self.0, &actor, request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "list_bindings"))
     }
 
-    async fn set_binding(&self, _: Request<pb::SetBindingRequest>) -> Result<Response<pb::SetBindingResponse>, Status> {
-        not_served("SetBinding")
+    async fn set_binding(&self, request: Request<pb::SetBindingRequest>) -> Result<Response<pb::SetBindingResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "set_binding")?;
+        let answer = binding::set(&self.0, &actor, request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "set_binding"))
     }
 
     async fn list_leases(&self, request: Request<pb::ListLeasesRequest>) -> Result<Response<pb::ListLeasesResponse>, Status> {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{duration, identity_of_who, identity_to_pb, policy_to_pb, subject_to_pb, timestamp};
+use super::{BindingPlace, binding_to_pb, duration, identity_of_who, identity_to_pb, policy_to_pb, subject_to_pb, timestamp};
 use crate::ledger::State;
 use crate::ledger::record::{ApprovalAsked, ApprovalOf, Changes, Identity, Who};
 use crate::ledger::state::Approval;
@@ -10,6 +10,7 @@ use crate::pb::mayfly::v1 as pb;
 use crate::policies::PolicyVersion;
 use crate::refusal::Fault;
 use crate::seq::{ApprovalId, Millis, Seq, TaskId};
+use crate::upstream::binding::Binding;
 
 /// Where an approval is in its life at a moment.
 pub fn approval_state(approval: &Approval, now: Millis) -> pb::ApprovalState {
@@ -72,17 +73,22 @@ pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: M
 
 /// The change that an approval lets through.
 pub fn change_to_pb(asked: &ApprovalAsked, at: Millis) -> Result<Option<pb::ApprovalChange>, Fault> {
-    let Some(Changes::Policy(set)) = asked.change.as_ref().and_then(|c| c.to.as_ref()) else { return Ok(None) };
-    let version = PolicyVersion {
-        number: set.version,
-        text: set.text.clone(),
-        seq: Seq::ZERO,
-        at,
-        by: Some(Who::named(&asked.caller)),
-        narrowing: false,
+    let by = Some(Who::named(&asked.caller));
+    let to = match asked.change.as_ref().and_then(|c| c.to.as_ref()) {
+        None => return Ok(None),
+        Some(Changes::Policy(set)) => {
+            let (number, text) = (set.version, set.text.clone());
+            let version = PolicyVersion { number, text, seq: Seq::ZERO, at, by, narrowing: false };
+            pb::approval_change::To::Policy(policy_to_pb(&set.environment, set.audit_only, &version)?)
+        }
+        Some(Changes::Binding(set)) => {
+            let binding = Binding::from_text(&set.text).map_err(|e| Fault::new(format!("a binding in the ledger: {e}")))?;
+            let (version, environment) = (set.version, asked.environment.clone());
+            let place = BindingPlace { version, environment, at, by, ..BindingPlace::default() };
+            pb::approval_change::To::Binding(binding_to_pb(&binding, &place))
+        }
     };
-    let set = policy_to_pb(&set.environment, set.audit_only, &version)?;
-    Ok(Some(pb::ApprovalChange { to: Some(pb::approval_change::To::Policy(set)) }))
+    Ok(Some(pb::ApprovalChange { to: Some(to) }))
 }
 
 fn approver(identity: &Identity) -> pb::Approver {

@@ -4,6 +4,7 @@
 //! ([`Ledger::settled`](crate::ledger::Ledger::settled)).
 
 mod approval;
+mod binding;
 mod credential;
 mod key;
 mod policy;
@@ -16,6 +17,7 @@ mod trust;
 mod upstream;
 
 pub use approval::{approval_state, approval_to_pb, change_to_pb};
+pub use binding::{BindingPlace, binding_from_pb, binding_to_pb};
 pub use credential::{credential_of_record, credential_to_pb, standing, svid_to_pb};
 pub use key::{key_state_from_pb, key_to_pb, purpose_from_pb};
 pub use policy::{decision_diff_to_pb, policy_files, policy_to_pb, violation};

@@ -103,7 +103,14 @@ impl State {
                 let table = if e.audit_only { &self.audit_policies } else { &self.policies };
                 next_version(e.version, table.get(e.environment.as_str()).map(|v| v.version))
             }
-            Event::BindingSet(e) => next_version(e.version, self.bindings.get(e.name.as_str()).map(|v| v.version)),
+            Event::BindingSet(e) => {
+                let now = self.bindings.get(e.name.as_str());
+                next_version(e.version, now.map(|v| v.version))?;
+                match now.is_none() && self.bindings.len() >= limits::BINDINGS {
+                    true => Err(Refusal::limit("bindings", limits::BINDINGS as u64, std::time::Duration::ZERO)),
+                    false => Ok(()),
+                }
+            }
             _ => Err(malformed("a change that nobody approves")),
         }
     }

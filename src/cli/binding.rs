@@ -1,0 +1,241 @@
+//! `mayfly binding`: which workload's tool may use which upstream with which scopes.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::Run;
+use super::args;
+use super::confirm::{self, ConfirmArgs};
+use super::error::CliError;
+use super::exit::Exit;
+use super::list::{self, ListArgs};
+use super::server::Server;
+use super::show::binding::{Binding, BindingChange};
+use crate::document::Source;
+use crate::limits;
+use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
+use crate::serve::wire::{BindingPlace, binding_to_pb};
+use crate::upstream::binding;
+
+/// What can be done with bindings.
+#[derive(Subcommand)]
+pub enum BindingCommand {
+    /// Add a binding; it takes effect when another operator approves it
+    Add(FileArgs),
+    /// Bindings, by name
+    List(ListBindingsArgs),
+    /// One binding
+    Show(ShowArgs),
+    /// Put another version in force: a narrower one at once, with what it no longer covers revoked, a wider one when another operator approves it
+    Change(FileArgs),
+    /// Take tools or scopes out of a binding, at once; what it no longer covers is revoked
+    Narrow(NarrowArgs),
+    /// Take a binding away; what was issued under it is revoked
+    Remove(RemoveArgs),
+}
+
+/// `mayfly binding add` and `change`
+#[derive(Args)]
+pub struct FileArgs {
+    /// The binding, TOML; `-` is stdin
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Why
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    reason: Option<String>,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+/// `mayfly binding list`
+#[derive(Args)]
+pub struct ListBindingsArgs {
+    /// Only those of this upstream
+    #[arg(long, value_name = "NAME")]
+    upstream: Option<String>,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+/// `mayfly binding show`
+#[derive(Args)]
+pub struct ShowArgs {
+    /// The binding
+    #[arg(value_name = "NAME")]
+    binding: String,
+}
+
+/// `mayfly binding narrow`
+#[derive(Args)]
+pub struct NarrowArgs {
+    /// The binding
+    #[arg(value_name = "NAME")]
+    binding: String,
+    /// A tool to take out; may be given again
+    #[arg(long = "without-tool", value_name = "NAME", required_unless_present_any = ["scopes", "callers"])]
+    tools: Vec<String>,
+    /// A scope to take out; may be given again
+    #[arg(long = "without-scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// A workload to take out, by SPIFFE ID, as the binding names it; may be given again
+    #[arg(long = "without-caller", value_name = "ID")]
+    callers: Vec<String>,
+    /// Why
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    reason: Option<String>,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+/// `mayfly binding remove`
+#[derive(Args)]
+pub struct RemoveArgs {
+    /// The binding
+    #[arg(value_name = "NAME")]
+    binding: String,
+    /// Why
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    reason: Option<String>,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+/// Runs one of them.
+pub async fn run(command: BindingCommand, run: &Run) -> Result<Exit, CliError> {
+    match command {
+        BindingCommand::Add(args) => {
+            let new = from_file(&args.file)?;
+            set(new, args.reason, args.confirm, run, &run.server().await?).await
+        }
+        BindingCommand::Change(args) => {
+            let new = from_file(&args.file)?;
+            let server = run.server().await?;
+            let version = one(&server, &new.binding).await?.version;
+            set(pb::Binding { version, ..new }, args.reason, args.confirm, run, &server).await
+        }
+        BindingCommand::List(args) => {
+            let server = &run.server().await?;
+            let upstream = &args.upstream.unwrap_or_default();
+            let page = |page_size, page_token| async move {
+                let (bindings, next) = page_of(server, upstream, page_size, page_token).await?;
+                Ok((bindings.into_iter().map(Binding::from).collect(), next))
+            };
+            list::show(&run.out, &args.list, page).await
+        }
+        BindingCommand::Show(args) => {
+            let binding = one(&run.server().await?, &args.binding).await?;
+            run.out.one(&Binding::from(binding))?;
+            Ok(Exit::Ok)
+        }
+        BindingCommand::Narrow(args) => {
+            let server = run.server().await?;
+            let mut binding = one(&server, &args.binding).await?;
+            take("tool", &mut binding.tools, &args.tools)?;
+            take("scope", &mut binding.scopes, &args.scopes)?;
+            for caller in &args.callers {
+                let before = binding.callers.len() + binding.callers_under.len();
+                binding.callers.retain(|own| own != caller);
+                binding.callers_under.retain(|own| own != caller);
+                if binding.callers.len() + binding.callers_under.len() == before {
+                    return Err(CliError::Usage(format!("{} names no caller {caller}", args.binding)));
+                }
+            }
+            // Without tools it would be one for exchanges that name none, which is another thing.
+            let none = binding.tools.is_empty() && !args.tools.is_empty();
+            if none || binding.scopes.is_empty() || (binding.callers.is_empty() && binding.callers_under.is_empty()) {
+                let what = format!("nothing is left of it: mayfly binding remove {} takes it away", args.binding);
+                return Err(CliError::Usage(what));
+            }
+            set(binding, args.reason, args.confirm, run, &server).await
+        }
+        BindingCommand::Remove(args) => {
+            let server = run.server().await?;
+            let pb::Binding { binding, version, upstream, .. } = one(&server, &args.binding).await?;
+            let empty = pb::Binding { binding, version, upstream, ..pb::Binding::default() };
+            set(empty, args.reason, args.confirm, run, &server).await
+        }
+    }
+}
+
+fn take(what: &str, from: &mut Vec<String>, out: &[String]) -> Result<(), CliError> {
+    for name in out {
+        let place = from.iter().position(|own| own == name);
+        let place =
+            place.ok_or_else(|| CliError::Usage(format!("the binding has no {what} {name}; it has {}", from.join(", "))))?;
+        from.remove(place);
+    }
+    Ok(())
+}
+
+/// A binding from a file: everything that is wrong with it is told before anything is asked of the server.
+fn from_file(path: &Path) -> Result<pb::Binding, CliError> {
+    let text = args::read_text(path, limits::UPSTREAM_FILE_BYTES)?;
+    let source = Source::new(path.display().to_string(), text.as_str());
+    let binding = binding::parse(&source)
+        .map_err(|complaints| CliError::Usage(complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
+    Ok(binding_to_pb(&binding, &BindingPlace::default()))
+}
+
+async fn page_of(
+    server: &Server,
+    upstream: &str,
+    page_size: i32,
+    page_token: String,
+) -> Result<(Vec<pb::Binding>, String), CliError> {
+    let request = pb::ListBindingsRequest { upstream: upstream.to_owned(), page_size, page_token };
+    let answer = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).list_bindings(q).await }).await?;
+    Ok((answer.bindings, answer.next_page_token))
+}
+
+/// One by name.
+pub(super) async fn one(server: &Server, name: &str) -> Result<pb::Binding, CliError> {
+    let mut token = String::new();
+    loop {
+        let (some, next) = page_of(server, "", 1_000, token).await?;
+        if let Some(found) = some.into_iter().find(|b| b.binding == name) {
+            return Ok(found);
+        }
+        token = next;
+        if token.is_empty() {
+            return Err(CliError::Usage(format!("there is no binding {name}: mayfly binding list")));
+        }
+    }
+}
+
+async fn set(
+    binding: pb::Binding,
+    reason: Option<String>,
+    args: ConfirmArgs,
+    run: &Run,
+    server: &Server,
+) -> Result<Exit, CliError> {
+    let request = &pb::SetBindingRequest {
+        binding: Some(binding),
+        dry_run: false,
+        confirmation: None,
+        request_id: run.request_id(&args.request_id),
+        reason: reason.unwrap_or_else(|| "dry run".to_owned()),
+    };
+    let ask = |dry_run, confirmation| async move {
+        let request = pb::SetBindingRequest { dry_run, confirmation, ..request.clone() };
+        server.call(request, |c, q| async move { UpstreamServiceClient::new(c).set_binding(q).await }).await
+    };
+    let answer = confirm::ask(&run.out, &args, |r: &pb::SetBindingResponse| r.hits, ask).await?;
+    let changed = BindingChange::of(args.dry_run, answer)?;
+    let hits = changed.hits.text();
+    match (changed.dry_run, changed.hits.credentials) {
+        (true, 0) => run.out.say("dry run, nothing was done: it would revoke nothing"),
+        (true, _) => run.out.say(format_args!("dry run, nothing was done: it would revoke {hits}")),
+        (false, 0) => run.out.say("nothing was revoked"),
+        (false, _) => run.out.say(format_args!("revoked {hits}")),
+    }
+    if changed.takes_another {
+        run.out.say("it is new or wider: it takes effect when another operator approves it");
+    }
+    if changed.not_read {
+        run.out.say(format_args!("no policy of {} reads context.binding: nobody is held to it", changed.environment));
+    }
+    run.out.one(&changed)?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,122 @@
+//! Bindings.
+
+use serde::Serialize;
+
+use super::{Hits, Who, or_dash, time};
+use crate::cli::error::CliError;
+use crate::cli::out::{Noun, Row};
+use crate::pb::mayfly::v1 as pb;
+
+/// A binding as `binding show` and `binding list` show it.
+#[derive(Serialize, Debug)]
+pub struct Binding {
+    pub binding: String,
+    pub version: u64,
+    pub environment: String,
+    pub upstream: String,
+    pub callers: Vec<String>,
+    pub callers_under: Vec<String>,
+    pub tools: Vec<String>,
+    pub any_tool: bool,
+    pub scopes: Vec<String>,
+    pub author: Option<Who>,
+    pub at: Option<String>,
+    pub seq: u64,
+    pub narrowing: bool,
+}
+
+impl From<pb::Binding> for Binding {
+    fn from(b: pb::Binding) -> Binding {
+        Binding {
+            binding: b.binding,
+            version: b.version,
+            environment: b.environment,
+            upstream: b.upstream,
+            callers: b.callers,
+            callers_under: b.callers_under,
+            tools: b.tools,
+            any_tool: b.any_tool,
+            scopes: b.scopes,
+            author: Who::of(b.author),
+            at: time(b.at),
+            seq: b.seq,
+            narrowing: b.narrowing,
+        }
+    }
+}
+
+/// What differs between two versions, line by line.
+pub fn differences(old: Option<pb::Binding>, new: pb::Binding) -> Result<String, CliError> {
+    let text = |b: pb::Binding| serde_json::to_string_pretty(&Binding::from(b)).map_err(CliError::ours);
+    // When and by whom is no part of what is decided.
+    let bare = |b: pb::Binding| pb::Binding { at: None, author: None, seq: 0, narrowing: false, version: 0, ..b };
+    let (old, new) = (old.map(|b| text(bare(b))).transpose()?.unwrap_or_default(), text(bare(new))?);
+    Ok(similar::TextDiff::from_lines(&old, &new).unified_diff().context_radius(2).header("in force", "asked for").to_string())
+}
+
+impl Noun for Binding {
+    fn name(&self) -> String {
+        self.binding.clone()
+    }
+}
+
+impl Row for Binding {
+    const COLUMNS: &'static [&'static str] = &["BINDING", "UPSTREAM", "CALLERS", "TOOLS", "SCOPES"];
+    const WIDE: &'static [&'static str] = &["ENVIRONMENT", "VERSION", "AUTHOR", "AT"];
+
+    fn cells(&self) -> Vec<String> {
+        let callers = self.callers.iter().cloned().chain(self.callers_under.iter().map(|prefix| format!("{prefix}/*")));
+        let tools = if self.any_tool { "any".to_owned() } else { self.tools.join(",") };
+        vec![
+            self.binding.clone(),
+            self.upstream.clone(),
+            or_dash(Some(&callers.collect::<Vec<_>>().join(","))),
+            or_dash(Some(&tools)),
+            or_dash(Some(&self.scopes.join(","))),
+            self.environment.clone(),
+            self.version.to_string(),
+            Who::text(self.author.as_ref()),
+            or_dash(self.at.as_deref()),
+        ]
+    }
+}
+
+/// What putting a binding in force came to.
+#[derive(Serialize, Debug)]
+pub struct BindingChange {
+    pub binding: String,
+    pub version: u64,
+    pub environment: String,
+    pub upstream: String,
+    pub dry_run: bool,
+    pub seq: u64,
+    pub hits: Hits,
+    pub beyond: u64,
+    pub takes_another: bool,
+    pub not_read: bool,
+}
+
+impl BindingChange {
+    /// From the answer.
+    pub fn of(dry_run: bool, answer: pb::SetBindingResponse) -> Result<BindingChange, CliError> {
+        let binding = answer.binding.ok_or_else(|| CliError::ours("the server answered without the binding"))?;
+        Ok(BindingChange {
+            binding: binding.binding,
+            version: binding.version,
+            environment: binding.environment,
+            upstream: binding.upstream,
+            dry_run,
+            seq: binding.seq,
+            hits: answer.hits.into(),
+            beyond: answer.beyond,
+            takes_another: answer.takes_another,
+            not_read: answer.not_read,
+        })
+    }
+}
+
+impl Noun for BindingChange {
+    fn name(&self) -> String {
+        self.binding.clone()
+    }
+}

@@ -1,0 +1,68 @@
+//! Bindings, of UpstreamService.
+
+use super::super::wire::{self, BindingPlace};
+use super::ask;
+use super::page::ByName;
+use crate::authority::Authority;
+use crate::bindings::BindingChanged;
+use crate::narrow::Terms;
+use crate::pb::mayfly::v1 as pb;
+use crate::policy::Admin;
+use crate::refusal::{No, Refusal};
+use crate::tasks::Actor;
+
+/// Lists them, those that were taken away among them.
+pub async fn list(authority: &Authority, actor: &Actor, ask: &pb::ListBindingsRequest) -> Result<pb::ListBindingsResponse, No> {
+    authority.admit(ask::operator(actor)?, Admin::Observe, None)?;
+    let upstream = ask::filter("upstream", &ask.upstream)?;
+    let page = ByName::of(ask.page_size, &ask.page_token, ask)?;
+    let all = authority.bindings().await?.into_iter().filter(|(b, _)| upstream.is_none_or(|u| b.upstream == u));
+    let (found, next_page_token) = page.take(all.map(|(b, v)| (b.name.clone(), (b, v))).collect());
+    let compiled = authority.catalog.now();
+    let shown = found.iter().map(|(binding, version)| {
+        let environment = compiled.upstream(&binding.upstream).map_or_else(String::new, |u| u.upstream.environment.clone());
+        let place = BindingPlace {
+            version: version.version,
+            environment,
+            seq: Some(version.seq),
+            at: version.at,
+            by: version.by.as_deref().cloned(),
+            narrowing: version.narrows.is_some(),
+        };
+        wire::binding_to_pb(binding, &place)
+    });
+    Ok(pb::ListBindingsResponse { bindings: shown.collect(), next_page_token })
+}
+
+/// Adds one, or puts another version in force.
+pub async fn set(authority: &Authority, actor: &Actor, ask: &pb::SetBindingRequest) -> Result<pb::SetBindingResponse, No> {
+    let operator = ask::operator(actor)?;
+    let given = ask.binding.as_ref().ok_or_else(|| Refusal::field("binding", "is missing: the binding"))?;
+    let new = match wire::binding_from_pb(given) {
+        Ok(new) => new,
+        Err(no) => {
+            // Who may bind nothing is not told how it is done.
+            authority.admit(operator, Admin::ManageUpstreams, None)?;
+            return Err(no.into());
+        }
+    };
+    let terms = Terms {
+        dry_run: ask.dry_run,
+        confirm: ask::confirm(ask.confirmation.as_ref()),
+        named: super::token::named(&ask.request_id, ask)?,
+    };
+    let reason = ask::reason(&ask.reason)?;
+    let BindingChanged { binding, version, seq, hits, beyond, wider } =
+        authority.set_binding(operator, new, given.version, &reason, &terms).await?;
+    let compiled = authority.catalog.now();
+    let environment = compiled.upstream(&binding.upstream).map_or_else(String::new, |u| u.upstream.environment.clone());
+    let not_read = !authority.bindings_count(&environment);
+    let place = BindingPlace { version, environment, seq, ..BindingPlace::default() };
+    Ok(pb::SetBindingResponse {
+        binding: Some(wire::binding_to_pb(&binding, &place)),
+        hits: Some(super::hits_to_pb(&hits)),
+        beyond,
+        takes_another: wider,
+        not_read,
+    })
+}

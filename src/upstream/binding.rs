@@ -1,0 +1,278 @@
+//! Bindings: which workload's tool may use which upstream with which scopes.
+//!
+//! A binding gives nothing by itself. Where one in force covers an exchange, policy is told its name (`context.binding`), and can ask for one;
+//! what is issued names it, so that narrowing it revokes what it no longer covers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::document::{Complaint, Document, Field, Section, Source};
+use crate::identity::spiffe_id::{SpiffeId, SpiffePrefix};
+use crate::limits;
+
+/// A binding. Lists are sorted, each value once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Binding {
+    /// Its name.
+    pub name: String,
+    /// The upstream, for good.
+    pub upstream: String,
+    /// Workloads, by SPIFFE ID.
+    pub ids: Vec<SpiffeId>,
+    /// All workloads under these prefixes of whole segments.
+    pub under: Vec<SpiffePrefix>,
+    /// Tools. None, and not any: only exchanges that name no tool.
+    pub tools: Vec<String>,
+    /// Any tool, and none.
+    pub any_tool: bool,
+    /// Scopes. None: it gives nothing, which is how one is taken away.
+    pub scopes: Vec<String>,
+}
+
+/// Number of the text form.
+const VERSION: u8 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recorded<B> {
+    version: u8,
+    binding: B,
+}
+
+impl Binding {
+    /// With its lists in order.
+    pub fn sorted(mut self) -> Binding {
+        fn sort<T: Ord>(list: &mut Vec<T>) {
+            list.sort_unstable();
+            list.dedup();
+        }
+        self.ids.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        self.ids.dedup();
+        self.under.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        self.under.dedup();
+        sort(&mut self.tools);
+        sort(&mut self.scopes);
+        self
+    }
+
+    /// The canonical text, as it stands in a record: JSON, fields in the order of the struct.
+    pub fn to_text(&self) -> String {
+        // Strings and lists only: there is nothing in it that JSON cannot carry.
+        serde_json::to_string(&Recorded { version: VERSION, binding: self }).unwrap_or_default()
+    }
+
+    /// The same binding from its text. The error says what is wrong.
+    pub fn from_text(text: &str) -> Result<Binding, String> {
+        let recorded: Recorded<Binding> = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        match recorded.version {
+            VERSION => Ok(recorded.binding),
+            other => Err(format!("binding format {other}, this version reads {VERSION}")),
+        }
+    }
+
+    /// SHA-256 of the canonical text.
+    pub fn digest(&self) -> [u8; 32] {
+        crate::document::sha256(self.to_text().as_bytes())
+    }
+
+    /// The same with nothing in it.
+    pub fn empty(&self) -> Binding {
+        let (name, upstream) = (self.name.clone(), self.upstream.clone());
+        let (ids, under, tools, scopes) = Default::default();
+        Binding { name, upstream, ids, under, tools, any_tool: false, scopes }
+    }
+
+    /// Whether it covers what a workload asks for. `tool` is empty where none is named.
+    pub fn covers<'s>(&self, caller: &SpiffeId, tool: &str, mut scopes: impl Iterator<Item = &'s str>) -> bool {
+        !self.scopes.is_empty()
+            && self.gives_tool(tool)
+            && self.admits(caller)
+            && scopes.all(|scope| self.scopes.iter().any(|own| own == scope))
+    }
+
+    fn gives_tool(&self, tool: &str) -> bool {
+        self.any_tool || if tool.is_empty() { self.tools.is_empty() } else { self.tools.iter().any(|own| own == tool) }
+    }
+
+    fn admits(&self, caller: &SpiffeId) -> bool {
+        self.ids.contains(caller) || caller.prefixes().any(|prefix| self.under.iter().any(|own| own.as_str() == prefix))
+    }
+
+    /// Whether it covers nothing that another one does not.
+    pub fn within(&self, other: &Binding) -> bool {
+        let callers = self.ids.iter().all(|id| other.admits(id)) && self.under.iter().all(|prefix| other.admits_all(prefix));
+        let no_tool = self.any_tool || self.tools.is_empty();
+        let tools = self.tools.iter().all(|tool| other.gives_tool(tool))
+            && (!self.any_tool || other.any_tool)
+            && (!no_tool || other.gives_tool(""));
+        let nothing = self.scopes.is_empty() || (self.ids.is_empty() && self.under.is_empty());
+        self.upstream == other.upstream && (nothing || (callers && tools && self.scopes.iter().all(|s| other.scopes.contains(s))))
+    }
+
+    fn admits_all(&self, prefix: &SpiffePrefix) -> bool {
+        self.under.iter().any(|own| own == prefix || prefix.as_str().starts_with(&format!("{}/", own.as_str())))
+    }
+}
+
+/// The binding in a file, or everything that is wrong with it.
+pub fn parse(source: &Source) -> Result<Binding, Vec<Complaint>> {
+    let document = Document::parse(source)?;
+    let root = document.root();
+    let binding = read(&root);
+    root.finish();
+    document.finish(binding)
+}
+
+fn read(root: &Section<'_>) -> Option<Binding> {
+    let name = root.required("name").and_then(|f| f.name());
+    let upstream = root.required("upstream").and_then(|f| f.name());
+    let ids = root.optional("ids").map_or(Some(Vec::new()), |f| each(&f, |f| parsed(f, SpiffeId::parse)));
+    let under = root.optional("under").map_or(Some(Vec::new()), |f| each(&f, |f| parsed(f, SpiffePrefix::parse)));
+    let tools = root.optional("tools").map_or(Some(Vec::new()), |f| each(&f, |f| f.name()));
+    let any_tool = root.optional("any_tool").map_or(Some(false), |f| f.boolean());
+    let scopes_field = root.required("scopes");
+    let scopes = scopes_field.as_ref().and_then(|f| each(f, |f| f.name()));
+    let binding = Binding {
+        name: name?,
+        upstream: upstream?,
+        ids: ids?,
+        under: under?,
+        tools: tools?,
+        any_tool: any_tool?,
+        scopes: scopes?,
+    };
+    let field = scopes_field?;
+    if binding.ids.is_empty() && binding.under.is_empty() {
+        return field.wrong("is for nobody", "name workloads: ids = [\"spiffe://…\"], under = [\"spiffe://…\"], or both");
+    }
+    if binding.scopes.is_empty() {
+        return field.wrong("is empty", "name at least one; mayfly binding remove NAME takes one away");
+    }
+    if binding.any_tool && !binding.tools.is_empty() {
+        return field.wrong("has tools, and any_tool", "leave one of them out");
+    }
+    Some(binding.sorted())
+}
+
+fn parsed<T, E: std::fmt::Display>(field: &Field<'_>, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
+    let text = field.text(limits::SPIFFE_ID_BYTES)?;
+    parse(&text).map_err(|defect| field.wrong::<()>(format!("is {text:?}"), defect.to_string())).ok()
+}
+
+fn each<T>(field: &Field<'_>, read: impl Fn(&Field<'_>) -> Option<T>) -> Option<Vec<T>> {
+    field.list(limits::TASK_LIST)?.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn binding(ids: &[&str], under: &[&str], tools: &[&str], scopes: &[&str]) -> Binding {
+        let texts = |list: &[&str]| list.iter().map(|t| (*t).to_owned()).collect();
+        Binding {
+            name: "b".into(),
+            upstream: "u".into(),
+            ids: ids.iter().map(|id| SpiffeId::parse(id).unwrap()).collect(),
+            under: under.iter().map(|prefix| SpiffePrefix::parse(prefix).unwrap()).collect(),
+            tools: texts(tools),
+            any_tool: false,
+            scopes: texts(scopes),
+        }
+        .sorted()
+    }
+
+    fn covers(binding: &Binding, caller: &str, tool: &str, scopes: &[&str]) -> bool {
+        binding.covers(&SpiffeId::parse(caller).unwrap(), tool, scopes.iter().copied())
+    }
+
+    #[test]
+    fn it_covers_its_workloads_tools_and_scopes_and_no_others() {
+        let some = binding(&["spiffe://td/a"], &["spiffe://td/mcp"], &["search", "read"], &["r", "s"]);
+        assert!(covers(&some, "spiffe://td/a", "search", &["r"]) && covers(&some, "spiffe://td/mcp/x", "read", &["r", "s"]));
+        for (caller, tool, scope) in [
+            ("spiffe://td/b", "search", "r"),
+            ("spiffe://td/mcpx", "search", "r"),
+            ("spiffe://td/a", "write", "r"),
+            ("spiffe://td/a", "", "r"),
+            ("spiffe://td/a", "search", "w"),
+        ] {
+            assert!(!covers(&some, caller, tool, &[scope]), "{caller} {tool} {scope}");
+        }
+        let none = binding(&["spiffe://td/a"], &[], &[], &["r"]);
+        assert!(covers(&none, "spiffe://td/a", "", &["r"]) && !covers(&none, "spiffe://td/a", "search", &["r"]));
+        let any = Binding { any_tool: true, ..none.clone() };
+        assert!(covers(&any, "spiffe://td/a", "", &["r"]) && covers(&any, "spiffe://td/a", "search", &["r"]));
+        assert!(!covers(&some.empty(), "spiffe://td/a", "search", &[]), "one that was taken away covers nothing at all");
+    }
+
+    /// Narrower is what covers nothing more: tried out over a small world.
+    #[test]
+    fn within_means_that_nothing_more_is_covered() {
+        let ids = ["spiffe://td/a", "spiffe://td/mcp", "spiffe://td/mcp/x", "spiffe://td/mcp/x/y"];
+        let mut all = Vec::new();
+        for callers in 0..16_u32 {
+            for (tools, any) in [(&[][..], false), (&["s"][..], false), (&["s", "t"][..], false), (&[][..], true)] {
+                for scopes in [&[][..], &["r"][..], &["r", "w"][..]] {
+                    let has = |n: u32| callers & (1 << n) != 0;
+                    let mut own: Vec<&str> = Vec::new();
+                    if has(0) {
+                        own.push(ids[0]);
+                    }
+                    if has(1) {
+                        own.push(ids[2]);
+                    }
+                    let mut under: Vec<&str> = Vec::new();
+                    if has(2) {
+                        under.push(ids[1]);
+                    }
+                    if has(3) {
+                        under.push(ids[2]);
+                    }
+                    all.push(Binding { any_tool: any, ..binding(&own, &under, tools, scopes) });
+                }
+            }
+        }
+        let asked = |b: &Binding| {
+            let mut covered = Vec::new();
+            for id in ids.iter().chain(&["spiffe://td/mcp/z", "spiffe://td/mcp/x/z"]) {
+                for tool in ["", "s", "t", "other"] {
+                    for scopes in [&["r"][..], &["w"], &["r", "w"]] {
+                        covered.push(covers(b, id, tool, scopes));
+                    }
+                }
+            }
+            covered
+        };
+        let covered: Vec<Vec<bool>> = all.iter().map(asked).collect();
+        let (mut narrower, mut wider) = (0, 0);
+        for (a, covered_a) in all.iter().zip(&covered) {
+            for (b, covered_b) in all.iter().zip(&covered) {
+                let nothing_more = covered_a.iter().zip(covered_b).all(|(a, b)| !a || *b);
+                assert!(!a.within(b) || nothing_more, "{a:?} is not within {b:?}");
+                narrower += u32::from(a.within(b));
+                wider += u32::from(!a.within(b));
+            }
+        }
+        assert!(narrower > 5_000 && wider > 5_000, "{narrower} {wider}");
+    }
+
+    #[test]
+    fn its_text_is_read_back_and_mistakes_are_named_with_their_lines() {
+        let text = "name = 'b'\nupstream = 'u'\nids = ['spiffe://td/b', 'spiffe://td/a', 'spiffe://td/a']\ntools = ['t']\nscopes = ['r']\n";
+        let read = parse(&Source::new("b.toml", text)).unwrap();
+        assert_eq!(read, binding(&["spiffe://td/a", "spiffe://td/b"], &[], &["t"], &["r"]));
+        assert_eq!(Binding::from_text(&read.to_text()).unwrap(), read);
+        for (right, wrong, said) in [
+            ("upstream = 'u'\n", "", "lacks upstream"),
+            ("scopes = ['r']", "scopes = []", "name at least one"),
+            ("ids = ['spiffe://td/b', 'spiffe://td/a', 'spiffe://td/a']", "", "is for nobody"),
+            ("'spiffe://td/b'", "'td/b'", "b.toml:3:"),
+            ("tools = ['t']", "tools = ['t']\nany_tool = true", "leave one of them out"),
+            ("tools", "tool", "did you mean tools?"),
+        ] {
+            let complaints = parse(&Source::new("b.toml", text.replace(right, wrong))).unwrap_err();
+            let all = complaints.iter().map(ToString::to_string).collect::<String>();
+            assert!(all.contains(said), "{wrong}: {all}");
+        }
+    }
+}
