@@ -142,6 +142,10 @@ pub const POLICY_DIFF_SAMPLES: usize = 100;
 pub const POLICY_DIFFERENCES: usize = 10_000;
 /// Most bindings, those that were taken away among them: at 1 KB, 10 MB.
 pub const BINDINGS: usize = 10_000;
+/// Most names of each sort in an answer about what a revocation would hit: more than anybody reads.
+pub const BLAST_NAMES: usize = 1_000;
+/// The same where nobody says how many: what a terminal shows.
+pub const BLAST_NAMES_DEFAULT: usize = 20;
 /// Most policy sets that are compiled and not yet in force: one changes at a time, and some were given up.
 pub const POLICIES_PREPARED: usize = 4;
 /// Most tests in a file of tests of a policy set: some for each of a thousand policies.

@@ -9,6 +9,7 @@ pub mod approval;
 pub mod args;
 pub mod bench;
 pub mod binding;
+pub mod blast_radius;
 pub mod bundle;
 pub mod completions;
 pub mod confirm;
@@ -105,6 +106,8 @@ pub enum Command {
     Task(task::TaskCommand),
     /// Revoke what was issued and, by default, block new grants for the same
     Revoke(Box<revoke::RevokeArgs>),
+    /// What a revocation would hit, and whom, before it
+    BlastRadius(Box<blast_radius::BlastRadiusArgs>),
     /// Block new grants and revoke nothing
     #[command(subcommand)]
     Lock(lock::LockCommand),
@@ -226,6 +229,7 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Get(args) => get::run(*args, run).await,
         Command::Task(command) => task::run(command, run).await,
         Command::Revoke(args) => revoke::run(*args, run).await,
+        Command::BlastRadius(args) => blast_radius::run(*args, run).await,
         Command::Lock(command) => lock::run(command, run).await,
         Command::Rules(command) => rules::run(command, run).await,
         Command::Follower(command) => follower::run(command, run).await,

@@ -84,7 +84,7 @@ pub async fn run(args: RevokeArgs, run: &Run) -> Result<Exit, CliError> {
 }
 
 /// `--token` takes only `-`. What else stands there may be a token, so it is not repeated.
-fn from_stdin(value: &str) -> Result<By, CliError> {
+pub(super) fn from_stdin(value: &str) -> Result<By, CliError> {
     match value {
         "-" => Ok(By::Token(token::from_stdin()?.to_string())),
         _ => Err(CliError::Usage(
@@ -93,7 +93,7 @@ fn from_stdin(value: &str) -> Result<By, CliError> {
     }
 }
 
-async fn of_token(run: &Run, server: &Server, by: By) -> Result<pb::Target, CliError> {
+pub(super) async fn of_token(run: &Run, server: &Server, by: By) -> Result<pb::Target, CliError> {
     let found = token::lookup(server, by).await?;
     let standing = found.standing();
     let credential_id = found.credential.map(|c| c.credential_id).filter(|id| !id.is_empty());

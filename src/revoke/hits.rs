@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::radius::Radius;
 use crate::authority::Authority;
 use crate::credential::Kind;
 use crate::ledger::record::HoldRank;
@@ -42,19 +43,21 @@ impl Authority {
         self.counted(Count::ahead(targets)).await
     }
 
-    pub(super) async fn counted(&self, mut count: Count) -> Result<(Hits, Vec<Hits>), No> {
+    pub(super) async fn counted(&self, count: Count) -> Result<(Hits, Vec<Hits>), No> {
+        Ok(self.walked(count).await?.done())
+    }
+
+    pub(super) async fn walked(&self, mut count: Count) -> Result<Count, No> {
         let now = self.system.wall();
         // Revoking one of a million credentials is not to look at all of them.
         if self.ledger.settled(|state| count.find(state, now)).await? {
-            return Ok(count.done());
+            return Ok(count);
         }
         let mut at = (0, 0);
-        loop {
-            if !self.ledger.settled(|state| count.walk(state, &mut at, now)).await? {
-                return Ok(count.done());
-            }
+        while self.ledger.settled(|state| count.walk(state, &mut at, now)).await? {
             tokio::task::yield_now().await;
         }
+        Ok(count)
     }
 }
 
@@ -73,12 +76,25 @@ pub(super) struct Count {
     before: Rules,
     /// The targets, where all of them are credentials.
     credentials: Option<BTreeSet<CredentialId>>,
+    /// What is hit by name, where somebody asks for it.
+    radius: Option<Radius>,
 }
 
 impl Count {
     /// What would be hit.
     pub(super) fn ahead(targets: &[Target]) -> Count {
         Count::new(targets, Seq::LAST, Rules::default())
+    }
+
+    /// The same, with what is hit by name.
+    pub(super) fn with_radius(self) -> Count {
+        Count { radius: Some(Radius::default()), ..self }
+    }
+
+    /// What is hit, in all and by name.
+    pub(super) fn radius(mut self) -> (Hits, Radius) {
+        let radius = self.radius.take().unwrap_or_default();
+        (self.done().0, radius)
     }
 
     /// What a revocation at `made` hit: by what was decided before it, however late that was committed.
@@ -97,7 +113,16 @@ impl Count {
             Target::Credential(id) => Some(*id),
             _ => None,
         };
-        Count { each: each.collect(), all, tasks, callers, made, before, credentials: targets.iter().map(credential).collect() }
+        Count {
+            each: each.collect(),
+            all,
+            tasks,
+            callers,
+            made,
+            before,
+            credentials: targets.iter().map(credential).collect(),
+            radius: None,
+        }
     }
 
     /// Counts credentials that are named by their ids, where nothing rests on any of them. Answers whether that was all.
@@ -167,6 +192,9 @@ impl Count {
             self.all.elsewhere += elsewhere;
             self.tasks.insert(task.terms.id);
             self.callers.insert(live.caller().into());
+            if let Some(radius) = &mut self.radius {
+                radius.add(live, task);
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 //! Revoking, as operators and holders do it: one record, whatever it hits.
 
 mod hits;
+mod radius;
 
 pub use hits::Hits;
+pub use radius::{BlastOf, Radius};
 
 use crate::admission::Admitted;
 use crate::authority::Authority;

@@ -86,6 +86,7 @@ unary! { token_service_server::TokenService {
 
 unary! { revocation_service_server::RevocationService {
     revoke(RevokeRequest) -> RevokeResponse,
+    blast_radius(BlastRadiusRequest) -> BlastRadiusResponse,
     get_revocation(GetRevocationRequest) -> GetRevocationResponse,
     list_rules(ListRulesRequest) -> ListRulesResponse,
     add_lock(AddLockRequest) -> AddLockResponse,

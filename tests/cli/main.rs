@@ -7,6 +7,7 @@ mod answers;
 mod approval;
 mod bench;
 mod binding;
+mod blast;
 mod double;
 mod get;
 mod mtls;

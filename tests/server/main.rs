@@ -2,6 +2,7 @@
 
 mod approvals;
 mod bindings;
+mod blast;
 mod deadlines;
 mod dev;
 mod ends;

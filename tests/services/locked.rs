@@ -29,7 +29,8 @@ use super::{ROOT, World, ask, ok, refused, world};
 
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// What is for operators alone says so before anything else.
-const OPERATORS: &[&str] = &["Revoke", "GetRevocation", "ListRules", "AddLock", "ListLocks", "LiftLock", "ListFollowers"];
+const OPERATORS: &[&str] =
+    &["Revoke", "GetRevocation", "ListRules", "AddLock", "ListLocks", "LiftLock", "ListFollowers", "BlastRadius"];
 /// What this version does not serve at all.
 const NOT_SERVED: &[&str] = &["SearchRecords", "TailRecords", "VerifyLedger", "ReportUse", "TestUpstream", "PutSecret"];
 /// Not on the workload listener.

@@ -6,6 +6,7 @@
 
 pub mod approval;
 pub mod binding;
+pub mod blast;
 pub mod credential;
 pub mod explain;
 pub mod issued;

@@ -24,7 +24,7 @@ use crate::policy::Admin;
 use crate::policy::wanted;
 use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::{Entry, Target};
-use crate::revoke::{Confirm, Revocation};
+use crate::revoke::{BlastOf, Confirm, Revocation};
 use crate::seq::Seq;
 use crate::tasks::Actor;
 
@@ -71,6 +71,36 @@ impl Revocations {
         self.0.ledger.settled(|s| locked.retain(|t| s.rules.get(t).is_some_and(|e| e.lock == Some(seq)))).await?;
         let made = self.0.made([seq]).await;
         Ok(locked.iter().map(|t| lock_to_pb(seq, t, &made)).collect())
+    }
+
+    async fn do_blast_radius(&self, ask: &pb::BlastRadiusRequest) -> Result<pb::BlastRadiusResponse, No> {
+        let targets = targets("targets", &ask.targets)?;
+        let most = match ask.most {
+            0 => limits::BLAST_NAMES_DEFAULT,
+            n => usize::try_from(n).ok().filter(|n| *n <= limits::BLAST_NAMES).ok_or_else(|| {
+                Refusal::field("most", format!("is {n}: 1 to {}, or 0 for {}", limits::BLAST_NAMES, limits::BLAST_NAMES_DEFAULT))
+            })?,
+        };
+        let radius = self.0.blast_radius(&targets).await?;
+        let sorts = [
+            (BlastOf::Upstream, pb::BlastOf::Upstream),
+            (BlastOf::Caller, pb::BlastOf::Caller),
+            (BlastOf::Owner, pb::BlastOf::Owner),
+            (BlastOf::Task, pb::BlastOf::Task),
+            (BlastOf::Tool, pb::BlastOf::Tool),
+            (BlastOf::Environment, pb::BlastOf::Environment),
+        ];
+        let sorts = sorts.map(|(of, shown)| {
+            let (count, most) = radius.most(of, most);
+            let item = |(name, credentials): (&str, u64)| pb::BlastItem { name: name.to_owned(), credentials };
+            pb::BlastSort { of: shown.into(), count, items: most.into_iter().map(item).collect() }
+        });
+        Ok(pb::BlastRadiusResponse {
+            hits: Some(super::hits_to_pb(&radius.hits)),
+            made_elsewhere: radius.hits.elsewhere,
+            sorts: sorts.into_iter().filter(|sort| sort.count > 0).collect(),
+            last_ends_at: radius.ends.map(wire::timestamp),
+        })
     }
 
     async fn do_revoke(&self, operator: &Admitted, ask: &pb::RevokeRequest) -> Result<pb::RevokeResponse, No> {
@@ -195,6 +225,12 @@ impl RevocationService for Revocations {
         let (actor, operator) = self.admit(&request, action, "revoke")?;
         let done = self.do_revoke(&operator, request.get_ref()).await;
         done.map(Response::new).map_err(refused(&self.0, &actor, "revoke"))
+    }
+
+    async fn blast_radius(&self, request: Request<pb::BlastRadiusRequest>) -> Result<Response<pb::BlastRadiusResponse>, Status> {
+        let (actor, _) = self.admit(&request, Admin::Observe, "blast_radius")?;
+        let answer = self.do_blast_radius(request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "blast_radius"))
     }
 
     async fn get_revocation(

@@ -1,0 +1,46 @@
+//! `mayfly blast-radius`: what a revocation would hit, and whom, before it.
+
+use clap::Args;
+
+use super::error::CliError;
+use super::exit::Exit;
+use super::show::blast::BlastRadius;
+use super::targets::TargetArgs;
+use super::{Run, revoke};
+use crate::pb::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
+
+/// `mayfly blast-radius`
+#[derive(Args)]
+pub struct BlastRadiusArgs {
+    /// The credential of a token, which is read from stdin
+    #[arg(long, value_name = "-")]
+    token: Option<String>,
+    /// Most names of each sort
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(i32).range(1..=1000))]
+    most: i32,
+    #[command(flatten)]
+    targets: TargetArgs,
+}
+
+/// Shows it.
+pub async fn run(args: BlastRadiusArgs, run: &Run) -> Result<Exit, CliError> {
+    let mut targets = args.targets.targets()?;
+    let found = args.token.as_deref().map(revoke::from_stdin).transpose()?;
+    if targets.is_empty() && found.is_none() {
+        let what = "of what? name a target, like --caller ID; `mayfly blast-radius --help` lists them";
+        return Err(CliError::Usage(what.to_owned()));
+    }
+    let server = run.server().await?;
+    if let Some(by) = found {
+        targets.push(revoke::of_token(run, &server, by).await?);
+    }
+    let request = pb::BlastRadiusRequest { targets, most: args.most };
+    let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).blast_radius(q).await }).await?;
+    let radius = BlastRadius::from(answer);
+    run.out.say(format_args!("a revocation would hit {}; nothing was done", radius.hits.text()));
+    for sort in radius.sorts.iter().filter(|sort| sort.count > sort.items.len() as u64) {
+        run.out.say(format_args!("{} more of {}", sort.count - sort.items.len() as u64, sort.of));
+    }
+    run.out.one_with_rows(&radius, &radius.rows())?;
+    Ok(Exit::Ok)
+}

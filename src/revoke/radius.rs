@@ -1,0 +1,84 @@
+//! What else a revocation would hit: upstreams, workloads, owners, tasks, tools, environments.
+
+use std::collections::BTreeMap;
+
+use super::Hits;
+use super::hits::Count;
+use crate::authority::Authority;
+use crate::ledger::state::{Live, Task};
+use crate::refusal::No;
+use crate::revocation::Target;
+use crate::seq::Millis;
+
+/// The sorts of things that are hit.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum BlastOf {
+    /// Upstreams.
+    Upstream,
+    /// Workloads.
+    Caller,
+    /// Owners of tasks, also of those above.
+    Owner,
+    /// Tasks.
+    Task,
+    /// Tools.
+    Tool,
+    /// Environments.
+    Environment,
+}
+
+/// What would be hit, by name: how many live credentials of each.
+#[derive(Clone, Debug, Default)]
+pub struct Radius {
+    /// How much.
+    pub hits: Hits,
+    /// By sort and name.
+    pub by: BTreeMap<BlastOf, BTreeMap<Box<str>, u64>>,
+    /// The end of the last one.
+    pub ends: Option<Millis>,
+}
+
+impl Radius {
+    pub(super) fn add(&mut self, live: &Live<'_>, task: &Task) {
+        let id = task.terms.id.to_string();
+        let mut names = vec![
+            (BlastOf::Upstream, live.upstream()),
+            (BlastOf::Caller, live.caller()),
+            (BlastOf::Task, &*id),
+            (BlastOf::Environment, live.environment()),
+        ];
+        if !live.tool().is_empty() {
+            names.push((BlastOf::Tool, live.tool()));
+        }
+        let mut owners: Vec<String> = task.terms.owners.iter().map(crate::ledger::record::Identity::name).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        names.extend(owners.iter().map(|name| (BlastOf::Owner, name.as_str())));
+        for (of, name) in names {
+            let names = self.by.entry(of).or_default();
+            match names.get_mut(name) {
+                Some(count) => *count += 1,
+                None => drop(names.insert(name.into(), 1)),
+            }
+        }
+        self.ends = self.ends.max(Some(live.expires_at()));
+    }
+
+    /// How many of a sort there are, and those with the most credentials first.
+    pub fn most(&self, of: BlastOf, most: usize) -> (u64, Vec<(&str, u64)>) {
+        let Some(names) = self.by.get(&of) else { return (0, Vec::new()) };
+        let mut all: Vec<(&str, u64)> = names.iter().map(|(name, count)| (&**name, *count)).collect();
+        all.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+        all.truncate(most);
+        (names.len() as u64, all)
+    }
+}
+
+impl Authority {
+    /// What a revocation of these targets would hit, and whom. Goes through the live credentials in pieces, so that issuing goes on.
+    pub async fn blast_radius(&self, targets: &[Target]) -> Result<Radius, No> {
+        let count = self.walked(Count::ahead(targets).with_radius()).await?;
+        let (hits, radius) = count.radius();
+        Ok(Radius { hits, ..radius })
+    }
+}
