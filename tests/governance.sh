@@ -1,0 +1,203 @@
+#!/usr/bin/env bash
+# Governance by the command line alone, against a dev server of its own that is ended with the script: a registration, bound tools, an export
+# that somebody approves, a stricter policy, an owner who leaves. What is asserted is what each person types and is told.
+#
+#   tests/governance.sh MAYFLY
+set -Eeuo pipefail
+mayfly=$1
+work=$(mktemp -d)
+export HOME=$work XDG_CONFIG_HOME=$work/config XDG_STATE_HOME=$work/state
+unset "${!MAYFLY_@}"
+world=$work/world
+passed=0 failed=0
+
+end() {
+    "$mayfly" dev down --dir "$world" >/dev/null 2>&1 || true
+    rm -rf "$work"
+}
+trap end EXIT
+
+# check WHAT CODE COMMAND...: runs it, its output in $work/out and $work/err, and compares the exit code.
+check() {
+    local what=$1 want=$2 code=0
+    shift 2
+    "$@" >"$work/out" 2>"$work/err" </dev/null || code=$?
+    verdict "$what" "$([ "$code" = "$want" ] && echo yes || echo "exit code $code, not $want")"
+}
+
+verdict() {
+    if [ "$2" = yes ]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        printf 'FAILED %s: %s\n' "$1" "$2"
+        sed 's/^/    /' "$work/out" "$work/err" | head -20
+    fi
+}
+
+# says WHAT FILE TEXT: the file holds the text.
+says() { verdict "$1" "$(grep -qF -- "$3" "$work/$2" && echo yes || echo "no \"$3\" in $2")"; }
+# silent WHAT FILE TEXT: it does not.
+silent() { verdict "$1" "$(grep -qF -- "$3" "$work/$2" && echo "\"$3\" in $2" || echo yes)"; }
+
+# as NAME CONTEXT COMMAND...: the command as that workload or person.
+as() {
+    local name=$1 context=$2
+    shift 2
+    "$mayfly" --config "$world/$context.toml" --svid "$world/svid/$name/svid.pem" --key "$world/svid/$name/key.pem" "$@"
+}
+you() { as operator/you operator-you "$@"; }
+colleague() { as operator/colleague operator-you "$@"; }
+agent() { as agent/demo agent-demo "$@"; }
+server() { as mcp/echo agent-demo "$@"; }
+# The approval that the command before was told of.
+approval() { grep -oE "appr_[A-Za-z0-9_-]+" "$work/err" | head -1 || true; }
+
+up() {
+    for port in $(shuf -n 5 -i 20000-32000); do
+        "$mayfly" dev up --dir "$world" --port "$port" --detach && return
+        rm -rf "$world"
+    done
+    return 1
+}
+check "dev up" 0 up
+
+# A registration: what lacks something is told all that is missing.
+cat >"$work/warehouse.toml" <<'TOML'
+name = "warehouse"
+owner = "data-platform"
+purpose = "orders, for finance"
+environment = "dev"
+audience = "https://warehouse.dev.mayfly.internal"
+target = "http://127.0.0.1:7790"
+servers = ["spiffe://dev.mayfly.internal/service/echo"]
+approvers = ["spiffe://dev.mayfly.internal/operator/colleague"]
+kinds = ["jwt"]
+scopes = ["orders:read", { name = "orders:export", sensitive = true }]
+expires = 2099-12-31
+
+[classification]
+system = "warehouse"
+privilege = "read"
+blast_radius = "medium"
+
+[ttl]
+min = "1s"
+default = "5m"
+max = "15m"
+TOML
+grep -v '^owner' "$work/warehouse.toml" >"$work/lacking.toml"
+check "a registration without an owner" 2 you upstream add "$work/lacking.toml"
+says "is told so" err "lacks owner"
+check "the warehouse is registered" 0 you upstream add "$work/warehouse.toml"
+check "two registrations of one target are refused" 5 bash -c 'sed s/warehouse\"/other\"/ "$1/warehouse.toml" >"$1/other.toml" && shift && "$@"' - "$work" "$mayfly" --config "$world/operator-you.toml" upstream add "$work/other.toml"
+says "and told apart by what is the same" err "has the same audience as upstream warehouse"
+
+# Policy: written, tested, compared, and put in force by two.
+check "the files in force" 0 you policy show dev --to "$work/policy"
+cat >"$work/policy/governance.cedar" <<'CEDAR'
+@id("tools-are-bound")
+forbid (principal in Role::"mcp", action == Action::"Exchange", resource == Upstream::"echo")
+when { context has tool } unless { context has binding };
+
+@id("exports-need-somebody")
+forbid (principal, action == Action::"Exchange", resource == Upstream::"warehouse")
+when { context.sensitive } unless { context.approvals.count >= 1 };
+
+@id("exports")
+permit (principal in Role::"agent", action == Action::"OpenTask", resource == Upstream::"warehouse");
+CEDAR
+cat >"$work/tests.toml" <<'TOML'
+[[test]]
+name = "an export waits for somebody"
+caller = "spiffe://dev.mayfly.internal/agent/demo"
+upstream = "warehouse"
+scopes = ["orders:export"]
+tool = "export"
+arguments = '{"rows": 10}'
+expect = "approval"
+
+[[test]]
+name = "a tool that nobody bound"
+caller = "spiffe://dev.mayfly.internal/mcp/echo"
+upstream = "echo"
+scopes = ["echo:read"]
+tool = "search"
+expect = "deny"
+by = ["tools-are-bound"]
+TOML
+check "tests of the new policies" 0 you policy test "$work/tests.toml" "$work/policy" --environment dev
+says "pass" err "2 passed, 0 failed"
+check "tests of those in force" 10 you policy test "$work/tests.toml" --environment dev
+check "the new ones are valid" 0 you policy validate "$work/policy" --environment dev
+says "and take a second operator" err "policy exports-need-somebody"
+check "nothing decided so far would differ" 0 you policy diff dev "$work/policy"
+check "one operator alone changes none of it" 9 you policy set dev "$work/policy" --reason "exports by finance only"
+id=$(approval)
+check "a repeat asks no second time" 9 you policy set dev "$work/policy" --reason "exports by finance only"
+verdict "it is the same approval" "$([ "$(approval)" = "$id" ] && echo yes || echo "$(approval), not $id")"
+check "whoever asked does not approve it" 5 you approval give "$id" --reason "me again"
+check "the other operator sees what differs" 0 colleague approval show "$id"
+says "line by line" err '+@id("exports-need-somebody")'
+check "and approves it" 0 colleague approval give "$id" --reason "as agreed"
+check "it is in force" 0 you policy show dev -o name
+says "as the second version" out "dev/2"
+check "a request is explained before anybody makes it" 0 you policy explain dev --caller spiffe://dev.mayfly.internal/mcp/echo --upstream echo --scope echo:read --tool search
+says "by the policy that decides" out "tools-are-bound"
+
+# A server's tools are bound.
+check "a tool that nobody bound" 5 server get echo --purpose serve --scope echo:read --tool search
+cat >"$work/search.toml" <<'TOML'
+name = "echo-search"
+upstream = "echo"
+ids = ["spiffe://dev.mayfly.internal/mcp/echo"]
+tools = ["search", "list"]
+scopes = ["echo:read"]
+TOML
+check "a binding waits for somebody else" 9 you binding add "$work/search.toml" --reason "triage"
+id=$(approval)
+check "who sees what it gives" 0 colleague approval show "$id"
+says "by tool" err '"search"'
+check "and lets it through" 0 colleague approval give "$id" --reason "looked at it"
+check "the tool is bound" 0 server get echo --purpose serve --scope echo:read --tool search
+check "another of its tools" 0 server get echo --purpose serve --scope echo:read --tool list
+check "and one that is not" 5 server get echo --purpose serve --scope echo:read --tool delete
+check "what a narrower binding would hit" 0 you blast-radius --binding echo-search
+says "is known before" err "2 credentials"
+check "it is narrowed at once" 0 you binding narrow echo-search --without-tool list --reason "not needed"
+says "with what it no longer covers" err "revoked 1 credential"
+check "that tool is refused from then on" 5 server get echo --purpose serve --scope echo:read --tool list
+
+# An export that somebody approves, once.
+echo '{"table":"orders","rows":250000}' >"$work/arguments.json"
+echo '{"table":"customers"}' >"$work/others.json"
+export_of() { agent get warehouse --purpose "monthly figures" --scope orders:export --tool export --arguments "$1"; }
+check "an export waits" 9 export_of "$work/arguments.json"
+id=$(approval)
+check "it is on the list" 0 colleague approval list -o name
+says "by its id" out "$id"
+check "whoever approves sees the arguments" 0 colleague approval show "$id"
+says "in clear" out "250000"
+check "whoever asked does not decide about it" 3 agent approval give "$id" --reason "me"
+check "it is approved" 0 colleague approval give "$id" --reason "as agreed with finance"
+check "another export is none of it" 9 export_of "$work/others.json"
+check "the export goes through" 0 export_of "$work/arguments.json"
+check "once" 9 export_of "$work/arguments.json"
+check "the approval is used" 0 colleague approval show "$id" -o json
+says "and says so" out '"state": "used"'
+
+# An owner leaves.
+check "the owner of the warehouse leaves" 0 you owner left data-platform --reason "team dissolved" --confirm all
+check "nothing is issued for it" 5 agent get warehouse --purpose "monthly figures" --scope orders:read
+check "an auditor is told" 10 you report ownerless
+says "by name" out "warehouse"
+
+# The policy before: a change like any other.
+check "going back takes two as well" 9 you policy set dev --version 1 --reason "too strict"
+check "and is refused" 0 colleague approval refuse "$(approval)" --reason "it is not"
+check "so it stays" 0 you policy show dev -o name
+says "as it is" out "dev/2"
+
+check "dev down" 0 "$mayfly" dev down --dir "$world" --purge
+printf 'governance: %d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" = 0 ]
