@@ -72,6 +72,8 @@ pub struct Authority {
     pub commits: broadcast::Sender<Arc<Batch>>,
     /// Questions that read history at once.
     pub questions: Arc<Semaphore>,
+    /// Those who read the ledger in order at once.
+    pub readers: Arc<Semaphore>,
     /// One change of keys or bundles at a time: each is planned on what the one before left.
     pub(crate) changing: Mutex<()>,
     /// When this process began, by the wall clock and by the steady one.
@@ -170,6 +172,7 @@ impl Authority {
             peers: Peers::default(),
             commits: broadcast::Sender::new(limits::WATCH_LAG),
             questions: Arc::new(Semaphore::new(limits::HISTORY_QUESTIONS)),
+            readers: Arc::new(Semaphore::new(limits::READERS)),
             changing: Mutex::new(()),
             began,
         });

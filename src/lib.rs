@@ -11,6 +11,7 @@ pub mod verifier;
 
 pub mod admission;
 pub mod approvals;
+pub mod audit;
 pub mod authority;
 pub mod exchange;
 pub mod explain;

@@ -316,6 +316,16 @@ pub const LEASE_LOOK_MS: u64 = 1_000;
 pub const HISTORY_BYTES: usize = 256 * 1024 * 1024;
 /// Questions that read history at once: each holds a core.
 pub const HISTORY_QUESTIONS: usize = 2;
+/// Bytes of history that one page of a search may read. A quarter of a second of one core: pages come while a long search goes on.
+pub const SEARCH_BYTES: usize = 64 * 1024 * 1024;
+/// Those who read the ledger in order at once: tails and exports. Each holds about `READER_BYTES` and the records of one commit.
+pub const READERS: usize = 16;
+/// Bytes of history that such a reader takes at once. Some 3 ms of one core.
+pub const READER_BYTES: usize = 1024 * 1024;
+/// Commits that a tail may lag, once it had caught up, before its stream ends with an error. Minutes at full load (`GATHER_RECORDS`).
+pub const TAIL_LAG: u64 = 65_536;
+/// Bytes of records in one page of a search. With what JSON adds, below gRPC clients' 4 MB.
+pub const SEARCH_PAGE_BYTES: usize = 1024 * 1024;
 /// Records in one explanation. A task of 100 credentials is read at once; at 1 KB each, 100 KB.
 pub const EXPLAIN_RECORDS: usize = 100;
 /// Commits that a watcher of credentials may lag before its stream ends with an error. At 256 records of 600 bytes each, 40 MB.

@@ -173,8 +173,8 @@ unary! { audit_service_server::AuditService {
     report_use(ReportUseRequest) -> ReportUseResponse,
 }
     type TailRecordsStream = Answers<pb::TailRecordsResponse>;
-    async fn tail_records(&self, _: Request<pb::TailRecordsRequest>) -> Result<Response<Self::TailRecordsStream>, Status> {
-        Err(Status::unimplemented("not by the command line"))
+    async fn tail_records(&self, request: Request<pb::TailRecordsRequest>) -> Result<Response<Self::TailRecordsStream>, Status> {
+        self.answer(request).map(open_stream)
     }
 }
 

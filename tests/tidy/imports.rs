@@ -22,6 +22,7 @@ pub const LAYERS: &[&[&str]] = &[
     &[
         "admission",
         "approvals",
+        "audit",
         "authority",
         "exchange",
         "explain",

@@ -9,6 +9,8 @@ use crate::revoke::Hits;
 mod approval;
 mod ask;
 pub mod audit;
+mod audit_search;
+mod audit_tail;
 mod batch;
 pub mod credential;
 mod credential_filter;
