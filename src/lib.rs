@@ -25,6 +25,7 @@ pub mod leases;
 pub mod lookup;
 pub mod narrow;
 pub mod peers;
+pub mod proof;
 pub mod rates;
 pub mod reach;
 pub mod refusals;

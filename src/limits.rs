@@ -277,6 +277,20 @@ pub const JWKS_MAX_AGE_MS: u64 = 300 * 1000;
 pub const KEY_PUBLISHED_AHEAD_MS: u64 = 2 * JWKS_MAX_AGE_MS;
 /// How long a key signs, milliseconds. NIST SP 800-57 part 1, table 1 allows 1 to 3 years; a month keeps the path in use.
 pub const KEY_SIGNS_MS: u64 = 30 * 24 * 3600 * 1000;
+/// How long a key signs checkpoints, milliseconds: a year, the least that NIST SP 800-57 part 1, table 1 has for such keys.
+pub const CHECKPOINT_KEY_SIGNS_MS: u64 = 365 * 24 * 3600 * 1000;
+/// Longest signed note that is read, bytes: a checkpoint is under 500, the statement of an export under 20 KB with the longest filter.
+pub const NOTE_BYTES: usize = 32 * 1024;
+/// Most signatures of a note. C2SP's checkpoints carry those of witnesses too.
+pub const NOTE_SIGNATURES: usize = 16;
+/// Longest line of an export, bytes: the largest record (`RECORD_BYTES`) in base64 and readable.
+pub const EXPORT_LINE_BYTES: usize = 4 * RECORD_BYTES;
+/// Largest file of keys that a check of an export reads, bytes: as a bundle of `KEYS` of them.
+pub const CHECK_KEYS_BYTES: usize = 64 * 1024;
+/// How long a checkpoint waits until the tree reaches the newest commit, milliseconds. A third of the time that a caller may ask to wait.
+pub const CHECKPOINT_WAIT_MS: u64 = WAIT_MS / 3;
+/// Bytes of history that one call of VerifyLedger reads. About a second of one core.
+pub const VERIFY_CALL_BYTES: usize = HISTORY_BYTES;
 /// How long a key verifies after it signed for the last time, milliseconds: the longest TTL, a view's age, and skew on both sides.
 pub const KEY_VERIFIES_MS: u64 = CREDENTIAL_TTL_MS + VIEW_MAX_AGE_MS + 2 * CLOCK_SKEW_MS;
 

@@ -108,15 +108,15 @@ pub enum BadCommit {
 }
 
 impl Commit {
-    /// The header, its SHA-256 and the first record alone, of a commit that was found whole before.
-    pub(super) fn glance(bytes: &Bytes) -> Result<(Header, Hash, Record), BadCommit> {
+    /// The header, its SHA-256 and leaf hash and the first record alone, of a commit that was found whole before.
+    pub(super) fn glance(bytes: &Bytes) -> Result<(Header, [Hash; 2], Record), BadCommit> {
         let packed = Packed::decode(bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
         let header = Header::decode(packed.header.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
-        let hash = sha256(&packed.header);
+        let hashes = [sha256(&packed.header), leaf_hash(&packed.header)];
         let records = records_of(packed, header.format)?;
         let first = records.first().ok_or_else(|| BadCommit::Malformed("no records".to_owned()))?;
         let first = Record::from_bytes(first).map_err(|e| BadCommit::Malformed(e.0))?;
-        Ok((header, hash, first))
+        Ok((header, hashes, first))
     }
 
     /// Reads a commit back and checks it in itself: format, counts, root, every record known.

@@ -108,7 +108,7 @@ impl Ledger {
 }
 
 /// The seq of a commit's last record, after `seq`.
-pub(super) fn last_of(commit: &Opened, seq: Seq) -> Result<Seq, super::commit::BadCommit> {
+pub fn last_of(commit: &Opened, seq: Seq) -> Result<Seq, super::commit::BadCommit> {
     let first = seq_after(seq, &commit.record(0)?);
     Ok(Seq::from_u64(first.as_u64() + commit.records.len() as u64 - 1).unwrap_or(first))
 }

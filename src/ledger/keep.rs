@@ -16,8 +16,9 @@ use super::commit::{BadCommit, ChainHead, Commit};
 use super::record::{Event, Record, Who};
 use super::state::{Removed, State, Taken, seq_after};
 use super::taking::in_the_background;
+use super::tree::frontier::Frontier;
 use super::verify::EVERYTHING;
-use super::{Inner, Lane, Ledger, snapshot};
+use super::{Inner, Lane, Ledger, derived, snapshot};
 use crate::limits;
 use crate::seq::{Millis, Seq};
 use crate::store::{Position, Store, StoreError};
@@ -110,9 +111,15 @@ impl Keeper {
             Keep::Time(ms) => Due { before: now.minus(ms.max(limits::KEEP_LEAST_MS)), spare: u64::MAX },
             Keep::Size(bytes) => Due { before: now.minus(limits::KEEP_LEAST_MS), spare: total.saturating_sub(bytes) },
         };
-        let next = due.walk(&*self.inner.store(), &removed, goal)?;
+        let store = self.inner.store();
+        let frontier = derived::frontier_at(&*store, removed.before.max(1))?;
+        let (next, frontier) = due.walk(&*store, &removed, goal, frontier)?;
         if next.before < removed.before.max(1) + limits::KEEP_COMMITS {
             return Ok(false);
+        }
+        if let Some(frontier) = frontier {
+            // Durable before the first commit goes: the tree goes on from it.
+            derived::keep_frontier(&*store, &frontier, &removed, &next)?;
         }
         let record = Record::new(Who::Mayfly("audit.keep".into()), Event::HistoryRemoved(next.to_record()));
         let ledger = Ledger { inner: self.inner.clone() };
@@ -191,7 +198,15 @@ struct Due {
 
 impl Due {
     /// Goes on from what is removed as far as commits are due, within a bound for one record.
-    fn walk(&self, store: &dyn Store, removed: &Removed, goal: Position) -> Result<Removed, Cannot> {
+    ///
+    /// The tree's frontier there comes with it, where it was known where this begins.
+    fn walk(
+        &self,
+        store: &dyn Store,
+        removed: &Removed,
+        goal: Position,
+        mut frontier: Option<Frontier>,
+    ) -> Result<(Removed, Option<Frontier>), Cannot> {
         let mut at = Removed { before: removed.before.max(1), ..removed.clone() };
         let most = removed.bytes + limits::KEEP_BYTES;
         while at.before < goal && at.bytes < most {
@@ -202,23 +217,24 @@ impl Due {
             for entry in entries {
                 let bad = |what| Cannot::Commit(entry.at, what);
                 if entry.at != at.before || entry.at >= goal {
-                    return Ok(at);
+                    return Ok((at, frontier));
                 }
-                let (header, hash, first) = Commit::glance(&entry.bytes).map_err(bad)?;
+                let (header, [hash, leaf], first) = Commit::glance(&entry.bytes).map_err(bad)?;
                 let bytes = at.bytes + entry.bytes.len() as u64;
                 let time = Millis(header.time);
                 if time >= self.before || bytes > self.spare {
-                    return Ok(at);
+                    return Ok((at, frontier));
                 }
                 // A generation begins with its commit.
                 let seq = seq_after(at.seq, &first);
                 at.seq = Seq::from_u64(seq.as_u64() + u64::from(header.records.saturating_sub(1))).unwrap_or(seq);
                 at.chains.insert(header.writer, ChainHead { number: header.number, hash, time });
                 (at.before, at.bytes, at.time) = (entry.at + 1, bytes, time);
+                frontier.iter_mut().for_each(|f| f.push(leaf));
             }
             std::thread::sleep(PAUSE);
         }
-        Ok(at)
+        Ok((at, frontier))
     }
 }
 

@@ -31,7 +31,7 @@ const HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// What is for operators alone says so before anything else.
 const OPERATORS: &[&str] = &["Revoke", "GetRevocation", "ListRules", "AddLock", "ListLocks", "LiftLock", "ListFollowers"];
 /// What this version does not serve at all.
-const NOT_SERVED: &[&str] = &["VerifyLedger", "ReportUse", "TestUpstream", "PutSecret", "ListBindings", "SetBinding"];
+const NOT_SERVED: &[&str] = &["ReportUse", "TestUpstream", "PutSecret", "ListBindings", "SetBinding"];
 /// Not on the workload listener.
 const ELSEWHERE: &[&str] = &["PolicyService", "ServerService"];
 

@@ -4,6 +4,7 @@
 mod kit;
 
 mod audit;
+mod audit_prove;
 mod audit_search;
 mod credential;
 mod intake;

@@ -36,6 +36,7 @@ pub const LAYERS: &[&[&str]] = &[
         "lookup",
         "narrow",
         "peers",
+        "proof",
         "rates",
         "reach",
         "refusals",

@@ -1,7 +1,12 @@
-//! `mayfly audit`: the ledger's records, found, followed and shown.
+//! `mayfly audit`: the ledger's records found, followed, given away with their proofs; and those proofs checked, with no server at hand.
 
+mod checkpoint;
+mod export;
 mod search;
 mod tail;
+mod verify;
+
+use std::path::Path;
 
 use clap::{Args, Subcommand};
 
@@ -9,7 +14,10 @@ use super::Run;
 use super::args;
 use super::exit::Exit;
 use crate::cli::error::CliError;
+use crate::limits;
 use crate::pb::mayfly::v1 as pb;
+use crate::proof::key::NoteKey;
+use crate::proof::note::{BadNote, Checkpoint, Note};
 use crate::seq::{Millis, Seq};
 
 /// What can be asked of the audit.
@@ -21,6 +29,14 @@ pub enum AuditCommand {
     Show(search::ShowArgs),
     /// Records as they become durable, a line of JSON each
     Tail(Box<tail::TailArgs>),
+    /// The records that fit and their proofs, to a file that `verify` checks without a server
+    Export(Box<export::ExportArgs>),
+    /// The proof that one record is in the ledger; `verify` checks it without a server
+    Prove(export::ProveArgs),
+    /// Check an export or a proof, with no server; without a file, have the server verify its ledger
+    Verify(verify::VerifyArgs),
+    /// A signed checkpoint of the ledger, and that it goes on from an older one
+    Checkpoint(checkpoint::CheckpointArgs),
 }
 
 /// Which records. All that is given must hold.
@@ -72,6 +88,23 @@ impl FilterArgs {
     }
 }
 
+/// A checkpoint that was kept: what it says, once one of the keys is found to have signed it, where there are any.
+fn kept(path: &Path, keys: &[NoteKey]) -> Result<Checkpoint, CliError> {
+    let bad = |e: BadNote| CliError::Usage(format!("{}: {e}", path.display()));
+    let note = Note::parse(&args::read_text(path, limits::NOTE_BYTES)?).map_err(bad)?;
+    if !keys.is_empty() {
+        note.signer(keys).map_err(bad)?;
+    }
+    Checkpoint::parse(&note.text).map_err(bad)
+}
+
+/// The keys of a file; none where there is no file.
+fn keys(path: Option<&Path>) -> Result<Vec<NoteKey>, CliError> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let text = args::read_text(path, limits::CHECK_KEYS_BYTES)?;
+    NoteKey::read(&text).map_err(|e| CliError::Usage(format!("{}: {e}", path.display())))
+}
+
 /// Exactly this record.
 fn only(seq: Seq) -> pb::RecordFilter {
     pb::RecordFilter { seq: seq.as_u64(), ..pb::RecordFilter::default() }
@@ -83,5 +116,9 @@ pub async fn run(command: AuditCommand, run: &Run) -> Result<Exit, CliError> {
         AuditCommand::Search(args) => search::search(*args, run).await,
         AuditCommand::Show(args) => search::show(&args, run).await,
         AuditCommand::Tail(args) => tail::tail(*args, run).await,
+        AuditCommand::Export(args) => export::export(*args, run).await,
+        AuditCommand::Prove(args) => export::prove(&args, run).await,
+        AuditCommand::Verify(args) => verify::verify(&args, run).await,
+        AuditCommand::Checkpoint(args) => checkpoint::checkpoint(&args, run).await,
     }
 }

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::super::wire;
 use super::ask::{self, refused};
-use super::{audit_search, audit_tail};
+use super::{audit_prove, audit_search, audit_tail};
 use crate::authority::Authority;
 use crate::explain::{Depth, Explained, Finding, Of, body};
 use crate::ledger::history::Past;
@@ -112,6 +112,7 @@ pub(super) fn record_to_pb(past: &Past) -> pb::Record {
 #[tonic::async_trait]
 impl AuditService for Audit {
     type TailRecordsStream = ReceiverStream<Result<pb::TailRecordsResponse, Status>>;
+    type ExportRecordsStream = ReceiverStream<Result<pb::ExportRecordsResponse, Status>>;
 
     async fn explain(&self, request: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
         let actor = ask::actor(&self.0, &request, "explain")?;
@@ -133,8 +134,31 @@ impl AuditService for Audit {
         stream.map(Response::new).map_err(refused(&self.0, &actor, "tail"))
     }
 
-    async fn verify_ledger(&self, _: Request<pb::VerifyLedgerRequest>) -> Result<Response<pb::VerifyLedgerResponse>, Status> {
-        ask::not_served("VerifyLedger")
+    async fn get_checkpoint(
+        &self,
+        request: Request<pb::GetCheckpointRequest>,
+    ) -> Result<Response<pb::GetCheckpointResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "checkpoint")?;
+        let answer = audit_prove::checkpoint(&self.0, &actor, request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "checkpoint"))
+    }
+
+    async fn export_records(
+        &self,
+        request: Request<pb::ExportRecordsRequest>,
+    ) -> Result<Response<Self::ExportRecordsStream>, Status> {
+        let actor = ask::actor(&self.0, &request, "export")?;
+        let stream = audit_prove::export(&self.0, &actor, request.get_ref()).await;
+        stream.map(Response::new).map_err(refused(&self.0, &actor, "export"))
+    }
+
+    async fn verify_ledger(
+        &self,
+        request: Request<pb::VerifyLedgerRequest>,
+    ) -> Result<Response<pb::VerifyLedgerResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "verify")?;
+        let answer = audit_prove::verify(&self.0, &actor, request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "verify"))
     }
 
     async fn report_use(&self, _: Request<pb::ReportUseRequest>) -> Result<Response<pb::ReportUseResponse>, Status> {

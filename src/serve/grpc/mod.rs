@@ -9,6 +9,7 @@ use crate::revoke::Hits;
 mod approval;
 mod ask;
 pub mod audit;
+mod audit_prove;
 mod audit_search;
 mod audit_tail;
 mod batch;

@@ -1,9 +1,17 @@
-//! The ledger for those who audit it: searched and followed.
+//! The ledger for those who audit it: searched and followed, verified, signed for, given away with its proofs.
+
+mod checkpoint;
+mod export;
+mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
+
+pub use checkpoint::Signed;
+pub use export::Export;
+pub use verify::Verified;
 
 use crate::authority::Authority;
 use crate::ledger::forward::{Place, Step};
@@ -40,8 +48,7 @@ impl Authority {
     ///
     /// Refused: COMPACTED where that is no longer kept, INVALID_FIELD beyond the head, LIMIT_REACHED with too many who read.
     pub async fn read_after(self: &Arc<Self>, after: Option<Seq>) -> Result<Reader, No> {
-        let busy = || Refusal::limit("readers", limits::READERS as u64, Duration::from_secs(5));
-        let permit = self.readers.clone().try_acquire_owned().map_err(|_| busy())?;
+        let permit = reader(self)?;
         let end = self.ledger.settled(|s| Place { position: s.position + 1, seq: s.head }).await?;
         let place = match after {
             None => end,
@@ -57,6 +64,12 @@ impl Authority {
         };
         Ok(Reader { authority: self.clone(), place, _permit: permit })
     }
+}
+
+/// A place for somebody who reads the ledger.
+fn reader(authority: &Authority) -> Result<OwnedSemaphorePermit, No> {
+    let busy = |_| Refusal::limit("readers", limits::READERS as u64, Duration::from_secs(5));
+    Ok(authority.readers.clone().try_acquire_owned().map_err(busy)?)
 }
 
 /// What was asked for is not there any more.

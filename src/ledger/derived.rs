@@ -1,0 +1,287 @@
+//! What is derived from the history, by a thread that reads the log once it is durable: the tree over all commits.
+//!
+//! Nobody who issues waits for it. All of it can be built again from the store, but for what stands for commits that were removed: their
+//! frontier is kept in the store as a named value (`tree/` and how many they are), written by retention before the first of them goes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::commit::{Commit, Hash};
+use super::forward::{Place, Step};
+use super::state::Removed;
+use super::taking::in_the_background;
+use super::tree::frontier::Frontier;
+use super::tree::stored::{Mark, NoProof, Tree};
+use super::{Inner, Ledger, Room};
+use crate::limits;
+use crate::refusal::Fault;
+use crate::seq::Seq;
+use crate::store::{Expect, Position, Store, StoreError};
+use crate::system::Stopwatch;
+
+const NAMED: &str = "tree/";
+
+/// Between two pieces of history: others go first.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The tree, and why there is none.
+pub(super) struct Derived {
+    tree: Mutex<Result<Tree, String>>,
+    /// Set once, by whoever starts it.
+    thread: std::sync::OnceLock<std::thread::Thread>,
+}
+
+impl Default for Derived {
+    fn default() -> Derived {
+        let thread = std::sync::OnceLock::new();
+        Derived { tree: Mutex::new(Err("it was not read yet".to_owned())), thread }
+    }
+}
+
+/// Where a tree begins whose first commits were removed.
+struct Base {
+    frontier: Frontier,
+    mark: Mark,
+}
+
+impl Base {
+    fn of(bytes: &[u8]) -> Option<Base> {
+        let (seq, rest) = bytes.split_first_chunk()?;
+        let (time, rest) = rest.split_first_chunk()?;
+        let mark = Mark { seq: u64::from_be_bytes(*seq), time: u64::from_be_bytes(*time) };
+        Some(Base { frontier: Frontier::from_bytes(rest)?, mark })
+    }
+}
+
+/// The frontier of the tree over the commits before one, as far as retention kept it.
+pub(super) fn frontier_at(store: &dyn Store, before: Position) -> Result<Option<Frontier>, StoreError> {
+    if before <= 1 {
+        return Ok(Some(Frontier::default()));
+    }
+    let kept = store.named(&name(before - 1))?;
+    Ok(kept.and_then(|bytes| Base::of(&bytes)).map(|base| base.frontier).filter(|f| f.size() == before - 1))
+}
+
+/// Keeps the frontier of what is about to be removed, and forgets those that nothing rests on any more.
+pub(super) fn keep_frontier(store: &dyn Store, frontier: &Frontier, now: &Removed, next: &Removed) -> Result<(), StoreError> {
+    let mut bytes = next.seq.as_u64().to_be_bytes().to_vec();
+    bytes.extend(next.time.0.to_be_bytes());
+    bytes.extend(frontier.to_bytes());
+    let (new, old) = (name(frontier.size()), name(now.before.max(1) - 1));
+    store.put(&new, &bytes, Expect::Any)?;
+    for other in store.list(NAMED)?.into_iter().filter(|other| *other != new && *other != old) {
+        store.delete(&other, Expect::Any)?;
+    }
+    Ok(())
+}
+
+fn name(size: u64) -> String {
+    format!("{NAMED}{size:020}")
+}
+
+/// Where the tree begins: at the first commit, or at the oldest frontier that what is left of the log reaches.
+fn base(store: &dyn Store) -> Result<Option<Base>, StoreError> {
+    let oldest = store.oldest()?;
+    if oldest <= 1 {
+        return Ok(Some(Base { frontier: Frontier::default(), mark: Mark::default() }));
+    }
+    let reaches = store.list(NAMED)?.into_iter().find(|kept| *kept >= name(oldest - 1));
+    let Some(kept) = reaches else { return Ok(None) };
+    Ok(store.named(&kept)?.and_then(|bytes| Base::of(&bytes)))
+}
+
+impl Ledger {
+    pub(super) fn derive_in_background(&self) {
+        let inner = self.inner.clone();
+        let started = std::thread::Builder::new().name("ledger-derive".into()).spawn(move || {
+            in_the_background();
+            Deriver { inner, place: None, flushed: Stopwatch::start(), said: String::new() }.run();
+        });
+        match started {
+            Ok(thread) => {
+                let _ = self.inner.derived.thread.set(thread.thread().clone());
+                self.inner.keep(thread);
+            }
+            Err(error) => tracing::error!(%error, "there is no tree over the history: no thread"),
+        }
+    }
+
+    /// Reads the tree over the commits as far as it is built, and where its newest commit ends.
+    ///
+    /// A fault where there is none: it is not read yet, cannot be written, or its beginning was removed by a version that kept nothing of it.
+    pub fn tree<T>(&self, read: impl FnOnce(&Tree) -> T) -> Result<T, Fault> {
+        match &*self.inner.derived.tree.lock() {
+            Ok(tree) => Ok(read(tree)),
+            Err(why) => Err(Fault::new(format!("there is no tree over the history: {why}"))),
+        }
+    }
+
+    /// Has the tree built again where a proof found it damaged, and what is new taken in at once.
+    pub fn tend_tree(&self, damaged: Option<&NoProof>) {
+        if let Some(NoProof::Damaged(what)) = damaged {
+            tracing::warn!(what, "the tree over history is damaged and is built again");
+            *self.inner.derived.tree.lock() = Err("it is being built again".to_owned());
+        }
+        if let Some(thread) = self.inner.derived.thread.get() {
+            thread.unpark();
+        }
+    }
+}
+
+/// The thread.
+struct Deriver {
+    inner: Arc<Inner>,
+    /// Where it goes on; `None`: the tree is to be opened.
+    place: Option<Place>,
+    flushed: Stopwatch,
+    said: String,
+}
+
+impl Deriver {
+    fn run(mut self) {
+        while !self.stopping() {
+            let more = self.round().unwrap_or_else(|why| {
+                if self.said != why {
+                    tracing::warn!(why, "the tree over history does not grow; it is tried again");
+                    self.said = why;
+                }
+                false
+            });
+            match more {
+                true => std::thread::sleep(PAUSE),
+                false => std::thread::park_timeout(Duration::from_millis(limits::DERIVE_LOOK_MS)),
+            }
+        }
+        if let Ok(tree) = &mut *self.inner.derived.tree.lock()
+            && let Err(error) = tree.flush()
+        {
+            tracing::warn!(%error, "the newest part of the tree over history is built again at the next start");
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.inner.stopping.load(Ordering::Relaxed)
+    }
+
+    fn dir(&self) -> Option<std::path::PathBuf> {
+        self.inner.settings.history.as_ref().map(|dir| dir.join("tree"))
+    }
+
+    /// Takes in a piece of what is durable. True where there may be more.
+    fn round(&mut self) -> Result<bool, String> {
+        if self.inner.broken() {
+            return Ok(false);
+        }
+        if self.inner.derived.tree.lock().is_err() {
+            self.place = None;
+        }
+        let place = match self.place {
+            Some(place) => place,
+            None => self.open()?,
+        };
+        self.place = Some(place);
+        let ledger = Ledger { inner: self.inner.clone() };
+        let Some(steps) = ledger.steps(place, limits::READER_BYTES).map_err(|e| e.to_string())? else {
+            return self.overtaken();
+        };
+        let mut held = self.inner.derived.tree.lock();
+        let Ok(tree) = &mut *held else { return Ok(true) };
+        self.rebase(tree)?;
+        let some = !steps.is_empty();
+        for step in steps {
+            match take(tree, &step) {
+                Ok(place) => self.place = Some(place),
+                Err(why) => {
+                    // What is in memory is no longer what is in the files.
+                    (*held, self.place) = (Err(why.clone()), None);
+                    return Err(why);
+                }
+            }
+        }
+        let due = tree.unwritten() >= limits::DERIVE_FLUSH_COMMITS || self.flushed.us() >= limits::DERIVE_FLUSH_MS * 1000;
+        // What is left of a full disk is for revocations.
+        if due && tree.unwritten() > 0 && self.inner.room() == Room::Plenty {
+            tree.flush().map_err(|e| e.to_string())?;
+            self.flushed = Stopwatch::start();
+        }
+        Ok(some)
+    }
+
+    /// The tree as it is on the disk, where the log still leads to it.
+    fn open(&mut self) -> Result<Place, String> {
+        let store = self.inner.store();
+        let dir = self.dir();
+        let Some(base) = base(&*store).map_err(|e| e.to_string())? else {
+            let why = "the first commits were removed and their frontier is not kept".to_owned();
+            *self.inner.derived.tree.lock() = Err(why.clone());
+            return Err(why);
+        };
+        let cannot = |e: std::io::Error| e.to_string();
+        let mut tree = Tree::open(dir.as_deref(), &base.frontier).map_err(cannot)?;
+        if tree.size() > base.frontier.size() && !self.leads_to(&*store, &tree)? {
+            tracing::warn!("the tree beside the store is not that of this ledger; it is built again");
+            tree = anew(dir.as_deref(), &base.frontier).map_err(cannot)?;
+        }
+        if tree.size() == base.frontier.size() {
+            tree.mark = base.mark;
+        }
+        let place = place_after(&tree);
+        *self.inner.derived.tree.lock() = Ok(tree);
+        Ok(place)
+    }
+
+    /// Whether the newest leaf is that of the commit at its place.
+    fn leads_to(&self, store: &dyn Store, tree: &Tree) -> Result<bool, String> {
+        let position = tree.size();
+        let durable = self.inner.durable_position.load(Ordering::Acquire);
+        let entry = store.read(position, 1).map_err(|e| e.to_string())?.into_iter().next().filter(|e| e.at == position);
+        let Some(entry) = entry.filter(|_| position <= durable) else { return Ok(false) };
+        let (header, [_, leaf], _) = Commit::glance(&entry.bytes).map_err(|e| e.to_string())?;
+        Ok(header.time == tree.mark.time && tree.node((0, position - 1)).is_ok_and(|known: Hash| known == leaf))
+    }
+
+    /// Retention went past what was taken in: it begins again at the frontier that was kept.
+    fn overtaken(&mut self) -> Result<bool, String> {
+        *self.inner.derived.tree.lock() = Err("retention was faster; it begins again".to_owned());
+        self.place = None;
+        Ok(true)
+    }
+
+    /// Lets go of what was removed from the store.
+    fn rebase(&self, tree: &mut Tree) -> Result<(), String> {
+        let store = self.inner.store();
+        let oldest = store.oldest().map_err(|e| e.to_string())?;
+        if oldest <= 1 || oldest - 1 <= tree.base() {
+            return Ok(());
+        }
+        match base(&*store).map_err(|e| e.to_string())? {
+            Some(base) if base.frontier.size() > tree.size() => Ok(()),
+            Some(base) => match tree.rebase(&base.frontier).map_err(|e| e.to_string())? {
+                true => Ok(()),
+                false => Err("what retention kept of removed commits is not what the tree says of them".to_owned()),
+            },
+            None => Ok(()),
+        }
+    }
+}
+
+fn anew(dir: Option<&Path>, base: &Frontier) -> std::io::Result<Tree> {
+    match dir {
+        Some(dir) => Tree::anew(dir, base),
+        None => Tree::open(None, base),
+    }
+}
+
+fn place_after(tree: &Tree) -> Place {
+    Place { position: tree.size() + 1, seq: Seq::from_u64(tree.mark.seq).unwrap_or(Seq::ZERO) }
+}
+
+fn take(tree: &mut Tree, step: &Step) -> Result<Place, String> {
+    tree.push(step.commit.leaf()).map_err(|e| e.to_string())?;
+    tree.mark = Mark { seq: step.last.as_u64(), time: step.commit.header.time };
+    Ok(place_after(tree))
+}
