@@ -8,6 +8,7 @@ use super::{Signed, gone, reader};
 use crate::authority::Authority;
 use crate::ledger::forward::{Place, Step};
 use crate::ledger::history::Reached;
+use crate::ledger::index::Asked;
 use crate::ledger::search::Filter;
 use crate::ledger::tree::proof::Node;
 use crate::limits;
@@ -20,6 +21,7 @@ use crate::seq::Seq;
 pub struct Export {
     authority: Arc<Authority>,
     filter: Filter,
+    asked: Asked,
     signed: Signed,
     since: Option<(u64, Vec<crate::ledger::commit::Hash>)>,
     place: Place,
@@ -42,8 +44,8 @@ impl Authority {
         };
         let place = self.begin_of(&filter).await?;
         let (writer, first) = Writer::new(&self.origin(), told, place.position);
-        let (authority, first) = (self.clone(), Some(first));
-        Ok(Export { authority, filter, signed, since, place, writer, first, found: 0, over: false, _permit: permit })
+        let (authority, first, asked) = (self.clone(), Some(first), Asked::new(&filter));
+        Ok(Export { authority, filter, asked, signed, since, place, writer, first, found: 0, over: false, _permit: permit })
     }
 
     /// Where to begin to look: at the record itself, or at the oldest that is kept.
@@ -76,6 +78,10 @@ impl Export {
         let mut text = self.first.take().unwrap_or_default();
         let size = self.signed.checkpoint.size;
         while self.place.position <= size && text.len() < limits::READER_BYTES {
+            self.place = self.authority.ledger.next_place(&self.filter, &mut self.asked, self.place);
+            if self.place.position > size {
+                break;
+            }
             let steps = self.authority.ledger.steps(self.place, limits::READER_BYTES)?;
             let removed = || self.authority.ledger.peek(|s| s.removed.seq);
             let steps = steps.ok_or_else(|| gone(self.place.seq, Reached::Removed(removed())))?;

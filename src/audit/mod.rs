@@ -44,6 +44,18 @@ impl Authority {
         Ok(found.await.map_err(|e| Fault::new(format!("reading history: {e}")))??)
     }
 
+    /// The newest records that fit, as far as one question may read. With the index of history that is nearly always all of it.
+    pub async fn search_far(&self, filter: &Filter, most: usize) -> Result<Found, No> {
+        let mut found = self.search(filter.clone(), None, most).await?;
+        for _ in 1..limits::HISTORY_BYTES / limits::SEARCH_BYTES {
+            let Some(turn) = found.next.filter(|_| found.records.len() < most) else { break };
+            let more = self.search(filter.clone(), Some(turn), most - found.records.len()).await?;
+            found.records.extend(more.records);
+            (found.next, found.reached, found.removed) = (more.next, more.reached, more.removed);
+        }
+        Ok(found)
+    }
+
     /// Reads in order what comes after a seq, or after the durable end.
     ///
     /// Refused: COMPACTED where that is no longer kept, INVALID_FIELD beyond the head, LIMIT_REACHED with too many who read.
@@ -77,6 +89,17 @@ fn gone(after: Seq, reached: Reached) -> No {
     let why = reached.short().map_or_else(|| "nothing has that seq".to_owned(), |(_, why)| why);
     let no = Refusal::new(Reason::Compacted, format!("what happened after seq {after} cannot be read: {why}"));
     No::Refusal(no.way_out("begin later; an exported audit log may have it: mayfly audit search"))
+}
+
+impl Found {
+    /// How far it came.
+    pub fn how_far(&self) -> Reached {
+        match (self.next, self.removed) {
+            (Some(_), _) => Reached::Bound(Seq::from_u64(self.reached.as_u64().saturating_sub(1)).unwrap_or(Seq::ZERO)),
+            (None, Some(removed)) => Reached::Removed(removed),
+            (None, None) => Reached::Beginning,
+        }
+    }
 }
 
 impl Reader {

@@ -1,4 +1,4 @@
-//! What is derived from the history, by a thread that reads the log once it is durable: the tree over all commits.
+//! What is derived from the history, by a thread that reads the log once it is durable: the tree over all commits, and the index of names.
 //!
 //! Nobody who issues waits for it. All of it can be built again from the store, but for what stands for commits that were removed: their
 //! frontier is kept in the store as a named value (`tree/` and how many they are), written by retention before the first of them goes.
@@ -12,6 +12,9 @@ use parking_lot::Mutex;
 
 use super::commit::{Commit, Hash};
 use super::forward::{Place, Step};
+use super::index::Index;
+use super::index::building::Building;
+use super::index::segment::Segment;
 use super::state::Removed;
 use super::taking::in_the_background;
 use super::tree::frontier::Frontier;
@@ -28,9 +31,11 @@ const NAMED: &str = "tree/";
 /// Between two pieces of history: others go first.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The tree, and why there is none.
+/// The tree, or why there is none; the index.
 pub(super) struct Derived {
     tree: Mutex<Result<Tree, String>>,
+    /// Where history names what.
+    pub index: Mutex<Index>,
     /// Set once, by whoever starts it.
     thread: std::sync::OnceLock<std::thread::Thread>,
 }
@@ -38,7 +43,7 @@ pub(super) struct Derived {
 impl Default for Derived {
     fn default() -> Derived {
         let thread = std::sync::OnceLock::new();
-        Derived { tree: Mutex::new(Err("it was not read yet".to_owned())), thread }
+        Derived { tree: Mutex::new(Err("it was not read yet".to_owned())), index: Mutex::default(), thread }
     }
 }
 
@@ -99,7 +104,7 @@ impl Ledger {
         let inner = self.inner.clone();
         let started = std::thread::Builder::new().name("ledger-derive".into()).spawn(move || {
             in_the_background();
-            Deriver { inner, place: None, flushed: Stopwatch::start(), said: String::new() }.run();
+            Deriver { inner, place: None, hole: None, opened: false, flushed: Stopwatch::start(), said: String::new() }.run();
         });
         match started {
             Ok(thread) => {
@@ -137,6 +142,10 @@ struct Deriver {
     inner: Arc<Inner>,
     /// Where it goes on; `None`: the tree is to be opened.
     place: Option<Place>,
+    /// A part of the index that is missing, and where it ends.
+    hole: Option<(Building, Position)>,
+    /// The index was read.
+    opened: bool,
     flushed: Stopwatch,
     said: String,
 }
@@ -179,21 +188,35 @@ impl Deriver {
         if self.inner.derived.tree.lock().is_err() {
             self.place = None;
         }
-        let place = match self.place {
-            Some(place) => place,
-            None => self.open()?,
+        // Without a tree there is an index all the same.
+        let why_not = match self.place {
+            Some(_) => None,
+            None => self.open().map(|place| self.place = Some(place)).err(),
         };
-        self.place = Some(place);
+        let tail = self.tail()?;
+        let place = self.place.filter(|place| place.position <= tail.position).unwrap_or(tail);
         let ledger = Ledger { inner: self.inner.clone() };
         let Some(steps) = ledger.steps(place, limits::READER_BYTES).map_err(|e| e.to_string())? else {
-            return self.overtaken();
+            return Ok(self.overtaken());
         };
+        self.grow(&steps)?;
+        self.index(&steps)?;
+        match why_not {
+            Some(why) if steps.is_empty() => Err(why),
+            _ => Ok(!steps.is_empty() || self.fill(&ledger)?),
+        }
+    }
+
+    /// Takes commits into the tree.
+    fn grow(&mut self, steps: &[Step]) -> Result<(), String> {
         let mut held = self.inner.derived.tree.lock();
-        let Ok(tree) = &mut *held else { return Ok(true) };
+        let Ok(tree) = &mut *held else { return Ok(()) };
         self.rebase(tree)?;
-        let some = !steps.is_empty();
         for step in steps {
-            match take(tree, &step) {
+            if self.place.is_none_or(|place| place.position != step.position) {
+                continue;
+            }
+            match take(tree, step) {
                 Ok(place) => self.place = Some(place),
                 Err(why) => {
                     // What is in memory is no longer what is in the files.
@@ -208,7 +231,84 @@ impl Deriver {
             tree.flush().map_err(|e| e.to_string())?;
             self.flushed = Stopwatch::start();
         }
-        Ok(some)
+        Ok(())
+    }
+
+    /// The oldest place that stays, and what is before it.
+    fn removed(&self) -> Place {
+        let state = self.inner.state.read();
+        Place { position: state.removed.before.max(1), seq: state.removed.seq }
+    }
+
+    /// Where the index goes on with what is new.
+    fn tail(&mut self) -> Result<Place, String> {
+        let removed = self.removed();
+        let mut index = self.inner.derived.index.lock();
+        if !self.opened {
+            let dir = self.inner.settings.history.as_ref().map(|dir| dir.join("index"));
+            let mut found = Index::open(dir.as_deref()).map_err(|e| e.to_string())?;
+            if let Some(newest) = found.newest()
+                && !self.is_ours(newest.end().position - 1, newest.leaf())?
+            {
+                tracing::warn!("the index beside the store is not that of this ledger; it is made again");
+                found.clear();
+            }
+            (*index, self.opened) = (found, true);
+        }
+        let begin = index.newest().map_or(removed, Segment::end);
+        let begin = if begin.position < removed.position { removed } else { begin };
+        Ok(index.tail.get_or_insert_with(|| Building::new(begin)).place())
+    }
+
+    /// Takes commits into the index.
+    fn index(&self, steps: &[Step]) -> Result<(), String> {
+        let mut index = self.inner.derived.index.lock();
+        let removed = self.removed().position;
+        if removed > 1 {
+            index.forget_before(removed);
+        }
+        for step in steps {
+            let Some(tail) = index.tail.as_mut().filter(|tail| tail.place().position == step.position) else { continue };
+            let full = tail.take(step).map_err(|e| format!("commit {}: {e}", step.position))?;
+            if full {
+                let next = Building::new(tail.place());
+                if let Some(built) = index.tail.replace(next).filter(|_| self.inner.room() == Room::Plenty) {
+                    // Where it cannot be written it is a hole, which is filled later.
+                    index.add(built).map_err(|e| e.to_string())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with a part of the index that is missing. True where there may be more to do.
+    fn fill(&mut self, ledger: &Ledger) -> Result<bool, String> {
+        if self.inner.room() != Room::Plenty {
+            return Ok(false);
+        }
+        if self.hole.is_none() {
+            let removed = self.removed();
+            let index = self.inner.derived.index.lock();
+            let tail = index.tail.as_ref().map(|tail| tail.from().position);
+            let (place, until) = index.hole(removed);
+            let until = until.or(tail).filter(|until| place.position < *until);
+            self.hole = until.map(|until| (Building::new(place), until));
+        }
+        let Some((mut built, until)) = self.hole.take() else { return Ok(false) };
+        let steps = ledger.steps(built.place(), limits::READER_BYTES).map_err(|e| e.to_string())?;
+        let mut full = false;
+        for step in steps.unwrap_or_default().iter().filter(|step| step.position < until) {
+            full = built.take(step).map_err(|e| format!("commit {}: {e}", step.position))?;
+            if full {
+                break;
+            }
+        }
+        if full || built.place().position >= until {
+            self.inner.derived.index.lock().add(built).map_err(|e| e.to_string())?;
+        } else if built.place() != built.from() {
+            self.hole = Some((built, until));
+        }
+        Ok(true)
     }
 
     /// The tree as it is on the disk, where the log still leads to it.
@@ -222,7 +322,8 @@ impl Deriver {
         };
         let cannot = |e: std::io::Error| e.to_string();
         let mut tree = Tree::open(dir.as_deref(), &base.frontier).map_err(cannot)?;
-        if tree.size() > base.frontier.size() && !self.leads_to(&*store, &tree)? {
+        let newest = tree.node((0, tree.size().saturating_sub(1))).unwrap_or_default();
+        if tree.size() > base.frontier.size() && !self.is_ours(tree.size(), newest)? {
             tracing::warn!("the tree beside the store is not that of this ledger; it is built again");
             tree = anew(dir.as_deref(), &base.frontier).map_err(cannot)?;
         }
@@ -234,21 +335,22 @@ impl Deriver {
         Ok(place)
     }
 
-    /// Whether the newest leaf is that of the commit at its place.
-    fn leads_to(&self, store: &dyn Store, tree: &Tree) -> Result<bool, String> {
-        let position = tree.size();
+    /// Whether the commit at a place is the one with this leaf.
+    fn is_ours(&self, position: Position, leaf: Hash) -> Result<bool, String> {
         let durable = self.inner.durable_position.load(Ordering::Acquire);
-        let entry = store.read(position, 1).map_err(|e| e.to_string())?.into_iter().next().filter(|e| e.at == position);
-        let Some(entry) = entry.filter(|_| position <= durable) else { return Ok(false) };
-        let (header, [_, leaf], _) = Commit::glance(&entry.bytes).map_err(|e| e.to_string())?;
-        Ok(header.time == tree.mark.time && tree.node((0, position - 1)).is_ok_and(|known: Hash| known == leaf))
+        let entries = self.inner.store().read(position, 1).map_err(|e| e.to_string())?;
+        let entry = entries.into_iter().next().filter(|e| e.at == position && position <= durable);
+        let Some(entry) = entry else { return Ok(false) };
+        let (_, [_, found], _) = Commit::glance(&entry.bytes).map_err(|e| e.to_string())?;
+        Ok(found == leaf)
     }
 
-    /// Retention went past what was taken in: it begins again at the frontier that was kept.
-    fn overtaken(&mut self) -> Result<bool, String> {
+    /// Retention went past what was taken in: it begins again at what is left.
+    fn overtaken(&mut self) -> bool {
         *self.inner.derived.tree.lock() = Err("retention was faster; it begins again".to_owned());
-        self.place = None;
-        Ok(true)
+        self.inner.derived.index.lock().tail = None;
+        (self.place, self.hole) = (None, None);
+        true
     }
 
     /// Lets go of what was removed from the store.

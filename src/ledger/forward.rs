@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::Ledger;
 use super::commit::Opened;
 use super::history::{Past, Reached};
+use super::index::Asked;
 use super::search::{Filter, Match, before, fitting};
 use super::state::seq_after;
 use crate::refusal::Fault;
@@ -80,9 +81,31 @@ impl Ledger {
         Ok(Some(out))
     }
 
+    /// The same where the index covers it: from the beginning of the record's block on.
+    fn indexed_place_of(&self, seq: Seq) -> Result<Option<Place>, Fault> {
+        let Some(mut place) = self.inner.derived.index.lock().place_of(seq) else { return Ok(None) };
+        while place.seq < seq {
+            let steps = self.steps(place, crate::limits::READER_BYTES)?.unwrap_or_default();
+            let Some(last) = steps.last() else { return Ok(None) };
+            if let Some(of) = steps.iter().find(|step| step.last > seq) {
+                return Ok(Some(Place { position: of.position, seq: of.before }));
+            }
+            place = Place { position: last.position + 1, seq: last.last };
+        }
+        Ok(Some(place))
+    }
+
+    /// Where somebody goes on who looks for what fits, reading forward: past what the index says cannot hold it.
+    pub fn next_place(&self, filter: &Filter, asked: &mut Asked, from: Place) -> Place {
+        self.inner.derived.index.lock().next(filter, asked, from)
+    }
+
     /// The place right after the commit that holds a record, or before it where the record is not that commit's last; looked for from
     /// `end` backwards. What is no longer kept, or beyond `limits::HISTORY_BYTES`, is told.
     pub fn place_of(&self, seq: Seq, end: Place) -> Result<Result<Place, Reached>, Fault> {
+        if let Some(place) = self.indexed_place_of(seq)? {
+            return Ok(Ok(place));
+        }
         let store = self.store();
         let failed = |e: StoreError| Fault::new(format!("reading history: {e}"));
         let oldest = store.oldest().map_err(failed)?.max(1);

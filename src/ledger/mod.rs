@@ -5,7 +5,7 @@
 //! - `queue`, `writer`: from a proposal to a [`Receipt`], with one durable append per batch.
 //! - `view`: what a decision is made on.
 //! - [`history`]: the records read back.
-//! - [`search`], [`forward`]: found in it, and followed. [`tree`]: what is proven of it.
+//! - [`search`], [`forward`], [`index`]: found in it, and followed. [`tree`]: what is proven of it.
 //! - [`keep`]: how long they stay.
 //! - [`open`], [`snapshot`], [`recover`]: from a store to a state, and what to do when that is refused.
 //!
@@ -20,6 +20,7 @@ mod derived;
 mod encoded;
 pub mod forward;
 pub mod history;
+pub mod index;
 pub mod keep;
 mod load;
 pub mod mold;

@@ -1,8 +1,11 @@
 //! Records that fit a filter: the newest first, in turns of bounded work; or in order, as they become durable.
 
 use super::Ledger;
+use parking_lot::Mutex;
+
 use super::commit::Opened;
 use super::history::{PIECE, Past, piece};
+use super::index::{Asked, Hint, Index};
 use super::record::{Event, Record, Sort, names};
 use super::state::seq_after;
 use crate::limits;
@@ -90,17 +93,37 @@ impl Ledger {
     ///
     /// It reads the store: call it where that may block.
     pub fn search(&self, filter: &Filter, from: Turn, most: usize) -> Result<Found, Fault> {
-        search(&*self.store(), filter, from, most, limits::SEARCH_BYTES)
+        search(&*self.store(), Some(&self.inner.derived.index), filter, from, (most, limits::SEARCH_BYTES))
     }
 }
 
-fn search(store: &dyn Store, filter: &Filter, from: Turn, most: usize, bytes: usize) -> Result<Found, Fault> {
+pub(super) fn search(
+    store: &dyn Store,
+    index: Option<&Mutex<Index>>,
+    filter: &Filter,
+    from: Turn,
+    (most, bytes): (usize, usize),
+) -> Result<Found, Fault> {
     let failed = |e: crate::store::StoreError| Fault::new(format!("reading history: {e}"));
     let oldest = store.oldest().map_err(failed)?.max(1);
     let mut out = Found { records: Vec::new(), next: None, reached: from.seq.min(from.before), removed: None, ends: Vec::new() };
     let (mut to, mut seq, mut looked) = (from.position, from.seq, 0);
+    let mut asked = Asked::new(filter);
     while to >= oldest {
-        let first = to.saturating_sub(PIECE - 1).max(oldest);
+        let mut least = oldest;
+        match index.and_then(|index| index.lock().hint(filter, &mut asked, to)) {
+            Some(Hint::Skip(place)) => {
+                out.reached = place.seq.next().unwrap_or(place.seq).min(out.reached);
+                if place.seq == Seq::ZERO || filter.seq.is_some_and(|wanted| wanted > place.seq) {
+                    return Ok(out);
+                }
+                (to, seq) = (place.position - 1, place.seq);
+                continue;
+            }
+            Some(Hint::Look(first)) => least = first.max(oldest),
+            None => {}
+        }
+        let first = to.saturating_sub(PIECE - 1).max(least);
         for entry in piece(store, first, to).map_err(failed)?.into_iter().rev() {
             if looked >= bytes {
                 out.next = Some(Turn { position: entry.at, seq, before: Seq::LAST });
@@ -210,7 +233,7 @@ mod tests {
         let (mut found, mut turn, mut calls) = (Vec::new(), Some(from), 0);
         let mut removed = None;
         while let Some(from) = turn {
-            let page = search(store, filter, from, most, bytes).unwrap();
+            let page = search(store, None, filter, from, (most, bytes)).unwrap();
             assert!(page.records.len() <= most);
             assert!(page.records.iter().all(|m| m.past.seq >= page.reached));
             found.extend(page.records);

@@ -14,7 +14,7 @@ use crate::upstream::lease::{Elsewhere, Places, Timing};
 pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         snapshots: engine::snapshots(config),
-        history: engine::data_dir(config).map(|dir| dir.join("history")),
+        history: engine::history(config),
         gather_records: config.ledger.gather_records,
         gather_wait: Duration::from_millis(config.ledger.gather_wait_ms),
         skew_ms: config.ledger.skew_ms,
