@@ -142,6 +142,41 @@ fn what_is_older_goes_and_what_is_younger_stays() {
     ledger.stop();
 }
 
+#[test]
+fn what_was_not_exported_stays() {
+    let kept = Kept::new();
+    let open = || {
+        let settings = Settings {
+            snapshots: Some(kept.snapshots()),
+            snapshot_every: 20,
+            keep: Some(Keep::Size(KEPT)),
+            export: true,
+            ..Settings::default()
+        };
+        let dir = kept.data();
+        Ledger::open(Box::new(move || Ok(store(&dir)? as Arc<dyn Store>)), System::with_clock(kept.clock.clone()), settings)
+            .unwrap()
+    };
+    let ledger = open();
+    kept.write(&ledger, 300);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(ledger.peek(|s| s.removed.before), 0, "nothing was exported");
+    let exported = 150u64;
+    let seq = Seq::start_of(1).as_u64() + exported;
+    let place = [exported.to_be_bytes(), seq.to_be_bytes()].concat();
+    ledger.store().put(mayfly::ledger::keep::EXPORTED, &place, Expect::Any).unwrap();
+    for _ in 0..200 {
+        kept.write(&ledger, 2);
+        std::thread::sleep(Duration::from_millis(10));
+        if ledger.peek(|s| s.removed.before) > 1 {
+            break;
+        }
+    }
+    let before = ledger.peek(|s| s.removed.before);
+    assert!(before > 1 && before <= exported, "{before}");
+    ledger.stop();
+}
+
 /// The roots of the tree over all commits, as far as it knows them, once it has the newest.
 fn has_roots_of(ledger: &Ledger, leaves: &[Hash]) {
     let has = || ledger.tree(|t| t.size()).is_ok_and(|size| size >= ledger.durable_position());

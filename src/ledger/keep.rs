@@ -3,7 +3,7 @@
 //! What is gone has to be missed by nobody: not by a start, which folds what follows a snapshot; not by a request that is sent again, whose
 //! credential is made from its record. So commits go up to the older of the two snapshots that the log vouches for, and up to the oldest
 //! issuance of what still lives, whatever `audit.keep` says. That they go is a record before the first of them does, with the hash that
-//! what stays continues: a beginning that is missing without one is damage.
+//! what stays continues: a beginning that is missing without one is damage. Where a continuous export is set, what it did not take yet stays.
 //!
 //! It works in the background, in pieces that an append can wait for, and also while the disk is full: a removal takes what it needs from
 //! the reserve.
@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::commit::{BadCommit, ChainHead, Commit};
+use super::forward::Place;
 use super::record::{Event, Record, Who};
 use super::state::{Removed, State, Taken, seq_after};
 use super::taking::in_the_background;
@@ -44,6 +45,20 @@ enum Cannot {
     Commit(Position, BadCommit),
     #[error("its record could not be written")]
     Record,
+}
+
+/// The named value that says how far the continuous export is.
+pub const EXPORTED: &str = "export/place";
+
+/// How far the continuous export is: the next commit, and the last seq before it, eight bytes each.
+pub fn exported(store: &dyn Store) -> Result<Option<Place>, StoreError> {
+    let kept = store.named(EXPORTED)?;
+    let read = |bytes: Vec<u8>| {
+        let (position, rest) = bytes.split_first_chunk()?;
+        let seq = Seq::from_u64(u64::from_be_bytes(rest.try_into().ok()?))?;
+        Some(Place { position: u64::from_be_bytes(*position), seq })
+    };
+    Ok(kept.and_then(read))
 }
 
 impl Ledger {
@@ -101,7 +116,7 @@ impl Keeper {
             return Ok(false);
         }
         self.take_out()?;
-        let Some(goal) = self.goal() else { return Ok(false) };
+        let Some(goal) = self.goal()? else { return Ok(false) };
         let (removed, total, now) = {
             let state = self.inner.state.read();
             (state.removed.clone(), state.bytes, state.time)
@@ -147,11 +162,14 @@ impl Keeper {
     }
 
     /// Up to where commits may go, whatever is set.
-    ///
-    /// An export would be one more bound here: what it has not taken yet stays.
-    fn goal(&mut self) -> Option<Position> {
-        let goal = self.snapshots()?.min(self.oldest_alive());
-        (goal > 1).then_some(goal)
+    fn goal(&mut self) -> Result<Option<Position>, Cannot> {
+        let Some(goal) = self.snapshots().map(|goal| goal.min(self.oldest_alive())) else { return Ok(None) };
+        let goal = match self.inner.settings.export {
+            // What was not exported stays.
+            true => goal.min(exported(&*self.inner.store())?.map_or(0, |place| place.position)),
+            false => goal,
+        };
+        Ok(Some(goal).filter(|goal| *goal > 1))
     }
 
     /// What follows the older of two snapshots stays, so that a broken file never stops a start. Both are read before anything rests on them.

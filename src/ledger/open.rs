@@ -27,6 +27,8 @@ pub struct Settings {
     pub snapshots: Option<PathBuf>,
     /// Where what is derived from history lies; `None`: in memory.
     pub history: Option<PathBuf>,
+    /// History is exported as it comes: none goes before it was.
+    pub export: bool,
     /// Most records gathered into one commit.
     pub gather_records: usize,
     /// Longest wait while gathering.
@@ -46,6 +48,7 @@ impl Default for Settings {
         Settings {
             snapshots: None,
             history: None,
+            export: false,
             gather_records: limits::GATHER_RECORDS,
             gather_wait: Duration::from_micros(limits::GATHER_WAIT_US),
             skew_ms: limits::CLOCK_SKEW_MS,

@@ -112,21 +112,26 @@ impl Line {
     /// With its line end. What is not ASCII is written as JSON escapes: a line acts on no terminal that it is shown on.
     pub fn text(&self) -> String {
         // Maps of strings and numbers always serialize.
-        let json = serde_json::to_string(self).unwrap_or_default();
-        let mut text = String::with_capacity(json.len() + 1);
-        for c in json.chars() {
-            if c.is_ascii() && c != '\u{7f}' {
-                text.push(c);
-            } else {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    // A String takes everything.
-                    let _ = write!(text, "\\u{unit:04x}");
-                }
-            }
-        }
+        let mut text = ascii(&serde_json::to_string(self).unwrap_or_default());
         text.push('\n');
         text
     }
+}
+
+/// JSON with what is not ASCII as its escapes.
+pub fn ascii(json: &str) -> String {
+    let mut text = String::with_capacity(json.len() + 1);
+    for c in json.chars() {
+        if c.is_ascii() && c != '\u{7f}' {
+            text.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // A String takes everything.
+                let _ = write!(text, "\\u{unit:04x}");
+            }
+        }
+    }
+    text
 }
 
 /// As hashes and bytes are written.

@@ -9,7 +9,7 @@ use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::audit_service_client::AuditServiceClient;
 use mayfly::proof::note::{Checkpoint, Note};
 
-use crate::kit::{MAYFLY, Up, open_task};
+use crate::kit::{MAYFLY, Up, open_task, until};
 
 fn mayfly(context: Option<&Path>, args: &[&str]) -> Output {
     let mut command = Command::new(MAYFLY);
@@ -98,4 +98,60 @@ async fn what_a_server_wrote_down_is_found_proven_and_checked_with_the_server_go
         assert!(data.join("history/tree").is_dir());
         running.stop();
     }
+}
+
+/// The seqs of a file's lines, and the file's text.
+fn seqs(path: &Path) -> (Vec<u64>, String) {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let seq = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["seq"].as_u64();
+    (text.lines().filter_map(seq).collect(), text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_exported_in_order_and_nothing_is_lost_over_restarts_and_rotation() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let mut up = Up::on(Settings::default().with("audit.export_file", &format!("\"{}\"", path.display())));
+    let first = (1u64 << 45) + 1;
+    let mut kept: Vec<u64> = Vec::new();
+    for round in 0..3 {
+        let task = open_task(up.channel("agent/demo").await, None).await.unwrap();
+        let head = up.running().authority().ledger.durable().as_u64();
+        until("the newest record is in the file", || seqs(&path).0.last().is_some_and(|seq| *seq >= head)).await;
+        assert!(seqs(&path).1.contains(&task) && seqs(&path).1.is_ascii());
+        let told = up.running().authority().exported.lock().clone().unwrap();
+        assert!(told.problem.is_empty(), "{told:?}");
+        if round == 1 {
+            // Rotated while it runs: what comes later is in a new file.
+            kept.extend(seqs(&path).0);
+            std::fs::rename(&path, folder.path().join("old")).unwrap();
+        }
+        up.running.take().unwrap().stop();
+        up.running = Some(up.world.start().unwrap());
+    }
+    let head = up.running().authority().ledger.durable().as_u64();
+    until("all of it is there", || seqs(&path).0.last().is_some_and(|seq| *seq >= head)).await;
+    kept.extend(seqs(&path).0);
+    assert!(kept.windows(2).all(|w| w[1] <= w[0] + 1), "a hole: {kept:?}");
+    // A clean stop notes how far it came.
+    assert_eq!((kept[0], kept.len() as u64), (first, head - first + 1), "each once");
+    let channel = up.world.channel("operator/you", up.admin()).await.unwrap();
+    let status = mayfly::pb::mayfly::v1::server_service_client::ServerServiceClient::new(channel);
+    let ledger = status.clone().get_status(pb::GetStatusRequest {}).await.unwrap().into_inner().ledger.unwrap();
+    assert!(ledger.exported_seq >= head && ledger.export_problem.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_does_not_go_on_holds_nobody_up_and_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("not/there/audit.jsonl");
+    let up = Up::new(Settings::default().with("audit.export_file", &format!("\"{}\"", path.display())));
+    let problem = || up.running().authority().exported.lock().clone().unwrap().problem;
+    until("it is told", || problem().contains("not/there")).await;
+    open_task(up.channel("agent/demo").await, None).await.unwrap();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let head = up.running().authority().ledger.durable().as_u64();
+    until("it goes on by itself", || seqs(&path).0.last().is_some_and(|seq| *seq >= head)).await;
+    until("that is told, too", || problem().is_empty()).await;
+    assert_eq!(seqs(&path).0[0], (1 << 45) + 1, "from the beginning");
 }
