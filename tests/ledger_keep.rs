@@ -1,10 +1,12 @@
 //! `audit.keep` on a real engine: the oldest commits go, and everything that needs the log goes on without them.
 
+#[path = "ledger_keep/tree.rs"]
+mod tree;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly::ledger::commit::{Hash, Opened, root_hash};
 use mayfly::ledger::history::{End, Reached};
 use mayfly::ledger::keep::Keep;
 use mayfly::ledger::open::load;
@@ -115,7 +117,8 @@ fn a_store_stops_growing_when_as_much_is_removed_as_is_written() {
     assert!(all > 24 << 20, "{all}");
     // redb gives pages of a power of two, and a removal frees them one flush later.
     assert!(sizes.iter().all(|s| *s < 3 * SETTLED), "{sizes:?}");
-    assert!(sizes[3] <= sizes[0] + sizes[0] / 4, "{sizes:?}");
+    // What derives from history reads it meanwhile, and whoever reads holds the pages of then: one look may be at such a moment.
+    assert!(sizes[2].min(sizes[3]) <= sizes[0] + sizes[0] / 4, "{sizes:?}");
     // One that was just written is a third, until its record is.
     let two = || snapshot::list(&kept.snapshots()).unwrap().len() == 2;
     assert!((0..200).any(|_| two() || {
@@ -174,60 +177,6 @@ fn what_was_not_exported_stays() {
     }
     let before = ledger.peek(|s| s.removed.before);
     assert!(before > 1 && before <= exported, "{before}");
-    ledger.stop();
-}
-
-/// The roots of the tree over all commits, as far as it knows them, once it has the newest.
-fn has_roots_of(ledger: &Ledger, leaves: &[Hash]) {
-    let has = || ledger.tree(|t| t.size()).is_ok_and(|size| size >= ledger.durable_position());
-    for _ in 0..1000 {
-        if has() {
-            break;
-        }
-        ledger.tend_tree(None);
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert!(has(), "{:?}", ledger.tree(|t| t.size()));
-    let base = ledger.tree(|t| t.base()).unwrap() as usize;
-    assert!(base < leaves.len(), "nothing is left to compare: {base} of {}", leaves.len());
-    for size in [base + 1, base + 2, leaves.len() - 1, leaves.len()] {
-        let (root, _) = ledger.tree(|t| t.consistency(size as u64)).unwrap().unwrap();
-        assert_eq!(root, root_hash(&leaves[..size]), "of {size} commits, {base} of them removed");
-    }
-}
-
-#[test]
-fn the_tree_goes_on_when_its_first_commits_are_gone() {
-    let kept = Kept::new();
-    let ledger = kept.open(None).unwrap();
-    kept.write(&ledger, 300);
-    let mut leaves = Vec::new();
-    while leaves.len() < ledger.durable_position() as usize {
-        let entries = ledger.store().read(leaves.len() as u64 + 1, 1 << 20).unwrap();
-        leaves.extend(entries.iter().map(|e| Opened::from_bytes(&e.bytes).unwrap().leaf()));
-    }
-    has_roots_of(&ledger, &leaves);
-    ledger.stop();
-    drop(ledger);
-    // Removed while it is built; then built anew from what was kept of them, since here it is in memory only.
-    for keep in [Some(Keep::Size(KEPT)), None] {
-        let ledger = kept.open(keep).unwrap();
-        if keep.is_some() {
-            kept.settle(&ledger, SETTLED);
-        }
-        assert!(ledger.peek(|s| s.removed.before) > 50);
-        has_roots_of(&ledger, &leaves);
-        ledger.stop();
-    }
-    // Retention without what was kept of the tree, as by a version that kept nothing: no tree, and nobody is told a wrong one.
-    let store = store(&kept.data()).unwrap();
-    for name in store.list("tree/").unwrap() {
-        store.delete(&name, Expect::Any).unwrap();
-    }
-    drop(store);
-    let ledger = kept.open(None).unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    assert!(ledger.tree(|t| t.size()).unwrap_err().to_string().contains("frontier"));
     ledger.stop();
 }
 

@@ -56,10 +56,12 @@ impl Authority {
                 root: tree.root(),
                 more: vec![format!("seq {}", tree.mark.seq), format!("time {}", tree.mark.time)],
             })?;
-            authority.goes_on(&checkpoint)?;
+            let is_new = authority.goes_on(&checkpoint)?;
             let note = authority.sign(&checkpoint.text())?;
-            let store = authority.ledger.store();
-            store.put(NEWEST, note.as_bytes(), Expect::Any).map_err(|e| Fault::new(format!("writing {NEWEST}: {e}")))?;
+            if is_new {
+                let store = authority.ledger.store();
+                store.put(NEWEST, note.as_bytes(), Expect::Any).map_err(|e| Fault::new(format!("writing {NEWEST}: {e}")))?;
+            }
             Ok(Signed { checkpoint, note })
         };
         // One after the other: each goes on from the one before.
@@ -86,11 +88,11 @@ impl Authority {
         }
     }
 
-    /// Whether the one that was signed last stands for a beginning of this one.
-    fn goes_on(&self, next: &Checkpoint) -> Result<(), No> {
+    /// Makes sure that the one that was signed last stands for a beginning of this one. False where it is this one.
+    fn goes_on(&self, next: &Checkpoint) -> Result<bool, No> {
         let store = self.ledger.store();
         let kept = store.named(NEWEST).map_err(|e| Fault::new(format!("reading {NEWEST}: {e}")))?;
-        let Some(last) = kept.and_then(|bytes| checkpoint_in(&bytes)) else { return Ok(()) };
+        let Some(last) = kept.and_then(|bytes| checkpoint_in(&bytes)) else { return Ok(true) };
         let same = match self.ledger.tree(|tree| tree.consistency(last.size))? {
             Ok((root, _)) => root == last.root,
             // What it stands for was removed meanwhile.
@@ -100,10 +102,10 @@ impl Authority {
         };
         let generation = |c: &Checkpoint| c.said("seq").and_then(|seq| seq.parse::<Seq>().ok()).map(Seq::generation);
         match same {
-            true => Ok(()),
+            true => Ok(*next != last),
             false if generation(&last) < generation(next) => {
                 tracing::warn!(size = last.size, "a recovery left behind what the newest checkpoint stands for");
-                Ok(())
+                Ok(true)
             }
             false => {
                 self.ledger

@@ -1,11 +1,11 @@
 //! What is derived from the history, by a thread that reads the log once it is durable: the tree over all commits, and the index of names.
 //!
-//! Nobody who issues waits for it. All of it can be built again from the store, but for what stands for commits that were removed: their
-//! frontier is kept in the store as a named value (`tree/` and how many they are), written by retention before the first of them goes.
+//! Nobody who issues waits for it. All of it can be built again from the store, but for what stands for commits that were removed: of those the
+//! tree's frontier is kept there.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,18 +15,16 @@ use super::forward::{Place, Step};
 use super::index::Index;
 use super::index::building::Building;
 use super::index::segment::Segment;
-use super::state::Removed;
 use super::taking::in_the_background;
 use super::tree::frontier::Frontier;
+use super::tree::kept::base;
 use super::tree::stored::{Mark, NoProof, Tree};
 use super::{Inner, Ledger, Room};
 use crate::limits;
 use crate::refusal::Fault;
 use crate::seq::Seq;
-use crate::store::{Expect, Position, Store, StoreError};
+use crate::store::Position;
 use crate::system::Stopwatch;
-
-const NAMED: &str = "tree/";
 
 /// Between two pieces of history: others go first.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -36,6 +34,8 @@ pub(super) struct Derived {
     tree: Mutex<Result<Tree, String>>,
     /// Where history names what.
     pub index: Mutex<Index>,
+    /// The files are not to be believed.
+    rebuild: AtomicBool,
     /// Set once, by whoever starts it.
     thread: std::sync::OnceLock<std::thread::Thread>,
 }
@@ -43,60 +43,9 @@ pub(super) struct Derived {
 impl Default for Derived {
     fn default() -> Derived {
         let thread = std::sync::OnceLock::new();
-        Derived { tree: Mutex::new(Err("it was not read yet".to_owned())), index: Mutex::default(), thread }
+        let tree = Mutex::new(Err("it was not read yet".to_owned()));
+        Derived { tree, index: Mutex::default(), rebuild: AtomicBool::new(false), thread }
     }
-}
-
-/// Where a tree begins whose first commits were removed.
-struct Base {
-    frontier: Frontier,
-    mark: Mark,
-}
-
-impl Base {
-    fn of(bytes: &[u8]) -> Option<Base> {
-        let (seq, rest) = bytes.split_first_chunk()?;
-        let (time, rest) = rest.split_first_chunk()?;
-        let mark = Mark { seq: u64::from_be_bytes(*seq), time: u64::from_be_bytes(*time) };
-        Some(Base { frontier: Frontier::from_bytes(rest)?, mark })
-    }
-}
-
-/// The frontier of the tree over the commits before one, as far as retention kept it.
-pub(super) fn frontier_at(store: &dyn Store, before: Position) -> Result<Option<Frontier>, StoreError> {
-    if before <= 1 {
-        return Ok(Some(Frontier::default()));
-    }
-    let kept = store.named(&name(before - 1))?;
-    Ok(kept.and_then(|bytes| Base::of(&bytes)).map(|base| base.frontier).filter(|f| f.size() == before - 1))
-}
-
-/// Keeps the frontier of what is about to be removed, and forgets those that nothing rests on any more.
-pub(super) fn keep_frontier(store: &dyn Store, frontier: &Frontier, now: &Removed, next: &Removed) -> Result<(), StoreError> {
-    let mut bytes = next.seq.as_u64().to_be_bytes().to_vec();
-    bytes.extend(next.time.0.to_be_bytes());
-    bytes.extend(frontier.to_bytes());
-    let (new, old) = (name(frontier.size()), name(now.before.max(1) - 1));
-    store.put(&new, &bytes, Expect::Any)?;
-    for other in store.list(NAMED)?.into_iter().filter(|other| *other != new && *other != old) {
-        store.delete(&other, Expect::Any)?;
-    }
-    Ok(())
-}
-
-fn name(size: u64) -> String {
-    format!("{NAMED}{size:020}")
-}
-
-/// Where the tree begins: at the first commit, or at the oldest frontier that what is left of the log reaches.
-fn base(store: &dyn Store) -> Result<Option<Base>, StoreError> {
-    let oldest = store.oldest()?;
-    if oldest <= 1 {
-        return Ok(Some(Base { frontier: Frontier::default(), mark: Mark::default() }));
-    }
-    let reaches = store.list(NAMED)?.into_iter().find(|kept| *kept >= name(oldest - 1));
-    let Some(kept) = reaches else { return Ok(None) };
-    Ok(store.named(&kept)?.and_then(|bytes| Base::of(&bytes)))
 }
 
 impl Ledger {
@@ -104,7 +53,16 @@ impl Ledger {
         let inner = self.inner.clone();
         let started = std::thread::Builder::new().name("ledger-derive".into()).spawn(move || {
             in_the_background();
-            Deriver { inner, place: None, hole: None, opened: false, flushed: Stopwatch::start(), said: String::new() }.run();
+            Deriver {
+                inner,
+                place: None,
+                hole: None,
+                unfilled: None,
+                opened: false,
+                flushed: Stopwatch::start(),
+                said: String::new(),
+            }
+            .run();
         });
         match started {
             Ok(thread) => {
@@ -129,6 +87,7 @@ impl Ledger {
     pub fn tend_tree(&self, damaged: Option<&NoProof>) {
         if let Some(NoProof::Damaged(what)) = damaged {
             tracing::warn!(what, "the tree over history is damaged and is built again");
+            self.inner.derived.rebuild.store(true, Ordering::Relaxed);
             *self.inner.derived.tree.lock() = Err("it is being built again".to_owned());
         }
         if let Some(thread) = self.inner.derived.thread.get() {
@@ -144,6 +103,8 @@ struct Deriver {
     place: Option<Place>,
     /// A part of the index that is missing, and where it ends.
     hole: Option<(Building, Position)>,
+    /// When such a part could not be written, last.
+    unfilled: Option<Stopwatch>,
     /// The index was read.
     opened: bool,
     flushed: Stopwatch,
@@ -211,7 +172,10 @@ impl Deriver {
     fn grow(&mut self, steps: &[Step]) -> Result<(), String> {
         let mut held = self.inner.derived.tree.lock();
         let Ok(tree) = &mut *held else { return Ok(()) };
-        self.rebase(tree)?;
+        if let Err(why) = self.rebase(tree) {
+            (*held, self.place) = (Err(why.clone()), None);
+            return Err(why);
+        }
         for step in steps {
             if self.place.is_none_or(|place| place.position != step.position) {
                 continue;
@@ -283,7 +247,8 @@ impl Deriver {
 
     /// Goes on with a part of the index that is missing. True where there may be more to do.
     fn fill(&mut self, ledger: &Ledger) -> Result<bool, String> {
-        if self.inner.room() != Room::Plenty {
+        let lately = |failed: &Stopwatch| failed.us() < limits::INDEX_RETRY_MS * 1000;
+        if self.inner.room() != Room::Plenty || self.unfilled.as_ref().is_some_and(lately) {
             return Ok(false);
         }
         if self.hole.is_none() {
@@ -304,7 +269,9 @@ impl Deriver {
             }
         }
         if full || built.place().position >= until {
-            self.inner.derived.index.lock().add(built).map_err(|e| e.to_string())?;
+            let added = self.inner.derived.index.lock().add(built);
+            self.unfilled = added.is_err().then(Stopwatch::start);
+            added.map_err(|e| e.to_string())?;
         } else if built.place() != built.from() {
             self.hole = Some((built, until));
         }
@@ -321,6 +288,10 @@ impl Deriver {
             return Err(why);
         };
         let cannot = |e: std::io::Error| e.to_string();
+        if self.inner.derived.rebuild.load(Ordering::Relaxed) {
+            anew(dir.as_deref(), &base.frontier).map_err(cannot)?;
+            self.inner.derived.rebuild.store(false, Ordering::Relaxed);
+        }
         let mut tree = Tree::open(dir.as_deref(), &base.frontier).map_err(cannot)?;
         let newest = tree.node((0, tree.size().saturating_sub(1))).unwrap_or_default();
         if tree.size() > base.frontier.size() && !self.is_ours(tree.size(), newest)? {
@@ -364,7 +335,10 @@ impl Deriver {
             Some(base) if base.frontier.size() > tree.size() => Ok(()),
             Some(base) => match tree.rebase(&base.frontier).map_err(|e| e.to_string())? {
                 true => Ok(()),
-                false => Err("what retention kept of removed commits is not what the tree says of them".to_owned()),
+                false => {
+                    self.inner.derived.rebuild.store(true, Ordering::Relaxed);
+                    Err("what retention kept of removed commits is not what the tree says of them; it is built again".to_owned())
+                }
             },
             None => Ok(()),
         }

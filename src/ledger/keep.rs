@@ -18,8 +18,9 @@ use super::record::{Event, Record, Who};
 use super::state::{Removed, State, Taken, seq_after};
 use super::taking::in_the_background;
 use super::tree::frontier::Frontier;
+use super::tree::kept;
 use super::verify::EVERYTHING;
-use super::{Inner, Lane, Ledger, derived, snapshot};
+use super::{Inner, Lane, Ledger, snapshot};
 use crate::limits;
 use crate::seq::{Millis, Seq};
 use crate::store::{Position, Store, StoreError};
@@ -127,14 +128,14 @@ impl Keeper {
             Keep::Size(bytes) => Due { before: now.minus(limits::KEEP_LEAST_MS), spare: total.saturating_sub(bytes) },
         };
         let store = self.inner.store();
-        let frontier = derived::frontier_at(&*store, removed.before.max(1))?;
+        let frontier = kept::frontier_at(&*store, removed.before.max(1))?;
         let (next, frontier) = due.walk(&*store, &removed, goal, frontier)?;
         if next.before < removed.before.max(1) + limits::KEEP_COMMITS {
             return Ok(false);
         }
         if let Some(frontier) = frontier {
             // Durable before the first commit goes: the tree goes on from it.
-            derived::keep_frontier(&*store, &frontier, &removed, &next)?;
+            kept::keep_frontier(&*store, &frontier, &removed, &next)?;
         }
         let record = Record::new(Who::Mayfly("audit.keep".into()), Event::HistoryRemoved(next.to_record()));
         let ledger = Ledger { inner: self.inner.clone() };

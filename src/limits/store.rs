@@ -90,3 +90,5 @@ pub const DERIVE_FLUSH_COMMITS: u64 = 8_192;
 pub const DERIVE_FLUSH_MS: u64 = 10_000;
 /// Bytes of records in one block of the index of history, about: what a search reads for one hit, 3 ms of one core.
 pub const INDEX_BLOCK_BYTES: usize = 1024 * 1024;
+/// Time until a part of the index that could not be written is tried again, milliseconds: it reads 64 MiB for it.
+pub const INDEX_RETRY_MS: u64 = 60_000;

@@ -4,9 +4,10 @@
 //!
 //! - [`proof`]: roots, paths, proofs, and their checks. Pure.
 //! - [`frontier`]: the right side, from which a tree goes on.
-//! - [`stored`]: the tree in files.
+//! - [`stored`]: the tree in files. `kept`: what stays of it when its beginning was removed.
 
 pub mod frontier;
+pub(super) mod kept;
 pub mod proof;
 pub mod stored;
 #[cfg(test)]
