@@ -114,6 +114,7 @@ struct Deriver {
 impl Deriver {
     fn run(mut self) {
         while !self.stopping() {
+            let watch = Stopwatch::start();
             let more = self.round().unwrap_or_else(|why| {
                 if self.said != why {
                     tracing::warn!(why, "the tree over history does not grow; it is tried again");
@@ -122,7 +123,8 @@ impl Deriver {
                 false
             });
             match more {
-                true => std::thread::sleep(PAUSE),
+                // Whoever waits for it wakes it.
+                true => std::thread::park_timeout(PAUSE.max(Duration::from_micros(watch.us() * limits::DERIVE_REST))),
                 false => std::thread::park_timeout(Duration::from_millis(limits::DERIVE_LOOK_MS)),
             }
         }

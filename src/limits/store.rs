@@ -84,6 +84,8 @@ pub const KEEP_COMMITS: u64 = 16;
 pub const SEALING_KEY_FILE_BYTES: usize = 132;
 /// Time between two looks for new commits by who derives from history, milliseconds: five looks a second at a number.
 pub const DERIVE_LOOK_MS: u64 = 200;
+/// How long who derives from history rests after each piece, times what that took: a fifth of one core at most, 25 MB a second or so.
+pub const DERIVE_REST: u64 = 4;
 /// Commits after which the tree's newest leaves are synced. At 32 bytes each, 256 KiB; as many are read again after a crash.
 pub const DERIVE_FLUSH_COMMITS: u64 = 8_192;
 /// Time after which they are in any case, milliseconds: few flushes beside those of commits.
