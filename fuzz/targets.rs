@@ -18,6 +18,9 @@ use mayfly::pb::mayfly::v1 as pb;
 use mayfly::policy::plain::{self, Reader};
 use mayfly::policy::table;
 use mayfly::policy::wanted::{Wanted, digest_of_json};
+use mayfly::proof::check::check;
+use mayfly::proof::key::NoteKey;
+use mayfly::proof::note::{Checkpoint, Note};
 use mayfly::revocation::{FeedEvent, FeedSnapshot, Follower, Target};
 use mayfly::seq::{Millis, Seq};
 use mayfly::serve::wire::target_from_pb;
@@ -44,6 +47,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("exchange", exchange),
     ("plain", plain),
     ("feed", feed),
+    ("export", export),
 ];
 
 /// What is read as a record is written again bit for bit.
@@ -163,6 +167,19 @@ pub fn arguments(data: &[u8]) {
     let pretty = serde_json::to_string_pretty(&value).expect("JSON is written");
     if pretty.len() <= limits::ARGUMENTS_BYTES {
         assert_eq!(digest_of_json(&pretty), Ok(digest), "{text}");
+    }
+}
+
+/// An export is read without its keys: what is found right says the same when it is read again, and names a checkpoint that reads back.
+pub fn export(data: &[u8]) {
+    if let Ok(right) = check(data, &[]) {
+        assert_eq!(check(data, &[]).as_ref(), Ok(&right));
+        assert_eq!(Checkpoint::parse(&right.checkpoint.text()).as_ref(), Ok(&right.checkpoint));
+    }
+    let Ok(text) = str::from_utf8(data) else { return };
+    let keys = NoteKey::read(text).unwrap_or_default();
+    if let Ok(note) = Note::parse(text) {
+        let _ = (note.signer(&keys).is_ok(), Checkpoint::parse(&note.text).is_ok());
     }
 }
 

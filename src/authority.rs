@@ -74,10 +74,23 @@ pub struct Authority {
     pub commits: broadcast::Sender<Arc<Batch>>,
     /// Questions that read history at once.
     pub questions: Arc<Semaphore>,
+    /// How far the continuous export is, where there is one.
+    pub exported: parking_lot::Mutex<Option<Exported>>,
+    /// Those who read the ledger in order at once.
+    pub readers: Arc<Semaphore>,
     /// One change of keys or bundles at a time: each is planned on what the one before left.
     pub(crate) changing: Mutex<()>,
     /// When this process began, by the wall clock and by the steady one.
     pub(crate) began: (Millis, u64),
+}
+
+/// How far a continuous export of the audit is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exported {
+    /// Everything up to here was handed over.
+    pub seq: crate::seq::Seq,
+    /// Why it does not go on, where it does not.
+    pub problem: String,
 }
 
 /// What a server knows of itself.
@@ -175,6 +188,8 @@ impl Authority {
             peers: Peers::default(),
             commits: broadcast::Sender::new(limits::WATCH_LAG),
             questions: Arc::new(Semaphore::new(limits::HISTORY_QUESTIONS)),
+            exported: parking_lot::Mutex::new(None),
+            readers: Arc::new(Semaphore::new(limits::READERS)),
             changing: Mutex::new(()),
             began,
         });

@@ -224,6 +224,10 @@ pub async fn tend(authority: &Authority) {
             }
         }
     }
+    // Of no environment: the ledger is one.
+    if let Err(error) = authority.tend_line(KeyPurpose::Checkpoint, "").await {
+        tracing::error!(%error, "the key of checkpoints could not be tended");
+    }
     authority.shred_keys().await;
 }
 

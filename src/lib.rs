@@ -13,6 +13,7 @@ pub mod verifier;
 
 pub mod admission;
 pub mod approvals;
+pub mod audit;
 pub mod authority;
 pub mod exchange;
 pub mod explain;
@@ -26,6 +27,7 @@ pub mod leases;
 pub mod lookup;
 pub mod narrow;
 pub mod peers;
+pub mod proof;
 pub mod rates;
 pub mod reach;
 pub mod refusals;

@@ -303,6 +303,28 @@ pub const JWKS_MAX_AGE_MS: u64 = 300 * 1000;
 pub const KEY_PUBLISHED_AHEAD_MS: u64 = 2 * JWKS_MAX_AGE_MS;
 /// How long a key signs, milliseconds. NIST SP 800-57 part 1, table 1 allows 1 to 3 years; a month keeps the path in use.
 pub const KEY_SIGNS_MS: u64 = 30 * 24 * 3600 * 1000;
+/// How long a key signs checkpoints, milliseconds: a year, the least that NIST SP 800-57 part 1, table 1 has for such keys.
+pub const CHECKPOINT_KEY_SIGNS_MS: u64 = 365 * 24 * 3600 * 1000;
+/// Longest signed note that is read, bytes: a checkpoint is under 500, the statement of an export under 20 KB with the longest filter.
+pub const NOTE_BYTES: usize = 32 * 1024;
+/// Most signatures of a note. C2SP's checkpoints carry those of witnesses too.
+pub const NOTE_SIGNATURES: usize = 16;
+/// Longest line of an export, bytes: the largest record (`RECORD_BYTES`) in base64 and readable.
+pub const EXPORT_LINE_BYTES: usize = 4 * RECORD_BYTES;
+/// Time between two looks of the continuous export for something new, milliseconds. As `DERIVE_LOOK_MS`.
+pub const EXPORT_LOOK_MS: u64 = DERIVE_LOOK_MS;
+/// Time between two notes of how far it is, milliseconds: a durable write each, and what is told again after a crash.
+pub const EXPORT_NOTE_MS: u64 = 1_000;
+/// Longest wait for a syslog or a collector, milliseconds. As long as the command line waits for a call.
+pub const EXPORT_CALL_MS: u64 = 10_000;
+/// Largest answer of a collector that is read, bytes. Its message says what it rejected.
+pub const EXPORT_ANSWER_BYTES: u64 = 64 * 1024;
+/// Largest file of keys that a check of an export reads, bytes: as a bundle of `KEYS` of them.
+pub const CHECK_KEYS_BYTES: usize = 64 * 1024;
+/// How long a checkpoint waits until the tree reaches the newest commit, milliseconds. A third of the time that a caller may ask to wait.
+pub const CHECKPOINT_WAIT_MS: u64 = WAIT_MS / 3;
+/// Bytes of history that one call of VerifyLedger reads. About a second of one core.
+pub const VERIFY_CALL_BYTES: usize = HISTORY_BYTES;
 /// How long a key verifies after it signed for the last time, milliseconds: the longest TTL, a view's age, and skew on both sides.
 pub const KEY_VERIFIES_MS: u64 = CREDENTIAL_TTL_MS + VIEW_MAX_AGE_MS + 2 * CLOCK_SKEW_MS;
 
@@ -342,6 +364,16 @@ pub const LEASE_LOOK_MS: u64 = 1_000;
 pub const HISTORY_BYTES: usize = 256 * 1024 * 1024;
 /// Questions that read history at once: each holds a core.
 pub const HISTORY_QUESTIONS: usize = 2;
+/// Bytes of history that one page of a search may read. A quarter of a second of one core: pages come while a long search goes on.
+pub const SEARCH_BYTES: usize = 64 * 1024 * 1024;
+/// Those who read the ledger in order at once: tails and exports. Each holds about `READER_BYTES` and the records of one commit.
+pub const READERS: usize = 16;
+/// Bytes of history that such a reader takes at once. Some 3 ms of one core.
+pub const READER_BYTES: usize = 1024 * 1024;
+/// Commits that a tail may lag, once it had caught up, before its stream ends with an error. Minutes at full load (`GATHER_RECORDS`).
+pub const TAIL_LAG: u64 = 65_536;
+/// Bytes of records in one page of a search. With what JSON adds, below gRPC clients' 4 MB.
+pub const SEARCH_PAGE_BYTES: usize = 1024 * 1024;
 /// Records in one explanation. A task of 100 credentials is read at once; at 1 KB each, 100 KB.
 pub const EXPLAIN_RECORDS: usize = 100;
 /// Commits that a watcher of credentials may lag before its stream ends with an error. At 256 records of 600 bytes each, 40 MB.

@@ -1,7 +1,7 @@
 //! What was issued, found again: by id, by a token or what is left of it, by its digest.
 //!
-//! Memory has what is live. What has ended is looked for in history, newest first and within `limits::HISTORY_BYTES`; where that bound
-//! ends the search, the answer says so and claims nothing.
+//! Memory has what is live. What has ended is looked for in history, by the index of its names, and where that does not find it newest first
+//! and within `limits::HISTORY_BYTES`; where that bound ends the search, the answer says so and claims nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -17,7 +17,8 @@ use crate::credential::reference::{PREFIX, Shown};
 use crate::feed::Made;
 use crate::ledger::commit::sha256;
 use crate::ledger::history::{End, Past, Reached};
-use crate::ledger::record::{Event, Issued, KeyPurpose, Record, TaskOpened};
+use crate::ledger::record::{Event, Issued, KeyPurpose, Record, Sort, TaskOpened};
+use crate::ledger::search::Filter;
 use crate::limits;
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{CredentialId, Seq, TaskId};
@@ -91,7 +92,37 @@ impl Authority {
             let record = record.ok_or_else(|| Fault::new(format!("commit {at} does not hold the issuance of {id}")))?;
             return Ok(Some(Found { record, seq, path }));
         }
+        if let Some(found) = self.issuance_in_index(id).await? {
+            return Ok(Some(found));
+        }
         self.issuance_where(move |e| e.credential == id.as_bytes(), &id.to_string()).await
+    }
+
+    /// The issuance of a credential and the tasks above it, each by its name. Where that does not find it, nothing is claimed.
+    async fn issuance_in_index(&self, id: CredentialId) -> Result<Option<Found>, No> {
+        let of = |name: String| Filter { names: vec![(None, name)], ..Filter::default() };
+        let issued = |r: &Record| matches!(&r.event, Some(Event::Issued(e)) if e.credential == id.as_bytes());
+        let all = self.search_far(&of(id.to_string()), limits::EXPLAIN_RECORDS).await?.records;
+        let Some(one) = all.into_iter().map(|m| m.past).find(|past| issued(&past.record)) else { return Ok(None) };
+        let mut found = Found { record: one.record, seq: one.seq, path: Vec::new() };
+        let mut above = TaskId::from_slice(&found.issued()?.task);
+        while let Some(task) = above.filter(|_| found.path.len() < limits::TASK_DEPTH) {
+            let opened = Filter {
+                names: vec![(Some(Sort::Task), task.to_string()), (Some(Sort::Event), "task opened".into())],
+                ..Filter::default()
+            };
+            let opened = self.search_far(&opened, limits::EXPLAIN_RECORDS).await?.records.into_iter().find_map(|m| {
+                match m.past.record.event {
+                    Some(Event::TaskOpened(e)) if e.task == task.as_bytes() => Some(e),
+                    _ => None,
+                }
+            });
+            // As without an index: a path that is not known to its root is none.
+            let Some(opened) = opened else { return Ok(None) };
+            found.path.insert(0, task);
+            above = TaskId::from_slice(&opened.parent);
+        }
+        Ok(Some(found))
     }
 
     /// Who made these rules and locks, when and why. What the feed does not have, as after a restart, is looked for in history and kept;

@@ -114,6 +114,18 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         ("[store]", "[limits]\nleases_making = 257\n[store]", &[":13:", "limits.leases_making is 257", "from 1 to 256"]),
         ("[store]", "[svid]\nmax_ttl = \"1 day\"\n[store]", &[":13:", "svid.max_ttl", "1h30m"]),
         ("[store]", "[audit]\nkeep = \"1h\"\n[store]", &[":13:", "audit.keep", "at least 1d"]),
+        ("[store]", "[audit]\nexport_syslog = \"log-host\"\n[store]", &[":13:", "audit.export_syslog", "tcp://HOST:PORT"]),
+        ("[store]", "[audit]\nexport_syslog = \"tcp://host:0\"\n[store]", &[":13:", "audit.export_syslog", "tcp://HOST:PORT"]),
+        (
+            "[store]",
+            "[audit]\nexport_otlp = \"https://a:1/v1/logs\"\n[store]",
+            &[":13:", "audit.export_otlp", "http://HOST:PORT"],
+        ),
+        (
+            "[store]",
+            "[audit]\nexport_file = \"a\"\nexport_otlp = \"http://a:1/v1/logs\"\n[store]",
+            &[":14:", "audit.export_otlp", "both set"],
+        ),
         ("[store]", "[audit]\nkeep = \"1MiB\"\n[store]", &[":13:", "at least 64MiB"]),
         ("[store]", "[admin]\nuids = [\"root\"]\n[store]", &[":13:", "admin.uids[0]"]),
         ("[store]", "[public_tls]\nkey = \"k\"\n[store]", &[":13:", "lacks public_tls.certificate"]),

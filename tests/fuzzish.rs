@@ -295,6 +295,9 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
         ]
         .map(text)
         .to_vec(),
+        "export" => {
+            ["export.jsonl", "checkpoint.txt", "keys.json"].map(|name| sample(&format!("tests/vectors/audit/{name}"))).into()
+        }
         "target" => {
             let all = samples::all();
             let revoked = all.iter().find(|(name, _)| name == "30-revoked").unwrap().1.event.clone();
@@ -347,4 +350,4 @@ macro_rules! run {
     };
 }
 
-run!(record commit fold spiffe_id bundle chain token jwt_svid arguments target config policy_tests exchange plain feed);
+run!(record commit fold spiffe_id bundle chain token jwt_svid arguments target config policy_tests exchange plain feed export);

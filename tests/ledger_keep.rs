@@ -1,5 +1,8 @@
 //! `audit.keep` on a real engine: the oldest commits go, and everything that needs the log goes on without them.
 
+#[path = "ledger_keep/tree.rs"]
+mod tree;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +16,7 @@ use mayfly::limits;
 use mayfly::revocation::{Rules, Target};
 use mayfly::seq::{Millis, Seq};
 use mayfly::store::redb::{Options, RedbStore};
-use mayfly::store::{Store, StoreError};
+use mayfly::store::{Expect, Store, StoreError};
 use mayfly::system::{SetClock, System};
 
 const START: u64 = 1_800_000_000_000;
@@ -114,7 +117,8 @@ fn a_store_stops_growing_when_as_much_is_removed_as_is_written() {
     assert!(all > 24 << 20, "{all}");
     // redb gives pages of a power of two, and a removal frees them one flush later.
     assert!(sizes.iter().all(|s| *s < 3 * SETTLED), "{sizes:?}");
-    assert!(sizes[3] <= sizes[0] + sizes[0] / 4, "{sizes:?}");
+    // What derives from history reads it meanwhile, and whoever reads holds the pages of then: one look may be at such a moment.
+    assert!(sizes[2].min(sizes[3]) <= sizes[0] + sizes[0] / 4, "{sizes:?}");
     // One that was just written is a third, until its record is.
     let two = || snapshot::list(&kept.snapshots()).unwrap().len() == 2;
     assert!((0..200).any(|_| two() || {
@@ -138,6 +142,41 @@ fn what_is_older_goes_and_what_is_younger_stays() {
     assert!(removed.time < now.minus(100_000), "{removed:?}");
     let next = ledger.store().read(removed.before, 1).unwrap();
     assert_eq!(next[0].at, removed.before);
+    ledger.stop();
+}
+
+#[test]
+fn what_was_not_exported_stays() {
+    let kept = Kept::new();
+    let open = || {
+        let settings = Settings {
+            snapshots: Some(kept.snapshots()),
+            snapshot_every: 20,
+            keep: Some(Keep::Size(KEPT)),
+            export: true,
+            ..Settings::default()
+        };
+        let dir = kept.data();
+        Ledger::open(Box::new(move || Ok(store(&dir)? as Arc<dyn Store>)), System::with_clock(kept.clock.clone()), settings)
+            .unwrap()
+    };
+    let ledger = open();
+    kept.write(&ledger, 300);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(ledger.peek(|s| s.removed.before), 0, "nothing was exported");
+    let exported = 150u64;
+    let seq = Seq::start_of(1).as_u64() + exported;
+    let place = [exported.to_be_bytes(), seq.to_be_bytes()].concat();
+    ledger.store().put(mayfly::ledger::keep::EXPORTED, &place, Expect::Any).unwrap();
+    for _ in 0..200 {
+        kept.write(&ledger, 2);
+        std::thread::sleep(Duration::from_millis(10));
+        if ledger.peek(|s| s.removed.before) > 1 {
+            break;
+        }
+    }
+    let before = ledger.peek(|s| s.removed.before);
+    assert!(before > 1 && before <= exported, "{before}");
     ledger.stop();
 }
 

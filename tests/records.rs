@@ -215,6 +215,14 @@ fn a_commit_with_molds_is_written_as_its_sample() {
 }
 
 #[test]
+fn every_event_has_a_name_that_a_search_takes() {
+    for (file, record) in samples::all() {
+        let name = mayfly::ledger::record::event_name(record.event.as_ref().unwrap());
+        assert!(mayfly::ledger::record::EVENT_NAMES.contains(&name), "{file}: {name}");
+    }
+}
+
+#[test]
 fn persisted_numbers_keep_their_meaning() {
     use mayfly::ledger::record::{HoldRank, KeyPurpose, KeyState, LeaseEnd, Outcome};
     use mayfly::policy::bound::Bound;

@@ -7,6 +7,7 @@
 
 pub mod approval;
 pub mod args;
+pub mod audit;
 pub mod bench;
 pub mod binding;
 pub mod blast_radius;
@@ -151,6 +152,9 @@ pub enum Command {
     Lease(lease::LeaseCommand),
     /// Why something was or was not granted, and what became of it
     Explain(explain::ExplainArgs),
+    /// What the ledger says: searched, followed, proven, given away
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// How the server is
     Status(status::StatusArgs),
     /// Who the server takes us for
@@ -245,6 +249,7 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Approval(command) => approval::run(command, run).await,
         Command::Lease(command) => lease::run(command, run).await,
         Command::Explain(args) => explain::run(args, run).await,
+        Command::Audit(command) => audit::run(command, run).await,
         Command::Status(args) => status::run(args, run).await,
         Command::Whoami => whoami::run(run).await,
         Command::Bench(args) => bench::run(&args, run.out),

@@ -7,44 +7,7 @@ use crate::ledger::record::*;
 use crate::revocation::Target;
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, TaskId};
 
-/// What happened, in a few words that never change.
-pub const fn name(event: &Event) -> &'static str {
-    match event {
-        Event::GenerationBegun(_) => "generation begun",
-        Event::TaskOpened(_) => "task opened",
-        Event::TaskClosed(_) => "task closed",
-        Event::TaskHeld(_) => "task held",
-        Event::TaskResumed(_) => "task resumed",
-        Event::TaskExtended(_) => "task extended",
-        Event::TaskHeartbeats(_) => "heartbeats",
-        Event::Issued(_) => "credential issued",
-        Event::Released(_) => "credential given back",
-        Event::Authorized(_) => "action authorized",
-        Event::UsesReported(_) => "uses reported",
-        Event::Refused(_) => "refused",
-        Event::Revoked(_) => "revoked",
-        Event::LockLifted(_) => "lock lifted",
-        Event::PolicySet(_) => "policy set",
-        Event::UpstreamSet(_) => "upstream set",
-        Event::BindingSet(_) => "binding set",
-        Event::OwnerLeft(e) if e.returned => "owner back",
-        Event::OwnerLeft(_) => "owner left",
-        Event::Narrowed(_) => "narrowed",
-        Event::PolicyDiffered(_) => "policy differed",
-        Event::BundleSet(_) => "bundle set",
-        Event::KeyAdded(_) => "key added",
-        Event::KeyChanged(_) => "key changed",
-        Event::BreakGlass(_) => "break-glass",
-        Event::ApprovalAsked(_) => "approval asked",
-        Event::ApprovalDecided(_) => "approval decided",
-        Event::UsedOnce(_) => "used once",
-        Event::LeaseOpened(_) => "lease opened",
-        Event::LeaseClosed(_) => "lease closed",
-        Event::SnapshotTaken(_) => "snapshot taken",
-        Event::Maintained(_) => "maintained",
-        Event::HistoryRemoved(_) => "history removed",
-    }
-}
+pub use crate::ledger::record::event_name as name;
 
 /// A record's content. Texts of policies, registrations, bindings and bundles are named by their digests.
 pub fn json(record: &Record) -> Value {

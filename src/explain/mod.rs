@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 use crate::authority::Authority;
 use crate::ledger::history::{Past, Reached};
 use crate::ledger::record::{Event, Record, Refused};
+use crate::ledger::search::Filter;
 use crate::ledger::state::request_key;
 use crate::limits;
 use crate::lookup::Found;
@@ -188,19 +189,11 @@ impl Authority {
     }
 
     async fn explain_seq(&self, seq: Seq) -> Result<Explained, No> {
-        let (past, reached) = self
-            .look_back(None, move |found, past| match past.seq.cmp(&seq) {
-                std::cmp::Ordering::Greater => ControlFlow::Continue(()),
-                std::cmp::Ordering::Equal => {
-                    *found = Some(past);
-                    ControlFlow::Break(())
-                }
-                std::cmp::Ordering::Less => ControlFlow::Break(()),
-            })
-            .await?;
+        let mut found = self.search_far(&Filter { seq: Some(seq), ..Filter::default() }, 1).await?;
         let what = format!("record {seq}");
-        match (past, reached.short()) {
-            (Some(past), _) => self.explain_past(past).await,
+        let reached = found.how_far();
+        match (found.records.pop(), reached.short()) {
+            (Some(one), _) => self.explain_past(one.past).await,
             (None, Some((at, _))) if seq <= at => Err(not_found(&what, &what, reached)),
             (None, _) => Err(none(&what)),
         }

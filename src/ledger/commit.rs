@@ -108,41 +108,22 @@ pub enum BadCommit {
 }
 
 impl Commit {
-    /// The header, its SHA-256 and the first record alone, of a commit that was found whole before.
-    pub(super) fn glance(bytes: &Bytes) -> Result<(Header, Hash, Record), BadCommit> {
+    /// The header, its SHA-256 and leaf hash and the first record alone, of a commit that was found whole before.
+    pub(super) fn glance(bytes: &Bytes) -> Result<(Header, [Hash; 2], Record), BadCommit> {
         let packed = Packed::decode(bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
         let header = Header::decode(packed.header.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
-        let hash = sha256(&packed.header);
+        let hashes = [sha256(&packed.header), leaf_hash(&packed.header)];
         let records = records_of(packed, header.format)?;
         let first = records.first().ok_or_else(|| BadCommit::Malformed("no records".to_owned()))?;
         let first = Record::from_bytes(first).map_err(|e| BadCommit::Malformed(e.0))?;
-        Ok((header, hash, first))
+        Ok((header, hashes, first))
     }
 
     /// Reads a commit back and checks it in itself: format, counts, root, every record known.
     pub fn from_bytes(bytes: &Bytes) -> Result<Commit, BadCommit> {
-        let packed = Packed::decode(bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
-        let header = Header::decode(packed.header.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
-        if header.format > MOLDED {
-            return Err(BadCommit::Newer(header.format));
-        }
-        if header.format == 0 || header.encoded_len() != packed.header.len() || packed.encoded_len() != bytes.len() {
-            return Err(BadCommit::Malformed("not in the form that a writer writes".into()));
-        }
-        let hash = sha256(&packed.header);
-        let records = records_of(packed, header.format)?;
-        if header.records as usize != records.len() || records.is_empty() {
-            return Err(BadCommit::Malformed(format!("{} records, {} named", records.len(), header.records)));
-        }
-        let leaves: Vec<Hash> = records.iter().map(|r| leaf_hash(r)).collect();
-        if root_hash(&leaves)[..] != header.root[..] {
-            return Err(BadCommit::Root);
-        }
-        let records = records
-            .iter()
-            .map(|r| Record::from_bytes(r).map_err(|e| BadCommit::Malformed(e.0)))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Commit { hash, header, records, size: bytes.len() })
+        let opened = Opened::from_bytes(bytes)?;
+        let records = opened.records.iter().map(|r| decoded(r)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Commit { hash: sha256(&opened.header_bytes), header: opened.header, records, size: bytes.len() })
     }
 
     /// The chain's head after this commit, if it continues `after`.
@@ -152,6 +133,58 @@ impl Commit {
         }
         Ok(ChainHead { number: self.header.number, hash: self.hash, time: Millis(self.header.time) })
     }
+}
+
+/// A commit in its bytes, found whole in itself: what a proof is made of. Its records are decoded by whoever wants them.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// Its header.
+    pub header: Header,
+    /// The header's bytes, as they are hashed.
+    pub header_bytes: Bytes,
+    /// Its records' bytes, each whole.
+    pub records: Vec<Bytes>,
+    /// The hash of each record as a leaf of the header's root.
+    pub leaves: Vec<Hash>,
+}
+
+impl Opened {
+    /// Checks format, counts and root, and decodes no record.
+    pub fn from_bytes(bytes: &Bytes) -> Result<Opened, BadCommit> {
+        let packed = Packed::decode(bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
+        let header_bytes = packed.header.clone();
+        let header = Header::decode(header_bytes.clone()).map_err(|e| BadCommit::Malformed(e.to_string()))?;
+        if header.format > MOLDED {
+            return Err(BadCommit::Newer(header.format));
+        }
+        if header.format == 0 || header.encoded_len() != header_bytes.len() || packed.encoded_len() != bytes.len() {
+            return Err(BadCommit::Malformed("not in the form that a writer writes".into()));
+        }
+        let records = records_of(packed, header.format)?;
+        if header.records as usize != records.len() || records.is_empty() {
+            return Err(BadCommit::Malformed(format!("{} records, {} named", records.len(), header.records)));
+        }
+        let leaves: Vec<Hash> = records.iter().map(|r| leaf_hash(r)).collect();
+        if root_hash(&leaves)[..] != header.root[..] {
+            return Err(BadCommit::Root);
+        }
+        Ok(Opened { header, header_bytes, records, leaves })
+    }
+
+    /// The commit's leaf in the tree over all commits: RFC 6962's hash of its header's bytes.
+    pub fn leaf(&self) -> Hash {
+        leaf_hash(&self.header_bytes)
+    }
+
+    /// One of its records, from 0.
+    pub fn record(&self, at: usize) -> Result<Record, BadCommit> {
+        let bytes = self.records.get(at).ok_or_else(|| BadCommit::Malformed(format!("no record {at}")))?;
+        decoded(bytes)
+    }
+}
+
+fn decoded(bytes: &[u8]) -> Result<Record, BadCommit> {
+    Record::from_bytes(bytes).map_err(|e| BadCommit::Malformed(e.0))
 }
 
 /// SHA-256.
@@ -171,7 +204,8 @@ pub fn leaf_hash(bytes: &[u8]) -> Hash {
     out
 }
 
-fn node_hash(left: &Hash, right: &Hash) -> Hash {
+/// RFC 6962, section 2.1: the hash of a node.
+pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
     let mut node = [NODE; 65];
     node[1..33].copy_from_slice(left);
     node[33..].copy_from_slice(right);

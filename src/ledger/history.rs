@@ -14,7 +14,7 @@ use crate::seq::{Millis, Seq};
 use crate::store::{Entry, Position, Store};
 
 /// Commits read at once. The largest are 4.5 MB each.
-const PIECE: u64 = 16;
+pub(super) const PIECE: u64 = 16;
 
 /// A record of the past.
 #[derive(Clone, Debug)]
@@ -122,7 +122,7 @@ fn look_back(store: &dyn Store, end: End, most: usize, mut each: impl FnMut(Past
 }
 
 /// The commits from `from` to `to`, in order.
-fn piece(store: &dyn Store, from: Position, to: Position) -> Result<Vec<Entry>, crate::store::StoreError> {
+pub(super) fn piece(store: &dyn Store, from: Position, to: Position) -> Result<Vec<Entry>, crate::store::StoreError> {
     let mut all: Vec<Entry> = Vec::new();
     let mut next = from;
     while next <= to {

@@ -3,7 +3,7 @@
 //! What is gone has to be missed by nobody: not by a start, which folds what follows a snapshot; not by a request that is sent again, whose
 //! credential is made from its record. So commits go up to the older of the two snapshots that the log vouches for, and up to the oldest
 //! issuance of what still lives, whatever `audit.keep` says. That they go is a record before the first of them does, with the hash that
-//! what stays continues: a beginning that is missing without one is damage.
+//! what stays continues: a beginning that is missing without one is damage. Where a continuous export is set, what it did not take yet stays.
 //!
 //! It works in the background, in pieces that an append can wait for, and also while the disk is full: a removal takes what it needs from
 //! the reserve.
@@ -13,9 +13,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::commit::{BadCommit, ChainHead, Commit};
+use super::forward::Place;
 use super::record::{Event, Record, Who};
 use super::state::{Removed, State, Taken, seq_after};
 use super::taking::in_the_background;
+use super::tree::frontier::Frontier;
+use super::tree::kept;
 use super::verify::EVERYTHING;
 use super::{Inner, Lane, Ledger, snapshot};
 use crate::limits;
@@ -43,6 +46,20 @@ enum Cannot {
     Commit(Position, BadCommit),
     #[error("its record could not be written")]
     Record,
+}
+
+/// The named value that says how far the continuous export is.
+pub const EXPORTED: &str = "export/place";
+
+/// How far the continuous export is: the next commit, and the last seq before it, eight bytes each.
+pub fn exported(store: &dyn Store) -> Result<Option<Place>, StoreError> {
+    let kept = store.named(EXPORTED)?;
+    let read = |bytes: Vec<u8>| {
+        let (position, rest) = bytes.split_first_chunk()?;
+        let seq = Seq::from_u64(u64::from_be_bytes(rest.try_into().ok()?))?;
+        Some(Place { position: u64::from_be_bytes(*position), seq })
+    };
+    Ok(kept.and_then(read))
 }
 
 impl Ledger {
@@ -100,7 +117,7 @@ impl Keeper {
             return Ok(false);
         }
         self.take_out()?;
-        let Some(goal) = self.goal() else { return Ok(false) };
+        let Some(goal) = self.goal()? else { return Ok(false) };
         let (removed, total, now) = {
             let state = self.inner.state.read();
             (state.removed.clone(), state.bytes, state.time)
@@ -110,9 +127,15 @@ impl Keeper {
             Keep::Time(ms) => Due { before: now.minus(ms.max(limits::KEEP_LEAST_MS)), spare: u64::MAX },
             Keep::Size(bytes) => Due { before: now.minus(limits::KEEP_LEAST_MS), spare: total.saturating_sub(bytes) },
         };
-        let next = due.walk(&*self.inner.store(), &removed, goal)?;
+        let store = self.inner.store();
+        let frontier = kept::frontier_at(&*store, removed.before.max(1))?;
+        let (next, frontier) = due.walk(&*store, &removed, goal, frontier)?;
         if next.before < removed.before.max(1) + limits::KEEP_COMMITS {
             return Ok(false);
+        }
+        if let Some(frontier) = frontier {
+            // Durable before the first commit goes: the tree goes on from it.
+            kept::keep_frontier(&*store, &frontier, &removed, &next)?;
         }
         let record = Record::new(Who::Mayfly("audit.keep".into()), Event::HistoryRemoved(next.to_record()));
         let ledger = Ledger { inner: self.inner.clone() };
@@ -140,11 +163,14 @@ impl Keeper {
     }
 
     /// Up to where commits may go, whatever is set.
-    ///
-    /// An export would be one more bound here: what it has not taken yet stays.
-    fn goal(&mut self) -> Option<Position> {
-        let goal = self.snapshots()?.min(self.oldest_alive());
-        (goal > 1).then_some(goal)
+    fn goal(&mut self) -> Result<Option<Position>, Cannot> {
+        let Some(goal) = self.snapshots().map(|goal| goal.min(self.oldest_alive())) else { return Ok(None) };
+        let goal = match self.inner.settings.export {
+            // What was not exported stays.
+            true => goal.min(exported(&*self.inner.store())?.map_or(0, |place| place.position)),
+            false => goal,
+        };
+        Ok(Some(goal).filter(|goal| *goal > 1))
     }
 
     /// What follows the older of two snapshots stays, so that a broken file never stops a start. Both are read before anything rests on them.
@@ -191,7 +217,15 @@ struct Due {
 
 impl Due {
     /// Goes on from what is removed as far as commits are due, within a bound for one record.
-    fn walk(&self, store: &dyn Store, removed: &Removed, goal: Position) -> Result<Removed, Cannot> {
+    ///
+    /// The tree's frontier there comes with it, where it was known where this begins.
+    fn walk(
+        &self,
+        store: &dyn Store,
+        removed: &Removed,
+        goal: Position,
+        mut frontier: Option<Frontier>,
+    ) -> Result<(Removed, Option<Frontier>), Cannot> {
         let mut at = Removed { before: removed.before.max(1), ..removed.clone() };
         let most = removed.bytes + limits::KEEP_BYTES;
         while at.before < goal && at.bytes < most {
@@ -202,23 +236,24 @@ impl Due {
             for entry in entries {
                 let bad = |what| Cannot::Commit(entry.at, what);
                 if entry.at != at.before || entry.at >= goal {
-                    return Ok(at);
+                    return Ok((at, frontier));
                 }
-                let (header, hash, first) = Commit::glance(&entry.bytes).map_err(bad)?;
+                let (header, [hash, leaf], first) = Commit::glance(&entry.bytes).map_err(bad)?;
                 let bytes = at.bytes + entry.bytes.len() as u64;
                 let time = Millis(header.time);
                 if time >= self.before || bytes > self.spare {
-                    return Ok(at);
+                    return Ok((at, frontier));
                 }
                 // A generation begins with its commit.
                 let seq = seq_after(at.seq, &first);
                 at.seq = Seq::from_u64(seq.as_u64() + u64::from(header.records.saturating_sub(1))).unwrap_or(seq);
                 at.chains.insert(header.writer, ChainHead { number: header.number, hash, time });
                 (at.before, at.bytes, at.time) = (entry.at + 1, bytes, time);
+                frontier.iter_mut().for_each(|f| f.push(leaf));
             }
             std::thread::sleep(PAUSE);
         }
-        Ok(at)
+        Ok((at, frontier))
     }
 }
 

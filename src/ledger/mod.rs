@@ -5,6 +5,7 @@
 //! - `queue`, `writer`: from a proposal to a [`Receipt`], with one durable append per batch.
 //! - `view`: what a decision is made on.
 //! - [`history`]: the records read back.
+//! - [`search`], [`forward`], [`index`]: found in it, and followed. [`tree`]: what is proven of it.
 //! - [`keep`]: how long they stay.
 //! - [`open`], [`snapshot`], [`recover`]: from a store to a state, and what to do when that is refused.
 //!
@@ -15,8 +16,11 @@
 mod again;
 pub mod clock;
 pub mod commit;
+mod derived;
 mod encoded;
+pub mod forward;
 pub mod history;
+pub mod index;
 pub mod keep;
 mod load;
 pub mod mold;
@@ -29,9 +33,11 @@ mod receipt;
 pub mod record;
 pub mod recover;
 mod salvage;
+pub mod search;
 pub mod snapshot;
 pub mod state;
 mod taking;
+pub mod tree;
 mod verify;
 mod view;
 mod writer;
@@ -117,6 +123,8 @@ struct Inner {
     background: Mutex<Vec<std::thread::JoinHandle<()>>>,
     /// Looks how much history is kept, when there is something new to look at.
     keeper: OnceLock<std::thread::Thread>,
+    /// What follows from the history.
+    derived: derived::Derived,
     /// They end as soon as they can.
     stopping: AtomicBool,
 }

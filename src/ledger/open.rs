@@ -25,6 +25,10 @@ use crate::system::System;
 pub struct Settings {
     /// Where snapshots lie; `None` for none.
     pub snapshots: Option<PathBuf>,
+    /// Where what is derived from history lies; `None`: in memory.
+    pub history: Option<PathBuf>,
+    /// History is exported as it comes: none goes before it was.
+    pub export: bool,
     /// Most records gathered into one commit.
     pub gather_records: usize,
     /// Longest wait while gathering.
@@ -43,6 +47,8 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             snapshots: None,
+            history: None,
+            export: false,
             gather_records: limits::GATHER_RECORDS,
             gather_wait: Duration::from_micros(limits::GATHER_WAIT_US),
             skew_ms: limits::CLOCK_SKEW_MS,
@@ -90,6 +96,7 @@ impl Ledger {
             writer: Mutex::new(None),
             background: Mutex::default(),
             keeper: OnceLock::new(),
+            derived: super::derived::Derived::default(),
             stopping: AtomicBool::new(false),
         });
         let for_writer = inner.clone();
@@ -100,6 +107,7 @@ impl Ledger {
         if let Some(from) = from {
             ledger.verify_in_background(from, removed, heads);
         }
+        ledger.derive_in_background();
         if let Some(keep) = ledger.inner.settings.keep {
             ledger.keep_in_background(keep);
         }

@@ -82,3 +82,15 @@ pub const KEEP_BYTES: u64 = 256 * 1024 * 1024;
 pub const KEEP_COMMITS: u64 = 16;
 /// Largest file that is read as a sealing key, bytes: 32 bytes as hex with a line end fit twice.
 pub const SEALING_KEY_FILE_BYTES: usize = 132;
+/// Time between two looks for new commits by who derives from history, milliseconds: five looks a second at a number.
+pub const DERIVE_LOOK_MS: u64 = 200;
+/// How long who derives from history rests after each piece, times what that took: a fifth of one core at most, 25 MB a second or so.
+pub const DERIVE_REST: u64 = 4;
+/// Commits after which the tree's newest leaves are synced. At 32 bytes each, 256 KiB; as many are read again after a crash.
+pub const DERIVE_FLUSH_COMMITS: u64 = 8_192;
+/// Time after which they are in any case, milliseconds: few flushes beside those of commits.
+pub const DERIVE_FLUSH_MS: u64 = 10_000;
+/// Bytes of records in one block of the index of history, about: what a search reads for one hit, 3 ms of one core.
+pub const INDEX_BLOCK_BYTES: usize = 1024 * 1024;
+/// Time until a part of the index that could not be written is tried again, milliseconds: it reads 64 MiB for it.
+pub const INDEX_RETRY_MS: u64 = 60_000;

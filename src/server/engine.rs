@@ -31,6 +31,11 @@ pub fn snapshots_in(dir: &Path) -> PathBuf {
     dir.join("snapshots")
 }
 
+/// Where what is derived from history lies.
+pub fn history(config: &Config) -> Option<PathBuf> {
+    data_dir(config).map(|dir| dir.join("history"))
+}
+
 /// How the embedded engines are opened. `id` is used where there is no store yet.
 fn options(config: &Config, id: StoreId) -> Options {
     Options {

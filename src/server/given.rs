@@ -14,6 +14,8 @@ use crate::upstream::lease::{Elsewhere, Places, Timing};
 pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         snapshots: engine::snapshots(config),
+        history: engine::history(config),
+        export: config.audit_export.is_some(),
         gather_records: config.ledger.gather_records,
         gather_wait: Duration::from_millis(config.ledger.gather_wait_ms),
         skew_ms: config.ledger.skew_ms,

@@ -10,6 +10,7 @@
 //! `mayfly.v1.TokenService` is NOT_SERVING while nothing is issued, for who sends exchanges to the replica that makes them.
 
 pub mod engine;
+mod export;
 mod files;
 mod given;
 pub mod harden;
@@ -72,6 +73,7 @@ pub struct Running {
     counts: [Arc<Counts>; 4],
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
+    export: Option<export::Exporter>,
 }
 
 impl Running {
@@ -102,6 +104,8 @@ impl Running {
                 tracing::error!("a thread of the server ended by a panic");
             }
         }
+        // What was handed over is noted while the store is open.
+        self.export = None;
         self.authority.ledger.stop();
     }
 }

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
+use super::export::Exporter;
 use super::problem::{StartProblem, Why};
 use super::sealer::StoreSealer;
 use super::threads::{Bound, Served};
@@ -108,7 +109,9 @@ fn run(config: &Config, bound: Bound, served: Served) -> Result<Running, Why> {
         workload = %addresses.workload, admin = %addresses.admin, public = %addresses.public,
         generation = authority.ledger.durable().generation(), seq = authority.ledger.durable().count(), "serving"
     );
-    Ok(Running { authority, addresses, counts, stop, threads })
+    let export = config.audit_export.as_ref().map(|to| Exporter::start(&authority, to)).transpose();
+    let export = export.map_err(|error| Why::System { what: "the export of the audit", error })?;
+    Ok(Running { authority, addresses, counts, stop, threads, export })
 }
 
 fn refused(what: &str) -> impl Fn(crate::refusal::No) -> Why {

@@ -179,11 +179,19 @@ unary! { audit_service_server::AuditService {
     explain(ExplainRequest) -> ExplainResponse,
     search_records(SearchRecordsRequest) -> SearchRecordsResponse,
     verify_ledger(VerifyLedgerRequest) -> VerifyLedgerResponse,
+    get_checkpoint(GetCheckpointRequest) -> GetCheckpointResponse,
     report_use(ReportUseRequest) -> ReportUseResponse,
 }
     type TailRecordsStream = Answers<pb::TailRecordsResponse>;
-    async fn tail_records(&self, _: Request<pb::TailRecordsRequest>) -> Result<Response<Self::TailRecordsStream>, Status> {
-        Err(Status::unimplemented("not by the command line"))
+    type ExportRecordsStream = Answers<pb::ExportRecordsResponse>;
+    async fn export_records(
+        &self,
+        request: Request<pb::ExportRecordsRequest>,
+    ) -> Result<Response<Self::ExportRecordsStream>, Status> {
+        self.answer(request).map(open_stream)
+    }
+    async fn tail_records(&self, request: Request<pb::TailRecordsRequest>) -> Result<Response<Self::TailRecordsStream>, Status> {
+        self.answer(request).map(open_stream)
     }
 }
 

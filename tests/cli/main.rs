@@ -5,6 +5,7 @@ mod kit;
 
 mod answers;
 mod approval;
+mod audit;
 mod bench;
 mod binding;
 mod blast;

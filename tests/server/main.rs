@@ -1,6 +1,7 @@
 //! A whole server, in this process and as a process of its own, over real mTLS.
 
 mod approvals;
+mod audit;
 mod bindings;
 mod blast;
 mod deadlines;

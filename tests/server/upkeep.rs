@@ -38,7 +38,8 @@ fn the_first_start_takes_in_the_files_and_later_ones_only_compare() {
         })
     };
     let first = versions(&up);
-    assert_eq!((first.0, first.2.len(), first.3, first.4), (1, 3, 2, 1));
+    // Keys: two of the environment, and that of checkpoints.
+    assert_eq!((first.0, first.2.len(), first.3, first.4), (1, 3, 3, 1));
     drop(up.running.take());
     let policy = up.world.dir().join("policy");
     let changed =

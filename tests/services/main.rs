@@ -4,6 +4,8 @@
 mod kit;
 
 mod audit;
+mod audit_prove;
+mod audit_search;
 mod credential;
 mod intake;
 mod key;

@@ -22,6 +22,7 @@ pub const LAYERS: &[&[&str]] = &[
     &[
         "admission",
         "approvals",
+        "audit",
         "authority",
         "bindings",
         "changes",
@@ -38,6 +39,7 @@ pub const LAYERS: &[&[&str]] = &[
         "narrow",
         "peers",
         "policies",
+        "proof",
         "rates",
         "reach",
         "refusals",

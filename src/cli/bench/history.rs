@@ -22,7 +22,8 @@ pub fn fill(config: &Path, bytes: u64) -> Result<u64, Failed> {
     let system = System::real();
     let (store, opener) = engine::open(&config, &system)?;
     drop(store);
-    let settings = Settings { snapshots: engine::snapshots(&config), ..Settings::default() };
+    let (snapshots, history) = (engine::snapshots(&config), engine::history(&config));
+    let settings = Settings { snapshots, history, ..Settings::default() };
     let ledger = Ledger::open(opener, system, settings)?;
     let record = || {
         let event = Event::Maintained(Maintained { what: "x".repeat(RECORD) });

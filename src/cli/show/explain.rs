@@ -38,7 +38,17 @@ pub struct Record {
 impl From<pb::ExplainResponse> for Explanation {
     fn from(e: pb::ExplainResponse) -> Explanation {
         let finding = |f: pb::Finding| Finding { subject: f.subject, permits: f.permits, text: f.text, seq: some_seq(f.seq) };
-        let record = |r: pb::Record| Record {
+        Explanation {
+            summary: e.summary,
+            findings: e.findings.into_iter().map(finding).collect(),
+            records: e.records.into_iter().map(Record::from).collect(),
+        }
+    }
+}
+
+impl From<pb::Record> for Record {
+    fn from(r: pb::Record) -> Record {
+        Record {
             seq: r.seq,
             at: time(r.at),
             event: r.event,
@@ -47,11 +57,6 @@ impl From<pb::ExplainResponse> for Explanation {
             group: some_seq(r.group),
             // What is no JSON is shown as the text that it is.
             body: serde_json::from_str(&r.body).unwrap_or(serde_json::Value::String(r.body)),
-        };
-        Explanation {
-            summary: e.summary,
-            findings: e.findings.into_iter().map(finding).collect(),
-            records: e.records.into_iter().map(record).collect(),
         }
     }
 }

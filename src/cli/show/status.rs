@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{hex, ms, time};
+use super::{hex, ms, some_seq, time};
 use crate::cli::out::Noun;
 use crate::pb::mayfly::v1 as pb;
 
@@ -51,6 +51,8 @@ pub struct Ledger {
     pub kept_bytes: u64,
     pub longest_fold_us: u64,
     pub longest_append_us: u64,
+    pub exported_seq: Option<u64>,
+    pub export_problem: String,
 }
 
 /// The clocks.
@@ -135,6 +137,8 @@ impl From<pb::LedgerStatus> for Ledger {
             kept_bytes: l.kept_bytes,
             longest_fold_us: l.longest_fold_us,
             longest_append_us: l.longest_append_us,
+            exported_seq: some_seq(l.exported_seq),
+            export_problem: l.export_problem,
         }
     }
 }

@@ -33,6 +33,13 @@ pub fn jwks(keys: &BTreeMap<Box<str>, Key>, environment: &str) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
+/// The JWK set of every key that ever signed for a purpose and that nobody else has: also of those that no longer do.
+pub fn jwks_of(keys: &BTreeMap<Box<str>, Key>, purpose: KeyPurpose) -> String {
+    let known = keys.iter().filter(|(_, k)| k.purpose == purpose && k.state != KeyState::Compromised);
+    let all: Vec<String> = known.filter_map(|(kid, key)| String::from_utf8(jwk(kid, key)?).ok()).collect();
+    format!("{{\"keys\":[{}]}}", all.join(","))
+}
+
 /// A key's public part as a JWK; `None` for one that has none, as those that derive.
 pub fn jwk(kid: &str, key: &Key) -> Option<Vec<u8>> {
     let (x, y) = point(&key.public)?;

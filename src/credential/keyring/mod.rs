@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use x509_parser::asn1_rs::{FromDer, Integer, Sequence};
 use zeroize::Zeroizing;
 
-pub use jwks::{jwk, jwks};
+pub use jwks::{jwk, jwks, jwks_of};
 pub use make::{NewKey, generate};
 pub use plan::{Plan, Schedule, compromise, due, retire, rotate};
 
@@ -141,6 +141,21 @@ impl OwnKey {
         match &pair.sign_digest(digest) {
             Ok(signature) => fixed(signature.as_ref()).ok_or_else(failed),
             Err(_) => Err(failed()),
+        }
+    }
+
+    /// Signs a SHA-256 with ES256, in DER (RFC 3279, section 2.2.3), as signed notes have it.
+    pub fn sign_der(&self, digest: &Digest) -> Result<Vec<u8>, Fault> {
+        let failed = || Fault::new(format!("key {} could not sign", self.id));
+        let Private::Ec(pair) = &self.private else { return Err(failed()) };
+        pair.sign_digest(digest).map(|signature| signature.as_ref().to_vec()).map_err(|_| failed())
+    }
+
+    /// Its public part: an uncompressed point (SEC 1, section 2.3.3); `None` for one that derives.
+    pub fn public(&self) -> Option<&[u8]> {
+        match &self.private {
+            Private::Ec(pair) => Some(pair.public_key().as_ref()),
+            Private::Mac(_) => None,
         }
     }
 

@@ -34,6 +34,11 @@ impl Schedule {
         let verifies_ms = limits::KEY_VERIFIES_MS;
         match purpose {
             KeyPurpose::Reference => Schedule { every_ms: DAY_MS, daily: true, ahead_ms: 0, verifies_ms },
+            // Whoever checks what was signed long ago has to know few keys.
+            KeyPurpose::Checkpoint => {
+                let ahead_ms = limits::KEY_PUBLISHED_AHEAD_MS;
+                Schedule { every_ms: limits::CHECKPOINT_KEY_SIGNS_MS, daily: false, ahead_ms, verifies_ms }
+            }
             KeyPurpose::Password => Schedule { every_ms: limits::KEY_SIGNS_MS, daily: false, ahead_ms: 0, verifies_ms },
             _ => Schedule { every_ms: limits::KEY_SIGNS_MS, daily: false, ahead_ms: limits::KEY_PUBLISHED_AHEAD_MS, verifies_ms },
         }

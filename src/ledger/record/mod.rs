@@ -5,12 +5,16 @@
 
 mod approval;
 mod credential;
+mod event_names;
+mod names;
 mod registry;
 mod revocation;
 mod task;
 
 pub use approval::*;
 pub use credential::*;
+pub use event_names::{EVENT_NAMES, event_name};
+pub use names::{Sort, names};
 pub use registry::*;
 pub use revocation::*;
 pub use task::*;

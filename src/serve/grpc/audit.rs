@@ -1,4 +1,4 @@
-//! AuditService: what the ledger says. In this version Explain.
+//! AuditService: what the ledger says.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::super::wire;
 use super::ask::{self, refused};
+use super::{audit_prove, audit_search, audit_tail};
 use crate::authority::Authority;
 use crate::explain::{Depth, Explained, Finding, Of, body};
 use crate::ledger::history::Past;
@@ -95,7 +96,7 @@ fn explained_to_pb(explained: Explained) -> pb::ExplainResponse {
 }
 
 /// A record. One embedded writer appends nothing that is void, so none says why it would be.
-fn record_to_pb(past: &Past) -> pb::Record {
+pub(super) fn record_to_pb(past: &Past) -> pb::Record {
     let author = past.record.author.as_ref().and_then(|a| a.who.as_ref());
     pb::Record {
         seq: past.seq.as_u64(),
@@ -111,22 +112,53 @@ fn record_to_pb(past: &Past) -> pb::Record {
 #[tonic::async_trait]
 impl AuditService for Audit {
     type TailRecordsStream = ReceiverStream<Result<pb::TailRecordsResponse, Status>>;
+    type ExportRecordsStream = ReceiverStream<Result<pb::ExportRecordsResponse, Status>>;
 
     async fn explain(&self, request: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
         let actor = ask::actor(&self.0, &request, "explain")?;
         self.explain(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "explain"))
     }
 
-    async fn search_records(&self, _: Request<pb::SearchRecordsRequest>) -> Result<Response<pb::SearchRecordsResponse>, Status> {
-        ask::not_served("SearchRecords")
+    async fn search_records(
+        &self,
+        request: Request<pb::SearchRecordsRequest>,
+    ) -> Result<Response<pb::SearchRecordsResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "search")?;
+        let found = audit_search::search(&self.0, &actor, request.get_ref()).await;
+        found.map(Response::new).map_err(refused(&self.0, &actor, "search"))
     }
 
-    async fn tail_records(&self, _: Request<pb::TailRecordsRequest>) -> Result<Response<Self::TailRecordsStream>, Status> {
-        ask::not_served("TailRecords")
+    async fn tail_records(&self, request: Request<pb::TailRecordsRequest>) -> Result<Response<Self::TailRecordsStream>, Status> {
+        let actor = ask::actor(&self.0, &request, "tail")?;
+        let stream = audit_tail::begin(&self.0, &actor, request.get_ref()).await;
+        stream.map(Response::new).map_err(refused(&self.0, &actor, "tail"))
     }
 
-    async fn verify_ledger(&self, _: Request<pb::VerifyLedgerRequest>) -> Result<Response<pb::VerifyLedgerResponse>, Status> {
-        ask::not_served("VerifyLedger")
+    async fn get_checkpoint(
+        &self,
+        request: Request<pb::GetCheckpointRequest>,
+    ) -> Result<Response<pb::GetCheckpointResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "checkpoint")?;
+        let answer = audit_prove::checkpoint(&self.0, &actor, request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "checkpoint"))
+    }
+
+    async fn export_records(
+        &self,
+        request: Request<pb::ExportRecordsRequest>,
+    ) -> Result<Response<Self::ExportRecordsStream>, Status> {
+        let actor = ask::actor(&self.0, &request, "export")?;
+        let stream = audit_prove::export(&self.0, &actor, request.get_ref()).await;
+        stream.map(Response::new).map_err(refused(&self.0, &actor, "export"))
+    }
+
+    async fn verify_ledger(
+        &self,
+        request: Request<pb::VerifyLedgerRequest>,
+    ) -> Result<Response<pb::VerifyLedgerResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "verify")?;
+        let answer = audit_prove::verify(&self.0, &actor, request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "verify"))
     }
 
     async fn report_use(&self, _: Request<pb::ReportUseRequest>) -> Result<Response<pb::ReportUseResponse>, Status> {

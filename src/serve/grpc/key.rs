@@ -45,9 +45,14 @@ impl Keys {
         }
     }
 
+    /// The issuer of an environment; none for what is of no environment.
+    fn issuer_of(&self, environment: &str) -> String {
+        if environment.is_empty() { String::new() } else { self.0.decider.issuer_of(environment) }
+    }
+
     async fn show(&self, id: &str) -> Result<Option<pb::Key>, No> {
         let key = self.0.ledger.settled(|s| s.keys.get(id).cloned()).await?;
-        Ok(key.map(|k| wire::key_to_pb(id, &k, &self.0.decider.issuer_of(&k.environment))))
+        Ok(key.map(|k| wire::key_to_pb(id, &k, &self.issuer_of(&k.environment))))
     }
 
     async fn jwks(&self, ask: &pb::GetJwksRequest) -> Result<pb::GetJwksResponse, No> {
@@ -92,7 +97,7 @@ impl Keys {
                 page.take(all.collect())
             })
             .await?;
-        let keys = found.iter().map(|(id, k)| wire::key_to_pb(id, k, &self.0.decider.issuer_of(&k.environment))).collect();
+        let keys = found.iter().map(|(id, k)| wire::key_to_pb(id, k, &self.issuer_of(&k.environment))).collect();
         Ok(pb::ListKeysResponse { keys, next_page_token })
     }
 
@@ -100,12 +105,17 @@ impl Keys {
         let purpose = wire::purpose_from_pb("purpose", ask.purpose)?;
         let purpose = purpose.ok_or_else(|| Refusal::field("purpose", "is missing"))?;
         let environment = match (ask::filter("issuer", &ask.issuer)?, ask::filter("environment", &ask.environment)?) {
+            (Some(_), _) | (_, Some(_)) if purpose == KeyPurpose::Checkpoint => {
+                return Err(No::Refusal(Refusal::field("environment", "must be empty: checkpoints are of no environment")));
+            }
             (Some(issuer), None) => self.of_issuer(issuer)?,
             (None, Some(name)) => self.known(name)?,
             (Some(issuer), Some(name)) if self.of_issuer(issuer)? == name => name.to_owned(),
             (Some(_), Some(_)) => {
                 return Err(No::Refusal(Refusal::field("environment", "is not that of the issuer; one of them is enough")));
             }
+            // The ledger is one for all environments.
+            (None, None) if purpose == KeyPurpose::Checkpoint => String::new(),
             (None, None) => return Err(No::Refusal(Refusal::field("issuer", "is missing: name an issuer or an environment"))),
         };
         let ahead_ms = match &ask.publish_ahead {
@@ -122,7 +132,8 @@ impl Keys {
 
     async fn rotate(&self, actor: &Actor, ask: &pb::RotateKeyRequest) -> Result<pb::RotateKeyResponse, No> {
         let rotation = self.rotation(ask)?;
-        let admitted = self.0.admit(ask::operator(actor)?, Admin::ManageKeys, Some(&rotation.environment))?;
+        let admitted =
+            self.0.admit(ask::operator(actor)?, Admin::ManageKeys, Some(&*rotation.environment).filter(|e| !e.is_empty()))?;
         let line = (rotation.purpose, &*rotation.environment);
         let (key, previous) = self.0.rotate_key(&admitted, line, rotation.ahead_ms, &named(&ask.request_id, ask)?).await?;
         let previous = match previous {
@@ -136,6 +147,8 @@ impl Keys {
     fn going(&self, key: &str, ask: (&str, bool, Option<&pb::Confirmation>)) -> Result<(Going, Option<String>), No> {
         let key = wanted::name("key_id", key)?;
         let environment = self.0.ledger.peek(|s| s.keys.get(key.as_str()).map(|k| k.environment.to_string()));
+        // What is of none is asked of all.
+        let environment = environment.filter(|name| !name.is_empty());
         let (reason, dry_run, confirmation) = ask;
         let going = Going { key, reason: ask::reason(reason)?, dry_run, confirm: ask::confirm(confirmation), named: None };
         Ok((going, environment))

@@ -103,8 +103,7 @@ impl ByName {
     /// From a request and its fields for the page.
     pub fn of(size: i32, token: &str, request: &impl Paged) -> Result<ByName, Refusal> {
         let Page { size, .. } = Page::from(size, "")?;
-        let of = data_encoding::HEXLOWER.encode(sha256(&request.bare()).get(..8).unwrap_or_default());
-        let foreign = || Refusal::field("page_token", "is not one that a page before of the same request gave");
+        let (of, foreign) = (same_request(request), foreign_token);
         let after = match token {
             "" => None,
             token => {
@@ -129,6 +128,16 @@ impl ByName {
     }
 }
 
+/// What two requests have in common that differ in their fields for the page alone.
+pub fn same_request(request: &impl Paged) -> String {
+    data_encoding::HEXLOWER.encode(sha256(&request.bare()).get(..8).unwrap_or_default())
+}
+
+/// A token that was not given for this request.
+pub fn foreign_token() -> Refusal {
+    Refusal::field("page_token", "is not one that a page before of the same request gave")
+}
+
 /// A request for a page of a list.
 pub trait Paged {
     /// What it asks for, without its fields for the page.
@@ -147,7 +156,14 @@ macro_rules! paged {
     )*};
 }
 
-paged!(ListKeysRequest, ListTrustDomainsRequest, ListUpstreamsRequest, ListBindingsRequest, ListCredentialsRequest);
+paged!(
+    SearchRecordsRequest,
+    ListKeysRequest,
+    ListTrustDomainsRequest,
+    ListUpstreamsRequest,
+    ListBindingsRequest,
+    ListCredentialsRequest
+);
 
 #[cfg(test)]
 mod tests {

@@ -95,6 +95,7 @@ impl Server {
     fn ledger(&self) -> pb::LedgerStatus {
         let store = self.0.ledger.store();
         let durable = self.0.ledger.durable();
+        let exported = self.0.exported.lock().clone().unwrap_or_default();
         let (before, longest) = (Seq::start_of(1), self.0.ledger.longest());
         self.0.ledger.peek(|s| {
             let chain = s.writers.get(&writer_number());
@@ -113,6 +114,8 @@ impl Server {
                 kept_bytes: s.kept_bytes(),
                 longest_fold_us: longest.fold_us,
                 longest_append_us: longest.append_us,
+                exported_seq: exported.seq.as_u64(),
+                export_problem: exported.problem,
             }
         })
     }

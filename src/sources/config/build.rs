@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::export::{Export, export};
 use super::values::{self, Value, Values};
 use super::{
     BundleFile, Config, ConfigError, Engine, Keep, KeyPair, Leases, Ledger, Limits, Listen, PolicyFiles, Seal, Server, Store,
@@ -30,10 +31,11 @@ pub(super) fn config(source: &Source, base: &Path, environment: &[(String, Strin
     let engine = engine(&source.file, &values, base, &mut conflict);
     let public_tls = public_tls(&values, base, &mut conflict);
     pauses(&values, &mut conflict);
+    let export = export(&values, base, &mut conflict);
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    let build = || build(&source.file, &values, base, seal?, engine?, public_tls);
+    let build = || build(&source.file, &values, base, (seal?, engine?, public_tls, export));
     // Every key has a default or was found to be there; what is left is a mistake in the table, which the tests would show.
     build().ok_or_else(|| vec![Complaint::about(&source.file, "cannot be read", "report this as a fault of mayfly")])
 }
@@ -135,7 +137,9 @@ fn pauses(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) 
     }
 }
 
-fn build(file: &str, v: &Values, base: &Path, seal: Seal, engine: Engine, public_tls: Option<KeyPair>) -> Option<Config> {
+type Parts = (Seal, Engine, Option<KeyPair>, Option<Export>);
+
+fn build(file: &str, v: &Values, base: &Path, (seal, engine, public_tls, audit_export): Parts) -> Option<Config> {
     let paths = |texts: Vec<String>| texts.into_iter().map(|t| base.join(t)).collect();
     let bundle =
         |b: &values::BundleEntry| BundleFile { trust_domain: b.trust_domain.clone(), file: base.join(&b.file), line: b.line };
@@ -185,6 +189,7 @@ fn build(file: &str, v: &Values, base: &Path, seal: Seal, engine: Engine, public
             Value::KeepSize(bytes) => Keep::Size(*bytes),
             _ => return None,
         },
+        audit_export,
         admin_uids: match v.values.get("admin.uids")? {
             Value::Numbers(uids) => uids.iter().filter_map(|uid| u32::try_from(*uid).ok()).collect(),
             _ => return None,

@@ -202,6 +202,24 @@ pub const KEYS: &[Key] = &[
         Is("\"90d\""),
         "How long records stay, or how much of them: a duration of at least 1d, or a size of at least 64MiB. What a start or a live credential needs stays in any case; docs/operations.md says what that is.",
     ),
+    key(
+        "audit.export_file",
+        Path,
+        Absent("no such export"),
+        "Appends every record to this file as a line of JSON, once it is durable. To rotate it, rename it. docs/audit.md says what is promised.",
+    ),
+    key(
+        "audit.export_syslog",
+        Name,
+        Absent("no such export"),
+        "The same to syslog (RFC 5424): `tcp://HOST:PORT`, `udp://HOST:PORT` or `unix:/dev/log`. At most one `audit.export_…` is set.",
+    ),
+    key(
+        "audit.export_otlp",
+        Name,
+        Absent("no such export"),
+        "The same to an OpenTelemetry collector, as logs: `http://HOST:PORT/v1/logs`. Without TLS: one on this host, or behind a proxy there.",
+    ),
     key("admin.uids", Numbers, Is("[]"), "Uids that may use the socket beside the server's own."),
     key(
         "admin.single_operator",

@@ -4,6 +4,7 @@
 //! reads. [`mod@validate`] looks at what the configuration names: files, certificates, directories, policies.
 
 mod build;
+mod export;
 pub mod keys;
 mod reference;
 pub mod validate;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use export::{Collector, Export, Syslog};
 pub use reference::reference;
 pub use validate::{Finding, Severity, validate};
 
@@ -56,6 +58,8 @@ pub struct Config {
     pub feed_max_age_ms: u64,
     /// `audit.keep`
     pub audit_keep: Keep,
+    /// `audit.export_…`, where one is set.
+    pub audit_export: Option<Export>,
     /// `admin.uids`: who may use the socket beside the server's own uid.
     pub admin_uids: Vec<u32>,
     /// `admin.single_operator`: over the socket one operator is enough where two are needed.

@@ -1,0 +1,157 @@
+//! Checkpoints: the tree over all commits, signed.
+//!
+//! The newest one is kept in the store (`checkpoint/newest`), and the next has to go on from it: a server never signs two histories, whatever
+//! became of its files. After a recovery it does, and says so in its log: what was left behind is gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::gone;
+use crate::authority::Authority;
+use crate::credential::keyring::jwks_of;
+use crate::ledger::commit::Hash;
+use crate::ledger::history::Reached;
+use crate::ledger::record::KeyPurpose;
+use crate::ledger::tree::stored::NoProof;
+use crate::limits;
+use crate::proof::key::NoteKey;
+use crate::proof::note::{self, Checkpoint, Note};
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::seq::Seq;
+use crate::store::Expect;
+
+const NEWEST: &str = "checkpoint/newest";
+
+/// A checkpoint that was signed.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// What it says.
+    pub checkpoint: Checkpoint,
+    /// The note.
+    pub note: String,
+}
+
+impl Authority {
+    /// What checkpoints call this ledger.
+    pub fn origin(&self) -> String {
+        format!("mayfly.ledger/{}", self.ledger.store().id())
+    }
+
+    /// The public keys of checkpoints, also of those that no longer sign.
+    pub async fn checkpoint_keys(&self) -> Result<String, No> {
+        self.ledger.settled(|s| jwks_of(&s.keys, KeyPurpose::Checkpoint)).await
+    }
+
+    /// Signs for everything that is durable now. Refused with NOT_READY while the tree is still being built.
+    pub async fn checkpoint(self: &Arc<Self>) -> Result<Signed, No> {
+        let end = self.ledger.settled(|s| s.position).await?;
+        self.tree_reaches(end).await?;
+        let (origin, authority) = (self.origin(), self.clone());
+        let sign = move || {
+            let checkpoint = authority.ledger.tree(|tree| Checkpoint {
+                origin,
+                size: tree.size(),
+                root: tree.root(),
+                more: vec![format!("seq {}", tree.mark.seq), format!("time {}", tree.mark.time)],
+            })?;
+            let is_new = authority.goes_on(&checkpoint)?;
+            let note = authority.sign(&checkpoint.text())?;
+            if is_new {
+                let store = authority.ledger.store();
+                store.put(NEWEST, note.as_bytes(), Expect::Any).map_err(|e| Fault::new(format!("writing {NEWEST}: {e}")))?;
+            }
+            Ok(Signed { checkpoint, note })
+        };
+        // One after the other: each goes on from the one before.
+        let _one = self.changing.lock().await;
+        tokio::task::spawn_blocking(sign).await.map_err(|e| Fault::new(format!("a checkpoint: {e}")))?
+    }
+
+    /// Waits until the tree has a commit.
+    async fn tree_reaches(&self, position: u64) -> Result<(), No> {
+        let steady = || self.system.steady();
+        let began = steady();
+        loop {
+            self.ledger.tend_tree(None);
+            let size = self.ledger.tree(crate::ledger::tree::stored::Tree::size);
+            if size.as_ref().is_ok_and(|size| *size >= position) {
+                return Ok(());
+            }
+            if steady().saturating_sub(began) >= limits::CHECKPOINT_WAIT_MS {
+                let why = size.map_or_else(|fault| fault.what, |size| format!("the tree has {size} of {position} commits"));
+                let no = Refusal::new(Reason::NotReady, format!("there is no checkpoint yet: {why}"));
+                return Err(No::Refusal(no.retry(Duration::from_secs(10))));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Makes sure that the one that was signed last stands for a beginning of this one. False where it is this one.
+    fn goes_on(&self, next: &Checkpoint) -> Result<bool, No> {
+        let store = self.ledger.store();
+        let kept = store.named(NEWEST).map_err(|e| Fault::new(format!("reading {NEWEST}: {e}")))?;
+        let Some(last) = kept.and_then(|bytes| checkpoint_in(&bytes)) else { return Ok(true) };
+        let same = match self.ledger.tree(|tree| tree.consistency(last.size))? {
+            Ok((root, _)) => root == last.root,
+            // What it stands for was removed meanwhile.
+            Err(NoProof::Gone(at)) if at <= last.size && last.size <= next.size => true,
+            Err(NoProof::Gone(_)) => false,
+            Err(damaged) => return Err(self.no_proof(&damaged)),
+        };
+        let generation = |c: &Checkpoint| c.said("seq").and_then(|seq| seq.parse::<Seq>().ok()).map(Seq::generation);
+        match same {
+            true => Ok(*next != last),
+            false if generation(&last) < generation(next) => {
+                tracing::warn!(size = last.size, "a recovery left behind what the newest checkpoint stands for");
+                Ok(true)
+            }
+            false => {
+                self.ledger
+                    .tend_tree(Some(&NoProof::Damaged(format!("it does not lead to the checkpoint of {} commits", last.size))));
+                let what =
+                    format!("the ledger does not go on from the checkpoint of {} commits that was signed before", last.size);
+                Err(No::Fault(Fault::new(what)))
+            }
+        }
+    }
+
+    /// The proof that an older checkpoint, by its size, stands for a beginning of the tree of `size` commits.
+    pub async fn consistency(self: &Arc<Self>, old: u64, size: u64) -> Result<Vec<Hash>, No> {
+        if old > size {
+            return Err(No::Refusal(Refusal::field("since_size", format!("is beyond the newest commit, which is {size}"))));
+        }
+        let authority = self.clone();
+        let proof = tokio::task::spawn_blocking(move || {
+            let proof = authority.ledger.tree(|tree| tree.consistency_to(old, size))?;
+            proof.map_err(|e| authority.no_proof(&e))
+        });
+        proof.await.map_err(|e| Fault::new(format!("a proof: {e}")))?
+    }
+
+    /// What is answered where the tree gives no proof. A damaged one is built again.
+    pub(super) fn no_proof(&self, why: &NoProof) -> No {
+        match why {
+            NoProof::Gone(_) => gone(self.ledger.peek(|s| s.removed.seq), Reached::Removed(self.ledger.peek(|s| s.removed.seq))),
+            NoProof::Damaged(_) => {
+                self.ledger.tend_tree(Some(why));
+                let no = Refusal::new(Reason::NotReady, format!("{why}; it is built again"));
+                No::Refusal(no.retry(Duration::from_secs(10)))
+            }
+        }
+    }
+
+    /// Signs a text with the key of checkpoints.
+    pub(super) fn sign(&self, text: &str) -> Result<String, No> {
+        let no_key = || Refusal::new(Reason::NotReady, "there is no key for checkpoints yet").retry(Duration::from_secs(60));
+        let key = self.keyring.active(KeyPurpose::Checkpoint, "").ok_or_else(no_key)?;
+        let public = key.public().and_then(|point| NoteKey::from_point(key.id(), point)).ok_or_else(no_key)?;
+        let signature = key.sign_der(&digest(&SHA256, text.as_bytes()))?;
+        Ok(note::signed(text, &self.origin(), &public, &signature))
+    }
+}
+
+fn checkpoint_in(bytes: &[u8]) -> Option<Checkpoint> {
+    Checkpoint::parse(&Note::parse(std::str::from_utf8(bytes).ok()?).ok()?.text).ok()
+}

@@ -1,0 +1,136 @@
+//! The ledger for those who audit it: searched and followed, verified, signed for, given away with its proofs.
+
+mod checkpoint;
+mod export;
+mod verify;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+pub use checkpoint::Signed;
+pub use export::Export;
+pub use verify::Verified;
+
+use crate::authority::Authority;
+use crate::ledger::forward::{Place, Step};
+use crate::ledger::history::Reached;
+use crate::ledger::search::{Filter, Found, Turn};
+use crate::limits;
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::seq::Seq;
+use crate::store::Position;
+
+/// Somebody who reads the ledger in order.
+pub struct Reader {
+    authority: Arc<Authority>,
+    place: Place,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Authority {
+    /// One turn of a search, from the durable end or where the turn before stopped. Few at once.
+    pub async fn search(&self, filter: Filter, from: Option<Turn>, most: usize) -> Result<Found, No> {
+        let busy = || Refusal::limit("history_questions", limits::HISTORY_QUESTIONS as u64, Duration::from_secs(1));
+        let permit = self.questions.clone().try_acquire_owned().map_err(|_| busy())?;
+        let end = self.ledger.settled(|s| Turn { position: s.position, seq: s.head, before: Seq::LAST }).await?;
+        let from = from.filter(|turn| turn.position <= end.position).unwrap_or(end);
+        let ledger = self.ledger.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            ledger.search(&filter, from, most)
+        });
+        Ok(found.await.map_err(|e| Fault::new(format!("reading history: {e}")))??)
+    }
+
+    /// The newest records that fit, as far as one question may read. With the index of history that is nearly always all of it.
+    pub async fn search_far(&self, filter: &Filter, most: usize) -> Result<Found, No> {
+        let mut found = self.search(filter.clone(), None, most).await?;
+        for _ in 1..limits::HISTORY_BYTES / limits::SEARCH_BYTES {
+            let Some(turn) = found.next.filter(|_| found.records.len() < most) else { break };
+            let more = self.search(filter.clone(), Some(turn), most - found.records.len()).await?;
+            found.records.extend(more.records);
+            (found.next, found.reached, found.removed) = (more.next, more.reached, more.removed);
+        }
+        Ok(found)
+    }
+
+    /// Reads in order what comes after a seq, or after the durable end.
+    ///
+    /// Refused: COMPACTED where that is no longer kept, INVALID_FIELD beyond the head, LIMIT_REACHED with too many who read.
+    pub async fn read_after(self: &Arc<Self>, after: Option<Seq>) -> Result<Reader, No> {
+        let permit = reader(self)?;
+        let end = self.ledger.settled(|s| Place { position: s.position + 1, seq: s.head }).await?;
+        let place = match after {
+            None => end,
+            Some(after) if after > end.seq => {
+                return Err(No::Refusal(Refusal::field("resume_after", format!("is beyond the head, which is {}", end.seq))));
+            }
+            Some(after) if after == end.seq => end,
+            Some(after) => {
+                let ledger = self.ledger.clone();
+                let found = tokio::task::spawn_blocking(move || ledger.place_of(after, end));
+                found.await.map_err(|e| Fault::new(format!("reading history: {e}")))??.map_err(|reached| gone(after, reached))?
+            }
+        };
+        Ok(Reader { authority: self.clone(), place, _permit: permit })
+    }
+}
+
+/// A place for somebody who reads the ledger.
+fn reader(authority: &Authority) -> Result<OwnedSemaphorePermit, No> {
+    let busy = |_| Refusal::limit("readers", limits::READERS as u64, Duration::from_secs(5));
+    Ok(authority.readers.clone().try_acquire_owned().map_err(busy)?)
+}
+
+/// What was asked for is not there any more.
+fn gone(after: Seq, reached: Reached) -> No {
+    let why = reached.short().map_or_else(|| "nothing has that seq".to_owned(), |(_, why)| why);
+    let no = Refusal::new(Reason::Compacted, format!("what happened after seq {after} cannot be read: {why}"));
+    No::Refusal(no.way_out("begin later; an exported audit log may have it: mayfly audit search"))
+}
+
+impl Found {
+    /// How far it came.
+    pub fn how_far(&self) -> Reached {
+        match (self.next, self.removed) {
+            (Some(_), _) => Reached::Bound(Seq::from_u64(self.reached.as_u64().saturating_sub(1)).unwrap_or(Seq::ZERO)),
+            (None, Some(removed)) => Reached::Removed(removed),
+            (None, None) => Reached::Beginning,
+        }
+    }
+}
+
+impl Reader {
+    /// Everything up to here was read.
+    pub fn seq(&self) -> Seq {
+        self.place.seq
+    }
+
+    /// The place of the next commit.
+    pub fn position(&self) -> Position {
+        self.place.position
+    }
+
+    /// The next durable commits, about `limits::READER_BYTES` of them; none where all were read. Refused with COMPACTED where retention
+    /// went past this reader.
+    pub async fn next(&mut self) -> Result<Vec<Step>, No> {
+        let (ledger, place) = (self.authority.ledger.clone(), self.place);
+        let read = tokio::task::spawn_blocking(move || ledger.steps(place, limits::READER_BYTES));
+        let steps = read.await.map_err(|e| Fault::new(format!("reading history: {e}")))??;
+        let Some(steps) = steps else {
+            let removed = self.authority.ledger.peek(|s| s.removed.seq);
+            return Err(gone(self.place.seq, Reached::Removed(removed)));
+        };
+        if let Some(last) = steps.last() {
+            self.place = Place { position: last.position + 1, seq: last.last };
+        }
+        Ok(steps)
+    }
+
+    /// How many durable commits were not read yet.
+    pub fn behind(&self) -> u64 {
+        (self.authority.ledger.durable_position() + 1).saturating_sub(self.place.position)
+    }
+}

@@ -1,0 +1,145 @@
+//! The ledger verified where it lies: chain, roots, and that the tree has each commit.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::authority::Authority;
+use crate::ledger::Ledger;
+use crate::ledger::commit::{ChainHead, Hash, Opened, sha256};
+use crate::ledger::forward::{Place, last_of};
+use crate::ledger::history::Reached;
+use crate::limits;
+use crate::refusal::{Fault, No, Refusal};
+use crate::seq::{Millis, Seq};
+
+/// What was verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// How many records.
+    pub records: u64,
+    /// Everything up to here.
+    pub to: Seq,
+    /// The first seq that cannot be trusted, and what is wrong there.
+    pub broken: Option<(Seq, String)>,
+    /// The durable head when it began.
+    pub head: Seq,
+}
+
+impl Authority {
+    /// Verifies from one seq to another; zero for the oldest that is kept and for the head. As much as one call may read.
+    pub async fn verify(&self, from: Seq, to: Seq) -> Result<Verified, No> {
+        let busy = || Refusal::limit("history_questions", limits::HISTORY_QUESTIONS as u64, Duration::from_secs(1));
+        let permit = self.questions.clone().try_acquire_owned().map_err(|_| busy())?;
+        let (end, removed) =
+            self.ledger.settled(|s| (Place { position: s.position + 1, seq: s.head }, s.removed.clone())).await?;
+        if from > end.seq {
+            return Err(No::Refusal(Refusal::field("from_seq", format!("is beyond the head, which is {}", end.seq))));
+        }
+        let to = if to == Seq::ZERO { end.seq } else { to };
+        if to < from {
+            return Err(No::Refusal(Refusal::field("to_seq", "is before from_seq")));
+        }
+        let ledger = self.ledger.clone();
+        let verified = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let oldest = Place { position: removed.before.max(1), seq: removed.seq };
+            let before = Seq::from_u64(from.as_u64().saturating_sub(1)).unwrap_or(Seq::ZERO);
+            let place = if before <= oldest.seq {
+                if from > Seq::ZERO && from < oldest.seq {
+                    return Err(super::gone(before, Reached::Removed(oldest.seq)));
+                }
+                oldest
+            } else {
+                match ledger.place_of(before, end)? {
+                    Ok(place) => place,
+                    Err(Reached::Beginning) => oldest,
+                    Err(reached) => return Err(super::gone(before, reached)),
+                }
+            };
+            let chains = if place == oldest { removed.chains } else { BTreeMap::new() };
+            let begins = place.position == 1;
+            let mut walk = Walk {
+                ledger: &ledger,
+                place,
+                chains,
+                begins,
+                out: Verified { to: place.seq, head: end.seq, ..Verified::default() },
+            };
+            walk.run(to, end.position)?;
+            Ok(walk.out)
+        });
+        verified.await.map_err(|e| Fault::new(format!("verifying: {e}")))?
+    }
+}
+
+struct Walk<'a> {
+    ledger: &'a Ledger,
+    place: Place,
+    chains: BTreeMap<u32, ChainHead>,
+    /// From the first commit there ever was: a chain that is not known begins here.
+    begins: bool,
+    out: Verified,
+}
+
+impl Walk<'_> {
+    fn run(&mut self, to: Seq, end: u64) -> Result<(), Fault> {
+        let store = self.ledger.store();
+        let mut read = 0;
+        while self.place.position < end && self.place.seq < to && read < limits::VERIFY_CALL_BYTES {
+            let failed = |e| Fault::new(format!("reading commit {}: {e}", self.place.position));
+            let entries = match store.read(self.place.position, limits::READER_BYTES) {
+                Ok(entries) => entries,
+                Err(crate::store::StoreError::Damaged { what, .. }) => return self.broken(what),
+                Err(error) => return Err(failed(error)),
+            };
+            if entries.is_empty() {
+                return self.broken(format!("commit {} is missing", self.place.position));
+            }
+            for entry in entries {
+                if self.place.position >= end || self.place.seq >= to {
+                    break;
+                }
+                read += entry.bytes.len();
+                if let Err(what) = self.one(entry.at, &entry.bytes) {
+                    return self.broken(what);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing from here on can be trusted: that is an answer.
+    fn broken(&mut self, what: String) -> Result<(), Fault> {
+        let next = self.place.seq.next().unwrap_or(self.place.seq);
+        self.out.broken = Some((next, what));
+        Ok(())
+    }
+
+    fn one(&mut self, at: u64, bytes: &bytes::Bytes) -> Result<(), String> {
+        let place = self.place.position;
+        if at != place {
+            return Err(format!("commit {place} is missing"));
+        }
+        let named = |e| format!("commit {place}: {e}");
+        let commit = Opened::from_bytes(bytes).map_err(named)?;
+        let header = &commit.header;
+        let known = self.chains.get(&header.writer).copied().or(self.begins.then_some(ChainHead::START));
+        if let Some(after) = known.filter(|after| header.number != after.number + 1 || header.previous != after.hash) {
+            return Err(format!("commit {place}: it does not continue commit {} of writer {}", after.number, header.writer));
+        }
+        for n in 0..commit.records.len() {
+            commit.record(n).map_err(named)?;
+        }
+        let leaf: Option<Hash> = self.ledger.tree(|tree| tree.node((0, place - 1)).ok()).unwrap_or(None);
+        if leaf.is_some_and(|leaf| leaf != commit.leaf()) {
+            return Err(format!("commit {place}: it is not the one that the tree of checkpoints has"));
+        }
+        let hash = sha256(&commit.header_bytes);
+        self.chains.insert(header.writer, ChainHead { number: header.number, hash, time: Millis(header.time) });
+        let last = last_of(&commit, self.place.seq).map_err(named)?;
+        self.place = Place { position: place + 1, seq: last };
+        self.out.records += commit.records.len() as u64;
+        self.out.to = last;
+        Ok(())
+    }
+}

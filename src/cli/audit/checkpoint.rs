@@ -1,0 +1,115 @@
+//! `mayfly audit checkpoint`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{kept, keys};
+use crate::cli::Run;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::out::{Format, Noun};
+use crate::cli::show::hex;
+use crate::ledger::commit::Hash;
+use crate::ledger::tree::proof::consistent;
+use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
+use crate::proof::note::{BadNote, Checkpoint, Note};
+
+/// `mayfly audit checkpoint`
+#[derive(Args)]
+pub struct CheckpointArgs {
+    /// An older checkpoint, kept from earlier: whether the ledger goes on from it
+    #[arg(long, value_name = "FILE")]
+    since: Option<PathBuf>,
+    /// Write the signed note here
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Write the public keys of checkpoints here, as a JWK set: what verify takes as --key, for whoever trusts this connection
+    #[arg(long, value_name = "FILE")]
+    keys_out: Option<PathBuf>,
+    /// The keys that must have signed it, from earlier or elsewhere [default: what the server says]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+/// What a checkpoint says.
+#[derive(Serialize)]
+struct Shown {
+    origin: String,
+    commits: u64,
+    root: String,
+    seq: Option<u64>,
+    signed_by: String,
+    /// The older one, where one was given: the ledger goes on from it.
+    goes_on_from: Option<u64>,
+    checkpoint: String,
+}
+
+impl Noun for Shown {
+    fn name(&self) -> String {
+        self.root.clone()
+    }
+}
+
+/// Runs it.
+pub async fn checkpoint(args: &CheckpointArgs, run: &Run) -> Result<Exit, CliError> {
+    let given = keys(args.key.as_deref())?;
+    let old = args.since.as_deref().map(|path| kept(path, &given)).transpose()?;
+    let server = run.server().await?;
+    let request = pb::GetCheckpointRequest { since_size: old.as_ref().map_or(0, |old| old.size) };
+    let answer = server.call(request, |c, q| async move { AuditServiceClient::new(c).get_checkpoint(q).await }).await?;
+    let theirs = |e: BadNote| CliError::ours(format!("the server's checkpoint: {e}"));
+    let note = Note::parse(&answer.checkpoint).map_err(theirs)?;
+    let checkpoint = Checkpoint::parse(&note.text).map_err(theirs)?;
+    let known = match given.is_empty() {
+        true => crate::proof::key::NoteKey::read(&answer.jwks).map_err(CliError::ours)?,
+        false => given,
+    };
+    let signed_by = note.signer(&known).map_err(theirs)?.name.clone();
+    if let Some(old) = &old
+        && let Err(what) = goes_on(old, &checkpoint, &answer.consistency)
+    {
+        run.out.say(what);
+        return Ok(Exit::Findings);
+    }
+    let write = |path: &PathBuf, text: &str| {
+        std::fs::write(path, text).map_err(|e| CliError::Local(format!("{}: cannot be written: {e}", path.display())))
+    };
+    args.out.as_ref().map_or(Ok(()), |path| write(path, &answer.checkpoint))?;
+    args.keys_out.as_ref().map_or(Ok(()), |path| write(path, &answer.jwks))?;
+    let shown = Shown {
+        commits: checkpoint.size,
+        root: hex(&checkpoint.root),
+        seq: checkpoint.said("seq").and_then(|seq| seq.parse().ok()),
+        signed_by,
+        goes_on_from: old.map(|old| old.size),
+        origin: checkpoint.origin,
+        checkpoint: answer.checkpoint,
+    };
+    match run.out.format() {
+        // As it is kept.
+        Format::Table => run.out.generated(printable(&shown.checkpoint).as_bytes())?,
+        _ => run.out.one(&shown)?,
+    }
+    if let Some(size) = shown.goes_on_from {
+        run.out.say(format_args!("the ledger goes on from the checkpoint of {size} commits"));
+    }
+    Ok(Exit::Ok)
+}
+
+/// A note has no control characters but line ends (`Note::parse`); what acts on a terminal otherwise is left out.
+fn printable(note: &str) -> String {
+    note.lines().map(|line| format!("{}\n", crate::cli::out::escape::for_terminal(line))).collect()
+}
+
+fn goes_on(old: &Checkpoint, new: &Checkpoint, proof: &[bytes::Bytes]) -> Result<(), String> {
+    if old.origin != new.origin {
+        return Err(format!("the checkpoint is of {}, this server's ledger is {}", old.origin, new.origin));
+    }
+    let proof: Option<Vec<Hash>> = proof.iter().map(|hash| Hash::try_from(&hash[..]).ok()).collect();
+    match proof.is_some_and(|proof| consistent(old.size, new.size, &old.root, &new.root, &proof)) {
+        true => Ok(()),
+        false => Err(format!("the ledger does not go on from the checkpoint of {} commits: its history was changed", old.size)),
+    }
+}

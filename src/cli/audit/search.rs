@@ -1,0 +1,91 @@
+//! `mayfly audit search` and `show`.
+
+use clap::Args;
+
+use super::{FilterArgs, only};
+use crate::cli::Run;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::server::Server;
+use crate::cli::show::explain::Record;
+use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
+use crate::seq::Seq;
+
+/// Records asked for at once.
+const PAGE: usize = 500;
+
+/// `mayfly audit search`
+#[derive(Args)]
+pub struct SearchArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Most records
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+}
+
+/// `mayfly audit show`
+#[derive(Args)]
+pub struct ShowArgs {
+    /// The record
+    #[arg(value_name = "SEQ")]
+    seq: Seq,
+}
+
+/// What was found, and how far was looked.
+struct Found {
+    records: Vec<Record>,
+    /// There is more.
+    more: bool,
+    removed: u64,
+}
+
+async fn find(server: &Server, filter: &pb::RecordFilter, limit: usize) -> Result<Found, CliError> {
+    let (mut records, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let size = PAGE.min(limit.saturating_sub(records.len()).max(1));
+        let page_size = i32::try_from(size).unwrap_or(i32::MAX);
+        let request = pb::SearchRecordsRequest { filter: Some(filter.clone()), page_size, page_token };
+        let answer = server.call(request, |c, q| async move { AuditServiceClient::new(c).search_records(q).await }).await?;
+        records.extend(answer.records.into_iter().map(Record::from));
+        page_token = answer.next_page_token;
+        let done = page_token.is_empty();
+        if done || records.len() >= limit {
+            let more = !done || records.len() > limit;
+            records.truncate(limit);
+            return Ok(Found { records, more, removed: answer.removed_up_to });
+        }
+    }
+}
+
+/// Newest first.
+pub async fn search(args: SearchArgs, run: &Run) -> Result<Exit, CliError> {
+    let server = run.server().await?;
+    let found = find(&server, &args.filter.on_the_wire(), args.limit).await?;
+    run.out.list(&found.records)?;
+    if found.more {
+        run.out.say(format_args!("there may be more than these {}: raise --limit", found.records.len()));
+    }
+    if found.removed > 0 {
+        run.out.say(format_args!("records up to seq {} were removed (audit.keep): only an export has them", found.removed));
+    }
+    Ok(Exit::Ok)
+}
+
+/// One record.
+pub async fn show(args: &ShowArgs, run: &Run) -> Result<Exit, CliError> {
+    let server = run.server().await?;
+    let found = find(&server, &only(args.seq), 1).await?;
+    match found.records.first() {
+        Some(record) => run.out.one(record)?,
+        None if found.removed >= args.seq.as_u64() => {
+            run.out.say(format_args!("records up to seq {} were removed (audit.keep): only an export has them", found.removed));
+            return Ok(Exit::NotFound);
+        }
+        None => {
+            run.out.say(format_args!("there is no record {}", args.seq));
+            return Ok(Exit::NotFound);
+        }
+    }
+    Ok(Exit::Ok)
+}

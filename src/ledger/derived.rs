@@ -1,0 +1,365 @@
+//! What is derived from the history, by a thread that reads the log once it is durable: the tree over all commits, and the index of names.
+//!
+//! Nobody who issues waits for it. All of it can be built again from the store, but for what stands for commits that were removed: of those the
+//! tree's frontier is kept there.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::commit::{Commit, Hash};
+use super::forward::{Place, Step};
+use super::index::Index;
+use super::index::building::Building;
+use super::index::segment::Segment;
+use super::taking::in_the_background;
+use super::tree::frontier::Frontier;
+use super::tree::kept::base;
+use super::tree::stored::{Mark, NoProof, Tree};
+use super::{Inner, Ledger, Room};
+use crate::limits;
+use crate::refusal::Fault;
+use crate::seq::Seq;
+use crate::store::Position;
+use crate::system::Stopwatch;
+
+/// Between two pieces of history: others go first.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The tree, or why there is none; the index.
+pub(super) struct Derived {
+    tree: Mutex<Result<Tree, String>>,
+    /// Where history names what.
+    pub index: Mutex<Index>,
+    /// The files are not to be believed.
+    rebuild: AtomicBool,
+    /// Set once, by whoever starts it.
+    thread: std::sync::OnceLock<std::thread::Thread>,
+}
+
+impl Default for Derived {
+    fn default() -> Derived {
+        let thread = std::sync::OnceLock::new();
+        let tree = Mutex::new(Err("it was not read yet".to_owned()));
+        Derived { tree, index: Mutex::default(), rebuild: AtomicBool::new(false), thread }
+    }
+}
+
+impl Ledger {
+    pub(super) fn derive_in_background(&self) {
+        let inner = self.inner.clone();
+        let started = std::thread::Builder::new().name("ledger-derive".into()).spawn(move || {
+            in_the_background();
+            Deriver {
+                inner,
+                place: None,
+                hole: None,
+                unfilled: None,
+                opened: false,
+                flushed: Stopwatch::start(),
+                said: String::new(),
+            }
+            .run();
+        });
+        match started {
+            Ok(thread) => {
+                let _ = self.inner.derived.thread.set(thread.thread().clone());
+                self.inner.keep(thread);
+            }
+            Err(error) => tracing::error!(%error, "there is no tree over the history: no thread"),
+        }
+    }
+
+    /// Reads the tree over the commits as far as it is built, and where its newest commit ends.
+    ///
+    /// A fault where there is none: it is not read yet, cannot be written, or its beginning was removed by a version that kept nothing of it.
+    pub fn tree<T>(&self, read: impl FnOnce(&Tree) -> T) -> Result<T, Fault> {
+        match &*self.inner.derived.tree.lock() {
+            Ok(tree) => Ok(read(tree)),
+            Err(why) => Err(Fault::new(format!("there is no tree over the history: {why}"))),
+        }
+    }
+
+    /// Has the tree built again where a proof found it damaged, and what is new taken in at once.
+    pub fn tend_tree(&self, damaged: Option<&NoProof>) {
+        if let Some(NoProof::Damaged(what)) = damaged {
+            tracing::warn!(what, "the tree over history is damaged and is built again");
+            self.inner.derived.rebuild.store(true, Ordering::Relaxed);
+            *self.inner.derived.tree.lock() = Err("it is being built again".to_owned());
+        }
+        if let Some(thread) = self.inner.derived.thread.get() {
+            thread.unpark();
+        }
+    }
+}
+
+/// The thread.
+struct Deriver {
+    inner: Arc<Inner>,
+    /// Where it goes on; `None`: the tree is to be opened.
+    place: Option<Place>,
+    /// A part of the index that is missing, and where it ends.
+    hole: Option<(Building, Position)>,
+    /// When such a part could not be written, last.
+    unfilled: Option<Stopwatch>,
+    /// The index was read.
+    opened: bool,
+    flushed: Stopwatch,
+    said: String,
+}
+
+impl Deriver {
+    fn run(mut self) {
+        while !self.stopping() {
+            let watch = Stopwatch::start();
+            let more = self.round().unwrap_or_else(|why| {
+                if self.said != why {
+                    tracing::warn!(why, "the tree over history does not grow; it is tried again");
+                    self.said = why;
+                }
+                false
+            });
+            match more {
+                // Whoever waits for it wakes it.
+                true => std::thread::park_timeout(PAUSE.max(Duration::from_micros(watch.us() * limits::DERIVE_REST))),
+                false => std::thread::park_timeout(Duration::from_millis(limits::DERIVE_LOOK_MS)),
+            }
+        }
+        if let Ok(tree) = &mut *self.inner.derived.tree.lock()
+            && let Err(error) = tree.flush()
+        {
+            tracing::warn!(%error, "the newest part of the tree over history is built again at the next start");
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.inner.stopping.load(Ordering::Relaxed)
+    }
+
+    fn dir(&self) -> Option<std::path::PathBuf> {
+        self.inner.settings.history.as_ref().map(|dir| dir.join("tree"))
+    }
+
+    /// Takes in a piece of what is durable. True where there may be more.
+    fn round(&mut self) -> Result<bool, String> {
+        if self.inner.broken() {
+            return Ok(false);
+        }
+        if self.inner.derived.tree.lock().is_err() {
+            self.place = None;
+        }
+        // Without a tree there is an index all the same.
+        let why_not = match self.place {
+            Some(_) => None,
+            None => self.open().map(|place| self.place = Some(place)).err(),
+        };
+        let tail = self.tail()?;
+        let place = self.place.filter(|place| place.position <= tail.position).unwrap_or(tail);
+        let ledger = Ledger { inner: self.inner.clone() };
+        let Some(steps) = ledger.steps(place, limits::READER_BYTES).map_err(|e| e.to_string())? else {
+            return Ok(self.overtaken());
+        };
+        self.grow(&steps)?;
+        self.index(&steps)?;
+        match why_not {
+            Some(why) if steps.is_empty() => Err(why),
+            _ => Ok(!steps.is_empty() || self.fill(&ledger)?),
+        }
+    }
+
+    /// Takes commits into the tree.
+    fn grow(&mut self, steps: &[Step]) -> Result<(), String> {
+        let mut held = self.inner.derived.tree.lock();
+        let Ok(tree) = &mut *held else { return Ok(()) };
+        if let Err(why) = self.rebase(tree) {
+            (*held, self.place) = (Err(why.clone()), None);
+            return Err(why);
+        }
+        for step in steps {
+            if self.place.is_none_or(|place| place.position != step.position) {
+                continue;
+            }
+            match take(tree, step) {
+                Ok(place) => self.place = Some(place),
+                Err(why) => {
+                    // What is in memory is no longer what is in the files.
+                    (*held, self.place) = (Err(why.clone()), None);
+                    return Err(why);
+                }
+            }
+        }
+        let due = tree.unwritten() >= limits::DERIVE_FLUSH_COMMITS || self.flushed.us() >= limits::DERIVE_FLUSH_MS * 1000;
+        // What is left of a full disk is for revocations.
+        if due && tree.unwritten() > 0 && self.inner.room() == Room::Plenty {
+            tree.flush().map_err(|e| e.to_string())?;
+            self.flushed = Stopwatch::start();
+        }
+        Ok(())
+    }
+
+    /// The oldest place that stays, and what is before it.
+    fn removed(&self) -> Place {
+        let state = self.inner.state.read();
+        Place { position: state.removed.before.max(1), seq: state.removed.seq }
+    }
+
+    /// Where the index goes on with what is new.
+    fn tail(&mut self) -> Result<Place, String> {
+        let removed = self.removed();
+        let mut index = self.inner.derived.index.lock();
+        if !self.opened {
+            let dir = self.inner.settings.history.as_ref().map(|dir| dir.join("index"));
+            let mut found = Index::open(dir.as_deref()).map_err(|e| e.to_string())?;
+            if let Some(newest) = found.newest()
+                && !self.is_ours(newest.end().position - 1, newest.leaf())?
+            {
+                tracing::warn!("the index beside the store is not that of this ledger; it is made again");
+                found.clear();
+            }
+            (*index, self.opened) = (found, true);
+        }
+        let begin = index.newest().map_or(removed, Segment::end);
+        let begin = if begin.position < removed.position { removed } else { begin };
+        Ok(index.tail.get_or_insert_with(|| Building::new(begin)).place())
+    }
+
+    /// Takes commits into the index.
+    fn index(&self, steps: &[Step]) -> Result<(), String> {
+        let mut index = self.inner.derived.index.lock();
+        let removed = self.removed().position;
+        if removed > 1 {
+            index.forget_before(removed);
+        }
+        for step in steps {
+            let Some(tail) = index.tail.as_mut().filter(|tail| tail.place().position == step.position) else { continue };
+            let full = tail.take(step).map_err(|e| format!("commit {}: {e}", step.position))?;
+            if full {
+                let next = Building::new(tail.place());
+                if let Some(built) = index.tail.replace(next).filter(|_| self.inner.room() == Room::Plenty) {
+                    // Where it cannot be written it is a hole, which is filled later.
+                    index.add(built).map_err(|e| e.to_string())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with a part of the index that is missing. True where there may be more to do.
+    fn fill(&mut self, ledger: &Ledger) -> Result<bool, String> {
+        let lately = |failed: &Stopwatch| failed.us() < limits::INDEX_RETRY_MS * 1000;
+        if self.inner.room() != Room::Plenty || self.unfilled.as_ref().is_some_and(lately) {
+            return Ok(false);
+        }
+        if self.hole.is_none() {
+            let removed = self.removed();
+            let index = self.inner.derived.index.lock();
+            let tail = index.tail.as_ref().map(|tail| tail.from().position);
+            let (place, until) = index.hole(removed);
+            let until = until.or(tail).filter(|until| place.position < *until);
+            self.hole = until.map(|until| (Building::new(place), until));
+        }
+        let Some((mut built, until)) = self.hole.take() else { return Ok(false) };
+        let steps = ledger.steps(built.place(), limits::READER_BYTES).map_err(|e| e.to_string())?;
+        let mut full = false;
+        for step in steps.unwrap_or_default().iter().filter(|step| step.position < until) {
+            full = built.take(step).map_err(|e| format!("commit {}: {e}", step.position))?;
+            if full {
+                break;
+            }
+        }
+        if full || built.place().position >= until {
+            let added = self.inner.derived.index.lock().add(built);
+            self.unfilled = added.is_err().then(Stopwatch::start);
+            added.map_err(|e| e.to_string())?;
+        } else if built.place() != built.from() {
+            self.hole = Some((built, until));
+        }
+        Ok(true)
+    }
+
+    /// The tree as it is on the disk, where the log still leads to it.
+    fn open(&mut self) -> Result<Place, String> {
+        let store = self.inner.store();
+        let dir = self.dir();
+        let Some(base) = base(&*store).map_err(|e| e.to_string())? else {
+            let why = "the first commits were removed and their frontier is not kept".to_owned();
+            *self.inner.derived.tree.lock() = Err(why.clone());
+            return Err(why);
+        };
+        let cannot = |e: std::io::Error| e.to_string();
+        if self.inner.derived.rebuild.load(Ordering::Relaxed) {
+            anew(dir.as_deref(), &base.frontier).map_err(cannot)?;
+            self.inner.derived.rebuild.store(false, Ordering::Relaxed);
+        }
+        let mut tree = Tree::open(dir.as_deref(), &base.frontier).map_err(cannot)?;
+        let newest = tree.node((0, tree.size().saturating_sub(1))).unwrap_or_default();
+        if tree.size() > base.frontier.size() && !self.is_ours(tree.size(), newest)? {
+            tracing::warn!("the tree beside the store is not that of this ledger; it is built again");
+            tree = anew(dir.as_deref(), &base.frontier).map_err(cannot)?;
+        }
+        if tree.size() == base.frontier.size() {
+            tree.mark = base.mark;
+        }
+        let place = place_after(&tree);
+        *self.inner.derived.tree.lock() = Ok(tree);
+        Ok(place)
+    }
+
+    /// Whether the commit at a place is the one with this leaf.
+    fn is_ours(&self, position: Position, leaf: Hash) -> Result<bool, String> {
+        let durable = self.inner.durable_position.load(Ordering::Acquire);
+        let entries = self.inner.store().read(position, 1).map_err(|e| e.to_string())?;
+        let entry = entries.into_iter().next().filter(|e| e.at == position && position <= durable);
+        let Some(entry) = entry else { return Ok(false) };
+        let (_, [_, found], _) = Commit::glance(&entry.bytes).map_err(|e| e.to_string())?;
+        Ok(found == leaf)
+    }
+
+    /// Retention went past what was taken in: it begins again at what is left.
+    fn overtaken(&mut self) -> bool {
+        *self.inner.derived.tree.lock() = Err("retention was faster; it begins again".to_owned());
+        self.inner.derived.index.lock().tail = None;
+        (self.place, self.hole) = (None, None);
+        true
+    }
+
+    /// Lets go of what was removed from the store.
+    fn rebase(&self, tree: &mut Tree) -> Result<(), String> {
+        let store = self.inner.store();
+        let oldest = store.oldest().map_err(|e| e.to_string())?;
+        if oldest <= 1 || oldest - 1 <= tree.base() {
+            return Ok(());
+        }
+        match base(&*store).map_err(|e| e.to_string())? {
+            Some(base) if base.frontier.size() > tree.size() => Ok(()),
+            Some(base) => match tree.rebase(&base.frontier).map_err(|e| e.to_string())? {
+                true => Ok(()),
+                false => {
+                    self.inner.derived.rebuild.store(true, Ordering::Relaxed);
+                    Err("what retention kept of removed commits is not what the tree says of them; it is built again".to_owned())
+                }
+            },
+            None => Ok(()),
+        }
+    }
+}
+
+fn anew(dir: Option<&Path>, base: &Frontier) -> std::io::Result<Tree> {
+    match dir {
+        Some(dir) => Tree::anew(dir, base),
+        None => Tree::open(None, base),
+    }
+}
+
+fn place_after(tree: &Tree) -> Place {
+    Place { position: tree.size() + 1, seq: Seq::from_u64(tree.mark.seq).unwrap_or(Seq::ZERO) }
+}
+
+fn take(tree: &mut Tree, step: &Step) -> Result<Place, String> {
+    tree.push(step.commit.leaf()).map_err(|e| e.to_string())?;
+    tree.mark = Mark { seq: step.last.as_u64(), time: step.commit.header.time };
+    Ok(place_after(tree))
+}

@@ -1,0 +1,137 @@
+//! The log read in order, as far as it is durable.
+
+use std::sync::atomic::Ordering;
+
+use super::Ledger;
+use super::commit::Opened;
+use super::history::{Past, Reached};
+use super::index::Asked;
+use super::search::{Filter, Match, before, fitting};
+use super::state::seq_after;
+use crate::refusal::Fault;
+use crate::seq::{Millis, Seq};
+use crate::store::{Position, StoreError};
+
+/// Between two commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The place of the next commit.
+    pub position: Position,
+    /// The seq of the last record before it.
+    pub seq: Seq,
+}
+
+/// One commit, and where it stands.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Its place.
+    pub position: Position,
+    /// The seq of the last record before it.
+    pub before: Seq,
+    /// The seq of its last record.
+    pub last: Seq,
+    /// The commit.
+    pub commit: Opened,
+}
+
+impl Step {
+    /// Its records that fit, in order.
+    pub fn matches(&self, filter: &Filter) -> Result<Vec<Match>, Fault> {
+        let at = Millis(self.commit.header.time);
+        if !filter.in_time(at) {
+            return Ok(Vec::new());
+        }
+        let found = fitting(&self.commit, filter, self.before, Seq::LAST);
+        let found = found.map_err(|e| Fault::new(format!("commit {}: {e}", self.position)))?;
+        let position = self.position;
+        Ok(found.into_iter().map(|(seq, record, group)| Match { past: Past { seq, at, position, record }, group }).collect())
+    }
+}
+
+impl Ledger {
+    /// The place of the newest durable commit.
+    pub fn durable_position(&self) -> Position {
+        self.inner.durable_position.load(Ordering::Acquire)
+    }
+
+    /// The commits from a place on, those that are durable, about `bytes` of them; `None` where the first of them was removed.
+    ///
+    /// It reads the store: call it where that may block.
+    pub fn steps(&self, from: Place, bytes: usize) -> Result<Option<Vec<Step>>, Fault> {
+        let durable = self.durable_position();
+        if from.position > durable {
+            return Ok(Some(Vec::new()));
+        }
+        let failed = |e: StoreError| Fault::new(format!("reading commit {}: {e}", from.position));
+        let (mut seq, mut out) = (from.seq, Vec::new());
+        for entry in self.store().read(from.position, bytes).map_err(failed)? {
+            if entry.at > durable {
+                break;
+            }
+            let expected = from.position + out.len() as u64;
+            if entry.at != expected {
+                return if out.is_empty() { Ok(None) } else { Err(Fault::new(format!("commit {expected} is missing"))) };
+            }
+            let damaged = |e| Fault::new(format!("commit {}: {e}", entry.at));
+            let commit = Opened::from_bytes(&entry.bytes).map_err(damaged)?;
+            let before = seq;
+            seq = last_of(&commit, seq).map_err(damaged)?;
+            out.push(Step { position: entry.at, before, last: seq, commit });
+        }
+        Ok(Some(out))
+    }
+
+    /// The same where the index covers it: from the beginning of the record's block on.
+    fn indexed_place_of(&self, seq: Seq) -> Result<Option<Place>, Fault> {
+        let Some(mut place) = self.inner.derived.index.lock().place_of(seq) else { return Ok(None) };
+        while place.seq < seq {
+            let steps = self.steps(place, crate::limits::READER_BYTES)?.unwrap_or_default();
+            let Some(last) = steps.last() else { return Ok(None) };
+            if let Some(of) = steps.iter().find(|step| step.last > seq) {
+                return Ok(Some(Place { position: of.position, seq: of.before }));
+            }
+            place = Place { position: last.position + 1, seq: last.last };
+        }
+        Ok(Some(place))
+    }
+
+    /// Where somebody goes on who looks for what fits, reading forward: past what the index says cannot hold it.
+    pub fn next_place(&self, filter: &Filter, asked: &mut Asked, from: Place) -> Place {
+        self.inner.derived.index.lock().next(filter, asked, from)
+    }
+
+    /// The place right after the commit that holds a record, or before it where the record is not that commit's last; looked for from
+    /// `end` backwards. What is no longer kept, or beyond `limits::HISTORY_BYTES`, is told.
+    pub fn place_of(&self, seq: Seq, end: Place) -> Result<Result<Place, Reached>, Fault> {
+        if let Some(place) = self.indexed_place_of(seq)? {
+            return Ok(Ok(place));
+        }
+        let store = self.store();
+        let failed = |e: StoreError| Fault::new(format!("reading history: {e}"));
+        let oldest = store.oldest().map_err(failed)?.max(1);
+        let (mut position, mut last, mut looked) = (end.position, end.seq, 0);
+        while last > seq {
+            let at = position - 1;
+            if at < oldest {
+                return Ok(Err(if oldest > 1 { Reached::Removed(last) } else { Reached::Beginning }));
+            }
+            if looked >= crate::limits::HISTORY_BYTES {
+                return Ok(Err(Reached::Bound(last)));
+            }
+            let entry = store.read(at, 1).map_err(failed)?.into_iter().next().filter(|e| e.at == at);
+            let entry = entry.ok_or_else(|| Fault::new(format!("commit {at} is not there")))?;
+            looked += entry.bytes.len();
+            let damaged = |e| Fault::new(format!("commit {at}: {e}"));
+            let commit = Opened::from_bytes(&entry.bytes).map_err(damaged)?;
+            let earlier = before(&commit, last).map_err(damaged)?;
+            (position, last) = (at, earlier);
+        }
+        Ok(Ok(Place { position, seq: last }))
+    }
+}
+
+/// The seq of a commit's last record, after `seq`.
+pub fn last_of(commit: &Opened, seq: Seq) -> Result<Seq, super::commit::BadCommit> {
+    let first = seq_after(seq, &commit.record(0)?);
+    Ok(Seq::from_u64(first.as_u64() + commit.records.len() as u64 - 1).unwrap_or(first))
+}

@@ -1,0 +1,119 @@
+//! A segment that grows with each commit.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::Path;
+
+use super::fingerprint;
+use super::segment::{BLOCKS, Block, Segment};
+use crate::ledger::commit::{BadCommit, Hash};
+use crate::ledger::forward::{Place, Step};
+use crate::ledger::record::names;
+use crate::limits;
+use crate::store::Position;
+
+/// What was read of a stretch of history.
+#[derive(Debug)]
+pub struct Building {
+    from: Place,
+    place: Place,
+    block_bytes: usize,
+    blocks: Vec<Block>,
+    /// Fingerprint and block of each name, each once.
+    entries: Vec<(u32, u8)>,
+    /// Those of the newest block.
+    newest: HashSet<u32>,
+    /// Bytes of the newest block's records.
+    bytes: usize,
+    /// The newest commit's leaf in the tree.
+    leaf: Hash,
+}
+
+impl Building {
+    /// Of what comes from here on.
+    pub fn new(from: Place) -> Building {
+        Building::of_blocks(from, limits::INDEX_BLOCK_BYTES)
+    }
+
+    /// The same with blocks of about so many bytes.
+    pub fn of_blocks(from: Place, block_bytes: usize) -> Building {
+        let (blocks, entries) = (Vec::new(), Vec::new());
+        Building { from, place: from, block_bytes, blocks, entries, newest: HashSet::new(), bytes: 0, leaf: [0; 32] }
+    }
+
+    /// Where it began.
+    pub fn from(&self) -> Place {
+        self.from
+    }
+
+    /// Where it goes on.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Whether a commit is in it.
+    pub fn covers(&self, at: Position) -> bool {
+        (self.from.position..self.place.position).contains(&at)
+    }
+
+    /// Its blocks, oldest first.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// The block of a commit, and its number.
+    pub fn block_of(&self, at: Position) -> Option<(Block, usize)> {
+        let number = self.blocks.partition_point(|b| b.first <= at).checked_sub(1)?;
+        Some((*self.blocks.get(number)?, number))
+    }
+
+    /// The blocks that may name something, a bit each.
+    pub fn mask(&self, name: u32) -> u64 {
+        let of = self.entries.iter().filter(|(known, _)| *known == name);
+        let sealed = of.fold(0, |mask, (_, block)| mask | 1 << block);
+        match self.newest.contains(&name) {
+            true => sealed | 1 << self.blocks.len().saturating_sub(1),
+            false => sealed,
+        }
+    }
+
+    /// One more commit, the next one. True where it is full: it is to be made a segment.
+    pub fn take(&mut self, step: &Step) -> Result<bool, BadCommit> {
+        let ends = self.bytes >= self.block_bytes && self.blocks.len() < BLOCKS;
+        if self.blocks.is_empty() || ends {
+            self.end_block();
+            let (first, before) = (step.position, step.before.as_u64());
+            self.blocks.push(Block { first, before, oldest: u64::MAX, newest: 0 });
+        }
+        for n in 0..step.commit.records.len() {
+            let record = step.commit.record(n)?;
+            names(&record, &mut |_, name| {
+                self.newest.insert(fingerprint(name));
+            });
+        }
+        self.bytes += step.commit.records.iter().map(bytes::Bytes::len).sum::<usize>();
+        if let Some(block) = self.blocks.last_mut() {
+            let time = step.commit.header.time;
+            (block.oldest, block.newest) = (block.oldest.min(time), block.newest.max(time));
+        }
+        self.leaf = step.commit.leaf();
+        self.place = Place { position: step.position + 1, seq: step.last };
+        Ok(self.blocks.len() == BLOCKS && self.bytes >= self.block_bytes)
+    }
+
+    fn end_block(&mut self) {
+        let number = u8::try_from(self.blocks.len().saturating_sub(1)).unwrap_or(u8::MAX);
+        self.entries.extend(self.newest.drain().map(|name| (name, number)));
+        self.bytes = 0;
+    }
+
+    /// Its segment, in a file where there is a directory; `None` where nothing was taken.
+    pub fn into_segment(mut self, dir: Option<&Path>) -> io::Result<Option<Segment>> {
+        if self.blocks.is_empty() {
+            return Ok(None);
+        }
+        self.end_block();
+        self.entries.sort_unstable();
+        Segment::make(dir, (self.from, self.place), self.blocks, self.entries, self.leaf).map(Some)
+    }
+}

@@ -1,0 +1,258 @@
+//! A part of the index in a file: its blocks, and its names' fingerprints in order, in pages of 4 KiB with a checksum each.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Read as _, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::ledger::commit::{Hash, sha256};
+use crate::ledger::forward::Place;
+use crate::seq::Seq;
+use crate::store::Position;
+
+/// Blocks of one segment: a bit each.
+pub const BLOCKS: usize = 64;
+/// Bytes of a page.
+pub const PAGE: usize = 4096;
+/// What a page ends with: the beginning of the SHA-256 of the rest.
+const SUM: usize = 16;
+/// Bytes of an entry: a fingerprint and its block.
+const ENTRY: usize = 5;
+/// Entries of a page.
+const ENTRIES: usize = (PAGE - SUM) / ENTRY;
+/// A file's first bytes: its format.
+const MAGIC: &[u8; 8] = b"mayflyi\x01";
+/// Bytes before the blocks: six numbers and a leaf, after the magic.
+const HEAD: usize = 8 + 6 * 8 + 32;
+
+/// About a MiB of history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Its first commit.
+    pub first: Position,
+    /// The seq before its first record.
+    pub before: u64,
+    /// Its earliest time, milliseconds.
+    pub oldest: u64,
+    /// Its latest.
+    pub newest: u64,
+}
+
+/// Where the names are.
+#[derive(Debug)]
+pub enum Entries {
+    /// In a file, after so many bytes.
+    File { path: PathBuf, at: u64, pages: u64 },
+    /// Where there is no directory.
+    Memory(Vec<(u32, u8)>),
+}
+
+/// A part of the index.
+#[derive(Debug)]
+pub struct Segment {
+    from: Place,
+    end: Place,
+    blocks: Vec<Block>,
+    entries: Entries,
+    /// The leaf of its last commit in the tree: whether it is of this ledger.
+    leaf: Hash,
+}
+
+fn bad(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+impl Segment {
+    /// The place before its first commit.
+    pub fn from(&self) -> Place {
+        self.from
+    }
+
+    /// The place after its last.
+    pub fn end(&self) -> Place {
+        self.end
+    }
+
+    /// Its blocks, oldest first.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// The leaf of its last commit.
+    pub fn leaf(&self) -> Hash {
+        self.leaf
+    }
+
+    /// Where its names are.
+    pub fn entries(&self) -> &Entries {
+        &self.entries
+    }
+
+    /// The block of a commit and its number; `None` for one that is not in it.
+    pub fn block_of(&self, at: Position) -> Option<(Block, usize)> {
+        let within = (self.from.position..self.end.position).contains(&at);
+        let number = self.blocks.partition_point(|b| b.first <= at).checked_sub(1).filter(|_| within)?;
+        Some((*self.blocks.get(number)?, number))
+    }
+
+    /// Made of entries in order; written aside, synced and renamed where there is a directory.
+    pub fn make(
+        dir: Option<&Path>,
+        (from, end): (Place, Place),
+        blocks: Vec<Block>,
+        entries: Vec<(u32, u8)>,
+        leaf: Hash,
+    ) -> io::Result<Segment> {
+        let Some(dir) = dir else {
+            return Ok(Segment { from, end, blocks, entries: Entries::Memory(entries), leaf });
+        };
+        let path = dir.join(format!("{:016x}.names", from.position));
+        let aside = path.with_extension("writing");
+        let head = head((from, end), &blocks, entries.len(), &leaf);
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        let mut file = BufWriter::new(file);
+        file.write_all(&head)?;
+        for chunk in entries.chunks(ENTRIES) {
+            file.write_all(&page(chunk))?;
+        }
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        fs::rename(&aside, &path)?;
+        File::open(dir)?.sync_all()?;
+        let pages = entries.len().div_ceil(ENTRIES) as u64;
+        Ok(Segment { from, end, blocks, entries: Entries::File { path, at: head.len() as u64, pages }, leaf })
+    }
+
+    /// Reads a file's head back: all but the names.
+    pub fn load(path: &Path) -> io::Result<Segment> {
+        let mut file = File::open(path)?;
+        let mut bytes = vec![0; HEAD];
+        file.read_exact(&mut bytes)?;
+        let count = usize::try_from(number(&bytes, 4)?).unwrap_or(usize::MAX);
+        if count == 0 || count > BLOCKS {
+            return Err(bad("a number of blocks that no segment has"));
+        }
+        bytes.resize(HEAD + count * 32 + 32, 0);
+        file.read_exact(bytes.get_mut(HEAD..).unwrap_or_default())?;
+        let mut segment = read_head(&bytes)?;
+        let length = file.metadata()?.len();
+        if let Entries::File { path: of, at, pages } = &mut segment.entries {
+            path.clone_into(of);
+            if length != *at + *pages * PAGE as u64 {
+                return Err(bad("another length than it says"));
+            }
+        }
+        Ok(segment)
+    }
+
+    /// Deletes its file. What cannot be deleted is made again or read through.
+    pub fn remove(self) {
+        if let Entries::File { path, .. } = self.entries
+            && let Err(error) = fs::remove_file(&path)
+        {
+            tracing::warn!(path = %path.display(), %error, "a part of the index of history could not be removed");
+        }
+    }
+
+    /// The blocks that may name something, a bit each.
+    pub fn mask(&self, name: u32) -> io::Result<u64> {
+        let bit = |mask: u64, (_, block): &(u32, u8)| mask | 1 << block;
+        match &self.entries {
+            Entries::Memory(all) => {
+                let from = all.partition_point(|(known, _)| *known < name);
+                Ok(all.iter().skip(from).take_while(|(known, _)| *known == name).fold(0, bit))
+            }
+            Entries::File { path, at, pages } => {
+                let file = File::open(path)?;
+                let read = |n: u64| read_page(&file, at + n * PAGE as u64);
+                // The first page that may end with it or something after it.
+                let (mut low, mut high) = (0, *pages);
+                while low < high {
+                    let middle = low + (high - low) / 2;
+                    match read(middle)?.last() {
+                        Some((last, _)) if *last < name => low = middle + 1,
+                        _ => high = middle,
+                    }
+                }
+                let mut mask = 0;
+                for n in low..*pages {
+                    let page = read(n)?;
+                    mask = page.iter().filter(|(known, _)| *known == name).fold(mask, bit);
+                    if page.last().is_some_and(|(last, _)| *last > name) {
+                        break;
+                    }
+                }
+                Ok(mask)
+            }
+        }
+    }
+}
+
+fn head((from, end): (Place, Place), blocks: &[Block], entries: usize, leaf: &Hash) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    let numbers = [from.position, from.seq.as_u64(), end.position, end.seq.as_u64(), blocks.len() as u64, entries as u64];
+    numbers.iter().for_each(|n| bytes.extend(n.to_be_bytes()));
+    bytes.extend(leaf);
+    for block in blocks {
+        [block.first, block.before, block.oldest, block.newest].iter().for_each(|n| bytes.extend(n.to_be_bytes()));
+    }
+    bytes.extend(sha256(&bytes));
+    bytes
+}
+
+fn number(bytes: &[u8], n: usize) -> io::Result<u64> {
+    let at = 8 + n * 8;
+    let eight = bytes.get(at..at + 8).and_then(|b| b.try_into().ok());
+    eight.map(u64::from_be_bytes).ok_or_else(|| bad("cut off"))
+}
+
+/// A head that is whole. Where the names are is still to be said.
+pub fn read_head(bytes: &[u8]) -> io::Result<Segment> {
+    let (body, digest) = bytes.split_last_chunk::<32>().ok_or_else(|| bad("cut off"))?;
+    if sha256(body) != *digest || !body.starts_with(MAGIC) {
+        return Err(bad("not what was written there"));
+    }
+    let place = |n: usize| -> io::Result<Place> {
+        let seq = Seq::from_u64(number(body, n + 1)?).ok_or_else(|| bad("a seq that no store gives"))?;
+        Ok(Place { position: number(body, n)?, seq })
+    };
+    let entries = number(body, 5)?;
+    let leaf: Hash = body.get(HEAD - 32..HEAD).and_then(|b| b.try_into().ok()).ok_or_else(|| bad("cut off"))?;
+    let (from, end) = (place(0)?, place(2)?);
+    let mut blocks = Vec::new();
+    // Blocks follow the head; numbers count from after the magic.
+    for n in 0..usize::try_from(number(body, 4)?).unwrap_or(usize::MAX).min(BLOCKS) {
+        let at = |k: usize| number(body, (HEAD - 8) / 8 + n * 4 + k);
+        blocks.push(Block { first: at(0)?, before: at(1)?, oldest: at(2)?, newest: at(3)? });
+    }
+    let pages = entries.div_ceil(ENTRIES as u64);
+    Ok(Segment { from, end, blocks, entries: Entries::File { path: PathBuf::new(), at: bytes.len() as u64, pages }, leaf })
+}
+
+/// Entries in a page; what is left of it are zeros after their number, which the checksum covers.
+fn page(entries: &[(u32, u8)]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(PAGE);
+    for (name, block) in entries {
+        bytes.extend(name.to_be_bytes());
+        bytes.push(*block);
+    }
+    // A block of 255 is none.
+    while bytes.len() < ENTRIES * ENTRY {
+        bytes.push(u8::MAX);
+    }
+    let sum = sha256(&bytes);
+    bytes.extend(sum.iter().take(SUM));
+    bytes
+}
+
+fn read_page(file: &File, at: u64) -> io::Result<Vec<(u32, u8)>> {
+    let mut bytes = [0; PAGE];
+    file.read_exact_at(&mut bytes, at)?;
+    let (entries, sum) = bytes.split_at(ENTRIES * ENTRY);
+    if !sha256(entries).starts_with(sum) {
+        return Err(bad("a page is not what was written there"));
+    }
+    let (entries, _) = entries.as_chunks::<ENTRY>();
+    let all = entries.iter().map(|[a, b, c, d, block]| (u32::from_be_bytes([*a, *b, *c, *d]), *block));
+    Ok(all.filter(|(_, block)| usize::from(*block) < BLOCKS).collect())
+}

@@ -1,0 +1,202 @@
+//! A search by the index finds what one without it finds, whatever is missing of it.
+
+use std::path::Path;
+
+use parking_lot::Mutex;
+
+use super::building::Building;
+use super::{Asked, Index};
+use crate::ledger::commit::{ChainHead, Encoded, Opened, pack};
+use crate::ledger::forward::{Place, Step, last_of};
+use crate::ledger::record::{Event, GenerationBegun, KeyChanged, Record, Who};
+use crate::ledger::search::{Filter, Turn, search};
+use crate::seq::{Millis, Seq};
+use crate::store::memory::MemoryStore;
+use crate::store::{Store, StoreId};
+
+const COMMITS: u64 = 1_500;
+/// Of this log, a few commits.
+const BLOCK: usize = 90;
+
+fn rare(n: u64) -> String {
+    format!("rare-{n}")
+}
+
+/// Commits of one to four records: each names a key of its own and one of a few that many name.
+fn log() -> (MemoryStore, Turn) {
+    let store = MemoryStore::new(StoreId::from_bytes([1; 16]));
+    let (mut head, mut seq) = (ChainHead::START, Seq::start_of(1));
+    for n in 0..COMMITS {
+        let event = |r: u64| match (n, r) {
+            (0, 0) => Event::GenerationBegun(GenerationBegun { generation: 1, ..Default::default() }),
+            (_, 0) => Event::KeyChanged(KeyChanged { key: rare(n), ..Default::default() }),
+            _ => Event::KeyChanged(KeyChanged { key: format!("k{}", (n * 7 + r) % (40 + n / 100)), ..Default::default() }),
+        };
+        let records: Vec<Encoded> =
+            (0..1 + n % 4).map(|r| Encoded::new(Record::new(Who::LocalUid(0), event(r))).unwrap()).collect();
+        let (bytes, next) = pack(1, head, Millis(n * 10), records.iter());
+        head = next;
+        store.append(n + 1, &bytes).unwrap();
+        seq = records.iter().fold(seq, |s, _| s.next().unwrap());
+    }
+    (store, Turn { position: COMMITS, seq, before: Seq::LAST })
+}
+
+fn steps(store: &dyn Store) -> Vec<Step> {
+    let mut seq = Seq::ZERO;
+    let all = store.read(1, usize::MAX).unwrap();
+    all.into_iter()
+        .map(|entry| {
+            let commit = Opened::from_bytes(&entry.bytes).unwrap();
+            let before = seq;
+            seq = last_of(&commit, seq).unwrap();
+            Step { position: entry.at, before, last: seq, commit }
+        })
+        .collect()
+}
+
+/// Takes steps as the thread does.
+fn feed(index: &mut Index, steps: &[Step]) {
+    for step in steps {
+        let begin = Place { position: step.position, seq: step.before };
+        let tail = index.tail.get_or_insert_with(|| Building::of_blocks(begin, BLOCK));
+        if tail.take(step).unwrap() {
+            let built = index.tail.take().unwrap();
+            index.add(built).unwrap();
+        }
+    }
+}
+
+fn filters() -> Vec<Filter> {
+    let named = |names: &[&str]| Filter { names: names.iter().map(|n| (None, (*n).to_owned())).collect(), ..Filter::default() };
+    let seq = |count: u64| Filter { seq: Seq::from_u64(Seq::start_of(1).as_u64() + count), ..Filter::default() };
+    vec![
+        named(&["rare-3"]),
+        named(&["rare-1499"]),
+        named(&["rare-700", "key changed"]),
+        named(&["k3"]),
+        named(&["k52"]),
+        named(&["k3", "k4"]),
+        named(&["nobody"]),
+        Filter { since: Some(Millis(5_000)), until: Some(Millis(5_200)), ..Filter::default() },
+        Filter { since: Some(Millis(14_000)), ..named(&["k5"]) },
+        Filter { until: Some(Millis(900)), ..named(&["k5"]) },
+        seq(1),
+        seq(1_800),
+        Filter::default(),
+    ]
+}
+
+/// Each filter's seqs, in pages of a size, and how much was read for it.
+fn found(store: &MemoryStore, index: Option<&Mutex<Index>>, end: Turn, filter: &Filter, most: usize) -> Vec<u64> {
+    let (mut all, mut turn) = (Vec::new(), Some(end));
+    while let Some(from) = turn {
+        let page = search(store, index, filter, from, (most, 2_000)).unwrap();
+        all.extend(page.records.iter().map(|m| m.past.seq.count()));
+        turn = page.next;
+    }
+    all
+}
+
+fn same(store: &MemoryStore, index: &Mutex<Index>, end: Turn, what: &str) {
+    let all = steps(store);
+    for filter in filters() {
+        let expected = found(store, None, end, &filter, 1_000);
+        for most in [3, 1_000] {
+            assert_eq!(found(store, Some(index), end, &filter, most), expected, "{what}: {filter:?}");
+        }
+        // Forward, as an export goes.
+        let (mut asked, mut place, mut forward) = (Asked::new(&filter), Place { position: 1, seq: Seq::ZERO }, Vec::new());
+        loop {
+            place = index.lock().next(&filter, &mut asked, place);
+            let Some(step) = all.get(place.position as usize - 1) else { break };
+            assert_eq!(step.before, place.seq, "{what}");
+            forward.extend(step.matches(&filter).unwrap().iter().map(|m| m.past.seq.count()));
+            place = Place { position: step.position + 1, seq: step.last };
+        }
+        forward.reverse();
+        assert_eq!(forward, expected, "{what}, forward: {filter:?}");
+    }
+}
+
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut all: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn it_leads_to_all_that_is_there_also_with_parts_missing_or_damaged() {
+    let (store, end) = log();
+    let all = steps(&store);
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = Index::open(Some(dir.path())).unwrap();
+    feed(&mut index, &all);
+    assert!(files(dir.path()).len() > 3 && index.tail.is_some(), "several segments, and what is new");
+    let index = Mutex::new(index);
+    same(&store, &index, end, "whole");
+    // Over a restart, where what is new is not there yet.
+    let again = Mutex::new(Index::open(Some(dir.path())).unwrap());
+    same(&store, &again, end, "read again");
+    assert_eq!(again.lock().size(), index.lock().size());
+    // In memory.
+    let mut memory = Index::default();
+    feed(&mut memory, &all);
+    same(&store, &Mutex::new(memory), end, "in memory");
+    // A part that is lost, and one of which a byte changed, in its names or in its head.
+    let names = files(dir.path());
+    std::fs::remove_file(&names[1]).unwrap();
+    let mut bytes = std::fs::read(&names[2]).unwrap();
+    let at = bytes.len() - 2_000;
+    bytes[at] ^= 1;
+    std::fs::write(&names[2], bytes).unwrap();
+    let mut bytes = std::fs::read(&names[0]).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&names[0], bytes).unwrap();
+    let holed = Mutex::new(Index::open(Some(dir.path())).unwrap());
+    same(&store, &holed, end, "with holes");
+    assert!(!names[2].exists(), "what is damaged goes, to be made again");
+    // Filled again, it is what it was.
+    let mut index = holed.into_inner();
+    loop {
+        let (from, until) = index.hole(Place { position: 1, seq: Seq::ZERO });
+        let Some(until) = until else { break };
+        let mut built = Building::of_blocks(from, BLOCK);
+        for step in all.iter().filter(|s| (from.position..until).contains(&s.position)) {
+            if built.take(step).unwrap() {
+                break;
+            }
+        }
+        index.add(built).unwrap();
+    }
+    same(&store, &Mutex::new(index), end, "filled");
+}
+
+#[test]
+fn one_name_leads_to_few_blocks_and_a_seq_to_its_own() {
+    let (store, end) = log();
+    let all = steps(&store);
+    let mut index = Index::default();
+    feed(&mut index, &all);
+    let total = index.segments.values().map(|s| s.blocks().len()).sum::<usize>();
+    assert!(total > 150);
+    let index = Mutex::new(index);
+    for n in [3, 500, 1_400] {
+        let filter = Filter { names: vec![(None, rare(n))], ..Filter::default() };
+        // One page reads at most a bound; with the index one is enough.
+        let page = search(&store, Some(&index), &filter, end, (10, 4_000)).unwrap();
+        assert_eq!((page.records.len(), page.next), (1, None));
+        assert!(search(&store, None, &filter, end, (10, 4_000)).unwrap().next.is_some());
+    }
+    for step in &all {
+        for seq in [step.before, step.last] {
+            let place = index.lock().place_of(seq).unwrap();
+            assert!(place.seq <= seq && place.position <= step.position + 1);
+        }
+    }
+    assert_eq!(index.lock().place_of(end.seq.next().unwrap()), None);
+    let mut index = index.into_inner();
+    index.forget_before(700);
+    assert!(index.segments.values().all(|s| s.end().position > 700));
+    assert!(index.hint(&Filter::default(), &mut Asked::default(), 1).is_none());
+}

@@ -1,0 +1,364 @@
+//! What a record names: ids, callers, upstreams, tools, digests, each as it is written for people. Searching finds a record by these, and the
+//! index of history holds them.
+
+use super::*;
+use crate::seq::{ApprovalId, CredentialId, LeaseId, StoreId, TaskId};
+
+/// What sort of thing a name is of. A filter on one sort does not find the same text of another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Sort {
+    /// The event itself.
+    Event,
+    /// A task.
+    Task,
+    /// A workload, by its SPIFFE ID.
+    Workload,
+    /// An upstream.
+    Upstream,
+    /// A tool.
+    Tool,
+    /// An environment.
+    Environment,
+    /// All else: credentials, approvals, leases, people, keys, bindings, policies, scopes, trust domains, digests, request ids.
+    Other,
+}
+
+/// Shows `see` everything that a record names; what is empty is no name. The same may come twice.
+pub fn names(record: &Record, see: &mut dyn FnMut(Sort, &str)) {
+    let mut n = Namer { see };
+    match record.author.as_ref().and_then(|a| a.who.as_ref()) {
+        Some(Who::SpiffeId(id)) => n.who(id),
+        Some(Who::Person(person)) => n.identity(person),
+        Some(who) => n.other(&who.name()),
+        None => {}
+    }
+    if let Some(request) = &record.request {
+        n.who(&request.caller);
+        n.other(&request.id);
+    }
+    if let Some(event) = &record.event {
+        n.name(Sort::Event, event_name(event));
+        n.event(event);
+    }
+}
+
+struct Namer<'a> {
+    see: &'a mut dyn FnMut(Sort, &str),
+}
+
+macro_rules! ids {
+    ($($name:ident: $id:ident as $sort:ident),*) => {$(
+        fn $name(&mut self, bytes: &[u8]) {
+            if let Some(id) = $id::from_slice(bytes) {
+                self.name(Sort::$sort, id.write(&mut [0; $id::TEXT]));
+            }
+        }
+    )*};
+}
+
+impl Namer<'_> {
+    ids!(task: TaskId as Task, credential: CredentialId as Other, approval: ApprovalId as Other, lease: LeaseId as Other, store: StoreId as Other);
+
+    fn name(&mut self, sort: Sort, text: &str) {
+        if !text.is_empty() {
+            (self.see)(sort, text);
+        }
+    }
+
+    fn other(&mut self, text: &str) {
+        self.name(Sort::Other, text);
+    }
+
+    fn others(&mut self, texts: &[String]) {
+        texts.iter().for_each(|text| self.other(text));
+    }
+
+    /// A workload by its SPIFFE ID; somebody else by whatever name.
+    fn who(&mut self, text: &str) {
+        let sort = if text.starts_with("spiffe://") { Sort::Workload } else { Sort::Other };
+        self.name(sort, text);
+    }
+
+    /// A workload by its SPIFFE ID; a person as `issuer#sub` and by the subject alone.
+    fn identity(&mut self, identity: &Identity) {
+        self.who(&identity.name());
+        self.who(&identity.sub);
+    }
+
+    fn identities(&mut self, all: &[Identity]) {
+        all.iter().for_each(|one| self.identity(one));
+    }
+
+    fn hex(&mut self, bytes: &[u8]) {
+        self.other(&data_encoding::HEXLOWER.encode(bytes));
+    }
+
+    fn upstream(&mut self, text: &str) {
+        self.name(Sort::Upstream, text);
+    }
+
+    fn tool(&mut self, text: &str) {
+        self.name(Sort::Tool, text);
+    }
+
+    fn environment(&mut self, text: &str) {
+        self.name(Sort::Environment, text);
+    }
+
+    fn svid(&mut self, evidence: Option<&SvidEvidence>) {
+        if let Some(e) = evidence {
+            self.hex(&e.anchor);
+            self.hex(&e.serial);
+        }
+    }
+
+    fn targets(&mut self, targets: &[TargetRecord]) {
+        for aim in targets.iter().filter_map(|t| t.aim.as_ref()) {
+            match aim {
+                Aim::Credential(id) => self.credential(id),
+                Aim::Task(id) => self.task(id),
+                Aim::Caller(id) | Aim::Prefix(id) => self.who(id),
+                Aim::TrustDomain(name) | Aim::Binding(name) | Aim::SigningKey(name) => self.other(name),
+                Aim::TrustAnchor(hash) => self.hex(hash),
+                Aim::Subject(who) => self.identity(who),
+                Aim::SubjectToken(token) => self.other(&token.sub),
+                Aim::Upstream(name) => self.upstream(name),
+                Aim::UpstreamScope(of) => {
+                    self.upstream(&of.issuer);
+                    self.other(&of.sub);
+                }
+                Aim::Tool(name) => self.tool(name),
+                Aim::Environment(name) => self.environment(name),
+                Aim::PolicyBelow(of) => self.environment(&of.environment),
+                Aim::Svid(of) => {
+                    self.other(&of.trust_domain);
+                    self.hex(&of.serial);
+                }
+                Aim::Everything(_) => {}
+            }
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::GenerationBegun(e) => self.store(&e.store),
+            Event::TaskOpened(e) => self.opened(e),
+            Event::TaskClosed(e) => self.task(&e.task),
+            Event::TaskHeld(e) => self.task(&e.task),
+            Event::TaskResumed(e) => self.task(&e.task),
+            Event::TaskExtended(e) => self.task(&e.task),
+            Event::TaskHeartbeats(e) => e.tasks.iter().for_each(|t| self.task(t)),
+            Event::Issued(e) => self.issued(e),
+            Event::Released(e) => self.credential(&e.credential),
+            Event::Authorized(e) => {
+                self.credential(&e.credential);
+                self.tool(&e.tool);
+                self.hex(&e.arguments);
+            }
+            Event::UsesReported(e) => {
+                self.credential(&e.credential);
+                self.tool(&e.tool);
+            }
+            Event::Refused(e) => {
+                self.who(&e.caller);
+                self.other(&e.reason);
+                self.other(&e.rule);
+                self.upstream(&e.asked);
+                self.name(Sort::Task, &e.task);
+                if let Some(wanted) = &e.wanted {
+                    self.environment(&wanted.environment);
+                    self.upstream(&wanted.upstream);
+                    self.tool(&wanted.tool);
+                    self.task(&wanted.task);
+                    self.hex(&wanted.arguments);
+                    self.other(&wanted.binding);
+                }
+            }
+            Event::Revoked(e) => self.targets(&e.targets),
+            Event::LockLifted(e) => self.targets(&e.targets),
+            Event::ApprovalAsked(e) => self.asked(e),
+            Event::ApprovalDecided(e) => self.approval(&e.approval),
+            Event::UsedOnce(e) => self.hex(&e.digest),
+            Event::LeaseOpened(e) => {
+                self.lease(&e.lease);
+                self.credential(&e.credential);
+                self.task(&e.task);
+                self.upstream(&e.upstream);
+            }
+            Event::LeaseClosed(e) => self.lease(&e.lease),
+            Event::BreakGlass(e) => {
+                self.task(&e.task);
+                self.identities(&e.people);
+                e.reviewer.iter().for_each(|one| self.identity(one));
+            }
+            Event::SnapshotTaken(_) | Event::Maintained(_) | Event::HistoryRemoved(_) => {}
+            other => self.registry(other),
+        }
+    }
+
+    fn registry(&mut self, event: &Event) {
+        match event {
+            Event::PolicySet(e) => {
+                self.environment(&e.environment);
+                self.hex(&e.digest);
+            }
+            Event::UpstreamSet(e) => {
+                self.upstream(&e.name);
+                self.hex(&e.digest);
+            }
+            Event::BindingSet(e) => {
+                self.other(&e.name);
+                self.hex(&e.digest);
+            }
+            Event::OwnerLeft(e) => self.who(&e.owner),
+            Event::Narrowed(e) => match Narrowing::try_from(e.what) {
+                Ok(Narrowing::Upstream) => self.upstream(&e.name),
+                Ok(Narrowing::Policy) => self.environment(&e.name),
+                _ => self.other(&e.name),
+            },
+            Event::PolicyDiffered(e) => {
+                self.environment(&e.environment);
+                self.who(&e.caller);
+                self.upstream(&e.upstream);
+                self.others(&e.policies);
+            }
+            Event::BundleSet(e) => {
+                self.other(&e.trust_domain);
+                self.hex(&e.digest);
+                e.anchors.iter().for_each(|anchor| self.hex(anchor));
+            }
+            Event::KeyAdded(e) => {
+                self.other(&e.key);
+                self.environment(&e.environment);
+            }
+            Event::KeyChanged(e) => self.other(&e.key),
+            _ => {}
+        }
+    }
+
+    fn opened(&mut self, e: &TaskOpened) {
+        self.task(&e.task);
+        self.task(&e.parent);
+        e.owner.iter().for_each(|one| self.identity(one));
+        self.who(&e.opener);
+        e.callers.iter().for_each(|caller| self.who(caller));
+        self.environment(&e.environment);
+        if let Some(allowance) = &e.allowance {
+            for upstream in &allowance.upstreams {
+                self.upstream(&upstream.name);
+                self.others(&upstream.scopes);
+            }
+            allowance.tools.iter().for_each(|tool| self.tool(tool));
+        }
+        self.svid(e.svid.as_ref());
+        self.approval(&e.approval);
+        self.credential(&e.ancestor);
+    }
+
+    fn issued(&mut self, e: &Issued) {
+        self.credential(&e.credential);
+        self.task(&e.task);
+        self.who(&e.caller);
+        e.subject.iter().for_each(|one| self.identity(one));
+        self.identities(&e.actors);
+        self.upstream(&e.upstream);
+        self.others(&e.scopes);
+        self.tool(&e.tool);
+        self.hex(&e.arguments);
+        self.other(&e.binding);
+        self.environment(&e.environment);
+        self.svid(e.svid.as_ref());
+        e.subject_token.iter().for_each(|token| self.other(&token.id));
+        for ancestor in &e.ancestors {
+            self.credential(&ancestor.credential);
+            self.who(&ancestor.caller);
+        }
+        self.other(&e.key);
+        self.hex(&e.jkt);
+        self.approval(&e.approval);
+        self.lease(&e.lease);
+        self.hex(&e.token_digest);
+        self.others(&e.policies);
+        self.credential(&e.renews);
+        self.credential(&e.shown);
+        self.credential(&e.replaces);
+    }
+
+    fn asked(&mut self, e: &ApprovalAsked) {
+        self.approval(&e.approval);
+        self.hex(&e.digest);
+        self.who(&e.caller);
+        self.task(&e.task);
+        self.upstream(&e.upstream);
+        self.environment(&e.environment);
+        self.others(&e.scopes);
+        self.tool(&e.tool);
+        self.hex(&e.arguments);
+        self.other(&e.binding);
+        self.identities(&e.approvers);
+        self.others(&e.policies);
+        e.subject.iter().for_each(|one| self.identity(one));
+        self.identities(&e.actors);
+        if let Some(event) = e.change.as_ref().and_then(Change::event) {
+            self.registry(&event);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all_of(record: &Record) -> Vec<(Sort, String)> {
+        let mut found = Vec::new();
+        names(record, &mut |sort, text| found.push((sort, text.to_owned())));
+        found
+    }
+
+    #[test]
+    fn an_issuance_is_found_by_all_that_it_names() {
+        let issued = Issued {
+            credential: vec![1; 16],
+            task: vec![2; 16],
+            caller: "spiffe://a.example/x".into(),
+            upstream: "github".into(),
+            tool: "search".into(),
+            environment: "dev".into(),
+            subject: Some(Identity { issuer: "https://idp.example".into(), sub: "alice".into() }),
+            token_digest: vec![3; 32],
+            ..Issued::default()
+        };
+        let request = Request { caller: "spiffe://a.example/x".into(), id: "r-1".into(), digest: Vec::new() };
+        let record = Record::new(Who::SpiffeId("spiffe://a.example/x".into()), Event::Issued(Box::new(issued)));
+        let found = all_of(&record.for_request(Some(request)));
+        let has = |sort, text: &str| assert!(found.contains(&(sort, text.to_owned())), "{text}: {found:?}");
+        has(Sort::Event, "credential issued");
+        has(Sort::Task, &TaskId::from_bytes([2; 16]).to_string());
+        has(Sort::Other, &CredentialId::from_bytes([1; 16]).to_string());
+        has(Sort::Workload, "spiffe://a.example/x");
+        has(Sort::Upstream, "github");
+        has(Sort::Tool, "search");
+        has(Sort::Environment, "dev");
+        has(Sort::Other, "alice");
+        has(Sort::Other, "https://idp.example#alice");
+        has(Sort::Other, &"03".repeat(32));
+        has(Sort::Other, "r-1");
+        assert!(found.iter().all(|(_, text)| !text.is_empty()));
+    }
+
+    #[test]
+    fn a_revocation_is_found_by_what_it_aims_at() {
+        let aims = [Aim::Upstream("github".into()), Aim::Tool("search".into()), Aim::SigningKey("k1".into())];
+        let targets = aims.map(|aim| TargetRecord { aim: Some(aim) }).to_vec();
+        let revoked = Event::Revoked(Revoked { targets, ..Revoked::default() });
+        let found = all_of(&Record::new(Who::LocalUid(7), revoked));
+        let expected = [
+            (Sort::Other, "local-uid:7"),
+            (Sort::Event, "revoked"),
+            (Sort::Upstream, "github"),
+            (Sort::Tool, "search"),
+            (Sort::Other, "k1"),
+        ];
+        assert_eq!(found, expected.map(|(sort, text)| (sort, text.to_owned())));
+    }
+}

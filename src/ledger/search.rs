@@ -1,0 +1,302 @@
+//! Records that fit a filter: the newest first, in turns of bounded work; or in order, as they become durable.
+
+use super::Ledger;
+use parking_lot::Mutex;
+
+use super::commit::Opened;
+use super::history::{PIECE, Past, piece};
+use super::index::{Asked, Hint, Index};
+use super::record::{Event, Record, Sort, names};
+use super::state::seq_after;
+use crate::limits;
+use crate::refusal::Fault;
+use crate::seq::{Millis, Seq};
+use crate::store::{Position, Store};
+
+/// Which records. All that is given must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Committed at this time or later.
+    pub since: Option<Millis>,
+    /// Committed before this time.
+    pub until: Option<Millis>,
+    /// Exactly this one.
+    pub seq: Option<Seq>,
+    /// Naming each of these: of that sort, or of any. At most 32.
+    pub names: Vec<(Option<Sort>, String)>,
+}
+
+impl Filter {
+    /// Whether a commit of that time may hold what fits.
+    pub fn in_time(&self, at: Millis) -> bool {
+        self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at < until)
+    }
+
+    /// Whether a record fits, that of a commit of this time.
+    pub fn fits(&self, seq: Seq, at: Millis, record: &Record) -> bool {
+        self.in_time(at) && self.seq.is_none_or(|wanted| wanted == seq) && self.named_in(record)
+    }
+
+    fn named_in(&self, record: &Record) -> bool {
+        let all = (1u64 << self.names.len().min(63)) - 1;
+        let mut found = 0u64;
+        if all > 0 {
+            names(record, &mut |sort, text| {
+                for (n, (wanted, name)) in self.names.iter().enumerate().take(63) {
+                    if wanted.is_none_or(|w| w == sort) && name == text {
+                        found |= 1 << n;
+                    }
+                }
+            });
+        }
+        found == all
+    }
+}
+
+/// Where a turn begins: the newest commit that it looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The place of that commit.
+    pub position: Position,
+    /// The seq of its last record.
+    pub seq: Seq,
+    /// Only records before this one.
+    pub before: Seq,
+}
+
+/// A record that fits.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// The record.
+    pub past: Past,
+    /// The seq of the first record of its group; zero where it has none.
+    pub group: Seq,
+}
+
+/// What a turn came to.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// What fits, newest first.
+    pub records: Vec<Match>,
+    /// Where to go on; `None`: there is nothing older.
+    pub next: Option<Turn>,
+    /// Everything from here on was looked at.
+    pub reached: Seq,
+    /// The record with this seq and all before it were removed (`audit.keep`), where the search came that far.
+    pub removed: Option<Seq>,
+    /// The commits that those records stand in, each with the seq of its last record.
+    pub ends: Vec<(Position, Seq)>,
+}
+
+impl Ledger {
+    /// One turn of a search: up to `most` records, and about `limits::SEARCH_BYTES` of history at the most.
+    ///
+    /// It reads the store: call it where that may block.
+    pub fn search(&self, filter: &Filter, from: Turn, most: usize) -> Result<Found, Fault> {
+        search(&*self.store(), Some(&self.inner.derived.index), filter, from, (most, limits::SEARCH_BYTES))
+    }
+}
+
+pub(super) fn search(
+    store: &dyn Store,
+    index: Option<&Mutex<Index>>,
+    filter: &Filter,
+    from: Turn,
+    (most, bytes): (usize, usize),
+) -> Result<Found, Fault> {
+    let failed = |e: crate::store::StoreError| Fault::new(format!("reading history: {e}"));
+    let oldest = store.oldest().map_err(failed)?.max(1);
+    let mut out = Found { records: Vec::new(), next: None, reached: from.seq.min(from.before), removed: None, ends: Vec::new() };
+    let (mut to, mut seq, mut looked) = (from.position, from.seq, 0);
+    let mut asked = Asked::new(filter);
+    while to >= oldest {
+        let mut least = oldest;
+        match index.and_then(|index| index.lock().hint(filter, &mut asked, to)) {
+            Some(Hint::Skip(place)) => {
+                out.reached = place.seq.next().unwrap_or(place.seq).min(out.reached);
+                if place.seq == Seq::ZERO || filter.seq.is_some_and(|wanted| wanted > place.seq) {
+                    return Ok(out);
+                }
+                (to, seq) = (place.position - 1, place.seq);
+                continue;
+            }
+            Some(Hint::Look(first)) => least = first.max(oldest),
+            None => {}
+        }
+        let first = to.saturating_sub(PIECE - 1).max(least);
+        for entry in piece(store, first, to).map_err(failed)?.into_iter().rev() {
+            if looked >= bytes {
+                out.next = Some(Turn { position: entry.at, seq, before: Seq::LAST });
+                return Ok(out);
+            }
+            looked += entry.bytes.len();
+            let damaged = |e| Fault::new(format!("commit {}: {e}", entry.at));
+            let commit = Opened::from_bytes(&entry.bytes).map_err(damaged)?;
+            let before_it = before(&commit, seq).map_err(damaged)?;
+            let at = Millis(commit.header.time);
+            if filter.in_time(at) && filter.seq.is_none_or(|wanted| wanted > before_it && wanted <= seq) {
+                let fitting = fitting(&commit, filter, before_it, from.before).map_err(damaged)?;
+                if !fitting.is_empty() {
+                    out.ends.push((entry.at, seq));
+                }
+                for (one, record, group) in fitting.into_iter().rev() {
+                    if out.records.len() == most {
+                        out.next = Some(Turn { position: entry.at, seq, before: out.reached });
+                        return Ok(out);
+                    }
+                    out.reached = one;
+                    out.records.push(Match { past: Past { seq: one, at, position: entry.at, record }, group });
+                }
+            }
+            // The records of a commit are neighbours.
+            let first = seq.as_u64().saturating_sub(commit.records.len() as u64 - 1);
+            out.reached = Seq::from_u64(first).unwrap_or(seq).min(out.reached);
+            if before_it == Seq::ZERO || filter.seq.is_some_and(|wanted| wanted > before_it) {
+                return Ok(out);
+            }
+            seq = before_it;
+        }
+        to = first - 1;
+    }
+    out.removed = (oldest > 1).then_some(seq);
+    Ok(out)
+}
+
+/// The seq of the last record before a commit whose last one has `last`.
+pub(super) fn before(commit: &Opened, last: Seq) -> Result<Seq, super::commit::BadCommit> {
+    match commit.record(0)?.event {
+        // A generation begins with its commit, and names the record before it.
+        Some(Event::GenerationBegun(begun)) => Ok(Seq::from_u64(begun.after).filter(|s| *s < last).unwrap_or(Seq::ZERO)),
+        _ => Ok(Seq::from_u64(last.as_u64().saturating_sub(commit.records.len() as u64)).unwrap_or(Seq::ZERO)),
+    }
+}
+
+type Fitting = (Seq, Record, Seq);
+
+/// The records of a commit that fit, in order, each with its seq and the first of its group.
+pub(super) fn fitting(
+    commit: &Opened,
+    filter: &Filter,
+    mut seq: Seq,
+    before: Seq,
+) -> Result<Vec<Fitting>, super::commit::BadCommit> {
+    let at = Millis(commit.header.time);
+    let (mut group, mut first, mut found) = (0, Seq::ZERO, Vec::new());
+    for n in 0..commit.records.len() {
+        let record = commit.record(n)?;
+        seq = seq_after(seq, &record);
+        if record.group == 0 || record.group != group {
+            (group, first) = (record.group, seq);
+        }
+        if seq < before && filter.fits(seq, at, &record) {
+            let of = if record.group > 0 { first } else { Seq::ZERO };
+            found.push((seq, record, of));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::commit::{ChainHead, Encoded, pack};
+    use super::super::record::{GenerationBegun, KeyChanged, Who};
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    /// Commits of so many records each; the record with seq n names key `k{n % 3}` and, in pairs, belongs to a group.
+    fn log(sizes: &[usize]) -> (MemoryStore, Turn) {
+        let store = MemoryStore::new(crate::store::StoreId::from_bytes([1; 16]));
+        let (mut head, mut seq) = (ChainHead::START, Seq::start_of(1));
+        for (n, size) in sizes.iter().enumerate() {
+            let records = (0..*size).map(|r| {
+                let event = match (n, r) {
+                    (0, 0) => Event::GenerationBegun(GenerationBegun { generation: 1, ..Default::default() }),
+                    _ => Event::KeyChanged(KeyChanged { key: format!("k{}", (n + r) % 3), ..KeyChanged::default() }),
+                };
+                Encoded::new(Record { group: (r / 2) as u32 + 1, ..Record::new(Who::LocalUid(0), event) }).unwrap()
+            });
+            let records: Vec<Encoded> = records.collect();
+            let (bytes, next) = pack(1, head, Millis(n as u64 * 10), records.iter());
+            head = next;
+            store.append(n as u64 + 1, &bytes).unwrap();
+            seq = (0..*size).fold(seq, |s, _| s.next().unwrap());
+        }
+        (store, Turn { position: sizes.len() as u64, seq, before: Seq::LAST })
+    }
+
+    fn named(name: &str) -> Filter {
+        Filter { names: vec![(None, name.into())], ..Filter::default() }
+    }
+
+    /// All turns of a search, with pages and bounds as given; the seqs and how often it was called.
+    fn all(store: &MemoryStore, filter: &Filter, from: Turn, most: usize, bytes: usize) -> (Vec<Match>, usize, Option<Seq>) {
+        let (mut found, mut turn, mut calls) = (Vec::new(), Some(from), 0);
+        let mut removed = None;
+        while let Some(from) = turn {
+            let page = search(store, None, filter, from, (most, bytes)).unwrap();
+            assert!(page.records.len() <= most);
+            assert!(page.records.iter().all(|m| m.past.seq >= page.reached));
+            found.extend(page.records);
+            (turn, removed, calls) = (page.next, page.removed, calls + 1);
+        }
+        (found, calls, removed)
+    }
+
+    #[test]
+    fn pages_of_any_size_and_bound_find_each_match_once_newest_first() {
+        let sizes: Vec<usize> = (0..40).map(|n| 1 + n % 5).collect();
+        let (store, end) = log(&sizes);
+        let (whole, calls, _) = all(&store, &named("k1"), end, usize::MAX, usize::MAX);
+        assert_eq!(calls, 1);
+        assert!(whole.len() > 20 && whole.windows(2).all(|w| w[0].past.seq > w[1].past.seq));
+        let seqs = |found: &[Match]| found.iter().map(|m| (m.past.seq, m.past.position, m.group)).collect::<Vec<_>>();
+        for (most, bytes) in [(1, usize::MAX), (2, 300), (7, 1), (usize::MAX, 1), (3, 1000)] {
+            let (found, calls, removed) = all(&store, &named("k1"), end, most, bytes);
+            assert_eq!(seqs(&found), seqs(&whole), "{most} {bytes}");
+            assert!(calls > 1 && removed.is_none());
+        }
+        let (everything, ..) = all(&store, &Filter::default(), end, 10, 500);
+        assert_eq!(everything.len(), sizes.iter().sum::<usize>());
+        assert_eq!(everything.last().map(|m| m.past.seq.count()), Some(1));
+        // In a commit of five, the third and the fourth belong together.
+        let of_five: Vec<_> =
+            everything.iter().filter(|m| m.past.position == 40).map(|m| m.past.seq.as_u64() - m.group.as_u64()).collect();
+        assert_eq!(of_five, [0, 1, 0, 1, 0]);
+    }
+
+    #[test]
+    fn times_and_seqs_bound_it() {
+        let (store, end) = log(&[2; 30]);
+        let time = Filter { since: Some(Millis(100)), until: Some(Millis(120)), ..Filter::default() };
+        let (found, ..) = all(&store, &time, end, 100, usize::MAX);
+        assert_eq!(found.iter().map(|m| m.past.at.0).collect::<Vec<_>>(), [110, 110, 100, 100]);
+        for count in [1, 2, 31, 60] {
+            let seq = Seq::from_u64(Seq::start_of(1).as_u64() + count);
+            let (found, ..) = all(&store, &Filter { seq, ..Filter::default() }, end, 100, usize::MAX);
+            assert_eq!(found.iter().map(|m| m.past.seq.count()).collect::<Vec<_>>(), [count]);
+        }
+        assert!(all(&store, &named("none"), end, 100, usize::MAX).0.is_empty());
+        let both = Filter {
+            names: vec![(Some(Sort::Event), "key changed".into()), (Some(Sort::Tool), "k1".into())],
+            ..Filter::default()
+        };
+        assert!(all(&store, &both, end, 100, usize::MAX).0.is_empty(), "a key is no tool");
+    }
+
+    #[test]
+    fn it_goes_on_before_a_recovery_and_tells_what_was_removed() {
+        let (store, end) = log(&[2, 3]);
+        let begun = GenerationBegun { generation: 4, after: end.seq.as_u64(), ..Default::default() };
+        let encoded = Encoded::new(Record::new(Who::LocalUid(0), Event::GenerationBegun(begun))).unwrap();
+        let (bytes, _) = pack(1, ChainHead::START, Millis(9), std::iter::once(&encoded));
+        store.append(3, &bytes).unwrap();
+        let end = Turn { position: 3, seq: Seq::start_of(4).next().unwrap(), before: Seq::LAST };
+        let counts = |found: &[Match]| found.iter().map(|m| (m.past.seq.generation(), m.past.seq.count())).collect::<Vec<_>>();
+        let (found, _, removed) = all(&store, &Filter::default(), end, 2, 1);
+        assert_eq!(counts(&found), [(4, 1), (1, 5), (1, 4), (1, 3), (1, 2), (1, 1)]);
+        assert_eq!(removed, None);
+        store.remove_before(2).unwrap();
+        let (found, _, removed) = all(&store, &Filter::default(), end, 2, 1);
+        assert_eq!((found.len(), removed.map(Seq::count)), (4, Some(2)));
+    }
+}

@@ -1,0 +1,68 @@
+//! What is kept of a tree whose first commits were removed: its frontier there, as a named value (`tree/` and how many they are), written by
+//! retention before the first of them goes.
+
+use super::frontier::Frontier;
+use super::stored::Mark;
+use crate::ledger::state::Removed;
+use crate::store::{Expect, Position, Store, StoreError};
+
+const NAMED: &str = "tree/";
+
+/// Where a tree begins whose first commits were removed.
+pub(in crate::ledger) struct Base {
+    /// What is left of them.
+    pub frontier: Frontier,
+    /// Where they end.
+    pub mark: Mark,
+}
+
+impl Base {
+    fn of(bytes: &[u8]) -> Option<Base> {
+        let (seq, rest) = bytes.split_first_chunk()?;
+        let (time, rest) = rest.split_first_chunk()?;
+        let mark = Mark { seq: u64::from_be_bytes(*seq), time: u64::from_be_bytes(*time) };
+        Some(Base { frontier: Frontier::from_bytes(rest)?, mark })
+    }
+}
+
+/// The frontier of the tree over the commits before one, as far as retention kept it.
+pub(in crate::ledger) fn frontier_at(store: &dyn Store, before: Position) -> Result<Option<Frontier>, StoreError> {
+    if before <= 1 {
+        return Ok(Some(Frontier::default()));
+    }
+    let kept = store.named(&name(before - 1))?;
+    Ok(kept.and_then(|bytes| Base::of(&bytes)).map(|base| base.frontier).filter(|f| f.size() == before - 1))
+}
+
+/// Keeps the frontier of what is about to be removed, and forgets those that nothing rests on any more.
+pub(in crate::ledger) fn keep_frontier(
+    store: &dyn Store,
+    frontier: &Frontier,
+    now: &Removed,
+    next: &Removed,
+) -> Result<(), StoreError> {
+    let mut bytes = next.seq.as_u64().to_be_bytes().to_vec();
+    bytes.extend(next.time.0.to_be_bytes());
+    bytes.extend(frontier.to_bytes());
+    let (new, old) = (name(frontier.size()), name(now.before.max(1) - 1));
+    store.put(&new, &bytes, Expect::Any)?;
+    for other in store.list(NAMED)?.into_iter().filter(|other| *other != new && *other != old) {
+        store.delete(&other, Expect::Any)?;
+    }
+    Ok(())
+}
+
+fn name(size: u64) -> String {
+    format!("{NAMED}{size:020}")
+}
+
+/// Where the tree begins: at the first commit, or at the oldest frontier that what is left of the log reaches.
+pub(in crate::ledger) fn base(store: &dyn Store) -> Result<Option<Base>, StoreError> {
+    let oldest = store.oldest()?;
+    if oldest <= 1 {
+        return Ok(Some(Base { frontier: Frontier::default(), mark: Mark::default() }));
+    }
+    let reaches = store.list(NAMED)?.into_iter().find(|kept| *kept >= name(oldest - 1));
+    let Some(kept) = reaches else { return Ok(None) };
+    Ok(store.named(&kept)?.and_then(|bytes| Base::of(&bytes)))
+}

@@ -1,0 +1,101 @@
+//! GetCheckpoint, ExportRecords, VerifyLedger: what the ledger can be held to.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::super::status::status;
+use super::super::wire;
+use super::ask;
+use super::audit_search::filter;
+use crate::authority::Authority;
+use crate::pb::mayfly::v1 as pb;
+use crate::policy::Admin;
+use crate::refusal::No;
+use crate::seq::Seq;
+use crate::tasks::Actor;
+
+/// Pieces of an export that wait for their reader: about `limits::READER_BYTES` each, and one that is being made.
+const WAITING: usize = 1;
+
+/// The newest checkpoint.
+pub async fn checkpoint(
+    a: &Arc<Authority>,
+    actor: &Actor,
+    ask: &pb::GetCheckpointRequest,
+) -> Result<pb::GetCheckpointResponse, No> {
+    a.admit(ask::operator(actor)?, Admin::ReadAudit, None)?;
+    let signed = a.checkpoint().await?;
+    let consistency = match ask.since_size {
+        0 => Vec::new(),
+        old => a.consistency(old, signed.checkpoint.size).await?,
+    };
+    let consistency = consistency.into_iter().map(|hash| hash.to_vec().into()).collect();
+    Ok(pb::GetCheckpointResponse { checkpoint: signed.note, jwks: a.checkpoint_keys().await?, consistency })
+}
+
+/// What was asked for, for people and the statement.
+fn told(asked: Option<&pb::RecordFilter>) -> Map<String, Value> {
+    let f = asked.cloned().unwrap_or_default();
+    let time = |at: Option<prost_types::Timestamp>| at.as_ref().and_then(wire::millis).map(|at| json!(at.0));
+    let text = |text: String| Some(text).filter(|t| !t.is_empty()).map(Value::from);
+    let all = [
+        ("since_ms", time(f.since)),
+        ("until_ms", time(f.until)),
+        ("event", text(f.event)),
+        ("names", text(f.names)),
+        ("task_id", text(f.task_id)),
+        ("workload", text(f.workload)),
+        ("upstream", text(f.upstream)),
+        ("tool", text(f.tool)),
+        ("environment", text(f.environment)),
+        ("seq", Some(f.seq).filter(|s| *s > 0).map(Value::from)),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+}
+
+type Part = Result<pb::ExportRecordsResponse, Status>;
+
+/// Begins an export.
+pub async fn export(a: &Arc<Authority>, actor: &Actor, ask: &pb::ExportRecordsRequest) -> Result<ReceiverStream<Part>, No> {
+    let (filter, environment) = filter(ask.filter.as_ref())?;
+    let operator = ask::operator(actor)?.clone();
+    a.admit(&operator, Admin::ReadAudit, environment.as_deref())?;
+    let mut export = a.export(filter, told(ask.filter.as_ref()), ask.since_size).await?;
+    let (to, stream) = mpsc::channel(WAITING);
+    let authority = a.clone();
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let admitted = authority.admit(&operator, Admin::ReadAudit, environment.as_deref());
+            let part = match admitted.and_then(|_| export.lines()) {
+                Ok(None) => return,
+                Ok(Some(text)) => Ok(pb::ExportRecordsResponse { lines: text.into() }),
+                Err(no) => Err(status(no)),
+            };
+            let over = part.is_err();
+            // Nobody listens any more, or nothing is left to say.
+            if to.blocking_send(part).is_err() || over {
+                return;
+            }
+        }
+    });
+    Ok(ReceiverStream::new(stream))
+}
+
+/// Verifies a part of the ledger.
+pub async fn verify(a: &Authority, actor: &Actor, ask: &pb::VerifyLedgerRequest) -> Result<pb::VerifyLedgerResponse, No> {
+    let (from, to) = (wire::seq("from_seq", ask.from_seq)?, wire::seq("to_seq", ask.to_seq)?);
+    a.admit(ask::operator(actor)?, Admin::ReadAudit, None)?;
+    let verified = a.verify(from, to).await?;
+    let (broken_at, problem) = verified.broken.unwrap_or((Seq::ZERO, String::new()));
+    Ok(pb::VerifyLedgerResponse {
+        records: verified.records,
+        broken_at: broken_at.as_u64(),
+        problem,
+        verified_to: verified.to.as_u64(),
+        head: verified.head.as_u64(),
+    })
+}

@@ -1,0 +1,57 @@
+//! To a file: a line each, synced. Whoever rotates it renames it; the next line goes into a new one.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::{Sink, Told};
+
+/// A file.
+pub struct ToFile {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl ToFile {
+    /// At this path, made where it is missing.
+    pub fn new(path: PathBuf) -> ToFile {
+        ToFile { path, file: None }
+    }
+
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        let named = std::fs::metadata(&self.path).map(|m| (m.dev(), m.ino())).ok();
+        let same = |file: &File| file.metadata().is_ok_and(|m| named == Some((m.dev(), m.ino())));
+        if !self.file.as_ref().is_some_and(same) {
+            self.file = Some(open(&self.path)?);
+        }
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.write_all(lines)?;
+        file.sync_data()
+    }
+}
+
+impl Sink for ToFile {
+    fn hand_over(&mut self, batch: &[Told]) -> io::Result<()> {
+        let lines: String = batch.iter().map(|one| format!("{}\n", one.json)).collect();
+        self.write(lines.as_bytes()).map_err(|e| {
+            // What is there of a line gets its end when it is opened again.
+            self.file = None;
+            io::Error::new(e.kind(), format!("{}: {e}", self.path.display()))
+        })
+    }
+}
+
+/// For appending. A line that was cut off gets its end.
+fn open(path: &Path) -> io::Result<File> {
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    if file.metadata()?.len() > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
+    }
+    Ok(file)
+}

@@ -1,0 +1,210 @@
+//! The continuous export: every record as JSON, to a file, syslog or an OpenTelemetry collector, as it becomes durable.
+//!
+//! A thread of its own reads the ledger from where it was; nobody who issues waits for it. How far it came is a named value of the store,
+//! written once what it took was handed over: after a stop or a crash it goes on there, and may tell the records of the last second again,
+//! which their `seq` shows. Retention keeps what was not exported yet.
+//!
+//! To add a destination: a file here, and a line in [`Sink`].
+
+mod file;
+mod otlp;
+mod syslog;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::authority::{Authority, Exported};
+use crate::ledger::forward::{Place, Step};
+use crate::ledger::keep::{EXPORTED, exported};
+use crate::ledger::search::Filter;
+use crate::limits;
+use crate::proof::line::ascii;
+use crate::proof::write::readable;
+use crate::refusal::Fault;
+use crate::seq::Millis;
+use crate::sources::config::Export;
+use crate::store::Expect;
+use crate::system::Stopwatch;
+
+/// One record, as it is told.
+pub(super) struct Told {
+    /// The time of its commit.
+    pub at: Millis,
+    /// What happened.
+    pub event: String,
+    /// The whole as JSON, in ASCII, without a line end.
+    pub json: String,
+}
+
+/// Where records go. A batch that was handed over without an error is noted as exported.
+pub(super) trait Sink: Send {
+    /// Hands over a batch, in order. After an error the same batch, and perhaps more, comes again.
+    fn hand_over(&mut self, batch: &[Told]) -> io::Result<()>;
+}
+
+fn sink(to: &Export) -> Box<dyn Sink> {
+    match to {
+        Export::File(path) => Box::new(file::ToFile::new(path.clone())),
+        Export::Syslog(to) => Box::new(syslog::ToSyslog::new(to.clone())),
+        Export::Otlp(to) => Box::new(otlp::ToCollector::new(to.clone())),
+    }
+}
+
+/// A continuous export that runs. Ends when it is dropped, with all that it wrote noted.
+pub struct Exporter {
+    stopping: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Exporter {
+    /// Begins where the one before ended, or with the oldest record that is kept.
+    pub fn start(authority: &Arc<Authority>, to: &Export) -> io::Result<Exporter> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        *authority.exported.lock() = Some(Exported::default());
+        let (authority, stops, to) = (Arc::downgrade(authority), stopping.clone(), sink(to));
+        let thread = std::thread::Builder::new().name("mayfly-export".into()).spawn(move || {
+            let mut run = Run { to, at: None, noted: None, watch: Stopwatch::start() };
+            while !stops.load(Ordering::Relaxed) {
+                // Whoever ends the server ends this first; a server that is gone is no reason to go on.
+                let Some(authority) = authority.upgrade() else { return };
+                let more = run.tell(&authority);
+                drop(authority);
+                if !more {
+                    std::thread::park_timeout(Duration::from_millis(limits::EXPORT_LOOK_MS));
+                }
+            }
+            if let Some(authority) = authority.upgrade() {
+                run.end(&authority);
+            }
+        })?;
+        Ok(Exporter { stopping, thread: Some(thread) })
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                tracing::error!("the export ended by a panic");
+            }
+        }
+    }
+}
+
+struct Run {
+    to: Box<dyn Sink>,
+    /// Handed over up to here.
+    at: Option<Place>,
+    /// Noted in the store up to here.
+    noted: Option<Place>,
+    watch: Stopwatch,
+}
+
+impl Run {
+    /// One round, whose outcome the status tells. True where there may be more.
+    fn tell(&mut self, authority: &Authority) -> bool {
+        let went = self.round(authority);
+        let mut held = authority.exported.lock();
+        let told = held.get_or_insert_default();
+        match went {
+            Ok(more) => {
+                told.problem.clear();
+                told.seq = self.at.map_or(told.seq, |at| at.seq);
+                more
+            }
+            Err(fault) => {
+                if told.problem != fault.what {
+                    tracing::error!(%fault, "the audit is not exported; it is tried again, and history stays until it is");
+                    told.problem.clone_from(&fault.what);
+                }
+                // What was handed over in part is handed over again.
+                self.at = None;
+                false
+            }
+        }
+    }
+
+    fn round(&mut self, authority: &Authority) -> Result<bool, Fault> {
+        let at = match self.at {
+            Some(at) => at,
+            None => self.begin(authority)?,
+        };
+        self.at = Some(at);
+        let Some(steps) = authority.ledger.steps(at, limits::READER_BYTES)? else {
+            self.at = None;
+            return Ok(true);
+        };
+        if let Some(last) = steps.last() {
+            let mut batch = Vec::new();
+            for step in &steps {
+                batch.extend(told(step)?);
+            }
+            self.to.hand_over(&batch).map_err(|e| Fault::new(e.to_string()))?;
+            self.at = Some(Place { position: last.position + 1, seq: last.last });
+        }
+        if self.at != self.noted && (self.noted.is_none() || self.watch.us() >= limits::EXPORT_NOTE_MS * 1000) {
+            self.note(authority)?;
+        }
+        Ok(!steps.is_empty())
+    }
+
+    /// Where the one before ended.
+    fn begin(&mut self, authority: &Authority) -> Result<Place, Fault> {
+        let failed = |e| Fault::new(format!("reading {EXPORTED}: {e}"));
+        self.noted = exported(&*authority.ledger.store()).map_err(failed)?;
+        let (end, oldest) = authority.ledger.peek(|s| {
+            let end = Place { position: s.position + 1, seq: s.head };
+            (end, Place { position: s.removed.before.max(1), seq: s.removed.seq })
+        });
+        let Some(noted) = self.noted else { return Ok(oldest) };
+        // By its seq: after a recovery other commits stand at its place.
+        match authority.ledger.place_of(noted.seq, end)? {
+            Ok(place) if place.position >= oldest.position => Ok(place),
+            _ => {
+                tracing::error!(after = %noted.seq, until = %oldest.seq, "records were removed that were never exported");
+                Ok(oldest)
+            }
+        }
+    }
+
+    /// Notes how far it came, durably.
+    fn note(&mut self, authority: &Authority) -> Result<(), Fault> {
+        let Some(at) = self.at else { return Ok(()) };
+        let bytes = |at: Place| [at.position.to_be_bytes(), at.seq.as_u64().to_be_bytes()].concat();
+        let before = self.noted.map(bytes);
+        let expect = before.as_deref().map_or(Expect::Absent, Expect::Value);
+        let put = authority.ledger.store().put(EXPORTED, &bytes(at), expect);
+        put.map_err(|e| Fault::new(format!("writing {EXPORTED}: {e}")))?;
+        (self.noted, self.watch) = (Some(at), Stopwatch::start());
+        Ok(())
+    }
+
+    fn end(&mut self, authority: &Authority) {
+        if self.at.is_some()
+            && self.at != self.noted
+            && let Err(fault) = self.note(authority)
+        {
+            tracing::warn!(%fault, "the newest lines of the export are written again at the next start");
+        }
+    }
+}
+
+/// A commit's records.
+fn told(step: &Step) -> Result<Vec<Told>, Fault> {
+    let all = step.matches(&Filter::default())?;
+    let one = |one: crate::ledger::search::Match| {
+        let told = readable(&one.past.record, one.past.at);
+        let json = serde_json::json!({
+            "seq": one.past.seq.as_u64(), "at": told.at, "event": told.event, "author": told.author, "body": told.body,
+            "group": one.group.as_u64(), "commit": step.position,
+        });
+        Told { at: one.past.at, event: told.event, json: ascii(&json.to_string()) }
+    };
+    Ok(all.into_iter().map(one).collect())
+}

@@ -1,0 +1,99 @@
+//! To syslog (RFC 5424): over TCP with octet counting (RFC 6587, section 3.4.1), over UDP (RFC 5426), to a local socket.
+//!
+//! Syslog has no acknowledgement. What the kernel took and the other end never read is lost with it; a file or a collector has none of that.
+
+use std::io::{self, Write as _};
+use std::net::{TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use super::{Sink, Told};
+use crate::limits;
+use crate::sources::config::Syslog;
+
+/// Facility 13 (log audit), severity 6 (informational): RFC 5424, section 6.2.1.
+const PRIORITY: u32 = 13 * 8 + 6;
+
+enum Open {
+    Tcp(TcpStream),
+    Udp(UdpSocket),
+    Unix(UnixDatagram),
+}
+
+/// A syslog.
+pub struct ToSyslog {
+    to: Syslog,
+    host: String,
+    open: Option<Open>,
+}
+
+impl ToSyslog {
+    /// At this address.
+    pub fn new(to: Syslog) -> ToSyslog {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host: String = name.chars().filter(char::is_ascii_graphic).take(255).collect();
+        ToSyslog { to, host: if host.is_empty() { "-".to_owned() } else { host }, open: None }
+    }
+
+    fn connect(&self) -> io::Result<Open> {
+        let patience = Duration::from_millis(limits::EXPORT_CALL_MS);
+        Ok(match &self.to {
+            Syslog::Tcp(address) => {
+                let stream = TcpStream::connect_timeout(&resolved(address)?, patience)?;
+                stream.set_write_timeout(Some(patience))?;
+                Open::Tcp(stream)
+            }
+            Syslog::Udp(address) => {
+                let to = resolved(address)?;
+                let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+                socket.connect(to)?;
+                Open::Udp(socket)
+            }
+            Syslog::Unix(path) => {
+                let socket = UnixDatagram::unbound()?;
+                socket.set_write_timeout(Some(patience))?;
+                socket.connect(path)?;
+                Open::Unix(socket)
+            }
+        })
+    }
+
+    /// HEADER, no structured data, and the record as JSON, which is ASCII.
+    fn message(&self, one: &Told) -> String {
+        // MSGID has no spaces (section 6.2.7).
+        let event = one.event.replace(' ', "-");
+        format!("<{PRIORITY}>1 {} {} mayfly {} {event} - {}", one.at, self.host, std::process::id(), one.json)
+    }
+
+    fn send(&mut self, batch: &[Told]) -> io::Result<()> {
+        if self.open.is_none() {
+            self.open = Some(self.connect()?);
+        }
+        let messages: Vec<String> = batch.iter().map(|one| self.message(one)).collect();
+        match &mut self.open {
+            Some(Open::Tcp(stream)) => {
+                let frames: String = messages.iter().map(|m| format!("{} {m}", m.len())).collect();
+                stream.write_all(frames.as_bytes())?;
+                stream.flush()
+            }
+            Some(Open::Udp(socket)) => messages.iter().try_for_each(|m| socket.send(m.as_bytes()).map(|_| ())),
+            Some(Open::Unix(socket)) => messages.iter().try_for_each(|m| socket.send(m.as_bytes()).map(|_| ())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The first address of a name.
+pub(super) fn resolved(address: &str) -> io::Result<std::net::SocketAddr> {
+    let none = || io::Error::new(io::ErrorKind::NotFound, format!("{address}: there is no such host"));
+    address.to_socket_addrs()?.next().ok_or_else(none)
+}
+
+impl Sink for ToSyslog {
+    fn hand_over(&mut self, batch: &[Told]) -> io::Result<()> {
+        self.send(batch).map_err(|e| {
+            self.open = None;
+            io::Error::new(e.kind(), format!("syslog {}: {e}", self.to))
+        })
+    }
+}

@@ -1,0 +1,139 @@
+//! What each destination is given, and that an error gives the same again.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+
+use prost::Message as _;
+
+use super::file::ToFile;
+use super::otlp::{Request, ToCollector, answered};
+use super::syslog::ToSyslog;
+use super::{Sink as _, Told};
+use crate::seq::Millis;
+use crate::sources::config::{Collector, Syslog};
+
+fn batch(of: std::ops::Range<u64>) -> Vec<Told> {
+    let one = |n| Told { at: Millis(1_795_161_600_000 + n), event: "task opened".into(), json: format!("{{\"seq\":{n}}}") };
+    of.map(one).collect()
+}
+
+#[test]
+fn a_file_gets_a_line_each_also_after_it_was_renamed_and_after_a_line_was_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.jsonl");
+    std::fs::write(&path, "{\"seq\":1}\n{\"se").unwrap();
+    let mut file = ToFile::new(path.clone());
+    file.hand_over(&batch(2..4)).unwrap();
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap();
+    assert_eq!(read(&path), "{\"seq\":1}\n{\"se\n{\"seq\":2}\n{\"seq\":3}\n");
+    std::fs::rename(&path, dir.path().join("old")).unwrap();
+    file.hand_over(&batch(4..5)).unwrap();
+    file.hand_over(&batch(5..6)).unwrap();
+    assert_eq!(read(&path), "{\"seq\":4}\n{\"seq\":5}\n");
+    let mut nowhere = ToFile::new(dir.path().join("none/audit.jsonl"));
+    assert!(nowhere.hand_over(&batch(1..2)).unwrap_err().to_string().contains("none/audit.jsonl"));
+}
+
+#[test]
+fn syslog_gets_messages_of_rfc_5424() {
+    let is_one = |message: &str, n: u64| {
+        let parts: Vec<&str> = message.splitn(8, ' ').collect();
+        assert_eq!(
+            (parts[0], parts[1], parts[3], parts[5], parts[6]),
+            ("<110>1", "2026-11-20T08:00:00Z", "mayfly", "task-opened", "-")
+        );
+        assert_eq!(parts[7], format!("{{\"seq\":{n}}}"));
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut to = ToSyslog::new(Syslog::Tcp(listener.local_addr().unwrap().to_string()));
+    to.hand_over(&batch(1..3)).unwrap();
+    let mut stream = BufReader::new(listener.accept().unwrap().0);
+    for n in 1..3 {
+        let mut count = Vec::new();
+        stream.read_until(b' ', &mut count).unwrap();
+        let count: usize = std::str::from_utf8(&count).unwrap().trim().parse().unwrap();
+        let mut message = vec![0; count];
+        stream.read_exact(&mut message).unwrap();
+        is_one(std::str::from_utf8(&message).unwrap(), n);
+    }
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut to = ToSyslog::new(Syslog::Udp(socket.local_addr().unwrap().to_string()));
+    to.hand_over(&batch(3..4)).unwrap();
+    let mut bytes = [0; 2048];
+    let length = socket.recv(&mut bytes).unwrap();
+    is_one(std::str::from_utf8(&bytes[..length]).unwrap(), 3);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut to = ToSyslog::new(Syslog::Unix(path.clone()));
+    assert!(to.hand_over(&batch(4..5)).unwrap_err().to_string().contains("unix:"), "nobody is there yet");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    to.hand_over(&batch(4..5)).unwrap();
+    let length = socket.recv(&mut bytes).unwrap();
+    is_one(std::str::from_utf8(&bytes[..length]).unwrap(), 4);
+}
+
+/// Head and body of each request.
+type Sent = Vec<(String, Vec<u8>)>;
+
+/// A collector that gives these answers, one connection each, and the bodies that it was sent.
+fn collector(answers: Vec<String>) -> (Collector, std::thread::JoinHandle<Sent>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let served = std::thread::spawn(move || {
+        let serve = |answer: String| {
+            let mut stream = BufReader::new(listener.accept().unwrap().0);
+            let (mut head, mut length) = (String::new(), 0);
+            loop {
+                let mut line = String::new();
+                stream.read_line(&mut line).unwrap();
+                if let Some(value) = line.strip_prefix("Content-Length: ") {
+                    length = value.trim().parse().unwrap();
+                }
+                if line == "\r\n" {
+                    break;
+                }
+                head.push_str(&line);
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).unwrap();
+            stream.get_mut().write_all(answer.as_bytes()).unwrap();
+            (head, body)
+        };
+        answers.into_iter().map(serve).collect()
+    });
+    (Collector { address, path: "/v1/logs".into() }, served)
+}
+
+#[test]
+fn a_collector_gets_log_records_and_an_answer_other_than_200_is_an_error() {
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned();
+    let (to, served) = collector(vec!["HTTP/1.1 503 Busy\r\n\r\n".into(), String::new(), ok]);
+    let mut to = ToCollector::new(to);
+    assert!(to.hand_over(&batch(1..3)).unwrap_err().to_string().contains("503"));
+    assert!(to.hand_over(&batch(1..3)).is_err(), "it said nothing");
+    to.hand_over(&batch(1..3)).unwrap();
+    let told = served.join().unwrap();
+    assert!(told[2].0.starts_with("POST /v1/logs HTTP/1.1\r\n") && told[2].0.contains("application/x-protobuf"));
+    assert!(told.iter().all(|(_, body)| *body == told[0].1), "the same again");
+    let request = Request::decode(&told[2].1[..]).unwrap();
+    let of = &request.resource_logs[0];
+    assert_eq!(of.resource.as_ref().unwrap().attributes[0].value.as_ref().unwrap().text, "mayfly");
+    let logs = &of.scope_logs[0].log_records;
+    assert_eq!((logs.len(), logs[1].time_unix_nano, logs[1].severity_number), (2, 1_795_161_600_002_000_000, 9));
+    assert_eq!(
+        (logs[1].body.as_ref().unwrap().text.as_str(), logs[1].event_name.as_str()),
+        ("{\"seq\":2}", "mayfly.task_opened")
+    );
+    // By the wire alone: field 12 of a record in field 2 of a scope in field 2 of a resource in field 1.
+    assert!(told[2].1.windows(20).any(|w| w == b"b\x12mayfly.task_opened"));
+}
+
+#[test]
+fn answers_are_read_within_reason() {
+    assert_eq!(answered(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nbody").unwrap(), b"body");
+    assert_eq!(answered(b"HTTP/1.0 200 OK").unwrap(), b"");
+    for bad in [&b""[..], b"HTTP/1.1 2000", b"HTTP/1.1 404 Not Found\r\n\r\n", b"200", b"SSH-2.0", b"\xff\xfe"] {
+        assert!(answered(bad).is_err(), "{bad:?}");
+    }
+}

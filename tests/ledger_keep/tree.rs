@@ -1,0 +1,92 @@
+//! The tree over all commits, when its beginning is removed and when its files are damaged.
+
+use mayfly::ledger::commit::{Hash, Opened, root_hash};
+use mayfly::ledger::tree::stored::NoProof;
+
+use super::*;
+
+/// The roots of the tree over all commits, as far as it knows them, once it has the newest.
+fn has_roots_of(ledger: &Ledger, leaves: &[Hash]) {
+    let has = || ledger.tree(|t| t.size()).is_ok_and(|size| size >= ledger.durable_position());
+    for _ in 0..1000 {
+        if has() {
+            break;
+        }
+        ledger.tend_tree(None);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(has(), "{:?}", ledger.tree(|t| t.size()));
+    let base = ledger.tree(|t| t.base()).unwrap() as usize;
+    assert!(base < leaves.len(), "nothing is left to compare: {base} of {}", leaves.len());
+    for size in [base + 1, base + 2, leaves.len() - 1, leaves.len()] {
+        let (root, _) = ledger.tree(|t| t.consistency(size as u64)).unwrap().unwrap();
+        assert_eq!(root, root_hash(&leaves[..size]), "of {size} commits, {base} of them removed");
+    }
+}
+
+#[test]
+fn the_tree_goes_on_when_its_first_commits_are_gone() {
+    let kept = Kept::new();
+    let ledger = kept.open(None).unwrap();
+    kept.write(&ledger, 300);
+    let mut leaves = Vec::new();
+    while leaves.len() < ledger.durable_position() as usize {
+        let entries = ledger.store().read(leaves.len() as u64 + 1, 1 << 20).unwrap();
+        leaves.extend(entries.iter().map(|e| Opened::from_bytes(&e.bytes).unwrap().leaf()));
+    }
+    has_roots_of(&ledger, &leaves);
+    ledger.stop();
+    drop(ledger);
+    // Removed while it is built; then built anew from what was kept of them, since here it is in memory only.
+    for keep in [Some(Keep::Size(KEPT)), None] {
+        let ledger = kept.open(keep).unwrap();
+        if keep.is_some() {
+            kept.settle(&ledger, SETTLED);
+        }
+        assert!(ledger.peek(|s| s.removed.before) > 50);
+        has_roots_of(&ledger, &leaves);
+        ledger.stop();
+    }
+    // Retention without what was kept of the tree, as by a version that kept nothing: no tree, and nobody is told a wrong one.
+    let store = store(&kept.data()).unwrap();
+    for name in store.list("tree/").unwrap() {
+        store.delete(&name, Expect::Any).unwrap();
+    }
+    drop(store);
+    let ledger = kept.open(None).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(ledger.tree(|t| t.size()).unwrap_err().to_string().contains("frontier"));
+    ledger.stop();
+}
+
+#[test]
+fn a_tree_that_is_damaged_is_built_again() {
+    let kept = Kept::new();
+    let history = kept.dir.path().join("history");
+    let open = || {
+        let (dir, history) = (kept.data(), Some(history.clone()));
+        let settings = Settings { history, ..Settings::default() };
+        Ledger::open(Box::new(move || Ok(store(&dir)? as Arc<dyn Store>)), System::with_clock(kept.clock.clone()), settings)
+            .unwrap()
+    };
+    let ledger = open();
+    kept.write(&ledger, 30);
+    let entries = ledger.store().read(1, 64 << 20).unwrap();
+    let leaves: Vec<Hash> = entries.iter().map(|e| Opened::from_bytes(&e.bytes).unwrap().leaf()).collect();
+    has_roots_of(&ledger, &leaves);
+    ledger.stop();
+    drop(ledger);
+    let file = history.join("tree/000000000000.leaves");
+    let whole = std::fs::read(&file).unwrap();
+    // At the start by its root; while it runs, where a proof finds it.
+    let mut bad = whole.clone();
+    bad[40] ^= 1;
+    std::fs::write(&file, &bad).unwrap();
+    let ledger = open();
+    has_roots_of(&ledger, &leaves);
+    std::fs::write(&file, &bad).unwrap();
+    ledger.tend_tree(Some(&NoProof::Damaged("a test".into())));
+    has_roots_of(&ledger, &leaves);
+    ledger.stop();
+    assert_eq!(std::fs::read(&file).unwrap()[..whole.len()], whole[..]);
+}
