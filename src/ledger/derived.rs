@@ -11,7 +11,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::commit::{Commit, Hash};
-use super::forward::{Place, Step};
+use super::forward::Place;
+use super::glimpse::Glimpse;
 use super::index::Index;
 use super::index::building::Building;
 use super::index::segment::Segment;
@@ -159,7 +160,7 @@ impl Deriver {
         let tail = self.tail()?;
         let place = self.place.filter(|place| place.position <= tail.position).unwrap_or(tail);
         let ledger = Ledger { inner: self.inner.clone() };
-        let Some(steps) = ledger.steps(place, limits::READER_BYTES).map_err(|e| e.to_string())? else {
+        let Some(steps) = ledger.glimpses(place, limits::READER_BYTES).map_err(|e| e.to_string())? else {
             return Ok(self.overtaken());
         };
         self.grow(&steps)?;
@@ -171,7 +172,7 @@ impl Deriver {
     }
 
     /// Takes commits into the tree.
-    fn grow(&mut self, steps: &[Step]) -> Result<(), String> {
+    fn grow(&mut self, steps: &[Glimpse]) -> Result<(), String> {
         let mut held = self.inner.derived.tree.lock();
         let Ok(tree) = &mut *held else { return Ok(()) };
         if let Err(why) = self.rebase(tree) {
@@ -227,7 +228,7 @@ impl Deriver {
     }
 
     /// Takes commits into the index.
-    fn index(&self, steps: &[Step]) -> Result<(), String> {
+    fn index(&self, steps: &[Glimpse]) -> Result<(), String> {
         let mut index = self.inner.derived.index.lock();
         let removed = self.removed().position;
         if removed > 1 {
@@ -262,7 +263,7 @@ impl Deriver {
             self.hole = until.map(|until| (Building::new(place), until));
         }
         let Some((mut built, until)) = self.hole.take() else { return Ok(false) };
-        let steps = ledger.steps(built.place(), limits::READER_BYTES).map_err(|e| e.to_string())?;
+        let steps = ledger.glimpses(built.place(), limits::READER_BYTES).map_err(|e| e.to_string())?;
         let mut full = false;
         for step in steps.unwrap_or_default().iter().filter(|step| step.position < until) {
             full = built.take(step).map_err(|e| format!("commit {}: {e}", step.position))?;
@@ -358,8 +359,8 @@ fn place_after(tree: &Tree) -> Place {
     Place { position: tree.size() + 1, seq: Seq::from_u64(tree.mark.seq).unwrap_or(Seq::ZERO) }
 }
 
-fn take(tree: &mut Tree, step: &Step) -> Result<Place, String> {
-    tree.push(step.commit.leaf()).map_err(|e| e.to_string())?;
-    tree.mark = Mark { seq: step.last.as_u64(), time: step.commit.header.time };
+fn take(tree: &mut Tree, step: &Glimpse) -> Result<Place, String> {
+    tree.push(step.leaf).map_err(|e| e.to_string())?;
+    tree.mark = Mark { seq: step.last.as_u64(), time: step.header.time };
     Ok(place_after(tree))
 }

@@ -19,6 +19,7 @@ pub mod commit;
 mod derived;
 mod encoded;
 pub mod forward;
+mod glimpse;
 pub mod history;
 pub mod index;
 pub mod keep;

@@ -163,6 +163,20 @@ impl<'a> Molds<'a> {
     }
 }
 
+/// The bytes of one record.
+pub(super) fn whole(molds: &[PackedMold], entry: &Entry) -> Result<Bytes, BadCommit> {
+    let bad = |what: &str| BadCommit::Malformed(what.to_owned());
+    if entry.mold == 0 {
+        return Ok(entry.whole.clone());
+    }
+    let mold = molds.get(entry.mold as usize - 1).ok_or_else(|| bad("a record of a mold that is not there"))?;
+    let mold: &[Bytes; PIECES] = mold.pieces.as_slice().try_into().map_err(|_| bad("a mold of another number of pieces"))?;
+    let own: &[Bytes; OWN_PIECES] = entry.own.as_slice().try_into().map_err(|_| bad("a record of another number of pieces"))?;
+    let mut bytes = Vec::with_capacity(mold.iter().chain(own).map(Bytes::len).sum());
+    join(mold, &own.each_ref().map(|piece| &piece[..]), &mut bytes);
+    Ok(bytes.into())
+}
+
 /// The bytes of each record.
 pub(super) fn records_of(packed: Packed, format: u32) -> Result<Vec<Bytes>, BadCommit> {
     let bad = |what: &str| BadCommit::Malformed(what.to_owned());

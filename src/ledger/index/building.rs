@@ -1,14 +1,15 @@
 //! A segment that grows with each commit.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::Path;
+
+use hashbrown::HashSet;
 
 use super::fingerprint;
 use super::segment::{BLOCKS, Block, Segment};
 use crate::ledger::commit::{BadCommit, Hash};
-use crate::ledger::forward::{Place, Step};
-use crate::ledger::record::names;
+use crate::ledger::forward::Place;
+use crate::ledger::glimpse::Glimpse;
 use crate::limits;
 use crate::store::Position;
 
@@ -78,25 +79,22 @@ impl Building {
     }
 
     /// One more commit, the next one. True where it is full: it is to be made a segment.
-    pub fn take(&mut self, step: &Step) -> Result<bool, BadCommit> {
+    pub fn take(&mut self, step: &Glimpse) -> Result<bool, BadCommit> {
         let ends = self.bytes >= self.block_bytes && self.blocks.len() < BLOCKS;
         if self.blocks.is_empty() || ends {
             self.end_block();
             let (first, before) = (step.position, step.before.as_u64());
             self.blocks.push(Block { first, before, oldest: u64::MAX, newest: 0 });
         }
-        for n in 0..step.commit.records.len() {
-            let record = step.commit.record(n)?;
-            names(&record, &mut |_, name| {
-                self.newest.insert(fingerprint(name));
-            });
-        }
-        self.bytes += step.commit.records.iter().map(bytes::Bytes::len).sum::<usize>();
+        step.names(&mut |_, name| {
+            self.newest.insert(fingerprint(name));
+        })?;
+        self.bytes += step.bytes;
         if let Some(block) = self.blocks.last_mut() {
-            let time = step.commit.header.time;
+            let time = step.header.time;
             (block.oldest, block.newest) = (block.oldest.min(time), block.newest.max(time));
         }
-        self.leaf = step.commit.leaf();
+        self.leaf = step.leaf;
         self.place = Place { position: step.position + 1, seq: step.last };
         Ok(self.blocks.len() == BLOCKS && self.bytes >= self.block_bytes)
     }

@@ -8,6 +8,7 @@ use super::building::Building;
 use super::{Asked, Index};
 use crate::ledger::commit::{ChainHead, Encoded, Opened, pack};
 use crate::ledger::forward::{Place, Step, last_of};
+use crate::ledger::glimpse::Glimpse;
 use crate::ledger::record::{Event, GenerationBegun, KeyChanged, Record, Who};
 use crate::ledger::search::{Filter, Turn, search};
 use crate::seq::{Millis, Seq};
@@ -42,21 +43,31 @@ fn log() -> (MemoryStore, Turn) {
     (store, Turn { position: COMMITS, seq, before: Seq::LAST })
 }
 
+fn glimpses(store: &dyn Store) -> Vec<Glimpse> {
+    let mut seq = Seq::ZERO;
+    let all = store.read(1, usize::MAX).unwrap();
+    let glimpse = |entry: crate::store::Entry| {
+        let glimpse = Glimpse::of(entry.at, seq, &entry.bytes).unwrap();
+        seq = glimpse.last;
+        glimpse
+    };
+    all.into_iter().map(glimpse).collect()
+}
+
 fn steps(store: &dyn Store) -> Vec<Step> {
     let mut seq = Seq::ZERO;
     let all = store.read(1, usize::MAX).unwrap();
-    all.into_iter()
-        .map(|entry| {
-            let commit = Opened::from_bytes(&entry.bytes).unwrap();
-            let before = seq;
-            seq = last_of(&commit, seq).unwrap();
-            Step { position: entry.at, before, last: seq, commit }
-        })
-        .collect()
+    let step = |entry: crate::store::Entry| {
+        let commit = Opened::from_bytes(&entry.bytes).unwrap();
+        let before = seq;
+        seq = last_of(&commit, seq).unwrap();
+        Step { position: entry.at, before, last: seq, commit }
+    };
+    all.into_iter().map(step).collect()
 }
 
-/// Takes steps as the thread does.
-fn feed(index: &mut Index, steps: &[Step]) {
+/// Takes commits as the thread does.
+fn feed(index: &mut Index, steps: &[Glimpse]) {
     for step in steps {
         let begin = Place { position: step.position, seq: step.before };
         let tail = index.tail.get_or_insert_with(|| Building::of_blocks(begin, BLOCK));
@@ -128,7 +139,7 @@ fn files(dir: &Path) -> Vec<std::path::PathBuf> {
 #[test]
 fn it_leads_to_all_that_is_there_also_with_parts_missing_or_damaged() {
     let (store, end) = log();
-    let all = steps(&store);
+    let all = glimpses(&store);
     let dir = tempfile::tempdir().unwrap();
     let mut index = Index::open(Some(dir.path())).unwrap();
     feed(&mut index, &all);
@@ -175,7 +186,7 @@ fn it_leads_to_all_that_is_there_also_with_parts_missing_or_damaged() {
 #[test]
 fn one_name_leads_to_few_blocks_and_a_seq_to_its_own() {
     let (store, end) = log();
-    let all = steps(&store);
+    let all = glimpses(&store);
     let mut index = Index::default();
     feed(&mut index, &all);
     let total = index.segments.values().map(|s| s.blocks().len()).sum::<usize>();

@@ -14,7 +14,7 @@ mod task;
 pub use approval::*;
 pub use credential::*;
 pub use event_names::{EVENT_NAMES, event_name};
-pub use names::{Sort, names};
+pub use names::{OwnNames, Sort, names, own_names};
 pub use registry::*;
 pub use revocation::*;
 pub use task::*;

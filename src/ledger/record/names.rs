@@ -42,6 +42,31 @@ pub fn names(record: &Record, see: &mut dyn FnMut(Sort, &str)) {
     }
 }
 
+/// What an issuance names beside what others share with it.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnNames<'a> {
+    /// Its id.
+    pub credential: &'a [u8],
+    /// The request's id; empty for none.
+    pub request_id: &'a str,
+    /// The tool; empty for none.
+    pub tool: &'a str,
+    /// SHA-256 of the arguments; empty for none.
+    pub arguments: &'a [u8],
+    /// SHA-256 of the credential as handed out.
+    pub token_digest: &'a [u8],
+}
+
+/// The same of what is one issuance's own.
+pub fn own_names(own: &OwnNames<'_>, see: &mut dyn FnMut(Sort, &str)) {
+    let mut n = Namer { see };
+    n.other(own.request_id);
+    n.credential(own.credential);
+    n.tool(own.tool);
+    n.hex(own.arguments);
+    n.hex(own.token_digest);
+}
+
 struct Namer<'a> {
     see: &'a mut dyn FnMut(Sort, &str),
 }
@@ -90,7 +115,11 @@ impl Namer<'_> {
     }
 
     fn hex(&mut self, bytes: &[u8]) {
-        self.other(&data_encoding::HEXLOWER.encode(bytes));
+        let mut digits = [0; 64];
+        match digits.get_mut(..bytes.len() * 2) {
+            Some(digits) => self.other(data_encoding::HEXLOWER.encode_mut_str(bytes, digits)),
+            None => self.other(&data_encoding::HEXLOWER.encode(bytes)),
+        }
     }
 
     fn upstream(&mut self, text: &str) {
