@@ -198,6 +198,29 @@ check "and is refused" 0 colleague approval refuse "$(approval)" --reason "it is
 check "so it stays" 0 you policy show dev -o name
 says "as it is" out "dev/2"
 
+# The audit tells the whole story, to somebody who has a file and a key and no server.
+check "the ledger is searched by the upstream" 0 you audit search --upstream warehouse -o json
+for event in "upstream set" "approval asked" "credential issued" "refused"; do
+    says "and tells of: $event" out "$event"
+done
+check "who approved is found" 0 you audit search spiffe://dev.mayfly.internal/operator/colleague --event "approval decided" -o json
+says "by name" out "operator/colleague"
+check "the server checks its own ledger" 0 you audit verify
+check "what concerns the warehouse is exported" 0 you audit export --upstream warehouse --out "$work/export.jsonl"
+check "the keys that vouch for it are kept" 0 you audit checkpoint --keys-out "$work/keys"
+check "the export is verified without a server" 0 "$mayfly" audit verify "$work/export.jsonl" --key "$work/keys"
+forged() { "$mayfly" audit verify "$work/forged.jsonl" --key "$work/keys"; }
+sed '0,/"bytes":"Cik/s//"bytes":"Cil/' "$work/export.jsonl" >"$work/forged.jsonl"
+verdict "a byte is flipped" "$(cmp -s "$work/export.jsonl" "$work/forged.jsonl" && echo no || echo yes)"
+check "a flipped byte is found" 10 forged
+last=$(grep -n '^{"record"' "$work/export.jsonl" | tail -1 | cut -d: -f1)
+sed "${last}d" "$work/export.jsonl" >"$work/forged.jsonl"
+check "a record that is gone is found" 10 forged
+awk '/^{"record"/ { if (held != "" && !done) { print; print held; held = ""; done = 1; next } if (!done) { held = $0; next } } { if (held != "") { print held; held = "" } print }' \
+    "$work/export.jsonl" >"$work/forged.jsonl"
+verdict "two records are swapped" "$(cmp -s "$work/export.jsonl" "$work/forged.jsonl" && echo no || echo yes)"
+check "a swapped pair is found" 10 forged
+
 check "dev down" 0 "$mayfly" dev down --dir "$world" --purge
 printf 'governance: %d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]
