@@ -146,6 +146,8 @@ pub const BINDINGS: usize = 10_000;
 pub const BLAST_NAMES: usize = 1_000;
 /// The same where nobody says how many: what a terminal shows.
 pub const BLAST_NAMES_DEFAULT: usize = 20;
+/// Longest wait for reads under way before a store that failed is opened again, milliseconds: a read of 4 MiB takes tens.
+pub const REOPEN_WAIT_MS: u64 = 2_000;
 /// Most policy sets that are compiled and not yet in force: one changes at a time, and some were given up.
 pub const POLICIES_PREPARED: usize = 4;
 /// Most tests in a file of tests of a policy set: some for each of a thousand policies.

@@ -2,22 +2,30 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::commit::{Commit, Encoded};
 use super::open::{StartError, load};
 use super::state::seq_after;
 use super::{Batch, Committed, Inner, READ_BYTES};
+use crate::limits;
 use crate::seq::{Millis, Seq};
 use crate::store::closed::Closed;
 use crate::store::{Position, Store};
+use crate::system::Stopwatch;
 
 /// Opens the store again after a failed append and puts the state folded from it in the place of the one in memory.
 ///
 /// An append that failed may be there all the same. Its author repeats the request and is answered with it, so everybody who follows the
 /// ledger has to hear of it first: a revocation that is acknowledged and never told would be accepted by every verifier.
 pub(super) fn again(inner: &Arc<Inner>) -> Result<(), StartError> {
-    // The engine locks its file: the old handle goes first. Reads fail meanwhile.
-    *inner.store.write() = Arc::new(Closed);
+    // The engine locks its file: the old handle goes first. Reads fail meanwhile; those that are under way are waited for, since they hold it.
+    let old = std::mem::replace(&mut *inner.store.write(), Arc::new(Closed));
+    let waited = Stopwatch::start();
+    while Arc::strong_count(&old) > 1 && waited.us() < limits::REOPEN_WAIT_MS * 1000 {
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    drop(old);
     let store = (inner.opener)()?;
     let loaded = load(&*store, inner.settings.snapshots.as_ref())?;
     let seen = inner.durable_position.load(Ordering::Acquire);

@@ -280,7 +280,11 @@ impl Check {
             let what = format!("the records of commit {} are not those that its header names", told.commit);
             return Err(match misread {
                 Some((line, seq)) => Wrong { line, seq: Some(seq), what: format!("this record was changed: {what}") },
-                None => self.wrong(format!("{what}: one of seq {} to {} was changed", told.first, told.first + whole - 1)),
+                None => self.wrong(format!(
+                    "{what}: one of seq {} to {} was changed",
+                    told.first,
+                    told.first.saturating_add(whole - 1)
+                )),
             });
         }
         self.misread = self.misread.or(misread);

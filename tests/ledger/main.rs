@@ -238,6 +238,29 @@ fn a_failed_flush_answers_nobody_and_leaves_nothing_of_it_in_the_state() {
 }
 
 #[test]
+fn a_store_that_failed_is_opened_again_when_those_who_read_it_are_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let fail = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (path, flag) = (dir.path().join("data"), fail.clone());
+    let opener = Box::new(move || {
+        Ok(Arc::new(Failing { inner: RedbStore::open(&path, &options())?, fail: flag.clone() }) as Arc<dyn Store>)
+    });
+    let ledger = Ledger::open(opener, System::real(), Settings::default()).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    // A read that is under way holds the store, and with it the lock on its file.
+    let held = ledger.store();
+    let reader = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        held.read(1, 1).map(|entries| entries.len())
+    });
+    fail.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Everything)])).is_err());
+    runtime.block_on(ledger.commit(Lane::Revoke, vec![lock(Target::Tool("t".into()))])).unwrap();
+    assert_eq!(reader.join().unwrap().unwrap(), 1);
+    ledger.stop();
+}
+
+#[test]
 fn a_stepped_clock_stops_grants_and_not_revocations() {
     let dir = tempfile::tempdir().unwrap();
     let clock = SetClock::at(Millis(1_800_000_000_000));
