@@ -19,10 +19,21 @@ pub(super) fn is_full(err: &io::Error) -> bool {
     matches!(err.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
+/// A directory that is this store's alone, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Owned(File);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // Closing does not suffice: a process that is being started has the handle too, until it runs its own program.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Makes the directory (0700) where it is missing, refuses one that others may look into, and locks it.
 ///
-/// The lock is flock(2) on the directory itself and ends when the handle is dropped.
-pub(super) fn own_directory(dir: &Path) -> Result<File, StoreError> {
+/// The lock is flock(2) on the directory itself.
+pub(super) fn own_directory(dir: &Path) -> Result<Owned, StoreError> {
     make(dir)?;
     let handle = File::open(dir).map_err(|e| failed("opening", dir, &e))?;
     let meta = handle.metadata().map_err(|e| failed("looking at", dir, &e))?;
@@ -39,7 +50,7 @@ pub(super) fn own_directory(dir: &Path) -> Result<File, StoreError> {
     // At each start, since nobody knows whether the start that made it got this far.
     sync_directory(dir)?;
     sync_directory(parent(dir))?;
-    Ok(handle)
+    Ok(Owned(handle))
 }
 
 /// Missing directories are made from the top, each name synced in its parent before anything is put below it.
@@ -133,4 +144,21 @@ pub(super) fn open_private(path: &Path) -> Result<Option<File>, StoreError> {
         return Err(StoreError::Unsafe(format!("{shown} is open to others (mode {mode:03o})\n  {remedy}")));
     }
     Ok(Some(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_free_again_though_a_process_that_is_being_started_has_its_handle() {
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path().join("data");
+        let owned = own_directory(&dir).unwrap();
+        // As fork(2) copies it.
+        let _copied = owned.0.try_clone().unwrap();
+        assert!(matches!(own_directory(&dir), Err(StoreError::InUse(_))));
+        drop(owned);
+        drop(own_directory(&dir).unwrap());
+    }
 }

@@ -51,7 +51,7 @@ pub struct RedbStore {
     /// Opened to save what is left: a commit that is missing is passed over.
     gaps: bool,
     // Last, so that the directory is free only when the files are closed.
-    _lock: Option<std::fs::File>,
+    _lock: Option<super::files::Owned>,
 }
 
 struct Writer {

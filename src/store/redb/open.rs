@@ -11,10 +11,11 @@ use super::disk::Disk;
 use super::rotation::{Fresh, Rotation};
 use super::segments::{self, Segment, Segments};
 use super::{ABOUT, COMMITS, Ends, Flush, NAMED, RedbStore, Writer, engine, gap, transact};
+use crate::store::files::{self, Owned};
 use crate::store::guarded::guarded;
 use crate::store::options::Options;
 use crate::store::reserve::Reserve;
-use crate::store::{Position, StoreError, StoreId, files};
+use crate::store::{Position, StoreError, StoreId};
 
 /// The main file's name in the data directory.
 const FILE: &str = "ledger.redb";
@@ -81,7 +82,7 @@ struct Opening {
 }
 
 impl Opening {
-    fn adopt(self, main: File, path: &Path, options: &Options, lock: File) -> Result<RedbStore, StoreError> {
+    fn adopt(self, main: File, path: &Path, options: &Options, lock: Owned) -> Result<RedbStore, StoreError> {
         let shown = path.display().to_string();
         files::from_disk(&main, path)?;
         let disk = Disk::new(main, self.reserve.clone()).map_err(|e| of_open(&shown, e))?;

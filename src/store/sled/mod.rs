@@ -56,7 +56,7 @@ pub struct SledStore {
     /// Opened to save what is left: a commit that is missing is passed over, and nothing is written.
     gaps: bool,
     // Last, so that the directory is free only when the files are closed.
-    _lock: std::fs::File,
+    _lock: super::files::Owned,
 }
 
 /// What the next change needs.

@@ -17,9 +17,10 @@ use super::tree::{bad_key, engine, gap, insert, intend};
 use super::{Ends, Options, SledStore, Writer, filter};
 use crate::document::command::{Remedy, typed};
 use crate::limits;
+use crate::store::files::{self, Owned};
 use crate::store::guarded::guarded;
 use crate::store::reserve::Reserve;
-use crate::store::{Position, StoreError, StoreId, files};
+use crate::store::{Position, StoreError, StoreId};
 
 /// The folder's name in the data directory.
 const FOLDER: &str = "ledger.sled";
@@ -211,7 +212,7 @@ fn sync_all(dir: &Path, folder: &Path) -> Result<(), StoreError> {
 }
 
 /// Checks what was opened and makes the store of it, to be read. `acknowledged` is the place up to which a commit that is not whole is damage.
-fn adopt(db: Db, folder: &Path, options: &Options, lock: File, acknowledged: Position) -> Result<SledStore, StoreError> {
+fn adopt(db: Db, folder: &Path, options: &Options, lock: Owned, acknowledged: Position) -> Result<SledStore, StoreError> {
     let (id, ends) = guarded("opening", || {
         let id = identity(&db, folder)?;
         let head = whole_end(&db, acknowledged)?;
