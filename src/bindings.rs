@@ -161,7 +161,7 @@ impl Authority {
     }
 
     /// Whether policy of an environment asks for bindings at all. Where it does not they say something and hold nobody to it.
-    pub fn bindings_count(&self, environment: &str) -> bool {
+    pub fn bindings_are_read(&self, environment: &str) -> bool {
         use crate::policy::action::{Action, Work};
         let compiled = self.catalog.now();
         let reads = |set: &crate::policy::PolicySet| {

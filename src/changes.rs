@@ -19,7 +19,6 @@ use crate::policy::action::Action;
 use crate::policy::request::ApprovalFacts;
 use crate::policy::{Act, Admin, Question};
 use crate::refusal::{Fault, No, Reason, Refusal};
-use crate::revocation::Target;
 use crate::seq::{ApprovalId, Seq};
 
 /// Whether somebody may make a change without another one.
@@ -170,10 +169,7 @@ impl Authority {
         self.author_still_may(asked, action, &Act { approvals: ApprovalFacts { count: 1, people: &[&who.name()] }, ..act })?;
         let _one = self.changing.lock().await;
         let (version, takes, coarse) = match &change.to {
-            Some(Changes::Policy(set)) => {
-                let coarse = Target::PolicyBelow(set.environment.as_str().into(), set.version);
-                (set.version, self.policy_takes(set).await?, coarse)
-            }
+            Some(Changes::Policy(set)) => self.asked_policy_takes(set).await?,
             Some(Changes::Binding(set)) => self.asked_binding_takes(set).await?,
             None => return Err(No::Fault(Fault::new("a change of nothing known"))),
         };

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::authority::Authority;
 use crate::credential::jwt::{Jwks, authentic, peek_kid, signed_by};
@@ -59,14 +60,19 @@ pub enum Standing {
 }
 
 impl Authority {
+    /// A place among the few questions that hold a core for long.
+    pub(crate) fn one_question(&self) -> Result<OwnedSemaphorePermit, No> {
+        let busy = || Refusal::limit("history_questions", limits::HISTORY_QUESTIONS as u64, std::time::Duration::from_secs(1));
+        Ok(self.questions.clone().try_acquire_owned().map_err(|_| busy())?)
+    }
+
     /// Goes back through history, collecting. Bounded, and only so many at once.
     pub(crate) async fn look_back<T: Send + 'static>(
         &self,
         mut collected: T,
         mut each: impl FnMut(&mut T, Past) -> ControlFlow<()> + Send + 'static,
     ) -> Result<(T, Reached), No> {
-        let busy = || Refusal::limit("history_questions", limits::HISTORY_QUESTIONS as u64, std::time::Duration::from_secs(1));
-        let permit = self.questions.clone().try_acquire_owned().map_err(|_| busy())?;
+        let permit = self.one_question()?;
         let end = self.ledger.settled(|s| End { position: s.position, seq: s.head }).await?;
         let ledger = self.ledger.clone();
         let looked = tokio::task::spawn_blocking(move || {

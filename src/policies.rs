@@ -191,17 +191,20 @@ impl Authority {
     }
 
     async fn recorded_set(&self, text: String) -> Result<Arc<PolicySet>, No> {
+        if let Some(known) = self.catalog.known(&crate::document::sha256(text.as_bytes())) {
+            return Ok(known);
+        }
         let compiled = tokio::task::spawn_blocking(move || PolicySet::from_text(&text)).await;
         let compiled = compiled.map_err(|e| Fault::new(format!("compiling policies: {e}")))?;
         Ok(Arc::new(compiled.map_err(wrong)?))
     }
 
     /// What of a set takes a second operator before it is in force.
-    pub fn governs(&self, environment: &str, setting: &Setting, new: Option<&PolicySet>) -> Vec<String> {
+    pub fn governs(&self, environment: &str, from: &PolicyFrom, new: &PolicySet) -> Vec<String> {
         let compiled = self.catalog.now();
-        let (Some(now), Some(new), false) = (compiled.policy(environment), new, setting.audit) else { return Vec::new() };
+        let Some(now) = compiled.policy(environment) else { return Vec::new() };
         let mut all = now.set.governing().differences(&new.governing());
-        if matches!(setting.from, Some(PolicyFrom::Audited)) {
+        if matches!(from, PolicyFrom::Audited) {
             all.push("mode".to_owned());
         }
         all
@@ -258,16 +261,22 @@ impl Authority {
             audit_only: *audit,
             looked: 0,
         };
-        let governs = self.governs(environment, setting, new.as_deref());
+        let governs = match (&setting.from, &new) {
+            (Some(from), Some(new)) if !audit => self.governs(environment, from, new),
+            _ => Vec::new(),
+        };
         let second = match may {
             Alone::Yes(who) if governs.is_empty() => Alone::Yes(who),
             Alone::Yes(who) | Alone::With(who) => self.with_another(operator, who)?,
         };
-        let (who, takes) = (second.who().clone(), self.policy_takes(&set).await?);
+        let takes = match new {
+            Some(new) if !audit => self.policy_takes(environment, new),
+            _ => Takes::Nothing,
+        };
+        let who = second.who().clone();
         let event = |looked: Seq| Event::PolicySet(SetRecord { looked: looked.as_u64(), ..set.clone() });
-        let coarse = Target::PolicyBelow(environment.as_str().into(), set.version);
-        let reason = "the policy set was narrowed";
-        let change = Change { who: &who, event: &event, version: set.version, takes, coarse, reason };
+        let coarse = coarse(environment, set.version);
+        let change = Change { who: &who, event: &event, version: set.version, takes, coarse, reason: REASON };
         if let (Alone::With(_), false) = (&second, terms.dry_run) {
             // Whoever asks confirms what it will hit, like somebody who does it alone.
             let asked = Recorded { to: Some(Changes::Policy(set.clone())) };
@@ -295,17 +304,21 @@ impl Authority {
         found.ok_or_else(|| nowhere(environment))
     }
 
-    /// What a policy set takes back when it comes into force: a look at all that is live in its environment. It is compiled for that, and will not be once
-    /// more when it is.
-    pub(crate) async fn policy_takes(&self, set: &SetRecord) -> Result<Takes, No> {
-        if set.audit_only {
-            return Ok(Takes::Nothing);
-        }
-        let compiled = self.catalog.now();
-        let old = compiled.policy(&set.environment).map(|p| p.set.clone());
-        let new = self.recorded_set(set.text.clone()).await?;
+    /// What a policy set takes back when it comes into force: a look at all that is live in its environment. Whoever follows the ledger need not
+    /// compile it once more.
+    fn policy_takes(&self, environment: &str, new: Arc<PolicySet>) -> Takes {
+        let old = self.catalog.now().policy(environment).map(|p| p.set.clone());
         self.catalog.prepare(new.clone());
-        Ok(Takes::Found(self.look_of_policy(&set.environment, old, new), Vec::new()))
+        Takes::Found(self.look_of_policy(environment, old, new), Vec::new())
+    }
+
+    /// The same of one that was asked for, with its version and what covers all of it.
+    pub(crate) async fn asked_policy_takes(&self, set: &SetRecord) -> Result<(u64, Takes, Target), No> {
+        let takes = match set.audit_only {
+            true => Takes::Nothing,
+            false => self.policy_takes(&set.environment, self.recorded_set(set.text.clone()).await?),
+        };
+        Ok((set.version, takes, coarse(&set.environment, set.version)))
     }
 
     fn look_of_policy(&self, environment: &str, old: Option<Arc<PolicySet>>, new: Arc<PolicySet>) -> Look {
@@ -326,11 +339,17 @@ impl Authority {
         let Some(since) = version.narrows else { return Ok(()) };
         let new = self.recorded_set(version.text.to_string()).await?;
         let look = Look { since, ..self.look_of_policy(environment, None, new) };
-        let (who, coarse) =
-            (Who::Mayfly("narrowing goes on".to_owned()), Target::PolicyBelow(environment.into(), version.version));
-        self.finish_narrowing(look, version.version, &who, coarse, "the policy set was narrowed").await?;
+        let who = Who::Mayfly("narrowing goes on".to_owned());
+        self.finish_narrowing(look, version.version, &who, coarse(environment, version.version), REASON).await?;
         Ok(())
     }
+}
+
+const REASON: &str = "the policy set was narrowed";
+
+/// What covers all that a version could take back.
+fn coarse(environment: &str, version: u64) -> Target {
+    Target::PolicyBelow(environment.into(), version)
 }
 
 fn table(state: &State, audit: bool) -> &std::collections::BTreeMap<Box<str>, Arc<Version>> {

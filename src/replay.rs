@@ -259,7 +259,13 @@ impl Authority {
             full: None,
         };
         let (gathered, reached) = self.look_back(gathered, |gathered, past| gathered.take(&past)).await?;
-        let decided = tokio::task::spawn_blocking(move || decide(gathered, reached, &new)).await;
+        // Deciding takes longer than reading did: it is one of the few such questions for as long.
+        let asked = self.one_question()?;
+        let decided = tokio::task::spawn_blocking(move || {
+            let _asked = asked;
+            decide(gathered, reached, &new)
+        });
+        let decided = decided.await;
         Ok(decided.map_err(|e| Fault::new(format!("deciding again: {e}")))?)
     }
 }

@@ -3,42 +3,7 @@
 # that somebody approves, a stricter policy, an owner who leaves. What is asserted is what each person types and is told.
 #
 #   tests/governance.sh MAYFLY
-set -Eeuo pipefail
-mayfly=$1
-work=$(mktemp -d)
-export HOME=$work XDG_CONFIG_HOME=$work/config XDG_STATE_HOME=$work/state
-unset "${!MAYFLY_@}"
-world=$work/world
-passed=0 failed=0
-
-end() {
-    "$mayfly" dev down --dir "$world" >/dev/null 2>&1 || true
-    rm -rf "$work"
-}
-trap end EXIT
-
-# check WHAT CODE COMMAND...: runs it, its output in $work/out and $work/err, and compares the exit code.
-check() {
-    local what=$1 want=$2 code=0
-    shift 2
-    "$@" >"$work/out" 2>"$work/err" </dev/null || code=$?
-    verdict "$what" "$([ "$code" = "$want" ] && echo yes || echo "exit code $code, not $want")"
-}
-
-verdict() {
-    if [ "$2" = yes ]; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        printf 'FAILED %s: %s\n' "$1" "$2"
-        sed 's/^/    /' "$work/out" "$work/err" | head -20
-    fi
-}
-
-# says WHAT FILE TEXT: the file holds the text.
-says() { verdict "$1" "$(grep -qF -- "$3" "$work/$2" && echo yes || echo "no \"$3\" in $2")"; }
-# silent WHAT FILE TEXT: it does not.
-silent() { verdict "$1" "$(grep -qF -- "$3" "$work/$2" && echo "\"$3\" in $2" || echo yes)"; }
+source "$(dirname "$0")/typed.sh"
 
 # as NAME CONTEXT COMMAND...: the command as that workload or person.
 as() {
@@ -53,13 +18,6 @@ server() { as mcp/echo agent-demo "$@"; }
 # The approval that the command before was told of.
 approval() { grep -oE "appr_[A-Za-z0-9_-]+" "$work/err" | head -1 || true; }
 
-up() {
-    for port in $(shuf -n 5 -i 20000-32000); do
-        "$mayfly" dev up --dir "$world" --port "$port" --detach && return
-        rm -rf "$world"
-    done
-    return 1
-}
 check "dev up" 0 up
 
 # A registration: what lacks something is told all that is missing.
@@ -222,5 +180,4 @@ verdict "two records are swapped" "$(cmp -s "$work/export.jsonl" "$work/forged.j
 check "a swapped pair is found" 10 forged
 
 check "dev down" 0 "$mayfly" dev down --dir "$world" --purge
-printf 'governance: %d passed, %d failed\n' "$passed" "$failed"
-[ "$failed" = 0 ]
+ended governance

@@ -2,42 +2,7 @@
 # The binary as somebody types it, against a dev server of its own that is ended with the script.
 #
 #   tests/smoke.sh MAYFLY
-set -Eeuo pipefail
-mayfly=$1
-work=$(mktemp -d)
-export HOME=$work XDG_CONFIG_HOME=$work/config XDG_STATE_HOME=$work/state
-unset "${!MAYFLY_@}"
-world=$work/world
-passed=0 failed=0
-
-end() {
-    "$mayfly" dev down --dir "$world" >/dev/null 2>&1 || true
-    rm -rf "$work"
-}
-trap end EXIT
-
-# check WHAT CODE COMMAND...: runs it, its output in $work/out and $work/err, and compares the exit code.
-check() {
-    local what=$1 want=$2 code=0
-    shift 2
-    "$@" >"$work/out" 2>"$work/err" </dev/null || code=$?
-    verdict "$what" "$([ "$code" = "$want" ] && echo yes || echo "exit code $code, not $want")"
-}
-
-verdict() {
-    if [ "$2" = yes ]; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        printf 'FAILED %s: %s\n' "$1" "$2"
-        sed 's/^/    /' "$work/out" "$work/err" | head -20
-    fi
-}
-
-# says WHAT FILE TEXT: the file holds the text.
-says() { verdict "$1" "$(grep -qF -- "$3" "$work/$2" && echo yes || echo "no \"$3\" in $2")"; }
-# silent WHAT FILE TEXT: it does not.
-silent() { verdict "$1" "$(grep -qF -- "$3" "$work/$2" && echo "\"$3\" in $2" || echo yes)"; }
+source "$(dirname "$0")/typed.sh"
 
 me() { "$mayfly" --config "$world/operator-you.toml" "$@"; }
 agent() { "$mayfly" --config "$world/agent-demo.toml" "$@"; }
@@ -49,14 +14,6 @@ check "help" 0 "$mayfly" help revoke
 says "help names the exit codes or flags" out "--dry-run"
 check "completions" 0 "$mayfly" completions bash
 
-# Ports that can be named in advance, since the configuration has to hold them: the first three in a row that nobody has.
-up() {
-    for port in $(shuf -n 5 -i 20000-32000); do
-        "$mayfly" dev up --dir "$world" --port "$port" --detach && return
-        rm -rf "$world"
-    done
-    return 1
-}
 check "dev up" 0 up
 says "dev up says what to type next" err "mayfly status"
 check "the server's configuration is valid" 0 "$mayfly" server validate --config "$world/mayfly.toml"
@@ -115,5 +72,4 @@ check "and knows what it issued" 0 bash -c '"$1" --config "$2" token lookup <"$3
 check "dev down" 0 "$mayfly" dev down --dir "$world" --purge
 verdict "nothing is left" "$([ ! -e "$world" ] && echo yes || echo "$world is there")"
 
-printf 'smoke: %d passed, %d failed\n' "$passed" "$failed"
-[ "$failed" = 0 ]
+ended smoke

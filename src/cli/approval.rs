@@ -174,11 +174,12 @@ async fn decide(
     let hits = Hits::from(answer.hits);
     let approval = answer.approval.ok_or_else(|| CliError::ours("the server answered without the approval"))?;
     let approval = Approval::from(approval);
-    match (confirm.dry_run, hits.credentials) {
-        (true, 0) => run.out.say("dry run, nothing was done: it would revoke nothing"),
-        (true, _) => run.out.say(format_args!("dry run, nothing was done: it would revoke {}", hits.text())),
-        (false, 0) => run.out.say(format_args!("{}: {}", approval.approval_id, approval.state)),
-        (false, _) => run.out.say(format_args!("{}: {}; revoked {}", approval.approval_id, approval.state, hits.text())),
+    if !confirm.dry_run {
+        run.out.say(format_args!("{}: {}", approval.approval_id, approval.state));
+    }
+    // Of what lets one request through nothing is revoked.
+    if confirm.dry_run || hits.credentials > 0 {
+        confirm::told(&run.out, confirm.dry_run, &hits, 0);
     }
     run.out.one(&approval)?;
     Ok(Exit::Ok)

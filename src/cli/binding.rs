@@ -118,8 +118,9 @@ pub async fn run(command: BindingCommand, run: &Run) -> Result<Exit, CliError> {
             let server = &run.server().await?;
             let upstream = &args.upstream.unwrap_or_default();
             let page = |page_size, page_token| async move {
-                let (bindings, next) = page_of(server, upstream, page_size, page_token).await?;
-                Ok((bindings.into_iter().map(Binding::from).collect(), next))
+                let request = pb::ListBindingsRequest { upstream: upstream.clone(), page_size, page_token, ..Default::default() };
+                let answer = asked(server, request).await?;
+                Ok((answer.bindings.into_iter().map(Binding::from).collect(), answer.next_page_token))
             };
             list::show(&run.out, &args.list, page).await
         }
@@ -177,30 +178,15 @@ fn from_file(path: &Path) -> Result<pb::Binding, CliError> {
     Ok(binding_to_pb(&binding, &BindingPlace::default()))
 }
 
-async fn page_of(
-    server: &Server,
-    upstream: &str,
-    page_size: i32,
-    page_token: String,
-) -> Result<(Vec<pb::Binding>, String), CliError> {
-    let request = pb::ListBindingsRequest { upstream: upstream.to_owned(), page_size, page_token };
-    let answer = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).list_bindings(q).await }).await?;
-    Ok((answer.bindings, answer.next_page_token))
+async fn asked(server: &Server, request: pb::ListBindingsRequest) -> Result<pb::ListBindingsResponse, CliError> {
+    server.call(request, |c, q| async move { UpstreamServiceClient::new(c).list_bindings(q).await }).await
 }
 
 /// One by name.
 pub(super) async fn one(server: &Server, name: &str) -> Result<pb::Binding, CliError> {
-    let mut token = String::new();
-    loop {
-        let (some, next) = page_of(server, "", 1_000, token).await?;
-        if let Some(found) = some.into_iter().find(|b| b.binding == name) {
-            return Ok(found);
-        }
-        token = next;
-        if token.is_empty() {
-            return Err(CliError::Usage(format!("there is no binding {name}: mayfly binding list")));
-        }
-    }
+    let found = asked(server, pb::ListBindingsRequest { binding: name.to_owned(), ..Default::default() }).await?.bindings;
+    let missing = || CliError::Usage(format!("there is no binding {name}: mayfly binding list"));
+    found.into_iter().next().ok_or_else(missing)
 }
 
 async fn set(
@@ -223,13 +209,7 @@ async fn set(
     };
     let answer = confirm::ask(&run.out, &args, |r: &pb::SetBindingResponse| r.hits, ask).await?;
     let changed = BindingChange::of(args.dry_run, answer)?;
-    let hits = changed.hits.text();
-    match (changed.dry_run, changed.hits.credentials) {
-        (true, 0) => run.out.say("dry run, nothing was done: it would revoke nothing"),
-        (true, _) => run.out.say(format_args!("dry run, nothing was done: it would revoke {hits}")),
-        (false, 0) => run.out.say("nothing was revoked"),
-        (false, _) => run.out.say(format_args!("revoked {hits}")),
-    }
+    confirm::told(&run.out, changed.dry_run, &changed.hits, changed.beyond);
     if changed.takes_another {
         run.out.say("it is new or wider: it takes effect when another operator approves it");
     }

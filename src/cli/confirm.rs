@@ -80,6 +80,20 @@ where
     Err(CliError::Server(said))
 }
 
+/// Tells what a change revoked, or would: also what of it was hit only because nothing finer covers the rest.
+pub fn told(out: &Out, dry_run: bool, hits: &Hits, beyond: u64) {
+    let text = hits.text();
+    match (dry_run, hits.credentials) {
+        (true, 0) => out.say("dry run, nothing was done: it would revoke nothing"),
+        (true, _) => out.say(format_args!("dry run, nothing was done: it would revoke {text}")),
+        (false, 0) => out.say("nothing was revoked"),
+        (false, _) => out.say(format_args!("revoked {text}")),
+    }
+    if beyond > 0 {
+        out.say(format_args!("{beyond} of them would still be permitted: nothing finer covers the rest"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::args::{self, wire_word};
-use super::error::{CliError, ServerSaid};
+use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
 use super::show::credential::{Change, Credential, Released, upstream_state};
@@ -137,25 +137,10 @@ async fn watch(args: WatchCredentialsArgs, run: &Run, server: &Server) -> Result
     let request =
         pb::WatchCredentialsRequest { filter: Some(args.filter.on_the_wire()), resume_after: args.resume_after.map(Seq::as_u64) };
     let send = |c, q| async move { CredentialServiceClient::new(c).watch_credentials(q).await };
-    let mut stream = server.stream(request, send).await?;
-    let mut last = args.resume_after.map(Seq::as_u64);
-    loop {
-        match stream.message().await {
-            Ok(Some(event)) => {
-                last = Some(event.seq);
-                if args.signs_of_life || event.change() != pb::CredentialChange::None {
-                    run.out.line(&Change::from(event))?;
-                }
-            }
-            ended => {
-                if let Some(seq) = last {
-                    run.out.say(format_args!("to go on where this ended: --resume-after {seq}"));
-                }
-                return match ended {
-                    Err(status) => Err(CliError::Server(Box::new(ServerSaid::from_status(&status)))),
-                    Ok(_) => Err(CliError::Ended),
-                };
-            }
-        }
-    }
+    let stream = server.stream(request, send).await?;
+    let show = |event: pb::WatchCredentialsResponse| match args.signs_of_life || event.change() != pb::CredentialChange::None {
+        true => run.out.line(&Change::from(event)),
+        false => Ok(()),
+    };
+    list::follow(&run.out, stream, args.resume_after.map(Seq::as_u64), |event| event.seq, show).await
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::args;
-use super::error::CliError;
+use super::error::{CliError, ServerSaid};
 use super::exit::Exit;
 use super::out::{Noun, Out, Row};
 
@@ -103,6 +103,33 @@ where
         }
         before = now;
         tokio::time::sleep(every).await;
+    }
+}
+
+/// What a stream tells, a line for each, until it ends: then with where to go on, which only the server can say.
+pub async fn follow<T>(
+    out: &Out,
+    mut stream: tonic::Streaming<T>,
+    mut last: Option<u64>,
+    seq: impl Fn(&T) -> u64,
+    show: impl Fn(T) -> Result<(), CliError>,
+) -> Result<Exit, CliError> {
+    loop {
+        match stream.message().await {
+            Ok(Some(told)) => {
+                last = Some(seq(&told));
+                show(told)?;
+            }
+            ended => {
+                if let Some(seq) = last {
+                    out.say(format_args!("to go on where this ended: --resume-after {seq}"));
+                }
+                return match ended {
+                    Err(status) => Err(CliError::Server(Box::new(ServerSaid::from_status(&status)))),
+                    Ok(_) => Err(CliError::Ended),
+                };
+            }
+        }
     }
 }
 

@@ -86,8 +86,7 @@ async fn left(args: LeftArgs, run: &Run) -> Result<Owner, CliError> {
         upstreams: answer.upstreams,
         hits: answer.hits.into(),
     };
-    let what = if owner.dry_run { "dry run, nothing was done: it would revoke" } else { "revoked" };
-    run.out.say(format_args!("{what} {}", owner.hits.text()));
+    confirm::told(&run.out, owner.dry_run, &owner.hits, 0);
     for upstream in &owner.upstreams {
         run.out.say(format_args!("{upstream} needs an owner: mayfly upstream change FILE"));
     }

@@ -206,6 +206,23 @@ impl<'d> Field<'d> {
         }
     }
 
+    /// What is read of a section, all of whose keys are read.
+    pub fn inside<T>(&self, read: impl FnOnce(&Section<'_>) -> Option<T>) -> Option<T> {
+        let section = self.section()?;
+        let value = read(&section);
+        section.finish();
+        value
+    }
+
+    /// A text of at most `max` bytes that says something: what is wrong with it, its parser tells.
+    pub fn parsed<T, E: std::fmt::Display>(&self, max: usize, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
+        let text = self.text(max)?;
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(defect) => self.wrong(format!("is {text:?}"), defect.to_string()),
+        }
+    }
+
     /// Whether the value is a section.
     pub fn is_section(&self) -> bool {
         self.value.get_ref().is_table()

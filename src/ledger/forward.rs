@@ -2,8 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+
 use super::Ledger;
-use super::commit::Opened;
+use super::commit::{BadCommit, Opened};
 use super::history::{Past, Reached};
 use super::index::Asked;
 use super::search::{Filter, Match, before, fitting};
@@ -58,6 +60,20 @@ impl Ledger {
     ///
     /// It reads the store: call it where that may block.
     pub fn steps(&self, from: Place, bytes: usize) -> Result<Option<Vec<Step>>, Fault> {
+        self.each_of(from, bytes, |position, before, bytes| {
+            let commit = Opened::from_bytes(bytes)?;
+            let last = last_of(&commit, before)?;
+            Ok((last, Step { position, before, last, commit }))
+        })
+    }
+
+    /// The same, as each is made of its place, the seq before it and its bytes; what is made comes with the seq of its last record.
+    pub(super) fn each_of<T>(
+        &self,
+        from: Place,
+        bytes: usize,
+        make: impl Fn(Position, Seq, &Bytes) -> Result<(Seq, T), BadCommit>,
+    ) -> Result<Option<Vec<T>>, Fault> {
         let durable = self.durable_position();
         if from.position > durable {
             return Ok(Some(Vec::new()));
@@ -72,11 +88,10 @@ impl Ledger {
             if entry.at != expected {
                 return if out.is_empty() { Ok(None) } else { Err(Fault::new(format!("commit {expected} is missing"))) };
             }
-            let damaged = |e| Fault::new(format!("commit {}: {e}", entry.at));
-            let commit = Opened::from_bytes(&entry.bytes).map_err(damaged)?;
-            let before = seq;
-            seq = last_of(&commit, seq).map_err(damaged)?;
-            out.push(Step { position: entry.at, before, last: seq, commit });
+            let made = make(entry.at, seq, &entry.bytes);
+            let (last, made) = made.map_err(|e| Fault::new(format!("commit {}: {e}", entry.at)))?;
+            seq = last;
+            out.push(made);
         }
         Ok(Some(out))
     }
@@ -131,7 +146,7 @@ impl Ledger {
 }
 
 /// The seq of a commit's last record, after `seq`.
-pub fn last_of(commit: &Opened, seq: Seq) -> Result<Seq, super::commit::BadCommit> {
+pub fn last_of(commit: &Opened, seq: Seq) -> Result<Seq, BadCommit> {
     let first = seq_after(seq, &commit.record(0)?);
     Ok(Seq::from_u64(first.as_u64() + commit.records.len() as u64 - 1).unwrap_or(first))
 }

@@ -14,7 +14,7 @@ use super::state::seq_after;
 use crate::protobuf::Fields;
 use crate::refusal::Fault;
 use crate::seq::Seq;
-use crate::store::{Position, StoreError};
+use crate::store::Position;
 
 /// One commit, and where it stands.
 #[derive(Debug)]
@@ -96,30 +96,12 @@ fn own(entry: &Entry) -> Option<OwnNames<'_>> {
 }
 
 impl Ledger {
-    /// The commits from a place on, those that are durable, about `bytes` of them; `None` where the first of them was removed.
-    ///
-    /// It reads the store: call it where that may block.
+    /// As [`Ledger::steps`].
     pub(super) fn glimpses(&self, from: Place, bytes: usize) -> Result<Option<Vec<Glimpse>>, Fault> {
-        let durable = self.durable_position();
-        if from.position > durable {
-            return Ok(Some(Vec::new()));
-        }
-        let failed = |e: StoreError| Fault::new(format!("reading commit {}: {e}", from.position));
-        let (mut seq, mut out) = (from.seq, Vec::new());
-        for entry in self.store().read(from.position, bytes).map_err(failed)? {
-            let expected = from.position + out.len() as u64;
-            if entry.at > durable {
-                break;
-            }
-            if entry.at != expected {
-                return if out.is_empty() { Ok(None) } else { Err(Fault::new(format!("commit {expected} is missing"))) };
-            }
-            let glimpse = Glimpse::of(entry.at, seq, &entry.bytes);
-            let glimpse = glimpse.map_err(|e| Fault::new(format!("commit {}: {e}", entry.at)))?;
-            seq = glimpse.last;
-            out.push(glimpse);
-        }
-        Ok(Some(out))
+        self.each_of(from, bytes, |position, before, bytes| {
+            let glimpse = Glimpse::of(position, before, bytes)?;
+            Ok((glimpse.last, glimpse))
+        })
     }
 }
 

@@ -196,12 +196,12 @@ impl Catalog {
         let mut after = Compiled::default();
         for (environment, version) in &state.policies {
             let beside = state.audit_policies.get(environment).filter(|v| v.active);
-            let beside = beside.map(|v| self.set_of(&before, v).map(|set| Beside { version: v.version, set })).transpose();
+            let beside = beside.map(|v| self.set_of(v).map(|set| Beside { version: v.version, set })).transpose();
             let beside = beside.unwrap_or_else(|what| {
                 after.faults.push(format!("policy set beside the one in force in {environment}: {what}"));
                 None
             });
-            match self.set_of(&before, version) {
+            match self.set_of(version) {
                 Ok(set) => {
                     let issuer = issuer_of(&self.issuer, environment).into();
                     after.policies.insert(environment.clone(), Policy { version: version.version, set, issuer, beside });
@@ -231,15 +231,18 @@ impl Catalog {
         self.now.store(Arc::new(after));
     }
 
-    fn set_of(&self, before: &Compiled, version: &Version) -> Result<Arc<PolicySet>, String> {
-        // Environments may share one text: compiled once.
-        let beside = before.policies.values().filter_map(|p| p.beside.as_ref()).map(|b| &b.set);
-        let mut known = before.policies.values().map(|p| &p.set).chain(beside);
-        if let Some(known) = known.find(|set| *set.digest() == version.digest) {
-            return Ok(known.clone());
-        }
-        if let Some(ready) = self.prepared.lock().iter().find(|set| *set.digest() == version.digest) {
-            return Ok(ready.clone());
+    /// A set that is compiled already: environments may share one text, and one may be about to come into force.
+    pub fn known(&self, digest: &[u8; 32]) -> Option<Arc<PolicySet>> {
+        let now = self.now();
+        let beside = now.policies.values().filter_map(|p| p.beside.as_ref()).map(|b| &b.set);
+        let mut in_force = now.policies.values().map(|p| &p.set).chain(beside);
+        let found = in_force.find(|set| set.digest() == digest).cloned();
+        found.or_else(|| self.prepared.lock().iter().find(|set| set.digest() == digest).cloned())
+    }
+
+    fn set_of(&self, version: &Version) -> Result<Arc<PolicySet>, String> {
+        if let Some(known) = self.known(&version.digest) {
+            return Ok(known);
         }
         let set = PolicySet::from_text(&version.text).map_err(|c| c.first().map_or_else(String::new, ToString::to_string))?;
         Ok(Arc::new(set))

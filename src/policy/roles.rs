@@ -153,14 +153,7 @@ fn entries<'d>(root: &Section<'d>, key: &str) -> Vec<(String, Field<'d>, Entry)>
 
 fn each<T>(table: &Section<'_>, key: &str, parse: impl Fn(&str) -> Result<T, IdDefect>) -> Vec<T> {
     let fields = table.optional(key).and_then(|f| f.list(limits::INTERNED)).unwrap_or_default();
-    let read = |field: &Field<'_>| {
-        let text = field.text(limits::SPIFFE_ID_BYTES)?;
-        match parse(&text) {
-            Ok(value) => Some(value),
-            Err(defect) => field.wrong(format!("is {text:?}"), defect.to_string()),
-        }
-    };
-    fields.iter().filter_map(read).collect()
+    fields.iter().filter_map(|field| field.parsed(limits::SPIFFE_ID_BYTES, &parse)).collect()
 }
 
 #[cfg(test)]

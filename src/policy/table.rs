@@ -144,7 +144,7 @@ fn test(field: &Field<'_>, environment: Option<&str>, now: Millis) -> Option<Tes
 
 /// A request in a section.
 pub fn situation(table: &Section<'_>, now: Millis) -> Option<Situation> {
-    let caller = table.required("caller").and_then(|f| spiffe_id(&f));
+    let caller = table.required("caller").and_then(|f| f.parsed(limits::SPIFFE_ID_BYTES, SpiffeId::parse));
     let actions: Vec<(&str, Action)> = Action::ALL.iter().map(|a| (a.name(), *a)).collect();
     let action = table.optional("action").map_or(Some(Action::Work(Work::Exchange)), |f| f.one_of(&actions));
     let kinds: Vec<(&str, Kind)> = Kind::ALL.iter().map(|k| (k.as_str(), *k)).collect();
@@ -159,15 +159,15 @@ pub fn situation(table: &Section<'_>, now: Millis) -> Option<Situation> {
     let (renewal, break_glass) = (flag("renewal"), flag("break_glass"));
     let delegate = text("delegate", limits::SPIFFE_ID_BYTES);
     let act_chain = table.optional("act_chain").map(|f| texts(&f)).unwrap_or_default();
-    let subject = table.optional("subject").and_then(|f| inside(&f, pair));
-    let task = table.optional("task").and_then(|f| inside(&f, |t| Some(task(t)))).unwrap_or_default();
-    let person = table.optional("person").and_then(|f| inside(&f, |p| person(p, now)));
-    let counts = table.optional("counts").and_then(|f| inside(&f, |c| Some(counts(c)))).unwrap_or_default();
+    let subject = table.optional("subject").and_then(|f| f.inside(pair));
+    let task = table.optional("task").and_then(|f| f.inside(|t| Some(task(t)))).unwrap_or_default();
+    let person = table.optional("person").and_then(|f| f.inside(|p| person(p, now)));
+    let counts = table.optional("counts").and_then(|f| f.inside(|c| Some(counts(c)))).unwrap_or_default();
     let approvals = table.optional("approvals").map(|f| texts(&f)).unwrap_or_default();
     let asked_by = text("asked_by", limits::SPIFFE_ID_BYTES);
-    let target = table.optional("target").and_then(|f| {
-        inside(&f, |t| Some((t.optional("kind").and_then(|f| f.name()), t.optional("name").and_then(|f| f.name()))))
-    });
+    let target = table
+        .optional("target")
+        .and_then(|f| f.inside(|t| Some((t.optional("kind").and_then(|f| f.name()), t.optional("name").and_then(|f| f.name())))));
     let ttl_seconds = seconds(table, "ttl");
     let now = table.optional("now").and_then(|f| f.moment()).unwrap_or(now);
     Some(Situation {
@@ -191,13 +191,6 @@ pub fn situation(table: &Section<'_>, now: Millis) -> Option<Situation> {
         target: target.unwrap_or_default(),
         ..Situation::new(caller?, action?, now)
     })
-}
-
-fn inside<T>(field: &Field<'_>, read: impl FnOnce(&Section<'_>) -> Option<T>) -> Option<T> {
-    let section = field.section()?;
-    let value = read(&section);
-    section.finish();
-    value
 }
 
 fn pair(section: &Section<'_>) -> Option<(String, String)> {
@@ -259,11 +252,6 @@ fn arguments(field: &Field<'_>) -> Option<String> {
         Ok(digest) => Some(super::request::digest_text(&digest, &mut [0; 43]).to_owned()),
         Err(no) => field.wrong("is no JSON", no.to_string()),
     }
-}
-
-fn spiffe_id(field: &Field<'_>) -> Option<SpiffeId> {
-    let text = field.text(limits::SPIFFE_ID_BYTES)?;
-    SpiffeId::parse(&text).map_err(|defect| field.wrong::<()>(format!("is {text:?}"), defect.to_string())).ok()
 }
 
 fn names(field: &Field<'_>) -> Vec<String> {

@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::document::{Complaint, Document, Field, Section, Source};
+use super::file::{each, spiffe_id};
+use crate::document::{Complaint, Document, Section, Source};
 use crate::identity::spiffe_id::{SpiffeId, SpiffePrefix};
 use crate::limits;
 
@@ -126,12 +127,14 @@ pub fn parse(source: &Source) -> Result<Binding, Vec<Complaint>> {
 fn read(root: &Section<'_>) -> Option<Binding> {
     let name = root.required("name").and_then(|f| f.name());
     let upstream = root.required("upstream").and_then(|f| f.name());
-    let ids = root.optional("ids").map_or(Some(Vec::new()), |f| each(&f, |f| parsed(f, SpiffeId::parse)));
-    let under = root.optional("under").map_or(Some(Vec::new()), |f| each(&f, |f| parsed(f, SpiffePrefix::parse)));
-    let tools = root.optional("tools").map_or(Some(Vec::new()), |f| each(&f, |f| f.name()));
+    let ids = root.optional("ids").map_or(Some(Vec::new()), |f| each(&f, 0, spiffe_id));
+    let under = root
+        .optional("under")
+        .map_or(Some(Vec::new()), |f| each(&f, 0, |f| f.parsed(limits::SPIFFE_ID_BYTES, SpiffePrefix::parse)));
+    let tools = root.optional("tools").map_or(Some(Vec::new()), |f| each(&f, 0, |f| f.name()));
     let any_tool = root.optional("any_tool").map_or(Some(false), |f| f.boolean());
     let scopes_field = root.required("scopes");
-    let scopes = scopes_field.as_ref().and_then(|f| each(f, |f| f.name()));
+    let scopes = scopes_field.as_ref().and_then(|f| each(f, 0, |f| f.name()));
     let binding = Binding {
         name: name?,
         upstream: upstream?,
@@ -152,15 +155,6 @@ fn read(root: &Section<'_>) -> Option<Binding> {
         return field.wrong("has tools, and any_tool", "leave one of them out");
     }
     Some(binding.sorted())
-}
-
-fn parsed<T, E: std::fmt::Display>(field: &Field<'_>, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
-    let text = field.text(limits::SPIFFE_ID_BYTES)?;
-    parse(&text).map_err(|defect| field.wrong::<()>(format!("is {text:?}"), defect.to_string())).ok()
-}
-
-fn each<T>(field: &Field<'_>, read: impl Fn(&Field<'_>) -> Option<T>) -> Option<Vec<T>> {
-    field.list(limits::TASK_LIST)?.iter().map(read).collect()
 }
 
 #[cfg(test)]
@@ -258,14 +252,15 @@ mod tests {
 
     #[test]
     fn its_text_is_read_back_and_mistakes_are_named_with_their_lines() {
-        let text = "name = 'b'\nupstream = 'u'\nids = ['spiffe://td/b', 'spiffe://td/a', 'spiffe://td/a']\ntools = ['t']\nscopes = ['r']\n";
+        let text = "name = 'b'\nupstream = 'u'\nids = ['spiffe://td/b', 'spiffe://td/a']\ntools = ['t']\nscopes = ['r']\n";
         let read = parse(&Source::new("b.toml", text)).unwrap();
         assert_eq!(read, binding(&["spiffe://td/a", "spiffe://td/b"], &[], &["t"], &["r"]));
         assert_eq!(Binding::from_text(&read.to_text()).unwrap(), read);
         for (right, wrong, said) in [
             ("upstream = 'u'\n", "", "lacks upstream"),
             ("scopes = ['r']", "scopes = []", "name at least one"),
-            ("ids = ['spiffe://td/b', 'spiffe://td/a', 'spiffe://td/a']", "", "is for nobody"),
+            ("ids = ['spiffe://td/b', 'spiffe://td/a']", "", "is for nobody"),
+            ("'spiffe://td/a'", "'spiffe://td/b'", "is there twice"),
             ("'spiffe://td/b'", "'td/b'", "b.toml:3:"),
             ("tools = ['t']", "tools = ['t']\nany_tool = true", "leave one of them out"),
             ("tools", "tool", "did you mean tools?"),

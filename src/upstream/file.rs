@@ -32,11 +32,11 @@ fn read(root: &Section<'_>) -> Option<Upstream> {
     let kinds = kinds_field.as_ref().and_then(|f| each(f, 1, kind));
     let scopes = root.required("scopes").and_then(|f| scopes(&f));
     let expires = root.required("expires").and_then(|f| f.moment());
-    let classification = root.required("classification").and_then(|f| in_section(&f, classification));
-    let ttl = root.required("ttl").and_then(|f| in_section(&f, ttl));
+    let classification = root.required("classification").and_then(|f| f.inside(classification));
+    let ttl = root.required("ttl").and_then(|f| f.inside(ttl));
     let jwt = root.optional("jwt");
     let (alg, proof_of_possession) = match &jwt {
-        Some(field) => in_section(field, jwt_section)?,
+        Some(field) => field.inside(jwt_section)?,
         None => (Alg::Es256, ProofOfPossession::None),
     };
     let upstream = Upstream {
@@ -65,15 +65,8 @@ fn read(root: &Section<'_>) -> Option<Upstream> {
     }
 }
 
-fn in_section<T>(field: &Field<'_>, read: impl FnOnce(&Section<'_>) -> Option<T>) -> Option<T> {
-    let section = field.section()?;
-    let value = read(&section);
-    section.finish();
-    value
-}
-
 /// At least `min` values, each once.
-fn each<T: PartialEq>(field: &Field<'_>, min: usize, read: impl Fn(&Field<'_>) -> Option<T>) -> Option<Vec<T>> {
+pub(super) fn each<T: PartialEq>(field: &Field<'_>, min: usize, read: impl Fn(&Field<'_>) -> Option<T>) -> Option<Vec<T>> {
     let items = field.list(LIST)?;
     if items.len() < min {
         return field.wrong("is empty", "name at least one");
@@ -89,19 +82,15 @@ fn each<T: PartialEq>(field: &Field<'_>, min: usize, read: impl Fn(&Field<'_>) -
     whole.then_some(values)
 }
 
-fn spiffe_id(field: &Field<'_>) -> Option<SpiffeId> {
-    let text = field.text(limits::SPIFFE_ID_BYTES)?;
-    match SpiffeId::parse(&text) {
-        Ok(id) => Some(id),
-        Err(defect) => field.wrong(format!("is {text:?}"), defect.to_string()),
-    }
+pub(super) fn spiffe_id(field: &Field<'_>) -> Option<SpiffeId> {
+    field.parsed(limits::SPIFFE_ID_BYTES, SpiffeId::parse)
 }
 
 fn approver(field: &Field<'_>) -> Option<Approver> {
     if !field.is_section() {
         return spiffe_id(field).map(Approver::SpiffeId);
     }
-    in_section(field, |person| {
+    field.inside(|person| {
         let issuer = person.required("issuer").and_then(|f| f.text(limits::NAME_BYTES));
         let subject = person.required("subject").and_then(|f| f.text(limits::NAME_BYTES));
         Some(Approver::Person { issuer: issuer?, subject: subject? })
@@ -128,7 +117,7 @@ fn scopes(field: &Field<'_>) -> Option<Vec<Scope>> {
 
 fn scope(field: &Field<'_>) -> Option<Scope> {
     if field.is_section() {
-        return in_section(field, |scope| {
+        return field.inside(|scope| {
             let name = scope.required("name").and_then(|f| scope_name(&f));
             let sensitive = scope.optional("sensitive").map_or(Some(false), |f| f.boolean());
             Some(Scope { name: name?, sensitive: sensitive? })

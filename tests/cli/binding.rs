@@ -31,9 +31,10 @@ fn stage() -> (Stage, Arc<Mutex<Vec<pb::SetBindingRequest>>>) {
     let stage = Stage::new();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let keeps = seen.clone();
-    stage
-        .double
-        .on(|_: pb::ListBindingsRequest| Ok(pb::ListBindingsResponse { bindings: vec![in_force()], ..Default::default() }));
+    stage.double.on(|q: pb::ListBindingsRequest| {
+        let all = [in_force()].into_iter().filter(|b| q.binding.is_empty() || b.binding == q.binding);
+        Ok(pb::ListBindingsResponse { bindings: all.collect(), ..Default::default() })
+    });
     stage.double.on(move |q: pb::SetBindingRequest| {
         keeps.lock().unwrap().push(q.clone());
         let binding = q.binding.clone().unwrap();

@@ -215,8 +215,8 @@ impl Store for Failing {
     }
 }
 
-#[test]
-fn a_failed_flush_answers_nobody_and_leaves_nothing_of_it_in_the_state() {
+/// A ledger, and what lets its next append fail.
+fn failing() -> (tempfile::TempDir, Arc<std::sync::atomic::AtomicBool>, Ledger) {
     let dir = tempfile::tempdir().unwrap();
     let fail = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (path, flag) = (dir.path().join("data"), fail.clone());
@@ -224,6 +224,12 @@ fn a_failed_flush_answers_nobody_and_leaves_nothing_of_it_in_the_state() {
         Ok(Arc::new(Failing { inner: RedbStore::open(&path, &options())?, fail: flag.clone() }) as Arc<dyn Store>)
     });
     let ledger = Ledger::open(opener, System::real(), Settings::default()).unwrap();
+    (dir, fail, ledger)
+}
+
+#[test]
+fn a_failed_flush_answers_nobody_and_leaves_nothing_of_it_in_the_state() {
+    let (_dir, fail, ledger) = failing();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let before = ledger.durable();
     fail.store(true, std::sync::atomic::Ordering::SeqCst);
@@ -239,13 +245,7 @@ fn a_failed_flush_answers_nobody_and_leaves_nothing_of_it_in_the_state() {
 
 #[test]
 fn a_store_that_failed_is_opened_again_when_those_who_read_it_are_done() {
-    let dir = tempfile::tempdir().unwrap();
-    let fail = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let (path, flag) = (dir.path().join("data"), fail.clone());
-    let opener = Box::new(move || {
-        Ok(Arc::new(Failing { inner: RedbStore::open(&path, &options())?, fail: flag.clone() }) as Arc<dyn Store>)
-    });
-    let ledger = Ledger::open(opener, System::real(), Settings::default()).unwrap();
+    let (_dir, fail, ledger) = failing();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     // A read that is under way holds the store, and with it the lock on its file.
     let held = ledger.store();

@@ -111,16 +111,7 @@ async fn put(setting: Setting, run: &Run) -> Result<Exit, CliError> {
         files::differences(before.as_ref().and_then(|b| b.files.as_ref()), answer.policy.as_ref().and_then(|p| p.files.as_ref()));
     run.out.say(if differs.is_empty() { "nothing differs from what was there\n" } else { &differs });
     let changed = PolicyChange::of(setting.confirm.dry_run, answer)?;
-    let hits = changed.hits.text();
-    match (changed.dry_run, changed.hits.credentials) {
-        (true, 0) => run.out.say("dry run, nothing was done: it would revoke nothing"),
-        (true, _) => run.out.say(format_args!("dry run, nothing was done: it would revoke {hits}")),
-        (false, 0) => run.out.say("nothing was revoked"),
-        (false, _) => run.out.say(format_args!("revoked {hits}")),
-    }
-    if changed.beyond > 0 {
-        run.out.say(format_args!("{} of them would still be permitted: nothing finer covers the rest", changed.beyond));
-    }
+    confirm::told(&run.out, changed.dry_run, &changed.hits, changed.beyond);
     if !changed.governs.is_empty() {
         run.out.say(format_args!("it takes a second operator, since it changes {}", changed.governs.join(", ")));
     }

@@ -134,16 +134,7 @@ pub async fn state(args: StateArgs, state: pb::RegistrationState, run: &Run, ser
 }
 
 fn tell(run: &Run, changed: Changed) -> Result<Exit, CliError> {
-    let hits = changed.hits.text();
-    match (changed.dry_run, changed.hits.credentials) {
-        (true, 0) => run.out.say("dry run, nothing was done: it would revoke nothing"),
-        (true, _) => run.out.say(format_args!("dry run, nothing was done: it would revoke {hits}")),
-        (false, 0) => run.out.say("nothing was revoked"),
-        (false, _) => run.out.say(format_args!("revoked {hits}")),
-    }
-    if changed.beyond > 0 {
-        run.out.say(format_args!("{} of them would still be permitted: nothing finer covers the rest", changed.beyond));
-    }
+    confirm::told(&run.out, changed.dry_run, &changed.hits, changed.beyond);
     for finding in &changed.upstream.findings {
         run.out.say(format_args!("{}: {}", finding.problem, finding.text));
     }

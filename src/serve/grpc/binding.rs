@@ -10,13 +10,15 @@ use crate::pb::mayfly::v1 as pb;
 use crate::policy::Admin;
 use crate::refusal::{No, Refusal};
 use crate::tasks::Actor;
+use crate::upstream::binding::Binding;
 
 /// Lists them, those that were taken away among them.
 pub async fn list(authority: &Authority, actor: &Actor, ask: &pb::ListBindingsRequest) -> Result<pb::ListBindingsResponse, No> {
     authority.admit(ask::operator(actor)?, Admin::Observe, None)?;
-    let upstream = ask::filter("upstream", &ask.upstream)?;
+    let (upstream, name) = (ask::filter("upstream", &ask.upstream)?, ask::filter("binding", &ask.binding)?);
     let page = ByName::of(ask.page_size, &ask.page_token, ask)?;
-    let all = authority.bindings().await?.into_iter().filter(|(b, _)| upstream.is_none_or(|u| b.upstream == u));
+    let fits = |b: &Binding| upstream.is_none_or(|u| b.upstream == u) && name.is_none_or(|n| b.name == n);
+    let all = authority.bindings().await?.into_iter().filter(|(b, _)| fits(b));
     let (found, next_page_token) = page.take(all.map(|(b, v)| (b.name.clone(), (b, v))).collect());
     let compiled = authority.catalog.now();
     let shown = found.iter().map(|(binding, version)| {
@@ -56,7 +58,7 @@ pub async fn set(authority: &Authority, actor: &Actor, ask: &pb::SetBindingReque
         authority.set_binding(operator, new, given.version, &reason, &terms).await?;
     let compiled = authority.catalog.now();
     let environment = compiled.upstream(&binding.upstream).map_or_else(String::new, |u| u.upstream.environment.clone());
-    let not_read = !authority.bindings_count(&environment);
+    let not_read = !authority.bindings_are_read(&environment);
     let place = BindingPlace { version, environment, seq, ..BindingPlace::default() };
     Ok(pb::SetBindingResponse {
         binding: Some(wire::binding_to_pb(&binding, &place)),

@@ -137,12 +137,11 @@ impl Policies {
             }
             Err(no) => return Err(no),
         };
-        let setting = Setting { environment, audit: false, from: Some(from), read: 0, reason: String::new() };
         Ok(pb::ValidatePolicyResponse {
             violations: Vec::new(),
-            warnings: self.0.policy_warnings(&setting.environment, &set).iter().map(|(f, w)| wire::violation(f, w)).collect(),
+            warnings: self.0.policy_warnings(&environment, &set).iter().map(|(f, w)| wire::violation(f, w)).collect(),
             policies: set.ids().to_vec(),
-            governs: self.0.governs(&setting.environment, &setting, Some(&set)),
+            governs: self.0.governs(&environment, &from, &set),
         })
     }
 

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# What the scripts that type commands share: a place of their own, checks, and the last line. Sourced with the binary as the first word.
+set -Eeuo pipefail
+mayfly=$1
+work=$(mktemp -d)
+export HOME=$work XDG_CONFIG_HOME=$work/config XDG_STATE_HOME=$work/state
+unset "${!MAYFLY_@}"
+world=$work/world
+passed=0 failed=0
+
+end() {
+    "$mayfly" dev down --dir "$world" >/dev/null 2>&1 || true
+    rm -rf "$work"
+}
+trap end EXIT
+
+# check WHAT CODE COMMAND...: runs it, its output in $work/out and $work/err, and compares the exit code.
+check() {
+    local what=$1 want=$2 code=0
+    shift 2
+    "$@" >"$work/out" 2>"$work/err" </dev/null || code=$?
+    verdict "$what" "$([ "$code" = "$want" ] && echo yes || echo "exit code $code, not $want")"
+}
+
+verdict() {
+    if [ "$2" = yes ]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        printf 'FAILED %s: %s\n' "$1" "$2"
+        sed 's/^/    /' "$work/out" "$work/err" | head -20
+    fi
+}
+
+# says WHAT FILE TEXT: the file holds the text.
+says() { verdict "$1" "$(grep -qF -- "$3" "$work/$2" && echo yes || echo "no \"$3\" in $2")"; }
+# silent WHAT FILE TEXT: it does not.
+silent() { verdict "$1" "$(grep -qF -- "$3" "$work/$2" && echo "\"$3\" in $2" || echo yes)"; }
+
+# Ports that can be named in advance, since the configuration has to hold them: the first three in a row that nobody has.
+up() {
+    for port in $(shuf -n 5 -i 20000-32000); do
+        "$mayfly" dev up --dir "$world" --port "$port" --detach && return
+        rm -rf "$world"
+    done
+    return 1
+}
+
+# ended NAME: the counts, and whether all passed.
+ended() {
+    printf '%s: %d passed, %d failed\n' "$1" "$passed" "$failed"
+    [ "$failed" = 0 ]
+}
