@@ -76,6 +76,16 @@ impl Authority {
     fn admit_svid(&self, caller: &Caller, action: Admin, act: &Act<'_>) -> Result<Admitted, No> {
         self.let_in(caller, "this operator")?;
         let (compiled, environment) = (self.catalog.now(), act.environment);
+        let act = &Act { break_glass: act.break_glass || self.acts_in_glass(caller), ..*act };
+        if act.break_glass && !leaves_as_it_is(action) {
+            let what = format!(
+                "{} acts in break-glass, which changes neither policy, registry, bindings, locks nor approvals",
+                caller.id()
+            );
+            return Err(No::Refusal(
+                Refusal::new(Reason::NotYours, what).way_out("an operator with an SVID of their own does it"),
+            ));
+        }
         let question = Question::admin(caller.id(), action, act);
         let mut asked = 0;
         for (name, policy) in compiled.environments().filter(|(name, _)| environment.is_none_or(|e| e == *name)) {
@@ -100,5 +110,18 @@ impl Authority {
             return Err(No::Refusal(Refusal::new(Reason::DeniedByPolicy, "no policy set names operators")));
         }
         Ok(Admitted { who: Who::SpiffeId(caller.id().as_str().to_owned()) })
+    }
+}
+
+/// What somebody in break-glass may do as an operator: look, and take away. Nothing of it changes what is granted next.
+fn leaves_as_it_is(action: Admin) -> bool {
+    match action {
+        Admin::Revoke | Admin::ManageTasks | Admin::ReadAudit | Admin::Observe => true,
+        Admin::Lock
+        | Admin::ManageKeys
+        | Admin::ManageTrust
+        | Admin::ManagePolicy
+        | Admin::ManageUpstreams
+        | Admin::ApproveChange => false,
     }
 }

@@ -53,7 +53,7 @@ pub enum Sees {
 }
 
 /// As registrations name an approver.
-fn identity(actor: &Actor) -> Option<Identity> {
+pub(crate) fn identity(actor: &Actor) -> Option<Identity> {
     actor.caller().map(|caller| Identity::workload(caller.id()))
 }
 
@@ -159,6 +159,12 @@ impl Authority {
 
     /// Policy, which may want a person, a second factor, or somebody else.
     fn may_approve(&self, caller: &Caller, asked: &ApprovalAsked) -> Result<(), No> {
+        if self.acts_in_glass(caller) {
+            return Err(No::Refusal(Refusal::new(
+                Reason::NotYours,
+                format!("{} acts in break-glass, which approves nothing", caller.id()),
+            )));
+        }
         let compiled = self.catalog.now();
         let gone = || Refusal::new(Reason::UpstreamNotActive, format!("upstream {} is no longer registered", asked.upstream));
         let registered = compiled.upstream(&asked.upstream).ok_or_else(gone)?;

@@ -76,6 +76,8 @@ pub struct Authority {
     pub questions: Arc<Semaphore>,
     /// How far the continuous export is, where there is one.
     pub exported: parking_lot::Mutex<Option<Exported>>,
+    /// Those who tell webhooks, once the server is started.
+    pub webhooks: OnceLock<Box<dyn crate::webhook::Tellers>>,
     /// Those who read the ledger in order at once.
     pub readers: Arc<Semaphore>,
     /// One change of keys or bundles at a time: each is planned on what the one before left.
@@ -189,6 +191,7 @@ impl Authority {
             commits: broadcast::Sender::new(limits::WATCH_LAG),
             questions: Arc::new(Semaphore::new(limits::HISTORY_QUESTIONS)),
             exported: parking_lot::Mutex::new(None),
+            webhooks: OnceLock::new(),
             readers: Arc::new(Semaphore::new(limits::READERS)),
             changing: Mutex::new(()),
             began,

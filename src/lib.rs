@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bindings;
+pub mod break_glass;
 pub mod changes;
 pub mod cli;
 pub mod serve;
@@ -15,6 +16,7 @@ pub mod admission;
 pub mod approvals;
 pub mod audit;
 pub mod authority;
+pub mod due;
 pub mod exchange;
 pub mod explain;
 pub mod feed;
@@ -36,6 +38,7 @@ pub mod replay;
 pub mod revoke;
 pub mod tasks;
 pub mod trust;
+pub mod webhook;
 
 pub mod credential;
 pub mod ledger;

@@ -3,9 +3,13 @@
 //! What an operator may want to change stands in the configuration (`sources::config`), with these as defaults and ceilings. Those of the ledger
 //! and its store stand in `limits/store.rs`.
 
+mod glass;
 mod store;
+mod webhook;
 
+pub use glass::*;
 pub use store::*;
+pub use webhook::*;
 
 /// Longest SPIFFE ID, bytes. SPIFFE-ID, section 2.3: implementations support up to 2048.
 pub const SPIFFE_ID_BYTES: usize = 2048;

@@ -322,6 +322,7 @@ impl Authority {
             by: Some(Box::new(who.clone())),
             claims: None,
             owner_left: false,
+            due_told: false,
             narrows: None,
         })
     }

@@ -139,6 +139,7 @@ impl Gathered {
             binding: (!e.binding.is_empty()).then(|| e.binding.clone()),
             ttl_seconds: seconds(e.expires_at.saturating_sub(e.issued_at)),
             renewal: !e.replaces.is_empty() || !e.ancestors.is_empty(),
+            break_glass: e.break_glass,
             act_chain: e.actors.iter().map(Identity::name).collect(),
             subject: e.subject.as_ref().map(|s| (s.issuer.clone(), s.sub.clone())),
             approvals: approved.into_iter().collect(),
@@ -160,6 +161,7 @@ impl Gathered {
             binding: (!wanted.binding.is_empty()).then(|| wanted.binding.clone()),
             ttl_seconds: seconds(wanted.ttl),
             renewal: wanted.renewal,
+            break_glass: e.break_glass,
             ..Situation::new(caller, Action::Work(Work::Exchange), Millis(e.since))
         };
         let upstream = (wanted.upstream.clone(), wanted.upstream_version);

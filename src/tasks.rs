@@ -101,7 +101,11 @@ impl Authority {
             let task = s.tasks.get(&id)?;
             // Whoever opened it or one above it, and whose it is: those who were given a part of a task end that part.
             let whose = |t: &Task| [Some(t.terms.opener.to_string()), t.terms.owners.last().map(|o| o.sub.clone())];
-            let openers: Vec<String> = s.tasks.upwards(task).flat_map(whose).flatten().collect();
+            let mut openers: Vec<String> = s.tasks.upwards(task).flat_map(whose).flatten().collect();
+            if task.terms.break_glass {
+                // Its two people may do the same.
+                openers.extend(task.terms.callers.iter().map(ToString::to_string));
+            }
             Some((openers, task.terms.environment.to_string()))
         });
         let none = || No::Refusal(Refusal::new(Reason::NotFound, format!("there is no task {id} that you may steer")));
@@ -271,15 +275,20 @@ impl Authority {
 
     /// Ends a task that missed its heartbeat: the dead man's switch. Whether it took effect shows later; by its time it is refused already.
     pub fn end_silent(&self, id: TaskId, now: Millis) {
+        self.end_by_time(id, now, ("heartbeat missed", "missed its heartbeat"));
+    }
+
+    /// Ends a task whose time is up: by its time it is refused already.
+    pub(crate) fn end_by_time(&self, id: TaskId, now: Millis, (cause, reason): (&str, &str)) {
         let closed = TaskClosed {
             task: id.as_bytes().to_vec(),
             outcome: Outcome::Expired as i32,
-            reason: "missed its heartbeat".to_owned(),
+            reason: reason.to_owned(),
             keep_until: Rules::outlasting(now).0,
         };
-        let record = Record::new(Who::Mayfly("heartbeat missed".to_owned()), Event::TaskClosed(closed));
+        let record = Record::new(Who::Mayfly(cause.to_owned()), Event::TaskClosed(closed));
         if let Err(no) = self.ledger.propose(Lane::Revoke, vec![record]) {
-            tracing::error!(task = %id, "a silent task could not be closed yet: {no}");
+            tracing::error!(task = %id, "a task that is over ({cause}) could not be closed yet: {no}");
         }
     }
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Governance by the command line alone, against a dev server of its own that is ended with the script: a registration, bound tools, an export
-# that somebody approves, a stricter policy, an owner who leaves. What is asserted is what each person types and is told.
+# that somebody approves, a stricter policy, an owner who leaves, break-glass. What is asserted is what each person types and is told.
 #
 #   tests/governance.sh MAYFLY
 source "$(dirname "$0")/typed.sh"
@@ -18,7 +18,29 @@ server() { as mcp/echo agent-demo "$@"; }
 # The approval that the command before was told of.
 approval() { grep -oE "appr_[A-Za-z0-9_-]+" "$work/err" | head -1 || true; }
 
+auditor() { as operator/auditor operator-you "$@"; }
+
 check "dev up" 0 up
+
+# Somebody is told of what happens. The receiver is a few lines of Python, on this host.
+touch "$work/told"
+python3 "$(dirname "$0")/receiver.py" "$work/port" "$work/told" &
+receiver=$!
+trap 'kill "$receiver" 2>/dev/null || true; end' EXIT
+for _ in $(seq 100); do [ -s "$work/port" ] && break || sleep 0.1; done
+check "dev down, to configure it" 0 "$mayfly" dev down --dir "$world"
+(umask 077; printf 'whsec_%s\n' "$(head -c 32 /dev/urandom | base64)" >"$world/pager.secret")
+cat >>"$world/mayfly.toml" <<TOML
+
+[[webhooks]]
+name = "pager"
+url = "http://127.0.0.1:$(cat "$work/port")/hook"
+secret_file = "pager.secret"
+environments = ["dev"]
+TOML
+check "the configuration is valid" 0 "$mayfly" server validate --config "$world/mayfly.toml"
+check "dev up again" 0 "$mayfly" dev up --dir "$world" --detach
+check "the receiver takes a test event" 0 you webhook test pager
 
 # A registration: what lacks something is told all that is missing.
 cat >"$work/warehouse.toml" <<'TOML'
@@ -150,11 +172,59 @@ check "nothing is issued for it" 5 agent get warehouse --purpose "monthly figure
 check "an auditor is told" 10 you report ownerless
 says "by name" out "warehouse"
 
+# Break-glass: named in advance by two, opened by two, looked at by a third. Owners are back, so that there is something to mend.
+check "the owner is back" 0 you owner back data-platform --reason "team founded anew"
+check "nobody has named any rights" 3 you break-glass open orders-down --reason "orders are not booked"
+check "the files in force" 0 you policy show dev --to "$work/policy"
+cat >>"$work/policy/roles.toml" <<'TOML'
+
+[break_glass.orders-down]
+environment = "dev"
+open = ["spiffe://dev.mayfly.internal/operator/you", "spiffe://dev.mayfly.internal/operator/colleague"]
+review = ["spiffe://dev.mayfly.internal/operator/auditor"]
+upstreams = { warehouse = ["orders:read"] }
+any_tool = true
+ttl = "30m"
+TOML
+cat >"$work/policy/break-glass.cedar" <<'CEDAR'
+@id("break-glass")
+permit (principal in Role::"operator", action in Action::"Work", resource in Environment::"dev")
+when { context.break_glass };
+CEDAR
+check "one operator alone does not name them" 9 you policy set dev "$work/policy" --reason "for the night"
+says "and is told what governs" err "break-glass orders-down"
+check "two do" 0 colleague approval give "$(approval)" --reason "as agreed"
+check "it is asked for" 9 you break-glass open orders-down --reason "orders are not booked" -o name
+task=$(cat "$work/out")
+check "whoever asked is not the second person" 5 you break-glass join "$task" --reason "me again"
+check "with one person nothing is issued" 5 you get warehouse --task "$task" --purpose "look" --scope orders:read
+check "a second person joins" 0 colleague break-glass join "$task" --reason "I see it too"
+check "both act in it" 0 you get warehouse --task "$task" --purpose "look" --scope orders:read
+check "each for itself" 0 colleague get warehouse --task "$task" --purpose "look" --scope orders:read
+check "what was not named is refused" 5 you get warehouse --task "$task" --purpose "take" --scope orders:export
+check "and nobody else is in it" 3 auditor get warehouse --task "$task" --purpose "look" --scope orders:read
+check "it is ended" 0 colleague break-glass close "$task" --reason "booked again"
+check "what it issued is dead" 0 you task show "$task" -o json
+says "all of it" out '"live_credentials": 0'
+check "until it was reviewed neither opens another" 9 you break-glass open orders-down --reason "once more"
+says "and is told why" err "nobody reviewed"
+check "an auditor is told" 10 auditor report unreviewed
+check "one of the two does not review it" 3 you break-glass review "$task" --text "all fine"
+check "a third does" 0 auditor break-glass review "$task" --text "both looked only"
+check "nothing is left to review" 0 auditor report unreviewed
+check "whoever watches was told" 0 you webhook list
+for _ in $(seq 100); do grep -q break_glass.reviewed "$work/told" && break || sleep 0.1; done
+cp "$work/told" "$work/out"
+for event in opened joined used refused closed reviewed; do
+    says "of break-glass $event" out "\"type\":\"break_glass.$event\""
+done
+says "and of approvals" out '"type":"approval.given"'
+
 # The policy before: a change like any other.
 check "going back takes two as well" 9 you policy set dev --version 1 --reason "too strict"
 check "and is refused" 0 colleague approval refuse "$(approval)" --reason "it is not"
 check "so it stays" 0 you policy show dev -o name
-says "as it is" out "dev/2"
+says "as it is" out "dev/3"
 
 # The audit tells the whole story, to somebody who has a file and a key and no server.
 check "the ledger is searched by the upstream" 0 you audit search --upstream warehouse -o json

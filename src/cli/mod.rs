@@ -11,6 +11,7 @@ pub mod audit;
 pub mod bench;
 pub mod binding;
 pub mod blast_radius;
+pub mod break_glass;
 pub mod bundle;
 pub mod completions;
 pub mod confirm;
@@ -47,6 +48,7 @@ pub mod token;
 pub mod tour;
 pub mod upstream;
 pub mod wait;
+pub mod webhook;
 pub mod whoami;
 
 use std::ffi::OsString;
@@ -147,6 +149,9 @@ pub enum Command {
     /// What waits for somebody to approve it
     #[command(subcommand)]
     Approval(approval::ApprovalCommand),
+    /// Wide rights named in advance, by two people, looked at by a third
+    #[command(subcommand)]
+    BreakGlass(break_glass::BreakGlassCommand),
     /// What was made at upstreams and has to be undone
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
@@ -155,6 +160,9 @@ pub enum Command {
     /// What the ledger says: searched, followed, proven, given away
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Who is told of events, and whether they take them
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// How the server is
     Status(status::StatusArgs),
     /// Who the server takes us for
@@ -247,9 +255,11 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Report(args) => report::run(args, run).await,
         Command::Policy(command) => policy::run(command, run).await,
         Command::Approval(command) => approval::run(command, run).await,
+        Command::BreakGlass(command) => break_glass::run(command, run).await,
         Command::Lease(command) => lease::run(command, run).await,
         Command::Explain(args) => explain::run(args, run).await,
         Command::Audit(command) => audit::run(command, run).await,
+        Command::Webhook(command) => webhook::run(command, run).await,
         Command::Status(args) => status::run(args, run).await,
         Command::Whoami => whoami::run(run).await,
         Command::Bench(args) => bench::run(&args, run.out),

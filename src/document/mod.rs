@@ -4,6 +4,7 @@
 pub mod command;
 mod field;
 pub mod quantity;
+pub mod shown;
 
 use std::cell::RefCell;
 use std::fmt;

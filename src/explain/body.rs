@@ -106,6 +106,7 @@ fn event(event: &Event) -> Value {
         }),
         Event::Refused(e) => json!({
             "caller": e.caller, "reason": e.reason, "rule": e.rule, "asked": e.asked, "task": e.task, "since": time(e.since), "count": e.count,
+            "break_glass": e.break_glass,
             "wanted": e.wanted.as_ref().map(|w| json!({
                 "environment": w.environment, "upstream": w.upstream, "upstream_version": w.upstream_version,
                 "policy_version": w.policy_version, "task": task(&w.task), "kind": w.kind, "scopes": w.scopes, "tool": w.tool,
@@ -161,7 +162,9 @@ fn registry(event: &Event) -> Value {
         Event::KeyChanged(e) => json!({ "key": e.key, "state": text(KeyState::try_from(e.state)), "reason": e.reason }),
         Event::BreakGlass(e) => json!({
             "task": task(&e.task), "people": e.people.iter().map(who).collect::<Vec<_>>(), "reviewer": e.reviewer.as_ref().map(who),
-            "text": e.text,
+            "text": e.text, "rights": e.rights, "step": text(GlassStep::try_from(e.step)), "caller": e.caller,
+            "policy_version": e.policy_version, "decided_at": time(e.decided_at), "environment": e.environment, "svid": svid(e.svid.as_ref()),
+            "ancestor": credential(&e.ancestor),
         }),
         Event::ApprovalAsked(e) => asked(e),
         Event::ApprovalDecided(e) => json!({
@@ -173,6 +176,10 @@ fn registry(event: &Event) -> Value {
             "kind": e.kind, "handle": e.handle, "ends_at": time(e.ends_at),
         }),
         Event::LeaseClosed(e) => json!({ "lease": lease(&e.lease), "end": text(LeaseEnd::try_from(e.end)), "detail": e.detail }),
+        Event::FellDue(e) => json!({
+            "of": text(DueOf::try_from(e.of)), "approval": approval(&e.id), "upstream": e.name, "version": e.version, "at": time(e.at),
+            "environment": e.environment, "owner": e.owner,
+        }),
         Event::SnapshotTaken(e) => json!({ "seq": e.seq, "position": e.position, "sha256": hex(&e.digest) }),
         Event::Maintained(e) => json!({ "what": e.what }),
         Event::HistoryRemoved(e) => {
@@ -221,7 +228,7 @@ fn issued(e: &Issued) -> Value {
         "policy_version": e.policy_version, "upstream_version": e.upstream_version, "binding_version": e.binding_version,
         "approval": approval(&e.approval), "lease": lease(&e.lease), "token_sha256": hex(&e.token_digest), "policies": e.policies,
         "renews": credential(&e.renews), "shown": credential(&e.shown),
-        "replaces": credential(&e.replaces),
+        "replaces": credential(&e.replaces), "break_glass": e.break_glass,
     });
     if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
         body.extend(more);

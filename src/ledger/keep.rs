@@ -53,13 +53,15 @@ pub const EXPORTED: &str = "export/place";
 
 /// How far the continuous export is: the next commit, and the last seq before it, eight bytes each.
 pub fn exported(store: &dyn Store) -> Result<Option<Place>, StoreError> {
-    let kept = store.named(EXPORTED)?;
-    let read = |bytes: Vec<u8>| {
-        let (position, rest) = bytes.split_first_chunk()?;
-        let seq = Seq::from_u64(u64::from_be_bytes(rest.try_into().ok()?))?;
-        Some(Place { position: u64::from_be_bytes(*position), seq })
-    };
-    Ok(kept.and_then(read))
+    Ok(store.named(EXPORTED)?.and_then(|bytes| Some(noted(&bytes)?.0)))
+}
+
+/// The place at the beginning of a named value of those who follow the log, and the rest of it.
+pub fn noted(bytes: &[u8]) -> Option<(Place, &[u8])> {
+    let (position, rest) = bytes.split_first_chunk()?;
+    let (seq, rest) = rest.split_first_chunk()?;
+    let seq = Seq::from_u64(u64::from_be_bytes(*seq))?;
+    Some((Place { position: u64::from_be_bytes(*position), seq }, rest))
 }
 
 impl Ledger {
@@ -170,6 +172,12 @@ impl Keeper {
             true => goal.min(exported(&*self.inner.store())?.map_or(0, |place| place.position)),
             false => goal,
         };
+        let mut goal = goal;
+        for name in &self.inner.settings.followed {
+            // What somebody is still to be told of stays.
+            let at = self.inner.store().named(name)?.and_then(|bytes| Some(noted(&bytes)?.0.position));
+            goal = goal.min(at.unwrap_or(0));
+        }
         Ok(Some(goal).filter(|goal| *goal > 1))
     }
 

@@ -57,6 +57,7 @@ pub use queue::Lane;
 use receipt::Issues;
 pub use receipt::Receipt;
 pub use state::{Ceilings, State};
+pub(crate) use taking::in_the_background;
 pub use view::View;
 pub use writer::{Batch, Committed};
 

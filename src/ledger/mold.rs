@@ -184,7 +184,14 @@ impl Mold {
             lease: e.lease,
             ..Issued::default()
         };
-        let fourth = Issued { policies: e.policies, renews: e.renews, shown: e.shown, replaces: e.replaces, ..Issued::default() };
+        let fourth = Issued {
+            policies: e.policies,
+            renews: e.renews,
+            shown: e.shown,
+            replaces: e.replaces,
+            break_glass: e.break_glass,
+            ..Issued::default()
+        };
         let [first, second, third, fourth] = [first, second, third, fourth].map(|piece| piece.encode_to_vec());
         Some(Mold { record: Arc::new(record), pieces: [head, first, second, third, fourth] })
     }

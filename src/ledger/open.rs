@@ -29,6 +29,8 @@ pub struct Settings {
     pub history: Option<PathBuf>,
     /// History is exported as it comes: none goes before it was.
     pub export: bool,
+    /// Named values of others who follow the log, each with a place at its beginning: nothing from there on goes.
+    pub followed: Vec<String>,
     /// Most records gathered into one commit.
     pub gather_records: usize,
     /// Longest wait while gathering.
@@ -49,6 +51,7 @@ impl Default for Settings {
             snapshots: None,
             history: None,
             export: false,
+            followed: Vec::new(),
             gather_records: limits::GATHER_RECORDS,
             gather_wait: Duration::from_micros(limits::GATHER_WAIT_US),
             skew_ms: limits::CLOCK_SKEW_MS,

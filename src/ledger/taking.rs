@@ -90,7 +90,7 @@ fn take(inner: &Arc<Inner>, dir: &Path, state: &State) {
 }
 
 /// This thread has time: whoever is served goes first.
-pub(super) fn in_the_background() {
+pub(crate) fn in_the_background() {
     // On Linux this is the calling thread's own. It is a wish: without it things go on, less smoothly.
     let _ = rustix::process::setpriority_process(None, BACKGROUND);
 }

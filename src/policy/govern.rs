@@ -1,4 +1,4 @@
-//! What governs: who may operate and approve, and what takes a second person. Changing it always takes two people, whatever policy says
+//! What governs: who may operate and approve, what takes a second person, and what break-glass gives. Changing it always takes two people, whatever policy says
 //! (design, section 6): otherwise one person alone could first change that.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,8 @@ pub struct Governing {
     policies: BTreeMap<String, String>,
     /// Who has each role that those policies name.
     roles: BTreeMap<String, Vec<String>>,
+    /// What break-glass gives, and to whom.
+    rights: BTreeMap<String, String>,
 }
 
 impl Governing {
@@ -30,6 +32,7 @@ impl Governing {
             let of_roles = |uid: &EntityUid| uid.type_name().basename() == "Role";
             named.extend(policy.entity_literals().into_iter().filter(of_roles).map(|uid| uid.id().unescaped().to_owned()));
         }
+        own.rights = roles.rights().iter().map(|(name, rights)| (name.clone(), rights.text())).collect();
         own.roles = named.into_iter().map(|role| (role.clone(), roles.members(&role))).collect();
         own
     }
@@ -37,7 +40,9 @@ impl Governing {
     /// What differs, in words: policies and roles by name.
     pub fn differences(&self, other: &Governing) -> Vec<String> {
         let policies = differing(&self.policies, &other.policies).map(|id| format!("policy {id}"));
-        policies.chain(differing(&self.roles, &other.roles).map(|role| format!("role {role}"))).collect()
+        let roles = differing(&self.roles, &other.roles).map(|role| format!("role {role}"));
+        let rights = differing(&self.rights, &other.rights).map(|name| format!("break-glass {name}"));
+        policies.chain(roles).chain(rights).collect()
     }
 }
 

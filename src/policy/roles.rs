@@ -1,4 +1,5 @@
-//! Who has which role and belongs to which environment: a TOML file that maps both to SPIFFE IDs and prefixes of whole segments.
+//! Who has which role and belongs to which environment: a TOML file that maps both to SPIFFE IDs and prefixes of whole segments. What
+//! break-glass gives stands there too ([`rights`](super::rights)).
 //!
 //! ```toml
 //! [role.agent]
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
+use super::rights::{Rights, rights};
 use crate::document::{Complaint, Document, Field, Section, Source};
 use crate::identity::spiffe_id::{IdDefect, SpiffeId, SpiffePrefix};
 use crate::limits;
@@ -31,6 +33,7 @@ pub(super) struct Roles {
     environments: Vec<String>,
     exact: HashMap<String, Found>,
     under: HashMap<String, Found>,
+    rights: BTreeMap<String, Rights>,
 }
 
 /// What an id or prefix brings: numbers into the lists of names.
@@ -67,6 +70,7 @@ impl Roles {
             roles.environments.push(name);
             roles.add(&field, &entry, |found, _| found.environment.replace(number).is_none_or(|before| before == number));
         }
+        roles.rights = rights(&root, &roles.environments);
         root.finish();
         document.finish(Some(roles))
     }
@@ -122,6 +126,11 @@ impl Roles {
     /// Every role, in byte order.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// What break-glass gives, by name.
+    pub fn rights(&self) -> &BTreeMap<String, Rights> {
+        &self.rights
     }
 
     /// Every environment, in byte order.

@@ -16,6 +16,7 @@ use super::facts::Case;
 use super::govern::Governing;
 use super::reads::Reads;
 use super::request::Question;
+use super::rights::Rights;
 use super::roles::Roles;
 use super::slice::{Part, Slices};
 use crate::document::{Complaint, Source, sha256};
@@ -88,7 +89,10 @@ impl PolicySet {
         if !complaints.is_empty() {
             return Err(complaints);
         }
-        let Compiler { types, validator, policies, upstreams, warnings, .. } = compiler;
+        let Compiler { types, validator, policies, mut upstreams, warnings, .. } = compiler;
+        upstreams.extend(roles.rights().values().flat_map(|rights| rights.upstreams.iter().map(|(name, _)| name.clone())));
+        upstreams.sort_unstable();
+        upstreams.dedup();
         let parts = parts(&types, &policies).map_err(|what| vec![Complaint::about("policies", what, "")])?;
         let ids = policies.keys().cloned().collect();
         let policies = cedar_policy::PolicySet::from_policies(policies.into_values())
@@ -150,7 +154,13 @@ impl PolicySet {
         self.roles.environments()
     }
 
-    /// Names of the upstreams that policies name, sorted. One that is not registered is perhaps mistyped.
+    /// What break-glass gives in an environment, by name.
+    pub fn rights<'a>(&'a self, environment: &'a str) -> impl Iterator<Item = (&'a str, &'a Rights)> {
+        let all = self.roles.rights().iter().filter(move |(_, rights)| rights.environment == environment);
+        all.map(|(name, rights)| (name.as_str(), rights))
+    }
+
+    /// Names of the upstreams that policies and rights of break-glass name, sorted. One that is not registered is perhaps mistyped.
     pub fn upstreams_named(&self) -> &[String] {
         &self.upstreams
     }

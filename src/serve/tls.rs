@@ -29,7 +29,7 @@ use crate::identity::svid::{self, PeerChain, SvidDefect, VerifiedSvid};
 use crate::refusal::{Reason, Refusal};
 use crate::system::System;
 
-pub use super::tls_client::{NotThatServer, client_config, not_that_server};
+pub use super::tls_client::{NotThatServer, client_config, not_that_server, web_client_config};
 
 /// The bundles in force; whoever holds it sees each change at the next handshake.
 pub type BundlesInForce = Arc<ArcSwap<Bundles>>;

@@ -39,6 +39,19 @@ pub fn client_config(
     Ok(config)
 }
 
+/// The configuration of a client that calls somebody else's server: HTTP/1.1, known by its DNS name, by these roots and no others.
+pub fn web_client_config(roots: Vec<CertificateDer<'static>>, system: &System) -> Result<ClientConfig, Error> {
+    let mut store = rustls::RootCertStore::empty();
+    store.add_parsable_certificates(roots);
+    let mut config = ClientConfig::builder_with_details(provider(), Arc::new(Time(system.clone())))
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
 /// Why the server that answered is not the one that was called.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotThatServer {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::engine;
+use super::{engine, webhook};
 use crate::authority::Bounds;
 use crate::credential::remote::Remotes;
 use crate::ledger::{Ceilings, Settings};
@@ -16,6 +16,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         snapshots: engine::snapshots(config),
         history: engine::history(config),
         export: config.audit_export.is_some(),
+        followed: config.webhooks.iter().map(|w| webhook::value_name(&w.name)).collect(),
         gather_records: config.ledger.gather_records,
         gather_wait: Duration::from_millis(config.ledger.gather_wait_ms),
         skew_ms: config.ledger.skew_ms,

@@ -26,6 +26,7 @@ pub mod telemetry;
 mod threads;
 mod upkeep;
 pub mod validate;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -74,6 +75,7 @@ pub struct Running {
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
     export: Option<export::Exporter>,
+    webhooks: Option<webhook::Webhooks>,
 }
 
 impl Running {
@@ -106,6 +108,7 @@ impl Running {
         }
         // What was handed over is noted while the store is open.
         self.export = None;
+        self.webhooks = None;
         self.authority.ledger.stop();
     }
 }

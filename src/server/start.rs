@@ -12,6 +12,7 @@ use super::export::Exporter;
 use super::problem::{StartProblem, Why};
 use super::sealer::StoreSealer;
 use super::threads::{Bound, Served};
+use super::webhook::Webhooks;
 use super::{Addresses, Running, engine, given, import, threads};
 use crate::authority::{Authority, Own, Parts};
 use crate::credential::remote::Remotes;
@@ -103,6 +104,7 @@ fn run(config: &Config, bound: Bound, served: Served) -> Result<Running, Why> {
         // Set once, here.
         let _ = authority.own.set(Own { trust_domain, certificate_ends: Box::new(certificate_ends) });
     }
+    let webhooks = Webhooks::start(&authority, &config.webhooks).map_err(|error| Why::System { what: "the webhooks", error })?;
     let (threads, counts) =
         threads::spawn(config, bound, served, stopping).map_err(|error| Why::System { what: "the threads", error })?;
     tracing::info!(
@@ -111,7 +113,7 @@ fn run(config: &Config, bound: Bound, served: Served) -> Result<Running, Why> {
     );
     let export = config.audit_export.as_ref().map(|to| Exporter::start(&authority, to)).transpose();
     let export = export.map_err(|error| Why::System { what: "the export of the audit", error })?;
-    Ok(Running { authority, addresses, counts, stop, threads, export })
+    Ok(Running { authority, addresses, counts, stop, threads, export, webhooks: Some(webhooks) })
 }
 
 fn refused(what: &str) -> impl Fn(crate::refusal::No) -> Why {

@@ -195,6 +195,7 @@ async fn seconds(authority: &Authority, silent: &Silent) {
         for id in authority.ledger.peek(|state| silent.due(state, now)) {
             authority.end_silent(id, now);
         }
+        authority.end_glasses();
     }
 }
 
@@ -220,6 +221,7 @@ async fn registry_due(authority: &Authority) {
         if let Err(no) = authority.finish_narrowings().await {
             tracing::error!("what a change would refuse could not be revoked yet: {no}");
         }
+        authority.tell_due();
         let now = authority.system.wall();
         if told.is_none_or(|told| now.since(told) >= TOLD_EVERY_MS) {
             told = Some(now);

@@ -5,3 +5,4 @@ pub mod config;
 pub mod files;
 pub mod policy_files;
 pub mod svid_files;
+pub mod webhook_files;

@@ -66,7 +66,7 @@ fn read(root: &Section<'_>) -> Option<Upstream> {
 }
 
 /// At least `min` values, each once.
-pub(super) fn each<T: PartialEq>(field: &Field<'_>, min: usize, read: impl Fn(&Field<'_>) -> Option<T>) -> Option<Vec<T>> {
+pub(crate) fn each<T: PartialEq>(field: &Field<'_>, min: usize, read: impl Fn(&Field<'_>) -> Option<T>) -> Option<Vec<T>> {
     let items = field.list(LIST)?;
     if items.len() < min {
         return field.wrong("is empty", "name at least one");
@@ -86,7 +86,7 @@ pub(super) fn spiffe_id(field: &Field<'_>) -> Option<SpiffeId> {
     field.parsed(limits::SPIFFE_ID_BYTES, SpiffeId::parse)
 }
 
-fn approver(field: &Field<'_>) -> Option<Approver> {
+pub(crate) fn approver(field: &Field<'_>) -> Option<Approver> {
     if !field.is_section() {
         return spiffe_id(field).map(Approver::SpiffeId);
     }
@@ -97,7 +97,7 @@ fn approver(field: &Field<'_>) -> Option<Approver> {
     })
 }
 
-fn kind(field: &Field<'_>) -> Option<Kind> {
+pub(crate) fn kind(field: &Field<'_>) -> Option<Kind> {
     let choices: Vec<(&str, Kind)> = Kind::ALL.iter().map(|k| (k.as_str(), *k)).collect();
     let kind = field.one_of(&choices)?;
     if kind.served() {
@@ -127,7 +127,7 @@ fn scope(field: &Field<'_>) -> Option<Scope> {
 }
 
 /// scope-token of RFC 6749, section 3.3: visible ASCII without quote and backslash.
-fn scope_name(field: &Field<'_>) -> Option<String> {
+pub(crate) fn scope_name(field: &Field<'_>) -> Option<String> {
     let text = field.text(limits::NAME_BYTES)?;
     match text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') {
         true => Some(text),

@@ -171,8 +171,18 @@ unary! { approval_service_server::ApprovalService {
     }
 }
 
+unary! { break_glass_service_server::BreakGlassService {
+    open_break_glass(OpenBreakGlassRequest) -> OpenBreakGlassResponse,
+    close_break_glass(CloseBreakGlassRequest) -> CloseBreakGlassResponse,
+    review_break_glass(ReviewBreakGlassRequest) -> ReviewBreakGlassResponse,
+    list_break_glass(ListBreakGlassRequest) -> ListBreakGlassResponse,
+    get_break_glass(GetBreakGlassRequest) -> GetBreakGlassResponse,
+}}
+
 unary! { server_service_server::ServerService {
     get_status(GetStatusRequest) -> GetStatusResponse,
+    list_webhooks(ListWebhooksRequest) -> ListWebhooksResponse,
+    test_webhook(TestWebhookRequest) -> TestWebhookResponse,
 }}
 
 unary! { audit_service_server::AuditService {
@@ -207,6 +217,7 @@ pub fn router(double: &Double) -> tonic::transport::server::Router {
         .add_service(pb::upstream_service_server::UpstreamServiceServer::new(double.clone()))
         .add_service(pb::policy_service_server::PolicyServiceServer::new(double.clone()))
         .add_service(pb::approval_service_server::ApprovalServiceServer::new(double.clone()))
+        .add_service(pb::break_glass_service_server::BreakGlassServiceServer::new(double.clone()))
         .add_service(pb::server_service_server::ServerServiceServer::new(double.clone()))
         .add_service(pb::audit_service_server::AuditServiceServer::new(double.clone()))
 }

@@ -9,6 +9,7 @@ mod audit;
 mod bench;
 mod binding;
 mod blast;
+mod break_glass;
 mod double;
 mod get;
 mod mtls;

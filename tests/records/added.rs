@@ -25,7 +25,45 @@ pub fn all() -> Vec<(String, Record)> {
     .chain(narrowing())
     .chain(asking())
     .chain(policies())
+    .chain(glass())
     .collect()
+}
+
+/// Break-glass, step by step, and what happens in it.
+fn glass() -> impl Iterator<Item = (String, Record)> {
+    let svid = SvidEvidence { anchor: digest(0xe1), issuing_key: digest(0xe2), serial: vec![7], not_after: 1_700_000_600_000 };
+    let joined = BreakGlass {
+        task: id(2),
+        people: vec![person("grace"), person("ada")],
+        reviewer: None,
+        text: text("database down"),
+        rights: text("production-down"),
+        step: GlassStep::Joined as i32,
+        caller: agent(),
+        policy_version: 3,
+        decided_at: 1_700_000_100_000,
+        environment: text("dev"),
+        svid: Some(svid),
+        ancestor: id(5),
+    };
+    let refused = Refused { count: 1, break_glass: true, ..Refused::default() };
+    let due = FellDue {
+        of: DueOf::Upstream as i32,
+        id: id(7),
+        name: text("github"),
+        version: 3,
+        at: 1_700_000_900_000,
+        environment: text("dev"),
+        owner: text("payments-team"),
+    };
+    let issued = Issued { credential: id(0xc3), break_glass: true, ..Issued::default() };
+    let events = [
+        ("46-break-glass-joined", Event::BreakGlass(joined)),
+        ("24-refused-break-glass", Event::Refused(refused)),
+        ("20-issued-break-glass", Event::Issued(issued.into())),
+        ("80-fell-due", Event::FellDue(due)),
+    ];
+    events.into_iter().map(|(name, event)| (format!("v7/{name}"), Record::new(Who::LocalUid(1000), event)))
 }
 
 /// What policy refused, and what another set would have decided otherwise.

@@ -147,6 +147,7 @@ fn credentials() -> Vec<(&'static str, Event)> {
         renews: id(0xc0),
         shown: id(0xc0),
         replaces: Vec::new(),
+        break_glass: false,
     };
     let authorized = Authorized { credential: id(0xc1), tool: text("search"), arguments: digest(0xa6), policy_version: 3 };
     let uses =
@@ -160,6 +161,7 @@ fn credentials() -> Vec<(&'static str, Event)> {
         since: 1_700_000_000_000,
         count: 5,
         wanted: None,
+        break_glass: false,
     };
     vec![
         ("20-issued", Event::Issued(issued.into())),
@@ -251,6 +253,7 @@ fn registry() -> Vec<(&'static str, Event)> {
         people: vec![person("grace"), person("ada")],
         reviewer: Some(person("mary")),
         text: text("database down"),
+        ..BreakGlass::default()
     };
     vec![
         ("40-policy-set", Event::PolicySet(policy)),

@@ -30,8 +30,16 @@ pub const TRUST_DOMAIN: &str = "dev.mayfly.internal";
 /// The server's name in it.
 pub const SERVER: &str = "mayfly";
 /// The sample workloads: paths of their SPIFFE IDs, and of their directories.
-pub const WORKLOADS: &[&str] =
-    &["agent/demo", "mcp/github", "mcp/echo", "ci/demo", "operator/you", "operator/colleague", "service/echo"];
+pub const WORKLOADS: &[&str] = &[
+    "agent/demo",
+    "mcp/github",
+    "mcp/echo",
+    "ci/demo",
+    "operator/you",
+    "operator/colleague",
+    "operator/auditor",
+    "service/echo",
+];
 
 const MARKER: &str = ".mayfly-dev";
 const MARKER_TEXT: &str = "A dev world of mayfly. `mayfly dev down --purge` removes this directory.\n";

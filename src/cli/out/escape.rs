@@ -6,19 +6,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether a character does something to the screen, or hides, rather than standing there.
-pub fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}'           // soft hyphen, Arabic letter mark, Mongolian vowel separator
-            | '\u{200b}'..='\u{200f}'                     // zero width, LRM, RLM
-            | '\u{2028}'..='\u{202e}'                     // line and paragraph separators, embeddings and overrides
-            | '\u{2060}'..='\u{206f}'                     // word joiner, isolates, deprecated format characters
-            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'       // variation selectors, byte order mark
-            | '\u{fff9}'..='\u{fffb}' | '\u{fffe}' | '\u{ffff}' // interlinear annotation; no characters, which YAML forbids
-            | '\u{1d173}'..='\u{1d17a}'                   // musical format characters
-            | '\u{e0000}'..='\u{e0fff}') // tags and more variation selectors: invisible text
-}
+pub use crate::document::shown::is_unsafe;
 
 /// The text with every unsafe character written out, like `\n` or `\u{202e}`.
 pub fn for_terminal(text: &str) -> Cow<'_, str> {

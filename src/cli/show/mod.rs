@@ -7,6 +7,7 @@
 pub mod approval;
 pub mod binding;
 pub mod blast;
+pub mod break_glass;
 pub mod credential;
 pub mod explain;
 pub mod issued;
@@ -18,6 +19,7 @@ pub mod status;
 pub mod task;
 pub mod trust_domain;
 pub mod upstream;
+pub mod webhook;
 pub mod whoami;
 
 use serde::Serialize;

@@ -76,6 +76,7 @@ fn registration(path: &Path) -> Result<pb::Upstream, CliError> {
         by: None,
         claims: None,
         owner_left: false,
+        due_told: false,
         narrows: None,
     };
     Ok(upstream_to_pb(&upstream, &none))

@@ -159,6 +159,9 @@ pub struct Issued {
     /// group gives that one back.
     #[prost(bytes = "vec", tag = "36")]
     pub replaces: Vec<u8>,
+    /// It was issued in a break-glass task, or below one.
+    #[prost(bool, tag = "37")]
+    pub break_glass: bool,
 }
 
 /// A holder gave its credential back.
@@ -236,6 +239,9 @@ pub struct Refused {
     /// What was wanted, where policy refused one exchange.
     #[prost(message, optional, boxed, tag = "8")]
     pub wanted: Option<Box<Wanted>>,
+    /// The task that was named is a break-glass task, or below one.
+    #[prost(bool, tag = "9")]
+    pub break_glass: bool,
 }
 
 /// What policy was asked about an exchange that it refused.

@@ -38,6 +38,7 @@ pub const fn event_name(event: &Event) -> &'static str {
         Event::SnapshotTaken(_) => "snapshot taken",
         Event::Maintained(_) => "maintained",
         Event::HistoryRemoved(_) => "history removed",
+        Event::FellDue(_) => "fell due",
     }
 }
 
@@ -76,4 +77,5 @@ pub const EVENT_NAMES: &[&str] = &[
     "snapshot taken",
     "maintained",
     "history removed",
+    "fell due",
 ];

@@ -5,6 +5,7 @@
 
 mod approval;
 mod credential;
+mod due;
 mod event_names;
 mod names;
 mod registry;
@@ -13,6 +14,7 @@ mod task;
 
 pub use approval::*;
 pub use credential::*;
+pub use due::*;
 pub use event_names::{EVENT_NAMES, event_name};
 pub use names::{OwnNames, Sort, names, own_names};
 pub use registry::*;
@@ -43,7 +45,7 @@ pub struct Record {
     /// What happened.
     #[prost(
         oneof = "Event",
-        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 60, 61, 70, 71, 72"
+        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 60, 61, 70, 71, 72, 80"
     )]
     pub event: Option<Event>,
 }
@@ -163,7 +165,7 @@ pub enum Event {
     /// A key of ours changed state.
     #[prost(message, tag = "45")]
     KeyChanged(KeyChanged),
-    /// A break-glass task was opened or reviewed.
+    /// A break-glass task was opened, joined or reviewed.
     #[prost(message, tag = "46")]
     BreakGlass(BreakGlass),
     /// An owner of registrations left, or is back.
@@ -199,6 +201,9 @@ pub enum Event {
     /// The oldest commits are removed from the store.
     #[prost(message, tag = "72")]
     HistoryRemoved(HistoryRemoved),
+    /// Something fell due by time alone.
+    #[prost(message, tag = "80")]
+    FellDue(FellDue),
 }
 
 /// Why bytes are no record.

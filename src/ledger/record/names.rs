@@ -219,7 +219,13 @@ impl Namer<'_> {
                 self.task(&e.task);
                 self.identities(&e.people);
                 e.reviewer.iter().for_each(|one| self.identity(one));
+                self.other(&e.rights);
+                self.who(&e.caller);
+                self.environment(&e.environment);
+                self.svid(e.svid.as_ref());
+                self.credential(&e.ancestor);
             }
+            Event::FellDue(e) => self.due(e),
             Event::SnapshotTaken(_) | Event::Maintained(_) | Event::HistoryRemoved(_) => {}
             other => self.registry(other),
         }
@@ -263,6 +269,15 @@ impl Namer<'_> {
             Event::KeyChanged(e) => self.other(&e.key),
             _ => {}
         }
+    }
+
+    fn due(&mut self, e: &FellDue) {
+        match DueOf::try_from(e.of) {
+            Ok(DueOf::Approval) => self.approval(&e.id),
+            _ => self.upstream(&e.name),
+        }
+        self.environment(&e.environment);
+        self.who(&e.owner);
     }
 
     fn opened(&mut self, e: &TaskOpened) {

@@ -86,7 +86,7 @@ pub struct TaskOpened {
     /// Credential that the opener was itself identified by, where mayfly issued its SVID.
     #[prost(bytes = "vec", tag = "16")]
     pub ancestor: Vec<u8>,
-    /// It is a break-glass task.
+    /// It is a break-glass task, or below one.
     #[prost(bool, tag = "17")]
     pub break_glass: bool,
 }

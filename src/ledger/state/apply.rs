@@ -7,8 +7,8 @@ use super::{
     Approval, BundleState, Claims, End, Issuance, Judged, Key, Lease, Removed, RequestKey, State, Taken, Version, hash_of,
 };
 use crate::ledger::record::{
-    ApprovalAsked, BundleSet, Event, GenerationBegun, HoldRank, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Narrowed, Narrowing,
-    Outcome, OwnerLeft, Record, Revoked, TaskClosed, Who,
+    ApprovalAsked, BundleSet, Event, FellDue, GenerationBegun, HoldRank, KeyAdded, KeyPurpose, KeyState, LeaseOpened, Narrowed,
+    Narrowing, Outcome, OwnerLeft, Record, Revoked, TaskClosed, Who,
 };
 use crate::limits;
 use crate::revocation::{Rules, Target};
@@ -37,6 +37,7 @@ impl State {
             Event::TaskOpened(e) => {
                 if let Some(id) = TaskId::from_slice(&e.task) {
                     self.tasks.open(e, id, seq, record.revision(), self.time);
+                    self.open_glass(e, record);
                     self.descends(&e.ancestor, Millis(e.max_deadline));
                 }
             }
@@ -106,6 +107,7 @@ impl State {
             by: by.clone(),
             claims: None,
             owner_left: false,
+            due_told: false,
             narrows: Seq::from_u64(looked).filter(|s| *s > Seq::ZERO),
         };
         match event {
@@ -151,12 +153,14 @@ impl State {
             Event::ApprovalAsked(e) => {
                 if let Some(id) = ApprovalId::from_slice(&e.approval) {
                     let asked = Arc::new(ApprovalAsked::clone(e));
-                    let approval = Approval { asked, asked_at: at, seq, decided: None, used: false };
+                    let approval = Approval { asked, asked_at: at, seq, decided: None, used: false, due_told: false };
                     self.ends.after(approval.expires_at().plus(limits::REQUEST_ID_KEPT_MS), End::Approval(id));
                     self.approvals.insert(id, approval);
                 }
             }
             Event::ApprovalDecided(e) => self.decide(e, record),
+            Event::BreakGlass(e) => self.glass_step(e, record),
+            Event::FellDue(e) => self.fell_due(e),
             Event::UsedOnce(e) => {
                 self.used_once.insert(hash_of(&e.digest), Millis(e.until));
                 self.ends.after(Millis(e.until), End::UsedOnce(hash_of(&e.digest)));
@@ -168,6 +172,15 @@ impl State {
             }
             Event::HistoryRemoved(e) => self.removed = Removed::of(e),
             _ => {}
+        }
+    }
+
+    fn fell_due(&mut self, e: &FellDue) {
+        if let Some(approval) = ApprovalId::from_slice(&e.id).and_then(|id| self.approvals.get_mut(&id)) {
+            approval.due_told = true;
+        }
+        if let Some(version) = self.upstreams.get_mut(e.name.as_str()) {
+            Arc::make_mut(version).due_told = true;
         }
     }
 
@@ -209,6 +222,7 @@ impl State {
         self.credentials = super::Credentials::default();
         self.tasks = super::Tasks::default();
         self.approvals.clear();
+        self.glasses.void(self.time, self.head);
         self.requests.clear();
         self.descent.clear();
         self.rules_by_caller.clear();
@@ -229,6 +243,7 @@ impl State {
         self.credentials.add(issuance, id, request.is_some(), (self.position, self.head, record.revision()), task);
         self.tasks.count_issued(task, Millis(e.expires_at));
         self.issued += 1;
+        self.glasses.uses += u64::from(e.break_glass);
         for ancestor in &e.ancestors {
             self.descends(&ancestor.credential, Millis(e.expires_at));
         }
@@ -247,6 +262,7 @@ impl State {
         let outcome = Outcome::try_from(e.outcome).unwrap_or(Outcome::Revoked);
         task.closed = Some(Closed { outcome, reason: e.reason.as_str().into(), at: now, seq, by: author(record) });
         let issued = task.issued_under > 0;
+        self.glasses.ended(&id, now, seq);
         // Nothing is issued under it any more, so the rule is for what was; and never dropped before the last view that could be from before it.
         let until = Millis(e.keep_until).max(Rules::outlasting(task.ends_under.max(now)));
         self.tasks.closed(id, now);
@@ -294,6 +310,7 @@ impl State {
         {
             task.closed = Some(Closed { outcome: Outcome::Revoked, reason: reason.into(), at: now, seq, by: author(record) });
             self.tasks.closed(*id, now);
+            self.glasses.ended(id, now, seq);
         }
     }
 

@@ -3,12 +3,14 @@
 //! [`State::verdict`] says whether a group of records takes effect at this place in the order; [`State::apply`] makes it so. Neither knows
 //! a clock: time is in the commits.
 
+mod alive;
 mod apply;
 mod approved;
 #[cfg(test)]
 mod attacks;
 mod ceilings;
 pub mod credentials;
+pub mod glass;
 pub mod intern;
 mod judged;
 mod parts;
@@ -27,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use ceilings::Ceilings;
 use credentials::facts_of;
 pub use credentials::{Asked, Credentials, Live, RequestKey, add_lineage, facts_of_record, id_for, svid_facts, trust_domain_of};
+pub use glass::{Glass, Glasses, Party};
 pub use judged::{Issuance, Judged};
 pub use parts::{Approval, BundleState, Claims, Decided, Key, Lease, Remembered, Removed, Taken, Version};
 pub use tasks::{Closed, Hold, Phase, Task, Tasks, Terms};
@@ -82,6 +85,8 @@ pub struct State {
     pub leases: BTreeMap<LeaseId, Arc<Lease>>,
     /// Approvals.
     pub approvals: BTreeMap<ApprovalId, Approval>,
+    /// Break-glass tasks: those that are open, those that nobody reviewed, and the newest that somebody did.
+    pub glasses: Glasses,
     /// Used once, until when.
     pub used_once: Map<[u8; 32], Millis>,
     /// Requests that made no credential.
@@ -169,6 +174,7 @@ impl State {
             keys: self.keys.clone(),
             leases: self.leases.clone(),
             approvals: self.approvals.clone(),
+            glasses: self.glasses.clone(),
             used_once: self.used_once.clone(),
             requests: self.requests.clone(),
             descent: self.descent.clone(),

@@ -34,6 +34,8 @@ pub struct Version {
     pub claims: Option<Claims>,
     /// Its owner has left: nothing is issued until somebody takes over.
     pub owner_left: bool,
+    /// It was told that it ends soon.
+    pub due_told: bool,
     /// What was issued after this seq, and it would refuse, has yet to be looked for and revoked.
     pub narrows: Option<Seq>,
 }
@@ -155,6 +157,8 @@ pub struct Approval {
     pub decided: Option<Decided>,
     /// Used up.
     pub used: bool,
+    /// It was told that nobody decided in time.
+    pub due_told: bool,
 }
 
 /// What somebody decided about an approval.

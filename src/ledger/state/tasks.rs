@@ -231,6 +231,7 @@ impl Tasks {
             policy: opened.policy_version,
             svid: opened.svid.clone().map(Arc::new),
             ancestor: CredentialId::from_slice(&opened.ancestor),
+            break_glass: opened.break_glass,
             seq,
             revision,
         };
@@ -246,7 +247,8 @@ impl Tasks {
             alive_at: now,
             holds: Vec::new(),
             closed: None,
-            pending: !opened.approval.is_empty(),
+            // With one person break-glass is not open yet. What is below one was opened by somebody who may act in it.
+            pending: !opened.approval.is_empty() || (opened.break_glass && parent.is_none()),
             counted: true,
             issued: 0,
             issued_under: 0,
@@ -320,7 +322,10 @@ impl Tasks {
                 self.check_at(id, end);
                 continue;
             }
-            let (idle, kept) = (task.credentials == 0 && task.children == 0, end.plus(limits::REQUEST_ID_KEPT_MS));
+            // That break-glass ended is said by a record, also where nobody served when its time was up.
+            let unsaid = task.terms.break_glass && task.parent.is_none() && task.closed.is_none();
+            let idle = task.credentials == 0 && task.children == 0 && !unsaid;
+            let kept = end.plus(limits::REQUEST_ID_KEPT_MS);
             self.over(slot);
             if kept >= now {
                 self.check_at(id, kept);
@@ -381,19 +386,5 @@ impl Task {
     /// Whether this workload may act in it.
     pub fn admits(&self, caller: &str) -> bool {
         *self.terms.opener == *caller || self.terms.callers.iter().any(|c| **c == *caller)
-    }
-}
-
-impl Tasks {
-    /// The server was away: every task that was alive when it left gets one full interval.
-    pub(super) fn all_alive(&mut self, away_since: Millis, now: Millis) {
-        // Only tasks with a heartbeat: what a snapshot shares is not copied for nothing.
-        let beats = |t: &Task| t.terms.heartbeat > 0 && !t.silent(away_since) && t.alive_at < now;
-        let alive: Vec<_> = (0..self.places()).filter(|slot| self.at(*slot).is_some_and(beats)).collect();
-        for slot in alive {
-            if let Some(task) = self.at_mut(slot) {
-                task.alive_at = now;
-            }
-        }
     }
 }

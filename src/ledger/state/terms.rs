@@ -38,6 +38,8 @@ pub struct Terms {
     pub svid: Option<Arc<SvidEvidence>>,
     /// The credential that its opener was identified by, where mayfly issued its SVID.
     pub ancestor: Option<CredentialId>,
+    /// It is a break-glass task, or below one.
+    pub break_glass: bool,
     /// The seq of its record.
     pub seq: Seq,
     /// Its decision revision.

@@ -125,6 +125,7 @@ fn verdict(verdicts: &Verdicts, set: &PolicySet, upstream: &Upstream, held: &Hel
         },
         ttl_seconds: seconds(held.expires_at.since(now)),
         renewal: held.renewal,
+        break_glass: held.place.glass.is_some(),
         task: lists.facts(&held.place, &upstream.environment, Some(held.place.id.write(&mut id))),
         counts: held.place.counts,
         approvals: request::ApprovalFacts { count: i64::from(!people.is_empty()), people: &people },

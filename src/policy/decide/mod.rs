@@ -4,12 +4,14 @@
 
 mod again;
 mod approval;
+mod glass;
 mod place;
 mod settle;
 mod shared;
 mod task;
 
 pub use again::{Anew, Held, reads_records, still_permits};
+pub use glass::GlassAsk;
 pub use shared::Shared;
 
 use std::sync::Arc;
@@ -225,6 +227,7 @@ impl Decider {
             }
         };
         within_task(&place, want, &scopes, kind)?;
+        glass::still_named(policy, &place, upstream, &scopes)?;
         let binding = binding_of(compiled, caller, want, &scopes)?;
         let life = self.life(caller, want, upstream, &place, now)?;
         let bound = self.key_binding(caller, want, upstream, &place)?;
@@ -340,6 +343,7 @@ impl Decider {
             },
             ttl_seconds: seconds(life.end().since(now)),
             renewal: want.renews.is_some(),
+            break_glass: place.glass.is_some(),
             task: lists.facts(place, &upstream.environment, id),
             counts: place.counts,
             approvals,

@@ -24,6 +24,25 @@ pub(super) struct Place {
     pub deadline: Millis,
     pub max_deadline: Millis,
     pub counts: Counts,
+    /// It is a break-glass task, or below one.
+    pub glass: Option<Box<InGlass>>,
+}
+
+/// The break-glass task that a decision happens in.
+#[derive(Clone)]
+pub(super) struct InGlass {
+    /// Its rights, by their name in policy.
+    pub rights: Box<str>,
+    /// The one of its people who asks.
+    pub who: Option<Identity>,
+}
+
+impl InGlass {
+    fn of(state: &State, terms: &state::Terms, caller: &str) -> InGlass {
+        let glass = terms.path.first().and_then(|root| state.glasses.get(root));
+        let who = glass.and_then(|g| g.people.iter().find(|p| *p.caller == *caller)).map(|p| p.who.clone());
+        InGlass { rights: glass.map(|g| g.rights.clone()).unwrap_or_default(), who }
+    }
 }
 
 /// What it was, or will be, opened with.
@@ -44,6 +63,7 @@ impl Place {
             deadline: Millis(opened.deadline),
             max_deadline: Millis(opened.max_deadline),
             counts: Counts { live_of_caller, ..Counts::default() },
+            glass: None,
             about: About::New { opened: Box::new(opened), allowance, path },
         }
     }
@@ -65,7 +85,13 @@ impl Place {
                 // Nobody reports uses to this version.
                 uses_in_task: 0,
             },
+            glass: terms.break_glass.then(|| InGlass::of(state, terms, caller).into()),
         }
+    }
+
+    /// The same, in this break-glass task.
+    pub fn in_glass(self, glass: Option<Box<InGlass>>) -> Place {
+        Place { glass, ..self }
     }
 
     pub fn is_new(&self) -> bool {

@@ -38,7 +38,7 @@ impl Decider {
         let life = life
             .within(now.plus(ttl.max * 1000), Bound::Upstream)
             .within(upstream.expires, Bound::UpstreamExpiry)
-            .within(place.deadline, Bound::Task)
+            .within(place.deadline, if place.glass.is_some() { Bound::BreakGlass } else { Bound::Task })
             .within(caller.evidence().not_after, Bound::Svid)
             .within(now.plus(self.longest_ms), Bound::Server);
         let life = match &want.renews {
@@ -112,6 +112,7 @@ impl Decider {
             ancestors: line.into_iter().map(|r| r.line.clone()).collect(),
             replaces: want.replaces.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             shown: caller.ancestor().map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
+            break_glass: place.glass.is_some(),
             ..Issued::default()
         })
     }

@@ -1,7 +1,7 @@
 //! Opening a task, for its opener or for another caller, and moving its deadline.
 
 use super::place::{Lists, Place, live_of, named};
-use super::{Decider, caller_facts, denied, seconds, settle::scopes_of, svid_of};
+use super::{Decider, caller_facts, denied, glass, seconds, settle::scopes_of, svid_of};
 use crate::identity::caller::Caller;
 use crate::identity::spiffe_id::SpiffeId;
 use crate::ledger::View;
@@ -49,6 +49,10 @@ impl Decider {
         deadline: Millis,
     ) -> Result<Option<u64>, No> {
         let place = named(view, caller, id)?;
+        if place.glass.is_some() && deadline > place.deadline {
+            let no = Refusal::new(Reason::NoLifeLeft, format!("task {id} is break-glass, which is not extended"));
+            return Err(No::Refusal(no.way_out("close it, have it reviewed, and open another one")));
+        }
         if deadline <= place.deadline {
             return Ok(None);
         }
@@ -70,6 +74,7 @@ impl Decider {
                 environment: &upstream.environment,
                 intent: request::Intent { purpose: place.purpose(), scopes: &scopes, ..Default::default() },
                 ttl_seconds: seconds(deadline.since(view.now())),
+                break_glass: place.glass.is_some(),
                 counts: place.counts,
                 task: lists.facts(&place, &upstream.environment, Some(&id)),
                 now: view.now(),
@@ -126,6 +131,10 @@ impl Decider {
         if tasks.len() >= limits::TASK_DEPTH {
             return Err(No::Refusal(Refusal::limit("task_depth", limits::TASK_DEPTH as u64, std::time::Duration::ZERO)));
         }
+        let glass = parent.as_ref().and_then(|p| p.glass.clone());
+        if let (Some(_), Some(parent)) = (&glass, terms.parent) {
+            glass::only_its_people(view, parent, caller, &terms.callers)?;
+        }
         let owner = owner_of(caller, terms, work)?;
         tasks.push(id);
         owners.push(owner.clone());
@@ -144,17 +153,18 @@ impl Decider {
             policy_version: policy.version,
             svid: Some(svid_of(caller)),
             ancestor: caller.ancestor().map_or_else(Vec::new, |a| a.as_bytes().to_vec()),
+            break_glass: glass.is_some(),
             ..TaskOpened::default()
         };
-        let place =
-            Place::new(id, opened, allowance, TaskPath::New { tasks, owners }, view.read(|s| live_of(s, caller.id().as_str())));
+        let live = view.read(|s| live_of(s, caller.id().as_str()));
+        let place = Place::new(id, opened, allowance, TaskPath::New { tasks, owners }, live).in_glass(glass);
         self.may_open(compiled, policy, caller, terms, &place, work, now)?;
         Ok(place)
     }
 
     /// Opening is asked once for each upstream that the task names.
     #[allow(clippy::too_many_arguments, reason = "everything that policy may read, gathered once")]
-    fn may_open(
+    pub(super) fn may_open(
         &self,
         compiled: &Compiled,
         policy: &Policy,
@@ -173,6 +183,7 @@ impl Decider {
                 intent: request::Intent { purpose: &terms.purpose, scopes: &scopes, ..Default::default() },
                 ttl_seconds: seconds(place.ttl_ms),
                 delegate: (work == Work::DelegateTask).then(|| terms.callers.first().map(String::as_str)).flatten(),
+                break_glass: place.glass.is_some(),
                 counts: place.counts,
                 task: lists.facts(place, &upstream.environment, None),
                 now,
@@ -184,7 +195,7 @@ impl Decider {
     }
 
     /// The upstreams and scopes of a task, one by one, all of one environment.
-    fn allowance(&self, compiled: &Compiled, terms: &Terms) -> Result<(Allowance, String), No> {
+    pub(super) fn allowance(&self, compiled: &Compiled, terms: &Terms) -> Result<(Allowance, String), No> {
         let mut environment: Option<String> = None;
         let mut upstreams = Vec::with_capacity(terms.upstreams.len());
         for (name, scopes) in &terms.upstreams {

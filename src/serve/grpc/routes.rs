@@ -15,10 +15,10 @@ use tower::Service as _;
 use super::super::peer::{self, Peer};
 use super::approval::Approvals;
 use super::audit::Audit;
+use super::break_glass::BreakGlasses;
 use super::credential::Credentials;
 use super::key::Keys;
 use super::line::Line;
-use super::not_served::NotServed;
 use super::policy::Policies;
 use super::revocation::Revocations;
 use super::server::Server;
@@ -141,7 +141,7 @@ fn on_both(authority: &Arc<Authority>, health: &HealthReporter) -> Routes {
     let audit = AuditServiceServer::new(Audit(authority.clone()));
     let upstreams = UpstreamServiceServer::new(Upstreams(authority.clone()));
     let approvals = ApprovalServiceServer::new(Approvals(authority.clone()));
-    let break_glass = BreakGlassServiceServer::new(NotServed);
+    let break_glass = BreakGlassServiceServer::new(BreakGlasses(authority.clone()));
     Routes::new(health.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(revocations.max_decoding_message_size(limits::REQUEST_BYTES))
         .add_service(tasks.max_decoding_message_size(limits::REQUEST_BYTES))

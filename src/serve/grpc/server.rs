@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::super::wire;
 use super::ask::{self, refused};
+use super::webhook;
 use crate::authority::Authority;
 use crate::ledger::State;
 use crate::ledger::open::writer_number;
@@ -123,7 +124,13 @@ impl Server {
     fn warnings(&self) -> Vec<String> {
         let found = self.0.stopping_soon().into_iter().take(limits::PAGE_DEFAULT);
         let at = |f: &Finding| f.at.map_or_else(String::new, |at| format!(" ({at})"));
-        found.map(|(name, f)| format!("upstream {name}: {}{}", f.text, at(&f))).collect()
+        let mut warnings: Vec<String> = found.map(|(name, f)| format!("upstream {name}: {}{}", f.text, at(&f))).collect();
+        let unreviewed = self.0.ledger.peek(|s| s.glasses.iter().filter(|(_, g)| g.unreviewed(s.time)).count());
+        if unreviewed > 0 {
+            warnings.push(format!("{unreviewed} break-glass tasks are not reviewed: mayfly report unreviewed"));
+        }
+        warnings.extend(self.0.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default().iter().filter_map(troubled));
+        warnings
     }
 
     fn load(&self) -> pb::LoadStatus {
@@ -171,10 +178,34 @@ impl Server {
     }
 }
 
+/// What is wrong with a webhook, in words.
+fn troubled(hook: &crate::webhook::Standing) -> Option<String> {
+    let name = &hook.name;
+    match (&hook.since, hook.dead) {
+        (Some(since), _) => Some(format!("webhook {name}: events are not taken since {since}: {}", hook.problem)),
+        (None, 0) => None,
+        (None, dead) => Some(format!("webhook {name}: {dead} events were given up: mayfly webhook list -o json")),
+    }
+}
+
 #[tonic::async_trait]
 impl ServerService for Server {
     async fn get_status(&self, request: Request<pb::GetStatusRequest>) -> Result<Response<pb::GetStatusResponse>, Status> {
         let actor = ask::actor(&self.0, &request, "get_status")?;
         self.status(&actor).await.map(Response::new).map_err(refused(&self.0, &actor, "get_status"))
+    }
+
+    async fn list_webhooks(
+        &self,
+        request: Request<pb::ListWebhooksRequest>,
+    ) -> Result<Response<pb::ListWebhooksResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "list_webhooks")?;
+        webhook::list(&self.0, &actor).await.map(Response::new).map_err(refused(&self.0, &actor, "list_webhooks"))
+    }
+
+    async fn test_webhook(&self, request: Request<pb::TestWebhookRequest>) -> Result<Response<pb::TestWebhookResponse>, Status> {
+        let actor = ask::actor(&self.0, &request, "test_webhook")?;
+        let tested = webhook::test(&self.0, &actor, request.get_ref()).await;
+        tested.map(Response::new).map_err(refused(&self.0, &actor, "test_webhook"))
     }
 }

@@ -5,6 +5,7 @@
 
 mod approval;
 mod binding;
+mod break_glass;
 mod credential;
 mod key;
 mod policy;
@@ -18,6 +19,7 @@ mod upstream;
 
 pub use approval::{approval_state, approval_to_pb, change_to_pb};
 pub use binding::{BindingPlace, binding_from_pb, binding_to_pb};
+pub use break_glass::glass_to_pb;
 pub use credential::{credential_of_record, credential_to_pb, standing, svid_to_pb};
 pub use key::{key_state_from_pb, key_to_pb, purpose_from_pb};
 pub use policy::{decision_diff_to_pb, policy_files, policy_to_pb, violation};

@@ -251,6 +251,7 @@ mod tests {
             by: None,
             claims: None,
             owner_left: false,
+            due_told: false,
             narrows: None,
         }
     }

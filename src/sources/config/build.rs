@@ -190,6 +190,7 @@ fn build(file: &str, v: &Values, base: &Path, (seal, engine, public_tls, audit_e
             _ => return None,
         },
         audit_export,
+        webhooks: v.webhooks.iter().map(|w| w.joined(base)).collect(),
         admin_uids: match v.values.get("admin.uids")? {
             Value::Numbers(uids) => uids.iter().filter_map(|uid| u32::try_from(*uid).ok()).collect(),
             _ => return None,

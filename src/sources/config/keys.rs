@@ -17,6 +17,8 @@ pub enum Form {
     Path,
     /// A list of paths.
     Paths,
+    /// An https URL, or one of http on this host.
+    WebhookUrl,
     /// An IP address and port.
     Address,
     /// A whole number from … to ….
@@ -76,7 +78,7 @@ const MIB: u64 = 1 << 20;
 use Form::*;
 use Unset::{Absent, Ceiling, Is, Required};
 
-/// All keys, in the order of the reference. `bundles` is a list of sections; its keys are those of each.
+/// All keys, in the order of the reference. `bundles` and `webhooks` are lists of sections; their keys are those of each.
 pub const KEYS: &[Key] = &[
     key("server.trust_domain", TrustDomain, Required, "The trust domain of this server and of the SVIDs that it issues."),
     key("server.environments", Names, Required, "The environments that it serves. Nothing crosses from one to another."),
@@ -220,6 +222,22 @@ pub const KEYS: &[Key] = &[
         Absent("no such export"),
         "The same to an OpenTelemetry collector, as logs: `http://HOST:PORT/v1/logs`. Without TLS: one on this host, or behind a proxy there.",
     ),
+    key("webhooks.name", Name, Required, "What it is called in `mayfly webhook list`. How far it came is kept under this name."),
+    key(
+        "webhooks.url",
+        WebhookUrl,
+        Required,
+        "Where events are posted: https, or http on this host. Redirects are not followed. docs/webhooks.md says what is posted and promised.",
+    ),
+    key("webhooks.ca", Path, Absent("none; https needs it"), "The roots that vouch for the receiver, PEM."),
+    key(
+        "webhooks.secret_file",
+        Path,
+        Required,
+        "What signs: `whsec_` and 24 to 64 bytes in base64, readable by the server's user only. A second line signs too, while secrets change.",
+    ),
+    key("webhooks.events", Names, Is("[]"), "Which events: types, or groups like `break_glass.*`. None: all."),
+    key("webhooks.environments", Names, Is("[]"), "Events of which environments. None: all."),
     key("admin.uids", Numbers, Is("[]"), "Uids that may use the socket beside the server's own."),
     key(
         "admin.single_operator",
@@ -242,14 +260,24 @@ impl Key {
         self.path.split_once('.').unwrap_or(("", self.path))
     }
 
-    /// The environment variable that overrides it: `MAYFLY_SERVER_TRUST_DOMAIN`. The list of bundles has one of its own.
+    /// Whether its section is one of a list.
+    pub fn listed(&self) -> bool {
+        LISTS.contains(&self.parts().0)
+    }
+
+    /// The environment variable that overrides it: `MAYFLY_SERVER_TRUST_DOMAIN`. The list of bundles has one of its own; webhooks stand in the
+    /// file only.
     pub fn variable(&self) -> String {
         match self.parts() {
             ("bundles", _) => BUNDLES_VARIABLE.to_owned(),
+            ("webhooks", _) => String::new(),
             _ => format!("MAYFLY_{}", self.path.replace('.', "_").to_ascii_uppercase()),
         }
     }
 }
+
+/// Sections of which there are several.
+pub const LISTS: &[&str] = &["bundles", "webhooks"];
 
 /// The environment variable for `[[bundles]]`: `domain=file,domain=file`.
 pub const BUNDLES_VARIABLE: &str = "MAYFLY_BUNDLES";

@@ -9,6 +9,7 @@ pub mod keys;
 mod reference;
 pub mod validate;
 mod values;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 pub use export::{Collector, Export, Syslog};
 pub use reference::reference;
 pub use validate::{Finding, Severity, validate};
+pub use webhooks::{Webhook, WebhookUrl};
 
 use crate::document::command::typed;
 use crate::document::{Complaint, Source};
@@ -60,6 +62,8 @@ pub struct Config {
     pub audit_keep: Keep,
     /// `audit.export_…`, where one is set.
     pub audit_export: Option<Export>,
+    /// `[[webhooks]]`
+    pub webhooks: Vec<Webhook>,
     /// `admin.uids`: who may use the socket beside the server's own uid.
     pub admin_uids: Vec<u32>,
     /// `admin.single_operator`: over the socket one operator is enough where two are needed.

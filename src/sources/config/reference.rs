@@ -1,6 +1,6 @@
 //! `docs/configuration.md`, written from the table of keys.
 
-use super::keys::{BUNDLES_VARIABLE, Form, KEYS, Key, Unset, sections};
+use super::keys::{BUNDLES_VARIABLE, Form, KEYS, Key, LISTS, Unset, sections};
 use super::values::ceiling;
 use crate::document::quantity::{duration_text, size_text};
 
@@ -8,10 +8,14 @@ use crate::document::quantity::{duration_text, size_text};
 pub fn reference() -> String {
     let mut out = String::from(HEAD);
     for section in sections() {
-        let title = if section == "bundles" { "[[bundles]]".to_owned() } else { format!("[{section}]") };
+        let title = if LISTS.contains(&section) { format!("[[{section}]]") } else { format!("[{section}]") };
         out.push_str(&format!("\n## {title}\n\n"));
         if section == "bundles" {
             out.push_str(&format!("One section per trust domain, at least one. `{BUNDLES_VARIABLE}` replaces all of them.\n\n"));
+        }
+        if section == "webhooks" {
+            let most = crate::limits::WEBHOOKS;
+            out.push_str(&format!("One section per receiver, at most {most}. They stand in the file only.\n\n"));
         }
         out.push_str("| key | value | default | variable |\n|---|---|---|---|\n");
         for key in KEYS.iter().filter(|k| k.parts().0 == section) {
@@ -32,7 +36,8 @@ fn row(key: &Key) -> String {
         Unset::Is(text) => format!("`{text}`"),
         Unset::Ceiling => format!("`{}`", ceiling(key.form)),
     };
-    format!("| `{}` | {} | {default} | `{}` |\n", key.parts().1, form(key.form), key.variable())
+    let variable = if key.variable().is_empty() { "none".to_owned() } else { format!("`{}`", key.variable()) };
+    format!("| `{}` | {} | {default} | {variable} |\n", key.parts().1, form(key.form))
 }
 
 fn form(form: Form) -> String {
@@ -43,6 +48,7 @@ fn form(form: Form) -> String {
         Form::HttpsUrl => "https URL, no slash at the end".to_owned(),
         Form::Path => "path".to_owned(),
         Form::Paths => "list of paths".to_owned(),
+        Form::WebhookUrl => "https URL, or http on this host".to_owned(),
         Form::Address => "IP address and port".to_owned(),
         Form::Number(min, max) => format!("{min} to {max}"),
         Form::Numbers => "list of numbers".to_owned(),

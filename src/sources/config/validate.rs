@@ -15,6 +15,7 @@ use crate::identity::spiffe_id::SpiffeId;
 use crate::sealing::SealingKey;
 use crate::seq::Millis;
 use crate::sources::policy_files::{self, Loaded};
+use crate::sources::webhook_files::{roots, secrets};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -56,6 +57,7 @@ pub fn validate(config: &Config, now: Millis) -> Vec<Finding> {
     look.store();
     look.seal();
     look.policy();
+    look.webhooks();
     look.findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
     look.findings
 }
@@ -111,6 +113,21 @@ impl Look<'_> {
         if !socket.parent().is_some_and(|dir| dir.as_os_str().is_empty() || dir.is_dir()) {
             let what = format!("the directory of {} is not there", socket.display());
             self.error("listen.admin_socket", what, "make it, for the server's user only");
+        }
+    }
+
+    /// A receiver that cannot be told is no reason not to start, and nobody would hear of it.
+    fn webhooks(&mut self) {
+        for hook in &self.config.webhooks {
+            let read = [secrets(&hook.secret_file).err(), hook.ca.as_ref().and_then(|ca| roots(ca).err())];
+            for problem in read.into_iter().flatten() {
+                let what = format!("webhooks.{}: {}: {}", hook.name, problem.path.display(), problem.what);
+                self.at_line(Severity::Error, hook.line, what, problem.remedy);
+            }
+            for environment in hook.environments.iter().filter(|e| !self.config.server.environments.contains(e)) {
+                let what = format!("webhooks.{}: environment {environment} is not served here", hook.name);
+                self.at_line(Severity::Warning, hook.line, what, "name one of server.environments");
+            }
         }
     }
 

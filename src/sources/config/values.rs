@@ -5,15 +5,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::keys::{self, BUNDLES_VARIABLE, Form, KEYS, Key, Unset};
+pub(super) use super::webhooks::WebhookEntry;
+use super::webhooks::{webhook_url, webhooks};
 use crate::document::quantity::{duration_ms, duration_text, size_bytes, size_text};
 use crate::document::{Complaint, Document, Field, Section, Source, nearest};
 use crate::identity::spiffe_id::TrustDomain;
 use crate::limits;
 
 /// Longest text of a value, bytes: a path on Linux.
-const TEXT: usize = 4096;
+pub(super) const TEXT: usize = 4096;
 /// Most entries of a list.
-const LIST: usize = 1024;
+pub(super) const LIST: usize = 1024;
 
 /// A value that has its key's form.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +45,7 @@ pub(super) struct BundleEntry {
 pub(super) struct Values {
     pub values: BTreeMap<&'static str, Value>,
     pub bundles: Vec<BundleEntry>,
+    pub webhooks: Vec<WebhookEntry>,
     /// Where a key was set in the file.
     pub lines: BTreeMap<&'static str, usize>,
 }
@@ -52,7 +55,7 @@ impl Values {
     pub fn gather(source: &Source, environment: &[(String, String)]) -> Result<Values, Vec<Complaint>> {
         let mut all = Values::default();
         let mut complaints = Vec::new();
-        for key in KEYS {
+        for key in KEYS.iter().filter(|k| !k.listed()) {
             let text = match key.default {
                 Unset::Is(text) => text.to_owned(),
                 Unset::Ceiling => ceiling(key.form),
@@ -71,7 +74,7 @@ impl Values {
 
     /// The required keys that nobody set; the list of bundles as one.
     pub fn missing(&self) -> Vec<&'static str> {
-        let required = KEYS.iter().filter(|k| k.default == Unset::Required && k.parts().0 != "bundles");
+        let required = KEYS.iter().filter(|k| k.default == Unset::Required && !k.listed());
         let mut missing: Vec<&str> = required.map(|k| k.path).filter(|path| !self.values.contains_key(path)).collect();
         if self.bundles.is_empty() {
             missing.push("bundles");
@@ -86,6 +89,10 @@ impl Values {
             let Some(field) = root.optional(name) else { continue };
             if name == "bundles" {
                 self.bundles = bundles(&field).unwrap_or_default();
+                continue;
+            }
+            if name == "webhooks" {
+                self.webhooks = webhooks(&field).unwrap_or_default();
                 continue;
             }
             let Some(section) = field.section() else { continue };
@@ -127,14 +134,14 @@ impl Values {
         if name == BUNDLES_VARIABLE {
             return self.read_bundles(text, complaints);
         }
-        if let Some(key) = KEYS.iter().find(|k| k.variable() == name) {
+        if let Some(key) = KEYS.iter().find(|k| !k.listed() && k.variable() == name) {
             self.lines.remove(key.path);
             return self.read_one(key, name, &as_toml(key.form, text), complaints);
         }
         // Other variables of that name belong to the clients; only what begins like a section of ours is a mistake.
         let ours = |section: &str| name.starts_with(&format!("MAYFLY_{}_", section.to_ascii_uppercase()));
         if keys::sections().into_iter().any(ours) {
-            let variables: Vec<String> = KEYS.iter().map(Key::variable).collect();
+            let variables: Vec<String> = KEYS.iter().map(Key::variable).filter(|v| !v.is_empty()).collect();
             let remedy = match nearest(name, variables.iter().map(String::as_str)) {
                 Some(near) => format!("did you mean {near}?"),
                 None => "docs/configuration.md lists all of them".to_owned(),
@@ -191,10 +198,12 @@ fn value(form: Form, field: &Field<'_>) -> Option<Value> {
         Form::Keep => keep(field),
         Form::Engine => engine(field).map(Value::Text),
         Form::Flag => field.boolean().map(Value::Flag),
+        // Of a section of which there are several: it is read with that.
+        Form::WebhookUrl => webhook_url(field).map(|url| Value::Text(url.text)),
     }
 }
 
-fn list(field: &Field<'_>, read: impl Fn(&Field<'_>) -> Option<String>) -> Option<Vec<String>> {
+pub(super) fn list(field: &Field<'_>, read: impl Fn(&Field<'_>) -> Option<String>) -> Option<Vec<String>> {
     let items = field.list(LIST)?;
     if items.is_empty() {
         return field.wrong("is empty", "name at least one");

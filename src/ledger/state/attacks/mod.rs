@@ -2,7 +2,9 @@
 
 mod approvals;
 mod changes;
+mod due;
 mod generations;
+mod glass;
 mod groups;
 mod history;
 mod registry;

@@ -42,6 +42,9 @@ impl State {
             Event::TaskExtended(e) => {
                 self.timely(e.decided_at, record.revision(), time)?;
                 let task = self.active_task(&e.task, time)?;
+                if task.terms.break_glass {
+                    return Err(Refusal::new(Reason::NoLifeLeft, "break-glass is not extended"));
+                }
                 self.version_in_force(&task.terms.environment, e.policy_version)?;
                 let parent = self.tasks.upwards(task).nth(1).map_or(Millis(u64::MAX), |p| p.deadline);
                 // A deadline that came earlier would be outlived by what was issued up to the one before.
@@ -181,6 +184,8 @@ impl State {
             },
             Event::ApprovalAsked(e) => self.may_ask(e, time),
             Event::ApprovalDecided(e) => self.may_decide(e, record, time),
+            Event::FellDue(e) => self.may_fall_due(e, time),
+            Event::BreakGlass(e) => self.may_break_glass(e, record, time, pending),
             Event::UsedOnce(e) => match <[u8; 32]>::try_from(&e.digest[..]) {
                 Ok(digest) if !self.used_once.contains_key(&digest) && !pending.used_once.contains(&&e.digest[..]) => {
                     pending.used_once.push(&e.digest);

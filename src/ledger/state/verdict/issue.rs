@@ -8,6 +8,19 @@ use crate::refusal::{Reason, Refusal};
 use crate::revocation::Sorts;
 use crate::seq::{CredentialId, LeaseId, Millis, Seq, TaskId};
 
+/// In break-glass its people act and nobody else, nobody's approval widens it, and each use of it says so.
+fn in_glass(e: &Issued, glass: bool, admitted: impl Fn() -> bool) -> Verdict {
+    match (glass, e.break_glass) {
+        (false, false) => Ok(()),
+        (true, true) if !e.approval.is_empty() => {
+            Err(Refusal::new(Reason::OutsideTask, "an approval gives nothing beyond what break-glass was opened for"))
+        }
+        (true, true) if admitted() => Ok(()),
+        (true, true) => Err(Refusal::new(Reason::NotYours, format!("{} is none of those who opened it", e.caller))),
+        (true, false) | (false, true) => Err(malformed("an issuance that does not say whether it happens in break-glass")),
+    }
+}
+
 impl State {
     pub(super) fn may_issue<'a>(
         &'a self,
@@ -56,6 +69,8 @@ impl State {
                     (tasks, owners) = (&parent.terms.path, &parent.terms.owners);
                 }
                 own = task.owner.as_ref();
+                let admitted = || task.opener == e.caller || task.callers.contains(&e.caller);
+                in_glass(e, task.break_glass, admitted)?;
                 task.deadline
             }
             None => {
@@ -64,6 +79,7 @@ impl State {
                     return wall();
                 }
                 (tasks, owners) = (&task.terms.path, &task.terms.owners);
+                in_glass(e, task.terms.break_glass, || task.admits(&e.caller))?;
                 task.deadline.0
             }
         };

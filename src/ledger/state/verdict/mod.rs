@@ -5,6 +5,8 @@
 
 mod approval;
 mod change;
+mod due;
+mod glass;
 mod issue;
 mod key;
 mod task;
@@ -36,6 +38,8 @@ struct Pending<'a> {
     /// A key begins to sign.
     activates: bool,
     released: Vec<&'a [u8]>,
+    /// The break-glass task that the group opens was asked for by somebody.
+    glass: bool,
 }
 
 impl<'a> Pending<'a> {
@@ -53,6 +57,7 @@ impl<'a> Pending<'a> {
             keys: Vec::new(),
             activates: false,
             released: Vec::new(),
+            glass: false,
         }
     }
 }
@@ -113,6 +118,9 @@ impl State {
                 Some(event) => self.may_change(event, record, time, &mut pending)?,
                 None => return Err(malformed("no event")),
             }
+        }
+        if !pending.tasks.is_empty() {
+            pending.no_glass_of_nobody()?;
         }
         if pending.activates { self.one_active(group) } else { Ok(()) }
     }
@@ -208,6 +216,12 @@ impl State {
     /// lifting a lock does not bring it back. For those who list tasks too: such a task is revoked, whatever its phase.
     pub fn revoked_by(&self, task: &Task) -> Option<(TaskId, Hit)> {
         for t in self.tasks.upwards(task) {
+            if t.terms.break_glass
+                && t.terms.path.len() == 1
+                && let Some(hit) = self.joining_covered(t)
+            {
+                return Some((t.terms.id, hit));
+            }
             // Tasks and credentials are revoked all the time, other sorts rarely: mostly there is nothing to ask.
             let asked = |sort: Sort| sort != Sort::Task && (sort != Sort::Credential || t.terms.ancestor.is_some());
             if self.rules.newer(t.terms.revision).any(asked)

@@ -24,6 +24,7 @@ impl State {
         self.version_in_force(&e.environment, e.policy_version)?;
         let owner = e.owner.as_ref().ok_or_else(|| malformed("a task without an owner"))?;
         let domain = trust_domain_of(&e.opener);
+        self.glass_within(e, pending)?;
         let mut facts = Facts {
             revision,
             tasks: vec![id],

@@ -1,0 +1,102 @@
+//! Webhooks.
+
+use serde::Serialize;
+
+use super::{or_dash, time};
+use crate::cli::out::{Noun, Row};
+use crate::pb::mayfly::v1 as pb;
+
+/// A webhook as `webhook list` shows it.
+#[derive(Serialize, Debug)]
+pub struct Webhook {
+    pub name: String,
+    pub url: String,
+    pub events: Vec<String>,
+    pub environments: Vec<String>,
+    pub seq: u64,
+    pub behind: u64,
+    pub delivered: u64,
+    pub failed: u64,
+    pub problem: String,
+    pub since: Option<String>,
+    pub given_up: u64,
+    pub given_up_newest: Vec<GivenUp>,
+}
+
+/// An event that was given up.
+#[derive(Serialize, Debug)]
+pub struct GivenUp {
+    pub event_id: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub seq: u64,
+    pub at: Option<String>,
+    pub problem: String,
+}
+
+impl From<pb::Webhook> for Webhook {
+    fn from(w: pb::Webhook) -> Webhook {
+        let given_up = |e: pb::GivenUpEvent| GivenUp {
+            event_id: e.event_id,
+            kind: e.r#type,
+            seq: e.seq,
+            at: time(e.at),
+            problem: e.problem,
+        };
+        Webhook {
+            name: w.name,
+            url: w.url,
+            events: w.events,
+            environments: w.environments,
+            seq: w.seq,
+            behind: w.behind,
+            delivered: w.delivered,
+            failed: w.failed,
+            problem: w.problem,
+            since: time(w.since),
+            given_up: w.given_up,
+            given_up_newest: w.given_up_newest.into_iter().map(given_up).collect(),
+        }
+    }
+}
+
+impl Noun for Webhook {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Row for Webhook {
+    const COLUMNS: &'static [&'static str] = &["NAME", "URL", "DELIVERED", "FAILED", "GIVEN UP", "PROBLEM"];
+    const WIDE: &'static [&'static str] = &["EVENTS", "ENVIRONMENTS", "SEQ", "BEHIND", "SINCE"];
+
+    fn cells(&self) -> Vec<String> {
+        let all = |list: &[String]| if list.is_empty() { "all".to_owned() } else { list.join(",") };
+        vec![
+            self.name.clone(),
+            self.url.clone(),
+            self.delivered.to_string(),
+            self.failed.to_string(),
+            self.given_up.to_string(),
+            or_dash(Some(&self.problem)),
+            all(&self.events),
+            all(&self.environments),
+            self.seq.to_string(),
+            self.behind.to_string(),
+            or_dash(self.since.as_deref()),
+        ]
+    }
+}
+
+/// What came of a test.
+#[derive(Serialize, Debug)]
+pub struct Tested {
+    pub webhook: String,
+    pub status: u32,
+}
+
+impl Noun for Tested {
+    fn name(&self) -> String {
+        self.webhook.clone()
+    }
+}

@@ -1,0 +1,57 @@
+//! What time alone brings about is said by a record, once, so that everybody who follows the ledger hears of it.
+
+use crate::authority::Authority;
+use crate::ledger::Lane;
+use crate::ledger::record::{DueOf, Event, FellDue, Record, Who};
+use crate::ledger::state::State;
+use crate::limits;
+use crate::policy::catalog::Compiled;
+use crate::seq::Millis;
+
+impl Authority {
+    /// Says what fell due since the last look: approvals that nobody decided about in time, registrations that end soon.
+    pub fn tell_due(&self) {
+        if self.ledger.stopped().is_some() {
+            return;
+        }
+        let (now, compiled) = (self.system.wall(), self.catalog.now());
+        let due = self
+            .ledger
+            .peek(|s| approvals(s, now).chain(upstreams(s, &compiled, now)).take(limits::GATHER_RECORDS).collect::<Vec<_>>());
+        for due in due {
+            let record = Record::new(Who::Mayfly("fell due".into()), Event::FellDue(due));
+            // What is not taken in now is found again at the next look.
+            if self.ledger.propose(Lane::Note, vec![record]).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn approvals(state: &State, now: Millis) -> impl Iterator<Item = FellDue> {
+    let over = state.approvals.iter().filter(move |(_, a)| a.decided.is_none() && !a.due_told && a.expires_at() <= now);
+    over.map(|(id, a)| FellDue {
+        of: DueOf::Approval as i32,
+        id: id.as_bytes().to_vec(),
+        at: a.asked.expires_at,
+        environment: a.asked.environment.clone(),
+        ..FellDue::default()
+    })
+}
+
+fn upstreams(state: &State, compiled: &Compiled, now: Millis) -> impl Iterator<Item = FellDue> {
+    let untold = state.upstreams.iter().filter(|(_, v)| v.active && !v.due_told);
+    untold.filter_map(move |(name, version)| {
+        let registered = compiled.upstream(name).filter(|r| r.version == version.version)?;
+        let upstream = &registered.upstream;
+        (upstream.expires < now.plus(limits::REGISTRATION_WARN_MS)).then(|| FellDue {
+            of: DueOf::Upstream as i32,
+            name: name.to_string(),
+            version: version.version,
+            at: upstream.expires.0,
+            environment: upstream.environment.clone(),
+            owner: upstream.owner.clone(),
+            ..FellDue::default()
+        })
+    })
+}

@@ -1,0 +1,19 @@
+//! Signs of life after an absence of ours.
+
+use super::Tasks;
+use super::tasks::Task;
+use crate::seq::Millis;
+
+impl Tasks {
+    /// The server was away: every task that was alive when it left gets one full interval.
+    pub(super) fn all_alive(&mut self, away_since: Millis, now: Millis) {
+        // Only tasks with a heartbeat: what a snapshot shares is not copied for nothing.
+        let beats = |t: &Task| t.terms.heartbeat > 0 && !t.silent(away_since) && t.alive_at < now;
+        let alive: Vec<_> = (0..self.places()).filter(|slot| self.at(*slot).is_some_and(beats)).collect();
+        for slot in alive {
+            if let Some(task) = self.at_mut(slot) {
+                task.alive_at = now;
+            }
+        }
+    }
+}

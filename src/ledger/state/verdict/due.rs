@@ -1,0 +1,26 @@
+//! Whether it is time to say that something fell due: once for each.
+
+use super::super::{State, Verdict};
+use super::{malformed, stale};
+use crate::ledger::record::{DueOf, FellDue};
+use crate::seq::{ApprovalId, Millis};
+
+impl State {
+    pub(super) fn may_fall_due(&self, e: &FellDue, time: Millis) -> Verdict {
+        let told = match DueOf::try_from(e.of) {
+            Ok(DueOf::Approval) => {
+                let approval = ApprovalId::from_slice(&e.id).and_then(|id| self.approvals.get(&id));
+                approval.map(|a| a.due_told || a.decided.is_some() || a.expires_at() > time)
+            }
+            Ok(DueOf::Upstream) => {
+                let version = self.upstreams.get(e.name.as_str()).filter(|v| v.version == e.version);
+                version.map(|v| v.due_told)
+            }
+            Ok(DueOf::Unspecified) | Err(_) => return Err(malformed("nothing known that fell due")),
+        };
+        match told {
+            Some(false) => Ok(()),
+            _ => Err(stale("it is not due, or was told already")),
+        }
+    }
+}

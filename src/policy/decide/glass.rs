@@ -1,0 +1,268 @@
+//! Deciding about break-glass: who may open, join and review it, and that it stays within the rights that policy names.
+
+use super::place::{InGlass, Place, live_of};
+use super::{Decider, caller_facts, denied, svid_of};
+use crate::identity::caller::Caller;
+use crate::ledger::View;
+use crate::ledger::record::{BreakGlass, GlassStep, Identity, TaskOpened};
+use crate::ledger::state::{Glass, refused_by};
+use crate::limits;
+use crate::policy::action::Work;
+use crate::policy::catalog::{Compiled, Policy};
+use crate::policy::grant::TaskPath;
+use crate::policy::rights::Rights;
+use crate::policy::wanted::Terms;
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::seq::TaskId;
+use crate::upstream::registry::Upstream;
+
+/// What somebody asks who opens one.
+#[derive(Clone, Debug)]
+pub struct GlassAsk {
+    /// The rights, by their name in policy.
+    pub rights: String,
+    /// The environment, where several have rights of that name.
+    pub environment: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// How long, milliseconds.
+    pub ttl_ms: Option<u64>,
+}
+
+impl Rights {
+    fn terms(&self, reason: &str) -> Terms {
+        Terms {
+            purpose: reason.to_owned(),
+            upstreams: self.upstreams.clone(),
+            tools: self.tools.clone(),
+            any_tool: self.any_tool,
+            kinds: self.kinds.clone(),
+            callers: Vec::new(),
+            key_bound: false,
+            ttl_ms: None,
+            max_ttl_ms: None,
+            heartbeat_ms: 0,
+            parent: None,
+        }
+    }
+}
+
+fn not_named(name: &str) -> No {
+    let what = format!("there is no break-glass {name} that you may open");
+    No::Refusal(
+        Refusal::new(Reason::NotFound, what).way_out("whoever owns the policy set names it, and who may, under [break_glass]"),
+    )
+}
+
+/// The rights of that name which somebody may open, in the one environment that has them.
+fn opened_by<'a>(
+    compiled: &'a Compiled,
+    who: &Identity,
+    name: &str,
+    environment: Option<&str>,
+) -> Result<(&'a Policy, &'a Rights), No> {
+    let all = compiled.environments().filter(|(of, _)| environment.is_none_or(|asked| asked == *of));
+    let named = all.flat_map(|(of, policy)| policy.set.rights(of).map(move |(name, rights)| (name, policy, rights)));
+    let mut found = named.filter(|(of, _, rights)| *of == name && rights.open.contains(who));
+    match (found.next(), found.next()) {
+        (Some((_, policy, rights)), None) => Ok((policy, rights)),
+        (Some((_, _, one)), Some((_, _, other))) => {
+            let what = format!("is missing: {} and {} both have break-glass {name}", one.environment, other.environment);
+            Err(No::Refusal(Refusal::field("environment", what)))
+        }
+        (None, _) => Err(not_named(name)),
+    }
+}
+
+/// The rights that one was opened with, as policy names them now.
+fn now<'a>(compiled: &'a Compiled, glass: &'a Glass) -> Result<(&'a Policy, &'a Rights), No> {
+    let policy = compiled.policy(&glass.environment);
+    let found = policy.and_then(|p| Some((p, p.set.rights(&glass.environment).find(|(name, _)| **name == *glass.rights)?.1)));
+    found.ok_or_else(|| {
+        let what = format!("policy no longer names break-glass {} in {}", glass.rights, glass.environment);
+        let no = Refusal::new(Reason::DeniedByPolicy, what).by(format!("break_glass.{}", glass.rights));
+        No::Refusal(no.way_out("whoever owns the policy set puts it back under [break_glass], with its reviewers"))
+    })
+}
+
+/// What happens in break-glass stays within the rights that policy names at that moment, for somebody whom it names.
+pub(super) fn still_named(policy: &Policy, place: &Place, upstream: &Upstream, scopes: &[String]) -> Result<(), No> {
+    let Some(InGlass { rights: name, who }) = place.glass.as_deref() else { return Ok(()) };
+    let no = |what: String| {
+        let no = Refusal::new(Reason::DeniedByPolicy, what).by(format!("break_glass.{name}"));
+        Err(No::Refusal(no.way_out("whoever owns the policy set names what break-glass gives, and to whom")))
+    };
+    let mut all = policy.set.rights(&upstream.environment);
+    let Some((_, rights)) = all.find(|(of, _)| **of == **name) else {
+        return no(format!("policy no longer names break-glass {name}"));
+    };
+    if !who.as_ref().is_some_and(|who| rights.open.contains(who)) {
+        return no(format!("policy no longer lets you open break-glass {name}"));
+    }
+    let of = rights.upstreams.iter().find(|(of, _)| *of == upstream.name).map(|(_, scopes)| scopes);
+    match scopes.iter().find(|scope| !of.is_some_and(|of| of.contains(scope))) {
+        Some(scope) => no(format!("break-glass {name} does not give {scope} of {}", upstream.name)),
+        None => Ok(()),
+    }
+}
+
+/// Only its two people act in break-glass, also in what they open below it.
+pub(super) fn only_its_people(view: &View, parent: TaskId, caller: &Caller, callers: &[String]) -> Result<(), No> {
+    let other = view.read(|s| {
+        let parent = s.tasks.get(&parent)?;
+        std::iter::once(caller.id().as_str())
+            .chain(callers.iter().map(String::as_str))
+            .find(|c| !parent.admits(c))
+            .map(str::to_owned)
+    });
+    match other {
+        Some(other) => Err(denied(Reason::NotYours, format!("{other} is none of those who opened break-glass"))),
+        None => Ok(()),
+    }
+}
+
+fn not_blocked(view: &View, caller: &Caller, what: &str) -> Result<(), No> {
+    match view.read(|s| s.rules.blocks(&caller_facts(caller, view))) {
+        Some(hit) => Err(No::Refusal(refused_by(&hit, what))),
+        None => Ok(()),
+    }
+}
+
+impl Decider {
+    /// Decides opening one: the record of its task, and who asks for it.
+    pub fn open_glass(
+        &self,
+        view: &View,
+        compiled: &Compiled,
+        (caller, who): (&Caller, &Identity),
+        ask: &GlassAsk,
+        id: TaskId,
+    ) -> Result<(Box<TaskOpened>, BreakGlass), No> {
+        let (policy, rights) = opened_by(compiled, who, &ask.rights, ask.environment.as_deref())?;
+        self.inside_wall(compiled, caller, &rights.environment)?;
+        not_blocked(view, caller, "opening break-glass")?;
+        let longest = rights.ttl_ms.min(self.longest_task_ms);
+        let ttl = ask.ttl_ms.unwrap_or(longest);
+        if ttl > longest {
+            let what = format!("{} s, break-glass {} takes at most {} s", ttl / 1000, ask.rights, longest / 1000);
+            return Err(No::Refusal(Refusal::field("ttl", what)));
+        }
+        let terms = rights.terms(&ask.reason);
+        let (allowance, environment) = self.allowance(compiled, &terms)?;
+        if environment != rights.environment {
+            let what = format!("break-glass {} names upstreams of {environment}", ask.rights);
+            return Err(denied(Reason::EnvironmentWall, what));
+        }
+        let now = view.now();
+        let opened = TaskOpened {
+            task: id.as_bytes().to_vec(),
+            owner: Some(who.clone()),
+            opener: caller.id().as_str().to_owned(),
+            environment,
+            purpose: ask.reason.clone(),
+            opened_at: now.0,
+            // Until somebody joins.
+            deadline: now.plus(ttl.min(limits::BREAK_GLASS_JOIN_MS)).0,
+            max_deadline: now.plus(ttl).0,
+            policy_version: policy.version,
+            svid: Some(svid_of(caller)),
+            ancestor: caller.ancestor().map_or_else(Vec::new, |a| a.as_bytes().to_vec()),
+            break_glass: true,
+            ..TaskOpened::default()
+        };
+        let path = TaskPath::New { tasks: vec![id], owners: vec![who.clone()] };
+        let live = view.read(|s| live_of(s, caller.id().as_str()));
+        let glass = InGlass { rights: ask.rights.as_str().into(), who: Some(who.clone()) };
+        let place = Place::new(id, opened, allowance, path, live).in_glass(Some(glass.into()));
+        self.may_open(compiled, policy, caller, &terms, &place, Work::OpenTask, now)?;
+        let step = BreakGlass {
+            people: vec![who.clone()],
+            text: ask.reason.clone(),
+            rights: ask.rights.clone(),
+            step: GlassStep::Opened as i32,
+            environment: rights.environment.clone(),
+            ..self.glass_step(view, policy, caller, id)
+        };
+        let opened = place.settle().1.ok_or_else(|| Fault::new("a task that is opened has no record"))?;
+        Ok((opened, step))
+    }
+
+    /// Decides joining one as the second person.
+    pub fn join_glass(
+        &self,
+        view: &View,
+        compiled: &Compiled,
+        (caller, who): (&Caller, &Identity),
+        (id, glass): (TaskId, &Glass),
+        reason: &str,
+    ) -> Result<BreakGlass, No> {
+        let (policy, rights) = now(compiled, glass)?;
+        if !rights.open.contains(who) {
+            return Err(not_named(&glass.rights));
+        }
+        self.inside_wall(compiled, caller, &glass.environment)?;
+        not_blocked(view, caller, "joining break-glass")?;
+        let first = glass.people.first().map(|p| &p.who);
+        let terms = rights.terms(reason);
+        let (allowance, _) = self.allowance(compiled, &terms)?;
+        let place = view.read(|s| s.tasks.get(&id).map(|task| Place::open(s, task, caller.id().as_str())));
+        let Some(place) = place else { return Err(denied(Reason::NotFound, format!("there is no break-glass task {id}"))) };
+        if *place.allowance() != allowance || !first.is_some_and(|first| rights.open.contains(first)) {
+            let what = format!("what break-glass {} gives, or to whom, changed since task {id} was opened", glass.rights);
+            return Err(No::Refusal(Refusal::new(Reason::DeniedByPolicy, what).way_out("close it, and open another one")));
+        }
+        self.may_open(compiled, policy, caller, &terms, &place, Work::OpenTask, view.now())?;
+        Ok(BreakGlass {
+            people: first.into_iter().chain([who]).cloned().collect(),
+            text: reason.to_owned(),
+            rights: glass.rights.to_string(),
+            step: GlassStep::Joined as i32,
+            environment: glass.environment.to_string(),
+            ..self.glass_step(view, policy, caller, id)
+        })
+    }
+
+    /// Decides reviewing one as a third person.
+    pub fn review_glass(
+        &self,
+        view: &View,
+        compiled: &Compiled,
+        (caller, who): (&Caller, &Identity),
+        (id, glass): (TaskId, &Glass),
+        text: &str,
+    ) -> Result<BreakGlass, No> {
+        let (policy, rights) = now(compiled, glass)?;
+        if !rights.review.contains(who) {
+            let what = format!("there is no break-glass task {id} that you may review");
+            let no = Refusal::new(Reason::NotFound, what);
+            return Err(No::Refusal(no.way_out("whoever owns the policy set names reviewers under [break_glass]")));
+        }
+        not_blocked(view, caller, "reviewing break-glass")?;
+        Ok(BreakGlass {
+            people: glass.people.iter().map(|p| p.who.clone()).collect(),
+            reviewer: Some(who.clone()),
+            text: text.to_owned(),
+            rights: glass.rights.to_string(),
+            step: GlassStep::Reviewed as i32,
+            environment: glass.environment.to_string(),
+            ..self.glass_step(view, policy, caller, id)
+        })
+    }
+
+    /// Whether policy names somebody for one, to open or to review it.
+    pub fn named_for_glass(&self, compiled: &Compiled, who: &Identity, glass: &Glass) -> bool {
+        now(compiled, glass).is_ok_and(|(_, rights)| rights.review.contains(who) || rights.open.contains(who))
+    }
+
+    fn glass_step(&self, view: &View, policy: &Policy, caller: &Caller, id: TaskId) -> BreakGlass {
+        BreakGlass {
+            task: id.as_bytes().to_vec(),
+            caller: caller.id().as_str().to_owned(),
+            policy_version: policy.version,
+            decided_at: view.now().0,
+            svid: Some(svid_of(caller)),
+            ancestor: caller.ancestor().map_or_else(Vec::new, |a| a.as_bytes().to_vec()),
+            ..BreakGlass::default()
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Webhooks of ServerService.
+
+use super::super::wire;
+use super::ask;
+use crate::authority::Authority;
+use crate::pb::mayfly::v1 as pb;
+use crate::policy::{Admin, wanted};
+use crate::refusal::{No, Reason, Refusal};
+use crate::seq::{Millis, Seq};
+use crate::tasks::Actor;
+use crate::webhook::{Dead, Standing};
+
+/// All of them, by name.
+pub async fn list(a: &Authority, actor: &Actor) -> Result<pb::ListWebhooksResponse, No> {
+    a.admit(ask::operator(actor)?, Admin::Observe, None)?;
+    let durable = a.ledger.durable();
+    let mut all = a.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default();
+    all.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(pb::ListWebhooksResponse { webhooks: all.into_iter().map(|standing| to_pb(standing, durable)).collect() })
+}
+
+/// Posts a test event to one.
+pub async fn test(a: &Authority, actor: &Actor, ask: &pb::TestWebhookRequest) -> Result<pb::TestWebhookResponse, No> {
+    a.admit(ask::operator(actor)?, Admin::Observe, None)?;
+    let name = wanted::name("name", &ask.name)?;
+    let none = || ask::not_found(format!("there is no webhook {name} in the configuration"));
+    match a.webhooks.get().and_then(|tellers| tellers.test(&name)).ok_or_else(none)?.await {
+        Ok(status) => Ok(pb::TestWebhookResponse { status: status.into() }),
+        Err(problem) => Err(No::Refusal(Refusal::new(Reason::UpstreamFailed, problem).by(format!("webhook {name}")))),
+    }
+}
+
+fn to_pb(standing: Standing, durable: Seq) -> pb::Webhook {
+    pb::Webhook {
+        behind: durable.as_u64().saturating_sub(standing.seq.as_u64()),
+        seq: standing.seq.as_u64(),
+        name: standing.name,
+        url: standing.url,
+        events: standing.events,
+        environments: standing.environments,
+        delivered: standing.delivered,
+        failed: standing.failed,
+        problem: standing.problem,
+        since: standing.since.map(wire::timestamp),
+        given_up: standing.dead,
+        given_up_newest: standing.dead_newest.into_iter().map(dead_to_pb).collect(),
+    }
+}
+
+fn dead_to_pb(dead: Dead) -> pb::GivenUpEvent {
+    let Dead { id, kind, seq, at, problem } = dead;
+    pb::GivenUpEvent { event_id: id, r#type: kind, seq, at: Some(wire::timestamp(Millis(at))), problem }
+}

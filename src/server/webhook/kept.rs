@@ -1,0 +1,84 @@
+//! How far a webhook is, as the store keeps it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::authority::Authority;
+use crate::ledger::forward::Place;
+use crate::ledger::keep::noted;
+use crate::limits;
+use crate::refusal::Fault;
+use crate::seq::Seq;
+use crate::store::Expect;
+use crate::webhook::Dead;
+
+/// How far one is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Kept {
+    /// The commit that is looked at next.
+    pub at: Place,
+    /// Every record up to here was told, given up, or is no event of its.
+    pub done: Seq,
+    /// How many events were ever given up.
+    pub dead: u64,
+    /// The newest of them, the newest last.
+    pub newest: Vec<Dead>,
+}
+
+/// What follows the place in the named value.
+#[derive(Serialize, Deserialize)]
+struct Rest {
+    done: u64,
+    dead: u64,
+    newest: Vec<Dead>,
+}
+
+/// The named value of a webhook.
+pub(in crate::server) fn value_name(name: &str) -> String {
+    format!("webhook/{name}")
+}
+
+/// Where the one before ended; of one that is new, what comes next. Durable when it returns.
+pub(super) fn begin(authority: &Authority, name: &str) -> Result<Kept, Fault> {
+    let failed = |e| Fault::new(format!("reading how far webhook {name} is: {e}"));
+    let bytes = authority.ledger.store().named(&value_name(name)).map_err(failed)?;
+    let (end, oldest) = authority.ledger.peek(|s| {
+        let end = Place { position: s.position + 1, seq: s.head };
+        (end, Place { position: s.removed.before.max(1), seq: s.removed.seq })
+    });
+    let Some((place, rest)) = bytes.as_deref().and_then(noted) else {
+        let kept = Kept { at: end, done: end.seq, dead: 0, newest: Vec::new() };
+        kept.keep(authority, name)?;
+        return Ok(kept);
+    };
+    let malformed = |e| Fault::new(format!("how far webhook {name} is cannot be read: {e}"));
+    let rest: Rest = serde_json::from_slice(rest).map_err(malformed)?;
+    // By its seq: after a recovery other commits stand at its place.
+    let at = match authority.ledger.place_of(place.seq, end)? {
+        Ok(found) if found.position >= oldest.position => found,
+        _ => {
+            tracing::error!(webhook = name, after = %place.seq, until = %oldest.seq, "records were removed that it was never told of");
+            oldest
+        }
+    };
+    let done = Seq::from_u64(rest.done).unwrap_or(at.seq).max(at.seq).min(end.seq.max(at.seq));
+    Ok(Kept { at, done, dead: rest.dead, newest: rest.newest })
+}
+
+impl Kept {
+    /// Writes it down, durably.
+    pub fn keep(&self, authority: &Authority, name: &str) -> Result<(), Fault> {
+        let rest = Rest { done: self.done.as_u64(), dead: self.dead, newest: self.newest.clone() };
+        let rest = serde_json::to_vec(&rest).map_err(|e| Fault::new(e.to_string()))?;
+        let bytes = [&self.at.position.to_be_bytes()[..], &self.at.seq.as_u64().to_be_bytes(), &rest].concat();
+        let put = authority.ledger.store().put(&value_name(name), &bytes, Expect::Any);
+        put.map_err(|e| Fault::new(format!("writing how far webhook {name} is: {e}")))
+    }
+
+    /// One was given up.
+    pub fn give_up(&mut self, dead: Dead) {
+        self.dead += 1;
+        self.newest.push(dead);
+        let beyond = self.newest.len().saturating_sub(limits::WEBHOOK_DEAD_LISTED);
+        self.newest.drain(..beyond);
+    }
+}

@@ -1,0 +1,216 @@
+//! The thread of one webhook: reads on, tells in order, waits, gives up.
+
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+use super::Hook;
+use super::call::post;
+use super::kept::Kept;
+use crate::authority::Authority;
+use crate::ledger::forward::{Place, Step};
+use crate::ledger::search::{Filter, Match};
+use crate::limits;
+use crate::refusal::Fault;
+use crate::seq::{Millis, Seq};
+use crate::store::StoreId;
+use crate::system::Stopwatch;
+use crate::webhook::{Dead, Told, is_of, told};
+
+/// One webhook at work.
+pub(super) struct Run {
+    hook: Arc<Hook>,
+    kept: Kept,
+    /// As it was kept last.
+    noted: Kept,
+    watch: Stopwatch,
+    runtime: Runtime,
+    stopping: watch::Receiver<bool>,
+    pauses: Option<ExponentialBackoff>,
+}
+
+/// What became of an event.
+enum Fate {
+    Taken,
+    GivenUp(String),
+    Stopping,
+}
+
+impl Run {
+    pub fn new(hook: Arc<Hook>, kept: Kept, stopping: watch::Receiver<bool>) -> io::Result<Run> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let run = Run { hook, noted: kept.clone(), kept, watch: Stopwatch::start(), runtime, stopping, pauses: None };
+        run.tell_standing(|_| {});
+        Ok(run)
+    }
+
+    fn stops(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    pub fn run(mut self, authority: &Weak<Authority>) {
+        crate::ledger::in_the_background();
+        while !self.stops() {
+            // Whoever ends the server ends this first; a server that is gone is no reason to go on.
+            let Some(authority) = authority.upgrade() else { return };
+            let went = self.round(&authority);
+            let noted = self.note(&authority, false);
+            drop(authority);
+            let more = match went.and_then(|more| noted.map(|()| more)) {
+                Ok(more) => {
+                    if self.pauses.is_none() {
+                        self.tell_standing(|s| s.problem.clear());
+                    }
+                    more
+                }
+                Err(fault) => {
+                    tracing::error!(webhook = self.hook.of.name, %fault, "events are not told; it is tried again");
+                    self.tell_standing(|s| s.problem = fault.what);
+                    false
+                }
+            };
+            if !more && !self.stops() {
+                std::thread::park_timeout(Duration::from_millis(limits::WEBHOOK_LOOK_MS));
+            }
+        }
+        if let Some(authority) = authority.upgrade()
+            && let Err(fault) = self.note(&authority, true)
+        {
+            tracing::warn!(webhook = self.hook.of.name, %fault, "the newest events are told again after the next start");
+        }
+    }
+
+    /// Goes on by a piece of the log. True where there may be more.
+    fn round(&mut self, authority: &Authority) -> Result<bool, Fault> {
+        let Some(steps) = authority.ledger.steps(self.kept.at, limits::READER_BYTES)? else {
+            self.kept = super::kept::begin(authority, &self.hook.of.name)?;
+            return Ok(true);
+        };
+        for step in &steps {
+            if !self.commit(authority, step)? {
+                return Ok(false);
+            }
+            self.kept.at = Place { position: step.position + 1, seq: step.last };
+            self.kept.done = self.kept.done.max(step.last);
+        }
+        if !steps.is_empty() {
+            self.tell_standing(|_| {});
+        }
+        Ok(!steps.is_empty())
+    }
+
+    /// Tells what of a commit is to be told. False where the server stops meanwhile.
+    fn commit(&mut self, authority: &Authority, step: &Step) -> Result<bool, Fault> {
+        let done = self.kept.done;
+        for one in step.matches(&Filter::default())?.iter().filter(|one| one.past.seq > done) {
+            if let Some((event, id)) = self.event(authority, one) {
+                let (seq, at) = (one.past.seq, one.past.at);
+                match self.tell(&event, &id, seq, at) {
+                    Fate::Stopping => return Ok(false),
+                    Fate::Taken => self.tell_standing(|s| s.delivered += 1),
+                    Fate::GivenUp(problem) => {
+                        let (kind, now) = (event.kind.to_owned(), self.hook.system.wall());
+                        tracing::error!(webhook = self.hook.of.name, event = kind, id, problem, "an event was given up");
+                        self.kept.give_up(Dead { id, kind, seq: seq.as_u64(), at: now.0, problem });
+                    }
+                }
+                self.kept.done = seq;
+                self.note(authority, true)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The event that a record is, where somebody asked for it, and its id: the same however often it is told.
+    fn event(&self, authority: &Authority, one: &Match) -> Option<(Told, String)> {
+        let hook = &self.hook.of;
+        let (event, store) = authority.ledger.peek(|s| Some((told(&one.past.record, s)?, s.store)))?;
+        let asked = hook.events.is_empty() || hook.events.iter().any(|pattern| is_of(event.kind, pattern));
+        let id = format!("msg_{}_{}", StoreId::from_bytes(store), one.past.seq.as_u64());
+        (asked && event.of.fits(&hook.environments)).then_some((event, id))
+    }
+
+    /// Tells one until it is taken, it is too old, or the server stops.
+    fn tell(&mut self, event: &Told, id: &str, seq: Seq, at: Millis) -> Fate {
+        let body = event.body(seq, at);
+        loop {
+            let old = self.hook.system.wall().since(at) >= limits::WEBHOOK_GIVE_UP_MS;
+            let failing = self.hook.standing.lock().problem.clone();
+            if old && self.pauses.is_some() {
+                // The one before it was not taken either: nobody is there to try this one on.
+                return Fate::GivenUp(failing);
+            }
+            let hook = self.hook.clone();
+            let attempt = post(&hook.of, &hook.system, id, &body);
+            let Some(outcome) = self.unless_stopping(attempt) else { return Fate::Stopping };
+            match outcome {
+                Ok(_) => {
+                    self.pauses = None;
+                    self.tell_standing(|s| {
+                        s.problem.clear();
+                        s.since = None;
+                    });
+                    return Fate::Taken;
+                }
+                Err(problem) => {
+                    if failing != problem {
+                        tracing::warn!(webhook = hook.of.name, problem, "an event is not taken; it is tried again");
+                    }
+                    let now = hook.system.wall();
+                    self.tell_standing(|s| {
+                        s.failed += 1;
+                        s.problem = problem;
+                        s.since.get_or_insert(now);
+                    });
+                }
+            }
+            let pause = self.pause();
+            if self.unless_stopping(async { tokio::time::sleep(pause).await }).is_none() {
+                return Fate::Stopping;
+            }
+        }
+    }
+
+    fn unless_stopping<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut stopping = self.stopping.clone();
+        self.runtime.block_on(async {
+            tokio::select! {
+                done = work => Some(done),
+                _ = stopping.wait_for(|stops| *stops) => None,
+            }
+        })
+    }
+
+    fn pause(&mut self) -> Duration {
+        let (least, most) =
+            (Duration::from_millis(limits::WEBHOOK_RETRY_MIN_MS), Duration::from_millis(limits::WEBHOOK_RETRY_MAX_MS));
+        let pauses = self.pauses.get_or_insert_with(|| {
+            let builder = ExponentialBuilder::new().with_min_delay(least).with_max_delay(most);
+            builder.with_jitter().without_max_times().build()
+        });
+        pauses.next().unwrap_or(most)
+    }
+
+    /// Notes how far it is, durably: at once, or where the last note is old.
+    fn note(&mut self, authority: &Authority, at_once: bool) -> Result<(), Fault> {
+        let due = at_once || self.watch.us() >= limits::WEBHOOK_NOTE_MS * 1000;
+        if self.kept == self.noted || !due {
+            return Ok(());
+        }
+        self.kept.keep(authority, &self.hook.of.name)?;
+        (self.noted, self.watch) = (self.kept.clone(), Stopwatch::start());
+        Ok(())
+    }
+
+    fn tell_standing(&self, change: impl FnOnce(&mut crate::webhook::Standing)) {
+        let mut standing = self.hook.standing.lock();
+        standing.seq = self.kept.done;
+        standing.dead = self.kept.dead;
+        standing.dead_newest.clone_from(&self.kept.newest);
+        change(&mut standing);
+    }
+}

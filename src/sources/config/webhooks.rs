@@ -1,0 +1,186 @@
+//! `[[webhooks]]`: who is told of events.
+
+use std::path::{Path, PathBuf};
+
+use super::values::{LIST, TEXT, list};
+use crate::document::{Field, Section};
+use crate::limits;
+use crate::webhook::{TYPES, names_some};
+
+/// One of `[[webhooks]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// Its name.
+    pub name: String,
+    /// Where events are posted.
+    pub url: WebhookUrl,
+    /// The roots that vouch for the receiver, PEM; over https always.
+    pub ca: Option<PathBuf>,
+    /// What signs.
+    pub secret_file: PathBuf,
+    /// Types and groups of events; none for all.
+    pub events: Vec<String>,
+    /// Environments; none for all.
+    pub environments: Vec<String>,
+    /// Its line in the configuration.
+    pub line: usize,
+}
+
+/// Where events are posted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookUrl {
+    /// As it was written.
+    pub text: String,
+    /// Over TLS.
+    pub https: bool,
+    /// The host, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The path and the query.
+    pub path: String,
+}
+
+impl WebhookUrl {
+    /// The same without the query, which may be a secret.
+    pub fn shown(&self) -> &str {
+        self.text.split('?').next().unwrap_or_default()
+    }
+
+    /// The value of `Host`.
+    pub fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        match (self.https, self.port) {
+            (true, 443) | (false, 80) => host,
+            (_, port) => format!("{host}:{port}"),
+        }
+    }
+
+    fn parse(text: &str) -> Option<WebhookUrl> {
+        let uri: http::Uri = text.parse().ok()?;
+        let https = match uri.scheme_str()? {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        let authority = uri.authority()?;
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        // What is on its way in clear stays on this host.
+        let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        if authority.as_str().contains('@') || host.is_empty() || (!https && !loopback) || text.contains('#') {
+            return None;
+        }
+        let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let path = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        Some(WebhookUrl { text: text.to_owned(), https, host, port, path })
+    }
+}
+
+/// One section as it was written.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::sources) struct WebhookEntry {
+    name: String,
+    url: WebhookUrl,
+    ca: Option<String>,
+    secret_file: String,
+    events: Vec<String>,
+    environments: Vec<String>,
+    line: usize,
+}
+
+impl WebhookEntry {
+    pub(super) fn joined(&self, base: &Path) -> Webhook {
+        Webhook {
+            name: self.name.clone(),
+            url: self.url.clone(),
+            ca: self.ca.as_ref().map(|ca| base.join(ca)),
+            secret_file: base.join(&self.secret_file),
+            events: self.events.clone(),
+            environments: self.environments.clone(),
+            line: self.line,
+        }
+    }
+}
+
+pub(super) fn webhook_url(field: &Field<'_>) -> Option<WebhookUrl> {
+    let text = field.text(limits::NAME_BYTES * 4)?;
+    let remedy = "https://HOST/PATH, or http://127.0.0.1:PORT/PATH on this host; without user and fragment";
+    WebhookUrl::parse(&text).or_else(|| field.wrong(format!("is {text:?}"), remedy))
+}
+
+pub(super) fn webhooks(field: &Field<'_>) -> Option<Vec<WebhookEntry>> {
+    let entries: Vec<WebhookEntry> = field.list(limits::WEBHOOKS)?.iter().filter_map(|item| entry(item)).collect();
+    let twice = |(place, entry): (usize, &WebhookEntry)| entries.iter().take(place).any(|before| before.name == entry.name);
+    match entries.iter().enumerate().find(|at| twice(*at)) {
+        Some((_, entry)) => field.wrong(format!("has {} twice", entry.name), "give each a name of its own"),
+        None => Some(entries),
+    }
+}
+
+fn entry(item: &Field<'_>) -> Option<WebhookEntry> {
+    let section: Section<'_> = item.section()?;
+    let name = section.required("name").and_then(|f| name(&f));
+    let url = section.required("url").and_then(|f| webhook_url(&f));
+    let ca = section.optional("ca").map(|f| f.text(TEXT));
+    let secret_file = section.required("secret_file").and_then(|f| f.text(TEXT));
+    let events = section.optional("events").map_or(Some(Vec::new()), |f| some(&f, event));
+    let environments = section.optional("environments").map_or(Some(Vec::new()), |f| some(&f, |f| f.name()));
+    section.finish();
+    let url = url?;
+    if url.https && ca.is_none() {
+        return item.wrong("lacks ca", "name the file of the roots that vouch for the receiver, PEM");
+    }
+    let ca = match ca {
+        Some(ca) => Some(ca?),
+        None => None,
+    };
+    let (secret_file, events, environments) = (secret_file?, events?, environments?);
+    Some(WebhookEntry { name: name?, url, ca, secret_file, events, environments, line: item.line() })
+}
+
+/// A name that is part of the name of a value in the store.
+fn name(field: &Field<'_>) -> Option<String> {
+    let name = field.name()?;
+    let plain = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if plain { Some(name) } else { field.wrong(format!("is {name:?}"), "at most 64 letters, digits and ._-") }
+}
+
+/// A list that may be empty, which stands for all.
+fn some(field: &Field<'_>, read: impl Fn(&Field<'_>) -> Option<String>) -> Option<Vec<String>> {
+    if field.list(LIST)?.is_empty() { Some(Vec::new()) } else { list(field, read) }
+}
+
+fn event(field: &Field<'_>) -> Option<String> {
+    let pattern = field.text(limits::NAME_BYTES)?;
+    match names_some(&pattern) {
+        true => Some(pattern),
+        false => field.wrong(format!("is {pattern:?}, which is no event"), TYPES.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_https_or_on_this_host() {
+        let url = WebhookUrl::parse("https://hooks.example.org/a?key=b").unwrap();
+        assert_eq!((url.host.as_str(), url.port, url.path.as_str()), ("hooks.example.org", 443, "/a?key=b"));
+        assert_eq!((url.shown(), url.authority().as_str()), ("https://hooks.example.org/a", "hooks.example.org"));
+        let url = WebhookUrl::parse("http://[::1]:8080").unwrap();
+        assert_eq!((url.host.as_str(), url.port, url.path.as_str()), ("::1", 8080, "/"));
+        assert_eq!(url.authority(), "[::1]:8080");
+        for bad in [
+            "http://example.org/",
+            "http://10.0.0.1/",
+            "ftp://127.0.0.1/",
+            "https://user:pass@example.org/",
+            "https://example.org/#a",
+            "http://127.0.0.1.example.org/",
+            "/path",
+            "",
+        ] {
+            assert!(WebhookUrl::parse(bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! From a record to an event.
+
+use serde_json::{Map, Value, json};
+
+use super::Where;
+use crate::document::shown::stripped;
+use crate::ledger::State;
+use crate::ledger::record::*;
+use crate::ledger::state::{Approval, Glass};
+use crate::limits;
+use crate::revocation::Target;
+use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
+
+/// One event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// Its type.
+    pub kind: &'static str,
+    /// Its environment.
+    pub of: Where,
+    /// What is said.
+    data: Map<String, Value>,
+}
+
+impl Told {
+    fn new(kind: &'static str, of: Where, data: Value) -> Told {
+        let data = match data {
+            Value::Object(data) => data,
+            _ => Map::new(),
+        };
+        Told { kind, of, data }
+    }
+
+    /// The body that is posted: type, time and what is said, with what acts on a screen left out. Beyond `limits::WEBHOOK_BODY_BYTES` it says
+    /// which record it is about, and that the rest is in the audit.
+    pub fn body(&self, seq: Seq, at: Millis) -> String {
+        let with = |mut data: Map<String, Value>| {
+            data.insert("seq".into(), seq.as_u64().into());
+            if let Where::In(environment) = &self.of {
+                data.insert("environment".into(), Value::String(stripped(environment)));
+            }
+            json!({ "type": self.kind, "timestamp": at.to_string(), "data": data }).to_string()
+        };
+        let whole = with(self.data.iter().map(|(key, value)| (key.clone(), clean(value))).collect());
+        if whole.len() <= limits::WEBHOOK_BODY_BYTES {
+            return whole;
+        }
+        with(Map::from_iter([("truncated".to_owned(), Value::Bool(true))]))
+    }
+}
+
+/// The same value, its texts without what acts on a screen.
+fn clean(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(stripped(text)),
+        Value::Array(all) => Value::Array(all.iter().map(clean).collect()),
+        Value::Object(all) => Value::Object(all.iter().map(|(key, value)| (key.clone(), clean(value))).collect()),
+        other => other.clone(),
+    }
+}
+
+fn who(identity: &Identity) -> String {
+    identity.name()
+}
+
+fn author(record: &Record) -> String {
+    record.author.as_ref().and_then(|a| a.who.as_ref()).map_or_else(String::new, Who::name)
+}
+
+fn time(ms: u64) -> String {
+    Millis(ms).to_string()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+fn task_text(bytes: &[u8]) -> String {
+    TaskId::from_slice(bytes).map_or_else(String::new, |id| id.to_string())
+}
+
+/// The event that a record is, if it is one.
+pub fn told(record: &Record, state: &State) -> Option<Told> {
+    match record.event.as_ref()? {
+        Event::ApprovalAsked(e) => Some(asked(e)),
+        Event::ApprovalDecided(e) => Some(decided(e, record, state)),
+        Event::BreakGlass(e) => glass(e),
+        Event::Issued(e) if e.break_glass => Some(used(e)),
+        Event::Refused(e) if e.break_glass => Some(refused(e, state)),
+        Event::TaskClosed(e) => closed(e, record, state),
+        Event::TaskHeld(e) if HoldRank::try_from(e.rank) == Ok(HoldRank::Policy) => Some(held(e, state)),
+        Event::Revoked(e) => Some(revoked(e, record, state)),
+        Event::LockLifted(e) => {
+            let data = json!({ "targets": targets(&e.targets), "reason": e.reason, "by": author(record) });
+            Some(Told::new("lock.lifted", place_of(&e.targets, state), data))
+        }
+        Event::OwnerLeft(e) if !e.returned => {
+            let data = json!({ "owner": e.owner, "reason": e.reason, "by": author(record) });
+            Some(Told::new("owner.left", Where::Everywhere, data))
+        }
+        Event::FellDue(e) => fell_due(e, state),
+        _ => None,
+    }
+}
+
+fn asked(e: &ApprovalAsked) -> Told {
+    let data = json!({
+        "approval": ApprovalId::from_slice(&e.approval).map(|id| id.to_string()),
+        "of": match e.of() {
+            ApprovalOf::Exchange => "exchange",
+            ApprovalOf::Task => "task",
+            ApprovalOf::Extension => "extension",
+            ApprovalOf::Change => "change",
+            ApprovalOf::Unspecified => "",
+        },
+        "caller": e.caller, "upstream": e.upstream, "scopes": e.scopes, "tool": e.tool, "purpose": e.purpose, "task": task_text(&e.task),
+        "arguments_sha256": hex(&e.arguments), "request_sha256": hex(&e.digest), "expires_at": time(e.expires_at), "reason": e.reason,
+        "approvers": e.approvers.iter().map(who).collect::<Vec<_>>(),
+        "governs": if e.of() == ApprovalOf::Change { e.policies.clone() } else { Vec::new() },
+    });
+    Told::new("approval.asked", Where::In(e.environment.clone()), data)
+}
+
+fn of_approval(state: &State, id: &[u8]) -> (Where, Value) {
+    let id = ApprovalId::from_slice(id);
+    let known: Option<&Approval> = id.and_then(|id| state.approvals.get(&id));
+    let of = known.map_or(Where::Unknown, |a| Where::In(a.asked.environment.clone()));
+    let data = json!({
+        "approval": id.map(|id| id.to_string()),
+        "caller": known.map(|a| a.asked.caller.clone()),
+        "upstream": known.map(|a| a.asked.upstream.clone()),
+        "scopes": known.map(|a| a.asked.scopes.clone()),
+        "tool": known.map(|a| a.asked.tool.clone()),
+    });
+    (of, data)
+}
+
+fn decided(e: &ApprovalDecided, record: &Record, state: &State) -> Told {
+    let (of, data) = of_approval(state, &e.approval);
+    let mut told = Told::new(if e.given { "approval.given" } else { "approval.refused" }, of, data);
+    told.data.insert("by".into(), author(record).into());
+    told.data.insert("reason".into(), e.reason.clone().into());
+    told
+}
+
+fn glass(e: &BreakGlass) -> Option<Told> {
+    let kind = match GlassStep::try_from(e.step) {
+        Ok(GlassStep::Opened) => "break_glass.opened",
+        Ok(GlassStep::Joined) => "break_glass.joined",
+        Ok(GlassStep::Reviewed) => "break_glass.reviewed",
+        Ok(GlassStep::Unspecified) | Err(_) => return None,
+    };
+    let data = json!({
+        "task": task_text(&e.task), "rights": e.rights, "people": e.people.iter().map(who).collect::<Vec<_>>(),
+        "reviewer": e.reviewer.as_ref().map(who), "text": e.text,
+    });
+    Some(Told::new(kind, Where::In(e.environment.clone()), data))
+}
+
+fn used(e: &Issued) -> Told {
+    let data = json!({
+        "task": task_text(&e.task), "credential": CredentialId::from_slice(&e.credential).map(|id| id.to_string()), "caller": e.caller,
+        "upstream": e.upstream, "scopes": e.scopes, "tool": e.tool, "purpose": e.purpose, "expires_at": time(e.expires_at),
+    });
+    Told::new("break_glass.used", Where::In(e.environment.clone()), data)
+}
+
+fn of_task(state: &State, id: Option<TaskId>) -> Where {
+    let Some(id) = id else { return Where::Unknown };
+    let task = || state.tasks.get(&id).map(|t| t.terms.environment.to_string());
+    let known = state.glasses.get(&id).map(|g| g.environment.to_string()).or_else(task);
+    known.map_or(Where::Unknown, Where::In)
+}
+
+fn refused(e: &Refused, state: &State) -> Told {
+    let data = json!({
+        "task": e.task, "caller": e.caller, "reason": e.reason, "rule": e.rule, "asked": e.asked,
+        "scopes": e.wanted.as_ref().map(|w| w.scopes.clone()), "tool": e.wanted.as_ref().map(|w| w.tool.clone()),
+    });
+    let known = e.wanted.as_ref().map(|w| Where::In(w.environment.clone()));
+    Told::new("break_glass.refused", known.unwrap_or_else(|| of_task(state, e.task.parse().ok())), data)
+}
+
+fn closed(e: &TaskClosed, record: &Record, state: &State) -> Option<Told> {
+    let glass = TaskId::from_slice(&e.task).and_then(|id| state.glasses.get(&id))?;
+    let outcome = Outcome::try_from(e.outcome).map_or_else(|_| String::new(), |o| format!("{o:?}").to_lowercase());
+    Some(ended(glass, task_text(&e.task), &outcome, &e.reason, record))
+}
+
+fn ended(glass: &Glass, task: String, outcome: &str, reason: &str, record: &Record) -> Told {
+    let data = json!({
+        "task": task, "rights": *glass.rights, "people": glass.people.iter().map(|p| who(&p.who)).collect::<Vec<_>>(),
+        "outcome": outcome, "reason": reason, "by": author(record), "unreviewed": glass.joined() && glass.review.is_none(),
+    });
+    Told::new("break_glass.closed", Where::In(glass.environment.to_string()), data)
+}
+
+fn held(e: &TaskHeld, state: &State) -> Told {
+    let id = TaskId::from_slice(&e.task);
+    let task = id.and_then(|id| state.tasks.get(&id));
+    let data = json!({
+        "task": task_text(&e.task), "reason": e.reason, "owner": task.and_then(|t| t.terms.owners.last().map(who)),
+        "purpose": task.map(|t| t.terms.purpose.to_string()),
+    });
+    Told::new("task.held", of_task(state, id), data)
+}
+
+fn targets(targets: &[TargetRecord]) -> Vec<String> {
+    targets.iter().filter_map(|t| Target::from_record(t).ok()).map(|t| t.to_string()).collect()
+}
+
+/// The environment of what is revoked, where all of it belongs to one.
+fn place_of(targets: &[TargetRecord], state: &State) -> Where {
+    let of = |target: &TargetRecord| match target.aim.as_ref() {
+        Some(Aim::Environment(name)) => Some(name.clone()),
+        Some(Aim::PolicyBelow(of)) => Some(of.environment.clone()),
+        Some(Aim::Upstream(name)) => state.upstreams.get(name.as_str())?.claims.as_ref().map(|c| c.environment.to_string()),
+        Some(Aim::UpstreamScope(of)) => {
+            state.upstreams.get(of.issuer.as_str())?.claims.as_ref().map(|c| c.environment.to_string())
+        }
+        Some(Aim::Task(id)) => {
+            TaskId::from_slice(id).and_then(|id| state.tasks.get(&id)).map(|t| t.terms.environment.to_string())
+        }
+        _ => None,
+    };
+    let mut all = targets.iter().map(of);
+    match all.next() {
+        Some(Some(first)) if all.all(|other| other.as_ref() == Some(&first)) => Where::In(first),
+        _ => Where::Everywhere,
+    }
+}
+
+fn revoked(e: &Revoked, record: &Record, state: &State) -> Told {
+    // One that ended break-glass is told as that.
+    let task = e.targets.iter().find_map(|t| match &t.aim {
+        Some(Aim::Task(id)) => TaskId::from_slice(id).and_then(|id| Some((id, state.glasses.get(&id)?))),
+        _ => None,
+    });
+    if let (Some((id, glass)), false, 1) = (task, e.lock_only, e.targets.len()) {
+        return ended(glass, id.to_string(), "revoked", &e.reason, record);
+    }
+    let data = json!({
+        "targets": targets(&e.targets), "reason": e.reason, "by": author(record), "issued_only": e.issued_only,
+    });
+    Told::new(if e.lock_only { "lock.added" } else { "revoked" }, place_of(&e.targets, state), data)
+}
+
+fn fell_due(e: &FellDue, state: &State) -> Option<Told> {
+    match DueOf::try_from(e.of) {
+        Ok(DueOf::Approval) => {
+            let (of, data) = of_approval(state, &e.id);
+            let of = if e.environment.is_empty() { of } else { Where::In(e.environment.clone()) };
+            let mut told = Told::new("approval.expired", of, data);
+            told.data.insert("expired_at".into(), time(e.at).into());
+            Some(told)
+        }
+        Ok(DueOf::Upstream) => {
+            let data = json!({ "upstream": e.name, "version": e.version, "expires_at": time(e.at), "owner": e.owner });
+            Some(Told::new("upstream.expiring", Where::In(e.environment.clone()), data))
+        }
+        Ok(DueOf::Unspecified) | Err(_) => None,
+    }
+}

@@ -1,0 +1,267 @@
+//! Webhooks on a whole server, with a receiver that takes them, refuses, hangs, sends elsewhere, is down, or is killed with the server.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mayfly::cli::dev::{Settings, World};
+use mayfly::pb::mayfly::v1 as pb;
+use mayfly::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
+use mayfly::pb::mayfly::v1::server_service_client::ServerServiceClient;
+use mayfly::system::Stopwatch;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::kit::{MAYFLY, open_task, reason, until, world};
+
+const SECRET: &[u8] = &[7; 32];
+
+/// What came: id, time, signatures and body, each as it was sent.
+#[derive(Clone, Debug, PartialEq)]
+struct Got {
+    id: String,
+    time: String,
+    signature: String,
+    body: String,
+}
+
+impl Got {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    fn kind(&self) -> String {
+        self.json()["type"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A receiver on a port of this host.
+struct Receiver {
+    address: SocketAddr,
+    got: Arc<Mutex<Vec<Got>>>,
+    /// What it answers; empty: nothing at all.
+    answer: Arc<Mutex<String>>,
+    over: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+const OK: &str = "HTTP/1.1 204 No Content\r\n\r\n";
+
+impl Receiver {
+    fn on(address: SocketAddr) -> Receiver {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let got: Arc<Mutex<Vec<Got>>> = Arc::default();
+        let (answer, over) = (Arc::new(Mutex::new(OK.to_owned())), Arc::new(AtomicBool::new(false)));
+        let (ours, answers, ends) = (Arc::clone(&got), answer.clone(), over.clone());
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if ends.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (got, answer) = (ours.clone(), answers.clone());
+                std::thread::spawn(move || serve(stream.unwrap(), &got, &answer));
+            }
+        });
+        Receiver { address, got, answer, over, thread: Some(thread) }
+    }
+
+    fn new() -> Receiver {
+        Receiver::on(([127, 0, 0, 1], 0).into())
+    }
+
+    fn got(&self) -> Vec<Got> {
+        self.got.lock().clone()
+    }
+
+    /// Each event once, in the order of its first coming.
+    fn events(&self) -> Vec<Got> {
+        let mut events: Vec<Got> = Vec::new();
+        for got in self.got() {
+            if !events.iter().any(|e| e.id == got.id) {
+                events.push(got);
+            }
+        }
+        events
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.address);
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+fn serve(stream: TcpStream, got: &Mutex<Vec<Got>>, answer: &Mutex<String>) {
+    let mut stream = BufReader::new(stream);
+    let (mut length, mut one) =
+        (0, Got { id: String::new(), time: String::new(), signature: String::new(), body: String::new() });
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        let Some((name, value)) = line.trim_end().split_once(": ") else {
+            if line == "\r\n" {
+                break;
+            }
+            continue;
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.parse().unwrap(),
+            "webhook-id" => one.id = value.to_owned(),
+            "webhook-timestamp" => one.time = value.to_owned(),
+            "webhook-signature" => one.signature = value.to_owned(),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    one.body = String::from_utf8(body).unwrap();
+    let answer = answer.lock().clone();
+    if answer.is_empty() {
+        // Until the other end goes away.
+        let _ = stream.read(&mut [0]);
+        return;
+    }
+    if answer.starts_with("HTTP/1.1 2") {
+        got.lock().push(one);
+    }
+    let _ = stream.get_mut().write_all(answer.as_bytes());
+}
+
+fn hook(dir: &Path, name: &str, address: SocketAddr, more: &str) {
+    let secret = dir.join("hook.secret");
+    std::fs::write(&secret, format!("whsec_{}\n", data_encoding::BASE64.encode(SECRET))).unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let config = dir.join("mayfly.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let section = format!(
+        "\n[[webhooks]]\nname = \"{name}\"\nurl = \"http://{address}/hook?k=1\"\nsecret_file = \"hook.secret\"\n{more}\n"
+    );
+    std::fs::write(&config, text + &section).unwrap();
+}
+
+async fn revoke(world: &World, admin: SocketAddr, n: usize) -> u64 {
+    let mut client = RevocationServiceClient::new(world.channel("operator/you", admin).await.unwrap());
+    let target = pb::Target { target: Some(pb::target::Target::Caller(World::id(&format!("agent/nobody-{n}")))) };
+    let request = pb::RevokeRequest { targets: vec![target], reason: format!("drill {n} \u{202e}"), ..Default::default() };
+    client.revoke(request).await.unwrap().into_inner().seq
+}
+
+fn seqs(events: &[Got]) -> Vec<u64> {
+    events.iter().map(|e| e.json()["data"]["seq"].as_u64().unwrap()).collect()
+}
+
+async fn standing(world: &World, admin: SocketAddr) -> pb::Webhook {
+    let mut client = ServerServiceClient::new(world.channel("operator/you", admin).await.unwrap());
+    client.list_webhooks(pb::ListWebhooksRequest {}).await.unwrap().into_inner().webhooks.remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_signed_and_come_in_order_and_a_receiver_that_was_down_misses_none() {
+    let receiver = Receiver::new();
+    let (_dir, world) = world(Settings { engine: mayfly::cli::dev::Engine::Memory, ..Settings::default() });
+    hook(world.dir(), "pager", receiver.address, "events = [\"revoked\"]");
+    let running = world.start().unwrap();
+    let admin = running.addresses().admin;
+    let mut expected = vec![revoke(&world, admin, 0).await];
+    until("the first came", || receiver.got().len() == 1).await;
+    let got = receiver.got().remove(0);
+    let data = &got.json()["data"];
+    assert_eq!((got.kind().as_str(), data["reason"].as_str()), ("revoked", Some("drill 0 ")), "without what acts on a screen");
+    // The signature by hand: HMAC as RFC 2104 has it, over SHA-256.
+    let tag = hmac(SECRET, format!("{}.{}.{}", got.id, got.time, got.body).as_bytes());
+    assert_eq!(got.signature, format!("v1,{}", data_encoding::BASE64.encode(&tag)));
+    // It refuses for a while; nobody who revokes waits for it.
+    *receiver.answer.lock() = "HTTP/1.1 503 Busy\r\n\r\n".into();
+    for n in 1..4 {
+        expected.push(revoke(&world, admin, n).await);
+    }
+    let mut told = standing(&world, admin).await;
+    for _ in 0..200 {
+        if told.failed > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        told = standing(&world, admin).await;
+    }
+    assert!(told.failed > 0 && told.problem.contains("503") && told.behind > 0, "{told:?}");
+    assert!(!told.url.contains("k=1"), "a query may be a secret: {}", told.url);
+    let mut client = ServerServiceClient::new(world.channel("operator/you", admin).await.unwrap());
+    let no = client.test_webhook(pb::TestWebhookRequest { name: "pager".into() }).await.unwrap_err();
+    assert_eq!(reason(&no), "UPSTREAM_FAILED");
+    *receiver.answer.lock() = OK.into();
+    until("the others came", || receiver.events().len() == 4).await;
+    assert_eq!(seqs(&receiver.events()), expected, "in order, none left out");
+    let no = client.test_webhook(pb::TestWebhookRequest { name: "other".into() }).await.unwrap_err();
+    assert_eq!(reason(&no), "NOT_FOUND");
+    assert_eq!(client.test_webhook(pb::TestWebhookRequest { name: "pager".into() }).await.unwrap().into_inner().status, 204);
+    assert_eq!(receiver.got().last().unwrap().kind(), "webhook.test");
+}
+
+fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
+    let padded = |with: u8| -> Vec<u8> { (0..64).map(|n| key.get(n).copied().unwrap_or(0) ^ with).collect() };
+    let inner = mayfly::document::sha256(&[padded(0x36), message.to_vec()].concat());
+    mayfly::document::sha256(&[padded(0x5c), inner.to_vec()].concat()).to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_hangs_or_sends_elsewhere_holds_up_nobody_and_is_not_followed() {
+    let (elsewhere, receiver) = (Receiver::new(), Receiver::new());
+    *receiver.answer.lock() = String::new();
+    let (_dir, world) = world(Settings { engine: mayfly::cli::dev::Engine::Memory, ..Settings::default() });
+    hook(world.dir(), "pager", receiver.address, "");
+    let running = world.start().unwrap();
+    let (admin, workload) = (running.addresses().admin, running.addresses().workload);
+    revoke(&world, admin, 0).await;
+    let began = Stopwatch::start();
+    for _ in 0..20 {
+        open_task(world.channel("agent/demo", workload).await.unwrap(), None).await.unwrap();
+    }
+    assert!(began.us() < 5_000_000, "issuing and opening do not wait for it");
+    *receiver.answer.lock() = format!("HTTP/1.1 302 Found\r\nLocation: http://{}/\r\n\r\n", elsewhere.address);
+    let mut told = standing(&world, admin).await;
+    while !told.problem.contains("302") {
+        assert!(began.us() < 30_000_000, "{told:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        told = standing(&world, admin).await;
+    }
+    assert!(told.problem.contains("redirects are not followed") && elsewhere.got().is_empty());
+    let began = Stopwatch::start();
+    running.stop();
+    assert!(began.us() < 5_000_000, "stopping does not wait for it either");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_its_receiver_is_down_the_server_tells_all_of_it_after_its_next_start() {
+    let receiver = Receiver::new();
+    let address = receiver.address;
+    let (_dir, world) = world(Settings::default());
+    hook(world.dir(), "pager", address, "events = [\"revoked\", \"break_glass.*\"]\nenvironments = [\"dev\"]");
+    let child = world.spawn(Path::new(MAYFLY)).unwrap();
+    let admin = child.addresses().admin;
+    let mut expected = vec![revoke(&world, admin, 0).await];
+    until("the first came", || receiver.got().len() == 1).await;
+    drop(receiver);
+    for n in 1..6 {
+        expected.push(revoke(&world, admin, n).await);
+    }
+    child.kill();
+    let receiver = Receiver::on(address);
+    let child = world.spawn(Path::new(MAYFLY)).unwrap();
+    expected.push(revoke(&world, child.addresses().admin, 6).await);
+    until("all came", || receiver.events().last().is_some_and(|e| seqs(std::slice::from_ref(e))[0] == expected[6])).await;
+    let came = seqs(&receiver.events());
+    let first = came[0];
+    assert!(first == expected[0] || first == expected[1], "at least once: the newest before the kill may come again");
+    let missed = expected.iter().position(|seq| *seq == first).unwrap();
+    assert_eq!(came, expected[missed..], "nothing is lost, and the order stays");
+    child.kill();
+}
