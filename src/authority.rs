@@ -18,6 +18,7 @@ use crate::ledger::record::{Aim, Event, Record};
 use crate::ledger::state::{RequestKey, id_for};
 use crate::ledger::{Batch, Committed, Ledger};
 use crate::limits;
+use crate::metrics::Counted;
 use crate::peers::Peers;
 use crate::policy::catalog::Catalog;
 use crate::policy::decide::Decider;
@@ -76,6 +77,8 @@ pub struct Authority {
     pub questions: Arc<Semaphore>,
     /// How far the continuous export is, where there is one.
     pub exported: parking_lot::Mutex<Option<Exported>>,
+    /// What is counted for metrics.
+    pub counted: Counted,
     /// Those who tell webhooks, once the server is started.
     pub webhooks: OnceLock<Box<dyn crate::webhook::Tellers>>,
     /// Those who read the ledger in order at once.
@@ -191,6 +194,7 @@ impl Authority {
             commits: broadcast::Sender::new(limits::WATCH_LAG),
             questions: Arc::new(Semaphore::new(limits::HISTORY_QUESTIONS)),
             exported: parking_lot::Mutex::new(None),
+            counted: Counted::default(),
             webhooks: OnceLock::new(),
             readers: Arc::new(Semaphore::new(limits::READERS)),
             changing: Mutex::new(()),
@@ -228,6 +232,7 @@ impl Authority {
         {
             tracing::error!(%fault, "a bundle could not be loaded");
         }
+        changes().for_each(|r| self.counted.count(r));
         self.leases.follow(changes().map(|r| &**r));
         // Nobody watches: that is no error.
         let _ = self.commits.send(batch.clone());

@@ -27,6 +27,7 @@ pub mod inventory;
 pub mod keys;
 pub mod leases;
 pub mod lookup;
+pub mod metrics;
 pub mod narrow;
 pub mod peers;
 pub mod proof;

@@ -132,7 +132,7 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         (
             "[store]",
             "[[webhooks]]\nname = \"a\"\nurl = \"http://h.example/\"\nsecret_file = \"s\"\n[store]",
-            &[":15:", "on this host"],
+            &[":14:", "on this host"],
         ),
         (
             "[store]",
@@ -142,7 +142,7 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         (
             "[store]",
             "[[webhooks]]\nname = \"a/b\"\nurl = \"http://[::1]:1/\"\nsecret_file = \"s\"\nevents = [\"x.*\"]\n[store]",
-            &[":14:", "letters, digits", ":17:", "which is no event", "break_glass.opened"],
+            &[":13:", "letters, digits", ":16:", "which is no event", "break_glass.opened"],
         ),
         (
             "[store]",
@@ -150,6 +150,7 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
              [[webhooks]]\nname = \"a\"\nurl = \"http://[::1]:2/\"\nsecret_file = \"s\"\n[store]",
             &["has a twice"],
         ),
+        ("[store]", "[listen]\nmetrics = \"0.0.0.0:9464\"\n[store]", &["listen.metrics is 0.0.0.0:9464, no loopback address"]),
         ("[store]", "[[webhooks]]\nurl = \"http://[::1]:1/\"\n[store]", &["lacks webhooks[0].name, webhooks[0].secret_file"]),
         ("[store]", "[[bundles]]\ntrust_domain = \"dev.mayfly.internal\"\nfile = \"x\"\n[store]", &["dev.mayfly.internal twice"]),
         (

@@ -175,8 +175,8 @@ says "by name" out "warehouse"
 # Break-glass: named in advance by two, opened by two, looked at by a third. Owners are back, so that there is something to mend.
 check "the owner is back" 0 you owner back data-platform --reason "team founded anew"
 check "nobody has named any rights" 3 you break-glass open orders-down --reason "orders are not booked"
-check "the files in force" 0 you policy show dev --to "$work/policy"
-cat >>"$work/policy/roles.toml" <<'TOML'
+check "the files in force" 0 you policy show dev --to "$work/night"
+cat >>"$work/night/roles.toml" <<'TOML'
 
 [break_glass.orders-down]
 environment = "dev"
@@ -186,12 +186,12 @@ upstreams = { warehouse = ["orders:read"] }
 any_tool = true
 ttl = "30m"
 TOML
-cat >"$work/policy/break-glass.cedar" <<'CEDAR'
+cat >"$work/night/break-glass.cedar" <<'CEDAR'
 @id("break-glass")
 permit (principal in Role::"operator", action in Action::"Work", resource in Environment::"dev")
 when { context.break_glass };
 CEDAR
-check "one operator alone does not name them" 9 you policy set dev "$work/policy" --reason "for the night"
+check "one operator alone does not name them" 9 you policy set dev "$work/night" --roles "$work/night/roles.toml" --reason "for the night"
 says "and is told what governs" err "break-glass orders-down"
 check "two do" 0 colleague approval give "$(approval)" --reason "as agreed"
 check "it is asked for" 9 you break-glass open orders-down --reason "orders are not booked" -o name

@@ -1,4 +1,7 @@
-//! Bounds of webhooks.
+//! Bounds of webhooks, and of metrics.
+
+/// Longest time that a scrape of the metrics takes, milliseconds: half of Prometheus' 10 s. One is answered at a time.
+pub const METRICS_MS: u64 = 5_000;
 
 /// Most webhooks. Each has a thread, and reads the ledger by itself.
 pub const WEBHOOKS: usize = 8;

@@ -17,6 +17,7 @@ pub mod harden;
 pub mod healthcheck;
 pub mod import;
 mod mend;
+mod metrics;
 pub mod problem;
 pub mod recover;
 pub mod run;
@@ -63,6 +64,9 @@ pub struct Addresses {
     pub admin_socket: Option<PathBuf>,
     /// HTTPS for everybody.
     pub public: SocketAddr,
+    /// Metrics, on loopback.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub metrics: Option<SocketAddr>,
     /// The process.
     pub pid: u32,
 }

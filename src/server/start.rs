@@ -293,14 +293,16 @@ fn bind(config: &Config) -> Result<Bound, Why> {
     let public = tcp("listen.public", listen.public)?;
     let shared = config.admin_uids.iter().any(|uid| *uid != rustix::process::geteuid().as_raw());
     let socket = listen.admin_socket.as_deref().map(|path| unix::bind(path, shared)).transpose().map_err(Why::Socket)?;
+    let metrics = listen.metrics.map(|address| tcp("listen.metrics", address).map(|l| (l, address))).transpose()?;
     let addresses = Addresses {
         workload: local("listen.workload", &workload, listen.workload)?,
         admin: local("listen.admin", &admin, listen.admin)?,
         admin_socket: listen.admin_socket.clone(),
         public: local("listen.public", &public, listen.public)?,
+        metrics: metrics.as_ref().map(|(l, address)| local("listen.metrics", l, *address)).transpose()?,
         pid: std::process::id(),
     };
-    Ok(Bound { workload, admin, public, socket, addresses })
+    Ok(Bound { workload, admin, public, socket, metrics: metrics.map(|(l, _)| l), addresses })
 }
 
 /// For the threads: the public listener's TLS.

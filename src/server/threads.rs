@@ -33,6 +33,7 @@ pub(super) struct Bound {
     pub admin: TcpListener,
     pub public: TcpListener,
     pub socket: Option<Socket>,
+    pub metrics: Option<TcpListener>,
     pub addresses: Addresses,
 }
 
@@ -76,6 +77,7 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
         services,
     };
     let (authority, environments) = (served.authority.clone(), config.server.environments.clone());
+    let (metrics, watched, stops) = (bound.metrics, authority.clone(), stopping.clone());
     let operators = mtls(admin_routes(&authority, &health));
     let workloads = mtls(workload_routes(&authority, &health));
     let published = Published::new(authority, &config.server.issuer, &environments, |state, env| jwks(&state.keys, env));
@@ -96,7 +98,12 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
                 }
             }
         };
-        tokio::join!(over_tls, local);
+        let watched = async {
+            if let Some(listener) = metrics {
+                super::metrics::serve(listener, watched, stops).await;
+            }
+        };
+        tokio::join!(over_tls, local, watched);
     })?;
     let upkeep = upkeep::Upkeep::new(config, served, health, stopping);
     let tls = upkeep.public_tls();

@@ -218,6 +218,10 @@ fn place_of(targets: &[TargetRecord], state: &State) -> Where {
         Some(Aim::UpstreamScope(of)) => {
             state.upstreams.get(of.issuer.as_str())?.claims.as_ref().map(|c| c.environment.to_string())
         }
+        Some(Aim::Credential(id)) => {
+            let live = CredentialId::from_slice(id).and_then(|id| state.credentials.get(&id))?;
+            state.tasks.at(live.task()).map(|t| t.terms.environment.to_string())
+        }
         Some(Aim::Task(id)) => {
             TaskId::from_slice(id).and_then(|id| state.tasks.get(&id)).map(|t| t.terms.environment.to_string())
         }

@@ -11,6 +11,7 @@ mod ends;
 mod kit;
 mod listeners;
 mod messages;
+mod metrics;
 mod policy;
 mod policy_rig;
 mod problems;

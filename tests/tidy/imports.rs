@@ -38,6 +38,7 @@ pub const LAYERS: &[&[&str]] = &[
         "keys",
         "leases",
         "lookup",
+        "metrics",
         "narrow",
         "peers",
         "policies",

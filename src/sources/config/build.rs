@@ -31,6 +31,9 @@ pub(super) fn config(source: &Source, base: &Path, environment: &[(String, Strin
     let engine = engine(&source.file, &values, base, &mut conflict);
     let public_tls = public_tls(&values, base, &mut conflict);
     pauses(&values, &mut conflict);
+    if let Some(address) = values.address("listen.metrics").filter(|address| !address.ip().is_loopback()) {
+        conflict("listen.metrics", &format!("listen.metrics is {address}, no loopback address"), "127.0.0.1:PORT or [::1]:PORT");
+    }
     let export = export(&values, base, &mut conflict);
     if !wrong.is_empty() {
         return Err(wrong);
@@ -156,6 +159,7 @@ fn build(file: &str, v: &Values, base: &Path, (seal, engine, public_tls, audit_e
             admin: v.address("listen.admin")?,
             admin_socket: v.path("listen.admin_socket", base),
             public: v.address("listen.public")?,
+            metrics: v.address("listen.metrics"),
         },
         tls: KeyPair { certificate: v.path("tls.certificate", base)?, key: v.path("tls.key", base)? },
         public_tls,

@@ -93,6 +93,12 @@ pub const KEYS: &[Key] = &[
     key("listen.admin", Address, Is("\"127.0.0.1:7444\""), "gRPC over mTLS, for operators."),
     key("listen.admin_socket", Path, Absent("no socket"), "Unix socket for operators on this host, who are known by their uid."),
     key("listen.public", Address, Is("\"127.0.0.1:7445\""), "HTTPS for everybody: JWKS, discovery, health."),
+    key(
+        "listen.metrics",
+        Address,
+        Absent("no metrics"),
+        "`/metrics` in OpenMetrics over HTTP, on a loopback address only: names of webhooks and numbers are told to whoever asks there.",
+    ),
     key("tls.certificate", Path, Required, "The server's X.509-SVID with its chain, PEM. Read again when it changes."),
     key("tls.key", Path, Required, "Its private key, PEM, readable by the server's user only."),
     key("public_tls.certificate", Path, Absent("that of `tls`"), "Another certificate for the public listener, PEM."),

@@ -102,6 +102,8 @@ pub struct Listen {
     pub admin_socket: Option<PathBuf>,
     /// HTTPS for everybody.
     pub public: SocketAddr,
+    /// HTTP for a scraper on this host.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A certificate with its chain, and its key: PEM files.

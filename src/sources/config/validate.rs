@@ -94,7 +94,9 @@ impl Look<'_> {
     /// Two listeners on one port mix their callers' rights, if the second one binds at all.
     fn listeners(&mut self) {
         let listen = &self.config.listen;
-        let all = [("listen.workload", listen.workload), ("listen.admin", listen.admin), ("listen.public", listen.public)];
+        let mut all =
+            vec![("listen.workload", listen.workload), ("listen.admin", listen.admin), ("listen.public", listen.public)];
+        all.extend(listen.metrics.map(|address| ("listen.metrics", address)));
         for (place, (key, address)) in all.iter().enumerate() {
             if let Some((other, _)) = all.iter().take(place).find(|(_, other)| overlap(*other, *address)) {
                 self.error(key, format!("{address} is taken by {other}"), "give each listener its own port");

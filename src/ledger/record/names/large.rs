@@ -1,0 +1,74 @@
+//! What the records name that name much.
+
+use super::Namer;
+use crate::ledger::record::*;
+
+impl Namer<'_> {
+    pub(super) fn due(&mut self, e: &FellDue) {
+        match DueOf::try_from(e.of) {
+            Ok(DueOf::Approval) => self.approval(&e.id),
+            _ => self.upstream(&e.name),
+        }
+        self.environment(&e.environment);
+        self.who(&e.owner);
+    }
+
+    pub(super) fn glass(&mut self, e: &BreakGlass) {
+        self.task(&e.task);
+        self.identities(&e.people);
+        e.reviewer.iter().for_each(|one| self.identity(one));
+        self.other(&e.rights);
+        self.who(&e.caller);
+        self.environment(&e.environment);
+        self.svid(e.svid.as_ref());
+        self.credential(&e.ancestor);
+    }
+
+    pub(super) fn opened(&mut self, e: &TaskOpened) {
+        self.task(&e.task);
+        self.task(&e.parent);
+        e.owner.iter().for_each(|one| self.identity(one));
+        self.who(&e.opener);
+        e.callers.iter().for_each(|caller| self.who(caller));
+        self.environment(&e.environment);
+        if let Some(allowance) = &e.allowance {
+            for upstream in &allowance.upstreams {
+                self.upstream(&upstream.name);
+                self.others(&upstream.scopes);
+            }
+            allowance.tools.iter().for_each(|tool| self.tool(tool));
+        }
+        self.svid(e.svid.as_ref());
+        self.approval(&e.approval);
+        self.credential(&e.ancestor);
+    }
+
+    pub(super) fn issued(&mut self, e: &Issued) {
+        self.credential(&e.credential);
+        self.task(&e.task);
+        self.who(&e.caller);
+        e.subject.iter().for_each(|one| self.identity(one));
+        self.identities(&e.actors);
+        self.upstream(&e.upstream);
+        self.others(&e.scopes);
+        self.tool(&e.tool);
+        self.hex(&e.arguments);
+        self.other(&e.binding);
+        self.environment(&e.environment);
+        self.svid(e.svid.as_ref());
+        e.subject_token.iter().for_each(|token| self.other(&token.id));
+        for ancestor in &e.ancestors {
+            self.credential(&ancestor.credential);
+            self.who(&ancestor.caller);
+        }
+        self.other(&e.key);
+        self.hex(&e.jkt);
+        self.approval(&e.approval);
+        self.lease(&e.lease);
+        self.hex(&e.token_digest);
+        self.others(&e.policies);
+        self.credential(&e.renews);
+        self.credential(&e.shown);
+        self.credential(&e.replaces);
+    }
+}

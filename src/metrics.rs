@@ -1,0 +1,232 @@
+//! Numbers for whoever watches a server: what it did and how it stands, in OpenMetrics.
+//!
+//! They are read when somebody asks, from what is there anyway; the few that are counted are counted where the ledger is followed. So
+//! issuing costs nothing more. Labels are of closed lists: reasons of refusals, names of webhooks.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use crate::authority::Authority;
+use crate::ledger::State;
+use crate::ledger::record::{Event, Record};
+use crate::refusal::{Fault, Reason};
+use crate::webhook::Standing;
+
+/// One metric.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name, without `_total`, which a counter's gets.
+    pub name: &'static str,
+    /// It only grows.
+    pub counter: bool,
+    /// Its label, where it has one.
+    pub label: &'static str,
+    /// What it is.
+    pub help: &'static str,
+}
+
+const fn counter(name: &'static str, label: &'static str, help: &'static str) -> Metric {
+    Metric { name, counter: true, label, help }
+}
+
+const fn gauge(name: &'static str, label: &'static str, help: &'static str) -> Metric {
+    Metric { name, counter: false, label, help }
+}
+
+/// All of them, in the order of the documentation.
+pub const METRICS: &[Metric] = &[
+    gauge("mayfly_issuing", "", "1 while credentials are issued"),
+    counter("mayfly_credentials_issued", "", "Credentials ever issued"),
+    gauge("mayfly_credentials", "", "Credentials in memory: those that live, and a few that just ended"),
+    gauge("mayfly_tasks", "", "Tasks in memory"),
+    counter("mayfly_refusals", "reason", "Refusals since the server started, by reason"),
+    counter("mayfly_revocations", "", "Revocations and locks since the server started"),
+    gauge("mayfly_rules", "", "Revocation rules in force"),
+    gauge("mayfly_locks", "", "Locks in force"),
+    gauge("mayfly_followers", "", "Registered followers"),
+    gauge("mayfly_followers_stale", "", "Followers that were not heard of for feed.max_age"),
+    gauge("mayfly_approvals_waiting", "", "Approvals that nobody decided about yet"),
+    counter("mayfly_break_glass_opened", "", "Break-glass tasks ever opened"),
+    counter("mayfly_break_glass_uses", "", "Credentials ever issued in break-glass"),
+    gauge("mayfly_break_glass_open", "", "Break-glass tasks that wait or are open"),
+    gauge("mayfly_break_glass_unreviewed", "", "Break-glass tasks that are over and that nobody reviewed"),
+    counter("mayfly_policy_differences", "would", "Decisions that the set beside the one in force would have made otherwise"),
+    gauge("mayfly_ledger_generation", "", "The generation"),
+    gauge("mayfly_ledger_durable", "", "Records of this generation that are durable"),
+    gauge("mayfly_ledger_appended", "", "Records of this generation that are decided"),
+    gauge("mayfly_ledger_append_longest_seconds", "", "The longest durable write since the server started"),
+    gauge("mayfly_audit_export_behind", "", "Records that the continuous export has yet to hand over"),
+    gauge("mayfly_audit_export_failing", "", "1 while the continuous export cannot go on"),
+    counter("mayfly_webhook_delivered", "webhook", "Events that were taken since the server started"),
+    counter("mayfly_webhook_failed", "webhook", "Attempts that failed since the server started"),
+    counter("mayfly_webhook_given_up", "webhook", "Events that were ever given up"),
+    gauge("mayfly_webhook_behind", "webhook", "Records that a webhook has yet to go through"),
+    gauge("mayfly_leases", "", "Open leases"),
+    gauge("mayfly_leases_failing", "", "Leases whose undoing failed"),
+    gauge("mayfly_store_bytes", "", "What the store takes"),
+    gauge("mayfly_store_free_bytes", "", "Free room on its disk"),
+    gauge("mayfly_waiting", "", "Exchanges that were read and wait"),
+];
+
+/// What is counted as the ledger goes on.
+pub struct Counted {
+    refusals: [AtomicU64; Reason::ALL.len()],
+    revocations: AtomicU64,
+}
+
+impl Default for Counted {
+    fn default() -> Counted {
+        Counted { refusals: [const { AtomicU64::new(0) }; Reason::ALL.len()], revocations: AtomicU64::new(0) }
+    }
+}
+
+impl Counted {
+    /// A durable record that is no issuance.
+    pub(crate) fn count(&self, record: &Record) {
+        match &record.event {
+            Some(Event::Refused(e)) => {
+                let place = Reason::ALL.iter().position(|reason| reason.as_str() == e.reason);
+                if let Some(counter) = place.and_then(|place| self.refusals.get(place)) {
+                    counter.fetch_add(e.count, Relaxed);
+                }
+            }
+            Some(Event::Revoked(_)) => drop(self.revocations.fetch_add(1, Relaxed)),
+            _ => {}
+        }
+    }
+}
+
+/// A value, with its label's where it has one.
+type Row = (Option<String>, u64);
+
+/// What was seen of each metric.
+#[derive(Debug)]
+struct Seen(Vec<(&'static Metric, Vec<Row>)>);
+
+impl Collector for Seen {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for (metric, rows) in self.0.iter().filter(|(_, rows)| !rows.is_empty()) {
+            let kind = if metric.counter { MetricType::Counter } else { MetricType::Gauge };
+            let mut of = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
+            for (label, value) in rows {
+                match label {
+                    None => write(metric, &mut of, *value)?,
+                    Some(label) => write(metric, &mut of.encode_family(&[(metric.label, label.as_str())])?, *value)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write(metric: &Metric, to: &mut MetricEncoder<'_>, value: u64) -> Result<(), fmt::Error> {
+    match metric.counter {
+        true => to.encode_counter::<NoLabelSet, u64, f64>(&value, None),
+        // Of seconds, microseconds are kept until here.
+        false if metric.name.ends_with("_seconds") => to.encode_gauge(&(value as f64 / 1e6)),
+        false => to.encode_gauge(&(value as f64)),
+    }
+}
+
+fn one(value: impl TryInto<u64>) -> Vec<Row> {
+    vec![(None, value.try_into().unwrap_or(u64::MAX))]
+}
+
+impl Authority {
+    /// All metrics, as they stand, in OpenMetrics' text form.
+    pub fn metrics(&self) -> Result<String, Fault> {
+        let mut registry = Registry::default();
+        let hooks = self.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default();
+        let seen = METRICS.iter().map(|metric| (metric, self.told(metric.name, &hooks))).collect();
+        registry.register_collector(Box::new(Seen(seen)));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).map_err(|e| Fault::new(format!("metrics: {e}")))?;
+        Ok(text)
+    }
+
+    fn told(&self, name: &str, hooks: &[Standing]) -> Vec<Row> {
+        let durable = self.ledger.durable();
+        let now = self.system.wall();
+        let state = |look: fn(&State) -> usize| one(self.ledger.peek(look));
+        let each = |value: &dyn Fn(&Standing) -> u64| hooks.iter().map(|h| (Some(h.name.clone()), value(h))).collect();
+        match name {
+            "mayfly_issuing" => one(u64::from(self.ledger.stopped().is_none())),
+            "mayfly_credentials_issued" => one(self.ledger.peek(|s| s.issued)),
+            "mayfly_credentials" => state(|s| s.credentials.len()),
+            "mayfly_tasks" => state(|s| s.tasks.len()),
+            "mayfly_refusals" => {
+                let all = Reason::ALL.iter().zip(&self.counted.refusals).map(|(reason, n)| (reason, n.load(Relaxed)));
+                all.filter(|(_, n)| *n > 0).map(|(reason, n)| (Some(reason.as_str().to_owned()), n)).collect()
+            }
+            "mayfly_revocations" => one(self.counted.revocations.load(Relaxed)),
+            "mayfly_rules" => state(|s| s.rules.len()),
+            "mayfly_locks" => state(|s| s.rules.locks()),
+            "mayfly_followers" => one(self.followers.list(now).len()),
+            "mayfly_followers_stale" => {
+                let stale = |f: &&crate::feed::Follower| now.since(f.last_seen) > self.followers.max_age_ms();
+                one(self.followers.list(now).iter().filter(stale).count())
+            }
+            "mayfly_approvals_waiting" => {
+                one(self.ledger.peek(|s| s.approvals.values().filter(|a| a.decided.is_none() && a.expires_at() > now).count()))
+            }
+            "mayfly_break_glass_opened" => one(self.ledger.peek(|s| s.glasses.opened)),
+            "mayfly_break_glass_uses" => one(self.ledger.peek(|s| s.glasses.uses)),
+            "mayfly_break_glass_open" => one(self.ledger.peek(|s| s.glasses.iter().filter(|(_, g)| !g.over(now)).count())),
+            "mayfly_break_glass_unreviewed" => {
+                one(self.ledger.peek(|s| s.glasses.iter().filter(|(_, g)| g.unreviewed(now)).count()))
+            }
+            "mayfly_policy_differences" => {
+                let counts = self.decider.audits.counts();
+                vec![(Some("refuse".into()), counts.refuses), (Some("permit".into()), counts.permits)]
+            }
+            "mayfly_ledger_generation" => one(durable.generation()),
+            "mayfly_ledger_durable" => one(durable.count()),
+            "mayfly_ledger_appended" => one(self.ledger.peek(|s| s.head.count())),
+            "mayfly_ledger_append_longest_seconds" => one(self.ledger.longest().append_us),
+            "mayfly_audit_export_behind" => {
+                let at = self.exported.lock().as_ref().map(|e| e.seq);
+                at.map_or_else(Vec::new, |at| one(durable.as_u64().saturating_sub(at.as_u64())))
+            }
+            "mayfly_audit_export_failing" => {
+                self.exported.lock().as_ref().map_or_else(Vec::new, |e| one(u64::from(!e.problem.is_empty())))
+            }
+            "mayfly_webhook_delivered" => each(&|h| h.delivered),
+            "mayfly_webhook_failed" => each(&|h| h.failed),
+            "mayfly_webhook_given_up" => each(&|h| h.dead),
+            "mayfly_webhook_behind" => each(&|h| durable.as_u64().saturating_sub(h.seq.as_u64())),
+            "mayfly_leases" => state(|s| s.leases.len()),
+            "mayfly_leases_failing" => one(self.leases.failing()),
+            "mayfly_store_bytes" => one(self.ledger.store().bytes()),
+            "mayfly_store_free_bytes" => {
+                let free = self.ledger.store().reserve().and_then(|reserve| reserve.free());
+                free.map_or_else(Vec::new, one)
+            }
+            "mayfly_waiting" => one(self.intake.load().waiting),
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::METRICS;
+
+    #[test]
+    fn every_metric_is_documented_and_every_documented_one_is_there() {
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+        let row = |m: &super::Metric| {
+            let suffix = if m.counter { "_total" } else { "" };
+            let label = if m.label.is_empty() { String::new() } else { format!("{{{}}}", m.label) };
+            format!("| `{}{suffix}{label}` | {} |", m.name, m.help)
+        };
+        for metric in METRICS {
+            assert!(page.contains(&row(metric)), "docs/operations.md lacks\n{}", row(metric));
+        }
+        assert_eq!(page.matches("| `mayfly_").count(), METRICS.len(), "docs/operations.md has one that is not there");
+    }
+}

@@ -1,0 +1,46 @@
+//! Metrics on a whole server, as a scraper reads them.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+
+use mayfly::cli::dev::{Engine, Settings};
+
+use crate::kit::{open_task, world};
+
+fn ask(address: SocketAddr, line: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(format!("{line}\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scraper_on_this_host_reads_what_the_server_did_and_how_it_stands() {
+    let (_dir, world) = world(Settings { engine: Engine::Memory, ..Settings::default() });
+    let config = world.dir().join("mayfly.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("[listen]\n", "[listen]\nmetrics = \"127.0.0.1:0\"\n")).unwrap();
+    let running = world.start().unwrap();
+    let address = running.addresses().metrics.unwrap();
+    open_task(world.channel("agent/demo", running.addresses().workload).await.unwrap(), None).await.unwrap();
+    let no = open_task(world.channel("service/echo", running.addresses().workload).await.unwrap(), None).await;
+    assert!(no.is_err(), "nothing permits it");
+    let scrape = || ask(address, "GET /metrics HTTP/1.1");
+    crate::kit::until("the refusal is counted", || scrape().contains("mayfly_refusals_total{reason=\"DENIED_BY_POLICY\"} 1"))
+        .await;
+    let told = scrape();
+    assert!(told.starts_with("HTTP/1.1 200") && told.contains("application/openmetrics-text; version=1.0.0"), "{told}");
+    assert!(told.ends_with("# EOF\n"), "whole: {told}");
+    for line in ["mayfly_issuing 1", "mayfly_tasks 1", "mayfly_credentials_issued_total 0", "mayfly_break_glass_open 0"] {
+        assert!(told.lines().any(|l| l == line || l == format!("{line}.0")), "{line} in\n{told}");
+    }
+    assert!(!told.contains("spiffe://"), "names of callers are no labels");
+    assert!(ask(address, "GET / HTTP/1.1").starts_with("HTTP/1.1 404"));
+    assert!(ask(address, "POST /metrics HTTP/1.1").starts_with("HTTP/1.1 404"));
+    assert!(!ask(address, "nonsense").starts_with("HTTP/1.1 200"));
+    // Somebody who connects and says nothing holds up the next for a bounded time only.
+    let silent = TcpStream::connect(address).unwrap();
+    assert!(scrape().starts_with("HTTP/1.1 200"));
+    drop(silent);
+}
