@@ -113,3 +113,11 @@ fn groups_name_all_of_a_kind_and_nothing_else() {
     assert!(!is_of("revoked", "revoked.*") && !is_of("break_glassy.opened", "break_glass.*") && !is_of("approval.asked", "*"));
     assert!(TYPES.iter().all(|kind| names_some(kind)) && names_some("lock.*") && !names_some("lock") && !names_some("x.*"));
 }
+
+#[test]
+fn every_type_is_documented() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/webhooks.md")).unwrap();
+    for kind in TYPES.iter().chain([&TEST]) {
+        assert!(page.contains(&format!("`{kind}`")), "docs/webhooks.md lacks {kind}");
+    }
+}
