@@ -27,6 +27,7 @@ use crate::refusals::Refusals;
 use crate::seq::{CredentialId, Millis, TaskId};
 use crate::system::System;
 use crate::upstream::lease::{Elsewhere, Leases, OverLedger};
+use crate::uses::Uses;
 
 /// One replica of the issuing authority.
 pub struct Authority {
@@ -68,6 +69,8 @@ pub struct Authority {
     pub rates: Rates,
     /// Refusals, counted for the audit.
     pub refusals: Refusals,
+    /// Uses, as servers of upstreams tell them.
+    pub uses: Uses,
     /// Connections that are open.
     pub peers: Peers,
     /// Durable commits, for those who watch. One who lags more than `limits::WATCH_LAG` is told so.
@@ -185,6 +188,7 @@ impl Authority {
             single_operator: parts.single_operator,
             own: OnceLock::new(),
             refusals: Refusals::default(),
+            uses: Uses::default(),
             peers: Peers::default(),
             commits: broadcast::Sender::new(limits::WATCH_LAG),
             questions: Arc::new(Semaphore::new(limits::HISTORY_QUESTIONS)),

@@ -15,6 +15,7 @@ pub mod admission;
 pub mod approvals;
 pub mod audit;
 pub mod authority;
+pub mod authorize;
 pub mod exchange;
 pub mod explain;
 pub mod feed;
@@ -36,6 +37,7 @@ pub mod replay;
 pub mod revoke;
 pub mod tasks;
 pub mod trust;
+pub mod uses;
 
 pub mod credential;
 pub mod ledger;

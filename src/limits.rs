@@ -1,11 +1,13 @@
 //! Every bound of the product: a name, a number, a unit, and where the number comes from.
 //!
 //! What an operator may want to change stands in the configuration (`sources::config`), with these as defaults and ceilings. Those of the ledger
-//! and its store stand in `limits/store.rs`.
+//! and its store stand in `limits/store.rs`, those of what is done with what was granted in `limits/uses.rs`.
 
 mod store;
+mod uses;
 
 pub use store::*;
+pub use uses::*;
 
 /// Longest SPIFFE ID, bytes. SPIFFE-ID, section 2.3: implementations support up to 2048.
 pub const SPIFFE_ID_BYTES: usize = 2048;

@@ -289,6 +289,6 @@ fn lane_of(rank: HoldRank) -> Lane {
     if rank == HoldRank::Caller { Lane::Change } else { Lane::Revoke }
 }
 
-fn is_reuse(no: &No) -> bool {
+pub(crate) fn is_reuse(no: &No) -> bool {
     matches!(no, No::Refusal(r) if r.reason == Reason::RequestIdReused)
 }

@@ -98,12 +98,19 @@ fn lines() -> Vec<Line> {
             c.person = Some(("i", "x", vec![], None, 1_700_000_000_000));
         }),
         line("context.caller", "context.caller == \"x\"", |c| c.asker = "x"),
+        line("context.outcome", "context.outcome == \"refused\"", |c| c.used.0 = "refused"),
+        line("context.declared", "!context.declared", |c| c.used.1 = false),
+        line("context.after_end", "context.after_end", |c| c.used.2 = true),
+        line("context.server", "context.server == \"x\"", |c| c.used.3 = "x"),
         line("context.target_kind", "context has target_kind", |c| c.target[0] = Some("x")),
         line("context.target", "context has target && context.target == \"x\"", |c| c.target[1] = Some("x")),
     ];
     for line in &mut lines {
         if line.path.starts_with("context.target") {
             line.action = REVOKE;
+        }
+        if ["context.outcome", "context.declared", "context.after_end", "context.server"].contains(&line.path) {
+            line.action = Action::Use;
         }
         if line.path == "context.caller" {
             line.action = Action::Approve;
@@ -186,6 +193,8 @@ fn what_moves_by_itself_is_asked_each_time() {
         "(if context.renewal then context else context).purpose == \"p\"",
         "{a: context.approvals}.a.count == 1",
         "context.purpose == \"never\" && context.counts.uses_in_task > 1",
+        "context.counts.refused_uses_in_task > 1",
+        "context.counts.authorized_in_task > 1",
     ] {
         let set = compile(&format!("permit (principal, action == Action::\"Exchange\", resource) when {{ {when} }};"));
         assert!(!set.reads(EXCHANGE).cacheable(), "{when}");

@@ -87,11 +87,16 @@ fn a_table_says_what_comes_of_everything_that_policy_reads() {
   context.task.callers.contains("c") && context.task.upstreams.contains("u") && context has person &&
   context.person.amr.contains("mfa") && context.person has acr && context.person.acr == "2" &&
   context.counts.issued_in_task == 1 && context.counts.live_in_task == 2 && context.counts.live_of_caller == 3 &&
-  context.counts.uses_in_task == 4 && context.approvals.count == 1 && context has delegate && context.break_glass &&
+  context.counts.uses_in_task == 4 && context.counts.refused_uses_in_task == 5 && context.counts.authorized_in_task == 6 &&
+  context.approvals.count == 1 && context has delegate && context.break_glass &&
   context.now == datetime("2026-11-21T10:00:00Z")
 };
 @id("see") permit (principal, action == Action::"Lock", resource) when {
   context has target_kind && context.target_kind == "task" && context has target && context.target == "x"
+};
+@id("use") permit (principal, action == Action::"Use", resource) when {
+  context.outcome == "refused" && !context.declared && context.after_end && context.server == "s" && context.task.purpose == "p" &&
+  context.counts.uses_in_task == 0
 };
 @id("approve") permit (principal, action == Action::"Approve", resource) when { context.caller == "spiffe://td/asker" };
 "#;
@@ -138,6 +143,8 @@ issued_in_task = 1
 live_in_task = 2
 live_of_caller = 3
 uses_in_task = 4
+refused_uses_in_task = 5
+authorized_in_task = 6
 
 [[test]]
 name = "nothing of it"
@@ -162,6 +169,15 @@ asked_by = "spiffe://td/asker"
 expect = "permit"
 
 [[test]]
+name = "a use"
+caller = "spiffe://td/agent/a"
+action = "Use"
+upstream = "billing"
+purpose = "p"
+use = { outcome = "refused", declared = false, after_end = true, server = "s" }
+expect = "permit"
+
+[[test]]
 name = "from elsewhere"
 caller = "spiffe://td/prod/a"
 upstream = "billing"
@@ -177,7 +193,7 @@ by = ["all"]
     let came = outcomes(policy, tests);
     let failed: Vec<Option<&str>> = came.iter().map(|(_, fails)| fails.as_deref()).collect();
     let last = Some("permit was expected: no policy permits it");
-    assert_eq!(failed, [None, None, None, None, None, last], "{came:#?}");
+    assert_eq!(failed, [None, None, None, None, None, None, last], "{came:#?}");
 }
 
 #[test]

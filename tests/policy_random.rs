@@ -155,7 +155,7 @@ const CHANGES: &[fn(&mut Case, usize)] = &[
     |c, v| c.task_heartbeat = v == 1,
     |c, v| c.task_lists[1] = [vec![], vec!["read"], vec!["x"]][v].clone(),
     |c, v| c.person = [None, Some(("i", "x", vec!["x"], None, 0)), Some(("i", "x", vec![], Some("x"), 0))][v].clone(),
-    |c, v| c.counts = [[0; 4], [1; 4], [2; 4]][v],
+    |c, v| c.counts = [[0; 6], [1; 6], [2; 6]][v],
     |c, v| c.approvals.0 = [0, 1, 2][v],
     |c, v| c.now = [1_700_000_000_000, 1_799_999_999_999, 1_800_000_000_001][v],
     |c, v| c.action = [EXCHANGE, Action::Work(Work::OpenTask), Action::Work(Work::ExtendTask)][v],

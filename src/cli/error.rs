@@ -10,6 +10,7 @@ use super::args::duration_text;
 use super::exit::Exit;
 use super::out::escape;
 use super::remedy;
+use crate::pb::mayfly::v1 as pb;
 use crate::refusal::Reason;
 
 /// Everything that can come instead of a result.
@@ -85,6 +86,23 @@ impl ServerSaid {
             way_out: of("way_out").or_else(|| fallback.as_ref().map(|f| f.way_out.to_owned())),
             fields: fields.into_iter().map(|v| (v.field, v.description)).collect(),
             retry_after: details.retry_info().and_then(|r| r.retry_delay),
+        }
+    }
+
+    /// The same of one item of several.
+    pub fn from_problem(problem: pb::Problem) -> ServerSaid {
+        let reason = Reason::ALL.iter().copied().find(|r| r.as_str() == problem.reason);
+        let fallback = reason.map(remedy::of);
+        let said = |text: String| Some(text).filter(|t| !t.is_empty());
+        ServerSaid {
+            code: tonic::Code::from_i32(problem.code),
+            reason,
+            reason_text: problem.reason,
+            message: problem.message,
+            rule: said(problem.rule).or_else(|| fallback.as_ref().map(|f| f.rule.to_owned())),
+            way_out: said(problem.way_out).or_else(|| fallback.as_ref().map(|f| f.way_out.to_owned())),
+            fields: problem.field_violations.into_iter().map(|v| (v.field, v.description)).collect(),
+            retry_after: problem.retry_after.and_then(|d| std::time::Duration::try_from(d).ok()),
         }
     }
 

@@ -8,6 +8,7 @@
 pub mod approval;
 pub mod args;
 pub mod audit;
+pub mod authorize;
 pub mod bench;
 pub mod binding;
 pub mod blast_radius;
@@ -102,6 +103,8 @@ pub struct GlobalArgs {
 pub enum Command {
     /// Get a credential, to a pipe or a file
     Get(Box<get::GetArgs>),
+    /// Ask whether an action is permitted, with nothing issued
+    Authorize(Box<authorize::AuthorizeArgs>),
     /// Open, look at and end tasks
     #[command(subcommand)]
     Task(task::TaskCommand),
@@ -231,6 +234,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
     match command {
         Command::Get(args) => get::run(*args, run).await,
+        Command::Authorize(args) => authorize::run(*args, run).await,
         Command::Task(command) => task::run(command, run).await,
         Command::Revoke(args) => revoke::run(*args, run).await,
         Command::BlastRadius(args) => blast_radius::run(*args, run).await,

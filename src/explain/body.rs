@@ -100,9 +100,11 @@ fn event(event: &Event) -> Value {
         Event::Released(e) => json!({ "credential": credential(&e.credential), "kept_until": time(e.keep_until) }),
         Event::Authorized(e) => json!({
             "credential": credential(&e.credential), "tool": e.tool, "arguments_sha256": hex(&e.arguments), "policy_version": e.policy_version,
+            "decided": e.decided.as_deref().map(issued), "good_until": time(e.good_until),
         }),
         Event::UsesReported(e) => json!({
             "credential": credential(&e.credential), "tool": e.tool, "outcome": e.outcome, "minute": time(e.minute), "count": e.count,
+            "task": task(&e.task), "upstream": e.upstream, "undeclared": e.undeclared, "after_end": e.after_end,
         }),
         Event::Refused(e) => json!({
             "caller": e.caller, "reason": e.reason, "rule": e.rule, "asked": e.asked, "task": e.task, "since": time(e.since), "count": e.count,

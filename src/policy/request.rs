@@ -68,6 +68,10 @@ pub struct Counts {
     pub live_of_caller: i64,
     /// Uses reported for the task.
     pub uses_in_task: i64,
+    /// Those of them that were refused.
+    pub refused_uses_in_task: i64,
+    /// Actions authorized in the task.
+    pub authorized_in_task: i64,
 }
 
 /// Approvals of this very request. A set that reads one is not cached.
@@ -158,6 +162,29 @@ pub struct Decide<'a> {
     pub now: Millis,
 }
 
+/// A use of a credential, as a server of its upstream tells it.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Used<'a> {
+    /// The credential's environment.
+    pub environment: &'a str,
+    /// The tool that used it, and what the credential is.
+    pub intent: Intent<'a>,
+    /// Its task.
+    pub task: TaskFacts<'a>,
+    /// Numbers, this use among them.
+    pub counts: Counts,
+    /// `accepted`, `refused` or `failed`.
+    pub outcome: &'a str,
+    /// The tool is one that the credential, or else its task, names.
+    pub declared: bool,
+    /// The credential had ended before.
+    pub after_end: bool,
+    /// The server's SPIFFE ID.
+    pub server: &'a str,
+    /// The moment.
+    pub now: Millis,
+}
+
 /// What an operator is about to do.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Act<'a> {
@@ -184,6 +211,7 @@ pub(super) enum About<'a> {
     Ask(&'a Upstream, &'a Ask<'a>),
     Look(&'a Upstream, &'a Look<'a>),
     Decide(&'a Upstream, &'a Decide<'a>),
+    Used(&'a Upstream, &'a Used<'a>),
     Act(&'a Act<'a>),
 }
 
@@ -211,6 +239,11 @@ impl<'a> Question<'a> {
         Question { caller: approver, action: Action::Approve, about: About::Decide(upstream, decide) }
     }
 
+    /// Is this use of its credential what this caller was to do?
+    pub fn used(caller: &'a SpiffeId, upstream: &'a Upstream, used: &'a Used<'a>) -> Question<'a> {
+        Question { caller, action: Action::Use, about: About::Used(upstream, used) }
+    }
+
     /// May this operator do that?
     pub fn admin(caller: &'a SpiffeId, admin: Admin, act: &'a Act<'a>) -> Question<'a> {
         Question { caller, action: Action::Admin(admin), about: About::Act(act) }
@@ -224,15 +257,30 @@ impl<'a> Question<'a> {
     pub(super) fn ask(&self) -> Option<&'a Ask<'a>> {
         match self.about {
             About::Ask(_, ask) => Some(ask),
-            About::Look(..) | About::Decide(..) | About::Act(_) => None,
+            About::Look(..) | About::Decide(..) | About::Used(..) | About::Act(_) => None,
         }
+    }
+
+    pub(super) fn used_as(&self) -> Option<&'a Used<'a>> {
+        match self.about {
+            About::Used(_, used) => Some(used),
+            About::Ask(..) | About::Look(..) | About::Decide(..) | About::Act(_) => None,
+        }
+    }
+
+    pub(super) fn task(&self) -> Option<&'a TaskFacts<'a>> {
+        self.ask().map(|ask| &ask.task).or_else(|| self.used_as().map(|used| &used.task))
+    }
+
+    pub(super) fn counts(&self) -> Option<&'a Counts> {
+        self.ask().map(|ask| &ask.counts).or_else(|| self.used_as().map(|used| &used.counts))
     }
 
     pub(super) fn asked_by(&self) -> Option<&'a str> {
         match self.about {
             About::Decide(_, decide) => Some(decide.caller),
             About::Act(act) => act.caller,
-            About::Ask(..) | About::Look(..) => None,
+            About::Ask(..) | About::Look(..) | About::Used(..) => None,
         }
     }
 
@@ -240,6 +288,7 @@ impl<'a> Question<'a> {
         match self.about {
             About::Ask(_, ask) => Some(&ask.intent),
             About::Decide(_, decide) => Some(&decide.intent),
+            About::Used(_, used) => Some(&used.intent),
             About::Look(..) | About::Act(_) => None,
         }
     }
@@ -247,13 +296,15 @@ impl<'a> Question<'a> {
     pub(super) fn act(&self) -> Option<&'a Act<'a>> {
         match self.about {
             About::Act(act) => Some(act),
-            About::Ask(..) | About::Look(..) | About::Decide(..) => None,
+            About::Ask(..) | About::Look(..) | About::Decide(..) | About::Used(..) => None,
         }
     }
 
     pub(super) fn upstream(&self) -> Option<&'a Upstream> {
         match self.about {
-            About::Ask(upstream, _) | About::Look(upstream, _) | About::Decide(upstream, _) => Some(upstream),
+            About::Ask(upstream, _) | About::Look(upstream, _) | About::Decide(upstream, _) | About::Used(upstream, _) => {
+                Some(upstream)
+            }
             About::Act(_) => None,
         }
     }
@@ -263,6 +314,7 @@ impl<'a> Question<'a> {
             About::Ask(_, ask) => Some(ask.environment),
             About::Look(_, look) => Some(look.environment),
             About::Decide(_, decide) => Some(decide.environment),
+            About::Used(_, used) => Some(used.environment),
             About::Act(act) => act.environment,
         }
     }
@@ -272,6 +324,7 @@ impl<'a> Question<'a> {
             About::Ask(_, ask) => ask.person,
             About::Look(_, look) => look.person,
             About::Decide(_, decide) => decide.person,
+            About::Used(..) => None,
             About::Act(act) => act.person,
         }
     }
@@ -279,7 +332,7 @@ impl<'a> Question<'a> {
     pub(super) fn approvals(&self) -> Option<ApprovalFacts<'a>> {
         match self.about {
             About::Ask(_, ask) => Some(ask.approvals),
-            About::Look(..) | About::Decide(..) => None,
+            About::Look(..) | About::Decide(..) | About::Used(..) => None,
             About::Act(act) => Some(act.approvals),
         }
     }
@@ -289,6 +342,7 @@ impl<'a> Question<'a> {
             About::Ask(_, ask) => ask.now,
             About::Look(_, look) => look.now,
             About::Decide(_, decide) => decide.now,
+            About::Used(_, used) => used.now,
             About::Act(act) => act.now,
         }
     }

@@ -106,11 +106,13 @@ pub struct Asking {
     pub wait_ms: u64,
     /// The arguments' JSON, where it was sent.
     pub arguments: Option<Zeroizing<String>>,
+    /// An action is to be authorized, and nothing issued.
+    pub action: bool,
 }
 
 impl std::fmt::Debug for Asking {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Asking").field("wait_ms", &self.wait_ms).finish_non_exhaustive()
+        f.debug_struct("Asking").field("wait_ms", &self.wait_ms).field("action", &self.action).finish_non_exhaustive()
     }
 }
 
@@ -299,6 +301,11 @@ impl Terms {
 }
 
 impl Wanted {
+    /// Whether an action is to be authorized, and nothing issued.
+    pub fn is_action(&self) -> bool {
+        self.asking.as_ref().is_some_and(|asking| asking.action)
+    }
+
     /// Checks the form of an exchange. What is well formed is moved, not copied.
     pub fn from_pb(mut ask: pb::ExchangeRequest) -> Result<Wanted, Refusal> {
         Wanted::take(&mut ask)
@@ -331,7 +338,7 @@ impl Wanted {
             let most = limits::APPROVAL_WAIT_MS / 1000;
             return Err(Refusal::field("wait_for_approval", format!("is longer than {most} s; ask again after that")));
         }
-        let mut asking = Asking { wait_ms, arguments: None };
+        let mut asking = Asking { wait_ms, ..Asking::default() };
         // They count by their digest: written otherwise, or sent as the digest itself, it is the same request.
         if let Some(digest) = arguments
             && let Some(pb::Arguments { arguments: Some(pb::arguments::Arguments::Json(_)) }) = &ask.arguments

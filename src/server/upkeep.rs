@@ -187,6 +187,7 @@ async fn seconds(authority: &Authority, silent: &Silent) {
         }
         authority.heartbeats.flush(&authority.ledger).await;
         authority.write_counted(authority.system.wall());
+        authority.follow_uses().await;
         // With a clock that jumped everybody would seem silent; a ledger that cannot be written heard nobody.
         if authority.ledger.stopped().is_some_and(|no| matches!(no.reason, Reason::ClockSkew | Reason::NotReady)) {
             continue;

@@ -3,7 +3,7 @@
 
 use mayfly::document::Source;
 use mayfly::identity::spiffe_id::SpiffeId;
-use mayfly::policy::request::{ApprovalFacts, Counts, Decide, Intent, PersonFacts, SubjectFacts, TaskFacts};
+use mayfly::policy::request::{ApprovalFacts, Counts, Decide, Intent, PersonFacts, SubjectFacts, TaskFacts, Used};
 use mayfly::policy::{Act, Action, Ask, Look, PolicySet, Question, Verdict, sample};
 use mayfly::seq::Millis;
 use mayfly::upstream::registry::{Kind, Upstream};
@@ -35,10 +35,11 @@ pub struct Case {
     pub task_heartbeat: bool,
     pub task_lists: [Texts; 3],
     pub person: Option<(&'static str, &'static str, Texts, Option<&'static str>, u64)>,
-    pub counts: [i64; 4],
+    pub counts: [i64; 6],
     pub approvals: (i64, Texts),
     pub target: [Option<&'static str>; 2],
     pub asker: &'static str,
+    pub used: (&'static str, bool, bool, &'static str),
     pub now: u64,
 }
 
@@ -72,10 +73,11 @@ impl Case {
             task_heartbeat: false,
             task_lists: [vec![], vec![], vec![]],
             person: None,
-            counts: [0; 4],
+            counts: [0; 6],
             approvals: (0, vec![]),
             target: [None; 2],
             asker: "spiffe://td/agent/b",
+            used: ("accepted", true, false, "spiffe://td/server"),
             now: 1_800_000_000_000,
         }
     }
@@ -102,6 +104,12 @@ impl Case {
                 let decide = Decide { environment, caller: self.asker, intent: self.intent(), person, now };
                 ask(&Question::approve(&self.caller, &self.upstream, &decide))
             }
+            Action::Use => {
+                let Ask { task, counts, .. } = self.ask(person, approvals, environment);
+                let (outcome, declared, after_end, server) = self.used;
+                let used = Used { environment, intent: self.intent(), task, counts, outcome, declared, after_end, server, now };
+                ask(&Question::used(&self.caller, &self.upstream, &used))
+            }
             Action::Admin(admin) => {
                 let [target_kind, target] = self.target;
                 let break_glass = self.break_glass;
@@ -124,7 +132,7 @@ impl Case {
     }
 
     fn ask<'a>(&'a self, person: Option<PersonFacts<'a>>, approvals: ApprovalFacts<'a>, environment: &'a str) -> Ask<'a> {
-        let [issued_in_task, live_in_task, live_of_caller, uses_in_task] = self.counts;
+        let [issued_in_task, live_in_task, live_of_caller, uses_in_task, refused_uses_in_task, authorized_in_task] = self.counts;
         Ask {
             environment,
             intent: self.intent(),
@@ -147,7 +155,14 @@ impl Case {
                 callers: &self.task_lists[2],
             },
             person,
-            counts: Counts { issued_in_task, live_in_task, live_of_caller, uses_in_task },
+            counts: Counts {
+                issued_in_task,
+                live_in_task,
+                live_of_caller,
+                uses_in_task,
+                refused_uses_in_task,
+                authorized_in_task,
+            },
             approvals,
             now: Millis(self.now),
         }

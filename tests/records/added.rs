@@ -25,6 +25,7 @@ pub fn all() -> Vec<(String, Record)> {
     .chain(narrowing())
     .chain(asking())
     .chain(policies())
+    .chain(acting())
     .collect()
 }
 
@@ -60,6 +61,16 @@ fn policies() -> impl Iterator<Item = (String, Record)> {
     let refused = Refused { count: 1, wanted: Some(wanted.into()), ..Refused::default() };
     let events = [("24-refused-wanted", Event::Refused(refused)), ("49-policy-differed", Event::PolicyDiffered(differed.into()))];
     events.into_iter().map(|(name, event)| (format!("v6/{name}"), Record::new(Who::LocalUid(1000), event)))
+}
+
+/// What was authorized with nothing issued, and uses with what they were of.
+fn acting() -> impl Iterator<Item = (String, Record)> {
+    let decided = Issued { caller: agent(), task: id(2), upstream: text("github"), ..Issued::default() };
+    let authorized = Authorized { decided: Some(decided.into()), good_until: 1_700_000_010_000, ..Authorized::default() };
+    let used =
+        UsesReported { task: id(2), undeclared: true, after_end: true, upstream: text("github"), ..UsesReported::default() };
+    let events = [("22-authorized-decided", Event::Authorized(authorized)), ("23-uses-reported-task", Event::UsesReported(used))];
+    events.into_iter().map(|(name, event)| (format!("v7/{name}"), Record::new(Who::SpiffeId(agent()), event)))
 }
 
 /// Approvals that say what they are for.

@@ -148,9 +148,21 @@ fn credentials() -> Vec<(&'static str, Event)> {
         shown: id(0xc0),
         replaces: Vec::new(),
     };
-    let authorized = Authorized { credential: id(0xc1), tool: text("search"), arguments: digest(0xa6), policy_version: 3 };
-    let uses =
-        UsesReported { credential: id(0xc1), tool: text("search"), outcome: text("ok"), minute: 1_700_000_040_000, count: 12 };
+    let authorized = Authorized {
+        credential: id(0xc1),
+        tool: text("search"),
+        arguments: digest(0xa6),
+        policy_version: 3,
+        ..Authorized::default()
+    };
+    let uses = UsesReported {
+        credential: id(0xc1),
+        tool: text("search"),
+        outcome: text("ok"),
+        minute: 1_700_000_040_000,
+        count: 12,
+        ..UsesReported::default()
+    };
     let refused = Refused {
         caller: agent(),
         reason: text("DENIED_BY_POLICY"),

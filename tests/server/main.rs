@@ -18,3 +18,4 @@ mod registry;
 mod socket;
 mod start;
 mod upkeep;
+mod uses;

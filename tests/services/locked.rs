@@ -32,7 +32,7 @@ const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const OPERATORS: &[&str] =
     &["Revoke", "GetRevocation", "ListRules", "AddLock", "ListLocks", "LiftLock", "ListFollowers", "BlastRadius"];
 /// What this version does not serve at all.
-const NOT_SERVED: &[&str] = &["ReportUse", "TestUpstream", "PutSecret"];
+const NOT_SERVED: &[&str] = &["TestUpstream", "PutSecret"];
 /// Not on the workload listener.
 const ELSEWHERE: &[&str] = &["PolicyService", "ServerService"];
 

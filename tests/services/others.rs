@@ -1,14 +1,12 @@
 //! ServerService, UpstreamService, PolicyService, and what is not served.
 
 use mayfly::pb::mayfly::v1 as pb;
-use mayfly::pb::mayfly::v1::audit_service_server::AuditService;
 use mayfly::pb::mayfly::v1::break_glass_service_server::BreakGlassService;
 use mayfly::pb::mayfly::v1::policy_service_server::PolicyService;
 use mayfly::pb::mayfly::v1::server_service_server::ServerService;
 use mayfly::pb::mayfly::v1::upstream_service_server::UpstreamService;
 use mayfly::refusal::Reason;
 use mayfly::revocation::Target;
-use mayfly::serve::grpc::audit::Audit;
 use mayfly::serve::grpc::not_served::NotServed;
 use mayfly::serve::grpc::policy::Policies;
 use mayfly::serve::grpc::server::Server;
@@ -156,8 +154,6 @@ fn what_is_not_served_says_so() {
     refused(w.run(NotServed.close_break_glass(ask(&ROOT, Default::default()))), Reason::NotServed);
     refused(w.run(NotServed.review_break_glass(ask(&ROOT, Default::default()))), Reason::NotServed);
     refused(w.run(NotServed.list_break_glass(ask(&ROOT, Default::default()))), Reason::NotServed);
-    let audit = Audit(w.authority().clone());
-    refused(w.run(audit.report_use(ask(&ROOT, Default::default()))), Reason::NotServed);
     let up = upstreams(&w);
     refused(w.run(up.test_upstream(ask(&ROOT, Default::default()))), Reason::NotServed);
     refused(w.run(up.put_secret(ask(&ROOT, Default::default()))), Reason::NotServed);

@@ -19,6 +19,8 @@ pub enum ApprovalOf {
     Extension = 3,
     /// A change of what decisions are made with, which takes effect with it.
     Change = 4,
+    /// One action, authorized with nothing issued.
+    Action = 5,
 }
 
 /// A change that waits for a second person.

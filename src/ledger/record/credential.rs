@@ -172,10 +172,10 @@ pub struct Released {
     pub keep_until: u64,
 }
 
-/// An action was authorized with a credential that was issued before.
+/// An action was authorized, with nothing issued.
 #[derive(Clone, PartialEq, Message)]
 pub struct Authorized {
-    /// The credential.
+    /// The credential that was shown for it. Empty: who acts asked for itself.
     #[prost(bytes = "vec", tag = "1")]
     pub credential: Vec<u8>,
     /// The tool.
@@ -187,6 +187,12 @@ pub struct Authorized {
     /// Version of the policy set that it was decided with.
     #[prost(uint64, tag = "4")]
     pub policy_version: u64,
+    /// What was decided, as it would have been issued. It has no id and no key.
+    #[prost(message, optional, boxed, tag = "5")]
+    pub decided: Option<Box<Issued>>,
+    /// It is good for an action begun before this, milliseconds.
+    #[prost(uint64, tag = "6")]
+    pub good_until: u64,
 }
 
 /// Where a credential was used, folded per credential, tool, outcome and minute.
@@ -207,7 +213,22 @@ pub struct UsesReported {
     /// How many.
     #[prost(uint64, tag = "5")]
     pub count: u64,
+    /// The credential's task.
+    #[prost(bytes = "vec", tag = "6")]
+    pub task: Vec<u8>,
+    /// The tool is none that the credential, or else its task, names.
+    #[prost(bool, tag = "7")]
+    pub undeclared: bool,
+    /// The credential had ended before.
+    #[prost(bool, tag = "8")]
+    pub after_end: bool,
+    /// The upstream.
+    #[prost(string, tag = "9")]
+    pub upstream: String,
 }
+
+/// Outcomes of a use, as records name them.
+pub const USE_OUTCOMES: [&str; 3] = ["accepted", "refused", "failed"];
 
 /// Refusals: one with what was asked, or many of one reason counted.
 #[derive(Clone, PartialEq, Message)]

@@ -183,10 +183,13 @@ impl Namer<'_> {
                 self.credential(&e.credential);
                 self.tool(&e.tool);
                 self.hex(&e.arguments);
+                e.decided.iter().for_each(|decided| self.issued(decided));
             }
             Event::UsesReported(e) => {
                 self.credential(&e.credential);
                 self.tool(&e.tool);
+                self.task(&e.task);
+                self.upstream(&e.upstream);
             }
             Event::Refused(e) => {
                 self.who(&e.caller);

@@ -81,6 +81,8 @@ impl State {
                     self.count_caller_rule(record, until);
                 }
             }
+            Event::Authorized(e) => self.authorized(e),
+            Event::UsesReported(e) => self.used(e),
             Event::Refused(e) => self.refusals += e.count,
             Event::Revoked(e) => self.revoke(e, record),
             Event::LockLifted(e) => {

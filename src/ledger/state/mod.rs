@@ -9,6 +9,7 @@ mod approved;
 mod attacks;
 mod ceilings;
 pub mod credentials;
+mod held;
 pub mod intern;
 mod judged;
 mod parts;
@@ -17,6 +18,7 @@ pub mod tasks;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod uses;
 mod verdict;
 
 use std::collections::BTreeMap;

@@ -81,6 +81,32 @@ impl Held {
         self.own = Some(Own { purpose, arguments, approved_by });
     }
 
+    /// What it was issued for.
+    fn doing(&self) -> Doing<'_> {
+        Doing {
+            scopes: self.scopes.iter().map(|s| &**s).collect(),
+            tool: &self.tool,
+            purpose: self.own.as_ref().map_or_else(|| self.place.purpose(), |own| &own.purpose),
+            arguments: self.arguments(),
+            binding: (!self.binding.is_empty()).then_some(&*self.binding),
+        }
+    }
+
+    /// SHA-256 of the arguments that it serves for, where it does and its record was added.
+    pub(super) fn arguments(&self) -> Option<&[u8; 32]> {
+        self.own.as_ref().and_then(|own| <&[u8; 32]>::try_from(&own.arguments[..]).ok())
+    }
+
+    /// Its task's id.
+    pub fn task(&self) -> TaskId {
+        self.place.id
+    }
+
+    /// Its task.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Whether an upstream's registration still has room for it: its kind, its scopes, and the life that it has left.
     pub fn within(&self, upstream: &Upstream, now: Millis) -> bool {
         Kind::from_tag(self.kind).is_some_and(|kind| upstream.issues(kind))
@@ -107,21 +133,39 @@ fn verdict(verdicts: &Verdicts, set: &PolicySet, upstream: &Upstream, held: &Hel
     if set.environment_of(&caller) != Some(&upstream.environment) {
         return None;
     }
-    let scopes: Vec<&str> = held.scopes.iter().map(|s| &**s).collect();
+    Some(question(&caller, upstream, held, &held.doing(), now, |question| verdicts.verdict(set, question)))
+}
+
+/// What is to be done with what somebody holds.
+pub(super) struct Doing<'a> {
+    pub scopes: Vec<&'a str>,
+    pub tool: &'a str,
+    pub purpose: &'a str,
+    pub arguments: Option<&'a [u8; 32]>,
+    pub binding: Option<&'a str>,
+}
+
+/// Asks whether what somebody holds would be issued now, for that.
+pub(super) fn question<T>(
+    caller: &SpiffeId,
+    upstream: &Upstream,
+    held: &Held,
+    doing: &Doing<'_>,
+    now: Millis,
+    ask_it: impl FnOnce(&Question<'_>) -> T,
+) -> T {
     let (mut digest, mut id) = ([0; 43], [0; TaskId::TEXT]);
-    let arguments = held.own.as_ref().and_then(|own| <&[u8; 32]>::try_from(&own.arguments[..]).ok());
-    let purpose = held.own.as_ref().map_or_else(|| held.place.purpose(), |own| &own.purpose);
     let people: Vec<&str> = held.own.iter().filter_map(|own| own.approved_by.as_deref()).collect();
     let lists = Lists::of(&held.place);
     let ask = request::Ask {
         environment: &upstream.environment,
         intent: request::Intent {
-            purpose,
-            tool: (!held.tool.is_empty()).then_some(&*held.tool),
-            arguments_digest: arguments.map(|d| request::digest_text(d, &mut digest)),
+            purpose: doing.purpose,
+            tool: (!doing.tool.is_empty()).then_some(doing.tool),
+            arguments_digest: doing.arguments.map(|d| request::digest_text(d, &mut digest)),
             kind: Kind::from_tag(held.kind),
-            scopes: &scopes,
-            binding: (!held.binding.is_empty()).then_some(&*held.binding),
+            scopes: &doing.scopes,
+            binding: doing.binding,
         },
         ttl_seconds: seconds(held.expires_at.since(now)),
         renewal: held.renewal,
@@ -131,7 +175,7 @@ fn verdict(verdicts: &Verdicts, set: &PolicySet, upstream: &Upstream, held: &Hel
         now,
         ..request::Ask::default()
     };
-    Some(verdicts.verdict(set, &Question::work(&caller, Work::Exchange, upstream, &ask)))
+    ask_it(&Question::work(caller, Work::Exchange, upstream, &ask))
 }
 
 /// A set in the place of another one: what it refuses that was not refused before.

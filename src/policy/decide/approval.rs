@@ -116,7 +116,7 @@ impl Decider {
             upstream: upstream.name.clone(),
             // An approval that outlives its task would be good for nothing.
             expires_at: now.plus(ttl_ms).min(if place.is_new() { Millis(u64::MAX) } else { place.deadline }).0,
-            of: ApprovalOf::Exchange as i32,
+            of: if want.is_action() { ApprovalOf::Action } else { ApprovalOf::Exchange } as i32,
             environment: upstream.environment.clone(),
             scopes: standing.scopes.clone(),
             kind: standing.kind.tag().into(),
@@ -159,7 +159,8 @@ fn known(view: &View, caller: &Caller, digest: &Digest) -> Known {
 /// digest. What the request id is, and how long somebody waits, is no part of it.
 fn bound(caller: &Caller, want: &Wanted, standing: &Decided<'_>) -> Digest {
     let mut parts = Parts(Vec::with_capacity(512));
-    parts.text("mayfly approval 1").text(caller.id().as_str());
+    let of = if want.is_action() { "mayfly approval of an action 1" } else { "mayfly approval 1" };
+    parts.text(of).text(caller.id().as_str());
     let upstream: &Upstream = &standing.registered.upstream;
     parts.text(&upstream.name).number(standing.registered.version).text(&upstream.environment);
     parts.list(&standing.scopes).number(standing.kind.tag().into());

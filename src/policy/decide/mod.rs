@@ -2,14 +2,18 @@
 //!
 //! Unknown anywhere means no. Cedar's verdict can only narrow: whatever it permits, the walls and bounds before and after it hold.
 
+mod activity;
 mod again;
 mod approval;
+mod authorize;
 mod place;
 mod settle;
 mod shared;
 mod task;
 
+pub use activity::Activity;
 pub use again::{Anew, Held, reads_records, still_permits};
+pub use authorize::plain as plain_action;
 pub use shared::Shared;
 
 use std::sync::Arc;
@@ -225,7 +229,7 @@ impl Decider {
             }
         };
         within_task(&place, want, &scopes, kind)?;
-        let binding = binding_of(compiled, caller, want, &scopes)?;
+        let binding = binding_of(compiled, caller.id(), want, &scopes)?;
         let life = self.life(caller, want, upstream, &place, now)?;
         let bound = self.key_binding(caller, want, upstream, &place)?;
         Ok(Decided {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{denied, seconds};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
-use crate::ledger::record::{Allowance, Identity, TaskOpened};
+use crate::ledger::record::{Allowance, HoldRank, Identity, TaskOpened};
 use crate::ledger::state::{self, Phase, State, Task};
 use crate::policy::grant::TaskPath;
 use crate::policy::request::{Counts, TaskFacts};
@@ -62,8 +62,9 @@ impl Place {
                 issued_in_task: count(task.issued),
                 live_in_task: count(task.credentials),
                 live_of_caller: live_of(state, caller),
-                // Nobody reports uses to this version.
-                uses_in_task: 0,
+                uses_in_task: count(task.done.uses),
+                refused_uses_in_task: count(task.done.refused),
+                authorized_in_task: count(task.done.authorized),
             },
         }
     }
@@ -193,11 +194,25 @@ fn named_in(state: &State, now: Millis, caller: &Caller, id: TaskId) -> Result<P
     })?;
     match state.tasks.phase(task, now) {
         Phase::Active => {}
-        Phase::Held => return Err(denied(Reason::TaskNotActive, format!("task {id} is held"))),
+        Phase::Held => return Err(held(state, task)),
         Phase::PendingApproval => return Err(denied(Reason::TaskNotActive, format!("task {id} waits for an approval"))),
         Phase::Over(how) => return Err(denied(Reason::TaskNotActive, format!("task {id} is over ({how:?})"))),
     }
     Ok(Place::open(state, task, caller.id().as_str()))
+}
+
+/// By whom, and why: whoever acts in it is told.
+fn held(state: &State, task: &Task) -> No {
+    let id = task.terms.id;
+    let hold = state.tasks.upwards(task).flat_map(|t| &t.holds).max_by_key(|hold| hold.rank);
+    let Some(hold) = hold else { return denied(Reason::TaskNotActive, format!("task {id} is held")) };
+    let (by, way_out) = match hold.rank {
+        HoldRank::Policy => ("policy", format!("an operator looks at it: mayfly task resume {id} --reason TEXT")),
+        HoldRank::Operator => ("an operator", format!("an operator looks at it: mayfly task resume {id} --reason TEXT")),
+        _ => ("whose it is", format!("whoever holds it: mayfly task resume {id} --reason TEXT")),
+    };
+    let no = Refusal::new(Reason::TaskNotActive, format!("task {id} is held by {by}: {}", hold.reason));
+    No::Refusal(no.way_out(way_out))
 }
 
 fn outside(place: &Place, what: impl std::fmt::Display) -> No {

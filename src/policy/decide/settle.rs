@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::place::Place;
 use super::{Decided, Decider, denied, svid_of};
 use crate::identity::caller::Caller;
+use crate::identity::spiffe_id::SpiffeId;
 use crate::ledger::record::Issued;
 use crate::limits;
 use crate::policy::bound::{Bound, Life};
@@ -154,20 +155,20 @@ pub(super) fn scopes_of(upstream: &Upstream, asked: &[String]) -> Result<Vec<Str
 /// The binding that covers it: the one that is named, which has to, else the first by name, if any does.
 pub(super) fn binding_of<'a>(
     compiled: &'a Compiled,
-    caller: &Caller,
+    caller: &SpiffeId,
     want: &Wanted,
     scopes: &[String],
 ) -> Result<Option<&'a BindingInForce>, No> {
     let all = compiled.bindings(&want.upstream);
-    let Some(name) = &want.binding else { return Ok(all.and_then(|all| all.covering(caller.id(), &want.tool, scopes))) };
+    let Some(name) = &want.binding else { return Ok(all.and_then(|all| all.covering(caller, &want.tool, scopes))) };
     let Some(bound) = all.and_then(|all| all.named(name)) else {
         return Err(denied(Reason::NotFound, format!("upstream {} has no binding {name} in force", want.upstream)));
     };
-    match bound.binding.covers(caller.id(), &want.tool, scopes.iter().map(String::as_str)) {
+    match bound.binding.covers(caller, &want.tool, scopes.iter().map(String::as_str)) {
         true => Ok(Some(bound)),
         false => {
             let tool = if want.tool.is_empty() { "no tool".to_owned() } else { format!("tool {}", want.tool) };
-            let what = format!("binding {name} does not give {} {} with {tool}", caller.id(), scopes.join(", "));
+            let what = format!("binding {name} does not give {caller} {} with {tool}", scopes.join(", "));
             Err(No::Refusal(
                 Refusal::new(Reason::OutsideUpstream, what).by(format!("binding {name}")).way_out("mayfly binding show NAME"),
             ))

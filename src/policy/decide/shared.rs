@@ -74,7 +74,7 @@ impl<'a> Shared<'a> {
         if !std::ptr::eq(want, self.want) {
             tool_within(&d.place, want)?;
             // One tool may be bound by another binding, or by none.
-            let binding = self.bindings.map_or(Ok(None), |compiled| binding_of(compiled, caller, want, &d.scopes))?;
+            let binding = self.bindings.map_or(Ok(None), |compiled| binding_of(compiled, caller.id(), want, &d.scopes))?;
             if binding.map(|b| &b.binding.name) != d.binding.map(|b| &b.binding.name) {
                 return Ok(None);
             }

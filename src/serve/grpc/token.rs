@@ -11,7 +11,7 @@ use super::ask;
 use super::issued::issued_to_pb;
 use super::sent::{Sent, SentBatch};
 use super::told::{Patterns, ToldResult};
-use super::{note, round};
+use super::{authorize, note, round};
 use crate::authority::Authority;
 use crate::credential::{Issued, Kind};
 use crate::identity::caller::Caller;
@@ -185,8 +185,14 @@ impl TokenService for Tokens {
     }
 
     async fn authorize(&self, request: Request<pb::AuthorizeRequest>) -> Result<Response<pb::AuthorizeResponse>, Status> {
-        ask::caller(&self.0, &request, "authorize")?;
-        Err(status(No::Refusal(Refusal::new(Reason::NotServed, "this version does not serve Authorize"))))
+        let caller = ask::caller(&self.0, &request, "authorize")?;
+        let ask = request.into_inner();
+        let (upstream, task) = (ask.upstream.clone(), ask.task_id.clone());
+        let answer = authorize::authorize(&self.0, &caller, ask).await;
+        answer.map(Response::new).map_err(|no| {
+            note(&self.0, &caller, &no, &upstream, &task);
+            status(no)
+        })
     }
 
     async fn whoami(&self, request: Request<pb::WhoamiRequest>) -> Result<Response<pb::WhoamiResponse>, Status> {

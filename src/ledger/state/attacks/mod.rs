@@ -1,6 +1,7 @@
 //! Orders of records that once got more than they should have.
 
 mod approvals;
+mod authorize;
 mod changes;
 mod generations;
 mod groups;

@@ -155,6 +155,22 @@ impl State {
         time: Millis,
         pending: &mut Pending<'a>,
     ) -> Result<Option<Seq>, Refusal> {
+        // Several that share a record are several uses.
+        if issuance.mold.is_some() && !issuance.shared.approval.is_empty() {
+            return Err(malformed("an approval that several issuances share"));
+        }
+        self.approved(issuance, ApprovalOf::Exchange, revision, time, pending)
+    }
+
+    /// The same for anything that is decided like an issuance.
+    pub(super) fn approved<'a>(
+        &'a self,
+        issuance: Issuance<'a>,
+        of: ApprovalOf,
+        revision: Seq,
+        time: Millis,
+        pending: &mut Pending<'a>,
+    ) -> Result<Option<Seq>, Refusal> {
         let e = issuance.shared;
         if e.approval.is_empty() {
             return Ok(None);
@@ -167,11 +183,7 @@ impl State {
         if pending.approvals.contains(&&e.approval[..]) {
             return Err(unusable(&id, "is used once, not twice"));
         }
-        // Several that share a record are several uses.
-        if issuance.mold.is_some() {
-            return Err(malformed("an approval that several issuances share"));
-        }
-        if let Some(other) = approval.and_then(|a| differs(a, issuance, pending)) {
+        if let Some(other) = approval.and_then(|a| differs(a, issuance, of, pending)) {
             return Err(unusable(&id, &format!("was given for another {other}")));
         }
         pending.approvals.push(&e.approval);
@@ -180,9 +192,9 @@ impl State {
 }
 
 /// What an issuance has that its approval was not given for.
-fn differs(approval: &Approval, issuance: Issuance<'_>, pending: &Pending<'_>) -> Option<&'static str> {
+fn differs(approval: &Approval, issuance: Issuance<'_>, of: ApprovalOf, pending: &Pending<'_>) -> Option<&'static str> {
     let (a, e) = (&approval.asked, issuance.shared);
-    if a.of() != ApprovalOf::Exchange {
+    if a.of() != of {
         return Some("kind of thing");
     }
     let opened = |t: &&&TaskOpened| t.task == e.task;

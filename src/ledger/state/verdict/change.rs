@@ -2,6 +2,7 @@
 
 use super::super::tasks::Task;
 use super::super::{Claims, State, Verdict};
+use super::authorize::used;
 use super::{Pending, malformed, stale};
 use crate::ledger::record::{BundleSet, Event, HistoryRemoved, HoldRank, Narrowing, Outcome, Record, UpstreamSet, Who};
 use crate::limits;
@@ -197,10 +198,8 @@ impl State {
                 }
             }
             Event::HistoryRemoved(e) => self.may_remove(e),
-            Event::Authorized(e) => match CredentialId::from_slice(&e.credential) {
-                Some(id) => self.evidence_alive(&id, time),
-                None => Err(malformed("a credential id that is not 16 bytes")),
-            },
+            Event::Authorized(e) => self.may_authorize(e, record.revision(), time, pending),
+            Event::UsesReported(e) => used(e),
             _ => Ok(()),
         }
     }

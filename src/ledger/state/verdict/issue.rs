@@ -85,7 +85,7 @@ impl State {
         }
     }
 
-    fn registration_in_force(&self, e: &Issued) -> Verdict {
+    pub(super) fn registration_in_force(&self, e: &Issued) -> Verdict {
         let Some(upstream) = self.upstreams.get(e.upstream.as_str()) else {
             return Err(Refusal::new(Reason::NotFound, format!("there is no upstream {}", e.upstream)));
         };
@@ -146,7 +146,7 @@ impl State {
         Ok(())
     }
 
-    fn ancestors_alive(&self, e: &Issued, time: Millis) -> Verdict {
+    pub(super) fn ancestors_alive(&self, e: &Issued, time: Millis) -> Verdict {
         if e.ancestors.len() > limits::ANCESTORS {
             return Err(Refusal::limit("ancestors", limits::ANCESTORS as u64, std::time::Duration::ZERO));
         }

@@ -4,6 +4,7 @@
 //! decided here and nowhere else.
 
 mod approval;
+mod authorize;
 mod change;
 mod issue;
 mod key;
