@@ -18,6 +18,7 @@ use crate::ledger::record::{Aim, Event, Record};
 use crate::ledger::state::{RequestKey, id_for};
 use crate::ledger::{Batch, Committed, Ledger};
 use crate::limits;
+use crate::oidc::Issuers;
 use crate::peers::Peers;
 use crate::policy::catalog::Catalog;
 use crate::policy::decide::Decider;
@@ -38,6 +39,8 @@ pub struct Authority {
     pub decider: Decider,
     /// The bundles in force. Changed only after a record of the change is durable.
     pub bundles: Arc<ArcSwap<Bundles>>,
+    /// The OIDC issuers whose tokens are taken.
+    pub oidc: Arc<Issuers>,
     /// The keys that sign and derive.
     pub keyring: Keyring,
     /// Opens and seals their private parts.
@@ -107,6 +110,8 @@ pub struct Parts {
     pub decider: Decider,
     /// The bundles in force.
     pub bundles: Arc<ArcSwap<Bundles>>,
+    /// The OIDC issuers whose tokens are taken.
+    pub oidc: Arc<Issuers>,
     /// Opens and seals the private parts of keys.
     pub sealer: Arc<dyn Sealer>,
     /// Time and randomness.
@@ -170,6 +175,7 @@ impl Authority {
             catalog: Catalog::new(&parts.decider.issuer),
             decider: parts.decider,
             bundles: parts.bundles,
+            oidc: parts.oidc,
             keyring: Keyring::default(),
             sealer: parts.sealer,
             status,

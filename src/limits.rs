@@ -1,10 +1,12 @@
 //! Every bound of the product: a name, a number, a unit, and where the number comes from.
 //!
 //! What an operator may want to change stands in the configuration (`sources::config`), with these as defaults and ceilings. Those of the ledger
-//! and its store stand in `limits/store.rs`.
+//! and its store stand in `limits/store.rs`, those of other issuers' tokens in `limits/oidc.rs`.
 
+mod oidc;
 mod store;
 
+pub use oidc::*;
 pub use store::*;
 
 /// Longest SPIFFE ID, bytes. SPIFFE-ID, section 2.3: implementations support up to 2048.
