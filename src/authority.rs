@@ -145,6 +145,8 @@ pub struct Bounds {
     pub stream_in_flight: usize,
     /// Oldest view that is decided on, milliseconds.
     pub view_max_age_ms: u64,
+    /// Longest life that a JWT-SVID may have left, milliseconds.
+    pub svid_max_ttl_ms: u64,
 }
 
 impl Default for Bounds {
@@ -157,6 +159,7 @@ impl Default for Bounds {
             deciding: std::thread::available_parallelism().map_or(1, usize::from),
             stream_in_flight: limits::STREAM_IN_FLIGHT,
             view_max_age_ms: limits::VIEW_MAX_AGE_MS,
+            svid_max_ttl_ms: limits::SVID_MAX_TTL_MS,
         }
     }
 }

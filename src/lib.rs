@@ -35,6 +35,7 @@ pub mod refusals;
 pub mod registrations;
 pub mod replay;
 pub mod revoke;
+pub mod subjects;
 pub mod tasks;
 pub mod trust;
 

@@ -39,6 +39,7 @@ pub mod server;
 pub mod serving;
 pub mod show;
 pub mod status;
+pub mod subject;
 pub mod svid;
 pub mod targets;
 pub mod task;

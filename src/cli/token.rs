@@ -73,8 +73,12 @@ pub fn from_stdin() -> Result<Zeroizing<String>, CliError> {
 
 /// The credential that we act under, from a file or stdin.
 pub fn parent_credential(path: &Path) -> Result<pb::ParentCredential, CliError> {
-    let token = if path == Path::new("-") { from_stdin()? } else { read(path)? };
-    Ok(pb::ParentCredential { token: token.to_string() })
+    Ok(pb::ParentCredential { token: at(path)?.to_string() })
+}
+
+/// The token of a file, or from stdin.
+pub fn at(path: &Path) -> Result<Zeroizing<String>, CliError> {
+    if path == Path::new("-") { from_stdin() } else { read(path) }
 }
 
 fn read(path: &Path) -> Result<Zeroizing<String>, CliError> {

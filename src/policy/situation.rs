@@ -75,8 +75,8 @@ pub struct Situation {
     pub delegate: Option<String>,
     /// Those who act for each other, without the caller.
     pub act_chain: Vec<String>,
-    /// On whose behalf: issuer and id.
-    pub subject: Option<(String, String)>,
+    /// On whose behalf.
+    pub subject: Option<SituationSubject>,
     /// The task.
     pub task: SituationTask,
     /// The person behind the caller.
@@ -91,6 +91,17 @@ pub struct Situation {
     pub target: (Option<String>, Option<String>),
     /// The moment.
     pub now: Millis,
+}
+
+/// On whose behalf.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SituationSubject {
+    /// The issuer.
+    pub issuer: String,
+    /// `sub` there.
+    pub id: String,
+    /// Its groups.
+    pub groups: Vec<String>,
 }
 
 /// What comes of a situation.
@@ -194,6 +205,7 @@ impl Situation {
         let now = self.now;
         Some(match (self.action, upstream) {
             (Action::Work(work), Some(upstream)) => {
+                let groups = self.subject.as_ref().map(|s| texts(&s.groups)).unwrap_or_default();
                 let (chain, callers, tools) = (texts(&self.act_chain), texts(&self.task.callers), texts(&self.task.tools));
                 let mut upstreams = texts(&self.task.upstreams);
                 if upstreams.is_empty() {
@@ -207,7 +219,7 @@ impl Situation {
                     break_glass: self.break_glass,
                     delegate: self.delegate.as_deref(),
                     act_chain: &chain,
-                    subject: self.subject.as_ref().map(|(issuer, id)| SubjectFacts { issuer, id }),
+                    subject: self.subject.as_ref().map(|s| SubjectFacts { issuer: &s.issuer, id: &s.id, groups: &groups }),
                     task: TaskFacts {
                         id: self.task.id.as_deref(),
                         purpose: or(&self.task.purpose, &self.purpose),

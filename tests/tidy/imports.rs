@@ -47,6 +47,7 @@ pub const LAYERS: &[&[&str]] = &[
         "registrations",
         "replay",
         "revoke",
+        "subjects",
         "tasks",
         "trust",
     ],

@@ -201,6 +201,9 @@ impl Namer<'_> {
                     self.task(&wanted.task);
                     self.hex(&wanted.arguments);
                     self.other(&wanted.binding);
+                    wanted.subject.iter().for_each(|one| self.identity(one));
+                    self.identities(&wanted.actors);
+                    wanted.subject_claims.iter().for_each(|claims| self.subject_claims(claims));
                 }
             }
             Event::Revoked(e) => self.targets(&e.targets),
@@ -282,6 +285,14 @@ impl Namer<'_> {
         self.svid(e.svid.as_ref());
         self.approval(&e.approval);
         self.credential(&e.ancestor);
+        self.identities(&e.actors);
+        e.subject_token.iter().for_each(|token| self.other(&token.id));
+        e.subject_claims.iter().for_each(|claims| self.subject_claims(claims));
+    }
+
+    fn subject_claims(&mut self, claims: &SubjectClaims) {
+        self.others(&claims.groups);
+        self.others(&claims.scopes);
     }
 
     fn issued(&mut self, e: &Issued) {
@@ -311,6 +322,7 @@ impl Namer<'_> {
         self.credential(&e.renews);
         self.credential(&e.shown);
         self.credential(&e.replaces);
+        e.subject_claims.iter().for_each(|claims| self.subject_claims(claims));
     }
 
     fn asked(&mut self, e: &ApprovalAsked) {
