@@ -2,6 +2,7 @@
 
 mod approvals;
 mod audit;
+mod behalf;
 mod bindings;
 mod blast;
 mod deadlines;

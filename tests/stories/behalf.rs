@@ -29,7 +29,7 @@ fn sent(kind: TokenType, token: impl Into<String>) -> SentToken {
 /// Good claims of ada at an issuer, for the GitHub server, for five minutes.
 fn claims(house: &House, iss: &str) -> Value {
     let now = house.now().seconds();
-    json!({"iss": iss, "sub": "ada", "aud": GITHUB, "iat": now - 10, "exp": now + 300, "jti": "t-1"})
+    json!({"iss": iss, "sub": "ada", "aud": GITHUB, "iat": now - 10, "exp": now + 240, "jti": "t-1"})
 }
 
 fn oidc(house: &House, claims: &Value) -> SentToken {
@@ -82,7 +82,7 @@ fn a_server_acts_on_behalf_of_who_sent_the_token_and_the_claims_say_so() {
         assert_eq!((act.sub.as_str(), act.iss.as_str(), &act.act), (SERVER, DOMAIN, &None));
         let token = said.own.subject_token.clone().unwrap();
         assert_eq!((token.iss.as_str(), token.id.as_str()), (IDP, "t-1"));
-        assert!(said.exp <= house.now().seconds() + 300);
+        assert_eq!(said.exp, house.now().seconds() + 240);
         let owner = &said.own.tasks.last().unwrap().owner;
         assert_eq!((owner.iss.as_str(), owner.sub.as_str()), (IDP, "ada"), "the task that was opened for her is hers");
     });
@@ -273,7 +273,7 @@ fn a_chain_of_servers_names_every_actor_and_is_bounded() {
         let outer = said(&house, issued).act.unwrap();
         let chain: Vec<String> = std::iter::successors(Some(&*outer), |a| a.act.as_deref()).map(|a| a.sub.clone()).collect();
         assert_eq!(chain, [SERVER, "gateway-0", "gateway-1"]);
-        assert!(house.authority.exchange(&server, &ask(with(7))).await.is_ok());
+        assert_eq!(reason(house.authority.exchange(&server, &ask(with(7))).await), Reason::DeniedByPolicy, "policy counts them");
         assert_eq!(reason(house.authority.exchange(&server, &ask(with(8))).await), Reason::LimitReached);
         refused_token(house.authority.exchange(&server, &ask(with(9))).await);
     });
@@ -338,7 +338,7 @@ fn a_task_on_somebodys_behalf_is_theirs_and_ends_with_the_token() {
         let token = oidc(&house, &claims(&house, IDP));
         let terms = Terms { ttl_ms: Some(600_000), max_ttl_ms: Some(3_600_000), ..github_task() };
         let task = house.authority.open_task_for(&server, &terms, &None, (false, Some(&token))).await.unwrap();
-        let ends = Millis::from_seconds(house.now().seconds() + 300);
+        let ends = Millis::from_seconds(house.now().seconds() + 240);
         house.authority.ledger.peek(|s| {
             let task = s.tasks.get(&task).unwrap();
             assert_eq!(task.terms.owners.last(), Some(&Identity { issuer: IDP.into(), sub: "ada".into() }));
@@ -399,7 +399,7 @@ fn a_repeat_is_the_same_credential_and_another_token_another_request() {
             let mut claims = claims(&house, IDP);
             claims["jti"] = jti.into();
             let token = oidc(&house, &claims);
-            let digest = mayfly::policy::wanted::digest_of(&token.token.to_string());
+            let digest = mayfly::policy::wanted::digest_of(&*token.token);
             Wanted { request_id: Some("r-1".into()), digest, ..ask(token) }
         };
         let want = by("t-1");
@@ -460,4 +460,55 @@ proptest! {
             assert_eq!((given.sub.as_str(), given.subject_issuer()), ("ada", RIGHTS));
         });
     }
+}
+
+/// An agent's task with a sub-agent's below it and a server's below that, a credential in each.
+async fn tree(house: &House) -> ([TaskId; 3], [String; 3]) {
+    let callers = ["/agent/demo", "/agent/sub", "/mcp/echo"].map(|path| house.caller(path));
+    let (mut tasks, mut tokens): (Vec<TaskId>, Vec<String>) = (Vec::new(), Vec::new());
+    for (n, caller) in callers.iter().enumerate() {
+        let task = match n {
+            0 => house.authority.open_task(caller, &terms(), &None, false).await.unwrap(),
+            _ => {
+                let child = Terms { parent: tasks.last().copied(), callers: vec![caller.id().as_str().into()], ..terms() };
+                house.authority.open_task(&callers[n - 1], &child, &None, true).await.unwrap()
+            }
+        };
+        tasks.push(task);
+        tokens.push(token(house.authority.exchange(caller, &wanted(TaskChoice::Named(task))).await.unwrap()));
+    }
+    (tasks.try_into().unwrap(), tokens.try_into().unwrap())
+}
+
+async fn all_active(house: &House, tokens: &[String; 3]) -> [bool; 3] {
+    [active(house, &tokens[0]).await, active(house, &tokens[1]).await, active(house, &tokens[2]).await]
+}
+
+#[test]
+fn the_whole_tree_is_held_resumed_completed_and_revoked_together() {
+    let house = house();
+    runtime().block_on(async {
+        let agent = Actor::Workload(house.caller("/agent/demo"));
+        let ([root, middle, leaf], tokens) = tree(&house).await;
+        house.authority.hold_task(&agent, root, "wait", &None).await.unwrap();
+        assert_eq!(all_active(&house, &tokens).await, [false; 3]);
+        house.authority.resume_task(&agent, root, "go on", &None).await.unwrap();
+        assert_eq!(all_active(&house, &tokens).await, [true; 3]);
+        house.authority.hold_task(&agent, middle, "wait", &None).await.unwrap();
+        assert_eq!(all_active(&house, &tokens).await, [true, false, false], "what is above goes on");
+        house.authority.resume_task(&agent, middle, "go on", &None).await.unwrap();
+        house.authority.close_task(&agent, leaf, Outcome::Completed, "done").await.unwrap();
+        assert_eq!(all_active(&house, &tokens).await, [true, true, false]);
+        house.authority.close_task(&agent, root, Outcome::Completed, "done").await.unwrap();
+        assert_eq!(all_active(&house, &tokens).await, [false; 3]);
+        let server = house.caller("/mcp/echo");
+        assert_eq!(reason(house.authority.exchange(&server, &wanted(TaskChoice::Named(leaf))).await), Reason::TaskNotActive);
+        // By a rule on the root, and by one on whose task stands in the middle.
+        let (tasks, tokens) = tree(&house).await;
+        revoke(&house, Target::Task(tasks[0]), true).await;
+        assert_eq!(all_active(&house, &tokens).await, [false; 3]);
+        let (_, tokens) = tree(&house).await;
+        revoke(&house, Target::Caller("spiffe://dev.mayfly.internal/agent/sub".into()), true).await;
+        assert_eq!(all_active(&house, &tokens).await, [true, false, false]);
+    });
 }

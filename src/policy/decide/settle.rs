@@ -38,9 +38,10 @@ impl Decider {
         let life = life
             .within(now.plus(ttl.max * 1000), Bound::Upstream)
             .within(upstream.expires, Bound::UpstreamExpiry)
+            // Before the task, which ends with the token where it was opened by it.
+            .within(want.subject().map_or(Millis(u64::MAX), |s| Millis(s.token().expires_at)), Bound::SubjectToken)
             .within(place.deadline, Bound::Task)
             .within(caller.evidence().not_after, Bound::Svid)
-            .within(want.subject().map_or(Millis(u64::MAX), |s| Millis(s.token().expires_at)), Bound::SubjectToken)
             .within(now.plus(self.longest_ms), Bound::Server);
         let life = match &want.renews {
             Some(renews) if renews.approval => {

@@ -243,6 +243,10 @@ impl Tasks {
             "" => None,
             id => Some(wanted::id::<TaskId>("parent_task_id", id)?),
         };
+        let under = match &*ask.under_task_id {
+            "" => None,
+            id => Some(wanted::id::<TaskId>("under_task_id", id)?),
+        };
         let now = self.0.system.wall();
         let fits = |s: &State, t: &Task| {
             let terms = &t.terms;
@@ -250,6 +254,7 @@ impl Tasks {
                 && (ask.caller.is_empty() || t.admits(&ask.caller))
                 && (ask.environment.is_empty() || *terms.environment == *ask.environment)
                 && (ask.upstream.is_empty() || terms.allowance.upstreams.iter().any(|u| u.name == ask.upstream))
+                && under.is_none_or(|u| terms.path.contains(&u))
                 && parent.is_none_or(|p| terms.path.iter().rev().nth(1) == Some(&p))
                 && match s.tasks.phase(t, now) {
                     phase if states.is_empty() => !matches!(phase, Phase::Over(_)),
