@@ -18,6 +18,7 @@ use crate::ledger::record::{Aim, Event, Record};
 use crate::ledger::state::{RequestKey, id_for};
 use crate::ledger::{Batch, Committed, Ledger};
 use crate::limits;
+use crate::oidc::Issuers;
 use crate::peers::Peers;
 use crate::policy::catalog::Catalog;
 use crate::policy::decide::Decider;
@@ -39,6 +40,8 @@ pub struct Authority {
     pub decider: Decider,
     /// The bundles in force. Changed only after a record of the change is durable.
     pub bundles: Arc<ArcSwap<Bundles>>,
+    /// The OIDC issuers whose tokens are taken.
+    pub oidc: Arc<Issuers>,
     /// The keys that sign and derive.
     pub keyring: Keyring,
     /// Opens and seals their private parts.
@@ -110,6 +113,8 @@ pub struct Parts {
     pub decider: Decider,
     /// The bundles in force.
     pub bundles: Arc<ArcSwap<Bundles>>,
+    /// The OIDC issuers whose tokens are taken.
+    pub oidc: Arc<Issuers>,
     /// Opens and seals the private parts of keys.
     pub sealer: Arc<dyn Sealer>,
     /// Time and randomness.
@@ -143,6 +148,8 @@ pub struct Bounds {
     pub stream_in_flight: usize,
     /// Oldest view that is decided on, milliseconds.
     pub view_max_age_ms: u64,
+    /// Longest life that a JWT-SVID may have left, milliseconds.
+    pub svid_max_ttl_ms: u64,
 }
 
 impl Default for Bounds {
@@ -155,6 +162,7 @@ impl Default for Bounds {
             deciding: std::thread::available_parallelism().map_or(1, usize::from),
             stream_in_flight: limits::STREAM_IN_FLIGHT,
             view_max_age_ms: limits::VIEW_MAX_AGE_MS,
+            svid_max_ttl_ms: limits::SVID_MAX_TTL_MS,
         }
     }
 }
@@ -173,6 +181,7 @@ impl Authority {
             catalog: Catalog::new(&parts.decider.issuer),
             decider: parts.decider,
             bundles: parts.bundles,
+            oidc: parts.oidc,
             keyring: Keyring::default(),
             sealer: parts.sealer,
             status,

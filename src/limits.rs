@@ -1,11 +1,14 @@
 //! Every bound of the product: a name, a number, a unit, and where the number comes from.
 //!
 //! What an operator may want to change stands in the configuration (`sources::config`), with these as defaults and ceilings. Those of the ledger
-//! and its store stand in `limits/store.rs`, those of what is done with what was granted in `limits/uses.rs`.
+//! and its store stand in `limits/store.rs`, those of other issuers' tokens in `limits/oidc.rs`, those of what is done with what was granted
+//! in `limits/uses.rs`.
 
+mod oidc;
 mod store;
 mod uses;
 
+pub use oidc::*;
 pub use store::*;
 pub use uses::*;
 

@@ -8,7 +8,8 @@ use crate::ledger::Lane;
 use crate::ledger::record::{Event, HoldRank, Outcome, Record, Request, TaskClosed, TaskExtended, TaskHeld, TaskResumed, Who};
 use crate::ledger::state::{Remembered, State, Task, request_key};
 use crate::policy::Admin;
-use crate::policy::decide::decided_on_old_state;
+use crate::policy::decide::{Opens, decided_on_old_state};
+use crate::policy::subject::SentToken;
 use crate::policy::wanted::Terms;
 use crate::rates::Act;
 use crate::refusal::{Fault, No, Reason, Refusal};
@@ -70,6 +71,17 @@ impl Authority {
 
     /// Opens a task, or a child for another caller.
     pub async fn open_task(&self, caller: &Caller, terms: &Terms, named: &Named, delegate: bool) -> Result<TaskId, No> {
+        self.open_task_for(caller, terms, named, (delegate, None)).await
+    }
+
+    /// The same on somebody's behalf, by a token that says so.
+    pub async fn open_task_for(
+        &self,
+        caller: &Caller,
+        terms: &Terms,
+        named: &Named,
+        (delegate, token): (bool, Option<&SentToken>),
+    ) -> Result<TaskId, No> {
         for again in 1.. {
             self.still_stands(caller)?;
             if let Some(before) = self.remembered(caller.id().as_str(), named).await? {
@@ -78,10 +90,15 @@ impl Authority {
             if again == 1 {
                 self.rates.take(Act::Change, caller.id().as_str())?;
             }
+            let subject = match token {
+                Some(token) => Some(Box::pin(self.subject(caller, token)).await?),
+                None => None,
+            };
             let view = self.ledger.view();
             view.read(|state| self.ledger.ceilings().task(state, caller.id().as_str(), (0, 0)))?;
             let id = self.new_task_id();
-            let opened = self.decider.open_task(&view, &self.catalog.now(), caller, terms, id, delegate)?;
+            let opens = Opens { delegate, subject: subject.as_deref() };
+            let opened = self.decider.open_task(&view, &self.catalog.now(), caller, terms, id, opens)?;
             let record = Record::new(Who::SpiffeId(caller.id().as_str().to_owned()), Event::TaskOpened(opened))
                 .decided_at(view.revision())
                 .for_request(request_of(caller.id().as_str(), named));

@@ -71,9 +71,14 @@ fn lines() -> Vec<Line> {
         line("context.act_chain", "context.act_chain.contains(\"spiffe://td/x\")", |c| c.chain = vec!["spiffe://td/x"]),
         line("context.act_depth", "context.act_depth == 1", |c| c.chain = vec!["spiffe://td/x"]),
         line("context.subject.issuer", "context has subject && context.subject.issuer == \"i\"", |c| {
-            c.subject = Some(("i", "x"))
+            c.subject = Some(("i", "x", vec![]))
         }),
-        line("context.subject.id", "context has subject.id && context.subject.id == \"x\"", |c| c.subject = Some(("i", "x"))),
+        line("context.subject.id", "context has subject.id && context.subject.id == \"x\"", |c| {
+            c.subject = Some(("i", "x", vec![]))
+        }),
+        line("context.subject.groups", "context has subject && context.subject.groups.contains(\"g\")", |c| {
+            c.subject = Some(("i", "x", vec!["g"]))
+        }),
         line("context.task.id", "context.task has id", |c| c.task_id = Some("task_x")),
         line("context.task.purpose", "context.task.purpose == \"x\"", |c| c.task_texts[0] = "x"),
         line("context.task.owner", "context.task.owner == \"x\"", |c| c.task_texts[1] = "x"),
@@ -126,7 +131,7 @@ fn lines() -> Vec<Line> {
             ];
         }
         if line.path.starts_with("context.subject") {
-            line.also = &["context.subject.issuer", "context.subject.id"];
+            line.also = &["context.subject.issuer", "context.subject.id", "context.subject.groups"];
         }
     }
     lines
@@ -231,7 +236,7 @@ fn reads_are_exactly_what_is_read() {
     assert_eq!(when("context has nothing_like_it"), "");
     assert_eq!(when("context.task.purpose == resource.purpose"), "context.task.purpose resource.purpose");
     assert_eq!(when("action == Action::\"Exchange\" && action in Action::\"Work\""), "");
-    assert_eq!(when("context has subject"), "context.subject.id? context.subject.issuer?");
+    assert_eq!(when("context has subject"), "context.subject.groups? context.subject.id? context.subject.issuer?");
     assert_eq!(when("[\"a\", context.purpose].contains(resource.owner)"), "context.purpose resource.owner");
     assert_eq!(
         when("{a: context.tool_is, b: 1} == {a: true, b: 1}".replace("context.tool_is", "context.renewal").as_str()),

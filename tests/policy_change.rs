@@ -82,7 +82,7 @@ fn a_table_says_what_comes_of_everything_that_policy_reads() {
 @id("all") permit (principal, action == Action::"Exchange", resource) when {
   context.purpose == "p" && context has tool && context.tool == "t" && context has arguments_digest && context.renewal &&
   context.ttl_seconds == 90 && context.act_depth == 1 && context.act_chain.contains("spiffe://td/x") && context has subject &&
-  context.subject.id == "s" && context.task.purpose == "tp" && context.task.owner == "o" && context.task.depth == 2 &&
+  context.subject.id == "s" && context.subject.groups.contains("g") && context.task.purpose == "tp" && context.task.owner == "o" && context.task.depth == 2 &&
   context.task.ttl_seconds == 60 && context.task.heartbeat && context.task.tools.contains("t") &&
   context.task.callers.contains("c") && context.task.upstreams.contains("u") && context has person &&
   context.person.amr.contains("mfa") && context.person has acr && context.person.acr == "2" &&
@@ -122,6 +122,7 @@ by = ["all"]
 [test.subject]
 issuer = "i"
 id = "s"
+groups = ["g"]
 [test.task]
 id = "task"
 purpose = "tp"

@@ -15,6 +15,7 @@ use super::out::escape;
 use super::out::sink::Sink;
 use super::server::Server;
 use super::show::issued::Issued;
+use super::subject::SubjectArgs;
 use super::{Run, credential, task, terms, token};
 use crate::limits;
 use crate::pb::mayfly::v1::{
@@ -56,6 +57,8 @@ pub struct GetArgs {
     /// A file with the credential that we act under, `-` being stdin
     #[arg(long, value_name = "FILE")]
     parent_credential: Option<PathBuf>,
+    #[command(flatten)]
+    subject: SubjectArgs,
     /// The binding to decide under [default: any that permits it]
     #[arg(long, value_name = "NAME")]
     binding: Option<String>,
@@ -93,12 +96,14 @@ pub async fn run(args: GetArgs, run: &Run) -> Result<Exit, CliError> {
     let sink = Sink::decide(args.to.clone(), std::io::stdout().is_terminal(), args.force_terminal)?;
     let arguments = args.arguments.on_the_wire()?;
     let parent_credential = args.parent_credential.as_deref().map(token::parent_credential).transpose()?;
+    let subject_token = args.subject.token()?;
     let server = run.server().await?;
     let wait = args.wait_for_approval.unwrap_or_default();
     let opens = args.task.is_none();
     let request = pb::ExchangeRequest {
         arguments,
         parent_credential,
+        subject_token,
         request_id: run.request_id(&args.request_id),
         ..request(args, &server).await?
     };

@@ -40,6 +40,7 @@ pub mod server;
 pub mod serving;
 pub mod show;
 pub mod status;
+pub mod subject;
 pub mod svid;
 pub mod targets;
 pub mod task;

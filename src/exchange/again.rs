@@ -149,7 +149,7 @@ impl Authority {
         }
     }
 
-    pub(super) fn issuance_at(&self, at: crate::store::Position, id: CredentialId) -> Result<Record, No> {
+    pub(crate) fn issuance_at(&self, at: crate::store::Position, id: CredentialId) -> Result<Record, No> {
         let of = |r: &Record| matches!(&r.event, Some(Event::Issued(e)) if e.credential == id.as_bytes());
         let record = self.ledger.records_at(at)?.into_iter().find(of);
         record.ok_or_else(|| No::Fault(Fault::new(format!("commit {at} does not hold the issuance of {id}"))))

@@ -112,6 +112,8 @@ fn event(event: &Event) -> Value {
                 "environment": w.environment, "upstream": w.upstream, "upstream_version": w.upstream_version,
                 "policy_version": w.policy_version, "task": task(&w.task), "kind": w.kind, "scopes": w.scopes, "tool": w.tool,
                 "purpose": w.purpose, "arguments_sha256": hex(&w.arguments), "ttl_ms": w.ttl, "renewal": w.renewal, "binding": w.binding,
+                "subject": w.subject.as_ref().map(who), "actors": w.actors.iter().map(who).collect::<Vec<_>>(),
+                "subject_claims": subject_claims(w.subject_claims.as_ref()),
             })),
         }),
         Event::Revoked(e) => json!({
@@ -203,27 +205,35 @@ fn opened(e: &TaskOpened) -> Value {
         "any_tool": allowance.any_tool, "kinds": allowance.kinds, "key_bound": allowance.key_bound, "opened_at": time(e.opened_at),
         "deadline": time(e.deadline), "max_deadline": time(e.max_deadline), "heartbeat_ms": e.heartbeat,
         "policy_version": e.policy_version, "svid": svid(e.svid.as_ref()), "approval": approval(&e.approval),
-        "ancestor": credential(&e.ancestor), "break_glass": e.break_glass,
+        "ancestor": credential(&e.ancestor), "break_glass": e.break_glass, "subject_token": token(e.subject_token.as_ref()),
+        "actors": e.actors.iter().map(who).collect::<Vec<_>>(), "subject_claims": subject_claims(e.subject_claims.as_ref()),
     })
+}
+
+fn token(token: Option<&TokenEvidence>) -> Option<Value> {
+    token.map(|t| json!({ "issuer": t.issuer, "id": t.id, "expires_at": time(t.expires_at) }))
+}
+
+fn subject_claims(claims: Option<&SubjectClaims>) -> Option<Value> {
+    claims.map(|c| json!({ "groups": c.groups, "scopes": c.scopes }))
 }
 
 fn issued(e: &Issued) -> Value {
     let ancestors = e.ancestors.iter().map(|a| json!({ "credential": credential(&a.credential), "caller": a.caller }));
-    let token = e.subject_token.as_ref().map(|t| json!({ "issuer": t.issuer, "id": t.id, "expires_at": time(t.expires_at) }));
     let mut body = json!({
         "credential": credential(&e.credential), "task": task(&e.task), "kind": e.kind, "caller": e.caller,
         "subject": e.subject.as_ref().map(who), "actors": e.actors.iter().map(who).collect::<Vec<_>>(), "upstream": e.upstream,
         "scopes": e.scopes, "authorization_details": e.details, "tool": e.tool, "purpose": e.purpose,
         "arguments_sha256": hex(&e.arguments), "binding": e.binding, "environment": e.environment, "issued_at": time(e.issued_at),
         "expires_at": time(e.expires_at), "renewable_until": time(e.renewable_until), "bound": e.bound, "svid": svid(e.svid.as_ref()),
-        "subject_token": token, "ancestors": ancestors.collect::<Vec<_>>(), "key": e.key,
+        "subject_token": token(e.subject_token.as_ref()), "ancestors": ancestors.collect::<Vec<_>>(), "key": e.key,
     });
     let more = json!({
         "x5t": hex(&e.x5t), "jkt": hex(&e.jkt), "status_list": e.status_list, "status_index": e.status_index,
         "policy_version": e.policy_version, "upstream_version": e.upstream_version, "binding_version": e.binding_version,
         "approval": approval(&e.approval), "lease": lease(&e.lease), "token_sha256": hex(&e.token_digest), "policies": e.policies,
         "renews": credential(&e.renews), "shown": credential(&e.shown),
-        "replaces": credential(&e.replaces),
+        "replaces": credential(&e.replaces), "subject_claims": subject_claims(e.subject_claims.as_ref()),
     });
     if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
         body.extend(more);

@@ -3,7 +3,7 @@
 use super::{Explained, Finding, body};
 use crate::ledger::State;
 use crate::ledger::history::{Past, Reached};
-use crate::ledger::record::{Event, Issued, Record};
+use crate::ledger::record::{Event, Identity, Issued, Record, TokenEvidence};
 use crate::ledger::state::{Live, Phase, facts_of_record, trust_domain_of};
 use crate::lookup::Found;
 use crate::policy::bound::Bound;
@@ -71,6 +71,9 @@ fn decided(issued: &Issued, found: &Found, records: &[Past]) -> Vec<Finding> {
         );
         out.push(permits("evidence", text, seq));
     }
+    if let Some(token) = &issued.subject_token {
+        out.push(permits("subject", behalf(issued, token), seq));
+    }
     if let Some(id) = CredentialId::from_slice(&issued.renews) {
         out.push(permits("renewal", format!("renews {id}, not beyond {}", Millis(issued.renewable_until)), seq));
     }
@@ -88,6 +91,14 @@ fn decided(issued: &Issued, found: &Found, records: &[Past]) -> Vec<Finding> {
     ));
     out.push(permits("ttl bound", format!("{} set its end to {}", bound(issued.bound), Millis(issued.expires_at)), seq));
     out
+}
+
+/// On whose behalf, through whom, and by which token.
+fn behalf(issued: &Issued, token: &TokenEvidence) -> String {
+    let by = format!("by token {} of {}, good until {}", token.id, token.issuer, Millis(token.expires_at));
+    let Some(subject) = &issued.subject else { return format!("rests on what its task does, {by}") };
+    let through: Vec<String> = issued.actors.iter().map(Identity::name).collect();
+    format!("on behalf of {}, through {}, {by}", subject.name(), through.join(" for "))
 }
 
 /// The bound that set a credential's end.

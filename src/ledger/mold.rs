@@ -184,7 +184,14 @@ impl Mold {
             lease: e.lease,
             ..Issued::default()
         };
-        let fourth = Issued { policies: e.policies, renews: e.renews, shown: e.shown, replaces: e.replaces, ..Issued::default() };
+        let fourth = Issued {
+            policies: e.policies,
+            renews: e.renews,
+            shown: e.shown,
+            replaces: e.replaces,
+            subject_claims: e.subject_claims,
+            ..Issued::default()
+        };
         let [first, second, third, fourth] = [first, second, third, fourth].map(|piece| piece.encode_to_vec());
         Some(Mold { record: Arc::new(record), pieces: [head, first, second, third, fourth] })
     }
@@ -254,7 +261,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ledger::record::{Ancestor, Identity, Request, SvidEvidence, TokenEvidence, Who};
+    use crate::ledger::record::{Ancestor, Identity, Request, SubjectClaims, SvidEvidence, TokenEvidence, Who};
     use crate::seq::Seq;
 
     fn shared() -> impl Strategy<Value = Issued> {
@@ -287,6 +294,7 @@ mod tests {
             details: if derived { "[]".into() } else { String::new() },
             binding: names.3,
             shown: some,
+            subject_claims: derived.then(|| SubjectClaims { groups: vec!["g".into()], scopes: Vec::new() }),
             ..Issued::default()
         })
     }

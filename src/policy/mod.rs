@@ -4,7 +4,7 @@
 //! - [`request`]: what is asked. [`facts`]: every attribute of it, one table for the request, the cache's key and the analysis.
 //! - [`cedar`]: Cedar's answer. [`reads`]: what a set reads. [`cache`]: answers remembered under exactly that.
 //! - `stem` and `slice`: the policies that can say something about a caller and a resource; Cedar looks at no others.
-//! - [`wanted`]: what a caller asks for, well formed. [`plain`]: the same read from its bytes.
+//! - [`subject`]: on whose behalf. [`wanted`]: what a caller asks for, well formed. [`plain`]: the same read from its bytes.
 //! - [`Governing`]: what of a set says who operates and approves. [`situation`]: a question that somebody writes down. [`audits`]: what a set beside the one in
 //!   force would have said. [`table`]: tests of a set.
 //! - [`grant`]: what a decision settles. [`sample`]: fifty policies, for measuring.
@@ -33,6 +33,7 @@ pub mod set;
 pub mod situation;
 mod slice;
 mod stem;
+pub mod subject;
 pub mod table;
 pub mod wanted;
 

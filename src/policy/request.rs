@@ -55,6 +55,8 @@ pub struct SubjectFacts<'a> {
     pub issuer: &'a str,
     /// `sub` at that issuer.
     pub id: &'a str,
+    /// The groups that it is in, as its token says.
+    pub groups: &'a [&'a str],
 }
 
 /// Numbers that move with every grant. A set that reads one is not cached.

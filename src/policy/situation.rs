@@ -116,8 +116,8 @@ pub struct Situation {
     pub delegate: Option<String>,
     /// Those who act for each other, without the caller.
     pub act_chain: Vec<String>,
-    /// On whose behalf: issuer and id.
-    pub subject: Option<(String, String)>,
+    /// On whose behalf.
+    pub subject: Option<SituationSubject>,
     /// The task.
     pub task: SituationTask,
     /// The person behind the caller.
@@ -134,6 +134,17 @@ pub struct Situation {
     pub target: (Option<String>, Option<String>),
     /// The moment.
     pub now: Millis,
+}
+
+/// On whose behalf.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SituationSubject {
+    /// The issuer.
+    pub issuer: String,
+    /// `sub` there.
+    pub id: String,
+    /// Its groups.
+    pub groups: Vec<String>,
 }
 
 /// What comes of a situation.
@@ -249,6 +260,7 @@ impl Situation {
         });
         Some(match (self.action, upstream) {
             (Action::Work(work), Some(upstream)) => {
+                let groups = self.subject.as_ref().map(|s| texts(&s.groups)).unwrap_or_default();
                 let ask_for = Ask {
                     environment: &upstream.environment,
                     intent,
@@ -257,7 +269,7 @@ impl Situation {
                     break_glass: self.break_glass,
                     delegate: self.delegate.as_deref(),
                     act_chain: &chain,
-                    subject: self.subject.as_ref().map(|(issuer, id)| SubjectFacts { issuer, id }),
+                    subject: self.subject.as_ref().map(|s| SubjectFacts { issuer: &s.issuer, id: &s.id, groups: &groups }),
                     task,
                     person,
                     counts: self.counts,

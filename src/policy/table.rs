@@ -12,7 +12,7 @@
 
 use super::action::{Action, Work};
 use super::request::Counts;
-use super::situation::{Outcome, Situation, SituationPerson, SituationTask, SituationUse};
+use super::situation::{Outcome, Situation, SituationPerson, SituationSubject, SituationTask, SituationUse};
 use super::wanted;
 use crate::document::{Complaint, Document, Field, Section, Source};
 use crate::identity::spiffe_id::SpiffeId;
@@ -159,7 +159,7 @@ pub fn situation(table: &Section<'_>, now: Millis) -> Option<Situation> {
     let (renewal, break_glass) = (flag("renewal"), flag("break_glass"));
     let delegate = text("delegate", limits::SPIFFE_ID_BYTES);
     let act_chain = table.optional("act_chain").map(|f| texts(&f)).unwrap_or_default();
-    let subject = table.optional("subject").and_then(|f| f.inside(pair));
+    let subject = table.optional("subject").and_then(|f| f.inside(subject));
     let task = table.optional("task").and_then(|f| f.inside(|t| Some(task(t)))).unwrap_or_default();
     let person = table.optional("person").and_then(|f| f.inside(|p| person(p, now)));
     let counts = table.optional("counts").and_then(|f| f.inside(|c| Some(counts(c)))).unwrap_or_default();
@@ -199,6 +199,11 @@ fn pair(section: &Section<'_>) -> Option<(String, String)> {
     let issuer = section.required("issuer").and_then(|f| f.text(limits::SPIFFE_ID_BYTES));
     let id = section.required("id").and_then(|f| f.text(limits::SPIFFE_ID_BYTES));
     Some((issuer?, id?))
+}
+
+fn subject(section: &Section<'_>) -> Option<SituationSubject> {
+    let groups = section.optional("groups").map(|f| texts(&f)).unwrap_or_default();
+    pair(section).map(|(issuer, id)| SituationSubject { issuer, id, groups })
 }
 
 fn task(section: &Section<'_>) -> SituationTask {

@@ -13,6 +13,7 @@ use crate::seq::{CredentialId, Millis, TaskId};
 use crate::upstream::registry::Kind;
 
 pub use super::digest::digest_of;
+use super::subject::{Behalf, SentToken};
 
 /// SHA-256.
 pub type Digest = [u8; 32];
@@ -97,6 +98,8 @@ pub struct Wanted {
     pub replaces: Option<CredentialId>,
     /// What only approvals need.
     pub asking: Option<Box<Asking>>,
+    /// On whose behalf, where a token says so.
+    pub behalf: Option<Box<Behalf>>,
 }
 
 /// What an exchange has for those who may have to approve it.
@@ -350,6 +353,8 @@ impl Wanted {
             }
         }
         let digest = if ask.request_id.is_empty() { [0; 32] } else { digest_of(ask) };
+        // After the digest: another token is another request.
+        let behalf = SentToken::take(ask.subject_token.take())?.map(|token| Box::new(Behalf::Sent(token)));
         if ask.upstream.is_empty() {
             return Err(Refusal::field("upstream", "is missing"));
         }
@@ -373,6 +378,7 @@ impl Wanted {
             renews: None,
             replaces: None,
             asking: (asking != Asking::default()).then(|| asking.into()),
+            behalf,
         })
     }
 }
@@ -380,7 +386,6 @@ impl Wanted {
 /// What this version has fields for but does not do is refused, never passed over.
 fn not_served(ask: &pb::ExchangeRequest) -> Result<(), Refusal> {
     let asked = [
-        (ask.subject_token.is_some(), "subject_token"),
         (ask.parent_credential.is_some(), "parent_credential"),
         (!ask.authorization_details.is_empty(), "authorization_details"),
         (ask.public_key.is_some(), "public_key"),

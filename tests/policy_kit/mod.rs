@@ -28,7 +28,7 @@ pub struct Case {
     pub break_glass: bool,
     pub delegate: Option<&'static str>,
     pub chain: Texts,
-    pub subject: Option<(&'static str, &'static str)>,
+    pub subject: Option<(&'static str, &'static str, Texts)>,
     pub task_id: Option<&'static str>,
     pub task_texts: [&'static str; 3],
     pub task_longs: [i64; 2],
@@ -141,7 +141,7 @@ impl Case {
             break_glass: self.break_glass,
             delegate: self.delegate,
             act_chain: &self.chain,
-            subject: self.subject.map(|(issuer, id)| SubjectFacts { issuer, id }),
+            subject: self.subject.as_ref().map(|(issuer, id, groups)| SubjectFacts { issuer, id, groups }),
             task: TaskFacts {
                 id: self.task_id,
                 purpose: self.task_texts[0],

@@ -26,6 +26,7 @@ pub fn all() -> Vec<(String, Record)> {
     .chain(asking())
     .chain(policies())
     .chain(acting())
+    .chain(behalf())
     .collect()
 }
 
@@ -45,6 +46,7 @@ fn policies() -> impl Iterator<Item = (String, Record)> {
         ttl: 300_000,
         renewal: true,
         binding: text("agents-deploy"),
+        ..Wanted::default()
     };
     let differed = PolicyDiffered {
         environment: text("dev"),
@@ -70,6 +72,29 @@ fn acting() -> impl Iterator<Item = (String, Record)> {
     let used =
         UsesReported { task: id(2), undeclared: true, after_end: true, upstream: text("github"), ..UsesReported::default() };
     let events = [("22-authorized-decided", Event::Authorized(authorized)), ("23-uses-reported-task", Event::UsesReported(used))];
+    events.into_iter().map(|(name, event)| (format!("v7/{name}"), Record::new(Who::SpiffeId(agent()), event)))
+}
+
+/// On whose behalf, with what a token said.
+fn behalf() -> impl Iterator<Item = (String, Record)> {
+    let token = TokenEvidence { issuer: text("https://idp.example"), id: text("t-1"), expires_at: 1_700_000_900_000 };
+    let claims = SubjectClaims { groups: vec![text("finance")], scopes: vec![text("orders:read")] };
+    let actors = vec![Identity { issuer: text("example.org"), sub: agent() }];
+    let opened = TaskOpened {
+        owner: Some(person("ada")),
+        subject_token: Some(token),
+        actors: actors.clone(),
+        subject_claims: Some(claims.clone()),
+        ..TaskOpened::default()
+    };
+    let issued = Issued { subject: Some(person("ada")), subject_claims: Some(claims.clone()), ..Issued::default() };
+    let wanted = Wanted { subject: Some(person("ada")), actors, subject_claims: Some(claims), ..Wanted::default() };
+    let refused = Refused { count: 1, wanted: Some(wanted.into()), ..Refused::default() };
+    let events = [
+        ("11-task-opened-behalf", Event::TaskOpened(opened.into())),
+        ("20-issued-subject-claims", Event::Issued(issued.into())),
+        ("24-refused-behalf", Event::Refused(refused)),
+    ];
     events.into_iter().map(|(name, event)| (format!("v7/{name}"), Record::new(Who::SpiffeId(agent()), event)))
 }
 

@@ -82,6 +82,7 @@ fn tasks() -> Vec<(&'static str, Event)> {
         approval: id(4),
         ancestor: id(5),
         break_glass: true,
+        ..TaskOpened::default()
     };
     let begun =
         GenerationBegun { generation: 2, cause: text("recovered"), store: id(9), after: (1 << 45) + 77, reset_time: true };
@@ -147,6 +148,7 @@ fn credentials() -> Vec<(&'static str, Event)> {
         renews: id(0xc0),
         shown: id(0xc0),
         replaces: Vec::new(),
+        ..Issued::default()
     };
     let authorized = Authorized {
         credential: id(0xc1),

@@ -36,6 +36,17 @@ pub struct TokenEvidence {
     pub expires_at: u64,
 }
 
+/// What a subject token says of its subject's rights, as far as the configuration names the claims.
+#[derive(Clone, PartialEq, Eq, Hash, Message, Serialize, Deserialize)]
+pub struct SubjectClaims {
+    /// The groups.
+    #[prost(string, repeated, tag = "1")]
+    pub groups: Vec<String>,
+    /// The scopes.
+    #[prost(string, repeated, tag = "2")]
+    pub scopes: Vec<String>,
+}
+
 /// A credential that another rests on, and its caller.
 #[derive(Clone, PartialEq, Eq, Hash, Message, Serialize, Deserialize)]
 pub struct Ancestor {
@@ -159,6 +170,9 @@ pub struct Issued {
     /// group gives that one back.
     #[prost(bytes = "vec", tag = "36")]
     pub replaces: Vec<u8>,
+    /// What its subject token said of the subject's rights.
+    #[prost(message, optional, tag = "41")]
+    pub subject_claims: Option<SubjectClaims>,
 }
 
 /// A holder gave its credential back.
@@ -301,6 +315,15 @@ pub struct Wanted {
     /// The binding that covered it.
     #[prost(string, tag = "13")]
     pub binding: String,
+    /// On whose behalf, where that is not the caller.
+    #[prost(message, optional, tag = "21")]
+    pub subject: Option<Identity>,
+    /// The actors, outermost first, where there is a subject.
+    #[prost(message, repeated, tag = "22")]
+    pub actors: Vec<Identity>,
+    /// What its subject token said of the subject's rights.
+    #[prost(message, optional, tag = "23")]
+    pub subject_claims: Option<SubjectClaims>,
 }
 
 /// Something is about to be made upstream.

@@ -204,6 +204,9 @@ impl Namer<'_> {
                     self.task(&wanted.task);
                     self.hex(&wanted.arguments);
                     self.other(&wanted.binding);
+                    wanted.subject.iter().for_each(|one| self.identity(one));
+                    self.identities(&wanted.actors);
+                    wanted.subject_claims.iter().for_each(|claims| self.subject_claims(claims));
                 }
             }
             Event::Revoked(e) => self.targets(&e.targets),
@@ -285,6 +288,14 @@ impl Namer<'_> {
         self.svid(e.svid.as_ref());
         self.approval(&e.approval);
         self.credential(&e.ancestor);
+        self.identities(&e.actors);
+        e.subject_token.iter().for_each(|token| self.other(&token.id));
+        e.subject_claims.iter().for_each(|claims| self.subject_claims(claims));
+    }
+
+    fn subject_claims(&mut self, claims: &SubjectClaims) {
+        self.others(&claims.groups);
+        self.others(&claims.scopes);
     }
 
     fn issued(&mut self, e: &Issued) {
@@ -314,6 +325,7 @@ impl Namer<'_> {
         self.credential(&e.renews);
         self.credential(&e.shown);
         self.credential(&e.replaces);
+        e.subject_claims.iter().for_each(|claims| self.subject_claims(claims));
     }
 
     fn asked(&mut self, e: &ApprovalAsked) {
@@ -334,63 +346,5 @@ impl Namer<'_> {
         if let Some(event) = e.change.as_ref().and_then(Change::event) {
             self.registry(&event);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn all_of(record: &Record) -> Vec<(Sort, String)> {
-        let mut found = Vec::new();
-        names(record, &mut |sort, text| found.push((sort, text.to_owned())));
-        found
-    }
-
-    #[test]
-    fn an_issuance_is_found_by_all_that_it_names() {
-        let issued = Issued {
-            credential: vec![1; 16],
-            task: vec![2; 16],
-            caller: "spiffe://a.example/x".into(),
-            upstream: "github".into(),
-            tool: "search".into(),
-            environment: "dev".into(),
-            subject: Some(Identity { issuer: "https://idp.example".into(), sub: "alice".into() }),
-            token_digest: vec![3; 32],
-            ..Issued::default()
-        };
-        let request = Request { caller: "spiffe://a.example/x".into(), id: "r-1".into(), digest: Vec::new() };
-        let record = Record::new(Who::SpiffeId("spiffe://a.example/x".into()), Event::Issued(Box::new(issued)));
-        let found = all_of(&record.for_request(Some(request)));
-        let has = |sort, text: &str| assert!(found.contains(&(sort, text.to_owned())), "{text}: {found:?}");
-        has(Sort::Event, "credential issued");
-        has(Sort::Task, &TaskId::from_bytes([2; 16]).to_string());
-        has(Sort::Other, &CredentialId::from_bytes([1; 16]).to_string());
-        has(Sort::Workload, "spiffe://a.example/x");
-        has(Sort::Upstream, "github");
-        has(Sort::Tool, "search");
-        has(Sort::Environment, "dev");
-        has(Sort::Other, "alice");
-        has(Sort::Other, "https://idp.example#alice");
-        has(Sort::Other, &"03".repeat(32));
-        has(Sort::Other, "r-1");
-        assert!(found.iter().all(|(_, text)| !text.is_empty()));
-    }
-
-    #[test]
-    fn a_revocation_is_found_by_what_it_aims_at() {
-        let aims = [Aim::Upstream("github".into()), Aim::Tool("search".into()), Aim::SigningKey("k1".into())];
-        let targets = aims.map(|aim| TargetRecord { aim: Some(aim) }).to_vec();
-        let revoked = Event::Revoked(Revoked { targets, ..Revoked::default() });
-        let found = all_of(&Record::new(Who::LocalUid(7), revoked));
-        let expected = [
-            (Sort::Other, "local-uid:7"),
-            (Sort::Event, "revoked"),
-            (Sort::Upstream, "github"),
-            (Sort::Tool, "search"),
-            (Sort::Other, "k1"),
-        ];
-        assert_eq!(found, expected.map(|(sort, text)| (sort, text.to_owned())));
     }
 }

@@ -197,6 +197,7 @@ impl Tasks {
             heartbeat: opened.heartbeat,
             policy: opened.policy_version,
             svid: opened.svid.clone().map(Arc::new),
+            behalf: opened.subject_token.clone().map(|token| Arc::new((token, opened.actors.clone()))),
             ancestor: CredentialId::from_slice(&opened.ancestor),
             seq,
             revision,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::place::{Lists, Place};
 use super::seconds;
 use crate::identity::spiffe_id::SpiffeId;
-use crate::ledger::record::Issued;
+use crate::ledger::record::{Identity, Issued};
 use crate::ledger::state::{Live, State, Task};
 use crate::policy::action::{Action, Work};
 use crate::policy::cache::Verdicts;
@@ -41,6 +41,8 @@ pub struct Held {
     pub expires_at: Millis,
     /// It renews another one.
     renewal: bool,
+    /// On whose behalf, and those who acted before the caller.
+    subject: Option<(Identity, Vec<String>)>,
     place: Place,
     /// What is not in memory, but in its record.
     own: Option<Own>,
@@ -50,6 +52,8 @@ pub struct Held {
 struct Own {
     purpose: String,
     arguments: Vec<u8>,
+    /// The groups of its subject.
+    groups: Vec<String>,
     /// Who approved it, where somebody did.
     approved_by: Option<String>,
 }
@@ -70,6 +74,7 @@ impl Held {
             kind: live.kind(),
             expires_at: live.expires_at(),
             renewal: !live.ancestors().is_empty(),
+            subject: live.lineage().and_then(|l| Some((l.subject.clone()?, before(live.caller(), &l.actors)))),
             place: Place::open(state, task, live.caller()),
             own: None,
         }
@@ -78,7 +83,8 @@ impl Held {
     /// Adds what only its record knows.
     pub fn with_record(&mut self, issued: &Issued, approved_by: Option<String>) {
         let (purpose, arguments) = (issued.purpose.clone(), issued.arguments.clone());
-        self.own = Some(Own { purpose, arguments, approved_by });
+        let groups = issued.subject_claims.as_ref().map_or_else(Vec::new, |claims| claims.groups.clone());
+        self.own = Some(Own { purpose, arguments, groups, approved_by });
     }
 
     /// What it was issued for.
@@ -114,6 +120,11 @@ impl Held {
             && self.expires_at <= upstream.expires
             && self.expires_at.since(now) <= upstream.ttl.max.saturating_mul(1000)
     }
+}
+
+/// Those who act for each other, without the caller.
+fn before(caller: &str, actors: &[Identity]) -> Vec<String> {
+    actors.iter().map(Identity::name).filter(|name| name != caller).collect()
 }
 
 /// Whether deciding again needs what only records know.
@@ -157,6 +168,9 @@ pub(super) fn question<T>(
     let (mut digest, mut id) = ([0; 43], [0; TaskId::TEXT]);
     let people: Vec<&str> = held.own.iter().filter_map(|own| own.approved_by.as_deref()).collect();
     let lists = Lists::of(&held.place);
+    let groups: Vec<&str> = held.own.iter().flat_map(|own| &own.groups).map(String::as_str).collect();
+    let (subject, chain) = held.subject.as_ref().map_or((None, &[][..]), |(who, before)| (Some(who), &before[..]));
+    let chain: Vec<&str> = chain.iter().map(String::as_str).collect();
     let ask = request::Ask {
         environment: &upstream.environment,
         intent: request::Intent {
@@ -169,6 +183,8 @@ pub(super) fn question<T>(
         },
         ttl_seconds: seconds(held.expires_at.since(now)),
         renewal: held.renewal,
+        act_chain: &chain,
+        subject: subject.map(|s| request::SubjectFacts { issuer: &s.issuer, id: &s.sub, groups: &groups }),
         task: lists.facts(&held.place, &upstream.environment, Some(held.place.id.write(&mut id))),
         counts: held.place.counts,
         approvals: request::ApprovalFacts { count: i64::from(!people.is_empty()), people: &people },

@@ -5,7 +5,7 @@ use super::{Decided, Decider, denied};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
 use crate::ledger::commit::sha256;
-use crate::ledger::record::{ApprovalAsked, ApprovalOf, Who};
+use crate::ledger::record::{ApprovalAsked, ApprovalOf, Identity, Who};
 use crate::ledger::state;
 use crate::policy::action::{Action, Work};
 use crate::policy::request::ApprovalFacts;
@@ -129,6 +129,8 @@ impl Decider {
             opens: place.is_new(),
             binding: standing.binding.map_or_else(String::new, |b| b.binding.name.clone()),
             binding_version: standing.binding.map_or(0, |b| b.version),
+            subject: want.subject().filter(|s| !s.is(caller.id())).map(|s| s.identity().clone()),
+            actors: want.subject().map_or_else(Vec::new, |s| s.actors(caller.id())),
             ..ApprovalAsked::default()
         })
     }
@@ -169,6 +171,12 @@ fn bound(caller: &Caller, want: &Wanted, standing: &Decided<'_>) -> Digest {
     if let Some(bound) = standing.binding {
         parts.text(&bound.binding.name).number(bound.version);
     }
+    if let Some(subject) = want.subject() {
+        parts.text("subject").identity(subject.identity());
+        for actor in subject.actors(caller.id()) {
+            parts.identity(&actor);
+        }
+    }
     match &want.key {
         wanted::Binding::Unasked => parts.number(0),
         wanted::Binding::CallerSvid => parts.number(1),
@@ -202,6 +210,10 @@ impl Parts {
 
     fn text(&mut self, text: &str) -> &mut Parts {
         self.bytes(text.as_bytes())
+    }
+
+    fn identity(&mut self, identity: &Identity) -> &mut Parts {
+        self.text(&identity.issuer).text(&identity.sub)
     }
 
     fn number(&mut self, number: u64) -> &mut Parts {

@@ -1,12 +1,13 @@
 //! The task of a decision: open already, or about to be.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{denied, seconds};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
-use crate::ledger::record::{Allowance, HoldRank, Identity, TaskOpened};
-use crate::ledger::state::{self, Phase, State, Task};
+use crate::ledger::record::{Allowance, HoldRank, Identity, TaskOpened, TokenEvidence};
+use crate::ledger::state::{self, Phase, State, Task, trust_domain_of};
 use crate::policy::grant::TaskPath;
 use crate::policy::request::{Counts, TaskFacts};
 use crate::policy::wanted::Wanted;
@@ -108,6 +109,14 @@ impl Place {
         }
     }
 
+    /// The subject token that it was opened with: what is issued in it rests on that, too.
+    pub fn token(&self) -> Option<&TokenEvidence> {
+        match &self.about {
+            About::Open(terms) => terms.behalf.as_deref().map(|(token, _)| token),
+            About::New { opened, .. } => opened.subject_token.as_ref(),
+        }
+    }
+
     pub fn depth(&self) -> usize {
         self.tasks().len().saturating_sub(1)
     }
@@ -134,6 +143,7 @@ impl Place {
 
 /// The lists of a task as policy reads them.
 pub(super) struct Lists<'a> {
+    owner: Cow<'a, str>,
     upstreams: Vec<&'a str>,
     tools: Vec<&'a str>,
     callers: Vec<&'a str>,
@@ -143,6 +153,7 @@ impl<'a> Lists<'a> {
     pub fn of(place: &'a Place) -> Lists<'a> {
         let allowance = place.allowance();
         Lists {
+            owner: place.owners().last().map_or("".into(), owner_name),
             upstreams: allowance.upstreams.iter().map(|u| u.name.as_str()).collect(),
             tools: allowance.tools.iter().map(String::as_str).collect(),
             callers: place.callers(),
@@ -153,7 +164,7 @@ impl<'a> Lists<'a> {
         TaskFacts {
             id,
             purpose: place.purpose(),
-            owner: place.owners().last().map_or("", |owner| &owner.sub),
+            owner: &self.owner,
             environment,
             depth: i64::try_from(place.depth()).unwrap_or(i64::MAX),
             ttl_seconds: seconds(place.ttl_ms),
@@ -162,6 +173,14 @@ impl<'a> Lists<'a> {
             tools: &self.tools,
             callers: &self.callers,
         }
+    }
+}
+
+/// A workload by its SPIFFE ID, somebody else by issuer and id: `sub` alone is nobody.
+fn owner_name(owner: &Identity) -> Cow<'_, str> {
+    match trust_domain_of(&owner.sub) {
+        domain if !domain.is_empty() && domain == owner.issuer => (&*owner.sub).into(),
+        _ => owner.name().into(),
     }
 }
 

@@ -39,6 +39,8 @@ impl Decider {
         let life = life
             .within(now.plus(ttl.max * 1000), Bound::Upstream)
             .within(upstream.expires, Bound::UpstreamExpiry)
+            // Before the task, which ends with the token where it was opened by it.
+            .within(want.subject().map_or(Millis(u64::MAX), |s| Millis(s.token().expires_at)), Bound::SubjectToken)
             .within(place.deadline, Bound::Task)
             .within(caller.evidence().not_after, Bound::Svid)
             .within(now.plus(self.longest_ms), Bound::Server);
@@ -89,7 +91,7 @@ impl Decider {
         let Decided { registered, policy, place, kind, scopes, life, bound: (x5t, jkt), policies, now, .. } = decided;
         let upstream: &Arc<Upstream> = &registered.upstream;
         let line = want.renews.as_ref();
-        Box::new(Issued {
+        let mut draft = Box::new(Issued {
             task: place.id.as_bytes().to_vec(),
             kind: kind.tag().into(),
             caller: caller.id().as_str().to_owned(),
@@ -114,7 +116,9 @@ impl Decider {
             replaces: want.replaces.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             shown: caller.ancestor().map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             ..Issued::default()
-        })
+        });
+        super::subject::write(&mut draft, caller, want.subject(), place);
+        draft
     }
 }
 

@@ -33,7 +33,9 @@ impl<'a> Shared<'a> {
     /// Whether exchanges can have something in common at all: they act in an open task, come of nothing else, and have the same of their own,
     /// of whatever value.
     pub fn possible(a: &Wanted, b: &Wanted) -> bool {
-        let plain = |w: &Wanted| matches!(w.task, TaskChoice::Named(_)) && w.renews.is_none() && w.replaces.is_none();
+        let plain = |w: &Wanted| {
+            matches!(w.task, TaskChoice::Named(_)) && w.renews.is_none() && w.replaces.is_none() && w.behalf.is_none()
+        };
         let (TaskChoice::Named(one), TaskChoice::Named(other)) = (&a.task, &b.task) else { return false };
         plain(a)
             && plain(b)

@@ -1,6 +1,7 @@
 //! Opening a task, for its opener or for another caller, and moving its deadline.
 
 use super::place::{Lists, Place, live_of, named};
+use super::subject::{self, Behind};
 use super::{Decider, caller_facts, denied, seconds, settle::scopes_of, svid_of};
 use crate::identity::caller::Caller;
 use crate::identity::spiffe_id::SpiffeId;
@@ -11,9 +12,20 @@ use crate::policy::action::Work;
 use crate::policy::catalog::{Compiled, Policy};
 use crate::policy::grant::TaskPath;
 use crate::policy::request::{self, Question};
+use crate::policy::subject::Subject;
 use crate::policy::wanted::Terms;
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{Millis, TaskId};
+use crate::upstream::registry::Scope;
+
+/// How a task is opened by itself.
+#[derive(Clone, Copy, Default)]
+pub struct Opens<'a> {
+    /// For another caller.
+    pub delegate: bool,
+    /// On whose behalf.
+    pub subject: Option<&'a Subject>,
+}
 
 impl Decider {
     /// Decides opening a task by itself, or a child for somebody else.
@@ -24,18 +36,27 @@ impl Decider {
         caller: &Caller,
         terms: &Terms,
         id: TaskId,
-        delegate: bool,
+        opens: Opens<'_>,
     ) -> Result<Box<TaskOpened>, No> {
         let Some((first, _)) = terms.upstreams.first() else {
             return Err(No::Refusal(Refusal::field("upstreams", "is empty: name at least one upstream with its scopes")));
         };
         let environment = self.registered(compiled, first)?.upstream.environment.clone();
         let policy = self.inside_wall(compiled, caller, &environment)?;
-        if let Some(hit) = view.read(|s| s.rules.blocks(&caller_facts(caller, view))) {
+        let mut facts = caller_facts(caller, view);
+        subject::add_facts(&mut facts, opens.subject);
+        if let Some(hit) = view.read(|s| s.rules.blocks(&facts)) {
             return Err(No::Refusal(crate::ledger::state::refused_by(&hit, "opening a task")));
         }
-        let work = if delegate { Work::DelegateTask } else { Work::OpenTask };
-        let place = self.opening(view, compiled, policy, caller, terms, id, work)?;
+        let work = if opens.delegate { Work::DelegateTask } else { Work::OpenTask };
+        let mut terms = terms.clone();
+        if let Some(subject) = opens.subject {
+            subject::in_environment(subject, policy, &environment)?;
+            subject::bounded(subject, caller)?;
+            terms.parent = terms.parent.or(subject.shown().map(|shown| shown.task));
+        }
+        let place = self.opening(view, compiled, policy, caller, &terms, id, (work, opens.subject))?;
+        opens.subject.map_or(Ok(()), |subject| subject::within_line(subject, &place))?;
         place.settle().1.ok_or_else(|| No::Fault(Fault::new("a task that is opened has no record")))
     }
 
@@ -90,10 +111,10 @@ impl Decider {
         caller: &Caller,
         terms: &Terms,
         id: TaskId,
-        work: Work,
+        (work, subject): (Work, Option<&Subject>),
     ) -> Result<Place, No> {
         let now = view.now();
-        let (allowance, environment) = self.allowance(compiled, terms)?;
+        let (allowance, environment) = self.allowance(compiled, terms, subject)?;
         let parent = terms.parent.map(|p| named(view, caller, p)).transpose()?;
         let longest = self.longest_task_ms;
         let ttl = terms.ttl_ms.unwrap_or(limits::TASK_TTL_DEFAULT_MS.min(longest));
@@ -123,13 +144,18 @@ impl Decider {
             max_deadline = max_deadline.min(p.max_deadline);
             (tasks, owners) = (p.tasks().to_vec(), p.owners().to_vec());
         }
+        if let Some(subject) = subject {
+            // Its rights were looked at once: what was allowed then ends with what said so.
+            let ends = Millis(subject.token().expires_at);
+            (deadline, max_deadline) = (deadline.min(ends), max_deadline.min(ends));
+        }
         if tasks.len() >= limits::TASK_DEPTH {
             return Err(No::Refusal(Refusal::limit("task_depth", limits::TASK_DEPTH as u64, std::time::Duration::ZERO)));
         }
-        let owner = owner_of(caller, terms, work)?;
+        let owner = subject.map_or_else(|| owner_of(caller, terms, work), |subject| Ok(subject.identity().clone()))?;
         tasks.push(id);
         owners.push(owner.clone());
-        let opened = TaskOpened {
+        let mut opened = TaskOpened {
             task: id.as_bytes().to_vec(),
             parent: terms.parent.map_or_else(Vec::new, |p| p.as_bytes().to_vec()),
             owner: Some(owner),
@@ -146,9 +172,14 @@ impl Decider {
             ancestor: caller.ancestor().map_or_else(Vec::new, |a| a.as_bytes().to_vec()),
             ..TaskOpened::default()
         };
+        match subject {
+            Some(subject) => subject::write_opened(&mut opened, caller, subject),
+            // What is below a task rests on all that the task does.
+            None => opened.subject_token = parent.as_ref().and_then(Place::token).cloned(),
+        }
         let place =
             Place::new(id, opened, allowance, TaskPath::New { tasks, owners }, view.read(|s| live_of(s, caller.id().as_str())));
-        self.may_open(compiled, policy, caller, terms, &place, work, now)?;
+        self.may_open(compiled, policy, caller, terms, &place, (work, subject), now)?;
         Ok(place)
     }
 
@@ -161,15 +192,19 @@ impl Decider {
         caller: &Caller,
         terms: &Terms,
         place: &Place,
-        work: Work,
+        (work, subject): (Work, Option<&Subject>),
         now: Millis,
     ) -> Result<(), No> {
         let lists = Lists::of(place);
+        let behind = Behind::of(subject, caller);
+        let (chain, groups) = behind.texts();
         for allowed in &place.allowance().upstreams {
             let upstream = &self.registered(compiled, &allowed.name)?.upstream;
             let scopes: Vec<&str> = allowed.scopes.iter().map(String::as_str).collect();
             let ask = request::Ask {
                 environment: &upstream.environment,
+                act_chain: &chain,
+                subject: behind.facts(&groups),
                 intent: request::Intent { purpose: &terms.purpose, scopes: &scopes, ..Default::default() },
                 ttl_seconds: seconds(place.ttl_ms),
                 delegate: (work == Work::DelegateTask).then(|| terms.callers.first().map(String::as_str)).flatten(),
@@ -184,7 +219,7 @@ impl Decider {
     }
 
     /// The upstreams and scopes of a task, one by one, all of one environment.
-    fn allowance(&self, compiled: &Compiled, terms: &Terms) -> Result<(Allowance, String), No> {
+    fn allowance(&self, compiled: &Compiled, terms: &Terms, subject: Option<&Subject>) -> Result<(Allowance, String), No> {
         let mut environment: Option<String> = None;
         let mut upstreams = Vec::with_capacity(terms.upstreams.len());
         for (name, scopes) in &terms.upstreams {
@@ -196,11 +231,13 @@ impl Decider {
                     format!("a task's upstreams belong to one environment; {name} belongs to {own}"),
                 ));
             }
+            let may = |scope: &&Scope| subject.is_none_or(|subject| subject.may(&upstream.name, &scope.name));
             let scopes = if scopes.is_empty() {
-                upstream.scopes.iter().filter(|s| !s.sensitive).map(|s| s.name.clone()).collect()
+                upstream.scopes.iter().filter(|s| !s.sensitive).filter(may).map(|s| s.name.clone()).collect()
             } else {
                 scopes_of(upstream, scopes)?
             };
+            subject.map_or(Ok(()), |subject| subject::within_rights(subject, upstream, &scopes))?;
             upstreams.push(record::AllowedUpstream { name: name.clone(), scopes });
         }
         let allowance = Allowance {

@@ -71,6 +71,10 @@ impl State {
         if e.expires_at <= time.0 || e.expires_at > end || e.expires_at > longest || e.expires_at > e.renewable_until {
             return Err(Refusal::new(Reason::NoLifeLeft, format!("the end of credential {id} is not within its bounds")));
         }
+        if let Some(token) = e.subject_token.as_ref().filter(|token| token.expires_at < e.expires_at) {
+            let what = format!("credential {id} would outlive its subject token, which ends at {}", Millis(token.expires_at));
+            return Err(Refusal::new(Reason::NoLifeLeft, what));
+        }
         let asked = self.rules.may_block(rests_on);
         if asked.is_empty() {
             return Ok(());
@@ -149,6 +153,9 @@ impl State {
     pub(super) fn ancestors_alive(&self, e: &Issued, time: Millis) -> Verdict {
         if e.ancestors.len() > limits::ANCESTORS {
             return Err(Refusal::limit("ancestors", limits::ANCESTORS as u64, std::time::Duration::ZERO));
+        }
+        if e.actors.len() > limits::ACT_CHAIN {
+            return Err(Refusal::limit("act_chain", limits::ACT_CHAIN as u64, std::time::Duration::ZERO));
         }
         for shown in [&e.renews, &e.shown] {
             if !shown.is_empty() {

@@ -268,6 +268,10 @@ fn opening_facts(terms: &Terms) -> Facts<'_> {
         ..Facts::default()
     };
     facts.credentials.extend(terms.ancestor);
+    if let Some((token, actors)) = terms.behalf.as_deref() {
+        facts.subject_token = Some((&token.issuer, &token.id));
+        facts.identities.extend(actors.iter().map(|a| (a.issuer.as_str(), a.sub.as_str())));
+    }
     facts.identities.extend(terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
     facts
 }
