@@ -171,3 +171,66 @@ async fn the_command_line_takes_the_token_from_stdin_or_a_file() {
     let tree = mayfly(&context, &["task", "show", &task, "--tree", "--ended"], None);
     assert_eq!(tree.matches("completed").count(), 2, "{tree}");
 }
+
+const FOR_SOMEBODY: &str = r#"
+@id("for-somebody-takes-somebody")
+forbid (principal, action == Action::"Exchange", resource == Upstream::"github")
+when { context has subject }
+unless { context.approvals.count >= 1 };
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_approves_what_is_done_on_their_own_behalf() {
+    use mayfly::pb::mayfly::v1::approval_service_client::ApprovalServiceClient;
+    use tonic_types::StatusExt as _;
+    let (you, colleague) = ("spiffe://dev.mayfly.internal/operator/you", "spiffe://dev.mayfly.internal/operator/colleague");
+    let (_dir, world) = crate::kit::world(Settings { engine: mayfly::cli::dev::Engine::Memory, ..Settings::default() });
+    let add = |path: &str, change: &dyn Fn(String) -> String| {
+        let path = world.dir().join(path);
+        std::fs::write(&path, change(std::fs::read_to_string(&path).unwrap())).unwrap();
+    };
+    add("policy/policy.cedar", &|text| text + FOR_SOMEBODY);
+    add("policy/upstreams/github.toml", &|text| text.replace(&format!("[\"{you}\"]"), &format!("[\"{you}\", \"{colleague}\"]")));
+    // The trust domain gets a JWT authority beside its root.
+    let signer = crate::signer::Signer::new("ES256");
+    let mut jwk = signer.jwk();
+    (jwk["use"], jwk["kid"]) = ("jwt-svid".into(), "jwt1".into());
+    add("bundle.pem", &|pem| {
+        let root: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+        json!({"keys": [{"use": "x509-svid", "kty": "EC", "x5c": [root]}, jwk]}).to_string()
+    });
+    let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+    let now = System::real().wall().seconds();
+    let claims = json!({"sub": you, "aud": [GITHUB], "iat": now, "exp": now + 300});
+    let token = signer.token(&json!({"alg": "ES256", "kid": "jwt1", "typ": "JWT"}), &claims);
+    let sent = pb::SubjectToken { token, r#type: pb::SubjectTokenType::JwtSvid.into() };
+    let want = pb::ExchangeRequest { subject_token: Some(sent), ..ask("") };
+    let server = world.channel("mcp/github", running.addresses().workload).await.unwrap();
+    let no = TokenServiceClient::new(server.clone()).exchange(want.clone()).await.unwrap_err();
+    assert_eq!(reason(&no), "APPROVAL_NEEDED", "{no:?}");
+    let id = no.get_error_details().error_info().and_then(|i| i.metadata.get("approval_id").cloned()).unwrap();
+    let give = |name: &'static str| {
+        let channel = world.channel(name, running.addresses().admin);
+        let id = id.clone();
+        async move {
+            let mut approvals = ApprovalServiceClient::new(channel.await.unwrap());
+            let shown =
+                approvals.get_approval(pb::GetApprovalRequest { approval_id: id.clone() }).await?.into_inner().approval.unwrap();
+            assert_eq!(shown.subject.unwrap().sub, you, "who approves sees on whose behalf");
+            let decision = pb::DecideApprovalRequest {
+                approval_id: id,
+                request_sha256: shown.request_sha256,
+                decision: pb::ApprovalDecision::Give.into(),
+                reason: "as agreed".into(),
+                ..Default::default()
+            };
+            approvals.decide_approval(decision).await
+        }
+    };
+    let own = give("operator/you").await.unwrap_err();
+    assert_eq!(reason(&own), "NOT_YOURS", "{own:?}");
+    give("operator/colleague").await.unwrap();
+    let issued = TokenServiceClient::new(server).exchange(want).await.unwrap().into_inner().issued.unwrap();
+    assert_eq!((claims_of(&issued)["sub"].as_str(), issued.approval_id), (Some(you), id));
+    running.stop();
+}

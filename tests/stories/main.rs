@@ -8,6 +8,7 @@ mod join;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod pace;
+mod rights;
 
 use std::sync::Arc;
 

@@ -7,8 +7,6 @@ mod approval;
 mod credential;
 mod event_names;
 mod names;
-#[cfg(test)]
-mod names_tests;
 mod registry;
 mod revocation;
 mod task;

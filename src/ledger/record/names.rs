@@ -348,3 +348,7 @@ impl Namer<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "names_tests.rs"]
+mod tests;

@@ -1,4 +1,4 @@
-//! Whatever a record names, it is found by.
+//! Under which names records are found.
 
 use super::*;
 
