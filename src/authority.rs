@@ -18,6 +18,7 @@ use crate::ledger::record::{Aim, Event, Record};
 use crate::ledger::state::{RequestKey, id_for};
 use crate::ledger::{Batch, Committed, Ledger};
 use crate::limits;
+use crate::own_domain::OwnDomain;
 use crate::peers::Peers;
 use crate::policy::catalog::Catalog;
 use crate::policy::decide::Decider;
@@ -38,6 +39,8 @@ pub struct Authority {
     pub decider: Decider,
     /// The bundles in force. Changed only after a record of the change is durable.
     pub bundles: Arc<ArcSwap<Bundles>>,
+    /// The trust domain that this server is the CA of, where there is one.
+    pub own_domain: Option<OwnDomain>,
     /// The keys that sign and derive.
     pub keyring: Keyring,
     /// Opens and seals their private parts.
@@ -107,6 +110,8 @@ pub struct Parts {
     pub decider: Decider,
     /// The bundles in force.
     pub bundles: Arc<ArcSwap<Bundles>>,
+    /// The trust domain that this server is the CA of, where there is one.
+    pub own_domain: Option<OwnDomain>,
     /// Opens and seals the private parts of keys.
     pub sealer: Arc<dyn Sealer>,
     /// Time and randomness.
@@ -170,6 +175,7 @@ impl Authority {
             catalog: Catalog::new(&parts.decider.issuer),
             decider: parts.decider,
             bundles: parts.bundles,
+            own_domain: parts.own_domain,
             keyring: Keyring::default(),
             sealer: parts.sealer,
             status,
@@ -224,6 +230,9 @@ impl Authority {
             && let Err(fault) = self.load_bundles_of(|name| domains.contains(&name))
         {
             tracing::error!(%fault, "a bundle could not be loaded");
+        }
+        if let Some(own) = &self.own_domain {
+            changes().for_each(|r| own.follow(r));
         }
         self.leases.follow(changes().map(|r| &**r));
         // Nobody watches: that is no error.

@@ -5,7 +5,7 @@
 
 use prost::Message;
 
-use crate::approvals::Decision;
+use crate::approvals::{Decision, login_of};
 use crate::authority::Authority;
 use crate::identity::caller::{Caller, Operator};
 use crate::identity::spiffe_id::SpiffeId;
@@ -178,6 +178,7 @@ impl Authority {
             given: true,
             reason: decision.reason.clone(),
             digest: decision.digest.to_vec(),
+            login: login_of(Some(caller)),
         };
         let event = |_: Seq| Event::ApprovalDecided(decided.clone());
         let reason = "a change that was approved narrows";
@@ -187,9 +188,9 @@ impl Authority {
     /// Whoever may let a change through may refuse it; whoever asked for it may think better of it.
     pub(crate) fn may_refuse_change(&self, caller: &Caller, asked: &ApprovalAsked, decision: &Decision) -> Result<Who, No> {
         let (kind, name, _) = about(undecided(asked, decision)?).ok_or_else(|| Fault::new("a change of nothing known"))?;
-        if asked.caller == caller.id().as_str() {
+        if asked.caller == Who::of(caller).name() {
             self.let_in(caller, "this operator")?;
-            return Ok(Who::SpiffeId(asked.caller.clone()));
+            return Ok(Who::of(caller));
         }
         self.may_approve_change(caller, asked, (kind, name))
     }

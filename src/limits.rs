@@ -3,8 +3,10 @@
 //! What an operator may want to change stands in the configuration (`sources::config`), with these as defaults and ceilings. Those of the ledger
 //! and its store stand in `limits/store.rs`.
 
+mod people;
 mod store;
 
+pub use people::*;
 pub use store::*;
 
 /// Longest SPIFFE ID, bytes. SPIFFE-ID, section 2.3: implementations support up to 2048.

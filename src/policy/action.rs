@@ -49,11 +49,13 @@ pub enum Action {
     Admin(Admin),
     /// To let through what somebody else asked for.
     Approve,
+    /// Of a person: to sign in.
+    SignIn,
 }
 
 impl Action {
     /// Every action there is, in the order of their numbers.
-    pub const ALL: [Action; 16] = [
+    pub const ALL: [Action; 17] = [
         Action::Work(Work::Exchange),
         Action::Work(Work::OpenTask),
         Action::Work(Work::ExtendTask),
@@ -70,6 +72,7 @@ impl Action {
         Action::Admin(Admin::Observe),
         Action::Admin(Admin::ApproveChange),
         Action::Approve,
+        Action::SignIn,
     ];
 
     /// Its place in [`Action::ALL`].
@@ -79,6 +82,7 @@ impl Action {
             Action::Introspect => 4,
             Action::Admin(admin) => 5 + admin as u8,
             Action::Approve => 15,
+            Action::SignIn => 16,
         }
     }
 
@@ -91,6 +95,7 @@ impl Action {
             Action::Work(Work::DelegateTask) => "DelegateTask",
             Action::Introspect => "Introspect",
             Action::Approve => "Approve",
+            Action::SignIn => "SignIn",
             Action::Admin(Admin::Revoke) => "Revoke",
             Action::Admin(Admin::Lock) => "Lock",
             Action::Admin(Admin::ManageKeys) => "ManageKeys",
@@ -108,7 +113,7 @@ impl Action {
     pub const fn group(self) -> Option<&'static str> {
         match self {
             Action::Work(_) => Some("Work"),
-            Action::Introspect | Action::Approve => None,
+            Action::Introspect | Action::Approve | Action::SignIn => None,
             Action::Admin(_) => Some("Admin"),
         }
     }

@@ -235,7 +235,7 @@ impl Situation {
                 let decide = Decide { environment: &upstream.environment, caller, intent, person, now };
                 ask(&Question::approve(&self.caller, upstream, &decide))
             }
-            (Action::Admin(admin), _) => {
+            (Action::Admin(_) | Action::SignIn, _) => {
                 let act = Act {
                     environment: Some(environment),
                     target_kind: self.target.0.as_deref(),
@@ -246,7 +246,10 @@ impl Situation {
                     approvals,
                     now,
                 };
-                ask(&Question::admin(&self.caller, admin, &act))
+                match self.action {
+                    Action::Admin(admin) => ask(&Question::admin(&self.caller, admin, &act)),
+                    _ => ask(&Question::sign_in(&self.caller, &act)),
+                }
             }
             (Action::Work(_) | Action::Introspect | Action::Approve, None) => return None,
         })

@@ -20,6 +20,7 @@ use super::bound::{Bound, Life};
 use super::cache::Verdicts;
 use super::catalog::{self, Compiled, Policy, Registered, issuer_of};
 use super::grant::{Grant, Parts, TaskPath};
+use super::person::Behind;
 use super::request::{self, Question};
 use super::wanted::{TaskChoice, Wanted};
 use crate::identity::caller::Caller;
@@ -73,11 +74,17 @@ pub fn caller_facts<'a>(caller: &'a Caller, view: &View) -> Facts<'a> {
     };
     Facts {
         revision: view.revision(),
-        identities: vec![(caller.id().trust_domain(), caller.id().as_str())],
+        identities: identities_of(caller),
         credentials: caller.ancestor().into_iter().collect(),
         svid: Some(svid),
         ..Facts::default()
     }
+}
+
+/// Whoever calls: by SPIFFE ID, and as the person who signed in.
+fn identities_of(caller: &Caller) -> Vec<(&str, &str)> {
+    let person = caller.person().map(|p| (&*p.issuer, &*p.subject));
+    [(caller.id().trust_domain(), caller.id().as_str())].into_iter().chain(person).collect()
 }
 
 /// What was settled of an exchange.
@@ -144,7 +151,7 @@ fn parts(
         base_url: registered.base_url.clone(),
         algorithm: registered.upstream.alg.as_str(),
         issuer: policy.issuer.clone(),
-        author: Who::SpiffeId(caller.id().as_str().to_owned()),
+        author: Who::of(caller),
     }
 }
 
@@ -164,8 +171,8 @@ impl Decider {
         draft.purpose = decided.purpose(want).to_owned();
         draft.arguments = want.arguments.map_or_else(Vec::new, |d| d.to_vec());
         let request = want.request_id.as_ref().map(|rid| Request {
-            // The author's own.
-            caller: String::new(),
+            // The author's own, where that is no person.
+            caller: caller.person().map_or_else(String::new, |_| caller.id().as_str().to_owned()),
             id: rid.clone(),
             digest: want.digest.to_vec(),
         });
@@ -327,7 +334,7 @@ impl Decider {
         let (mut digest, mut id) = ([0; 43], [0; TaskId::TEXT]);
         let digest = want.arguments.as_ref().map(|d| request::digest_text(d, &mut digest));
         let id = (!place.is_new()).then(|| place.id.write(&mut id));
-        let lists = Lists::of(place);
+        let (lists, behind) = (Lists::of(place), Behind::of(caller));
         let ask = request::Ask {
             environment: &upstream.environment,
             intent: request::Intent {
@@ -341,6 +348,7 @@ impl Decider {
             ttl_seconds: seconds(life.end().since(now)),
             renewal: want.renews.is_some(),
             task: lists.facts(place, &upstream.environment, id),
+            person: behind.facts(),
             counts: place.counts,
             approvals,
             now,

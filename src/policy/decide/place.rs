@@ -1,12 +1,13 @@
 //! The task of a decision: open already, or about to be.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{denied, seconds};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
-use crate::ledger::record::{Allowance, Identity, TaskOpened};
-use crate::ledger::state::{self, Phase, State, Task};
+use crate::ledger::record::{Allowance, Ancestor, Identity, TaskOpened};
+use crate::ledger::state::{self, Phase, State, Task, trust_domain_of};
 use crate::policy::grant::TaskPath;
 use crate::policy::request::{Counts, TaskFacts};
 use crate::policy::wanted::Wanted;
@@ -24,6 +25,7 @@ pub(super) struct Place {
     pub deadline: Millis,
     pub max_deadline: Millis,
     pub counts: Counts,
+    behind: Vec<Ancestor>,
 }
 
 /// What it was, or will be, opened with.
@@ -43,6 +45,7 @@ impl Place {
             heartbeat: opened.heartbeat > 0,
             deadline: Millis(opened.deadline),
             max_deadline: Millis(opened.max_deadline),
+            behind: behind_opening(&opened),
             counts: Counts { live_of_caller, ..Counts::default() },
             about: About::New { opened: Box::new(opened), allowance, path },
         }
@@ -58,6 +61,7 @@ impl Place {
             heartbeat: terms.heartbeat > 0,
             deadline: state.tasks.upwards(task).map(|t| t.deadline).min().unwrap_or(task.deadline),
             max_deadline: terms.max_deadline,
+            behind: state.tasks.upwards(task).filter_map(behind).collect(),
             counts: Counts {
                 issued_in_task: count(task.issued),
                 live_in_task: count(task.credentials),
@@ -66,6 +70,11 @@ impl Place {
                 uses_in_task: 0,
             },
         }
+    }
+
+    /// The credentials that its tasks were opened with, the newest first.
+    pub fn behind(&self) -> &[Ancestor] {
+        &self.behind
     }
 
     pub fn is_new(&self) -> bool {
@@ -131,11 +140,26 @@ impl Place {
     }
 }
 
+/// The credential that a task was opened with, where its opener showed one of ours.
+fn behind(task: &Task) -> Option<Ancestor> {
+    let credential = task.terms.ancestor?.as_bytes().to_vec();
+    Some(Ancestor { credential, caller: task.terms.opener.to_string() })
+}
+
+fn behind_opening(opened: &TaskOpened) -> Vec<Ancestor> {
+    match opened.ancestor.is_empty() {
+        true => Vec::new(),
+        false => vec![Ancestor { credential: opened.ancestor.clone(), caller: opened.opener.clone() }],
+    }
+}
+
 /// The lists of a task as policy reads them.
 pub(super) struct Lists<'a> {
     upstreams: Vec<&'a str>,
     tools: Vec<&'a str>,
     callers: Vec<&'a str>,
+    /// A person has a name of two parts.
+    owner: Cow<'a, str>,
 }
 
 impl<'a> Lists<'a> {
@@ -145,6 +169,7 @@ impl<'a> Lists<'a> {
             upstreams: allowance.upstreams.iter().map(|u| u.name.as_str()).collect(),
             tools: allowance.tools.iter().map(String::as_str).collect(),
             callers: place.callers(),
+            owner: place.owners().last().map_or(Cow::Borrowed(""), name),
         }
     }
 
@@ -152,7 +177,7 @@ impl<'a> Lists<'a> {
         TaskFacts {
             id,
             purpose: place.purpose(),
-            owner: place.owners().last().map_or("", |owner| &owner.sub),
+            owner: &self.owner,
             environment,
             depth: i64::try_from(place.depth()).unwrap_or(i64::MAX),
             ttl_seconds: seconds(place.ttl_ms),
@@ -161,6 +186,13 @@ impl<'a> Lists<'a> {
             tools: &self.tools,
             callers: &self.callers,
         }
+    }
+}
+
+fn name(owner: &Identity) -> Cow<'_, str> {
+    match owner.issuer == trust_domain_of(&owner.sub) {
+        true => Cow::Borrowed(&owner.sub),
+        false => Cow::Owned(owner.name()),
     }
 }
 

@@ -197,6 +197,8 @@ impl State {
                 }
             }
             Event::HistoryRemoved(e) => self.may_remove(e),
+            Event::LoggedIn(e) => self.may_log_in(e, record.revision(), time, pending),
+            Event::LoggedOut(e) => self.may_log_out(e),
             Event::Authorized(e) => match CredentialId::from_slice(&e.credential) {
                 Some(id) => self.evidence_alive(&id, time),
                 None => Err(malformed("a credential id that is not 16 bytes")),
