@@ -93,7 +93,7 @@ fn asking() -> impl Iterator<Item = (String, Record)> {
         change: Some(Change { to: Some(to) }),
         reason: text("as agreed"),
     };
-    let decided = ApprovalDecided { approval: id(7), given: true, reason: text("as agreed"), digest: digest(0xb1) };
+    let decided = ApprovalDecided { approval: id(7), given: true, reason: text("as agreed"), digest: digest(0xb1), login: vec![] };
     let events = [
         ("50-approval-asked-binding", Event::ApprovalAsked(asked(Changes::Binding(binding)).into())),
         ("50-approval-asked-policy", Event::ApprovalAsked(asked(Changes::Policy(policy)).into())),

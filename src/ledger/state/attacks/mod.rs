@@ -60,6 +60,6 @@ fn ada() -> Identity {
 }
 
 fn given_by(log: &Log, who: Who, approval: &[u8]) -> Record {
-    let given = ApprovalDecided { approval: approval.to_vec(), given: true, reason: String::new(), digest: vec![3; 32] };
+    let given = ApprovalDecided { approval: approval.to_vec(), given: true, reason: String::new(), digest: vec![3; 32], login: Vec::new() };
     Record::new(who, Event::ApprovalDecided(given)).decided_at(log.state.head)
 }
