@@ -18,6 +18,7 @@ use crate::ledger::record::{Aim, Event, Record};
 use crate::ledger::state::{RequestKey, id_for};
 use crate::ledger::{Batch, Committed, Ledger};
 use crate::limits;
+use crate::oidc::Issuers;
 use crate::own_domain::OwnDomain;
 use crate::peers::Peers;
 use crate::policy::catalog::Catalog;
@@ -39,6 +40,8 @@ pub struct Authority {
     pub decider: Decider,
     /// The bundles in force. Changed only after a record of the change is durable.
     pub bundles: Arc<ArcSwap<Bundles>>,
+    /// The OIDC issuers whose tokens are taken.
+    pub oidc: Arc<Issuers>,
     /// The trust domain that this server is the CA of, where there is one.
     pub own_domain: Option<OwnDomain>,
     /// The keys that sign and derive.
@@ -110,6 +113,8 @@ pub struct Parts {
     pub decider: Decider,
     /// The bundles in force.
     pub bundles: Arc<ArcSwap<Bundles>>,
+    /// The OIDC issuers whose tokens are taken.
+    pub oidc: Arc<Issuers>,
     /// The trust domain that this server is the CA of, where there is one.
     pub own_domain: Option<OwnDomain>,
     /// Opens and seals the private parts of keys.
@@ -175,6 +180,7 @@ impl Authority {
             catalog: Catalog::new(&parts.decider.issuer),
             decider: parts.decider,
             bundles: parts.bundles,
+            oidc: parts.oidc,
             own_domain: parts.own_domain,
             keyring: Keyring::default(),
             sealer: parts.sealer,

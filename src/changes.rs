@@ -8,7 +8,6 @@ use prost::Message;
 use crate::approvals::{Decision, login_of};
 use crate::authority::Authority;
 use crate::identity::caller::{Caller, Operator};
-use crate::identity::spiffe_id::SpiffeId;
 use crate::ledger::Lane;
 use crate::ledger::commit::sha256;
 use crate::ledger::record::{ApprovalAsked, ApprovalDecided, ApprovalOf, Change as Recorded, Changes, Event, Record, Who};
@@ -16,6 +15,7 @@ use crate::ledger::state::State;
 use crate::limits;
 use crate::narrow::{Change, Terms, Took};
 use crate::policy::action::Action;
+use crate::policy::person::Behind;
 use crate::policy::request::ApprovalFacts;
 use crate::policy::{Act, Admin, Question};
 use crate::refusal::{Fault, No, Reason, Refusal};
@@ -214,7 +214,10 @@ impl Authority {
             No::Refusal(no.way_out("whoever owns the policy set names its operators there"))
         };
         // Over the local socket nobody asks for another one.
-        let author = SpiffeId::parse(&asked.caller).map_err(|_| gone(format!("{} is no operator with an SVID", asked.caller)))?;
+        let nobody = || gone(format!("{} is no operator with an SVID, or has signed out", asked.caller));
+        let (author, person) = self.who_is(&asked.caller).ok_or_else(nobody)?;
+        let behind = Behind::person(person.as_ref());
+        let act = &Act { person: behind.facts(), ..*act };
         let compiled = self.catalog.now();
         let policy =
             compiled.policy(&asked.environment).ok_or_else(|| gone(format!("{} has no policy set", asked.environment)))?;

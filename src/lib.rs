@@ -26,6 +26,7 @@ pub mod keys;
 pub mod leases;
 pub mod lookup;
 pub mod narrow;
+pub mod oidc;
 pub mod own_domain;
 pub mod peers;
 pub mod people;

@@ -1,11 +1,13 @@
 //! Every bound of the product: a name, a number, a unit, and where the number comes from.
 //!
 //! What an operator may want to change stands in the configuration (`sources::config`), with these as defaults and ceilings. Those of the ledger
-//! and its store stand in `limits/store.rs`.
+//! and its store stand in `limits/store.rs`, those of other issuers' tokens in `limits/oidc.rs`.
 
+mod oidc;
 mod people;
 mod store;
 
+pub use oidc::*;
 pub use people::*;
 pub use store::*;
 

@@ -88,6 +88,23 @@ impl ServerSaid {
         }
     }
 
+    /// The same from where it is not told by gRPC.
+    fn of_reason(reason_text: &str, message: String, rule: String, way_out: String) -> ServerSaid {
+        let reason = Reason::ALL.iter().copied().find(|r| r.as_str() == reason_text);
+        let fallback = reason.map(remedy::of);
+        let some = |text: String| Some(text).filter(|t| !t.is_empty());
+        ServerSaid {
+            code: reason.map_or(Code::Unknown, |r| Code::from_i32(r.code() as i32)),
+            reason,
+            reason_text: reason_text.to_owned(),
+            message,
+            rule: some(rule).or_else(|| fallback.as_ref().map(|f| f.rule.to_owned())),
+            way_out: some(way_out).or_else(|| fallback.as_ref().map(|f| f.way_out.to_owned())),
+            fields: Vec::new(),
+            retry_after: None,
+        }
+    }
+
     fn exit(&self) -> Exit {
         self.reason.map_or_else(|| Exit::of_code(self.code), Exit::of_reason)
     }
@@ -121,6 +138,11 @@ impl CliError {
     /// A fault of this program.
     pub fn ours(what: impl std::fmt::Display) -> CliError {
         CliError::Local(what.to_string())
+    }
+
+    /// A refusal of the server that was not told by gRPC.
+    pub fn of_reason(reason: &str, message: String, rule: String, way_out: String) -> CliError {
+        CliError::Server(Box::new(ServerSaid::of_reason(reason, message, rule, way_out)))
     }
 
     /// The reason, where the server refused with one.

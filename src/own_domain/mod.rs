@@ -18,8 +18,9 @@ pub use names::person_id;
 
 use crate::authority::Authority;
 use crate::identity::caller::{Caller, Person};
-use crate::identity::spiffe_id::TrustDomain;
+use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::identity::svid::VerifiedSvid;
+use crate::ledger::record::Who;
 use crate::ledger::state::{Login, login_of_serial};
 use crate::limits;
 use crate::refusal::{No, Reason, Refusal};
@@ -119,6 +120,22 @@ impl Authority {
                 false => Err(unknown()),
             }
         }))
+    }
+}
+
+impl Authority {
+    /// Somebody by the name that records have: the SPIFFE ID, and the person's newest login that stands. `None` for a person who is not signed
+    /// in, and for a name that is no caller's.
+    pub(crate) fn who_is(&self, name: &str) -> Option<(SpiffeId, Option<Person>)> {
+        let of = match Who::named(name) {
+            Who::Person(of) => of,
+            _ => return SpiffeId::parse(name).ok().map(|id| (id, None)),
+        };
+        let now = self.system.wall();
+        self.ledger.peek(|state| {
+            let newest = state.logins_of(&of).filter(|l| state.login_alive(&l.id, now).is_ok()).max_by_key(|l| l.seq)?;
+            Some((SpiffeId::parse(&newest.caller).ok()?, Some(person(newest))))
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The person behind a caller, as policies read it.
 
 use super::request::PersonFacts;
-use crate::identity::caller::Caller;
+use crate::identity::caller::{Caller, Person};
 use crate::seq::Millis;
 
 /// Whoever signed in for a caller, if anybody did.
@@ -17,7 +17,12 @@ pub struct Behind<'a> {
 impl<'a> Behind<'a> {
     /// Whoever is behind this caller.
     pub fn of(caller: &'a Caller) -> Behind<'a> {
-        match caller.person() {
+        Behind::person(caller.person())
+    }
+
+    /// This person.
+    pub fn person(person: Option<&'a Person>) -> Behind<'a> {
+        match person {
             None => Behind { issuer: "", id: "", amr: Vec::new(), acr: None, auth_time: Millis(0), there: false },
             Some(p) => Behind {
                 issuer: &p.issuer,

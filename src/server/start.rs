@@ -21,6 +21,7 @@ use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::keys;
 use crate::ledger::{Lane, Ledger};
 use crate::limits;
+use crate::oidc::Issuers;
 use crate::own_domain::OwnDomain;
 use crate::policy::Verdicts;
 use crate::policy::decide::Decider;
@@ -198,6 +199,7 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
     let parts = Parts {
         decider,
         bundles: Arc::default(),
+        oidc: Arc::new(Issuers::new(config.oidc_issuers.iter().map(|i| i.issuer.clone()), system.clone())),
         own_domain: config.own_domain.clone().map(|own| OwnDomain::new(own, &config.server.issuer)),
         sealer,
         system,

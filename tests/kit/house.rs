@@ -99,6 +99,8 @@ fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, ceilings: Ceiling
         system: system.clone(),
         admin_uids: vec![1000],
         single_operator: false,
+        oidc: Arc::new(mayfly::oidc::Issuers::new([], system.clone())),
+        own_domain: None,
         feed_max_age_ms: limits::FEED_MAX_AGE_MS,
         bounds,
         elsewhere,

@@ -10,11 +10,18 @@ mod ends;
 mod kit;
 mod listeners;
 mod messages;
+mod oidc;
 mod policy;
 mod policy_rig;
 mod problems;
+#[path = "../kit/oidc.rs"]
+#[allow(dead_code, reason = "other tests ask it otherwise")]
+mod provider;
 mod public;
 mod registry;
+#[path = "../kit/signer.rs"]
+#[allow(dead_code, reason = "other tests sign otherwise")]
+mod signer;
 mod socket;
 mod start;
 mod upkeep;

@@ -37,6 +37,7 @@ pub const LAYERS: &[&[&str]] = &[
         "leases",
         "lookup",
         "narrow",
+        "oidc",
         "peers",
         "policies",
         "proof",

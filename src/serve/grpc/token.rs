@@ -222,6 +222,7 @@ impl Tokens {
             svid: Some(wire::svid_to_pb(caller.id().trust_domain(), &evidence)),
             serves: serves.collect(),
             operator: self.0.admit(&operator, Admin::Observe, None).is_ok(),
+            person: caller.person().map(|person| wire::person_to_pb(caller.id().as_str(), person)),
             locks: locks.map(|hit| wire::lock_to_pb(hit.seq, 0, &hit.target, None)).into_iter().collect(),
         }
     }

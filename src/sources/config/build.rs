@@ -33,6 +33,7 @@ pub(super) fn config(source: &Source, base: &Path, environment: &[(String, Strin
     let engine = engine(&source.file, &values, base, &mut conflict);
     let public_tls = public_tls(&values, base, &mut conflict);
     pauses(&values, &mut conflict);
+    own_issuer(&values, &mut conflict);
     let export = export(&values, base, &mut conflict);
     own_domain_apart(&values, &mut conflict);
     if !wrong.is_empty() {
@@ -140,6 +141,16 @@ fn pauses(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) 
     }
 }
 
+/// What bears our own name is signed by our own keys and nobody else's.
+fn own_issuer(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) {
+    let own = values.text("server.issuer").unwrap_or_default();
+    let ours = |iss: &str| iss == own || iss.strip_prefix(&own).is_some_and(|rest| rest.starts_with('/'));
+    for issuer in values.oidc_issuers.iter().filter(|issuer| ours(&issuer.issuer.issuer)) {
+        let what = format!("oidc_issuers has {}, which is this server's own issuer", issuer.issuer.issuer);
+        conflict("server.issuer", &what, "name the issuer of somebody else; mayfly's own credentials need no section");
+    }
+}
+
 /// Whoever else gave the roots of our own trust domain could name our people.
 fn own_domain_apart(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) {
     let Some(own) = values.text("own_domain.trust_domain") else { return };
@@ -183,6 +194,7 @@ fn build(file: &str, v: &Values, base: &Path, (seal, engine, public_tls, audit_e
         tls: KeyPair { certificate: v.path("tls.certificate", base)?, key: v.path("tls.key", base)? },
         public_tls,
         bundles: v.bundles.iter().map(bundle).collect(),
+        oidc_issuers: v.oidc_issuers.iter().map(|issuer| issuer.below(base)).collect(),
         store: Store { engine, cache_bytes: v.number("store.cache")?, disk_reserve_bytes: v.number("store.disk_reserve")? },
         seal,
         policy: PolicyFiles {

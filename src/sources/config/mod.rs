@@ -6,6 +6,7 @@
 mod build;
 mod export;
 pub mod keys;
+mod oidc;
 mod reference;
 pub mod validate;
 mod values;
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use export::{Collector, Export, Syslog};
+pub use oidc::{IssuerKeySource, OidcIssuer};
 pub use reference::reference;
 pub use validate::{Finding, Severity, validate};
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub public_tls: Option<KeyPair>,
     /// `[[bundles]]`
     pub bundles: Vec<BundleFile>,
+    /// `[[oidc_issuers]]`
+    pub oidc_issuers: Vec<OidcIssuer>,
     /// `[store]`
     pub store: Store,
     /// `[seal]`

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::keys::{self, BUNDLES_VARIABLE, Form, KEYS, Key, Unset};
+use super::keys::{self, BUNDLES_VARIABLE, Form, KEYS, Key, Unset, is_list};
+use super::oidc::{self, OidcIssuer};
 use crate::document::quantity::{duration_ms, duration_text, size_bytes, size_text};
 use crate::document::{Complaint, Document, Field, Section, Source, nearest};
 use crate::identity::spiffe_id::TrustDomain;
 use crate::limits;
 
 /// Longest text of a value, bytes: a path on Linux.
-const TEXT: usize = 4096;
+pub(super) const TEXT: usize = 4096;
 /// Most entries of a list.
 const LIST: usize = 1024;
 
@@ -43,6 +44,7 @@ pub(super) struct BundleEntry {
 pub(super) struct Values {
     pub values: BTreeMap<&'static str, Value>,
     pub bundles: Vec<BundleEntry>,
+    pub oidc_issuers: Vec<OidcIssuer>,
     /// Where a key was set in the file.
     pub lines: BTreeMap<&'static str, usize>,
 }
@@ -52,7 +54,7 @@ impl Values {
     pub fn gather(source: &Source, environment: &[(String, String)]) -> Result<Values, Vec<Complaint>> {
         let mut all = Values::default();
         let mut complaints = Vec::new();
-        for key in KEYS {
+        for key in KEYS.iter().filter(|k| !is_list(k.parts().0)) {
             let text = match key.default {
                 Unset::Is(text) => text.to_owned(),
                 Unset::Ceiling => ceiling(key.form),
@@ -71,7 +73,7 @@ impl Values {
 
     /// The required keys that nobody set; the list of bundles as one.
     pub fn missing(&self) -> Vec<&'static str> {
-        let required = KEYS.iter().filter(|k| k.default == Unset::Required && k.parts().0 != "bundles");
+        let required = KEYS.iter().filter(|k| k.default == Unset::Required && !is_list(k.parts().0));
         let mut missing: Vec<&str> = required.map(|k| k.path).filter(|path| !self.values.contains_key(path)).collect();
         if self.bundles.is_empty() {
             missing.push("bundles");
@@ -86,6 +88,10 @@ impl Values {
             let Some(field) = root.optional(name) else { continue };
             if name == "bundles" {
                 self.bundles = bundles(&field).unwrap_or_default();
+                continue;
+            }
+            if name == "oidc_issuers" {
+                self.oidc_issuers = oidc::issuers(&field).unwrap_or_default();
                 continue;
             }
             let Some(section) = field.section() else { continue };
@@ -177,7 +183,8 @@ fn value(form: Form, field: &Field<'_>) -> Option<Value> {
     match form {
         Form::Path => field.text(TEXT).map(Value::Text),
         Form::Name => field.name().map(Value::Text),
-        Form::Names => list(field, |f| f.name()).map(Value::Texts),
+        Form::Text(_) => field.text(TEXT).map(Value::Text),
+        Form::Names => names(field).map(Value::Texts),
         Form::Paths => list(field, |f| f.text(TEXT)).map(Value::Texts),
         Form::TrustDomain => trust_domain(field).map(Value::Text),
         Form::HttpsUrl => https_url(field).map(Value::Text),
@@ -192,6 +199,11 @@ fn value(form: Form, field: &Field<'_>) -> Option<Value> {
         Form::Engine => engine(field).map(Value::Text),
         Form::Flag => field.boolean().map(Value::Flag),
     }
+}
+
+/// Names, at least one, each once.
+pub(super) fn names(field: &Field<'_>) -> Option<Vec<String>> {
+    list(field, |f| f.name())
 }
 
 fn list(field: &Field<'_>, read: impl Fn(&Field<'_>) -> Option<String>) -> Option<Vec<String>> {
