@@ -20,7 +20,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::public::{Published, cacheable, missing};
 use crate::authority::Authority;
 use crate::credential::x509::Csr;
-use crate::identity::oidc::{Use, peek_issuer};
+use crate::identity::oidc::{Use, may_be_id_token, peek_issuer};
 use crate::limits;
 use crate::oidc::NotTaken;
 use crate::own_domain::not_configured;
@@ -176,6 +176,9 @@ async fn signed_in(authority: &Authority, body: &[u8]) -> Result<SignedIn, No> {
 /// An ID token of a provider that logs people in, for us. Nothing in it is believed before.
 async fn verified(authority: &Authority, token: &str) -> Result<IdToken, No> {
     let no = |what: String| No::Refusal(Refusal::new(Reason::NotAuthenticated, format!("the ID token is not taken: {what}")));
+    if !may_be_id_token(token) {
+        return Err(no("its typ is not that of an ID token".to_owned()));
+    }
     let iss = peek_issuer(token).ok_or_else(|| no("it is no JWS in compact form".to_owned()))?;
     let known = authority.oidc.find(&iss).filter(|known| known.issuer.serves(Use::Login));
     let Some(audience) = known.and_then(|known| known.issuer.audience.as_deref()) else {
