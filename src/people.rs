@@ -12,7 +12,9 @@ use crate::credential::x509::{Ca, Csr, Leaf, Signed};
 use crate::identity::anchor::TrustAnchor;
 use crate::identity::caller::Caller;
 use crate::identity::spiffe_id::SpiffeId;
-use crate::ledger::record::{Event, Identity, KeyPurpose, LoggedIn, LoggedOut, Record, SvidEvidence, TokenEvidence, UsedOnce, Who};
+use crate::ledger::record::{
+    Event, Identity, KeyPurpose, LoggedIn, LoggedOut, Record, SvidEvidence, TokenEvidence, UsedOnce, Who,
+};
 use crate::ledger::state::{id_token_used, serial_of_login};
 use crate::ledger::{Lane, View};
 use crate::limits;
@@ -96,10 +98,17 @@ impl IdToken {
         };
         let flow = match text("nonce")? {
             Some(nonce) if nonce == key.nonce() => "code",
-            Some(_) => return Err(denied(Reason::NotAuthenticated, "the ID token's nonce is not that of this key: it is for another one")),
+            Some(_) => {
+                return Err(denied(
+                    Reason::NotAuthenticated,
+                    "the ID token's nonce is not that of this key: it is for another one",
+                ));
+            }
             None if !own.settings.device_login => {
                 let no = Refusal::new(Reason::NotAuthenticated, "the ID token has no nonce, so it is bound to no key");
-                return Err(No::Refusal(no.by("own_domain.device_login").way_out("sign in with a browser on this machine: mayfly login")));
+                return Err(No::Refusal(
+                    no.by("own_domain.device_login").way_out("sign in with a browser on this machine: mayfly login"),
+                ));
             }
             None if self.issued_at.plus(limits::DEVICE_TOKEN_AGE_MS) <= now => {
                 return Err(denied(Reason::NotAuthenticated, "the ID token has no nonce, and is older than two minutes"));
@@ -180,7 +189,13 @@ impl Authority {
             match self.ledger.commit(Lane::Grant, records.map(record).to_vec()).await {
                 Ok(receipt) => {
                     let spiffe_id = decided.spiffe_id;
-                    return Ok(SignedIn { credential, seq: receipt.seq(), spiffe_id, certificate: signed.der.to_vec(), expires_at });
+                    return Ok(SignedIn {
+                        credential,
+                        seq: receipt.seq(),
+                        spiffe_id,
+                        certificate: signed.der.to_vec(),
+                        expires_at,
+                    });
                 }
                 Err(no) if again < TRIES && decided_on_old_state(&no) => {}
                 Err(no) => return Err(no),
@@ -199,8 +214,7 @@ impl Authority {
         now: Millis,
     ) -> Result<Decided<'a>, No> {
         let compiled = self.catalog.now();
-        let mut sets: Vec<_> =
-            compiled.environments().filter(|(name, _)| token.environments.iter().any(|e| e == name)).collect();
+        let mut sets: Vec<_> = compiled.environments().filter(|(name, _)| token.environments.iter().any(|e| e == name)).collect();
         sets.sort_by_key(|(name, policy)| policy.set.environment_of(id) != Some(*name));
         let amr: Vec<&str> = manner.amr.iter().map(String::as_str).collect();
         let acr = (!manner.acr.is_empty()).then_some(&*manner.acr);
@@ -275,7 +289,9 @@ impl Authority {
     /// A person gives a login back, with any SVID of their own. What it opened goes on: the login owns it and is no parent. A repeat gets the
     /// first one's answer.
     pub(crate) async fn sign_out(&self, caller: &Caller, id: CredentialId) -> Result<Option<Seq>, No> {
-        let own = |login: &Arc<crate::ledger::state::Login>| caller.person().is_some_and(|p| *p.issuer == *login.person.issuer && *p.subject == *login.person.sub);
+        let own = |login: &Arc<crate::ledger::state::Login>| {
+            caller.person().is_some_and(|p| *p.issuer == *login.person.issuer && *p.subject == *login.person.sub)
+        };
         if !self.ledger.settled(|s| s.logins.get(&id).is_some_and(own)).await? {
             return Ok(None);
         }

@@ -109,8 +109,9 @@ impl Authority {
     }
 
     async fn explain_credential(&self, id: CredentialId, depth: Depth) -> Result<Explained, No> {
-        let (known, login) =
-            self.ledger.peek(|s| (s.credentials.get(&id).is_some(), s.logins.get(&id).map(|l| (l.seq, l.environment.to_string()))));
+        let (known, login) = self
+            .ledger
+            .peek(|s| (s.credentials.get(&id).is_some(), s.logins.get(&id).map(|l| (l.seq, l.environment.to_string()))));
         if let (Some((seq, environment)), Depth::History) = (login, depth) {
             return Ok(Explained { environment: Some(environment), ..self.explain_seq(seq).await? });
         }

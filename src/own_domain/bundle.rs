@@ -23,7 +23,9 @@ impl OwnDomain {
     pub(crate) fn follow(&self, record: &Record) {
         let ends = matches!(
             record.event,
-            Some(Event::Revoked(_) | Event::LockLifted(_) | Event::LoggedOut(_) | Event::GenerationBegun(_) | Event::KeyChanged(_))
+            Some(
+                Event::Revoked(_) | Event::LockLifted(_) | Event::LoggedOut(_) | Event::GenerationBegun(_) | Event::KeyChanged(_)
+            )
         );
         if ends {
             self.changes.fetch_add(1, Ordering::AcqRel);
@@ -88,8 +90,12 @@ impl Authority {
             return Ok(());
         }
         let sequence = Some(before.and_then(|b| b.sequence).map_or(1, |seen| seen + 1));
-        let document =
-            Document { sequence, refresh_hint_s: Some(limits::OWN_BUNDLE_REFRESH_S), anchors: anchors.iter().collect(), jwt: vec![] };
+        let document = Document {
+            sequence,
+            refresh_hint_s: Some(limits::OWN_BUNDLE_REFRESH_S),
+            anchors: anchors.iter().collect(),
+            jwt: vec![],
+        };
         let bundle = Bundle::from_jwks(own.settings.trust_domain.clone(), document.to_text().as_bytes());
         let bundle = bundle.map_err(|e| Fault::new(format!("our own bundle {e}")))?;
         self.found_bundle(&bundle, Source::Own, PLACE).await?;

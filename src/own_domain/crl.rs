@@ -49,9 +49,7 @@ impl Authority {
                 let mine = state.logins.values().filter(|l| *l.key == *key && l.expires_at > now);
                 let over = mine.filter_map(|l| match l.ended_at {
                     Some(at) => Some((l.id, at)),
-                    None if state.rules.covers(&l.facts()).is_some() => {
-                        Some((l.id, known.get(&l.id).copied().unwrap_or(now)))
-                    }
+                    None if state.rules.covers(&l.facts()).is_some() => Some((l.id, known.get(&l.id).copied().unwrap_or(now))),
                     None => None,
                 });
                 (state.bundles.get(domain).cloned(), over.collect::<BTreeMap<_, _>>(), state.head)

@@ -97,7 +97,9 @@ impl Authority {
         match (self.login_of(caller), caller.person()) {
             (None, _) => Ok(()),
             (Some(Ok(person)), Some(own)) if person.login == own.login => Ok(()),
-            (Some(Ok(_)), _) => Err(No::Refusal(Refusal::new(Reason::SvidNoLongerValid, "the login of this connection is not known"))),
+            (Some(Ok(_)), _) => {
+                Err(No::Refusal(Refusal::new(Reason::SvidNoLongerValid, "the login of this connection is not known")))
+            }
             (Some(Err(no)), _) => Err(No::Refusal(no.way_out("sign in again: mayfly login"))),
         }
     }

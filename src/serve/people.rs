@@ -161,12 +161,12 @@ async fn login(State(published): State<Published>, body: Bytes) -> Response {
 async fn signed_in(authority: &Authority, body: &[u8]) -> Result<SignedIn, No> {
     let own = authority.own_domain.as_ref().ok_or_else(not_configured)?;
     // Beyond it nobody waits: whoever is let in holds a place only while signatures are checked, or keys fetched.
-    let _place = own.places.try_acquire().map_err(|_| {
-        Refusal::limit("logins_at_once", limits::LOGINS_AT_ONCE as u64, Duration::from_secs(1))
-    })?;
-    let ask: LoginRequest = serde_json::from_slice(body).map_err(|_| {
-        Refusal::field("body", "is not JSON with id_token and csr, both texts, and nothing else")
-    })?;
+    let _place = own
+        .places
+        .try_acquire()
+        .map_err(|_| Refusal::limit("logins_at_once", limits::LOGINS_AT_ONCE as u64, Duration::from_secs(1)))?;
+    let ask: LoginRequest = serde_json::from_slice(body)
+        .map_err(|_| Refusal::field("body", "is not JSON with id_token and csr, both texts, and nothing else"))?;
     let der = STANDARD.decode(&ask.csr).map_err(|_| Refusal::field("csr", "is not base64 of a PKCS#10 request in DER"))?;
     let key = Csr::check(&der).map_err(|defect| Refusal::field("csr", defect))?;
     let token = verified(authority, &ask.id_token).await?;

@@ -133,7 +133,8 @@ impl Authority {
         match &change.proposal {
             Proposal::Found(_, Source::Own) => Ok(()),
             _ if own => {
-                let what = format!("{} is the trust domain that this server is the CA of: its roots are its own keys", change.domain);
+                let what =
+                    format!("{} is the trust domain that this server is the CA of: its roots are its own keys", change.domain);
                 Err(Refusal::field("trust_domain", what).way_out("mayfly key rotate|retire|compromise, for keys of x509-ca"))
             }
             _ => Ok(()),

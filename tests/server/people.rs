@@ -235,7 +235,11 @@ async fn a_login_ends_at_once_however_it_is_revoked_and_its_crl_says_so() {
             2 => T::Caller(ada.answer.spiffe_id.clone()),
             3 => {
                 let svid = found.svid.unwrap();
-                T::Svid(pb::SvidTarget { trust_domain: DOMAIN.into(), issuing_key_sha256: svid.issuing_key_sha256, serial: svid.serial })
+                T::Svid(pb::SvidTarget {
+                    trust_domain: DOMAIN.into(),
+                    issuing_key_sha256: svid.issuing_key_sha256,
+                    serial: svid.serial,
+                })
             }
             _ => T::SpiffeIdPrefix(format!("spiffe://{DOMAIN}/people/corp/ada")),
         };
@@ -332,7 +336,8 @@ impl Rig {
 
     async fn give(&self, who: &Person, id: &str) -> Result<pb::Approval, Status> {
         let mut approvals = ApprovalServiceClient::new(self.channel(who, false).await);
-        let shown = approvals.get_approval(pb::GetApprovalRequest { approval_id: id.into() }).await?.into_inner().approval.unwrap();
+        let shown =
+            approvals.get_approval(pb::GetApprovalRequest { approval_id: id.into() }).await?.into_inner().approval.unwrap();
         let request = pb::DecideApprovalRequest {
             approval_id: id.into(),
             request_sha256: shown.request_sha256,

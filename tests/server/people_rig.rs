@@ -109,8 +109,12 @@ impl Rig {
         edit("policy/policy.cedar", &|text| text + POLICY);
         let people = format!("spiffe://{DOMAIN}/people");
         edit("policy/roles.toml", &|text| {
-            let text = text.replace("under = [\"spiffe://dev.mayfly.internal\"]", &format!("under = [\"spiffe://dev.mayfly.internal\", \"{people}\"]"));
-            let text = text.replace("[role.operator]", &format!("[role.operator]\nids = [\"{people}/corp/ada\", \"{people}/corp/bob\"]"));
+            let text = text.replace(
+                "under = [\"spiffe://dev.mayfly.internal\"]",
+                &format!("under = [\"spiffe://dev.mayfly.internal\", \"{people}\"]"),
+            );
+            let text = text
+                .replace("[role.operator]", &format!("[role.operator]\nids = [\"{people}/corp/ada\", \"{people}/corp/bob\"]"));
             format!("{text}\n[role.people]\nunder = [\"{people}\"]\n")
         });
         let issuer = provider.issuer.clone();

@@ -72,7 +72,8 @@ impl Kept {
     /// Its serial number, without the zero that DER puts before a high bit.
     pub(super) fn serial(&self) -> Result<Option<Vec<u8>>, CliError> {
         let Some(der) = self.certificate()? else { return Ok(None) };
-        let (_, cert) = X509Certificate::from_der(&der).map_err(|_| CliError::Local("the login's certificate cannot be read".to_owned()))?;
+        let (_, cert) =
+            X509Certificate::from_der(&der).map_err(|_| CliError::Local("the login's certificate cannot be read".to_owned()))?;
         Ok(Some(cert.raw_serial().iter().copied().skip_while(|b| *b == 0).collect()))
     }
 

@@ -91,7 +91,9 @@ async fn target(tcp: &mut TcpStream) -> std::io::Result<Zeroizing<String>> {
 }
 
 fn came(target: &str, state: &str, issuer: &str) -> Came {
-    let Some(query) = target.strip_prefix(PATH).and_then(|rest| rest.strip_prefix('?')) else { return Came::Nothing("nothing is here") };
+    let Some(query) = target.strip_prefix(PATH).and_then(|rest| rest.strip_prefix('?')) else {
+        return Came::Nothing("nothing is here");
+    };
     let value = |name: &str| {
         let mut all = query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(key, _)| *key == name);
         let one = all.next().and_then(|(_, value)| decoded(value));

@@ -21,12 +21,12 @@ use zeroize::Zeroizing;
 
 pub(super) use kept::Kept;
 
+use super::Run;
 use super::args;
 use super::context::Settings;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Noun;
-use super::Run;
 use crate::credential::x509::Csr;
 use crate::identity::bundle::{Bundle, Bundles};
 use crate::identity::oidc::discovery::{Discovery, document_url};
@@ -114,10 +114,13 @@ pub async fn login(args: LoginArgs, run: &Run) -> Result<Exit, CliError> {
     })?;
     let public = public.trim_end_matches('/').to_owned();
     let server = public_client(&args, &settings, run)?;
-    let ways: Ways = answer(&server.get(&format!("{public}/login"), limits::LOGIN_BODY_BYTES).await.map_err(|e| unreachable(&public, &e))?)?;
+    let ways: Ways =
+        answer(&server.get(&format!("{public}/login"), limits::LOGIN_BODY_BYTES).await.map_err(|e| unreachable(&public, &e))?)?;
     let provider = choose(&ways, args.provider.as_deref())?;
     if args.device && !ways.device {
-        return Err(CliError::Usage("this server takes no device logins (own_domain.device_login); leave --device out".to_owned()));
+        return Err(CliError::Usage(
+            "this server takes no device logins (own_domain.device_login); leave --device out".to_owned(),
+        ));
     }
     let client = Https::new(args.provider_ca.as_deref(), &run.system).map_err(|e| CliError::Usage(e.to_string()))?;
     let url = document_url(&provider.issuer);
@@ -172,7 +175,9 @@ pub async fn logout(run: &Run) -> Result<Exit, CliError> {
     kept.remove()?;
     if let Err(error) = told {
         run.out.fail(&error);
-        return Err(CliError::Partly("the key is deleted here; the server was not told, so the login ends by its time".to_owned()));
+        return Err(CliError::Partly(
+            "the key is deleted here; the server was not told, so the login ends by its time".to_owned(),
+        ));
     }
     run.out.say("signed out");
     Ok(Exit::Ok)
@@ -190,7 +195,8 @@ fn public_client(args: &LoginArgs, settings: &Settings, run: &Run) -> Result<Htt
         return Https::new(Some(ca), &run.system).map_err(|e| CliError::Usage(e.to_string()));
     }
     let (Some(bundle), Some(id)) = (&settings.bundle, &settings.server_id) else {
-        let what = "the public listener is known by the server's SVID, which needs --bundle and --server-id; or name roots: --public-ca";
+        let what =
+            "the public listener is known by the server's SVID, which needs --bundle and --server-id; or name roots: --public-ca";
         return Err(CliError::Usage(what.to_owned()));
     };
     let document = args::read(bundle, limits::BUNDLE_BYTES)?;
@@ -204,7 +210,9 @@ fn public_client(args: &LoginArgs, settings: &Settings, run: &Run) -> Result<Htt
 fn choose<'a>(ways: &'a Ways, named: Option<&str>) -> Result<&'a Provider, CliError> {
     let names = || ways.providers.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
     match (named, ways.providers.as_slice()) {
-        (_, []) => Err(CliError::Usage("this server has no provider that logs people in ([[oidc_issuers]], uses login)".to_owned())),
+        (_, []) => {
+            Err(CliError::Usage("this server has no provider that logs people in ([[oidc_issuers]], uses login)".to_owned()))
+        }
         (None, [one]) => Ok(one),
         (None, _) => Err(CliError::Usage(format!("which provider? give --provider: one of {}", names()))),
         (Some(name), all) => all.iter().find(|p| p.name == name).ok_or_else(|| {
@@ -232,7 +240,8 @@ fn answer<T: serde::de::DeserializeOwned>(said: &Answer) -> Result<T, CliError> 
 impl Kept {
     fn credential(&self) -> Result<Option<String>, CliError> {
         let Some(serial) = self.serial()? else { return Ok(None) };
-        let id = crate::ledger::state::login_of_serial(&serial).ok_or_else(|| CliError::Local("a login with a long serial".to_owned()))?;
+        let id = crate::ledger::state::login_of_serial(&serial)
+            .ok_or_else(|| CliError::Local("a login with a long serial".to_owned()))?;
         Ok(Some(id.to_string()))
     }
 }

@@ -170,7 +170,8 @@ fn document(answer: &Answer) -> Result<Value, CliError> {
 }
 
 fn error_of(document: &Value) -> (String, String) {
-    let text = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default().chars().take(limits::NAME_BYTES).collect();
+    let text =
+        |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default().chars().take(limits::NAME_BYTES).collect();
     (text("error"), text("error_description"))
 }
 

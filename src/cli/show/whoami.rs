@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::{Who, time};
 use super::credential::SvidEvidence;
 use super::revocation::Lock;
+use super::{Who, time};
 use crate::cli::out::Noun;
 use crate::pb::mayfly::v1 as pb;
 
@@ -34,13 +34,7 @@ pub struct PersonLogin {
 
 impl From<pb::PersonLogin> for PersonLogin {
     fn from(p: pb::PersonLogin) -> PersonLogin {
-        PersonLogin {
-            spiffe_id: p.spiffe_id,
-            amr: p.amr,
-            acr: p.acr,
-            auth_time: time(p.auth_time),
-            credential: p.credential_id,
-        }
+        PersonLogin { spiffe_id: p.spiffe_id, amr: p.amr, acr: p.acr, auth_time: time(p.auth_time), credential: p.credential_id }
     }
 }
 

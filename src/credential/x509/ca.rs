@@ -1,7 +1,9 @@
 //! The CA: a key of ours, and the certificate that bundles know it by.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyUsagePurpose, PublicKeyData, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyUsagePurpose, PublicKeyData, SanType,
+};
 use rcgen::{SerialNumber, SignatureAlgorithm, SigningKey};
 
 use super::{failed, moment, uri};
@@ -73,7 +75,9 @@ pub fn certificate(key: &OwnKey, domain: &TrustDomain, serial: [u8; 16], now: Mi
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "mayfly");
     // A name of its own for each key, so that nobody takes one CA's CRL for another's.
-    params.distinguished_name.push(DnType::CommonName, format!("{} {}", domain.as_str().chars().take(40).collect::<String>(), key.id()));
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("{} {}", domain.as_str().chars().take(40).collect::<String>(), key.id()));
     params.subject_alt_names = vec![SanType::URI(uri(&format!("spiffe://{domain}"))?)];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

@@ -1,6 +1,8 @@
 //! X.509-SVIDs of our own trust domain: the profile, and nothing that a request says.
 
-use rcgen::{CertificateParams, CrlDistributionPoint, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
+use rcgen::{
+    CertificateParams, CrlDistributionPoint, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
+};
 use rcgen::{SerialNumber, SubjectPublicKeyInfo};
 use rustls_pki_types::CertificateDer;
 

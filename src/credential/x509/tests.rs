@@ -44,7 +44,8 @@ fn request(key: &KeyPair) -> Vec<u8> {
 }
 
 fn svid(ca: &Ca<'_>, id: [u8; 16], key: &KeyPair) -> Signed {
-    let (csr, name) = (Csr::check(&request(key)).unwrap(), "spiffe://people.example/people/corp/ada".parse::<SpiffeId>().unwrap());
+    let (csr, name) =
+        (Csr::check(&request(key)).unwrap(), "spiffe://people.example/people/corp/ada".parse::<SpiffeId>().unwrap());
     let id = CredentialId::from_bytes(id);
     let leaf = Leaf { id, key: &csr, spiffe_id: &name, crl_url: URL, issued_at: NOW, expires_at: NOW.plus(limits::LOGIN_TTL_MS) };
     leaf.sign(ca).unwrap()

@@ -109,7 +109,7 @@ impl Decider {
             binding_version: decided.binding.map_or(0, |b| b.version),
             approval: decided.approval.as_ref().map_or_else(Vec::new, |given| given.id.as_bytes().to_vec()),
             renews: line.map_or_else(Vec::new, |r| r.id.as_bytes().to_vec()),
-            ancestors: ancestors(caller, line, place),
+            ancestors: ancestors(caller, line.map(|l| &**l), place),
             replaces: want.replaces.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             shown: caller.ancestor().map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             ..Issued::default()
@@ -118,7 +118,7 @@ impl Decider {
 }
 
 /// What it rests on: the line that it renews, the logins of people who opened its tasks, and the caller's own, newest last.
-fn ancestors(caller: &Caller, line: Option<&Box<Renews>>, place: &Place) -> Vec<Ancestor> {
+fn ancestors(caller: &Caller, line: Option<&Renews>, place: &Place) -> Vec<Ancestor> {
     let shown = caller.ancestor().map(|id| Ancestor { credential: id.as_bytes().to_vec(), caller: caller.id().to_string() });
     let mut all: Vec<Ancestor> = line.into_iter().map(|r| r.line.clone()).collect();
     for one in place.behind().iter().cloned().chain(shown) {

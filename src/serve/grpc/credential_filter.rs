@@ -4,13 +4,13 @@ use super::super::wire;
 use super::ask;
 use crate::ledger::State;
 use crate::ledger::record::Issued;
-use crate::upstream::registry::Kind;
 use crate::ledger::state::{Live, Login, facts_of_record};
 use crate::pb::mayfly::v1 as pb;
 use crate::policy::wanted;
 use crate::refusal::Refusal;
 use crate::revocation::{Facts, Rules};
 use crate::seq::{Millis, Seq, TaskId};
+use crate::upstream::registry::Kind;
 
 /// A checked filter. All that was given must match.
 #[derive(Default)]

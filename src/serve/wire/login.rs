@@ -1,11 +1,11 @@
 //! Logins of people, as credentials.
 
 use super::{svid_to_pb, timestamp};
-use crate::upstream::registry::Kind;
 use crate::ledger::State;
 use crate::ledger::state::{Login, trust_domain_of};
 use crate::pb::mayfly::v1 as pb;
 use crate::seq::{Millis, Seq};
+use crate::upstream::registry::Kind;
 
 /// Whether a login is good at `now`, and the record that ended it before its time.
 pub fn login_standing(state: &State, login: &Login, now: Millis) -> (pb::CredentialState, Option<Seq>) {

@@ -80,7 +80,12 @@ use Unset::{Absent, Ceiling, Is, Required};
 
 /// All keys, in the order of the reference. Those of [`LISTS`] are lists of sections; their keys are those of each.
 pub const KEYS: &[Key] = &[
-    key("server.trust_domain", TrustDomain, Required, "The trust domain of this server. The SVIDs that it issues are of `own_domain`."),
+    key(
+        "server.trust_domain",
+        TrustDomain,
+        Required,
+        "The trust domain of this server. The SVIDs that it issues are of `own_domain`.",
+    ),
     key("server.environments", Names, Required, "The environments that it serves. Nothing crosses from one to another."),
     key("server.issuer", HttpsUrl, Required, "Base of `iss`: each environment's issuer is this, a slash and its name."),
     key(

@@ -140,14 +140,7 @@ impl State {
     }
 
     /// Neither who gives it nor who asked may be revoked since its view, or locked out.
-    fn may_approve(
-        &self,
-        asked: &ApprovalAsked,
-        who: &Identity,
-        login: Option<&Login>,
-        revision: Seq,
-        time: Millis,
-    ) -> Verdict {
+    fn may_approve(&self, asked: &ApprovalAsked, who: &Identity, login: Option<&Login>, revision: Seq, time: Millis) -> Verdict {
         self.of_this_order(revision)?;
         let mut facts = Facts { revision, upstream: &asked.upstream, tool: &asked.tool, ..Facts::default() };
         if let Some(login) = login {

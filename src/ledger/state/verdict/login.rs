@@ -23,7 +23,9 @@ impl State {
     /// A login is a grant, and rests on a token that is used for it and for nothing else: its use stands before it in its group.
     pub(super) fn may_log_in<'a>(&'a self, e: &'a LoggedIn, revision: Seq, time: Millis, pending: &mut Pending<'a>) -> Verdict {
         let id = CredentialId::from_slice(&e.credential).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
-        if self.logins.contains_key(&id) || self.credentials.get(&id).is_some() || pending.credentials.contains(&&e.credential[..])
+        if self.logins.contains_key(&id)
+            || self.credentials.get(&id).is_some()
+            || pending.credentials.contains(&&e.credential[..])
         {
             return Err(stale(format!("credential {id} exists already")));
         }
