@@ -19,6 +19,7 @@ use crate::ledger::state::{RequestKey, id_for};
 use crate::ledger::{Batch, Committed, Ledger};
 use crate::limits;
 use crate::oidc::Issuers;
+use crate::own_domain::OwnDomain;
 use crate::peers::Peers;
 use crate::policy::catalog::Catalog;
 use crate::policy::decide::Decider;
@@ -42,6 +43,8 @@ pub struct Authority {
     pub bundles: Arc<ArcSwap<Bundles>>,
     /// The OIDC issuers whose tokens are taken.
     pub oidc: Arc<Issuers>,
+    /// The trust domain that this server is the CA of, where there is one.
+    pub own_domain: Option<OwnDomain>,
     /// The keys that sign and derive.
     pub keyring: Keyring,
     /// Opens and seals their private parts.
@@ -115,6 +118,8 @@ pub struct Parts {
     pub bundles: Arc<ArcSwap<Bundles>>,
     /// The OIDC issuers whose tokens are taken.
     pub oidc: Arc<Issuers>,
+    /// The trust domain that this server is the CA of, where there is one.
+    pub own_domain: Option<OwnDomain>,
     /// Opens and seals the private parts of keys.
     pub sealer: Arc<dyn Sealer>,
     /// Time and randomness.
@@ -182,6 +187,7 @@ impl Authority {
             decider: parts.decider,
             bundles: parts.bundles,
             oidc: parts.oidc,
+            own_domain: parts.own_domain,
             keyring: Keyring::default(),
             sealer: parts.sealer,
             status,
@@ -237,6 +243,9 @@ impl Authority {
             && let Err(fault) = self.load_bundles_of(|name| domains.contains(&name))
         {
             tracing::error!(%fault, "a bundle could not be loaded");
+        }
+        if let Some(own) = &self.own_domain {
+            changes().for_each(|r| own.follow(r));
         }
         self.leases.follow(changes().map(|r| &**r));
         // Nobody watches: that is no error.

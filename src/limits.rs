@@ -5,10 +5,12 @@
 //! in `limits/uses.rs`.
 
 mod oidc;
+mod people;
 mod store;
 mod uses;
 
 pub use oidc::*;
+pub use people::*;
 pub use store::*;
 pub use uses::*;
 

@@ -99,7 +99,7 @@ impl Authority {
             let id = self.new_task_id();
             let opens = Opens { delegate, subject: subject.as_deref() };
             let opened = self.decider.open_task(&view, &self.catalog.now(), caller, terms, id, opens)?;
-            let record = Record::new(Who::SpiffeId(caller.id().as_str().to_owned()), Event::TaskOpened(opened))
+            let record = Record::new(Who::of(caller), Event::TaskOpened(opened))
                 .decided_at(view.revision())
                 .for_request(request_of(caller.id().as_str(), named));
             match self.ledger.commit(Lane::Grant, vec![record]).await {
@@ -126,7 +126,7 @@ impl Authority {
             Actor::Workload(caller) => {
                 self.still_stands(caller)?;
                 let own = found.is_some_and(|(openers, _)| openers.iter().any(|o| o == caller.id().as_str()));
-                if own { Ok((Who::SpiffeId(caller.id().as_str().to_owned()), HoldRank::Caller)) } else { Err(none()) }
+                if own { Ok((Who::of(caller), HoldRank::Caller)) } else { Err(none()) }
             }
             Actor::Operator(operator) => {
                 let environment = found.as_ref().map(|(_, e)| e.as_str());
@@ -169,7 +169,8 @@ impl Authority {
 
     /// What callers can do makes rules, and each holds a bounded number of them; so do all together.
     pub(crate) fn within_rule_budget(&self, who: &Who) -> Result<(), No> {
-        let Who::SpiffeId(id) = who else { return Ok(()) };
+        let (Who::SpiffeId(_) | Who::Person(_)) = who else { return Ok(()) };
+        let id = who.name();
         let (held, all) = self.ledger.peek(|s| (s.rules_by_caller.get(id.as_str()).copied().unwrap_or(0), s.rules.len()));
         if all >= self.bounds.rules {
             tracing::error!(rules = all, caller = %id, "no more rules by callers' own acts: what they end lives until its own end");
@@ -183,8 +184,11 @@ impl Authority {
     }
 
     fn lock_caller(&self, who: &Who) {
-        let Who::SpiffeId(id) = who else { return };
-        let target = Target::Caller(id.as_str().into());
+        let (target, id) = match who {
+            Who::SpiffeId(id) => (Target::Caller(id.as_str().into()), id.clone()),
+            Who::Person(p) => (Target::Subject(p.issuer.as_str().into(), p.sub.as_str().into()), p.name()),
+            Who::LocalUid(_) | Who::Mayfly(_) => return,
+        };
         if self.ledger.peek(|s| s.rules.get(&target).is_some_and(|e| e.lock.is_some())) {
             return;
         }

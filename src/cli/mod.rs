@@ -28,6 +28,7 @@ pub mod key;
 pub mod lease;
 pub mod list;
 pub mod lock;
+pub mod login;
 pub mod man;
 pub mod out;
 pub mod owner;
@@ -57,7 +58,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use context::{AddressArgs, IdentityArgs, Target};
+use context::{AddressArgs, IdentityArgs, Settings, Target};
 use error::CliError;
 use exit::Exit;
 use out::{Format, Out};
@@ -161,6 +162,10 @@ pub enum Command {
     Audit(audit::AuditCommand),
     /// How the server is
     Status(status::StatusArgs),
+    /// Sign in as a person: a short SVID of the server's own trust domain, for what runs with this context
+    Login(login::LoginArgs),
+    /// Sign out: the server ends the login, and its key is deleted here
+    Logout,
     /// Who the server takes us for
     Whoami,
     /// Measure issuing: a real server, real mTLS, every issuance durable
@@ -195,9 +200,14 @@ pub struct Run {
 impl Run {
     /// Connects to the server.
     pub async fn server(&self) -> Result<Server, CliError> {
-        let target = Target::resolve(&self.identity, &self.common.address)?;
+        let target = Target::resolve(&self.identity, &self.common.address, self.system.wall())?;
         tracing::debug!(address = target.address(), "connecting");
         Server::connect(&target, self.system.clone(), self.common.deadline).await
+    }
+
+    /// What the flags and the context's file say, whether a server can be called with it or not.
+    pub fn settings(&self) -> Result<Settings, CliError> {
+        Settings::read(&self.identity, &self.common.address)
     }
 
     /// The request id that was given, or a new one: so that a repeat by us is safe.
@@ -256,6 +266,8 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Explain(args) => explain::run(args, run).await,
         Command::Audit(command) => audit::run(command, run).await,
         Command::Status(args) => status::run(args, run).await,
+        Command::Login(args) => login::login(args, run).await,
+        Command::Logout => login::logout(run).await,
         Command::Whoami => whoami::run(run).await,
         Command::Bench(args) => bench::run(&args, run.out),
         Command::Try => tour::run(run.out),

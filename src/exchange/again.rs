@@ -134,7 +134,7 @@ impl Authority {
             return Ok(Before::Same(minted.reveal(receipt)?));
         }
         // What is given back makes a rule, as by any other act of the caller.
-        self.within_rule_budget(&Who::SpiffeId(caller.id().as_str().to_owned()))?;
+        self.within_rule_budget(&Who::of(caller))?;
         let Some(task) = past.path.tasks().last() else { return Err(Fault::new("a credential without a task").into()) };
         // The task that was opened for it is there: the repeat opens no other.
         Ok(Before::Replace(Box::new(Wanted { task: TaskChoice::Named(*task), replaces: Some(id), ..want.clone() })))

@@ -170,6 +170,7 @@ fn registry(event: &Event) -> Value {
         Event::ApprovalAsked(e) => asked(e),
         Event::ApprovalDecided(e) => json!({
             "approval": approval(&e.approval), "given": e.given, "reason": e.reason, "request_sha256": hex(&e.digest),
+            "login": credential(&e.login),
         }),
         Event::UsedOnce(e) => json!({ "sha256": hex(&e.digest), "until": time(e.until) }),
         Event::LeaseOpened(e) => json!({
@@ -184,8 +185,20 @@ fn registry(event: &Event) -> Value {
             let chains: Vec<Value> = e.chains.iter().map(chain).collect();
             json!({ "before": e.before, "seq": e.seq, "bytes": e.bytes, "newest": time(e.time), "chains": chains })
         }
+        Event::LoggedIn(e) => logged_in(e),
+        Event::LoggedOut(e) => json!({ "credential": credential(&e.credential) }),
         _ => Value::Null,
     }
+}
+
+fn logged_in(e: &LoggedIn) -> Value {
+    json!({
+        "credential": credential(&e.credential), "person": e.person.as_ref().map(who), "caller": e.caller, "provider": e.provider,
+        "flow": e.flow, "amr": e.amr, "acr": e.acr, "auth_time": time(e.auth_time), "issued_at": time(e.issued_at),
+        "expires_at": time(e.expires_at), "key": e.key, "svid": svid(e.svid.as_ref()), "certificate_sha256": hex(&e.certificate),
+        "id_token": e.token.as_ref().map(|t| json!({ "issuer": t.issuer, "sha256": t.id, "expires_at": time(t.expires_at) })),
+        "environment": e.environment, "policy_version": e.policy_version, "policies": e.policies,
+    })
 }
 
 fn hexes(of: &[Vec<u8>]) -> Vec<String> {

@@ -231,10 +231,30 @@ pub(super) fn of_one(past: &Past) -> Finding {
     );
     let text = match event {
         Event::Refused(e) => refusal(e),
+        Event::LoggedIn(e) => logged_in(e),
         _ if reason.is_empty() => format!("by {author} at {}", past.at),
         _ => format!("by {author} at {}: {reason}", past.at),
     };
     Finding { subject: body::name(event), text, permits: !against, seq: past.seq }
+}
+
+/// Who signed in, how, and what let them.
+fn logged_in(e: &crate::ledger::record::LoggedIn) -> String {
+    let person = e.person.as_ref().map_or_else(String::new, crate::ledger::record::Identity::name);
+    let how =
+        if e.amr.is_empty() { "in a way that the provider does not tell".to_owned() } else { format!("by {}", e.amr.join(", ")) };
+    let class = if e.acr.is_empty() { String::new() } else { format!(", acr {}", e.acr) };
+    let when = if e.auth_time == 0 { "some time".to_owned() } else { Millis(e.auth_time).to_string() };
+    format!(
+        "{person} signed in at {} {how}{class} at {when} ({} flow), and is {} until {}; {} let them, policy version {} of {}",
+        e.provider,
+        e.flow,
+        e.caller,
+        Millis(e.expires_at),
+        e.policies.join(", "),
+        e.policy_version,
+        e.environment
+    )
 }
 
 fn refusal(e: &crate::ledger::record::Refused) -> String {

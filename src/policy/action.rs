@@ -51,11 +51,13 @@ pub enum Action {
     Approve,
     /// To use a credential as its upstream's server says that it was used.
     Use,
+    /// Of a person: to sign in.
+    SignIn,
 }
 
 impl Action {
     /// Every action there is, in the order of their numbers.
-    pub const ALL: [Action; 17] = [
+    pub const ALL: [Action; 18] = [
         Action::Work(Work::Exchange),
         Action::Work(Work::OpenTask),
         Action::Work(Work::ExtendTask),
@@ -73,6 +75,7 @@ impl Action {
         Action::Admin(Admin::ApproveChange),
         Action::Approve,
         Action::Use,
+        Action::SignIn,
     ];
 
     /// Its place in [`Action::ALL`].
@@ -83,6 +86,7 @@ impl Action {
             Action::Admin(admin) => 5 + admin as u8,
             Action::Approve => 15,
             Action::Use => 16,
+            Action::SignIn => 17,
         }
     }
 
@@ -96,6 +100,7 @@ impl Action {
             Action::Introspect => "Introspect",
             Action::Approve => "Approve",
             Action::Use => "Use",
+            Action::SignIn => "SignIn",
             Action::Admin(Admin::Revoke) => "Revoke",
             Action::Admin(Admin::Lock) => "Lock",
             Action::Admin(Admin::ManageKeys) => "ManageKeys",
@@ -113,7 +118,7 @@ impl Action {
     pub const fn group(self) -> Option<&'static str> {
         match self {
             Action::Work(_) => Some("Work"),
-            Action::Introspect | Action::Approve | Action::Use => None,
+            Action::Introspect | Action::Approve | Action::Use | Action::SignIn => None,
             Action::Admin(_) => Some("Admin"),
         }
     }

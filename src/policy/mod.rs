@@ -7,7 +7,7 @@
 //! - [`subject`]: on whose behalf. [`wanted`]: what a caller asks for, well formed. [`plain`]: the same read from its bytes.
 //! - [`Governing`]: what of a set says who operates and approves. [`situation`]: a question that somebody writes down. [`audits`]: what a set beside the one in
 //!   force would have said. [`table`]: tests of a set.
-//! - [`grant`]: what a decision settles. [`sample`]: fifty policies, for measuring.
+//! - [`person`]: who is behind a caller. [`grant`]: what a decision settles. [`sample`]: fifty policies, for measuring.
 //!
 //! Cedar's verdict does not cover rules, locks, walls, task state, bounds and approvals: they are evaluated on every grant (design,
 //! section 6).
@@ -24,6 +24,7 @@ mod digest;
 pub mod facts;
 mod govern;
 pub mod grant;
+pub mod person;
 pub mod plain;
 pub mod reads;
 pub mod request;

@@ -15,7 +15,7 @@ pub struct TaskFacts<'a> {
     pub id: Option<&'a str>,
     /// What it is for.
     pub purpose: &'a str,
-    /// Who owns it: a SPIFFE ID.
+    /// Who owns it: a SPIFFE ID, or a person as `issuer#sub`.
     pub owner: &'a str,
     /// Its environment.
     pub environment: &'a str,
@@ -249,6 +249,11 @@ impl<'a> Question<'a> {
     /// May this operator do that?
     pub fn admin(caller: &'a SpiffeId, admin: Admin, act: &'a Act<'a>) -> Question<'a> {
         Question { caller, action: Action::Admin(admin), about: About::Act(act) }
+    }
+
+    /// May this person sign in? The caller is the SPIFFE ID that comes of it.
+    pub fn sign_in(caller: &'a SpiffeId, act: &'a Act<'a>) -> Question<'a> {
+        Question { caller, action: Action::SignIn, about: About::Act(act) }
     }
 
     /// The action that is asked about.

@@ -290,7 +290,7 @@ impl Situation {
                 let used = self.used.facts(&upstream.environment, intent, task, self.counts, now);
                 ask(&Question::used(&self.caller, upstream, &used))
             }
-            (Action::Admin(admin), _) => {
+            (Action::Admin(_) | Action::SignIn, _) => {
                 let act = Act {
                     environment: Some(environment),
                     target_kind: self.target.0.as_deref(),
@@ -301,7 +301,10 @@ impl Situation {
                     approvals,
                     now,
                 };
-                ask(&Question::admin(&self.caller, admin, &act))
+                match self.action {
+                    Action::Admin(admin) => ask(&Question::admin(&self.caller, admin, &act)),
+                    _ => ask(&Question::sign_in(&self.caller, &act)),
+                }
             }
             (Action::Work(_) | Action::Introspect | Action::Approve | Action::Use, None) => return None,
         })

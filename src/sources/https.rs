@@ -31,6 +31,9 @@ use crate::system::System;
 const SYSTEM_ROOTS: &[&str] =
     &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
 
+const FORM: &str = "application/x-www-form-urlencoded";
+const JSON: &str = "application/json";
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
@@ -126,6 +129,22 @@ impl Https {
         Ok(Https { tls: TlsConnector::from(Arc::new(config)) })
     }
 
+    /// With somebody else's idea of who the server is. Its ALPN is ours.
+    pub fn over(mut config: ClientConfig) -> Https {
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Https { tls: TlsConnector::from(Arc::new(config)) }
+    }
+
+    /// Posts JSON, and gets the answer whatever its status.
+    pub async fn post_json(&self, url: &str, json: String, max: usize) -> Result<Answer, NoAnswer> {
+        self.ask(Method::POST, url, Some((JSON, json)), max).await
+    }
+
+    /// Gets whatever is there, with its status.
+    pub async fn get(&self, url: &str, max: usize) -> Result<Answer, NoAnswer> {
+        self.ask(Method::GET, url, None, max).await
+    }
+
     /// Gets a document: a body of at most `max` bytes, with status 200.
     pub async fn document(&self, url: &str, max: usize) -> Result<Bytes, NoAnswer> {
         let answer = self.ask(Method::GET, url, None, max).await?;
@@ -137,16 +156,22 @@ impl Https {
 
     /// Posts a form, and gets the answer whatever its status.
     pub async fn post_form(&self, url: &str, form: String, max: usize) -> Result<Answer, NoAnswer> {
-        self.ask(Method::POST, url, Some(form), max).await
+        self.ask(Method::POST, url, Some((FORM, form)), max).await
     }
 
-    async fn ask(&self, method: Method, url: &str, form: Option<String>, max: usize) -> Result<Answer, NoAnswer> {
+    async fn ask(&self, method: Method, url: &str, body: Option<(&'static str, String)>, max: usize) -> Result<Answer, NoAnswer> {
         let patience = Duration::from_millis(limits::OIDC_FETCH_MS);
-        let asked = tokio::time::timeout(patience, self.ask_at_leisure(method, url, form, max)).await;
+        let asked = tokio::time::timeout(patience, self.ask_at_leisure(method, url, body, max)).await;
         asked.unwrap_or_else(|_| Err(NoAnswer::TooSlow(url.to_owned())))
     }
 
-    async fn ask_at_leisure(&self, method: Method, url: &str, form: Option<String>, max: usize) -> Result<Answer, NoAnswer> {
+    async fn ask_at_leisure(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<(&'static str, String)>,
+        max: usize,
+    ) -> Result<Answer, NoAnswer> {
         let no_url = || NoAnswer::Url(url.chars().take(limits::NAME_BYTES).collect());
         let (scheme, host, port) = origin(url).filter(|_| safe_url(url, true)).ok_or_else(no_url)?;
         let uri: Uri = url.parse().map_err(|_| no_url())?;
@@ -156,10 +181,11 @@ impl Https {
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
         let mut request = Request::builder().method(method).uri(path).header(HOST, uri.authority().map_or("", |a| a.as_str()));
         request = request.header(ACCEPT, "application/json").header(USER_AGENT, concat!("mayfly/", env!("CARGO_PKG_VERSION")));
-        if form.is_some() {
-            request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        if let Some((media_type, _)) = &body {
+            request = request.header(CONTENT_TYPE, *media_type);
         }
-        let request = request.body(Full::new(Bytes::from(form.unwrap_or_default()))).map_err(|_| no_url())?;
+        let body = body.map(|(_, body)| body).unwrap_or_default();
+        let request = request.body(Full::new(Bytes::from(body))).map_err(|_| no_url())?;
         if scheme == "http" {
             return exchange(&host, tcp, request, max).await;
         }

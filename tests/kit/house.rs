@@ -158,6 +158,7 @@ fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, ceilings: Ceiling
         admin_uids: vec![1000],
         single_operator: false,
         oidc: Arc::new(issuers(&signer, &system)),
+        own_domain: None,
         feed_max_age_ms: limits::FEED_MAX_AGE_MS,
         bounds,
         elsewhere,

@@ -27,7 +27,44 @@ pub fn all() -> Vec<(String, Record)> {
     .chain(policies())
     .chain(acting())
     .chain(behalf())
+    .chain(people())
     .collect()
+}
+
+/// People who sign in, out, and decide.
+fn people() -> impl Iterator<Item = (String, Record)> {
+    let logged_in = LoggedIn {
+        credential: id(0xe1),
+        person: Some(person("ada")),
+        caller: text("spiffe://people.example.org/people/corp/ada"),
+        amr: vec![text("mfa"), text("pwd")],
+        acr: text("urn:example:high"),
+        auth_time: 1_700_000_000_000,
+        issued_at: 1_700_000_001_000,
+        expires_at: 1_700_003_600_000,
+        key: text("cakey"),
+        svid: Some(SvidEvidence {
+            anchor: digest(0xe2),
+            issuing_key: digest(0xe3),
+            serial: id(0xe1),
+            not_after: 1_700_003_600_000,
+        }),
+        certificate: digest(0xe4),
+        token: Some(TokenEvidence { issuer: text("https://idp.example"), id: text("jti-1"), expires_at: 1_700_000_300_000 }),
+        flow: text("code"),
+        environment: text("dev"),
+        policy_version: 5,
+        policies: vec![text("people-sign-in")],
+        provider: text("corp"),
+    };
+    let decided =
+        ApprovalDecided { approval: id(7), given: true, reason: text("as agreed"), digest: digest(0xb1), login: id(0xe1) };
+    let events = [
+        ("51-approval-decided-login", Event::ApprovalDecided(decided)),
+        ("80-logged-in", Event::LoggedIn(Box::new(logged_in))),
+        ("81-logged-out", Event::LoggedOut(LoggedOut { credential: id(0xe1) })),
+    ];
+    events.into_iter().map(|(name, event)| (format!("v7/{name}"), Record::new(Who::Person(person("ada")), event)))
 }
 
 /// What policy refused, and what another set would have decided otherwise.
@@ -129,7 +166,8 @@ fn asking() -> impl Iterator<Item = (String, Record)> {
         change: Some(Change { to: Some(to) }),
         reason: text("as agreed"),
     };
-    let decided = ApprovalDecided { approval: id(7), given: true, reason: text("as agreed"), digest: digest(0xb1) };
+    let decided =
+        ApprovalDecided { approval: id(7), given: true, reason: text("as agreed"), digest: digest(0xb1), login: vec![] };
     let events = [
         ("50-approval-asked-binding", Event::ApprovalAsked(asked(Changes::Binding(binding)).into())),
         ("50-approval-asked-policy", Event::ApprovalAsked(asked(Changes::Policy(policy)).into())),

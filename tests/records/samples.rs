@@ -291,7 +291,13 @@ fn approvals() -> Vec<(&'static str, Event)> {
         ("50-approval-asked", Event::ApprovalAsked(asked.into())),
         (
             "51-approval-decided",
-            Event::ApprovalDecided(ApprovalDecided { approval: id(4), given: true, reason: text("as agreed"), digest: vec![] }),
+            Event::ApprovalDecided(ApprovalDecided {
+                approval: id(4),
+                given: true,
+                reason: text("as agreed"),
+                digest: vec![],
+                login: vec![],
+            }),
         ),
         ("52-used-once", Event::UsedOnce(UsedOnce { digest: digest(0xb2), until: 1_700_000_900_000 })),
     ]

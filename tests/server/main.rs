@@ -12,6 +12,8 @@ mod kit;
 mod listeners;
 mod messages;
 mod oidc;
+mod people;
+mod people_rig;
 mod policy;
 mod policy_rig;
 mod problems;

@@ -173,6 +173,16 @@ pub fn peek_issuer(token: &str) -> Option<String> {
     claims.get("iss")?.as_str().map(str::to_owned)
 }
 
+/// Whether a token's header leaves room for an ID token: its `typ` is `JWT`, or there is none (OpenID Connect Core, section 2). An access token
+/// says what it is (RFC 9068, section 2.1), and says nothing of who signs in.
+pub fn may_be_id_token(token: &str) -> bool {
+    let header = Compact::split(token).ok().and_then(|parts| object(&parts.header).ok());
+    header.is_some_and(|header| match header.get("typ") {
+        None => true,
+        Some(typ) => typ.as_str().is_some_and(|typ| typ.eq_ignore_ascii_case("JWT")),
+    })
+}
+
 /// Accepts a token of an issuer, or says which clause refuses it.
 pub fn verify(token: &str, issuer: &Issuer, keys: &IssuerKeys, expect: &Expect<'_>) -> Result<VerifiedOidc, OidcDefect> {
     if token.len() > limits::OIDC_TOKEN_BYTES {

@@ -147,6 +147,9 @@ pub struct ApprovalDecided {
     /// The digest of what was shown: nobody approves something else.
     #[prost(bytes = "vec", tag = "4")]
     pub digest: Vec<u8>,
+    /// The login that it was decided with, where a person did who is known by one.
+    #[prost(bytes = "vec", tag = "5")]
+    pub login: Vec<u8>,
 }
 
 /// Something that may be used once was used.

@@ -212,7 +212,10 @@ impl Namer<'_> {
             Event::Revoked(e) => self.targets(&e.targets),
             Event::LockLifted(e) => self.targets(&e.targets),
             Event::ApprovalAsked(e) => self.asked(e),
-            Event::ApprovalDecided(e) => self.approval(&e.approval),
+            Event::ApprovalDecided(e) => {
+                self.approval(&e.approval);
+                self.credential(&e.login);
+            }
             Event::UsedOnce(e) => self.hex(&e.digest),
             Event::LeaseOpened(e) => {
                 self.lease(&e.lease);
@@ -226,6 +229,8 @@ impl Namer<'_> {
                 self.identities(&e.people);
                 e.reviewer.iter().for_each(|one| self.identity(one));
             }
+            Event::LoggedIn(e) => self.logged_in(e),
+            Event::LoggedOut(e) => self.credential(&e.credential),
             Event::SnapshotTaken(_) | Event::Maintained(_) | Event::HistoryRemoved(_) => {}
             other => self.registry(other),
         }
@@ -326,6 +331,19 @@ impl Namer<'_> {
         self.credential(&e.shown);
         self.credential(&e.replaces);
         e.subject_claims.iter().for_each(|claims| self.subject_claims(claims));
+    }
+
+    fn logged_in(&mut self, e: &LoggedIn) {
+        self.credential(&e.credential);
+        e.person.iter().for_each(|one| self.identity(one));
+        self.who(&e.caller);
+        self.other(&e.key);
+        self.svid(e.svid.as_ref());
+        self.hex(&e.certificate);
+        e.token.iter().for_each(|token| self.other(&token.id));
+        self.environment(&e.environment);
+        self.others(&e.policies);
+        self.other(&e.provider);
     }
 
     fn asked(&mut self, e: &ApprovalAsked) {

@@ -169,6 +169,8 @@ impl State {
                 }
             }
             Event::HistoryRemoved(e) => self.removed = Removed::of(e),
+            Event::LoggedIn(e) => self.log_in(e, record.revision()),
+            Event::LoggedOut(e) => self.log_out(&e.credential),
             _ => {}
         }
     }
@@ -213,6 +215,7 @@ impl State {
         self.approvals.clear();
         self.requests.clear();
         self.descent.clear();
+        self.logins.clear();
         self.rules_by_caller.clear();
         // What had an end is gone; its end would take away what has the same name from now on.
         self.ends.retain(|end| matches!(end, End::UsedOnce(_)));

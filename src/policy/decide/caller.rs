@@ -27,9 +27,15 @@ pub fn caller_facts<'a>(caller: &'a Caller, view: &View) -> Facts<'a> {
     };
     Facts {
         revision: view.revision(),
-        identities: vec![(caller.id().trust_domain(), caller.id().as_str())],
+        identities: identities_of(caller),
         credentials: caller.ancestor().into_iter().collect(),
         svid: Some(svid),
         ..Facts::default()
     }
+}
+
+/// Whoever calls: by SPIFFE ID, and as the person who signed in.
+fn identities_of(caller: &Caller) -> Vec<(&str, &str)> {
+    let person = caller.person().map(|p| (&*p.issuer, &*p.subject));
+    [(caller.id().trust_domain(), caller.id().as_str())].into_iter().chain(person).collect()
 }

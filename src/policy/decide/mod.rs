@@ -28,6 +28,7 @@ use super::bound::{Bound, Life};
 use super::cache::Verdicts;
 use super::catalog::{self, Compiled, Policy, Registered, issuer_of};
 use super::grant::{Grant, Parts, TaskPath};
+use super::person;
 use super::request::{self, Question};
 use super::subject::Subject;
 use super::wanted::{TaskChoice, Wanted};
@@ -126,7 +127,7 @@ fn parts(
         base_url: registered.base_url.clone(),
         algorithm: registered.upstream.alg.as_str(),
         issuer: policy.issuer.clone(),
-        author: Who::SpiffeId(caller.id().as_str().to_owned()),
+        author: Who::of(caller),
     }
 }
 
@@ -146,8 +147,8 @@ impl Decider {
         draft.purpose = decided.purpose(want).to_owned();
         draft.arguments = want.arguments.map_or_else(Vec::new, |d| d.to_vec());
         let request = want.request_id.as_ref().map(|rid| Request {
-            // The author's own.
-            caller: String::new(),
+            // The author's own, where that is no person.
+            caller: caller.person().map_or_else(String::new, |_| caller.id().as_str().to_owned()),
             id: rid.clone(),
             digest: want.digest.to_vec(),
         });
@@ -321,6 +322,7 @@ impl Decider {
         let lists = Lists::of(place);
         let behind = Behind::of(want.subject(), caller);
         let (chain, groups) = behind.texts();
+        let person = person::Behind::of(caller);
         let ask = request::Ask {
             environment: &upstream.environment,
             act_chain: &chain,
@@ -336,6 +338,7 @@ impl Decider {
             ttl_seconds: seconds(life.end().since(now)),
             renewal: want.renews.is_some(),
             task: lists.facts(place, &upstream.environment, id),
+            person: person.facts(),
             counts: place.counts,
             approvals,
             now,

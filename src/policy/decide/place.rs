@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{denied, seconds};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
-use crate::ledger::record::{Allowance, HoldRank, Identity, TaskOpened, TokenEvidence};
+use crate::ledger::record::{Allowance, Ancestor, HoldRank, Identity, TaskOpened, TokenEvidence};
 use crate::ledger::state::{self, Phase, State, Task, trust_domain_of};
 use crate::policy::grant::TaskPath;
 use crate::policy::request::{Counts, TaskFacts};
@@ -25,6 +25,7 @@ pub(super) struct Place {
     pub deadline: Millis,
     pub max_deadline: Millis,
     pub counts: Counts,
+    behind: Vec<Ancestor>,
 }
 
 /// What it was, or will be, opened with.
@@ -44,6 +45,7 @@ impl Place {
             heartbeat: opened.heartbeat > 0,
             deadline: Millis(opened.deadline),
             max_deadline: Millis(opened.max_deadline),
+            behind: behind_opening(&opened),
             counts: Counts { live_of_caller, ..Counts::default() },
             about: About::New { opened: Box::new(opened), allowance, path },
         }
@@ -59,6 +61,7 @@ impl Place {
             heartbeat: terms.heartbeat > 0,
             deadline: state.tasks.upwards(task).map(|t| t.deadline).min().unwrap_or(task.deadline),
             max_deadline: terms.max_deadline,
+            behind: state.tasks.upwards(task).filter_map(behind).collect(),
             counts: Counts {
                 issued_in_task: count(task.issued),
                 live_in_task: count(task.credentials),
@@ -68,6 +71,11 @@ impl Place {
                 authorized_in_task: count(task.done.authorized),
             },
         }
+    }
+
+    /// The credentials that its tasks were opened with, the newest first.
+    pub fn behind(&self) -> &[Ancestor] {
+        &self.behind
     }
 
     pub fn is_new(&self) -> bool {
@@ -138,6 +146,19 @@ impl Place {
                 (path, Some(opened))
             }
         }
+    }
+}
+
+/// The credential that a task was opened with, where its opener showed one of ours.
+fn behind(task: &Task) -> Option<Ancestor> {
+    let credential = task.terms.ancestor?.as_bytes().to_vec();
+    Some(Ancestor { credential, caller: task.terms.opener.to_string() })
+}
+
+fn behind_opening(opened: &TaskOpened) -> Vec<Ancestor> {
+    match opened.ancestor.is_empty() {
+        true => Vec::new(),
+        false => vec![Ancestor { credential: opened.ancestor.clone(), caller: opened.opener.clone() }],
     }
 }
 

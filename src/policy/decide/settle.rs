@@ -6,11 +6,11 @@ use super::place::Place;
 use super::{Decided, Decider, denied, svid_of};
 use crate::identity::caller::Caller;
 use crate::identity::spiffe_id::SpiffeId;
-use crate::ledger::record::Issued;
+use crate::ledger::record::{Ancestor, Issued};
 use crate::limits;
 use crate::policy::bound::{Bound, Life};
 use crate::policy::catalog::{BindingInForce, Compiled, Registered};
-use crate::policy::wanted::{Binding, Wanted};
+use crate::policy::wanted::{Binding, Renews, Wanted};
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::Millis;
 use crate::upstream::registry::{Alg, Kind, ProofOfPossession, Upstream};
@@ -112,7 +112,7 @@ impl Decider {
             binding_version: decided.binding.map_or(0, |b| b.version),
             approval: decided.approval.as_ref().map_or_else(Vec::new, |given| given.id.as_bytes().to_vec()),
             renews: line.map_or_else(Vec::new, |r| r.id.as_bytes().to_vec()),
-            ancestors: line.into_iter().map(|r| r.line.clone()).collect(),
+            ancestors: ancestors(caller, line.map(|l| &**l), place),
             replaces: want.replaces.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             shown: caller.ancestor().map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             ..Issued::default()
@@ -120,6 +120,18 @@ impl Decider {
         super::subject::write(&mut draft, caller, want.subject(), place);
         draft
     }
+}
+
+/// What it rests on: the line that it renews, the logins of people who opened its tasks, and the caller's own, newest last.
+fn ancestors(caller: &Caller, line: Option<&Renews>, place: &Place) -> Vec<Ancestor> {
+    let shown = caller.ancestor().map(|id| Ancestor { credential: id.as_bytes().to_vec(), caller: caller.id().to_string() });
+    let mut all: Vec<Ancestor> = line.into_iter().map(|r| r.line.clone()).collect();
+    for one in place.behind().iter().cloned().chain(shown) {
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+    all
 }
 
 pub(super) fn active(registered: &Registered, now: Millis) -> Result<(), No> {

@@ -11,6 +11,7 @@ use crate::limits;
 use crate::policy::action::Work;
 use crate::policy::catalog::{Compiled, Policy};
 use crate::policy::grant::TaskPath;
+use crate::policy::person;
 use crate::policy::request::{self, Question};
 use crate::policy::subject::Subject;
 use crate::policy::wanted::Terms;
@@ -82,7 +83,7 @@ impl Decider {
         };
         let environment = self.registered(compiled, &first.name)?.upstream.environment.clone();
         let policy = self.inside_wall(compiled, caller, &environment)?;
-        let lists = Lists::of(&place);
+        let (lists, person) = (Lists::of(&place), person::Behind::of(caller));
         for allowed in &place.allowance().upstreams {
             let upstream = &self.registered(compiled, &allowed.name)?.upstream;
             let scopes: Vec<&str> = allowed.scopes.iter().map(String::as_str).collect();
@@ -92,6 +93,7 @@ impl Decider {
                 intent: request::Intent { purpose: place.purpose(), scopes: &scopes, ..Default::default() },
                 ttl_seconds: seconds(deadline.since(view.now())),
                 counts: place.counts,
+                person: person.facts(),
                 task: lists.facts(&place, &upstream.environment, Some(&id)),
                 now: view.now(),
                 ..request::Ask::default()
@@ -198,6 +200,7 @@ impl Decider {
         let lists = Lists::of(place);
         let behind = Behind::of(subject, caller);
         let (chain, groups) = behind.texts();
+        let person = person::Behind::of(caller);
         for allowed in &place.allowance().upstreams {
             let upstream = &self.registered(compiled, &allowed.name)?.upstream;
             let scopes: Vec<&str> = allowed.scopes.iter().map(String::as_str).collect();
@@ -209,6 +212,7 @@ impl Decider {
                 ttl_seconds: seconds(place.ttl_ms),
                 delegate: (work == Work::DelegateTask).then(|| terms.callers.first().map(String::as_str)).flatten(),
                 counts: place.counts,
+                person: person.facts(),
                 task: lists.facts(place, &upstream.environment, None),
                 now,
                 ..request::Ask::default()
@@ -254,7 +258,7 @@ impl Decider {
 /// Who opens a task owns it; one that is opened for another caller is that caller's, so that revoking it or asking for its tasks finds it.
 fn owner_of(caller: &Caller, terms: &Terms, work: Work) -> Result<Identity, No> {
     if work != Work::DelegateTask {
-        return Ok(Identity::workload(caller.id()));
+        return Ok(Identity::of(caller));
     }
     let missing = || No::Refusal(Refusal::field("caller", "is missing: the SPIFFE ID that the task is opened for"));
     let id = SpiffeId::parse(terms.callers.first().ok_or_else(missing)?);

@@ -222,12 +222,13 @@ impl Tokens {
         let locks = view.read(|s| s.rules.blocks(&caller_facts(caller, &view))).filter(|hit| hit.lock);
         let evidence = crate::policy::decide::svid_of(caller);
         pb::WhoamiResponse {
-            identity: Some(wire::identity_of_who(&crate::ledger::record::Who::SpiffeId(caller.id().as_str().to_owned()))),
+            identity: Some(wire::identity_of_who(&crate::ledger::record::Who::of(caller))),
             environment: own.map_or_else(String::new, |(e, _)| e.to_owned()),
             roles,
             svid: Some(wire::svid_to_pb(caller.id().trust_domain(), &evidence)),
             serves: serves.collect(),
             operator: self.0.admit(&operator, Admin::Observe, None).is_ok(),
+            person: caller.person().map(|person| wire::person_to_pb(caller.id().as_str(), person)),
             locks: locks.map(|hit| wire::lock_to_pb(hit.seq, 0, &hit.target, None)).into_iter().collect(),
         }
     }

@@ -10,6 +10,8 @@ use super::{
 use crate::document::command::typed;
 use crate::document::quantity::duration_text;
 use crate::document::{Complaint, Source};
+use crate::identity::spiffe_id::TrustDomain;
+use crate::own_domain::Settings;
 use crate::store::redb::RedbStore;
 use crate::store::sled::SledStore;
 
@@ -33,6 +35,7 @@ pub(super) fn config(source: &Source, base: &Path, environment: &[(String, Strin
     pauses(&values, &mut conflict);
     own_issuer(&values, &mut conflict);
     let export = export(&values, base, &mut conflict);
+    own_domain_apart(&values, &mut conflict);
     if !wrong.is_empty() {
         return Err(wrong);
     }
@@ -148,6 +151,26 @@ fn own_issuer(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &st
     }
 }
 
+/// Whoever else gave the roots of our own trust domain could name our people.
+fn own_domain_apart(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) {
+    let Some(own) = values.text("own_domain.trust_domain") else { return };
+    let remedy = "give it a name of its own, like people.example.org: its bundle is made here";
+    if values.bundles.iter().any(|b| b.trust_domain == own) {
+        conflict("own_domain.trust_domain", &format!("{own} has one of [[bundles]], too"), remedy);
+    } else if values.text("server.trust_domain").is_some_and(|server| server == own) {
+        conflict("own_domain.trust_domain", &format!("{own} is server.trust_domain, whose bundle comes from elsewhere"), remedy);
+    }
+}
+
+fn own_domain(v: &Values) -> Option<Option<Settings>> {
+    let Some(name) = v.text("own_domain.trust_domain") else { return Some(None) };
+    Some(Some(Settings {
+        trust_domain: TrustDomain::parse(&name).ok()?,
+        login_ttl_ms: v.number("own_domain.login_ttl")?.min(v.number("svid.max_ttl")?),
+        device_login: v.flag("own_domain.device_login")?,
+    }))
+}
+
 type Parts = (Seal, Engine, Option<KeyPair>, Option<Export>);
 
 fn build(file: &str, v: &Values, base: &Path, (seal, engine, public_tls, audit_export): Parts) -> Option<Config> {
@@ -202,6 +225,7 @@ fn build(file: &str, v: &Values, base: &Path, (seal, engine, public_tls, audit_e
             _ => return None,
         },
         audit_export,
+        own_domain: own_domain(v)?,
         admin_uids: match v.values.get("admin.uids")? {
             Value::Numbers(uids) => uids.iter().filter_map(|uid| u32::try_from(*uid).ok()).collect(),
             _ => return None,

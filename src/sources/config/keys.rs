@@ -80,7 +80,12 @@ use Unset::{Absent, Ceiling, Is, Required};
 
 /// All keys, in the order of the reference. Those of [`LISTS`] are lists of sections; their keys are those of each.
 pub const KEYS: &[Key] = &[
-    key("server.trust_domain", TrustDomain, Required, "The trust domain of this server and of the SVIDs that it issues."),
+    key(
+        "server.trust_domain",
+        TrustDomain,
+        Required,
+        "The trust domain of this server. The SVIDs that it issues are of `own_domain`.",
+    ),
     key("server.environments", Names, Required, "The environments that it serves. Nothing crosses from one to another."),
     key("server.issuer", HttpsUrl, Required, "Base of `iss`: each environment's issuer is this, a slash and its name."),
     key(
@@ -283,6 +288,24 @@ pub const KEYS: &[Key] = &[
         Name,
         Absent("no such export"),
         "The same to an OpenTelemetry collector, as logs: `http://HOST:PORT/v1/logs`. Without TLS: one on this host, or behind a proxy there.",
+    ),
+    key(
+        "own_domain.trust_domain",
+        TrustDomain,
+        Absent("nobody signs in"),
+        "A trust domain that this server itself is the CA of: people who sign in get SVIDs of it. No bundle is configured for it. docs/people.md.",
+    ),
+    key(
+        "own_domain.login_ttl",
+        Duration(l::LOGIN_TTL_MIN_MS, l::LOGIN_TTL_MS),
+        Ceiling,
+        "The longest life of a person's SVID. Never longer than `svid.max_ttl`.",
+    ),
+    key(
+        "own_domain.device_login",
+        Flag,
+        Is("false"),
+        "People may also sign in by device code (RFC 8628), whose ID tokens are bound to no key: one is taken once, and within two minutes.",
     ),
     key("admin.uids", Numbers, Is("[]"), "Uids that may use the socket beside the server's own."),
     key(

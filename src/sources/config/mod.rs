@@ -23,6 +23,7 @@ pub use validate::{Finding, Severity, validate};
 use crate::document::command::typed;
 use crate::document::{Complaint, Source};
 pub use crate::ledger::keep::Keep;
+use crate::own_domain::Settings;
 
 /// Something that is wrong with the configuration.
 pub type ConfigError = Complaint;
@@ -64,6 +65,8 @@ pub struct Config {
     pub audit_keep: Keep,
     /// `audit.export_…`, where one is set.
     pub audit_export: Option<Export>,
+    /// `[own_domain]`, where it is set.
+    pub own_domain: Option<Settings>,
     /// `admin.uids`: who may use the socket beside the server's own uid.
     pub admin_uids: Vec<u32>,
     /// `admin.single_operator`: over the socket one operator is enough where two are needed.

@@ -200,6 +200,8 @@ impl State {
             Event::HistoryRemoved(e) => self.may_remove(e),
             Event::Authorized(e) => self.may_authorize(e, record.revision(), time, pending),
             Event::UsesReported(e) => used(e),
+            Event::LoggedIn(e) => self.may_log_in(e, record.revision(), time, pending),
+            Event::LoggedOut(e) => self.may_log_out(e),
             _ => Ok(()),
         }
     }

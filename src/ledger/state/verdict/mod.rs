@@ -8,7 +8,10 @@ mod authorize;
 mod change;
 mod issue;
 mod key;
+mod login;
 mod task;
+
+pub use login::id_token_used;
 
 use super::credentials::is_for;
 use super::tasks::{Phase, Task, Terms};
@@ -235,6 +238,9 @@ impl State {
         // What had ended when the newest commit was written has ended, also for who asks by a clock that stands behind it.
         let time = time.max(self.time);
         let gone = |what: &str| Err(Refusal::new(Reason::CredentialNotActive, format!("credential {id} {what}")));
+        if self.logins.contains_key(id) {
+            return self.login_alive(id, time).map(|_| ());
+        }
         let Some(live) = self.credentials.get(id) else { return gone("is not known") };
         if live.released() {
             return gone("was given back");
