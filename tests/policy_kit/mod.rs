@@ -102,12 +102,15 @@ impl Case {
                 let decide = Decide { environment, caller: self.asker, intent: self.intent(), person, now };
                 ask(&Question::approve(&self.caller, &self.upstream, &decide))
             }
-            Action::Admin(admin) => {
+            Action::Admin(_) | Action::SignIn => {
                 let [target_kind, target] = self.target;
                 let break_glass = self.break_glass;
                 let caller = (!self.asker.is_empty()).then_some(self.asker);
                 let act = Act { environment: self.environment, target_kind, target, caller, break_glass, person, approvals, now };
-                ask(&Question::admin(&self.caller, admin, &act))
+                match self.action {
+                    Action::Admin(admin) => ask(&Question::admin(&self.caller, admin, &act)),
+                    _ => ask(&Question::sign_in(&self.caller, &act)),
+                }
             }
         }
     }

@@ -8,6 +8,8 @@ mod credential;
 mod event_names;
 mod login;
 mod names;
+#[cfg(test)]
+mod names_tests;
 mod registry;
 mod revocation;
 mod task;
