@@ -91,6 +91,12 @@ impl IdToken {
     /// How its person signed in, and that it is for this key. Its `nonce` says so; one without a nonce (RFC 8628 has none) is taken where the
     /// configuration lets it, while it is fresh.
     fn manner(&self, key: &Csr, own: &OwnDomain, now: Millis) -> Result<Manner, No> {
+        if self.sub.len() > limits::LOGIN_SUB_BYTES {
+            return Err(denied(
+                Reason::NotAuthenticated,
+                format!("the ID token's sub has more than {} bytes", limits::LOGIN_SUB_BYTES),
+            ));
+        }
         let text = |name: &str| match self.claims.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) if plain(text) => Ok(Some(text.clone())),

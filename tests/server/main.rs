@@ -13,6 +13,7 @@ mod listeners;
 mod messages;
 mod oidc;
 mod people;
+mod people_approve;
 mod people_rig;
 mod policy;
 mod policy_rig;

@@ -2,7 +2,6 @@
 
 use mayfly::cli::dev::Engine;
 use mayfly::pb::mayfly::v1 as pb;
-use mayfly::pb::mayfly::v1::approval_service_client::ApprovalServiceClient;
 use mayfly::pb::mayfly::v1::audit_service_client::AuditServiceClient;
 use mayfly::pb::mayfly::v1::credential_service_client::CredentialServiceClient;
 use mayfly::pb::mayfly::v1::key_service_client::KeyServiceClient;
@@ -11,38 +10,13 @@ use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
 use mayfly::pb::mayfly::v1::upstream_service_client::UpstreamServiceClient;
 use serde_json::{Value, json};
-use tonic::Status;
-use tonic_types::StatusExt as _;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use crate::kit::reason;
-use crate::people_rig::{CLIENT, DOMAIN, Key, Person, Rig};
+use crate::people_rig::{CLIENT, DOMAIN, Key, Person, Rig, exchange, no_change, second_factor};
 use crate::provider::{Provider, seconds_now};
 
-fn exchange(scope: &str, tool: &str) -> pb::ExchangeRequest {
-    let terms = pb::TaskTerms {
-        purpose: "by hand".into(),
-        upstreams: vec![pb::Allowance { upstream: "echo".into(), scopes: vec![scope.into()] }],
-        ..Default::default()
-    };
-    let arguments = pb::arguments::Arguments::Json(r#"{"rows":1}"#.into());
-    pb::ExchangeRequest {
-        task: Some(pb::exchange_request::Task::OpenTask(terms)),
-        upstream: "echo".into(),
-        scopes: vec![scope.into()],
-        tool: tool.into(),
-        ttl: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
-        arguments: (!tool.is_empty()).then_some(pb::Arguments { arguments: Some(arguments) }),
-        ..Default::default()
-    }
-}
-
 impl Rig {
-    async fn exchange(&self, who: &Person, ask: pb::ExchangeRequest) -> Result<pb::Issued, Status> {
-        let mut tokens = TokenServiceClient::new(self.channel(who, false).await);
-        Ok(tokens.exchange(ask).await?.into_inner().issued.unwrap())
-    }
-
     async fn you(&self) -> tonic::transport::Channel {
         self.world.channel("operator/you", self.running().addresses().admin).await.unwrap()
     }
@@ -91,12 +65,6 @@ fn serial(who: &Person) -> Vec<u8> {
     let (_, cert) = X509Certificate::from_der(&der).unwrap();
     cert.raw_serial().iter().copied().skip_while(|b| *b == 0).collect()
 }
-
-fn second_factor(claims: &mut Value) {
-    (claims["amr"], claims["acr"]) = (json!(["pwd", "otp", "mfa"]), "urn:example:high".into());
-}
-
-fn no_change(_: &mut Value) {}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_signs_in_is_a_person_to_policy_tasks_and_records() {
@@ -325,81 +293,6 @@ async fn a_rotated_ca_stays_in_the_bundle_and_a_stolen_one_takes_its_logins_alon
     assert!(third["spiffe_sequence"].as_u64() > second["spiffe_sequence"].as_u64());
     assert!(tokio::time::timeout(std::time::Duration::from_secs(5), rig.whoami(&ada)).await.is_ok_and(|who| who.is_err()));
     rig.whoami(&bob).await.unwrap();
-}
-
-impl Rig {
-    async fn export(&self) -> Result<pb::Issued, Status> {
-        let channel = self.world.channel("agent/demo", self.running().addresses().workload).await.unwrap();
-        let answer = TokenServiceClient::new(channel).exchange(exchange("echo:admin", "export")).await?;
-        Ok(answer.into_inner().issued.unwrap())
-    }
-
-    async fn give(&self, who: &Person, id: &str) -> Result<pb::Approval, Status> {
-        let mut approvals = ApprovalServiceClient::new(self.channel(who, false).await);
-        let shown =
-            approvals.get_approval(pb::GetApprovalRequest { approval_id: id.into() }).await?.into_inner().approval.unwrap();
-        let request = pb::DecideApprovalRequest {
-            approval_id: id.into(),
-            request_sha256: shown.request_sha256,
-            decision: pb::ApprovalDecision::Give.into(),
-            reason: "as agreed".into(),
-            ..Default::default()
-        };
-        Ok(approvals.decide_approval(request).await?.into_inner().approval.unwrap())
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_approval_can_demand_a_second_factor_and_that_it_was_of_late() {
-    let rig = Rig::new();
-    let id = rig.export().await.unwrap_err().get_error_details().error_info().unwrap().metadata["approval_id"].clone();
-    let password = rig.sign_in("ada", no_change).await;
-    let no = rig.give(&password, &id).await.unwrap_err();
-    assert_eq!(reason(&no), "DENIED_BY_POLICY");
-    assert!(no.message().contains("approving-takes-a-second-factor-of-late"), "{}", no.message());
-    let long_ago = rig.sign_in("ada", |c| {
-        second_factor(c);
-        c["auth_time"] = (seconds_now() - 16 * 60).into();
-    });
-    assert_eq!(reason(&rig.give(&long_ago.await, &id).await.unwrap_err()), "DENIED_BY_POLICY");
-    let unsaid = rig.sign_in("ada", |c| {
-        second_factor(c);
-        c.as_object_mut().unwrap().remove("auth_time");
-    });
-    assert_eq!(reason(&rig.give(&unsaid.await, &id).await.unwrap_err()), "DENIED_BY_POLICY", "nobody says when");
-    let stranger = rig.sign_in("carol", second_factor).await;
-    assert_eq!(reason(&rig.give(&stranger, &id).await.unwrap_err()), "NOT_FOUND", "nobody named her");
-    let ada = rig.sign_in("ada", second_factor).await;
-    let given = rig.give(&ada, &id).await.unwrap();
-    assert!(matches!(given.decided_by.unwrap().identity, Some(pb::identity::Identity::Person(p)) if p.sub == "ada"));
-    rig.export().await.unwrap();
-
-    // By the SPIFFE ID of the login a registration names somebody, too.
-    let id = rig.export().await.unwrap_err().get_error_details().error_info().unwrap().metadata["approval_id"].clone();
-    let bob = rig.sign_in("bob", second_factor).await;
-    rig.give(&bob, &id).await.unwrap();
-    rig.export().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn exchanging_can_demand_a_second_factor_and_one_human_is_one_person() {
-    let rig = Rig::new();
-    let (weak, strong) = (rig.sign_in("ada", no_change).await, rig.sign_in("ada", second_factor).await);
-    let no = rig.exchange(&weak, exchange("echo:write", "")).await.unwrap_err();
-    assert_eq!(reason(&no), "DENIED_BY_POLICY");
-    assert!(no.message().contains("writing-takes-a-second-factor"), "{}", no.message());
-    rig.exchange(&strong, exchange("echo:write", "")).await.unwrap();
-    // She asks with one login and would give with another: that is not two people.
-    let ask = exchange("echo:admin", "export");
-    let id = match rig.exchange(&weak, ask.clone()).await {
-        Err(no) => no.get_error_details().error_info().unwrap().metadata.get("approval_id").cloned().unwrap_or_default(),
-        Ok(_) => panic!("nobody approved it"),
-    };
-    let no = rig.give(&strong, &id).await.unwrap_err();
-    assert_eq!(reason(&no), "NOT_YOURS", "{no:?}");
-    let bob = rig.sign_in("bob", second_factor).await;
-    rig.give(&bob, &id).await.unwrap();
-    rig.exchange(&weak, ask).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,9 +3,10 @@
 // The provider is oidc-provider from npm, on loopback. The browser is what is below: it follows redirects, keeps cookies and posts forms.
 // Who signs in as `ada+mfa` did it with a second factor: the provider says so in amr and acr.
 import assert from 'node:assert/strict';
-import { execFile, spawn } from 'node:child_process';
+import { execFile, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { appendFileSync, closeSync, existsSync, mkdtempSync, openSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
+import https from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -289,6 +290,57 @@ test('an approval that wants a second factor is refused without it and given wit
   assert.equal(again.code, 0, again.stderr);
   await succeed('ada.toml', ...give);
   await succeed('agent-demo.toml', ...ask);
+});
+
+// The bundle and the CRL that a certificate names, as openssl judges by them.
+function openssl(name) {
+  const svid = join(world, `${name}.login/svid.pem`);
+  const text = execFileSync('openssl', ['x509', '-in', svid, '-noout', '-text'], { encoding: 'utf8' });
+  const url = /URI:(https:\/\/\S+\/spiffe\/crl\/\S+)/.exec(text)[1];
+  return { svid: readFileSync(svid), text, url };
+}
+
+function fetched(path) {
+  const ca = readFileSync(join(world, 'bundle.pem'));
+  return new Promise((resolve, reject) => {
+    const port = addresses.public.split(':').at(-1);
+    const request = https.get({ host: 'localhost', port, path, ca, minVersion: 'TLSv1.3', timeout: 10_000 }, (answer) => {
+      const parts = [];
+      answer.on('data', (part) => parts.push(part));
+      answer.on('end', () => (answer.statusCode === 200 ? resolve(Buffer.concat(parts)) : reject(new Error(`${path}: ${answer.statusCode}`))));
+    });
+    request.on('error', reject);
+  });
+}
+
+async function verified(seen) {
+  const pem = (kind, der) => `-----BEGIN ${kind}-----\n${der.toString('base64').match(/.{1,64}/g).join('\n')}\n-----END ${kind}-----\n`;
+  const bundle = JSON.parse(await fetched('/spiffe/bundle.json'));
+  const [cas, crl, svid] = ['cas.pem', 'crl.pem', 'shown.pem'].map((name) => join(folder, name));
+  writeFileSync(cas, bundle.keys.map((key) => pem('CERTIFICATE', Buffer.from(key.x5c[0], 'base64'))).join(''));
+  writeFileSync(crl, pem('X509 CRL', await fetched(new URL(seen.url).pathname)));
+  writeFileSync(svid, seen.svid);
+  const done = spawnSync('openssl', ['verify', '-x509_strict', '-purpose', 'sslclient', '-crl_check', '-CAfile', cas, '-CRLfile', crl, svid], { encoding: 'utf8' });
+  const list = execFileSync('openssl', ['crl', '-in', crl, '-noout', '-text', '-CAfile', cas], { encoding: 'utf8', stdio: 'pipe' });
+  return { code: done.status, said: done.stdout + done.stderr, list };
+}
+
+test('openssl accepts the certificate by bundle and CRL, and refuses it when the login was ended', async () => {
+  const seen = openssl('bob');
+  assert.equal(seen.text.match(/URI:spiffe:/g).length, 1);
+  assert.match(seen.text, /X509v3 Key Usage: critical\s+Digital Signature\n/);
+  assert.match(seen.text, /X509v3 Subject Alternative Name: critical/);
+  const good = await verified(seen);
+  assert.equal(good.code, 0, good.said);
+  assert.match(good.list, /Issuing Distribution Point: critical/);
+  assert.ok(good.list.includes(`URI:${seen.url}`) && good.list.includes('Only User Certificates'), good.list);
+  const target = JSON.parse((await succeed('bob.toml', 'whoami', '-o', 'json')).stdout).person.credential;
+  await succeed('operator-you.toml', 'revoke', '--credential', target, '--reason', 'test', '--confirm', 'all');
+  const bad = await verified(seen);
+  assert.notEqual(bad.code, 0);
+  assert.match(bad.said, /certificate revoked/);
+  const again = await login('bob.toml', 'bob', '--device');
+  assert.equal(again.code, 0, again.stderr);
 });
 
 test('signing out ends the login and deletes its key', async () => {
