@@ -138,7 +138,7 @@ impl Gathered {
             scopes: e.scopes.clone(),
             binding: (!e.binding.is_empty()).then(|| e.binding.clone()),
             ttl_seconds: seconds(e.expires_at.saturating_sub(e.issued_at)),
-            renewal: !e.replaces.is_empty() || !e.ancestors.is_empty(),
+            renewal: !e.renews.is_empty(),
             act_chain: before(&e.caller, &e.actors),
             subject: subject(e.subject.as_ref(), e.subject_claims.as_ref()),
             approvals: approved.into_iter().collect(),

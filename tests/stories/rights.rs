@@ -1,15 +1,15 @@
 //! What bounds and ends what is done on somebody's behalf: their rights, their token, rules, and the tree of tasks that it is done in.
-
 use mayfly::credential::jwt::Claims;
 use mayfly::identity::caller::Caller;
 use mayfly::ledger::record::Identity;
+use mayfly::policy::subject::{SentToken, TokenType};
 use mayfly::policy::wanted::Terms;
 use mayfly::seq::Millis;
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::behalf::{SERVER, ask, claims, oidc, said, within};
-use super::*;
+use super::{token as token_of, *};
 use crate::kit::house::{IDP, RIGHTS};
 
 #[test]
@@ -112,14 +112,23 @@ fn the_users_rights_bound_the_grant_also_through_a_second_server() {
         let none = Terms { upstreams: vec![("echo".into(), vec!["echo:read".into()])], ..github_task() };
         let opened = house.authority.open_task_for(&server, &none, &None, (false, Some(&token))).await;
         assert_eq!(reason(opened), Reason::WiderThanParent);
-        // The credential goes on to the next server, which has not seen her token: her rights bound it all the same.
-        let terms = Terms { callers: vec![SERVER.into()], ..github_task() };
+        // They go with the credential: whoever is shown that has not seen her token, and is bounded all the same.
+        let issued = house.authority.exchange(&server, &ask(with("issues:read", &["readers"]))).await.unwrap();
+        let (task, first) = (issued.summary().about.task, token_of(issued));
+        let shown = SentToken { kind: TokenType::Mayfly, token: first.into() };
+        let second = house.authority.exchange(&server, &within(TaskChoice::Named(task), shown)).await.unwrap();
+        let found = house.authority.issuance(id(&second)).await.unwrap().unwrap();
+        let issued = found.issued().unwrap();
+        assert_eq!(issued.subject_claims.as_ref().unwrap().groups, ["readers"]);
+        assert_eq!((issued.subject.as_ref().unwrap().sub.as_str(), issued.actors.len()), ("ada", 2));
+        // A task that is opened with an exchange is hers, too.
+        let terms = github_task();
         let mut first = ask(with("issues:read", &["readers"]));
         first.task = TaskChoice::Inline(Box::new(Terms {
             upstreams: vec![("github".into(), vec!["issues:read".into(), "issues:write".into()])],
             ..terms
         }));
-        assert_eq!(reason(house.authority.exchange(&server, &first).await), Reason::WiderThanParent, "the task is hers, too");
+        assert_eq!(reason(house.authority.exchange(&server, &first).await), Reason::WiderThanParent);
     });
 }
 
