@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
+use mayfly::identity::caller::Caller;
 use mayfly::identity::svid;
 use mayfly::limits;
 use mayfly::pb::FILE_DESCRIPTOR_SET;
@@ -164,7 +165,8 @@ fn lock(w: &World, target: Target) {
 fn workload(w: &World, path: &str, serial: u8) -> Peer {
     let spec = pki::Spec { serial: vec![0x41, serial], ..pki::Spec::leaf(&format!("spiffe://{DOMAIN}{path}")) };
     let chain = w.house.root.issue(&spec).chain;
-    Peer::Workload(svid::verify(&chain, &w.authority().bundles.load(), w.house.now(), limits::SVID_MAX_TTL_MS).unwrap())
+    let svid = svid::verify(&chain, &w.authority().bundles.load(), w.house.now(), limits::SVID_MAX_TTL_MS).unwrap();
+    Peer::Workload(Caller::from(&svid))
 }
 
 fn svid_of(peer: &Peer) -> Target {
