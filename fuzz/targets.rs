@@ -7,7 +7,9 @@ use mayfly::credential::jwt::{self, Expect, Jwks, Possession};
 use mayfly::credential::reference;
 use mayfly::document::Source;
 use mayfly::identity::bundle::{Bundle, Bundles};
+use mayfly::identity::jwk::Algorithm;
 use mayfly::identity::jwt_svid::{self, Audiences};
+use mayfly::identity::oidc::{self, Issuer, IssuerKeys, Use};
 use mayfly::identity::spiffe_id::{SpiffeId, TrustDomain};
 use mayfly::identity::svid::{PeerChain, verify};
 use mayfly::ledger::commit::{ChainHead, Commit, Encoded, pack};
@@ -41,6 +43,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("token", token),
     ("jwt_svid", jwt_svid),
     ("arguments", arguments),
+    ("oidc", oidc),
     ("target", target),
     ("config", config),
     ("policy_tests", policy_tests),
@@ -157,6 +160,35 @@ pub fn jwt_svid(data: &[u8]) {
     assert!(svid.expires_at() > now && svid.expires_at().since(now) <= limits::SVID_MAX_TTL_MS);
     assert!(svid.audiences().iter().any(|one| one == "https://mayfly.example"));
     assert_eq!(jwt_svid::verify(token, &bundles, &expect), Ok(svid));
+}
+
+/// A token of an OIDC issuer that is accepted is for us, of that issuer, in its time, and never speaks for a SPIFFE ID.
+pub fn oidc(data: &[u8]) {
+    let Some((length, rest)) = data.split_first_chunk::<2>() else { return };
+    let (document, token) = rest.split_at(usize::from(u16::from_be_bytes(*length)).min(rest.len()));
+    let Ok(keys) = IssuerKeys::parse(document) else { return };
+    let Ok(token) = str::from_utf8(token) else { return };
+    let _ = oidc::peek_issuer(token);
+    let issuer = Issuer {
+        name: "idp".into(),
+        issuer: "https://idp.example".into(),
+        environments: vec!["dev".into()],
+        audience: None,
+        algorithms: vec![Algorithm::Es256],
+        uses: vec![Use::Subject],
+        max_life_ms: limits::OIDC_TOKEN_LIFE_DEFAULT_MS,
+        scopes_claim: None,
+        groups_claim: None,
+        rights: Vec::new(),
+    };
+    let now = Millis(1_700_000_000_000);
+    let expect = oidc::Expect { audiences: &["https://mayfly.example"], now, leeway_ms: limits::CLOCK_SKEW_MS };
+    let Ok(token) = oidc::verify(token, &issuer, &keys, &expect) else { return };
+    assert_eq!((token.issuer(), token.audience()), ("https://idp.example", "https://mayfly.example"));
+    assert!(token.expires_at() > now && token.expires_at().since(token.issued_at()) <= issuer.max_life_ms);
+    assert!(!token.sub().is_empty() && !token.sub().to_ascii_lowercase().starts_with("spiffe:"));
+    assert!(!token.token_id().is_empty() && token.token_id().len() <= limits::NAME_BYTES);
+    let _ = token.values("groups");
 }
 
 /// The digest of arguments does not depend on how they were written, and what is refused is too large, too deep or not JSON.

@@ -5,6 +5,7 @@ use crate::identity::caller::{Caller, Operator};
 use crate::ledger::record::Who;
 use crate::ledger::state::refused_by;
 use crate::policy::decide::caller_facts;
+use crate::policy::person::Behind;
 use crate::policy::{Act, Admin, Question};
 use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::Hit;
@@ -35,7 +36,7 @@ impl Authority {
         if !self.bundles.load().still_vouch_for(evidence) {
             return no("the trust anchor of this connection's SVID was removed".to_owned());
         }
-        Ok(())
+        self.login_stands(caller)
     }
 
     /// Whether a caller is let in at all: its SVID still stands, and no rule is aimed at it (design, section 4: rules are checked on every
@@ -76,7 +77,8 @@ impl Authority {
     fn admit_svid(&self, caller: &Caller, action: Admin, act: &Act<'_>) -> Result<Admitted, No> {
         self.let_in(caller, "this operator")?;
         let (compiled, environment) = (self.catalog.now(), act.environment);
-        let act = &Act { break_glass: act.break_glass || self.acts_in_glass(caller), ..*act };
+        let behind = Behind::of(caller);
+        let act = Act { break_glass: act.break_glass || self.acts_in_glass(caller), person: behind.facts(), ..*act };
         if act.break_glass && !leaves_as_it_is(action) {
             let what = format!(
                 "{} acts in break-glass, which changes neither policy, registry, bindings, locks nor approvals",
@@ -86,7 +88,7 @@ impl Authority {
                 Refusal::new(Reason::NotYours, what).way_out("an operator with an SVID of their own does it"),
             ));
         }
-        let question = Question::admin(caller.id(), action, act);
+        let question = Question::admin(caller.id(), action, &act);
         let mut asked = 0;
         for (name, policy) in compiled.environments().filter(|(name, _)| environment.is_none_or(|e| e == *name)) {
             asked += 1;
@@ -109,7 +111,7 @@ impl Authority {
         if asked == 0 {
             return Err(No::Refusal(Refusal::new(Reason::DeniedByPolicy, "no policy set names operators")));
         }
-        Ok(Admitted { who: Who::SpiffeId(caller.id().as_str().to_owned()) })
+        Ok(Admitted { who: Who::of(caller) })
     }
 }
 

@@ -15,6 +15,7 @@ use crate::ledger::state::State;
 use crate::ledger::{Lane, View};
 use crate::limits;
 use crate::narrow::Terms;
+use crate::policy::person::Behind;
 use crate::policy::request::{Decide, Intent, digest_text};
 use crate::policy::wanted::Wanted;
 use crate::policy::{Admin, Question};
@@ -52,9 +53,20 @@ pub enum Sees {
     Whole,
 }
 
-/// As registrations name an approver.
+/// Whoever acts: a person who signed in, by issuer and subject, and everybody else by SPIFFE ID.
 pub(crate) fn identity(actor: &Actor) -> Option<Identity> {
-    actor.caller().map(|caller| Identity::workload(caller.id()))
+    actor.caller().map(Identity::of)
+}
+
+/// As registrations name an approver: a person who signed in by issuer and subject, and everybody by SPIFFE ID.
+fn is_named(actor: &Actor, approvers: &[Identity]) -> bool {
+    let names = actor.caller().map(|caller| [Identity::of(caller), Identity::workload(caller.id())]);
+    names.is_some_and(|names| names.iter().any(|name| approvers.contains(name)))
+}
+
+/// The login that somebody decides with.
+pub(crate) fn login_of(caller: Option<&Caller>) -> Vec<u8> {
+    caller.and_then(Caller::person).map_or_else(Vec::new, |person| person.login.as_bytes().to_vec())
 }
 
 /// What sealed arguments are for.
@@ -85,7 +97,7 @@ impl Authority {
         if let Some(arguments) = &shown {
             self.keep_arguments(id, &asked.environment, arguments).await?;
         }
-        let who = Who::SpiffeId(caller.id().as_str().to_owned());
+        let who = Who::of(caller);
         let record = Record::new(who, Event::ApprovalAsked(asked.into())).decided_at(view.revision());
         match self.ledger.commit(Lane::Grant, vec![record]).await {
             Ok(_) => Ok(id),
@@ -124,14 +136,14 @@ impl Authority {
             }
             return Ok(self.let_change_through(caller, &asked, decision, &decision.terms).await?.hits);
         }
-        let named = identity(actor).is_some_and(|own| asked.approvers.contains(&own));
+        let named = is_named(actor, &asked.approvers);
         let who = match actor {
             Actor::Workload(caller) | Actor::Operator(Operator::Svid(caller)) if named => {
                 self.let_in(caller, "this approver")?;
                 if decision.given {
                     self.may_approve(caller, &asked)?;
                 }
-                Who::SpiffeId(caller.id().as_str().to_owned())
+                Who::of(caller)
             }
             Actor::Operator(Operator::Svid(caller)) if asked.of() == ApprovalOf::Change => {
                 self.may_refuse_change(caller, &asked, decision)?
@@ -146,6 +158,7 @@ impl Authority {
             given: decision.given,
             reason: decision.reason.clone(),
             digest: decision.digest.to_vec(),
+            login: login_of(actor.caller()),
         });
         // A refusal takes away: it goes on when nothing is granted.
         let lane = if decision.given { Lane::Grant } else { Lane::Change };
@@ -169,7 +182,7 @@ impl Authority {
         let gone = || Refusal::new(Reason::UpstreamNotActive, format!("upstream {} is no longer registered", asked.upstream));
         let registered = compiled.upstream(&asked.upstream).ok_or_else(gone)?;
         let policy = compiled.policy(&asked.environment).ok_or_else(gone)?;
-        let mut digest = [0; 43];
+        let (mut digest, behind) = ([0; 43], Behind::of(caller));
         let arguments = <&[u8; 32]>::try_from(&asked.arguments[..]).ok();
         let scopes: Vec<&str> = asked.scopes.iter().map(String::as_str).collect();
         let decide = Decide {
@@ -183,7 +196,7 @@ impl Authority {
                 scopes: &scopes,
                 binding: (!asked.binding.is_empty()).then_some(&*asked.binding),
             },
-            person: None,
+            person: behind.facts(),
             now: self.system.wall(),
         };
         let question = Question::approve(caller.id(), &registered.upstream, &decide);
@@ -200,11 +213,10 @@ impl Authority {
 
     /// What somebody may see of an approval.
     pub fn sees(&self, actor: &Actor, asked: &ApprovalAsked) -> Sees {
-        let own = identity(actor);
-        if own.as_ref().is_some_and(|own| asked.approvers.contains(own)) {
+        if is_named(actor, &asked.approvers) {
             return Sees::Whole;
         }
-        let asker = own.is_some_and(|own| own.sub == asked.caller);
+        let asker = actor.caller().is_some_and(|own| own.id().as_str() == asked.caller || Who::of(own).name() == asked.caller);
         let observes = || match actor {
             Actor::Operator(operator) => self.admit(operator, Admin::Observe, Some(&asked.environment)).is_ok(),
             Actor::Workload(_) => false,

@@ -19,6 +19,8 @@ use crate::ledger::state::{RequestKey, id_for};
 use crate::ledger::{Batch, Committed, Ledger};
 use crate::limits;
 use crate::metrics::Counted;
+use crate::oidc::Issuers;
+use crate::own_domain::OwnDomain;
 use crate::peers::Peers;
 use crate::policy::catalog::Catalog;
 use crate::policy::decide::Decider;
@@ -28,6 +30,7 @@ use crate::refusals::Refusals;
 use crate::seq::{CredentialId, Millis, TaskId};
 use crate::system::System;
 use crate::upstream::lease::{Elsewhere, Leases, OverLedger};
+use crate::uses::Uses;
 
 /// One replica of the issuing authority.
 pub struct Authority {
@@ -39,6 +42,10 @@ pub struct Authority {
     pub decider: Decider,
     /// The bundles in force. Changed only after a record of the change is durable.
     pub bundles: Arc<ArcSwap<Bundles>>,
+    /// The OIDC issuers whose tokens are taken.
+    pub oidc: Arc<Issuers>,
+    /// The trust domain that this server is the CA of, where there is one.
+    pub own_domain: Option<OwnDomain>,
     /// The keys that sign and derive.
     pub keyring: Keyring,
     /// Opens and seals their private parts.
@@ -69,6 +76,8 @@ pub struct Authority {
     pub rates: Rates,
     /// Refusals, counted for the audit.
     pub refusals: Refusals,
+    /// Uses, as servers of upstreams tell them.
+    pub uses: Uses,
     /// Connections that are open.
     pub peers: Peers,
     /// Durable commits, for those who watch. One who lags more than `limits::WATCH_LAG` is told so.
@@ -112,6 +121,10 @@ pub struct Parts {
     pub decider: Decider,
     /// The bundles in force.
     pub bundles: Arc<ArcSwap<Bundles>>,
+    /// The OIDC issuers whose tokens are taken.
+    pub oidc: Arc<Issuers>,
+    /// The trust domain that this server is the CA of, where there is one.
+    pub own_domain: Option<OwnDomain>,
     /// Opens and seals the private parts of keys.
     pub sealer: Arc<dyn Sealer>,
     /// Time and randomness.
@@ -145,6 +158,8 @@ pub struct Bounds {
     pub stream_in_flight: usize,
     /// Oldest view that is decided on, milliseconds.
     pub view_max_age_ms: u64,
+    /// Longest life that a JWT-SVID may have left, milliseconds.
+    pub svid_max_ttl_ms: u64,
 }
 
 impl Default for Bounds {
@@ -157,6 +172,7 @@ impl Default for Bounds {
             deciding: std::thread::available_parallelism().map_or(1, usize::from),
             stream_in_flight: limits::STREAM_IN_FLIGHT,
             view_max_age_ms: limits::VIEW_MAX_AGE_MS,
+            svid_max_ttl_ms: limits::SVID_MAX_TTL_MS,
         }
     }
 }
@@ -175,6 +191,8 @@ impl Authority {
             catalog: Catalog::new(&parts.decider.issuer),
             decider: parts.decider,
             bundles: parts.bundles,
+            oidc: parts.oidc,
+            own_domain: parts.own_domain,
             keyring: Keyring::default(),
             sealer: parts.sealer,
             status,
@@ -190,6 +208,7 @@ impl Authority {
             single_operator: parts.single_operator,
             own: OnceLock::new(),
             refusals: Refusals::default(),
+            uses: Uses::default(),
             peers: Peers::default(),
             commits: broadcast::Sender::new(limits::WATCH_LAG),
             questions: Arc::new(Semaphore::new(limits::HISTORY_QUESTIONS)),
@@ -233,6 +252,9 @@ impl Authority {
             tracing::error!(%fault, "a bundle could not be loaded");
         }
         changes().for_each(|r| self.counted.count(r));
+        if let Some(own) = &self.own_domain {
+            changes().for_each(|r| own.follow(r));
+        }
         self.leases.follow(changes().map(|r| &**r));
         // Nobody watches: that is no error.
         let _ = self.commits.send(batch.clone());

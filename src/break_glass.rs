@@ -53,7 +53,7 @@ impl Authority {
     /// Opens one: it waits for its second person.
     pub async fn open_glass(&self, actor: &Actor, ask: &GlassAsk, named: &Named) -> Result<TaskId, No> {
         let (caller, who) = somebody(actor)?;
-        let author = Who::named(&who.name());
+        let author = Who::of(caller);
         for again in 1.. {
             self.let_in(caller, "this caller")?;
             if let Some(before) = self.remembered(&author.name(), named).await? {
@@ -85,7 +85,7 @@ impl Authority {
         let (caller, who) = somebody(actor)?;
         let decide =
             |view: &_, glass: &_| self.decider.join_glass(view, &self.catalog.now(), (caller, &who), (id, glass), reason);
-        self.step_glass(Lane::Grant, (caller, &who), id, named, decide).await?;
+        self.step_glass(Lane::Grant, caller, id, named, decide).await?;
         tracing::warn!(task = %id, who = %who.name(), "break-glass is open");
         Ok(())
     }
@@ -95,18 +95,18 @@ impl Authority {
         let (caller, who) = somebody(actor)?;
         let decide =
             |view: &_, glass: &_| self.decider.review_glass(view, &self.catalog.now(), (caller, &who), (id, glass), text);
-        self.step_glass(Lane::Change, (caller, &who), id, named, decide).await
+        self.step_glass(Lane::Change, caller, id, named, decide).await
     }
 
     async fn step_glass(
         &self,
         lane: Lane,
-        (caller, who): (&Caller, &Identity),
+        caller: &Caller,
         id: TaskId,
         named: &Named,
         decide: impl Fn(&crate::ledger::View, &Glass) -> Result<BreakGlass, No>,
     ) -> Result<(), No> {
-        let author = Who::named(&who.name());
+        let author = Who::of(caller);
         for again in 1.. {
             self.let_in(caller, "this caller")?;
             if self.remembered(&author.name(), named).await?.is_some() {
@@ -143,11 +143,10 @@ impl Authority {
 
     /// Whether somebody may see one: its people, those whom policy names for it, and operators.
     pub fn sees_glass(&self, actor: &Actor, glass: &Glass) -> bool {
-        let own = |who: Identity| {
-            let caller = actor.caller().map_or("", |c| c.id().as_str());
-            glass.is_of(&who, caller) || self.decider.named_for_glass(&self.catalog.now(), &who, glass)
+        let own = |(caller, who): (&Caller, Identity)| {
+            glass.is_of(&who, caller.id().as_str()) || self.decider.named_for_glass(&self.catalog.now(), (caller, &who), glass)
         };
-        if identity(actor).is_some_and(own) {
+        if somebody(actor).is_ok_and(own) {
             return true;
         }
         match actor {

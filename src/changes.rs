@@ -5,10 +5,9 @@
 
 use prost::Message;
 
-use crate::approvals::Decision;
+use crate::approvals::{Decision, login_of};
 use crate::authority::Authority;
 use crate::identity::caller::{Caller, Operator};
-use crate::identity::spiffe_id::SpiffeId;
 use crate::ledger::Lane;
 use crate::ledger::commit::sha256;
 use crate::ledger::record::{ApprovalAsked, ApprovalDecided, ApprovalOf, Change as Recorded, Changes, Event, Record, Who};
@@ -16,6 +15,7 @@ use crate::ledger::state::State;
 use crate::limits;
 use crate::narrow::{Change, Terms, Took};
 use crate::policy::action::Action;
+use crate::policy::person::Behind;
 use crate::policy::request::ApprovalFacts;
 use crate::policy::{Act, Admin, Question};
 use crate::refusal::{Fault, No, Reason, Refusal};
@@ -178,6 +178,7 @@ impl Authority {
             given: true,
             reason: decision.reason.clone(),
             digest: decision.digest.to_vec(),
+            login: login_of(Some(caller)),
         };
         let event = |_: Seq| Event::ApprovalDecided(decided.clone());
         let reason = "a change that was approved narrows";
@@ -187,9 +188,9 @@ impl Authority {
     /// Whoever may let a change through may refuse it; whoever asked for it may think better of it.
     pub(crate) fn may_refuse_change(&self, caller: &Caller, asked: &ApprovalAsked, decision: &Decision) -> Result<Who, No> {
         let (kind, name, _) = about(undecided(asked, decision)?).ok_or_else(|| Fault::new("a change of nothing known"))?;
-        if asked.caller == caller.id().as_str() {
+        if asked.caller == Who::of(caller).name() {
             self.let_in(caller, "this operator")?;
-            return Ok(Who::SpiffeId(asked.caller.clone()));
+            return Ok(Who::of(caller));
         }
         self.may_approve_change(caller, asked, (kind, name))
     }
@@ -213,7 +214,10 @@ impl Authority {
             No::Refusal(no.way_out("whoever owns the policy set names its operators there"))
         };
         // Over the local socket nobody asks for another one.
-        let author = SpiffeId::parse(&asked.caller).map_err(|_| gone(format!("{} is no operator with an SVID", asked.caller)))?;
+        let nobody = || gone(format!("{} is no operator with an SVID, or has signed out", asked.caller));
+        let (author, person) = self.who_is(&asked.caller).ok_or_else(nobody)?;
+        let behind = Behind::person(person.as_ref());
+        let act = &Act { person: behind.facts(), ..*act };
         let compiled = self.catalog.now();
         let policy =
             compiled.policy(&asked.environment).ok_or_else(|| gone(format!("{} has no policy set", asked.environment)))?;

@@ -9,6 +9,7 @@ use crate::ledger::State;
 use crate::ledger::record::KeyPurpose;
 use crate::ledger::state::Live;
 use crate::limits;
+use crate::policy::person::Behind;
 use crate::policy::{Admin, Look, Question};
 use crate::refusal::{No, Refusal};
 use crate::seq::CredentialId;
@@ -82,7 +83,8 @@ impl Authority {
                 if !upstream.served_by(caller.id()) || policy.set.environment_of(caller.id()) != Some(&upstream.environment) {
                     return Ok(false);
                 }
-                let look = Look { environment: &upstream.environment, now: self.system.wall(), ..Look::default() };
+                let behind = Behind::of(caller);
+                let look = Look { environment: &upstream.environment, person: behind.facts(), now: self.system.wall() };
                 let question = Question::introspect(caller.id(), upstream, &look);
                 Ok(self.decider.verdicts.verdict(&policy.set, &question).permits())
             }

@@ -224,11 +224,20 @@ pub async fn tend(authority: &Authority) {
             }
         }
     }
-    // Of no environment: the ledger is one.
+    // Of no environment: the ledger is one, and so is our own trust domain.
     if let Err(error) = authority.tend_line(KeyPurpose::Checkpoint, "").await {
         tracing::error!(%error, "the key of checkpoints could not be tended");
     }
+    if authority.own_domain.is_some()
+        && let Err(error) = authority.tend_line(KeyPurpose::X509Ca, "").await
+    {
+        tracing::error!(%error, "the key of our own CA could not be tended");
+    }
     authority.shred_keys().await;
+    drop(_one);
+    if let Err(error) = authority.tend_own_bundle().await {
+        tracing::error!(%error, "the bundle of our own trust domain could not be brought in line with its keys");
+    }
 }
 
 fn in_use(keys: &Keys, purpose: KeyPurpose, environment: &str) -> Option<String> {

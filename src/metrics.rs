@@ -52,7 +52,7 @@ pub const METRICS: &[Metric] = &[
     gauge("mayfly_followers_stale", "", "Followers that were not heard of for feed.max_age"),
     gauge("mayfly_approvals_waiting", "", "Approvals that nobody decided about yet"),
     counter("mayfly_break_glass_opened", "", "Break-glass tasks ever opened"),
-    counter("mayfly_break_glass_uses", "", "Credentials ever issued in break-glass"),
+    counter("mayfly_break_glass_uses", "", "Credentials ever issued, and actions ever authorized, in break-glass"),
     gauge("mayfly_break_glass_open", "", "Break-glass tasks that wait or are open"),
     gauge("mayfly_break_glass_unreviewed", "", "Break-glass tasks that are over and that nobody reviewed"),
     counter("mayfly_policy_differences", "would", "Decisions that the set beside the one in force would have made otherwise"),

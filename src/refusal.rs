@@ -169,6 +169,21 @@ pub struct Denied {
     pub renewal: bool,
     /// The binding that covered it; empty for none.
     pub binding: String,
+    /// On whose behalf.
+    pub subject: Option<DeniedSubject>,
+}
+
+/// On whose behalf an exchange was asked for that policy refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeniedSubject {
+    /// Issuer and id.
+    pub subject: (String, String),
+    /// The actors, the caller outermost, by issuer and id each.
+    pub actors: Vec<(String, String)>,
+    /// Its groups, as its token says.
+    pub groups: Vec<String>,
+    /// Its scopes, as its token says.
+    pub scopes: Vec<String>,
 }
 
 impl Refusal {

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::authority::Authority;
 use crate::ledger::Lane;
-use crate::ledger::record::{Event, PolicyDiffered, Record, Refused, Wanted, Who};
+use crate::ledger::record::{Event, Identity, PolicyDiffered, Record, Refused, SubjectClaims, Wanted, Who};
 use crate::limits;
 use crate::refusal::{Denied, Reason, Refusal};
 use crate::seq::Millis;
@@ -158,6 +158,8 @@ impl Authority {
 }
 
 fn wanted(denied: &Denied) -> Wanted {
+    let subject = denied.subject.as_ref();
+    let identity = |(issuer, sub): &(String, String)| Identity { issuer: issuer.clone(), sub: sub.clone() };
     Wanted {
         environment: denied.environment.clone(),
         upstream: denied.upstream.0.clone(),
@@ -172,6 +174,9 @@ fn wanted(denied: &Denied) -> Wanted {
         ttl: denied.ttl_ms,
         renewal: denied.renewal,
         binding: denied.binding.clone(),
+        subject: subject.map(|s| identity(&s.subject)),
+        actors: subject.map_or_else(Vec::new, |s| s.actors.iter().map(identity).collect()),
+        subject_claims: subject.map(|s| SubjectClaims { groups: s.groups.clone(), scopes: s.scopes.clone() }),
     }
 }
 

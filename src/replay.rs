@@ -11,14 +11,14 @@ use crate::authority::Authority;
 use crate::identity::spiffe_id::SpiffeId;
 use crate::ledger::Ledger;
 use crate::ledger::history::{Past, Reached};
-use crate::ledger::record::{Event, Identity, Issued, Refused, TaskOpened, Who};
+use crate::ledger::record::{Event, Identity, Issued, Refused, SubjectClaims, TaskOpened, Who};
 use crate::ledger::state::Terms as TaskTerms;
 use crate::limits;
 use crate::policies::PolicyFrom;
 use crate::policy::PolicySet;
 use crate::policy::action::{Action, Work};
 use crate::policy::request::digest_text;
-use crate::policy::situation::{Outcome, Situation, SituationTask};
+use crate::policy::situation::{Outcome, Situation, SituationSubject, SituationTask};
 use crate::refusal::{Fault, No};
 use crate::seq::{ApprovalId, Millis, Seq, TaskId};
 use crate::upstream::registry::{Kind, Upstream};
@@ -138,10 +138,10 @@ impl Gathered {
             scopes: e.scopes.clone(),
             binding: (!e.binding.is_empty()).then(|| e.binding.clone()),
             ttl_seconds: seconds(e.expires_at.saturating_sub(e.issued_at)),
-            renewal: !e.replaces.is_empty() || !e.ancestors.is_empty(),
+            renewal: !e.renews.is_empty(),
             break_glass: e.break_glass,
-            act_chain: e.actors.iter().map(Identity::name).collect(),
-            subject: e.subject.as_ref().map(|s| (s.issuer.clone(), s.sub.clone())),
+            act_chain: before(&e.caller, &e.actors),
+            subject: subject(e.subject.as_ref(), e.subject_claims.as_ref()),
             approvals: approved.into_iter().collect(),
             ..Situation::new(caller, Action::Work(Work::Exchange), Millis(e.issued_at))
         };
@@ -162,6 +162,8 @@ impl Gathered {
             ttl_seconds: seconds(wanted.ttl),
             renewal: wanted.renewal,
             break_glass: e.break_glass,
+            act_chain: before(&e.caller, &wanted.actors),
+            subject: subject(wanted.subject.as_ref(), wanted.subject_claims.as_ref()),
             ..Situation::new(caller, Action::Work(Work::Exchange), Millis(e.since))
         };
         let upstream = (wanted.upstream.clone(), wanted.upstream_version);
@@ -207,11 +209,21 @@ impl Gathered {
     }
 }
 
+/// Those who act for each other, without the caller.
+fn before(caller: &str, actors: &[Identity]) -> Vec<String> {
+    actors.iter().map(Identity::name).filter(|name| name != caller).collect()
+}
+
+fn subject(who: Option<&Identity>, claims: Option<&SubjectClaims>) -> Option<SituationSubject> {
+    let groups = claims.map(|c| c.groups.clone()).unwrap_or_default();
+    who.map(|s| SituationSubject { issuer: s.issuer.clone(), id: s.sub.clone(), groups })
+}
+
 fn of_terms(terms: &TaskTerms, deadline: Millis) -> SituationTask {
     SituationTask {
         id: Some(terms.id.to_string()),
         purpose: terms.purpose.to_string(),
-        owner: terms.owners.last().map_or_else(String::new, |o| o.sub.clone()),
+        owner: terms.owners.last().map_or_else(String::new, Identity::name),
         depth: i64::try_from(terms.path.len().saturating_sub(1)).unwrap_or(0),
         ttl_seconds: seconds(deadline.since(terms.opened_at)),
         heartbeat: terms.heartbeat > 0,
@@ -226,7 +238,7 @@ fn of_opened(e: &TaskOpened) -> SituationTask {
     SituationTask {
         id: TaskId::from_slice(&e.task).map(|id| id.to_string()),
         purpose: e.purpose.clone(),
-        owner: e.owner.as_ref().map_or_else(String::new, |o| o.sub.clone()),
+        owner: e.owner.as_ref().map_or_else(String::new, Identity::name),
         // Of a child only that it is one: how deep, its parents' records say.
         depth: i64::from(!e.parent.is_empty()),
         ttl_seconds: seconds(e.deadline.saturating_sub(e.opened_at)),

@@ -8,7 +8,8 @@ use crate::ledger::Lane;
 use crate::ledger::record::{Event, HoldRank, Outcome, Record, Request, TaskClosed, TaskExtended, TaskHeld, TaskResumed, Who};
 use crate::ledger::state::{Remembered, State, Task, request_key};
 use crate::policy::Admin;
-use crate::policy::decide::decided_on_old_state;
+use crate::policy::decide::{Opens, decided_on_old_state};
+use crate::policy::subject::SentToken;
 use crate::policy::wanted::Terms;
 use crate::rates::Act;
 use crate::refusal::{Fault, No, Reason, Refusal};
@@ -70,6 +71,17 @@ impl Authority {
 
     /// Opens a task, or a child for another caller.
     pub async fn open_task(&self, caller: &Caller, terms: &Terms, named: &Named, delegate: bool) -> Result<TaskId, No> {
+        self.open_task_for(caller, terms, named, (delegate, None)).await
+    }
+
+    /// The same on somebody's behalf, by a token that says so.
+    pub async fn open_task_for(
+        &self,
+        caller: &Caller,
+        terms: &Terms,
+        named: &Named,
+        (delegate, token): (bool, Option<&SentToken>),
+    ) -> Result<TaskId, No> {
         for again in 1.. {
             self.still_stands(caller)?;
             if let Some(before) = self.remembered(caller.id().as_str(), named).await? {
@@ -78,11 +90,16 @@ impl Authority {
             if again == 1 {
                 self.rates.take(Act::Change, caller.id().as_str())?;
             }
+            let subject = match token {
+                Some(token) => Some(Box::pin(self.subject(caller, token)).await?),
+                None => None,
+            };
             let view = self.ledger.view();
             view.read(|state| self.ledger.ceilings().task(state, caller.id().as_str(), (0, 0)))?;
             let id = self.new_task_id();
-            let opened = self.decider.open_task(&view, &self.catalog.now(), caller, terms, id, delegate)?;
-            let record = Record::new(Who::SpiffeId(caller.id().as_str().to_owned()), Event::TaskOpened(opened))
+            let opens = Opens { delegate, subject: subject.as_deref() };
+            let opened = self.decider.open_task(&view, &self.catalog.now(), caller, terms, id, opens)?;
+            let record = Record::new(Who::of(caller), Event::TaskOpened(opened))
                 .decided_at(view.revision())
                 .for_request(request_of(caller.id().as_str(), named));
             match self.ledger.commit(Lane::Grant, vec![record]).await {
@@ -113,7 +130,7 @@ impl Authority {
             Actor::Workload(caller) => {
                 self.still_stands(caller)?;
                 let own = found.is_some_and(|(openers, _)| openers.iter().any(|o| o == caller.id().as_str()));
-                if own { Ok((Who::SpiffeId(caller.id().as_str().to_owned()), HoldRank::Caller)) } else { Err(none()) }
+                if own { Ok((Who::of(caller), HoldRank::Caller)) } else { Err(none()) }
             }
             Actor::Operator(operator) => {
                 let environment = found.as_ref().map(|(_, e)| e.as_str());
@@ -156,7 +173,8 @@ impl Authority {
 
     /// What callers can do makes rules, and each holds a bounded number of them; so do all together.
     pub(crate) fn within_rule_budget(&self, who: &Who) -> Result<(), No> {
-        let Who::SpiffeId(id) = who else { return Ok(()) };
+        let (Who::SpiffeId(_) | Who::Person(_)) = who else { return Ok(()) };
+        let id = who.name();
         let (held, all) = self.ledger.peek(|s| (s.rules_by_caller.get(id.as_str()).copied().unwrap_or(0), s.rules.len()));
         if all >= self.bounds.rules {
             tracing::error!(rules = all, caller = %id, "no more rules by callers' own acts: what they end lives until its own end");
@@ -170,8 +188,11 @@ impl Authority {
     }
 
     fn lock_caller(&self, who: &Who) {
-        let Who::SpiffeId(id) = who else { return };
-        let target = Target::Caller(id.as_str().into());
+        let (target, id) = match who {
+            Who::SpiffeId(id) => (Target::Caller(id.as_str().into()), id.clone()),
+            Who::Person(p) => (Target::Subject(p.issuer.as_str().into(), p.sub.as_str().into()), p.name()),
+            Who::LocalUid(_) | Who::Mayfly(_) => return,
+        };
         if self.ledger.peek(|s| s.rules.get(&target).is_some_and(|e| e.lock.is_some())) {
             return;
         }
@@ -298,6 +319,6 @@ fn lane_of(rank: HoldRank) -> Lane {
     if rank == HoldRank::Caller { Lane::Change } else { Lane::Revoke }
 }
 
-fn is_reuse(no: &No) -> bool {
+pub(crate) fn is_reuse(no: &No) -> bool {
     matches!(no, No::Refusal(r) if r.reason == Reason::RequestIdReused)
 }

@@ -7,7 +7,7 @@ use mayfly::credential::remote::Remotes;
 use mayfly::document::Source;
 use mayfly::limits;
 use mayfly::sources::config::keys::{self, KEYS};
-use mayfly::sources::config::{Config, Engine, Keep, Seal, reference};
+use mayfly::sources::config::{Config, Engine, IssuerKeySource, Keep, Seal, reference};
 use mayfly::upstream::lease::{Places, Timing};
 
 const WHOLE: &str = include_str!("samples/mayfly.toml");
@@ -158,6 +158,11 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
             "[[bundles]]\ntrust_domain = \"td\"\nfiles = \"x\"\n[store]",
             &[":14:", "did you mean file?", "lacks bundles[1].file"],
         ),
+        (
+            "[store]",
+            "[[oidc_issuers]]\nname = \"Idp\"\n[store]",
+            &[":13:", "oidc_issuers[0].name is \"Idp\"", "lacks oidc_issuers[0].issuer"],
+        ),
         ("[server]", "[server", &[":2:", "TOML"]),
         ("[tls]", "[server]\n[tls]", &[":6:", "duplicate"]),
     ] {
@@ -169,10 +174,63 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
     }
 }
 
+const ISSUER: &str = "[[oidc_issuers]]
+name = \"idp\"
+issuer = \"https://idp.example.org/\"
+environments = [\"dev\"]
+uses = [\"subject\"]
+";
+
+#[test]
+fn an_oidc_issuer_has_its_defaults_and_its_mistakes_are_named() {
+    let with = |from: &str, to: &str| {
+        assert!(ISSUER.contains(from), "{from}");
+        parse(&WHOLE.replacen("[store]", &format!("{}[store]", ISSUER.replacen(from, to, 1)), 1))
+    };
+    let config = with("name", "name").unwrap();
+    let one = &config.oidc_issuers[0];
+    assert_eq!(
+        (one.issuer.issuer.as_str(), &one.keys, &one.ca_file),
+        ("https://idp.example.org/", &IssuerKeySource::Discovered, &None)
+    );
+    assert_eq!(one.issuer.algorithms.iter().map(|a| a.name()).collect::<Vec<_>>(), ["RS256", "ES256"]);
+    assert_eq!((one.issuer.max_life_ms, &one.issuer.audience), (3_600_000, &None));
+    let config = with("uses", "jwks = \"keys.json\"\nca_file = \"roots.pem\"\nuses").unwrap();
+    assert_eq!(config.oidc_issuers[0].keys, IssuerKeySource::File("/etc/mayfly/keys.json".into()));
+    assert_eq!(config.oidc_issuers[0].ca_file, Some(PathBuf::from("/etc/mayfly/roots.pem")));
+    for (from, to, part) in [
+        ("https://idp.example.org/", "http://idp.example.org/", "an https URL"),
+        ("https://idp.example.org/", "https://mayfly.example.org/dev", "this server's own issuer"),
+        ("uses = [\"subject\"]", "uses = [\"login\"]", "lacks oidc_issuers[0].audience"),
+        ("uses = [\"subject\"]", "uses = [\"everything\"]", "one of login, subject"),
+        ("uses = [\"subject\"]", "uses = []", "login, subject or both"),
+        ("uses", "algorithms = [\"HS256\"]\nuses", "one of RS256"),
+        ("uses", "algorithms = [\"none\"]\nuses", "one of RS256"),
+        ("uses", "algorithms = []\nuses", "name at least one"),
+        ("uses", "jwks = \"http://idp.example.org/keys\"\nuses", "an https URL"),
+        ("uses", "max_life = \"25h\"\nuses", "from 1s to"),
+        ("uses", "rights = []\nuses", "without groups_claim"),
+        (
+            "uses",
+            "groups_claim = \"groups\"\nrights = [{ group = \"a\", upstream = \"u\" }]\nuses",
+            "lacks oidc_issuers[0].rights[0].scopes",
+        ),
+        ("uses", "audiance = \"x\"\nuses", "did you mean audience?"),
+        (
+            "uses",
+            "uses = [\"subject\"]\n[[oidc_issuers]]\nname = \"idp\"\nissuer = \"https://b.example\"\nenvironments = [\"dev\"]\nuses",
+            "has idp twice",
+        ),
+    ] {
+        let said = with(from, to).expect_err(to);
+        assert!(said.contains(part), "{to}\nwants {part} in\n{said}");
+    }
+}
+
 #[test]
 fn all_that_is_missing_is_named_at_once() {
     let said = parse("").unwrap_err();
-    for key in KEYS.iter().filter(|k| k.default == keys::Unset::Required && !k.listed()) {
+    for key in KEYS.iter().filter(|k| k.default == keys::Unset::Required && !keys::is_list(k.parts().0)) {
         assert!(said.contains(key.path), "{} in {said}", key.path);
     }
     for part in ["bundles", "store.path", "seal.key_file or seal.credential"] {
@@ -230,7 +288,7 @@ fn a_wrong_variable_is_named_by_its_name() {
 
 #[test]
 fn every_key_has_one_variable_and_the_reference_is_the_table() {
-    let mut variables: Vec<String> = KEYS.iter().filter(|k| !k.listed()).map(|k| k.variable()).collect();
+    let mut variables: Vec<String> = KEYS.iter().filter(|k| !keys::is_list(k.parts().0)).map(|k| k.variable()).collect();
     variables.sort();
     let all = variables.len();
     variables.dedup();

@@ -291,6 +291,24 @@ fn listeners_and_directories_that_cannot_work_are_found() {
 }
 
 #[test]
+fn what_an_oidc_issuer_names_is_looked_at_and_nobody_is_asked() {
+    let host = Host::new();
+    let section = "[[oidc_issuers]]\nname = \"idp\"\nissuer = \"https://idp.invalid\"\nenvironments = [\"dev\", \"prod\"]\nuses = [\"subject\"]\n\
+                   ca_file = \"roots.pem\"\njwks = \"keys.json\"\n[store]";
+    host.change("mayfly.toml", "[store]", section);
+    let said = host.said();
+    for part in ["idp names environment prod", "roots.pem", "keys.json", "neither scopes_claim nor rights"] {
+        assert!(said.contains(part), "{part} in\n{said}");
+    }
+    host.write("keys.json", "{\"keys\": []}");
+    host.write("roots.pem", "nothing");
+    let said = host.said();
+    for part in ["no key that verifies", "no CA certificate in PEM"] {
+        assert!(said.contains(part), "{part} in\n{said}");
+    }
+}
+
+#[test]
 fn names_that_only_the_whole_shows_to_be_wrong_are_found() {
     for (file, from, to, parts) in [
         (

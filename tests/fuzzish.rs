@@ -18,6 +18,9 @@ use prost::Message;
 #[path = "records/samples.rs"]
 #[allow(dead_code, reason = "the numbers of kinds are for another test")]
 mod samples;
+#[path = "kit/signer.rs"]
+#[allow(dead_code, reason = "other tests sign otherwise")]
+mod signer;
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
@@ -183,6 +186,26 @@ fn jwt_svids() -> Vec<Vec<u8>> {
     ]
 }
 
+/// Tokens of an OIDC issuer after the set of keys that they are checked with: one that is good, some that are not.
+fn oidc_tokens() -> Vec<Vec<u8>> {
+    let key = signer::Signer::new("ES256");
+    let mut jwk = key.jwk();
+    jwk["kid"] = "k".into();
+    let keys = serde_json::json!({ "keys": [jwk] }).to_string();
+    let token = |header: &str, claims: &str| {
+        let token = key.raw(header, claims);
+        [&u16::try_from(keys.len()).unwrap().to_be_bytes()[..], keys.as_bytes(), token.as_bytes()].concat()
+    };
+    let header = "{\"alg\":\"ES256\",\"kid\":\"k\",\"typ\":\"JWT\"}";
+    let claims = "{\"iss\":\"https://idp.example\",\"sub\":\"ada\",\"aud\":\"https://mayfly.example\",\"exp\":1700000300,\"iat\":1700000000}";
+    vec![
+        token(header, claims),
+        token(header, &claims.replace("\"sub\":\"ada\"", "\"sub\":\"SPIFFE://example.org/admin\",\"groups\":[\"a\"]")),
+        token(&header.replace("ES256", "none"), &claims.replace("1700000000", "17e8")),
+        token(&header.replace("\"typ\"", "\"jku\""), &claims.replace("\"ada\"", "[]")),
+    ]
+}
+
 fn exchanges() -> Vec<Vec<u8>> {
     let terms = pb::TaskTerms {
         purpose: "triage".into(),
@@ -287,6 +310,7 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
             ),
         ],
         "jwt_svid" => jwt_svids(),
+        "oidc" => oidc_tokens(),
         "arguments" => [
             "{\"b\":[1,2.50,-0.0,1e3,1e-7,123456789012345678901234567890],\"a\":{\"\\u00e9\":null,\"x\":true}}",
             "[]",
@@ -350,4 +374,4 @@ macro_rules! run {
     };
 }
 
-run!(record commit fold spiffe_id bundle chain token jwt_svid arguments target config policy_tests exchange plain feed export);
+run!(record commit fold spiffe_id bundle chain token jwt_svid oidc arguments target config policy_tests exchange plain feed export);

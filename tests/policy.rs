@@ -164,7 +164,7 @@ fn every_action_of_the_schema_has_its_number_and_the_table_of_facts_is_the_schem
     let entity = |name: &str| schema["entityTypes"][name]["shape"].clone();
     leaves(&schema, &entity("Workload"), "principal", &mut paths);
     leaves(&schema, &entity("Upstream"), "resource", &mut paths);
-    for context in ["Ask", "Look", "Decide", "Act"] {
+    for context in ["Ask", "Look", "Decide", "Used", "Act"] {
         leaves(&schema, &schema["commonTypes"][context], "context", &mut paths);
     }
     let table: BTreeSet<String> = facts::all().map(|f| f.path.to_owned()).collect();

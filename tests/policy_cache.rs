@@ -71,9 +71,14 @@ fn lines() -> Vec<Line> {
         line("context.act_chain", "context.act_chain.contains(\"spiffe://td/x\")", |c| c.chain = vec!["spiffe://td/x"]),
         line("context.act_depth", "context.act_depth == 1", |c| c.chain = vec!["spiffe://td/x"]),
         line("context.subject.issuer", "context has subject && context.subject.issuer == \"i\"", |c| {
-            c.subject = Some(("i", "x"))
+            c.subject = Some(("i", "x", vec![]))
         }),
-        line("context.subject.id", "context has subject.id && context.subject.id == \"x\"", |c| c.subject = Some(("i", "x"))),
+        line("context.subject.id", "context has subject.id && context.subject.id == \"x\"", |c| {
+            c.subject = Some(("i", "x", vec![]))
+        }),
+        line("context.subject.groups", "context has subject && context.subject.groups.contains(\"g\")", |c| {
+            c.subject = Some(("i", "x", vec!["g"]))
+        }),
         line("context.task.id", "context.task has id", |c| c.task_id = Some("task_x")),
         line("context.task.purpose", "context.task.purpose == \"x\"", |c| c.task_texts[0] = "x"),
         line("context.task.owner", "context.task.owner == \"x\"", |c| c.task_texts[1] = "x"),
@@ -98,12 +103,19 @@ fn lines() -> Vec<Line> {
             c.person = Some(("i", "x", vec![], None, 1_700_000_000_000));
         }),
         line("context.caller", "context.caller == \"x\"", |c| c.asker = "x"),
+        line("context.outcome", "context.outcome == \"refused\"", |c| c.used.0 = "refused"),
+        line("context.declared", "!context.declared", |c| c.used.1 = false),
+        line("context.after_end", "context.after_end", |c| c.used.2 = true),
+        line("context.server", "context.server == \"x\"", |c| c.used.3 = "x"),
         line("context.target_kind", "context has target_kind", |c| c.target[0] = Some("x")),
         line("context.target", "context has target && context.target == \"x\"", |c| c.target[1] = Some("x")),
     ];
     for line in &mut lines {
         if line.path.starts_with("context.target") {
             line.action = REVOKE;
+        }
+        if ["context.outcome", "context.declared", "context.after_end", "context.server"].contains(&line.path) {
+            line.action = Action::Use;
         }
         if line.path == "context.caller" {
             line.action = Action::Approve;
@@ -119,7 +131,7 @@ fn lines() -> Vec<Line> {
             ];
         }
         if line.path.starts_with("context.subject") {
-            line.also = &["context.subject.issuer", "context.subject.id"];
+            line.also = &["context.subject.issuer", "context.subject.id", "context.subject.groups"];
         }
     }
     lines
@@ -186,6 +198,8 @@ fn what_moves_by_itself_is_asked_each_time() {
         "(if context.renewal then context else context).purpose == \"p\"",
         "{a: context.approvals}.a.count == 1",
         "context.purpose == \"never\" && context.counts.uses_in_task > 1",
+        "context.counts.refused_uses_in_task > 1",
+        "context.counts.authorized_in_task > 1",
     ] {
         let set = compile(&format!("permit (principal, action == Action::\"Exchange\", resource) when {{ {when} }};"));
         assert!(!set.reads(EXCHANGE).cacheable(), "{when}");
@@ -222,7 +236,7 @@ fn reads_are_exactly_what_is_read() {
     assert_eq!(when("context has nothing_like_it"), "");
     assert_eq!(when("context.task.purpose == resource.purpose"), "context.task.purpose resource.purpose");
     assert_eq!(when("action == Action::\"Exchange\" && action in Action::\"Work\""), "");
-    assert_eq!(when("context has subject"), "context.subject.id? context.subject.issuer?");
+    assert_eq!(when("context has subject"), "context.subject.groups? context.subject.id? context.subject.issuer?");
     assert_eq!(when("[\"a\", context.purpose].contains(resource.owner)"), "context.purpose resource.owner");
     assert_eq!(
         when("{a: context.tool_is, b: 1} == {a: true, b: 1}".replace("context.tool_is", "context.renewal").as_str()),

@@ -82,16 +82,21 @@ fn a_table_says_what_comes_of_everything_that_policy_reads() {
 @id("all") permit (principal, action == Action::"Exchange", resource) when {
   context.purpose == "p" && context has tool && context.tool == "t" && context has arguments_digest && context.renewal &&
   context.ttl_seconds == 90 && context.act_depth == 1 && context.act_chain.contains("spiffe://td/x") && context has subject &&
-  context.subject.id == "s" && context.task.purpose == "tp" && context.task.owner == "o" && context.task.depth == 2 &&
+  context.subject.id == "s" && context.subject.groups.contains("g") && context.task.purpose == "tp" && context.task.owner == "o" && context.task.depth == 2 &&
   context.task.ttl_seconds == 60 && context.task.heartbeat && context.task.tools.contains("t") &&
   context.task.callers.contains("c") && context.task.upstreams.contains("u") && context has person &&
   context.person.amr.contains("mfa") && context.person has acr && context.person.acr == "2" &&
   context.counts.issued_in_task == 1 && context.counts.live_in_task == 2 && context.counts.live_of_caller == 3 &&
-  context.counts.uses_in_task == 4 && context.approvals.count == 1 && context has delegate && context.break_glass &&
+  context.counts.uses_in_task == 4 && context.counts.refused_uses_in_task == 5 && context.counts.authorized_in_task == 6 &&
+  context.approvals.count == 1 && context has delegate && context.break_glass &&
   context.now == datetime("2026-11-21T10:00:00Z")
 };
 @id("see") permit (principal, action == Action::"Lock", resource) when {
   context has target_kind && context.target_kind == "task" && context has target && context.target == "x"
+};
+@id("use") permit (principal, action == Action::"Use", resource) when {
+  context.outcome == "refused" && !context.declared && context.after_end && context.server == "s" && context.task.purpose == "p" &&
+  context.counts.uses_in_task == 0
 };
 @id("approve") permit (principal, action == Action::"Approve", resource) when { context.caller == "spiffe://td/asker" };
 "#;
@@ -117,6 +122,7 @@ by = ["all"]
 [test.subject]
 issuer = "i"
 id = "s"
+groups = ["g"]
 [test.task]
 id = "task"
 purpose = "tp"
@@ -138,6 +144,8 @@ issued_in_task = 1
 live_in_task = 2
 live_of_caller = 3
 uses_in_task = 4
+refused_uses_in_task = 5
+authorized_in_task = 6
 
 [[test]]
 name = "nothing of it"
@@ -162,6 +170,15 @@ asked_by = "spiffe://td/asker"
 expect = "permit"
 
 [[test]]
+name = "a use"
+caller = "spiffe://td/agent/a"
+action = "Use"
+upstream = "billing"
+purpose = "p"
+use = { outcome = "refused", declared = false, after_end = true, server = "s" }
+expect = "permit"
+
+[[test]]
 name = "from elsewhere"
 caller = "spiffe://td/prod/a"
 upstream = "billing"
@@ -177,7 +194,7 @@ by = ["all"]
     let came = outcomes(policy, tests);
     let failed: Vec<Option<&str>> = came.iter().map(|(_, fails)| fails.as_deref()).collect();
     let last = Some("permit was expected: no policy permits it");
-    assert_eq!(failed, [None, None, None, None, None, last], "{came:#?}");
+    assert_eq!(failed, [None, None, None, None, None, None, last], "{came:#?}");
 }
 
 #[test]

@@ -6,7 +6,9 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::error::CliError;
+use super::login::Kept;
 use crate::identity::spiffe_id::SpiffeId;
+use crate::seq::Millis;
 
 /// Who we are, and who the server is. They come before the command: some commands have flags of the same names.
 #[derive(Args, Clone, Default, Debug)]
@@ -57,6 +59,37 @@ pub struct ContextFile {
     /// The server's SPIFFE ID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_id: Option<String>,
+    /// The server's public listener, where people sign in: `https://HOST:PORT`, with the path of its issuer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public: Option<String>,
+    /// Roots of its certificate, PEM, where that is not the server's SVID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_ca: Option<PathBuf>,
+}
+
+/// What signing in needs to know of a server.
+pub struct Settings {
+    /// The context's file, where there is one.
+    pub file: Option<PathBuf>,
+    /// The public listener.
+    pub public: Option<String>,
+    /// Roots of its certificate.
+    pub public_ca: Option<PathBuf>,
+    /// The bundle of the server's trust domain.
+    pub bundle: Option<PathBuf>,
+    /// Who the server has to be.
+    pub server_id: Option<SpiffeId>,
+}
+
+impl Settings {
+    /// From flags, environment and the file.
+    pub fn read(identity: &IdentityArgs, at: &AddressArgs) -> Result<Settings, CliError> {
+        let (path, file) = ContextFile::chosen(at)?;
+        let id = identity.server_id.clone().or(file.server_id);
+        let server_id = id.map(|id| id.parse().map_err(|e| CliError::Usage(format!("--server-id {id:?}: {e}")))).transpose()?;
+        let bundle = identity.bundle.clone().or(file.bundle);
+        Ok(Settings { file: path, public: file.public, public_ca: file.public_ca, bundle, server_id })
+    }
 }
 
 /// A server to call, and how.
@@ -96,14 +129,9 @@ impl Target {
     }
 
     /// From flags and environment (which clap has put into one), and the file for what they leave out.
-    pub fn resolve(identity: &IdentityArgs, at: &AddressArgs) -> Result<Target, CliError> {
-        let file = match &at.config {
-            Some(path) => ContextFile::load(path)?,
-            None => match default_path() {
-                Some(path) if path.exists() => ContextFile::load(&path)?,
-                _ => ContextFile::default(),
-            },
-        };
+    pub fn resolve(identity: &IdentityArgs, at: &AddressArgs, now: Millis) -> Result<Target, CliError> {
+        let (path, file) = ContextFile::chosen(at)?;
+        let file = file.signed_in(&Kept::beside(path.as_deref()).ok(), identity, now)?;
         Target::of(identity, at.address.as_deref(), &file)
     }
 
@@ -143,12 +171,33 @@ impl Target {
 }
 
 impl ContextFile {
+    /// The file that is named, or the default one where it is there.
+    fn chosen(at: &AddressArgs) -> Result<(Option<PathBuf>, ContextFile), CliError> {
+        match at.config.clone().or_else(|| default_path().filter(|path| path.exists())) {
+            Some(path) => ContextFile::load(&path).map(|file| (Some(path), file)),
+            None => Ok((None, ContextFile::default())),
+        }
+    }
+
+    /// Whoever is signed in with a context is who calls with it, unless flags say otherwise. Where that has ended and there is nobody else,
+    /// it is told.
+    fn signed_in(self, kept: &Option<Kept>, identity: &IdentityArgs, now: Millis) -> Result<ContextFile, CliError> {
+        let Some((kept, end)) = kept.as_ref().and_then(|kept| Some((kept, kept.ends()?))) else { return Ok(self) };
+        match end > now {
+            true => Ok(ContextFile { svid: Some(kept.svid()), key: Some(kept.key()), ..self }),
+            false if self.svid.is_none() && identity.svid.is_none() => {
+                Err(CliError::Usage(format!("the login ended at {end}: sign in again with `mayfly login`")))
+            }
+            false => Ok(self),
+        }
+    }
+
     fn load(path: &Path) -> Result<ContextFile, CliError> {
         let wrong = |e: &dyn std::fmt::Display| CliError::Usage(format!("{}: {e}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|e| wrong(&format!("cannot be read: {e}")))?;
         let mut file: ContextFile = toml::from_str(&text).map_err(|e| wrong(&e))?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        for name in [&mut file.svid, &mut file.key, &mut file.bundle].into_iter().flatten() {
+        for name in [&mut file.svid, &mut file.key, &mut file.bundle, &mut file.public_ca].into_iter().flatten() {
             *name = folder.join(&*name);
         }
         Ok(file)

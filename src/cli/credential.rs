@@ -3,15 +3,17 @@
 use clap::{Args, Subcommand};
 
 use super::args::{self, wire_word};
-use super::error::CliError;
+use super::error::{CliError, ServerSaid};
 use super::exit::Exit;
 use super::list::{self, ListArgs};
-use super::show::credential::{Change, Credential, Released, upstream_state};
+use super::show::credential::{Change, Credential, Released, Used, upstream_state};
+use super::show::shown_word;
 use super::{Run, server::Server};
 use crate::pb::mayfly::v1::{
-    self as pb, credential_service_client::CredentialServiceClient, token_service_client::TokenServiceClient,
+    self as pb, audit_service_client::AuditServiceClient, credential_service_client::CredentialServiceClient,
+    token_service_client::TokenServiceClient,
 };
-use crate::seq::Seq;
+use crate::seq::{Millis, Seq};
 
 /// What can be done with credentials.
 #[derive(Subcommand)]
@@ -24,6 +26,27 @@ pub enum CredentialCommand {
     Watch(Box<WatchCredentialsArgs>),
     /// Give a credential of ours back before its time
     Release(CredentialArg),
+    /// Report, as a server of its upstream, how a credential was used
+    Used(Box<UsedArgs>),
+}
+
+/// `mayfly credential used`
+#[derive(Args)]
+pub struct UsedArgs {
+    #[command(flatten)]
+    of: CredentialArg,
+    /// How it went
+    #[arg(long, value_parser = wire_word!(pb::UseOutcome, "USE_OUTCOME_"))]
+    outcome: pb::UseOutcome,
+    /// The tool that used it
+    #[arg(long, value_name = "NAME")]
+    tool: Option<String>,
+    /// How often
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
+    /// When, within the last hour [default: now]
+    #[arg(long, value_name = "TIME", value_parser = args::time)]
+    at: Option<Millis>,
 }
 
 /// Names a credential.
@@ -107,6 +130,7 @@ pub async fn run(command: CredentialCommand, run: &Run) -> Result<Exit, CliError
             Ok(Exit::Ok)
         }
         CredentialCommand::Watch(args) => watch(*args, run, &server).await,
+        CredentialCommand::Used(args) => used(*args, run, &server).await,
         CredentialCommand::Release(args) => {
             let answer = release(&server, &args.credential).await?;
             let upstream_state = upstream_state(answer.upstream_state);
@@ -114,6 +138,25 @@ pub async fn run(command: CredentialCommand, run: &Run) -> Result<Exit, CliError
             Ok(Exit::Ok)
         }
     }
+}
+
+async fn used(args: UsedArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+    let tool = args.tool.unwrap_or_default();
+    let one = pb::Use {
+        credential_id: args.of.credential.clone(),
+        tool: tool.clone(),
+        outcome: args.outcome.into(),
+        at: Some(args::timestamp(args.at.unwrap_or_else(|| run.system.wall()))),
+        count: args.count,
+    };
+    let request = pb::ReportUseRequest { uses: vec![one] };
+    let answer = server.call(request, |c, q| async move { AuditServiceClient::new(c).report_use(q).await }).await?;
+    if let Some(problem) = answer.problems.into_iter().find_map(|p| p.problem) {
+        return Err(CliError::Server(Box::new(ServerSaid::from_problem(problem))));
+    }
+    let outcome = shown_word!(pb::UseOutcome, "USE_OUTCOME_", args.outcome.into());
+    run.out.one(&Used { credential_id: args.of.credential, tool, outcome, count: args.count })?;
+    Ok(Exit::Ok)
 }
 
 /// Gives a credential back. A repeat is answered like the first time.

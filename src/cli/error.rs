@@ -10,6 +10,7 @@ use super::args::duration_text;
 use super::exit::Exit;
 use super::out::escape;
 use super::remedy;
+use crate::pb::mayfly::v1 as pb;
 use crate::refusal::Reason;
 
 /// Everything that can come instead of a result.
@@ -88,6 +89,33 @@ impl ServerSaid {
         }
     }
 
+    /// The same from where it is not told by gRPC.
+    fn of_reason(reason_text: &str, message: String, rule: String, way_out: String) -> ServerSaid {
+        let reason = Reason::ALL.iter().copied().find(|r| r.as_str() == reason_text);
+        let fallback = reason.map(remedy::of);
+        let some = |text: String| Some(text).filter(|t| !t.is_empty());
+        ServerSaid {
+            code: reason.map_or(Code::Unknown, |r| Code::from_i32(r.code() as i32)),
+            reason,
+            reason_text: reason_text.to_owned(),
+            message,
+            rule: some(rule).or_else(|| fallback.as_ref().map(|f| f.rule.to_owned())),
+            way_out: some(way_out).or_else(|| fallback.as_ref().map(|f| f.way_out.to_owned())),
+            fields: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    /// The same of one item of several.
+    pub fn from_problem(problem: pb::Problem) -> ServerSaid {
+        ServerSaid {
+            code: Code::from_i32(problem.code),
+            fields: problem.field_violations.into_iter().map(|v| (v.field, v.description)).collect(),
+            retry_after: problem.retry_after.and_then(|d| std::time::Duration::try_from(d).ok()),
+            ..ServerSaid::of_reason(&problem.reason, problem.message, problem.rule, problem.way_out)
+        }
+    }
+
     fn exit(&self) -> Exit {
         self.reason.map_or_else(|| Exit::of_code(self.code), Exit::of_reason)
     }
@@ -121,6 +149,11 @@ impl CliError {
     /// A fault of this program.
     pub fn ours(what: impl std::fmt::Display) -> CliError {
         CliError::Local(what.to_string())
+    }
+
+    /// A refusal of the server that was not told by gRPC.
+    pub fn of_reason(reason: &str, message: String, rule: String, way_out: String) -> CliError {
+        CliError::Server(Box::new(ServerSaid::of_reason(reason, message, rule, way_out)))
     }
 
     /// The reason, where the server refused with one.

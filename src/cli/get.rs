@@ -15,6 +15,7 @@ use super::out::escape;
 use super::out::sink::Sink;
 use super::server::Server;
 use super::show::issued::Issued;
+use super::subject::SubjectArgs;
 use super::{Run, credential, task, terms, token};
 use crate::limits;
 use crate::pb::mayfly::v1::{
@@ -48,18 +49,16 @@ pub struct GetArgs {
     /// The tool that it is for
     #[arg(long, value_name = "NAME")]
     tool: Option<String>,
-    /// A file with the arguments of the tool call, JSON, `-` being stdin
-    #[arg(long, value_name = "FILE")]
-    arguments: Option<PathBuf>,
-    /// Their digest instead: SHA-256 of the RFC 8785 form
-    #[arg(long, value_name = "HEX", value_parser = args::sha256, conflicts_with = "arguments")]
-    arguments_sha256: Option<[u8; 32]>,
+    #[command(flatten)]
+    arguments: ToolArguments,
     /// Bind it to the key of our SVID: whoever shows it must prove that key
     #[arg(long)]
     bind_svid: bool,
     /// A file with the credential that we act under, `-` being stdin
     #[arg(long, value_name = "FILE")]
     parent_credential: Option<PathBuf>,
+    #[command(flatten)]
+    subject: SubjectArgs,
     /// The binding to decide under [default: any that permits it]
     #[arg(long, value_name = "NAME")]
     binding: Option<String>,
@@ -80,18 +79,31 @@ pub struct GetArgs {
     force_terminal: bool,
 }
 
+/// What a tool is called with.
+#[derive(Args)]
+pub struct ToolArguments {
+    /// A file with the arguments of the tool call, JSON, `-` being stdin
+    #[arg(long, value_name = "FILE")]
+    arguments: Option<PathBuf>,
+    /// Their digest instead: SHA-256 of the RFC 8785 form
+    #[arg(long, value_name = "HEX", value_parser = args::sha256, conflicts_with = "arguments")]
+    arguments_sha256: Option<[u8; 32]>,
+}
+
 /// Runs it.
 pub async fn run(args: GetArgs, run: &Run) -> Result<Exit, CliError> {
     let form = Form::of(run.out.format(), args.header)?;
     let sink = Sink::decide(args.to.clone(), std::io::stdout().is_terminal(), args.force_terminal)?;
-    let arguments = arguments(&args)?;
+    let arguments = args.arguments.on_the_wire()?;
     let parent_credential = args.parent_credential.as_deref().map(token::parent_credential).transpose()?;
+    let subject_token = args.subject.token()?;
     let server = run.server().await?;
     let wait = args.wait_for_approval.unwrap_or_default();
     let opens = args.task.is_none();
     let request = pb::ExchangeRequest {
         arguments,
         parent_credential,
+        subject_token,
         request_id: run.request_id(&args.request_id),
         ..request(args, &server).await?
     };
@@ -157,13 +169,16 @@ async fn chosen(args: &GetArgs, server: &Server) -> Result<(Vec<String>, pb::Cre
     Ok((vec![terms::first_scope(&upstream, within.as_deref())?], kind))
 }
 
-fn arguments(args: &GetArgs) -> Result<Option<pb::Arguments>, CliError> {
-    let arguments = match (&args.arguments, args.arguments_sha256) {
-        (Some(path), _) => Arguments::Json(args::read_text(path, limits::ARGUMENTS_BYTES)?.to_string()),
-        (None, Some(digest)) => Arguments::Sha256(digest.to_vec().into()),
-        (None, None) => return Ok(None),
-    };
-    Ok(Some(pb::Arguments { arguments: Some(arguments) }))
+impl ToolArguments {
+    /// As a request has them.
+    pub fn on_the_wire(&self) -> Result<Option<pb::Arguments>, CliError> {
+        let arguments = match (&self.arguments, self.arguments_sha256) {
+            (Some(path), _) => Arguments::Json(args::read_text(path, limits::ARGUMENTS_BYTES)?.to_string()),
+            (None, Some(digest)) => Arguments::Sha256(digest.to_vec().into()),
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(pb::Arguments { arguments: Some(arguments) }))
+    }
 }
 
 /// How a credential is written.

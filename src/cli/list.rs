@@ -61,7 +61,7 @@ where
 }
 
 /// Up to `limit` rows, and whether there are more.
-async fn all<R, F, W>(limit: usize, page: &F) -> Result<(Vec<R>, bool), CliError>
+pub async fn all<R, F, W>(limit: usize, page: &F) -> Result<(Vec<R>, bool), CliError>
 where
     F: Fn(i32, String) -> W,
     W: Future<Output = Result<(Vec<R>, String), CliError>>,

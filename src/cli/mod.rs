@@ -8,6 +8,7 @@
 pub mod approval;
 pub mod args;
 pub mod audit;
+pub mod authorize;
 pub mod bench;
 pub mod binding;
 pub mod blast_radius;
@@ -28,6 +29,7 @@ pub mod key;
 pub mod lease;
 pub mod list;
 pub mod lock;
+pub mod login;
 pub mod man;
 pub mod out;
 pub mod owner;
@@ -40,6 +42,7 @@ pub mod server;
 pub mod serving;
 pub mod show;
 pub mod status;
+pub mod subject;
 pub mod svid;
 pub mod targets;
 pub mod task;
@@ -57,7 +60,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use context::{AddressArgs, IdentityArgs, Target};
+use context::{AddressArgs, IdentityArgs, Settings, Target};
 use error::CliError;
 use exit::Exit;
 use out::{Format, Out};
@@ -104,6 +107,8 @@ pub struct GlobalArgs {
 pub enum Command {
     /// Get a credential, to a pipe or a file
     Get(Box<get::GetArgs>),
+    /// Ask whether an action is permitted, with nothing issued
+    Authorize(Box<authorize::AuthorizeArgs>),
     /// Open, look at and end tasks
     #[command(subcommand)]
     Task(task::TaskCommand),
@@ -165,6 +170,10 @@ pub enum Command {
     Webhook(webhook::WebhookCommand),
     /// How the server is
     Status(status::StatusArgs),
+    /// Sign in as a person: a short SVID of the server's own trust domain, for what runs with this context
+    Login(login::LoginArgs),
+    /// Sign out: the server ends the login, and its key is deleted here
+    Logout,
     /// Who the server takes us for
     Whoami,
     /// Measure issuing: a real server, real mTLS, every issuance durable
@@ -199,9 +208,14 @@ pub struct Run {
 impl Run {
     /// Connects to the server.
     pub async fn server(&self) -> Result<Server, CliError> {
-        let target = Target::resolve(&self.identity, &self.common.address)?;
+        let target = Target::resolve(&self.identity, &self.common.address, self.system.wall())?;
         tracing::debug!(address = target.address(), "connecting");
         Server::connect(&target, self.system.clone(), self.common.deadline).await
+    }
+
+    /// What the flags and the context's file say, whether a server can be called with it or not.
+    pub fn settings(&self) -> Result<Settings, CliError> {
+        Settings::read(&self.identity, &self.common.address)
     }
 
     /// The request id that was given, or a new one: so that a repeat by us is safe.
@@ -239,6 +253,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
     match command {
         Command::Get(args) => get::run(*args, run).await,
+        Command::Authorize(args) => authorize::run(*args, run).await,
         Command::Task(command) => task::run(command, run).await,
         Command::Revoke(args) => revoke::run(*args, run).await,
         Command::BlastRadius(args) => blast_radius::run(*args, run).await,
@@ -261,6 +276,8 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Audit(command) => audit::run(command, run).await,
         Command::Webhook(command) => webhook::run(command, run).await,
         Command::Status(args) => status::run(args, run).await,
+        Command::Login(args) => login::login(args, run).await,
+        Command::Logout => login::logout(run).await,
         Command::Whoami => whoami::run(run).await,
         Command::Bench(args) => bench::run(&args, run.out),
         Command::Try => tour::run(run.out),

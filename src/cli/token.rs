@@ -73,8 +73,12 @@ pub fn from_stdin() -> Result<Zeroizing<String>, CliError> {
 
 /// The credential that we act under, from a file or stdin.
 pub fn parent_credential(path: &Path) -> Result<pb::ParentCredential, CliError> {
-    let token = if path == Path::new("-") { from_stdin()? } else { read(path)? };
-    Ok(pb::ParentCredential { token: token.to_string() })
+    Ok(pb::ParentCredential { token: from_file(path)?.to_string() })
+}
+
+/// A token from a file, `-` being stdin. Never from the command line.
+pub fn from_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
+    if path == Path::new("-") { from_stdin() } else { read(path) }
 }
 
 fn read(path: &Path) -> Result<Zeroizing<String>, CliError> {

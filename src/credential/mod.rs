@@ -5,6 +5,7 @@
 //! - [`jwt`], [`mod@reference`]: the kinds that are made here. [`remote`]: what a kind must give whose credential is made elsewhere.
 //! - [`series`]: many of one sort, with what they have in common made once.
 //! - [`token`]: a bearer token on its way out.
+//! - [`x509`]: certificates and CRLs of our own trust domain.
 //! - [`keyring`]: the keys that sign and derive. [`status`]: places in status lists.
 
 pub mod jwt;
@@ -22,6 +23,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod token;
+pub mod x509;
 
 pub use kind::Kind;
 pub use minted::{Answer, Issued, Minted, Novelty, Summary};

@@ -134,7 +134,7 @@ impl Authority {
             return Ok(Before::Same(minted.reveal(receipt)?));
         }
         // What is given back makes a rule, as by any other act of the caller.
-        self.within_rule_budget(&Who::SpiffeId(caller.id().as_str().to_owned()))?;
+        self.within_rule_budget(&Who::of(caller))?;
         let Some(task) = past.path.tasks().last() else { return Err(Fault::new("a credential without a task").into()) };
         // The task that was opened for it is there: the repeat opens no other.
         Ok(Before::Replace(Box::new(Wanted { task: TaskChoice::Named(*task), replaces: Some(id), ..want.clone() })))
@@ -149,7 +149,7 @@ impl Authority {
         }
     }
 
-    pub(super) fn issuance_at(&self, at: crate::store::Position, id: CredentialId) -> Result<Record, No> {
+    pub(crate) fn issuance_at(&self, at: crate::store::Position, id: CredentialId) -> Result<Record, No> {
         let of = |r: &Record| matches!(&r.event, Some(Event::Issued(e)) if e.credential == id.as_bytes());
         let record = self.ledger.records_at(at)?.into_iter().find(of);
         record.ok_or_else(|| No::Fault(Fault::new(format!("commit {at} does not hold the issuance of {id}"))))

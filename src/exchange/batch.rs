@@ -50,10 +50,21 @@ impl Authority {
         if replaces {
             view = self.ledger.view(); // the upstreams were asked, which takes its time
         }
+        let mut known = Vec::new();
+        for (n, want) in wants.iter().enumerate().filter(|(n, _)| done.get(*n).is_some_and(Option::is_none)) {
+            let want = instead.iter().find(|(at, _)| *at == n).map_or(want, |(_, replacing)| replacing);
+            if let Some(on_behalf) = self.on_behalf(caller, want).await.map_err(|no| (n, no))? {
+                known.push((n, on_behalf));
+            }
+        }
+        if !known.is_empty() {
+            view = self.ledger.view(); // issuers may have been asked, which takes its time
+        }
         let compiled = self.catalog.now();
         let (mut fresh, mut elsewhere) = (Vec::new(), Vec::new());
         for (n, want) in wants.iter().enumerate().filter(|(n, _)| done.get(*n).is_some_and(Option::is_none)) {
             let want = instead.iter().find(|(at, _)| *at == n).map_or(want, |(_, replacing)| replacing);
+            let want = known.iter().find(|(at, _)| *at == n).map_or(want, |(_, on_behalf)| on_behalf);
             view.read(|state| self.room(state, caller, want)).map_err(|no| (n, no))?;
             let grant = match self.decide(&view, &compiled, caller, want) {
                 Err(no) if needs_approval(&no) => {

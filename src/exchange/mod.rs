@@ -99,6 +99,9 @@ impl Authority {
     /// All of an exchange that waits for nothing: decided, made, proposed. What it needs on the way does not outlive it.
     fn begin(&self, caller: &Caller, want: &Wanted) -> Result<Begun, No> {
         self.still_stands(caller)?;
+        if want.sent_token().is_some() {
+            return Ok(Begun::Waits); // its issuer's keys may have to be fetched
+        }
         let view = self.ledger.view(); // everything up to seq r
         match self.grant(&view, &self.catalog.now(), caller, want) {
             Ok(Some(Granted::Here(ready, one))) if !self.too_old(&view) => {
@@ -126,6 +129,7 @@ impl Authority {
             rest.next();
             let granted = stands.clone().and(look).and_then(|look| match look {
                 Look::Seen => Ok(None),
+                Look::New(_) if want.sent_token().is_some() => Ok(None),
                 Look::New(request) => together.grant(want, request, rest.clone()).map(Some),
             });
             begun.push(match granted {
@@ -210,6 +214,11 @@ impl Authority {
                 }
             }
             let want = instead.as_deref().unwrap_or(want);
+            let known = self.on_behalf(caller, want).await?;
+            if known.is_some() {
+                view = self.ledger.view(); // its issuer may have been asked, which takes its time
+            }
+            let want = known.as_ref().unwrap_or(want);
             let under_way = self.ledger.minting(1);
             let granted = match self.grant_unseen(&view, &self.catalog.now(), caller, want) {
                 Err(no) if needs_approval(&no) && want.renews.is_none() => {

@@ -23,6 +23,13 @@ impl Authority {
         let Some(Event::Issued(old)) = &record.event else { return Err(No::Fault(Fault::new("an issuance without its record"))) };
         let task = crate::seq::TaskId::from_slice(&old.task).ok_or_else(|| Fault::new("an issuance without a task"))?;
         let kind = u8::try_from(old.kind).ok().and_then(Kind::from_tag);
+        let of_task = self.ledger.peek(|s| Some(s.tasks.get(&task)?.terms.behalf.as_ref()?.0.clone()));
+        if old.subject.is_some() || old.subject_token != of_task {
+            // What its subject may do, the token said then: nobody has shown it again.
+            let no =
+                Refusal::new(Reason::NoLifeLeft, format!("credential {id} was issued on somebody's behalf and is not renewed"));
+            return Err(No::Refusal(no.way_out("exchange the subject token again")));
+        }
         let (request_id, digest) = request.map_or((None, [0; 32]), |(id, digest)| (Some(id), digest));
         let key = match (&old.x5t[..], &old.jkt[..]) {
             ([], []) => Binding::Unasked,
@@ -43,6 +50,7 @@ impl Authority {
             key,
             binding: None,
             replaces: None,
+            behalf: None,
             asking: None,
             renews: Some(Box::new(crate::policy::wanted::Renews {
                 id,

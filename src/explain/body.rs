@@ -100,9 +100,11 @@ fn event(event: &Event) -> Value {
         Event::Released(e) => json!({ "credential": credential(&e.credential), "kept_until": time(e.keep_until) }),
         Event::Authorized(e) => json!({
             "credential": credential(&e.credential), "tool": e.tool, "arguments_sha256": hex(&e.arguments), "policy_version": e.policy_version,
+            "decided": e.decided.as_deref().map(issued), "good_until": time(e.good_until),
         }),
         Event::UsesReported(e) => json!({
             "credential": credential(&e.credential), "tool": e.tool, "outcome": e.outcome, "minute": time(e.minute), "count": e.count,
+            "task": task(&e.task), "upstream": e.upstream, "undeclared": e.undeclared, "after_end": e.after_end,
         }),
         Event::Refused(e) => json!({
             "caller": e.caller, "reason": e.reason, "rule": e.rule, "asked": e.asked, "task": e.task, "since": time(e.since), "count": e.count,
@@ -111,6 +113,8 @@ fn event(event: &Event) -> Value {
                 "environment": w.environment, "upstream": w.upstream, "upstream_version": w.upstream_version,
                 "policy_version": w.policy_version, "task": task(&w.task), "kind": w.kind, "scopes": w.scopes, "tool": w.tool,
                 "purpose": w.purpose, "arguments_sha256": hex(&w.arguments), "ttl_ms": w.ttl, "renewal": w.renewal, "binding": w.binding,
+                "subject": w.subject.as_ref().map(who), "actors": w.actors.iter().map(who).collect::<Vec<_>>(),
+                "subject_claims": subject_claims(w.subject_claims.as_ref()),
             })),
         }),
         Event::Revoked(e) => json!({
@@ -169,6 +173,7 @@ fn registry(event: &Event) -> Value {
         Event::ApprovalAsked(e) => asked(e),
         Event::ApprovalDecided(e) => json!({
             "approval": approval(&e.approval), "given": e.given, "reason": e.reason, "request_sha256": hex(&e.digest),
+            "login": credential(&e.login),
         }),
         Event::UsedOnce(e) => json!({ "sha256": hex(&e.digest), "until": time(e.until) }),
         Event::LeaseOpened(e) => json!({
@@ -187,8 +192,20 @@ fn registry(event: &Event) -> Value {
             let chains: Vec<Value> = e.chains.iter().map(chain).collect();
             json!({ "before": e.before, "seq": e.seq, "bytes": e.bytes, "newest": time(e.time), "chains": chains })
         }
+        Event::LoggedIn(e) => logged_in(e),
+        Event::LoggedOut(e) => json!({ "credential": credential(&e.credential) }),
         _ => Value::Null,
     }
+}
+
+fn logged_in(e: &LoggedIn) -> Value {
+    json!({
+        "credential": credential(&e.credential), "person": e.person.as_ref().map(who), "caller": e.caller, "provider": e.provider,
+        "flow": e.flow, "amr": e.amr, "acr": e.acr, "auth_time": time(e.auth_time), "issued_at": time(e.issued_at),
+        "expires_at": time(e.expires_at), "key": e.key, "svid": svid(e.svid.as_ref()), "certificate_sha256": hex(&e.certificate),
+        "id_token": e.token.as_ref().map(|t| json!({ "issuer": t.issuer, "sha256": t.id, "expires_at": time(t.expires_at) })),
+        "environment": e.environment, "policy_version": e.policy_version, "policies": e.policies,
+    })
 }
 
 fn hexes(of: &[Vec<u8>]) -> Vec<String> {
@@ -208,27 +225,36 @@ fn opened(e: &TaskOpened) -> Value {
         "any_tool": allowance.any_tool, "kinds": allowance.kinds, "key_bound": allowance.key_bound, "opened_at": time(e.opened_at),
         "deadline": time(e.deadline), "max_deadline": time(e.max_deadline), "heartbeat_ms": e.heartbeat,
         "policy_version": e.policy_version, "svid": svid(e.svid.as_ref()), "approval": approval(&e.approval),
-        "ancestor": credential(&e.ancestor), "break_glass": e.break_glass,
+        "ancestor": credential(&e.ancestor), "break_glass": e.break_glass, "subject_token": token(e.subject_token.as_ref()),
+        "actors": e.actors.iter().map(who).collect::<Vec<_>>(), "subject_claims": subject_claims(e.subject_claims.as_ref()),
     })
+}
+
+fn token(token: Option<&TokenEvidence>) -> Option<Value> {
+    token.map(|t| json!({ "issuer": t.issuer, "id": t.id, "expires_at": time(t.expires_at) }))
+}
+
+fn subject_claims(claims: Option<&SubjectClaims>) -> Option<Value> {
+    claims.map(|c| json!({ "groups": c.groups, "scopes": c.scopes }))
 }
 
 fn issued(e: &Issued) -> Value {
     let ancestors = e.ancestors.iter().map(|a| json!({ "credential": credential(&a.credential), "caller": a.caller }));
-    let token = e.subject_token.as_ref().map(|t| json!({ "issuer": t.issuer, "id": t.id, "expires_at": time(t.expires_at) }));
     let mut body = json!({
         "credential": credential(&e.credential), "task": task(&e.task), "kind": e.kind, "caller": e.caller,
         "subject": e.subject.as_ref().map(who), "actors": e.actors.iter().map(who).collect::<Vec<_>>(), "upstream": e.upstream,
         "scopes": e.scopes, "authorization_details": e.details, "tool": e.tool, "purpose": e.purpose,
         "arguments_sha256": hex(&e.arguments), "binding": e.binding, "environment": e.environment, "issued_at": time(e.issued_at),
         "expires_at": time(e.expires_at), "renewable_until": time(e.renewable_until), "bound": e.bound, "svid": svid(e.svid.as_ref()),
-        "subject_token": token, "ancestors": ancestors.collect::<Vec<_>>(), "key": e.key,
+        "subject_token": token(e.subject_token.as_ref()), "ancestors": ancestors.collect::<Vec<_>>(), "key": e.key,
     });
     let more = json!({
         "x5t": hex(&e.x5t), "jkt": hex(&e.jkt), "status_list": e.status_list, "status_index": e.status_index,
         "policy_version": e.policy_version, "upstream_version": e.upstream_version, "binding_version": e.binding_version,
         "approval": approval(&e.approval), "lease": lease(&e.lease), "token_sha256": hex(&e.token_digest), "policies": e.policies,
         "renews": credential(&e.renews), "shown": credential(&e.shown),
-        "replaces": credential(&e.replaces), "break_glass": e.break_glass,
+        "replaces": credential(&e.replaces), "subject_claims": subject_claims(e.subject_claims.as_ref()),
+        "break_glass": e.break_glass,
     });
     if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
         body.extend(more);

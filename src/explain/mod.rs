@@ -109,7 +109,12 @@ impl Authority {
     }
 
     async fn explain_credential(&self, id: CredentialId, depth: Depth) -> Result<Explained, No> {
-        let known = self.ledger.peek(|s| s.credentials.get(&id).is_some());
+        let (known, login) = self
+            .ledger
+            .peek(|s| (s.credentials.get(&id).is_some(), s.logins.get(&id).map(|l| (l.seq, l.environment.to_string()))));
+        if let (Some((seq, environment)), Depth::History) = (login, depth) {
+            return Ok(Explained { environment: Some(environment), ..self.explain_seq(seq).await? });
+        }
         if depth == Depth::Memory && !known {
             return Err(none("such credential"));
         }

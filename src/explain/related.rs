@@ -37,6 +37,11 @@ impl About {
         self.path.iter().any(|t| t.as_bytes()[..] == *id)
     }
 
+    /// Whether it is about that task itself, and no credential of it.
+    fn is_about(&self, task: &[u8]) -> bool {
+        self.credential.is_none() && self.path.last().is_some_and(|t| t.as_bytes()[..] == *task)
+    }
+
     fn has(given: &[u8], found: &[u8]) -> bool {
         !given.is_empty() && given == found
     }
@@ -46,8 +51,10 @@ impl About {
         match &record.event {
             Some(Event::Issued(e)) => self.is_credential(&e.credential),
             Some(Event::Released(e)) => self.is_credential(&e.credential),
-            Some(Event::Authorized(e)) => self.is_credential(&e.credential),
-            Some(Event::UsesReported(e)) => self.is_credential(&e.credential),
+            Some(Event::Authorized(e)) => {
+                self.is_credential(&e.credential) || e.decided.as_ref().is_some_and(|d| self.is_about(&d.task))
+            }
+            Some(Event::UsesReported(e)) => self.is_credential(&e.credential) || self.is_about(&e.task),
             Some(Event::TaskOpened(e)) => self.has_task(&e.task),
             Some(Event::TaskClosed(e)) => self.has_task(&e.task),
             Some(Event::TaskHeld(e)) => self.has_task(&e.task),

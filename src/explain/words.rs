@@ -3,7 +3,7 @@
 use super::{Explained, Finding, body};
 use crate::ledger::State;
 use crate::ledger::history::{Past, Reached};
-use crate::ledger::record::{Event, Issued, Record};
+use crate::ledger::record::{Event, Identity, Issued, Record, TokenEvidence};
 use crate::ledger::state::{Live, Phase, facts_of_record, trust_domain_of};
 use crate::lookup::Found;
 use crate::policy::bound::Bound;
@@ -71,6 +71,9 @@ fn decided(issued: &Issued, found: &Found, records: &[Past]) -> Vec<Finding> {
         );
         out.push(permits("evidence", text, seq));
     }
+    if let Some(token) = &issued.subject_token {
+        out.push(permits("subject", behalf(issued, token), seq));
+    }
     if let Some(id) = CredentialId::from_slice(&issued.renews) {
         out.push(permits("renewal", format!("renews {id}, not beyond {}", Millis(issued.renewable_until)), seq));
     }
@@ -88,6 +91,14 @@ fn decided(issued: &Issued, found: &Found, records: &[Past]) -> Vec<Finding> {
     ));
     out.push(permits("ttl bound", format!("{} set its end to {}", bound(issued.bound), Millis(issued.expires_at)), seq));
     out
+}
+
+/// On whose behalf, through whom, and by which token.
+fn behalf(issued: &Issued, token: &TokenEvidence) -> String {
+    let by = format!("by token {} of {}, good until {}", token.id, token.issuer, Millis(token.expires_at));
+    let Some(subject) = &issued.subject else { return format!("rests on what its task does, {by}") };
+    let through: Vec<String> = issued.actors.iter().map(Identity::name).collect();
+    format!("on behalf of {}, through {}, {by}", subject.name(), through.join(" for "))
 }
 
 /// The bound that set a credential's end.
@@ -220,10 +231,30 @@ pub(super) fn of_one(past: &Past) -> Finding {
     );
     let text = match event {
         Event::Refused(e) => refusal(e),
+        Event::LoggedIn(e) => logged_in(e),
         _ if reason.is_empty() => format!("by {author} at {}", past.at),
         _ => format!("by {author} at {}: {reason}", past.at),
     };
     Finding { subject: body::name(event), text, permits: !against, seq: past.seq }
+}
+
+/// Who signed in, how, and what let them.
+fn logged_in(e: &crate::ledger::record::LoggedIn) -> String {
+    let person = e.person.as_ref().map_or_else(String::new, crate::ledger::record::Identity::name);
+    let how =
+        if e.amr.is_empty() { "in a way that the provider does not tell".to_owned() } else { format!("by {}", e.amr.join(", ")) };
+    let class = if e.acr.is_empty() { String::new() } else { format!(", acr {}", e.acr) };
+    let when = if e.auth_time == 0 { "some time".to_owned() } else { Millis(e.auth_time).to_string() };
+    format!(
+        "{person} signed in at {} {how}{class} at {when} ({} flow), and is {} until {}; {} let them, policy version {} of {}",
+        e.provider,
+        e.flow,
+        e.caller,
+        Millis(e.expires_at),
+        e.policies.join(", "),
+        e.policy_version,
+        e.environment
+    )
 }
 
 fn refusal(e: &crate::ledger::record::Refused) -> String {

@@ -4,19 +4,36 @@ use std::sync::Arc;
 
 use super::spiffe_id::SpiffeId;
 use super::svid::{Evidence, VerifiedSvid};
-use crate::seq::CredentialId;
+use crate::seq::{CredentialId, Millis};
+
+/// A person who signed in, and is known by the SVID that came of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Person {
+    /// The login, which is a credential of ours.
+    pub login: CredentialId,
+    /// The provider's issuer URL.
+    pub issuer: Box<str>,
+    /// `sub` at that provider.
+    pub subject: Box<str>,
+    /// How the person signed in (RFC 8176).
+    pub amr: Vec<Box<str>>,
+    /// Authentication context class, where the provider gave one.
+    pub acr: Option<Box<str>>,
+    /// When the person signed in at the provider.
+    pub auth_time: Millis,
+}
 
 /// A workload, proven by the SVID of its TLS session. Made from a [`VerifiedSvid`] only.
 #[derive(Clone, Debug)]
 pub struct Caller {
     id: SpiffeId,
     evidence: Arc<Evidence>,
-    ancestor: Option<CredentialId>,
+    person: Option<Arc<Person>>,
 }
 
 impl From<&VerifiedSvid> for Caller {
     fn from(svid: &VerifiedSvid) -> Caller {
-        Caller { id: svid.id().clone(), evidence: svid.evidence().clone(), ancestor: None }
+        Caller { id: svid.id().clone(), evidence: svid.evidence().clone(), person: None }
     }
 }
 
@@ -28,7 +45,17 @@ impl Caller {
 
     /// Whether it is the same caller by the same SVID on the same connection.
     pub fn is_same(&self, other: &Caller) -> bool {
-        Arc::ptr_eq(&self.evidence, &other.evidence) && self.id == other.id && self.ancestor == other.ancestor
+        Arc::ptr_eq(&self.evidence, &other.evidence) && self.id == other.id && self.person == other.person
+    }
+
+    /// The same with the person whose login its SVID is.
+    pub fn with_person(self, person: Person) -> Caller {
+        Caller { person: Some(Arc::new(person)), ..self }
+    }
+
+    /// The person, where its SVID is somebody's login.
+    pub fn person(&self) -> Option<&Person> {
+        self.person.as_deref()
     }
 
     /// What the SVID says.
@@ -38,7 +65,7 @@ impl Caller {
 
     /// The credential that its SVID is, where mayfly issued it.
     pub fn ancestor(&self) -> Option<CredentialId> {
-        self.ancestor
+        self.person.as_ref().map(|person| person.login)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::HEXLOWER;
 
 /// The three parts of a compact JWS.
 #[derive(Clone, Debug)]
@@ -39,6 +40,12 @@ impl Compact<'_> {
     /// The payload's bytes; `None` where it is not base64url without padding.
     pub fn payload(&self) -> Option<Vec<u8>> {
         URL_SAFE_NO_PAD.decode(self.payload).ok()
+    }
+
+    /// What a token without `jti` is named by: `sha256:` and the digest of what was signed in hex. A signature can be written in more than
+    /// one way, what it is over cannot.
+    pub fn digest_id(&self) -> String {
+        format!("sha256:{}", HEXLOWER.encode(&super::sha256(self.signed.as_bytes())))
     }
 
     /// The signature's bytes; `None` where it is not base64url without padding.

@@ -5,6 +5,7 @@
 //! - [`bundle`], [`jwks`], [`anchor`], [`written`]: what a trust domain vouches with. Bundles of different domains are never pooled.
 //! - [`svid`] = [`profile`] (what the certificates say) + [`path`] (who signed them).
 //! - [`jwt_svid`]: the one function that accepts a JWT-SVID, over [`jws`] (its parts) and [`jwk`] (keys and algorithms).
+//! - [`oidc`]: the one function that accepts a token of a configured OIDC issuer, over the same.
 //! - [`check`]: the same as [`svid`], told to a person.
 
 pub mod anchor;
@@ -17,6 +18,7 @@ pub mod jwk;
 pub mod jwks;
 pub mod jws;
 pub mod jwt_svid;
+pub mod oidc;
 pub mod path;
 pub mod profile;
 pub mod spiffe_id;

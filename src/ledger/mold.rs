@@ -190,6 +190,7 @@ impl Mold {
             shown: e.shown,
             replaces: e.replaces,
             break_glass: e.break_glass,
+            subject_claims: e.subject_claims,
             ..Issued::default()
         };
         let [first, second, third, fourth] = [first, second, third, fourth].map(|piece| piece.encode_to_vec());
@@ -261,7 +262,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ledger::record::{Ancestor, Identity, Request, SvidEvidence, TokenEvidence, Who};
+    use crate::ledger::record::{Ancestor, Identity, Request, SubjectClaims, SvidEvidence, TokenEvidence, Who};
     use crate::seq::Seq;
 
     fn shared() -> impl Strategy<Value = Issued> {
@@ -294,6 +295,7 @@ mod tests {
             details: if derived { "[]".into() } else { String::new() },
             binding: names.3,
             shown: some,
+            subject_claims: derived.then(|| SubjectClaims { groups: vec!["g".into()], scopes: Vec::new() }),
             ..Issued::default()
         })
     }

@@ -49,11 +49,15 @@ pub enum Action {
     Admin(Admin),
     /// To let through what somebody else asked for.
     Approve,
+    /// To use a credential as its upstream's server says that it was used.
+    Use,
+    /// Of a person: to sign in.
+    SignIn,
 }
 
 impl Action {
     /// Every action there is, in the order of their numbers.
-    pub const ALL: [Action; 16] = [
+    pub const ALL: [Action; 18] = [
         Action::Work(Work::Exchange),
         Action::Work(Work::OpenTask),
         Action::Work(Work::ExtendTask),
@@ -70,6 +74,8 @@ impl Action {
         Action::Admin(Admin::Observe),
         Action::Admin(Admin::ApproveChange),
         Action::Approve,
+        Action::Use,
+        Action::SignIn,
     ];
 
     /// Its place in [`Action::ALL`].
@@ -79,6 +85,8 @@ impl Action {
             Action::Introspect => 4,
             Action::Admin(admin) => 5 + admin as u8,
             Action::Approve => 15,
+            Action::Use => 16,
+            Action::SignIn => 17,
         }
     }
 
@@ -91,6 +99,8 @@ impl Action {
             Action::Work(Work::DelegateTask) => "DelegateTask",
             Action::Introspect => "Introspect",
             Action::Approve => "Approve",
+            Action::Use => "Use",
+            Action::SignIn => "SignIn",
             Action::Admin(Admin::Revoke) => "Revoke",
             Action::Admin(Admin::Lock) => "Lock",
             Action::Admin(Admin::ManageKeys) => "ManageKeys",
@@ -108,7 +118,7 @@ impl Action {
     pub const fn group(self) -> Option<&'static str> {
         match self {
             Action::Work(_) => Some("Work"),
-            Action::Introspect | Action::Approve => None,
+            Action::Introspect | Action::Approve | Action::Use | Action::SignIn => None,
             Action::Admin(_) => Some("Admin"),
         }
     }

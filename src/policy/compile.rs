@@ -146,9 +146,20 @@ fn unknown(name: &str, known: &[String], place: &str) -> Option<String> {
     })
 }
 
+/// The action that somebody may have meant. Cedar compares names with and without their type, and takes the first of those that are as near.
+fn action_meant(complaint: &str) -> Option<String> {
+    let (_, named) = complaint.split_once("unrecognized action `Action::\"")?;
+    let (named, _) = named.split_once('"')?;
+    let groups = Action::ALL.iter().filter_map(|a| a.group());
+    let near = crate::document::nearest(named, Action::ALL.iter().map(|a| a.name()).chain(groups));
+    near.map(|near| format!("did you mean Action::\"{near}\"?"))
+}
+
 /// Cedar's own complaint with its place. Its text names the policy.
 fn complaint(source: &Source, error: &DetailedError) -> Complaint {
-    let remedy = error.help.clone().unwrap_or_else(|| "docs/policy.md lists what a policy may name".to_owned());
+    let remedy = action_meant(&error.message)
+        .or_else(|| error.help.clone())
+        .unwrap_or_else(|| "docs/policy.md lists what a policy may name".to_owned());
     match error.source_locations.first() {
         Some(label) => Complaint::at(source, label.loc.start, &error.message, remedy),
         None => Complaint::about(&source.file, &error.message, remedy),

@@ -52,7 +52,7 @@ fn differing<'a, T: PartialEq>(a: &'a BTreeMap<String, T>, b: &'a BTreeMap<Strin
 }
 
 fn governs(policy: &Policy) -> bool {
-    let mut governed = Action::ALL.iter().filter(|a| matches!(a, Action::Admin(_) | Action::Approve));
+    let mut governed = Action::ALL.iter().filter(|a| matches!(a, Action::Admin(_) | Action::Approve | Action::SignIn));
     governed.any(|action| applies(policy, *action)) || asks_for_approvals(policy)
 }
 

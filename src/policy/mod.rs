@@ -4,10 +4,11 @@
 //! - [`request`]: what is asked. [`facts`]: every attribute of it, one table for the request, the cache's key and the analysis.
 //! - [`cedar`]: Cedar's answer. [`reads`]: what a set reads. [`cache`]: answers remembered under exactly that.
 //! - `stem` and `slice`: the policies that can say something about a caller and a resource; Cedar looks at no others.
-//! - [`rights`]: what break-glass gives. [`wanted`]: what a caller asks for, well formed. [`plain`]: the same read from its bytes.
+//! - [`subject`]: on whose behalf. [`rights`]: what break-glass gives. [`wanted`]: what a caller asks for, well formed. [`plain`]: the same
+//!   read from its bytes.
 //! - [`Governing`]: what of a set says who operates and approves. [`situation`]: a question that somebody writes down. [`audits`]: what a set beside the one in
 //!   force would have said. [`table`]: tests of a set.
-//! - [`grant`]: what a decision settles. [`sample`]: fifty policies, for measuring.
+//! - [`person`]: who is behind a caller. [`grant`]: what a decision settles. [`sample`]: fifty policies, for measuring.
 //!
 //! Cedar's verdict does not cover rules, locks, walls, task state, bounds and approvals: they are evaluated on every grant (design,
 //! section 6).
@@ -24,6 +25,7 @@ mod digest;
 pub mod facts;
 mod govern;
 pub mod grant;
+pub mod person;
 pub mod plain;
 pub mod reads;
 pub mod request;
@@ -34,6 +36,7 @@ pub mod set;
 pub mod situation;
 mod slice;
 mod stem;
+pub mod subject;
 pub mod table;
 pub mod wanted;
 

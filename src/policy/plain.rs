@@ -149,6 +149,7 @@ fn own(message: &[u8], mut fields: Fields<'_>, begins: Begins) -> Option<Wanted>
         binding: None,
         renews: None,
         replaces: None,
+        behalf: None,
         asking: None,
     })
 }

@@ -15,7 +15,7 @@ pub struct TaskFacts<'a> {
     pub id: Option<&'a str>,
     /// What it is for.
     pub purpose: &'a str,
-    /// Who owns it: a SPIFFE ID.
+    /// Who owns it: a SPIFFE ID, or a person as `issuer#sub`.
     pub owner: &'a str,
     /// Its environment.
     pub environment: &'a str,
@@ -55,6 +55,8 @@ pub struct SubjectFacts<'a> {
     pub issuer: &'a str,
     /// `sub` at that issuer.
     pub id: &'a str,
+    /// The groups that it is in, as its token says.
+    pub groups: &'a [&'a str],
 }
 
 /// Numbers that move with every grant. A set that reads one is not cached.
@@ -68,6 +70,10 @@ pub struct Counts {
     pub live_of_caller: i64,
     /// Uses reported for the task.
     pub uses_in_task: i64,
+    /// Those of them that were refused.
+    pub refused_uses_in_task: i64,
+    /// Actions authorized in the task.
+    pub authorized_in_task: i64,
 }
 
 /// Approvals of this very request. A set that reads one is not cached.
@@ -158,6 +164,29 @@ pub struct Decide<'a> {
     pub now: Millis,
 }
 
+/// A use of a credential, as a server of its upstream tells it.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Used<'a> {
+    /// The credential's environment.
+    pub environment: &'a str,
+    /// The tool that used it, and what the credential is.
+    pub intent: Intent<'a>,
+    /// Its task.
+    pub task: TaskFacts<'a>,
+    /// Numbers, this use among them.
+    pub counts: Counts,
+    /// `accepted`, `refused` or `failed`.
+    pub outcome: &'a str,
+    /// The tool is one that the credential, or else its task, names.
+    pub declared: bool,
+    /// The credential had ended before.
+    pub after_end: bool,
+    /// The server's SPIFFE ID.
+    pub server: &'a str,
+    /// The moment.
+    pub now: Millis,
+}
+
 /// What an operator is about to do.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Act<'a> {
@@ -184,6 +213,7 @@ pub(super) enum About<'a> {
     Ask(&'a Upstream, &'a Ask<'a>),
     Look(&'a Upstream, &'a Look<'a>),
     Decide(&'a Upstream, &'a Decide<'a>),
+    Used(&'a Upstream, &'a Used<'a>),
     Act(&'a Act<'a>),
 }
 
@@ -211,9 +241,19 @@ impl<'a> Question<'a> {
         Question { caller: approver, action: Action::Approve, about: About::Decide(upstream, decide) }
     }
 
+    /// Is this use of its credential what this caller was to do?
+    pub fn used(caller: &'a SpiffeId, upstream: &'a Upstream, used: &'a Used<'a>) -> Question<'a> {
+        Question { caller, action: Action::Use, about: About::Used(upstream, used) }
+    }
+
     /// May this operator do that?
     pub fn admin(caller: &'a SpiffeId, admin: Admin, act: &'a Act<'a>) -> Question<'a> {
         Question { caller, action: Action::Admin(admin), about: About::Act(act) }
+    }
+
+    /// May this person sign in? The caller is the SPIFFE ID that comes of it.
+    pub fn sign_in(caller: &'a SpiffeId, act: &'a Act<'a>) -> Question<'a> {
+        Question { caller, action: Action::SignIn, about: About::Act(act) }
     }
 
     /// The action that is asked about.
@@ -224,15 +264,30 @@ impl<'a> Question<'a> {
     pub(super) fn ask(&self) -> Option<&'a Ask<'a>> {
         match self.about {
             About::Ask(_, ask) => Some(ask),
-            About::Look(..) | About::Decide(..) | About::Act(_) => None,
+            About::Look(..) | About::Decide(..) | About::Used(..) | About::Act(_) => None,
         }
+    }
+
+    pub(super) fn used_as(&self) -> Option<&'a Used<'a>> {
+        match self.about {
+            About::Used(_, used) => Some(used),
+            About::Ask(..) | About::Look(..) | About::Decide(..) | About::Act(_) => None,
+        }
+    }
+
+    pub(super) fn task(&self) -> Option<&'a TaskFacts<'a>> {
+        self.ask().map(|ask| &ask.task).or_else(|| self.used_as().map(|used| &used.task))
+    }
+
+    pub(super) fn counts(&self) -> Option<&'a Counts> {
+        self.ask().map(|ask| &ask.counts).or_else(|| self.used_as().map(|used| &used.counts))
     }
 
     pub(super) fn asked_by(&self) -> Option<&'a str> {
         match self.about {
             About::Decide(_, decide) => Some(decide.caller),
             About::Act(act) => act.caller,
-            About::Ask(..) | About::Look(..) => None,
+            About::Ask(..) | About::Look(..) | About::Used(..) => None,
         }
     }
 
@@ -240,6 +295,7 @@ impl<'a> Question<'a> {
         match self.about {
             About::Ask(_, ask) => Some(&ask.intent),
             About::Decide(_, decide) => Some(&decide.intent),
+            About::Used(_, used) => Some(&used.intent),
             About::Look(..) | About::Act(_) => None,
         }
     }
@@ -247,13 +303,15 @@ impl<'a> Question<'a> {
     pub(super) fn act(&self) -> Option<&'a Act<'a>> {
         match self.about {
             About::Act(act) => Some(act),
-            About::Ask(..) | About::Look(..) | About::Decide(..) => None,
+            About::Ask(..) | About::Look(..) | About::Decide(..) | About::Used(..) => None,
         }
     }
 
     pub(super) fn upstream(&self) -> Option<&'a Upstream> {
         match self.about {
-            About::Ask(upstream, _) | About::Look(upstream, _) | About::Decide(upstream, _) => Some(upstream),
+            About::Ask(upstream, _) | About::Look(upstream, _) | About::Decide(upstream, _) | About::Used(upstream, _) => {
+                Some(upstream)
+            }
             About::Act(_) => None,
         }
     }
@@ -263,6 +321,7 @@ impl<'a> Question<'a> {
             About::Ask(_, ask) => Some(ask.environment),
             About::Look(_, look) => Some(look.environment),
             About::Decide(_, decide) => Some(decide.environment),
+            About::Used(_, used) => Some(used.environment),
             About::Act(act) => act.environment,
         }
     }
@@ -272,6 +331,7 @@ impl<'a> Question<'a> {
             About::Ask(_, ask) => ask.person,
             About::Look(_, look) => look.person,
             About::Decide(_, decide) => decide.person,
+            About::Used(..) => None,
             About::Act(act) => act.person,
         }
     }
@@ -279,7 +339,7 @@ impl<'a> Question<'a> {
     pub(super) fn approvals(&self) -> Option<ApprovalFacts<'a>> {
         match self.about {
             About::Ask(_, ask) => Some(ask.approvals),
-            About::Look(..) | About::Decide(..) => None,
+            About::Look(..) | About::Decide(..) | About::Used(..) => None,
             About::Act(act) => Some(act.approvals),
         }
     }
@@ -289,6 +349,7 @@ impl<'a> Question<'a> {
             About::Ask(_, ask) => ask.now,
             About::Look(_, look) => look.now,
             About::Decide(_, decide) => decide.now,
+            About::Used(_, used) => used.now,
             About::Act(act) => act.now,
         }
     }

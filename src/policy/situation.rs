@@ -2,7 +2,9 @@
 
 use super::action::{Action, Work};
 use super::cedar::Verdict;
-use super::request::{Act, ApprovalFacts, Ask, Counts, Decide, Intent, Look, PersonFacts, Question, SubjectFacts, TaskFacts};
+use super::request::{
+    Act, ApprovalFacts, Ask, Counts, Decide, Intent, Look, PersonFacts, Question, SubjectFacts, TaskFacts, Used,
+};
 use super::set::PolicySet;
 use crate::identity::spiffe_id::SpiffeId;
 use crate::seq::Millis;
@@ -46,6 +48,45 @@ pub struct SituationPerson {
     pub auth_time: Millis,
 }
 
+impl SituationPerson {
+    fn facts<'a>(&'a self, amr: &'a [&'a str]) -> PersonFacts<'a> {
+        PersonFacts { issuer: &self.issuer, id: &self.id, amr, acr: self.acr.as_deref(), auth_time: self.auth_time }
+    }
+}
+
+/// A use of a credential, as its upstream's server tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SituationUse {
+    /// `accepted`, `refused` or `failed`.
+    pub outcome: String,
+    /// The tool is one that the credential, or else its task, names.
+    pub declared: bool,
+    /// The credential had ended before.
+    pub after_end: bool,
+    /// The server's SPIFFE ID.
+    pub server: String,
+}
+
+impl SituationUse {
+    fn facts<'a>(
+        &'a self,
+        environment: &'a str,
+        intent: Intent<'a>,
+        task: TaskFacts<'a>,
+        counts: Counts,
+        now: Millis,
+    ) -> Used<'a> {
+        let SituationUse { outcome, declared, after_end, server } = self;
+        Used { environment, intent, task, counts, outcome, declared: *declared, after_end: *after_end, server, now }
+    }
+}
+
+impl Default for SituationUse {
+    fn default() -> SituationUse {
+        SituationUse { outcome: "accepted".to_owned(), declared: true, after_end: false, server: String::new() }
+    }
+}
+
 /// A request, with everything that policy may read of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Situation {
@@ -75,8 +116,8 @@ pub struct Situation {
     pub delegate: Option<String>,
     /// Those who act for each other, without the caller.
     pub act_chain: Vec<String>,
-    /// On whose behalf: issuer and id.
-    pub subject: Option<(String, String)>,
+    /// On whose behalf.
+    pub subject: Option<SituationSubject>,
     /// The task.
     pub task: SituationTask,
     /// The person behind the caller.
@@ -87,10 +128,23 @@ pub struct Situation {
     pub approvals: Vec<String>,
     /// For approvers: who asked.
     pub asked_by: Option<String>,
+    /// For the action `Use`: how it went.
+    pub used: SituationUse,
     /// For operators: the sort of thing, and its name.
     pub target: (Option<String>, Option<String>),
     /// The moment.
     pub now: Millis,
+}
+
+/// On whose behalf.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SituationSubject {
+    /// The issuer.
+    pub issuer: String,
+    /// `sub` there.
+    pub id: String,
+    /// Its groups.
+    pub groups: Vec<String>,
 }
 
 /// What comes of a situation.
@@ -131,6 +185,7 @@ impl Situation {
             counts: Counts::default(),
             approvals: Vec::new(),
             asked_by: None,
+            used: SituationUse::default(),
             target: (None, None),
             now,
         }
@@ -174,13 +229,7 @@ impl Situation {
     ) -> Option<T> {
         let (scopes, people) = (texts(&self.scopes), texts(approvals));
         let amr = self.person.as_ref().map(|p| texts(&p.amr)).unwrap_or_default();
-        let person = self.person.as_ref().map(|p| PersonFacts {
-            issuer: &p.issuer,
-            id: &p.id,
-            amr: &amr,
-            acr: p.acr.as_deref(),
-            auth_time: p.auth_time,
-        });
+        let person = self.person.as_ref().map(|p| p.facts(&amr));
         let approvals = ApprovalFacts { count: i64::try_from(people.len()).unwrap_or(i64::MAX), people: &people };
         let exchange = self.action == Action::Work(Work::Exchange);
         let intent = Intent {
@@ -192,13 +241,26 @@ impl Situation {
             binding: self.binding.as_deref(),
         };
         let now = self.now;
+        let (chain, callers, tools) = (texts(&self.act_chain), texts(&self.task.callers), texts(&self.task.tools));
+        let mut upstreams = texts(&self.task.upstreams);
+        if let (true, Some(upstream)) = (upstreams.is_empty(), upstream) {
+            upstreams.push(&upstream.name);
+        }
+        let task = upstream.map_or_else(TaskFacts::default, |upstream| TaskFacts {
+            id: self.task.id.as_deref(),
+            purpose: or(&self.task.purpose, &self.purpose),
+            owner: or(&self.task.owner, self.caller.as_str()),
+            environment: &upstream.environment,
+            depth: self.task.depth,
+            ttl_seconds: if self.task.ttl_seconds > 0 { self.task.ttl_seconds } else { self.ttl(upstream) },
+            heartbeat: self.task.heartbeat,
+            upstreams: &upstreams,
+            tools: &tools,
+            callers: &callers,
+        });
         Some(match (self.action, upstream) {
             (Action::Work(work), Some(upstream)) => {
-                let (chain, callers, tools) = (texts(&self.act_chain), texts(&self.task.callers), texts(&self.task.tools));
-                let mut upstreams = texts(&self.task.upstreams);
-                if upstreams.is_empty() {
-                    upstreams.push(&upstream.name);
-                }
+                let groups = self.subject.as_ref().map(|s| texts(&s.groups)).unwrap_or_default();
                 let ask_for = Ask {
                     environment: &upstream.environment,
                     intent,
@@ -207,19 +269,8 @@ impl Situation {
                     break_glass: self.break_glass,
                     delegate: self.delegate.as_deref(),
                     act_chain: &chain,
-                    subject: self.subject.as_ref().map(|(issuer, id)| SubjectFacts { issuer, id }),
-                    task: TaskFacts {
-                        id: self.task.id.as_deref(),
-                        purpose: or(&self.task.purpose, &self.purpose),
-                        owner: or(&self.task.owner, self.caller.as_str()),
-                        environment: &upstream.environment,
-                        depth: self.task.depth,
-                        ttl_seconds: if self.task.ttl_seconds > 0 { self.task.ttl_seconds } else { self.ttl(upstream) },
-                        heartbeat: self.task.heartbeat,
-                        upstreams: &upstreams,
-                        tools: &tools,
-                        callers: &callers,
-                    },
+                    subject: self.subject.as_ref().map(|s| SubjectFacts { issuer: &s.issuer, id: &s.id, groups: &groups }),
+                    task,
                     person,
                     counts: self.counts,
                     approvals,
@@ -235,7 +286,11 @@ impl Situation {
                 let decide = Decide { environment: &upstream.environment, caller, intent, person, now };
                 ask(&Question::approve(&self.caller, upstream, &decide))
             }
-            (Action::Admin(admin), _) => {
+            (Action::Use, Some(upstream)) => {
+                let used = self.used.facts(&upstream.environment, intent, task, self.counts, now);
+                ask(&Question::used(&self.caller, upstream, &used))
+            }
+            (Action::Admin(_) | Action::SignIn, _) => {
                 let act = Act {
                     environment: Some(environment),
                     target_kind: self.target.0.as_deref(),
@@ -246,9 +301,12 @@ impl Situation {
                     approvals,
                     now,
                 };
-                ask(&Question::admin(&self.caller, admin, &act))
+                match self.action {
+                    Action::Admin(admin) => ask(&Question::admin(&self.caller, admin, &act)),
+                    _ => ask(&Question::sign_in(&self.caller, &act)),
+                }
             }
-            (Action::Work(_) | Action::Introspect | Action::Approve, None) => return None,
+            (Action::Work(_) | Action::Introspect | Action::Approve | Action::Use, None) => return None,
         })
     }
 

@@ -12,7 +12,7 @@
 
 use super::action::{Action, Work};
 use super::request::Counts;
-use super::situation::{Outcome, Situation, SituationPerson, SituationTask};
+use super::situation::{Outcome, Situation, SituationPerson, SituationSubject, SituationTask, SituationUse};
 use super::wanted;
 use crate::document::{Complaint, Document, Field, Section, Source};
 use crate::identity::spiffe_id::SpiffeId;
@@ -159,12 +159,13 @@ pub fn situation(table: &Section<'_>, now: Millis) -> Option<Situation> {
     let (renewal, break_glass) = (flag("renewal"), flag("break_glass"));
     let delegate = text("delegate", limits::SPIFFE_ID_BYTES);
     let act_chain = table.optional("act_chain").map(|f| texts(&f)).unwrap_or_default();
-    let subject = table.optional("subject").and_then(|f| f.inside(pair));
+    let subject = table.optional("subject").and_then(|f| f.inside(subject));
     let task = table.optional("task").and_then(|f| f.inside(|t| Some(task(t)))).unwrap_or_default();
     let person = table.optional("person").and_then(|f| f.inside(|p| person(p, now)));
     let counts = table.optional("counts").and_then(|f| f.inside(|c| Some(counts(c)))).unwrap_or_default();
     let approvals = table.optional("approvals").map(|f| texts(&f)).unwrap_or_default();
     let asked_by = text("asked_by", limits::SPIFFE_ID_BYTES);
+    let used = table.optional("use").and_then(|f| f.inside(|u| Some(used(u)))).unwrap_or_default();
     let target = table
         .optional("target")
         .and_then(|f| f.inside(|t| Some((t.optional("kind").and_then(|f| f.name()), t.optional("name").and_then(|f| f.name())))));
@@ -188,6 +189,7 @@ pub fn situation(table: &Section<'_>, now: Millis) -> Option<Situation> {
         counts,
         approvals,
         asked_by,
+        used,
         target: target.unwrap_or_default(),
         ..Situation::new(caller?, action?, now)
     })
@@ -197,6 +199,11 @@ fn pair(section: &Section<'_>) -> Option<(String, String)> {
     let issuer = section.required("issuer").and_then(|f| f.text(limits::SPIFFE_ID_BYTES));
     let id = section.required("id").and_then(|f| f.text(limits::SPIFFE_ID_BYTES));
     Some((issuer?, id?))
+}
+
+fn subject(section: &Section<'_>) -> Option<SituationSubject> {
+    let groups = section.optional("groups").map(|f| texts(&f)).unwrap_or_default();
+    pair(section).map(|(issuer, id)| SituationSubject { issuer, id, groups })
 }
 
 fn task(section: &Section<'_>) -> SituationTask {
@@ -226,12 +233,26 @@ fn person(section: &Section<'_>, now: Millis) -> Option<SituationPerson> {
     })
 }
 
+fn used(section: &Section<'_>) -> SituationUse {
+    let outcomes = [("accepted", "accepted"), ("refused", "refused"), ("failed", "failed")];
+    let flag = |key: &str, otherwise| section.optional(key).and_then(|f| f.boolean()).unwrap_or(otherwise);
+    let plain = SituationUse::default();
+    SituationUse {
+        outcome: section.optional("outcome").and_then(|f| f.one_of(&outcomes)).map_or(plain.outcome, str::to_owned),
+        declared: flag("declared", plain.declared),
+        after_end: flag("after_end", plain.after_end),
+        server: section.optional("server").and_then(|f| f.text(limits::SPIFFE_ID_BYTES)).unwrap_or_default(),
+    }
+}
+
 fn counts(section: &Section<'_>) -> Counts {
     Counts {
         issued_in_task: number(section, "issued_in_task"),
         live_in_task: number(section, "live_in_task"),
         live_of_caller: number(section, "live_of_caller"),
         uses_in_task: number(section, "uses_in_task"),
+        refused_uses_in_task: number(section, "refused_uses_in_task"),
+        authorized_in_task: number(section, "authorized_in_task"),
     }
 }
 

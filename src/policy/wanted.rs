@@ -13,6 +13,7 @@ use crate::seq::{CredentialId, Millis, TaskId};
 use crate::upstream::registry::Kind;
 
 pub use super::digest::digest_of;
+use super::subject::{Behalf, SentToken};
 
 /// SHA-256.
 pub type Digest = [u8; 32];
@@ -97,6 +98,8 @@ pub struct Wanted {
     pub replaces: Option<CredentialId>,
     /// What only approvals need.
     pub asking: Option<Box<Asking>>,
+    /// On whose behalf, where a token says so.
+    pub behalf: Option<Box<Behalf>>,
 }
 
 /// What an exchange has for those who may have to approve it.
@@ -106,11 +109,13 @@ pub struct Asking {
     pub wait_ms: u64,
     /// The arguments' JSON, where it was sent.
     pub arguments: Option<Zeroizing<String>>,
+    /// An action is to be authorized, and nothing issued.
+    pub action: bool,
 }
 
 impl std::fmt::Debug for Asking {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Asking").field("wait_ms", &self.wait_ms).finish_non_exhaustive()
+        f.debug_struct("Asking").field("wait_ms", &self.wait_ms).field("action", &self.action).finish_non_exhaustive()
     }
 }
 
@@ -299,6 +304,11 @@ impl Terms {
 }
 
 impl Wanted {
+    /// Whether an action is to be authorized, and nothing issued.
+    pub fn is_action(&self) -> bool {
+        self.asking.as_ref().is_some_and(|asking| asking.action)
+    }
+
     /// Checks the form of an exchange. What is well formed is moved, not copied.
     pub fn from_pb(mut ask: pb::ExchangeRequest) -> Result<Wanted, Refusal> {
         Wanted::take(&mut ask)
@@ -331,7 +341,7 @@ impl Wanted {
             let most = limits::APPROVAL_WAIT_MS / 1000;
             return Err(Refusal::field("wait_for_approval", format!("is longer than {most} s; ask again after that")));
         }
-        let mut asking = Asking { wait_ms, arguments: None };
+        let mut asking = Asking { wait_ms, ..Asking::default() };
         // They count by their digest: written otherwise, or sent as the digest itself, it is the same request.
         if let Some(digest) = arguments
             && let Some(pb::Arguments { arguments: Some(pb::arguments::Arguments::Json(_)) }) = &ask.arguments
@@ -343,6 +353,8 @@ impl Wanted {
             }
         }
         let digest = if ask.request_id.is_empty() { [0; 32] } else { digest_of(ask) };
+        // After the digest: another token is another request.
+        let behalf = SentToken::take(ask.subject_token.take())?.map(|token| Box::new(Behalf::Sent(token)));
         if ask.upstream.is_empty() {
             return Err(Refusal::field("upstream", "is missing"));
         }
@@ -366,6 +378,7 @@ impl Wanted {
             renews: None,
             replaces: None,
             asking: (asking != Asking::default()).then(|| asking.into()),
+            behalf,
         })
     }
 }
@@ -373,7 +386,6 @@ impl Wanted {
 /// What this version has fields for but does not do is refused, never passed over.
 fn not_served(ask: &pb::ExchangeRequest) -> Result<(), Refusal> {
     let asked = [
-        (ask.subject_token.is_some(), "subject_token"),
         (ask.parent_credential.is_some(), "parent_credential"),
         (!ask.authorization_details.is_empty(), "authorization_details"),
         (ask.public_key.is_some(), "public_key"),

@@ -49,6 +49,7 @@ impl Authority {
 
     pub(super) async fn walked(&self, mut count: Count) -> Result<Count, No> {
         let now = self.system.wall();
+        self.ledger.settled(|state| count.logins(state, now)).await?;
         // Revoking one of a million credentials is not to look at all of them.
         if self.ledger.settled(|state| count.find(state, now)).await? {
             return Ok(count);
@@ -165,6 +166,28 @@ impl Count {
         }
         *credential = end;
         end < state.credentials.places()
+    }
+
+    /// People who signed in: their logins are credentials, too, and hang on no task.
+    fn logins(&mut self, state: &State, now: Millis) {
+        for login in state.logins.values().filter(|l| l.ended_at.is_none() && l.expires_at > now) {
+            let facts = login.facts();
+            if self.was_covered(state, &facts) {
+                continue;
+            }
+            let mut hit = false;
+            for (rules, hits, _, callers) in &mut self.each {
+                if rules.covers(&facts).is_some() {
+                    hit = true;
+                    hits.credentials += 1;
+                    callers.insert(login.caller.clone());
+                }
+            }
+            if hit {
+                self.all.credentials += 1;
+                self.callers.insert(login.caller.clone());
+            }
+        }
     }
 
     fn look(&mut self, state: &State, live: &Live<'_>, now: Millis) {

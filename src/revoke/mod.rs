@@ -133,6 +133,9 @@ impl Authority {
     /// A holder gives its own credential back. A repeat gets the first one's seq, and one that is revoked already that of the revocation.
     pub async fn release(&self, caller: &Caller, id: CredentialId) -> Result<Seq, No> {
         self.still_stands(caller)?;
+        if let Some(seq) = self.sign_out(caller, id).await? {
+            return Ok(seq);
+        }
         let found = self
             .ledger
             .settled(|s| {
@@ -147,7 +150,7 @@ impl Authority {
             // A rule more would end nothing more.
             Some((Some(seq), _)) => Ok(seq),
             Some((None, expires_at)) => {
-                let who = Who::SpiffeId(caller.id().as_str().to_owned());
+                let who = Who::of(caller);
                 self.within_rule_budget(&who)?;
                 let keep_until = Rules::outlasting(expires_at).0;
                 let released = Released { credential: id.as_bytes().to_vec(), keep_until };

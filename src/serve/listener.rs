@@ -27,6 +27,7 @@ use super::handshakes::Handshakes;
 use super::peer::Peer;
 use super::tls::{MtlsAcceptor, NoPeer};
 use crate::authority::Authority;
+use crate::identity::caller::Caller;
 use crate::identity::svid::VerifiedSvid;
 use crate::limits;
 use crate::system::System;
@@ -97,10 +98,10 @@ impl Role {
         }
     }
 
-    fn peer(self, svid: VerifiedSvid) -> Peer {
+    fn peer(self, caller: Caller) -> Peer {
         match self {
-            Role::Admin => Peer::Admin(svid),
-            Role::Workload | Role::Public => Peer::Workload(svid),
+            Role::Admin => Peer::Admin(caller),
+            Role::Workload | Role::Public => Peer::Workload(caller),
         }
     }
 }
@@ -286,7 +287,7 @@ where
     let _counted = mtls.authority.peers.enter(svid.evidence().trust_anchor);
     let (bundles, changes) = (mtls.authority.bundles.clone(), mtls.changes.clone());
     let ends = Ends::with_svid(svid.evidence().clone(), bundles, changes, gate.system.clone(), gate.stopping(), jitter);
-    let peer = gate.role.peer(svid);
+    let peer = gate.role.peer(mtls.authority.caller_of(&svid));
     let services = mtls.services.on_connection(&peer);
     answer::serve(stream, services, peer, ends, gate.streams).await
 }

@@ -15,6 +15,7 @@ pub mod handshakes;
 pub mod listener;
 mod metered;
 pub mod peer;
+pub mod people;
 pub mod preface;
 pub mod public;
 pub mod status;

@@ -4,16 +4,15 @@ use tonic::{Request, Status};
 
 use super::status::status;
 use crate::identity::caller::{Caller, Operator};
-use crate::identity::svid::VerifiedSvid;
 use crate::refusal::{No, Reason, Refusal};
 
 /// The peer of a connection, in every request's extensions.
 #[derive(Clone, Debug)]
 pub enum Peer {
     /// A workload by its SVID, on the workload listener.
-    Workload(VerifiedSvid),
+    Workload(Caller),
     /// Somebody by an SVID, on the admin listener.
-    Admin(VerifiedSvid),
+    Admin(Caller),
     /// A peer of the local socket, by uid.
     Local(u32),
 }
@@ -30,7 +29,7 @@ pub fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
 /// The workload that a peer is.
 pub fn caller_of(peer: Option<&Peer>) -> Result<Caller, Status> {
     match peer {
-        Some(Peer::Workload(svid) | Peer::Admin(svid)) => Ok(Caller::from(svid)),
+        Some(Peer::Workload(caller) | Peer::Admin(caller)) => Ok(caller.clone()),
         Some(Peer::Local(_)) | None => Err(nobody()),
     }
 }
@@ -38,7 +37,7 @@ pub fn caller_of(peer: Option<&Peer>) -> Result<Caller, Status> {
 /// The operator who calls. Whether that SVID or uid may do it is the admin policy's to say.
 pub fn operator<T>(request: &Request<T>) -> Result<Operator, Status> {
     match request.extensions().get::<Peer>() {
-        Some(Peer::Admin(svid)) => Ok(Operator::Svid(Caller::from(svid))),
+        Some(Peer::Admin(caller)) => Ok(Operator::Svid(caller.clone())),
         Some(Peer::Local(uid)) => Ok(Operator::LocalUid(*uid)),
         Some(Peer::Workload(_)) | None => Err(status(No::Refusal(elsewhere()))),
     }

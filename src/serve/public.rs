@@ -1,4 +1,4 @@
-//! HTTPS for everybody: the keys that verify our credentials, discovery, health. Nobody is known here, so nothing is secret here.
+//! HTTPS for everybody: the keys that verify our credentials, discovery, health; [`people`](super::people) sign in here, too. Nobody is known here, so nothing is secret here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -46,6 +46,10 @@ impl Published {
         Published { authority, issuer: issuer.into(), environments: environments.into(), jwks }
     }
 
+    pub(super) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
     fn serves(&self, environment: &str) -> bool {
         self.environments.iter().any(|e| e == environment)
     }
@@ -58,6 +62,7 @@ pub fn router(published: Published) -> Router {
         .route("/healthz", get(health))
         .route(&format!("{base}/{{environment}}/jwks.json"), get(jwks))
         .route(&format!("/.well-known/oauth-authorization-server{base}/{{environment}}"), get(discovery))
+        .merge(super::people::router(base))
         .with_state(published)
 }
 
@@ -103,12 +108,12 @@ async fn discovery(State(published): State<Published>, Path(environment): Path<S
     cacheable(document.to_string(), "application/json", &asked)
 }
 
-fn missing() -> Response {
+pub(super) fn missing() -> Response {
     (StatusCode::NOT_FOUND, [(CACHE_CONTROL, "no-store")], "there is nothing here\n").into_response()
 }
 
 /// A document that may be kept for a while, and asked for again by its tag (RFC 9110, section 13.1.2).
-fn cacheable(document: String, media_type: &'static str, asked: &HeaderMap) -> Response {
+pub(super) fn cacheable(document: String, media_type: &'static str, asked: &HeaderMap) -> Response {
     let tag = format!("\"{}\"", data_encoding::HEXLOWER.encode(sha256(document.as_bytes()).get(..16).unwrap_or_default()));
     let known = asked.get_all(IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
     let mut known = known.map(|t| t.trim().trim_start_matches("W/"));

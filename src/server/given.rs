@@ -47,6 +47,7 @@ pub(super) fn bounds(config: &Config) -> Bounds {
         deciding: config.server.workers.unwrap_or(Bounds::default().deciding),
         stream_in_flight: config.limits.stream_in_flight,
         view_max_age_ms: config.ledger.view_max_age_ms,
+        svid_max_ttl_ms: config.svid_max_ttl_ms,
     }
 }
 

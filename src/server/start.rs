@@ -22,6 +22,8 @@ use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::keys;
 use crate::ledger::{Lane, Ledger};
 use crate::limits;
+use crate::oidc::Issuers;
+use crate::own_domain::OwnDomain;
 use crate::policy::Verdicts;
 use crate::policy::decide::Decider;
 use crate::sealing::SealingKey;
@@ -199,6 +201,8 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
     let parts = Parts {
         decider,
         bundles: Arc::default(),
+        oidc: Arc::new(Issuers::new(config.oidc_issuers.iter().map(|i| i.issuer.clone()), system.clone())),
+        own_domain: config.own_domain.clone().map(|own| OwnDomain::new(own, &config.server.issuer)),
         sealer,
         system,
         admin_uids,
@@ -260,6 +264,14 @@ async fn take_in_bundles(config: &Config, authority: &Authority) -> Result<Bundl
         if from_file && !config.bundles.iter().any(|b| *b.trust_domain == **domain) {
             // Who takes a trust domain out of the configuration means that nobody of it comes in any more.
             tracing::warn!("{domain} is no longer configured: what it vouched for is revoked");
+            let Ok(domain) = TrustDomain::parse(domain) else { continue };
+            authority.no_longer_named(&domain).await.map_err(refused(&format!("the removal of {domain}")))?;
+        }
+    }
+    let ours = config.own_domain.as_ref().map(|own| own.trust_domain.as_str());
+    for (domain, bundle) in known.iter().filter(|(domain, _)| Some(&***domain) != ours) {
+        if !bundle.removed && Source::from_text(&bundle.source) == Some(Source::Own) {
+            tracing::warn!("{domain} is no longer our own trust domain: whoever signed in is out");
             let Ok(domain) = TrustDomain::parse(domain) else { continue };
             authority.no_longer_named(&domain).await.map_err(refused(&format!("the removal of {domain}")))?;
         }

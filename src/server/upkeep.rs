@@ -24,7 +24,8 @@ use crate::refusal::Reason;
 use crate::seq::{Millis, TaskId};
 use crate::serve::ends::Stopping;
 use crate::sources::bundles::{BundleFiles, Found, Proposal};
-use crate::sources::config::Config;
+use crate::sources::config::{Config, OidcIssuer};
+use crate::sources::oidc;
 use crate::trust::Source;
 
 /// The service whose health says whether anything is issued.
@@ -43,6 +44,7 @@ pub(super) struct Upkeep {
     public: Option<Shown>,
     public_tls: PublicTls,
     bundles: BundleFiles,
+    oidc_issuers: Vec<OidcIssuer>,
     health: HealthReporter,
     stopping: Stopping,
 }
@@ -50,7 +52,8 @@ pub(super) struct Upkeep {
 impl Upkeep {
     pub fn new(config: &Config, served: Served, health: HealthReporter, stopping: Stopping) -> Upkeep {
         let Served { authority, own, public, public_tls, bundles, .. } = served;
-        Upkeep { authority, own, own_path: config.tls.certificate.clone(), public, public_tls, bundles, health, stopping }
+        let (own_path, oidc_issuers) = (config.tls.certificate.clone(), config.oidc_issuers.clone());
+        Upkeep { authority, own, own_path, public, public_tls, bundles, oidc_issuers, health, stopping }
     }
 
     pub fn public_tls(&self) -> PublicTls {
@@ -59,7 +62,7 @@ impl Upkeep {
 
     /// Runs until the server stops.
     pub async fn run(self) {
-        let Upkeep { authority, own, own_path, public, bundles, health, mut stopping, .. } = self;
+        let Upkeep { authority, own, own_path, public, bundles, oidc_issuers, health, mut stopping, .. } = self;
         let every = Duration::from_millis(limits::FILE_POLL_MS);
         let (tell, told) = mpsc::channel(16);
         let own_watch = own.files.watch(every, move |found| {
@@ -87,7 +90,7 @@ impl Upkeep {
         let silent = Silent::follow(&authority.ledger);
         tokio::select! {
             _ = stopping.wait_for(|stops| *stops) => {}
-            ((), (), (), (), (), (), (), (), ()) = async { tokio::join!(
+            ((), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
                 own_watch,
                 public_watch,
                 bundle_watch,
@@ -98,6 +101,7 @@ impl Upkeep {
                 tell_health(&authority.ledger, &health),
                 // What is under way when it is dropped is done again after the next start: undoing may be repeated.
                 authority.leases.clone().run(),
+                oidc::keep(authority.oidc.clone(), oidc_issuers, authority.system.clone()),
             ) } => {}
         }
         health.set_service_status("", ServingStatus::NotServing).await;
@@ -187,6 +191,7 @@ async fn seconds(authority: &Authority, silent: &Silent) {
         }
         authority.heartbeats.flush(&authority.ledger).await;
         authority.write_counted(authority.system.wall());
+        authority.follow_uses().await;
         // With a clock that jumped everybody would seem silent; a ledger that cannot be written heard nobody.
         if authority.ledger.stopped().is_some_and(|no| matches!(no.reason, Reason::ClockSkew | Reason::NotReady)) {
             continue;

@@ -1,8 +1,11 @@
-//! What comes from outside the process: the configuration, the files that it names, and files of certificates, keys and bundles.
+//! What comes from outside the process: the configuration, the files that it names, files of certificates, keys and bundles, and what others
+//! publish.
 
 pub mod bundles;
 pub mod config;
 pub mod files;
+pub mod https;
+pub mod oidc;
 pub mod policy_files;
 pub mod svid_files;
 pub mod webhook_files;

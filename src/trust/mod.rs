@@ -84,9 +84,10 @@ impl Authority {
     }
 
     async fn try_change(&self, change: &Change, name: &str) -> Result<Changed, No> {
+        let domain = &change.domain;
+        self.whose_roots(change)?;
         let view = self.ledger.view();
         let bundles = view.read(|s| s.bundles.clone());
-        let domain = &change.domain;
         let before = bundles.get(domain.as_str());
         let others = || bundles.iter().filter(|(name, b)| ***name != *domain.as_str() && !b.removed);
         let elsewhere = |id: &Root| others().any(|(_, b)| b.anchors.contains(id));
@@ -124,6 +125,20 @@ impl Authority {
         let lane = if changed.narrowed { Lane::Revoke } else { Lane::Change };
         changed.seq = Some(self.ledger.commit(lane, records).await?.seq());
         Ok(changed)
+    }
+
+    /// The roots of our own trust domain are the keys of its CA, and nobody else's word.
+    fn whose_roots(&self, change: &Change) -> Result<(), Refusal> {
+        let own = self.own_domain.as_ref().is_some_and(|own| own.settings.trust_domain == change.domain);
+        match &change.proposal {
+            Proposal::Found(_, Source::Own) => Ok(()),
+            _ if own => {
+                let what =
+                    format!("{} is the trust domain that this server is the CA of: its roots are its own keys", change.domain);
+                Err(Refusal::field("trust_domain", what).way_out("mayfly key rotate|retire|compromise, for keys of x509-ca"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A repeat of a change that was made: answered from its records.

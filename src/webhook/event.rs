@@ -85,7 +85,10 @@ pub fn told(record: &Record, state: &State) -> Option<Told> {
         Event::ApprovalAsked(e) => Some(asked(e)),
         Event::ApprovalDecided(e) => Some(decided(e, record, state)),
         Event::BreakGlass(e) => glass(e),
-        Event::Issued(e) if e.break_glass => Some(used(e)),
+        Event::Issued(e) if e.break_glass => Some(used(e, state)),
+        Event::Authorized(e) => {
+            e.decided.as_deref().filter(|decided| decided.break_glass).map(|decided| authorized(e, decided, state))
+        }
         Event::Refused(e) if e.break_glass => Some(refused(e, state)),
         Event::TaskClosed(e) => closed(e, record, state),
         Event::TaskHeld(e) if HoldRank::try_from(e.rank) == Ok(HoldRank::Policy) => Some(held(e, state)),
@@ -111,6 +114,7 @@ fn asked(e: &ApprovalAsked) -> Told {
             ApprovalOf::Task => "task",
             ApprovalOf::Extension => "extension",
             ApprovalOf::Change => "change",
+            ApprovalOf::Action => "action",
             ApprovalOf::Unspecified => "",
         },
         "caller": e.caller, "upstream": e.upstream, "scopes": e.scopes, "tool": e.tool, "purpose": e.purpose, "task": task_text(&e.task),
@@ -157,12 +161,30 @@ fn glass(e: &BreakGlass) -> Option<Told> {
     Some(Told::new(kind, Where::In(e.environment.clone()), data))
 }
 
-fn used(e: &Issued) -> Told {
+/// The one of its people who acts by a SPIFFE ID.
+fn person_of(state: &State, task: Option<TaskId>, caller: &str) -> String {
+    let root = task.map(|id| state.tasks.get(&id).and_then(|t| t.terms.path.first().copied()).unwrap_or(id));
+    let glass = root.and_then(|root| state.glasses.get(&root));
+    let party = glass.and_then(|g| g.people.iter().find(|p| *p.caller == *caller));
+    party.map_or_else(|| caller.to_owned(), |party| party.who.name())
+}
+
+fn used(e: &Issued, state: &State) -> Told {
     let data = json!({
         "task": task_text(&e.task), "credential": CredentialId::from_slice(&e.credential).map(|id| id.to_string()), "caller": e.caller,
         "upstream": e.upstream, "scopes": e.scopes, "tool": e.tool, "purpose": e.purpose, "expires_at": time(e.expires_at),
+        "by": person_of(state, TaskId::from_slice(&e.task), &e.caller),
     });
     Told::new("break_glass.used", Where::In(e.environment.clone()), data)
+}
+
+/// With nothing issued: the credential is the one that was shown, if one was.
+fn authorized(e: &Authorized, decided: &Issued, state: &State) -> Told {
+    let mut told = used(decided, state);
+    told.data.insert("credential".into(), CredentialId::from_slice(&e.credential).map(|id| id.to_string()).into());
+    told.data.insert("expires_at".into(), time(e.good_until).into());
+    told.data.insert("authorized_only".into(), true.into());
+    told
 }
 
 fn of_task(state: &State, id: Option<TaskId>) -> Where {
@@ -176,6 +198,7 @@ fn refused(e: &Refused, state: &State) -> Told {
     let data = json!({
         "task": e.task, "caller": e.caller, "reason": e.reason, "rule": e.rule, "asked": e.asked,
         "scopes": e.wanted.as_ref().map(|w| w.scopes.clone()), "tool": e.wanted.as_ref().map(|w| w.tool.clone()),
+        "by": person_of(state, e.task.parse().ok(), &e.caller),
     });
     let known = e.wanted.as_ref().map(|w| Where::In(w.environment.clone()));
     Told::new("break_glass.refused", known.unwrap_or_else(|| of_task(state, e.task.parse().ok())), data)

@@ -65,6 +65,19 @@ fn every_type_is_one_that_some_record_is() {
 }
 
 #[test]
+fn an_action_that_was_authorized_in_break_glass_is_a_use_of_it() {
+    let decided = |break_glass| {
+        let decided = Issued { break_glass, caller: "spiffe://td/ada".into(), environment: "prod".into(), ..Default::default() };
+        Event::Authorized(Authorized { decided: Some(decided.into()), good_until: 1_795_161_600_000, ..Default::default() })
+    };
+    assert_eq!(of(decided(false)), None);
+    let told = of(decided(true)).unwrap();
+    let (data, kind) = (&json(&told)["data"], told.kind);
+    assert_eq!((kind, data["authorized_only"].as_bool(), data["credential"].is_null()), ("break_glass.used", Some(true), true));
+    assert_eq!((data["by"].as_str(), data["expires_at"].as_str()), (Some("spiffe://td/ada"), Some("2026-11-20T08:00:00Z")));
+}
+
+#[test]
 fn a_body_says_what_and_when_in_texts_that_do_nothing_to_a_screen() {
     let joined = BreakGlass {
         step: GlassStep::Joined as i32,

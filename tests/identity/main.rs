@@ -13,6 +13,7 @@ mod jwt_svid;
 mod jwt_vectors;
 mod limbo;
 mod limbo_exceptions;
+mod oidc;
 mod svid;
 mod tls;
 mod vectors;

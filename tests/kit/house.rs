@@ -6,11 +6,15 @@ use arc_swap::ArcSwap;
 use mayfly::authority::{Authority, Bounds, Parts};
 use mayfly::credential::keyring::{Sealer, generate};
 use mayfly::document::Source;
+use mayfly::identity::bundle::{Bundle, Bundles};
 use mayfly::identity::caller::Caller;
+use mayfly::identity::jwk::Algorithm;
+use mayfly::identity::oidc::{Issuer, IssuerKeys, Right, Use};
 use mayfly::identity::svid;
 use mayfly::ledger::record::{Event, KeyPurpose, KeyState, PolicySet as PolicyRecord, Record, UpstreamSet, Who};
 use mayfly::ledger::{Ceilings, Lane, Ledger, Opener, Settings};
 use mayfly::limits;
+use mayfly::oidc::Issuers;
 use mayfly::policy::decide::Decider;
 use mayfly::policy::wanted::{Binding, TaskChoice, Terms, Wanted, digest_of};
 use mayfly::policy::{PolicySet, Verdicts};
@@ -23,6 +27,7 @@ use mayfly::upstream::lease::Elsewhere;
 use zeroize::Zeroizing;
 
 use super::pki;
+use super::signer::Signer;
 
 /// The trust domain of the samples.
 pub const DOMAIN: &str = "dev.mayfly.internal";
@@ -45,6 +50,58 @@ pub struct House {
     pub authority: Arc<Authority>,
     pub clock: Arc<SetClock>,
     pub root: pki::Authority,
+    /// The key of both OIDC issuers, `k1`, and of the trust domain's JWT authority, `jwt1`.
+    pub signer: Signer,
+}
+
+/// An OIDC issuer that vouches for subjects in dev, and says nothing of their rights.
+pub const IDP: &str = "https://idp.test";
+/// One whose tokens say which scopes and groups somebody has, and a group of which may read issues.
+pub const RIGHTS: &str = "https://rights.test";
+
+/// Both issuers, the key of which is known.
+fn issuers(signer: &Signer, system: &System) -> Issuers {
+    let plain = Issuer {
+        name: "idp".into(),
+        issuer: IDP.into(),
+        environments: vec!["dev".into()],
+        audience: None,
+        algorithms: vec![Algorithm::Es256],
+        uses: vec![Use::Subject],
+        max_life_ms: limits::OIDC_TOKEN_LIFE_DEFAULT_MS,
+        scopes_claim: None,
+        groups_claim: Some("groups".into()),
+        rights: Vec::new(),
+    };
+    let readers =
+        Right { group: "readers".into(), upstream: "github".into(), scopes: vec!["issues:read".into(), "repo:read".into()] };
+    let writers = Right { group: "writers".into(), upstream: "github".into(), scopes: vec!["issues:write".into()] };
+    let bounded = Issuer {
+        name: "rights".into(),
+        issuer: RIGHTS.into(),
+        scopes_claim: Some("scope".into()),
+        rights: vec![readers, writers],
+        ..plain.clone()
+    };
+    let issuers = Issuers::new([plain, bounded], system.clone());
+    let mut jwk = signer.jwk();
+    jwk["kid"] = "k1".into();
+    let keys = IssuerKeys::parse(serde_json::json!({ "keys": [jwk] }).to_string().as_bytes()).unwrap();
+    for known in issuers.all() {
+        known.begin(system);
+        known.end(Some(keys.clone()), system);
+    }
+    issuers
+}
+
+/// The house's own bundle: its root, and a JWT authority.
+fn bundle(root: &pki::Authority, signer: &Signer) -> Bundles {
+    let mut jwk = signer.jwk();
+    (jwk["use"], jwk["kid"]) = ("jwt-svid".into(), "jwt1".into());
+    let der = data_encoding::BASE64.encode(&root.certificate);
+    let document = serde_json::json!({ "keys": [{ "use": "x509-svid", "kty": "EC", "x5c": [der] }, jwk] });
+    let bundle = Bundle::from_jwks(pki::trust_domain(DOMAIN), document.to_string().as_bytes()).unwrap();
+    Bundles::new([Arc::new(bundle)]).unwrap()
 }
 
 fn sample(path: &str) -> String {
@@ -86,6 +143,7 @@ fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, ceilings: Ceiling
     let system = System::with_clock(clock.clone());
     let ledger = Ledger::open(opener, system.clone(), Settings { ceilings, ..Settings::default() }).unwrap();
     let root = pki::Authority::root(DOMAIN);
+    let signer = Signer::new("ES256");
     let parts = Parts {
         decider: Decider {
             audits: Arc::default(),
@@ -94,18 +152,20 @@ fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, ceilings: Ceiling
             longest_ms: limits::CREDENTIAL_TTL_MS,
             longest_task_ms: limits::TASK_TTL_MS,
         },
-        bundles: Arc::new(ArcSwap::from_pointee(pki::bundles(&[(DOMAIN, &root)]))),
+        bundles: Arc::new(ArcSwap::from_pointee(bundle(&root, &signer))),
         sealer: Arc::new(Open),
         system: system.clone(),
         admin_uids: vec![1000],
         single_operator: false,
+        oidc: Arc::new(issuers(&signer, &system)),
+        own_domain: None,
         feed_max_age_ms: limits::FEED_MAX_AGE_MS,
         bounds,
         elsewhere,
     };
     let authority = Authority::new(ledger, parts).unwrap();
     import(&authority, &system);
-    House { authority, clock, root }
+    House { authority, clock, root, signer }
 }
 
 fn import(authority: &Authority, system: &System) {
@@ -191,6 +251,7 @@ pub fn wanted(task: TaskChoice) -> Wanted {
         binding: None,
         renews: None,
         replaces: None,
+        behalf: None,
         asking: None,
     }
 }

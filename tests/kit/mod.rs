@@ -3,5 +3,7 @@
 
 pub mod der;
 pub mod house;
+pub mod oidc;
 pub mod pki;
+pub mod signer;
 pub mod vectors;

@@ -3,7 +3,7 @@
 
 use mayfly::document::Source;
 use mayfly::identity::spiffe_id::SpiffeId;
-use mayfly::policy::request::{ApprovalFacts, Counts, Decide, Intent, PersonFacts, SubjectFacts, TaskFacts};
+use mayfly::policy::request::{ApprovalFacts, Counts, Decide, Intent, PersonFacts, SubjectFacts, TaskFacts, Used};
 use mayfly::policy::{Act, Action, Ask, Look, PolicySet, Question, Verdict, sample};
 use mayfly::seq::Millis;
 use mayfly::upstream::registry::{Kind, Upstream};
@@ -28,17 +28,18 @@ pub struct Case {
     pub break_glass: bool,
     pub delegate: Option<&'static str>,
     pub chain: Texts,
-    pub subject: Option<(&'static str, &'static str)>,
+    pub subject: Option<(&'static str, &'static str, Texts)>,
     pub task_id: Option<&'static str>,
     pub task_texts: [&'static str; 3],
     pub task_longs: [i64; 2],
     pub task_heartbeat: bool,
     pub task_lists: [Texts; 3],
     pub person: Option<(&'static str, &'static str, Texts, Option<&'static str>, u64)>,
-    pub counts: [i64; 4],
+    pub counts: [i64; 6],
     pub approvals: (i64, Texts),
     pub target: [Option<&'static str>; 2],
     pub asker: &'static str,
+    pub used: (&'static str, bool, bool, &'static str),
     pub now: u64,
 }
 
@@ -72,10 +73,11 @@ impl Case {
             task_heartbeat: false,
             task_lists: [vec![], vec![], vec![]],
             person: None,
-            counts: [0; 4],
+            counts: [0; 6],
             approvals: (0, vec![]),
             target: [None; 2],
             asker: "spiffe://td/agent/b",
+            used: ("accepted", true, false, "spiffe://td/server"),
             now: 1_800_000_000_000,
         }
     }
@@ -102,12 +104,21 @@ impl Case {
                 let decide = Decide { environment, caller: self.asker, intent: self.intent(), person, now };
                 ask(&Question::approve(&self.caller, &self.upstream, &decide))
             }
-            Action::Admin(admin) => {
+            Action::Use => {
+                let Ask { task, counts, .. } = self.ask(person, approvals, environment);
+                let (outcome, declared, after_end, server) = self.used;
+                let used = Used { environment, intent: self.intent(), task, counts, outcome, declared, after_end, server, now };
+                ask(&Question::used(&self.caller, &self.upstream, &used))
+            }
+            Action::Admin(_) | Action::SignIn => {
                 let [target_kind, target] = self.target;
                 let break_glass = self.break_glass;
                 let caller = (!self.asker.is_empty()).then_some(self.asker);
                 let act = Act { environment: self.environment, target_kind, target, caller, break_glass, person, approvals, now };
-                ask(&Question::admin(&self.caller, admin, &act))
+                match self.action {
+                    Action::Admin(admin) => ask(&Question::admin(&self.caller, admin, &act)),
+                    _ => ask(&Question::sign_in(&self.caller, &act)),
+                }
             }
         }
     }
@@ -124,7 +135,7 @@ impl Case {
     }
 
     fn ask<'a>(&'a self, person: Option<PersonFacts<'a>>, approvals: ApprovalFacts<'a>, environment: &'a str) -> Ask<'a> {
-        let [issued_in_task, live_in_task, live_of_caller, uses_in_task] = self.counts;
+        let [issued_in_task, live_in_task, live_of_caller, uses_in_task, refused_uses_in_task, authorized_in_task] = self.counts;
         Ask {
             environment,
             intent: self.intent(),
@@ -133,7 +144,7 @@ impl Case {
             break_glass: self.break_glass,
             delegate: self.delegate,
             act_chain: &self.chain,
-            subject: self.subject.map(|(issuer, id)| SubjectFacts { issuer, id }),
+            subject: self.subject.as_ref().map(|(issuer, id, groups)| SubjectFacts { issuer, id, groups }),
             task: TaskFacts {
                 id: self.task_id,
                 purpose: self.task_texts[0],
@@ -147,7 +158,14 @@ impl Case {
                 callers: &self.task_lists[2],
             },
             person,
-            counts: Counts { issued_in_task, live_in_task, live_of_caller, uses_in_task },
+            counts: Counts {
+                issued_in_task,
+                live_in_task,
+                live_of_caller,
+                uses_in_task,
+                refused_uses_in_task,
+                authorized_in_task,
+            },
             approvals,
             now: Millis(self.now),
         }

@@ -25,8 +25,47 @@ pub fn all() -> Vec<(String, Record)> {
     .chain(narrowing())
     .chain(asking())
     .chain(policies())
+    .chain(acting())
+    .chain(behalf())
+    .chain(people())
     .chain(glass())
     .collect()
+}
+
+/// People who sign in, out, and decide.
+fn people() -> impl Iterator<Item = (String, Record)> {
+    let logged_in = LoggedIn {
+        credential: id(0xe1),
+        person: Some(person("ada")),
+        caller: text("spiffe://people.example.org/people/corp/ada"),
+        amr: vec![text("mfa"), text("pwd")],
+        acr: text("urn:example:high"),
+        auth_time: 1_700_000_000_000,
+        issued_at: 1_700_000_001_000,
+        expires_at: 1_700_003_600_000,
+        key: text("cakey"),
+        svid: Some(SvidEvidence {
+            anchor: digest(0xe2),
+            issuing_key: digest(0xe3),
+            serial: id(0xe1),
+            not_after: 1_700_003_600_000,
+        }),
+        certificate: digest(0xe4),
+        token: Some(TokenEvidence { issuer: text("https://idp.example"), id: text("jti-1"), expires_at: 1_700_000_300_000 }),
+        flow: text("code"),
+        environment: text("dev"),
+        policy_version: 5,
+        policies: vec![text("people-sign-in")],
+        provider: text("corp"),
+    };
+    let decided =
+        ApprovalDecided { approval: id(7), given: true, reason: text("as agreed"), digest: digest(0xb1), login: id(0xe1) };
+    let events = [
+        ("51-approval-decided-login", Event::ApprovalDecided(decided)),
+        ("80-logged-in", Event::LoggedIn(Box::new(logged_in))),
+        ("81-logged-out", Event::LoggedOut(LoggedOut { credential: id(0xe1) })),
+    ];
+    events.into_iter().map(|(name, event)| (format!("v7/{name}"), Record::new(Who::Person(person("ada")), event)))
 }
 
 /// Break-glass, step by step, and what happens in it.
@@ -61,7 +100,7 @@ fn glass() -> impl Iterator<Item = (String, Record)> {
         ("46-break-glass-joined", Event::BreakGlass(joined)),
         ("24-refused-break-glass", Event::Refused(refused)),
         ("20-issued-break-glass", Event::Issued(issued.into())),
-        ("80-fell-due", Event::FellDue(due)),
+        ("82-fell-due", Event::FellDue(due)),
     ];
     events.into_iter().map(|(name, event)| (format!("v7/{name}"), Record::new(Who::LocalUid(1000), event)))
 }
@@ -82,6 +121,7 @@ fn policies() -> impl Iterator<Item = (String, Record)> {
         ttl: 300_000,
         renewal: true,
         binding: text("agents-deploy"),
+        ..Wanted::default()
     };
     let differed = PolicyDiffered {
         environment: text("dev"),
@@ -98,6 +138,39 @@ fn policies() -> impl Iterator<Item = (String, Record)> {
     let refused = Refused { count: 1, wanted: Some(wanted.into()), ..Refused::default() };
     let events = [("24-refused-wanted", Event::Refused(refused)), ("49-policy-differed", Event::PolicyDiffered(differed.into()))];
     events.into_iter().map(|(name, event)| (format!("v6/{name}"), Record::new(Who::LocalUid(1000), event)))
+}
+
+/// What was authorized with nothing issued, and uses with what they were of.
+fn acting() -> impl Iterator<Item = (String, Record)> {
+    let decided = Issued { caller: agent(), task: id(2), upstream: text("github"), ..Issued::default() };
+    let authorized = Authorized { decided: Some(decided.into()), good_until: 1_700_000_010_000, ..Authorized::default() };
+    let used =
+        UsesReported { task: id(2), undeclared: true, after_end: true, upstream: text("github"), ..UsesReported::default() };
+    let events = [("22-authorized-decided", Event::Authorized(authorized)), ("23-uses-reported-task", Event::UsesReported(used))];
+    events.into_iter().map(|(name, event)| (format!("v7/{name}"), Record::new(Who::SpiffeId(agent()), event)))
+}
+
+/// On whose behalf, with what a token said.
+fn behalf() -> impl Iterator<Item = (String, Record)> {
+    let token = TokenEvidence { issuer: text("https://idp.example"), id: text("t-1"), expires_at: 1_700_000_900_000 };
+    let claims = SubjectClaims { groups: vec![text("finance")], scopes: vec![text("orders:read")] };
+    let actors = vec![Identity { issuer: text("example.org"), sub: agent() }];
+    let opened = TaskOpened {
+        owner: Some(person("ada")),
+        subject_token: Some(token),
+        actors: actors.clone(),
+        subject_claims: Some(claims.clone()),
+        ..TaskOpened::default()
+    };
+    let issued = Issued { subject: Some(person("ada")), subject_claims: Some(claims.clone()), ..Issued::default() };
+    let wanted = Wanted { subject: Some(person("ada")), actors, subject_claims: Some(claims), ..Wanted::default() };
+    let refused = Refused { count: 1, wanted: Some(wanted.into()), ..Refused::default() };
+    let events = [
+        ("11-task-opened-behalf", Event::TaskOpened(opened.into())),
+        ("20-issued-subject-claims", Event::Issued(issued.into())),
+        ("24-refused-behalf", Event::Refused(refused)),
+    ];
+    events.into_iter().map(|(name, event)| (format!("v7/{name}"), Record::new(Who::SpiffeId(agent()), event)))
 }
 
 /// Approvals that say what they are for.
@@ -131,7 +204,8 @@ fn asking() -> impl Iterator<Item = (String, Record)> {
         change: Some(Change { to: Some(to) }),
         reason: text("as agreed"),
     };
-    let decided = ApprovalDecided { approval: id(7), given: true, reason: text("as agreed"), digest: digest(0xb1) };
+    let decided =
+        ApprovalDecided { approval: id(7), given: true, reason: text("as agreed"), digest: digest(0xb1), login: vec![] };
     let events = [
         ("50-approval-asked-binding", Event::ApprovalAsked(asked(Changes::Binding(binding)).into())),
         ("50-approval-asked-policy", Event::ApprovalAsked(asked(Changes::Policy(policy)).into())),

@@ -82,6 +82,7 @@ fn tasks() -> Vec<(&'static str, Event)> {
         approval: id(4),
         ancestor: id(5),
         break_glass: true,
+        ..TaskOpened::default()
     };
     let begun =
         GenerationBegun { generation: 2, cause: text("recovered"), store: id(9), after: (1 << 45) + 77, reset_time: true };
@@ -147,11 +148,23 @@ fn credentials() -> Vec<(&'static str, Event)> {
         renews: id(0xc0),
         shown: id(0xc0),
         replaces: Vec::new(),
-        break_glass: false,
+        ..Issued::default()
     };
-    let authorized = Authorized { credential: id(0xc1), tool: text("search"), arguments: digest(0xa6), policy_version: 3 };
-    let uses =
-        UsesReported { credential: id(0xc1), tool: text("search"), outcome: text("ok"), minute: 1_700_000_040_000, count: 12 };
+    let authorized = Authorized {
+        credential: id(0xc1),
+        tool: text("search"),
+        arguments: digest(0xa6),
+        policy_version: 3,
+        ..Authorized::default()
+    };
+    let uses = UsesReported {
+        credential: id(0xc1),
+        tool: text("search"),
+        outcome: text("ok"),
+        minute: 1_700_000_040_000,
+        count: 12,
+        ..UsesReported::default()
+    };
     let refused = Refused {
         caller: agent(),
         reason: text("DENIED_BY_POLICY"),
@@ -280,7 +293,13 @@ fn approvals() -> Vec<(&'static str, Event)> {
         ("50-approval-asked", Event::ApprovalAsked(asked.into())),
         (
             "51-approval-decided",
-            Event::ApprovalDecided(ApprovalDecided { approval: id(4), given: true, reason: text("as agreed"), digest: vec![] }),
+            Event::ApprovalDecided(ApprovalDecided {
+                approval: id(4),
+                given: true,
+                reason: text("as agreed"),
+                digest: vec![],
+                login: vec![],
+            }),
         ),
         ("52-used-once", Event::UsedOnce(UsedOnce { digest: digest(0xb2), until: 1_700_000_900_000 })),
     ]

@@ -40,6 +40,15 @@ impl Up {
         Up::on(Settings { engine: Engine::Memory, ..settings })
     }
 
+    /// With memory as its store, and more at the end of its configuration.
+    pub fn with_config(settings: Settings, more: &str) -> Up {
+        let (dir, world) = world(Settings { engine: Engine::Memory, ..settings });
+        let text = std::fs::read_to_string(world.config()).unwrap();
+        std::fs::write(world.config(), format!("{text}{more}")).unwrap();
+        let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+        Up { running: Some(running), world, _dir: dir }
+    }
+
     /// As the settings say.
     pub fn on(settings: Settings) -> Up {
         let (dir, world) = world(settings);

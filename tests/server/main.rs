@@ -2,6 +2,7 @@
 
 mod approvals;
 mod audit;
+mod behalf;
 mod bindings;
 mod blast;
 mod break_glass;
@@ -12,12 +13,24 @@ mod kit;
 mod listeners;
 mod messages;
 mod metrics;
+mod oidc;
+mod people;
+mod people_approve;
+mod people_glass;
+mod people_rig;
 mod policy;
 mod policy_rig;
 mod problems;
+#[path = "../kit/oidc.rs"]
+#[allow(dead_code, reason = "other tests ask it otherwise")]
+mod provider;
 mod public;
 mod registry;
+#[path = "../kit/signer.rs"]
+#[allow(dead_code, reason = "other tests sign otherwise")]
+mod signer;
 mod socket;
 mod start;
 mod upkeep;
+mod uses;
 mod webhooks;

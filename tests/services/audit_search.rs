@@ -22,7 +22,8 @@ fn page(w: &World, peer: &Peer, filter: pb::RecordFilter, page_size: i32, page_t
 fn search(w: &World, filter: pb::RecordFilter) -> Vec<pb::Record> {
     let found = ok(page(w, &ROOT, filter, 0, ""));
     assert_eq!((found.next_page_token.as_str(), found.removed_up_to), ("", 0));
-    assert_eq!(found.searched_to, (1 << 45) + 1, "to the first record there ever was");
+    // 1, where the index says that nothing is there.
+    assert!([1, (1 << 45) + 1].contains(&found.searched_to), "to the first record there ever was: {}", found.searched_to);
     found.records
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::pin::pin;
 use std::task::Poll;
 
-use mayfly::identity::svid::VerifiedSvid;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::serve::grpc::{Services, workload_routes};
 use mayfly::serve::peer::Peer;
@@ -99,7 +98,7 @@ fn in_the_line_of_a_connection_nobody_else_acts() {
     let (peer, other) = (w.workload("/agent/demo"), w.workload("/agent/a"));
     let services = services(&w).on_connection(&peer);
     let id = |peer: &Peer| match peer {
-        Peer::Workload(svid) => VerifiedSvid::id(svid).as_str().to_owned(),
+        Peer::Workload(caller) => caller.id().as_str().to_owned(),
         _ => panic!("no workload"),
     };
     w.run(async {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
+use mayfly::identity::caller::Caller;
 use mayfly::identity::svid;
 use mayfly::limits;
 use mayfly::pb::FILE_DESCRIPTOR_SET;
@@ -32,7 +33,7 @@ const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const OPERATORS: &[&str] =
     &["Revoke", "GetRevocation", "ListRules", "AddLock", "ListLocks", "LiftLock", "ListFollowers", "BlastRadius"];
 /// What this version does not serve at all.
-const NOT_SERVED: &[&str] = &["ReportUse", "TestUpstream", "PutSecret"];
+const NOT_SERVED: &[&str] = &["TestUpstream", "PutSecret"];
 /// Not on the workload listener.
 const ELSEWHERE: &[&str] = &["PolicyService", "ServerService"];
 
@@ -164,7 +165,8 @@ fn lock(w: &World, target: Target) {
 fn workload(w: &World, path: &str, serial: u8) -> Peer {
     let spec = pki::Spec { serial: vec![0x41, serial], ..pki::Spec::leaf(&format!("spiffe://{DOMAIN}{path}")) };
     let chain = w.house.root.issue(&spec).chain;
-    Peer::Workload(svid::verify(&chain, &w.authority().bundles.load(), w.house.now(), limits::SVID_MAX_TTL_MS).unwrap())
+    let svid = svid::verify(&chain, &w.authority().bundles.load(), w.house.now(), limits::SVID_MAX_TTL_MS).unwrap();
+    Peer::Workload(Caller::from(&svid))
 }
 
 fn svid_of(peer: &Peer) -> Target {

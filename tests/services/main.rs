@@ -23,6 +23,7 @@ mod trust;
 use kit::house::{House, house, runtime, terms, wanted};
 use mayfly::authority::Authority;
 use mayfly::credential::Issued;
+use mayfly::identity::caller::Caller;
 use mayfly::identity::svid;
 use mayfly::limits;
 use mayfly::policy::wanted::TaskChoice;
@@ -57,12 +58,12 @@ impl World {
 
     /// Somebody on the workload listener.
     fn workload(&self, path: &str) -> Peer {
-        Peer::Workload(self.svid(path))
+        Peer::Workload(Caller::from(&self.svid(path)))
     }
 
     /// Somebody on the admin listener.
     fn admin(&self, path: &str) -> Peer {
-        Peer::Admin(self.svid(path))
+        Peer::Admin(Caller::from(&self.svid(path)))
     }
 
     fn run<F: Future>(&self, f: F) -> F::Output {

@@ -1,13 +1,11 @@
 //! ServerService, UpstreamService, PolicyService, and what is not served.
 
 use mayfly::pb::mayfly::v1 as pb;
-use mayfly::pb::mayfly::v1::audit_service_server::AuditService;
 use mayfly::pb::mayfly::v1::policy_service_server::PolicyService;
 use mayfly::pb::mayfly::v1::server_service_server::ServerService;
 use mayfly::pb::mayfly::v1::upstream_service_server::UpstreamService;
 use mayfly::refusal::Reason;
 use mayfly::revocation::Target;
-use mayfly::serve::grpc::audit::Audit;
 use mayfly::serve::grpc::policy::Policies;
 use mayfly::serve::grpc::server::Server;
 use mayfly::serve::grpc::upstream::Upstreams;
@@ -149,9 +147,6 @@ fn a_policy_set_is_shown_with_its_roles() {
 #[test]
 fn what_is_not_served_says_so() {
     let w = world();
-    let audit = Audit(w.authority().clone());
-    let status = refused(w.run(audit.report_use(ask(&ROOT, Default::default()))), Reason::NotServed);
-    assert_eq!(status.code(), tonic::Code::Unimplemented);
     let up = upstreams(&w);
     refused(w.run(up.test_upstream(ask(&ROOT, Default::default()))), Reason::NotServed);
     refused(w.run(up.put_secret(ask(&ROOT, Default::default()))), Reason::NotServed);

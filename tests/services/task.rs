@@ -63,6 +63,35 @@ fn bad_terms_are_refused_by_the_field_that_is_wrong() {
 }
 
 #[test]
+fn a_tree_is_listed_whole_and_nothing_beside_it() {
+    let w = world();
+    let root = task(&w, |_| {});
+    let child = task(&w, |t| t.parent_task_id = root.clone());
+    let grandchild = task(&w, |t| t.parent_task_id = child.clone());
+    let beside = task(&w, |_| {});
+    let under = |peer: &Peer, id: &str| {
+        let ask_for = pb::ListTasksRequest { under_task_id: id.to_owned(), ..Default::default() };
+        let mut ids: Vec<String> =
+            ok(w.run(service(&w).list_tasks(ask(peer, ask_for)))).tasks.into_iter().map(|t| t.task_id).collect();
+        ids.sort();
+        ids
+    };
+    let sorted = |ids: &[&String]| {
+        let mut ids: Vec<String> = ids.iter().map(|id| (*id).clone()).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(under(&ROOT, &root), sorted(&[&root, &child, &grandchild]));
+    assert_eq!(under(&ROOT, &child), sorted(&[&child, &grandchild]));
+    assert_eq!(under(&ROOT, &beside), [beside]);
+    assert!(under(&w.workload("/agent/b"), &root).is_empty(), "others see none of it");
+    bad(
+        w.run(service(&w).list_tasks(ask(&ROOT, pb::ListTasksRequest { under_task_id: "x".into(), ..Default::default() }))),
+        "under_task_id",
+    );
+}
+
+#[test]
 fn a_foreign_task_is_as_if_it_were_not_there() {
     let w = world();
     let id = task(&w, |_| {});

@@ -291,7 +291,7 @@ fn removing_a_domain_takes_all_of_it_out() {
     refused(w.run(domains(&w).remove_trust_domain(ask(&workload, remove.clone()))), Reason::SvidNoLongerValid);
     let chain = second.svid(&format!("spiffe://{DOMAIN}/agent/a")).chain;
     let svid = svid::verify(&chain, &w.authority().bundles.load(), w.house.now(), limits::SVID_MAX_TTL_MS).unwrap();
-    refused(w.run(domains(&w).remove_trust_domain(ask(&Peer::Workload(svid), remove))), Reason::NotAuthenticated);
+    refused(w.run(domains(&w).remove_trust_domain(ask(&Peer::Workload(Caller::from(&svid)), remove))), Reason::NotAuthenticated);
 }
 
 #[test]

@@ -64,7 +64,7 @@ pub fn decide(writer: &Writer, op: &Op) -> Option<Record> {
     let all: Vec<_> = writer.state.approvals.keys().collect();
     let approval = op.pick(1, &all)?.as_bytes().to_vec();
     let digest = if op.once_in(2, 6, 12) { vec![9; 32] } else { DIGEST.to_vec() };
-    let decided = ApprovalDecided { approval, given: !op.once_in(2, 0, 5), reason: String::new(), digest };
+    let decided = ApprovalDecided { approval, given: !op.once_in(2, 0, 5), reason: String::new(), digest, login: Vec::new() };
     let who = match op.n[3] % 9 {
         0 => Who::LocalUid(0),
         n => Who::Person(person(PEOPLE[n as usize % 2])),

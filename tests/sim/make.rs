@@ -183,6 +183,7 @@ fn open(writer: &Writer, op: &Op, id: &[u8], parent: Option<&Task>) -> Option<Re
             vec![]
         },
         break_glass: false,
+        ..Default::default()
     };
     Some(Record::new(Who::SpiffeId(opener.into()), Event::TaskOpened(opened.into())).for_request(request(op, opener)))
 }

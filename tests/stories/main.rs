@@ -1,5 +1,6 @@
 //! The stories on a whole authority in memory: each sentence that the product promises about revoking, on its own.
 
+mod behalf;
 mod bounds;
 mod full;
 #[path = "../kit/join.rs"]
@@ -7,6 +8,7 @@ mod join;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod pace;
+mod rights;
 
 use std::sync::Arc;
 

@@ -246,6 +246,7 @@ impl World {
             key: Some(paths.key),
             bundle: Some(self.bundle()),
             server_id: Some(World::id(SERVER)),
+            ..ContextFile::default()
         };
         // Texts only: there is nothing in it that TOML cannot carry.
         toml::to_string(&context).unwrap_or_default()

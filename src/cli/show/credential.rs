@@ -200,6 +200,41 @@ impl Noun for Released {
     }
 }
 
+/// An action that may begin.
+#[derive(Serialize, Debug)]
+pub struct Authorized {
+    pub seq: u64,
+    pub decision_revision: u64,
+    pub expires_at: Option<String>,
+}
+
+impl From<pb::AuthorizeResponse> for Authorized {
+    fn from(a: pb::AuthorizeResponse) -> Authorized {
+        Authorized { seq: a.seq, decision_revision: a.decision_revision, expires_at: time(a.expires_at) }
+    }
+}
+
+impl Noun for Authorized {
+    fn name(&self) -> String {
+        self.seq.to_string()
+    }
+}
+
+/// A use that was reported.
+#[derive(Serialize, Debug)]
+pub struct Used {
+    pub credential_id: String,
+    pub tool: String,
+    pub outcome: String,
+    pub count: u32,
+}
+
+impl Noun for Used {
+    fn name(&self) -> String {
+        self.credential_id.clone()
+    }
+}
+
 /// A token that was found.
 #[derive(Serialize, Debug)]
 pub struct Found {

@@ -1,5 +1,7 @@
 //! Tasks.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::revocation::Applied;
@@ -139,6 +141,49 @@ impl Row for Task {
             or_dash(self.heartbeat_due.as_deref()),
             self.seq.to_string(),
         ]
+    }
+}
+
+/// A task among those above and below it.
+#[derive(Serialize, Debug)]
+pub struct Branch {
+    #[serde(flatten)]
+    task: Task,
+    /// How far below the first.
+    #[serde(skip)]
+    below: usize,
+}
+
+impl Branch {
+    /// Each below its parent, the oldest first among those of one parent.
+    pub fn sorted(mut tasks: Vec<Task>) -> Vec<Branch> {
+        let seqs: BTreeMap<String, u64> = tasks.iter().map(|t| (t.task_id.clone(), t.seq)).collect();
+        // Of a task that is not shown, no place is known; those under it stay together all the same.
+        let place = |t: &Task| -> Vec<(u64, String)> {
+            t.path.iter().map(|id| (seqs.get(id).copied().unwrap_or(0), id.clone())).collect()
+        };
+        tasks.sort_by_cached_key(place);
+        let top = tasks.iter().map(|t| t.path.len()).min().unwrap_or(0);
+        tasks.into_iter().map(|task| Branch { below: task.path.len().saturating_sub(top), task }).collect()
+    }
+}
+
+impl Noun for Branch {
+    fn name(&self) -> String {
+        self.task.name()
+    }
+}
+
+impl Row for Branch {
+    const COLUMNS: &'static [&'static str] = Task::COLUMNS;
+    const WIDE: &'static [&'static str] = Task::WIDE;
+
+    fn cells(&self) -> Vec<String> {
+        let mut cells = self.task.cells();
+        if let Some(first) = cells.first_mut().filter(|_| self.below > 0) {
+            *first = format!("{}└ {first}", "  ".repeat(self.below - 1));
+        }
+        cells
     }
 }
 

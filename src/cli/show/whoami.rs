@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::Who;
 use super::credential::SvidEvidence;
 use super::revocation::Lock;
+use super::{Who, time};
 use crate::cli::out::Noun;
 use crate::pb::mayfly::v1 as pb;
 
@@ -18,6 +18,24 @@ pub struct Whoami {
     pub serves: Vec<String>,
     pub svid: Option<SvidEvidence>,
     pub locks: Vec<Lock>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub person: Option<PersonLogin>,
+}
+
+/// How a person signed in.
+#[derive(Serialize, Debug)]
+pub struct PersonLogin {
+    pub spiffe_id: String,
+    pub amr: Vec<String>,
+    pub acr: String,
+    pub auth_time: Option<String>,
+    pub credential: String,
+}
+
+impl From<pb::PersonLogin> for PersonLogin {
+    fn from(p: pb::PersonLogin) -> PersonLogin {
+        PersonLogin { spiffe_id: p.spiffe_id, amr: p.amr, acr: p.acr, auth_time: time(p.auth_time), credential: p.credential_id }
+    }
 }
 
 impl From<pb::WhoamiResponse> for Whoami {
@@ -30,6 +48,7 @@ impl From<pb::WhoamiResponse> for Whoami {
             serves: w.serves,
             svid: w.svid.map(SvidEvidence::from),
             locks: w.locks.into_iter().map(Lock::from).collect(),
+            person: w.person.map(PersonLogin::from),
         }
     }
 }

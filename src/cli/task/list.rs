@@ -7,7 +7,7 @@ use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::super::list::{self, ListArgs, WatchArgs};
 use super::super::show::credential::Credential;
-use super::super::show::task::Task;
+use super::super::show::task::{Branch, Task};
 use super::super::{Run, server::Server};
 use super::TaskArg;
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
@@ -23,8 +23,11 @@ pub struct ShowArgs {
     /// Also those of the tasks under it
     #[arg(long, requires = "credentials")]
     children: bool,
+    /// Show the task with all under it, each below its parent
+    #[arg(long, conflicts_with_all = ["credentials", "watch"])]
+    tree: bool,
     /// Also those that are over
-    #[arg(long, requires = "credentials")]
+    #[arg(long)]
     ended: bool,
     #[command(flatten)]
     watch: WatchArgs,
@@ -58,11 +61,41 @@ pub async fn show(args: ShowArgs, run: &Run) -> Result<Exit, CliError> {
     if args.credentials {
         return credentials(&args, &server, run).await;
     }
+    if args.tree {
+        return tree(&args, &server, run).await;
+    }
+    if args.ended {
+        return Err(CliError::Usage("--ended goes with --tree or --credentials".to_owned()));
+    }
     if args.watch.watch {
         let look = || async { Ok(vec![Task::from(super::get(&server, task_id).await?)]) };
         return list::watch(&run.out, args.watch.every, look).await;
     }
     super::print(run, Some(super::get(&server, task_id).await?))
+}
+
+/// The task and all under it. States of those that are over are asked for by name: left out, a list has none of them.
+async fn tree(args: &ShowArgs, server: &Server, run: &Run) -> Result<Exit, CliError> {
+    use pb::TaskState::{Active, Cancelled, Completed, Expired, Held, PendingApproval, Revoked};
+    let states: &[pb::TaskState] =
+        if args.ended { &[PendingApproval, Active, Held, Completed, Cancelled, Expired, Revoked] } else { &[] };
+    let filter = &pb::ListTasksRequest {
+        states: states.iter().map(|s| i32::from(*s)).collect(),
+        under_task_id: args.task.task.clone(),
+        ..pb::ListTasksRequest::default()
+    };
+    let page = |page_size, page_token| async move {
+        let request = pb::ListTasksRequest { page_size, page_token, ..filter.clone() };
+        let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).list_tasks(q).await }).await?;
+        Ok((answer.tasks.into_iter().map(Task::from).collect(), answer.next_page_token))
+    };
+    let (mut tasks, _) = list::all(usize::MAX, &page).await?;
+    if tasks.is_empty() {
+        // Over, or not there: what is known of it says which.
+        tasks.push(Task::from(super::get(server, &args.task.task).await?));
+    }
+    run.out.list(&Branch::sorted(tasks))?;
+    Ok(Exit::Ok)
 }
 
 async fn credentials(args: &ShowArgs, server: &Server, run: &Run) -> Result<Exit, CliError> {
@@ -90,6 +123,7 @@ pub async fn list(args: ListTasksArgs, run: &Run) -> Result<Exit, CliError> {
         environment: args.environment.unwrap_or_default(),
         page_size: 0,
         page_token: String::new(),
+        under_task_id: String::new(),
     };
     let page = |page_size, page_token| async move {
         let request = pb::ListTasksRequest { page_size, page_token, ..filter.clone() };

@@ -8,6 +8,7 @@ use clap::Args;
 use super::super::args::{self, wire_duration};
 use super::super::error::CliError;
 use super::super::exit::Exit;
+use super::super::subject::SubjectArgs;
 use super::super::terms::TermsArgs;
 use super::super::{Run, token};
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
@@ -23,6 +24,8 @@ pub struct OpenArgs {
     /// A file with the credential that we act under, `-` being stdin
     #[arg(long, value_name = "FILE")]
     parent_credential: Option<PathBuf>,
+    #[command(flatten)]
+    subject: SubjectArgs,
     /// Wait so long for an approval, where one is needed
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     wait_for_approval: Option<Duration>,
@@ -49,10 +52,11 @@ pub struct DelegateArgs {
 
 pub async fn open(args: OpenArgs, run: &Run) -> Result<Exit, CliError> {
     let parent_credential = args.parent_credential.as_deref().map(token::parent_credential).transpose()?;
+    let subject_token = args.subject.token()?;
     let server = run.server().await?;
     let request = pb::OpenTaskRequest {
         terms: Some(args.terms.on_the_wire(&server, args.parent).await?),
-        subject_token: None,
+        subject_token,
         parent_credential,
         request_id: run.request_id(&args.request_id),
         wait_for_approval: args.wait_for_approval.map(wire_duration),

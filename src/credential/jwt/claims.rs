@@ -197,6 +197,8 @@ impl Claims {
             }),
             subject_token: own.subject_token.as_ref().map(|t| (&*t.iss, &*t.id)),
         };
+        // As the server gathers them: what rests on a credential by its task alone has it as no ancestor.
+        facts.credentials.extend(own.subject_token.as_ref().and_then(|t| t.id.parse::<CredentialId>().ok()));
         facts.identities.extend(own.tasks.iter().map(|t| (&*t.owner.iss, &*t.owner.sub)));
         facts.identities.extend(own.ancestors.iter().map(|a| (trust_domain_of(&a.caller), &*a.caller)));
         let actors = std::iter::successors(self.act.as_deref(), |a| a.act.as_deref());

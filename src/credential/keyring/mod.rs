@@ -54,9 +54,9 @@ impl Sort {
     /// `None` for purposes that no kind of this version has.
     const fn of(purpose: KeyPurpose) -> Option<Sort> {
         match purpose {
-            KeyPurpose::AccessToken | KeyPurpose::StatusList | KeyPurpose::Checkpoint => Some(Sort::Signs),
+            KeyPurpose::AccessToken | KeyPurpose::StatusList | KeyPurpose::Checkpoint | KeyPurpose::X509Ca => Some(Sort::Signs),
             KeyPurpose::Reference | KeyPurpose::Password => Some(Sort::Derives),
-            KeyPurpose::Unspecified | KeyPurpose::X509Ca | KeyPurpose::SshCa => None,
+            KeyPurpose::Unspecified | KeyPurpose::SshCa => None,
         }
     }
 }

@@ -19,6 +19,8 @@ pub enum ApprovalOf {
     Extension = 3,
     /// A change of what decisions are made with, which takes effect with it.
     Change = 4,
+    /// One action, authorized with nothing issued.
+    Action = 5,
 }
 
 /// A change that waits for a second person.
@@ -145,6 +147,9 @@ pub struct ApprovalDecided {
     /// The digest of what was shown: nobody approves something else.
     #[prost(bytes = "vec", tag = "4")]
     pub digest: Vec<u8>,
+    /// The login that it was decided with, where a person did who is known by one.
+    #[prost(bytes = "vec", tag = "5")]
+    pub login: Vec<u8>,
 }
 
 /// Something that may be used once was used.

@@ -36,6 +36,17 @@ pub struct TokenEvidence {
     pub expires_at: u64,
 }
 
+/// What a subject token says of its subject's rights, as far as the configuration names the claims.
+#[derive(Clone, PartialEq, Eq, Hash, Message, Serialize, Deserialize)]
+pub struct SubjectClaims {
+    /// The groups.
+    #[prost(string, repeated, tag = "1")]
+    pub groups: Vec<String>,
+    /// The scopes.
+    #[prost(string, repeated, tag = "2")]
+    pub scopes: Vec<String>,
+}
+
 /// A credential that another rests on, and its caller.
 #[derive(Clone, PartialEq, Eq, Hash, Message, Serialize, Deserialize)]
 pub struct Ancestor {
@@ -162,6 +173,9 @@ pub struct Issued {
     /// It was issued in a break-glass task, or below one.
     #[prost(bool, tag = "37")]
     pub break_glass: bool,
+    /// What its subject token said of the subject's rights.
+    #[prost(message, optional, tag = "41")]
+    pub subject_claims: Option<SubjectClaims>,
 }
 
 /// A holder gave its credential back.
@@ -175,10 +189,10 @@ pub struct Released {
     pub keep_until: u64,
 }
 
-/// An action was authorized with a credential that was issued before.
+/// An action was authorized, with nothing issued.
 #[derive(Clone, PartialEq, Message)]
 pub struct Authorized {
-    /// The credential.
+    /// The credential that was shown for it. Empty: who acts asked for itself.
     #[prost(bytes = "vec", tag = "1")]
     pub credential: Vec<u8>,
     /// The tool.
@@ -190,6 +204,12 @@ pub struct Authorized {
     /// Version of the policy set that it was decided with.
     #[prost(uint64, tag = "4")]
     pub policy_version: u64,
+    /// What was decided, as it would have been issued. It has no id and no key.
+    #[prost(message, optional, boxed, tag = "5")]
+    pub decided: Option<Box<Issued>>,
+    /// It is good for an action begun before this, milliseconds.
+    #[prost(uint64, tag = "6")]
+    pub good_until: u64,
 }
 
 /// Where a credential was used, folded per credential, tool, outcome and minute.
@@ -210,7 +230,22 @@ pub struct UsesReported {
     /// How many.
     #[prost(uint64, tag = "5")]
     pub count: u64,
+    /// The credential's task.
+    #[prost(bytes = "vec", tag = "6")]
+    pub task: Vec<u8>,
+    /// The tool is none that the credential, or else its task, names.
+    #[prost(bool, tag = "7")]
+    pub undeclared: bool,
+    /// The credential had ended before.
+    #[prost(bool, tag = "8")]
+    pub after_end: bool,
+    /// The upstream.
+    #[prost(string, tag = "9")]
+    pub upstream: String,
 }
+
+/// Outcomes of a use, as records name them.
+pub const USE_OUTCOMES: [&str; 3] = ["accepted", "refused", "failed"];
 
 /// Refusals: one with what was asked, or many of one reason counted.
 #[derive(Clone, PartialEq, Message)]
@@ -286,6 +321,15 @@ pub struct Wanted {
     /// The binding that covered it.
     #[prost(string, tag = "13")]
     pub binding: String,
+    /// On whose behalf, where that is not the caller.
+    #[prost(message, optional, tag = "21")]
+    pub subject: Option<Identity>,
+    /// The actors, outermost first, where there is a subject.
+    #[prost(message, repeated, tag = "22")]
+    pub actors: Vec<Identity>,
+    /// What its subject token said of the subject's rights.
+    #[prost(message, optional, tag = "23")]
+    pub subject_claims: Option<SubjectClaims>,
 }
 
 /// Something is about to be made upstream.

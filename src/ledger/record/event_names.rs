@@ -38,6 +38,8 @@ pub const fn event_name(event: &Event) -> &'static str {
         Event::SnapshotTaken(_) => "snapshot taken",
         Event::Maintained(_) => "maintained",
         Event::HistoryRemoved(_) => "history removed",
+        Event::LoggedIn(_) => "logged in",
+        Event::LoggedOut(_) => "logged out",
         Event::FellDue(_) => "fell due",
     }
 }
@@ -77,5 +79,7 @@ pub const EVENT_NAMES: &[&str] = &[
     "snapshot taken",
     "maintained",
     "history removed",
+    "logged in",
+    "logged out",
     "fell due",
 ];

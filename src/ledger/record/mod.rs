@@ -8,6 +8,7 @@ mod credential;
 mod due;
 mod event_names;
 mod glass;
+mod login;
 mod names;
 mod registry;
 mod revocation;
@@ -18,6 +19,7 @@ pub use credential::*;
 pub use due::*;
 pub use event_names::{EVENT_NAMES, event_name};
 pub use glass::*;
+pub use login::*;
 pub use names::{OwnNames, Sort, names, own_names};
 pub use registry::*;
 pub use revocation::*;
@@ -25,6 +27,7 @@ pub use task::*;
 
 use prost::Message;
 
+use crate::identity::caller::Caller;
 use crate::identity::spiffe_id::SpiffeId;
 use crate::limits;
 use crate::seq::Seq;
@@ -47,7 +50,7 @@ pub struct Record {
     /// What happened.
     #[prost(
         oneof = "Event",
-        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 60, 61, 70, 71, 72, 80"
+        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 60, 61, 70, 71, 72, 80, 81, 82"
     )]
     pub event: Option<Event>,
 }
@@ -203,8 +206,14 @@ pub enum Event {
     /// The oldest commits are removed from the store.
     #[prost(message, tag = "72")]
     HistoryRemoved(HistoryRemoved),
+    /// A person signed in.
+    #[prost(message, boxed, tag = "80")]
+    LoggedIn(Box<LoggedIn>),
+    /// A person gave a login back.
+    #[prost(message, tag = "81")]
+    LoggedOut(LoggedOut),
     /// Something fell due by time alone.
-    #[prost(message, tag = "80")]
+    #[prost(message, tag = "82")]
     FellDue(FellDue),
 }
 
@@ -214,6 +223,14 @@ pub enum Event {
 pub struct BadRecord(pub String);
 
 impl Who {
+    /// Who calls: a person who signed in, else the workload.
+    pub fn of(caller: &Caller) -> Who {
+        match caller.person() {
+            Some(person) => Who::Person(Identity { issuer: person.issuer.to_string(), sub: person.subject.to_string() }),
+            None => Who::SpiffeId(caller.id().as_str().to_owned()),
+        }
+    }
+
     /// The SPIFFE ID, where it has one.
     pub fn spiffe_id(&self) -> Option<&str> {
         match self {
@@ -245,6 +262,14 @@ impl Identity {
     /// A workload's.
     pub fn workload(id: &SpiffeId) -> Identity {
         Identity { issuer: id.trust_domain().to_owned(), sub: id.as_str().to_owned() }
+    }
+
+    /// Whoever calls: a person who signed in, else the workload.
+    pub fn of(caller: &Caller) -> Identity {
+        match caller.person() {
+            Some(person) => Identity { issuer: person.issuer.to_string(), sub: person.subject.to_string() },
+            None => Identity::workload(caller.id()),
+        }
     }
 
     /// A workload by its SPIFFE ID, a person by issuer and subject: also one whose issuer calls it like a workload.

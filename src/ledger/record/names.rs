@@ -185,10 +185,13 @@ impl Namer<'_> {
                 self.credential(&e.credential);
                 self.tool(&e.tool);
                 self.hex(&e.arguments);
+                e.decided.iter().for_each(|decided| self.issued(decided));
             }
             Event::UsesReported(e) => {
                 self.credential(&e.credential);
                 self.tool(&e.tool);
+                self.task(&e.task);
+                self.upstream(&e.upstream);
             }
             Event::Refused(e) => {
                 self.who(&e.caller);
@@ -203,12 +206,18 @@ impl Namer<'_> {
                     self.task(&wanted.task);
                     self.hex(&wanted.arguments);
                     self.other(&wanted.binding);
+                    wanted.subject.iter().for_each(|one| self.identity(one));
+                    self.identities(&wanted.actors);
+                    wanted.subject_claims.iter().for_each(|claims| self.subject_claims(claims));
                 }
             }
             Event::Revoked(e) => self.targets(&e.targets),
             Event::LockLifted(e) => self.targets(&e.targets),
             Event::ApprovalAsked(e) => self.asked(e),
-            Event::ApprovalDecided(e) => self.approval(&e.approval),
+            Event::ApprovalDecided(e) => {
+                self.approval(&e.approval);
+                self.credential(&e.login);
+            }
             Event::UsedOnce(e) => self.hex(&e.digest),
             Event::LeaseOpened(e) => {
                 self.lease(&e.lease);
@@ -218,6 +227,8 @@ impl Namer<'_> {
             }
             Event::LeaseClosed(e) => self.lease(&e.lease),
             Event::BreakGlass(e) => self.glass(e),
+            Event::LoggedIn(e) => self.logged_in(e),
+            Event::LoggedOut(e) => self.credential(&e.credential),
             Event::FellDue(e) => self.due(e),
             Event::SnapshotTaken(_) | Event::Maintained(_) | Event::HistoryRemoved(_) => {}
             other => self.registry(other),
@@ -264,6 +275,19 @@ impl Namer<'_> {
         }
     }
 
+    fn logged_in(&mut self, e: &LoggedIn) {
+        self.credential(&e.credential);
+        e.person.iter().for_each(|one| self.identity(one));
+        self.who(&e.caller);
+        self.other(&e.key);
+        self.svid(e.svid.as_ref());
+        self.hex(&e.certificate);
+        e.token.iter().for_each(|token| self.other(&token.id));
+        self.environment(&e.environment);
+        self.others(&e.policies);
+        self.other(&e.provider);
+    }
+
     fn asked(&mut self, e: &ApprovalAsked) {
         self.approval(&e.approval);
         self.hex(&e.digest);
@@ -286,59 +310,5 @@ impl Namer<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn all_of(record: &Record) -> Vec<(Sort, String)> {
-        let mut found = Vec::new();
-        names(record, &mut |sort, text| found.push((sort, text.to_owned())));
-        found
-    }
-
-    #[test]
-    fn an_issuance_is_found_by_all_that_it_names() {
-        let issued = Issued {
-            credential: vec![1; 16],
-            task: vec![2; 16],
-            caller: "spiffe://a.example/x".into(),
-            upstream: "github".into(),
-            tool: "search".into(),
-            environment: "dev".into(),
-            subject: Some(Identity { issuer: "https://idp.example".into(), sub: "alice".into() }),
-            token_digest: vec![3; 32],
-            ..Issued::default()
-        };
-        let request = Request { caller: "spiffe://a.example/x".into(), id: "r-1".into(), digest: Vec::new() };
-        let record = Record::new(Who::SpiffeId("spiffe://a.example/x".into()), Event::Issued(Box::new(issued)));
-        let found = all_of(&record.for_request(Some(request)));
-        let has = |sort, text: &str| assert!(found.contains(&(sort, text.to_owned())), "{text}: {found:?}");
-        has(Sort::Event, "credential issued");
-        has(Sort::Task, &TaskId::from_bytes([2; 16]).to_string());
-        has(Sort::Other, &CredentialId::from_bytes([1; 16]).to_string());
-        has(Sort::Workload, "spiffe://a.example/x");
-        has(Sort::Upstream, "github");
-        has(Sort::Tool, "search");
-        has(Sort::Environment, "dev");
-        has(Sort::Other, "alice");
-        has(Sort::Other, "https://idp.example#alice");
-        has(Sort::Other, &"03".repeat(32));
-        has(Sort::Other, "r-1");
-        assert!(found.iter().all(|(_, text)| !text.is_empty()));
-    }
-
-    #[test]
-    fn a_revocation_is_found_by_what_it_aims_at() {
-        let aims = [Aim::Upstream("github".into()), Aim::Tool("search".into()), Aim::SigningKey("k1".into())];
-        let targets = aims.map(|aim| TargetRecord { aim: Some(aim) }).to_vec();
-        let revoked = Event::Revoked(Revoked { targets, ..Revoked::default() });
-        let found = all_of(&Record::new(Who::LocalUid(7), revoked));
-        let expected = [
-            (Sort::Other, "local-uid:7"),
-            (Sort::Event, "revoked"),
-            (Sort::Upstream, "github"),
-            (Sort::Tool, "search"),
-            (Sort::Other, "k1"),
-        ];
-        assert_eq!(found, expected.map(|(sort, text)| (sort, text.to_owned())));
-    }
-}
+#[path = "names_tests.rs"]
+mod tests;

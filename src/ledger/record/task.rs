@@ -83,12 +83,21 @@ pub struct TaskOpened {
     /// It waits for this approval before it is active.
     #[prost(bytes = "vec", tag = "15")]
     pub approval: Vec<u8>,
-    /// Credential that the opener was itself identified by, where mayfly issued its SVID.
+    /// Credential that the opener was itself identified by, where mayfly issued its SVID, or that it showed as a subject token.
     #[prost(bytes = "vec", tag = "16")]
     pub ancestor: Vec<u8>,
     /// It is a break-glass task, or below one.
     #[prost(bool, tag = "17")]
     pub break_glass: bool,
+    /// The subject token that it was opened with, its owner being the subject; or that the task above it rests on.
+    #[prost(message, optional, tag = "21")]
+    pub subject_token: Option<super::TokenEvidence>,
+    /// The actors, outermost first, where it was itself opened with a subject token.
+    #[prost(message, repeated, tag = "22")]
+    pub actors: Vec<super::Identity>,
+    /// What the subject token said of the subject's rights.
+    #[prost(message, optional, tag = "23")]
+    pub subject_claims: Option<super::SubjectClaims>,
 }
 
 /// How a task ended.

@@ -82,6 +82,8 @@ impl State {
                     self.count_caller_rule(record, until);
                 }
             }
+            Event::Authorized(e) => self.authorized(e),
+            Event::UsesReported(e) => self.used(e),
             Event::Refused(e) => self.refusals += e.count,
             Event::Revoked(e) => self.revoke(e, record),
             Event::LockLifted(e) => {
@@ -171,6 +173,8 @@ impl State {
                 }
             }
             Event::HistoryRemoved(e) => self.removed = Removed::of(e),
+            Event::LoggedIn(e) => self.log_in(e, record.revision()),
+            Event::LoggedOut(e) => self.log_out(&e.credential),
             _ => {}
         }
     }
@@ -225,6 +229,7 @@ impl State {
         self.glasses.void(self.time, self.head);
         self.requests.clear();
         self.descent.clear();
+        self.logins.clear();
         self.rules_by_caller.clear();
         // What had an end is gone; its end would take away what has the same name from now on.
         self.ends.retain(|end| matches!(end, End::UsedOnce(_)));

@@ -95,7 +95,7 @@ pub struct Glasses {
     by_task: BTreeMap<TaskId, Glass>,
     /// How many were ever opened.
     pub opened: u64,
-    /// How many credentials were ever issued in one.
+    /// How many credentials were ever issued, and actions authorized, in one.
     pub uses: u64,
 }
 

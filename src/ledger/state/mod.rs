@@ -11,14 +11,17 @@ mod attacks;
 mod ceilings;
 pub mod credentials;
 pub mod glass;
+mod held;
 pub mod intern;
 mod judged;
+mod logins;
 mod parts;
 mod small;
 pub mod tasks;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod uses;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -31,10 +34,11 @@ use credentials::facts_of;
 pub use credentials::{Asked, Credentials, Live, RequestKey, add_lineage, facts_of_record, id_for, svid_facts, trust_domain_of};
 pub use glass::{Glass, Glasses, Party};
 pub use judged::{Issuance, Judged};
+pub use logins::{Login, login_of_serial, serial_of_login};
 pub use parts::{Approval, BundleState, Claims, Decided, Key, Lease, Remembered, Removed, Taken, Version};
 pub use tasks::{Closed, Hold, Phase, Task, Tasks, Terms};
 pub(crate) use verdict::refused_by;
-pub use verdict::{expired, policy_in_force};
+pub use verdict::{expired, id_token_used, policy_in_force};
 
 use super::commit::{BadCommit, ChainHead, Commit};
 use super::record::{Event, KeyPurpose, KeyState, Narrowing, Record};
@@ -107,6 +111,8 @@ pub struct State {
     pub bytes: u64,
     /// What retention took out of the store, or is about to.
     pub removed: Removed,
+    /// People who signed in, until the end of their certificates.
+    pub logins: Map<CredentialId, Arc<Login>>,
     /// Small things with an end, by it.
     ends: Calendar<End>,
 }
@@ -118,6 +124,7 @@ enum End {
     Approval(ApprovalId),
     CallerRule(Box<str>),
     Descent(CredentialId),
+    Login(CredentialId),
 }
 
 mod rules_as_entries {
@@ -185,6 +192,7 @@ impl State {
             snapshot_before: self.snapshot_before,
             bytes: self.bytes,
             removed: self.removed.clone(),
+            logins: self.logins.clone(),
             ends: self.ends.clone(),
         }
     }

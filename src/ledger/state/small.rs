@@ -21,8 +21,8 @@ impl State {
 
     /// Counts a rule that a caller's own act made.
     pub(super) fn count_caller_rule(&mut self, record: &Record, until: Millis) {
-        if let Some(Who::SpiffeId(caller)) = record.author.as_ref().and_then(|a| a.who.as_ref()) {
-            let caller: Box<str> = caller.as_str().into();
+        if let Some(who @ (Who::SpiffeId(_) | Who::Person(_))) = record.author.as_ref().and_then(|a| a.who.as_ref()) {
+            let caller: Box<str> = who.name().into();
             *self.rules_by_caller.or_insert(caller.clone(), 0) += 1;
             self.ends.after(until, End::CallerRule(caller));
         }
@@ -57,6 +57,9 @@ impl State {
                     if self.descent.get(&id).is_some_and(|end| *end < self.time) {
                         self.descent.remove(&id);
                     }
+                }
+                End::Login(id) => {
+                    self.logins.remove(&id);
                 }
                 End::CallerRule(caller) => {
                     if let Some(n) = self.rules_by_caller.value_mut(&caller) {

@@ -4,49 +4,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use super::held::{Closed, Hold};
 use super::intern::Slot;
 pub use super::terms::Terms;
-use crate::ledger::record::{HoldRank, Outcome, TaskOpened, Who};
+use super::uses::Done;
+use crate::ledger::record::{Outcome, TaskOpened};
 use crate::limits;
 use crate::persistent::{Calendar, Map, Pages};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
-
-/// Why a task is held, one per rank.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hold {
-    /// Who holds it.
-    pub rank: HoldRank,
-    /// Why.
-    pub reason: Box<str>,
-    /// The seq of its record.
-    pub seq: Seq,
-    /// Its author.
-    pub by: Option<Box<Who>>,
-    /// Since when.
-    pub since: Millis,
-}
-
-impl Hold {
-    /// Whether a resumption by this rank, decided on a view up to `revision`, ends it: never one that it did not see.
-    pub fn lifted_by(&self, rank: HoldRank, revision: Seq) -> bool {
-        self.rank <= rank && self.seq <= revision
-    }
-}
-
-/// How a task ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Closed {
-    /// How.
-    pub outcome: Outcome,
-    /// Why.
-    pub reason: Box<str>,
-    /// When.
-    pub at: Millis,
-    /// The seq of its record.
-    pub seq: Seq,
-    /// Who ended it.
-    pub by: Option<Box<Who>>,
-}
 
 /// A task.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -71,6 +36,8 @@ pub struct Task {
     pub issued_under: u64,
     /// The latest end of one of those.
     pub ends_under: Millis,
+    /// What was done in it.
+    pub done: Done,
     /// Credentials in memory that name it.
     pub credentials: u32,
     /// Tasks in memory that have it as parent.
@@ -230,6 +197,7 @@ impl Tasks {
             heartbeat: opened.heartbeat,
             policy: opened.policy_version,
             svid: opened.svid.clone().map(Arc::new),
+            behalf: opened.subject_token.clone().map(|token| Arc::new((token, opened.actors.clone()))),
             ancestor: CredentialId::from_slice(&opened.ancestor),
             break_glass: opened.break_glass,
             seq,
@@ -252,6 +220,7 @@ impl Tasks {
             counted: true,
             issued: 0,
             issued_under: 0,
+            done: Done::default(),
             ends_under: Millis(0),
             credentials: 0,
             children: 0,

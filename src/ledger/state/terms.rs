@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::record::{Allowance, Identity, SvidEvidence};
+use crate::ledger::record::{Allowance, Identity, SvidEvidence, TokenEvidence};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// What a task was opened with. Only its deadline changes later.
@@ -36,7 +36,9 @@ pub struct Terms {
     pub policy: u64,
     /// The SVID that it was opened with.
     pub svid: Option<Arc<SvidEvidence>>,
-    /// The credential that its opener was identified by, where mayfly issued its SVID.
+    /// The subject token that it was opened with, and the actors, outermost first.
+    pub behalf: Option<Arc<(TokenEvidence, Vec<Identity>)>>,
+    /// The credential that its opener was identified by, where mayfly issued its SVID, or that it showed as a subject token.
     pub ancestor: Option<CredentialId>,
     /// It is a break-glass task, or below one.
     pub break_glass: bool,
@@ -60,6 +62,9 @@ impl Terms {
         one(&mut self.callers, &other.callers);
         one(&mut self.allowance, &other.allowance);
         if let (Some(own), Some(other)) = (&mut self.svid, &other.svid) {
+            one(own, other);
+        }
+        if let (Some(own), Some(other)) = (&mut self.behalf, &other.behalf) {
             one(own, other);
         }
     }

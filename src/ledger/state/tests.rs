@@ -331,7 +331,7 @@ fn every_sort_of_target_is_answered_by_what_a_credential_knows() {
     if let Some(Event::Issued(e)) = &mut record.event {
         e.binding = String::new();
         e.subject = Some(Identity { issuer: "https://idp.example".into(), sub: "ada".into() });
-        e.subject_token = Some(TokenEvidence { issuer: "https://idp.example".into(), id: "t-1".into(), expires_at: 0 });
+        e.subject_token = Some(TokenEvidence { issuer: "https://idp.example".into(), id: "t-1".into(), expires_at: u64::MAX });
     }
     log.put(vec![record.clone()])[0].clone().unwrap();
     let credential = CredentialId::from_slice(&id_of(&record)).unwrap();

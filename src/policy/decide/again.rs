@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::place::{Lists, Place};
 use super::seconds;
 use crate::identity::spiffe_id::SpiffeId;
-use crate::ledger::record::Issued;
+use crate::ledger::record::{Identity, Issued};
 use crate::ledger::state::{Live, State, Task};
 use crate::policy::action::{Action, Work};
 use crate::policy::cache::Verdicts;
@@ -41,6 +41,8 @@ pub struct Held {
     pub expires_at: Millis,
     /// It renews another one.
     renewal: bool,
+    /// On whose behalf, and those who acted before the caller.
+    subject: Option<(Identity, Vec<String>)>,
     place: Place,
     /// What is not in memory, but in its record.
     own: Option<Own>,
@@ -50,6 +52,8 @@ pub struct Held {
 struct Own {
     purpose: String,
     arguments: Vec<u8>,
+    /// The groups of its subject.
+    groups: Vec<String>,
     /// Who approved it, where somebody did.
     approved_by: Option<String>,
 }
@@ -69,7 +73,8 @@ impl Held {
             binding: live.binding().into(),
             kind: live.kind(),
             expires_at: live.expires_at(),
-            renewal: !live.ancestors().is_empty(),
+            renewal: renews(live),
+            subject: live.lineage().and_then(|l| Some((l.subject.clone()?, before(live.caller(), &l.actors)))),
             place: Place::open(state, task, live.caller()),
             own: None,
         }
@@ -78,7 +83,34 @@ impl Held {
     /// Adds what only its record knows.
     pub fn with_record(&mut self, issued: &Issued, approved_by: Option<String>) {
         let (purpose, arguments) = (issued.purpose.clone(), issued.arguments.clone());
-        self.own = Some(Own { purpose, arguments, approved_by });
+        let groups = issued.subject_claims.as_ref().map_or_else(Vec::new, |claims| claims.groups.clone());
+        self.own = Some(Own { purpose, arguments, groups, approved_by });
+    }
+
+    /// What it was issued for.
+    fn doing(&self) -> Doing<'_> {
+        Doing {
+            scopes: self.scopes.iter().map(|s| &**s).collect(),
+            tool: &self.tool,
+            purpose: self.own.as_ref().map_or_else(|| self.place.purpose(), |own| &own.purpose),
+            arguments: self.arguments(),
+            binding: (!self.binding.is_empty()).then_some(&*self.binding),
+        }
+    }
+
+    /// SHA-256 of the arguments that it serves for, where it does and its record was added.
+    pub(super) fn arguments(&self) -> Option<&[u8; 32]> {
+        self.own.as_ref().and_then(|own| <&[u8; 32]>::try_from(&own.arguments[..]).ok())
+    }
+
+    /// Its task's id.
+    pub fn task(&self) -> TaskId {
+        self.place.id
+    }
+
+    /// Its task.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Whether an upstream's registration still has room for it: its kind, its scopes, and the life that it has left.
@@ -88,6 +120,17 @@ impl Held {
             && self.expires_at <= upstream.expires
             && self.expires_at.since(now) <= upstream.ttl.max.saturating_mul(1000)
     }
+}
+
+/// Whether it renews another one: it has ancestors, and not for a credential of ours that was shown as a subject token.
+fn renews(live: &Live<'_>) -> bool {
+    let token = live.lineage().and_then(|l| l.subject_token.as_ref()).and_then(|t| t.id.parse::<CredentialId>().ok());
+    live.ancestors().last().is_some_and(|last| token.is_none_or(|id| last.credential != id.as_bytes()))
+}
+
+/// Those who act for each other, without the caller.
+fn before(caller: &str, actors: &[Identity]) -> Vec<String> {
+    actors.iter().map(Identity::name).filter(|name| name != caller).collect()
 }
 
 /// Whether deciding again needs what only records know.
@@ -107,32 +150,55 @@ fn verdict(verdicts: &Verdicts, set: &PolicySet, upstream: &Upstream, held: &Hel
     if set.environment_of(&caller) != Some(&upstream.environment) {
         return None;
     }
-    let scopes: Vec<&str> = held.scopes.iter().map(|s| &**s).collect();
+    Some(question(&caller, upstream, held, &held.doing(), now, |question| verdicts.verdict(set, question)))
+}
+
+/// What is to be done with what somebody holds.
+pub(super) struct Doing<'a> {
+    pub scopes: Vec<&'a str>,
+    pub tool: &'a str,
+    pub purpose: &'a str,
+    pub arguments: Option<&'a [u8; 32]>,
+    pub binding: Option<&'a str>,
+}
+
+/// Asks whether what somebody holds would be issued now, for that.
+pub(super) fn question<T>(
+    caller: &SpiffeId,
+    upstream: &Upstream,
+    held: &Held,
+    doing: &Doing<'_>,
+    now: Millis,
+    ask_it: impl FnOnce(&Question<'_>) -> T,
+) -> T {
     let (mut digest, mut id) = ([0; 43], [0; TaskId::TEXT]);
-    let arguments = held.own.as_ref().and_then(|own| <&[u8; 32]>::try_from(&own.arguments[..]).ok());
-    let purpose = held.own.as_ref().map_or_else(|| held.place.purpose(), |own| &own.purpose);
     let people: Vec<&str> = held.own.iter().filter_map(|own| own.approved_by.as_deref()).collect();
     let lists = Lists::of(&held.place);
+    let groups: Vec<&str> = held.own.iter().flat_map(|own| &own.groups).map(String::as_str).collect();
+    let (subject, chain) = held.subject.as_ref().map_or((None, &[][..]), |(who, before)| (Some(who), &before[..]));
+    let chain: Vec<&str> = chain.iter().map(String::as_str).collect();
     let ask = request::Ask {
         environment: &upstream.environment,
         intent: request::Intent {
-            purpose,
-            tool: (!held.tool.is_empty()).then_some(&*held.tool),
-            arguments_digest: arguments.map(|d| request::digest_text(d, &mut digest)),
+            purpose: doing.purpose,
+            tool: (!doing.tool.is_empty()).then_some(doing.tool),
+            arguments_digest: doing.arguments.map(|d| request::digest_text(d, &mut digest)),
             kind: Kind::from_tag(held.kind),
-            scopes: &scopes,
-            binding: (!held.binding.is_empty()).then_some(&*held.binding),
+            scopes: &doing.scopes,
+            binding: doing.binding,
         },
         ttl_seconds: seconds(held.expires_at.since(now)),
         renewal: held.renewal,
         break_glass: held.place.glass.is_some(),
+        act_chain: &chain,
+        subject: subject.map(|s| request::SubjectFacts { issuer: &s.issuer, id: &s.sub, groups: &groups }),
         task: lists.facts(&held.place, &upstream.environment, Some(held.place.id.write(&mut id))),
         counts: held.place.counts,
         approvals: request::ApprovalFacts { count: i64::from(!people.is_empty()), people: &people },
         now,
         ..request::Ask::default()
     };
-    Some(verdicts.verdict(set, &Question::work(&caller, Work::Exchange, upstream, &ask)))
+    ask_it(&Question::work(caller, Work::Exchange, upstream, &ask))
 }
 
 /// A set in the place of another one: what it refuses that was not refused before.

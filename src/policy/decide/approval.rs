@@ -5,7 +5,7 @@ use super::{Decided, Decider, denied};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
 use crate::ledger::commit::sha256;
-use crate::ledger::record::{ApprovalAsked, ApprovalOf, Who};
+use crate::ledger::record::{ApprovalAsked, ApprovalOf, Identity, Who};
 use crate::ledger::state;
 use crate::policy::action::{Action, Work};
 use crate::policy::request::ApprovalFacts;
@@ -117,7 +117,7 @@ impl Decider {
             upstream: upstream.name.clone(),
             // An approval that outlives its task would be good for nothing.
             expires_at: now.plus(ttl_ms).min(if place.is_new() { Millis(u64::MAX) } else { place.deadline }).0,
-            of: ApprovalOf::Exchange as i32,
+            of: if want.is_action() { ApprovalOf::Action } else { ApprovalOf::Exchange } as i32,
             environment: upstream.environment.clone(),
             scopes: standing.scopes.clone(),
             kind: standing.kind.tag().into(),
@@ -130,6 +130,8 @@ impl Decider {
             opens: place.is_new(),
             binding: standing.binding.map_or_else(String::new, |b| b.binding.name.clone()),
             binding_version: standing.binding.map_or(0, |b| b.version),
+            subject: want.subject().filter(|s| !s.is(caller.id())).map(|s| s.identity().clone()),
+            actors: want.subject().map_or_else(Vec::new, |s| s.actors(caller.id())),
             ..ApprovalAsked::default()
         })
     }
@@ -160,7 +162,8 @@ fn known(view: &View, caller: &Caller, digest: &Digest) -> Known {
 /// digest. What the request id is, and how long somebody waits, is no part of it.
 fn bound(caller: &Caller, want: &Wanted, standing: &Decided<'_>) -> Digest {
     let mut parts = Parts(Vec::with_capacity(512));
-    parts.text("mayfly approval 1").text(caller.id().as_str());
+    let of = if want.is_action() { "mayfly approval of an action 1" } else { "mayfly approval 1" };
+    parts.text(of).text(caller.id().as_str());
     let upstream: &Upstream = &standing.registered.upstream;
     parts.text(&upstream.name).number(standing.registered.version).text(&upstream.environment);
     parts.list(&standing.scopes).number(standing.kind.tag().into());
@@ -168,6 +171,12 @@ fn bound(caller: &Caller, want: &Wanted, standing: &Decided<'_>) -> Digest {
     parts.text(&want.tool).bytes(want.arguments.as_ref().map_or(&[], |d| &d[..])).text(standing.purpose(want));
     if let Some(bound) = standing.binding {
         parts.text(&bound.binding.name).number(bound.version);
+    }
+    if let Some(subject) = want.subject() {
+        parts.text("subject").identity(subject.identity());
+        for actor in subject.actors(caller.id()) {
+            parts.identity(&actor);
+        }
     }
     match &want.key {
         wanted::Binding::Unasked => parts.number(0),
@@ -202,6 +211,10 @@ impl Parts {
 
     fn text(&mut self, text: &str) -> &mut Parts {
         self.bytes(text.as_bytes())
+    }
+
+    fn identity(&mut self, identity: &Identity) -> &mut Parts {
+        self.text(&identity.issuer).text(&identity.sub)
     }
 
     fn number(&mut self, number: u64) -> &mut Parts {

@@ -5,7 +5,7 @@ use super::{Decider, caller_facts, denied, svid_of};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
 use crate::ledger::record::{BreakGlass, GlassStep, Identity, TaskOpened};
-use crate::ledger::state::{Glass, refused_by};
+use crate::ledger::state::{Glass, refused_by, trust_domain_of};
 use crate::limits;
 use crate::policy::action::Work;
 use crate::policy::catalog::{Compiled, Policy};
@@ -47,6 +47,11 @@ impl Rights {
     }
 }
 
+/// Whether a list names somebody: like approvers, a person may stand there by issuer and subject, or by the SPIFFE ID of their logins.
+fn names(list: &[Identity], who: &Identity, caller: &str) -> bool {
+    list.contains(who) || list.iter().any(|one| one.sub == *caller && one.issuer == *trust_domain_of(caller))
+}
+
 fn not_named(name: &str) -> No {
     let what = format!("there is no break-glass {name} that you may open");
     No::Refusal(
@@ -57,13 +62,13 @@ fn not_named(name: &str) -> No {
 /// The rights of that name which somebody may open, in the one environment that has them.
 fn opened_by<'a>(
     compiled: &'a Compiled,
-    who: &Identity,
+    (caller, who): (&Caller, &Identity),
     name: &str,
     environment: Option<&str>,
 ) -> Result<(&'a Policy, &'a Rights), No> {
     let all = compiled.environments().filter(|(of, _)| environment.is_none_or(|asked| asked == *of));
     let named = all.flat_map(|(of, policy)| policy.set.rights(of).map(move |(name, rights)| (name, policy, rights)));
-    let mut found = named.filter(|(of, _, rights)| *of == name && rights.open.contains(who));
+    let mut found = named.filter(|(of, _, rights)| *of == name && names(&rights.open, who, caller.id().as_str()));
     match (found.next(), found.next()) {
         (Some((_, policy, rights)), None) => Ok((policy, rights)),
         (Some((_, _, one)), Some((_, _, other))) => {
@@ -96,7 +101,7 @@ pub(super) fn still_named(policy: &Policy, place: &Place, upstream: &Upstream, s
     let Some((_, rights)) = all.find(|(of, _)| **of == **name) else {
         return no(format!("policy no longer names break-glass {name}"));
     };
-    if !who.as_ref().is_some_and(|who| rights.open.contains(who)) {
+    if !who.as_ref().is_some_and(|(who, caller)| names(&rights.open, who, caller)) {
         return no(format!("policy no longer lets you open break-glass {name}"));
     }
     let of = rights.upstreams.iter().find(|(of, _)| *of == upstream.name).map(|(_, scopes)| scopes);
@@ -138,7 +143,7 @@ impl Decider {
         ask: &GlassAsk,
         id: TaskId,
     ) -> Result<(Box<TaskOpened>, BreakGlass), No> {
-        let (policy, rights) = opened_by(compiled, who, &ask.rights, ask.environment.as_deref())?;
+        let (policy, rights) = opened_by(compiled, (caller, who), &ask.rights, ask.environment.as_deref())?;
         self.inside_wall(compiled, caller, &rights.environment)?;
         not_blocked(view, caller, "opening break-glass")?;
         let longest = rights.ttl_ms.min(self.longest_task_ms);
@@ -148,7 +153,7 @@ impl Decider {
             return Err(No::Refusal(Refusal::field("ttl", what)));
         }
         let terms = rights.terms(&ask.reason);
-        let (allowance, environment) = self.allowance(compiled, &terms)?;
+        let (allowance, environment) = self.allowance(compiled, &terms, None)?;
         if environment != rights.environment {
             let what = format!("break-glass {} names upstreams of {environment}", ask.rights);
             return Err(denied(Reason::EnvironmentWall, what));
@@ -172,9 +177,9 @@ impl Decider {
         };
         let path = TaskPath::New { tasks: vec![id], owners: vec![who.clone()] };
         let live = view.read(|s| live_of(s, caller.id().as_str()));
-        let glass = InGlass { rights: ask.rights.as_str().into(), who: Some(who.clone()) };
+        let glass = InGlass { rights: ask.rights.as_str().into(), who: Some((who.clone(), caller.id().as_str().into())) };
         let place = Place::new(id, opened, allowance, path, live).in_glass(Some(glass.into()));
-        self.may_open(compiled, policy, caller, &terms, &place, Work::OpenTask, now)?;
+        self.may_open(compiled, policy, caller, &terms, &place, (Work::OpenTask, None), now)?;
         let step = BreakGlass {
             people: vec![who.clone()],
             text: ask.reason.clone(),
@@ -197,23 +202,23 @@ impl Decider {
         reason: &str,
     ) -> Result<BreakGlass, No> {
         let (policy, rights) = now(compiled, glass)?;
-        if !rights.open.contains(who) {
+        if !names(&rights.open, who, caller.id().as_str()) {
             return Err(not_named(&glass.rights));
         }
         self.inside_wall(compiled, caller, &glass.environment)?;
         not_blocked(view, caller, "joining break-glass")?;
-        let first = glass.people.first().map(|p| &p.who);
+        let first = glass.people.first();
         let terms = rights.terms(reason);
-        let (allowance, _) = self.allowance(compiled, &terms)?;
+        let (allowance, _) = self.allowance(compiled, &terms, None)?;
         let place = view.read(|s| s.tasks.get(&id).map(|task| Place::open(s, task, caller.id().as_str())));
         let Some(place) = place else { return Err(denied(Reason::NotFound, format!("there is no break-glass task {id}"))) };
-        if *place.allowance() != allowance || !first.is_some_and(|first| rights.open.contains(first)) {
+        if *place.allowance() != allowance || !first.is_some_and(|first| names(&rights.open, &first.who, &first.caller)) {
             let what = format!("what break-glass {} gives, or to whom, changed since task {id} was opened", glass.rights);
             return Err(No::Refusal(Refusal::new(Reason::DeniedByPolicy, what).way_out("close it, and open another one")));
         }
-        self.may_open(compiled, policy, caller, &terms, &place, Work::OpenTask, view.now())?;
+        self.may_open(compiled, policy, caller, &terms, &place, (Work::OpenTask, None), view.now())?;
         Ok(BreakGlass {
-            people: first.into_iter().chain([who]).cloned().collect(),
+            people: first.map(|first| &first.who).into_iter().chain([who]).cloned().collect(),
             text: reason.to_owned(),
             rights: glass.rights.to_string(),
             step: GlassStep::Joined as i32,
@@ -232,7 +237,7 @@ impl Decider {
         text: &str,
     ) -> Result<BreakGlass, No> {
         let (policy, rights) = now(compiled, glass)?;
-        if !rights.review.contains(who) {
+        if !names(&rights.review, who, caller.id().as_str()) {
             let what = format!("there is no break-glass task {id} that you may review");
             let no = Refusal::new(Reason::NotFound, what);
             return Err(No::Refusal(no.way_out("whoever owns the policy set names reviewers under [break_glass]")));
@@ -250,8 +255,9 @@ impl Decider {
     }
 
     /// Whether policy names somebody for one, to open or to review it.
-    pub fn named_for_glass(&self, compiled: &Compiled, who: &Identity, glass: &Glass) -> bool {
-        now(compiled, glass).is_ok_and(|(_, rights)| rights.review.contains(who) || rights.open.contains(who))
+    pub fn named_for_glass(&self, compiled: &Compiled, (caller, who): (&Caller, &Identity), glass: &Glass) -> bool {
+        let named = |list: &[Identity]| names(list, who, caller.id().as_str());
+        now(compiled, glass).is_ok_and(|(_, rights)| named(&rights.review) || named(&rights.open))
     }
 
     fn glass_step(&self, view: &View, policy: &Policy, caller: &Caller, id: TaskId) -> BreakGlass {

@@ -2,17 +2,25 @@
 //!
 //! Unknown anywhere means no. Cedar's verdict can only narrow: whatever it permits, the walls and bounds before and after it hold.
 
+mod activity;
 mod again;
 mod approval;
+mod authorize;
+mod caller;
 mod glass;
 mod place;
 mod settle;
 mod shared;
+mod subject;
 mod task;
 
+pub use activity::Activity;
 pub use again::{Anew, Held, reads_records, still_permits};
+pub use authorize::plain as plain_action;
+pub use caller::{caller_facts, svid_of};
 pub use glass::GlassAsk;
 pub use shared::Shared;
+pub use task::Opens;
 
 use std::sync::Arc;
 
@@ -22,18 +30,21 @@ use super::bound::{Bound, Life};
 use super::cache::Verdicts;
 use super::catalog::{self, Compiled, Policy, Registered, issuer_of};
 use super::grant::{Grant, Parts, TaskPath};
+use super::person;
 use super::request::{self, Question};
+use super::subject::Subject;
 use super::wanted::{TaskChoice, Wanted};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
 use crate::ledger::record::{self, Request, Who};
-use crate::refusal::{Denied, No, Reason, Refusal};
-use crate::revocation::{Facts, Sort, Sorts, SvidFacts};
+use crate::refusal::{Denied, Fault, No, Reason, Refusal};
+use crate::revocation::{Sort, Sorts};
 use crate::seq::{Millis, TaskId};
 use crate::upstream::registry::{Kind, Upstream};
 use approval::Given;
 use place::{Lists, Place, named, named_and_blocked, within_task};
 use settle::{active, binding_of, kind_of, scopes_of};
+use subject::Behind;
 
 /// What decisions of one server share.
 pub struct Decider {
@@ -51,35 +62,6 @@ pub struct Decider {
 
 fn denied(reason: Reason, what: impl Into<String>) -> No {
     No::Refusal(Refusal::new(reason, what))
-}
-
-/// A workload's SVID as records write it.
-pub fn svid_of(caller: &Caller) -> record::SvidEvidence {
-    let e = caller.evidence();
-    record::SvidEvidence {
-        anchor: e.trust_anchor.as_bytes().to_vec(),
-        issuing_key: e.issuing_key.to_vec(),
-        serial: e.serial.clone(),
-        not_after: e.not_after.0,
-    }
-}
-
-/// The facts of a caller alone: what every call is checked against.
-pub fn caller_facts<'a>(caller: &'a Caller, view: &View) -> Facts<'a> {
-    let e = caller.evidence();
-    let svid = SvidFacts {
-        trust_domain: caller.id().trust_domain(),
-        anchor: e.trust_anchor.as_bytes(),
-        issuing_key: &e.issuing_key,
-        serial: &e.serial,
-    };
-    Facts {
-        revision: view.revision(),
-        identities: vec![(caller.id().trust_domain(), caller.id().as_str())],
-        credentials: caller.ancestor().into_iter().collect(),
-        svid: Some(svid),
-        ..Facts::default()
-    }
 }
 
 /// What was settled of an exchange.
@@ -105,7 +87,7 @@ struct Decided<'a> {
 
 impl Decided<'_> {
     /// What policy was asked, for the audit of a refusal.
-    fn denied(&self, want: &Wanted) -> Denied {
+    fn denied(&self, caller: &Caller, want: &Wanted) -> Denied {
         let upstream = &self.registered.upstream;
         Denied {
             environment: upstream.environment.clone(),
@@ -120,6 +102,7 @@ impl Decided<'_> {
             ttl_ms: self.life.end().since(self.now),
             renewal: want.renews.is_some(),
             binding: self.binding.map_or_else(String::new, |b| b.binding.name.clone()),
+            subject: want.subject().map(|subject| subject::denied(subject, caller)),
         }
     }
 
@@ -146,7 +129,7 @@ fn parts(
         base_url: registered.base_url.clone(),
         algorithm: registered.upstream.alg.as_str(),
         issuer: policy.issuer.clone(),
-        author: Who::SpiffeId(caller.id().as_str().to_owned()),
+        author: Who::of(caller),
     }
 }
 
@@ -166,8 +149,8 @@ impl Decider {
         draft.purpose = decided.purpose(want).to_owned();
         draft.arguments = want.arguments.map_or_else(Vec::new, |d| d.to_vec());
         let request = want.request_id.as_ref().map(|rid| Request {
-            // The author's own.
-            caller: String::new(),
+            // The author's own, where that is no person.
+            caller: caller.person().map_or_else(String::new, |_| caller.id().as_str().to_owned()),
             id: rid.clone(),
             digest: want.digest.to_vec(),
         });
@@ -208,6 +191,10 @@ impl Decider {
         let upstream = &registered.upstream;
         let policy = self.inside_wall(compiled, caller, &upstream.environment)?;
         active(registered, now)?;
+        if let Some(behalf) = want.behalf.as_deref() {
+            let subject = behalf.subject().ok_or_else(|| Fault::new("a subject token that nobody has looked at"))?;
+            subject::stands(subject, caller, want, policy, &upstream.environment)?;
+        }
         let open = match &want.task {
             TaskChoice::Named(task) => Some(named_and_blocked(view, caller, *task)),
             TaskChoice::Inline(_) => None,
@@ -217,18 +204,22 @@ impl Decider {
             self.not_locked(view, caller, want, upstream)?;
         }
         let scopes = scopes_of(upstream, &want.scopes)?;
+        want.subject().map_or(Ok(()), |subject| subject::within_rights(subject, upstream, &scopes))?;
         let kind = kind_of(upstream, want.kind)?;
         let place = match (open, &want.task) {
             (Some((place, _)), _) => place?,
             (None, TaskChoice::Named(task)) => named(view, caller, *task)?,
             (None, TaskChoice::Inline(terms)) => {
-                let terms = terms.with_default(&want.upstream, &want.scopes, &want.tool, &want.purpose);
-                self.opening(view, compiled, policy, caller, &terms, TaskId::from_bytes(id()), Work::OpenTask)?
+                let mut terms = terms.with_default(&want.upstream, &want.scopes, &want.tool, &want.purpose);
+                let subject = want.subject();
+                terms.parent = terms.parent.or(subject.and_then(Subject::shown).map(|shown| shown.task));
+                self.opening(view, compiled, policy, caller, &terms, TaskId::from_bytes(id()), (Work::OpenTask, subject))?
             }
         };
+        want.subject().map_or(Ok(()), |subject| subject::within_line(subject, &place))?;
         within_task(&place, want, &scopes, kind)?;
         glass::still_named(policy, &place, upstream, &scopes)?;
-        let binding = binding_of(compiled, caller, want, &scopes)?;
+        let binding = binding_of(compiled, caller.id(), want, &scopes)?;
         let life = self.life(caller, want, upstream, &place, now)?;
         let bound = self.key_binding(caller, want, upstream, &place)?;
         Ok(Decided {
@@ -280,6 +271,7 @@ impl Decider {
 
     fn not_locked(&self, view: &View, caller: &Caller, want: &Wanted, upstream: &Upstream) -> Result<(), No> {
         let mut facts = caller_facts(caller, view);
+        subject::add_facts(&mut facts, want.subject());
         facts.upstream = &upstream.name;
         facts.scopes = want.scopes.iter().map(String::as_str).collect();
         facts.tool = &want.tool;
@@ -301,7 +293,7 @@ impl Decider {
     ) -> Result<Vec<String>, No> {
         let ask = |question: &Question<'_>| self.ask(standing.policy, question);
         self.asking(caller, want, standing, approvals, ask).map_err(|no| match no {
-            No::Refusal(no) => No::Refusal(no.denied(standing.denied(want))),
+            No::Refusal(no) => No::Refusal(no.denied(standing.denied(caller, want))),
             fault => fault,
         })
     }
@@ -331,8 +323,13 @@ impl Decider {
         let digest = want.arguments.as_ref().map(|d| request::digest_text(d, &mut digest));
         let id = (!place.is_new()).then(|| place.id.write(&mut id));
         let lists = Lists::of(place);
+        let behind = Behind::of(want.subject(), caller);
+        let (chain, groups) = behind.texts();
+        let person = person::Behind::of(caller);
         let ask = request::Ask {
             environment: &upstream.environment,
+            act_chain: &chain,
+            subject: behind.facts(&groups),
             intent: request::Intent {
                 purpose: standing.purpose(want),
                 tool: (!want.tool.is_empty()).then_some(&*want.tool),
@@ -345,6 +342,7 @@ impl Decider {
             renewal: want.renews.is_some(),
             break_glass: place.glass.is_some(),
             task: lists.facts(place, &upstream.environment, id),
+            person: person.facts(),
             counts: place.counts,
             approvals,
             now,

@@ -1,12 +1,13 @@
 //! The task of a decision: open already, or about to be.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{denied, seconds};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
-use crate::ledger::record::{Allowance, Identity, TaskOpened};
-use crate::ledger::state::{self, Phase, State, Task};
+use crate::ledger::record::{Allowance, Ancestor, HoldRank, Identity, TaskOpened, TokenEvidence};
+use crate::ledger::state::{self, Phase, State, Task, trust_domain_of};
 use crate::policy::grant::TaskPath;
 use crate::policy::request::{Counts, TaskFacts};
 use crate::policy::wanted::Wanted;
@@ -24,6 +25,7 @@ pub(super) struct Place {
     pub deadline: Millis,
     pub max_deadline: Millis,
     pub counts: Counts,
+    behind: Vec<Ancestor>,
     /// It is a break-glass task, or below one.
     pub glass: Option<Box<InGlass>>,
 }
@@ -33,14 +35,14 @@ pub(super) struct Place {
 pub(super) struct InGlass {
     /// Its rights, by their name in policy.
     pub rights: Box<str>,
-    /// The one of its people who asks.
-    pub who: Option<Identity>,
+    /// The one of its people who asks, with the SPIFFE ID that they act by.
+    pub who: Option<(Identity, Box<str>)>,
 }
 
 impl InGlass {
     fn of(state: &State, terms: &state::Terms, caller: &str) -> InGlass {
         let glass = terms.path.first().and_then(|root| state.glasses.get(root));
-        let who = glass.and_then(|g| g.people.iter().find(|p| *p.caller == *caller)).map(|p| p.who.clone());
+        let who = glass.and_then(|g| g.people.iter().find(|p| *p.caller == *caller)).map(|p| (p.who.clone(), p.caller.clone()));
         InGlass { rights: glass.map(|g| g.rights.clone()).unwrap_or_default(), who }
     }
 }
@@ -62,6 +64,7 @@ impl Place {
             heartbeat: opened.heartbeat > 0,
             deadline: Millis(opened.deadline),
             max_deadline: Millis(opened.max_deadline),
+            behind: behind_opening(&opened),
             counts: Counts { live_of_caller, ..Counts::default() },
             glass: None,
             about: About::New { opened: Box::new(opened), allowance, path },
@@ -78,12 +81,14 @@ impl Place {
             heartbeat: terms.heartbeat > 0,
             deadline: state.tasks.upwards(task).map(|t| t.deadline).min().unwrap_or(task.deadline),
             max_deadline: terms.max_deadline,
+            behind: state.tasks.upwards(task).filter_map(behind).collect(),
             counts: Counts {
                 issued_in_task: count(task.issued),
                 live_in_task: count(task.credentials),
                 live_of_caller: live_of(state, caller),
-                // Nobody reports uses to this version.
-                uses_in_task: 0,
+                uses_in_task: count(task.done.uses),
+                refused_uses_in_task: count(task.done.refused),
+                authorized_in_task: count(task.done.authorized),
             },
             glass: terms.break_glass.then(|| InGlass::of(state, terms, caller).into()),
         }
@@ -92,6 +97,11 @@ impl Place {
     /// The same, in this break-glass task.
     pub fn in_glass(self, glass: Option<Box<InGlass>>) -> Place {
         Place { glass, ..self }
+    }
+
+    /// The credentials that its tasks were opened with, the newest first.
+    pub fn behind(&self) -> &[Ancestor] {
+        &self.behind
     }
 
     pub fn is_new(&self) -> bool {
@@ -133,6 +143,14 @@ impl Place {
         }
     }
 
+    /// The subject token that it was opened with: what is issued in it rests on that, too.
+    pub fn token(&self) -> Option<&TokenEvidence> {
+        match &self.about {
+            About::Open(terms) => terms.behalf.as_deref().map(|(token, _)| token),
+            About::New { opened, .. } => opened.subject_token.as_ref(),
+        }
+    }
+
     pub fn depth(&self) -> usize {
         self.tasks().len().saturating_sub(1)
     }
@@ -157,8 +175,22 @@ impl Place {
     }
 }
 
+/// The credential that a task was opened with, where its opener showed one of ours.
+fn behind(task: &Task) -> Option<Ancestor> {
+    let credential = task.terms.ancestor?.as_bytes().to_vec();
+    Some(Ancestor { credential, caller: task.terms.opener.to_string() })
+}
+
+fn behind_opening(opened: &TaskOpened) -> Vec<Ancestor> {
+    match opened.ancestor.is_empty() {
+        true => Vec::new(),
+        false => vec![Ancestor { credential: opened.ancestor.clone(), caller: opened.opener.clone() }],
+    }
+}
+
 /// The lists of a task as policy reads them.
 pub(super) struct Lists<'a> {
+    owner: Cow<'a, str>,
     upstreams: Vec<&'a str>,
     tools: Vec<&'a str>,
     callers: Vec<&'a str>,
@@ -168,6 +200,7 @@ impl<'a> Lists<'a> {
     pub fn of(place: &'a Place) -> Lists<'a> {
         let allowance = place.allowance();
         Lists {
+            owner: place.owners().last().map_or("".into(), owner_name),
             upstreams: allowance.upstreams.iter().map(|u| u.name.as_str()).collect(),
             tools: allowance.tools.iter().map(String::as_str).collect(),
             callers: place.callers(),
@@ -178,7 +211,7 @@ impl<'a> Lists<'a> {
         TaskFacts {
             id,
             purpose: place.purpose(),
-            owner: place.owners().last().map_or("", |owner| &owner.sub),
+            owner: &self.owner,
             environment,
             depth: i64::try_from(place.depth()).unwrap_or(i64::MAX),
             ttl_seconds: seconds(place.ttl_ms),
@@ -187,6 +220,14 @@ impl<'a> Lists<'a> {
             tools: &self.tools,
             callers: &self.callers,
         }
+    }
+}
+
+/// A workload by its SPIFFE ID, somebody else by issuer and id: `sub` alone is nobody.
+fn owner_name(owner: &Identity) -> Cow<'_, str> {
+    match trust_domain_of(&owner.sub) {
+        domain if !domain.is_empty() && domain == owner.issuer => (&*owner.sub).into(),
+        _ => owner.name().into(),
     }
 }
 
@@ -219,11 +260,25 @@ fn named_in(state: &State, now: Millis, caller: &Caller, id: TaskId) -> Result<P
     })?;
     match state.tasks.phase(task, now) {
         Phase::Active => {}
-        Phase::Held => return Err(denied(Reason::TaskNotActive, format!("task {id} is held"))),
+        Phase::Held => return Err(held(state, task)),
         Phase::PendingApproval => return Err(denied(Reason::TaskNotActive, format!("task {id} waits for an approval"))),
         Phase::Over(how) => return Err(denied(Reason::TaskNotActive, format!("task {id} is over ({how:?})"))),
     }
     Ok(Place::open(state, task, caller.id().as_str()))
+}
+
+/// By whom, and why: whoever acts in it is told.
+fn held(state: &State, task: &Task) -> No {
+    let id = task.terms.id;
+    let hold = state.tasks.upwards(task).flat_map(|t| &t.holds).max_by_key(|hold| hold.rank);
+    let Some(hold) = hold else { return denied(Reason::TaskNotActive, format!("task {id} is held")) };
+    let (by, way_out) = match hold.rank {
+        HoldRank::Policy => ("policy", format!("an operator looks at it: mayfly task resume {id} --reason TEXT")),
+        HoldRank::Operator => ("an operator", format!("an operator looks at it: mayfly task resume {id} --reason TEXT")),
+        _ => ("whose it is", format!("whoever holds it: mayfly task resume {id} --reason TEXT")),
+    };
+    let no = Refusal::new(Reason::TaskNotActive, format!("task {id} is held by {by}: {}", hold.reason));
+    No::Refusal(no.way_out(way_out))
 }
 
 fn outside(place: &Place, what: impl std::fmt::Display) -> No {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::place::Place;
 use super::{Decided, Decider, denied, svid_of};
 use crate::identity::caller::Caller;
-use crate::ledger::record::Issued;
+use crate::identity::spiffe_id::SpiffeId;
+use crate::ledger::record::{Ancestor, Issued};
 use crate::limits;
 use crate::policy::bound::{Bound, Life};
 use crate::policy::catalog::{BindingInForce, Compiled, Registered};
-use crate::policy::wanted::{Binding, Wanted};
+use crate::policy::wanted::{Binding, Renews, Wanted};
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::Millis;
 use crate::upstream::registry::{Alg, Kind, ProofOfPossession, Upstream};
@@ -38,6 +39,8 @@ impl Decider {
         let life = life
             .within(now.plus(ttl.max * 1000), Bound::Upstream)
             .within(upstream.expires, Bound::UpstreamExpiry)
+            // Before the task, which ends with the token where it was opened by it.
+            .within(want.subject().map_or(Millis(u64::MAX), |s| Millis(s.token().expires_at)), Bound::SubjectToken)
             .within(place.deadline, if place.glass.is_some() { Bound::BreakGlass } else { Bound::Task })
             .within(caller.evidence().not_after, Bound::Svid)
             .within(now.plus(self.longest_ms), Bound::Server);
@@ -88,7 +91,7 @@ impl Decider {
         let Decided { registered, policy, place, kind, scopes, life, bound: (x5t, jkt), policies, now, .. } = decided;
         let upstream: &Arc<Upstream> = &registered.upstream;
         let line = want.renews.as_ref();
-        Box::new(Issued {
+        let mut draft = Box::new(Issued {
             task: place.id.as_bytes().to_vec(),
             kind: kind.tag().into(),
             caller: caller.id().as_str().to_owned(),
@@ -109,13 +112,27 @@ impl Decider {
             binding_version: decided.binding.map_or(0, |b| b.version),
             approval: decided.approval.as_ref().map_or_else(Vec::new, |given| given.id.as_bytes().to_vec()),
             renews: line.map_or_else(Vec::new, |r| r.id.as_bytes().to_vec()),
-            ancestors: line.into_iter().map(|r| r.line.clone()).collect(),
+            ancestors: ancestors(caller, line.map(|l| &**l), place),
             replaces: want.replaces.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             shown: caller.ancestor().map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             break_glass: place.glass.is_some(),
             ..Issued::default()
-        })
+        });
+        super::subject::write(&mut draft, caller, want.subject(), place);
+        draft
     }
+}
+
+/// What it rests on: the line that it renews, the logins of people who opened its tasks, and the caller's own, newest last.
+fn ancestors(caller: &Caller, line: Option<&Renews>, place: &Place) -> Vec<Ancestor> {
+    let shown = caller.ancestor().map(|id| Ancestor { credential: id.as_bytes().to_vec(), caller: caller.id().to_string() });
+    let mut all: Vec<Ancestor> = line.into_iter().map(|r| r.line.clone()).collect();
+    for one in place.behind().iter().cloned().chain(shown) {
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+    all
 }
 
 pub(super) fn active(registered: &Registered, now: Millis) -> Result<(), No> {
@@ -155,20 +172,20 @@ pub(super) fn scopes_of(upstream: &Upstream, asked: &[String]) -> Result<Vec<Str
 /// The binding that covers it: the one that is named, which has to, else the first by name, if any does.
 pub(super) fn binding_of<'a>(
     compiled: &'a Compiled,
-    caller: &Caller,
+    caller: &SpiffeId,
     want: &Wanted,
     scopes: &[String],
 ) -> Result<Option<&'a BindingInForce>, No> {
     let all = compiled.bindings(&want.upstream);
-    let Some(name) = &want.binding else { return Ok(all.and_then(|all| all.covering(caller.id(), &want.tool, scopes))) };
+    let Some(name) = &want.binding else { return Ok(all.and_then(|all| all.covering(caller, &want.tool, scopes))) };
     let Some(bound) = all.and_then(|all| all.named(name)) else {
         return Err(denied(Reason::NotFound, format!("upstream {} has no binding {name} in force", want.upstream)));
     };
-    match bound.binding.covers(caller.id(), &want.tool, scopes.iter().map(String::as_str)) {
+    match bound.binding.covers(caller, &want.tool, scopes.iter().map(String::as_str)) {
         true => Ok(Some(bound)),
         false => {
             let tool = if want.tool.is_empty() { "no tool".to_owned() } else { format!("tool {}", want.tool) };
-            let what = format!("binding {name} does not give {} {} with {tool}", caller.id(), scopes.join(", "));
+            let what = format!("binding {name} does not give {caller} {} with {tool}", scopes.join(", "));
             Err(No::Refusal(
                 Refusal::new(Reason::OutsideUpstream, what).by(format!("binding {name}")).way_out("mayfly binding show NAME"),
             ))

@@ -33,7 +33,9 @@ impl<'a> Shared<'a> {
     /// Whether exchanges can have something in common at all: they act in an open task, come of nothing else, and have the same of their own,
     /// of whatever value.
     pub fn possible(a: &Wanted, b: &Wanted) -> bool {
-        let plain = |w: &Wanted| matches!(w.task, TaskChoice::Named(_)) && w.renews.is_none() && w.replaces.is_none();
+        let plain = |w: &Wanted| {
+            matches!(w.task, TaskChoice::Named(_)) && w.renews.is_none() && w.replaces.is_none() && w.behalf.is_none()
+        };
         let (TaskChoice::Named(one), TaskChoice::Named(other)) = (&a.task, &b.task) else { return false };
         plain(a)
             && plain(b)
@@ -74,7 +76,7 @@ impl<'a> Shared<'a> {
         if !std::ptr::eq(want, self.want) {
             tool_within(&d.place, want)?;
             // One tool may be bound by another binding, or by none.
-            let binding = self.bindings.map_or(Ok(None), |compiled| binding_of(compiled, caller, want, &d.scopes))?;
+            let binding = self.bindings.map_or(Ok(None), |compiled| binding_of(compiled, caller.id(), want, &d.scopes))?;
             if binding.map(|b| &b.binding.name) != d.binding.map(|b| &b.binding.name) {
                 return Ok(None);
             }
@@ -104,7 +106,8 @@ impl Decider {
         want: &'a Wanted,
     ) -> Result<Option<Shared<'a>>, No> {
         let decided = self.decide(view, compiled, caller, want, || [0; 16])?;
-        if decided.policy.set.reads(Action::Work(Work::Exchange)).reads_approvals() {
+        // A person's records name their sender, which is not in what they have in common.
+        if caller.person().is_some() || decided.policy.set.reads(Action::Work(Work::Exchange)).reads_approvals() {
             return Ok(None);
         }
         let draft = self.draft(caller, want, &decided);

@@ -1,6 +1,7 @@
 //! Opening a task, for its opener or for another caller, and moving its deadline.
 
 use super::place::{Lists, Place, live_of, named};
+use super::subject::{self, Behind};
 use super::{Decider, caller_facts, denied, glass, seconds, settle::scopes_of, svid_of};
 use crate::identity::caller::Caller;
 use crate::identity::spiffe_id::SpiffeId;
@@ -10,10 +11,22 @@ use crate::limits;
 use crate::policy::action::Work;
 use crate::policy::catalog::{Compiled, Policy};
 use crate::policy::grant::TaskPath;
+use crate::policy::person;
 use crate::policy::request::{self, Question};
+use crate::policy::subject::Subject;
 use crate::policy::wanted::Terms;
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{Millis, TaskId};
+use crate::upstream::registry::Scope;
+
+/// How a task is opened by itself.
+#[derive(Clone, Copy, Default)]
+pub struct Opens<'a> {
+    /// For another caller.
+    pub delegate: bool,
+    /// On whose behalf.
+    pub subject: Option<&'a Subject>,
+}
 
 impl Decider {
     /// Decides opening a task by itself, or a child for somebody else.
@@ -24,18 +37,27 @@ impl Decider {
         caller: &Caller,
         terms: &Terms,
         id: TaskId,
-        delegate: bool,
+        opens: Opens<'_>,
     ) -> Result<Box<TaskOpened>, No> {
         let Some((first, _)) = terms.upstreams.first() else {
             return Err(No::Refusal(Refusal::field("upstreams", "is empty: name at least one upstream with its scopes")));
         };
         let environment = self.registered(compiled, first)?.upstream.environment.clone();
         let policy = self.inside_wall(compiled, caller, &environment)?;
-        if let Some(hit) = view.read(|s| s.rules.blocks(&caller_facts(caller, view))) {
+        let mut facts = caller_facts(caller, view);
+        subject::add_facts(&mut facts, opens.subject);
+        if let Some(hit) = view.read(|s| s.rules.blocks(&facts)) {
             return Err(No::Refusal(crate::ledger::state::refused_by(&hit, "opening a task")));
         }
-        let work = if delegate { Work::DelegateTask } else { Work::OpenTask };
-        let place = self.opening(view, compiled, policy, caller, terms, id, work)?;
+        let work = if opens.delegate { Work::DelegateTask } else { Work::OpenTask };
+        let mut terms = terms.clone();
+        if let Some(subject) = opens.subject {
+            subject::in_environment(subject, policy, &environment)?;
+            subject::bounded(subject, caller)?;
+            terms.parent = terms.parent.or(subject.shown().map(|shown| shown.task));
+        }
+        let place = self.opening(view, compiled, policy, caller, &terms, id, (work, opens.subject))?;
+        opens.subject.map_or(Ok(()), |subject| subject::within_line(subject, &place))?;
         place.settle().1.ok_or_else(|| No::Fault(Fault::new("a task that is opened has no record")))
     }
 
@@ -65,7 +87,7 @@ impl Decider {
         };
         let environment = self.registered(compiled, &first.name)?.upstream.environment.clone();
         let policy = self.inside_wall(compiled, caller, &environment)?;
-        let lists = Lists::of(&place);
+        let (lists, person) = (Lists::of(&place), person::Behind::of(caller));
         for allowed in &place.allowance().upstreams {
             let upstream = &self.registered(compiled, &allowed.name)?.upstream;
             let scopes: Vec<&str> = allowed.scopes.iter().map(String::as_str).collect();
@@ -76,6 +98,7 @@ impl Decider {
                 ttl_seconds: seconds(deadline.since(view.now())),
                 break_glass: place.glass.is_some(),
                 counts: place.counts,
+                person: person.facts(),
                 task: lists.facts(&place, &upstream.environment, Some(&id)),
                 now: view.now(),
                 ..request::Ask::default()
@@ -95,10 +118,10 @@ impl Decider {
         caller: &Caller,
         terms: &Terms,
         id: TaskId,
-        work: Work,
+        (work, subject): (Work, Option<&Subject>),
     ) -> Result<Place, No> {
         let now = view.now();
-        let (allowance, environment) = self.allowance(compiled, terms)?;
+        let (allowance, environment) = self.allowance(compiled, terms, subject)?;
         let parent = terms.parent.map(|p| named(view, caller, p)).transpose()?;
         let longest = self.longest_task_ms;
         let ttl = terms.ttl_ms.unwrap_or(limits::TASK_TTL_DEFAULT_MS.min(longest));
@@ -128,6 +151,11 @@ impl Decider {
             max_deadline = max_deadline.min(p.max_deadline);
             (tasks, owners) = (p.tasks().to_vec(), p.owners().to_vec());
         }
+        if let Some(subject) = subject {
+            // Its rights were looked at once: what was allowed then ends with what said so.
+            let ends = Millis(subject.token().expires_at);
+            (deadline, max_deadline) = (deadline.min(ends), max_deadline.min(ends));
+        }
         if tasks.len() >= limits::TASK_DEPTH {
             return Err(No::Refusal(Refusal::limit("task_depth", limits::TASK_DEPTH as u64, std::time::Duration::ZERO)));
         }
@@ -135,10 +163,10 @@ impl Decider {
         if let (Some(_), Some(parent)) = (&glass, terms.parent) {
             glass::only_its_people(view, parent, caller, &terms.callers)?;
         }
-        let owner = owner_of(caller, terms, work)?;
+        let owner = subject.map_or_else(|| owner_of(caller, terms, work), |subject| Ok(subject.identity().clone()))?;
         tasks.push(id);
         owners.push(owner.clone());
-        let opened = TaskOpened {
+        let mut opened = TaskOpened {
             task: id.as_bytes().to_vec(),
             parent: terms.parent.map_or_else(Vec::new, |p| p.as_bytes().to_vec()),
             owner: Some(owner),
@@ -156,9 +184,14 @@ impl Decider {
             break_glass: glass.is_some(),
             ..TaskOpened::default()
         };
+        match subject {
+            Some(subject) => subject::write_opened(&mut opened, caller, subject),
+            // What is below a task rests on all that the task does.
+            None => opened.subject_token = parent.as_ref().and_then(Place::token).cloned(),
+        }
         let live = view.read(|s| live_of(s, caller.id().as_str()));
         let place = Place::new(id, opened, allowance, TaskPath::New { tasks, owners }, live).in_glass(glass);
-        self.may_open(compiled, policy, caller, terms, &place, work, now)?;
+        self.may_open(compiled, policy, caller, terms, &place, (work, subject), now)?;
         Ok(place)
     }
 
@@ -171,20 +204,26 @@ impl Decider {
         caller: &Caller,
         terms: &Terms,
         place: &Place,
-        work: Work,
+        (work, subject): (Work, Option<&Subject>),
         now: Millis,
     ) -> Result<(), No> {
         let lists = Lists::of(place);
+        let behind = Behind::of(subject, caller);
+        let (chain, groups) = behind.texts();
+        let person = person::Behind::of(caller);
         for allowed in &place.allowance().upstreams {
             let upstream = &self.registered(compiled, &allowed.name)?.upstream;
             let scopes: Vec<&str> = allowed.scopes.iter().map(String::as_str).collect();
             let ask = request::Ask {
                 environment: &upstream.environment,
+                act_chain: &chain,
+                subject: behind.facts(&groups),
                 intent: request::Intent { purpose: &terms.purpose, scopes: &scopes, ..Default::default() },
                 ttl_seconds: seconds(place.ttl_ms),
                 delegate: (work == Work::DelegateTask).then(|| terms.callers.first().map(String::as_str)).flatten(),
                 break_glass: place.glass.is_some(),
                 counts: place.counts,
+                person: person.facts(),
                 task: lists.facts(place, &upstream.environment, None),
                 now,
                 ..request::Ask::default()
@@ -195,7 +234,12 @@ impl Decider {
     }
 
     /// The upstreams and scopes of a task, one by one, all of one environment.
-    pub(super) fn allowance(&self, compiled: &Compiled, terms: &Terms) -> Result<(Allowance, String), No> {
+    pub(super) fn allowance(
+        &self,
+        compiled: &Compiled,
+        terms: &Terms,
+        subject: Option<&Subject>,
+    ) -> Result<(Allowance, String), No> {
         let mut environment: Option<String> = None;
         let mut upstreams = Vec::with_capacity(terms.upstreams.len());
         for (name, scopes) in &terms.upstreams {
@@ -207,11 +251,13 @@ impl Decider {
                     format!("a task's upstreams belong to one environment; {name} belongs to {own}"),
                 ));
             }
+            let may = |scope: &&Scope| subject.is_none_or(|subject| subject.may(&upstream.name, &scope.name));
             let scopes = if scopes.is_empty() {
-                upstream.scopes.iter().filter(|s| !s.sensitive).map(|s| s.name.clone()).collect()
+                upstream.scopes.iter().filter(|s| !s.sensitive).filter(may).map(|s| s.name.clone()).collect()
             } else {
                 scopes_of(upstream, scopes)?
             };
+            subject.map_or(Ok(()), |subject| subject::within_rights(subject, upstream, &scopes))?;
             upstreams.push(record::AllowedUpstream { name: name.clone(), scopes });
         }
         let allowance = Allowance {
@@ -228,7 +274,7 @@ impl Decider {
 /// Who opens a task owns it; one that is opened for another caller is that caller's, so that revoking it or asking for its tasks finds it.
 fn owner_of(caller: &Caller, terms: &Terms, work: Work) -> Result<Identity, No> {
     if work != Work::DelegateTask {
-        return Ok(Identity::workload(caller.id()));
+        return Ok(Identity::of(caller));
     }
     let missing = || No::Refusal(Refusal::field("caller", "is missing: the SPIFFE ID that the task is opened for"));
     let id = SpiffeId::parse(terms.callers.first().ok_or_else(missing)?);

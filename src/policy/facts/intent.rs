@@ -23,6 +23,10 @@ pub(super) const FACTS: &[Fact] = &[
     }),
     Fact::new("context.delegate", |c| c.question.ask()?.delegate.map(Value::Text)),
     Fact::new("context.caller", |c| c.question.asked_by().map(Value::Text)),
+    Fact::new("context.outcome", |c| Some(Value::Text(c.question.used_as()?.outcome))),
+    Fact::new("context.declared", |c| Some(Value::Bool(c.question.used_as()?.declared))),
+    Fact::new("context.after_end", |c| Some(Value::Bool(c.question.used_as()?.after_end))),
+    Fact::new("context.server", |c| Some(Value::Text(c.question.used_as()?.server))),
     Fact::new("context.target_kind", |c| c.question.act()?.target_kind.map(Value::Text)),
     Fact::new("context.target", |c| c.question.act()?.target.map(Value::Text)),
 ];

@@ -7,6 +7,7 @@ pub(super) const FACTS: &[Fact] = &[
     Fact::new("context.act_depth", |c| i64::try_from(c.question.ask()?.act_chain.len()).ok().map(Value::Long)),
     Fact::new("context.subject.issuer", |c| c.question.ask()?.subject.map(|s| Value::Text(s.issuer))),
     Fact::new("context.subject.id", |c| c.question.ask()?.subject.map(|s| Value::Text(s.id))),
+    Fact::own("context.subject.groups", |c| c.question.ask()?.subject.map(|s| Value::Texts(s.groups.to_vec()))),
     Fact::new("context.person.issuer", |c| c.question.person().map(|p| Value::Text(p.issuer))),
     Fact::new("context.person.id", |c| c.question.person().map(|p| Value::Text(p.id))),
     Fact::new("context.person.amr", |c| c.question.person().map(|p| Value::Texts(p.amr.to_vec()))),

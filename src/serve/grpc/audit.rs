@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::super::wire;
 use super::ask::{self, refused};
-use super::{audit_prove, audit_search, audit_tail};
+use super::{audit_prove, audit_search, audit_tail, uses};
 use crate::authority::Authority;
 use crate::explain::{Depth, Explained, Finding, Of, body};
 use crate::ledger::history::Past;
@@ -161,7 +161,10 @@ impl AuditService for Audit {
         answer.map(Response::new).map_err(refused(&self.0, &actor, "verify"))
     }
 
-    async fn report_use(&self, _: Request<pb::ReportUseRequest>) -> Result<Response<pb::ReportUseResponse>, Status> {
-        ask::not_served("ReportUse")
+    async fn report_use(&self, request: Request<pb::ReportUseRequest>) -> Result<Response<pb::ReportUseResponse>, Status> {
+        let caller = ask::caller(&self.0, &request, "report")?;
+        let actor = Actor::Workload(caller.clone());
+        let answer = uses::report(&self.0, &caller, request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "report"))
     }
 }

@@ -39,8 +39,20 @@ impl Credentials {
         let none = || ask::not_found(format!("there is no credential {id} that you may see"));
         // Whoever may see none is refused before anything is looked for.
         if let Actor::Operator(operator) = actor {
-            let known = self.0.ledger.peek(|s| s.credentials.get(&id).map(|l| l.environment().to_owned()));
+            let known = self.0.ledger.peek(|s| {
+                let login = || s.logins.get(&id).map(|l| l.environment.to_string());
+                s.credentials.get(&id).map(|l| l.environment().to_owned()).or_else(login)
+            });
             self.0.admit(operator, Admin::Observe, known.as_deref())?;
+        }
+        let now = self.0.system.wall();
+        let login = self.0.ledger.settled(|s| s.logins.get(&id).map(|l| wire::login_to_pb(s, l, now))).await?;
+        if let Some(login) = login {
+            let own = |caller: &crate::identity::caller::Caller| *login.caller == *caller.id().as_str();
+            return match actor {
+                Actor::Workload(caller) if !own(caller) => Err(none()),
+                _ => Ok(pb::GetCredentialResponse { credential: Some(login) }),
+            };
         }
         let found = self.0.issuance(id).await?.ok_or_else(none)?;
         let issued = found.issued()?;
@@ -66,10 +78,12 @@ impl Credentials {
             }
             tokio::task::yield_now().await;
         }
+        self.0.ledger.settled(|s| offer_logins(&mut newest, s, &filter, now)).await?;
         let (ids, next_page_token) = newest.done();
         let credentials = self.0.ledger.settled(|s| {
-            let live = ids.iter().filter_map(|id| s.credentials.get(id));
-            live.map(|l| wire::credential_to_pb(s, &l, now)).collect()
+            let login = |id| s.logins.get(id).map(|l| wire::login_to_pb(s, l, now));
+            let one = |id| s.credentials.get(id).map(|l| wire::credential_to_pb(s, &l, now)).or_else(|| login(id));
+            ids.iter().filter_map(one).collect()
         });
         Ok(pb::ListCredentialsResponse { credentials: credentials.await?, next_page_token, total: Some(newest.total()) })
     }
@@ -138,6 +152,15 @@ impl Credentials {
 
 fn none_such() -> crate::refusal::Fault {
     crate::refusal::Fault::new("an issuance without a credential id or task")
+}
+
+/// People's logins, which are few: they are of no task.
+fn offer_logins(newest: &mut Newest<CredentialId>, state: &State, filter: &Filter, now: Millis) {
+    for login in state.logins.values() {
+        if filter.fits_login(login) && filter.lists(wire::login_standing(state, login, now).0) {
+            newest.offer(login.seq, login.id);
+        }
+    }
 }
 
 /// Goes on from `at` for a bounded number of places. Answers with how many there are.

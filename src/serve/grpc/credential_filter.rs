@@ -4,12 +4,13 @@ use super::super::wire;
 use super::ask;
 use crate::ledger::State;
 use crate::ledger::record::Issued;
-use crate::ledger::state::{Live, facts_of_record};
+use crate::ledger::state::{Live, Login, facts_of_record};
 use crate::pb::mayfly::v1 as pb;
 use crate::policy::wanted;
 use crate::refusal::Refusal;
 use crate::revocation::{Facts, Rules};
 use crate::seq::{Millis, Seq, TaskId};
+use crate::upstream::registry::Kind;
 
 /// A checked filter. All that was given must match.
 #[derive(Default)]
@@ -92,6 +93,13 @@ impl Filter {
             path: &task.terms.path,
         };
         self.outside(&outside) && (self.covered_by.is_none() || self.covered(&live.facts(task)))
+    }
+
+    /// Whether a person's login fits, whatever its state.
+    pub fn fits_login(&self, login: &Login) -> bool {
+        let (caller, environment) = (&*login.caller, &*login.environment);
+        let outside = Outside { caller, upstream: "", environment, kind: Kind::X509.tag(), path: &[] };
+        self.outside(&outside) && (self.covered_by.is_none() || self.covered(&login.facts()))
     }
 
     /// Whether one fits that is known by its record, whatever its state.

@@ -22,6 +22,11 @@ use crate::tasks::Actor;
 /// The service.
 pub struct Keys(pub Arc<Authority>);
 
+/// Keys of which there is one line, and not one for each environment.
+fn of_none(purpose: KeyPurpose) -> bool {
+    matches!(purpose, KeyPurpose::Checkpoint | KeyPurpose::X509Ca)
+}
+
 /// A key that is to be made.
 struct Rotation {
     purpose: KeyPurpose,
@@ -105,8 +110,9 @@ impl Keys {
         let purpose = wire::purpose_from_pb("purpose", ask.purpose)?;
         let purpose = purpose.ok_or_else(|| Refusal::field("purpose", "is missing"))?;
         let environment = match (ask::filter("issuer", &ask.issuer)?, ask::filter("environment", &ask.environment)?) {
-            (Some(_), _) | (_, Some(_)) if purpose == KeyPurpose::Checkpoint => {
-                return Err(No::Refusal(Refusal::field("environment", "must be empty: checkpoints are of no environment")));
+            (Some(_), _) | (_, Some(_)) if of_none(purpose) => {
+                let what = "must be empty: checkpoints and the CA of our own trust domain are of no environment";
+                return Err(No::Refusal(Refusal::field("environment", what)));
             }
             (Some(issuer), None) => self.of_issuer(issuer)?,
             (None, Some(name)) => self.known(name)?,
@@ -114,10 +120,13 @@ impl Keys {
             (Some(_), Some(_)) => {
                 return Err(No::Refusal(Refusal::field("environment", "is not that of the issuer; one of them is enough")));
             }
-            // The ledger is one for all environments.
-            (None, None) if purpose == KeyPurpose::Checkpoint => String::new(),
+            // One for all environments.
+            (None, None) if of_none(purpose) => String::new(),
             (None, None) => return Err(No::Refusal(Refusal::field("issuer", "is missing: name an issuer or an environment"))),
         };
+        if purpose == KeyPurpose::X509Ca && self.0.own_domain.is_none() {
+            return Err(No::Refusal(crate::own_domain::not_configured()));
+        }
         let ahead_ms = match &ask.publish_ahead {
             // 0 means at once, and is no duration that anything else takes.
             Some(d) if d.seconds == 0 && d.nanos == 0 => Some(0),
@@ -136,6 +145,7 @@ impl Keys {
             self.0.admit(ask::operator(actor)?, Admin::ManageKeys, Some(&*rotation.environment).filter(|e| !e.is_empty()))?;
         let line = (rotation.purpose, &*rotation.environment);
         let (key, previous) = self.0.rotate_key(&admitted, line, rotation.ahead_ms, &named(&ask.request_id, ask)?).await?;
+        self.0.tend_own_bundle().await?;
         let previous = match previous {
             Some(id) => self.show(&id).await?,
             None => None,
@@ -159,6 +169,7 @@ impl Keys {
         let admitted = self.0.admit(ask::operator(actor)?, Admin::ManageKeys, environment.as_deref())?;
         let going = Going { named: named(&ask.request_id, ask)?, ..going };
         let gone = self.0.retire_key(&admitted, &going).await?;
+        self.0.tend_own_bundle().await?;
         Ok(pb::RetireKeyResponse { key: self.show(&going.key).await?, hits: Some(super::hits_to_pb(&gone.hits)) })
     }
 
@@ -167,6 +178,10 @@ impl Keys {
         let admitted = self.0.admit(ask::operator(actor)?, Admin::ManageKeys, environment.as_deref())?;
         let going = Going { named: named(&ask.request_id, ask)?, ..going };
         let Gone { seq, hits, replacement } = self.0.compromise_key(&admitted, &going).await?;
+        // Its rule is durable; that its root leaves the bundle comes second, and again within the minute.
+        if let Err(error) = self.0.tend_own_bundle().await {
+            tracing::error!(%error, "the bundle of our own trust domain could not follow a key that was compromised");
+        }
         let replacement = match replacement {
             Some(id) => self.show(&id).await?,
             None => None,

@@ -12,6 +12,7 @@ pub mod audit;
 mod audit_prove;
 mod audit_search;
 mod audit_tail;
+mod authorize;
 mod batch;
 mod binding;
 pub mod break_glass;
@@ -36,6 +37,7 @@ mod told;
 pub mod trust_domain;
 mod unary;
 pub mod upstream;
+mod uses;
 mod watch;
 mod webhook;
 

@@ -11,12 +11,13 @@ use super::page::{Newest, Page};
 use super::token::named;
 use crate::authority::Authority;
 use crate::ledger::State;
-use crate::ledger::record::Outcome;
+use crate::ledger::record::{Identity, Outcome};
 use crate::ledger::state::{Live, Phase, Task};
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::task_service_server::TaskService;
 use crate::policy::Admin;
+use crate::policy::subject::SentToken;
 use crate::policy::wanted::{self, Terms};
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::{Seq, TaskId};
@@ -32,7 +33,7 @@ fn reason(text: &str) -> Result<String, Refusal> {
     wanted::text("reason", text, limits::PURPOSE_BYTES)
 }
 
-fn no_subject(present: bool, field: &'static str) -> Result<(), Refusal> {
+fn not_served(present: bool, field: &'static str) -> Result<(), Refusal> {
     if present { Err(Refusal::field(field, "this version does not serve it; leave it out")) } else { Ok(()) }
 }
 
@@ -71,7 +72,8 @@ fn sees(state: &crate::ledger::State, task: &Task, actor: &Actor) -> bool {
         Actor::Operator(_) => true,
         Actor::Workload(caller) => {
             let id = caller.id().as_str();
-            task.admits(id) || state.tasks.upwards(task).any(|t| *t.terms.opener == *id)
+            let owns = || task.terms.owners.last() == Some(&Identity::workload(caller.id()));
+            task.admits(id) || owns() || state.tasks.upwards(task).any(|t| *t.terms.opener == *id)
         }
     }
 }
@@ -82,12 +84,12 @@ impl TaskService for Tasks {
         let caller = ask::caller(&self.0, &request, "open_task")?;
         let ask = request.get_ref();
         let opened = async {
-            no_subject(ask.subject_token.is_some(), "subject_token")?;
-            no_subject(ask.parent_credential.is_some(), "parent_credential")?;
-            no_subject(ask.wait_for_approval.is_some(), "wait_for_approval")?;
+            let token = SentToken::take(ask.subject_token.clone())?;
+            not_served(ask.parent_credential.is_some(), "parent_credential")?;
+            not_served(ask.wait_for_approval.is_some(), "wait_for_approval")?;
             let terms = ask.terms.as_ref().ok_or_else(|| Refusal::field("terms", "is missing"))?;
             let terms = Terms::from_pb(terms)?;
-            let id = self.0.open_task(&caller, &terms, &named(&ask.request_id, ask)?, false).await?;
+            let id = self.0.open_task_for(&caller, &terms, &named(&ask.request_id, ask)?, (false, token.as_ref())).await?;
             self.show(&Actor::Workload(caller.clone()), id).await
         };
         let task = opened.await.inspect_err(|no| super::note(&self.0, &caller, no, "open_task", "")).map_err(status)?;
@@ -241,6 +243,10 @@ impl Tasks {
             "" => None,
             id => Some(wanted::id::<TaskId>("parent_task_id", id)?),
         };
+        let under = match &*ask.under_task_id {
+            "" => None,
+            id => Some(wanted::id::<TaskId>("under_task_id", id)?),
+        };
         let now = self.0.system.wall();
         let fits = |s: &State, t: &Task| {
             let terms = &t.terms;
@@ -248,6 +254,7 @@ impl Tasks {
                 && (ask.caller.is_empty() || t.admits(&ask.caller))
                 && (ask.environment.is_empty() || *terms.environment == *ask.environment)
                 && (ask.upstream.is_empty() || terms.allowance.upstreams.iter().any(|u| u.name == ask.upstream))
+                && under.is_none_or(|u| terms.path.contains(&u))
                 && parent.is_none_or(|p| terms.path.iter().rev().nth(1) == Some(&p))
                 && match s.tasks.phase(t, now) {
                     phase if states.is_empty() => !matches!(phase, Phase::Over(_)),

@@ -11,7 +11,7 @@ use super::ask;
 use super::issued::issued_to_pb;
 use super::sent::{Sent, SentBatch};
 use super::told::{Patterns, ToldResult};
-use super::{note, round};
+use super::{authorize, note, round};
 use crate::authority::Authority;
 use crate::credential::{Issued, Kind};
 use crate::identity::caller::Caller;
@@ -185,8 +185,14 @@ impl TokenService for Tokens {
     }
 
     async fn authorize(&self, request: Request<pb::AuthorizeRequest>) -> Result<Response<pb::AuthorizeResponse>, Status> {
-        ask::caller(&self.0, &request, "authorize")?;
-        Err(status(No::Refusal(Refusal::new(Reason::NotServed, "this version does not serve Authorize"))))
+        let caller = ask::caller(&self.0, &request, "authorize")?;
+        let ask = request.into_inner();
+        let (upstream, task) = (ask.upstream.clone(), ask.task_id.clone());
+        let answer = authorize::authorize(&self.0, &caller, ask).await;
+        answer.map(Response::new).map_err(|no| {
+            note(&self.0, &caller, &no, &upstream, &task);
+            status(no)
+        })
     }
 
     async fn whoami(&self, request: Request<pb::WhoamiRequest>) -> Result<Response<pb::WhoamiResponse>, Status> {
@@ -216,12 +222,13 @@ impl Tokens {
         let locks = view.read(|s| s.rules.blocks(&caller_facts(caller, &view))).filter(|hit| hit.lock);
         let evidence = crate::policy::decide::svid_of(caller);
         pb::WhoamiResponse {
-            identity: Some(wire::identity_of_who(&crate::ledger::record::Who::SpiffeId(caller.id().as_str().to_owned()))),
+            identity: Some(wire::identity_of_who(&crate::ledger::record::Who::of(caller))),
             environment: own.map_or_else(String::new, |(e, _)| e.to_owned()),
             roles,
             svid: Some(wire::svid_to_pb(caller.id().trust_domain(), &evidence)),
             serves: serves.collect(),
             operator: self.0.admit(&operator, Admin::Observe, None).is_ok(),
+            person: caller.person().map(|person| wire::person_to_pb(caller.id().as_str(), person)),
             locks: locks.map(|hit| wire::lock_to_pb(hit.seq, 0, &hit.target, None)).into_iter().collect(),
         }
     }

@@ -101,8 +101,8 @@ where
 /// There is no time for it, whatever it asks for: the same answer to everybody, which is encoded once.
 fn no_time(own: &Tokens, peer: &Peer, no: Refusal) -> Response<Body> {
     static HEADERS: OnceLock<HeaderMap> = OnceLock::new();
-    if let Peer::Workload(svid) | Peer::Admin(svid) = peer {
-        own.0.refused(svid.id().as_str(), &no, "exchange", "");
+    if let Peer::Workload(caller) | Peer::Admin(caller) = peer {
+        own.0.refused(caller.id().as_str(), &no, "exchange", "");
     }
     let mut response = Response::new(Body::empty());
     *response.headers_mut() = HEADERS.get_or_init(|| status(No::Refusal(no)).into_http::<Body>().into_parts().0.headers).clone();

@@ -54,7 +54,7 @@ impl Follows {
     /// As the list of followers names it.
     pub fn who(&self) -> Who {
         match self {
-            Follows::Server(caller) | Follows::Operator(Operator::Svid(caller)) => Who::SpiffeId(caller.id().as_str().to_owned()),
+            Follows::Server(caller) | Follows::Operator(Operator::Svid(caller)) => Who::of(caller),
             Follows::Operator(Operator::LocalUid(uid)) => Who::LocalUid(*uid),
         }
     }

@@ -56,6 +56,7 @@ pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: M
             ApprovalOf::Task => pb::ApprovalOf::Task,
             ApprovalOf::Extension => pb::ApprovalOf::Extension,
             ApprovalOf::Change => pb::ApprovalOf::Change,
+            ApprovalOf::Action => pb::ApprovalOf::Action,
         }
         .into(),
         environment: asked.environment.clone(),

@@ -8,6 +8,7 @@ mod binding;
 mod break_glass;
 mod credential;
 mod key;
+mod login;
 mod policy;
 mod rule;
 mod target;
@@ -22,6 +23,7 @@ pub use binding::{BindingPlace, binding_from_pb, binding_to_pb};
 pub use break_glass::glass_to_pb;
 pub use credential::{credential_of_record, credential_to_pb, standing, svid_to_pb};
 pub use key::{key_state_from_pb, key_to_pb, purpose_from_pb};
+pub use login::{login_standing, login_to_pb};
 pub use policy::{decision_diff_to_pb, policy_files, policy_to_pb, violation};
 pub use rule::{Cause, lock_to_pb, rule_to_pb};
 pub use target::{target_from_pb, target_to_pb};
@@ -29,6 +31,7 @@ pub use task::{phase_to_pb, task_to_pb};
 pub use trust::{anchor_to_pb, bundle_from_pb, trust_domain_to_pb};
 pub use upstream::{finding_to_pb, registration_state, upstream_document, upstream_from_pb, upstream_to_pb};
 
+use crate::identity::caller::Person;
 use crate::ledger::record::{Identity, Who};
 use crate::pb::mayfly::v1 as pb;
 use crate::refusal::Refusal;
@@ -73,6 +76,18 @@ pub fn identity_of_who(who: &Who) -> pb::Identity {
         Who::Mayfly(cause) => pb::identity::Identity::Mayfly(cause.clone()),
     };
     pb::Identity { identity: Some(identity) }
+}
+
+/// How a person signed in.
+pub fn person_to_pb(spiffe_id: &str, person: &Person) -> pb::PersonLogin {
+    pb::PersonLogin {
+        subject: Some(pb::Subject { issuer: person.issuer.to_string(), sub: person.subject.to_string() }),
+        amr: person.amr.iter().map(|m| m.to_string()).collect(),
+        acr: person.acr.as_deref().unwrap_or_default().to_owned(),
+        auth_time: (person.auth_time > Millis(0)).then(|| timestamp(person.auth_time)),
+        credential_id: person.login.to_string(),
+        spiffe_id: spiffe_id.to_owned(),
+    }
 }
 
 /// An owner: a workload by its SPIFFE ID, a person by issuer and subject.

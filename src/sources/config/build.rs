@@ -10,6 +10,8 @@ use super::{
 use crate::document::command::typed;
 use crate::document::quantity::duration_text;
 use crate::document::{Complaint, Source};
+use crate::identity::spiffe_id::TrustDomain;
+use crate::own_domain::Settings;
 use crate::store::redb::RedbStore;
 use crate::store::sled::SledStore;
 
@@ -34,7 +36,9 @@ pub(super) fn config(source: &Source, base: &Path, environment: &[(String, Strin
     if let Some(address) = values.address("listen.metrics").filter(|address| !address.ip().is_loopback()) {
         conflict("listen.metrics", &format!("listen.metrics is {address}, no loopback address"), "127.0.0.1:PORT or [::1]:PORT");
     }
+    own_issuer(&values, &mut conflict);
     let export = export(&values, base, &mut conflict);
+    own_domain_apart(&values, &mut conflict);
     if !wrong.is_empty() {
         return Err(wrong);
     }
@@ -140,6 +144,36 @@ fn pauses(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) 
     }
 }
 
+/// What bears our own name is signed by our own keys and nobody else's.
+fn own_issuer(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) {
+    let own = values.text("server.issuer").unwrap_or_default();
+    let ours = |iss: &str| iss == own || iss.strip_prefix(&own).is_some_and(|rest| rest.starts_with('/'));
+    for issuer in values.oidc_issuers.iter().filter(|issuer| ours(&issuer.issuer.issuer)) {
+        let what = format!("oidc_issuers has {}, which is this server's own issuer", issuer.issuer.issuer);
+        conflict("server.issuer", &what, "name the issuer of somebody else; mayfly's own credentials need no section");
+    }
+}
+
+/// Whoever else gave the roots of our own trust domain could name our people.
+fn own_domain_apart(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) {
+    let Some(own) = values.text("own_domain.trust_domain") else { return };
+    let remedy = "give it a name of its own, like people.example.org: its bundle is made here";
+    if values.bundles.iter().any(|b| b.trust_domain == own) {
+        conflict("own_domain.trust_domain", &format!("{own} has one of [[bundles]], too"), remedy);
+    } else if values.text("server.trust_domain").is_some_and(|server| server == own) {
+        conflict("own_domain.trust_domain", &format!("{own} is server.trust_domain, whose bundle comes from elsewhere"), remedy);
+    }
+}
+
+fn own_domain(v: &Values) -> Option<Option<Settings>> {
+    let Some(name) = v.text("own_domain.trust_domain") else { return Some(None) };
+    Some(Some(Settings {
+        trust_domain: TrustDomain::parse(&name).ok()?,
+        login_ttl_ms: v.number("own_domain.login_ttl")?.min(v.number("svid.max_ttl")?),
+        device_login: v.flag("own_domain.device_login")?,
+    }))
+}
+
 type Parts = (Seal, Engine, Option<KeyPair>, Option<Export>);
 
 fn build(file: &str, v: &Values, base: &Path, (seal, engine, public_tls, audit_export): Parts) -> Option<Config> {
@@ -164,6 +198,7 @@ fn build(file: &str, v: &Values, base: &Path, (seal, engine, public_tls, audit_e
         tls: KeyPair { certificate: v.path("tls.certificate", base)?, key: v.path("tls.key", base)? },
         public_tls,
         bundles: v.bundles.iter().map(bundle).collect(),
+        oidc_issuers: v.oidc_issuers.iter().map(|issuer| issuer.below(base)).collect(),
         store: Store { engine, cache_bytes: v.number("store.cache")?, disk_reserve_bytes: v.number("store.disk_reserve")? },
         seal,
         policy: PolicyFiles {
@@ -195,6 +230,7 @@ fn build(file: &str, v: &Values, base: &Path, (seal, engine, public_tls, audit_e
         },
         audit_export,
         webhooks: v.webhooks.iter().map(|w| w.joined(base)).collect(),
+        own_domain: own_domain(v)?,
         admin_uids: match v.values.get("admin.uids")? {
             Value::Numbers(uids) => uids.iter().filter_map(|uid| u32::try_from(*uid).ok()).collect(),
             _ => return None,

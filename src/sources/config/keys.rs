@@ -35,6 +35,8 @@ pub enum Form {
     Engine,
     /// True or false.
     Flag,
+    /// A text, as this says.
+    Text(&'static str),
 }
 
 /// What holds where nobody sets the key.
@@ -78,9 +80,14 @@ const MIB: u64 = 1 << 20;
 use Form::*;
 use Unset::{Absent, Ceiling, Is, Required};
 
-/// All keys, in the order of the reference. `bundles` and `webhooks` are lists of sections; their keys are those of each.
+/// All keys, in the order of the reference. Those of [`LISTS`] are lists of sections; their keys are those of each.
 pub const KEYS: &[Key] = &[
-    key("server.trust_domain", TrustDomain, Required, "The trust domain of this server and of the SVIDs that it issues."),
+    key(
+        "server.trust_domain",
+        TrustDomain,
+        Required,
+        "The trust domain of this server. The SVIDs that it issues are of `own_domain`.",
+    ),
     key("server.environments", Names, Required, "The environments that it serves. Nothing crosses from one to another."),
     key("server.issuer", HttpsUrl, Required, "Base of `iss`: each environment's issuer is this, a slash and its name."),
     key(
@@ -105,6 +112,68 @@ pub const KEYS: &[Key] = &[
     key("public_tls.key", Path, Absent("that of `tls`"), "Its private key, PEM. Goes with `public_tls.certificate`."),
     key("bundles.trust_domain", TrustDomain, Required, "A trust domain whose workloads may call."),
     key("bundles.file", Path, Required, "Its bundle: PEM certificates or SPIFFE JWKS. Read again when it changes."),
+    key(
+        "oidc_issuers.name",
+        Text("1 to 32 lower-case letters, digits, hyphens"),
+        Required,
+        "A short name, as it stands in SPIFFE IDs and messages.",
+    ),
+    key("oidc_issuers.issuer", Text("https URL; http on loopback"), Required, "`iss` of its tokens, byte for byte."),
+    key("oidc_issuers.environments", Names, Required, "The environments in which its tokens count."),
+    key(
+        "oidc_issuers.uses",
+        Text("list of `login`, `subject`"),
+        Required,
+        "What its tokens are taken for: `login` of people, `subject` tokens that say on whose behalf something is asked for.",
+    ),
+    key(
+        "oidc_issuers.audience",
+        Text("text"),
+        Absent("none; `login` needs one"),
+        "`aud` of tokens that log people in: our client id.",
+    ),
+    key(
+        "oidc_issuers.algorithms",
+        Text("list of RS, ES and PS with 256, 384 or 512"),
+        Is("[\"RS256\", \"ES256\"]"),
+        "What its tokens may be signed with.",
+    ),
+    key(
+        "oidc_issuers.jwks",
+        Text("URL or path"),
+        Absent("where `/.well-known/openid-configuration` says, at the issuer's own host and port"),
+        "Where its keys are. Fetched every 5 minutes and for a key that is not known; kept for an hour without an answer.",
+    ),
+    key(
+        "oidc_issuers.ca_file",
+        Path,
+        Absent("the system's roots"),
+        "Roots for its server's certificate, PEM. It speaks TLS 1.3.",
+    ),
+    key(
+        "oidc_issuers.max_life",
+        Duration(1000, l::OIDC_TOKEN_LIFE_MS),
+        Is("\"1h\""),
+        "A token whose `exp` is later after its `iat` than this is refused.",
+    ),
+    key(
+        "oidc_issuers.scopes_claim",
+        Text("text"),
+        Absent("scopes are not bounded by one"),
+        "The claim with the subject's scopes, a list or with spaces between: what is given on its behalf is among them.",
+    ),
+    key(
+        "oidc_issuers.groups_claim",
+        Text("text"),
+        Absent("no groups"),
+        "The claim with the subject's groups: `context.subject.groups`.",
+    ),
+    key(
+        "oidc_issuers.rights",
+        Text("list of `{ group, upstream, scopes }`"),
+        Absent("groups bound nothing but what policy says"),
+        "What a group's members may. Where there is a line, nothing is given on a subject's behalf that no line of its groups gives.",
+    ),
     key(
         "store.engine",
         Engine,
@@ -228,6 +297,24 @@ pub const KEYS: &[Key] = &[
         Absent("no such export"),
         "The same to an OpenTelemetry collector, as logs: `http://HOST:PORT/v1/logs`. Without TLS: one on this host, or behind a proxy there.",
     ),
+    key(
+        "own_domain.trust_domain",
+        TrustDomain,
+        Absent("nobody signs in"),
+        "A trust domain that this server itself is the CA of: people who sign in get SVIDs of it. No bundle is configured for it. docs/people.md.",
+    ),
+    key(
+        "own_domain.login_ttl",
+        Duration(l::LOGIN_TTL_MIN_MS, l::LOGIN_TTL_MS),
+        Ceiling,
+        "The longest life of a person's SVID. Never longer than `svid.max_ttl`.",
+    ),
+    key(
+        "own_domain.device_login",
+        Flag,
+        Is("false"),
+        "People may also sign in by device code (RFC 8628), whose ID tokens are bound to no key: one is taken once, and within two minutes.",
+    ),
     key("webhooks.name", Name, Required, "What it is called in `mayfly webhook list`. How far it came is kept under this name."),
     key(
         "webhooks.url",
@@ -266,27 +353,33 @@ impl Key {
         self.path.split_once('.').unwrap_or(("", self.path))
     }
 
-    /// Whether its section is one of a list.
-    pub fn listed(&self) -> bool {
-        LISTS.contains(&self.parts().0)
-    }
-
-    /// The environment variable that overrides it: `MAYFLY_SERVER_TRUST_DOMAIN`. The list of bundles has one of its own; webhooks stand in the
-    /// file only.
+    /// The environment variable that overrides it: `MAYFLY_SERVER_TRUST_DOMAIN`. The list of bundles has one of its own, other lists none.
     pub fn variable(&self) -> String {
         match self.parts() {
             ("bundles", _) => BUNDLES_VARIABLE.to_owned(),
-            ("webhooks", _) => String::new(),
+            (section, _) if is_list(section) => String::new(),
             _ => format!("MAYFLY_{}", self.path.replace('.', "_").to_ascii_uppercase()),
         }
     }
 }
 
-/// Sections of which there are several.
-pub const LISTS: &[&str] = &["bundles", "webhooks"];
-
 /// The environment variable for `[[bundles]]`: `domain=file,domain=file`.
 pub const BUNDLES_VARIABLE: &str = "MAYFLY_BUNDLES";
+
+/// Sections that are lists, and what there is to say of each.
+pub const LISTS: &[(&str, &str)] = &[
+    ("bundles", "One section per trust domain, at least one. `MAYFLY_BUNDLES` replaces all of them."),
+    (
+        "oidc_issuers",
+        "One section per OIDC issuer whose tokens are taken; docs/delegation.md says for what. No variable sets them.",
+    ),
+    ("webhooks", "One section per receiver, at most 8; docs/webhooks.md. No variable sets them."),
+];
+
+/// Whether a section is a list.
+pub fn is_list(section: &str) -> bool {
+    LISTS.iter().any(|(name, _)| *name == section)
+}
 
 /// The key at a path.
 pub fn find(path: &str) -> Option<&'static Key> {

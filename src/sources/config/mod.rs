@@ -6,6 +6,7 @@
 mod build;
 mod export;
 pub mod keys;
+mod oidc;
 mod reference;
 pub mod validate;
 mod values;
@@ -16,6 +17,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use export::{Collector, Export, Syslog};
+pub use oidc::{IssuerKeySource, OidcIssuer};
 pub use reference::reference;
 pub use validate::{Finding, Severity, validate};
 pub use webhooks::{Webhook, WebhookUrl};
@@ -23,6 +25,7 @@ pub use webhooks::{Webhook, WebhookUrl};
 use crate::document::command::typed;
 use crate::document::{Complaint, Source};
 pub use crate::ledger::keep::Keep;
+use crate::own_domain::Settings;
 
 /// Something that is wrong with the configuration.
 pub type ConfigError = Complaint;
@@ -42,6 +45,8 @@ pub struct Config {
     pub public_tls: Option<KeyPair>,
     /// `[[bundles]]`
     pub bundles: Vec<BundleFile>,
+    /// `[[oidc_issuers]]`
+    pub oidc_issuers: Vec<OidcIssuer>,
     /// `[store]`
     pub store: Store,
     /// `[seal]`
@@ -64,6 +69,8 @@ pub struct Config {
     pub audit_export: Option<Export>,
     /// `[[webhooks]]`
     pub webhooks: Vec<Webhook>,
+    /// `[own_domain]`, where it is set.
+    pub own_domain: Option<Settings>,
     /// `admin.uids`: who may use the socket beside the server's own uid.
     pub admin_uids: Vec<u32>,
     /// `admin.single_operator`: over the socket one operator is enough where two are needed.

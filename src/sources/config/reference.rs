@@ -1,6 +1,6 @@
 //! `docs/configuration.md`, written from the table of keys.
 
-use super::keys::{BUNDLES_VARIABLE, Form, KEYS, Key, LISTS, Unset, sections};
+use super::keys::{Form, KEYS, Key, LISTS, Unset, sections};
 use super::values::ceiling;
 use crate::document::quantity::{duration_text, size_text};
 
@@ -8,14 +8,9 @@ use crate::document::quantity::{duration_text, size_text};
 pub fn reference() -> String {
     let mut out = String::from(HEAD);
     for section in sections() {
-        let title = if LISTS.contains(&section) { format!("[[{section}]]") } else { format!("[{section}]") };
-        out.push_str(&format!("\n## {title}\n\n"));
-        if section == "bundles" {
-            out.push_str(&format!("One section per trust domain, at least one. `{BUNDLES_VARIABLE}` replaces all of them.\n\n"));
-        }
-        if section == "webhooks" {
-            let most = crate::limits::WEBHOOKS;
-            out.push_str(&format!("One section per receiver, at most {most}. They stand in the file only.\n\n"));
+        match LISTS.iter().find(|(name, _)| *name == section) {
+            Some((_, about)) => out.push_str(&format!("\n## [[{section}]]\n\n{about}\n\n")),
+            None => out.push_str(&format!("\n## [{section}]\n\n")),
         }
         out.push_str("| key | value | default | variable |\n|---|---|---|---|\n");
         for key in KEYS.iter().filter(|k| k.parts().0 == section) {
@@ -56,6 +51,7 @@ fn form(form: Form) -> String {
         Form::Size(min, max) => format!("size, {} to {}", size_text(min), size_text(max)),
         Form::Keep => "duration or size".to_owned(),
         Form::Flag => "`true` or `false`".to_owned(),
+        Form::Text(what) => what.to_owned(),
         Form::Engine => "`redb`, `sled` or `memory`".to_owned(),
     }
 }

@@ -1,6 +1,7 @@
 //! What `mayfly server validate` finds: everything that the configuration names is looked at, nothing is started or written.
 
 mod certificates;
+mod oidc;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -54,6 +55,7 @@ pub fn validate(config: &Config, now: Millis) -> Vec<Finding> {
         look.pair(pair, "public_tls.certificate", "public_tls.key", false);
     }
     look.bundles(own.as_ref());
+    look.oidc_issuers();
     look.store();
     look.seal();
     look.policy();

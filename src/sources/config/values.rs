@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::keys::{self, BUNDLES_VARIABLE, Form, KEYS, Key, Unset};
+use super::keys::{self, BUNDLES_VARIABLE, Form, KEYS, Key, Unset, is_list};
+use super::oidc::{self, OidcIssuer};
 pub(super) use super::webhooks::WebhookEntry;
 use super::webhooks::{webhook_url, webhooks};
 use crate::document::quantity::{duration_ms, duration_text, size_bytes, size_text};
@@ -45,6 +46,7 @@ pub(super) struct BundleEntry {
 pub(super) struct Values {
     pub values: BTreeMap<&'static str, Value>,
     pub bundles: Vec<BundleEntry>,
+    pub oidc_issuers: Vec<OidcIssuer>,
     pub webhooks: Vec<WebhookEntry>,
     /// Where a key was set in the file.
     pub lines: BTreeMap<&'static str, usize>,
@@ -55,7 +57,7 @@ impl Values {
     pub fn gather(source: &Source, environment: &[(String, String)]) -> Result<Values, Vec<Complaint>> {
         let mut all = Values::default();
         let mut complaints = Vec::new();
-        for key in KEYS.iter().filter(|k| !k.listed()) {
+        for key in KEYS.iter().filter(|k| !is_list(k.parts().0)) {
             let text = match key.default {
                 Unset::Is(text) => text.to_owned(),
                 Unset::Ceiling => ceiling(key.form),
@@ -74,7 +76,7 @@ impl Values {
 
     /// The required keys that nobody set; the list of bundles as one.
     pub fn missing(&self) -> Vec<&'static str> {
-        let required = KEYS.iter().filter(|k| k.default == Unset::Required && !k.listed());
+        let required = KEYS.iter().filter(|k| k.default == Unset::Required && !is_list(k.parts().0));
         let mut missing: Vec<&str> = required.map(|k| k.path).filter(|path| !self.values.contains_key(path)).collect();
         if self.bundles.is_empty() {
             missing.push("bundles");
@@ -89,6 +91,10 @@ impl Values {
             let Some(field) = root.optional(name) else { continue };
             if name == "bundles" {
                 self.bundles = bundles(&field).unwrap_or_default();
+                continue;
+            }
+            if name == "oidc_issuers" {
+                self.oidc_issuers = oidc::issuers(&field).unwrap_or_default();
                 continue;
             }
             if name == "webhooks" {
@@ -134,7 +140,7 @@ impl Values {
         if name == BUNDLES_VARIABLE {
             return self.read_bundles(text, complaints);
         }
-        if let Some(key) = KEYS.iter().find(|k| !k.listed() && k.variable() == name) {
+        if let Some(key) = KEYS.iter().find(|k| !is_list(k.parts().0) && k.variable() == name) {
             self.lines.remove(key.path);
             return self.read_one(key, name, &as_toml(key.form, text), complaints);
         }
@@ -184,7 +190,8 @@ fn value(form: Form, field: &Field<'_>) -> Option<Value> {
     match form {
         Form::Path => field.text(TEXT).map(Value::Text),
         Form::Name => field.name().map(Value::Text),
-        Form::Names => list(field, |f| f.name()).map(Value::Texts),
+        Form::Text(_) => field.text(TEXT).map(Value::Text),
+        Form::Names => names(field).map(Value::Texts),
         Form::Paths => list(field, |f| f.text(TEXT)).map(Value::Texts),
         Form::TrustDomain => trust_domain(field).map(Value::Text),
         Form::HttpsUrl => https_url(field).map(Value::Text),
@@ -201,6 +208,11 @@ fn value(form: Form, field: &Field<'_>) -> Option<Value> {
         // Of a section of which there are several: it is read with that.
         Form::WebhookUrl => webhook_url(field).map(|url| Value::Text(url.text)),
     }
+}
+
+/// Names, at least one, each once.
+pub(super) fn names(field: &Field<'_>) -> Option<Vec<String>> {
+    list(field, |f| f.name())
 }
 
 pub(super) fn list(field: &Field<'_>, read: impl Fn(&Field<'_>) -> Option<String>) -> Option<Vec<String>> {

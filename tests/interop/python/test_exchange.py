@@ -176,3 +176,29 @@ def test_without_a_certificate_nobody_is_served(world, contract):
         with pytest.raises(grpc.RpcError) as no:
             contract.tokens_grpc.TokenServiceStub(channel).Whoami(contract.tokens.WhoamiRequest(), timeout=10)
     assert no.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_pyjwt_reads_on_whose_behalf_a_server_acts(world, contract, jwks):
+    github, server = f'https://github.{DOMAIN}', f'spiffe://{DOMAIN}/mcp/github'
+    terms = contract.tasks.TaskTerms(
+        purpose='on behalf', upstreams=[contract.tasks.Allowance(upstream='github', scopes=['issues:read'])], callers=[server])
+    ask = dict(upstream='github', scopes=['issues:read'], kind=contract.types.CREDENTIAL_KIND_JWT)
+    with world.channel('agent/demo') as channel:
+        tokens = contract.tokens_grpc.TokenServiceStub(channel)
+        first = tokens.Exchange(contract.tokens.ExchangeRequest(open_task=terms, **ask), timeout=10).issued
+    shown = contract.types.SubjectToken(token=first.bearer_token.token, type=contract.types.SUBJECT_TOKEN_TYPE_MAYFLY)
+    with world.channel('mcp/github') as channel:
+        tokens = contract.tokens_grpc.TokenServiceStub(channel)
+        second = tokens.Exchange(
+            contract.tokens.ExchangeRequest(task_id=first.task_id, subject_token=shown, **ask), timeout=10).issued
+        with pytest.raises(grpc.RpcError) as refused:
+            tampered = contract.types.SubjectToken(token=shown.token[:-4] + 'AAAA', type=shown.type)
+            tokens.Exchange(contract.tokens.ExchangeRequest(task_id=first.task_id, subject_token=tampered, **ask), timeout=10)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    claims = verify(second.bearer_token.token, jwks, audience=github)
+    assert claims['sub'] == f'spiffe://{DOMAIN}/agent/demo' and claims['client_id'] == server
+    assert claims['act'] == {'sub': server, 'iss': DOMAIN}, 'the caller is the outermost actor (RFC 8693, section 4.1)'
+    assert claims['exp'] <= verify(first.bearer_token.token, jwks, audience=github)['exp']
+    own = claims['https://mayfly.dev/claims']
+    assert [a['id'] for a in own['ancestors']] == [first.credential_id]
+    assert own['subject_token'] == {'iss': ISSUER, 'id': first.credential_id}

@@ -41,6 +41,14 @@ impl Namer<'_> {
         self.svid(e.svid.as_ref());
         self.approval(&e.approval);
         self.credential(&e.ancestor);
+        self.identities(&e.actors);
+        e.subject_token.iter().for_each(|token| self.other(&token.id));
+        e.subject_claims.iter().for_each(|claims| self.subject_claims(claims));
+    }
+
+    pub(super) fn subject_claims(&mut self, claims: &SubjectClaims) {
+        self.others(&claims.groups);
+        self.others(&claims.scopes);
     }
 
     pub(super) fn issued(&mut self, e: &Issued) {
@@ -70,5 +78,6 @@ impl Namer<'_> {
         self.credential(&e.renews);
         self.credential(&e.shown);
         self.credential(&e.replaces);
+        e.subject_claims.iter().for_each(|claims| self.subject_claims(claims));
     }
 }

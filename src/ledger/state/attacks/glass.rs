@@ -198,6 +198,78 @@ fn nobody_else_acts_in_it_and_no_approval_widens_it() {
 }
 
 #[test]
+fn an_action_in_it_is_authorized_for_its_people_alone_and_no_approval_widens_it() {
+    let mut log = Log::new();
+    let task = active(&mut log);
+    let acts = |log: &mut Log, task: &[u8], change: &dyn Fn(&mut Issued)| {
+        let act = authorize::action(log, task, |e| {
+            let decided = e.decided.as_mut().unwrap();
+            (decided.caller, decided.break_glass) = (ADA.caller(), true);
+            change(decided);
+        });
+        log.put(vec![act])[0].clone()
+    };
+    assert_eq!(reason(&acts(&mut log, &task, &|e| e.caller = MARY.caller())), Reason::NotYours);
+    assert_eq!(reason(&acts(&mut log, &task, &|e| e.break_glass = false)), Reason::InvalidField, "each use says so");
+    assert_eq!(reason(&acts(&mut log, &task, &|e| e.approval = vec![7; 16])), Reason::ApprovalNeeded);
+    let (approval, mut ask) = asked(&mut log, &task);
+    if let Some(Event::ApprovalAsked(e)) = &mut ask.event {
+        (e.of, e.caller) = (ApprovalOf::Action as i32, BEN.caller());
+        e.approvers = vec![MARY.identity()];
+    }
+    log.put(vec![ask])[0].clone().unwrap();
+    let give = given_by(&log, MARY.who(), &approval);
+    log.put(vec![give])[0].clone().unwrap();
+    let widened = acts(&mut log, &task, &|e| (e.caller, e.approval) = (BEN.caller(), approval.clone()));
+    assert_eq!(reason(&widened), Reason::OutsideTask, "what somebody gave serves for nothing in it");
+    assert_eq!(log.state.glasses.uses, 0);
+    acts(&mut log, &task, &|_| {}).unwrap();
+    acts(&mut log, &task, &|e| e.caller = BEN.caller()).unwrap();
+    assert_eq!(log.state.glasses.uses, 2, "each is a use of it");
+    let plain = log.opened(&[]);
+    assert_eq!(reason(&acts(&mut log, &plain, &|_| {})), Reason::InvalidField, "nor is anything else such a use");
+    close(&mut log, &task);
+    assert_eq!(reason(&acts(&mut log, &task, &|_| {})), Reason::TaskNotActive);
+}
+
+#[test]
+fn by_a_login_nobody_steps_but_its_person_and_two_logins_are_one() {
+    let mut log = logins::log();
+    for (n, token) in [(1, "one"), (2, "two")] {
+        let signs_in = logins::login(&log, n, token, |_| {});
+        assert!(log.put(signs_in).iter().all(Result::is_ok));
+    }
+    let by = |record: Record, n: u8, caller: &str| {
+        let mut record = record;
+        if let Some(Event::BreakGlass(e)) = &mut record.event {
+            (e.ancestor, e.caller) = (vec![n; 16], caller.into());
+        }
+        record
+    };
+    let own = "spiffe://people.example/people/corp/ada";
+    let task = open(&mut log, BEN).unwrap();
+    let joins = |log: &Log, who: Whom| step(log, &task, GlassStep::Joined, who, &[BEN, who]);
+    let record = by(joins(&log, MARY), 1, own);
+    assert_eq!(reason(&log.put(vec![record])[0]), Reason::NotYours, "ada's login is not mary's");
+    let record = by(joins(&log, ADA), 1, "spiffe://people.example/people/corp/eve");
+    assert_eq!(reason(&log.put(vec![record])[0]), Reason::NotYours, "nor does it say eve");
+    let record = by(joins(&log, Svid("eve")), 1, &Svid("eve").caller());
+    assert_eq!(reason(&log.put(vec![record])[0]), Reason::NotYours, "nor is it a workload's");
+    let record = by(joins(&log, Svid("eve")), 9, own);
+    assert_eq!(reason(&log.put(vec![record])[0]), Reason::InvalidField, "a workload steps under its own SPIFFE ID");
+    let record = by(joins(&log, ADA), 1, own);
+    log.put(vec![record])[0].clone().unwrap();
+    close(&mut log, &task);
+    let record = by(step(&log, &task, GlassStep::Reviewed, ADA, &[BEN, ADA]), 2, own);
+    assert_eq!(reason(&log.put(vec![record])[0]), Reason::NotYours, "with her other login she is no third person");
+    log.revoke(Target::Credential(logins::id(2)), true);
+    let record = by(step(&log, &task, GlassStep::Reviewed, MARY, &[BEN, ADA]), 2, own);
+    assert!(log.put(vec![record])[0].is_err(), "nor is a login that was revoked anybody's");
+    let record = step(&log, &task, GlassStep::Reviewed, MARY, &[BEN, ADA]);
+    log.put(vec![record])[0].clone().unwrap();
+}
+
+#[test]
 fn what_is_below_it_is_of_its_people_and_dies_with_it() {
     let mut log = Log::new();
     let task = active(&mut log);

@@ -1,12 +1,14 @@
 //! Orders of records that once got more than they should have.
 
 mod approvals;
+mod authorize;
 mod changes;
 mod due;
 mod generations;
 mod glass;
 mod groups;
 mod history;
+mod logins;
 mod registry;
 mod replaced;
 mod rules;
@@ -62,6 +64,12 @@ fn ada() -> Identity {
 }
 
 fn given_by(log: &Log, who: Who, approval: &[u8]) -> Record {
-    let given = ApprovalDecided { approval: approval.to_vec(), given: true, reason: String::new(), digest: vec![3; 32] };
+    let given = ApprovalDecided {
+        approval: approval.to_vec(),
+        given: true,
+        reason: String::new(),
+        digest: vec![3; 32],
+        login: Vec::new(),
+    };
     Record::new(who, Event::ApprovalDecided(given)).decided_at(log.state.head)
 }

@@ -167,6 +167,8 @@ pub fn add_lineage<'a>(
     }
     facts.identities.extend(subject.into_iter().chain(actors).map(|i| (i.issuer.as_str(), i.sub.as_str())));
     facts.subject_token = token.map(|t| (t.issuer.as_str(), t.id.as_str()));
+    // A credential of ours that was shown: what rests on it by its task alone has it as no ancestor.
+    facts.credentials.extend(token.and_then(|t| t.id.parse::<CredentialId>().ok()));
 }
 
 #[cfg(test)]

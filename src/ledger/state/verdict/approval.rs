@@ -1,13 +1,13 @@
 //! Whether something may be asked for, approved, and whether an approval may be used: once, for what it was given for and nothing else.
 
 use super::super::tasks::Phase;
-use super::super::{Approval, Issuance, State, Verdict, trust_domain_of};
+use super::super::{Approval, Issuance, Login, State, Verdict, trust_domain_of};
 use super::{Pending, malformed, over, policy_in_force, refused_by, stale};
 use crate::ledger::record::{ApprovalAsked, ApprovalDecided, ApprovalOf, Identity, Record, TaskOpened, Who};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::revocation::Facts;
-use crate::seq::{ApprovalId, Millis, Seq, TaskId};
+use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
 fn unusable(id: &ApprovalId, what: &str) -> Refusal {
     Refusal::new(Reason::ApprovalNeeded, format!("approval {id} {what}"))
@@ -78,18 +78,35 @@ impl State {
             // Who holds a shell on the server's host is nobody's second person.
             _ => return Err(Refusal::new(Reason::NotYours, "approving takes somebody with a name: a person or an SVID")),
         };
-        let named = asked.of() == ApprovalOf::Change || asked.approvers.contains(&who);
+        let login = self.login_behind(e, &who, time)?;
+        // By the certificate's SPIFFE ID a registration can name the same person.
+        let own = login.map(|l| Identity { issuer: trust_domain_of(&l.caller).to_owned(), sub: l.caller.to_string() });
+        let mut names = own.iter().chain([&who]);
+        let named = asked.of() == ApprovalOf::Change || names.clone().any(|name| asked.approvers.contains(name));
         if !named {
             return Err(Refusal::new(Reason::NotYours, format!("{} is not among those who may give approval {id}", who.sub)));
         }
-        if let Some(part) = self.part_in(asked, &who) {
+        if let Some(part) = names.find_map(|name| self.part_in(asked, name)) {
             return Err(Refusal::new(Reason::NotYours, format!("{} {part}: somebody else has to give approval {id}", who.sub)));
         }
         self.decided_on_now(asked)?;
-        self.may_approve(asked, &who, record.revision(), time)?;
+        self.may_approve(asked, &who, login, record.revision(), time)?;
         match asked.change.as_ref().and_then(|c| c.event()) {
             Some(change) => self.may_take_effect(&change),
             None => Ok(()),
+        }
+    }
+
+    /// The login that a person decides with: it is good, and that person's. What has none is no person of ours.
+    fn login_behind(&self, e: &ApprovalDecided, who: &Identity, time: Millis) -> Result<Option<&Login>, Refusal> {
+        if e.login.is_empty() {
+            return Ok(None);
+        }
+        let id = CredentialId::from_slice(&e.login).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
+        let login = self.login_alive(&id, time)?;
+        match login.person == *who {
+            true => Ok(Some(login)),
+            false => Err(Refusal::new(Reason::NotYours, format!("login {id} is somebody else's"))),
         }
     }
 
@@ -123,9 +140,13 @@ impl State {
     }
 
     /// Neither who gives it nor who asked may be revoked since its view, or locked out.
-    fn may_approve(&self, asked: &ApprovalAsked, who: &Identity, revision: Seq, time: Millis) -> Verdict {
+    fn may_approve(&self, asked: &ApprovalAsked, who: &Identity, login: Option<&Login>, revision: Seq, time: Millis) -> Verdict {
         self.of_this_order(revision)?;
         let mut facts = Facts { revision, upstream: &asked.upstream, tool: &asked.tool, ..Facts::default() };
+        if let Some(login) = login {
+            facts.credentials.push(login.id);
+            facts.identities.push((trust_domain_of(&login.caller), &login.caller));
+        }
         facts.environment = &asked.environment;
         facts.policy = policy_in_force(self, facts.environment);
         facts.identities.push((trust_domain_of(&asked.caller), &asked.caller));
@@ -155,6 +176,22 @@ impl State {
         time: Millis,
         pending: &mut Pending<'a>,
     ) -> Result<Option<Seq>, Refusal> {
+        // Several that share a record are several uses.
+        if issuance.mold.is_some() && !issuance.shared.approval.is_empty() {
+            return Err(malformed("an approval that several issuances share"));
+        }
+        self.approved(issuance, ApprovalOf::Exchange, revision, time, pending)
+    }
+
+    /// The same for anything that is decided like an issuance.
+    pub(super) fn approved<'a>(
+        &'a self,
+        issuance: Issuance<'a>,
+        of: ApprovalOf,
+        revision: Seq,
+        time: Millis,
+        pending: &mut Pending<'a>,
+    ) -> Result<Option<Seq>, Refusal> {
         let e = issuance.shared;
         if e.approval.is_empty() {
             return Ok(None);
@@ -167,11 +204,7 @@ impl State {
         if pending.approvals.contains(&&e.approval[..]) {
             return Err(unusable(&id, "is used once, not twice"));
         }
-        // Several that share a record are several uses.
-        if issuance.mold.is_some() {
-            return Err(malformed("an approval that several issuances share"));
-        }
-        if let Some(other) = approval.and_then(|a| differs(a, issuance, pending)) {
+        if let Some(other) = approval.and_then(|a| differs(a, issuance, of, pending)) {
             return Err(unusable(&id, &format!("was given for another {other}")));
         }
         pending.approvals.push(&e.approval);
@@ -180,9 +213,9 @@ impl State {
 }
 
 /// What an issuance has that its approval was not given for.
-fn differs(approval: &Approval, issuance: Issuance<'_>, pending: &Pending<'_>) -> Option<&'static str> {
+fn differs(approval: &Approval, issuance: Issuance<'_>, of: ApprovalOf, pending: &Pending<'_>) -> Option<&'static str> {
     let (a, e) = (&approval.asked, issuance.shared);
-    if a.of() != ApprovalOf::Exchange {
+    if a.of() != of {
         return Some("kind of thing");
     }
     let opened = |t: &&&TaskOpened| t.task == e.task;

@@ -2,6 +2,7 @@
 
 use super::super::tasks::Task;
 use super::super::{Claims, State, Verdict};
+use super::authorize::used;
 use super::{Pending, malformed, stale};
 use crate::ledger::record::{BundleSet, Event, HistoryRemoved, HoldRank, Narrowing, Outcome, Record, UpstreamSet, Who};
 use crate::limits;
@@ -202,10 +203,10 @@ impl State {
                 }
             }
             Event::HistoryRemoved(e) => self.may_remove(e),
-            Event::Authorized(e) => match CredentialId::from_slice(&e.credential) {
-                Some(id) => self.evidence_alive(&id, time),
-                None => Err(malformed("a credential id that is not 16 bytes")),
-            },
+            Event::Authorized(e) => self.may_authorize(e, record.revision(), time, pending),
+            Event::UsesReported(e) => used(e),
+            Event::LoggedIn(e) => self.may_log_in(e, record.revision(), time, pending),
+            Event::LoggedOut(e) => self.may_log_out(e),
             _ => Ok(()),
         }
     }

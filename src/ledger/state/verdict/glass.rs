@@ -79,6 +79,7 @@ impl State {
     ) -> Verdict {
         let id = TaskId::from_slice(&e.task).ok_or_else(|| malformed("a task id that is not 16 bytes"))?;
         let who = somebody(record)?;
+        self.as_themselves(e, record, &who, time)?;
         self.timely(e.decided_at, record.revision(), time)?;
         self.version_in_force(&e.environment, e.policy_version)?;
         match GlassStep::try_from(e.step) {
@@ -96,6 +97,19 @@ impl State {
                 }
             }
             Ok(GlassStep::Unspecified) | Err(_) => Err(malformed("an unknown step of break-glass")),
+        }
+    }
+
+    /// A workload steps under its own SPIFFE ID; what a login's certificate says is its person and nobody else.
+    fn as_themselves(&self, e: &BreakGlass, record: &Record, who: &Identity, time: Millis) -> Verdict {
+        if record.author_id().is_some_and(|own| own != e.caller) {
+            return Err(malformed("a step of break-glass under another one's SPIFFE ID"));
+        }
+        let Some(id) = CredentialId::from_slice(&e.ancestor).filter(|id| self.logins.contains_key(id)) else { return Ok(()) };
+        let login = self.login_alive(&id, time)?;
+        match login.person == *who && *login.caller == *e.caller {
+            true => Ok(()),
+            false => Err(Refusal::new(Reason::NotYours, format!("login {id} is somebody else's"))),
         }
     }
 

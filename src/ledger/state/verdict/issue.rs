@@ -9,7 +9,7 @@ use crate::revocation::Sorts;
 use crate::seq::{CredentialId, LeaseId, Millis, Seq, TaskId};
 
 /// In break-glass its people act and nobody else, nobody's approval widens it, and each use of it says so.
-fn in_glass(e: &Issued, glass: bool, admitted: impl Fn() -> bool) -> Verdict {
+pub(super) fn in_glass(e: &Issued, glass: bool, admitted: impl Fn() -> bool) -> Verdict {
     match (glass, e.break_glass) {
         (false, false) => Ok(()),
         (true, true) if !e.approval.is_empty() => {
@@ -87,6 +87,10 @@ impl State {
         if e.expires_at <= time.0 || e.expires_at > end || e.expires_at > longest || e.expires_at > e.renewable_until {
             return Err(Refusal::new(Reason::NoLifeLeft, format!("the end of credential {id} is not within its bounds")));
         }
+        if let Some(token) = e.subject_token.as_ref().filter(|token| token.expires_at < e.expires_at) {
+            let what = format!("credential {id} would outlive its subject token, which ends at {}", Millis(token.expires_at));
+            return Err(Refusal::new(Reason::NoLifeLeft, what));
+        }
         let asked = self.rules.may_block(rests_on);
         if asked.is_empty() {
             return Ok(());
@@ -101,7 +105,7 @@ impl State {
         }
     }
 
-    fn registration_in_force(&self, e: &Issued) -> Verdict {
+    pub(super) fn registration_in_force(&self, e: &Issued) -> Verdict {
         let Some(upstream) = self.upstreams.get(e.upstream.as_str()) else {
             return Err(Refusal::new(Reason::NotFound, format!("there is no upstream {}", e.upstream)));
         };
@@ -162,9 +166,12 @@ impl State {
         Ok(())
     }
 
-    fn ancestors_alive(&self, e: &Issued, time: Millis) -> Verdict {
+    pub(super) fn ancestors_alive(&self, e: &Issued, time: Millis) -> Verdict {
         if e.ancestors.len() > limits::ANCESTORS {
             return Err(Refusal::limit("ancestors", limits::ANCESTORS as u64, std::time::Duration::ZERO));
+        }
+        if e.actors.len() > limits::ACT_CHAIN {
+            return Err(Refusal::limit("act_chain", limits::ACT_CHAIN as u64, std::time::Duration::ZERO));
         }
         for shown in [&e.renews, &e.shown] {
             if !shown.is_empty() {

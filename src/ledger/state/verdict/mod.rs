@@ -4,12 +4,16 @@
 //! decided here and nowhere else.
 
 mod approval;
+mod authorize;
 mod change;
 mod due;
 mod glass;
 mod issue;
 mod key;
+mod login;
 mod task;
+
+pub use login::id_token_used;
 
 use super::credentials::is_for;
 use super::tasks::{Phase, Task, Terms};
@@ -248,6 +252,9 @@ impl State {
         // What had ended when the newest commit was written has ended, also for who asks by a clock that stands behind it.
         let time = time.max(self.time);
         let gone = |what: &str| Err(Refusal::new(Reason::CredentialNotActive, format!("credential {id} {what}")));
+        if self.logins.contains_key(id) {
+            return self.login_alive(id, time).map(|_| ());
+        }
         let Some(live) = self.credentials.get(id) else { return gone("is not known") };
         if live.released() {
             return gone("was given back");
@@ -281,6 +288,10 @@ fn opening_facts(terms: &Terms) -> Facts<'_> {
         ..Facts::default()
     };
     facts.credentials.extend(terms.ancestor);
+    if let Some((token, actors)) = terms.behalf.as_deref() {
+        facts.subject_token = Some((&token.issuer, &token.id));
+        facts.identities.extend(actors.iter().map(|a| (a.issuer.as_str(), a.sub.as_str())));
+    }
     facts.identities.extend(terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
     facts
 }

@@ -35,6 +35,17 @@ impl State {
             ..Facts::default()
         };
         facts.credentials.extend(CredentialId::from_slice(&e.ancestor));
+        facts.identities.extend(e.actors.iter().map(|a| (a.issuer.as_str(), a.sub.as_str())));
+        if let Some(token) = &e.subject_token {
+            facts.subject_token = Some((&token.issuer, &token.id));
+            // What is done on somebody's behalf ends with the proof of it.
+            if e.max_deadline > token.expires_at {
+                return Err(Refusal::new(Reason::NoLifeLeft, format!("task {id} would outlive its subject token")));
+            }
+        }
+        if e.actors.len() > limits::ACT_CHAIN {
+            return Err(Refusal::limit("act_chain", limits::ACT_CHAIN as u64, std::time::Duration::ZERO));
+        }
         if !e.parent.is_empty() {
             let parent = self.active_task(&e.parent, time)?;
             self.child_within(e, parent)?;

@@ -1,0 +1,70 @@
+//! `mayfly authorize`: whether an action is permitted, with nothing issued.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::args::{self, wire_duration};
+use super::error::CliError;
+use super::exit::Exit;
+use super::get::ToolArguments;
+use super::show::credential::Authorized;
+use super::{Run, token};
+use crate::pb::mayfly::v1::{self as pb, token_service_client::TokenServiceClient};
+
+/// `mayfly authorize`
+#[derive(Args)]
+pub struct AuthorizeArgs {
+    /// The upstream [default: that of --token]
+    #[arg(value_name = "UPSTREAM", required_unless_present = "token")]
+    upstream: Option<String>,
+    /// The task [default: that of --token]
+    #[arg(long, value_name = "TASK", env = "MAYFLY_TASK", hide_env_values = true, value_parser = args::task_id, required_unless_present = "token")]
+    task: Option<String>,
+    /// A file with the token that we were shown as a server of its upstream, `-` being stdin [default: we ask for ourselves]
+    #[arg(long, value_name = "FILE")]
+    token: Option<PathBuf>,
+    /// A scope that the action needs
+    #[arg(long, value_name = "SCOPE", required = true)]
+    scope: Vec<String>,
+    /// The tool that is about to be called
+    #[arg(long, value_name = "NAME")]
+    tool: Option<String>,
+    /// What it is for [default: what the task is for]
+    #[arg(long, value_name = "TEXT")]
+    purpose: Option<String>,
+    #[command(flatten)]
+    arguments: ToolArguments,
+    /// Wait so long for an approval, where one is needed
+    #[arg(long, value_name = "DURATION", value_parser = args::duration)]
+    wait_for_approval: Option<Duration>,
+    /// Makes a repeat by hand safe: the same request gets the same answer
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+}
+
+/// Runs it.
+pub async fn run(args: AuthorizeArgs, run: &Run) -> Result<Exit, CliError> {
+    let token = args.token.as_deref().map(token::from_file).transpose()?;
+    let request = pb::AuthorizeRequest {
+        task_id: args.task.filter(|_| token.is_none()).unwrap_or_default(),
+        token: token.map_or_else(String::new, |token| token.to_string()),
+        upstream: args.upstream.unwrap_or_default(),
+        scopes: args.scope,
+        tool: args.tool.unwrap_or_default(),
+        purpose: args.purpose.unwrap_or_default(),
+        arguments: args.arguments.on_the_wire()?,
+        authorization_details: String::new(),
+        request_id: run.request_id(&args.request_id),
+        wait_for_approval: args.wait_for_approval.map(wire_duration),
+    };
+    let server = run.server().await?;
+    let wait = args.wait_for_approval.unwrap_or_default();
+    let answer = server.waiting(wait).call(request, |c, q| async move { TokenServiceClient::new(c).authorize(q).await }).await?;
+    let authorized = Authorized::from(answer);
+    let until = authorized.expires_at.as_deref().unwrap_or("-");
+    run.out.say(format_args!("permitted, to begin before {until}"));
+    run.out.one(&authorized)?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,152 @@
+//! The files of a login: in a private directory beside the context that uses it, whole or not at all.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+use super::super::args;
+use super::super::context::default_path;
+use super::super::error::CliError;
+use crate::identity::anchor::TrustAnchor;
+use crate::identity::sha256;
+use crate::identity::svid::PeerChain;
+use crate::limits;
+use crate::seq::Millis;
+use crate::serve::people::LoginAnswer;
+use crate::system::System;
+
+/// Where the login of a context lies: `config.toml` has its own in `config.login/`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    folder: PathBuf,
+}
+
+fn failed<'a>(what: &'a str, path: &'a Path) -> impl Fn(std::io::Error) -> CliError + 'a {
+    move |e| CliError::Local(format!("{}: cannot be {what}: {e}", path.display()))
+}
+
+impl Kept {
+    /// The one of a context's file, or of the default one.
+    pub fn beside(context: Option<&Path>) -> Result<Kept, CliError> {
+        let path = context.map(Path::to_owned).or_else(default_path);
+        let path = path.ok_or_else(|| CliError::Usage("where is the login to be kept? set HOME, or name --config".to_owned()))?;
+        Ok(Kept { folder: path.with_extension("login") })
+    }
+
+    /// The certificate.
+    pub fn svid(&self) -> PathBuf {
+        self.folder.join("svid.pem")
+    }
+
+    /// Its key.
+    pub fn key(&self) -> PathBuf {
+        self.folder.join("key.pem")
+    }
+
+    /// The certificate that is there, in DER.
+    fn certificate(&self) -> Result<Option<Vec<u8>>, CliError> {
+        let path = self.svid();
+        if !path.exists() {
+            return Ok(None);
+        }
+        let pem = args::read(&path, limits::PEM_FILE_BYTES)?;
+        let chain = PeerChain::from_pem(&pem).map_err(|e| CliError::Local(format!("{} {e}", path.display())))?;
+        Ok(chain.certificates().first().map(|cert| cert.to_vec()))
+    }
+
+    /// When it ends; `None` where nobody is signed in.
+    pub fn ends(&self) -> Option<Millis> {
+        let der = self.certificate().ok().flatten()?;
+        TrustAnchor::from_der(&der).map(|cert| cert.not_after())
+    }
+
+    /// Whether it has ended.
+    pub fn ended(&self, now: Millis) -> bool {
+        self.ends().is_some_and(|end| end <= now)
+    }
+
+    /// Its serial number, without the zero that DER puts before a high bit.
+    pub(super) fn serial(&self) -> Result<Option<Vec<u8>>, CliError> {
+        let Some(der) = self.certificate()? else { return Ok(None) };
+        let (_, cert) =
+            X509Certificate::from_der(&der).map_err(|_| CliError::Local("the login's certificate cannot be read".to_owned()))?;
+        Ok(Some(cert.raw_serial().iter().copied().skip_while(|b| *b == 0).collect()))
+    }
+
+    /// Keeps a login. What the server answered has to be for our key: another one would be of no use, or somebody's trap.
+    pub(super) fn write(&self, made: &LoginAnswer, key: &str, spki: &[u8], system: &System) -> Result<(), CliError> {
+        let chain = PeerChain::from_pem(made.certificate.as_bytes());
+        let chain = chain.map_err(|e| CliError::Local(format!("the server's certificate {e}")))?;
+        let ours = chain.certificates().first().and_then(|der| TrustAnchor::from_der(der));
+        if ours.is_none_or(|cert| *cert.key() != sha256(spki)) {
+            return Err(CliError::Local("the server's certificate is for another key than ours".to_owned()));
+        }
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed("made", &self.folder))?;
+        // It may have been there before, for everybody to read.
+        fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700)).map_err(failed("made private", &self.folder))?;
+        // The certificate goes first and comes last: there is never one beside another one's key.
+        remove(&self.svid())?;
+        self.put(&self.key(), key.as_bytes(), system)?;
+        self.put(&self.svid(), made.certificate.as_bytes(), system)
+    }
+
+    fn put(&self, path: &Path, bytes: &[u8], system: &System) -> Result<(), CliError> {
+        let aside = path.with_extension(data_encoding::HEXLOWER.encode(&system.random16()));
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside);
+        let mut file = file.map_err(failed("written", &aside))?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed("written", &aside))?;
+        fs::rename(&aside, path).map_err(failed("written", path))
+    }
+
+    /// Nobody is signed in any more.
+    pub(super) fn remove(&self) -> Result<(), CliError> {
+        remove(&self.svid())?;
+        remove(&self.key())
+    }
+}
+
+fn remove(path: &Path) -> Result<(), CliError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(failed("deleted", path)(e)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(key: &rcgen::KeyPair) -> LoginAnswer {
+        let cert = rcgen::CertificateParams::default().self_signed(key).unwrap();
+        let (credential, spiffe_id) = (String::new(), String::new());
+        LoginAnswer { credential, seq: 1, spiffe_id, certificate: cert.pem(), expires_at: 0 }
+    }
+
+    #[test]
+    fn a_login_is_kept_for_its_owner_alone_and_only_with_the_key_that_it_is_for() {
+        use rcgen::PublicKeyData as _;
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::beside(Some(&folder.path().join("config.toml"))).unwrap();
+        assert_eq!(kept.svid(), folder.path().join("config.login/svid.pem"));
+        assert!(kept.ends().is_none());
+        let (key, other) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+        let system = System::real();
+        let spki = key.subject_public_key_info();
+        assert!(kept.write(&made(&other), &key.serialize_pem(), &spki, &system).is_err());
+        assert!(!kept.svid().exists() && !kept.key().exists());
+        fs::create_dir_all(kept.svid().parent().unwrap()).unwrap();
+        kept.write(&made(&key), &key.serialize_pem(), &spki, &system).unwrap();
+        for path in [kept.svid(), kept.key()] {
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{path:?}");
+        }
+        assert_eq!(fs::metadata(kept.svid().parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(!kept.ended(Millis(0)) && kept.serial().unwrap().is_some());
+        kept.remove().unwrap();
+        kept.remove().unwrap();
+        assert!(!kept.svid().exists() && !kept.key().exists());
+    }
+}

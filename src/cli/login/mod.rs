@@ -1,0 +1,275 @@
+//! `mayfly login`, `mayfly logout`: a person's short SVID of the server's own trust domain, kept beside the context that uses it.
+//!
+//! - [`provider`]: asking the OIDC provider, by a browser (RFC 8252) or by a code that is typed elsewhere (RFC 8628).
+//! - [`loopback`]: where the browser comes back to. [`kept`]: the files that a login leaves.
+
+mod kept;
+mod loopback;
+mod provider;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+pub(super) use kept::Kept;
+
+use super::Run;
+use super::args;
+use super::context::Settings;
+use super::error::CliError;
+use super::exit::Exit;
+use super::out::Noun;
+use crate::credential::x509::Csr;
+use crate::identity::bundle::{Bundle, Bundles};
+use crate::identity::oidc::discovery::{Discovery, document_url};
+use crate::limits;
+use crate::pb::mayfly::v1::{self as pb, token_service_client::TokenServiceClient};
+use crate::seq::Millis;
+use crate::serve::people::{LoginAnswer, LoginRefused, LoginRequest, Provider, Ways};
+use crate::serve::tls::client_config;
+use crate::sources::https::{Answer, Https};
+use provider::Asking;
+
+/// `mayfly login`
+#[derive(Args)]
+pub struct LoginArgs {
+    /// Who knows us, by the provider's name; needed where the server has several
+    #[arg(long, value_name = "NAME")]
+    provider: Option<String>,
+    /// Sign in on another machine, by a code that is typed there. The server has to allow it
+    #[arg(long)]
+    device: bool,
+    /// Do not start a browser: the address is told in any case
+    #[arg(long)]
+    no_browser: bool,
+    /// Ask the provider for one of these authentication context classes, best first
+    #[arg(long, value_name = "ACR")]
+    acr: Vec<String>,
+    /// Sign in anew at the provider where that was longer ago
+    #[arg(long, value_name = "DURATION", default_value = "12h", value_parser = args::duration)]
+    max_age: Duration,
+    /// How long to wait for whoever signs in
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = args::duration)]
+    patience: Duration,
+    /// The server's public listener: https://HOST:PORT, with the path of its issuer
+    #[arg(long, value_name = "URL", env = "MAYFLY_PUBLIC", hide_env_values = true)]
+    public: Option<String>,
+    /// Roots of the public listener's certificate, PEM [default: it is the server's SVID]
+    #[arg(long, value_name = "FILE", env = "MAYFLY_PUBLIC_CA", hide_env_values = true)]
+    public_ca: Option<PathBuf>,
+    /// Roots of the provider's certificate, PEM [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    provider_ca: Option<PathBuf>,
+}
+
+/// A login, as it is told.
+#[derive(Serialize)]
+struct Told {
+    spiffe_id: String,
+    trust_domain: String,
+    provider: String,
+    credential: String,
+    expires_at: String,
+    svid: PathBuf,
+    key: PathBuf,
+}
+
+impl Noun for Told {
+    fn name(&self) -> String {
+        self.spiffe_id.clone()
+    }
+}
+
+/// A key that nobody else has, and the request for its certificate.
+struct Fresh {
+    pem: Zeroizing<String>,
+    spki: Vec<u8>,
+    csr: Vec<u8>,
+    nonce: String,
+}
+
+impl Fresh {
+    fn make() -> Result<Fresh, CliError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(CliError::ours)?;
+        let csr = CertificateParams::default().serialize_request(&key).map_err(CliError::ours)?.der().to_vec();
+        let checked = Csr::check(&csr).map_err(CliError::ours)?;
+        let pem = Zeroizing::new(key.serialize_pem());
+        Ok(Fresh { pem, spki: key.subject_public_key_info(), nonce: checked.nonce(), csr })
+    }
+}
+
+/// Runs `mayfly login`.
+pub async fn login(args: LoginArgs, run: &Run) -> Result<Exit, CliError> {
+    let settings = run.settings()?;
+    let public = args.public.clone().or(settings.public.clone()).ok_or_else(|| {
+        CliError::Usage("which server? give --public or MAYFLY_PUBLIC, or `public` in the context's file".to_owned())
+    })?;
+    let public = public.trim_end_matches('/').to_owned();
+    let server = public_client(&args, &settings, run)?;
+    let ways: Ways =
+        answer(&server.get(&format!("{public}/login"), limits::LOGIN_BODY_BYTES).await.map_err(|e| unreachable(&public, &e))?)?;
+    let provider = choose(&ways, args.provider.as_deref())?;
+    if args.device && !ways.device {
+        return Err(CliError::Usage(
+            "this server takes no device logins (own_domain.device_login); leave --device out".to_owned(),
+        ));
+    }
+    let client = Https::new(args.provider_ca.as_deref(), &run.system).map_err(|e| CliError::Usage(e.to_string()))?;
+    let url = document_url(&provider.issuer);
+    let document = client.document(&url, limits::OIDC_DOCUMENT_BYTES).await.map_err(|e| unreachable(&url, &e))?;
+    let known = Discovery::parse(&document, &provider.issuer).map_err(|e| CliError::Local(format!("{url} {e}")))?;
+    let fresh = Fresh::make()?;
+    let asking = Asking {
+        client: &client,
+        known: &known,
+        provider,
+        nonce: &fresh.nonce,
+        acr: &args.acr,
+        max_age: args.max_age,
+        patience: args.patience,
+        run,
+    };
+    let id_token = match args.device {
+        true => asking.by_device().await?,
+        false => asking.by_browser(!args.no_browser).await?,
+    };
+    let ask = LoginRequest { id_token: id_token.to_string(), csr: STANDARD.encode(&fresh.csr) };
+    let body = Zeroizing::new(serde_json::to_string(&ask).map_err(CliError::ours)?);
+    let said = server.post_json(&format!("{public}/login"), body.to_string(), limits::LOGIN_BODY_BYTES).await;
+    let made: LoginAnswer = answer(&said.map_err(|e| unreachable(&public, &e))?)?;
+    let kept = Kept::beside(settings.file.as_deref())?;
+    kept.write(&made, &fresh.pem, &fresh.spki, &run.system)?;
+    let told = Told {
+        spiffe_id: made.spiffe_id,
+        trust_domain: ways.trust_domain.clone(),
+        provider: provider.name.clone(),
+        credential: made.credential,
+        expires_at: Millis(made.expires_at).to_string(),
+        svid: kept.svid(),
+        key: kept.key(),
+    };
+    run.out.one(&told)?;
+    run.out.say(format_args!("signed in until {}; what runs with this context is us: mayfly whoami", told.expires_at));
+    Ok(Exit::Ok)
+}
+
+/// Runs `mayfly logout`: the server ends the login, and its files go, whether it could be told or not.
+pub async fn logout(run: &Run) -> Result<Exit, CliError> {
+    let kept = Kept::beside(run.settings()?.file.as_deref())?;
+    let Some(credential) = kept.credential()? else {
+        run.out.say("nobody is signed in with this context");
+        return Ok(Exit::Ok);
+    };
+    let told = match kept.ended(run.system.wall()) {
+        true => Ok(()),
+        false => give_back(run, credential).await,
+    };
+    kept.remove()?;
+    if let Err(error) = told {
+        run.out.fail(&error);
+        return Err(CliError::Partly(
+            "the key is deleted here; the server was not told, so the login ends by its time".to_owned(),
+        ));
+    }
+    run.out.say("signed out");
+    Ok(Exit::Ok)
+}
+
+async fn give_back(run: &Run, credential_id: String) -> Result<(), CliError> {
+    let server = run.server().await?;
+    let ask = pb::ReleaseRequest { credential_id };
+    server.call(ask, |c, q| async move { TokenServiceClient::new(c).release(q).await }).await.map(drop)
+}
+
+/// The client of the public listener: the server's SVID vouches for it, or, where roots are named, its DNS name.
+fn public_client(args: &LoginArgs, settings: &Settings, run: &Run) -> Result<Https, CliError> {
+    if let Some(ca) = args.public_ca.as_ref().or(settings.public_ca.as_ref()) {
+        return Https::new(Some(ca), &run.system).map_err(|e| CliError::Usage(e.to_string()));
+    }
+    let (Some(bundle), Some(id)) = (&settings.bundle, &settings.server_id) else {
+        let what =
+            "the public listener is known by the server's SVID, which needs --bundle and --server-id; or name roots: --public-ca";
+        return Err(CliError::Usage(what.to_owned()));
+    };
+    let document = args::read(bundle, limits::BUNDLE_BYTES)?;
+    let parsed = Bundle::parse(id.trust_domain_owned(), &document);
+    let parsed = parsed.map_err(|e| CliError::Usage(format!("{} {e}", bundle.display())))?;
+    let bundles = Bundles::new([Arc::new(parsed)]).unwrap_or_default();
+    let config = client_config(None, Arc::new(ArcSwap::from_pointee(bundles)), id.clone(), &run.system);
+    Ok(Https::over(config.map_err(CliError::ours)?))
+}
+
+fn choose<'a>(ways: &'a Ways, named: Option<&str>) -> Result<&'a Provider, CliError> {
+    let names = || ways.providers.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
+    match (named, ways.providers.as_slice()) {
+        (_, []) => {
+            Err(CliError::Usage("this server has no provider that logs people in ([[oidc_issuers]], uses login)".to_owned()))
+        }
+        (None, [one]) => Ok(one),
+        (None, _) => Err(CliError::Usage(format!("which provider? give --provider: one of {}", names()))),
+        (Some(name), all) => all.iter().find(|p| p.name == name).ok_or_else(|| {
+            CliError::Usage(format!("there is no provider {}; there are {}", super::out::escape::for_terminal(name), names()))
+        }),
+    }
+}
+
+fn unreachable(address: &str, error: &dyn std::fmt::Display) -> CliError {
+    CliError::Unreachable { address: address.to_owned(), what: error.to_string() }
+}
+
+/// What the server said, or why not.
+fn answer<T: serde::de::DeserializeOwned>(said: &Answer) -> Result<T, CliError> {
+    if said.status.is_success() {
+        return serde_json::from_slice(&said.body).map_err(|_| CliError::Local("the server's answer makes no sense".to_owned()));
+    }
+    match serde_json::from_slice::<LoginRefused>(&said.body) {
+        Ok(no) => Err(CliError::of_reason(&no.reason, no.message, no.rule, no.way_out)),
+        Err(_) => Err(CliError::Local(format!("the server answered {}", said.status))),
+    }
+}
+
+/// For those who show it: whose login it is.
+impl Kept {
+    fn credential(&self) -> Result<Option<String>, CliError> {
+        let Some(serial) = self.serial()? else { return Ok(None) };
+        let id = crate::ledger::state::login_of_serial(&serial)
+            .ok_or_else(|| CliError::Local("a login with a long serial".to_owned()))?;
+        Ok(Some(id.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fresh_key_is_asked_for_with_its_own_nonce_and_never_shown() {
+        let (one, other) = (Fresh::make().unwrap(), Fresh::make().unwrap());
+        assert_ne!(one.nonce, other.nonce);
+        assert_eq!(Csr::check(&one.csr).unwrap().spki(), one.spki);
+        assert_eq!(one.nonce, data_encoding::BASE64URL_NOPAD.encode(&crate::identity::sha256(&one.spki)));
+    }
+
+    #[test]
+    fn one_provider_is_chosen_by_itself_and_several_by_name() {
+        let provider = |name: &str| Provider { name: name.into(), issuer: "https://i".into(), client_id: "c".into() };
+        let ways = |names: &[&str]| Ways {
+            trust_domain: "t".into(),
+            providers: names.iter().map(|n| provider(n)).collect(),
+            device: false,
+        };
+        assert_eq!(choose(&ways(&["a"]), None).unwrap().name, "a");
+        assert_eq!(choose(&ways(&["a", "b"]), Some("b")).unwrap().name, "b");
+        for (names, named) in [(&["a", "b"][..], None), (&[], None), (&["a"], Some("b"))] {
+            assert!(matches!(choose(&ways(names), named), Err(CliError::Usage(_))), "{names:?} {named:?}");
+        }
+    }
+}

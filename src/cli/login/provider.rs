@@ -1,0 +1,190 @@
+//! Asking an OIDC provider for an ID token: by a browser that comes back to this machine, or by a code that is typed on another one.
+//!
+//! A public client: there is no secret in a program that everybody has (RFC 8252, section 8.5). PKCE binds the code to this process (RFC
+//! 7636), `state` the answer to this question, `nonce` the token to the key that the certificate will be for.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::super::Run;
+use super::super::error::CliError;
+use super::super::out::escape::for_terminal;
+use super::loopback::{Loopback, form};
+use crate::identity::oidc::discovery::{Discovery, safe_url};
+use crate::identity::{json, sha256};
+use crate::limits;
+use crate::serve::people::Provider;
+use crate::sources::https::{Answer, Https};
+
+/// The pause between two questions of a device, where the provider says none (RFC 8628, section 3.5).
+const PAUSE: Duration = Duration::from_secs(5);
+/// The longest that is believed.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Asking one provider.
+pub struct Asking<'a> {
+    pub client: &'a Https,
+    pub known: &'a Discovery,
+    pub provider: &'a Provider,
+    pub nonce: &'a str,
+    pub acr: &'a [String],
+    pub max_age: Duration,
+    pub patience: Duration,
+    pub run: &'a Run,
+}
+
+impl Asking<'_> {
+    fn endpoint<'b>(&self, what: &str, url: Option<&'b String>) -> Result<&'b str, CliError> {
+        url.map(String::as_str).ok_or_else(|| {
+            CliError::Local(format!("provider {} names no {what} in its discovery document", for_terminal(&self.provider.name)))
+        })
+    }
+
+    fn random(&self) -> Zeroizing<String> {
+        Zeroizing::new(data_encoding::BASE64URL_NOPAD.encode(&self.run.system.random32()))
+    }
+
+    async fn patiently<T>(&self, waiting: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+        let late = || CliError::Local(format!("nobody signed in within {} s", self.patience.as_secs()));
+        tokio::time::timeout(self.patience, waiting).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// By a browser on this machine.
+    pub async fn by_browser(&self, open: bool) -> Result<Zeroizing<String>, CliError> {
+        let authorize = self.endpoint("authorization_endpoint", self.known.authorization_endpoint.as_ref())?;
+        let port = Loopback::bind().await?;
+        let (state, verifier, redirect_uri) = (self.random(), self.random(), port.redirect_uri());
+        let challenge = data_encoding::BASE64URL_NOPAD.encode(&sha256(verifier.as_bytes()));
+        let (max_age, acr) = (self.max_age.as_secs().to_string(), self.acr.join(" "));
+        let mut query = vec![
+            ("response_type", "code"),
+            ("client_id", &*self.provider.client_id),
+            ("redirect_uri", &redirect_uri),
+            ("scope", "openid"),
+            ("state", &state),
+            ("nonce", self.nonce),
+            ("code_challenge", &challenge),
+            ("code_challenge_method", "S256"),
+            // With it the provider says when the person signed in (OpenID Connect Core, section 2, auth_time).
+            ("max_age", &max_age),
+        ];
+        if !acr.is_empty() {
+            query.push(("acr_values", &acr));
+        }
+        let joint = if authorize.contains('?') { '&' } else { '?' };
+        let url = format!("{authorize}{joint}{}", form(&query));
+        if open {
+            browse(&url);
+        }
+        self.run.out.say(format_args!("sign in here, in a browser on this machine:\n{url}"));
+        let code = self.patiently(port.code(&state, &self.provider.issuer)).await?;
+        let asked = Zeroizing::new(form(&[
+            ("grant_type", "authorization_code"),
+            ("code", &code),
+            ("redirect_uri", &redirect_uri),
+            ("client_id", &self.provider.client_id),
+            ("code_verifier", &verifier),
+        ]));
+        let answer = self.token(&asked).await?;
+        match said(&answer)? {
+            Said::Token(token) => Ok(token),
+            Said::Error(error, why) => Err(refused(&error, &why)),
+        }
+    }
+
+    /// By a code that is typed elsewhere.
+    pub async fn by_device(&self) -> Result<Zeroizing<String>, CliError> {
+        let device = self.endpoint("device_authorization_endpoint", self.known.device_authorization_endpoint.as_ref())?;
+        let (max_age, acr) = (self.max_age.as_secs().to_string(), self.acr.join(" "));
+        let mut asked = vec![("client_id", &*self.provider.client_id), ("scope", "openid"), ("max_age", &*max_age)];
+        if !acr.is_empty() {
+            asked.push(("acr_values", &acr));
+        }
+        let answer = self.client.post_form(device, form(&asked), limits::OIDC_DOCUMENT_BYTES).await;
+        let answer = answer.map_err(|e| super::unreachable(device, &e))?;
+        let document = document(&answer)?;
+        if !answer.status.is_success() {
+            let (error, why) = error_of(&document);
+            return Err(refused(&error, &why));
+        }
+        let text = |name: &str| document.get(name).and_then(Value::as_str).filter(|t| t.len() <= limits::SPIFFE_ID_BYTES);
+        let nonsense = || CliError::Local("the provider's answer to a device makes no sense".to_owned());
+        let device_code = Zeroizing::new(text("device_code").ok_or_else(nonsense)?.to_owned());
+        let (user_code, uri) = (text("user_code").ok_or_else(nonsense)?, text("verification_uri").ok_or_else(nonsense)?);
+        let uri = text("verification_uri_complete").unwrap_or(uri);
+        if !safe_url(uri, true) {
+            return Err(nonsense());
+        }
+        let (uri, code) = (for_terminal(uri), for_terminal(user_code));
+        self.run.out.say(format_args!("sign in here, on any machine:\n{uri}\nand see that the code there is: {code}"));
+        let seconds = document.get("interval").and_then(Value::as_u64).map_or(PAUSE, Duration::from_secs);
+        self.patiently(self.poll(&device_code, seconds.clamp(Duration::from_secs(1), PAUSE_MAX))).await
+    }
+
+    async fn poll(&self, device_code: &str, mut pause: Duration) -> Result<Zeroizing<String>, CliError> {
+        let asked = Zeroizing::new(form(&[
+            ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
+            ("device_code", device_code),
+            ("client_id", &self.provider.client_id),
+        ]));
+        loop {
+            tokio::time::sleep(pause).await;
+            match said(&self.token(&asked).await?)? {
+                Said::Token(token) => return Ok(token),
+                Said::Error(error, _) if error == "authorization_pending" => {}
+                Said::Error(error, _) if error == "slow_down" => pause = (pause + PAUSE).min(PAUSE_MAX),
+                Said::Error(error, why) => return Err(refused(&error, &why)),
+            }
+        }
+    }
+
+    async fn token(&self, form: &str) -> Result<Answer, CliError> {
+        let url = self.endpoint("token_endpoint", self.known.token_endpoint.as_ref())?;
+        let answer = self.client.post_form(url, form.to_owned(), limits::OIDC_DOCUMENT_BYTES).await;
+        answer.map_err(|e| super::unreachable(url, &e))
+    }
+}
+
+/// What a token endpoint says.
+enum Said {
+    Token(Zeroizing<String>),
+    Error(String, String),
+}
+
+fn said(answer: &Answer) -> Result<Said, CliError> {
+    let mut document = document(answer)?;
+    if !answer.status.is_success() {
+        let (error, why) = error_of(&document);
+        return Ok(Said::Error(error, why));
+    }
+    match document.get_mut("id_token").map(Value::take) {
+        Some(Value::String(token)) => Ok(Said::Token(Zeroizing::new(token))),
+        _ => Err(CliError::Local("the provider gave no ID token: its client needs the scope openid".to_owned())),
+    }
+}
+
+fn document(answer: &Answer) -> Result<Value, CliError> {
+    json::parse(&answer.body).map_err(|_| CliError::Local(format!("the provider answered {} and no JSON", answer.status)))
+}
+
+fn error_of(document: &Value) -> (String, String) {
+    let text =
+        |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default().chars().take(limits::NAME_BYTES).collect();
+    (text("error"), text("error_description"))
+}
+
+fn refused(error: &str, why: &str) -> CliError {
+    let why = if why.is_empty() { String::new() } else { format!(": {}", for_terminal(why)) };
+    CliError::Local(format!("the provider refused: {}{why}", for_terminal(error)))
+}
+
+/// Starts a browser, if there is one. The address is no secret: what makes it ours stays in this process.
+fn browse(url: &str) {
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let mut command = std::process::Command::new(program);
+    command.arg(url).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    // Without one the address is typed.
+    let _ = command.spawn();
+}

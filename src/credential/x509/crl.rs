@@ -1,0 +1,42 @@
+//! The CRL of one CA key (RFC 5280, section 5): what it signed, and has not ended by itself, and is no longer good.
+
+use rcgen::{CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope, KeyIdMethod};
+use rcgen::{RevokedCertParams, SerialNumber};
+
+use super::{Ca, failed, moment};
+use crate::limits;
+use crate::refusal::Fault;
+use crate::seq::{CredentialId, Millis};
+
+/// A certificate that is no longer good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// Its serial number.
+    pub id: CredentialId,
+    /// Since when.
+    pub since: Millis,
+}
+
+/// Signs a CRL. `number` is above that of every one before it. `url` is where it lies, byte for byte as certificates say.
+pub fn crl(ca: &Ca<'_>, number: u128, url: &str, ended: &[Ended], now: Millis) -> Result<Vec<u8>, Fault> {
+    let entry = |e: &Ended| {
+        Ok(RevokedCertParams {
+            serial_number: SerialNumber::from_slice(e.id.as_bytes()),
+            revocation_time: moment(e.since.min(now))?,
+            reason_code: None,
+            invalidity_date: None,
+        })
+    };
+    let params = CertificateRevocationListParams {
+        this_update: moment(now)?,
+        next_update: moment(now.plus(limits::CRL_NEXT_UPDATE_MS))?,
+        crl_number: SerialNumber::from_slice(&number.to_be_bytes()),
+        issuing_distribution_point: Some(CrlIssuingDistributionPoint {
+            distribution_point: CrlDistributionPoint { uris: vec![url.to_owned()] },
+            scope: Some(CrlScope::UserCertsOnly),
+        }),
+        revoked_certs: ended.iter().map(entry).collect::<Result<_, Fault>>()?,
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    Ok(params.signed_by(ca.issuer()).map_err(failed("signing a CRL"))?.der().to_vec())
+}

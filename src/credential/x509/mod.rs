@@ -1,0 +1,34 @@
+//! X.509 of our own trust domain: its CA, the SVIDs that it signs, and its CRL (standards.md, "X.509 out").
+//!
+//! Nothing of a request goes into a certificate but its public key: names, times and extensions are ours.
+
+mod ca;
+mod crl;
+mod csr;
+mod svid;
+#[cfg(test)]
+mod tests;
+
+pub use ca::{Ca, certificate};
+pub use crl::{Ended, crl};
+pub use csr::{Csr, CsrDefect};
+pub use svid::{Leaf, Signed};
+
+use time::OffsetDateTime;
+
+use crate::refusal::Fault;
+use crate::seq::Millis;
+
+/// A time as certificates have it: whole seconds.
+fn moment(at: Millis) -> Result<OffsetDateTime, Fault> {
+    let seconds = i64::try_from(at.seconds()).unwrap_or(i64::MAX);
+    OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| Fault::new(format!("{at} is no time of a certificate")))
+}
+
+fn failed(what: &str) -> impl Fn(rcgen::Error) -> Fault + '_ {
+    move |error| Fault::new(format!("{what}: {error}"))
+}
+
+fn uri(text: &str) -> Result<rcgen::string::Ia5String, Fault> {
+    text.try_into().map_err(|_| Fault::new("a URI that is not ASCII"))
+}

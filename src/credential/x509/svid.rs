@@ -1,0 +1,61 @@
+//! X.509-SVIDs of our own trust domain: the profile, and nothing that a request says.
+
+use rcgen::{
+    CertificateParams, CrlDistributionPoint, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
+};
+use rcgen::{SerialNumber, SubjectPublicKeyInfo};
+use rustls_pki_types::CertificateDer;
+
+use super::{Ca, Csr, failed, moment, uri};
+use crate::identity::sha256;
+use crate::identity::spiffe_id::SpiffeId;
+use crate::limits;
+use crate::refusal::Fault;
+use crate::seq::{CredentialId, Millis};
+
+/// What an SVID is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaf<'a> {
+    /// Its id, which is its serial number.
+    pub id: CredentialId,
+    /// Whose key it is for.
+    pub key: &'a Csr,
+    /// Who it names.
+    pub spiffe_id: &'a SpiffeId,
+    /// Where its CA's CRL is.
+    pub crl_url: &'a str,
+    /// When it was decided.
+    pub issued_at: Millis,
+    /// Its notAfter, in whole seconds.
+    pub expires_at: Millis,
+}
+
+/// A certificate that was signed and is told to nobody yet.
+pub struct Signed {
+    /// DER.
+    pub der: CertificateDer<'static>,
+    /// SHA-256 of it.
+    pub sha256: [u8; 32],
+}
+
+impl Leaf<'_> {
+    /// Signs it.
+    pub fn sign(&self, ca: &Ca<'_>) -> Result<Signed, Fault> {
+        let mut params = CertificateParams::default();
+        params.not_before = moment(self.issued_at.minus(limits::SVID_BACKDATED_MS))?;
+        params.not_after = moment(self.expires_at)?;
+        params.serial_number = Some(SerialNumber::from_slice(self.id.as_bytes()));
+        // No Subject: the one name is the SPIFFE ID, in a SAN that is critical therefore (RFC 5280, section 4.2.1.6).
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = vec![SanType::URI(uri(self.spiffe_id.as_str())?)];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.crl_distribution_points = vec![CrlDistributionPoint { uris: vec![self.crl_url.to_owned()] }];
+        params.use_authority_key_identifier_extension = true;
+        let key = SubjectPublicKeyInfo::from_der(self.key.spki()).map_err(failed("reading a public key"))?;
+        let made = params.signed_by(&key, ca.issuer()).map_err(failed("signing an SVID"))?;
+        let der = made.der().clone();
+        Ok(Signed { sha256: sha256(&der), der })
+    }
+}

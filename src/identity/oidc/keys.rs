@@ -1,0 +1,77 @@
+//! The keys of an OIDC issuer: a JWK set (RFC 7517).
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::identity::json;
+use crate::identity::jwk::VerifyingKey;
+use crate::limits;
+
+/// Why a document is no key set. The keys at hand stay.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum KeysDefect {
+    /// Not JSON, or a name stands twice in an object.
+    #[error("is not JSON as it must be: {0}")]
+    NotJson(String),
+    /// No `keys`.
+    #[error("has no array \"keys\"")]
+    NoKeys,
+    /// Above `limits::OIDC_KEYS`.
+    #[error("has more than {} keys", limits::OIDC_KEYS)]
+    TooMany,
+    /// A key that is no object.
+    #[error("keys[{0}] is no object")]
+    NotAKey(usize),
+    /// Two keys of one name: which one is meant would be a guess.
+    #[error("keys[{0}]: its \"kid\" stands at another key too")]
+    KidTwice(usize),
+    /// Nothing in it verifies anything.
+    #[error("has no key that verifies: EC on P-256, P-384 or P-521, or RSA of 2048 to 8192 bits, with a \"kid\"")]
+    NoneUsable,
+}
+
+/// The keys of one issuer by their names.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct IssuerKeys {
+    keys: BTreeMap<String, VerifyingKey>,
+}
+
+impl IssuerKeys {
+    /// Reads a key set. A key without a name, for something else, or of a sort that we do not verify with, is passed by (RFC 7517, section 5):
+    /// a symmetric one among them, which in the open is no secret.
+    pub fn parse(document: &[u8]) -> Result<IssuerKeys, KeysDefect> {
+        let value = json::parse(document).map_err(|e| KeysDefect::NotJson(e.to_string()))?;
+        let all = value.get("keys").and_then(Value::as_array).ok_or(KeysDefect::NoKeys)?;
+        if all.len() > limits::OIDC_KEYS {
+            return Err(KeysDefect::TooMany);
+        }
+        let mut keys = BTreeMap::new();
+        for (at, jwk) in all.iter().enumerate() {
+            let jwk = jwk.as_object().ok_or(KeysDefect::NotAKey(at))?;
+            let Some((kid, key)) = verifying(jwk) else { continue };
+            if keys.insert(kid, key).is_some() {
+                return Err(KeysDefect::KidTwice(at));
+            }
+        }
+        if keys.is_empty() { Err(KeysDefect::NoneUsable) } else { Ok(IssuerKeys { keys }) }
+    }
+
+    /// The key of a name.
+    pub fn key(&self, kid: &str) -> Option<&VerifyingKey> {
+        self.keys.get(kid)
+    }
+
+    /// The names of the keys.
+    pub fn kids(&self) -> impl Iterator<Item = &str> {
+        self.keys.keys().map(String::as_str)
+    }
+}
+
+fn verifying(jwk: &Map<String, Value>) -> Option<(String, VerifyingKey)> {
+    let kid = jwk.get("kid")?.as_str().filter(|kid| !kid.is_empty() && kid.len() <= limits::NAME_BYTES)?;
+    if jwk.get("use").is_some_and(|purpose| purpose != "sig") {
+        return None;
+    }
+    Some((kid.to_owned(), VerifyingKey::from_jwk(jwk).ok()?))
+}

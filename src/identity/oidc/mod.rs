@@ -1,0 +1,289 @@
+//! Tokens of OIDC issuers that the configuration names: the one function that accepts one (OIDC Core 1.0; RFC 9068; RFC 8725).
+//!
+//! Nothing is fetched here: an issuer's keys come in as [`IssuerKeys`]. What a token may be used for is the business of whoever asks.
+
+mod defect;
+pub mod discovery;
+pub mod keys;
+
+use serde_json::{Map, Value};
+
+use super::json;
+use super::jwk::Algorithm;
+use super::jws::Compact;
+use crate::limits;
+use crate::seq::Millis;
+
+pub use defect::OidcDefect;
+pub use keys::IssuerKeys;
+
+/// What an issuer's tokens are taken for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Use {
+    /// Logging a person in.
+    Login,
+    /// Naming on whose behalf something is asked for.
+    Subject,
+}
+
+/// What those in a group may.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Right {
+    /// A value of the claim that holds groups.
+    pub group: String,
+    /// The upstream.
+    pub upstream: String,
+    /// Its scopes.
+    pub scopes: Vec<String>,
+}
+
+/// An issuer that is trusted, and for what.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Issuer {
+    /// A short name, as it stands in SPIFFE IDs and messages.
+    pub name: String,
+    /// `iss`, byte for byte.
+    pub issuer: String,
+    /// The environments in which its tokens count.
+    pub environments: Vec<String>,
+    /// `aud` of tokens that log somebody in: our client id there.
+    pub audience: Option<String>,
+    /// What its tokens may be signed with.
+    pub algorithms: Vec<Algorithm>,
+    /// What its tokens are taken for.
+    pub uses: Vec<Use>,
+    /// Longest life of a token, `exp − iat`, milliseconds.
+    pub max_life_ms: u64,
+    /// The claim whose values are the scopes that a subject may have.
+    pub scopes_claim: Option<String>,
+    /// The claim whose values are the groups that a subject is in.
+    pub groups_claim: Option<String>,
+    /// What those in a group may. Where there is a line, what no line gives is not given.
+    pub rights: Vec<Right>,
+}
+
+impl Issuer {
+    /// Whether its tokens are taken for that.
+    pub fn serves(&self, what: Use) -> bool {
+        self.uses.contains(&what)
+    }
+
+    /// Whether its tokens count in an environment.
+    pub fn acts_in(&self, environment: &str) -> bool {
+        self.environments.iter().any(|e| e == environment)
+    }
+}
+
+/// What a token has to be, beside what its issuer's line in the configuration says.
+#[derive(Clone, Copy, Debug)]
+pub struct Expect<'a> {
+    /// Any of these is the one value of `aud`.
+    pub audiences: &'a [&'a str],
+    /// Now.
+    pub now: Millis,
+    /// How far our clock may be behind the issuer's, milliseconds. Given where we wait for a beginning, never to put off an end.
+    pub leeway_ms: u64,
+}
+
+/// A token that its issuer's key made. Only [`verify`] makes one.
+///
+/// ```compile_fail,E0451
+/// use mayfly::identity::oidc::VerifiedOidc;
+/// let forged = VerifiedOidc { sub: "root".into(), ..todo!() };
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VerifiedOidc {
+    issuer: String,
+    sub: String,
+    audience: String,
+    issued_at: Millis,
+    expires_at: Millis,
+    token_id: String,
+    claims: Map<String, Value>,
+}
+
+impl VerifiedOidc {
+    /// `iss`.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// `sub`: means something only together with the issuer. Never a SPIFFE ID.
+    pub fn sub(&self) -> &str {
+        &self.sub
+    }
+
+    /// `aud`.
+    pub fn audience(&self) -> &str {
+        &self.audience
+    }
+
+    /// `iat`.
+    pub fn issued_at(&self) -> Millis {
+        self.issued_at
+    }
+
+    /// `exp`.
+    pub fn expires_at(&self) -> Millis {
+        self.expires_at
+    }
+
+    /// `jti`, or the digest of what was signed where it has none: by this a token is revoked, and used once.
+    pub fn token_id(&self) -> &str {
+        &self.token_id
+    }
+
+    /// Every claim.
+    pub fn claims(&self) -> &Map<String, Value> {
+        &self.claims
+    }
+
+    /// The values of a claim that holds several: a list of texts, or a text with spaces between, as `scope` is (RFC 8693, section 4.2).
+    /// A claim that is absent has none.
+    pub fn values(&self, claim: &str) -> Result<Vec<String>, OidcDefect> {
+        values(&self.claims, claim)
+    }
+}
+
+/// The values of a claim that holds several.
+pub fn values(claims: &Map<String, Value>, claim: &str) -> Result<Vec<String>, OidcDefect> {
+    let mut all: Vec<String> = match claims.get(claim) {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::String(text)) => text.split(' ').filter(|v| !v.is_empty()).map(str::to_owned).collect(),
+        Some(Value::Array(many)) => {
+            let texts: Option<Vec<String>> = many.iter().map(|v| v.as_str().map(str::to_owned)).collect();
+            texts.ok_or(OidcDefect::BadValues)?
+        }
+        Some(_) => return Err(OidcDefect::BadValues),
+    };
+    if all.len() > limits::OIDC_GROUPS || all.iter().any(|v| !plain(v)) {
+        return Err(OidcDefect::BadValues);
+    }
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
+}
+
+/// The issuer that a token names, before anything was checked: to choose whose keys it is checked with, and for nothing else.
+pub fn peek_issuer(token: &str) -> Option<String> {
+    if token.len() > limits::OIDC_TOKEN_BYTES {
+        return None;
+    }
+    let claims = object(&Compact::split(token).ok()?.payload()?).ok()?;
+    claims.get("iss")?.as_str().map(str::to_owned)
+}
+
+/// Whether a token's header leaves room for an ID token: its `typ` is `JWT`, or there is none (OpenID Connect Core, section 2). An access token
+/// says what it is (RFC 9068, section 2.1), and says nothing of who signs in.
+pub fn may_be_id_token(token: &str) -> bool {
+    let header = Compact::split(token).ok().and_then(|parts| object(&parts.header).ok());
+    header.is_some_and(|header| match header.get("typ") {
+        None => true,
+        Some(typ) => typ.as_str().is_some_and(|typ| typ.eq_ignore_ascii_case("JWT")),
+    })
+}
+
+/// Accepts a token of an issuer, or says which clause refuses it.
+pub fn verify(token: &str, issuer: &Issuer, keys: &IssuerKeys, expect: &Expect<'_>) -> Result<VerifiedOidc, OidcDefect> {
+    if token.len() > limits::OIDC_TOKEN_BYTES {
+        return Err(OidcDefect::TooLong);
+    }
+    let parts = Compact::split(token).map_err(|_| OidcDefect::Malformed)?;
+    let (alg, kid) = header(&parts.header)?;
+    if !issuer.algorithms.contains(&alg) {
+        return Err(OidcDefect::Algorithm);
+    }
+    let claims = object(&parts.payload().ok_or(OidcDefect::Malformed)?)?;
+    if claims.get("iss").and_then(Value::as_str) != Some(&*issuer.issuer) {
+        return Err(OidcDefect::Issuer);
+    }
+    let key = keys.key(&kid).ok_or(OidcDefect::UnknownKid)?;
+    if !key.serves(alg) {
+        return Err(OidcDefect::OtherKeyType);
+    }
+    let signature = parts.signature().ok_or(OidcDefect::Malformed)?;
+    if !key.verifies(alg, parts.signed.as_bytes(), &signature) {
+        return Err(OidcDefect::BadSignature);
+    }
+    let audience = audience(&claims, expect.audiences)?;
+    let (issued_at, expires_at) = times(&claims, expect, issuer.max_life_ms)?;
+    let (sub, token_id) = (subject(&claims)?, token_id(&claims, &parts)?);
+    // Who names itself vouches for itself: a client's assertion (RFC 7523, section 3), which says nothing of a user.
+    if sub == issuer.issuer {
+        return Err(OidcDefect::Assertion);
+    }
+    Ok(VerifiedOidc { issuer: issuer.issuer.clone(), sub, audience, issued_at, expires_at, token_id, claims })
+}
+
+fn object(bytes: &[u8]) -> Result<Map<String, Value>, OidcDefect> {
+    match json::parse(bytes) {
+        Ok(Value::Object(members)) => Ok(members),
+        _ => Err(OidcDefect::Malformed),
+    }
+}
+
+/// Algorithm and `kid`. Beside them and `typ` only thumbprints of a certificate are passed by, which bring no key and mean nothing to us.
+fn header(bytes: &[u8]) -> Result<(Algorithm, String), OidcDefect> {
+    let mut members = object(bytes)?;
+    let alg = members.remove("alg").and_then(|alg| Algorithm::from_name(alg.as_str()?)).ok_or(OidcDefect::Algorithm)?;
+    // Of an ID token, of an access token (RFC 9068, section 2.1), or none. Those of logouts, DPoP proofs and assertions are something else.
+    let typ = members.remove("typ");
+    let known = ["JWT", "at+jwt", "application/at+jwt"];
+    if typ.is_some_and(|typ| !typ.as_str().is_some_and(|typ| known.iter().any(|k| k.eq_ignore_ascii_case(typ)))) {
+        return Err(OidcDefect::Typ);
+    }
+    let kid = match members.remove("kid") {
+        Some(Value::String(kid)) if !kid.is_empty() => kid,
+        _ => return Err(OidcDefect::MissingKid),
+    };
+    members.remove("x5t");
+    members.remove("x5t#S256");
+    // `jku`, `x5u`, `jwk` and `x5c` bring a key, `crit` a meaning, `zip` a bomb.
+    if members.is_empty() { Ok((alg, kid)) } else { Err(OidcDefect::HeaderParameter) }
+}
+
+/// One text, for us. A token for several can be used by each of them.
+fn audience(claims: &Map<String, Value>, expected: &[&str]) -> Result<String, OidcDefect> {
+    let one = claims.get("aud").and_then(Value::as_str).ok_or(OidcDefect::AudNotOneText)?;
+    if expected.contains(&one) { Ok(one.to_owned()) } else { Err(OidcDefect::Audience) }
+}
+
+/// `iat` and `exp`.
+fn times(claims: &Map<String, Value>, expect: &Expect<'_>, max_life_ms: u64) -> Result<(Millis, Millis), OidcDefect> {
+    let time = |name: &str| match claims.get(name) {
+        None => Ok(None),
+        Some(value) => value.as_u64().map(|s| Some(Millis::from_seconds(s))).ok_or(OidcDefect::NotATime),
+    };
+    let (expires_at, issued_at, not_before) = (time("exp")?, time("iat")?, time("nbf")?);
+    let expires_at = expires_at.ok_or(OidcDefect::MissingExp)?;
+    let issued_at = issued_at.ok_or(OidcDefect::MissingIat)?;
+    if expect.now >= expires_at {
+        return Err(OidcDefect::Expired);
+    }
+    if issued_at.max(not_before.unwrap_or(issued_at)) > expect.now.plus(expect.leeway_ms) {
+        return Err(OidcDefect::NotYetValid);
+    }
+    if expires_at <= issued_at || expires_at.since(issued_at) > max_life_ms {
+        return Err(OidcDefect::LivesTooLong);
+    }
+    Ok((issued_at, expires_at))
+}
+
+/// What may stand in records and lists: short, and nothing that a terminal would act on.
+fn plain(text: &str) -> bool {
+    !text.is_empty() && text.len() <= limits::NAME_BYTES && !text.chars().any(char::is_control)
+}
+
+fn subject(claims: &Map<String, Value>) -> Result<String, OidcDefect> {
+    let sub = claims.get("sub").and_then(Value::as_str).filter(|sub| plain(sub)).ok_or(OidcDefect::Sub)?;
+    // Only a trust domain's own authority vouches for a SPIFFE ID.
+    let scheme = sub.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("spiffe:"));
+    if scheme { Err(OidcDefect::SpiffeSub) } else { Ok(sub.to_owned()) }
+}
+
+fn token_id(claims: &Map<String, Value>, parts: &Compact<'_>) -> Result<String, OidcDefect> {
+    match claims.get("jti") {
+        None => Ok(parts.digest_id()),
+        Some(jti) => jti.as_str().filter(|jti| plain(jti)).map(str::to_owned).ok_or(OidcDefect::Jti),
+    }
+}

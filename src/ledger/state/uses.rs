@@ -1,0 +1,41 @@
+//! What was done with what was granted: actions authorized, uses reported. Counted by task.
+
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use crate::ledger::record::{Authorized, UsesReported};
+use crate::seq::{ApprovalId, TaskId};
+
+/// What was done in a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Uses that were reported of its credentials.
+    pub uses: u64,
+    /// Those of them that were refused.
+    pub refused: u64,
+    /// Actions authorized in it.
+    pub authorized: u64,
+}
+
+impl State {
+    pub(super) fn authorized(&mut self, e: &Authorized) {
+        let Some(decided) = &e.decided else { return };
+        self.glasses.uses += u64::from(decided.break_glass);
+        if let Some(task) = TaskId::from_slice(&decided.task).and_then(|id| self.tasks.get_mut(&id)) {
+            task.done.authorized = task.done.authorized.saturating_add(1);
+        }
+        if let Some(approval) = ApprovalId::from_slice(&decided.approval).and_then(|id| self.approvals.get_mut(&id)) {
+            approval.used = true;
+        }
+    }
+
+    pub(super) fn used(&mut self, e: &UsesReported) {
+        // Of a task that is no longer remembered nothing is decided any more.
+        if let Some(task) = TaskId::from_slice(&e.task).and_then(|id| self.tasks.get_mut(&id)) {
+            task.done.uses = task.done.uses.saturating_add(e.count);
+            if e.outcome == "refused" {
+                task.done.refused = task.done.refused.saturating_add(e.count);
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Whether an action is authorized, and whether a report of uses is one.
+
+use super::super::{Issuance, Live, State, Verdict, facts_of, facts_of_record};
+use super::issue::in_glass;
+use super::{Pending, malformed, refused_by};
+use crate::ledger::record::{ApprovalOf, Authorized, Issued, USE_OUTCOMES, UsesReported};
+use crate::limits;
+use crate::refusal::{Reason, Refusal};
+use crate::revocation::{Facts, Sorts};
+use crate::seq::{CredentialId, Millis, Seq};
+
+impl State {
+    /// The verdict of an issuance, with nothing issued.
+    pub(super) fn may_authorize<'a>(
+        &'a self,
+        e: &'a Authorized,
+        revision: Seq,
+        time: Millis,
+        pending: &mut Pending<'a>,
+    ) -> Verdict {
+        let decided = e.decided.as_deref().ok_or_else(|| malformed("an authorization of nothing"))?;
+        if !decided.credential.is_empty() || !decided.key.is_empty() || !decided.lease.is_empty() {
+            return Err(malformed("an authorization that issues something"));
+        }
+        if e.tool.len() > limits::NAME_BYTES || e.tool != decided.tool || e.arguments != decided.arguments {
+            return Err(malformed("an authorization of another tool or other arguments than were decided"));
+        }
+        self.timely(decided.issued_at, revision, time)?;
+        self.version_in_force(&decided.environment, decided.policy_version)?;
+        self.registration_in_force(decided)?;
+        let as_issued = Issuance::whole(decided);
+        let approved = self.approved(as_issued, ApprovalOf::Action, revision, time, pending)?;
+        let rests_on = approved.map_or(revision, |approved| approved.min(revision));
+        self.rules_known_since(rests_on)?;
+        self.ancestors_alive(decided, time)?;
+        let task = self.active_task(&decided.task, time)?;
+        if *task.terms.environment != *decided.environment {
+            return Err(Refusal::new(Reason::EnvironmentWall, "task and upstream belong to different environments"));
+        }
+        in_glass(decided, task.terms.break_glass, || task.admits(&decided.caller))?;
+        let end = Millis(decided.expires_at).min(task.deadline).min(time.plus(limits::AUTHORIZATION_MS));
+        if e.good_until <= time.0 || Millis(e.good_until) > end.plus(limits::CLOCK_SKEW_MS) {
+            return Err(Refusal::new(Reason::NoLifeLeft, "the end of the authorization is not within its bounds"));
+        }
+        let mut facts = facts_of(as_issued, rests_on, &task.terms.path, Sorts::ALL);
+        facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+        let mut hit = self.rules.blocks(&facts);
+        if !e.credential.is_empty() {
+            let live = self.shown_for(e, decided, time)?;
+            // Whom it was issued for, and what it came of, only it knows.
+            hit = hit.or_else(|| self.rules.blocks(&Facts { revision: rests_on, ..live.facts(task) }));
+        }
+        match hit {
+            Some(hit) => Err(refused_by(&hit, "authorizing")),
+            None => Ok(()),
+        }
+    }
+
+    /// The credential that was shown: good, and of the same caller, upstream and task.
+    fn shown_for(&self, e: &Authorized, decided: &Issued, time: Millis) -> Result<Live<'_>, Refusal> {
+        let id = CredentialId::from_slice(&e.credential).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
+        self.evidence_alive(&id, time)?;
+        let task = |live: &Live<'_>| self.tasks.at(live.task()).is_some_and(|t| t.terms.id.as_bytes()[..] == *decided.task);
+        let own = |l: &Live<'_>| l.caller() == decided.caller && l.upstream() == decided.upstream && task(l);
+        let live = self.credentials.get(&id).filter(own);
+        live.ok_or_else(|| malformed("an authorization with a credential of another caller, upstream or task"))
+    }
+
+    /// Whether what was authorized still is: asked once more, it is looked at again.
+    pub(crate) fn still_authorized(&self, e: &Authorized, revision: Seq, time: Millis) -> Verdict {
+        let decided = e.decided.as_deref().ok_or_else(|| malformed("an authorization of nothing"))?;
+        if Millis(e.good_until) <= time.max(self.time) {
+            return Err(Refusal::new(Reason::NoLifeLeft, "what was authorized was to begin before now"));
+        }
+        let task = self.active_task(&decided.task, time)?;
+        if !e.credential.is_empty() {
+            self.shown_for(e, decided, time)?;
+        }
+        match self.rules.covers(&facts_of_record(decided, revision, &task.terms.path)) {
+            Some(hit) => Err(refused_by(&hit, "what was authorized")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a report says what was done with what.
+pub(super) fn used(e: &UsesReported) -> Verdict {
+    let known = USE_OUTCOMES.contains(&e.outcome.as_str()) && e.count > 0 && e.tool.len() <= limits::NAME_BYTES;
+    match known && e.credential.len() == 16 && e.task.len() == 16 {
+        true => Ok(()),
+        false => Err(malformed("uses of nothing known, or none")),
+    }
+}

@@ -1,0 +1,73 @@
+//! CRLs of our own domain: one for each key of the CA, of what the fold says.
+//!
+//! One is signed anew for whoever asks first after something ended, and when a tenth of its life is over. Its number is the ledger's head
+//! and, below it, how many this process signed: a start writes a record, so that no later CRL has a lower number.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::bundle::anchor_of;
+use crate::authority::Authority;
+use crate::credential::x509::{Ca, Ended, crl};
+use crate::ledger::record::KeyPurpose;
+use crate::limits;
+use crate::refusal::{Fault, No};
+use crate::seq::{CredentialId, Millis};
+
+/// A CRL as it was signed last.
+#[derive(Clone)]
+pub(super) struct Held {
+    der: Arc<[u8]>,
+    number: u128,
+    /// What had changed by then.
+    changes: u64,
+    signed_at: Millis,
+    /// Since when each was found to have ended, so that the date stays.
+    ended: BTreeMap<CredentialId, Millis>,
+}
+
+impl Authority {
+    /// The CRL of a key of the CA; `None` where it is none whose certificates count.
+    pub async fn own_crl(&self, key: &str) -> Result<Option<Arc<[u8]>>, No> {
+        let Some(own) = &self.own_domain else { return Ok(None) };
+        let Some(signs) = self.keyring.get(KeyPurpose::X509Ca, key) else { return Ok(None) };
+        let now = self.system.wall();
+        let (changes, before) = (own.changes(), own.crls.lock().get(key).cloned());
+        if let Some(held) = &before
+            && held.changes == changes
+            && now < held.signed_at.plus(limits::CRL_RENEWED_MS)
+            && now >= held.signed_at
+        {
+            return Ok(Some(held.der.clone()));
+        }
+        let domain = own.settings.trust_domain.as_str();
+        let known = before.map(|held| held.ended).unwrap_or_default();
+        let (bundle, ended, head) = self
+            .ledger
+            .settled(|state| {
+                let mine = state.logins.values().filter(|l| *l.key == *key && l.expires_at > now);
+                let over = mine.filter_map(|l| match l.ended_at {
+                    Some(at) => Some((l.id, at)),
+                    None if state.rules.covers(&l.facts()).is_some() => Some((l.id, known.get(&l.id).copied().unwrap_or(now))),
+                    None => None,
+                });
+                (state.bundles.get(domain).cloned(), over.collect::<BTreeMap<_, _>>(), state.head)
+            })
+            .await?;
+        let anchors = own.anchors(bundle.as_ref())?;
+        let public = signs.public().ok_or_else(|| Fault::new("a CA without a public key"))?;
+        let Some(anchor) = anchor_of(&anchors, public) else { return Ok(None) };
+        let entries: Vec<Ended> = ended.iter().map(|(id, since)| Ended { id: *id, since: *since }).collect();
+        // Numbers are given and what they name kept under one lock: a later number never goes before an earlier one.
+        let mut crls = own.crls.lock();
+        if let Some(newer) = crls.get(key).filter(|held| held.number >> 40 > u128::from(head.as_u64())) {
+            return Ok(Some(newer.der.clone()));
+        }
+        let number = (u128::from(head.as_u64()) << 40) | u128::from(own.signed.fetch_add(1, Ordering::AcqRel));
+        let der: Arc<[u8]> = crl(&Ca::new(&signs, anchor)?, number, &own.crl_url(key), &entries, now)?.into();
+        crls.insert(key.into(), Held { der: der.clone(), number, changes, signed_at: now, ended });
+        crls.retain(|id, _| self.keyring.get(KeyPurpose::X509Ca, id).is_some());
+        Ok(Some(der))
+    }
+}

@@ -1,0 +1,79 @@
+//! Whether what was done with a credential is what it was meant for: a policy over issues and uses.
+
+use super::Decider;
+use super::place::{Lists, Place};
+use crate::identity::spiffe_id::SpiffeId;
+use crate::ledger::View;
+use crate::policy::action::Action;
+use crate::policy::catalog::Compiled;
+use crate::policy::request::{Intent, Question, Used};
+use crate::seq::TaskId;
+use crate::upstream::registry::Kind;
+
+/// What a server of an upstream tells of a credential's use.
+#[derive(Clone, Debug)]
+pub struct Activity<'a> {
+    /// Whose credential it is.
+    pub caller: &'a SpiffeId,
+    /// The upstream.
+    pub upstream: &'a str,
+    /// The credential's scopes.
+    pub scopes: &'a [String],
+    /// Its kind.
+    pub kind: Option<Kind>,
+    /// The binding that permitted it; empty for none.
+    pub binding: &'a str,
+    /// Its task.
+    pub task: TaskId,
+    /// The tool that used it; empty for none.
+    pub tool: &'a str,
+    /// `accepted`, `refused` or `failed`.
+    pub outcome: &'a str,
+    /// The tool is one that the credential, or else its task, names.
+    pub declared: bool,
+    /// The credential had ended before.
+    pub after_end: bool,
+    /// The server.
+    pub server: &'a str,
+    /// Uses of the task that the ledger does not know yet, and how many of them were refused.
+    pub more: (u64, u64),
+}
+
+impl Decider {
+    /// Why the task is to be held for it; `None`: it is not. A set that permits no use at all says nothing of uses. A policy that cannot be
+    /// evaluated holds.
+    pub fn exceeds(&self, view: &View, compiled: &Compiled, activity: &Activity<'_>) -> Option<String> {
+        let upstream = &compiled.upstream(activity.upstream)?.upstream;
+        let policy = compiled.policy(&upstream.environment)?;
+        policy.set.permits(Action::Use).next()?;
+        let place = view.read(|s| s.tasks.get(&activity.task).map(|t| Place::open(s, t, activity.caller.as_str())))?;
+        let scopes: Vec<&str> = activity.scopes.iter().map(String::as_str).collect();
+        let (lists, mut id) = (Lists::of(&place), [0; TaskId::TEXT]);
+        let mut counts = place.counts;
+        let more = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        counts.uses_in_task = counts.uses_in_task.saturating_add(more(activity.more.0));
+        counts.refused_uses_in_task = counts.refused_uses_in_task.saturating_add(more(activity.more.1));
+        let used = Used {
+            environment: &upstream.environment,
+            intent: Intent {
+                purpose: place.purpose(),
+                tool: (!activity.tool.is_empty()).then_some(activity.tool),
+                arguments_digest: None,
+                kind: activity.kind,
+                scopes: &scopes,
+                binding: (!activity.binding.is_empty()).then_some(activity.binding),
+            },
+            task: lists.facts(&place, &upstream.environment, Some(place.id.write(&mut id))),
+            counts,
+            outcome: activity.outcome,
+            declared: activity.declared,
+            after_end: activity.after_end,
+            server: activity.server,
+            now: view.now(),
+        };
+        let question = Question::used(activity.caller, upstream, &used);
+        let verdict = self.verdicts.verdict(&policy.set, &question);
+        self.audits.ask(&self.verdicts, policy, &question, verdict.permits());
+        (!verdict.permits()).then(|| format!("{verdict} (policy version {})", policy.version))
+    }
+}

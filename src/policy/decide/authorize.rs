@@ -1,0 +1,92 @@
+//! Deciding an action with nothing issued: for who is about to act, and for a server that was shown a credential.
+
+use super::again::{Doing, Held, question};
+use super::place::within_task;
+use super::settle::{active, binding_of, scopes_of};
+use super::{Decider, denied, glass};
+use crate::identity::caller::Caller;
+use crate::identity::spiffe_id::SpiffeId;
+use crate::ledger::View;
+use crate::ledger::record::Issued;
+use crate::policy::catalog::Compiled;
+use crate::policy::wanted::Wanted;
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::upstream::registry::Kind;
+
+fn not_for(held: &Held, what: impl std::fmt::Display) -> No {
+    denied(Reason::OutsideTask, format!("credential {} does not serve for {what}", held.id))
+}
+
+impl Decider {
+    /// The decision of an exchange, as it would be issued. It is for a task that is open.
+    pub fn authorize(&self, view: &View, compiled: &Compiled, caller: &Caller, want: &Wanted) -> Result<Box<Issued>, No> {
+        Ok(self.exchange(view, compiled, caller, want, || [0; 16])?.into_parts().draft)
+    }
+
+    /// The same for what somebody holds: no more than what it was issued for, and what would be issued now.
+    ///
+    /// An approval that it used up counts; another one nobody is asked for, since who shows a credential is not who would ask.
+    pub fn authorize_held(&self, view: &View, compiled: &Compiled, held: &Held, want: &Wanted) -> Result<Box<Issued>, No> {
+        let now = view.now();
+        let registered = self.registered(compiled, &held.upstream)?;
+        let upstream = &registered.upstream;
+        let caller = SpiffeId::parse(&held.caller).map_err(|_| Fault::new("a credential of nobody"))?;
+        let policy = compiled
+            .policy(&upstream.environment)
+            .filter(|policy| policy.set.environment_of(&caller) == Some(&upstream.environment))
+            .ok_or_else(|| denied(Reason::EnvironmentWall, format!("{caller} does not belong to {}", upstream.environment)))?;
+        active(registered, now)?;
+        let scopes = scopes_of(upstream, &want.scopes)?;
+        if let Some(scope) = scopes.iter().find(|scope| !held.scopes.iter().any(|own| **own == **scope)) {
+            return Err(not_for(held, format_args!("scope {scope}")));
+        }
+        if !held.tool.is_empty() && *held.tool != *want.tool {
+            return Err(not_for(held, format_args!("tool {:?}: it is for {}", want.tool, held.tool)));
+        }
+        if held.arguments().is_some_and(|own| want.arguments.as_ref() != Some(own)) {
+            return Err(not_for(held, "these arguments"));
+        }
+        let kind = Kind::from_tag(held.kind).ok_or_else(|| Fault::new("a credential of an unknown kind"))?;
+        within_task(held.place(), want, &scopes, kind)?;
+        glass::still_named(policy, held.place(), upstream, &scopes)?;
+        let binding = binding_of(compiled, &caller, want, &scopes)?;
+        let purpose = if want.purpose.is_empty() { held.place().purpose() } else { &want.purpose };
+        let doing = Doing {
+            scopes: scopes.iter().map(String::as_str).collect(),
+            tool: &want.tool,
+            purpose,
+            arguments: want.arguments.as_ref(),
+            binding: binding.map(|b| &*b.binding.name),
+        };
+        let policies = question(&caller, upstream, held, &doing, now, |question| self.ask_once(policy, question))?;
+        Ok(Box::new(Issued {
+            task: held.place().id.as_bytes().to_vec(),
+            kind: kind.tag().into(),
+            caller: held.caller.to_string(),
+            upstream: upstream.name.clone(),
+            scopes,
+            environment: upstream.environment.clone(),
+            issued_at: now.0,
+            expires_at: held.expires_at.min(upstream.expires).0,
+            renewable_until: held.expires_at.min(upstream.expires).0,
+            policy_version: policy.version,
+            upstream_version: registered.version,
+            policies,
+            binding: binding.map_or_else(String::new, |b| b.binding.name.clone()),
+            binding_version: binding.map_or(0, |b| b.version),
+            tool: want.tool.clone(),
+            purpose: purpose.to_owned(),
+            arguments: want.arguments.map_or_else(Vec::new, |d| d.to_vec()),
+            break_glass: held.place().glass.is_some(),
+            ..Issued::default()
+        }))
+    }
+}
+
+/// What is asked of an exchange and is nothing to an action.
+pub fn plain(want: &Wanted) -> Result<(), Refusal> {
+    match want.scopes.is_empty() {
+        true => Err(Refusal::field("scopes", "is missing: say which scopes the action needs")),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,182 @@
+//! On whose behalf something is decided: what of the subject and its token stands whatever policy says, and what policy is told of it.
+
+use std::time::Duration;
+
+use super::place::Place;
+use super::{Policy, denied as refused};
+use crate::identity::caller::Caller;
+use crate::identity::spiffe_id::SpiffeId;
+use crate::ledger::record::{Ancestor, Identity, Issued, SubjectClaims, TaskOpened};
+use crate::ledger::state::trust_domain_of;
+use crate::limits;
+use crate::policy::request::SubjectFacts;
+use crate::policy::subject::{FIELD, Subject};
+use crate::policy::wanted::Wanted;
+use crate::refusal::{DeniedSubject, No, Reason, Refusal};
+use crate::revocation::Facts;
+use crate::seq::CredentialId;
+use crate::upstream::registry::Upstream;
+
+/// What policy is told of those behind a caller.
+pub(super) struct Behind<'a> {
+    subject: Option<&'a Subject>,
+    before: Vec<String>,
+}
+
+impl<'a> Behind<'a> {
+    /// The caller itself is nobody behind the caller.
+    pub fn of(subject: Option<&'a Subject>, caller: &Caller) -> Behind<'a> {
+        let subject = subject.filter(|s| !s.is(caller.id()));
+        Behind { subject, before: subject.map_or_else(Vec::new, |s| s.before().iter().map(Identity::name).collect()) }
+    }
+
+    /// The act chain and the groups.
+    pub fn texts(&self) -> (Vec<&str>, Vec<&'a str>) {
+        let groups = self.subject.map_or_else(Vec::new, |s| s.claims().groups.iter().map(String::as_str).collect());
+        (self.before.iter().map(String::as_str).collect(), groups)
+    }
+
+    /// The subject.
+    pub fn facts<'b>(&'b self, groups: &'b [&'b str]) -> Option<SubjectFacts<'b>> {
+        let who = self.subject?.identity();
+        Some(SubjectFacts { issuer: &who.issuer, id: &who.sub, groups })
+    }
+}
+
+/// Environments are walls, also for those on whose behalf something is asked for; chains are bounded.
+pub(super) fn stands(subject: &Subject, caller: &Caller, want: &Wanted, policy: &Policy, environment: &str) -> Result<(), No> {
+    in_environment(subject, policy, environment)?;
+    bounded(subject, caller)?;
+    let Some(shown) = subject.shown() else { return Ok(()) };
+    // What came in for one upstream and one tool is evidence for no more of the same.
+    let wider = |what: String| Err(refused(Reason::WiderThanParent, format!("credential {} {what}", shown.id)));
+    if !shown.tool.is_empty() && shown.tool != want.tool {
+        return wider(format!("is for tool {}, and this is not", shown.tool));
+    }
+    if shown.upstream.0 == *want.upstream
+        && let Some(scope) = want.scopes.iter().find(|scope| !shown.upstream.1.contains(scope))
+    {
+        return wider(format!("has no scope {scope} of {}", want.upstream));
+    }
+    Ok(())
+}
+
+/// The wall alone.
+pub(super) fn in_environment(subject: &Subject, policy: &Policy, environment: &str) -> Result<(), No> {
+    let who = subject.identity();
+    let by_roles = match trust_domain_of(&who.sub) {
+        // Of a workload the roles say it, as they do of a caller.
+        domain if !domain.is_empty() => {
+            SpiffeId::parse(&who.sub).is_ok_and(|id| policy.set.environment_of(&id) == Some(environment))
+        }
+        // Of others their issuer's section does.
+        _ => subject.acts_in(environment).is_some(),
+    };
+    if by_roles && subject.acts_in(environment) != Some(false) {
+        return Ok(());
+    }
+    let what =
+        format!("{FIELD}: {} does not belong to {environment}, or its token is for something in another environment", who.name());
+    Err(refused(Reason::EnvironmentWall, what))
+}
+
+/// Rules are matched against each actor and ancestor, so there are only so many.
+pub(super) fn bounded(subject: &Subject, caller: &Caller) -> Result<(), No> {
+    let over = |name, most: usize| Err(No::Refusal(Refusal::limit(name, most as u64, Duration::ZERO)));
+    if subject.actors(caller.id()).len() > limits::ACT_CHAIN {
+        return over("act_chain", limits::ACT_CHAIN);
+    }
+    match subject.shown() {
+        Some(shown) if shown.line.len() > limits::ANCESTORS => over("ancestors", limits::ANCESTORS),
+        // An issuance names one credential that was shown, and the fold looks at that one.
+        Some(_) if caller.ancestor().is_some() => Err(No::Refusal(Refusal::field(
+            FIELD,
+            "is a credential of mayfly's, and so is the caller's own SVID: one of them can be shown at a time",
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Nothing is given on somebody's behalf that they may not have themselves.
+pub(super) fn within_rights(subject: &Subject, upstream: &Upstream, scopes: &[String]) -> Result<(), No> {
+    let name = &upstream.name;
+    let what = match scopes.iter().find(|scope| !subject.may(name, scope)) {
+        Some(scope) => format!("scope {scope} of {name}"),
+        None if !subject.may_any(name) => format!("anything of {name}"),
+        None => return Ok(()),
+    };
+    let no = Refusal::new(Reason::WiderThanParent, format!("{} has no right to {what}", subject.identity().name()));
+    Err(No::Refusal(
+        no.by("the subject's rights").way_out("its issuer gives the right; the configuration says which claim holds it"),
+    ))
+}
+
+/// A credential of ours vouches within its own task only, and below it.
+pub(super) fn within_line(subject: &Subject, place: &Place) -> Result<(), No> {
+    match subject.shown() {
+        Some(shown) if !place.tasks().contains(&shown.task) => {
+            let what = format!("{FIELD}: credential {} is of task {}, and {} is not under that", shown.id, shown.task, place.id);
+            Err(refused(Reason::OutsideTask, what))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What rules ask of a subject and its token.
+pub(super) fn add_facts<'a>(facts: &mut Facts<'a>, subject: Option<&'a Subject>) {
+    let Some(subject) = subject else { return };
+    let chain = std::iter::once(subject.identity()).chain(subject.before());
+    facts.identities.extend(chain.map(|i| (i.issuer.as_str(), i.sub.as_str())));
+    facts.subject_token = Some((&subject.token().issuer, &subject.token().id));
+    for ancestor in subject.shown().iter().flat_map(|shown| &shown.line) {
+        facts.credentials.extend(CredentialId::from_slice(&ancestor.credential));
+        facts.identities.push((trust_domain_of(&ancestor.caller), &ancestor.caller));
+    }
+}
+
+fn claims(subject: &Subject) -> Option<SubjectClaims> {
+    let claims = subject.claims();
+    (!claims.groups.is_empty() || !claims.scopes.is_empty()).then(|| claims.clone())
+}
+
+/// Writes it into the record of an issuance.
+pub(super) fn write(draft: &mut Issued, caller: &Caller, subject: Option<&Subject>, place: &Place) {
+    let Some(subject) = subject else {
+        draft.subject_token = place.token().cloned();
+        return;
+    };
+    draft.subject = (!subject.is(caller.id())).then(|| subject.identity().clone());
+    draft.actors = subject.actors(caller.id());
+    draft.subject_token = Some(subject.token().clone());
+    draft.subject_claims = claims(subject);
+    draft.renewable_until = draft.renewable_until.min(subject.token().expires_at);
+    if let Some(shown) = subject.shown() {
+        draft.ancestors = line(&draft.ancestors, &shown.line);
+        draft.shown = shown.id.as_bytes().to_vec();
+    }
+}
+
+fn line(own: &[Ancestor], shown: &[Ancestor]) -> Vec<Ancestor> {
+    own.iter().chain(shown).cloned().collect()
+}
+
+/// Writes it into the record of a task that is opened: the subject owns it.
+pub(super) fn write_opened(opened: &mut TaskOpened, caller: &Caller, subject: &Subject) {
+    opened.actors = subject.actors(caller.id());
+    opened.subject_token = Some(subject.token().clone());
+    opened.subject_claims = claims(subject);
+    if let Some(shown) = subject.shown() {
+        opened.ancestor = shown.id.as_bytes().to_vec();
+    }
+}
+
+/// What a refusal's audit is told.
+pub(super) fn denied(subject: &Subject, caller: &Caller) -> DeniedSubject {
+    let pair = |i: &Identity| (i.issuer.clone(), i.sub.clone());
+    DeniedSubject {
+        subject: pair(subject.identity()),
+        actors: subject.actors(caller.id()).iter().map(pair).collect(),
+        groups: subject.claims().groups.clone(),
+        scopes: subject.claims().scopes.clone(),
+    }
+}

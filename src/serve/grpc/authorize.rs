@@ -1,0 +1,64 @@
+//! Authorize: an exchange's checks and decision, with nothing issued.
+
+use super::super::wire;
+use crate::authority::Authority;
+use crate::authorize::Permitted;
+use crate::identity::caller::Caller;
+use crate::ledger::commit::sha256;
+use crate::pb::mayfly::v1 as pb;
+use crate::policy::decide::plain_action;
+use crate::policy::wanted::Wanted;
+use crate::refusal::{No, Refusal};
+
+/// What would be exchanged for it. The token is a part of what is asked.
+fn wanted(ask: pb::AuthorizeRequest) -> Result<Wanted, Refusal> {
+    let shown = sha256(ask.token.as_bytes());
+    let mut exchange = pb::ExchangeRequest {
+        task: (!ask.task_id.is_empty()).then_some(pb::exchange_request::Task::TaskId(ask.task_id)),
+        upstream: ask.upstream,
+        scopes: ask.scopes,
+        tool: ask.tool,
+        purpose: ask.purpose,
+        arguments: ask.arguments,
+        authorization_details: ask.authorization_details,
+        request_id: ask.request_id,
+        wait_for_approval: ask.wait_for_approval,
+        // Nothing is issued that could be bound to another key than the one that calls.
+        key_binding: Some(pb::KeyBinding { key: Some(pb::key_binding::Key::CallerSvid(pb::CallerSvid {})) }),
+        ..pb::ExchangeRequest::default()
+    };
+    let mut want = Wanted::take(&mut exchange)?;
+    plain_action(&want)?;
+    want.digest = sha256(&[&b"authorize"[..], &want.digest, &shown].concat());
+    want.asking.get_or_insert_default().action = true;
+    Ok(want)
+}
+
+pub(super) async fn authorize(
+    authority: &Authority,
+    caller: &Caller,
+    ask: pb::AuthorizeRequest,
+) -> Result<pb::AuthorizeResponse, No> {
+    let mut ask = ask;
+    let shown = match ask.token.as_str() {
+        "" => None,
+        token => Some(authority.shown(caller, token).await?),
+    };
+    if let Some(shown) = &shown {
+        let (task, upstream) = shown.names();
+        for (field, given, own) in [("task_id", &mut ask.task_id, task), ("upstream", &mut ask.upstream, upstream)] {
+            match given.as_str() {
+                "" => *given = own,
+                same if same == own => {}
+                _ => return Err(No::Refusal(Refusal::field(field, "is another one than the token's; leave it out"))),
+            }
+        }
+    }
+    let want = wanted(ask)?;
+    let Permitted { seq, revision, until } = authority.authorize(caller, &want, shown.as_ref()).await?;
+    Ok(pb::AuthorizeResponse {
+        seq: seq.as_u64(),
+        decision_revision: revision.as_u64(),
+        expires_at: Some(wire::timestamp(until)),
+    })
+}

@@ -1,0 +1,248 @@
+//! HTTPS for people and for those who meet them: signing in, the bundle of our own trust domain, its CRLs.
+//!
+//! Nobody is known here. What is asked costs two checks of signatures at most, and only so many are under way at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::public::{Published, cacheable, missing};
+use crate::authority::Authority;
+use crate::credential::x509::Csr;
+use crate::identity::oidc::{Use, may_be_id_token, peek_issuer};
+use crate::limits;
+use crate::oidc::NotTaken;
+use crate::own_domain::not_configured;
+use crate::people::{IdToken, SignedIn};
+use crate::refusal::{Code, No, Reason, Refusal};
+
+/// The paths below the issuer's own.
+pub(super) fn router(base: &str) -> Router<Published> {
+    Router::new()
+        .route(&format!("{base}/spiffe/bundle.json"), get(bundle))
+        .route(&format!("{base}/spiffe/crl/{{key}}"), get(crl))
+        .route(&format!("{base}/login"), get(ways).post(login))
+        .layer(DefaultBodyLimit::max(limits::LOGIN_BODY_BYTES))
+}
+
+/// One way to sign in: what a command line needs to ask the provider.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Provider {
+    /// Its short name.
+    pub name: String,
+    /// Its issuer URL.
+    pub issuer: String,
+    /// Our client id there.
+    pub client_id: String,
+}
+
+/// The ways to sign in.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ways {
+    /// The trust domain that people become members of.
+    pub trust_domain: String,
+    /// Who knows them.
+    pub providers: Vec<Provider>,
+    /// ID tokens of the device flow are taken.
+    pub device: bool,
+}
+
+/// What somebody signs in with.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields)]
+pub struct LoginRequest {
+    /// The ID token.
+    pub id_token: String,
+    /// A PKCS#10 request for a fresh key, DER in base64.
+    pub csr: String,
+}
+
+/// What comes of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LoginAnswer {
+    /// The login, by its credential id.
+    pub credential: String,
+    /// The seq of its record.
+    pub seq: u64,
+    /// The SPIFFE ID.
+    pub spiffe_id: String,
+    /// The certificate, PEM.
+    pub certificate: String,
+    /// Its end, milliseconds since 1970.
+    pub expires_at: u64,
+}
+
+/// Why not.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LoginRefused {
+    /// From the closed list of reasons; empty for a fault.
+    pub reason: String,
+    /// In words.
+    pub message: String,
+    /// The rule that refused.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rule: String,
+    /// Who can change that, and how.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub way_out: String,
+}
+
+async fn bundle(State(published): State<Published>, asked: HeaderMap) -> Response {
+    match published.authority().own_bundle().await {
+        Ok(Some(document)) => cacheable(document, "application/json", &asked),
+        Ok(None) => missing(),
+        Err(_) => try_again(),
+    }
+}
+
+async fn crl(State(published): State<Published>, Path(key): Path<String>) -> Response {
+    match published.authority().own_crl(&key).await {
+        Ok(Some(der)) => {
+            let age = format!("public, max-age={}", limits::CRL_MAX_AGE_S);
+            let headers = [
+                (CONTENT_TYPE, "application/pkix-crl".to_owned()),
+                (CACHE_CONTROL, age),
+                (X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+            ];
+            (headers, der.to_vec()).into_response()
+        }
+        Ok(None) => missing(),
+        Err(no) => {
+            tracing::error!(%no, key, "no CRL could be given");
+            try_again()
+        }
+    }
+}
+
+fn try_again() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(CACHE_CONTROL, "no-store")], "try again\n").into_response()
+}
+
+async fn ways(State(published): State<Published>) -> Response {
+    let authority = published.authority();
+    let Some(own) = &authority.own_domain else { return told(&No::Refusal(not_configured())) };
+    let issuers = authority.oidc.all().iter().map(|known| &known.issuer).filter(|issuer| issuer.serves(Use::Login));
+    let provider = |issuer: &Arc<crate::identity::oidc::Issuer>| {
+        let client_id = issuer.audience.clone()?;
+        Some(Provider { name: issuer.name.clone(), issuer: issuer.issuer.clone(), client_id })
+    };
+    let providers = issuers.filter_map(provider).collect();
+    let trust_domain = own.settings.trust_domain.as_str().to_owned();
+    json(StatusCode::OK, &Ways { trust_domain, providers, device: own.settings.device_login })
+}
+
+async fn login(State(published): State<Published>, body: Bytes) -> Response {
+    match signed_in(published.authority(), &body).await {
+        Ok(made) => {
+            let answer = LoginAnswer {
+                credential: made.credential.to_string(),
+                seq: made.seq.as_u64(),
+                spiffe_id: made.spiffe_id.to_string(),
+                certificate: pem(&made.certificate),
+                expires_at: made.expires_at.0,
+            };
+            json(StatusCode::OK, &answer)
+        }
+        Err(no) => told(&no),
+    }
+}
+
+async fn signed_in(authority: &Authority, body: &[u8]) -> Result<SignedIn, No> {
+    let own = authority.own_domain.as_ref().ok_or_else(not_configured)?;
+    // Beyond it nobody waits: whoever is let in holds a place only while signatures are checked, or keys fetched.
+    let _place = own
+        .places
+        .try_acquire()
+        .map_err(|_| Refusal::limit("logins_at_once", limits::LOGINS_AT_ONCE as u64, Duration::from_secs(1)))?;
+    let ask: LoginRequest = serde_json::from_slice(body)
+        .map_err(|_| Refusal::field("body", "is not JSON with id_token and csr, both texts, and nothing else"))?;
+    let der = STANDARD.decode(&ask.csr).map_err(|_| Refusal::field("csr", "is not base64 of a PKCS#10 request in DER"))?;
+    let key = Csr::check(&der).map_err(|defect| Refusal::field("csr", defect))?;
+    let token = verified(authority, &ask.id_token).await?;
+    authority.sign_in(&token, &key).await
+}
+
+/// An ID token of a provider that logs people in, for us. Nothing in it is believed before.
+async fn verified(authority: &Authority, token: &str) -> Result<IdToken, No> {
+    let no = |what: String| No::Refusal(Refusal::new(Reason::NotAuthenticated, format!("the ID token is not taken: {what}")));
+    if !may_be_id_token(token) {
+        return Err(no("its typ is not that of an ID token".to_owned()));
+    }
+    let iss = peek_issuer(token).ok_or_else(|| no("it is no JWS in compact form".to_owned()))?;
+    let known = authority.oidc.find(&iss).filter(|known| known.issuer.serves(Use::Login));
+    let Some(audience) = known.and_then(|known| known.issuer.audience.as_deref()) else {
+        return Err(no("its issuer logs nobody in here".to_owned()));
+    };
+    let (issuer, token) = authority.oidc.verify(token, &[audience]).await.map_err(|why| match why {
+        NotTaken::NoKeys(_) => No::Refusal(Refusal::new(Reason::NotReady, why.to_string()).retry(Duration::from_secs(5))),
+        _ => no(why.to_string()),
+    })?;
+    Ok(IdToken {
+        provider: issuer.name.clone(),
+        environments: issuer.environments.clone(),
+        issuer: token.issuer().to_owned(),
+        sub: token.sub().to_owned(),
+        token_id: token.token_id().to_owned(),
+        issued_at: token.issued_at(),
+        expires_at: token.expires_at(),
+        claims: token.claims().clone(),
+    })
+}
+
+fn pem(der: &[u8]) -> String {
+    let lines = STANDARD.encode(der).into_bytes();
+    let lines: Vec<&str> = lines.chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (status, headers, serde_json::to_vec(body).unwrap_or_default()).into_response()
+}
+
+/// A refusal with its reason; a fault of ours without its words.
+fn told(no: &No) -> Response {
+    let No::Refusal(no) = no else {
+        tracing::error!(%no, "somebody could not sign in");
+        let body = LoginRefused { message: "a fault of the server, which is in its log".to_owned(), ..LoginRefused::default() };
+        return json(StatusCode::INTERNAL_SERVER_ERROR, &body);
+    };
+    let body = LoginRefused {
+        reason: no.reason.as_str().to_owned(),
+        message: no.to_string(),
+        rule: no.rule.clone().unwrap_or_default(),
+        way_out: no.way_out.clone().unwrap_or_default(),
+    };
+    let mut response = json(http_status(no.reason), &body);
+    if let Some(after) = no.retry_after
+        && let Ok(value) = after.as_secs().max(1).to_string().parse()
+    {
+        response.headers_mut().insert(RETRY_AFTER, value);
+    }
+    response
+}
+
+/// As the HTTP mapping of gRPC codes has it (google.rpc.Code).
+fn http_status(reason: Reason) -> StatusCode {
+    match reason.code() {
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}

@@ -1,0 +1,42 @@
+//! Logins of people, as credentials.
+
+use super::{svid_to_pb, timestamp};
+use crate::ledger::State;
+use crate::ledger::state::{Login, trust_domain_of};
+use crate::pb::mayfly::v1 as pb;
+use crate::seq::{Millis, Seq};
+use crate::upstream::registry::Kind;
+
+/// Whether a login is good at `now`, and the record that ended it before its time.
+pub fn login_standing(state: &State, login: &Login, now: Millis) -> (pb::CredentialState, Option<Seq>) {
+    use pb::CredentialState as S;
+    match state.rules.covers(&login.facts()) {
+        _ if login.ended_at.is_some() => (S::Released, None),
+        Some(hit) => (S::Revoked, Some(hit.seq)),
+        None if login.expires_at <= now => (S::Expired, None),
+        None => (S::Active, None),
+    }
+}
+
+/// A login. It is of no task and no upstream; the caller is its SPIFFE ID, the subject whoever signed in.
+pub fn login_to_pb(state: &State, login: &Login, now: Millis) -> pb::Credential {
+    let (standing, ended_by) = login_standing(state, login, now);
+    pb::Credential {
+        credential_id: login.id.to_string(),
+        kind: i32::from(Kind::X509.tag()),
+        state: standing.into(),
+        caller: login.caller.to_string(),
+        subject: Some(pb::Subject { issuer: login.person.issuer.clone(), sub: login.person.sub.clone() }),
+        environment: login.environment.to_string(),
+        issued_at: Some(timestamp(login.issued_at)),
+        expires_at: Some(timestamp(login.expires_at)),
+        seq: login.seq.as_u64(),
+        decision_revision: login.revision.as_u64(),
+        policy_version: login.policy,
+        svid: Some(svid_to_pb(trust_domain_of(&login.caller), &login.svid)),
+        subject_token: Some(pb::SubjectTokenId { issuer: login.token.issuer.clone(), id: login.token.id.clone() }),
+        signing_key: login.key.to_string(),
+        ended_by_seq: ended_by.map_or(0, Seq::as_u64),
+        ..pb::Credential::default()
+    }
+}

@@ -1,0 +1,154 @@
+//! `[[oidc_issuers]]`: whose tokens are taken, for what, and where their keys are.
+
+use std::path::{Path, PathBuf};
+
+use super::values::{TEXT, names};
+use crate::document::{Field, Section};
+use crate::identity::jwk::Algorithm;
+use crate::identity::oidc::discovery::{issuer_url, safe_url};
+use crate::identity::oidc::{Issuer, Right, Use};
+use crate::limits;
+
+/// One of `[[oidc_issuers]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OidcIssuer {
+    /// What its tokens have to be.
+    pub issuer: Issuer,
+    /// Where its keys are.
+    pub keys: IssuerKeySource,
+    /// The roots that its server's certificate is checked with; `None`: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Its line in the configuration.
+    pub line: usize,
+}
+
+/// Where the keys of an issuer are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum IssuerKeySource {
+    /// Where its discovery document says.
+    Discovered,
+    /// There.
+    Url(String),
+    /// In a file, which somebody else replaces.
+    File(PathBuf),
+}
+
+const ALGORITHMS: [Algorithm; 2] = [Algorithm::Rs256, Algorithm::Es256];
+
+/// The issuers of a list, paths as they stand there.
+pub(super) fn issuers(field: &Field<'_>) -> Option<Vec<OidcIssuer>> {
+    let all: Vec<OidcIssuer> =
+        field.list(limits::OIDC_ISSUERS)?.iter().filter_map(|item| item.inside(|s| issuer(s, item.line()))).collect();
+    for (place, one) in all.iter().enumerate() {
+        let twice = |other: &OidcIssuer| other.issuer.name == one.issuer.name || other.issuer.issuer == one.issuer.issuer;
+        if all.iter().take(place).any(twice) {
+            return field.wrong(format!("has {} twice", one.issuer.name), "one section for each issuer, each with its own name");
+        }
+    }
+    Some(all)
+}
+
+fn issuer(section: &Section<'_>, line: usize) -> Option<OidcIssuer> {
+    let name = section.required("name").and_then(|f| short_name(&f));
+    let issuer = section.required("issuer").and_then(|f| url(&f, issuer_url));
+    let environments = section.required("environments").and_then(|f| names(&f));
+    let uses = section.required("uses").and_then(|f| uses(&f));
+    let audience = section.optional("audience").map(|f| f.text(limits::NAME_BYTES));
+    let algorithms = section.optional("algorithms").map_or(Some(ALGORITHMS.to_vec()), |f| algorithms(&f));
+    let keys = section.optional("jwks").map_or(Some(IssuerKeySource::Discovered), |f| key_source(&f));
+    let ca_file = section.optional("ca_file").map(|f| f.text(TEXT).map(PathBuf::from));
+    let max_life_ms = section
+        .optional("max_life")
+        .map_or(Some(limits::OIDC_TOKEN_LIFE_DEFAULT_MS), |f| f.duration(1000, limits::OIDC_TOKEN_LIFE_MS));
+    let scopes_claim = section.optional("scopes_claim").map(|f| f.text(limits::NAME_BYTES));
+    let groups = section.optional("groups_claim");
+    let groups_claim = groups.as_ref().map(|f| f.text(limits::NAME_BYTES));
+    let rights = section.optional("rights").map_or(Some(Vec::new()), |f| rights(&f, groups.is_some()));
+    let uses = uses?;
+    if audience.is_none() && uses.contains(&Use::Login) {
+        // Complained about with all else that is missing.
+        section.required("audience")?;
+    }
+    let issuer = Issuer {
+        name: name?,
+        issuer: issuer?,
+        environments: environments?,
+        audience: optional(audience)?,
+        algorithms: algorithms?,
+        uses,
+        max_life_ms: max_life_ms?,
+        scopes_claim: optional(scopes_claim)?,
+        groups_claim: optional(groups_claim)?,
+        rights: rights?,
+    };
+    Some(OidcIssuer { issuer, keys: keys?, ca_file: optional(ca_file)?, line })
+}
+
+/// What may be left out and, where it is not, must be right.
+fn optional<T>(value: Option<Option<T>>) -> Option<Option<T>> {
+    value.map_or(Some(None), |read| read.map(Some))
+}
+
+/// It stands in SPIFFE IDs as a segment.
+fn short_name(field: &Field<'_>) -> Option<String> {
+    let text = field.text(32)?;
+    let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if plain { Some(text) } else { field.wrong(format!("is {text:?}"), "1 to 32 lower-case letters, digits and hyphens") }
+}
+
+fn url(field: &Field<'_>, right: impl Fn(&str) -> bool) -> Option<String> {
+    let text = field.text(limits::NAME_BYTES)?;
+    let remedy = "an https URL, like https://idp.example.org; http only on localhost, 127.0.0.1 or [::1]";
+    if right(&text) { Some(text) } else { field.wrong(format!("is {text:?}"), remedy) }
+}
+
+fn uses(field: &Field<'_>) -> Option<Vec<Use>> {
+    let items = field.list(2)?;
+    if items.is_empty() {
+        return field.wrong("is empty", "login, subject or both");
+    }
+    items.iter().map(|item| item.one_of(&[("login", Use::Login), ("subject", Use::Subject)])).collect()
+}
+
+fn algorithms(field: &Field<'_>) -> Option<Vec<Algorithm>> {
+    let items = field.list(Algorithm::ALL.len())?;
+    if items.is_empty() {
+        return field.wrong("is empty", "name at least one, like RS256");
+    }
+    let choices: Vec<(&str, Algorithm)> = Algorithm::ALL.iter().map(|alg| (alg.name(), *alg)).collect();
+    items.iter().map(|item| item.one_of(&choices)).collect()
+}
+
+fn key_source(field: &Field<'_>) -> Option<IssuerKeySource> {
+    let text = field.text(TEXT)?;
+    match text.contains("://") {
+        true => url(field, |text| safe_url(text, true)).map(IssuerKeySource::Url),
+        false => Some(IssuerKeySource::File(PathBuf::from(text))),
+    }
+}
+
+/// `rights = [{ group = "g", upstream = "u", scopes = ["s"] }]`
+fn rights(field: &Field<'_>, groups: bool) -> Option<Vec<Right>> {
+    let right = |section: &Section<'_>| {
+        let group = section.required("group").and_then(|f| f.text(limits::NAME_BYTES));
+        let upstream = section.required("upstream").and_then(|f| f.name());
+        let scopes = section.required("scopes").and_then(|f| names(&f));
+        Some(Right { group: group?, upstream: upstream?, scopes: scopes? })
+    };
+    if !groups {
+        return field.wrong("is set without groups_claim", "name the claim that holds the groups");
+    }
+    field.list(limits::OIDC_RIGHTS)?.iter().map(|item| item.inside(right)).collect()
+}
+
+impl OidcIssuer {
+    /// With its paths joined to the configuration's directory.
+    pub(super) fn below(&self, base: &Path) -> OidcIssuer {
+        let mut joined = self.clone();
+        joined.ca_file = self.ca_file.as_ref().map(|path| base.join(path));
+        if let IssuerKeySource::File(path) = &self.keys {
+            joined.keys = IssuerKeySource::File(base.join(path));
+        }
+        joined
+    }
+}

@@ -1,0 +1,65 @@
+//! OIDC issuers: what their sections name. Nobody is asked over the network: a start does not wait for them either.
+
+use super::{Look, Severity};
+use crate::identity::oidc::{IssuerKeys, Use};
+use crate::limits;
+use crate::sources::config::{IssuerKeySource, OidcIssuer};
+use crate::sources::{files, https};
+
+impl Look<'_> {
+    pub(super) fn oidc_issuers(&mut self) {
+        for issuer in &self.config.oidc_issuers {
+            self.oidc_issuer(issuer);
+        }
+    }
+
+    fn oidc_issuer(&mut self, configured: &OidcIssuer) {
+        let (issuer, line) = (&configured.issuer, configured.line);
+        let name = &issuer.name;
+        let known = &self.config.server.environments;
+        let strays = issuer.environments.iter().filter(|e| !known.contains(e)).cloned().collect::<Vec<_>>();
+        if !strays.is_empty() {
+            let remedy = format!("known: {}", known.join(", "));
+            let what = format!("oidc_issuers: {name} names environment {}, which server.environments has not", strays.join(", "));
+            self.at_line(Severity::Error, line, what, remedy);
+        }
+        match &configured.ca_file {
+            Some(path) => {
+                if let Err(problem) = https::roots(path) {
+                    self.at_line(Severity::Error, line, format!("oidc_issuers: {name}: {}", problem), problem.remedy);
+                }
+            }
+            None if asks_over_tls(configured) && https::system_roots().is_none() => {
+                let what = format!("oidc_issuers: {name} has no ca_file, and this system has no file of roots");
+                self.at_line(Severity::Error, line, what, "name a file of roots as ca_file, or install the system's");
+            }
+            None => {}
+        }
+        if let IssuerKeySource::File(path) = &configured.keys {
+            let read = files::read(path, limits::OIDC_DOCUMENT_BYTES).map_err(|problem| (problem.to_string(), problem.remedy));
+            let keys = read.and_then(|(document, _)| {
+                let remedy = "a JWK set with the issuer's public keys".to_owned();
+                IssuerKeys::parse(&document).map_err(|e| (format!("{} {e}", path.display()), remedy))
+            });
+            if let Err((what, remedy)) = keys {
+                self.at_line(Severity::Error, line, format!("oidc_issuers: {name}: {what}"), remedy);
+            }
+        }
+        let bounded = issuer.scopes_claim.is_some() || !issuer.rights.is_empty();
+        if issuer.serves(Use::Subject) && !bounded {
+            let what = format!(
+                "oidc_issuers: {name} has neither scopes_claim nor rights: policy alone bounds what is done for its users"
+            );
+            self.at_line(Severity::Warning, line, what, "name the claim that holds their scopes, or rights of their groups");
+        }
+    }
+}
+
+fn asks_over_tls(configured: &OidcIssuer) -> bool {
+    let url = match &configured.keys {
+        IssuerKeySource::File(_) => return false,
+        IssuerKeySource::Url(url) => url,
+        IssuerKeySource::Discovered => &configured.issuer.issuer,
+    };
+    url.starts_with("https:")
+}

@@ -1,0 +1,229 @@
+//! Asking somebody else's server over HTTPS: one request, one bounded answer, in bounded time. Redirects are not followed, nothing is sent
+//! but what is said here, and only TLS 1.3 is spoken, under the roots that were given.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::files::{self, FileProblem};
+use crate::identity::oidc::discovery::{origin, safe_url};
+use crate::limits;
+use crate::system::System;
+
+/// Where systems keep the roots that they trust: Debian, Fedora, SUSE, Alpine and others.
+const SYSTEM_ROOTS: &[&str] =
+    &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
+
+const FORM: &str = "application/x-www-form-urlencoded";
+const JSON: &str = "application/json";
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum NoAnswer {
+    /// Not an address that may be asked.
+    #[error("{0:?} is no https URL (http only on loopback)")]
+    Url(String),
+    /// Not reached, or TLS failed.
+    #[error("{host}: {error}")]
+    Io {
+        /// Who was asked.
+        host: String,
+        /// What went wrong.
+        error: io::Error,
+    },
+    /// It did not speak HTTP as it must.
+    #[error("{host}: {what}")]
+    Http {
+        /// Who was asked.
+        host: String,
+        /// What went wrong.
+        what: String,
+    },
+    /// Too slow.
+    #[error("{0} did not answer within {ms} ms", ms = limits::OIDC_FETCH_MS)]
+    TooSlow(String),
+}
+
+/// A client with its roots.
+#[derive(Clone)]
+pub struct Https {
+    tls: TlsConnector,
+}
+
+/// An answer, whole.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its body.
+    pub body: Bytes,
+}
+
+struct Time(System);
+
+impl std::fmt::Debug for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Time")
+    }
+}
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.wall().seconds())))
+    }
+}
+
+/// The certificates of a file of roots.
+pub fn roots(path: &Path) -> Result<RootCertStore, FileProblem> {
+    let (pem, _) = files::read(path, limits::CA_FILE_BYTES)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate =
+            certificate.map_err(|_| FileProblem::new(path, "has a PEM section that is cut off", "write it anew"))?;
+        // A system's file may hold one that nobody can use; the others are as good as before.
+        let _ = roots.add(certificate);
+    }
+    if roots.is_empty() {
+        return Err(FileProblem::new(path, "has no CA certificate in PEM", "name the file that holds the roots"));
+    }
+    Ok(roots)
+}
+
+/// The file of roots that this system trusts.
+pub fn system_roots() -> Option<PathBuf> {
+    SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.is_file())
+}
+
+impl Https {
+    /// With the roots of a file, or without one those of the system. Where there are none, only http on loopback answers.
+    pub fn new(ca_file: Option<&Path>, system: &System) -> Result<Https, FileProblem> {
+        let (path, roots) = match ca_file.map(Path::to_owned).or_else(system_roots) {
+            Some(path) => (path.clone(), roots(&path)?),
+            None => (PathBuf::from("ca_file"), RootCertStore::empty()),
+        };
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_details(provider, Arc::new(Time(system.clone())));
+        let builder = builder.with_protocol_versions(&[&TLS13]);
+        let builder =
+            builder.map_err(|e| FileProblem::new(&path, format!("cannot be used: {e}"), "report this as a fault of mayfly"))?;
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(Https { tls: TlsConnector::from(Arc::new(config)) })
+    }
+
+    /// With somebody else's idea of who the server is. Its ALPN is ours.
+    pub fn over(mut config: ClientConfig) -> Https {
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Https { tls: TlsConnector::from(Arc::new(config)) }
+    }
+
+    /// Posts JSON, and gets the answer whatever its status.
+    pub async fn post_json(&self, url: &str, json: String, max: usize) -> Result<Answer, NoAnswer> {
+        self.ask(Method::POST, url, Some((JSON, json)), max).await
+    }
+
+    /// Gets whatever is there, with its status.
+    pub async fn get(&self, url: &str, max: usize) -> Result<Answer, NoAnswer> {
+        self.ask(Method::GET, url, None, max).await
+    }
+
+    /// Gets a document: a body of at most `max` bytes, with status 200.
+    pub async fn document(&self, url: &str, max: usize) -> Result<Bytes, NoAnswer> {
+        let answer = self.ask(Method::GET, url, None, max).await?;
+        match answer.status {
+            StatusCode::OK => Ok(answer.body),
+            status => Err(NoAnswer::Http { host: url.to_owned(), what: format!("answered {status}, expected 200") }),
+        }
+    }
+
+    /// Posts a form, and gets the answer whatever its status.
+    pub async fn post_form(&self, url: &str, form: String, max: usize) -> Result<Answer, NoAnswer> {
+        self.ask(Method::POST, url, Some((FORM, form)), max).await
+    }
+
+    async fn ask(&self, method: Method, url: &str, body: Option<(&'static str, String)>, max: usize) -> Result<Answer, NoAnswer> {
+        let patience = Duration::from_millis(limits::OIDC_FETCH_MS);
+        let asked = tokio::time::timeout(patience, self.ask_at_leisure(method, url, body, max)).await;
+        asked.unwrap_or_else(|_| Err(NoAnswer::TooSlow(url.to_owned())))
+    }
+
+    async fn ask_at_leisure(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<(&'static str, String)>,
+        max: usize,
+    ) -> Result<Answer, NoAnswer> {
+        let no_url = || NoAnswer::Url(url.chars().take(limits::NAME_BYTES).collect());
+        let (scheme, host, port) = origin(url).filter(|_| safe_url(url, true)).ok_or_else(no_url)?;
+        let uri: Uri = url.parse().map_err(|_| no_url())?;
+        let failed = |error| NoAnswer::Io { host: host.clone(), error };
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let tcp = TcpStream::connect((bare, port)).await.map_err(failed)?;
+        let path = uri.path_and_query().map_or("/", |p| p.as_str());
+        let mut request = Request::builder().method(method).uri(path).header(HOST, uri.authority().map_or("", |a| a.as_str()));
+        request = request.header(ACCEPT, "application/json").header(USER_AGENT, concat!("mayfly/", env!("CARGO_PKG_VERSION")));
+        if let Some((media_type, _)) = &body {
+            request = request.header(CONTENT_TYPE, *media_type);
+        }
+        let body = body.map(|(_, body)| body).unwrap_or_default();
+        let request = request.body(Full::new(Bytes::from(body))).map_err(|_| no_url())?;
+        if scheme == "http" {
+            return exchange(&host, tcp, request, max).await;
+        }
+        let name = ServerName::try_from(bare.to_owned()).map_err(|_| no_url())?;
+        let tls = self.tls.connect(name, tcp).await.map_err(failed)?;
+        exchange(&host, tls, request, max).await
+    }
+}
+
+async fn exchange<S>(host: &str, stream: S, request: Request<Full<Bytes>>, max: usize) -> Result<Answer, NoAnswer>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let wrong = |what: String| NoAnswer::Http { host: host.to_owned(), what };
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| wrong(e.to_string()))?;
+    // The connection goes with this call: nothing of it stays behind when the call is dropped.
+    let asked = async {
+        let answer = sender.send_request(request).await.map_err(|e| wrong(e.to_string()))?;
+        whole(answer, max).await.map_err(wrong)
+    };
+    tokio::pin!(asked);
+    tokio::select! {
+        answer = &mut asked => answer,
+        ended = connection => match ended {
+            // What was read before it closed may still be the answer.
+            Ok(()) => asked.await,
+            Err(e) => Err(wrong(e.to_string())),
+        },
+    }
+}
+
+async fn whole(answer: http::Response<Incoming>, max: usize) -> Result<Answer, String> {
+    let status = answer.status();
+    if answer.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err("its answer is compressed, which was not asked for".to_owned());
+    }
+    let body = Limited::new(answer.into_body(), max).collect().await;
+    let body = body.map_err(|e| format!("its answer could not be read, or has more than {max} bytes: {e}"))?;
+    Ok(Answer { status, body: body.to_bytes() })
+}

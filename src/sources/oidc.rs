@@ -1,0 +1,89 @@
+//! Keys of OIDC issuers: fetched at the start, in the background, and when somebody needs one that is not known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config::{IssuerKeySource, OidcIssuer};
+use super::files;
+use super::https::Https;
+use crate::identity::oidc::IssuerKeys;
+use crate::identity::oidc::discovery::{Discovery, document_url};
+use crate::limits;
+use crate::oidc::{Issuers, Known};
+use crate::system::System;
+
+/// Fetches the keys of all issuers for ever. Drop the future to stop.
+pub async fn keep(issuers: Arc<Issuers>, configured: Vec<OidcIssuer>, system: System) {
+    let mut each = tokio::task::JoinSet::new();
+    for (at, configured) in configured.into_iter().enumerate() {
+        let (issuers, system) = (issuers.clone(), system.clone());
+        each.spawn(async move {
+            let Some(known) = issuers.all().get(at) else { return };
+            keep_one(known, &configured, &system).await;
+        });
+    }
+    while each.join_next().await.is_some() {}
+    // Without issuers there is nothing to end with.
+    std::future::pending::<()>().await;
+}
+
+async fn keep_one(known: &Known, configured: &OidcIssuer, system: &System) {
+    let mut said: Option<String> = None;
+    loop {
+        known.begin(system);
+        let pause = match fetch(configured, system).await {
+            Ok(keys) => {
+                if said.take().is_some() {
+                    tracing::info!(issuer = known.issuer.name, "the keys of the issuer are at hand again");
+                }
+                known.end(Some(keys), system);
+                match configured.keys {
+                    IssuerKeySource::File(_) => limits::OIDC_RETRY_MS,
+                    _ => limits::OIDC_REFRESH_MS,
+                }
+            }
+            Err(why) => {
+                // Asked again and again; what is wrong is said once.
+                if said.as_ref() != Some(&why) {
+                    tracing::error!(issuer = known.issuer.name, "no keys: {why}; those at hand stay for an hour");
+                    said = Some(why);
+                }
+                known.end(None, system);
+                limits::OIDC_RETRY_MS
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+            () = known.wanted() => {}
+        }
+    }
+}
+
+/// The keys of an issuer, as they are now.
+pub async fn fetch(configured: &OidcIssuer, system: &System) -> Result<IssuerKeys, String> {
+    let parse = |from: &str, document: &[u8]| IssuerKeys::parse(document).map_err(|e| format!("{from} {e}"));
+    let most = limits::OIDC_DOCUMENT_BYTES;
+    if let IssuerKeySource::File(path) = &configured.keys {
+        let read = path.clone();
+        let read = tokio::task::spawn_blocking(move || files::read(&read, most)).await.map_err(|e| e.to_string())?;
+        let (document, _) = read.map_err(|problem| problem.to_string())?;
+        return parse(&path.display().to_string(), &document);
+    }
+    // Made anew: the roots may have changed since.
+    let (ca_file, system) = (configured.ca_file.clone(), system.clone());
+    let https = tokio::task::spawn_blocking(move || Https::new(ca_file.as_deref(), &system)).await.map_err(|e| e.to_string())?;
+    let https = https.map_err(|problem| problem.to_string())?;
+    let url = match &configured.keys {
+        IssuerKeySource::Url(url) => url.clone(),
+        _ => discover(&https, &configured.issuer.issuer).await?.jwks_uri,
+    };
+    let document = https.document(&url, most).await.map_err(|e| e.to_string())?;
+    parse(&url, &document)
+}
+
+/// What an issuer says of itself.
+pub async fn discover(https: &Https, issuer: &str) -> Result<Discovery, String> {
+    let url = document_url(issuer);
+    let document = https.document(&url, limits::OIDC_DOCUMENT_BYTES).await.map_err(|e| e.to_string())?;
+    Discovery::parse(&document, issuer).map_err(|e| format!("{url} {e}"))
+}

@@ -1,0 +1,391 @@
+//! Where credentials are used: told by the servers of their upstreams, folded by the minute, written beside the issuing. And whether what is
+//! done exceeds what was meant: policy says so, and the task is held.
+//!
+//! A report is answered before it is written: it is neither a grant nor a change. A stop may lose the last second of new uses, and of uses
+//! that go on the rest of their minute.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+use parking_lot::Mutex;
+
+use crate::authority::Authority;
+use crate::identity::caller::Caller;
+use crate::identity::spiffe_id::SpiffeId;
+use crate::ledger::record::{Event, HoldRank, Issued, Record, TaskHeld, UsesReported, Who};
+use crate::ledger::state::{Live, State, Task};
+use crate::ledger::{Lane, View};
+use crate::limits;
+use crate::policy::decide::Activity;
+use crate::refusal::{No, Reason, Refusal};
+use crate::seq::{CredentialId, Millis, Seq, TaskId};
+use crate::upstream::registry::Kind;
+
+const MINUTE: u64 = 60_000;
+
+/// One use, or several alike, well formed.
+#[derive(Clone, Debug)]
+pub struct Use {
+    /// The credential.
+    pub credential: CredentialId,
+    /// The tool; empty for none.
+    pub tool: String,
+    /// One of [`USE_OUTCOMES`](crate::ledger::record::USE_OUTCOMES).
+    pub outcome: &'static str,
+    /// When; of several the last.
+    pub at: Millis,
+    /// How many.
+    pub count: u32,
+}
+
+/// What a use is of.
+#[derive(Debug)]
+struct Of {
+    caller: SpiffeId,
+    upstream: String,
+    scopes: Vec<String>,
+    kind: Option<Kind>,
+    binding: String,
+    /// The tool that it serves for; empty for any that its task names.
+    tool: String,
+    task: TaskId,
+    expires_at: Millis,
+}
+
+/// Uses that are told together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    minute: u64,
+    server: Arc<str>,
+    credential: CredentialId,
+    tool: Box<str>,
+    outcome: &'static str,
+}
+
+#[derive(Clone)]
+struct Folded {
+    of: Arc<Of>,
+    /// How many are not written yet.
+    count: u64,
+    declared: bool,
+    after_end: bool,
+    /// Policy was not asked since the newest came.
+    fresh: bool,
+    /// A record of this minute has some.
+    written: bool,
+}
+
+/// Uses of each task that are not written, and how many of them were refused.
+type Unwritten = HashMap<TaskId, (u64, u64)>;
+
+/// The reports of one replica.
+pub struct Uses {
+    each: Mutex<BTreeMap<Key, Folded>>,
+    /// Credentials that have ended, as history has them.
+    ended: Cache<CredentialId, Arc<Of>>,
+    /// When the order had come how far, for the last hour: so the time of a revocation is known.
+    heads: Mutex<VecDeque<(Millis, Seq)>>,
+}
+
+impl Default for Uses {
+    fn default() -> Uses {
+        Uses { each: Mutex::default(), ended: Cache::new(limits::USES_REMEMBERED), heads: Mutex::default() }
+    }
+}
+
+impl Uses {
+    /// Notes how far the order has come. Called once a second.
+    fn tick(&self, now: Millis, head: Seq) {
+        let mut heads = self.heads.lock();
+        if heads.back().is_none_or(|(_, last)| *last < head) {
+            heads.push_back((now, head));
+        }
+        while heads.front().is_some_and(|(at, _)| now.since(*at) > limits::USE_REPORTED_MS) && heads.len() > 1 {
+            heads.pop_front();
+        }
+    }
+
+    /// A time at which the order had reached `seq`, not a second late but for what is from before the start. `None`: it has not yet.
+    fn reached(&self, seq: Seq) -> Option<Millis> {
+        let heads = self.heads.lock();
+        let first = heads.partition_point(|(_, head)| *head < seq);
+        heads.get(first).map(|(at, _)| *at)
+    }
+
+    fn take(&self, key: Key, of: &Arc<Of>, count: u64, (declared, after_end): (bool, bool)) -> Result<(), Refusal> {
+        let mut each = self.each.lock();
+        if each.len() >= limits::USES_WAITING && !each.contains_key(&key) {
+            return Err(Refusal::limit("uses_waiting", limits::USES_WAITING as u64, Duration::from_secs(1)));
+        }
+        let plain = || Folded { of: of.clone(), count: 0, declared: true, after_end: false, fresh: true, written: false };
+        let folded = each.entry(key).or_insert_with(plain);
+        folded.count = folded.count.saturating_add(count);
+        folded.declared &= declared;
+        folded.after_end |= after_end;
+        folded.fresh = true;
+        Ok(())
+    }
+
+    /// What policy has not seen yet, with how many uses of each task are not written.
+    fn fresh(&self) -> (Vec<(Key, Folded)>, Unwritten) {
+        let (mut fresh, mut more) = (Vec::new(), HashMap::new());
+        for (key, folded) in &mut *self.each.lock() {
+            let (uses, refused): &mut (u64, u64) = more.entry(folded.of.task).or_default();
+            *uses = uses.saturating_add(folded.count);
+            if key.outcome == "refused" {
+                *refused = refused.saturating_add(folded.count);
+            }
+            if std::mem::take(&mut folded.fresh) {
+                fresh.push((key.clone(), folded.clone()));
+            }
+        }
+        (fresh, more)
+    }
+
+    /// Takes out what is to be written: what is new in its minute, and what a minute that is over left. At most so many.
+    fn due(&self, minute: u64) -> Vec<(Key, Folded)> {
+        let mut each = self.each.lock();
+        let mut due = Vec::new();
+        for (key, folded) in &mut *each {
+            if due.len() == limits::USES_WRITTEN {
+                break;
+            }
+            if folded.count > 0 && (!folded.written || key.minute < minute) {
+                due.push((key.clone(), folded.clone()));
+                (folded.count, folded.written) = (0, true);
+            }
+        }
+        each.retain(|key, folded| folded.count > 0 || key.minute >= minute);
+        due
+    }
+
+    /// Puts back what could not be written.
+    fn put_back(&self, key: Key, folded: Folded) {
+        let count = folded.count;
+        let mut each = self.each.lock();
+        let now = each.entry(key).or_insert(Folded { count: 0, fresh: false, ..folded });
+        now.count = now.count.saturating_add(count);
+        now.written = false;
+    }
+}
+
+impl Of {
+    fn live(live: &Live<'_>, task: &Task) -> Option<Of> {
+        Some(Of {
+            caller: SpiffeId::parse(live.caller()).ok()?,
+            upstream: live.upstream().to_owned(),
+            scopes: live.scopes().into_iter().map(str::to_owned).collect(),
+            kind: Kind::from_tag(live.kind()),
+            binding: live.binding().to_owned(),
+            tool: live.tool().to_owned(),
+            task: task.terms.id,
+            expires_at: live.expires_at(),
+        })
+    }
+
+    fn issued(e: &Issued) -> Option<Of> {
+        Some(Of {
+            caller: SpiffeId::parse(&e.caller).ok()?,
+            upstream: e.upstream.clone(),
+            scopes: e.scopes.clone(),
+            kind: u8::try_from(e.kind).ok().and_then(Kind::from_tag),
+            binding: e.binding.clone(),
+            tool: e.tool.clone(),
+            task: TaskId::from_slice(&e.task)?,
+            expires_at: Millis(e.expires_at),
+        })
+    }
+
+    /// Whether it was issued for that tool, or its task names it. A use without a tool says nothing of one.
+    fn declares(&self, state: &State, tool: &str) -> bool {
+        if tool.is_empty() || self.tool == tool {
+            return true;
+        }
+        let Some(task) = state.tasks.get(&self.task).filter(|_| self.tool.is_empty()) else { return false };
+        let allowance = &task.terms.allowance;
+        allowance.any_tool || allowance.tools.iter().any(|t| t == tool)
+    }
+}
+
+/// One that the caller may not report on, or that is not there: told alike.
+fn unknown(id: &CredentialId) -> Refusal {
+    Refusal::new(Reason::NotFound, format!("there is no credential {id} of an upstream whose server you are"))
+}
+
+impl Authority {
+    /// Takes in uses. What is not taken is answered by its place.
+    pub async fn report_uses(&self, caller: &Caller, uses: &[Use]) -> Result<Vec<(usize, No)>, No> {
+        self.still_stands(caller)?;
+        let server: Arc<str> = caller.id().as_str().into();
+        let (mut problems, mut looked_up) = (Vec::new(), 0);
+        for (place, used) in uses.iter().enumerate() {
+            if let Err(no) = self.report(caller, &server, used, &mut looked_up).await {
+                problems.push((place, no));
+            }
+        }
+        Ok(problems)
+    }
+
+    async fn report(&self, caller: &Caller, server: &Arc<str>, used: &Use, looked_up: &mut usize) -> Result<(), No> {
+        let now = self.system.wall();
+        let skew = self.ledger.allowed_skew_ms();
+        if used.at > now.plus(skew) || now.since(used.at) > limits::USE_REPORTED_MS {
+            let what = format!("is {}, expected within the last hour, and not after {now}", used.at);
+            return Err(No::Refusal(Refusal::field("at", what)));
+        }
+        let of = self.use_of(used.credential, looked_up).await?;
+        if !self.serves(caller, &of.upstream) {
+            return Err(No::Refusal(unknown(&used.credential)));
+        }
+        let (declared, after_end) = self.ledger.peek(|state| {
+            let end = self.ended_at(state, &used.credential, &of);
+            (of.declares(state, &used.tool), end.is_some_and(|end| used.at > end.plus(skew)))
+        });
+        let key = Key {
+            minute: used.at.0 / MINUTE,
+            server: server.clone(),
+            credential: used.credential,
+            tool: used.tool.as_str().into(),
+            outcome: used.outcome,
+        };
+        Ok(self.uses.take(key, &of, u64::from(used.count), (declared, after_end))?)
+    }
+
+    /// Whether a caller is a server of an upstream, in its environment.
+    pub(crate) fn serves(&self, caller: &Caller, upstream: &str) -> bool {
+        let compiled = self.catalog.now();
+        let Some(registered) = compiled.upstream(upstream) else { return false };
+        let environment = &registered.upstream.environment;
+        let policy = compiled.policy(environment);
+        registered.upstream.served_by(caller.id())
+            && policy.is_some_and(|p| p.set.environment_of(caller.id()) == Some(environment.as_str()))
+    }
+
+    async fn use_of(&self, id: CredentialId, looked_up: &mut usize) -> Result<Arc<Of>, No> {
+        let live = self.ledger.peek(|s| {
+            let live = s.credentials.get(&id)?;
+            Of::live(&live, s.tasks.at(live.task())?)
+        });
+        if let Some(of) = live {
+            return Ok(Arc::new(of));
+        }
+        if let Some(of) = self.uses.ended.get(&id) {
+            return Ok(of);
+        }
+        if *looked_up == limits::USES_LOOKED_UP {
+            let most = limits::USES_LOOKED_UP as u64;
+            return Err(No::Refusal(Refusal::limit("uses_looked_up", most, Duration::from_secs(1))));
+        }
+        *looked_up += 1;
+        let found = self.issuance(id).await?.ok_or_else(|| unknown(&id))?;
+        let of = Arc::new(Of::issued(found.issued()?).ok_or_else(|| unknown(&id))?);
+        self.uses.ended.insert(id, of.clone());
+        Ok(of)
+    }
+
+    /// When a credential had ended at the latest; `None`: it has not, or nobody knows when.
+    fn ended_at(&self, state: &State, id: &CredentialId, of: &Of) -> Option<Millis> {
+        let task = state.tasks.get(&of.task);
+        let closed = task.into_iter().flat_map(|t| state.tasks.upwards(t)).filter_map(|t| t.closed.as_ref().map(|c| c.at));
+        let revoked = state.credentials.get(id).and_then(|live| {
+            let hit = state.rules.covers(&live.facts(state.tasks.at(live.task())?))?;
+            self.uses.reached(hit.seq)
+        });
+        closed.chain(revoked).chain([of.expires_at]).min()
+    }
+
+    /// Asks policy about what was reported since the last time, holds what exceeds its intent, and writes what is due. Called once a second.
+    pub async fn follow_uses(&self) {
+        let now = self.system.wall();
+        self.uses.tick(now, self.ledger.durable());
+        let (fresh, more) = self.uses.fresh();
+        let view = self.ledger.view();
+        for (key, folded) in &fresh {
+            if let Some(why) = self.exceeds(&view, key, folded, more.get(&folded.of.task).copied()) {
+                self.hold_for(&folded.of, why).await;
+            }
+            // Each is some ten microseconds of policy; others have their turn.
+            tokio::task::yield_now().await;
+        }
+        self.write_uses(now).await;
+    }
+
+    fn exceeds(&self, view: &View, key: &Key, folded: &Folded, more: Option<(u64, u64)>) -> Option<String> {
+        let Folded { of, declared, after_end, .. } = folded;
+        let (declared, after_end) = (*declared, *after_end);
+        let activity = Activity {
+            caller: &of.caller,
+            upstream: &of.upstream,
+            scopes: &of.scopes,
+            kind: of.kind,
+            binding: &of.binding,
+            task: of.task,
+            tool: &key.tool,
+            outcome: key.outcome,
+            declared,
+            after_end,
+            server: &key.server,
+            more: more.unwrap_or_default(),
+        };
+        let why = self.decider.exceeds(view, &self.catalog.now(), &activity)?;
+        let tool = if key.tool.is_empty() { "no tool".to_owned() } else { format!("tool {}", key.tool) };
+        let undeclared = if declared { "" } else { ", undeclared" };
+        let late = if after_end { ", after its end" } else { "" };
+        let what = format!("{} of {} with {tool}{undeclared}{late}: {why}", key.outcome, of.upstream);
+        Some(format!("activity exceeds intent: {what}"))
+    }
+
+    async fn hold_for(&self, of: &Of, mut reason: String) {
+        reason.truncate(reason.floor_char_boundary(limits::PURPOSE_BYTES));
+        let held = |s: &State| {
+            let task = s.tasks.get(&of.task)?;
+            Some(task.closed.is_some() || task.holds.iter().any(|h| h.rank == HoldRank::Policy))
+        };
+        if self.ledger.peek(held) != Some(false) {
+            return;
+        }
+        let owner = self.ledger.peek(|s| s.tasks.get(&of.task).and_then(|t| t.terms.owners.last().map(|o| o.name())));
+        tracing::warn!(task = %of.task, owner = owner.unwrap_or_default(), reason, "the task is held");
+        let event = TaskHeld { task: of.task.as_bytes().to_vec(), rank: HoldRank::Policy as i32, reason };
+        let record = Record::new(Who::Mayfly("activity exceeds intent".to_owned()), Event::TaskHeld(event));
+        // A hold takes away: it goes where revocations go.
+        match self.ledger.commit(Lane::Revoke, vec![record]).await {
+            Err(No::Refusal(no)) if no.reason == Reason::TaskNotActive => {}
+            Err(no) => tracing::error!(task = %of.task, "a task that exceeds its intent could not be held: {no}"),
+            Ok(_) => {}
+        }
+    }
+
+    async fn write_uses(&self, now: Millis) {
+        if self.ledger.stopped().is_some() {
+            // What is left of the disk is for revocations; what was reported waits.
+            return;
+        }
+        let mut proposed = Vec::new();
+        for (key, folded) in self.uses.due(now.0 / MINUTE) {
+            let reported = UsesReported {
+                credential: key.credential.as_bytes().to_vec(),
+                tool: key.tool.to_string(),
+                outcome: key.outcome.to_owned(),
+                minute: key.minute * MINUTE,
+                count: folded.count,
+                task: folded.of.task.as_bytes().to_vec(),
+                undeclared: !folded.declared,
+                after_end: folded.after_end,
+                upstream: folded.of.upstream.clone(),
+            };
+            let record = Record::new(Who::SpiffeId(key.server.to_string()), Event::UsesReported(reported));
+            match self.ledger.propose(Lane::Note, vec![record]) {
+                Ok(its) => proposed.push((its, key, folded)),
+                Err(_) => self.uses.put_back(key, folded),
+            }
+        }
+        for (its, key, folded) in proposed {
+            if self.ledger.receipt(its).await.is_err() {
+                self.uses.put_back(key, folded);
+            }
+        }
+    }
+}
