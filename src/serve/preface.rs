@@ -65,24 +65,30 @@ fn looks_like_http1(bytes: &[u8]) -> bool {
 pub struct Replayed<IO> {
     preface: &'static [u8],
     io: IO,
-    /// Told when the peer's first bytes come.
-    spoke: Option<oneshot::Sender<()>>,
+    /// Told when the peer has said as much as a preface, and how many bytes are wanting.
+    spoke: Option<(oneshot::Sender<()>, usize)>,
 }
 
 impl<IO> Replayed<IO> {
     /// One on which we speak first: whoever agreed on HTTP/2 in the handshake waits for our settings, or may (RFC 9113, section 3.4). With
-    /// what tells that the peer has spoken.
+    /// what tells that the peer has said as much as a preface.
     pub fn unheard(io: IO) -> (Replayed<IO>, oneshot::Receiver<()>) {
         let (spoke, heard) = oneshot::channel();
-        (Replayed { preface: &[], io, spoke: Some(spoke) }, heard)
+        (Replayed { preface: &[], io, spoke: Some((spoke, PREFACE.len())) }, heard)
     }
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Replayed<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.preface.is_empty() {
+            let before = buf.filled().len();
             let read = Pin::new(&mut self.io).poll_read(cx, buf);
-            if let Some(spoke) = self.spoke.take_if(|_| read.is_ready()) {
+            let came = buf.filled().len() - before;
+            let heard = self.spoke.take_if(|(_, wanting)| {
+                *wanting = wanting.saturating_sub(came);
+                *wanting == 0
+            });
+            if let Some((spoke, _)) = heard {
                 // Nobody waits for it any more where the connection is ending.
                 let _ = spoke.send(());
             }
