@@ -100,6 +100,11 @@ impl Rig {
     }
 
     pub fn with(engine: Engine, more: &str) -> Rig {
+        Rig::edited(engine, more, &|_| {})
+    }
+
+    /// The same, with files of the world changed before the server starts.
+    pub fn edited(engine: Engine, more: &str, change: &dyn Fn(&World)) -> Rig {
         let provider = Provider::start();
         let (dir, world) = world(Settings { engine, ..Settings::default() });
         let edit = |path: &str, change: &dyn Fn(String) -> String| {
@@ -124,6 +129,7 @@ impl Rig {
         });
         let section = provider.section("corp", &["dev"], &format!("uses = [\"login\"]\naudience = \"{CLIENT}\""));
         edit("mayfly.toml", &|text| format!("{text}\n[own_domain]\ntrust_domain = \"{DOMAIN}\"\n{more}\n{section}"));
+        change(&world);
         let running = world.start().unwrap_or_else(|no| panic!("{no}"));
         Rig { provider, running: Some(running), world, _dir: dir }
     }
