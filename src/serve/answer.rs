@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::connection::{AtOnce, Ended, serve_http2};
+use super::connection::{Agreed, AtOnce, Ended, serve_http2};
 use super::deadline;
 use super::ends::Ends;
 use super::grpc::{Arrived, Services};
@@ -26,7 +26,7 @@ use crate::limits;
 use crate::refusal::{No, Reason, Refusal};
 
 /// Answers the calls of one connection of this peer, until it ends.
-pub async fn serve<IO>(io: IO, services: Services, peer: Peer, ends: Ends, streams: u32) -> Ended
+pub async fn serve<IO>(io: IO, agreed: Agreed, services: Services, peer: Peer, ends: Ends, streams: u32) -> Ended
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -39,7 +39,7 @@ where
         }
         answer(services.clone(), peer.clone(), budget.clone(), call, arrived)
     });
-    serve_http2(io, service, at_once, ends, streams).await
+    serve_http2(io, agreed, service, at_once, ends, streams).await
 }
 
 /// Answers one call. No header is looked at to learn who calls.

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::ends::{Ends, Why};
 use super::gather::{Gathered, Turns, in_turn};
-use super::preface::{NoPreface, expect_http2};
+use super::preface::{NoPreface, Replayed, expect_http2};
 use crate::limits;
 
 /// How a connection ended.
@@ -37,10 +37,26 @@ pub enum Ended {
     Dropped(Why),
 }
 
+/// What both ends know when a connection is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Agreed {
+    /// That they speak HTTP/2 (ALPN): the server begins.
+    Http2,
+    /// Nothing: the peer's first bytes tell.
+    Nothing,
+}
+
+impl Agreed {
+    /// What the handshake chose.
+    pub fn by_alpn(chosen: Option<&[u8]>) -> Agreed {
+        if chosen == Some(b"h2") { Agreed::Http2 } else { Agreed::Nothing }
+    }
+}
+
 /// Serves HTTP/2 and nothing else. A peer that does not begin to speak it in time is dropped.
 ///
 /// `at_once`: what the service tells of a call whose answer waits for nothing.
-pub async fn serve_http2<IO, S, B>(io: IO, service: S, at_once: AtOnce, ends: Ends, streams: u32) -> Ended
+pub async fn serve_http2<IO, S, B>(io: IO, agreed: Agreed, service: S, at_once: AtOnce, ends: Ends, streams: u32) -> Ended
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: HttpService<Incoming, ResBody = B, Error = Infallible>,
@@ -49,13 +65,29 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let io = match tokio::time::timeout(Duration::from_millis(limits::HEADER_MS), expect_http2(io)).await {
-        Ok(Ok(io)) => io,
-        Ok(Err(no)) => return Ended::NoPreface(no),
-        Err(_) => return Ended::Silent,
+    let in_time = Duration::from_millis(limits::HEADER_MS);
+    let (io, heard) = match agreed {
+        Agreed::Http2 => {
+            let (io, heard) = Replayed::unheard(io);
+            (io, Some(heard))
+        }
+        Agreed::Nothing => match tokio::time::timeout(in_time, expect_http2(io)).await {
+            Ok(Ok(io)) => (io, None),
+            Ok(Err(no)) => return Ended::NoPreface(no),
+            Err(_) => return Ended::Silent,
+        },
     };
     let (io, turns) = Gathered::new(io);
-    drive(http2(at_once, streams).serve_connection(TokioIo::new(io), service), &turns, ends).await
+    let serving = drive(http2(at_once, streams).serve_connection(TokioIo::new(io), service), &turns, ends);
+    let Some(heard) = heard else { return serving.await };
+    let mut serving = pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended,
+        heard = tokio::time::timeout(in_time, heard) => if heard.is_err() {
+            return Ended::Silent;
+        },
+    }
+    serving.await
 }
 
 /// Has the calls of one connection answered: each by a task of its own, but for those whose answer waits for nothing. They are answered where

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::answer;
-use super::connection::Ended;
+use super::connection::{Agreed, Ended};
 use super::ends::{Ends, Stopping, TrustChanges};
 use super::grpc::Services;
 use super::handshakes::Handshakes;
@@ -267,7 +267,8 @@ pub async fn serve_mtls(gate: Gate, listener: TcpListener, mtls: Mtls) {
             if let Some((stream, svid)) = handshaken(&gate, async move { acceptor.accept(tcp).await }, from).await {
                 drop(handshake);
                 let who = svid.id().as_str().to_owned();
-                let ended = serve_one(&gate, &mtls, stream, svid).await;
+                let agreed = Agreed::by_alpn(stream.get_ref().1.alpn_protocol());
+                let ended = serve_one(&gate, &mtls, (stream, agreed), svid).await;
                 gate.ended(&who, &ended);
             }
         });
@@ -278,7 +279,7 @@ pub async fn serve_mtls(gate: Gate, listener: TcpListener, mtls: Mtls) {
     gate.finished().await;
 }
 
-async fn serve_one<IO>(gate: &Gate, mtls: &Mtls, stream: IO, svid: VerifiedSvid) -> Ended
+async fn serve_one<IO>(gate: &Gate, mtls: &Mtls, (stream, agreed): (IO, Agreed), svid: VerifiedSvid) -> Ended
 where
     IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -289,7 +290,7 @@ where
     let ends = Ends::with_svid(svid.evidence().clone(), bundles, changes, gate.system.clone(), gate.stopping(), jitter);
     let peer = gate.role.peer(mtls.authority.caller_of(&svid));
     let services = mtls.services.on_connection(&peer);
-    answer::serve(stream, services, peer, ends, gate.streams).await
+    answer::serve(stream, agreed, services, peer, ends, gate.streams).await
 }
 
 async fn handshaken<T: Send + 'static>(

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::oneshot;
 
 /// The client's connection preface (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -51,7 +52,7 @@ pub async fn expect_http2<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO) -> Res
         let _ = io.shutdown().await;
         return Err(NoPreface::Http1);
     }
-    Ok(Replayed { preface: PREFACE, io })
+    Ok(Replayed { preface: PREFACE, io, spoke: None })
 }
 
 /// A method's first letters: upper case, as all that are registered (RFC 9110, section 9.1).
@@ -60,16 +61,38 @@ fn looks_like_http1(bytes: &[u8]) -> bool {
     method > 0 && (method == bytes.len() || bytes.get(method) == Some(&b' '))
 }
 
-/// A stream whose preface is read once more.
+/// A stream whose preface is read once more, or that nothing was read of yet.
 pub struct Replayed<IO> {
     preface: &'static [u8],
     io: IO,
+    /// Told when the peer has said as much as a preface, and how many bytes are wanting.
+    spoke: Option<(oneshot::Sender<()>, usize)>,
+}
+
+impl<IO> Replayed<IO> {
+    /// One on which we speak first: whoever agreed on HTTP/2 in the handshake waits for our settings, or may (RFC 9113, section 3.4). With
+    /// what tells that the peer has said as much as a preface.
+    pub fn unheard(io: IO) -> (Replayed<IO>, oneshot::Receiver<()>) {
+        let (spoke, heard) = oneshot::channel();
+        (Replayed { preface: &[], io, spoke: Some((spoke, PREFACE.len())) }, heard)
+    }
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Replayed<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.preface.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, buf);
+            let before = buf.filled().len();
+            let read = Pin::new(&mut self.io).poll_read(cx, buf);
+            let came = buf.filled().len() - before;
+            let heard = self.spoke.take_if(|(_, wanting)| {
+                *wanting = wanting.saturating_sub(came);
+                *wanting == 0
+            });
+            if let Some((spoke, _)) = heard {
+                // Nobody waits for it any more where the connection is ending.
+                let _ = spoke.send(());
+            }
+            return read;
         }
         let (now, later) = self.preface.split_at(self.preface.len().min(buf.remaining()));
         buf.put_slice(now);

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 use tower::Service as _;
 
-use super::connection::{AtOnce, drive, serve_http2};
+use super::connection::{Agreed, AtOnce, drive, serve_http2};
 use super::ends::Ends;
 use super::gather::Gathered;
 use super::listener::{Gate, handshake_public};
@@ -161,7 +161,7 @@ async fn serve_one(gate: &Gate, stream: TlsStream<TcpStream>, from: SocketAddr, 
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let service = service_fn(move |call: Request<Incoming>| router.clone().call(call));
     let ended = if is_h2 {
-        serve_http2(stream, service, AtOnce::default(), ends, gate.streams()).await
+        serve_http2(stream, Agreed::Http2, service, AtOnce::default(), ends, gate.streams()).await
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder

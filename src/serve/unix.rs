@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::answer;
+use super::connection::Agreed;
 use super::ends::Ends;
 use super::grpc::Services;
 use super::listener::{Gate, Place};
@@ -177,6 +178,6 @@ pub async fn serve(gate: Gate, socket: Listening, services: Services) {
 async fn serve_one(gate: Gate, place: Place, stream: UnixStream, uid: u32, services: Services) {
     let _place = place;
     let ends = Ends::without_svid(gate.system().clone(), gate.stopping(), 0);
-    let ended = answer::serve(stream, services, Peer::Local(uid), ends, gate.streams()).await;
+    let ended = answer::serve(stream, Agreed::Nothing, services, Peer::Local(uid), ends, gate.streams()).await;
     tracing::debug!(uid, ?ended, "connection of the admin socket ended");
 }

@@ -121,6 +121,7 @@ pub fn frames(mut bytes: &[u8]) -> Vec<u8> {
 }
 
 pub const GOAWAY: u8 = 7;
+pub const SETTINGS: u8 = 4;
 
 /// Messages as they are.
 #[derive(Default, Clone, Copy)]

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use mayfly::cli::dev::Settings;
 use mayfly::limits;
 use mayfly::serve::client;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::kit::{Up, begin_http2, call, healthy, reason, tls, until, until_closed};
+use crate::kit::{PATIENCE, SETTINGS, Up, begin_http2, call, healthy, reason, tls, until, until_closed};
 
 #[tokio::test]
 async fn a_workload_calls_over_mtls_and_operators_have_a_port_of_their_own() {
@@ -73,6 +73,16 @@ async fn http1_on_the_grpc_port_is_refused_by_alpn_or_told_to_use_http2() {
     stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let answer = until_closed(&mut stream).await.unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 426 "), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn who_agreed_on_http2_is_spoken_to_first() {
+    let up = Up::new(Settings::default());
+    let mut stream = up.tls("agent/demo").await;
+    // The command line waits for it, to hear of a refused SVID.
+    let mut frame = [0; 9];
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut frame)).await.expect("before we said anything").unwrap();
+    assert_eq!(frame[3], SETTINGS);
 }
 
 #[tokio::test]

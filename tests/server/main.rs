@@ -26,6 +26,7 @@ mod problems;
 mod provider;
 mod public;
 mod registry;
+mod scenario;
 #[path = "../kit/signer.rs"]
 #[allow(dead_code, reason = "other tests sign otherwise")]
 mod signer;

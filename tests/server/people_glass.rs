@@ -1,6 +1,5 @@
 //! Break-glass of people who sign in: by issuer and subject, and with however many logins one of them is one.
 
-use mayfly::cli::dev::Engine;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::break_glass_service_client::BreakGlassServiceClient;
 use mayfly::pb::mayfly::v1::open_break_glass_request::Open;
@@ -64,7 +63,7 @@ fn named(identity: &pb::Identity) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_person_with_two_logins_is_not_two_people() {
-    let rig = Rig::governed(Engine::Memory, "", (POLICY, RIGHTS));
+    let rig = Rig::governed((POLICY, RIGHTS));
     let (ada, again) = (rig.sign_in("ada", no_change).await, rig.sign_in("ada", no_change).await);
     let (bob, carol) = (rig.sign_in("bob", no_change).await, rig.sign_in("carol", no_change).await);
     assert_eq!(reason(&rig.glass(&carol, Open::Rights("echo-down".into())).await.unwrap_err()), "NOT_FOUND", "nobody named her");

@@ -100,20 +100,31 @@ impl Rig {
     }
 
     pub fn with(engine: Engine, more: &str) -> Rig {
-        Rig::governed(engine, more, ("", ""))
+        Rig::edited(engine, more, &|_| {})
     }
 
-    /// The same with more policies and more in the roles file; `ISSUER` in it is the provider.
-    pub fn governed(engine: Engine, more: &str, (policies, roles): (&str, &str)) -> Rig {
+    /// With more policies and more in the roles file, where `ISSUER` is the provider.
+    pub fn governed((policies, roles): (&str, &str)) -> Rig {
+        Rig::edited(Engine::Memory, "", &|world| {
+            let file = |name: &str| world.dir().join("policy").join(name);
+            let read = |name: &str| std::fs::read_to_string(file(name)).unwrap();
+            let echo = read("upstreams/echo.toml");
+            let issuer = echo.split("{ issuer = \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+            std::fs::write(file("policy.cedar"), read("policy.cedar") + policies).unwrap();
+            std::fs::write(file("roles.toml"), read("roles.toml") + &roles.replace("ISSUER", issuer)).unwrap();
+        })
+    }
+
+    /// With files of the world changed before the server starts.
+    pub fn edited(engine: Engine, more: &str, change: &dyn Fn(&World)) -> Rig {
         let provider = Provider::start();
         let (dir, world) = world(Settings { engine, ..Settings::default() });
         let edit = |path: &str, change: &dyn Fn(String) -> String| {
             let path = world.dir().join(path);
             std::fs::write(&path, change(std::fs::read_to_string(&path).unwrap())).unwrap();
         };
-        edit("policy/policy.cedar", &|text| text + POLICY + policies);
+        edit("policy/policy.cedar", &|text| text + POLICY);
         let people = format!("spiffe://{DOMAIN}/people");
-        let roles = roles.replace("ISSUER", &provider.issuer);
         edit("policy/roles.toml", &|text| {
             let text = text.replace(
                 "under = [\"spiffe://dev.mayfly.internal\"]",
@@ -121,7 +132,7 @@ impl Rig {
             );
             let text = text
                 .replace("[role.operator]", &format!("[role.operator]\nids = [\"{people}/corp/ada\", \"{people}/corp/bob\"]"));
-            format!("{text}\n[role.people]\nunder = [\"{people}\"]\n{roles}")
+            format!("{text}\n[role.people]\nunder = [\"{people}\"]\n")
         });
         let issuer = provider.issuer.clone();
         edit("policy/upstreams/echo.toml", &|text| {
@@ -130,6 +141,7 @@ impl Rig {
         });
         let section = provider.section("corp", &["dev"], &format!("uses = [\"login\"]\naudience = \"{CLIENT}\""));
         edit("mayfly.toml", &|text| format!("{text}\n[own_domain]\ntrust_domain = \"{DOMAIN}\"\n{more}\n{section}"));
+        change(&world);
         let running = world.start().unwrap_or_else(|no| panic!("{no}"));
         Rig { provider, running: Some(running), world, _dir: dir }
     }

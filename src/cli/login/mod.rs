@@ -1,7 +1,7 @@
 //! `mayfly login`, `mayfly logout`: a person's short SVID of the server's own trust domain, kept beside the context that uses it.
 //!
-//! - [`provider`]: asking the OIDC provider, by a browser (RFC 8252) or by a code that is typed elsewhere (RFC 8628).
-//! - [`loopback`]: where the browser comes back to. [`kept`]: the files that a login leaves.
+//! - `provider`: asking the OIDC provider, by a browser (RFC 8252) or by a code that is typed elsewhere (RFC 8628).
+//! - `loopback`: where the browser comes back to. `kept`: the files that a login leaves.
 
 mod kept;
 mod loopback;

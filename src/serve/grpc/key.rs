@@ -109,6 +109,9 @@ impl Keys {
     fn rotation(&self, ask: &pb::RotateKeyRequest) -> Result<Rotation, No> {
         let purpose = wire::purpose_from_pb("purpose", ask.purpose)?;
         let purpose = purpose.ok_or_else(|| Refusal::field("purpose", "is missing"))?;
+        if purpose == KeyPurpose::X509Ca && self.0.own_domain.is_none() {
+            return Err(No::Refusal(crate::own_domain::not_configured()));
+        }
         let environment = match (ask::filter("issuer", &ask.issuer)?, ask::filter("environment", &ask.environment)?) {
             (Some(_), _) | (_, Some(_)) if of_none(purpose) => {
                 let what = "must be empty: checkpoints and the CA of our own trust domain are of no environment";
@@ -124,9 +127,6 @@ impl Keys {
             (None, None) if of_none(purpose) => String::new(),
             (None, None) => return Err(No::Refusal(Refusal::field("issuer", "is missing: name an issuer or an environment"))),
         };
-        if purpose == KeyPurpose::X509Ca && self.0.own_domain.is_none() {
-            return Err(No::Refusal(crate::own_domain::not_configured()));
-        }
         let ahead_ms = match &ask.publish_ahead {
             // 0 means at once, and is no duration that anything else takes.
             Some(d) if d.seconds == 0 && d.nanos == 0 => Some(0),
