@@ -248,7 +248,7 @@ impl State {
     }
 
     /// A credential of ours counts as evidence only if the fold knows its id as valid.
-    pub(crate) fn evidence_alive(&self, id: &CredentialId, time: Millis) -> Verdict {
+    pub fn evidence_alive(&self, id: &CredentialId, time: Millis) -> Verdict {
         // What had ended when the newest commit was written has ended, also for who asks by a clock that stands behind it.
         let time = time.max(self.time);
         let gone = |what: &str| Err(Refusal::new(Reason::CredentialNotActive, format!("credential {id} {what}")));
