@@ -110,8 +110,26 @@ impl Authority {
         }
     }
 
+    /// For what somebody has to approve: asks, and waits as long as the caller does, once. Then it is decided anew; else it is refused as before,
+    /// with the approval's name.
+    pub(crate) async fn approved(
+        &self,
+        view: &View,
+        (caller, want): (&Caller, &Wanted),
+        no: No,
+        waited: &mut bool,
+    ) -> Result<(), No> {
+        let id = self.ask_approval(view, caller, want).await?;
+        let ms = want.asking.as_ref().map_or(0, |asking| asking.wait_ms);
+        if *waited || ms == 0 || !self.decided_within(id, ms).await {
+            return Err(waits_for(no, id));
+        }
+        *waited = true;
+        Ok(())
+    }
+
     /// Waits until somebody decided, at most so long. Whether somebody did.
-    pub(crate) async fn decided_within(&self, id: ApprovalId, ms: u64) -> bool {
+    async fn decided_within(&self, id: ApprovalId, ms: u64) -> bool {
         let decided = || self.ledger.peek(|s| s.approvals.get(&id).is_none_or(|a| a.decided.is_some()));
         let mut commits = self.commits.subscribe();
         let waiting = async {

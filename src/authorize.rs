@@ -1,6 +1,6 @@
 //! Every tool call a decision: the decision of an exchange for one action, with nothing issued. Durable before it is answered, and counted.
 
-use crate::approvals::{needs_approval, waits_for};
+use crate::approvals::needs_approval;
 use crate::authority::Authority;
 use crate::identity::caller::Caller;
 use crate::ledger::record::{Authorized, Event, Record, Who};
@@ -92,12 +92,7 @@ impl Authority {
             };
             let decided = match decided {
                 Err(no) if needs_approval(&no) && shown.is_none() => {
-                    let id = self.ask_approval(&view, caller, want).await?;
-                    let ms = want.asking.as_ref().map_or(0, |asking| asking.wait_ms);
-                    if waited || ms == 0 || !self.decided_within(id, ms).await {
-                        return Err(waits_for(no, id));
-                    }
-                    waited = true;
+                    self.approved(&view, (caller, want), no, &mut waited).await?;
                     continue;
                 }
                 decided => decided?,

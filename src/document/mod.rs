@@ -5,6 +5,7 @@ pub mod command;
 mod field;
 pub mod quantity;
 pub mod shown;
+pub mod url;
 
 use std::cell::RefCell;
 use std::fmt;

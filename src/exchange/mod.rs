@@ -11,7 +11,7 @@ mod together;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::approvals::{needs_approval, waits_for};
+use crate::approvals::needs_approval;
 use crate::authority::Authority;
 use crate::credential::kind::{Kind, mint_local};
 use crate::credential::{Issued, Minted};
@@ -223,12 +223,7 @@ impl Authority {
             let granted = match self.grant_unseen(&view, &self.catalog.now(), caller, want) {
                 Err(no) if needs_approval(&no) && want.renews.is_none() => {
                     drop(under_way); // no commit waits for people
-                    let id = self.ask_approval(&view, caller, want).await?;
-                    let ms = want.asking.as_ref().map_or(0, |asking| asking.wait_ms);
-                    if waited || ms == 0 || !self.decided_within(id, ms).await {
-                        return Err(waits_for(no, id));
-                    }
-                    waited = true;
+                    self.approved(&view, (caller, want), no, &mut waited).await?;
                     continue;
                 }
                 granted => granted?,

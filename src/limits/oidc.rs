@@ -20,6 +20,8 @@ pub const OIDC_KEYS: usize = 64;
 pub const OIDC_DOCUMENT_BYTES: usize = 256 * 1024;
 /// Largest file of CA certificates, bytes. The usual roots of a system are 220 KB.
 pub const CA_FILE_BYTES: usize = 2 * 1024 * 1024;
+/// Largest head of somebody else's answer, bytes. As ours (`HEADER_BYTES`).
+pub const ANSWER_HEAD_BYTES: usize = 16 * 1024;
 /// Longest time for one document: resolving, connecting, TLS and reading, milliseconds. A slow provider answers in one second.
 pub const OIDC_FETCH_MS: u64 = 10_000;
 /// Time between two fetches of an issuer's keys, milliseconds: a key that it withdrew verifies for no longer, while it can be reached.

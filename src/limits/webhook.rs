@@ -10,8 +10,6 @@ pub const WEBHOOK_BODY_BYTES: usize = 64 * 1024;
 /// Longest attempt to tell, milliseconds, from connecting to the status line. Standard Webhooks advises 15 to 30 s; half of the shorter, since
 /// those behind it wait.
 pub const WEBHOOK_CALL_MS: u64 = 8_000;
-/// Largest head of an answer, bytes, as `HEADER_BYTES`. Its body is not read.
-pub const WEBHOOK_ANSWER_BYTES: usize = 16 * 1024;
 /// The first pause after an attempt that failed, milliseconds. It doubles.
 pub const WEBHOOK_RETRY_MIN_MS: u64 = 1_000;
 /// The longest pause, milliseconds: a receiver that is back is found within five minutes.
@@ -24,8 +22,6 @@ pub const WEBHOOK_DEAD_LISTED: usize = 32;
 pub const WEBHOOK_LOOK_MS: u64 = 200;
 /// Time between two notes of how far a webhook is where nothing was told, milliseconds: a durable write each, and what is read again.
 pub const WEBHOOK_NOTE_MS: u64 = 10_000;
-/// Largest file of CA roots for webhooks, bytes: those of a whole operating system are a quarter of it.
-pub const WEBHOOK_CA_BYTES: usize = 1024 * 1024;
 /// Largest secret file of a webhook, bytes: two secrets of 64 bytes in base64, with their prefix.
 pub const WEBHOOK_SECRET_FILE_BYTES: usize = 512;
 /// Shortest secret, bytes. Standard Webhooks: 24 to 64.

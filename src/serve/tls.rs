@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::client::ResolvesClientCert;
@@ -16,7 +15,6 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
-use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,9 +25,10 @@ use crate::identity::bundle::Bundles;
 use crate::identity::path::PathDefect;
 use crate::identity::svid::{self, PeerChain, SvidDefect, VerifiedSvid};
 use crate::refusal::{Reason, Refusal};
+use crate::sources::https::Time;
 use crate::system::System;
 
-pub use super::tls_client::{NotThatServer, client_config, not_that_server, web_client_config};
+pub use super::tls_client::{NotThatServer, client_config, not_that_server};
 
 /// The bundles in force; whoever holds it sees each change at the next handshake.
 pub type BundlesInForce = Arc<ArcSwap<Bundles>>;
@@ -225,14 +224,6 @@ impl ResolvesClientCert for Own {
     }
 }
 
-pub(super) struct Time(pub(super) System);
-
-impl TimeProvider for Time {
-    fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.wall().seconds())))
-    }
-}
-
 macro_rules! opaque {
     ($($name:ident),*) => {$(
         /// rustls asks for it; there is nothing to show.
@@ -244,4 +235,4 @@ macro_rules! opaque {
     )*};
 }
 pub(super) use opaque;
-opaque!(SvidVerifier, Own, Time);
+opaque!(SvidVerifier, Own);

@@ -10,9 +10,10 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, PeerIncompatible, SignatureScheme};
 
-use super::tls::{ALPN_GRPC, BundlesInForce, Own, OwnCertificate, Time, chain, opaque, provider};
+use super::tls::{ALPN_GRPC, BundlesInForce, Own, OwnCertificate, chain, opaque, provider};
 use crate::identity::spiffe_id::SpiffeId;
 use crate::identity::svid::{self, PeerChain, SvidDefect};
+use crate::sources::https::Time;
 use crate::system::System;
 
 /// The configuration of a client that calls a mayfly server: ALPN `h2`, the server is who `expected` says, by the bundle of that id's trust
@@ -35,19 +36,6 @@ pub fn client_config(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = ALPN_GRPC.iter().map(|p| p.to_vec()).collect();
-    config.resumption = Resumption::disabled();
-    Ok(config)
-}
-
-/// The configuration of a client that calls somebody else's server: HTTP/1.1, known by its DNS name, by these roots and no others.
-pub fn web_client_config(roots: Vec<CertificateDer<'static>>, system: &System) -> Result<ClientConfig, Error> {
-    let mut store = rustls::RootCertStore::empty();
-    store.add_parsable_certificates(roots);
-    let mut config = ClientConfig::builder_with_details(provider(), Arc::new(Time(system.clone())))
-        .with_protocol_versions(&[&TLS13])?
-        .with_root_certificates(store)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)
 }

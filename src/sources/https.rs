@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, USER_AGENT};
-use http::{Method, Request, StatusCode, Uri};
+use http::{HeaderName, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::files::{self, FileProblem};
-use crate::identity::oidc::discovery::{origin, safe_url};
+use crate::document::url::WebUrl;
 use crate::limits;
 use crate::system::System;
 
@@ -57,14 +57,29 @@ pub enum NoAnswer {
         what: String,
     },
     /// Too slow.
-    #[error("{0} did not answer within {ms} ms", ms = limits::OIDC_FETCH_MS)]
-    TooSlow(String),
+    #[error("{host} did not answer within {ms} ms")]
+    TooSlow {
+        /// Who was asked.
+        host: String,
+        /// How long was waited.
+        ms: u64,
+    },
 }
 
 /// A client with its roots.
 #[derive(Clone)]
 pub struct Https {
     tls: TlsConnector,
+    patience_ms: u64,
+}
+
+/// What is asked.
+struct Ask {
+    method: Method,
+    headers: Vec<(HeaderName, String)>,
+    body: Bytes,
+    /// Most bytes of the answer's body; 0: it is not read.
+    max: usize,
 }
 
 /// An answer, whole.
@@ -76,7 +91,8 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-struct Time(System);
+/// The time by which certificates are good.
+pub struct Time(pub System);
 
 impl std::fmt::Debug for Time {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -126,73 +142,82 @@ impl Https {
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
-        Ok(Https { tls: TlsConnector::from(Arc::new(config)) })
+        Ok(Https { tls: TlsConnector::from(Arc::new(config)), patience_ms: limits::OIDC_FETCH_MS })
+    }
+
+    /// With another bound on the time of one request, milliseconds.
+    pub fn within(self, patience_ms: u64) -> Https {
+        Https { patience_ms, ..self }
     }
 
     /// With somebody else's idea of who the server is. Its ALPN is ours.
     pub fn over(mut config: ClientConfig) -> Https {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Https { tls: TlsConnector::from(Arc::new(config)) }
+        Https { tls: TlsConnector::from(Arc::new(config)), patience_ms: limits::OIDC_FETCH_MS }
     }
 
     /// Posts JSON, and gets the answer whatever its status.
     pub async fn post_json(&self, url: &str, json: String, max: usize) -> Result<Answer, NoAnswer> {
-        self.ask(Method::POST, url, Some((JSON, json)), max).await
+        self.ask(url, posting(JSON, json, Vec::new(), max)).await
+    }
+
+    /// Posts JSON with more headers. Of the answer only the head is read.
+    pub async fn tell(&self, url: &str, json: String, headers: Vec<(HeaderName, String)>) -> Result<StatusCode, NoAnswer> {
+        Ok(self.ask(url, posting(JSON, json, headers, 0)).await?.status)
+    }
+
+    /// Posts a form, and gets the answer whatever its status.
+    pub async fn post_form(&self, url: &str, form: String, max: usize) -> Result<Answer, NoAnswer> {
+        self.ask(url, posting(FORM, form, Vec::new(), max)).await
     }
 
     /// Gets whatever is there, with its status.
     pub async fn get(&self, url: &str, max: usize) -> Result<Answer, NoAnswer> {
-        self.ask(Method::GET, url, None, max).await
+        self.ask(url, Ask { method: Method::GET, headers: Vec::new(), body: Bytes::new(), max }).await
     }
 
     /// Gets a document: a body of at most `max` bytes, with status 200.
     pub async fn document(&self, url: &str, max: usize) -> Result<Bytes, NoAnswer> {
-        let answer = self.ask(Method::GET, url, None, max).await?;
+        let answer = self.get(url, max).await?;
         match answer.status {
             StatusCode::OK => Ok(answer.body),
             status => Err(NoAnswer::Http { host: url.to_owned(), what: format!("answered {status}, expected 200") }),
         }
     }
 
-    /// Posts a form, and gets the answer whatever its status.
-    pub async fn post_form(&self, url: &str, form: String, max: usize) -> Result<Answer, NoAnswer> {
-        self.ask(Method::POST, url, Some((FORM, form)), max).await
+    async fn ask(&self, url: &str, ask: Ask) -> Result<Answer, NoAnswer> {
+        let url = WebUrl::parse(url).ok_or_else(|| NoAnswer::Url(url.chars().take(limits::NAME_BYTES).collect()))?;
+        let ms = self.patience_ms;
+        let asked = tokio::time::timeout(Duration::from_millis(ms), self.ask_at_leisure(&url, ask)).await;
+        asked.unwrap_or_else(|_| Err(NoAnswer::TooSlow { host: url.shown().to_owned(), ms }))
     }
 
-    async fn ask(&self, method: Method, url: &str, body: Option<(&'static str, String)>, max: usize) -> Result<Answer, NoAnswer> {
-        let patience = Duration::from_millis(limits::OIDC_FETCH_MS);
-        let asked = tokio::time::timeout(patience, self.ask_at_leisure(method, url, body, max)).await;
-        asked.unwrap_or_else(|_| Err(NoAnswer::TooSlow(url.to_owned())))
-    }
-
-    async fn ask_at_leisure(
-        &self,
-        method: Method,
-        url: &str,
-        body: Option<(&'static str, String)>,
-        max: usize,
-    ) -> Result<Answer, NoAnswer> {
-        let no_url = || NoAnswer::Url(url.chars().take(limits::NAME_BYTES).collect());
-        let (scheme, host, port) = origin(url).filter(|_| safe_url(url, true)).ok_or_else(no_url)?;
-        let uri: Uri = url.parse().map_err(|_| no_url())?;
-        let failed = |error| NoAnswer::Io { host: host.clone(), error };
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let tcp = TcpStream::connect((bare, port)).await.map_err(failed)?;
-        let path = uri.path_and_query().map_or("/", |p| p.as_str());
-        let mut request = Request::builder().method(method).uri(path).header(HOST, uri.authority().map_or("", |a| a.as_str()));
-        request = request.header(ACCEPT, "application/json").header(USER_AGENT, concat!("mayfly/", env!("CARGO_PKG_VERSION")));
-        if let Some((media_type, _)) = &body {
-            request = request.header(CONTENT_TYPE, *media_type);
+    async fn ask_at_leisure(&self, url: &WebUrl, ask: Ask) -> Result<Answer, NoAnswer> {
+        let failed = |error| NoAnswer::Io { host: url.authority(), error };
+        let tcp = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(failed)?;
+        let Ask { method, headers, body, max } = ask;
+        let mut request = Request::builder().method(method).uri(&url.path).header(HOST, url.authority());
+        request = request.header(ACCEPT, JSON).header(USER_AGENT, concat!("mayfly/", env!("CARGO_PKG_VERSION")));
+        for (name, value) in headers {
+            request = request.header(name, value);
         }
-        let body = body.map(|(_, body)| body).unwrap_or_default();
-        let request = request.body(Full::new(Bytes::from(body))).map_err(|_| no_url())?;
-        if scheme == "http" {
-            return exchange(&host, tcp, request, max).await;
+        let request = request.body(Full::new(body)).map_err(|e| failed(io::Error::other(e)))?;
+        if !url.https {
+            // A name may stand for another host than this one.
+            return match tcp.peer_addr().map_err(failed)?.ip().is_loopback() {
+                true => exchange(&url.authority(), tcp, request, max).await,
+                false => Err(failed(io::Error::other("http is for this host only"))),
+            };
         }
-        let name = ServerName::try_from(bare.to_owned()).map_err(|_| no_url())?;
+        let name = ServerName::try_from(url.host.clone()).map_err(|e| failed(io::Error::other(e)))?;
         let tls = self.tls.connect(name, tcp).await.map_err(failed)?;
-        exchange(&host, tls, request, max).await
+        exchange(&url.authority(), tls, request, max).await
     }
+}
+
+fn posting(media_type: &'static str, body: String, mut headers: Vec<(HeaderName, String)>, max: usize) -> Ask {
+    headers.push((CONTENT_TYPE, media_type.to_owned()));
+    Ask { method: Method::POST, headers, body: body.into(), max }
 }
 
 async fn exchange<S>(host: &str, stream: S, request: Request<Full<Bytes>>, max: usize) -> Result<Answer, NoAnswer>
@@ -200,8 +225,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let wrong = |what: String| NoAnswer::Http { host: host.to_owned(), what };
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| wrong(e.to_string()))?;
+    let mut client = hyper::client::conn::http1::Builder::new();
+    client.max_buf_size(limits::ANSWER_HEAD_BYTES);
+    let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(|e| wrong(e.to_string()))?;
     // The connection goes with this call: nothing of it stays behind when the call is dropped.
     let asked = async {
         let answer = sender.send_request(request).await.map_err(|e| wrong(e.to_string()))?;
@@ -220,6 +246,9 @@ where
 
 async fn whole(answer: http::Response<Incoming>, max: usize) -> Result<Answer, String> {
     let status = answer.status();
+    if max == 0 {
+        return Ok(Answer { status, body: Bytes::new() });
+    }
     if answer.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         return Err("its answer is compressed, which was not asked for".to_owned());
     }

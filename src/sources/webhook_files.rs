@@ -1,10 +1,8 @@
-//! What webhooks need of files: what signs, and the roots that vouch for receivers.
+//! What signs webhooks, from its file.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use zeroize::Zeroizing;
 
 use super::files::{FileProblem, read};
@@ -36,17 +34,6 @@ pub fn secrets(path: &Path) -> Result<Vec<Zeroizing<Vec<u8>>>, FileProblem> {
         1 | 2 => Ok(secrets),
         0 => wrong("holds no secret"),
         _ => wrong("holds more than two secrets"),
-    }
-}
-
-/// The roots in a PEM file.
-pub fn roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileProblem> {
-    let (bytes, _) = read(path, limits::WEBHOOK_CA_BYTES)?;
-    let remedy = "name a PEM file of the roots that vouch for the receiver";
-    let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match roots {
-        Ok(roots) if !roots.is_empty() => Ok(roots),
-        _ => Err(FileProblem::new(path, "holds no certificates in PEM", remedy)),
     }
 }
 

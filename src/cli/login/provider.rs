@@ -12,7 +12,8 @@ use super::super::Run;
 use super::super::error::CliError;
 use super::super::out::escape::for_terminal;
 use super::loopback::{Loopback, form};
-use crate::identity::oidc::discovery::{Discovery, safe_url};
+use crate::document::url::WebUrl;
+use crate::identity::oidc::discovery::Discovery;
 use crate::identity::{json, sha256};
 use crate::limits;
 use crate::serve::people::Provider;
@@ -114,7 +115,7 @@ impl Asking<'_> {
         let device_code = Zeroizing::new(text("device_code").ok_or_else(nonsense)?.to_owned());
         let (user_code, uri) = (text("user_code").ok_or_else(nonsense)?, text("verification_uri").ok_or_else(nonsense)?);
         let uri = text("verification_uri_complete").unwrap_or(uri);
-        if !safe_url(uri, true) {
+        if WebUrl::parse(uri).is_none() {
             return Err(nonsense());
         }
         let (uri, code) = (for_terminal(uri), for_terminal(user_code));

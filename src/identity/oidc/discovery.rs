@@ -1,8 +1,8 @@
 //! What an OIDC issuer says of itself (OIDC Discovery 1.0), and which of its addresses may be asked.
 
-use http::Uri;
 use serde_json::Value;
 
+use crate::document::url::WebUrl;
 use crate::identity::json;
 use crate::limits;
 
@@ -51,21 +51,25 @@ impl Discovery {
             let said: String = text("issuer").unwrap_or_default().chars().take(limits::NAME_BYTES).collect();
             return Err(DiscoveryDefect::Issuer(said));
         }
-        let loopback = issuer.starts_with("http://");
+        let issuer = WebUrl::parse(issuer);
+        let in_clear = issuer.as_ref().is_some_and(|own| !own.https);
         let url = |name: &'static str| match text(name) {
-            Some(url) if safe_url(&url, loopback) => Ok(Some(url)),
-            Some(_) => Err(DiscoveryDefect::Url(name)),
+            Some(url) => match WebUrl::parse(&url).filter(|url| url.https || in_clear) {
+                Some(url) => Ok(Some(url)),
+                None => Err(DiscoveryDefect::Url(name)),
+            },
             None => Ok(None),
         };
+        let endpoint = |name| Ok(url(name)?.map(|url| url.as_str().to_owned()));
         let jwks_uri = url("jwks_uri")?.ok_or(DiscoveryDefect::NoKeys)?;
-        if origin(&jwks_uri) != origin(issuer) {
+        if !issuer.is_some_and(|own| own.same_origin(&jwks_uri)) {
             return Err(DiscoveryDefect::OtherOrigin);
         }
         Ok(Discovery {
-            jwks_uri,
-            authorization_endpoint: url("authorization_endpoint")?,
-            token_endpoint: url("token_endpoint")?,
-            device_authorization_endpoint: url("device_authorization_endpoint")?,
+            jwks_uri: jwks_uri.as_str().to_owned(),
+            authorization_endpoint: endpoint("authorization_endpoint")?,
+            token_endpoint: endpoint("token_endpoint")?,
+            device_authorization_endpoint: endpoint("device_authorization_endpoint")?,
         })
     }
 }
@@ -77,34 +81,5 @@ pub fn document_url(issuer: &str) -> String {
 
 /// Whether a text is the URL of an issuer: https, or http on loopback; no user, query or fragment.
 pub fn issuer_url(text: &str) -> bool {
-    safe_url(text, true) && !text.contains('?')
-}
-
-/// Whether an address may be asked: https; or http, where that is allowed, on loopback.
-pub fn safe_url(text: &str, loopback: bool) -> bool {
-    let plain = text.bytes().all(|b| b.is_ascii_graphic()) && !text.contains(['@', '#', '\\']);
-    let Some((scheme, host, _)) = origin(text).filter(|_| plain && text.len() <= limits::SPIFFE_ID_BYTES) else { return false };
-    scheme == "https" || (loopback && scheme == "http" && is_loopback(&host))
-}
-
-fn is_loopback(host: &str) -> bool {
-    ["localhost", "127.0.0.1", "[::1]"].contains(&host)
-}
-
-/// Scheme, host and port.
-pub fn origin(text: &str) -> Option<(String, String, u16)> {
-    let uri: Uri = text.parse().ok()?;
-    let scheme = uri.scheme_str()?.to_ascii_lowercase();
-    let usual = match scheme.as_str() {
-        "https" => 443,
-        "http" => 80,
-        _ => return None,
-    };
-    let host = uri.host().filter(|host| !host.is_empty())?.to_ascii_lowercase();
-    // http::Uri drops a port above 65535 without a word: what follows the host is read here.
-    let port = match uri.authority()?.as_str().strip_prefix(uri.host()?)? {
-        "" => usual,
-        port => port.strip_prefix(':')?.parse().ok()?,
-    };
-    Some((scheme, host, port))
+    WebUrl::parse(text).is_some() && !text.contains('?')
 }

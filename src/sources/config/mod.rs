@@ -20,7 +20,7 @@ pub use export::{Collector, Export, Syslog};
 pub use oidc::{IssuerKeySource, OidcIssuer};
 pub use reference::reference;
 pub use validate::{Finding, Severity, validate};
-pub use webhooks::{Webhook, WebhookUrl};
+pub use webhooks::Webhook;
 
 use crate::document::command::typed;
 use crate::document::{Complaint, Source};

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::values::{TEXT, names};
+use crate::document::url::WebUrl;
 use crate::document::{Field, Section};
 use crate::identity::jwk::Algorithm;
-use crate::identity::oidc::discovery::{issuer_url, safe_url};
+use crate::identity::oidc::discovery::issuer_url;
 use crate::identity::oidc::{Issuer, Right, Use};
 use crate::limits;
 
@@ -122,7 +123,7 @@ fn algorithms(field: &Field<'_>) -> Option<Vec<Algorithm>> {
 fn key_source(field: &Field<'_>) -> Option<IssuerKeySource> {
     let text = field.text(TEXT)?;
     match text.contains("://") {
-        true => url(field, |text| safe_url(text, true)).map(IssuerKeySource::Url),
+        true => url(field, |text| WebUrl::parse(text).is_some()).map(IssuerKeySource::Url),
         false => Some(IssuerKeySource::File(PathBuf::from(text))),
     }
 }

@@ -15,8 +15,9 @@ use crate::document::Complaint;
 use crate::identity::spiffe_id::SpiffeId;
 use crate::sealing::SealingKey;
 use crate::seq::Millis;
+use crate::sources::https::roots;
 use crate::sources::policy_files::{self, Loaded};
-use crate::sources::webhook_files::{roots, secrets};
+use crate::sources::webhook_files::secrets;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

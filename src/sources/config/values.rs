@@ -206,7 +206,7 @@ fn value(form: Form, field: &Field<'_>) -> Option<Value> {
         Form::Engine => engine(field).map(Value::Text),
         Form::Flag => field.boolean().map(Value::Flag),
         // Of a section of which there are several: it is read with that.
-        Form::WebhookUrl => webhook_url(field).map(|url| Value::Text(url.text)),
+        Form::WebhookUrl => webhook_url(field).map(|url| Value::Text(url.as_str().to_owned())),
     }
 }
 

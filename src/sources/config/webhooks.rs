@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::values::{LIST, TEXT, list};
+use crate::document::url::WebUrl;
 use crate::document::{Field, Section};
 use crate::limits;
 use crate::webhook::{TYPES, names_some};
@@ -13,7 +14,7 @@ pub struct Webhook {
     /// Its name.
     pub name: String,
     /// Where events are posted.
-    pub url: WebhookUrl,
+    pub url: WebUrl,
     /// The roots that vouch for the receiver, PEM; over https always.
     pub ca: Option<PathBuf>,
     /// What signs.
@@ -26,61 +27,11 @@ pub struct Webhook {
     pub line: usize,
 }
 
-/// Where events are posted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WebhookUrl {
-    /// As it was written.
-    pub text: String,
-    /// Over TLS.
-    pub https: bool,
-    /// The host, without brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// The path and the query.
-    pub path: String,
-}
-
-impl WebhookUrl {
-    /// The same without the query, which may be a secret.
-    pub fn shown(&self) -> &str {
-        self.text.split('?').next().unwrap_or_default()
-    }
-
-    /// The value of `Host`.
-    pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        match (self.https, self.port) {
-            (true, 443) | (false, 80) => host,
-            (_, port) => format!("{host}:{port}"),
-        }
-    }
-
-    fn parse(text: &str) -> Option<WebhookUrl> {
-        let uri: http::Uri = text.parse().ok()?;
-        let https = match uri.scheme_str()? {
-            "https" => true,
-            "http" => false,
-            _ => return None,
-        };
-        let authority = uri.authority()?;
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        // What is on its way in clear stays on this host.
-        let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if authority.as_str().contains('@') || host.is_empty() || (!https && !loopback) || text.contains('#') {
-            return None;
-        }
-        let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let path = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-        Some(WebhookUrl { text: text.to_owned(), https, host, port, path })
-    }
-}
-
 /// One section as it was written.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::sources) struct WebhookEntry {
     name: String,
-    url: WebhookUrl,
+    url: WebUrl,
     ca: Option<String>,
     secret_file: String,
     events: Vec<String>,
@@ -102,10 +53,10 @@ impl WebhookEntry {
     }
 }
 
-pub(super) fn webhook_url(field: &Field<'_>) -> Option<WebhookUrl> {
+pub(super) fn webhook_url(field: &Field<'_>) -> Option<WebUrl> {
     let text = field.text(limits::NAME_BYTES * 4)?;
     let remedy = "https://HOST/PATH, or http://127.0.0.1:PORT/PATH on this host; without user and fragment";
-    WebhookUrl::parse(&text).or_else(|| field.wrong(format!("is {text:?}"), remedy))
+    WebUrl::parse(&text).or_else(|| field.wrong(format!("is {text:?}"), remedy))
 }
 
 pub(super) fn webhooks(field: &Field<'_>) -> Option<Vec<WebhookEntry>> {
@@ -155,32 +106,5 @@ fn event(field: &Field<'_>) -> Option<String> {
     match names_some(&pattern) {
         true => Some(pattern),
         false => field.wrong(format!("is {pattern:?}, which is no event"), TYPES.join(", ")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_is_https_or_on_this_host() {
-        let url = WebhookUrl::parse("https://hooks.example.org/a?key=b").unwrap();
-        assert_eq!((url.host.as_str(), url.port, url.path.as_str()), ("hooks.example.org", 443, "/a?key=b"));
-        assert_eq!((url.shown(), url.authority().as_str()), ("https://hooks.example.org/a", "hooks.example.org"));
-        let url = WebhookUrl::parse("http://[::1]:8080").unwrap();
-        assert_eq!((url.host.as_str(), url.port, url.path.as_str()), ("::1", 8080, "/"));
-        assert_eq!(url.authority(), "[::1]:8080");
-        for bad in [
-            "http://example.org/",
-            "http://10.0.0.1/",
-            "ftp://127.0.0.1/",
-            "https://user:pass@example.org/",
-            "https://example.org/#a",
-            "http://127.0.0.1.example.org/",
-            "/path",
-            "",
-        ] {
-            assert!(WebhookUrl::parse(bad).is_none(), "{bad}");
-        }
     }
 }
