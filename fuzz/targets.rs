@@ -180,6 +180,7 @@ pub fn oidc(data: &[u8]) {
         scopes_claim: None,
         groups_claim: None,
         rights: Vec::new(),
+        jobs: None,
     };
     let now = Millis(1_700_000_000_000);
     let expect = oidc::Expect { audiences: &["https://mayfly.example"], now, leeway_ms: limits::CLOCK_SKEW_MS };

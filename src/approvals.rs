@@ -64,9 +64,9 @@ fn is_named(actor: &Actor, approvers: &[Identity]) -> bool {
     names.is_some_and(|names| names.iter().any(|name| approvers.contains(name)))
 }
 
-/// The login that somebody decides with.
+/// The login that somebody decides with; also a job's, which the fold refuses.
 pub(crate) fn login_of(caller: Option<&Caller>) -> Vec<u8> {
-    caller.and_then(Caller::person).map_or_else(Vec::new, |person| person.login.as_bytes().to_vec())
+    caller.and_then(Caller::ancestor).map_or_else(Vec::new, |login| login.as_bytes().to_vec())
 }
 
 /// What sealed arguments are for.

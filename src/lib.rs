@@ -7,6 +7,7 @@ pub mod bindings;
 pub mod break_glass;
 pub mod changes;
 pub mod cli;
+pub mod logins;
 pub mod serve;
 pub mod server;
 pub mod sources;
@@ -14,6 +15,7 @@ pub mod verifier;
 
 pub mod admission;
 pub mod approvals;
+pub mod attest;
 pub mod audit;
 pub mod authority;
 pub mod authorize;

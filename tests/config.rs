@@ -202,8 +202,8 @@ fn an_oidc_issuer_has_its_defaults_and_its_mistakes_are_named() {
         ("https://idp.example.org/", "http://idp.example.org/", "an https URL"),
         ("https://idp.example.org/", "https://mayfly.example.org/dev", "this server's own issuer"),
         ("uses = [\"subject\"]", "uses = [\"login\"]", "lacks oidc_issuers[0].audience"),
-        ("uses = [\"subject\"]", "uses = [\"everything\"]", "one of login, subject"),
-        ("uses = [\"subject\"]", "uses = []", "login, subject or both"),
+        ("uses = [\"subject\"]", "uses = [\"everything\"]", "one of login, subject, attest"),
+        ("uses = [\"subject\"]", "uses = []", "some of login, subject, attest"),
         ("uses", "algorithms = [\"HS256\"]\nuses", "one of RS256"),
         ("uses", "algorithms = [\"none\"]\nuses", "one of RS256"),
         ("uses", "algorithms = []\nuses", "name at least one"),
@@ -223,6 +223,44 @@ fn an_oidc_issuer_has_its_defaults_and_its_mistakes_are_named() {
         ),
     ] {
         let said = with(from, to).expect_err(to);
+        assert!(said.contains(part), "{to}\nwants {part} in\n{said}");
+    }
+}
+
+#[test]
+fn rules_for_runs_compare_an_id_and_a_branch_and_say_what_is_missing() {
+    let issuer = "[own_domain]\ntrust_domain = \"ci.example.org\"\n[[oidc_issuers]]\nname = \"hub\"\nissuer = \"https://hub.example\"\n\
+                  environments = [\"dev\"]\nuses = [\"attest\"]\nplatform = \"github\"\n";
+    let rule = "[[attestation]]\nname = \"deploy\"\nissuer = \"hub\"\n\
+                claims = { repository_id = \"12\", ref = [\"refs/heads/main\", \"refs/tags/*\"] }\n";
+    let whole = format!("{issuer}{rule}[store]");
+    let config = parse(&WHOLE.replacen("[store]", &whole, 1)).unwrap();
+    let jobs = config.oidc_issuers[0].issuer.jobs.as_ref().unwrap();
+    assert_eq!((jobs.id_claim.as_str(), jobs.key_bound), ("repository_id", true));
+    let rules = &config.own_domain.unwrap().attest_rules;
+    assert_eq!((rules.len(), rules[0].ttl_ms, rules[0].claims[0].1.len()), (1, 3_600_000, 2));
+    for (from, to, part) in [
+        ("repository_id = \"12\"", "repository = \"acme/web\"", "compare one of repository_id"),
+        ("repository_id = \"12\"", "repository_id = \"acme/web\"", "is a number"),
+        ("repository_id = \"12\"", "repository_id = \"12/*\"", "the id itself"),
+        (", ref = [\"refs/heads/main\", \"refs/tags/*\"]", "", "which branch or environment"),
+        ("\"refs/tags/*\"", "\"refs/*/v1\"", "a value as it is"),
+        ("\"refs/tags/*\"", "\"*\"", "a value as it is"),
+        ("ref = [\"refs/heads/main\", \"refs/tags/*\"]", "ref = []", "name a value"),
+        ("claims = {", "svid_ttl = \"2h\"\nclaims = {", "from 1m to 1h"),
+        ("issuer = \"hub\"", "issuer = \"lab\"", "which [[oidc_issuers]] has not"),
+        ("[[attestation]]", &format!("{rule}[[attestation]]"), "deploy of hub twice"),
+        ("[own_domain]\ntrust_domain = \"ci.example.org\"\n", "", "no trust domain of our own"),
+        ("\"attest\"", "\"attest\", \"login\"", "people and jobs have issuers of their own"),
+        ("\"attest\"", "\"subject\"", "without the use"),
+        ("platform = \"github\"\n", "", "lacks oidc_issuers[0].platform"),
+        ("platform = \"github\"", "platform = \"jenkins\"", "one of github, gitlab"),
+        ("platform = \"github\"", "platform = \"other\"", "lacks oidc_issuers[0].id_claim"),
+        ("platform = \"github\"", "platform = \"github\"\nid_claim = \"sub\"", "is known of this platform"),
+        ("platform = \"github\"", "platform = \"github\"\nkey_bound = false", "is known of this platform"),
+    ] {
+        assert!(whole.contains(from), "{from}");
+        let said = parse(&WHOLE.replacen("[store]", &whole.replacen(from, to, 1), 1)).expect_err(to);
         assert!(said.contains(part), "{to}\nwants {part} in\n{said}");
     }
 }

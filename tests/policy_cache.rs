@@ -102,6 +102,12 @@ fn lines() -> Vec<Line> {
         line("context.person.auth_time", "context has person && context.person.auth_time > datetime(\"2020-01-01\")", |c| {
             c.person = Some(("i", "x", vec![], None, 1_700_000_000_000));
         }),
+        line("context.job.issuer", "context has job && context.job.issuer == \"i\"", |c| c.job = Some((["i", "r", "1"], vec![]))),
+        line("context.job.rule", "context has job && context.job.rule == \"r\"", |c| c.job = Some((["i", "r", "1"], vec![]))),
+        line("context.job.id", "context has job && context.job.id == \"1\"", |c| c.job = Some((["i", "r", "1"], vec![]))),
+        line("context.job.claims", "context has job && context.job.claims.contains(\"ref=x\")", |c| {
+            c.job = Some((["i", "r", "1"], vec!["ref=x"]));
+        }),
         line("context.caller", "context.caller == \"x\"", |c| c.asker = "x"),
         line("context.outcome", "context.outcome == \"refused\"", |c| c.used.0 = "refused"),
         line("context.declared", "!context.declared", |c| c.used.1 = false),
@@ -129,6 +135,10 @@ fn lines() -> Vec<Line> {
                 "context.person.acr",
                 "context.person.auth_time",
             ];
+        }
+        if line.path.starts_with("context.job") {
+            line.action = Action::SignIn;
+            line.also = &["context.job.issuer", "context.job.rule", "context.job.id", "context.job.claims"];
         }
         if line.path.starts_with("context.subject") {
             line.also = &["context.subject.issuer", "context.subject.id", "context.subject.groups"];

@@ -14,6 +14,7 @@ pub mod binding;
 pub mod blast_radius;
 pub mod break_glass;
 pub mod bundle;
+pub mod ci;
 pub mod completions;
 pub mod confirm;
 pub mod connect;
@@ -172,8 +173,11 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Sign in as a person: a short SVID of the server's own trust domain, for what runs with this context
     Login(login::LoginArgs),
-    /// Sign out: the server ends the login, and its key is deleted here
+    /// Sign out, as a person or a job: the server ends the login, and its key is deleted here
     Logout,
+    /// What a CI job needs
+    #[command(subcommand)]
+    Ci(ci::CiCommand),
     /// Who the server takes us for
     Whoami,
     /// Measure issuing: a real server, real mTLS, every issuance durable
@@ -278,6 +282,7 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Status(args) => status::run(args, run).await,
         Command::Login(args) => login::login(args, run).await,
         Command::Logout => login::logout(run).await,
+        Command::Ci(command) => ci::run(command, run).await,
         Command::Whoami => whoami::run(run).await,
         Command::Bench(args) => bench::run(&args, run.out),
         Command::Try => tour::run(run.out),

@@ -223,6 +223,11 @@ impl<'d> Field<'d> {
         }
     }
 
+    /// Whether the value is a list.
+    pub fn is_list(&self) -> bool {
+        self.value.get_ref().as_array().is_some()
+    }
+
     /// Whether the value is a section.
     pub fn is_section(&self) -> bool {
         self.value.get_ref().is_table()

@@ -205,6 +205,7 @@ fn logged_in(e: &LoggedIn) -> Value {
         "expires_at": time(e.expires_at), "key": e.key, "svid": svid(e.svid.as_ref()), "certificate_sha256": hex(&e.certificate),
         "id_token": e.token.as_ref().map(|t| json!({ "issuer": t.issuer, "sha256": t.id, "expires_at": time(t.expires_at) })),
         "environment": e.environment, "policy_version": e.policy_version, "policies": e.policies,
+        "job": e.job.as_ref().map(|job| json!({ "rule": job.rule, "id": job.id, "claims": job.claims })),
     })
 }
 

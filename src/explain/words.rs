@@ -241,20 +241,22 @@ pub(super) fn of_one(past: &Past) -> Finding {
 /// Who signed in, how, and what let them.
 fn logged_in(e: &crate::ledger::record::LoggedIn) -> String {
     let person = e.person.as_ref().map_or_else(String::new, crate::ledger::record::Identity::name);
+    let so = format!("is {} until {}", e.caller, Millis(e.expires_at));
+    let by = format!("{} let them, policy version {} of {}", e.policies.join(", "), e.policy_version, e.environment);
+    if let Some(job) = &e.job {
+        return format!(
+            "a job of {} ({}), {}, attested by rule {}, and {so}; {by}",
+            e.provider,
+            job.id,
+            job.claims.join(", "),
+            job.rule
+        );
+    }
     let how =
         if e.amr.is_empty() { "in a way that the provider does not tell".to_owned() } else { format!("by {}", e.amr.join(", ")) };
     let class = if e.acr.is_empty() { String::new() } else { format!(", acr {}", e.acr) };
     let when = if e.auth_time == 0 { "some time".to_owned() } else { Millis(e.auth_time).to_string() };
-    format!(
-        "{person} signed in at {} {how}{class} at {when} ({} flow), and is {} until {}; {} let them, policy version {} of {}",
-        e.provider,
-        e.flow,
-        e.caller,
-        Millis(e.expires_at),
-        e.policies.join(", "),
-        e.policy_version,
-        e.environment
-    )
+    format!("{person} signed in at {} {how}{class} at {when} ({} flow), and {so}; {by}", e.provider, e.flow,)
 }
 
 fn refusal(e: &crate::ledger::record::Refused) -> String {

@@ -29,11 +29,12 @@ pub struct Caller {
     id: SpiffeId,
     evidence: Arc<Evidence>,
     person: Option<Arc<Person>>,
+    job: Option<CredentialId>,
 }
 
 impl From<&VerifiedSvid> for Caller {
     fn from(svid: &VerifiedSvid) -> Caller {
-        Caller { id: svid.id().clone(), evidence: svid.evidence().clone(), person: None }
+        Caller { id: svid.id().clone(), evidence: svid.evidence().clone(), person: None, job: None }
     }
 }
 
@@ -45,12 +46,20 @@ impl Caller {
 
     /// Whether it is the same caller by the same SVID on the same connection.
     pub fn is_same(&self, other: &Caller) -> bool {
-        Arc::ptr_eq(&self.evidence, &other.evidence) && self.id == other.id && self.person == other.person
+        Arc::ptr_eq(&self.evidence, &other.evidence)
+            && self.id == other.id
+            && self.person == other.person
+            && self.job == other.job
     }
 
     /// The same with the person whose login its SVID is.
     pub fn with_person(self, person: Person) -> Caller {
         Caller { person: Some(Arc::new(person)), ..self }
+    }
+
+    /// The same with the login by which it is a job.
+    pub fn with_attested(self, login: CredentialId) -> Caller {
+        Caller { job: Some(login), ..self }
     }
 
     /// The person, where its SVID is somebody's login.
@@ -65,7 +74,7 @@ impl Caller {
 
     /// The credential that its SVID is, where mayfly issued it.
     pub fn ancestor(&self) -> Option<CredentialId> {
-        self.person.as_ref().map(|person| person.login)
+        self.person.as_ref().map(|person| person.login).or(self.job)
     }
 }
 

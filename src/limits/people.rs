@@ -9,8 +9,8 @@ pub const LOGIN_TTL_MS: u64 = 3600 * 1000;
 pub const LOGIN_TTL_MIN_MS: u64 = 60 * 1000;
 /// How long before its decision a certificate begins, milliseconds: for relying services whose clock stands behind (standards.md).
 pub const SVID_BACKDATED_MS: u64 = 30 * 1000;
-/// Most logins that have not ended. 10,000 people who sign in once an hour; 1 KB each.
-pub const LOGINS: usize = 10_000;
+/// Most logins that have not ended: 10,000 people who sign in once an hour, and 25 jobs a second; 1 KB each.
+pub const LOGINS: usize = 100_000;
 /// Most of one person: a laptop, a few shells, and what was not given back within the hour.
 pub const LOGINS_PER_PERSON: usize = 16;
 /// Most `amr` values of one login. RFC 8176 has 18 names.
@@ -37,3 +37,15 @@ pub const CRL_MAX_AGE_S: u64 = 30;
 pub const CA_LIFE_MS: u64 = KEY_PUBLISHED_AHEAD_MAX_MS + KEY_SIGNS_MS + KEY_VERIFIES_MS + 7 * 24 * 3600 * 1000;
 /// `spiffe_refresh_hint` of our own bundle, seconds: as often as followers of key changes ask.
 pub const OWN_BUNDLE_REFRESH_S: u64 = 300;
+/// Most `[[attestation]]` rules. A rule for each pipeline that deploys; more are a list of values in one.
+pub const ATTEST_RULES: usize = 1024;
+/// Most claims that one rule compares. GitHub's tokens have 30.
+pub const ATTEST_RULE_CLAIMS: usize = 32;
+/// Most values of one claim in a rule: each of an organization's 256 branches or repositories; a pattern takes more.
+pub const ATTEST_RULE_VALUES: usize = 256;
+/// Most claims that a job's record has: what a rule compares, and a platform's own.
+pub const ATTESTED_CLAIMS: usize = 64;
+/// Rules of which a refusal says why they were not for a job: as many as fit into a record.
+pub const ATTEST_RULES_TOLD: usize = 4;
+/// Most logins of one job's SPIFFE ID: a matrix of 256 jobs (GitHub's bound), each twice within the hour.
+pub const LOGINS_PER_ATTESTED: usize = 512;

@@ -14,26 +14,30 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 pub(crate) use bundle::anchor_of;
-pub use names::person_id;
+pub use names::{attested_id, person_id};
 
 use crate::authority::Authority;
 use crate::identity::caller::{Caller, Person};
+use crate::identity::oidc::AttestRule;
 use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::identity::svid::VerifiedSvid;
 use crate::ledger::record::Who;
 use crate::ledger::state::{Login, login_of_serial};
 use crate::limits;
 use crate::refusal::{No, Reason, Refusal};
+use crate::seq::CredentialId;
 
 /// What the configuration says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Its name.
     pub trust_domain: TrustDomain,
-    /// How long a person's SVID lives at the most, milliseconds.
+    /// How long the SVID of somebody who signed in lives at the most, milliseconds.
     pub login_ttl_ms: u64,
     /// ID tokens without a `nonce` are taken: the device flow has none.
     pub device_login: bool,
+    /// Which jobs are let in.
+    pub attest_rules: Vec<AttestRule>,
 }
 
 /// The trust domain that this server is the CA of.
@@ -64,6 +68,14 @@ impl OwnDomain {
         }
     }
 
+    /// What a job's token is for: our issuer, and, where the platform lets a job say that, the key.
+    pub fn audience(&self, key: Option<&str>) -> String {
+        match key {
+            Some(thumbprint) => format!("{}#{thumbprint}", self.base),
+            None => self.base.clone(),
+        }
+    }
+
     /// Where the CRL of a CA key lies.
     pub fn crl_url(&self, key: &str) -> String {
         format!("{}/spiffe/crl/{key}", self.base)
@@ -82,31 +94,45 @@ pub fn not_configured() -> Refusal {
         .way_out("whoever owns the configuration sets own_domain.trust_domain")
 }
 
+/// Whose login an SVID is.
+enum Behind {
+    Person(Person),
+    Attested(CredentialId),
+}
+
+impl Behind {
+    fn login(&self) -> CredentialId {
+        match self {
+            Behind::Person(person) => person.login,
+            Behind::Attested(login) => *login,
+        }
+    }
+}
+
 impl Authority {
-    /// The caller that an SVID is: with the person behind it, where it is somebody's login.
+    /// The caller that an SVID is: with the person behind it, where it is somebody's login, or as a job that signed in.
     pub fn caller_of(&self, svid: &VerifiedSvid) -> Caller {
         let caller = Caller::from(svid);
         match self.login_of(&caller) {
-            Some(Ok(person)) => caller.with_person(person),
+            Some(Ok(Behind::Person(person))) => caller.with_person(person),
+            Some(Ok(Behind::Attested(login))) => caller.with_attested(login),
             _ => caller,
         }
     }
 
     /// Whether the login of a caller stands, where its SVID is of our own domain: on every call.
     pub(crate) fn login_stands(&self, caller: &Caller) -> Result<(), No> {
-        match (self.login_of(caller), caller.person()) {
-            (None, _) => Ok(()),
-            (Some(Ok(person)), Some(own)) if person.login == own.login => Ok(()),
-            (Some(Ok(_)), _) => {
-                Err(No::Refusal(Refusal::new(Reason::SvidNoLongerValid, "the login of this connection is not known")))
-            }
-            (Some(Err(no)), _) => Err(No::Refusal(no.way_out("sign in again: mayfly login"))),
+        match self.login_of(caller) {
+            None => Ok(()),
+            Some(Ok(behind)) if caller.ancestor() == Some(behind.login()) => Ok(()),
+            Some(Ok(_)) => Err(No::Refusal(Refusal::new(Reason::SvidNoLongerValid, "the login of this connection is not known"))),
+            Some(Err(no)) => Err(No::Refusal(no.way_out("sign in again: mayfly login, or mayfly ci login"))),
         }
     }
 
-    /// The person whose login an SVID is; `None` for one of another trust domain. What the ledger does not know byte for byte is nobody's:
+    /// Whose login an SVID is; `None` for one of another trust domain. What the ledger does not know byte for byte is nobody's:
     /// whoever has the CA's key still makes no login.
-    fn login_of(&self, caller: &Caller) -> Option<Result<Person, Refusal>> {
+    fn login_of(&self, caller: &Caller) -> Option<Result<Behind, Refusal>> {
         let own = self.own_domain.as_ref()?;
         let evidence = caller.evidence();
         if evidence.trust_domain != own.settings.trust_domain {
@@ -118,7 +144,8 @@ impl Authority {
         Some(self.ledger.peek(|state| {
             let login = state.login_alive(&id, now)?;
             match login.certificate == evidence.leaf_sha256 && *login.caller == *caller.id().as_str() {
-                true => Ok(person(login)),
+                true if login.job.is_some() => Ok(Behind::Attested(login.id)),
+                true => Ok(Behind::Person(person(login))),
                 false => Err(unknown()),
             }
         }))

@@ -48,6 +48,19 @@ pub struct PersonFacts<'a> {
     pub auth_time: Millis,
 }
 
+/// A job that a rule lets in.
+#[derive(Clone, Copy, Debug)]
+pub struct AttestedFacts<'a> {
+    /// The issuer of its token.
+    pub issuer: &'a str,
+    /// The rule.
+    pub rule: &'a str,
+    /// The platform's id of what it is a job of.
+    pub id: &'a str,
+    /// `name=value` of its token's claims.
+    pub claims: &'a [&'a str],
+}
+
 /// On whose behalf, where that is not the caller.
 #[derive(Clone, Copy, Debug)]
 pub struct SubjectFacts<'a> {
@@ -202,6 +215,8 @@ pub struct Act<'a> {
     pub break_glass: bool,
     /// The person behind the operator's SVID.
     pub person: Option<PersonFacts<'a>>,
+    /// The job that signs in.
+    pub job: Option<AttestedFacts<'a>>,
     /// Approvals.
     pub approvals: ApprovalFacts<'a>,
     /// The decision's moment.
@@ -251,7 +266,7 @@ impl<'a> Question<'a> {
         Question { caller, action: Action::Admin(admin), about: About::Act(act) }
     }
 
-    /// May this person sign in? The caller is the SPIFFE ID that comes of it.
+    /// May this person, or this job, sign in? The caller is the SPIFFE ID that comes of it.
     pub fn sign_in(caller: &'a SpiffeId, act: &'a Act<'a>) -> Question<'a> {
         Question { caller, action: Action::SignIn, about: About::Act(act) }
     }
@@ -333,6 +348,13 @@ impl<'a> Question<'a> {
             About::Decide(_, decide) => decide.person,
             About::Used(..) => None,
             About::Act(act) => act.person,
+        }
+    }
+
+    pub(super) fn attested(&self) -> Option<AttestedFacts<'a>> {
+        match self.about {
+            About::Act(act) => act.job,
+            _ => None,
         }
     }
 

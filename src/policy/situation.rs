@@ -3,7 +3,7 @@
 use super::action::{Action, Work};
 use super::cedar::Verdict;
 use super::request::{
-    Act, ApprovalFacts, Ask, Counts, Decide, Intent, Look, PersonFacts, Question, SubjectFacts, TaskFacts, Used,
+    Act, ApprovalFacts, Ask, AttestedFacts, Counts, Decide, Intent, Look, PersonFacts, Question, SubjectFacts, TaskFacts, Used,
 };
 use super::set::PolicySet;
 use crate::identity::spiffe_id::SpiffeId;
@@ -52,6 +52,19 @@ impl SituationPerson {
     fn facts<'a>(&'a self, amr: &'a [&'a str]) -> PersonFacts<'a> {
         PersonFacts { issuer: &self.issuer, id: &self.id, amr, acr: self.acr.as_deref(), auth_time: self.auth_time }
     }
+}
+
+/// A job of a situation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SituationAttested {
+    /// The issuer's URL.
+    pub issuer: String,
+    /// The rule that lets it in.
+    pub rule: String,
+    /// The platform's id of what it is a job of.
+    pub id: String,
+    /// `name=value` of its token's claims.
+    pub claims: Vec<String>,
 }
 
 /// A use of a credential, as its upstream's server tells it.
@@ -122,6 +135,8 @@ pub struct Situation {
     pub task: SituationTask,
     /// The person behind the caller.
     pub person: Option<SituationPerson>,
+    /// The job that signs in.
+    pub job: Option<SituationAttested>,
     /// Numbers.
     pub counts: Counts,
     /// Who approved it.
@@ -182,6 +197,7 @@ impl Situation {
             subject: None,
             task: SituationTask::default(),
             person: None,
+            job: None,
             counts: Counts::default(),
             approvals: Vec::new(),
             asked_by: None,
@@ -230,6 +246,8 @@ impl Situation {
         let (scopes, people) = (texts(&self.scopes), texts(approvals));
         let amr = self.person.as_ref().map(|p| texts(&p.amr)).unwrap_or_default();
         let person = self.person.as_ref().map(|p| p.facts(&amr));
+        let claims = self.job.as_ref().map(|j| texts(&j.claims)).unwrap_or_default();
+        let job = self.job.as_ref().map(|j| AttestedFacts { issuer: &j.issuer, rule: &j.rule, id: &j.id, claims: &claims });
         let approvals = ApprovalFacts { count: i64::try_from(people.len()).unwrap_or(i64::MAX), people: &people };
         let exchange = self.action == Action::Work(Work::Exchange);
         let intent = Intent {
@@ -298,6 +316,7 @@ impl Situation {
                     caller: self.asked_by.as_deref(),
                     break_glass: self.break_glass,
                     person,
+                    job,
                     approvals,
                     now,
                 };

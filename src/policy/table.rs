@@ -12,7 +12,7 @@
 
 use super::action::{Action, Work};
 use super::request::Counts;
-use super::situation::{Outcome, Situation, SituationPerson, SituationSubject, SituationTask, SituationUse};
+use super::situation::{Outcome, Situation, SituationAttested, SituationPerson, SituationSubject, SituationTask, SituationUse};
 use super::wanted;
 use crate::document::{Complaint, Document, Field, Section, Source};
 use crate::identity::spiffe_id::SpiffeId;
@@ -162,6 +162,7 @@ pub fn situation(table: &Section<'_>, now: Millis) -> Option<Situation> {
     let subject = table.optional("subject").and_then(|f| f.inside(subject));
     let task = table.optional("task").and_then(|f| f.inside(|t| Some(task(t)))).unwrap_or_default();
     let person = table.optional("person").and_then(|f| f.inside(|p| person(p, now)));
+    let job = table.optional("job").and_then(|f| f.inside(attested));
     let counts = table.optional("counts").and_then(|f| f.inside(|c| Some(counts(c)))).unwrap_or_default();
     let approvals = table.optional("approvals").map(|f| texts(&f)).unwrap_or_default();
     let asked_by = text("asked_by", limits::SPIFFE_ID_BYTES);
@@ -186,6 +187,7 @@ pub fn situation(table: &Section<'_>, now: Millis) -> Option<Situation> {
         subject,
         task,
         person,
+        job,
         counts,
         approvals,
         asked_by,
@@ -231,6 +233,13 @@ fn person(section: &Section<'_>, now: Millis) -> Option<SituationPerson> {
         acr: section.optional("acr").and_then(|f| f.text(limits::NAME_BYTES)),
         auth_time: section.optional("auth_time").and_then(|f| f.moment()).unwrap_or(now),
     })
+}
+
+fn attested(section: &Section<'_>) -> Option<SituationAttested> {
+    let (issuer, id) = pair(section)?;
+    let rule = section.optional("rule").and_then(|f| f.name()).unwrap_or_default();
+    let claims = section.optional("claims").map(|f| texts(&f)).unwrap_or_default();
+    Some(SituationAttested { issuer, rule, id, claims })
 }
 
 fn used(section: &Section<'_>) -> SituationUse {

@@ -5,6 +5,7 @@
 //! - [`unix`]: the operators' local socket. [`public`]: HTTPS for everybody. [`grpc`]: the services.
 
 pub mod answer;
+pub mod attest;
 pub mod client;
 pub mod connection;
 mod deadline;

@@ -1,4 +1,4 @@
-//! HTTPS for people and for those who meet them: signing in, the bundle of our own trust domain, its CRLs.
+//! HTTPS for people and jobs and for those who meet them: signing in, attesting, the bundle of our own trust domain, its CRLs.
 //!
 //! Nobody is known here. What is asked costs two checks of signatures at most, and only so many are under way at once.
 
@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
+use tokio::sync::SemaphorePermit;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::public::{Published, cacheable, missing};
@@ -22,9 +23,9 @@ use crate::authority::Authority;
 use crate::credential::x509::Csr;
 use crate::identity::oidc::{Use, may_be_id_token, peek_issuer};
 use crate::limits;
+use crate::logins::{SignedIn, Token};
 use crate::oidc::NotTaken;
-use crate::own_domain::not_configured;
-use crate::people::{IdToken, SignedIn};
+use crate::own_domain::{OwnDomain, not_configured};
 use crate::refusal::{Code, No, Reason, Refusal};
 
 /// The paths below the issuer's own.
@@ -33,6 +34,7 @@ pub(super) fn router(base: &str) -> Router<Published> {
         .route(&format!("{base}/spiffe/bundle.json"), get(bundle))
         .route(&format!("{base}/spiffe/crl/{{key}}"), get(crl))
         .route(&format!("{base}/login"), get(ways).post(login))
+        .route(&format!("{base}/attest"), get(super::attest::ways).post(super::attest::attest))
         .layer(DefaultBodyLimit::max(limits::LOGIN_BODY_BYTES))
 }
 
@@ -143,7 +145,12 @@ async fn ways(State(published): State<Published>) -> Response {
 }
 
 async fn login(State(published): State<Published>, body: Bytes) -> Response {
-    match signed_in(published.authority(), &body).await {
+    answered(signed_in(published.authority(), &body).await)
+}
+
+/// What came of it.
+pub(super) fn answered(made: Result<SignedIn, No>) -> Response {
+    match made {
         Ok(made) => {
             let answer = LoginAnswer {
                 credential: made.credential.to_string(),
@@ -158,23 +165,31 @@ async fn login(State(published): State<Published>, body: Bytes) -> Response {
     }
 }
 
-async fn signed_in(authority: &Authority, body: &[u8]) -> Result<SignedIn, No> {
+/// Our own domain, and a place among those that are looked at. Beyond it nobody waits: whoever is let in holds a place only while signatures
+/// are checked, or keys fetched.
+pub(super) fn place(authority: &Authority) -> Result<(&OwnDomain, SemaphorePermit<'_>), Refusal> {
     let own = authority.own_domain.as_ref().ok_or_else(not_configured)?;
-    // Beyond it nobody waits: whoever is let in holds a place only while signatures are checked, or keys fetched.
-    let _place = own
-        .places
-        .try_acquire()
-        .map_err(|_| Refusal::limit("logins_at_once", limits::LOGINS_AT_ONCE as u64, Duration::from_secs(1)))?;
+    let full = || Refusal::limit("logins_at_once", limits::LOGINS_AT_ONCE as u64, Duration::from_secs(1));
+    Ok((own, own.places.try_acquire().map_err(|_| full())?))
+}
+
+/// The key that a certificate is asked for.
+pub(super) fn key_of(csr: &str) -> Result<Csr, Refusal> {
+    let der = STANDARD.decode(csr).map_err(|_| Refusal::field("csr", "is not base64 of a PKCS#10 request in DER"))?;
+    Csr::check(&der).map_err(|defect| Refusal::field("csr", defect))
+}
+
+async fn signed_in(authority: &Authority, body: &[u8]) -> Result<SignedIn, No> {
+    let (_, _place) = place(authority)?;
     let ask: LoginRequest = serde_json::from_slice(body)
         .map_err(|_| Refusal::field("body", "is not JSON with id_token and csr, both texts, and nothing else"))?;
-    let der = STANDARD.decode(&ask.csr).map_err(|_| Refusal::field("csr", "is not base64 of a PKCS#10 request in DER"))?;
-    let key = Csr::check(&der).map_err(|defect| Refusal::field("csr", defect))?;
+    let key = key_of(&ask.csr)?;
     let token = verified(authority, &ask.id_token).await?;
     authority.sign_in(&token, &key).await
 }
 
 /// An ID token of a provider that logs people in, for us. Nothing in it is believed before.
-async fn verified(authority: &Authority, token: &str) -> Result<IdToken, No> {
+async fn verified(authority: &Authority, token: &str) -> Result<Token, No> {
     let no = |what: String| No::Refusal(Refusal::new(Reason::NotAuthenticated, format!("the ID token is not taken: {what}")));
     if !may_be_id_token(token) {
         return Err(no("its typ is not that of an ID token".to_owned()));
@@ -188,16 +203,7 @@ async fn verified(authority: &Authority, token: &str) -> Result<IdToken, No> {
         NotTaken::NoKeys(_) => No::Refusal(Refusal::new(Reason::NotReady, why.to_string()).retry(Duration::from_secs(5))),
         _ => no(why.to_string()),
     })?;
-    Ok(IdToken {
-        provider: issuer.name.clone(),
-        environments: issuer.environments.clone(),
-        issuer: token.issuer().to_owned(),
-        sub: token.sub().to_owned(),
-        token_id: token.token_id().to_owned(),
-        issued_at: token.issued_at(),
-        expires_at: token.expires_at(),
-        claims: token.claims().clone(),
-    })
+    Ok(Token::of(&issuer, &token))
 }
 
 fn pem(der: &[u8]) -> String {
@@ -206,13 +212,13 @@ fn pem(der: &[u8]) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
-fn json(status: StatusCode, body: &impl Serialize) -> Response {
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
     (status, headers, serde_json::to_vec(body).unwrap_or_default()).into_response()
 }
 
 /// A refusal with its reason; a fault of ours without its words.
-fn told(no: &No) -> Response {
+pub(super) fn told(no: &No) -> Response {
     let No::Refusal(no) = no else {
         tracing::error!(%no, "somebody could not sign in");
         let body = LoginRefused { message: "a fault of the server, which is in its log".to_owned(), ..LoginRefused::default() };

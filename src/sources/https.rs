@@ -173,7 +173,12 @@ impl Https {
 
     /// Gets whatever is there, with its status.
     pub async fn get(&self, url: &str, max: usize) -> Result<Answer, NoAnswer> {
-        self.ask(url, Ask { method: Method::GET, headers: Vec::new(), body: Bytes::new(), max }).await
+        self.get_with(url, Vec::new(), max).await
+    }
+
+    /// The same with more headers.
+    pub async fn get_with(&self, url: &str, headers: Vec<(HeaderName, String)>, max: usize) -> Result<Answer, NoAnswer> {
+        self.ask(url, Ask { method: Method::GET, headers, body: Bytes::new(), max }).await
     }
 
     /// Gets a document: a body of at most `max` bytes, with status 200.

@@ -30,6 +30,7 @@ fn issuer() -> Issuer {
         scopes_claim: None,
         groups_claim: None,
         rights: Vec::new(),
+        jobs: None,
     }
 }
 

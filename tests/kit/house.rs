@@ -72,6 +72,7 @@ fn issuers(signer: &Signer, system: &System) -> Issuers {
         scopes_claim: None,
         groups_claim: Some("groups".into()),
         rights: Vec::new(),
+        jobs: None,
     };
     let readers =
         Right { group: "readers".into(), upstream: "github".into(), scopes: vec!["issues:read".into(), "repo:read".into()] };

@@ -122,6 +122,11 @@ impl Provider {
         json!({"iss": self.issuer, "sub": sub, "aud": aud, "iat": now, "exp": now + 300})
     }
 
+    /// What it signs with now, for handlers.
+    pub fn signer(&self) -> (String, Arc<Signer>) {
+        self.signer.lock().unwrap().clone()
+    }
+
     /// A token over claims, signed with its key.
     pub fn token(&self, claims: &Value) -> String {
         let (kid, signer) = self.signer.lock().unwrap().clone();

@@ -3,7 +3,7 @@
 
 use mayfly::document::Source;
 use mayfly::identity::spiffe_id::SpiffeId;
-use mayfly::policy::request::{ApprovalFacts, Counts, Decide, Intent, PersonFacts, SubjectFacts, TaskFacts, Used};
+use mayfly::policy::request::{ApprovalFacts, AttestedFacts, Counts, Decide, Intent, PersonFacts, SubjectFacts, TaskFacts, Used};
 use mayfly::policy::{Act, Action, Ask, Look, PolicySet, Question, Verdict, sample};
 use mayfly::seq::Millis;
 use mayfly::upstream::registry::{Kind, Upstream};
@@ -35,6 +35,7 @@ pub struct Case {
     pub task_heartbeat: bool,
     pub task_lists: [Texts; 3],
     pub person: Option<(&'static str, &'static str, Texts, Option<&'static str>, u64)>,
+    pub job: Option<([&'static str; 3], Texts)>,
     pub counts: [i64; 6],
     pub approvals: (i64, Texts),
     pub target: [Option<&'static str>; 2],
@@ -73,6 +74,7 @@ impl Case {
             task_heartbeat: false,
             task_lists: [vec![], vec![], vec![]],
             person: None,
+            job: None,
             counts: [0; 6],
             approvals: (0, vec![]),
             target: [None; 2],
@@ -114,7 +116,9 @@ impl Case {
                 let [target_kind, target] = self.target;
                 let break_glass = self.break_glass;
                 let caller = (!self.asker.is_empty()).then_some(self.asker);
-                let act = Act { environment: self.environment, target_kind, target, caller, break_glass, person, approvals, now };
+                let job = self.job.as_ref().map(|([issuer, rule, id], claims)| AttestedFacts { issuer, rule, id, claims });
+                let act =
+                    Act { environment: self.environment, target_kind, target, caller, break_glass, person, job, approvals, now };
                 match self.action {
                     Action::Admin(admin) => ask(&Question::admin(&self.caller, admin, &act)),
                     _ => ask(&Question::sign_in(&self.caller, &act)),

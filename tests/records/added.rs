@@ -57,6 +57,19 @@ fn people() -> impl Iterator<Item = (String, Record)> {
         policy_version: 5,
         policies: vec![text("people-sign-in")],
         provider: text("corp"),
+        job: None,
+    };
+    let job = LoggedIn {
+        person: Some(Identity { issuer: text("https://token.example"), sub: text("repo:acme/web:ref:refs/heads/main") }),
+        caller: text("spiffe://people.example.org/ci/hub/1296269/deploy"),
+        flow: text("attested"),
+        provider: text("hub"),
+        job: Some(Attestation {
+            rule: text("deploy"),
+            id: text("1296269"),
+            claims: vec![text("ref=refs/heads/main"), text("repository_id=1296269")],
+        }),
+        ..LoggedIn::default()
     };
     let decided =
         ApprovalDecided { approval: id(7), given: true, reason: text("as agreed"), digest: digest(0xb1), login: id(0xe1) };
@@ -65,7 +78,10 @@ fn people() -> impl Iterator<Item = (String, Record)> {
         ("80-logged-in", Event::LoggedIn(Box::new(logged_in))),
         ("81-logged-out", Event::LoggedOut(LoggedOut { credential: id(0xe1) })),
     ];
-    events.into_iter().map(|(name, event)| (format!("v7/{name}"), Record::new(Who::Person(person("ada")), event)))
+    let by_person = |(name, event)| (format!("v7/{name}"), Record::new(Who::Person(person("ada")), event));
+    let caller = Who::SpiffeId(job.caller.clone());
+    let attested = (text("v8/80-logged-in-job"), Record::new(caller, Event::LoggedIn(Box::new(job))));
+    events.into_iter().map(by_person).chain([attested])
 }
 
 /// Break-glass, step by step, and what happens in it.

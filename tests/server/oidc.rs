@@ -139,6 +139,7 @@ async fn an_outage_is_bridged_for_a_bounded_time() {
         scopes_claim: None,
         groups_claim: None,
         rights: Vec::new(),
+        jobs: None,
     };
     let issuers = Issuers::new([issuer], system.clone());
     let known = &issuers.all()[0];

@@ -22,6 +22,7 @@ pub const LAYERS: &[&[&str]] = &[
     &[
         "admission",
         "approvals",
+        "attest",
         "audit",
         "authority",
         "authorize",
@@ -38,6 +39,7 @@ pub const LAYERS: &[&[&str]] = &[
         "inventory",
         "keys",
         "leases",
+        "logins",
         "lookup",
         "metrics",
         "narrow",

@@ -78,7 +78,7 @@ impl Kept {
     }
 
     /// Keeps a login. What the server answered has to be for our key: another one would be of no use, or somebody's trap.
-    pub(super) fn write(&self, made: &LoginAnswer, key: &str, spki: &[u8], system: &System) -> Result<(), CliError> {
+    pub fn write(&self, made: &LoginAnswer, key: &str, spki: &[u8], system: &System) -> Result<(), CliError> {
         let chain = PeerChain::from_pem(made.certificate.as_bytes());
         let chain = chain.map_err(|e| CliError::Local(format!("the server's certificate {e}")))?;
         let ours = chain.certificates().first().and_then(|der| TrustAnchor::from_der(der));

@@ -20,6 +20,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 pub(super) use kept::Kept;
+pub(super) use loopback::form;
 
 use super::Run;
 use super::args;
@@ -59,15 +60,32 @@ pub struct LoginArgs {
     /// How long to wait for whoever signs in
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = args::duration)]
     patience: Duration,
+    #[command(flatten)]
+    public: PublicArgs,
+    /// Roots of the provider's certificate, PEM [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    provider_ca: Option<PathBuf>,
+}
+
+/// The server's public listener.
+#[derive(Args)]
+pub(super) struct PublicArgs {
     /// The server's public listener: https://HOST:PORT, with the path of its issuer
     #[arg(long, value_name = "URL", env = "MAYFLY_PUBLIC", hide_env_values = true)]
     public: Option<String>,
     /// Roots of the public listener's certificate, PEM [default: it is the server's SVID]
     #[arg(long, value_name = "FILE", env = "MAYFLY_PUBLIC_CA", hide_env_values = true)]
     public_ca: Option<PathBuf>,
-    /// Roots of the provider's certificate, PEM [default: the system's]
-    #[arg(long, value_name = "FILE")]
-    provider_ca: Option<PathBuf>,
+}
+
+impl PublicArgs {
+    /// Its base, and whoever asks it.
+    pub(super) fn listener(&self, settings: &Settings, run: &Run) -> Result<(String, Https), CliError> {
+        let base = self.public.as_ref().or(settings.public.as_ref()).ok_or_else(|| {
+            CliError::Usage("which server? give --public or MAYFLY_PUBLIC, or `public` in the context's file".to_owned())
+        })?;
+        Ok((base.trim_end_matches('/').to_owned(), public_client(self, settings, run)?))
+    }
 }
 
 /// A login, as it is told.
@@ -89,15 +107,16 @@ impl Noun for Told {
 }
 
 /// A key that nobody else has, and the request for its certificate.
-struct Fresh {
-    pem: Zeroizing<String>,
-    spki: Vec<u8>,
-    csr: Vec<u8>,
-    nonce: String,
+pub(super) struct Fresh {
+    pub pem: Zeroizing<String>,
+    pub spki: Vec<u8>,
+    pub csr: Vec<u8>,
+    /// Its thumbprint.
+    pub nonce: String,
 }
 
 impl Fresh {
-    fn make() -> Result<Fresh, CliError> {
+    pub fn make() -> Result<Fresh, CliError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(CliError::ours)?;
         let csr = CertificateParams::default().serialize_request(&key).map_err(CliError::ours)?.der().to_vec();
         let checked = Csr::check(&csr).map_err(CliError::ours)?;
@@ -109,11 +128,7 @@ impl Fresh {
 /// Runs `mayfly login`.
 pub async fn login(args: LoginArgs, run: &Run) -> Result<Exit, CliError> {
     let settings = run.settings()?;
-    let public = args.public.clone().or(settings.public.clone()).ok_or_else(|| {
-        CliError::Usage("which server? give --public or MAYFLY_PUBLIC, or `public` in the context's file".to_owned())
-    })?;
-    let public = public.trim_end_matches('/').to_owned();
-    let server = public_client(&args, &settings, run)?;
+    let (public, server) = args.public.listener(&settings, run)?;
     let ways: Ways =
         answer(&server.get(&format!("{public}/login"), limits::LOGIN_BODY_BYTES).await.map_err(|e| unreachable(&public, &e))?)?;
     let provider = choose(&ways, args.provider.as_deref())?;
@@ -190,7 +205,7 @@ async fn give_back(run: &Run, credential_id: String) -> Result<(), CliError> {
 }
 
 /// The client of the public listener: the server's SVID vouches for it, or, where roots are named, its DNS name.
-fn public_client(args: &LoginArgs, settings: &Settings, run: &Run) -> Result<Https, CliError> {
+fn public_client(args: &PublicArgs, settings: &Settings, run: &Run) -> Result<Https, CliError> {
     if let Some(ca) = args.public_ca.as_ref().or(settings.public_ca.as_ref()) {
         return Https::new(Some(ca), &run.system).map_err(|e| CliError::Usage(e.to_string()));
     }
@@ -221,12 +236,12 @@ fn choose<'a>(ways: &'a Ways, named: Option<&str>) -> Result<&'a Provider, CliEr
     }
 }
 
-fn unreachable(address: &str, error: &dyn std::fmt::Display) -> CliError {
+pub(super) fn unreachable(address: &str, error: &dyn std::fmt::Display) -> CliError {
     CliError::Unreachable { address: address.to_owned(), what: error.to_string() }
 }
 
 /// What the server said, or why not.
-fn answer<T: serde::de::DeserializeOwned>(said: &Answer) -> Result<T, CliError> {
+pub(super) fn answer<T: serde::de::DeserializeOwned>(said: &Answer) -> Result<T, CliError> {
     if said.status.is_success() {
         return serde_json::from_slice(&said.body).map_err(|_| CliError::Local("the server's answer makes no sense".to_owned()));
     }

@@ -2,6 +2,7 @@
 //!
 //! Nothing is fetched here: an issuer's keys come in as [`IssuerKeys`]. What a token may be used for is the business of whoever asks.
 
+pub mod attest;
 mod defect;
 pub mod discovery;
 pub mod keys;
@@ -14,6 +15,7 @@ use super::jws::Compact;
 use crate::limits;
 use crate::seq::Millis;
 
+pub use attest::{AttestRule, Attested, Attesting, NotAttested, Platform};
 pub use defect::OidcDefect;
 pub use keys::IssuerKeys;
 
@@ -24,6 +26,8 @@ pub enum Use {
     Login,
     /// Naming on whose behalf something is asked for.
     Subject,
+    /// Letting in a job or a pod.
+    Attest,
 }
 
 /// What those in a group may.
@@ -60,6 +64,8 @@ pub struct Issuer {
     pub groups_claim: Option<String>,
     /// What those in a group may. Where there is a line, what no line gives is not given.
     pub rights: Vec<Right>,
+    /// What its tokens say of jobs, where they are taken for those.
+    pub jobs: Option<Attesting>,
 }
 
 impl Issuer {
@@ -205,7 +211,8 @@ pub fn verify(token: &str, issuer: &Issuer, keys: &IssuerKeys, expect: &Expect<'
     if !key.verifies(alg, parts.signed.as_bytes(), &signature) {
         return Err(OidcDefect::BadSignature);
     }
-    let audience = audience(&claims, expect.audiences)?;
+    let listed = issuer.jobs.as_ref().is_some_and(|jobs| jobs.platform.lists_audience());
+    let audience = audience(&claims, expect.audiences, listed)?;
     let (issued_at, expires_at) = times(&claims, expect, issuer.max_life_ms)?;
     let (sub, token_id) = (subject(&claims)?, token_id(&claims, &parts)?);
     // Who names itself vouches for itself: a client's assertion (RFC 7523, section 3), which says nothing of a user.
@@ -242,9 +249,13 @@ fn header(bytes: &[u8]) -> Result<(Algorithm, String), OidcDefect> {
     if members.is_empty() { Ok((alg, kid)) } else { Err(OidcDefect::HeaderParameter) }
 }
 
-/// One text, for us. A token for several can be used by each of them.
-fn audience(claims: &Map<String, Value>, expected: &[&str]) -> Result<String, OidcDefect> {
-    let one = claims.get("aud").and_then(Value::as_str).ok_or(OidcDefect::AudNotOneText)?;
+/// One text, for us. A token for several can be used by each of them. Where the issuer always gives a list, it has one text.
+fn audience(claims: &Map<String, Value>, expected: &[&str], listed: bool) -> Result<String, OidcDefect> {
+    let one = match claims.get("aud") {
+        Some(Value::Array(all)) if listed && all.len() == 1 => all.first(),
+        other => other,
+    };
+    let one = one.and_then(Value::as_str).ok_or(OidcDefect::AudNotOneText)?;
     if expected.contains(&one) { Ok(one.to_owned()) } else { Err(OidcDefect::Audience) }
 }
 

@@ -1,10 +1,10 @@
-//! Records of people: who signed in, and who gave that back.
+//! Records of those who sign in with a token of somebody else's, people and jobs, and of those who gave that back.
 
 use prost::Message;
 
 use super::{Identity, SvidEvidence, TokenEvidence};
 
-/// A person signed in and got an X.509-SVID of our own trust domain: everything that the certificate says, and what it rests on.
+/// A person or a job signed in and got an X.509-SVID of our own trust domain: everything that the certificate says, and what it rests on.
 #[derive(Clone, PartialEq, Message)]
 pub struct LoggedIn {
     /// Its id as a credential. The same 16 bytes are the certificate's serial number.
@@ -43,7 +43,7 @@ pub struct LoggedIn {
     /// The ID token that it rests on, by the digest that is its id here.
     #[prost(message, optional, tag = "12")]
     pub token: Option<TokenEvidence>,
-    /// How the token came: `code` or `device`.
+    /// How the token came: `code` or `device`; `attested` for a job's.
     #[prost(string, tag = "13")]
     pub flow: String,
     /// The environment whose policy set permitted it.
@@ -58,6 +58,23 @@ pub struct LoggedIn {
     /// The provider, by its name in the configuration.
     #[prost(string, tag = "17")]
     pub provider: String,
+    /// The job that it is, where it is one and no person.
+    #[prost(message, optional, tag = "18")]
+    pub job: Option<Attestation>,
+}
+
+/// A job that a rule let in.
+#[derive(Clone, PartialEq, Message)]
+pub struct Attestation {
+    /// The rule, by its name in the configuration.
+    #[prost(string, tag = "1")]
+    pub rule: String,
+    /// The id that the platform gave what it is a job of.
+    #[prost(string, tag = "2")]
+    pub id: String,
+    /// `name=value` of what the rule compared and of what says which job it was, sorted.
+    #[prost(string, repeated, tag = "3")]
+    pub claims: Vec<String>,
 }
 
 /// A person gave a login back before its end.

@@ -286,6 +286,11 @@ impl Namer<'_> {
         self.environment(&e.environment);
         self.others(&e.policies);
         self.other(&e.provider);
+        if let Some(job) = &e.job {
+            self.other(&job.rule);
+            self.other(&job.id);
+            self.others(&job.claims);
+        }
     }
 
     fn asked(&mut self, e: &ApprovalAsked) {

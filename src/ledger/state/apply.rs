@@ -230,6 +230,7 @@ impl State {
         self.requests.clear();
         self.descent.clear();
         self.logins.clear();
+        self.logins_by_caller.clear();
         self.rules_by_caller.clear();
         // What had an end is gone; its end would take away what has the same name from now on.
         self.ends.retain(|end| matches!(end, End::UsedOnce(_)));

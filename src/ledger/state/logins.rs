@@ -1,4 +1,4 @@
-//! People who signed in, as the fold knows them: whose SVID is whose, until it ends.
+//! People and jobs that signed in, as the fold knows them: whose SVID is whose, until it ends.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::ledger::record::{Identity, LoggedIn, SvidEvidence, TokenEvidence};
 use crate::revocation::Facts;
 use crate::seq::{CredentialId, Millis, Seq};
 
-/// A person's login. Its id is the serial number of the certificate, too.
+/// A login. Its id is the serial number of the certificate, too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Login {
     /// Its id.
@@ -42,6 +42,8 @@ pub struct Login {
     pub policy: u64,
     /// The provider, by its name in the configuration.
     pub provider: Box<str>,
+    /// The rule that let it in, where it is a job and no person.
+    pub job: Option<Box<str>>,
     /// The seq of its record.
     pub seq: Seq,
     /// The decision revision.
@@ -68,6 +70,7 @@ impl Login {
             environment: e.environment.as_str().into(),
             policy: e.policy_version,
             provider: e.provider.as_str().into(),
+            job: e.job.as_ref().map(|job| job.rule.as_str().into()),
             seq,
             revision,
             ended_at: None,
@@ -126,6 +129,7 @@ impl State {
     pub(super) fn log_in(&mut self, e: &LoggedIn, revision: Seq) {
         let Some(id) = CredentialId::from_slice(&e.credential) else { return };
         self.logins.insert(id, Arc::new(Login::of(e, id, self.head, revision)));
+        *self.logins_by_caller.or_insert(e.caller.as_str().into(), 0) += 1;
         self.ends.after(Millis(e.expires_at), End::Login(id));
     }
 
@@ -136,8 +140,19 @@ impl State {
         }
     }
 
+    /// A login's end has come.
+    pub(super) fn forget_login(&mut self, id: &CredentialId) {
+        let Some(login) = self.logins.remove(id) else { return };
+        if let Some(n) = self.logins_by_caller.value_mut(&login.caller) {
+            *n = n.saturating_sub(1);
+            if *n == 0 {
+                self.logins_by_caller.remove(&login.caller);
+            }
+        }
+    }
+
     /// A person's logins that have not ended by their time, in no order.
     pub fn logins_of<'a>(&'a self, person: &'a Identity) -> impl Iterator<Item = &'a Arc<Login>> {
-        self.logins.values().filter(move |login| login.person == *person)
+        self.logins.values().filter(move |login| login.job.is_none() && login.person == *person)
     }
 }

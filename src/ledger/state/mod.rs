@@ -113,6 +113,8 @@ pub struct State {
     pub removed: Removed,
     /// People who signed in, until the end of their certificates.
     pub logins: Map<CredentialId, Arc<Login>>,
+    /// How many of them each SPIFFE ID has.
+    pub logins_by_caller: Map<Box<str>, u32>,
     /// Small things with an end, by it.
     ends: Calendar<End>,
 }
@@ -193,6 +195,7 @@ impl State {
             bytes: self.bytes,
             removed: self.removed.clone(),
             logins: self.logins.clone(),
+            logins_by_caller: self.logins_by_caller.clone(),
             ends: self.ends.clone(),
         }
     }

@@ -59,7 +59,7 @@ impl State {
                     }
                 }
                 End::Login(id) => {
-                    self.logins.remove(&id);
+                    self.forget_login(&id);
                 }
                 End::CallerRule(caller) => {
                     if let Some(n) = self.rules_by_caller.value_mut(&caller) {

@@ -107,7 +107,7 @@ impl Decider {
     ) -> Result<Option<Shared<'a>>, No> {
         let decided = self.decide(view, compiled, caller, want, || [0; 16])?;
         // A person's records name their sender, which is not in what they have in common.
-        if caller.person().is_some() || decided.policy.set.reads(Action::Work(Work::Exchange)).reads_approvals() {
+        if caller.ancestor().is_some() || decided.policy.set.reads(Action::Work(Work::Exchange)).reads_approvals() {
             return Ok(None);
         }
         let draft = self.draft(caller, want, &decided);

@@ -1,4 +1,4 @@
-//! Who stands behind the caller: those it acts for, and the person who signed in.
+//! Who stands behind the caller: those it acts for, and the person or the job that signed in.
 
 use super::{Fact, Value};
 
@@ -13,4 +13,8 @@ pub(super) const FACTS: &[Fact] = &[
     Fact::new("context.person.amr", |c| c.question.person().map(|p| Value::Texts(p.amr.to_vec()))),
     Fact::new("context.person.acr", |c| c.question.person().and_then(|p| p.acr).map(Value::Text)),
     Fact::new("context.person.auth_time", |c| c.question.person().map(|p| Value::Moment(p.auth_time))),
+    Fact::new("context.job.issuer", |c| c.question.attested().map(|j| Value::Text(j.issuer))),
+    Fact::new("context.job.rule", |c| c.question.attested().map(|j| Value::Text(j.rule))),
+    Fact::new("context.job.id", |c| c.question.attested().map(|j| Value::Text(j.id))),
+    Fact::new("context.job.claims", |c| c.question.attested().map(|j| Value::Texts(j.claims.to_vec()))),
 ];

@@ -39,6 +39,8 @@ pub(super) fn config(source: &Source, base: &Path, environment: &[(String, Strin
     own_issuer(&values, &mut conflict);
     let export = export(&values, base, &mut conflict);
     own_domain_apart(&values, &mut conflict);
+    let stray = attestation(&source.file, &values);
+    wrong.extend(stray);
     if !wrong.is_empty() {
         return Err(wrong);
     }
@@ -165,11 +167,35 @@ fn own_domain_apart(values: &Values, conflict: &mut impl FnMut(&'static str, &st
     }
 }
 
+/// Each rule on which jobs are let in is for an issuer of theirs, and narrow enough.
+fn attestation(file: &str, values: &Values) -> Vec<Complaint> {
+    let about = |line, what: String, remedy: String| Complaint {
+        file: file.to_owned(),
+        line,
+        column: 0,
+        what: format!("attestation: {what}"),
+        remedy,
+        keys: Vec::new(),
+    };
+    let domain = values.text("own_domain.trust_domain").is_some();
+    let homeless = values.attestation.first().filter(|_| !domain).map(|rule| {
+        let remedy = "set own_domain.trust_domain: jobs get SVIDs of it";
+        about(rule.line, "there is no trust domain of our own".to_owned(), remedy.to_owned())
+    });
+    let wrong = values.attestation.iter().filter_map(|rule| {
+        let (what, remedy) = rule.defect(&values.oidc_issuers)?;
+        Some(about(rule.line, what, remedy))
+    });
+    homeless.into_iter().chain(wrong).collect()
+}
+
 fn own_domain(v: &Values) -> Option<Option<Settings>> {
     let Some(name) = v.text("own_domain.trust_domain") else { return Some(None) };
+    let login_ttl_ms = v.number("own_domain.login_ttl")?.min(v.number("svid.max_ttl")?);
     Some(Some(Settings {
         trust_domain: TrustDomain::parse(&name).ok()?,
-        login_ttl_ms: v.number("own_domain.login_ttl")?.min(v.number("svid.max_ttl")?),
+        login_ttl_ms,
+        attest_rules: v.attestation.iter().map(|rule| rule.rule(login_ttl_ms)).collect(),
         device_login: v.flag("own_domain.device_login")?,
     }))
 }

@@ -1,56 +1,7 @@
 //! Every key of the configuration: one table for reading, for defaults, for environment variables and for the reference in docs.
 
+pub use super::form::{Form, Unset};
 use crate::limits as l;
-
-/// What a value looks like.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Form {
-    /// A name of letters, digits and `._:/@+-`.
-    Name,
-    /// A list of names.
-    Names,
-    /// A trust domain.
-    TrustDomain,
-    /// An https URL without path, query and fragment at the end.
-    HttpsUrl,
-    /// A path; relative ones begin at the configuration file's directory.
-    Path,
-    /// A list of paths.
-    Paths,
-    /// An https URL, or one of http on this host.
-    WebhookUrl,
-    /// An IP address and port.
-    Address,
-    /// A whole number from … to ….
-    Number(u64, u64),
-    /// A list of whole numbers.
-    Numbers,
-    /// A duration from … to …, milliseconds.
-    Duration(u64, u64),
-    /// A size from … to …, bytes.
-    Size(u64, u64),
-    /// A duration or a size.
-    Keep,
-    /// The storage engine.
-    Engine,
-    /// True or false.
-    Flag,
-    /// A text, as this says.
-    Text(&'static str),
-}
-
-/// What holds where nobody sets the key.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Unset {
-    /// It must be set.
-    Required,
-    /// Nothing. The text says what follows from that.
-    Absent(&'static str),
-    /// This, as TOML.
-    Is(&'static str),
-    /// The bound itself: the largest value that may be set.
-    Ceiling,
-}
 
 /// One key.
 #[derive(Clone, Copy, Debug)]
@@ -122,9 +73,9 @@ pub const KEYS: &[Key] = &[
     key("oidc_issuers.environments", Names, Required, "The environments in which its tokens count."),
     key(
         "oidc_issuers.uses",
-        Text("list of `login`, `subject`"),
+        Text("list of `login`, `subject`, `attest`"),
         Required,
-        "What its tokens are taken for: `login` of people, `subject` tokens that say on whose behalf something is asked for.",
+        "What its tokens are taken for: `login` of people, `subject` tokens that say on whose behalf something is asked for, `attest` of jobs.",
     ),
     key(
         "oidc_issuers.audience",
@@ -173,6 +124,24 @@ pub const KEYS: &[Key] = &[
         Text("list of `{ group, upstream, scopes }`"),
         Absent("groups bound nothing but what policy says"),
         "What a group's members may. Where there is a line, nothing is given on a subject's behalf that no line of its groups gives.",
+    ),
+    key(
+        "oidc_issuers.platform",
+        Text("`github`, `gitlab`, `buildkite`, `kubernetes`, `other`"),
+        Absent("none; `attest` needs it"),
+        "Whose jobs its tokens are of: which claims are ids, and what may begin a job. docs/ci.md.",
+    ),
+    key(
+        "oidc_issuers.id_claim",
+        Text("text"),
+        Absent("that of the platform; `other` needs it"),
+        "The claim that is an id nobody else ever gets; `a/b` is `b` in the object `a`.",
+    ),
+    key(
+        "oidc_issuers.key_bound",
+        Flag,
+        Absent("that of the platform; of `other` false"),
+        "`aud` is `server.issuer`, `#` and the thumbprint of the job's key; else `server.issuer` alone.",
     ),
     key(
         "store.engine",
@@ -315,6 +284,25 @@ pub const KEYS: &[Key] = &[
         Is("false"),
         "People may also sign in by device code (RFC 8628), whose ID tokens are bound to no key: one is taken once, and within two minutes.",
     ),
+    key(
+        "attestation.name",
+        Text("1 to 32 lower-case letters, digits, hyphens"),
+        Required,
+        "The last segment of the SPIFFE ID of those whom it lets in.",
+    ),
+    key("attestation.issuer", Text("the name of one of [[oidc_issuers]]"), Required, "Whose tokens. It has the use `attest`."),
+    key(
+        "attestation.claims",
+        Text("table of texts, or of lists of them"),
+        Required,
+        "What claims have to be, any of these values; `refs/tags/*` is everything below. One is an id that nobody else gets. docs/ci.md.",
+    ),
+    key(
+        "attestation.svid_ttl",
+        Duration(l::LOGIN_TTL_MIN_MS, l::LOGIN_TTL_MS),
+        Absent("`own_domain.login_ttl`"),
+        "The longest life of an SVID.",
+    ),
     key("webhooks.name", Name, Required, "What it is called in `mayfly webhook list`. How far it came is kept under this name."),
     key(
         "webhooks.url",
@@ -372,6 +360,10 @@ pub const LISTS: &[(&str, &str)] = &[
     (
         "oidc_issuers",
         "One section per OIDC issuer whose tokens are taken; docs/delegation.md says for what. No variable sets them.",
+    ),
+    (
+        "attestation",
+        "One section per rule on which CI jobs and pods are let in; the first that is for a job counts. docs/ci.md. No variable sets them.",
     ),
     ("webhooks", "One section per receiver, at most 8; docs/webhooks.md. No variable sets them."),
 ];

@@ -3,8 +3,10 @@
 //! `keys::KEYS` is the one table of what there is; `docs/configuration.md` is written from it. [`Config`] is what the rest of the house
 //! reads. [`mod@validate`] looks at what the configuration names: files, certificates, directories, policies.
 
+mod attestation;
 mod build;
 mod export;
+mod form;
 pub mod keys;
 mod oidc;
 mod reference;

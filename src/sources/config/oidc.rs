@@ -7,7 +7,7 @@ use crate::document::url::WebUrl;
 use crate::document::{Field, Section};
 use crate::identity::jwk::Algorithm;
 use crate::identity::oidc::discovery::issuer_url;
-use crate::identity::oidc::{Issuer, Right, Use};
+use crate::identity::oidc::{Attesting, Issuer, Platform, Right, Use};
 use crate::limits;
 
 /// One of `[[oidc_issuers]]`.
@@ -65,7 +65,18 @@ fn issuer(section: &Section<'_>, line: usize) -> Option<OidcIssuer> {
     let groups = section.optional("groups_claim");
     let groups_claim = groups.as_ref().map(|f| f.text(limits::NAME_BYTES));
     let rights = section.optional("rights").map_or(Some(Vec::new()), |f| rights(&f, groups.is_some()));
+    let jobs = attesting(section);
     let uses = uses?;
+    if uses.contains(&Use::Attest) && uses.contains(&Use::Login) {
+        section.required("uses").and_then(|f| f.wrong::<()>("has login and attest", "people and jobs have issuers of their own"));
+    }
+    let jobs = match (jobs?, uses.contains(&Use::Attest)) {
+        (None, true) => section.required("platform").map(|_| None)?,
+        (Some(_), false) => section
+            .required("platform")
+            .and_then(|f| f.wrong(r#"is set without the use "attest""#, "add it to uses, or leave platform out"))?,
+        (jobs, _) => jobs,
+    };
     if audience.is_none() && uses.contains(&Use::Login) {
         // Complained about with all else that is missing.
         section.required("audience")?;
@@ -81,8 +92,31 @@ fn issuer(section: &Section<'_>, line: usize) -> Option<OidcIssuer> {
         scopes_claim: optional(scopes_claim)?,
         groups_claim: optional(groups_claim)?,
         rights: rights?,
+        jobs,
     };
     Some(OidcIssuer { issuer, keys: keys?, ca_file: optional(ca_file)?, line })
+}
+
+/// `platform`, and for one that we do not know what it is like.
+fn attesting(section: &Section<'_>) -> Option<Option<Attesting>> {
+    let (id, bound) = (section.optional("id_claim"), section.optional("key_bound"));
+    let Some(field) = section.optional("platform") else {
+        for field in id.iter().chain(&bound) {
+            field.wrong::<()>("is set without platform", "leave it out");
+        }
+        return id.or(bound).is_none().then_some(None);
+    };
+    let platform = field.one_of(&Platform::ALL)?;
+    if platform != Platform::Other {
+        for field in id.iter().chain(&bound) {
+            field.wrong::<()>("is known of this platform", "leave it out: it is for platform = \"other\"");
+        }
+        let id_claim = platform.ids().first().filter(|_| id.or(bound).is_none())?;
+        return Some(Some(Attesting { platform, id_claim: (*id_claim).to_owned(), key_bound: platform.chooses_audience() }));
+    }
+    let id_claim = id.or_else(|| section.required("id_claim"))?.text(limits::NAME_BYTES)?;
+    let key_bound = bound.map_or(Some(false), |f| f.boolean())?;
+    Some(Some(Attesting { platform, id_claim, key_bound }))
 }
 
 /// What may be left out and, where it is not, must be right.
@@ -91,7 +125,7 @@ fn optional<T>(value: Option<Option<T>>) -> Option<Option<T>> {
 }
 
 /// It stands in SPIFFE IDs as a segment.
-fn short_name(field: &Field<'_>) -> Option<String> {
+pub(super) fn short_name(field: &Field<'_>) -> Option<String> {
     let text = field.text(32)?;
     let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if plain { Some(text) } else { field.wrong(format!("is {text:?}"), "1 to 32 lower-case letters, digits and hyphens") }
@@ -104,11 +138,11 @@ fn url(field: &Field<'_>, right: impl Fn(&str) -> bool) -> Option<String> {
 }
 
 fn uses(field: &Field<'_>) -> Option<Vec<Use>> {
-    let items = field.list(2)?;
+    let items = field.list(3)?;
     if items.is_empty() {
-        return field.wrong("is empty", "login, subject or both");
+        return field.wrong("is empty", "some of login, subject, attest");
     }
-    items.iter().map(|item| item.one_of(&[("login", Use::Login), ("subject", Use::Subject)])).collect()
+    items.iter().map(|item| item.one_of(&[("login", Use::Login), ("subject", Use::Subject), ("attest", Use::Attest)])).collect()
 }
 
 fn algorithms(field: &Field<'_>) -> Option<Vec<Algorithm>> {

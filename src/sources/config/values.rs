@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::attestation::{self, RuleEntry};
 use super::keys::{self, BUNDLES_VARIABLE, Form, KEYS, Key, Unset, is_list};
 use super::oidc::{self, OidcIssuer};
 pub(super) use super::webhooks::WebhookEntry;
@@ -47,6 +48,7 @@ pub(super) struct Values {
     pub values: BTreeMap<&'static str, Value>,
     pub bundles: Vec<BundleEntry>,
     pub oidc_issuers: Vec<OidcIssuer>,
+    pub attestation: Vec<RuleEntry>,
     pub webhooks: Vec<WebhookEntry>,
     /// Where a key was set in the file.
     pub lines: BTreeMap<&'static str, usize>,
@@ -95,6 +97,10 @@ impl Values {
             }
             if name == "oidc_issuers" {
                 self.oidc_issuers = oidc::issuers(&field).unwrap_or_default();
+                continue;
+            }
+            if name == "attestation" {
+                self.attestation = attestation::rules(&field).unwrap_or_default();
                 continue;
             }
             if name == "webhooks" {

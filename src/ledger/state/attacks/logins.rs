@@ -150,6 +150,58 @@ fn a_login_that_is_decided_before_a_revocation_and_comes_after_it_is_void() {
     assert_eq!(reason(&log.put(locked)[1]), Reason::Locked, "and nothing new");
 }
 
+fn run(login: &mut LoggedIn) {
+    login.caller = "spiffe://people.example/ci/hub/1/deploy".into();
+    login.job = Some(Attestation { rule: "deploy".into(), id: "1".into(), claims: vec!["ref=main".into()] });
+}
+
+#[test]
+fn a_run_is_whole_and_has_nothing_of_a_person() {
+    let mut log = log();
+    type Change = fn(&mut LoggedIn);
+    let cases: [(&str, Change); 6] = [
+        ("no rule", |l| l.job.as_mut().unwrap().rule.clear()),
+        ("no id", |l| l.job.as_mut().unwrap().id.clear()),
+        ("too many claims", |l| l.job.as_mut().unwrap().claims = vec![String::new(); limits::ATTESTED_CLAIMS + 1]),
+        ("a second factor", |l| l.amr = vec!["mfa".into()]),
+        ("a class", |l| l.acr = "high".into()),
+        ("a time of signing in", |l| l.auth_time = 1),
+    ];
+    for (n, (what, change)) in cases.into_iter().enumerate() {
+        let records = login(&log, 10 + n as u8, &format!("t{n}"), |l| {
+            run(l);
+            change(l);
+        });
+        assert_eq!(reason(&log.put(records)[1]), Reason::InvalidField, "{what}");
+    }
+    let whole = login(&log, 1, "t", run);
+    assert!(log.put(whole).iter().all(Result::is_ok));
+    assert_eq!(log.state.login_alive(&id(1), log.time).unwrap().job.as_deref(), Some("deploy"));
+    assert_eq!(log.state.logins_of(&ada()).count(), 0, "it is nobody's login, though its token has the same issuer and sub");
+    // It approves nothing, also where a registration names it.
+    let task = log.opened(&[]);
+    let (approval, ask) = asked(&mut log, &task);
+    log.put(vec![ask])[0].clone().unwrap();
+    let mut give = given_by(&log, Who::Person(ada()), &approval);
+    if let Some(Event::ApprovalDecided(e)) = &mut give.event {
+        e.login = vec![1; 16];
+    }
+    assert_eq!(reason(&log.put(vec![give])[0]), Reason::NotYours);
+}
+
+#[test]
+fn runs_of_one_rule_are_bounded_by_themselves_and_make_room_as_they_end() {
+    let mut log = log();
+    for n in 1..=200 {
+        let one = login(&log, n, &format!("t{n}"), run);
+        assert!(log.put(one).iter().all(Result::is_ok), "more than a person has: {n}");
+    }
+    assert_eq!(log.state.logins_by_caller.get("spiffe://people.example/ci/hub/1/deploy"), Some(&200));
+    log.time = log.time.plus(3 * limits::LOGIN_TTL_MS);
+    log.opened(&[]);
+    assert!(log.state.logins.is_empty() && log.state.logins_by_caller.is_empty());
+}
+
 #[test]
 fn a_person_has_a_bounded_number_of_logins_and_each_ends_once() {
     let mut log = log();

@@ -104,6 +104,9 @@ impl State {
         }
         let id = CredentialId::from_slice(&e.login).ok_or_else(|| malformed("a credential id that is not 16 bytes"))?;
         let login = self.login_alive(&id, time)?;
+        if login.job.is_some() {
+            return Err(Refusal::new(Reason::NotYours, format!("{} is a job: approving takes a person", login.caller)));
+        }
         match login.person == *who {
             true => Ok(Some(login)),
             false => Err(Refusal::new(Reason::NotYours, format!("login {id} is somebody else's"))),

@@ -1,4 +1,4 @@
-//! Whether a person's login takes effect, and whether one still stands.
+//! Whether a login takes effect, and whether one still stands.
 
 use super::super::logins::facts_of_login;
 use super::super::{Login, State, Verdict, serial_of_login};
@@ -36,6 +36,13 @@ impl State {
         if person.issuer.is_empty() || person.sub.is_empty() || e.certificate.len() != 32 || e.amr.len() > limits::LOGIN_AMR {
             return Err(malformed("a login of nobody, without its certificate, or with too many methods"));
         }
+        if let Some(job) = &e.job {
+            let whole = !job.rule.is_empty() && !job.id.is_empty() && job.claims.len() <= limits::ATTESTED_CLAIMS;
+            // A job is nobody who could have a second factor.
+            if !whole || !e.amr.is_empty() || !e.acr.is_empty() || e.auth_time != 0 {
+                return Err(malformed("a job without rule or id, with too many claims, or one that signed in like a person"));
+            }
+        }
         if svid.serial != serial_of_login(&id) || svid.not_after != e.expires_at {
             return Err(malformed("a login whose certificate is another one"));
         }
@@ -55,8 +62,12 @@ impl State {
         if self.logins.len() >= limits::LOGINS {
             return Err(Refusal::limit("logins", limits::LOGINS as u64, wait));
         }
-        if self.logins_of(person).count() >= limits::LOGINS_PER_PERSON {
-            return Err(Refusal::limit("logins_per_person", limits::LOGINS_PER_PERSON as u64, wait));
+        let (name, most) = match e.job {
+            Some(_) => ("logins_per_attested", limits::LOGINS_PER_ATTESTED),
+            None => ("logins_per_person", limits::LOGINS_PER_PERSON),
+        };
+        if self.logins_by_caller.get(e.caller.as_str()).is_some_and(|n| *n as usize >= most) {
+            return Err(Refusal::limit(name, most as u64, wait));
         }
         match self.rules.blocks(&facts_of_login(e, id, person, revision)) {
             Some(hit) => Err(refused_by(&hit, "signing in")),

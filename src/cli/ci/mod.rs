@@ -1,0 +1,157 @@
+//! `mayfly ci`: what a CI job needs. `login` gives it an SVID for the token that its platform gives it.
+//!
+//! - `token`: where the token comes from, platform by platform.
+
+mod token;
+
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::Run;
+use super::error::CliError;
+use super::exit::Exit;
+use super::login::{Fresh, Kept, PublicArgs, answer, unreachable};
+use super::out::{Noun, escape};
+use crate::limits;
+use crate::seq::Millis;
+use crate::serve::attest::{AttestIssuer, AttestRequest, AttestWays};
+use crate::serve::people::LoginAnswer;
+use token::{Found, Given};
+
+/// `mayfly ci …`
+#[derive(Subcommand)]
+pub enum CiCommand {
+    /// Get an SVID for this job, on the token that its platform gives it; `mayfly logout` gives it back
+    ///
+    /// GitHub Actions (with `id-token: write`), Buildkite, and GitLab with an `id_tokens` entry named MAYFLY_ID_TOKEN are found by
+    /// themselves; anywhere else --token names the file that holds the token, as a projected one of Kubernetes.
+    Login(CiLoginArgs),
+}
+
+/// `mayfly ci login`
+#[derive(Args)]
+pub struct CiLoginArgs {
+    /// Whose token it is, by the issuer's name; needed where the server has several of a platform
+    #[arg(long, value_name = "NAME")]
+    issuer: Option<String>,
+    /// The rule to be let in by [default: the first that is for this job]
+    #[arg(long, value_name = "NAME")]
+    rule: Option<String>,
+    /// A file with the token, `-` being stdin [default: asked of the platform]
+    #[arg(long, value_name = "FILE")]
+    token: Option<PathBuf>,
+    #[command(flatten)]
+    public: PublicArgs,
+}
+
+/// What came of it.
+#[derive(Serialize)]
+struct Told {
+    spiffe_id: String,
+    trust_domain: String,
+    issuer: String,
+    credential: String,
+    expires_at: String,
+    svid: PathBuf,
+    key: PathBuf,
+}
+
+impl Noun for Told {
+    fn name(&self) -> String {
+        self.spiffe_id.clone()
+    }
+}
+
+/// Runs one.
+pub async fn run(command: CiCommand, run: &Run) -> Result<Exit, CliError> {
+    match command {
+        CiCommand::Login(args) => login(args, run).await,
+    }
+}
+
+async fn login(args: CiLoginArgs, run: &Run) -> Result<Exit, CliError> {
+    let settings = run.settings()?;
+    let (public, server) = args.public.listener(&settings, run)?;
+    let given = Given::here(args.token, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
+    let url = format!("{public}/attest");
+    let ways: AttestWays = answer(&server.get(&url, limits::LOGIN_BODY_BYTES).await.map_err(|e| unreachable(&public, &e))?)?;
+    let issuer = choose(&ways, args.issuer.as_deref(), given.platform())?;
+    let fresh = Fresh::make()?;
+    let audience = match issuer.key_bound {
+        true => format!("{}#{}", ways.audience, fresh.nonce),
+        false => ways.audience.clone(),
+    };
+    let Found(token) = given.token(&audience, run).await?;
+    let ask = AttestRequest { token: token.to_string(), csr: STANDARD.encode(&fresh.csr), rule: args.rule };
+    let body = Zeroizing::new(serde_json::to_string(&ask).map_err(CliError::ours)?);
+    let said = server.post_json(&url, body.to_string(), limits::LOGIN_BODY_BYTES).await;
+    let made: LoginAnswer = answer(&said.map_err(|e| unreachable(&public, &e))?)?;
+    let kept = Kept::beside(settings.file.as_deref())?;
+    kept.write(&made, &fresh.pem, &fresh.spki, &run.system)?;
+    let told = Told {
+        spiffe_id: made.spiffe_id,
+        trust_domain: ways.trust_domain.clone(),
+        issuer: issuer.name.clone(),
+        credential: made.credential,
+        expires_at: Millis(made.expires_at).to_string(),
+        svid: kept.svid(),
+        key: kept.key(),
+    };
+    run.out.one(&told)?;
+    run.out.say(format_args!("this job is {} until {}", told.spiffe_id, told.expires_at));
+    Ok(Exit::Ok)
+}
+
+/// The one that is named, else the only one of the platform that we are on.
+fn choose<'a>(ways: &'a AttestWays, named: Option<&str>, platform: Option<&str>) -> Result<&'a AttestIssuer, CliError> {
+    let names = |all: &[&AttestIssuer]| all.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join(", ");
+    let all: Vec<&AttestIssuer> = ways.issuers.iter().collect();
+    if let Some(name) = named {
+        let none = || {
+            let what = format!("there is no issuer {}; there are {}", escape::for_terminal(name), names(&all));
+            CliError::Usage(what)
+        };
+        return all.iter().find(|i| i.name == name).copied().ok_or_else(none);
+    }
+    let fit: Vec<&AttestIssuer> = all.iter().copied().filter(|i| platform.is_none_or(|p| p == i.platform)).collect();
+    match (fit.as_slice(), platform) {
+        ([one], _) => Ok(one),
+        ([], Some(platform)) => Err(CliError::Usage(format!(
+            "this is a job of {platform}, of which the server takes no tokens; it takes {}",
+            names(&all)
+        ))),
+        ([], None) => Err(CliError::Usage("this server lets no jobs in ([[oidc_issuers]], uses attest)".to_owned())),
+        (several, _) => Err(CliError::Usage(format!("whose token is it? give --issuer: one of {}", names(several)))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_issuer_is_chosen_by_its_name_or_by_the_platform_that_we_are_on() {
+        let issuer = |name: &str, platform: &str| AttestIssuer {
+            name: name.into(),
+            issuer: "https://i".into(),
+            platform: platform.into(),
+            key_bound: false,
+        };
+        let ways = AttestWays {
+            trust_domain: "t".into(),
+            audience: "a".into(),
+            issuers: vec![issuer("hub", "github"), issuer("lab", "gitlab"), issuer("lab2", "gitlab")],
+        };
+        let name = |named, platform| choose(&ways, named, platform).map(|i| i.name.clone());
+        assert_eq!(name(None, Some("github")).unwrap(), "hub");
+        assert_eq!(name(Some("lab2"), Some("github")).unwrap(), "lab2", "who names one is believed");
+        for (named, platform) in [(None, Some("gitlab")), (None, Some("buildkite")), (None, None), (Some("x"), None)] {
+            assert!(matches!(name(named, platform), Err(CliError::Usage(_))), "{named:?} {platform:?}");
+        }
+    }
+}

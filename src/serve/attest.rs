@@ -1,0 +1,92 @@
+//! HTTPS for jobs and pods: an SVID of our own trust domain for a token of the platform that runs them.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::people::{answered, json, key_of, place, told};
+use super::public::Published;
+use crate::authority::Authority;
+use crate::identity::oidc::{Use, peek_issuer};
+use crate::logins::{SignedIn, Token};
+use crate::oidc::NotTaken;
+use crate::own_domain::not_configured;
+use crate::refusal::{No, Reason, Refusal};
+
+/// What a job needs to know before it asks its platform for a token.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AttestWays {
+    /// The trust domain that jobs become members of.
+    pub trust_domain: String,
+    /// `aud` of their tokens; before `#` and the thumbprint of the key, where the issuer has that.
+    pub audience: String,
+    /// Whose tokens are taken.
+    pub issuers: Vec<AttestIssuer>,
+}
+
+/// One whose tokens are taken.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AttestIssuer {
+    /// Its short name.
+    pub name: String,
+    /// Its issuer URL.
+    pub issuer: String,
+    /// Whose jobs they are, by the platform's name.
+    pub platform: String,
+    /// `aud` names the key, too.
+    pub key_bound: bool,
+}
+
+/// What a job attests with.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields)]
+pub struct AttestRequest {
+    /// The token.
+    pub token: String,
+    /// A PKCS#10 request for a fresh key, DER in base64.
+    pub csr: String,
+    /// The rule to be let in by; the first that is for it, where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+}
+
+pub(super) async fn ways(State(published): State<Published>) -> Response {
+    let authority = published.authority();
+    let Some(own) = &authority.own_domain else { return told(&No::Refusal(not_configured())) };
+    let issuers = authority.oidc.all().iter().filter_map(|known| {
+        let (issuer, jobs) = (&known.issuer, known.issuer.jobs.as_ref()?);
+        let (name, platform) = (issuer.name.clone(), jobs.platform.name().to_owned());
+        Some(AttestIssuer { name, issuer: issuer.issuer.clone(), platform, key_bound: jobs.key_bound })
+    });
+    let (trust_domain, audience) = (own.settings.trust_domain.as_str().to_owned(), own.audience(None));
+    json(StatusCode::OK, &AttestWays { trust_domain, audience, issuers: issuers.collect() })
+}
+
+pub(super) async fn attest(State(published): State<Published>, body: Bytes) -> Response {
+    answered(attested(published.authority(), &body).await)
+}
+
+async fn attested(authority: &Authority, body: &[u8]) -> Result<SignedIn, No> {
+    let (own, _place) = place(authority)?;
+    let ask: AttestRequest = serde_json::from_slice(body)
+        .map_err(|_| Refusal::field("body", "is not JSON with token and csr, perhaps rule, all texts, and nothing else"))?;
+    let key = key_of(&ask.csr)?;
+    let no = |what: String| No::Refusal(Refusal::new(Reason::NotAuthenticated, format!("the token is not taken: {what}")));
+    let iss = peek_issuer(&ask.token).ok_or_else(|| no("it is no JWS in compact form".to_owned()))?;
+    let known = authority.oidc.find(&iss).filter(|known| known.issuer.serves(Use::Attest));
+    let Some(jobs) = known.and_then(|known| known.issuer.jobs.as_ref()) else {
+        return Err(no("its issuer lets no jobs in here".to_owned()));
+    };
+    let thumbprint = key.nonce();
+    let audience = own.audience(jobs.key_bound.then_some(thumbprint.as_str()));
+    let (issuer, token) = authority.oidc.verify(&ask.token, &[&audience]).await.map_err(|why| match why {
+        NotTaken::NoKeys(_) => No::Refusal(Refusal::new(Reason::NotReady, why.to_string()).retry(Duration::from_secs(5))),
+        _ => no(why.to_string()),
+    })?;
+    authority.attest(&issuer, &Token::of(&issuer, &token), ask.rule.as_deref(), &key).await
+}

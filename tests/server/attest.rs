@@ -1,0 +1,367 @@
+//! Jobs that attest with a token of the platform that runs them, on a whole server: who is let in, as whom, and how it ends.
+
+use std::process::{Command, Output};
+
+use mayfly::cli::dev::Engine;
+use mayfly::pb::mayfly::v1 as pb;
+use mayfly::pb::mayfly::v1::audit_service_client::AuditServiceClient;
+use mayfly::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
+use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
+use mayfly::serve::attest::AttestWays;
+use mayfly::serve::people::{LoginAnswer, LoginRefused};
+use serde_json::{Value, json};
+
+use crate::people_rig::{DOMAIN, Key, Person, Rig, exchange};
+use crate::provider::{Provider, answer_json, seconds_now};
+
+const POLICY: &str = r#"
+@id("jobs-sign-in")
+permit (principal in Role::"jobs", action == Action::"SignIn", resource)
+when { context has job && !context.job.claims.contains("runner_environment=self-hosted") };
+
+@id("jobs-work")
+permit (principal in Role::"jobs", action in Action::"Work", resource == Upstream::"echo")
+when { context.purpose != "" };
+"#;
+
+/// `aud` where the platform lets no job choose.
+const ISSUER: &str = "https://dev.mayfly.internal";
+
+/// Two platforms beside the people's provider.
+struct Runs {
+    rig: Rig,
+    hub: Provider,
+    lab: Provider,
+    pods: Provider,
+}
+
+impl Runs {
+    fn new() -> Runs {
+        Runs::on(Engine::Memory)
+    }
+
+    fn on(engine: Engine) -> Runs {
+        let (hub, lab, pods) = (Provider::start(), Provider::start(), Provider::start());
+        let section = |p: &Provider, name: &str, platform: &str| {
+            p.section(name, &["dev"], &format!("uses = [\"attest\"]\nplatform = \"{platform}\""))
+        };
+        let sections =
+            [section(&hub, "hub", "github"), section(&lab, "lab", "gitlab"), section(&pods, "pods", "kubernetes")].concat();
+        let rules = r#"
+[[attestation]]
+name = "deploy"
+issuer = "hub"
+claims = { repository_id = "1296269", ref = ["refs/heads/main", "refs/tags/*"] }
+svid_ttl = "10m"
+
+[[attestation]]
+name = "any"
+issuer = "lab"
+claims = { project_id = "22", ref = "main" }
+
+[[attestation]]
+name = "api"
+issuer = "pods"
+claims = { "kubernetes.io/serviceaccount/uid" = "0c2b-1" }
+"#;
+        let rig = Rig::edited(engine, "", &|world| {
+            let edit = |path: &str, change: &dyn Fn(String) -> String| {
+                let path = world.dir().join(path);
+                std::fs::write(&path, change(std::fs::read_to_string(&path).unwrap())).unwrap();
+            };
+            edit("mayfly.toml", &|text| text + &sections + rules);
+            edit("policy/policy.cedar", &|text| text + POLICY);
+            let people = format!("\"spiffe://{DOMAIN}/people\"]");
+            edit("policy/roles.toml", &|text| {
+                let text = text.replacen(&people, &format!("\"spiffe://{DOMAIN}/people\", \"spiffe://{DOMAIN}/ci\"]"), 1);
+                format!("{text}\n[role.jobs]\nunder = [\"spiffe://{DOMAIN}/ci\"]\n")
+            });
+        });
+        Runs { rig, hub, lab, pods }
+    }
+
+    /// Good claims of a deployment, for a key.
+    fn deploy(&self, key: &Key) -> Value {
+        let mut claims = self.hub.claims("repo:acme/web:ref:refs/heads/main", &format!("{ISSUER}#{}", key.nonce()));
+        let more = json!({
+            "repository": "acme/web", "repository_id": "1296269", "repository_owner_id": "42", "ref": "refs/heads/main", "sha": "0a1b",
+            "event_name": "push", "run_id": "700", "run_attempt": "1", "actor_id": "5", "runner_environment": "github-hosted",
+            "jti": key.nonce(),
+        });
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        claims
+    }
+
+    async fn ask(&self, token: &str, key: &Key) -> Result<LoginAnswer, LoginRefused> {
+        self.ask_for(json!({"token": token, "csr": key.csr()}), token).await
+    }
+
+    async fn ask_for(&self, body: Value, token: &str) -> Result<LoginAnswer, LoginRefused> {
+        let (https, base) = self.rig.public();
+        for again in 0.. {
+            let answer = https.post_json(&format!("{base}/attest"), body.to_string(), 1 << 20).await.unwrap();
+            if answer.status.is_success() {
+                return Ok(serde_json::from_slice(&answer.body).unwrap());
+            }
+            let no: LoginRefused = serde_json::from_slice(&answer.body).unwrap_or_default();
+            if no.reason != "NOT_READY" || again > 50 {
+                assert!(token.is_empty() || !no.message.contains(token), "a token is told to nobody");
+                return Err(no);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        unreachable!()
+    }
+
+    /// A job that was let in.
+    async fn run(&self) -> Person {
+        let key = Key::new();
+        let answer = self.ask(&self.hub.token(&self.deploy(&key)), &key).await.unwrap_or_else(|no| panic!("{no:?}"));
+        Person::of(answer, &key)
+    }
+
+    async fn release(&self, who: &Person, what: &Person) -> Result<(), tonic::Status> {
+        let request = pb::ReleaseRequest { credential_id: what.answer.credential.clone() };
+        TokenServiceClient::new(self.rig.channel(who, false).await).release(request).await.map(drop)
+    }
+
+    async fn you(&self) -> tonic::transport::Channel {
+        self.rig.world.channel("operator/you", self.rig.running().addresses().admin).await.unwrap()
+    }
+
+    /// Every record whose text has this.
+    async fn records(&self, event: &str) -> Vec<String> {
+        let mut audit = AuditServiceClient::new(self.you().await);
+        let found = audit.search_records(pb::SearchRecordsRequest::default()).await.unwrap().into_inner();
+        found.records.into_iter().map(|r| format!("{r:?}")).filter(|r| r.contains(event)).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_who_its_repository_is_and_works_in_tasks_of_its_own() {
+    let jobs = Runs::new();
+    let ways = jobs.rig.get("/attest").await;
+    let ways: AttestWays = serde_json::from_slice(&ways.body).unwrap();
+    assert_eq!((ways.audience.as_str(), ways.trust_domain.as_str()), (ISSUER, DOMAIN));
+    let of = |name: &str| ways.issuers.iter().find(|i| i.name == name).unwrap();
+    assert_eq!((of("hub").key_bound, of("lab").key_bound, of("hub").platform.as_str()), (true, false, "github"));
+    let job = jobs.run().await;
+    assert_eq!(job.answer.spiffe_id, format!("spiffe://{DOMAIN}/ci/hub/1296269/deploy"));
+    let life = job.answer.expires_at / 1000 - seconds_now();
+    assert!((590..=600).contains(&life), "the rule's ten minutes: {life}");
+    let who = jobs.rig.whoami(&job).await.unwrap();
+    assert!(who.person.is_none(), "a job is no person: {who:?}");
+    let issued = jobs.rig.exchange(&job, exchange("echo:read", "")).await.unwrap();
+    assert!(!issued.credential_id.is_empty());
+    // What rests on the job's SVID ends with it.
+    let mut revocation = RevocationServiceClient::new(jobs.you().await);
+    let target = pb::target::Target::CredentialId(job.answer.credential.clone());
+    let request = pb::RevokeRequest {
+        targets: vec![pb::Target { target: Some(target) }],
+        reason: "a leaked runner".into(),
+        confirmation: Some(pb::Confirmation { credentials: 0, all: true }),
+        ..Default::default()
+    };
+    let hits = revocation.revoke(request).await.unwrap().into_inner().hits.unwrap();
+    assert!(hits.credentials >= 2, "{hits:?}");
+    assert!(jobs.rig.whoami(&job).await.is_err());
+    assert!(jobs.rig.exchange(&job, exchange("echo:read", "")).await.is_err());
+    let again = jobs.run().await;
+    jobs.rig.whoami(&again).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_forged_variant_of_a_runs_token_is_refused() {
+    let jobs = Runs::new();
+    let (key, stranger, now) = (Key::new(), Provider::start(), seconds_now());
+    jobs.run().await;
+    let good = jobs.deploy(&key);
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut claims = good.clone();
+        change(&mut claims);
+        claims
+    };
+    let signed = |claims: &Value| jobs.hub.token(claims);
+    let stolen = jobs.deploy(&Key::new());
+    let tokens = [
+        ("for another server", signed(&with(&|c| c["aud"] = "https://other.example".into())), "NOT_AUTHENTICATED"),
+        ("for us and no key", signed(&with(&|c| c["aud"] = ISSUER.into())), "NOT_AUTHENTICATED"),
+        ("for another key", signed(&stolen), "NOT_AUTHENTICATED"),
+        ("for us and another", signed(&with(&|c| c["aud"] = json!([c["aud"], "https://other.example"]))), "NOT_AUTHENTICATED"),
+        ("in a list", signed(&with(&|c| c["aud"] = json!([c["aud"]]))), "NOT_AUTHENTICATED"),
+        ("that ended", signed(&with(&|c| (c["iat"], c["exp"]) = ((now - 600).into(), (now - 1).into()))), "NOT_AUTHENTICATED"),
+        (
+            "of tomorrow",
+            signed(&with(&|c| (c["iat"], c["exp"]) = ((now + 3600).into(), (now + 3700).into()))),
+            "NOT_AUTHENTICATED",
+        ),
+        ("of another issuer's key", stranger.token(&good), "NOT_AUTHENTICATED"),
+        ("of another platform's key", jobs.lab.token(&good), "NOT_AUTHENTICATED"),
+        (
+            "of people's provider",
+            jobs.rig.provider.token(&with(&|c| c["iss"] = jobs.rig.provider.issuer.clone().into())),
+            "NOT_AUTHENTICATED",
+        ),
+        ("with alg none", jobs.hub.token_with(|h| h["alg"] = "none".into(), &good), "NOT_AUTHENTICATED"),
+        ("with alg HS256", jobs.hub.token_with(|h| h["alg"] = "HS256".into(), &good), "NOT_AUTHENTICATED"),
+        ("with a key in it", jobs.hub.token_with(|h| h["jwk"] = json!({"kty": "EC"}), &good), "NOT_AUTHENTICATED"),
+        ("with a key elsewhere", jobs.hub.token_with(|h| h["jku"] = "https://evil.example".into(), &good), "NOT_AUTHENTICATED"),
+        ("of another repository", signed(&with(&|c| c["repository_id"] = "9".into())), "NOT_YOURS"),
+        (
+            "of a fork of the same name",
+            signed(&with(&|c| (c["repository_id"], c["repository_owner_id"]) = ("9".into(), "8".into()))),
+            "NOT_YOURS",
+        ),
+        (
+            "of a request to merge",
+            signed(&with(&|c| (c["event_name"], c["ref"]) = ("pull_request".into(), "refs/pull/7/merge".into()))),
+            "NOT_YOURS",
+        ),
+        ("of a fork's request on main", signed(&with(&|c| c["event_name"] = "pull_request_target".into())), "NOT_YOURS"),
+        ("of another branch", signed(&with(&|c| c["ref"] = "refs/heads/feature".into())), "NOT_YOURS"),
+        ("of no repository", signed(&with(&|c| drop(c.as_object_mut().unwrap().remove("repository_id")))), "NOT_YOURS"),
+        (
+            "of a runner that policy does not like",
+            signed(&with(&|c| c["runner_environment"] = "self-hosted".into())),
+            "DENIED_BY_POLICY",
+        ),
+        ("that is none", "a.b.c".to_owned(), "NOT_AUTHENTICATED"),
+        ("that is nothing", String::new(), "NOT_AUTHENTICATED"),
+    ];
+    for (what, token, reason) in tokens {
+        let no = jobs.ask(&token, &key).await.err().unwrap_or_else(|| panic!("a token {what} was taken"));
+        assert_eq!(no.reason, reason, "{what}: {no:?}");
+        assert!(
+            !no.message.contains("refs/heads/main") && !no.rule.contains("deploy:"),
+            "rules are nobody else's business: {no:?}"
+        );
+    }
+    for body in [json!({}), json!({"token": "a", "csr": key.csr(), "more": 1}), json!([])] {
+        assert_eq!(jobs.ask_for(body, "").await.unwrap_err().reason, "INVALID_FIELD");
+    }
+    // Renamed: the id is what counts. Then the same once more.
+    let token = signed(&with(&|c| (c["repository"], c["sub"]) = ("new/name".into(), "repo:new/name:ref:refs/heads/main".into())));
+    jobs.ask(&token, &key).await.unwrap();
+    assert_eq!(jobs.ask(&token, &key).await.unwrap_err().reason, "EVIDENCE_REVOKED", "a replay");
+    let by_rule = json!({"token": signed(&with(&|c| c["jti"] = "x".into())), "csr": key.csr(), "rule": "any"});
+    assert_eq!(jobs.ask_for(by_rule, "").await.unwrap_err().reason, "NOT_YOURS", "another issuer's rule");
+    // The audit says what did not fit.
+    let refused = jobs.records("attestation: ").await;
+    assert!(refused.iter().any(|r| r.contains("deploy: ref is")), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_whose_runs_choose_no_audience_has_each_token_taken_once() {
+    let jobs = Runs::new();
+    let mut claims = jobs.lab.claims("project_path:acme/web:ref_type:branch:ref:main", ISSUER);
+    let more = json!({"project_id": 22, "ref": "main", "pipeline_source": "push", "attested_id": "1", "jti": "j1"});
+    claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let (token, key, thief) = (jobs.lab.token(&claims), Key::new(), Key::new());
+    let answer = jobs.ask(&token, &key).await.unwrap();
+    assert_eq!(answer.spiffe_id, format!("spiffe://{DOMAIN}/ci/lab/22/any"));
+    assert_eq!(jobs.ask(&token, &thief).await.unwrap_err().reason, "EVIDENCE_REVOKED");
+    for (claim, value) in [("pipeline_source", "merge_request_event"), ("ref", "other"), ("project_id", "23")] {
+        let mut other = claims.clone();
+        (other[claim], other["jti"]) = (value.into(), format!("{claim}2").into());
+        assert_eq!(jobs.ask(&jobs.lab.token(&other), &thief).await.unwrap_err().reason, "NOT_YOURS", "{claim}");
+    }
+    // A pod: `aud` is a list of one, and nothing more.
+    let pod = |aud: Value, id: &str| {
+        let mut claims = jobs.pods.claims("system:serviceaccount:shop:api", "");
+        (claims["aud"], claims["jti"]) = (aud, id.into());
+        claims["kubernetes.io"] = json!({"namespace": "shop", "serviceaccount": {"name": "api", "uid": "0c2b-1"}});
+        jobs.pods.token(&claims)
+    };
+    let key = Key::new();
+    assert_eq!(
+        jobs.ask(&pod(json!([ISSUER, "https://kubernetes.default.svc"]), "p1"), &key).await.unwrap_err().reason,
+        "NOT_AUTHENTICATED"
+    );
+    let answer = jobs.ask(&pod(json!([ISSUER]), "p2"), &key).await.unwrap();
+    assert_eq!(answer.spiffe_id, format!("spiffe://{DOMAIN}/ci/pods/0c2b-1/api"));
+    let person = Person::of(answer, &key);
+    jobs.rig.whoami(&person).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_gives_its_svid_back_and_only_its_own() {
+    let mut jobs = Runs::on(Engine::Redb);
+    let (one, other) = (jobs.run().await, jobs.run().await);
+    // Its SVID is still one after a restart.
+    jobs.rig.again();
+    jobs.rig.whoami(&one).await.unwrap();
+    assert!(jobs.release(&one, &other).await.is_err(), "another run's");
+    jobs.release(&one, &one).await.unwrap();
+    assert!(jobs.rig.whoami(&one).await.is_err());
+    jobs.rig.whoami(&other).await.unwrap();
+}
+
+/// The command line in a job of the hub, with nothing but what a runner has.
+fn in_a_run(jobs: &Runs, home: &std::path::Path, args: &[&str]) -> Output {
+    let (addresses, world) = (jobs.rig.running().addresses(), jobs.rig.world.dir());
+    let context = home.join("config.toml");
+    let text = format!(
+        "address = \"https://localhost:{}\"\npublic = \"https://localhost:{}\"\nbundle = {:?}\nserver_id = \"{}\"\n",
+        addresses.workload.port(),
+        addresses.public.port(),
+        world.join("bundle.pem"),
+        mayfly::cli::dev::World::id("mayfly"),
+    );
+    std::fs::write(&context, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mayfly"));
+    command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("HOME", home).env("MAYFLY_CONFIG", &context);
+    command.env("GITHUB_ACTIONS", "true").env("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "secret-bearer");
+    command.env("ACTIONS_ID_TOKEN_REQUEST_URL", format!("{}/ask?api=1", jobs.hub.issuer));
+    command.args(args).output().unwrap()
+}
+
+#[test]
+fn the_command_line_finds_the_token_of_its_platform_and_keeps_an_svid_for_what_follows() {
+    let jobs = Runs::new();
+    let ((kid, signer), claims) = (jobs.hub.signer(), jobs.deploy(&Key::new()));
+    // The platform signs for whatever audience its job asks for.
+    jobs.hub.lay("/ask", move |asked| {
+        let audience = asked.path.split("audience=").nth(1).unwrap_or_default();
+        let audience = audience.replace("%3A", ":").replace("%2F", "/").replace("%23", "#");
+        let mut claims = claims.clone();
+        (claims["jti"], claims["aud"]) = (audience.clone().into(), audience.into());
+        answer_json(&json!({"value": signer.token(&json!({"alg": signer.alg, "kid": kid, "typ": "JWT"}), &claims)}))
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| in_a_run(&jobs, dir.path(), args);
+    let mut output = run(&["ci", "login", "-o", "json"]);
+    for _ in 0..50 {
+        // The platform's keys are fetched beside the start.
+        if output.status.code() != Some(8) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        output = run(&["ci", "login", "-o", "json"]);
+    }
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words}");
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["spiffe_id"], format!("spiffe://{DOMAIN}/ci/hub/1296269/deploy"));
+    for secret in ["secret-bearer", "eyJ", "PRIVATE KEY"] {
+        assert!(!words.contains(secret) && !told.to_string().contains(secret), "{secret}");
+    }
+    let headers = jobs.hub.asked("/ask").remove(0).headers.to_ascii_lowercase();
+    assert!(headers.contains("authorization: bearer secret-bearer"), "{headers}");
+    let who: Value = serde_json::from_slice(&run(&["whoami", "-o", "json"]).stdout).unwrap();
+    assert!(who.to_string().contains("/ci/hub/1296269/deploy"), "{who}");
+    let got = run(&["get", "echo", "--scope", "echo:read", "--purpose", "deploy"]);
+    assert!(got.status.success() && got.stdout.starts_with(b"eyJ"), "{}", String::from_utf8_lossy(&got.stderr));
+    assert!(run(&["logout"]).status.success());
+    let after = run(&["get", "echo", "--scope", "echo:read", "--purpose", "deploy"]);
+    assert!(!after.status.success() && after.stdout.is_empty());
+    // Without the permission the platform gives nothing, and the remedy is told.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mayfly"));
+    command
+        .env_clear()
+        .env("HOME", dir.path())
+        .env("GITHUB_ACTIONS", "true")
+        .env("MAYFLY_CONFIG", dir.path().join("config.toml"));
+    let without = command.args(["ci", "login"]).output().unwrap();
+    assert_eq!(without.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&without.stderr).contains("id-token: write"));
+}
