@@ -69,6 +69,8 @@ pub struct ContextFile {
 
 /// What signing in needs to know of a server.
 pub struct Settings {
+    /// The server's own listener.
+    pub address: Option<String>,
     /// The context's file, where there is one.
     pub file: Option<PathBuf>,
     /// The public listener.
@@ -88,7 +90,8 @@ impl Settings {
         let id = identity.server_id.clone().or(file.server_id);
         let server_id = id.map(|id| id.parse().map_err(|e| CliError::Usage(format!("--server-id {id:?}: {e}")))).transpose()?;
         let bundle = identity.bundle.clone().or(file.bundle);
-        Ok(Settings { file: path, public: file.public, public_ca: file.public_ca, bundle, server_id })
+        let address = at.address.clone().or(file.address);
+        Ok(Settings { file: path, address, public: file.public, public_ca: file.public_ca, bundle, server_id })
     }
 }
 

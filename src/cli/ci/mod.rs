@@ -1,7 +1,8 @@
 //! `mayfly ci`: what a CI job needs. `login` gives it an SVID for the token that its platform gives it.
 //!
-//! - `token`: where the token comes from, platform by platform.
+//! - `init`: the files that a repository needs. `token`: where the token comes from, platform by platform.
 
+mod init;
 mod token;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use crate::limits;
 use crate::seq::Millis;
 use crate::serve::attest::{AttestIssuer, AttestRequest, AttestWays};
 use crate::serve::people::LoginAnswer;
+use crate::sources::https::Https;
 use token::{Found, Given};
 
 /// `mayfly ci …`
@@ -31,6 +33,8 @@ pub enum CiCommand {
     /// GitHub Actions (with `id-token: write`), Buildkite, and GitLab with an `id_tokens` entry named MAYFLY_ID_TOKEN are found by
     /// themselves; anywhere else --token names the file that holds the token, as a projected one of Kubernetes.
     Login(CiLoginArgs),
+    /// Write the workflow and what it uses into a repository, for jobs that get a credential for each run
+    Init(init::InitArgs),
 }
 
 /// `mayfly ci login`
@@ -71,6 +75,7 @@ impl Noun for Told {
 pub async fn run(command: CiCommand, run: &Run) -> Result<Exit, CliError> {
     match command {
         CiCommand::Login(args) => login(args, run).await,
+        CiCommand::Init(args) => init::run(args, run).await,
     }
 }
 
@@ -78,8 +83,7 @@ async fn login(args: CiLoginArgs, run: &Run) -> Result<Exit, CliError> {
     let settings = run.settings()?;
     let (public, server) = args.public.listener(&settings, run)?;
     let given = Given::here(args.token, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
-    let url = format!("{public}/attest");
-    let ways: AttestWays = answer(&server.get(&url, limits::LOGIN_BODY_BYTES).await.map_err(|e| unreachable(&public, &e))?)?;
+    let ways = ways(&server, &public).await?;
     let issuer = choose(&ways, args.issuer.as_deref(), given.platform())?;
     let fresh = Fresh::make()?;
     let audience = match issuer.key_bound {
@@ -89,7 +93,7 @@ async fn login(args: CiLoginArgs, run: &Run) -> Result<Exit, CliError> {
     let Found(token) = given.token(&audience, run).await?;
     let ask = AttestRequest { token: token.to_string(), csr: STANDARD.encode(&fresh.csr), rule: args.rule };
     let body = Zeroizing::new(serde_json::to_string(&ask).map_err(CliError::ours)?);
-    let said = server.post_json(&url, body.to_string(), limits::LOGIN_BODY_BYTES).await;
+    let said = server.post_json(&at(&public), body.to_string(), limits::LOGIN_BODY_BYTES).await;
     let made: LoginAnswer = answer(&said.map_err(|e| unreachable(&public, &e))?)?;
     let kept = Kept::beside(settings.file.as_deref())?;
     kept.write(&made, &fresh.pem, &fresh.spki, &run.system)?;
@@ -105,6 +109,16 @@ async fn login(args: CiLoginArgs, run: &Run) -> Result<Exit, CliError> {
     run.out.one(&told)?;
     run.out.say(format_args!("this job is {} until {}", told.spiffe_id, told.expires_at));
     Ok(Exit::Ok)
+}
+
+fn at(public: &str) -> String {
+    format!("{public}/attest")
+}
+
+/// What the server takes.
+async fn ways(server: &Https, public: &str) -> Result<AttestWays, CliError> {
+    let said = server.get(&at(public), limits::LOGIN_BODY_BYTES).await.map_err(|e| unreachable(public, &e))?;
+    answer(&said)
 }
 
 /// The one that is named, else the only one of the platform that we are on.
