@@ -27,7 +27,7 @@ mayfly_begin() {
     export MAYFLY_TASK
     # For an end in another shell.
     echo "$MAYFLY_TASK" >"$MAYFLY_CI_DIR/task"
-    nohup mayfly task heartbeat "$MAYFLY_TASK" --every 30s >/dev/null 2>&1 </dev/null &
+    nohup mayfly ci heartbeat "$MAYFLY_TASK" ${MAYFLY_CI_ISSUER:+--issuer "$MAYFLY_CI_ISSUER"} ${MAYFLY_CI_RULE:+--rule "$MAYFLY_CI_RULE"} >/dev/null 2>&1 </dev/null &
     echo $! >"$MAYFLY_CI_DIR/beats"
     echo "mayfly: task $MAYFLY_TASK" >&2
 }

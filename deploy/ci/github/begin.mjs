@@ -49,7 +49,8 @@ function mayfly(...words) {
 }
 
 const optional = (flag, value) => (value ? [flag, value] : []);
-const login = JSON.parse(mayfly('ci', 'login', '-o', 'json', ...optional('--issuer', input('issuer')), ...optional('--rule', input('rule'))));
+const attests = [...optional('--issuer', input('issuer')), ...optional('--rule', input('rule'))];
+const login = JSON.parse(mayfly('ci', 'login', '-o', 'json', ...attests));
 const allowances = upstreams.flatMap(([name, ...scopes]) => ['--upstream', scopes.length ? `${name}=${scopes.join(',')}` : name]);
 const heartbeat = input('heartbeat') || '2m';
 const terms = ['--purpose', input('purpose'), '--ttl', input('task-ttl') || '1h', '--heartbeat', heartbeat];
@@ -57,8 +58,8 @@ const wait = input('wait-for-approval');
 const waits = wait && wait !== '0s' ? ['--wait-for-approval', wait, '--deadline', '20s'] : [];
 const task = mayfly('task', 'open', '-o', 'name', ...terms, ...allowances, ...waits).trim();
 tell('GITHUB_STATE', 'task', task);
-// It says that the runner is there; without it the task ends by itself.
-const beats = spawn(input('mayfly') || 'mayfly', ['task', 'heartbeat', task, '--every', '30s'], { env, detached: true, stdio: 'ignore' });
+// It says that the runner is there, and renews the SVID of a long job; without it the task ends by itself.
+const beats = spawn(input('mayfly') || 'mayfly', ['ci', 'heartbeat', task, ...attests], { env, detached: true, stdio: 'ignore' });
 beats.on('error', () => {});
 beats.unref();
 if (beats.pid) tell('GITHUB_STATE', 'beats', String(beats.pid));

@@ -1,7 +1,8 @@
 //! `mayfly ci`: what a CI job needs. `login` gives it an SVID for the token that its platform gives it.
 //!
-//! - `init`: the files that a repository needs. `token`: where the token comes from, platform by platform.
+//! - `heartbeat`: what goes on beside a job. `init`: the files that a repository needs. `token`: where the token comes from, platform by platform.
 
+mod heartbeat;
 mod init;
 mod token;
 
@@ -33,12 +34,14 @@ pub enum CiCommand {
     /// GitHub Actions (with `id-token: write`), Buildkite, and GitLab with an `id_tokens` entry named MAYFLY_ID_TOKEN are found by
     /// themselves; anywhere else --token names the file that holds the token, as a projected one of Kubernetes.
     Login(CiLoginArgs),
+    /// Say that a task's work goes on until it is over, and have this job's SVID renewed before it ends
+    Heartbeat(heartbeat::HeartbeatArgs),
     /// Write the workflow and what it uses into a repository, for jobs that get a credential for each run
     Init(init::InitArgs),
 }
 
 /// `mayfly ci login`
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct CiLoginArgs {
     /// Whose token it is, by the issuer's name; needed where the server has several of a platform
     #[arg(long, value_name = "NAME")]
@@ -75,32 +78,20 @@ impl Noun for Told {
 pub async fn run(command: CiCommand, run: &Run) -> Result<Exit, CliError> {
     match command {
         CiCommand::Login(args) => login(args, run).await,
+        CiCommand::Heartbeat(args) => heartbeat::run(args, run).await,
         CiCommand::Init(args) => init::run(args, run).await,
     }
 }
 
 async fn login(args: CiLoginArgs, run: &Run) -> Result<Exit, CliError> {
-    let settings = run.settings()?;
-    let (public, server) = args.public.listener(&settings, run)?;
-    let given = Given::here(args.token, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
-    let ways = ways(&server, &public).await?;
-    let issuer = choose(&ways, args.issuer.as_deref(), given.platform())?;
+    let kept = Kept::beside(run.settings()?.file.as_deref())?;
     let fresh = Fresh::make()?;
-    let audience = match issuer.key_bound {
-        true => format!("{}#{}", ways.audience, fresh.nonce),
-        false => ways.audience.clone(),
-    };
-    let Found(token) = given.token(&audience, run).await?;
-    let ask = AttestRequest { token: token.to_string(), csr: STANDARD.encode(&fresh.csr), rule: args.rule };
-    let body = Zeroizing::new(serde_json::to_string(&ask).map_err(CliError::ours)?);
-    let said = server.post_json(&at(&public), body.to_string(), limits::LOGIN_BODY_BYTES).await;
-    let made: LoginAnswer = answer(&said.map_err(|e| unreachable(&public, &e))?)?;
-    let kept = Kept::beside(settings.file.as_deref())?;
+    let (made, ways, issuer) = attested(&args, &fresh, run).await?;
     kept.write(&made, &fresh.pem, &fresh.spki, &run.system)?;
     let told = Told {
         spiffe_id: made.spiffe_id,
-        trust_domain: ways.trust_domain.clone(),
-        issuer: issuer.name.clone(),
+        trust_domain: ways.trust_domain,
+        issuer,
         credential: made.credential,
         expires_at: Millis(made.expires_at).to_string(),
         svid: kept.svid(),
@@ -109,6 +100,32 @@ async fn login(args: CiLoginArgs, run: &Run) -> Result<Exit, CliError> {
     run.out.one(&told)?;
     run.out.say(format_args!("this job is {} until {}", told.spiffe_id, told.expires_at));
     Ok(Exit::Ok)
+}
+
+/// Another certificate for the key that is kept.
+async fn renewed(args: &CiLoginArgs, kept: &Kept, run: &Run) -> Result<(), CliError> {
+    let fresh = Fresh::again(kept)?;
+    let (made, ..) = attested(args, &fresh, run).await?;
+    kept.renew(&made, &fresh.spki, &run.system)
+}
+
+/// What the server gives for a token of this job: the certificate, what it takes, and whose token it was.
+async fn attested(args: &CiLoginArgs, fresh: &Fresh, run: &Run) -> Result<(LoginAnswer, AttestWays, String), CliError> {
+    let (public, server) = args.public.listener(&run.settings()?, run)?;
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let given = Given::here(args.token.clone(), variable)?;
+    let ways = ways(&server, &public).await?;
+    let issuer = choose(&ways, args.issuer.as_deref(), given.platform())?;
+    let audience = match issuer.key_bound {
+        true => format!("{}#{}", ways.audience, fresh.nonce),
+        false => ways.audience.clone(),
+    };
+    let name = issuer.name.clone();
+    let Found(token) = given.token(&audience, run).await?;
+    let ask = AttestRequest { token: token.to_string(), csr: STANDARD.encode(&fresh.csr), rule: args.rule.clone() };
+    let body = Zeroizing::new(serde_json::to_string(&ask).map_err(CliError::ours)?);
+    let said = server.post_json(&at(&public), body.to_string(), limits::LOGIN_BODY_BYTES).await;
+    Ok((answer(&said.map_err(|e| unreachable(&public, &e))?)?, ways, name))
 }
 
 fn at(public: &str) -> String {

@@ -79,18 +79,19 @@ impl Kept {
 
     /// Keeps a login. What the server answered has to be for our key: another one would be of no use, or somebody's trap.
     pub fn write(&self, made: &LoginAnswer, key: &str, spki: &[u8], system: &System) -> Result<(), CliError> {
-        let chain = PeerChain::from_pem(made.certificate.as_bytes());
-        let chain = chain.map_err(|e| CliError::Local(format!("the server's certificate {e}")))?;
-        let ours = chain.certificates().first().and_then(|der| TrustAnchor::from_der(der));
-        if ours.is_none_or(|cert| *cert.key() != sha256(spki)) {
-            return Err(CliError::Local("the server's certificate is for another key than ours".to_owned()));
-        }
+        for_our_key(made, spki)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed("made", &self.folder))?;
         // It may have been there before, for everybody to read.
         fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700)).map_err(failed("made private", &self.folder))?;
         // The certificate goes first and comes last: there is never one beside another one's key.
         remove(&self.svid())?;
         self.put(&self.key(), key.as_bytes(), system)?;
+        self.put(&self.svid(), made.certificate.as_bytes(), system)
+    }
+
+    /// Keeps another certificate of the key that is there, in place of the one before: nobody who looks meanwhile finds none.
+    pub fn renew(&self, made: &LoginAnswer, spki: &[u8], system: &System) -> Result<(), CliError> {
+        for_our_key(made, spki)?;
         self.put(&self.svid(), made.certificate.as_bytes(), system)
     }
 
@@ -106,6 +107,16 @@ impl Kept {
     pub(super) fn remove(&self) -> Result<(), CliError> {
         remove(&self.svid())?;
         remove(&self.key())
+    }
+}
+
+fn for_our_key(made: &LoginAnswer, spki: &[u8]) -> Result<(), CliError> {
+    let chain = PeerChain::from_pem(made.certificate.as_bytes());
+    let chain = chain.map_err(|e| CliError::Local(format!("the server's certificate {e}")))?;
+    let ours = chain.certificates().first().and_then(|der| TrustAnchor::from_der(der));
+    match ours.is_some_and(|cert| *cert.key() == sha256(spki)) {
+        true => Ok(()),
+        false => Err(CliError::Local("the server's certificate is for another key than ours".to_owned())),
     }
 }
 

@@ -68,7 +68,7 @@ pub struct LoginArgs {
 }
 
 /// The server's public listener.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(super) struct PublicArgs {
     /// The server's public listener: https://HOST:PORT, with the path of its issuer
     #[arg(long, value_name = "URL", env = "MAYFLY_PUBLIC", hide_env_values = true)]
@@ -117,8 +117,17 @@ pub(super) struct Fresh {
 
 impl Fresh {
     pub fn make() -> Result<Fresh, CliError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(CliError::ours)?;
-        let csr = CertificateParams::default().serialize_request(&key).map_err(CliError::ours)?.der().to_vec();
+        Fresh::of(&KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(CliError::ours)?)
+    }
+
+    /// A request for another certificate of the key that is kept.
+    pub fn again(kept: &Kept) -> Result<Fresh, CliError> {
+        let pem = args::read_text(&kept.key(), limits::PEM_FILE_BYTES)?;
+        Fresh::of(&KeyPair::from_pem(&pem).map_err(|_| CliError::Local(format!("{}: is no key", kept.key().display())))?)
+    }
+
+    fn of(key: &KeyPair) -> Result<Fresh, CliError> {
+        let csr = CertificateParams::default().serialize_request(key).map_err(CliError::ours)?.der().to_vec();
         let checked = Csr::check(&csr).map_err(CliError::ours)?;
         let pem = Zeroizing::new(key.serialize_pem());
         Ok(Fresh { pem, spki: key.subject_public_key_info(), nonce: checked.nonce(), csr })

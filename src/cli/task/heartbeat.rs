@@ -23,7 +23,7 @@ pub struct HeartbeatArgs {
 }
 
 /// Not more often than the server counts them.
-fn interval(text: &str) -> Result<Duration, String> {
+pub fn interval(text: &str) -> Result<Duration, String> {
     let every = args::duration(text)?;
     match every >= Duration::from_secs(1) && every <= Duration::from_millis(limits::HEARTBEAT_MAX_MS) {
         true => Ok(every),

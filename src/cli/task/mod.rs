@@ -9,6 +9,8 @@ mod open;
 
 use clap::{Args, Subcommand};
 
+pub use heartbeat::interval;
+
 use super::args;
 use super::error::CliError;
 use super::exit::Exit;

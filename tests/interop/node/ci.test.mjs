@@ -1,6 +1,7 @@
 // CI jobs: the real action, the real scripts, as a runner runs them. The platforms are doubles that sign with jose.
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
+import { X509Certificate } from 'node:crypto';
 import { appendFileSync, chmodSync, closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import { tmpdir } from 'node:os';
@@ -105,6 +106,12 @@ ${section('hub', hub, 'github')}${section('lab', lab, 'gitlab')}${section('kite'
 name = "deploy"
 issuer = "hub"
 claims = { repository_id = "1296269", ref = "refs/heads/main" }
+
+[[attestation]]
+name = "short"
+issuer = "hub"
+claims = { repository_id = "1296269", ref = "refs/heads/main" }
+svid_ttl = "1m"
 
 [[attestation]]
 name = "deploy"
@@ -271,6 +278,26 @@ test('the task of a runner that dies ends by itself', async () => {
   }
   assert.equal(last, 'expired');
   await runner.post();
+});
+
+test('the SVID of a long job is renewed for the same key, and its task goes on', async () => {
+  const runner = new Runner(inputs({ rule: 'short' }));
+  await succeeds(runner.main());
+  const { dir } = told(runner.env.GITHUB_STATE);
+  const [svid, key] = ['svid.pem', 'key.pem'].map((name) => join(dir, 'config.login', name));
+  const [first, own] = [new X509Certificate(readFileSync(svid)), readFileSync(key, 'utf8')];
+  // It lives for a minute, which is renewed at once.
+  let later = first;
+  for (let n = 0; n < 200 && later.serialNumber === first.serialNumber; n++) {
+    await sleep(50);
+    later = new X509Certificate(readFileSync(svid));
+  }
+  assert.notEqual(later.serialNumber, first.serialNumber);
+  assert.ok(later.publicKey.equals(first.publicKey) && readFileSync(key, 'utf8') === own);
+  const env = { ...runner.env, ...told(runner.env.GITHUB_ENV) };
+  await succeeds(run('mayfly', ['get', 'echo', '--scope', 'echo:read', '--purpose', 'more'], env));
+  assert.equal(await state(told(runner.env.GITHUB_OUTPUT).task), 'active');
+  await succeeds(runner.post());
 });
 
 test('a request to merge from a fork gets nothing', async () => {

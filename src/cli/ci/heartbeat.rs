@@ -1,0 +1,83 @@
+//! `mayfly ci heartbeat`: what goes on beside a job.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::super::Run;
+use super::super::error::CliError;
+use super::super::exit::Exit;
+use super::super::login::Kept;
+use super::super::show::task::{Heartbeat, state};
+use super::super::task::{TaskArg, interval};
+use super::CiLoginArgs;
+use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
+
+/// `mayfly ci heartbeat`
+#[derive(Args)]
+pub struct HeartbeatArgs {
+    #[command(flatten)]
+    task: TaskArg,
+    /// Time between two heartbeats
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = interval)]
+    every: Duration,
+    #[command(flatten)]
+    login: CiLoginArgs,
+}
+
+/// An SVID is renewed when so much of its life is left: a third, and time for two more tries.
+fn due(life_ms: u64, left_ms: u64, every: Duration) -> bool {
+    let every = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
+    left_ms < (life_ms / 3).max(every.saturating_mul(2))
+}
+
+/// Runs it, until the server says that the task takes no more of our heartbeats.
+pub async fn run(args: HeartbeatArgs, run: &Run) -> Result<Exit, CliError> {
+    let kept = Kept::beside(run.settings()?.file.as_deref())?;
+    let left = || kept.ends().map(|end| end.since(run.system.wall()));
+    let mut life = left().unwrap_or_default();
+    let mut told = false;
+    loop {
+        if left().is_some_and(|left| due(life, left, args.every)) {
+            match super::renewed(&args.login, &kept, run).await {
+                Ok(()) => life = left().unwrap_or_default(),
+                // It is tried again with the next heartbeat, as long as there is an SVID to send one with.
+                Err(error) if !told => {
+                    told = true;
+                    run.out.fail(&error);
+                    run.out.say("this job's SVID is not renewed, and ends by its time");
+                }
+                Err(_) => {}
+            }
+        }
+        match beat(&args.task.task, run).await {
+            Ok(beat) => run.out.line(&beat)?,
+            // A server that is being started again is no end of a task.
+            Err(error) if error.exit() == Exit::TryAgain => run.out.fail(&error),
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(args.every).await;
+    }
+}
+
+/// One, by a connection of its own, which is that of the SVID that is there now.
+async fn beat(task: &str, run: &Run) -> Result<Heartbeat, CliError> {
+    let server = run.server().await?;
+    let request = pb::HeartbeatTaskRequest { task_id: task.to_owned() };
+    let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).heartbeat_task(q).await }).await?;
+    let heartbeat_due = super::super::show::time(answer.heartbeat_due);
+    Ok(Heartbeat { task_id: task.to_owned(), state: state(answer.state), heartbeat_due })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_svid_is_renewed_with_a_third_of_its_life_left_or_in_time_for_two_tries() {
+        let (hour, every) = (3_600_000, Duration::from_secs(30));
+        assert!(!due(hour, hour, every) && !due(hour, hour / 3 + 1, every));
+        assert!(due(hour, hour / 3 - 1, every) && due(hour, 0, every));
+        assert!(due(60_000, 59_000, every), "a short one at once");
+    }
+}
