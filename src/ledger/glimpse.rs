@@ -248,7 +248,7 @@ mod tests {
             status: (u64::from(n) * 100, u32::from(n)),
             token_digest: &[0x40 ^ n; 32],
         };
-        Encoded::cast(mold, &own).unwrap()
+        Encoded::cast(mold, &own, &mut bytes::BytesMut::new()).unwrap()
     }
 
     fn mold(upstream: &str) -> Arc<Mold> {
