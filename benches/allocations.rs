@@ -86,7 +86,7 @@ fn main() {
             for one in std::mem::take(&mut begun.begun) {
                 let Ok(Begun::UnderWay(one)) = one else { unreachable!("all are plain") };
                 let issued = authority.finish_of(one, &mut answers).await.ok().unwrap();
-                patterns.tell(String::from("a name"), issued, &mut message);
+                patterns.tell("a name", issued, &mut message);
             }
             message
         });

@@ -75,7 +75,7 @@ fn issuance(mold: &Arc<Mold>, n: u64) -> Encoded {
         status: (1, n as u32),
         token_digest: &[2; 32],
     };
-    Encoded::cast(mold, &own).unwrap()
+    Encoded::cast(mold, &own, &mut bytes::BytesMut::new()).unwrap()
 }
 
 /// The longest of many steps, and all together.

@@ -148,7 +148,7 @@ fn answers(c: &mut Criterion, house: &House, caller: &Caller, task: &str) {
                     for begun in std::mem::take(&mut round.begun) {
                         let Ok(Begun::UnderWay(one)) = begun else { unreachable!() };
                         let issued = authority.finish_of(one, &mut answers).await.ok().unwrap();
-                        patterns.tell(String::from("a name"), issued, &mut message);
+                        patterns.tell("a name", issued, &mut message);
                     }
                     message
                 })

@@ -77,7 +77,7 @@ impl Authority {
     /// Decides an action of the caller's own, or with what it was shown.
     pub async fn authorize(&self, caller: &Caller, want: &Wanted, shown: Option<&Shown>) -> Result<Permitted, No> {
         let who = caller.id().as_str();
-        let named: Named = want.request_id.clone().map(|id| (id, want.digest));
+        let named: Named = want.request_id.as_ref().map(|id| (id.to_string(), want.digest));
         let mut waited = false;
         for again in 1.. {
             self.still_stands(caller)?;

@@ -206,7 +206,7 @@ fn a_commit_with_molds_is_written_as_its_sample() {
             status: (77, 1000 + u32::from(n)),
             token_digest: &[0xd0 + n; 32],
         };
-        Encoded::cast(&mold, &own).unwrap()
+        Encoded::cast(&mold, &own, &mut bytes::BytesMut::new()).unwrap()
     };
     let other = Encoded::new(samples::all().remove(0).1).unwrap();
     let (bytes, head) = pack(3, after, Millis(1_700_000_000_123), [cast(1), other, cast(2)].iter());

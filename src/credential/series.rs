@@ -1,6 +1,9 @@
 //! Credentials of one sort, made one after the other: what they have in common is encoded and hashed once.
 
+use std::cell::RefCell;
 use std::sync::Arc;
+
+use bytes::BytesMut;
 
 use super::Token;
 use super::jwt::{Beginning, Told};
@@ -31,6 +34,8 @@ pub struct Series {
     mold: Arc<Mold>,
     /// Of each but for its id.
     summary: Summary,
+    /// Where their records are put.
+    room: RefCell<BytesMut>,
 }
 
 impl Series {
@@ -56,7 +61,7 @@ impl Series {
         let summary = summary(&draft, nobody, kind, parts.revision, Novelty::New, false)?;
         let record = Record::new(parts.author.clone(), Event::Issued(draft)).decided_at(parts.revision);
         let mold = Mold::new(record).ok_or_else(|| Fault::new("what grants have in common holds something of one's own"))?;
-        Ok(Series { key, tokens, mold: Arc::new(mold), summary, grants })
+        Ok(Series { key, tokens, mold: Arc::new(mold), summary, grants, room: RefCell::default() })
     }
 
     /// What their records have in common.
@@ -90,7 +95,7 @@ impl Series {
             status: (place.list, place.index),
             token_digest: &digest,
         };
-        let record = Encoded::cast(&self.mold, &own)
+        let record = Encoded::cast(&self.mold, &own, &mut self.room.borrow_mut())
             .ok_or_else(|| Refusal::limit("record_bytes", limits::RECORD_BYTES as u64, std::time::Duration::ZERO))?;
         let answer = bearer(token, &parts.draft, parts.base_url.clone());
         let summary = Summary { credential: id, ..self.summary.clone() };

@@ -304,7 +304,7 @@ mod tests {
                 status: (1, u32::from(n)),
                 token_digest: &[n; 32],
             };
-            Encoded::cast(mold, &own).unwrap()
+            Encoded::cast(mold, &own, &mut bytes::BytesMut::new()).unwrap()
         };
         vec![record(1), cast(&one, 1), cast(&other, 2), cast(&one, 3), record(2), cast(&other, 4)]
     }

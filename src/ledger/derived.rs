@@ -28,7 +28,7 @@ use crate::store::Position;
 use crate::system::Stopwatch;
 
 /// Between two pieces of history: others go first.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The tree, or why there is none; the index.
 pub(super) struct Derived {

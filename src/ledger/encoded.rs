@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 
 use super::commit::{Hash, LEAF, sha256};
@@ -51,9 +51,9 @@ impl Encoded {
         Some(Encoded { request: key_of(&record), what: What::Whole(Arc::new(record), bytes), leaf, length })
     }
 
-    /// The same for an issuance that has the rest in common with others.
-    pub fn cast(mold: &Arc<Mold>, own: &Own<'_>) -> Option<Encoded> {
-        let cast = mold.cast(own);
+    /// The same for an issuance that has the rest in common with others, in `room`, where the one before it was put.
+    pub fn cast(mold: &Arc<Mold>, own: &Own<'_>, room: &mut BytesMut) -> Option<Encoded> {
+        let cast = mold.cast(own, room);
         let (length, leaf) = JOINED.with_borrow_mut(|bytes| {
             bytes.clear();
             bytes.push(LEAF);

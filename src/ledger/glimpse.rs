@@ -2,14 +2,18 @@
 //!
 //! It was found whole when it was written, and is again at each start: nothing is checked here but that it can be read.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use prost::Message;
+use prost::encoding::{WireType, decode_key, decode_varint};
 
 use super::Ledger;
 use super::commit::{BadCommit, Hash, Header, leaf_hash};
 use super::forward::Place;
-use super::packed::{Entry, Packed, whole};
-use super::record::{OwnNames, Record, Sort, names, own_names};
+use super::mold::{OWN_PIECES, PIECES, join};
+use super::packed::{ENTRY, ENTRY_MOLD, ENTRY_OWN, ENTRY_WHOLE, HEADER, MOLD, PIECE, RECORD};
+use super::record::{Named, OwnNames, Record, names, own_names};
 use super::state::seq_after;
 use crate::protobuf::Fields;
 use crate::refusal::Fault;
@@ -31,58 +35,173 @@ pub struct Glimpse {
     pub leaf: Hash,
     /// About how long its records are, bytes.
     pub bytes: usize,
-    packed: Packed,
+    packed: Bytes,
 }
 
 impl Glimpse {
     /// Of the bytes of a commit that follows a record.
     pub fn of(position: Position, before: Seq, bytes: &Bytes) -> Result<Glimpse, BadCommit> {
-        let malformed = |what: String| BadCommit::Malformed(what);
-        let packed = Packed::decode(bytes.clone()).map_err(|e| malformed(e.to_string()))?;
-        let header = Header::decode(packed.header.clone()).map_err(|e| malformed(e.to_string()))?;
-        let first = match (packed.records.first(), packed.entries.first()) {
-            (Some(record), None) => decoded(record)?,
-            (None, Some(entry)) => decoded(&whole(&packed.molds, entry)?)?,
-            _ => return Err(malformed("no records, or records of two formats".to_owned())),
-        };
-        let first = seq_after(before, &first);
+        let (mut header_bytes, mut molds, mut first) = (&[][..], Vec::new(), None);
+        each(bytes, |tag, value| {
+            match (tag, value) {
+                (HEADER, Value::Bytes(header)) => header_bytes = header,
+                (MOLD, Value::Bytes(mold)) => molds.push(pieces(mold, PIECE)?),
+                (RECORD, Value::Bytes(record)) if first.is_none() => first = Some(decoded(record)?),
+                (ENTRY, Value::Bytes(entry)) if first.is_none() => first = Some(decoded(&whole(&molds, &Entry::of(entry)?)?)?),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        let header = Header::decode(header_bytes).map_err(|e| malformed(&e.to_string()))?;
+        let first = seq_after(before, &first.ok_or_else(|| malformed("no records"))?);
         let last = Seq::from_u64(first.as_u64() + u64::from(header.records).saturating_sub(1)).unwrap_or(first);
-        let (leaf, bytes) = (leaf_hash(&packed.header), bytes.len() - packed.header.len());
-        Ok(Glimpse { position, before, last, header, leaf, bytes, packed })
+        let (leaf, length) = (leaf_hash(header_bytes), bytes.len() - header_bytes.len());
+        Ok(Glimpse { position, before, last, header, leaf, bytes: length, packed: bytes.clone() })
     }
 
     /// Shows `see` everything that its records name; the same may come twice.
-    pub fn names(&self, see: &mut dyn FnMut(Sort, &str)) -> Result<(), BadCommit> {
-        for record in &self.packed.records {
-            names(&decoded(record)?, see);
-        }
-        let mut seen = vec![false; self.packed.molds.len() + 1];
-        for entry in &self.packed.entries {
-            let known = entry.mold > 0 && seen.get(entry.mold as usize).copied().unwrap_or(false);
-            match own(entry).filter(|_| known) {
-                Some(own) => own_names(&own, see),
-                None => {
-                    names(&decoded(&whole(&self.packed.molds, entry)?)?, see);
-                    if let Some(seen) = seen.get_mut(entry.mold as usize) {
-                        *seen = true;
+    pub fn names(&self, see: &mut dyn FnMut(Named<'_>)) -> Result<(), BadCommit> {
+        let (mut molds, mut seen) = (Vec::new(), Vec::new());
+        let all = |record: &[u8], see: &mut dyn FnMut(Named<'_>)| {
+            names(&decoded(record)?, &mut |sort, name| see(Named::Text(sort, name)));
+            Ok(())
+        };
+        each(&self.packed, |tag, value| match (tag, value) {
+            (MOLD, Value::Bytes(mold)) => {
+                molds.push(pieces(mold, PIECE)?);
+                seen.push(false);
+                Ok(())
+            }
+            (RECORD, Value::Bytes(record)) => all(record, see),
+            (ENTRY, Value::Bytes(entry)) => {
+                let entry = Entry::of(entry)?;
+                let seen = entry.mold.checked_sub(1).and_then(|at| seen.get_mut(at));
+                match (own(&entry), seen) {
+                    (Some(own), Some(true)) => own_names(&own, see),
+                    (_, seen) => {
+                        all(&whole(&molds, &entry)?, see)?;
+                        if let Some(seen) = seen {
+                            *seen = true;
+                        }
                     }
                 }
+                Ok(())
             }
-        }
-        Ok(())
+            _ => Ok(()),
+        })
     }
 }
 
+fn malformed(what: &str) -> BadCommit {
+    BadCommit::Malformed(what.to_owned())
+}
+
 fn decoded(bytes: &[u8]) -> Result<Record, BadCommit> {
-    Record::decode(bytes).map_err(|e| BadCommit::Malformed(e.to_string()))
+    Record::decode(bytes).map_err(|e| malformed(&e.to_string()))
+}
+
+enum Value<'a> {
+    Bytes(&'a [u8]),
+    Number(u64),
+}
+
+/// Shows `see` each field of a message, in order. Of other wire types a commit has none.
+fn each<'a>(mut message: &'a [u8], mut see: impl FnMut(u32, Value<'a>) -> Result<(), BadCommit>) -> Result<(), BadCommit> {
+    let bad = |e: prost::DecodeError| malformed(&e.to_string());
+    while !message.is_empty() {
+        let (tag, wire) = decode_key(&mut message).map_err(bad)?;
+        let number = decode_varint(&mut message).map_err(bad)?;
+        let value = match wire {
+            WireType::Varint => Value::Number(number),
+            WireType::LengthDelimited => {
+                let parts = usize::try_from(number).ok().and_then(|length| message.split_at_checked(length));
+                let (value, rest) = parts.ok_or_else(|| malformed("cut off"))?;
+                message = rest;
+                Value::Bytes(value)
+            }
+            _ => return Err(malformed("a field of a type that no commit has")),
+        };
+        see(tag, value)?;
+    }
+    Ok(())
+}
+
+/// The pieces of a mold.
+fn pieces(message: &[u8], piece: u32) -> Result<[&[u8]; PIECES], BadCommit> {
+    let mut all = PiecesOf::default();
+    each(message, |tag, value| match value {
+        Value::Bytes(bytes) if tag == piece => all.push(bytes),
+        _ => Ok(()),
+    })?;
+    all.whole()
+}
+
+/// As many pieces as there have to be.
+struct PiecesOf<'a, const N: usize> {
+    all: [&'a [u8]; N],
+    count: usize,
+}
+
+impl<const N: usize> Default for PiecesOf<'_, N> {
+    fn default() -> Self {
+        PiecesOf { all: [&[]; N], count: 0 }
+    }
+}
+
+impl<'a, const N: usize> PiecesOf<'a, N> {
+    fn push(&mut self, piece: &'a [u8]) -> Result<(), BadCommit> {
+        *self.all.get_mut(self.count).ok_or_else(|| malformed("too many pieces"))? = piece;
+        self.count += 1;
+        Ok(())
+    }
+
+    fn whole(self) -> Result<[&'a [u8]; N], BadCommit> {
+        if self.count == N { Ok(self.all) } else { Err(malformed("too few pieces")) }
+    }
+}
+
+/// A record in a commit of format 2, as it lies there.
+struct Entry<'a> {
+    whole: &'a [u8],
+    /// The place of its mold, from 1.
+    mold: usize,
+    own: PiecesOf<'a, OWN_PIECES>,
+}
+
+impl<'a> Entry<'a> {
+    fn of(message: &'a [u8]) -> Result<Entry<'a>, BadCommit> {
+        let mut entry = Entry { whole: &[], mold: 0, own: PiecesOf::default() };
+        each(message, |tag, value| {
+            match (tag, value) {
+                (ENTRY_WHOLE, Value::Bytes(whole)) => entry.whole = whole,
+                (ENTRY_MOLD, Value::Number(mold)) => entry.mold = usize::try_from(mold).unwrap_or(usize::MAX),
+                (ENTRY_OWN, Value::Bytes(piece)) => entry.own.push(piece)?,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(entry)
+    }
+}
+
+/// The bytes of one record.
+fn whole<'a>(molds: &[[&'a [u8]; PIECES]], entry: &Entry<'a>) -> Result<Cow<'a, [u8]>, BadCommit> {
+    let Some(at) = entry.mold.checked_sub(1) else { return Ok(entry.whole.into()) };
+    let mold = molds.get(at).ok_or_else(|| malformed("a record of a mold that is not there"))?;
+    if entry.own.count != OWN_PIECES {
+        return Err(malformed("a record of another number of pieces"));
+    }
+    let mut bytes = Vec::new();
+    join(mold, &entry.own.all, &mut bytes);
+    Ok(bytes.into())
 }
 
 /// What one issuance names beside what its mold does; `None` where it is not written as a writer does.
-fn own(entry: &Entry) -> Option<OwnNames<'_>> {
+fn own<'a>(entry: &Entry<'a>) -> Option<OwnNames<'a>> {
     // The keys of field 20 of `Record` and of field 32 of `Issued` with its length, as prost writes them.
     const ISSUED: [u8; 2] = [0xa2, 0x01];
     const TOKEN_DIGEST: [u8; 3] = [0x82, 0x02, 32];
-    let [first, second, _, fourth] = entry.own.as_slice() else { return None };
+    let PiecesOf { all: [first, second, _, fourth], count: OWN_PIECES } = entry.own else { return None };
     let mut fields = Fields::of(first);
     let mut request = Fields::of(fields.delimited(3)?);
     let request_id = request.text(2)?;
@@ -112,11 +231,11 @@ mod tests {
 
     use super::super::commit::{ChainHead, Encoded, Opened, pack};
     use super::super::mold::{Mold, Own, OwnRequest};
-    use super::super::record::{Event, Issued, KeyChanged, Who};
+    use super::super::record::{Event, Issued, KeyChanged, Sort, Who};
     use super::*;
     use crate::seq::{CredentialId, Millis};
 
-    type Named = BTreeSet<(String, String)>;
+    type Seen = BTreeSet<(String, String)>;
 
     fn cast(mold: &Arc<Mold>, n: u8) -> Encoded {
         let (name, digest) = (format!("request-{n}"), [n; 32]);
@@ -129,7 +248,7 @@ mod tests {
             status: (u64::from(n) * 100, u32::from(n)),
             token_digest: &[0x40 ^ n; 32],
         };
-        Encoded::cast(mold, &own).unwrap()
+        Encoded::cast(mold, &own, &mut bytes::BytesMut::new()).unwrap()
     }
 
     fn mold(upstream: &str) -> Arc<Mold> {
@@ -144,8 +263,8 @@ mod tests {
         Arc::new(Mold::new(record).unwrap())
     }
 
-    fn seen(show: impl FnOnce(&mut dyn FnMut(Sort, &str))) -> Named {
-        let mut all = Named::new();
+    fn seen(show: impl FnOnce(&mut dyn FnMut(Sort, &str))) -> Seen {
+        let mut all = Seen::new();
         show(&mut |sort, name| {
             all.insert((format!("{sort:?}"), name.to_owned()));
         });
@@ -169,7 +288,14 @@ mod tests {
             let glimpse = Glimpse::of(7, before, &bytes).unwrap();
             let opened = Opened::from_bytes(&bytes).unwrap();
             let whole = seen(|see| (0..opened.records.len()).for_each(|n| names(&opened.record(n).unwrap(), see)));
-            assert_eq!(seen(|see| glimpse.names(see).unwrap()), whole);
+            let shown = seen(|see| {
+                let text = &mut |named: Named<'_>| match named {
+                    Named::Text(sort, name) => see(sort, name),
+                    Named::Digest(digest) => see(Sort::Other, &data_encoding::HEXLOWER.encode(digest)),
+                };
+                glimpse.names(text).unwrap();
+            });
+            assert_eq!(shown, whole);
             assert_eq!((glimpse.leaf, glimpse.last), (opened.leaf(), super::super::forward::last_of(&opened, before).unwrap()));
         }
     }
@@ -181,12 +307,12 @@ mod tests {
         for end in 0..bytes.len() {
             let cut = Bytes::copy_from_slice(&bytes[..end]);
             // Whole in its form it may be, with fewer records than it says; reading it does no harm.
-            let _ = Glimpse::of(1, Seq::ZERO, &cut).map(|glimpse| glimpse.names(&mut |_, _| {}));
+            let _ = Glimpse::of(1, Seq::ZERO, &cut).map(|glimpse| glimpse.names(&mut |_| {}));
         }
         for byte in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[byte] ^= 0x55;
-            let _ = Glimpse::of(1, Seq::ZERO, &bad.into()).map(|glimpse| glimpse.names(&mut |_, _| {}));
+            let _ = Glimpse::of(1, Seq::ZERO, &bad.into()).map(|glimpse| glimpse.names(&mut |_| {}));
         }
         assert!(Glimpse::of(1, Seq::ZERO, &Bytes::new()).is_err());
     }

@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
 use prost::Message;
 
 use super::commit::Hash;
@@ -78,7 +79,8 @@ pub const OWN_PIECES: usize = PIECES - 1;
 #[derive(Clone, Debug)]
 pub(super) struct Cast {
     credential: CredentialId,
-    bytes: Vec<u8>,
+    /// In one place with its neighbours': it is written on one thread, and read and freed on another.
+    bytes: Bytes,
     /// Where each of the pieces ends.
     ends: [u32; OWN_PIECES],
     /// Where its tool and its request's id are.
@@ -137,6 +139,9 @@ const ARGUMENTS: u32 = 12;
 const STATUS_LIST: u32 = 25;
 const STATUS_INDEX: u32 = 26;
 const TOKEN_DIGEST: u32 = 32;
+
+/// What a series puts its own into at a time, bytes: that of some twenty.
+const ROOM: usize = 4 * 1024;
 
 impl Mold {
     /// `record`: an issuance of its own group, with nothing in it that is one's own. `None` for anything else.
@@ -207,8 +212,8 @@ impl Mold {
         &self.pieces
     }
 
-    /// One of them.
-    pub(super) fn cast(&self, own: &Own<'_>) -> Cast {
+    /// One of them, in `room`, where the one before it was put.
+    pub(super) fn cast(&self, own: &Own<'_>, room: &mut BytesMut) -> Cast {
         let [_, shared @ ..] = &self.pieces;
         let arguments: &[u8] = own.arguments.map_or(&[], |a| a);
         let issued = shared.iter().map(Vec::len).sum::<usize>()
@@ -221,28 +226,32 @@ impl Mold {
             + delimited_len(TOKEN_DIGEST, own.token_digest);
         // Some room for numbers and tags: all of them are in it.
         let names = own.request.map_or(0, |r| r.id.len() + r.digest.len()) + own.tool.len() + own.purpose.len();
-        let mut bytes = Vec::with_capacity(names + 160);
+        let length = names + 160;
+        if room.capacity() < length {
+            *room = BytesMut::with_capacity(length.max(ROOM));
+        }
+        let bytes = room;
         let mut request_id = 0..0;
         if let Some(r) = own.request {
-            begin(REQUEST, delimited_len(REQUEST_ID, r.id.as_bytes()) + delimited_len(REQUEST_DIGEST, r.digest), &mut bytes);
-            delimited(REQUEST_ID, r.id.as_bytes(), &mut bytes);
-            request_id = tail(&bytes, r.id.len());
-            delimited(REQUEST_DIGEST, r.digest, &mut bytes);
+            begin(REQUEST, delimited_len(REQUEST_ID, r.id.as_bytes()) + delimited_len(REQUEST_DIGEST, r.digest), bytes);
+            delimited(REQUEST_ID, r.id.as_bytes(), bytes);
+            request_id = tail(bytes, r.id.len());
+            delimited(REQUEST_DIGEST, r.digest, bytes);
         }
-        begin(ISSUED, issued, &mut bytes);
-        delimited(CREDENTIAL, own.credential.as_bytes(), &mut bytes);
-        let before_tool = end(&bytes);
-        delimited(TOOL, own.tool.as_bytes(), &mut bytes);
-        let tool = tail(&bytes, own.tool.len());
-        delimited(PURPOSE, own.purpose.as_bytes(), &mut bytes);
-        delimited(ARGUMENTS, arguments, &mut bytes);
-        let before_status = end(&bytes);
-        number(STATUS_LIST, own.status.0, &mut bytes);
-        number(STATUS_INDEX, own.status.1.into(), &mut bytes);
-        let before_digest = end(&bytes);
-        delimited(TOKEN_DIGEST, own.token_digest, &mut bytes);
-        let ends = [before_tool, before_status, before_digest, end(&bytes)];
-        Cast { credential: own.credential, bytes, ends, tool, request_id }
+        begin(ISSUED, issued, bytes);
+        delimited(CREDENTIAL, own.credential.as_bytes(), bytes);
+        let before_tool = end(bytes);
+        delimited(TOOL, own.tool.as_bytes(), bytes);
+        let tool = tail(bytes, own.tool.len());
+        delimited(PURPOSE, own.purpose.as_bytes(), bytes);
+        delimited(ARGUMENTS, arguments, bytes);
+        let before_status = end(bytes);
+        number(STATUS_LIST, own.status.0, bytes);
+        number(STATUS_INDEX, own.status.1.into(), bytes);
+        let before_digest = end(bytes);
+        delimited(TOKEN_DIGEST, own.token_digest, bytes);
+        let ends = [before_tool, before_status, before_digest, end(bytes)];
+        Cast { credential: own.credential, bytes: bytes.split().freeze(), ends, tool, request_id }
     }
 }
 
@@ -327,7 +336,7 @@ mod tests {
             };
             let request = asked.as_ref().map(|a| Request { caller: String::new(), id: a.id.to_owned(), digest: a.digest.to_vec() });
             let whole = Record::new(author, Event::Issued(Box::new(whole))).decided_at(revision).for_request(request);
-            let cast = mold.cast(&own);
+            let cast = mold.cast(&own, &mut BytesMut::new());
             let mut joined = Vec::new();
             join(mold.pieces(), &cast.pieces(), &mut joined);
             prop_assert_eq!(joined, whole.encode_to_vec());

@@ -50,14 +50,14 @@ pub(super) struct Entry {
     pub own: Vec<Bytes>,
 }
 
-const HEADER: u32 = 1;
-const RECORD: u32 = 2;
-const MOLD: u32 = 3;
-const ENTRY: u32 = 4;
-const PIECE: u32 = 1;
-const ENTRY_WHOLE: u32 = 1;
-const ENTRY_MOLD: u32 = 2;
-const ENTRY_OWN: u32 = 3;
+pub(super) const HEADER: u32 = 1;
+pub(super) const RECORD: u32 = 2;
+pub(super) const MOLD: u32 = 3;
+pub(super) const ENTRY: u32 = 4;
+pub(super) const PIECE: u32 = 1;
+pub(super) const ENTRY_WHOLE: u32 = 1;
+pub(super) const ENTRY_MOLD: u32 = 2;
+pub(super) const ENTRY_OWN: u32 = 3;
 
 /// Packs records into the next commit of a writer's chain: its bytes, and the chain's head after it.
 ///
@@ -161,20 +161,6 @@ impl<'a> Molds<'a> {
         let pieces = |m: &&Arc<Mold>| m.pieces().iter().map(|p| message_len(PIECE, p.len())).sum::<usize>() + ENTRY_HEAD;
         self.all.iter().map(pieces).sum()
     }
-}
-
-/// The bytes of one record.
-pub(super) fn whole(molds: &[PackedMold], entry: &Entry) -> Result<Bytes, BadCommit> {
-    let bad = |what: &str| BadCommit::Malformed(what.to_owned());
-    if entry.mold == 0 {
-        return Ok(entry.whole.clone());
-    }
-    let mold = molds.get(entry.mold as usize - 1).ok_or_else(|| bad("a record of a mold that is not there"))?;
-    let mold: &[Bytes; PIECES] = mold.pieces.as_slice().try_into().map_err(|_| bad("a mold of another number of pieces"))?;
-    let own: &[Bytes; OWN_PIECES] = entry.own.as_slice().try_into().map_err(|_| bad("a record of another number of pieces"))?;
-    let mut bytes = Vec::with_capacity(mold.iter().chain(own).map(Bytes::len).sum());
-    join(mold, &own.each_ref().map(|piece| &piece[..]), &mut bytes);
-    Ok(bytes.into())
 }
 
 /// The bytes of each record.

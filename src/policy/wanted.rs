@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use smol_str::SmolStr;
 use zeroize::Zeroizing;
 
 use crate::ledger::commit::sha256;
@@ -79,13 +80,13 @@ pub struct Wanted {
     /// Life asked for, milliseconds.
     pub ttl_ms: Option<u64>,
     /// The tool.
-    pub tool: String,
+    pub tool: SmolStr,
     /// What for.
-    pub purpose: String,
+    pub purpose: SmolStr,
     /// SHA-256 of the arguments in RFC 8785 form.
     pub arguments: Option<Digest>,
     /// The caller's name for the request.
-    pub request_id: Option<String>,
+    pub request_id: Option<SmolStr>,
     /// SHA-256 over all that was asked.
     pub digest: Digest,
     /// What it is bound to.
@@ -369,10 +370,10 @@ impl Wanted {
             ttl_ms: duration("ttl", ask.ttl.as_ref())?,
             arguments,
             upstream: ask.upstream.as_str().into(),
-            tool: std::mem::take(&mut ask.tool),
-            purpose: std::mem::take(&mut ask.purpose),
+            tool: SmolStr::new(&ask.tool),
+            purpose: SmolStr::new(&ask.purpose),
             digest,
-            request_id: (!ask.request_id.is_empty()).then(|| std::mem::take(&mut ask.request_id)),
+            request_id: (!ask.request_id.is_empty()).then(|| SmolStr::new(&ask.request_id)),
             key,
             binding: (!ask.binding.is_empty()).then(|| ask.binding.as_str().into()),
             renews: None,

@@ -48,7 +48,7 @@ pub(super) fn ask(token: SentToken) -> Wanted {
 pub(super) fn within(task: TaskChoice, token: SentToken) -> Wanted {
     let scopes: Arc<[String]> = ["issues:read".to_owned()].into();
     let behalf = Some(Box::new(Behalf::Sent(token)));
-    Wanted { upstream: "github".into(), scopes, tool: String::new(), ttl_ms: None, behalf, ..wanted(task) }
+    Wanted { upstream: "github".into(), scopes, tool: "".into(), ttl_ms: None, behalf, ..wanted(task) }
 }
 
 pub(super) fn said(house: &House, issued: Issued) -> Claims {
@@ -199,7 +199,7 @@ fn a_credential_of_ours_is_evidence_within_its_task_while_it_is_good() {
         let own = Terms { upstreams: github(), callers: vec![SERVER.into()], ..terms() };
         let task = house.authority.open_task(&agent, &own, &None, false).await.unwrap();
         let scopes: Arc<[String]> = ["issues:read".to_owned()].into();
-        let plain = Wanted { upstream: "github".into(), scopes, tool: String::new(), ..wanted(TaskChoice::Named(task)) };
+        let plain = Wanted { upstream: "github".into(), scopes, tool: "".into(), ..wanted(TaskChoice::Named(task)) };
         let mut got = Vec::new();
         for _ in 0..3 {
             let issued = house.authority.exchange(&agent, &plain).await.unwrap();

@@ -3,13 +3,12 @@
 use std::io;
 use std::path::Path;
 
-use hashbrown::HashSet;
-
-use super::fingerprint;
 use super::segment::{BLOCKS, Block, Segment};
+use super::{fingerprint, fingerprint_of};
 use crate::ledger::commit::{BadCommit, Hash};
 use crate::ledger::forward::Place;
 use crate::ledger::glimpse::Glimpse;
+use crate::ledger::record::Named;
 use crate::limits;
 use crate::store::Position;
 
@@ -22,8 +21,8 @@ pub struct Building {
     blocks: Vec<Block>,
     /// Fingerprint and block of each name, each once.
     entries: Vec<(u32, u8)>,
-    /// Those of the newest block.
-    newest: HashSet<u32>,
+    /// Those of the newest block, some more than once: only put behind each other, they take no others' place in the caches.
+    newest: Vec<u32>,
     /// Bytes of the newest block's records.
     bytes: usize,
     /// The newest commit's leaf in the tree.
@@ -39,7 +38,7 @@ impl Building {
     /// The same with blocks of about so many bytes.
     pub fn of_blocks(from: Place, block_bytes: usize) -> Building {
         let (blocks, entries) = (Vec::new(), Vec::new());
-        Building { from, place: from, block_bytes, blocks, entries, newest: HashSet::new(), bytes: 0, leaf: [0; 32] }
+        Building { from, place: from, block_bytes, blocks, entries, newest: Vec::new(), bytes: 0, leaf: [0; 32] }
     }
 
     /// Where it began.
@@ -86,8 +85,11 @@ impl Building {
             let (first, before) = (step.position, step.before.as_u64());
             self.blocks.push(Block { first, before, oldest: u64::MAX, newest: 0 });
         }
-        step.names(&mut |_, name| {
-            self.newest.insert(fingerprint(name));
+        step.names(&mut |named| {
+            self.newest.push(match named {
+                Named::Text(_, name) => fingerprint(name),
+                Named::Digest(digest) => fingerprint_of(digest),
+            });
         })?;
         self.bytes += step.bytes;
         if let Some(block) = self.blocks.last_mut() {
@@ -101,7 +103,9 @@ impl Building {
 
     fn end_block(&mut self) {
         let number = u8::try_from(self.blocks.len().saturating_sub(1)).unwrap_or(u8::MAX);
-        self.entries.extend(self.newest.drain().map(|name| (name, number)));
+        self.newest.sort_unstable();
+        self.newest.dedup();
+        self.entries.extend(self.newest.drain(..).map(|name| (name, number)));
         self.bytes = 0;
     }
 
@@ -111,7 +115,8 @@ impl Building {
             return Ok(None);
         }
         self.end_block();
-        self.entries.sort_unstable();
+        // Each block's are in order already, and a stable sort makes one row of such rows.
+        self.entries.sort_by_key(|(name, _)| *name);
         Segment::make(dir, (self.from, self.place), self.blocks, self.entries, self.leaf).map(Some)
     }
 }

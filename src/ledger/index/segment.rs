@@ -20,8 +20,8 @@ const SUM: usize = 16;
 const ENTRY: usize = 5;
 /// Entries of a page.
 const ENTRIES: usize = (PAGE - SUM) / ENTRY;
-/// A file's first bytes: its format.
-const MAGIC: &[u8; 8] = b"mayflyi\x01";
+/// A file's first bytes: its format. One of another format is made again.
+const MAGIC: &[u8; 8] = b"mayflyi\x02";
 /// Bytes before the blocks: six numbers and a leaf, after the magic.
 const HEAD: usize = 8 + 6 * 8 + 32;
 

@@ -59,14 +59,27 @@ pub struct OwnNames<'a> {
     pub token_digest: &'a [u8],
 }
 
+/// A name as it is written for people, or a SHA-256 that has yet to be written so, in lower-case hex: a name of [`Sort::Other`].
+#[derive(Clone, Copy, Debug)]
+pub enum Named<'a> {
+    /// As it is written.
+    Text(Sort, &'a str),
+    /// Not written yet.
+    Digest(&'a [u8; 32]),
+}
+
 /// The same of what is one issuance's own.
-pub fn own_names(own: &OwnNames<'_>, see: &mut dyn FnMut(Sort, &str)) {
-    let mut n = Namer { see };
+pub fn own_names(own: &OwnNames<'_>, see: &mut dyn FnMut(Named<'_>)) {
+    for digest in [own.arguments, own.token_digest] {
+        match digest.try_into() {
+            Ok(digest) => see(Named::Digest(digest)),
+            Err(_) => Namer { see: &mut |sort, name| see(Named::Text(sort, name)) }.hex(digest),
+        }
+    }
+    let mut n = Namer { see: &mut |sort, name| see(Named::Text(sort, name)) };
     n.other(own.request_id);
     n.credential(own.credential);
     n.tool(own.tool);
-    n.hex(own.arguments);
-    n.hex(own.token_digest);
 }
 
 struct Namer<'a> {

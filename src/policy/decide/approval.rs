@@ -122,7 +122,7 @@ impl Decider {
             scopes: standing.scopes.clone(),
             kind: standing.kind.tag().into(),
             ttl: standing.life.end().since(now),
-            tool: want.tool.clone(),
+            tool: want.tool.to_string(),
             arguments: want.arguments.map_or_else(Vec::new, |d| d.to_vec()),
             purpose: standing.purpose(want).to_owned(),
             upstream_version: standing.registered.version,

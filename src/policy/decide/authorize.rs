@@ -74,7 +74,7 @@ impl Decider {
             policies,
             binding: binding.map_or_else(String::new, |b| b.binding.name.clone()),
             binding_version: binding.map_or(0, |b| b.version),
-            tool: want.tool.clone(),
+            tool: want.tool.to_string(),
             purpose: purpose.to_owned(),
             arguments: want.arguments.map_or_else(Vec::new, |d| d.to_vec()),
             break_glass: held.place().glass.is_some(),

@@ -96,7 +96,7 @@ impl Decided<'_> {
             task: (!self.place.is_new()).then(|| *self.place.id.as_bytes()),
             kind: self.kind.tag(),
             scopes: self.scopes.clone(),
-            tool: want.tool.clone(),
+            tool: want.tool.to_string(),
             purpose: self.purpose(want).to_owned(),
             arguments: want.arguments,
             ttl_ms: self.life.end().since(self.now),
@@ -145,13 +145,13 @@ impl Decider {
     ) -> Result<Grant, No> {
         let decided = self.decide(view, compiled, caller, want, id)?;
         let mut draft = self.draft(caller, want, &decided);
-        draft.tool.clone_from(&want.tool);
+        draft.tool = want.tool.to_string();
         draft.purpose = decided.purpose(want).to_owned();
         draft.arguments = want.arguments.map_or_else(Vec::new, |d| d.to_vec());
         let request = want.request_id.as_ref().map(|rid| Request {
             // The author's own, where that is no person.
             caller: caller.person().map_or_else(String::new, |_| caller.id().as_str().to_owned()),
-            id: rid.clone(),
+            id: rid.to_string(),
             digest: want.digest.to_vec(),
         });
         let Decided { registered, policy, place, .. } = decided;

@@ -288,7 +288,7 @@ fn outside(place: &Place, what: impl std::fmt::Display) -> No {
 /// Of what is within a task, the part that exchanges which otherwise ask for the same may differ by.
 pub(super) fn tool_within(place: &Place, want: &Wanted) -> Result<(), No> {
     let allowance = place.allowance();
-    if !want.tool.is_empty() && !allowance.any_tool && !allowance.tools.contains(&want.tool) {
+    if !want.tool.is_empty() && !allowance.any_tool && !allowance.tools.iter().any(|tool| *tool == want.tool) {
         return Err(outside(place, format_args!("tool {}", want.tool)));
     }
     Ok(())

@@ -271,10 +271,10 @@ fn tell(
     let end = round::noted(authority, caller, asked.as_deref().ok(), end);
     let request_id = match asked {
         Ok(want) => want.request_id.take().unwrap_or_default(),
-        Err(id) => std::mem::take(id),
+        Err(id) => (&*id).into(),
     };
     match end {
-        Ok(issued) => patterns.tell(request_id, issued, out),
+        Ok(issued) => patterns.tell(&request_id, issued, out),
         Err(no) => Alike::new(no).tell(&request_id, out),
     }
 }

@@ -115,13 +115,13 @@ pub struct Patterns(Option<Arc<Pattern>>);
 
 impl Patterns {
     /// The message of a stream that answers a request which was granted, at the end of those before it.
-    pub fn tell(&mut self, request_id: String, issued: Issued, out: &mut Vec<u8>) {
+    pub fn tell(&mut self, request_id: &str, issued: Issued, out: &mut Vec<u8>) {
         match self.one(issued) {
             Ok(one) => {
-                prefix(one.length(&request_id), out);
-                one.write(&request_id, out);
+                prefix(one.length(request_id), out);
+                one.write(request_id, out);
             }
-            Err(issued) => prefixed(&whole(request_id, *issued), out),
+            Err(issued) => prefixed(&whole(request_id.to_owned(), *issued), out),
         }
     }
 
@@ -362,7 +362,7 @@ mod tests {
                 let (mut expected, mut out) = (Vec::new(), Vec::new());
                 for _ in 0..2 {
                     prefixed(&whole(request_id.to_owned(), again()), &mut expected);
-                    patterns.tell(request_id.to_owned(), again(), &mut out);
+                    patterns.tell(request_id, again(), &mut out);
                     assert_eq!(out, expected);
                 }
                 let expected = pb::ExchangeResponse { issued: Some(issued_to_pb(again())) }.encode_to_vec();
