@@ -17,6 +17,7 @@ use aws_lc_rs::digest::Digest;
 use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use parking_lot::Mutex;
+use x509_parser::asn1_rs::{FromDer, Integer, Sequence};
 use zeroize::Zeroizing;
 
 pub use jwks::{jwk, jwks, jwks_of};
@@ -169,25 +170,17 @@ impl OwnKey {
 /// r and s of a P-256 signature in DER (RFC 3279, section 2.2.3), 32 bytes each. The library signs in DER, and its own way from there makes
 /// two numbers of it, each with an allocation: a fiftieth of a signature.
 fn fixed(der: &[u8]) -> Option<[u8; 64]> {
-    let (pair, after) = part(SEQUENCE, der)?;
-    let (r, rest) = part(INTEGER, pair)?;
-    let (s, end) = part(INTEGER, rest)?;
+    let (after, pair) = Sequence::from_der(der).ok()?;
+    let (rest, r) = Integer::from_der(&pair.content).ok()?;
+    let (end, s) = Integer::from_der(rest).ok()?;
     let mut out = [0; 64];
-    for (number, out) in [r, s].into_iter().zip(out.chunks_exact_mut(32)) {
+    for (number, out) in [r, s].iter().zip(out.chunks_exact_mut(32)) {
+        let number = number.as_ref();
         let number = number.strip_prefix(&[0]).unwrap_or(number);
         let at = out.len().checked_sub(number.len())?;
         out.get_mut(at..)?.copy_from_slice(number);
     }
     (after.is_empty() && end.is_empty()).then_some(out)
-}
-
-const SEQUENCE: u8 = 0x30;
-const INTEGER: u8 = 0x02;
-
-/// What a DER value with this tag holds, and what comes after it. Of such a signature none is as long as 128 bytes.
-fn part(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let ([found, length @ ..0x80], rest) = der.split_first_chunk()? else { return None };
-    if *found == tag { rest.split_at_checked(usize::from(*length)) } else { None }
 }
 
 type ByEnvironment = HashMap<Box<str>, Arc<OwnKey>>;
