@@ -55,6 +55,7 @@ pub const LAYERS: &[&[&str]] = &[
         "revoke",
         "subjects",
         "tasks",
+        "openings",
         "trust",
         "uses",
         "webhook",
