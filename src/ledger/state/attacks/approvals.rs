@@ -129,37 +129,6 @@ fn an_approval_is_decided_once_for_what_was_shown_while_the_registration_stands(
 }
 
 #[test]
-fn a_task_that_waits_opens_with_its_approval_and_is_over_without() {
-    let mut log = Log::new();
-    let mut waiting = |given: bool| {
-        let mut opening = log.task(&[]);
-        let task = id_of(&opening);
-        let (approval, mut ask) = asked(&mut log, &task);
-        if let Some(Event::ApprovalAsked(e)) = &mut ask.event {
-            e.of = ApprovalOf::Task as i32;
-        }
-        if let Some(Event::TaskOpened(e)) = &mut opening.event {
-            e.approval = approval.clone();
-        }
-        let together = [opening, ask].map(|r| Record { group: 5, ..r });
-        assert!(log.put(together.to_vec()).iter().all(Result::is_ok));
-        let early = log.issue(&task);
-        assert_eq!(reason(&log.put(vec![early])[0]), Reason::TaskNotActive);
-        let mut decide = given_by(&log, Who::Person(ada()), &approval);
-        if let Some(Event::ApprovalDecided(e)) = &mut decide.event {
-            e.given = given;
-        }
-        log.put(vec![decide])[0].clone().unwrap();
-        let issue = log.issue(&task);
-        (log.put(vec![issue])[0].clone(), TaskId::from_slice(&task).unwrap())
-    };
-    waiting(true).0.unwrap();
-    let (refused, task) = waiting(false);
-    assert_eq!(reason(&refused), Reason::TaskNotActive);
-    assert_eq!(log.state.tasks.get(&task).unwrap().closed.as_ref().unwrap().outcome, Outcome::Cancelled);
-}
-
-#[test]
 fn a_change_takes_effect_when_somebody_else_approves_it_and_where_nothing_came_between() {
     let mut log = Log::new();
     let set = |version| Changes::Binding(BindingSet { name: "b".into(), version, ..Default::default() });

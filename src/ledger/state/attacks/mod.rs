@@ -9,9 +9,12 @@ mod glass;
 mod groups;
 mod history;
 mod logins;
+mod more;
 mod registry;
 mod replaced;
 mod rules;
+mod waits;
+mod waits_random;
 
 use super::super::commit::{ChainHead, Commit, Encoded, pack};
 use super::super::record::*;
