@@ -133,7 +133,8 @@ impl Decider {
                 }
             }));
         }
-        let registrations = wants.iter().map(|(r, ..)| RegistrationAsked { upstream: r.upstream.name.clone(), version: r.version });
+        let registrations =
+            wants.iter().map(|(r, ..)| RegistrationAsked { upstream: r.upstream.name.clone(), version: r.version });
         let rule = without.and_then(|no| no.rule).unwrap_or_else(|| "opening it took an approval".to_owned());
         Ok(Demand { registrations: registrations.collect(), approvers, rule })
     }

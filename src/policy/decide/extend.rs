@@ -84,12 +84,7 @@ impl Decider {
         let extending = extending.ok_or_else(none)?;
         let asked = extension_asked(caller, &extending.place, extending.demand.as_ref().ok_or_else(none)?, deadline);
         let expires_at = view.now().plus(limits::APPROVAL_TTL_DEFAULT_MS).min(extending.place.deadline).0;
-        Ok(ApprovalAsked {
-            approval: approval.as_bytes().to_vec(),
-            digest: digest_of_task(&asked).to_vec(),
-            expires_at,
-            ..asked
-        })
+        Ok(ApprovalAsked { approval: approval.as_bytes().to_vec(), digest: digest_of_task(&asked).to_vec(), expires_at, ..asked })
     }
 
     fn extending<'a>(

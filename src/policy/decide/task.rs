@@ -65,7 +65,8 @@ impl Decider {
         }
         let place = self.opening(view, compiled, policy, caller, &terms, id, (work, opens.subject))?;
         opens.subject.map_or(Ok(()), |subject| subject::within_line(subject, &place))?;
-        let asked = place.asks.as_ref().map(|demand| self.opening_asked(caller, &place, demand, (approval, view.now()), opens.subject));
+        let asked =
+            place.asks.as_ref().map(|demand| self.opening_asked(caller, &place, demand, (approval, view.now()), opens.subject));
         let mut opened = place.settle().1.ok_or_else(|| No::Fault(Fault::new("a task that is opened has no record")))?;
         if asked.is_some() {
             opened.approval = approval.as_bytes().to_vec();

@@ -328,7 +328,8 @@ fn a_task_whose_parent_ended_is_remembered_for_its_own_time() {
     let child = id_of(&open);
     log.put(vec![open])[0].clone().unwrap();
     let deadline = log.time.0 + 2_000_000;
-    let extended = TaskExtended { task: child.clone(), deadline, decided_at: log.time.0, policy_version: 1, ..Default::default() };
+    let extended =
+        TaskExtended { task: child.clone(), deadline, decided_at: log.time.0, policy_version: 1, ..Default::default() };
     let head = log.state.head;
     log.put(vec![by_operator(Event::TaskExtended(extended)).decided_at(head)])[0].clone().unwrap();
     log.time = log.time.plus(60_000 + limits::REQUEST_ID_KEPT_MS + 1);

@@ -24,9 +24,7 @@ impl State {
                 match Outcome::try_from(e.outcome) {
                     Ok(Outcome::Unspecified) | Err(_) => Err(malformed("an unknown outcome")),
                     // A sign of life that came before it in the order was answered: the task lives.
-                    Ok(Outcome::Expired) => {
-                        self.known_task(&e.task, |t| time >= t.ends(), "showed life meanwhile")
-                    }
+                    Ok(Outcome::Expired) => self.known_task(&e.task, |t| time >= t.ends(), "showed life meanwhile"),
                     Ok(_) => Ok(()),
                 }
             }
