@@ -180,7 +180,7 @@ cat >"$work/tasks/two.cedar" <<'CEDAR'
 @id("two-approve")
 forbid (principal, action == Action::"OpenTask", resource) unless { context.approvals.count >= 2 };
 CEDAR
-check "a set that wants two approvals of a request is refused" 2 you policy validate "$work/tasks" --environment dev
+check "a set that wants two approvals of a request is refused" 10 you policy validate "$work/tasks" --environment dev
 says "and says why" err "compares context.approvals.count with 2"
 rm "$work/tasks/two.cedar"
 check "tasks with the purge take somebody" 9 you policy set dev "$work/tasks" --reason "purges by two"

@@ -34,12 +34,13 @@ fn within(expr: &Expr) -> Option<String> {
 fn compared(op: &BinaryOp, left: &Expr, right: &Expr) -> Option<String> {
     let count = |expr: &Expr| path_of(expr).is_some_and(|path| path == "context.approvals.count");
     let number = |expr: &Expr| if let Expr::Literal(Literal::Long(n)) = expr { Some(*n) } else { None };
-    let (with, n): (fn(&BinaryOp, i64, i64) -> Option<bool>, i64) = match (count(left), count(right)) {
-        (true, false) => (|op, count, n| holds(op, count, n), number(right)?),
-        (false, true) => (|op, count, n| holds(op, n, count), number(left)?),
+    let (turned, n) = match (count(left), count(right)) {
+        (true, false) => (false, number(right)?),
+        (false, true) => (true, number(left)?),
         _ => return None,
     };
-    let alike = with(op, 0, n)? == with(op, 1, n)?;
+    let with = |count: i64| if turned { holds(op, n, count) } else { holds(op, count, n) };
+    let alike = with(0)? == with(1)?;
     alike.then(|| format!("compares context.approvals.count with {n}, and it is 0 or 1"))
 }
 

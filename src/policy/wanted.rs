@@ -202,12 +202,10 @@ pub fn duration(field: &'static str, value: Option<&prost_types::Duration>) -> R
 
 /// How long a call waits for an approval, milliseconds; 0 for not at all.
 pub fn wait_ms(value: Option<&prost_types::Duration>) -> Result<u64, Refusal> {
-    const FIELD: &str = "wait_for_approval";
-    let (wait_ms, most) = (duration(FIELD, value)?.unwrap_or(0), limits::APPROVAL_WAIT_MS);
-    match wait_ms > most {
-        true => Err(Refusal::field(FIELD, format!("is longer than {} s; ask again after that", most / 1000))),
-        false => Ok(wait_ms),
-    }
+    let (field, most) = ("wait_for_approval", limits::APPROVAL_WAIT_MS);
+    let ms = duration(field, value)?.unwrap_or(0);
+    let long = || Refusal::field(field, format!("is longer than {} s; ask again after that", most / 1000));
+    if ms > most { Err(long()) } else { Ok(ms) }
 }
 
 /// A kind; `None` where it was left out.
@@ -345,8 +343,7 @@ impl Wanted {
         checked("request_id", &ask.request_id, limits::REQUEST_ID_BYTES)?;
         let arguments = arguments(ask.arguments.as_ref())?;
         // How long somebody waits is no part of what is asked for.
-        let wait = ask.wait_for_approval.take();
-        let mut asking = Asking { wait_ms: wait_ms(wait.as_ref())?, ..Asking::default() };
+        let mut asking = Asking { wait_ms: wait_ms(ask.wait_for_approval.take().as_ref())?, ..Asking::default() };
         // They count by their digest: written otherwise, or sent as the digest itself, it is the same request.
         if let Some(digest) = arguments
             && let Some(pb::Arguments { arguments: Some(pb::arguments::Arguments::Json(_)) }) = &ask.arguments

@@ -103,7 +103,8 @@ fn two_who_give_it_at_once_open_it_once() {
 #[test]
 fn nothing_waits_for_what_nobody_was_asked_or_was_asked_for_less() {
     let mut log = Log::new();
-    let changes: [(&str, fn(&mut TaskOpened, &mut ApprovalAsked)); 13] = [
+    type Both = (&'static str, fn(&mut TaskOpened, &mut ApprovalAsked));
+    let changes: [Both; 13] = [
         ("a wider scope", |o, _| o.allowance.as_mut().unwrap().upstreams[0].scopes.push("write".into())),
         ("any tool", |o, _| o.allowance.as_mut().unwrap().any_tool = true),
         ("another caller", |o, _| o.callers.push("spiffe://a.example/other".into())),
@@ -123,7 +124,7 @@ fn nothing_waits_for_what_nobody_was_asked_or_was_asked_for_less() {
         assert!(log.put(waiting.records).iter().all(Result::is_err), "{what}");
     }
     // A digest is of all that is shown.
-    let shown: [(&str, fn(&mut ApprovalAsked)); 4] = [
+    let shown: [Change<ApprovalAsked>; 4] = [
         ("other approvers", |a| a.approvers.push(ada())),
         ("another upstream", |a| a.upstream = "other".into()),
         ("another subject", |a| a.subject = Some(ada())),
@@ -181,7 +182,8 @@ fn nobody_opens_it_who_opened_owns_or_may_act_in_it_or_is_not_named() {
 
 #[test]
 fn what_was_revoked_or_changed_since_it_was_asked_for_does_not_open() {
-    let stops: [(&str, fn(&mut Log), Reason); 5] = [
+    type Stop = (&'static str, fn(&mut Log), Reason);
+    let stops: [Stop; 5] = [
         ("the opener's credentials", |log| log.revoke(Target::Caller(AGENT.into()), true), Reason::Revoked),
         ("the opener, for good", |log| log.revoke(Target::Caller(AGENT.into()), false), Reason::Locked),
         ("the evidence", |log| log.revoke(Target::TrustAnchor([9; 32]), true), Reason::Revoked),
