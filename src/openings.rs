@@ -31,9 +31,23 @@ pub struct How<'a> {
     pub wait_ms: u64,
 }
 
+/// For another caller, or not, with nothing else to say.
+impl From<bool> for How<'_> {
+    fn from(delegate: bool) -> Self {
+        How { delegate, ..How::default() }
+    }
+}
+
 impl Authority {
     /// Opens a task. One that somebody has to approve is open when that was done: it is waited for as long as the caller does.
-    pub async fn open_task(&self, caller: &Caller, terms: &Terms, named: &Named, how: How<'_>) -> Result<TaskId, No> {
+    pub async fn open_task<'a>(
+        &self,
+        caller: &Caller,
+        terms: &Terms,
+        named: &Named,
+        how: impl Into<How<'a>>,
+    ) -> Result<TaskId, No> {
+        let how = how.into();
         let id = self.open(caller, terms, named, how).await?;
         let waits = |s: &State| s.tasks.get(&id).filter(|t| t.pending).and_then(|t| t.approved.as_ref().map(|a| a.id));
         if let (Some(approval), true) = (self.ledger.peek(waits), how.wait_ms > 0) {

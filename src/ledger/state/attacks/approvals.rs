@@ -182,6 +182,29 @@ fn a_change_is_asked_for_from_what_there_is_and_is_its_askers() {
 }
 
 #[test]
+fn a_caller_has_only_so_many_that_wait_or_may_be_used() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let mut first = None;
+    let ask = |log: &mut Log| {
+        let (approval, ask) = asked(log, &task);
+        (approval, log.put(vec![ask])[0].clone())
+    };
+    for _ in 0..limits::APPROVALS_PER_CALLER {
+        let (approval, verdict) = ask(&mut log);
+        verdict.unwrap();
+        first.get_or_insert(approval);
+    }
+    assert_eq!(reason(&ask(&mut log).1), Reason::LimitReached);
+    let first = first.unwrap();
+    let give = given(&log, &first);
+    log.put(vec![give])[0].clone().unwrap();
+    assert_eq!(reason(&ask(&mut log).1), Reason::LimitReached, "it may be used");
+    using(&mut log, &task, &first, |_| {}).unwrap();
+    ask(&mut log).1.unwrap();
+}
+
+#[test]
 fn few_changes_wait() {
     let mut log = Log::new();
     let now = log.state.policies.get("prod").map_or(0, |v| v.version);

@@ -23,7 +23,7 @@ use super::*;
 use crate::refusal::Reason;
 
 /// What is done to a record, and what that is.
-type Change<T> = (&'static str, fn(&mut T));
+type Defect<T> = (&'static str, fn(&mut T));
 
 fn generation(number: u32, reset_time: bool) -> Record {
     let begun = GenerationBegun { generation: number, store: vec![2; 16], reset_time, ..Default::default() };

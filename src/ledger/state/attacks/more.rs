@@ -91,7 +91,7 @@ fn more_time_is_for_this_task_this_deadline_and_who_asked_and_once_also_within_a
     let mut log = Log::new();
     let (task, other) = (extendable(&mut log, true), extendable(&mut log, true));
     let approval = approved_more(&mut log, &task, 1_000);
-    let changes: [Change<TaskExtended>; 3] = [
+    let changes: [Defect<TaskExtended>; 3] = [
         ("later", |e| e.deadline += 1),
         ("earlier", |e| e.deadline -= 1),
         ("another caller", |e| e.caller = "spiffe://a.example/other".into()),
@@ -160,7 +160,7 @@ fn what_was_revoked_since_more_time_was_approved_revokes_that() {
 fn more_time_is_asked_for_a_task_as_it_is() {
     let mut log = Log::new();
     let task = extendable(&mut log, false);
-    let changes: [Change<TaskAsked>; 5] = [
+    let changes: [Defect<TaskAsked>; 5] = [
         ("another reach", |t| t.allowance = None),
         ("another owner", |t| t.owner = Some(ada())),
         ("another purpose", |t| t.purpose = "else".into()),
@@ -209,7 +209,7 @@ pub(super) fn asked_inline(log: &mut Log) -> Vec<u8> {
 fn a_task_that_is_opened_with_an_exchange_is_the_one_that_was_approved_with_it() {
     let mut log = Log::new();
     let approval = asked_inline(&mut log);
-    let changes: [Change<TaskOpened>; 7] = [
+    let changes: [Defect<TaskOpened>; 7] = [
         ("a wider scope", |o| o.allowance.as_mut().unwrap().upstreams[0].scopes.push("write".into())),
         ("another upstream", |o| {
             o.allowance.as_mut().unwrap().upstreams.push(AllowedUpstream { name: "mail".into(), scopes: vec!["send".into()] });

@@ -124,7 +124,7 @@ fn nothing_waits_for_what_nobody_was_asked_or_was_asked_for_less() {
         assert!(log.put(waiting.records).iter().all(Result::is_err), "{what}");
     }
     // A digest is of all that is shown.
-    let shown: [Change<ApprovalAsked>; 4] = [
+    let shown: [Defect<ApprovalAsked>; 4] = [
         ("other approvers", |a| a.approvers.push(ada())),
         ("another upstream", |a| a.upstream = "other".into()),
         ("another subject", |a| a.subject = Some(ada())),

@@ -48,7 +48,9 @@ impl State {
                 return Err(Refusal::limit("changes_waiting", limits::CHANGES_WAITING as u64, wait));
             }
         }
-        let own = self.approvals.values().filter(|a| a.asked.caller == e.caller && a.expires_at() > time).count();
+        // What was used or refused makes room: it is on nobody's list.
+        let open = |a: &&Approval| !a.used && a.expires_at() > time && a.decided.as_ref().is_none_or(|d| d.given);
+        let own = self.approvals.values().filter(|a| a.asked.caller == e.caller).filter(open).count();
         if own >= limits::APPROVALS_PER_CALLER {
             return Err(Refusal::limit("approvals_per_caller", limits::APPROVALS_PER_CALLER as u64, wait));
         }
