@@ -83,13 +83,7 @@ impl Authority {
     pub(crate) async fn ask_approval(&self, view: &View, caller: &Caller, want: &Wanted) -> Result<ApprovalId, No> {
         let id = ApprovalId::from_bytes(self.system.id16());
         let asked = self.decider.approval(view, &self.catalog.now(), caller, want, (id, limits::APPROVAL_TTL_DEFAULT_MS))?;
-        let now = self.system.wall();
-        let waits = |s: &State| {
-            let same = |a: &ApprovalAsked| a.caller == asked.caller && a.digest == asked.digest;
-            let mut open = s.approvals.iter().filter(|(_, a)| a.decided.is_none() && a.expires_at() > now);
-            open.find(|(_, a)| same(&a.asked)).map(|(id, _)| *id)
-        };
-        if let Some(known) = self.ledger.settled(waits).await? {
+        if let Some(known) = self.asked_before(&asked).await? {
             return Ok(known);
         }
         self.rates.take(Act::Change, caller.id().as_str())?;
@@ -108,6 +102,17 @@ impl Authority {
                 Err(no)
             }
         }
+    }
+
+    /// The approval that waits for the same request.
+    pub(crate) async fn asked_before(&self, asked: &ApprovalAsked) -> Result<Option<ApprovalId>, No> {
+        let now = self.system.wall();
+        let waits = |s: &State| {
+            let same = |a: &ApprovalAsked| a.caller == asked.caller && a.digest == asked.digest;
+            let mut open = s.approvals.iter().filter(|(_, a)| a.decided.is_none() && a.expires_at() > now);
+            open.find(|(_, a)| same(&a.asked)).map(|(id, _)| *id)
+        };
+        self.ledger.settled(waits).await
     }
 
     /// For what somebody has to approve: asks, and waits as long as the caller does, once. Then it is decided anew; else it is refused as before,
@@ -129,7 +134,7 @@ impl Authority {
     }
 
     /// Waits until somebody decided, at most so long. Whether somebody did.
-    async fn decided_within(&self, id: ApprovalId, ms: u64) -> bool {
+    pub(crate) async fn decided_within(&self, id: ApprovalId, ms: u64) -> bool {
         let decided = || self.ledger.peek(|s| s.approvals.get(&id).is_none_or(|a| a.decided.is_some()));
         let mut commits = self.commits.subscribe();
         let waiting = async {
@@ -188,8 +193,18 @@ impl Authority {
         Ok(Hits::default())
     }
 
-    /// Policy, which may want a person, a second factor, or somebody else.
+    /// Policy, which may want a person, a second factor, or somebody else: for each upstream that names who may approve.
     fn may_approve(&self, caller: &Caller, asked: &ApprovalAsked) -> Result<(), No> {
+        self.may_approve_for(caller, asked, (&asked.upstream, &asked.scopes))?;
+        let Some(terms) = &asked.terms else { return Ok(()) };
+        for wanted in terms.registrations.iter().filter(|r| r.upstream != asked.upstream) {
+            let allowed = terms.allowance.iter().flat_map(|a| &a.upstreams).find(|u| u.name == wanted.upstream);
+            self.may_approve_for(caller, asked, (&wanted.upstream, allowed.map_or(&[][..], |u| &u.scopes)))?;
+        }
+        Ok(())
+    }
+
+    fn may_approve_for(&self, caller: &Caller, asked: &ApprovalAsked, (upstream, scopes): (&str, &[String])) -> Result<(), No> {
         if self.acts_in_glass(caller) {
             return Err(No::Refusal(Refusal::new(
                 Reason::NotYours,
@@ -197,12 +212,12 @@ impl Authority {
             )));
         }
         let compiled = self.catalog.now();
-        let gone = || Refusal::new(Reason::UpstreamNotActive, format!("upstream {} is no longer registered", asked.upstream));
-        let registered = compiled.upstream(&asked.upstream).ok_or_else(gone)?;
+        let gone = || Refusal::new(Reason::UpstreamNotActive, format!("upstream {upstream} is no longer registered"));
+        let registered = compiled.upstream(upstream).ok_or_else(gone)?;
         let policy = compiled.policy(&asked.environment).ok_or_else(gone)?;
         let (mut digest, behind) = ([0; 43], Behind::of(caller));
         let arguments = <&[u8; 32]>::try_from(&asked.arguments[..]).ok();
-        let scopes: Vec<&str> = asked.scopes.iter().map(String::as_str).collect();
+        let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
         let decide = Decide {
             environment: &asked.environment,
             caller: &asked.caller,

@@ -33,6 +33,7 @@ pub mod lookup;
 pub mod metrics;
 pub mod narrow;
 pub mod oidc;
+pub mod openings;
 pub mod own_domain;
 pub mod peers;
 pub mod people;

@@ -1,23 +1,17 @@
-//! The life of a task: opened, held, resumed, extended, ended.
+//! The life of a task once it is open: held, resumed, ended.
 
 use std::time::Duration;
 
 use crate::authority::Authority;
 use crate::identity::caller::{Caller, Operator};
 use crate::ledger::Lane;
-use crate::ledger::record::{Event, HoldRank, Outcome, Record, Request, TaskClosed, TaskExtended, TaskHeld, TaskResumed, Who};
+use crate::ledger::record::{Event, HoldRank, Outcome, Record, Request, TaskClosed, TaskHeld, TaskResumed, Who};
 use crate::ledger::state::{Remembered, State, Task, request_key};
 use crate::policy::Admin;
-use crate::policy::decide::{Opens, decided_on_old_state};
-use crate::policy::subject::SentToken;
-use crate::policy::wanted::Terms;
 use crate::rates::Act;
-use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::{Rules, Target};
 use crate::seq::{Millis, Seq, TaskId};
-
-/// A decision that ran into a change is made once more before the caller is told to try again.
-const TRIES: usize = 2;
 
 /// A request that names itself: the caller's name for it, and SHA-256 over all that was asked.
 pub type Named = Option<(String, [u8; 32])>;
@@ -67,48 +61,6 @@ impl Authority {
             None if credential => Err(reused(id)),
             None => Ok(None),
         }
-    }
-
-    /// Opens a task, or a child for another caller.
-    pub async fn open_task(&self, caller: &Caller, terms: &Terms, named: &Named, delegate: bool) -> Result<TaskId, No> {
-        self.open_task_for(caller, terms, named, (delegate, None)).await
-    }
-
-    /// The same on somebody's behalf, by a token that says so.
-    pub async fn open_task_for(
-        &self,
-        caller: &Caller,
-        terms: &Terms,
-        named: &Named,
-        (delegate, token): (bool, Option<&SentToken>),
-    ) -> Result<TaskId, No> {
-        for again in 1.. {
-            self.still_stands(caller)?;
-            if let Some(before) = self.remembered(caller.id().as_str(), named).await? {
-                return Ok(TaskId::from_bytes(before.task));
-            }
-            if again == 1 {
-                self.rates.take(Act::Change, caller.id().as_str())?;
-            }
-            let subject = match token {
-                Some(token) => Some(Box::pin(self.subject(caller, token)).await?),
-                None => None,
-            };
-            let view = self.ledger.view();
-            view.read(|state| self.ledger.ceilings().task(state, caller.id().as_str(), (0, 0)))?;
-            let id = self.new_task_id();
-            let opens = Opens { delegate, subject: subject.as_deref() };
-            let opened = self.decider.open_task(&view, &self.catalog.now(), caller, terms, id, opens)?;
-            let record = Record::new(Who::of(caller), Event::TaskOpened(opened))
-                .decided_at(view.revision())
-                .for_request(request_of(caller.id().as_str(), named));
-            match self.ledger.commit(Lane::Grant, vec![record]).await {
-                Ok(_) => return Ok(id),
-                Err(no) if again < TRIES && (decided_on_old_state(&no) || is_reuse(&no)) => {}
-                Err(no) => return Err(no),
-            }
-        }
-        Err(No::Fault(Fault::new("opening a task: tries ran out")))
     }
 
     /// Admits somebody to end, hold or extend a task. Workloads: whoever opened it or a task above it, or whose one of
@@ -254,33 +206,6 @@ impl Authority {
             Err(no) if is_reuse(&no) => self.remembered(&name, named).await?.map(|r| r.seq).ok_or(no),
             Err(no) => Err(no),
         }
-    }
-
-    /// Extends a task, decided like opening. An end that it has already, or a later one, is answered without a record.
-    pub async fn extend_task(&self, caller: &Caller, id: TaskId, deadline: Millis, named: &Named) -> Result<(), No> {
-        let actor = Actor::Workload(caller.clone());
-        let (who, _) = self.may_steer(&actor, id)?;
-        self.rates.take(Act::Change, caller.id().as_str())?;
-        for again in 1.. {
-            let view = self.ledger.view();
-            let version = self.decider.extend(&view, &self.catalog.now(), caller, id, deadline)?;
-            let Some(policy_version) = version else { return Ok(()) };
-            let extended =
-                TaskExtended { task: id.as_bytes().to_vec(), deadline: deadline.0, decided_at: view.now().0, policy_version };
-            let record = Record::new(who.clone(), Event::TaskExtended(extended))
-                .decided_at(view.revision())
-                .for_request(request_of(&who.name(), named));
-            match self.ledger.commit(Lane::Grant, vec![record]).await {
-                Ok(_) => return Ok(()),
-                Err(no) if again < TRIES && (decided_on_old_state(&no) || is_reuse(&no)) => {
-                    if self.remembered(&who.name(), named).await?.is_some() {
-                        return Ok(());
-                    }
-                }
-                Err(no) => return Err(no),
-            }
-        }
-        Err(No::Fault(Fault::new("extending a task: tries ran out")))
     }
 
     /// A sign of life. Many are one record; the answer waits for it.

@@ -166,6 +166,55 @@ check "once" 9 export_of "$work/arguments.json"
 check "the approval is used" 0 colleague approval show "$id" -o json
 says "and says so" out '"state": "used"'
 
+# A task that somebody approves, and more time for it.
+mkdir -p "$work/tasks" && cp "$work"/policy/* "$work/tasks/"
+cat >"$work/tasks/tasks.cedar" <<'CEDAR'
+@id("wide-tasks-need-somebody")
+forbid (principal, action == Action::"OpenTask", resource == Upstream::"warehouse")
+when { context.task.tools.contains("purge") } unless { context.approvals.count >= 1 };
+
+@id("more-time")
+permit (principal in Role::"agent", action == Action::"ExtendTask", resource == Upstream::"warehouse");
+CEDAR
+cat >"$work/tasks/two.cedar" <<'CEDAR'
+@id("two-approve")
+forbid (principal, action == Action::"OpenTask", resource) unless { context.approvals.count >= 2 };
+CEDAR
+check "a set that wants two approvals of a request is refused" 10 you policy validate "$work/tasks" --environment dev
+says "and says why" err "compares context.approvals.count with 2"
+rm "$work/tasks/two.cedar"
+check "tasks with the purge take somebody" 9 you policy set dev "$work/tasks" --reason "purges by two"
+check "as two operators agree" 0 colleague approval give "$(approval)" --reason "as agreed"
+open_task() { agent task open --purpose "yearly purge" --upstream warehouse=orders:export --tool purge --ttl 10m --max-ttl 1h "$@"; }
+check "a task waits" 9 open_task -o name
+id=$(approval)
+task=$(cat "$work/out")
+check "nothing is issued in it" 5 agent get warehouse --task "$task" --scope orders:export --tool purge --arguments "$work/arguments.json"
+check "whoever approves sees what it is" 0 colleague approval show "$id" -o json
+says "its tools" out '"purge"'
+says "its purpose" out "yearly purge"
+says "and how long it may live" out '"max_ttl_ms": 3600000'
+check "it is on the list" 0 colleague approval list -o name
+says "like any other" out "$id"
+check "whoever asked does not approve it" 3 agent approval give "$id" --reason "me"
+check "it is approved" 0 colleague approval give "$id" --reason "as agreed with finance"
+says "having been shown" err "tools purge"
+check "the task is active" 0 agent task show "$task" -o json
+says "by that approval" out "$id"
+check "a credential in it waits by itself" 9 agent get warehouse --task "$task" --scope orders:export --tool purge --arguments "$work/arguments.json"
+check "another task waits by itself" 9 open_task
+check "it is refused" 0 colleague approval refuse "$(approval)" --reason "one is enough"
+check "more time takes another approval" 9 agent task extend "$task" --by 5m
+id=$(approval)
+check "which shows until when" 0 colleague approval show "$id" -o json
+says "it would live" out '"deadline"'
+check "it is given" 0 colleague approval give "$id" --reason "the purge is slow"
+check "the task has more time" 0 agent task extend "$task" --by 5m
+check "once" 9 agent task extend "$task" --by 5m
+check "its story has all of it" 0 you explain "$task"
+says "who approved it" out "as agreed with finance"
+says "and the more time" out "task extended"
+
 # An owner leaves.
 check "the owner of the warehouse leaves" 0 you owner left data-platform --reason "team dissolved" --confirm all
 check "nothing is issued for it" 5 agent get warehouse --purpose "monthly figures" --scope orders:read
@@ -224,7 +273,7 @@ says "and of approvals" out '"type":"approval.given"'
 check "going back takes two as well" 9 you policy set dev --version 1 --reason "too strict"
 check "and is refused" 0 colleague approval refuse "$(approval)" --reason "it is not"
 check "so it stays" 0 you policy show dev -o name
-says "as it is" out "dev/3"
+says "as it is" out "dev/4"
 
 # The audit tells the whole story, to somebody who has a file and a key and no server.
 check "the ledger is searched by the upstream" 0 you audit search --upstream warehouse -o json

@@ -67,6 +67,41 @@ fn what_cannot_be_meant_is_refused_with_place_policy_and_remedy() {
 }
 
 #[test]
+fn a_set_that_wants_more_approvals_than_one_request_can_have_is_refused() {
+    let with = |condition: &str| format!("@id(\"x\")\nforbid (principal, action, resource)\nunless {{ {condition} }};");
+    let work = |condition: &str| with(condition).replace("action,", "action in Action::\"Work\",");
+    let wrong = [
+        ("context.approvals.count >= 2", "compares context.approvals.count with 2"),
+        ("context.approvals.count == 3", "with 3"),
+        ("2 <= context.approvals.count", "with 2"),
+        ("context.approvals.count > 1", "with 1"),
+        ("!(context.approvals.count < 2)", "with 2"),
+        ("context.sensitive && (context.renewal || context.approvals.count != 2)", "with 2"),
+        ("if context.renewal then context.approvals.count >= 2 else true", "with 2"),
+        ("context.approvals.people.containsAll([\"a\", \"b\"])", "wants a and b to have approved, and one does"),
+        ("context.approvals.people == [\"a\", \"b\"]", "wants a and b"),
+    ];
+    for (condition, said) in wrong {
+        let refused = refusal(&work(condition), ROLES);
+        assert!(refused.contains("policy `x`") && refused.contains(said), "{condition}: {refused}");
+        assert!(refused.contains("one person approves a request"), "{refused}");
+    }
+    let right = [
+        "context.approvals.count >= 1",
+        "context.approvals.count > 0",
+        "1 == context.approvals.count",
+        "context.approvals.count != 0",
+        "context.approvals.count < 1",
+        "context.approvals.people.containsAll([\"a\"])",
+        "context.approvals.people.containsAny([\"a\", \"b\"])",
+        "context.approvals.people.contains(\"a\") || context.approvals.people.contains(\"b\")",
+    ];
+    for condition in right {
+        compile(&work(condition));
+    }
+}
+
+#[test]
 fn all_files_complain_at_once() {
     let sources = vec![Source::new("a.cedar", "permit (principal, action);"), Source::new("b.cedar", "nonsense")];
     let wrong = PolicySet::compile(sources, Source::new("roles.toml", "[role.a]\nidz = []\n[environment]\n")).unwrap_err();

@@ -216,3 +216,27 @@ fn a_test_expects_an_approval_where_one_of_those_named_would_do() {
     assert_eq!(outcome, Outcome::Approval(vec!["spiffe://td/agent/b".into()]));
     assert_eq!((tests[0].fails(&outcome), outcome.meets()), (None, Some(Expect::Approval)));
 }
+
+#[test]
+fn a_test_expects_an_approval_of_a_task_too() {
+    let policy = r#"
+@id("yes") permit (principal, action in Action::"Work", resource);
+@id("ask") forbid (principal, action in Action::"Work", resource) unless { context.approvals.count >= 1 };
+"#;
+    let id = policy_kit::id("spiffe://td/agent/b");
+    let approvers = vec![mayfly::upstream::registry::Approver::SpiffeId(id)];
+    let upstream = Upstream { approvers, ..upstream(&Case::new(mayfly::policy::Action::ALL[0])) };
+    for (action, glass, expect) in [
+        ("OpenTask", false, "approval"),
+        ("DelegateTask", false, "approval"),
+        ("ExtendTask", false, "approval"),
+        ("OpenTask", true, "deny"),
+    ] {
+        let text = format!(
+            "[[test]]\nname = 'a'\ncaller = 'spiffe://td/agent/a'\nupstream = 'billing'\naction = '{action}'\nbreak_glass = {glass}\nexpect = '{expect}'\n"
+        );
+        let tests = table::parse(&Source::new("tests.toml", &text), Millis(0)).unwrap();
+        let outcome = tests[0].situation.outcome(&compile(policy), "dev", Some(&upstream));
+        assert_eq!(tests[0].fails(&outcome), None, "{action}: {outcome:?}");
+    }
+}

@@ -20,7 +20,7 @@ use crate::seq::ApprovalId;
 pub enum ApprovalCommand {
     /// Approvals, newest first
     List(ListApprovalsArgs),
-    /// One approval; with its arguments for those who may give it, as long as it waits
+    /// One approval, with the terms of its task; with its arguments for those who may give it, as long as it waits
     Show(ShowArgs),
     /// Let the request through, once; a change takes effect with it
     Give(GiveArgs),
@@ -151,6 +151,9 @@ async fn decide(
             let digest = shown.request_sha256.clone();
             let shown = Approval::from(shown);
             run.out.say(shown.sentence());
+            if let Some(task) = &shown.task {
+                run.out.say(task.sentence());
+            }
             if !shown.arguments_json.is_empty() {
                 run.out.say(format_args!("arguments: {}", shown.arguments_json));
             }

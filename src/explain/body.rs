@@ -94,6 +94,7 @@ fn event(event: &Event) -> Value {
         Event::TaskResumed(e) => json!({ "task": task(&e.task), "rank": text(HoldRank::try_from(e.rank)), "reason": e.reason }),
         Event::TaskExtended(e) => json!({
             "task": task(&e.task), "deadline": time(e.deadline), "decided_at": time(e.decided_at), "policy_version": e.policy_version,
+            "approval": approval(&e.approval), "caller": e.caller,
         }),
         Event::TaskHeartbeats(e) => json!({ "tasks": e.tasks.len(), "all": e.all, "away_since": time(e.away_since) }),
         Event::Issued(e) => issued(e),
@@ -135,6 +136,19 @@ fn asked(e: &ApprovalAsked) -> Value {
         "arguments_sha256": hex(&e.arguments), "purpose": e.purpose, "details": e.details,
         "approvers": e.approvers.iter().map(who).collect::<Vec<_>>(), "policies": e.policies,
         "change": e.change.as_ref().and_then(Change::event).as_ref().map(registry), "reason": e.reason, "expires_at": time(e.expires_at),
+        "terms": e.terms.as_deref().map(task_asked),
+    })
+}
+
+fn task_asked(e: &TaskAsked) -> Value {
+    let allowance = e.allowance.clone().unwrap_or_default();
+    let upstreams = allowance.upstreams.iter().map(|u| json!({ "upstream": u.name, "scopes": u.scopes }));
+    let asks = e.registrations.iter().map(|r| json!({ "upstream": r.upstream, "version": r.version }));
+    json!({
+        "parent": task(&e.parent), "owner": e.owner.as_ref().map(who), "callers": e.callers, "purpose": e.purpose,
+        "upstreams": upstreams.collect::<Vec<_>>(), "tools": allowance.tools, "any_tool": allowance.any_tool, "kinds": allowance.kinds,
+        "key_bound": allowance.key_bound, "ttl_ms": e.ttl, "max_ttl_ms": e.max_ttl, "heartbeat_ms": e.heartbeat,
+        "asked_for_by": asks.collect::<Vec<_>>(), "deadline": time(e.deadline),
     })
 }
 

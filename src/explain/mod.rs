@@ -150,14 +150,23 @@ impl Authority {
     }
 
     async fn explain_task(&self, id: TaskId, depth: Depth) -> Result<Explained, No> {
-        let path = self.ledger.settled(|s| s.tasks.get(&id).map(|t| (t.terms.path.clone(), t.terms.seq))).await?;
+        let known = self.ledger.settled(|s| {
+            let task = s.tasks.get(&id)?;
+            // Also those that nobody used yet, or never will.
+            let of = |a: &&crate::ledger::state::Approval| a.asked.terms.is_some() && a.asked.task == id.as_bytes();
+            let asked = s.approvals.values().filter(of).map(|a| a.asked.approval.clone());
+            let opened_with = task.approved.iter().map(|a| a.id.as_bytes().to_vec());
+            Some(((task.terms.path.clone(), task.terms.seq), asked.chain(opened_with).collect::<Vec<_>>()))
+        });
+        let (path, used) = known.await?.unzip();
         let (path, from) = match (path, depth) {
             (Some(known), _) => known,
             (None, Depth::Memory) => return Err(none("such task")),
             // The look back ends where it was opened.
             (None, Depth::History) => (vec![id], Seq::LAST),
         };
-        let about = About { path, from, refusals_of: id.to_string(), ..About::default() };
+        let used = used.unwrap_or_default();
+        let about = About { path, from, used, refusals_of: id.to_string(), ..About::default() };
         let (records, reached) = match depth {
             Depth::Memory => (Vec::new(), Reached::Enough),
             Depth::History => self.story(about).await?,

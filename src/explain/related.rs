@@ -20,6 +20,8 @@ pub(super) struct About {
     pub path: Vec<TaskId>,
     /// An approval, 16 bytes.
     pub approval: Vec<u8>,
+    /// Approvals that a task was opened or extended with, as they are seen.
+    pub used: Vec<Vec<u8>>,
     /// A lease, 16 bytes.
     pub lease: Vec<u8>,
     /// Refusals that name this task.
@@ -40,6 +42,22 @@ impl About {
     /// Whether it is about that task itself, and no credential of it.
     fn is_about(&self, task: &[u8]) -> bool {
         self.credential.is_none() && self.path.last().is_some_and(|t| t.as_bytes()[..] == *task)
+    }
+
+    /// Looking back, what used an approval comes before what is said of it.
+    fn notes(&mut self, event: &Event) {
+        let approval = match event {
+            Event::TaskExtended(e) => &e.approval,
+            Event::TaskOpened(e) => &e.approval,
+            _ => return,
+        };
+        if !approval.is_empty() && self.used.len() < limits::EXPLAIN_RECORDS {
+            self.used.push(approval.clone());
+        }
+    }
+
+    fn has_approval(&self, id: &[u8]) -> bool {
+        About::has(&self.approval, id) || self.used.iter().any(|used| used == id)
     }
 
     fn has(given: &[u8], found: &[u8]) -> bool {
@@ -67,8 +85,8 @@ impl About {
             Some(Event::KeyChanged(e)) => self.credential.as_ref().is_some_and(|(issued, _)| issued.key == e.key),
             // A recovery revokes all that was before it.
             Some(Event::GenerationBegun(e)) if e.generation > 1 => self.credential.is_some() || !self.path.is_empty(),
-            Some(Event::ApprovalAsked(e)) => About::has(&self.approval, &e.approval),
-            Some(Event::ApprovalDecided(e)) => About::has(&self.approval, &e.approval),
+            Some(Event::ApprovalAsked(e)) => self.has_approval(&e.approval) || (e.terms.is_some() && self.is_about(&e.task)),
+            Some(Event::ApprovalDecided(e)) => self.has_approval(&e.approval),
             Some(Event::LeaseOpened(e)) => About::has(&self.lease, &e.lease) || self.is_credential(&e.credential),
             Some(Event::LeaseClosed(e)) => About::has(&self.lease, &e.lease),
             Some(Event::Refused(e)) => !self.refusals_of.is_empty() && e.task == self.refusals_of,
@@ -105,6 +123,7 @@ impl Authority {
         let (story, reached) = self
             .look_back(Story { about, records: Vec::new(), missing }, |story, past| {
                 if story.about.concerns(&past.record, past.seq) {
+                    past.record.event.iter().for_each(|event| story.about.notes(event));
                     let opens = matches!(past.record.event, Some(Event::TaskOpened(_)));
                     story.missing = story.missing.saturating_sub(usize::from(opens));
                     let begins = opens || matches!(past.record.event, Some(Event::Issued(_)));

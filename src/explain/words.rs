@@ -165,6 +165,7 @@ fn reason(record: &Record) -> &str {
         Some(Event::TaskHeld(e)) => &e.reason,
         Some(Event::TaskResumed(e)) => &e.reason,
         Some(Event::KeyChanged(e)) => &e.reason,
+        Some(Event::ApprovalDecided(e)) => &e.reason,
         Some(Event::GenerationBegun(e)) => &e.cause,
         _ => "",
     }
@@ -194,7 +195,10 @@ pub(super) fn of_task(state: &State, id: TaskId, records: &[Past], now: Millis) 
     findings.insert(0, permits("policy", policy, terms.seq));
     let (now_is, good) = match state.tasks.phase(task, now) {
         Phase::Active => (format!("active until {}", task.deadline), true),
-        Phase::PendingApproval => ("waits for an approval".to_owned(), false),
+        Phase::PendingApproval => match &task.approved {
+            Some(approved) => (format!("waits for approval {} until {}", approved.id, approved.until), false),
+            None => ("waits for an approval".to_owned(), false),
+        },
         Phase::Held => ("held".to_owned(), false),
         Phase::Over(outcome) => {
             let closed = state.tasks.upwards(task).find_map(|t| t.closed.as_ref());
@@ -228,10 +232,14 @@ pub(super) fn of_one(past: &Past) -> Finding {
             | Event::Refused(_)
             | Event::Released(_)
             | Event::GenerationBegun(_)
-    );
+    ) || matches!(event, Event::ApprovalDecided(e) if !e.given);
     let text = match event {
         Event::Refused(e) => refusal(e),
         Event::LoggedIn(e) => logged_in(e),
+        Event::ApprovalDecided(e) => {
+            let said = if e.given { "given" } else { "refused" };
+            format!("{said} by {author} at {}: {reason}", past.at)
+        }
         _ if reason.is_empty() => format!("by {author} at {}", past.at),
         _ => format!("by {author} at {}: {reason}", past.at),
     };

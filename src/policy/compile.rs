@@ -79,6 +79,12 @@ impl<'r> Compiler<'r> {
             let Some(id) = self.id(source, number, policy) else { continue };
             let policy = policy.new_id(PolicyId::new(&id));
             self.literals(source, &id, &policy);
+            if let Some(what) = super::several::more_than_one(&policy) {
+                let at = source.text.find(&format!("\"{id}\"")).unwrap_or(0);
+                let remedy =
+                    "one person approves a request: compare with 1, and let the registration and the action Approve say who may";
+                self.complaints.push(Complaint::at(source, at, format!("policy `{id}` {what}"), remedy));
+            }
             // Ids are unique by now, so adding cannot clash.
             if named.add(policy.clone()).is_ok() {
                 self.policies.insert(id, policy);

@@ -33,6 +33,7 @@ pub mod rights;
 mod roles;
 pub mod sample;
 pub mod set;
+mod several;
 pub mod situation;
 mod slice;
 mod stem;

@@ -246,7 +246,8 @@ impl Reads {
 }
 
 /// `context.task.purpose` for a chain of attributes that begins at a variable.
-fn path_of(expr: &Expr) -> Option<String> {
+/// What an expression reads, from its root on: `context.approvals.count`.
+pub(super) fn path_of(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Var(Var::Principal) => Some("principal".to_owned()),
         Expr::Var(Var::Resource) => Some("resource".to_owned()),

@@ -228,8 +228,8 @@ impl Situation {
             Some(Verdict::Deny { by }) => {
                 let approvers = upstream.map(|u| u.approvers.as_slice()).unwrap_or_default();
                 let helps = |person: &String| ask(std::slice::from_ref(person)).is_some_and(|v| v.permits());
-                let exchange = self.action == Action::Work(Work::Exchange) && self.approvals.is_empty();
-                let helpers: Vec<String> = approvers.iter().filter(|_| exchange).map(Approver::name).filter(helps).collect();
+                let asks = matches!(self.action, Action::Work(_)) && self.approvals.is_empty() && !self.break_glass;
+                let helpers: Vec<String> = approvers.iter().filter(|_| asks).map(Approver::name).filter(helps).collect();
                 if helpers.is_empty() { Outcome::Deny(by) } else { Outcome::Approval(helpers) }
             }
         }

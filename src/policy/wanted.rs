@@ -201,6 +201,14 @@ pub fn duration(field: &'static str, value: Option<&prost_types::Duration>) -> R
     Ok(Some(ms))
 }
 
+/// How long a call waits for an approval, milliseconds; 0 for not at all.
+pub fn wait_ms(value: Option<&prost_types::Duration>) -> Result<u64, Refusal> {
+    let (field, most) = ("wait_for_approval", limits::APPROVAL_WAIT_MS);
+    let ms = duration(field, value)?.unwrap_or(0);
+    let long = || Refusal::field(field, format!("is longer than {} s; ask again after that", most / 1000));
+    if ms > most { Err(long()) } else { Ok(ms) }
+}
+
 /// A kind; `None` where it was left out.
 pub fn kind(field: &'static str, value: i32) -> Result<Option<Kind>, Refusal> {
     if value == 0 {
@@ -336,13 +344,7 @@ impl Wanted {
         checked("request_id", &ask.request_id, limits::REQUEST_ID_BYTES)?;
         let arguments = arguments(ask.arguments.as_ref())?;
         // How long somebody waits is no part of what is asked for.
-        let wait = ask.wait_for_approval.take();
-        let wait_ms = duration("wait_for_approval", wait.as_ref())?.unwrap_or(0);
-        if wait_ms > limits::APPROVAL_WAIT_MS {
-            let most = limits::APPROVAL_WAIT_MS / 1000;
-            return Err(Refusal::field("wait_for_approval", format!("is longer than {most} s; ask again after that")));
-        }
-        let mut asking = Asking { wait_ms, ..Asking::default() };
+        let mut asking = Asking { wait_ms: wait_ms(ask.wait_for_approval.take().as_ref())?, ..Asking::default() };
         // They count by their digest: written otherwise, or sent as the digest itself, it is the same request.
         if let Some(digest) = arguments
             && let Some(pb::Arguments { arguments: Some(pb::arguments::Arguments::Json(_)) }) = &ask.arguments

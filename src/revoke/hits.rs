@@ -140,7 +140,7 @@ impl Count {
 
     /// Whether a task was alive when the revocation came, or is, where none was made.
     fn was_alive(&self, state: &State, task: &Task, now: Millis) -> bool {
-        let over = |t: &Task| t.closed.as_ref().is_some_and(|c| c.seq != self.made) || now >= t.deadline || t.silent(now);
+        let over = |t: &Task| t.closed.as_ref().is_some_and(|c| c.seq != self.made) || now >= t.ends();
         !state.tasks.upwards(task).any(over)
     }
 

@@ -200,6 +200,7 @@ async fn seconds(authority: &Authority, silent: &Silent) {
         for id in authority.ledger.peek(|state| silent.due(state, now)) {
             authority.end_silent(id, now);
         }
+        authority.end_unapproved(now);
         authority.end_glasses();
     }
 }

@@ -121,8 +121,20 @@ fn asked(e: &ApprovalAsked) -> Told {
         "arguments_sha256": hex(&e.arguments), "request_sha256": hex(&e.digest), "expires_at": time(e.expires_at), "reason": e.reason,
         "approvers": e.approvers.iter().map(who).collect::<Vec<_>>(),
         "governs": if e.of() == ApprovalOf::Change { e.policies.clone() } else { Vec::new() },
+        "opens_task": e.opens, "terms": e.terms.as_deref().map(terms),
     });
     Told::new("approval.asked", Where::In(e.environment.clone()), data)
+}
+
+/// A task as people are shown it, in short.
+fn terms(e: &TaskAsked) -> Value {
+    let allowance = e.allowance.clone().unwrap_or_default();
+    let upstreams = allowance.upstreams.iter().map(|u| json!({ "upstream": u.name, "scopes": u.scopes }));
+    json!({
+        "purpose": e.purpose, "owner": e.owner.as_ref().map(who), "callers": e.callers, "upstreams": upstreams.collect::<Vec<_>>(),
+        "tools": allowance.tools, "any_tool": allowance.any_tool, "ttl_ms": e.ttl, "max_ttl_ms": e.max_ttl,
+        "deadline": if e.deadline > 0 { time(e.deadline) } else { String::new() },
+    })
 }
 
 fn of_approval(state: &State, id: &[u8]) -> (Where, Value) {

@@ -76,3 +76,47 @@ fn those_that_wait_are_listed() {
     assert!(listed.starts_with("APPROVAL") && listed.contains("orders:export") && listed.contains("waiting"), "{listed}");
     assert_eq!(stage.run("approval list --upstream warehouse -o name").ok(), format!("{ID}\n"));
 }
+
+/// The opening of a task, with a purpose that would write over what is shown.
+fn of_task(of: pb::ApprovalOf) -> pb::Approval {
+    let terms = pb::TaskTerms {
+        purpose: "clean \u{202e}up".into(),
+        upstreams: vec![pb::Allowance {
+            upstream: "warehouse".into(),
+            scopes: vec!["orders:export".into(), "orders:read".into()],
+        }],
+        tools: vec!["purge".into()],
+        callers: vec!["spiffe://example.org/mcp".into()],
+        ttl: Some(prost_types::Duration { seconds: 600, nanos: 0 }),
+        max_ttl: Some(prost_types::Duration { seconds: 7200, nanos: 0 }),
+        ..pb::TaskTerms::default()
+    };
+    let deadline = if of == pb::ApprovalOf::Extension { at(7200) } else { None };
+    let owner = workload("spiffe://example.org/agent");
+    let task = pb::ApprovalTask { terms: Some(terms), owner, upstreams: vec!["warehouse".into()], deadline };
+    pb::Approval { of: of.into(), task: Some(task), tool: String::new(), arguments_json: String::new(), ..waiting() }
+}
+
+#[test]
+fn a_task_is_approved_with_its_terms_in_sight() {
+    for (of, what, life) in [
+        (pb::ApprovalOf::Task, "asks for a task in prod", "for 10m, at most 2h"),
+        (pb::ApprovalOf::Extension, "asks for more time for a task in prod", "until 2"),
+    ] {
+        let stage = Stage::new();
+        stage.double.on(move |_: pb::GetApprovalRequest| Ok(pb::GetApprovalResponse { approval: Some(of_task(of)) }));
+        stage
+            .double
+            .on(move |_: pb::DecideApprovalRequest| Ok(pb::DecideApprovalResponse { approval: Some(of_task(of)), hits: None }));
+        let ran = stage.run(&format!("approval give {ID} --reason agreed"));
+        assert_eq!(ran.exit, 0, "{ran:?}");
+        let reach = "task of spiffe://example.org/agent: warehouse=orders:export,orders:read; tools purge; also for spiffe://example.org/mcp";
+        for said in [what, reach, life] {
+            assert!(ran.stderr.contains(said), "{said}: {}", ran.stderr);
+        }
+        assert!(!ran.stderr.contains('\u{202e}'), "{}", ran.stderr);
+        let shown = stage.run(&format!("approval show {ID} -o json")).json();
+        assert_eq!((&shown["task"]["tools"][0], &shown["task"]["max_ttl_ms"]), (&"purge".into(), &7_200_000.into()));
+        assert_eq!(shown["task"]["asked_for"][0], "warehouse");
+    }
+}

@@ -51,6 +51,13 @@ fn a_task_that_waits_for_an_approval_says_so() {
     let ran = stage.run("task open --purpose x --upstream a=b -o name");
     assert_eq!((ran.exit, ran.stdout), (9, format!("{CHILD}\n")));
     assert!(ran.stderr.contains("appr_x"), "{}", ran.stderr);
+    let pending = pb::Task { state: pb::TaskState::PendingApproval.into(), approval_id: "appr_y".to_owned(), ..task() };
+    let asked = keep::<pb::DelegateTaskRequest, _>(&stage, pb::DelegateTaskResponse { task: Some(pending) });
+    let handed = "--to spiffe://example.org/b --purpose x --upstream a=b --wait-for-approval 20s";
+    let ran = stage.run(&format!("task delegate {TASK} {handed}"));
+    assert_eq!(ran.exit, 9);
+    assert!(ran.stderr.contains("mayfly approval give appr_y"), "{}", ran.stderr);
+    assert_eq!(asked.lock().unwrap().take().unwrap().wait_for_approval.map(|d| d.seconds), Some(20));
 }
 
 #[test]
@@ -62,6 +69,9 @@ fn a_deadline_moves_by_or_to() {
     assert_eq!(asked.lock().unwrap().take().unwrap().deadline, at(3600 + 1800));
     stage.run(&format!("task extend {CHILD} --until 2026-11-20T10:00:00Z")).ok();
     assert_eq!(asked.lock().unwrap().take().unwrap().deadline, at(7200));
+    stage.run(&format!("task extend {CHILD} --by 30m --wait-for-approval 20s")).ok();
+    let waits = asked.lock().unwrap().take().unwrap().wait_for_approval;
+    assert_eq!(waits, Some(prost_types::Duration { seconds: 20, nanos: 0 }));
     assert_eq!(stage.run(&format!("task extend {CHILD} --by 1h --until 2026-11-20T10:00:00Z")).exit, 2);
 }
 

@@ -29,7 +29,38 @@ pub fn all() -> Vec<(String, Record)> {
     .chain(behalf())
     .chain(people())
     .chain(glass())
+    .chain(tasks())
     .collect()
+}
+
+/// Tasks that somebody approves: opened, and given more time.
+fn tasks() -> impl Iterator<Item = (String, Record)> {
+    let upstreams = vec![AllowedUpstream { name: text("warehouse"), scopes: vec![text("export")] }];
+    let terms = TaskAsked {
+        owner: Some(person("ada")),
+        parent: id(1),
+        callers: vec![text("spiffe://prod.example.org/mcp/tools")],
+        allowance: Some(Allowance { upstreams, tools: vec![text("export")], ..Allowance::default() }),
+        purpose: text("nightly export"),
+        ttl: 600_000,
+        max_ttl: 3_600_000,
+        heartbeat: 30_000,
+        registrations: vec![RegistrationAsked { upstream: text("warehouse"), version: 4 }],
+        deadline: 1_700_001_200_000,
+    };
+    let asked = ApprovalAsked {
+        approval: id(7),
+        of: ApprovalOf::Extension as i32,
+        task: id(2),
+        terms: Some(terms.into()),
+        ..ApprovalAsked::default()
+    };
+    let extended = TaskExtended { task: id(2), approval: id(7), caller: agent(), ..TaskExtended::default() };
+    let events = [
+        ("15-task-extended-approved", Event::TaskExtended(extended)),
+        ("50-approval-asked-task", Event::ApprovalAsked(asked.into())),
+    ];
+    events.into_iter().map(|(name, event)| (format!("v10/{name}"), Record::new(Who::SpiffeId(agent()), event)))
 }
 
 /// People who sign in, out, and decide.
@@ -219,6 +250,7 @@ fn asking() -> impl Iterator<Item = (String, Record)> {
         opens: true,
         change: Some(Change { to: Some(to) }),
         reason: text("as agreed"),
+        terms: None,
     };
     let decided =
         ApprovalDecided { approval: id(7), given: true, reason: text("as agreed"), digest: digest(0xb1), login: vec![] };

@@ -88,7 +88,13 @@ fn tasks() -> Vec<(&'static str, Event)> {
         GenerationBegun { generation: 2, cause: text("recovered"), store: id(9), after: (1 << 45) + 77, reset_time: true };
     let closed =
         TaskClosed { task: id(2), outcome: Outcome::Cancelled as i32, reason: text("done"), keep_until: 1_700_004_000_000 };
-    let extended = TaskExtended { task: id(2), deadline: 1_700_001_200_000, decided_at: 1_700_000_100_000, policy_version: 3 };
+    let extended = TaskExtended {
+        task: id(2),
+        deadline: 1_700_001_200_000,
+        decided_at: 1_700_000_100_000,
+        policy_version: 3,
+        ..Default::default()
+    };
     vec![
         ("10-generation-begun", Event::GenerationBegun(begun)),
         ("11-task-opened", Event::TaskOpened(opened.into())),

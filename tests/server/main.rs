@@ -1,6 +1,7 @@
 //! A whole server, in this process and as a process of its own, over real mTLS.
 
 mod approvals;
+mod approvals_of_tasks;
 mod attest;
 mod audit;
 mod behalf;

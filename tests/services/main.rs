@@ -3,6 +3,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod approval;
 mod audit;
 mod audit_prove;
 mod audit_search;

@@ -63,7 +63,8 @@ pub fn used(writer: &Writer, op: &Op, id: &[u8]) -> Option<Record> {
 pub fn decide(writer: &Writer, op: &Op) -> Option<Record> {
     let all: Vec<_> = writer.state.approvals.keys().collect();
     let approval = op.pick(1, &all)?.as_bytes().to_vec();
-    let digest = if op.once_in(2, 6, 12) { vec![9; 32] } else { DIGEST.to_vec() };
+    let asked = |id: &mayfly::seq::ApprovalId| writer.state.approvals[id].asked.digest.clone();
+    let digest = if op.once_in(2, 6, 12) { vec![9; 32] } else { op.pick(1, &all).map(|id| asked(id))? };
     let decided = ApprovalDecided { approval, given: !op.once_in(2, 0, 5), reason: String::new(), digest, login: Vec::new() };
     let who = match op.n[3] % 9 {
         0 => Who::LocalUid(0),
@@ -74,11 +75,13 @@ pub fn decide(writer: &Writer, op: &Op) -> Option<Record> {
 
 impl Model {
     pub fn asks(&self, a: &ApprovalAsked, time: u64) -> Says {
-        let whole = a.of == ApprovalOf::Exchange as i32 && a.digest.len() == 32 && a.expires_at <= time + DAY;
-        match self.approval(&a.approval) {
+        let whole = a.digest.len() == 32 && a.expires_at <= time + DAY;
+        let about = self.asks_about_task(a, time);
+        let known = match self.approval(&a.approval) {
             Some((before, ..)) if time > before.expires_at + 10 * MINUTE => Says::Either,
             found => yes(whole && found.is_none()),
-        }
+        };
+        both(known, about)
     }
 
     pub fn decides(&self, d: &ApprovalDecided, record: &Record, time: u64) -> Says {
@@ -114,14 +117,16 @@ impl Model {
         };
         grant.identities.push((domain(&a.caller), a.caller.clone()));
         grant.identities.push((who.issuer.clone(), who.sub.clone()));
-        both(yes(apart && now && self.of_this_order(record.revision)), self.blocked(&grant, record.revision, time))
+        let opens = self.opens_with(a, time);
+        both(opens, both(yes(apart && now && self.of_this_order(record.revision)), self.blocked(&grant, record.revision, time)))
     }
 
     /// The revision of the approval that an issuance rests on, where it may use it.
     pub fn approved(&self, i: &Issued, revision: u64, time: u64) -> Option<u64> {
         let (a, given, used) = self.approval(&i.approval)?;
         let given = given.flatten().filter(|given| !used && a.expires_at > time && *given <= revision)?;
-        let same = i.task == a.task
+        let same = a.of == ApprovalOf::Exchange as i32
+            && i.task == a.task
             && i.caller == a.caller
             && (&i.subject, &i.actors) == (&a.subject, &a.actors)
             && (&i.upstream, i.upstream_version) == (&a.upstream, a.upstream_version)

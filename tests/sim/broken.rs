@@ -1,7 +1,7 @@
 //! Ways in which a fold or a feed could be wrong. With each of them the simulation must find something: a check that cannot fail shows
 //! nothing.
 
-use mayfly::ledger::record::{Event, Maintained, Record};
+use mayfly::ledger::record::{ApprovalOf, Event, Maintained, Record};
 
 use crate::model::lockable;
 
@@ -14,6 +14,12 @@ pub enum Broken {
     SkipsLocks,
     /// An approval is not used up.
     ApprovalsAgain,
+    /// A task opens without the approval that it waits for.
+    OpensAnyhow,
+    /// Whoever refuses gives.
+    TakesNoForYes,
+    /// More time does not use up its approval.
+    MoreTimeAgain,
     /// Request ids are not remembered.
     ForgetsRequests,
     /// Holds have no effect.
@@ -43,10 +49,13 @@ pub enum Broken {
 }
 
 impl Broken {
-    pub const ALL: [Broken; 16] = [
+    pub const ALL: [Broken; 19] = [
         Broken::IgnoresRevision,
         Broken::SkipsLocks,
         Broken::ApprovalsAgain,
+        Broken::OpensAnyhow,
+        Broken::TakesNoForYes,
+        Broken::MoreTimeAgain,
         Broken::ForgetsRequests,
         Broken::IgnoresHolds,
         Broken::IgnoresClosing,
@@ -75,6 +84,14 @@ impl Broken {
             (Broken::IgnoresRevision, Event::Issued(_) | Event::TaskOpened(_) | Event::TaskExtended(_)) => record.revision = head,
             (Broken::SkipsLocks, Event::Revoked(e)) => e.issued_only = true,
             (Broken::ApprovalsAgain, Event::Issued(e)) => e.approval.clear(),
+            (Broken::OpensAnyhow, Event::TaskOpened(e)) => e.approval.clear(),
+            (Broken::OpensAnyhow, event @ Event::ApprovalAsked(_)) => {
+                if matches!(event, Event::ApprovalAsked(e) if e.of() == ApprovalOf::Task) {
+                    *event = nothing;
+                }
+            }
+            (Broken::TakesNoForYes, Event::ApprovalDecided(e)) => e.given = true,
+            (Broken::MoreTimeAgain, Event::TaskExtended(e)) => e.approval.clear(),
             (Broken::ForgetsRequests, _) => record.request = None,
             (Broken::IgnoresHolds, event @ Event::TaskHeld(_)) => *event = nothing,
             (Broken::IgnoresClosing, event @ Event::TaskClosed(_)) => *event = nothing,

@@ -81,13 +81,16 @@ pub fn changes(world: &World, w: usize, op: &Op, ids: &[Vec<u8>; 3]) -> Vec<Reco
             op.pick(1, &held).map(|t| Event::TaskResumed(TaskResumed { task: id_of(t), rank, reason: String::new() }))
         }
         Kind::Close => task(writer, op, 1).map(|t| {
-            let silent = t.silent(state.time) || state.time >= t.deadline;
+            let silent = state.time >= t.ends();
             let outcome = if silent { 3 } else { 1 + (op.n[2] % 4) as i32 };
             Event::TaskClosed(TaskClosed { task: id_of(t), outcome, reason: String::new(), keep_until })
         }),
         Kind::Heartbeats => {
             let tasks = state.tasks.iter().filter(|t| t.terms.heartbeat > 0 || op.once_in(2, 0, 2)).map(id_of).collect();
             Some(Event::TaskHeartbeats(TaskHeartbeats { tasks, ..Default::default() }))
+        }
+        Kind::AskApproval if op.once_in(3, 5, 3) => {
+            crate::waits::ask_more(writer, op, &ids[0]).map(|asked| Event::ApprovalAsked(asked.into()))
         }
         Kind::AskApproval => crate::approval::ask(writer, op, &ids[0]).map(|asked| Event::ApprovalAsked(asked.into())),
         Kind::UseOnce => {

@@ -43,6 +43,8 @@ pub fn fresh(model: &Model, line: &Line) -> Result<(), Found> {
             for task in model.path(&i.task) {
                 ensure!(i.expires_at <= model.deadline(&task), "a credential outlives its task: {i:?}");
                 ensure!(!model.closed(&task), "issued in a closed task: {i:?}");
+                let waits = model.task(&task).is_some_and(|(_, t)| !t.approval.is_empty() && model.given_at(t).is_none());
+                ensure!(!waits, "issued in a task that nobody approved: {i:?}");
             }
             let shown = model.credential(&i.shown).map_or(u64::MAX, |(_, s)| s.expires_at);
             ensure!(i.expires_at <= shown, "a credential outlives its evidence: {i:?}");
@@ -61,6 +63,10 @@ pub fn fresh(model: &Model, line: &Line) -> Result<(), Found> {
             let before = model.covered(&grant, line.record.revision, line.seq);
             ensure!(before.is_none(), "a task was opened on a view before a revocation: {before:?} {t:?}");
             ensure!(t.parent.is_empty() || t.deadline <= model.deadline(&t.parent), "a child outlives its parent: {t:?}");
+        }
+        Event::TaskExtended(x) => {
+            let used = |e: &Event| matches!(e, Event::TaskExtended(y) if y.approval == x.approval);
+            ensure!(x.approval.is_empty() || once(&used), "more time was had twice by one approval: {x:?}");
         }
         _ => {}
     }

@@ -9,9 +9,14 @@ const MOST: u64 = 2_000;
 
 /// The operations to look through. What shows only where several things come together is looked for among those.
 fn operations(broken: Broken, seed: u64) -> Vec<Op> {
-    use Kind::{Beat, Deliver, Fold, Issue, Land, Pack, Pass, Reconnect, Revoke};
+    use Kind::{AskApproval, Beat, DecideApproval, Deliver, Extend, Fold, Issue, Land, OpenRoot, Pack, Pass, Reconnect, Revoke};
     let lagging = [Beat, Deliver, Fold, Issue, Land, Pack, Pass, Reconnect, Revoke];
-    plan_of(seed, LENGTH, &|kind| broken != Broken::FreshWithoutProof || lagging.contains(&kind))
+    let approving = [AskApproval, DecideApproval, Extend, Fold, Issue, Land, OpenRoot, Pack, Pass];
+    plan_of(seed, LENGTH, &|kind| match broken {
+        Broken::FreshWithoutProof => lagging.contains(&kind),
+        Broken::OpensAnyhow | Broken::TakesNoForYes | Broken::MoreTimeAgain => approving.contains(&kind),
+        _ => true,
+    })
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::model::{DAY, Line, MINUTE, Model, Phase, Says, lockable, revokes};
 use crate::registry::name_of;
 
 /// The place of records of the group that is judged: after everything.
-const IN_GROUP: Seq = match Seq::from_u64((1 << 53) - 1) {
+pub const IN_GROUP: Seq = match Seq::from_u64((1 << 53) - 1) {
     Some(seq) => seq,
     None => Seq::ZERO,
 };
@@ -81,6 +81,9 @@ impl Model {
             // The head stays where the group begins: no decision of the group can have seen the group.
             ahead.log.push(Line { seq: IN_GROUP, time, record: Rc::new(record.clone()), valid: true, grant: None });
         }
+        if !ahead.all_asked() {
+            return Says::Void;
+        }
         let activates = |r: &Record| match &r.event {
             Some(Event::KeyAdded(k)) => k.state == KeyState::Active as i32,
             Some(Event::KeyChanged(k)) => k.state == KeyState::Active as i32,
@@ -119,8 +122,10 @@ impl Model {
             _ => request,
         };
         let decided = match &record.event {
-            Some(Event::TaskOpened(_) | Event::TaskExtended(_) | Event::ApprovalDecided(_)) => {
-                self.rules_known(record.revision, time)
+            Some(Event::TaskOpened(_) | Event::ApprovalDecided(_)) => self.rules_known(record.revision, time),
+            Some(Event::TaskExtended(x)) => {
+                let approved = self.approval(&x.approval).and_then(|(_, given, _)| given.flatten());
+                self.rules_known(approved.unwrap_or(u64::MAX).min(record.revision), time)
             }
             Some(Event::Issued(i)) => {
                 let approved = self.approval(&i.approval).and_then(|(_, given, _)| given.flatten());
@@ -142,6 +147,7 @@ impl Model {
                 let Some((_, t)) = self.task(&x.task) else { return Says::Void };
                 let above = if t.parent.is_empty() { u64::MAX } else { self.deadline(&t.parent) };
                 let grant = extension(self, &x.task, t);
+                let Some(rests_on) = self.more_time(x, r, time) else { return Says::Void };
                 both(
                     yes(self.timely(x.decided_at, r, time)
                         && self.usable(&x.task, time)
@@ -149,11 +155,13 @@ impl Model {
                         && x.deadline <= t.max_deadline.min(above)
                         && x.deadline > time
                         && x.deadline >= self.deadline(&x.task)),
-                    self.blocked(&grant, r, time),
+                    self.blocked(&grant, rests_on, time),
                 )
             }
             Event::TaskClosed(c) => {
-                let missed = c.outcome != Outcome::Expired as i32 || self.silent(&c.task, time) || time >= self.deadline(&c.task);
+                let lapsed = self.task(&c.task).is_some_and(|(_, t)| self.waited(t, time) == Some(Phase::Over));
+                let late = self.silent(&c.task, time) || time >= self.deadline(&c.task) || lapsed;
+                let missed = c.outcome != Outcome::Expired as i32 || late;
                 self.known(&c.task, !self.closed(&c.task) && missed, time)
             }
             Event::TaskHeld(h) => {

@@ -20,6 +20,7 @@ mod registry;
 mod restart;
 mod run;
 mod step;
+mod waits;
 mod watch;
 mod world;
 

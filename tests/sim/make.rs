@@ -83,8 +83,11 @@ pub fn make(world: &mut World, w: usize, op: &Op) {
     let at = |record: Record| record.decided_at(writer.durable);
     let careful = op.once_in(3, 0, 2) || op.once_in(3, 1, 2);
     let (records, grant) = match op.kind {
-        Kind::OpenRoot => (vec![open(writer, op, &ids[0], None).map(at)], true),
-        Kind::OpenChild => (vec![task(writer, op, 1).and_then(|p| open(writer, op, &ids[0], Some(p))).map(at)], true),
+        Kind::OpenRoot => (waiting(writer, op, open(writer, op, &ids[0], None)).into_iter().map(|r| r.map(at)).collect(), true),
+        Kind::OpenChild => {
+            let child = task(writer, op, 1).and_then(|p| open(writer, op, &ids[0], Some(p)));
+            (waiting(writer, op, child).into_iter().map(|r| r.map(at)).collect(), true)
+        }
         Kind::Inline => (inline(writer, op, &ids).into_iter().map(|r| Some(at(r))).collect(), true),
         Kind::Issue => (vec![task(writer, op, 1).and_then(|t| issue(writer, op, &ids[0], t)).map(at)], true),
         Kind::Batch => {
@@ -148,6 +151,13 @@ fn allowance(op: &Op, environment: &str) -> Allowance {
     }
 }
 
+/// A task, with what is asked about it where it waits; now and then nobody is.
+fn waiting(writer: &Writer, op: &Op, opened: Option<Record>) -> Vec<Option<Record>> {
+    let waits = |r: &Record| matches!(&r.event, Some(Event::TaskOpened(t)) if !t.approval.is_empty()) && !op.once_in(3, 15, 9);
+    let asked = opened.as_ref().filter(|r| waits(r)).and_then(|r| crate::waits::ask(writer, op, r));
+    std::iter::once(opened).chain(asked.map(Some)).collect()
+}
+
 fn open(writer: &Writer, op: &Op, id: &[u8], parent: Option<&Task>) -> Option<Record> {
     const LIVES: [u64; 5] = [20_000, 5 * MINUTE, 60 * MINUTE, 10 * 60 * MINUTE, DAY];
     let now = writer.now();
@@ -176,7 +186,7 @@ fn open(writer: &Writer, op: &Op, id: &[u8], parent: Option<&Task>) -> Option<Re
         heartbeat: if op.once_in(2, 7, 3) { 5_000 } else { 0 },
         policy_version: policy_in_force(&writer.state, &environment),
         svid: Some(svid(opener, op.n[3] >> 3)),
-        approval: if op.once_in(2, 13, 30) { vec![7; 16] } else { vec![] },
+        approval: if op.once_in(2, 13, 15) { id.iter().map(|b| b ^ 0xff).collect() } else { vec![] },
         ancestor: if op.once_in(2, 15, 6) {
             live(writer, op, 3).map_or_else(Vec::new, |l| l.id().as_bytes().to_vec())
         } else {
@@ -304,6 +314,7 @@ fn extend(writer: &Writer, op: &Op) -> Option<Record> {
     // Sometimes past what it may be.
     let deadline = if op.once_in(2, 4, 6) { decided_at + by } else { (task.deadline.0 + by).min(most) };
     let policy_version = policy_in_force(&writer.state, &task.terms.environment);
-    let extended = TaskExtended { task: task.terms.id.as_bytes().to_vec(), deadline, decided_at, policy_version };
-    Some(by_operator(Event::TaskExtended(extended)).for_request(request(op, &task.terms.opener)))
+    let id = task.terms.id.as_bytes().to_vec();
+    let extended = TaskExtended { task: id, deadline, decided_at, policy_version, ..Default::default() };
+    Some(crate::waits::extension(writer, op, task, extended))
 }

@@ -185,9 +185,13 @@ impl Model {
 
     pub fn silent(&self, id: &[u8], now: u64) -> bool {
         let Some((opened, t)) = self.task(id) else { return true };
+        if self.waited(t, now).is_some_and(|phase| phase != Phase::Active) {
+            return false;
+        }
         let late = |alive: u64, at: u64| t.heartbeat > 0 && at > alive + t.heartbeat;
-        let mut alive = opened.time;
-        for (l, e) in self.now_valid().filter(|(l, _)| l.seq > opened.seq) {
+        let mut alive = self.given_at(t).filter(|_| !t.approval.is_empty()).unwrap_or(opened.time);
+        let from = alive;
+        for (l, e) in self.now_valid().filter(|(l, _)| l.seq > opened.seq && l.time >= from) {
             let Event::TaskHeartbeats(h) = e else { continue };
             if h.tasks.iter().any(|x| x == id) && !late(alive, l.time) {
                 alive = l.time;
@@ -203,6 +207,7 @@ impl Model {
         self.now_valid().any(|(_, e)| match e {
             Event::TaskClosed(c) => c.task == id,
             Event::Revoked(r) => !r.lock_only && aims(&r.targets).contains(&Aim::Task(id.to_vec())),
+            Event::ApprovalDecided(d) => !d.given && self.task(id).is_some_and(|(_, t)| t.approval == d.approval),
             _ => false,
         })
     }
@@ -227,7 +232,11 @@ impl Model {
         if path.iter().any(|t| self.task(t).is_none() || self.closed(t) || now >= self.deadline(t) || self.silent(t, now)) {
             return Phase::Over;
         }
-        if path.iter().any(|t| self.task(t).is_some_and(|(_, t)| !t.approval.is_empty())) {
+        let waited = |phase: Phase| path.iter().any(|t| self.task(t).is_some_and(|(_, t)| self.waited(t, now) == Some(phase)));
+        if waited(Phase::Over) {
+            return Phase::Over;
+        }
+        if waited(Phase::Pending) {
             return Phase::Pending;
         }
         if path.iter().any(|t| !self.holds(t).is_empty()) { Phase::Held } else { Phase::Active }

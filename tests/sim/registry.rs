@@ -77,6 +77,13 @@ impl Model {
                 Event::ApprovalDecided(d) if d.approval == id => {
                     if let Some(f) = &mut found {
                         f.1 = Some(d.given.then_some(l.record.revision));
+                        // A task opens with it.
+                        f.2 |= d.given && f.0.of == ApprovalOf::Task as i32;
+                    }
+                }
+                Event::TaskExtended(x) if x.approval == id => {
+                    if let Some(f) = &mut found {
+                        f.2 = true;
                     }
                 }
                 Event::Issued(i) if i.approval == id => {

@@ -64,14 +64,14 @@ fn opening_handing_on_and_extending_share_a_rate_and_an_exchange_has_none() {
         let task = house.authority.open_task(&agent, &terms(), &Some(("first".into(), [1; 32])), false).await.unwrap();
         let child = mayfly::policy::wanted::Terms { parent: Some(task), callers: vec![agent.id().to_string()], ..terms() };
         house.authority.open_task(&agent, &child, &None, true).await.unwrap();
-        house.authority.extend_task(&agent, task, house.now().plus(1_000_000), &None).await.unwrap();
+        house.authority.extend_task(&agent, (task, house.now().plus(1_000_000)), &None, 0).await.unwrap();
         for _ in 3..BURST {
             house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
         }
         too_fast(house.authority.open_task(&agent, &terms(), &None, false).await, "changes_per_second");
         too_fast(house.authority.open_task(&agent, &child, &None, true).await, "changes_per_second");
         let later = house.now().plus(1_100_000);
-        too_fast(house.authority.extend_task(&agent, task, later, &None).await, "changes_per_second");
+        too_fast(house.authority.extend_task(&agent, (task, later), &None, 0).await, "changes_per_second");
         // A repeat makes nothing new, and what issues is bounded by what it may have.
         let again = house.authority.open_task(&agent, &terms(), &Some(("first".into(), [1; 32])), false).await.unwrap();
         assert_eq!(again, task);

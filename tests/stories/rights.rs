@@ -2,6 +2,7 @@
 use mayfly::credential::jwt::Claims;
 use mayfly::identity::caller::Caller;
 use mayfly::ledger::record::Identity;
+use mayfly::openings::How;
 use mayfly::policy::subject::{SentToken, TokenType};
 use mayfly::policy::wanted::Terms;
 use mayfly::seq::Millis;
@@ -11,6 +12,11 @@ use serde_json::json;
 use super::behalf::{SERVER, ask, claims, oidc, said, within};
 use super::{token as token_of, *};
 use crate::kit::house::{IDP, RIGHTS};
+
+/// Opening a task on somebody's behalf.
+fn by(token: &SentToken) -> How<'_> {
+    How { token: Some(token), ..How::default() }
+}
 
 #[test]
 fn rules_on_the_subject_its_token_and_its_actors_end_and_block() {
@@ -25,8 +31,7 @@ fn rules_on_the_subject_its_token_and_its_actors_end_and_block() {
             let mut good = claims(&house, IDP);
             good["act"] = json!({"sub": "gateway"});
             let issued = house.authority.exchange(&server, &ask(oidc(&house, &good))).await.unwrap();
-            let task =
-                house.authority.open_task_for(&server, &github_task(), &None, (false, Some(&oidc(&house, &good)))).await.unwrap();
+            let task = house.authority.open_task(&server, &github_task(), &None, by(&oidc(&house, &good))).await.unwrap();
             let text = token(issued);
             assert!(active(&house, &text).await);
             revoke(&house, target.clone(), false).await;
@@ -34,7 +39,7 @@ fn rules_on_the_subject_its_token_and_its_actors_end_and_block() {
             house.clock.advance(1);
             let again = reason(house.authority.exchange(&server, &ask(oidc(&house, &good))).await);
             assert!([Reason::Locked, Reason::EvidenceRevoked].contains(&again), "{target}: {again:?}");
-            let opened = house.authority.open_task_for(&server, &github_task(), &None, (false, Some(&oidc(&house, &good)))).await;
+            let opened = house.authority.open_task(&server, &github_task(), &None, by(&oidc(&house, &good))).await;
             assert!(opened.is_err(), "{target}");
             // What was opened on the strength of it takes nothing any more, also without the token.
             let within = Wanted { behalf: None, ..within(TaskChoice::Named(task), oidc(&house, &good)) };
@@ -70,14 +75,14 @@ fn a_task_on_somebodys_behalf_is_theirs_and_ends_with_the_token() {
         let server = house.caller("/mcp/github");
         let token = oidc(&house, &claims(&house, IDP));
         let terms = Terms { ttl_ms: Some(600_000), max_ttl_ms: Some(3_600_000), ..github_task() };
-        let task = house.authority.open_task_for(&server, &terms, &None, (false, Some(&token))).await.unwrap();
+        let task = house.authority.open_task(&server, &terms, &None, by(&token)).await.unwrap();
         let ends = Millis::from_seconds(house.now().seconds() + 240);
         house.authority.ledger.peek(|s| {
             let task = s.tasks.get(&task).unwrap();
             assert_eq!(task.terms.owners.last(), Some(&Identity { issuer: IDP.into(), sub: "ada".into() }));
             assert_eq!((task.deadline, task.terms.max_deadline), (ends, ends));
         });
-        assert!(house.authority.extend_task(&server, task, ends.plus(60_000), &None).await.is_err());
+        assert!(house.authority.extend_task(&server, (task, ends.plus(60_000)), &None, 0).await.is_err());
         // What is issued in it rests on the token, so revoking that reaches it at every verifier.
         let plain = Wanted { behalf: None, ..within(TaskChoice::Named(task), token.clone()) };
         let claims = said(&house, house.authority.exchange(&server, &plain).await.unwrap());
@@ -106,11 +111,11 @@ fn the_users_rights_bound_the_grant_also_through_a_second_server() {
         // A task that is opened for her has no more than she may.
         let token = with("issues:read repo:read", &["readers"]);
         let all = Terms { upstreams: vec![("github".into(), Vec::new())], ..github_task() };
-        let task = house.authority.open_task_for(&server, &all, &None, (false, Some(&token))).await.unwrap();
+        let task = house.authority.open_task(&server, &all, &None, by(&token)).await.unwrap();
         let scopes = house.authority.ledger.peek(|s| s.tasks.get(&task).unwrap().terms.allowance.upstreams[0].scopes.clone());
         assert_eq!(scopes, ["repo:read", "issues:read"]);
         let none = Terms { upstreams: vec![("echo".into(), vec!["echo:read".into()])], ..github_task() };
-        let opened = house.authority.open_task_for(&server, &none, &None, (false, Some(&token))).await;
+        let opened = house.authority.open_task(&server, &none, &None, by(&token)).await;
         assert_eq!(reason(opened), Reason::WiderThanParent);
         // They go with the credential: whoever is shown that has not seen her token, and is bounded all the same.
         let issued = house.authority.exchange(&server, &ask(with("issues:read", &["readers"]))).await.unwrap();

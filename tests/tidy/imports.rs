@@ -57,6 +57,7 @@ pub const LAYERS: &[&[&str]] = &[
         "revoke",
         "subjects",
         "tasks",
+        "openings",
         "trust",
         "uses",
         "webhook",

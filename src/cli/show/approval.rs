@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::task::Allowance;
 use super::{Subject, Who, hex, ms, or_dash, shown_word, time};
 use crate::cli::out::{Noun, Row};
 use crate::pb::mayfly::v1 as pb;
@@ -25,6 +26,8 @@ pub struct Approval {
     pub ttl_ms: Option<i64>,
     pub task_path: Vec<String>,
     pub opens_task: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskTerms>,
     pub approvers: Vec<String>,
     pub asked_at: Option<String>,
     pub expires_at: Option<String>,
@@ -35,6 +38,77 @@ pub struct Approval {
     pub asked_because: String,
     pub request_sha256: String,
     pub seq: u64,
+}
+
+/// The task that an approval lets open or gives more time, in clear.
+#[derive(Serialize, Debug)]
+pub struct TaskTerms {
+    pub purpose: String,
+    pub owner: Option<Who>,
+    pub upstreams: Vec<Allowance>,
+    pub tools: Vec<String>,
+    pub any_tool: bool,
+    pub kinds: Vec<String>,
+    pub callers: Vec<String>,
+    pub key_bound: bool,
+    pub parent_task_id: String,
+    pub ttl_ms: Option<i64>,
+    pub max_ttl_ms: Option<i64>,
+    pub heartbeat_interval_ms: Option<i64>,
+    /// A later deadline.
+    pub deadline: Option<String>,
+    /// The upstreams for which policy wants it approved.
+    pub asked_for: Vec<String>,
+}
+
+impl From<pb::ApprovalTask> for TaskTerms {
+    fn from(t: pb::ApprovalTask) -> TaskTerms {
+        let terms = t.terms.unwrap_or_default();
+        TaskTerms {
+            purpose: terms.purpose,
+            owner: Who::of(t.owner),
+            upstreams: terms.upstreams.into_iter().map(|a| Allowance { upstream: a.upstream, scopes: a.scopes }).collect(),
+            tools: terms.tools,
+            any_tool: terms.any_tool,
+            kinds: terms.kinds.into_iter().map(super::credential::kind).collect(),
+            callers: terms.callers,
+            key_bound: terms.key_bound,
+            parent_task_id: terms.parent_task_id,
+            ttl_ms: ms(terms.ttl),
+            max_ttl_ms: ms(terms.max_ttl),
+            heartbeat_interval_ms: ms(terms.heartbeat_interval),
+            deadline: time(t.deadline),
+            asked_for: t.upstreams,
+        }
+    }
+}
+
+impl TaskTerms {
+    /// For people, in a line: whatever somebody who approves it lets happen.
+    pub fn sentence(&self) -> String {
+        let each = self.upstreams.iter().map(|a| format!("{}={}", a.upstream, a.scopes.join(",")));
+        let tools = match (self.any_tool, self.tools.as_slice()) {
+            (true, _) => "any tool".to_owned(),
+            (false, []) => "no tool".to_owned(),
+            (false, tools) => format!("tools {}", tools.join(", ")),
+        };
+        let life = |ms: Option<i64>| {
+            let ms = ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or_default();
+            crate::cli::args::duration_text(std::time::Duration::from_millis(ms))
+        };
+        let mut text = format!("task of {}: {}; {tools}", Who::text(self.owner.as_ref()), each.collect::<Vec<_>>().join(" "));
+        if !self.callers.is_empty() {
+            text.push_str(&format!("; also for {}", self.callers.join(", ")));
+        }
+        if !self.parent_task_id.is_empty() {
+            text.push_str(&format!("; under {}", self.parent_task_id));
+        }
+        match &self.deadline {
+            Some(deadline) => text.push_str(&format!("; until {deadline}")),
+            None => text.push_str(&format!("; for {}, at most {}", life(self.ttl_ms), life(self.max_ttl_ms))),
+        }
+        text
+    }
 }
 
 impl From<pb::Approval> for Approval {
@@ -56,6 +130,7 @@ impl From<pb::Approval> for Approval {
             ttl_ms: ms(a.ttl),
             task_path: a.task_path,
             opens_task: a.opens_task,
+            task: a.task.map(TaskTerms::from),
             approvers: a.approvers.into_iter().map(super::upstream::approver).collect(),
             asked_at: time(a.asked_at),
             expires_at: time(a.expires_at),
@@ -79,6 +154,10 @@ impl Approval {
         }
         let tool = if self.tool.is_empty() { String::new() } else { format!(" for tool {}", self.tool) };
         let caller = Who::text(self.caller.as_ref());
+        if let (Some(task), "task" | "extension") = (&self.task, &*self.of) {
+            let what = if task.deadline.is_some() { "more time for a task" } else { "a task" };
+            return format!("{caller} asks for {what} in {}: {}", self.environment, task.purpose);
+        }
         let scopes = self.scopes.join(", ");
         format!("{caller} asks for {scopes} of {} in {}{tool}: {}", self.upstream, self.environment, self.purpose)
     }
@@ -92,7 +171,7 @@ impl Noun for Approval {
 
 impl Row for Approval {
     const COLUMNS: &'static [&'static str] = &["APPROVAL", "STATE", "CALLER", "UPSTREAM", "SCOPES", "TOOL", "PURPOSE", "EXPIRES"];
-    const WIDE: &'static [&'static str] = &["ENVIRONMENT", "ASKED", "DECIDED BY", "REASON"];
+    const WIDE: &'static [&'static str] = &["ENVIRONMENT", "ASKED", "DECIDED BY", "REASON", "OF"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -108,6 +187,7 @@ impl Row for Approval {
             or_dash(self.asked_at.as_deref()),
             Who::text(self.decided_by.as_ref()),
             or_dash(Some(&self.reason)),
+            self.of.clone(),
         ]
     }
 }

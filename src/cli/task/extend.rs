@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::super::Run;
-use super::super::args::{self, timestamp};
+use super::super::args::{self, timestamp, wire_duration};
 use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::TaskArg;
@@ -23,6 +23,9 @@ pub struct ExtendArgs {
     /// The new deadline
     #[arg(long, value_name = "TIME", value_parser = args::time)]
     until: Option<Millis>,
+    /// Wait so long for an approval, where one is needed
+    #[arg(long, value_name = "DURATION", value_parser = args::duration)]
+    wait_for_approval: Option<Duration>,
     /// Makes a repeat by hand safe
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
@@ -37,8 +40,13 @@ pub async fn run(args: ExtendArgs, run: &Run) -> Result<Exit, CliError> {
             later(present, by.unwrap_or_default()).ok_or_else(|| CliError::ours("the server answered without a deadline"))?
         }
     };
-    let request =
-        pb::ExtendTaskRequest { task_id: args.task.task, deadline: Some(deadline), request_id: run.request_id(&args.request_id) };
+    let request = pb::ExtendTaskRequest {
+        task_id: args.task.task,
+        deadline: Some(deadline),
+        request_id: run.request_id(&args.request_id),
+        wait_for_approval: args.wait_for_approval.map(wire_duration),
+    };
+    let server = server.waiting(args.wait_for_approval.unwrap_or_default());
     let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).extend_task(q).await }).await?;
     super::print(run, answer.task)
 }

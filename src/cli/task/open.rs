@@ -45,6 +45,9 @@ pub struct DelegateArgs {
     to: String,
     #[command(flatten)]
     terms: TermsArgs,
+    /// Wait so long for an approval, where one is needed
+    #[arg(long, value_name = "DURATION", value_parser = args::duration)]
+    wait_for_approval: Option<Duration>,
     /// Makes a repeat by hand safe
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
@@ -63,15 +66,7 @@ pub async fn open(args: OpenArgs, run: &Run) -> Result<Exit, CliError> {
     };
     let server = server.waiting(args.wait_for_approval.unwrap_or_default());
     let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).open_task(q).await }).await?;
-    let task = super::some(answer.task)?;
-    let approval = task.approval_id.clone();
-    let pending = task.state() == pb::TaskState::PendingApproval;
-    super::print(run, Some(task))?;
-    if pending {
-        run.out.say(format_args!("nothing is issued in it until approval {approval} is given"));
-        return Ok(Exit::ApprovalNeeded);
-    }
-    Ok(Exit::Ok)
+    opened(run, super::some(answer.task)?)
 }
 
 pub async fn delegate(args: DelegateArgs, run: &Run) -> Result<Exit, CliError> {
@@ -80,7 +75,24 @@ pub async fn delegate(args: DelegateArgs, run: &Run) -> Result<Exit, CliError> {
         terms: Some(args.terms.on_the_wire(&server, Some(args.parent)).await?),
         caller: args.to,
         request_id: run.request_id(&args.request_id),
+        wait_for_approval: args.wait_for_approval.map(wire_duration),
     };
+    let server = server.waiting(args.wait_for_approval.unwrap_or_default());
     let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).delegate_task(q).await }).await?;
-    super::print(run, answer.task)
+    opened(run, super::some(answer.task)?)
+}
+
+/// The task that is there, and whether anything can be issued in it.
+fn opened(run: &Run, task: pb::Task) -> Result<Exit, CliError> {
+    let (id, approval) = (task.task_id.clone(), task.approval_id.clone());
+    let pending = task.state() == pb::TaskState::PendingApproval;
+    super::print(run, Some(task))?;
+    if !pending {
+        return Ok(Exit::Ok);
+    }
+    run.out.say(format_args!(
+        "nothing is issued in it until approval {approval} is given; those whom the registration names: mayfly approval give {approval}; \
+         see how it stands: mayfly task show {id}"
+    ));
+    Ok(Exit::ApprovalNeeded)
 }

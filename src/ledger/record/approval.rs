@@ -3,7 +3,7 @@
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use super::{BindingSet, Event, Identity, PolicySet};
+use super::{Allowance, BindingSet, Event, Identity, PolicySet, TaskOpened};
 
 /// What an approval lets through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
@@ -120,6 +120,87 @@ pub struct ApprovalAsked {
     /// Why, in the words of who asked; for a change.
     #[prost(string, tag = "25")]
     pub reason: String,
+    /// The task that it lets open, by itself or with the issuance, or that it gives more time.
+    #[prost(message, optional, boxed, tag = "26")]
+    pub terms: Option<Box<TaskAsked>>,
+}
+
+/// The task of an approval, as people are shown it before they give it.
+#[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
+pub struct TaskAsked {
+    /// Who owns it.
+    #[prost(message, optional, tag = "1")]
+    pub owner: Option<Identity>,
+    /// The task above it, empty for a root.
+    #[prost(bytes = "vec", tag = "2")]
+    pub parent: Vec<u8>,
+    /// Workloads that may act in it besides the opener.
+    #[prost(string, repeated, tag = "3")]
+    pub callers: Vec<String>,
+    /// What it may reach.
+    #[prost(message, optional, tag = "4")]
+    pub allowance: Option<Allowance>,
+    /// What it is for, in the opener's words.
+    #[prost(string, tag = "5")]
+    pub purpose: String,
+    /// How long it lives, milliseconds; with a later deadline, how long until then.
+    #[prost(uint64, tag = "6")]
+    pub ttl: u64,
+    /// How long with every extension, milliseconds.
+    #[prost(uint64, tag = "7")]
+    pub max_ttl: u64,
+    /// Milliseconds between heartbeats, 0 for none.
+    #[prost(uint64, tag = "8")]
+    pub heartbeat: u64,
+    /// The upstreams for which somebody has to approve it: each names those who may.
+    #[prost(message, repeated, tag = "9")]
+    pub registrations: Vec<RegistrationAsked>,
+    /// The later deadline, milliseconds; 0 where the task is opened.
+    #[prost(uint64, tag = "10")]
+    pub deadline: u64,
+}
+
+/// A version of a registration that names who may approve.
+#[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
+pub struct RegistrationAsked {
+    /// The upstream.
+    #[prost(string, tag = "1")]
+    pub upstream: String,
+    /// The version of its registration.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+}
+
+impl TaskAsked {
+    /// The task that a record opens, with what it may reach where the record does not hold that yet.
+    pub fn opening(opened: &TaskOpened, allowance: &Allowance) -> TaskAsked {
+        TaskAsked {
+            owner: opened.owner.clone(),
+            parent: opened.parent.clone(),
+            callers: opened.callers.clone(),
+            allowance: Some(allowance.clone()),
+            purpose: opened.purpose.clone(),
+            ttl: opened.deadline.saturating_sub(opened.opened_at),
+            max_ttl: opened.max_deadline.saturating_sub(opened.opened_at),
+            heartbeat: opened.heartbeat,
+            registrations: Vec::new(),
+            deadline: 0,
+        }
+    }
+
+    /// What another one has that this one has not been approved with. A shorter life is within a longer one.
+    pub fn differs(&self, other: &TaskAsked) -> Option<&'static str> {
+        let same = [
+            ("owner", self.owner == other.owner),
+            ("parent", self.parent == other.parent),
+            ("set of callers", self.callers == other.callers),
+            ("reach", self.allowance == other.allowance),
+            ("purpose", self.purpose == other.purpose),
+            ("heartbeat", self.heartbeat == other.heartbeat),
+            ("life", other.ttl <= self.ttl && other.max_ttl <= self.max_ttl),
+        ];
+        same.into_iter().find(|(_, same)| !same).map(|(what, _)| what)
+    }
 }
 
 impl Change {

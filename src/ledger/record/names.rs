@@ -190,7 +190,11 @@ impl Namer<'_> {
             Event::TaskClosed(e) => self.task(&e.task),
             Event::TaskHeld(e) => self.task(&e.task),
             Event::TaskResumed(e) => self.task(&e.task),
-            Event::TaskExtended(e) => self.task(&e.task),
+            Event::TaskExtended(e) => {
+                self.task(&e.task);
+                self.approval(&e.approval);
+                self.who(&e.caller);
+            }
             Event::TaskHeartbeats(e) => e.tasks.iter().for_each(|t| self.task(t)),
             Event::Issued(e) => self.issued(e),
             Event::Released(e) => self.credential(&e.credential),
@@ -324,6 +328,7 @@ impl Namer<'_> {
         if let Some(event) = e.change.as_ref().and_then(Change::event) {
             self.registry(&event);
         }
+        e.terms.iter().for_each(|terms| self.task_asked(terms));
     }
 }
 

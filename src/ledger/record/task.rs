@@ -190,6 +190,12 @@ pub struct TaskExtended {
     /// Version of the policy set that it was decided with.
     #[prost(uint64, tag = "4")]
     pub policy_version: u64,
+    /// The approval that it uses up, where somebody had to approve it.
+    #[prost(bytes = "vec", tag = "5")]
+    pub approval: Vec<u8>,
+    /// Who asked for it, by SPIFFE ID.
+    #[prost(string, tag = "6")]
+    pub caller: String,
 }
 
 /// Tasks that showed signs of life since the record before.

@@ -54,13 +54,7 @@ impl State {
                     task.holds.retain(|h| !h.lifted_by(rank, record.revision()));
                 }
             }
-            Event::TaskExtended(e) => {
-                if let Some(id) = TaskId::from_slice(&e.task)
-                    && let Some(task) = self.tasks.get_mut(&id)
-                {
-                    task.deadline = Millis(e.deadline);
-                }
-            }
+            Event::TaskExtended(e) => self.extend(e),
             Event::TaskHeartbeats(e) => {
                 let now = self.time;
                 for id in e.tasks.iter().filter_map(|t| TaskId::from_slice(t)) {
@@ -158,6 +152,7 @@ impl State {
                     let approval = Approval { asked, asked_at: at, seq, decided: None, used: false, due_told: false };
                     self.ends.after(approval.expires_at().plus(limits::REQUEST_ID_KEPT_MS), End::Approval(id));
                     self.approvals.insert(id, approval);
+                    self.waits_for(id, e);
                 }
             }
             Event::ApprovalDecided(e) => self.decide(e, record),
@@ -253,9 +248,7 @@ impl State {
         for ancestor in &e.ancestors {
             self.descends(&ancestor.credential, Millis(e.expires_at));
         }
-        if let Some(approval) = ApprovalId::from_slice(&e.approval).and_then(|a| self.approvals.get_mut(&a)) {
-            approval.used = true;
-        }
+        self.used_to_issue(e);
         if let Some(lease) = LeaseId::from_slice(&e.lease).and_then(|l| self.leases.get_mut(&l)) {
             Arc::make_mut(lease).issued = true;
         }

@@ -36,9 +36,9 @@ pub use glass::{Glass, Glasses, Party};
 pub use judged::{Issuance, Judged};
 pub use logins::{Login, login_of_serial, serial_of_login};
 pub use parts::{Approval, BundleState, Claims, Decided, Key, Lease, Remembered, Removed, Taken, Version};
-pub use tasks::{Closed, Hold, Phase, Task, Tasks, Terms};
+pub use tasks::{Approved, Closed, Hold, Phase, Task, Tasks, Terms};
 pub(crate) use verdict::refused_by;
-pub use verdict::{expired, id_token_used, policy_in_force};
+pub use verdict::{digest_of_task, expired, id_token_used, policy_in_force};
 
 use super::commit::{BadCommit, ChainHead, Commit};
 use super::record::{Event, KeyPurpose, KeyState, Narrowing, Record};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use super::approved::Approved;
 pub use super::held::{Closed, Hold};
 use super::intern::Slot;
 pub use super::terms::Terms;
@@ -28,6 +29,8 @@ pub struct Task {
     pub closed: Option<Closed>,
     /// It waits for an approval.
     pub pending: bool,
+    /// The approval that it waits for or was opened with.
+    pub approved: Option<Arc<Approved>>,
     /// It is not known to be over, and counts for who opened it.
     pub counted: bool,
     /// Credentials ever issued in it.
@@ -161,7 +164,7 @@ impl Tasks {
             if let Some(closed) = &t.closed {
                 return Phase::Over(closed.outcome);
             }
-            if now >= t.deadline || t.silent(now) {
+            if now >= t.deadline || t.silent(now) || t.lapsed(now) {
                 return Phase::Over(Outcome::Expired);
             }
             pending |= t.pending;
@@ -217,6 +220,7 @@ impl Tasks {
             closed: None,
             // With one person break-glass is not open yet. What is below one was opened by somebody who may act in it.
             pending: !opened.approval.is_empty() || (opened.break_glass && parent.is_none()),
+            approved: None,
             counted: true,
             issued: 0,
             issued_under: 0,
@@ -341,15 +345,24 @@ impl Tasks {
 }
 
 impl Task {
-    /// Whether it missed its heartbeat.
+    /// Whether it missed its heartbeat. Nothing is done in it while it waits for an approval, so nobody has to show life.
     pub fn silent(&self, now: Millis) -> bool {
-        self.terms.heartbeat > 0 && now > self.alive_at.plus(self.terms.heartbeat)
+        !self.pending && self.terms.heartbeat > 0 && now > self.alive_at.plus(self.terms.heartbeat)
     }
 
-    /// When it is over by time alone: by its deadline, or without a sign of life until then.
+    /// Whether nobody decided in time about the approval that it waits for.
+    pub fn lapsed(&self, now: Millis) -> bool {
+        self.pending && self.approved.as_ref().is_some_and(|a| now >= a.until)
+    }
+
+    /// When it is over by time alone: by its deadline, without a sign of life until then, or without the approval that it waits for.
     pub fn ends(&self) -> Millis {
-        let silent = if self.terms.heartbeat > 0 { self.alive_at.plus(self.terms.heartbeat + 1) } else { self.deadline };
-        silent.min(self.deadline)
+        let by_other = match (self.pending, self.terms.heartbeat) {
+            (true, _) => self.approved.as_ref().map_or(self.deadline, |a| a.until),
+            (false, 0) => self.deadline,
+            (false, heartbeat) => self.alive_at.plus(heartbeat + 1),
+        };
+        by_other.min(self.deadline)
     }
 
     /// Whether this workload may act in it.

@@ -295,7 +295,7 @@ fn what_is_over_does_not_count_for_who_opened_it() {
     assert_eq!(log.state.tasks.opened_by(opener), 2);
     let deadline = |log: &Log| log.state.tasks.get(&TaskId::from_slice(&extended).unwrap()).unwrap().deadline;
     let (end, decided_at) = (deadline(&log).plus(10_000).0, log.time.0);
-    let longer = TaskExtended { task: extended.clone(), deadline: end, decided_at, policy_version: 1 };
+    let longer = TaskExtended { task: extended.clone(), deadline: end, decided_at, policy_version: 1, ..Default::default() };
     let (first, head) = (deadline(&log), log.state.head);
     log.put(vec![Record::new(Who::LocalUid(0), Event::TaskExtended(longer)).decided_at(head)])[0].clone().unwrap();
     log.time = first;

@@ -1,5 +1,6 @@
 //! When a decision waits for somebody: what an approval binds, who may give it, and the one that may be used.
 
+use super::demand::{Demand, TaskAsk};
 use super::place::Place;
 use super::{Decided, Decider, denied};
 use crate::identity::caller::Caller;
@@ -8,6 +9,7 @@ use crate::ledger::commit::sha256;
 use crate::ledger::record::{ApprovalAsked, ApprovalOf, Identity, Who};
 use crate::ledger::state;
 use crate::policy::action::{Action, Work};
+use crate::policy::catalog::Compiled;
 use crate::policy::request::ApprovalFacts;
 use crate::policy::wanted::{self, Digest, TaskChoice, Wanted};
 use crate::refusal::{No, Reason, Refusal};
@@ -23,7 +25,7 @@ pub(super) struct Given {
 }
 
 /// What is known of an approval of one request.
-enum Known {
+pub(super) enum Known {
     /// Nobody asked for one, or it ended.
     Nothing,
     /// Nobody decided yet.
@@ -34,38 +36,52 @@ enum Known {
     Refused(ApprovalId, String, String),
 }
 
+/// The refusal of whoever was refused by somebody.
+pub(super) fn refused(id: ApprovalId, person: &str, reason: &str) -> No {
+    denied(Reason::DeniedByPolicy, format!("approval {id} was refused by {person}: {reason}"))
+}
+
 impl Decider {
     /// The policies that permit what stands, by itself or with an approval, which is used up then.
     pub(super) fn permitted(
         &self,
-        view: &View,
+        (view, compiled): (&View, &Compiled),
         caller: &Caller,
         want: &Wanted,
         standing: &Decided<'_>,
     ) -> Result<(Vec<String>, Option<Given>), No> {
         let mut approved = None;
-        let outcome = self.permitted_with(view, caller, want, standing, &mut approved);
+        let outcome = self.permitted_with((view, compiled), caller, want, standing, &mut approved);
         self.beside(caller, want, standing, approved.as_deref(), outcome.is_ok());
         outcome
     }
 
     fn permitted_with(
         &self,
-        view: &View,
+        (view, compiled): (&View, &Compiled),
         caller: &Caller,
         want: &Wanted,
         standing: &Decided<'_>,
         approved: &mut Option<String>,
     ) -> Result<(Vec<String>, Option<Given>), No> {
-        let without = match self.permits(caller, want, standing, ApprovalFacts::default()) {
-            Ok(policies) => return Ok((policies, None)),
-            Err(no) => no,
+        let opening = standing.place.asks.as_deref();
+        let (own, without) = match (self.permits(caller, want, standing, ApprovalFacts::default()), opening) {
+            (Ok(policies), None) => return Ok((policies, None)),
+            (Ok(_), Some(demand)) => (false, No::Refusal(demand.needed())),
+            (Err(no), _) => (true, no),
         };
+        let helps = standing.policy.set.reads(Action::Work(Work::Exchange)).reads_approvals();
         // Break-glass gives what it was opened for: nobody's approval makes it wider.
-        if standing.place.glass.is_some() || !standing.policy.set.reads(Action::Work(Work::Exchange)).reads_approvals() {
+        if standing.place.glass.is_some() || (own && !helps) {
             return Err(without);
         }
-        let with = |person: &str| self.permits(caller, want, standing, ApprovalFacts { count: 1, people: &[person] });
+        let with = |person: &str| {
+            let policies = self.permits(caller, want, standing, ApprovalFacts { count: 1, people: &[person] })?;
+            match opening {
+                Some(demand) => self.opens_with(compiled, caller, want, standing, (demand, person)).map(|()| policies),
+                None => Ok(policies),
+            }
+        };
         let known = known(view, caller, &bound(caller, want, standing));
         match known {
             Known::Given(given, person) => {
@@ -73,16 +89,15 @@ impl Decider {
                 *approved = Some(person);
                 return outcome;
             }
-            Known::Refused(id, person, reason) => {
-                let what = format!("approval {id} was refused by {person}: {reason}");
-                return Err(denied(Reason::DeniedByPolicy, what));
-            }
+            Known::Refused(id, person, reason) => return Err(refused(id, &person, &reason)),
             Known::Nothing | Known::Waits(_) => {}
         }
-        let approvers = &standing.registered.upstream.approvers;
-        if !approvers.iter().any(|approver| with(&approver.name()).is_ok()) {
+        if !approvers(&standing.registered.upstream, own, opening).iter().any(|approver| with(&approver.name()).is_ok()) {
             // Nobody's approval would help.
-            return Err(without);
+            return Err(match without {
+                No::Refusal(no) if no.reason == Reason::ApprovalNeeded => nobody(&standing.registered.upstream.name),
+                no => no,
+            });
         }
         let rule = match &without {
             No::Refusal(no) => no.rule.clone().unwrap_or_default(),
@@ -95,16 +110,32 @@ impl Decider {
         }))
     }
 
+    /// Whether the task that is opened with it may be, with this person's approval.
+    fn opens_with(
+        &self,
+        compiled: &Compiled,
+        caller: &Caller,
+        want: &Wanted,
+        standing: &Decided<'_>,
+        (demand, person): (&Demand, &str),
+    ) -> Result<(), No> {
+        let place = &standing.place;
+        let (purpose, subject, ttl_ms) = (place.purpose(), want.subject(), place.ttl_ms);
+        let of = TaskAsk { caller, place, work: Work::OpenTask, purpose, subject, delegate: None, ttl_ms, now: standing.now };
+        self.task_permitted_with(compiled, standing.policy, &of, demand, person)
+    }
+
     /// What somebody is asked to approve, where a decision wants that.
     pub fn approval(
         &self,
         view: &View,
-        compiled: &crate::policy::catalog::Compiled,
+        compiled: &Compiled,
         caller: &Caller,
         want: &Wanted,
         (id, ttl_ms): (ApprovalId, u64),
     ) -> Result<ApprovalAsked, No> {
         let standing = self.standing(view, compiled, caller, want, || [0; 16])?;
+        let own = self.permits(caller, want, &standing, ApprovalFacts::default()).is_err();
         let (upstream, place) = (&standing.registered.upstream, &standing.place);
         let now = standing.now;
         let parent = place.tasks().len().checked_sub(2).and_then(|n| place.tasks().get(n));
@@ -126,8 +157,9 @@ impl Decider {
             arguments: want.arguments.map_or_else(Vec::new, |d| d.to_vec()),
             purpose: standing.purpose(want).to_owned(),
             upstream_version: standing.registered.version,
-            approvers: upstream.approvers.iter().map(Approver::identity).collect(),
+            approvers: approvers(upstream, own, place.asks.as_deref()).iter().map(Approver::identity).collect(),
             opens: place.is_new(),
+            terms: place.asked().map(Box::new),
             binding: standing.binding.map_or_else(String::new, |b| b.binding.name.clone()),
             binding_version: standing.binding.map_or(0, |b| b.version),
             subject: want.subject().filter(|s| !s.is(caller.id())).map(|s| s.identity().clone()),
@@ -137,7 +169,23 @@ impl Decider {
     }
 }
 
-fn known(view: &View, caller: &Caller, digest: &Digest) -> Known {
+/// Those whose approval lets it through: whom the upstream's registration names where the exchange wants one, and those of all upstreams for
+/// which the task's opening does.
+fn approvers(upstream: &Upstream, own: bool, opening: Option<&Demand>) -> Vec<Approver> {
+    match opening {
+        None => upstream.approvers.clone(),
+        Some(demand) => {
+            demand.approvers.iter().filter(|approver| !own || upstream.approvers.contains(approver)).cloned().collect()
+        }
+    }
+}
+
+fn nobody(upstream: &str) -> No {
+    let what = format!("somebody has to approve the exchange for {upstream} and the task that it opens, and nobody may do both");
+    No::Refusal(Refusal::new(Reason::DeniedByPolicy, what).way_out("open the task first: mayfly task open"))
+}
+
+pub(super) fn known(view: &View, caller: &Caller, digest: &Digest) -> Known {
     let now = view.now();
     let who = |d: &state::Decided| d.by.as_deref().map_or_else(String::new, Who::name);
     view.read(|state| {
@@ -183,6 +231,9 @@ fn bound(caller: &Caller, want: &Wanted, standing: &Decided<'_>) -> Digest {
         wanted::Binding::CallerSvid => parts.number(1),
         wanted::Binding::Thumbprint(jkt) => parts.number(2).bytes(jkt),
     };
+    for wanted in standing.place.asks.iter().flat_map(|demand| &demand.registrations) {
+        parts.text("opening").text(&wanted.upstream).number(wanted.version);
+    }
     parts.path(&standing.place);
     if let TaskChoice::Inline(terms) = &want.task {
         let of = &standing.place;

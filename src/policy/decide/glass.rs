@@ -1,5 +1,6 @@
 //! Deciding about break-glass: who may open, join and review it, and that it stays within the rights that policy names.
 
+use super::demand::TaskAsk;
 use super::place::{InGlass, Place, live_of};
 use super::{Decider, caller_facts, denied, svid_of};
 use crate::identity::caller::Caller;
@@ -13,7 +14,7 @@ use crate::policy::grant::TaskPath;
 use crate::policy::rights::Rights;
 use crate::policy::wanted::Terms;
 use crate::refusal::{Fault, No, Reason, Refusal};
-use crate::seq::TaskId;
+use crate::seq::{Millis, TaskId};
 use crate::upstream::registry::Upstream;
 
 /// What somebody asks who opens one.
@@ -126,6 +127,11 @@ pub(super) fn only_its_people(view: &View, parent: TaskId, caller: &Caller, call
     }
 }
 
+/// What policy is asked about opening or joining one.
+fn opening<'a>(caller: &'a Caller, place: &'a Place, purpose: &'a str, now: Millis) -> TaskAsk<'a> {
+    TaskAsk { caller, place, work: Work::OpenTask, purpose, subject: None, delegate: None, ttl_ms: place.ttl_ms, now }
+}
+
 fn not_blocked(view: &View, caller: &Caller, what: &str) -> Result<(), No> {
     match view.read(|s| s.rules.blocks(&caller_facts(caller, view))) {
         Some(hit) => Err(No::Refusal(refused_by(&hit, what))),
@@ -179,7 +185,7 @@ impl Decider {
         let live = view.read(|s| live_of(s, caller.id().as_str()));
         let glass = InGlass { rights: ask.rights.as_str().into(), who: Some((who.clone(), caller.id().as_str().into())) };
         let place = Place::new(id, opened, allowance, path, live).in_glass(Some(glass.into()));
-        self.may_open(compiled, policy, caller, &terms, &place, (Work::OpenTask, None), now)?;
+        self.may_open(compiled, policy, &opening(caller, &place, &terms.purpose, now))?;
         let step = BreakGlass {
             people: vec![who.clone()],
             text: ask.reason.clone(),
@@ -216,7 +222,7 @@ impl Decider {
             let what = format!("what break-glass {} gives, or to whom, changed since task {id} was opened", glass.rights);
             return Err(No::Refusal(Refusal::new(Reason::DeniedByPolicy, what).way_out("close it, and open another one")));
         }
-        self.may_open(compiled, policy, caller, &terms, &place, (Work::OpenTask, None), view.now())?;
+        self.may_open(compiled, policy, &opening(caller, &place, &terms.purpose, view.now()))?;
         Ok(BreakGlass {
             people: first.map(|first| &first.who).into_iter().chain([who]).cloned().collect(),
             text: reason.to_owned(),

@@ -7,6 +7,8 @@ mod again;
 mod approval;
 mod authorize;
 mod caller;
+mod demand;
+mod extend;
 mod glass;
 mod place;
 mod settle;
@@ -18,9 +20,10 @@ pub use activity::Activity;
 pub use again::{Anew, Held, reads_records, still_permits};
 pub use authorize::plain as plain_action;
 pub use caller::{caller_facts, svid_of};
+pub use extend::Extends;
 pub use glass::GlassAsk;
 pub use shared::Shared;
-pub use task::Opens;
+pub use task::{Opening, Opens};
 
 use std::sync::Arc;
 
@@ -169,7 +172,7 @@ impl Decider {
         id: impl FnOnce() -> [u8; 16],
     ) -> Result<Decided<'a>, No> {
         let mut decided = self.standing(view, compiled, caller, want, id)?;
-        let (policies, approval) = self.permitted(view, caller, want, &decided)?;
+        let (policies, approval) = self.permitted((view, compiled), caller, want, &decided)?;
         if let Some(given) = &approval {
             decided.life = decided.life.within(given.until, Bound::Approval);
         }

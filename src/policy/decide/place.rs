@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::demand::Demand;
 use super::{denied, seconds};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
-use crate::ledger::record::{Allowance, Ancestor, HoldRank, Identity, TaskOpened, TokenEvidence};
-use crate::ledger::state::{self, Phase, State, Task, trust_domain_of};
+use crate::ledger::record::{Allowance, Ancestor, HoldRank, Identity, TaskAsked, TaskOpened, TokenEvidence};
+use crate::ledger::state::{self, Approved, Phase, State, Task, trust_domain_of};
 use crate::policy::grant::TaskPath;
 use crate::policy::request::{Counts, TaskFacts};
 use crate::policy::wanted::Wanted;
@@ -28,6 +29,10 @@ pub(super) struct Place {
     behind: Vec<Ancestor>,
     /// It is a break-glass task, or below one.
     pub glass: Option<Box<InGlass>>,
+    /// Somebody has to approve its opening.
+    pub asks: Option<Box<Demand>>,
+    /// The approval that it was opened with.
+    pub approved: Option<Arc<Approved>>,
 }
 
 /// The break-glass task that a decision happens in.
@@ -67,6 +72,8 @@ impl Place {
             behind: behind_opening(&opened),
             counts: Counts { live_of_caller, ..Counts::default() },
             glass: None,
+            asks: None,
+            approved: None,
             about: About::New { opened: Box::new(opened), allowance, path },
         }
     }
@@ -91,12 +98,26 @@ impl Place {
                 authorized_in_task: count(task.done.authorized),
             },
             glass: terms.break_glass.then(|| InGlass::of(state, terms, caller).into()),
+            asks: None,
+            approved: task.approved.clone(),
         }
     }
 
     /// The same, in this break-glass task.
     pub fn in_glass(self, glass: Option<Box<InGlass>>) -> Place {
         Place { glass, ..self }
+    }
+
+    /// The terms of a task that is new, as somebody has to approve them.
+    pub fn asked(&self) -> Option<TaskAsked> {
+        let About::New { opened, allowance, .. } = &self.about else { return None };
+        let registrations = self.asks.as_ref().map(|d| d.registrations.clone()).unwrap_or_default();
+        Some(TaskAsked { registrations, ..TaskAsked::opening(opened, allowance) })
+    }
+
+    /// The same, where somebody has to approve its opening.
+    pub fn asking(self, asks: Option<Demand>) -> Place {
+        Place { asks: asks.map(Box::new), ..self }
     }
 
     /// The credentials that its tasks were opened with, the newest first.
@@ -122,7 +143,29 @@ impl Place {
         }
     }
 
-    fn callers(&self) -> Vec<&str> {
+    pub fn environment(&self) -> &str {
+        match &self.about {
+            About::Open(terms) => &terms.environment,
+            About::New { opened, .. } => &opened.environment,
+        }
+    }
+
+    pub fn opened_at(&self) -> Millis {
+        match &self.about {
+            About::Open(terms) => terms.opened_at,
+            About::New { opened, .. } => Millis(opened.opened_at),
+        }
+    }
+
+    /// Milliseconds between heartbeats, 0 for none.
+    pub fn heartbeat_ms(&self) -> u64 {
+        match &self.about {
+            About::Open(terms) => terms.heartbeat,
+            About::New { opened, .. } => opened.heartbeat,
+        }
+    }
+
+    pub fn callers(&self) -> Vec<&str> {
         match &self.about {
             About::Open(terms) => terms.callers.iter().map(|c| &**c).collect(),
             About::New { opened, .. } => opened.callers.iter().map(String::as_str).collect(),

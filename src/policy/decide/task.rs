@@ -1,22 +1,20 @@
 //! Opening a task, for its opener or for another caller, and moving its deadline.
 
-use super::place::{Lists, Place, live_of, named};
-use super::subject::{self, Behind};
-use super::{Decider, caller_facts, denied, glass, seconds, settle::scopes_of, svid_of};
+use super::demand::TaskAsk;
+use super::place::{Place, live_of, named};
+use super::{Decider, caller_facts, denied, glass, settle::scopes_of, subject, svid_of};
 use crate::identity::caller::Caller;
 use crate::identity::spiffe_id::SpiffeId;
 use crate::ledger::View;
-use crate::ledger::record::{self, Allowance, Identity, TaskOpened};
+use crate::ledger::record::{self, Allowance, ApprovalAsked, Identity, TaskOpened};
 use crate::limits;
 use crate::policy::action::Work;
 use crate::policy::catalog::{Compiled, Policy};
 use crate::policy::grant::TaskPath;
-use crate::policy::person;
-use crate::policy::request::{self, Question};
 use crate::policy::subject::Subject;
 use crate::policy::wanted::Terms;
 use crate::refusal::{Fault, No, Reason, Refusal};
-use crate::seq::{Millis, TaskId};
+use crate::seq::{ApprovalId, Millis, TaskId};
 use crate::upstream::registry::Scope;
 
 /// How a task is opened by itself.
@@ -28,6 +26,15 @@ pub struct Opens<'a> {
     pub subject: Option<&'a Subject>,
 }
 
+/// A task that is opened by itself.
+#[derive(Debug)]
+pub struct Opening {
+    /// Its record.
+    pub opened: Box<TaskOpened>,
+    /// What somebody is asked to approve first; the task waits for it.
+    pub asked: Option<Box<ApprovalAsked>>,
+}
+
 impl Decider {
     /// Decides opening a task by itself, or a child for somebody else.
     pub fn open_task(
@@ -36,9 +43,9 @@ impl Decider {
         compiled: &Compiled,
         caller: &Caller,
         terms: &Terms,
-        id: TaskId,
+        (id, approval): (TaskId, ApprovalId),
         opens: Opens<'_>,
-    ) -> Result<Box<TaskOpened>, No> {
+    ) -> Result<Opening, No> {
         let Some((first, _)) = terms.upstreams.first() else {
             return Err(No::Refusal(Refusal::field("upstreams", "is empty: name at least one upstream with its scopes")));
         };
@@ -58,54 +65,13 @@ impl Decider {
         }
         let place = self.opening(view, compiled, policy, caller, &terms, id, (work, opens.subject))?;
         opens.subject.map_or(Ok(()), |subject| subject::within_line(subject, &place))?;
-        place.settle().1.ok_or_else(|| No::Fault(Fault::new("a task that is opened has no record")))
-    }
-
-    /// Decides a later deadline for a task, like opening it. `None`: it has that deadline, or a later one, already.
-    pub fn extend(
-        &self,
-        view: &View,
-        compiled: &Compiled,
-        caller: &Caller,
-        id: TaskId,
-        deadline: Millis,
-    ) -> Result<Option<u64>, No> {
-        let place = named(view, caller, id)?;
-        if place.glass.is_some() && deadline > place.deadline {
-            let no = Refusal::new(Reason::NoLifeLeft, format!("task {id} is break-glass, which is not extended"));
-            return Err(No::Refusal(no.way_out("close it, have it reviewed, and open another one")));
+        let asked =
+            place.asks.as_ref().map(|demand| self.opening_asked(caller, &place, demand, (approval, view.now()), opens.subject));
+        let mut opened = place.settle().1.ok_or_else(|| No::Fault(Fault::new("a task that is opened has no record")))?;
+        if asked.is_some() {
+            opened.approval = approval.as_bytes().to_vec();
         }
-        if deadline <= place.deadline {
-            return Ok(None);
-        }
-        if deadline > place.max_deadline {
-            let what = format!("no extension goes beyond {}, fixed when it was opened", place.max_deadline);
-            return Err(No::Refusal(Refusal::new(Reason::NoLifeLeft, what).way_out("open another task")));
-        }
-        let Some(first) = place.allowance().upstreams.first() else {
-            return Err(No::Fault(Fault::new("a task without an upstream")));
-        };
-        let environment = self.registered(compiled, &first.name)?.upstream.environment.clone();
-        let policy = self.inside_wall(compiled, caller, &environment)?;
-        let (lists, person) = (Lists::of(&place), person::Behind::of(caller));
-        for allowed in &place.allowance().upstreams {
-            let upstream = &self.registered(compiled, &allowed.name)?.upstream;
-            let scopes: Vec<&str> = allowed.scopes.iter().map(String::as_str).collect();
-            let id = place.id.to_string();
-            let ask = request::Ask {
-                environment: &upstream.environment,
-                intent: request::Intent { purpose: place.purpose(), scopes: &scopes, ..Default::default() },
-                ttl_seconds: seconds(deadline.since(view.now())),
-                break_glass: place.glass.is_some(),
-                counts: place.counts,
-                person: person.facts(),
-                task: lists.facts(&place, &upstream.environment, Some(&id)),
-                now: view.now(),
-                ..request::Ask::default()
-            };
-            self.ask_once(policy, &Question::work(caller.id(), Work::ExtendTask, upstream, &ask))?;
-        }
-        Ok(Some(policy.version))
+        Ok(Opening { opened, asked: asked.map(Box::new) })
     }
 
     /// A task that is about to be opened, with its record.
@@ -191,46 +157,18 @@ impl Decider {
         }
         let live = view.read(|s| live_of(s, caller.id().as_str()));
         let place = Place::new(id, opened, allowance, TaskPath::New { tasks, owners }, live).in_glass(glass);
-        self.may_open(compiled, policy, caller, terms, &place, (work, subject), now)?;
-        Ok(place)
+        let delegate = (work == Work::DelegateTask).then(|| terms.callers.first().map(String::as_str)).flatten();
+        let of = TaskAsk { caller, place: &place, work, purpose: &terms.purpose, subject, delegate, ttl_ms: place.ttl_ms, now };
+        let asks = self.task_permitted(compiled, policy, &of, &[])?;
+        Ok(place.asking(asks))
     }
 
-    /// Opening is asked once for each upstream that the task names.
-    #[allow(clippy::too_many_arguments, reason = "everything that policy may read, gathered once")]
-    pub(super) fn may_open(
-        &self,
-        compiled: &Compiled,
-        policy: &Policy,
-        caller: &Caller,
-        terms: &Terms,
-        place: &Place,
-        (work, subject): (Work, Option<&Subject>),
-        now: Millis,
-    ) -> Result<(), No> {
-        let lists = Lists::of(place);
-        let behind = Behind::of(subject, caller);
-        let (chain, groups) = behind.texts();
-        let person = person::Behind::of(caller);
-        for allowed in &place.allowance().upstreams {
-            let upstream = &self.registered(compiled, &allowed.name)?.upstream;
-            let scopes: Vec<&str> = allowed.scopes.iter().map(String::as_str).collect();
-            let ask = request::Ask {
-                environment: &upstream.environment,
-                act_chain: &chain,
-                subject: behind.facts(&groups),
-                intent: request::Intent { purpose: &terms.purpose, scopes: &scopes, ..Default::default() },
-                ttl_seconds: seconds(place.ttl_ms),
-                delegate: (work == Work::DelegateTask).then(|| terms.callers.first().map(String::as_str)).flatten(),
-                break_glass: place.glass.is_some(),
-                counts: place.counts,
-                person: person.facts(),
-                task: lists.facts(place, &upstream.environment, None),
-                now,
-                ..request::Ask::default()
-            };
-            self.ask_once(policy, &Question::work(caller.id(), work, upstream, &ask))?;
+    /// Opening is asked once for each upstream that the task names. What somebody would have to approve is refused here.
+    pub(super) fn may_open(&self, compiled: &Compiled, policy: &Policy, of: &TaskAsk<'_>) -> Result<(), No> {
+        match self.task_permitted(compiled, policy, of, &[])? {
+            Some(demand) => Err(No::Refusal(demand.needed())),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The upstreams and scopes of a task, one by one, all of one environment.

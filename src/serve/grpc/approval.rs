@@ -15,7 +15,7 @@ use crate::approvals::{Decision, Sees};
 use crate::authority::Authority;
 use crate::ledger::record::{ApprovalAsked, Event};
 use crate::ledger::state::Approval;
-use crate::ledger::{Batch, Committed};
+use crate::ledger::{Batch, Committed, State};
 use crate::limits;
 use crate::narrow::Terms;
 use crate::pb::mayfly::v1 as pb;
@@ -32,6 +32,12 @@ fn none(id: ApprovalId) -> No {
     ask::not_found(format!("there is no approval {id} that you may see"))
 }
 
+/// Whether it is about an upstream; of a task, one of those for which policy wants it.
+fn about(asked: &ApprovalAsked, upstream: &str) -> bool {
+    let mut others = asked.terms.iter().flat_map(|t| &t.registrations);
+    asked.upstream == upstream || others.any(|r| r.upstream == upstream)
+}
+
 impl Approvals {
     async fn list(&self, actor: &Actor, ask: &pb::ListApprovalsRequest) -> Result<pb::ListApprovalsResponse, No> {
         let upstream = ask::filter("upstream", &ask.upstream)?;
@@ -43,7 +49,7 @@ impl Approvals {
         let page = Page::from(ask.page_size, &ask.page_token)?;
         let now = self.0.system.wall();
         let all = self.0.ledger.settled(|s| {
-            let fits = |a: &&Approval| upstream.is_none_or(|u| a.asked.upstream == u) && wire::approval_state(a, now) == wanted;
+            let fits = |a: &&Approval| upstream.is_none_or(|u| about(&a.asked, u)) && wire::approval_state(s, a, now) == wanted;
             let found = s.approvals.iter().filter(|(_, a)| fits(a));
             found.map(|(id, a)| (a.seq, (a.asked.clone(), wire::approval_to_pb(s, *id, a, now)))).collect::<Vec<_>>()
         });
@@ -119,7 +125,7 @@ impl Watch {
         });
         let now = self.authority.system.wall();
         for (_, id) in waiting {
-            let waits = |a: &Approval| wire::approval_state(a, now) == pb::ApprovalState::Waiting;
+            let waits = |s: &State, a: &Approval| wire::approval_state(s, a, now) == pb::ApprovalState::Waiting;
             if !self.tell(id, waits).await {
                 return;
             }
@@ -148,7 +154,7 @@ impl Watch {
                     _ => None,
                 };
                 if let Some(id) = id
-                    && !self.tell(id, |_| true).await
+                    && !self.tell(id, |_, _| true).await
                 {
                     return;
                 }
@@ -167,10 +173,10 @@ impl Watch {
     }
 
     /// Tells one, where it is for this watcher. Whether the watcher is still there.
-    async fn tell(&self, id: ApprovalId, fits: impl Fn(&Approval) -> bool) -> bool {
+    async fn tell(&self, id: ApprovalId, fits: impl Fn(&State, &Approval) -> bool) -> bool {
         let now = self.authority.system.wall();
         let found = self.authority.ledger.settled(|s| {
-            let approval = s.approvals.get(&id).filter(|a| fits(a))?;
+            let approval = s.approvals.get(&id).filter(|a| fits(s, a))?;
             Some((approval.asked.clone(), wire::approval_to_pb(s, id, approval, now)))
         });
         let (asked, shown) = match found.await {
@@ -181,7 +187,7 @@ impl Watch {
                 return false;
             }
         };
-        let of = self.upstream.as_ref().is_none_or(|u| asked.upstream == *u);
+        let of = self.upstream.as_ref().is_none_or(|u| about(&asked, u));
         if !of || self.authority.sees(&self.actor, &asked) == Sees::Nothing {
             return true;
         }

@@ -14,6 +14,7 @@ use crate::ledger::State;
 use crate::ledger::record::{Identity, Outcome};
 use crate::ledger::state::{Live, Phase, Task};
 use crate::limits;
+use crate::openings::How;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::task_service_server::TaskService;
 use crate::policy::Admin;
@@ -86,10 +87,13 @@ impl TaskService for Tasks {
         let opened = async {
             let token = SentToken::take(ask.subject_token.clone())?;
             not_served(ask.parent_credential.is_some(), "parent_credential")?;
-            not_served(ask.wait_for_approval.is_some(), "wait_for_approval")?;
             let terms = ask.terms.as_ref().ok_or_else(|| Refusal::field("terms", "is missing"))?;
             let terms = Terms::from_pb(terms)?;
-            let id = self.0.open_task_for(&caller, &terms, &named(&ask.request_id, ask)?, (false, token.as_ref())).await?;
+            // How long somebody waits is no part of what is asked for.
+            let named = named(&ask.request_id, &pb::OpenTaskRequest { wait_for_approval: None, ..ask.clone() })?;
+            let wait_ms = wanted::wait_ms(ask.wait_for_approval.as_ref())?;
+            let how = How { delegate: false, token: token.as_ref(), wait_ms };
+            let id = self.0.open_task(&caller, &terms, &named, how).await?;
             self.show(&Actor::Workload(caller.clone()), id).await
         };
         let task = opened.await.inspect_err(|no| super::note(&self.0, &caller, no, "open_task", "")).map_err(status)?;
@@ -112,7 +116,10 @@ impl TaskService for Tasks {
             crate::identity::spiffe_id::SpiffeId::parse(&delegate).map_err(|e| Refusal::field("caller", e))?;
             terms.callers.retain(|c| *c != delegate);
             terms.callers.insert(0, delegate);
-            let id = self.0.open_task(&caller, &terms, &named(&ask.request_id, ask)?, true).await?;
+            let named = named(&ask.request_id, &pb::DelegateTaskRequest { wait_for_approval: None, ..ask.clone() })?;
+            let wait_ms = wanted::wait_ms(ask.wait_for_approval.as_ref())?;
+            let how = How { delegate: true, token: None, wait_ms };
+            let id = self.0.open_task(&caller, &terms, &named, how).await?;
             self.show(&Actor::Workload(caller.clone()), id).await
         };
         let task = opened.await.inspect_err(|no| super::note(&self.0, &caller, no, "delegate_task", "")).map_err(status)?;
@@ -137,7 +144,9 @@ impl TaskService for Tasks {
             let id = wanted::id("task_id", &ask.task_id)?;
             let deadline = ask.deadline.as_ref().ok_or_else(|| Refusal::field("deadline", "is missing"))?;
             let deadline = wire::millis(deadline).ok_or_else(|| Refusal::field("deadline", "is before 1970 or no time"))?;
-            self.0.extend_task(&caller, id, deadline, &named(&ask.request_id, ask)?).await?;
+            let named = named(&ask.request_id, &pb::ExtendTaskRequest { wait_for_approval: None, ..ask.clone() })?;
+            let wait_ms = wanted::wait_ms(ask.wait_for_approval.as_ref())?;
+            self.0.extend_task(&caller, (id, deadline), &named, wait_ms).await?;
             self.show(&Actor::Workload(caller.clone()), id).await
         };
         let task =

@@ -4,20 +4,24 @@ use bytes::Bytes;
 
 use super::{BindingPlace, binding_to_pb, duration, identity_of_who, identity_to_pb, policy_to_pb, subject_to_pb, timestamp};
 use crate::ledger::State;
-use crate::ledger::record::{ApprovalAsked, ApprovalOf, Changes, Identity, Who};
-use crate::ledger::state::Approval;
+use crate::ledger::record::{ApprovalAsked, ApprovalOf, Changes, Identity, TaskAsked, Who};
+use crate::ledger::state::{Approval, Phase};
 use crate::pb::mayfly::v1 as pb;
 use crate::policies::PolicyVersion;
 use crate::refusal::Fault;
 use crate::seq::{ApprovalId, Millis, Seq, TaskId};
 use crate::upstream::binding::Binding;
 
-/// Where an approval is in its life at a moment.
-pub fn approval_state(approval: &Approval, now: Millis) -> pb::ApprovalState {
+/// Where an approval is in its life at a moment. In a task that is over it is good for nothing.
+pub fn approval_state(state: &State, approval: &Approval, now: Millis) -> pb::ApprovalState {
+    let over = || {
+        let task = TaskId::from_slice(&approval.asked.task);
+        task.is_some_and(|id| state.tasks.get(&id).is_none_or(|t| matches!(state.tasks.phase(t, now), Phase::Over(_))))
+    };
     match &approval.decided {
         _ if approval.used => pb::ApprovalState::Used,
         Some(d) if !d.given => pb::ApprovalState::Refused,
-        _ if approval.expires_at() <= now => pb::ApprovalState::Ended,
+        _ if approval.expires_at() <= now || over() => pb::ApprovalState::Ended,
         Some(_) => pb::ApprovalState::Given,
         None => pb::ApprovalState::Waiting,
     }
@@ -35,7 +39,7 @@ pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: M
     let decided = approval.decided.as_ref();
     pb::Approval {
         approval_id: id.to_string(),
-        state: approval_state(approval, now).into(),
+        state: approval_state(state, approval, now).into(),
         request_sha256: Bytes::copy_from_slice(&asked.digest),
         caller: Some(identity_of_who(&Who::named(&asked.caller))),
         subject: asked.subject.as_ref().map(subject_to_pb),
@@ -69,6 +73,30 @@ pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: M
         change: None,
         governs: if asked.of() == ApprovalOf::Change { asked.policies.clone() } else { Vec::new() },
         asked_because: asked.reason.clone(),
+        task: asked.terms.as_deref().map(task_asked),
+    }
+}
+
+fn task_asked(terms: &TaskAsked) -> pb::ApprovalTask {
+    let allowance = terms.allowance.clone().unwrap_or_default();
+    let upstreams = allowance.upstreams.into_iter();
+    pb::ApprovalTask {
+        terms: Some(pb::TaskTerms {
+            purpose: terms.purpose.clone(),
+            upstreams: upstreams.map(|u| pb::Allowance { upstream: u.name, scopes: u.scopes }).collect(),
+            tools: allowance.tools,
+            any_tool: allowance.any_tool,
+            kinds: allowance.kinds.iter().filter_map(|k| i32::try_from(*k).ok()).collect(),
+            callers: terms.callers.clone(),
+            key_bound: allowance.key_bound,
+            ttl: Some(duration(terms.ttl)),
+            max_ttl: Some(duration(terms.max_ttl)),
+            heartbeat_interval: (terms.heartbeat > 0).then(|| duration(terms.heartbeat)),
+            parent_task_id: TaskId::from_slice(&terms.parent).map_or_else(String::new, |id| id.to_string()),
+        }),
+        owner: terms.owner.as_ref().map(identity_to_pb),
+        upstreams: terms.registrations.iter().map(|r| r.upstream.clone()).collect(),
+        deadline: (terms.deadline > 0).then(|| timestamp(Millis(terms.deadline))),
     }
 }
 

@@ -37,7 +37,7 @@ pub fn task_to_pb(state: &State, task: &Task, now: Millis) -> pb::Task {
         opened_at: Some(timestamp(terms.opened_at)),
         deadline: Some(timestamp(task.deadline)),
         max_deadline: Some(timestamp(terms.max_deadline)),
-        heartbeat_due: (terms.heartbeat > 0 && !over).then(|| timestamp(task.alive_at.plus(terms.heartbeat))),
+        heartbeat_due: (terms.heartbeat > 0 && !over && !task.pending).then(|| timestamp(task.alive_at.plus(terms.heartbeat))),
         holds: if over { Vec::new() } else { holds(state, task) },
         // Where it is over, nothing of it is good any more.
         live_credentials: if over { 0 } else { task.credentials.into() },
@@ -46,7 +46,7 @@ pub fn task_to_pb(state: &State, task: &Task, now: Millis) -> pb::Task {
         seq: terms.seq.as_u64(),
         decision_revision: terms.revision.as_u64(),
         end: over.then(|| end(state, task, now)).flatten(),
-        approval_id: String::new(),
+        approval_id: task.approved.as_ref().map_or_else(String::new, |a| a.id.to_string()),
     }
 }
 
@@ -104,6 +104,9 @@ fn end(state: &State, task: &Task, now: Millis) -> Option<pb::TaskEnd> {
             at: Some(timestamp(at)),
         };
         let silent_at = t.alive_at.plus(t.terms.heartbeat);
+        if let Some(until) = t.approved.as_ref().map(|a| a.until).filter(|_| t.lapsed(now)) {
+            return Some(by_time("approval not given", until));
+        }
         if t.silent(now) && silent_at < t.deadline {
             return Some(by_time("heartbeat missed", silent_at));
         }

@@ -46,6 +46,17 @@ impl Namer<'_> {
         e.subject_claims.iter().for_each(|claims| self.subject_claims(claims));
     }
 
+    pub(super) fn task_asked(&mut self, e: &TaskAsked) {
+        self.task(&e.parent);
+        e.owner.iter().for_each(|one| self.identity(one));
+        e.callers.iter().for_each(|caller| self.who(caller));
+        for upstream in e.allowance.iter().flat_map(|a| &a.upstreams) {
+            self.upstream(&upstream.name);
+            self.others(&upstream.scopes);
+        }
+        e.allowance.iter().flat_map(|a| &a.tools).for_each(|tool| self.tool(tool));
+    }
+
     pub(super) fn subject_claims(&mut self, claims: &SubjectClaims) {
         self.others(&claims.groups);
         self.others(&claims.scopes);

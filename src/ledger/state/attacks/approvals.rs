@@ -129,37 +129,6 @@ fn an_approval_is_decided_once_for_what_was_shown_while_the_registration_stands(
 }
 
 #[test]
-fn a_task_that_waits_opens_with_its_approval_and_is_over_without() {
-    let mut log = Log::new();
-    let mut waiting = |given: bool| {
-        let mut opening = log.task(&[]);
-        let task = id_of(&opening);
-        let (approval, mut ask) = asked(&mut log, &task);
-        if let Some(Event::ApprovalAsked(e)) = &mut ask.event {
-            e.of = ApprovalOf::Task as i32;
-        }
-        if let Some(Event::TaskOpened(e)) = &mut opening.event {
-            e.approval = approval.clone();
-        }
-        let together = [opening, ask].map(|r| Record { group: 5, ..r });
-        assert!(log.put(together.to_vec()).iter().all(Result::is_ok));
-        let early = log.issue(&task);
-        assert_eq!(reason(&log.put(vec![early])[0]), Reason::TaskNotActive);
-        let mut decide = given_by(&log, Who::Person(ada()), &approval);
-        if let Some(Event::ApprovalDecided(e)) = &mut decide.event {
-            e.given = given;
-        }
-        log.put(vec![decide])[0].clone().unwrap();
-        let issue = log.issue(&task);
-        (log.put(vec![issue])[0].clone(), TaskId::from_slice(&task).unwrap())
-    };
-    waiting(true).0.unwrap();
-    let (refused, task) = waiting(false);
-    assert_eq!(reason(&refused), Reason::TaskNotActive);
-    assert_eq!(log.state.tasks.get(&task).unwrap().closed.as_ref().unwrap().outcome, Outcome::Cancelled);
-}
-
-#[test]
 fn a_change_takes_effect_when_somebody_else_approves_it_and_where_nothing_came_between() {
     let mut log = Log::new();
     let set = |version| Changes::Binding(BindingSet { name: "b".into(), version, ..Default::default() });
@@ -210,6 +179,29 @@ fn a_change_is_asked_for_from_what_there_is_and_is_its_askers() {
     let known = &log.state.approvals[&ApprovalId::from_slice(&approval).unwrap()];
     assert!(known.used && known.asked.change.is_none(), "whoever looks at it later looks into the ledger");
     assert_eq!(reason(&log.put(vec![give])[0]), Reason::AlreadyExists);
+}
+
+#[test]
+fn a_caller_has_only_so_many_that_wait_or_may_be_used() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let mut first = None;
+    let ask = |log: &mut Log| {
+        let (approval, ask) = asked(log, &task);
+        (approval, log.put(vec![ask])[0].clone())
+    };
+    for _ in 0..limits::APPROVALS_PER_CALLER {
+        let (approval, verdict) = ask(&mut log);
+        verdict.unwrap();
+        first.get_or_insert(approval);
+    }
+    assert_eq!(reason(&ask(&mut log).1), Reason::LimitReached);
+    let first = first.unwrap();
+    let give = given(&log, &first);
+    log.put(vec![give])[0].clone().unwrap();
+    assert_eq!(reason(&ask(&mut log).1), Reason::LimitReached, "it may be used");
+    using(&mut log, &task, &first, |_| {}).unwrap();
+    ask(&mut log).1.unwrap();
 }
 
 #[test]

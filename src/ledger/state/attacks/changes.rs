@@ -14,6 +14,7 @@ fn an_extension_never_shortens() {
         deadline: log.time.0 + by,
         decided_at: log.time.0,
         policy_version: 1,
+        ..Default::default()
     };
     let shorter = by_operator(Event::TaskExtended(extended(&log, 10_000))).decided_at(log.state.head);
     assert_eq!(reason(&log.put(vec![shorter])[0]), Reason::NoLifeLeft, "what was issued would outlive the task");
@@ -219,12 +220,13 @@ fn pack_note(writer: u32, time: Millis) -> (Vec<u8>, ChainHead) {
 fn a_task_that_waits_for_an_approval_ends_with_its_parent() {
     let mut log = Log::new();
     let root = log.opened(&[]);
-    let mut child = log.task(&root);
-    if let Some(Event::TaskOpened(e)) = &mut child.event {
-        e.approval = vec![5; 16];
-    }
-    let id = TaskId::from_slice(&id_of(&child)).unwrap();
-    log.put(vec![child])[0].clone().unwrap();
+    let waiting = super::waits::Waiting::new(&mut log, |opened, asked| {
+        opened.parent.clone_from(&root);
+        asked.terms = Some(Box::new(super::waits::shown(opened)));
+        asked.digest = digest_of_task(asked).to_vec();
+    });
+    let id = TaskId::from_slice(&waiting.task).unwrap();
+    log.put(waiting.records).into_iter().for_each(Result::unwrap);
     let close = TaskClosed { task: root, outcome: Outcome::Completed as i32, ..Default::default() };
     log.put(vec![by_operator(Event::TaskClosed(close))])[0].clone().unwrap();
     let phase = log.state.tasks.phase(log.state.tasks.get(&id).unwrap(), log.time);
@@ -326,7 +328,8 @@ fn a_task_whose_parent_ended_is_remembered_for_its_own_time() {
     let child = id_of(&open);
     log.put(vec![open])[0].clone().unwrap();
     let deadline = log.time.0 + 2_000_000;
-    let extended = TaskExtended { task: child.clone(), deadline, decided_at: log.time.0, policy_version: 1 };
+    let extended =
+        TaskExtended { task: child.clone(), deadline, decided_at: log.time.0, policy_version: 1, ..Default::default() };
     let head = log.state.head;
     log.put(vec![by_operator(Event::TaskExtended(extended)).decided_at(head)])[0].clone().unwrap();
     log.time = log.time.plus(60_000 + limits::REQUEST_ID_KEPT_MS + 1);

@@ -175,8 +175,13 @@ fn it_lives_an_hour_and_waits_a_quarter_of_one_and_is_not_extended() {
     }
     let mut log = Log::new();
     let task = active(&mut log);
-    let extended =
-        TaskExtended { task, deadline: log.time.0 + limits::BREAK_GLASS_MS, decided_at: log.time.0, policy_version: 1 };
+    let extended = TaskExtended {
+        task,
+        deadline: log.time.0 + limits::BREAK_GLASS_MS,
+        decided_at: log.time.0,
+        policy_version: 1,
+        ..Default::default()
+    };
     let extends = Record::new(ADA.who(), Event::TaskExtended(extended)).decided_at(log.state.head);
     assert_eq!(reason(&log.put(vec![extends])[0]), Reason::NoLifeLeft);
 }

@@ -106,10 +106,7 @@ fn an_approval_that_is_asked_anew_is_not_usable_once_more() {
 #[test]
 fn what_was_revoked_since_an_approval_was_given_revokes_the_approval() {
     let mut log = Log::new();
-    let (approval, ask) = asked(&mut log, &[]);
-    log.put(vec![ask])[0].clone().unwrap();
-    let give = given(&log, &approval);
-    log.put(vec![give])[0].clone().unwrap();
+    let approval = super::more::asked_inline(&mut log);
     log.revoke(Target::Caller("spiffe://a.example/agent".into()), true);
     let opening = log.task(&[]);
     let later = issue_with(&mut log, &id_of(&opening), &approval);

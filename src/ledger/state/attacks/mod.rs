@@ -9,15 +9,21 @@ mod glass;
 mod groups;
 mod history;
 mod logins;
+mod more;
 mod registry;
 mod replaced;
 mod rules;
+mod waits;
+mod waits_random;
 
 use super::super::commit::{ChainHead, Commit, Encoded, pack};
 use super::super::record::*;
 use super::tests::{Log, id_of, reason};
 use super::*;
 use crate::refusal::Reason;
+
+/// What is done to a record, and what that is.
+type Defect<T> = (&'static str, fn(&mut T));
 
 fn generation(number: u32, reset_time: bool) -> Record {
     let begun = GenerationBegun { generation: number, store: vec![2; 16], reset_time, ..Default::default() };

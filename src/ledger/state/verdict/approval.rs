@@ -2,6 +2,7 @@
 
 use super::super::tasks::Phase;
 use super::super::{Approval, Issuance, Login, State, Verdict, trust_domain_of};
+use super::waits::opens_the_same;
 use super::{Pending, malformed, over, policy_in_force, refused_by, stale};
 use crate::ledger::record::{ApprovalAsked, ApprovalDecided, ApprovalOf, Identity, Record, TaskOpened, Who};
 use crate::limits;
@@ -9,12 +10,12 @@ use crate::refusal::{Reason, Refusal};
 use crate::revocation::Facts;
 use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
-fn unusable(id: &ApprovalId, what: &str) -> Refusal {
+pub(super) fn unusable(id: &ApprovalId, what: &str) -> Refusal {
     Refusal::new(Reason::ApprovalNeeded, format!("approval {id} {what}"))
 }
 
 impl State {
-    pub(super) fn may_ask(&self, e: &ApprovalAsked, time: Millis) -> Verdict {
+    pub(super) fn may_ask<'a>(&self, e: &'a ApprovalAsked, time: Millis, pending: &mut Pending<'a>) -> Verdict {
         let id = ApprovalId::from_slice(&e.approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
         if self.approvals.contains_key(&id) {
             // Asked anew, it would be usable once more.
@@ -29,6 +30,7 @@ impl State {
         if (e.of() == ApprovalOf::Change) != e.change.as_ref().is_some_and(|c| c.to.is_some()) {
             return Err(malformed("an approval of a change that names none, or of something else that names one"));
         }
+        self.may_ask_for_task(e, time, pending)?;
         if Millis(e.expires_at) > time.plus(limits::APPROVAL_TTL_MS + limits::CLOCK_SKEW_MS) {
             return Err(Refusal::new(Reason::NoLifeLeft, format!("approval {id} would be usable for too long")));
         }
@@ -46,7 +48,9 @@ impl State {
                 return Err(Refusal::limit("changes_waiting", limits::CHANGES_WAITING as u64, wait));
             }
         }
-        let own = self.approvals.values().filter(|a| a.asked.caller == e.caller && a.expires_at() > time).count();
+        // What was used or refused makes room: it is on nobody's list.
+        let open = |a: &&Approval| !a.used && a.expires_at() > time && a.decided.as_ref().is_none_or(|d| d.given);
+        let own = self.approvals.values().filter(|a| a.asked.caller == e.caller).filter(open).count();
         if own >= limits::APPROVALS_PER_CALLER {
             return Err(Refusal::limit("approvals_per_caller", limits::APPROVALS_PER_CALLER as u64, wait));
         }
@@ -91,6 +95,7 @@ impl State {
         }
         self.decided_on_now(asked)?;
         self.may_approve(asked, &who, login, record.revision(), time)?;
+        self.may_open_with(asked)?;
         match asked.change.as_ref().and_then(|c| c.event()) {
             Some(change) => self.may_take_effect(&change),
             None => Ok(()),
@@ -121,6 +126,9 @@ impl State {
         if asked.subject.as_ref() == Some(who) || asked.actors.contains(who) {
             return Some("is one of those it is done for");
         }
+        if asked.terms.as_ref().is_some_and(|terms| terms.callers.contains(&who.sub)) {
+            return Some("may act in the task");
+        }
         let task = TaskId::from_slice(&asked.task).and_then(|id| self.tasks.get(&id))?;
         let opened = self.tasks.upwards(task).any(|t| *t.terms.opener == *who.sub);
         (opened || task.terms.owners.contains(who)).then_some("owns or opened the task")
@@ -131,10 +139,8 @@ impl State {
         if asked.of() == ApprovalOf::Change || asked.upstream.is_empty() {
             return Ok(());
         }
-        let now = self.upstreams.get(asked.upstream.as_str()).filter(|v| v.in_force()).map_or(0, |v| v.version);
-        if now != asked.upstream_version {
-            return Err(stale(format!("the registration of {} changed since it was asked for", asked.upstream)));
-        }
+        self.registration_stands(&asked.upstream, asked.upstream_version)?;
+        self.registrations_stand(asked)?;
         let binding = self.bindings.get(asked.binding.as_str()).filter(|v| v.active).map_or(0, |v| v.version);
         if !asked.binding.is_empty() && binding != asked.binding_version {
             return Err(stale(format!("binding {} changed since it was asked for", asked.binding)));
@@ -210,6 +216,7 @@ impl State {
         if let Some(other) = approval.and_then(|a| differs(a, issuance, of, pending)) {
             return Err(unusable(&id, &format!("was given for another {other}")));
         }
+        approval.map_or(Ok(()), |a| self.registrations_stand(&a.asked))?;
         pending.approvals.push(&e.approval);
         Ok(Some(given))
     }
@@ -221,14 +228,16 @@ fn differs(approval: &Approval, issuance: Issuance<'_>, of: ApprovalOf, pending:
     if a.of() != of {
         return Some("kind of thing");
     }
-    let opened = |t: &&&TaskOpened| t.task == e.task;
-    let task = match (a.opens, pending.tasks.iter().find(opened)) {
+    let opened = pending.tasks.iter().find(|t: &&&TaskOpened| t.task == e.task);
+    let task = match (a.opens, opened) {
         (true, Some(opened)) => opened.parent == a.task,
         (false, None) => e.task == a.task,
         _ => false,
     };
+    let terms = opened.is_none_or(|opened| opens_the_same(a, opened));
     let same = [
         ("task", task),
+        ("set of task terms", terms),
         ("caller", e.caller == a.caller),
         ("subject", e.subject == a.subject && e.actors == a.actors),
         ("upstream", e.upstream == a.upstream),

@@ -24,9 +24,7 @@ impl State {
                 match Outcome::try_from(e.outcome) {
                     Ok(Outcome::Unspecified) | Err(_) => Err(malformed("an unknown outcome")),
                     // A sign of life that came before it in the order was answered: the task lives.
-                    Ok(Outcome::Expired) => {
-                        self.known_task(&e.task, |t| t.silent(time) || time >= t.deadline, "showed life meanwhile")
-                    }
+                    Ok(Outcome::Expired) => self.known_task(&e.task, |t| time >= t.ends(), "showed life meanwhile"),
                     Ok(_) => Ok(()),
                 }
             }
@@ -40,21 +38,7 @@ impl State {
                 let within = |t: &Task| t.closed.is_none() && t.holds.iter().any(|h| h.lifted_by(rank, record.revision()));
                 self.known_task(&e.task, within, "has no hold that this rank may lift, or none that the decision saw")
             }
-            Event::TaskExtended(e) => {
-                self.timely(e.decided_at, record.revision(), time)?;
-                let task = self.active_task(&e.task, time)?;
-                if task.terms.break_glass {
-                    return Err(Refusal::new(Reason::NoLifeLeft, "break-glass is not extended"));
-                }
-                self.version_in_force(&task.terms.environment, e.policy_version)?;
-                let parent = self.tasks.upwards(task).nth(1).map_or(Millis(u64::MAX), |p| p.deadline);
-                // A deadline that came earlier would be outlived by what was issued up to the one before.
-                let deadline = Millis(e.deadline);
-                if deadline > task.terms.max_deadline.min(parent) || deadline <= time || deadline < task.deadline {
-                    return Err(Refusal::new(Reason::NoLifeLeft, "the new deadline is not within the task's bounds"));
-                }
-                self.not_blocked(task, record.revision())
-            }
+            Event::TaskExtended(e) => self.may_extend(e, record.revision(), time, pending),
             Event::Released(e) => self.may_release(&e.credential, time, pending),
             Event::Revoked(e) => {
                 for target in targets_known(&e.targets)? {
@@ -183,7 +167,7 @@ impl State {
                 Some(_) => Ok(()),
                 None => Err(Refusal::new(Reason::NotFound, "there is no such open lease")),
             },
-            Event::ApprovalAsked(e) => self.may_ask(e, time),
+            Event::ApprovalAsked(e) => self.may_ask(e, time, pending),
             Event::ApprovalDecided(e) => self.may_decide(e, record, time),
             Event::FellDue(e) => self.may_fall_due(e, time),
             Event::BreakGlass(e) => self.may_break_glass(e, record, time, pending),

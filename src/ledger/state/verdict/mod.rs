@@ -12,8 +12,10 @@ mod issue;
 mod key;
 mod login;
 mod task;
+mod waits;
 
 pub use login::id_token_used;
+pub use waits::digest_of_task;
 
 use super::credentials::is_for;
 use super::tasks::{Phase, Task, Terms};
@@ -36,6 +38,8 @@ struct Pending<'a> {
     /// How many of them are bound anew.
     bound: usize,
     approvals: Vec<&'a [u8]>,
+    /// Approvals that tasks of the group wait for.
+    asked: Vec<&'a [u8]>,
     leases: Vec<&'a LeaseOpened>,
     used_once: Vec<&'a [u8]>,
     keys: Vec<&'a str>,
@@ -56,6 +60,7 @@ impl<'a> Pending<'a> {
             requests: Vec::new(),
             bound: 0,
             approvals: Vec::new(),
+            asked: Vec::new(),
             leases: Vec::new(),
             used_once: Vec::new(),
             keys: Vec::new(),
@@ -125,6 +130,7 @@ impl State {
         }
         if !pending.tasks.is_empty() {
             pending.no_glass_of_nobody()?;
+            pending.all_asked()?;
         }
         if pending.activates { self.one_active(group) } else { Ok(()) }
     }

@@ -151,7 +151,8 @@ async fn what_time_alone_ends_is_undone_when_it_ends() {
 /// Moves a task's deadline to so many milliseconds from now.
 async fn put_off(process: &Process, task: [u8; 16], ms: u64) {
     let now = process.disk.now().0;
-    let extended = TaskExtended { task: task.to_vec(), deadline: now + ms, decided_at: now, policy_version: 1 };
+    let extended =
+        TaskExtended { task: task.to_vec(), deadline: now + ms, decided_at: now, policy_version: 1, ..Default::default() };
     put(process, Event::TaskExtended(extended)).await;
 }
 

@@ -1,0 +1,159 @@
+//! Opening a task, or giving it more time: what policy says of each of its upstreams, and where somebody has to approve it, who may.
+
+use super::place::{Lists, Place};
+use super::subject::Behind;
+use super::{Decider, seconds};
+use crate::identity::caller::Caller;
+use crate::ledger::record::{AllowedUpstream, RegistrationAsked};
+use crate::policy::action::{Action, Work};
+use crate::policy::catalog::{Compiled, Policy, Registered};
+use crate::policy::person;
+use crate::policy::request::{self, ApprovalFacts, Question};
+use crate::policy::subject::Subject;
+use crate::refusal::{No, Reason, Refusal};
+use crate::seq::{Millis, TaskId};
+use crate::upstream::registry::Approver;
+
+/// What policy is asked about a task, apart from the upstream.
+pub(super) struct TaskAsk<'a> {
+    pub caller: &'a Caller,
+    pub place: &'a Place,
+    pub work: Work,
+    /// What for: the task's, or that of whoever joins it.
+    pub purpose: &'a str,
+    pub subject: Option<&'a Subject>,
+    /// For whom a child is opened.
+    pub delegate: Option<&'a str>,
+    /// How long it lives, or from now until its new deadline, milliseconds.
+    pub ttl_ms: u64,
+    pub now: Millis,
+}
+
+/// A task that somebody has to approve.
+#[derive(Clone, Debug)]
+pub(super) struct Demand {
+    /// The upstreams for which policy wants that, with the versions of their registrations.
+    pub registrations: Vec<RegistrationAsked>,
+    /// Whom all of these name, and whose approval policy takes.
+    pub approvers: Vec<Approver>,
+    /// The rule that asks for it.
+    pub rule: String,
+}
+
+impl Demand {
+    /// The refusal of whoever has no approval yet.
+    pub fn needed(&self) -> Refusal {
+        Refusal::new(Reason::ApprovalNeeded, "somebody has to approve this first").by(self.rule.clone())
+    }
+}
+
+/// An upstream that wants an approval, and what policy says without one; nothing where it is only wanted since opening took one.
+type Wants<'a> = (&'a Registered, &'a AllowedUpstream, Option<Refusal>);
+
+impl Decider {
+    fn ask_task<T>(
+        &self,
+        registered: &Registered,
+        allowed: &AllowedUpstream,
+        of: &TaskAsk<'_>,
+        approvals: ApprovalFacts<'_>,
+        ask_it: impl FnOnce(&Question<'_>) -> T,
+    ) -> T {
+        let (place, upstream) = (of.place, &registered.upstream);
+        let (lists, behind) = (Lists::of(place), Behind::of(of.subject, of.caller));
+        let (chain, groups) = behind.texts();
+        let person = person::Behind::of(of.caller);
+        let scopes: Vec<&str> = allowed.scopes.iter().map(String::as_str).collect();
+        let mut id = [0; TaskId::TEXT];
+        // One that is being opened has none yet.
+        let id = (of.work == Work::ExtendTask).then(|| place.id.write(&mut id));
+        let ask = request::Ask {
+            environment: &upstream.environment,
+            act_chain: &chain,
+            subject: behind.facts(&groups),
+            intent: request::Intent { purpose: of.purpose, scopes: &scopes, ..Default::default() },
+            ttl_seconds: seconds(of.ttl_ms),
+            delegate: of.delegate,
+            break_glass: place.glass.is_some(),
+            counts: place.counts,
+            person: person.facts(),
+            task: lists.facts(place, &upstream.environment, id),
+            approvals,
+            now: of.now,
+            ..request::Ask::default()
+        };
+        ask_it(&Question::work(of.caller.id(), of.work, upstream, &ask))
+    }
+
+    /// Asks once for each upstream that the task names: permitted, refused, or to be approved first. `again`: the upstreams for which opening it
+    /// took an approval.
+    pub(super) fn task_permitted(
+        &self,
+        compiled: &Compiled,
+        policy: &Policy,
+        of: &TaskAsk<'_>,
+        again: &[Box<str>],
+    ) -> Result<Option<Demand>, No> {
+        // Break-glass gives what it was opened for: nobody's approval makes it wider.
+        let helps = of.place.glass.is_none() && policy.set.reads(Action::Work(of.work)).reads_approvals();
+        let mut wants: Vec<Wants<'_>> = Vec::new();
+        for allowed in &of.place.allowance().upstreams {
+            let registered = self.registered(compiled, &allowed.name)?;
+            let asked = self.ask_task(registered, allowed, of, ApprovalFacts::default(), |q| self.ask_once(policy, q));
+            match asked {
+                Ok(_) if again.iter().any(|name| **name == *allowed.name) => wants.push((registered, allowed, None)),
+                Ok(_) => {}
+                Err(No::Refusal(no)) if helps => wants.push((registered, allowed, Some(no))),
+                Err(no) => return Err(no),
+            }
+        }
+        if wants.is_empty() { Ok(None) } else { self.demand(policy, of, &wants).map(Some) }
+    }
+
+    fn demand(&self, policy: &Policy, of: &TaskAsk<'_>, wants: &[Wants<'_>]) -> Result<Demand, No> {
+        let named = |approver: &&Approver| wants.iter().all(|(r, ..)| r.upstream.approvers.contains(approver));
+        let first = wants.first().map(|(r, ..)| r.upstream.approvers.as_slice()).unwrap_or_default();
+        let all: Vec<&Approver> = first.iter().filter(named).collect();
+        let permits = |approver: &&&Approver| {
+            let name = approver.name();
+            let approvals = ApprovalFacts { count: 1, people: &[&name] };
+            let asked = |(r, allowed, _): &Wants<'_>| self.ask_task(r, allowed, of, approvals, |q| self.ask(policy, q)).is_ok();
+            wants.iter().all(asked)
+        };
+        let approvers: Vec<Approver> = all.iter().filter(permits).map(|a| (*a).clone()).collect();
+        let without = wants.iter().find_map(|(.., no)| no.clone());
+        if approvers.is_empty() {
+            let names = || wants.iter().map(|(r, ..)| r.upstream.name.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(No::Refusal(match without {
+                // Nobody's approval would help.
+                Some(no) if wants.len() == 1 || !all.is_empty() => no,
+                _ => {
+                    let what = format!("somebody has to approve this, and nobody is named as approver by all of {}", names());
+                    Refusal::new(Reason::DeniedByPolicy, what).way_out("open one task for each")
+                }
+            }));
+        }
+        let registrations =
+            wants.iter().map(|(r, ..)| RegistrationAsked { upstream: r.upstream.name.clone(), version: r.version });
+        let rule = without.and_then(|no| no.rule).unwrap_or_else(|| "opening it took an approval".to_owned());
+        Ok(Demand { registrations: registrations.collect(), approvers, rule })
+    }
+
+    /// Whether it is permitted with this person's approval.
+    pub(super) fn task_permitted_with(
+        &self,
+        compiled: &Compiled,
+        policy: &Policy,
+        of: &TaskAsk<'_>,
+        demand: &Demand,
+        person: &str,
+    ) -> Result<(), No> {
+        let approvals = ApprovalFacts { count: 1, people: &[person] };
+        let wanted = |u: &&AllowedUpstream| demand.registrations.iter().any(|r| r.upstream == u.name);
+        for allowed in of.place.allowance().upstreams.iter().filter(wanted) {
+            let registered = self.registered(compiled, &allowed.name)?;
+            self.ask_task(registered, allowed, of, approvals, |q| self.ask(policy, q))?;
+        }
+        Ok(())
+    }
+}

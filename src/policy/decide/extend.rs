@@ -1,0 +1,185 @@
+//! Giving a task more time, and what people are asked about a task: its opening, or a later deadline.
+
+use super::approval::{Known, known, refused};
+use super::demand::{Demand, TaskAsk};
+use super::place::{Place, named};
+use super::{Decider, denied};
+use crate::identity::caller::Caller;
+use crate::ledger::View;
+use crate::ledger::record::{ApprovalAsked, ApprovalOf, Identity, TaskAsked};
+use crate::ledger::state::digest_of_task;
+use crate::limits;
+use crate::policy::action::Work;
+use crate::policy::catalog::{Compiled, Policy};
+use crate::policy::subject::Subject;
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::seq::{ApprovalId, Millis, TaskId};
+use crate::upstream::registry::Approver;
+
+/// A later deadline that was decided.
+#[derive(Clone, Copy, Debug)]
+pub struct Extends {
+    /// The version of the policy set that permits it.
+    pub policy_version: u64,
+    /// The approval that it uses up.
+    pub approval: Option<ApprovalId>,
+}
+
+/// What was settled of a later deadline, before anybody's approval.
+struct Extending<'a> {
+    place: Place,
+    policy: &'a Policy,
+    demand: Option<Demand>,
+}
+
+impl Extending<'_> {
+    fn ask<'b>(&'b self, caller: &'b Caller, deadline: Millis, now: Millis) -> TaskAsk<'b> {
+        extension(caller, &self.place, deadline, now)
+    }
+}
+
+fn extension<'a>(caller: &'a Caller, place: &'a Place, deadline: Millis, now: Millis) -> TaskAsk<'a> {
+    let (work, purpose, ttl_ms) = (Work::ExtendTask, place.purpose(), deadline.since(now));
+    TaskAsk { caller, place, work, purpose, subject: None, delegate: None, ttl_ms, now }
+}
+
+impl Decider {
+    /// Decides a later deadline for a task, like opening it. `None`: it has that deadline, or a later one, already.
+    pub fn extend(
+        &self,
+        view: &View,
+        compiled: &Compiled,
+        caller: &Caller,
+        id: TaskId,
+        deadline: Millis,
+    ) -> Result<Option<Extends>, No> {
+        let Some(extending) = self.extending(view, compiled, caller, id, deadline)? else { return Ok(None) };
+        let policy_version = extending.policy.version;
+        let Some(demand) = &extending.demand else { return Ok(Some(Extends { policy_version, approval: None })) };
+        let asked = extension_asked(caller, &extending.place, demand, deadline);
+        let digest = digest_of_task(&asked);
+        match known(view, caller, &digest) {
+            Known::Given(given, person) => {
+                let of = extending.ask(caller, deadline, view.now());
+                self.task_permitted_with(compiled, extending.policy, &of, demand, &person)?;
+                Ok(Some(Extends { policy_version, approval: Some(given.id) }))
+            }
+            Known::Refused(id, person, reason) => Err(refused(id, &person, &reason)),
+            Known::Waits(id) => Err(No::Refusal(demand.needed().approval(id.to_string()))),
+            Known::Nothing => Err(No::Refusal(demand.needed())),
+        }
+    }
+
+    /// What somebody is asked to approve, where a later deadline wants that.
+    pub fn extension_approval(
+        &self,
+        view: &View,
+        compiled: &Compiled,
+        caller: &Caller,
+        (id, deadline): (TaskId, Millis),
+        approval: ApprovalId,
+    ) -> Result<ApprovalAsked, No> {
+        let extending = self.extending(view, compiled, caller, id, deadline)?;
+        let none = || No::Refusal(Refusal::new(Reason::DecidedOnOldState, "nobody has to approve this any more"));
+        let extending = extending.ok_or_else(none)?;
+        let asked = extension_asked(caller, &extending.place, extending.demand.as_ref().ok_or_else(none)?, deadline);
+        let expires_at = view.now().plus(limits::APPROVAL_TTL_DEFAULT_MS).min(extending.place.deadline).0;
+        Ok(ApprovalAsked { approval: approval.as_bytes().to_vec(), digest: digest_of_task(&asked).to_vec(), expires_at, ..asked })
+    }
+
+    fn extending<'a>(
+        &self,
+        view: &View,
+        compiled: &'a Compiled,
+        caller: &Caller,
+        id: TaskId,
+        deadline: Millis,
+    ) -> Result<Option<Extending<'a>>, No> {
+        let place = named(view, caller, id)?;
+        if place.glass.is_some() && deadline > place.deadline {
+            let no = Refusal::new(Reason::NoLifeLeft, format!("task {id} is break-glass, which is not extended"));
+            return Err(No::Refusal(no.way_out("close it, have it reviewed, and open another one")));
+        }
+        if deadline <= place.deadline {
+            return Ok(None);
+        }
+        if deadline > place.max_deadline {
+            let what = format!("no extension goes beyond {}, fixed when it was opened", place.max_deadline);
+            return Err(No::Refusal(Refusal::new(Reason::NoLifeLeft, what).way_out("open another task")));
+        }
+        let Some(first) = place.allowance().upstreams.first() else {
+            return Err(No::Fault(Fault::new("a task without an upstream")));
+        };
+        let environment = self.registered(compiled, &first.name)?.upstream.environment.clone();
+        let policy = self.inside_wall(compiled, caller, &environment)?;
+        let again = place.approved.as_ref().map(|a| a.upstreams.clone()).unwrap_or_default();
+        let demand = self.task_permitted(compiled, policy, &extension(caller, &place, deadline, view.now()), &again)?;
+        if let (None, Some(first)) = (&demand, &place.approved) {
+            // The fold takes no more time for it without one.
+            let what = format!("task {id} was opened with approval {}, and nobody is named who could give another one", first.id);
+            return Err(denied(Reason::DeniedByPolicy, what));
+        }
+        Ok(Some(Extending { place, policy, demand }))
+    }
+
+    /// What somebody is asked to approve, so that a task opens.
+    pub(super) fn opening_asked(
+        &self,
+        caller: &Caller,
+        place: &Place,
+        demand: &Demand,
+        (approval, now): (ApprovalId, Millis),
+        subject: Option<&Subject>,
+    ) -> ApprovalAsked {
+        let asked = ApprovalAsked {
+            of: ApprovalOf::Task as i32,
+            subject: subject.filter(|s| !s.is(caller.id())).map(|s| s.identity().clone()),
+            actors: subject.map_or_else(Vec::new, |s| s.actors(caller.id())),
+            ..of_task(caller, place, demand, place.asked().unwrap_or_default())
+        };
+        ApprovalAsked {
+            approval: approval.as_bytes().to_vec(),
+            digest: digest_of_task(&asked).to_vec(),
+            expires_at: now.plus(limits::APPROVAL_TTL_DEFAULT_MS).min(place.deadline).0,
+            ..asked
+        }
+    }
+}
+
+/// What people are asked about a later deadline, without a name and an end.
+fn extension_asked(caller: &Caller, place: &Place, demand: &Demand, deadline: Millis) -> ApprovalAsked {
+    let parent = place.tasks().len().checked_sub(2).and_then(|at| place.tasks().get(at));
+    let opened_at = place.opened_at();
+    let terms = TaskAsked {
+        owner: place.owners().last().cloned(),
+        parent: parent.map_or_else(Vec::new, |p| p.as_bytes().to_vec()),
+        callers: place.callers().into_iter().map(str::to_owned).collect(),
+        allowance: Some(place.allowance().clone()),
+        purpose: place.purpose().to_owned(),
+        ttl: deadline.since(opened_at),
+        max_ttl: place.max_deadline.since(opened_at),
+        heartbeat: place.heartbeat_ms(),
+        registrations: demand.registrations.clone(),
+        deadline: deadline.0,
+    };
+    ApprovalAsked { of: ApprovalOf::Extension as i32, ..of_task(caller, place, demand, terms) }
+}
+
+fn of_task(caller: &Caller, place: &Place, demand: &Demand, terms: TaskAsked) -> ApprovalAsked {
+    let first = demand.registrations.first().cloned().unwrap_or_default();
+    let allowed = place.allowance().upstreams.iter().find(|u| u.name == first.upstream);
+    let approvers: Vec<Identity> = demand.approvers.iter().map(Approver::identity).collect();
+    ApprovalAsked {
+        caller: caller.id().as_str().to_owned(),
+        task: place.id.as_bytes().to_vec(),
+        environment: place.environment().to_owned(),
+        scopes: allowed.map_or_else(Vec::new, |u| u.scopes.clone()),
+        upstream: first.upstream,
+        upstream_version: first.version,
+        ttl: terms.max_ttl,
+        purpose: terms.purpose.clone(),
+        approvers,
+        terms: Some(Box::new(terms)),
+        ..ApprovalAsked::default()
+    }
+}

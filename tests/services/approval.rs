@@ -1,0 +1,47 @@
+//! Tasks that wait for somebody, as time passes.
+
+use mayfly::ledger::Lane;
+use mayfly::ledger::record::{Event, PolicySet as PolicyRecord, Record, Who};
+use mayfly::ledger::state::Phase;
+use mayfly::openings::How;
+use mayfly::policy::PolicySet;
+use mayfly::policy::wanted::Terms;
+
+use super::kit::house::source;
+use super::*;
+
+const POLICY: &str = r#"
+@id("somebody-opens")
+forbid (principal, action == Action::"OpenTask", resource == Upstream::"echo") unless { context.approvals.count >= 1 };
+"#;
+
+/// A world in which somebody has to approve every task.
+fn asking() -> World {
+    let w = world();
+    let mut policy = source("policy.cedar");
+    policy.text.push_str(POLICY);
+    let set = PolicySet::compile(vec![policy], source("roles.toml")).unwrap();
+    let (digest, text) = (set.digest().to_vec(), set.to_text().to_owned());
+    let record = PolicyRecord { environment: "dev".into(), version: 2, digest, text, ..PolicyRecord::default() };
+    let record = Record::new(Who::Mayfly("test".into()), Event::PolicySet(record));
+    w.run(w.authority().ledger.commit(Lane::Change, vec![record])).unwrap();
+    w
+}
+
+#[test]
+fn a_task_that_nobody_approved_within_an_hour_is_closed_and_says_why() {
+    let w = asking();
+    let caller = w.house.caller("/agent/a");
+    let terms = Terms { ttl_ms: Some(3_600_000), max_ttl_ms: Some(7_200_000), heartbeat_ms: 5_000, ..terms() };
+    let id = w.run(w.authority().open_task(&caller, &terms, &None, How::default())).unwrap();
+    let phase = || w.authority().ledger.peek(|s| s.tasks.phase(s.tasks.get(&id).unwrap(), w.house.now()));
+    w.pass(limits::APPROVAL_TTL_DEFAULT_MS - 1);
+    w.authority().end_unapproved(w.house.now());
+    assert_eq!(phase(), Phase::PendingApproval, "nobody has to show life in it");
+    w.pass(1);
+    assert!(matches!(phase(), Phase::Over(_)), "by its time alone");
+    w.authority().end_unapproved(w.house.now());
+    w.pass(1);
+    let closed = w.authority().ledger.peek(|s| s.tasks.get(&id).unwrap().closed.clone()).unwrap();
+    assert_eq!((closed.outcome, &*closed.reason), (mayfly::ledger::record::Outcome::Expired, "nobody approved it in time"));
+}
