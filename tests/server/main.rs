@@ -25,6 +25,7 @@ mod problems;
 #[allow(dead_code, reason = "other tests ask it otherwise")]
 mod provider;
 mod public;
+mod receiver;
 mod registry;
 mod scenario;
 #[path = "../kit/signer.rs"]
