@@ -6,6 +6,7 @@ mod behalf;
 mod bindings;
 mod blast;
 mod break_glass;
+mod break_glass_bounds;
 mod deadlines;
 mod dev;
 mod ends;
