@@ -51,6 +51,28 @@ impl Glimpse {
         Ok(Glimpse { position, before, last, header, leaf, bytes, packed })
     }
 
+    /// Whether any of its records is one of those. Issuances of one mold are all alike: one of them is asked about, so `wanted` may not look at
+    /// what is one issuance's own ([`super::mold::Own`]).
+    pub fn any(&self, wanted: impl Fn(&Record) -> bool) -> Result<bool, BadCommit> {
+        for record in &self.packed.records {
+            if wanted(&decoded(record)?) {
+                return Ok(true);
+            }
+        }
+        let mut seen = vec![false; self.packed.molds.len() + 1];
+        for entry in &self.packed.entries {
+            match seen.get_mut(entry.mold as usize).filter(|_| entry.mold > 0) {
+                Some(seen) if *seen => continue,
+                Some(seen) => *seen = true,
+                None => {}
+            }
+            if wanted(&decoded(&whole(&self.packed.molds, entry)?)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Shows `see` everything that its records name; the same may come twice.
     pub fn names(&self, see: &mut dyn FnMut(Sort, &str)) -> Result<(), BadCommit> {
         for record in &self.packed.records {
@@ -171,6 +193,29 @@ mod tests {
             let whole = seen(|see| (0..opened.records.len()).for_each(|n| names(&opened.record(n).unwrap(), see)));
             assert_eq!(seen(|see| glimpse.names(see).unwrap()), whole);
             assert_eq!((glimpse.leaf, glimpse.last), (opened.leaf(), super::super::forward::last_of(&opened, before).unwrap()));
+        }
+    }
+
+    #[test]
+    fn of_issuances_that_are_alike_one_is_asked_about_and_says_what_each_would() {
+        let (one, other) = (mold("mail"), mold("git"));
+        let event = Event::KeyChanged(KeyChanged { key: "key".into(), ..Default::default() });
+        let mut all = vec![Encoded::new(Record::new(Who::LocalUid(1), event)).unwrap()];
+        all.extend((1..80).map(|n| cast(if n % 4 == 0 { &one } else { &other }, n)));
+        let of = |record: &Record, name: &str| matches!(&record.event, Some(Event::Issued(e)) if e.upstream == name);
+        for records in [&all[..], &all[1..4], &all[..1]] {
+            let bytes = Bytes::from(pack(1, ChainHead::START, Millis(5), records.iter()).0);
+            let glimpse = Glimpse::of(7, Seq::start_of(1), &bytes).unwrap();
+            let opened = Opened::from_bytes(&bytes).unwrap();
+            for name in ["mail", "git", "none"] {
+                let asked = std::cell::Cell::new(0);
+                let any = glimpse.any(|record| {
+                    asked.set(asked.get() + 1);
+                    of(record, name)
+                });
+                let whole = (0..opened.records.len()).any(|n| of(&opened.record(n).unwrap(), name));
+                assert_eq!((any.unwrap(), asked.get() <= 3), (whole, true), "{name} of {}", records.len());
+            }
         }
     }
 

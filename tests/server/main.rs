@@ -36,4 +36,5 @@ mod socket;
 mod start;
 mod upkeep;
 mod uses;
+mod webhook_trouble;
 mod webhooks;
