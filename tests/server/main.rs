@@ -18,6 +18,7 @@ mod oidc;
 mod people;
 mod people_approve;
 mod people_glass;
+mod people_owner;
 mod people_rig;
 mod policy;
 mod policy_rig;

@@ -190,7 +190,8 @@ impl Decider {
             None => opened.subject_token = parent.as_ref().and_then(Place::token).cloned(),
         }
         let live = view.read(|s| live_of(s, caller.id().as_str()));
-        let place = Place::new(id, opened, allowance, TaskPath::New { tasks, owners }, live).in_glass(glass);
+        let place =
+            Place::new(id, opened, allowance, TaskPath::New { tasks, owners }, live).below(parent.as_ref()).in_glass(glass);
         self.may_open(compiled, policy, caller, terms, &place, (work, subject), now)?;
         Ok(place)
     }
