@@ -10,6 +10,7 @@ mod break_glass_bounds;
 mod deadlines;
 mod dev;
 mod ends;
+mod hostile;
 mod kit;
 mod listeners;
 mod messages;
