@@ -166,7 +166,10 @@ fn serve(stream: TcpStream, of: &Shared) {
                 of.got.lock().push(one);
                 say(&head);
             }
-            while !of.over.load(Ordering::Relaxed) && say(&more) {}
+            let mut taken = true;
+            while taken && !of.over.load(Ordering::Relaxed) {
+                taken = say(&more);
+            }
         }
         // Until the other end goes away.
         Answer::Nothing => drop(stream.read(&mut [0])),
