@@ -9,6 +9,7 @@ use crate::policy::person::Behind;
 use crate::policy::{Act, Admin, Question};
 use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::Hit;
+use crate::seq::TaskId;
 
 /// An operator who was admitted to one action. Made by [`Authority::admit`] only.
 #[derive(Debug, Clone)]
@@ -78,14 +79,13 @@ impl Authority {
         self.let_in(caller, "this operator")?;
         let (compiled, environment) = (self.catalog.now(), act.environment);
         let behind = Behind::of(caller);
-        let act = Act { break_glass: act.break_glass || self.acts_in_glass(caller), person: behind.facts(), ..*act };
-        if act.break_glass && !leaves_as_it_is(action) {
-            let what = format!(
-                "{} acts in break-glass, which changes neither policy, registry, bindings, locks nor approvals",
-                caller.id()
-            );
-            return Err(No::Refusal(
-                Refusal::new(Reason::NotYours, what).way_out("an operator with an SVID of their own does it"),
+        let glass = self.acts_in_glass(caller);
+        let act = Act { break_glass: glass.is_some(), person: behind.facts(), ..*act };
+        if let Some(task) = glass.filter(|_| !leaves_as_it_is(action)) {
+            return Err(in_break_glass(
+                caller,
+                task,
+                "break-glass changes neither policy, registry, bindings, keys, trust, locks nor approvals",
             ));
         }
         let question = Question::admin(caller.id(), action, &act);
@@ -113,6 +113,12 @@ impl Authority {
         }
         Ok(Admitted { who: Who::of(caller) })
     }
+}
+
+/// Somebody with wide rights changes nothing that lasts.
+pub(crate) fn in_break_glass(caller: &Caller, task: TaskId, what: &str) -> No {
+    let no = Refusal::new(Reason::NotYours, format!("{} acts in break-glass task {task}: {what}", caller.id()));
+    No::Refusal(no.by("break-glass").way_out(format!("another operator does it, or you after: mayfly break-glass close {task}")))
 }
 
 /// What somebody in break-glass may do as an operator: look, and take away. Nothing of it changes what is granted next.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use zeroize::Zeroizing;
 
+use crate::admission::in_break_glass;
 use crate::authority::Authority;
 use crate::identity::caller::{Caller, Operator};
 use crate::ledger::record::{ApprovalAsked, ApprovalDecided, ApprovalOf, Event, Identity, Record, Who};
@@ -205,11 +206,8 @@ impl Authority {
     }
 
     fn may_approve_for(&self, caller: &Caller, asked: &ApprovalAsked, (upstream, scopes): (&str, &[String])) -> Result<(), No> {
-        if self.acts_in_glass(caller) {
-            return Err(No::Refusal(Refusal::new(
-                Reason::NotYours,
-                format!("{} acts in break-glass, which approves nothing", caller.id()),
-            )));
+        if let Some(task) = self.acts_in_glass(caller) {
+            return Err(in_break_glass(caller, task, "break-glass approves nothing"));
         }
         let compiled = self.catalog.now();
         let gone = || Refusal::new(Reason::UpstreamNotActive, format!("upstream {upstream} is no longer registered"));

@@ -1,7 +1,9 @@
 //! Break-glass: wide rights that policy names in advance, for an hour, by two people, looked at by a third.
 //!
 //! Opening, joining and reviewing are decided here with policy, and by the fold: that there are two, and a third, is true there or nowhere.
-//! What is exchanged in it goes the way of every exchange, with `context.break_glass`.
+//! What is exchanged in it goes the way of every exchange, with `context.break_glass`. It changes nothing that lasts: as long as it is open, its
+//! two people are refused, as operators, what changes policy, registry, bindings, keys, trust and locks, and approve nothing. Two who hold wide
+//! rights together would otherwise be the two whom such changes take.
 //!
 //! What it gave ends with it: closing its task revokes all that was issued in it. A static secret that was shown would have to be rotated as
 //! well; no kind of credential shows one in this version (the `secret` kind, design, section 7).
@@ -41,13 +43,10 @@ impl Authority {
         self.ledger.peek(|s| s.tasks.get(&id).is_some_and(|t| t.terms.break_glass))
     }
 
-    /// Whether what a caller is identified by was issued in break-glass.
-    pub(crate) fn acts_in_glass(&self, caller: &Caller) -> bool {
-        let Some(id) = caller.ancestor() else { return false };
-        let task = |s: &crate::ledger::State| {
-            s.credentials.get(&id).and_then(|live| s.tasks.at(live.task()).map(|t| t.terms.break_glass))
-        };
-        self.ledger.peek(task).unwrap_or(false)
+    /// The break-glass task that somebody acts in at this moment.
+    pub(crate) fn acts_in_glass(&self, caller: &Caller) -> Option<TaskId> {
+        let now = self.system.wall();
+        self.ledger.peek(|s| s.glasses.acts(&Identity::of(caller), caller.id().as_str(), now))
     }
 
     /// Opens one: it waits for its second person.

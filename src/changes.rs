@@ -214,7 +214,12 @@ impl Authority {
             No::Refusal(no.way_out("whoever owns the policy set names its operators there"))
         };
         // Over the local socket nobody asks for another one.
-        let nobody = || gone(format!("{} is no operator with an SVID, or has signed out", asked.caller));
+        let nobody = || {
+            gone(format!(
+                "{} is no operator with an SVID, or is a person whose login has ended: they sign in again",
+                asked.caller
+            ))
+        };
         let (author, person) = self.who_is(&asked.caller).ok_or_else(nobody)?;
         let behind = Behind::person(person.as_ref());
         let act = &Act { person: behind.facts(), ..*act };

@@ -203,14 +203,16 @@ fn own_parts(authority: &Authority, issued: &Issued, id: CredentialId) -> Result
         }
     };
     let task = TaskId::from_slice(&issued.task).ok_or_else(|| Fault::new("an issuance without a task"))?;
+    // What it rests on itself is revoked by that; it is named as an ancestor.
+    let token = issued.subject_token.clone().unwrap_or_else(|| TokenEvidence {
+        issuer: authority.decider.issuer_of(&issued.environment),
+        id: id.to_string(),
+        expires_at: issued.expires_at,
+    });
     Ok(Parts {
         identity,
         before,
-        token: TokenEvidence {
-            issuer: authority.decider.issuer_of(&issued.environment),
-            id: id.to_string(),
-            expires_at: issued.expires_at,
-        },
+        token: TokenEvidence { expires_at: token.expires_at.min(issued.expires_at), ..token },
         claims: issued.subject_claims.clone().unwrap_or_default(),
         issuer,
         environment: Some(issued.environment.clone()),

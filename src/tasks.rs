@@ -6,7 +6,7 @@ use crate::authority::Authority;
 use crate::identity::caller::{Caller, Operator};
 use crate::ledger::Lane;
 use crate::ledger::record::{Event, HoldRank, Outcome, Record, Request, TaskClosed, TaskHeld, TaskResumed, Who};
-use crate::ledger::state::{Remembered, State, Task, request_key};
+use crate::ledger::state::{Remembered, State, request_key};
 use crate::policy::Admin;
 use crate::rates::Act;
 use crate::refusal::{No, Reason, Refusal};
@@ -68,21 +68,18 @@ impl Authority {
     pub fn may_steer(&self, actor: &Actor, id: TaskId) -> Result<(Who, HoldRank), No> {
         let found = self.ledger.peek(|s| {
             let task = s.tasks.get(&id)?;
-            // Whoever opened it or one above it, and whose it is: those who were given a part of a task end that part.
-            let whose = |t: &Task| [Some(t.terms.opener.to_string()), t.terms.owners.last().map(|o| o.sub.clone())];
-            let mut openers: Vec<String> = s.tasks.upwards(task).flat_map(whose).flatten().collect();
-            if task.terms.break_glass {
-                // Its two people may do the same.
-                openers.extend(task.terms.callers.iter().map(ToString::to_string));
-            }
-            Some((openers, task.terms.environment.to_string()))
+            let own = actor.caller().is_some_and(|caller| {
+                // Whoever opened it or one above it, and whose it is: those who were given a part of a task end that part. Both people of
+                // break-glass may do the same.
+                s.tasks.upwards(task).any(|t| t.is_whose(caller)) || (task.terms.break_glass && task.admits(caller.id().as_str()))
+            });
+            Some((own, task.terms.environment.to_string()))
         });
         let none = || No::Refusal(Refusal::new(Reason::NotFound, format!("there is no task {id} that you may steer")));
         match actor {
             Actor::Workload(caller) => {
                 self.still_stands(caller)?;
-                let own = found.is_some_and(|(openers, _)| openers.iter().any(|o| o == caller.id().as_str()));
-                if own { Ok((Who::of(caller), HoldRank::Caller)) } else { Err(none()) }
+                if found.is_some_and(|(own, _)| own) { Ok((Who::of(caller), HoldRank::Caller)) } else { Err(none()) }
             }
             Actor::Operator(operator) => {
                 let environment = found.as_ref().map(|(_, e)| e.as_str());

@@ -296,6 +296,18 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
 
 /// Help and version are answers; all else is a wrong command line, which with `-o json` is told as JSON too.
 fn not_parsed(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    if error.use_stderr()
+        && let Some(shown) = without_unsafe(words)
+    {
+        // What is told quotes what was typed, or pasted: parsed as it is shown, it is wrong in the same place.
+        return match Cli::try_parse_from(&shown) {
+            Err(error) => not_parsed(&error, &shown),
+            Ok(_) => {
+                Out::new(Format::Table).fail(&CliError::Usage(error.kind().to_string()));
+                Exit::Usage.into()
+            }
+        };
+    }
     if !error.use_stderr() || !wants_json(words) {
         // Where nobody listens there is nothing to tell.
         let _ = error.print();
@@ -304,6 +316,13 @@ fn not_parsed(error: &clap::Error, words: &[OsString]) -> ExitCode {
     let text = error.render().to_string();
     Out::new(Format::Json).fail(&CliError::Usage(text.trim().trim_start_matches("error: ").to_owned()));
     Exit::Usage.into()
+}
+
+/// The words with what acts on a terminal written out; `None` where nothing of them does.
+fn without_unsafe(words: &[OsString]) -> Option<Vec<OsString>> {
+    let acts = |word: &OsString| word.to_string_lossy().chars().any(out::escape::is_unsafe);
+    let shown = |word: &OsString| OsString::from(out::escape::for_terminal(&word.to_string_lossy()).into_owned());
+    words.iter().any(acts).then(|| words.iter().map(shown).collect())
 }
 
 fn wants_json(words: &[OsString]) -> bool {

@@ -3,7 +3,7 @@
 use crate::authority::Authority;
 use crate::credential::Issued;
 use crate::identity::caller::Caller;
-use crate::ledger::record::{Event, Record};
+use crate::ledger::record::{Ancestor, Event, Issued as Issuance, Record};
 use crate::policy::wanted::{Binding, TaskChoice, Wanted};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{CredentialId, Millis};
@@ -23,7 +23,7 @@ impl Authority {
         let Some(Event::Issued(old)) = &record.event else { return Err(No::Fault(Fault::new("an issuance without its record"))) };
         let task = crate::seq::TaskId::from_slice(&old.task).ok_or_else(|| Fault::new("an issuance without a task"))?;
         let kind = u8::try_from(old.kind).ok().and_then(Kind::from_tag);
-        let of_task = self.ledger.peek(|s| Some(s.tasks.get(&task)?.terms.behalf.as_ref()?.0.clone()));
+        let of_task = self.ledger.peek(|s| Some(s.tasks.get(&task)?.terms.behalf.as_ref()?.token.clone()));
         if old.subject.is_some() || old.subject_token != of_task {
             // What its subject may do, the token said then: nobody has shown it again.
             let no =
@@ -54,10 +54,7 @@ impl Authority {
             asking: None,
             renews: Some(Box::new(crate::policy::wanted::Renews {
                 id,
-                line: old.ancestors.first().cloned().unwrap_or_else(|| crate::ledger::record::Ancestor {
-                    credential: old.credential.clone(),
-                    caller: old.caller.clone(),
-                }),
+                line: first_of_line(old),
                 until: Millis(old.renewable_until),
                 approval: !old.approval.is_empty(),
             })),
@@ -77,4 +74,11 @@ impl Authority {
         self.ledger.wait_durable(seq).await?;
         self.issuance_at(at, id)
     }
+}
+
+/// The first credential of a line: what is renewed, or what that renews in its turn. Other ancestors come after it.
+fn first_of_line(old: &Issuance) -> Ancestor {
+    let itself = || Ancestor { credential: old.credential.clone(), caller: old.caller.clone() };
+    let first = old.ancestors.first().filter(|_| !old.renews.is_empty());
+    first.cloned().unwrap_or_else(itself)
 }

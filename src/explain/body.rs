@@ -240,9 +240,13 @@ fn opened(e: &TaskOpened) -> Value {
         "any_tool": allowance.any_tool, "kinds": allowance.kinds, "key_bound": allowance.key_bound, "opened_at": time(e.opened_at),
         "deadline": time(e.deadline), "max_deadline": time(e.max_deadline), "heartbeat_ms": e.heartbeat,
         "policy_version": e.policy_version, "svid": svid(e.svid.as_ref()), "approval": approval(&e.approval),
-        "ancestor": credential(&e.ancestor), "break_glass": e.break_glass, "subject_token": token(e.subject_token.as_ref()),
+        "ancestor": credential(&e.ancestor), "ancestors": ancestors(&e.ancestors), "break_glass": e.break_glass, "subject_token": token(e.subject_token.as_ref()),
         "actors": e.actors.iter().map(who).collect::<Vec<_>>(), "subject_claims": subject_claims(e.subject_claims.as_ref()),
     })
+}
+
+fn ancestors(all: &[Ancestor]) -> Vec<Value> {
+    all.iter().map(|a| json!({ "credential": credential(&a.credential), "caller": a.caller })).collect()
 }
 
 fn token(token: Option<&TokenEvidence>) -> Option<Value> {
@@ -254,14 +258,13 @@ fn subject_claims(claims: Option<&SubjectClaims>) -> Option<Value> {
 }
 
 fn issued(e: &Issued) -> Value {
-    let ancestors = e.ancestors.iter().map(|a| json!({ "credential": credential(&a.credential), "caller": a.caller }));
     let mut body = json!({
         "credential": credential(&e.credential), "task": task(&e.task), "kind": e.kind, "caller": e.caller,
         "subject": e.subject.as_ref().map(who), "actors": e.actors.iter().map(who).collect::<Vec<_>>(), "upstream": e.upstream,
         "scopes": e.scopes, "authorization_details": e.details, "tool": e.tool, "purpose": e.purpose,
         "arguments_sha256": hex(&e.arguments), "binding": e.binding, "environment": e.environment, "issued_at": time(e.issued_at),
         "expires_at": time(e.expires_at), "renewable_until": time(e.renewable_until), "bound": e.bound, "svid": svid(e.svid.as_ref()),
-        "subject_token": token(e.subject_token.as_ref()), "ancestors": ancestors.collect::<Vec<_>>(), "key": e.key,
+        "subject_token": token(e.subject_token.as_ref()), "ancestors": ancestors(&e.ancestors), "key": e.key,
     });
     let more = json!({
         "x5t": hex(&e.x5t), "jkt": hex(&e.jkt), "status_list": e.status_list, "status_index": e.status_index,

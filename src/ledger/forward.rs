@@ -6,8 +6,10 @@ use bytes::Bytes;
 
 use super::Ledger;
 use super::commit::{BadCommit, Opened};
+use super::glimpse::Glimpse;
 use super::history::{Past, Reached};
 use super::index::Asked;
+use super::record::Record;
 use super::search::{Filter, Match, before, fitting};
 use super::state::seq_after;
 use crate::refusal::Fault;
@@ -34,6 +36,17 @@ pub struct Step {
     pub last: Seq,
     /// The commit.
     pub commit: Opened,
+}
+
+/// One commit that was looked at, whole where it has a record that somebody wants.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    /// Its place.
+    pub position: Position,
+    /// The seq of its last record.
+    pub last: Seq,
+    /// The commit, where it has one.
+    pub step: Option<Step>,
 }
 
 impl Step {
@@ -64,6 +77,20 @@ impl Ledger {
             let commit = Opened::from_bytes(bytes)?;
             let last = last_of(&commit, before)?;
             Ok((last, Step { position, before, last, commit }))
+        })
+    }
+
+    /// The same for who wants few of the records: of issuances that are alike one is looked at, so `wanted` may not read what is one
+    /// issuance's own. A commit without one of those is neither decoded nor hashed.
+    pub fn steps_with(&self, from: Place, bytes: usize, wanted: impl Fn(&Record) -> bool) -> Result<Option<Vec<Looked>>, Fault> {
+        self.each_of(from, bytes, |position, before, bytes| {
+            let glimpse = Glimpse::of(position, before, bytes)?;
+            let last = glimpse.last;
+            let step = match glimpse.any(&wanted)? {
+                true => Some(Step { position, before, last, commit: Opened::from_bytes(bytes)? }),
+                false => None,
+            };
+            Ok((last, Looked { position, last, step }))
         })
     }
 

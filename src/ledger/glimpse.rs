@@ -59,6 +59,32 @@ impl Glimpse {
         Ok(Glimpse { position, before, last, header, leaf, bytes: length, packed: bytes.clone() })
     }
 
+    /// Whether any of its records is one of those. Issuances of one mold are all alike: one of them is asked about, so `wanted` may not look at
+    /// what is one issuance's own ([`super::mold::Own`]).
+    pub fn any(&self, wanted: impl Fn(&Record) -> bool) -> Result<bool, BadCommit> {
+        let (mut molds, mut seen, mut found) = (Vec::new(), Vec::new(), false);
+        each(&self.packed, |tag, value| {
+            match (tag, value) {
+                _ if found => {}
+                (MOLD, Value::Bytes(mold)) => {
+                    molds.push(pieces(mold, PIECE)?);
+                    seen.push(false);
+                }
+                (RECORD, Value::Bytes(record)) => found = wanted(&decoded(record)?),
+                (ENTRY, Value::Bytes(entry)) => {
+                    let entry = Entry::of(entry)?;
+                    let seen = entry.mold.checked_sub(1).and_then(|at| seen.get_mut(at));
+                    if !seen.is_some_and(|seen| std::mem::replace(seen, true)) {
+                        found = wanted(&decoded(&whole(&molds, &entry)?)?);
+                    }
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
     /// Shows `see` everything that its records name; the same may come twice.
     pub fn names(&self, see: &mut dyn FnMut(Named<'_>)) -> Result<(), BadCommit> {
         let (mut molds, mut seen) = (Vec::new(), Vec::new());
@@ -297,6 +323,29 @@ mod tests {
             });
             assert_eq!(shown, whole);
             assert_eq!((glimpse.leaf, glimpse.last), (opened.leaf(), super::super::forward::last_of(&opened, before).unwrap()));
+        }
+    }
+
+    #[test]
+    fn of_issuances_that_are_alike_one_is_asked_about_and_says_what_each_would() {
+        let (one, other) = (mold("mail"), mold("git"));
+        let event = Event::KeyChanged(KeyChanged { key: "key".into(), ..Default::default() });
+        let mut all = vec![Encoded::new(Record::new(Who::LocalUid(1), event)).unwrap()];
+        all.extend((1..80).map(|n| cast(if n % 4 == 0 { &one } else { &other }, n)));
+        let of = |record: &Record, name: &str| matches!(&record.event, Some(Event::Issued(e)) if e.upstream == name);
+        for records in [&all[..], &all[1..4], &all[..1]] {
+            let bytes = Bytes::from(pack(1, ChainHead::START, Millis(5), records.iter()).0);
+            let glimpse = Glimpse::of(7, Seq::start_of(1), &bytes).unwrap();
+            let opened = Opened::from_bytes(&bytes).unwrap();
+            for name in ["mail", "git", "none"] {
+                let asked = std::cell::Cell::new(0);
+                let any = glimpse.any(|record| {
+                    asked.set(asked.get() + 1);
+                    of(record, name)
+                });
+                let whole = (0..opened.records.len()).any(|n| of(&opened.record(n).unwrap(), name));
+                assert_eq!((any.unwrap(), asked.get() <= 3), (whole, true), "{name} of {}", records.len());
+            }
         }
     }
 

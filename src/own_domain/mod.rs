@@ -7,6 +7,8 @@ mod bundle;
 mod crl;
 mod names;
 
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
@@ -153,8 +155,9 @@ impl Authority {
 }
 
 impl Authority {
-    /// Somebody by the name that records have: the SPIFFE ID, and the person's newest login that stands. `None` for a person who is not signed
-    /// in, and for a name that is no caller's.
+    /// Somebody by the name that records have: the SPIFFE ID, and the person's newest login. One that was given back counts until its end:
+    /// whoever signs out takes back nothing that they asked for. `None` for a person none of whose logins still would be good, and for a name
+    /// that is no caller's.
     pub(crate) fn who_is(&self, name: &str) -> Option<(SpiffeId, Option<Person>)> {
         let of = match Who::named(name) {
             Who::Person(of) => of,
@@ -162,7 +165,8 @@ impl Authority {
         };
         let now = self.system.wall();
         self.ledger.peek(|state| {
-            let newest = state.logins_of(&of).filter(|l| state.login_alive(&l.id, now).is_ok()).max_by_key(|l| l.seq)?;
+            let good = |l: &&Arc<Login>| l.expires_at > now && state.rules.covers(&l.facts()).is_none();
+            let newest = state.logins_of(&of).filter(good).max_by_key(|l| l.seq)?;
             Some((SpiffeId::parse(&newest.caller).ok()?, Some(person(newest))))
         })
     }

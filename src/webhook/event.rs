@@ -79,19 +79,38 @@ fn task_text(bytes: &[u8]) -> String {
     TaskId::from_slice(bytes).map_or_else(String::new, |id| id.to_string())
 }
 
+/// Whether a record may be an event at all: asked before it is looked at. It goes by nothing that is one issuance's own.
+pub fn may_be_told(record: &Record) -> bool {
+    match &record.event {
+        Some(Event::Issued(e)) => e.break_glass,
+        Some(Event::Authorized(e)) => e.decided.as_deref().is_some_and(|decided| decided.break_glass),
+        Some(Event::Refused(e)) => e.break_glass,
+        Some(Event::TaskHeld(e)) => HoldRank::try_from(e.rank) == Ok(HoldRank::Policy),
+        Some(
+            Event::ApprovalAsked(_)
+            | Event::ApprovalDecided(_)
+            | Event::BreakGlass(_)
+            | Event::TaskClosed(_)
+            | Event::Revoked(_)
+            | Event::LockLifted(_)
+            | Event::OwnerLeft(_)
+            | Event::FellDue(_),
+        ) => true,
+        _ => false,
+    }
+}
+
 /// The event that a record is, if it is one.
 pub fn told(record: &Record, state: &State) -> Option<Told> {
-    match record.event.as_ref()? {
+    match record.event.as_ref().filter(|_| may_be_told(record))? {
         Event::ApprovalAsked(e) => Some(asked(e)),
         Event::ApprovalDecided(e) => Some(decided(e, record, state)),
         Event::BreakGlass(e) => glass(e),
-        Event::Issued(e) if e.break_glass => Some(used(e, state)),
-        Event::Authorized(e) => {
-            e.decided.as_deref().filter(|decided| decided.break_glass).map(|decided| authorized(e, decided, state))
-        }
-        Event::Refused(e) if e.break_glass => Some(refused(e, state)),
+        Event::Issued(e) => Some(used(e, state)),
+        Event::Authorized(e) => e.decided.as_deref().map(|decided| authorized(e, decided, state)),
+        Event::Refused(e) => Some(refused(e, state)),
         Event::TaskClosed(e) => closed(e, record, state),
-        Event::TaskHeld(e) if HoldRank::try_from(e.rank) == Ok(HoldRank::Policy) => Some(held(e, state)),
+        Event::TaskHeld(e) => Some(held(e, state)),
         Event::Revoked(e) => Some(revoked(e, record, state)),
         Event::LockLifted(e) => {
             let data = json!({ "targets": targets(&e.targets), "reason": e.reason, "by": author(record) });

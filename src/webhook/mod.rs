@@ -12,7 +12,7 @@ use std::pin::Pin;
 
 use crate::seq::{Millis, Seq};
 
-pub use event::{Told, told};
+pub use event::{Told, may_be_told, told};
 
 /// Every type of event, in the order of the documentation.
 pub const TYPES: &[&str] = &[

@@ -69,9 +69,8 @@ fn story(disk: &Path, engine: Engine) {
         }
         callers.complete(&alive[0].task).await.unwrap();
         issued.push(alive[0].clone());
-        let left = std::fs::read_dir(data.join("snapshots")).into_iter().flatten().filter_map(Result::ok);
-        let half: Vec<_> = left.map(|e| e.file_name()).filter(|n| n.to_string_lossy().ends_with(".writing")).collect();
-        assert!(half.is_empty(), "half a snapshot takes the room that revocations need: {half:?}");
+        let half = half_written(&data);
+        assert!(half.is_empty(), "what is half written takes the room that revocations need: {half:?}");
         (issued, alive[1..].to_vec())
     });
     child.kill();
@@ -98,9 +97,26 @@ fn story(disk: &Path, engine: Engine) {
         assert!(callers.active(&new.token).await);
         until("health says so", || callers.serving(TOKENS)).await;
         until("the reserve is whole", || async { callers.status().await.disk.unwrap().reserve_bytes >= 8 << 20 }).await;
+        // What is derived from history goes on from where the disk was full: all of it is found, and the tree is over all of it.
+        let admin = child.addresses().admin;
+        for one in &revoked {
+            let found = as_operator(&world, admin, &["audit", "search", &one.id, "-o", "json"]);
+            assert!(found.status.success() && String::from_utf8_lossy(&found.stdout).contains("credential issued"), "{found:?}");
+        }
+        let verified = as_operator(&world, admin, &["audit", "verify"]);
+        assert!(verified.status.success(), "{verified:?}");
+        let signed = as_operator(&world, admin, &["audit", "checkpoint"]);
+        assert!(signed.status.success(), "{signed:?}");
     });
     child.kill();
     no_first_start(disk, engine, filler);
+}
+
+/// Files of snapshots and of what is derived from history that nobody finished.
+fn half_written(data: &Path) -> Vec<std::path::PathBuf> {
+    let dirs = ["snapshots", "history", "history/tree", "history/index"];
+    let all = dirs.iter().flat_map(|dir| std::fs::read_dir(data.join(dir)).into_iter().flatten()).filter_map(Result::ok);
+    all.map(|e| e.path()).filter(|path| path.extension().is_some_and(|e| e == "writing")).collect()
 }
 
 /// A new store does not fit: the start says so, and what to look at.

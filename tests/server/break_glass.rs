@@ -22,6 +22,9 @@ when { context.break_glass };
 forbid (principal, action == Action::"Exchange", resource == Upstream::"tickets")
 when { context.sensitive }
 unless { context.approvals.count >= 1 };
+
+@id("agents-clean-up")
+permit (principal in Role::"agent", action == Action::"OpenTask", resource == Upstream::"tickets");
 "#;
 
 const RIGHTS: &str = r#"
@@ -34,20 +37,20 @@ any_tool = true
 ttl = "30m"
 "#;
 
-const YOU: &str = "operator/you";
-const COLLEAGUE: &str = "operator/colleague";
-const AUDITOR: &str = "operator/auditor";
+pub const YOU: &str = "operator/you";
+pub const COLLEAGUE: &str = "operator/colleague";
+pub const AUDITOR: &str = "operator/auditor";
 
-struct Rig {
-    running: Running,
-    world: mayfly::cli::dev::World,
+pub struct Rig {
+    pub running: Running,
+    pub world: mayfly::cli::dev::World,
     _dir: TempDir,
 }
 
 type Told = Result<pb::BreakGlass, Status>;
 
 impl Rig {
-    fn new() -> Rig {
+    pub fn new() -> Rig {
         let engine = mayfly::cli::dev::Engine::Memory;
         let (dir, world) = world(Settings { engine, ..Settings::default() });
         for (file, more) in [("policy.cedar", POLICY), ("roles.toml", RIGHTS)] {
@@ -58,7 +61,7 @@ impl Rig {
         Rig { running: world.start().unwrap_or_else(|no| panic!("{no}")), world, _dir: dir }
     }
 
-    async fn channel(&self, name: &str) -> Channel {
+    pub async fn channel(&self, name: &str) -> Channel {
         self.world.channel(name, self.running.addresses().workload).await.unwrap()
     }
 
@@ -80,13 +83,13 @@ impl Rig {
     }
 
     /// One with its two people.
-    async fn active(&self) -> String {
+    pub async fn active(&self) -> String {
         let task = id(&self.open(YOU).await.unwrap());
         self.join(COLLEAGUE, &task).await.unwrap();
         task
     }
 
-    async fn close(&self, name: &str, task: &str) -> Told {
+    pub async fn close(&self, name: &str, task: &str) -> Told {
         let request = pb::CloseBreakGlassRequest { task_id: task.into(), reason: "echo is back".into() };
         Ok(self.glass(name).await.close_break_glass(request).await?.into_inner().break_glass.unwrap())
     }
@@ -103,7 +106,7 @@ impl Rig {
         all.iter().map(id).collect()
     }
 
-    async fn get(&self, name: &str, task: &str, upstream: &str, scope: &str) -> Result<pb::Issued, Status> {
+    pub async fn get(&self, name: &str, task: &str, upstream: &str, scope: &str) -> Result<pb::Issued, Status> {
         let request = pb::ExchangeRequest {
             task: Some(pb::exchange_request::Task::TaskId(task.into())),
             upstream: upstream.into(),

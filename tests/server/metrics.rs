@@ -15,6 +15,11 @@ fn ask(address: SocketAddr, line: &str) -> String {
     text
 }
 
+/// All that a scraper is told.
+pub fn scraped(address: SocketAddr) -> String {
+    ask(address, "GET /metrics HTTP/1.1")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scraper_on_this_host_reads_what_the_server_did_and_how_it_stands() {
     let (_dir, world) = world(Settings { engine: Engine::Memory, ..Settings::default() });
@@ -26,7 +31,7 @@ async fn a_scraper_on_this_host_reads_what_the_server_did_and_how_it_stands() {
     open_task(world.channel("agent/demo", running.addresses().workload).await.unwrap(), None).await.unwrap();
     let no = open_task(world.channel("service/echo", running.addresses().workload).await.unwrap(), None).await;
     assert!(no.is_err(), "nothing permits it");
-    let scrape = || ask(address, "GET /metrics HTTP/1.1");
+    let scrape = || scraped(address);
     crate::kit::until("the refusal is counted", || scrape().contains("mayfly_refusals_total{reason=\"DENIED_BY_POLICY\"} 1"))
         .await;
     let told = scrape();

@@ -21,7 +21,7 @@ impl Rig {
         self.world.channel("operator/you", self.running().addresses().admin).await.unwrap()
     }
 
-    async fn revoke(&self, target: pb::target::Target) -> pb::RevokeResponse {
+    pub async fn revoke(&self, target: pb::target::Target) -> pb::RevokeResponse {
         let request = pb::RevokeRequest {
             targets: vec![pb::Target { target: Some(target) }],
             reason: "test".into(),

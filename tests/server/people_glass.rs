@@ -26,19 +26,19 @@ any_tool = true
 "#;
 
 impl Rig {
-    async fn glass(&self, who: &Person, open: Open) -> Result<pb::BreakGlass, Status> {
+    pub async fn glass(&self, who: &Person, open: Open) -> Result<pb::BreakGlass, Status> {
         let mut glass = BreakGlassServiceClient::new(self.channel(who, false).await);
         let request = pb::OpenBreakGlassRequest { open: Some(open), reason: "echo is down".into(), ..Default::default() };
         Ok(glass.open_break_glass(request).await?.into_inner().break_glass.unwrap())
     }
 
-    async fn close_glass(&self, who: &Person, task: &str) -> Result<pb::BreakGlass, Status> {
+    pub async fn close_glass(&self, who: &Person, task: &str) -> Result<pb::BreakGlass, Status> {
         let mut glass = BreakGlassServiceClient::new(self.channel(who, false).await);
         let request = pb::CloseBreakGlassRequest { task_id: task.into(), reason: "echo is back".into() };
         Ok(glass.close_break_glass(request).await?.into_inner().break_glass.unwrap())
     }
 
-    async fn review_glass(&self, who: &Person, task: &str) -> Result<pb::BreakGlass, Status> {
+    pub async fn review_glass(&self, who: &Person, task: &str) -> Result<pb::BreakGlass, Status> {
         let mut glass = BreakGlassServiceClient::new(self.channel(who, false).await);
         let request = pb::ReviewBreakGlassRequest { task_id: task.into(), review: "looked".into(), ..Default::default() };
         Ok(glass.review_break_glass(request).await?.into_inner().break_glass.unwrap())
@@ -54,7 +54,7 @@ fn in_task(task: &str) -> pb::ExchangeRequest {
     }
 }
 
-fn named(identity: &pb::Identity) -> String {
+pub fn named(identity: &pb::Identity) -> String {
     match &identity.identity {
         Some(pb::identity::Identity::Person(person)) => person.sub.clone(),
         other => panic!("no person: {other:?}"),

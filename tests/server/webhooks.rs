@@ -1,11 +1,7 @@
 //! Webhooks on a whole server, with a receiver that takes them, refuses, hangs, sends elsewhere, is down, or is killed with the server.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mayfly::cli::dev::{Settings, World};
@@ -13,142 +9,11 @@ use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
 use mayfly::pb::mayfly::v1::server_service_client::ServerServiceClient;
 use mayfly::system::Stopwatch;
-use parking_lot::Mutex;
-use serde_json::Value;
 
 use crate::kit::{MAYFLY, open_task, reason, until, world};
+use crate::receiver::{Answer, Got, Receiver, SECRET, hook};
 
-const SECRET: &[u8] = &[7; 32];
-
-/// What came: id, time, signatures and body, each as it was sent.
-#[derive(Clone, Debug, PartialEq)]
-struct Got {
-    id: String,
-    time: String,
-    signature: String,
-    body: String,
-}
-
-impl Got {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap()
-    }
-
-    fn kind(&self) -> String {
-        self.json()["type"].as_str().unwrap().to_owned()
-    }
-}
-
-/// A receiver on a port of this host.
-struct Receiver {
-    address: SocketAddr,
-    got: Arc<Mutex<Vec<Got>>>,
-    /// What it answers; empty: nothing at all.
-    answer: Arc<Mutex<String>>,
-    over: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-const OK: &str = "HTTP/1.1 204 No Content\r\n\r\n";
-
-impl Receiver {
-    fn on(address: SocketAddr) -> Receiver {
-        let listener = TcpListener::bind(address).unwrap();
-        let address = listener.local_addr().unwrap();
-        let got: Arc<Mutex<Vec<Got>>> = Arc::default();
-        let (answer, over) = (Arc::new(Mutex::new(OK.to_owned())), Arc::new(AtomicBool::new(false)));
-        let (ours, answers, ends) = (Arc::clone(&got), answer.clone(), over.clone());
-        let thread = std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if ends.load(Ordering::Relaxed) {
-                    return;
-                }
-                let (got, answer) = (ours.clone(), answers.clone());
-                std::thread::spawn(move || serve(stream.unwrap(), &got, &answer));
-            }
-        });
-        Receiver { address, got, answer, over, thread: Some(thread) }
-    }
-
-    fn new() -> Receiver {
-        Receiver::on(([127, 0, 0, 1], 0).into())
-    }
-
-    fn got(&self) -> Vec<Got> {
-        self.got.lock().clone()
-    }
-
-    /// Each event once, in the order of its first coming.
-    fn events(&self) -> Vec<Got> {
-        let mut events: Vec<Got> = Vec::new();
-        for got in self.got() {
-            if !events.iter().any(|e| e.id == got.id) {
-                events.push(got);
-            }
-        }
-        events
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(self.address);
-        let _ = self.thread.take().map(std::thread::JoinHandle::join);
-    }
-}
-
-fn serve(stream: TcpStream, got: &Mutex<Vec<Got>>, answer: &Mutex<String>) {
-    let mut stream = BufReader::new(stream);
-    let (mut length, mut one) =
-        (0, Got { id: String::new(), time: String::new(), signature: String::new(), body: String::new() });
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line).unwrap_or(0) == 0 {
-            return;
-        }
-        let Some((name, value)) = line.trim_end().split_once(": ") else {
-            if line == "\r\n" {
-                break;
-            }
-            continue;
-        };
-        match name.to_ascii_lowercase().as_str() {
-            "content-length" => length = value.parse().unwrap(),
-            "webhook-id" => one.id = value.to_owned(),
-            "webhook-timestamp" => one.time = value.to_owned(),
-            "webhook-signature" => one.signature = value.to_owned(),
-            _ => {}
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).unwrap();
-    one.body = String::from_utf8(body).unwrap();
-    let answer = answer.lock().clone();
-    if answer.is_empty() {
-        // Until the other end goes away.
-        let _ = stream.read(&mut [0]);
-        return;
-    }
-    if answer.starts_with("HTTP/1.1 2") {
-        got.lock().push(one);
-    }
-    let _ = stream.get_mut().write_all(answer.as_bytes());
-}
-
-fn hook(dir: &Path, name: &str, address: SocketAddr, more: &str) {
-    let secret = dir.join("hook.secret");
-    std::fs::write(&secret, format!("whsec_{}\n", data_encoding::BASE64.encode(SECRET))).unwrap();
-    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let config = dir.join("mayfly.toml");
-    let text = std::fs::read_to_string(&config).unwrap();
-    let section = format!(
-        "\n[[webhooks]]\nname = \"{name}\"\nurl = \"http://{address}/hook?k=1\"\nsecret_file = \"hook.secret\"\n{more}\n"
-    );
-    std::fs::write(&config, text + &section).unwrap();
-}
-
-async fn revoke(world: &World, admin: SocketAddr, n: usize) -> u64 {
+pub async fn revoke(world: &World, admin: SocketAddr, n: usize) -> u64 {
     let mut client = RevocationServiceClient::new(world.channel("operator/you", admin).await.unwrap());
     let target = pb::Target { target: Some(pb::target::Target::Caller(World::id(&format!("agent/nobody-{n}")))) };
     let request = pb::RevokeRequest { targets: vec![target], reason: format!("drill {n} \u{202e}"), ..Default::default() };
@@ -159,7 +24,7 @@ fn seqs(events: &[Got]) -> Vec<u64> {
     events.iter().map(|e| e.json()["data"]["seq"].as_u64().unwrap()).collect()
 }
 
-async fn standing(world: &World, admin: SocketAddr) -> pb::Webhook {
+pub async fn standing(world: &World, admin: SocketAddr) -> pb::Webhook {
     let mut client = ServerServiceClient::new(world.channel("operator/you", admin).await.unwrap());
     client.list_webhooks(pb::ListWebhooksRequest {}).await.unwrap().into_inner().webhooks.remove(0)
 }
@@ -180,7 +45,7 @@ async fn events_are_signed_and_come_in_order_and_a_receiver_that_was_down_misses
     let tag = hmac(SECRET, format!("{}.{}.{}", got.id, got.time, got.body).as_bytes());
     assert_eq!(got.signature, format!("v1,{}", data_encoding::BASE64.encode(&tag)));
     // It refuses for a while; nobody who revokes waits for it.
-    *receiver.answer.lock() = "HTTP/1.1 503 Busy\r\n\r\n".into();
+    receiver.answers(Answer::status("503 Busy"));
     for n in 1..4 {
         expected.push(revoke(&world, admin, n).await);
     }
@@ -197,7 +62,7 @@ async fn events_are_signed_and_come_in_order_and_a_receiver_that_was_down_misses
     let mut client = ServerServiceClient::new(world.channel("operator/you", admin).await.unwrap());
     let no = client.test_webhook(pb::TestWebhookRequest { name: "pager".into() }).await.unwrap_err();
     assert_eq!(reason(&no), "UPSTREAM_FAILED");
-    *receiver.answer.lock() = OK.into();
+    receiver.answers(Answer::ok());
     until("the others came", || receiver.events().len() == 4).await;
     assert_eq!(seqs(&receiver.events()), expected, "in order, none left out");
     let no = client.test_webhook(pb::TestWebhookRequest { name: "other".into() }).await.unwrap_err();
@@ -215,7 +80,7 @@ fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_hangs_or_sends_elsewhere_holds_up_nobody_and_is_not_followed() {
     let (elsewhere, receiver) = (Receiver::new(), Receiver::new());
-    *receiver.answer.lock() = String::new();
+    receiver.answers(Answer::Nothing);
     let (_dir, world) = world(Settings { engine: mayfly::cli::dev::Engine::Memory, ..Settings::default() });
     hook(world.dir(), "pager", receiver.address, "");
     let running = world.start().unwrap();
@@ -226,7 +91,7 @@ async fn a_receiver_that_hangs_or_sends_elsewhere_holds_up_nobody_and_is_not_fol
         open_task(world.channel("agent/demo", workload).await.unwrap(), None).await.unwrap();
     }
     assert!(began.us() < 5_000_000, "issuing and opening do not wait for it");
-    *receiver.answer.lock() = format!("HTTP/1.1 302 Found\r\nLocation: http://{}/\r\n\r\n", elsewhere.address);
+    receiver.answers(Answer::status(&format!("302 Found\r\nLocation: http://{}/", elsewhere.address)));
     let mut told = standing(&world, admin).await;
     while !told.problem.contains("302") {
         assert!(began.us() < 30_000_000, "{told:?}");

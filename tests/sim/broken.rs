@@ -46,10 +46,16 @@ pub enum Broken {
     AnswersEarly,
     /// A restart forgets the newest commit that was acknowledged.
     LosesTheLast,
+    /// An action is authorized without being looked at.
+    AuthorizesAnything,
+    /// A task forgets what the credential rests on that it was opened with.
+    ForgetsTheLine,
+    /// Whoever signed out is signed in.
+    NobodySignsOut,
 }
 
 impl Broken {
-    pub const ALL: [Broken; 19] = [
+    pub const ALL: [Broken; 22] = [
         Broken::IgnoresRevision,
         Broken::SkipsLocks,
         Broken::ApprovalsAgain,
@@ -69,6 +75,9 @@ impl Broken {
         Broken::FreshWithoutProof,
         Broken::AnswersEarly,
         Broken::LosesTheLast,
+        Broken::AuthorizesAnything,
+        Broken::ForgetsTheLine,
+        Broken::NobodySignsOut,
     ];
 
     /// The record as a fold with this defect would see it.
@@ -93,6 +102,9 @@ impl Broken {
             (Broken::TakesNoForYes, Event::ApprovalDecided(e)) => e.given = true,
             (Broken::MoreTimeAgain, Event::TaskExtended(e)) => e.approval.clear(),
             (Broken::ForgetsRequests, _) => record.request = None,
+            (Broken::AuthorizesAnything, event @ Event::Authorized(_)) => *event = nothing,
+            (Broken::ForgetsTheLine, Event::TaskOpened(e)) => e.ancestors.clear(),
+            (Broken::NobodySignsOut, event @ Event::LoggedOut(_)) => *event = nothing,
             (Broken::IgnoresHolds, event @ Event::TaskHeld(_)) => *event = nothing,
             (Broken::IgnoresClosing, event @ Event::TaskClosed(_)) => *event = nothing,
             (Broken::IgnoresRelease, event @ Event::Released(_)) => *event = nothing,

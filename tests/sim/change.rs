@@ -8,6 +8,7 @@ use mayfly::seq::Seq;
 use crate::make::{CALLERS, ENVIRONMENTS, TOOLS, UPSTREAMS, by_operator, key, live, person, request, svid, task, workload};
 use crate::model::{DAY, MINUTE, domain};
 use crate::op::{Kind, Op};
+use crate::people::{CA, login};
 use crate::world::{World, Writer};
 
 /// One target of any sort, about things that there are.
@@ -16,6 +17,10 @@ fn target(writer: &Writer, op: &Op, i: usize) -> TargetRecord {
     let name = |items: &[&str]| items[(n >> 6) as usize % items.len()].to_owned();
     let whose = CALLERS[(n >> 8) as usize % CALLERS.len()];
     let aim = match n % 40 {
+        // A login among them: a credential, too.
+        0..=2 if n & 64 == 0 && !writer.state.logins.is_empty() => {
+            Aim::Credential(login(writer, op, i).map_or(vec![3; 16], |l| l.id.as_bytes().to_vec()))
+        }
         0..=2 | 20..=29 => Aim::Credential(live(writer, op, i).map_or(vec![3; 16], |l| l.id().as_bytes().to_vec())),
         3 | 4 | 30..=33 => Aim::Task(task(writer, op, i).map_or(vec![3; 16], |t| t.terms.id.as_bytes().to_vec())),
         5 | 34 => Aim::Caller(whose.into()),
@@ -35,12 +40,15 @@ fn target(writer: &Writer, op: &Op, i: usize) -> TargetRecord {
             let version = policy_in_force(&writer.state, &environment) + u64::from(n >> 9) % 2;
             Aim::PolicyBelow(PolicyBelow { environment, version })
         }
-        16 => Aim::SigningKey("k0".into()),
+        16 => Aim::SigningKey(name(&["k0", "k0", CA])),
         17 | 36 => {
             let s = svid(whose, n >> 9);
             Aim::Svid(SvidTarget { trust_domain: domain(whose), issuing_key: s.issuing_key, serial: s.serial })
         }
-        18 | 37 => Aim::SubjectToken(Identity { issuer: "https://idp.example".into(), sub: format!("t{}", (n >> 9) % 3) }),
+        18 | 37 => {
+            let sub = format!("{}{}", if n & 64 == 0 { "t" } else { "id" }, (n >> 9) % 3);
+            Aim::SubjectToken(Identity { issuer: "https://idp.example".into(), sub })
+        }
         _ => Aim::Everything(true),
     };
     TargetRecord { aim: Some(aim) }
@@ -145,14 +153,14 @@ fn rotated(writer: &Writer) -> Vec<Record> {
 
 /// A key is in somebody else's hands: another takes its place.
 fn compromised(writer: &Writer, op: &Op, keep_until: u64) -> Vec<Record> {
-    let keys: Vec<_> = writer.state.keys.keys().cloned().collect();
+    let keys: Vec<_> = writer.state.keys.keys().filter(|key| &***key != CA).cloned().collect();
     let Some(stolen) = op.pick(1, &keys) else { return vec![] };
     let mut group = vec![change(stolen, KeyState::Compromised)];
     if op.once_in(2, 0, 2) {
         let targets = vec![TargetRecord { aim: Some(Aim::SigningKey(stolen.to_string())) }];
         group.insert(0, by_operator(Event::Revoked(Revoked { targets, keep_until, ..Default::default() })));
     }
-    group.push(by_operator(Event::KeyAdded(key(keys.len(), KeyState::Active))));
+    group.push(by_operator(Event::KeyAdded(key(writer.state.keys.len(), KeyState::Active))));
     group
 }
 

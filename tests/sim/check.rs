@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use mayfly::ledger::record::{Aim, Event};
-use mayfly::ledger::state::{Live, Phase as RealPhase, State, Task};
+use mayfly::ledger::state::{Live, Phase as RealPhase, State, Task, id_token_used};
 use mayfly::revocation::{Facts, FollowerRefusal, Life, SvidFacts};
 use mayfly::seq::{CredentialId, Millis, Seq, TaskId};
 use mayfly::system::Clock;
@@ -24,6 +24,7 @@ macro_rules! ensure {
 pub fn server(world: &mut World) -> Result<(), Found> {
     credentials(world)?;
     tasks(world)?;
+    crate::people::check(world)?;
     let (began, naive) = (world.observer.time_generation, world.time_began(world.observer.head));
     ensure!(began == naive, "time began in generation {began}, by the model in {naive}");
     counts(&world.observer)
@@ -63,6 +64,22 @@ pub fn fresh(model: &Model, line: &Line) -> Result<(), Found> {
             let before = model.covered(&grant, line.record.revision, line.seq);
             ensure!(before.is_none(), "a task was opened on a view before a revocation: {before:?} {t:?}");
             ensure!(t.parent.is_empty() || t.deadline <= model.deadline(&t.parent), "a child outlives its parent: {t:?}");
+            let token = t.subject_token.as_ref().map_or(u64::MAX, |token| token.expires_at);
+            ensure!(t.max_deadline <= token, "a task outlives its subject token: {t:?}");
+        }
+        Event::Authorized(e) => {
+            let decided = e.decided.as_deref().ok_or("an authorization of nothing")?;
+            let before = model.covered(&model.grant(decided), line.record.revision, line.seq);
+            ensure!(before.is_none(), "authorized on a view before a revocation: {before:?} {e:?}");
+            ensure!(e.credential.is_empty() || model.alive(&e.credential, line.time), "with what is no good: {e:?}");
+        }
+        Event::LoggedIn(e) => {
+            let same = |x: &Event| {
+                matches!(x, Event::UsedOnce(u) if e.token.as_ref().is_some_and(|t| {
+                    u.digest == id_token_used(&t.issuer, &t.id) && u.until >= line.time
+                }))
+            };
+            ensure!(once(&same), "one token made two logins: {e:?}");
         }
         Event::TaskExtended(x) => {
             let used = |e: &Event| matches!(e, Event::TaskExtended(y) if y.approval == x.approval);
@@ -150,6 +167,8 @@ fn tasks(world: &World) -> Result<(), Found> {
         let own = credentials.iter().filter(|(_, i)| i.task == t.task).count() as u64;
         let under = credentials.iter().filter(|(_, i)| model.path(&i.task).contains(&t.task)).count() as u64;
         ensure!((task.issued, task.issued_under) == (own, under), "issued in and under it: {t:?}");
+        let done = [task.done.uses, task.done.refused, task.done.authorized];
+        ensure!(done == model.done(task), "done in it: {done:?}, by the model {:?}: {t:?}", model.done(task));
     }
     Ok(())
 }

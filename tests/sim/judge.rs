@@ -63,6 +63,11 @@ impl Model {
         Ok(())
     }
 
+    /// The records before it in the group that is judged.
+    pub fn in_group(&self) -> impl Iterator<Item = &Event> {
+        self.log.iter().filter(|l| l.seq == IN_GROUP).filter_map(|l| l.record.event.as_ref())
+    }
+
     /// Whether rules that were made after a view may have been dropped: then the fold may refuse what it can no longer judge.
     fn rules_known(&self, r: u64, time: u64) -> Says {
         let old = |l: &Line| l.valid && l.seq != IN_GROUP && l.seq.as_u64() > r && l.time + 70_000 < time;
@@ -104,7 +109,7 @@ impl Model {
         }
     }
 
-    fn timely(&self, decided: u64, revision: u64, time: u64) -> bool {
+    pub fn timely(&self, decided: u64, revision: u64, time: u64) -> bool {
         decided + 40_000 >= time && decided <= time + 30_000 && self.of_this_order(revision)
     }
 
@@ -122,7 +127,9 @@ impl Model {
             _ => request,
         };
         let decided = match &record.event {
-            Some(Event::TaskOpened(_) | Event::ApprovalDecided(_)) => self.rules_known(record.revision, time),
+            Some(Event::TaskOpened(_) | Event::ApprovalDecided(_) | Event::Authorized(_) | Event::LoggedIn(_)) => {
+                self.rules_known(record.revision, time)
+            }
             Some(Event::TaskExtended(x)) => {
                 let approved = self.approval(&x.approval).and_then(|(_, given, _)| given.flatten());
                 self.rules_known(approved.unwrap_or(u64::MAX).min(record.revision), time)
@@ -198,6 +205,10 @@ impl Model {
             }
             Event::ApprovalAsked(a) => self.asks(a, time),
             Event::ApprovalDecided(d) => self.decides(d, record, time),
+            Event::Authorized(e) => self.authorizes(e, r, time),
+            Event::UsesReported(e) => Model::tells(e),
+            Event::LoggedIn(e) => self.logs_in(e, r, time),
+            Event::LoggedOut(e) => self.logs_out(e, time),
             Event::UsedOnce(u) => self.used_once(&u.digest, time),
             Event::GenerationBegun(g) => yes(self.head == Seq::ZERO || g.generation > u32::from(self.head.generation())),
             _ => Says::Valid,
@@ -223,7 +234,8 @@ impl Model {
                     && within(t.allowance.as_ref().unwrap_or(&none), p.allowance.as_ref().unwrap_or(&none))
             });
         let ancestor = t.ancestor.is_empty() || self.alive(&t.ancestor, time);
-        both(yes(bounds && parent && ancestor), self.blocked(&self.opening(t), r, time))
+        let behind = t.subject_token.as_ref().is_none_or(|token| t.max_deadline <= token.expires_at) && t.ancestors.len() <= 8;
+        both(yes(bounds && parent && ancestor && behind), self.blocked(&self.opening(t), r, time))
     }
 
     fn issues(&self, i: &Issued, r: u64, time: u64) -> Says {

@@ -3,6 +3,7 @@
 //! `MAYFLY_SIM_RUNS` runs that many interleavings of each number of writers, from `MAYFLY_SIM_SEED` on; `MAYFLY_SIM_DEPTH` is how many
 //! records the exhaustive exploration appends. What fails prints its seed and its shortest trace.
 
+mod acts;
 mod approval;
 mod broken;
 mod change;
@@ -16,6 +17,7 @@ mod judge;
 mod make;
 mod model;
 mod op;
+mod people;
 mod registry;
 mod restart;
 mod run;

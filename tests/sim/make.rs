@@ -51,6 +51,7 @@ pub fn begin(world: &mut World) {
     events.extend(UPSTREAMS.map(|(n, _)| Event::UpstreamSet(UpstreamSet { name: n.into(), version: 1, ..Default::default() })));
     events.push(Event::BindingSet(BindingSet { name: "b".into(), version: 1, ..Default::default() }));
     events.push(Event::KeyAdded(key(0, KeyState::Active)));
+    events.push(Event::KeyAdded(crate::people::ca()));
     for event in events {
         world.propose(0, vec![by_operator(event)], false, false);
     }
@@ -101,6 +102,10 @@ pub fn make(world: &mut World, w: usize, op: &Op) {
         Kind::Renew => (vec![renew(world, w, op, &ids[0]).map(at)], true),
         Kind::Replace => (crate::change::replaced(world, w, op, &ids[0]).into_iter().map(|r| Some(at(r))).collect(), true),
         Kind::IssueApproved => (vec![crate::approval::used(writer, op, &ids[0]).map(at)], true),
+        Kind::Authorize => (vec![crate::acts::authorize(writer, op).map(at)], true),
+        Kind::SignIn => (crate::people::sign_in(writer, op, &ids[0]).into_iter().map(|r| Some(at(r))).collect(), true),
+        Kind::SignOut => (vec![crate::people::sign_out(writer, op).map(at)], false),
+        Kind::ReportUses => return crate::acts::report(world, w, op),
         Kind::Extend => (vec![extend(writer, op).map(at)], true),
         Kind::DecideApproval => (vec![crate::approval::decide(writer, op).map(at)], true),
         Kind::Repeat => {
@@ -168,7 +173,7 @@ fn open(writer: &Writer, op: &Op, id: &[u8], parent: Option<&Task>) -> Option<Re
     };
     let most = parent.map_or(u64::MAX, |p| p.terms.max_deadline.0).min(now + LIVES[op.n[2] as usize % 5].max(MINUTE));
     let within = parent.map_or(u64::MAX, |p| p.deadline.0);
-    let opened = TaskOpened {
+    let mut opened = TaskOpened {
         task: id.to_vec(),
         parent: parent.map_or_else(Vec::new, |p| p.terms.id.as_bytes().to_vec()),
         owner: Some(if op.once_in(2, 3, 3) { person(PEOPLE[op.n[2] as usize % 2]) } else { workload(opener) }),
@@ -187,14 +192,9 @@ fn open(writer: &Writer, op: &Op, id: &[u8], parent: Option<&Task>) -> Option<Re
         policy_version: policy_in_force(&writer.state, &environment),
         svid: Some(svid(opener, op.n[3] >> 3)),
         approval: if op.once_in(2, 13, 15) { id.iter().map(|b| b ^ 0xff).collect() } else { vec![] },
-        ancestor: if op.once_in(2, 15, 6) {
-            live(writer, op, 3).map_or_else(Vec::new, |l| l.id().as_bytes().to_vec())
-        } else {
-            vec![]
-        },
-        break_glass: false,
         ..Default::default()
     };
+    crate::people::behind(writer, op, &mut opened);
     Some(Record::new(Who::SpiffeId(opener.into()), Event::TaskOpened(opened.into())).for_request(request(op, opener)))
 }
 

@@ -277,9 +277,14 @@ impl Model {
         let mut identities = vec![(domain(&t.opener), t.opener.clone())];
         identities.extend(self.owners(&path));
         identities.extend(t.owner.iter().map(identity));
+        identities.extend(t.actors.iter().map(identity));
+        identities.extend(t.ancestors.iter().map(|a| (domain(&a.caller), a.caller.clone())));
         path.push(t.task.clone());
+        let mut credentials: Vec<_> = t.ancestors.iter().map(|a| a.credential.clone()).collect();
+        credentials.extend((!t.ancestor.is_empty()).then(|| t.ancestor.clone()));
         Grant {
-            credentials: if t.ancestor.is_empty() { vec![] } else { vec![t.ancestor.clone()] },
+            credentials,
+            token: t.subject_token.as_ref().map(|t| (t.issuer.clone(), t.id.clone())),
             tasks: path,
             identities,
             environment: t.environment.clone(),
@@ -345,7 +350,7 @@ impl Model {
 
     /// Whether a credential counts as evidence.
     pub fn alive(&self, id: &[u8], now: u64) -> bool {
-        let Some((line, i)) = self.credential(id) else { return false };
+        let Some((line, i)) = self.credential(id) else { return self.signed_in(id, now) };
         let released = self.now_valid().any(|(_, e)| matches!(e, Event::Released(x) if x.credential == id));
         !released
             && i.expires_at > now

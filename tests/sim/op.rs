@@ -17,6 +17,8 @@ pub enum Kind {
     Batch,
     Extend,
     IssueApproved,
+    Authorize,
+    SignIn,
     // What takes away, and what gives it back.
     Release,
     Revoke,
@@ -26,8 +28,10 @@ pub enum Kind {
     Resume,
     Close,
     Compromise,
+    SignOut,
     // Everything else that is recorded.
     Heartbeats,
+    ReportUses,
     AskApproval,
     DecideApproval,
     UseOnce,
@@ -57,7 +61,7 @@ pub enum Kind {
 }
 
 /// How often each comes up.
-const WEIGHTS: [(Kind, u32); 41] = [
+const WEIGHTS: [(Kind, u32); 45] = [
     (Kind::OpenRoot, 6),
     (Kind::OpenChild, 5),
     (Kind::Inline, 5),
@@ -68,6 +72,10 @@ const WEIGHTS: [(Kind, u32); 41] = [
     (Kind::Batch, 3),
     (Kind::Extend, 3),
     (Kind::IssueApproved, 5),
+    (Kind::Authorize, 6),
+    (Kind::SignIn, 4),
+    (Kind::SignOut, 2),
+    (Kind::ReportUses, 4),
     (Kind::Release, 4),
     (Kind::Revoke, 9),
     (Kind::Lock, 2),

@@ -1,5 +1,6 @@
 //! The stories on a whole authority in memory: each sentence that the product promises about revoking, on its own.
 
+mod ancestors;
 mod behalf;
 mod bounds;
 mod full;

@@ -100,6 +100,11 @@ impl Index {
         fs::create_dir_all(dir)?;
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
+            if path.extension().is_some_and(|e| e == segment::WRITING) {
+                // The process ended while it was written.
+                fs::remove_file(&path)?;
+                continue;
+            }
             if path.extension().is_none_or(|e| e != "names") {
                 continue;
             }

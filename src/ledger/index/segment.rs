@@ -62,6 +62,19 @@ fn bad(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
+/// What a segment is called while it is written.
+pub const WRITING: &str = "writing";
+
+fn write(aside: &Path, head: &[u8], entries: &[(u32, u8)]) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(aside)?;
+    let mut file = BufWriter::new(file);
+    file.write_all(head)?;
+    for chunk in entries.chunks(ENTRIES) {
+        file.write_all(&page(chunk))?;
+    }
+    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+}
+
 impl Segment {
     /// The place before its first commit.
     pub fn from(&self) -> Place {
@@ -107,17 +120,14 @@ impl Segment {
             return Ok(Segment { from, end, blocks, entries: Entries::Memory(entries), leaf });
         };
         let path = dir.join(format!("{:016x}.names", from.position));
-        let aside = path.with_extension("writing");
+        let aside = path.with_extension(WRITING);
         let head = head((from, end), &blocks, entries.len(), &leaf);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-        let mut file = BufWriter::new(file);
-        file.write_all(&head)?;
-        for chunk in entries.chunks(ENTRIES) {
-            file.write_all(&page(chunk))?;
+        let written = write(&aside, &head, &entries).and_then(|()| fs::rename(&aside, &path));
+        if let Err(error) = written {
+            // Half a file takes the room that revocations need.
+            let _ = fs::remove_file(&aside);
+            return Err(error);
         }
-        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        fs::rename(&aside, &path)?;
         File::open(dir)?.sync_all()?;
         let pages = entries.len().div_ceil(ENTRIES) as u64;
         Ok(Segment { from, end, blocks, entries: Entries::File { path, at: head.len() as u64, pages }, leaf })

@@ -137,6 +137,38 @@ fn files(dir: &Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
+fn a_part_that_cannot_be_written_leaves_nothing_behind_and_is_made_later() {
+    let (store, end) = log();
+    let all = glimpses(&store);
+    let (dir, good) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut index = Index::open(Some(good.path())).unwrap();
+    feed(&mut index, &all);
+    // Where the second part is to stand there is something that it cannot take the place of.
+    let names = files(good.path());
+    let taken = dir.path().join(names[1].file_name().unwrap());
+    std::fs::create_dir_all(taken.join("x")).unwrap();
+    let mut index = Index::open(Some(dir.path())).unwrap();
+    let mut failed = 0;
+    for step in &all {
+        let tail = index.tail.get_or_insert_with(|| Building::of_blocks(Place { position: 1, seq: Seq::ZERO }, BLOCK));
+        if tail.take(step).unwrap() {
+            let next = Building::of_blocks(tail.place(), BLOCK);
+            failed += usize::from(index.tail.replace(next).is_some_and(|built| index.add(built).is_err()));
+        }
+    }
+    assert_eq!(failed, 1);
+    let writing = |dir: &Path| files(dir).iter().filter(|f| f.extension().is_some_and(|e| e == "writing")).count();
+    assert_eq!(writing(dir.path()), 0, "half a file takes room for nothing");
+    same(&store, &Mutex::new(index), end, "with a part that could not be written");
+    // What a kill left half written goes at the next start.
+    std::fs::remove_dir_all(&taken).unwrap();
+    std::fs::write(dir.path().join("0000000000000001.writing"), [0; 4096]).unwrap();
+    let again = Index::open(Some(dir.path())).unwrap();
+    assert_eq!(writing(dir.path()), 0);
+    same(&store, &Mutex::new(again), end, "read again");
+}
+
+#[test]
 fn it_leads_to_all_that_is_there_also_with_parts_missing_or_damaged() {
     let (store, end) = log();
     let all = glimpses(&store);

@@ -98,6 +98,9 @@ pub struct TaskOpened {
     /// What the subject token said of the subject's rights.
     #[prost(message, optional, tag = "23")]
     pub subject_claims: Option<super::SubjectClaims>,
+    /// Where a credential was shown as its subject token: what that rests on, the first of the line first, and itself.
+    #[prost(message, repeated, tag = "30")]
+    pub ancestors: Vec<super::Ancestor>,
 }
 
 /// How a task ended.

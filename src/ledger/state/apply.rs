@@ -39,6 +39,9 @@ impl State {
                     self.tasks.open(e, id, seq, record.revision(), self.time);
                     self.open_glass(e, record);
                     self.descends(&e.ancestor, Millis(e.max_deadline));
+                    for ancestor in &e.ancestors {
+                        self.descends(&ancestor.credential, Millis(e.max_deadline));
+                    }
                 }
             }
             Event::TaskClosed(e) => self.close(e, record),

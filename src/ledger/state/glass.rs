@@ -125,6 +125,11 @@ impl Glasses {
         self.by_task.iter().find(|(_, g)| g.joined() && g.review.is_none() && g.is_of(who, caller))
     }
 
+    /// The one that somebody acts in at that time.
+    pub fn acts(&self, who: &Identity, caller: &str, now: Millis) -> Option<TaskId> {
+        self.by_task.iter().find(|(_, g)| g.joined() && !g.over(now) && g.is_of(who, caller)).map(|(task, _)| *task)
+    }
+
     /// The one that somebody opened and that a second person may still join.
     pub fn waiting(&self, who: &Identity, caller: &str, now: Millis) -> Option<(&TaskId, &Glass)> {
         self.by_task.iter().find(|(_, g)| !g.joined() && !g.over(now) && g.is_of(who, caller))

@@ -7,9 +7,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use super::approved::Approved;
 pub use super::held::{Closed, Hold};
 use super::intern::Slot;
-pub use super::terms::Terms;
+pub use super::terms::{Behalf, Terms};
 use super::uses::Done;
-use crate::ledger::record::{Outcome, TaskOpened};
+use crate::identity::caller::Caller;
+use crate::ledger::record::{Identity, Outcome, TaskOpened};
 use crate::limits;
 use crate::persistent::{Calendar, Map, Pages};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
@@ -200,7 +201,10 @@ impl Tasks {
             heartbeat: opened.heartbeat,
             policy: opened.policy_version,
             svid: opened.svid.clone().map(Arc::new),
-            behalf: opened.subject_token.clone().map(|token| Arc::new((token, opened.actors.clone()))),
+            behalf: opened
+                .subject_token
+                .clone()
+                .map(|token| Arc::new(Behalf { token, actors: opened.actors.clone(), line: opened.ancestors.clone() })),
             ancestor: CredentialId::from_slice(&opened.ancestor),
             break_glass: opened.break_glass,
             seq,
@@ -363,6 +367,13 @@ impl Task {
             (false, heartbeat) => self.alive_at.plus(heartbeat + 1),
         };
         by_other.min(self.deadline)
+    }
+
+    /// Whether somebody opened it or owns it: a person by issuer and subject, a workload by its SPIFFE ID.
+    pub fn is_whose(&self, caller: &Caller) -> bool {
+        let owner = self.terms.owners.last();
+        *self.terms.opener == *caller.id().as_str()
+            || owner.is_some_and(|owner| *owner == Identity::of(caller) || *owner == Identity::workload(caller.id()))
     }
 
     /// Whether this workload may act in it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::record::{Allowance, Identity, SvidEvidence, TokenEvidence};
+use crate::ledger::record::{Allowance, Ancestor, Identity, SvidEvidence, TokenEvidence};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// What a task was opened with. Only its deadline changes later.
@@ -36,8 +36,8 @@ pub struct Terms {
     pub policy: u64,
     /// The SVID that it was opened with.
     pub svid: Option<Arc<SvidEvidence>>,
-    /// The subject token that it was opened with, and the actors, outermost first.
-    pub behalf: Option<Arc<(TokenEvidence, Vec<Identity>)>>,
+    /// On whose behalf it was opened, or what it is below was.
+    pub behalf: Option<Arc<Behalf>>,
     /// The credential that its opener was identified by, where mayfly issued its SVID, or that it showed as a subject token.
     pub ancestor: Option<CredentialId>,
     /// It is a break-glass task, or below one.
@@ -46,6 +46,17 @@ pub struct Terms {
     pub seq: Seq,
     /// Its decision revision.
     pub revision: Seq,
+}
+
+/// By what a task is somebody else's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Behalf {
+    /// The subject token that it was opened with, or that the task above it rests on.
+    pub token: TokenEvidence,
+    /// The actors, outermost first, where it was itself opened with one.
+    pub actors: Vec<Identity>,
+    /// Where the token was a credential of ours: what that rests on, the first of the line first, and itself.
+    pub line: Vec<Ancestor>,
 }
 
 impl Terms {

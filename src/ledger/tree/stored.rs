@@ -204,10 +204,16 @@ impl Tree {
     fn write_head(&self) -> io::Result<()> {
         let Some(dir) = &self.dir else { return Ok(()) };
         let (aside, at) = (dir.join("head.writing"), head_path(dir));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-        file.write_all(&head(&self.base, &self.top, self.mark))?;
-        file.sync_all()?;
-        fs::rename(aside, at)?;
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+            file.write_all(&head(&self.base, &self.top, self.mark))?;
+            file.sync_all()?;
+            fs::rename(&aside, at)
+        };
+        if let Err(error) = write() {
+            let _ = fs::remove_file(&aside);
+            return Err(error);
+        }
         File::open(dir)?.sync_all()
     }
 

@@ -73,7 +73,7 @@ impl Held {
             binding: live.binding().into(),
             kind: live.kind(),
             expires_at: live.expires_at(),
-            renewal: renews(live),
+            renewal: live.lineage().is_some_and(|l| l.renewal),
             subject: live.lineage().and_then(|l| Some((l.subject.clone()?, before(live.caller(), &l.actors)))),
             place: Place::open(state, task, live.caller()),
             own: None,
@@ -120,12 +120,6 @@ impl Held {
             && self.expires_at <= upstream.expires
             && self.expires_at.since(now) <= upstream.ttl.max.saturating_mul(1000)
     }
-}
-
-/// Whether it renews another one: it has ancestors, and not for a credential of ours that was shown as a subject token.
-fn renews(live: &Live<'_>) -> bool {
-    let token = live.lineage().and_then(|l| l.subject_token.as_ref()).and_then(|t| t.id.parse::<CredentialId>().ok());
-    live.ancestors().last().is_some_and(|last| token.is_none_or(|id| last.credential != id.as_bytes()))
 }
 
 /// Those who act for each other, without the caller.

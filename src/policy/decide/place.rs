@@ -88,7 +88,7 @@ impl Place {
             heartbeat: terms.heartbeat > 0,
             deadline: state.tasks.upwards(task).map(|t| t.deadline).min().unwrap_or(task.deadline),
             max_deadline: terms.max_deadline,
-            behind: state.tasks.upwards(task).filter_map(behind).collect(),
+            behind: state.tasks.upwards(task).flat_map(behind).collect(),
             counts: Counts {
                 issued_in_task: count(task.issued),
                 live_in_task: count(task.credentials),
@@ -101,6 +101,12 @@ impl Place {
             asks: None,
             approved: task.approved.clone(),
         }
+    }
+
+    /// The same, below this one: it rests on all that that does.
+    pub fn below(mut self, parent: Option<&Place>) -> Place {
+        self.behind.extend(parent.into_iter().flat_map(|parent| &parent.behind).cloned());
+        self
     }
 
     /// The same, in this break-glass task.
@@ -189,7 +195,7 @@ impl Place {
     /// The subject token that it was opened with: what is issued in it rests on that, too.
     pub fn token(&self) -> Option<&TokenEvidence> {
         match &self.about {
-            About::Open(terms) => terms.behalf.as_deref().map(|(token, _)| token),
+            About::Open(terms) => terms.behalf.as_deref().map(|behalf| &behalf.token),
             About::New { opened, .. } => opened.subject_token.as_ref(),
         }
     }
@@ -218,16 +224,23 @@ impl Place {
     }
 }
 
-/// The credential that a task was opened with, where its opener showed one of ours.
-fn behind(task: &Task) -> Option<Ancestor> {
-    let credential = task.terms.ancestor?.as_bytes().to_vec();
-    Some(Ancestor { credential, caller: task.terms.opener.to_string() })
+/// What a task rests on, where its opener showed a credential of ours: that, and what it rests on itself.
+fn behind(task: &Task) -> Vec<Ancestor> {
+    let terms = &task.terms;
+    let line = terms.behalf.as_deref().map_or(&[][..], |behalf| &behalf.line);
+    line_or(line, terms.ancestor.as_ref().map_or(&[][..], |id| id.as_bytes()), &terms.opener)
 }
 
 fn behind_opening(opened: &TaskOpened) -> Vec<Ancestor> {
-    match opened.ancestor.is_empty() {
-        true => Vec::new(),
-        false => vec![Ancestor { credential: opened.ancestor.clone(), caller: opened.opener.clone() }],
+    line_or(&opened.ancestors, &opened.ancestor, &opened.opener)
+}
+
+fn line_or(line: &[Ancestor], ancestor: &[u8], opener: &str) -> Vec<Ancestor> {
+    match (line, ancestor) {
+        ([], []) => Vec::new(),
+        // Its opener's own SVID.
+        ([], own) => vec![Ancestor { credential: own.to_vec(), caller: opener.to_owned() }],
+        (line, _) => line.to_vec(),
     }
 }
 

@@ -157,7 +157,13 @@ pub(super) fn write(draft: &mut Issued, caller: &Caller, subject: Option<&Subjec
 }
 
 fn line(own: &[Ancestor], shown: &[Ancestor]) -> Vec<Ancestor> {
-    own.iter().chain(shown).cloned().collect()
+    let mut all = own.to_vec();
+    for one in shown {
+        if !all.contains(one) {
+            all.push(one.clone());
+        }
+    }
+    all
 }
 
 /// Writes it into the record of a task that is opened: the subject owns it.
@@ -167,6 +173,7 @@ pub(super) fn write_opened(opened: &mut TaskOpened, caller: &Caller, subject: &S
     opened.subject_claims = claims(subject);
     if let Some(shown) = subject.shown() {
         opened.ancestor = shown.id.as_bytes().to_vec();
+        opened.ancestors = shown.line.clone();
     }
 }
 

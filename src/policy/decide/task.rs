@@ -156,7 +156,8 @@ impl Decider {
             None => opened.subject_token = parent.as_ref().and_then(Place::token).cloned(),
         }
         let live = view.read(|s| live_of(s, caller.id().as_str()));
-        let place = Place::new(id, opened, allowance, TaskPath::New { tasks, owners }, live).in_glass(glass);
+        let place =
+            Place::new(id, opened, allowance, TaskPath::New { tasks, owners }, live).below(parent.as_ref()).in_glass(glass);
         let delegate = (work == Work::DelegateTask).then(|| terms.callers.first().map(String::as_str)).flatten();
         let of = TaskAsk { caller, place: &place, work, purpose: &terms.purpose, subject, delegate, ttl_ms: place.ttl_ms, now };
         let asks = self.task_permitted(compiled, policy, &of, &[])?;

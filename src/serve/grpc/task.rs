@@ -11,7 +11,7 @@ use super::page::{Newest, Page};
 use super::token::named;
 use crate::authority::Authority;
 use crate::ledger::State;
-use crate::ledger::record::{Identity, Outcome};
+use crate::ledger::record::Outcome;
 use crate::ledger::state::{Live, Phase, Task};
 use crate::limits;
 use crate::openings::How;
@@ -67,15 +67,11 @@ impl Tasks {
     }
 }
 
-/// Workloads see the tasks in which they may act and those under what they opened.
+/// Workloads and people see the tasks in which they may act, and those under what they opened or what is theirs.
 fn sees(state: &crate::ledger::State, task: &Task, actor: &Actor) -> bool {
     match actor {
         Actor::Operator(_) => true,
-        Actor::Workload(caller) => {
-            let id = caller.id().as_str();
-            let owns = || task.terms.owners.last() == Some(&Identity::workload(caller.id()));
-            task.admits(id) || owns() || state.tasks.upwards(task).any(|t| *t.terms.opener == *id)
-        }
+        Actor::Workload(caller) => task.admits(caller.id().as_str()) || state.tasks.upwards(task).any(|t| t.is_whose(caller)),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::refusal::Fault;
 use crate::seq::{Millis, Seq};
 use crate::store::StoreId;
 use crate::system::Stopwatch;
-use crate::webhook::{Dead, Told, is_of, told};
+use crate::webhook::{Dead, Told, is_of, may_be_told, told};
 
 /// One webhook at work.
 pub(super) struct Run {
@@ -84,18 +84,20 @@ impl Run {
         }
     }
 
-    /// Goes on by a piece of the log. True where there may be more.
+    /// Goes on by a piece of the log. True where there may be more. That piece is all that is held while nobody takes an event.
     fn round(&mut self, authority: &Authority) -> Result<bool, Fault> {
-        let Some(steps) = authority.ledger.steps(self.kept.at, limits::READER_BYTES)? else {
+        let Some(steps) = authority.ledger.steps_with(self.kept.at, limits::READER_BYTES, may_be_told)? else {
             self.kept = super::kept::begin(authority, &self.hook.of.name)?;
             return Ok(true);
         };
-        for step in &steps {
-            if !self.commit(authority, step)? {
+        for looked in &steps {
+            if let Some(step) = &looked.step
+                && !self.commit(authority, step)?
+            {
                 return Ok(false);
             }
-            self.kept.at = Place { position: step.position + 1, seq: step.last };
-            self.kept.done = self.kept.done.max(step.last);
+            self.kept.at = Place { position: looked.position + 1, seq: looked.last };
+            self.kept.done = self.kept.done.max(looked.last);
         }
         if !steps.is_empty() {
             self.tell_standing(|_| {});

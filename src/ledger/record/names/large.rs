@@ -41,6 +41,10 @@ impl Namer<'_> {
         self.svid(e.svid.as_ref());
         self.approval(&e.approval);
         self.credential(&e.ancestor);
+        for ancestor in &e.ancestors {
+            self.credential(&ancestor.credential);
+            self.who(&ancestor.caller);
+        }
         self.identities(&e.actors);
         e.subject_token.iter().for_each(|token| self.other(&token.id));
         e.subject_claims.iter().for_each(|claims| self.subject_claims(claims));

@@ -23,6 +23,8 @@ pub struct Lineage {
     pub actors: Vec<Identity>,
     /// The token that says so.
     pub subject_token: Option<TokenEvidence>,
+    /// It renews another one: the first of its ancestors is the first of its line.
+    pub renewal: bool,
 }
 
 /// Everything of a credential that most of its neighbours have in common. Of a long record one place is kept.
@@ -85,6 +87,7 @@ impl Equivalent<Profile> for ProfileOf<'_> {
             && e.subject == lineage.subject
             && e.actors == lineage.actors
             && e.subject_token == lineage.subject_token
+            && e.renews.is_empty() != lineage.renewal
     }
 }
 
@@ -105,6 +108,7 @@ impl From<&ProfileOf<'_>> for Profile {
                 subject: e.subject.clone(),
                 actors: e.actors.clone(),
                 subject_token: e.subject_token.clone(),
+                renewal: !e.renews.is_empty(),
             },
             policy: e.policy_version,
         }

@@ -19,7 +19,7 @@ pub use waits::digest_of_task;
 
 use super::credentials::is_for;
 use super::tasks::{Phase, Task, Terms};
-use super::{Asked, Ceilings, Judged, State, Verdict, svid_facts, trust_domain_of};
+use super::{Asked, Ceilings, Judged, State, Verdict, add_lineage, svid_facts, trust_domain_of};
 use crate::ledger::record::{Event, LeaseOpened, TaskOpened};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
@@ -294,9 +294,8 @@ fn opening_facts(terms: &Terms) -> Facts<'_> {
         ..Facts::default()
     };
     facts.credentials.extend(terms.ancestor);
-    if let Some((token, actors)) = terms.behalf.as_deref() {
-        facts.subject_token = Some((&token.issuer, &token.id));
-        facts.identities.extend(actors.iter().map(|a| (a.issuer.as_str(), a.sub.as_str())));
+    if let Some(behalf) = terms.behalf.as_deref() {
+        add_lineage(&mut facts, &behalf.line, None, &behalf.actors, Some(&behalf.token));
     }
     facts.identities.extend(terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
     facts

@@ -1,7 +1,7 @@
 //! Whether a task opens, and what may become of one that is open.
 
 use super::super::tasks::Task;
-use super::super::{State, Verdict, svid_facts, trust_domain_of};
+use super::super::{State, Verdict, add_lineage, svid_facts, trust_domain_of};
 use super::{Pending, malformed, policy_in_force, refused_by, stale};
 use crate::ledger::record::{Allowance, TaskOpened};
 use crate::limits;
@@ -35,9 +35,8 @@ impl State {
             ..Facts::default()
         };
         facts.credentials.extend(CredentialId::from_slice(&e.ancestor));
-        facts.identities.extend(e.actors.iter().map(|a| (a.issuer.as_str(), a.sub.as_str())));
+        add_lineage(&mut facts, &e.ancestors, None, &e.actors, e.subject_token.as_ref());
         if let Some(token) = &e.subject_token {
-            facts.subject_token = Some((&token.issuer, &token.id));
             // What is done on somebody's behalf ends with the proof of it.
             if e.max_deadline > token.expires_at {
                 return Err(Refusal::new(Reason::NoLifeLeft, format!("task {id} would outlive its subject token")));
@@ -45,6 +44,12 @@ impl State {
         }
         if e.actors.len() > limits::ACT_CHAIN {
             return Err(Refusal::limit("act_chain", limits::ACT_CHAIN as u64, std::time::Duration::ZERO));
+        }
+        if e.ancestors.len() > limits::ANCESTORS {
+            return Err(Refusal::limit("ancestors", limits::ANCESTORS as u64, std::time::Duration::ZERO));
+        }
+        if e.ancestors.last().is_some_and(|last| last.credential != e.ancestor) {
+            return Err(malformed("a line of ancestors that ends with another credential than was shown"));
         }
         if !e.parent.is_empty() {
             let parent = self.active_task(&e.parent, time)?;
