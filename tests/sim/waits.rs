@@ -46,7 +46,7 @@ pub fn ask(writer: &Writer, op: &Op, opened: &Record) -> Option<Record> {
     }
     let asked = asking(writer, op, &t.approval, ApprovalOf::Task, terms);
     let (caller, environment, task) = (t.opener.clone(), t.environment.clone(), t.task.clone());
-    let asked = bound(ApprovalAsked { caller, environment, task, ..asked }, op);
+    let asked = bound(ApprovalAsked { caller, environment, task, actors: t.actors.clone(), ..asked }, op);
     Some(Record::new(Who::SpiffeId(t.opener.clone()), Event::ApprovalAsked(asked.into())))
 }
 
@@ -138,7 +138,10 @@ impl Model {
             && match a.of == ApprovalOf::Task as i32 {
                 true => {
                     let whole = TaskAsked { registrations: terms.registrations.clone(), ..terms_of(t) };
-                    line.seq == IN_GROUP && t.approval == a.approval && a.caller == t.opener && whole == **terms
+                    line.seq == IN_GROUP
+                        && t.approval == a.approval
+                        && (&a.caller, &a.actors) == (&t.opener, &t.actors)
+                        && whole == **terms
                 }
                 false => {
                     let until = terms.deadline > 0 && terms.ttl == terms.deadline.saturating_sub(t.opened_at);
