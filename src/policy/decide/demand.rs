@@ -1,7 +1,7 @@
 //! Opening a task, or giving it more time: what policy says of each of its upstreams, and where somebody has to approve it, who may.
 
 use super::place::{Lists, Place};
-use super::subject::Behind;
+use super::subject::OnBehalf;
 use super::{Decider, seconds};
 use crate::identity::caller::Caller;
 use crate::ledger::record::{AllowedUpstream, RegistrationAsked};
@@ -60,7 +60,7 @@ impl Decider {
         ask_it: impl FnOnce(&Question<'_>) -> T,
     ) -> T {
         let (place, upstream) = (of.place, &registered.upstream);
-        let (lists, behind) = (Lists::of(place), Behind::of(of.subject, of.caller));
+        let (lists, behind) = (Lists::of(place), OnBehalf::of(of.subject, of.caller));
         let (chain, groups) = behind.texts();
         let person = person::Behind::of(of.caller);
         let scopes: Vec<&str> = allowed.scopes.iter().map(String::as_str).collect();

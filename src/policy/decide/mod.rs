@@ -47,7 +47,7 @@ use crate::upstream::registry::{Kind, Upstream};
 use approval::Given;
 use place::{Lists, Place, named, named_and_blocked, within_task};
 use settle::{active, binding_of, kind_of, scopes_of};
-use subject::Behind;
+use subject::OnBehalf;
 
 /// What decisions of one server share.
 pub struct Decider {
@@ -326,7 +326,7 @@ impl Decider {
         let digest = want.arguments.as_ref().map(|d| request::digest_text(d, &mut digest));
         let id = (!place.is_new()).then(|| place.id.write(&mut id));
         let lists = Lists::of(place);
-        let behind = Behind::of(want.subject(), caller);
+        let behind = OnBehalf::of(want.subject(), caller);
         let (chain, groups) = behind.texts();
         let person = person::Behind::of(caller);
         let ask = request::Ask {

@@ -18,16 +18,16 @@ use crate::seq::CredentialId;
 use crate::upstream::registry::Upstream;
 
 /// What policy is told of those behind a caller.
-pub(super) struct Behind<'a> {
+pub(super) struct OnBehalf<'a> {
     subject: Option<&'a Subject>,
     before: Vec<String>,
 }
 
-impl<'a> Behind<'a> {
+impl<'a> OnBehalf<'a> {
     /// The caller itself is nobody behind the caller.
-    pub fn of(subject: Option<&'a Subject>, caller: &Caller) -> Behind<'a> {
+    pub fn of(subject: Option<&'a Subject>, caller: &Caller) -> OnBehalf<'a> {
         let subject = subject.filter(|s| !s.is(caller.id()));
-        Behind { subject, before: subject.map_or_else(Vec::new, |s| s.before().iter().map(Identity::name).collect()) }
+        OnBehalf { subject, before: subject.map_or_else(Vec::new, |s| s.before().iter().map(Identity::name).collect()) }
     }
 
     /// The act chain and the groups.
