@@ -31,13 +31,8 @@ impl Authority {
         let entry = |_| {
             let manner = Manner { amr: Vec::new(), acr: String::new(), auth_time: Millis(0), flow: "attested" };
             let (author, ttl_ms) = (Who::SpiffeId(spiffe_id.to_string()), found.rule.ttl_ms);
-            Ok(Entry { own, token, spiffe_id: &spiffe_id, author, manner, job: Some(job.clone()), ttl_ms })
+            Ok(Entry { own, token, author, manner, job: Some(job.clone()), ttl_ms })
         };
-        let made = self.log_in(key, entry).await;
-        made.inspect_err(|no| {
-            if let No::Refusal(no) = no {
-                self.refused(spiffe_id.as_str(), no, "login", "");
-            }
-        })
+        self.log_in(key, &spiffe_id, entry).await
     }
 }

@@ -95,7 +95,6 @@ pub(crate) struct Manner {
 pub(crate) struct Entry<'a> {
     pub own: &'a OwnDomain,
     pub token: &'a Token,
-    pub spiffe_id: &'a SpiffeId,
     /// As policies and records name who it is.
     pub author: Who,
     pub manner: Manner,
@@ -115,13 +114,28 @@ impl Authority {
     pub(crate) async fn log_in<'a>(
         &self,
         key: &Csr,
+        id: &SpiffeId,
+        entry: impl FnMut(Millis) -> Result<Entry<'a>, No>,
+    ) -> Result<SignedIn, No> {
+        // Whoever has a token of the provider is somebody: what is refused then is for the audit.
+        self.try_login(key, id, entry).await.inspect_err(|no| {
+            if let No::Refusal(no) = no {
+                self.refused(id.as_str(), no, "login", "");
+            }
+        })
+    }
+
+    async fn try_login<'a>(
+        &self,
+        key: &Csr,
+        id: &SpiffeId,
         mut entry: impl FnMut(Millis) -> Result<Entry<'a>, No>,
     ) -> Result<SignedIn, No> {
         for again in 1.. {
             let view = self.ledger.view();
             let entry = entry(view.now())?;
-            let decided = self.decide_login(&entry, view.now())?;
-            let (login, signed) = self.make_login(&entry, &decided, key, &view)?;
+            let decided = self.decide_login(&entry, id, view.now())?;
+            let (login, signed) = self.make_login((&entry, id), &decided, key, &view)?;
             let credential = CredentialId::from_slice(&login.credential).ok_or_else(|| Fault::new("a login without an id"))?;
             let expires_at = Millis(login.expires_at);
             let token = entry.token;
@@ -133,7 +147,7 @@ impl Authority {
             let record = |event| Record::new(entry.author.clone(), event).decided_at(view.revision());
             match self.ledger.commit(Lane::Grant, records.map(record).to_vec()).await {
                 Ok(receipt) => {
-                    let (spiffe_id, certificate) = (entry.spiffe_id.clone(), signed.der.to_vec());
+                    let (spiffe_id, certificate) = (id.clone(), signed.der.to_vec());
                     return Ok(SignedIn { credential, seq: receipt.seq(), spiffe_id, certificate, expires_at });
                 }
                 Err(no) if again < TRIES && decided_on_old_state(&no) => {}
@@ -144,8 +158,8 @@ impl Authority {
     }
 
     /// Policy: the set of an environment in which the provider's tokens count permits it, first that of the caller's own.
-    fn decide_login(&self, entry: &Entry<'_>, now: Millis) -> Result<Decided, No> {
-        let Entry { token, manner, spiffe_id: id, job, .. } = entry;
+    fn decide_login(&self, entry: &Entry<'_>, id: &SpiffeId, now: Millis) -> Result<Decided, No> {
+        let Entry { token, manner, job, .. } = entry;
         let compiled = self.catalog.now();
         let mut sets: Vec<_> = compiled.environments().filter(|(name, _)| token.environments.iter().any(|e| e == name)).collect();
         sets.sort_by_key(|(name, policy)| policy.set.environment_of(id) != Some(*name));
@@ -176,8 +190,14 @@ impl Authority {
     }
 
     /// Signs the certificate; told to nobody yet.
-    fn make_login(&self, entry: &Entry<'_>, decided: &Decided, key: &Csr, view: &View) -> Result<(LoggedIn, Signed), No> {
-        let Entry { own, token, manner, spiffe_id, .. } = entry;
+    fn make_login(
+        &self,
+        (entry, spiffe_id): (&Entry<'_>, &SpiffeId),
+        decided: &Decided,
+        key: &Csr,
+        view: &View,
+    ) -> Result<(LoggedIn, Signed), No> {
+        let Entry { own, token, manner, .. } = entry;
         let not_ready = || Refusal::new(Reason::NotReady, "the CA of our own trust domain has no key yet");
         let ca_key = self.keyring.active(KeyPurpose::X509Ca, "").ok_or_else(not_ready)?;
         let domain = &own.settings.trust_domain;

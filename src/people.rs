@@ -102,15 +102,9 @@ impl Authority {
         let spiffe_id = person_id(&own.settings.trust_domain, &token.provider, &token.sub)?;
         let entry = |now| {
             let (author, ttl_ms) = (Who::Person(token.subject()), own.settings.login_ttl_ms);
-            Ok(Entry { own, token, spiffe_id: &spiffe_id, author, manner: token.manner(key, own, now)?, job: None, ttl_ms })
+            Ok(Entry { own, token, author, manner: token.manner(key, own, now)?, job: None, ttl_ms })
         };
-        let made = self.log_in(key, entry).await;
-        // Whoever has a token of the provider is somebody: what is refused then is for the audit.
-        made.inspect_err(|no| {
-            if let No::Refusal(no) = no {
-                self.refused(spiffe_id.as_str(), no, "login", "");
-            }
-        })
+        self.log_in(key, &spiffe_id, entry).await
     }
 
     /// A person gives a login back, with any SVID of their own; a job the one that it calls with. What it opened goes on: the login owns it and is no parent. A repeat gets the

@@ -25,6 +25,16 @@ pub struct Place {
     pub seq: Seq,
 }
 
+impl Place {
+    /// As a named value of somebody who follows the log begins: position and seq.
+    pub fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.position.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.seq.as_u64().to_be_bytes());
+        bytes
+    }
+}
+
 /// One commit, and where it stands.
 #[derive(Clone, Debug)]
 pub struct Step {
@@ -64,6 +74,22 @@ impl Step {
 }
 
 impl Ledger {
+    /// Before the oldest record that is kept, and after the newest.
+    pub fn ends(&self) -> (Place, Place) {
+        self.peek(|s| {
+            let end = Place { position: s.position + 1, seq: s.head };
+            (Place { position: s.removed.before.max(1), seq: s.removed.seq }, end)
+        })
+    }
+
+    /// Where somebody goes on who had everything up to a record; `Err` with the oldest place where some after it were removed. It is found by
+    /// the seq: after a recovery other commits stand at its place.
+    pub fn resume(&self, after: Seq) -> Result<Result<Place, Place>, Fault> {
+        let (oldest, end) = self.ends();
+        let found = self.place_of(after, end)?.ok().filter(|found| found.position >= oldest.position);
+        Ok(found.ok_or(oldest))
+    }
+
     /// The place of the newest durable commit.
     pub fn durable_position(&self) -> Position {
         self.inner.durable_position.load(Ordering::Acquire)

@@ -11,16 +11,14 @@ use std::path::PathBuf;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
-use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::Run;
 use super::error::CliError;
 use super::exit::Exit;
-use super::login::{Fresh, Kept, PublicArgs, answer, unreachable};
-use super::out::{Noun, escape};
+use super::login::{Fresh, Kept, PublicArgs, Told, answer, unreachable};
+use super::out::escape;
 use crate::limits;
-use crate::seq::Millis;
 use crate::serve::attest::{AttestIssuer, AttestRequest, AttestWays};
 use crate::serve::people::LoginAnswer;
 use crate::sources::https::Https;
@@ -56,24 +54,6 @@ pub struct CiLoginArgs {
     public: PublicArgs,
 }
 
-/// What came of it.
-#[derive(Serialize)]
-struct Told {
-    spiffe_id: String,
-    trust_domain: String,
-    issuer: String,
-    credential: String,
-    expires_at: String,
-    svid: PathBuf,
-    key: PathBuf,
-}
-
-impl Noun for Told {
-    fn name(&self) -> String {
-        self.spiffe_id.clone()
-    }
-}
-
 /// Runs one.
 pub async fn run(command: CiCommand, run: &Run) -> Result<Exit, CliError> {
     match command {
@@ -88,15 +68,7 @@ async fn login(args: CiLoginArgs, run: &Run) -> Result<Exit, CliError> {
     let fresh = Fresh::make()?;
     let (made, ways, issuer) = attested(&args, &fresh, run).await?;
     kept.write(&made, &fresh.pem, &fresh.spki, &run.system)?;
-    let told = Told {
-        spiffe_id: made.spiffe_id,
-        trust_domain: ways.trust_domain,
-        issuer,
-        credential: made.credential,
-        expires_at: Millis(made.expires_at).to_string(),
-        svid: kept.svid(),
-        key: kept.key(),
-    };
+    let told = Told::of(made, ways.trust_domain, issuer, &kept);
     run.out.one(&told)?;
     run.out.say(format_args!("this job is {} until {}", told.spiffe_id, told.expires_at));
     Ok(Exit::Ok)

@@ -90,14 +90,22 @@ impl PublicArgs {
 
 /// A login, as it is told.
 #[derive(Serialize)]
-struct Told {
-    spiffe_id: String,
+pub(super) struct Told {
+    pub spiffe_id: String,
     trust_domain: String,
     provider: String,
     credential: String,
-    expires_at: String,
+    pub expires_at: String,
     svid: PathBuf,
     key: PathBuf,
+}
+
+impl Told {
+    pub fn of(made: LoginAnswer, trust_domain: String, provider: String, kept: &Kept) -> Told {
+        let expires_at = Millis(made.expires_at).to_string();
+        let (svid, key) = (kept.svid(), kept.key());
+        Told { spiffe_id: made.spiffe_id, trust_domain, provider, credential: made.credential, expires_at, svid, key }
+    }
 }
 
 impl Noun for Told {
@@ -171,15 +179,7 @@ pub async fn login(args: LoginArgs, run: &Run) -> Result<Exit, CliError> {
     let made: LoginAnswer = answer(&said.map_err(|e| unreachable(&public, &e))?)?;
     let kept = Kept::beside(settings.file.as_deref())?;
     kept.write(&made, &fresh.pem, &fresh.spki, &run.system)?;
-    let told = Told {
-        spiffe_id: made.spiffe_id,
-        trust_domain: ways.trust_domain.clone(),
-        provider: provider.name.clone(),
-        credential: made.credential,
-        expires_at: Millis(made.expires_at).to_string(),
-        svid: kept.svid(),
-        key: kept.key(),
-    };
+    let told = Told::of(made, ways.trust_domain.clone(), provider.name.clone(), &kept);
     run.out.one(&told)?;
     run.out.say(format_args!("signed in until {}; what runs with this context is us: mayfly whoami", told.expires_at));
     Ok(Exit::Ok)

@@ -25,6 +25,8 @@ pub use registry::*;
 pub use revocation::*;
 pub use task::*;
 
+use std::borrow::Cow;
+
 use prost::Message;
 
 use crate::identity::caller::Caller;
@@ -274,10 +276,15 @@ impl Identity {
 
     /// A workload by its SPIFFE ID, a person by issuer and subject: also one whose issuer calls it like a workload.
     pub fn name(&self) -> String {
+        self.name_in_place().into_owned()
+    }
+
+    /// The same, borrowed where it is a workload's.
+    pub fn name_in_place(&self) -> Cow<'_, str> {
         let domain = self.sub.strip_prefix("spiffe://").and_then(|rest| rest.split('/').next());
         match domain == Some(&self.issuer) {
-            true => self.sub.clone(),
-            false => format!("{}#{}", self.issuer, self.sub),
+            true => Cow::Borrowed(&self.sub),
+            false => format!("{}#{}", self.issuer, self.sub).into(),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{denied, seconds};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
 use crate::ledger::record::{Allowance, Ancestor, HoldRank, Identity, TaskAsked, TaskOpened, TokenEvidence};
-use crate::ledger::state::{self, Approved, Phase, State, Task, trust_domain_of};
+use crate::ledger::state::{self, Approved, Phase, State, Task};
 use crate::policy::grant::TaskPath;
 use crate::policy::request::{Counts, TaskFacts};
 use crate::policy::wanted::Wanted;
@@ -256,7 +256,7 @@ impl<'a> Lists<'a> {
     pub fn of(place: &'a Place) -> Lists<'a> {
         let allowance = place.allowance();
         Lists {
-            owner: place.owners().last().map_or("".into(), owner_name),
+            owner: place.owners().last().map_or("".into(), Identity::name_in_place),
             upstreams: allowance.upstreams.iter().map(|u| u.name.as_str()).collect(),
             tools: allowance.tools.iter().map(String::as_str).collect(),
             callers: place.callers(),
@@ -276,14 +276,6 @@ impl<'a> Lists<'a> {
             tools: &self.tools,
             callers: &self.callers,
         }
-    }
-}
-
-/// A workload by its SPIFFE ID, somebody else by issuer and id: `sub` alone is nobody.
-fn owner_name(owner: &Identity) -> Cow<'_, str> {
-    match trust_domain_of(&owner.sub) {
-        domain if !domain.is_empty() && domain == owner.issuer => (&*owner.sub).into(),
-        _ => owner.name().into(),
     }
 }
 

@@ -158,28 +158,19 @@ impl Run {
     fn begin(&mut self, authority: &Authority) -> Result<Place, Fault> {
         let failed = |e| Fault::new(format!("reading {EXPORTED}: {e}"));
         self.noted = exported(&*authority.ledger.store()).map_err(failed)?;
-        let (end, oldest) = authority.ledger.peek(|s| {
-            let end = Place { position: s.position + 1, seq: s.head };
-            (end, Place { position: s.removed.before.max(1), seq: s.removed.seq })
-        });
-        let Some(noted) = self.noted else { return Ok(oldest) };
-        // By its seq: after a recovery other commits stand at its place.
-        match authority.ledger.place_of(noted.seq, end)? {
-            Ok(place) if place.position >= oldest.position => Ok(place),
-            _ => {
-                tracing::error!(after = %noted.seq, until = %oldest.seq, "records were removed that were never exported");
-                Ok(oldest)
-            }
-        }
+        let Some(noted) = self.noted else { return Ok(authority.ledger.ends().0) };
+        Ok(authority.ledger.resume(noted.seq)?.unwrap_or_else(|oldest| {
+            tracing::error!(after = %noted.seq, until = %oldest.seq, "records were removed that were never exported");
+            oldest
+        }))
     }
 
     /// Notes how far it came, durably.
     fn note(&mut self, authority: &Authority) -> Result<(), Fault> {
         let Some(at) = self.at else { return Ok(()) };
-        let bytes = |at: Place| [at.position.to_be_bytes(), at.seq.as_u64().to_be_bytes()].concat();
-        let before = self.noted.map(bytes);
-        let expect = before.as_deref().map_or(Expect::Absent, Expect::Value);
-        let put = authority.ledger.store().put(EXPORTED, &bytes(at), expect);
+        let before = self.noted.map(Place::to_bytes);
+        let expect = before.as_ref().map_or(Expect::Absent, |bytes| Expect::Value(bytes));
+        let put = authority.ledger.store().put(EXPORTED, &at.to_bytes(), expect);
         put.map_err(|e| Fault::new(format!("writing {EXPORTED}: {e}")))?;
         (self.noted, self.watch) = (Some(at), Stopwatch::start());
         Ok(())

@@ -41,10 +41,7 @@ pub(in crate::server) fn value_name(name: &str) -> String {
 pub(super) fn begin(authority: &Authority, name: &str) -> Result<Kept, Fault> {
     let failed = |e| Fault::new(format!("reading how far webhook {name} is: {e}"));
     let bytes = authority.ledger.store().named(&value_name(name)).map_err(failed)?;
-    let (end, oldest) = authority.ledger.peek(|s| {
-        let end = Place { position: s.position + 1, seq: s.head };
-        (end, Place { position: s.removed.before.max(1), seq: s.removed.seq })
-    });
+    let (_, end) = authority.ledger.ends();
     let Some((place, rest)) = bytes.as_deref().and_then(noted) else {
         let kept = Kept { at: end, done: end.seq, dead: 0, newest: Vec::new() };
         kept.keep(authority, name)?;
@@ -52,14 +49,10 @@ pub(super) fn begin(authority: &Authority, name: &str) -> Result<Kept, Fault> {
     };
     let malformed = |e| Fault::new(format!("how far webhook {name} is cannot be read: {e}"));
     let rest: Rest = serde_json::from_slice(rest).map_err(malformed)?;
-    // By its seq: after a recovery other commits stand at its place.
-    let at = match authority.ledger.place_of(place.seq, end)? {
-        Ok(found) if found.position >= oldest.position => found,
-        _ => {
-            tracing::error!(webhook = name, after = %place.seq, until = %oldest.seq, "records were removed that it was never told of");
-            oldest
-        }
-    };
+    let at = authority.ledger.resume(place.seq)?.unwrap_or_else(|oldest| {
+        tracing::error!(webhook = name, after = %place.seq, until = %oldest.seq, "records were removed that it was never told of");
+        oldest
+    });
     let done = Seq::from_u64(rest.done).unwrap_or(at.seq).max(at.seq).min(end.seq.max(at.seq));
     Ok(Kept { at, done, dead: rest.dead, newest: rest.newest })
 }
@@ -69,7 +62,7 @@ impl Kept {
     pub fn keep(&self, authority: &Authority, name: &str) -> Result<(), Fault> {
         let rest = Rest { done: self.done.as_u64(), dead: self.dead, newest: self.newest.clone() };
         let rest = serde_json::to_vec(&rest).map_err(|e| Fault::new(e.to_string()))?;
-        let bytes = [&self.at.position.to_be_bytes()[..], &self.at.seq.as_u64().to_be_bytes(), &rest].concat();
+        let bytes = [&self.at.to_bytes()[..], &rest].concat();
         let put = authority.ledger.store().put(&value_name(name), &bytes, Expect::Any);
         put.map_err(|e| Fault::new(format!("writing how far webhook {name} is: {e}")))
     }
