@@ -18,6 +18,7 @@ impl State {
         time: Millis,
         pending: &mut Pending<'a>,
     ) -> Verdict {
+        self.not_from_glass(event, record, time)?;
         match event {
             Event::TaskClosed(e) => {
                 self.known_task(&e.task, |t| t.closed.is_none(), "is over already")?;

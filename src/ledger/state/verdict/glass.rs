@@ -3,7 +3,7 @@
 use super::super::tasks::Task;
 use super::super::{Glass, State, Verdict, svid_facts, trust_domain_of};
 use super::{Pending, malformed, refused_by};
-use crate::ledger::record::{BreakGlass, GlassStep, Identity, Record, TaskOpened, Who};
+use crate::ledger::record::{BreakGlass, Event, GlassStep, Identity, Record, TaskOpened, Who};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::revocation::{Facts, Hit};
@@ -41,7 +41,40 @@ pub(crate) fn blocked_by(who: &Identity, id: &TaskId, glass: &Glass, now: Millis
         .way_out(way_out)
 }
 
+/// What stays when the night is over, or grants: none of it is for somebody with wide rights. What only takes away is.
+fn lasts(event: &Event) -> bool {
+    match event {
+        Event::PolicySet(_)
+        | Event::UpstreamSet(_)
+        | Event::BindingSet(_)
+        | Event::Narrowed(_)
+        | Event::OwnerLeft(_)
+        | Event::BundleSet(_)
+        | Event::KeyAdded(_)
+        | Event::KeyChanged(_)
+        | Event::LockLifted(_) => true,
+        Event::Revoked(e) => e.lock_only,
+        Event::ApprovalDecided(e) => e.given,
+        _ => false,
+    }
+}
+
 impl State {
+    /// Whoever acts in break-glass changes nothing that lasts, also where their server did not know yet that they do.
+    pub(super) fn not_from_glass(&self, event: &Event, record: &Record, time: Millis) -> Verdict {
+        if self.glasses.is_empty() || !lasts(event) {
+            return Ok(());
+        }
+        let Ok(who) = somebody(record) else { return Ok(()) };
+        match self.glasses.acts(&who, &who.sub, time) {
+            Some(task) => {
+                let what = format!("{} acts in break-glass task {task}, which changes nothing that lasts", who.name());
+                Err(Refusal::new(Reason::NotYours, what).by("break-glass"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// What is opened as break-glass or below it stays within what break-glass may be.
     pub(super) fn glass_within(&self, e: &TaskOpened, pending: &Pending<'_>) -> Verdict {
         if e.parent.is_empty() {
