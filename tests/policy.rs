@@ -80,6 +80,11 @@ fn a_set_that_wants_more_approvals_than_one_request_can_have_is_refused() {
         ("if context.renewal then context.approvals.count >= 2 else true", "with 2"),
         ("context.approvals.people.containsAll([\"a\", \"b\"])", "wants a and b to have approved, and one does"),
         ("context.approvals.people == [\"a\", \"b\"]", "wants a and b"),
+        ("context.approvals.people.contains(\"a\") && context.approvals.people.contains(\"b\")", "wants a and b"),
+        (
+            "context.approvals.people.contains(\"a\") && (context.renewal && context.approvals.people.contains(\"b\"))",
+            "wants a and b",
+        ),
     ];
     for (condition, said) in wrong {
         let refused = refusal(&work(condition), ROLES);
@@ -95,10 +100,25 @@ fn a_set_that_wants_more_approvals_than_one_request_can_have_is_refused() {
         "context.approvals.people.containsAll([\"a\"])",
         "context.approvals.people.containsAny([\"a\", \"b\"])",
         "context.approvals.people.contains(\"a\") || context.approvals.people.contains(\"b\")",
+        "context.approvals.people.contains(\"a\") && context.approvals.people.contains(\"a\")",
     ];
     for condition in right {
         compile(&work(condition));
     }
+    let both = work("context.renewal").replace("forbid", "permit").replace("unless", "when");
+    let both = both
+        .replace(";", " when { context.approvals.people.contains(\"a\") } when { context.approvals.people.contains(\"b\") };");
+    assert!(refusal(&both, ROLES).contains("wants a and b"), "by two conditions");
+}
+
+/// A set that is in the ledger was let in once: a check that came later warns of it, and the server starts.
+#[test]
+fn a_recorded_set_that_wants_two_approvals_is_read_with_a_warning() {
+    let now = "@id(\"x\")\nforbid (principal, action in Action::\"Work\", resource) unless { context.approvals.count >= 1 };";
+    let recorded = compile(now).to_text().replace(">= 1", ">= 2");
+    let set = PolicySet::from_text(&recorded).unwrap();
+    let warned: Vec<String> = set.warnings().iter().map(ToString::to_string).collect();
+    assert!(warned.iter().any(|w| w.contains("compares context.approvals.count with 2")), "{warned:?}");
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub(super) fn applies(policy: &cedar_policy::Policy, action: Action) -> bool {
 pub(super) struct Compiler<'r> {
     pub types: Types,
     pub validator: Validator,
+    /// The set is in the ledger: what was let in once is not kept out by a check that came later, or no server would start on it.
+    recorded: bool,
     /// `None` where the roles file is wrong itself: then its names are not checked.
     roles: Option<&'r Roles>,
     pub policies: BTreeMap<String, cedar_policy::Policy>,
@@ -54,10 +56,11 @@ const DEREFERENCES: u32 = 1;
 
 impl<'r> Compiler<'r> {
     /// With the shipped schema; the error is a fault of this program.
-    pub fn new(roles: Option<&'r Roles>) -> Result<Compiler<'r>, String> {
+    pub fn new(roles: Option<&'r Roles>, recorded: bool) -> Result<Compiler<'r>, String> {
         let (schema, _) = Schema::from_cedarschema_str(SCHEMA).map_err(|e| e.to_string())?;
         let (policies, upstreams, complaints, warnings) = Default::default();
-        Ok(Compiler { types: Types::new()?, validator: Validator::new(schema), roles, policies, upstreams, complaints, warnings })
+        let (types, validator) = (Types::new()?, Validator::new(schema));
+        Ok(Compiler { types, validator, recorded, roles, policies, upstreams, complaints, warnings })
     }
 
     /// Adds what a file has, or what is wrong with it.
@@ -83,7 +86,8 @@ impl<'r> Compiler<'r> {
                 let at = source.text.find(&format!("\"{id}\"")).unwrap_or(0);
                 let remedy =
                     "one person approves a request: compare with 1, and let the registration and the action Approve say who may";
-                self.complaints.push(Complaint::at(source, at, format!("policy `{id}` {what}"), remedy));
+                let list = if self.recorded { &mut self.warnings } else { &mut self.complaints };
+                list.push(Complaint::at(source, at, format!("policy `{id}` {what}"), remedy));
             }
             // Ids are unique by now, so adding cannot clash.
             if named.add(policy.clone()).is_ok() {

@@ -246,7 +246,6 @@ impl Reads {
 }
 
 /// `context.task.purpose` for a chain of attributes that begins at a variable.
-/// What an expression reads, from its root on: `context.approvals.count`.
 pub(super) fn path_of(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Var(Var::Principal) => Some("principal".to_owned()),

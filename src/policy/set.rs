@@ -56,7 +56,7 @@ pub fn files(recorded: &str) -> Result<(Vec<Source>, Source), String> {
 impl PolicySet {
     /// Compiles policy files (in this order) and a roles file, or says everything that is wrong with them.
     pub fn compile(policies: Vec<Source>, roles: Source) -> Result<PolicySet, Vec<Complaint>> {
-        PolicySet::from_recorded(Recorded { schema: SCHEMA_VERSION, policies, roles })
+        PolicySet::from_files(Recorded { schema: SCHEMA_VERSION, policies, roles }, false)
     }
 
     /// The same set, from its text in a record.
@@ -66,23 +66,23 @@ impl PolicySet {
         if recorded.schema != SCHEMA_VERSION {
             return Err(wrong(format!("schema {}, this version reads {SCHEMA_VERSION}", recorded.schema)));
         }
-        PolicySet::from_recorded(recorded)
+        PolicySet::from_files(recorded, true)
     }
 
-    fn from_recorded(recorded: Recorded) -> Result<PolicySet, Vec<Complaint>> {
-        let text = serde_json::to_string(&recorded).unwrap_or_default();
+    fn from_files(set: Recorded, recorded: bool) -> Result<PolicySet, Vec<Complaint>> {
+        let text = serde_json::to_string(&set).unwrap_or_default();
         if text.len() > limits::POLICY_BYTES {
             let what = format!("policies and roles have {} bytes in their recorded form", text.len());
-            return Err(vec![Complaint::about(&recorded.roles.file, what, format!("at most {} bytes", limits::POLICY_BYTES))]);
+            return Err(vec![Complaint::about(&set.roles.file, what, format!("at most {} bytes", limits::POLICY_BYTES))]);
         }
         let mut complaints = Vec::new();
-        let roles = Roles::parse(&recorded.roles).unwrap_or_else(|wrong| {
+        let roles = Roles::parse(&set.roles).unwrap_or_else(|wrong| {
             complaints.extend(wrong);
             Roles::default()
         });
         let known = complaints.is_empty().then_some(&roles);
-        let mut compiler = Compiler::new(known).map_err(|what| vec![Complaint::about("shipped schema", what, "")])?;
-        for source in &recorded.policies {
+        let mut compiler = Compiler::new(known, recorded).map_err(|what| vec![Complaint::about("shipped schema", what, "")])?;
+        for source in &set.policies {
             compiler.add(source);
         }
         complaints.append(&mut compiler.complaints);

@@ -2,6 +2,8 @@
 //!
 //! Whoever writes one wants two people, and would get nobody through. It is refused where it is set, not found out where it is needed.
 
+use std::collections::BTreeSet;
+
 use cedar_policy::Policy;
 use cedar_policy::pst::{BinaryOp, Clause, Expr, Literal};
 
@@ -10,9 +12,17 @@ use super::reads::path_of;
 /// What of a policy no request can have.
 pub(super) fn more_than_one(policy: &Policy) -> Option<String> {
     let tree = policy.to_pst().ok()?;
-    tree.body().clauses().iter().find_map(|clause| match clause {
-        Clause::When(expr) | Clause::Unless(expr) => within(expr),
-    })
+    let clauses = tree.body().clauses();
+    let mut together = BTreeSet::new();
+    for clause in clauses {
+        if let Clause::When(expr) = clause {
+            at_once(expr, &mut together);
+        }
+    }
+    let each = |clause| match clause {
+        &Clause::When(ref expr) | &Clause::Unless(ref expr) => within(expr),
+    };
+    several_people(&together).or_else(|| clauses.iter().find_map(each))
 }
 
 fn within(expr: &Expr) -> Option<String> {
@@ -21,7 +31,10 @@ fn within(expr: &Expr) -> Option<String> {
             within(expr)
         }
         Expr::BinaryOp { op, left, right } => {
-            compared(op, left, right).or_else(|| named(op, left, right)).or_else(|| within(left)).or_else(|| within(right))
+            let mut together = BTreeSet::new();
+            at_once(expr, &mut together);
+            let here = compared(op, left, right).or_else(|| several_people(&together));
+            here.or_else(|| within(left)).or_else(|| within(right))
         }
         Expr::IfThenElse { cond, then_expr, else_expr } => [cond, then_expr, else_expr].into_iter().find_map(|expr| within(expr)),
         Expr::Set(items) => items.iter().find_map(|expr| within(expr)),
@@ -57,15 +70,26 @@ fn holds(op: &BinaryOp, a: i64, b: i64) -> Option<bool> {
 }
 
 /// Nor are two people among those who approved.
-fn named(op: &BinaryOp, left: &Expr, right: &Expr) -> Option<String> {
+fn several_people(names: &BTreeSet<&str>) -> Option<String> {
+    let names: Vec<&str> = names.iter().copied().collect();
+    (names.len() > 1).then(|| format!("wants {} to have approved, and one does", names.join(" and ")))
+}
+
+/// Those who all have to be among them for an expression to hold.
+fn at_once<'a>(expr: &'a Expr, names: &mut BTreeSet<&'a str>) {
+    let Expr::BinaryOp { op, left, right } = expr else { return };
     let people = path_of(left).is_some_and(|path| path == "context.approvals.people");
-    let Expr::Set(names) = right else { return None };
-    let mut texts: Vec<&str> = names
-        .iter()
-        .filter_map(|n| if let Expr::Literal(Literal::String(text)) = &**n { Some(text.as_str()) } else { None })
-        .collect();
-    texts.sort_unstable();
-    texts.dedup();
-    let several = people && matches!(op, BinaryOp::ContainsAll | BinaryOp::Eq) && texts.len() > 1;
-    several.then(|| format!("wants {} to have approved, and one does", texts.join(" and ")))
+    match (op, &**right) {
+        (BinaryOp::And, right) => {
+            at_once(left, names);
+            at_once(right, names);
+        }
+        (BinaryOp::Contains, name) if people => names.extend(text(name)),
+        (BinaryOp::ContainsAll | BinaryOp::Eq, Expr::Set(all)) if people => names.extend(all.iter().filter_map(|n| text(n))),
+        _ => {}
+    }
+}
+
+fn text(expr: &Expr) -> Option<&str> {
+    if let Expr::Literal(Literal::String(text)) = expr { Some(text.as_str()) } else { None }
 }
