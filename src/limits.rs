@@ -335,7 +335,7 @@ pub const EXPORT_NOTE_MS: u64 = 1_000;
 /// Longest wait for a syslog or a collector, milliseconds. As long as the command line waits for a call.
 pub const EXPORT_CALL_MS: u64 = 10_000;
 /// Largest answer of a collector that is read, bytes. Its message says what it rejected.
-pub const EXPORT_ANSWER_BYTES: u64 = 64 * 1024;
+pub const EXPORT_ANSWER_BYTES: usize = 64 * 1024;
 /// Largest file of keys that a check of an export reads, bytes: as a bundle of `KEYS` of them.
 pub const CHECK_KEYS_BYTES: usize = 64 * 1024;
 /// How long a checkpoint waits until the tree reaches the newest commit, milliseconds. A third of the time that a caller may ask to wait.

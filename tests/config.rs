@@ -118,13 +118,18 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         ("[store]", "[audit]\nexport_syslog = \"tcp://host:0\"\n[store]", &[":13:", "audit.export_syslog", "tcp://HOST:PORT"]),
         (
             "[store]",
-            "[audit]\nexport_otlp = \"https://a:1/v1/logs\"\n[store]",
-            &[":13:", "audit.export_otlp", "http://HOST:PORT"],
+            "[audit]\nexport_otlp = \"http://a:1/v1/logs\"\n[store]",
+            &[":13:", "audit.export_otlp", "https://HOST/v1/logs"],
         ),
         (
             "[store]",
-            "[audit]\nexport_file = \"a\"\nexport_otlp = \"http://a:1/v1/logs\"\n[store]",
+            "[audit]\nexport_file = \"a\"\nexport_otlp = \"https://a:1/v1/logs\"\n[store]",
             &[":14:", "audit.export_otlp", "both set"],
+        ),
+        (
+            "[store]",
+            "[audit]\nexport_ca = \"ca.pem\"\nexport_file = \"a\"\n[store]",
+            &[":13:", "audit.export_ca is set, and audit.export_otlp is not"],
         ),
         ("[store]", "[audit]\nkeep = \"1MiB\"\n[store]", &[":13:", "at least 64MiB"]),
         ("[store]", "[admin]\nuids = [\"root\"]\n[store]", &[":13:", "admin.uids[0]"]),

@@ -171,6 +171,11 @@ impl Https {
         self.ask(url, posting(FORM, form, Vec::new(), max)).await
     }
 
+    /// Posts bytes of another media type, and gets the answer, of the same type, whatever its status.
+    pub async fn post(&self, url: &str, media_type: &'static str, body: Vec<u8>, max: usize) -> Result<Answer, NoAnswer> {
+        self.ask(url, posting(media_type, body, vec![(ACCEPT, media_type.to_owned())], max)).await
+    }
+
     /// Gets whatever is there, with its status.
     pub async fn get(&self, url: &str, max: usize) -> Result<Answer, NoAnswer> {
         self.get_with(url, Vec::new(), max).await
@@ -202,7 +207,10 @@ impl Https {
         let tcp = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(failed)?;
         let Ask { method, headers, body, max } = ask;
         let mut request = Request::builder().method(method).uri(&url.path).header(HOST, url.authority());
-        request = request.header(ACCEPT, JSON).header(USER_AGENT, concat!("mayfly/", env!("CARGO_PKG_VERSION")));
+        request = request.header(USER_AGENT, concat!("mayfly/", env!("CARGO_PKG_VERSION")));
+        if headers.iter().all(|(name, _)| name != ACCEPT) {
+            request = request.header(ACCEPT, JSON);
+        }
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -220,7 +228,7 @@ impl Https {
     }
 }
 
-fn posting(media_type: &'static str, body: String, mut headers: Vec<(HeaderName, String)>, max: usize) -> Ask {
+fn posting(media_type: &'static str, body: impl Into<Bytes>, mut headers: Vec<(HeaderName, String)>, max: usize) -> Ask {
     headers.push((CONTENT_TYPE, media_type.to_owned()));
     Ask { method: Method::POST, headers, body: body.into(), max }
 }
@@ -244,7 +252,8 @@ where
         ended = connection => match ended {
             // What was read before it closed may still be the answer.
             Ok(()) => asked.await,
-            Err(e) => Err(wrong(e.to_string())),
+            // Also where it closed without the farewell of TLS: a body that was cut short is an error of its own.
+            Err(e) => tokio::time::timeout(Duration::ZERO, asked).await.unwrap_or_else(|_| Err(wrong(e.to_string()))),
         },
     }
 }

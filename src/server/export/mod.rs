@@ -28,7 +28,7 @@ use crate::refusal::Fault;
 use crate::seq::Millis;
 use crate::sources::config::Export;
 use crate::store::Expect;
-use crate::system::Stopwatch;
+use crate::system::{Stopwatch, System};
 
 /// One record, as it is told.
 pub(super) struct Told {
@@ -46,11 +46,11 @@ pub(super) trait Sink: Send {
     fn hand_over(&mut self, batch: &[Told]) -> io::Result<()>;
 }
 
-fn sink(to: &Export) -> Box<dyn Sink> {
+fn sink(to: &Export, system: &System) -> Box<dyn Sink> {
     match to {
         Export::File(path) => Box::new(file::ToFile::new(path.clone())),
         Export::Syslog(to) => Box::new(syslog::ToSyslog::new(to.clone())),
-        Export::Otlp(to) => Box::new(otlp::ToCollector::new(to.clone())),
+        Export::Otlp(to) => Box::new(otlp::ToCollector::new(to.clone(), system.clone())),
     }
 }
 
@@ -65,7 +65,7 @@ impl Exporter {
     pub fn start(authority: &Arc<Authority>, to: &Export) -> io::Result<Exporter> {
         let stopping = Arc::new(AtomicBool::new(false));
         *authority.exported.lock() = Some(Exported::default());
-        let (authority, stops, to) = (Arc::downgrade(authority), stopping.clone(), sink(to));
+        let (authority, stops, to) = (Arc::downgrade(authority), stopping.clone(), sink(to, &authority.system));
         let thread = std::thread::Builder::new().name("mayfly-export".into()).spawn(move || {
             let mut run = Run { to, at: None, noted: None, watch: Stopwatch::start() };
             while !stops.load(Ordering::Relaxed) {

@@ -1,18 +1,21 @@
-//! To an OpenTelemetry collector on this host or network: OTLP logs as protobuf over HTTP/1.1 (OTLP specification 1.5, "OTLP/HTTP").
+//! To an OpenTelemetry collector: OTLP logs as protobuf over HTTPS, or HTTP on this host (OTLP specification 1.5, "OTLP/HTTP").
 //!
 //! A batch is exported once the collector answers 200. What it says that it rejects for good is logged and not sent again, as the
 //! specification asks.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::io;
 
+use http::StatusCode;
 use prost::Message;
+use tokio::runtime::Runtime;
 
-use super::syslog::resolved;
 use super::{Sink, Told};
 use crate::limits;
 use crate::sources::config::Collector;
+use crate::sources::https::Https;
+use crate::system::System;
+
+const PROTOBUF: &str = "application/x-protobuf";
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Request {
@@ -85,44 +88,37 @@ struct PartialSuccess {
 /// A collector.
 pub struct ToCollector {
     to: Collector,
+    system: System,
+    /// What it is asked with, once there is something to tell.
+    client: Option<(Https, Runtime)>,
 }
 
 impl ToCollector {
     /// At this address.
-    pub fn new(to: Collector) -> ToCollector {
-        ToCollector { to }
+    pub fn new(to: Collector, system: System) -> ToCollector {
+        ToCollector { to, system, client: None }
     }
 
-    fn post(&self, body: &[u8]) -> io::Result<Vec<u8>> {
-        let patience = Duration::from_millis(limits::EXPORT_CALL_MS);
-        let mut stream = TcpStream::connect_timeout(&resolved(&self.to.address)?, patience)?;
-        stream.set_write_timeout(Some(patience))?;
-        stream.set_read_timeout(Some(patience))?;
-        let head = format!(
-            "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/x-protobuf\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            self.to.path,
-            self.to.address,
-            body.len()
-        );
-        stream.write_all(head.as_bytes())?;
-        stream.write_all(body)?;
-        let mut answer = Vec::new();
-        stream.take(limits::EXPORT_ANSWER_BYTES).read_to_end(&mut answer)?;
-        answered(&answer)
+    /// The body of an answer with status 200.
+    fn post(&mut self, body: Vec<u8>) -> io::Result<Vec<u8>> {
+        let (https, runtime) = match &mut self.client {
+            Some(client) => client,
+            none => none.insert(client(&self.to, &self.system)?),
+        };
+        let asked = https.post(self.to.url.as_str(), PROTOBUF, body, limits::EXPORT_ANSWER_BYTES);
+        let answer = runtime.block_on(asked).map_err(io::Error::other)?;
+        match answer.status {
+            StatusCode::OK => Ok(answer.body.to_vec()),
+            status => Err(io::Error::other(format!("it answered {status}, expected 200"))),
+        }
     }
 }
 
-/// The body of an answer with status 200.
-pub(super) fn answered(answer: &[u8]) -> io::Result<Vec<u8>> {
-    let text = String::from_utf8_lossy(answer.get(..answer.len().min(200)).unwrap_or_default()).into_owned();
-    let line = text.lines().next().unwrap_or_default();
-    let status = line.split(' ').nth(1).unwrap_or_default();
-    if !line.starts_with("HTTP/1.") || status != "200" {
-        let shown: String = line.chars().filter(|c| !c.is_control()).take(80).collect();
-        return Err(io::Error::other(format!("it answered {shown:?}, expected status 200")));
-    }
-    let body = answer.windows(4).position(|w| w == b"\r\n\r\n").map(|at| at + 4);
-    Ok(body.and_then(|at| answer.get(at..)).unwrap_or_default().to_vec())
+/// The thread of the export has nothing else to do, so it waits for the answer.
+fn client(to: &Collector, system: &System) -> io::Result<(Https, Runtime)> {
+    let https = Https::new(to.ca.as_deref(), system).map_err(|e| io::Error::other(e.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok((https.within(limits::EXPORT_CALL_MS), runtime))
 }
 
 fn text(text: &str) -> Option<AnyValue> {
@@ -144,9 +140,12 @@ pub(super) fn request(batch: &[Told]) -> Request {
 
 impl Sink for ToCollector {
     fn hand_over(&mut self, batch: &[Told]) -> io::Result<()> {
-        let failed = |e: io::Error| io::Error::new(e.kind(), format!("the collector at {}: {e}", self.to.address));
-        let body = self.post(&request(batch).encode_to_vec()).map_err(failed)?;
-        // Chunked or not understood, it is still a 200.
+        let body = self.post(request(batch).encode_to_vec()).map_err(|e| {
+            // Other roots take effect with the next attempt.
+            self.client = None;
+            io::Error::new(e.kind(), format!("the collector at {}: {e}", self.to.url.shown()))
+        })?;
+        // Not understood, it is still a 200.
         let partial = Response::decode(&body[..]).ok().and_then(|r| r.partial_success).filter(|p| p.rejected > 0);
         if let Some(partial) = partial {
             tracing::error!(rejected = partial.rejected, error = partial.error, "the collector rejects records of the audit");

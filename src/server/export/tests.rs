@@ -3,15 +3,20 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
 
 use prost::Message as _;
+use rustls::pki_types::PrivateKeyDer;
 
 use super::file::ToFile;
-use super::otlp::{Request, ToCollector, answered};
+use super::otlp::{Request, ToCollector};
 use super::syslog::ToSyslog;
 use super::{Sink as _, Told};
+use crate::document::url::WebUrl;
+use crate::limits;
 use crate::seq::Millis;
 use crate::sources::config::{Collector, Syslog};
+use crate::system::System;
 
 fn batch(of: std::ops::Range<u64>) -> Vec<Told> {
     let one = |n| Told { at: Millis(1_795_161_600_000 + n), event: "task opened".into(), json: format!("{{\"seq\":{n}}}") };
@@ -76,45 +81,52 @@ fn syslog_gets_messages_of_rfc_5424() {
 /// Head and body of each request.
 type Sent = Vec<(String, Vec<u8>)>;
 
+/// Takes one request and gives an answer.
+fn serve(stream: impl std::io::Read + std::io::Write, answer: &str) -> (String, Vec<u8>) {
+    let mut stream = BufReader::new(stream);
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+            length = value.trim().parse().unwrap();
+        }
+        if line == "\r\n" {
+            break;
+        }
+        head.push_str(&line);
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    stream.get_mut().write_all(answer.as_bytes()).unwrap();
+    stream.get_mut().flush().unwrap();
+    (head, body)
+}
+
 /// A collector that gives these answers, one connection each, and the bodies that it was sent.
 fn collector(answers: Vec<String>) -> (Collector, std::thread::JoinHandle<Sent>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let served = std::thread::spawn(move || {
-        let serve = |answer: String| {
-            let mut stream = BufReader::new(listener.accept().unwrap().0);
-            let (mut head, mut length) = (String::new(), 0);
-            loop {
-                let mut line = String::new();
-                stream.read_line(&mut line).unwrap();
-                if let Some(value) = line.strip_prefix("Content-Length: ") {
-                    length = value.trim().parse().unwrap();
-                }
-                if line == "\r\n" {
-                    break;
-                }
-                head.push_str(&line);
-            }
-            let mut body = vec![0; length];
-            stream.read_exact(&mut body).unwrap();
-            stream.get_mut().write_all(answer.as_bytes()).unwrap();
-            (head, body)
-        };
-        answers.into_iter().map(serve).collect()
-    });
-    (Collector { address, path: "/v1/logs".into() }, served)
+    let url = format!("http://{}/v1/logs", listener.local_addr().unwrap());
+    let served =
+        std::thread::spawn(move || answers.into_iter().map(|answer| serve(listener.accept().unwrap().0, &answer)).collect());
+    (Collector { url: WebUrl::parse(&url).unwrap(), ca: None }, served)
 }
+
+fn exporter(to: Collector) -> ToCollector {
+    ToCollector::new(to, System::real())
+}
+
+const TAKEN: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 #[test]
 fn a_collector_gets_log_records_and_an_answer_other_than_200_is_an_error() {
-    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned();
-    let (to, served) = collector(vec!["HTTP/1.1 503 Busy\r\n\r\n".into(), String::new(), ok]);
-    let mut to = ToCollector::new(to);
+    let (to, served) = collector(vec!["HTTP/1.1 503 Busy\r\n\r\n".into(), String::new(), TAKEN.into()]);
+    let mut to = exporter(to);
     assert!(to.hand_over(&batch(1..3)).unwrap_err().to_string().contains("503"));
     assert!(to.hand_over(&batch(1..3)).is_err(), "it said nothing");
     to.hand_over(&batch(1..3)).unwrap();
     let told = served.join().unwrap();
-    assert!(told[2].0.starts_with("POST /v1/logs HTTP/1.1\r\n") && told[2].0.contains("application/x-protobuf"));
+    assert!(told[2].0.starts_with("POST /v1/logs HTTP/1.1\r\n") && told[2].0.contains("content-type: application/x-protobuf"));
     assert!(told.iter().all(|(_, body)| *body == told[0].1), "the same again");
     let request = Request::decode(&told[2].1[..]).unwrap();
     let of = &request.resource_logs[0];
@@ -130,10 +142,46 @@ fn a_collector_gets_log_records_and_an_answer_other_than_200_is_an_error() {
 }
 
 #[test]
-fn answers_are_read_within_reason() {
-    assert_eq!(answered(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nbody").unwrap(), b"body");
-    assert_eq!(answered(b"HTTP/1.0 200 OK").unwrap(), b"");
-    for bad in [&b""[..], b"HTTP/1.1 2000", b"HTTP/1.1 404 Not Found\r\n\r\n", b"200", b"SSH-2.0", b"\xff\xfe"] {
-        assert!(answered(bad).is_err(), "{bad:?}");
+fn what_a_collector_answers_is_read_within_reason() {
+    for bad in
+        ["HTTP/1.1 2000\r\n\r\n", "HTTP/1.1 404 Not Found\r\n\r\n", "200", "SSH-2.0", "HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n"]
+    {
+        let (to, served) = collector(vec![bad.into()]);
+        assert!(exporter(to).hand_over(&batch(1..2)).is_err(), "{bad:?}");
+        served.join().unwrap();
     }
+    let endless = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(limits::EXPORT_ANSWER_BYTES + 1));
+    let (to, served) = collector(vec![endless]);
+    assert!(exporter(to).hand_over(&batch(1..2)).unwrap_err().to_string().contains("more than 65536 bytes"));
+    served.join().unwrap();
+}
+
+/// A collector elsewhere: only one whose certificate these roots vouch for is told anything.
+#[test]
+fn a_collector_over_tls_is_told_under_the_roots_that_were_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let named = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, other.cert.pem()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = PrivateKeyDer::Pkcs8(named.signing_key.serialize_der().into());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = Arc::new(config.with_no_client_auth().with_single_cert(vec![named.cert.der().clone()], key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://localhost:{}/v1/logs", listener.local_addr().unwrap().port());
+    let served = std::thread::spawn(move || {
+        let session = || rustls::ServerConnection::new(config.clone()).unwrap();
+        let (mut refused, mut tcp) = (session(), listener.accept().unwrap().0);
+        let no = refused.complete_io(&mut tcp).is_err();
+        (no, serve(rustls::StreamOwned::new(session(), listener.accept().unwrap().0), TAKEN).1)
+    });
+    let mut to = exporter(Collector { url: WebUrl::parse(&url).unwrap(), ca: Some(ca.clone()) });
+    let no = to.hand_over(&batch(1..3)).unwrap_err().to_string();
+    assert!(no.contains(&url) && no.contains("certificate"), "{no}");
+    std::fs::write(&ca, named.cert.pem()).unwrap();
+    to.hand_over(&batch(1..3)).unwrap();
+    let (no, body) = served.join().unwrap();
+    assert!(no, "nothing was said under other roots");
+    assert_eq!(Request::decode(&body[..]).unwrap().resource_logs[0].scope_logs[0].log_records.len(), 2);
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::values::Values;
+use crate::document::url::WebUrl;
 
 /// A destination of the continuous export.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,10 +41,10 @@ impl fmt::Display for Syslog {
 /// An OpenTelemetry collector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collector {
-    /// Host and port.
-    pub address: String,
-    /// The path that is posted to.
-    pub path: String,
+    /// What is posted to.
+    pub url: WebUrl,
+    /// The roots that vouch for it: `audit.export_ca`. `None`: those of the system.
+    pub ca: Option<PathBuf>,
 }
 
 fn has_port(address: &str) -> bool {
@@ -62,11 +63,6 @@ fn syslog(text: &str) -> Option<Syslog> {
     }
 }
 
-fn collector(text: &str) -> Option<Collector> {
-    let (address, path) = text.strip_prefix("http://")?.split_once('/')?;
-    has_port(address).then(|| Collector { address: address.to_owned(), path: format!("/{path}") })
-}
-
 /// The destination that is set; at most one is.
 pub(super) fn export(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<Export> {
     const KEYS: [&str; 3] = ["audit.export_file", "audit.export_syslog", "audit.export_otlp"];
@@ -74,10 +70,18 @@ pub(super) fn export(values: &Values, base: &Path, conflict: &mut impl FnMut(&'s
     let mut found = Vec::new();
     found.extend(values.path(file, base).map(|path| (file, Some(Export::File(path)))));
     found.extend(values.text(syslog_to).map(|text| (syslog_to, syslog(&text).map(Export::Syslog))));
-    found.extend(values.text(otlp).map(|text| (otlp, collector(&text).map(Export::Otlp))));
+    let ca = values.path("audit.export_ca", base);
+    if let (Some(_), None) = (&ca, values.text(otlp)) {
+        conflict("audit.export_ca", "audit.export_ca is set, and audit.export_otlp is not", "it is for that alone: leave it out");
+    }
+    let collector = |text: &str| WebUrl::parse(text).map(|url| Export::Otlp(Collector { url, ca: ca.clone() }));
+    found.extend(values.text(otlp).map(|text| (otlp, collector(&text))));
     for (key, to) in &found {
         if to.is_none() {
-            let form = if *key == otlp { "http://HOST:PORT/v1/logs" } else { "tcp://HOST:PORT, udp://HOST:PORT or unix:/PATH" };
+            let form = match *key == otlp {
+                true => "https://HOST/v1/logs (http on this host only)",
+                false => "tcp://HOST:PORT, udp://HOST:PORT or unix:/PATH",
+            };
             conflict(key, &format!("{key} is not of the form {form}"), "write it in that form");
         }
     }

@@ -264,8 +264,9 @@ pub const KEYS: &[Key] = &[
         "audit.export_otlp",
         Name,
         Absent("no such export"),
-        "The same to an OpenTelemetry collector, as logs: `http://HOST:PORT/v1/logs`. Without TLS: one on this host, or behind a proxy there.",
+        "The same to an OpenTelemetry collector, as logs: `https://HOST/v1/logs`, or http on this host.",
     ),
+    key("audit.export_ca", Path, Absent("those of the system"), "The roots that vouch for the collector, PEM."),
     key(
         "own_domain.trust_domain",
         TrustDomain,

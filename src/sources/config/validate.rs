@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 
-use super::{Config, Seal};
+use super::{Config, Export, Seal};
 use crate::document::Complaint;
 use crate::identity::spiffe_id::SpiffeId;
 use crate::sealing::SealingKey;
@@ -61,6 +61,7 @@ pub fn validate(config: &Config, now: Millis) -> Vec<Finding> {
     look.seal();
     look.policy();
     look.webhooks();
+    look.export();
     look.findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
     look.findings
 }
@@ -133,6 +134,14 @@ impl Look<'_> {
                 let what = format!("webhooks.{}: environment {environment} is not served here", hook.name);
                 self.at_line(Severity::Warning, hook.line, what, "name one of server.environments");
             }
+        }
+    }
+
+    /// Nor could the export go on.
+    fn export(&mut self) {
+        let Some(Export::Otlp(to)) = &self.config.audit_export else { return };
+        if let Some(problem) = to.ca.as_ref().and_then(|ca| roots(ca).err()) {
+            self.error("audit.export_ca", format!("{}: {}", problem.path.display(), problem.what), problem.remedy);
         }
     }
 
