@@ -17,7 +17,7 @@ fn whoever_acts_in_one_changes_nothing_that_lasts_and_takes_away() {
     for who in [ADA, BEN] {
         let mut log = Log::new();
         log.put(vec![by_operator(aims(true))])[0].clone().unwrap();
-        let mut by = |log: &mut Log, event: Event| {
+        let by = |log: &mut Log, event: Event| {
             let record = Record::new(who.who(), event).decided_at(log.state.head);
             log.put(vec![record])[0].clone()
         };
