@@ -81,6 +81,7 @@ impl Model {
             && self.phase(&i.task, time) == Phase::Active
             && self.usable(&i.task, time)
             && t.environment == i.environment
+            && self.issued_in_glass(i, t)
             && e.good_until > time
             && e.good_until <= end + 30_000;
         let says = both(yes(bounds), self.blocked(&self.grant(i), r, time));

@@ -1,7 +1,7 @@
 //! Ways in which a fold or a feed could be wrong. With each of them the simulation must find something: a check that cannot fail shows
 //! nothing.
 
-use mayfly::ledger::record::{ApprovalOf, Event, Maintained, Record};
+use mayfly::ledger::record::{ApprovalOf, Author, Event, GlassStep, Maintained, Record, Who};
 
 use crate::model::lockable;
 
@@ -52,10 +52,16 @@ pub enum Broken {
     ForgetsTheLine,
     /// Whoever signed out is signed in.
     NobodySignsOut,
+    /// Break-glass is a task like any other.
+    GlassAlone,
+    /// Whoever acts in break-glass changes what lasts.
+    GlassLasts,
+    /// A review of break-glass says nothing.
+    GlassUnreviewed,
 }
 
 impl Broken {
-    pub const ALL: [Broken; 22] = [
+    pub const ALL: [Broken; 25] = [
         Broken::IgnoresRevision,
         Broken::SkipsLocks,
         Broken::ApprovalsAgain,
@@ -78,6 +84,9 @@ impl Broken {
         Broken::AuthorizesAnything,
         Broken::ForgetsTheLine,
         Broken::NobodySignsOut,
+        Broken::GlassAlone,
+        Broken::GlassLasts,
+        Broken::GlassUnreviewed,
     ];
 
     /// The record as a fold with this defect would see it.
@@ -86,6 +95,19 @@ impl Broken {
         let nothing = Event::Maintained(Maintained::default());
         let Some(event) = &mut record.event else { return record };
         match (self, event) {
+            (Broken::GlassAlone, Event::TaskOpened(e)) => e.break_glass = false,
+            (Broken::GlassAlone, Event::Issued(e)) => e.break_glass = false,
+            (Broken::GlassAlone, event @ Event::BreakGlass(_)) => *event = nothing,
+            (Broken::GlassLasts, Event::PolicySet(_) | Event::UpstreamSet(_) | Event::BindingSet(_) | Event::LockLifted(_))
+                if record.request.is_none() =>
+            {
+                record.author = Some(Author { who: Some(Who::LocalUid(0)) });
+            }
+            (Broken::GlassUnreviewed, event @ Event::BreakGlass(_)) => {
+                if matches!(event, Event::BreakGlass(e) if e.step == GlassStep::Reviewed as i32) {
+                    *event = nothing;
+                }
+            }
             (Broken::ReplacesAnything, Event::Issued(e)) if !e.replaces.is_empty() => {
                 e.replaces.clear();
                 record.request = None;

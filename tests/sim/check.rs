@@ -25,6 +25,7 @@ pub fn server(world: &mut World) -> Result<(), Found> {
     credentials(world)?;
     tasks(world)?;
     crate::people::check(world)?;
+    crate::glass::check(world)?;
     let (began, naive) = (world.observer.time_generation, world.time_began(world.observer.head));
     ensure!(began == naive, "time began in generation {began}, by the model in {naive}");
     counts(&world.observer)

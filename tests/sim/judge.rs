@@ -86,7 +86,7 @@ impl Model {
             // The head stays where the group begins: no decision of the group can have seen the group.
             ahead.log.push(Line { seq: IN_GROUP, time, record: Rc::new(record.clone()), valid: true, grant: None });
         }
-        if !ahead.all_asked() {
+        if !ahead.all_asked() || !ahead.asked_for() {
             return Says::Void;
         }
         let activates = |r: &Record| match &r.event {
@@ -127,9 +127,13 @@ impl Model {
             _ => request,
         };
         let decided = match &record.event {
-            Some(Event::TaskOpened(_) | Event::ApprovalDecided(_) | Event::Authorized(_) | Event::LoggedIn(_)) => {
-                self.rules_known(record.revision, time)
-            }
+            Some(
+                Event::TaskOpened(_)
+                | Event::ApprovalDecided(_)
+                | Event::Authorized(_)
+                | Event::LoggedIn(_)
+                | Event::BreakGlass(_),
+            ) => self.rules_known(record.revision, time),
             Some(Event::TaskExtended(x)) => {
                 let approved = self.approval(&x.approval).and_then(|(_, given, _)| given.flatten());
                 self.rules_known(approved.unwrap_or(u64::MAX).min(record.revision), time)
@@ -147,7 +151,11 @@ impl Model {
 
     fn event(&self, event: &Event, record: &Record, time: u64) -> Says {
         let r = record.revision;
+        if self.lasting_from_glass(event, record, time) {
+            return Says::Void;
+        }
         match event {
+            Event::BreakGlass(e) => self.glass_step(e, record, time),
             Event::TaskOpened(t) => self.opens(t, r, time),
             Event::Issued(i) => self.issues(i, r, time),
             Event::TaskExtended(x) => {
@@ -235,7 +243,7 @@ impl Model {
             });
         let ancestor = t.ancestor.is_empty() || self.alive(&t.ancestor, time);
         let behind = t.subject_token.as_ref().is_none_or(|token| t.max_deadline <= token.expires_at) && t.ancestors.len() <= 8;
-        both(yes(bounds && parent && ancestor && behind), self.blocked(&self.opening(t), r, time))
+        both(yes(bounds && parent && ancestor && behind && self.opens_in_glass(t)), self.blocked(&self.opening(t), r, time))
     }
 
     fn issues(&self, i: &Issued, r: u64, time: u64) -> Says {
@@ -262,7 +270,10 @@ impl Model {
             && i.expires_at <= i.renewable_until
             && i.ancestors.len() <= 8;
         let shown = [&i.shown, &i.renews].into_iter().all(|c| c.is_empty() || self.alive(c, time));
-        both(yes(bounds && shown && self.replaces(i, time)), self.blocked(&self.grant(i), rests_on, time))
+        both(
+            yes(bounds && shown && self.replaces(i, time) && self.issued_in_glass(i, t)),
+            self.blocked(&self.grant(i), rests_on, time),
+        )
     }
 }
 

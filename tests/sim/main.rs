@@ -13,6 +13,7 @@ mod controls;
 mod dice;
 mod exhaustive;
 mod feed;
+mod glass;
 mod judge;
 mod make;
 mod model;

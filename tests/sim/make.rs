@@ -103,6 +103,7 @@ pub fn make(world: &mut World, w: usize, op: &Op) {
         Kind::Replace => (crate::change::replaced(world, w, op, &ids[0]).into_iter().map(|r| Some(at(r))).collect(), true),
         Kind::IssueApproved => (vec![crate::approval::used(writer, op, &ids[0]).map(at)], true),
         Kind::Authorize => (vec![crate::acts::authorize(writer, op).map(at)], true),
+        Kind::BreakGlass => (crate::glass::step(writer, op, &ids[0]).into_iter().map(|r| Some(at(r))).collect(), true),
         Kind::SignIn => (crate::people::sign_in(writer, op, &ids[0]).into_iter().map(|r| Some(at(r))).collect(), true),
         Kind::SignOut => (vec![crate::people::sign_out(writer, op).map(at)], false),
         Kind::ReportUses => return crate::acts::report(world, w, op),
@@ -113,7 +114,10 @@ pub fn make(world: &mut World, w: usize, op: &Op) {
             world.propose(w, group, op.once_in(2, 0, 2), false);
             return;
         }
-        _ => (crate::change::changes(world, w, op, &ids).into_iter().map(|r| Some(at(r))).collect(), false),
+        _ => {
+            let by = |r| Some(at(crate::glass::by_somebody(op, r)));
+            (crate::change::changes(world, w, op, &ids).into_iter().map(by).collect(), false)
+        }
     };
     let records: Option<Vec<Record>> = records.into_iter().collect();
     let Some(mut records) = records.filter(|r| !r.is_empty()) else { return };
@@ -195,12 +199,15 @@ fn open(writer: &Writer, op: &Op, id: &[u8], parent: Option<&Task>) -> Option<Re
         ..Default::default()
     };
     crate::people::behind(writer, op, &mut opened);
-    Some(Record::new(Who::SpiffeId(opener.into()), Event::TaskOpened(opened.into())).for_request(request(op, opener)))
+    crate::glass::below(op, &mut opened, parent);
+    let opener = opened.opener.clone();
+    let asked = request(op, &opener);
+    Some(Record::new(Who::SpiffeId(opener), Event::TaskOpened(opened.into())).for_request(asked))
 }
 
 pub fn issue(writer: &Writer, op: &Op, id: &[u8], task: &Task) -> Option<Record> {
     let parts = (task.terms.id, &*task.terms.environment, task.deadline.0);
-    issue_in(writer, op, id, parts)
+    issue_in(writer, op, id, parts).map(|record| crate::glass::within(op, record, task))
 }
 
 fn issue_in(writer: &Writer, op: &Op, id: &[u8], (task, environment, deadline): (TaskId, &str, u64)) -> Option<Record> {
@@ -250,6 +257,9 @@ fn inline(writer: &Writer, op: &Op, ids: &[Vec<u8>; 3]) -> Vec<Record> {
     let Some(Event::TaskOpened(t)) = &opened.event else { return vec![] };
     let Some(id) = TaskId::from_slice(&ids[0]) else { return vec![] };
     let Some(issued) = issue_in(writer, op, &ids[1], (id, &t.environment, t.deadline)) else { return vec![] };
+    let (glass, opener) = (t.break_glass, t.opener.clone());
+    let issued =
+        if glass { with(Record { request: None, ..issued }, |i| (i.caller, i.break_glass) = (opener, true)) } else { issued };
     vec![Record { request: None, ..opened }, issued]
 }
 

@@ -172,7 +172,7 @@ impl Model {
     }
 
     pub fn deadline(&self, id: &[u8]) -> u64 {
-        let mut deadline = self.task(id).map_or(0, |(_, t)| t.deadline);
+        let mut deadline = self.task(id).map_or(0, |(_, t)| self.glass_of(t).map_or(t.deadline, |(end, _)| end));
         for (_, e) in self.now_valid() {
             if let Event::TaskExtended(x) = e
                 && x.task == id
@@ -346,6 +346,7 @@ impl Model {
         let opened = |t: &Vec<u8>| self.task(t).map(|(l, t)| (l.record.revision, self.opening(t)));
         self.phase(id, now) == Phase::Active
             && self.path(id).iter().filter_map(opened).all(|(r, g)| self.covered(&g, r, self.head).is_none())
+            && self.path(id).first().and_then(|root| self.task(root)).is_none_or(|(_, t)| self.joining_stands(t))
     }
 
     /// Whether a credential counts as evidence.

@@ -19,6 +19,7 @@ pub enum Kind {
     IssueApproved,
     Authorize,
     SignIn,
+    BreakGlass,
     // What takes away, and what gives it back.
     Release,
     Revoke,
@@ -61,7 +62,7 @@ pub enum Kind {
 }
 
 /// How often each comes up.
-const WEIGHTS: [(Kind, u32); 45] = [
+const WEIGHTS: [(Kind, u32); 46] = [
     (Kind::OpenRoot, 6),
     (Kind::OpenChild, 5),
     (Kind::Inline, 5),
@@ -74,6 +75,7 @@ const WEIGHTS: [(Kind, u32); 45] = [
     (Kind::IssueApproved, 5),
     (Kind::Authorize, 6),
     (Kind::SignIn, 4),
+    (Kind::BreakGlass, 6),
     (Kind::SignOut, 2),
     (Kind::ReportUses, 4),
     (Kind::Release, 4),

@@ -19,7 +19,7 @@ pub fn ca() -> KeyAdded {
     KeyAdded { key: CA.into(), purpose, state, ..Default::default() }
 }
 
-fn caller(name: &str) -> String {
+pub fn caller(name: &str) -> String {
     format!("spiffe://people.example/people/{name}")
 }
 

@@ -109,6 +109,9 @@ fn terms_of(t: &TaskOpened) -> TaskAsked {
 impl Model {
     /// Where a task stands that waits, or waited: `None` where it never did.
     pub fn waited(&self, t: &TaskOpened, now: u64) -> Option<Phase> {
+        if let Some((_, waits)) = self.glass_of(t) {
+            return Some(if waits { Phase::Pending } else { Phase::Active });
+        }
         if t.approval.is_empty() {
             return None;
         }
@@ -161,7 +164,7 @@ impl Model {
             let of = |e: &Event| matches!(e, Event::ApprovalAsked(a) if a.approval == id && a.of == ApprovalOf::Task as i32);
             self.log.iter().filter(own).any(|l| l.record.event.as_ref().is_some_and(of))
         };
-        opened.into_iter().all(|t| asked(&t.approval))
+        opened.into_iter().all(|t| !t.break_glass && asked(&t.approval))
     }
 
     /// With its approval a task opens as it was decided.
@@ -183,7 +186,7 @@ impl Model {
 
     /// The revision that more time rests on, where it may be had.
     pub fn more_time(&self, x: &TaskExtended, revision: u64, time: u64) -> Option<u64> {
-        let (_, t) = self.task(&x.task)?;
+        let (_, t) = self.task(&x.task).filter(|(_, t)| !t.break_glass)?;
         if x.approval.is_empty() {
             return (t.approval.is_empty() || x.deadline <= self.deadline(&x.task)).then_some(revision);
         }
