@@ -23,7 +23,7 @@ impl Authority {
         let Some(Event::Issued(old)) = &record.event else { return Err(No::Fault(Fault::new("an issuance without its record"))) };
         let task = crate::seq::TaskId::from_slice(&old.task).ok_or_else(|| Fault::new("an issuance without a task"))?;
         let kind = u8::try_from(old.kind).ok().and_then(Kind::from_tag);
-        let of_task = self.ledger.peek(|s| Some(s.tasks.get(&task)?.terms.behalf.as_ref()?.token.clone()));
+        let of_task = self.ledger.peek(|s| s.tasks.get(&task)?.terms.behalf.as_ref()?.token.clone());
         if old.subject.is_some() || old.subject_token != of_task {
             // What its subject may do, the token said then: nobody has shown it again.
             let no =

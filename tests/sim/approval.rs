@@ -106,8 +106,8 @@ impl Model {
         let now = self.upstream(&a.upstream) == Some((a.upstream_version, true))
             && (a.binding.is_empty() || self.binding(&a.binding) == Some((a.binding_version, true)));
         let mut grant = Grant {
+            identities: self.owners(&opening.tasks),
             tasks: opening.tasks,
-            identities: opening.identities.into_iter().skip(1).collect(),
             environment: a.environment.clone(),
             policy: self.policy(&a.environment),
             upstream: a.upstream.clone(),

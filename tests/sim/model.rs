@@ -242,7 +242,7 @@ impl Model {
         if path.iter().any(|t| !self.holds(t).is_empty()) { Phase::Held } else { Phase::Active }
     }
 
-    fn owners(&self, path: &[Vec<u8>]) -> Vec<(String, String)> {
+    pub fn owners(&self, path: &[Vec<u8>]) -> Vec<(String, String)> {
         path.iter().filter_map(|t| self.task(t)).filter_map(|(_, t)| t.owner.as_ref().map(identity)).collect()
     }
 

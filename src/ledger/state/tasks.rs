@@ -201,10 +201,7 @@ impl Tasks {
             heartbeat: opened.heartbeat,
             policy: opened.policy_version,
             svid: opened.svid.clone().map(Arc::new),
-            behalf: opened
-                .subject_token
-                .clone()
-                .map(|token| Arc::new(Behalf { token, actors: opened.actors.clone(), line: opened.ancestors.clone() })),
+            behalf: Behalf::of(opened),
             ancestor: CredentialId::from_slice(&opened.ancestor),
             break_glass: opened.break_glass,
             seq,

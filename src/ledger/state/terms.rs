@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::record::{Allowance, Ancestor, Identity, SvidEvidence, TokenEvidence};
+use crate::ledger::record::{Allowance, Ancestor, Identity, SvidEvidence, TaskOpened, TokenEvidence};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// What a task was opened with. Only its deadline changes later.
@@ -48,15 +48,25 @@ pub struct Terms {
     pub revision: Seq,
 }
 
-/// By what a task is somebody else's.
+/// By what a task is somebody else's: a token, a credential of ours that was shown, or both.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Behalf {
     /// The subject token that it was opened with, or that the task above it rests on.
-    pub token: TokenEvidence,
+    pub token: Option<TokenEvidence>,
     /// The actors, outermost first, where it was itself opened with one.
     pub actors: Vec<Identity>,
-    /// Where the token was a credential of ours: what that rests on, the first of the line first, and itself.
+    /// Where a credential of ours was shown: what that rests on, the first of the line first, and itself.
     pub line: Vec<Ancestor>,
+}
+
+impl Behalf {
+    /// That of a task that is being opened.
+    pub(super) fn of(opened: &TaskOpened) -> Option<Arc<Behalf>> {
+        let behalf =
+            Behalf { token: opened.subject_token.clone(), actors: opened.actors.clone(), line: opened.ancestors.clone() };
+        let some = behalf.token.is_some() || !behalf.actors.is_empty() || !behalf.line.is_empty();
+        some.then(|| Arc::new(behalf))
+    }
 }
 
 impl Terms {

@@ -195,7 +195,7 @@ impl Place {
     /// The subject token that it was opened with: what is issued in it rests on that, too.
     pub fn token(&self) -> Option<&TokenEvidence> {
         match &self.about {
-            About::Open(terms) => terms.behalf.as_deref().map(|behalf| &behalf.token),
+            About::Open(terms) => terms.behalf.as_deref().and_then(|behalf| behalf.token.as_ref()),
             About::New { opened, .. } => opened.subject_token.as_ref(),
         }
     }

@@ -1,7 +1,7 @@
-//! How long rules stay.
+//! How long rules stay, and what they reach through a task.
 
 use super::*;
-use crate::seq::TaskId;
+use crate::seq::{CredentialId, TaskId};
 
 #[test]
 fn the_rule_of_a_task_that_ended_goes_with_the_last_of_what_was_issued_under_it() {
@@ -27,4 +27,27 @@ fn the_rule_of_a_task_that_ended_goes_with_the_last_of_what_was_issued_under_it(
     assert!(log.state.rules.get(&target).is_none(), "the task's deadline is nobody's but its own");
     let again = log.issue(&child);
     assert!(log.put(vec![again])[0].is_err(), "it is over without the rule");
+}
+
+/// With a subject token beside it or without one: what a credential rests on, the task rests on that was opened with it.
+#[test]
+fn a_task_opened_with_a_credential_that_was_shown_ends_with_whoever_that_rests_on() {
+    for target in [Target::Caller("spiffe://a.example/first".into()), Target::Credential(CredentialId::from_bytes([6; 16]))] {
+        let mut log = Log::new();
+        let root = log.opened(&[]);
+        let issue = log.issue(&root);
+        let id = id_of(&issue);
+        log.put(vec![issue])[0].clone().unwrap();
+        let mut opens = log.task(&[]);
+        let task = id_of(&opens);
+        if let Some(Event::TaskOpened(e)) = &mut opens.event {
+            let line = |credential: &[u8], caller: &str| Ancestor { credential: credential.to_vec(), caller: caller.into() };
+            e.ancestors = vec![line(&[6; 16], "spiffe://a.example/first"), line(&id, "spiffe://a.example/agent")];
+            e.ancestor = id;
+        }
+        log.put(vec![opens])[0].clone().unwrap();
+        log.revoke(target.clone(), true);
+        let late = log.issue(&task);
+        assert_eq!(reason(&log.put(vec![late])[0]), Reason::Revoked, "{target}");
+    }
 }

@@ -295,7 +295,7 @@ fn opening_facts(terms: &Terms) -> Facts<'_> {
     };
     facts.credentials.extend(terms.ancestor);
     if let Some(behalf) = terms.behalf.as_deref() {
-        add_lineage(&mut facts, &behalf.line, None, &behalf.actors, Some(&behalf.token));
+        add_lineage(&mut facts, &behalf.line, None, &behalf.actors, behalf.token.as_ref());
     }
     facts.identities.extend(terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
     facts
