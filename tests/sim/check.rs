@@ -157,11 +157,10 @@ fn tasks(world: &World) -> Result<(), Found> {
             RealPhase::Active => Phase::Active,
         };
         ensure!(phase == naive, "a task is {phase:?}, by the model {naive:?}: {t:?}");
-        let opened = model
-            .path(&t.task)
-            .iter()
-            .filter_map(|id| model.task(id))
-            .any(|(l, t)| model.covered(&model.opening(t), l.record.revision, model.head).is_some());
+        let opened =
+            model.path(&t.task).iter().filter_map(|id| model.task(id)).any(|(l, t)| {
+                model.covered(&model.opening(t), l.record.revision, model.head).is_some() || !model.joining_stands(t)
+            });
         ensure!(phase == Phase::Over || state.revoked_by(task).is_some() == opened, "revoked since it was opened: {t:?}");
         ensure!(task.deadline.0 == model.deadline(&t.task), "another deadline: {t:?}");
         let credentials = model.credentials();
