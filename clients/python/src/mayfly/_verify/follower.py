@@ -1,0 +1,298 @@
+"""One who checks credentials and follows revocations.
+
+It accepts only while it knows that it knows everything: snapshot complete, no gap, proof of freshness younger than the feed's maximum age. Time
+is the later of its own clock and what the feed proves, so a clock that is set back revives nothing; rules are dropped by the feed's time alone,
+so a clock that is set forward drops nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from google.protobuf import timestamp_pb2
+
+from ..v1 import feed_pb2, revocation_pb2
+from .reason import Refused
+from .rules import Rules
+from .token import _ID, SEQ_END, Claims
+
+# Ended rules dropped per heartbeat.
+DROP_PER_HEARTBEAT = 4_096
+GENERATION_BITS = 45
+
+Taken = Literal["taken", "gap", "old", "no_snapshot"]
+
+
+class BadFeed(Exception):
+    """The feed sent what is none of its messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment by a clock that may step and by one that never does, milliseconds."""
+
+    wall: int
+    steady: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What holds for every credential, milliseconds (mayfly's limits)."""
+
+    max_ttl: int = 3_600_000
+    skew: int = 30_000
+    feed_max_age: int = 30_000
+
+
+def generation(seq: int) -> int:
+    """The generation that a seq belongs to."""
+    return seq >> GENERATION_BITS
+
+
+def since(later: int, earlier: int) -> int:
+    """The time between, 0 when it is none."""
+    return max(0, later - earlier)
+
+
+class Follower:
+    """What one follower knows. Knows nothing at first, and refuses everything."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.applied = 0
+        self.whole = False
+        self.rules = Rules()
+        self._held: set[str] = set()
+        # The newest proof: when it was made, how long it is good for, and the steady moment that it came.
+        self._proof: tuple[int, int, int] | None = None
+        # The proof that puts time furthest ahead: its time, the steady moment, and its generation.
+        self._ahead: tuple[int, int, int] | None = None
+        self._parts: list[feed_pb2.SnapshotPart] = []
+
+    def needs_snapshot(self) -> None:
+        """The feed goes on with a snapshot: after a gap, or when the server no longer keeps what was missed. One that knows less than was
+        applied is refused: what was seen once is not unseen."""
+        self.whole = False
+
+    def begin_stream(self) -> int | None:
+        """A stream of the feed begins. Where it may go on; `None`: with a snapshot."""
+        self._parts = []
+        return self.applied if self.whole else None
+
+    def take(self, message: feed_pb2.WatchRevocationsResponse, now: Moment) -> Taken:
+        """Takes one message of the feed.
+
+        Raises:
+            BadFeed: it is none.
+        """
+        seq, previous = message.seq, message.previous_seq
+        if seq >= SEQ_END or previous >= SEQ_END:
+            raise BadFeed("a seq above 2^53")
+        match message.WhichOneof("event"):
+            case "snapshot":
+                self._parts.append(message.snapshot)
+                return self._begin(seq) if message.snapshot.last else "taken"
+            case "heartbeat":
+                return self._heartbeat(seq, previous, message.heartbeat, now)
+            case None:
+                raise BadFeed("an event of a sort that is not known")
+            case event:
+                return self._apply(seq, previous, event, message)
+
+    def _begin(self, seq: int) -> Taken:
+        parts, self._parts = self._parts, []
+        rules, held = Rules(), set()
+        for part in parts:
+            for rule in part.rules:
+                _add(rules, rule.targets, rule.seq, _drop_after(rule))
+            for hold in part.holds:
+                held.add(_task_id(hold.task_id))
+        if seq < self.applied:
+            return "old"
+        self._turn_to(seq)
+        self.rules, self._held, self.applied, self.whole = rules, held, seq, True
+        return "taken"
+
+    def _apply(self, seq: int, previous: int, event: str, message: feed_pb2.WatchRevocationsResponse) -> Taken:
+        found: list[tuple[str, Hashable]] = []
+        name = ""
+        if event == "rule":
+            found = [target_key(t) for t in message.rule.targets]
+        elif event in ("hold", "resume"):
+            name = _task_id(getattr(message, event).task_id)
+        missed = self._follows(previous)
+        if missed is not None:
+            return missed
+        if seq <= self.applied:
+            return "old"
+        self._turn_to(seq)
+        if event == "rule":
+            until = _drop_after(message.rule)
+            for sort, key in found:
+                self.rules.add(sort, key, seq, until)
+        elif event == "hold":
+            self._held.add(name)
+        elif event == "resume":
+            self._held.discard(name)
+        # A lock keeps from new grants, and who grants asks the server.
+        self.applied = seq
+        return "taken"
+
+    def _heartbeat(self, head: int, previous: int, beat: feed_pb2.HeartbeatEvent, now: Moment) -> Taken:
+        if not beat.HasField("fresh_at"):
+            raise BadFeed("a heartbeat without its time")
+        fresh_at = _millis(beat.fresh_at)
+        max_age = max(0, beat.max_age.seconds * 1000 + beat.max_age.nanos // 1_000_000)
+        # One that does not say: nothing of an older generation is taken for certain.
+        of_time = beat.time_generation if 0 < beat.time_generation < 256 else generation(head)
+        missed = self._follows(previous)
+        if missed is not None:
+            return missed
+        if head < self.applied:
+            # A replica that has not seen what this follower has proves nothing to it.
+            return "old"
+        self.applied = head
+        if self._ahead is not None and self._ahead[2] < of_time:
+            self._ahead = None
+        if self._proof is None or fresh_at > self._proof[0]:
+            self._proof = (fresh_at, max_age, now.steady)
+        proven = self._proven(now)
+        if proven is None or fresh_at > proven:
+            self._ahead = (fresh_at, now.steady, generation(head))
+        self.rules.expire(fresh_at, DROP_PER_HEARTBEAT)
+        return "taken"
+
+    def _turn_to(self, seq: int) -> None:
+        # Only a new generation's own proof makes it fresh.
+        if generation(seq) > generation(self.applied):
+            self._proof = None
+
+    def _follows(self, previous: int) -> Taken | None:
+        if not self.whole:
+            return "no_snapshot"
+        if previous > self.applied:
+            self.whole = False
+            return "gap"
+        return None
+
+    def time(self, now: Moment) -> int:
+        """Now: the wall clock, but never earlier than what the feed proves."""
+        return max(now.wall, self._proven(now) or 0)
+
+    def _proven(self, now: Moment) -> int | None:
+        if self._ahead is None:
+            return None
+        return self._ahead[0] + since(now.steady, self._ahead[1])
+
+    def fresh(self, now: Moment) -> Refused | None:
+        """Why it does not know whether it knows everything; `None` where it does."""
+        if not self.whole:
+            return Refused("not_whole", "the revocations are not known: begin with a snapshot")
+        if self._proof is None:
+            return Refused("stale", "the revocations are not proven to be known")
+        fresh_at, max_age, came = self._proof
+        age = max(since(now.wall, fresh_at), since(now.steady, came))
+        # A proof that came late, to one whose clock is behind: earlier proofs tell by how much, up to the skew of who made them.
+        proven = self._proven(now)
+        late = 0 if proven is None else since(since(proven, fresh_at), self.bounds.skew)
+        if max(age, late) > min(max_age, self.bounds.feed_max_age):
+            return Refused("stale", f"the revocations are known up to {max(age, late)} ms ago only")
+        return None
+
+    def check(self, c: Claims, kid: str, now: Moment) -> None:
+        """Whether a credential with these claims may be accepted now. Signature, audience and possession are checked elsewhere.
+
+        Raises:
+            Refused: why not.
+        """
+        if self.rules.revokes_key(kid):
+            raise Refused("key_revoked", "its signing key was revoked")
+        if (stale := self.fresh(now)) is not None:
+            raise stale
+        iat, exp = c.raw["iat"] * 1000, c.raw["exp"] * 1000
+        if exp - iat > self.bounds.max_ttl:
+            raise Refused("life", f"a life of {exp - iat} ms is above the maximum TTL")
+        time = self.time(now)
+        if iat > time + self.bounds.skew:
+            raise Refused("not_yet", "it is not good yet")
+        if exp <= time:
+            raise Refused("expired", "it has expired")
+        if (hit := self.rules.covers(c)) is not None:
+            raise Refused("revoked", f"{hit[0].replace('_', '-')} {hit[1]} was revoked")
+        if self._held:
+            for task in c.tasks:
+                if task in self._held:
+                    raise Refused("held", f"{task} is held")
+
+
+def _millis(at: timestamp_pb2.Timestamp) -> int:
+    if at.seconds < 0:
+        raise BadFeed("a time before 1970")
+    return at.seconds * 1000 + at.nanos // 1_000_000
+
+
+def _drop_after(rule: feed_pb2.RuleEvent) -> int | None:
+    return _millis(rule.drop_after) if rule.HasField("drop_after") else None
+
+
+def _task_id(text: str) -> str:
+    if not _ID["task"].match(text):
+        raise BadFeed(f"{text!r}, which is no task id")
+    return text
+
+
+def _add(rules: Rules, targets: Iterable[revocation_pb2.Target], seq: int, until: int | None) -> None:
+    if seq >= SEQ_END:
+        raise BadFeed("a seq above 2^53")
+    for target in targets:
+        sort, key = target_key(target)
+        rules.add(sort, key, seq, until)
+
+
+_PLAIN = {
+    "caller": "caller",
+    "spiffe_id_prefix": "prefix",
+    "trust_domain": "trust_domain",
+    "upstream": "upstream",
+    "binding": "binding",
+    "tool": "tool",
+    "environment": "environment",
+    "signing_key": "signing_key",
+}
+
+
+def target_key(t: revocation_pb2.Target) -> tuple[str, Hashable]:
+    """The sort and key of a target: what a rule is found by.
+
+    Raises:
+        BadFeed: it is of a sort that is not known here, so what it revokes is not known.
+    """
+    match t.WhichOneof("target"):
+        case "credential_id":
+            if not _ID["cred"].match(t.credential_id):
+                raise BadFeed(f"{t.credential_id!r}, which is no credential id")
+            return "credential", t.credential_id
+        case "task_id":
+            return "task", _task_id(t.task_id)
+        case "trust_anchor":
+            return "trust_anchor", t.trust_anchor.sha256.hex()
+        case "subject":
+            # A workload's issuer is written as its trust domain's name or that one's SPIFFE ID.
+            issuer, sub = t.subject.issuer, t.subject.sub
+            return "subject", (issuer.removeprefix("spiffe://") if sub.startswith("spiffe://") else issuer, sub)
+        case "upstream_scope":
+            return "upstream_scope", (t.upstream_scope.upstream, t.upstream_scope.scope)
+        case "policy_below":
+            return "policy_below", (t.policy_below.environment, t.policy_below.version)
+        case "svid":
+            return "svid", (t.svid.trust_domain, t.svid.issuing_key_sha256.hex(), t.svid.serial.hex())
+        case "subject_token":
+            return "subject_token", (t.subject_token.issuer, t.subject_token.id)
+        case "everything":
+            return "everything", True
+        case None:
+            raise BadFeed("a target of a sort that is not known")
+        case name:
+            return _PLAIN[name], getattr(t, name)
