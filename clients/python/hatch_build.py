@@ -39,8 +39,8 @@ class Contract(BuildHookInterface):  # type: ignore[type-arg]
 
 def generate(protos: Path, out: Path) -> None:
     """Runs protoc over the services and all that they import."""
-    import grpc_tools  # noqa: PLC0415
-    from grpc_tools import protoc  # noqa: PLC0415
+    import grpc_tools
+    from grpc_tools import protoc
 
     google = Path(grpc_tools.__file__).parent / "_proto"
     wanted, todo = set(), [f"mayfly/v1/{name}.proto" for name in SERVICES]

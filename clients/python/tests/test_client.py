@@ -104,7 +104,10 @@ async def test_refusals_are_typed(mayfly):
 
 async def test_a_credential_is_renewed_for_all_who_hold_it(mayfly):
     async with mayfly.task("renew", upstreams={"echo": "echo:read"}) as task:
-        async with task.credential("echo", scope="echo:read", ttl=60) as one, task.credential("echo", scope="echo:read", ttl=60) as two:
+        async with (
+            task.credential("echo", scope="echo:read", ttl=60) as one,
+            task.credential("echo", scope="echo:read", ttl=60) as two,
+        ):
             before, ends = one.credential_id, one.expires_at
             await one.renew(ttl=120)
             assert one.credential_id == two.credential_id != before and one.expires_at > ends
@@ -219,7 +222,16 @@ async def test_secrets_are_nowhere_to_be_seen(mayfly, logs, world):
     texts = []
     async with mayfly.credential("echo", **ECHO) as cred:
         token = cred.token.reveal()
-        for value in (cred, cred.token, cred.headers, cred.issued, cred.answer, mayfly, mayfly._leases, mayfly._connection._source.current):
+        for value in (
+            cred,
+            cred.token,
+            cred.headers,
+            cred.issued,
+            cred.answer,
+            mayfly,
+            mayfly._leases,
+            mayfly._connection._source.current,
+        ):
             texts += [repr(value), str(value), f"{value}", f"{value!r:>10}"]
         for value in (cred, cred.token, cred.headers):
             with pytest.raises(TypeError):
@@ -233,7 +245,13 @@ async def test_secrets_are_nowhere_to_be_seen(mayfly, logs, world):
     with pytest.raises(m.MayflyError) as no:
         async with mayfly.credential("echo", scope="echo:read", purpose="p", parent=token + "x"):
             pass
-    texts += [str(no.value), repr(no.value), *(r.getMessage() for r in logs.records), logs.text, (world.home / "server.log").read_text()]
+    texts += [
+        str(no.value),
+        repr(no.value),
+        *(r.getMessage() for r in logs.records),
+        logs.text,
+        (world.home / "server.log").read_text(),
+    ]
     for secret in (token, second, token.rsplit(".", 1)[1], key.splitlines()[1]):
         assert not [t for t in texts if secret in t]
 

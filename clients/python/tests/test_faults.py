@@ -1,4 +1,5 @@
-"""What goes wrong beside us: SVIDs that rotate under load, a server that is killed, certificates of the wrong shape, an agent that is away."""
+"""What goes wrong beside us: SVIDs that rotate under load, a server that is killed, certificates of the wrong shape, an
+agent that is away."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import shutil
 import pytest
 from agent import Agent
 from conftest import until
-from world import SERVER_ID, World, write
+from world import SERVER_ID, write
 
 import mayfly as m
 from mayfly import Mayfly
@@ -44,7 +45,7 @@ async def test_svids_in_files_rotate_under_load_with_no_failed_call(world, tmp_p
         load = Load(mayfly)
         await until(lambda: load.done > 5)
         serials = set()
-        for turn in range(5):
+        for _ in range(5):
             made, done = mayfly._connection.made, load.done
             await asyncio.to_thread(world.svid, "agent/demo", at=tmp_path / "s")
             await until(lambda made=made: mayfly._connection.made > made)
@@ -61,7 +62,7 @@ async def test_the_workload_api_gives_svids_that_rotate_under_load_with_no_faile
     async with Mayfly.from_env(env) as mayfly:
         load = Load(mayfly)
         await until(lambda: load.done > 5)
-        for turn in range(3):
+        for _ in range(3):
             made = mayfly._connection.made
             agent.rotate()
             await until(lambda made=made: mayfly._connection.made > made)
@@ -79,7 +80,11 @@ async def test_the_workload_api_gives_svids_that_rotate_under_load_with_no_faile
 
 
 async def test_an_agent_that_is_away_or_knows_nothing_of_us_is_asked_again(world, tmp_path):
-    env = {"MAYFLY_ADDRESS": world.address, "SPIFFE_ENDPOINT_SOCKET": f"unix://{tmp_path}/agent.sock", "MAYFLY_SERVER_ID": SERVER_ID}
+    env = {
+        "MAYFLY_ADDRESS": world.address,
+        "SPIFFE_ENDPOINT_SOCKET": f"unix://{tmp_path}/agent.sock",
+        "MAYFLY_SERVER_ID": SERVER_ID,
+    }
     async with Mayfly.from_env(env) as mayfly:
 
         async def one():
@@ -210,5 +215,3 @@ async def test_half_a_rotation_is_looked_at_again(world, tmp_path):
         made = mayfly._connection.made
         write(tmp_path / "s" / "svid.pem", chain)
         await until(lambda: mayfly._connection.made > made)
-
-

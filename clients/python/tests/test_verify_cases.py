@@ -7,11 +7,11 @@ import pathlib
 
 import pytest
 from google.protobuf import json_format
+from mayfly.v1 import feed_pb2
 
 from mayfly._verify.follower import BadFeed, Bounds, Moment
 from mayfly._verify.token import Keys
 from mayfly.verify import REASONS, Checker, Refused
-from mayfly.v1 import feed_pb2
 
 FILE = pathlib.Path(__file__).resolve().parents[3] / "tests/vectors/verify/cases.json"
 SHARED = json.loads(FILE.read_text())

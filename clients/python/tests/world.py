@@ -62,10 +62,9 @@ class World:
     def start(self) -> None:
         ready = self.folder / "ready.json"
         ready.unlink(missing_ok=True)
-        log = open(self.home / "server.log", "ab")
         command = [binary(), "dev", "up", "--dir", str(self.folder), "--port", "0"]
-        self.child = subprocess.Popen(command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        log.close()
+        with open(self.home / "server.log", "ab") as log:
+            self.child = subprocess.Popen(command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until = time.monotonic() + 60
         while not ready.exists():
             if self.child.poll() is not None or time.monotonic() > until:
@@ -107,7 +106,7 @@ class World:
     def cli(self, *args: str, name: str = "operator-you", check: bool = True, stdin: str | None = None) -> str:
         """The command line as an operator."""
         command = [binary(), "--config", str(self.folder / f"{name}.toml"), *args]
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=90, input=stdin)
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=90, input=stdin, check=False)
         if check and done.returncode != 0:
             raise RuntimeError(f"{args} ended with {done.returncode}: {done.stderr}")
         return done.stdout
@@ -170,7 +169,8 @@ class World:
                 x509.KeyUsage(digital_signature=True, encipher_only=False, decipher_only=False, **usage), critical=True
             )
             .add_extension(
-                x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH, x509.ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+                x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH, x509.ExtendedKeyUsageOID.CLIENT_AUTH]),
+                critical=False,
             )
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
@@ -180,9 +180,7 @@ class World:
             )
             .sign(ca_key, hashes.SHA256())
         )
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         return certificate.public_bytes(serialization.Encoding.PEM), pem
 
 

@@ -5,8 +5,9 @@
         response = await http.post(f"{cred.base_url}/repos/...", headers=cred.headers)
         cred.used(outcome=response.status_code)
 
-`Mayfly` gets credentials and opens tasks. `mayfly.verify.Verifier` checks them for relying services, `mayfly.asgi.MayflyMiddleware` does it for an ASGI
-application, and `mayfly.mcp` is for servers on the official `mcp` SDK. All of it is asyncio.
+`Mayfly` gets credentials and opens tasks. `mayfly.verify.Verifier` checks them for relying services,
+`mayfly.asgi.MayflyMiddleware` does it for an ASGI application, and `mayfly.mcp` is for servers on the official `mcp` SDK.
+All of it is asyncio.
 """
 
 from __future__ import annotations

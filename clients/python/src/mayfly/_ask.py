@@ -6,7 +6,7 @@ import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import rfc8785
 from google.protobuf import duration_pb2
@@ -63,7 +63,7 @@ def kind_of(kind: Kind | None) -> types_pb2.CredentialKind:
     if kind is None:
         return types_pb2.CREDENTIAL_KIND_UNSPECIFIED
     try:
-        return types_pb2.CredentialKind.Value(f"CREDENTIAL_KIND_{kind.upper()}")
+        return cast("types_pb2.CredentialKind", types_pb2.CredentialKind.Value(f"CREDENTIAL_KIND_{kind.upper()}"))
     except ValueError:
         raise wrong("kind", f"{kind!r} is none that this client knows") from None
 

@@ -27,12 +27,14 @@ IDLE = 5.0
 
 
 class Mayfly:
-    """A client of one mayfly server, as one workload. Nothing is sent before the first call; it belongs to the event loop of that call.
+    """A client of one mayfly server, as one workload. Nothing is sent before the first call; it belongs to the event loop
+    of that call.
 
     Args:
         address: `host:port` (or `https://host:port`) of the server's workload listener.
         identity: the X.509-SVID: `Files` or `WorkloadApi`. One that rotates is taken up by itself, and no call fails for it.
-        server_id: the SPIFFE ID that the server must have. Left out: it must be of our own trust domain and have the address's DNS name.
+        server_id: the SPIFFE ID that the server must have. Left out: it must be of our own trust domain and have the
+            address's DNS name.
         timeout: seconds that one call may take, all its attempts together.
         idle: seconds that a shared credential is kept for the next call when nobody holds it; 0 gives it back at once.
         stream: exchanges go over one stream, for rates of hundreds a second. Those that wait for an approval never do.
@@ -65,8 +67,8 @@ class Mayfly:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **settings: Any) -> Self:
-        """A client by the environment: `MAYFLY_ADDRESS`; `MAYFLY_SVID`, `MAYFLY_KEY` and `MAYFLY_BUNDLE` (files), else `SPIFFE_ENDPOINT_SOCKET`;
-        `MAYFLY_SERVER_ID`; `MAYFLY_TASK`, the task of a server on stdio.
+        """A client by the environment: `MAYFLY_ADDRESS`; `MAYFLY_SVID`, `MAYFLY_KEY` and `MAYFLY_BUNDLE` (files), else
+        `SPIFFE_ENDPOINT_SOCKET`; `MAYFLY_SERVER_ID`; `MAYFLY_TASK`, the task of a server on stdio.
 
         Args:
             env: instead of the process's.
@@ -75,7 +77,7 @@ class Mayfly:
         Raises:
             ValueError: names what is missing, and what would be right.
         """
-        import os  # noqa: PLC0415
+        import os
 
         env = os.environ if env is None else env
         address, identity, server_id = _settings.from_env(env)
@@ -139,18 +141,19 @@ class Mayfly:
     ) -> AsyncIterator[Credential]:
         """A credential for one upstream, given back at the end of the scope.
 
-        Equal requests under way share one exchange; an equal one that comes later gets the same credential until shortly before it ends. One for
-        `arguments`, or with a task of its own, is never shared. It is tried again where that is safe, always as the same request, and never after a
-        denial.
+        Equal requests under way share one exchange; an equal one that comes later gets the same credential until shortly
+        before it ends. One for `arguments`, or with a task of its own, is never shared. It is tried again where that is
+        safe, always as the same request, and never after a denial.
 
         Args:
             upstream: the registered upstream's name.
             scope: 1 to 8 scopes, as a list or as one text with spaces. All are given or none.
             tool: the tool that it is for; it serves for no other.
-            arguments: the arguments of the tool call that it is for, a JSON object; it serves for no others. Only their digest is kept, except
-                sealed while an approval waits.
+            arguments: the arguments of the tool call that it is for, a JSON object; it serves for no others. Only their
+                digest is kept, except sealed while an approval waits.
             purpose: what it is for, at most 512 bytes. Required where the call opens its own task.
-            task: the task's id, as `task_of` gives it. `None` opens one for this call, in the same round trip, that ends with the scope.
+            task: the task's id, as `task_of` gives it. `None` opens one for this call, in the same round trip, that ends
+                with the scope.
             kind: left out: the upstream's only kind.
             ttl: seconds that it is to live, 1 to 3600. Left out: 300. The least of all bounds wins.
             wait_for_approval: seconds to wait, at most 60, where somebody has to approve.
@@ -168,7 +171,8 @@ class Mayfly:
             NotActive, NotFound: the task or upstream is over, or not known to this caller.
             InvalidRequest: a field is wrong, and which.
             LimitReached, Unavailable, TimedOut: no answer within `timeout`.
-            IdentityError, NotAuthenticated, ServerCertificateError: one of the two sides has no certificate that the other accepts.
+            IdentityError, NotAuthenticated, ServerCertificateError: one of the two sides has no certificate that the other
+            accepts.
         """
         self._start()
         ask = _ask.exchange(
@@ -227,12 +231,13 @@ class Mayfly:
             key_bound: everything issued in it must be bound to a key.
             ttl: seconds that it lives. Left out: an hour.
             max_ttl: seconds that it may ever live, extensions included.
-            heartbeat: the dead man's switch, seconds, 5 to 3600: it ends when this process shows no life for so long. The heartbeats are sent in
-                the background.
+            heartbeat: the dead man's switch, seconds, 5 to 3600: it ends when this process shows no life for so long. The
+                heartbeats are sent in the background.
             parent: the task that it is a part of; it is never wider.
             subject_token: on whose behalf.
             parent_credential: a credential of mayfly's that this workload acts under.
-            wait_for_approval: seconds to wait where opening needs an approval; without it the task may come back `PENDING_APPROVAL`.
+            wait_for_approval: seconds to wait where opening needs an approval; without it the task may come back
+                `PENDING_APPROVAL`.
 
         Raises:
             MayflyError: as `credential`.
@@ -270,14 +275,14 @@ class Mayfly:
         await opened._end("CompleteTask", "")
 
     def task_of(self, ctx: object = None) -> str | None:
-        """The task that an MCP tool call belongs to: by the verified inbound token, else by `mayfly/task` in the request's `_meta`, else by
-        `MAYFLY_TASK`. `None` where nothing names one: `credential` then opens one of its own.
+        """The task that an MCP tool call belongs to: by the verified inbound token, else by `mayfly/task` in the request's
+        `_meta`, else by `MAYFLY_TASK`. `None` where nothing names one: `credential` then opens one of its own.
 
         A task's id is a name and no secret: mayfly asks whether this workload may act in it.
 
         Args:
             ctx: the `Context` of the official `mcp` SDK.
         """
-        from .mcp import task_of  # noqa: PLC0415
+        from .mcp import task_of
 
         return task_of(ctx) or self._env_task

@@ -1,4 +1,5 @@
-"""The connection: one gRPC channel for one SVID, replaced without a failed call when the SVID, or the server's certificate, is another."""
+"""The connection: one gRPC channel for one SVID, replaced without a failed call when the SVID, or the server's certificate,
+is another."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ _BACKOFF = wait_random_exponential(multiplier=0.05, max=2)
 
 
 def tryable(error: BaseException) -> bool:
-    """Whether the same request may be sent again: nothing was decided, or the server said when to come back. Never after a denial."""
+    """Whether the same request may be sent again: nothing was decided, or the server said when to come back. Never after a
+    denial."""
     if isinstance(error, errors.LimitReached):
         return error.retry_after is not None
     return isinstance(error, errors.Unavailable) or (
@@ -216,7 +218,9 @@ class Connection:
                 current = self._source.current
                 if current is None or current.fingerprint == link.identity.fingerprint:
                     # Nothing newer to try with.
-                    raise errors.IdentityError(f"mayfly no longer accepts the SVID of {link.identity.spiffe_id}: {error.message}") from None
+                    raise errors.IdentityError(
+                        f"mayfly no longer accepts the SVID of {link.identity.spiffe_id}: {error.message}"
+                    ) from None
             raise error from None
         finally:
             link.leave()

@@ -40,7 +40,8 @@ class Credential:
 
     @property
     def headers(self) -> SecretHeaders:
-        """The header to send, for `headers=` of an HTTP client: to `base_url` and nowhere else. Read it for each request: it follows renewals.
+        """The header to send, for `headers=` of an HTTP client: to `base_url` and nowhere else. Read it for each request:
+        it follows renewals.
 
         Raises:
             TypeError: the kind has no token for a header.
@@ -101,8 +102,9 @@ class Credential:
         self._mayfly._uses.add(self.credential_id, self._tool, outcome_of(outcome), count)
 
     async def renew(self, *, ttl: float | None = None) -> None:
-        """Gets a new credential in place of this one: decided anew, for the same things, never past `issued.renewable_until`. `headers`, `token`
-        and the rest give the new one from then on; the old one stays good until it expires.
+        """Gets a new credential in place of this one: decided anew, for the same things, never past
+        `issued.renewable_until`. `headers`, `token` and the rest give the new one from then on; the old one stays good
+        until it expires.
 
         Args:
             ttl: seconds that the new one is to live; left out: as the old one was asked for.
@@ -116,7 +118,11 @@ class Credential:
 
     def __repr__(self) -> str:
         issued = self._lease.issued
-        return f"<Credential {issued.credential_id} for {issued.upstream} until {issued.expires_at:%H:%M:%S}Z>" if issued else "<Credential>"
+        return (
+            f"<Credential {issued.credential_id} for {issued.upstream} until {issued.expires_at:%H:%M:%S}Z>"
+            if issued
+            else "<Credential>"
+        )
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Credential is not written anywhere: it cannot be pickled")

@@ -152,7 +152,9 @@ class Source(ABC):
             raise IdentityError(f"no X509-SVID within {PATIENCE:.0f} s: {self.wrong}") from None
         assert self.current is not None
         if self.current.not_after <= datetime.now(UTC):
-            raise IdentityError(f"the SVID ended at {self.current.not_after:%Y-%m-%dT%H:%M:%SZ}, and no new one came: {self.wrong}")
+            raise IdentityError(
+                f"the SVID ended at {self.current.not_after:%Y-%m-%dT%H:%M:%SZ}, and no new one came: {self.wrong}"
+            )
         return self.current
 
     def take(self, new: Identity) -> None:
@@ -172,7 +174,8 @@ class Source(ABC):
 
 
 class FileSource(Source):
-    """Files, looked at every two seconds. A pair that does not fit together, half way through its replacement, is looked at again."""
+    """Files, looked at every two seconds. A pair that does not fit together, half way through its replacement, is looked at
+    again."""
 
     def __init__(self, files: Files, poll: float = POLL) -> None:
         super().__init__()

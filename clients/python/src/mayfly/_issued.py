@@ -60,7 +60,8 @@ class AwsKeys:
 
 @dataclass(frozen=True, slots=True)
 class StaticSecret:
-    """A static secret that goes into no header. `value.reveal()` is its bytes as Latin-1 text: `.encode("latin-1")` gives them."""
+    """A static secret that goes into no header. `value.reveal()` is its bytes as Latin-1 text: `.encode("latin-1")` gives
+    them."""
 
     value: Secret
 

@@ -1,4 +1,5 @@
-"""Who holds which credential: one exchange for equal requests, shared until shortly before the end, given back when nobody holds it."""
+"""Who holds which credential: one exchange for equal requests, shared until shortly before the end, given back when nobody
+holds it."""
 
 from __future__ import annotations
 
@@ -20,9 +21,11 @@ from .v1 import task_service_pb2, task_service_pb2_grpc, token_service_pb2, toke
 
 log = logging.getLogger("mayfly")
 
-# How long giving back is waited for at the end of a scope, seconds. It goes on in the background for as long as a call may take.
+# How long giving back is waited for at the end of a scope, seconds. It goes on in the background for as long as a
+# call may take.
 GIVE_BACK_WAIT = 2.0
-# A shared credential is given to nobody new when less than this is left, seconds, or than a fifth of its life; up to twice as much by chance,
+# A shared credential is given to nobody new when less than this is left, seconds, or than a fifth of its life; up to
+# twice as much by chance,
 # so that many servers do not renew at one moment.
 MARGIN = 30.0
 # Different credentials kept for sharing at once.
@@ -234,7 +237,8 @@ class Leases:
                 done = task_service_pb2.CompleteTaskRequest(task_id=lease.issued.task_id)
                 await self._connection.unary(task_service_pb2_grpc.TaskServiceStub, "CompleteTask", done, self._timeout)
             else:
-                # Giving the first of a line back ends those that renewed it; where that one is over, the last is given back itself.
+                # Giving the first of a line back ends those that renewed it; where that one is over,
+                # the last is given back itself.
                 for credential in dict.fromkeys((lease.ids[0], lease.ids[-1])):
                     with contextlib.suppress(errors.NotActive, errors.NotFound):
                         ask = token_service_pb2.ReleaseRequest(credential_id=credential)

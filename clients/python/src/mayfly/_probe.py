@@ -1,7 +1,9 @@
 """A look at the server's certificate before gRPC trusts it.
 
-grpcio has no hook for a SPIFFE check: it knows roots and DNS names. So the certificate is verified here, with the bundle and by its SPIFFE ID,
-and the channel is then opened with that one certificate as its only root. Who answers it is who was checked, whatever its DNS name.
+grpcio has no hook for a SPIFFE check: it knows roots and DNS names. So the certificate is verified here, with the bundle
+and by its SPIFFE ID, and the channel is then opened with that one certificate as its only root. Who answers it is who was
+checked, whatever its
+DNS name.
 """
 
 from __future__ import annotations
@@ -122,9 +124,9 @@ def check(der: bytes, where: str, host: str, identity: Identity, server_id: str 
     names = [n for n in alternatives.get_values_for_type(x509.DNSName) if "*" not in n]
     if not names:
         raise ServerCertificateError(
-            f"the certificate of {found} at {where} has no DNS name beside its URI, and gRPC for Python refuses one with only a URI; "
-            "right would be a DNS name: with SPIRE, `-dns NAME` on the server's registration entry or `dnsNameTemplates` in its "
-            "ClusterSPIFFEID; `mayfly server validate` warns of the same"
+            f"the certificate of {found} at {where} has no DNS name beside its URI, and gRPC for Python refuses one with "
+            "only a URI; right would be a DNS name: with SPIRE, `-dns NAME` on the server's registration entry or "
+            "`dnsNameTemplates` in its ClusterSPIFFEID; `mayfly server validate` warns of the same"
         )
     if server_id is None:
         domain = trust_domain_of(found)

@@ -75,4 +75,6 @@ def from_env(env: Mapping[str, str] | None = None) -> tuple[str, Files | Workloa
         raise ValueError(f"{missing} not set; an SVID from files needs {', '.join(names)}")
     if socket := env.get("SPIFFE_ENDPOINT_SOCKET"):
         return where, WorkloadApi(socket), server_id
-    raise ValueError(f"no identity: set {', '.join(names)} for an SVID in files, or SPIFFE_ENDPOINT_SOCKET for the SPIFFE Workload API")
+    raise ValueError(
+        f"no identity: set {', '.join(names)} for an SVID in files, or SPIFFE_ENDPOINT_SOCKET for the SPIFFE Workload API"
+    )

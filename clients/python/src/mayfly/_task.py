@@ -31,7 +31,8 @@ class Task:
         self._interval = errors.seconds(interval) if message.terms.HasField("heartbeat_interval") else None
         self._beats: asyncio.Task[None] | None = None
         self.ended = asyncio.Event()
-        """Set when mayfly said that the task is over while this side still worked in it: a missed heartbeat, a revocation, a deadline."""
+        """Set when mayfly said that the task is over while this side still worked in it: a missed heartbeat, a revocation,
+        a deadline."""
 
     def _read(self, message: task_pb2.Task) -> None:
         self.id = message.task_id
@@ -53,7 +54,7 @@ class Task:
             deadline: the new one, with its time zone.
             wait_for_approval: seconds to wait where opening needed an approval.
         """
-        from ._ask import duration, request_id  # noqa: PLC0415
+        from ._ask import duration, request_id
 
         ask = task_service_pb2.ExtendTaskRequest(
             task_id=self.id,

@@ -1,4 +1,5 @@
-"""Use reports, sent in the background: bounded, in batches, the rest at the end. What cannot be sent is counted, never waited for."""
+"""Use reports, sent in the background: bounded, in batches, the rest at the end. What cannot be sent is counted, never
+waited for."""
 
 from __future__ import annotations
 
@@ -81,7 +82,8 @@ class Uses:
                 stub = link.stub(audit_service_pb2_grpc.AuditServiceStub)
                 answer = await stub.ReportUse(audit_service_pb2.ReportUseRequest(uses=uses), timeout=CALL)
         except errors.MayflyError as wrong:
-            # What mayfly refused, and what was never sent, was not counted: it may go again. What became of the rest is not known.
+            # What mayfly refused, and what was never sent, was not counted: it may go again. What became
+            # of the rest is not known.
             again = bool(wrong.reason) or not wrong.code
             self._back(uses) if again else self._drop(uses)
             return False

@@ -41,10 +41,10 @@ class MayflyMiddleware:
     Args:
         app: the application.
         verifier: who checks; the application's lifespan enters it.
-        resource: this service's own URL (RFC 8707), `https://host[/path]`. RFC 9728 metadata is at `/.well-known/oauth-protected-resource[/path]`.
-            Left out: the verifier's audience.
-        scopes: the scope that a request needs: by method like `{"GET": "echo:read", "*": "echo:write"}`, or a function of the ASGI scope that gives
-            a scope, empty for none. Left out: none.
+        resource: this service's own URL (RFC 8707), `https://host[/path]`. RFC 9728 metadata is at
+            `/.well-known/oauth-protected-resource[/path]`. Left out: the verifier's audience.
+        scopes: the scope that a request needs: by method like `{"GET": "echo:read", "*": "echo:write"}`, or a function of
+            the ASGI scope that gives a scope, empty for none. Left out: none.
         public: paths that need no credential, like `/healthz`.
         scopes_supported: for the metadata. Left out: those of `scopes`, where that is a mapping.
     """
@@ -193,7 +193,8 @@ def bearer(scope: Scope) -> Secret | None:
 
 
 def certificate_sha256(scope: Scope) -> bytes:
-    """SHA-256 of the client certificate of the TLS session, as the ASGI TLS extension gives it; empty where the server does not tell. Never from a
+    """SHA-256 of the client certificate of the TLS session, as the ASGI TLS extension gives it; empty where the server does
+    not tell. Never from a
     header: anybody could write one."""
     chain = ((scope.get("extensions") or {}).get("tls") or {}).get("client_cert_chain") or ()
     for pem in chain:

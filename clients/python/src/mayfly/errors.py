@@ -1,7 +1,7 @@
 """What can go wrong, typed. Everything raised by this package for a server's answer is a `MayflyError`.
 
-A refusal is a correct "no" and says why: `reason` from mayfly's closed list, the `rule` that refused, and the `way_out`: who can change that
-and the command to ask for it. No message holds a token, a key or an argument.
+A refusal is a correct "no" and says why: `reason` from mayfly's closed list, the `rule` that refused, and the `way_out`:
+who can change that and the command to ask for it. No message holds a token, a key or an argument.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ class IdentityError(MayflyError):
 
 
 class ServerCertificateError(MayflyError):
-    """The server's certificate is not one that can be accepted: another SPIFFE ID, another trust domain, or no DNS name beside the URI."""
+    """The server's certificate is not one that can be accepted: another SPIFFE ID, another trust domain, or no DNS name
+    beside the URI."""
 
 
 class Closed(MayflyError):

@@ -1,12 +1,15 @@
-"""For servers on the official `mcp` SDK: the task of a tool call, and the check of inbound tokens. The SDK is not needed to import this."""
+"""For servers on the official `mcp` SDK: the task of a tool call, and the check of inbound tokens. The SDK is not needed to
+import this."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ._secret import Secret
+from .errors import MayflyError
 
 if TYPE_CHECKING:
     from mcp.server.auth.provider import AccessToken
@@ -23,6 +26,21 @@ def task_of(ctx: object) -> str | None:
     """The task that a tool call belongs to: by the verified inbound token, else by `_meta`. See `Mayfly.task_of`."""
     request = getattr(ctx, "request_context", None) if ctx is not None else None
     return _by_token(request) or _by_meta(getattr(request, "meta", None))
+
+
+@contextmanager
+def tool_errors() -> Iterator[None]:
+    """Tells the agent why mayfly said no: the SDK hides the text of every other exception from it. No message holds a secret.
+
+    Raises:
+        ToolError: for a `MayflyError` in its scope.
+    """
+    from mcp.server.mcpserver.exceptions import ToolError
+
+    try:
+        yield
+    except MayflyError as no:
+        raise ToolError(str(no)) from no
 
 
 def _by_token(request: object) -> str | None:
@@ -66,9 +84,9 @@ class TokenVerifier:
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """The SDK's view of a good token; `None` for one that is not."""
-        from mcp.server.auth.provider import AccessToken  # noqa: PLC0415
+        from mcp.server.auth.provider import AccessToken
 
-        from .verify import Refused  # noqa: PLC0415
+        from .verify import Refused
 
         try:
             good = self._verifier.check(Secret(token))

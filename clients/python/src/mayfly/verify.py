@@ -1,7 +1,7 @@
 """For relying services: checks credentials offline, and follows revocations. Fails closed.
 
-Signing-key rules are asked first, then signature, issuer, audience, life and possession, then the rules against the token's decision revision, then
-what the use needs. Without a whole and fresh feed everything is refused.
+Signing-key rules are asked first, then signature, issuer, audience, life and possession, then the rules against the token's
+decision revision, then what the use needs. Without a whole and fresh feed everything is refused.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ class Verified:
         Args:
             scope: a scope that it must have.
             tool: the tool that calls; compared where the credential names one.
-            arguments: the arguments of this call, compared where the credential names some. Who acts on arguments gives them, or what was approved
-                for one call serves for any.
+            arguments: the arguments of this call, compared where the credential names some. Who acts on arguments gives
+                them, or what was approved for one call serves for any.
             arguments_digest: their `mayfly.arguments_sha256` instead.
 
         Raises:
@@ -245,7 +245,8 @@ class Verifier:
         await self.aclose()
 
     async def start(self, wait: float = 10.0) -> None:
-        """Begins to follow, and waits up to `wait` seconds until it is ready. Where it is not by then it goes on trying, and refuses everything."""
+        """Begins to follow, and waits up to `wait` seconds until it is ready. Where it is not by then it goes on trying,
+        and refuses everything."""
         if self._task is None:
             self._mayfly._start()
             self._task = asyncio.create_task(self._follow(), name="mayfly-follow")
@@ -275,7 +276,8 @@ class Verifier:
         Args:
             token: the token as it was received.
             scope, tool, arguments: as `Verified.require`.
-            certificate_sha256: SHA-256 of the client certificate of the TLS session that it came over, never of one that a header names.
+            certificate_sha256: SHA-256 of the client certificate of the TLS session that it came over, never of one that a
+            header names.
 
         Raises:
             Refused: with its reason from the closed list.

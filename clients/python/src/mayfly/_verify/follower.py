@@ -1,13 +1,14 @@
 """One who checks credentials and follows revocations.
 
-It accepts only while it knows that it knows everything: snapshot complete, no gap, proof of freshness younger than the feed's maximum age. Time
-is the later of its own clock and what the feed proves, so a clock that is set back revives nothing; rules are dropped by the feed's time alone,
-so a clock that is set forward drops nothing.
+It accepts only while it knows that it knows everything: snapshot complete, no gap, proof of freshness younger than the
+feed's maximum age. Time is the later of its own clock and what the feed proves, so a clock that is set back revives
+nothing; rules are dropped by
+the feed's time alone, so a clock that is set forward drops nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,11 +17,12 @@ from google.protobuf import timestamp_pb2
 from ..v1 import feed_pb2, revocation_pb2
 from .reason import Refused
 from .rules import Rules
-from .token import _ID, SEQ_END, Claims
+from .token import _ID, SCHEME, SEQ_END, Claims, named
 
 # Ended rules dropped per heartbeat.
 DROP_PER_HEARTBEAT = 4_096
 GENERATION_BITS = 45
+NUL = "\0"
 
 Taken = Literal["taken", "gap", "old", "no_snapshot"]
 
@@ -72,8 +74,8 @@ class Follower:
         self._parts: list[feed_pb2.SnapshotPart] = []
 
     def needs_snapshot(self) -> None:
-        """The feed goes on with a snapshot: after a gap, or when the server no longer keeps what was missed. One that knows less than was
-        applied is refused: what was seen once is not unseen."""
+        """The feed goes on with a snapshot: after a gap, or when the server no longer keeps what was missed. One that knows
+        less than was applied is refused: what was seen once is not unseen."""
         self.whole = False
 
     def begin_stream(self) -> int | None:
@@ -106,7 +108,10 @@ class Follower:
         rules, held = Rules(), set()
         for part in parts:
             for rule in part.rules:
-                _add(rules, rule.targets, rule.seq, _drop_after(rule))
+                if rule.seq >= SEQ_END:
+                    raise BadFeed("a seq above 2^53")
+                for target in rule.targets:
+                    aim(target)(rules, rule.seq, _drop_after(rule))
             for hold in part.holds:
                 held.add(_task_id(hold.task_id))
         if seq < self.applied:
@@ -116,10 +121,10 @@ class Follower:
         return "taken"
 
     def _apply(self, seq: int, previous: int, event: str, message: feed_pb2.WatchRevocationsResponse) -> Taken:
-        found: list[tuple[str, Hashable]] = []
+        aims: list[Callable[[Rules, int, int | None], None]] = []
         name = ""
         if event == "rule":
-            found = [target_key(t) for t in message.rule.targets]
+            aims = [aim(t) for t in message.rule.targets]
         elif event in ("hold", "resume"):
             name = _task_id(getattr(message, event).task_id)
         missed = self._follows(previous)
@@ -130,8 +135,8 @@ class Follower:
         self._turn_to(seq)
         if event == "rule":
             until = _drop_after(message.rule)
-            for sort, key in found:
-                self.rules.add(sort, key, seq, until)
+            for put in aims:
+                put(self.rules, seq, until)
         elif event == "hold":
             self._held.add(name)
         elif event == "resume":
@@ -194,7 +199,8 @@ class Follower:
             return Refused("stale", "the revocations are not proven to be known")
         fresh_at, max_age, came = self._proof
         age = max(since(now.wall, fresh_at), since(now.steady, came))
-        # A proof that came late, to one whose clock is behind: earlier proofs tell by how much, up to the skew of who made them.
+        # A proof that came late, to one whose clock is behind: earlier proofs tell by how much, up to the
+        # skew of who made them.
         proven = self._proven(now)
         late = 0 if proven is None else since(since(proven, fresh_at), self.bounds.skew)
         if max(age, late) > min(max_age, self.bounds.feed_max_age):
@@ -219,8 +225,9 @@ class Follower:
             raise Refused("not_yet", "it is not good yet")
         if exp <= time:
             raise Refused("expired", "it has expired")
-        if (hit := self.rules.covers(c)) is not None:
-            raise Refused("revoked", f"{hit[0].replace('_', '-')} {hit[1]} was revoked")
+        hit = self.rules.covers(c.names, c.environment, c.policy, c.revision)
+        if hit is not None:
+            raise Refused("revoked", f"{hit.replace(NUL, ' ')} was revoked")
         if self._held:
             for task in c.tasks:
                 if task in self._held:
@@ -243,56 +250,58 @@ def _task_id(text: str) -> str:
     return text
 
 
-def _add(rules: Rules, targets: Iterable[revocation_pb2.Target], seq: int, until: int | None) -> None:
-    if seq >= SEQ_END:
-        raise BadFeed("a seq above 2^53")
-    for target in targets:
-        sort, key = target_key(target)
-        rules.add(sort, key, seq, until)
-
-
+# The targets that are one text, and the word that stands before it in their names.
 _PLAIN = {
     "caller": "caller",
     "spiffe_id_prefix": "prefix",
-    "trust_domain": "trust_domain",
+    "trust_domain": "trust-domain",
     "upstream": "upstream",
     "binding": "binding",
     "tool": "tool",
     "environment": "environment",
-    "signing_key": "signing_key",
 }
 
 
-def target_key(t: revocation_pb2.Target) -> tuple[str, Hashable]:
-    """The sort and key of a target: what a rule is found by.
+def aim(t: revocation_pb2.Target) -> Callable[[Rules, int, int | None], None]:
+    """Puts a rule of this target into force, by its seq and until when.
 
     Raises:
         BadFeed: it is of a sort that is not known here, so what it revokes is not known.
     """
     match t.WhichOneof("target"):
+        case "signing_key":
+            return lambda rules, seq, until: rules.add_key(t.signing_key)
+        case "policy_below":
+            below = t.policy_below
+            return lambda rules, seq, until: rules.add_policy(below.environment, below.version, seq, until)
+        case None:
+            raise BadFeed("a target of a sort that is not known")
+        case sort:
+            name = _name(sort, t)
+            return lambda rules, seq, until: rules.add(name, seq, until)
+
+
+def _name(sort: str, t: revocation_pb2.Target) -> str:
+    match sort:
         case "credential_id":
             if not _ID["cred"].match(t.credential_id):
                 raise BadFeed(f"{t.credential_id!r}, which is no credential id")
-            return "credential", t.credential_id
+            return f"credential:{t.credential_id}"
         case "task_id":
-            return "task", _task_id(t.task_id)
+            return f"task:{_task_id(t.task_id)}"
         case "trust_anchor":
-            return "trust_anchor", t.trust_anchor.sha256.hex()
+            return f"trust-anchor:{t.trust_anchor.sha256.hex()}"
         case "subject":
             # A workload's issuer is written as its trust domain's name or that one's SPIFFE ID.
             issuer, sub = t.subject.issuer, t.subject.sub
-            return "subject", (issuer.removeprefix("spiffe://") if sub.startswith("spiffe://") else issuer, sub)
+            return named("subject", issuer.removeprefix(SCHEME) if sub.startswith(SCHEME) else issuer, sub)
         case "upstream_scope":
-            return "upstream_scope", (t.upstream_scope.upstream, t.upstream_scope.scope)
-        case "policy_below":
-            return "policy_below", (t.policy_below.environment, t.policy_below.version)
+            return named("upstream-scope", t.upstream_scope.upstream, t.upstream_scope.scope)
         case "svid":
-            return "svid", (t.svid.trust_domain, t.svid.issuing_key_sha256.hex(), t.svid.serial.hex())
+            return named("svid", t.svid.trust_domain, t.svid.issuing_key_sha256.hex(), t.svid.serial.hex())
         case "subject_token":
-            return "subject_token", (t.subject_token.issuer, t.subject_token.id)
+            return named("subject-token", t.subject_token.issuer, t.subject_token.id)
         case "everything":
-            return "everything", True
-        case None:
-            raise BadFeed("a target of a sort that is not known")
-        case name:
-            return _PLAIN[name], getattr(t, name)
+            return "everything"
+        case _:
+            return f"{_PLAIN[sort]}:{getattr(t, sort)}"

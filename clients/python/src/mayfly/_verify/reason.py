@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Reason = Literal[
-    "too_long", "malformed", "algorithm", "typ", "header_parameter", "key_revoked", "unknown_key", "signature", "claims", "newer_version",
-    "issuer", "audience", "expired", "not_yet", "life", "possession", "not_whole", "stale", "revoked", "held", "scope", "tool", "arguments",
+    "too_long", "malformed", "algorithm", "typ", "header_parameter", "key_revoked", "unknown_key", "signature", "claims",
+    "newer_version", "issuer", "audience", "expired", "not_yet", "life", "possession", "not_whole", "stale", "revoked",
+    "held", "scope", "tool", "arguments",
 ]  # fmt: skip
 REASONS: tuple[Reason, ...] = get_args(Reason)
 # The token is good, and not for this: 403.

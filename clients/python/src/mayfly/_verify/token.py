@@ -1,4 +1,5 @@
-"""A token taken apart and read strictly: what is not known to be right is refused. Order and meaning are those of mayfly's own verifier."""
+"""A token taken apart and read strictly: what is not known to be right is refused. Order and meaning are those of mayfly's
+own verifier."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import binascii
 import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ from .reason import Refused
 TOKEN_BYTES = 128 * 1024
 # Deepest task path, most ancestors, and longest chain of actors.
 DEPTH = 8
+SCHEME = "spiffe://"
 OWN = "https://mayfly.dev/claims"
 OWN_VERSION = 1
 TYP = "at+jwt"
@@ -156,7 +158,11 @@ class Keys:
         if parts.kid not in self._keys:
             raise Refused("unknown_key", f"the issuer has no key {shown(parts.kid)}")
         try:
-            signature, signed, key = unbase64url(parts.signature.encode("ascii")), parts.signed.encode("ascii"), self._keys[parts.kid]
+            signature, signed, key = (
+                unbase64url(parts.signature.encode("ascii")),
+                parts.signed.encode("ascii"),
+                self._keys[parts.kid],
+            )
         except ValueError:
             raise Refused("signature", "the signature does not fit") from None
         if key is None or len(signature) != 64 or not _ES256.verify(signed, key, signature):
@@ -208,6 +214,7 @@ class Claims:
         "credentials",
         "environment",
         "identities",
+        "known_names",
         "policy",
         "raw",
         "revision",
@@ -221,6 +228,10 @@ class Claims:
         "version",
     )
 
+    raw: dict[str, Any]
+    tool: str
+    upstream: str
+
     def __init__(self, data: bytes) -> None:
         try:
             self._read(from_json(data))
@@ -231,12 +242,26 @@ class Claims:
         if type(raw) is not dict:
             raise ValueError("no JSON object")
         self.raw = raw
+        self.known_names: frozenset[str] | None = None
         own = raw[OWN]
         sub, client, jti = raw["sub"], raw["client_id"], raw["jti"]
         version, self.revision, self.policy = own["v"], own["r"], own["policy_version"]
         domain, environment, upstream, scope = own["trust_domain"], own["environment"], own["upstream"], raw["scope"]
         self.binding, self.tool, arguments = own.get("binding", ""), own.get("tool", ""), own.get("arguments", "")
-        for text in (raw["iss"], sub, raw["aud"], client, jti, scope, domain, environment, upstream, self.binding, self.tool, arguments):
+        for text in (
+            raw["iss"],
+            sub,
+            raw["aud"],
+            client,
+            jti,
+            scope,
+            domain,
+            environment,
+            upstream,
+            self.binding,
+            self.tool,
+            arguments,
+        ):
             if type(text) is not str:
                 raise ValueError("a claim that is no text")
         for number in (raw["exp"], raw["iat"], raw["nbf"], self.policy, self.revision, version):
@@ -317,6 +342,48 @@ class Claims:
             self.identities.append(pair)
             act = act.get("act")
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Every target that a revocation of this can have, by the name that rules give it; a key's and a policy's aside."""
+        if self.known_names is None:
+            self.known_names = frozenset(self._names())
+        return self.known_names
+
+    def _names(self) -> Iterator[str]:
+        yield "everything"
+        for name in self.credentials:
+            yield f"credential:{name}"
+        for name in self.tasks:
+            yield f"task:{name}"
+        for issuer, sub in self.identities:
+            if issuer:
+                yield named("subject", issuer, sub)
+            if sub.startswith(SCHEME):
+                yield f"caller:{sub}"
+                yield f"trust-domain:{trust_domain_of(sub)}"
+                parts = sub.split("/")
+                for end in range(3, len(parts) + 1):
+                    yield "prefix:" + "/".join(parts[:end])
+        if self.svid is not None:
+            anchor, issuing_key, serial = self.svid
+            yield f"trust-anchor:{anchor}"
+            yield f"trust-domain:{self.trust_domain}"
+            yield named("svid", self.trust_domain, issuing_key, serial)
+        if self.subject_token is not None:
+            yield named("subject-token", *self.subject_token)
+        if self.upstream:
+            yield f"upstream:{self.upstream}"
+            for scope in self.scopes:
+                yield named("upstream-scope", self.upstream, scope)
+        for sort, name in (("binding", self.binding), ("tool", self.tool), ("environment", self.environment)):
+            if name:
+                yield f"{sort}:{name}"
+
+
+def named(sort: str, *parts: str) -> str:
+    """The name of a target of several parts. No name that is registered has a control character between its parts."""
+    return f"{sort}:" + "\0".join(parts)
+
 
 def _cnf(cnf: Any) -> None:
     if cnf is not None:
@@ -328,7 +395,7 @@ def _cnf(cnf: Any) -> None:
 
 def trust_domain_of(spiffe_id: str) -> str:
     """The trust domain in a SPIFFE ID; empty for what is none."""
-    return spiffe_id[9:].split("/", 1)[0] if spiffe_id.startswith("spiffe://") else ""
+    return spiffe_id[len(SCHEME) :].split("/", 1)[0] if spiffe_id.startswith(SCHEME) else ""
 
 
 def fits(c: Claims, issuer: str, audience: str, now: int, max_ttl: int, skew: int, certificate: bytes) -> None:
@@ -345,7 +412,8 @@ def fits(c: Claims, issuer: str, audience: str, now: int, max_ttl: int, skew: in
     if raw["aud"] != audience:
         raise Refused("audience", f"aud {shown(raw['aud'])} is not this service")
     exp, iat = raw["exp"], raw["iat"]
-    # A key rule is the only one that a stolen key cannot get round, and it may take a while to come: until then nothing lives longer.
+    # A key rule is the only one that a stolen key cannot get round, and it may take a while to come: until then
+    # nothing lives longer.
     if not 0 < (exp - iat) * 1000 <= max_ttl:
         raise Refused("life", f"its life of {max(0, exp - iat)} s is longer than the issuer allows")
     # Skew is given where it waits for a beginning, never where it would put off an end.
