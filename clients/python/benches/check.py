@@ -19,6 +19,7 @@ from mayfly.v1 import feed_pb2, revocation_pb2, types_pb2
 
 from mayfly._verify.follower import Bounds, Follower, Moment
 from mayfly._verify.token import OWN, Claims, Parts, fits, payload
+from mayfly.verify import VERIFIED, Checker
 
 CREDENTIALS, RULES = (int(a) for a in (*sys.argv[1:], *("1000000", "10000")[len(sys.argv) - 1 :]))
 SAMPLE = 20_000
@@ -130,6 +131,15 @@ def main() -> None:
             fits(claims, ISSUER, AUDIENCE, known.time(now), bounds.max_ttl, bounds.skew, b"")
             known.check(claims, kid, now)
 
+    checker = Checker(ISSUER, AUDIENCE)
+    checker.follower = known
+    for text, claims in zip(tokens[:VERIFIED], read, strict=False):
+        checker._good[hashlib.sha256(text.encode()).digest()] = (claims, kid)
+
+    def again() -> None:
+        for text in tokens[:VERIFIED]:
+            checker.check(text, now)
+
     def whole() -> None:
         for text in tokens:
             parts = Parts(text)
@@ -138,20 +148,21 @@ def main() -> None:
             fits(claims, ISSUER, AUDIENCE, known.time(now), bounds.max_ttl, bounds.skew, b"")
             known.check(claims, parts.kid, now)
 
-    def timed(work) -> str:
+    def timed(work, count: int = len(tokens)) -> str:
         work()
         rounds = []
         for _ in range(7):
             began = time.process_time()
             work()
-            rounds.append((time.process_time() - began) / len(tokens))
+            rounds.append((time.process_time() - began) / count)
         return median_of(rounds)
 
     gc.freeze()
     print(f"{CREDENTIALS:,} credentials, {RULES:,} rules, {len(tokens[0])} bytes of token; all accepted")
-    print(f"rules and freshness of a token that was read   {timed(rules_alone)}")
-    print(f"issuer, audience, life and rules of the same   {timed(resolved)}")
-    print(f"everything but the signature, from the text    {timed(whole)}")
+    print(f"rules and freshness of a token that was read    {timed(rules_alone)}")
+    print(f"issuer, audience, life and rules of the same    {timed(resolved)}")
+    print(f"a token that was verified before, from its text {timed(again, min(VERIFIED, len(tokens)))}")
+    print(f"everything but the signature, of a new token     {timed(whole)}")
 
 
 if __name__ == "__main__":

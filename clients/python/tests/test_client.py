@@ -10,7 +10,7 @@ import time
 
 import pytest
 from conftest import until
-from world import DOMAIN, SERVER_ID, free_port
+from world import DOMAIN, SERVER_ID, World, free_port
 
 import mayfly as m
 from mayfly import Files, Mayfly
@@ -120,6 +120,17 @@ async def test_a_cached_credential_is_given_to_nobody_shortly_before_its_end(may
             await asyncio.sleep(1.7)
             async with task.credential("echo", scope="echo:read", ttl=2) as two:
                 assert two.credential_id != first and two.expires_in > 1
+
+
+async def test_a_shared_credential_that_an_upstream_refused_is_given_to_nobody_new(mayfly):
+    async with mayfly.task("doubt", upstreams={"echo": "echo:read"}) as task:
+        async with task.credential("echo", scope="echo:read") as one:
+            one.used(outcome=401)
+            async with task.credential("echo", scope="echo:read") as two:
+                assert two.credential_id != one.credential_id
+                async with task.credential("echo", scope="echo:read") as three:
+                    assert three.credential_id == two.credential_id
+        assert not [lease for lease in mayfly._leases._all if lease.holders]
 
 
 async def test_whoever_is_cancelled_leaves_the_others_waiting(mayfly):
@@ -256,12 +267,44 @@ async def test_secrets_are_nowhere_to_be_seen(mayfly, logs, world):
         assert not [t for t in texts if secret in t]
 
 
-async def test_an_approval_is_waited_for(mayfly, world):
-    with pytest.raises(m.MayflyError) as no:
-        async with mayfly.credential("echo", scope="echo:admin", tool="wipe", arguments={"all": True}, purpose="wipe", ttl=60):
-            pass
-    if not isinstance(no.value, m.ApprovalNeeded):
-        pytest.skip(f"this policy asks for no approval: {no.value}")
+APPROVED = """
+@id("agents-open-tasks-for-what-is-approved")
+permit (principal in Role::"agent", action == Action::"OpenTask", resource in Environment::"dev");
+
+@id("sensitive-scopes-are-approved")
+forbid (principal, action == Action::"Exchange", resource)
+when { context.sensitive } unless { context.approvals.count >= 1 };
+"""
+
+
+async def test_an_approval_is_named_waited_for_and_bound_to_its_arguments(tmp_path):
+    world = World(tmp_path, policy=APPROVED)
+    try:
+        async with Mayfly.from_env(world.svid("agent/demo", at=tmp_path / "s")) as mayfly:
+
+            def wipe(what, **more):
+                ask = {"scope": "echo:admin", "tool": "wipe", "arguments": {"what": what}, "purpose": "wipe", "ttl": 60}
+                return mayfly.credential("echo", **ask, **more)
+
+            with pytest.raises(m.ApprovalNeeded) as no:
+                async with wipe("all"):
+                    pass
+            assert no.value.approval_id.startswith("appr_") and no.value.reason == "APPROVAL_NEEDED"
+
+            async def approve():
+                await asyncio.sleep(0.5)
+                await asyncio.to_thread(world.cli, "approval", "give", no.value.approval_id, "--reason", "as agreed")
+
+            approving = asyncio.create_task(approve())
+            async with wipe("all", wait_for_approval=20) as cred:
+                assert cred.issued.approval_id == no.value.approval_id and cred.expires_in > 40
+            await approving
+            with pytest.raises(m.ApprovalNeeded) as other:
+                async with wipe("some"):
+                    pass
+            assert other.value.approval_id != no.value.approval_id
+    finally:
+        world.stop()
 
 
 async def test_no_server_is_unavailable_within_the_deadline(world, tmp_path):

@@ -182,6 +182,16 @@ async def test_the_middleware_guards_any_asgi_application(mayfly, verifier):
         MayflyMiddleware(plain, verifier, resource="api.example")
 
 
+async def test_a_method_without_a_scope_is_refused(mayfly, verifier):
+    app = MayflyMiddleware(plain, verifier, scopes={"GET": "echo:read"})
+    async with client_of(app) as http, mayfly.credential("echo", scope="echo:read", purpose="methods") as cred:
+        for method, status in (("GET", 200), ("HEAD", 200), ("POST", 403), ("DELETE", 403)):
+            assert (await http.request(method, "/", headers=cred.headers)).status_code == status, method
+    app = MayflyMiddleware(plain, verifier, scopes={"GET": "echo:write"})
+    async with client_of(app) as http, mayfly.credential("echo", scope="echo:read", purpose="methods") as cred:
+        assert (await http.head("/", headers=cred.headers)).status_code == 403
+
+
 async def test_one_whose_feed_is_not_known_answers_503_and_keeps_nobodys_token_for_bad(mayfly, world, tmp_path):
     async with Mayfly.from_env(world.svid("service/echo", at=tmp_path / "s")) as client:
         verifier = Verifier(client, issuer=ISSUER, audience=AUDIENCE, upstreams=["echo"], follower="not started")

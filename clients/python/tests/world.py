@@ -40,8 +40,9 @@ def spiffe_id(name: str) -> str:
 class World:
     """`mayfly dev up` in a folder, its echo upstream at a port of ours."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, policy: str = "") -> None:
         self.home = folder
+        self.policy = policy
         self.folder = folder / "world"
         self.echo_port = free_port()
         self._prepare()
@@ -56,7 +57,9 @@ class World:
         upstreams = self.folder / "policy" / "upstreams"
         upstreams.mkdir(parents=True)
         (self.folder / MARKER).write_text("A dev world of mayfly.\n")
-        text = (PROJECT / "src/cli/samples/upstreams/echo.toml").read_text()
+        samples = PROJECT / "src/cli/samples"
+        (self.folder / "policy/policy.cedar").write_text((samples / "policy.cedar").read_text() + self.policy)
+        text = (samples / "upstreams/echo.toml").read_text()
         (upstreams / "echo.toml").write_text(text.replace("http://127.0.0.1:7780", f"http://127.0.0.1:{self.echo_port}"))
 
     def start(self) -> None:

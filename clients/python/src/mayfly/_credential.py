@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ._issued import Answer, BearerToken, Issued
 from ._leases import Lease
 from ._secret import Secret, SecretHeaders
-from ._uses import Outcome, outcome_of
+from ._uses import REFUSED, Outcome, outcome_of
 from .errors import Closed
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class Credential:
 
     def used(self, outcome: int | Outcome | None = None, *, count: int = 1) -> None:
         """Reports a use, in the background. mayfly takes reports from servers of the upstream only, and folds them by minute.
+        One that was refused is given to nobody new: the next call asks mayfly again.
 
         Args:
             outcome: an HTTP status, or `"accepted"`, `"refused"`, `"failed"` (let through, and failed). Left out: accepted.
@@ -99,7 +100,10 @@ class Credential:
         """
         if count < 1:
             raise ValueError(f"count is {count}; right would be at least 1")
-        self._mayfly._uses.add(self.credential_id, self._tool, outcome_of(outcome), count)
+        how = outcome_of(outcome)
+        self._mayfly._uses.add(self.credential_id, self._tool, how, count)
+        if how == REFUSED:
+            self._mayfly._leases.doubt(self._lease)
 
     async def renew(self, *, ttl: float | None = None) -> None:
         """Gets a new credential in place of this one: decided anew, for the same things, never past

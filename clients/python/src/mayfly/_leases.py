@@ -201,6 +201,7 @@ class Leases:
 
     def _unheld(self, lease: Lease) -> None:
         if lease.issued is None or lease.ended:
+            self._all.discard(lease)
             return
         kept = lease.key is not None and self._shared.get(lease.key) is lease and lease.fresh
         if kept and self._idle > 0 and not self._closed:
@@ -248,6 +249,11 @@ class Leases:
             return
         except errors.MayflyError as wrong:
             log.warning("%s was not given back and ends by its time: %s", lease.ids[-1], wrong)
+
+    def doubt(self, lease: Lease) -> None:
+        """An upstream refused it, perhaps because it was revoked: nobody new gets it, and the next one asks again."""
+        if lease.holders > 0:
+            self._forget(lease)
 
     def drop_task(self, task_id: str) -> None:
         """A task is over, and with it all that was issued in it."""

@@ -23,9 +23,10 @@ GATHER = 1.0
 CALL = 5.0
 
 Outcome = Literal["accepted", "refused", "failed"]
+REFUSED = audit_service_pb2.USE_OUTCOME_REFUSED
 _NUMBERS = {
     "accepted": audit_service_pb2.USE_OUTCOME_ACCEPTED,
-    "refused": audit_service_pb2.USE_OUTCOME_REFUSED,
+    "refused": REFUSED,
     "failed": audit_service_pb2.USE_OUTCOME_FAILED,
 }
 

@@ -43,8 +43,8 @@ class MayflyMiddleware:
         verifier: who checks; the application's lifespan enters it.
         resource: this service's own URL (RFC 8707), `https://host[/path]`. RFC 9728 metadata is at
             `/.well-known/oauth-protected-resource[/path]`. Left out: the verifier's audience.
-        scopes: the scope that a request needs: by method like `{"GET": "echo:read", "*": "echo:write"}`, or a function of
-            the ASGI scope that gives a scope, empty for none. Left out: none.
+        scopes: the scope that a request needs: by method like `{"GET": "echo:read", "*": "echo:write"}`, where a method
+            without one is refused; or a function of the ASGI scope that gives a scope, empty for none. Left out: none.
         public: paths that need no credential, like `/healthz`.
         scopes_supported: for the metadata. Left out: those of `scopes`, where that is a mapping.
     """
@@ -84,13 +84,12 @@ class MayflyMiddleware:
             await self._guarded(scope, receive, send)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        need = self._need(scope)
         try:
             token = bearer(scope)
             if token is None:
                 await self._answer(scope, receive, send, 401, self._challenge(None, ""))
                 return
-            good = self._verifier.check(token, scope=need, certificate_sha256=certificate_sha256(scope))
+            good = self._verifier.check(token, scope=self._need(scope), certificate_sha256=certificate_sha256(scope))
         except Refused as refused:
             await self._refuse(scope, receive, send, refused)
             return
@@ -112,9 +111,16 @@ class MayflyMiddleware:
             _current.reset(mark)
 
     def _need(self, scope: Scope) -> str:
-        if isinstance(self._needs, Mapping):
-            return self._needs.get(scope.get("method", "GET"), self._needs.get("*", ""))
-        return self._needs(scope)
+        if not isinstance(self._needs, Mapping):
+            return self._needs(scope)
+        if not self._needs:
+            return ""
+        # A web socket begins as a GET, and HEAD is one without its body.
+        method = scope.get("method", "GET")
+        need = self._needs.get("GET" if method == "HEAD" else method, self._needs.get("*"))
+        if need is None:
+            raise Refused("scope", f"no scope serves for {method}")
+        return need
 
     def _challenge(self, error: str | None, description: str, scope: str = "") -> list[tuple[bytes, bytes]]:
         says = [("error", error), ("error_description", description if error else None), ("scope", scope or None)]
@@ -123,8 +129,7 @@ class MayflyMiddleware:
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, refused: Refused) -> None:
         if refused.reason in INSUFFICIENT:
-            needed = refused.scope or self._need(scope)
-            headers = self._challenge("insufficient_scope", refused.message, needed)
+            headers = self._challenge("insufficient_scope", refused.message, refused.scope)
             await self._answer(scope, receive, send, 403, headers, "insufficient_scope", refused)
         elif refused.reason in UNKNOWN:
             # Not the token's fault: with 401 its holder would throw a good one away.

@@ -53,11 +53,6 @@ def generation(seq: int) -> int:
     return seq >> GENERATION_BITS
 
 
-def since(later: int, earlier: int) -> int:
-    """The time between, 0 when it is none."""
-    return max(0, later - earlier)
-
-
 class Follower:
     """What one follower knows. Knows nothing at first, and refuses everything."""
 
@@ -163,8 +158,7 @@ class Follower:
             self._ahead = None
         if self._proof is None or fresh_at > self._proof[0]:
             self._proof = (fresh_at, max_age, now.steady)
-        proven = self._proven(now)
-        if proven is None or fresh_at > proven:
+        if self._ahead is None or fresh_at > self.time_ahead(now):
             self._ahead = (fresh_at, now.steady, generation(head))
         self.rules.expire(fresh_at, DROP_PER_HEARTBEAT)
         return "taken"
@@ -184,12 +178,13 @@ class Follower:
 
     def time(self, now: Moment) -> int:
         """Now: the wall clock, but never earlier than what the feed proves."""
-        return max(now.wall, self._proven(now) or 0)
+        return now.wall if self._ahead is None else max(now.wall, self.time_ahead(now))
 
-    def _proven(self, now: Moment) -> int | None:
+    def time_ahead(self, now: Moment) -> int:
+        """What the feed proves of time: the proof that is furthest ahead, and the steady clock since. 0: nothing."""
         if self._ahead is None:
-            return None
-        return self._ahead[0] + since(now.steady, self._ahead[1])
+            return 0
+        return self._ahead[0] + max(0, now.steady - self._ahead[1])
 
     def fresh(self, now: Moment) -> Refused | None:
         """Why it does not know whether it knows everything; `None` where it does."""
@@ -198,34 +193,28 @@ class Follower:
         if self._proof is None:
             return Refused("stale", "the revocations are not proven to be known")
         fresh_at, max_age, came = self._proof
-        age = max(since(now.wall, fresh_at), since(now.steady, came))
-        # A proof that came late, to one whose clock is behind: earlier proofs tell by how much, up to the
-        # skew of who made them.
-        proven = self._proven(now)
-        late = 0 if proven is None else since(since(proven, fresh_at), self.bounds.skew)
-        if max(age, late) > min(max_age, self.bounds.feed_max_age):
-            return Refused("stale", f"the revocations are known up to {max(age, late)} ms ago only")
+        # By both clocks: neither keeps it fresh alone.
+        age = max(now.wall - fresh_at, now.steady - came)
+        # A proof that came late, to one whose clock is behind: earlier proofs tell by how much, up to the skew of who made them.
+        if self._ahead is not None:
+            age = max(age, self.time_ahead(now) - fresh_at - self.bounds.skew)
+        if age > max_age or age > self.bounds.feed_max_age:
+            return Refused("stale", f"the revocations are known up to {age} ms ago only")
         return None
 
     def check(self, c: Claims, kid: str, now: Moment) -> None:
-        """Whether a credential with these claims may be accepted now. Signature, audience and possession are checked elsewhere.
+        """Whether anything that happened speaks against a credential with these claims. Its signature, life, audience and
+        possession were looked at before, by the time that `time` gives.
 
         Raises:
-            Refused: why not.
+            Refused: what does.
         """
-        if self.rules.revokes_key(kid):
+        rules = self.rules
+        if rules.revokes_key(kid):
             raise Refused("key_revoked", "its signing key was revoked")
         if (stale := self.fresh(now)) is not None:
             raise stale
-        iat, exp = c.raw["iat"] * 1000, c.raw["exp"] * 1000
-        if exp - iat > self.bounds.max_ttl:
-            raise Refused("life", f"a life of {exp - iat} ms is above the maximum TTL")
-        time = self.time(now)
-        if iat > time + self.bounds.skew:
-            raise Refused("not_yet", "it is not good yet")
-        if exp <= time:
-            raise Refused("expired", "it has expired")
-        hit = self.rules.covers(c.names, c.environment, c.policy, c.revision)
+        hit = rules.covers(c.known_names or c.names, c.environment, c.policy, c.revision)
         if hit is not None:
             raise Refused("revoked", f"{hit.replace(NUL, ' ')} was revoked")
         if self._held:
