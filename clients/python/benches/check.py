@@ -17,8 +17,9 @@ import time
 
 from mayfly.v1 import feed_pb2, revocation_pb2, types_pb2
 
+from mayfly._verify.claims import OWN, Claims, fits
 from mayfly._verify.follower import Bounds, Follower, Moment
-from mayfly._verify.token import OWN, Claims, Parts, fits, payload
+from mayfly._verify.jws import Parts, payload
 from mayfly.verify import VERIFIED, Checker
 
 CREDENTIALS, RULES = (int(a) for a in (*sys.argv[1:], *("1000000", "10000")[len(sys.argv) - 1 :]))

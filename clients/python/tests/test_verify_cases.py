@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from mayfly.v1 import feed_pb2
 
 from mayfly._verify.follower import BadFeed, Bounds, Moment
-from mayfly._verify.token import Keys
+from mayfly._verify.jws import Keys
 from mayfly.verify import REASONS, Checker, Refused
 
 FILE = pathlib.Path(__file__).resolve().parents[3] / "tests/vectors/verify/cases.json"
@@ -57,3 +57,19 @@ def test_shared(case):
 def test_every_reason_has_a_case():
     seen = {step.get("expect") for case in SHARED["cases"] for step in case["steps"]}
     assert set(REASONS) <= seen, set(REASONS) - seen
+
+
+def test_strangers_fill_no_memory_with_headers():
+    from mayfly._verify import jws
+
+    what, now = checker(), Moment(1_800_000_000_500, 7_000_000)
+    before = jws._header.cache_info().currsize
+    for n in range(50):
+        header = jws.json.dumps({"alg": "ES256", "typ": "at+jwt", "kid": f"{n}" * 1000}).encode()
+        token = (
+            jws.binascii.b2a_base64(header, newline=False).rstrip(b"=").translate(bytes.maketrans(b"+/", b"-_")).decode()
+            + ".e30.AA"
+        )
+        with pytest.raises(Refused, match="unknown_key"):
+            what.check(token, now)
+    assert jws._header.cache_info().currsize == before and not what._good

@@ -27,9 +27,10 @@ from ._client import Mayfly
 from ._connection import Link
 from ._identity import _Attempt
 from ._secret import Secret, revealed
+from ._verify.claims import Claims, fits
 from ._verify.follower import BadFeed, Bounds, Follower, Moment
+from ._verify.jws import Keys, Parts
 from ._verify.reason import INSUFFICIENT, REASONS, UNKNOWN, Reason, Refused
-from ._verify.token import Claims, Keys, Parts, fits
 from .v1 import (
     feed_pb2,
     key_service_pb2,

@@ -15,9 +15,9 @@ from typing import Literal
 from google.protobuf import timestamp_pb2
 
 from ..v1 import feed_pb2, revocation_pb2
+from .claims import CREDENTIAL_ID, SCHEME, SEQ_END, TASK_ID, Claims, named
 from .reason import Refused
 from .rules import Rules
-from .token import _ID, SCHEME, SEQ_END, Claims, named
 
 # Ended rules dropped per heartbeat.
 DROP_PER_HEARTBEAT = 4_096
@@ -234,7 +234,7 @@ def _drop_after(rule: feed_pb2.RuleEvent) -> int | None:
 
 
 def _task_id(text: str) -> str:
-    if not _ID["task"].match(text):
+    if not TASK_ID.match(text):
         raise BadFeed(f"{text!r}, which is no task id")
     return text
 
@@ -273,7 +273,7 @@ def aim(t: revocation_pb2.Target) -> Callable[[Rules, int, int | None], None]:
 def _name(sort: str, t: revocation_pb2.Target) -> str:
     match sort:
         case "credential_id":
-            if not _ID["cred"].match(t.credential_id):
+            if not CREDENTIAL_ID.match(t.credential_id):
                 raise BadFeed(f"{t.credential_id!r}, which is no credential id")
             return f"credential:{t.credential_id}"
         case "task_id":
