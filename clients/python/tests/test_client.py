@@ -7,6 +7,7 @@ import copy
 import json
 import pickle
 import time
+from datetime import timedelta
 
 import pytest
 from conftest import until
@@ -171,6 +172,20 @@ async def test_a_task_is_kept_alive_and_ends(mayfly, world):
         assert task.state == "ACTIVE" and not task.ended.is_set()
         assert "beat" in repr(task) or task.id in repr(task)
     assert task.state == "COMPLETED"
+
+
+async def test_a_task_is_extended_up_to_its_maximum(mayfly):
+    async with mayfly.task("long", upstreams={"echo": "echo:read"}, ttl=60, max_ttl=120) as task:
+        later = task.deadline + timedelta(seconds=30)
+        await task.extend(later)
+        assert task.deadline == later
+        with pytest.raises(m.NotActive) as no:
+            await task.extend(later + timedelta(seconds=60))
+        assert no.value.reason == "NO_LIFE_LEFT"
+        async with mayfly.task("part", upstreams={"echo": "echo:read"}, parent=task, ttl=30) as part:
+            assert part.id != task.id
+            async with part.credential("echo", scope="echo:read") as cred:
+                assert cred.task_id == part.id and cred.expires_in <= 30
 
 
 async def test_a_task_that_fails_is_cancelled(mayfly):

@@ -102,6 +102,26 @@ async def test_an_agent_that_is_away_or_knows_nothing_of_us_is_asked_again(world
     await asyncio.to_thread(agent.stop)
 
 
+async def test_without_an_agent_the_error_says_so(world, tmp_path):
+    socket = f"unix://{tmp_path}/nobody.sock"
+    env = {"MAYFLY_ADDRESS": world.address, "SPIFFE_ENDPOINT_SOCKET": socket, "MAYFLY_SERVER_ID": SERVER_ID}
+    async with Mayfly.from_env(env, timeout=3) as mayfly:
+        with pytest.raises(m.IdentityError, match=r"nobody\.sock"):
+            async with mayfly.credential("echo", scope="echo:read", purpose="nobody"):
+                pass
+
+
+async def test_a_rotation_before_the_first_connection_is_not_lost(world, tmp_path):
+    async with Mayfly.from_env(world.svid("agent/demo", at=tmp_path / "s"), poll=0.02) as mayfly:
+        calling = asyncio.create_task(mayfly._connection.link())
+        for _ in range(5):
+            await asyncio.to_thread(world.svid, "agent/demo", at=tmp_path / "s")
+            await asyncio.sleep(0.03)
+        await calling
+        leaf = (tmp_path / "s" / "svid.pem").read_bytes()
+        await until(lambda: mayfly._connection._link.identity.chain == leaf)
+
+
 async def test_a_server_that_is_killed_and_restarted_fails_no_call(own_world, tmp_path):
     world = own_world
     env = world.svid("agent/demo", at=tmp_path / "s")

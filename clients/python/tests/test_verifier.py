@@ -177,7 +177,8 @@ async def test_the_middleware_guards_any_asgi_application(mayfly, verifier):
         for path in ("/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/v1"):
             described = (await http.get(path)).json()
             assert described["resource"] == "https://api.example/v1" and described["authorization_servers"] == [ISSUER]
-        assert verified() is None
+        with pytest.raises(LookupError):
+            verified()
     with pytest.raises(ValueError, match="resource"):
         MayflyMiddleware(plain, verifier, resource="api.example")
 

@@ -34,6 +34,9 @@ def tryable(error: BaseException) -> bool:
     denial."""
     if isinstance(error, errors.LimitReached):
         return error.retry_after is not None
+    if isinstance(error, errors.IdentityError):
+        # One that has not come yet.
+        return error.retry_after is not None
     return isinstance(error, errors.Unavailable) or (
         isinstance(error, errors.NotAuthenticated) and error.reason == "SVID_NO_LONGER_VALID"
     )
@@ -59,13 +62,21 @@ async def persist(attempt: Callable[[float], Awaitable[T]], timeout: float) -> T
         retry=retry_if_exception(tryable),
         reraise=True,
     )
+    last: errors.MayflyError | None = None
     try:
         async with asyncio.timeout(timeout):
             async for one in tries:
                 with one:
-                    return await attempt(max(0.001, until - time.monotonic()))
+                    try:
+                        return await attempt(max(0.001, until - time.monotonic()))
+                    except errors.MayflyError as wrong:
+                        last = wrong
+                        raise
     except TimeoutError:
-        raise errors.TimedOut(f"no answer within {timeout:g} s") from None
+        if isinstance(last, errors.IdentityError):
+            raise last from None
+        before = f"; before that: {last}" if last else ""
+        raise errors.TimedOut(f"no answer within {timeout:g} s{before}") from None
     raise AssertionError("unreachable: the last failure is raised")
 
 
@@ -116,7 +127,8 @@ class Connection:
         self._host, self._port, self._server_id = host, port, server_id
         self._source = source
         self._link: Link | None = None
-        self._making = asyncio.Lock()
+        self._making: asyncio.Task[Link] | None = None
+        self._closed = False
         self._renewing: asyncio.Task[None] | None = None
         self._draining: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -138,14 +150,31 @@ class Connection:
 
         Raises:
             Unavailable, ServerCertificateError, NotAuthenticated, IdentityError: it cannot be made.
+            Closed: the client was closed.
         """
         link = self._link
         if link is not None and not link.suspect:
             return link
-        async with self._making:
-            if self._link is not None and not self._link.suspect:
-                return self._link
-            return self._swap(await self._make())
+        return await self._connect()
+
+    async def _connect(self) -> Link:
+        """One attempt for all who wait for it; whoever is cancelled leaves, and the others wait on."""
+        if self._closed:
+            raise errors.Closed("the client was closed")
+        if self._making is None or self._making.done():
+            self._making = asyncio.create_task(self._attempt(), name="mayfly-connect")
+            # Whoever waited for it may have gone.
+            self._making.add_done_callback(lambda task: task.cancelled() or task.exception())
+        making = self._making
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            if making.cancelled() and self._closed:
+                raise errors.Closed("the client was closed") from None
+            raise
+
+    async def _attempt(self) -> Link:
+        return self._swap(await self._make())
 
     async def _make(self) -> Link:
         identity = await self._source.get()
@@ -190,11 +219,13 @@ class Connection:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            if self._link is None:
+            if self._link is None and self._making is None:
+                # Nobody has called yet: the first call takes what is in force.
                 continue
             try:
-                async with self._making:
-                    self._swap(await self._make())
+                # An attempt that is under way may have begun with the old one.
+                while (await self._connect()).identity.fingerprint != (await self._source.get()).fingerprint:
+                    pass
                 attempt = 0
             except errors.MayflyError as wrong:
                 log.warning("no connection with the new SVID yet: %s", wrong)
@@ -240,9 +271,11 @@ class Connection:
 
     async def aclose(self) -> None:
         """Ends all of it; calls under way get a second."""
-        if self._renewing:
-            self._renewing.cancel()
-            await asyncio.gather(self._renewing, return_exceptions=True)
+        self._closed = True
+        for task in (self._renewing, self._making):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await self._source.aclose()
         for task in list(self._draining):
             task.cancel()

@@ -32,8 +32,8 @@ log = logging.getLogger("mayfly")
 
 # How often files are looked at, seconds: as often as the server looks at its own.
 POLL = 2.0
-# How long the first SVID is waited for, seconds: SPIRE's agent needs a moment for a workload that it has never seen.
-PATIENCE = 30.0
+# How long one attempt waits for the first SVID, seconds: SPIRE's agent needs a moment for a workload that it has never seen.
+PATIENCE = 2.0
 BUNDLE_BYTES = 1024 * 1024
 SCHEME = "spiffe://"
 
@@ -149,7 +149,7 @@ class Source(ABC):
         try:
             await asyncio.wait_for(self._arrived.wait(), PATIENCE)
         except TimeoutError:
-            raise IdentityError(f"no X509-SVID within {PATIENCE:.0f} s: {self.wrong}") from None
+            raise IdentityError(f"no X509-SVID yet: {self.wrong}", retry_after=0.1) from None
         assert self.current is not None
         if self.current.not_after <= datetime.now(UTC):
             raise IdentityError(

@@ -50,7 +50,7 @@ class Stream:
         except grpc.aio.AioRpcError as wrong:
             end = errors.from_rpc(wrong)
             if isinstance(end, errors.Unavailable):
-                self.link.suspect = not end.reason
+                self.link.suspect = self.link.suspect or not end.reason
             elif end.reason == "SVID_NO_LONGER_VALID":
                 self.link.suspect = True
         except asyncio.CancelledError:
@@ -73,6 +73,8 @@ class Stream:
         if answer.WhichOneof("result") == "issued":
             waits.set_result(answer.issued)
         else:
+            if answer.problem.reason == "SVID_NO_LONGER_VALID":
+                self.link.suspect = True
             waits.set_exception(errors.from_problem(answer.problem))
             waits.exception()
 

@@ -25,11 +25,15 @@ SCHEME = "bearer"
 # RFC 6455, section 7.4.1.
 POLICY_VIOLATION = 1008
 
-_current: ContextVar[Verified | None] = ContextVar("mayfly_verified", default=None)
+_current: ContextVar[Verified] = ContextVar("mayfly_verified")
 
 
-def verified() -> Verified | None:
-    """The credential of the request that is being handled; `None` outside of one."""
+def verified() -> Verified:
+    """The credential of the request that is being handled.
+
+    Raises:
+        LookupError: there is none: outside of a request, or at a public path.
+    """
     return _current.get()
 
 

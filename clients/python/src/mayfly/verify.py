@@ -217,7 +217,6 @@ class Verifier:
         self._acks: asyncio.Task[None] | None = None
         self._fresh = asyncio.Event()
         self._applied = asyncio.Event()
-        self._refetch = asyncio.Event()
         self.acknowledged = 0
         """The seq that mayfly was last told to be applied here."""
 
@@ -286,13 +285,7 @@ class Verifier:
         Raises:
             Refused: with its reason from the closed list.
         """
-        try:
-            good = self._checker.check(revealed(token), moment(), certificate_sha256)
-        except Refused as refused:
-            if refused.reason == "unknown_key":
-                # It may have begun to sign since the keys were read.
-                self._refetch.set()
-            raise
+        good = self._checker.check(revealed(token), moment(), certificate_sha256)
         good.require(scope=scope, tool=tool, arguments=arguments)
         return good
 
@@ -304,6 +297,9 @@ class Verifier:
                 if await self._follow_once():
                     attempt = 0
                     continue
+            except errors.Closed:
+                log.warning("the client was closed before its verifier: soon every credential is refused")
+                return
             except (errors.MayflyError, BadFeed, ValueError, TimeoutError) as wrong:
                 log.debug("the feed ended: %s", wrong)
                 if isinstance(wrong, errors.MayflyError) and wrong.reason == "COMPACTED":
@@ -346,8 +342,7 @@ class Verifier:
             if self._acks is None:
                 self._acks = asyncio.create_task(self._acknowledge(), name="mayfly-acknowledge")
         # A new key signs only after it was published for a while; a compromised one is refused by its rule at once.
-        if message.WhichOneof("event") == "heartbeat" or self._refetch.is_set():
-            self._refetch.clear()
+        if message.WhichOneof("event") == "heartbeat":
             await self._load_keys(link)
             if self.ready:
                 self._fresh.set()
