@@ -47,6 +47,13 @@ async def test_an_svid_that_the_server_does_not_accept_is_said_so(world, tmp_pat
                 pass
 
 
+async def test_the_look_at_the_server_does_without_files_in_memory(world, tmp_path, monkeypatch):
+    monkeypatch.delattr("os.memfd_create", raising=False)
+    async with Mayfly.from_env(world.svid("agent/demo", at=tmp_path / "s")) as mayfly:
+        async with mayfly.credential("echo", **ECHO) as cred:
+            assert cred.credential_id
+
+
 async def test_files_that_do_not_fit_are_said_so(world, tmp_path):
     env = world.svid("agent/demo", at=tmp_path / "a")
     other = world.svid("agent/demo", at=tmp_path / "b")

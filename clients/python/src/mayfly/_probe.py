@@ -37,7 +37,7 @@ class Server:
 
 
 def context(identity: Identity) -> ssl.SSLContext:
-    """TLS 1.3 that trusts the bundle alone and shows the SVID."""
+    """TLS 1.3 that trusts the bundle alone."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     tls.minimum_version = ssl.TLSVersion.TLSv1_3
     # An SVID is checked by its URI, below; a bundle's roots need be neither self-signed nor of the web's profile.
@@ -45,24 +45,25 @@ def context(identity: Identity) -> ssl.SSLContext:
     tls.verify_flags = (tls.verify_flags & ~ssl.VERIFY_X509_STRICT) | ssl.VERIFY_X509_PARTIAL_CHAIN
     tls.load_verify_locations(cadata=identity.bundle.decode("ascii"))
     tls.set_alpn_protocols(["h2"])
-    _show(tls, identity)
     return tls
 
 
-def _show(tls: ssl.SSLContext, identity: Identity) -> None:
-    """Gives the SVID to OpenSSL, which wants a file: one in memory. Where there is none, the server just sees nobody."""
+def show(tls: ssl.SSLContext, identity: Identity) -> bool:
+    """Gives the SVID to OpenSSL, which wants a file: one in memory. Where there is no such thing the server sees nobody, and
+    whether it accepts us is gRPC's to find out."""
     create = getattr(os, "memfd_create", None)
     if create is None:
-        return
+        return False
     file = create("svid", os.MFD_CLOEXEC)
     try:
         os.write(file, identity.chain + b"\n" + identity.key)
         os.lseek(file, 0, os.SEEK_SET)
         tls.load_cert_chain(f"/proc/self/fd/{file}")
     except OSError:
-        return
+        return False
     finally:
         os.close(file)
+    return True
 
 
 async def probe(host: str, port: int, identity: Identity, server_id: str | None) -> Server:
@@ -77,11 +78,13 @@ async def probe(host: str, port: int, identity: Identity, server_id: str | None)
     writer = None
     try:
         tls = context(identity)
+        shown = show(tls, identity)
         connecting = asyncio.open_connection(host, port, ssl=tls, server_hostname=host, ssl_handshake_timeout=CONNECT)
         reader, writer = await asyncio.wait_for(connecting, CONNECT)
         der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
         server = check(der, where, host, identity, server_id)
-        await _accepted(reader, writer, where, identity)
+        if shown:
+            await _accepted(reader, writer, where, identity)
         return server
     except ssl.SSLCertVerificationError as wrong:
         raise ServerCertificateError(
