@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from dataclasses import dataclass
 
@@ -74,35 +75,39 @@ async def probe(host: str, port: int, identity: Identity, server_id: str | None)
         NotAuthenticated: the server does not accept our SVID.
         Unavailable: nobody answers.
     """
+    return await asyncio.to_thread(_probe, host, port, identity, server_id)
+
+
+def _probe(host: str, port: int, identity: Identity, server_id: str | None) -> Server:
+    # With a blocking socket: it reads nothing between the handshake and the look at the certificate. An alert read too soon,
+    # from a server that does not accept us, would take the certificate away.
     where = f"{host}:{port}"
-    writer = None
+    tls = context(identity)
+    shown = show(tls, identity)
     try:
-        tls = context(identity)
-        shown = show(tls, identity)
-        connecting = asyncio.open_connection(host, port, ssl=tls, server_hostname=host, ssl_handshake_timeout=CONNECT)
-        reader, writer = await asyncio.wait_for(connecting, CONNECT)
-        der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        server = check(der, where, host, identity, server_id)
-        if shown:
-            await _accepted(reader, writer, where, identity)
-        return server
+        with socket.create_connection((host, port), CONNECT) as plain, tls.wrap_socket(plain, server_hostname=host) as secure:
+            der = secure.getpeercert(binary_form=True)
+            if der is None:
+                raise ServerCertificateError(f"the server at {where} shows no certificate")
+            server = check(der, where, host, identity, server_id)
+            if shown:
+                _accepted(secure, where, identity)
+            return server
     except ssl.SSLCertVerificationError as wrong:
         raise ServerCertificateError(
             f"the certificate of {where} does not verify with the bundle: {wrong.verify_message}; "
             "right would be the bundle of the server's trust domain"
         ) from None
-    except (OSError, TimeoutError, asyncio.IncompleteReadError) as wrong:
+    except (OSError, ValueError) as wrong:
         raise Unavailable(f"no connection to {where}: {str(wrong) or 'timed out'}") from None
-    finally:
-        if writer is not None:
-            writer.transport.abort()
 
 
-async def _accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, where: str, identity: Identity) -> None:
+def _accepted(secure: ssl.SSLSocket, where: str, identity: Identity) -> None:
     # With TLS 1.3 the server judges our certificate after our handshake is over: its first word tells.
+    secure.settimeout(FIRST_WORD)
     try:
-        writer.write(PREFACE)
-        await asyncio.wait_for(reader.read(1), FIRST_WORD)
+        secure.sendall(PREFACE)
+        secure.recv(1)
     except TimeoutError:
         return
     except ssl.SSLError as wrong:
