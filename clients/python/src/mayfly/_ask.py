@@ -1,0 +1,204 @@
+"""What is asked for: from Python's types to the contract's messages, checked before anything is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import rfc8785
+from google.protobuf import duration_pb2
+
+from ._secret import Secret, revealed
+from .errors import FieldViolation, InvalidRequest
+from .v1 import task_pb2, token_service_pb2, types_pb2
+
+Kind = Literal["jwt", "reference", "x509", "ssh", "postgres", "oauth", "aws", "github", "secret", "mysql", "redis"]
+Json = Mapping[str, Any]
+
+_SUBJECT_TOKENS = {
+    "jwt-svid": types_pb2.SUBJECT_TOKEN_TYPE_JWT_SVID,
+    "oidc": types_pb2.SUBJECT_TOKEN_TYPE_OIDC,
+    "mayfly": types_pb2.SUBJECT_TOKEN_TYPE_MAYFLY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectToken:
+    """On whose behalf (RFC 8693).
+
+    Attributes:
+        token: as it was received; never passed on to an upstream.
+        type: what it is: a JWT-SVID, a token of an OIDC issuer, or a credential of mayfly's own.
+    """
+
+    token: Secret | str = field(repr=False)
+    type: Literal["jwt-svid", "oidc", "mayfly"]
+
+
+def wrong(name: str, what: str) -> InvalidRequest:
+    """A field that is wrong, before it was sent."""
+    return InvalidRequest(f"{name}: {what}", reason="INVALID_FIELD", field_violations=(FieldViolation(name, what),))
+
+
+def duration(name: str, seconds: float | None) -> duration_pb2.Duration | None:
+    """Seconds as a duration, to the millisecond."""
+    if seconds is None:
+        return None
+    if not 0 <= seconds <= 7 * 24 * 3600:
+        raise wrong(name, f"{seconds} is no number of seconds up to a week")
+    whole = round(seconds * 1000)
+    return duration_pb2.Duration(seconds=whole // 1000, nanos=whole % 1000 * 1_000_000)
+
+
+def names(name: str, given: str | Sequence[str]) -> list[str]:
+    """A list of names; a text is taken apart at its spaces, as OAuth writes scopes."""
+    return given.split() if isinstance(given, str) else list(given)
+
+
+def kind_of(kind: Kind | None) -> types_pb2.CredentialKind:
+    """The kind's number."""
+    if kind is None:
+        return types_pb2.CREDENTIAL_KIND_UNSPECIFIED
+    try:
+        return cast("types_pb2.CredentialKind", types_pb2.CredentialKind.Value(f"CREDENTIAL_KIND_{kind.upper()}"))
+    except ValueError:
+        raise wrong("kind", f"{kind!r} is none that this client knows") from None
+
+
+def canonical(arguments: Json) -> bytes:
+    """The RFC 8785 form of a tool call's arguments.
+
+    Raises:
+        InvalidRequest: they are no JSON object, or hold a number that JSON cannot carry exactly.
+    """
+    try:
+        return rfc8785.dumps(dict(arguments))
+    except (rfc8785.CanonicalizationError, TypeError, ValueError, RecursionError) as no:
+        raise wrong("arguments", f"no JSON object: {no}") from None
+
+
+def arguments_sha256(arguments: Json) -> bytes:
+    """SHA-256 of the RFC 8785 form: what a credential for these arguments names.
+
+    Raises:
+        InvalidRequest: as `canonical`.
+    """
+    return hashlib.sha256(canonical(arguments)).digest()
+
+
+def request_id() -> str:
+    """Makes a repeat safe: one for all attempts of a request."""
+    return f"py-{uuid.uuid4().hex}"
+
+
+def terms(
+    *,
+    purpose: str,
+    upstreams: Mapping[str, str | Sequence[str]],
+    tools: Sequence[str] = (),
+    any_tool: bool = False,
+    kinds: Sequence[Kind] = (),
+    callers: Sequence[str] = (),
+    key_bound: bool = False,
+    ttl: float | None = None,
+    max_ttl: float | None = None,
+    heartbeat: float | None = None,
+    parent: str | None = None,
+) -> task_pb2.TaskTerms:
+    """What a task is opened with."""
+    if not purpose:
+        raise wrong("purpose", "is empty; a task says what it is for: people read it in approvals and in the audit")
+    if not upstreams:
+        raise wrong("upstreams", "is empty; right would be a mapping of an upstream's name to its scopes")
+    return task_pb2.TaskTerms(
+        purpose=purpose,
+        upstreams=[task_pb2.Allowance(upstream=u, scopes=names("upstreams", s)) for u, s in upstreams.items()],
+        tools=list(tools),
+        any_tool=any_tool,
+        kinds=[kind_of(k) for k in kinds],
+        callers=list(callers),
+        key_bound=key_bound,
+        ttl=duration("ttl", ttl),
+        max_ttl=duration("max_ttl", max_ttl),
+        heartbeat_interval=duration("heartbeat", heartbeat),
+        parent_task_id=parent or "",
+    )
+
+
+def subject(token: SubjectToken | None) -> types_pb2.SubjectToken | None:
+    """On whose behalf."""
+    if token is None:
+        return None
+    return types_pb2.SubjectToken(token=revealed(token.token), type=_SUBJECT_TOKENS[token.type])
+
+
+def parent_credential(parent: Secret | str | None) -> types_pb2.ParentCredential | None:
+    """The credential that the caller acts under."""
+    return None if parent is None else types_pb2.ParentCredential(token=revealed(parent))
+
+
+def exchange(
+    upstream: str,
+    scope: str | Sequence[str],
+    *,
+    task: str | None,
+    tool: str = "",
+    arguments: Json | None = None,
+    purpose: str = "",
+    kind: Kind | None = None,
+    ttl: float | None = None,
+    wait_for_approval: float | None = None,
+    subject_token: SubjectToken | None = None,
+    parent: Secret | str | None = None,
+    binding: str = "",
+    authorization_details: str = "",
+    key_binding: Literal["svid"] | bytes | None = None,
+    certificate_request: bytes | None = None,
+    ssh_public_key: str | None = None,
+) -> token_service_pb2.ExchangeRequest:
+    """An exchange without its request id. Without a task it opens one for itself, that allows this and nothing else."""
+    scopes = names("scope", scope)
+    if not upstream:
+        raise wrong("upstream", "is empty; right would be a registered upstream's name")
+    if not scopes:
+        raise wrong("scope", "is empty; right would be 1 to 8 scopes")
+    ask = token_service_pb2.ExchangeRequest(
+        upstream=upstream,
+        scopes=scopes,
+        kind=kind_of(kind),
+        ttl=duration("ttl", ttl),
+        tool=tool,
+        purpose=purpose,
+        subject_token=subject(subject_token),
+        parent_credential=parent_credential(parent),
+        authorization_details=authorization_details,
+        binding=binding,
+        wait_for_approval=duration("wait_for_approval", wait_for_approval),
+    )
+    if arguments is not None:
+        ask.arguments.json = canonical(arguments).decode()
+    if key_binding == "svid":
+        ask.key_binding.caller_svid.SetInParent()
+    elif isinstance(key_binding, bytes):
+        ask.key_binding.jwk_thumbprint = key_binding
+    elif key_binding is not None:
+        raise wrong("key_binding", f"{key_binding!r}; right would be 'svid' or a JWK's SHA-256 thumbprint, 32 bytes")
+    if certificate_request is not None:
+        ask.certificate_request = certificate_request
+    if ssh_public_key is not None:
+        ask.ssh_public_key = ssh_public_key
+    if task is not None:
+        ask.task_id = task
+    else:
+        own = terms(purpose=purpose, upstreams={upstream: scopes}, tools=[tool] if tool else [], ttl=ttl or DEFAULT_TTL)
+        if kind is not None:
+            own.kinds.append(kind_of(kind))
+        ask.open_task.CopyFrom(own)
+    return ask
+
+
+# The life of a credential where none is asked for, seconds (token_service.proto, ExchangeRequest.ttl).
+DEFAULT_TTL = 300.0

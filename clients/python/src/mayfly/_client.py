@@ -1,0 +1,288 @@
+"""The client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal, Self
+
+from . import _ask, _settings, errors
+from ._ask import Json, Kind, SubjectToken
+from ._connection import ATTEMPT, Connection
+from ._credential import Credential
+from ._identity import POLL, source
+from ._leases import Leases
+from ._secret import Secret
+from ._settings import Files, WorkloadApi
+from ._stream import Streams
+from ._task import Task
+from ._uses import Uses
+from .v1 import task_service_pb2, task_service_pb2_grpc
+
+# The longest that one call may take with all its attempts, seconds; waiting for an approval comes on top.
+TIMEOUT = 10.0
+# How long a shared credential is kept when nobody holds it, seconds.
+IDLE = 5.0
+
+
+class Mayfly:
+    """A client of one mayfly server, as one workload. Nothing is sent before the first call; it belongs to the event loop
+    of that call.
+
+    Args:
+        address: `host:port` (or `https://host:port`) of the server's workload listener.
+        identity: the X.509-SVID: `Files` or `WorkloadApi`. One that rotates is taken up by itself, and no call fails for it.
+        server_id: the SPIFFE ID that the server must have. Left out: it must be of our own trust domain and have the
+            address's DNS name.
+        timeout: seconds that one call may take, all its attempts together.
+        idle: seconds that a shared credential is kept for the next call when nobody holds it; 0 gives it back at once.
+        stream: exchanges go over one stream, for rates of hundreds a second. Those that wait for an approval never do.
+        poll: seconds between two looks at the files of an SVID.
+
+    Raises:
+        ValueError: the address is none.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        identity: Files | WorkloadApi,
+        *,
+        server_id: str | None = None,
+        timeout: float = TIMEOUT,
+        idle: float = IDLE,
+        stream: bool = False,
+        poll: float = POLL,
+    ) -> None:
+        host, port = _settings.address(address)
+        self._timeout = timeout
+        self._connection = Connection(host, port, server_id, source(identity, server_id, poll))
+        self._streams = Streams(self._connection) if stream else None
+        self._leases = Leases(self._connection, timeout, idle, self._streams)
+        self._uses = Uses(self._connection)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._env_task: str | None = None
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None, **settings: Any) -> Self:
+        """A client by the environment: `MAYFLY_ADDRESS`; `MAYFLY_SVID`, `MAYFLY_KEY` and `MAYFLY_BUNDLE` (files), else
+        `SPIFFE_ENDPOINT_SOCKET`; `MAYFLY_SERVER_ID`; `MAYFLY_TASK`, the task of a server on stdio.
+
+        Args:
+            env: instead of the process's.
+            settings: the keyword arguments of `Mayfly`.
+
+        Raises:
+            ValueError: names what is missing, and what would be right.
+        """
+        import os
+
+        env = os.environ if env is None else env
+        address, identity, server_id = _settings.from_env(env)
+        settings.setdefault("server_id", server_id)
+        client = cls(address, identity, **settings)
+        client._env_task = env.get("MAYFLY_TASK") or None
+        return client
+
+    def __repr__(self) -> str:
+        return f"<Mayfly {self._connection._host}:{self._connection._port}>"
+
+    def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise errors.Closed("the client was closed")
+        if self._loop is None:
+            self._loop = loop
+            self._connection.start()
+        elif self._loop is not loop:
+            raise errors.Closed("the client belongs to another event loop; make one for each")
+
+    async def __aenter__(self) -> Self:
+        self._start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Gives every credential back, sends the reports that wait, and closes the connection. A second time does nothing."""
+        if self._closed or self._loop is None:
+            self._closed = True
+            return
+        self._closed = True
+        await self._leases.aclose()
+        await self._uses.aclose()
+        if self._streams is not None:
+            await self._streams.aclose()
+        await self._connection.aclose()
+
+    @asynccontextmanager
+    async def credential(
+        self,
+        upstream: str,
+        *,
+        scope: str | Sequence[str],
+        tool: str = "",
+        arguments: Json | None = None,
+        purpose: str = "",
+        task: str | Task | None = None,
+        kind: Kind | None = None,
+        ttl: float | None = None,
+        wait_for_approval: float | None = None,
+        subject_token: SubjectToken | None = None,
+        parent: Secret | str | None = None,
+        binding: str = "",
+        authorization_details: str = "",
+        key_binding: Literal["svid"] | bytes | None = None,
+        certificate_request: bytes | None = None,
+        ssh_public_key: str | None = None,
+    ) -> AsyncIterator[Credential]:
+        """A credential for one upstream, given back at the end of the scope.
+
+        Equal requests under way share one exchange; an equal one that comes later gets the same credential until shortly
+        before it ends. One for `arguments`, or with a task of its own, is never shared. It is tried again where that is
+        safe, always as the same request, and never after a denial.
+
+        Args:
+            upstream: the registered upstream's name.
+            scope: 1 to 8 scopes, as a list or as one text with spaces. All are given or none.
+            tool: the tool that it is for; it serves for no other.
+            arguments: the arguments of the tool call that it is for, a JSON object; it serves for no others. Only their
+                digest is kept, except sealed while an approval waits.
+            purpose: what it is for, at most 512 bytes. Required where the call opens its own task.
+            task: the task's id, as `task_of` gives it. `None` opens one for this call, in the same round trip, that ends
+                with the scope.
+            kind: left out: the upstream's only kind.
+            ttl: seconds that it is to live, 1 to 3600. Left out: 300. The least of all bounds wins.
+            wait_for_approval: seconds to wait, at most 60, where somebody has to approve.
+            subject_token: on whose behalf.
+            parent: a credential of mayfly's that this workload acts under.
+            binding: the binding to decide under. Left out: any that permits it.
+            authorization_details: RFC 9396, a JSON array.
+            key_binding: `"svid"` binds it to this workload's SVID, 32 bytes to a JWK of that thumbprint.
+            certificate_request: for the kind `x509`: PKCS #10, DER.
+            ssh_public_key: for the kind `ssh`: in OpenSSH's form.
+
+        Raises:
+            Denied: policy, a lock, a revocation or a bound said no; `rule` and `way_out` say more.
+            ApprovalNeeded: nobody approved in time; `approval_id` names what waits.
+            NotActive, NotFound: the task or upstream is over, or not known to this caller.
+            InvalidRequest: a field is wrong, and which.
+            LimitReached, Unavailable, TimedOut: no answer within `timeout`.
+            IdentityError, NotAuthenticated, ServerCertificateError: one of the two sides has no certificate that the other
+            accepts.
+        """
+        self._start()
+        ask = _ask.exchange(
+            upstream,
+            scope,
+            task=task.id if isinstance(task, Task) else task,
+            tool=tool,
+            arguments=arguments,
+            purpose=purpose,
+            kind=kind,
+            ttl=ttl,
+            wait_for_approval=wait_for_approval,
+            subject_token=subject_token,
+            parent=parent,
+            binding=binding,
+            authorization_details=authorization_details,
+            key_binding=key_binding,
+            certificate_request=certificate_request,
+            ssh_public_key=ssh_public_key,
+        )
+        lease = await self._leases.take(ask)
+        held = Credential(self, lease, tool)
+        try:
+            yield held
+        finally:
+            held._over = True
+            await self._leases.leave(lease)
+
+    @asynccontextmanager
+    async def task(
+        self,
+        purpose: str,
+        *,
+        upstreams: Mapping[str, str | Sequence[str]],
+        tools: Sequence[str] = (),
+        any_tool: bool = False,
+        kinds: Sequence[Kind] = (),
+        callers: Sequence[str] = (),
+        key_bound: bool = False,
+        ttl: float | None = None,
+        max_ttl: float | None = None,
+        heartbeat: float | None = None,
+        parent: str | Task | None = None,
+        subject_token: SubjectToken | None = None,
+        parent_credential: Secret | str | None = None,
+        wait_for_approval: float | None = None,
+    ) -> AsyncIterator[Task]:
+        """Opens a task, keeps it alive, and ends it: completed at the end of the scope, cancelled when that ends by an exception.
+
+        Args:
+            purpose: what it is for, 1 to 512 bytes: people read it.
+            upstreams: the upstreams that it may get credentials for, each with its scopes.
+            tools: the tools that an exchange in it may name; `any_tool` for all that policy permits.
+            kinds: the kinds of credential; left out: those of the upstreams.
+            callers: SPIFFE IDs that may act in it too: the MCP servers that are to work for it.
+            key_bound: everything issued in it must be bound to a key.
+            ttl: seconds that it lives. Left out: an hour.
+            max_ttl: seconds that it may ever live, extensions included.
+            heartbeat: the dead man's switch, seconds, 5 to 3600: it ends when this process shows no life for so long. The
+                heartbeats are sent in the background.
+            parent: the task that it is a part of; it is never wider.
+            subject_token: on whose behalf.
+            parent_credential: a credential of mayfly's that this workload acts under.
+            wait_for_approval: seconds to wait where opening needs an approval; without it the task may come back
+                `PENDING_APPROVAL`.
+
+        Raises:
+            MayflyError: as `credential`.
+        """
+        self._start()
+        ask = task_service_pb2.OpenTaskRequest(
+            terms=_ask.terms(
+                purpose=purpose,
+                upstreams=upstreams,
+                tools=tools,
+                any_tool=any_tool,
+                kinds=kinds,
+                callers=callers,
+                key_bound=key_bound,
+                ttl=ttl,
+                max_ttl=max_ttl,
+                heartbeat=heartbeat,
+                parent=parent.id if isinstance(parent, Task) else parent,
+            ),
+            subject_token=_ask.subject(subject_token),
+            parent_credential=_ask.parent_credential(parent_credential),
+            request_id=_ask.request_id(),
+            wait_for_approval=_ask.duration("wait_for_approval", wait_for_approval),
+        )
+        waits = wait_for_approval or 0.0
+        stub = task_service_pb2_grpc.TaskServiceStub
+        answer = await self._connection.unary(stub, "OpenTask", ask, self._timeout + waits, ATTEMPT + waits)
+        opened = Task(self, answer.task)
+        opened._begin()
+        try:
+            yield opened
+        except BaseException as why:
+            await opened._end("CancelTask", type(why).__name__)
+            raise
+        await opened._end("CompleteTask", "")
+
+    def task_of(self, ctx: object = None) -> str | None:
+        """The task that an MCP tool call belongs to: by the verified inbound token, else by `mayfly/task` in the request's
+        `_meta`, else by `MAYFLY_TASK`. `None` where nothing names one: `credential` then opens one of its own.
+
+        A task's id is a name and no secret: mayfly asks whether this workload may act in it.
+
+        Args:
+            ctx: the `Context` of the official `mcp` SDK.
+        """
+        from .mcp import task_of
+
+        return task_of(ctx) or self._env_task

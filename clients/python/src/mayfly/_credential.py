@@ -1,0 +1,132 @@
+"""The guard of one credential: what the body of `async with mayfly.credential(...)` works with."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, NoReturn
+
+from ._issued import Answer, BearerToken, Issued
+from ._leases import Lease
+from ._secret import Secret, SecretHeaders
+from ._uses import REFUSED, Outcome, outcome_of
+from .errors import Closed
+
+if TYPE_CHECKING:
+    from ._client import Mayfly
+
+
+class Credential:
+    """A credential for as long as its scope lasts. Its `repr` shows no secret; it is no JSON and cannot be pickled."""
+
+    __slots__ = ("_lease", "_mayfly", "_over", "_tool")
+
+    def __init__(self, mayfly: Mayfly, lease: Lease, tool: str) -> None:
+        self._mayfly, self._lease, self._tool = mayfly, lease, tool
+        self._over = False
+
+    @property
+    def _issued(self) -> Issued:
+        if self._over:
+            raise Closed("the credential was given back at the end of its scope")
+        assert self._lease.issued is not None
+        return self._lease.issued
+
+    @property
+    def _bearer(self) -> BearerToken:
+        answer = self._issued.answer
+        if not isinstance(answer, BearerToken):
+            raise TypeError(f"a credential of kind {self._issued.kind} has no token for a header; see `answer`")
+        return answer
+
+    @property
+    def headers(self) -> SecretHeaders:
+        """The header to send, for `headers=` of an HTTP client: to `base_url` and nowhere else. Read it for each request:
+        it follows renewals.
+
+        Raises:
+            TypeError: the kind has no token for a header.
+        """
+        b = self._bearer
+        token = b.token.reveal()
+        return SecretHeaders({b.header_name: f"{b.scheme} {token}" if b.scheme else token})
+
+    @property
+    def base_url(self) -> str:
+        """Where to send it, without a slash at the end."""
+        return self._bearer.base_url.rstrip("/")
+
+    @property
+    def token(self) -> Secret:
+        """The token itself; `token.reveal()` gives the text."""
+        return self._bearer.token
+
+    @property
+    def answer(self) -> Answer:
+        """What was issued, by its kind: a bearer token, a database login, a certificate, AWS keys, a static secret."""
+        return self._issued.answer
+
+    @property
+    def expires_at(self) -> datetime:
+        """When it ends by itself, UTC by the server's clock."""
+        return self._issued.expires_at
+
+    @property
+    def expires_in(self) -> float:
+        """Seconds that it is good for, by a clock that does not step."""
+        return max(0.0, self._lease.left)
+
+    @property
+    def credential_id(self) -> str:
+        """Its id: a name, not a secret."""
+        return self._issued.credential_id
+
+    @property
+    def task_id(self) -> str:
+        """The task that it hangs on, also where this call opened it."""
+        return self._issued.task_id
+
+    @property
+    def issued(self) -> Issued:
+        """Everything that the server said of it."""
+        return self._issued
+
+    def used(self, outcome: int | Outcome | None = None, *, count: int = 1) -> None:
+        """Reports a use, in the background. mayfly takes reports from servers of the upstream only, and folds them by minute.
+        One that was refused is given to nobody new: the next call asks mayfly again.
+
+        Args:
+            outcome: an HTTP status, or `"accepted"`, `"refused"`, `"failed"` (let through, and failed). Left out: accepted.
+            count: how many uses.
+        """
+        if count < 1:
+            raise ValueError(f"count is {count}; right would be at least 1")
+        how = outcome_of(outcome)
+        self._mayfly._uses.add(self.credential_id, self._tool, how, count)
+        if how == REFUSED:
+            self._mayfly._leases.doubt(self._lease)
+
+    async def renew(self, *, ttl: float | None = None) -> None:
+        """Gets a new credential in place of this one: decided anew, for the same things, never past
+        `issued.renewable_until`. `headers`, `token` and the rest give the new one from then on; the old one stays good
+        until it expires.
+
+        Args:
+            ttl: seconds that the new one is to live; left out: as the old one was asked for.
+
+        Raises:
+            NotActive: it has ended, or cannot be renewed.
+            Denied: policy says no by now.
+        """
+        _ = self._issued
+        await self._mayfly._leases.renew(self._lease, ttl)
+
+    def __repr__(self) -> str:
+        issued = self._lease.issued
+        return (
+            f"<Credential {issued.credential_id} for {issued.upstream} until {issued.expires_at:%H:%M:%S}Z>"
+            if issued
+            else "<Credential>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Credential is not written anywhere: it cannot be pickled")

@@ -1,0 +1,280 @@
+"""Who holds which credential: one exchange for equal requests, shared until shortly before the end, given back when nobody
+holds it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from . import errors
+from ._ask import duration, request_id
+from ._connection import ATTEMPT, Connection, persist
+from ._issued import Issued, issued
+from ._stream import Streams
+from .v1 import task_service_pb2, task_service_pb2_grpc, token_service_pb2, token_service_pb2_grpc
+
+log = logging.getLogger("mayfly")
+
+# How long giving back is waited for at the end of a scope, seconds. It goes on in the background for as long as a
+# call may take.
+GIVE_BACK_WAIT = 2.0
+# A shared credential is given to nobody new when less than this is left, seconds, or than a fifth of its life; up to
+# twice as much by chance,
+# so that many servers do not renew at one moment.
+MARGIN = 30.0
+# Different credentials kept for sharing at once.
+KEPT = 1000
+
+
+class Lease:
+    """One credential, under way or issued, and how many hold it."""
+
+    def __init__(self, exchange: Callable[[], Awaitable[Issued]], inline: bool) -> None:
+        self.holders = 0
+        self.inline = inline
+        self.ids: list[str] = []
+        self.issued: Issued | None = None
+        self.ended = False
+        self.key: bytes | None = None
+        self.renewing = asyncio.Lock()
+        self.given_back: asyncio.Task[None] | None = None
+        self.linger: asyncio.TimerHandle | None = None
+        self._asked = time.monotonic()
+        self._ends = self._fresh_until = 0.0
+        self.task: asyncio.Task[Issued] = asyncio.create_task(self._run(exchange), name="mayfly-exchange")
+
+    async def _run(self, exchange: Callable[[], Awaitable[Issued]]) -> Issued:
+        return self.put(await exchange())
+
+    def put(self, new: Issued, asked: float | None = None) -> Issued:
+        """Takes what was issued. Its life is counted by a clock that does not step, from before it can have been decided."""
+        now = time.monotonic()
+        # An approval may have taken most of the time since the asking.
+        began = max(asked or self._asked, now - ATTEMPT)
+        self._ends = began + new.life
+        margin = min(MARGIN, new.life / 5) * random.uniform(1, 2)
+        self._fresh_until = self._ends - margin
+        self.ids.append(new.credential_id)
+        self.issued = new
+        return new
+
+    @property
+    def fresh(self) -> bool:
+        """It may be given to somebody new: it is under way, or has time left."""
+        if self.ended:
+            return False
+        return not self.task.done() or (self.issued is not None and time.monotonic() < self._fresh_until)
+
+    @property
+    def left(self) -> float:
+        """Seconds that it is good for."""
+        return self._ends - time.monotonic()
+
+
+class Leases:
+    """The leases of one client."""
+
+    def __init__(self, connection: Connection, timeout: float, idle: float, streams: Streams | None) -> None:
+        self._connection, self._timeout, self._idle, self._streams = connection, timeout, idle, streams
+        self._shared: dict[bytes, Lease] = {}
+        self._all: set[Lease] = set()
+        self._closed = False
+        self.exchanges = 0
+        """Exchanges that were answered with a credential."""
+
+    async def take(self, ask: token_service_pb2.ExchangeRequest) -> Lease:
+        """A credential for this request: a shared one where there may be one.
+
+        Raises:
+            MayflyError: why there is none.
+        """
+        lease = await self._find(ask)
+        lease.holders += 1
+        if lease.linger is not None:
+            lease.linger.cancel()
+            lease.linger = None
+        try:
+            # Whoever is cancelled leaves; the others wait on.
+            await asyncio.shield(lease.task)
+        except asyncio.CancelledError:
+            self._leave(lease)
+            me = asyncio.current_task()
+            if lease.task.cancelled() and not (me and me.cancelling()):
+                raise errors.Closed("the client was closed while this waited") from None
+            raise
+        except BaseException:
+            self._leave(lease)
+            raise
+        return lease
+
+    async def _find(self, ask: token_service_pb2.ExchangeRequest) -> Lease:
+        key = await self._key(ask)
+        if self._closed:
+            raise errors.Closed("the client was closed")
+        if key is None:
+            return self._begin(ask)
+        lease = self._shared.get(key)
+        if lease is not None and lease.fresh:
+            return lease
+        if lease is not None:
+            self._forget(lease)
+        if len(self._shared) >= KEPT:
+            self._forget(next(iter(self._shared.values())))
+        lease = self._shared[key] = self._begin(ask)
+        lease.key = key
+        return lease
+
+    async def _key(self, ask: token_service_pb2.ExchangeRequest) -> bytes | None:
+        """Everything that the request says; `None` for what is never shared. A digest: no token is kept for it."""
+        if ask.WhichOneof("task") != "task_id" or ask.HasField("arguments"):
+            return None
+        said = ask.SerializeToString(deterministic=True)
+        if ask.HasField("key_binding"):
+            # Bound to this SVID: with the next one it is no good.
+            said += (await self._connection.identity()).leaf_sha256
+        return hashlib.sha256(said).digest()
+
+    def _begin(self, ask: token_service_pb2.ExchangeRequest) -> Lease:
+        ask.request_id = request_id()
+        lease = Lease(lambda: self._exchange(ask), ask.WhichOneof("task") == "open_task")
+        self._all.add(lease)
+        lease.task.add_done_callback(lambda _: self._arrived(lease))
+        return lease
+
+    async def _exchange(self, ask: token_service_pb2.ExchangeRequest) -> Issued:
+        waits = ask.wait_for_approval.seconds + ask.wait_for_approval.nanos / 1e9
+        total, attempt = self._timeout + waits, ATTEMPT + waits
+        if self._streams is not None and not waits:
+            streams = self._streams
+
+            async def once(left: float) -> Any:
+                try:
+                    return await asyncio.wait_for(streams.ask(ask), min(left, attempt))
+                except TimeoutError:
+                    raise errors.TimedOut("no answer on the stream yet") from None
+
+            answer = await persist(once, total)
+        else:
+            stub = token_service_pb2_grpc.TokenServiceStub
+            answer = (await self._connection.unary(stub, "Exchange", ask, total, attempt)).issued
+        self.exchanges += 1
+        return issued(answer)
+
+    def _arrived(self, lease: Lease) -> None:
+        if lease.task.cancelled() or lease.task.exception() is not None:
+            self._forget(lease)
+            self._all.discard(lease)
+        elif lease.holders == 0:
+            # Everybody who waited for it has gone.
+            self._unheld(lease)
+
+    async def renew(self, lease: Lease, ttl: float | None) -> Issued:
+        """Puts a new credential in place of a lease's, for all who hold it."""
+        before = lease.issued
+        async with lease.renewing:
+            assert lease.issued is not None
+            if lease.issued is not before:
+                return lease.issued
+            asked = time.monotonic()
+            ask = token_service_pb2.RenewRequest(
+                credential_id=lease.issued.credential_id, ttl=duration("ttl", ttl), request_id=request_id()
+            )
+            stub = token_service_pb2_grpc.TokenServiceStub
+            return lease.put(issued((await self._connection.unary(stub, "Renew", ask, self._timeout)).issued), asked)
+
+    async def leave(self, lease: Lease) -> None:
+        """One holder less. Where that was the last, giving back is waited for a little, and goes on without."""
+        self._leave(lease)
+        if lease.given_back is not None and lease.holders == 0:
+            await asyncio.wait([lease.given_back], timeout=GIVE_BACK_WAIT)
+
+    def _leave(self, lease: Lease) -> None:
+        lease.holders -= 1
+        if lease.holders == 0 and lease.task.done():
+            self._unheld(lease)
+
+    def _unheld(self, lease: Lease) -> None:
+        if lease.issued is None or lease.ended:
+            self._all.discard(lease)
+            return
+        kept = lease.key is not None and self._shared.get(lease.key) is lease and lease.fresh
+        if kept and self._idle > 0 and not self._closed:
+            lease.linger = asyncio.get_running_loop().call_later(self._idle, self._lingered, lease)
+        else:
+            self._give_back(lease)
+
+    def _lingered(self, lease: Lease) -> None:
+        lease.linger = None
+        if lease.holders == 0 and not lease.ended:
+            self._give_back(lease)
+
+    def _give_back(self, lease: Lease) -> None:
+        if lease.ended:
+            return
+        lease.ended = True
+        self._forget(lease)
+        lease.given_back = asyncio.create_task(self._return(lease), name="mayfly-give-back")
+        lease.given_back.add_done_callback(lambda _: self._all.discard(lease))
+
+    def _forget(self, lease: Lease) -> None:
+        if lease.key is not None and self._shared.get(lease.key) is lease:
+            del self._shared[lease.key]
+            if lease.linger is not None:
+                lease.linger.cancel()
+                lease.linger = None
+                self._give_back(lease)
+
+    async def _return(self, lease: Lease) -> None:
+        if lease.issued is None or (lease.left <= 0 and not lease.inline):
+            return
+        try:
+            if lease.inline:
+                done = task_service_pb2.CompleteTaskRequest(task_id=lease.issued.task_id)
+                await self._connection.unary(task_service_pb2_grpc.TaskServiceStub, "CompleteTask", done, self._timeout)
+            else:
+                # Giving the first of a line back ends those that renewed it; where that one is over,
+                # the last is given back itself.
+                for credential in dict.fromkeys((lease.ids[0], lease.ids[-1])):
+                    with contextlib.suppress(errors.NotActive, errors.NotFound):
+                        ask = token_service_pb2.ReleaseRequest(credential_id=credential)
+                        await self._connection.unary(token_service_pb2_grpc.TokenServiceStub, "Release", ask, self._timeout)
+        except (errors.NotActive, errors.NotFound):
+            # It has ended already: by its time, with its task, or by a revocation.
+            return
+        except errors.MayflyError as wrong:
+            log.warning("%s was not given back and ends by its time: %s", lease.ids[-1], wrong)
+
+    def doubt(self, lease: Lease) -> None:
+        """An upstream refused it, perhaps because it was revoked: nobody new gets it, and the next one asks again."""
+        if lease.holders > 0:
+            self._forget(lease)
+
+    def drop_task(self, task_id: str) -> None:
+        """A task is over, and with it all that was issued in it."""
+        for lease in list(self._all):
+            if lease.issued is not None and lease.issued.task_id == task_id:
+                lease.ended = True
+                if lease.linger is not None:
+                    lease.linger.cancel()
+                    lease.linger = None
+                self._forget(lease)
+                if lease.holders == 0:
+                    self._all.discard(lease)
+
+    async def aclose(self) -> None:
+        """Gives everything back."""
+        self._closed = True
+        for lease in list(self._all):
+            if not lease.task.done():
+                lease.task.cancel()
+            elif not lease.ended:
+                self._give_back(lease)
+        waits = [lease.given_back for lease in self._all if lease.given_back is not None]
+        if waits:
+            await asyncio.wait(waits, timeout=self._timeout)

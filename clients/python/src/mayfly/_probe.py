@@ -1,0 +1,147 @@
+"""A look at the server's certificate before gRPC trusts it.
+
+grpcio has no hook for a SPIFFE check: it knows roots and DNS names. So the certificate is verified here, with the bundle
+and by its SPIFFE ID, and the channel is then opened with that one certificate as its only root. Who answers it is who was
+checked, whatever its
+DNS name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from dataclasses import dataclass
+
+from cryptography import x509
+
+from ._identity import Identity, spiffe_id_of, trust_domain_of
+from .errors import IdentityError, NotAuthenticated, ServerCertificateError, Unavailable
+
+# Longest wait for a connection and its handshake, and then for the server's first word, seconds.
+CONNECT = 5.0
+FIRST_WORD = 1.0
+# RFC 9113, section 3.4: what a client begins with, and an empty SETTINGS frame.
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server whose certificate was checked."""
+
+    spiffe_id: str
+    name: str
+    """The DNS name that gRPC is to look for."""
+    certificate: bytes
+    """PEM."""
+
+
+def context(identity: Identity) -> ssl.SSLContext:
+    """TLS 1.3 that trusts the bundle alone."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    # An SVID is checked by its URI, below; a bundle's roots need be neither self-signed nor of the web's profile.
+    tls.check_hostname = False
+    tls.verify_flags = (tls.verify_flags & ~ssl.VERIFY_X509_STRICT) | ssl.VERIFY_X509_PARTIAL_CHAIN
+    tls.load_verify_locations(cadata=identity.bundle.decode("ascii"))
+    tls.set_alpn_protocols(["h2"])
+    return tls
+
+
+def show(tls: ssl.SSLContext, identity: Identity) -> bool:
+    """Gives the SVID to OpenSSL, which wants a file: one in memory. Where there is no such thing the server sees nobody, and
+    whether it accepts us is gRPC's to find out."""
+    create = getattr(os, "memfd_create", None)
+    if create is None:
+        return False
+    file = create("svid", os.MFD_CLOEXEC)
+    try:
+        os.write(file, identity.chain + b"\n" + identity.key)
+        os.lseek(file, 0, os.SEEK_SET)
+        tls.load_cert_chain(f"/proc/self/fd/{file}")
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return True
+
+
+async def probe(host: str, port: int, identity: Identity, server_id: str | None) -> Server:
+    """Connects, checks the server's certificate and says what to tell gRPC.
+
+    Raises:
+        ServerCertificateError: with what is wrong about it and what would be right.
+        NotAuthenticated: the server does not accept our SVID.
+        Unavailable: nobody answers.
+    """
+    return await asyncio.to_thread(_probe, host, port, identity, server_id)
+
+
+def _probe(host: str, port: int, identity: Identity, server_id: str | None) -> Server:
+    # With a blocking socket: it reads nothing between the handshake and the look at the certificate. An alert read too soon,
+    # from a server that does not accept us, would take the certificate away.
+    where = f"{host}:{port}"
+    tls = context(identity)
+    shown = show(tls, identity)
+    try:
+        with socket.create_connection((host, port), CONNECT) as plain, tls.wrap_socket(plain, server_hostname=host) as secure:
+            der = secure.getpeercert(binary_form=True)
+            if der is None:
+                raise ServerCertificateError(f"the server at {where} shows no certificate")
+            server = check(der, where, host, identity, server_id)
+            if shown:
+                _accepted(secure, where, identity)
+            return server
+    except ssl.SSLCertVerificationError as wrong:
+        raise ServerCertificateError(
+            f"the certificate of {where} does not verify with the bundle: {wrong.verify_message}; "
+            "right would be the bundle of the server's trust domain"
+        ) from None
+    except (OSError, ValueError) as wrong:
+        raise Unavailable(f"no connection to {where}: {str(wrong) or 'timed out'}") from None
+
+
+def _accepted(secure: ssl.SSLSocket, where: str, identity: Identity) -> None:
+    # With TLS 1.3 the server judges our certificate after our handshake is over: its first word tells.
+    secure.settimeout(FIRST_WORD)
+    try:
+        secure.sendall(PREFACE)
+        secure.recv(1)
+    except TimeoutError:
+        return
+    except ssl.SSLError as wrong:
+        reason = (wrong.reason or "").lower().replace("_", " ")
+        raise NotAuthenticated(f"the server at {where} does not accept the SVID of {identity.spiffe_id}: {reason}") from None
+
+
+def check(der: bytes, where: str, host: str, identity: Identity, server_id: str | None) -> Server:
+    """Checks who the server is.
+
+    Raises:
+        ServerCertificateError: it is somebody else, or grpcio would refuse its certificate.
+    """
+    certificate = x509.load_der_x509_certificate(der)
+    try:
+        found = spiffe_id_of(certificate)
+    except IdentityError as wrong:
+        raise ServerCertificateError(f"the server at {where} shows no X509-SVID: {wrong.message}") from None
+    if server_id is not None and found != server_id:
+        raise ServerCertificateError(f"the server at {where} is {found}; expected {server_id} (MAYFLY_SERVER_ID)")
+    alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    names = [n for n in alternatives.get_values_for_type(x509.DNSName) if "*" not in n]
+    if not names:
+        raise ServerCertificateError(
+            f"the certificate of {found} at {where} has no DNS name beside its URI, and gRPC for Python refuses one with "
+            "only a URI; right would be a DNS name: with SPIRE, `-dns NAME` on the server's registration entry or "
+            "`dnsNameTemplates` in its ClusterSPIFFEID; `mayfly server validate` warns of the same"
+        )
+    if server_id is None:
+        domain = trust_domain_of(found)
+        if domain != identity.trust_domain or host.lower() not in (n.lower() for n in names):
+            raise ServerCertificateError(
+                f"the server at {where} is {found} with the DNS names {names}; without MAYFLY_SERVER_ID it has to be of "
+                f"{identity.trust_domain} and have the DNS name {host}"
+            )
+    name = host if host in names else names[0]
+    return Server(found, name, ssl.DER_cert_to_PEM_cert(der).encode())

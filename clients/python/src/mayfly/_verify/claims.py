@@ -1,0 +1,261 @@
+"""The claims of a token of ours, read strictly: what is not known to be right is refused. Order and meaning are those of
+mayfly's own verifier."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .jws import from_json, shown, unbase64url
+from .reason import Refused
+
+# Deepest task path, most ancestors, and longest chain of actors.
+DEPTH = 8
+SCHEME = "spiffe://"
+OWN = "https://mayfly.dev/claims"
+OWN_VERSION = 1
+SEQ_END = 1 << 53
+U64_END = 1 << 64
+U32_END = 1 << 32
+
+# 16 bytes in base32: the last character has two bits to spare, which are 0.
+TASK_ID = re.compile(r"task_[a-z2-7]{25}[aeimquy4]\Z")
+CREDENTIAL_ID = re.compile(r"cred_[a-z2-7]{25}[aeimquy4]\Z")
+_HEX = re.compile(r"(?:[0-9a-f]{2})*\Z")
+
+
+class Claims:
+    """The claims of a token of ours, read strictly, and the facts that a revocation can aim at."""
+
+    __slots__ = (
+        "actors",
+        "ancestors",
+        "arguments",
+        "binding",
+        "credentials",
+        "environment",
+        "identities",
+        "known_names",
+        "policy",
+        "raw",
+        "revision",
+        "scopes",
+        "subject_token",
+        "svid",
+        "tasks",
+        "tool",
+        "trust_domain",
+        "upstream",
+        "version",
+    )
+
+    raw: dict[str, Any]
+    tool: str
+    upstream: str
+
+    def __init__(self, data: bytes) -> None:
+        try:
+            self._read(from_json(data))
+        except (ValueError, KeyError, TypeError, AttributeError) as wrong:
+            raise Refused("claims", f"claims: {type(wrong).__name__}: {shown(str(wrong))}") from None
+
+    def _read(self, raw: dict[str, Any]) -> None:
+        if type(raw) is not dict:
+            raise ValueError("no JSON object")
+        self.raw = raw
+        self.known_names: frozenset[str] | None = None
+        own = raw[OWN]
+        sub, client, jti = raw["sub"], raw["client_id"], raw["jti"]
+        version, self.revision, self.policy = own["v"], own["r"], own["policy_version"]
+        domain, environment, upstream, scope = own["trust_domain"], own["environment"], own["upstream"], raw["scope"]
+        self.binding, self.tool, arguments = own.get("binding", ""), own.get("tool", ""), own.get("arguments", "")
+        for text in (
+            raw["iss"],
+            sub,
+            raw["aud"],
+            client,
+            jti,
+            scope,
+            domain,
+            environment,
+            upstream,
+            self.binding,
+            self.tool,
+            arguments,
+        ):
+            if type(text) is not str:
+                raise ValueError("a claim that is no text")
+        for number in (raw["exp"], raw["iat"], raw["nbf"], self.policy, self.revision, version):
+            if type(number) is not int or not 0 <= number < U64_END:
+                raise ValueError("a claim that is no whole number")
+        if version >= U32_END or self.revision >= SEQ_END:
+            raise ValueError("a number out of its range")
+        if not CREDENTIAL_ID.match(jti) or not _HEX.match(arguments):
+            raise ValueError("jti is no credential id, or arguments no digest")
+        self.version, self.environment, self.upstream, self.trust_domain = version, environment, upstream, domain
+        self.arguments = bytes.fromhex(arguments) if arguments else b""
+        self.scopes = [s for s in scope.split(" ") if s]
+        issuer = own.get("sub_iss")
+        if issuer is None:
+            issuer = domain
+        elif type(issuer) is not str:
+            raise ValueError("sub_iss is no text")
+        self.identities: list[tuple[str, str]] = [(domain, client)]
+        if sub != client or issuer != domain:
+            self.identities.append((issuer, sub))
+        self.tasks: list[str] = []
+        for task in own["tasks"]:
+            self._task(task)
+        self.credentials: list[str] = [jti]
+        self.ancestors = 0
+        if "ancestors" in own:
+            self._ancestors(own["ancestors"])
+        self._rests_on(own)
+        if "cnf" in raw:
+            _cnf(raw["cnf"])
+        self.actors = 0
+        if raw.get("act") is not None:
+            self._actors(raw["act"])
+
+    def _task(self, task: dict[str, Any]) -> None:
+        name, owner = task["id"], task["owner"]
+        pair = (owner["iss"], owner["sub"])
+        if not TASK_ID.match(name) or type(pair[0]) is not str or type(pair[1]) is not str:
+            raise ValueError("a task without id and owner")
+        self.tasks.append(name)
+        if pair not in self.identities:
+            self.identities.append(pair)
+
+    def _ancestors(self, ancestors: list[dict[str, Any]]) -> None:
+        if type(ancestors) is not list:
+            raise ValueError("ancestors are no list")
+        for ancestor in ancestors:
+            name, caller = ancestor["id"], ancestor["caller"]
+            if not CREDENTIAL_ID.match(name) or type(caller) is not str:
+                raise ValueError("an ancestor without id and caller")
+            self.credentials.append(name)
+            self.identities.append((trust_domain_of(caller), caller))
+            self.ancestors += 1
+
+    def _rests_on(self, own: dict[str, Any]) -> None:
+        self.subject_token: tuple[str, str] | None = None
+        self.svid: tuple[str, str, str] | None = None
+        if (token := own.get("subject_token")) is not None:
+            issuer, name = token["iss"], token["id"]
+            if type(issuer) is not str or type(name) is not str:
+                raise ValueError("a subject token without issuer and id")
+            self.subject_token = (issuer, name)
+            # What rests on a credential by its task alone has it as no ancestor.
+            if CREDENTIAL_ID.match(name):
+                self.credentials.append(name)
+        if (svid := own.get("svid")) is not None:
+            self.svid = (svid["trust_anchor"], svid["issuing_key"], svid["serial"])
+            for text in self.svid:
+                if not _HEX.match(text):
+                    raise ValueError("svid holds no digests")
+
+    def _actors(self, act: dict[str, Any] | None) -> None:
+        while act is not None:
+            self.actors += 1
+            pair = (act["iss"], act["sub"])
+            if type(pair[0]) is not str or type(pair[1]) is not str:
+                raise ValueError("an actor without issuer and subject")
+            self.identities.append(pair)
+            act = act.get("act")
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every target that a revocation of this can have, by the name that rules give it; a key's and a policy's aside."""
+        if self.known_names is None:
+            self.known_names = frozenset(self._names())
+        return self.known_names
+
+    def _names(self) -> Iterator[str]:
+        yield "everything"
+        for name in self.credentials:
+            yield f"credential:{name}"
+        for name in self.tasks:
+            yield f"task:{name}"
+        for issuer, sub in self.identities:
+            if issuer:
+                yield named("subject", issuer, sub)
+            if sub.startswith(SCHEME):
+                yield f"caller:{sub}"
+                yield f"trust-domain:{trust_domain_of(sub)}"
+                parts = sub.split("/")
+                for end in range(3, len(parts) + 1):
+                    yield "prefix:" + "/".join(parts[:end])
+        if self.svid is not None:
+            anchor, issuing_key, serial = self.svid
+            yield f"trust-anchor:{anchor}"
+            yield f"trust-domain:{self.trust_domain}"
+            yield named("svid", self.trust_domain, issuing_key, serial)
+        if self.subject_token is not None:
+            yield named("subject-token", *self.subject_token)
+        if self.upstream:
+            yield f"upstream:{self.upstream}"
+            for scope in self.scopes:
+                yield named("upstream-scope", self.upstream, scope)
+        for sort, name in (("binding", self.binding), ("tool", self.tool), ("environment", self.environment)):
+            if name:
+                yield f"{sort}:{name}"
+
+
+def named(sort: str, *parts: str) -> str:
+    """The name of a target of several parts. No name that is registered has a control character between its parts."""
+    return f"{sort}:" + "\0".join(parts)
+
+
+def _cnf(cnf: Any) -> None:
+    if cnf is not None:
+        for name in ("x5t#S256", "jkt"):
+            value = cnf.get(name)
+            if value is not None and type(value) is not str:
+                raise ValueError("cnf holds no text")
+
+
+def trust_domain_of(spiffe_id: str) -> str:
+    """The trust domain in a SPIFFE ID; empty for what is none."""
+    return spiffe_id[len(SCHEME) :].split("/", 1)[0] if spiffe_id.startswith(SCHEME) else ""
+
+
+def fits(c: Claims, issuer: str, audience: str, now: int, max_ttl: int, skew: int, certificate: bytes) -> None:
+    """Whether the token is for us, now, and of whoever shows it. Milliseconds.
+
+    Raises:
+        Refused: with the first thing that is not so.
+    """
+    raw = c.raw
+    if c.version > OWN_VERSION:
+        raise Refused("newer_version", f"claims of version {c.version} are newer than this verifier")
+    if raw["iss"] != issuer:
+        raise Refused("issuer", f"iss {shown(raw['iss'])} is not the expected issuer")
+    if raw["aud"] != audience:
+        raise Refused("audience", f"aud {shown(raw['aud'])} is not this service")
+    exp, iat = raw["exp"], raw["iat"]
+    # A key rule is the only one that a stolen key cannot get round, and it may take a while to come: until then
+    # nothing lives longer.
+    if not 0 < (exp - iat) * 1000 <= max_ttl:
+        raise Refused("life", f"its life of {max(0, exp - iat)} s is longer than the issuer allows")
+    # Skew is given where it waits for a beginning, never where it would put off an end.
+    if now >= exp * 1000:
+        raise Refused("expired", "it has expired")
+    if max(raw["nbf"], iat) * 1000 > now + skew:
+        raise Refused("not_yet", "it is not good yet")
+    if len(c.tasks) > DEPTH or c.ancestors > DEPTH or c.actors > DEPTH:
+        raise Refused("claims", "more tasks, ancestors or actors than there can be")
+    cnf = raw.get("cnf")
+    if cnf is not None and not _possessed(cnf, certificate):
+        raise Refused("possession", "it is bound to a key that was not proven")
+
+
+def _possessed(cnf: Mapping[str, str | None], certificate: bytes) -> bool:
+    thumbprint = cnf.get("x5t#S256")
+    if thumbprint is None or cnf.get("jkt") is not None or not certificate:
+        return False
+    try:
+        return hmac.compare_digest(unbase64url(thumbprint.encode("ascii")), certificate)
+    except ValueError:
+        return False

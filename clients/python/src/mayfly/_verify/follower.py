@@ -1,0 +1,296 @@
+"""One who checks credentials and follows revocations.
+
+It accepts only while it knows that it knows everything: snapshot complete, no gap, proof of freshness younger than the
+feed's maximum age. Time is the later of its own clock and what the feed proves, so a clock that is set back revives
+nothing; rules are dropped by
+the feed's time alone, so a clock that is set forward drops nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from google.protobuf import timestamp_pb2
+
+from ..v1 import feed_pb2, revocation_pb2
+from .claims import CREDENTIAL_ID, SCHEME, SEQ_END, TASK_ID, Claims, named
+from .reason import Refused
+from .rules import Rules
+
+# Ended rules dropped per heartbeat.
+DROP_PER_HEARTBEAT = 4_096
+GENERATION_BITS = 45
+NUL = "\0"
+
+Taken = Literal["taken", "gap", "old", "no_snapshot"]
+
+
+class BadFeed(Exception):
+    """The feed sent what is none of its messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment by a clock that may step and by one that never does, milliseconds."""
+
+    wall: int
+    steady: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What holds for every credential, milliseconds (mayfly's limits)."""
+
+    max_ttl: int = 3_600_000
+    skew: int = 30_000
+    feed_max_age: int = 30_000
+
+
+def generation(seq: int) -> int:
+    """The generation that a seq belongs to."""
+    return seq >> GENERATION_BITS
+
+
+class Follower:
+    """What one follower knows. Knows nothing at first, and refuses everything."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.applied = 0
+        self.whole = False
+        self.rules = Rules()
+        self._held: set[str] = set()
+        # The newest proof: when it was made, how long it is good for, and the steady moment that it came.
+        self._proof: tuple[int, int, int] | None = None
+        # The proof that puts time furthest ahead: its time, the steady moment, and its generation.
+        self._ahead: tuple[int, int, int] | None = None
+        self._parts: list[feed_pb2.SnapshotPart] = []
+
+    def needs_snapshot(self) -> None:
+        """The feed goes on with a snapshot: after a gap, or when the server no longer keeps what was missed. One that knows
+        less than was applied is refused: what was seen once is not unseen."""
+        self.whole = False
+
+    def begin_stream(self) -> int | None:
+        """A stream of the feed begins. Where it may go on; `None`: with a snapshot."""
+        self._parts = []
+        return self.applied if self.whole else None
+
+    def take(self, message: feed_pb2.WatchRevocationsResponse, now: Moment) -> Taken:
+        """Takes one message of the feed.
+
+        Raises:
+            BadFeed: it is none.
+        """
+        seq, previous = message.seq, message.previous_seq
+        if seq >= SEQ_END or previous >= SEQ_END:
+            raise BadFeed("a seq above 2^53")
+        match message.WhichOneof("event"):
+            case "snapshot":
+                self._parts.append(message.snapshot)
+                return self._begin(seq) if message.snapshot.last else "taken"
+            case "heartbeat":
+                return self._heartbeat(seq, previous, message.heartbeat, now)
+            case None:
+                raise BadFeed("an event of a sort that is not known")
+            case event:
+                return self._apply(seq, previous, event, message)
+
+    def _begin(self, seq: int) -> Taken:
+        parts, self._parts = self._parts, []
+        rules, held = Rules(), set()
+        for part in parts:
+            for rule in part.rules:
+                if rule.seq >= SEQ_END:
+                    raise BadFeed("a seq above 2^53")
+                for target in rule.targets:
+                    aim(target)(rules, rule.seq, _drop_after(rule))
+            for hold in part.holds:
+                held.add(_task_id(hold.task_id))
+        if seq < self.applied:
+            return "old"
+        self._turn_to(seq)
+        self.rules, self._held, self.applied, self.whole = rules, held, seq, True
+        return "taken"
+
+    def _apply(self, seq: int, previous: int, event: str, message: feed_pb2.WatchRevocationsResponse) -> Taken:
+        aims: list[Callable[[Rules, int, int | None], None]] = []
+        name = ""
+        if event == "rule":
+            aims = [aim(t) for t in message.rule.targets]
+        elif event in ("hold", "resume"):
+            name = _task_id(getattr(message, event).task_id)
+        missed = self._follows(previous)
+        if missed is not None:
+            return missed
+        if seq <= self.applied:
+            return "old"
+        self._turn_to(seq)
+        if event == "rule":
+            until = _drop_after(message.rule)
+            for put in aims:
+                put(self.rules, seq, until)
+        elif event == "hold":
+            self._held.add(name)
+        elif event == "resume":
+            self._held.discard(name)
+        # A lock keeps from new grants, and who grants asks the server.
+        self.applied = seq
+        return "taken"
+
+    def _heartbeat(self, head: int, previous: int, beat: feed_pb2.HeartbeatEvent, now: Moment) -> Taken:
+        if not beat.HasField("fresh_at"):
+            raise BadFeed("a heartbeat without its time")
+        fresh_at = _millis(beat.fresh_at)
+        max_age = max(0, beat.max_age.seconds * 1000 + beat.max_age.nanos // 1_000_000)
+        # One that does not say: nothing of an older generation is taken for certain.
+        of_time = beat.time_generation if 0 < beat.time_generation < 256 else generation(head)
+        missed = self._follows(previous)
+        if missed is not None:
+            return missed
+        if head < self.applied:
+            # A replica that has not seen what this follower has proves nothing to it.
+            return "old"
+        self.applied = head
+        if self._ahead is not None and self._ahead[2] < of_time:
+            self._ahead = None
+        if self._proof is None or fresh_at > self._proof[0]:
+            self._proof = (fresh_at, max_age, now.steady)
+        if self._ahead is None or fresh_at > self.time_ahead(now):
+            self._ahead = (fresh_at, now.steady, generation(head))
+        self.rules.expire(fresh_at, DROP_PER_HEARTBEAT)
+        return "taken"
+
+    def _turn_to(self, seq: int) -> None:
+        # Only a new generation's own proof makes it fresh.
+        if generation(seq) > generation(self.applied):
+            self._proof = None
+
+    def _follows(self, previous: int) -> Taken | None:
+        if not self.whole:
+            return "no_snapshot"
+        if previous > self.applied:
+            self.whole = False
+            return "gap"
+        return None
+
+    def time(self, now: Moment) -> int:
+        """Now: the wall clock, but never earlier than what the feed proves."""
+        return now.wall if self._ahead is None else max(now.wall, self.time_ahead(now))
+
+    def time_ahead(self, now: Moment) -> int:
+        """What the feed proves of time: the proof that is furthest ahead, and the steady clock since. 0: nothing."""
+        if self._ahead is None:
+            return 0
+        return self._ahead[0] + max(0, now.steady - self._ahead[1])
+
+    def fresh(self, now: Moment) -> Refused | None:
+        """Why it does not know whether it knows everything; `None` where it does."""
+        if not self.whole:
+            return Refused("not_whole", "the revocations are not known: begin with a snapshot")
+        if self._proof is None:
+            return Refused("stale", "the revocations are not proven to be known")
+        fresh_at, max_age, came = self._proof
+        # By both clocks: neither keeps it fresh alone.
+        age = max(now.wall - fresh_at, now.steady - came)
+        # A proof that came late, to one whose clock is behind: earlier proofs tell by how much, up to the skew of who made them.
+        if self._ahead is not None:
+            age = max(age, self.time_ahead(now) - fresh_at - self.bounds.skew)
+        if age > max_age or age > self.bounds.feed_max_age:
+            return Refused("stale", f"the revocations are known up to {age} ms ago only")
+        return None
+
+    def check(self, c: Claims, kid: str, now: Moment) -> None:
+        """Whether anything that happened speaks against a credential with these claims. Its signature, life, audience and
+        possession were looked at before, by the time that `time` gives.
+
+        Raises:
+            Refused: what does.
+        """
+        rules = self.rules
+        if rules.revokes_key(kid):
+            raise Refused("key_revoked", "its signing key was revoked")
+        if (stale := self.fresh(now)) is not None:
+            raise stale
+        hit = rules.covers(c.known_names or c.names, c.environment, c.policy, c.revision)
+        if hit is not None:
+            raise Refused("revoked", f"{hit.replace(NUL, ' ')} was revoked")
+        if self._held:
+            for task in c.tasks:
+                if task in self._held:
+                    raise Refused("held", f"{task} is held")
+
+
+def _millis(at: timestamp_pb2.Timestamp) -> int:
+    if at.seconds < 0:
+        raise BadFeed("a time before 1970")
+    return at.seconds * 1000 + at.nanos // 1_000_000
+
+
+def _drop_after(rule: feed_pb2.RuleEvent) -> int | None:
+    return _millis(rule.drop_after) if rule.HasField("drop_after") else None
+
+
+def _task_id(text: str) -> str:
+    if not TASK_ID.match(text):
+        raise BadFeed(f"{text!r}, which is no task id")
+    return text
+
+
+# The targets that are one text, and the word that stands before it in their names.
+_PLAIN = {
+    "caller": "caller",
+    "spiffe_id_prefix": "prefix",
+    "trust_domain": "trust-domain",
+    "upstream": "upstream",
+    "binding": "binding",
+    "tool": "tool",
+    "environment": "environment",
+}
+
+
+def aim(t: revocation_pb2.Target) -> Callable[[Rules, int, int | None], None]:
+    """Puts a rule of this target into force, by its seq and until when.
+
+    Raises:
+        BadFeed: it is of a sort that is not known here, so what it revokes is not known.
+    """
+    match t.WhichOneof("target"):
+        case "signing_key":
+            return lambda rules, seq, until: rules.add_key(t.signing_key)
+        case "policy_below":
+            below = t.policy_below
+            return lambda rules, seq, until: rules.add_policy(below.environment, below.version, seq, until)
+        case None:
+            raise BadFeed("a target of a sort that is not known")
+        case sort:
+            name = _name(sort, t)
+            return lambda rules, seq, until: rules.add(name, seq, until)
+
+
+def _name(sort: str, t: revocation_pb2.Target) -> str:
+    match sort:
+        case "credential_id":
+            if not CREDENTIAL_ID.match(t.credential_id):
+                raise BadFeed(f"{t.credential_id!r}, which is no credential id")
+            return f"credential:{t.credential_id}"
+        case "task_id":
+            return f"task:{_task_id(t.task_id)}"
+        case "trust_anchor":
+            return f"trust-anchor:{t.trust_anchor.sha256.hex()}"
+        case "subject":
+            # A workload's issuer is written as its trust domain's name or that one's SPIFFE ID.
+            issuer, sub = t.subject.issuer, t.subject.sub
+            return named("subject", issuer.removeprefix(SCHEME) if sub.startswith(SCHEME) else issuer, sub)
+        case "upstream_scope":
+            return named("upstream-scope", t.upstream_scope.upstream, t.upstream_scope.scope)
+        case "svid":
+            return named("svid", t.svid.trust_domain, t.svid.issuing_key_sha256.hex(), t.svid.serial.hex())
+        case "subject_token":
+            return named("subject-token", t.subject_token.issuer, t.subject_token.id)
+        case "everything":
+            return "everything"
+        case _:
+            return f"{_PLAIN[sort]}:{getattr(t, sort)}"

@@ -1,0 +1,32 @@
+"""Why a credential is not accepted: the closed list, the same in every language."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Reason = Literal[
+    "too_long", "malformed", "algorithm", "typ", "header_parameter", "key_revoked", "unknown_key", "signature", "claims",
+    "newer_version", "issuer", "audience", "expired", "not_yet", "life", "possession", "not_whole", "stale", "revoked",
+    "held", "scope", "tool", "arguments",
+]  # fmt: skip
+REASONS: tuple[Reason, ...] = get_args(Reason)
+# The token is good, and not for this: 403.
+INSUFFICIENT: frozenset[Reason] = frozenset({"scope", "tool", "arguments"})
+# Not the token's fault: the revocations are not known. 503.
+UNKNOWN: frozenset[Reason] = frozenset({"not_whole", "stale"})
+
+
+class Refused(Exception):
+    """A credential is not accepted.
+
+    Attributes:
+        reason: one of the closed list.
+        message: what was wrong, for people. Holds nothing secret.
+        scope: the scope that it lacks; empty for other reasons.
+    """
+
+    def __init__(self, reason: Reason, message: str, scope: str = "") -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason: Reason = reason
+        self.message = message
+        self.scope = scope

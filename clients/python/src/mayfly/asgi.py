@@ -1,0 +1,216 @@
+"""ASGI middleware: only credentials of mayfly's get through, and RFC 9728 says where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextvars import ContextVar
+from typing import Any
+from urllib.parse import urlsplit
+
+from ._secret import Secret
+from .verify import INSUFFICIENT, UNKNOWN, Refused, Verified, Verifier
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Needs = Mapping[str, str] | Callable[[Scope], str]
+
+WELL_KNOWN = "/.well-known/oauth-protected-resource"
+SCHEME = "bearer"
+# RFC 6455, section 7.4.1.
+POLICY_VIOLATION = 1008
+
+_current: ContextVar[Verified] = ContextVar("mayfly_verified")
+
+
+def verified() -> Verified:
+    """The credential of the request that is being handled.
+
+    Raises:
+        LookupError: there is none: outside of a request, or at a public path.
+    """
+    return _current.get()
+
+
+class MayflyMiddleware:
+    """Lets a request through with a good credential only, and puts that as `scope["mayfly"]` and `verified()`.
+
+    A `Refused` that the application raises by `verified().require(...)`, before its answer began, is answered 403 too.
+
+    Args:
+        app: the application.
+        verifier: who checks; the application's lifespan enters it.
+        resource: this service's own URL (RFC 8707), `https://host[/path]`. RFC 9728 metadata is at
+            `/.well-known/oauth-protected-resource[/path]`. Left out: the verifier's audience.
+        scopes: the scope that a request needs: by method like `{"GET": "echo:read", "*": "echo:write"}`, where a method
+            without one is refused; or a function of the ASGI scope that gives a scope, empty for none. Left out: none.
+        public: paths that need no credential, like `/healthz`.
+        scopes_supported: for the metadata. Left out: those of `scopes`, where that is a mapping.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        verifier: Verifier,
+        *,
+        resource: str | None = None,
+        scopes: Needs | None = None,
+        public: Iterable[str] = (),
+        scopes_supported: Iterable[str] | None = None,
+    ) -> None:
+        self._app, self._verifier = app, verifier
+        self._resource = resource or verifier.audience
+        parts = urlsplit(self._resource)
+        if parts.scheme not in ("https", "http") or not parts.netloc or parts.query or parts.fragment:
+            raise ValueError(f"resource is {self._resource!r}; right would be an https URL without query and fragment (RFC 9728)")
+        self._metadata_path = WELL_KNOWN + parts.path.rstrip("/")
+        self._metadata_url = f"{parts.scheme}://{parts.netloc}{self._metadata_path}"
+        self._needs: Needs = scopes or {}
+        self._public = frozenset(public)
+        if scopes_supported is None and isinstance(self._needs, Mapping):
+            scopes_supported = dict.fromkeys(s for s in self._needs.values() if s)
+        self._scopes_supported = list(scopes_supported or ())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind, path = scope["type"], scope.get("path", "")
+        if kind not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+        elif kind == "http" and scope["method"] in ("GET", "HEAD") and path in (self._metadata_path, WELL_KNOWN):
+            await self._metadata(scope, send)
+        elif path in self._public:
+            await self._app(scope, receive, send)
+        else:
+            await self._guarded(scope, receive, send)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            token = bearer(scope)
+            if token is None:
+                await self._answer(scope, receive, send, 401, self._challenge(None, ""))
+                return
+            good = self._verifier.check(token, scope=self._need(scope), certificate_sha256=certificate_sha256(scope))
+        except Refused as refused:
+            await self._refuse(scope, receive, send, refused)
+            return
+        began = False
+
+        async def sending(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        mark = _current.set(good)
+        try:
+            await self._app({**scope, "mayfly": good}, receive, sending)
+        except Refused as refused:
+            if began:
+                raise
+            await self._refuse(scope, receive, send, refused)
+        finally:
+            _current.reset(mark)
+
+    def _need(self, scope: Scope) -> str:
+        if not isinstance(self._needs, Mapping):
+            return self._needs(scope)
+        if not self._needs:
+            return ""
+        # A web socket begins as a GET, and HEAD is one without its body.
+        method = scope.get("method", "GET")
+        need = self._needs.get("GET" if method == "HEAD" else method, self._needs.get("*"))
+        if need is None:
+            raise Refused("scope", f"no scope serves for {method}")
+        return need
+
+    def _challenge(self, error: str | None, description: str, scope: str = "") -> list[tuple[bytes, bytes]]:
+        says = [("error", error), ("error_description", description if error else None), ("scope", scope or None)]
+        says.append(("resource_metadata", self._metadata_url))
+        return [(b"www-authenticate", b"Bearer " + ", ".join(f'{n}="{quoted(v)}"' for n, v in says if v).encode())]
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, refused: Refused) -> None:
+        if refused.reason in INSUFFICIENT:
+            headers = self._challenge("insufficient_scope", refused.message, refused.scope)
+            await self._answer(scope, receive, send, 403, headers, "insufficient_scope", refused)
+        elif refused.reason in UNKNOWN:
+            # Not the token's fault: with 401 its holder would throw a good one away.
+            await self._answer(scope, receive, send, 503, [(b"retry-after", b"1")], "temporarily_unavailable", refused)
+        else:
+            headers = self._challenge("invalid_token", refused.message)
+            await self._answer(scope, receive, send, 401, headers, "invalid_token", refused)
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        error: str = "",
+        refused: Refused | None = None,
+    ) -> None:
+        prefix = ""
+        if scope["type"] == "websocket":
+            if "websocket.http.response" not in (scope.get("extensions") or {}):
+                await receive()
+                await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": error or "no credential"})
+                return
+            prefix = "websocket."
+        body = {"error": error, "reason": refused.reason, "error_description": refused.message} if refused else {}
+        await respond(send, status, body, [*headers, (b"cache-control", b"no-store")], prefix)
+
+    async def _metadata(self, scope: Scope, send: Send) -> None:
+        body = {
+            "resource": self._resource,
+            "authorization_servers": [self._verifier.issuer],
+            "bearer_methods_supported": ["header"],
+        }
+        if self._scopes_supported:
+            body["scopes_supported"] = self._scopes_supported
+        await respond(send, 200, body, [(b"cache-control", b"max-age=300")], head=scope["method"] == "HEAD")
+
+
+async def respond(
+    send: Send, status: int, body: Mapping[str, Any], headers: list[tuple[bytes, bytes]], prefix: str = "", head: bool = False
+) -> None:
+    """A small JSON answer."""
+    data = json.dumps(body).encode() if body else b""
+    kind = [(b"content-type", b"application/json")] if data else []
+    length = [(b"content-length", str(len(data)).encode())]
+    await send({"type": f"{prefix}http.response.start", "status": status, "headers": [*kind, *length, *headers]})
+    await send({"type": f"{prefix}http.response.body", "body": b"" if head else data})
+
+
+def bearer(scope: Scope) -> Secret | None:
+    """The request's one bearer token (RFC 6750, section 2.1); `None` where it brings no credentials.
+
+    Raises:
+        Refused: `malformed`: several, another scheme, or no token.
+    """
+    found = [value for name, value in scope["headers"] if name.lower() == b"authorization"]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise Refused("malformed", "several Authorization headers")
+    scheme, _, token = found[0].decode("latin-1").partition(" ")
+    if scheme.lower() != SCHEME or not token.strip():
+        raise Refused("malformed", "the Authorization header is no bearer token")
+    return Secret(token.strip())
+
+
+def certificate_sha256(scope: Scope) -> bytes:
+    """SHA-256 of the client certificate of the TLS session, as the ASGI TLS extension gives it; empty where the server does
+    not tell. Never from a
+    header: anybody could write one."""
+    chain = ((scope.get("extensions") or {}).get("tls") or {}).get("client_cert_chain") or ()
+    for pem in chain:
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).digest()
+    return b""
+
+
+def quoted(text: str) -> str:
+    """As it may stand in a quoted string (RFC 9110, section 5.6.4)."""
+    return "".join(c if " " <= c <= "~" else "?" for c in text).replace("\\", "\\\\").replace('"', '\\"')

@@ -1,0 +1,373 @@
+"""For relying services: checks credentials offline, and follows revocations. Fails closed.
+
+Signing-key rules are asked first, then signature, issuer, audience, life and possession, then the rules against the token's
+decision revision, then what the use needs. Without a whole and fresh feed everything is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import os
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Self
+
+from tenacity import wait_random_exponential
+
+from . import errors
+from ._ask import Json, arguments_sha256
+from ._client import Mayfly
+from ._connection import Link
+from ._identity import _Attempt
+from ._secret import Secret, revealed
+from ._verify.claims import Claims, fits
+from ._verify.follower import BadFeed, Bounds, Follower, Moment
+from ._verify.jws import Keys, Parts
+from ._verify.reason import INSUFFICIENT, REASONS, UNKNOWN, Reason, Refused
+from .v1 import (
+    feed_pb2,
+    key_service_pb2,
+    key_service_pb2_grpc,
+    revocation_service_pb2,
+    revocation_service_pb2_grpc,
+)
+
+__all__ = ["INSUFFICIENT", "REASONS", "UNKNOWN", "Reason", "Refused", "Verified", "Verifier"]
+
+log = logging.getLogger("mayfly")
+
+# Tokens whose signature was found good and need not be verified again, at most. By their digest: no token is kept.
+VERIFIED = 16_384
+# The longest silence of a feed, seconds: its heartbeats come every few.
+SILENCE = 30.0
+# Longest wait for a unary answer beside the feed, seconds.
+CALL = 5.0
+
+
+class Verified:
+    """A credential that was found good, for the use at hand. What its claims say, ready to read."""
+
+    __slots__ = ("_claims", "kid")
+
+    def __init__(self, claims: Claims, kid: str) -> None:
+        self._claims = claims
+        self.kid = kid
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """All claims, read-only."""
+        return MappingProxyType(self._claims.raw)
+
+    @property
+    def credential_id(self) -> str:
+        """Its id (`jti`)."""
+        return str(self._claims.raw["jti"])
+
+    @property
+    def caller(self) -> str:
+        """Whom it was issued to, by SPIFFE ID (`client_id`)."""
+        return str(self._claims.raw["client_id"])
+
+    @property
+    def subject(self) -> str:
+        """On whose behalf it acts (`sub`)."""
+        return str(self._claims.raw["sub"])
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Its scopes."""
+        return tuple(self._claims.scopes)
+
+    @property
+    def tool(self) -> str:
+        """The tool that it serves for; empty for any."""
+        return self._claims.tool
+
+    @property
+    def task_id(self) -> str:
+        """The task that it hangs on; empty for none."""
+        return self._claims.tasks[-1] if self._claims.tasks else ""
+
+    @property
+    def task_path(self) -> tuple[str, ...]:
+        """The tasks from the root to its own."""
+        return tuple(self._claims.tasks)
+
+    @property
+    def upstream(self) -> str:
+        """The upstream that it is for."""
+        return self._claims.upstream
+
+    @property
+    def expires_at(self) -> datetime:
+        """Its end, UTC."""
+        return datetime.fromtimestamp(self._claims.raw["exp"], UTC)
+
+    def require(
+        self, *, scope: str = "", tool: str = "", arguments: Json | None = None, arguments_digest: bytes | None = None
+    ) -> None:
+        """Asks for what a use needs, once it is known: in a handler, after the body was read.
+
+        Args:
+            scope: a scope that it must have.
+            tool: the tool that calls; compared where the credential names one.
+            arguments: the arguments of this call, compared where the credential names some. Who acts on arguments gives
+                them, or what was approved for one call serves for any.
+            arguments_digest: their `mayfly.arguments_sha256` instead.
+
+        Raises:
+            Refused: `scope`, `tool` or `arguments`.
+        """
+        claims = self._claims
+        if scope and scope not in claims.scopes:
+            raise Refused("scope", f"it lacks the scope {scope}", scope)
+        if tool and claims.tool and tool != claims.tool:
+            raise Refused("tool", f"it was issued for the tool {claims.tool}")
+        if claims.arguments:
+            digest = arguments_sha256(arguments) if arguments is not None else arguments_digest
+            # In constant time: whoever sends calls must not learn the digest of the approved ones byte by byte.
+            if digest is not None and not hmac.compare_digest(digest, claims.arguments):
+                raise Refused("arguments", "it was issued for other arguments")
+
+    def __repr__(self) -> str:
+        return f"<Verified {self.credential_id} of {self.caller}>"
+
+
+class Checker:
+    """What a relying service knows, and its answer to a credential. No IO and no clock."""
+
+    def __init__(self, issuer: str, audience: str, bounds: Bounds | None = None) -> None:
+        self.issuer, self.audience = issuer, audience
+        self.bounds = bounds or Bounds()
+        self.follower = Follower(self.bounds)
+        self.keys = Keys('{"keys":[]}')
+        self._good: OrderedDict[bytes, tuple[Claims, str]] = OrderedDict()
+
+    def set_keys(self, keys: Keys) -> None:
+        """The issuer's keys from now on. What others signed is verified anew."""
+        if keys != self.keys:
+            self.keys = keys
+            self._good.clear()
+
+    def check(self, token: str, now: Moment, certificate: bytes = b"") -> Verified:
+        """Checks a credential, but for what its use needs.
+
+        Raises:
+            Refused: why not.
+        """
+        name = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        known = self._good.get(name)
+        if known is None:
+            known = self._read(token)
+            self._good[name] = known
+            if len(self._good) > VERIFIED:
+                self._good.popitem(last=False)
+        else:
+            self._good.move_to_end(name)
+        claims, kid = known
+        self.stands(claims, kid, now, certificate)
+        return Verified(claims, kid)
+
+    def stands(self, claims: Claims, kid: str, now: Moment, certificate: bytes = b"") -> None:
+        """Whether a token whose signature is good is for us, now, and nothing that happened speaks against it.
+
+        Raises:
+            Refused: why not.
+        """
+        if self.follower.rules.revokes_key(kid):
+            raise Refused("key_revoked", f"the key {kid} was revoked")
+        bounds = self.bounds
+        fits(claims, self.issuer, self.audience, self.follower.time(now), bounds.max_ttl, bounds.skew, certificate)
+        self.follower.check(claims, kid, now)
+
+    def _read(self, token: str) -> tuple[Claims, str]:
+        parts = Parts(token)
+        # Before anything of it is believed: whoever stole a key chooses every claim.
+        if self.follower.rules.revokes_key(parts.kid):
+            raise Refused("key_revoked", f"the key {parts.kid} was revoked")
+        return Claims(self.keys.verify(parts)), parts.kid
+
+
+class Verifier:
+    """Verifies credentials for one relying service, and follows revocations for as long as `async with verifier:` lasts.
+
+    Args:
+        mayfly: the client by which it follows; its workload must be a server of the upstreams.
+        issuer: `iss` that it accepts, like `https://mayfly.example/prod`.
+        audience: `aud` that it accepts: the upstream's audience.
+        upstreams: the upstreams that it serves, 1 to 64.
+        follower: its name among its workload's instances. Left out: host name and process id.
+    """
+
+    def __init__(
+        self, mayfly: Mayfly, *, issuer: str, audience: str, upstreams: Iterable[str], follower: str | None = None
+    ) -> None:
+        self._mayfly = mayfly
+        self._upstreams = [upstreams] if isinstance(upstreams, str) else list(upstreams)
+        self._follower = (follower or f"{socket.gethostname()}-{os.getpid()}")[:128]
+        self._checker = Checker(issuer, audience)
+        self._task: asyncio.Task[None] | None = None
+        self._acks: asyncio.Task[None] | None = None
+        self._fresh = asyncio.Event()
+        self._applied = asyncio.Event()
+        self.acknowledged = 0
+        """The seq that mayfly was last told to be applied here."""
+
+    @property
+    def issuer(self) -> str:
+        """`iss` that it accepts."""
+        return self._checker.issuer
+
+    @property
+    def audience(self) -> str:
+        """`aud` that it accepts."""
+        return self._checker.audience
+
+    @property
+    def applied(self) -> int:
+        """Everything up to this seq was applied."""
+        return self._checker.follower.applied
+
+    @property
+    def ready(self) -> bool:
+        """It knows the revocations and the keys, and accepts what is good: for a readiness probe."""
+        return self._checker.follower.fresh(moment()) is None and bool(self._checker.keys)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def start(self, wait: float = 10.0) -> None:
+        """Begins to follow, and waits up to `wait` seconds until it is ready. Where it is not by then it goes on trying,
+        and refuses everything."""
+        if self._task is None:
+            self._mayfly._start()
+            self._task = asyncio.create_task(self._follow(), name="mayfly-follow")
+        try:
+            await asyncio.wait_for(self._fresh.wait(), wait)
+        except TimeoutError:
+            log.warning("the revocations are not known yet: every credential is refused until they are")
+
+    async def aclose(self) -> None:
+        """Ends following."""
+        tasks = [t for t in (self._task, self._acks) if t is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def check(
+        self,
+        token: str | Secret,
+        *,
+        scope: str = "",
+        tool: str = "",
+        arguments: Json | None = None,
+        certificate_sha256: bytes = b"",
+    ) -> Verified:
+        """Checks a credential for one use. No IO: it answers at once.
+
+        Args:
+            token: the token as it was received.
+            scope, tool, arguments: as `Verified.require`.
+            certificate_sha256: SHA-256 of the client certificate of the TLS session that it came over, never of one that a
+            header names.
+
+        Raises:
+            Refused: with its reason from the closed list.
+        """
+        good = self._checker.check(revealed(token), moment(), certificate_sha256)
+        good.require(scope=scope, tool=tool, arguments=arguments)
+        return good
+
+    async def _follow(self) -> None:
+        wait, attempt = wait_random_exponential(multiplier=0.1, max=2), 0
+        while True:
+            attempt += 1
+            try:
+                if await self._follow_once():
+                    attempt = 0
+                    continue
+            except errors.Closed:
+                log.warning("the client was closed before its verifier: soon every credential is refused")
+                return
+            except (errors.MayflyError, BadFeed, ValueError, TimeoutError) as wrong:
+                log.debug("the feed ended: %s", wrong)
+                if isinstance(wrong, errors.MayflyError) and wrong.reason == "COMPACTED":
+                    self._checker.follower.needs_snapshot()
+                if isinstance(wrong, errors.Denied):
+                    log.warning("mayfly does not let this workload follow: %s", wrong)
+            if self.ready:
+                attempt = min(attempt, 3)
+            await asyncio.sleep(wait(_Attempt(attempt)))  # type: ignore[arg-type]
+
+    async def _follow_once(self) -> bool:
+        """Follows until the feed breaks. `True`: the connection was replaced, and it goes on over the new one."""
+        async with self._mayfly._connection.on() as link:
+            await self._load_keys(link)
+            resume = self._checker.follower.begin_stream()
+            request = feed_pb2.WatchRevocationsRequest(follower=self._follower, resume_after=resume, upstreams=self._upstreams)
+            stream = link.stub(revocation_service_pb2_grpc.RevocationServiceStub).WatchRevocations(request)
+            try:
+                while True:
+                    async with asyncio.timeout(SILENCE):
+                        message = await stream.read()
+                    if not isinstance(message, feed_pb2.WatchRevocationsResponse):
+                        return False
+                    if not await self._take(message, link):
+                        return False
+                    if link.retired:
+                        return True
+            finally:
+                stream.cancel()
+
+    async def _take(self, message: feed_pb2.WatchRevocationsResponse, link: Link) -> bool:
+        follower, before = self._checker.follower, self.applied
+        taken = follower.take(message, moment())
+        if taken in ("gap", "no_snapshot"):
+            log.warning("the feed has a %s; it begins anew", "gap" if taken == "gap" else "beginning without a snapshot")
+            follower.needs_snapshot()
+            return False
+        if self.applied > before:
+            self._applied.set()
+            if self._acks is None:
+                self._acks = asyncio.create_task(self._acknowledge(), name="mayfly-acknowledge")
+        # A new key signs only after it was published for a while; a compromised one is refused by its rule at once.
+        if message.WhichOneof("event") == "heartbeat":
+            await self._load_keys(link)
+            if self.ready:
+                self._fresh.set()
+        return True
+
+    async def _acknowledge(self) -> None:
+        """Says what was applied, the newest only. The feed does not wait for it."""
+        while True:
+            await self._applied.wait()
+            self._applied.clear()
+            applied = self.applied
+            ask = revocation_service_pb2.AcknowledgeRevocationsRequest(follower=self._follower, applied_seq=applied)
+            try:
+                stub = revocation_service_pb2_grpc.RevocationServiceStub
+                await self._mayfly._connection.unary(stub, "AcknowledgeRevocations", ask, CALL)
+                self.acknowledged = applied
+            except errors.MayflyError as wrong:
+                log.debug("not acknowledged: %s", wrong)
+
+    async def _load_keys(self, link: Link) -> None:
+        ask = key_service_pb2.GetJwksRequest(issuer=self.issuer)
+        answer = await link.stub(key_service_pb2_grpc.KeyServiceStub).GetJwks(ask, timeout=CALL)
+        self._checker.set_keys(Keys(answer.jwks))
+
+
+def moment() -> Moment:
+    """Now."""
+    return Moment(time.time_ns() // 1_000_000, time.monotonic_ns() // 1_000_000)
