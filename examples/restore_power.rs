@@ -63,7 +63,10 @@ fn check(world: &Path, data: &str, expect: &Path) -> Result<(), Error> {
         println!("OPEN ms=0\nREAD lost=[{}] wrong=[] back=[]\nSTAGE done", if done { "1" } else { "" });
         return Ok(());
     }
-    let variables = [("MAYFLY_STORE_PATH".to_owned(), data.to_owned())];
+    // Images are looked at side by side.
+    let run = tempfile::tempdir()?;
+    let socket = run.path().join("admin.sock").display().to_string();
+    let variables = [("MAYFLY_STORE_PATH".to_owned(), data.to_owned()), ("MAYFLY_LISTEN_ADMIN_SOCKET".to_owned(), socket)];
     let config = Config::load(&world.join("mayfly.toml"), variables).map_err(|wrong| format!("{wrong:?}"))?;
     let began = mayfly::system::Stopwatch::start();
     let running = mayfly::server::start(&config, &mayfly::system::System::real()).map_err(|no| no.to_string())?;

@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use crate::approvals;
 use crate::authority::Authority;
+use crate::ledger::State;
 use crate::ledger::backup::{About, SEALED_FOR, Writer};
 use crate::ledger::forward::Place;
 use crate::ledger::keep::Pinned;
+use crate::ledger::state::Taken;
 use crate::limits;
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::Seq;
@@ -52,19 +54,21 @@ impl Authority {
     pub async fn backup(self: &Arc<Self>) -> Result<Backup, No> {
         let busy = || Refusal::limit("backups", 1, Duration::from_secs(10)).way_out("wait until the other backup is whole");
         let pinned = self.ledger.pin().ok_or_else(busy)?;
-        let end = self.ledger.settled(|s| Place { position: s.position, seq: s.head }).await?;
+        // Only what vouches for a snapshot up to here is in the backup.
+        let look = |s: &State| (Place { position: s.position, seq: s.head }, s.vouched().copied().collect::<Vec<_>>());
+        let (end, taken) = self.ledger.settled(look).await?;
         let authority = self.clone();
-        let opened = tokio::task::spawn_blocking(move || opened(&authority, pinned, end));
+        let opened = tokio::task::spawn_blocking(move || opened(&authority, pinned, end, &taken));
         opened.await.map_err(|e| Fault::new(format!("a backup: {e}")))?
     }
 }
 
-fn opened(authority: &Arc<Authority>, pinned: Pinned, end: Place) -> Result<Backup, No> {
+fn opened(authority: &Arc<Authority>, pinned: Pinned, end: Place, taken: &[Taken]) -> Result<Backup, No> {
     let store = authority.ledger.store();
     let Place { position: first, seq: before } = pinned.oldest;
     let snapshot = match first {
         1 => None,
-        _ => Some(snapshot(authority, first)?),
+        _ => Some(snapshot(authority, taken, first)?),
     };
     let mut names = store.list("").map_err(|e| failed(&e))?;
     names.retain(|name| !name.starts_with(approvals::PREFIX));
@@ -86,7 +90,7 @@ fn opened(authority: &Arc<Authority>, pinned: Pinned, end: Place) -> Result<Back
 }
 
 /// What stands for the beginning that was removed: without it nothing can be restored.
-fn snapshot(authority: &Authority, first: Position) -> Result<(Seq, File), No> {
+fn snapshot(authority: &Authority, taken: &[Taken], first: Position) -> Result<(Seq, File), No> {
     let none = || {
         let no = Refusal::new(
             Reason::NotReady,
@@ -94,7 +98,7 @@ fn snapshot(authority: &Authority, first: Position) -> Result<(Seq, File), No> {
         );
         no.way_out("an operator looks at the data directory: snapshots/")
     };
-    let (seq, path) = authority.ledger.sound_snapshot(first).ok_or_else(none)?;
+    let (seq, path) = authority.ledger.sound_snapshot(taken, first).ok_or_else(none)?;
     let file = File::open(&path).map_err(|e| Fault::new(format!("{}: {e}", path.display())))?;
     Ok((seq, file))
 }

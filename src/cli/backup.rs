@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
@@ -195,6 +195,14 @@ fn tell(args: &RestoreArgs, recovered: &Recovered, begun: &Begun, out: Out) {
     if recovered.everything_locked {
         out.say("all is locked, since nobody knows who was locked out after the backup. Lock them again, then lift that lock:");
         out.say("  mayfly lock list; mayfly lock lift SEQ --reason TEXT");
+    }
+    // What another user restored, the server's own cannot open.
+    let mine = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.uid() == rustix::process::geteuid().as_raw());
+    if Path::new(&begun.data).parent().is_some_and(|above| !mine(above)) {
+        out.say(format_args!(
+            "it is ours now; where the server is another user: chown -R USER {}",
+            typed(Path::new(&begun.data))
+        ));
     }
     out.say(format_args!("next: mayfly server run --config {}", typed(&args.config)));
 }

@@ -105,13 +105,10 @@ impl Ledger {
         Some(Pinned { inner: self.inner.clone(), oldest })
     }
 
-    /// A snapshot's file that stands for what came before a commit: one that a durable record vouches for, and that was read and found whole.
-    pub fn sound_snapshot(&self, before: Position) -> Option<(Seq, std::path::PathBuf)> {
+    /// The file of one of these snapshots that stands for what came before a commit, read and found whole.
+    pub fn sound_snapshot(&self, taken: &[Taken], before: Position) -> Option<(Seq, std::path::PathBuf)> {
         let dir = self.inner.settings.snapshots.as_ref()?;
-        let durable = self.durable();
-        let taken: Vec<Taken> = self.peek(|s| s.vouched().copied().collect());
-        let stands = |t: &&Taken| t.position + 1 >= before && t.seq <= durable;
-        let mut found = taken.iter().filter(stands).map(|t| (t, snapshot::path(dir, t.seq)));
+        let mut found = taken.iter().filter(|t| t.position + 1 >= before).map(|t| (t, snapshot::path(dir, t.seq)));
         let sound = found.find(|(t, path)| snapshot::digest(path).is_ok_and(|digest| digest == t.digest));
         sound.map(|(t, path)| (t.seq, path))
     }

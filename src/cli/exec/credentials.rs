@@ -206,7 +206,8 @@ impl Credentials {
         }
         for one in &self.held {
             match self.state(&one.id).await {
-                Ok(pb::CredentialState::Active) => {}
+                // A hold is for a while.
+                Ok(pb::CredentialState::Active | pb::CredentialState::Held) => {}
                 Ok(pb::CredentialState::Expired) => return Some(Gone::Expires(one.id.clone())),
                 Ok(_) => return Some(Gone::Ended(one.id.clone())),
                 Err(error) if shut_out(&error) => return Some(Gone::Refused(Box::new(error))),
