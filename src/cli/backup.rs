@@ -184,7 +184,12 @@ pub fn restored(args: &RestoreArgs, out: Out) -> Result<Exit, CliError> {
     out.one(&begun)?;
     match recovered {
         None => out.say("it is whole, and was sealed with this sealing key; nothing was changed"),
-        Some(recovered) => tell(args, recovered, &begun, out),
+        Some(recovered) => {
+            if let Some(why) = &done.unread {
+                out.say(format_args!("nothing was read of what is left: {why}"));
+            }
+            tell(args, recovered, &begun, out);
+        }
     }
     Ok(Exit::Ok)
 }

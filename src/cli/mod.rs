@@ -48,6 +48,7 @@ pub mod show;
 pub mod status;
 pub mod subject;
 pub mod svid;
+pub mod svid_fetch;
 pub mod targets;
 pub mod task;
 pub mod terms;
@@ -303,7 +304,7 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Server(serving::ServerCommand::Backup(args)) => backup::backup(args, run).await,
         Command::Server(command) => serving::run(command, run.out),
         Command::Dev(command) => dev::run(command, run.out),
-        Command::Svid(command) => svid::run(command, run),
+        Command::Svid(command) => svid::run(command, run).await,
         Command::Completions(args) => completions::run(args, run),
         Command::Man(args) => man::run(args, run),
     }

@@ -148,7 +148,7 @@ fn go_on(
     copy(old, new, removed.before.max(1), next)?;
     let mut lost = match &begun.restored {
         None => salvage(old, next)?,
-        Some(restored) => restored.lost(&state, next)?,
+        Some(restored) => restored.lost(&state, next),
     };
     lost.shut_out(&state);
     let named = copy_named(old, new)?;

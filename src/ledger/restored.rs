@@ -5,12 +5,13 @@
 //! the same backup may have been restored before, to a generation of the same number, whose credentials this one's revocation would not
 //! cover: the keys that signed them are given up, and rules on keys ask for no number.
 
+use std::path::PathBuf;
+
 use super::commit::Commit;
 use super::load::load;
 use super::record::{KeyPurpose, KeyState};
 use super::recover::RecoverError;
 use super::salvage::{Lost, salvage};
-use super::snapshot;
 use super::state::State;
 use crate::revocation::Target;
 use crate::store::{Position, Store};
@@ -21,7 +22,7 @@ pub(super) const REASON: &str = "restored from a backup: lock again who was lock
 /// A restore, beyond the backup itself.
 pub struct Restored<'a> {
     /// What is left of the store that was lost, and where its snapshots lie.
-    pub left: Option<(&'a dyn Store, std::path::PathBuf)>,
+    pub left: Option<(&'a dyn Store, PathBuf)>,
     /// An operator says that nobody was locked out since the backup was made.
     pub unlocked: bool,
     /// Whether the private part of a key is in the backup.
@@ -30,17 +31,10 @@ pub struct Restored<'a> {
 
 impl Restored<'_> {
     /// What is to be shut out, where the backup ends before the commit at `next`.
-    pub(super) fn lost(&self, kept: &State, next: Position) -> Result<Lost, RecoverError> {
-        let (mut lost, known) = match &self.left {
-            None => (Lost::default(), false),
-            Some((left, snapshots)) => {
-                let same = goes_on(*left, kept, next)?;
-                // Another history stands there: all of it shuts out, none of it is known to be whole.
-                let lost = salvage(*left, if same { next } else { left.oldest()? })?;
-                let whole = same && snapshot::list(snapshots).is_ok() && load(*left, Some(snapshots)).is_ok();
-                (lost, whole)
-            }
-        };
+    pub(super) fn lost(&self, kept: &State, next: Position) -> Lost {
+        // What cannot be read is as if it were not there: then nothing of it is known, and all is locked.
+        let read = self.left.as_ref().and_then(|(left, snapshots)| read(*left, snapshots, kept, next).ok());
+        let (mut lost, known) = read.unwrap_or_default();
         if !known && !self.unlocked {
             lost.locks.insert(Target::Everything);
         }
@@ -55,8 +49,16 @@ impl Restored<'_> {
                 lost.keys.insert(id.to_string(), KeyState::Removed);
             }
         }
-        Ok(lost)
+        lost
     }
+}
+
+/// What is in what is left, and whether that is all there was.
+fn read(left: &dyn Store, snapshots: &PathBuf, kept: &State, next: Position) -> Result<(Lost, bool), RecoverError> {
+    let same = goes_on(left, kept, next)?;
+    // Another history stands there: all of it shuts out, none of it is known to be whole.
+    let lost = salvage(left, if same { next } else { left.oldest()? })?;
+    Ok((lost, same && load(left, Some(snapshots)).is_ok()))
 }
 
 /// Whether a store has the backup's last commit where it stood.

@@ -45,6 +45,8 @@ pub struct Done {
     pub recovered: Option<Recovered>,
     /// The data directory.
     pub data: PathBuf,
+    /// Why nothing was read of what is left, where that is so.
+    pub unread: Option<String>,
 }
 
 /// Why nothing was restored. There is no store where there was none.
@@ -65,7 +67,7 @@ pub enum NotRestored {
     )]
     NotEmpty(String),
     /// Another restore is under way.
-    #[error("{} is in use: another restore is under way, or a server has it open", .0.display())]
+    #[error("{} is in use: another restore is under way, or a server has it open\n  who has it: fuser -v {}", .0.display(), .0.display())]
     InUse(PathBuf),
     /// The backup.
     #[error("{}: {bad}", path.display())]
@@ -84,14 +86,6 @@ pub enum NotRestored {
          of then\n  the key's copy belongs to where seal.key_file or seal.credential says", .0.display()
     )]
     Seal(PathBuf),
-    /// What is left of the store that was lost.
-    #[error("{}: {error}\n  without --left nothing is read from it, and all is locked at first", path.display())]
-    Left {
-        /// Its directory.
-        path: PathBuf,
-        /// What is wrong.
-        error: StoreError,
-    },
     /// The engine.
     #[error("{0}")]
     Store(StoreError),
@@ -124,16 +118,16 @@ pub fn restore(config: &Path, wanted: &Wanted<'_>, system: &System) -> Result<Do
     sealed_by(&key, &backup).then_some(()).ok_or_else(|| NotRestored::Seal(wanted.backup.to_owned()))?;
     // Looking is for drills too, where the store is in use.
     if wanted.check {
-        return Ok(Done { backup, recovered: None, data });
+        return Ok(Done { backup, recovered: None, data, unread: None });
     }
     empty(&data)?;
     let fresh = beside(&data, "restoring");
     cleared(&fresh)?;
     match written(&fresh, &backup, &config, wanted, system) {
-        Ok((recovered, store)) => {
+        Ok((recovered, store, unread)) => {
             named_durably(&fresh, &data)?;
             drop(store);
-            Ok(Done { backup, recovered: Some(recovered), data })
+            Ok(Done { backup, recovered: Some(recovered), data, unread })
         }
         Err(no) => {
             let _ = fs::remove_dir_all(&fresh);
@@ -177,7 +171,7 @@ fn cleared(fresh: &Path) -> Result<(), NotRestored> {
     fs::remove_dir_all(fresh).map_err(failed(what()))
 }
 
-type Written = (Recovered, Box<dyn Store>);
+type Written = (Recovered, Box<dyn Store>, Option<String>);
 
 fn written(fresh: &Path, backup: &Backup, config: &Config, wanted: &Wanted<'_>, system: &System) -> Result<Written, NotRestored> {
     let store = engine::make(config, fresh, backup.id()).map_err(NotRestored::Store)?;
@@ -185,11 +179,14 @@ fn written(fresh: &Path, backup: &Backup, config: &Config, wanted: &Wanted<'_>, 
     if let Some(seq) = backup.about().snapshot {
         take_out(backup, &snapshots, seq).map_err(failed(format!("writing to {}", snapshots.display())))?;
     }
-    let left = wanted.left.map(|path| {
-        let opened = engine::open_damaged(config, path).map_err(|error| NotRestored::Left { path: path.to_owned(), error });
-        opened.map(|store| (store, engine::snapshots_in(path)))
-    });
-    let left = left.transpose()?;
+    let (mut left, mut unread) = (None, None);
+    if let Some(path) = wanted.left {
+        match engine::open_damaged(config, path) {
+            Ok(store) => left = Some((store, engine::snapshots_in(path))),
+            Err(StoreError::InUse(_)) => return Err(NotRestored::InUse(path.to_owned())),
+            Err(error) => unread = Some(format!("{}: {error}", path.display())),
+        }
+    }
     let names: std::collections::BTreeSet<String> = backup.list("").map_err(NotRestored::Store)?.into_iter().collect();
     let restored = Restored {
         left: left.as_ref().map(|(store, snapshots)| (&**store, snapshots.clone())),
@@ -198,7 +195,7 @@ fn written(fresh: &Path, backup: &Backup, config: &Config, wanted: &Wanted<'_>, 
     };
     let seqs = (backup.about().seq, wanted.seen.unwrap_or(Seq::ZERO));
     let recovered = copy(backup, &*store, &snapshots, seqs, system.wall(), restored).map_err(NotRestored::Refused)?;
-    Ok((recovered, store))
+    Ok((recovered, store, unread))
 }
 
 fn take_out(backup: &Backup, snapshots: &Path, seq: Seq) -> io::Result<()> {

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::ledger::Lane;
 use mayfly::ledger::backup::Backup;
+use mayfly::ledger::record::{Event, Maintained, Record, Who};
 use mayfly::server::Running;
 use mayfly::store::Store;
 use mayfly::system::System;
@@ -293,6 +295,9 @@ fn it_goes_from_one_engine_to_another_and_only_operators_with_both_rights_take_o
     let runtime = runtime();
     let running = start(&world);
     let old = issue(&runtime, &world, &running, &["a"]);
+    // A commit that is larger than a message.
+    let notes = (0..14).map(|_| Record::new(Who::LocalUid(0), Event::Maintained(Maintained { what: "x".repeat(450_000) })));
+    runtime.block_on(running.authority().ledger.commit(Lane::Change, notes.collect())).unwrap();
     let file = world.dir().join("backup");
     ok(&take(&world, &running, &file));
     let context = world.write_context("agent/demo", running.addresses().workload).unwrap();

@@ -128,7 +128,11 @@ fn the_disk_stays_flat_and_neither_a_repeat_nor_a_start_misses_what_is_gone() {
         assert!(status.ledger.unwrap().verified_seq >= durable.as_u64() && status.issuing.unwrap().issuing);
     });
     let backup = world.dir().join("backup");
-    runtime.block_on(back_up_while_history_goes(&running, &clock, &backup));
+    clock.advance(3_600_000);
+    let young = runtime.block_on(async {
+        back_up_while_history_goes(&running, &clock, &backup).await;
+        Callers::new(&world, running.addresses().workload).await.exchange_for(600, "young").await.unwrap()
+    });
     running.stop();
     std::fs::remove_dir_all(&data).unwrap();
     let out = mayfly(&["server", "restore", "--unlocked", &backup.display().to_string()], &world.config());
@@ -138,7 +142,7 @@ fn the_disk_stays_flat_and_neither_a_repeat_nor_a_start_misses_what_is_gone() {
         let callers = Callers::new(&world, running.addresses().workload).await;
         let status = callers.status().await.ledger.unwrap();
         assert!(status.generation == 2 && status.oldest_commit > 400, "{status:?}");
-        assert!(!callers.active(&long.token).await);
+        assert!(!callers.active(&young.token).await);
         callers.exchange_for(60, "new").await.unwrap();
     });
     running.stop();

@@ -8,3 +8,4 @@ mod exec;
 mod kit;
 #[path = "../kit/small_disk.rs"]
 mod small_disk;
+mod workload_api;

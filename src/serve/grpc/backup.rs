@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -55,14 +56,23 @@ fn run(a: &Authority, operator: &Operator, mut backup: Backup, to: &mpsc::Sender
     loop {
         let piece = match admitted(a, operator).and_then(|()| backup.piece()) {
             Ok(None) => return,
-            Ok(Some(piece)) => Ok(pb::BackupResponse { piece: piece.into() }),
-            Err(no) => Err(status(no)),
+            Ok(Some(piece)) => Bytes::from(piece),
+            Err(no) => {
+                sent(Err(status(no)), to, runtime);
+                return;
+            }
         };
-        let over = piece.is_err();
-        // Somebody who does not read would hold up what is due to go.
-        let sent = runtime.block_on(to.send_timeout(piece, Duration::from_millis(limits::BACKUP_STALL_MS)));
-        if sent.is_err() || over {
-            return;
+        // A commit may be larger than a message.
+        for from in (0..piece.len()).step_by(limits::BACKUP_PIECE_BYTES) {
+            let part = piece.slice(from..piece.len().min(from + limits::BACKUP_PIECE_BYTES));
+            if !sent(Ok(pb::BackupResponse { piece: part }), to, runtime) {
+                return;
+            }
         }
     }
+}
+
+/// Somebody who does not read would hold up what is due to go.
+fn sent(piece: Piece, to: &mpsc::Sender<Piece>, runtime: &Handle) -> bool {
+    runtime.block_on(to.send_timeout(piece, Duration::from_millis(limits::BACKUP_STALL_MS))).is_ok()
 }
