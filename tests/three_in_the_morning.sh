@@ -38,11 +38,16 @@ mayfly() { "$binary" --config "$world/operator-you.toml" "$@"; }
 agent() { "$binary" --config "$world/agent-demo.toml" "$@"; }
 credential() { agent get echo --purpose "work" --scope echo:read; }
 good() { mayfly -o json token lookup <"$1" | grep -q '"state": "active"'; }
-# The server knows it and refuses it, or does not know it.
+# The server knows it and refuses it, does not know it, or says that it is from before this generation.
 refused() {
     local code=0
-    mayfly -o json token lookup <"$1" >"$work/looked" || code=$?
-    [ $code = 3 ] || { [ $code = 0 ] && ! grep -q '"state": "active"' "$work/looked"; }
+    mayfly -o json token lookup <"$1" >"$work/looked" 2>&1 || code=$?
+    case $code in
+        0) ! grep -q '"state": "active"' "$work/looked" ;;
+        3) true ;;
+        8) grep -q '"reason":"COMPACTED"' "$work/looked" ;;
+        *) false ;;
+    esac
 }
 
 up >/dev/null 2>&1
