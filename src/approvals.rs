@@ -73,7 +73,7 @@ pub(crate) fn login_of(caller: Option<&Caller>) -> Vec<u8> {
 /// What sealed arguments are for.
 const PURPOSE: &str = "arguments";
 /// What the names of their values begin with.
-const PREFIX: &str = "approval/";
+pub(crate) const PREFIX: &str = "approval/";
 
 fn value_name(id: ApprovalId) -> String {
     format!("{PREFIX}{id}")

@@ -19,6 +19,7 @@ pub mod attest;
 pub mod audit;
 pub mod authority;
 pub mod authorize;
+pub mod backup;
 pub mod due;
 pub mod exchange;
 pub mod explain;

@@ -12,18 +12,29 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::authority::Authority;
-use crate::ledger::State;
 use crate::ledger::record::{Event, Record};
+use crate::ledger::{State, WRITES_US, Writes};
 use crate::refusal::{Fault, Reason};
 use crate::webhook::Standing;
+
+/// What numbers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// They only grow.
+    Counter,
+    /// They go up and down.
+    Gauge,
+    /// How many there were of which size.
+    Histogram,
+}
 
 /// One metric.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Metric {
     /// Its name, without `_total`, which a counter's gets.
     pub name: &'static str,
-    /// It only grows.
-    pub counter: bool,
+    /// What its numbers are.
+    pub kind: Kind,
     /// Its label, where it has one.
     pub label: &'static str,
     /// What it is.
@@ -31,11 +42,15 @@ pub struct Metric {
 }
 
 const fn counter(name: &'static str, label: &'static str, help: &'static str) -> Metric {
-    Metric { name, counter: true, label, help }
+    Metric { name, kind: Kind::Counter, label, help }
 }
 
 const fn gauge(name: &'static str, label: &'static str, help: &'static str) -> Metric {
-    Metric { name, counter: false, label, help }
+    Metric { name, kind: Kind::Gauge, label, help }
+}
+
+const fn histogram(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Histogram, label: "", help }
 }
 
 /// All of them, in the order of the documentation.
@@ -60,6 +75,7 @@ pub const METRICS: &[Metric] = &[
     gauge("mayfly_ledger_durable", "", "Records of this generation that are durable"),
     gauge("mayfly_ledger_appended", "", "Records of this generation that are decided"),
     gauge("mayfly_ledger_append_longest_seconds", "", "The longest durable write since the server started"),
+    histogram("mayfly_ledger_append_seconds", "How long durable writes took since the server started"),
     gauge("mayfly_audit_export_behind", "", "Records that the continuous export has yet to hand over"),
     gauge("mayfly_audit_export_failing", "", "1 while the continuous export cannot go on"),
     counter("mayfly_webhook_delivered", "webhook", "Events that were taken since the server started"),
@@ -71,17 +87,21 @@ pub const METRICS: &[Metric] = &[
     gauge("mayfly_store_bytes", "", "What the store takes"),
     gauge("mayfly_store_free_bytes", "", "Free room on its disk"),
     gauge("mayfly_waiting", "", "Exchanges that were read and wait"),
+    gauge("mayfly_certificate_ends_seconds", "", "When the server's own certificate ends, seconds since 1970"),
+    counter("mayfly_backups", "", "Backups that were handed over whole since the server started"),
 ];
 
 /// What is counted as the ledger goes on.
 pub struct Counted {
     refusals: [AtomicU64; Reason::ALL.len()],
     revocations: AtomicU64,
+    pub(crate) backups: AtomicU64,
 }
 
 impl Default for Counted {
     fn default() -> Counted {
-        Counted { refusals: [const { AtomicU64::new(0) }; Reason::ALL.len()], revocations: AtomicU64::new(0) }
+        let refusals = [const { AtomicU64::new(0) }; Reason::ALL.len()];
+        Counted { refusals, revocations: AtomicU64::new(0), backups: AtomicU64::new(0) }
     }
 }
 
@@ -106,13 +126,23 @@ type Row = (Option<String>, u64);
 
 /// What was seen of each metric.
 #[derive(Debug)]
-struct Seen(Vec<(&'static Metric, Vec<Row>)>);
+struct Seen {
+    numbers: Vec<(&'static Metric, Vec<Row>)>,
+    writes: Writes,
+}
 
 impl Collector for Seen {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        for (metric, rows) in self.0.iter().filter(|(_, rows)| !rows.is_empty()) {
-            let kind = if metric.counter { MetricType::Counter } else { MetricType::Gauge };
+        for (metric, rows) in self.numbers.iter().filter(|(metric, rows)| !rows.is_empty() || metric.kind == Kind::Histogram) {
+            let kind = match metric.kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge => MetricType::Gauge,
+                Kind::Histogram => MetricType::Histogram,
+            };
             let mut of = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
+            if metric.kind == Kind::Histogram {
+                buckets(&mut of, &self.writes)?;
+            }
             for (label, value) in rows {
                 match label {
                     None => write(metric, &mut of, *value)?,
@@ -125,12 +155,18 @@ impl Collector for Seen {
 }
 
 fn write(metric: &Metric, to: &mut MetricEncoder<'_>, value: u64) -> Result<(), fmt::Error> {
-    match metric.counter {
-        true => to.encode_counter::<NoLabelSet, u64, f64>(&value, None),
+    match metric.kind {
+        Kind::Counter => to.encode_counter::<NoLabelSet, u64, f64>(&value, None),
         // Of seconds, microseconds are kept until here.
-        false if metric.name.ends_with("_seconds") => to.encode_gauge(&(value as f64 / 1e6)),
-        false => to.encode_gauge(&(value as f64)),
+        _ if metric.name.ends_with("_seconds") => to.encode_gauge(&(value as f64 / 1e6)),
+        _ => to.encode_gauge(&(value as f64)),
     }
+}
+
+fn buckets(to: &mut MetricEncoder<'_>, writes: &Writes) -> Result<(), fmt::Error> {
+    let bounds = WRITES_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(writes.counts).collect();
+    to.encode_histogram::<NoLabelSet>(writes.sum_us as f64 / 1e6, writes.counts.iter().sum(), &buckets, None)
 }
 
 fn one(value: impl TryInto<u64>) -> Vec<Row> {
@@ -143,7 +179,7 @@ impl Authority {
         let mut registry = Registry::default();
         let hooks = self.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default();
         let seen = METRICS.iter().map(|metric| (metric, self.told(metric.name, &hooks))).collect();
-        registry.register_collector(Box::new(Seen(seen)));
+        registry.register_collector(Box::new(Seen { numbers: seen, writes: self.ledger.writes_took() }));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).map_err(|e| Fault::new(format!("metrics: {e}")))?;
         Ok(text)
@@ -207,6 +243,11 @@ impl Authority {
                 free.map_or_else(Vec::new, one)
             }
             "mayfly_waiting" => one(self.intake.load().waiting),
+            "mayfly_certificate_ends_seconds" => {
+                let ends = self.own.get().and_then(|own| (own.certificate_ends)());
+                ends.map_or_else(Vec::new, |ends| one(ends.0.saturating_mul(1_000)))
+            }
+            "mayfly_backups" => one(self.counted.backups.load(Relaxed)),
             _ => Vec::new(),
         }
     }
@@ -218,15 +259,15 @@ mod tests {
 
     #[test]
     fn every_metric_is_documented_and_every_documented_one_is_there() {
-        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md")).unwrap();
         let row = |m: &super::Metric| {
-            let suffix = if m.counter { "_total" } else { "" };
+            let suffix = if m.kind == super::Kind::Counter { "_total" } else { "" };
             let label = if m.label.is_empty() { String::new() } else { format!("{{{}}}", m.label) };
             format!("| `{}{suffix}{label}` | {} |", m.name, m.help)
         };
         for metric in METRICS {
-            assert!(page.contains(&row(metric)), "docs/operations.md lacks\n{}", row(metric));
+            assert!(page.contains(&row(metric)), "docs/metrics.md lacks\n{}", row(metric));
         }
-        assert_eq!(page.matches("| `mayfly_").count(), METRICS.len(), "docs/operations.md has one that is not there");
+        assert_eq!(page.matches("| `mayfly_").count(), METRICS.len(), "docs/metrics.md has one that is not there");
     }
 }

@@ -266,7 +266,7 @@ impl CliError {
         let fields = said.map_or(&[][..], |s| &s.fields);
         let told = Told {
             kind: self.kind(),
-            exit_code: self.exit() as u8,
+            exit_code: self.exit().code(),
             message: self.message(),
             reason: said.map_or("", |s| &s.reason_text),
             rule: said.and_then(|s| s.rule.as_deref()),

@@ -6,30 +6,31 @@ use crate::refusal::Reason;
 
 /// How a command ended. The numbers are an interface: scripts read them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
 pub enum Exit {
     /// It did what was asked.
-    Ok = 0,
+    Ok,
     /// Something broke, here or at the server.
-    Error = 1,
+    Error,
     /// The command line or what it names is wrong; nothing was done.
-    Usage = 2,
+    Usage,
     /// There is no such thing, as far as the caller may know.
-    NotFound = 3,
+    NotFound,
     /// The server does not know who is calling, or is not the server that was called.
-    NotAuthenticated = 4,
+    NotAuthenticated,
     /// A correct "no".
-    Denied = 5,
+    Denied,
     /// The upstream did not do what was asked.
-    UpstreamFailed = 6,
+    UpstreamFailed,
     /// Done in part: the rest is listed.
-    Partly = 7,
+    Partly,
     /// Nothing is wrong with the request; it may work later.
-    TryAgain = 8,
+    TryAgain,
     /// Somebody has to approve it first.
-    ApprovalNeeded = 9,
+    ApprovalNeeded,
     /// The search found something.
-    Findings = 10,
+    Findings,
+    /// As a program ended that we ran.
+    Other(u8),
 }
 
 impl Exit {
@@ -84,9 +85,29 @@ impl Exit {
     }
 }
 
+impl Exit {
+    /// The number that a shell sees.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Ok => 0,
+            Exit::Error => 1,
+            Exit::Usage => 2,
+            Exit::NotFound => 3,
+            Exit::NotAuthenticated => 4,
+            Exit::Denied => 5,
+            Exit::UpstreamFailed => 6,
+            Exit::Partly => 7,
+            Exit::TryAgain => 8,
+            Exit::ApprovalNeeded => 9,
+            Exit::Findings => 10,
+            Exit::Other(code) => code,
+        }
+    }
+}
+
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> std::process::ExitCode {
-        std::process::ExitCode::from(exit as u8)
+        std::process::ExitCode::from(exit.code())
     }
 }
 
@@ -99,7 +120,7 @@ mod tests {
         use Exit::*;
         let all =
             [Ok, Error, Usage, NotFound, NotAuthenticated, Denied, UpstreamFailed, Partly, TryAgain, ApprovalNeeded, Findings];
-        assert_eq!(all.map(|e| e as u8), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        assert_eq!(all.map(Exit::code), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod approval;
 pub mod args;
 pub mod audit;
 pub mod authorize;
+pub mod backup;
 pub mod bench;
 pub mod binding;
 pub mod blast_radius;
@@ -21,7 +22,9 @@ pub mod connect;
 pub mod context;
 pub mod credential;
 pub mod dev;
+pub mod doctor;
 pub mod error;
+pub mod exec;
 pub mod exit;
 pub mod explain;
 pub mod follower;
@@ -45,6 +48,7 @@ pub mod show;
 pub mod status;
 pub mod subject;
 pub mod svid;
+pub mod svid_fetch;
 pub mod targets;
 pub mod task;
 pub mod terms;
@@ -108,6 +112,8 @@ pub struct GlobalArgs {
 pub enum Command {
     /// Get a credential, to a pipe or a file
     Get(Box<get::GetArgs>),
+    /// Run a program with credentials in its environment, minted when it starts and given back when it ends
+    Exec(Box<exec::ExecArgs>),
     /// Ask whether an action is permitted, with nothing issued
     Authorize(Box<authorize::AuthorizeArgs>),
     /// Open, look at and end tasks
@@ -171,6 +177,8 @@ pub enum Command {
     Webhook(webhook::WebhookCommand),
     /// How the server is
     Status(status::StatusArgs),
+    /// What is wrong between us and the server, or with a server of this host, and what mends it. Exits with 0, 10 or 1
+    Doctor(doctor::DoctorArgs),
     /// Sign in as a person: a short SVID of the server's own trust domain, for what runs with this context
     Login(login::LoginArgs),
     /// Sign out, as a person or a job: the server ends the login, and its key is deleted here
@@ -210,9 +218,14 @@ pub struct Run {
 }
 
 impl Run {
+    /// Which server, and as whom.
+    pub fn target(&self) -> Result<Target, CliError> {
+        Target::resolve(&self.identity, &self.common.address, self.system.wall())
+    }
+
     /// Connects to the server.
     pub async fn server(&self) -> Result<Server, CliError> {
-        let target = Target::resolve(&self.identity, &self.common.address, self.system.wall())?;
+        let target = self.target()?;
         tracing::debug!(address = target.address(), "connecting");
         Server::connect(&target, self.system.clone(), self.common.deadline).await
     }
@@ -257,6 +270,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
     match command {
         Command::Get(args) => get::run(*args, run).await,
+        Command::Exec(args) => exec::run(*args, run).await,
         Command::Authorize(args) => authorize::run(*args, run).await,
         Command::Task(command) => task::run(command, run).await,
         Command::Revoke(args) => revoke::run(*args, run).await,
@@ -280,15 +294,17 @@ async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
         Command::Audit(command) => audit::run(command, run).await,
         Command::Webhook(command) => webhook::run(command, run).await,
         Command::Status(args) => status::run(args, run).await,
+        Command::Doctor(args) => doctor::run(args, run).await,
         Command::Login(args) => login::login(args, run).await,
         Command::Logout => login::logout(run).await,
         Command::Ci(command) => ci::run(command, run).await,
         Command::Whoami => whoami::run(run).await,
         Command::Bench(args) => bench::run(&args, run.out),
         Command::Try => tour::run(run.out),
+        Command::Server(serving::ServerCommand::Backup(args)) => backup::backup(args, run).await,
         Command::Server(command) => serving::run(command, run.out),
         Command::Dev(command) => dev::run(command, run.out),
-        Command::Svid(command) => svid::run(command, run),
+        Command::Svid(command) => svid::run(command, run).await,
         Command::Completions(args) => completions::run(args, run),
         Command::Man(args) => man::run(args, run),
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::backup::{self, BackupArgs, RestoreArgs};
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::{Format, Noun, Out, escape};
@@ -24,6 +25,10 @@ pub enum ServerCommand {
     Healthcheck(HealthArgs),
     /// Go on with what can be trusted of a damaged ledger; all that was issued before is revoked. The server must not run
     Recover(RecoverArgs),
+    /// Write the ledger of a running server to a file, which changes nothing; or look whether such a file is whole
+    Backup(BackupArgs),
+    /// Make a backup the store of a server, in a new generation; all that was issued before is revoked. The data directory has to be empty
+    Restore(RestoreArgs),
 }
 
 /// The server's configuration.
@@ -110,6 +115,9 @@ fn here(command: ServerCommand, out: Out) -> Result<Exit, CliError> {
         }
         ServerCommand::Healthcheck(args) => healthy(&args, out),
         ServerCommand::Recover(args) => recovered(&args, out),
+        ServerCommand::Restore(args) => backup::restored(&args, out),
+        // It calls a server, as most commands do.
+        ServerCommand::Backup(_) => Err(CliError::ours("a backup is taken elsewhere")),
     }
 }
 

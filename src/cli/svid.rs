@@ -1,4 +1,4 @@
-//! `mayfly svid check`: would this chain be accepted as a caller, and if not, which clause refuses it? No server is asked.
+//! `mayfly svid`: `fetch`, and `check`: would this chain be accepted as a caller, and if not, which clause refuses it? No server is asked.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Noun;
+use super::svid_fetch::{self, FetchArgs};
 use super::{Run, args};
 use crate::identity::bundle::Bundle;
 use crate::identity::check::{self, Report};
@@ -21,6 +22,8 @@ use crate::seq::Millis;
 pub enum SvidCommand {
     /// Would this chain be accepted as a caller, and if not, which clause refuses it? Exits with 0 or 5
     Check(CheckArgs),
+    /// Write our SVID, its key and the bundle from the SPIFFE Workload API to files, again each time they rotate
+    Fetch(FetchArgs),
 }
 
 /// `mayfly svid check`
@@ -50,8 +53,14 @@ impl Noun for Report {
 }
 
 /// Runs it.
-pub fn run(command: SvidCommand, run: &Run) -> Result<Exit, CliError> {
-    let SvidCommand::Check(args) = command;
+pub async fn run(command: SvidCommand, run: &Run) -> Result<Exit, CliError> {
+    match command {
+        SvidCommand::Check(args) => checked(args, run),
+        SvidCommand::Fetch(args) => svid_fetch::run(args, run).await,
+    }
+}
+
+fn checked(args: CheckArgs, run: &Run) -> Result<Exit, CliError> {
     let document = args::read(&args.bundle, limits::BUNDLE_BYTES)?;
     let wrong = |path: &PathBuf, e: &dyn std::fmt::Display| CliError::Local(format!("{} {e}", path.display()));
     let bundle = Bundle::parse(args.trust_domain, &document).map_err(|e| wrong(&args.bundle, &e))?;

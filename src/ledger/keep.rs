@@ -82,6 +82,38 @@ impl Ledger {
     }
 }
 
+/// History that stays for as long as this lives. There is one at a time.
+pub struct Pinned {
+    inner: Arc<Inner>,
+    /// The oldest commit that stays, and the seq before it.
+    pub oldest: Place,
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.inner.pinned.store(u64::MAX, Ordering::SeqCst);
+    }
+}
+
+impl Ledger {
+    /// Has all that is kept now stay for a while; `None` where somebody else does.
+    pub fn pin(&self) -> Option<Pinned> {
+        // All of it, until it is known from where on.
+        self.inner.pinned.compare_exchange(u64::MAX, 0, Ordering::SeqCst, Ordering::SeqCst).ok()?;
+        let oldest = self.ends().0;
+        self.inner.pinned.store(oldest.position, Ordering::SeqCst);
+        Some(Pinned { inner: self.inner.clone(), oldest })
+    }
+
+    /// The file of one of these snapshots that stands for what came before a commit, read and found whole.
+    pub fn sound_snapshot(&self, taken: &[Taken], before: Position) -> Option<(Seq, std::path::PathBuf)> {
+        let dir = self.inner.settings.snapshots.as_ref()?;
+        let mut found = taken.iter().filter(|t| t.position + 1 >= before).map(|t| (t, snapshot::path(dir, t.seq)));
+        let sound = found.find(|(t, path)| snapshot::digest(path).is_ok_and(|digest| digest == t.digest));
+        sound.map(|(t, path)| (t.seq, path))
+    }
+}
+
 struct Keeper {
     inner: Arc<Inner>,
     keep: Keep,
@@ -153,8 +185,10 @@ impl Keeper {
         let before = self.inner.state.read().removed.before;
         let store = self.inner.store();
         let mut oldest = store.oldest()?;
-        while oldest > 0 && oldest < before && !self.stopping() {
-            let now = store.remove_some(before)?;
+        // Asked anew each time: a backup may begin meanwhile.
+        let until = || before.min(self.inner.pinned.load(Ordering::SeqCst));
+        while oldest > 0 && oldest < until() && !self.stopping() {
+            let now = store.remove_some(until())?;
             if now == oldest {
                 break;
             }

@@ -7,13 +7,14 @@
 //! - [`history`]: the records read back.
 //! - [`search`], [`forward`], [`index`]: found in it, and followed. [`tree`]: what is proven of it.
 //! - [`keep`]: how long they stay.
-//! - [`open`], [`snapshot`], [`recover`]: from a store to a state, and what to do when that is refused.
+//! - [`open`], [`snapshot`], [`recover`]: from a store to a state, and what to do when that is refused. [`backup`]: taken elsewhere.
 //!
 //! Failure analysis. The state runs ahead of the disk by the batch that is being appended. What leaves the process waits for the durable
 //! head to pass what it saw ([`Ledger::settled`]), so nothing is told that a crash could take back. When an append fails, what is on the
 //! disk is unknown: the state is thrown away and folded anew from the store, and nobody was answered.
 
 mod again;
+pub mod backup;
 pub mod clock;
 pub mod commit;
 mod derived;
@@ -33,6 +34,7 @@ mod queue;
 mod receipt;
 pub mod record;
 pub mod recover;
+mod restored;
 mod salvage;
 pub mod search;
 pub mod snapshot;
@@ -51,7 +53,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 pub use open::{Settings, StartError};
-pub use pauses::Longest;
+pub use pauses::{Longest, WRITES_US, Writes};
 pub use propose::{Proposed, ProposedEach, Ready};
 pub use queue::Lane;
 use receipt::Issues;
@@ -125,6 +127,8 @@ struct Inner {
     background: Mutex<Vec<std::thread::JoinHandle<()>>>,
     /// Looks how much history is kept, when there is something new to look at.
     keeper: OnceLock<std::thread::Thread>,
+    /// Commits from here on stay, since a backup is to have them; `u64::MAX` where none is made.
+    pinned: AtomicU64,
     /// What follows from the history.
     derived: derived::Derived,
     /// They end as soon as they can.
@@ -271,6 +275,11 @@ impl Ledger {
     /// What one commit took at the longest.
     pub fn longest(&self) -> Longest {
         self.inner.pauses.longest()
+    }
+
+    /// How long durable writes took since the start.
+    pub fn writes_took(&self) -> Writes {
+        self.inner.pauses.writes()
     }
 
     /// Proposals that wait for the writer.

@@ -99,6 +99,7 @@ impl Ledger {
             writer: Mutex::new(None),
             background: Mutex::default(),
             keeper: OnceLock::new(),
+            pinned: AtomicU64::new(u64::MAX),
             derived: super::derived::Derived::default(),
             stopping: AtomicBool::new(false),
         });

@@ -11,6 +11,8 @@ use std::sync::atomic::AtomicBool;
 use super::READ_BYTES;
 use super::commit::{ChainHead, Commit, Encoded, Hash, pack};
 use super::record::{Event, GenerationBegun, Record, Revoked, Who};
+use super::restored;
+pub use super::restored::Restored;
 use super::salvage::{Lost, salvage};
 use super::snapshot;
 use super::state::{Removed, State, Taken, seq_after};
@@ -32,6 +34,8 @@ pub struct Recovered {
     pub left: u64,
     /// Locks taken over from what was left behind.
     pub locks: usize,
+    /// All is locked: nobody knows who was locked out.
+    pub everything_locked: bool,
     /// Named values copied: sealed keys and secrets.
     pub named: usize,
     /// The snapshot without which the new store cannot be opened, where the beginning of the log was removed.
@@ -75,6 +79,20 @@ pub enum RecoverError {
     NoGeneration,
 }
 
+/// How the new generation begins.
+struct Begin<'a> {
+    seen: Seq,
+    now: Millis,
+    reset_time: bool,
+    restored: Option<Restored<'a>>,
+}
+
+impl Begin<'_> {
+    fn cause(&self) -> &'static str {
+        if self.restored.is_some() { "restored" } else { "recovered" }
+    }
+}
+
 /// What a recovery folds from: nothing, or a snapshot where the beginning of the log was removed.
 #[derive(Default)]
 struct Base {
@@ -97,25 +115,55 @@ pub fn recover(
     if new.head()? != 0 {
         return Err(RecoverError::NotEmpty);
     }
+    go_on(old, new, snapshots, after, &Begin { seen, now, reset_time, restored: None })
+}
+
+/// Puts a backup into the empty store `new`, whole, and begins a generation there.
+///
+/// `backup` was found whole. `snapshots`: where its snapshot lies. `seen`: the newest seq that anything outside knows of.
+pub fn restore(
+    backup: &dyn Store,
+    new: &dyn Store,
+    snapshots: &Path,
+    (last, seen): (Seq, Seq),
+    now: Millis,
+    restored: Restored<'_>,
+) -> Result<Recovered, RecoverError> {
+    if new.head()? != 0 {
+        return Err(RecoverError::NotEmpty);
+    }
+    go_on(backup, new, Some(snapshots), last, &Begin { seen, now, reset_time: false, restored: Some(restored) })
+}
+
+fn go_on(
+    old: &dyn Store,
+    new: &dyn Store,
+    snapshots: Option<&Path>,
+    after: Seq,
+    begun: &Begin<'_>,
+) -> Result<Recovered, RecoverError> {
     let base = base(old, snapshots, after)?;
     let (state, next) = trusted(old, base.state.clone(), after)?;
     let removed = beginning(old, &base.state, &state);
     copy(old, new, removed.before.max(1), next)?;
-    let mut lost = salvage(old, next)?;
+    let mut lost = match &begun.restored {
+        None => salvage(old, next)?,
+        Some(restored) => restored.lost(&state, next),
+    };
     lost.shut_out(&state);
     let named = copy_named(old, new)?;
-    let used = state.head.generation().max(lost.generation).max(seen.generation());
+    let used = state.head.generation().max(lost.generation).max(begun.seen.generation());
     // Commits that nobody can read were of some generation, too.
     let used = used.max(u8::from(lost.commits > 0));
     let generation = used.checked_add(1).ok_or(RecoverError::NoGeneration)?;
-    let (left, locks) = (lost.commits, lost.locks.len());
+    let (left, locks, everything_locked) = (lost.commits, lost.locks.len(), lost.locks.contains(&Target::Everything));
     let (snapshot, taken) = base.snapshot.unzip();
     let mut vouching = Vec::new();
     // What vouched for it may be left behind.
     vouching.extend(taken.map(|t| Event::SnapshotTaken(t.to_record())));
     vouching.extend((removed != state.removed).then(|| Event::HistoryRemoved(removed.to_record())));
-    begin(new, &state, generation, now, reset_time, (vouching, lost))?;
-    Ok(Recovered { generation, kept: state.head, left, locks, named, snapshot })
+    begin(new, &state, generation, begun, (vouching, lost))?;
+    Ok(Recovered { generation, kept: state.head, left, locks, everything_locked, named, snapshot })
 }
 
 /// Where the beginning was removed, the oldest snapshot that reaches back to what is left: as much as possible is folded anew.
@@ -236,28 +284,31 @@ fn begin(
     new: &dyn Store,
     state: &State,
     generation: u8,
-    now: Millis,
-    reset_time: bool,
+    begun: &Begin<'_>,
     (vouching, lost): (Vec<Event>, Lost),
 ) -> Result<(), RecoverError> {
+    let (now, reset_time) = (begun.now, begun.reset_time);
     let time = if reset_time { now } else { now.max(state.time) };
-    let begun = GenerationBegun {
+    let first = GenerationBegun {
         generation: generation.into(),
-        cause: "recovered".into(),
+        cause: begun.cause().into(),
         store: new.id().as_bytes().to_vec(),
         after: state.head.as_u64(),
         reset_time,
     };
-    let author = || Who::Mayfly("recovered".into());
-    let mut records = vec![Record::new(author(), Event::GenerationBegun(begun))];
+    let author = || Who::Mayfly(begun.cause().into());
+    let mut records = vec![Record::new(author(), Event::GenerationBegun(first))];
     records.extend(vouching.into_iter().map(|event| Record::new(author(), event)));
-    records.extend(lost.key_changes(state).into_iter().map(|event| Record::new(author(), event)));
+    let (keys, reason) = match &begun.restored {
+        None => ("so it was in what was lost", "revoked or locked in what was lost"),
+        Some(_) => ("restored from a backup", restored::REASON),
+    };
+    records.extend(lost.key_changes(state, keys).into_iter().map(|event| Record::new(author(), event)));
     let keep_until = Rules::keep_until(time).0.max(lost.until);
     for (targets, lock_only) in [(lost.locks, true), (lost.evidence, false)] {
         let targets: Vec<_> = targets.iter().map(Target::to_record).collect();
         for targets in targets.chunks(limits::TARGETS) {
-            let targets = targets.to_vec();
-            let reason = "revoked or locked in what was lost".to_owned();
+            let (targets, reason) = (targets.to_vec(), reason.to_owned());
             let revoked = Revoked { targets, issued_only: !lock_only, reason, keep_until, lock_only };
             records.push(Record::new(author(), Event::Revoked(revoked)));
         }

@@ -24,8 +24,8 @@ pub(super) struct Lost {
     pub generation: u8,
     /// Commits that were there, readable or not.
     pub commits: u64,
-    /// How far keys had come.
-    keys: BTreeMap<String, KeyState>,
+    /// How far keys had come, or are to come.
+    pub keys: BTreeMap<String, KeyState>,
     /// The newest bundle of each trust domain.
     bundles: BTreeMap<String, BundleSet>,
 }
@@ -86,7 +86,7 @@ impl Lost {
 
     /// What keys that are kept have to go through to be where they were: the private part of one that was given up or removed is gone from the
     /// store already, and a ledger that has it in use could not be served from.
-    pub fn key_changes(&self, kept: &State) -> Vec<Event> {
+    pub fn key_changes(&self, kept: &State, reason: &str) -> Vec<Event> {
         let mut changes = Vec::new();
         for (id, to) in &self.keys {
             let Some(key) = kept.keys.get(id.as_str()) else { continue };
@@ -98,8 +98,7 @@ impl Lost {
                 (KeyState::Retired, KeyState::Removed) => &[KeyState::Removed],
                 _ => &[],
             };
-            let reason = "so it was in what was lost".to_owned();
-            let change = |state: &KeyState| KeyChanged { key: id.clone(), state: *state as i32, reason: reason.clone() };
+            let change = |state: &KeyState| KeyChanged { key: id.clone(), state: *state as i32, reason: reason.to_owned() };
             changes.extend(steps.iter().map(|state| Event::KeyChanged(change(state))));
         }
         changes

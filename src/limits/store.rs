@@ -94,3 +94,9 @@ pub const DERIVE_FLUSH_MS: u64 = 10_000;
 pub const INDEX_BLOCK_BYTES: usize = 1024 * 1024;
 /// Time until a part of the index that could not be written is tried again, milliseconds: it reads 64 MiB for it.
 pub const INDEX_RETRY_MS: u64 = 60_000;
+/// Bytes of a backup's snapshot in one piece, and of any of it in one message, bytes: as much as a reader takes at once (`READER_BYTES`).
+pub const BACKUP_PIECE_BYTES: usize = 1024 * 1024;
+/// What a backup says of itself in JSON, bytes: some 400, and room for what a later version adds.
+pub const BACKUP_TEXT_BYTES: usize = 16 * 1024;
+/// How long a backup waits for its reader to take the next message, milliseconds: history that is due stays for as long.
+pub const BACKUP_STALL_MS: u64 = 60_000;

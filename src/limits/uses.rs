@@ -16,3 +16,10 @@ pub const USES_LOOKED_UP: usize = 8;
 pub const USES_REMEMBERED: u64 = 4_096;
 /// An authorized action begins within this, milliseconds: as long as a view may be old, twice.
 pub const AUTHORIZATION_MS: u64 = 2 * VIEW_MAX_AGE_MS;
+
+/// Credentials in the environment of one program that `mayfly exec` runs: servers that want several want a handful, as many as an exchange has
+/// scopes.
+pub const EXEC_CREDENTIALS: usize = 8;
+/// How long before its end a credential is replaced where the program is started again, milliseconds: the program's own end (2 s of grace) and
+/// start, and four looks at the default rate.
+pub const EXEC_AHEAD_MS: u64 = 10_000;

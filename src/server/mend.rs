@@ -9,7 +9,6 @@ use crate::document::command::{Remedy, typed};
 use crate::ledger::StartError;
 use crate::refusal::{No, Reason};
 use crate::sealing::SealError;
-use crate::seq::Seq;
 use crate::sources::config::Seal;
 use crate::store::StoreError;
 
@@ -132,12 +131,9 @@ impl Place {
     /// What was put back goes on in a new generation, so that nothing comes back to life.
     fn backup_or_anew(&self) -> Vec<Remedy> {
         let Place { config, data, .. } = self;
-        let back = format!(
-            "mv {data} {data}.old && cp -a BACKUP {data} && mayfly server recover --config {config} --after {}",
-            Seq::LAST
-        );
+        let back = format!("mv {data} {data}.old && mayfly server restore --config {config} --left {data}.old BACKUP");
         vec![
-            Remedy::new("with a backup of the data directory", back),
+            Remedy::new("with a backup", back),
             Remedy::new("without one, begin anew with an empty ledger", format!("mv {data} {data}.old")),
         ]
     }

@@ -3,13 +3,14 @@
 //! - [`mod@start`]: everything opened, checked and bound, or the one reason why not, with the command that mends it ([`problem`]).
 //! - [`engine`], [`sealer`], [`import`]: the store, what seals in it, what a first start takes in.
 //! - `threads`, `upkeep`: what runs while it serves.
-//! - [`run`], [`recover`], [`healthcheck`], [`validate`]: the commands `mayfly server …`.
+//! - [`run`], [`recover`], [`restore`], [`healthcheck`], [`validate`]: the commands `mayfly server …`.
 //!
 //! Readiness. A server that listens has its ledger open: nothing listens before. Health of the whole server (`""`) is SERVING for as long as
 //! records can be written, also while nothing is issued (a full disk, a wrong clock), since revoking works then and must find its way here.
 //! `mayfly.v1.TokenService` is NOT_SERVING while nothing is issued, for who sends exchanges to the replica that makes them.
 
 pub mod engine;
+pub mod examine;
 mod export;
 mod files;
 mod given;
@@ -20,6 +21,7 @@ mod mend;
 mod metrics;
 pub mod problem;
 pub mod recover;
+pub mod restore;
 pub mod run;
 pub mod sealer;
 pub mod start;

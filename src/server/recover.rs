@@ -98,7 +98,7 @@ pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> 
     Ok(Done { recovered, data, before })
 }
 
-fn beside(data: &Path, what: &str) -> PathBuf {
+pub(super) fn beside(data: &Path, what: &str) -> PathBuf {
     let mut name = data.as_os_str().to_owned();
     name.push(format!(".{what}"));
     PathBuf::from(name)

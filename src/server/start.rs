@@ -163,7 +163,7 @@ fn public_certificate(config: &Config) -> Result<Option<Shown>, Why> {
 }
 
 /// The sealing key.
-fn sealing_key(config: &Config) -> Result<SealingKey, Why> {
+pub(super) fn sealing_key(config: &Config) -> Result<SealingKey, Why> {
     // Without a data directory there is none that the key could lie in.
     let data = engine::data_dir(config).unwrap_or(std::path::Path::new("/dev/null"));
     match &config.seal {

@@ -183,7 +183,12 @@ unary! { server_service_server::ServerService {
     get_status(GetStatusRequest) -> GetStatusResponse,
     list_webhooks(ListWebhooksRequest) -> ListWebhooksResponse,
     test_webhook(TestWebhookRequest) -> TestWebhookResponse,
-}}
+}
+    type BackupStream = Answers<pb::BackupResponse>;
+    async fn backup(&self, request: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        self.answer(request).map(open_stream)
+    }
+}
 
 unary! { audit_service_server::AuditService {
     explain(ExplainRequest) -> ExplainResponse,

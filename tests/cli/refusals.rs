@@ -24,7 +24,7 @@ fn every_reason_ends_with_its_code_and_tells_rule_and_way_out() {
     for &reason in Reason::ALL {
         stage.double.on(move |_: pb::GetTaskRequest| Err::<pb::GetTaskResponse, _>(refusal(reason, "no, for this test", &[])));
         let ran = stage.run(&format!("--deadline 2s task show {TASK}"));
-        assert_eq!(ran.exit, mayfly::cli::exit::Exit::of_reason(reason) as i32, "{reason:?}: {ran:?}");
+        assert_eq!(ran.exit, i32::from(mayfly::cli::exit::Exit::of_reason(reason).code()), "{reason:?}: {ran:?}");
         assert_ne!(ran.exit, 0);
         assert_eq!(ran.stdout, "");
         // What is late may have been done: that is no refusal.

@@ -59,12 +59,13 @@ fn a_start_without_the_private_part_of_a_key_prints_what_mends_it() {
     let running = start(&world);
     let old = issue(&runtime, &world, &running, &["a"]);
     let key = running.authority().ledger.peek(|s| s.active_key(KeyPurpose::AccessToken, "dev").unwrap().0.to_owned());
-    running.stop();
     let backup = world.dir().join("backup");
-    assert!(Command::new("cp").arg("-a").args([&world.dir().join("data"), &backup]).status().unwrap().success());
+    let to = backup.display().to_string();
+    assert!(as_operator(&world, running.addresses().admin, &["server", "backup", "--to", &to]).status.success());
+    running.stop();
     raw(&world, |tx| drop(tx.open_table(NAMED).unwrap().remove(&*format!("key/{key}")).unwrap().expect("a sealed key")));
     let said = refused(&world, &["the private part of key", &key, "begin anew"]);
-    let line = said.lines().find(|l| l.contains("cp -a BACKUP")).unwrap();
+    let line = said.lines().find(|l| l.contains("server restore")).unwrap();
     let typed = line.split_once(": ").unwrap().1.replace("BACKUP", &backup.display().to_string()).replace("mayfly ", "\"$M\" ");
     let out = Command::new("sh").args(["-c", &typed]).env("M", MAYFLY).output().unwrap();
     assert!(out.status.success(), "{typed}: {out:?}");

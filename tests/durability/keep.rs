@@ -1,5 +1,6 @@
 //! `audit.keep` under a whole server: the disk stays flat, what lives can be given again, and a start needs no beginning.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use mayfly::ledger::record::{Event, Maintained, Record, Who};
 use mayfly::server::Running;
 use mayfly::system::{SetClock, System};
 
-use crate::kit::{Callers, reason, world};
+use crate::kit::{Callers, mayfly, reason, world};
 
 /// The smallest size that can be set.
 const KEEP: u64 = 64 << 20;
@@ -127,7 +128,47 @@ fn the_disk_stays_flat_and_neither_a_repeat_nor_a_start_misses_what_is_gone() {
         let status = callers.status().await;
         assert!(status.ledger.unwrap().verified_seq >= durable.as_u64() && status.issuing.unwrap().issuing);
     });
+    let backup = world.dir().join("backup");
+    clock.advance(3_600_000);
+    let young = runtime.block_on(async {
+        back_up_while_history_goes(&running, &clock, &backup).await;
+        Callers::new(&world, running.addresses().workload).await.exchange_for(600, "young").await.unwrap()
+    });
     running.stop();
+    std::fs::remove_dir_all(&data).unwrap();
+    let out = mayfly(&["server", "restore", "--unlocked", &backup.display().to_string()], &world.config());
+    assert!(out.status.success(), "{out:?}");
+    let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+    runtime.block_on(async {
+        let callers = Callers::new(&world, running.addresses().workload).await;
+        let status = callers.status().await.ledger.unwrap();
+        assert!(status.generation == 2 && status.oldest_commit > 400, "{status:?}");
+        assert!(!callers.active(&young.token).await);
+        callers.exchange_for(60, "new").await.unwrap();
+    });
+    running.stop();
+    world.start().unwrap_or_else(|no| panic!("{no}")).stop();
+}
+
+/// A backup of a log whose beginning was removed has a snapshot; what it has yet to read stays, however much is due to go.
+async fn back_up_while_history_goes(running: &Running, clock: &SetClock, to: &Path) {
+    let authority = running.authority();
+    settle(running, clock).await;
+    let mut backup = authority.backup().await.unwrap();
+    let first = backup.about().first;
+    assert!(first > 400 && backup.about().snapshot.is_some());
+    let mut file = std::fs::File::create(to).unwrap();
+    file.write_all(&backup.piece().unwrap().unwrap()).unwrap();
+    assert!(authority.backup().await.is_err(), "one at a time");
+    write(running, clock, 300).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(authority.ledger.store().oldest().unwrap() <= first);
+    while let Some(piece) = backup.piece().unwrap() {
+        file.write_all(&piece).unwrap();
+    }
+    drop(backup);
+    settle(running, clock).await;
+    assert!(authority.ledger.store().oldest().unwrap() > first, "and goes when it was read");
 }
 
 trait Megabytes {

@@ -1,6 +1,7 @@
 //! Durability through a whole server: full disks, failed flushes, clocks that step, and recovery.
 
 mod after;
+mod backup;
 mod clock;
 mod disk;
 mod flush;

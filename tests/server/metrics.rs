@@ -49,3 +49,25 @@ async fn a_scraper_on_this_host_reads_what_the_server_did_and_how_it_stands() {
     assert!(scrape().starts_with("HTTP/1.1 200"));
     drop(silent);
 }
+
+/// What `rate` and `histogram_quantile` are asked of: bounds that only grow, the last of them infinity, and no fewer writes than it had.
+#[test]
+fn durable_writes_are_a_histogram() {
+    let (_dir, world) = world(Settings::default());
+    let config = world.dir().join("mayfly.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("[listen]\n", "[listen]\nmetrics = \"127.0.0.1:0\"\n")).unwrap();
+    let running = world.start().unwrap();
+    let told = scraped(running.addresses().metrics.unwrap());
+    let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
+    let buckets: Vec<&str> = told.lines().filter(|l| l.starts_with("mayfly_ledger_append_seconds_bucket{")).collect();
+    assert!(buckets.len() == 13 && buckets.last().unwrap().contains("le=\"+Inf\""), "{told}");
+    assert!(buckets.windows(2).all(|two| value(two[0]) <= value(two[1])), "{told}");
+    let of = |name: &str| value(told.lines().find(|l| l.starts_with(&format!("mayfly_ledger_append_seconds_{name} "))).unwrap());
+    assert!(of("count") >= 3.0 && of("count") == value(buckets.last().unwrap()) && of("sum") > 0.0, "{told}");
+    assert!(told.contains("# TYPE mayfly_ledger_append_seconds histogram"), "{told}");
+    let ends = value(told.lines().find(|l| l.starts_with("mayfly_certificate_ends_seconds ")).unwrap());
+    let now = mayfly::system::System::real().wall().0 as f64 / 1e3;
+    assert!((now..now + 3_700.0).contains(&ends), "{ends} after {now}");
+    running.stop();
+}

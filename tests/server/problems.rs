@@ -68,13 +68,10 @@ fn in_the_ledger() -> Vec<(Why, &'static str)> {
         (store(StoreError::InUse(text())), "fuser -k -TERM DATA/ledger.redb"),
         (store(StoreError::Full(text())), "df -h DATA"),
         (store(StoreError::Foreign(text())), "mv DATA DATA.old"),
-        (
-            store(StoreError::Damaged { at: 0, what: text() }),
-            "cp -a BACKUP DATA && mayfly server recover --config CONFIG --after",
-        ),
+        (store(StoreError::Damaged { at: 0, what: text() }), "mayfly server restore --config CONFIG --left DATA.old BACKUP"),
         (store(StoreError::Failed(text())), "install -d -m 700 -o "),
         (store(StoreError::TooLarge { what: "x", bound: 1 }), "ls -ld DATA"),
-        (Why::Keys(Fault::new("no key")), "cp -a BACKUP DATA && mayfly server recover --config CONFIG --after"),
+        (Why::Keys(Fault::new("no key")), "mayfly server restore --config CONFIG --left DATA.old BACKUP"),
     ]
 }
 
@@ -98,10 +95,10 @@ fn of_the_key() -> Vec<(Why, &'static str)> {
         ),
         (seal(SealError::WrongKey), "install -m 600 BACKUP-OF-THE-KEY /etc/mayfly/seal.key"),
         (Why::Seal { error: SealError::WrongKey, key: Seal::Credential("mayfly-seal".into()) }, "systemctl cat mayfly"),
-        (seal(SealError::NoCheck), "cp -a BACKUP DATA && mayfly server recover --config CONFIG --after"),
-        (seal(SealError::Malformed("x".into())), "cp -a BACKUP DATA"),
-        (seal(SealError::NotOpened("x".into())), "cp -a BACKUP DATA"),
-        (seal(SealError::NotSealed("x".into())), "cp -a BACKUP DATA"),
+        (seal(SealError::NoCheck), "mayfly server restore --config CONFIG --left DATA.old BACKUP"),
+        (seal(SealError::Malformed("x".into())), "--left DATA.old BACKUP"),
+        (seal(SealError::NotOpened("x".into())), "--left DATA.old BACKUP"),
+        (seal(SealError::NotSealed("x".into())), "--left DATA.old BACKUP"),
         (seal(SealError::Store(StoreError::Full("x".into()))), "df -h DATA"),
     ]
 }
@@ -249,9 +246,12 @@ fn what_a_refusal_prints_mends_it() {
 #[test]
 fn a_backup_that_is_put_back_as_it_is_printed_goes_on_in_a_new_generation() {
     let (_dir, world) = world(Settings::default());
-    world.start().unwrap_or_else(|no| panic!("{no}")).stop();
-    let copied = Command::new("cp").arg("-a").arg(world.dir().join("data")).arg(world.dir().join("BACKUP")).status().unwrap();
-    assert!(copied.success());
+    let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+    let context = world.write_context("operator/you", running.addresses().admin).unwrap();
+    let mut take = Command::new(crate::kit::MAYFLY);
+    take.arg("--config").arg(context).args(["server", "backup", "--to"]).arg(world.dir().join("BACKUP"));
+    assert!(take.status().unwrap().success());
+    running.stop();
     // Its first pages are gone: no engine can read the rest.
     let file = world.dir().join("data/ledger.redb");
     let mut bytes = fs::read(&file).unwrap();

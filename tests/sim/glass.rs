@@ -211,9 +211,13 @@ impl Model {
         }
     }
 
+    /// Who may act in a task beside whoever opened it.
+    pub fn callers(&self, t: &TaskOpened) -> Vec<String> {
+        self.joined(&t.task).map_or_else(|| t.callers.clone(), |(_, e)| vec![e.caller.clone()])
+    }
+
     fn admits(&self, t: &TaskOpened, caller: &str) -> bool {
-        let second = self.joined(&t.task).map(|(_, e)| e.caller.as_str());
-        t.opener == caller || t.callers.iter().any(|c| c == caller) || second == Some(caller)
+        t.opener == caller || self.callers(t).iter().any(|c| c == caller)
     }
 
     /// What is issued says whether it is in one, and is for its people alone.

@@ -133,7 +133,7 @@ impl Model {
         let Some(terms) = &a.terms else { return yes(a.of == ApprovalOf::Exchange as i32) };
         let Some((line, t)) = self.task(&a.task) else { return Says::Void };
         let stand = |r: &RegistrationAsked| self.upstream(&r.upstream) == Some((r.version, true));
-        let own = a.environment == t.environment && terms.owner == t.owner && terms.callers == t.callers;
+        let own = a.environment == t.environment && terms.owner == t.owner && terms.callers == self.callers(t);
         let same = own && terms.allowance == t.allowance && terms.purpose == t.purpose && a.digest == digest_of_task(a);
         let shown = !terms.registrations.is_empty() && terms.registrations.iter().all(stand);
         yes(same

@@ -26,6 +26,7 @@ pub const LAYERS: &[&[&str]] = &[
         "audit",
         "authority",
         "authorize",
+        "backup",
         "bindings",
         "break_glass",
         "changes",

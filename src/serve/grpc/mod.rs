@@ -13,6 +13,7 @@ mod audit_prove;
 mod audit_search;
 mod audit_tail;
 mod authorize;
+mod backup;
 mod batch;
 mod binding;
 pub mod break_glass;

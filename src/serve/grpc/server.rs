@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::super::wire;
 use super::ask::{self, refused};
-use super::webhook;
+use super::{backup, webhook};
 use crate::authority::Authority;
 use crate::ledger::State;
 use crate::ledger::open::writer_number;
@@ -190,6 +191,13 @@ fn troubled(hook: &crate::webhook::Standing) -> Option<String> {
 
 #[tonic::async_trait]
 impl ServerService for Server {
+    type BackupStream = ReceiverStream<backup::Piece>;
+
+    async fn backup(&self, request: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let actor = ask::actor(&self.0, &request, "backup")?;
+        backup::begin(&self.0, &actor).await.map(Response::new).map_err(refused(&self.0, &actor, "backup"))
+    }
+
     async fn get_status(&self, request: Request<pb::GetStatusRequest>) -> Result<Response<pb::GetStatusResponse>, Status> {
         let actor = ask::actor(&self.0, &request, "get_status")?;
         self.status(&actor).await.map(Response::new).map_err(refused(&self.0, &actor, "get_status"))

@@ -1,0 +1,187 @@
+//! A backup of a server that runs: read beside everything else, it changes nothing.
+//!
+//! The log up to the durable head of now comes first to mind: it is what the backup is of. Named values are read afterwards, so of each key
+//! that the log names the private part is there, but for those that went meanwhile, which a restore takes out. What waits for approval is
+//! left out: after a restore it is void.
+
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::approvals;
+use crate::authority::Authority;
+use crate::ledger::State;
+use crate::ledger::backup::{About, SEALED_FOR, Writer};
+use crate::ledger::forward::Place;
+use crate::ledger::keep::Pinned;
+use crate::ledger::state::Taken;
+use crate::limits;
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::seq::Seq;
+use crate::store::{Position, StoreError};
+
+/// A backup that is being made. It blocks; its bytes come in order.
+pub struct Backup {
+    authority: Arc<Authority>,
+    about: About,
+    /// Until it begins, and after it ended, there is none.
+    writer: Option<Writer>,
+    stage: Stage,
+    snapshot: Option<File>,
+    /// Those that are still to be read, last first.
+    names: Vec<String>,
+    next: Position,
+    // Last: what is kept stays until nothing is read any more.
+    _pinned: Pinned,
+}
+
+#[derive(Clone, Copy)]
+enum Stage {
+    Begin,
+    Snapshot,
+    Named,
+    Commits,
+    Over,
+}
+
+fn failed(error: &StoreError) -> No {
+    No::Fault(Fault::new(format!("reading the store: {error}")))
+}
+
+impl Authority {
+    /// Begins one of all that is durable now. The snapshot that stands for what was removed is open when this returns.
+    pub async fn backup(self: &Arc<Self>) -> Result<Backup, No> {
+        let busy = || Refusal::limit("backups", 1, Duration::from_secs(10)).way_out("wait until the other backup is whole");
+        let pinned = self.ledger.pin().ok_or_else(busy)?;
+        // Only what vouches for a snapshot up to here is in the backup.
+        let look = |s: &State| (Place { position: s.position, seq: s.head }, s.vouched().copied().collect::<Vec<_>>());
+        let (end, taken) = self.ledger.settled(look).await?;
+        let authority = self.clone();
+        let opened = tokio::task::spawn_blocking(move || opened(&authority, pinned, end, &taken));
+        opened.await.map_err(|e| Fault::new(format!("a backup: {e}")))?
+    }
+}
+
+fn opened(authority: &Arc<Authority>, pinned: Pinned, end: Place, taken: &[Taken]) -> Result<Backup, No> {
+    let store = authority.ledger.store();
+    let Place { position: first, seq: before } = pinned.oldest;
+    let snapshot = match first {
+        1 => None,
+        _ => Some(snapshot(authority, taken, first)?),
+    };
+    let mut names = store.list("").map_err(|e| failed(&e))?;
+    names.retain(|name| !name.starts_with(approvals::PREFIX));
+    names.reverse();
+    let (seq, file) = snapshot.unzip();
+    let about = About {
+        store: data_encoding::HEXLOWER.encode(store.id().as_bytes()),
+        engine: store.engine().to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        made_at: authority.system.wall(),
+        first,
+        before: if first == 1 { Seq::ZERO } else { before },
+        last: end.position,
+        seq: end.seq,
+        snapshot: seq,
+    };
+    let (authority, stage) = (authority.clone(), Stage::Begin);
+    Ok(Backup { authority, about, writer: None, stage, snapshot: file, names, next: first, _pinned: pinned })
+}
+
+/// What stands for the beginning that was removed: without it nothing can be restored.
+fn snapshot(authority: &Authority, taken: &[Taken], first: Position) -> Result<(Seq, File), No> {
+    let none = || {
+        let no = Refusal::new(
+            Reason::NotReady,
+            "the snapshots that stand for what was removed are not whole: a backup could not be restored",
+        );
+        no.way_out("an operator looks at the data directory: snapshots/")
+    };
+    let (seq, path) = authority.ledger.sound_snapshot(taken, first).ok_or_else(none)?;
+    let file = File::open(&path).map_err(|e| Fault::new(format!("{}: {e}", path.display())))?;
+    Ok((seq, file))
+}
+
+impl Backup {
+    /// What it is of.
+    pub fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// Its next bytes, about `limits::BACKUP_PIECE_BYTES` of them; `None` at its end.
+    pub fn piece(&mut self) -> Result<Option<Vec<u8>>, No> {
+        let mut out = Vec::new();
+        while out.len() < limits::BACKUP_PIECE_BYTES {
+            self.stage = match self.stage {
+                Stage::Begin => {
+                    let (writer, bytes) = Writer::new(&self.about)?;
+                    self.writer = Some(writer);
+                    out.extend(bytes);
+                    Stage::Snapshot
+                }
+                Stage::Snapshot => self.snapshot(&mut out)?,
+                Stage::Named => self.named(&mut out)?,
+                Stage::Commits => self.commits(&mut out)?,
+                Stage::Over => break,
+            };
+        }
+        Ok(Some(out).filter(|out| !out.is_empty()))
+    }
+
+    fn writer(&mut self) -> Result<&mut Writer, No> {
+        self.writer.as_mut().ok_or_else(|| No::Fault(Fault::new("a backup that has not begun".to_owned())))
+    }
+
+    fn snapshot(&mut self, out: &mut Vec<u8>) -> Result<Stage, No> {
+        let Some(file) = &mut self.snapshot else { return Ok(Stage::Named) };
+        let mut piece = Vec::with_capacity(limits::BACKUP_PIECE_BYTES);
+        let read = file.take(limits::BACKUP_PIECE_BYTES as u64).read_to_end(&mut piece);
+        read.map_err(|e| Fault::new(format!("reading the snapshot: {e}")))?;
+        if piece.is_empty() {
+            return Ok(Stage::Named);
+        }
+        self.writer()?.snapshot(&piece, out);
+        Ok(Stage::Snapshot)
+    }
+
+    fn named(&mut self, out: &mut Vec<u8>) -> Result<Stage, No> {
+        let Some(name) = self.names.pop() else { return Ok(Stage::Commits) };
+        // What went meanwhile is not in it.
+        if let Some(value) = self.authority.ledger.store().named(&name).map_err(|e| failed(&e))? {
+            self.writer()?.named(&name, &value, out);
+        }
+        Ok(Stage::Named)
+    }
+
+    fn commits(&mut self, out: &mut Vec<u8>) -> Result<Stage, No> {
+        if self.next > self.about.last {
+            return self.end(out);
+        }
+        let last = self.about.last;
+        let read = self.authority.ledger.store().read(self.next, limits::BACKUP_PIECE_BYTES).map_err(|e| failed(&e))?;
+        for entry in read.iter().filter(|entry| entry.at <= last) {
+            if entry.at != self.next {
+                return Err(gone(self.next));
+            }
+            self.writer()?.commit(entry, out);
+            self.next += 1;
+        }
+        if read.is_empty() { Err(gone(self.next)) } else { Ok(Stage::Commits) }
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<Stage, No> {
+        let sealer = self.authority.sealer.clone();
+        let seq = self.about.seq.to_string();
+        if let Some(writer) = self.writer.take() {
+            writer.end(|digest| sealer.seal(SEALED_FOR, "", &seq, digest), out)?;
+            self.authority.counted.backups.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(Stage::Over)
+    }
+}
+
+/// Retention was ahead of it after all, or the store was opened again without what was there.
+fn gone(at: Position) -> No {
+    No::Fault(Fault::new(format!("commit {at} is not there any more: take another backup")))
+}

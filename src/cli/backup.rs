@@ -1,0 +1,213 @@
+//! `mayfly server backup` and `restore`: the ledger of a running server in one file, and back.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use clap::{ArgGroup, Args};
+use serde::Serialize;
+
+use super::Run;
+use super::error::{CliError, ServerSaid};
+use super::exit::Exit;
+use super::out::{Noun, Out};
+use crate::document::command::typed;
+use crate::ledger::backup::Backup;
+use crate::ledger::recover::Recovered;
+use crate::pb::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
+use crate::seq::Seq;
+use crate::server::restore::{Wanted, restore};
+use crate::system::System;
+
+/// `mayfly server backup`
+#[derive(Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["to", "verify"]))]
+pub struct BackupArgs {
+    /// Write the ledger and its sealed values here, once they are whole and were read back. The sealing key is not among them
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+    /// Read a backup from end to end and say what is in it; no server is asked. Whether it is this server's own is for `restore --check`
+    #[arg(long, value_name = "FILE")]
+    verify: Option<PathBuf>,
+}
+
+/// `mayfly server restore`
+#[derive(Args)]
+pub struct RestoreArgs {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    backup: PathBuf,
+    /// The server's configuration, TOML; its data directory has to be empty
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Only look: read it from end to end, and open its seal with the sealing key. The server may run
+    #[arg(long)]
+    check: bool,
+    /// What is left of the data directory that was lost: what shuts somebody out is taken over from it, as far as it can be read
+    #[arg(long, value_name = "DIR", conflicts_with = "check")]
+    left: Option<PathBuf>,
+    /// The newest seq that anybody saw of this ledger, as `mayfly status` or an export told it
+    #[arg(long, value_name = "SEQ", conflicts_with = "check")]
+    seen: Option<Seq>,
+    /// Lock nothing: nobody was locked out since the backup was made
+    #[arg(long, conflicts_with = "check")]
+    unlocked: bool,
+}
+
+/// What a backup says of itself.
+#[derive(Serialize)]
+struct Shown {
+    file: String,
+    seq: u64,
+    generation: u8,
+    made_at: String,
+    commits: u64,
+    first_commit: u64,
+    sealed_values: u64,
+    bytes: u64,
+    sha256: String,
+    store: String,
+    engine: String,
+    version: String,
+}
+
+impl Shown {
+    fn of(path: &Path, backup: &Backup) -> Shown {
+        let (about, end) = (backup.about(), backup.end());
+        Shown {
+            file: path.display().to_string(),
+            seq: about.seq.as_u64(),
+            generation: about.seq.generation(),
+            made_at: about.made_at.to_string(),
+            commits: end.commits,
+            first_commit: about.first,
+            sealed_values: end.named,
+            bytes: backup.size(),
+            sha256: end.sha256.clone(),
+            store: about.store.clone(),
+            engine: about.engine.clone(),
+            version: about.version.clone(),
+        }
+    }
+}
+
+impl Noun for Shown {
+    fn name(&self) -> String {
+        self.sha256.clone()
+    }
+}
+
+/// Takes one, or looks at one.
+pub async fn backup(args: BackupArgs, run: &Run) -> Result<Exit, CliError> {
+    let shown = match (&args.to, &args.verify) {
+        (Some(to), _) => {
+            let shown = taken(to, run).await?;
+            run.out.say(
+                "keep it apart from the sealing key: whoever has both has the signing keys; without the key it restores nothing",
+            );
+            shown
+        }
+        (None, Some(path)) => whole(path, path)?,
+        (None, None) => return Err(CliError::Usage("--to FILE, or --verify FILE".to_owned())),
+    };
+    run.out.one(&shown)?;
+    Ok(Exit::Ok)
+}
+
+fn whole(path: &Path, shown: &Path) -> Result<Shown, CliError> {
+    let backup = Backup::open(path).map_err(|bad| CliError::Local(format!("{}: {bad}", shown.display())))?;
+    Ok(Shown::of(shown, &backup))
+}
+
+fn cannot(path: &Path) -> impl Fn(io::Error) -> CliError + '_ {
+    move |e| CliError::Local(format!("{}: cannot be written: {e}", path.display()))
+}
+
+/// Written aside: a file under that name is whole and was read back.
+async fn taken(to: &Path, run: &Run) -> Result<Shown, CliError> {
+    let aside = to.with_added_extension("partial");
+    let written = write(&aside, run).await.and_then(|()| whole(&aside, to));
+    let shown = written.inspect_err(|_| drop(fs::remove_file(&aside)))?;
+    fs::rename(&aside, to).map_err(cannot(to))?;
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot(to))?;
+    Ok(shown)
+}
+
+async fn write(aside: &Path, run: &Run) -> Result<(), CliError> {
+    let server = run.server().await?;
+    let mut stream =
+        server.stream(pb::BackupRequest {}, |c, q| async move { ServerServiceClient::new(c).backup(q).await }).await?;
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(aside);
+    let mut file = file.map_err(cannot(aside))?;
+    loop {
+        match stream.message().await {
+            Ok(Some(part)) => file.write_all(&part.piece).map_err(cannot(aside))?,
+            Ok(None) => return file.sync_all().map_err(cannot(aside)),
+            Err(status) => return Err(CliError::Server(Box::new(ServerSaid::from_status(&status)))),
+        }
+    }
+}
+
+/// What a restore did.
+#[derive(Serialize)]
+struct Begun {
+    backup: Shown,
+    data: String,
+    /// `None`: only looked at.
+    generation: Option<u8>,
+    locks: usize,
+    left_read: u64,
+}
+
+impl Noun for Begun {
+    fn name(&self) -> String {
+        self.backup.sha256.clone()
+    }
+}
+
+/// Puts one in the place of a store that was lost.
+pub fn restored(args: &RestoreArgs, out: Out) -> Result<Exit, CliError> {
+    let RestoreArgs { left, seen, unlocked, check, .. } = args;
+    let wanted = Wanted { backup: &args.backup, left: left.as_deref(), seen: *seen, unlocked: *unlocked, check: *check };
+    let done =
+        restore(&args.config, &wanted, &System::real()).map_err(|no| CliError::Local(format!("nothing was restored\n{no}")))?;
+    let (recovered, data) = (done.recovered.as_ref(), done.data.display().to_string());
+    let begun = Begun {
+        backup: Shown::of(&args.backup, &done.backup),
+        generation: recovered.map(|r| r.generation),
+        locks: recovered.map_or(0, |r| r.locks),
+        left_read: recovered.map_or(0, |r| r.left),
+        data,
+    };
+    out.one(&begun)?;
+    match recovered {
+        None => out.say("it is whole, and was sealed with this sealing key; nothing was changed"),
+        Some(recovered) => {
+            if let Some(why) = &done.unread {
+                out.say(format_args!("nothing was read of what is left: {why}"));
+            }
+            tell(args, recovered, &begun, out);
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn tell(args: &RestoreArgs, recovered: &Recovered, begun: &Begun, out: Out) {
+    out.say(format_args!("generation {} has begun in {}", recovered.generation, begun.data));
+    out.say("revoked: all that was issued before, and the keys that signed it. Open tasks, unused approvals and break-glass are void.");
+    if recovered.everything_locked {
+        out.say("all is locked, since nobody knows who was locked out after the backup. Lock them again, then lift that lock:");
+        out.say("  mayfly lock list; mayfly lock lift SEQ --reason TEXT");
+    }
+    // What another user restored, the server's own cannot open.
+    let mine = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.uid() == rustix::process::geteuid().as_raw());
+    if Path::new(&begun.data).parent().is_some_and(|above| !mine(above)) {
+        out.say(format_args!(
+            "it is ours now; where the server is another user: chown -R USER {}",
+            typed(Path::new(&begun.data))
+        ));
+    }
+    out.say(format_args!("next: mayfly server run --config {}", typed(&args.config)));
+}

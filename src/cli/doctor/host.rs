@@ -1,0 +1,113 @@
+//! A server on this host: its configuration, all that it names, and whether its store opens with its sealing key.
+
+use std::path::Path;
+
+use super::super::Run;
+use super::{Found, State, ours};
+use crate::document::Complaint;
+use crate::document::command::typed;
+use crate::server::examine::{Store, store};
+use crate::server::{environment, healthcheck};
+use crate::sources::config::{Config, Finding, Severity, validate};
+use crate::sources::svid_files::SvidFiles;
+
+/// Looks at all of it.
+pub(super) fn look(path: &Path, run: &Run, found: &mut Found) {
+    let config = match Config::load(path, environment()) {
+        Ok(config) => config,
+        Err(wrong) => {
+            return wrong.iter().for_each(|c| found.problem("configuration", place(c), c.remedy.clone()));
+        }
+    };
+    let findings = validate(&config, run.system.wall());
+    findings.iter().for_each(|finding| tell(finding, found));
+    let worst = |check: &str| findings.iter().filter(|f| about(f) == check).map(|f| f.severity).max();
+    for (check, shown) in [
+        ("configuration", config.file.clone()),
+        ("bundle", format!("{} of the configuration", config.bundles.len())),
+        ("policy", format!("the files for {}", config.server.environments.join(", "))),
+    ] {
+        if worst(check).is_none() {
+            found.ok(check, shown);
+        }
+    }
+    if worst("svid") != Some(Severity::Error)
+        && let Ok(pair) = SvidFiles::new(&config.tls.certificate, &config.tls.key).load()
+    {
+        let shown = format!("the server's, {}", config.tls.certificate.display());
+        ours::life(&shown, &pair, run.system.wall(), "whoever renews it has to write it there in time", found);
+    }
+    if worst("sealing key") != Some(Severity::Error) {
+        kept(path, &config, run, found);
+    }
+    if worst("disk").is_none() {
+        found.ok("disk", "there is room beyond the reserve");
+    }
+}
+
+/// What a finding is about, by the key at its beginning.
+fn about(finding: &Finding) -> &'static str {
+    let what = &finding.complaint.what;
+    let begins = |word: &str| what.starts_with(word);
+    match () {
+        () if begins("tls.") || begins("public_tls.") => "svid",
+        () if begins("bundles") => "bundle",
+        () if begins("seal.") => "sealing key",
+        () if begins("store.") => "disk",
+        () if begins("listen.") || begins("admin.") || begins("webhooks") || begins("oidc") => "configuration",
+        () => "policy",
+    }
+}
+
+/// Where, and what; what mends it is told apart.
+fn place(complaint: &Complaint) -> String {
+    complaint.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+fn tell(finding: &Finding, found: &mut Found) {
+    let state = match finding.severity {
+        Severity::Warning => State::Warning,
+        Severity::Error => State::Problem,
+    };
+    found.push(about(finding), state, place(&finding.complaint), finding.complaint.remedy.clone());
+}
+
+/// The store with its sealing key, where no server has it open; else whether that one answers.
+fn kept(path: &Path, config: &Config, run: &Run, found: &mut Found) {
+    let start = format!("mayfly server run --config {}", typed(path));
+    match store(config, run.system.wall()) {
+        Store::None => found.ok("sealing key", "it can be read; there is no store yet"),
+        Store::InUse => running(path, run, found),
+        Store::Sound { behind_ms: 0 } => {
+            found.ok("sealing key", "it is the store's");
+            found.push("server", State::Problem, "it does not run: its store is open to nobody", start);
+        }
+        Store::Sound { behind_ms } => {
+            found.ok("sealing key", "it is the store's");
+            let what = format!("this host's clock stands {} s behind the ledger: nothing would be issued", behind_ms / 1_000);
+            found.problem("clock", what, "set the clock: timedatectl");
+        }
+        Store::Key(problem) => found.problem("sealing key", lines(&problem.0), lines(&problem.1)),
+        Store::Broken(problem) => found.problem("store", lines(&problem.0), lines(&problem.1)),
+    }
+}
+
+fn running(path: &Path, run: &Run, found: &mut Found) {
+    found.ok("sealing key", "a server has the store open, so it is the store's");
+    let asked = std::thread::scope(|scope| {
+        let asking = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+            runtime.block_on(healthcheck::ask(path, "", &run.system)).map_err(|no| no.to_string())
+        };
+        scope.spawn(asking).join().unwrap_or_else(|_| Err("the question ended".to_owned()))
+    });
+    match asked {
+        Ok(()) => found.ok("server", "it serves"),
+        Err(no) => found.problem("server", lines(&no), "what it logs: journalctl -u mayfly; mayfly status"),
+    }
+}
+
+/// On one line.
+fn lines(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,86 @@
+//! What we show, and what we believe: our SVID with its key, and the bundle that the server has to be of.
+
+use super::super::Run;
+use super::super::args;
+use super::super::context::{MtlsTarget, Target};
+use super::Found;
+use crate::document::command::typed;
+use crate::identity::anchor::TrustAnchor;
+use crate::identity::bundle::Bundle;
+use crate::identity::check;
+use crate::limits;
+use crate::seq::Millis;
+use crate::sources::svid_files::{OwnPair, SvidFiles};
+
+/// Looks at both, where the way to the server needs them.
+pub(super) fn look(target: &Target, run: &Run, found: &mut Found) {
+    let Target::Mtls(to) = target else {
+        found.ok("svid", "none is needed: the server knows us by our uid");
+        return;
+    };
+    let bundle = bundle(to, found);
+    match SvidFiles::new(&to.svid, &to.key).load() {
+        Err(problem) => found.problem("svid", format!("{}: {}", problem.path.display(), problem.what), problem.remedy),
+        Ok(pair) => svid(to, &pair, bundle.as_ref(), run.system.wall(), found),
+    }
+}
+
+fn bundle(to: &MtlsTarget, found: &mut Found) -> Option<Bundle> {
+    let shown = to.bundle.display();
+    let mend = format!("write the trust bundle of {} there, PEM or SPIFFE JWKS", to.server_id.trust_domain());
+    let document = match args::read(&to.bundle, limits::BUNDLE_BYTES) {
+        Ok(document) => document,
+        Err(error) => {
+            found.problem("bundle", super::says(&error), mend);
+            return None;
+        }
+    };
+    match Bundle::parse(to.server_id.trust_domain_owned(), &document) {
+        Err(defect) => {
+            found.problem("bundle", format!("{shown} {defect}"), mend);
+            None
+        }
+        Ok(bundle) => {
+            found.ok("bundle", format!("{shown}: of {}", bundle.trust_domain()));
+            Some(bundle)
+        }
+    }
+}
+
+fn svid(to: &MtlsTarget, pair: &OwnPair, bundle: Option<&Bundle>, now: Millis, found: &mut Found) {
+    let shown = to.svid.display();
+    let renew = format!("have it written anew, with its key; whether it is accepted then: mayfly svid check {}", typed(&to.svid));
+    let id = match pair.spiffe_id() {
+        Ok(id) => id,
+        Err(defect) => return found.problem("svid", format!("{shown} is no X.509-SVID: {defect}"), renew),
+    };
+    let ours = bundle.filter(|bundle| bundle.trust_domain().as_str() == id.trust_domain());
+    // The server's bound on a life is its own; what it says is told by the way to it.
+    if let Some(report) = ours.map(|bundle| check::check(pair.chain(), bundle, now, u64::MAX)).filter(|report| !report.accepted) {
+        let clause = report.clause.unwrap_or_default();
+        let detail = report.detail.map_or_else(String::new, |detail| format!(" ({detail})"));
+        return found.problem("svid", format!("{shown}: {clause}{detail}"), renew);
+    }
+    life(&format!("{shown}: {id}"), pair, now, "whoever renews it has to write it there in time", found);
+}
+
+/// Whether it holds now, and for how long. A third of its life is when it is renewed at the latest.
+pub(super) fn life(shown: &str, pair: &OwnPair, now: Millis, mend: &str, found: &mut Found) {
+    let Some(leaf) = pair.chain().certificates().first().and_then(|der| TrustAnchor::from_der(der)) else { return };
+    let (begins, ends) = (leaf.not_before(), leaf.not_after());
+    let life = ends.since(begins);
+    match () {
+        () if begins > now => {
+            found.problem(
+                "clock",
+                format!("{shown} begins at {begins}, and it is {now} by this host's clock"),
+                "set the clock: timedatectl",
+            );
+        }
+        () if ends <= now => found.problem("svid", format!("{shown} ended at {ends}, and it is {now}"), mend),
+        () if ends.since(now) < life / 6 => {
+            found.warning("svid", format!("{shown} ends at {ends} and was not renewed yet"), mend)
+        }
+        () => found.ok("svid", format!("{shown}, until {ends}")),
+    }
+}

@@ -1,0 +1,135 @@
+//! The way to the server, who it takes us for, and what it says of itself to operators.
+
+use super::super::Run;
+use super::super::context::Target;
+use super::super::error::CliError;
+use super::super::exit::Exit;
+use super::super::remedy;
+use super::super::server::Server;
+use super::super::show::status::Status;
+use super::super::show::whoami::Whoami;
+use super::Found;
+use crate::pb::mayfly::v1::{self as pb, server_service_client::ServerServiceClient, token_service_client::TokenServiceClient};
+use crate::refusal::Reason;
+
+/// Calls it. `None` where there is no way.
+pub(super) async fn look(target: &Target, run: &Run, found: &mut Found) -> Option<()> {
+    let server = match run.server().await {
+        Ok(server) => server,
+        Err(error) => {
+            found.problem("reach", super::says(&error), mend_of(&error, target));
+            return None;
+        }
+    };
+    let who = server.call(pb::WhoamiRequest {}, |c, q| async move { TokenServiceClient::new(c).whoami(q).await }).await;
+    match who {
+        Err(error) => {
+            found.problem("reach", super::says(&error), mend_of(&error, target));
+            return None;
+        }
+        Ok(who) => admitted(&Whoami::from(who), target, found),
+    }
+    status(&server, found).await;
+    Some(())
+}
+
+fn mend_of(error: &CliError, target: &Target) -> String {
+    match (error.exit(), target) {
+        (Exit::NotAuthenticated, _) => "look at svid and bundle above, and whether --server-id is the server's".to_owned(),
+        (_, Target::Unix(path)) => {
+            format!("whether it runs, and where its socket is: listen.admin_socket; ls -l {}", path.display())
+        }
+        (_, Target::Mtls(to)) => format!(
+            "whether it runs and listens there, and what lies between: mayfly server healthcheck; nc -vz {} {}",
+            to.host, to.port
+        ),
+    }
+}
+
+fn admitted(who: &Whoami, target: &Target, found: &mut Found) {
+    found.ok("reach", format!("{}: it takes us for {}", target.address(), crate::cli::out::Noun::name(who)));
+    for lock in &who.locks {
+        let mend = format!("whoever may lift it: mayfly lock lift {} --reason TEXT", lock.seq);
+        found.problem("policy", format!("a lock keeps us from new grants: {}", lock.reason), mend);
+    }
+    if !found.has("policy") && who.roles.is_empty() && !who.operator {
+        let mend = "whoever owns the policy names us in its roles: mayfly policy show ENVIRONMENT";
+        found.warning("policy", "no policy gives us a role: nothing is granted to us", mend);
+    } else if !found.has("policy") {
+        found.ok("policy", format!("roles: {}", if who.roles.is_empty() { "operator".to_owned() } else { who.roles.join(", ") }));
+    }
+}
+
+async fn status(server: &Server, found: &mut Found) {
+    let answer =
+        server.call(pb::GetStatusRequest {}, |c, q| async move { ServerServiceClient::new(c).get_status(q).await }).await;
+    let status = match answer {
+        Ok(answer) => Status::from(answer),
+        // It is for operators, and served where they call.
+        Err(error) => {
+            let why = match error.exit() {
+                Exit::Error | Exit::TryAgain => super::says(&error),
+                _ => "it is told to operators only".to_owned(),
+            };
+            return ["clock", "disk", "issuing"].into_iter().for_each(|check| found.unknown(check, &why));
+        }
+    };
+    clock(&status, found);
+    disk(&status, found);
+    issuing(&status, found);
+}
+
+fn clock(status: &Status, found: &mut Found) {
+    let clock = &status.clock;
+    let (skew, allowed) = (clock.skew_ms.unwrap_or_default(), clock.allowed_skew_ms.unwrap_or_default());
+    let shown = clock.wall.clone().unwrap_or_default();
+    if status.not_issuing_reason == Reason::ClockSkew.as_str() || skew.abs() > allowed {
+        let what = format!("the server's clock shows {shown}, {skew} ms off what it goes by: {}", status.not_issuing_message);
+        found.problem("clock", what, "set the server's clock: timedatectl; restart the server when it is right now");
+    } else {
+        found.ok("clock", format!("the server's clock shows {shown}, {skew} ms off what it goes by"));
+    }
+}
+
+fn disk(status: &Status, found: &mut Found) {
+    let Some(disk) = &status.disk else { return found.ok("disk", "its store has none") };
+    let shown = format!("{} MiB free, {} MiB held in reserve", disk.free_bytes >> 20, disk.reserve_bytes >> 20);
+    let mend = "free space beside the data directory, or keep less history (audit.keep)";
+    if status.not_issuing_reason == Reason::DiskReserve.as_str() {
+        found.problem("disk", format!("{shown}: nothing is issued, revoking works"), mend);
+    } else if disk.free_bytes < crate::limits::DISK_LOW_BYTES * 4 {
+        found.warning("disk", shown, mend);
+    } else {
+        found.ok("disk", shown);
+    }
+}
+
+fn issuing(status: &Status, found: &mut Found) {
+    let known = [Reason::ClockSkew, Reason::DiskReserve].map(Reason::as_str);
+    if status.issuing {
+        found.ok("issuing", format!("generation {}, seq {}", status.ledger.generation, status.ledger.durable_seq));
+    } else if !known.contains(&status.not_issuing_reason.as_str()) {
+        let reason = Reason::ALL.iter().find(|r| r.as_str() == status.not_issuing_reason);
+        let mend = reason.map_or("", |reason| remedy::of(*reason).way_out);
+        found.problem("issuing", &status.not_issuing_message, mend);
+    }
+    if !status.ledger.export_problem.is_empty() {
+        found.problem(
+            "export",
+            &status.ledger.export_problem,
+            "mend what audit.export_… names; nothing is removed before it was exported",
+        );
+    }
+    if status.counts.stale_followers > 0 {
+        let what = format!("{} followers were not heard of for too long", status.counts.stale_followers);
+        found.warning("followers", what, "who they are: mayfly follower list");
+    }
+    if status.counts.leases_failing > 0 {
+        found.warning(
+            "leases",
+            format!("{} cannot be undone", status.counts.leases_failing),
+            "what the upstream says: mayfly lease list --state pending",
+        );
+    }
+    status.warnings.iter().for_each(|what| found.warning("warning", what, ""));
+}

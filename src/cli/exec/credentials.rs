@@ -1,0 +1,306 @@
+//! The credentials of a program: minted in a task, looked after, given back.
+
+use std::fmt;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::super::args::wire_duration;
+use super::super::error::CliError;
+use super::super::exit::Exit;
+use super::super::server::Server;
+use super::super::show::issued::{Answer, Issued};
+use super::super::{Run, credential, terms};
+use super::ExecArgs;
+use crate::limits;
+use crate::pb::mayfly::v1::{
+    self as pb, credential_service_client::CredentialServiceClient, exchange_request::Task,
+    task_service_client::TaskServiceClient, token_service_client::TokenServiceClient,
+};
+use crate::refusal::Reason;
+
+/// Should we be killed, the task ends by itself after so long.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// A variable, and what it is to have.
+#[derive(Clone, Debug)]
+pub struct Injected {
+    variable: String,
+    upstream: String,
+    scopes: Vec<String>,
+}
+
+/// `github=repo:read,issues:read`
+pub(super) fn upstream(text: &str) -> Result<Injected, String> {
+    let (upstream, scopes) = text.split_once('=').unwrap_or((text, ""));
+    let scopes: Vec<String> = scopes.split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect();
+    if upstream.is_empty() || (text.contains('=') && scopes.is_empty()) {
+        return Err("expected an upstream with its scopes, like github=repo:read,issues:read".to_owned());
+    }
+    Ok(Injected { variable: format!("{}_TOKEN", prefix(upstream)), upstream: upstream.to_owned(), scopes })
+}
+
+/// `GH_TOKEN=github=repo:read`
+pub(super) fn variable(text: &str) -> Result<Injected, String> {
+    let wrong = || "expected a variable and an upstream, like GITHUB_TOKEN=github=repo:read".to_owned();
+    let (name, rest) = text.split_once('=').ok_or_else(wrong)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || !name.chars().all(plain) || name.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    Ok(Injected { variable: name.to_owned(), ..upstream(rest)? })
+}
+
+/// As variables are called.
+fn prefix(upstream: &str) -> String {
+    upstream.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+}
+
+/// Why there is nothing good to run with.
+#[derive(Debug)]
+pub(super) enum Gone {
+    /// Somebody ended one before its time.
+    Ended(String),
+    /// One ends now by its time.
+    Expires(String),
+    /// The server no longer has us as a caller.
+    Refused(Box<CliError>),
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Gone::Ended(id) => write!(f, "{id} was revoked or its task is over; why: mayfly explain {id}"),
+            Gone::Expires(id) => write!(f, "{id} has ended by its time"),
+            Gone::Refused(error) => f.write_str(error.words(false).trim_end()),
+        }
+    }
+}
+
+/// One that was minted.
+struct Held {
+    variable: String,
+    upstream: String,
+    value: Zeroizing<String>,
+    base_url: String,
+    id: String,
+    /// When it ends, by our steady clock in milliseconds.
+    ends: u64,
+}
+
+/// Those of a program.
+pub(super) struct Credentials {
+    server: Server,
+    system: crate::system::System,
+    injected: Vec<Injected>,
+    held: Vec<Held>,
+    task: String,
+    /// Opened for the program: it ends with it.
+    own_task: bool,
+    /// When the next heartbeat is due.
+    beat: u64,
+    purpose: String,
+    ttl: Option<Duration>,
+}
+
+impl Credentials {
+    /// Opens the task where there is none, and mints one for each variable. All of them or none.
+    pub async fn mint(mut injected: Vec<Injected>, args: &ExecArgs, run: &Run) -> Result<Credentials, CliError> {
+        if injected.len() > limits::EXEC_CREDENTIALS {
+            return Err(CliError::Usage(format!("{} credentials at the most for one program", limits::EXEC_CREDENTIALS)));
+        }
+        let server = run.server().await?;
+        for one in injected.iter_mut().filter(|one| one.scopes.is_empty()) {
+            let registration = terms::registration(&server, &one.upstream).await?;
+            one.scopes = vec![terms::first_scope(&registration, None)?];
+        }
+        let (task, own_task) = match &args.task {
+            Some(id) => (id.clone(), false),
+            None => (open(&server, &injected, args, run).await?, true),
+        };
+        let (purpose, system) = (args.purpose.clone().unwrap_or_default(), run.system.clone());
+        let mut all = Credentials { server, system, injected, held: Vec::new(), task, own_task, beat: 0, purpose, ttl: args.ttl };
+        all.beat = all.system.steady() + HEARTBEAT.as_millis() as u64 / 3;
+        match all.minted().await {
+            Ok(held) => all.held = held,
+            Err(error) => {
+                all.give_back().await;
+                return Err(error);
+            }
+        }
+        Ok(all)
+    }
+
+    async fn minted(&self) -> Result<Vec<Held>, CliError> {
+        let mut held: Vec<Held> = Vec::new();
+        for one in &self.injected {
+            match self.one(one).await {
+                Ok(minted) => held.push(minted),
+                Err(error) => {
+                    for one in &held {
+                        let _ = credential::release(&self.server, &one.id).await;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    async fn one(&self, of: &Injected) -> Result<Held, CliError> {
+        let request = pb::ExchangeRequest {
+            task: Some(Task::TaskId(self.task.clone())),
+            upstream: of.upstream.clone(),
+            scopes: of.scopes.clone(),
+            ttl: self.ttl.map(wire_duration),
+            purpose: self.purpose.clone(),
+            request_id: format!("exec-{}", super::super::show::hex(&self.system.random16())),
+            ..pb::ExchangeRequest::default()
+        };
+        let asked = self.system.steady();
+        let answer = self.server.call(request, |c, q| async move { TokenServiceClient::new(c).exchange(q).await }).await?;
+        let issued = answer.issued.ok_or_else(|| CliError::ours("the server answered without a credential"))?;
+        let life = match (&issued.issued_at, &issued.expires_at) {
+            (Some(from), Some(to)) => (to.seconds - from.seconds).max(0).unsigned_abs() * 1_000,
+            _ => 0,
+        };
+        let issued = Issued::of(issued)?;
+        let Some(value) = issued.answer.plain() else {
+            let _ = credential::release(&self.server, &issued.credential_id).await;
+            return Err(CliError::Usage(format!(
+                "a credential of kind {} has several parts, which no variable holds",
+                issued.kind
+            )));
+        };
+        let base_url = match &issued.answer {
+            Answer::BearerToken { base_url, .. } => base_url.clone(),
+            _ => String::new(),
+        };
+        let (variable, upstream, id) = (of.variable.clone(), of.upstream.clone(), issued.credential_id);
+        Ok(Held { variable, upstream, value, base_url, id, ends: asked + life })
+    }
+
+    /// The variables: the credentials, where they are good, and the task.
+    pub fn each(&self, mut set: impl FnMut(&str, &str)) {
+        for one in &self.held {
+            if !one.base_url.is_empty() {
+                set(&format!("{}_BASE_URL", prefix(&one.upstream)), &one.base_url);
+            }
+            set(&one.variable, &one.value);
+        }
+        set("MAYFLY_TASK", &self.task);
+    }
+
+    /// Whether all are good still; sends the task a sign of life where it is due. `early`: also where one is about to end.
+    pub async fn look(&mut self, early: bool) -> Option<Gone> {
+        let now = self.system.steady();
+        if self.own_task && now >= self.beat {
+            self.beat = now + HEARTBEAT.as_millis() as u64 / 3;
+            let request = pb::HeartbeatTaskRequest { task_id: self.task.clone() };
+            // Whether the task is over shows in its credentials.
+            let _ = self.server.call(request, |c, q| async move { TaskServiceClient::new(c).heartbeat_task(q).await }).await;
+        }
+        let ahead = if early { limits::EXEC_AHEAD_MS } else { 0 };
+        if let Some(one) = self.held.iter().find(|one| one.ends <= now + ahead) {
+            return Some(Gone::Expires(one.id.clone()));
+        }
+        for one in &self.held {
+            match self.state(&one.id).await {
+                // A hold is for a while.
+                Ok(pb::CredentialState::Active | pb::CredentialState::Held) => {}
+                Ok(pb::CredentialState::Expired) => return Some(Gone::Expires(one.id.clone())),
+                Ok(_) => return Some(Gone::Ended(one.id.clone())),
+                Err(error) if shut_out(&error) => return Some(Gone::Refused(Box::new(error))),
+                // A server that is away for a while is no end of a credential.
+                Err(_) => {}
+            }
+        }
+        None
+    }
+
+    async fn state(&self, id: &str) -> Result<pb::CredentialState, CliError> {
+        let request = pb::GetCredentialRequest { credential_id: id.to_owned() };
+        let answer =
+            self.server.call(request, |c, q| async move { CredentialServiceClient::new(c).get_credential(q).await }).await?;
+        Ok(answer.credential.unwrap_or_default().state())
+    }
+
+    /// New ones in the place of the old; false where there are none to be had.
+    pub async fn renew(&mut self) -> bool {
+        match self.minted().await {
+            Ok(held) => {
+                for old in std::mem::replace(&mut self.held, held) {
+                    let _ = credential::release(&self.server, &old.id).await;
+                }
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Ends the task where it is ours, else gives each back. What does not reach the server ends by its time, or by the missing heartbeat.
+    pub async fn give_back(&mut self) {
+        if self.own_task {
+            let request = pb::CompleteTaskRequest { task_id: self.task.clone(), reason: "the program ended".to_owned() };
+            let _ = self.server.call(request, |c, q| async move { TaskServiceClient::new(c).complete_task(q).await }).await;
+        } else {
+            for one in &self.held {
+                let _ = credential::release(&self.server, &one.id).await;
+            }
+        }
+        self.held.clear();
+    }
+}
+
+async fn open(server: &Server, injected: &[Injected], args: &ExecArgs, run: &Run) -> Result<String, CliError> {
+    let mut upstreams: Vec<pb::Allowance> = Vec::new();
+    for one in injected {
+        match upstreams.iter_mut().find(|a| a.upstream == one.upstream) {
+            Some(there) => {
+                there.scopes.extend(one.scopes.iter().filter(|s| !there.scopes.contains(s)).cloned().collect::<Vec<_>>())
+            }
+            None => upstreams.push(pb::Allowance { upstream: one.upstream.clone(), scopes: one.scopes.clone() }),
+        }
+    }
+    let terms = pb::TaskTerms {
+        purpose: args.purpose.clone().unwrap_or_default(),
+        upstreams,
+        ttl: args.task_ttl.map(wire_duration),
+        heartbeat_interval: Some(wire_duration(HEARTBEAT)),
+        ..pb::TaskTerms::default()
+    };
+    let request = pb::OpenTaskRequest { terms: Some(terms), request_id: run.request_id(&None), ..pb::OpenTaskRequest::default() };
+    let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).open_task(q).await }).await?;
+    let task = answer.task.ok_or_else(|| CliError::ours("the server answered without a task"))?;
+    match task.state() {
+        pb::TaskState::PendingApproval => Err(CliError::of_reason(
+            Reason::ApprovalNeeded.as_str(),
+            "the task needs an approval first".to_owned(),
+            String::new(),
+            format!("have it opened and approved, then give it: mayfly task open; mayfly exec --task {}", task.task_id),
+        )),
+        _ => Ok(task.task_id),
+    }
+}
+
+/// Whether the server says that it is over, rather than that it is not there.
+fn shut_out(error: &CliError) -> bool {
+    matches!(error.exit(), Exit::Denied | Exit::NotAuthenticated | Exit::NotFound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_is_called_after_its_upstream_or_as_somebody_says() {
+        let one = upstream("my-github=repo:read,issues:write").unwrap();
+        assert_eq!((one.variable.as_str(), one.upstream.as_str()), ("MY_GITHUB_TOKEN", "my-github"));
+        assert_eq!(one.scopes, ["repo:read", "issues:write"]);
+        let one = variable("GH_TOKEN=github").unwrap();
+        assert_eq!((one.variable.as_str(), one.upstream.as_str(), one.scopes.len()), ("GH_TOKEN", "github", 0));
+        for wrong in ["github", "=github", "9X=github", "A-B=github", "X=", "X=github=", "X==a"] {
+            assert!(variable(wrong).is_err(), "{wrong}");
+        }
+    }
+}

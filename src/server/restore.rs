@@ -1,0 +1,225 @@
+//! `mayfly server restore`: a backup becomes the store of a server, in a new generation. Nothing comes back to life by it.
+//!
+//! All of it is written beside the data directory, made durable, and then given its name: whatever happens meanwhile, there is no store
+//! or the whole of it.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::recover::beside;
+use super::start::sealing_key;
+use super::{StartProblem, Why, engine};
+use crate::credential::keyring::value_name;
+use crate::document::Complaint;
+use crate::document::command::typed;
+use crate::ledger::backup::{Backup, BadBackup, SEALED_FOR};
+use crate::ledger::recover::{RecoverError, Recovered, Restored, restore as copy};
+use crate::ledger::snapshot;
+use crate::sealing::{Context, SealingKey};
+use crate::seq::Seq;
+use crate::sources::config::Config;
+use crate::store::{Store, StoreError};
+use crate::system::System;
+
+/// What is to be restored, and how.
+pub struct Wanted<'a> {
+    /// The backup's file.
+    pub backup: &'a Path,
+    /// The data directory that was lost, where something of it is left.
+    pub left: Option<&'a Path>,
+    /// The newest seq that anybody has seen of this ledger.
+    pub seen: Option<Seq>,
+    /// Nobody was locked out since the backup was made.
+    pub unlocked: bool,
+    /// Only look whether it could be restored.
+    pub check: bool,
+}
+
+/// What a restore did, or would do.
+pub struct Done {
+    /// The backup, found whole and sealed with our key.
+    pub backup: Backup,
+    /// What came of it; `None` where it was only looked at.
+    pub recovered: Option<Recovered>,
+    /// The data directory.
+    pub data: PathBuf,
+    /// Why nothing was read of what is left, where that is so.
+    pub unread: Option<String>,
+}
+
+/// Why nothing was restored. There is no store where there was none.
+#[derive(Debug, thiserror::Error)]
+pub enum NotRestored {
+    /// The configuration is wrong.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Config(Vec<Complaint>),
+    /// An engine that keeps nothing.
+    #[error(
+        "the engine of this configuration keeps nothing on a disk, so there is nowhere to restore to\n  name another under store.engine"
+    )]
+    NothingKept,
+    /// The data directory has something in it.
+    #[error(
+        "{0} is not empty: a backup is never put over what is there\n  to keep what is left, and have it read for locks: \
+         mv {0} {0}.lost && mayfly server restore --left {0}.lost …"
+    )]
+    NotEmpty(String),
+    /// Another restore is under way.
+    #[error("{} is in use: another restore is under way, or a server has it open\n  who has it: fuser -v {}", .0.display(), .0.display())]
+    InUse(PathBuf),
+    /// The backup.
+    #[error("{}: {bad}", path.display())]
+    Backup {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        bad: BadBackup,
+    },
+    /// The sealing key's file.
+    #[error("{0}")]
+    Key(StartProblem),
+    /// The backup's seal does not open.
+    #[error(
+        "{}: its seal does not open with this sealing key: it is a backup of another server, somebody changed it, or the key is not the one \
+         of then\n  the key's copy belongs to where seal.key_file or seal.credential says", .0.display()
+    )]
+    Seal(PathBuf),
+    /// The engine.
+    #[error("{0}")]
+    Store(StoreError),
+    /// The copy was refused.
+    #[error("{0}")]
+    Refused(RecoverError),
+    /// The system did not do it.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> NotRestored {
+    let what = what.into();
+    move |error| NotRestored::Io { what, error }
+}
+
+/// Restores a backup to where the configuration has its data directory, or looks whether that could be done.
+pub fn restore(config: &Path, wanted: &Wanted<'_>, system: &System) -> Result<Done, NotRestored> {
+    let config = Config::load(config, super::environment()).map_err(NotRestored::Config)?;
+    let named = engine::data_dir(&config).ok_or(NotRestored::NothingKept)?;
+    let data = named.canonicalize().unwrap_or_else(|_| named.to_owned());
+    let key = sealing_key(&config).map_err(|why: Why| NotRestored::Key(StartProblem::new(why, &config)))?;
+    let bad = |bad| NotRestored::Backup { path: wanted.backup.to_owned(), bad };
+    let backup = Backup::open(wanted.backup).map_err(bad)?;
+    sealed_by(&key, &backup).then_some(()).ok_or_else(|| NotRestored::Seal(wanted.backup.to_owned()))?;
+    // Looking is for drills too, where the store is in use.
+    if wanted.check {
+        return Ok(Done { backup, recovered: None, data, unread: None });
+    }
+    empty(&data)?;
+    let fresh = beside(&data, "restoring");
+    cleared(&fresh)?;
+    match written(&fresh, &backup, &config, wanted, system) {
+        Ok((recovered, store, unread)) => {
+            named_durably(&fresh, &data)?;
+            drop(store);
+            Ok(Done { backup, recovered: Some(recovered), data, unread })
+        }
+        Err(no) => {
+            let _ = fs::remove_dir_all(&fresh);
+            Err(no)
+        }
+    }
+}
+
+/// Whether the digest was sealed with this key, for the store that the backup is of.
+fn sealed_by(key: &SealingKey, backup: &Backup) -> bool {
+    let seq = backup.about().seq.to_string();
+    let context = Context { store: backup.id(), environment: "", purpose: SEALED_FOR, name: &seq, version: 1 };
+    key.open(&context, &backup.sealed()).is_ok_and(|digest| digest[..] == backup.digest()[..])
+}
+
+/// Nothing may be there but the directory itself.
+fn empty(data: &Path) -> Result<(), NotRestored> {
+    match fs::read_dir(data) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(NotRestored::NotEmpty(typed(data))),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(failed(format!("looking into {}", data.display()))(e)),
+    }
+}
+
+/// What a restore that ended early left behind goes; one that is under way keeps it.
+fn cleared(fresh: &Path) -> Result<(), NotRestored> {
+    let what = || format!("removing {}, which an earlier restore left", fresh.display());
+    let old = match File::open(fresh) {
+        Ok(old) => old,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed(what())(e)),
+    };
+    match old.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(NotRestored::InUse(fresh.to_owned())),
+        Err(TryLockError::Error(e)) => return Err(failed(what())(e)),
+    }
+    fs::remove_dir_all(fresh).map_err(failed(what()))
+}
+
+type Written = (Recovered, Box<dyn Store>, Option<String>);
+
+fn written(fresh: &Path, backup: &Backup, config: &Config, wanted: &Wanted<'_>, system: &System) -> Result<Written, NotRestored> {
+    let store = engine::make(config, fresh, backup.id()).map_err(NotRestored::Store)?;
+    let snapshots = engine::snapshots_in(fresh);
+    if let Some(seq) = backup.about().snapshot {
+        take_out(backup, &snapshots, seq).map_err(failed(format!("writing to {}", snapshots.display())))?;
+    }
+    let (mut left, mut unread) = (None, None);
+    if let Some(path) = wanted.left {
+        match engine::open_damaged(config, path) {
+            Ok(store) => left = Some((store, engine::snapshots_in(path))),
+            Err(StoreError::InUse(_)) => return Err(NotRestored::InUse(path.to_owned())),
+            Err(error) => unread = Some(format!("{}: {error}", path.display())),
+        }
+    }
+    let names: std::collections::BTreeSet<String> = backup.list("").map_err(NotRestored::Store)?.into_iter().collect();
+    let restored = Restored {
+        left: left.as_ref().map(|(store, snapshots)| (&**store, snapshots.clone())),
+        unlocked: wanted.unlocked,
+        has_private: &|kid| names.contains(&value_name(kid)),
+    };
+    let seqs = (backup.about().seq, wanted.seen.unwrap_or(Seq::ZERO));
+    let recovered = copy(backup, &*store, &snapshots, seqs, system.wall(), restored).map_err(NotRestored::Refused)?;
+    Ok((recovered, store, unread))
+}
+
+fn take_out(backup: &Backup, snapshots: &Path, seq: Seq) -> io::Result<()> {
+    fs::create_dir_all(snapshots)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(snapshot::path(snapshots, seq))?;
+    backup.snapshot_to(&mut file)?;
+    file.flush()?;
+    file.sync_all()?;
+    File::open(snapshots)?.sync_all()
+}
+
+/// Its names first, then its own: what has the name is whole. An empty directory makes way.
+fn named_durably(fresh: &Path, data: &Path) -> Result<(), NotRestored> {
+    let what = || format!("giving {} the name {}", fresh.display(), data.display());
+    File::open(fresh).and_then(|dir| dir.sync_all()).map_err(failed(what()))?;
+    fs::rename(fresh, data).map_err(|e| match e.kind() {
+        // Somebody was faster.
+        io::ErrorKind::DirectoryNotEmpty => NotRestored::NotEmpty(typed(data)),
+        io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices => {
+            let what = format!("{}; a file system begins there: have store.path name a folder in it", what());
+            NotRestored::Io { what, error: e }
+        }
+        _ => failed(what())(e),
+    })?;
+    let above = data.parent().unwrap_or(Path::new("/"));
+    File::open(above).and_then(|dir| dir.sync_all()).map_err(failed(format!("syncing {}", above.display())))
+}

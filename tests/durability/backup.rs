@@ -1,0 +1,363 @@
+//! A backup of a server under load, and what comes of it: nothing that was revoked, before it or after it, comes back to life.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use mayfly::cli::dev::{Engine, Settings, World};
+use mayfly::ledger::Lane;
+use mayfly::ledger::backup::Backup;
+use mayfly::ledger::record::{Event, Maintained, Record, Who};
+use mayfly::server::Running;
+use mayfly::store::Store;
+use mayfly::system::System;
+
+use crate::kit::{Callers, Issued, MAYFLY, accepts, as_operator, follower, mayfly, reason, world};
+use crate::recover::{head, issue, runtime, start};
+
+fn text(out: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+#[track_caller]
+fn ok(out: &Output) -> String {
+    assert!(out.status.success(), "{}", text(out));
+    text(out)
+}
+
+#[track_caller]
+fn refused(out: &Output, parts: &[&str]) {
+    let said = text(out);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    for part in parts {
+        assert!(said.contains(part), "{part:?} is not in:\n{said}");
+    }
+}
+
+fn take(world: &World, running: &Running, to: &Path) -> Output {
+    as_operator(world, running.addresses().admin, &["server", "backup", "--to", &to.display().to_string()])
+}
+
+fn restore(world: &World, backup: &Path, more: &[&str]) -> Output {
+    mayfly(&[&["server", "restore", &backup.display().to_string()], more].concat(), &world.config())
+}
+
+fn verify(backup: &Path) -> Output {
+    Command::new(MAYFLY).args(["-o", "json", "server", "backup", "--verify"]).arg(backup).output().unwrap()
+}
+
+/// The data directory is lost, or nearly: where it is now.
+fn lose(world: &World) -> PathBuf {
+    let lost = world.dir().join(format!("lost-{}", fs::read_dir(world.dir()).unwrap().count()));
+    fs::rename(world.dir().join("data"), &lost).unwrap();
+    lost
+}
+
+fn lift_all(world: &World, running: &Running) {
+    let admin = running.addresses().admin;
+    let locks = ok(&as_operator(world, admin, &["lock", "list", "--everything", "-o", "name"]));
+    let seq = locks.trim().split(':').next().unwrap().to_owned();
+    ok(&as_operator(world, admin, &["lock", "lift", &seq, "--reason", "nobody else is to be locked"]));
+}
+
+/// Issues without end, and counts.
+struct Load {
+    stop: Arc<AtomicBool>,
+    issued: Arc<AtomicU64>,
+}
+
+impl Load {
+    fn begin(runtime: &tokio::runtime::Runtime, world: &World, running: &Running) -> Load {
+        let load = Load { stop: Arc::default(), issued: Arc::default() };
+        let callers = Arc::new(runtime.block_on(Callers::new(world, running.addresses().workload)));
+        for _ in 0..8 {
+            let (stop, issued, callers) = (load.stop.clone(), load.issued.clone(), callers.clone());
+            runtime.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    match callers.exchange("").await {
+                        Ok(_) => drop(issued.fetch_add(1, Ordering::Relaxed)),
+                        // It is refused for a moment when it is too much.
+                        Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                    }
+                }
+            });
+        }
+        load
+    }
+
+    fn issued(&self) -> u64 {
+        self.issued.load(Ordering::Relaxed)
+    }
+}
+
+async fn none_is_good(callers: &Callers, old: &[Issued]) {
+    for one in old {
+        assert!(!callers.active(&one.token).await, "{} is good again", one.id);
+    }
+}
+
+#[test]
+fn what_was_revoked_after_a_backup_under_load_stays_refused_and_all_before_it_is_revoked() {
+    let (_dir, world) = world(Settings::default().with("limits.tasks_per_caller", "10000"));
+    let runtime = runtime();
+    let running = start(&world);
+    let before = issue(&runtime, &world, &running, &["a", "b"]);
+    let load = Load::begin(&runtime, &world, &running);
+    while load.issued() < 200 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let file = world.dir().join("backup");
+    let (least, issued) = (head(&running), load.issued());
+    let said = ok(&take(&world, &running, &file));
+    let most = head(&running);
+    assert!(load.issued() > issued, "nothing was issued while it was made");
+    load.stop.store(true, Ordering::Relaxed);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(said.contains("keep it apart from the sealing key"), "{said}");
+    let shown: serde_json::Value = serde_json::from_str(&ok(&verify(&file))).unwrap();
+    let seq = shown["seq"].as_u64().unwrap();
+    assert!((least.as_u64()..=most.as_u64()).contains(&seq), "{least} {seq} {most}");
+    ok(&restore(&world, &file, &["--check"]));
+
+    // It goes on, and shuts out.
+    let admin = running.addresses().admin;
+    let after = issue(&runtime, &world, &running, &["c", "d"]);
+    ok(&as_operator(&world, admin, &["revoke", "--credential", &after[0].id, "--reason", "test"]));
+    ok(&as_operator(&world, admin, &["revoke", "--caller", &World::id("agent/demo"), "--reason", "stolen", "--confirm", "all"]));
+    running.stop();
+    lose(&world);
+
+    let said = ok(&restore(&world, &file, &[]));
+    assert!(said.contains("generation 2 has begun") && said.contains("all is locked"), "{said}");
+    let running = start(&world);
+    let old = [before, after].concat();
+    runtime.block_on(async {
+        let callers = Callers::new(&world, running.addresses().workload).await;
+        none_is_good(&callers, &old).await;
+        let no = callers.exchange("").await.unwrap_err();
+        assert_eq!(reason(&no), "LOCKED", "whoever was shut out after the backup stays out: {no:?}");
+        let relying = follower(&world, running.addresses().workload, System::real()).await;
+        assert!(old.iter().all(|one| !accepts(&relying, &one.token)));
+    });
+    let events = ok(&as_operator(&world, running.addresses().admin, &["audit", "search", "--event", "generation begun"]));
+    assert!(events.contains("restored"), "{events}");
+    lift_all(&world, &running);
+    runtime.block_on(async {
+        let callers = Callers::new(&world, running.addresses().workload).await;
+        let new = callers.exchange("a").await.unwrap();
+        assert!(callers.active(&new.token).await && old.iter().all(|one| one.id != new.id));
+        none_is_good(&callers, &old).await;
+    });
+    running.stop();
+    start(&world).stop();
+}
+
+#[test]
+fn what_shuts_out_is_taken_over_from_what_is_left_and_then_nothing_else_is_locked() {
+    let (_dir, world) = world(Settings::default());
+    let runtime = runtime();
+    let running = start(&world);
+    let old = issue(&runtime, &world, &running, &["a"]);
+    let file = world.dir().join("backup");
+    ok(&take(&world, &running, &file));
+    let (admin, ci) = (running.addresses().admin, World::id("ci/demo"));
+    ok(&as_operator(&world, admin, &["lock", "add", "--caller", &ci, "--reason", "test"]));
+    running.stop();
+    let lost = lose(&world).display().to_string();
+
+    let said = ok(&restore(&world, &file, &["--left", &lost]));
+    assert!(!said.contains("all is locked"), "{said}");
+    let running = start(&world);
+    runtime.block_on(async {
+        let callers = Callers::new(&world, running.addresses().workload).await;
+        none_is_good(&callers, &old).await;
+        callers.exchange("").await.unwrap();
+        let agent = world.channel("ci/demo", running.addresses().workload).await.unwrap();
+        let no = Callers { agent, operator: callers.operator }.exchange("").await.unwrap_err();
+        assert_eq!(reason(&no), "LOCKED", "{no:?}");
+    });
+    running.stop();
+}
+
+/// Two restores of one backup begin generations of the same number: the rule of the second would not cover what the first issued.
+#[test]
+fn what_an_earlier_restore_of_the_same_backup_issued_is_not_good_after_the_next() {
+    let (_dir, world) = world(Settings::default());
+    let runtime = runtime();
+    let running = start(&world);
+    issue(&runtime, &world, &running, &["a"]);
+    let file = world.dir().join("backup");
+    ok(&take(&world, &running, &file));
+    running.stop();
+    lose(&world);
+    let mut first = Vec::new();
+    for round in 0..2 {
+        ok(&restore(&world, &file, &["--unlocked"]));
+        let running = start(&world);
+        assert_eq!(head(&running).generation(), 2);
+        runtime.block_on(async {
+            let callers = Callers::new(&world, running.addresses().workload).await;
+            let relying = follower(&world, running.addresses().workload, System::real()).await;
+            if round == 0 {
+                first = vec![callers.exchange("x").await.unwrap(), callers.exchange("y").await.unwrap()];
+                assert!(first.iter().all(|one| accepts(&relying, &one.token)));
+            }
+            if round == 1 {
+                callers.exchange("z").await.unwrap();
+                none_is_good(&callers, &first).await;
+                assert!(first.iter().all(|one| !accepts(&relying, &one.token)), "an earlier generation of that number");
+            }
+        });
+        running.stop();
+        lose(&world);
+    }
+    // Whoever knows how far it had come says so, and the number is above it.
+    let said = ok(&restore(&world, &file, &["--unlocked", "--seen", &mayfly::seq::Seq::start_of(6).to_string()]));
+    assert!(said.contains("generation 7 has begun"), "{said}");
+}
+
+#[test]
+fn what_is_damaged_cut_or_of_another_server_is_refused_and_nothing_is_restored_over_something() {
+    let (_dir, world) = world(Settings::default());
+    let runtime = runtime();
+    let running = start(&world);
+    issue(&runtime, &world, &running, &["a", "b", "c"]);
+    let file = world.dir().join("backup");
+    ok(&take(&world, &running, &file));
+    running.stop();
+    refused(&restore(&world, &file, &[]), &["is not empty", "--left"]);
+    lose(&world);
+    let whole = fs::read(&file).unwrap();
+    let bad = world.dir().join("bad");
+    let gone = |parts: &[&str]| {
+        refused(&restore(&world, &bad, &[]), parts);
+        refused(&verify(&bad), parts);
+        assert!(!world.dir().join("data").exists() && !world.dir().join("data.restoring").exists());
+    };
+    for at in (0..whole.len()).step_by(whole.len() / 40 + 1).chain([whole.len() - 1]) {
+        fs::write(&bad, &whole[..at]).unwrap();
+        gone(if at < 16 { &["no backup of mayfly"] } else { &["cut off after", "take another backup"] });
+        let mut changed = whole.clone();
+        changed[at] ^= 1;
+        fs::write(&bad, &changed).unwrap();
+        gone(&["nothing was restored", "bad: it"][1..]);
+    }
+    fs::write(&bad, [&whole[..], b"x"].concat()).unwrap();
+    gone(&["something follows its end"]);
+    fs::write(&bad, "SQLite format 3\0 and so on").unwrap();
+    gone(&["no backup of mayfly"]);
+
+    // Whole, and sealed by somebody else.
+    let (_other, elsewhere) = crate::kit::world(Settings::default());
+    refused(&restore(&elsewhere, &file, &[]), &["its seal does not open", "another server"]);
+    assert!(!elsewhere.dir().join("data").exists());
+    assert!(restore(&world, &file, &["--unlocked"]).status.success());
+    start(&world).stop();
+}
+
+/// Whoever may write where backups lie makes one that is whole by its digest.
+#[test]
+fn a_backup_that_was_made_up_does_not_have_the_seal() {
+    let (_dir, world) = world(Settings::default());
+    let runtime = runtime();
+    let running = start(&world);
+    issue(&runtime, &world, &running, &["a"]);
+    let file = world.dir().join("backup");
+    ok(&take(&world, &running, &file));
+    issue(&runtime, &world, &running, &["b"]);
+    let (later, forged) = (world.dir().join("later"), world.dir().join("forged"));
+    ok(&take(&world, &running, &later));
+    running.stop();
+    lose(&world);
+    let (old, new) = (Backup::open(&file).unwrap(), Backup::open(&later).unwrap());
+    // One that ends earlier than it says it was taken, with the seal of a later one.
+    let (mut writer, mut bytes) = mayfly::ledger::backup::Writer::new(old.about()).unwrap();
+    for name in old.list("").unwrap() {
+        writer.named(&name, &old.named(&name).unwrap().unwrap(), &mut bytes);
+    }
+    for entry in old.read(1, usize::MAX).unwrap() {
+        writer.commit(&entry, &mut bytes);
+    }
+    writer.end(|_| Ok(new.sealed()), &mut bytes).unwrap();
+    fs::write(&forged, bytes).unwrap();
+    ok(&verify(&forged));
+    refused(&restore(&world, &forged, &[]), &["its seal does not open"]);
+    ok(&restore(&world, &file, &[]));
+}
+
+#[test]
+fn it_goes_from_one_engine_to_another_and_only_operators_with_both_rights_take_one() {
+    let (_dir, world) = world(Settings { engine: Engine::Sled, ..Settings::default() });
+    let runtime = runtime();
+    let running = start(&world);
+    let old = issue(&runtime, &world, &running, &["a"]);
+    // A commit that is larger than a message.
+    let notes = (0..14).map(|_| Record::new(Who::LocalUid(0), Event::Maintained(Maintained { what: "x".repeat(450_000) })));
+    runtime.block_on(running.authority().ledger.commit(Lane::Change, notes.collect())).unwrap();
+    let file = world.dir().join("backup");
+    ok(&take(&world, &running, &file));
+    let context = world.write_context("agent/demo", running.addresses().workload).unwrap();
+    let other =
+        Command::new(MAYFLY).arg("--config").arg(context).args(["server", "backup", "--to"]).arg(world.dir().join("x")).output();
+    let other = other.unwrap();
+    assert!(
+        !other.status.success() && !world.dir().join("x").exists() && !world.dir().join("x.partial").exists(),
+        "{}",
+        text(&other)
+    );
+    running.stop();
+    lose(&world);
+    let config = fs::read_to_string(world.config()).unwrap();
+    fs::write(world.config(), config.replace("engine = \"sled\"", "engine = \"redb\"")).unwrap();
+    ok(&restore(&world, &file, &["--unlocked"]));
+    let running = start(&world);
+    assert_eq!(running.authority().ledger.store().engine(), "redb");
+    runtime.block_on(async { none_is_good(&Callers::new(&world, running.addresses().workload).await, &old).await });
+    running.stop();
+}
+
+/// Wherever it is killed, there is no store or the whole of it, and the next restore goes on from there.
+#[test]
+fn a_restore_that_is_killed_leaves_nothing_or_the_whole() {
+    let (_dir, world) = world(Settings::default());
+    let runtime = runtime();
+    let running = start(&world);
+    let names: Vec<String> = (0..150).map(|n| format!("n{n}")).collect();
+    issue(&runtime, &world, &running, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let file = world.dir().join("backup");
+    ok(&take(&world, &running, &file));
+    running.stop();
+    lose(&world);
+    let data = world.dir().join("data");
+    let (mut nothing, mut whole) = (0, 0);
+    for round in 0..30 {
+        let mut child = Command::new(MAYFLY)
+            .args(["server", "restore", "--unlocked", "--config"])
+            .arg(world.config())
+            .arg(&file)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(10 + round * 20));
+        let _ = child.kill();
+        child.wait().unwrap();
+        if data.exists() {
+            whole += 1;
+            let running = start(&world);
+            assert_eq!(head(&running).generation(), 2);
+            running.stop();
+            lose(&world);
+        } else {
+            nothing += 1;
+        }
+    }
+    assert!(nothing > 0, "it was never killed in time");
+    println!("{nothing} times nothing, {whole} times the whole");
+    ok(&restore(&world, &file, &["--unlocked"]));
+    start(&world).stop();
+}
