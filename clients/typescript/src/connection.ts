@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { isIP } from 'node:net';
 import { createSecureContext } from 'node:tls';
 import { Client, Metadata, credentials, type ServiceError } from '@grpc/grpc-js';
 import type { DescMessage, DescMethodUnary, MessageShape } from '@bufbuild/protobuf';
@@ -38,7 +39,10 @@ export class Line {
   constructor(readonly svid: Svid, address: string, server: SpiffeId) {
     const context = createSecureContext({ ...svid.context(server.trustDomain), minVersion: 'TLSv1.3' });
     const verify = { checkServerIdentity: serverMustBe(server.id) };
-    this.client = new Client(address, credentials.createFromSecureContext(context, verify), OPTIONS);
+    // An IP address is no server name (RFC 6066, section 3). Who the server is, its SVID says.
+    const isIp = isIP(address.replace(/:\d+$/, '').replace(/^\[|\]$/g, '')) !== 0;
+    const options = isIp ? { ...OPTIONS, 'grpc.ssl_target_name_override': server.trustDomain } : OPTIONS;
+    this.client = new Client(address, credentials.createFromSecureContext(context, verify), options);
   }
 
   /** Something began on it: it is kept until what this returns was called. */

@@ -10,7 +10,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Mayfly, type MayflyOptions } from '@mayfly/client';
 
 export const DOMAIN = 'dev.mayfly.internal';
-export const ISSUER = `https://${DOMAIN}/dev`;
 export const AUDIENCE = 'https://echo.dev.mayfly.internal';
 export const PROJECT = fileURLToPath(new URL('../../../../', import.meta.url));
 export const binary = process.env['MAYFLY_BIN'] ?? join(PROJECT, 'target/debug/mayfly');
@@ -67,6 +66,7 @@ export class World {
   }
 
   async start(): Promise<void> {
+    assert.ok(existsSync(binary), `${binary} is not there: build it, or say in MAYFLY_BIN where it is`);
     rmSync(join(this.dir, 'ready.json'), { force: true });
     const log = openSync(join(this.folder, 'server.log'), 'a');
     this.#server = spawn(binary, ['dev', 'up', '--dir', this.dir, '--port', `${this.#port}`], { env: this.#env, stdio: ['ignore', log, log] });
@@ -101,6 +101,11 @@ export class World {
 
   get address(): string {
     return (JSON.parse(readFileSync(join(this.dir, 'ready.json'), 'utf8')) as { workload: string }).workload;
+  }
+
+  /** The issuer of its one environment. */
+  get issuer(): string {
+    return `https://localhost:${this.#port + 2}/dev`;
   }
 
   file(name: string): string {

@@ -116,9 +116,9 @@ export class Checker {
     this.#follower.needsSnapshot();
   }
 
-  /** It knows the revocations and the keys, and accepts what is good. */
-  ready(now: Moment): boolean {
-    return this.#follower.fresh(now) && this.#keys.size > 0;
+  /** It knows the revocations, freshly enough. */
+  fresh(now: Moment): boolean {
+    return this.#follower.fresh(now);
   }
 
   /** The issuer's keys from now on. */

@@ -27,7 +27,9 @@ const AGAIN_MS = [100, 2_000] as const;
 /** How long one call beside the feed may take, milliseconds. */
 const CALL_MS = 5_000;
 /** How often the keys are read beside the feed at most, milliseconds: a token can name any key. */
-const KEYS_MS = 1_000;
+const KEYS_MS = 250;
+/** How often they are read with the feed's heartbeats, milliseconds. A new key is published for longer than that before it signs. */
+const KEYS_AGAIN_MS = 5_000;
 
 /** What a relying service is. */
 export interface VerifierSettings {
@@ -63,6 +65,8 @@ export class Verifier {
   #keysRead = Number.NEGATIVE_INFINITY;
   #reading: Promise<void> | undefined;
   #acknowledging = false;
+  #keysKnown = false;
+  #broke: unknown;
 
   /** @internal */
   constructor(connection: Connection, settings: VerifierSettings, failed: (error: unknown) => void) {
@@ -79,16 +83,16 @@ export class Verifier {
     return this.#checker.applied;
   }
 
-  /** It knows the revocations and the keys now, and accepts what is good. */
+  /** It knows the revocations and the keys now, and accepts what is good. An issuer that has issued nothing yet has no keys. */
   get isReady(): boolean {
-    return this.#checker.ready(moment());
+    return this.#keysKnown && this.#checker.fresh(moment());
   }
 
   /**
    * Waits until it knows the revocations and the keys.
    *
    * @param ms - how long at most
-   * @throws Unavailable - it does not
+   * @throws Unavailable - it does not, and why
    */
   ready(ms = 10_000): Promise<this> {
     if (this.isReady) return Promise.resolve(this);
@@ -101,7 +105,9 @@ export class Verifier {
       };
       const look = () => { if (this.isReady) end(() => resolve(this)); };
       const closed = () => end(() => reject(new Closed()));
-      const timer = setTimeout(() => end(() => reject(new Unavailable('the revocations are not known yet', { code: Code.UNAVAILABLE }))), ms);
+      const why = () => (this.#broke instanceof Error ? `: ${this.#broke.message}` : '');
+      const late = () => new Unavailable(`the revocations are not known yet${why()}`, { code: Code.UNAVAILABLE }, { cause: this.#broke });
+      const timer = setTimeout(() => end(() => reject(late())), ms);
       if (this.#end.signal.aborted) return closed();
       this.#end.signal.addEventListener('abort', closed, { once: true });
       this.#readiness.add(look);
@@ -116,7 +122,8 @@ export class Verifier {
    */
   async check(token: string, need: Need = {}): Promise<Verified> {
     const needs = needed(need);
-    if (this.#checker.lacksKeyOf(token)) await this.#readKeys().catch(() => undefined);
+    // A reading that was under way may have missed it: the second one did not.
+    for (let n = 0; n < 2 && this.#checker.lacksKeyOf(token); n++) await this.#readKeys().catch(() => undefined);
     return this.#checker.check(token, needs, moment);
   }
 
@@ -130,9 +137,10 @@ export class Verifier {
     for (let wait: number = AGAIN_MS[0]; !signal.aborted; ) {
       const before = this.applied;
       try {
-        await this.#readKeys(0);
+        await this.#readKeys();
         await this.#followOnce(await this.#connection.line());
       } catch (error) {
+        this.#broke = error;
         if (!signal.aborted) this.#failed(error);
       }
       wait = this.applied > before ? AGAIN_MS[0] : Math.min(wait * 2, AGAIN_MS[1]);
@@ -195,7 +203,9 @@ export class Verifier {
       }
       if (this.applied > before) void this.#acknowledge();
       // A new key signs only after it was published for a while; a compromised one is refused by its rule at once.
-      if (message.event.case === 'heartbeat') void this.#readKeys().catch(this.#failed);
+      if (message.event.case === 'heartbeat' && performance.now() - this.#keysRead > KEYS_AGAIN_MS) {
+        void this.#readKeys().catch(this.#failed);
+      }
       for (const look of this.#readiness) look();
     });
   }
@@ -218,18 +228,20 @@ export class Verifier {
     }
   }
 
-  /** Reads the keys, one reading at a time and not too often. */
-  #readKeys(every: number = KEYS_MS): Promise<void> {
-    if (performance.now() - this.#keysRead < every) return this.#reading ?? Promise.resolve();
+  /** Reads the keys, one reading at a time and not too often: whoever comes too early waits for the next one. */
+  #readKeys(): Promise<void> {
     this.#reading ??= this.#fetchKeys().finally(() => (this.#reading = undefined));
     return this.#reading;
   }
 
   async #fetchKeys(): Promise<void> {
+    const early = this.#keysRead + KEYS_MS - performance.now();
+    if (early > 0) await sleep(early);
     this.#keysRead = performance.now();
     const request = create(GetJwksRequestSchema, { of: { case: 'issuer', value: this.settings.issuer } });
     const { jwks } = await this.#connection.call(KeyService.method.getJwks, request, { deadline: new Deadline(CALL_MS) });
     this.#checker.setKeys(await readJwks(jwks));
+    this.#keysKnown = true;
     for (const look of this.#readiness) look();
   }
 }
