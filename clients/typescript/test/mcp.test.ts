@@ -96,7 +96,7 @@ async function revokedWhileHeld(client: Client, task: Task, meta?: Record<string
   if (refused.startsWith('401')) assert.match(refused, /"reason":"revoked"/);
   else assert.notEqual(seen.at(-1)!.credentialId, held, 'it had ended, and another one was had');
   assert.equal(words(await listen()), '200 nothing yet', 'after a 401 the server gets another one');
-  await world.operator('revoke', '--task', task.id, '--reason', 'test', '--wait');
+  await world.operator('revoke', '--task', task.id, '--reason', 'test', '--confirm', 'all', '--wait');
 }
 
 test('over stdio, the task in _meta', { timeout: 60_000 }, async () => {
