@@ -125,7 +125,7 @@ function readTarget({ target: aim }: Wire): Target {
     case 'svid': {
       const { trustDomain, issuingKeySha256, serial } = aim.value;
       if (serial.length < 1 || serial.length > 20) throw bad('a serial that has not 1 to 20 bytes');
-      return target('svid', domain(trustDomain), `${digest(issuingKeySha256)} ${hex(serial)}`);
+      return target('svid', hex(serial), `${domain(trustDomain)} ${digest(issuingKeySha256)}`);
     }
     case 'subjectToken': return target('subject-token', name(aim.value.issuer), name(aim.value.id));
     case 'everything': return target('everything');

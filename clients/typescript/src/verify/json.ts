@@ -9,29 +9,44 @@ const DEPTH = 128;
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
+const [QUOTE, BACKSLASH, COMMA] = [0x22, 0x5c, 0x2c];
+const [OBJECT, OBJECT_END, LIST, LIST_END] = [0x7b, 0x7d, 0x5b, 0x5d];
+
+/** Where the string that begins at `from` ends. */
+function stringEnd(text: string, from: number): number {
+  for (let end = text.indexOf('"', from + 1); ; end = text.indexOf('"', end + 1)) {
+    let slashes = 0;
+    while (text.charCodeAt(end - 1 - slashes) === BACKSLASH) slashes++;
+    if (slashes % 2 === 0) return end;
+  }
+}
+
 /** Throws where a name stands twice in an object. The text is JSON: only its strings and brackets are looked at. */
 function refuseNamesTwice(text: string): void {
   const open: (Set<string> | undefined)[] = [];
-  for (let at = 0, nameNext = false; at < text.length; at++) {
-    const c = text[at];
-    if (c === '"') {
+  let names: Set<string> | undefined;
+  let nameNext = false;
+  for (let at = 0; at < text.length; at++) {
+    const c = text.charCodeAt(at);
+    if (c === QUOTE) {
       const from = at;
-      for (at++; text[at] !== '"'; at++) if (text[at] === '\\') at++;
-      const names = open.at(-1);
+      at = stringEnd(text, at);
       if (!nameNext || !names) continue;
-      const name = JSON.parse(text.slice(from, at + 1)) as string;
+      nameNext = false;
+      const written = text.slice(from + 1, at);
+      const name = written.includes('\\') ? (JSON.parse(`"${written}"`) as string) : written;
       if (names.has(name)) throw new SyntaxError('a name stands twice');
       names.add(name);
-      nameNext = false;
-    } else if (c === '{' || c === '[') {
-      open.push(c === '{' ? new Set() : undefined);
-      if (open.length > DEPTH) throw new SyntaxError('too deep');
-      nameNext = c === '{';
-    } else if (c === '}' || c === ']') {
+    } else if (c === OBJECT || c === LIST) {
+      names = c === OBJECT ? new Set() : undefined;
+      nameNext = c === OBJECT;
+      if (open.push(names) > DEPTH) throw new SyntaxError('too deep');
+    } else if (c === OBJECT_END || c === LIST_END) {
       open.pop();
+      names = open.at(-1);
       nameNext = false;
-    } else if (c === ',') {
-      nameNext = open.at(-1) !== undefined;
+    } else if (c === COMMA) {
+      nameNext = names !== undefined;
     }
   }
 }

@@ -5,7 +5,7 @@
  *
  * @module
  */
-import type { Claims, Who } from './claims.js';
+import type { Claims } from './claims.js';
 
 /** The sorts of targets. */
 export const SORTS = [
@@ -17,6 +17,9 @@ export const SORTS = [
 export type Sort = (typeof SORTS)[number];
 
 const AT = Object.fromEntries(SORTS.map((sort, at) => [sort, at])) as Record<Sort, number>;
+// By number where it is asked: a look-up by a name that differs each time costs more than all else here.
+const [CREDENTIAL, TASK, CALLER, PREFIX, DOMAIN, ANCHOR, SUBJECT, UPSTREAM, UPSTREAM_SCOPE, BINDING, TOOL, ENVIRONMENT, POLICY, KEY, SVID,
+  SUBJECT_TOKEN, EVERYTHING] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16] as const;
 
 /** What a revocation aims at: its sort, and one or two names. Digests are hex; what has one name has an empty second one. */
 export interface Target {
@@ -39,6 +42,9 @@ interface Entry {
 }
 
 type Names = Map<string, Entry>;
+
+/** Longest name of a target, characters. */
+const NAME_BYTES = 2_048;
 
 /** Never dropped. */
 export const FOREVER = Number.POSITIVE_INFINITY;
@@ -78,6 +84,8 @@ export class Rules {
   readonly #policy = new Map<string, Map<number, Entry>>();
   /** The newest revocation of each sort: a decision that saw it needs no look-up. */
   readonly #newest: number[] = SORTS.map(() => -1);
+  /** Lengths of the names that there are rules for, by sort: what has another length is not looked up, and not cut out of anything for it. */
+  readonly #lengths: Uint8Array[] = SORTS.map(() => new Uint8Array(NAME_BYTES + 1));
   readonly #ends = new Calendar();
 
   /** Puts a revocation into force. */
@@ -88,19 +96,20 @@ export class Rules {
     entry.until = Math.max(entry.until, kept);
     const at = AT[target.sort];
     this.#newest[at] = Math.max(this.#newest[at] as number, revoked);
+    this.#lengths[at]![target.a.length] = 1;
     if (kept < FOREVER) this.#ends.after(kept, target);
   }
 
   /** Whether a signing key was revoked. */
   revokesKey(kid: string): boolean {
-    return this.#one[AT['signing-key']]!.has(kid);
+    return this.#one[KEY]!.has(kid);
   }
 
   /** The rule by which a credential is revoked, if one does. `kid` is that of its header. */
   covers(claims: Claims, kid: string): Hit | undefined {
     const r = claims.revision;
-    if (kid !== '' && this.revokesKey(kid)) return { target: target('signing-key', kid), seq: this.#one[AT['signing-key']]!.get(kid)!.revoked };
-    return this.#name('everything', '', r) ?? this.#ids(claims, r) ?? this.#identities(claims, r) ?? this.#evidence(claims, r)
+    if (kid !== '' && this.revokesKey(kid)) return { target: target('signing-key', kid), seq: this.#one[KEY]!.get(kid)!.revoked };
+    return this.#name(EVERYTHING, '', r) ?? this.#ids(claims, r) ?? this.#identities(claims, r) ?? this.#evidence(claims, r)
       ?? this.#resource(claims, r);
   }
 
@@ -114,35 +123,33 @@ export class Rules {
     }
   }
 
-  #name(sort: Sort, a: string, r: number): Hit | undefined {
-    const at = AT[sort];
-    if ((this.#newest[at] as number) <= r) return undefined;
+  #name(at: number, a: string, r: number): Hit | undefined {
+    if ((this.#newest[at] as number) <= r || this.#lengths[at]![a.length] !== 1) return undefined;
     const entry = this.#one[at]!.get(a);
-    return entry && r < entry.revoked ? { target: target(sort, a), seq: entry.revoked } : undefined;
+    return entry && r < entry.revoked ? { target: target(SORTS[at]!, a), seq: entry.revoked } : undefined;
   }
 
-  #pair(sort: Sort, a: string, b: string, r: number): Hit | undefined {
-    const at = AT[sort];
-    if ((this.#newest[at] as number) <= r) return undefined;
+  #pair(at: number, a: string, b: string, r: number): Hit | undefined {
+    if ((this.#newest[at] as number) <= r || this.#lengths[at]![a.length] !== 1) return undefined;
     const entry = this.#two[at]!.get(a)?.get(b);
-    return entry && r < entry.revoked ? { target: target(sort, a, b), seq: entry.revoked } : undefined;
+    return entry && r < entry.revoked ? { target: target(SORTS[at]!, a, b), seq: entry.revoked } : undefined;
   }
 
-  #newer(sort: Sort, r: number): boolean {
-    return (this.#newest[AT[sort]] as number) > r;
+  #newer(at: number, r: number): boolean {
+    return (this.#newest[at] as number) > r;
   }
 
   #ids(claims: Claims, r: number): Hit | undefined {
-    if (this.#newer('credential', r)) {
+    if (this.#newer(CREDENTIAL, r)) {
       // What rests on a credential by its subject token has it as no ancestor.
-      let hit = this.#name('credential', claims.credentialId, r);
-      for (let n = 0; !hit && n < claims.ancestors.length; n++) hit = this.#name('credential', claims.ancestors[n]!.id, r);
-      hit ??= claims.subjectToken && this.#name('credential', claims.subjectToken.id, r);
+      let hit = this.#name(CREDENTIAL, claims.credentialId, r);
+      for (let n = 0; !hit && n < claims.ancestors.length; n++) hit = this.#name(CREDENTIAL, claims.ancestors[n]!.id, r);
+      hit ??= claims.subjectToken && this.#name(CREDENTIAL, claims.subjectToken.id, r);
       if (hit) return hit;
     }
-    if (!this.#newer('task', r)) return undefined;
+    if (!this.#newer(TASK, r)) return undefined;
     for (const { id } of claims.tasks) {
-      const hit = this.#name('task', id, r);
+      const hit = this.#name(TASK, id, r);
       if (hit) return hit;
     }
     return undefined;
@@ -150,62 +157,73 @@ export class Rules {
 
   #identities(claims: Claims, r: number): Hit | undefined {
     const { caller, trustDomain, subject } = claims;
-    if (!this.#newer('caller', r) && !this.#newer('prefix', r) && !this.#newer('trust-domain', r) && !this.#newer('subject', r)) return undefined;
+    if (!this.#newer(CALLER, r) && !this.#newer(PREFIX, r) && !this.#newer(DOMAIN, r) && !this.#newer(SUBJECT, r)) return undefined;
+    // Most of them are the caller or the subject over again: those were asked.
+    const asked = (issuer: string, sub: string) =>
+      (sub === caller && issuer === trustDomain) || (sub === subject.sub && issuer === subject.issuer);
     let hit = this.#identity(trustDomain, caller, r);
-    if (hit) return hit;
-    const isCaller = (who: Who) => who.sub === caller && who.issuer === trustDomain;
-    if (!isCaller(subject)) hit = this.#identity(subject.issuer, subject.sub, r);
+    if (!hit && (subject.sub !== caller || subject.issuer !== trustDomain)) hit = this.#identity(subject.issuer, subject.sub, r);
     for (let n = 0; !hit && n < claims.tasks.length; n++) {
       const { owner } = claims.tasks[n]!;
-      if (!isCaller(owner)) hit = this.#identity(owner.issuer, owner.sub, r);
-    }
-    for (let n = 0; !hit && n < claims.ancestors.length; n++) {
-      const one = claims.ancestors[n]!.caller;
-      hit = this.#identity(trustDomainOf(one), one, r);
+      if (!asked(owner.issuer, owner.sub)) hit = this.#identity(owner.issuer, owner.sub, r);
     }
     for (let n = 0; !hit && n < claims.actors.length; n++) {
       const actor = claims.actors[n]!;
-      if (!isCaller(actor)) hit = this.#identity(actor.issuer, actor.sub, r);
+      if (!asked(actor.issuer, actor.sub)) hit = this.#identity(actor.issuer, actor.sub, r);
+    }
+    for (let n = 0; !hit && n < claims.ancestors.length; n++) {
+      const one = claims.ancestors[n]!.caller;
+      const domain = trustDomainOf(one);
+      if (!asked(domain, one)) hit = this.#identity(domain, one, r);
     }
     return hit;
   }
 
   /** A SPIFFE ID answers caller, prefix and trust domain rules too; only whole segments match a prefix. */
   #identity(issuer: string, sub: string, r: number): Hit | undefined {
-    const hit = issuer === '' ? undefined : this.#pair('subject', issuer, sub, r);
+    const hit = issuer === '' ? undefined : this.#pair(SUBJECT, issuer, sub, r);
     if (hit || !sub.startsWith(SCHEME)) return hit;
-    return this.#name('trust-domain', trustDomainOf(sub), r) ?? this.#name('caller', sub, r) ?? this.#prefix(sub, r);
+    return this.#domain(sub, r) ?? this.#name(CALLER, sub, r) ?? this.#prefix(sub, r);
+  }
+
+  #domain(id: string, r: number): Hit | undefined {
+    if (!this.#newer(DOMAIN, r)) return undefined;
+    const slash = id.indexOf('/', SCHEME.length);
+    const end = slash < 0 ? id.length : slash;
+    return this.#lengths[DOMAIN]![end - SCHEME.length] === 1 ? this.#name(DOMAIN, id.slice(SCHEME.length, end), r) : undefined;
   }
 
   #prefix(id: string, r: number): Hit | undefined {
-    if (!this.#newer('prefix', r)) return undefined;
+    if (!this.#newer(PREFIX, r)) return undefined;
+    const lengths = this.#lengths[PREFIX]!;
     for (let at = id.indexOf('/', SCHEME.length); at >= 0; at = id.indexOf('/', at + 1)) {
-      const hit = this.#name('prefix', id.slice(0, at), r);
+      const hit = lengths[at] === 1 ? this.#name(PREFIX, id.slice(0, at), r) : undefined;
       if (hit) return hit;
     }
-    return this.#name('prefix', id, r);
+    return this.#name(PREFIX, id, r);
   }
 
   #evidence({ svid, trustDomain, subjectToken }: Claims, r: number): Hit | undefined {
-    let hit = svid && (this.#name('trust-anchor', svid.trustAnchor, r) ?? this.#name('trust-domain', trustDomain, r));
-    if (!hit && svid && this.#newer('svid', r)) hit = this.#pair('svid', trustDomain, `${svid.issuingKey} ${svid.serial}`, r);
-    return hit ?? (subjectToken && this.#pair('subject-token', subjectToken.issuer, subjectToken.id, r));
+    let hit = svid && (this.#name(ANCHOR, svid.trustAnchor, r) ?? this.#name(DOMAIN, trustDomain, r));
+    // By the serial first: it is none of those in nearly every case, and then nothing is put together.
+    if (!hit && svid && this.#newer(SVID, r) && this.#two[SVID]!.has(svid.serial)) hit = this.#pair(SVID, svid.serial, `${trustDomain} ${svid.issuingKey}`, r);
+    return hit ?? (subjectToken && this.#pair(SUBJECT_TOKEN, subjectToken.issuer, subjectToken.id, r));
   }
 
   #resource({ upstream, scopes, binding, tool, environment, policyVersion }: Claims, r: number): Hit | undefined {
-    let hit = upstream === '' ? undefined : this.#name('upstream', upstream, r);
-    if (!hit && upstream !== '' && this.#newer('upstream-scope', r)) {
-      for (let n = 0; !hit && n < scopes.length; n++) hit = this.#pair('upstream-scope', upstream, scopes[n]!, r);
+    let hit = upstream === '' ? undefined : this.#name(UPSTREAM, upstream, r);
+    if (!hit && upstream !== '' && this.#newer(UPSTREAM_SCOPE, r)) {
+      for (let n = 0; !hit && n < scopes.length; n++) hit = this.#pair(UPSTREAM_SCOPE, upstream, scopes[n]!, r);
     }
-    if (!hit && binding !== '') hit = this.#name('binding', binding, r);
-    if (!hit && tool !== '') hit = this.#name('tool', tool, r);
+    if (!hit && binding !== '') hit = this.#name(BINDING, binding, r);
+    if (!hit && tool !== '') hit = this.#name(TOOL, tool, r);
     if (hit || environment === '') return hit;
-    return this.#name('environment', environment, r) ?? this.#policyAbove(environment, policyVersion, r);
+    return this.#name(ENVIRONMENT, environment, r) ?? this.#policyAbove(environment, policyVersion, r);
   }
 
   /** Any rule for a version above this one covers it; the newest of them decides. */
   #policyAbove(environment: string, version: number, r: number): Hit | undefined {
-    if (!this.#newer('policy-below', r)) return undefined;
+    if (!this.#newer(POLICY, r)) return undefined;
     let hit: Hit | undefined;
     for (const [below, entry] of this.#policy.get(environment) ?? []) {
       if (below > version && r < entry.revoked && entry.revoked > (hit?.seq ?? -1)) {
