@@ -19,6 +19,9 @@ const CONNECT_MS = 10_000;
 /** How long one attempt may take before it is sent again, milliseconds, beside what it waits for an approval. */
 const ATTEMPT_MS = 5_000;
 
+/** Refusals that another SVID may not get. */
+const ABOUT_SVID = new Set(['SVID_NO_LONGER_VALID', 'NO_LIFE_LEFT']);
+
 const OPTIONS = {
   'grpc.use_local_subchannel_pool': 1,
   'grpc.keepalive_time_ms': 20_000,
@@ -98,7 +101,8 @@ export class Connection {
   readonly #unwatch: () => void;
   #line: Line | undefined;
   #opening: Promise<Line> | undefined;
-  #turn = 0;
+  #newest: Svid | undefined;
+  #changing: Promise<void> | undefined;
   #closed = false;
 
   /**
@@ -109,7 +113,7 @@ export class Connection {
     this.#source = source;
     this.#address = address;
     this.#serverId = serverId;
-    this.#unwatch = source.watch((svid) => void this.#change(svid));
+    this.#unwatch = source.watch((svid) => void this.#change(svid).catch(() => undefined));
   }
 
   /** The connection of now. Rejects where there is no SVID within ten seconds. */
@@ -135,13 +139,20 @@ export class Connection {
     try {
       return await unary(line, method, request, settings);
     } catch (error) {
-      if (!(error instanceof MayflyError) || error.reason !== 'SVID_NO_LONGER_VALID') throw error;
-      await this.#source.look();
-      const svid = await this.#source.current();
-      if (svid.equals(line.svid)) throw error;
-      await this.#change(svid);
+      if (!(await this.outlived(line, error))) throw error;
       return unary(await this.line(), method, request, settings);
     }
+  }
+
+  /**
+   * Whether a refusal was about an SVID that has a successor by now: then it is no answer, and the same request may be sent over the line of that.
+   * Nothing was done.
+   */
+  async outlived(line: Line, error: unknown): Promise<boolean> {
+    if (!(error instanceof MayflyError) || !ABOUT_SVID.has(error.reason)) return false;
+    await this.#source.look();
+    await this.#change(await this.#source.current());
+    return this.#line !== line;
   }
 
   /** Ends every call. */
@@ -159,24 +170,27 @@ export class Connection {
 
   async #open(): Promise<Line> {
     const svid = await this.#source.current(AbortSignal.timeout(CONNECT_MS));
-    // The source tells of its first one too: one line is enough.
-    this.#turn++;
     return (this.#line ??= new Line(svid, this.#address, this.#server(svid)));
   }
 
-  async #change(svid: Svid): Promise<void> {
-    const turn = ++this.#turn;
-    while (this.#line && !this.#line.svid.equals(svid) && turn === this.#turn && !this.#closed) {
-      const next = new Line(svid, this.#address, this.#server(svid));
+  /** Goes over to an SVID, one change at a time. Whoever asks meanwhile waits for the same one. */
+  #change(svid: Svid): Promise<void> {
+    this.#newest = svid;
+    this.#changing ??= this.#goOver().finally(() => (this.#changing = undefined));
+    return this.#changing;
+  }
+
+  async #goOver(): Promise<void> {
+    while (this.#line && this.#newest && !this.#line.svid.equals(this.#newest) && !this.#closed) {
+      const next = new Line(this.#newest, this.#address, this.#server(this.#newest));
       const ready = await next.ready();
       const old = this.#line;
-      const wanted = turn === this.#turn && !this.#closed;
-      if (wanted && (ready || old.svid.notAfter < Date.now())) {
-        this.#line = next;
-        old.retire();
-        return;
+      if (this.#closed || (!ready && old.svid.notAfter > Date.now())) {
+        next.client.close();
+        continue;
       }
-      next.client.close();
+      this.#line = next;
+      old.retire();
     }
   }
 }

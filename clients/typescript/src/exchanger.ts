@@ -150,6 +150,11 @@ export class Exchanger {
     const line = await this.#connection.line();
     if (!this.#stream?.open) this.#stream = new ExchangeStream(line);
     if (this.#stream.full) return this.#alone(request, settings);
-    return this.#stream.ask(request, Math.min(settings.deadline.left, 5_000 + (settings.waits ?? 0)), settings.signal);
+    try {
+      return await this.#stream.ask(request, Math.min(settings.deadline.left, 5_000 + (settings.waits ?? 0)), settings.signal);
+    } catch (error) {
+      if (!(await this.#connection.outlived(line, error))) throw error;
+      return this.#alone(request, settings);
+    }
   }
 }

@@ -102,10 +102,10 @@ for (const streaming of ['never', 'always'] as const) {
     await using task = await mayfly.task({ purpose: 'load', upstreams: { echo: 'echo:read' } });
     const work = load(mayfly, task, 12);
     const serials = new Set<string>();
-    for (let turn = 0; turn < 5; turn++) {
-      await sleep(700);
+    for (let turn = 0; turn < 6; turn++) {
+      await sleep(900);
       // It ends within the test: a call over a connection of an SVID that has ended would be refused.
-      world.mint(name, join(world.folder, name), turn < 4 ? 3 : 600);
+      world.mint(name, join(world.folder, name), turn < 5 ? 5 : 600);
       serials.add((await source.current()).fingerprint);
     }
     await sleep(1_500);
@@ -139,7 +139,7 @@ test('a server that is killed and comes back costs waiting, and no call', { time
 test('the Workload API gives an SVID and the next one, and an agent that restarts costs nothing', { timeout: 60_000 }, async () => {
   const name = 'agent/by-agent';
   const mint = (seconds?: number) => world.mint(name, join(world.folder, name), seconds);
-  const agent = new AgentDouble(world, mint(4));
+  const agent = new AgentDouble(world, mint(6));
   await agent.up();
   const env = { MAYFLY_ADDRESS: world.address, SPIFFE_ENDPOINT_SOCKET: `unix://${agent.socket}`, MAYFLY_SERVER_ID: SERVER };
   await using mayfly = Mayfly.fromEnv({}, env);
@@ -147,7 +147,7 @@ test('the Workload API gives an SVID and the next one, and an agent that restart
   await using task = await mayfly.task({ purpose: 'agent', upstreams: { echo: 'echo:read' } });
   const work = load(mayfly, task, 4);
   await sleep(1_000);
-  agent.rotate(mint(4));
+  agent.rotate(mint(6));
   await sleep(1_000);
   agent.down();
   await sleep(300);
