@@ -112,15 +112,17 @@ export class WorkloadApiSource extends Watched {
         this.#last = error instanceof Error ? error.message : 'unreadable';
       }
     });
-    stream.on('error', (error: Error) => {
-      this.#last = error.message;
-      if (this.#closed) return;
+    let over = false;
+    const ended = (why: string) => {
+      // An error is followed by an end: one of them begins anew.
+      if (over || this.#closed) return;
+      over = true;
+      this.#last = why;
       this.#timer = setTimeout(() => this.#follow(), this.#again * (0.5 + Math.random() / 2));
       if (this.newest) this.#timer.unref();
       this.#again = Math.min(this.#again * 2, AGAIN_MS[1]);
-    });
-    stream.on('end', () => {
-      if (!this.#closed) stream.emit('error', new Error('the agent ended the stream'));
-    });
+    };
+    stream.on('error', (error: Error) => ended(error.message));
+    stream.on('end', () => ended('the agent ended the stream'));
   }
 }

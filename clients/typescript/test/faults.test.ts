@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { status as Code } from '@grpc/grpc-js';
+import { decodeJwt } from 'jose';
 import {
   ApprovalNeeded, Denied, FileSource, LimitReached, Mayfly, Unavailable, WorkloadApiSource, type MayflyOptions, type SvidSource, type Task,
 } from '@mayfly/client';
@@ -13,6 +14,7 @@ import { DOMAIN, until, World } from './kit.js';
 
 let world: World;
 let double: ExchangeDouble;
+let agent: AgentDouble | undefined;
 
 before(async () => {
   world = await World.up();
@@ -20,6 +22,7 @@ before(async () => {
 });
 after(async () => {
   double?.down();
+  agent?.down();
   await world?.down();
 });
 
@@ -78,13 +81,14 @@ test('every call has a deadline', { timeout: 10_000 }, async () => {
 
 /** Workers that exchange without pause until they are told to stop; what came of each. */
 function load(mayfly: Mayfly, task: Task, workers: number) {
-  const done: { ids: string[]; errors: unknown[] } = { ids: [], errors: [] };
+  const done = { ids: [] as string[], errors: [] as unknown[], serials: new Set<string>() };
   let go = true;
   const worker = async (name: number) => {
     for (let n = 0; go; n++) {
       try {
         await using cred = await mayfly.credential('echo', { scope: 'echo:read', task, purpose: `load ${name}.${n}`, timeout: 20_000 });
         done.ids.push(cred.credentialId);
+        done.serials.add((decodeJwt(cred.token.reveal())['https://mayfly.dev/claims'] as { svid: { serial: string } }).svid.serial);
       } catch (error) {
         done.errors.push(error);
       }
@@ -97,24 +101,19 @@ function load(mayfly: Mayfly, task: Task, workers: number) {
 for (const streaming of ['never', 'always'] as const) {
   test(`an SVID that rotates under load fails no call (streaming ${streaming})`, { timeout: 60_000 }, async () => {
     const name = `agent/rotating-${streaming}`;
-    const source = files(name);
-    await using mayfly = client(source, { streaming });
+    await using mayfly = client(files(name), { streaming });
     await using task = await mayfly.task({ purpose: 'load', upstreams: { echo: 'echo:read' } });
     const work = load(mayfly, task, 12);
-    const serials = new Set<string>();
     for (let turn = 0; turn < 6; turn++) {
       await sleep(900);
       // It ends within the test: a call over a connection of an SVID that has ended would be refused.
       world.mint(name, join(world.folder, name), turn < 5 ? 5 : 600);
-      serials.add((await source.current()).fingerprint);
     }
     await sleep(1_500);
-    const { ids, errors } = await work.stop();
+    const { ids, errors, serials } = await work.stop();
     assert.deepEqual(errors, []);
     assert.ok(ids.length > 100, `${ids.length}`);
-    assert.ok(serials.size >= 4, 'they were had');
-    const records = await world.records('credential issued', task.id);
-    assert.ok(new Set(records.map(({ body }) => (body['svid'] as { serial: string }).serial)).size >= 2, 'calls went out with several');
+    assert.ok(serials.size >= 4, `calls went out with ${serials.size} of the seven`);
   });
 }
 
@@ -131,6 +130,7 @@ test('a server that is killed and comes back costs waiting, and no call', { time
   const { ids, errors } = await work.stop();
   assert.deepEqual(errors, []);
   assert.equal(new Set(ids).size, ids.length);
+  // The audit has each once: what was sent again was answered with the first.
   const records = await world.records('credential issued', task.id);
   const requests = records.map(({ body }) => (body['request'] as { id: string }).id);
   assert.equal(new Set(requests).size, requests.length, 'none was issued twice');
@@ -139,7 +139,7 @@ test('a server that is killed and comes back costs waiting, and no call', { time
 test('the Workload API gives an SVID and the next one, and an agent that restarts costs nothing', { timeout: 60_000 }, async () => {
   const name = 'agent/by-agent';
   const mint = (seconds?: number) => world.mint(name, join(world.folder, name), seconds);
-  const agent = new AgentDouble(world, mint(6));
+  agent = new AgentDouble(world, mint(6));
   await agent.up();
   const env = { MAYFLY_ADDRESS: world.address, SPIFFE_ENDPOINT_SOCKET: `unix://${agent.socket}`, MAYFLY_SERVER_ID: SERVER };
   await using mayfly = Mayfly.fromEnv({}, env);
@@ -154,14 +154,13 @@ test('the Workload API gives an SVID and the next one, and an agent that restart
   mint();
   await agent.up();
   await sleep(4_000);
-  const { errors, ids } = await work.stop();
+  const { errors, ids, serials } = await work.stop();
   assert.deepEqual(errors, []);
   assert.ok(ids.length > 50);
   assert.equal(agent.refused, 0);
   assert.ok(agent.asked >= 2);
-  const serials = (await world.records('credential issued', task.id)).map(({ body }) => (body['svid'] as { serial: string }).serial);
-  assert.ok(new Set(serials).size >= 2);
-  agent.down();
+  assert.equal(serials.size, 3);
+  assert.ok(agent.asked <= 8, `asked ${agent.asked} times: one stream at a time`);
 });
 
 test('an agent that is not there is said so', { timeout: 20_000 }, async () => {
