@@ -25,8 +25,8 @@ export interface MayflyOptions {
   readonly timeout?: number;
   /** When exchanges share a stream. Absent: `'auto'`, while eight and more are under way at once. */
   readonly streaming?: Streaming;
-  /** How long a shared credential is kept for the next one when its last holder left, seconds. Absent: 10. With 0 it is given back at once. */
-  readonly keep?: number;
+  /** How long a shared credential is kept for the next one when its last holder left, seconds. Absent: 5. With 0 it is given back at once. */
+  readonly idle?: number;
   /** Told of what failed in the background: reports of use, giving back, heartbeats. Its text holds no secret. Absent: nobody is told. */
   readonly onError?: (error: unknown) => void;
 }
@@ -85,8 +85,8 @@ export class Mayfly implements AsyncDisposable {
     this.#connection = new Connection(settings.svid, settings.address, settings.serverId);
     this.#exchanger = new Exchanger(this.#connection, settings.streaming ?? 'auto');
     this.#reports = new UseReports(this.#connection, this.#failed);
-    const keep = (settings.keep ?? 10) * 1000;
-    this.#pool = new Pool(this.#connection, this.#exchanger, this.#reports, { timeout: this.#timeout, keep, failed: this.#failed });
+    const idle = (settings.idle ?? 5) * 1000;
+    this.#pool = new Pool(this.#connection, this.#exchanger, this.#reports, { timeout: this.#timeout, idle, failed: this.#failed });
   }
 
   /**

@@ -29,7 +29,7 @@ export interface PoolSettings {
   /** How long all attempts of an exchange may take, milliseconds. */
   readonly timeout: number;
   /** How long a shared credential is kept when its last holder left, milliseconds. */
-  readonly keep: number;
+  readonly idle: number;
   /** Told of what failed with nobody waiting for it. */
   readonly failed: (error: unknown) => void;
 }
@@ -82,9 +82,9 @@ export class Pool implements Giver {
   async leave(holding: Holding): Promise<void> {
     if (--holding.holders > 0 || holding.over) return;
     const isShared = holding.key !== undefined && this.#shared.get(holding.key) === holding;
-    if (!isShared || !holding.fresh || this.#settings.keep === 0 || this.#closed) return this.#giveBack(holding);
+    if (!isShared || !holding.fresh || this.#settings.idle === 0 || this.#closed) return this.#giveBack(holding);
     this.#idle.add(holding);
-    holding.idle = setTimeout(() => void this.#giveBack(holding), this.#settings.keep);
+    holding.idle = setTimeout(() => void this.#giveBack(holding), this.#settings.idle);
     holding.idle.unref();
     const [oldest] = this.#idle;
     if (oldest && this.#idle.size > MOST_IDLE) void this.#giveBack(oldest);

@@ -33,7 +33,7 @@ const doubled = (options: MayflyOptions = {}) => client(files('agent/doubled'), 
 const ask = { scope: 'a', task: 'task_aaaaaaaaaaaaaaaaaaaaaaaaaa' };
 
 test('what may have been done is sent again with the same request id', async () => {
-  await using mayfly = doubled({ keep: 0 });
+  await using mayfly = doubled({ idle: 0 });
   double.next({ code: Code.UNAVAILABLE }, { code: Code.ABORTED, reason: 'DECIDED_ON_OLD_STATE' }, { code: Code.DEADLINE_EXCEEDED });
   await mayfly.credential('x', ask);
   assert.equal(double.asked.length, 4);
