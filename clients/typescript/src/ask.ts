@@ -53,7 +53,7 @@ export interface CredentialAsk {
   readonly ttl?: number | undefined;
   /** On whose behalf. Absent: our own. */
   readonly subjectToken?: SubjectToken | undefined;
-  /** A credential of mayfly's that we act under: revoking it revokes this one. */
+  /** A credential of mayfly's that we act under: revoking it revokes this one. A server that does not serve it yet refuses it by its field. */
   readonly parent?: string | Secret | undefined;
   /** Binds it to our SVID, so whoever shows it has to prove that key (RFC 8705). Absent: as the task and the upstream ask. */
   readonly boundToSvid?: boolean | undefined;

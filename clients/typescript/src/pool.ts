@@ -42,6 +42,7 @@ export class Pool implements Giver {
   readonly #settings: PoolSettings;
   readonly #shared = new Map<string, Holding>();
   readonly #flights = new Map<string, Promise<Holding>>();
+  readonly #underWay = new Set<Promise<Holding>>();
   readonly #all = new Set<Holding>();
   readonly #idle = new Set<Holding>();
   readonly #owed = new Set<Holding>();
@@ -101,7 +102,7 @@ export class Pool implements Giver {
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#again);
-    await Promise.allSettled(this.#flights.values());
+    await Promise.allSettled(this.#underWay);
     await Promise.all([...this.#all].map((holding) => this.#giveBack(holding)));
     clearTimeout(this.#again);
   }
@@ -114,11 +115,14 @@ export class Pool implements Giver {
   }
 
   #fly(request: ExchangeRequest, key: string | undefined, ask: CredentialAsk): Promise<Holding> {
-    if (key === undefined) return this.#exchange(request, key, ask);
-    const before = this.#flights.get(key);
+    const before = key === undefined ? undefined : this.#flights.get(key);
     if (before) return before;
-    const flight = this.#exchange(request, key, ask).finally(() => this.#flights.delete(key));
-    this.#flights.set(key, flight);
+    const flight = this.#exchange(request, key, ask).finally(() => {
+      this.#underWay.delete(flight);
+      if (key !== undefined) this.#flights.delete(key);
+    });
+    this.#underWay.add(flight);
+    if (key !== undefined) this.#flights.set(key, flight);
     return flight;
   }
 

@@ -95,6 +95,16 @@ test('closing gives everything back, whoever holds it', async () => {
   await assert.rejects(client.credential('echo', { scope: 'echo:read', task }), Closed);
 });
 
+test('what is under way when the client closes is given back, too', async () => {
+  await using task = await open();
+  const client = world.client('agent/demo');
+  const asked = client.credential('echo', { scope: 'echo:read', task, tool: 'search', arguments: { n: 1 } });
+  await sleep(1);
+  await client.close();
+  const cred = await asked;
+  assert.equal((await world.operator<{ state: string }>('credential', 'show', cred.credentialId)).state, 'released');
+});
+
 test('shortly before it ends another one is had', async () => {
   await using task = await open();
   const ask = { scope: 'echo:read', task, ttl: 2 };
@@ -202,6 +212,19 @@ test('uses are reported by a server of the upstream', async () => {
     assert.ok(body.includes('echo'), body);
     assert.throws(() => cred.used({ outcome: 'well' as 'accepted' }), TypeError);
   }
+});
+
+test('on behalf of whoever showed a credential', async () => {
+  await using task = await open({ callers: [`spiffe://${DOMAIN}/mcp/echo`] });
+  await using shown = await task.credential('echo', { scope: 'echo:read' });
+  await using server = world.client('mcp/echo');
+  await using cred = await server.credential('echo', { scope: 'echo:read', task, subjectToken: { token: shown.token, type: 'mayfly' } });
+  const claims = decodeJwt(cred.token.reveal());
+  assert.deepEqual([claims.sub, claims['client_id']], [`spiffe://${DOMAIN}/agent/demo`, `spiffe://${DOMAIN}/mcp/echo`]);
+  // No server takes a parent yet: it names the field, and the token is not in what it says.
+  const under = await server.credential('echo', { scope: 'echo:read', task, parent: shown.token }).catch((error: unknown) => error);
+  assert.ok(under instanceof InvalidRequest && under.fieldViolations[0]?.field === 'parent_credential', inspect(under));
+  assert.ok(!inspect(under).includes(shown.token.reveal()));
 });
 
 test('after a 401 nobody else is given the credential', async () => {
