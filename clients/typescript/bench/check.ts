@@ -13,9 +13,13 @@ const RULES = 10_000;
 const HEAD = 2 ** 45 + 1_000_000;
 
 const ALPHABET = 'abcdefghijklmnopqrstuvwxyz234567';
+/** An id like those that are given: of bits that follow from nothing but here from its number. */
 const idOf = (prefix: string, n: number): string => {
   let text = '';
-  for (let k = 0; k < 25; k++, n = Math.floor(n / 32)) text += ALPHABET[n % 32];
+  for (let k = 0, bits = n + 1; k < 25; k++) {
+    bits = Math.imul(bits ^ (bits >>> 15), 0x2c1b3c6d) + k;
+    text += ALPHABET[bits >>> 27];
+  }
   return `${prefix}${text}a`;
 };
 const hex = (n: number) => n.toString(16).padStart(64, '0');

@@ -46,6 +46,21 @@ type Names = Map<string, Entry>;
 /** Longest name of a target, characters. */
 const NAME_BYTES = 2_048;
 
+/** Marks per sort: with a thousand names one in sixteen strangers has the mark of another, and is looked up for nothing. */
+const MARKS = 1 << 14;
+
+/** A number from a name's length and four of its characters. Names with one mark may differ; one name has one mark. */
+function markOf(name: string): number {
+  const n = name.length;
+  if (n === 0) return 0;
+  let mark = n;
+  mark = Math.imul(mark, 31) + name.charCodeAt(n - 1);
+  mark = Math.imul(mark, 31) + name.charCodeAt(n - 1 - (n >> 3));
+  mark = Math.imul(mark, 31) + name.charCodeAt(n - 1 - (n >> 2));
+  mark = Math.imul(mark, 31) + name.charCodeAt(n >> 1);
+  return (mark ^ (mark >>> 14)) & (MARKS - 1);
+}
+
 /** Never dropped. */
 export const FOREVER = Number.POSITIVE_INFINITY;
 
@@ -84,8 +99,10 @@ export class Rules {
   readonly #policy = new Map<string, Map<number, Entry>>();
   /** The newest revocation of each sort: a decision that saw it needs no look-up. */
   readonly #newest: number[] = SORTS.map(() => -1);
-  /** Lengths of the names that there are rules for, by sort: what has another length is not looked up, and not cut out of anything for it. */
+  /** Lengths of the names that there are rules for, by sort: what has another length is not cut out of anything to be looked up. */
   readonly #lengths: Uint8Array[] = SORTS.map(() => new Uint8Array(NAME_BYTES + 1));
+  /** Marks of the names that there are rules for, by sort; of two names the second, but of an SVID the serial. What has no mark has no rule, and its hash is never made. */
+  readonly #marks: Uint8Array[] = SORTS.map(() => new Uint8Array(MARKS));
   readonly #ends = new Calendar();
 
   /** Puts a revocation into force. */
@@ -97,6 +114,7 @@ export class Rules {
     const at = AT[target.sort];
     this.#newest[at] = Math.max(this.#newest[at] as number, revoked);
     this.#lengths[at]![target.a.length] = 1;
+    this.#marks[at]![markOf(isPair(target.sort) && at !== SVID ? target.b : target.a)] = 1;
     if (kept < FOREVER) this.#ends.after(kept, target);
   }
 
@@ -124,13 +142,13 @@ export class Rules {
   }
 
   #name(at: number, a: string, r: number): Hit | undefined {
-    if ((this.#newest[at] as number) <= r || this.#lengths[at]![a.length] !== 1) return undefined;
+    if ((this.#newest[at] as number) <= r || this.#marks[at]![markOf(a)] !== 1) return undefined;
     const entry = this.#one[at]!.get(a);
     return entry && r < entry.revoked ? { target: target(SORTS[at]!, a), seq: entry.revoked } : undefined;
   }
 
   #pair(at: number, a: string, b: string, r: number): Hit | undefined {
-    if ((this.#newest[at] as number) <= r || this.#lengths[at]![a.length] !== 1) return undefined;
+    if ((this.#newest[at] as number) <= r || this.#marks[at]![markOf(b)] !== 1) return undefined;
     const entry = this.#two[at]!.get(a)?.get(b);
     return entry && r < entry.revoked ? { target: target(SORTS[at]!, a, b), seq: entry.revoked } : undefined;
   }
@@ -206,7 +224,11 @@ export class Rules {
   #evidence({ svid, trustDomain, subjectToken }: Claims, r: number): Hit | undefined {
     let hit = svid && (this.#name(ANCHOR, svid.trustAnchor, r) ?? this.#name(DOMAIN, trustDomain, r));
     // By the serial first: it is none of those in nearly every case, and then nothing is put together.
-    if (!hit && svid && this.#newer(SVID, r) && this.#two[SVID]!.has(svid.serial)) hit = this.#pair(SVID, svid.serial, `${trustDomain} ${svid.issuingKey}`, r);
+    if (!hit && svid && this.#newer(SVID, r) && this.#marks[SVID]![markOf(svid.serial)] === 1) {
+      const [a, b] = [svid.serial, `${trustDomain} ${svid.issuingKey}`];
+      const entry = this.#two[SVID]!.get(a)?.get(b);
+      if (entry && r < entry.revoked) hit = { target: target('svid', a, b), seq: entry.revoked };
+    }
     return hit ?? (subjectToken && this.#pair(SUBJECT_TOKEN, subjectToken.issuer, subjectToken.id, r));
   }
 
@@ -223,7 +245,7 @@ export class Rules {
 
   /** Any rule for a version above this one covers it; the newest of them decides. */
   #policyAbove(environment: string, version: number, r: number): Hit | undefined {
-    if (!this.#newer(POLICY, r)) return undefined;
+    if (!this.#newer(POLICY, r) || this.#marks[POLICY]![markOf(environment)] !== 1) return undefined;
     let hit: Hit | undefined;
     for (const [below, entry] of this.#policy.get(environment) ?? []) {
       if (below > version && r < entry.revoked && entry.revoked > (hit?.seq ?? -1)) {
