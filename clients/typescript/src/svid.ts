@@ -129,6 +129,7 @@ export interface SvidFiles {
 export class FileSource extends Watched {
   readonly #files: SvidFiles;
   readonly #timer: NodeJS.Timeout;
+  #looking: Promise<void> | undefined;
 
   constructor(files: SvidFiles) {
     super();
@@ -142,12 +143,11 @@ export class FileSource extends Watched {
     return this.newest as Svid;
   }
 
-  async look(): Promise<void> {
-    try {
-      this.take(await this.#read());
-    } catch {
-      // Certificate and key are two files: between the one and the other they do not fit. The next look finds both.
-    }
+  /** One look at a time: an older one never comes after a newer one. */
+  look(): Promise<void> {
+    // Certificate and key are two files: between the one and the other they do not fit. The next look finds both.
+    this.#looking ??= this.#read().then((svid) => this.take(svid), () => undefined).finally(() => (this.#looking = undefined));
+    return this.#looking;
   }
 
   close(): void {
