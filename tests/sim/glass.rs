@@ -329,7 +329,7 @@ pub fn check(world: &World) -> Result<(), Found> {
     for (line, i) in model.credentials().into_iter().filter(|(_, i)| i.break_glass) {
         let path = model.path(&i.task);
         let root = path.first().and_then(|t| model.joined(t));
-        if !root.is_some_and(|(joined, _)| joined.seq < line.seq) {
+        if root.is_none_or(|(joined, _)| joined.seq >= line.seq) {
             return Err(format!("issued in break-glass before two people opened it: {i:?}"));
         }
     }

@@ -1,0 +1,232 @@
+/**
+ * Who holds which credential: equal requests under way share one exchange, equal ones later what came of it, and the last one to leave has it
+ * given back.
+ *
+ * @module
+ */
+import { randomUUID } from 'node:crypto';
+import { create } from '@bufbuild/protobuf';
+import { requestOf, shareKey, type CredentialAsk } from './ask.js';
+import type { Connection } from './connection.js';
+import { Credential, type Giver, type Use } from './credential.js';
+import { Closed, NotActive, NotFound } from './errors.js';
+import type { Exchanger } from './exchanger.js';
+import { TaskService, CompleteTaskRequestSchema } from './gen/mayfly/v1/task_service_pb.js';
+import { ReleaseRequestSchema, RenewRequestSchema, TokenService, type ExchangeRequest } from './gen/mayfly/v1/token_service_pb.js';
+import { Holding, Issuance } from './issuance.js';
+import { Deadline } from './retry.js';
+import type { UseReports } from './use.js';
+
+/** How long giving back may keep its caller, milliseconds; after that it goes on in the background. */
+const GIVE_BACK_MS = 2_000;
+/** How often what could not be given back is tried again, milliseconds. */
+const AGAIN_MS = 5_000;
+/** Most that are kept with nobody holding them. */
+const MOST_IDLE = 1_000;
+
+/** How a pool is set up. */
+export interface PoolSettings {
+  /** How long all attempts of an exchange may take, milliseconds. */
+  readonly timeout: number;
+  /** How long a shared credential is kept when its last holder left, milliseconds. */
+  readonly idle: number;
+  /** Told of what failed with nobody waiting for it. */
+  readonly failed: (error: unknown) => void;
+}
+
+/** The credentials of one client. */
+export class Pool implements Giver {
+  readonly #connection: Connection;
+  readonly #exchanger: Exchanger;
+  readonly #reports: UseReports;
+  readonly #settings: PoolSettings;
+  readonly #shared = new Map<string, Holding>();
+  readonly #flights = new Map<string, Promise<Holding>>();
+  readonly #underWay = new Set<Promise<Holding>>();
+  readonly #all = new Set<Holding>();
+  readonly #idle = new Set<Holding>();
+  readonly #owed = new Set<Holding>();
+  #again: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  constructor(connection: Connection, exchanger: Exchanger, reports: UseReports, settings: PoolSettings) {
+    this.#connection = connection;
+    this.#exchanger = exchanger;
+    this.#reports = reports;
+    this.#settings = settings;
+  }
+
+  /** A credential for one more holder. */
+  async get(upstream: string, ask: CredentialAsk): Promise<Credential> {
+    if (this.#closed) throw new Closed();
+    const request = requestOf(upstream, ask);
+    const svid = request.keyBinding ? (await this.#connection.line()).svid.fingerprint : '';
+    const key = shareKey(request, svid);
+    const known = key === undefined ? undefined : this.#shared.get(key);
+    if (known?.fresh) return this.#hold(known);
+    const holding = await abandonable(this.#fly(request, key, ask), ask.signal, (late) => this.#hold(late).release());
+    // Whoever waited with us may have had it and given it back already.
+    return holding.over && !this.#closed ? this.get(upstream, ask) : this.#hold(holding);
+  }
+
+  use(holding: Holding, use: Use): void {
+    const { credentialId } = holding.current.issued;
+    this.#reports.note(credentialId, use.tool ?? holding.tool, use.outcome);
+    if (use.outcome === 401) holding.refused = true;
+  }
+
+  renew(holding: Holding): Promise<void> {
+    holding.renewing ??= this.#renew(holding).finally(() => (holding.renewing = undefined));
+    return holding.renewing;
+  }
+
+  async leave(holding: Holding): Promise<void> {
+    if (--holding.holders > 0 || holding.over) return;
+    const isShared = holding.key !== undefined && this.#shared.get(holding.key) === holding;
+    if (!isShared || !holding.fresh || this.#settings.idle === 0 || this.#closed) return this.#giveBack(holding);
+    this.#idle.add(holding);
+    holding.idle = setTimeout(() => void this.#giveBack(holding), this.#settings.idle);
+    holding.idle.unref();
+    const [oldest] = this.#idle;
+    if (oldest && this.#idle.size > MOST_IDLE) void this.#giveBack(oldest);
+  }
+
+  /** A task is over, and with it all that was issued in it: none of it is given to anybody, or back. */
+  forget(taskId: string): void {
+    for (const holding of this.#all) {
+      if (holding.current.issued.taskId === taskId) this.#drop(holding);
+    }
+  }
+
+  /** Gives everything back, whoever holds it. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#again);
+    await Promise.allSettled(this.#underWay);
+    await Promise.all([...this.#all].map((holding) => this.#giveBack(holding)));
+    clearTimeout(this.#again);
+  }
+
+  #hold(holding: Holding): Credential {
+    clearTimeout(holding.idle);
+    this.#idle.delete(holding);
+    holding.holders++;
+    return new Credential(holding, this);
+  }
+
+  #fly(request: ExchangeRequest, key: string | undefined, ask: CredentialAsk): Promise<Holding> {
+    const before = key === undefined ? undefined : this.#flights.get(key);
+    if (before) return before;
+    const flight = this.#exchange(request, key, ask).finally(() => {
+      this.#underWay.delete(flight);
+      if (key !== undefined) this.#flights.delete(key);
+    });
+    this.#underWay.add(flight);
+    if (key !== undefined) this.#flights.set(key, flight);
+    return flight;
+  }
+
+  async #exchange(request: ExchangeRequest, key: string | undefined, ask: CredentialAsk): Promise<Holding> {
+    const began = performance.now();
+    const waits = (ask.waitForApproval ?? 0) * 1000;
+    const deadline = new Deadline((ask.timeout ?? this.#settings.timeout) + waits);
+    request.requestId = randomUUID();
+    const issued = await this.#exchanger.exchange(request, { deadline, waits });
+    const holding = new Holding(new Issuance(issued, began), request.task.case === 'openTask', key, request.tool);
+    this.#all.add(holding);
+    if (key !== undefined) this.#share(key, holding);
+    return holding;
+  }
+
+  #share(key: string, holding: Holding): void {
+    const old = this.#shared.get(key);
+    this.#shared.set(key, holding);
+    // Its holders keep it; with none it is of no use to anybody.
+    if (old && old.holders === 0) void this.#giveBack(old);
+  }
+
+  async #renew(holding: Holding): Promise<void> {
+    const began = performance.now();
+    const request = create(RenewRequestSchema, { credentialId: holding.current.issued.credentialId, requestId: randomUUID() });
+    const deadline = new Deadline(this.#settings.timeout);
+    const { issued } = await this.#connection.call(TokenService.method.renew, request, { deadline });
+    if (!issued) return;
+    holding.past.push(holding.current);
+    holding.current = new Issuance(issued, began);
+    holding.refused = false;
+  }
+
+  #drop(holding: Holding): void {
+    holding.over = true;
+    clearTimeout(holding.idle);
+    this.#idle.delete(holding);
+    this.#all.delete(holding);
+    this.#owed.delete(holding);
+    if (holding.key !== undefined && this.#shared.get(holding.key) === holding) this.#shared.delete(holding.key);
+  }
+
+  async #giveBack(holding: Holding): Promise<void> {
+    if (holding.over) return;
+    this.#drop(holding);
+    try {
+      await this.#end(holding);
+    } catch (error) {
+      if (error instanceof NotActive || error instanceof NotFound) return; // It ended before.
+      this.#settings.failed(error);
+      this.#owe(holding);
+    }
+  }
+
+  async #end(holding: Holding): Promise<void> {
+    const settings = { deadline: new Deadline(GIVE_BACK_MS) };
+    if (holding.ownsTask) {
+      const { taskId } = holding.current.issued;
+      await this.#connection.call(TaskService.method.completeTask, create(CompleteTaskRequestSchema, { taskId }), settings);
+      return;
+    }
+    for (const { live, issued: { credentialId } } of [...holding.past, holding.current]) {
+      if (live) await this.#connection.call(TokenService.method.release, create(ReleaseRequestSchema, { credentialId }), settings);
+    }
+  }
+
+  /** Tries again later, until it has ended by itself. */
+  #owe(holding: Holding): void {
+    if (this.#closed || this.#owed.size >= MOST_IDLE) return;
+    this.#owed.add(holding);
+    this.#again ??= setTimeout(() => void this.#payBack(), AGAIN_MS);
+    this.#again.unref();
+  }
+
+  async #payBack(): Promise<void> {
+    this.#again = undefined;
+    for (const holding of [...this.#owed]) {
+      this.#owed.delete(holding);
+      if (!holding.current.live) continue;
+      try {
+        await this.#end(holding);
+      } catch (error) {
+        if (!(error instanceof NotActive || error instanceof NotFound)) this.#owe(holding);
+      }
+    }
+  }
+}
+
+/** Waits for something until the signal: what comes later is handed to `late`, so nothing is lost. */
+async function abandonable<T>(work: Promise<T>, signal: AbortSignal | undefined, late: (value: T) => Promise<void>): Promise<T> {
+  if (!signal) return work;
+  return new Promise<T>((resolve, reject) => {
+    const gone = () => {
+      reject(signal.reason);
+      work.then(late, () => undefined);
+    };
+    if (signal.aborted) return gone();
+    signal.addEventListener('abort', gone, { once: true });
+    work.then((value) => {
+      signal.removeEventListener('abort', gone);
+      if (!signal.aborted) resolve(value);
+    }, (error) => {
+      signal.removeEventListener('abort', gone);
+      reject(error);
+    });
+  });
+}

@@ -1,0 +1,168 @@
+/**
+ * Where our X.509-SVID comes from, and when there is a newer one.
+ *
+ * @module
+ */
+import { X509Certificate, createPrivateKey } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { inspect } from 'node:util';
+import { spiffeId, svidOwner, type SpiffeId } from './spiffe.js';
+
+/** How often files are looked at, milliseconds. An SVID lives for minutes at least and is renewed at half its life. */
+const LOOK_MS = 2_000;
+
+/** One X.509-SVID with its key, and the bundle that the server is verified with. It lives in memory alone and prints as its id. */
+export class Svid {
+  /** Whose it is. */
+  readonly owner: SpiffeId;
+  /** When it ends, milliseconds since 1970. */
+  readonly notAfter: number;
+  /** Tells one from another: SHA-256 of the certificate, hex. */
+  readonly fingerprint: string;
+  readonly #certificate: string;
+  readonly #key: string;
+  readonly #bundles: ReadonlyMap<string, readonly string[]>;
+
+  /**
+   * @param certificate - the certificate and its chain, PEM, leaf first
+   * @param key - its private key, PEM
+   * @param bundles - the roots of trust domains by name, PEM each
+   * @throws TypeError - one of them is not what it should be, or they do not fit together
+   */
+  constructor(certificate: string, key: string, bundles: ReadonlyMap<string, readonly string[]>) {
+    const leaf = new X509Certificate(certificate);
+    if (!leaf.checkPrivateKey(createPrivateKey(key))) throw new TypeError('the private key is not that of the certificate');
+    this.owner = svidOwner(leaf);
+    this.notAfter = Date.parse(leaf.validTo);
+    this.fingerprint = leaf.fingerprint256.replaceAll(':', '').toLowerCase();
+    this.#certificate = certificate;
+    this.#key = key;
+    this.#bundles = bundles;
+  }
+
+  /** What `tls.createSecureContext` takes to call a server of this trust domain: the roots of that domain and no other. */
+  context(trustDomain: string): { cert: string; key: string; ca: string[] } {
+    const roots = this.#bundles.get(trustDomain);
+    if (!roots?.length) throw new TypeError(`there is no bundle of the trust domain ${trustDomain}, which the server is of`);
+    return { cert: this.#certificate, key: this.#key, ca: [...roots] };
+  }
+
+  /** Whether the other one is the same in every part. */
+  equals(other: Svid): boolean {
+    const [ours, theirs] = [this.#bundles, other.#bundles];
+    const sameRoots = ours.size === theirs.size && [...ours].every(([domain, roots]) => roots.join() === theirs.get(domain)?.join());
+    return sameRoots && this.fingerprint === other.fingerprint && this.#key === other.#key;
+  }
+
+  toString(): string {
+    return this.owner.id;
+  }
+
+  toJSON(): object {
+    return { id: this.owner.id, notAfter: new Date(this.notAfter).toISOString() };
+  }
+
+  [inspect.custom](): string {
+    return `Svid(${this.owner.id})`;
+  }
+}
+
+/** Gives the SVID that counts now, and tells of newer ones. */
+export interface SvidSource {
+  /** The SVID of now. Rejects where there is none yet. */
+  current(signal?: AbortSignal): Promise<Svid>;
+  /** Calls `changed` for each newer one. What it returns ends that. */
+  watch(changed: (svid: Svid) => void): () => void;
+  /** Looks at once whether there is a newer one. */
+  look(): Promise<void>;
+  /** Stops watching. */
+  close(): void;
+}
+
+/** The roots in a bundle's file: PEM certificates, or a SPIFFE JWKS (SPIFFE Trust Domain and Bundle, section 4). */
+export function rootsOf(text: string): string[] {
+  if (text.trimStart().startsWith('{')) {
+    const { keys } = JSON.parse(text) as { keys?: { use?: string; x5c?: string[] }[] };
+    const certificates = keys?.filter((key) => key.use === 'x509-svid').map((key) => key.x5c?.[0] ?? '') ?? [];
+    return certificates.map((der) => new X509Certificate(Buffer.from(der, 'base64')).toString());
+  }
+  const found = text.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
+  return found.map((pem) => new X509Certificate(pem).toString());
+}
+
+/** Tells each who watches of a newer SVID, once. */
+export abstract class Watched implements SvidSource {
+  protected newest: Svid | undefined;
+  readonly #watching = new Set<(svid: Svid) => void>();
+
+  abstract current(signal?: AbortSignal): Promise<Svid>;
+  abstract look(): Promise<void>;
+  abstract close(): void;
+
+  watch(changed: (svid: Svid) => void): () => void {
+    this.#watching.add(changed);
+    return () => this.#watching.delete(changed);
+  }
+
+  protected take(svid: Svid): void {
+    if (this.newest?.equals(svid)) return;
+    this.newest = svid;
+    for (const changed of this.#watching) changed(svid);
+  }
+}
+
+/** The files of an SVID, as spiffe-helper, cert-manager and `mayfly ci login` write them. */
+export interface SvidFiles {
+  /** The certificate and its chain, PEM. */
+  readonly svid: string;
+  /** The private key, PEM. */
+  readonly key: string;
+  /** The bundle of the server's trust domain, PEM or SPIFFE JWKS. */
+  readonly bundle: string;
+  /** The SPIFFE ID of the server: the bundle is that of its trust domain. Absent: our own trust domain's. */
+  readonly serverId?: string;
+  /** How often they are looked at, milliseconds. Absent: 2,000. */
+  readonly every?: number;
+}
+
+/** An SVID in files, looked at again and again. Half-written files are looked at again; the SVID before them counts meanwhile. */
+export class FileSource extends Watched {
+  readonly #files: SvidFiles;
+  readonly #timer: NodeJS.Timeout;
+  #looking: Promise<void> | undefined;
+
+  constructor(files: SvidFiles) {
+    super();
+    this.#files = files;
+    this.#timer = setInterval(() => void this.look(), files.every ?? LOOK_MS);
+    this.#timer.unref();
+  }
+
+  async current(): Promise<Svid> {
+    if (!this.newest) this.take(await this.#read());
+    return this.newest as Svid;
+  }
+
+  /** One look at a time: an older one never comes after a newer one. */
+  look(): Promise<void> {
+    // Certificate and key are two files: between the one and the other they do not fit. The next look finds both.
+    this.#looking ??= this.#read().then((svid) => this.take(svid), () => undefined).finally(() => (this.#looking = undefined));
+    return this.#looking;
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+  }
+
+  async #read(): Promise<Svid> {
+    const { svid, key, bundle, serverId } = this.#files;
+    const texts = await Promise.all([svid, key, bundle].map((file) => readFile(file, 'utf8')));
+    const [certificate, secret, roots] = texts as [string, string, string];
+    try {
+      const domain = serverId === undefined ? svidOwner(new X509Certificate(certificate)).trustDomain : spiffeId(serverId).trustDomain;
+      return new Svid(certificate, secret, new Map([[domain, rootsOf(roots)]]));
+    } catch (error) {
+      throw new TypeError(`${svid}, ${key} and ${bundle}: ${error instanceof Error ? error.message : 'unreadable'}`);
+    }
+  }
+}

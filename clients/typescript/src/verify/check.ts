@@ -1,0 +1,186 @@
+/**
+ * What a relying service knows, and its answer to a credential. No IO and no clock: messages of the feed and moments come in as values.
+ *
+ * The same answers in every language: `tests/vectors/verify/cases.json`.
+ *
+ * @module
+ */
+import { timingSafeEqual } from 'node:crypto';
+import type { WatchRevocationsResponse } from '../gen/mayfly/v1/feed_pb.js';
+import { readClaims, Verified, type Claims } from './claims.js';
+import { readMessage, type Snapshot } from './feed.js';
+import { Follower, LIMITS, type Limits, type Moment, type Taken } from './follower.js';
+import { Refused } from './refused.js';
+import { authentic, base64url, split, type Keys } from './token.js';
+
+/** Deepest task path, most ancestors, longest actor chain. */
+const MOST = 8;
+const OWN_VERSION = 1;
+
+/** What a use needs besides a good credential. */
+export interface Need {
+  /** The scope, or all of several. Absent: none. */
+  readonly scope?: string | readonly string[] | undefined;
+  /** The tool that calls. Absent: not known here, and not compared. */
+  readonly tool?: string | undefined;
+  /**
+   * The arguments of this very call, where the credential may name some; or their digest, hex. Absent: not known here, and not compared. Who acts
+   * on arguments gives them, or what was approved for one call serves for any.
+   */
+  readonly arguments?: unknown;
+  readonly argumentsSha256?: string | undefined;
+  /** SHA-256 of the client certificate of the TLS session, hex; never of a header. Absent: only credentials that are bound to no key are good. */
+  readonly certificateSha256?: string | undefined;
+}
+
+/** A need with its digests made. */
+export interface Needed {
+  readonly scopes: readonly string[];
+  readonly tool: string;
+  readonly argumentsSha256: string;
+  readonly certificateSha256: string;
+}
+
+/** Whom a token has to be from and for. */
+export interface Expect {
+  readonly issuer: string;
+  readonly audience: string;
+}
+
+const same = (hex: string, other: Buffer): boolean => {
+  const bytes = Buffer.from(hex, 'hex');
+  return bytes.length === other.length && timingSafeEqual(bytes, other);
+};
+
+function possessed({ x5t, jkt }: Claims, certificate: string): boolean {
+  if (x5t === undefined && jkt === undefined) return true;
+  // No DPoP proof is verified here: what is bound to a key of that sort is refused.
+  const named = x5t !== undefined && jkt === undefined ? base64url(x5t) : undefined;
+  return named !== undefined && named.length === 32 && certificate !== '' && same(certificate, named);
+}
+
+/** Whether the claims are what they have to be, whatever was revoked. */
+function fits(claims: Claims, expect: Expect, now: number, limits: Limits, certificate: string): void {
+  if (claims.version > OWN_VERSION) throw new Refused('newer_version', `claims of version ${claims.version} are newer than this verifier`);
+  if (claims.issuer !== expect.issuer) throw new Refused('issuer', 'iss is not the expected issuer');
+  if (claims.audience !== expect.audience) throw new Refused('audience', 'aud is not this service');
+  const life = claims.expires - claims.issued;
+  // A key rule is the only one that a stolen key can't get round, and it may take a while to come: until then nothing lives longer.
+  if (life <= 0 || life * 1000 > limits.maxTtl) throw new Refused('life', 'its life is not one that the issuer gives');
+  // Skew is given where it waits for a beginning, never where it would put off an end.
+  if (now >= claims.expires * 1000) throw new Refused('expired', 'it has expired');
+  if (Math.max(claims.notBefore, claims.issued) * 1000 > now + limits.skew) throw new Refused('not_yet', 'it is not good yet');
+  if (claims.tasks.length > MOST || claims.ancestors.length > MOST || claims.actors.length > MOST) {
+    throw new Refused('claims', 'claims: more tasks, ancestors or actors than there can be');
+  }
+  if (!possessed(claims, certificate)) throw new Refused('possession', 'it is bound to a key that was not proven');
+}
+
+/** Whether a good credential is good for this use. */
+function serves(claims: Claims, need: Needed): void {
+  for (const scope of need.scopes) if (!claims.scopes.includes(scope)) throw new Refused('scope', `it lacks the scope ${scope}`);
+  if (need.tool !== '' && claims.tool !== '' && claims.tool !== need.tool) throw new Refused('tool', `it was issued for the tool ${claims.tool}`);
+  const named = claims.argumentsSha256;
+  // In constant time: who sends calls must not learn the digest of those that were approved, byte by byte.
+  if (named !== '' && need.argumentsSha256 !== '' && !same(need.argumentsSha256, Buffer.from(named, 'hex'))) {
+    throw new Refused('arguments', 'it was issued for other arguments');
+  }
+}
+
+/** What one relying service knows: the keys, the revocations, and how fresh they are. */
+export class Checker {
+  readonly #expect: Expect;
+  readonly #follower: Follower;
+  #keys: Keys = new Map();
+  #parts: Snapshot = { seq: 0, rules: [], holds: [] };
+
+  /** Knows nothing yet, and refuses everything. */
+  constructor(expect: Expect, limits: Limits = LIMITS) {
+    this.#expect = expect;
+    this.#follower = new Follower(limits);
+  }
+
+  /** Everything up to here was applied. */
+  get applied(): number {
+    return this.#follower.applied;
+  }
+
+  /** A stream of the feed begins. Where it may go on; `undefined`: with a snapshot. */
+  beginStream(): number | undefined {
+    this.#parts = { seq: 0, rules: [], holds: [] };
+    return this.#follower.whole ? this.#follower.applied : undefined;
+  }
+
+  /** The feed goes on with a snapshot. One that knows less than was applied is refused: what was seen once is not unseen. */
+  needsSnapshot(): void {
+    this.#follower.needsSnapshot();
+  }
+
+  /** It knows the revocations, freshly enough. */
+  fresh(now: Moment): boolean {
+    return this.#follower.fresh(now);
+  }
+
+  /** The issuer's keys from now on. */
+  setKeys(keys: Keys): void {
+    this.#keys = keys;
+  }
+
+  /** Whether a token names a key that is not known here: one that began to sign since the keys were read. */
+  lacksKeyOf(token: string): boolean {
+    try {
+      return !this.#keys.has(split(token).kid);
+    } catch {
+      return false;
+    }
+  }
+
+  /**
+   * Takes a message of the feed.
+   *
+   * @throws NotRead - it is not understood
+   */
+  take(message: WatchRevocationsResponse, now: Moment): Taken {
+    const read = readMessage(message);
+    if ('beat' in read) return this.#follower.heartbeat(read.beat, now);
+    if ('event' in read) return this.#follower.apply(read.previous, read.event);
+    this.#parts.seq = read.part.seq;
+    for (const rule of read.part.rules) this.#parts.rules.push(rule);
+    for (const hold of read.part.holds) this.#parts.holds.push(hold);
+    if (!read.last) return 'taken';
+    const whole = this.#parts;
+    this.#parts = { seq: 0, rules: [], holds: [] };
+    return this.#follower.begin(whole);
+  }
+
+  /**
+   * Checks a credential for one use: its key's rules first, then signature and claims, then the rules, then the need.
+   *
+   * @param now - asked after the signature, for verifying it takes a while and something may be revoked meanwhile
+   * @throws Refused
+   */
+  async check(token: string, need: Needed, now: () => Moment): Promise<Verified> {
+    const parts = split(token);
+    this.#refuseRevoked(parts.kid);
+    const claims = readClaims(await authentic(token, parts, this.#keys));
+    this.#refuseRevoked(parts.kid);
+    this.stands(claims, parts.kid, need, now());
+    return new Verified(claims);
+  }
+
+  /**
+   * The same for claims whose signature was found good: everything that may have changed since.
+   *
+   * @throws Refused
+   */
+  stands(claims: Claims, kid: string, need: Needed, now: Moment): void {
+    const follower = this.#follower;
+    fits(claims, this.#expect, follower.time(now), follower.limits, need.certificateSha256);
+    follower.check(claims, kid, now);
+    serves(claims, need);
+  }
+
+  #refuseRevoked(kid: string): void {
+    if (this.#follower.revokesKey(kid)) throw new Refused('key_revoked', `the key ${JSON.stringify(kid)} was revoked`);
+  }
+}

@@ -1,0 +1,232 @@
+/**
+ * The claims of a token of mayfly's, read as strictly as the issuer reads them back.
+ *
+ * @module
+ */
+import { inspect } from 'node:util';
+import { isObject, strictJson } from './json.js';
+import { Refused } from './refused.js';
+
+/** The name of mayfly's own claims. */
+const OWN = 'https://mayfly.dev/claims';
+const ID = /^(?:task|cred)_[a-z2-7]{25}[aeimquy4]$/;
+const HEX = /^(?:[0-9a-f]{2})*$/;
+/** Longest actor chain that is read; one that is longer is refused by its length anyway. */
+const ACTORS = 64;
+
+/** Somebody by issuer and subject: the one means nothing without the other. For a SPIFFE ID the issuer is its trust domain. */
+export interface Who {
+  readonly issuer: string;
+  readonly sub: string;
+}
+
+/** What a token says. */
+export interface Claims {
+  readonly issuer: string;
+  readonly subject: Who;
+  readonly audience: string;
+  /** `exp`, seconds since 1970. */
+  readonly expires: number;
+  /** `iat`, seconds since 1970: the time of the decision. */
+  readonly issued: number;
+  /** `nbf`, seconds since 1970. */
+  readonly notBefore: number;
+  /** `jti`. */
+  readonly credentialId: string;
+  /** The SPIFFE ID that it was issued to. */
+  readonly caller: string;
+  readonly scopes: readonly string[];
+  /** RFC 9396. */
+  readonly authorizationDetails: unknown;
+  /** Through whom the subject acts, outermost first. Empty: it acts itself. */
+  readonly actors: readonly Who[];
+  /** The certificate that it is bound to, SHA-256 in base64url. */
+  readonly x5t: string | undefined;
+  /** The key that it is bound to, RFC 7638 thumbprint in base64url. */
+  readonly jkt: string | undefined;
+  readonly version: number;
+  /** Decision revision: a revocation at a higher seq covers it. */
+  readonly revision: number;
+  readonly environment: string;
+  readonly policyVersion: number;
+  readonly upstream: string;
+  readonly binding: string;
+  /** The tool that it serves for. Empty: any. */
+  readonly tool: string;
+  /** SHA-256 of the arguments that it serves for, hex. Empty: any. */
+  readonly argumentsSha256: string;
+  readonly trustDomain: string;
+  /** The task path, root first, with the owner of each. */
+  readonly tasks: readonly { readonly id: string; readonly owner: Who }[];
+  readonly ancestors: readonly { readonly id: string; readonly caller: string }[];
+  readonly svid: { readonly trustAnchor: string; readonly issuingKey: string; readonly serial: string } | undefined;
+  readonly subjectToken: { readonly issuer: string; readonly id: string } | undefined;
+}
+
+const bad = (what: string): Refused => new Refused('claims', `claims: ${what}`);
+
+type Raw = Record<string, unknown>;
+
+const has = (from: Raw, name: string): boolean => Object.hasOwn(from, name);
+
+function text(from: Raw, name: string): string {
+  const value = has(from, name) ? from[name] : undefined;
+  if (typeof value !== 'string') throw bad(`${name} is no text`);
+  return value;
+}
+
+/** One that may be left out, as empty. */
+const textOrNone = (from: Raw, name: string): string => (has(from, name) ? text(from, name) : '');
+
+/** One that may be left out or be null. */
+const maybeText = (from: Raw, name: string): string | undefined => (has(from, name) && from[name] !== null ? text(from, name) : undefined);
+
+function count(from: Raw, name: string, below: number): number {
+  const value = has(from, name) ? from[name] : undefined;
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value >= below) throw bad(`${name} is no number from 0`);
+  return value;
+}
+
+function object(value: unknown, name: string): Raw {
+  if (!isObject(value)) throw bad(`${name} is no object`);
+  return value;
+}
+
+const maybeObject = (from: Raw, name: string): Raw | undefined =>
+  has(from, name) && from[name] !== null ? object(from[name], name) : undefined;
+
+function list(from: Raw, name: string): unknown[] {
+  const value = has(from, name) ? from[name] : undefined;
+  if (!Array.isArray(value)) throw bad(`${name} is no list`);
+  return value;
+}
+
+/** Whether this is the id of a task or credential in its one written form. */
+export const isId = (prefix: 'task_' | 'cred_', id: string): boolean => id.startsWith(prefix) && ID.test(id);
+
+function id(from: Raw, name: string, prefix: 'task_' | 'cred_'): string {
+  const value = text(from, name);
+  if (!isId(prefix, value)) throw bad(`${name} is no ${prefix} and 26 characters`);
+  return value;
+}
+
+function hex(value: string, name: string): string {
+  if (!HEX.test(value)) throw bad(`${name} is not lower-case hexadecimal`);
+  return value;
+}
+
+const who = (from: Raw): Who => ({ issuer: text(from, 'iss'), sub: text(from, 'sub') });
+
+function actors(from: Raw): Who[] {
+  const found: Who[] = [];
+  for (let act = maybeObject(from, 'act'); act; act = maybeObject(act, 'act')) {
+    found.push(who(act));
+    if (found.length > ACTORS) throw bad('more actors than there can be');
+  }
+  return found;
+}
+
+const NUMBER = 2 ** 64;
+
+/**
+ * Reads the payload of a token.
+ *
+ * @throws Refused - `claims`: they are not those of a token of mayfly's
+ */
+export function readClaims(payload: Uint8Array): Claims {
+  let parsed: unknown;
+  try {
+    parsed = strictJson(payload);
+  } catch {
+    throw bad('not JSON, or a name stands twice');
+  }
+  const all = object(parsed, 'the payload');
+  const own = object(all[OWN], OWN);
+  const cnf = maybeObject(all, 'cnf');
+  const svid = maybeObject(own, 'svid');
+  const subjectToken = maybeObject(own, 'subject_token');
+  const trustDomain = text(own, 'trust_domain');
+  return {
+    issuer: text(all, 'iss'), audience: text(all, 'aud'), caller: text(all, 'client_id'), credentialId: id(all, 'jti', 'cred_'),
+    subject: { issuer: maybeText(own, 'sub_iss') ?? trustDomain, sub: text(all, 'sub') },
+    expires: count(all, 'exp', NUMBER), issued: count(all, 'iat', NUMBER), notBefore: count(all, 'nbf', NUMBER),
+    scopes: text(all, 'scope').split(' ').filter((scope) => scope !== ''),
+    authorizationDetails: all['authorization_details'], actors: actors(all),
+    ...(cnf ? boundTo(cnf) : { x5t: undefined, jkt: undefined }),
+    version: count(own, 'v', 2 ** 32), revision: count(own, 'r', 2 ** 53), environment: text(own, 'environment'),
+    policyVersion: count(own, 'policy_version', NUMBER), upstream: text(own, 'upstream'), binding: textOrNone(own, 'binding'),
+    tool: textOrNone(own, 'tool'), argumentsSha256: hex(textOrNone(own, 'arguments'), 'arguments'), trustDomain,
+    tasks: list(own, 'tasks').map((one) => {
+      const task = object(one, 'a task');
+      return { id: id(task, 'id', 'task_'), owner: who(object(task['owner'], 'owner')) };
+    }),
+    ancestors: (has(own, 'ancestors') ? list(own, 'ancestors') : []).map((one) => {
+      const ancestor = object(one, 'an ancestor');
+      return { id: id(ancestor, 'id', 'cred_'), caller: text(ancestor, 'caller') };
+    }),
+    svid: svid && {
+      trustAnchor: hex(text(svid, 'trust_anchor'), 'trust_anchor'), issuingKey: hex(text(svid, 'issuing_key'), 'issuing_key'),
+      serial: hex(text(svid, 'serial'), 'serial'),
+    },
+    subjectToken: subjectToken && { issuer: text(subjectToken, 'iss'), id: text(subjectToken, 'id') },
+  };
+}
+
+/** A binding that is not understood is one that nobody can prove: an empty digest is nobody's. */
+function boundTo(cnf: Raw): { x5t: string | undefined; jkt: string | undefined } {
+  const [x5t, jkt] = [maybeText(cnf, 'x5t#S256'), maybeText(cnf, 'jkt')];
+  return x5t === undefined && jkt === undefined ? { x5t: '', jkt: undefined } : { x5t, jkt };
+}
+
+const MARK: unique symbol = Symbol.for('@mayfly/client.verified') as never;
+
+/** A credential that was verified. Only the verifier makes one; it prints as its id. */
+export class Verified {
+  /** What it says. */
+  readonly claims: Claims;
+  readonly [MARK] = true;
+
+  /** @internal */
+  constructor(claims: Claims) {
+    this.claims = claims;
+  }
+
+  /** Its id. */
+  get credentialId(): string {
+    return this.claims.credentialId;
+  }
+
+  /** The SPIFFE ID that it was issued to. */
+  get caller(): string {
+    return this.claims.caller;
+  }
+
+  /** On whose behalf. */
+  get subject(): Who {
+    return this.claims.subject;
+  }
+
+  /** The scopes. */
+  get scopes(): readonly string[] {
+    return this.claims.scopes;
+  }
+
+  /** The task that it hangs on. */
+  get task(): string | undefined {
+    return this.claims.tasks.at(-1)?.id;
+  }
+
+  toString(): string {
+    return this.credentialId;
+  }
+
+  [inspect.custom](): string {
+    return `Verified(${this.credentialId} of ${this.caller})`;
+  }
+}
+
+/** What the middleware left in `authInfo.extra`. What came over the wire can't pretend to be it: a symbol stands in no JSON. */
+export function verifiedOf(extra: Record<string, unknown> | undefined): Verified | undefined {
+  const found = extra?.['mayfly'];
+  return typeof found === 'object' && found !== null && (found as { [MARK]?: unknown })[MARK] === true ? (found as Verified) : undefined;
+}

@@ -1,0 +1,174 @@
+/**
+ * One who checks credentials and follows revocations. No IO and no clock: messages and moments come in as values.
+ *
+ * It accepts only while it knows that it knows everything: snapshot complete, no gap, proof of freshness younger than the feed's maximum age.
+ * Time is the later of its own clock and what the feed proves, so a clock that is set back revives nothing; rules are dropped by the feed's time
+ * alone, so a clock that is set forward drops nothing.
+ *
+ * @module
+ */
+import type { Claims } from './claims.js';
+import type { Beat, FeedEvent, Snapshot } from './feed.js';
+import { Refused } from './refused.js';
+import { Rules } from './rules.js';
+
+/** Ended rules that are dropped per heartbeat. */
+const DROP_PER_HEARTBEAT = 4_096;
+const COUNT = 2 ** 45;
+
+/** The generation that a seq belongs to: its 8 bits above 45 of count. */
+export const generationOf = (seq: number): number => Math.floor(seq / COUNT);
+
+/** A moment by a clock that may step and by one that never does, milliseconds. */
+export interface Moment {
+  readonly wall: number;
+  readonly steady: number;
+}
+
+/** Bounds that the server has too, milliseconds. */
+export interface Limits {
+  /** The longest life of a credential. */
+  readonly maxTtl: number;
+  /** How far clocks may differ. */
+  readonly skew: number;
+  /** How long a heartbeat is good for at most. */
+  readonly feedMaxAge: number;
+}
+
+/** Those of mayfly. */
+export const LIMITS: Limits = { maxTtl: 3_600_000, skew: 30_000, feedMaxAge: 30_000 };
+
+/** How a message was taken. But for `old`, what is not taken makes the follower refuse everything until a snapshot came. */
+export type Taken = 'taken' | 'gap' | 'old' | 'no_snapshot';
+
+/** What one follower knows. */
+export class Follower {
+  #rules = new Rules();
+  #held = new Set<string>();
+  #applied = 0;
+  #whole = false;
+  /** The newest proof, and the moment that it came. */
+  #proof: { beat: Beat; came: Moment } | undefined;
+  /** The proof that puts time furthest ahead, one that came without delay. */
+  #ahead: { freshAt: number; steady: number; generation: number } | undefined;
+
+  constructor(readonly limits: Limits) {}
+
+  /** Everything up to here was applied, or is known not to be there. */
+  get applied(): number {
+    return this.#applied;
+  }
+
+  /** It has a snapshot and missed nothing since. */
+  get whole(): boolean {
+    return this.#whole;
+  }
+
+  /** It refuses everything until a snapshot came that knows no less than was applied. */
+  needsSnapshot(): void {
+    this.#whole = false;
+  }
+
+  /** Begins with a snapshot, all parts of it. */
+  begin(snapshot: Snapshot): Taken {
+    if (snapshot.seq < this.#applied) return 'old';
+    this.#turnTo(snapshot.seq);
+    this.#rules = new Rules();
+    for (const { target, seq, until } of snapshot.rules) this.#rules.add(target, seq, until);
+    this.#held = new Set(snapshot.holds);
+    this.#applied = snapshot.seq;
+    this.#whole = true;
+    return 'taken';
+  }
+
+  /** Takes the next event. `previous` is the seq of the event before it: one that was not applied is a gap. */
+  apply(previous: number, event: FeedEvent): Taken {
+    const lost = this.#follows(previous);
+    if (lost) return lost;
+    if (event.seq <= this.#applied) return 'old';
+    this.#turnTo(event.seq);
+    for (const target of event.targets) this.#rules.add(target, event.seq, event.until);
+    if (event.hold !== undefined) this.#held.add(event.hold);
+    if (event.resume !== undefined) this.#held.delete(event.resume);
+    this.#applied = event.seq;
+    return 'taken';
+  }
+
+  /** Takes a heartbeat: nothing is missing up to its head, and that was so at `freshAt`. */
+  heartbeat(beat: Beat, now: Moment): Taken {
+    const lost = this.#follows(beat.previous);
+    if (lost) return lost;
+    if (beat.head < this.#applied) return 'old';
+    this.#applied = beat.head;
+    if (this.#ahead && this.#ahead.generation < beat.timeGeneration) this.#ahead = undefined;
+    if (!this.#proof || beat.freshAt > this.#proof.beat.freshAt) this.#proof = { beat, came: now };
+    const proven = this.#proven(now);
+    if (proven === undefined || beat.freshAt > proven) {
+      this.#ahead = { freshAt: beat.freshAt, steady: now.steady, generation: generationOf(beat.head) };
+    }
+    this.#rules.expire(beat.freshAt, DROP_PER_HEARTBEAT);
+    return 'taken';
+  }
+
+  /** Now: the wall clock, but never earlier than what the feed proves. */
+  time(now: Moment): number {
+    return Math.max(now.wall, this.#proven(now) ?? 0);
+  }
+
+  /** Whether a signing key was revoked: asked before anything that it signed is believed. */
+  revokesKey(kid: string): boolean {
+    return this.#rules.revokesKey(kid);
+  }
+
+  /** It is whole, and its last proof of freshness is young enough. */
+  fresh(now: Moment): boolean {
+    return this.#unsure(now) === undefined;
+  }
+
+  /**
+   * Whether a credential with these claims may be accepted now. Signature, audience and possession are checked elsewhere; the revision is the
+   * token's own word, and counts only because the signing key's rules come first.
+   *
+   * @throws Refused
+   */
+  check(claims: Claims, kid: string, now: Moment): void {
+    const unsure = this.#unsure(now);
+    if (unsure) throw unsure;
+    const [issued, expires] = [claims.issued * 1000, claims.expires * 1000];
+    if (expires - issued > this.limits.maxTtl) throw new Refused('life', 'it lives longer than the issuer lets anything live');
+    const time = this.time(now);
+    if (issued > time + this.limits.skew) throw new Refused('not_yet', 'it is not good yet');
+    if (expires <= time) throw new Refused('expired', 'it has expired');
+    const hit = this.#rules.covers(claims, kid);
+    if (hit) throw new Refused(hit.target.sort === 'signing-key' ? 'key_revoked' : 'revoked', `a rule on its ${hit.target.sort} revoked it at seq ${hit.seq}`);
+    if (this.#held.size === 0) return;
+    for (const { id } of claims.tasks) if (this.#held.has(id)) throw new Refused('held', `${id} is held`);
+  }
+
+  #unsure(now: Moment): Refused | undefined {
+    if (!this.#whole) return new Refused('not_whole', 'the revocations are not known yet');
+    if (!this.#proof) return new Refused('stale', 'nothing says yet how fresh the revocations are');
+    const { beat, came } = this.#proof;
+    const age = Math.max(now.wall - beat.freshAt, now.steady - came.steady);
+    // A proof that came late, to one whose clock is behind: earlier proofs tell by how much, up to the skew of who made them.
+    const late = (this.#proven(now) ?? 0) - beat.freshAt - this.limits.skew;
+    if (Math.max(age, late) <= Math.min(beat.maxAge, this.limits.feedMaxAge)) return undefined;
+    return new Refused('stale', `the revocations are known up to ${new Date(beat.freshAt).toISOString()} only`);
+  }
+
+  #proven(now: Moment): number | undefined {
+    return this.#ahead && this.#ahead.freshAt + Math.max(0, now.steady - this.#ahead.steady);
+  }
+
+  /** Only a new generation's own proof makes it fresh. */
+  #turnTo(seq: number): void {
+    if (generationOf(seq) > generationOf(this.#applied)) this.#proof = undefined;
+  }
+
+  #follows(previous: number): Taken | undefined {
+    if (!this.#whole) return 'no_snapshot';
+    if (previous <= this.#applied) return undefined;
+    this.#whole = false;
+    return 'gap';
+  }
+}

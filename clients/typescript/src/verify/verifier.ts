@@ -1,0 +1,247 @@
+/**
+ * For relying services: verifies credentials without asking anybody, and follows revocations. Fails closed.
+ *
+ * @module
+ */
+import { hostname } from 'node:os';
+import { randomBytes } from 'node:crypto';
+import { Metadata, status as Code, type ClientReadableStream, type ServiceError } from '@grpc/grpc-js';
+import { create } from '@bufbuild/protobuf';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { scopesOf } from '../ask.js';
+import type { Connection, Line } from '../connection.js';
+import { Closed, fromServiceError, Unavailable } from '../errors.js';
+import { WatchRevocationsRequestSchema, type WatchRevocationsResponse } from '../gen/mayfly/v1/feed_pb.js';
+import { GetJwksRequestSchema, KeyService } from '../gen/mayfly/v1/key_service_pb.js';
+import { AcknowledgeRevocationsRequestSchema, RevocationService } from '../gen/mayfly/v1/revocation_service_pb.js';
+import { openServerStream } from '../grpc.js';
+import { Deadline } from '../retry.js';
+import { argumentsDigest } from './arguments.js';
+import { Checker, type Need, type Needed } from './check.js';
+import type { Verified } from './claims.js';
+import { LIMITS, type Moment } from './follower.js';
+import { readJwks } from './token.js';
+
+/** How long to wait before following again after the feed broke, milliseconds: doubled each time, up to the last. */
+const AGAIN_MS = [100, 2_000] as const;
+/** How long one call beside the feed may take, milliseconds. */
+const CALL_MS = 5_000;
+/** How often the keys are read beside the feed at most, milliseconds: a token can name any key. */
+const KEYS_MS = 250;
+/** How often they are read with the feed's heartbeats, milliseconds. A new key is published for longer than that before it signs. */
+const KEYS_AGAIN_MS = 5_000;
+
+/** What a relying service is. */
+export interface VerifierSettings {
+  /** `iss` that it accepts, exactly. */
+  readonly issuer: string;
+  /** `aud` that it accepts, exactly: the audience of the upstream. */
+  readonly audience: string;
+  /** The upstreams that it is a server of, by name. */
+  readonly upstreams: readonly string[];
+  /** Its name as a follower among this workload's instances: `mayfly revoke --wait` waits for it by that. Absent: host, process and a number. */
+  readonly follower?: string;
+}
+
+const moment = (): Moment => ({ wall: Date.now(), steady: performance.now() });
+
+/** What is needed, with digests made of what they are of. */
+export function needed(need: Need): Needed {
+  const digest = need.arguments === undefined ? (need.argumentsSha256 ?? '') : argumentsDigest(need.arguments);
+  return { scopes: scopesOf(need.scope ?? []), tool: need.tool ?? '', argumentsSha256: digest, certificateSha256: need.certificateSha256 ?? '' };
+}
+
+/** Verifies credentials for one relying service. It follows from when it was made until it is closed. */
+export class Verifier {
+  /** What it accepts. */
+  readonly settings: VerifierSettings;
+  /** Its name as a follower. */
+  readonly follower: string;
+  readonly #connection: Connection;
+  readonly #failed: (error: unknown) => void;
+  readonly #checker: Checker;
+  readonly #end = new AbortController();
+  readonly #readiness = new Set<() => void>();
+  #keysRead = Number.NEGATIVE_INFINITY;
+  #reading: Promise<void> | undefined;
+  #acknowledging = false;
+  #keysKnown = false;
+  #broke: unknown;
+
+  /** @internal */
+  constructor(connection: Connection, settings: VerifierSettings, failed: (error: unknown) => void) {
+    this.settings = settings;
+    this.follower = settings.follower ?? `${hostname().slice(0, 64)}:${process.pid}:${randomBytes(4).toString('hex')}`;
+    this.#connection = connection;
+    this.#failed = failed;
+    this.#checker = new Checker({ issuer: settings.issuer, audience: settings.audience });
+    void this.#follow();
+  }
+
+  /** Everything up to this seq was applied. */
+  get applied(): number {
+    return this.#checker.applied;
+  }
+
+  /** It knows the revocations and the keys now, and accepts what is good. An issuer that has issued nothing yet has no keys. */
+  get isReady(): boolean {
+    return this.#keysKnown && this.#checker.fresh(moment());
+  }
+
+  /**
+   * Waits until it knows the revocations and the keys.
+   *
+   * @param ms - how long at most
+   * @throws Unavailable - it does not, and why
+   */
+  ready(ms = 10_000): Promise<this> {
+    if (this.isReady) return Promise.resolve(this);
+    return new Promise((resolve, reject) => {
+      const end = (settle: () => void) => {
+        clearTimeout(timer);
+        this.#readiness.delete(look);
+        this.#end.signal.removeEventListener('abort', closed);
+        settle();
+      };
+      const look = () => { if (this.isReady) end(() => resolve(this)); };
+      const closed = () => end(() => reject(new Closed()));
+      const why = () => (this.#broke instanceof Error ? `: ${this.#broke.message}` : '');
+      const late = () => new Unavailable(`the revocations are not known yet${why()}`, { code: Code.UNAVAILABLE }, { cause: this.#broke });
+      const timer = setTimeout(() => end(() => reject(late())), ms);
+      if (this.#end.signal.aborted) return closed();
+      this.#end.signal.addEventListener('abort', closed, { once: true });
+      this.#readiness.add(look);
+    });
+  }
+
+  /**
+   * Checks a credential for one use.
+   *
+   * @param token - as it was shown
+   * @throws Refused - it is not accepted; {@link Refused.unsure} where that is for what is not known here
+   */
+  async check(token: string, need: Need = {}): Promise<Verified> {
+    const needs = needed(need);
+    // A reading that was under way may have missed it: the second one did not.
+    for (let n = 0; n < 2 && this.#checker.lacksKeyOf(token); n++) await this.#readKeys().catch(() => undefined);
+    return this.#checker.check(token, needs, moment);
+  }
+
+  /** Follows no longer. What is checked from now on is refused as soon as what is known is too old. */
+  close(): void {
+    this.#end.abort();
+  }
+
+  async #follow(): Promise<void> {
+    const { signal } = this.#end;
+    for (let wait: number = AGAIN_MS[0]; !signal.aborted; ) {
+      const before = this.applied;
+      try {
+        await this.#readKeys();
+        await this.#followOnce(await this.#connection.line());
+      } catch (error) {
+        this.#broke = error;
+        if (!signal.aborted) this.#failed(error);
+      }
+      wait = this.applied > before ? AGAIN_MS[0] : Math.min(wait * 2, AGAIN_MS[1]);
+      await sleep(wait * (0.5 + Math.random() / 2), undefined, { signal, ref: false }).catch(() => undefined);
+    }
+  }
+
+  /** Follows over one line, and over the next one from there, until the feed breaks. */
+  async #followOnce(line: Line): Promise<void> {
+    for (let at: Line | undefined = line; at && !this.#end.signal.aborted; ) at = await this.#stream(at);
+  }
+
+  /** Resolves with the line to go on with when this one retires. */
+  #stream(line: Line): Promise<Line | undefined> {
+    const release = line.hold();
+    const resumeAfter = this.#checker.beginStream();
+    const request = create(WatchRevocationsRequestSchema, { follower: this.follower, upstreams: [...this.settings.upstreams] });
+    if (resumeAfter !== undefined) request.resumeAfter = BigInt(resumeAfter);
+    const stream = openServerStream(line.client, RevocationService.method.watchRevocations, request, new Metadata());
+    return new Promise<Line | undefined>((resolve, reject) => {
+      let watchdog: NodeJS.Timeout | undefined;
+      const end = (settle: () => void) => {
+        clearTimeout(watchdog);
+        moved();
+        this.#end.signal.removeEventListener('abort', closed);
+        stream.cancel();
+        settle();
+      };
+      const lost = (what: string) => end(() => reject(new Unavailable(what, { code: Code.UNAVAILABLE })));
+      const closed = () => end(() => resolve(undefined));
+      // One that says nothing for so long is stale anyway.
+      const alive = () => {
+        clearTimeout(watchdog);
+        watchdog = setTimeout(() => lost('the feed said nothing'), LIMITS.feedMaxAge);
+        watchdog.unref();
+      };
+      const moved = line.retiring(() => end(() => resolve(this.#connection.line())));
+      this.#end.signal.addEventListener('abort', closed, { once: true });
+      alive();
+      this.#read(stream, alive, lost);
+      stream.on('end', () => lost('the server ended the feed'));
+      stream.on('error', (error: ServiceError) => {
+        if (error.code === Code.OUT_OF_RANGE) this.#checker.needsSnapshot();
+        end(() => reject(fromServiceError(error)));
+      });
+    }).finally(release);
+  }
+
+  #read(stream: ClientReadableStream<WatchRevocationsResponse>, alive: () => void, lost: (what: string) => void): void {
+    stream.on('data', (message: WatchRevocationsResponse) => {
+      alive();
+      const before = this.applied;
+      try {
+        const taken = this.#checker.take(message, moment());
+        if (taken === 'gap' || taken === 'no_snapshot') return lost(`the feed had a gap (${taken})`);
+      } catch (error) {
+        // What it revokes is not known: nothing after it is believed.
+        this.#checker.needsSnapshot();
+        return lost(error instanceof Error ? error.message : 'the feed was not understood');
+      }
+      if (this.applied > before) void this.#acknowledge();
+      // A new key signs only after it was published for a while; a compromised one is refused by its rule at once.
+      if (message.event.case === 'heartbeat' && performance.now() - this.#keysRead > KEYS_AGAIN_MS) {
+        void this.#readKeys().catch(this.#failed);
+      }
+      for (const look of this.#readiness) look();
+    });
+  }
+
+  /** Says how far it is; while it says so, what comes is said next. */
+  async #acknowledge(): Promise<void> {
+    if (this.#acknowledging) return;
+    this.#acknowledging = true;
+    try {
+      for (let said = -1; said < this.applied && !this.#end.signal.aborted; ) {
+        said = this.applied;
+        const request = create(AcknowledgeRevocationsRequestSchema, { follower: this.follower, appliedSeq: BigInt(said) });
+        await this.#connection.once(RevocationService.method.acknowledgeRevocations, request, { deadline: new Deadline(CALL_MS) });
+      }
+    } catch (error) {
+      // The next message says it again.
+      if (!this.#end.signal.aborted) this.#failed(error);
+    } finally {
+      this.#acknowledging = false;
+    }
+  }
+
+  /** Reads the keys, one reading at a time and not too often: whoever comes too early waits for the next one. */
+  #readKeys(): Promise<void> {
+    this.#reading ??= this.#fetchKeys().finally(() => (this.#reading = undefined));
+    return this.#reading;
+  }
+
+  async #fetchKeys(): Promise<void> {
+    const early = this.#keysRead + KEYS_MS - performance.now();
+    if (early > 0) await sleep(early);
+    this.#keysRead = performance.now();
+    const request = create(GetJwksRequestSchema, { of: { case: 'issuer', value: this.settings.issuer } });
+    const { jwks } = await this.#connection.call(KeyService.method.getJwks, request, { deadline: new Deadline(CALL_MS) });
+    this.#checker.setKeys(await readJwks(jwks));
+    this.#keysKnown = true;
+    for (const look of this.#readiness) look();
+  }
+}
