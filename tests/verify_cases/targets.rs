@@ -19,6 +19,7 @@ fn miss(name: &'static str, target: Value) -> Aim {
     Aim { name, target, hits: false }
 }
 
+/// On the wire the issuer of a workload is its trust domain's SPIFFE ID, in tokens the bare name.
 fn subject(issuer: &str, sub: &str) -> Value {
     json!({"subject": {"issuer": issuer, "sub": sub}})
 }
@@ -58,9 +59,10 @@ fn identities() -> Vec<Aim> {
         miss("trust_domain_that_is_no_spiffe_issuer", json!({"trustDomain": "idp.example"})),
         aim("subject", subject("https://idp.example", "ada")),
         aim("subject_that_owns_a_task_on_the_path", subject("https://idp.example", "grace")),
-        aim("subject_that_is_the_caller", subject("a.example", CALLER)),
-        aim("subject_that_acts_before", subject("front.example", "spiffe://front.example/web")),
-        aim("subject_that_is_an_ancestors_caller", subject("ci.example", "spiffe://ci.example/job/9")),
+        aim("subject_that_is_the_caller", subject("spiffe://a.example", CALLER)),
+        aim("subject_that_is_the_caller_by_the_bare_name", subject("a.example", CALLER)),
+        aim("subject_that_acts_before", subject("spiffe://front.example", "spiffe://front.example/web")),
+        aim("subject_that_is_an_ancestors_caller", subject("spiffe://ci.example", "spiffe://ci.example/job/9")),
         miss("subject_of_another_issuer", subject("https://other.example", "ada")),
         miss("subject_of_no_issuer_that_is_meant", subject("a.example", "ada")),
     ]
@@ -206,7 +208,7 @@ fn special() -> Vec<Value> {
         hit(
             "rule_subject_of_one_that_acts_for_itself",
             "without sub_iss the issuer of sub is the caller's trust domain",
-            subject("a.example", CALLER),
+            subject("spiffe://a.example", CALLER),
             &on_its_own_behalf,
             "revoked",
         ),
