@@ -14,10 +14,10 @@ use std::path::PathBuf;
 
 use mayfly::credential::jwt::Jwks;
 use mayfly::limits;
-use mayfly::pb::mayfly::v1 as pb;
 use mayfly::revocation::follower::{Missed, Moment};
 use mayfly::seq::Millis;
-use mayfly::verifier::{Checker, Need, NotTaken};
+use mayfly::verifier::{self, Checker, Need};
+use mayfly_client::pb::mayfly::v1 as pb;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::{Value, json};
 
@@ -108,12 +108,13 @@ fn check(checker: &Checker, step: &Value, now: Moment) -> &'static str {
 }
 
 fn take(checker: &mut Checker, message: &pb::WatchRevocationsResponse, now: Moment) -> &'static str {
+    // What cannot be read ends the stream, and nothing of it is taken.
+    let Ok(message) = verifier::read(message) else { return "malformed" };
     match checker.take(message, now) {
         Ok(()) => "taken",
-        Err(NotTaken::Missed(Missed::Gap { .. })) => "gap",
-        Err(NotTaken::Missed(Missed::Old { .. })) => "old",
-        Err(NotTaken::Missed(Missed::NoSnapshot)) => "no_snapshot",
-        Err(NotTaken::NotRead(_)) => "malformed",
+        Err(Missed::Gap { .. }) => "gap",
+        Err(Missed::Old { .. }) => "old",
+        Err(Missed::NoSnapshot) => "no_snapshot",
     }
 }
 

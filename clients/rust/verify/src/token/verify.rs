@@ -10,8 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-use super::{Claims, OWN_VERSION, TYP};
-use crate::credential::keyring::ES256;
+use super::{Claims, ES256, OWN_VERSION, TYP};
 use crate::identity::json;
 use crate::identity::jwk;
 use crate::identity::jws::Compact;
@@ -152,11 +151,6 @@ impl Jwks {
     /// The ids of its keys.
     pub fn kids(&self) -> impl Iterator<Item = &str> {
         self.keys.keys().map(String::as_str)
-    }
-
-    /// Whether one of its keys has this id.
-    pub fn has(&self, kid: &str) -> bool {
-        self.keys.contains_key(kid)
     }
 
     #[cfg(test)]

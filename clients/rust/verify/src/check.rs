@@ -4,13 +4,11 @@
 //! revision, then what the use needs. Without a whole and fresh feed everything is refused. The same answers in every language:
 //! `tests/vectors/verify/cases.json`.
 
-use super::wire::{self, Message, NotRead};
-use crate::credential::jwt::{self, Claims, Expect, Jwks, Possession, TokenDefect};
 use crate::limits;
-use crate::pb::mayfly::v1 as pb;
-use crate::revocation::event::FeedSnapshot;
-use crate::revocation::follower::{Follower, FollowerRefusal, Life, Missed, Moment};
+use crate::revocation::event::{FeedEvent, FeedSnapshot};
+use crate::revocation::follower::{Follower, FollowerRefusal, Heartbeat, Life, Missed, Moment};
 use crate::seq::{Millis, Seq};
+use crate::token::{self, Claims, Expect, Jwks, Possession, TokenDefect};
 
 /// Why a credential is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,15 +83,25 @@ pub struct Need<'a> {
     pub certificate: Option<&'a [u8; 32]>,
 }
 
-/// Why a message of the feed was not taken.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotTaken {
-    /// It is out of order.
-    #[error("{0}")]
-    Missed(#[from] Missed),
-    /// It cannot be understood: what it revokes is not known, so nothing after it is believed.
-    #[error("{0}")]
-    NotRead(#[from] NotRead),
+/// A message of the feed, as it is read from the wire.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Message {
+    /// A part of a snapshot.
+    Part {
+        /// What is in it.
+        part: FeedSnapshot,
+        /// No part comes after it.
+        last: bool,
+    },
+    /// A sign that the feed is whole and fresh.
+    Heartbeat(Heartbeat),
+    /// Something happened.
+    Event {
+        /// The seq of the event before it.
+        previous: Seq,
+        /// What happened.
+        event: FeedEvent,
+    },
 }
 
 /// What one relying service knows: the keys, the revocations, and how fresh they are.
@@ -139,14 +147,9 @@ impl Checker {
         self.keys = keys;
     }
 
-    /// Whether a token names a key that is not known here: one that began to sign since the keys were read.
-    pub fn lacks_key_of(&self, token: &str) -> bool {
-        jwt::peek_kid(token).is_some_and(|kid| !self.keys.has(&kid))
-    }
-
     /// Takes a message of the feed.
-    pub fn take(&mut self, message: &pb::WatchRevocationsResponse, now: Moment) -> Result<(), NotTaken> {
-        match wire::read(message)? {
+    pub fn take(&mut self, message: Message, now: Moment) -> Result<(), Missed> {
+        match message {
             Message::Part { part, last } => {
                 self.parts.seq = part.seq;
                 self.parts.rules.extend(part.rules);
@@ -171,7 +174,7 @@ impl Checker {
             skew_ms: limits::CLOCK_SKEW_MS,
             possession: need.certificate.map_or(Possession::None, Possession::Certificate),
         };
-        let (claims, kid) = jwt::verify(token, &self.keys, &expect, |kid| self.follower.revokes_key(kid))?;
+        let (claims, kid) = token::verify(token, &self.keys, &expect, |kid| self.follower.revokes_key(kid))?;
         self.stands(&claims, &kid, now)?;
         serves(&claims, need)?;
         Ok(claims)
