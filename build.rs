@@ -1,11 +1,25 @@
 //! Compiles `proto/` without a protoc binary: Rust code, the descriptor set for reflection, and `Debug` for messages that carry secrets.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use protox::prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
 use tonic_prost_build::FileDescriptorSet;
+
+/// What the Rust client calls: its generated code has these and what they need (`clients/rust/src/pb`).
+const CLIENT_CALLS: &[&str] = &[
+    "TokenService.Exchange",
+    "TokenService.StreamExchange",
+    "TokenService.Release",
+    "TaskService.CompleteTask",
+    "RevocationService.WatchRevocations",
+    "RevocationService.AcknowledgeRevocations",
+    "KeyService.GetJwks",
+    "AuditService.ReportUse",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -17,9 +31,76 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.include_imports(true).include_source_info(true).open_files(files)?;
     fs::write(out.join("mayfly.v1.bin"), compiler.encode_file_descriptor_set())?;
 
+    let pool = compiler.descriptor_pool();
+    let redacted = debug_of(&pool, |_| true, &out.join("mayfly.v1.debug.rs"))?;
+    let set: FileDescriptorSet = compiler.file_descriptor_set();
+    tonic_prost_build::configure().bytes(".").skip_debug(&redacted).emit_rerun_if_changed(false).compile_fds(set)?;
+    client(&pool, compiler.file_descriptor_set(), &out.join("client"))?;
+    workload(&out.join("workload"))
+}
+
+/// The Rust client's code. It is kept in the repository, so that who builds the client needs no compiler of protos; a test compares the two.
+fn client(pool: &DescriptorPool, mut set: FileDescriptorSet, out: &Path) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(out)?;
+    let mut needed = BTreeSet::new();
+    for service in pool.services() {
+        for method in service.methods().filter(|m| CLIENT_CALLS.contains(&&*format!("{}.{}", service.name(), m.name()))) {
+            need(&method.input(), &mut needed);
+            need(&method.output(), &mut needed);
+        }
+    }
+    for file in set.file.iter_mut().filter(|f| f.package() == "mayfly.v1") {
+        file.message_type.retain(|m| needed.contains(m.name()));
+        file.enum_type.retain(|e| needed.contains(e.name()));
+        for service in &mut file.service {
+            let name = service.name().to_owned();
+            service.method.retain(|m| CLIENT_CALLS.contains(&&*format!("{name}.{}", m.name())));
+        }
+        file.service.retain(|s| !s.method.is_empty());
+        // Comments are found by their place, and places have changed.
+        file.source_code_info = None;
+    }
+    let redacted = debug_of(pool, |m| needed.contains(m.name()), &out.join("mayfly.v1.debug.rs"))?;
+    let build = tonic_prost_build::configure().bytes(".").skip_debug(&redacted).build_server(false).build_transport(false);
+    build.emit_rerun_if_changed(false).out_dir(out).compile_fds(set)?;
+    Ok(())
+}
+
+/// A message and all that it is made of, by name.
+fn need(message: &MessageDescriptor, needed: &mut BTreeSet<String>) {
+    if message.package_name() != "mayfly.v1" || !needed.insert(message.name().to_owned()) {
+        return;
+    }
+    for field in message.fields() {
+        match field.kind() {
+            Kind::Message(inner) => need(&inner, needed),
+            Kind::Enum(inner) => drop(needed.insert(inner.name().to_owned())),
+            _ => {}
+        }
+    }
+}
+
+/// The SPIFFE Workload API: a client for ours, a server for the double that tests bring.
+fn workload(out: &Path) -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=clients/rust/proto");
+    fs::create_dir_all(out)?;
+    fs::create_dir_all(out.join("server"))?;
+    let mut compiler = protox::Compiler::new([Path::new("clients/rust/proto")])?;
+    compiler.include_source_info(true).open_file("workload.proto")?;
+    let pool = compiler.descriptor_pool();
+    let redacted = debug_of(&pool, |_| true, &out.join("workload.debug.rs"))?;
+    for (server, out) in [(false, out.to_owned()), (true, out.join("server"))] {
+        let build = tonic_prost_build::configure().bytes(".").skip_debug(&redacted).build_server(server).build_client(!server);
+        build.build_transport(false).emit_rerun_if_changed(false).out_dir(out).compile_fds(compiler.file_descriptor_set())?;
+    }
+    Ok(())
+}
+
+/// Writes `Debug` for the messages of a set that carry secrets. Answers with their names.
+fn debug_of(pool: &DescriptorPool, of: impl Fn(&MessageDescriptor) -> bool, to: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     let mut code = String::new();
     let mut redacted = Vec::new();
-    for message in compiler.descriptor_pool().all_messages().filter(|m| m.package_name() == "mayfly.v1") {
+    for message in pool.all_messages().filter(|m| !m.package_name().starts_with("google.")).filter(of) {
         let secret: Vec<String> = message
             .fields()
             .filter(|f| f.options().get_field_by_name("debug_redact").is_some_and(|v| v.as_bool() == Some(true)))
@@ -42,11 +123,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let plain: Vec<String> = fields.map(|f| f.name().to_owned()).collect();
         debug_impl(&mut code, message.name(), &plain, &oneofs, &secret)?;
     }
-    fs::write(out.join("mayfly.v1.debug.rs"), code)?;
-
-    let set: FileDescriptorSet = compiler.file_descriptor_set();
-    tonic_prost_build::configure().bytes(".").skip_debug(&redacted).emit_rerun_if_changed(false).compile_fds(set)?;
-    Ok(())
+    fs::write(to, code)?;
+    Ok(redacted)
 }
 
 /// Writes `Debug` for a message with secret fields and for its oneofs. A secret shows as `<redacted>`, whether it is empty or not.

@@ -65,8 +65,8 @@ pub mod identity;
 
 pub mod document;
 pub mod limits;
-pub mod persistent;
 pub mod protobuf;
 pub mod refusal;
-pub mod seq;
 pub mod system;
+
+pub use mayfly_verify::{persistent, seq};

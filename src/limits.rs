@@ -20,29 +20,8 @@ pub use store::*;
 pub use uses::*;
 pub use webhook::*;
 
-/// Longest SPIFFE ID, bytes. SPIFFE-ID, section 2.3: implementations support up to 2048.
-pub const SPIFFE_ID_BYTES: usize = 2048;
-/// Longest trust domain name, bytes. SPIFFE-ID, section 2.3.
-pub const TRUST_DOMAIN_BYTES: usize = 255;
-/// Most path segments of a caller's SPIFFE ID. A prefix rule costs one probe per segment (design, section 2).
-pub const SPIFFE_ID_SEGMENTS: usize = 16;
-/// Longest chain a peer may send, certificates. SPIRE nests three deep at most in practice; each costs one signature check.
-pub const CHAIN_CERTIFICATES: usize = 8;
-/// Most certificates above a leaf with one Subject: SPIRE nested three deep names all its CAs alike. The path search tries
-/// them in every order: seven of one name cost 50 times what is left at this bound (measured), before anybody is known.
-pub const CHAIN_SAME_SUBJECT: usize = 3;
-/// Largest single certificate of a peer, bytes. An RSA-4096 SVID with long names is under 4 KiB.
-pub const CERTIFICATE_BYTES: usize = 16 * 1024;
-/// Longest serial number of a certificate, bytes. RFC 5280, section 4.1.2.2.
-pub const SERIAL_BYTES: usize = 20;
-/// Largest file of certificates or of a key, bytes: the longest chain in PEM, which is a third larger, and text between.
-pub const PEM_FILE_BYTES: usize = 2 * CHAIN_CERTIFICATES * CERTIFICATE_BYTES;
-/// Largest bundle document, bytes. 500 RSA-4096 roots in SPIFFE JWKS form.
-pub const BUNDLE_BYTES: usize = 1024 * 1024;
-/// Most authorities in one bundle. SPIRE keeps one or two per server and rotates them; a federation of 100 servers stays below.
-pub const BUNDLE_AUTHORITIES: usize = 256;
-/// Most trust domains. Each may hold `BUNDLE_BYTES`: 1 GB in all at the worst.
-pub const TRUST_DOMAINS: usize = 1024;
+pub use mayfly_verify::limits::*;
+
 /// Longest life an accepted SVID may still have, milliseconds. SPIRE's default is 1 h; some run 24 h.
 pub const SVID_MAX_TTL_MS: u64 = 24 * 3600 * 1000;
 /// Longest JWT-SVID that is read, bytes. It travels in a header, whose list has as many at most (`HEADER_BYTES`); SPIRE's are under 1 KiB.
@@ -50,12 +29,6 @@ pub const JWT_SVID_BYTES: usize = HEADER_BYTES as usize;
 /// Most values of `aud` in a JWT-SVID. One is recommended (JWT-SVID, section 3.2); each more is another who can replay it.
 pub const JWT_SVID_AUDIENCES: usize = 16;
 
-/// Deepest task tree: a root and seven below it. A task rule is matched against each (design, section 2).
-pub const TASK_DEPTH: usize = 8;
-/// Longest actor chain. A caller or subject rule is matched against each (design, section 2).
-pub const ACT_CHAIN: usize = 8;
-/// Most ancestors of a credential. A credential rule is matched against each (design, section 2).
-pub const ANCESTORS: usize = 8;
 /// Most scopes of one grant. A scope rule is matched against each (design, section 2).
 pub const SCOPES: usize = 8;
 /// Longest scope, upstream, tool, environment, binding or role name, bytes. Long enough for a resource URI.
@@ -77,12 +50,8 @@ pub const STREAM_IN_FLIGHT: usize = 1024;
 /// Most upstreams, callers, scopes or tools that a task names, each. 256 bytes each: 64 KB in one record, below `RECORD_BYTES`.
 pub const TASK_LIST: usize = 64;
 
-/// Longest TTL of a credential, milliseconds. The longest that a stolen one stays useful where nobody follows revocations.
-pub const CREDENTIAL_TTL_MS: u64 = 3600 * 1000;
 /// Shortest TTL of a credential, milliseconds. Below this, clock skew eats it.
 pub const CREDENTIAL_TTL_MIN_MS: u64 = 1000;
-/// Longest life of a task, milliseconds. A day: longer work is opened again by somebody who still wants it.
-pub const TASK_TTL_MS: u64 = 24 * 3600 * 1000;
 /// Life of a task when nobody asks for another, milliseconds. As long as the longest credential (`CREDENTIAL_TTL_MS`).
 pub const TASK_TTL_DEFAULT_MS: u64 = 3600 * 1000;
 /// Shortest heartbeat interval, milliseconds. Heartbeats are coalesced into one record a second.
@@ -91,12 +60,6 @@ pub const HEARTBEAT_MIN_MS: u64 = 5_000;
 pub const HEARTBEAT_MAX_MS: u64 = 3600 * 1000;
 /// How long a request id is remembered at least, milliseconds (design, section 7).
 pub const REQUEST_ID_KEPT_MS: u64 = 600 * 1000;
-/// How far clocks may differ, milliseconds: between a writer and the ledger's time, and between us and verifiers.
-pub const CLOCK_SKEW_MS: u64 = 30 * 1000;
-/// Oldest view that may be decided on, milliseconds. Far above a slow flush (p99 0.5 ms, measured), far below any TTL worth having.
-pub const VIEW_MAX_AGE_MS: u64 = 10 * 1000;
-/// How long a follower may go without a fresh head before it refuses everything, milliseconds. Three missed views (`VIEW_MAX_AGE_MS`).
-pub const FEED_MAX_AGE_MS: u64 = 30 * 1000;
 
 /// Most live tasks in all. At 1 KB each (design, section 10), 1 GB.
 pub const TASKS: usize = 1_000_000;
@@ -306,8 +269,6 @@ pub const TASK_TICK_MS: u64 = 1_000;
 /// Bytes of imported records in one group: half of what a commit may hold.
 pub const IMPORT_BYTES: usize = COMMIT_BYTES / 4;
 
-/// Longest token of ours that a verifier reads, bytes: the largest details, and every name on every path as long as it may be.
-pub const TOKEN_BYTES: usize = 128 * 1024;
 /// Bits of an index in a status list: 2^20 entries of one bit are 128 KiB, or 2.4 KiB compressed where one in 10,000 is revoked.
 pub const STATUS_INDEX_BITS: u32 = 20;
 /// Credentials of one status list end within this of each other, milliseconds: a list is done with soon after its credentials are.

@@ -3,7 +3,10 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
+
+pub use mayfly_verify::clock::Clock;
+use mayfly_verify::clock::RealClock;
 
 use crate::seq::Millis;
 
@@ -11,34 +14,6 @@ use crate::seq::Millis;
 #[derive(Clone)]
 pub struct System {
     clock: Arc<dyn Clock>,
-}
-
-/// A source of time: wall clock, and a clock that never steps.
-pub trait Clock: Send + Sync {
-    /// Milliseconds since 1970 by the wall clock, which may step.
-    fn wall(&self) -> Millis;
-    /// Milliseconds since the clock was made; never steps.
-    fn steady(&self) -> u64;
-    /// What the machine's own wall clock shows, whether it is believed or not.
-    fn shown(&self) -> Millis {
-        self.wall()
-    }
-}
-
-struct Real {
-    began: Instant,
-}
-
-impl Clock for Real {
-    #[allow(clippy::disallowed_methods, reason = "this is the one place where the wall clock is read")]
-    fn wall(&self) -> Millis {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    fn steady(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
 }
 
 /// A clock that tests set.
@@ -78,9 +53,8 @@ impl Clock for SetClock {
 
 impl System {
     /// The machine's own clocks.
-    #[allow(clippy::disallowed_methods, reason = "this is the one place where the steady clock is read")]
     pub fn real() -> System {
-        System { clock: Arc::new(Real { began: Instant::now() }) }
+        System { clock: Arc::new(RealClock::new()) }
     }
 
     /// A system whose time a test sets.
@@ -127,6 +101,20 @@ impl System {
         let mut out = [0u8; 32];
         fill(&mut out);
         out
+    }
+}
+
+impl Clock for System {
+    fn wall(&self) -> Millis {
+        self.clock.wall()
+    }
+
+    fn steady(&self) -> u64 {
+        self.clock.steady()
+    }
+
+    fn shown(&self) -> Millis {
+        self.clock.shown()
     }
 }
 

@@ -105,7 +105,7 @@ fn there_is_a_sample_of_every_event_author_and_target() {
     let events: BTreeSet<u64> = on_wire(&[]).into_iter().filter(|t| *t >= 10).collect();
     assert_eq!(events, tags(source, "Event"));
     assert_eq!(on_wire(&[1]), tags(source, "Who"));
-    let aims = tags(include_str!("../src/ledger/record/revocation.rs"), "Aim");
+    let aims = tags(include_str!("../clients/rust/verify/src/revocation/record.rs"), "Aim");
     assert_eq!(on_wire(&[30, 1]), aims, "targets of a revocation");
 }
 

@@ -1,6 +1,7 @@
 //! Who is calling: SPIFFE IDs, trust bundles, and the one function that turns a chain of certificates into a [`svid::VerifiedSvid`].
 //!
-//! Pure: no files, sockets, clocks or randomness. Files are read by `sources`, the TLS session is held by `serve::tls`.
+//! Pure: no files, sockets, clocks or randomness. Files are read by `sources`, the TLS session is held by `serve::tls`. What clients need as
+//! well lies in [`mayfly_verify::identity`] and is given on here.
 //! - [`spiffe_id`]: names. What is not canonical is refused.
 //! - [`bundle`], [`jwks`], [`anchor`], [`written`]: what a trust domain vouches with. Bundles of different domains are never pooled.
 //! - [`svid`] = [`profile`] (what the certificates say) + [`path`] (who signed them).
@@ -8,27 +9,10 @@
 //! - [`oidc`]: the one function that accepts a token of a configured OIDC issuer, over the same.
 //! - [`check`]: the same as [`svid`], told to a person.
 
-pub mod anchor;
-pub mod bundle;
-pub mod caller;
 pub mod check;
-mod id_defect;
-pub mod json;
-pub mod jwk;
-pub mod jwks;
-pub mod jws;
 pub mod jwt_svid;
 pub mod oidc;
-pub mod path;
-pub mod profile;
-pub mod spiffe_id;
-pub mod svid;
-pub mod written;
 
-/// SHA-256, the digest of all identifiers here.
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    let mut out = [0; 32];
-    out.copy_from_slice(digest.as_ref());
-    out
-}
+pub use mayfly_verify::identity::{
+    anchor, bundle, caller, json, jwk, jwks, jws, path, profile, sha256, spiffe_id, svid, written,
+};

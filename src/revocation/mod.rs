@@ -1,17 +1,18 @@
-//! Revoking: what a revocation aims at, the rules that it makes, and what those who check are told of them.
+//! Revoking: what followers are told of a record. Targets, rules and followers are those of [`mayfly_verify::revocation`].
 
 pub mod event;
-pub mod facts;
-pub mod follower;
-pub mod rules;
-pub mod sort;
-mod table;
-pub mod target;
-mod written;
 
-pub use event::{FeedEvent, FeedSnapshot, event_of};
-pub use facts::{Facts, Probe, SvidFacts};
-pub use follower::{Follower, FollowerRefusal, Heartbeat, Life, Moment};
-pub use rules::{Entry, Hit, Rules};
-pub use sort::{Sort, Sorts};
-pub use target::Target;
+pub use mayfly_verify::revocation::*;
+
+pub use event::{event_of, snapshot_of};
+
+/// Everything that facts can be asked of these sorts, written out.
+#[cfg(test)]
+pub(crate) fn answers(facts: &Facts<'_>, of: Sorts) -> std::collections::BTreeSet<String> {
+    let mut out = std::collections::BTreeSet::new();
+    facts.each(of, &mut |probe| {
+        out.insert(format!("{probe:?}"));
+        false
+    });
+    out
+}

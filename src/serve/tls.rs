@@ -7,8 +7,6 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
-use rustls::client::ResolvesClientCert;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -21,7 +19,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::identity::bundle::Bundles;
 use crate::identity::path::PathDefect;
 use crate::identity::svid::{self, PeerChain, SvidDefect, VerifiedSvid};
 use crate::refusal::{Reason, Refusal};
@@ -30,11 +27,7 @@ use crate::system::System;
 
 pub use super::tls_client::{NotThatServer, client_config, not_that_server};
 
-/// The bundles in force; whoever holds it sees each change at the next handshake.
-pub type BundlesInForce = Arc<ArcSwap<Bundles>>;
-
-/// Our own certificate and key; whoever holds it sees each change at the next handshake.
-pub type OwnCertificate = Arc<ArcSwap<CertifiedKey>>;
+pub use mayfly_client::tls::{BundlesInForce, OwnCertificate};
 
 pub(super) const ALPN_GRPC: &[&[u8]] = &[b"h2"];
 const ALPN_PUBLIC: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -213,17 +206,6 @@ impl ResolvesServerCert for Own {
     }
 }
 
-impl ResolvesClientCert for Own {
-    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let own = self.0.load_full();
-        own.key.choose_scheme(schemes).map(|_| own)
-    }
-
-    fn has_certs(&self) -> bool {
-        true
-    }
-}
-
 macro_rules! opaque {
     ($($name:ident),*) => {$(
         /// rustls asks for it; there is nothing to show.
@@ -234,5 +216,4 @@ macro_rules! opaque {
         }
     )*};
 }
-pub(super) use opaque;
 opaque!(SvidVerifier, Own);

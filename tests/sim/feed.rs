@@ -2,7 +2,7 @@
 
 use mayfly::ledger::record::Event;
 use mayfly::limits;
-use mayfly::revocation::{FeedEvent, FeedSnapshot, Heartbeat};
+use mayfly::revocation::{FeedEvent, Heartbeat, snapshot_of};
 use mayfly::seq::Seq;
 
 use crate::broken::Broken;
@@ -60,7 +60,7 @@ impl World {
         let writer = &self.writers[w];
         // With one writer the state may be ahead of what is durable, and the observer is what is.
         let state = if self.several() { &writer.state } else { &self.observer };
-        let snapshot = FeedSnapshot::of(state);
+        let snapshot = snapshot_of(state);
         let (head, time) = (state.head, state.time);
         let fresh_at = if self.several() { writer.fresh.max(time) } else { self.writers[w].guard.now().max(time) };
         let watcher = &mut self.watchers[f];

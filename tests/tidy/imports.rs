@@ -69,31 +69,56 @@ pub const LAYERS: &[&[&str]] = &[
     &["agent", "cli"],
 ];
 
+/// What clients and the server check by: `clients/rust/verify`.
+const VERIFY: &[&[&str]] =
+    &[&["limits", "seq"], &["persistent"], &["identity"], &["revocation"], &["clock", "token"], &["check"]];
+
+/// The client: `clients/rust`.
+const CLIENT: &[&[&str]] = &[
+    &["limits", "pb", "secret"],
+    &["error", "own", "random", "tls", "wire"],
+    &["settings"],
+    // Who reads an SVID from somewhere gives it to `svid`, which chooses where to read.
+    &["svid", "workload"],
+    &["link"],
+    &["background", "lane", "uses"],
+    &["exchange"],
+    // The client, what is asked of it and what it hands out know each other.
+    &["cache", "client", "credential", "request"],
+    &["verifier"],
+    &["middleware"],
+];
+
+/// The crates, by where their code lies, each with its layers.
+pub const CRATES: &[(&str, &[&[&str]])] =
+    &[("src/", LAYERS), ("clients/rust/verify/src/", VERIFY), ("clients/rust/src/", CLIENT)];
+
 /// The layer of a module.
-pub fn layer(module: &str) -> Option<usize> {
+pub fn layer(layers: &[&[&str]], module: &str) -> Option<usize> {
     let named = |name: &str| module == name || module.starts_with(&format!("{name}/"));
-    let found = LAYERS.iter().enumerate().flat_map(|(n, names)| names.iter().map(move |name| (n, *name)));
+    let found = layers.iter().enumerate().flat_map(|(n, names)| names.iter().map(move |name| (n, *name)));
     found.filter(|(_, name)| named(name)).max_by_key(|(_, name)| name.len()).map(|(n, _)| n)
 }
 
-/// A module by its file: `src/ledger/mod.rs` is `ledger`.
-pub fn module_of(path: &str) -> String {
-    path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod").to_owned()
+/// A module by its file in a crate: `src/ledger/mod.rs` is `ledger`.
+pub fn module_of(root: &str, path: &str) -> String {
+    path.trim_start_matches(root).trim_end_matches(".rs").trim_end_matches("/mod").to_owned()
 }
 
 /// The modules, what each imports, and which names each gives on from another.
 pub struct Imports {
+    root: &'static str,
     modules: Vec<String>,
     reexports: BTreeMap<(String, String), String>,
 }
 
 impl Imports {
-    /// From blanked code.
-    pub fn of(code: &[File]) -> Imports {
-        let modules: Vec<String> = code.iter().map(|f| module_of(&f.path)).collect();
+    /// From the blanked code of one crate.
+    pub fn of(root: &'static str, code: &[&File]) -> Imports {
+        let modules: Vec<String> = code.iter().map(|f| module_of(root, &f.path)).collect();
         let mut reexports = BTreeMap::new();
         for file in code {
-            let module = module_of(&file.path);
+            let module = module_of(root, &file.path);
             for path in uses(&file.text, "pub use ") {
                 let child = path.split("::").next().unwrap_or_default();
                 if let Some((_, name)) = path.rsplit_once("::")
@@ -103,12 +128,12 @@ impl Imports {
                 }
             }
         }
-        Imports { modules, reexports }
+        Imports { root, modules, reexports }
     }
 
     /// The modules that a file names, by `use` or by a path in its code.
     pub fn from(&self, file: &File) -> Vec<String> {
-        let module = module_of(&file.path);
+        let module = module_of(self.root, &file.path);
         let own: Vec<&str> = module.split('/').collect();
         let mut found: Vec<String> = ["crate::", "super::"]
             .iter()

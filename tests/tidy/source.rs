@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::imports;
+
 /// Folders that hold nothing of ours.
 const SKIPPED: &[&str] = &["target", ".git", ".venv", "node_modules", "__pycache__", "corpus", "artifacts"];
 
@@ -48,12 +50,13 @@ pub fn rust<'a>(files: &'a [File], below: &'a str) -> impl Iterator<Item = &'a F
     files.iter().filter(move |f| f.path.starts_with(below) && f.path.ends_with(".rs"))
 }
 
-/// The code that ships: files of `src/` that are compiled outside tests, each with comments, texts and test items blanked. Line numbers
+/// The code that ships: files of our crates that are compiled outside tests, each with comments, texts and test items blanked. Line numbers
 /// stay as they are.
 pub fn shipped(files: &[File]) -> Vec<File> {
     let mut tests = Vec::new();
     let mut code: Vec<File> = Vec::new();
-    for file in rust(files, "src/") {
+    let ships = |f: &&File| imports::CRATES.iter().any(|(root, _)| f.path.starts_with(root));
+    for file in rust(files, "").filter(ships) {
         let mut text = blanked(&file.text);
         let elsewhere = file.text.split("#[cfg(test)]\n#[path = \"").skip(1).filter_map(|rest| rest.split(".rs\"").next());
         tests.extend(elsewhere.map(|name| format!("{}/{name}", folder_of(&file.path))));

@@ -4,11 +4,9 @@
 //! buffer, from the record that is committed: the same record gives the same signing input, byte for byte, so a retry can be answered
 //! with the same token but for its signature.
 
-mod claims;
 pub(crate) mod json;
 #[cfg(test)]
 mod tests;
-mod verify;
 mod write;
 
 use std::cell::RefCell;
@@ -18,8 +16,10 @@ use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-pub use claims::{Act, Claims, Cnf, Own};
-pub use verify::{BadJwks, Expect, Jwks, Possession, TokenDefect, authentic, peek_kid, signed_by, verify};
+pub use mayfly_verify::token::{
+    Act, BadJwks, Claims, Cnf, Expect, Jwks, OWN_CLAIMS, OWN_VERSION, Own, Possession, TYP, TokenDefect, authentic, peek_kid,
+    signed_by, verify,
+};
 
 use super::Token;
 use super::keyring::OwnKey;
@@ -27,13 +27,6 @@ use crate::ledger::record::Issued;
 use crate::policy::grant::TaskPath;
 use crate::refusal::Fault;
 use crate::seq::{CredentialId, Seq};
-
-/// The collision-safe name of our own claims (RFC 7519, section 4.2).
-pub const OWN_CLAIMS: &str = "https://mayfly.dev/claims";
-/// The version of our own claims. It goes up when a verifier that does not know a new one must refuse.
-pub const OWN_VERSION: u32 = 1;
-/// `typ` of our tokens (RFC 9068, section 2.1).
-pub const TYP: &str = "at+jwt";
 
 /// Everything that a token says.
 pub struct Told<'a> {

@@ -38,8 +38,7 @@ pub trait Sealer: Send + Sync {
     fn open(&self, purpose: &str, environment: &str, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault>;
 }
 
-/// The JOSE name of the one algorithm that signs.
-pub const ES256: &str = "ES256";
+pub use mayfly_verify::token::ES256;
 /// The JOSE name of the one algorithm that derives.
 pub const HS256: &str = "HS256";
 

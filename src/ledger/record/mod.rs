@@ -25,12 +25,11 @@ pub use registry::*;
 pub use revocation::*;
 pub use task::*;
 
-use std::borrow::Cow;
+pub use mayfly_verify::revocation::record::Identity;
 
 use prost::Message;
 
 use crate::identity::caller::Caller;
-use crate::identity::spiffe_id::SpiffeId;
 use crate::limits;
 use crate::seq::Seq;
 
@@ -80,17 +79,6 @@ pub enum Who {
     /// mayfly itself, with the cause.
     #[prost(string, tag = "4")]
     Mayfly(String),
-}
-
-/// Somebody by issuer and subject. A SPIFFE ID stands in `sub` with its trust domain as issuer.
-#[derive(Clone, PartialEq, Eq, Hash, Message, serde::Serialize, serde::Deserialize)]
-pub struct Identity {
-    /// Issuer: a URL, or the trust domain of a SPIFFE ID.
-    #[prost(string, tag = "1")]
-    pub issuer: String,
-    /// Subject in that issuer.
-    #[prost(string, tag = "2")]
-    pub sub: String,
 }
 
 /// A request that may be repeated.
@@ -256,35 +244,6 @@ impl Who {
             Who::Person(person) => person.name(),
             Who::LocalUid(uid) => format!("local-uid:{uid}"),
             Who::Mayfly(cause) => format!("mayfly:{cause}"),
-        }
-    }
-}
-
-impl Identity {
-    /// A workload's.
-    pub fn workload(id: &SpiffeId) -> Identity {
-        Identity { issuer: id.trust_domain().to_owned(), sub: id.as_str().to_owned() }
-    }
-
-    /// Whoever calls: a person who signed in, else the workload.
-    pub fn of(caller: &Caller) -> Identity {
-        match caller.person() {
-            Some(person) => Identity { issuer: person.issuer.to_string(), sub: person.subject.to_string() },
-            None => Identity::workload(caller.id()),
-        }
-    }
-
-    /// A workload by its SPIFFE ID, a person by issuer and subject: also one whose issuer calls it like a workload.
-    pub fn name(&self) -> String {
-        self.name_in_place().into_owned()
-    }
-
-    /// The same, borrowed where it is a workload's.
-    pub fn name_in_place(&self) -> Cow<'_, str> {
-        let domain = self.sub.strip_prefix("spiffe://").and_then(|rest| rest.split('/').next());
-        match domain == Some(&self.issuer) {
-            true => Cow::Borrowed(&self.sub),
-            false => format!("{}#{}", self.issuer, self.sub).into(),
         }
     }
 }

@@ -370,16 +370,3 @@ impl State {
         self.leases.insert(id, Arc::new(lease));
     }
 }
-
-impl Rules {
-    /// How long a rule is kept at least that covers what ends then: until it has ended for every verifier, whatever a writer with a wrong
-    /// clock wrote.
-    pub fn outlasting(end: Millis) -> Millis {
-        end.plus(limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)
-    }
-
-    /// How long a revocation's rule is kept: until the latest end that anything decided before it can reach.
-    pub fn keep_until(now: Millis) -> Millis {
-        now.plus(limits::TASK_TTL_MS + limits::CREDENTIAL_TTL_MS + limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)
-    }
-}

@@ -24,7 +24,7 @@ use crate::policy::Admin;
 use crate::policy::wanted;
 use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::Target;
-use crate::revocation::event::{FeedEvent, FeedSnapshot};
+use crate::revocation::event::{FeedEvent, snapshot_of};
 use crate::seq::Seq;
 use crate::tasks::Actor;
 
@@ -159,7 +159,7 @@ impl One {
     async fn snapshot(&mut self) -> Result<(), End> {
         let read = |s: &crate::ledger::State| {
             let locks: Vec<(Seq, Target)> = s.rules.entries().into_iter().filter_map(|(t, e)| Some((e.lock?, t))).collect();
-            (FeedSnapshot::of(s), locks)
+            (snapshot_of(s), locks)
         };
         let (snapshot, locks) = self.authority.ledger.settled(read).await.map_err(Some)?;
         let seq = snapshot.seq;

@@ -1,7 +1,6 @@
 //! Claims against their record, and each defect of a token on its own.
 
 mod defects;
-mod vectors;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -17,7 +16,7 @@ use crate::ledger::record::{Ancestor, Identity, KeyPurpose, Record};
 use crate::policy::grant::Parts;
 use crate::revocation::sort::SORTS;
 use crate::revocation::target::Target;
-use crate::revocation::{Rules, Sort, Sorts};
+use crate::revocation::{Rules, Sort, Sorts, answers};
 use crate::seq::{CredentialId, Millis, TaskId};
 
 const T0: Millis = Millis(1_700_000_000_999);
@@ -150,8 +149,8 @@ fn each_revocation_target_is_answerable_from_claims() {
     let live = c.log.state.credentials.get(&CredentialId::from_bytes(SELF)).unwrap();
     let known = live.facts(c.log.state.tasks.at(live.task()).unwrap());
     assert_eq!(
-        said.answers(Sorts::ALL),
-        known.answers(Sorts::ALL),
+        answers(&said, Sorts::ALL),
+        answers(&known, Sorts::ALL),
         "a verifier can ask what the fold can ask, no more and no less"
     );
     assert_eq!(said.revision, known.revision);

@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-use super::{Claims, OWN_VERSION, TYP};
-use crate::credential::keyring::ES256;
+use super::{Claims, ES256, OWN_VERSION, TYP};
+use crate::identity::json;
 use crate::identity::jwk;
 use crate::identity::jws::Compact;
 use crate::limits;
@@ -196,7 +196,7 @@ fn split(token: &str) -> Result<(Header, Compact<'_>), TokenDefect> {
         return Err(TokenDefect::TooLong);
     }
     let parts = Compact::split(token).map_err(malformed)?;
-    let header = serde_json::from_slice(&parts.header).map_err(|e| malformed(format!("header: {e}")))?;
+    let header = json::parse(&parts.header).and_then(serde_json::from_value).map_err(|e| malformed(format!("header: {e}")))?;
     Ok((header, parts))
 }
 
@@ -220,7 +220,7 @@ pub fn verify(
         return Err(TokenDefect::KeyRevoked(kid));
     }
     let payload = signed_payload(header, &parts, keys, Some(TYP))?;
-    let claims: Claims = serde_json::from_slice(&payload).map_err(|e| TokenDefect::Claims(e.to_string()))?;
+    let claims = read(&payload)?;
     fits(&claims, expect)?;
     Ok((claims, kid))
 }
@@ -230,8 +230,7 @@ pub fn authentic(token: &str, keys: &Jwks) -> Result<(Claims, String), TokenDefe
     let (header, parts) = split(token)?;
     let kid = header.kid.clone().unwrap_or_default();
     let payload = signed_payload(header, &parts, keys, Some(TYP))?;
-    let claims = serde_json::from_slice(&payload).map_err(|e| TokenDefect::Claims(e.to_string()))?;
-    Ok((claims, kid))
+    Ok((read(&payload)?, kid))
 }
 
 /// The key of these that signed the token, whatever it says. A key of ours that signed what we never issued is in other hands.
@@ -262,6 +261,15 @@ fn signed_payload(header: Header, parts: &Compact<'_>, keys: &Jwks, typ: Option<
     parts.payload().ok_or_else(|| malformed("the payload is not base64url"))
 }
 
+/// The claims of a payload. A name that stands twice in any object is refused, ours or not: two readers could each believe another value.
+fn read(payload: &[u8]) -> Result<Claims, TokenDefect> {
+    let defect = |e: serde_json::Error| TokenDefect::Claims(e.to_string());
+    match json::parse(payload).map_err(defect)? {
+        claims @ serde_json::Value::Object(_) => serde_json::from_value(claims).map_err(defect),
+        _ => Err(TokenDefect::Claims("a payload is an object".into())),
+    }
+}
+
 fn fits(claims: &Claims, expect: &Expect<'_>) -> Result<(), TokenDefect> {
     if claims.own.v > OWN_VERSION {
         return Err(TokenDefect::Newer(claims.own.v));
@@ -284,8 +292,10 @@ fn fits(claims: &Claims, expect: &Expect<'_>) -> Result<(), TokenDefect> {
     if Millis::from_seconds(claims.nbf.max(claims.iat)) > expect.now.plus(expect.skew_ms) {
         return Err(TokenDefect::NotYet);
     }
-    if claims.own.tasks.len() > limits::TASK_DEPTH || claims.own.ancestors.len() > limits::ANCESTORS {
-        return Err(TokenDefect::Claims("more tasks or ancestors than there can be".into()));
+    let actors = std::iter::successors(claims.act.as_deref(), |a| a.act.as_deref()).count();
+    let own = &claims.own;
+    if own.tasks.len() > limits::TASK_DEPTH || own.ancestors.len() > limits::ANCESTORS || actors > limits::ACT_CHAIN {
+        return Err(TokenDefect::Claims("more tasks, ancestors or actors than there can be".into()));
     }
     possessed(claims, expect.possession)
 }

@@ -8,6 +8,7 @@ use super::sort::{SORTS, Sort, Sorts};
 pub use super::table::Entry;
 use super::table::Table;
 use super::target::Target;
+use crate::limits;
 use crate::persistent::Calendar;
 use crate::seq::{Millis, Seq};
 
@@ -187,6 +188,17 @@ impl Rules {
     /// The newest revocation that is no longer known here. A grant decided on a view from before it cannot be judged.
     pub fn dropped(&self) -> Seq {
         self.dropped
+    }
+
+    /// How long a rule is kept at least that covers what ends then: until it has ended for every verifier, whatever a writer with a wrong
+    /// clock wrote.
+    pub fn outlasting(end: Millis) -> Millis {
+        end.plus(limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)
+    }
+
+    /// How long a revocation's rule is kept: until the latest end that anything decided before it can reach.
+    pub fn keep_until(now: Millis) -> Millis {
+        now.plus(limits::TASK_TTL_MS + limits::CREDENTIAL_TTL_MS + limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)
     }
 
     /// Rules from [`entries`](Rules::entries), [`ends`](Rules::ends) and [`dropped`](Rules::dropped).

@@ -1,7 +1,23 @@
 //! Vectors of others: what applies to a verifier of ES256.
 
-use super::super::verify::signature_alone;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use super::verify::signature_alone;
 use super::*;
+use crate::seq::Millis;
+
+fn expect() -> Expect<'static> {
+    Expect {
+        issuer: "https://mayfly.example/dev",
+        audience: "https://echo.example",
+        now: Millis(1_700_000_005_999),
+        max_ttl_ms: crate::limits::CREDENTIAL_TTL_MS,
+        skew_ms: 1_000,
+        possession: Possession::None,
+    }
+}
 
 /// A key set for a wycheproof or RFC key.
 fn set_of(jwk: &Value) -> Jwks {
@@ -13,7 +29,8 @@ fn set_of(jwk: &Value) -> Jwks {
 }
 
 fn vectors(path: &str) -> Option<Value> {
-    let dir = std::env::var("MAYFLY_VECTORS").unwrap_or_else(|_| format!("{}/../shared/vectors", env!("CARGO_MANIFEST_DIR")));
+    let dir =
+        std::env::var("MAYFLY_VECTORS").unwrap_or_else(|_| format!("{}/../../../../shared/vectors", env!("CARGO_MANIFEST_DIR")));
     match std::fs::read(format!("{dir}/{path}")) {
         Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap()),
         Err(_) => {

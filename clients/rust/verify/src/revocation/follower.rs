@@ -132,6 +132,11 @@ impl Follower {
         self.whole
     }
 
+    /// It refuses everything until a snapshot came that knows no less than was applied: what was seen once is not unseen.
+    pub fn needs_snapshot(&mut self) {
+        self.whole = false;
+    }
+
     /// How many targets it knows to be revoked.
     pub fn rules(&self) -> usize {
         self.rules.len()

@@ -12,6 +12,12 @@ use crate::limits;
 
 const SCHEME: &str = "spiffe://";
 
+/// The trust domain of a SPIFFE ID, which is the issuer of a workload's identity. Empty for what is none.
+pub fn trust_domain_of(id: &str) -> &str {
+    let rest = id.strip_prefix(SCHEME).unwrap_or_default();
+    rest.split('/').next().unwrap_or_default()
+}
+
 /// A trust domain's name: `[a-z0-9._-]`, 1 to 255 bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TrustDomain(Arc<str>);

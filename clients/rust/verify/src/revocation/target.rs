@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::record::{Aim, Identity, PolicyBelow, SvidTarget, TargetRecord};
 use super::sort::Sort;
-use crate::ledger::record::{Aim, Identity, PolicyBelow, SvidTarget, TargetRecord};
 use crate::limits;
 use crate::seq::{CredentialId, TaskId};
 

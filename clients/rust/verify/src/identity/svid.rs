@@ -38,6 +38,17 @@ impl PeerChain {
         PeerChain(certificates)
     }
 
+    /// From certificates one after the other, DER. `None` where something else stands there, or nothing.
+    pub fn from_der(mut bytes: &[u8]) -> Option<PeerChain> {
+        let mut all = Vec::new();
+        while !bytes.is_empty() {
+            let (rest, _) = x509_parser::parse_x509_certificate(bytes).ok()?;
+            all.push(CertificateDer::from(bytes[..bytes.len() - rest.len()].to_vec()));
+            bytes = rest;
+        }
+        (!all.is_empty()).then(|| PeerChain::new(all))
+    }
+
     /// The certificates of a PEM text, in its order; other sections, such as keys, are passed by.
     pub fn from_pem(text: &[u8]) -> Result<PeerChain, PemDefect> {
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
@@ -55,7 +66,7 @@ impl PeerChain {
     }
 }
 
-pub(crate) fn looks_like_pem(text: &[u8]) -> bool {
+pub fn looks_like_pem(text: &[u8]) -> bool {
     text.windows(11).any(|w| w == b"-----BEGIN ")
 }
 

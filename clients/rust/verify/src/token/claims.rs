@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::ledger::state::trust_domain_of;
+use crate::identity::spiffe_id::trust_domain_of;
 use crate::revocation::{Facts, SvidFacts};
 use crate::seq::{CredentialId, Seq, TaskId};
 

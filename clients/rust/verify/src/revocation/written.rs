@@ -2,9 +2,9 @@
 
 use std::fmt;
 
+use super::record::{Aim, Identity, PolicyBelow, SvidTarget, TargetRecord};
 use super::sort::Sort;
 use super::target::{BadTarget, Target, bad};
-use crate::ledger::record::{Aim, Identity, PolicyBelow, SvidTarget, TargetRecord};
 use crate::seq::{CredentialId, TaskId};
 
 /// `sort:value`, pairs with a space between: what the CLI shows, and what [`Target::parse`] reads.

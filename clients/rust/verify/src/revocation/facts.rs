@@ -116,17 +116,6 @@ impl<'a> Facts<'a> {
             || self.resource(ask)
     }
 
-    /// All of those questions.
-    #[cfg(test)]
-    pub(crate) fn answers(&self, of: Sorts) -> std::collections::BTreeSet<String> {
-        let mut out = std::collections::BTreeSet::new();
-        self.each(of, &mut |probe| {
-            out.insert(format!("{probe:?}"));
-            false
-        });
-        out
-    }
-
     fn resource(&self, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
         (!self.upstream.is_empty()
             && (ask(Probe::Upstream(self.upstream)) || self.scopes.iter().any(|s| ask(Probe::UpstreamScope(self.upstream, s)))))

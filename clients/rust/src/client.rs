@@ -1,0 +1,211 @@
+//! The client: what is behind [`Mayfly::credential`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mayfly_verify::clock::{Clock as _, RealClock};
+use tokio::sync::watch;
+
+use crate::background::Background;
+use crate::cache::{Cache, Found, Key, Outcome};
+use crate::credential::{Credential, Live};
+use crate::error::Error;
+use crate::exchange::Calls;
+use crate::limits;
+use crate::link::Link;
+use crate::pb::mayfly::v1 as pb;
+use crate::pb::mayfly::v1::exchange_request::Task;
+use crate::random;
+use crate::request::{self, CredentialRequest};
+use crate::settings::Settings;
+use crate::uses::Uses;
+
+/// A client of mayfly. Clones are the same client.
+#[derive(Clone)]
+pub struct Mayfly {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    calls: Calls,
+    cache: Cache,
+    uses: Uses,
+    background: Background,
+    clock: RealClock,
+    settings: Settings,
+    closed: AtomicBool,
+}
+
+/// The task that a call's `_meta` names (`mayfly/task`): how an agent tells a stdio server.
+pub fn task_of_meta(meta: &serde_json::Value) -> Option<String> {
+    meta.get("mayfly/task")?.as_str().filter(|task| !task.is_empty()).map(str::to_owned)
+}
+
+impl Mayfly {
+    /// By the environment ([`Settings::from_env`]). It connects, so that what is wrong shows here.
+    pub async fn from_env() -> Result<Mayfly, Error> {
+        Mayfly::connect(Settings::from_env()?).await
+    }
+
+    /// By settings.
+    pub async fn connect(settings: Settings) -> Result<Mayfly, Error> {
+        let link = Link::connect(&settings).await?;
+        let inner = Inner {
+            calls: Calls::new(link.clone(), settings.streaming),
+            cache: Cache::default(),
+            uses: Uses::begin(link),
+            background: Background::here(),
+            clock: RealClock::new(),
+            settings,
+            closed: AtomicBool::new(false),
+        };
+        Ok(Mayfly { inner: Arc::new(inner) })
+    }
+
+    /// A credential for an upstream, to be built and got.
+    pub fn credential(&self, upstream: &str) -> CredentialRequest {
+        CredentialRequest::new(self.clone(), upstream)
+    }
+
+    /// The connection: for calls that this client has no method for.
+    pub fn link(&self) -> &Link {
+        self.inner.calls.link()
+    }
+
+    pub(crate) fn default_task(&self) -> Option<String> {
+        self.inner.settings.task.clone()
+    }
+
+    /// Gives everything back and sends what is to be reported, within ten seconds. What is asked for afterwards is refused.
+    pub async fn close(&self) {
+        self.inner.closed.store(true, Ordering::SeqCst);
+        let closing = async {
+            for live in self.inner.cache.drain() {
+                self.inner.give_back_later(live);
+            }
+            self.inner.uses.flush().await;
+            self.inner.background.ended().await;
+        };
+        if tokio::time::timeout(limits::CLOSE, closing).await.is_err() {
+            tracing::warn!("not everything was given back in time; it ends by itself");
+        }
+    }
+
+    pub(crate) async fn obtain(&self, ask: pb::ExchangeRequest) -> Result<Credential, Error> {
+        let inner = &self.inner;
+        if inner.closed.load(Ordering::SeqCst) {
+            return Err(Error::Closed);
+        }
+        let held = |live, shared| Credential { live, inner: inner.clone(), shared, given_back: false };
+        let Some(key) = request::key(&ask) else { return Ok(held(inner.alone(ask).await?, None)) };
+        // Once or twice is enough, but for one that lives hardly longer than asking for it takes.
+        for _ in 0..3 {
+            let mut hears = match inner.cache.find(key, inner.clock.steady()) {
+                Found::Here(live) => return Ok(held(live, Some(key))),
+                Found::Full => return Ok(held(inner.alone(ask).await?, None)),
+                Found::Wait(hears) => hears,
+                Found::Ask(says) => {
+                    let hears = says.subscribe();
+                    inner.ask(key, ask.clone(), says);
+                    hears
+                }
+            };
+            // It goes on when this caller is dropped: another may wait for it, and the server has issued it.
+            let told = hears.wait_for(Option::is_some).await.map_err(|_| Error::Closed)?.clone();
+            if let Some(Err(no)) = told {
+                return Err(no);
+            }
+        }
+        Ok(held(inner.alone(ask).await?, None))
+    }
+}
+
+impl Inner {
+    pub(crate) fn uses(&self) -> &Uses {
+        &self.uses
+    }
+
+    /// One that is not shared. It too goes on when its caller is dropped, and is then given back.
+    async fn alone(self: &Arc<Self>, ask: pb::ExchangeRequest) -> Outcome {
+        let inner = self.clone();
+        let (says, hears) = tokio::sync::oneshot::channel();
+        self.background.begin(async move {
+            let outcome = inner.exchange(ask).await;
+            if let Err(Ok(live)) = says.send(outcome) {
+                inner.give_back_later(live);
+            }
+        });
+        hears.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// One that is shared, asked for in the background.
+    fn ask(self: &Arc<Self>, key: Key, ask: pb::ExchangeRequest, says: watch::Sender<Option<Outcome>>) {
+        let inner = self.clone();
+        self.background.begin(async move {
+            // Its life counts from before it was asked for, by a clock that never steps.
+            let asked_at = inner.clock.steady();
+            let outcome = inner.exchange(ask).await;
+            match &outcome {
+                Ok(live) => {
+                    if let Some(before) = inner.cache.put(key, live.clone(), asked_at, random::jitter()) {
+                        inner.give_back_later(before);
+                    }
+                    // Nobody holds it yet, and perhaps nobody will.
+                    inner.linger(key, 0, inner.settings.linger.max(limits::LINGER));
+                }
+                Err(_) => inner.cache.failed(key),
+            }
+            says.send_replace(Some(outcome));
+        });
+    }
+
+    async fn exchange(&self, ask: pb::ExchangeRequest) -> Outcome {
+        let (own_task, tool) = (matches!(ask.task, Some(Task::OpenTask(_))), ask.tool.clone());
+        let issued = self.calls.exchange(ask).await?;
+        Live::of(issued, own_task, &tool).map(Arc::new)
+    }
+
+    /// A holder of a shared one leaves.
+    pub(crate) fn leave(self: &Arc<Self>, key: Key, live: &Arc<Live>) {
+        match self.cache.leave(key, live) {
+            Ok(old) => self.give_back_later(old),
+            Err(Some(visits)) => self.linger(key, visits, self.settings.linger),
+            Err(None) => {}
+        }
+    }
+
+    /// Gives the current one back, unless somebody comes for it within a while.
+    fn linger(self: &Arc<Self>, key: Key, visits: u64, time: Duration) {
+        if self.closed.load(Ordering::SeqCst) {
+            return;
+        }
+        // Not among what closing waits for: closing gives it back by itself.
+        let inner = Arc::downgrade(self);
+        self.background.aside(async move {
+            tokio::time::sleep(time).await;
+            if let Some(inner) = inner.upgrade()
+                && let Some(live) = inner.cache.forget(key, visits)
+            {
+                inner.give_back_later(live);
+            }
+        });
+    }
+
+    /// Gives one back: a task that was opened for it is completed, which ends it too.
+    pub(crate) async fn give_back(&self, live: &Live) -> Result<(), Error> {
+        match live.own_task {
+            true => self.calls.complete(&live.task).await,
+            false => self.calls.release(&live.id).await,
+        }
+    }
+
+    pub(crate) fn give_back_later(self: &Arc<Self>, live: Arc<Live>) {
+        let inner = self.clone();
+        self.background.begin(async move {
+            if let Err(no) = inner.give_back(&live).await {
+                tracing::warn!(credential_id = live.id, %no, "a credential could not be given back; it ends by itself");
+            }
+        });
+    }
+}

@@ -1,0 +1,142 @@
+//! A credential that somebody holds. It is given back when the last holder leaves.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::client::Inner;
+use crate::error::Error;
+use crate::pb::mayfly::v1 as pb;
+use crate::pb::mayfly::v1::issued::Answer;
+use crate::secret::Secret;
+use crate::uses::Outcome;
+
+/// What was issued, without anybody who holds it.
+pub(crate) struct Live {
+    pub id: String,
+    pub task: String,
+    /// The task was opened for this credential alone: it ends with it.
+    pub own_task: bool,
+    pub tool: String,
+    pub headers: HeaderMap,
+    pub token: Secret,
+    pub base_url: String,
+    pub expires_at: SystemTime,
+    /// How long it lives by the server's clock, from the decision.
+    pub life: Duration,
+}
+
+impl Live {
+    /// Of an answer that goes into a header.
+    pub fn of(issued: pb::Issued, own_task: bool, tool: &str) -> Result<Live, Error> {
+        let at = |t: Option<prost_types::Timestamp>| t.and_then(|t| SystemTime::try_from(t).ok()).unwrap_or(UNIX_EPOCH);
+        let (expires_at, issued_at) = (at(issued.expires_at), at(issued.issued_at));
+        let Some(Answer::BearerToken(bearer)) = issued.answer else {
+            return Err(Error::fault("a credential of this kind is no token for a header: this client does not hand it out"));
+        };
+        let token = Secret::new(bearer.token);
+        let text = match &*bearer.scheme {
+            "" => token.expose().to_owned(),
+            scheme => format!("{scheme} {}", token.expose()),
+        };
+        let text = zeroize::Zeroizing::new(text);
+        let bad = |_| Error::fault("the server sent a header that is none");
+        let name = HeaderName::from_bytes(bearer.header_name.as_bytes()).map_err(|_| Error::fault("a header without a name"))?;
+        let mut value = HeaderValue::from_str(&text).map_err(bad)?;
+        // It stays out of logs of requests and out of tables of header compression.
+        value.set_sensitive(true);
+        Ok(Live {
+            id: issued.credential_id,
+            task: issued.task_id,
+            own_task,
+            tool: tool.to_owned(),
+            headers: HeaderMap::from_iter([(name, value)]),
+            token,
+            base_url: bearer.base_url,
+            expires_at,
+            life: expires_at.duration_since(issued_at).unwrap_or_default(),
+        })
+    }
+}
+
+/// A credential, held. Dropping it gives it back in the background; [`release`](Credential::release) waits for that.
+#[must_use = "a credential that is dropped is given back"]
+pub struct Credential {
+    pub(crate) live: Arc<Live>,
+    pub(crate) inner: Arc<Inner>,
+    /// How it is given back: by its place among the shared ones, or by itself.
+    pub(crate) shared: Option<[u8; 32]>,
+    pub(crate) given_back: bool,
+}
+
+impl Credential {
+    /// The headers to send. Their values are marked as sensitive.
+    pub fn headers(&self) -> HeaderMap {
+        self.live.headers.clone()
+    }
+
+    /// The token itself.
+    pub fn token(&self) -> &Secret {
+        &self.live.token
+    }
+
+    /// Where to send it, and nowhere else.
+    pub fn base_url(&self) -> &str {
+        &self.live.base_url
+    }
+
+    /// When it ends by itself.
+    pub fn expires_at(&self) -> SystemTime {
+        self.live.expires_at
+    }
+
+    /// Its id: a name, not a secret.
+    pub fn credential_id(&self) -> &str {
+        &self.live.id
+    }
+
+    /// The task that it hangs on.
+    pub fn task_id(&self) -> &str {
+        &self.live.task
+    }
+
+    /// Says how a use went: an HTTP status, or an [`Outcome`]. It is reported in the background.
+    pub fn used(&self, outcome: impl Into<Outcome>) {
+        self.inner.uses().add(&self.live.id, &self.live.tool, outcome.into());
+    }
+
+    /// Gives it back now, and waits until mayfly has ended it, or until nobody else of this process needs it.
+    pub async fn release(mut self) -> Result<(), Error> {
+        self.given_back = true;
+        let inner = self.inner.clone();
+        match self.shared {
+            Some(key) => {
+                inner.leave(key, &self.live);
+                Ok(())
+            }
+            None => inner.give_back(&self.live).await,
+        }
+    }
+}
+
+impl Drop for Credential {
+    fn drop(&mut self) {
+        if self.given_back {
+            return;
+        }
+        match self.shared {
+            Some(key) => self.inner.leave(key, &self.live),
+            None => self.inner.give_back_later(self.live.clone()),
+        }
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Credential");
+        out.field("credential_id", &self.live.id).field("task_id", &self.live.task).field("base_url", &self.live.base_url);
+        out.field("token", &self.live.token).finish()
+    }
+}

@@ -1,0 +1,166 @@
+//! What can go wrong, by what somebody does about it.
+
+use std::fmt;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::pb::mayfly::v1 as pb;
+
+/// Why there is no credential.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// mayfly said no. Asking again does not help; `way_out` says who can change that.
+    #[error("denied: {0}")]
+    Denied(Box<Refusal>),
+    /// Somebody has to approve it first. The same request is good once that is done.
+    #[error("approval {} is needed: {refusal}", approval_id)]
+    ApprovalNeeded {
+        /// The approval that waits: `mayfly approval show ID`.
+        approval_id: String,
+        /// What was said.
+        refusal: Box<Refusal>,
+    },
+    /// The request itself is wrong, and its fields are named.
+    #[error("invalid request: {0}")]
+    Invalid(Box<Refusal>),
+    /// No answer, after every attempt that is safe.
+    #[error("unavailable: {0}")]
+    Unavailable(Box<Refusal>),
+    /// A fault of the server's own, or an answer that this client does not understand.
+    #[error("fault: {0}")]
+    Fault(Box<Refusal>),
+    /// The settings: what is missing, and what would be right.
+    #[error("{0}")]
+    Settings(String),
+    /// The client was closed.
+    #[error("the client is closed")]
+    Closed,
+}
+
+/// What mayfly said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reason, from the closed list of the contract, like `DENIED_BY_POLICY`. Empty where the server named none.
+    pub reason: String,
+    /// What was refused, for people.
+    pub message: String,
+    /// The rule that refused: a seq, a policy's id, the name of a bound. May be empty.
+    pub rule: String,
+    /// Who can change that, and the command to ask for it. May be empty.
+    pub way_out: String,
+    /// The fields that were wrong.
+    pub fields: Vec<FieldViolation>,
+    /// When trying again may help.
+    pub retry_after: Option<Duration>,
+    approval_id: String,
+    code: i32,
+}
+
+/// A field that was wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldViolation {
+    /// Its path in the request.
+    pub field: String,
+    /// What was wrong and what would be right.
+    pub description: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.reason.is_empty() {
+            write!(f, "{}: ", self.reason)?;
+        }
+        f.write_str(&self.message)?;
+        if !self.way_out.is_empty() {
+            write!(f, "; {}", self.way_out)?;
+        }
+        Ok(())
+    }
+}
+
+impl Error {
+    /// What mayfly said, where it said something.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Error::Denied(r) | Error::Invalid(r) | Error::Unavailable(r) | Error::Fault(r) => Some(r),
+            Error::ApprovalNeeded { refusal, .. } => Some(refusal),
+            Error::Settings(_) | Error::Closed => None,
+        }
+    }
+
+    /// Whether the same request may be sent again, and may then succeed. A "no" is never asked again.
+    pub(crate) fn may_pass(&self) -> bool {
+        let Error::Unavailable(refusal) = self else { return false };
+        // A bound that was reached says when; without that, asking again only adds to it.
+        Code::from(refusal.code) != Code::ResourceExhausted || refusal.retry_after.is_some()
+    }
+
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        self.refusal().and_then(|r| r.retry_after)
+    }
+
+    fn of(refusal: Refusal) -> Error {
+        let boxed = |refusal| Box::new(refusal);
+        match Code::from(refusal.code) {
+            _ if refusal.reason == "APPROVAL_NEEDED" => {
+                Error::ApprovalNeeded { approval_id: refusal.approval_id.clone(), refusal: boxed(refusal) }
+            }
+            Code::InvalidArgument => Error::Invalid(boxed(refusal)),
+            Code::PermissionDenied | Code::Unauthenticated | Code::NotFound | Code::FailedPrecondition | Code::AlreadyExists => {
+                Error::Denied(boxed(refusal))
+            }
+            Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Aborted | Code::Cancelled => {
+                Error::Unavailable(boxed(refusal))
+            }
+            _ => Error::Fault(boxed(refusal)),
+        }
+    }
+
+    pub(crate) fn unavailable(message: impl Into<String>) -> Error {
+        Error::Unavailable(Box::new(Refusal { message: message.into(), code: Code::Unavailable as i32, ..Refusal::default() }))
+    }
+
+    pub(crate) fn fault(message: impl Into<String>) -> Error {
+        Error::Fault(Box::new(Refusal { message: message.into(), code: Code::Internal as i32, ..Refusal::default() }))
+    }
+}
+
+impl From<Status> for Error {
+    fn from(status: Status) -> Error {
+        let details = status.get_error_details();
+        let mut refusal = Refusal { message: status.message().to_owned(), code: status.code() as i32, ..Refusal::default() };
+        if let Some(info) = details.error_info() {
+            let said = |name: &str| info.metadata.get(name).cloned().unwrap_or_default();
+            refusal.reason = info.reason.clone();
+            (refusal.rule, refusal.way_out, refusal.approval_id) = (said("rule"), said("way_out"), said("approval_id"));
+        }
+        let violations = details.bad_request().into_iter().flat_map(|b| &b.field_violations);
+        refusal.fields =
+            violations.map(|v| FieldViolation { field: v.field.clone(), description: v.description.clone() }).collect();
+        refusal.retry_after = details.retry_info().and_then(|r| r.retry_delay);
+        // A connection that broke under a call is no answer. tonic calls it UNKNOWN, with the cause beside it.
+        if status.code() == Code::Unknown && refusal.reason.is_empty() {
+            refusal.code = Code::Unavailable as i32;
+        }
+        Error::of(refusal)
+    }
+}
+
+impl From<pb::Problem> for Error {
+    fn from(problem: pb::Problem) -> Error {
+        let delay = problem.retry_after.and_then(|d| Duration::try_from(d).ok());
+        let fields = problem.field_violations.into_iter();
+        Error::of(Refusal {
+            reason: problem.reason,
+            message: problem.message,
+            rule: problem.rule,
+            way_out: problem.way_out,
+            fields: fields.map(|v| FieldViolation { field: v.field, description: v.description }).collect(),
+            retry_after: delay,
+            approval_id: problem.approval_id,
+            code: problem.code,
+        })
+    }
+}

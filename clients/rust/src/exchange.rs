@@ -1,0 +1,120 @@
+//! One exchange, with as many attempts as are safe: all with the same request id, so that they are one request.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use tonic::Request;
+
+use crate::error::Error;
+use crate::lane::Lane;
+use crate::limits;
+use crate::link::Link;
+use crate::pb::mayfly::v1 as pb;
+use crate::pb::mayfly::v1::task_service_client::TaskServiceClient;
+use crate::pb::mayfly::v1::token_service_client::TokenServiceClient;
+use crate::random;
+
+/// Calls of one connection.
+#[derive(Clone)]
+pub struct Calls {
+    link: Link,
+    lane: Option<Lane>,
+}
+
+impl Calls {
+    /// Over a connection; `streaming`: exchanges go over one stream.
+    pub fn new(link: Link, streaming: bool) -> Calls {
+        let lane = streaming.then(|| Lane::begin(link.clone()));
+        Calls { link, lane }
+    }
+
+    /// The connection.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Exchanges. The request id is made here.
+    pub async fn exchange(&self, mut ask: pb::ExchangeRequest) -> Result<pb::Issued, Error> {
+        ask.request_id = random::request_id()?;
+        let wait = ask.wait_for_approval.as_ref().and_then(|d| Duration::try_from(*d).ok()).unwrap_or_default();
+        again(limits::ATTEMPTS + wait, || async {
+            let within = limits::CALL + wait;
+            match &self.lane {
+                Some(lane) => lane.exchange(ask.clone(), within).await,
+                None => {
+                    let mut client = TokenServiceClient::new(self.link.channel());
+                    let answer = bounded(within, client.exchange(timed(ask.clone(), within))).await?;
+                    answer.issued.ok_or_else(|| Error::fault("an answer without a credential"))
+                }
+            }
+        })
+        .await
+    }
+
+    /// Gives a credential back. Whoever says that it is over already is believed.
+    pub async fn release(&self, credential_id: &str) -> Result<(), Error> {
+        let ask = pb::ReleaseRequest { credential_id: credential_id.to_owned() };
+        let released = again(limits::ATTEMPTS, || async {
+            let mut client = TokenServiceClient::new(self.link.channel());
+            bounded(limits::CALL, client.release(timed(ask.clone(), limits::CALL))).await
+        });
+        over(released.await.map(drop))
+    }
+
+    /// Completes a task.
+    pub async fn complete(&self, task_id: &str) -> Result<(), Error> {
+        let ask = pb::CompleteTaskRequest { task_id: task_id.to_owned(), ..Default::default() };
+        let completed = again(limits::ATTEMPTS, || async {
+            let mut client = TaskServiceClient::new(self.link.channel());
+            bounded(limits::CALL, client.complete_task(timed(ask.clone(), limits::CALL))).await
+        });
+        over(completed.await.map(drop))
+    }
+}
+
+/// What has ended already is what was wanted.
+fn over(ended: Result<(), Error>) -> Result<(), Error> {
+    match ended {
+        Err(Error::Denied(r)) if matches!(&*r.reason, "CREDENTIAL_NOT_ACTIVE" | "TASK_NOT_ACTIVE" | "NOT_FOUND") => Ok(()),
+        other => other,
+    }
+}
+
+/// Tries until it works, until the answer is a "no", or until the time is over.
+async fn again<T, W>(within: Duration, attempt: impl Fn() -> W) -> Result<T, Error>
+where
+    W: Future<Output = Result<T, Error>>,
+{
+    let pauses = ExponentialBuilder::default().with_min_delay(limits::RETRY_MIN).with_max_delay(limits::RETRY_MAX);
+    let mut pauses = pauses.with_max_times(limits::TRIES).with_jitter().build();
+    let trying = async {
+        loop {
+            let no = match attempt().await {
+                Err(no) if no.may_pass() => no,
+                answer => return answer,
+            };
+            let Some(pause) = pauses.next() else { return Err(no) };
+            // The server knows better when.
+            tokio::time::sleep(no.retry_after().map_or(pause, |after| after.max(pause))).await;
+        }
+    };
+    match tokio::time::timeout(within, trying).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::unavailable(format!("no answer within {} s", within.as_secs()))),
+    }
+}
+
+/// With a deadline that the server knows of.
+fn timed<T>(message: T, within: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(within);
+    request
+}
+
+/// And one of our own, for a server that does not answer at all.
+async fn bounded<T>(within: Duration, call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, Error> {
+    match tokio::time::timeout(within + Duration::from_secs(1), call).await {
+        Ok(answer) => Ok(answer?.into_inner()),
+        Err(_) => Err(Error::unavailable("the server did not answer in time")),
+    }
+}

@@ -1,0 +1,48 @@
+//! The client of mayfly for Rust: credentials for one task, and their checking.
+//!
+//! [`Mayfly`] gets credentials, for an MCP server or any other workload: [`Mayfly::credential`] answers with a guard that gives the
+//! credential back at its end. [`Verifier`] checks them for a relying service, and [`middleware::Protect`] does so as a tower layer.
+#![forbid(unsafe_code)]
+#![doc = include_str!("../README.md")]
+
+mod background;
+pub mod middleware;
+pub mod verifier;
+
+mod cache;
+mod client;
+mod credential;
+mod exchange;
+mod lane;
+mod request;
+mod uses;
+
+mod error;
+pub mod link;
+pub mod own;
+#[doc(hidden)]
+pub mod pb;
+mod random;
+mod secret;
+pub mod settings;
+pub mod svid;
+pub mod tls;
+mod wire;
+pub mod workload;
+
+pub mod limits;
+
+pub use client::{Mayfly, task_of_meta};
+pub use credential::Credential;
+pub use error::{Error, FieldViolation, Refusal};
+pub use mayfly_verify as verify;
+pub use mayfly_verify::check::{Checker, Need, Refused};
+pub use mayfly_verify::clock::{Clock, RealClock};
+pub use mayfly_verify::identity::spiffe_id::SpiffeId;
+pub use mayfly_verify::token::Claims;
+pub use pb::mayfly::v1::{CredentialKind, SubjectTokenType};
+pub use request::{CredentialRequest, arguments_sha256};
+pub use secret::Secret;
+pub use settings::{Identity, Settings};
+pub use uses::Outcome;
+pub use verifier::Verifier;

@@ -1,0 +1,184 @@
+//! A tower layer that lets calls with a good credential through, as MCP has it: protected-resource metadata (RFC 9728), 401 with
+//! `resource_metadata`, 403 with `insufficient_scope`. It works with axum, hyper and tonic services alike.
+//!
+//! The credential is taken out of the request's headers: what came in is never passed on, an upstream call uses one of its own. A handler
+//! finds it as [`Verified`] among the request's extensions.
+
+mod answer;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method, Request, Response};
+use mayfly_verify::check::{Need, Refused};
+use mayfly_verify::token::Claims;
+use tower::{Layer, Service};
+
+use crate::request::arguments_sha256;
+use crate::secret::Secret;
+use crate::verifier::Verifier;
+
+/// What is protected, and by what.
+#[derive(Clone)]
+pub struct Protect {
+    verifier: Arc<Verifier>,
+    resource: Arc<str>,
+    metadata_url: Arc<str>,
+    metadata_path: Arc<str>,
+    scope: Arc<str>,
+    scopes: Arc<[String]>,
+}
+
+/// SHA-256 of the client certificate of the TLS session, put among a request's extensions by whoever accepted the connection: never from a
+/// header (RFC 8705, section 3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClientCertificate(pub [u8; 32]);
+
+/// A credential that was found good, for this request.
+#[derive(Clone)]
+pub struct Verified {
+    verifier: Arc<Verifier>,
+    claims: Arc<Claims>,
+    token: Secret,
+    certificate: Option<[u8; 32]>,
+}
+
+impl std::fmt::Debug for Verified {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verified").field("credential_id", &self.claims.jti).field("caller", &self.claims.client_id).finish()
+    }
+}
+
+impl Verified {
+    /// What it says.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// The task that it hangs on: what this service does for it, it does in that task.
+    pub fn task_id(&self) -> Option<String> {
+        self.claims.own.tasks.last().map(|task| task.id.to_string())
+    }
+
+    /// The token itself: to show mayfly on whose behalf this service acts, and for nothing else.
+    pub fn token(&self) -> &Secret {
+        &self.token
+    }
+
+    /// Whether it is good for this tool and these arguments, now: what only the handler of a call knows.
+    pub fn serves<T: serde::Serialize>(&self, scope: &str, tool: &str, arguments: &T) -> Result<(), NotForThis> {
+        let digest = arguments_sha256(arguments).map_err(|e| NotForThis::Arguments(e.to_string()))?;
+        let need = Need { scope, tool, arguments: Some(&digest), certificate: self.certificate.as_ref() };
+        self.verifier.check(self.token.expose(), need).map(drop).map_err(NotForThis::Refused)
+    }
+}
+
+/// Why a good credential is not good for a call.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NotForThis {
+    /// It was checked again with what the call needs.
+    #[error("{0}")]
+    Refused(Refused),
+    /// The arguments have no digest.
+    #[error("{0}")]
+    Arguments(String),
+}
+
+impl Protect {
+    /// Protects the resource with this URL: the `resource` of its metadata, which clients ask a credential for.
+    pub fn new(verifier: Arc<Verifier>, resource: &str) -> Protect {
+        let (origin, path) = answer::split(resource);
+        let path = format!("{}{}", answer::WELL_KNOWN, path.trim_end_matches('/'));
+        Protect {
+            verifier,
+            resource: resource.into(),
+            metadata_url: format!("{origin}{path}").into(),
+            metadata_path: path.into(),
+            scope: "".into(),
+            scopes: Arc::new([]),
+        }
+    }
+
+    /// The scope that every call needs.
+    #[must_use]
+    pub fn scope(self, scope: &str) -> Protect {
+        Protect { scope: scope.into(), ..self }
+    }
+
+    /// The scopes that there are, for the metadata.
+    #[must_use]
+    pub fn scopes_supported<S: Into<String>>(self, scopes: impl IntoIterator<Item = S>) -> Protect {
+        Protect { scopes: scopes.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// Lets a request through, with [`Verified`] in its extensions, or says what to answer.
+    fn judge<B, R: From<String>>(&self, request: &mut Request<B>) -> Result<(), Response<R>> {
+        if *request.uri().path() == *self.metadata_path || request.uri().path() == answer::WELL_KNOWN {
+            return Err(match *request.method() {
+                Method::GET | Method::HEAD => self.metadata(),
+                _ => answer::method_not_allowed(),
+            });
+        }
+        let token = taken(request.headers_mut()).map_err(|()| self.challenge(None))?;
+        let certificate = request.extensions().get::<ClientCertificate>().map(|c| c.0);
+        let need = Need { scope: &self.scope, certificate: certificate.as_ref(), ..Need::default() };
+        let claims = self.verifier.check(token.expose(), need).map_err(|refused| self.challenge(Some(&refused)))?;
+        let verified = Verified { verifier: self.verifier.clone(), claims: Arc::new(claims), token, certificate };
+        request.extensions_mut().insert(verified);
+        Ok(())
+    }
+}
+
+/// The bearer token, taken out. More than one is none: two readers could each believe another.
+fn taken(headers: &mut HeaderMap) -> Result<Secret, ()> {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let found = match (all.next(), all.next()) {
+        (Some(one), None) => one.to_str().ok().and_then(|v| v.split_once(' ')),
+        _ => None,
+    };
+    let token = found.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| Secret::new(token.trim()));
+    headers.remove(AUTHORIZATION);
+    token.ok_or(())
+}
+
+impl<S> Layer<S> for Protect {
+    type Service = Protected<S>;
+
+    fn layer(&self, inner: S) -> Protected<S> {
+        Protected { protect: self.clone(), inner }
+    }
+}
+
+/// A service that is protected.
+#[derive(Clone)]
+pub struct Protected<S> {
+    protect: Protect,
+    inner: S,
+}
+
+type Answering<R, E> = Pin<Box<dyn Future<Output = Result<R, E>> + Send>>;
+
+impl<S, B, R> Service<Request<B>> for Protected<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    R: From<String> + Send + 'static,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = Answering<Response<R>, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        match self.protect.judge(&mut request) {
+            Ok(()) => Box::pin(self.inner.call(request)),
+            Err(answer) => Box::pin(std::future::ready(Ok(answer))),
+        }
+    }
+}

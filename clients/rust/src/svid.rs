@@ -1,0 +1,124 @@
+//! Our SVID and the bundle that the server is checked by, as they are now. They change under way, and nobody has to restart for it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use mayfly_verify::identity::bundle::{Bundle, Bundles};
+use mayfly_verify::identity::sha256;
+use mayfly_verify::identity::spiffe_id::TrustDomain;
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+use crate::limits;
+use crate::own::OwnPair;
+use crate::settings::Identity;
+use crate::tls::{BundlesInForce, OwnCertificate};
+use crate::workload;
+
+/// What was read at once: our pair, and the bundle of the server's trust domain.
+pub(crate) struct Current {
+    /// Our certificate and key.
+    pub pair: OwnPair,
+    /// The server's trust domain's bundle.
+    pub bundle: Arc<Bundle>,
+}
+
+/// What TLS takes at each handshake, and a sign of each change.
+#[derive(Clone)]
+pub struct Svid {
+    /// Our certificate and key.
+    pub own: OwnCertificate,
+    /// The one bundle.
+    pub bundles: BundlesInForce,
+    changed: watch::Sender<u64>,
+}
+
+impl Svid {
+    /// Reads it for the first time and keeps it current in the background, until the last receiver of changes is gone. The first receiver is
+    /// made here, before anything looks whether there is one.
+    pub async fn begin(identity: &Identity, domain: TrustDomain) -> Result<(Svid, watch::Receiver<u64>), Error> {
+        match identity {
+            Identity::Files { svid, key, bundle } => {
+                let mut files = Files { svid: svid.clone(), key: key.clone(), bundle: bundle.clone(), domain, seen: None };
+                let first = files.read().await.map_err(Error::Settings)?;
+                let first = first.ok_or_else(|| Error::Settings("the SVID's files could not be read".to_owned()))?;
+                let (held, changes) = Svid::of(first);
+                tokio::spawn(files.watch(held.clone()));
+                Ok((held, changes))
+            }
+            Identity::WorkloadApi { socket } => workload::begin(socket.clone(), domain).await,
+        }
+    }
+
+    pub(crate) fn of(current: Current) -> (Svid, watch::Receiver<u64>) {
+        let bundles = Bundles::new([current.bundle]).unwrap_or_default();
+        let (changed, changes) = watch::channel(0);
+        let own = Arc::new(ArcSwap::new(current.pair.certified_key().clone()));
+        (Svid { own, bundles: Arc::new(ArcSwap::from_pointee(bundles)), changed }, changes)
+    }
+
+    /// Puts what is new into force, and says so.
+    pub(crate) fn set(&self, current: Current) {
+        self.own.store(current.pair.certified_key().clone());
+        self.bundles.store(Arc::new(Bundles::new([current.bundle]).unwrap_or_default()));
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// Nobody waits for changes any more.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        self.changed.receiver_count() == 0
+    }
+}
+
+struct Files {
+    svid: PathBuf,
+    key: PathBuf,
+    bundle: PathBuf,
+    domain: TrustDomain,
+    seen: Option<[u8; 32]>,
+}
+
+impl Files {
+    /// What stands in the files; `None` where nothing changed.
+    async fn read(&mut self) -> Result<Option<Current>, String> {
+        let (svid, key, bundle) = (bytes(&self.svid).await?, bytes(&self.key).await?, bytes(&self.bundle).await?);
+        let digest = sha256(&[sha256(&svid), sha256(&key), sha256(&bundle)].concat());
+        if self.seen == Some(digest) {
+            return Ok(None);
+        }
+        let pair =
+            OwnPair::from_pem(&svid, &key).map_err(|e| format!("{} and {}: {e}", self.svid.display(), self.key.display()))?;
+        let bundle = Bundle::parse(self.domain.clone(), &bundle).map_err(|e| format!("{} {e}", self.bundle.display()))?;
+        self.seen = Some(digest);
+        Ok(Some(Current { pair, bundle: Arc::new(bundle) }))
+    }
+
+    /// Reads again and again. Between the two halves of a change the files do not match; what was good stays in use.
+    async fn watch(mut self, held: Svid) {
+        while !held.is_forgotten() {
+            tokio::time::sleep(limits::POLL).await;
+            match self.read().await {
+                Ok(None) => {}
+                Ok(Some(current)) => held.set(current),
+                Err(problem) => tracing::warn!(problem, "the SVID could not be read again; the old one stays in use"),
+            }
+        }
+    }
+}
+
+/// A whole file, bounded; wiped from memory when dropped.
+async fn bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    use tokio::io::AsyncReadExt as _;
+    let cannot = |e: std::io::Error| format!("{} cannot be read: {e}", path.display());
+    let file = tokio::fs::File::open(path).await.map_err(cannot)?;
+    let room = file.metadata().await.map_or(limits::FILE_BYTES, |m| usize::try_from(m.len()).unwrap_or(limits::FILE_BYTES));
+    // Room for all at once: growing would leave copies of a key behind.
+    let mut out = Zeroizing::new(Vec::with_capacity(room.min(limits::FILE_BYTES) + 4096));
+    file.take(limits::FILE_BYTES as u64 + 1).read_to_end(&mut out).await.map_err(cannot)?;
+    if out.len() > limits::FILE_BYTES {
+        return Err(format!("{} has more than {} bytes: is it the right file?", path.display(), limits::FILE_BYTES));
+    }
+    Ok(out)
+}

@@ -1,0 +1,167 @@
+//! The client's end of TLS 1.3: a mayfly server is known by its SPIFFE ID, not by a DNS name.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use mayfly_verify::clock::Clock;
+use mayfly_verify::identity::bundle::Bundles;
+use mayfly_verify::identity::spiffe_id::SpiffeId;
+use mayfly_verify::identity::svid::{self, PeerChain, SvidDefect};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::time_provider::TimeProvider;
+use rustls::version::TLS13;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, PeerIncompatible, SignatureScheme};
+
+/// The bundles in force; whoever holds it sees each change at the next handshake.
+pub type BundlesInForce = Arc<ArcSwap<Bundles>>;
+
+/// Our own certificate and key; whoever holds it sees each change at the next handshake.
+pub type OwnCertificate = Arc<ArcSwap<CertifiedKey>>;
+
+/// The configuration of a client that calls a mayfly server: ALPN `h2`, the server is who `expected` says, by the bundle of that id's trust
+/// domain. The name that the connection is made for is not compared. `own` is what it shows of itself, where it shows anything.
+pub fn client_config(
+    own: Option<OwnCertificate>,
+    bundles: BundlesInForce,
+    expected: SpiffeId,
+    clock: Arc<dyn Clock>,
+) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    let verifier = ServerVerifier { bundles, expected, clock: clock.clone(), algorithms };
+    let builder = ClientConfig::builder_with_details(provider, Arc::new(Time(clock)))
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match own {
+        Some(own) => builder.with_client_cert_resolver(Arc::new(Own(own))),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // A resumed session would be one whose server nobody looked at again.
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// Why the server that answered is not the one that was called.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotThatServer {
+    /// Its certificate is no X509-SVID by the bundle at hand.
+    #[error("the server's certificate was refused: {0}")]
+    Svid(SvidDefect),
+    /// It is somebody else.
+    #[error("the server is {found}, expected {expected}")]
+    OtherId {
+        /// Who was called.
+        expected: SpiffeId,
+        /// Who answered.
+        found: SpiffeId,
+    },
+}
+
+/// Finds the reason in whatever a connection attempt ended with, however deep it lies: rustls itself only shows its debug form.
+pub fn not_that_server<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a NotThatServer> {
+    if let Some(Error::InvalidCertificate(CertificateError::Other(OtherError(inner)))) = error.downcast_ref::<Error>() {
+        return inner.downcast_ref();
+    }
+    // An io::Error's source is what comes after the error that it carries, so that one is asked for itself.
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(carried) => not_that_server(carried),
+        None => error.source().and_then(not_that_server),
+    }
+}
+
+struct ServerVerifier {
+    bundles: BundlesInForce,
+    expected: SpiffeId,
+    clock: Arc<dyn Clock>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerVerifier {
+    fn check(&self, chain: &PeerChain) -> Result<(), NotThatServer> {
+        let server = svid::verify_server(chain, &self.bundles.load(), self.clock.wall()).map_err(NotThatServer::Svid)?;
+        if *server.id() == self.expected {
+            return Ok(());
+        }
+        Err(NotThatServer::OtherId { expected: self.expected.clone(), found: server.id().clone() })
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let no = |defect| Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(defect))));
+        let chain = std::iter::once(end_entity).chain(intermediates).map(|c| c.clone().into_owned()).collect();
+        self.check(&PeerChain::new(chain)).map_err(no)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::PeerIncompatible(PeerIncompatible::SupportedVersionsExtensionRequired))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Shows the certificate that is current at each handshake.
+struct Own(OwnCertificate);
+
+impl ResolvesClientCert for Own {
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let own = self.0.load_full();
+        own.key.choose_scheme(schemes).map(|_| own)
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+struct Time(Arc<dyn Clock>);
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.wall().seconds())))
+    }
+}
+
+macro_rules! opaque {
+    ($($name:ident),*) => {$(
+        /// rustls asks for it; there is nothing to show.
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    )*};
+}
+opaque!(ServerVerifier, Own, Time);

@@ -1,0 +1,175 @@
+//! For relying services: verifies credentials offline, and follows revocations. Fails closed.
+
+use std::sync::Arc;
+
+use mayfly_verify::check::{Checker, Need, Refused};
+use mayfly_verify::clock::{Clock, RealClock};
+use mayfly_verify::revocation::follower::Missed;
+use mayfly_verify::seq::Seq;
+use mayfly_verify::token::{Claims, Jwks};
+use parking_lot::RwLock;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+pub use crate::wire::{NotRead, read};
+
+use crate::client::Mayfly;
+use crate::limits;
+use crate::pb::mayfly::v1 as pb;
+use crate::pb::mayfly::v1::key_service_client::KeyServiceClient;
+use crate::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
+use crate::pb::mayfly::v1::watch_revocations_response::Event;
+
+/// What a relying service is.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name as a follower: one per instance.
+    pub follower: String,
+    /// The upstreams that it serves.
+    pub upstreams: Vec<String>,
+    /// `iss` that it accepts.
+    pub issuer: String,
+    /// `aud` that it accepts.
+    pub audience: String,
+}
+
+/// Verifies credentials for one relying service.
+pub struct Verifier {
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    checker: RwLock<Checker>,
+}
+
+/// Follows the feed until it is dropped.
+pub struct Following {
+    verifier: Arc<Verifier>,
+    task: JoinHandle<()>,
+}
+
+impl std::ops::Deref for Following {
+    type Target = Arc<Verifier>;
+
+    fn deref(&self) -> &Arc<Verifier> {
+        &self.verifier
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Verifier {
+    /// Knows nothing yet, and refuses everything.
+    pub fn new(settings: Settings, clock: impl Clock + 'static) -> Arc<Verifier> {
+        let checker = RwLock::new(Checker::new(&settings.issuer, &settings.audience));
+        Arc::new(Verifier { settings, clock: Arc::new(clock), checker })
+    }
+
+    /// One that follows by a client's connection, in the background.
+    pub fn begin(settings: Settings, mayfly: &Mayfly) -> Following {
+        let verifier = Verifier::new(settings, RealClock::new());
+        let link = mayfly.link().clone();
+        let task = tokio::spawn(verifier.clone().follow_by(move || link.channel()));
+        Following { verifier, task }
+    }
+
+    /// What it is.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Everything up to here was applied.
+    pub fn applied(&self) -> Seq {
+        self.checker.read().applied()
+    }
+
+    /// It knows the revocations and the keys, and accepts what is good.
+    pub fn ready(&self) -> bool {
+        self.checker.read().is_ready(self.clock.moment())
+    }
+
+    /// Waits until it is ready.
+    pub async fn until_ready(&self) {
+        while !self.ready() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Checks a credential for one use.
+    pub fn check(&self, token: &str, need: Need<'_>) -> Result<Claims, Refused> {
+        self.checker.read().check(token, &need, self.clock.moment())
+    }
+
+    /// Follows until the task that runs it is dropped. Errors are retried; meanwhile the feed grows stale, and everything is refused.
+    pub async fn follow(self: Arc<Self>, channel: Channel) {
+        self.follow_by(move || channel.clone()).await;
+    }
+
+    /// The same, by whichever connection is current when it begins again.
+    pub async fn follow_by(self: Arc<Self>, channel: impl Fn() -> Channel) {
+        loop {
+            if let Err(status) = self.follow_once(channel()).await {
+                tracing::warn!(code = ?status.code(), message = status.message(), "the feed of revocations ended; it is followed again");
+            }
+            tokio::time::sleep(limits::FOLLOW_AGAIN).await;
+        }
+    }
+
+    async fn follow_once(&self, channel: Channel) -> Result<(), Status> {
+        self.load_keys(channel.clone()).await?;
+        let ask = pb::WatchRevocationsRequest {
+            follower: self.settings.follower.clone(),
+            resume_after: self.checker.write().begin_stream().map(Seq::as_u64),
+            upstreams: self.settings.upstreams.clone(),
+        };
+        let mut client = RevocationServiceClient::new(channel.clone());
+        let mut stream = match client.watch_revocations(ask).await {
+            Ok(stream) => stream.into_inner(),
+            Err(status) => {
+                if status.code() == Code::OutOfRange {
+                    self.checker.write().needs_snapshot();
+                }
+                return Err(status);
+            }
+        };
+        while let Some(message) = stream.message().await? {
+            let before = self.applied();
+            self.take(&message)?;
+            let applied = self.applied();
+            if applied > before {
+                let ack =
+                    pb::AcknowledgeRevocationsRequest { follower: self.settings.follower.clone(), applied_seq: applied.as_u64() };
+                client.acknowledge_revocations(ack).await?;
+            }
+            // A new key signs only after it was published for a while; a compromised one is refused by its rule at once.
+            if matches!(message.event, Some(Event::Heartbeat(_))) {
+                self.load_keys(channel.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one message of the feed. One from a replica that is behind changes nothing; what is missing or not understood ends the stream.
+    fn take(&self, message: &pb::WatchRevocationsResponse) -> Result<(), Status> {
+        let message = read(message).map_err(|e| Status::data_loss(e.to_string()))?;
+        match self.checker.write().take(message, self.clock.moment()) {
+            Ok(()) => Ok(()),
+            Err(old @ Missed::Old { .. }) => {
+                tracing::debug!(%old, "a message of the feed was not taken");
+                Ok(())
+            }
+            Err(lost) => Err(Status::data_loss(lost.to_string())),
+        }
+    }
+
+    async fn load_keys(&self, channel: Channel) -> Result<(), Status> {
+        let of = Some(pb::get_jwks_request::Of::Issuer(self.settings.issuer.clone()));
+        let answer = KeyServiceClient::new(channel).get_jwks(pb::GetJwksRequest { of }).await?.into_inner();
+        let keys = Jwks::parse(&answer.jwks).map_err(|e| Status::data_loss(e.to_string()))?;
+        self.checker.write().set_keys(keys);
+        Ok(())
+    }
+}

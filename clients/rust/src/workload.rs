@@ -1,0 +1,97 @@
+//! SVIDs from the SPIFFE Workload API: a stream that says again whenever something changes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper_util::rt::TokioIo;
+use mayfly_verify::identity::bundle::Bundle;
+use mayfly_verify::identity::spiffe_id::{TrustDomain, trust_domain_of};
+use mayfly_verify::identity::svid::PeerChain;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tonic::metadata::MetadataValue;
+use tonic::transport::Endpoint;
+use tonic::{Request, Status, Streaming};
+
+use crate::error::Error;
+use crate::limits;
+use crate::own::OwnPair;
+use crate::pb::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+use crate::pb::workload::{X509SvidRequest, X509SvidResponse};
+use crate::svid::{Current, Svid};
+
+/// Reads the first SVID, and follows in the background.
+pub(crate) async fn begin(socket: PathBuf, domain: TrustDomain) -> Result<(Svid, watch::Receiver<u64>), Error> {
+    let no = |what: String| Error::Settings(format!("the SPIFFE Workload API at {}: {what}", socket.display()));
+    let mut stream = follow(&socket).await.map_err(|e| no(e.to_string()))?;
+    let first = match tokio::time::timeout(limits::CONNECT, stream.message()).await {
+        Ok(Ok(Some(message))) => current(&message, &domain).map_err(no)?,
+        Ok(Ok(None)) => return Err(no("the stream ended before an SVID came".to_owned())),
+        Ok(Err(status)) => return Err(no(status.message().to_owned())),
+        Err(_) => return Err(no("no SVID within 10 s: is this workload registered?".to_owned())),
+    };
+    let (held, changes) = Svid::of(first);
+    tokio::spawn(keep(socket, domain, held.clone(), stream));
+    Ok((held, changes))
+}
+
+/// Follows until nobody needs it. A stream that breaks is begun again; what came last stays in use.
+async fn keep(socket: PathBuf, domain: TrustDomain, held: Svid, mut stream: Streaming<X509SvidResponse>) {
+    const AGAIN: Duration = Duration::from_secs(1);
+    while !held.is_forgotten() {
+        match tokio::time::timeout(limits::CONNECT, stream.message()).await {
+            // Nothing new: look whether anybody still needs it.
+            Err(_) => {}
+            Ok(Ok(Some(message))) => match current(&message, &domain) {
+                Ok(current) => held.set(current),
+                Err(problem) => tracing::warn!(problem, "the Workload API sent no SVID to use; the old one stays in use"),
+            },
+            Ok(ended) => {
+                tracing::debug!(?ended, "the stream of the Workload API ended");
+                tokio::time::sleep(AGAIN).await;
+                if let Ok(again) = follow(&socket).await {
+                    stream = again;
+                }
+            }
+        }
+    }
+}
+
+async fn follow(socket: &std::path::Path) -> Result<Streaming<X509SvidResponse>, Status> {
+    let path = socket.to_owned();
+    let connect = move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    };
+    // The name is for the `:authority` header; nobody resolves it.
+    let endpoint = Endpoint::from_static("http://workload.local").connect_timeout(limits::CONNECT);
+    let channel = endpoint.connect_with_connector(tower::service_fn(connect)).await;
+    let channel = channel.map_err(|e| Status::unavailable(format!("no connection: {}", root(&e))))?;
+    let mut ask = Request::new(X509SvidRequest {});
+    // A request that a browser or another proxy was tricked into has no such header (SPIFFE Workload Endpoint, section 4).
+    ask.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
+    SpiffeWorkloadApiClient::new(channel).fetch_x509svid(ask).await.map(tonic::Response::into_inner)
+}
+
+fn root(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |e| e.source()).last().map_or_else(String::new, ToString::to_string)
+}
+
+/// The first SVID is the default one. The server's bundle is that of our own domain, or the federated one of its domain, and no other.
+fn current(message: &X509SvidResponse, domain: &TrustDomain) -> Result<Current, String> {
+    let svid = message.svids.first().ok_or_else(|| "it has no SVID for this workload".to_owned())?;
+    let pair = OwnPair::from_der(&svid.x509_svid, &svid.x509_svid_key).map_err(|e| format!("the SVID {} {e}", svid.spiffe_id))?;
+    let bundle = match trust_domain_of(&svid.spiffe_id) == domain.as_str() {
+        true => Some(&svid.bundle),
+        false => message.federated_bundles.iter().find(|(id, _)| trust_domain_of(id) == domain.as_str()).map(|(_, b)| b),
+    };
+    let bundle = bundle.ok_or_else(|| format!("it has no bundle of the server's trust domain, {}", domain.as_str()))?;
+    let roots = PeerChain::from_der(bundle).ok_or_else(|| "a bundle that cannot be read".to_owned())?;
+    let armour = |der: &[u8]| format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der));
+    let pem: String = roots.certificates().iter().map(|der| armour(der)).collect();
+    let bundle = Bundle::from_pem(domain.clone(), pem.as_bytes()).map_err(|e| format!("the bundle {e}"))?;
+    Ok(Current { pair, bundle: Arc::new(bundle) })
+}

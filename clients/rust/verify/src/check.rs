@@ -1,0 +1,206 @@
+//! What a relying service knows, and its answer to a credential. No IO and no clock: messages of the feed and moments come in as values.
+//!
+//! Signing-key rules are asked first, then signature, issuer, audience, life and possession, then the rules against the token's decision
+//! revision, then what the use needs. Without a whole and fresh feed everything is refused. The same answers in every language:
+//! `tests/vectors/verify/cases.json`.
+
+use crate::limits;
+use crate::revocation::event::{FeedEvent, FeedSnapshot};
+use crate::revocation::follower::{Follower, FollowerRefusal, Heartbeat, Life, Missed, Moment};
+use crate::seq::{Millis, Seq};
+use crate::token::{self, Claims, Expect, Jwks, Possession, TokenDefect};
+
+/// Why a credential is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The token itself.
+    #[error("{0}")]
+    Token(#[from] TokenDefect),
+    /// What the feed says, or that it cannot be known.
+    #[error("{0}")]
+    Rule(#[from] FollowerRefusal),
+    /// It lacks the scope.
+    #[error("it lacks the scope {0}")]
+    Scope(String),
+    /// It was issued for another tool.
+    #[error("it was issued for the tool {0:?}")]
+    Tool(String),
+    /// It was issued for other arguments.
+    #[error("it was issued for other arguments")]
+    Arguments,
+}
+
+impl Refused {
+    /// Its word in the closed list that all languages share.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Refused::Token(defect) => match defect {
+                TokenDefect::TooLong => "too_long",
+                TokenDefect::Malformed(_) => "malformed",
+                TokenDefect::Algorithm(_) => "algorithm",
+                TokenDefect::Typ(_) => "typ",
+                TokenDefect::HeaderParameter(_) => "header_parameter",
+                TokenDefect::KeyRevoked(_) => "key_revoked",
+                TokenDefect::UnknownKey(_) => "unknown_key",
+                TokenDefect::Signature => "signature",
+                TokenDefect::Claims(_) => "claims",
+                TokenDefect::Newer(_) => "newer_version",
+                TokenDefect::Issuer(_) => "issuer",
+                TokenDefect::Audience(_) => "audience",
+                TokenDefect::Expired => "expired",
+                TokenDefect::NotYet => "not_yet",
+                TokenDefect::Life(_) => "life",
+                TokenDefect::Possession => "possession",
+            },
+            Refused::Rule(rule) => match rule {
+                FollowerRefusal::Key(_) => "key_revoked",
+                FollowerRefusal::NotWhole => "not_whole",
+                FollowerRefusal::Stale(_) => "stale",
+                FollowerRefusal::LifeTooLong(_) => "life",
+                FollowerRefusal::NotYet(_) => "not_yet",
+                FollowerRefusal::Expired(_) => "expired",
+                FollowerRefusal::Revoked(_) => "revoked",
+                FollowerRefusal::Held(_) => "held",
+            },
+            Refused::Scope(_) => "scope",
+            Refused::Tool(_) => "tool",
+            Refused::Arguments => "arguments",
+        }
+    }
+}
+
+/// What a use needs besides a good credential.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Need<'a> {
+    /// The scope; empty for none.
+    pub scope: &'a str,
+    /// The tool that calls, where the credential names one; empty where the upstream does not know it.
+    pub tool: &'a str,
+    /// SHA-256 of the arguments of this very call (RFC 8785), where the credential names some. `None` where they are not known here: then
+    /// they are not compared, as the tool is not. Who acts on arguments gives them, or what was approved for one call serves for any.
+    pub arguments: Option<&'a [u8; 32]>,
+    /// SHA-256 of the client certificate of the TLS session, where there is one.
+    pub certificate: Option<&'a [u8; 32]>,
+}
+
+/// A message of the feed, as it is read from the wire.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Message {
+    /// A part of a snapshot.
+    Part {
+        /// What is in it.
+        part: FeedSnapshot,
+        /// No part comes after it.
+        last: bool,
+    },
+    /// A sign that the feed is whole and fresh.
+    Heartbeat(Heartbeat),
+    /// Something happened.
+    Event {
+        /// The seq of the event before it.
+        previous: Seq,
+        /// What happened.
+        event: FeedEvent,
+    },
+}
+
+/// What one relying service knows: the keys, the revocations, and how fresh they are.
+#[derive(Clone, Default)]
+pub struct Checker {
+    issuer: String,
+    audience: String,
+    follower: Follower,
+    keys: Jwks,
+    /// The parts that came of a snapshot that is not whole yet.
+    parts: FeedSnapshot,
+}
+
+impl Checker {
+    /// Knows nothing yet, and refuses everything. `issuer` and `audience` are `iss` and `aud` that it accepts.
+    pub fn new(issuer: &str, audience: &str) -> Checker {
+        Checker { issuer: issuer.to_owned(), audience: audience.to_owned(), ..Checker::default() }
+    }
+
+    /// Everything up to here was applied.
+    pub fn applied(&self) -> Seq {
+        self.follower.applied()
+    }
+
+    /// A stream of the feed begins. Where it may go on; `None`: with a snapshot.
+    pub fn begin_stream(&mut self) -> Option<Seq> {
+        self.parts = FeedSnapshot::default();
+        self.follower.is_whole().then(|| self.follower.applied())
+    }
+
+    /// The feed goes on with a snapshot. One that knows less than was applied is refused: what was seen once is not unseen.
+    pub fn needs_snapshot(&mut self) {
+        self.follower.needs_snapshot();
+    }
+
+    /// It knows the revocations and the keys, and accepts what is good.
+    pub fn is_ready(&self, now: Moment) -> bool {
+        self.follower.is_fresh(now) && self.keys.kids().next().is_some()
+    }
+
+    /// The issuer's keys from now on.
+    pub fn set_keys(&mut self, keys: Jwks) {
+        self.keys = keys;
+    }
+
+    /// Takes a message of the feed.
+    pub fn take(&mut self, message: Message, now: Moment) -> Result<(), Missed> {
+        match message {
+            Message::Part { part, last } => {
+                self.parts.seq = part.seq;
+                self.parts.rules.extend(part.rules);
+                self.parts.holds.extend(part.holds);
+                if last {
+                    self.follower.begin(&std::mem::take(&mut self.parts))?;
+                }
+            }
+            Message::Heartbeat(beat) => self.follower.heartbeat(beat, now)?,
+            Message::Event { previous, event } => self.follower.apply(previous, &event)?,
+        }
+        Ok(())
+    }
+
+    /// Checks a credential for one use.
+    pub fn check(&self, token: &str, need: &Need<'_>, now: Moment) -> Result<Claims, Refused> {
+        let expect = Expect {
+            issuer: &self.issuer,
+            audience: &self.audience,
+            now: self.follower.time(now),
+            max_ttl_ms: limits::CREDENTIAL_TTL_MS,
+            skew_ms: limits::CLOCK_SKEW_MS,
+            possession: need.certificate.map_or(Possession::None, Possession::Certificate),
+        };
+        let (claims, kid) = token::verify(token, &self.keys, &expect, |kid| self.follower.revokes_key(kid))?;
+        self.stands(&claims, &kid, now)?;
+        serves(&claims, need)?;
+        Ok(claims)
+    }
+
+    /// Whether nothing that happened since speaks against a token whose signature and claims were found good.
+    pub fn stands(&self, claims: &Claims, kid: &str, now: Moment) -> Result<(), FollowerRefusal> {
+        let life = Life { issued_at: Millis::from_seconds(claims.iat), expires_at: Millis::from_seconds(claims.exp) };
+        self.follower.check(&claims.facts(kid), life, now)
+    }
+}
+
+/// Whether a good credential is good for this use.
+pub fn serves(claims: &Claims, need: &Need<'_>) -> Result<(), Refused> {
+    if !need.scope.is_empty() && !claims.scopes().any(|s| s == need.scope) {
+        return Err(Refused::Scope(need.scope.to_owned()));
+    }
+    let tool = &*claims.own.tool;
+    if !need.tool.is_empty() && !tool.is_empty() && tool != need.tool {
+        return Err(Refused::Tool(tool.to_owned()));
+    }
+    let named = &claims.own.arguments;
+    // In constant time: whoever sends calls must not learn the digest of the ones that were approved byte by byte.
+    let differ = |digest: &[u8; 32]| aws_lc_rs::constant_time::verify_slices_are_equal(named, digest).is_err();
+    if !named.is_empty() && need.arguments.is_some_and(differ) {
+        return Err(Refused::Arguments);
+    }
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! Who somebody is: SPIFFE IDs, trust bundles, and the one function that turns a chain of certificates into a [`svid::VerifiedSvid`].
+//!
+//! Pure: no files, sockets, clocks or randomness.
+//! - [`spiffe_id`]: names. What is not canonical is refused.
+//! - [`bundle`], [`jwks`], [`anchor`], [`written`]: what a trust domain vouches with. Bundles of different domains are never pooled.
+//! - [`svid`] = [`profile`] (what the certificates say) + [`path`] (who signed them).
+//! - [`jws`] and [`jwk`]: the parts of signed tokens, and keys from outside.
+
+pub mod anchor;
+pub mod bundle;
+pub mod caller;
+mod id_defect;
+pub mod json;
+pub mod jwk;
+pub mod jwks;
+pub mod jws;
+pub mod path;
+pub mod profile;
+pub mod spiffe_id;
+pub mod svid;
+pub mod written;
+
+/// SHA-256, the digest of all identifiers here.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    let mut out = [0; 32];
+    out.copy_from_slice(digest.as_ref());
+    out
+}

@@ -1,0 +1,18 @@
+//! Revoking: what a revocation aims at, the rules that it makes, and one who follows them.
+
+pub mod event;
+pub mod facts;
+pub mod follower;
+pub mod record;
+pub mod rules;
+pub mod sort;
+mod table;
+pub mod target;
+mod written;
+
+pub use event::{FeedEvent, FeedSnapshot};
+pub use facts::{Facts, Probe, SvidFacts};
+pub use follower::{Follower, FollowerRefusal, Heartbeat, Life, Moment};
+pub use rules::{Entry, Hit, Rules};
+pub use sort::{Sort, Sorts};
+pub use target::Target;

@@ -1,0 +1,109 @@
+//! Worlds with their server, clients in them, and an agent of the SPIFFE Workload API.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use mayfly::cli::dev::{Engine, SERVER, Settings, World};
+use mayfly::pb::mayfly::v1 as pb;
+use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
+use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
+use mayfly::server::Running;
+use mayfly_client::{Identity, Mayfly, SpiffeId};
+use tempfile::TempDir;
+use tonic::transport::Channel;
+
+/// Longest wait for anything here.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A world and its server in this process.
+pub struct Up {
+    pub running: Running,
+    pub world: World,
+    _dir: TempDir,
+}
+
+impl Up {
+    pub fn new() -> Up {
+        Up::with(Settings::default())
+    }
+
+    pub fn with(settings: Settings) -> Up {
+        let dir = tempfile::tempdir().unwrap();
+        let world = World::create(&dir.path().join("w"), &Settings { engine: Engine::Memory, ..settings }).unwrap();
+        let running = world.start().unwrap_or_else(|no| panic!("{no}"));
+        Up { running, world, _dir: dir }
+    }
+
+    pub fn server_id() -> SpiffeId {
+        SpiffeId::parse(&World::id(SERVER)).unwrap()
+    }
+
+    pub fn files(&self, name: &str) -> Identity {
+        let paths = self.world.svid(name);
+        Identity::Files { svid: paths.certificate, key: paths.key, bundle: self.world.bundle() }
+    }
+
+    pub fn settings(&self, name: &str) -> mayfly_client::Settings {
+        let address = self.running.addresses().workload.to_string();
+        mayfly_client::Settings::new(&address, Up::server_id(), self.files(name))
+    }
+
+    pub async fn client(&self, name: &str) -> Mayfly {
+        Mayfly::connect(self.settings(name)).await.unwrap()
+    }
+
+    pub async fn channel(&self, name: &str) -> Channel {
+        self.world.channel(name, self.running.addresses().workload).await.unwrap()
+    }
+
+    /// A task of the agent for the echo upstream.
+    pub async fn task(&self) -> String {
+        let terms = pb::TaskTerms {
+            purpose: "test".into(),
+            upstreams: vec![pb::Allowance { upstream: "echo".into(), scopes: vec!["echo:read".into()] }],
+            any_tool: true,
+            ..Default::default()
+        };
+        let ask = pb::OpenTaskRequest { terms: Some(terms), ..Default::default() };
+        let opened = TaskServiceClient::new(self.channel("agent/demo").await).open_task(ask).await.unwrap();
+        opened.into_inner().task.unwrap().task_id
+    }
+
+    /// How many credentials were issued in a task.
+    pub async fn issued_in(&self, task: &str) -> Vec<pb::Credential> {
+        let ask = pb::ListTaskCredentialsRequest { task_id: task.into(), ..Default::default() };
+        let listed = TaskServiceClient::new(self.channel("agent/demo").await).list_task_credentials(ask).await.unwrap();
+        listed.into_inner().credentials
+    }
+
+    pub async fn state_of(&self, task: &str) -> pb::TaskState {
+        let ask = pb::GetTaskRequest { task_id: task.into() };
+        let found = TaskServiceClient::new(self.channel("agent/demo").await).get_task(ask).await.unwrap();
+        found.into_inner().task.unwrap().state()
+    }
+
+    /// Whether the server itself takes a token for good.
+    pub async fn is_active(&self, token: &str) -> bool {
+        let ask = pb::IntrospectRequest { token: token.into() };
+        let answer = TokenServiceClient::new(self.channel("service/echo").await).introspect(ask).await.unwrap();
+        answer.into_inner().active
+    }
+
+    /// The command line, as an operator.
+    pub fn operator(&self, args: &[&str]) -> Output {
+        let config: PathBuf = self.world.write_context("operator/you", self.running.addresses().admin).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_mayfly")).arg("--config").arg(config).args(args).output().unwrap()
+    }
+}
+
+/// Waits until something holds.
+pub async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
+    for _ in 0..PATIENCE.as_millis() / 20 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not within {PATIENCE:?}: {what}");
+}
