@@ -100,6 +100,9 @@ fn begins(fields: &mut Fields<'_>) -> Option<Begins> {
             scope => scopes.push(name(scope)?),
         }
     }
+    if scopes.is_empty() {
+        return None;
+    }
     scopes.sort_unstable();
     scopes.dedup();
     let kind = kind("kind", i32::try_from(fields.number(KIND)?).ok()?).ok()?;
@@ -180,7 +183,7 @@ mod tests {
 
     fn well_formed() -> impl Strategy<Value = pb::ExchangeRequest> {
         let texts = ("[ -~\u{e9}]{1,40}", "[ -~]{0,40}", "[ -~\u{20ac}]{0,170}", "[ -~]{0,128}");
-        let scopes = vec("[a-c:]{1,3}", 0..=8);
+        let scopes = vec("[a-c:]{1,3}", 1..=8);
         let ttl = option::of((0..4_000_000_000i64, 0..1_000_000_000i32));
         (any::<[u8; 16]>(), texts, scopes, 0..4i32, ttl, any::<Option<[u8; 32]>>(), any::<Option<Option<[u8; 32]>>>()).prop_map(
             |(task, (upstream, tool, purpose, request_id), scopes, kind, ttl, arguments, key)| pb::ExchangeRequest {

@@ -361,6 +361,10 @@ impl Wanted {
         if ask.upstream.is_empty() {
             return Err(Refusal::field("upstream", "is missing"));
         }
+        // No scope would be every policy's subset: what is left out must not be more than what is named.
+        if ask.scopes.is_empty() {
+            return Err(Refusal::field("scopes", "is missing: name 1 to 8 scopes of the upstream"));
+        }
         checked("upstream", &ask.upstream, limits::NAME_BYTES)?;
         checked("tool", &ask.tool, limits::NAME_BYTES)?;
         checked("binding", &ask.binding, limits::NAME_BYTES)?;

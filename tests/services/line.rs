@@ -61,11 +61,14 @@ fn each_of_those_that_came_together_has_its_own_answer() {
         asks.insert(20, pb::ExchangeRequest { upstream: String::new(), ..exchange("") });
         asks.insert(40, exchange(""));
         asks.insert(60, pb::ExchangeRequest { upstream: "nowhere".into(), ..in_task(&tasks[0], 900) });
+        // No scope is no subset of what policy permits, in an open task or in one of its own.
+        asks.insert(70, pb::ExchangeRequest { scopes: Vec::new(), ..in_task(&tasks[0], 901) });
+        asks.insert(80, pb::ExchangeRequest { scopes: Vec::new(), ..exchange("") });
         let came = together(&services, &peer, asks.clone()).await;
         let mut ids = BTreeSet::new();
         for (n, (ask, came)) in asks.iter().zip(&came).enumerate() {
             match n {
-                20 => assert_eq!(came.reason, "INVALID_FIELD"),
+                20 | 70 | 80 => assert_eq!(came.reason, "INVALID_FIELD", "{n}"),
                 60 => assert_ne!(came.reason, ""),
                 _ => {
                     let issued = issued(came);
