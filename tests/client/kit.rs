@@ -29,8 +29,15 @@ impl Up {
     }
 
     pub fn with(settings: Settings) -> Up {
+        Up::edited(settings, |echo| echo)
+    }
+
+    /// With another registration of echo.
+    pub fn edited(settings: Settings, change: impl FnOnce(String) -> String) -> Up {
         let dir = tempfile::tempdir().unwrap();
         let world = World::create(&dir.path().join("w"), &Settings { engine: Engine::Memory, ..settings }).unwrap();
+        let echo = world.dir().join("policy/upstreams/echo.toml");
+        std::fs::write(&echo, change(std::fs::read_to_string(&echo).unwrap())).unwrap();
         let running = world.start().unwrap_or_else(|no| panic!("{no}"));
         Up { running, world, _dir: dir }
     }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod kit;
+mod mcp;
 mod protect;
 mod rotate;
 

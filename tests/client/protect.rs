@@ -11,9 +11,9 @@ use tower::{Layer as _, ServiceExt as _};
 
 use super::kit::Up;
 
-const RESOURCE: &str = "https://echo.dev.mayfly.internal/mcp";
+pub const RESOURCE: &str = "https://echo.dev.mayfly.internal/mcp";
 
-async fn following(up: &Up) -> Following {
+pub async fn following(up: &Up) -> Following {
     let settings = Settings {
         follower: "echo-1".into(),
         upstreams: vec!["echo".into()],

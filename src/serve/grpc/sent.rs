@@ -231,6 +231,7 @@ mod tests {
         pb::ExchangeRequest {
             task,
             upstream: "echo".into(),
+            scopes: vec!["echo:read".into()],
             request_id: format!("{n}"),
             authorization_details: details,
             ..pb::ExchangeRequest::default()
