@@ -14,6 +14,7 @@
 //! section 6).
 
 pub mod action;
+mod asked;
 pub mod audits;
 pub mod bound;
 pub mod cache;

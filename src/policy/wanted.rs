@@ -13,6 +13,7 @@ use crate::refusal::Refusal;
 use crate::seq::{CredentialId, Millis, TaskId};
 use crate::upstream::registry::Kind;
 
+use super::asked;
 pub use super::digest::digest_of;
 use super::subject::{Behalf, SentToken};
 
@@ -325,7 +326,7 @@ impl Wanted {
 
     /// The same for who answers by the request's name: refused, that is still there.
     pub fn take(ask: &mut pb::ExchangeRequest) -> Result<Wanted, Refusal> {
-        not_served(ask)?;
+        asked::served(ask)?;
         let task = match &ask.task {
             None => return Err(Refusal::field("task", "is missing: name task_id, or give open_task")),
             Some(pb::exchange_request::Task::TaskId(task)) => TaskChoice::Named(id("task_id", task)?),
@@ -358,13 +359,7 @@ impl Wanted {
         let digest = if ask.request_id.is_empty() { [0; 32] } else { digest_of(ask) };
         // After the digest: another token is another request.
         let behalf = SentToken::take(ask.subject_token.take())?.map(|token| Box::new(Behalf::Sent(token)));
-        if ask.upstream.is_empty() {
-            return Err(Refusal::field("upstream", "is missing"));
-        }
-        // No scope would be every policy's subset: what is left out must not be more than what is named.
-        if ask.scopes.is_empty() {
-            return Err(Refusal::field("scopes", "is missing: name 1 to 8 scopes of the upstream"));
-        }
+        asked::whole(ask)?;
         checked("upstream", &ask.upstream, limits::NAME_BYTES)?;
         checked("tool", &ask.tool, limits::NAME_BYTES)?;
         checked("binding", &ask.binding, limits::NAME_BYTES)?;
@@ -387,18 +382,5 @@ impl Wanted {
             asking: (asking != Asking::default()).then(|| asking.into()),
             behalf,
         })
-    }
-}
-
-/// What this version has fields for but does not do is refused, never passed over.
-fn not_served(ask: &pb::ExchangeRequest) -> Result<(), Refusal> {
-    let asked = [
-        (ask.parent_credential.is_some(), "parent_credential"),
-        (!ask.authorization_details.is_empty(), "authorization_details"),
-        (ask.public_key.is_some(), "public_key"),
-    ];
-    match asked.iter().find(|(set, _)| *set) {
-        Some((_, field)) => Err(Refusal::field(field, "this version does not serve it; leave it out")),
-        None => Ok(()),
     }
 }

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use mayfly_client::{Credential, Mayfly, task_of_meta};
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::wrapper::Parameters;
-use rmcp::model::{CallToolResult, ContentBlock, RequestMetaObject, ServerCapabilities, ServerConfig};
+use rmcp::model::{CallToolResult, ContentBlock, RequestMetaObject};
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, ServerHandler, ServiceExt as _, schemars, tool, tool_handler, tool_router, transport};
 use tokio::net::TcpStream;
@@ -90,12 +90,8 @@ async fn get(credential: &Credential, path: &str) -> Result<(u16, String), Faile
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-#[tool_handler(router = self.tool_router)]
-impl ServerHandler for Echo {
-    fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
-    }
-}
+#[tool_handler(router = self.tool_router, name = "echo", version = "1.0.0")]
+impl ServerHandler for Echo {}
 
 #[tokio::main]
 async fn main() -> Result<(), Failed> {
