@@ -69,6 +69,7 @@ fn issuance(mold: &Arc<Mold>, n: u64) -> Encoded {
     let own = Own {
         credential: id_for(Some(&request.key()), id),
         request: Some(request),
+        trace: &[],
         tool: &format!("tool_{n}"),
         purpose: "measure",
         arguments: None,

@@ -27,6 +27,7 @@ use mayfly::revocation::{FeedEvent, FeedSnapshot, Follower, Target};
 use mayfly::seq::{Millis, Seq};
 use mayfly::serve::wire::target_from_pb;
 use mayfly::sources::config::Config;
+use mayfly::trace::Context;
 use prost::Message;
 
 /// A fuzzed function.
@@ -51,6 +52,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("plain", plain),
     ("feed", feed),
     ("export", export),
+    ("traceparent", traceparent),
 ];
 
 /// What is read as a record is written again bit for bit.
@@ -288,4 +290,13 @@ pub fn feed(data: &[u8]) {
         assert_eq!(follower.applied(), if applied.is_ok() { seq } else { before });
         assert_eq!(follower.is_whole(), whole && previous <= before, "a gap shows until the next snapshot");
     }
+}
+
+/// What is read of a `traceparent` stands in it, and is written as it was read.
+pub fn traceparent(data: &[u8]) {
+    let Some(context) = Context::parse(data) else { return };
+    assert!(context.trace != [0; 16] && context.span != [0; 8]);
+    let written = context.header();
+    assert_eq!(&written.as_bytes()[2..53], &data[2..53], "the ids, as they stand there");
+    assert_eq!(Context::parse(written.as_bytes()), Some(context));
 }

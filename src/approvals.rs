@@ -26,6 +26,7 @@ use crate::revoke::Hits;
 use crate::seq::ApprovalId;
 use crate::store::Expect;
 use crate::tasks::Actor;
+use crate::trace::{self, Traced};
 use crate::upstream::registry::Kind;
 
 /// What somebody decides about an approval.
@@ -127,6 +128,7 @@ impl Authority {
     ) -> Result<(), No> {
         let id = self.ask_approval(view, caller, want).await?;
         let ms = want.asking.as_ref().map_or(0, |asking| asking.wait_ms);
+        trace::note(|| vec![("mayfly.approval.id", id.to_string().into())]);
         if *waited || ms == 0 || !self.decided_within(id, ms).await {
             return Err(waits_for(no, id));
         }
@@ -146,6 +148,8 @@ impl Authority {
                 }
             }
         };
+        let mut part = Traced::part("approval");
+        part.note(|| vec![("mayfly.approval.id", id.to_string().into())]);
         tokio::time::timeout(Duration::from_millis(ms.min(limits::APPROVAL_WAIT_MS)), waiting).await.is_ok()
     }
 

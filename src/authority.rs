@@ -12,7 +12,6 @@ use crate::credential::status::Allocator;
 use crate::feed::{Feed, Followers};
 use crate::heartbeats::Heartbeats;
 use crate::identity::bundle::Bundles;
-use crate::identity::spiffe_id::TrustDomain;
 use crate::intake::Intake;
 use crate::ledger::record::{Aim, Event, Record};
 use crate::ledger::state::{RequestKey, id_for};
@@ -21,6 +20,7 @@ use crate::limits;
 use crate::metrics::Counted;
 use crate::oidc::Issuers;
 use crate::own_domain::OwnDomain;
+use crate::own_svid::OwnSvid;
 use crate::peers::Peers;
 use crate::policy::catalog::Catalog;
 use crate::policy::decide::Decider;
@@ -29,6 +29,7 @@ use crate::refusal::Fault;
 use crate::refusals::Refusals;
 use crate::seq::{CredentialId, Millis, TaskId};
 use crate::system::System;
+use crate::trace::{self, Tracer};
 use crate::upstream::lease::{Elsewhere, Leases, OverLedger};
 use crate::uses::Uses;
 
@@ -67,7 +68,7 @@ pub struct Authority {
     /// One operator is all there is: over the local socket nobody else has to approve.
     pub single_operator: bool,
     /// What the server knows of itself, once it is started.
-    pub own: OnceLock<Own>,
+    pub own: OnceLock<Arc<OwnSvid>>,
     /// What an operator bounds.
     pub bounds: Bounds,
     /// How much is taken in.
@@ -88,6 +89,8 @@ pub struct Authority {
     pub exported: parking_lot::Mutex<Option<Exported>>,
     /// What is counted for metrics.
     pub counted: Counted,
+    /// Which calls are traced.
+    pub tracer: Arc<Tracer>,
     /// Those who tell webhooks, once the server is started.
     pub webhooks: OnceLock<Box<dyn crate::webhook::Tellers>>,
     /// Those who read the ledger in order at once.
@@ -105,14 +108,6 @@ pub struct Exported {
     pub seq: crate::seq::Seq,
     /// Why it does not go on, where it does not.
     pub problem: String,
-}
-
-/// What a server knows of itself.
-pub struct Own {
-    /// The trust domain of its certificate.
-    pub trust_domain: TrustDomain,
-    /// When the certificate that it shows ends.
-    pub certificate_ends: Box<dyn Fn() -> Option<Millis> + Send + Sync>,
 }
 
 /// What an authority is made with besides its ledger.
@@ -139,6 +134,8 @@ pub struct Parts {
     pub bounds: Bounds,
     /// The kinds whose credentials are made at upstreams.
     pub elsewhere: Elsewhere,
+    /// What an operator wants to know of calls.
+    pub traced: trace::Wanted,
 }
 
 /// Bounds of one replica beside those of its ledger ([`Ledger::ceilings`]): at most those of `limits.rs`.
@@ -185,6 +182,7 @@ impl Authority {
         let feed = Feed::new(ledger.durable());
         let began = (parts.system.wall(), parts.system.steady());
         let over = Arc::new(OverLedger::new(ledger.clone(), parts.system.clone()));
+        let tracer = Tracer::new(parts.traced, parts.system.clone());
         let leases = Leases::new(over, parts.elsewhere, parts.system.clone());
         let authority = Arc::new(Authority {
             ledger,
@@ -214,6 +212,7 @@ impl Authority {
             questions: Arc::new(Semaphore::new(limits::HISTORY_QUESTIONS)),
             exported: parking_lot::Mutex::new(None),
             counted: Counted::default(),
+            tracer,
             webhooks: OnceLock::new(),
             readers: Arc::new(Semaphore::new(limits::READERS)),
             changing: Mutex::new(()),

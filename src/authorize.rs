@@ -86,10 +86,12 @@ impl Authority {
             }
             let view = self.ledger.view();
             let compiled = self.catalog.now();
-            let decided = match shown {
+            let mut part = want.traced.span("decide");
+            let decided = part.of(match shown {
                 None => self.decider.authorize(&view, &compiled, caller, want),
                 Some(shown) => self.decider.authorize_held(&view, &compiled, &shown.held, want),
-            };
+            });
+            drop(part);
             let decided = match decided {
                 Err(no) if needs_approval(&no) && shown.is_none() => {
                     self.approved(&view, (caller, want), no, &mut waited).await?;

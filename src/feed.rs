@@ -156,6 +156,8 @@ pub struct Follower {
 /// Everybody who follows. A follower stays on the list for a while after it vanished: until then its silence counts.
 pub struct Followers {
     all: Mutex<BTreeMap<(String, String), Follower>>,
+    /// Whoever followed before this start has come back by then, or refuses everything.
+    known_from: Mutex<Millis>,
     changed: watch::Sender<u64>,
     max_age_ms: u64,
     most: usize,
@@ -170,7 +172,13 @@ pub struct Registered {
 impl Followers {
     /// Nobody follows yet. `max_age_ms`: how long one that vanished stays on the list. `most`: how many it holds.
     pub fn new(max_age_ms: u64, most: usize) -> Followers {
-        Followers { all: Mutex::new(BTreeMap::new()), changed: watch::Sender::new(0), max_age_ms, most }
+        let known_from = Mutex::new(Millis(0));
+        Followers { all: Mutex::new(BTreeMap::new()), known_from, changed: watch::Sender::new(0), max_age_ms, most }
+    }
+
+    /// The server was here before, and nobody wrote down who followed it then.
+    pub fn began_again(&self, now: Millis) {
+        *self.known_from.lock() = now.plus(self.max_age_ms);
     }
 
     /// How long a follower may go without a fresh head before it refuses everything, milliseconds.
@@ -248,18 +256,20 @@ impl Followers {
         all.values().cloned().collect()
     }
 
-    /// Waits until everybody on the list has applied `seq`; answers with those who have not by then.
-    pub async fn wait(&self, seq: Seq, timeout: std::time::Duration, now: impl Fn() -> Millis) -> Vec<Follower> {
+    /// Waits until everybody on the list has applied `seq`; answers with those who have not by then, and whether all are on the list who may
+    /// follow: not for a while after a start.
+    pub async fn wait(&self, seq: Seq, timeout: std::time::Duration, now: impl Fn() -> Millis) -> (Vec<Follower>, bool) {
         let mut changed = self.changed.subscribe();
         let behind = || -> Vec<Follower> { self.list(now()).into_iter().filter(|f| f.applied < seq).collect() };
+        let known = || now() >= *self.known_from.lock();
         let all = async {
-            while !behind().is_empty() {
+            while !behind().is_empty() || !known() {
                 // Also looks again after a while: one that vanished leaves the list by time alone.
                 let _ = tokio::time::timeout(std::time::Duration::from_secs(1), changed.changed()).await;
             }
         };
         let _ = tokio::time::timeout(timeout, all).await;
-        behind()
+        (behind(), known())
     }
 
     fn forget(&self, all: &mut BTreeMap<(String, String), Follower>, now: Millis) {

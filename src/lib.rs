@@ -36,6 +36,7 @@ pub mod narrow;
 pub mod oidc;
 pub mod openings;
 pub mod own_domain;
+pub mod own_svid;
 pub mod peers;
 pub mod people;
 pub mod proof;
@@ -68,5 +69,6 @@ pub mod limits;
 pub mod protobuf;
 pub mod refusal;
 pub mod system;
+pub mod trace;
 
 pub use mayfly_verify::{persistent, seq};

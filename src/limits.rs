@@ -2,23 +2,27 @@
 //!
 //! What an operator may want to change stands in the configuration (`sources::config`), with these as defaults and ceilings. Those of the ledger
 //! and its store stand in `limits/store.rs`, those of other issuers' tokens in `limits/oidc.rs`, those of what is done with what was granted
-//! in `limits/uses.rs`.
+//! in `limits/uses.rs`, those of the agent that gives SVIDs in `limits/workload_api.rs`, those of traces in `limits/trace.rs`.
 
 mod glass;
 mod leases;
 mod oidc;
 mod people;
 mod store;
+mod trace;
 mod uses;
 mod webhook;
+mod workload_api;
 
 pub use glass::*;
 pub use leases::*;
 pub use oidc::*;
 pub use people::*;
 pub use store::*;
+pub use trace::*;
 pub use uses::*;
 pub use webhook::*;
+pub use workload_api::*;
 
 pub use mayfly_verify::limits::*;
 

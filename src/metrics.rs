@@ -88,7 +88,21 @@ pub const METRICS: &[Metric] = &[
     gauge("mayfly_store_free_bytes", "", "Free room on its disk"),
     gauge("mayfly_waiting", "", "Exchanges that were read and wait"),
     gauge("mayfly_certificate_ends_seconds", "", "When the server's own certificate ends, seconds since 1970"),
+    counter("mayfly_certificate_renewals", "", "Other certificates of its own that the server took in use since it started"),
+    gauge(
+        "mayfly_certificate_source_failing",
+        "",
+        "1 while the files or the agent that the server's own certificate comes from give none to use",
+    ),
     counter("mayfly_backups", "", "Backups that were handed over whole since the server started"),
+    counter("mayfly_trace_spans_sent", "", "Spans that the collector took since the server started"),
+    counter(
+        "mayfly_trace_spans_dropped",
+        "why",
+        "Spans that it did not: the queue was full, it was unreachable, or rejected them",
+    ),
+    counter("mayfly_trace_calls_over_rate", "", "Calls that were to be traced beyond traces.per_second"),
+    gauge("mayfly_trace_failing", "", "1 while the collector does not take traces"),
 ];
 
 /// What is counted as the ledger goes on.
@@ -185,6 +199,20 @@ impl Authority {
         Ok(text)
     }
 
+    fn traces_told(&self, name: &str) -> Vec<Row> {
+        let counts = self.tracer.queue().counts();
+        match name {
+            "mayfly_trace_spans_sent" => one(counts.sent.load(Relaxed)),
+            "mayfly_trace_spans_dropped" => {
+                let each = [("full", &counts.full), ("unreachable", &counts.unreachable), ("rejected", &counts.rejected)];
+                each.map(|(why, n)| (Some(why.to_owned()), n.load(Relaxed))).into()
+            }
+            "mayfly_trace_calls_over_rate" => one(counts.over_rate.load(Relaxed)),
+            "mayfly_trace_failing" => one(u64::from(counts.failing.load(Relaxed))),
+            _ => Vec::new(),
+        }
+    }
+
     fn told(&self, name: &str, hooks: &[Standing]) -> Vec<Row> {
         let durable = self.ledger.durable();
         let now = self.system.wall();
@@ -244,10 +272,15 @@ impl Authority {
             }
             "mayfly_waiting" => one(self.intake.load().waiting),
             "mayfly_certificate_ends_seconds" => {
-                let ends = self.own.get().and_then(|own| (own.certificate_ends)());
+                let ends = self.own.get().and_then(|own| own.ends());
                 ends.map_or_else(Vec::new, |ends| one(ends.0.saturating_mul(1_000)))
             }
+            "mayfly_certificate_renewals" => self.own.get().map_or_else(Vec::new, |own| one(own.renewing().renewals)),
+            "mayfly_certificate_source_failing" => {
+                self.own.get().map_or_else(Vec::new, |own| one(u64::from(!own.renewing().problem.is_empty())))
+            }
             "mayfly_backups" => one(self.counted.backups.load(Relaxed)),
+            name if name.starts_with("mayfly_trace_") && self.tracer.tells() => self.traces_told(name),
             _ => Vec::new(),
         }
     }

@@ -52,7 +52,8 @@ impl Authority {
         let Some(token) = want.sent_token() else { return Ok(None) };
         // Whoever is locked out gets no keys fetched for it.
         self.let_in(caller, "issuing")?;
-        let subject = Box::pin(self.subject(caller, token)).await?;
+        let mut part = want.traced.span("subject");
+        let subject = part.of(Box::pin(self.subject(caller, token)).await)?;
         Ok(Some(Wanted { behalf: Some(Box::new(Behalf::Known(subject))), ..want.clone() }))
     }
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 pub use mayfly_verify::clock::Clock;
 use mayfly_verify::clock::RealClock;
@@ -143,6 +143,32 @@ impl Stopwatch {
     /// Microseconds since.
     pub fn us(self) -> u64 {
         self.ns() / 1_000
+    }
+}
+
+/// A moment by the machine's clock, and how long ago it was: for telling others when something was, never for judging.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    ns: u64,
+    watch: Stopwatch,
+}
+
+impl Moment {
+    /// Now.
+    #[allow(clippy::disallowed_methods, reason = "this is the one place where the machine's clock is told")]
+    pub fn now() -> Moment {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Moment { ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX), watch: Stopwatch::start() }
+    }
+
+    /// The moment itself, nanoseconds since 1970.
+    pub fn ns(self) -> u64 {
+        self.ns
+    }
+
+    /// What it is now, nanoseconds since 1970: later by what has passed, whatever was done to the clock.
+    pub fn now_ns(self) -> u64 {
+        self.ns.saturating_add(self.watch.ns())
     }
 }
 

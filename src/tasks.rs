@@ -231,7 +231,7 @@ impl Authority {
         };
         let record = Record::new(Who::Mayfly(cause.to_owned()), Event::TaskClosed(closed));
         if let Err(no) = self.ledger.propose(Lane::Revoke, vec![record]) {
-            tracing::error!(task = %id, "a task that is over ({cause}) could not be closed yet: {no}");
+            tracing::error!(task_id = %id, cause, %no, "a task that is over could not be closed yet");
         }
     }
 }

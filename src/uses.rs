@@ -347,13 +347,13 @@ impl Authority {
             return;
         }
         let owner = self.ledger.peek(|s| s.tasks.get(&of.task).and_then(|t| t.terms.owners.last().map(|o| o.name())));
-        tracing::warn!(task = %of.task, owner = owner.unwrap_or_default(), reason, "the task is held");
+        tracing::warn!(task_id = %of.task, owner = owner.unwrap_or_default(), reason, "the task is held");
         let event = TaskHeld { task: of.task.as_bytes().to_vec(), rank: HoldRank::Policy as i32, reason };
         let record = Record::new(Who::Mayfly("activity exceeds intent".to_owned()), Event::TaskHeld(event));
         // A hold takes away: it goes where revocations go.
         match self.ledger.commit(Lane::Revoke, vec![record]).await {
             Err(No::Refusal(no)) if no.reason == Reason::TaskNotActive => {}
-            Err(no) => tracing::error!(task = %of.task, "a task that exceeds its intent could not be held: {no}"),
+            Err(no) => tracing::error!(task_id = %of.task, %no, "a task that exceeds its intent could not be held"),
             Ok(_) => {}
         }
     }

@@ -1,11 +1,21 @@
 #!/usr/bin/env bash
-# The Rust client as somebody new takes it: a crate of their own, `cargo add --path`, the blocks of its README as they are, in order, against
-# a dev server.
+# The Rust client as somebody new takes it: packaged, in a crate of their own, the blocks of its README as they are, in order, against a dev
+# server.
 #
 #   tests/clients-rust.sh MAYFLY TARGET
 export CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup} CARGO_TARGET_DIR=$2/newcomer
 root=$(cd "$(dirname "$0")/.." && pwd)
 source "$(dirname "$0")/typed.sh"
+
+# As a registry would have them: with nothing that is not in the packages. Always at the same place, so that they are built once.
+packages=$CARGO_TARGET_DIR/packages
+packed() {
+    (cd "$root" && CARGO_TARGET_DIR=$work/packed cargo package --quiet --no-verify --allow-dirty -p mayfly-verify -p mayfly-client) &&
+        rm -rf "$packages" && mkdir -p "$packages" &&
+        for crate in "$work"/packed/package/*.crate; do tar -xzf "$crate" -C "$packages"; done
+}
+check "the crates are packaged" 0 packed
+client=$(echo "$packages"/mayfly-client-*)
 
 mkdir -p "$work/newcomer/src/bin"
 cd "$work/newcomer"
@@ -14,8 +24,9 @@ awk -v dir=src/bin '/^```rust/ { n++; out = dir "/block" n ".rs"; next } /^```/ 
 blocks=$(find src/bin -name '*.rs' | wc -l)
 # The versions that the project was tested with.
 cp "$root/Cargo.lock" .
+printf '[patch.crates-io]\nmayfly-verify = { path = "%s" }\n' "$packages"/mayfly-verify-* >>Cargo.toml
 adds() { # The README's own commands, from the project's root as they are written.
-    awk '/^```sh/ { on = 1; next } /^```/ { on = 0 } on' "$root/clients/rust/README.md" | sed "s#clients/rust#$root/clients/rust#" |
+    awk '/^```sh/ { on = 1; next } /^```/ { on = 0 } on' "$root/clients/rust/README.md" | sed "s#clients/rust#$client#" |
         while read -r line; do $line --quiet; done
 }
 check "what the README says to add" 0 adds

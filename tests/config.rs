@@ -1,5 +1,8 @@
 //! The configuration: what a file may say, and what overrides it.
 
+#[path = "config/agent.rs"]
+mod agent;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +29,8 @@ fn parse(text: &str) -> Result<Config, String> {
 fn what_is_left_out_has_its_default_and_paths_begin_at_the_file() {
     let config = parse(WHOLE).unwrap();
     assert_eq!(config.server.issuer_of("dev"), "https://mayfly.example.org/dev");
-    assert_eq!(config.tls.key, PathBuf::from("/etc/mayfly/svid.key"));
+    assert_eq!(config.tls.unwrap().key, PathBuf::from("/etc/mayfly/svid.key"));
+    assert_eq!(config.workload_api, None);
     assert_eq!(config.store.engine, Engine::Redb("/etc/mayfly/data".into()));
     assert_eq!(config.seal, Seal::KeyFile("/etc/mayfly/seal.key".into()));
     assert_eq!(config.listen.workload.to_string(), "127.0.0.1:7443");
@@ -161,7 +165,7 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         (
             "[store]",
             "[[bundles]]\ntrust_domain = \"td\"\nfiles = \"x\"\n[store]",
-            &[":14:", "did you mean file?", "lacks bundles[1].file"],
+            &[":14:", "unknown key bundles[1].files", "did you mean file?"],
         ),
         (
             "[store]",
@@ -308,7 +312,8 @@ fn the_environment_overrides_the_file() {
     assert_eq!((config.limits.tasks, config.ledger.gather_wait_ms), (7, 0));
     assert_eq!((config.audit_keep, config.admin_uids), (Keep::Size(200 << 30), vec![0, 1000]));
     assert_eq!(config.seal, Seal::Credential("mayfly-seal".into()));
-    let bundles: Vec<_> = config.bundles.iter().map(|b| (b.trust_domain.as_str(), b.file.to_str().unwrap())).collect();
+    let bundles: Vec<_> =
+        config.bundles.iter().map(|b| (b.trust_domain.as_str(), b.file.as_ref().unwrap().to_str().unwrap())).collect();
     assert_eq!(bundles, [("a.example", "/run/a.pem"), ("b.example", "/etc/mayfly/b.json")]);
 }
 
@@ -319,7 +324,8 @@ fn a_wrong_variable_is_named_by_its_name() {
         ("MAYFLY_LIMITS_TASKS", "many", &["MAYFLY_LIMITS_TASKS: limits.tasks is a text", "from 1 to"]),
         ("MAYFLY_LIMITS_TASKS", "99999999999999999999", &["MAYFLY_LIMITS_TASKS: ", "from 1 to"]),
         ("MAYFLY_LIMITS_CREDENTIAL_TTL", "1", &["MAYFLY_LIMITS_CREDENTIAL_TTL: ", "1h30m"]),
-        ("MAYFLY_BUNDLES", "x", &["MAYFLY_BUNDLES: has \"x\"", "domain=file"]),
+        ("MAYFLY_BUNDLES", "x=", &["MAYFLY_BUNDLES: has \"x=\"", "domain=file", "a domain alone"]),
+        ("MAYFLY_BUNDLES", "x", &["the bundle of x has no file", "no workload_api.socket"]),
         ("MAYFLY_STORE_ENGINE", "sled\"\n[x]\ny=\"", &["MAYFLY_STORE_ENGINE: store.engine has control characters"]),
     ] {
         let said = parse_with(WHOLE, &[(name, value)]).expect_err(name);

@@ -322,6 +322,13 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
         "export" => {
             ["export.jsonl", "checkpoint.txt", "keys.json"].map(|name| sample(&format!("tests/vectors/audit/{name}"))).into()
         }
+        "traceparent" => [
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+            "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-the-future-will-be-like",
+        ]
+        .map(text)
+        .to_vec(),
         "target" => {
             let all = samples::all();
             let revoked = all.iter().find(|(name, _)| name == "30-revoked").unwrap().1.event.clone();
@@ -374,4 +381,4 @@ macro_rules! run {
     };
 }
 
-run!(record commit fold spiffe_id bundle chain token jwt_svid oidc arguments target config policy_tests exchange plain feed export);
+run!(record commit fold spiffe_id bundle chain token jwt_svid oidc arguments target config policy_tests exchange plain feed export traceparent);

@@ -5,18 +5,7 @@
 #   tests/governance.sh MAYFLY
 source "$(dirname "$0")/typed.sh"
 
-# as NAME CONTEXT COMMAND...: the command as that workload or person.
-as() {
-    local name=$1 context=$2
-    shift 2
-    "$mayfly" --config "$world/$context.toml" --svid "$world/svid/$name/svid.pem" --key "$world/svid/$name/key.pem" "$@"
-}
-you() { as operator/you operator-you "$@"; }
-colleague() { as operator/colleague operator-you "$@"; }
-agent() { as agent/demo agent-demo "$@"; }
 server() { as mcp/echo agent-demo "$@"; }
-# The approval that the command before was told of.
-approval() { grep -oE "appr_[A-Za-z0-9_-]+" "$work/err" | head -1 || true; }
 
 auditor() { as operator/auditor operator-you "$@"; }
 

@@ -31,6 +31,24 @@ check "a credential in it, to a pipe" 0 agent get echo --task "$task" --scope ec
 cp "$work/out" "$work/token"
 verdict "stdout has the token and nothing else" "$([ "$(wc -l <"$work/token")" -le 1 ] && grep -qE '^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$' "$work/token" && echo yes || echo no)"
 silent "stderr does not have it" err "$(cat "$work/token")"
+# On a real terminal, which script(1) makes one of.
+typed() { script -qec "$(printf '%q ' "$mayfly" --config "$world/agent-demo.toml" get echo --task "$task" --scope echo:read "$@")" /dev/null; }
+check "a terminal gets no credential" 2 typed
+says "and is told where one may go" out "--to FILE"
+silent "and shows none" out "eyJ"
+check "unless it is told to" 0 typed --force-terminal
+says "then it does" out "eyJ"
+check "a terminal beside a file is none" 0 typed --to "$work/typed"
+silent "and shows none" out "eyJ"
+elsewhere() { env MAYFLY_ADDRESS=127.0.0.1:1 MAYFLY_SVID=/nowhere MAYFLY_SERVER_ID=spiffe://other/one "$@"; }
+check "the file that a flag names counts before the environment" 0 elsewhere "$mayfly" --config "$world/agent-demo.toml" whoami
+check "also after the command" 0 elsewhere "$mayfly" whoami --config "$world/agent-demo.toml"
+check "another flag before that" 8 "$mayfly" --config "$world/agent-demo.toml" whoami --address 127.0.0.1:1
+check "the environment before a file that it names itself" 8 env MAYFLY_CONFIG="$world/agent-demo.toml" MAYFLY_ADDRESS=127.0.0.1:1 "$mayfly" whoami
+port=$(grep '^address' "$world/agent-demo.toml" | grep -oE '[0-9]+"$' | tr -d '"')
+grep -v '^address' "$world/agent-demo.toml" >"$world/no-address.toml"
+check "and where the file is silent it is asked, with a host and a port as clients have it" 0 \
+    env MAYFLY_ADDRESS="localhost:$port" "$mayfly" --config "$world/no-address.toml" whoami
 check "a scope that the task lacks is refused" 5 agent get echo --task "$task" --scope echo:write
 check "an upstream that is not there" 3 agent get nowhere --purpose smoke
 check "credentials are listed" 0 me credential list -o json

@@ -35,6 +35,7 @@ suite! {
     an_empty_store_has_nothing
     commits_are_read_as_they_were_appended
     only_the_next_place_is_taken
+    many_are_appended_as_if_one_by_one
     a_read_stops_at_its_bytes_but_gives_one
     a_commit_is_bounded
     follow_waits_for_what_is_appended
@@ -66,6 +67,26 @@ fn fill(store: &impl Store, upto: u64, len: usize) {
 
 fn places(entries: &[Entry]) -> Vec<u64> {
     entries.iter().map(|e| e.at).collect()
+}
+
+fn many_are_appended_as_if_one_by_one<E: Engine>() {
+    let e = E::make(10);
+    let s = e.store();
+    s.append_all(1, &[]).unwrap();
+    assert_eq!(s.head().unwrap(), 0);
+    let made: Vec<Vec<u8>> = (1..=70).map(|at| commit(at, 300)).collect();
+    let all: Vec<&[u8]> = made.iter().map(Vec::as_slice).collect();
+    s.append_all(1, &all[..40]).unwrap();
+    assert!(matches!(s.append_all(40, &all[39..]), Err(StoreError::NotNext { asked: 40, next: 41 })));
+    s.append_all(41, &all[40..]).unwrap();
+    s.append(71, &commit(71, 300)).unwrap();
+    let large = vec![0; limits::COMMIT_BYTES + 1];
+    assert!(matches!(s.append_all(72, &[&large]), Err(StoreError::TooLarge { .. })));
+    let Some(e) = e.again() else { return };
+    let read = e.store().read(1, usize::MAX).unwrap();
+    assert_eq!(places(&read), (1..=71).collect::<Vec<u64>>());
+    assert!(read.iter().zip(&made).all(|(entry, bytes)| entry.bytes == *bytes));
+    assert_eq!((e.store().oldest().unwrap(), e.store().head().unwrap()), (1, 71));
 }
 
 fn an_empty_store_has_nothing<E: Engine>() {

@@ -11,15 +11,6 @@ source "$(dirname "$0")/typed.sh"
 node=$(cd "$(dirname "$0")/interop/node" && pwd)
 domain=spiffe://dev.mayfly.internal
 
-# as NAME CONTEXT COMMAND...: the command as that workload or operator.
-as() {
-    local name=$1 context=$2
-    shift 2
-    "$mayfly" --config "$world/$context.toml" --svid "$world/svid/$name/svid.pem" --key "$world/svid/$name/key.pem" "$@"
-}
-you() { as operator/you operator-you "$@"; }
-colleague() { as operator/colleague operator-you "$@"; }
-agent() { as agent/demo agent-demo "$@"; }
 # The same program, run for the team in dev and for the team in prod.
 dev_server() { as mcp/echo agent-demo "$@"; }
 prod_server() { as mcp/github agent-demo "$@"; }
@@ -31,8 +22,6 @@ person() {
     shift
     "$mayfly" --config "$world/$name.toml" "$@"
 }
-# The approval that the command before was told of.
-approval() { grep -oE "appr_[A-Za-z0-9_-]+" "$work/err" | head -1 || true; }
 
 # sign_in NAME LOGIN [WORDS...]: the real login; the browser is a script that fills in the provider's form.
 sign_in() {

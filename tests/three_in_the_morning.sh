@@ -23,7 +23,8 @@ systemctl() {
             ;;
         start)
             ! running || return 0
-            "$binary" server run --config "$CONFIG" --log text >>"$work/log" 2>&1 &
+            # Short, since a server that was here before has `--wait` wait for so long.
+            MAYFLY_FEED_MAX_AGE=5s "$binary" server run --config "$CONFIG" --log text >>"$work/log" 2>&1 &
             echo $! >"$work/pid"
             for _ in $(seq 150); do
                 "$binary" server healthcheck --config "$CONFIG" >/dev/null 2>&1 && return

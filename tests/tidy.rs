@@ -7,6 +7,8 @@ use std::process::Command;
 mod docs;
 #[path = "tidy/imports.rs"]
 mod imports;
+#[path = "tidy/logs.rs"]
+mod logs;
 #[path = "tidy/source.rs"]
 mod source;
 

@@ -46,6 +46,18 @@ up() {
     return 1
 }
 
+# as NAME CONTEXT COMMAND...: the command as that workload or operator of the world.
+as() {
+    local name=$1 context=$2
+    shift 2
+    "$mayfly" --config "$world/$context.toml" --svid "$world/svid/$name/svid.pem" --key "$world/svid/$name/key.pem" "$@"
+}
+you() { as operator/you operator-you "$@"; }
+colleague() { as operator/colleague operator-you "$@"; }
+agent() { as agent/demo agent-demo "$@"; }
+# The approval that the command before was told of.
+approval() { grep -oE "appr_[A-Za-z0-9_-]+" "$work/err" | head -1 || true; }
+
 # ended NAME: the counts, and whether all passed.
 ended() {
     printf '%s: %d passed, %d failed\n' "$1" "$passed" "$failed"

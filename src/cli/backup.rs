@@ -202,12 +202,10 @@ fn tell(args: &RestoreArgs, recovered: &Recovered, begun: &Begun, out: Out) {
         out.say("  mayfly lock list; mayfly lock lift SEQ --reason TEXT");
     }
     // What another user restored, the server's own cannot open.
-    let mine = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.uid() == rustix::process::geteuid().as_raw());
-    if Path::new(&begun.data).parent().is_some_and(|above| !mine(above)) {
-        out.say(format_args!(
-            "it is ours now; where the server is another user: chown -R USER {}",
-            typed(Path::new(&begun.data))
-        ));
+    let data = Path::new(&begun.data);
+    let owner = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.uid());
+    if data.parent().is_some_and(|above| owner(above) != owner(data)) {
+        out.say(format_args!("it is ours now; where the server is another user: chown -R USER {}", typed(data)));
     }
     out.say(format_args!("next: mayfly server run --config {}", typed(&args.config)));
 }

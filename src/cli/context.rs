@@ -1,8 +1,10 @@
-//! Where the server is and who we are to it: flags, then the environment, then a small file that `mayfly dev up` writes.
+//! Where the server is and who we are to it: flags, then the file that a flag names, then the environment, then the file that is there by
+//! default or that the environment names. `mayfly dev up` writes one. What is typed counts before what only lies around.
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args};
 use serde::{Deserialize, Serialize};
 
 use super::error::CliError;
@@ -32,12 +34,43 @@ pub struct IdentityArgs {
 #[derive(Args, Clone, Default, Debug)]
 #[command(next_help_heading = "Everywhere")]
 pub struct AddressArgs {
-    /// The server: https://HOST:PORT with mTLS, or unix:/PATH
+    /// The server: HOST:PORT, by mTLS, or unix:/PATH
     #[arg(long, global = true, value_name = "ADDRESS", env = "MAYFLY_ADDRESS", hide_env_values = true)]
     pub address: Option<String>,
     /// The file with the same settings [default: ~/.config/mayfly/config.toml]
     #[arg(long, global = true, value_name = "FILE", env = "MAYFLY_CONFIG", hide_env_values = true)]
     pub config: Option<PathBuf>,
+    /// What the environment says, where the file is named by a flag and so counts before it.
+    #[arg(skip)]
+    pub beneath: ContextFile,
+}
+
+/// A command line, with what of it came from the environment put beneath a file that was named on it.
+pub fn in_order(matches: &ArgMatches, identity: &mut IdentityArgs, at: &mut AddressArgs) {
+    let all: Vec<&ArgMatches> = std::iter::successors(Some(matches), |m| m.subcommand().map(|(_, below)| below)).collect();
+    let from = |m: &&ArgMatches, name: &str, source: ValueSource| {
+        m.try_contains_id(name).unwrap_or(false) && m.value_source(name) == Some(source)
+    };
+    if !all.iter().any(|m| from(m, "config", ValueSource::CommandLine)) {
+        return;
+    }
+    let root = |name: &str| from(&matches, name, ValueSource::EnvVariable);
+    // A flag after the command counts before the variable, which the levels above it have.
+    let everywhere = |name: &str| {
+        let any = |source| all.iter().any(|m| from(m, name, source));
+        any(ValueSource::EnvVariable) && !any(ValueSource::CommandLine)
+    };
+    let public = all.iter().find(|m| from(m, "public", ValueSource::EnvVariable));
+    let public_ca = all.iter().find(|m| from(m, "public_ca", ValueSource::EnvVariable));
+    at.beneath = ContextFile {
+        address: if everywhere("address") { at.address.take() } else { None },
+        svid: if root("svid") { identity.svid.take() } else { None },
+        key: if root("key") { identity.key.take() } else { None },
+        bundle: if root("bundle") { identity.bundle.take() } else { None },
+        server_id: if root("server_id") { identity.server_id.take() } else { None },
+        public: public.and_then(|m| m.get_one::<String>("public").cloned()),
+        public_ca: public_ca.and_then(|m| m.get_one::<PathBuf>("public_ca").cloned()),
+    };
 }
 
 /// The file: the same keys as the flags. A key that is not known is refused.
@@ -81,6 +114,8 @@ pub struct Settings {
     pub bundle: Option<PathBuf>,
     /// Who the server has to be.
     pub server_id: Option<SpiffeId>,
+    /// What the environment says of the public listener and its roots counts after the file's, which has been put into `public`.
+    pub beneath: (bool, bool),
 }
 
 impl Settings {
@@ -91,7 +126,8 @@ impl Settings {
         let server_id = id.map(|id| id.parse().map_err(|e| CliError::Usage(format!("--server-id {id:?}: {e}")))).transpose()?;
         let bundle = identity.bundle.clone().or(file.bundle);
         let address = at.address.clone().or(file.address);
-        Ok(Settings { file: path, address, public: file.public, public_ca: file.public_ca, bundle, server_id })
+        let beneath = (at.beneath.public.is_some(), at.beneath.public_ca.is_some());
+        Ok(Settings { file: path, address, public: file.public, public_ca: file.public_ca, bundle, server_id, beneath })
     }
 }
 
@@ -177,7 +213,7 @@ impl ContextFile {
     /// The file that is named, or the default one where it is there.
     fn chosen(at: &AddressArgs) -> Result<(Option<PathBuf>, ContextFile), CliError> {
         match at.config.clone().or_else(|| default_path().filter(|path| path.exists())) {
-            Some(path) => ContextFile::load(&path).map(|file| (Some(path), file)),
+            Some(path) => ContextFile::load(&path).map(|file| (Some(path), file.over(&at.beneath))),
             None => Ok((None, ContextFile::default())),
         }
     }
@@ -192,6 +228,20 @@ impl ContextFile {
                 Err(CliError::Usage(format!("the login ended at {end}: sign in again with `mayfly login`")))
             }
             false => Ok(self),
+        }
+    }
+
+    /// With what it leaves out.
+    fn over(self, beneath: &ContextFile) -> ContextFile {
+        let below = beneath.clone();
+        ContextFile {
+            address: self.address.or(below.address),
+            svid: self.svid.or(below.svid),
+            key: self.key.or(below.key),
+            bundle: self.bundle.or(below.bundle),
+            server_id: self.server_id.or(below.server_id),
+            public: self.public.or(below.public),
+            public_ca: self.public_ca.or(below.public_ca),
         }
     }
 
@@ -215,8 +265,9 @@ pub fn default_path() -> Option<PathBuf> {
 }
 
 fn host_and_port(address: &str) -> Result<(String, u16), CliError> {
-    let wrong = || CliError::Usage(format!("address {address:?}: expected https://HOST:PORT or unix:/PATH"));
-    let rest = address.strip_prefix("https://").ok_or_else(wrong)?;
+    let wrong = || CliError::Usage(format!("address {address:?}: expected HOST:PORT, https://HOST:PORT or unix:/PATH"));
+    // As the clients of other languages have it: there is no other way than mTLS to a port.
+    let rest = address.strip_prefix("https://").unwrap_or(address);
     let (host, port) = rest.strip_suffix('/').unwrap_or(rest).rsplit_once(':').ok_or_else(wrong)?;
     let host = match host.strip_prefix('[') {
         Some(inside) => inside.strip_suffix(']').filter(|h| h.parse::<std::net::Ipv6Addr>().is_ok()).ok_or_else(wrong)?,
@@ -282,12 +333,16 @@ mod tests {
             "https://u@h:1",
             "https://[h]:1",
             "https://:1",
-            "h:1",
+            "h",
+            "://h:1",
+            "h:1/x",
             "https://h:1/x",
         ] {
-            assert!(says(Some(wrong), &file).contains("expected https://HOST:PORT"), "{wrong}");
+            assert!(says(Some(wrong), &file).contains("expected HOST:PORT"), "{wrong}");
         }
         assert!(says(Some("unix:relative"), &file).contains("whole path"));
         assert_eq!(host_and_port("https://[::1]:9000").unwrap(), ("::1".to_owned(), 9000));
+        assert_eq!(host_and_port("[::1]:9000").unwrap(), ("::1".to_owned(), 9000));
+        assert_eq!(host_and_port("mayfly.example.org:7443").unwrap(), ("mayfly.example.org".to_owned(), 7443));
     }
 }

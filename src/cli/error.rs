@@ -20,6 +20,8 @@ pub enum CliError {
     Usage(String),
     /// Something here: a file, stdout, an answer that makes no sense.
     Local(String),
+    /// The same with another code: it may be another matter the next time, or is not ours to mend.
+    LocalAs(String, Exit),
     /// There is no way to the server.
     Unreachable {
         /// Where it was looked for.
@@ -169,6 +171,7 @@ impl CliError {
         match self {
             CliError::Usage(_) => Exit::Usage,
             CliError::Local(_) => Exit::Error,
+            CliError::LocalAs(_, exit) => *exit,
             CliError::Unreachable { .. } | CliError::Late(_) | CliError::Ended => Exit::TryAgain,
             CliError::Handshake { .. } => Exit::NotAuthenticated,
             CliError::Server(said) => said.exit(),
@@ -180,7 +183,7 @@ impl CliError {
     fn kind(&self) -> &'static str {
         match self {
             CliError::Usage(_) => "usage",
-            CliError::Local(_) => "local",
+            CliError::Local(_) | CliError::LocalAs(..) => "local",
             CliError::Unreachable { .. } => "unreachable",
             CliError::Handshake { .. } => "handshake",
             CliError::Late(_) => "late",
@@ -196,7 +199,7 @@ impl CliError {
 
     fn message(&self) -> String {
         match self {
-            CliError::Usage(text) | CliError::Local(text) | CliError::Partly(text) => text.clone(),
+            CliError::Usage(text) | CliError::Local(text) | CliError::LocalAs(text, _) | CliError::Partly(text) => text.clone(),
             CliError::Unreachable { address, what } => {
                 format!("no server at {address}: {what}; check --address, and that the server runs")
             }

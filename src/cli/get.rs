@@ -8,6 +8,7 @@ use clap::Args;
 use zeroize::Zeroizing;
 
 use super::args::{self, wire_duration, wire_word};
+use super::ci::mask::Masker;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Format;
@@ -77,6 +78,9 @@ pub struct GetArgs {
     /// Write it to stdout even where that is a terminal
     #[arg(long)]
     force_terminal: bool,
+    /// In a job of GitHub Actions or Buildkite: have it masked in the job's log first, each line of each secret part
+    #[arg(long)]
+    mask: bool,
 }
 
 /// What a tool is called with.
@@ -94,6 +98,7 @@ pub struct ToolArguments {
 pub async fn run(args: GetArgs, run: &Run) -> Result<Exit, CliError> {
     let form = Form::of(run.out.format(), args.header)?;
     let sink = Sink::decide(args.to.clone(), std::io::stdout().is_terminal(), args.force_terminal)?;
+    let masker = args.mask.then(|| Masker::here(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))).transpose()?;
     let arguments = args.arguments.on_the_wire()?;
     let parent_credential = args.parent_credential.as_deref().map(token::parent_credential).transpose()?;
     let subject_token = args.subject.token()?;
@@ -109,7 +114,11 @@ pub async fn run(args: GetArgs, run: &Run) -> Result<Exit, CliError> {
     };
     let answer = server.waiting(wait).call(request, |c, q| async move { TokenServiceClient::new(c).exchange(q).await }).await?;
     let issued = Issued::of(answer.issued.ok_or_else(|| CliError::ours("the server answered without a credential"))?)?;
-    let written = form.write(&issued).and_then(|text| sink.write(text.as_bytes(), &run.system));
+    let masked = match masker {
+        Some(masker) => masker.hide(&issued.answer.secrets()).await,
+        None => Ok(()),
+    };
+    let written = masked.and_then(|()| form.write(&issued)).and_then(|text| sink.write(text.as_bytes(), &run.system));
     if let Err(error) = written {
         // What nobody received is not left alive.
         match credential::release(&server, &issued.credential_id).await {

@@ -63,7 +63,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use context::{AddressArgs, IdentityArgs, Settings, Target};
 use error::CliError;
@@ -247,7 +247,7 @@ impl Run {
 /// The whole program: parses, runs, tells, and says how it ended.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = words.into_iter().collect();
-    let cli = match Cli::try_parse_from(&words) {
+    let cli = match parsed(&words) {
         Ok(cli) => cli,
         Err(error) => return not_parsed(&error, &words),
     };
@@ -265,6 +265,13 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             error.exit().into()
         }
     }
+}
+
+fn parsed(words: &[OsString]) -> Result<Cli, clap::Error> {
+    let matches = Cli::command().try_get_matches_from(words)?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut Cli::command()))?;
+    context::in_order(&matches, &mut cli.identity, &mut cli.common.address);
+    Ok(cli)
 }
 
 async fn dispatch(command: Command, run: &Run) -> Result<Exit, CliError> {
@@ -359,8 +366,6 @@ fn trace(verbose: u8) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

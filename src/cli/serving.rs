@@ -45,7 +45,7 @@ pub struct RunArgs {
     /// The server's configuration, TOML
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// The form of log lines [default: text on a terminal, else json]
+    /// The form of log lines [default: log.format of the configuration; without it text on a terminal, else json]
     #[arg(long, value_enum, value_name = "FORM")]
     log: Option<telemetry::Format>,
     /// Write the addresses here as JSON once the server answers
@@ -87,19 +87,21 @@ pub fn run(command: ServerCommand, out: Out) -> Result<Exit, CliError> {
 impl From<StartProblem> for CliError {
     fn from(problem: StartProblem) -> CliError {
         let told = format!("the server does not start\n{problem}");
-        if problem.exit_code() == 2 { CliError::Usage(told) } else { CliError::Local(told) }
+        match problem.exit_code() {
+            2 => CliError::Usage(told),
+            4 => CliError::LocalAs(told, Exit::NotAuthenticated),
+            8 => CliError::LocalAs(told, Exit::TryAgain),
+            _ => CliError::Local(told),
+        }
     }
 }
 
 fn here(command: ServerCommand, out: Out) -> Result<Exit, CliError> {
     match command {
-        ServerCommand::Run(args) => {
-            telemetry::init(args.log);
-            match run::run(&args.config, args.ready_file.as_deref(), |_| {}) {
-                Ok(()) => Ok(Exit::Ok),
-                Err(problem) => Err(problem.into()),
-            }
-        }
+        ServerCommand::Run(args) => match run::run(&args.config, args.log, args.ready_file.as_deref(), |_| {}) {
+            Ok(()) => Ok(Exit::Ok),
+            Err(problem) => Err(problem.into()),
+        },
         ServerCommand::Validate(args) => {
             let report = validate::look(&args.config, environment(), System::real().wall());
             match out.format() {

@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use mayfly_client::agent::{Endpoint, x509_svids};
+use mayfly_client::pb::workload::X509SvidResponse;
 use serde::Serialize;
-use tonic::codec::Streaming;
-use tonic::transport::Channel;
-use tonic::{Request, Status};
-use tonic_prost::ProstCodec;
+use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
 use super::Run;
@@ -21,7 +20,6 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::Noun;
 use crate::identity::spiffe_id::SpiffeId;
-use crate::serve::client;
 use crate::sources::svid_files::OwnPair;
 
 /// Between two tries, where the agent is away.
@@ -33,8 +31,8 @@ pub struct FetchArgs {
     /// The folder for svid.pem, key.pem and bundle.pem; each is replaced as a whole, and readable by its owner alone
     #[arg(long, value_name = "FOLDER")]
     to: PathBuf,
-    /// The agent's socket
-    #[arg(long, value_name = "unix:/PATH", env = "SPIFFE_ENDPOINT_SOCKET", hide_env_values = true)]
+    /// The agent's socket: unix:/PATH, or tcp:ADDRESS:PORT
+    #[arg(long, value_name = "ENDPOINT", env = "SPIFFE_ENDPOINT_SOCKET", hide_env_values = true)]
     socket: String,
     /// The SPIFFE ID, where the agent has several for us [default: its first]
     #[arg(long, value_name = "SPIFFE_ID")]
@@ -42,45 +40,6 @@ pub struct FetchArgs {
     /// Go on, and write them again each time they rotate; tries again for as long as the agent is away
     #[arg(long)]
     watch: bool,
-}
-
-/// `X509SVIDRequest` of the SPIFFE Workload API.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub struct X509SvidRequest {}
-
-/// `X509SVIDResponse`.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub struct X509SvidResponse {
-    /// The first is the default.
-    #[prost(message, repeated, tag = "1")]
-    pub svids: Vec<X509Svid>,
-}
-
-/// `X509SVID`. It cannot be printed.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-#[prost(skip_debug)]
-pub struct X509Svid {
-    /// Whose it is.
-    #[prost(string, tag = "1")]
-    pub spiffe_id: String,
-    /// The chain, leaf first, DER after DER.
-    #[prost(bytes = "vec", tag = "2")]
-    pub x509_svid: Vec<u8>,
-    /// Its key, PKCS #8.
-    #[prost(bytes = "vec", tag = "3")]
-    pub x509_svid_key: Vec<u8>,
-    /// The bundle of its trust domain, DER after DER.
-    #[prost(bytes = "vec", tag = "4")]
-    pub bundle: Vec<u8>,
-    /// What the agent says about it.
-    #[prost(string, tag = "5")]
-    pub hint: String,
-}
-
-impl std::fmt::Debug for X509Svid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("X509Svid").field("spiffe_id", &self.spiffe_id).finish_non_exhaustive()
-    }
 }
 
 /// Where they are now.
@@ -100,9 +59,9 @@ impl Noun for Written {
 
 /// Runs it.
 pub async fn run(args: FetchArgs, run: &Run) -> Result<Exit, CliError> {
-    let socket = path_of(&args.socket)?;
+    let agent = Endpoint::parse(&args.socket).map_err(|wrong| CliError::Usage(format!("--socket: {wrong}")))?;
     loop {
-        let ended = follow(&socket, &args, run).await;
+        let ended = follow(&agent, &args, run).await;
         match ended {
             Ok(()) if !args.watch => return Ok(Exit::Ok),
             Ok(()) => {}
@@ -114,20 +73,13 @@ pub async fn run(args: FetchArgs, run: &Run) -> Result<Exit, CliError> {
     }
 }
 
-/// `unix:/PATH` and `unix:///PATH`, as the SPIFFE Workload Endpoint says it.
-fn path_of(socket: &str) -> Result<PathBuf, CliError> {
-    let path =
-        socket.strip_prefix("unix:").map(|rest| rest.strip_prefix("//").unwrap_or(rest)).filter(|path| path.starts_with('/'));
-    path.map(PathBuf::from).ok_or_else(|| CliError::Usage(format!("--socket {socket:?}: expected unix:/PATH")))
-}
-
 /// Writes what comes, until the stream ends; once, where nobody wants more.
-async fn follow(socket: &Path, args: &FetchArgs, run: &Run) -> Result<(), CliError> {
-    let said = |status: Status| CliError::Local(format!("the agent at {}: {}", socket.display(), status.message()));
-    let unreachable =
-        |e: tonic::transport::Error| CliError::Unreachable { address: format!("unix:{}", socket.display()), what: e.to_string() };
-    let channel = client::unix(socket).await.map_err(unreachable)?;
-    let mut stream = fetch(channel).await.map_err(said)?;
+async fn follow(agent: &Endpoint, args: &FetchArgs, run: &Run) -> Result<(), CliError> {
+    let said = |status: Status| {
+        let told = format!("the agent at {agent}: {}", status.message());
+        if status.code() == Code::Unavailable { CliError::LocalAs(told, Exit::TryAgain) } else { CliError::Local(told) }
+    };
+    let mut stream = x509_svids(agent).await.map_err(said)?;
     while let Some(answer) = stream.message().await.map_err(said)? {
         let written = write(answer, args)?;
         run.out.one(&written)?;
@@ -138,22 +90,11 @@ async fn follow(socket: &Path, args: &FetchArgs, run: &Run) -> Result<(), CliErr
     Ok(())
 }
 
-async fn fetch(channel: Channel) -> Result<Streaming<X509SvidResponse>, Status> {
-    let mut client = tonic::client::Grpc::new(channel);
-    client.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
-    let mut request = Request::new(X509SvidRequest {});
-    // The Workload Endpoint's sign that this is no request that somebody was tricked into.
-    request.metadata_mut().insert("workload.spiffe.io", tonic::metadata::MetadataValue::from_static("true"));
-    let path = http::uri::PathAndQuery::from_static("/SpiffeWorkloadAPI/FetchX509SVID");
-    let codec = ProstCodec::<X509SvidRequest, X509SvidResponse>::default();
-    Ok(client.server_streaming(request, path, codec).await?.into_inner())
-}
-
 fn write(answer: X509SvidResponse, args: &FetchArgs) -> Result<Written, CliError> {
     let mut found = answer.svids.into_iter().filter(|svid| args.id.as_ref().is_none_or(|id| *id == svid.spiffe_id));
     let svid =
         found.next().ok_or_else(|| CliError::Local("the agent has no such SVID for us: look at its entries".to_owned()))?;
-    let key_der = Zeroizing::new(svid.x509_svid_key);
+    let key_der = Zeroizing::new(svid.x509_svid_key.to_vec());
     let (chain, bundle) = (pems(&svid.x509_svid)?, pems(&svid.bundle)?);
     let key = Zeroizing::new(pem("PRIVATE KEY", &key_der));
     // Never what a server would not show: what is there stays.

@@ -58,5 +58,10 @@ pub fn told(out: &Out, args: &WaitArgs, seq: u64, applied: Option<&Applied>) -> 
         out.say(format_args!("not applied yet: {} ({who}), at {}, {connected}, last seen {seen}", f.follower, f.applied_seq));
     }
     let (count, after) = (applied.behind_count, duration_text(args.timeout));
+    if count == 0 {
+        let what =
+            "mayfly refuses it, and was started not long ago: a follower of before may not be back, and would not be told of";
+        return Err(CliError::Partly(format!("{what}; ask for the same with a longer --timeout than {after}")));
+    }
     Err(CliError::Partly(format!("mayfly refuses it, and {count} of its followers had not applied {seq} within {after}")))
 }

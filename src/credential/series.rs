@@ -89,6 +89,7 @@ impl Series {
         let own = Own {
             credential: id,
             request: own.request,
+            trace: own.trace,
             tool: own.tool,
             purpose: own.purpose,
             arguments: own.arguments,

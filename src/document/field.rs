@@ -131,6 +131,20 @@ impl<'d> Field<'d> {
         }
     }
 
+    /// A part of the whole, from 0 to 1, in millionths.
+    pub fn millionths(&self) -> Option<u64> {
+        const FORM: &str = "give a number from 0 to 1, like 0.01";
+        let text = match self.value.get_ref() {
+            DeValue::Integer(number) => number.as_str(),
+            DeValue::Float(number) => number.as_str(),
+            _ => return self.wrong_kind(FORM),
+        };
+        match text.replace('_', "").parse::<f64>() {
+            Ok(part) if (0.0..=1.0).contains(&part) => Some((part * 1e6).round() as u64),
+            _ => self.wrong(format!("is {text}"), FORM),
+        }
+    }
+
     /// True or false.
     pub fn boolean(&self) -> Option<bool> {
         self.value.get_ref().as_bool().or_else(|| self.wrong_kind("give true or false"))

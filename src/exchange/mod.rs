@@ -7,6 +7,7 @@ mod again;
 pub(crate) mod batch;
 mod renew;
 mod together;
+pub mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use crate::policy::decide::decided_on_old_state;
 use crate::policy::grant::Grant;
 use crate::policy::wanted::{TaskChoice, Wanted};
 use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::trace::Traced;
 use again::Before;
 use together::{Look, Made, Together};
 
@@ -274,8 +276,9 @@ impl Authority {
         if !made_here(grant.kind()) {
             return Ok(Granted::Elsewhere(Box::new(grant)));
         }
-        let mut minted = self.mint_here(grant, view)?; // told to nobody yet
-        let (ready, proposed) = self.ledger.ready(Lane::Grant, minted.records())?;
+        let minted = want.traced.span("mint").of(self.mint_here(grant, view));
+        let mut minted = minted?; // told to nobody yet
+        let (ready, proposed) = self.ledger.ready_for(Lane::Grant, minted.records(), want.traced.id())?;
         Ok(Granted::Here(ready, UnderWay { minted, proposed: Some(proposed) }))
     }
 
@@ -293,7 +296,10 @@ impl Authority {
     }
 
     fn decide(&self, view: &View, compiled: &Compiled, caller: &Caller, want: &Wanted) -> Result<Grant, No> {
-        self.decider.exchange(view, compiled, caller, want, || self.system.id16())
+        let mut part = want.traced.span("decide");
+        let grant = part.of(self.decider.exchange(view, compiled, caller, want, || self.system.id16()))?;
+        part.note(|| told::decided(grant.parts()));
+        Ok(grant)
     }
 
     fn mint_here(&self, grant: Grant, view: &View) -> Result<Minted, No> {
@@ -304,10 +310,13 @@ impl Authority {
 
     /// Made at its upstream, under a lease; told to nobody yet. Dropped, what was made is undone.
     async fn mint_elsewhere(&self, grant: Grant, gone: impl Future<Output = ()>) -> Result<Minted, No> {
-        tokio::select! {
+        let mut part = Traced::part("upstream").of_another();
+        part.note(|| told::upstream(grant.parts()));
+        let minted = tokio::select! {
             minted = self.leases.mint(grant, self.ledger.new_group()) => minted,
             () = gone => Err(No::Refusal(Refusal::new(Reason::NotReady, "the caller went away while it was made"))),
-        }
+        };
+        part.of(minted)
     }
 
     /// Whether this server makes what was granted elsewhere.

@@ -7,6 +7,7 @@ use crate::ledger::record::{Ancestor, Event, Issued as Issuance, Record};
 use crate::policy::wanted::{Binding, TaskChoice, Wanted};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{CredentialId, Millis};
+use crate::trace;
 use crate::upstream::registry::Kind;
 
 impl Authority {
@@ -52,6 +53,7 @@ impl Authority {
             replaces: None,
             behalf: None,
             asking: None,
+            traced: trace::current(),
             renews: Some(Box::new(crate::policy::wanted::Renews {
                 id,
                 line: first_of_line(old),

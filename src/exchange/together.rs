@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Granted, made_here};
+use super::{Granted, made_here, told};
 use crate::authority::Authority;
 use crate::credential::Minted;
 use crate::credential::series::Series;
@@ -65,12 +65,16 @@ impl<'a> Together<'a> {
             // What cannot be made in series is refused below like any other.
             self.series = self.begin(want)?;
         }
-        if let Some((shared, series)) = self.series.as_ref().filter(|series| fits(series))
-            && let Some(own) = shared.grant(&authority.decider, caller, want, request)?
-        {
-            let id = authority.new_credential_id(request.map(|r| r.key()));
-            let (record, minted) = series.mint(own, id, &authority.status, self.view.now())?;
-            return Ok(Made::Series(record, minted));
+        if let Some((shared, series)) = self.series.as_ref().filter(|series| fits(series)) {
+            let mut part = want.traced.span("decide");
+            if let Some(own) = part.of(shared.grant(&authority.decider, caller, want, request))? {
+                part.note(|| told::decided(shared.grants().parts()));
+                drop(part);
+                let id = authority.new_credential_id(request.map(|r| r.key()));
+                let mut part = want.traced.span("mint");
+                let (record, minted) = part.of(series.mint(own, id, &authority.status, self.view.now()))?;
+                return Ok(Made::Series(record, minted));
+            }
         }
         authority.make(self.view, self.compiled, caller, want).map(Made::Alone)
     }

@@ -15,6 +15,9 @@ pub fn json(record: &Record) -> Value {
     if let (Value::Object(members), Some(request)) = (&mut body, &record.request) {
         members.insert("request".into(), json!({ "caller": record.requester(), "id": request.id }));
     }
+    if let Value::Object(members) = &mut body {
+        members.insert("trace".into(), hex(&record.trace).into());
+    }
     if let (Value::Object(members), true) = (&mut body, record.revision > 0) {
         members.insert("decision_revision".into(), record.revision.into());
     }

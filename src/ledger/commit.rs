@@ -298,6 +298,7 @@ mod tests {
             let own = Own {
                 credential: CredentialId::from_bytes([n; 16]),
                 request: n.is_multiple_of(2).then_some(request),
+                trace: &[],
                 tool: if n == 1 { "" } else { "tool" },
                 purpose: "why",
                 arguments: None,

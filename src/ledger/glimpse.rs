@@ -231,13 +231,14 @@ fn own<'a>(entry: &Entry<'a>) -> Option<OwnNames<'a>> {
     let mut fields = Fields::of(first);
     let mut request = Fields::of(fields.delimited(3)?);
     let request_id = request.text(2)?;
+    let trace = fields.delimited(5)?;
     let issued = fields.rest().strip_prefix(&ISSUED)?;
     let length = issued.iter().position(|byte| *byte < 0x80)?;
     let credential = Fields::of(issued.get(length + 1..)?).delimited(1)?;
     let mut fields = Fields::of(second);
     let (tool, _, arguments) = (fields.text(10)?, fields.delimited(11)?, fields.delimited(12)?);
     let token_digest = if fourth.is_empty() { &[][..] } else { fourth.strip_prefix(&TOKEN_DIGEST)? };
-    Some(OwnNames { credential, request_id, tool, arguments, token_digest })
+    Some(OwnNames { credential, request_id, trace, tool, arguments, token_digest })
 }
 
 impl Ledger {
@@ -268,6 +269,7 @@ mod tests {
         let own = Own {
             credential: CredentialId::from_bytes([n; 16]),
             request: n.is_multiple_of(2).then(|| OwnRequest::new("spiffe://a.example/b", &name, &digest)),
+            trace: if n.is_multiple_of(11) { &digest[..16] } else { &[] },
             tool: if n.is_multiple_of(3) { "" } else { "search" },
             purpose: if n.is_multiple_of(5) { "" } else { "why" },
             arguments: (!n.is_multiple_of(7)).then_some(&digest),

@@ -166,24 +166,6 @@ impl Ledger {
         self.receipt(self.propose(lane, records)?).await
     }
 
-    /// Waits for what was proposed.
-    pub async fn receipt(&self, proposed: Proposed) -> Result<Receipt, No> {
-        proposed.answer.await.unwrap_or_else(|_| Err(No::Refusal(stopping())))
-    }
-
-    /// Waits for all of what was proposed at once: an answer for each, in their order, up to where the server stops.
-    pub async fn receipts(&self, proposed: ProposedEach) -> Vec<Result<Receipt, No>> {
-        let mut all = Vec::new();
-        for piece in proposed.0 {
-            match piece.await {
-                Ok(said) if all.is_empty() => all = said,
-                Ok(said) => all.extend(said),
-                Err(_) => break,
-            }
-        }
-        all
-    }
-
     /// The receipt of an issuance that the fold knows as valid, once it is durable.
     pub async fn receipt_of(&self, issued: CredentialId, seq: Seq, at: crate::store::Position) -> Result<Receipt, No> {
         self.wait_durable(seq).await?;
@@ -360,7 +342,7 @@ impl Inner {
         if stopped.as_ref().map(|r| r.reason) != verdict.as_ref().err().map(|r| r.reason) {
             match &verdict {
                 Ok(()) => tracing::warn!("grants are made again"),
-                Err(no) => tracing::error!(reason = no.reason.as_str(), "no grants: {no}"),
+                Err(no) => tracing::error!(reason = no.reason.as_str(), why = %no, "nothing is granted"),
             }
             *stopped = verdict.as_ref().err().cloned();
         }

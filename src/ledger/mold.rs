@@ -51,6 +51,8 @@ pub struct Own<'a> {
     pub credential: CredentialId,
     /// The request, by the author of the mold's record.
     pub request: Option<OwnRequest<'a>>,
+    /// The trace of the call that asked for it; empty for none.
+    pub trace: &'a [u8],
     /// The tool that it serves for; empty for none.
     pub tool: &'a str,
     /// What it is for.
@@ -131,6 +133,7 @@ pub(super) fn join<P: AsRef<[u8]>>(shared: &[P; PIECES], own: &[&[u8]; OWN_PIECE
 const REQUEST: u32 = 3;
 const REQUEST_ID: u32 = 2;
 const REQUEST_DIGEST: u32 = 3;
+const TRACE: u32 = 5;
 const ISSUED: u32 = 20;
 const CREDENTIAL: u32 = 1;
 const TOOL: u32 = 10;
@@ -150,7 +153,7 @@ impl Mold {
         let own = [&e.credential, &e.arguments, &e.token_digest].iter().any(|b| !b.is_empty())
             || [&e.tool, &e.purpose].iter().any(|s| !s.is_empty())
             || (e.status_list, e.status_index) != (0, 0);
-        if own || record.request.is_some() || record.group != 0 {
+        if own || record.request.is_some() || record.group != 0 || !record.trace.is_empty() {
             return None;
         }
         let head = Record { author: record.author.clone(), revision: record.revision, ..Record::default() }.encode_to_vec();
@@ -202,7 +205,7 @@ impl Mold {
         Some(Mold { record: Arc::new(record), pieces: [head, first, second, third, fourth] })
     }
 
-    /// What they share, as a record that no issuance is: ids, tool, purpose, arguments, status, digest and request are empty.
+    /// What they share, as a record that no issuance is: ids, tool, purpose, arguments, status, digest, request and trace are empty.
     pub fn record(&self) -> &Arc<Record> {
         &self.record
     }
@@ -225,7 +228,7 @@ impl Mold {
             + number_len(STATUS_INDEX, own.status.1.into())
             + delimited_len(TOKEN_DIGEST, own.token_digest);
         // Some room for numbers and tags: all of them are in it.
-        let names = own.request.map_or(0, |r| r.id.len() + r.digest.len()) + own.tool.len() + own.purpose.len();
+        let names = own.request.map_or(0, |r| r.id.len() + r.digest.len()) + own.trace.len() + own.tool.len() + own.purpose.len();
         let length = names + 160;
         if room.capacity() < length {
             *room = BytesMut::with_capacity(length.max(ROOM));
@@ -238,6 +241,7 @@ impl Mold {
             request_id = tail(bytes, r.id.len());
             delimited(REQUEST_DIGEST, r.digest, bytes);
         }
+        delimited(TRACE, own.trace, bytes);
         begin(ISSUED, issued, bytes);
         delimited(CREDENTIAL, own.credential.as_bytes(), bytes);
         let before_tool = end(bytes);
@@ -316,6 +320,7 @@ mod tests {
             revision in 0u64..1 << 40,
             names in ("[a-z]{0,20}", ".{0,200}", proptest::option::of(".{1,130}")),
             arguments: Option<[u8; 32]>,
+            trace: Option<[u8; 16]>,
             status: (u64, u32),
             digest: [u8; 32],
         ) {
@@ -326,7 +331,7 @@ mod tests {
             let mold = Mold::new(Record::new(author.clone(), Event::Issued(Box::new(issued.clone()))).decided_at(revision)).unwrap();
             let credential = CredentialId::from_bytes([3; 16]);
             let own = Own {
-                credential, request: asked, tool: &tool, purpose: &purpose, arguments: arguments.as_ref(),
+                credential, request: asked, trace: trace.as_ref().map_or(&[], |t| t), tool: &tool, purpose: &purpose, arguments: arguments.as_ref(),
                 status, token_digest: &digest,
             };
             let whole = Issued {
@@ -336,6 +341,7 @@ mod tests {
             };
             let request = asked.as_ref().map(|a| Request { caller: String::new(), id: a.id.to_owned(), digest: a.digest.to_vec() });
             let whole = Record::new(author, Event::Issued(Box::new(whole))).decided_at(revision).for_request(request);
+            let whole = Record { trace: trace.map_or_else(Vec::new, |t| t.to_vec()), ..whole };
             let cast = mold.cast(&own, &mut BytesMut::new());
             let mut joined = Vec::new();
             join(mold.pieces(), &cast.pieces(), &mut joined);

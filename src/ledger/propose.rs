@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::Ledger;
 use super::commit::Encoded;
 use super::queue::{Group, Lane, Proposal, Said, What};
 use super::record::Record;
+use super::{Ledger, Receipt, stopping};
 use crate::limits;
 use crate::refusal::{Fault, No, Refusal};
+use crate::trace::{self, TraceId, Traced};
 
 /// A group of records that has only to take its place in line.
 pub struct Ready(Proposal);
@@ -42,9 +43,17 @@ impl Ledger {
 
     /// Encodes and hashes a group of records, so that proposing it is only taking a place in line.
     pub fn ready(&self, lane: Lane, records: Vec<Record>) -> Result<(Ready, Proposed), No> {
+        self.ready_for(lane, records, Traced::current_id())
+    }
+
+    /// The same for a call of this trace.
+    pub fn ready_for(&self, lane: Lane, records: Vec<Record>, trace: Option<TraceId>) -> Result<(Ready, Proposed), No> {
         let number = if records.len() > 1 { self.new_group() } else { 0 };
         let encode = |mut record: Record| {
             record.group = number;
+            if let Some(trace) = trace {
+                record.trace = trace.to_vec();
+            }
             let too_large = || Refusal::limit("record_bytes", limits::RECORD_BYTES as u64, Duration::ZERO);
             Encoded::new(record).ok_or_else(too_large)
         };
@@ -81,5 +90,29 @@ impl Ledger {
             records = rest;
         }
         (ready, ProposedEach(answers))
+    }
+
+    /// Waits for what was proposed.
+    pub async fn receipt(&self, proposed: Proposed) -> Result<Receipt, No> {
+        let mut part = Traced::part("durable");
+        let receipt = proposed.answer.await.unwrap_or_else(|_| Err(No::Refusal(stopping())));
+        if let Ok(receipt) = &receipt {
+            part.note(|| vec![("mayfly.seq", receipt.seq().as_u64().into())]);
+            trace::note(|| vec![("mayfly.seq", receipt.seq().as_u64().into())]);
+        }
+        receipt
+    }
+
+    /// Waits for all of what was proposed at once: an answer for each, in their order, up to where the server stops.
+    pub async fn receipts(&self, proposed: ProposedEach) -> Vec<Result<Receipt, No>> {
+        let mut all = Vec::new();
+        for piece in proposed.0 {
+            match piece.await {
+                Ok(said) if all.is_empty() => all = said,
+                Ok(said) => all.extend(said),
+                Err(_) => break,
+            }
+        }
+        all
     }
 }

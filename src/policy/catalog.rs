@@ -226,7 +226,7 @@ impl Catalog {
             }
         }
         for fault in &after.faults {
-            tracing::error!("{fault}");
+            tracing::error!(%fault, "what the ledger holds could not be compiled");
         }
         self.now.store(Arc::new(after));
     }

@@ -63,6 +63,8 @@ pub struct Own<'a> {
     pub arguments: Option<&'a [u8; 32]>,
     /// The request, where it named itself.
     pub request: Option<OwnRequest<'a>>,
+    /// The trace of the call that asked for it; empty for none.
+    pub trace: &'a [u8],
 }
 
 /// Permission to mint one credential that has the rest in common with others.
@@ -159,6 +161,11 @@ impl Grant {
     /// The name of its request.
     pub fn request_key(&self) -> Option<RequestKey> {
         self.parts.request_key()
+    }
+
+    /// What was settled.
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// Takes it apart, to make a credential of it.

@@ -10,6 +10,7 @@ use crate::ledger::commit::sha256;
 use crate::limits;
 use crate::protobuf::Fields;
 use crate::seq::TaskId;
+use crate::trace::Traced;
 use crate::upstream::registry::Kind;
 
 // Tags of `ExchangeRequest` and of what is in it: the protos are frozen.
@@ -154,6 +155,7 @@ fn own(message: &[u8], mut fields: Fields<'_>, begins: Begins) -> Option<Wanted>
         replaces: None,
         behalf: None,
         asking: None,
+        traced: Traced::default(),
     })
 }
 

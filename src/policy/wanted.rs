@@ -11,6 +11,7 @@ use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::refusal::Refusal;
 use crate::seq::{CredentialId, Millis, TaskId};
+use crate::trace::Traced;
 use crate::upstream::registry::Kind;
 
 use super::asked;
@@ -102,6 +103,8 @@ pub struct Wanted {
     pub asking: Option<Box<Asking>>,
     /// On whose behalf, where a token says so.
     pub behalf: Option<Box<Behalf>>,
+    /// The trace of the call that asked. No part of what is wanted.
+    pub traced: Traced,
 }
 
 /// What an exchange has for those who may have to approve it.
@@ -381,6 +384,7 @@ impl Wanted {
             replaces: None,
             asking: (asking != Asking::default()).then(|| asking.into()),
             behalf,
+            traced: Traced::default(),
         })
     }
 }

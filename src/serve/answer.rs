@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 use super::connection::{Agreed, AtOnce, Ended, serve_http2};
 use super::deadline;
 use super::ends::Ends;
-use super::grpc::{Arrived, Services};
+use super::grpc::{Arrived, Services, over};
 use super::metered::{Budget, Metered};
 use super::peer::Peer;
 use super::status::{FAULT, status};
@@ -59,18 +59,22 @@ async fn answer(
     };
     // Cheap: the parts of a `Uri` are counted references.
     let uri = call.uri().clone();
-    let answering = pin!(services.call(peer, call.map(|body| Metered::new(body, budget)), arrived));
+    let traced = services.traced(&peer, &call, &arrived);
+    let answering = services.call(peer, call.map(|body| Metered::new(body, budget)), arrived, traced.clone());
+    let answering = pin!(answering);
     let answer = match within {
         None => answering.await?,
         Some(within) => match in_time(within, answering).await {
             Some(answer) => answer?,
-            None => return Ok(status(No::Refusal(deadline::passed(within))).into_http()),
+            None => status(No::Refusal(deadline::passed(within))).into_http(),
         },
     };
-    Ok(match ours(answer.headers(), uri.path()) {
+    let answer = match ours(answer.headers(), uri.path()) {
         Some(no) => no.into_http(),
         None => answer,
-    })
+    };
+    over(&traced, uri.path(), answer.headers());
+    Ok(answer)
 }
 
 /// What comes of it within a time. A call that is late is dropped, as when its caller goes away: what waits for the ledger goes on there, and

@@ -9,6 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::pb::mayfly::v1 as pb;
 use crate::refusal::{Code, Fault, No, Refusal};
+use crate::trace;
 
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "mayfly.dev";
@@ -21,7 +22,8 @@ static FAULTS: AtomicU64 = AtomicU64::new(1);
 /// Logs a fault and gives the number to ask about: its text is for the log, not for callers.
 fn note(fault: &Fault) -> String {
     let number = FAULTS.fetch_add(1, Ordering::Relaxed);
-    tracing::error!(number, "fault: {fault}");
+    let trace_id = trace::current().text();
+    tracing::error!(number, %fault, trace_id, "a fault of mayfly's");
     format!("{FAULT}; its log says more under fault {number}")
 }
 

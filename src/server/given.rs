@@ -8,6 +8,7 @@ use crate::credential::remote::Remotes;
 use crate::ledger::{Ceilings, Settings};
 use crate::rates::PerSecond;
 use crate::sources::config::Config;
+use crate::trace;
 use crate::upstream::lease::{Elsewhere, Places, Timing};
 
 /// For the ledger.
@@ -48,6 +49,17 @@ pub(super) fn bounds(config: &Config) -> Bounds {
         stream_in_flight: config.limits.stream_in_flight,
         view_max_age_ms: config.ledger.view_max_age_ms,
         svid_max_ttl_ms: config.svid_max_ttl_ms,
+    }
+}
+
+/// What is told of calls.
+pub(super) fn traced(config: &Config) -> trace::Wanted {
+    let to = config.traces.as_ref();
+    trace::Wanted {
+        traces: to.is_some(),
+        per_million: to.map_or(0, |traces| traces.per_million),
+        per_second: to.map_or(0, |traces| traces.per_second),
+        log_calls: config.log.calls,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::identity::spiffe_id::TrustDomain;
 use crate::serve::client;
 use crate::serve::tls::client_config;
 use crate::sources::config::Config;
-use crate::sources::svid_files::SvidFiles;
+use crate::sources::workload_api;
 use crate::system::System;
 
 /// Longest time for the whole question.
@@ -52,9 +52,9 @@ pub async fn ask(path: &Path, service: &str, system: &System) -> Result<(), NotH
         return Err(no("listen.workload has port 0: a free one at each start, which the server's log tells".to_owned()));
     }
     let asking = async {
-        let own = SvidFiles::new(&config.tls.certificate, &config.tls.key).load().map_err(|e| no(e.to_string()))?;
+        let (own, _) = super::seen(&config, system).map_err(no)?;
         let id = own.spiffe_id().map_err(|e| no(e.to_string()))?;
-        let bundles = Arc::new(ArcSwap::from_pointee(bundles(&config).map_err(no)?));
+        let bundles = Arc::new(ArcSwap::from_pointee(bundles(&config, system).map_err(no)?));
         let shown = Arc::new(ArcSwap::new(own.certified_key().clone()));
         let tls = client_config(Some(shown), bundles, id, system).map_err(|e| no(e.to_string()))?;
         let channel = client::mtls(address, tls).await.map_err(|e| no(chain(&e)))?;
@@ -82,12 +82,21 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-fn bundles(config: &Config) -> Result<Bundles, String> {
+fn bundles(config: &Config, system: &System) -> Result<Bundles, String> {
     let own = config.bundles.iter().filter(|b| b.trust_domain == config.server.trust_domain);
     let read = own.map(|b| {
-        let document = std::fs::read(&b.file).map_err(|e| format!("{}: {e}", b.file.display()))?;
         let domain = TrustDomain::parse(&b.trust_domain).map_err(|e| e.to_string())?;
-        Bundle::parse(domain, &document).map(Arc::new).map_err(|e| format!("{}: {e}", b.file.display()))
+        match (&b.file, &config.workload_api) {
+            (Some(file), _) => {
+                let document = std::fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
+                Bundle::parse(domain, &document).map(Arc::new).map_err(|e| format!("{}: {e}", file.display()))
+            }
+            (None, Some(api)) => {
+                let given = workload_api::look(&api.wanted, system).map_err(|no| no.to_string())?;
+                given.bundle(&domain, None).map_err(|e| format!("{}: {e}", api.wanted.endpoint))
+            }
+            (None, None) => Err(format!("the bundle of {domain} comes from nowhere")),
+        }
     });
     Ok(Bundles::new(read.collect::<Result<Vec<_>, String>>()?).unwrap_or_default())
 }

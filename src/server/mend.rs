@@ -29,7 +29,7 @@ pub(super) fn remedies(why: &Why, config: &Path, data: Option<&Path>) -> Vec<Rem
     let file = typed(files.iter().find(|path| path.exists()).unwrap_or(&files[0]));
     let place = Place { config: typed(config), data: typed(&data), file, uid: rustix::process::geteuid().as_raw() };
     match why {
-        Why::Config(_) | Why::Files(_) | Why::Policy(_) | Why::Tls(_) => vec![place.validate()],
+        Why::Config(_) | Why::Files(_) | Why::Agent(_) | Why::Policy(_) | Why::Tls(_) => vec![place.validate()],
         Why::KeyFile(error) => error.remedies(),
         Why::NoCredentials(name) => place.no_credentials(name),
         Why::Seal { error, key } => place.seal(error, key),

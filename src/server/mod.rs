@@ -2,6 +2,7 @@
 //!
 //! - [`mod@start`]: everything opened, checked and bound, or the one reason why not, with the command that mends it ([`problem`]).
 //! - [`engine`], [`sealer`], [`import`]: the store, what seals in it, what a first start takes in.
+//! - `own`, `bundles`: who we are and whom we trust, as the start finds it; `follow`: how that changes.
 //! - `threads`, `upkeep`: what runs while it serves.
 //! - [`run`], [`recover`], [`restore`], [`healthcheck`], [`validate`]: the commands `mayfly server …`.
 //!
@@ -9,16 +10,21 @@
 //! records can be written, also while nothing is issued (a full disk, a wrong clock), since revoking works then and must find its way here.
 //! `mayfly.v1.TokenService` is NOT_SERVING while nothing is issued, for who sends exchanges to the replica that makes them.
 
+mod bundles;
 pub mod engine;
 pub mod examine;
 mod export;
 mod files;
+mod follow;
 mod given;
 pub mod harden;
 pub mod healthcheck;
 pub mod import;
 mod mend;
 mod metrics;
+mod otlp;
+mod own;
+mod owner;
 pub mod problem;
 pub mod recover;
 pub mod restore;
@@ -27,6 +33,7 @@ pub mod sealer;
 pub mod start;
 pub mod telemetry;
 mod threads;
+mod traces;
 mod upkeep;
 pub mod validate;
 mod webhook;
@@ -40,6 +47,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub use given::elsewhere;
+pub use own::seen;
 pub use problem::{StartProblem, Why};
 pub use start::{start, start_with};
 
@@ -82,6 +90,7 @@ pub struct Running {
     threads: Vec<JoinHandle<()>>,
     export: Option<export::Exporter>,
     webhooks: Option<webhook::Webhooks>,
+    traces: Option<traces::Telling>,
 }
 
 impl Running {
@@ -115,6 +124,8 @@ impl Running {
         // What was handed over is noted while the store is open.
         self.export = None;
         self.webhooks = None;
+        // After all that is traced.
+        self.traces = None;
         self.authority.ledger.stop();
     }
 }

@@ -14,6 +14,7 @@ use crate::sealing::{KeyFileError, SealError};
 use crate::serve::unix::NoSocket;
 use crate::sources::config::{Config, Seal};
 use crate::sources::files::FileProblem;
+use crate::sources::workload_api::{NoSvid, WhyNot};
 
 /// Why a server does not start, on which configuration.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub enum Why {
     Config(Vec<Complaint>),
     /// Certificates, keys or bundles.
     Files(Vec<FileProblem>),
+    /// The agent of the SPIFFE Workload API gave nothing to start with in time.
+    Agent(Box<NoSvid>),
     /// Policies, roles or registrations, where a first start has to take them in.
     Policy(Vec<Complaint>),
     /// The sealing key's file.
@@ -109,9 +112,18 @@ impl StartProblem {
         mend::remedies(&self.why, &self.config, self.data.as_deref())
     }
 
-    /// 2 for a configuration that is wrong, 1 for all else.
+    /// As commands have them: 2 for a configuration that is wrong, 4 where the agent does not know this process, 8 where it may be there the
+    /// next time, 1 for all else.
     pub fn exit_code(&self) -> u8 {
-        if matches!(self.why, Why::Config(_)) { 2 } else { 1 }
+        match &self.why {
+            Why::Config(_) => 2,
+            Why::Agent(no) => match no.why {
+                WhyNot::NotKnown => 4,
+                WhyNot::Away | WhyNot::Unusable => 8,
+                WhyNot::OtherDomain => 1,
+            },
+            _ => 1,
+        }
     }
 }
 
@@ -130,6 +142,7 @@ impl fmt::Display for StartProblem {
         match &self.why {
             Why::Config(wrong) | Why::Policy(wrong) => lines(f, wrong)?,
             Why::Files(wrong) => lines(f, wrong)?,
+            Why::Agent(no) => no.fmt(f)?,
             Why::KeyFile(error) => error.fmt(f)?,
             Why::NoCredentials(name) => write!(f, "seal.credential is {name}, but systemd gave this process no credentials")?,
             Why::Seal { error, .. } => error.fmt(f)?,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::engine;
+use super::{engine, owner};
 use crate::document::Complaint;
 use crate::document::command::typed;
 use crate::ledger::recover::{RecoverError, Recovered, recover as copy};
@@ -93,6 +93,8 @@ pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> 
             return Err(no);
         }
     };
+    // Done as root, it is still the server's.
+    owner::give(&fresh, &data).map_err(failed(format!("giving {} to whom {} belongs", fresh.display(), data.display())))?;
     change_places(&fresh, &data, &before)?;
     drop(old);
     Ok(Done { recovered, data, before })

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::recover::beside;
 use super::start::sealing_key;
-use super::{StartProblem, Why, engine};
+use super::{StartProblem, Why, engine, owner};
 use crate::credential::keyring::value_name;
 use crate::document::Complaint;
 use crate::document::command::typed;
@@ -125,6 +125,13 @@ pub fn restore(config: &Path, wanted: &Wanted<'_>, system: &System) -> Result<Do
     cleared(&fresh)?;
     match written(&fresh, &backup, &config, wanted, system) {
         Ok((recovered, store, unread)) => {
+            // Done as root, it is for whom the place is.
+            let like = if data.exists() { &data } else { data.parent().unwrap_or(Path::new("/")) };
+            owner::give(&fresh, like).map_err(failed(format!(
+                "giving {} to whom {} belongs",
+                fresh.display(),
+                like.display()
+            )))?;
             named_durably(&fresh, &data)?;
             drop(store);
             Ok(Done { backup, recovered: Some(recovered), data, unread })

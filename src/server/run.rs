@@ -5,15 +5,26 @@ use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Addresses, StartProblem, Why, files, harden, start};
+use super::start::start_given;
+use super::telemetry::{self, Format};
+use super::{Addresses, StartProblem, Why, elsewhere, files, harden, own};
+use crate::credential::remote::Remotes;
 use crate::sources::config::Config;
 use crate::system::System;
 
 /// Runs a server until SIGTERM or SIGINT, which end it in good order. A second signal ends it at once: nothing acknowledged is lost by that.
 ///
 /// `ready`: a file that gets the addresses as JSON once the server answers, and goes when it stops.
-pub fn run(config: &Path, ready: Option<&Path>, on_start: impl FnOnce(&Addresses)) -> Result<(), StartProblem> {
+///
+/// `log`: the form of log lines, where somebody says it beside the configuration.
+pub fn run(
+    config: &Path,
+    log: Option<Format>,
+    ready: Option<&Path>,
+    on_start: impl FnOnce(&Addresses),
+) -> Result<(), StartProblem> {
     let loaded = Config::load(config, super::environment()).map_err(|wrong| StartProblem::config(config, wrong))?;
+    telemetry::init(log.or(loaded.log.format));
     serve(&loaded, ready, on_start)
 }
 
@@ -35,7 +46,21 @@ fn serve(config: &Config, ready: Option<&Path>, on_start: impl FnOnce(&Addresses
     // Before the start: a signal that comes during it is not lost.
     let signals = waiting.block_on(async { Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)) });
     let (mut terminate, mut interrupt) = signals.map_err(failed("signals"))?;
-    let running = start(config, &System::real())?;
+    let system = System::real();
+    // What may take minutes, and ends with a signal.
+    let agent = waiting.block_on(async {
+        tokio::select! {
+            given = own::from_agent(config, &system) => Some(given),
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+        }
+    });
+    let Some(given) = agent else {
+        tracing::info!("stopped while it waited for the agent");
+        return Ok(());
+    };
+    let given = given.map_err(|why| StartProblem::new(why, config))?;
+    let running = start_given(config, &system, elsewhere(config, Remotes::default()), given)?;
     if let Some(path) = ready {
         let no_file = |error| StartProblem::new(Why::ReadyFile { path: path.to_owned(), error }, config);
         write_ready(path, running.addresses()).map_err(no_file)?;

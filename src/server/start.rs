@@ -1,10 +1,8 @@
 //! Starting: everything is opened, checked and bound before anybody is answered, or the start is refused and nothing was changed.
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
@@ -12,13 +10,12 @@ use super::export::Exporter;
 use super::problem::{StartProblem, Why};
 use super::sealer::StoreSealer;
 use super::threads::{Bound, Served};
+use super::traces::Telling;
 use super::webhook::Webhooks;
-use super::{Addresses, Running, engine, given, import, threads};
-use crate::authority::{Authority, Own, Parts};
+use super::{Addresses, Running, bundles, engine, given, import, own, threads};
+use crate::authority::{Authority, Parts};
 use crate::credential::remote::Remotes;
 use crate::document::Complaint;
-use crate::identity::anchor::TrustAnchor;
-use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::keys;
 use crate::ledger::{Lane, Ledger};
 use crate::limits;
@@ -27,24 +24,14 @@ use crate::own_domain::OwnDomain;
 use crate::policy::Verdicts;
 use crate::policy::decide::Decider;
 use crate::sealing::SealingKey;
-use crate::serve::tls::{OwnCertificate, public_config};
+use crate::serve::tls::public_config;
 use crate::serve::unix;
 use crate::sources::bundles::BundleFiles;
 use crate::sources::config::{Config, Seal};
-use crate::sources::files::FileProblem;
 use crate::sources::policy_files;
-use crate::sources::svid_files::{OwnPair, SvidFiles};
+use crate::sources::workload_api::Given;
 use crate::system::System;
-use crate::trust::Source;
 use crate::upstream::lease::Elsewhere;
-
-/// A certificate that is shown, and the files that it comes from.
-pub(super) struct Shown {
-    pub files: SvidFiles,
-    pub current: OwnCertificate,
-    /// Who it says we are, where it is an SVID.
-    pub id: Option<SpiffeId>,
-}
 
 /// Starts a server in threads of its own. Blocks until it answers; may be called from anywhere.
 pub fn start(config: &Config, system: &System) -> Result<Running, StartProblem> {
@@ -53,17 +40,31 @@ pub fn start(config: &Config, system: &System) -> Result<Running, StartProblem> 
 
 /// The same with kinds whose credentials are made at upstreams, and their times and places as [`elsewhere`](super::elsewhere) gives them.
 pub fn start_with(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Running, StartProblem> {
+    start_given(config, system, elsewhere, None)
+}
+
+/// The same with what the agent gave to somebody who waited for it ([`own::from_agent`]); else it is waited for here.
+pub(super) fn start_given(
+    config: &Config,
+    system: &System,
+    elsewhere: Elsewhere,
+    given: Option<Given>,
+) -> Result<Running, StartProblem> {
     // Opening the ledger blocks, which a caller's own runtime may not allow.
-    let started = std::thread::scope(|scope| match scope.spawn(|| start_here(config, system, elsewhere)).join() {
+    let started = std::thread::scope(|scope| match scope.spawn(|| start_here(config, system, elsewhere, given)).join() {
         Ok(outcome) => outcome,
         Err(_) => Err(Why::Panic),
     });
     started.map_err(|why| StartProblem::new(why, config))
 }
 
-fn start_here(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<Running, Why> {
-    let own = own_certificate(config)?;
-    let public = public_certificate(config)?;
+fn start_here(config: &Config, system: &System, elsewhere: Elsewhere, given: Option<Given>) -> Result<Running, Why> {
+    let given = match given {
+        None => own::wait_for_agent(config, system)?,
+        given => given,
+    };
+    let own = own::certificate(config, given.as_ref())?;
+    let public = own::public_certificate(config)?;
     let public_tls = match &public {
         Some(shown) => public_config(&shown.current, system),
         None => public_config(&own.current, system),
@@ -71,7 +72,7 @@ fn start_here(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<
     let public_tls = public_tls.map_err(|e| Why::Tls(e.to_string()))?;
     let authority = authority(config, system, elsewhere)?;
     let ledger = authority.ledger.clone();
-    let running = take_in(config, &authority).and_then(|bundles| {
+    let running = take_in(config, &authority, given.as_ref()).and_then(|bundles| {
         // Last, so that nobody waits at a port for a start that is refused.
         let bound = bind(config)?;
         run(config, bound, Served { authority, own, public, public_tls: Arc::new(public_tls), bundles })
@@ -81,12 +82,12 @@ fn start_here(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<
 }
 
 /// What a ledger that is open has to hold before anybody is served.
-fn take_in(config: &Config, authority: &Authority) -> Result<BundleFiles, Why> {
+fn take_in(config: &Config, authority: &Authority, given: Option<&Given>) -> Result<BundleFiles, Why> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Why::System { what: "a runtime", error })?;
     runtime.block_on(async {
         take_in_policy(config, authority).await?;
-        let bundles = take_in_bundles(config, authority).await?;
+        let bundles = bundles::take_in(config, authority, given).await?;
         // Before anybody can be about to ask for another one.
         authority.sweep_arguments(true).await.map_err(refused("the arguments of approvals"))?;
         // The first keys of each environment, and what fell due while nobody served.
@@ -100,12 +101,8 @@ fn run(config: &Config, bound: Bound, served: Served) -> Result<Running, Why> {
     let (stop, stopping) = watch::channel(false);
     let authority = served.authority.clone();
     let addresses = bound.addresses.clone();
-    let shown = served.own.current.clone();
-    let certificate_ends = move || TrustAnchor::from_der(shown.load().cert.first()?).map(|cert| cert.not_after());
-    if let Ok(trust_domain) = TrustDomain::parse(&config.server.trust_domain) {
-        // Set once, here.
-        let _ = authority.own.set(Own { trust_domain, certificate_ends: Box::new(certificate_ends) });
-    }
+    // Set once, here.
+    let _ = authority.own.set(served.own.svid.clone());
     let webhooks = Webhooks::start(&authority, &config.webhooks).map_err(|error| Why::System { what: "the webhooks", error })?;
     let (threads, counts) =
         threads::spawn(config, bound, served, stopping).map_err(|error| Why::System { what: "the threads", error })?;
@@ -115,51 +112,18 @@ fn run(config: &Config, bound: Bound, served: Served) -> Result<Running, Why> {
     );
     let export = config.audit_export.as_ref().map(|to| Exporter::start(&authority, to)).transpose();
     let export = export.map_err(|error| Why::System { what: "the export of the audit", error })?;
-    Ok(Running { authority, addresses, counts, stop, threads, export, webhooks: Some(webhooks) })
+    let traces = config.traces.as_ref().map(|traces| {
+        // Another one with each start, as OpenTelemetry wants it.
+        let instance = crate::trace::hex(&authority.system.id16());
+        Telling::start(authority.tracer.clone(), &traces.to, &authority.system, instance)
+    });
+    let traces = traces.transpose().map_err(|error| Why::System { what: "the traces", error })?;
+    Ok(Running { authority, addresses, counts, stop, threads, export, webhooks: Some(webhooks), traces })
 }
 
-fn refused(what: &str) -> impl Fn(crate::refusal::No) -> Why {
+pub(super) fn refused(what: &str) -> impl Fn(crate::refusal::No) -> Why {
     let what = what.to_owned();
     move |no| Why::Refused { what: what.clone(), no: Box::new(no) }
-}
-
-/// The server's own SVID.
-fn own_certificate(config: &Config) -> Result<Shown, Why> {
-    let mut files = SvidFiles::new(&config.tls.certificate, &config.tls.key);
-    let pair = files.load().map_err(|e| Why::Files(vec![e]))?;
-    let id = own_id(&pair, &config.server.trust_domain, &config.tls.certificate).map_err(|e| Why::Files(vec![e]))?;
-    if !pair.has_dns_name() {
-        tracing::warn!("the server's certificate has no DNS name: many gRPC clients refuse it");
-    }
-    Ok(Shown { files, current: Arc::new(ArcSwap::new(pair.certified_key().clone())), id: Some(id) })
-}
-
-/// Who the certificate says we are, in our own trust domain.
-fn own_id(pair: &OwnPair, trust_domain: &str, path: &std::path::Path) -> Result<SpiffeId, FileProblem> {
-    let remedy = "name an X.509-SVID of the server's own trust domain under tls, or mend server.trust_domain";
-    match pair.spiffe_id() {
-        Ok(id) if id.trust_domain() == trust_domain => Ok(id),
-        Ok(id) => Err(FileProblem::new(path, format!("is {id}, which is not of {trust_domain}"), remedy)),
-        Err(defect) => Err(FileProblem::new(path, format!("is no X.509-SVID: {defect}"), remedy)),
-    }
-}
-
-/// Clients know the server by its SPIFFE ID: under another one, read while it runs, it would lock all of them out.
-pub(super) fn still_us(pair: &OwnPair, id: Option<&SpiffeId>, path: &std::path::Path) -> Result<(), FileProblem> {
-    let remedy = "write the server's own certificate there, or restart it under its new name";
-    match (pair.spiffe_id(), id) {
-        (Ok(found), Some(id)) if found == *id => Ok(()),
-        (Ok(found), Some(id)) => Err(FileProblem::new(path, format!("is {found}, and this server is {id}"), remedy)),
-        (Err(defect), _) => Err(FileProblem::new(path, format!("is no X.509-SVID: {defect}"), remedy)),
-        (Ok(_), None) => Ok(()),
-    }
-}
-
-fn public_certificate(config: &Config) -> Result<Option<Shown>, Why> {
-    let Some(pair) = &config.public_tls else { return Ok(None) };
-    let mut files = SvidFiles::new(&pair.certificate, &pair.key);
-    let pair = files.load().map_err(|e| Why::Files(vec![e]))?;
-    Ok(Some(Shown { files, current: Arc::new(ArcSwap::new(pair.certified_key().clone())), id: None }))
 }
 
 /// The sealing key.
@@ -210,6 +174,7 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
         feed_max_age_ms: config.feed_max_age_ms,
         bounds: given::bounds(config),
         elsewhere,
+        traced: given::traced(config),
     };
     let opened = ledger.clone();
     Authority::new(ledger, parts).inspect_err(|_| opened.stop()).map_err(Why::Keys)
@@ -221,13 +186,15 @@ async fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), Wh
     let loaded = policy_files::load(&config.policy);
     let missing = authority.ledger.peek(|state| import::missing(state, environments));
     if missing.is_empty() {
+        // Somebody followed the server that was here before, and may still go by what that said.
+        authority.followers.began_again(authority.system.wall());
         match loaded {
             Ok(loaded) => authority
                 .ledger
                 .peek(|state| import::differences(state, &loaded, environments))
                 .into_iter()
-                .for_each(|what| tracing::warn!("{what}; the ledger counts, files are taken in at the first start only")),
-            Err(wrong) => wrong.iter().for_each(|c| tracing::warn!("{c}; the ledger counts, so this changes nothing")),
+                .for_each(|what| tracing::warn!(%what, "the ledger counts, files are taken in at the first start only")),
+            Err(wrong) => wrong.iter().for_each(|c| tracing::warn!(what = %c, "the ledger counts, so this changes nothing")),
         }
         return Ok(());
     }
@@ -250,45 +217,6 @@ fn belong_somewhere(config: &Config, loaded: &policy_files::Loaded) -> Result<()
     });
     let strays: Vec<Complaint> = strays.collect();
     if strays.is_empty() { Ok(()) } else { Err(Why::Policy(strays)) }
-}
-
-/// The bundles of the configuration. One whose trust domain the ledger does not know is taken in now. For one that it knows the ledger's
-/// is in force already, and what changed in its file goes the way of every change.
-async fn take_in_bundles(config: &Config, authority: &Authority) -> Result<BundleFiles, Why> {
-    let named = config.bundles.iter().filter_map(|b| Some((TrustDomain::parse(&b.trust_domain).ok()?, b.file.clone())));
-    let mut files = BundleFiles::new(named);
-    let known =
-        authority.ledger.peek(|state| state.bundles.iter().map(|(d, b)| (d.clone(), b.clone())).collect::<BTreeMap<_, _>>());
-    for (domain, bundle) in &known {
-        let from_file = !bundle.removed && Source::from_text(&bundle.source) == Some(Source::File);
-        if from_file && !config.bundles.iter().any(|b| *b.trust_domain == **domain) {
-            // Who takes a trust domain out of the configuration means that nobody of it comes in any more.
-            tracing::warn!("{domain} is no longer configured: what it vouched for is revoked");
-            let Ok(domain) = TrustDomain::parse(domain) else { continue };
-            authority.no_longer_named(&domain).await.map_err(refused(&format!("the removal of {domain}")))?;
-        }
-    }
-    let ours = config.own_domain.as_ref().map(|own| own.trust_domain.as_str());
-    for (domain, bundle) in known.iter().filter(|(domain, _)| Some(&***domain) != ours) {
-        if !bundle.removed && Source::from_text(&bundle.source) == Some(Source::Own) {
-            tracing::warn!("{domain} is no longer our own trust domain: whoever signed in is out");
-            let Ok(domain) = TrustDomain::parse(domain) else { continue };
-            authority.no_longer_named(&domain).await.map_err(refused(&format!("the removal of {domain}")))?;
-        }
-    }
-    let held = match files.read() {
-        Ok(held) => held,
-        Err(wrong) if config.bundles.iter().all(|b| known.contains_key(b.trust_domain.as_str())) => {
-            wrong.iter().for_each(|problem| tracing::error!("{problem}; the bundle in force stays"));
-            return Ok(files);
-        }
-        Err(wrong) => return Err(Why::Files(wrong)),
-    };
-    for (bundle, path) in held.iter().filter(|(b, _)| !known.contains_key(b.trust_domain().as_str())) {
-        let found = authority.found_bundle(bundle, Source::File, &path.display().to_string()).await;
-        found.map_err(refused(&format!("the bundle of {}", bundle.trust_domain())))?;
-    }
-    Ok(files)
 }
 
 fn bind(config: &Config) -> Result<Bound, Why> {

@@ -4,14 +4,7 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// The form of log lines.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub enum Format {
-    /// One JSON object per line.
-    Json,
-    /// For people.
-    Text,
-}
+pub use crate::sources::config::LogFormat as Format;
 
 /// What is logged where nobody says it. sled's own words are left out: what matters of them comes as an error, and it calls its self-test one.
 const USUAL: &str = "info,sled=off";

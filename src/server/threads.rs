@@ -11,7 +11,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tonic_health::server::HealthReporter;
 
-use super::start::{PublicTls, Shown};
+use super::own::{Own, Shown};
+use super::start::PublicTls;
 use super::{Addresses, upkeep};
 use crate::authority::Authority;
 use crate::credential::keyring::jwks;
@@ -40,7 +41,7 @@ pub(super) struct Bound {
 /// What is served, and what keeps it current.
 pub(super) struct Served {
     pub authority: Arc<Authority>,
-    pub own: Shown,
+    pub own: Own,
     pub public: Option<Shown>,
     pub public_tls: PublicTls,
     pub bundles: BundleFiles,

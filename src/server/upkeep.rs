@@ -2,7 +2,6 @@
 //! others, what stands at upstreams undone, health told.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::start::{PublicTls, Shown, still_us};
+use super::follow::{self, Changed, Follow};
+use super::own::{Own, Shown};
+use super::start::PublicTls;
 use super::threads::Served;
 use crate::authority::Authority;
 use crate::keys;
@@ -23,10 +24,9 @@ use crate::limits;
 use crate::refusal::Reason;
 use crate::seq::{Millis, TaskId};
 use crate::serve::ends::Stopping;
-use crate::sources::bundles::{BundleFiles, Found, Proposal};
+use crate::sources::bundles::{BundleFiles, Found};
 use crate::sources::config::{Config, OidcIssuer};
 use crate::sources::oidc;
-use crate::trust::Source;
 
 /// The service whose health says whether anything is issued.
 const TOKENS: &str = "mayfly.v1.TokenService";
@@ -39,8 +39,8 @@ const TOLD_EVERY_MS: u64 = 24 * 3_600_000;
 /// Everything that keeps a server current.
 pub(super) struct Upkeep {
     authority: Arc<Authority>,
-    own: Shown,
-    own_path: PathBuf,
+    own: Own,
+    follow: Option<Follow>,
     public: Option<Shown>,
     public_tls: PublicTls,
     bundles: BundleFiles,
@@ -52,8 +52,8 @@ pub(super) struct Upkeep {
 impl Upkeep {
     pub fn new(config: &Config, served: Served, health: HealthReporter, stopping: Stopping) -> Upkeep {
         let Served { authority, own, public, public_tls, bundles, .. } = served;
-        let (own_path, oidc_issuers) = (config.tls.certificate.clone(), config.oidc_issuers.clone());
-        Upkeep { authority, own, own_path, public, public_tls, bundles, oidc_issuers, health, stopping }
+        let (follow, oidc_issuers) = (Follow::of(config, &authority, &own), config.oidc_issuers.clone());
+        Upkeep { authority, own, follow, public, public_tls, bundles, oidc_issuers, health, stopping }
     }
 
     pub fn public_tls(&self) -> PublicTls {
@@ -62,36 +62,39 @@ impl Upkeep {
 
     /// Runs until the server stops.
     pub async fn run(self) {
-        let Upkeep { authority, own, own_path, public, bundles, oidc_issuers, health, mut stopping, .. } = self;
+        let Upkeep { authority, own, follow, public, bundles, oidc_issuers, health, mut stopping, .. } = self;
         let every = Duration::from_millis(limits::FILE_POLL_MS);
         let (tell, told) = mpsc::channel(16);
-        let own_watch = own.files.watch(every, move |found| {
-            match found.and_then(|pair| still_us(&pair, own.id.as_ref(), &own_path).map(|()| pair)) {
-                Ok(pair) => {
-                    own.current.store(pair.certified_key().clone());
-                    tracing::info!("the server's certificate was renewed");
-                }
-                Err(problem) => tracing::error!("{problem}; the certificate in use stays"),
+        let system = authority.system.clone();
+        let own_watch = async {
+            let Own { files: Some(files), svid, .. } = own else { return };
+            files.watch(every, |found| follow::own_file(found, &svid, system.shown())).await;
+        };
+        let to_ledger = tell.clone();
+        let agent_watch = async {
+            if let Some(follow) = follow {
+                follow.run(to_ledger).await;
             }
-        });
+        };
         let public_watch = async {
             let Some(Shown { files, current, .. }) = public else { return };
             let each = move |found: Result<crate::sources::svid_files::OwnPair, _>| match found {
                 Ok(pair) => current.store(pair.certified_key().clone()),
-                Err(problem) => tracing::error!("{problem}; the certificate in use stays"),
+                Err(problem) => tracing::error!(%problem, "the certificate in use stays"),
             };
             files.watch(every, each).await;
         };
         let bundle_watch = bundles.watch(every, authority.bundles.clone(), move |found| match found {
             // A full line means that the ledger is behind; the next look finds the same again.
-            Found::Proposal(proposal) => drop(tell.try_send(proposal)),
-            Found::Problem(problem) => tracing::error!("{problem}"),
+            Found::Proposal(proposal) => drop(tell.try_send(Changed::of_file(proposal))),
+            Found::Problem(problem) => tracing::error!(%problem, "a bundle cannot be read; the one in force stays"),
         });
         let silent = Silent::follow(&authority.ledger);
         tokio::select! {
             _ = stopping.wait_for(|stops| *stops) => {}
-            ((), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
+            ((), (), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
                 own_watch,
+                agent_watch,
                 public_watch,
                 bundle_watch,
                 take_in(&authority, told),
@@ -109,19 +112,19 @@ impl Upkeep {
     }
 }
 
-/// Bundles that files propose become records; what follows from the record follows from the ledger.
-async fn take_in(authority: &Authority, mut told: mpsc::Receiver<Proposal>) {
+/// Bundles that files and the agent propose become records; what follows from the record follows from the ledger.
+async fn take_in(authority: &Authority, mut told: mpsc::Receiver<Changed>) {
     let mut said: BTreeMap<String, String> = BTreeMap::new();
-    while let Some(proposal) = told.recv().await {
-        let domain = proposal.bundle.trust_domain().as_str().to_owned();
-        match authority.found_bundle(&proposal.bundle, Source::File, &proposal.path.display().to_string()).await {
+    while let Some(Changed { bundle, source, place }) = told.recv().await {
+        let domain = bundle.trust_domain().as_str().to_owned();
+        match authority.found_bundle(&bundle, source, &place).await {
             Ok(None) => drop(said.remove(&domain)),
             Ok(Some(seq)) => tracing::warn!(trust_domain = domain, %seq, "the trust bundle changed"),
             Err(no) => {
-                // The file is looked at again and again; what is wrong with it is said once.
+                // It is looked at again and again; what is wrong with it is said once.
                 let why = no.to_string();
                 if said.insert(domain, why.clone()).as_ref() != Some(&why) {
-                    tracing::error!("{}: {why}; the bundle in force stays", proposal.path.display());
+                    tracing::error!(%place, %why, "the bundle in force stays");
                 }
             }
         }
@@ -222,17 +225,17 @@ async fn registry_due(authority: &Authority) {
     loop {
         tick.tick().await;
         if let Err(no) = authority.sweep_arguments(false).await {
-            tracing::error!("arguments that nobody needs could not be looked for: {no}");
+            tracing::error!(%no, "arguments that nobody needs could not be looked for");
         }
         if let Err(no) = authority.finish_narrowings().await {
-            tracing::error!("what a change would refuse could not be revoked yet: {no}");
+            tracing::error!(%no, "what a change would refuse could not be revoked yet");
         }
         authority.tell_due();
         let now = authority.system.wall();
         if told.is_none_or(|told| now.since(told) >= TOLD_EVERY_MS) {
             told = Some(now);
             for (upstream, finding) in authority.stopping_soon() {
-                tracing::warn!(upstream, "{}", finding.text);
+                tracing::warn!(upstream, finding = finding.text, "an upstream needs somebody");
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What comes from outside the process: the configuration, the files that it names, files of certificates, keys and bundles, and what others
-//! publish.
+//! What comes from outside the process: the configuration, the files that it names, files of certificates, keys and bundles, what the agent of
+//! this host gives (the SPIFFE Workload API), and what others publish.
 
 pub mod bundles;
 pub mod config;
@@ -9,3 +9,4 @@ pub mod oidc;
 pub mod policy_files;
 pub mod svid_files;
 pub mod webhook_files;
+pub mod workload_api;

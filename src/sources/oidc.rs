@@ -45,7 +45,7 @@ async fn keep_one(known: &Known, configured: &OidcIssuer, system: &System) {
             Err(why) => {
                 // Asked again and again; what is wrong is said once.
                 if said.as_ref() != Some(&why) {
-                    tracing::error!(issuer = known.issuer.name, "no keys: {why}; those at hand stay for an hour");
+                    tracing::error!(issuer = known.issuer.name, %why, "no keys could be fetched; those at hand stay for an hour");
                     said = Some(why);
                 }
                 known.end(None, system);

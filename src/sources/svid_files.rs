@@ -33,10 +33,11 @@ impl SvidFiles {
         Ok(pair)
     }
 
-    /// Reads both again: `None` where nothing changed, or where the same problem was told before. After a problem the old pair stays in use.
+    /// Reads both again: `None` where nothing changed, or where the same problem was told before. After a problem the old pair stays in use; that
+    /// it is over is told too, by the pair that is there.
     pub fn poll(&mut self) -> Option<Result<OwnPair, FileProblem>> {
         let outcome = self.read().and_then(|(certificates, key, digests)| {
-            if self.seen == Some(digests) {
+            if self.seen == Some(digests) && self.said.is_none() {
                 return Ok(None);
             }
             // Read between the two halves of a change, the files do not match; the next poll sees both.

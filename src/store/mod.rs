@@ -129,6 +129,12 @@ pub trait Store: Send + Sync + 'static {
     /// Appends one commit durably. `at` is one more than [`head`](Store::head); `bytes` ≤ `limits::COMMIT_BYTES`.
     fn append(&self, at: Position, bytes: &[u8]) -> Result<(), StoreError>;
 
+    /// Appends commits in their order, the first at `first`: durably when it returns. For the copy of a log, where nobody waits for any one of
+    /// them. After a crash those up to some place are there; an engine may make several durable together.
+    fn append_all(&self, first: Position, commits: &[&[u8]]) -> Result<(), StoreError> {
+        (first..).zip(commits).try_for_each(|(at, bytes)| self.append(at, bytes))
+    }
+
     /// The place of the newest commit, 0 when there is none.
     fn head(&self) -> Result<Position, StoreError>;
 

@@ -20,7 +20,7 @@ mod workload {
 }
 
 use workload::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
-use workload::{X509Svid, X509SvidRequest, X509SvidResponse};
+use workload::{JwtBundlesRequest, JwtBundlesResponse, X509Svid, X509SvidRequest, X509SvidResponse};
 
 /// What a workload is told now, and again whenever it changes.
 pub struct Agent {
@@ -39,6 +39,12 @@ impl SpiffeWorkloadApi for Api {
             return Err(Status::invalid_argument("the metadata workload.spiffe.io is missing"));
         }
         Ok(Response::new(Box::pin(WatchStream::new(self.0.clone()).map(Ok))))
+    }
+
+    type FetchJWTBundlesStream = Pin<Box<dyn Stream<Item = Result<JwtBundlesResponse, Status>> + Send>>;
+
+    async fn fetch_jwt_bundles(&self, _: Request<JwtBundlesRequest>) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
+        Err(Status::unimplemented("no client asks for them"))
     }
 }
 

@@ -1,14 +1,15 @@
 //! Worlds with their server, clients in them, and an agent of the SPIFFE Workload API.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use mayfly::cli::dev::{Engine, SERVER, Settings, World};
+use mayfly::cli::dev::{Child, Engine, SERVER, Settings, World};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
-use mayfly::server::Running;
+use mayfly::server::{Addresses, Running};
 use mayfly_client::{Identity, Mayfly, SpiffeId};
 use tempfile::TempDir;
 use tonic::transport::Channel;
@@ -34,10 +35,18 @@ impl Up {
 
     /// With another registration of echo.
     pub fn edited(settings: Settings, change: impl FnOnce(String) -> String) -> Up {
+        Up::changed(settings, "policy/upstreams/echo.toml", change)
+    }
+
+    /// With more policies.
+    pub fn policed(more: &str) -> Up {
+        Up::changed(Settings::default(), "policy/policy.cedar", |policy| policy + more)
+    }
+
+    fn changed(settings: Settings, file: &str, change: impl FnOnce(String) -> String) -> Up {
         let dir = tempfile::tempdir().unwrap();
         let world = World::create(&dir.path().join("w"), &Settings { engine: Engine::Memory, ..settings }).unwrap();
-        let echo = world.dir().join("policy/upstreams/echo.toml");
-        std::fs::write(&echo, change(std::fs::read_to_string(&echo).unwrap())).unwrap();
+        edit(&world, file, change);
         let running = world.start().unwrap_or_else(|no| panic!("{no}"));
         Up { running, world, _dir: dir }
     }
@@ -99,9 +108,82 @@ impl Up {
 
     /// The command line, as an operator.
     pub fn operator(&self, args: &[&str]) -> Output {
-        let config: PathBuf = self.world.write_context("operator/you", self.running.addresses().admin).unwrap();
-        Command::new(env!("CARGO_BIN_EXE_mayfly")).arg("--config").arg(config).args(args).output().unwrap()
+        operator(&self.world, self.running.addresses().admin, args)
     }
+
+    /// The records of an event.
+    pub fn audit(&self, event: &str) -> Vec<serde_json::Value> {
+        records(&self.operator(&["audit", "search", "--event", event, "--limit", "1000", "-o", "json"]))
+    }
+}
+
+fn edit(world: &World, file: &str, change: impl FnOnce(String) -> String) {
+    let file = world.dir().join(file);
+    std::fs::write(&file, change(std::fs::read_to_string(&file).unwrap())).unwrap();
+}
+
+/// A world whose server is a process of its own, at the same address each time that it starts.
+pub struct Apart {
+    child: Option<Child>,
+    pub world: World,
+    _dir: TempDir,
+}
+
+impl Apart {
+    pub fn policed(more: &str) -> Apart {
+        let dir = tempfile::tempdir().unwrap();
+        let world = World::create(&dir.path().join("w"), &Settings::default()).unwrap();
+        edit(&world, "policy/policy.cedar", |policy| policy + more);
+        let mut apart = Apart { child: None, world, _dir: dir };
+        apart.start();
+        let Addresses { workload, admin, public, .. } = apart.addresses();
+        // Each was a free port; from now on it is that one.
+        edit(&apart.world, "mayfly.toml", |text| {
+            [("workload", workload), ("admin", admin), ("public", public)].iter().fold(text, |text, (name, address)| {
+                text.replace(&format!("{name} = \"127.0.0.1:0\""), &format!("{name} = \"{address}\""))
+            })
+        });
+        apart
+    }
+
+    pub fn start(&mut self) {
+        self.child = Some(self.world.spawn(Path::new(env!("CARGO_BIN_EXE_mayfly"))).unwrap_or_else(|no| panic!("{no}")));
+    }
+
+    /// As by a power cut.
+    pub fn kill(&mut self) {
+        self.child.take().unwrap().kill();
+    }
+
+    pub fn addresses(&self) -> Addresses {
+        self.child.as_ref().unwrap().addresses().clone()
+    }
+
+    pub fn settings(&self, name: &str) -> mayfly_client::Settings {
+        let paths = self.world.svid(name);
+        let files = Identity::Files { svid: paths.certificate, key: paths.key, bundle: self.world.bundle() };
+        mayfly_client::Settings::new(&self.addresses().workload.to_string(), Up::server_id(), files)
+    }
+
+    /// The command line, as an operator.
+    pub fn operator(&self, args: &[&str]) -> Output {
+        operator(&self.world, self.addresses().admin, args)
+    }
+
+    /// The records of an event.
+    pub fn audit(&self, event: &str) -> Vec<serde_json::Value> {
+        records(&self.operator(&["audit", "search", "--event", event, "--limit", "1000", "-o", "json"]))
+    }
+}
+
+fn operator(world: &World, admin: SocketAddr, args: &[&str]) -> Output {
+    let config: PathBuf = world.write_context("operator/you", admin).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_mayfly")).arg("--config").arg(config).args(args).output().unwrap()
+}
+
+fn records(output: &Output) -> Vec<serde_json::Value> {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// Waits until something holds.

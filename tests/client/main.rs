@@ -1,10 +1,14 @@
 //! The Rust client against a real server: what `clients/rust` promises.
 
 mod agent;
+mod approvals;
+mod ends;
+mod kills;
 mod kit;
 mod mcp;
 mod protect;
 mod rotate;
+mod uses;
 
 use std::time::Duration;
 
@@ -68,7 +72,7 @@ async fn equal_requests_share_one_exchange_and_the_last_who_leaves_gives_it_back
     let up = Up::new();
     let task = up.task().await;
     let settings =
-        mayfly_client::Settings { linger: Duration::from_millis(300), task: Some(task.clone()), ..up.settings("agent/demo") };
+        mayfly_client::Settings { idle: Duration::from_millis(300), task: Some(task.clone()), ..up.settings("agent/demo") };
     let mayfly = Mayfly::connect(settings).await.unwrap();
     let asking = (0..64).map(|_| {
         let mayfly = mayfly.clone();
@@ -150,4 +154,16 @@ async fn a_server_of_another_name_is_not_called() {
     let settings = mayfly_client::Settings { server_id: other, ..up.settings("agent/demo") };
     let no = Mayfly::connect(settings).await.err().unwrap().to_string();
     assert!(no.contains("expected spiffe://dev.mayfly.internal/agent/demo"), "{no}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_is_in_the_trace_that_its_caller_says() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let up = Up::new();
+    let traceparent = Some((|| Some(format!("00-{TRACE}-00f067aa0ba902b7-00"))) as fn() -> Option<String>);
+    let settings = mayfly_client::Settings { traceparent, ..up.settings("agent/demo") };
+    let credential = Mayfly::connect(settings).await.unwrap().credential("echo").scope("echo:read").get().await.unwrap();
+    let found = up.operator(&["audit", "search", TRACE, "--event", "credential issued", "-o", "json"]);
+    let said = String::from_utf8_lossy(&found.stdout);
+    assert!(found.status.success() && said.contains(credential.credential_id()), "{said}");
 }

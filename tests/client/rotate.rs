@@ -68,3 +68,22 @@ async fn no_call_fails_while_svids_of_the_workload_api_rotate() {
     assert!(made > 50, "{made} exchanges");
     until("each rotation made a new connection", || async { *renewals.borrow() >= 4 }).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_begins_in_the_middle_of_a_rotation_looks_again() {
+    let up = Up::new();
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (up.world.svid("agent/demo"), up.world.svid("mcp/echo"));
+    let [svid, key] = ["svid.pem", "key.pem"].map(|name| dir.path().join(name));
+    std::fs::copy(&ours.certificate, &svid).unwrap();
+    std::fs::copy(&theirs.key, &key).unwrap();
+    let identity = mayfly_client::Identity::Files { svid, key: key.clone(), bundle: up.world.bundle() };
+    let settings = mayfly_client::Settings { identity, ..up.settings("agent/demo") };
+    // What stays so is said.
+    let no = Mayfly::connect(settings.clone()).await.err().unwrap().to_string();
+    assert!(no.contains("key.pem"), "{no}");
+    let connecting = tokio::spawn(Mayfly::connect(settings));
+    tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+    std::fs::copy(&ours.key, &key).unwrap();
+    assert!(connecting.await.unwrap().is_ok());
+}

@@ -163,6 +163,7 @@ fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, ceilings: Ceiling
         feed_max_age_ms: limits::FEED_MAX_AGE_MS,
         bounds,
         elsewhere,
+        traced: Default::default(),
     };
     let authority = Authority::new(ledger, parts).unwrap();
     import(&authority, &system);
@@ -254,6 +255,7 @@ pub fn wanted(task: TaskChoice) -> Wanted {
         replaces: None,
         behalf: None,
         asking: None,
+        traced: Default::default(),
     }
 }
 

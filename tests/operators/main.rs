@@ -1,8 +1,12 @@
 //! What operators have: `doctor`, `exec`, what lies under `deploy/`, metrics and their alerts.
 
+#[path = "../kit/agent.rs"]
+mod agent;
 mod deploy;
 mod doctor;
 mod exec;
+mod from_agent;
+mod from_agent_trouble;
 #[path = "../durability/kit.rs"]
 #[allow(dead_code, reason = "shared with the stories of durability")]
 mod kit;

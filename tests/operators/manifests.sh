@@ -19,11 +19,19 @@ sed 's/terminationGracePeriodSeconds/terminationGraceSeconds/' "$folder/stateful
 if "$validate" --quiet --strict -k "$version" "$work/wrong.yaml" >/dev/null 2>&1; then
     echo "a field that there is not was taken" && exit 1
 fi
+kustomize=()
 if command -v kubectl >/dev/null; then
-    kubectl kustomize "$folder" >"$work/all.yaml"
+    kustomize=(kubectl kustomize)
+elif command -v kustomize >/dev/null; then
+    kustomize=(kustomize build)
+elif [ -x "$(dirname "$validate")/kustomize" ]; then
+    kustomize=("$(dirname "$validate")/kustomize" build)
+fi
+if [ ${#kustomize[@]} -gt 0 ]; then
+    "${kustomize[@]}" "$folder" >"$work/all.yaml"
     "$validate" --quiet --strict -k "$version" "$work/all.yaml"
     passed=$((passed + 1))
 else
-    echo "SKIPPED: what kustomize makes of them: there is no kubectl"
+    echo "SKIPPED: what kustomize makes of them: there is neither kubectl nor kustomize nor go"
 fi
 echo "manifests: $passed passed, 0 failed"

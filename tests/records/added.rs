@@ -30,7 +30,18 @@ pub fn all() -> Vec<(String, Record)> {
     .chain(people())
     .chain(glass())
     .chain(tasks())
+    .chain(traces())
     .collect()
+}
+
+/// Records of a call that was in a trace: of an issuance, and of what is no issuance.
+fn traces() -> impl Iterator<Item = (String, Record)> {
+    let issued = Event::Issued(Issued { credential: id(0xc3), ..Issued::default() }.into());
+    let noted = Event::Maintained(Maintained { what: text("a drill") });
+    let events = [("20-issued-traced", issued), ("71-maintained-traced", noted)];
+    events
+        .map(|(name, event)| (format!("v11/{name}"), Record { trace: id(0x7f), ..Record::new(Who::SpiffeId(agent()), event) }))
+        .into_iter()
 }
 
 /// Tasks that somebody approves: opened, and given more time.

@@ -50,7 +50,14 @@ pub fn all() -> Vec<(String, Record)> {
         let revision = (1 << 45) + n as u64;
         (
             text(name),
-            Record { author: Some(Author { who }), revision, request: Some(request), group: 1 << 31 | 9, event: Some(event) },
+            Record {
+                author: Some(Author { who }),
+                revision,
+                request: Some(request),
+                group: 1 << 31 | 9,
+                trace: Vec::new(),
+                event: Some(event),
+            },
         )
     });
     records.collect()

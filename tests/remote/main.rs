@@ -10,6 +10,9 @@ use mayfly::credential;
 
 #[path = "../../src/upstream/lease/tests/account.rs"]
 mod account;
+#[path = "../server/collector.rs"]
+#[allow(dead_code, reason = "other tests ask it for more")]
+mod collector;
 #[path = "../kit/dice.rs"]
 mod dice;
 #[path = "../kit/faulty.rs"]
@@ -24,5 +27,6 @@ mod rig;
 mod server;
 mod steps;
 mod stories;
+mod traces;
 mod trouble;
 mod upstream;

@@ -43,8 +43,15 @@ impl Drop for Rig {
 
 impl Rig {
     pub fn new(tells: bool) -> Rig {
+        Rig::with(tells, "")
+    }
+
+    /// With more at the end of its configuration.
+    pub fn with(tells: bool, more: &str) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let world = World::create(&dir.path().join("w"), &Settings::default()).unwrap();
+        let config = std::fs::read_to_string(world.config()).unwrap();
+        std::fs::write(world.config(), config + more).unwrap();
         let (upstream, address) = Upstream::start();
         let mut rig = Rig { upstream, address, world, process: None, tells, _dir: dir };
         rig.start();

@@ -28,7 +28,7 @@ permit (principal in Role::"ci", action == Action::"ManageTasks", resource);
 /// Arguments that nobody may find in a log, a file or an answer to somebody else.
 const ARGUMENTS: &str = r#"{"table":"orders","rows":250000}"#;
 
-struct Rig {
+pub struct Rig {
     running: Running,
     world: mayfly::cli::dev::World,
     _dir: TempDir,
@@ -36,11 +36,18 @@ struct Rig {
 
 impl Rig {
     fn new() -> Rig {
+        Rig::with("")
+    }
+
+    /// With more at the end of its configuration.
+    pub fn with(more: &str) -> Rig {
         let engine = mayfly::cli::dev::Engine::Memory;
         let (dir, world) = world(Settings { engine, ..Settings::default() });
         let path = world.dir().join("policy/policy.cedar");
         let text = std::fs::read_to_string(&path).unwrap() + POLICY;
         std::fs::write(&path, text).unwrap();
+        let config = std::fs::read_to_string(world.config()).unwrap();
+        std::fs::write(world.config(), config + more).unwrap();
         Rig { running: world.start().unwrap_or_else(|no| panic!("{no}")), world, _dir: dir }
     }
 
@@ -48,13 +55,13 @@ impl Rig {
         self.world.channel(name, self.running.addresses().workload).await.unwrap()
     }
 
-    async fn approvals(&self, name: &str) -> ApprovalServiceClient<Channel> {
+    pub async fn approvals(&self, name: &str) -> ApprovalServiceClient<Channel> {
         let addresses = self.running.addresses();
         let address = if name.starts_with("operator") { addresses.admin } else { addresses.workload };
         ApprovalServiceClient::new(self.world.channel(name, address).await.unwrap())
     }
 
-    async fn export(&self, change: impl Fn(&mut pb::ExchangeRequest)) -> Result<pb::Issued, Status> {
+    pub async fn export(&self, change: impl Fn(&mut pb::ExchangeRequest)) -> Result<pb::Issued, Status> {
         let terms = pb::TaskTerms {
             purpose: "nightly".into(),
             upstreams: vec![pb::Allowance { upstream: "echo".into(), scopes: vec!["echo:admin".into()] }],
@@ -98,7 +105,7 @@ impl Rig {
         Ok(self.approvals(name).await.decide_approval(request).await?.into_inner().approval.unwrap())
     }
 
-    async fn give(&self, id: &str) -> Result<pb::Approval, Status> {
+    pub async fn give(&self, id: &str) -> Result<pb::Approval, Status> {
         self.decide("operator/you", id, pb::ApprovalDecision::Give).await
     }
 }

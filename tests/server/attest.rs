@@ -1,8 +1,9 @@
 //! Jobs that attest with a token of the platform that runs them, on a whole server: who is let in, as whom, and how it ends.
 
-use std::process::{Command, Output};
-
+use aws_lc_rs::hmac;
+use data_encoding::BASE64URL_NOPAD;
 use mayfly::cli::dev::Engine;
+use mayfly::limits;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::audit_service_client::AuditServiceClient;
 use mayfly::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
@@ -12,7 +13,8 @@ use mayfly::serve::people::{LoginAnswer, LoginRefused};
 use serde_json::{Value, json};
 
 use crate::people_rig::{DOMAIN, Key, Person, Rig, exchange};
-use crate::provider::{Provider, answer_json, seconds_now};
+use crate::provider::{Provider, seconds_now};
+use crate::signer::Signer;
 
 const POLICY: &str = r#"
 @id("jobs-sign-in")
@@ -28,15 +30,15 @@ when { context.purpose != "" };
 const ISSUER: &str = "https://dev.mayfly.internal";
 
 /// Two platforms beside the people's provider.
-struct Runs {
-    rig: Rig,
-    hub: Provider,
+pub struct Runs {
+    pub rig: Rig,
+    pub hub: Provider,
     lab: Provider,
     pods: Provider,
 }
 
 impl Runs {
-    fn new() -> Runs {
+    pub fn new() -> Runs {
         Runs::on(Engine::Memory)
     }
 
@@ -81,7 +83,7 @@ claims = { "kubernetes.io/serviceaccount/uid" = "0c2b-1" }
     }
 
     /// Good claims of a deployment, for a key.
-    fn deploy(&self, key: &Key) -> Value {
+    pub fn deploy(&self, key: &Key) -> Value {
         let mut claims = self.hub.claims("repo:acme/web:ref:refs/heads/main", &format!("{ISSUER}#{}", key.nonce()));
         let more = json!({
             "repository": "acme/web", "repository_id": "1296269", "repository_owner_id": "42", "ref": "refs/heads/main", "sha": "0a1b",
@@ -170,6 +172,50 @@ async fn a_run_is_who_its_repository_is_and_works_in_tasks_of_its_own() {
     jobs.rig.whoami(&again).await.unwrap();
 }
 
+fn parts(header: &Value, claims: &Value) -> String {
+    let part = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+    format!("{}.{}", part(header), part(claims))
+}
+
+/// P-384 under the name of the issuer's own P-256 key.
+fn other_curve(hub: &Provider, claims: &Value) -> String {
+    let signer = Signer::new("ES384").by("ES256");
+    signer.token(&json!({"alg": "ES256", "kid": hub.signer().0, "typ": "JWT"}), claims)
+}
+
+/// The oldest trick: what everybody has as the secret of an HMAC.
+fn by_public_key(hub: &Provider, claims: &Value) -> String {
+    let input = parts(&json!({"alg": "HS256", "kid": hub.signer().0, "typ": "JWT"}), claims);
+    let key = hub.jwks()["keys"][0].to_string();
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), input.as_bytes());
+    format!("{input}.{}", BASE64URL_NOPAD.encode(tag.as_ref()))
+}
+
+fn unsigned(claims: &Value) -> String {
+    format!("{}.", parts(&json!({"alg": "none", "typ": "JWT"}), claims))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_changes_its_keys_and_may_be_away() {
+    let jobs = Runs::new();
+    jobs.run().await;
+    // Another key, published beside the first: asked for once a token names it.
+    jobs.hub.rotate_to("k2", Signer::new("ES256"), true);
+    tokio::time::sleep(std::time::Duration::from_millis(limits::OIDC_REFETCH_MS + 200)).await;
+    jobs.run().await;
+    // One that is published nowhere is none of theirs.
+    let (_, published) = jobs.hub.signer();
+    jobs.hub.rotate_to("k3", Signer::new("ES256"), false);
+    let key = Key::new();
+    assert_eq!(jobs.ask(&jobs.hub.token(&jobs.deploy(&key)), &key).await.unwrap_err().reason, "NOT_AUTHENTICATED");
+    // While the platform answers nobody, what was fetched goes on for an hour, and no new key is taken.
+    jobs.hub.lay("/keys", |_| (503, String::new(), String::new()));
+    let token = |claims: &Value| published.token(&json!({"alg": "ES256", "kid": "k2", "typ": "JWT"}), claims);
+    jobs.ask(&token(&jobs.deploy(&key)), &key).await.unwrap();
+    let key = Key::new();
+    assert!(jobs.ask(&jobs.hub.token(&jobs.deploy(&key)), &key).await.is_err());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_forged_variant_of_a_runs_token_is_refused() {
     let jobs = Runs::new();
@@ -206,6 +252,21 @@ async fn every_forged_variant_of_a_runs_token_is_refused() {
         ("with alg HS256", jobs.hub.token_with(|h| h["alg"] = "HS256".into(), &good), "NOT_AUTHENTICATED"),
         ("with a key in it", jobs.hub.token_with(|h| h["jwk"] = json!({"kty": "EC"}), &good), "NOT_AUTHENTICATED"),
         ("with a key elsewhere", jobs.hub.token_with(|h| h["jku"] = "https://evil.example".into(), &good), "NOT_AUTHENTICATED"),
+        (
+            "with a certificate elsewhere",
+            jobs.hub.token_with(|h| h["x5u"] = "https://evil.example".into(), &good),
+            "NOT_AUTHENTICATED",
+        ),
+        ("with a certificate in it", jobs.hub.token_with(|h| h["x5c"] = json!(["AA=="]), &good), "NOT_AUTHENTICATED"),
+        (
+            "with something that must be understood",
+            jobs.hub.token_with(|h| h["crit"] = json!(["exp"]), &good),
+            "NOT_AUTHENTICATED",
+        ),
+        ("by a key of another name", jobs.hub.token_with(|h| h["kid"] = "k9".into(), &good), "NOT_AUTHENTICATED"),
+        ("by a key of another curve", other_curve(&jobs.hub, &good), "NOT_AUTHENTICATED"),
+        ("by the public key as a secret", by_public_key(&jobs.hub, &good), "NOT_AUTHENTICATED"),
+        ("that nobody signed", unsigned(&good), "NOT_AUTHENTICATED"),
         ("of another repository", signed(&with(&|c| c["repository_id"] = "9".into())), "NOT_YOURS"),
         (
             "of a fork of the same name",
@@ -254,7 +315,8 @@ async fn every_forged_variant_of_a_runs_token_is_refused() {
 async fn a_platform_whose_runs_choose_no_audience_has_each_token_taken_once() {
     let jobs = Runs::new();
     let mut claims = jobs.lab.claims("project_path:acme/web:ref_type:branch:ref:main", ISSUER);
-    let more = json!({"project_id": 22, "ref": "main", "pipeline_source": "push", "attested_id": "1", "jti": "j1"});
+    let more =
+        json!({"project_id": 22, "ref": "main", "pipeline_source": "push", "job_id": "1", "ref_type": "branch", "jti": "j1"});
     claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let (token, key, thief) = (jobs.lab.token(&claims), Key::new(), Key::new());
     let answer = jobs.ask(&token, &key).await.unwrap();
@@ -294,74 +356,4 @@ async fn a_run_gives_its_svid_back_and_only_its_own() {
     jobs.release(&one, &one).await.unwrap();
     assert!(jobs.rig.whoami(&one).await.is_err());
     jobs.rig.whoami(&other).await.unwrap();
-}
-
-/// The command line in a job of the hub, with nothing but what a runner has.
-fn in_a_run(jobs: &Runs, home: &std::path::Path, args: &[&str]) -> Output {
-    let (addresses, world) = (jobs.rig.running().addresses(), jobs.rig.world.dir());
-    let context = home.join("config.toml");
-    let text = format!(
-        "address = \"https://localhost:{}\"\npublic = \"https://localhost:{}\"\nbundle = {:?}\nserver_id = \"{}\"\n",
-        addresses.workload.port(),
-        addresses.public.port(),
-        world.join("bundle.pem"),
-        mayfly::cli::dev::World::id("mayfly"),
-    );
-    std::fs::write(&context, text).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mayfly"));
-    command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("HOME", home).env("MAYFLY_CONFIG", &context);
-    command.env("GITHUB_ACTIONS", "true").env("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "secret-bearer");
-    command.env("ACTIONS_ID_TOKEN_REQUEST_URL", format!("{}/ask?api=1", jobs.hub.issuer));
-    command.args(args).output().unwrap()
-}
-
-#[test]
-fn the_command_line_finds_the_token_of_its_platform_and_keeps_an_svid_for_what_follows() {
-    let jobs = Runs::new();
-    let ((kid, signer), claims) = (jobs.hub.signer(), jobs.deploy(&Key::new()));
-    // The platform signs for whatever audience its job asks for.
-    jobs.hub.lay("/ask", move |asked| {
-        let audience = asked.path.split("audience=").nth(1).unwrap_or_default();
-        let audience = audience.replace("%3A", ":").replace("%2F", "/").replace("%23", "#");
-        let mut claims = claims.clone();
-        (claims["jti"], claims["aud"]) = (audience.clone().into(), audience.into());
-        answer_json(&json!({"value": signer.token(&json!({"alg": signer.alg, "kid": kid, "typ": "JWT"}), &claims)}))
-    });
-    let dir = tempfile::tempdir().unwrap();
-    let run = |args: &[&str]| in_a_run(&jobs, dir.path(), args);
-    let mut output = run(&["ci", "login", "-o", "json"]);
-    for _ in 0..50 {
-        // The platform's keys are fetched beside the start.
-        if output.status.code() != Some(8) {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        output = run(&["ci", "login", "-o", "json"]);
-    }
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{words}");
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(told["spiffe_id"], format!("spiffe://{DOMAIN}/ci/hub/1296269/deploy"));
-    for secret in ["secret-bearer", "eyJ", "PRIVATE KEY"] {
-        assert!(!words.contains(secret) && !told.to_string().contains(secret), "{secret}");
-    }
-    let headers = jobs.hub.asked("/ask").remove(0).headers.to_ascii_lowercase();
-    assert!(headers.contains("authorization: bearer secret-bearer"), "{headers}");
-    let who: Value = serde_json::from_slice(&run(&["whoami", "-o", "json"]).stdout).unwrap();
-    assert!(who.to_string().contains("/ci/hub/1296269/deploy"), "{who}");
-    let got = run(&["get", "echo", "--scope", "echo:read", "--purpose", "deploy"]);
-    assert!(got.status.success() && got.stdout.starts_with(b"eyJ"), "{}", String::from_utf8_lossy(&got.stderr));
-    assert!(run(&["logout"]).status.success());
-    let after = run(&["get", "echo", "--scope", "echo:read", "--purpose", "deploy"]);
-    assert!(!after.status.success() && after.stdout.is_empty());
-    // Without the permission the platform gives nothing, and the remedy is told.
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mayfly"));
-    command
-        .env_clear()
-        .env("HOME", dir.path())
-        .env("GITHUB_ACTIONS", "true")
-        .env("MAYFLY_CONFIG", dir.path().join("config.toml"));
-    let without = command.args(["ci", "login"]).output().unwrap();
-    assert_eq!(without.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&without.stderr).contains("id-token: write"));
 }

@@ -84,7 +84,7 @@ fn told(out: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn up_detached_serves_says_what_to_type_and_down_ends_it() {
     let home = Home(tempfile::tempdir().unwrap());
     let up = home.mayfly(&["dev", "up", "--detach", "--port", "0"]);

@@ -9,7 +9,7 @@ use mayfly::limits;
 
 use crate::kit::{GOAWAY, PATIENCE, Up, begin_http2, frames, healthy, open_task, reason, until, until_closed, world};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::disallowed_methods, reason = "a test that measures when a connection ends")]
 async fn a_connection_is_asked_to_go_before_its_svid_ends_and_is_gone_then() {
     let up = Up::new(Settings::default());
@@ -34,7 +34,7 @@ fn change_root(up: &Up, keep_old: bool) {
     std::fs::write(up.world.bundle(), bundle).unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn removing_a_root_ends_its_connections_and_revokes_what_it_vouched_for() {
     let up = Up::new(Settings::default());
     let mut stream = up.tls("agent/demo").await;
@@ -53,7 +53,7 @@ async fn removing_a_root_ends_its_connections_and_revokes_what_it_vouched_for() 
     assert!(!healthy(channel).await, "nor does it come back");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn adding_a_root_ends_nothing() {
     let up = Up::new(Settings::default());
     let channel = up.channel("agent/demo").await;
@@ -66,7 +66,7 @@ async fn adding_a_root_ends_nothing() {
     assert_eq!(up.running().connections()[0], 1, "the same connection");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_servers_certificate_is_renewed_without_a_restart() {
     let up = Up::new(Settings::default());
     let shown = |up: &Up| {
@@ -92,7 +92,7 @@ async fn the_servers_certificate_is_renewed_without_a_restart() {
     assert_eq!(shown(&up).await, new);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn stopping_finishes_what_is_under_way_and_refuses_what_is_new() {
     let mut up = Up::new(Settings::default());
     let mut stream = up.tls("agent/demo").await;
@@ -109,7 +109,7 @@ async fn stopping_finishes_what_is_under_way_and_refuses_what_is_new() {
     assert!(authority.ledger.commit(Lane::Change, vec![note]).await.is_err(), "the ledger is closed");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_svid_that_lives_too_long_is_refused() {
     let up = Up::new(Settings::default().with("svid.max_ttl", "\"2h\""));
     up.world.issue("agent/demo", 3 * 3600 * 1000).unwrap();
@@ -122,7 +122,7 @@ async fn an_svid_that_lives_too_long_is_refused() {
     assert!(healthy(up.channel("ci/demo").await).await);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_caller_is_refused_on_the_connection_that_it_has() {
     let up = Up::new(Settings::default());
     let channel = up.channel("agent/demo").await;

@@ -9,8 +9,9 @@ use bytes::{Buf, BufMut, Bytes};
 use mayfly::cli::dev::{Engine, Settings, World};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::server::Running;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, ServerConfig};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -94,6 +95,19 @@ pub fn world(settings: Settings) -> (TempDir, World) {
 pub async fn tls(address: SocketAddr, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(address).await?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await
+}
+
+/// TLS with a certificate for a name, and itself as the root that vouches for it.
+pub fn self_signed(name: &str) -> (ServerConfig, String) {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec![name.into()]).unwrap().self_signed(&key).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+        .unwrap();
+    (config, certificate.pem())
 }
 
 /// What comes until the other end closes, or what there is when it takes too long.

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::kit::{PATIENCE, SETTINGS, Up, begin_http2, call, healthy, reason, tls, until, until_closed};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_workload_calls_over_mtls_and_operators_have_a_port_of_their_own() {
     let up = Up::new(Settings::default());
     let (workload, operator) = (up.channel("agent/demo").await, up.world.channel("operator/you", up.admin()).await.unwrap());
@@ -19,7 +19,7 @@ async fn a_workload_calls_over_mtls_and_operators_have_a_port_of_their_own() {
     assert_eq!(up.running().authority().peers.len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_caller_is_the_tls_peer_whatever_the_headers_say() {
     let up = Up::new(Settings::default());
     let mut client = mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient::new(up.channel("agent/demo").await);
@@ -31,7 +31,7 @@ async fn the_caller_is_the_tls_peer_whatever_the_headers_say() {
     assert!(answer.contains("spiffe://dev.mayfly.internal/agent/demo") && !answer.contains("operator/you"), "{answer}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn tls_without_a_certificate_gets_an_alert() {
     let up = Up::new(Settings::default());
     let server = mayfly::identity::spiffe_id::SpiffeId::parse("spiffe://dev.mayfly.internal/mayfly").unwrap();
@@ -46,7 +46,7 @@ async fn tls_without_a_certificate_gets_an_alert() {
     assert!(error.contains("CertificateRequired"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_svid_of_another_trust_domain_is_refused() {
     let up = Up::new(Settings::default());
     let (_dir, other) = crate::kit::world(Settings::default());
@@ -61,7 +61,7 @@ async fn an_svid_of_another_trust_domain_is_refused() {
     assert!(refused);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn http1_on_the_grpc_port_is_refused_by_alpn_or_told_to_use_http2() {
     let up = Up::new(Settings::default());
     let mut config = up.world.client_config("agent/demo").unwrap();
@@ -75,7 +75,7 @@ async fn http1_on_the_grpc_port_is_refused_by_alpn_or_told_to_use_http2() {
     assert!(answer.starts_with(b"HTTP/1.1 426 "), "{}", String::from_utf8_lossy(&answer));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn who_agreed_on_http2_is_spoken_to_first() {
     let up = Up::new(Settings::default());
     let mut stream = up.tls("agent/demo").await;
@@ -85,7 +85,7 @@ async fn who_agreed_on_http2_is_spoken_to_first() {
     assert_eq!(frame[3], SETTINGS);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_tls_is_closed() {
     let up = Up::new(Settings::default());
     let mut tcp = TcpStream::connect(up.workload()).await.unwrap();
@@ -94,7 +94,7 @@ async fn what_is_no_tls_is_closed() {
     assert!(!answer.starts_with(b"HTTP"), "only a TLS alert: {answer:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::disallowed_methods, reason = "a test that measures how long somebody is kept waiting")]
 async fn a_peer_that_stalls_holds_its_place_for_the_handshakes_time_and_no_longer() {
     let up = Up::new(Settings::default().with("limits.handshakes", "1"));
@@ -107,7 +107,7 @@ async fn a_peer_that_stalls_holds_its_place_for_the_handshakes_time_and_no_longe
     assert_eq!(until_closed(&mut silent).await, Some(Vec::new()));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::disallowed_methods, reason = "a test that measures how long somebody is kept waiting")]
 async fn a_peer_that_says_nothing_after_the_handshake_is_dropped() {
     let up = Up::new(Settings::default());
@@ -120,7 +120,7 @@ async fn a_peer_that_says_nothing_after_the_handshake_is_dropped() {
     until("its place is free", || up.running().connections()[0] == 0).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_bound_a_connection_is_closed_at_once_and_a_place_comes_back() {
     let up = Up::new(Settings::default().with("limits.connections", "2"));
     let (first, second) = (up.channel("agent/demo").await, up.channel("ci/demo").await);
@@ -133,7 +133,7 @@ async fn beyond_the_bound_a_connection_is_closed_at_once_and_a_place_comes_back(
     assert!(healthy(up.channel("mcp/echo").await).await);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn operators_only_is_not_served_to_workloads() {
     let up = Up::new(Settings::default());
     let list = "/mayfly.v1.RevocationService/ListRules";

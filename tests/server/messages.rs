@@ -16,7 +16,7 @@ const OPEN: &str = "/mayfly.v1.TaskService/OpenTask";
 /// Answered on a way of its own, as long as it comes as it should.
 const EXCHANGE: &str = "/mayfly.v1.TokenService/Exchange";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_messages_are_the_callers_mistake_and_each_is_told_apart_from_ours() {
     let up = Up::new(Settings::default());
     let channel = up.channel("agent/demo").await;
@@ -33,7 +33,7 @@ async fn bad_messages_are_the_callers_mistake_and_each_is_told_apart_from_ours()
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_above_the_limit_is_refused_by_its_limit() {
     let up = Up::new(Settings::default());
     for path in [OPEN, EXCHANGE] {
@@ -65,7 +65,7 @@ async fn framed(up: &Up, path: &str, encoding: Option<&str>, frames: Vec<Frame<B
 }
 
 /// However a message is cut into frames, `Exchange` says what every other method says of the like.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_exchange_is_answered_however_its_message_comes() {
     let up = Up::new(Settings::default());
     let message =
@@ -98,7 +98,7 @@ async fn an_exchange_is_answered_however_its_message_comes() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn methods_and_services_that_are_not_there_are_named() {
     let up = Up::new(Settings::default());
     for path in ["/mayfly.v1.TaskService/Steal", "/nobody.v1.Service/Call", "/x"] {
@@ -108,7 +108,7 @@ async fn methods_and_services_that_are_not_there_are_named() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn reflection_is_for_operators() {
     let up = Up::new(Settings::default());
     let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
@@ -128,7 +128,7 @@ async fn raw(up: &Up, method: Method, media: &str, body: &'static [u8]) -> http:
     channel.ready().await.unwrap().call(request.body(body).unwrap()).await.unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_grpc_gets_an_http_answer() {
     let up = Up::new(Settings::default());
     let get = raw(&up, Method::GET, "application/grpc", b"").await;
@@ -136,7 +136,7 @@ async fn what_is_no_grpc_gets_an_http_answer() {
     assert_eq!(raw(&up, Method::POST, "text/plain", b"hello").await.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_frames_are_refused() {
     let up = Up::new(Settings::default());
     // No message at all; cut off; an unknown compression flag; compressed, without saying how.
@@ -147,7 +147,7 @@ async fn bad_frames_are_refused() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_message_on_a_stream_ends_it_with_the_reason() {
     let up = Up::new(Settings::default());
     // Not protobuf; no ask; an exchange without a name to find its answer by.
@@ -164,7 +164,7 @@ async fn what_is_no_message_on_a_stream_ends_it_with_the_reason() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn messages_that_never_end_are_held_up_to_a_bound() {
     let up = Up::new(Settings::default());
     // As many calls as it takes, each with a message of the largest size that lacks its last byte.

@@ -20,6 +20,7 @@ use mayfly::serve::unix::NoSocket;
 use mayfly::server::{StartProblem, Why};
 use mayfly::sources::config::{Config, Seal};
 use mayfly::sources::files::FileProblem;
+use mayfly::sources::workload_api::{Endpoint, NoSvid, WhyNot};
 use mayfly::store::StoreError;
 
 use crate::kit::world;
@@ -29,6 +30,7 @@ fn name(why: &Why) -> &'static str {
     match why {
         Why::Config(_) => "config",
         Why::Files(_) => "files",
+        Why::Agent(_) => "agent",
         Why::Policy(_) => "policy",
         Why::KeyFile(_) => "key file",
         Why::NoCredentials(_) => "no credentials",
@@ -45,7 +47,7 @@ fn name(why: &Why) -> &'static str {
     }
 }
 
-const NAMES: usize = 15;
+const NAMES: usize = 16;
 
 fn os(errno: rustix::io::Errno) -> io::Error {
     errno.into()
@@ -132,11 +134,16 @@ fn of_the_host() -> Vec<(Why, &'static str)> {
 fn table() -> Vec<(Why, &'static str)> {
     let complaint = || vec![Complaint::about("mayfly.toml", "lacks x", "each is required")];
     let file = || vec![FileProblem::new(Path::new("/etc/mayfly/svid.pem"), "is empty", "it holds the certificate")];
+    let agent = || {
+        let (endpoint, what, remedy) = (Endpoint::Unix("/run/agent.sock".into()), "it is away".to_owned(), "start it".to_owned());
+        Box::new(NoSvid { why: WhyNot::Away, endpoint, what, remedy })
+    };
     let refused = |no: No| Why::Refused { what: "the policies".into(), no: Box::new(no) };
     let refusal = |reason| No::Refusal(Refusal::new(reason, "no"));
     let mut all = vec![
         (Why::Config(complaint()), "mayfly server validate --config CONFIG"),
         (Why::Files(file()), "mayfly server validate --config CONFIG"),
+        (Why::Agent(agent()), "mayfly server validate --config CONFIG"),
         (Why::Policy(complaint()), "mayfly server validate --config CONFIG"),
         (refused(refusal(Reason::InvalidField)), "mayfly server validate --config CONFIG"),
         (refused(No::Fault(Fault::new("broke"))), "mayfly server run --config CONFIG"),

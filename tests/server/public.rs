@@ -33,7 +33,7 @@ async fn ask(up: &Up, line: &str, more: &str) -> Answer {
     Answer { code, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_keys_of_an_environment_are_there_for_everybody() {
     let up = Up::new(Settings::default());
     let jwks = ask(&up, "GET /dev/jwks.json", "").await;
@@ -53,7 +53,7 @@ async fn the_keys_of_an_environment_are_there_for_everybody() {
     assert_eq!((again.code, again.body.as_str()), (304, ""));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn discovery_names_the_issuer_that_stands_in_tokens() {
     let up = Up::new(Settings::default().with("server.issuer", "\"https://sts.example.org/mayfly\""));
     let found = ask(&up, "GET /.well-known/oauth-authorization-server/mayfly/dev", "").await;
@@ -64,7 +64,7 @@ async fn discovery_names_the_issuer_that_stands_in_tokens() {
     assert_eq!(ask(&up, "GET /mayfly/dev/jwks.json", "").await.code, 200);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn health_and_what_is_not_there() {
     let up = Up::new(Settings::default());
     let health = ask(&up, "GET /healthz", "").await;
@@ -82,7 +82,7 @@ async fn health_and_what_is_not_there() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn headers_beyond_the_bound_are_refused() {
     let up = Up::new(Settings::default());
     let mut stream = tls(up.running().addresses().public, anybody(&up, &[b"http/1.1"])).await.unwrap();
@@ -93,7 +93,7 @@ async fn headers_beyond_the_bound_are_refused() {
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn it_speaks_http2_and_stops_in_good_order() {
     let mut up = Up::new(Settings::default());
     let mut stream = tls(up.running().addresses().public, anybody(&up, &[b"h2"])).await.unwrap();
@@ -106,7 +106,7 @@ async fn it_speaks_http2_and_stops_in_good_order() {
     stopped.await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_header_that_never_ends_is_cut_off() {
     let up = Up::new(Settings::default());
     let mut stream = tls(up.running().addresses().public, anybody(&up, &[b"http/1.1"])).await.unwrap();

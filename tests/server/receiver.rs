@@ -20,6 +20,7 @@ pub struct Got {
     pub time: String,
     pub signature: String,
     pub body: String,
+    pub traceparent: String,
 }
 
 impl Got {
@@ -194,6 +195,7 @@ fn request(stream: &mut BufReader<Box<dyn Both>>) -> Option<Got> {
             "content-length" => length = value.parse().unwrap(),
             "webhook-id" => one.id = value.to_owned(),
             "webhook-timestamp" => one.time = value.to_owned(),
+            "traceparent" => one.traceparent = value.to_owned(),
             "webhook-signature" => one.signature = value.to_owned(),
             _ => {}
         }

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 
 use crate::kit::{Up, call, healthy, until_closed};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_owns_the_server_is_an_operator_by_uid() {
     let up = Up::new(Settings::default());
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -27,7 +27,7 @@ async fn whoever_owns_the_server_is_an_operator_by_uid() {
     assert_eq!(up.running().connections()[2], 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn http1_is_told_to_use_http2_here_too() {
     let up = Up::new(Settings::default());
     let mut stream = UnixStream::connect(up.socket()).await.unwrap();
@@ -35,7 +35,7 @@ async fn http1_is_told_to_use_http2_here_too() {
     assert!(until_closed(&mut stream).await.unwrap().starts_with(b"HTTP/1.1 426 "));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_file_goes_with_the_server() {
     let mut up = Up::new(Settings::default());
     assert!(up.socket().exists());

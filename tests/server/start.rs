@@ -255,7 +255,7 @@ fn a_recovery_needs_the_store_for_itself_and_a_place_that_can_be_trusted() {
     assert!(!left, "nothing is left behind");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn as_a_process_it_serves_and_sigterm_ends_it_in_good_order() {
     let (_dir, world) = world(Settings::default());
     let child = world.spawn(Path::new(MAYFLY)).unwrap_or_else(|no| panic!("{no}"));

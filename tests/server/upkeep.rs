@@ -12,7 +12,7 @@ use mayfly::sources::policy_files;
 
 use crate::kit::{Up, open_task, until};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_misses_its_heartbeat_is_closed_and_one_without_is_not() {
     let up = Up::new(Settings::default());
     let channel = up.channel("agent/demo").await;

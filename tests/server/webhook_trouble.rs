@@ -1,7 +1,6 @@
 //! Webhooks and receivers that are no good: for more than a day, by TLS, or by what they answer.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly::cli::dev::{Engine, Settings, World};
@@ -12,11 +11,8 @@ use mayfly::serve::client;
 use mayfly::server::Running;
 use mayfly::system::{SetClock, Stopwatch, System};
 use mayfly::webhook::Standing;
-use rcgen::{CertificateParams, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::PrivatePkcs8KeyDer;
 
-use crate::kit::{PATIENCE, until, world};
+use crate::kit::{PATIENCE, self_signed, until, world};
 use crate::receiver::{Answer, Receiver, hook, hook_at};
 use crate::webhooks::revoke;
 
@@ -76,19 +72,6 @@ async fn after_a_day_an_event_is_given_up_counted_and_listed_and_what_is_younger
     assert!(!told(&receiver).iter().any(|seq| old.contains(seq)));
 }
 
-/// A receiver's certificate for a name, and itself as the root that vouches for it.
-fn tls(name: &str) -> (ServerConfig, String) {
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec![name.into()]).unwrap().self_signed(&key).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
-        .unwrap();
-    (config, certificate.pem())
-}
-
 /// A server that tells a receiver at `https://localhost`, by the roots of a file.
 fn told_by_tls(dir: &Path, receiver: &Receiver, roots: &str) {
     std::fs::write(dir.join("hook-ca.pem"), roots).unwrap();
@@ -97,8 +80,8 @@ fn told_by_tls(dir: &Path, receiver: &Receiver, roots: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tls_a_receiver_is_known_by_the_operators_own_ca_and_by_its_name_and_by_nothing_else() {
-    let (config, own) = tls("localhost");
-    let (_, others) = tls("localhost");
+    let (config, own) = self_signed("localhost");
+    let (_, others) = self_signed("localhost");
     let receiver = Receiver::with_tls(config);
     let (_dir, world) = world(Settings { engine: Engine::Memory, ..Settings::default() });
     told_by_tls(world.dir(), &receiver, &others);
@@ -110,7 +93,7 @@ async fn over_tls_a_receiver_is_known_by_the_operators_own_ca_and_by_its_name_an
     std::fs::write(world.dir().join("hook-ca.pem"), own).unwrap();
     until("it came", || told(&receiver) == [seq]).await;
 
-    let (config, own) = tls("elsewhere.example");
+    let (config, own) = self_signed("elsewhere.example");
     let receiver = Receiver::with_tls(config);
     let (_dir, other) = crate::kit::world(Settings { engine: Engine::Memory, ..Settings::default() });
     told_by_tls(other.dir(), &receiver, &own);

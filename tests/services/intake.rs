@@ -63,7 +63,7 @@ fn whoever_does_not_send_what_he_wants_takes_nobodys_place() {
     w.run(async {
         let arrived = services.arrived(&stalls);
         assert_eq!(w.authority().intake.load().waiting, 1, "it is counted when it is read");
-        let answered = services.call(w.workload("/agent/demo"), stalls, arrived);
+        let answered = services.call(w.workload("/agent/demo"), stalls, arrived, Default::default());
         assert!(tokio::time::timeout(Duration::from_millis(20), answered).await.is_err());
         assert_eq!(w.authority().intake.load().waiting, 0);
     });

@@ -59,7 +59,7 @@ pub(super) async fn call(services: &mut Services, peer: &Peer, path: &str, messa
     body.put_slice(&bytes);
     let request = http::Request::post(path).header("content-type", "application/grpc").body(Full::new(body.freeze())).unwrap();
     let arrived = services.arrived(&request);
-    let Ok(response) = services.call(peer.clone(), request, arrived).await;
+    let Ok(response) = services.call(peer.clone(), request, arrived, Default::default()).await;
     let mut said = Status::from_header_map(response.headers());
     let (mut body, mut message) = (response.into_body(), Bytes::new());
     // A stream that goes on is no refusal.

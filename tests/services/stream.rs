@@ -52,7 +52,7 @@ async fn ask(services: &mut Services, peer: &Peer, messages: &[Vec<u8>]) -> (BTr
     let request = http::Request::post("/mayfly.v1.TokenService/StreamExchange").header("content-type", "application/grpc");
     let request = request.body(Full::new(Bytes::from(body))).unwrap();
     let arrived = services.arrived(&request);
-    let Ok(response) = services.call(peer.clone(), request, arrived).await;
+    let Ok(response) = services.call(peer.clone(), request, arrived, Default::default()).await;
     let collected = response.into_body().collect().await.unwrap();
     let end = collected.trailers().and_then(Status::from_header_map).unwrap();
     let (mut bytes, mut answers) = (collected.to_bytes(), BTreeMap::new());

@@ -9,6 +9,8 @@ use super::source::File;
 pub const LAYERS: &[&[&str]] = &[
     &["limits", "refusal", "seq", "pb", "protobuf"],
     &["persistent", "system", "document"],
+    // What a call did, told to collectors: everything below the services notes something in it.
+    &["trace"],
     &["identity"],
     // What is persisted, as plain shapes: the fold and the rules are above it.
     &["store", "sealing", "ledger/record", "revocation", "revocation/target", "revocation/rules", "revocation/facts"],
@@ -45,6 +47,7 @@ pub const LAYERS: &[&[&str]] = &[
         "metrics",
         "narrow",
         "own_domain",
+        "own_svid",
         "oidc",
         "peers",
         "people",
@@ -71,12 +74,12 @@ pub const LAYERS: &[&[&str]] = &[
 
 /// What clients and the server check by: `clients/rust/verify`.
 const VERIFY: &[&[&str]] =
-    &[&["limits", "seq"], &["persistent"], &["identity"], &["revocation"], &["clock", "token"], &["check"]];
+    &[&["limits", "seq"], &["persistent"], &["identity"], &["revocation"], &["clock", "seen", "token"], &["check"]];
 
 /// The client: `clients/rust`.
 const CLIENT: &[&[&str]] = &[
     &["limits", "pb", "secret"],
-    &["error", "own", "random", "tls", "wire"],
+    &["agent", "error", "own", "random", "tls", "wire"],
     &["settings"],
     // Who reads an SVID from somewhere gives it to `svid`, which chooses where to read.
     &["svid", "workload"],

@@ -104,7 +104,12 @@ fn check(checker: &Checker, step: &Value, now: Moment) -> &'static str {
     let (arguments, certificate) = (digest(step, "arguments_sha256"), digest(step, "certificate_sha256"));
     let need =
         Need { scope: text("scope"), tool: text("tool"), arguments: arguments.as_ref(), certificate: certificate.as_ref() };
-    checker.check(text("token"), &need, now).map_or_else(|refused| refused.reason(), |_| "accepted")
+    let answer =
+        |checker: &Checker| checker.check(text("token"), &need, now).map_or_else(|refused| refused.reason(), |_| "accepted");
+    // One that was shown before is looked at in other ways than a new one, the second and the third time: a copy of the checker remembers none.
+    let (new, each) = (answer(&checker.clone()), [(); 3].map(|()| answer(checker)));
+    assert!(each.iter().all(|said| *said == new), "{new}, and then {each:?}: {step}");
+    new
 }
 
 fn take(checker: &mut Checker, message: &pb::WatchRevocationsResponse, now: Moment) -> &'static str {

@@ -11,7 +11,7 @@ use crate::background::Background;
 use crate::cache::{Cache, Found, Key, Outcome};
 use crate::credential::{Credential, Live};
 use crate::error::Error;
-use crate::exchange::Calls;
+use crate::exchange::{Calls, Parent};
 use crate::limits;
 use crate::link::Link;
 use crate::pb::mayfly::v1 as pb;
@@ -73,6 +73,11 @@ impl Mayfly {
         self.inner.calls.link()
     }
 
+    /// Uses that were told and never reported: too many waited, or it is not known whether mayfly took them.
+    pub fn lost_uses(&self) -> u64 {
+        self.inner.uses.lost()
+    }
+
     pub(crate) fn default_task(&self) -> Option<String> {
         self.inner.settings.task.clone()
     }
@@ -81,11 +86,13 @@ impl Mayfly {
     pub async fn close(&self) {
         self.inner.closed.store(true, Ordering::SeqCst);
         let closing = async {
-            for live in self.inner.cache.drain() {
-                self.inner.give_back_later(live);
-            }
+            self.inner.drain();
             self.inner.uses.flush().await;
             self.inner.background.ended().await;
+            // What was asked for before, and came meanwhile.
+            if self.inner.drain() {
+                self.inner.background.ended().await;
+            }
         };
         if tokio::time::timeout(limits::CLOSE, closing).await.is_err() {
             tracing::warn!("not everything was given back in time; it ends by itself");
@@ -97,17 +104,22 @@ impl Mayfly {
         if inner.closed.load(Ordering::SeqCst) {
             return Err(Error::Closed);
         }
+        // Here, since what asks may be a task of its own.
+        let parent = inner.settings.traceparent.and_then(|says| says());
         let held = |live, shared| Credential { live, inner: inner.clone(), shared, given_back: false };
-        let Some(key) = request::key(&ask) else { return Ok(held(inner.alone(ask).await?, None)) };
+        let Some(key) = request::key(&ask) else { return Ok(held(inner.alone(ask, parent).await?, None)) };
         // Once or twice is enough, but for one that lives hardly longer than asking for it takes.
         for _ in 0..3 {
+            if inner.closed.load(Ordering::SeqCst) {
+                return Err(Error::Closed);
+            }
             let mut hears = match inner.cache.find(key, inner.clock.steady()) {
                 Found::Here(live) => return Ok(held(live, Some(key))),
-                Found::Full => return Ok(held(inner.alone(ask).await?, None)),
+                Found::Full => return Ok(held(inner.alone(ask, parent).await?, None)),
                 Found::Wait(hears) => hears,
                 Found::Ask(says) => {
                     let hears = says.subscribe();
-                    inner.ask(key, ask.clone(), says);
+                    inner.ask(key, (ask.clone(), parent.clone()), says);
                     hears
                 }
             };
@@ -117,7 +129,7 @@ impl Mayfly {
                 return Err(no);
             }
         }
-        Ok(held(inner.alone(ask).await?, None))
+        Ok(held(inner.alone(ask, parent).await?, None))
     }
 }
 
@@ -127,11 +139,11 @@ impl Inner {
     }
 
     /// One that is not shared. It too goes on when its caller is dropped, and is then given back.
-    async fn alone(self: &Arc<Self>, ask: pb::ExchangeRequest) -> Outcome {
+    async fn alone(self: &Arc<Self>, ask: pb::ExchangeRequest, parent: Parent) -> Outcome {
         let inner = self.clone();
         let (says, hears) = tokio::sync::oneshot::channel();
         self.background.begin(async move {
-            let outcome = inner.exchange(ask).await;
+            let outcome = inner.exchange(ask, parent).await;
             if let Err(Ok(live)) = says.send(outcome) {
                 inner.give_back_later(live);
             }
@@ -140,19 +152,19 @@ impl Inner {
     }
 
     /// One that is shared, asked for in the background.
-    fn ask(self: &Arc<Self>, key: Key, ask: pb::ExchangeRequest, says: watch::Sender<Option<Outcome>>) {
+    fn ask(self: &Arc<Self>, key: Key, (ask, parent): (pb::ExchangeRequest, Parent), says: watch::Sender<Option<Outcome>>) {
         let inner = self.clone();
         self.background.begin(async move {
             // Its life counts from before it was asked for, by a clock that never steps.
             let asked_at = inner.clock.steady();
-            let outcome = inner.exchange(ask).await;
+            let outcome = inner.exchange(ask, parent).await;
             match &outcome {
                 Ok(live) => {
                     if let Some(before) = inner.cache.put(key, live.clone(), asked_at, random::jitter()) {
                         inner.give_back_later(before);
                     }
                     // Nobody holds it yet, and perhaps nobody will.
-                    inner.linger(key, 0, inner.settings.linger.max(limits::LINGER));
+                    inner.linger(key, 0, inner.settings.idle.max(limits::IDLE));
                 }
                 Err(_) => inner.cache.failed(key),
             }
@@ -160,9 +172,9 @@ impl Inner {
         });
     }
 
-    async fn exchange(&self, ask: pb::ExchangeRequest) -> Outcome {
+    async fn exchange(&self, ask: pb::ExchangeRequest, parent: Parent) -> Outcome {
         let (own_task, tool) = (matches!(ask.task, Some(Task::OpenTask(_))), ask.tool.clone());
-        let issued = self.calls.exchange(ask).await?;
+        let issued = self.calls.exchange(ask, parent).await?;
         Live::of(issued, own_task, &tool).map(Arc::new)
     }
 
@@ -170,7 +182,7 @@ impl Inner {
     pub(crate) fn leave(self: &Arc<Self>, key: Key, live: &Arc<Live>) {
         match self.cache.leave(key, live) {
             Ok(old) => self.give_back_later(old),
-            Err(Some(visits)) => self.linger(key, visits, self.settings.linger),
+            Err(Some(visits)) => self.linger(key, visits, self.settings.idle),
             Err(None) => {}
         }
     }
@@ -192,20 +204,40 @@ impl Inner {
         });
     }
 
-    /// Gives one back: a task that was opened for it is completed, which ends it too.
-    pub(crate) async fn give_back(&self, live: &Live) -> Result<(), Error> {
-        match live.own_task {
-            true => self.calls.complete(&live.task).await,
-            false => self.calls.release(&live.id).await,
-        }
+    /// Gives all that is shared back, held or not. `true` where there was some.
+    fn drain(self: &Arc<Self>) -> bool {
+        let all = self.cache.drain();
+        let some = !all.is_empty();
+        all.into_iter().for_each(|live| self.give_back_later(live));
+        some
     }
 
-    pub(crate) fn give_back_later(self: &Arc<Self>, live: Arc<Live>) {
-        let inner = self.clone();
+    /// Gives one back: a task that was opened for it is completed, which ends it too.
+    pub(crate) async fn give_back(&self, live: &Live) -> Result<(), Error> {
+        give_back(&self.calls, live).await
+    }
+
+    /// By the calls alone: the last of the client may be gone by then.
+    pub(crate) fn give_back_later(&self, live: Arc<Live>) {
+        let calls = self.calls.clone();
         self.background.begin(async move {
-            if let Err(no) = inner.give_back(&live).await {
+            if let Err(no) = give_back(&calls, &live).await {
                 tracing::warn!(credential_id = live.id, %no, "a credential could not be given back; it ends by itself");
             }
         });
+    }
+}
+
+async fn give_back(calls: &Calls, live: &Live) -> Result<(), Error> {
+    match live.own_task {
+        true => calls.complete(&live.task).await,
+        false => calls.release(&live.id).await,
+    }
+}
+
+/// A client that is dropped without [`Mayfly::close`] gives back what it shared, as long as the runtime lasts.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.cache.drain().into_iter().for_each(|live| self.give_back_later(live));
     }
 }

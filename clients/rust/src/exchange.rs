@@ -14,6 +14,9 @@ use crate::pb::mayfly::v1::task_service_client::TaskServiceClient;
 use crate::pb::mayfly::v1::token_service_client::TokenServiceClient;
 use crate::random;
 
+/// The caller's `traceparent`.
+pub type Parent = Option<String>;
+
 /// Calls of one connection.
 #[derive(Clone)]
 pub struct Calls {
@@ -34,7 +37,7 @@ impl Calls {
     }
 
     /// Exchanges. The request id is made here.
-    pub async fn exchange(&self, mut ask: pb::ExchangeRequest) -> Result<pb::Issued, Error> {
+    pub async fn exchange(&self, mut ask: pb::ExchangeRequest, parent: Parent) -> Result<pb::Issued, Error> {
         ask.request_id = random::request_id()?;
         let wait = ask.wait_for_approval.as_ref().and_then(|d| Duration::try_from(*d).ok()).unwrap_or_default();
         again(limits::ATTEMPTS + wait, || async {
@@ -43,7 +46,8 @@ impl Calls {
                 Some(lane) => lane.exchange(ask.clone(), within).await,
                 None => {
                     let mut client = TokenServiceClient::new(self.link.channel());
-                    let answer = bounded(within, client.exchange(timed(ask.clone(), within))).await?;
+                    let answer =
+                        bounded(within, client.exchange(within_trace(timed(ask.clone(), within), parent.as_deref()))).await?;
                     answer.issued.ok_or_else(|| Error::fault("an answer without a credential"))
                 }
             }
@@ -102,6 +106,14 @@ where
         Ok(answer) => answer,
         Err(_) => Err(Error::unavailable(format!("no answer within {} s", within.as_secs()))),
     }
+}
+
+/// The caller's `traceparent`. What is none goes along with nothing.
+fn within_trace<T>(mut request: Request<T>, parent: Option<&str>) -> Request<T> {
+    if let Some(parent) = parent.and_then(|text| text.parse().ok()) {
+        request.metadata_mut().insert("traceparent", parent);
+    }
+    request
 }
 
 /// With a deadline that the server knows of.

@@ -17,6 +17,7 @@ mod lane;
 mod request;
 mod uses;
 
+pub mod agent;
 mod error;
 pub mod link;
 pub mod own;
@@ -36,7 +37,7 @@ pub use client::{Mayfly, task_of_meta};
 pub use credential::Credential;
 pub use error::{Error, FieldViolation, Refusal};
 pub use mayfly_verify as verify;
-pub use mayfly_verify::check::{Checker, Need, Refused};
+pub use mayfly_verify::check::{Checked, Checker, Need, Refused};
 pub use mayfly_verify::clock::{Clock, RealClock};
 pub use mayfly_verify::identity::spiffe_id::SpiffeId;
 pub use mayfly_verify::token::Claims;

@@ -16,21 +16,38 @@ pub const TRIES: usize = 16;
 pub const CONNECT: Duration = Duration::from_secs(10);
 /// How often files of an SVID are read again. SPIRE's agents renew at half of an hour's life; a bundle that lost a root shows at once.
 pub const POLL: Duration = Duration::from_secs(1);
+/// Pause before the files of an SVID are read again that did not fit together at first: two files are replaced within milliseconds.
+pub const HALF: Duration = Duration::from_millis(100);
+/// How often they are read again then. Half a second, which a wrong path costs too.
+pub const HALVES: usize = 5;
 /// Largest file of the client, bytes: a bundle document of the server's bound.
 pub const FILE_BYTES: usize = mayfly_verify::limits::BUNDLE_BYTES;
 /// Most credentials that are kept for sharing. Beyond that each call has its own; a kilobyte each.
 pub const SHARED: usize = 4096;
-/// How long a shared credential stays for the next call after its last holder left: an agent's tool calls come seconds apart.
-pub const LINGER: Duration = Duration::from_secs(30);
+/// How long a shared credential stays for the next call after its last holder left: an agent's tool calls come seconds apart. The same in
+/// every language.
+pub const IDLE: Duration = Duration::from_secs(5);
 /// Most use reports that wait to be sent: a server's bound for one report, ten times. What is more is counted and not sent.
 pub const USES_WAITING: usize = 10_000;
 /// Most uses in one report: the server's bound (`USES`).
 pub const REPORT_USES: usize = 1_000;
+/// Longest time that one report may take: nobody waits for it, but closing does.
+pub const REPORT: Duration = Duration::from_secs(5);
+/// Longest pause between reports to a server that does not take them: half a minute of uses fold into few.
+pub const USES_PAUSE: Duration = Duration::from_secs(30);
 /// How long use reports are gathered: what `mayfly audit` shows is a second old.
 pub const USES_EVERY: Duration = Duration::from_secs(1);
 /// Exchanges that wait for a place on the stream: as many as the server takes on one (1,024).
 pub const LANE: usize = 1_024;
 /// Longest time that closing waits for what is to be given back and reported: as long as the server's own end (10 s).
 pub const CLOSE: Duration = Duration::from_secs(10);
-/// Pause before following the feed again after it broke: below a tenth of what makes it stale (30 s).
+/// Shortest pause before following the feed again after it broke: below a hundredth of what makes it stale (30 s).
 pub const FOLLOW_AGAIN: Duration = Duration::from_millis(200);
+/// Largest message of the SPIFFE Workload API, bytes: gRPC's own bound, which agents keep to. A thousand federated bundles are 1 MB.
+pub const WORKLOAD_API_BYTES: usize = 4 * 1024 * 1024;
+/// Longest pause before that. It doubles up to here for as long as nothing comes, and is never the same for two followers.
+pub const FOLLOW_AGAIN_MAX: Duration = Duration::from_secs(2);
+/// Longest silence of the feed. Its heartbeats come every few seconds, and after this it is stale anyway: the connection is dead.
+pub const SILENCE: Duration = Duration::from_millis(mayfly_verify::limits::FEED_MAX_AGE_MS);
+/// Longest time for one answer beside the feed: an acknowledgement is answered within milliseconds, and the feed is stale after 30 s.
+pub const FOLLOW_CALL: Duration = Duration::from_secs(5);

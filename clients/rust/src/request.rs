@@ -148,7 +148,6 @@ impl CredentialRequest {
 
 /// A task for this one credential: as wide and as long as that, and no more.
 fn terms(ask: &pb::ExchangeRequest) -> pb::TaskTerms {
-    let wait = ask.wait_for_approval.as_ref().and_then(|d| Duration::try_from(*d).ok()).unwrap_or_default();
     let life = ask.ttl.as_ref().and_then(|d| Duration::try_from(*d).ok()).unwrap_or(TTL);
     let purpose = match (&*ask.purpose, &*ask.tool) {
         ("", "") => format!("a credential for {}", ask.upstream),
@@ -159,7 +158,8 @@ fn terms(ask: &pb::ExchangeRequest) -> pb::TaskTerms {
         purpose,
         upstreams: vec![pb::Allowance { upstream: ask.upstream.clone(), scopes: ask.scopes.clone() }],
         tools: Some(ask.tool.clone()).filter(|t| !t.is_empty()).into_iter().collect(),
-        ttl: duration(life + wait),
+        // Not with what is waited for an approval: it is given for these terms, and good for the next who asks by the same.
+        ttl: duration(life),
         ..Default::default()
     }
 }

@@ -40,15 +40,18 @@ pub struct Settings {
     pub task: Option<String>,
     /// Exchanges go over one stream, for high rates: a tenth of the cost of a call each, at the price of one connection for all.
     pub streaming: bool,
-    /// How long a shared credential stays for the next call after its last holder left.
-    pub linger: Duration,
+    /// How long a shared credential that nobody holds is kept for the next call before it is given back: 5 s where nothing else is said.
+    pub idle: Duration,
+    /// Says which trace the caller is in, as a W3C `traceparent`: mayfly goes on with it. Asked in the caller's task, for each exchange that
+    /// is a call of its own.
+    pub traceparent: Option<fn() -> Option<String>>,
 }
 
 impl Settings {
     /// Settings with their defaults.
     pub fn new(address: &str, server_id: SpiffeId, identity: Identity) -> Settings {
         let address = address.strip_prefix("https://").unwrap_or(address).trim_end_matches('/').to_owned();
-        Settings { address, server_id, identity, task: None, streaming: false, linger: limits::LINGER }
+        Settings { address, server_id, identity, task: None, streaming: false, idle: limits::IDLE, traceparent: None }
     }
 
     /// From the environment, by the names that the command line reads as well: `MAYFLY_ADDRESS`, `MAYFLY_SERVER_ID`, then `MAYFLY_SVID`,

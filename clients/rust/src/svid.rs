@@ -42,7 +42,7 @@ impl Svid {
         match identity {
             Identity::Files { svid, key, bundle } => {
                 let mut files = Files { svid: svid.clone(), key: key.clone(), bundle: bundle.clone(), domain, seen: None };
-                let first = files.read().await.map_err(Error::Settings)?;
+                let first = files.first().await.map_err(Error::Settings)?;
                 let first = first.ok_or_else(|| Error::Settings("the SVID's files could not be read".to_owned()))?;
                 let (held, changes) = Svid::of(first);
                 tokio::spawn(files.watch(held.clone()));
@@ -81,6 +81,17 @@ struct Files {
 }
 
 impl Files {
+    /// Who begins in the middle of a rotation finds the new half of a pair beside the old one, and looks again.
+    async fn first(&mut self) -> Result<Option<Current>, String> {
+        for _ in 0..limits::HALVES {
+            match self.read().await {
+                Ok(found) => return Ok(found),
+                Err(_) => tokio::time::sleep(limits::HALF).await,
+            }
+        }
+        self.read().await
+    }
+
     /// What stands in the files; `None` where nothing changed.
     async fn read(&mut self) -> Result<Option<Current>, String> {
         let (svid, key, bundle) = (bytes(&self.svid).await?, bytes(&self.key).await?, bytes(&self.bundle).await?);

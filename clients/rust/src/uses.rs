@@ -1,16 +1,20 @@
 //! Use reports: gathered in the background, counted together where they are alike, sent in batches.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use mayfly_verify::clock::{Clock as _, RealClock};
 use tokio::sync::{mpsc, oneshot};
+use tonic::Request;
 
+use crate::error::Error;
 use crate::limits;
 use crate::link::Link;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::audit_service_client::AuditServiceClient;
+use crate::random;
 
 /// How a use went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,27 +52,32 @@ enum Said {
 /// Where uses are told.
 pub struct Uses {
     to: mpsc::Sender<Said>,
-    lost: AtomicU64,
+    lost: Arc<AtomicU64>,
 }
 
 impl Uses {
     /// Begins to gather and to send.
     pub fn begin(link: Link) -> Uses {
         let (to, from) = mpsc::channel(limits::USES_WAITING);
-        tokio::spawn(send(link, from));
-        Uses { to, lost: AtomicU64::new(0) }
+        let lost = Arc::new(AtomicU64::new(0));
+        tokio::spawn(Reporter { link, lost: lost.clone(), gathered: Gathered::new() }.run(from));
+        Uses { to, lost }
     }
 
     /// Tells one. Nobody waits for it: where too many wait already it is only counted.
     pub fn add(&self, credential: &str, tool: &str, outcome: Outcome) {
         let said = Said::Use { credential: credential.to_owned(), tool: tool.to_owned(), outcome };
         if self.to.try_send(said).is_err() {
-            let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
-            tracing::warn!(lost, "use reports were not sent: too many wait");
+            lose(&self.lost, 1);
         }
     }
 
-    /// Sends what waits now.
+    /// Uses that were never reported: too many waited, or it is not known whether mayfly took them.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Sends what waits now, once.
     pub async fn flush(&self) {
         let (done, sent) = oneshot::channel();
         if self.to.send(Said::Flush(done)).await.is_ok() {
@@ -77,63 +86,124 @@ impl Uses {
     }
 }
 
-type Gathered = BTreeMap<(String, String, i32), (u32, SystemTime)>;
-
-async fn send(link: Link, mut from: mpsc::Receiver<Said>) {
-    let mut gathered = Gathered::new();
-    let mut every = tokio::time::interval(limits::USES_EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        let (due, done, ended) = tokio::select! {
-            _ = every.tick() => (true, None, false),
-            said = from.recv() => match said {
-                Some(Said::Use { credential, tool, outcome }) => {
-                    gather(&mut gathered, credential, tool, outcome);
-                    (gathered.len() >= limits::REPORT_USES, None, false)
-                }
-                Some(Said::Flush(done)) => (true, Some(done), false),
-                None => (true, None, true),
-            },
-        };
-        if due && !gathered.is_empty() {
-            report(&link, std::mem::take(&mut gathered)).await;
-        }
-        drop(done);
-        if ended {
-            return;
-        }
+fn lose(lost: &AtomicU64, count: u32) {
+    let before = lost.fetch_add(u64::from(count), Ordering::Relaxed);
+    if before == 0 {
+        tracing::warn!("use reports are lost: too many wait, or mayfly does not answer them");
     }
 }
 
-fn gather(gathered: &mut Gathered, credential: String, tool: String, outcome: Outcome) {
+/// What was used, by which tool, and how it went; how often, and when last.
+type Gathered = BTreeMap<What, Tally>;
+type What = (String, String, i32);
+type Tally = (u32, SystemTime);
+
+struct Reporter {
+    link: Link,
+    lost: Arc<AtomicU64>,
+    gathered: Gathered,
+}
+
+impl Reporter {
+    async fn run(mut self, mut from: mpsc::Receiver<Said>) {
+        let mut pause = limits::USES_EVERY;
+        let mut due = Box::pin(tokio::time::sleep(pause));
+        loop {
+            let (done, ended) = tokio::select! {
+                () = &mut due => (None, false),
+                said = from.recv() => match said {
+                    Some(Said::Use { credential, tool, outcome }) => {
+                        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(RealClock::new().wall().0);
+                        self.gather((credential, tool, number(outcome)), 1, at);
+                        // A full report goes at once, but not to a server that is away.
+                        if self.gathered.len() < limits::REPORT_USES || pause > limits::USES_EVERY {
+                            continue;
+                        }
+                        (None, false)
+                    }
+                    Some(Said::Flush(done)) => (Some(done), false),
+                    None => (None, true),
+                },
+            };
+            let sent = self.gathered.is_empty() || self.report().await;
+            pause = if sent { limits::USES_EVERY } else { (pause * 2).min(limits::USES_PAUSE) };
+            // Not all clients of a server that was away come back in one moment.
+            due = Box::pin(tokio::time::sleep(pause.mul_f64(1.0 + random::jitter() / 4.0)));
+            drop(done);
+            if ended {
+                return self.gathered.into_values().for_each(|(count, _)| lose(&self.lost, count));
+            }
+        }
+    }
+
+    fn gather(&mut self, key: What, count: u32, at: SystemTime) {
+        if self.gathered.len() >= limits::REPORT_USES && !self.gathered.contains_key(&key) {
+            return lose(&self.lost, count);
+        }
+        let (all, last) = self.gathered.entry(key).or_insert((0, SystemTime::UNIX_EPOCH));
+        *all = all.saturating_add(count);
+        *last = (*last).max(at);
+    }
+
+    /// Sends all that was gathered. What mayfly has surely not counted is gathered again; of the rest nobody knows, and it is lost: counted
+    /// twice it would look like a use that there was not.
+    async fn report(&mut self) -> bool {
+        let all: Vec<_> = std::mem::take(&mut self.gathered).into_iter().collect();
+        let uses = all.iter().map(|((credential_id, tool, outcome), (count, at))| pb::Use {
+            credential_id: credential_id.clone(),
+            tool: tool.clone(),
+            outcome: *outcome,
+            at: Some((*at).into()),
+            count: *count,
+        });
+        let mut ask = Request::new(pb::ReportUseRequest { uses: uses.collect() });
+        ask.set_timeout(limits::REPORT);
+        let mut client = AuditServiceClient::new(self.link.channel());
+        match tokio::time::timeout(limits::REPORT, client.report_use(ask)).await {
+            Ok(Ok(answer)) => {
+                let problems = answer.into_inner().problems;
+                let refused = |at: usize| problems.iter().find(|p| p.index as usize == at).and_then(|p| p.problem.as_ref());
+                for (at, (key, (count, last))) in all.into_iter().enumerate() {
+                    match refused(at) {
+                        Some(problem) if problem.reason == "LIMIT_REACHED" => self.gather(key, count, last),
+                        // Who is no server of the upstream is told so here: it was worth a try, and nothing hangs on it.
+                        Some(problem) => tracing::debug!(reason = problem.reason, "a use report was not taken"),
+                        None => {}
+                    }
+                }
+                true
+            }
+            Ok(Err(status)) => {
+                tracing::debug!(code = ?status.code(), "use reports were not taken");
+                let uncounted = never_sent(&status) || Error::from(status).refusal().is_some_and(|r| !r.reason.is_empty());
+                self.back(all, uncounted)
+            }
+            Err(_) => self.back(all, false),
+        }
+    }
+
+    fn back(&mut self, all: Vec<(What, Tally)>, uncounted: bool) -> bool {
+        for (key, (count, last)) in all {
+            match uncounted {
+                true => self.gather(key, count, last),
+                false => lose(&self.lost, count),
+            }
+        }
+        false
+    }
+}
+
+/// There was no connection to send it over.
+fn never_sent(status: &tonic::Status) -> bool {
+    let first: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
+    std::iter::successors(first, |e| e.source()).any(|e| e.is::<tonic::ConnectError>())
+}
+
+fn number(outcome: Outcome) -> i32 {
     let outcome = match outcome {
         Outcome::Accepted => pb::UseOutcome::Accepted,
         Outcome::Refused => pb::UseOutcome::Refused,
         Outcome::Failed => pb::UseOutcome::Failed,
     };
-    let (count, last) = gathered.entry((credential, tool, outcome as i32)).or_insert((0, SystemTime::UNIX_EPOCH));
-    *count = count.saturating_add(1);
-    *last = SystemTime::UNIX_EPOCH + Duration::from_millis(RealClock::new().wall().0);
-}
-
-async fn report(link: &Link, gathered: Gathered) {
-    let uses = gathered.into_iter().map(|((credential_id, tool, outcome), (count, at))| pb::Use {
-        credential_id,
-        tool,
-        outcome,
-        at: Some(at.into()),
-        count,
-    });
-    let ask = pb::ReportUseRequest { uses: uses.collect() };
-    let mut client = AuditServiceClient::new(link.channel());
-    match tokio::time::timeout(limits::CALL, client.report_use(ask)).await {
-        // Who is no server of the upstream is told so here: it was worth a try, and nothing hangs on it.
-        Ok(Ok(answer)) => {
-            for problem in answer.into_inner().problems.into_iter().filter_map(|p| p.problem) {
-                tracing::debug!(reason = problem.reason, "a use report was not taken");
-            }
-        }
-        Ok(Err(status)) => tracing::debug!(code = ?status.code(), "use reports were not taken"),
-        Err(_) => tracing::debug!("use reports were not answered in time"),
-    }
+    outcome as i32
 }

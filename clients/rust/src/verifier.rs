@@ -1,12 +1,14 @@
 //! For relying services: verifies credentials offline, and follows revocations. Fails closed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use mayfly_verify::check::{Checker, Need, Refused};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use mayfly_verify::check::{Checked, Checker, Need, Refused};
 use mayfly_verify::clock::{Clock, RealClock};
 use mayfly_verify::revocation::follower::Missed;
 use mayfly_verify::seq::Seq;
-use mayfly_verify::token::{Claims, Jwks};
+use mayfly_verify::token::Jwks;
 use parking_lot::RwLock;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
@@ -98,8 +100,8 @@ impl Verifier {
         }
     }
 
-    /// Checks a credential for one use.
-    pub fn check(&self, token: &str, need: Need<'_>) -> Result<Claims, Refused> {
+    /// Checks a credential for one use. Shown again, it costs neither its signature nor its claims.
+    pub fn check(&self, token: &str, need: Need<'_>) -> Result<Arc<Checked>, Refused> {
         self.checker.read().check(token, &need, self.clock.moment())
     }
 
@@ -110,11 +112,21 @@ impl Verifier {
 
     /// The same, by whichever connection is current when it begins again.
     pub async fn follow_by(self: Arc<Self>, channel: impl Fn() -> Channel) {
+        let pauses = || {
+            let pauses =
+                ExponentialBuilder::default().with_min_delay(limits::FOLLOW_AGAIN).with_max_delay(limits::FOLLOW_AGAIN_MAX);
+            pauses.without_max_times().with_jitter().build()
+        };
+        let mut pause = pauses();
         loop {
+            let before = self.applied();
             if let Err(status) = self.follow_once(channel()).await {
                 tracing::warn!(code = ?status.code(), message = status.message(), "the feed of revocations ended; it is followed again");
             }
-            tokio::time::sleep(limits::FOLLOW_AGAIN).await;
+            if self.applied() > before {
+                pause = pauses();
+            }
+            tokio::time::sleep(pause.next().unwrap_or(limits::FOLLOW_AGAIN_MAX)).await;
         }
     }
 
@@ -126,7 +138,7 @@ impl Verifier {
             upstreams: self.settings.upstreams.clone(),
         };
         let mut client = RevocationServiceClient::new(channel.clone());
-        let mut stream = match client.watch_revocations(ask).await {
+        let mut stream = match within(limits::FOLLOW_CALL, client.watch_revocations(ask)).await {
             Ok(stream) => stream.into_inner(),
             Err(status) => {
                 if status.code() == Code::OutOfRange {
@@ -135,14 +147,14 @@ impl Verifier {
                 return Err(status);
             }
         };
-        while let Some(message) = stream.message().await? {
+        while let Some(message) = within(limits::SILENCE, stream.message()).await? {
             let before = self.applied();
             self.take(&message)?;
             let applied = self.applied();
             if applied > before {
                 let ack =
                     pb::AcknowledgeRevocationsRequest { follower: self.settings.follower.clone(), applied_seq: applied.as_u64() };
-                client.acknowledge_revocations(ack).await?;
+                within(limits::FOLLOW_CALL, client.acknowledge_revocations(ack)).await?;
             }
             // A new key signs only after it was published for a while; a compromised one is refused by its rule at once.
             if matches!(message.event, Some(Event::Heartbeat(_))) {
@@ -167,9 +179,15 @@ impl Verifier {
 
     async fn load_keys(&self, channel: Channel) -> Result<(), Status> {
         let of = Some(pb::get_jwks_request::Of::Issuer(self.settings.issuer.clone()));
-        let answer = KeyServiceClient::new(channel).get_jwks(pb::GetJwksRequest { of }).await?.into_inner();
+        let mut client = KeyServiceClient::new(channel);
+        let answer = within(limits::FOLLOW_CALL, client.get_jwks(pb::GetJwksRequest { of })).await?.into_inner();
         let keys = Jwks::parse(&answer.jwks).map_err(|e| Status::data_loss(e.to_string()))?;
         self.checker.write().set_keys(keys);
         Ok(())
     }
+}
+
+/// An answer that does not come in time is none: the connection may be dead, and nobody has noticed.
+async fn within<T>(time: Duration, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    tokio::time::timeout(time, answer).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("the feed said nothing in time")))
 }

@@ -6,21 +6,17 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hyper_util::rt::TokioIo;
 use mayfly_verify::identity::bundle::Bundle;
 use mayfly_verify::identity::spiffe_id::{TrustDomain, trust_domain_of};
 use mayfly_verify::identity::svid::PeerChain;
-use tokio::net::UnixStream;
 use tokio::sync::watch;
-use tonic::metadata::MetadataValue;
-use tonic::transport::Endpoint;
-use tonic::{Request, Status, Streaming};
+use tonic::{Status, Streaming};
 
+use crate::agent;
 use crate::error::Error;
 use crate::limits;
 use crate::own::OwnPair;
-use crate::pb::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
-use crate::pb::workload::{X509SvidRequest, X509SvidResponse};
+use crate::pb::workload::X509SvidResponse;
 use crate::svid::{Current, Svid};
 
 /// Reads the first SVID, and follows in the background.
@@ -60,24 +56,10 @@ async fn keep(socket: PathBuf, domain: TrustDomain, held: Svid, mut stream: Stre
     }
 }
 
+/// Begins a stream. An agent that takes the connection and says nothing is one that is away.
 async fn follow(socket: &std::path::Path) -> Result<Streaming<X509SvidResponse>, Status> {
-    let path = socket.to_owned();
-    let connect = move |_| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
-    };
-    // The name is for the `:authority` header; nobody resolves it.
-    let endpoint = Endpoint::from_static("http://workload.local").connect_timeout(limits::CONNECT);
-    let channel = endpoint.connect_with_connector(tower::service_fn(connect)).await;
-    let channel = channel.map_err(|e| Status::unavailable(format!("no connection: {}", root(&e))))?;
-    let mut ask = Request::new(X509SvidRequest {});
-    // A request that a browser or another proxy was tricked into has no such header (SPIFFE Workload Endpoint, section 4).
-    ask.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-    SpiffeWorkloadApiClient::new(channel).fetch_x509svid(ask).await.map(tonic::Response::into_inner)
-}
-
-fn root(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |e| e.source()).last().map_or_else(String::new, ToString::to_string)
+    let begun = tokio::time::timeout(limits::CONNECT, agent::x509_svids(&agent::Endpoint::Unix(socket.to_owned()))).await;
+    begun.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer within 10 s")))
 }
 
 /// The first SVID is the default one. The server's bundle is that of our own domain, or the federated one of its domain, and no other.

@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::sync::oneshot;
 
 use super::super::Run;
 use super::super::error::CliError;
@@ -21,8 +25,34 @@ pub struct HeartbeatArgs {
     /// Time between two heartbeats
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = interval)]
     every: Duration,
+    /// The process that does the work: when it has ended there are no more heartbeats, and the task ends by itself
+    #[arg(long = "while", value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    process: Option<i32>,
     #[command(flatten)]
     login: CiLoginArgs,
+}
+
+/// Returns when the process has ended that heartbeats speak for. Without one, what goes on beside a job outlives a runner that was killed, and
+/// speaks for nobody.
+fn ended(process: Option<i32>) -> Result<impl Future<Output = ()>, CliError> {
+    let (tell, told) = oneshot::channel::<()>();
+    let mut kept = Some(tell);
+    if let Some(process) = process {
+        let failed = |e: &dyn std::fmt::Display| CliError::Usage(format!("--while {process}: {e}"));
+        let pid = Pid::from_raw(process).ok_or_else(|| failed(&"no process has that number"))?;
+        // A number may be given to another process; this is the one that has it now.
+        let open = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| failed(&e))?;
+        let tell = kept.take();
+        let watch = move || {
+            while poll(&mut [PollFd::new(&open, PollFlags::IN)], None) == Err(Errno::INTR) {}
+            drop(tell);
+        };
+        std::thread::Builder::new().name("ci-work".into()).spawn(watch).map_err(|e| failed(&e))?;
+    }
+    Ok(async move {
+        let _ = told.await;
+        drop(kept);
+    })
 }
 
 /// An SVID is renewed when so much of its life is left: a third, and time for two more tries.
@@ -31,8 +61,19 @@ fn due(life_ms: u64, left_ms: u64, every: Duration) -> bool {
     left_ms < (life_ms / 3).max(every.saturating_mul(2))
 }
 
-/// Runs it, until the server says that the task takes no more of our heartbeats.
+/// Runs it, until the server says that the task takes no more of our heartbeats, or until the work is over.
 pub async fn run(args: HeartbeatArgs, run: &Run) -> Result<Exit, CliError> {
+    let over = ended(args.process)?;
+    tokio::select! {
+        ended = beats(&args, run) => ended,
+        () = over => {
+            run.out.say("the process that does the work has ended, and with it the heartbeats");
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+async fn beats(args: &HeartbeatArgs, run: &Run) -> Result<Exit, CliError> {
     let kept = Kept::beside(run.settings()?.file.as_deref())?;
     let left = || kept.ends().map(|end| end.since(run.system.wall()));
     let mut life = left().unwrap_or_default();

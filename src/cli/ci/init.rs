@@ -115,7 +115,11 @@ pub async fn run(args: InitArgs, run: &Run) -> Result<Exit, CliError> {
     let mut written = Written { platform: args.platform.clone(), files: Vec::new() };
     for (n, (path, text, runs)) in files.iter().enumerate() {
         let path = args.dir.join(path);
-        write(&path, if n == 0 { filled(text) } else { (*text).to_owned() }.as_bytes(), *runs)?;
+        let text = match n {
+            0 => filled(text),
+            _ => with_outputs(text, &args.upstream),
+        };
+        write(&path, text.as_bytes(), *runs)?;
         written.files.push(path);
     }
     run.out.one(&written)?;
@@ -140,6 +144,15 @@ fn fill<'a>(args: &'a InitArgs, values: &'a [(&str, &str)]) -> Result<impl Fn(&s
         let text = text.replace("{{upstreams}}", &upstreams).replace("{{upstream}}", first);
         values.iter().fold(text, |text, (name, value)| text.replace(&format!("{{{{{name}}}}}"), value))
     })
+}
+
+/// GitHub's action has an output for each upstream: named in its file, so that whoever checks a workflow knows of it.
+fn with_outputs(text: &str, upstreams: &[String]) -> String {
+    let mut names: Vec<&str> = upstreams.iter().map(|u| u.split('=').next().unwrap_or(u)).collect();
+    names.sort_unstable();
+    names.dedup();
+    let outputs: String = names.iter().map(|name| format!("  {name}:\n    description: The credential for {name}\n")).collect();
+    text.replace("\noutputs:\n", &format!("\noutputs:\n{outputs}"))
 }
 
 fn write(path: &Path, bytes: &[u8], runs: bool) -> Result<(), CliError> {

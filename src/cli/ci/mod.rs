@@ -1,9 +1,11 @@
 //! `mayfly ci`: what a CI job needs. `login` gives it an SVID for the token that its platform gives it.
 //!
 //! - `heartbeat`: what goes on beside a job. `init`: the files that a repository needs. `token`: where the token comes from, platform by platform.
+//!   `mask`: who keeps a job's log, and hides there what it is told to.
 
 mod heartbeat;
 mod init;
+pub(super) mod mask;
 mod token;
 
 use std::path::PathBuf;

@@ -41,7 +41,8 @@ pub struct UpArgs {
     /// The engine of a world that is made now
     #[arg(long, value_enum, default_value_t)]
     engine: Engine,
-    /// The first of three ports on loopback, for a world that is made now; 0 for free ones at each start
+    /// The first of three ports on loopback, for a world that is made now, whose issuer is https://localhost and the third of them; 0 for free
+    /// ones at each start, and an issuer that is only a name
     #[arg(long, value_name = "PORT", default_value_t = PORT)]
     port: u16,
 }
@@ -85,7 +86,7 @@ fn keep_renewed(world: &World, stopped: &mpsc::Receiver<()>) {
     while stopped.recv_timeout(half) == Err(RecvTimeoutError::Timeout) {
         match world.renew() {
             Ok(()) => tracing::info!("the SVIDs of the dev world were renewed"),
-            Err(no) => tracing::error!("the SVIDs of the dev world were not renewed: {no}"),
+            Err(no) => tracing::error!(%no, "the SVIDs of the dev world were not renewed"),
         }
     }
 }

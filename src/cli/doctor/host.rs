@@ -7,9 +7,8 @@ use super::{Found, State, ours};
 use crate::document::Complaint;
 use crate::document::command::typed;
 use crate::server::examine::{Store, store};
-use crate::server::{environment, healthcheck};
+use crate::server::{environment, healthcheck, seen};
 use crate::sources::config::{Config, Finding, Severity, validate};
-use crate::sources::svid_files::SvidFiles;
 
 /// Looks at all of it.
 pub(super) fn look(path: &Path, run: &Run, found: &mut Found) {
@@ -32,10 +31,11 @@ pub(super) fn look(path: &Path, run: &Run, found: &mut Found) {
         }
     }
     if worst("svid") != Some(Severity::Error)
-        && let Ok(pair) = SvidFiles::new(&config.tls.certificate, &config.tls.key).load()
+        && let Ok((pair, place)) = seen(&config, &run.system)
     {
-        let shown = format!("the server's, {}", config.tls.certificate.display());
-        ours::life(&shown, &pair, run.system.wall(), "whoever renews it has to write it there in time", found);
+        let mend =
+            if config.tls.is_some() { "whoever renews it has to write it there in time" } else { "look at what the agent logs" };
+        ours::life(&format!("the server's, {place}"), &pair, run.system.wall(), mend, found);
     }
     if worst("sealing key") != Some(Severity::Error) {
         kept(path, &config, run, found);
@@ -50,7 +50,7 @@ fn about(finding: &Finding) -> &'static str {
     let what = &finding.complaint.what;
     let begins = |word: &str| what.starts_with(word);
     match () {
-        () if begins("tls.") || begins("public_tls.") => "svid",
+        () if begins("tls.") || begins("public_tls.") || begins("workload_api.") => "svid",
         () if begins("bundles") => "bundle",
         () if begins("seal.") => "sealing key",
         () if begins("store.") => "disk",

@@ -81,11 +81,16 @@ pub(super) struct PublicArgs {
 impl PublicArgs {
     /// Its base, and whoever asks it.
     pub(super) fn listener(&self, settings: &Settings, run: &Run) -> Result<(String, Https), CliError> {
-        let base = self.public.as_ref().or(settings.public.as_ref()).ok_or_else(|| {
+        let base = ordered(&self.public, &settings.public, settings.beneath.0).ok_or_else(|| {
             CliError::Usage("which server? give --public or MAYFLY_PUBLIC, or `public` in the context's file".to_owned())
         })?;
         Ok((base.trim_end_matches('/').to_owned(), public_client(self, settings, run)?))
     }
+}
+
+/// What a flag or the environment gives, and the file; the file first where the environment comes beneath it.
+fn ordered<'a, T>(given: &'a Option<T>, file: &'a Option<T>, beneath: bool) -> Option<&'a T> {
+    if beneath { file.as_ref().or(given.as_ref()) } else { given.as_ref().or(file.as_ref()) }
 }
 
 /// A login, as it is told.
@@ -215,7 +220,7 @@ async fn give_back(run: &Run, credential_id: String) -> Result<(), CliError> {
 
 /// The client of the public listener: the server's SVID vouches for it, or, where roots are named, its DNS name.
 fn public_client(args: &PublicArgs, settings: &Settings, run: &Run) -> Result<Https, CliError> {
-    if let Some(ca) = args.public_ca.as_ref().or(settings.public_ca.as_ref()) {
+    if let Some(ca) = ordered(&args.public_ca, &settings.public_ca, settings.beneath.1) {
         return Https::new(Some(ca), &run.system).map_err(|e| CliError::Usage(e.to_string()));
     }
     let (Some(bundle), Some(id)) = (&settings.bundle, &settings.server_id) else {

@@ -144,6 +144,18 @@ impl Answer {
         Some(Zeroizing::new(text.to_owned()))
     }
 
+    /// What of it is a secret.
+    pub fn secrets(&self) -> Vec<&str> {
+        match self {
+            Answer::BearerToken { token, .. } => vec![token.expose()],
+            Answer::DatabaseLogin { password, .. } => vec![password.expose()],
+            Answer::AwsKeys { secret_access_key, session_token, .. } => vec![secret_access_key.expose(), session_token.expose()],
+            Answer::StaticSecret { value } => vec![value.expose()],
+            // Of use to whoever has the key, who made it.
+            Answer::Certificate { .. } | Answer::SshCertificate { .. } => Vec::new(),
+        }
+    }
+
     /// The header line, for those that go into a header: `authorization: Bearer …`.
     pub fn header(&self) -> Option<Zeroizing<String>> {
         let Answer::BearerToken { token, header_name, scheme, .. } = self else { return None };

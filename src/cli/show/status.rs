@@ -16,6 +16,7 @@ pub struct Status {
     pub started_at: Option<String>,
     pub uptime_ms: Option<i64>,
     pub certificate_not_after: Option<String>,
+    pub identity: Option<Identity>,
     pub environments: Vec<String>,
     pub own_trust_domain: String,
     pub ledger: Ledger,
@@ -24,6 +25,36 @@ pub struct Status {
     pub counts: Counts,
     pub load: Option<Load>,
     pub warnings: Vec<String>,
+}
+
+/// Its own SVID, and where that comes from.
+#[derive(Serialize, Debug)]
+pub struct Identity {
+    pub spiffe_id: String,
+    pub source: String,
+    pub place: String,
+    pub not_before: Option<String>,
+    pub not_after: Option<String>,
+    pub dns_names: Vec<String>,
+    pub renewals: u64,
+    pub problem: String,
+    pub problem_since: Option<String>,
+}
+
+impl From<pb::IdentityStatus> for Identity {
+    fn from(i: pb::IdentityStatus) -> Identity {
+        Identity {
+            spiffe_id: i.spiffe_id,
+            source: i.source,
+            place: i.place,
+            not_before: time(i.not_before),
+            not_after: time(i.not_after),
+            dns_names: i.dns_names,
+            renewals: i.renewals,
+            problem: i.problem,
+            problem_since: time(i.problem_since),
+        }
+    }
 }
 
 /// What it has to do.
@@ -103,6 +134,7 @@ impl From<pb::GetStatusResponse> for Status {
             started_at: time(s.started_at),
             uptime_ms: ms(s.uptime),
             certificate_not_after: time(s.certificate_not_after),
+            identity: s.identity.map(Identity::from),
             environments: s.environments,
             own_trust_domain: s.own_trust_domain,
             ledger: s.ledger.unwrap_or_default().into(),

@@ -64,13 +64,29 @@ impl Platform {
         }
     }
 
-    /// The claim that says what began the job, and its values where a rule names none: those by which nobody from outside begins one.
-    /// Requests to merge run what somebody else wrote, some of them with the rights of the branch that they are for.
-    pub fn begun_by(self) -> Option<(&'static str, &'static [&'static str])> {
+    /// What is compared where a rule compares one claim and is silent on another: that claim, one that by itself says too little, what it is
+    /// said with, and the values; none where the claim must not be there.
+    ///
+    /// What began a job is always asked for, by values by which nobody from outside begins one: requests to merge run what somebody else
+    /// wrote, some of them with the rights of the branch that they are for. A tag may have a branch's name (GitLab's `ref`, Buildkite's
+    /// `build_branch`), and whoever may push may say in what environment a job is, unless the platform protects that.
+    fn implied(self) -> &'static [Implied] {
         match self {
-            Platform::Github => Some(("event_name", &["push", "schedule", "workflow_dispatch"])),
-            Platform::Gitlab => Some(("pipeline_source", &["push", "schedule", "web"])),
-            Platform::Buildkite | Platform::Kubernetes | Platform::Other => None,
+            Platform::Github => {
+                &[Implied { claim: "event_name", for_claim: "", beside: &[], values: &["push", "schedule", "workflow_dispatch"] }]
+            }
+            Platform::Gitlab => &[
+                Implied { claim: "pipeline_source", for_claim: "", beside: &[], values: &["push", "schedule", "web"] },
+                Implied { claim: "ref_type", for_claim: "ref", beside: &["ref_path"], values: &["branch"] },
+                Implied {
+                    claim: "environment_protected",
+                    for_claim: "environment",
+                    beside: &["ref", "ref_path"],
+                    values: &["true"],
+                },
+            ],
+            Platform::Buildkite => &[Implied { claim: "build_tag", for_claim: "build_branch", beside: &[], values: &[] }],
+            Platform::Kubernetes | Platform::Other => &[],
         }
     }
 
@@ -81,6 +97,7 @@ impl Platform {
                 "repository",
                 "repository_owner_id",
                 "ref",
+                "ref_protected",
                 "sha",
                 "event_name",
                 "workflow_ref",
@@ -88,6 +105,7 @@ impl Platform {
                 "environment",
                 "run_id",
                 "run_attempt",
+                "check_run_id",
                 "actor_id",
                 "runner_environment",
             ],
@@ -96,11 +114,12 @@ impl Platform {
                 "namespace_id",
                 "ref",
                 "ref_type",
+                "ref_protected",
                 "sha",
                 "pipeline_source",
                 "environment",
                 "pipeline_id",
-                "attested_id",
+                "job_id",
                 "user_id",
                 "runner_environment",
             ],
@@ -110,8 +129,10 @@ impl Platform {
                 "build_number",
                 "build_branch",
                 "build_commit",
+                "build_tag",
+                "build_source",
                 "step_key",
-                "attested_id",
+                "job_id",
                 "agent_id",
             ],
             Platform::Kubernetes => &[
@@ -134,6 +155,16 @@ impl Platform {
     pub fn lists_audience(self) -> bool {
         self == Platform::Kubernetes
     }
+}
+
+/// What is compared though a rule does not say it.
+struct Implied {
+    claim: &'static str,
+    /// Where the rule compares this one; the empty name stands for any rule.
+    for_claim: &'static str,
+    /// And none of these.
+    beside: &'static [&'static str],
+    values: &'static [&'static str],
 }
 
 /// What an issuer's tokens say of jobs.
@@ -209,16 +240,21 @@ fn fits(value: &str, wanted: &str) -> bool {
 }
 
 impl AttestRule {
-    /// Every claim that it compares, with that of the platform that it leaves to us.
+    /// Every claim that it compares, with those of the platform that it leaves to us.
     fn wanted(&self, platform: Platform) -> impl Iterator<Item = (&str, Vec<&str>)> {
-        let begun = platform.begun_by().filter(|(name, _)| self.claims.iter().all(|(own, _)| own != name));
+        let names = |name: &str| self.claims.iter().any(|(own, _)| own == name);
+        let left = move |i: &&Implied| {
+            !names(i.claim) && (i.for_claim.is_empty() || names(i.for_claim)) && !i.beside.iter().any(|name| names(name))
+        };
         let own = self.claims.iter().map(|(name, values)| (name.as_str(), values.iter().map(String::as_str).collect()));
-        own.chain(begun.map(|(name, values)| (name, values.to_vec())))
+        own.chain(platform.implied().iter().filter(left).map(|i| (i.claim, i.values.to_vec())))
     }
 
     /// Why it is not for these claims.
     fn refuses(&self, platform: Platform, claims: &Map<String, Value>) -> Option<String> {
         self.wanted(platform).find_map(|(name, wanted)| match claim(claims, name) {
+            // Whatever it is, and in whatever form.
+            None if wanted.is_empty() && claims.get(name).is_none_or(|v| v.is_null() || v == "") => None,
             Some(value) if wanted.iter().any(|wanted| fits(&value, wanted)) => None,
             Some(value) => Some(format!("{}: {name} is {value:?}", self.name)),
             None => Some(format!("{}: {name} is not there", self.name)),

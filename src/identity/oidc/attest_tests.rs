@@ -93,6 +93,71 @@ fn what_begins_a_run_is_asked_for_by_itself_and_may_be_named() {
 }
 
 #[test]
+fn a_tag_is_no_branch_of_the_same_name_and_an_environment_counts_where_it_is_protected() {
+    let lab = issuer(Platform::Gitlab, "project_id");
+    let claims = |more: Value| {
+        let mut claims = object(json!({
+            "project_id": "22", "pipeline_source": "push", "ref": "main", "ref_type": "branch", "ref_path": "refs/heads/main",
+            "ref_protected": "true", "job_id": "9",
+        }));
+        claims.extend(object(more));
+        claims
+    };
+    let id: (&str, &[&str]) = ("project_id", &["22"]);
+    let fits = |rule: &AttestRule, claims: &Map<String, Value>| attested(&lab, std::slice::from_ref(rule), None, claims).is_ok();
+    let (branch, tag) = (claims(json!({})), claims(json!({"ref_type": "tag", "ref_path": "refs/tags/main"})));
+    let by_ref = rule("a", &[id, ("ref", &["main"])]);
+    assert!(fits(&by_ref, &branch) && !fits(&by_ref, &tag), "whoever may make a tag may name it like a branch");
+    let tags = rule("a", &[id, ("ref", &["main"]), ("ref_type", &["tag"])]);
+    assert!(!fits(&tags, &branch) && fits(&tags, &tag), "a rule may say so");
+    let by_path = rule("a", &[id, ("ref_path", &["refs/heads/main"])]);
+    assert!(fits(&by_path, &branch) && !fits(&by_path, &tag));
+    assert_eq!(attested(&lab, &[by_ref], None, &branch).unwrap().claims.iter().filter(|c| **c == "job_id=9").count(), 1);
+
+    let by_environment = rule("a", &[id, ("environment", &["production"])]);
+    let staged = |protected: &str| claims(json!({"environment": "production", "environment_protected": protected}));
+    assert!(fits(&by_environment, &staged("true")) && !fits(&by_environment, &staged("false")));
+    assert!(!fits(&by_environment, &claims(json!({"environment": "production"}))));
+    let both = rule("a", &[id, ("environment", &["production"]), ("ref_path", &["refs/heads/main"])]);
+    assert!(fits(&both, &staged("false")), "the branch says enough");
+
+    // Where a merge request runs beside the branch it is for, GitLab says whose it is.
+    for source in ["merge_request_event", "external_pull_request_event", "parent_pipeline", "api", "trigger"] {
+        assert!(!fits(&by_path, &claims(json!({"pipeline_source": source}))), "{source}");
+    }
+}
+
+#[test]
+fn a_build_of_a_tag_is_none_of_the_branch_of_its_name() {
+    let kite = issuer(Platform::Buildkite, "pipeline_id");
+    let claims = |more: Value| {
+        let mut claims = object(json!({
+            "pipeline_id": "0186-77", "organization_id": "0184-1", "pipeline_slug": "web", "build_branch": "main", "job_id": "0186-1",
+            "step_key": "build",
+        }));
+        claims.extend(object(more));
+        claims
+    };
+    let id: (&str, &[&str]) = ("pipeline_id", &["0186-77"]);
+    let fits = |rule: &AttestRule, claims: &Map<String, Value>| attested(&kite, std::slice::from_ref(rule), None, claims).is_ok();
+    let branch = rule("a", &[id, ("build_branch", &["main"])]);
+    for none in [json!({}), json!({"build_tag": null}), json!({"build_tag": ""})] {
+        assert!(fits(&branch, &claims(none)));
+    }
+    for tag in [json!({"build_tag": "main"}), json!({"build_tag": ["main"]}), json!({"build_tag": 1})] {
+        assert!(!fits(&branch, &claims(tag)));
+    }
+    let tags = rule("a", &[id, ("build_tag", &["v1"])]);
+    assert!(fits(&tags, &claims(json!({"build_tag": "v1", "build_branch": "v1"}))) && !fits(&tags, &claims(json!({}))));
+    // A pipeline of the same name in another organization, or made anew.
+    for other in [json!({"pipeline_id": "0186-78"}), json!({"pipeline_id": null})] {
+        assert!(!fits(&branch, &claims(other)));
+    }
+    let job = attested(&kite, std::slice::from_ref(&branch), None, &claims(json!({}))).unwrap().claims;
+    assert!(job.contains(&"job_id=0186-1".to_owned()) && job.contains(&"step_key=build".to_owned()), "{job:?}");
+}
+
+#[test]
 fn the_first_rule_that_fits_counts_or_the_one_that_is_named() {
     let hub = issuer(Platform::Github, "repository_id");
     let id: (&str, &[&str]) = ("repository_id", &["1296269"]);

@@ -48,6 +48,9 @@ pub struct Record {
     /// Records of one commit with the same number above 0 stand or are void together.
     #[prost(uint32, tag = "4")]
     pub group: u32,
+    /// The trace of the call that it came from (W3C Trace Context), where there was one: as its caller said, or our own.
+    #[prost(bytes = "vec", tag = "5")]
+    pub trace: Vec<u8>,
     /// What happened.
     #[prost(
         oneof = "Event",
@@ -261,7 +264,14 @@ impl Request {
 impl Record {
     /// A record by this author.
     pub fn new(author: Who, event: Event) -> Record {
-        Record { author: Some(Author { who: Some(author) }), revision: 0, request: None, group: 0, event: Some(event) }
+        Record {
+            author: Some(Author { who: Some(author) }),
+            revision: 0,
+            request: None,
+            group: 0,
+            trace: Vec::new(),
+            event: Some(event),
+        }
     }
 
     /// Notes the decision revision.

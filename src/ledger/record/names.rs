@@ -21,7 +21,7 @@ pub enum Sort {
     Tool,
     /// An environment.
     Environment,
-    /// All else: credentials, approvals, leases, people, keys, bindings, policies, scopes, trust domains, digests, request ids.
+    /// All else: credentials, approvals, leases, people, keys, bindings, policies, scopes, trust domains, digests, request ids, traces.
     Other,
 }
 
@@ -38,6 +38,7 @@ pub fn names(record: &Record, see: &mut dyn FnMut(Sort, &str)) {
         n.who(&request.caller);
         n.other(&request.id);
     }
+    n.hex(&record.trace);
     if let Some(event) = &record.event {
         n.name(Sort::Event, event_name(event));
         n.event(event);
@@ -51,6 +52,8 @@ pub struct OwnNames<'a> {
     pub credential: &'a [u8],
     /// The request's id; empty for none.
     pub request_id: &'a str,
+    /// The trace; empty for none.
+    pub trace: &'a [u8],
     /// The tool; empty for none.
     pub tool: &'a str,
     /// SHA-256 of the arguments; empty for none.
@@ -78,6 +81,7 @@ pub fn own_names(own: &OwnNames<'_>, see: &mut dyn FnMut(Named<'_>)) {
     }
     let mut n = Namer { see: &mut |sort, name| see(Named::Text(sort, name)) };
     n.other(own.request_id);
+    n.hex(own.trace);
     n.credential(own.credential);
     n.tool(own.tool);
 }

@@ -89,7 +89,13 @@ impl<'a> Shared<'a> {
             }
         }
         let purpose = d.purpose(want);
-        Ok(Some(OwnGrant::new(Own { tool: &want.tool, purpose, arguments: want.arguments.as_ref(), request })))
+        Ok(Some(OwnGrant::new(Own {
+            tool: &want.tool,
+            purpose,
+            arguments: want.arguments.as_ref(),
+            request,
+            trace: want.traced.bytes(),
+        })))
     }
 }
 

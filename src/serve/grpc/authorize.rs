@@ -9,6 +9,7 @@ use crate::pb::mayfly::v1 as pb;
 use crate::policy::decide::plain_action;
 use crate::policy::wanted::Wanted;
 use crate::refusal::{No, Refusal};
+use crate::trace;
 
 /// What would be exchanged for it. The token is a part of what is asked.
 fn wanted(ask: pb::AuthorizeRequest) -> Result<Wanted, Refusal> {
@@ -54,7 +55,8 @@ pub(super) async fn authorize(
             }
         }
     }
-    let want = wanted(ask)?;
+    let want = Wanted { traced: trace::current(), ..wanted(ask)? };
+    trace::note(|| want.request_id.iter().map(|id| ("mayfly.request.id", trace::plain(id).into())).collect());
     let Permitted { seq, revision, until } = authority.authorize(caller, &want, shown.as_ref()).await?;
     Ok(pb::AuthorizeResponse {
         seq: seq.as_u64(),

@@ -19,6 +19,7 @@ use crate::intake::Taken;
 use crate::limits;
 use crate::policy::wanted::Wanted;
 use crate::refusal::{Fault, No};
+use crate::trace::Traced;
 
 /// The line of one connection. Its bound is that of the connection's calls.
 pub(super) struct Line {
@@ -30,6 +31,7 @@ pub(super) struct Line {
 struct Waiting {
     ask: Sent,
     taken: Taken,
+    traced: Traced,
     reply: oneshot::Sender<Said>,
 }
 
@@ -52,11 +54,11 @@ impl Line {
     }
 
     /// Answers one call. Dropped before its round, nothing is asked of anybody.
-    pub async fn exchange(self: Arc<Line>, ask: Sent, taken: Taken) -> Result<Bytes, No> {
+    pub async fn exchange(self: Arc<Line>, ask: Sent, taken: Taken, traced: Traced) -> Result<Bytes, No> {
         let (reply, said) = oneshot::channel();
         let first = {
             let mut waiting = self.waiting.lock();
-            waiting.push(Waiting { ask, taken, reply });
+            waiting.push(Waiting { ask, taken, traced, reply });
             waiting.len() == 1
         };
         if first {
@@ -65,7 +67,7 @@ impl Line {
         match said.await {
             Ok(Said::Over(end)) => end,
             Ok(Said::Slow(want)) => {
-                let end = Box::pin(self.authority.exchange(&self.caller, &want)).await;
+                let end = Box::pin(want.traced.clone().scope(self.authority.exchange(&self.caller, &want))).await;
                 round::noted(&self.authority, &self.caller, Some(&want), end).map(answer_of)
             }
             Err(_) => Err(Fault::new("a round ended without an answer").into()),
@@ -90,8 +92,8 @@ impl Line {
 
     async fn round(self: Arc<Line>, all: Vec<Waiting>) {
         let (mut asks, mut replies, mut together) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()), None);
-        for Waiting { ask, taken, reply } in all {
-            asks.push(ask);
+        for Waiting { ask, taken, traced, reply } in all {
+            asks.push((ask, traced));
             replies.push(reply);
             together = Some(taken.with(together));
         }
@@ -100,7 +102,7 @@ impl Line {
         }
     }
 
-    async fn decide(&self, asks: Vec<Sent>, replies: Vec<oneshot::Sender<Said>>) {
+    async fn decide(&self, asks: Vec<(Sent, Traced)>, replies: Vec<oneshot::Sender<Said>>) {
         let (authority, caller) = (&self.authority, &self.caller);
         let count = asks.len();
         let (wants, parts, mut round) = round::begin(authority, caller, asks.into_iter(), count);
@@ -108,7 +110,7 @@ impl Line {
         let mut patterns = Patterns::default();
         for (reply, (asked, part)) in replies.into_iter().zip(wants.into_iter().zip(parts)) {
             // They stand in one line, so one that is not ready is followed by none that is.
-            let said = match (round::end(authority, part, &mut answers).await, asked) {
+            let said = match (round::end(authority, part, &asked, &mut answers).await, asked) {
                 (Some(end), asked) => Said::Over(round::noted(authority, caller, asked.as_deref().ok(), end).map(|issued| {
                     // What one has in common with nobody is not put aside.
                     if count == 1 { answer_of(issued) } else { patterns.answer(issued) }

@@ -35,6 +35,7 @@ mod stream;
 pub mod task;
 pub mod token;
 mod told;
+mod traced;
 pub mod trust_domain;
 mod unary;
 pub mod upstream;
@@ -44,6 +45,7 @@ mod webhook;
 
 pub use routes::{Arrived, Services, admin_routes, workload_routes};
 pub use told::Patterns;
+pub use traced::over;
 
 /// Counts of what was hit.
 fn hits_to_pb(hits: &Hits) -> pb::Hits {

@@ -364,9 +364,9 @@ impl RevocationService for Revocations {
             let timeout = wanted::duration("timeout", ask.timeout.as_ref())?.unwrap_or(0).min(limits::WAIT_MS);
             Ok(self.0.followers.wait(seq, Duration::from_millis(timeout), || self.0.system.wall()).await)
         };
-        let behind = waited.await.map_err(status)?;
+        let (behind, known) = waited.await.map_err(status)?;
         Ok(Response::new(pb::WaitForRevocationResponse {
-            applied: behind.is_empty(),
+            applied: behind.is_empty() && known,
             behind_count: behind.len() as u64,
             // Who follows is nothing that workloads know.
             behind: behind.iter().take(if workload { 0 } else { limits::PAGE }).map(follower_to_pb).collect(),

@@ -7,11 +7,12 @@ use super::token::task_of;
 use crate::authority::Authority;
 use crate::credential::Issued;
 use crate::exchange::batch::join_all;
-use crate::exchange::{Answers, Begun, Round, UnderWay};
+use crate::exchange::{Answers, Begun, Round, UnderWay, told};
 use crate::identity::caller::Caller;
 use crate::pb::mayfly::v1 as pb;
 use crate::policy::wanted::Wanted;
 use crate::refusal::{Fault, No};
+use crate::trace::{self, Traced};
 
 /// What became of one of them so far.
 pub(super) enum Part {
@@ -30,28 +31,35 @@ pub(super) type Asked = Result<Box<Wanted>, String>;
 pub(super) fn begin(
     authority: &Authority,
     caller: &Caller,
-    asks: impl Iterator<Item = Sent>,
+    asks: impl Iterator<Item = (Sent, Traced)>,
     count: usize,
 ) -> (Vec<Asked>, Vec<Part>, Round) {
     let (mut wants, mut parts) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    for ask in asks {
+    for (ask, traced) in asks {
         match ask.want() {
-            Ok(want) => {
+            Ok(mut want) => {
+                traced.since_its_begin("turn");
+                want.traced = traced;
                 wants.push(Ok(want));
                 parts.push(Part::Waits);
             }
             Err(refused) => {
                 let (request_id, no) = *refused;
                 wants.push(Err(request_id));
-                parts.push(Part::Over(Err(No::Refusal(no))));
+                let no = No::Refusal(no);
+                told::malformed(&traced, &no);
+                parts.push(Part::Over(Err(no)));
             }
         }
     }
     let mut round = authority.begin_all(caller, wants.iter().flatten().map(|want| &**want));
-    let begun = parts.iter_mut().zip(&wants).filter_map(|(part, want)| want.is_ok().then_some(part));
-    for (part, begun) in begun.zip(std::mem::take(&mut round.begun)) {
+    let begun = parts.iter_mut().zip(&wants).filter_map(|(part, want)| Some((part, want.as_ref().ok()?)));
+    for ((part, want), begun) in begun.zip(std::mem::take(&mut round.begun)) {
         *part = match begun {
-            Ok(Begun::UnderWay(one)) => Part::UnderWay(one),
+            Ok(Begun::UnderWay(one)) => {
+                want.traced.waits("durable");
+                Part::UnderWay(one)
+            }
             Ok(Begun::Waits) => Part::Waits,
             Err(no) => Part::Over(Err(no)),
         };
@@ -60,12 +68,15 @@ pub(super) fn begin(
 }
 
 /// The end of one, in their order. `None`: it takes another look.
-pub(super) async fn end(authority: &Authority, part: Part, answers: &mut Answers) -> Option<Result<Issued, No>> {
+pub(super) async fn end(authority: &Authority, part: Part, asked: &Asked, answers: &mut Answers) -> Option<Result<Issued, No>> {
     match part {
         Part::Over(end) => Some(end),
         Part::Waits => None,
         Part::UnderWay(one) => {
             let end = authority.finish_of(one, answers).await;
+            if let Ok(want) = asked {
+                want.traced.waited(|| end.as_ref().map(|one| ("mayfly.seq", one.seq().as_u64().into())).into_iter().collect());
+            }
             Some(end).filter(|end| !end.as_ref().is_err_and(Authority::takes_another_look))
         }
     }
@@ -88,20 +99,36 @@ pub(super) fn noted(
     want: Option<&Wanted>,
     end: Result<Issued, No>,
 ) -> Result<Issued, No> {
-    if let (Err(no), Some(want)) = (&end, want) {
-        note(authority, caller, no, &want.upstream, &task_of(want));
+    if let Some(want) = want {
+        if let Err(no) = &end {
+            want.traced.within(|| note(authority, caller, no, &want.upstream, &task_of(want)));
+            failed(caller, want, no);
+        }
+        told::ended(authority, want, &end);
     }
     end
 }
 
+/// A fault of ours, with what finds the call: the audit has no record of it.
+fn failed(caller: &Caller, want: &Wanted, no: &No) {
+    if let No::Fault(fault) = no {
+        let request_id = want.request_id.as_deref().map(trace::plain);
+        tracing::error!(
+            %fault, caller = caller.id().as_str(), request_id, task_id = task_of(want), trace_id = want.traced.text(),
+            "an exchange failed"
+        );
+    }
+}
+
 /// The ends of all, in the order in which they were asked.
 pub(super) async fn ends(authority: &Authority, caller: &Caller, asks: Vec<Sent>) -> Vec<Result<Issued, No>> {
-    let count = asks.len();
-    let (wants, parts, mut round) = begin(authority, caller, asks.into_iter(), count);
+    let (count, call) = (asks.len(), trace::current());
+    let asks = asks.into_iter().map(|ask| (ask, call.one_of()));
+    let (wants, parts, mut round) = begin(authority, caller, asks, count);
     let mut answers = authority.answers(&mut round).await;
     let (mut ends, mut later) = (Vec::with_capacity(parts.len()), Vec::new());
     for (n, (want, part)) in wants.into_iter().zip(parts).enumerate() {
-        match (end(authority, part, &mut answers).await, want) {
+        match (end(authority, part, &want, &mut answers).await, want) {
             (Some(end), want) => ends.push(Some(noted(authority, caller, want.as_deref().ok(), end))),
             (None, Ok(want)) => {
                 ends.push(None);
@@ -112,7 +139,7 @@ pub(super) async fn ends(authority: &Authority, caller: &Caller, asks: Vec<Sent>
     }
     drop(round); // no commit waits for what takes its time
     let each = later.into_iter().map(|(n, want)| async move {
-        let end = authority.exchange(caller, &want).await;
+        let end = want.traced.clone().scope(authority.exchange(caller, &want)).await;
         (n, noted(authority, caller, Some(&want), end))
     });
     for (n, answer) in join_all(each).await {

@@ -26,7 +26,7 @@ use super::task::Tasks;
 use super::token::Tokens;
 use super::trust_domain::TrustDomains;
 use super::upstream::Upstreams;
-use super::{batch, stream, unary};
+use super::{batch, stream, traced, unary};
 use crate::authority::Authority;
 use crate::intake::Taken;
 use crate::limits;
@@ -45,6 +45,7 @@ use crate::pb::mayfly::v1::trust_domain_service_server::TrustDomainServiceServer
 use crate::pb::mayfly::v1::upstream_service_server::UpstreamServiceServer;
 use crate::refusal::Refusal;
 use crate::system::Stopwatch;
+use crate::trace::Traced;
 
 /// What is known of a call when it is read.
 pub struct Arrived {
@@ -90,27 +91,38 @@ impl Services {
         Arrived { read: Stopwatch::start(), taken: one.then(|| self.own.0.intake.take(1)) }
     }
 
+    /// The trace of a call that was just read.
+    pub fn traced<B>(&self, peer: &Peer, call: &Request<B>, arrived: &Arrived) -> Traced {
+        traced::begun(&self.own.0.tracer, peer, call, arrived.read)
+    }
+
     /// Answers one call of this peer.
-    pub async fn call<B>(&mut self, peer: Peer, mut call: Request<B>, arrived: Arrived) -> Result<Response<Body>, Infallible>
+    pub async fn call<B>(
+        &mut self,
+        peer: Peer,
+        mut call: Request<B>,
+        arrived: Arrived,
+        traced: Traced,
+    ) -> Result<Response<Body>, Infallible>
     where
         B: hyper::body::Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
     {
         if call.uri().path() == unary::PATH {
-            return unary::exchange(&mut self.tokens, (&self.own, self.line.clone()), peer, call, arrived).await;
+            return unary::exchange(&mut self.tokens, (&self.own, self.line.clone()), peer, call, (arrived, traced)).await;
         }
         call.extensions_mut().insert(peer);
         if call.uri().path() == stream::PATH {
-            return Ok(stream::exchange(&self.own, call).await);
+            return Ok(stream::exchange(&self.own, call, traced).await);
         }
         if call.uri().path() == batch::PATH {
-            return Ok(batch::exchange(&self.own, call).await);
+            return Ok(Box::pin(traced.scope(batch::exchange(&self.own, call))).await);
         }
         let service = call.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         match service {
-            Some((pb::mayfly::v1::token_service_server::SERVICE_NAME, _)) => self.tokens.call(call).await,
+            Some((pb::mayfly::v1::token_service_server::SERVICE_NAME, _)) => Box::pin(traced.scope(self.tokens.call(call))).await,
             // In a box: what a router needs would lie in the future of every call.
-            _ => Box::pin(self.others.call(call.map(Body::new))).await,
+            _ => Box::pin(traced.scope(self.others.call(call.map(Body::new)))).await,
         }
     }
 }

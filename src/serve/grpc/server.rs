@@ -84,12 +84,13 @@ impl Server {
             }),
             disk: self.disk(),
             counts: Some(self.counts(a.system.wall()).await),
-            certificate_not_after: own.and_then(|o| (o.certificate_ends)()).map(wire::timestamp),
+            certificate_not_after: own.and_then(|o| o.ends()).map(wire::timestamp),
             environments: a.catalog.now().environments().map(|(name, _)| name.to_owned()).collect(),
             // It issues no SVIDs in this version.
             own_trust_domain: String::new(),
             load: Some(self.load()),
             warnings: self.warnings(),
+            identity: own.map(|own| wire::own_svid_to_pb(own)),
         })
     }
 
@@ -126,6 +127,7 @@ impl Server {
         let found = self.0.stopping_soon().into_iter().take(limits::PAGE_DEFAULT);
         let at = |f: &Finding| f.at.map_or_else(String::new, |at| format!(" ({at})"));
         let mut warnings: Vec<String> = found.map(|(name, f)| format!("upstream {name}: {}{}", f.text, at(&f))).collect();
+        warnings.extend(self.0.own.get().map(|own| own.warnings(self.0.system.shown())).unwrap_or_default());
         let unreviewed = self.0.ledger.peek(|s| s.glasses.iter().filter(|(_, g)| g.unreviewed(s.time)).count());
         if unreviewed > 0 {
             warnings.push(format!("{unreviewed} break-glass tasks are not reviewed: mayfly report unreviewed"));

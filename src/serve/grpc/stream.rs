@@ -21,6 +21,7 @@ use super::round;
 use super::sent::{Sent, StreamCodec};
 use super::token::Tokens;
 use super::told::{Alike, Patterns};
+use super::traced::ended;
 use crate::authority::Authority;
 use crate::credential::Issued;
 use crate::identity::caller::Caller;
@@ -29,6 +30,7 @@ use crate::pb::mayfly::v1 as pb;
 use crate::policy::wanted::Wanted;
 use crate::refusal::{No, Refusal};
 use crate::system::Stopwatch;
+use crate::trace::Traced;
 
 type Message = Result<Option<Option<Sent>>, Status>;
 
@@ -90,7 +92,7 @@ impl HttpBody for Answers {
 pub const PATH: &str = "/mayfly.v1.TokenService/StreamExchange";
 
 /// The batches of a call that tonic let through.
-struct Method<'a>(&'a Tokens, &'a mut Option<mpsc::Receiver<Batch>>);
+struct Method<'a>(&'a Tokens, &'a mut Option<mpsc::Receiver<Batch>>, Traced);
 
 impl StreamingService<Option<Sent>> for Method<'_> {
     type Response = pb::StreamExchangeResponse;
@@ -99,14 +101,14 @@ impl StreamingService<Option<Sent>> for Method<'_> {
 
     fn call(&mut self, request: Request<Streaming<Option<Sent>>>) -> Self::Future {
         std::future::ready(peer::caller(&request).map(|caller| {
-            *self.1 = Some(answer(self.0.0.clone(), caller, request.into_inner()));
+            *self.1 = Some(answer(self.0.0.clone(), caller, request.into_inner(), std::mem::take(&mut self.2)));
             Response::new(tokio_stream::empty())
         }))
     }
 }
 
 /// Answers one call as tonic's own code does, but for its body.
-pub async fn exchange<B>(own: &Tokens, call: http::Request<B>) -> http::Response<Body>
+pub async fn exchange<B>(own: &Tokens, call: http::Request<B>, traced: Traced) -> http::Response<Body>
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
@@ -114,7 +116,7 @@ where
     let limits = (Some(limits::REQUEST_BYTES), None);
     let mut grpc = Grpc::new(StreamCodec(own.0.intake.clone())).apply_max_message_size_config(limits.0, limits.1);
     let mut batches = None;
-    let response = grpc.streaming(Method(own, &mut batches), call).await;
+    let response = grpc.streaming(Method(own, &mut batches, traced), call).await;
     match batches {
         Some(batches) => response.map(|_| Body::new(Answers { batches, over: None, ended: false })),
         None => response,
@@ -122,13 +124,18 @@ where
 }
 
 /// Answers what a stream asks, until it ends.
-fn answer(authority: Arc<Authority>, caller: Caller, asks: Streaming<Option<Sent>>) -> mpsc::Receiver<Batch> {
+fn answer(authority: Arc<Authority>, caller: Caller, asks: Streaming<Option<Sent>>, traced: Traced) -> mpsc::Receiver<Batch> {
     let (answers, batches) = mpsc::channel(authority.bounds.stream_in_flight);
-    tokio::spawn(drive(authority, Arc::new(caller), asks, answers));
+    tokio::spawn(drive(authority, Arc::new(caller), (asks, traced), answers));
     batches
 }
 
-async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Streaming<Option<Sent>>, answers: mpsc::Sender<Batch>) {
+async fn drive(
+    authority: Arc<Authority>,
+    caller: Arc<Caller>,
+    (mut asks, traced): (Streaming<Option<Sent>>, Traced),
+    answers: mpsc::Sender<Batch>,
+) {
     let places = Arc::new(Semaphore::new(authority.bounds.stream_in_flight));
     loop {
         // At the bound nothing more is read: HTTP/2's window holds the caller back.
@@ -159,6 +166,7 @@ async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Streami
         if !round.is_empty() {
             match authority.intake.take(round.len()) {
                 Ok(taken) => {
+                    let round = (round, traced.clone(), read);
                     let all = answer_all(authority.clone(), caller.clone(), round, held, answers.clone());
                     // In a box: what is spawned is copied on its way.
                     drop(tokio::spawn(taken.run(Box::pin(all))));
@@ -172,8 +180,9 @@ async fn drive(authority: Arc<Authority>, caller: Arc<Caller>, mut asks: Streami
         }
         match over {
             None => {}
-            Some(None) => return,
+            Some(None) => return traced.end(0, ""),
             Some(Some(no)) => {
+                ended(&traced, &no);
                 let _ = answers.send(Batch { over: Some(no), ..Batch::default() }).await;
                 return;
             }
@@ -217,17 +226,22 @@ fn exchange_of(message: Message) -> Result<Sent, Option<Status>> {
 async fn answer_all(
     authority: Arc<Authority>,
     caller: Arc<Caller>,
-    asks: Vec<Sent>,
+    (asks, stream, read): (Vec<Sent>, Traced, Stopwatch),
     places: Vec<OwnedSemaphorePermit>,
     answers: mpsc::Sender<Batch>,
 ) {
     let count = asks.len();
-    let (mut wants, parts, mut round) = round::begin(&authority, &caller, asks.into_iter(), count);
+    let traced = |ask| {
+        let traced = authority.tracer.on_stream(&stream, PATH, read);
+        traced.note(|| vec![("mayfly.caller", caller.id().as_str().into())]);
+        (ask, traced)
+    };
+    let (mut wants, parts, mut round) = round::begin(&authority, &caller, asks.into_iter().map(traced), count);
     let mut answers_of = authority.answers(&mut round).await;
     let (mut batch, mut patterns) = (Batch::default(), Patterns::default());
     for (place, (asked, part)) in places.into_iter().zip(wants.iter_mut().zip(parts)) {
         // They stand in one line, so one that is not ready is followed by none that is.
-        match round::end(&authority, part, &mut answers_of).await {
+        match round::end(&authority, part, asked, &mut answers_of).await {
             Some(end) => {
                 tell(&authority, &caller, &mut patterns, asked, end, &mut batch.messages);
                 batch.places.push(place);
@@ -254,7 +268,7 @@ async fn answer_slowly(
     place: OwnedSemaphorePermit,
     answers: mpsc::Sender<Batch>,
 ) {
-    let end = authority.exchange_unless(&caller, &want, || answers.closed()).await;
+    let end = want.traced.clone().scope(authority.exchange_unless(&caller, &want, || answers.closed())).await;
     let (mut messages, places) = (Vec::new(), vec![place]);
     tell(&authority, &caller, &mut Patterns::default(), &mut Ok(want), end, &mut messages);
     let _ = answers.send(Batch { messages, places, over: None }).await;

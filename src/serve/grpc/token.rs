@@ -26,6 +26,7 @@ use crate::policy::{Admin, decide::caller_facts};
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::CredentialId;
 use crate::system::Stopwatch;
+use crate::trace;
 
 /// The service.
 #[derive(Clone)]
@@ -33,7 +34,7 @@ pub struct Tokens(pub Arc<Authority>);
 
 impl Tokens {
     pub(super) async fn one(authority: &Authority, caller: &Caller, ask: pb::ExchangeRequest) -> Result<pb::Issued, No> {
-        let want = Wanted::from_pb(ask)?;
+        let want = Wanted { traced: trace::current(), ..Wanted::from_pb(ask)? };
         let end = authority.exchange(caller, &want).await;
         round::told(authority, caller, Some(&want), end)
     }
@@ -67,12 +68,20 @@ impl Tokens {
             return Ok(round::ends(authority, caller, ask.exchanges).await.into_iter().map(told).collect());
         }
         let wants = ask.exchanges.into_iter().map(Sent::want).collect::<Vec<_>>();
+        let call = trace::current();
         let bad = wants.iter().position(Result::is_err);
         let outcome = match bad {
             Some(n) => {
                 Err((n, wants.into_iter().nth(n).and_then(Result::err).map_or_else(unknown, |refused| No::Refusal(refused.1))))
             }
-            None => authority.exchange_all(caller, &wants.into_iter().flatten().map(|want| *want).collect::<Vec<_>>()).await,
+            None => {
+                authority
+                    .exchange_all(
+                        caller,
+                        &wants.into_iter().flatten().map(|want| Wanted { traced: call.clone(), ..*want }).collect::<Vec<_>>(),
+                    )
+                    .await
+            }
         };
         match outcome {
             Ok(all) => Ok(all.into_iter().map(|issued| told(Ok(issued))).collect()),
@@ -240,5 +249,6 @@ pub(super) fn named(request_id: &str, message: &impl prost::Message) -> Result<c
         return Ok(None);
     }
     let id = wanted::text("request_id", request_id, limits::REQUEST_ID_BYTES)?;
+    trace::note(|| vec![("mayfly.request.id", trace::plain(&id).into())]);
     Ok(Some((id, digest_of(message))))
 }

@@ -62,8 +62,8 @@ impl TrustDomains {
             Actor::Operator(operator) => drop(self.0.admit(operator, Admin::Observe, None)?),
             Actor::Workload(caller) => {
                 // Its own, and that of mayfly's certificate, by which it knows the server.
-                let own = self.0.own.get().map(|own| &own.trust_domain);
-                if caller.id().trust_domain() != domain.as_str() && own != Some(&domain) {
+                let own = self.0.own.get().map(|own| own.trust_domain());
+                if caller.id().trust_domain() != domain.as_str() && own.as_ref() != Some(&domain) {
                     return Err(none());
                 }
             }

@@ -27,6 +27,7 @@ use crate::limits;
 use crate::pb::mayfly::v1::token_service_server::TokenServiceServer;
 use crate::refusal::{No, Refusal};
 use crate::system::Stopwatch;
+use crate::trace::Traced;
 
 /// The path of the method.
 pub const PATH: &str = "/mayfly.v1.TokenService/Exchange";
@@ -37,7 +38,7 @@ pub async fn exchange<B>(
     (own, line): (&Tokens, Option<Arc<Line>>),
     peer: Peer,
     call: Request<B>,
-    arrived: Arrived,
+    (arrived, traced): (Arrived, Traced),
 ) -> Result<Response<Body>, Infallible>
 where
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
@@ -83,12 +84,12 @@ where
         drop(taken); // it is taken in there
         only.into_iter().for_each(|first| came.push_front(Ok(Frame::data(first))));
         parts.extensions.insert(peer);
-        return tokens.call(Request::from_parts(parts, Replay { came, rest: body })).await;
+        return Box::pin(traced.scope(tokens.call(Request::from_parts(parts, Replay { came, rest: body })))).await;
     };
     let answer = match peer::caller_of(Some(&peer)) {
         Ok(caller) => match line.filter(|line| line.is_of(&caller)) {
-            Some(line) => line.exchange(ask, taken).await.map_err(status),
-            None => Line::new(own.0.clone(), caller).exchange(ask, taken).await.map_err(status),
+            Some(line) => line.exchange(ask, taken, traced).await.map_err(status),
+            None => Line::new(own.0.clone(), caller).exchange(ask, taken, traced).await.map_err(status),
         },
         Err(no) => Err(no),
     };

@@ -9,6 +9,7 @@ use crate::identity::anchor::TrustAnchor;
 use crate::identity::bundle::Bundle;
 use crate::identity::spiffe_id::TrustDomain;
 use crate::ledger::state::BundleState;
+use crate::own_svid::OwnSvid;
 use crate::pb::mayfly::v1 as pb;
 use crate::refusal::{Fault, Refusal};
 use crate::trust::{Source, bundle_of};
@@ -22,6 +23,22 @@ pub fn anchor_to_pb(anchor: &TrustAnchor) -> pb::TrustAnchor {
         subject: subject.unwrap_or_default(),
         not_after: Some(timestamp(anchor.not_after())),
         vouches_for: None,
+    }
+}
+
+/// The server's own SVID.
+pub fn own_svid_to_pb(own: &OwnSvid) -> pb::IdentityStatus {
+    let (renewing, life) = (own.renewing(), own.life());
+    pb::IdentityStatus {
+        spiffe_id: own.id().to_string(),
+        source: own.source().as_str().to_owned(),
+        place: own.place().to_owned(),
+        not_before: life.map(|(begins, _)| timestamp(begins)),
+        not_after: life.map(|(_, ends)| timestamp(ends)),
+        dns_names: own.dns_names(),
+        renewals: renewing.renewals,
+        problem: renewing.problem,
+        problem_since: renewing.since.map(timestamp),
     }
 }
 

@@ -11,11 +11,10 @@ use tokio::runtime::Runtime;
 
 use super::{Sink, Told};
 use crate::limits;
+use crate::server::otlp::{AnyValue, PROTOBUF, Resource, attribute, rejected, text};
 use crate::sources::config::Collector;
 use crate::sources::https::Https;
 use crate::system::System;
-
-const PROTOBUF: &str = "application/x-protobuf";
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Request {
@@ -29,12 +28,6 @@ pub(super) struct ResourceLogs {
     pub resource: Option<Resource>,
     #[prost(message, repeated, tag = "2")]
     pub scope_logs: Vec<ScopeLogs>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Resource {
-    #[prost(message, repeated, tag = "1")]
-    pub attributes: Vec<KeyValue>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -54,35 +47,6 @@ pub(super) struct LogRecord {
     pub body: Option<AnyValue>,
     #[prost(string, tag = "12")]
     pub event_name: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct KeyValue {
-    #[prost(string, tag = "1")]
-    pub key: String,
-    #[prost(message, optional, tag = "2")]
-    pub value: Option<AnyValue>,
-}
-
-/// A text; the other sorts of value are not used.
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct AnyValue {
-    #[prost(string, tag = "1")]
-    pub text: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Response {
-    #[prost(message, optional, tag = "1")]
-    partial_success: Option<PartialSuccess>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct PartialSuccess {
-    #[prost(int64, tag = "1")]
-    rejected: i64,
-    #[prost(string, tag = "2")]
-    error: String,
 }
 
 /// A collector.
@@ -121,19 +85,15 @@ fn client(to: &Collector, system: &System) -> io::Result<(Https, Runtime)> {
     Ok((https.within(limits::EXPORT_CALL_MS), runtime))
 }
 
-fn text(text: &str) -> Option<AnyValue> {
-    Some(AnyValue { text: text.to_owned() })
-}
-
 /// The records of a batch, as the service `mayfly`.
 pub(super) fn request(batch: &[Told]) -> Request {
     let record = |one: &Told| LogRecord {
         time_unix_nano: one.at.0.saturating_mul(1_000_000),
         severity_number: 9,
-        body: text(&one.json),
+        body: Some(text(&one.json)),
         event_name: format!("mayfly.{}", one.event.replace(' ', "_")),
     };
-    let attributes = vec![KeyValue { key: "service.name".into(), value: text("mayfly") }];
+    let attributes = vec![attribute("service.name", text("mayfly"))];
     let scope_logs = vec![ScopeLogs { log_records: batch.iter().map(record).collect() }];
     Request { resource_logs: vec![ResourceLogs { resource: Some(Resource { attributes }), scope_logs }] }
 }
@@ -145,9 +105,7 @@ impl Sink for ToCollector {
             self.client = None;
             io::Error::new(e.kind(), format!("the collector at {}: {e}", self.to.url.shown()))
         })?;
-        // Not understood, it is still a 200.
-        let partial = Response::decode(&body[..]).ok().and_then(|r| r.partial_success).filter(|p| p.rejected > 0);
-        if let Some(partial) = partial {
+        if let Some(partial) = rejected(&body) {
             tracing::error!(rejected = partial.rejected, error = partial.error, "the collector rejects records of the audit");
         }
         Ok(())

@@ -15,6 +15,7 @@ use super::{Sink as _, Told};
 use crate::document::url::WebUrl;
 use crate::limits;
 use crate::seq::Millis;
+use crate::server::otlp::{attribute, text};
 use crate::sources::config::{Collector, Syslog};
 use crate::system::System;
 
@@ -130,13 +131,10 @@ fn a_collector_gets_log_records_and_an_answer_other_than_200_is_an_error() {
     assert!(told.iter().all(|(_, body)| *body == told[0].1), "the same again");
     let request = Request::decode(&told[2].1[..]).unwrap();
     let of = &request.resource_logs[0];
-    assert_eq!(of.resource.as_ref().unwrap().attributes[0].value.as_ref().unwrap().text, "mayfly");
+    assert_eq!(of.resource.as_ref().unwrap().attributes, [attribute("service.name", text("mayfly"))]);
     let logs = &of.scope_logs[0].log_records;
     assert_eq!((logs.len(), logs[1].time_unix_nano, logs[1].severity_number), (2, 1_795_161_600_002_000_000, 9));
-    assert_eq!(
-        (logs[1].body.as_ref().unwrap().text.as_str(), logs[1].event_name.as_str()),
-        ("{\"seq\":2}", "mayfly.task_opened")
-    );
+    assert_eq!((logs[1].body.clone(), logs[1].event_name.as_str()), (Some(text("{\"seq\":2}")), "mayfly.task_opened"));
     // By the wire alone: field 12 of a record in field 2 of a scope in field 2 of a resource in field 1.
     assert!(told[2].1.windows(20).any(|w| w == b"b\x12mayfly.task_opened"));
 }

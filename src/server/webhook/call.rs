@@ -10,14 +10,23 @@ use crate::sources::webhook_files::secrets;
 use crate::system::System;
 
 /// Posts a body under its id. The status that was answered, where it says that the event was taken; else what it ended with.
-pub(super) async fn post(hook: &Webhook, system: &System, id: &str, body: &str) -> Result<u16, String> {
+///
+/// `traceparent`: where the attempt is traced, what the receiver is told of that.
+pub(super) async fn post(
+    hook: &Webhook,
+    system: &System,
+    id: &str,
+    body: &str,
+    traceparent: Option<String>,
+) -> Result<u16, String> {
     let now = system.wall().seconds();
     let headers = [
         ("webhook-id", id.to_owned()),
         ("webhook-timestamp", now.to_string()),
         ("webhook-signature", signature(hook, id, now, body)?),
     ];
-    let headers = headers.map(|(name, value)| (HeaderName::from_static(name), value)).into();
+    let named = |(name, value)| (HeaderName::from_static(name), value);
+    let headers = headers.into_iter().chain(traceparent.map(|parent| ("traceparent", parent))).map(named).collect();
     // Read at each attempt, so that other roots take effect at once.
     let https = Https::new(hook.ca.as_deref(), system).map_err(|e| e.to_string())?.within(limits::WEBHOOK_CALL_MS);
     let answer = Box::pin(https.tell(hook.url.as_str(), body.to_owned(), headers)).await;

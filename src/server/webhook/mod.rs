@@ -19,6 +19,7 @@ use crate::authority::Authority;
 use crate::seq::Millis;
 use crate::sources::config::Webhook;
 use crate::system::System;
+use crate::trace::Tracer;
 use crate::webhook::{Standing, TEST, Tellers, Tested};
 pub(super) use kept::value_name;
 
@@ -32,6 +33,7 @@ pub struct Webhooks {
 struct Hook {
     of: Webhook,
     system: System,
+    tracer: Arc<Tracer>,
     standing: Mutex<Standing>,
 }
 
@@ -51,7 +53,8 @@ impl Webhooks {
                 environments: of.environments.clone(),
                 ..Standing::default()
             };
-            let hook = Arc::new(Hook { of: of.clone(), system: authority.system.clone(), standing: Mutex::new(standing) });
+            let (system, tracer) = (authority.system.clone(), authority.tracer.clone());
+            let hook = Arc::new(Hook { of: of.clone(), system, tracer, standing: Mutex::new(standing) });
             all.push(hook.clone());
             // Before anybody is served: what happens from now on is told.
             let kept = kept::begin(authority, &of.name).map_err(io::Error::other)?;
@@ -89,7 +92,7 @@ impl Tellers for All {
             let now: Millis = hook.system.wall();
             let body = serde_json::json!({ "type": TEST, "timestamp": now.to_string(), "data": { "webhook": hook.of.name } });
             let id = format!("msg_test_{}", data_encoding::HEXLOWER.encode(&hook.system.id16()));
-            call::post(&hook.of, &hook.system, &id, &body.to_string()).await
+            call::post(&hook.of, &hook.system, &id, &body.to_string(), None).await
         }))
     }
 }

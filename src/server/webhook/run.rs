@@ -147,8 +147,19 @@ impl Run {
                 return Fate::GivenUp(failing);
             }
             let hook = self.hook.clone();
-            let attempt = post(&hook.of, &hook.system, id, &body);
+            let mut part = hook.tracer.own("webhook");
+            if let Some(part) = &mut part {
+                let (name, id) = (hook.of.name.as_str().into(), id.into());
+                let told = [("mayfly.webhook", name), ("mayfly.webhook.id", id), ("mayfly.event", event.kind.into())];
+                part.note(told.into_iter().chain([("mayfly.seq", seq.as_u64().into())]));
+            }
+            let parent = part.as_ref().map(|part| part.context().header());
+            let attempt = post(&hook.of, &hook.system, id, &body, parent);
             let Some(outcome) = self.unless_stopping(attempt) else { return Fate::Stopping };
+            if let (Some(part), Err(_)) = (&mut part, &outcome) {
+                part.failed("not_taken");
+            }
+            drop(part);
             match outcome {
                 Ok(_) => {
                     self.pauses = None;

@@ -3,9 +3,12 @@
 use std::path::Path;
 
 use super::export::{Export, export};
+use super::observed::{self, Log, Traces};
 use super::values::{self, Value, Values};
+use super::workload_api::identity;
 use super::{
     BundleFile, Config, ConfigError, Engine, Keep, KeyPair, Leases, Ledger, Limits, Listen, PolicyFiles, Seal, Server, Store,
+    WorkloadApi,
 };
 use crate::document::command::typed;
 use crate::document::quantity::duration_text;
@@ -32,19 +35,21 @@ pub(super) fn config(source: &Source, base: &Path, environment: &[(String, Strin
     let seal = seal(&values, base, &mut conflict);
     let engine = engine(&source.file, &values, base, &mut conflict);
     let public_tls = public_tls(&values, base, &mut conflict);
+    let (tls, workload_api) = identity(&values, base, environment, &mut conflict);
     pauses(&values, &mut conflict);
     if let Some(address) = values.address("listen.metrics").filter(|address| !address.ip().is_loopback()) {
         conflict("listen.metrics", &format!("listen.metrics is {address}, no loopback address"), "127.0.0.1:PORT or [::1]:PORT");
     }
     own_issuer(&values, &mut conflict);
     let export = export(&values, base, &mut conflict);
+    let observed = (observed::traces(&values, base, &mut conflict), observed::log(&values, &mut conflict));
     own_domain_apart(&values, &mut conflict);
     let stray = attestation(&source.file, &values);
     wrong.extend(stray);
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    let build = || build(&source.file, &values, base, (seal?, engine?, public_tls, export));
+    let build = || build(&source.file, &values, base, (seal?, engine?, (tls, public_tls, workload_api), export, observed));
     // Every key has a default or was found to be there; what is left is a mistake in the table, which the tests would show.
     build().ok_or_else(|| vec![Complaint::about(&source.file, "cannot be read", "report this as a fault of mayfly")])
 }
@@ -200,12 +205,18 @@ fn own_domain(v: &Values) -> Option<Option<Settings>> {
     }))
 }
 
-type Parts = (Seal, Engine, Option<KeyPair>, Option<Export>);
+type Identity = (Option<KeyPair>, Option<KeyPair>, Option<WorkloadApi>);
+type Observed = (Option<Traces>, Option<Log>);
+type Parts = (Seal, Engine, Identity, Option<Export>, Observed);
 
-fn build(file: &str, v: &Values, base: &Path, (seal, engine, public_tls, audit_export): Parts) -> Option<Config> {
+fn build(file: &str, v: &Values, base: &Path, (seal, engine, identity, audit_export, (traces, log)): Parts) -> Option<Config> {
+    let (tls, public_tls, workload_api) = identity;
     let paths = |texts: Vec<String>| texts.into_iter().map(|t| base.join(t)).collect();
-    let bundle =
-        |b: &values::BundleEntry| BundleFile { trust_domain: b.trust_domain.clone(), file: base.join(&b.file), line: b.line };
+    let bundle = |b: &values::BundleEntry| BundleFile {
+        trust_domain: b.trust_domain.clone(),
+        file: b.file.as_ref().map(|file| base.join(file)),
+        line: b.line,
+    };
     Some(Config {
         file: file.to_owned(),
         server: Server {
@@ -221,7 +232,8 @@ fn build(file: &str, v: &Values, base: &Path, (seal, engine, public_tls, audit_e
             public: v.address("listen.public")?,
             metrics: v.address("listen.metrics"),
         },
-        tls: KeyPair { certificate: v.path("tls.certificate", base)?, key: v.path("tls.key", base)? },
+        tls,
+        workload_api,
         public_tls,
         bundles: v.bundles.iter().map(bundle).collect(),
         oidc_issuers: v.oidc_issuers.iter().map(|issuer| issuer.below(base)).collect(),
@@ -255,6 +267,8 @@ fn build(file: &str, v: &Values, base: &Path, (seal, engine, public_tls, audit_e
             _ => return None,
         },
         audit_export,
+        traces,
+        log: log?,
         webhooks: v.webhooks.iter().map(|w| w.joined(base)).collect(),
         own_domain: own_domain(v)?,
         admin_uids: match v.values.get("admin.uids")? {

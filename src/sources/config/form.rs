@@ -1,5 +1,12 @@
 //! What values of the configuration look like, and what holds where nobody sets one.
 
+/// Shortest `audit.keep`, milliseconds.
+pub const KEEP_MIN_MS: u64 = 24 * 60 * 60_000;
+/// Longest `audit.keep`, milliseconds: a hundred years.
+pub const KEEP_MAX_MS: u64 = 36_525 * KEEP_MIN_MS;
+/// Smallest `audit.keep`, bytes.
+pub const KEEP_MIN_BYTES: u64 = 64 * 1024 * 1024;
+
 /// What a value looks like.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Form {
@@ -21,6 +28,8 @@ pub enum Form {
     Address,
     /// A whole number from … to ….
     Number(u64, u64),
+    /// A part of the whole, from 0 to 1; kept in millionths.
+    Ratio,
     /// A list of whole numbers.
     Numbers,
     /// A duration from … to …, milliseconds.

@@ -1,6 +1,8 @@
 //! Every key of the configuration: one table for reading, for defaults, for environment variables and for the reference in docs.
 
 pub use super::form::{Form, Unset};
+pub use super::lists::{BUNDLES_VARIABLE, LISTS, is_list};
+use super::observed;
 use crate::limits as l;
 
 /// One key.
@@ -16,7 +18,7 @@ pub struct Key {
     pub about: &'static str,
 }
 
-const fn key(path: &'static str, form: Form, default: Unset, about: &'static str) -> Key {
+pub(super) const fn key(path: &'static str, form: Form, default: Unset, about: &'static str) -> Key {
     Key { path, form, default, about }
 }
 
@@ -25,7 +27,6 @@ const fn limit(path: &'static str, ceiling: usize, about: &'static str) -> Key {
 }
 
 const MINUTE: u64 = 60_000;
-const DAY: u64 = 86_400_000;
 const MIB: u64 = 1 << 20;
 
 use Form::*;
@@ -57,12 +58,46 @@ pub const KEYS: &[Key] = &[
         Absent("no metrics"),
         "`/metrics` in OpenMetrics over HTTP, on a loopback address only: names of webhooks and numbers are told to whoever asks there.",
     ),
-    key("tls.certificate", Path, Required, "The server's X.509-SVID with its chain, PEM. Read again when it changes."),
-    key("tls.key", Path, Required, "Its private key, PEM, readable by the server's user only."),
+    key(
+        "tls.certificate",
+        Path,
+        Absent("from the SPIFFE Workload API"),
+        "The server's X.509-SVID with its chain, PEM. Read again when it changes.",
+    ),
+    key(
+        "tls.key",
+        Path,
+        Absent("from the SPIFFE Workload API"),
+        "Its private key, PEM, readable by the server's user only. Goes with `tls.certificate`.",
+    ),
+    key(
+        "workload_api.socket",
+        Text("`unix:/PATH`, or `tcp:ADDRESS:PORT` on this host"),
+        Absent("`SPIFFE_ENDPOINT_SOCKET`"),
+        "The agent of this host, from which comes what `tls` and `bundles.file` leave out: the server's SVID, bundles, or both. docs/spire.md.",
+    ),
+    key(
+        "workload_api.spiffe_id",
+        Text("SPIFFE ID"),
+        Absent("the agent's first"),
+        "Which SVID is the server's, where the agent has several for it.",
+    ),
+    key("workload_api.hint", Text("text"), Absent("any"), "The same by the hint that the agent gives with it."),
+    key(
+        "workload_api.start_timeout",
+        Duration(1000, l::WORKLOAD_API_START_MS),
+        Is("\"1m\""),
+        "How long a start waits for the agent and for an SVID to use. Later nothing waits: what was had stays in use until it ends.",
+    ),
     key("public_tls.certificate", Path, Absent("that of `tls`"), "Another certificate for the public listener, PEM."),
     key("public_tls.key", Path, Absent("that of `tls`"), "Its private key, PEM. Goes with `public_tls.certificate`."),
     key("bundles.trust_domain", TrustDomain, Required, "A trust domain whose workloads may call."),
-    key("bundles.file", Path, Required, "Its bundle: PEM certificates or SPIFFE JWKS. Read again when it changes."),
+    key(
+        "bundles.file",
+        Path,
+        Absent("from the SPIFFE Workload API"),
+        "Its bundle: PEM certificates or SPIFFE JWKS. Read again when it changes.",
+    ),
     key(
         "oidc_issuers.name",
         Text("1 to 32 lower-case letters, digits, hyphens"),
@@ -267,6 +302,12 @@ pub const KEYS: &[Key] = &[
         "The same to an OpenTelemetry collector, as logs: `https://HOST/v1/logs`, or http on this host.",
     ),
     key("audit.export_ca", Path, Absent("those of the system"), "The roots that vouch for the collector, PEM."),
+    observed::OTLP,
+    observed::CA,
+    observed::RATIO,
+    observed::PER_SECOND,
+    observed::FORMAT,
+    observed::CALLS,
     key(
         "own_domain.trust_domain",
         TrustDomain,
@@ -329,13 +370,6 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
-/// Shortest `audit.keep`, milliseconds.
-pub const KEEP_MIN_MS: u64 = DAY;
-/// Longest `audit.keep`, milliseconds: a hundred years.
-pub const KEEP_MAX_MS: u64 = 36_525 * DAY;
-/// Smallest `audit.keep`, bytes.
-pub const KEEP_MIN_BYTES: u64 = 64 * MIB;
-
 impl Key {
     /// The section and the name in it.
     pub fn parts(&self) -> (&'static str, &'static str) {
@@ -350,28 +384,6 @@ impl Key {
             _ => format!("MAYFLY_{}", self.path.replace('.', "_").to_ascii_uppercase()),
         }
     }
-}
-
-/// The environment variable for `[[bundles]]`: `domain=file,domain=file`.
-pub const BUNDLES_VARIABLE: &str = "MAYFLY_BUNDLES";
-
-/// Sections that are lists, and what there is to say of each.
-pub const LISTS: &[(&str, &str)] = &[
-    ("bundles", "One section per trust domain, at least one. `MAYFLY_BUNDLES` replaces all of them."),
-    (
-        "oidc_issuers",
-        "One section per OIDC issuer whose tokens are taken; docs/delegation.md says for what. No variable sets them.",
-    ),
-    (
-        "attestation",
-        "One section per rule on which CI jobs and pods are let in; the first that is for a job counts. docs/ci.md. No variable sets them.",
-    ),
-    ("webhooks", "One section per receiver, at most 8; docs/webhooks.md. No variable sets them."),
-];
-
-/// Whether a section is a list.
-pub fn is_list(section: &str) -> bool {
-    LISTS.iter().any(|(name, _)| *name == section)
 }
 
 /// The key at a path.

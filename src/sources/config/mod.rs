@@ -8,17 +8,21 @@ mod build;
 mod export;
 mod form;
 pub mod keys;
+mod lists;
+mod observed;
 mod oidc;
 mod reference;
 pub mod validate;
 mod values;
 mod webhooks;
+mod workload_api;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use export::{Collector, Export, Syslog};
+pub use observed::{Log, LogFormat, Traces};
 pub use oidc::{IssuerKeySource, OidcIssuer};
 pub use reference::reference;
 pub use validate::{Finding, Severity, validate};
@@ -28,6 +32,7 @@ use crate::document::command::typed;
 use crate::document::{Complaint, Source};
 pub use crate::ledger::keep::Keep;
 use crate::own_domain::Settings;
+use crate::sources::workload_api::Wanted;
 
 /// Something that is wrong with the configuration.
 pub type ConfigError = Complaint;
@@ -41,8 +46,10 @@ pub struct Config {
     pub server: Server,
     /// `[listen]`
     pub listen: Listen,
-    /// `[tls]`
-    pub tls: KeyPair,
+    /// `[tls]`; `None` where the SVID comes from the Workload API.
+    pub tls: Option<KeyPair>,
+    /// `[workload_api]`, where anything comes from there.
+    pub workload_api: Option<WorkloadApi>,
     /// `[public_tls]`, where the public listener has a certificate of its own.
     pub public_tls: Option<KeyPair>,
     /// `[[bundles]]`
@@ -69,6 +76,10 @@ pub struct Config {
     pub audit_keep: Keep,
     /// `audit.export_…`, where one is set.
     pub audit_export: Option<Export>,
+    /// `[traces]`, where `traces.otlp` is set.
+    pub traces: Option<Traces>,
+    /// `[log]`
+    pub log: Log,
     /// `[[webhooks]]`
     pub webhooks: Vec<Webhook>,
     /// `[own_domain]`, where it is set.
@@ -124,13 +135,22 @@ pub struct KeyPair {
     pub key: PathBuf,
 }
 
+/// `[workload_api]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkloadApi {
+    /// What is asked for, and of whom.
+    pub wanted: Wanted,
+    /// How long a start waits, milliseconds.
+    pub start_timeout_ms: u64,
+}
+
 /// One of `[[bundles]]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BundleFile {
     /// Whose bundle.
     pub trust_domain: String,
-    /// PEM or SPIFFE JWKS.
-    pub file: PathBuf,
+    /// PEM or SPIFFE JWKS; `None` where the Workload API gives it.
+    pub file: Option<PathBuf>,
     /// Its line in the configuration, 0 where it came from the environment.
     pub line: usize,
 }

@@ -46,6 +46,7 @@ fn form(form: Form) -> String {
         Form::WebhookUrl => "https URL, or http on this host".to_owned(),
         Form::Address => "IP address and port".to_owned(),
         Form::Number(min, max) => format!("{min} to {max}"),
+        Form::Ratio => "0 to 1".to_owned(),
         Form::Numbers => "list of numbers".to_owned(),
         Form::Duration(min, max) => format!("duration, {} to {}", duration_text(min), duration_text(max)),
         Form::Size(min, max) => format!("size, {} to {}", size_text(min), size_text(max)),

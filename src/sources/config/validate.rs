@@ -1,5 +1,6 @@
 //! What `mayfly server validate` finds: everything that the configuration names is looked at, nothing is started or written.
 
+mod agent;
 mod certificates;
 mod oidc;
 
@@ -51,11 +52,15 @@ impl fmt::Display for Finding {
 pub fn validate(config: &Config, now: Millis) -> Vec<Finding> {
     let mut look = Look { config, now, findings: Vec::new() };
     look.listeners();
-    let own = look.pair(&config.tls, "tls.certificate", "tls.key", true);
+    let given = look.agent();
+    let own = match &config.tls {
+        Some(pair) => look.pair(pair, "tls.certificate", "tls.key", true),
+        None => None,
+    };
     if let Some(pair) = &config.public_tls {
         look.pair(pair, "public_tls.certificate", "public_tls.key", false);
     }
-    look.bundles(own.as_ref());
+    look.bundles(own.as_ref(), given.as_ref());
     look.oidc_issuers();
     look.store();
     look.seal();
@@ -137,11 +142,17 @@ impl Look<'_> {
         }
     }
 
-    /// Nor could the export go on.
+    /// Nor could exports go on.
     fn export(&mut self) {
-        let Some(Export::Otlp(to)) = &self.config.audit_export else { return };
-        if let Some(problem) = to.ca.as_ref().and_then(|ca| roots(ca).err()) {
-            self.error("audit.export_ca", format!("{}: {}", problem.path.display(), problem.what), problem.remedy);
+        let audit = match &self.config.audit_export {
+            Some(Export::Otlp(to)) => to.ca.as_ref(),
+            _ => None,
+        };
+        let traces = self.config.traces.as_ref().and_then(|traces| traces.to.ca.as_ref());
+        for (key, ca) in [("audit.export_ca", audit), ("traces.ca", traces)] {
+            if let Some(problem) = ca.and_then(|ca| roots(ca).err()) {
+                self.error(key, format!("{}: {}", problem.path.display(), problem.what), problem.remedy);
+            }
         }
     }
 

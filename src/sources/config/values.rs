@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::attestation::{self, RuleEntry};
+use super::form;
 use super::keys::{self, BUNDLES_VARIABLE, Form, KEYS, Key, Unset, is_list};
 use super::oidc::{self, OidcIssuer};
 pub(super) use super::webhooks::WebhookEntry;
@@ -38,7 +39,8 @@ pub(super) enum Value {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct BundleEntry {
     pub trust_domain: String,
-    pub file: String,
+    /// `None`: from the Workload API.
+    pub file: Option<String>,
     pub line: usize,
 }
 
@@ -165,11 +167,13 @@ impl Values {
     fn read_bundles(&mut self, text: &str, complaints: &mut Vec<Complaint>) {
         self.bundles.clear();
         for entry in text.split(',').map(str::trim).filter(|e| !e.is_empty()) {
-            match entry.split_once('=') {
-                Some((domain, file)) if TrustDomain::parse(domain).is_ok() && !file.is_empty() => {
-                    self.bundles.push(BundleEntry { trust_domain: domain.to_owned(), file: file.to_owned(), line: 0 });
-                }
-                _ => complaints.push(Complaint::about(BUNDLES_VARIABLE, format!("has {entry:?}"), "domain=file,domain=file")),
+            let (domain, file) = entry.split_once('=').map_or((entry, None), |(domain, file)| (domain, Some(file)));
+            if TrustDomain::parse(domain).is_ok() && file != Some("") {
+                let file = file.map(str::to_owned);
+                self.bundles.push(BundleEntry { trust_domain: domain.to_owned(), file, line: 0 });
+            } else {
+                let remedy = "domain=file,domain=file; a domain alone where the Workload API gives its bundle";
+                complaints.push(Complaint::about(BUNDLES_VARIABLE, format!("has {entry:?}"), remedy));
             }
         }
     }
@@ -179,9 +183,14 @@ fn bundles(field: &Field<'_>) -> Option<Vec<BundleEntry>> {
     let entry = |item: &Field<'_>| {
         let section: Section<'_> = item.section()?;
         let trust_domain = section.required("trust_domain").and_then(|f| trust_domain(&f));
-        let file = section.required("file").and_then(|f| f.text(TEXT));
+        let file = section.optional("file").map(|f| f.text(TEXT));
         section.finish();
-        Some(BundleEntry { trust_domain: trust_domain?, file: file?, line: item.line() })
+        // One that is there and wrong was complained about, and is not one that was left out.
+        let file = match file {
+            Some(text) => Some(text?),
+            None => None,
+        };
+        Some(BundleEntry { trust_domain: trust_domain?, file, line: item.line() })
     };
     let entries: Vec<BundleEntry> = field.list(limits::TRUST_DOMAINS)?.iter().filter_map(entry).collect();
     for (place, entry) in entries.iter().enumerate() {
@@ -203,6 +212,7 @@ fn value(form: Form, field: &Field<'_>) -> Option<Value> {
         Form::HttpsUrl => https_url(field).map(Value::Text),
         Form::Address => address(field).map(Value::Address),
         Form::Number(min, max) => field.integer(min, max).map(Value::Number),
+        Form::Ratio => field.millionths().map(Value::Number),
         Form::Numbers => {
             field.list(LIST)?.iter().map(|f| f.integer(0, u64::from(u32::MAX))).collect::<Option<_>>().map(Value::Numbers)
         }
@@ -262,8 +272,8 @@ fn address(field: &Field<'_>) -> Option<SocketAddr> {
 fn keep(field: &Field<'_>) -> Option<Value> {
     let text = field.text(TEXT)?;
     match (duration_ms(&text), size_bytes(&text)) {
-        (Some(ms), _) if (keys::KEEP_MIN_MS..=keys::KEEP_MAX_MS).contains(&ms) => Some(Value::KeepTime(ms)),
-        (_, Some(bytes)) if bytes >= keys::KEEP_MIN_BYTES => Some(Value::KeepSize(bytes)),
+        (Some(ms), _) if (form::KEEP_MIN_MS..=form::KEEP_MAX_MS).contains(&ms) => Some(Value::KeepTime(ms)),
+        (_, Some(bytes)) if bytes >= form::KEEP_MIN_BYTES => Some(Value::KeepSize(bytes)),
         _ => field.wrong(format!("is {text:?}"), "a duration of at least 1d, like 90d, or a size of at least 64MiB, like 200GiB"),
     }
 }
@@ -284,6 +294,7 @@ fn as_toml(form: Form, text: &str) -> String {
         |text: &str| if text.parse::<u64>().is_ok() { text.parse::<u64>().unwrap_or(0).to_string() } else { quoted(text) };
     match form {
         Form::Number(..) => number(text),
+        Form::Ratio if text.parse::<f64>().is_ok_and(f64::is_finite) => text.to_owned(),
         Form::Flag if matches!(text, "true" | "false") => text.to_owned(),
         Form::Numbers => format!("[{}]", items().map(number).collect::<Vec<_>>().join(", ")),
         Form::Names | Form::Paths => format!("[{}]", items().map(quoted).collect::<Vec<_>>().join(", ")),

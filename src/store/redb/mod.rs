@@ -1,4 +1,5 @@
-//! The embedded default: one durable transaction per commit, one packed value per commit keyed by its place, in files of bounded size.
+//! The embedded default: one durable transaction per commit (where a log is copied, for some megabytes of them), one packed value per commit
+//! keyed by its place, in files of bounded size.
 //!
 //! redb writes pages aside and then switches between two roots, so a crash leaves the old state or the new one. Why this engine: design,
 //! section 3, with the numbers.
@@ -149,20 +150,29 @@ impl Store for RedbStore {
     }
 
     fn append(&self, at: Position, bytes: &[u8]) -> Result<(), StoreError> {
-        check_commit(bytes)?;
+        self.append_all(at, &[bytes])
+    }
+
+    /// One transaction for all of them, in one file.
+    fn append_all(&self, first: Position, commits: &[&[u8]]) -> Result<(), StoreError> {
+        commits.iter().try_for_each(|bytes| check_commit(bytes))?;
         let mut writer = self.writer.lock();
         let next = self.ends.lock().next();
-        if at != next {
-            return Err(StoreError::NotNext { asked: at, next });
+        if first != next {
+            return Err(StoreError::NotNext { asked: first, next });
         }
-        let newest = self.newest_for(at, &mut writer)?;
-        let insert = |tx: &WriteTransaction| tx.open_table(COMMITS)?.insert(at, bytes).map(drop).map_err(Into::into);
+        let Some(more) = commits.len().checked_sub(1) else { return Ok(()) };
+        let newest = self.newest_for(first, &mut writer)?;
+        let insert = |tx: &WriteTransaction| {
+            let mut table = tx.open_table(COMMITS)?;
+            (first..).zip(commits).try_for_each(|(at, bytes)| table.insert(at, *bytes).map(drop)).map_err(Into::into)
+        };
         writer.change(|| self.transact(&newest, insert))?;
-        newest.grew(bytes.len());
+        newest.grew(commits.iter().map(|bytes| bytes.len()).sum());
         writer.rotation.grew(&newest, &self.segments);
         let mut ends = self.ends.lock();
-        ends.oldest = if ends.head == 0 { at } else { ends.oldest };
-        ends.head = at;
+        ends.oldest = if ends.head == 0 { first } else { ends.oldest };
+        ends.head = first + more as u64;
         self.grown.notify_all();
         Ok(())
     }

@@ -121,7 +121,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(e) = fs::remove_dir_all(&self.0) {
-            tracing::warn!("removing {}: {e}", self.0.display());
+            tracing::warn!(file = %self.0.display(), error = %e, "a file could not be removed");
         }
     }
 }

@@ -329,7 +329,7 @@ impl Drop for SledStore {
             Ok(())
         });
         if let Err(e) = closed {
-            tracing::warn!("{e}");
+            tracing::warn!(error = %e, "the store was not closed as it should");
         }
     }
 }

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SignJWT, decodeJwt, exportJWK, generateKeyPair } from 'jose';
+import { parse } from 'yaml';
 
 const OWN = 'ci.dev.internal';
 const ISSUER = 'https://dev.mayfly.internal';
@@ -82,12 +83,26 @@ before(async () => {
   mkdirSync(bin);
   writeFileSync(join(bin, 'mayfly'), `#!/bin/sh\nexec "${binary}" "$@"\n`);
   chmodSync(join(bin, 'mayfly'), 0o755);
+  // Every claim that the platforms document, as they write them.
   hub = await platform({
-    sub: 'repo:acme/web:ref:refs/heads/main', repository: 'acme/web', repository_id: '1296269', ref: 'refs/heads/main', event_name: 'push',
-    run_id: '700', run_attempt: '1', sha: '0a1b', actor_id: '5', runner_environment: 'github-hosted',
+    sub: 'repo:acme/web:ref:refs/heads/main', repository: 'acme/web', repository_id: '1296269', repository_owner: 'acme', repository_owner_id: '42',
+    repository_visibility: 'private', ref: 'refs/heads/main', ref_type: 'branch', ref_protected: 'true', base_ref: '', head_ref: '', event_name: 'push',
+    workflow: 'mayfly', workflow_ref: 'acme/web/.github/workflows/mayfly.yml@refs/heads/main', workflow_sha: '0a1b',
+    job_workflow_ref: 'acme/web/.github/workflows/mayfly.yml@refs/heads/main', job_workflow_sha: '0a1b', sha: '0a1b', run_id: '700', run_number: '7',
+    run_attempt: '1', check_run_id: '900', actor: 'ada', actor_id: '5', runner_environment: 'github-hosted',
   });
-  lab = await platform({ sub: 'project_path:acme/web:ref_type:branch:ref:main', project_id: '22', ref: 'main', pipeline_source: 'push', job_id: '9' });
-  kite = await platform({ sub: 'organization:acme:pipeline:web:ref:refs/heads/main', pipeline_id: '0186-77', build_branch: 'main', job_id: '0186-1' });
+  lab = await platform({
+    sub: 'project_path:acme/web:ref_type:branch:ref:main', namespace_id: '72', namespace_path: 'acme', project_id: '22', project_path: 'acme/web',
+    project_visibility: 'private', user_id: '1', user_login: 'ada', user_email: 'ada@example.org', user_access_level: 'developer',
+    pipeline_id: '574', pipeline_source: 'push', job_id: '302', ref: 'main', ref_type: 'branch', ref_path: 'refs/heads/main', ref_protected: 'true',
+    runner_id: 1, runner_environment: 'gitlab-hosted', sha: '714a', ci_config_ref_uri: 'gitlab.example.org/acme/web//.gitlab-ci.yml@refs/heads/main',
+    ci_config_sha: '714a', job_source: 'push',
+  });
+  kite = await platform({
+    sub: 'organization:acme:pipeline:web:ref:refs/heads/main:commit:9f31:step:build', organization_slug: 'acme', organization_id: '0184-1',
+    pipeline_slug: 'web', pipeline_id: '0186-77', build_number: 1, build_branch: 'main', build_commit: '9f31', build_source: 'webhook',
+    step_key: 'build', job_id: '0186-1', agent_id: '0186-2', runner_environment: 'self-hosted',
+  });
   await up();
   await down();
   const section = (name, it, platform) => `
@@ -232,14 +247,22 @@ test('a job of GitHub has credentials from its first step on, and none after its
   assert.ok(hub.asked.at(-1).startsWith(`${ISSUER}#`), 'the platform was asked for a token for one key');
   // The token is masked before it can stand anywhere.
   assert.ok(began.stdout.includes(`::add-mask::${output.echo}\n`));
-  assert.ok(!began.stdout.replaceAll(`::add-mask::${output.echo}`, '').includes('eyJ'), began.stdout);
+  assert.ok(!began.all.replaceAll(`::add-mask::${output.echo}`, '').includes('eyJ'), began.all);
   const { dir, beats } = told(runner.env.GITHUB_STATE);
   assert.equal(statSync(join(dir, 'config.login', 'key.pem')).mode & 0o777, 0o600);
   assert.equal(await state(output.task), 'active');
   assert.equal((await introspected(output.echo)).credential.state, 'active');
   assert.ok(alive(Number(beats)));
-  // A later step gets one more by itself.
-  const later = await succeeds(run('mayfly', ['get', 'echo', '--scope', 'echo:read', '--purpose', 'more'], { ...runner.env, ...env }));
+  // A later step gets one more by itself, and has it masked as well.
+  const more = ['get', 'echo', '--scope', 'echo:read', '--purpose', 'more', '--mask'];
+  const later = await succeeds(run('mayfly', more, { ...runner.env, ...env }));
+  assert.match(later.stdout, /^eyJ/);
+  assert.ok(later.stderr.includes(`::add-mask::${later.stdout.trim()}\n`));
+  // The audit has which run it was.
+  const logins = await succeeds(operator('audit', 'search', '--event', 'logged in', '-o', 'json'));
+  for (const claim of ['run_id=700', 'run_attempt=1', 'check_run_id=900', 'actor_id=5', 'ref_protected=true']) {
+    assert.ok(logins.stdout.includes(claim), `${claim}: ${logins.stdout}`);
+  }
   await succeeds(runner.post());
   assert.equal(await state(output.task), 'completed');
   for (const token of [output.echo, later.stdout.trim()]) assert.notEqual((await introspected(token)).credential.state, 'active');
@@ -266,18 +289,53 @@ test('a job that fails in the middle leaves nothing behind', async () => {
   await succeeds(missing.post());
 });
 
-test('the task of a runner that dies ends by itself', async () => {
-  const runner = new Runner(inputs({ heartbeat: '10s' }));
-  await succeeds(runner.main());
-  const { task } = told(runner.env.GITHUB_OUTPUT);
-  process.kill(Number(told(runner.env.GITHUB_STATE).beats), 'SIGKILL');
+// A process that runs words, then does nothing: what a runner is to the scripts that it starts.
+async function work(words, env, said) {
+  const script = `"$@" && echo begun && sleep 1000`;
+  const child = spawn(bash, ['-c', script, 'work', ...words], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+  let all = '';
+  for (const from of [child.stdout, child.stderr]) from.on('data', (data) => (all += data));
+  for (let n = 0; n < 600 && !all.includes(said); n++) {
+    assert.equal(child.exitCode, null, all);
+    await sleep(50);
+  }
+  assert.ok(all.includes(said), all);
+  return child;
+}
+
+// Everything under a process, and it: as when its machine goes. What had a session of its own is not found, as it is not by a runner's killer.
+async function killed(child, task) {
+  child.kill('SIGKILL');
   let last;
-  for (let n = 0; n < 300 && last !== 'expired'; n++) {
+  for (let n = 0; n < 400 && last !== 'expired'; n++) {
     await sleep(100);
     last = await state(task);
   }
   assert.equal(last, 'expired');
+}
+
+test('the task of a runner that is killed ends by itself', async () => {
+  const runner = new Runner(inputs({ heartbeat: '10s' }));
+  const worker = await work([process.execPath, join(deploy, 'github/begin.mjs')], runner.env, 'begun');
+  const [{ task }, { beats }] = [told(runner.env.GITHUB_OUTPUT), told(runner.env.GITHUB_STATE)];
+  assert.ok(alive(Number(beats)));
+  // Nobody touches the heartbeats: they end because it did.
+  await killed(worker, task);
+  assert.ok(!alive(Number(beats)));
   await runner.post();
+});
+
+test('so does that of a job of GitLab, whose shell is killed', async () => {
+  const dir = join(folder, 'lab-dies');
+  const env = shellEnv({
+    GITLAB_CI: 'true', MAYFLY_ID_TOKEN: await lab.token(ISSUER), MAYFLY_CI_DIR: dir, MAYFLY_PURPOSE: 'deploy', MAYFLY_UPSTREAMS: 'echo=echo:read',
+    MAYFLY_HEARTBEAT: '10s',
+  });
+  const shell = await work(['source', join(deploy, 'begin.sh')], env, 'begun');
+  const beats = Number(readFileSync(join(dir, 'beats'), 'utf8'));
+  assert.ok(alive(beats));
+  await killed(shell, readFileSync(join(dir, 'task'), 'utf8').trim());
+  assert.ok(!alive(beats));
 });
 
 test('the SVID of a long job is renewed for the same key, and its task goes on', async () => {
@@ -302,7 +360,7 @@ test('the SVID of a long job is renewed for the same key, and its task goes on',
 
 test('a request to merge from a fork gets nothing', async () => {
   const own = hub.claims;
-  hub.claims = { ...own, event_name: 'pull_request', ref: 'refs/pull/7/merge' };
+  hub.claims = { ...own, event_name: 'pull_request', ref: 'refs/pull/7/merge', base_ref: 'main', head_ref: 'patch-1', sub: 'repo:acme/web:pull_request' };
   try {
     const runner = new Runner(inputs());
     const failed = await runner.main();
@@ -330,6 +388,8 @@ test('a job of GitLab sources one script before and runs one after', async () =>
   const token = readFileSync(join(folder, 'token'), 'utf8').trim();
   assert.equal(decodeJwt(token).sub, `spiffe://${OWN}/ci/lab/22/deploy`);
   assert.equal(await state(task), 'active');
+  const logins = await succeeds(operator('audit', 'search', '--event', 'logged in', '-o', 'json'));
+  for (const claim of ['job_id=302', 'pipeline_id=574', 'ref_type=branch']) assert.ok(logins.stdout.includes(claim), `${claim}: ${logins.stdout}`);
   await succeeds(run('sh', [join(deploy, 'end.sh')], env));
   assert.equal(await state(task), 'completed');
   assert.notEqual((await introspected(token)).credential.state, 'active');
@@ -341,15 +401,18 @@ test('a job of GitLab sources one script before and runs one after', async () =>
 });
 
 test('a step of Buildkite has its task by hooks of the plugin', async () => {
-  const agent = `#!/bin/sh\n[ "$1 $2 $3" = "oidc request-token --audience" ] || exit 64\nexec "${process.execPath}" -e 'fetch(process.argv[1], {headers: {authorization: "Bearer runner"}}).then((r) => r.json()).then((j) => console.log(j.value))' "${kite.issuer}/token?audience=$(printf %s "$4" | sed 's/#/%23/')"\n`;
+  const hidden = join(folder, 'hidden');
+  const agent = `#!/bin/sh\nif [ "$1 $2" = "redactor add" ]; then cat >>"${hidden}"; exit; fi\n[ "$1 $2 $3" = "oidc request-token --audience" ] || exit 64\nexec "${process.execPath}" -e 'fetch(process.argv[1], {headers: {authorization: "Bearer runner"}}).then((r) => r.json()).then((j) => console.log(j.value))' "${kite.issuer}/token?audience=$(printf %s "$4" | sed 's/#/%23/')"\n`;
   writeFileSync(join(bin, 'buildkite-agent'), agent);
   chmodSync(join(bin, 'buildkite-agent'), 0o755);
   const env = shellEnv({
     BUILDKITE_AGENT_ACCESS_TOKEN: 'x', BUILDKITE_JOB_ID: '0186-1', BUILDKITE_PLUGIN_MAYFLY_PURPOSE: 'deploy', BUILDKITE_PLUGIN_MAYFLY_UPSTREAMS_0: 'echo=echo:read',
   });
   const hook = join(deploy, 'buildkite/hooks/pre-command');
-  const ran = await succeeds(run(bash, ['-euc', `. "${hook}" && mayfly get echo --scope echo:read --purpose deploy | wc -c && echo "$MAYFLY_TASK"`], env));
+  const ran = await succeeds(run(bash, ['-euc', `. "${hook}" && mayfly get echo --mask --scope echo:read --purpose deploy --header --to "${folder}/header" && echo "$MAYFLY_TASK"`], env));
   const task = ran.stdout.trim().split('\n').at(-1);
+  assert.ok(!ran.all.includes('eyJ'), ran.all);
+  assert.equal(readFileSync(join(folder, 'header'), 'utf8').trim(), `authorization: Bearer ${readFileSync(hidden, 'utf8')}`);
   assert.ok(kite.asked.at(-1).startsWith(`${ISSUER}#`));
   assert.equal(await state(task), 'active');
   await succeeds(run(bash, [join(deploy, 'buildkite/hooks/pre-exit')], env));
@@ -357,6 +420,46 @@ test('a step of Buildkite has its task by hooks of the plugin', async () => {
 });
 
 // ---- what `mayfly ci init` writes
+
+// That the files of a platform are what the platform reads: YAML, with what has to be there, and every script one of the shell.
+async function understood(platform, dir) {
+  const yaml = (file) => parse(readFileSync(join(dir, file), 'utf8'));
+  const scripts = [];
+  if (platform === 'github') {
+    const [workflow, action] = [yaml('.github/workflows/mayfly.yml'), yaml('.github/actions/mayfly/action.yml')];
+    assert.equal(workflow.permissions['id-token'], 'write');
+    const [, ours, step] = workflow.jobs.deploy.steps;
+    for (const [name, { required }] of Object.entries(action.inputs)) assert.ok(!required || ours.with[name], name);
+    for (const name of Object.keys(ours.with)) assert.ok(action.inputs[name], name);
+    assert.deepEqual(ours.with.upstreams.trim().split('\n'), ['echo echo:read', 'registry push pull']);
+    assert.ok(action.outputs.echo && action.outputs.registry && step.env.TOKEN.includes("outputs['echo']"));
+    assert.ok(existsSync(join(dir, ours.uses, action.runs.main)) && existsSync(join(dir, ours.uses, action.runs.post)));
+    scripts.push(step.run);
+    // Whoever has the linter has all of it looked at.
+    const linter = [process.env.ACTIONLINT, fileURLToPath(new URL('../../../target/operators/bin/actionlint', import.meta.url))].find((f) => f && existsSync(f));
+    if (linter) await succeeds(run('sh', ['-c', 'git init -q . && exec "$0" -shellcheck= -pyflakes=', linter], { PATH: process.env.PATH, HOME: folder }, dir));
+    else console.log('SKIPPED: actionlint is not here');
+  } else if (platform === 'gitlab') {
+    const [pipeline, ours] = [yaml('.gitlab-ci.yml'), yaml('.gitlab/mayfly/mayfly.yml')];
+    assert.ok(existsSync(join(dir, pipeline.include[0].local)));
+    assert.equal(pipeline.deploy.extends, '.mayfly');
+    assert.equal(ours['.mayfly'].id_tokens.MAYFLY_ID_TOKEN.aud, '$MAYFLY_ISSUER');
+    assert.equal(pipeline.deploy.variables.MAYFLY_UPSTREAMS, 'echo=echo:read registry=push,pull');
+    scripts.push(...pipeline.deploy.script, ...ours['.mayfly'].before_script, ...ours['.mayfly'].after_script);
+  } else {
+    const pipeline = yaml('.buildkite/pipeline.yml');
+    const [[name, settings]] = Object.entries(pipeline.steps[0].plugins[0]);
+    const plugin = yaml(join(name, 'plugin.yml'));
+    for (const key of plugin.configuration.required) assert.ok(settings[key], key);
+    for (const key of Object.keys(settings)) assert.ok(plugin.configuration.properties[key], key);
+    assert.deepEqual(settings.upstreams, ['echo=echo:read', 'registry=push,pull']);
+    scripts.push(...pipeline.steps[0].command);
+  }
+  for (const script of scripts) {
+    assert.equal(typeof script, 'string');
+    await succeeds(run('sh', ['-nc', script], { PATH: process.env.PATH }));
+  }
+}
 
 test('a repository is given what its jobs need, and what is there is not written over', async () => {
   for (const [platform, workflow, runs] of [
@@ -372,11 +475,13 @@ test('a repository is given what its jobs need, and what is there is not written
     assert.ok(!text.includes('{{address') && !text.includes('{{upstream') && text.includes(outside.MAYFLY_ADDRESS), text);
     assert.ok(platform !== 'gitlab' || text.includes(`MAYFLY_ISSUER: ${ISSUER}`));
     for (const file of runs) assert.ok(statSync(join(dir, file)).mode & 0o100, file);
+    await understood(platform, dir);
     // What is written is what is tested above.
     for (const file of JSON.parse(ran.stdout).files.slice(1)) {
       const name = file.slice(dirname(dir).length);
       const from = [`github/${name.split('/').at(-1)}`, name.split('/').at(-1), `buildkite/${name.split('/').at(-1)}`, `buildkite/hooks/${name.split('/').at(-1)}`, 'gitlab.yml'];
-      assert.ok(from.some((f) => existsSync(join(deploy, f)) && readFileSync(join(deploy, f), 'utf8') === readFileSync(file, 'utf8')), file);
+      const written = readFileSync(file, 'utf8').replace('  echo:\n    description: The credential for echo\n  registry:\n    description: The credential for registry\n', '');
+      assert.ok(from.some((f) => existsSync(join(deploy, f)) && readFileSync(join(deploy, f), 'utf8') === written), file);
     }
     assert.equal((await run(binary, words, shellEnv({}))).code, 2);
     await succeeds(run(binary, [...words, '--force'], shellEnv({})));

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Request, Response};
-use mayfly_verify::check::{Need, Refused};
+use mayfly_verify::check::{Checked, Need, Refused};
 use mayfly_verify::token::Claims;
 use tower::{Layer, Service};
 
@@ -40,26 +40,26 @@ pub struct ClientCertificate(pub [u8; 32]);
 #[derive(Clone)]
 pub struct Verified {
     verifier: Arc<Verifier>,
-    claims: Arc<Claims>,
+    checked: Arc<Checked>,
     token: Secret,
     certificate: Option<[u8; 32]>,
 }
 
 impl std::fmt::Debug for Verified {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Verified").field("credential_id", &self.claims.jti).field("caller", &self.claims.client_id).finish()
+        f.debug_struct("Verified").field("credential_id", &self.checked.jti).field("caller", &self.checked.client_id).finish()
     }
 }
 
 impl Verified {
     /// What it says.
     pub fn claims(&self) -> &Claims {
-        &self.claims
+        self.checked.claims()
     }
 
     /// The task that it hangs on: what this service does for it, it does in that task.
     pub fn task_id(&self) -> Option<String> {
-        self.claims.own.tasks.last().map(|task| task.id.to_string())
+        self.checked.own.tasks.last().map(|task| task.id.to_string())
     }
 
     /// The token itself: to show mayfly on whose behalf this service acts, and for nothing else.
@@ -124,8 +124,8 @@ impl Protect {
         let token = taken(request.headers_mut()).map_err(|()| self.challenge(None))?;
         let certificate = request.extensions().get::<ClientCertificate>().map(|c| c.0);
         let need = Need { scope: &self.scope, certificate: certificate.as_ref(), ..Need::default() };
-        let claims = self.verifier.check(token.expose(), need).map_err(|refused| self.challenge(Some(&refused)))?;
-        let verified = Verified { verifier: self.verifier.clone(), claims: Arc::new(claims), token, certificate };
+        let checked = self.verifier.check(token.expose(), need).map_err(|refused| self.challenge(Some(&refused)))?;
+        let verified = Verified { verifier: self.verifier.clone(), checked, token, certificate };
         request.extensions_mut().insert(verified);
         Ok(())
     }

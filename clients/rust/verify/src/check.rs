@@ -3,10 +3,18 @@
 //! Signing-key rules are asked first, then signature, issuer, audience, life and possession, then the rules against the token's decision
 //! revision, then what the use needs. Without a whole and fresh feed everything is refused. The same answers in every language:
 //! `tests/vectors/verify/cases.json`.
+//!
+//! A token whose signature was found good is remembered by its digest: shown again it costs neither its signature nor its claims, and is asked
+//! about by numbers that are made then. Whatever may have changed since is looked at each time.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::limits;
+use crate::revocation::Asked;
 use crate::revocation::event::{FeedEvent, FeedSnapshot};
 use crate::revocation::follower::{Follower, FollowerRefusal, Heartbeat, Life, Missed, Moment};
+use crate::seen::Seen;
 use crate::seq::{Millis, Seq};
 use crate::token::{self, Claims, Expect, Jwks, Possession, TokenDefect};
 
@@ -104,6 +112,41 @@ pub enum Message {
     },
 }
 
+/// A credential that was found good: its claims, and by which key.
+#[derive(Debug)]
+pub struct Checked {
+    claims: Claims,
+    kid: String,
+    /// Made when it is shown again: for once it costs more than it saves.
+    asked: OnceLock<Asked>,
+    shown: AtomicBool,
+}
+
+impl Checked {
+    /// Its signature was found good. Nothing else is looked at here.
+    pub fn of(claims: Claims, kid: String) -> Checked {
+        Checked { claims, kid, asked: OnceLock::new(), shown: AtomicBool::new(false) }
+    }
+
+    /// The key that signed it.
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// What it says.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+}
+
+impl std::ops::Deref for Checked {
+    type Target = Claims;
+
+    fn deref(&self) -> &Claims {
+        &self.claims
+    }
+}
+
 /// What one relying service knows: the keys, the revocations, and how fresh they are.
 #[derive(Clone, Default)]
 pub struct Checker {
@@ -113,6 +156,8 @@ pub struct Checker {
     keys: Jwks,
     /// The parts that came of a snapshot that is not whole yet.
     parts: FeedSnapshot,
+    /// What these keys were found to have signed.
+    seen: Seen<Checked>,
 }
 
 impl Checker {
@@ -144,7 +189,10 @@ impl Checker {
 
     /// The issuer's keys from now on.
     pub fn set_keys(&mut self, keys: Jwks) {
-        self.keys = keys;
+        if keys != self.keys {
+            self.keys = keys;
+            self.seen.clear();
+        }
     }
 
     /// Takes a message of the feed.
@@ -165,7 +213,27 @@ impl Checker {
     }
 
     /// Checks a credential for one use.
-    pub fn check(&self, token: &str, need: &Need<'_>, now: Moment) -> Result<Claims, Refused> {
+    pub fn check(&self, token: &str, need: &Need<'_>, now: Moment) -> Result<Arc<Checked>, Refused> {
+        if token.len() > limits::TOKEN_BYTES {
+            return Err(TokenDefect::TooLong.into());
+        }
+        let known = self.seen.known_or(token, || {
+            let (claims, kid) = token::signed(token, &self.keys, |kid| self.follower.revokes_key(kid))?;
+            Ok::<_, TokenDefect>(Checked::of(claims, kid))
+        })?;
+        self.stands(&known, need, now)?;
+        Ok(known)
+    }
+
+    /// The same for one whose signature was found good: all that may have changed since.
+    pub fn stands(&self, known: &Checked, need: &Need<'_>, now: Moment) -> Result<(), Refused> {
+        let claims = &known.claims;
+        let touched = self.follower.is_ahead_of(claims.own.r)
+            && (!known.shown.swap(true, Ordering::Relaxed)
+                || self.follower.touches(known.asked.get_or_init(|| claims.facts(&known.kid).asked())));
+        if touched && self.follower.revokes_key(&known.kid) {
+            return Err(TokenDefect::KeyRevoked(known.kid.clone()).into());
+        }
         let expect = Expect {
             issuer: &self.issuer,
             audience: &self.audience,
@@ -174,16 +242,13 @@ impl Checker {
             skew_ms: limits::CLOCK_SKEW_MS,
             possession: need.certificate.map_or(Possession::None, Possession::Certificate),
         };
-        let (claims, kid) = token::verify(token, &self.keys, &expect, |kid| self.follower.revokes_key(kid))?;
-        self.stands(&claims, &kid, now)?;
-        serves(&claims, need)?;
-        Ok(claims)
-    }
-
-    /// Whether nothing that happened since speaks against a token whose signature and claims were found good.
-    pub fn stands(&self, claims: &Claims, kid: &str, now: Moment) -> Result<(), FollowerRefusal> {
+        token::fits(claims, &expect)?;
         let life = Life { issued_at: Millis::from_seconds(claims.iat), expires_at: Millis::from_seconds(claims.exp) };
-        self.follower.check(&claims.facts(kid), life, now)
+        match touched {
+            true => self.follower.check(&claims.facts(&known.kid), life, now)?,
+            false => self.follower.lives(life, now)?,
+        }
+        serves(claims, need)
     }
 }
 

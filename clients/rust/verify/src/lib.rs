@@ -14,4 +14,5 @@ pub mod identity;
 pub mod clock;
 pub mod limits;
 pub mod persistent;
+mod seen;
 pub mod seq;

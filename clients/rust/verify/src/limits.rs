@@ -41,3 +41,5 @@ pub const PEM_FILE_BYTES: usize = 2 * CHAIN_CERTIFICATES * CERTIFICATE_BYTES;
 pub const VIEW_MAX_AGE_MS: u64 = 10 * 1000;
 /// Longest life of a task, milliseconds. A day: longer work is opened again by somebody who still wants it.
 pub const TASK_TTL_MS: u64 = 24 * 3600 * 1000;
+/// Tokens that one verifier remembers to be signed well, at most. Each is its claims, 2 KiB as a rule: 32 MiB where all are in use.
+pub const VERIFIED: usize = 16_384;

@@ -5,12 +5,14 @@ use std::path::Path;
 
 use super::{Look, Severity};
 use crate::document::command::typed;
+use crate::identity::bundle::Bundles;
 use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
 use crate::identity::svid::{self, SvidDefect};
 use crate::limits;
 use crate::sources::bundles::BundleFiles;
 use crate::sources::config::{BundleFile, KeyPair};
 use crate::sources::svid_files::{OwnPair, SvidFiles};
+use crate::sources::workload_api::Given;
 
 impl Look<'_> {
     fn read(&mut self, key: &str, path: &Path, max: usize) -> Option<Vec<u8>> {
@@ -126,15 +128,23 @@ impl Look<'_> {
         }
     }
 
-    /// `own`: what the server shows, where that is in order by itself.
-    pub(super) fn bundles(&mut self, own: Option<&OwnPair>) {
+    /// `own`: what the files of the server's own certificate hold, where that is in order by itself; what the agent gives was looked at.
+    pub(super) fn bundles(&mut self, own: Option<&OwnPair>, given: Option<&Given>) {
         let us = &self.config.server.trust_domain;
         for bundle in &self.config.bundles.clone() {
             let Ok(domain) = TrustDomain::parse(&bundle.trust_domain) else { continue };
-            match BundleFiles::new([(domain, bundle.file.clone())]).load() {
-                Ok(bundles) if bundle.trust_domain == *us => {
+            let (loaded, place) = match &bundle.file {
+                Some(file) => (BundleFiles::new([(domain, file.clone())]).load(), file.display().to_string()),
+                None => {
+                    let given = given.and_then(|given| given.bundle(&domain, None).ok());
+                    let place = self.config.workload_api.as_ref().map_or_else(String::new, |api| api.wanted.endpoint.to_string());
+                    (Ok(Bundles::new(given).unwrap_or_default()), place)
+                }
+            };
+            match loaded {
+                Ok(bundles) if bundle.trust_domain == *us && bundles.get(us).is_some() => {
                     if let Some(Err(defect)) = own.map(|own| svid::verify_server(own.chain(), &bundles, self.now)) {
-                        self.not_vouched_for(bundle, defect);
+                        self.not_vouched_for(bundle, &place, defect);
                     }
                 }
                 Ok(_) => {}
@@ -153,22 +163,24 @@ impl Look<'_> {
     }
 
     /// Workloads know the server by this bundle, as it knows them: each of them would refuse it in the handshake.
-    fn not_vouched_for(&mut self, bundle: &BundleFile, defect: SvidDefect) {
-        let (chain, roots, domain) = (&self.config.tls.certificate, &bundle.file, &bundle.trust_domain);
+    fn not_vouched_for(&mut self, bundle: &BundleFile, place: &str, defect: SvidDefect) {
+        let Some(KeyPair { certificate: chain, .. }) = &self.config.tls else { return };
+        let domain = &bundle.trust_domain;
         let what = format!(
-            "no root in {}, the bundle of {domain}, vouches for {}, so its workloads refuse this server: {}",
-            roots.display(),
+            "no root in {place}, the bundle of {domain}, vouches for {}, so its workloads refuse this server: {}",
             chain.display(),
             defect.clause()
         );
-        let remedy = format!(
-            "write the CAs between the two into {}, or the bundle that its CA belongs to into {}; then: mayfly svid check --bundle {} \
-             --trust-domain {domain} {}",
-            chain.display(),
-            roots.display(),
-            typed(roots),
-            typed(chain)
-        );
+        let remedy = match &bundle.file {
+            Some(roots) => format!(
+                "write the CAs between the two into {}, or the bundle that its CA belongs to into {place}; then: mayfly svid check --bundle {} \
+                 --trust-domain {domain} {}",
+                chain.display(),
+                typed(roots),
+                typed(chain)
+            ),
+            None => "leave tls out: the agent gives an SVID of its bundle, too".to_owned(),
+        };
         self.error("tls.certificate", what, remedy);
     }
 }

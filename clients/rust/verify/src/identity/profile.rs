@@ -45,9 +45,18 @@ pub fn check(chain: &PeerChain) -> Result<Profile, SvidDefect> {
 
 /// Whether the leaf has a DNS name. Many gRPC clients refuse a server certificate without one.
 pub fn has_dns_name(chain: &PeerChain) -> bool {
-    let Some(leaf) = chain.certificates().first().and_then(|der| parse(der).ok()) else { return false };
-    let names = san(&leaf).ok().flatten();
-    names.is_some_and(|(names, _)| names.general_names.iter().any(|n| matches!(n, GeneralName::DNSName(_))))
+    !dns_names(chain).is_empty()
+}
+
+/// The leaf's DNS names.
+pub fn dns_names(chain: &PeerChain) -> Vec<String> {
+    let Some(leaf) = chain.certificates().first().and_then(|der| parse(der).ok()) else { return Vec::new() };
+    let Some((names, _)) = san(&leaf).ok().flatten() else { return Vec::new() };
+    let dns = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    };
+    names.general_names.iter().filter_map(dns).collect()
 }
 
 pub(super) fn validity(cert: &X509Certificate<'_>) -> (Millis, Millis) {

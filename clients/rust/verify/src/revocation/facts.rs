@@ -47,25 +47,19 @@ pub struct Facts<'a> {
     pub subject_token: Option<(&'a str, &'a str)>,
 }
 
-/// One question to the rules.
-#[derive(Clone, Copy, Debug)]
+/// One question to the rules: what a target has to be to answer it. Written alike for both, so that they cannot fall apart.
+#[derive(Clone, Copy, Debug, Hash)]
 pub enum Probe<'a> {
     Credential(CredentialId),
     Task(TaskId),
-    Caller(&'a str),
-    Prefix(&'a str),
-    TrustDomain(&'a str),
+    /// Of a sort whose targets are one name.
+    Name(Sort, &'a str),
+    /// Of a sort whose targets are two.
+    Pair(Sort, &'a str, &'a str),
     TrustAnchor(&'a [u8]),
-    Subject(&'a str, &'a str),
-    Upstream(&'a str),
-    UpstreamScope(&'a str, &'a str),
-    Binding(&'a str),
-    Tool(&'a str),
-    Environment(&'a str),
+    /// An environment, and the version of its policy set.
     Policy(&'a str, u64),
-    SigningKey(&'a str),
     Svid(&'a str, &'a [u8], &'a [u8]),
-    SubjectToken(&'a str, &'a str),
     Everything,
 }
 
@@ -75,20 +69,10 @@ impl Probe<'_> {
         match self {
             Probe::Credential(_) => Sort::Credential,
             Probe::Task(_) => Sort::Task,
-            Probe::Caller(_) => Sort::Caller,
-            Probe::Prefix(_) => Sort::Prefix,
-            Probe::TrustDomain(_) => Sort::TrustDomain,
+            Probe::Name(sort, _) | Probe::Pair(sort, ..) => *sort,
             Probe::TrustAnchor(_) => Sort::TrustAnchor,
-            Probe::Subject(..) => Sort::Subject,
-            Probe::Upstream(_) => Sort::Upstream,
-            Probe::UpstreamScope(..) => Sort::UpstreamScope,
-            Probe::Binding(_) => Sort::Binding,
-            Probe::Tool(_) => Sort::Tool,
-            Probe::Environment(_) => Sort::Environment,
             Probe::Policy(..) => Sort::PolicyBelow,
-            Probe::SigningKey(_) => Sort::SigningKey,
             Probe::Svid(..) => Sort::Svid,
-            Probe::SubjectToken(..) => Sort::SubjectToken,
             Probe::Everything => Sort::Everything,
         }
     }
@@ -102,40 +86,41 @@ impl<'a> Facts<'a> {
         }
         let mut ask = |probe: Probe<'a>| of.has(probe.sort()) && ask(probe);
         let ask = &mut ask;
-        (!self.key.is_empty() && ask(Probe::SigningKey(self.key)))
+        (!self.key.is_empty() && ask(Probe::Name(Sort::SigningKey, self.key)))
             || ask(Probe::Everything)
             || self.credentials.iter().any(|id| ask(Probe::Credential(*id)))
             || self.tasks.iter().any(|id| ask(Probe::Task(*id)))
             || (of.any_of(Sorts::OF_IDENTITIES) && self.identities.iter().any(|(issuer, sub)| identity(issuer, sub, ask)))
             || self.svid.is_some_and(|s| {
                 ask(Probe::TrustAnchor(s.anchor))
-                    || ask(Probe::TrustDomain(s.trust_domain))
+                    || ask(Probe::Name(Sort::TrustDomain, s.trust_domain))
                     || ask(Probe::Svid(s.trust_domain, s.issuing_key, s.serial))
             })
-            || self.subject_token.is_some_and(|(issuer, id)| ask(Probe::SubjectToken(issuer, id)))
+            || self.subject_token.is_some_and(|(issuer, id)| ask(Probe::Pair(Sort::SubjectToken, issuer, id)))
             || self.resource(ask)
     }
 
     fn resource(&self, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
         (!self.upstream.is_empty()
-            && (ask(Probe::Upstream(self.upstream)) || self.scopes.iter().any(|s| ask(Probe::UpstreamScope(self.upstream, s)))))
-            || (!self.binding.is_empty() && ask(Probe::Binding(self.binding)))
-            || (!self.tool.is_empty() && ask(Probe::Tool(self.tool)))
+            && (ask(Probe::Name(Sort::Upstream, self.upstream))
+                || self.scopes.iter().any(|s| ask(Probe::Pair(Sort::UpstreamScope, self.upstream, s)))))
+            || (!self.binding.is_empty() && ask(Probe::Name(Sort::Binding, self.binding)))
+            || (!self.tool.is_empty() && ask(Probe::Name(Sort::Tool, self.tool)))
             || (!self.environment.is_empty()
-                && (ask(Probe::Environment(self.environment)) || ask(Probe::Policy(self.environment, self.policy))))
+                && (ask(Probe::Name(Sort::Environment, self.environment)) || ask(Probe::Policy(self.environment, self.policy))))
     }
 }
 
 /// A SPIFFE ID answers caller, prefix and trust domain rules too; only whole segments match a prefix.
 fn identity<'a>(issuer: &'a str, sub: &'a str, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
-    if !issuer.is_empty() && ask(Probe::Subject(issuer, sub)) {
+    if !issuer.is_empty() && ask(Probe::Pair(Sort::Subject, issuer, sub)) {
         return true;
     }
     const SCHEME: &str = "spiffe://";
     let Some(rest) = sub.strip_prefix(SCHEME) else { return false };
     let domain_end = rest.find('/').unwrap_or(rest.len());
-    ask(Probe::TrustDomain(&rest[..domain_end]))
-        || ask(Probe::Caller(sub))
-        || rest.match_indices('/').any(|(at, _)| ask(Probe::Prefix(&sub[..SCHEME.len() + at])))
-        || ask(Probe::Prefix(sub))
+    ask(Probe::Name(Sort::TrustDomain, &rest[..domain_end]))
+        || ask(Probe::Name(Sort::Caller, sub))
+        || rest.match_indices('/').any(|(at, _)| ask(Probe::Name(Sort::Prefix, &sub[..SCHEME.len() + at])))
+        || ask(Probe::Name(Sort::Prefix, sub))
 }

@@ -1,6 +1,7 @@
 //! The follower: gaps, freshness, what it may forget and what never.
 
 use super::*;
+use crate::revocation::Target;
 
 fn seq(n: u64) -> Seq {
     Seq::from_u64(n).unwrap()

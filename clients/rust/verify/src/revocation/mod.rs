@@ -3,6 +3,7 @@
 pub mod event;
 pub mod facts;
 pub mod follower;
+mod marks;
 pub mod record;
 pub mod rules;
 pub mod sort;
@@ -13,6 +14,7 @@ mod written;
 pub use event::{FeedEvent, FeedSnapshot};
 pub use facts::{Facts, Probe, SvidFacts};
 pub use follower::{Follower, FollowerRefusal, Heartbeat, Life, Moment};
+pub use marks::Asked;
 pub use rules::{Entry, Hit, Rules};
 pub use sort::{Sort, Sorts};
 pub use target::Target;

@@ -3,7 +3,7 @@
 //! A revocation at seq `v` covers what was decided at `r < v`. Three sorts are otherwise: a signing key's rule ignores `r`, because whoever
 //! stole the key chooses it; evidence that was revoked blocks every new grant from it; a lock blocks every new grant until lifted.
 
-use super::facts::Facts;
+use super::facts::{Facts, Probe};
 use super::sort::{SORTS, Sort, Sorts};
 pub use super::table::Entry;
 use super::table::Table;
@@ -73,6 +73,11 @@ impl Rules {
     /// What is in force for exactly this target.
     pub fn get(&self, target: &Target) -> Option<Entry> {
         self.table.get(target)
+    }
+
+    /// What is in force for what answers a question, whatever the revision.
+    pub(super) fn found(&self, probe: &Probe<'_>) -> Option<Entry> {
+        self.table.probe(probe, Seq::ZERO)
     }
 
     /// The rule by which a credential or grant with these facts is revoked, if one does.

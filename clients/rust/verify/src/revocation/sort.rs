@@ -1,7 +1,7 @@
 //! The sorts of targets, and what is true of each.
 
 /// The sort of a target, to index tables.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash)]
 #[repr(usize)]
 pub enum Sort {
     Credential,

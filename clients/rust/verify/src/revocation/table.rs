@@ -72,6 +72,11 @@ const fn pair_table(sort: Sort) -> usize {
     }
 }
 
+/// A target's digest: of 32 bytes in every target.
+fn hash(bytes: &[u8]) -> [u8; 32] {
+    bytes.try_into().unwrap_or_default()
+}
+
 impl Table {
     /// How many targets have an entry.
     pub fn len(&self) -> usize {
@@ -95,23 +100,8 @@ impl Table {
     /// What is in force for exactly this target.
     pub fn get(&self, target: &Target) -> Option<Entry> {
         match target {
-            Target::Credential(id) => self.credential.get(id).copied(),
-            Target::Task(id) => self.task.get(id).copied(),
-            Target::TrustAnchor(h) => self.anchor.get(h).copied(),
-            Target::Subject(a, b) | Target::UpstreamScope(a, b) | Target::SubjectToken(a, b) => {
-                self.pairs[pair_table(target.sort())].get(&PairRef(a, b)).copied()
-            }
             Target::PolicyBelow(e, v) => self.policy.get(e)?.get(v).copied(),
-            Target::Svid(td, key, serial) => self.svid.get(&SvidRef(td, *key, serial)).copied(),
-            Target::Everything => self.everything,
-            Target::Caller(n)
-            | Target::Prefix(n)
-            | Target::TrustDomain(n)
-            | Target::Upstream(n)
-            | Target::Binding(n)
-            | Target::Tool(n)
-            | Target::Environment(n)
-            | Target::SigningKey(n) => self.names[target.sort() as usize].get(&**n).copied(),
+            other => self.probe(&other.probe(), Seq::ZERO),
         }
     }
 
@@ -120,21 +110,12 @@ impl Table {
         match *probe {
             Probe::Credential(id) => self.credential.get(&id).copied(),
             Probe::Task(id) => self.task.get(&id).copied(),
+            Probe::Name(sort, n) => self.names[sort as usize].get(n).copied(),
+            Probe::Pair(sort, a, b) => self.pairs[pair_table(sort)].get(&PairRef(a, b)).copied(),
             Probe::TrustAnchor(h) => self.anchor.get(h).copied(),
-            Probe::Subject(a, b) | Probe::UpstreamScope(a, b) | Probe::SubjectToken(a, b) => {
-                self.pairs[pair_table(probe.sort())].get(&PairRef(a, b)).copied()
-            }
             Probe::Policy(env, version) => self.policy_above(env, version, revision).map(|(_, e)| e),
             Probe::Svid(td, key, serial) => self.svid.get(&SvidRef(td, key.try_into().ok()?, serial)).copied(),
             Probe::Everything => self.everything,
-            Probe::Caller(n)
-            | Probe::Prefix(n)
-            | Probe::TrustDomain(n)
-            | Probe::Upstream(n)
-            | Probe::Binding(n)
-            | Probe::Tool(n)
-            | Probe::Environment(n)
-            | Probe::SigningKey(n) => self.names[probe.sort() as usize].get(n).copied(),
         }
     }
 
@@ -143,24 +124,19 @@ impl Table {
         match *probe {
             Probe::Credential(id) => Target::Credential(id),
             Probe::Task(id) => Target::Task(id),
-            Probe::Caller(n) => Target::Caller(n.into()),
-            Probe::Prefix(n) => Target::Prefix(n.into()),
-            Probe::TrustDomain(n) => Target::TrustDomain(n.into()),
+            Probe::Name(sort, n) => {
+                NAMED.into_iter().find(|(s, _)| *s == sort).map_or(Target::Everything, |(_, make)| make(n.into()))
+            }
+            Probe::Pair(Sort::Subject, a, b) => Target::Subject(a.into(), b.into()),
+            Probe::Pair(Sort::UpstreamScope, a, b) => Target::UpstreamScope(a.into(), b.into()),
+            Probe::Pair(_, a, b) => Target::SubjectToken(a.into(), b.into()),
             // Only 32 bytes find an entry, so nothing is lost where it falls back.
             Probe::TrustAnchor(h) => Target::TrustAnchor(h.try_into().unwrap_or_default()),
-            Probe::Subject(a, b) => Target::Subject(a.into(), b.into()),
-            Probe::Upstream(n) => Target::Upstream(n.into()),
-            Probe::UpstreamScope(a, b) => Target::UpstreamScope(a.into(), b.into()),
-            Probe::Binding(n) => Target::Binding(n.into()),
-            Probe::Tool(n) => Target::Tool(n.into()),
-            Probe::Environment(n) => Target::Environment(n.into()),
             Probe::Policy(n, v) => {
                 let newest = self.policy_above(n, v, revision).map_or(v.saturating_add(1), |(version, _)| version);
                 Target::PolicyBelow(n.into(), newest)
             }
-            Probe::SigningKey(n) => Target::SigningKey(n.into()),
             Probe::Svid(td, key, serial) => Target::Svid(td.into(), key.try_into().unwrap_or_default(), serial.into()),
-            Probe::SubjectToken(a, b) => Target::SubjectToken(a.into(), b.into()),
             Probe::Everything => Target::Everything,
         }
     }
@@ -175,47 +151,29 @@ impl Table {
     pub fn slot(&mut self, target: &Target) -> &mut Entry {
         const NONE: Entry = Entry { revoked: Seq::ZERO, lock: None, until: Millis(0) };
         self.len += usize::from(self.get(target).is_none());
-        match target {
-            Target::Credential(id) => self.credential.or_insert(*id, NONE),
-            Target::Task(id) => self.task.or_insert(*id, NONE),
-            Target::TrustAnchor(h) => self.anchor.or_insert(*h, NONE),
-            Target::Subject(a, b) | Target::UpstreamScope(a, b) | Target::SubjectToken(a, b) => {
-                self.pairs[pair_table(target.sort())].or_insert(Pair(a.clone(), b.clone()), NONE)
-            }
-            Target::PolicyBelow(e, v) => self.policy.entry(e.clone()).or_default().entry(*v).or_insert(NONE),
-            Target::Svid(td, key, serial) => self.svid.or_insert(SvidKey(td.clone(), *key, serial.clone()), NONE),
-            Target::Everything => self.everything.get_or_insert(NONE),
-            Target::Caller(n)
-            | Target::Prefix(n)
-            | Target::TrustDomain(n)
-            | Target::Upstream(n)
-            | Target::Binding(n)
-            | Target::Tool(n)
-            | Target::Environment(n)
-            | Target::SigningKey(n) => self.names[target.sort() as usize].or_insert(n.clone(), NONE),
+        match target.probe() {
+            Probe::Credential(id) => self.credential.or_insert(id, NONE),
+            Probe::Task(id) => self.task.or_insert(id, NONE),
+            Probe::Name(sort, n) => self.names[sort as usize].or_insert(n.into(), NONE),
+            Probe::Pair(sort, a, b) => self.pairs[pair_table(sort)].or_insert(Pair(a.into(), b.into()), NONE),
+            Probe::TrustAnchor(h) => self.anchor.or_insert(hash(h), NONE),
+            Probe::Policy(e, v) => self.policy.entry(e.into()).or_default().entry(v).or_insert(NONE),
+            Probe::Svid(td, key, serial) => self.svid.or_insert(SvidKey(td.into(), hash(key), serial.into()), NONE),
+            Probe::Everything => self.everything.get_or_insert(NONE),
         }
     }
 
     /// Takes a target's entry out.
     pub fn remove(&mut self, target: &Target) {
-        let gone = match target {
-            Target::Credential(id) => self.credential.remove(id).is_some(),
-            Target::Task(id) => self.task.remove(id).is_some(),
-            Target::TrustAnchor(h) => self.anchor.remove(h).is_some(),
-            Target::Subject(a, b) | Target::UpstreamScope(a, b) | Target::SubjectToken(a, b) => {
-                self.pairs[pair_table(target.sort())].remove(&PairRef(a, b)).is_some()
-            }
-            Target::PolicyBelow(e, v) => self.policy.get_mut(e).is_some_and(|t| t.remove(v).is_some()),
-            Target::Svid(td, key, serial) => self.svid.remove(&SvidRef(td, *key, serial)).is_some(),
-            Target::Everything => self.everything.take().is_some(),
-            Target::Caller(n)
-            | Target::Prefix(n)
-            | Target::TrustDomain(n)
-            | Target::Upstream(n)
-            | Target::Binding(n)
-            | Target::Tool(n)
-            | Target::Environment(n)
-            | Target::SigningKey(n) => self.names[target.sort() as usize].remove(&**n).is_some(),
+        let gone = match target.probe() {
+            Probe::Credential(id) => self.credential.remove(&id).is_some(),
+            Probe::Task(id) => self.task.remove(&id).is_some(),
+            Probe::Name(sort, n) => self.names[sort as usize].remove(n).is_some(),
+            Probe::Pair(sort, a, b) => self.pairs[pair_table(sort)].remove(&PairRef(a, b)).is_some(),
+            Probe::TrustAnchor(h) => self.anchor.remove(h).is_some(),
+            Probe::Policy(e, v) => self.policy.get_mut(e).is_some_and(|t| t.remove(&v).is_some()),
+            Probe::Svid(td, key, serial) => self.svid.remove(&SvidRef(td, hash(key), serial)).is_some(),
+            Probe::Everything => self.everything.take().is_some(),
         };
         self.len -= usize::from(gone);
     }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::facts::Probe;
 use super::record::{Aim, Identity, PolicyBelow, SvidTarget, TargetRecord};
 use super::sort::Sort;
 use crate::limits;
@@ -94,6 +95,28 @@ impl Target {
             Target::Svid(..) => Sort::Svid,
             Target::SubjectToken(..) => Sort::SubjectToken,
             Target::Everything => Sort::Everything,
+        }
+    }
+
+    /// The question that it answers.
+    pub fn probe(&self) -> Probe<'_> {
+        let sort = self.sort();
+        match self {
+            Target::Credential(id) => Probe::Credential(*id),
+            Target::Task(id) => Probe::Task(*id),
+            Target::Caller(n)
+            | Target::Prefix(n)
+            | Target::TrustDomain(n)
+            | Target::Upstream(n)
+            | Target::Binding(n)
+            | Target::Tool(n)
+            | Target::Environment(n)
+            | Target::SigningKey(n) => Probe::Name(sort, n),
+            Target::Subject(a, b) | Target::UpstreamScope(a, b) | Target::SubjectToken(a, b) => Probe::Pair(sort, a, b),
+            Target::TrustAnchor(h) => Probe::TrustAnchor(h),
+            Target::PolicyBelow(e, v) => Probe::Policy(e, *v),
+            Target::Svid(td, key, serial) => Probe::Svid(td, key, serial),
+            Target::Everything => Probe::Everything,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::facts::Probe;
 use super::record::{Aim, Identity, PolicyBelow, SvidTarget, TargetRecord};
 use super::sort::Sort;
 use super::target::{BadTarget, Target, bad};
@@ -12,22 +13,15 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hex = |b: &[u8]| data_encoding::HEXLOWER.encode(b);
         let word = self.sort().word();
-        match self {
-            Target::Credential(id) => write!(f, "{word}:{id}"),
-            Target::Task(id) => write!(f, "{word}:{id}"),
-            Target::Caller(n)
-            | Target::Prefix(n)
-            | Target::TrustDomain(n)
-            | Target::Upstream(n)
-            | Target::Binding(n)
-            | Target::Tool(n)
-            | Target::Environment(n)
-            | Target::SigningKey(n) => write!(f, "{word}:{n}"),
-            Target::TrustAnchor(h) => write!(f, "{word}:{}", hex(h)),
-            Target::Subject(a, b) | Target::UpstreamScope(a, b) | Target::SubjectToken(a, b) => write!(f, "{word}:{a} {b}"),
-            Target::PolicyBelow(e, v) => write!(f, "{word}:{e} {v}"),
-            Target::Svid(td, key, serial) => write!(f, "{word}:{td} {} {}", hex(key), hex(serial)),
-            Target::Everything => f.write_str(word),
+        match self.probe() {
+            Probe::Credential(id) => write!(f, "{word}:{id}"),
+            Probe::Task(id) => write!(f, "{word}:{id}"),
+            Probe::Name(_, n) => write!(f, "{word}:{n}"),
+            Probe::Pair(_, a, b) => write!(f, "{word}:{a} {b}"),
+            Probe::TrustAnchor(h) => write!(f, "{word}:{}", hex(h)),
+            Probe::Policy(e, v) => write!(f, "{word}:{e} {v}"),
+            Probe::Svid(td, key, serial) => write!(f, "{word}:{td} {} {}", hex(key), hex(serial)),
+            Probe::Everything => f.write_str(word),
         }
     }
 }

@@ -6,7 +6,7 @@ mod vectors;
 mod verify;
 
 pub use claims::{Act, AncestorClaim, Claims, Cnf, Own, OwnerClaim, SubjectTokenClaim, SvidClaim, TaskClaim};
-pub use verify::{BadJwks, Expect, Jwks, Possession, TokenDefect, authentic, peek_kid, signed_by, verify};
+pub use verify::{BadJwks, Expect, Jwks, Possession, TokenDefect, authentic, fits, peek_kid, signed, signed_by, verify};
 
 /// The collision-safe name of our own claims (RFC 7519, section 4.2).
 pub const OWN_CLAIMS: &str = "https://mayfly.dev/claims";

@@ -99,7 +99,7 @@ pub struct Expect<'a> {
 }
 
 /// The public keys of one issuer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Jwks {
     keys: BTreeMap<String, Vec<u8>>,
 }
@@ -214,21 +214,23 @@ pub fn verify(
     expect: &Expect<'_>,
     key_revoked: impl FnOnce(&str) -> bool,
 ) -> Result<(Claims, String), TokenDefect> {
-    let (header, parts) = split(token)?;
-    let kid = header.kid.clone().unwrap_or_default();
-    if key_revoked(&kid) {
-        return Err(TokenDefect::KeyRevoked(kid));
-    }
-    let payload = signed_payload(header, &parts, keys, Some(TYP))?;
-    let claims = read(&payload)?;
+    let (claims, kid) = signed(token, keys, key_revoked)?;
     fits(&claims, expect)?;
     Ok((claims, kid))
 }
 
 /// Whether one of these keys made the token, and what it says. Nothing else of it is checked: not its time, not whom it is for.
 pub fn authentic(token: &str, keys: &Jwks) -> Result<(Claims, String), TokenDefect> {
+    signed(token, keys, |_| false)
+}
+
+/// The part of [`verify`] that stays as it is for as long as the keys do: key rules, header, signature, and that the claims can be read.
+pub fn signed(token: &str, keys: &Jwks, key_revoked: impl FnOnce(&str) -> bool) -> Result<(Claims, String), TokenDefect> {
     let (header, parts) = split(token)?;
     let kid = header.kid.clone().unwrap_or_default();
+    if key_revoked(&kid) {
+        return Err(TokenDefect::KeyRevoked(kid));
+    }
     let payload = signed_payload(header, &parts, keys, Some(TYP))?;
     Ok((read(&payload)?, kid))
 }
@@ -270,7 +272,8 @@ fn read(payload: &[u8]) -> Result<Claims, TokenDefect> {
     }
 }
 
-fn fits(claims: &Claims, expect: &Expect<'_>) -> Result<(), TokenDefect> {
+/// The part of [`verify`] that may end any moment: whom the claims are from and for, their life, and the key that they are bound to.
+pub fn fits(claims: &Claims, expect: &Expect<'_>) -> Result<(), TokenDefect> {
     if claims.own.v > OWN_VERSION {
         return Err(TokenDefect::Newer(claims.own.v));
     }

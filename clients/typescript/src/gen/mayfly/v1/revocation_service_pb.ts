@@ -708,7 +708,7 @@ export const WaitForRevocationRequestSchema: GenMessage<WaitForRevocationRequest
  */
 export type WaitForRevocationResponse = Message<"mayfly.v1.WaitForRevocationResponse"> & {
   /**
-   * Every registered follower has.
+   * Every registered follower has. For feed.max_age after a start of the server this is false: whoever followed before may not be back.
    *
    * @generated from field: bool applied = 1;
    */

@@ -1,0 +1,122 @@
+//! What was found of tokens that were shown before, by their digest: no token is kept.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use crate::limits;
+
+type Digest = [u8; 32];
+
+/// Each behind a lock of its own: as many threads as check at once seldom meet.
+const SHARDS: usize = 16;
+/// Tokens of the younger half of a shard.
+const HALF: usize = limits::VERIFIED / SHARDS / 2;
+
+/// Two halves: the older one goes when the younger one is full, and what is asked for meanwhile is young again.
+struct Shard<T> {
+    young: HashMap<Digest, Arc<T>>,
+    old: HashMap<Digest, Arc<T>>,
+}
+
+impl<T> Default for Shard<T> {
+    fn default() -> Shard<T> {
+        Shard { young: HashMap::new(), old: HashMap::new() }
+    }
+}
+
+impl<T> Shard<T> {
+    fn get(&mut self, name: &Digest) -> Option<Arc<T>> {
+        if let Some(found) = self.young.get(name) {
+            return Some(found.clone());
+        }
+        let found = self.old.remove(name)?;
+        self.put(*name, found.clone());
+        Some(found)
+    }
+
+    fn put(&mut self, name: Digest, what: Arc<T>) {
+        if self.young.len() >= HALF {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(name, what);
+    }
+}
+
+/// What is remembered, of the newest [`limits::VERIFIED`] tokens at most.
+pub(crate) struct Seen<T> {
+    shards: [Mutex<Shard<T>>; SHARDS],
+}
+
+impl<T> Default for Seen<T> {
+    fn default() -> Seen<T> {
+        Seen { shards: Default::default() }
+    }
+}
+
+/// A copy remembers nothing.
+impl<T> Clone for Seen<T> {
+    fn clone(&self) -> Seen<T> {
+        Seen::default()
+    }
+}
+
+impl<T> Seen<T> {
+    /// What is remembered of a token, or is found now. What goes wrong is not remembered.
+    pub fn known_or<E>(&self, token: &str, find: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+        let mut name = Digest::default();
+        name.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+        if let Some(known) = self.shard(&name).get(&name) {
+            return Ok(known);
+        }
+        let found = Arc::new(find()?);
+        self.shard(&name).put(name, found.clone());
+        Ok(found)
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.shards = Default::default();
+    }
+
+    /// Nothing that is done under the lock can leave a shard half changed.
+    fn shard(&self, name: &Digest) -> MutexGuard<'_, Shard<T>> {
+        self.shards[usize::from(name[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(seen: &Seen<u64>, n: u64) -> (u64, bool) {
+        let mut found = false;
+        let what = seen.known_or(&n.to_string(), || {
+            found = true;
+            Ok::<_, ()>(n)
+        });
+        (*what.unwrap(), found)
+    }
+
+    #[test]
+    fn what_was_found_is_remembered_and_what_went_wrong_is_not() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.known_or("1", || Err(5)), Err(5));
+        assert_eq!((ask(&seen, 1), ask(&seen, 1)), ((1, true), (1, false)));
+        assert_eq!(ask(&seen.clone(), 1), (1, true));
+        seen.clear();
+        assert_eq!(ask(&seen, 1), (1, true));
+    }
+
+    #[test]
+    fn no_more_are_kept_than_there_may_be_and_those_in_use_stay() {
+        let seen = Seen::default();
+        for n in 0..4 * limits::VERIFIED as u64 {
+            ask(&seen, n);
+            assert_eq!(ask(&seen, 1), (1, n == 0), "somebody asks for it all the time");
+        }
+        let kept: usize = seen.shards.iter().map(|s| s.lock().unwrap()).map(|s| s.young.len() + s.old.len()).sum();
+        assert!((limits::VERIFIED / 2..=limits::VERIFIED).contains(&kept), "{kept}");
+    }
+}

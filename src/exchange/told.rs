@@ -1,0 +1,97 @@
+//! What a trace and the log line of a call tell of an exchange: the ids that the audit holds.
+
+use crate::authority::Authority;
+use crate::credential::{Issued, Kind, Novelty};
+use crate::policy::grant::Parts;
+use crate::policy::wanted::{TaskChoice, Wanted};
+use crate::refusal::{Code, No};
+use crate::trace::{Attribute, Traced, plain};
+
+/// What was decided, and with which versions.
+pub(super) fn decided(parts: &Parts) -> Vec<Attribute> {
+    let draft = &parts.draft;
+    vec![
+        ("mayfly.environment", draft.environment.as_str().into()),
+        ("mayfly.upstream", draft.upstream.as_str().into()),
+        ("mayfly.policy.version", draft.policy_version.into()),
+        ("mayfly.upstream.version", draft.upstream_version.into()),
+        ("mayfly.decision_revision", parts.revision.as_u64().into()),
+    ]
+}
+
+/// What an upstream is asked for.
+pub(super) fn upstream(parts: &Parts) -> Vec<Attribute> {
+    let kind = Kind::from_number(parts.draft.kind).map_or("", Kind::name);
+    vec![("mayfly.upstream", parts.draft.upstream.as_str().into()), ("mayfly.kind", kind.into())]
+}
+
+/// The status code and the reason that it ends with.
+fn status_of(no: &No) -> (i32, &'static str) {
+    match no {
+        No::Refusal(no) => (no.reason.code() as i32, no.reason.as_str()),
+        No::Fault(_) => (Code::Internal as i32, ""),
+    }
+}
+
+/// It was refused before anything of it was known: one of several ends with that.
+pub fn malformed(traced: &Traced, no: &No) {
+    let (code, reason) = status_of(no);
+    traced.end_one(code, reason);
+}
+
+fn asked(authority: &Authority, want: &Wanted) -> Vec<Attribute> {
+    let mut told: Vec<Attribute> = Vec::with_capacity(8);
+    if let Some(id) = &want.request_id {
+        told.push(("mayfly.request.id", plain(id).into()));
+    }
+    if let TaskChoice::Named(task) = &want.task {
+        told.push(("mayfly.task.id", task.to_string().into()));
+    }
+    // What is registered is no caller's text.
+    if authority.catalog.now().upstream(&want.upstream).is_some() {
+        told.push(("mayfly.upstream", (&*want.upstream).into()));
+    }
+    told
+}
+
+fn issued(issued: &Issued) -> Vec<Attribute> {
+    let summary = issued.summary();
+    let about = &summary.about;
+    let novelty = match about.novelty {
+        Novelty::New => "new",
+        Novelty::Same => "same",
+        Novelty::Replaced => "replaced",
+    };
+    let mut told = vec![
+        ("mayfly.seq", issued.seq().as_u64().into()),
+        ("mayfly.credential.id", summary.credential.to_string().into()),
+        ("mayfly.task.id", about.task.to_string().into()),
+        ("mayfly.kind", about.kind.name().into()),
+        ("mayfly.novelty", novelty.into()),
+    ];
+    told.extend(about.approval.map(|id| ("mayfly.approval.id", id.to_string().into())));
+    told
+}
+
+/// Tells how an exchange ended, where it is traced or logged. One of several ends with that.
+pub fn ended(authority: &Authority, want: &Wanted, end: &Result<Issued, No>) {
+    let traced = &want.traced;
+    if !traced.is_live() {
+        return;
+    }
+    traced.note(|| asked(authority, want));
+    match end {
+        Ok(one) => {
+            traced.note(|| issued(one));
+            traced.end_one(0, "");
+        }
+        Err(no) => {
+            if let No::Refusal(refusal) = no
+                && let Some(id) = refusal.details.as_ref().and_then(|d| d.approval.as_ref())
+            {
+                traced.note(|| vec![("mayfly.approval.id", id.as_str().into())]);
+            }
+            malformed(traced, no);
+        }
+    }
+}

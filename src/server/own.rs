@@ -1,0 +1,124 @@
+//! Who the server is: its own certificate as the start finds it, from files or from the SPIFFE Workload API.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::problem::Why;
+use crate::identity::spiffe_id::SpiffeId;
+use crate::own_svid::{NO_DNS, OwnSvid};
+use crate::serve::tls::OwnCertificate;
+use crate::sources::config::Config;
+use crate::sources::files::FileProblem;
+use crate::sources::svid_files::{OwnPair, SvidFiles};
+use crate::sources::workload_api::{self, Given, NoSvid};
+use crate::system::System;
+use crate::trust::Source;
+
+/// The server's own certificate.
+pub(super) struct Own {
+    /// The files that it comes from, where it does not come from the agent.
+    pub files: Option<SvidFiles>,
+    /// What TLS shows.
+    pub current: OwnCertificate,
+    /// What is told of it.
+    pub svid: Arc<OwnSvid>,
+}
+
+/// A certificate that is shown and no SVID, and the files that it comes from.
+pub(super) struct Shown {
+    pub files: SvidFiles,
+    pub current: OwnCertificate,
+}
+
+/// What the agent gives, where something of the configuration comes from there: waited for as long as the configuration says.
+pub(super) async fn from_agent(config: &Config, system: &System) -> Result<Option<Given>, Why> {
+    let Some(api) = &config.workload_api else { return Ok(None) };
+    let patience = Duration::from_millis(api.start_timeout_ms);
+    workload_api::first(&api.wanted, config.tls.is_none(), patience, system)
+        .await
+        .map(Some)
+        .map_err(|no| Why::Agent(Box::new(no)))
+}
+
+/// The same, blocking, in a thread that drives no runtime.
+pub(super) fn wait_for_agent(config: &Config, system: &System) -> Result<Option<Given>, Why> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Why::System { what: "a runtime", error })?;
+    runtime.block_on(from_agent(config, system))
+}
+
+/// The server's own SVID.
+pub(super) fn certificate(config: &Config, given: Option<&Given>) -> Result<Own, Why> {
+    let read = |pair: &crate::sources::config::KeyPair| -> Result<_, FileProblem> {
+        let mut files = SvidFiles::new(&pair.certificate, &pair.key);
+        let loaded = files.load()?;
+        let id = own_id(&loaded, &config.server.trust_domain, &pair.certificate)?;
+        Ok((Some(files), loaded, id, pair.certificate.display().to_string()))
+    };
+    let (files, pair, id, place) = match (&config.tls, given, &config.workload_api) {
+        (Some(pair), ..) => read(pair).map_err(|e| Why::Files(vec![e]))?,
+        (None, Some(given), Some(api)) => {
+            let pair = given.svid.clone().map_err(|no| Why::Agent(Box::new(no)))?;
+            // It was looked at when it came.
+            let id = pair.spiffe_id().map_err(|defect| Why::Tls(defect.to_string()))?;
+            (None, pair, id, api.wanted.endpoint.to_string())
+        }
+        (None, ..) => return Err(Why::Tls("neither files nor an agent give a certificate".to_owned())),
+    };
+    if !pair.has_dns_name() {
+        tracing::warn!(mend = NO_DNS, "the server's certificate has no DNS name");
+    }
+    let source = if files.is_some() { Source::File } else { Source::WorkloadApi };
+    tracing::info!(id = %id, source = source.as_str(), place, "the server's own SVID");
+    let current: OwnCertificate = Arc::new(ArcSwap::new(pair.certified_key().clone()));
+    let svid = Arc::new(OwnSvid::new(id, source, place, current.clone()));
+    Ok(Own { files, current, svid })
+}
+
+/// Who the certificate says we are, in our own trust domain.
+fn own_id(pair: &OwnPair, trust_domain: &str, path: &Path) -> Result<SpiffeId, FileProblem> {
+    let remedy = "name an X.509-SVID of the server's own trust domain under tls, or mend server.trust_domain";
+    match pair.spiffe_id() {
+        Ok(id) if id.trust_domain() == trust_domain => Ok(id),
+        Ok(id) => Err(FileProblem::new(path, format!("is {id}, which is not of {trust_domain}"), remedy)),
+        Err(defect) => Err(FileProblem::new(path, format!("is no X.509-SVID: {defect}"), remedy)),
+    }
+}
+
+/// Clients know the server by its SPIFFE ID: under another one, read while it runs, it would lock all of them out.
+pub(super) fn still_us(pair: &OwnPair, own: &OwnSvid) -> Result<(), String> {
+    let (id, place) = (own.id(), own.place());
+    let remedy = "have the server's own certificate put there, or restart it under its new name";
+    match pair.spiffe_id() {
+        Ok(found) if found == *id => Ok(()),
+        Ok(found) => Err(format!("{place}: is {found}, and this server is {id}; {remedy}")),
+        Err(defect) => Err(format!("{place}: is no X.509-SVID: {defect}; {remedy}")),
+    }
+}
+
+/// The public listener's certificate, where it has one of its own.
+pub(super) fn public_certificate(config: &Config) -> Result<Option<Shown>, Why> {
+    let Some(pair) = &config.public_tls else { return Ok(None) };
+    let mut files = SvidFiles::new(&pair.certificate, &pair.key);
+    let pair = files.load().map_err(|e| Why::Files(vec![e]))?;
+    Ok(Some(Shown { files, current: Arc::new(ArcSwap::new(pair.certified_key().clone())) }))
+}
+
+/// The server's SVID as a command sees it that only looks, and where it comes from.
+pub fn seen(config: &Config, system: &System) -> Result<(OwnPair, String), String> {
+    match (&config.tls, &config.workload_api) {
+        (Some(pair), _) => {
+            let own = SvidFiles::new(&pair.certificate, &pair.key).load().map_err(|e| e.to_string())?;
+            Ok((own, pair.certificate.display().to_string()))
+        }
+        (None, Some(api)) => {
+            let told = |no: NoSvid| no.to_string();
+            let given = workload_api::look(&api.wanted, system).map_err(told)?;
+            Ok((given.svid.map_err(told)?, api.wanted.endpoint.to_string()))
+        }
+        (None, None) => Err("neither files nor an agent give a certificate".to_owned()),
+    }
+}

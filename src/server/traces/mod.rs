@@ -1,0 +1,202 @@
+//! Traces, handed to a collector: OTLP as protobuf over HTTPS, or HTTP on this host.
+//!
+//! A thread of its own takes what waits; nobody whose call is traced waits for it. What the collector does not take for now is tried again for
+//! a minute (OTLP specification 1.5, "Failures": 429, 502, 503, 504, and no answer), what it does not take at all is counted. Meanwhile spans
+//! wait up to a bound, and beyond it are dropped and counted. A server that stops hands over what waits, for a bounded time.
+
+mod otlp;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use http::StatusCode;
+use prost::Message as _;
+use tokio::runtime::Runtime;
+
+use crate::limits;
+use crate::server::otlp::{PROTOBUF, rejected};
+use crate::sources::config::Collector;
+use crate::sources::https::Https;
+use crate::system::{Stopwatch, System};
+use crate::trace::{Span, Tracer};
+
+/// Hands spans on, until it is dropped: then it hands over what waits.
+pub struct Telling {
+    stopping: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What became of a batch.
+enum Fate {
+    Taken {
+        rejected: u64,
+    },
+    /// It is not worth trying again.
+    Rejected(String),
+    /// It may be taken later.
+    Later(String),
+}
+
+impl Telling {
+    /// Begins. `instance`: which server of the service this is.
+    pub fn start(tracer: Arc<Tracer>, to: &Collector, system: &System, instance: String) -> io::Result<Telling> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let run = Run { tracer, to: to.clone(), system: system.clone(), instance, runtime, stopping: stopping.clone() };
+        let thread = std::thread::Builder::new().name("mayfly-traces".into()).spawn(move || run.run())?;
+        Ok(Telling { stopping, thread: Some(thread) })
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.stopping.store(true, Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                tracing::error!("telling traces ended by a panic");
+            }
+        }
+    }
+}
+
+struct Run {
+    tracer: Arc<Tracer>,
+    to: Collector,
+    system: System,
+    instance: String,
+    runtime: Runtime,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Run {
+    fn run(self) {
+        crate::ledger::in_the_background();
+        while !self.stopping.load(Relaxed) {
+            let spans = self.tracer.queue().take(limits::TRACE_BATCH);
+            match spans.is_empty() {
+                true => std::thread::park_timeout(Duration::from_millis(limits::TRACE_LOOK_MS)),
+                false => self.tell(spans),
+            }
+        }
+        self.flush();
+    }
+
+    /// Tries until it is taken, given up, or the server stops, which gives it one more try.
+    fn tell(&self, spans: Vec<Span>) {
+        let count = spans.len() as u64;
+        let body = otlp::request(spans, &self.instance).encode_to_vec();
+        let (least, most) =
+            (Duration::from_millis(limits::TRACE_RETRY_MIN_MS), Duration::from_millis(limits::TRACE_RETRY_MAX_MS));
+        let pauses = ExponentialBuilder::new().with_min_delay(least).with_max_delay(most).with_jitter().without_max_times();
+        let (watch, counts) = (Stopwatch::start(), self.tracer.queue().counts());
+        for pause in pauses.build() {
+            match self.post(body.clone(), limits::TRACE_CALL_MS) {
+                Fate::Taken { rejected } => {
+                    counts.sent.fetch_add(count.saturating_sub(rejected), Relaxed);
+                    counts.rejected.fetch_add(rejected, Relaxed);
+                    return self.goes_on();
+                }
+                Fate::Rejected(problem) => {
+                    counts.rejected.fetch_add(count, Relaxed);
+                    return self.fails(&problem);
+                }
+                Fate::Later(problem) => self.fails(&problem),
+            }
+            if watch.us() / 1_000 >= limits::TRACE_GIVE_UP_MS || !self.paused(pause) {
+                break;
+            }
+        }
+        let stopping = self.stopping.load(Relaxed);
+        let last = if stopping { self.post(body, limits::TRACE_FLUSH_MS) } else { Fate::Later(String::new()) };
+        let to = if matches!(last, Fate::Taken { .. }) { &counts.sent } else { &counts.unreachable };
+        to.fetch_add(count, Relaxed);
+    }
+
+    /// False where the server stops meanwhile.
+    fn paused(&self, pause: Duration) -> bool {
+        let watch = Stopwatch::start();
+        while !self.stopping.load(Relaxed) {
+            let left = pause.saturating_sub(Duration::from_micros(watch.us()));
+            if left.is_zero() {
+                return true;
+            }
+            std::thread::park_timeout(left);
+        }
+        false
+    }
+
+    /// What waits when the server stops, as far as there is time; the rest is counted.
+    fn flush(&self) {
+        let (watch, counts) = (Stopwatch::start(), self.tracer.queue().counts());
+        loop {
+            let spans = self.tracer.queue().take(limits::TRACE_BATCH);
+            let count = spans.len() as u64;
+            if count == 0 {
+                break;
+            }
+            let left = limits::TRACE_FLUSH_MS.saturating_sub(watch.us() / 1_000);
+            let fate = match left {
+                0 => Fate::Later("there was no time for it".to_owned()),
+                left => self.post(otlp::request(spans, &self.instance).encode_to_vec(), left),
+            };
+            match fate {
+                Fate::Taken { rejected } => {
+                    counts.sent.fetch_add(count.saturating_sub(rejected), Relaxed);
+                    counts.rejected.fetch_add(rejected, Relaxed);
+                }
+                Fate::Rejected(problem) | Fate::Later(problem) => {
+                    counts.unreachable.fetch_add(count, Relaxed);
+                    self.fails(&problem);
+                }
+            }
+        }
+        let lost = counts.unreachable.load(Relaxed) + counts.full.load(Relaxed);
+        if lost > 0 {
+            tracing::warn!(lost, "spans that no collector took since the server started");
+        }
+    }
+
+    fn goes_on(&self) {
+        if self.tracer.queue().counts().failing.swap(false, Relaxed) {
+            tracing::info!("the collector takes traces again");
+        }
+    }
+
+    /// Said once until it goes on.
+    fn fails(&self, problem: &str) {
+        if !self.tracer.queue().counts().failing.swap(true, Relaxed) {
+            let to = self.to.url.shown();
+            tracing::warn!(to, problem, "the collector does not take traces; issuing goes on");
+        }
+    }
+
+    fn post(&self, body: Vec<u8>, within_ms: u64) -> Fate {
+        // Made at each attempt, so that other roots take effect at once.
+        let https = match Https::new(self.to.ca.as_deref(), &self.system) {
+            Ok(https) => https.within(within_ms),
+            Err(problem) => return Fate::Later(problem.to_string()),
+        };
+        let asked = https.post(self.to.url.as_str(), PROTOBUF, body, limits::TRACE_ANSWER_BYTES);
+        let answer = match self.runtime.block_on(asked) {
+            Ok(answer) => answer,
+            Err(no_answer) => return Fate::Later(no_answer.to_string()),
+        };
+        match answer.status {
+            StatusCode::OK => {
+                let rejected = rejected(&answer.body).and_then(|p| u64::try_from(p.rejected).ok()).unwrap_or(0);
+                Fate::Taken { rejected }
+            }
+            StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => Fate::Later(format!("it answered {}", answer.status)),
+            status => Fate::Rejected(format!("it answered {status}, expected 200")),
+        }
+    }
+}

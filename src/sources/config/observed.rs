@@ -1,0 +1,103 @@
+//! `[traces]` and `[log]`: what is told of calls.
+
+use std::path::Path;
+
+use super::export::Collector;
+use super::form::{Form, Unset};
+use super::keys::{Key, key};
+use super::values::Values;
+use crate::document::url::WebUrl;
+use crate::limits;
+
+pub(super) const OTLP: Key = key(
+    "traces.otlp",
+    Form::Name,
+    Unset::Absent("no traces"),
+    "Where traces go: an OpenTelemetry collector, `https://HOST/v1/traces`, or http on this host. docs/traces.md says what they tell.",
+);
+pub(super) const CA: Key =
+    key("traces.ca", Form::Path, Unset::Absent("those of the system"), "The roots that vouch for that collector, PEM.");
+pub(super) const RATIO: Key = key(
+    "traces.ratio",
+    Form::Ratio,
+    Unset::Is("0.01"),
+    "Of calls whose callers name no trace, this part is traced. A caller's own `traceparent` counts before it.",
+);
+pub(super) const PER_SECOND: Key = key(
+    "traces.per_second",
+    Form::Number(1, limits::TRACES_PER_SECOND as u64),
+    Unset::Is("100"),
+    "Most calls a second that are traced because their callers say so, and as many of the others. Beyond, they are counted.",
+);
+pub(super) const FORMAT: Key = key(
+    "log.format",
+    Form::Name,
+    Unset::Absent("`text` on a terminal, else `json`"),
+    "Log lines on stderr: `json`, an object each, or `text`. `--log` overrides it; `MAYFLY_LOG` says how much, like `info,mayfly::serve=debug`.",
+);
+pub(super) const CALLS: Key = key(
+    "log.calls",
+    Form::Flag,
+    Unset::Is("false"),
+    "A line for each call and each exchange on a stream, with its ids, status and reason. Each costs a few allocations and a write to stderr.",
+);
+
+/// `[traces]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traces {
+    /// Where they go.
+    pub to: Collector,
+    /// Of a million calls whose callers name no trace, so many.
+    pub per_million: u64,
+    /// Most in a second.
+    pub per_second: u64,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// `[log]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `None`: as stderr is.
+    pub format: Option<LogFormat>,
+    /// A line for each call.
+    pub calls: bool,
+}
+
+/// Where traces go, where that is set.
+pub(super) fn traces(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<Traces> {
+    let ca = values.path(CA.path, base);
+    let Some(text) = values.text(OTLP.path) else {
+        if ca.is_some() {
+            conflict(CA.path, "traces.ca is set, and traces.otlp is not", "it is for that alone: leave it out");
+        }
+        return None;
+    };
+    let Some(url) = WebUrl::parse(&text) else {
+        let what = "traces.otlp is not of the form https://HOST/v1/traces (http on this host only)";
+        conflict(OTLP.path, what, "write it in that form");
+        return None;
+    };
+    let (per_million, per_second) = (values.number(RATIO.path)?, values.number(PER_SECOND.path)?);
+    Some(Traces { to: Collector { url, ca }, per_million, per_second })
+}
+
+pub(super) fn log(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<Log> {
+    let format = match values.text(FORMAT.path).as_deref() {
+        None => None,
+        Some("json") => Some(LogFormat::Json),
+        Some("text") => Some(LogFormat::Text),
+        Some(other) => {
+            conflict(FORMAT.path, &format!("log.format is {other:?}"), "json or text");
+            None
+        }
+    };
+    Some(Log { format, calls: values.flag(CALLS.path)? })
+}

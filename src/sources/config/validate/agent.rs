@@ -1,0 +1,57 @@
+//! The agent of the SPIFFE Workload API, asked once: what a start would be given now.
+
+use super::{Look, Severity};
+use crate::own_svid::NO_DNS;
+use crate::sources::workload_api::{Given, WhyNot, look};
+use crate::system::System;
+
+impl Look<'_> {
+    /// What it gives. That it is away, or does not know whoever asks here, is no error: a start waits for it, and asks as another user perhaps.
+    pub(super) fn agent(&mut self) -> Option<Given> {
+        let api = self.config.workload_api.clone()?;
+        let key = "workload_api.socket";
+        let given = match look(&api.wanted, &System::real()) {
+            Ok(given) => given,
+            Err(no) => {
+                let waits = match no.why {
+                    WhyNot::NotKnown => "; a start waits for that",
+                    _ => ", and a start waits for it",
+                };
+                let what =
+                    format!("the SPIFFE Workload API at {}: {}{waits} {} s", no.endpoint, no.what, api.start_timeout_ms / 1000);
+                self.warning(key, what, no.remedy);
+                return None;
+            }
+        };
+        if self.config.tls.is_none() {
+            match &given.svid {
+                Ok(pair) if !pair.has_dns_name() => {
+                    let id = pair.spiffe_id().map_or_else(|_| String::new(), |id| id.to_string());
+                    self.warning(key, format!("the SVID of {id} has no DNS name"), NO_DNS);
+                }
+                Ok(_) => {}
+                Err(no) => self.error(key, format!("{}: {}", no.endpoint, no.what), no.remedy.clone()),
+            }
+        }
+        for bundle in self.config.bundles.clone().iter().filter(|b| b.file.is_none()) {
+            let Ok(domain) = crate::identity::spiffe_id::TrustDomain::parse(&bundle.trust_domain) else { continue };
+            match given.bundle(&domain, None) {
+                Err(defect) => {
+                    let what = format!("bundles: {}: the bundle of {domain} {defect}", api.wanted.endpoint);
+                    self.at_line(Severity::Error, bundle.line, what, "look at what the agent logs");
+                }
+                Ok(_) if given.names(&domain) => {}
+                Ok(_) => {
+                    let what = format!("bundles: {} gives no bundle of {domain}: nobody of it can call", api.wanted.endpoint);
+                    self.at_line(
+                        Severity::Warning,
+                        bundle.line,
+                        what,
+                        "federate with it in our entry: spire-server entry update -federatesWith",
+                    );
+                }
+            }
+        }
+        Some(given)
+    }
+}

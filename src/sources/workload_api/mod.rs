@@ -1,0 +1,252 @@
+//! The SPIFFE Workload API as a source: our own SVID, the bundles that come with it, and both again whenever one of them changes.
+//!
+//! - [`Agent`]: the streams, kept open, begun again with pauses that grow; [`first`] waits for what a start needs.
+//! - [`Given`]: what one message says, each part of it looked at by itself. What is wrong with one part leaves the others in use.
+
+mod given;
+
+use std::fmt;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+pub use mayfly_client::agent::Endpoint;
+use mayfly_client::agent::{jwt_bundles, x509_svids};
+use mayfly_client::pb::workload::{JwtBundlesResponse, X509SvidResponse};
+use tonic::{Code, Status, Streaming};
+
+pub use given::{Given, bundle_of};
+
+use crate::document::command::typed;
+use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
+use crate::limits;
+use crate::system::System;
+
+/// What is wanted of an agent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// Where it serves.
+    pub endpoint: Endpoint,
+    /// The trust domain that our SVID is of.
+    pub trust_domain: TrustDomain,
+    /// Which of several SVIDs, by its SPIFFE ID.
+    pub id: Option<SpiffeId>,
+    /// Which of several SVIDs, by its hint.
+    pub hint: Option<String>,
+}
+
+/// What keeps an SVID from coming.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WhyNot {
+    /// Nobody serves there, or not in time.
+    Away,
+    /// The agent has no identity for this process.
+    NotKnown,
+    /// What it gives is not to be used.
+    Unusable,
+    /// What it gives is of another trust domain, and will be.
+    OtherDomain,
+}
+
+/// Why there is no SVID, and what mends it. Never holds what came.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NoSvid {
+    /// The kind.
+    pub why: WhyNot,
+    /// The agent.
+    pub endpoint: Endpoint,
+    /// What is wrong.
+    pub what: String,
+    /// What mends it.
+    pub remedy: String,
+}
+
+impl fmt::Display for NoSvid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the SPIFFE Workload API at {}: {}; {}", self.endpoint, self.what, self.remedy)
+    }
+}
+
+impl Wanted {
+    pub(super) fn no(&self, why: WhyNot, what: impl ToString, remedy: impl Into<String>) -> NoSvid {
+        NoSvid { why, endpoint: self.endpoint.clone(), what: what.to_string(), remedy: remedy.into() }
+    }
+
+    /// What a status of the agent means.
+    fn said(&self, status: &Status) -> NoSvid {
+        let uid = rustix::process::geteuid().as_raw();
+        match status.code() {
+            Code::PermissionDenied => {
+                let id = self.id.as_ref().map_or_else(|| format!("spiffe://{}/mayfly", self.trust_domain), ToString::to_string);
+                let entry =
+                    format!("spire-server entry create -parentID AGENT -spiffeID {id} -selector unix:uid:{uid} -dns NAME");
+                let what = format!("it has no identity for this process (uid {uid}): {}", status.message());
+                self.no(WhyNot::NotKnown, what, format!("register it: {entry}"))
+            }
+            _ => {
+                let look = match &self.endpoint {
+                    Endpoint::Unix(path) => format!("ls -l {}", typed(path)),
+                    Endpoint::Tcp(address) => format!("nc -vz {} {}", address.ip(), address.port()),
+                };
+                let remedy = format!("start the agent, or mend workload_api.socket; whether anybody is there: {look}");
+                self.no(WhyNot::Away, status.message(), remedy)
+            }
+        }
+    }
+}
+
+/// The agent, as it is followed.
+pub struct Agent {
+    wanted: Wanted,
+    system: System,
+    streams: Option<Streams>,
+    pauses: ExponentialBackoff,
+    /// What is waited before the next try.
+    pause: Option<Duration>,
+}
+
+/// The streams of one session, and what came last on each.
+struct Streams {
+    svids: Streaming<X509SvidResponse>,
+    /// `None` where the agent serves no JWT bundles.
+    jwt: Option<Streaming<JwtBundlesResponse>>,
+    last_svids: Option<X509SvidResponse>,
+    /// Not known until the first message, nor where there is no such stream.
+    last_jwt: Option<JwtBundlesResponse>,
+}
+
+impl Agent {
+    /// Nothing is asked before [`Agent::next`].
+    pub fn new(wanted: Wanted, system: System) -> Agent {
+        Agent { wanted, system, streams: None, pauses: pauses(), pause: None }
+    }
+
+    /// The next message, or what keeps one from coming; after that it begins anew at the next call, which waits a while first.
+    pub async fn next(&mut self) -> Result<Given, NoSvid> {
+        if let Some(pause) = self.pause.take() {
+            tokio::time::sleep(pause).await;
+        }
+        match self.heard().await {
+            Ok(given) => {
+                self.pauses = pauses();
+                Ok(given)
+            }
+            Err(status) => {
+                self.streams = None;
+                self.pause = self.pauses.next();
+                Err(self.wanted.said(&status))
+            }
+        }
+    }
+
+    async fn heard(&mut self) -> Result<Given, Status> {
+        let first = Duration::from_millis(limits::WORKLOAD_API_FIRST_MS);
+        let late = |_| Status::deadline_exceeded(format!("no SVID within {} s", first.as_secs()));
+        let streams = match &mut self.streams {
+            Some(streams) => {
+                streams.next().await?;
+                streams
+            }
+            none => {
+                let begun = async {
+                    let mut streams = Streams::begin(&self.wanted.endpoint).await?;
+                    streams.next().await.map(|()| streams)
+                };
+                none.insert(tokio::time::timeout(first, begun).await.map_err(late)??)
+            }
+        };
+        let svids = streams.last_svids.clone().unwrap_or_default();
+        Ok(Given::read(&self.wanted, &svids, streams.last_jwt.as_ref(), self.system.wall()))
+    }
+}
+
+fn pauses() -> ExponentialBackoff {
+    let (least, most) = (limits::WORKLOAD_API_RETRY_MIN_MS, limits::WORKLOAD_API_RETRY_MAX_MS);
+    let builder = ExponentialBuilder::new().with_min_delay(Duration::from_millis(least));
+    builder.with_max_delay(Duration::from_millis(most)).with_jitter().without_max_times().build()
+}
+
+/// An agent that gives no JWT bundles has none for us: that is no reason to do without the rest.
+fn has_none(status: &Status) -> bool {
+    matches!(status.code(), Code::Unimplemented | Code::PermissionDenied | Code::InvalidArgument)
+}
+
+impl Streams {
+    async fn begin(endpoint: &Endpoint) -> Result<Streams, Status> {
+        let (svids, jwt) = tokio::join!(x509_svids(endpoint), jwt_bundles(endpoint));
+        let (jwt, last_jwt) = match jwt {
+            Ok(stream) => (Some(stream), None),
+            Err(status) if has_none(&status) => (None, Some(JwtBundlesResponse::default())),
+            // Whatever is wrong will show in the other stream; if not, the keys in force stay.
+            Err(_) => (None, None),
+        };
+        Ok(Streams { svids: svids?, jwt, last_svids: None, last_jwt })
+    }
+
+    /// Waits for something new, and for one message of SVIDs at least.
+    async fn next(&mut self) -> Result<(), Status> {
+        let ended = || Status::unavailable("the stream ended");
+        loop {
+            let jwt = async {
+                match &mut self.jwt {
+                    Some(stream) => stream.message().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                said = self.svids.message() => {
+                    self.last_svids = Some(said?.ok_or_else(ended)?);
+                    return Ok(());
+                }
+                said = jwt => match said {
+                    Ok(said) => self.last_jwt = Some(said.ok_or_else(ended)?),
+                    Err(status) if has_none(&status) => (self.jwt, self.last_jwt) = (None, Some(JwtBundlesResponse::default())),
+                    Err(status) => return Err(status),
+                },
+            }
+            if self.last_svids.is_some() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Waits for a first message, with an SVID to use where it is needed, for `patience` at the longest; what is wrong meanwhile is logged, each
+/// once.
+pub async fn first(wanted: &Wanted, svid_needed: bool, patience: Duration, system: &System) -> Result<Given, NoSvid> {
+    let mut agent = Agent::new(wanted.clone(), system.clone());
+    let mut last = None;
+    let waiting = async {
+        loop {
+            let no = match agent.next().await {
+                Ok(given) => match given.svid.as_ref().err().filter(|_| svid_needed) {
+                    None => return Ok(given),
+                    Some(no) => no.clone(),
+                },
+                Err(no) => no,
+            };
+            if no.why == WhyNot::OtherDomain {
+                return Err(no);
+            }
+            if last.as_ref() != Some(&no) {
+                tracing::warn!(problem = %no, seconds = patience.as_secs(), "the agent is waited for");
+            }
+            last = Some(no);
+        }
+    };
+    let outcome = tokio::time::timeout(patience, waiting).await;
+    outcome.unwrap_or_else(|_| Err(last.unwrap_or_else(|| wanted.said(&Status::unavailable("it does not answer")))))
+}
+
+/// One look, for commands: from any thread, also from one that drives a runtime.
+pub fn look(wanted: &Wanted, system: &System) -> Result<Given, NoSvid> {
+    let asked = std::thread::scope(|scope| {
+        let asking = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            let patience = Duration::from_millis(limits::WORKLOAD_API_LOOK_MS);
+            let mut agent = Agent::new(wanted.clone(), system.clone());
+            runtime.block_on(async { tokio::time::timeout(patience, agent.next()).await.ok() })
+        };
+        scope.spawn(asking).join().ok().flatten()
+    });
+    asked.unwrap_or_else(|| Err(wanted.said(&Status::unavailable("it does not answer"))))
+}

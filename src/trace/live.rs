@@ -1,0 +1,372 @@
+//! One call that is traced or logged, and its parts.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::context::{Context, SpanId, TraceId, hex};
+use super::span::{Attribute, Kind, Span, Value};
+use super::tracer::Tracer;
+use crate::limits;
+use crate::refusal::{Code, No};
+use crate::system::Moment;
+
+/// gRPC's CANCELLED: what a call ends with that nobody ended.
+const CANCELLED: i32 = 1;
+/// gRPC's UNIMPLEMENTED: the method may be anything that somebody wrote.
+const UNIMPLEMENTED: i32 = 12;
+/// What OpenTelemetry calls an error of a server: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS. A refusal
+/// is the caller's, and none of ours.
+const ERRORS: [i32; 6] = [2, 4, 12, 13, 14, 15];
+
+/// What is known of a call's trace. Two calls that differ by it ask for the same.
+#[derive(Clone, Default)]
+pub struct Traced {
+    /// The trace: its caller's, or where it is traced without one, its own.
+    trace: Option<TraceId>,
+    live: Option<Arc<Live>>,
+}
+
+impl PartialEq for Traced {
+    fn eq(&self, _: &Traced) -> bool {
+        true
+    }
+}
+
+impl Eq for Traced {}
+
+impl fmt::Debug for Traced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Traced")
+    }
+}
+
+/// A call that is traced or logged. It ends once; dropped before, as one whose caller went away.
+pub struct Live {
+    tracer: Arc<Tracer>,
+    /// `None` where it is only logged, and no caller named one.
+    trace: Option<TraceId>,
+    id: SpanId,
+    parent: Option<SpanId>,
+    sampled: bool,
+    /// As HTTP/2 has it: `/mayfly.v1.TokenService/Exchange`.
+    path: Cow<'static, str>,
+    /// One of several exchanges of it.
+    one_of: bool,
+    began: Moment,
+    start_ns: u64,
+    about: Mutex<About>,
+}
+
+#[derive(Default)]
+struct About {
+    attributes: Vec<Attribute>,
+    /// What is waited for, where that does not lie in one function.
+    waits: Option<Span>,
+    spans: usize,
+    over: bool,
+}
+
+/// How a [`Live`] begins.
+pub(super) struct Begin {
+    pub trace: Option<TraceId>,
+    pub parent: Option<SpanId>,
+    pub sampled: bool,
+    pub path: Cow<'static, str>,
+    pub one_of: bool,
+    /// So long ago, nanoseconds.
+    pub ago_ns: u64,
+}
+
+impl Live {
+    pub(super) fn new(tracer: &Arc<Tracer>, begin: Begin) -> Arc<Live> {
+        let began = Moment::now();
+        let Begin { trace, parent, sampled, path, one_of, ago_ns } = begin;
+        let start_ns = began.ns().saturating_sub(ago_ns);
+        let (id, about) = (tracer.new_span(), Mutex::default());
+        Arc::new(Live { tracer: tracer.clone(), trace, id, parent, sampled, path, one_of, began, start_ns, about })
+    }
+
+    fn note(&self, attributes: Vec<Attribute>) {
+        let noted = &mut self.about.lock().attributes;
+        for (key, value) in attributes {
+            match noted.iter().position(|(known, _)| *known == key) {
+                Some(at) => noted[at].1 = value,
+                None if noted.len() < limits::TRACE_ATTRIBUTES => noted.push((key, value)),
+                None => {}
+            }
+        }
+    }
+
+    fn begin_span(&self, name: &'static str, start_ns: u64) -> Option<Span> {
+        let trace = self.trace.filter(|_| self.sampled && self.takes_a_span())?;
+        let id = self.tracer.new_span();
+        Some(Span { trace, id, parent: Some(self.id), name: name.into(), start_ns, ..Span::default() })
+    }
+
+    fn takes_a_span(&self) -> bool {
+        let mut about = self.about.lock();
+        about.spans += 1;
+        let room = about.spans <= limits::TRACE_SPANS_OF_CALL;
+        if !room {
+            self.tracer.drop_one();
+        }
+        room
+    }
+
+    /// It ended with this gRPC status, and where it was refused, for this reason. The first end counts.
+    fn end(&self, code: i32, reason: &str) {
+        let mut about = self.about.lock();
+        if std::mem::replace(&mut about.over, true) {
+            return;
+        }
+        let (waits, mut noted) = (about.waits.take(), std::mem::take(&mut about.attributes));
+        drop(about);
+        let end_ns = self.began.now_ns();
+        if let Some(span) = waits {
+            self.tracer.push(Span { end_ns, ..span });
+        }
+        if !reason.is_empty() {
+            noted.push(("mayfly.reason", reason.into()));
+        }
+        if self.tracer.logs() {
+            self.log(&noted, code, end_ns);
+        }
+        if self.sampled {
+            self.tell(noted, code, reason, end_ns);
+        }
+    }
+
+    fn tell(&self, noted: Vec<Attribute>, code: i32, reason: &str, end_ns: u64) {
+        let known = if code == UNIMPLEMENTED { "_OTHER" } else { self.path.trim_start_matches('/') };
+        let mut attributes = Vec::with_capacity(noted.len() + 5);
+        if !self.one_of || self.parent.is_none() {
+            let (service, method) = known.split_once('/').unwrap_or(("", known));
+            attributes.push(("rpc.system", "grpc".into()));
+            attributes.push(("rpc.service", service.into()));
+            attributes.push(("rpc.method", method.into()));
+        }
+        attributes.push(("rpc.grpc.status_code", Value::Number(code.into())));
+        let failed = ERRORS.contains(&code);
+        if failed {
+            let kind = if reason.is_empty() { code.to_string() } else { reason.to_owned() };
+            attributes.push(("error.type", kind.into()));
+        }
+        attributes.extend(noted);
+        self.tracer.push(Span {
+            trace: self.trace.unwrap_or_default(),
+            id: self.id,
+            parent: self.parent,
+            name: if self.one_of { "exchange".into() } else { known.to_owned().into() },
+            kind: if self.one_of && self.parent.is_some() { Kind::Internal } else { Kind::Server },
+            start_ns: self.start_ns,
+            end_ns,
+            attributes,
+            failed: failed.then(|| reason.to_owned().into()),
+        });
+    }
+
+    /// One line, in fields: how much of it there is, the call says.
+    fn log(&self, noted: &[Attribute], code: i32, end_ns: u64) {
+        let text = |key: &str| match noted.iter().find(|(known, _)| *known == key) {
+            Some((_, Value::Text(text))) => Some(text.as_str()),
+            _ => None,
+        };
+        let seq = noted.iter().find_map(|(key, value)| match value {
+            Value::Number(seq) if *key == "mayfly.seq" => Some(*seq),
+            _ => None,
+        });
+        let (trace_id, span_id) = (self.trace.map(|id| hex(&id)), self.sampled.then(|| hex(&self.id)));
+        tracing::info!(
+            target: "mayfly::call",
+            rpc = &*self.path.escape_default().to_string(),
+            code,
+            reason = text("mayfly.reason"),
+            caller = text("mayfly.caller"),
+            seq,
+            request_id = text("mayfly.request.id"),
+            credential_id = text("mayfly.credential.id"),
+            task_id = text("mayfly.task.id"),
+            approval_id = text("mayfly.approval.id"),
+            upstream = text("mayfly.upstream"),
+            trace_id,
+            span_id,
+            took_us = end_ns.saturating_sub(self.start_ns) / 1_000,
+            "call"
+        );
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.end(CANCELLED, "");
+    }
+}
+
+impl Traced {
+    /// Only the trace that its caller named.
+    pub(super) fn named(trace: Option<TraceId>) -> Traced {
+        Traced { trace, live: None }
+    }
+
+    pub(super) fn live(live: Arc<Live>) -> Traced {
+        Traced { trace: live.trace, live: Some(live) }
+    }
+
+    /// The trace, where there is one.
+    pub fn id(&self) -> Option<TraceId> {
+        self.trace
+    }
+
+    /// As records have it: empty for none.
+    pub fn bytes(&self) -> &[u8] {
+        self.trace.as_ref().map_or(&[], |id| id)
+    }
+
+    /// As log lines have it.
+    pub fn text(&self) -> Option<String> {
+        self.trace.map(|id| hex(&id))
+    }
+
+    /// There is nothing to note, and no trace.
+    pub fn is_nothing(&self) -> bool {
+        self.trace.is_none() && self.live.is_none()
+    }
+
+    /// It is traced or logged.
+    pub fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
+    /// It is traced, not only logged.
+    pub fn is_sampled(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.sampled)
+    }
+
+    /// What whoever is asked on its behalf is to be told, where it is traced.
+    pub fn context(&self) -> Option<Context> {
+        let live = self.live.as_ref().filter(|live| live.sampled)?;
+        Some(Context { trace: live.trace?, span: live.id, sampled: true })
+    }
+
+    /// Tells something of it, where it is traced or logged.
+    pub fn note(&self, attributes: impl FnOnce() -> Vec<Attribute>) {
+        if let Some(live) = &self.live {
+            live.note(attributes());
+        }
+    }
+
+    /// A part of it, from here until that is dropped.
+    pub fn span(&self, name: &'static str) -> Part {
+        let begun = self.live.as_ref().and_then(|live| Some((live, live.begin_span(name, live.began.now_ns())?)));
+        Part(begun.map(|(live, span)| Box::new(Open { live: live.clone(), span })))
+    }
+
+    /// A part of it that began with it and is over.
+    pub fn since_its_begin(&self, name: &'static str) {
+        let begun = self.live.as_ref().and_then(|live| Some((live, live.begin_span(name, live.start_ns)?)));
+        drop(Part(begun.map(|(live, span)| Box::new(Open { live: live.clone(), span }))));
+    }
+
+    /// From here on it waits for something, until [`Traced::waited`] or its end.
+    pub fn waits(&self, name: &'static str) {
+        if let Some(live) = &self.live {
+            let span = live.begin_span(name, live.began.now_ns());
+            live.about.lock().waits = span;
+        }
+    }
+
+    /// What it waited for is there, or will not be.
+    pub fn waited(&self, attributes: impl FnOnce() -> Vec<Attribute>) {
+        let Some(live) = &self.live else { return };
+        if let Some(span) = live.about.lock().waits.take() {
+            let (end_ns, attributes) = (live.began.now_ns(), attributes());
+            live.tracer.push(Span { end_ns, attributes, ..span });
+        }
+    }
+
+    /// It ended with this gRPC status code, refused for this reason where there is one. What it ends with first counts.
+    pub fn end(&self, code: i32, reason: &str) {
+        if let Some(live) = &self.live {
+            live.end(code, reason);
+        }
+    }
+
+    /// The same of one of several exchanges, and of nothing else.
+    pub fn end_one(&self, code: i32, reason: &str) {
+        if let Some(live) = self.live.as_ref().filter(|live| live.one_of) {
+            live.end(code, reason);
+        }
+    }
+
+    pub(super) fn parts(&self) -> Option<(&Arc<Tracer>, &Live)> {
+        self.live.as_ref().map(|live| (&live.tracer, &**live))
+    }
+
+    /// One of several exchanges that this call asks for.
+    pub fn one_of(&self) -> Traced {
+        match self.parts() {
+            Some((tracer, live)) => tracer.one_of(live),
+            None => self.clone(),
+        }
+    }
+}
+
+impl Live {
+    /// The same call, for one of its exchanges.
+    pub(super) fn beginning_of_one(&self) -> Begin {
+        let parent = self.sampled.then_some(self.id);
+        Begin { trace: self.trace, parent, sampled: self.sampled, path: self.path.clone(), one_of: true, ago_ns: 0 }
+    }
+}
+
+/// A part of a call that is traced. It is over when it is dropped.
+#[derive(Default)]
+pub struct Part(Option<Box<Open>>);
+
+struct Open {
+    live: Arc<Live>,
+    span: Span,
+}
+
+impl Part {
+    /// Somebody else is asked.
+    pub fn of_another(mut self) -> Part {
+        if let Some(open) = &mut self.0 {
+            open.span.kind = Kind::Client;
+        }
+        self
+    }
+
+    /// Tells something of it.
+    pub fn note(&mut self, attributes: impl FnOnce() -> Vec<Attribute>) {
+        if let Some(open) = &mut self.0 {
+            open.span.attributes.extend(attributes());
+        }
+    }
+
+    /// What came of it. A refusal has a reason; where that is an error of a server, or it is a fault, the part has failed.
+    pub fn of<T>(&mut self, end: Result<T, No>) -> Result<T, No> {
+        if let (Some(open), Err(no)) = (&mut self.0, &end) {
+            let (code, reason) = match no {
+                No::Refusal(no) => (no.reason.code(), no.reason.as_str()),
+                No::Fault(_) => (Code::Internal, "FAULT"),
+            };
+            open.span.attributes.push(("mayfly.reason", reason.into()));
+            open.span.failed = ERRORS.contains(&(code as i32)).then(|| reason.into());
+        }
+        end
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if let Some(mut open) = self.0.take() {
+            open.span.end_ns = open.live.began.now_ns();
+            let tracer = open.live.tracer.clone();
+            tracer.push(open.span);
+        }
+    }
+}

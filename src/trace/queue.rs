@@ -1,0 +1,81 @@
+//! Spans that are over and wait for whoever hands them on. Nobody who ends one waits: what finds no room is dropped, and counted.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use super::span::Span;
+use crate::limits;
+
+/// The spans.
+#[derive(Default)]
+pub struct Queue {
+    waiting: Mutex<VecDeque<Span>>,
+    pub(super) counts: Counts,
+}
+
+/// What became of spans and calls since the start.
+#[derive(Default)]
+pub struct Counts {
+    /// Spans that the collector took.
+    pub sent: AtomicU64,
+    /// Spans that found no room.
+    pub full: AtomicU64,
+    /// Spans that no collector took in time.
+    pub unreachable: AtomicU64,
+    /// Spans that the collector rejected for good.
+    pub rejected: AtomicU64,
+    /// Calls that were to be traced beyond the rate.
+    pub over_rate: AtomicU64,
+    /// The collector does not take spans now.
+    pub failing: AtomicBool,
+}
+
+impl Queue {
+    /// Takes a span, where there is room.
+    pub fn push(&self, span: Span) {
+        let mut waiting = self.waiting.lock();
+        if waiting.len() >= limits::TRACE_SPANS_WAITING {
+            drop(waiting);
+            self.drop_one();
+        } else {
+            waiting.push_back(span);
+        }
+    }
+
+    /// A span that was not even kept.
+    pub(super) fn drop_one(&self) {
+        self.counts.full.fetch_add(1, Relaxed);
+    }
+
+    /// The oldest that wait, up to so many.
+    pub fn take(&self, most: usize) -> Vec<Span> {
+        let mut waiting = self.waiting.lock();
+        let count = most.min(waiting.len());
+        waiting.drain(..count).collect()
+    }
+
+    /// What became of them.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_is_counted_and_what_waits_stays() {
+        let queue = Queue::default();
+        for n in 0..limits::TRACE_SPANS_WAITING as u64 + 7 {
+            queue.push(Span { start_ns: n, ..Span::default() });
+        }
+        assert_eq!(queue.counts().full.load(Relaxed), 7);
+        let first = queue.take(3);
+        assert_eq!(first.iter().map(|s| s.start_ns).collect::<Vec<_>>(), [0, 1, 2]);
+        queue.push(Span::default());
+        assert_eq!((queue.take(usize::MAX).len(), queue.counts().full.load(Relaxed)), (limits::TRACE_SPANS_WAITING - 2, 7));
+    }
+}

@@ -1,0 +1,40 @@
+//! How many a second.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// So many a second, by a clock that never steps. What is left of one second is no good in the next.
+pub(super) struct PerSecond {
+    most: u64,
+    /// The second, and how many were taken in it: 32 bits each.
+    taken: AtomicU64,
+}
+
+impl PerSecond {
+    pub fn new(most: u64) -> PerSecond {
+        PerSecond { most: most.min(u64::from(u32::MAX)), taken: AtomicU64::new(0) }
+    }
+
+    /// Takes one, at this many milliseconds. False: there is none left.
+    pub fn take(&self, steady_ms: u64) -> bool {
+        let second = steady_ms / 1_000 % (1 << 32);
+        let next = |taken: u64| match taken >> 32 == second {
+            true if taken % (1 << 32) >= self.most => None,
+            true => Some(taken + 1),
+            false => (self.most > 0).then_some(second << 32 | 1),
+        };
+        self.taken.fetch_update(Relaxed, Relaxed, next).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PerSecond;
+
+    #[test]
+    fn so_many_are_taken_in_each_second_and_no_more() {
+        let rate = PerSecond::new(3);
+        let taken = |ms| (0..10).filter(|_| rate.take(ms)).count();
+        assert_eq!([taken(0), taken(999), taken(1_000), taken(1_001), taken(7_000)], [3, 0, 3, 0, 3]);
+        assert!(!PerSecond::new(0).take(5_000));
+    }
+}

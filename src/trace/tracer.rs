@@ -1,0 +1,217 @@
+//! Which calls are traced, and where their spans go.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::context::{Context, SpanId, TraceId};
+use super::live::{Begin, Live, Traced};
+use super::queue::Queue;
+use super::rate::PerSecond;
+use super::span::{Attribute, Kind, Span};
+use crate::limits;
+use crate::system::{Moment, Stopwatch, System};
+
+/// What an operator wants to know of calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Wanted {
+    /// Spans are told: there is a collector.
+    pub traces: bool,
+    /// Of calls whose callers name no trace, so many of a million are traced.
+    pub per_million: u64,
+    /// Most calls a second that are traced because their callers say so, and as many of the others.
+    pub per_second: u64,
+    /// Each call has a log line.
+    pub log_calls: bool,
+}
+
+/// One per process.
+pub struct Tracer {
+    system: System,
+    wanted: Wanted,
+    /// A trace id whose last eight bytes are below this is traced.
+    below: u64,
+    asked: PerSecond,
+    drawn: PerSecond,
+    queue: Queue,
+}
+
+impl Tracer {
+    /// As an operator wants it.
+    pub fn new(wanted: Wanted, system: System) -> Arc<Tracer> {
+        let part = u128::from(wanted.per_million.min(1_000_000)) * u128::from(u64::MAX) / 1_000_000;
+        let per_second = || PerSecond::new(wanted.per_second.min(limits::TRACES_PER_SECOND as u64));
+        let below = u64::try_from(part).unwrap_or(u64::MAX);
+        Arc::new(Tracer { system, wanted, below, asked: per_second(), drawn: per_second(), queue: Queue::default() })
+    }
+
+    /// The spans that are over.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Whether spans are told to anybody.
+    pub fn tells(&self) -> bool {
+        self.wanted.traces
+    }
+
+    pub(super) fn logs(&self) -> bool {
+        self.wanted.log_calls
+    }
+
+    pub(super) fn push(&self, span: Span) {
+        self.queue.push(span);
+    }
+
+    pub(super) fn drop_one(&self) {
+        self.queue.drop_one();
+    }
+
+    pub(super) fn new_span(&self) -> SpanId {
+        let [a, b, c, d, e, f, g, h, ..] = self.system.id16();
+        let id = [a, b, c, d, e, f, g, h];
+        if id == [0; 8] { [1; 8] } else { id }
+    }
+
+    /// A call that was just read. `traceparent`: its header, where it has exactly one. `path` is taken only where the call is traced or logged.
+    pub fn call(self: &Arc<Tracer>, traceparent: Option<&[u8]>, path: &str, read: Stopwatch) -> Traced {
+        let named = traceparent.and_then(Context::parse);
+        if !self.wanted.traces && !self.wanted.log_calls {
+            return Traced::named(named.map(|context| context.trace));
+        }
+        let begin = |trace, parent, sampled| {
+            let (path, ago_ns) = (Cow::Owned(known(path).to_owned()), read.ns());
+            Begin { trace, parent, sampled, path, one_of: false, ago_ns }
+        };
+        match named {
+            Some(context) if context.sampled && self.is_asked() => {
+                Traced::live(Live::new(self, begin(Some(context.trace), Some(context.span), true)))
+            }
+            Some(context) => self.only_logged(Some(context.trace), || begin(Some(context.trace), None, false)),
+            None => match self.draw() {
+                Some(trace) => Traced::live(Live::new(self, begin(Some(trace), None, true))),
+                None => self.only_logged(None, || begin(None, None, false)),
+            },
+        }
+    }
+
+    /// A stream, whose exchanges are traced each by itself where its caller names no trace: so it is not drawn.
+    pub fn stream(self: &Arc<Tracer>, traceparent: Option<&[u8]>, path: &'static str, read: Stopwatch) -> Traced {
+        let named = traceparent.and_then(Context::parse);
+        match named {
+            Some(context) if self.wanted.traces && context.sampled && self.is_asked() => {
+                let (path, parent) = (Cow::Borrowed(path), Some(context.span));
+                let begin = Begin { trace: Some(context.trace), parent, sampled: true, path, one_of: false, ago_ns: read.ns() };
+                Traced::live(Live::new(self, begin))
+            }
+            named => Traced::named(named.map(|context| context.trace)),
+        }
+    }
+
+    /// One exchange on a stream.
+    pub fn on_stream(self: &Arc<Tracer>, stream: &Traced, path: &'static str, read: Stopwatch) -> Traced {
+        if !self.wanted.traces && !self.wanted.log_calls {
+            return stream.clone();
+        }
+        if let Some((_, live)) = stream.parts() {
+            return self.one_read(live, read.ns());
+        }
+        let begin =
+            |trace, sampled| Begin { trace, parent: None, sampled, path: Cow::Borrowed(path), one_of: true, ago_ns: read.ns() };
+        match stream.id() {
+            Some(trace) => self.only_logged(Some(trace), || begin(Some(trace), false)),
+            None => match self.draw() {
+                Some(trace) => Traced::live(Live::new(self, begin(Some(trace), true))),
+                None => self.only_logged(None, || begin(None, false)),
+            },
+        }
+    }
+
+    /// One of several exchanges of a call that is traced or logged: as that is, up to the rate.
+    pub(super) fn one_of(self: &Arc<Tracer>, live: &Live) -> Traced {
+        self.one_read(live, 0)
+    }
+
+    fn one_read(self: &Arc<Tracer>, live: &Live, ago_ns: u64) -> Traced {
+        let begin = Begin { ago_ns, ..live.beginning_of_one() };
+        if begin.sampled && !self.is_asked() {
+            let trace = begin.trace;
+            return self.only_logged(trace, || Begin { sampled: false, parent: None, ..begin });
+        }
+        Traced::live(Live::new(self, begin))
+    }
+
+    fn only_logged(self: &Arc<Tracer>, trace: Option<TraceId>, begin: impl FnOnce() -> Begin) -> Traced {
+        if self.wanted.log_calls { Traced::live(Live::new(self, begin())) } else { Traced::named(trace) }
+    }
+
+    /// Whether there is room for one more whose caller asked for it.
+    fn is_asked(&self) -> bool {
+        self.wanted.traces && self.has_room(&self.asked)
+    }
+
+    fn has_room(&self, rate: &PerSecond) -> bool {
+        let room = rate.take(self.system.steady());
+        if !room {
+            self.queue.counts().over_rate.fetch_add(1, Relaxed);
+        }
+        room
+    }
+
+    /// A trace of our own, where this call is one of the part that is traced.
+    fn draw(&self) -> Option<TraceId> {
+        if !self.wanted.traces || self.below == 0 {
+            return None;
+        }
+        let trace = self.system.id16();
+        let [.., a, b, c, d, e, f, g, h] = trace;
+        (u64::from_be_bytes([a, b, c, d, e, f, g, h]) <= self.below && self.has_room(&self.drawn)).then_some(trace)
+    }
+
+    /// Something of mayfly's own that somebody else is asked for, where it is one of the part that is traced: a trace of its own.
+    pub fn own(self: &Arc<Tracer>, name: &'static str) -> Option<Own> {
+        let trace = self.draw()?;
+        let began = Moment::now();
+        let (id, start_ns) = (self.new_span(), began.ns());
+        let span = Span { trace, id, name: name.into(), kind: Kind::Client, start_ns, ..Span::default() };
+        Some(Own { tracer: self.clone(), span, began })
+    }
+}
+
+/// A trace with one span. It is over when it is dropped.
+pub struct Own {
+    tracer: Arc<Tracer>,
+    span: Span,
+    began: Moment,
+}
+
+impl Own {
+    /// What whoever is asked is to be told.
+    pub fn context(&self) -> Context {
+        Context { trace: self.span.trace, span: self.span.id, sampled: true }
+    }
+
+    /// Tells something of it.
+    pub fn note(&mut self, attributes: impl IntoIterator<Item = Attribute>) {
+        self.span.attributes.extend(attributes);
+    }
+
+    /// It did not take.
+    pub fn failed(&mut self, why: &'static str) {
+        self.span.attributes.push(("error.type", why.into()));
+        self.span.failed = Some(why.into());
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.span.end_ns = self.began.now_ns();
+        self.tracer.push(std::mem::take(&mut self.span));
+    }
+}
+
+/// A path as it may be told: what looks like no method is one of many.
+fn known(path: &str) -> &str {
+    let named = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/');
+    if path.len() <= limits::NAME_BYTES && path.bytes().all(named) { path } else { "/_OTHER" }
+}

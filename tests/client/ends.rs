@@ -1,0 +1,75 @@
+//! What is asked for, held or shared is given back however it ends: callers that are dropped, clients that are closed or dropped meanwhile.
+
+use std::time::Duration;
+
+use mayfly_client::{Error, Mayfly, Settings};
+
+use crate::kit::{Up, until};
+
+/// All that was issued was given back, by the audit.
+async fn all_ended(up: &Up) -> bool {
+    let (issued, back) = (up.audit("credential issued").len(), up.audit("credential given back").len());
+    issued > 0 && issued == back
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_is_dropped_leaves_no_credential_behind() {
+    let up = Up::new();
+    let task = up.task().await;
+    let mayfly = up.client("agent/demo").await;
+    // One for itself (it names arguments), and one that others could have shared.
+    for n in 0..20 {
+        let ask = mayfly.credential("echo").scope("echo:read").tool("read").task(task.clone());
+        let asking = tokio::spawn(if n % 2 == 0 { ask.arguments(&serde_json::json!({"n": n})) } else { ask }.get());
+        tokio::time::sleep(Duration::from_millis(n / 2)).await;
+        asking.abort();
+        drop(asking.await.map(|got| got.map(drop)));
+    }
+    mayfly.close().await;
+    until("all are given back", || all_ended(&up)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_while_the_client_closes_is_given_back_too() {
+    let up = Up::new();
+    let task = up.task().await;
+    for wait in 0..8 {
+        let mayfly = up.client("agent/demo").await;
+        let ask = mayfly.credential("echo").scope("echo:read").purpose(format!("{wait}")).task(task.clone());
+        let asking = tokio::spawn(ask.get());
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        mayfly.close().await;
+        // Who got one may hold it; mayfly has ended it, or ends it when it is let go.
+        drop(asking.await.unwrap());
+        let late = mayfly.credential("echo").scope("echo:read").task(task.clone()).get().await;
+        assert!(matches!(late, Err(Error::Closed)));
+    }
+    until("all are given back", || all_ended(&up)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_dropped_without_being_closed_gives_back_what_it_shared() {
+    let up = Up::new();
+    let task = up.task().await;
+    let settings = Settings { idle: Duration::from_secs(600), ..up.settings("agent/demo") };
+    let mayfly = Mayfly::connect(settings).await.unwrap();
+    drop(mayfly.credential("echo").scope("echo:read").task(task.clone()).get().await.unwrap());
+    assert!(!all_ended(&up).await, "it is kept for the next call");
+    drop(mayfly);
+    until("it is given back", || all_ended(&up)).await;
+}
+
+#[test]
+fn what_nobody_holds_is_kept_for_the_same_time_under_the_same_name_in_every_language() {
+    assert_eq!(mayfly_client::limits::IDLE, Duration::from_secs(5));
+    for (text, setting) in [
+        (include_str!("../../clients/python/src/mayfly/_client.py"), "IDLE = 5.0"),
+        (include_str!("../../clients/python/src/mayfly/_client.py"), "idle: float = IDLE"),
+        (include_str!("../../clients/typescript/src/mayfly.ts"), "settings.idle ?? 5)"),
+        (include_str!("../../clients/python/README.md"), "five seconds after its last holder left (`idle`)"),
+        (include_str!("../../clients/typescript/README.md"), "five seconds after its last holder left (`idle`)"),
+        (include_str!("../../clients/rust/README.md"), "five seconds after its last holder left (`Settings::idle`)"),
+    ] {
+        assert!(text.contains(setting), "{setting}");
+    }
+}
