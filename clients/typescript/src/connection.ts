@@ -6,13 +6,14 @@
  */
 import { isIP } from 'node:net';
 import { createSecureContext } from 'node:tls';
-import { Client, Metadata, credentials, type ServiceError } from '@grpc/grpc-js';
+import { Client, credentials, type ServiceError } from '@grpc/grpc-js';
 import type { DescMessage, DescMethodUnary, MessageShape } from '@bufbuild/protobuf';
 import { Closed, fromServiceError, MayflyError, Unavailable } from './errors.js';
 import { callUnary } from './grpc.js';
 import { Deadline, retrying } from './retry.js';
 import { serverMustBe, spiffeId, type SpiffeId } from './spiffe.js';
 import type { Svid, SvidSource } from './svid.js';
+import { traceMetadata } from './trace.js';
 
 /** How long a new connection may take before another is tried, milliseconds. */
 const CONNECT_MS = 10_000;
@@ -202,7 +203,7 @@ function unary<I extends DescMessage, O extends DescMessage>(
   return new Promise<MessageShape<O>>((resolve, reject) => {
     if (signal?.aborted) return reject(signal.reason);
     const options = { deadline: deadline.atMost(ATTEMPT_MS + waits) };
-    const call = callUnary(line.client, method, request, new Metadata(), options, (error, answer) => {
+    const call = callUnary(line.client, method, request, traceMetadata(), options, (error, answer) => {
       signal?.removeEventListener('abort', cancel);
       if (signal?.aborted) reject(signal.reason);
       else if (error) reject(fromServiceError(error as ServiceError));

@@ -81,7 +81,13 @@ export class Mayfly implements AsyncDisposable {
   constructor(settings: MayflySettings) {
     this.#timeout = settings.timeout ?? 10_000;
     this.#task = settings.task;
-    this.#failed = settings.onError ?? (() => undefined);
+    this.#failed = (error) => {
+      try {
+        settings.onError?.(error);
+      } catch {
+        // What goes on in the background does not end by who is told of it.
+      }
+    };
     this.#connection = new Connection(settings.svid, settings.address, settings.serverId);
     this.#exchanger = new Exchanger(this.#connection, settings.streaming ?? 'auto');
     this.#reports = new UseReports(this.#connection, this.#failed);

@@ -54,12 +54,14 @@ export class World {
     this.#env = { ...process.env, HOME: folder, XDG_CONFIG_HOME: join(folder, 'config'), XDG_STATE_HOME: join(folder, 'state') };
   }
 
-  /** `target` is where credentials for the upstream `echo` are to be sent. */
-  static async up(target = 'http://127.0.0.1:9'): Promise<World> {
+  /** `target` is where credentials for the upstream `echo` are to be sent; `policy` comes after that of every dev world. */
+  static async up(target = 'http://127.0.0.1:9', policy = ''): Promise<World> {
     const world = new World(mkdtempSync(join(tmpdir(), 'mayfly-ts-')));
     mkdirSync(join(world.dir, 'policy/upstreams'), { recursive: true, mode: 0o700 });
     writeFileSync(join(world.dir, '.mayfly-dev'), MARKER, { mode: 0o600 });
     writeFileSync(join(world.dir, 'policy/upstreams/echo.toml'), registration(target), { mode: 0o600 });
+    const samples = readFileSync(join(PROJECT, 'src/cli/samples/policy.cedar'), 'utf8');
+    writeFileSync(join(world.dir, 'policy/policy.cedar'), samples + policy, { mode: 0o600 });
     world.#port = await threePorts();
     await world.start();
     return world;

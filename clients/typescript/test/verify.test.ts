@@ -203,3 +203,14 @@ test('what is left in the request shows no token where it is printed', async () 
   assert.ok(!inspect(auth, { depth: 10 }).includes(cred.token.reveal()) && !JSON.stringify(auth).includes(cred.token.reveal()));
   assert.equal(service.taskOf({ authInfo: auth as never, _meta: { 'mayfly/task': 'task_aaaaaaaaaaaaaaaaaaaaaaaaaa' } }), task.id, 'the token counts');
 });
+
+test('a listener that throws ends nothing in the background', async () => {
+  let told = 0;
+  const onError = () => {
+    told++;
+    throw new Error('of its own');
+  };
+  await using deaf = world.client('service/echo', { onError }, { MAYFLY_ADDRESS: '127.0.0.1:1' });
+  deaf.verifier({ issuer: world.issuer, audience: AUDIENCE, upstreams: ['echo'] });
+  await until('it tries again', () => told >= 2);
+});

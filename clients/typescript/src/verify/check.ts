@@ -1,7 +1,8 @@
 /**
  * What a relying service knows, and its answer to a credential. No IO and no clock: messages of the feed and moments come in as values.
  *
- * The same answers in every language: `tests/vectors/verify/cases.json`.
+ * The same answers in every language: `tests/vectors/verify/cases.json`. A token whose signature was found good is remembered by its digest:
+ * shown again it costs neither its signature nor its claims. Whatever may have changed since is looked at each time.
  *
  * @module
  */
@@ -10,8 +11,10 @@ import type { WatchRevocationsResponse } from '../gen/mayfly/v1/feed_pb.js';
 import { readClaims, Verified, type Claims } from './claims.js';
 import { readMessage, type Snapshot } from './feed.js';
 import { Follower, LIMITS, type Limits, type Moment, type Taken } from './follower.js';
+import { asked, type Asked } from './marks.js';
 import { Refused } from './refused.js';
-import { authentic, base64url, split, type Keys } from './token.js';
+import { Seen } from './seen.js';
+import { authentic, base64url, split, TOKEN_BYTES, type Keys } from './token.js';
 
 /** Deepest task path, most ancestors, longest actor chain. */
 const MOST = 8;
@@ -87,12 +90,24 @@ function serves(claims: Claims, need: Needed): void {
   }
 }
 
+/** One whose signature was found good, and the numbers of all that it answers. */
+export interface Known {
+  readonly verified: Verified;
+  readonly kid: string;
+  readonly asked: Asked;
+}
+
+/** Made when its signature was found good. */
+export const known = (claims: Claims, kid: string): Known => ({ verified: new Verified(claims), kid, asked: asked(claims, kid) });
+
 /** What one relying service knows: the keys, the revocations, and how fresh they are. */
 export class Checker {
   readonly #expect: Expect;
   readonly #follower: Follower;
   #keys: Keys = new Map();
   #parts: Snapshot = { seq: 0, rules: [], holds: [] };
+  /** What these keys were found to have signed. */
+  #seen = new Seen<Known>();
 
   /** Knows nothing yet, and refuses everything. */
   constructor(expect: Expect, limits: Limits = LIMITS) {
@@ -124,6 +139,7 @@ export class Checker {
   /** The issuer's keys from now on. */
   setKeys(keys: Keys): void {
     this.#keys = keys;
+    this.#seen = new Seen();
   }
 
   /** Whether a token names a key that is not known here: one that began to sign since the keys were read. */
@@ -160,23 +176,49 @@ export class Checker {
    * @throws Refused
    */
   async check(token: string, need: Needed, now: () => Moment): Promise<Verified> {
-    const parts = split(token);
-    this.#refuseRevoked(parts.kid);
-    const claims = readClaims(await authentic(token, parts, this.#keys));
-    this.#refuseRevoked(parts.kid);
-    this.stands(claims, parts.kid, need, now());
-    return new Verified(claims);
+    return this.again(token, need, now) ?? this.first(token, need, now);
   }
 
   /**
-   * The same for claims whose signature was found good: everything that may have changed since.
+   * Checks one that was shown before, and whose signature is known to be good; `undefined` for another.
    *
    * @throws Refused
    */
-  stands(claims: Claims, kid: string, need: Needed, now: Moment): void {
+  again(token: string, need: Needed, now: () => Moment): Verified | undefined {
+    const one = token.length > TOKEN_BYTES ? undefined : this.#seen.get(token);
+    if (one) this.stands(one, need, now());
+    return one?.verified;
+  }
+
+  /**
+   * Checks one that was not shown before, and remembers that its signature is good.
+   *
+   * @throws Refused
+   */
+  async first(token: string, need: Needed, now: () => Moment): Promise<Verified> {
+    const [keys, seen] = [this.#keys, this.#seen];
+    const parts = split(token);
+    this.#refuseRevoked(parts.kid);
+    const one = known(readClaims(await authentic(token, parts, keys)), parts.kid);
+    // Among what the keys signed that it was verified with: where they were replaced meanwhile nobody looks there any more.
+    seen.put(token, one);
+    this.#refuseRevoked(parts.kid);
+    this.stands(one, need, now());
+    return one.verified;
+  }
+
+  /**
+   * The same for one whose signature was found good: everything that may have changed since.
+   *
+   * @throws Refused
+   */
+  stands({ verified: { claims }, kid, asked }: Known, need: Needed, now: Moment): void {
     const follower = this.#follower;
+    const touched = follower.touches(asked, claims.revision);
+    if (touched) this.#refuseRevoked(kid);
     fits(claims, this.#expect, follower.time(now), follower.limits, need.certificateSha256);
-    follower.check(claims, kid, now);
+    if (touched) follower.check(claims, kid, now);
+    else follower.lives(claims, now);
     serves(claims, need);
   }
 

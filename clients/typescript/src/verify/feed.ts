@@ -9,7 +9,8 @@ import type { Target as Wire } from '../gen/mayfly/v1/revocation_pb.js';
 import { isTrustDomain, spiffeId } from '../spiffe.js';
 import { isId } from './claims.js';
 import { generationOf } from './follower.js';
-import { FOREVER, target, type Target } from './rules.js';
+import { FOREVER } from './rules.js';
+import { svidIssuer, target, type Target } from './target.js';
 
 /** One target of a rule, and until when it is kept. */
 export interface RuleLine {
@@ -125,7 +126,7 @@ function readTarget({ target: aim }: Wire): Target {
     case 'svid': {
       const { trustDomain, issuingKeySha256, serial } = aim.value;
       if (serial.length < 1 || serial.length > 20) throw bad('a serial that has not 1 to 20 bytes');
-      return target('svid', hex(serial), `${domain(trustDomain)} ${digest(issuingKeySha256)}`);
+      return target('svid', hex(serial), svidIssuer(domain(trustDomain), digest(issuingKeySha256)));
     }
     case 'subjectToken': return target('subject-token', name(aim.value.issuer), name(aim.value.id));
     case 'everything': return target('everything');

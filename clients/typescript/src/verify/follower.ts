@@ -10,7 +10,9 @@
 import type { Claims } from './claims.js';
 import type { Beat, FeedEvent, Snapshot } from './feed.js';
 import { Refused } from './refused.js';
+import { ALWAYS, Marks, numberOf, numberOfTask, type Asked } from './marks.js';
 import { Rules } from './rules.js';
+import type { Target } from './target.js';
 
 /** Ended rules that are dropped per heartbeat. */
 const DROP_PER_HEARTBEAT = 4_096;
@@ -45,6 +47,8 @@ export type Taken = 'taken' | 'gap' | 'old' | 'no_snapshot';
 export class Follower {
   #rules = new Rules();
   #held = new Set<string>();
+  /** Of the rules and holds. */
+  #marks = new Marks();
   #applied = 0;
   #whole = false;
   /** The newest proof, and the moment that it came. */
@@ -76,6 +80,7 @@ export class Follower {
     this.#rules = new Rules();
     for (const { target, seq, until } of snapshot.rules) this.#rules.add(target, seq, until);
     this.#held = new Set(snapshot.holds);
+    this.#markAnew();
     this.#applied = snapshot.seq;
     this.#whole = true;
     return 'taken';
@@ -87,9 +92,15 @@ export class Follower {
     if (lost) return lost;
     if (event.seq <= this.#applied) return 'old';
     this.#turnTo(event.seq);
-    for (const target of event.targets) this.#rules.add(target, event.seq, event.until);
-    if (event.hold !== undefined) this.#held.add(event.hold);
-    if (event.resume !== undefined) this.#held.delete(event.resume);
+    for (const target of event.targets) {
+      this.#rules.add(target, event.seq, event.until);
+      this.#mark(target, event.seq);
+    }
+    if (event.hold !== undefined) {
+      this.#held.add(event.hold);
+      this.#marks.mark(numberOfTask(event.hold), ALWAYS);
+    }
+    if (event.resume !== undefined && this.#held.delete(event.resume)) this.#ended(1);
     this.#applied = event.seq;
     return 'taken';
   }
@@ -106,7 +117,9 @@ export class Follower {
     if (proven === undefined || beat.freshAt > proven) {
       this.#ahead = { freshAt: beat.freshAt, steady: now.steady, generation: generationOf(beat.head) };
     }
+    const before = this.#rules.size;
     this.#rules.expire(beat.freshAt, DROP_PER_HEARTBEAT);
+    this.#ended(before - this.#rules.size);
     return 'taken';
   }
 
@@ -125,6 +138,11 @@ export class Follower {
     return this.#unsure(now) === undefined;
   }
 
+  /** Whether a rule or hold may speak against a credential, its key's rules among them. `false` is certain; else {@link check} says whether. */
+  touches(asked: Asked, revision: number): boolean {
+    return this.#marks.touch(asked, revision);
+  }
+
   /**
    * Whether a credential with these claims may be accepted now. Signature, audience and possession are checked elsewhere; the revision is the
    * token's own word, and counts only because the signing key's rules come first.
@@ -132,6 +150,18 @@ export class Follower {
    * @throws Refused
    */
   check(claims: Claims, kid: string, now: Moment): void {
+    this.lives(claims, now);
+    const hit = this.#rules.covers(claims, kid);
+    if (hit) throw new Refused(hit.target.sort === 'signing-key' ? 'key_revoked' : 'revoked', `a rule on its ${hit.target.sort} revoked it at seq ${hit.seq}`);
+    for (const { id } of claims.tasks) if (this.#held.has(id)) throw new Refused('held', `${id} is held`);
+  }
+
+  /**
+   * What {@link check} comes to for a credential that nothing {@link touches}: the follower knows everything, and the credential lives.
+   *
+   * @throws Refused
+   */
+  lives(claims: Claims, now: Moment): void {
     const unsure = this.#unsure(now);
     if (unsure) throw unsure;
     const [issued, expires] = [claims.issued * 1000, claims.expires * 1000];
@@ -139,10 +169,21 @@ export class Follower {
     const time = this.time(now);
     if (issued > time + this.limits.skew) throw new Refused('not_yet', 'it is not good yet');
     if (expires <= time) throw new Refused('expired', 'it has expired');
-    const hit = this.#rules.covers(claims, kid);
-    if (hit) throw new Refused(hit.target.sort === 'signing-key' ? 'key_revoked' : 'revoked', `a rule on its ${hit.target.sort} revoked it at seq ${hit.seq}`);
-    if (this.#held.size === 0) return;
-    for (const { id } of claims.tasks) if (this.#held.has(id)) throw new Refused('held', `${id} is held`);
+  }
+
+  /** So many rules or holds are no longer in force. Their marks stay until they are too many: what is marked is asked about by name. */
+  #ended(count: number): void {
+    if (this.#marks.ended(count)) this.#markAnew();
+  }
+
+  #markAnew(): void {
+    this.#marks = new Marks();
+    for (const { target, revoked } of this.#rules.entries()) this.#mark(target, revoked);
+    for (const task of this.#held) this.#marks.mark(numberOfTask(task), ALWAYS);
+  }
+
+  #mark(target: Target, seq: number): void {
+    this.#marks.mark(numberOf(target), target.sort === 'signing-key' ? ALWAYS : seq);
   }
 
   #unsure(now: Moment): Refused | undefined {

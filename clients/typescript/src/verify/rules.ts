@@ -1,34 +1,12 @@
 /**
- * The rules that revocations make, and the check of one credential against them: a few look-ups, however many rules there are.
+ * The rules that revocations make, and the check of one credential against them, by name. What nothing touches is not asked about here: marks.ts.
  *
  * A revocation at seq `v` covers what was decided at `r < v`. A signing key's rule ignores `r`: whoever stole the key chooses it.
  *
  * @module
  */
 import type { Claims } from './claims.js';
-
-/** The sorts of targets. */
-export const SORTS = [
-  'credential', 'task', 'caller', 'prefix', 'trust-domain', 'trust-anchor', 'subject', 'upstream', 'upstream-scope', 'binding', 'tool',
-  'environment', 'policy-below', 'signing-key', 'svid', 'subject-token', 'everything',
-] as const;
-
-/** One of them. */
-export type Sort = (typeof SORTS)[number];
-
-const AT = Object.fromEntries(SORTS.map((sort, at) => [sort, at])) as Record<Sort, number>;
-// By number where it is asked: a look-up by a name that differs each time costs more than all else here.
-const [CREDENTIAL, TASK, CALLER, PREFIX, DOMAIN, ANCHOR, SUBJECT, UPSTREAM, UPSTREAM_SCOPE, BINDING, TOOL, ENVIRONMENT, POLICY, KEY, SVID,
-  SUBJECT_TOKEN, EVERYTHING] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16] as const;
-
-/** What a revocation aims at: its sort, and one or two names. Digests are hex; what has one name has an empty second one. */
-export interface Target {
-  readonly sort: Sort;
-  readonly a: string;
-  readonly b: string;
-  /** For `policy-below`: the first version that is not covered. */
-  readonly below: number;
-}
+import { SCHEME, SORTS, svidIssuer, trustDomainOf, type Sort, type Target } from './target.js';
 
 /** The rule that a credential ran into. */
 export interface Hit {
@@ -37,28 +15,9 @@ export interface Hit {
 }
 
 interface Entry {
+  readonly target: Target;
   revoked: number;
   until: number;
-}
-
-type Names = Map<string, Entry>;
-
-/** Longest name of a target, characters. */
-const NAME_BYTES = 2_048;
-
-/** Marks per sort: with a thousand names one in sixteen strangers has the mark of another, and is looked up for nothing. */
-const MARKS = 1 << 14;
-
-/** A number from a name's length and four of its characters. Names with one mark may differ; one name has one mark. */
-function markOf(name: string): number {
-  const n = name.length;
-  if (n === 0) return 0;
-  let mark = n;
-  mark = Math.imul(mark, 31) + name.charCodeAt(n - 1);
-  mark = Math.imul(mark, 31) + name.charCodeAt(n - 1 - (n >> 3));
-  mark = Math.imul(mark, 31) + name.charCodeAt(n - 1 - (n >> 2));
-  mark = Math.imul(mark, 31) + name.charCodeAt(n >> 1);
-  return (mark ^ (mark >>> 14)) & (MARKS - 1);
 }
 
 /** Never dropped. */
@@ -94,16 +53,22 @@ class Calendar {
 /** All rules in force. */
 export class Rules {
   /** By sort, then name; two names lie in one another, so nothing is put together to look it up. */
-  readonly #one: Names[] = SORTS.map(() => new Map());
-  readonly #two: Map<string, Names>[] = SORTS.map(() => new Map());
+  readonly #entries = new Map<Sort, Map<string, Map<string, Entry>>>(SORTS.map((sort) => [sort, new Map()]));
+  /** By environment, then version: few, for each names a change of policy. */
   readonly #policy = new Map<string, Map<number, Entry>>();
-  /** The newest revocation of each sort: a decision that saw it needs no look-up. */
-  readonly #newest: number[] = SORTS.map(() => -1);
-  /** Lengths of the names that there are rules for, by sort: what has another length is not cut out of anything to be looked up. */
-  readonly #lengths: Uint8Array[] = SORTS.map(() => new Uint8Array(NAME_BYTES + 1));
-  /** Marks of the names that there are rules for, by sort; of two names the second, but of an SVID the serial. What has no mark has no rule, and its hash is never made. */
-  readonly #marks: Uint8Array[] = SORTS.map(() => new Uint8Array(MARKS));
   readonly #ends = new Calendar();
+  #count = 0;
+
+  /** How many targets have a rule. */
+  get size(): number {
+    return this.#count;
+  }
+
+  /** Everything in force. */
+  *entries(): Generator<{ readonly target: Target; readonly revoked: number }> {
+    for (const names of this.#entries.values()) for (const seconds of names.values()) yield* seconds.values();
+    for (const versions of this.#policy.values()) yield* versions.values();
+  }
 
   /** Puts a revocation into force. */
   add(target: Target, revoked: number, until: number): void {
@@ -111,24 +76,27 @@ export class Rules {
     const entry = this.#slot(target);
     entry.revoked = Math.max(entry.revoked, revoked);
     entry.until = Math.max(entry.until, kept);
-    const at = AT[target.sort];
-    this.#newest[at] = Math.max(this.#newest[at] as number, revoked);
-    this.#lengths[at]![target.a.length] = 1;
-    this.#marks[at]![markOf(isPair(target.sort) && at !== SVID ? target.b : target.a)] = 1;
     if (kept < FOREVER) this.#ends.after(kept, target);
   }
 
   /** Whether a signing key was revoked. */
   revokesKey(kid: string): boolean {
-    return this.#one[KEY]!.has(kid);
+    return this.#named('signing-key', kid, '') !== undefined;
   }
 
   /** The rule by which a credential is revoked, if one does. `kid` is that of its header. */
   covers(claims: Claims, kid: string): Hit | undefined {
-    const r = claims.revision;
-    if (kid !== '' && this.revokesKey(kid)) return { target: target('signing-key', kid), seq: this.#one[KEY]!.get(kid)!.revoked };
-    return this.#name(EVERYTHING, '', r) ?? this.#ids(claims, r) ?? this.#identities(claims, r) ?? this.#evidence(claims, r)
-      ?? this.#resource(claims, r);
+    const key = this.#named('signing-key', kid, '');
+    if (key) return { target: key.target, seq: key.revoked };
+    let hit: Entry | undefined;
+    questions(claims, (sort, a, b) => {
+      const entry = this.#named(sort, a, b);
+      if (!entry || claims.revision >= entry.revoked) return false;
+      hit = entry;
+      return true;
+    });
+    if (hit) return { target: hit.target, seq: hit.revoked };
+    return this.#policyAbove(claims);
   }
 
   /** Drops up to `most` rules that nothing alive can still run into. */
@@ -141,165 +109,87 @@ export class Rules {
     }
   }
 
-  #name(at: number, a: string, r: number): Hit | undefined {
-    if ((this.#newest[at] as number) <= r || this.#marks[at]![markOf(a)] !== 1) return undefined;
-    const entry = this.#one[at]!.get(a);
-    return entry && r < entry.revoked ? { target: target(SORTS[at]!, a), seq: entry.revoked } : undefined;
-  }
-
-  #pair(at: number, a: string, b: string, r: number): Hit | undefined {
-    if ((this.#newest[at] as number) <= r || this.#marks[at]![markOf(b)] !== 1) return undefined;
-    const entry = this.#two[at]!.get(a)?.get(b);
-    return entry && r < entry.revoked ? { target: target(SORTS[at]!, a, b), seq: entry.revoked } : undefined;
-  }
-
-  #newer(at: number, r: number): boolean {
-    return (this.#newest[at] as number) > r;
-  }
-
-  #ids(claims: Claims, r: number): Hit | undefined {
-    if (this.#newer(CREDENTIAL, r)) {
-      // What rests on a credential by its subject token has it as no ancestor.
-      let hit = this.#name(CREDENTIAL, claims.credentialId, r);
-      for (let n = 0; !hit && n < claims.ancestors.length; n++) hit = this.#name(CREDENTIAL, claims.ancestors[n]!.id, r);
-      hit ??= claims.subjectToken && this.#name(CREDENTIAL, claims.subjectToken.id, r);
-      if (hit) return hit;
-    }
-    if (!this.#newer(TASK, r)) return undefined;
-    for (const { id } of claims.tasks) {
-      const hit = this.#name(TASK, id, r);
-      if (hit) return hit;
-    }
-    return undefined;
-  }
-
-  #identities(claims: Claims, r: number): Hit | undefined {
-    const { caller, trustDomain, subject } = claims;
-    if (!this.#newer(CALLER, r) && !this.#newer(PREFIX, r) && !this.#newer(DOMAIN, r) && !this.#newer(SUBJECT, r)) return undefined;
-    // Most of them are the caller or the subject over again: those were asked.
-    const asked = (issuer: string, sub: string) =>
-      (sub === caller && issuer === trustDomain) || (sub === subject.sub && issuer === subject.issuer);
-    let hit = this.#identity(trustDomain, caller, r);
-    if (!hit && (subject.sub !== caller || subject.issuer !== trustDomain)) hit = this.#identity(subject.issuer, subject.sub, r);
-    for (let n = 0; !hit && n < claims.tasks.length; n++) {
-      const { owner } = claims.tasks[n]!;
-      if (!asked(owner.issuer, owner.sub)) hit = this.#identity(owner.issuer, owner.sub, r);
-    }
-    for (let n = 0; !hit && n < claims.actors.length; n++) {
-      const actor = claims.actors[n]!;
-      if (!asked(actor.issuer, actor.sub)) hit = this.#identity(actor.issuer, actor.sub, r);
-    }
-    for (let n = 0; !hit && n < claims.ancestors.length; n++) {
-      const one = claims.ancestors[n]!.caller;
-      const domain = trustDomainOf(one);
-      if (!asked(domain, one)) hit = this.#identity(domain, one, r);
-    }
-    return hit;
-  }
-
-  /** A SPIFFE ID answers caller, prefix and trust domain rules too; only whole segments match a prefix. */
-  #identity(issuer: string, sub: string, r: number): Hit | undefined {
-    const hit = issuer === '' ? undefined : this.#pair(SUBJECT, issuer, sub, r);
-    if (hit || !sub.startsWith(SCHEME)) return hit;
-    return this.#domain(sub, r) ?? this.#name(CALLER, sub, r) ?? this.#prefix(sub, r);
-  }
-
-  #domain(id: string, r: number): Hit | undefined {
-    if (!this.#newer(DOMAIN, r)) return undefined;
-    const slash = id.indexOf('/', SCHEME.length);
-    const end = slash < 0 ? id.length : slash;
-    return this.#lengths[DOMAIN]![end - SCHEME.length] === 1 ? this.#name(DOMAIN, id.slice(SCHEME.length, end), r) : undefined;
-  }
-
-  #prefix(id: string, r: number): Hit | undefined {
-    if (!this.#newer(PREFIX, r)) return undefined;
-    const lengths = this.#lengths[PREFIX]!;
-    for (let at = id.indexOf('/', SCHEME.length); at >= 0; at = id.indexOf('/', at + 1)) {
-      const hit = lengths[at] === 1 ? this.#name(PREFIX, id.slice(0, at), r) : undefined;
-      if (hit) return hit;
-    }
-    return this.#name(PREFIX, id, r);
-  }
-
-  #evidence({ svid, trustDomain, subjectToken }: Claims, r: number): Hit | undefined {
-    let hit = svid && (this.#name(ANCHOR, svid.trustAnchor, r) ?? this.#name(DOMAIN, trustDomain, r));
-    // By the serial first: it is none of those in nearly every case, and then nothing is put together.
-    if (!hit && svid && this.#newer(SVID, r) && this.#marks[SVID]![markOf(svid.serial)] === 1) {
-      const [a, b] = [svid.serial, `${trustDomain} ${svid.issuingKey}`];
-      const entry = this.#two[SVID]!.get(a)?.get(b);
-      if (entry && r < entry.revoked) hit = { target: target('svid', a, b), seq: entry.revoked };
-    }
-    return hit ?? (subjectToken && this.#pair(SUBJECT_TOKEN, subjectToken.issuer, subjectToken.id, r));
-  }
-
-  #resource({ upstream, scopes, binding, tool, environment, policyVersion }: Claims, r: number): Hit | undefined {
-    let hit = upstream === '' ? undefined : this.#name(UPSTREAM, upstream, r);
-    if (!hit && upstream !== '' && this.#newer(UPSTREAM_SCOPE, r)) {
-      for (let n = 0; !hit && n < scopes.length; n++) hit = this.#pair(UPSTREAM_SCOPE, upstream, scopes[n]!, r);
-    }
-    if (!hit && binding !== '') hit = this.#name(BINDING, binding, r);
-    if (!hit && tool !== '') hit = this.#name(TOOL, tool, r);
-    if (hit || environment === '') return hit;
-    return this.#name(ENVIRONMENT, environment, r) ?? this.#policyAbove(environment, policyVersion, r);
-  }
-
   /** Any rule for a version above this one covers it; the newest of them decides. */
-  #policyAbove(environment: string, version: number, r: number): Hit | undefined {
-    if (!this.#newer(POLICY, r) || this.#marks[POLICY]![markOf(environment)] !== 1) return undefined;
-    let hit: Hit | undefined;
-    for (const [below, entry] of this.#policy.get(environment) ?? []) {
-      if (below > version && r < entry.revoked && entry.revoked > (hit?.seq ?? -1)) {
-        hit = { target: { ...target('policy-below', environment), below }, seq: entry.revoked };
-      }
+  #policyAbove({ environment, policyVersion, revision }: Claims): Hit | undefined {
+    let hit: Entry | undefined;
+    for (const entry of this.#policy.get(environment)?.values() ?? []) {
+      if (entry.target.below > policyVersion && revision < entry.revoked && entry.revoked > (hit?.revoked ?? -1)) hit = entry;
     }
-    return hit;
+    return hit && { target: hit.target, seq: hit.revoked };
   }
 
   #get({ sort, a, b, below }: Target): Entry | undefined {
-    if (sort === 'policy-below') return this.#policy.get(a)?.get(below);
-    return isPair(sort) ? this.#two[AT[sort]]!.get(a)?.get(b) : this.#one[AT[sort]]!.get(a);
+    return sort === 'policy-below' ? this.#policy.get(a)?.get(below) : this.#named(sort, a, b);
+  }
+
+  #named(sort: Sort, a: string, b: string): Entry | undefined {
+    return this.#entries.get(sort)!.get(a)?.get(b);
   }
 
   #slot(target: Target): Entry {
     const found = this.#get(target);
     if (found) return found;
-    const entry: Entry = { revoked: 0, until: 0 };
+    const entry: Entry = { target, revoked: 0, until: 0 };
     const { sort, a, b, below } = target;
-    if (sort === 'policy-below') nested(this.#policy, a).set(below, entry);
-    else if (isPair(sort)) nested(this.#two[AT[sort]]!, a).set(b, entry);
-    else this.#one[AT[sort]]!.set(a, entry);
+    this.#count++;
+    if (sort === 'policy-below') within(this.#policy, a).set(below, entry);
+    else within(this.#entries.get(sort)!, a).set(b, entry);
     return entry;
   }
 
   #remove({ sort, a, b, below }: Target): void {
-    if (sort === 'policy-below') removed(this.#policy, a, below);
-    else if (isPair(sort)) removed(this.#two[AT[sort]]!, a, b);
-    else this.#one[AT[sort]]!.delete(a);
+    const gone = sort === 'policy-below' ? taken(this.#policy, a, below) : taken(this.#entries.get(sort)!, a, b);
+    if (gone) this.#count--;
   }
 }
 
-const SCHEME = 'spiffe://';
-
-const isPair = (sort: Sort): boolean => sort === 'subject' || sort === 'upstream-scope' || sort === 'subject-token' || sort === 'svid';
-
-function nested<K, V>(maps: Map<string, Map<K, V>>, name: string): Map<K, V> {
+function within<K, V>(maps: Map<string, Map<K, V>>, name: string): Map<K, V> {
   let inner = maps.get(name);
   if (!inner) maps.set(name, (inner = new Map()));
   return inner;
 }
 
-function removed<K, V>(maps: Map<string, Map<K, V>>, name: string, key: K): void {
+function taken<K, V>(maps: Map<string, Map<K, V>>, name: string, key: K): boolean {
   const inner = maps.get(name);
-  inner?.delete(key);
+  const gone = inner?.delete(key) ?? false;
   if (inner?.size === 0) maps.delete(name);
+  return gone;
 }
 
-/** A target. */
-export const target = (sort: Sort, a = '', b = '', below = 0): Target => ({ sort, a, b, below });
+type Ask = (sort: Sort, a: string, b: string) => boolean;
 
-/** The trust domain of a SPIFFE ID; empty for what is none. */
-export function trustDomainOf(id: string): string {
-  if (!id.startsWith(SCHEME)) return '';
-  const end = id.indexOf('/', SCHEME.length);
-  return end < 0 ? id.slice(SCHEME.length) : id.slice(SCHEME.length, end);
+/** Asks every question that a token answers, but for its key's and its policy's, until one says stop by `true`. */
+function questions(claims: Claims, ask: Ask): boolean {
+  const { trustDomain, subject, tasks, ancestors, svid, subjectToken } = claims;
+  return ask('everything', '', '')
+    || ask('credential', claims.credentialId, '')
+    || ancestors.some(({ id }) => ask('credential', id, ''))
+    // What rests on a credential by its subject token has it as no ancestor.
+    || (subjectToken !== undefined && ask('credential', subjectToken.id, ''))
+    || tasks.some(({ id }) => ask('task', id, ''))
+    || ofIdentity(trustDomain, claims.caller, ask)
+    || ofIdentity(subject.issuer, subject.sub, ask)
+    || tasks.some(({ owner }) => ofIdentity(owner.issuer, owner.sub, ask))
+    || claims.actors.some(({ issuer, sub }) => ofIdentity(issuer, sub, ask))
+    || ancestors.some(({ caller }) => ofIdentity(trustDomainOf(caller), caller, ask))
+    || (svid !== undefined && (ask('trust-anchor', svid.trustAnchor, '') || ask('trust-domain', trustDomain, '')
+      || ask('svid', svid.serial, svidIssuer(trustDomain, svid.issuingKey))))
+    || (subjectToken !== undefined && ask('subject-token', subjectToken.issuer, subjectToken.id))
+    || ofResource(claims, ask);
+}
+
+function ofResource({ upstream, scopes, binding, tool, environment }: Claims, ask: Ask): boolean {
+  return (upstream !== '' && (ask('upstream', upstream, '') || scopes.some((scope) => ask('upstream-scope', upstream, scope))))
+    || (binding !== '' && ask('binding', binding, ''))
+    || (tool !== '' && ask('tool', tool, ''))
+    || (environment !== '' && ask('environment', environment, ''));
+}
+
+/** A SPIFFE ID answers caller, prefix and trust domain rules too; only whole segments match a prefix. */
+function ofIdentity(issuer: string, sub: string, ask: Ask): boolean {
+  if (issuer !== '' && ask('subject', issuer, sub)) return true;
+  if (!sub.startsWith(SCHEME)) return false;
+  if (ask('trust-domain', trustDomainOf(sub), '') || ask('caller', sub, '')) return true;
+  for (let at = sub.indexOf('/', SCHEME.length); at >= 0; at = sub.indexOf('/', at + 1)) if (ask('prefix', sub.slice(0, at), '')) return true;
+  return ask('prefix', sub, '');
 }

@@ -8,7 +8,7 @@ import { isObject, strictJson } from './json.js';
 import { Refused } from './refused.js';
 
 /** Longest token that is read, bytes. */
-const TOKEN_BYTES = 131_072;
+export const TOKEN_BYTES = 131_072;
 const BASE64URL = /^[A-Za-z0-9_-]*$/;
 
 /** The one way to write bytes in base64url without padding; `undefined` for any other text. */

@@ -66,6 +66,7 @@ export class Verifier {
   #reading: Promise<void> | undefined;
   #acknowledging = false;
   #keysKnown = false;
+  #jwks: string | undefined;
   #broke: unknown;
 
   /** @internal */
@@ -122,9 +123,11 @@ export class Verifier {
    */
   async check(token: string, need: Need = {}): Promise<Verified> {
     const needs = needed(need);
+    const known = this.#checker.again(token, needs, moment);
+    if (known) return known;
     // A reading that was under way may have missed it: the second one did not.
     for (let n = 0; n < 2 && this.#checker.lacksKeyOf(token); n++) await this.#readKeys().catch(() => undefined);
-    return this.#checker.check(token, needs, moment);
+    return this.#checker.first(token, needs, moment);
   }
 
   /** Follows no longer. What is checked from now on is refused as soon as what is known is too old. */
@@ -240,7 +243,9 @@ export class Verifier {
     this.#keysRead = performance.now();
     const request = create(GetJwksRequestSchema, { of: { case: 'issuer', value: this.settings.issuer } });
     const { jwks } = await this.#connection.call(KeyService.method.getJwks, request, { deadline: new Deadline(CALL_MS) });
-    this.#checker.setKeys(await readJwks(jwks));
+    // The same keys again: what they signed stays known.
+    if (jwks !== this.#jwks) this.#checker.setKeys(await readJwks(jwks));
+    this.#jwks = jwks;
     this.#keysKnown = true;
     for (const look of this.#readiness) look();
   }
