@@ -225,6 +225,26 @@ async def test_an_svid_that_ends_is_said_so(world, tmp_path):
             assert cred.credential_id
 
 
+async def test_who_begins_in_the_middle_of_a_rotation_looks_again(world, tmp_path):
+    env = world.svid("agent/demo", at=tmp_path / "s")
+    chain, key = world.make("agent/demo")
+    write(tmp_path / "s" / "key.pem", key)
+
+    async def other_half():
+        await asyncio.sleep(0.3)
+        write(tmp_path / "s" / "svid.pem", chain)
+
+    writing = asyncio.create_task(other_half())
+    async with Mayfly.from_env(env) as mayfly, mayfly.credential("echo", scope="echo:read", purpose="half") as cred:
+        assert cred.credential_id
+    await writing
+    # And what stays so is said.
+    write(tmp_path / "s" / "key.pem", world.make("agent/demo")[1])
+    with pytest.raises(m.IdentityError, match="the key does not belong to the SVID"):
+        async with Mayfly.from_env(env) as mayfly, mayfly.credential("echo", scope="echo:read", purpose="half"):
+            pass
+
+
 async def test_half_a_rotation_is_looked_at_again(world, tmp_path):
     env = world.svid("agent/demo", at=tmp_path / "s")
     async with Mayfly.from_env(env, poll=0.05) as mayfly:

@@ -40,10 +40,11 @@ class Double(token_service_pb2_grpc.TokenServiceServicer, task_service_pb2_grpc.
     """Answers exchanges with what is left in `answers`, then with a credential; slow where that is a number."""
 
     def __init__(self):
-        self.answers, self.asked, self.completed = [], [], []
+        self.answers, self.asked, self.completed, self.metadata = [], [], [], []
 
     async def Exchange(self, request, context):
         self.asked.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
         answer = self.answers.pop(0) if self.answers else None
         if isinstance(answer, float):
             await asyncio.sleep(answer)

@@ -124,7 +124,7 @@ class World:
 
     def revoke(self, *target: str) -> str:
         """Revokes, and waits until every follower refuses it."""
-        return self.cli("revoke", *target, "--reason", "test", "--wait", "--timeout", "20s", "--confirm", "all")
+        return self.cli("revoke", *target, "--reason", "test", "--wait", "--timeout", "60s", "--confirm", "all")
 
     def authority(self):
         key = serialization.load_pem_private_key((self.folder / "ca.key").read_bytes(), None)

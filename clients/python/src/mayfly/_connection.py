@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import grpc
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
 
-from . import errors
+from . import _trace, errors
 from ._identity import Identity, Source
 from ._probe import CONNECT, Server, probe
 
@@ -265,7 +265,7 @@ class Connection:
 
         async def once(left: float) -> Any:
             async with self.on() as link:
-                return await getattr(link.stub(service), method)(request, timeout=min(left, attempt))
+                return await getattr(link.stub(service), method)(request, timeout=min(left, attempt), metadata=_trace.metadata())
 
         return await persist(once, timeout)
 

@@ -91,7 +91,7 @@ def identity(chain: bytes, key: bytes, bundle: bytes) -> Identity:
         raise IdentityError("the SVID or its key cannot be read as PEM") from wrong.with_traceback(None)
     public = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if private.public_key().public_bytes(*public) != leaf.public_key().public_bytes(*public):
-        raise IdentityError("the key does not belong to the SVID; perhaps the two files are being replaced")
+        raise IdentityError("the key does not belong to the SVID; perhaps the two files are being replaced", retry_after=HALF)
     not_after = leaf.not_valid_after_utc
     if not_after <= datetime.now(UTC):
         raise IdentityError(f"the SVID ended at {not_after:%Y-%m-%dT%H:%M:%SZ}")
@@ -117,6 +117,11 @@ def bundle_pem(data: bytes) -> bytes:
     if not roots:
         raise IdentityError("the bundle has no X.509 authority")
     return b"".join(root.public_bytes(Encoding.PEM) for root in roots)
+
+
+# How long one half of a pair of files may stand without the other, seconds, and how often it is looked at again.
+HALF = 0.1
+HALVES = 10
 
 
 class Source(ABC):
@@ -188,8 +193,16 @@ class FileSource(Source):
 
     async def get(self) -> Identity:
         if self.current is None or self.current.not_after <= datetime.now(UTC):
-            # Files are there or they are not: nobody waits half a minute for a typing error.
-            self.take(await asyncio.to_thread(self._read))
+            # Files are there or they are not: nobody waits half a minute for a typing error. But who begins in the middle of a
+            # rotation finds the new half of a pair beside the old one, and looks again.
+            for left in reversed(range(HALVES)):
+                try:
+                    self.take(await asyncio.to_thread(self._read))
+                    break
+                except IdentityError as wrong:
+                    if wrong.retry_after is None or left == 0:
+                        raise
+                await asyncio.sleep(HALF)
         return await super().get()
 
     async def _watch(self) -> None:
@@ -219,7 +232,7 @@ class FileSource(Source):
         try:
             return identity(texts[0], texts[1], bundle_pem(texts[2]))
         except IdentityError as wrong:
-            raise IdentityError(f"{self._files.svid}: {wrong.message}") from None
+            raise IdentityError(f"{self._files.svid}: {wrong.message}", retry_after=wrong.retry_after) from None
 
     async def aclose(self) -> None:
         if self._task:

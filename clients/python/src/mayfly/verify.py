@@ -181,11 +181,11 @@ class Checker:
         Raises:
             Refused: why not.
         """
-        if self.follower.rules.revokes_key(kid):
+        follower, bounds = self.follower, self.bounds
+        if follower.rules.revokes_key(kid):
             raise Refused("key_revoked", f"the key {kid} was revoked")
-        bounds = self.bounds
-        fits(claims, self.issuer, self.audience, self.follower.time(now), bounds.max_ttl, bounds.skew, certificate)
-        self.follower.check(claims, kid, now)
+        fits(claims, self.issuer, self.audience, follower.time(now), bounds.max_ttl, bounds.skew, certificate)
+        follower.check(claims, kid, now)
 
     def _read(self, token: str) -> tuple[Claims, str]:
         parts = Parts(token)

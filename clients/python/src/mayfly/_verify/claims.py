@@ -33,11 +33,18 @@ class Claims:
         "actors",
         "ancestors",
         "arguments",
+        "audience",
+        "begins",
         "binding",
+        "bound",
         "credentials",
+        "crowded",
+        "ends",
         "environment",
         "identities",
+        "issuer",
         "known_names",
+        "life",
         "policy",
         "raw",
         "revision",
@@ -47,6 +54,7 @@ class Claims:
         "tasks",
         "tool",
         "trust_domain",
+        "untouched",
         "upstream",
         "version",
     )
@@ -66,6 +74,8 @@ class Claims:
             raise ValueError("no JSON object")
         self.raw = raw
         self.known_names: frozenset[str] | None = None
+        # What a follower knew when last nothing of it spoke against this, and it is still good for (`Follower.check`).
+        self.untouched: object = None
         own = raw[OWN]
         sub, client, jti = raw["sub"], raw["client_id"], raw["jti"]
         version, self.revision, self.policy = own["v"], own["r"], own["policy_version"]
@@ -94,6 +104,10 @@ class Claims:
             raise ValueError("a number out of its range")
         if not CREDENTIAL_ID.match(jti) or not _HEX.match(arguments):
             raise ValueError("jti is no credential id, or arguments no digest")
+        # In milliseconds, and once: they are looked at each time that the token is shown.
+        self.issuer, self.audience = raw["iss"], raw["aud"]
+        self.life, self.ends = (raw["exp"] - raw["iat"]) * 1000, raw["exp"] * 1000
+        self.begins = max(raw["nbf"], raw["iat"]) * 1000
         self.version, self.environment, self.upstream, self.trust_domain = version, environment, upstream, domain
         self.arguments = bytes.fromhex(arguments) if arguments else b""
         self.scopes = [s for s in scope.split(" ") if s]
@@ -113,11 +127,12 @@ class Claims:
         if "ancestors" in own:
             self._ancestors(own["ancestors"])
         self._rests_on(own)
-        if "cnf" in raw:
-            _cnf(raw["cnf"])
+        self.bound: Mapping[str, str | None] | None = raw.get("cnf")
+        _cnf(self.bound)
         self.actors = 0
         if raw.get("act") is not None:
             self._actors(raw["act"])
+        self.crowded = len(self.tasks) > DEPTH or self.ancestors > DEPTH or self.actors > DEPTH
 
     def _task(self, task: dict[str, Any]) -> None:
         name, owner = task["id"], task["owner"]
@@ -227,27 +242,24 @@ def fits(c: Claims, issuer: str, audience: str, now: int, max_ttl: int, skew: in
     Raises:
         Refused: with the first thing that is not so.
     """
-    raw = c.raw
     if c.version > OWN_VERSION:
         raise Refused("newer_version", f"claims of version {c.version} are newer than this verifier")
-    if raw["iss"] != issuer:
-        raise Refused("issuer", f"iss {shown(raw['iss'])} is not the expected issuer")
-    if raw["aud"] != audience:
-        raise Refused("audience", f"aud {shown(raw['aud'])} is not this service")
-    exp, iat = raw["exp"], raw["iat"]
+    if c.issuer != issuer:
+        raise Refused("issuer", f"iss {shown(c.issuer)} is not the expected issuer")
+    if c.audience != audience:
+        raise Refused("audience", f"aud {shown(c.audience)} is not this service")
     # A key rule is the only one that a stolen key cannot get round, and it may take a while to come: until then
     # nothing lives longer.
-    if not 0 < (exp - iat) * 1000 <= max_ttl:
-        raise Refused("life", f"its life of {max(0, exp - iat)} s is longer than the issuer allows")
+    if not 0 < c.life <= max_ttl:
+        raise Refused("life", f"its life of {max(0, c.life // 1000)} s is longer than the issuer allows")
     # Skew is given where it waits for a beginning, never where it would put off an end.
-    if now >= exp * 1000:
+    if now >= c.ends:
         raise Refused("expired", "it has expired")
-    if max(raw["nbf"], iat) * 1000 > now + skew:
+    if c.begins > now + skew:
         raise Refused("not_yet", "it is not good yet")
-    if len(c.tasks) > DEPTH or c.ancestors > DEPTH or c.actors > DEPTH:
+    if c.crowded:
         raise Refused("claims", "more tasks, ancestors or actors than there can be")
-    cnf = raw.get("cnf")
-    if cnf is not None and not _possessed(cnf, certificate):
+    if c.bound is not None and not _possessed(c.bound, certificate):
         raise Refused("possession", "it is bound to a key that was not proven")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from google.protobuf import timestamp_pb2
 
@@ -31,8 +31,7 @@ class BadFeed(Exception):
     """The feed sent what is none of its messages."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """A moment by a clock that may step and by one that never does, milliseconds."""
 
     wall: int
@@ -62,6 +61,9 @@ class Follower:
         self.whole = False
         self.rules = Rules()
         self._held: set[str] = set()
+        # Another one whenever something came that can speak against a credential. What ends makes none: it speaks against
+        # fewer.
+        self._known = object()
         # The newest proof: when it was made, how long it is good for, and the steady moment that it came.
         self._proof: tuple[int, int, int] | None = None
         # The proof that puts time furthest ahead: its time, the steady moment, and its generation.
@@ -113,6 +115,7 @@ class Follower:
             return "old"
         self._turn_to(seq)
         self.rules, self._held, self.applied, self.whole = rules, held, seq, True
+        self._known = object()
         return "taken"
 
     def _apply(self, seq: int, previous: int, event: str, message: feed_pb2.WatchRevocationsResponse) -> Taken:
@@ -137,6 +140,8 @@ class Follower:
         elif event == "resume":
             self._held.discard(name)
         # A lock keeps from new grants, and who grants asks the server.
+        if event in ("rule", "hold"):
+            self._known = object()
         self.applied = seq
         return "taken"
 
@@ -203,11 +208,26 @@ class Follower:
         return None
 
     def check(self, c: Claims, kid: str, now: Moment) -> None:
-        """Whether anything that happened speaks against a credential with these claims. Its signature, life, audience and
-        possession were looked at before, by the time that `time` gives.
+        """Whether anything that happened speaks against a credential with these claims, which came by the key `kid`. Its
+        signature, life, audience and possession were looked at before, by the time that `time` gives.
 
         Raises:
             Refused: what does.
+        """
+        # Nothing came since nothing spoke against it: what is left to ask is whether that is known.
+        known = self._known
+        if c.untouched is known:
+            if (stale := self.fresh(now)) is not None:
+                raise stale
+            return
+        self.check_by_name(c, kid, now)
+        c.untouched = known
+
+    def check_by_name(self, c: Claims, kid: str, now: Moment) -> None:
+        """The same, of everything that is in force.
+
+        Raises:
+            Refused: what speaks against it.
         """
         rules = self.rules
         if rules.revokes_key(kid):
