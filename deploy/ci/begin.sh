@@ -4,7 +4,8 @@
 # It needs MAYFLY_ADDRESS, MAYFLY_PUBLIC, MAYFLY_SERVER_ID and MAYFLY_BUNDLE (a file), and
 #   MAYFLY_PURPOSE     what it is for
 #   MAYFLY_UPSTREAMS   what it needs: "github=repo:read,repo:write registry=push"
-# It may have MAYFLY_CI_ISSUER, MAYFLY_CI_RULE, MAYFLY_TASK_TTL (1h), MAYFLY_HEARTBEAT (2m), MAYFLY_CI_DIR (where its files lie).
+# It may have MAYFLY_CI_ISSUER, MAYFLY_CI_RULE, MAYFLY_TASK_TTL (1h), MAYFLY_HEARTBEAT (2m), MAYFLY_CI_DIR (where its files lie), and
+# MAYFLY_CI_BESIDE: the process that does the work, where that is not the shell that this is sourced in. Heartbeats end when it does.
 # It sets MAYFLY_CONFIG and MAYFLY_TASK: from then on `mayfly get UPSTREAM --to FILE` works.
 
 mayfly_begin() {
@@ -27,7 +28,7 @@ mayfly_begin() {
     export MAYFLY_TASK
     # For an end in another shell.
     echo "$MAYFLY_TASK" >"$MAYFLY_CI_DIR/task"
-    nohup mayfly ci heartbeat "$MAYFLY_TASK" ${MAYFLY_CI_ISSUER:+--issuer "$MAYFLY_CI_ISSUER"} ${MAYFLY_CI_RULE:+--rule "$MAYFLY_CI_RULE"} >/dev/null 2>&1 </dev/null &
+    nohup mayfly ci heartbeat "$MAYFLY_TASK" --while "${MAYFLY_CI_BESIDE:-$$}" ${MAYFLY_CI_ISSUER:+--issuer "$MAYFLY_CI_ISSUER"} ${MAYFLY_CI_RULE:+--rule "$MAYFLY_CI_RULE"} >/dev/null 2>&1 </dev/null &
     echo $! >"$MAYFLY_CI_DIR/beats"
     echo "mayfly: task $MAYFLY_TASK" >&2
 }

@@ -1,5 +1,5 @@
 // The job attests, opens a task, and gets the credentials that it was asked to get.
-import { execFileSync, spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { appendFileSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -41,11 +41,13 @@ const env = { ...process.env, MAYFLY_CONFIG: config };
 delete env.MAYFLY_TASK;
 
 function mayfly(...words) {
-  try {
-    return execFileSync(input('mayfly') || 'mayfly', words, { env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], maxBuffer: 1 << 20 });
-  } catch (error) {
-    return fail(`mayfly ${words[0]} ${words[1]}: ${(error.stderr || error.message).trim()}`);
-  }
+  const ran = spawnSync(input('mayfly') || 'mayfly', words, { env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], maxBuffer: 1 << 20 });
+  // What is to be masked is told to the runner before anything else is done.
+  const lines = (ran.stderr ?? '').split('\n');
+  for (const line of lines.filter((line) => line.startsWith('::add-mask::'))) console.log(line);
+  if (ran.status === 0) return ran.stdout;
+  const said = lines.filter((line) => !line.startsWith('::')).join('\n').trim();
+  return fail(`mayfly ${words[0]} ${words[1]}: ${said || ran.error?.message || `it ended by ${ran.signal}`}`);
 }
 
 const optional = (flag, value) => (value ? [flag, value] : []);
@@ -58,17 +60,17 @@ const wait = input('wait-for-approval');
 const waits = wait && wait !== '0s' ? ['--wait-for-approval', wait, '--deadline', '20s'] : [];
 const task = mayfly('task', 'open', '-o', 'name', ...terms, ...allowances, ...waits).trim();
 tell('GITHUB_STATE', 'task', task);
-// It says that the runner is there, and renews the SVID of a long job; without it the task ends by itself.
-const beats = spawn(input('mayfly') || 'mayfly', ['ci', 'heartbeat', task, ...attests], { env, detached: true, stdio: 'ignore' });
+// It says that the runner is there, and renews the SVID of a long job; without it the task ends by itself. It ends with the runner's own
+// process, which is our parent; in a container of the job there is none to be seen.
+const runner = process.ppid > 1 ? ['--while', String(process.ppid)] : [];
+const beats = spawn(input('mayfly') || 'mayfly', ['ci', 'heartbeat', task, ...runner, ...attests], { env, detached: true, stdio: 'ignore' });
 beats.on('error', () => {});
 beats.unref();
 if (beats.pid) tell('GITHUB_STATE', 'beats', String(beats.pid));
 
 for (const [name, ...scopes] of upstreams) {
   const asked = scopes.flatMap((scope) => ['--scope', scope]);
-  const token = mayfly('get', name, '--task', task, '--purpose', input('purpose'), ...asked, ...waits).trim();
-  // Before anything else is done with it.
-  for (const line of token.split('\n')) console.log(`::add-mask::${escaped(line)}`);
+  const token = mayfly('get', name, '--mask', '--task', task, '--purpose', input('purpose'), ...asked, ...waits).trim();
   tell('GITHUB_OUTPUT', name, token);
 }
 tell('GITHUB_OUTPUT', 'task', task);
