@@ -29,6 +29,30 @@ async fn a_caller_that_is_dropped_leaves_no_credential_behind() {
     until("all are given back", || all_ended(&up)).await;
 }
 
+/// On one thread, so that nothing looks at the answer between its coming and the drop.
+#[tokio::test]
+async fn a_caller_that_is_dropped_before_it_looks_at_its_answer_leaves_none_behind() {
+    let up = Up::new();
+    let task = up.task().await;
+    let mayfly = up.client("agent/demo").await;
+    for own in [true, false] {
+        let ask = mayfly.credential("echo").scope("echo:read").tool("read").task(task.clone());
+        let mut asking = Box::pin(if own { ask.arguments(&serde_json::json!({"n": 1})) } else { ask }.get());
+        tokio::select! {
+            biased;
+            got = &mut asking => panic!("without asking: {got:?}"),
+            () = std::future::ready(()) => {}
+        }
+        let before = up.audit("credential issued").len();
+        until("it is issued", || async { up.audit("credential issued").len() > before.min(usize::from(!own)) }).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        drop(asking);
+    }
+    mayfly.close().await;
+    until("both are given back", || all_ended(&up)).await;
+    assert_eq!(up.audit("credential issued").len(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_while_the_client_closes_is_given_back_too() {
     let up = Up::new();

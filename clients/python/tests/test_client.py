@@ -165,6 +165,25 @@ async def test_one_that_nobody_waits_for_any_more_is_given_back(mayfly, world):
     assert len(world.audit("task closed", since)) == len(world.audit("task opened", since))
 
 
+async def test_what_is_under_way_when_the_client_closes_is_given_back(world, tmp_path):
+    since = world.head()
+    for wait in range(8):
+        mayfly = Mayfly.from_env(world.svid("agent/demo", at=tmp_path / f"s{wait}"))
+        await mayfly.__aenter__()
+
+        async def one(mayfly=mayfly):
+            async with mayfly.credential("echo", **ECHO):
+                await asyncio.sleep(60)
+
+        waiting = asyncio.create_task(one())
+        await asyncio.sleep(wait * 0.004)
+        await mayfly.aclose()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    assert world.audit("task opened", since), "none came as far as the server"
+    assert len(world.audit("task closed", since)) == len(world.audit("task opened", since))
+
+
 async def test_a_task_is_kept_alive_and_ends(mayfly, world):
     async with mayfly.task("beat", upstreams={"echo": "echo:read"}, heartbeat=5, ttl=60) as task:
         await asyncio.sleep(6)

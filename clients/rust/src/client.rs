@@ -106,16 +106,15 @@ impl Mayfly {
         }
         // Here, since what asks may be a task of its own.
         let parent = inner.settings.traceparent.and_then(|says| says());
-        let held = |live, shared| Credential { live, inner: inner.clone(), shared, given_back: false };
-        let Some(key) = request::key(&ask) else { return Ok(held(inner.alone(ask, parent).await?, None)) };
+        let Some(key) = request::key(&ask) else { return inner.alone(ask, parent).await };
         // Once or twice is enough, but for one that lives hardly longer than asking for it takes.
         for _ in 0..3 {
             if inner.closed.load(Ordering::SeqCst) {
                 return Err(Error::Closed);
             }
             let mut hears = match inner.cache.find(key, inner.clock.steady()) {
-                Found::Here(live) => return Ok(held(live, Some(key))),
-                Found::Full => return Ok(held(inner.alone(ask, parent).await?, None)),
+                Found::Here(live) => return Ok(inner.held(live, Some(key))),
+                Found::Full => return inner.alone(ask, parent).await,
                 Found::Wait(hears) => hears,
                 Found::Ask(says) => {
                     let hears = says.subscribe();
@@ -129,7 +128,7 @@ impl Mayfly {
                 return Err(no);
             }
         }
-        Ok(held(inner.alone(ask, parent).await?, None))
+        inner.alone(ask, parent).await
     }
 }
 
@@ -138,15 +137,18 @@ impl Inner {
         &self.uses
     }
 
-    /// One that is not shared. It too goes on when its caller is dropped, and is then given back.
-    async fn alone(self: &Arc<Self>, ask: pb::ExchangeRequest, parent: Parent) -> Outcome {
+    fn held(self: &Arc<Self>, live: Arc<Live>, shared: Option<Key>) -> Credential {
+        Credential { live, inner: self.clone(), shared, given_back: false }
+    }
+
+    /// One that is not shared. It too goes on when its caller is dropped, and is then given back: by itself, since the caller may also be
+    /// dropped when it was told already and has not looked.
+    async fn alone(self: &Arc<Self>, ask: pb::ExchangeRequest, parent: Parent) -> Result<Credential, Error> {
         let inner = self.clone();
         let (says, hears) = tokio::sync::oneshot::channel();
         self.background.begin(async move {
             let outcome = inner.exchange(ask, parent).await;
-            if let Err(Ok(live)) = says.send(outcome) {
-                inner.give_back_later(live);
-            }
+            drop(says.send(outcome.map(|live| inner.held(live, None))));
         });
         hears.await.unwrap_or(Err(Error::Closed))
     }
@@ -165,6 +167,10 @@ impl Inner {
                     }
                     // Nobody holds it yet, and perhaps nobody will.
                     inner.linger(key, 0, inner.settings.idle.max(limits::IDLE));
+                    // Whoever closed meanwhile may have given back all there was before this came.
+                    if inner.closed.load(Ordering::SeqCst) {
+                        inner.drain();
+                    }
                 }
                 Err(_) => inner.cache.failed(key),
             }

@@ -5,6 +5,7 @@
  * @module
  */
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
 import { requestOf, shareKey, type CredentialAsk } from './ask.js';
 import type { Connection } from './connection.js';
@@ -102,7 +103,11 @@ export class Pool implements Giver {
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#again);
-    await Promise.allSettled(this.#underWay);
+    // Only their answers say what there is to give back; what waits for an approval is given up by then.
+    const enough = new AbortController();
+    const most = sleep(this.#settings.timeout, undefined, { ref: false, signal: enough.signal }).catch(() => undefined);
+    await Promise.race([Promise.allSettled(this.#underWay), most]);
+    enough.abort();
     await Promise.all([...this.#all].map((holding) => this.#giveBack(holding)));
     clearTimeout(this.#again);
   }

@@ -24,6 +24,9 @@ log = logging.getLogger("mayfly")
 # How long giving back is waited for at the end of a scope, seconds. It goes on in the background for as long as a
 # call may take.
 GIVE_BACK_WAIT = 2.0
+# How long closing waits for exchanges under way, seconds: as long as a slow one takes. What waits for an approval is
+# given up then.
+CLOSE_WAIT = 3.0
 # A shared credential is given to nobody new when less than this is left, seconds, or than a fifth of its life; up to
 # twice as much by chance,
 # so that many servers do not renew at one moment.
@@ -102,6 +105,8 @@ class Leases:
         try:
             # Whoever is cancelled leaves; the others wait on.
             await asyncio.shield(lease.task)
+            if self._closed:
+                raise errors.Closed("the client was closed while this waited")
         except asyncio.CancelledError:
             self._leave(lease)
             me = asyncio.current_task()
@@ -270,6 +275,10 @@ class Leases:
     async def aclose(self) -> None:
         """Gives everything back."""
         self._closed = True
+        under_way = [lease.task for lease in self._all if not lease.task.done()]
+        if under_way:
+            # The server may have issued it, and only its answer says what there is to give back.
+            await asyncio.wait(under_way, timeout=CLOSE_WAIT)
         for lease in list(self._all):
             if not lease.task.done():
                 lease.task.cancel()
