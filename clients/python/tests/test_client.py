@@ -17,6 +17,8 @@ import mayfly as m
 from mayfly import Mayfly
 
 ECHO = {"scope": ["echo:read"], "purpose": "test"}
+# How long something is under way when it is cut off, seconds: not sent, sent, decided, answered.
+WAITS = (0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.05, 0.3)
 
 
 def issued(world, since):
@@ -167,21 +169,54 @@ async def test_one_that_nobody_waits_for_any_more_is_given_back(mayfly, world):
 
 async def test_what_is_under_way_when_the_client_closes_is_given_back(world, tmp_path):
     since = world.head()
-    for wait in range(8):
+    for wait in WAITS:
         mayfly = Mayfly.from_env(world.svid("agent/demo", at=tmp_path / f"s{wait}"))
-        await mayfly.__aenter__()
+        async with mayfly.credential("echo", **ECHO):
+            pass
 
         async def one(mayfly=mayfly):
             async with mayfly.credential("echo", **ECHO):
                 await asyncio.sleep(60)
 
         waiting = asyncio.create_task(one())
-        await asyncio.sleep(wait * 0.004)
+        await asyncio.sleep(wait)
         await mayfly.aclose()
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-    assert world.audit("task opened", since), "none came as far as the server"
-    assert len(world.audit("task closed", since)) == len(world.audit("task opened", since))
+    opened = world.audit("task opened", since)
+    assert len(opened) > len(WAITS), "none came as far as the server"
+    assert len(world.audit("task closed", since)) == len(opened)
+
+
+async def test_a_task_whose_opening_nobody_waits_for_any_more_is_ended(world, tmp_path):
+    since = world.head()
+    for wait in WAITS:
+        async with Mayfly.from_env(world.svid("agent/demo", at=tmp_path / f"t{wait}")) as mayfly:
+            async with mayfly.credential("echo", **ECHO):
+                pass
+
+            async def one(mayfly=mayfly):
+                async with mayfly.task("left", upstreams={"echo": "echo:read"}):
+                    await asyncio.sleep(60)
+
+            waiting = asyncio.create_task(one())
+            await asyncio.sleep(wait)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+    opened = world.audit("task opened", since)
+    assert len(opened) > len(WAITS), "none came as far as the server"
+    assert len(world.audit("task closed", since)) == len(opened)
+
+
+async def test_a_report_of_uses_under_way_when_the_client_closes_is_answered_first(world, tmp_path):
+    mayfly = Mayfly.from_env(world.svid("agent/demo", at=tmp_path / "uses"))
+    async with mayfly.credential("echo", **ECHO) as cred:
+        cred.used(outcome=200)
+    uses = mayfly._uses
+    while uses._waiting:
+        await asyncio.sleep(0)
+    await mayfly.aclose()
+    assert uses.sent + uses.dropped == 1, "it is known what became of it"
 
 
 async def test_a_task_is_kept_alive_and_ends(mayfly, world):

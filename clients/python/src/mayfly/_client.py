@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from . import _ask, _settings, errors
 from ._ask import Json, Kind, SubjectToken
 from ._connection import ATTEMPT, Connection
 from ._credential import Credential
 from ._identity import POLL, source
-from ._leases import Leases
+from ._leases import CLOSE_WAIT, GIVE_BACK_WAIT, Leases
 from ._secret import Secret
 from ._settings import Files, WorkloadApi
 from ._stream import Streams
@@ -24,6 +25,8 @@ from .v1 import task_service_pb2, task_service_pb2_grpc
 TIMEOUT = 10.0
 # How long a shared credential is kept when nobody holds it, seconds.
 IDLE = 5.0
+
+T = TypeVar("T")
 
 
 class Mayfly:
@@ -64,6 +67,8 @@ class Mayfly:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._env_task: str | None = None
+        # Tasks being opened, and being ended with nobody waiting.
+        self._aside: set[asyncio.Task[Any]] = set()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **settings: Any) -> Self:
@@ -112,6 +117,10 @@ class Mayfly:
             self._closed = True
             return
         self._closed = True
+        until = time.monotonic() + CLOSE_WAIT
+        # What was being opened, and what that left to end.
+        while self._aside and (left := until - time.monotonic()) > 0:
+            await asyncio.wait(self._aside, timeout=left)
         await self._leases.aclose()
         await self._uses.aclose()
         if self._streams is not None:
@@ -264,15 +273,33 @@ class Mayfly:
         )
         waits = wait_for_approval or 0.0
         stub = task_service_pb2_grpc.TaskServiceStub
-        answer = await self._connection.unary(stub, "OpenTask", ask, self._timeout + waits, ATTEMPT + waits)
+        opening = self._keep(self._connection.unary(stub, "OpenTask", ask, self._timeout + waits, ATTEMPT + waits))
+        try:
+            # Whoever is cancelled leaves; what the server opens meanwhile is ended.
+            answer = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._never_held)
+            raise
         opened = Task(self, answer.task)
         opened._begin()
         try:
             yield opened
         except BaseException as why:
-            await opened._end("CancelTask", type(why).__name__)
+            ending = self._keep(opened._end("CancelTask", type(why).__name__))
+            await asyncio.wait([ending], timeout=GIVE_BACK_WAIT)
             raise
         await opened._end("CompleteTask", "")
+
+    def _keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Runs it to its end, whoever waits; closing waits for it a little."""
+        task = asyncio.create_task(work, name="mayfly-task")
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
+        return task
+
+    def _never_held(self, opening: asyncio.Task[task_service_pb2.OpenTaskResponse]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self._keep(Task(self, opening.result().task)._end("CancelTask", "CancelledError"))
 
     def task_of(self, ctx: object = None) -> str | None:
         """The task that an MCP tool call belongs to: by the verified inbound token, else by `mayfly/task` in the request's

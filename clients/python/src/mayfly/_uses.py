@@ -49,6 +49,7 @@ class Uses:
         self._connection = connection
         self._waiting: dict[tuple[str, str, int], audit_service_pb2.Use] = {}
         self._task: asyncio.Task[None] | None = None
+        self._sending = asyncio.Lock()
         self._told = False
         self.sent = 0
         """Uses that mayfly took."""
@@ -76,6 +77,10 @@ class Uses:
             pause = GATHER if await self._send() else min(pause * 2, 30.0)
 
     async def _send(self) -> bool:
+        async with self._sending:
+            return await self._report()
+
+    async def _report(self) -> bool:
         batch, self._waiting = self._waiting, {}
         uses = list(batch.values())
         try:
@@ -121,9 +126,11 @@ class Uses:
 
     async def aclose(self) -> None:
         """Sends what waits, once."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        # One that is under way is answered first: cut off, nobody knows what became of it.
+        async with self._sending:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
         if self._waiting:
             await self._send()
         self._drop(list(self._waiting.values()))
