@@ -6,7 +6,7 @@
  */
 import { isIP } from 'node:net';
 import { createSecureContext } from 'node:tls';
-import { Client, credentials, type ServiceError } from '@grpc/grpc-js';
+import { Client, credentials, status as Code, type ServiceError } from '@grpc/grpc-js';
 import type { DescMessage, DescMethodUnary, MessageShape } from '@bufbuild/protobuf';
 import { Closed, fromServiceError, MayflyError, Unavailable } from './errors.js';
 import { callUnary } from './grpc.js';
@@ -67,9 +67,9 @@ export class Line {
     return () => this.#retiring.delete(moved);
   }
 
-  /** Whether it can be used now. */
-  ready(): Promise<boolean> {
-    return new Promise((resolve) => this.client.waitForReady(Date.now() + CONNECT_MS, (error) => resolve(!error)));
+  /** Whether it can be used, now or within so many milliseconds. */
+  ready(ms: number = CONNECT_MS): Promise<boolean> {
+    return new Promise((resolve) => this.client.waitForReady(Date.now() + ms, (error) => resolve(!error)));
   }
 
   /** Takes no more calls, and closes after the last. */
@@ -80,7 +80,9 @@ export class Line {
   }
 
   #end(): void {
-    if (this.#retired && this.#calls === 0) this.client.close();
+    if (!this.#retired || this.#calls > 0) return;
+    // Whoever was just given it holds it by then.
+    setImmediate(() => { if (this.#calls === 0) this.client.close(); });
   }
 }
 
@@ -123,6 +125,14 @@ export class Connection {
     if (this.#line) return this.#line;
     this.#opening ??= this.#open().finally(() => (this.#opening = undefined));
     return this.#opening;
+  }
+
+  /** Waits for a connection that calls can be sent over: where it rejects, nothing was sent. */
+  async ready(deadline: Deadline): Promise<void> {
+    const line = await this.line();
+    const done = line.hold();
+    const isReady = await line.ready(deadline.left).finally(done);
+    if (!isReady) throw new Unavailable(`no connection to ${this.#address} in time`, { code: Code.UNAVAILABLE });
   }
 
   /** Makes a unary call, again where that is safe. The request's own `request_id`, where it has one, is what makes it so. */
@@ -171,6 +181,7 @@ export class Connection {
 
   async #open(): Promise<Line> {
     const svid = await this.#source.current(AbortSignal.timeout(CONNECT_MS));
+    if (this.#closed) throw new Closed();
     return (this.#line ??= new Line(svid, this.#address, this.#server(svid)));
   }
 

@@ -5,11 +5,16 @@
  */
 import { X509Certificate, createPrivateKey } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { spiffeId, svidOwner, type SpiffeId } from './spiffe.js';
 
 /** How often files are looked at, milliseconds. An SVID lives for minutes at least and is renewed at half its life. */
 const LOOK_MS = 2_000;
+
+/** How often files that do not fit together are read again at first, and the pause between, milliseconds: a rotation writes two of them. */
+const HALVES = 5;
+const HALF_MS = 100;
 
 /** One X.509-SVID with its key, and the bundle that the server is verified with. It lives in memory alone and prints as its id. */
 export class Svid {
@@ -139,8 +144,16 @@ export class FileSource extends Watched {
   }
 
   async current(): Promise<Svid> {
-    if (!this.newest) this.take(await this.#read());
-    return this.newest as Svid;
+    for (let tries = 0; !this.newest; tries++) {
+      try {
+        this.take(await this.#read());
+      } catch (error) {
+        // Perhaps in the middle of a rotation.
+        if (tries === HALVES) throw error;
+        await sleep(HALF_MS);
+      }
+    }
+    return this.newest;
   }
 
   /** One look at a time: an older one never comes after a newer one. */

@@ -7,14 +7,17 @@ import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { Connection } from './connection.js';
 import type { Outcome } from './credential.js';
+import { MayflyError } from './errors.js';
 import { AuditService, ReportUseRequestSchema, UseOutcome, type UseProblem } from './gen/mayfly/v1/audit_service_pb.js';
 import { Deadline } from './retry.js';
 
 /** How long reports wait for more, milliseconds. */
 const FLUSH_MS = 2_000;
+/** Longest wait before a server that did not take them is told again, milliseconds; it doubles up to here. */
+const PAUSE_MS = 30_000;
 /** Most that wait, each for uses alike: as many as one call takes. What comes beyond is counted and dropped, never waited for. */
 const MOST = 1_000;
-/** How long one call may take with its attempts, milliseconds. */
+/** How long one call may take, making the connection too, milliseconds. */
 const CALL_MS = 10_000;
 /** How long ago a use may have been that the server takes, milliseconds. */
 const OLDEST_MS = 3_600_000;
@@ -42,6 +45,7 @@ export class UseReports {
   readonly #waiting = new Map<string, Waiting>();
   #timer: NodeJS.Timeout | undefined;
   #sending: Promise<void> = Promise.resolve();
+  #pause = FLUSH_MS;
   #dropped = 0;
 
   /** @param failed - told of what could not be reported */
@@ -50,7 +54,7 @@ export class UseReports {
     this.#failed = failed;
   }
 
-  /** Uses that were dropped for there was no room. */
+  /** Uses that were never reported: there was no room, or nobody knows whether mayfly took them. */
   get dropped(): number {
     return this.#dropped;
   }
@@ -58,7 +62,8 @@ export class UseReports {
   /** Notes one use. */
   note(credentialId: string, tool: string, outcome: Outcome): void {
     this.#put({ credentialId, tool, outcome: outcomeOf(outcome), at: Date.now(), count: 1 });
-    if (this.#waiting.size >= MOST / 2) void this.flush();
+    // A full report goes at once, but not to a server that is away.
+    if (this.#waiting.size >= MOST / 2 && this.#pause === FLUSH_MS) void this.flush();
     else this.#later();
   }
 
@@ -81,7 +86,7 @@ export class UseReports {
   }
 
   #later(): void {
-    this.#timer ??= setTimeout(() => void this.flush(), FLUSH_MS);
+    this.#timer ??= setTimeout(() => void this.flush(), this.#pause);
     this.#timer.unref();
   }
 
@@ -90,14 +95,24 @@ export class UseReports {
     this.#waiting.clear();
     if (batch.length === 0) return;
     const uses = batch.map(({ at, ...use }) => ({ ...use, at: timestampFromMs(at) }));
+    let sent = false;
     try {
-      const request = create(ReportUseRequestSchema, { uses });
-      const { problems } = await this.#connection.call(AuditService.method.reportUse, request, { deadline: new Deadline(ms) });
+      const deadline = new Deadline(ms);
+      await this.#connection.ready(deadline);
+      sent = true;
+      // Once: what was reported twice would look like a use that there was not.
+      const { problems } = await this.#connection.once(AuditService.method.reportUse, create(ReportUseRequestSchema, { uses }), { deadline });
+      this.#pause = FLUSH_MS;
       this.#again(problems, batch);
     } catch (error) {
-      // They are folded with what came meanwhile, and go with the next.
-      for (const use of batch) this.#put(use);
-      this.#later();
+      const uncounted = !sent || (error instanceof MayflyError && error.reason !== '');
+      for (const use of batch) {
+        // They are folded with what came meanwhile, and go with the next.
+        if (uncounted) this.#put(use);
+        else this.#dropped += use.count;
+      }
+      this.#pause = Math.min(this.#pause * 2, PAUSE_MS);
+      if (this.#waiting.size > 0) this.#later();
       this.#failed(error);
     }
   }

@@ -1,5 +1,6 @@
 // Doubles of what a client talks to: an exchange listener that answers what a test wants, and the SPIFFE agent of a machine.
 import { readFileSync, rmSync } from 'node:fs';
+import { connect, createServer, type AddressInfo, type NetConnectOpts, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { X509Certificate, createPrivateKey } from 'node:crypto';
 import {
@@ -141,5 +142,52 @@ export class AgentDouble {
       federatedBundles: { 'spiffe://dev.mayfly.internal': bundle },
     });
     return Buffer.from(toBinary(X509SVIDResponseSchema, answer));
+  }
+}
+
+/** A relay before a server whose answers can be lost, and that can be away. */
+export class Relay {
+  readonly #sockets = new Set<Socket>();
+  #listener = createServer((from) => this.#join(from));
+  #target: NetConnectOpts = { port: 0 };
+  #port = 0;
+  #mute = false;
+
+  async up(address: string): Promise<this> {
+    const at = address.lastIndexOf(':');
+    this.#target = { host: address.slice(0, at), port: Number(address.slice(at + 1)) };
+    await new Promise<void>((resolve) => this.#listener.listen(0, '127.0.0.1', resolve));
+    this.#port = (this.#listener.address() as AddressInfo).port;
+    return this;
+  }
+
+  get address(): string {
+    return `127.0.0.1:${this.#port}`;
+  }
+
+  /** From now on nothing that the server answers arrives. */
+  mute(): void {
+    this.#mute = true;
+  }
+
+  /** Nobody gets through, nobody answers. */
+  away(): void {
+    this.#listener.close();
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  back(): void {
+    this.#mute = false;
+    this.#listener = createServer((from) => this.#join(from)).listen(this.#port, '127.0.0.1');
+  }
+
+  #join(from: Socket): void {
+    const to = connect(this.#target);
+    for (const [one, other] of [[from, to], [to, from]] as const) {
+      this.#sockets.add(one);
+      one.on('data', (data) => { if (one === from || !this.#mute) other.write(data); });
+      one.on('error', () => undefined);
+      one.on('close', () => { this.#sockets.delete(one); other.destroy(); });
+    }
   }
 }

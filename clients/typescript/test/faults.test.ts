@@ -9,7 +9,7 @@ import { decodeJwt } from 'jose';
 import {
   ApprovalNeeded, Denied, FileSource, LimitReached, Mayfly, Unavailable, WorkloadApiSource, type MayflyOptions, type SvidSource, type Task,
 } from '@mayfly/client';
-import { AgentDouble, ExchangeDouble } from './double.js';
+import { AgentDouble, ExchangeDouble, Relay } from './double.js';
 import { DOMAIN, until, World } from './kit.js';
 
 let world: World;
@@ -161,6 +161,33 @@ test('the Workload API gives an SVID and the next one, and an agent that restart
   assert.ok(agent.asked >= 2);
   assert.equal(serials.size, 3);
   assert.ok(agent.asked <= 8, `asked ${agent.asked} times: one stream at a time`);
+});
+
+test('a report that was not answered is not sent again, and one that was never sent is', { timeout: 150_000 }, async (t) => {
+  const relay = await new Relay().up(world.address);
+  t.after(() => relay.away());
+  const told: unknown[] = [];
+  await using server = client(files('mcp/echo'), { onError: (error) => told.push(error) }, relay.address);
+  await using cred = await server.credential('echo', { scope: 'echo:read', purpose: 'reports' });
+  cred.used({ outcome: 200 });
+  relay.mute();
+  await server.flush();
+  assert.equal(told.length, 1, 'it may have been counted, and nobody knows');
+  relay.away();
+  // By then the client knows that the connection is gone.
+  await sleep(500);
+  cred.used({ outcome: 503 });
+  await server.flush();
+  assert.equal(told.length, 2, 'there was nobody to send it to');
+  relay.back();
+  const counted = async (outcome: string) => {
+    const records = await world.records('uses reported', cred.credentialId);
+    return records.filter(({ body }) => body['outcome'] === outcome).reduce((sum, { body }) => sum + Number(body['count']), 0);
+  };
+  await server.flush();
+  // The server folds what comes in a minute, and writes it down when that is over.
+  await until('the second is in the audit', async () => (await counted('failed')) > 0, 90_000);
+  assert.deepEqual([await counted('accepted'), await counted('failed')], [1, 1]);
 });
 
 test('an agent that is not there is said so', { timeout: 20_000 }, async () => {

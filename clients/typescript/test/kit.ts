@@ -62,9 +62,16 @@ export class World {
     writeFileSync(join(world.dir, 'policy/upstreams/echo.toml'), registration(target), { mode: 0o600 });
     const samples = readFileSync(join(PROJECT, 'src/cli/samples/policy.cedar'), 'utf8');
     writeFileSync(join(world.dir, 'policy/policy.cedar'), samples + policy, { mode: 0o600 });
-    world.#port = await threePorts();
-    await world.start();
-    return world;
+    for (let tries = 0; ; tries++) {
+      world.#port = await threePorts();
+      try {
+        await world.start();
+        return world;
+      } catch (error) {
+        // Somebody took one of them meanwhile.
+        if (tries === 2 || !/in use/i.test(world.log())) throw error;
+      }
+    }
   }
 
   async start(): Promise<void> {

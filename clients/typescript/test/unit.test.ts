@@ -1,6 +1,6 @@
 // What needs no server.
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { copyFileSync, readFileSync, writeFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { X509Certificate } from 'node:crypto';
@@ -79,6 +79,17 @@ test('files that do not fit together are no SVID', async () => {
   assert.equal(`${svid} ${JSON.stringify(svid)}`.includes('PRIVATE'), false);
   assert.throws(() => svid.context('b.example'), /no bundle of the trust domain b\.example/);
   whole.close();
+});
+
+test('whoever begins in the middle of a rotation looks again', async () => {
+  const before = certificate('URI:spiffe://a.example/a');
+  const next = certificate('URI:spiffe://a.example/a');
+  // The key is written already, the certificate is not.
+  const source = new FileSource({ svid: before.svid, key: next.key, bundle: before.svid });
+  const found = source.current();
+  setTimeout(() => copyFileSync(next.svid, before.svid), 150);
+  assert.equal((await found).fingerprint, new X509Certificate(next.pem).fingerprint256.replaceAll(':', '').toLowerCase());
+  source.close();
 });
 
 test('certificates one after the other are told apart by their length', () => {
