@@ -29,6 +29,15 @@ async fn a_caller_that_is_dropped_leaves_no_credential_behind() {
     until("all are given back", || all_ended(&up)).await;
 }
 
+/// Begins it, and does not wait for what it waits for.
+async fn once<T>(begun: &mut (impl Future<Output = T> + Unpin)) {
+    tokio::select! {
+        biased;
+        _ = begun => panic!("it waits for nothing"),
+        () = std::future::ready(()) => {}
+    }
+}
+
 /// On one thread, so that nothing looks at the answer between its coming and the drop.
 #[tokio::test]
 async fn a_caller_that_is_dropped_before_it_looks_at_its_answer_leaves_none_behind() {
@@ -38,11 +47,7 @@ async fn a_caller_that_is_dropped_before_it_looks_at_its_answer_leaves_none_behi
     for own in [true, false] {
         let ask = mayfly.credential("echo").scope("echo:read").tool("read").task(task.clone());
         let mut asking = Box::pin(if own { ask.arguments(&serde_json::json!({"n": 1})) } else { ask }.get());
-        tokio::select! {
-            biased;
-            got = &mut asking => panic!("without asking: {got:?}"),
-            () = std::future::ready(()) => {}
-        }
+        once(&mut asking).await;
         let before = up.audit("credential issued").len();
         until("it is issued", || async { up.audit("credential issued").len() > before.min(usize::from(!own)) }).await;
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -51,6 +56,18 @@ async fn a_caller_that_is_dropped_before_it_looks_at_its_answer_leaves_none_behi
     mayfly.close().await;
     until("both are given back", || all_ended(&up)).await;
     assert_eq!(up.audit("credential issued").len(), 2);
+}
+
+#[tokio::test]
+async fn giving_back_goes_on_when_whoever_waits_for_it_is_dropped() {
+    let up = Up::new();
+    let task = up.task().await;
+    let mayfly = up.client("agent/demo").await;
+    let ask = mayfly.credential("echo").scope("echo:read").tool("read").task(task).arguments(&serde_json::json!({"n": 1}));
+    let mut releasing = Box::pin(ask.get().await.unwrap().release());
+    once(&mut releasing).await;
+    drop(releasing);
+    until("it is given back", || all_ended(&up)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

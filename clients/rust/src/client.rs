@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mayfly_verify::clock::{Clock as _, RealClock};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::background::Background;
 use crate::cache::{Cache, Found, Key, Outcome};
@@ -145,7 +145,7 @@ impl Inner {
     /// dropped when it was told already and has not looked.
     async fn alone(self: &Arc<Self>, ask: pb::ExchangeRequest, parent: Parent) -> Result<Credential, Error> {
         let inner = self.clone();
-        let (says, hears) = tokio::sync::oneshot::channel();
+        let (says, hears) = oneshot::channel();
         self.background.begin(async move {
             let outcome = inner.exchange(ask, parent).await;
             drop(says.send(outcome.map(|live| inner.held(live, None))));
@@ -218,22 +218,30 @@ impl Inner {
         some
     }
 
-    /// Gives one back: a task that was opened for it is completed, which ends it too.
-    pub(crate) async fn give_back(&self, live: &Live) -> Result<(), Error> {
-        give_back(&self.calls, live).await
+    /// Gives one back. It goes on when whoever waits for it is dropped.
+    pub(crate) async fn give_back(&self, live: Arc<Live>) -> Result<(), Error> {
+        self.begin_giving_back(live).await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// The same, with nobody who waits.
+    pub(crate) fn give_back_later(&self, live: Arc<Live>) {
+        drop(self.begin_giving_back(live));
     }
 
     /// By the calls alone: the last of the client may be gone by then.
-    pub(crate) fn give_back_later(&self, live: Arc<Live>) {
+    fn begin_giving_back(&self, live: Arc<Live>) -> oneshot::Receiver<Result<(), Error>> {
         let calls = self.calls.clone();
+        let (says, hears) = oneshot::channel();
         self.background.begin(async move {
-            if let Err(no) = give_back(&calls, &live).await {
+            if let Err(Err(no)) = says.send(give_back(&calls, &live).await) {
                 tracing::warn!(credential_id = live.id, %no, "a credential could not be given back; it ends by itself");
             }
         });
+        hears
     }
 }
 
+/// A task that was opened for it is completed, which ends it too.
 async fn give_back(calls: &Calls, live: &Live) -> Result<(), Error> {
     match live.own_task {
         true => calls.complete(&live.task).await,

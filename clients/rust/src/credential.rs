@@ -107,7 +107,8 @@ impl Credential {
         self.inner.uses().add(&self.live.id, &self.live.tool, outcome.into());
     }
 
-    /// Gives it back now, and waits until mayfly has ended it, or until nobody else of this process needs it.
+    /// Gives it back now, and waits until mayfly has ended it; where others of this process may need it, it is kept for them instead. Dropped
+    /// meanwhile, it goes on in the background.
     pub async fn release(mut self) -> Result<(), Error> {
         self.given_back = true;
         let inner = self.inner.clone();
@@ -116,7 +117,7 @@ impl Credential {
                 inner.leave(key, &self.live);
                 Ok(())
             }
-            None => inner.give_back(&self.live).await,
+            None => inner.give_back(self.live.clone()).await,
         }
     }
 }
