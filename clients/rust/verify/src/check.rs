@@ -117,7 +117,7 @@ pub enum Message {
 pub struct Checked {
     claims: Claims,
     kid: String,
-    /// Made when it is shown again: for once it costs more than it saves.
+    /// Made when it is shown again: kept, they cost more than they save for once.
     asked: OnceLock<Asked>,
     shown: AtomicBool,
 }
@@ -229,8 +229,10 @@ impl Checker {
     pub fn stands(&self, known: &Checked, need: &Need<'_>, now: Moment) -> Result<(), Refused> {
         let claims = &known.claims;
         let touched = self.follower.is_ahead_of(claims.own.r)
-            && (!known.shown.swap(true, Ordering::Relaxed)
-                || self.follower.touches(known.asked.get_or_init(|| claims.facts(&known.kid).asked())));
+            && match known.shown.swap(true, Ordering::Relaxed) {
+                false => self.follower.touches_now(&claims.facts(&known.kid)),
+                true => self.follower.touches(known.asked.get_or_init(|| claims.facts(&known.kid).asked())),
+            };
         if touched && self.follower.revokes_key(&known.kid) {
             return Err(TokenDefect::KeyRevoked(known.kid.clone()).into());
         }

@@ -90,7 +90,7 @@ impl<'a> Facts<'a> {
             || ask(Probe::Everything)
             || self.credentials.iter().any(|id| ask(Probe::Credential(*id)))
             || self.tasks.iter().any(|id| ask(Probe::Task(*id)))
-            || (of.any_of(Sorts::OF_IDENTITIES) && self.identities.iter().any(|(issuer, sub)| identity(issuer, sub, ask)))
+            || (of.any_of(Sorts::OF_IDENTITIES) && self.different().any(|(issuer, sub)| identity(issuer, sub, ask)))
             || self.svid.is_some_and(|s| {
                 ask(Probe::TrustAnchor(s.anchor))
                     || ask(Probe::Name(Sort::TrustDomain, s.trust_domain))
@@ -98,6 +98,13 @@ impl<'a> Facts<'a> {
             })
             || self.subject_token.is_some_and(|(issuer, id)| ask(Probe::Pair(Sort::SubjectToken, issuer, id)))
             || self.resource(ask)
+    }
+
+    /// The identities, each once: the caller is often the subject and an owner as well. Of very many some may come again.
+    fn different(&self) -> impl Iterator<Item = &(&'a str, &'a str)> {
+        const LOOK: usize = 8;
+        let known = |(n, id): &(usize, &(&str, &str))| self.identities.iter().take(LOOK.min(*n)).any(|other| other == *id);
+        self.identities.iter().enumerate().filter(move |one| !known(one)).map(|(_, id)| id)
     }
 
     fn resource(&self, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {

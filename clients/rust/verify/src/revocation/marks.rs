@@ -66,9 +66,6 @@ impl Facts<'_> {
             numbers.push(number(&probe));
             false
         });
-        // The caller is often the subject and an owner as well.
-        numbers.sort_unstable();
-        numbers.dedup();
         Asked { revision: self.revision.as_u64(), numbers: numbers.into(), untouched: AtomicU64::new(0) }
     }
 }
@@ -132,6 +129,16 @@ impl Marks {
             asked.untouched.store(self.state, Ordering::Relaxed);
         }
         touched
+    }
+
+    /// The same for what is asked about once: of these sorts, whose numbers are made on the way.
+    pub fn touch_now(&self, facts: &Facts<'_>, of: Sorts) -> bool {
+        let revision = facts.revision.as_u64();
+        self.newer(revision)
+            && facts.each(of, &mut |probe| {
+                let number = number(&probe);
+                self.is_marked(number) && self.bites(number, revision)
+            })
     }
 
     fn bites(&self, number: u32, revision: u64) -> bool {
