@@ -7,8 +7,7 @@
 //! A token whose signature was found good is remembered by its digest: shown again it costs neither its signature nor its claims, and is asked
 //! about by numbers that are made then. Whatever may have changed since is looked at each time.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::limits;
 use crate::revocation::Asked;
@@ -117,15 +116,15 @@ pub enum Message {
 pub struct Checked {
     claims: Claims,
     kid: String,
-    /// Made when it is shown again: kept, they cost more than they save for once.
-    asked: OnceLock<Asked>,
-    shown: AtomicBool,
+    /// Made with its claims, so that each check is a look at what may have changed.
+    asked: Asked,
 }
 
 impl Checked {
     /// Its signature was found good. Nothing else is looked at here.
     pub fn of(claims: Claims, kid: String) -> Checked {
-        Checked { claims, kid, asked: OnceLock::new(), shown: AtomicBool::new(false) }
+        let asked = claims.facts(&kid).asked();
+        Checked { claims, kid, asked }
     }
 
     /// The key that signed it.
@@ -228,11 +227,7 @@ impl Checker {
     /// The same for one whose signature was found good: all that may have changed since.
     pub fn stands(&self, known: &Checked, need: &Need<'_>, now: Moment) -> Result<(), Refused> {
         let claims = &known.claims;
-        let touched = self.follower.is_ahead_of(claims.own.r)
-            && match known.shown.swap(true, Ordering::Relaxed) {
-                false => self.follower.touches_now(&claims.facts(&known.kid)),
-                true => self.follower.touches(known.asked.get_or_init(|| claims.facts(&known.kid).asked())),
-            };
+        let touched = self.follower.touches(&known.asked);
         if touched && self.follower.revokes_key(&known.kid) {
             return Err(TokenDefect::KeyRevoked(known.kid.clone()).into());
         }

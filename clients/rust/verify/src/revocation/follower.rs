@@ -10,7 +10,7 @@ use super::event::{FeedEvent, FeedSnapshot};
 use super::facts::{Facts, Probe};
 use super::marks::{Asked, Marks};
 use super::rules::{Hit, Rules};
-use super::sort::{Sort, Sorts};
+use super::sort::Sort;
 use crate::limits;
 use crate::seq::{Millis, Seq, TaskId};
 
@@ -313,18 +313,6 @@ impl Follower {
     /// for each question; where it is `true`, [`check`](Follower::check) says what and whether.
     pub fn touches(&self, asked: &Asked) -> bool {
         self.marks.touch(asked)
-    }
-
-    /// The same for facts that are asked about once.
-    pub fn touches_now(&self, facts: &Facts<'_>) -> bool {
-        // A key's rule and a hold bite whatever the revision.
-        let newer: Sorts = self.rules.newer(facts.revision).collect();
-        self.marks.touch_now(facts, newer.with(Sort::SigningKey).with(Sort::Task))
-    }
-
-    /// Whether anything is in force that a decision at this revision did not see: a key's rule and a hold always. Nothing else can touch it.
-    pub fn is_ahead_of(&self, revision: Seq) -> bool {
-        self.marks.newer(revision.as_u64())
     }
 
     /// Whether a signing key of ours was revoked: asked before anything that it signed is believed.

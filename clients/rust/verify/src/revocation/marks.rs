@@ -131,16 +131,6 @@ impl Marks {
         touched
     }
 
-    /// The same for what is asked about once: of these sorts, whose numbers are made on the way.
-    pub fn touch_now(&self, facts: &Facts<'_>, of: Sorts) -> bool {
-        let revision = facts.revision.as_u64();
-        self.newer(revision)
-            && facts.each(of, &mut |probe| {
-                let number = number(&probe);
-                self.is_marked(number) && self.bites(number, revision)
-            })
-    }
-
     fn bites(&self, number: u32, revision: u64) -> bool {
         self.newest.get(&number).is_some_and(|seq| *seq > revision)
     }
