@@ -167,45 +167,38 @@ async def test_one_that_nobody_waits_for_any_more_is_given_back(mayfly, world):
     assert len(world.audit("task closed", since)) == len(world.audit("task opened", since))
 
 
-async def test_what_is_under_way_when_the_client_closes_is_given_back(world, tmp_path):
+async def cut_off(world, folder, begin, cut):
+    """Tasks opened and closed by clients of which each begins something that is cut off, later each time."""
     since = world.head()
     for wait in WAITS:
-        mayfly = Mayfly.from_env(world.svid("agent/demo", at=tmp_path / f"s{wait}"))
+        mayfly = Mayfly.from_env(world.svid("agent/demo", at=folder / f"s{wait}"))
         async with mayfly.credential("echo", **ECHO):
             pass
 
         async def one(mayfly=mayfly):
-            async with mayfly.credential("echo", **ECHO):
+            async with begin(mayfly):
                 await asyncio.sleep(60)
 
         waiting = asyncio.create_task(one())
         await asyncio.sleep(wait)
-        await mayfly.aclose()
+        await cut(mayfly, waiting)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-    opened = world.audit("task opened", since)
-    assert len(opened) > len(WAITS), "none came as far as the server"
-    assert len(world.audit("task closed", since)) == len(opened)
+        await mayfly.aclose()
+    opened, closed = len(world.audit("task opened", since)), len(world.audit("task closed", since))
+    assert opened > len(WAITS), "none came as far as the server"
+    assert opened == closed
+
+
+async def test_what_is_under_way_when_the_client_closes_is_given_back(world, tmp_path):
+    await cut_off(world, tmp_path, lambda mayfly: mayfly.credential("echo", **ECHO), lambda mayfly, _: mayfly.aclose())
 
 
 async def test_a_task_whose_opening_nobody_waits_for_any_more_is_ended(world, tmp_path):
-    since = world.head()
-    for wait in WAITS:
-        async with Mayfly.from_env(world.svid("agent/demo", at=tmp_path / f"t{wait}")) as mayfly:
-            async with mayfly.credential("echo", **ECHO):
-                pass
+    async def cancelled(_, waiting):
+        waiting.cancel()
 
-            async def one(mayfly=mayfly):
-                async with mayfly.task("left", upstreams={"echo": "echo:read"}):
-                    await asyncio.sleep(60)
-
-            waiting = asyncio.create_task(one())
-            await asyncio.sleep(wait)
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-    opened = world.audit("task opened", since)
-    assert len(opened) > len(WAITS), "none came as far as the server"
-    assert len(world.audit("task closed", since)) == len(opened)
+    await cut_off(world, tmp_path, lambda mayfly: mayfly.task("left", upstreams={"echo": "echo:read"}), cancelled)
 
 
 async def test_a_report_of_uses_under_way_when_the_client_closes_is_answered_first(world, tmp_path):

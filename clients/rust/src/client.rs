@@ -88,11 +88,8 @@ impl Mayfly {
         let closing = async {
             self.inner.drain();
             self.inner.uses.flush().await;
+            // What was asked for before, and comes meanwhile, is given back there.
             self.inner.background.ended().await;
-            // What was asked for before, and came meanwhile.
-            if self.inner.drain() {
-                self.inner.background.ended().await;
-            }
         };
         if tokio::time::timeout(limits::CLOSE, closing).await.is_err() {
             tracing::warn!("not everything was given back in time; it ends by itself");
@@ -210,12 +207,9 @@ impl Inner {
         });
     }
 
-    /// Gives all that is shared back, held or not. `true` where there was some.
-    fn drain(self: &Arc<Self>) -> bool {
-        let all = self.cache.drain();
-        let some = !all.is_empty();
-        all.into_iter().for_each(|live| self.give_back_later(live));
-        some
+    /// Gives all that is shared back, held or not.
+    fn drain(&self) {
+        self.cache.drain().into_iter().for_each(|live| self.give_back_later(live));
     }
 
     /// Gives one back. It goes on when whoever waits for it is dropped.
@@ -252,6 +246,6 @@ async fn give_back(calls: &Calls, live: &Live) -> Result<(), Error> {
 /// A client that is dropped without [`Mayfly::close`] gives back what it shared, as long as the runtime lasts.
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.cache.drain().into_iter().for_each(|live| self.give_back_later(live));
+        self.drain();
     }
 }

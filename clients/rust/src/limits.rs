@@ -43,11 +43,11 @@ pub const LANE: usize = 1_024;
 pub const CLOSE: Duration = Duration::from_secs(10);
 /// Shortest pause before following the feed again after it broke: below a hundredth of what makes it stale (30 s).
 pub const FOLLOW_AGAIN: Duration = Duration::from_millis(200);
-/// Largest message of the SPIFFE Workload API, bytes: gRPC's own bound, which agents keep to. A thousand federated bundles are 1 MB.
-pub const WORKLOAD_API_BYTES: usize = 4 * 1024 * 1024;
 /// Longest pause before that. It doubles up to here for as long as nothing comes, and is never the same for two followers.
 pub const FOLLOW_AGAIN_MAX: Duration = Duration::from_secs(2);
 /// Longest silence of the feed. Its heartbeats come every few seconds, and after this it is stale anyway: the connection is dead.
 pub const SILENCE: Duration = Duration::from_millis(mayfly_verify::limits::FEED_MAX_AGE_MS);
 /// Longest time for one answer beside the feed: an acknowledgement is answered within milliseconds, and the feed is stale after 30 s.
 pub const FOLLOW_CALL: Duration = Duration::from_secs(5);
+/// Largest message of the SPIFFE Workload API, bytes: gRPC's own bound, which agents keep to. A thousand federated bundles are 1 MB.
+pub const WORKLOAD_API_BYTES: usize = 4 * 1024 * 1024;

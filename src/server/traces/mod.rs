@@ -96,26 +96,37 @@ impl Run {
         let pauses = ExponentialBuilder::new().with_min_delay(least).with_max_delay(most).with_jitter().without_max_times();
         let (watch, counts) = (Stopwatch::start(), self.tracer.queue().counts());
         for pause in pauses.build() {
-            match self.post(body.clone(), limits::TRACE_CALL_MS) {
-                Fate::Taken { rejected } => {
-                    counts.sent.fetch_add(count.saturating_sub(rejected), Relaxed);
-                    counts.rejected.fetch_add(rejected, Relaxed);
-                    return self.goes_on();
-                }
-                Fate::Rejected(problem) => {
-                    counts.rejected.fetch_add(count, Relaxed);
-                    return self.fails(&problem);
-                }
-                Fate::Later(problem) => self.fails(&problem),
+            if self.settled(count, self.post(body.clone(), limits::TRACE_CALL_MS)) {
+                return;
             }
             if watch.us() / 1_000 >= limits::TRACE_GIVE_UP_MS || !self.paused(pause) {
                 break;
             }
         }
-        let stopping = self.stopping.load(Relaxed);
-        let last = if stopping { self.post(body, limits::TRACE_FLUSH_MS) } else { Fate::Later(String::new()) };
-        let to = if matches!(last, Fate::Taken { .. }) { &counts.sent } else { &counts.unreachable };
-        to.fetch_add(count, Relaxed);
+        if !self.stopping.load(Relaxed) || !self.settled(count, self.post(body, limits::TRACE_FLUSH_MS)) {
+            counts.unreachable.fetch_add(count, Relaxed);
+        }
+    }
+
+    /// Counts what became of a batch. False where it may be taken later.
+    fn settled(&self, count: u64, fate: Fate) -> bool {
+        let counts = self.tracer.queue().counts();
+        match fate {
+            Fate::Taken { rejected } => {
+                counts.sent.fetch_add(count.saturating_sub(rejected), Relaxed);
+                counts.rejected.fetch_add(rejected, Relaxed);
+                self.goes_on();
+            }
+            Fate::Rejected(problem) => {
+                counts.rejected.fetch_add(count, Relaxed);
+                self.fails(&problem);
+            }
+            Fate::Later(problem) => {
+                self.fails(&problem);
+                return false;
+            }
+        }
+        true
     }
 
     /// False where the server stops meanwhile.
@@ -145,15 +156,8 @@ impl Run {
                 0 => Fate::Later("there was no time for it".to_owned()),
                 left => self.post(otlp::request(spans, &self.instance).encode_to_vec(), left),
             };
-            match fate {
-                Fate::Taken { rejected } => {
-                    counts.sent.fetch_add(count.saturating_sub(rejected), Relaxed);
-                    counts.rejected.fetch_add(rejected, Relaxed);
-                }
-                Fate::Rejected(problem) | Fate::Later(problem) => {
-                    counts.unreachable.fetch_add(count, Relaxed);
-                    self.fails(&problem);
-                }
+            if !self.settled(count, fate) {
+                counts.unreachable.fetch_add(count, Relaxed);
             }
         }
         let lost = counts.unreachable.load(Relaxed) + counts.full.load(Relaxed);
