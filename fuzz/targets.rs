@@ -27,8 +27,14 @@ use mayfly::revocation::{FeedEvent, FeedSnapshot, Follower, Target};
 use mayfly::seq::{Millis, Seq};
 use mayfly::serve::wire::target_from_pb;
 use mayfly::sources::config::Config;
+use mayfly::store::memory::MemoryStore;
+use mayfly::store::wal::{Ahead, Medium};
+use mayfly::store::{Store, StoreError, StoreId};
 use mayfly::trace::Context;
 use prost::Message;
+
+/// The block of a log, bytes.
+const BLOCK: usize = 4096;
 
 /// A fuzzed function.
 pub type Run = fn(&[u8]);
@@ -53,6 +59,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("feed", feed),
     ("export", export),
     ("traceparent", traceparent),
+    ("wal", wal),
 ];
 
 /// What is read as a record is written again bit for bit.
@@ -299,4 +306,56 @@ pub fn traceparent(data: &[u8]) {
     let written = context.header();
     assert_eq!(&written.as_bytes()[2..53], &data[2..53], "the ids, as they stand there");
     assert_eq!(Context::parse(written.as_bytes()), Some(context));
+}
+
+/// A file of a log, in memory.
+#[derive(Clone)]
+pub struct LogFile(pub std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl LogFile {
+    fn bytes_at(&self, offset: u64, len: usize, act: impl FnOnce(&mut [u8])) -> std::io::Result<()> {
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let mut bytes = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        let found = bytes.get_mut(from..from.saturating_add(len));
+        found.map(act).ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+impl Medium for LogFile {
+    fn bytes(&self) -> std::io::Result<u64> {
+        Ok(self.0.lock().unwrap_or_else(|e| e.into_inner()).len() as u64)
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.bytes_at(offset, out.len(), |found| out.copy_from_slice(found))
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.bytes_at(offset, data.len(), |found| found.copy_from_slice(data))
+    }
+    fn flush(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A log in these files, before an engine that has nothing.
+pub fn log_in(files: &[LogFile]) -> Result<Ahead<MemoryStore>, StoreError> {
+    let media = files.iter().map(|file| Box::new(file.clone()) as Box<dyn Medium>).collect();
+    Ahead::new(MemoryStore::new(StoreId::from_bytes([7; 16])), media)
+}
+
+/// Three files of a log: it is refused as damage, or what is in it follows each other from the first place on, and it goes on.
+pub fn wal(data: &[u8]) {
+    let mut blocks = data.to_vec();
+    blocks.resize(data.len().next_multiple_of(3 * BLOCK).max(3 * BLOCK), 0);
+    let files: Vec<LogFile> =
+        blocks.chunks(blocks.len() / 3).map(|file| LogFile(std::sync::Arc::new(file.to_vec().into()))).collect();
+    match log_in(&files) {
+        Err(error) => assert!(matches!(error, StoreError::Damaged { .. }), "{error}"),
+        Ok(store) => {
+            let head = store.head().expect("a head");
+            let found = store.read(1, usize::MAX).expect("what is there");
+            assert!(found.iter().map(|e| e.at).eq(1..=head));
+            store.append(head + 1, b"more").expect("it goes on");
+            assert_eq!(store.read(head + 1, 1).expect("one more")[0].bytes, &b"more"[..]);
+        }
+    }
 }

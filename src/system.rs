@@ -91,9 +91,7 @@ impl System {
 
     /// 16 random bytes from aws-lc's generator.
     pub fn random16(&self) -> [u8; 16] {
-        let mut out = [0u8; 16];
-        fill(&mut out);
-        out
+        salt16()
     }
 
     /// 32 random bytes from aws-lc's generator.
@@ -175,6 +173,13 @@ impl Moment {
 thread_local! {
     /// Drawn and not given out yet.
     static IDS: RefCell<([[u8; 16]; 32], usize)> = const { RefCell::new(([[0; 16]; 32], 32)) };
+}
+
+/// 16 random bytes from aws-lc's generator, for what is below any system.
+pub fn salt16() -> [u8; 16] {
+    let mut out = [0u8; 16];
+    fill(&mut out);
+    out
 }
 
 /// aws-lc aborts the process rather than hand out bad randomness, so this does not fail.

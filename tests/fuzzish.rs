@@ -4,12 +4,14 @@
 //! printed. `MAYFLY_WRITE_CORPUS=DIR` writes the known inputs as a corpus for libFuzzer.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use mayfly::identity::bundle::{Bundle, Bundles};
 use mayfly::identity::jwt_svid::{self, Audiences, Expect};
 use mayfly::identity::spiffe_id::TrustDomain;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::seq::Millis;
+use mayfly::store::Store;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
@@ -329,6 +331,15 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
         ]
         .map(text)
         .to_vec(),
+        "wal" => {
+            let files: Vec<_> = (0..3).map(|_| targets::LogFile(Arc::new(vec![0; 6 * 4096].into()))).collect();
+            let store = targets::log_in(&files).unwrap();
+            [300, 5_000, 0, 4_030, 9_000, 12_000, 1]
+                .iter()
+                .zip(1..)
+                .for_each(|(len, at)| store.append(at, &vec![9; *len]).unwrap());
+            vec![files.iter().flat_map(|file| file.0.lock().unwrap().clone()).collect()]
+        }
         "target" => {
             let all = samples::all();
             let revoked = all.iter().find(|(name, _)| name == "30-revoked").unwrap().1.event.clone();
@@ -381,4 +392,4 @@ macro_rules! run {
     };
 }
 
-run!(record commit fold spiffe_id bundle chain token jwt_svid oidc arguments target config policy_tests exchange plain feed export traceparent);
+run!(record commit fold spiffe_id bundle chain token jwt_svid oidc arguments target config policy_tests exchange plain feed export traceparent wal);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use mayfly::limits;
 use mayfly::store::redb::RedbStore;
 use mayfly::store::sled::SledStore;
+use mayfly::store::wal::Ahead;
 use mayfly::store::{Entry, Expect, Store, StoreError};
 
 #[path = "kit/engines.rs"]
@@ -27,6 +28,12 @@ macro_rules! suite {
         mod redb_in_many_files { $(#[test] fn $clause() { super::$clause::<super::Kept<super::RedbStore, 1>>() })* }
         /// A few in each.
         mod redb_in_files { $(#[test] fn $clause() { super::$clause::<super::Kept<super::RedbStore, 1_000>>() })* }
+        /// As a server has it: with a log before it.
+        mod redb_behind_a_log { $(#[test] fn $clause() { super::$clause::<super::Kept<super::Ahead<super::RedbStore>>>() })* }
+        /// With a log whose files hold but a few commits, before files that hold but a few more.
+        mod redb_behind_a_small_log {
+            $(#[test] fn $clause() { super::$clause::<super::Kept<super::Ahead<super::RedbStore>, 60_000, 16_384>>() })*
+        }
         mod sled { $(#[test] fn $clause() { super::$clause::<super::Kept<super::SledStore>>() })* }
     };
 }

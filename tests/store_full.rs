@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::Path;
 
 use mayfly::store::options::Options;
-use mayfly::store::redb::RedbStore;
+use mayfly::store::redb;
 use mayfly::store::reserve::Room;
 use mayfly::store::sled::SledStore;
 use mayfly::store::{Store, StoreError};
@@ -23,12 +23,12 @@ fn options() -> Options {
 
 #[test]
 fn revocations_stay_durable_on_a_full_ext4() {
-    on_a_small_disk("revocations_stay_durable_on_a_full_ext4", "ext4", 96, |disk| story(disk, redb));
+    on_a_small_disk("revocations_stay_durable_on_a_full_ext4", "ext4", 96, |disk| story(disk, redb_behind_a_log));
 }
 
 #[test]
 fn revocations_stay_durable_on_a_full_tmpfs() {
-    on_a_small_disk("revocations_stay_durable_on_a_full_tmpfs", "tmpfs", 96, |disk| story(disk, redb));
+    on_a_small_disk("revocations_stay_durable_on_a_full_tmpfs", "tmpfs", 96, |disk| story(disk, redb_behind_a_log));
 }
 
 #[test]
@@ -43,8 +43,8 @@ fn with_sled_they_do_on_a_full_tmpfs() {
 
 type Open = fn(&Path) -> Box<dyn Store>;
 
-fn redb(dir: &Path) -> Box<dyn Store> {
-    Box::new(RedbStore::open(dir, &options()).unwrap())
+fn redb_behind_a_log(dir: &Path) -> Box<dyn Store> {
+    Box::new(redb::open(dir, &options()).unwrap())
 }
 
 fn sled(dir: &Path) -> Box<dyn Store> {

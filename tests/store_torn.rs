@@ -2,116 +2,20 @@
 //!
 //! `MAYFLY_CRASHES` sets the number of crashes (default 3000), `MAYFLY_SEED` the first seed. The same seed gives the same run.
 
-use std::collections::BTreeMap;
-
 use mayfly::store::redb::{Options, RedbStore};
-use mayfly::store::{Expect, Store, StoreError};
 
 #[path = "kit/dice.rs"]
 mod dice;
 #[path = "kit/torn_disk.rs"]
 mod torn_disk;
+#[path = "kit/torn_model.rs"]
+mod torn_model;
 use dice::{Dice, setting};
 use torn_disk::TornDisk;
+use torn_model::{Model, draw, make, same};
 
 /// Crashes of one disk, one after the other: what one crash left is what the next one tears.
 const CRASHES_PER_DISK: u64 = 25;
-
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Model {
-    oldest: u64,
-    /// Seed and length of each commit's bytes, from the oldest on.
-    commits: BTreeMap<u64, (u64, usize)>,
-    named: BTreeMap<String, (u64, usize)>,
-}
-
-#[derive(Clone, Debug)]
-enum Change {
-    Append(u64, usize),
-    Put(String, u64, usize),
-    Delete(String),
-    RemoveBefore(u64),
-}
-
-impl Model {
-    fn head(&self) -> u64 {
-        self.commits.last_key_value().map_or(0, |(at, _)| *at)
-    }
-
-    fn change(&mut self, change: &Change) {
-        match change {
-            Change::Append(seed, len) => {
-                self.commits.insert(self.head() + 1, (*seed, *len));
-                self.oldest = self.oldest.max(1);
-            }
-            Change::Put(name, seed, len) => drop(self.named.insert(name.clone(), (*seed, *len))),
-            Change::Delete(name) => drop(self.named.remove(name)),
-            Change::RemoveBefore(at) => {
-                self.oldest = self.oldest.max((*at).min(self.head()));
-                self.commits.retain(|p, _| *p >= self.oldest);
-            }
-        }
-    }
-}
-
-/// A pattern whose length is no divisor of a page, so that each page of a commit has other bytes.
-fn bytes(seed: u64, len: usize) -> Vec<u8> {
-    let mut dice = Dice::new(seed);
-    let pattern: Vec<u8> = (0..127).flat_map(|_| dice.roll().to_be_bytes()).collect();
-    let mut out = pattern[..1009].repeat(len / 1009 + 1);
-    out.truncate(len);
-    out
-}
-
-fn draw(dice: &mut Dice, model: &Model) -> Change {
-    let seed = dice.roll();
-    let name = format!("n{}", dice.below(6));
-    match dice.below(20) {
-        0 => Change::RemoveBefore(model.oldest + dice.below(6)),
-        1 | 2 => Change::Put(name, seed, dice.below(2_000) as usize),
-        3 => Change::Delete(name),
-        4 => Change::Append(seed, dice.below(200_000) as usize),
-        5..8 => Change::Append(seed, dice.below(30_000) as usize),
-        _ => Change::Append(seed, dice.below(3_000) as usize),
-    }
-}
-
-fn make(store: &RedbStore, change: &Change) -> Result<(), StoreError> {
-    match change {
-        Change::Append(seed, len) => store.append(store.head()? + 1, &bytes(*seed, *len)),
-        Change::Put(name, seed, len) => store.put(name, &bytes(*seed, *len), Expect::Any),
-        Change::Delete(name) => store.delete(name, Expect::Any),
-        Change::RemoveBefore(at) => store.remove_before(*at),
-    }
-}
-
-fn same(store: &RedbStore, model: &Model) -> Result<(), String> {
-    let ends = (store.oldest().unwrap(), store.head().unwrap());
-    if ends != (model.oldest, model.head()) {
-        return Err(format!("it has {ends:?}"));
-    }
-    let found = store.read(0, usize::MAX).map_err(|e| e.to_string())?;
-    let places: Vec<u64> = found.iter().map(|e| e.at).collect();
-    if !places.iter().eq(model.commits.keys()) {
-        return Err(format!("it has the places {places:?}"));
-    }
-    for entry in found {
-        let (seed, len) = model.commits[&entry.at];
-        if entry.bytes[..] != bytes(seed, len) {
-            return Err(format!("commit {} is not what was written", entry.at));
-        }
-    }
-    let names = store.list("").map_err(|e| e.to_string())?;
-    if !names.iter().eq(model.named.keys()) {
-        return Err(format!("it has the names {names:?}"));
-    }
-    for (name, (seed, len)) in &model.named {
-        if store.named(name).map_err(|e| e.to_string())? != Some(bytes(*seed, *len)) {
-            return Err(format!("{name} is not what was written"));
-        }
-    }
-    Ok(())
-}
 
 /// What became of the change under way when the power failed.
 #[derive(Default, Debug)]

@@ -12,7 +12,7 @@ use mayfly::serve::client;
 use mayfly::server::Running;
 use mayfly::store::Store;
 use mayfly::store::options::Options;
-use mayfly::store::redb::RedbStore;
+use mayfly::store::redb;
 use mayfly::store::sled::SledStore;
 use mayfly::system::{Clock, System};
 use tokio::task::JoinSet;
@@ -246,7 +246,7 @@ fn chain(data: &Path) -> Result<(), Error> {
     let options = Options { reserve_bytes: 0, ..Options::new([0; 16]) };
     let store: Box<dyn Store> = match SledStore::is_in(data) {
         true => Box::new(SledStore::open(data, &options)?),
-        false => Box::new(RedbStore::open(data, &options)?),
+        false => Box::new(redb::open(data, &options)?),
     };
     let whole = load(&*store, None)?;
     let short = load(&*store, Some(&data.join("snapshots")))?;

@@ -3,7 +3,7 @@
 //!   store_power ENGINE write DIR ACKS [COMMITS] [SEED]    appends, puts, removes; acknowledges each as it returns
 //!   store_power ENGINE check DIR EXPECT                   opens what a power failure left, compares, writes on, opens again
 //!
-//! ENGINE is redb, redb-files, which is the same in many files, sled, or sled-bare, which is sled as it comes and has to fail.
+//! ENGINE is redb, redb-files, which is the same in many files behind a log of small ones, sled, or sled-bare, which is sled as it comes and has to fail.
 
 mod bare;
 
@@ -13,7 +13,7 @@ use std::io::Write;
 use std::path::Path;
 
 use mayfly::store::options::Options;
-use mayfly::store::redb::RedbStore;
+use mayfly::store::redb;
 use mayfly::store::sled::SledStore;
 use mayfly::store::{Expect, Store};
 
@@ -36,8 +36,8 @@ fn main() -> Result<(), Error> {
 fn open(engine: &str, dir: &Path) -> Result<Box<dyn Store>, Error> {
     let options = Options { reserve_bytes: 1 << 20, low_bytes: 0, ..Options::new([7; 16]) };
     Ok(match engine {
-        "redb-files" => Box::new(RedbStore::open(dir, &Options { segment_bytes: 400_000, ..options })?),
-        "redb" => Box::new(RedbStore::open(dir, &options)?),
+        "redb-files" => Box::new(redb::open(dir, &Options { segment_bytes: 400_000, log_file_bytes: 96 * 1024, ..options })?),
+        "redb" => Box::new(redb::open(dir, &options)?),
         "sled" => Box::new(SledStore::open(dir, &options)?),
         "sled-bare" => Box::new(bare::Bare::open(dir)?),
         other => return Err(format!("{other} is no engine").into()),

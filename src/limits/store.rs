@@ -50,6 +50,15 @@ pub const STORE_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// A file from so many bytes on is not looked through, where the next one could not be made or it is from before there were several: a second
 /// for 2 GB (measured, redb).
 pub const STORE_QUICK_REPAIR_BYTES: u64 = 4 * STORE_SEGMENT_BYTES;
+/// Files of the log before the embedded store: one is written, one is moved, one is ready.
+pub const STORE_LOG_FILES: usize = 3;
+/// One file of that log, bytes. What is in it is moved in one transaction: 40 commits of 52 KB share its cost. All files' commits are in memory
+/// until they were moved.
+pub const STORE_LOG_FILE_BYTES: u64 = 2 * 1024 * 1024;
+/// A file of the log that is larger is none of ours, bytes: it is read whole at the start.
+pub const STORE_LOG_FILE_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Most that is moved from the log in one transaction, bytes, or one commit: two files of it, which came while one was moved.
+pub const STORE_LOG_MOVE_BYTES: usize = 4 * 1024 * 1024;
 /// Files of older commits that stay open, files: who reads goes from one to the next. Each has pages of its own, `STORE_CACHE_BYTES` at most.
 pub const STORE_SEGMENTS_OPEN: usize = 2;
 /// Removals in one transaction: at most this many commits, or `STORE_REMOVE_BYTES` and one commit.

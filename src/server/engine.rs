@@ -11,7 +11,7 @@ use crate::seq::StoreId;
 use crate::sources::config::{Config, Engine};
 use crate::store::memory::MemoryStore;
 use crate::store::options::Options;
-use crate::store::redb::RedbStore;
+use crate::store::redb::{self, RedbStore};
 use crate::store::sled::SledStore;
 use crate::store::{Store, StoreError};
 use crate::system::System;
@@ -52,7 +52,7 @@ pub fn open(config: &Config, system: &System) -> Result<(Arc<dyn Store>, Opener)
     let again: Opener = match &config.store.engine {
         Engine::Redb(dir) => {
             let (dir, options) = (dir.clone(), options(config, id));
-            Box::new(move || Ok(Arc::new(RedbStore::open(&dir, &options)?)))
+            Box::new(move || Ok(Arc::new(redb::open(&dir, &options)?)))
         }
         Engine::Sled(dir) => {
             let (dir, options) = (dir.clone(), options(config, id));
@@ -86,7 +86,7 @@ pub fn is_in(config: &Config, dir: &Path) -> bool {
 pub fn open_damaged(config: &Config, dir: &Path) -> Result<Box<dyn Store>, StoreError> {
     let options = options(config, StoreId::from_bytes([0; 16]));
     match &config.store.engine {
-        Engine::Redb(_) => Ok(Box::new(RedbStore::open_damaged(dir, &options)?)),
+        Engine::Redb(_) => Ok(Box::new(redb::open_damaged(dir, &options)?)),
         Engine::Sled(_) => Ok(Box::new(SledStore::open_damaged(dir, &options)?)),
         Engine::Memory => Err(StoreError::Failed("engine memory keeps nothing".to_owned())),
     }
@@ -96,7 +96,7 @@ pub fn open_damaged(config: &Config, dir: &Path) -> Result<Box<dyn Store>, Store
 pub fn make(config: &Config, dir: &Path, id: StoreId) -> Result<Box<dyn Store>, StoreError> {
     let options = options(config, id);
     match &config.store.engine {
-        Engine::Redb(_) => Ok(Box::new(RedbStore::open(dir, &options)?)),
+        Engine::Redb(_) => Ok(Box::new(redb::open(dir, &options)?)),
         Engine::Sled(_) => Ok(Box::new(SledStore::open(dir, &options)?)),
         Engine::Memory => Ok(Box::new(MemoryStore::new(id))),
     }

@@ -10,6 +10,7 @@ pub mod options;
 pub mod redb;
 pub mod reserve;
 pub mod sled;
+pub mod wal;
 
 use std::time::Duration;
 

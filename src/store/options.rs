@@ -12,6 +12,8 @@ pub struct Options {
     pub cache_bytes: usize,
     /// A file of the store has enough with so many bytes of commits, where the engine keeps them in several.
     pub segment_bytes: u64,
+    /// One file of the log before the engine, bytes, where it has one.
+    pub log_file_bytes: u64,
     /// A file of so many bytes, where the engine looks through its files after a crash, is too large for that: it writes down with each change
     /// what it would find.
     pub quick_repair_bytes: u64,
@@ -30,6 +32,7 @@ impl Options {
             new_id: StoreId::from_bytes(new_id),
             cache_bytes: limits::STORE_CACHE_BYTES,
             segment_bytes: limits::STORE_SEGMENT_BYTES,
+            log_file_bytes: limits::STORE_LOG_FILE_BYTES,
             quick_repair_bytes: limits::STORE_QUICK_REPAIR_BYTES,
             named_values: limits::NAMED_VALUES,
             reserve_bytes: limits::DISK_RESERVE_BYTES,

@@ -10,7 +10,7 @@ use mayfly::ledger::record::{Event, KeyPurpose};
 use mayfly::seq::{CredentialId, Millis, Seq};
 use mayfly::server::Running;
 use mayfly::store::Store;
-use mayfly::store::redb::{Options, RedbStore};
+use mayfly::store::redb::Options;
 use mayfly::system::{SetClock, System};
 use redb::{Database, ReadableDatabase, TableDefinition};
 use tokio::runtime::Runtime;
@@ -119,7 +119,7 @@ fn a_recovery_revokes_all_before_it_takes_over_what_shuts_out_and_goes_on() {
     assert!(told.contains("generation 2") && told.contains(&format!("up to seq {kept}")), "{told}");
     assert!(told.contains("locks taken over from them: 1"), "{told}");
     let copy = told.lines().find_map(|l| l.strip_prefix("the old store is in ")?.strip_suffix("; nothing removes it")).unwrap();
-    let copy = RedbStore::open(&PathBuf::from(copy), &Options { reserve_bytes: 0, ..Options::new([0; 16]) }).unwrap();
+    let copy = mayfly::store::redb::open(&PathBuf::from(copy), &Options { reserve_bytes: 0, ..Options::new([0; 16]) }).unwrap();
     assert_eq!((copy.head().unwrap(), copy.id()), (lost, store), "the old store is as it was");
 
     let running = start(&world);
@@ -223,12 +223,18 @@ fn a_store_that_lost_its_end_or_was_put_back_is_seen_by_its_snapshots() {
     let running = start(&world);
     let mut old = issue(&runtime, &world, &running, &["a"]);
     running.stop();
-    let (file, backup) = (world.dir().join("data/ledger.redb"), world.dir().join("backup"));
-    fs::copy(&file, &backup).unwrap();
+    // The log with it: a newer one would bring the end back.
+    let files =
+        ["ledger.redb", "wal-0", "wal-1", "wal-2"].map(|name| (world.dir().join("data").join(name), world.dir().join(name)));
+    for (file, backup) in &files {
+        fs::copy(file, backup).unwrap();
+    }
     let running = start(&world);
     old.extend(issue(&runtime, &world, &running, &[""; 40]));
     running.stop();
-    fs::copy(&backup, &file).unwrap();
+    for (file, backup) in &files {
+        fs::copy(backup, file).unwrap();
+    }
     let said = refused(&world, &["a snapshot beside it has seen commit"]);
     recovered(&as_printed(&said));
     let running = start(&world);
@@ -240,14 +246,14 @@ fn a_store_that_lost_its_end_or_was_put_back_is_seen_by_its_snapshots() {
 fn what_this_version_cannot_read_is_left_as_it_is() {
     let (_dir, world) = world(Settings::default());
     start(&world).stop();
-    raw(&world, |tx| drop(tx.open_table(ABOUT).unwrap().insert("format", 3_u32.to_be_bytes().as_slice()).unwrap()));
+    raw(&world, |tx| drop(tx.open_table(ABOUT).unwrap().insert("format", 4_u32.to_be_bytes().as_slice()).unwrap()));
     let before = fs::read(world.dir().join("data/ledger.redb")).unwrap();
-    refused(&world, &["store format 3", "start the version that wrote it"]);
+    refused(&world, &["store format 4", "start the version that wrote it"]);
     let out = recover(&world, Seq::ZERO, &[]);
     assert!(!out.status.success(), "nor is it copied");
     let db = Database::open(world.dir().join("data/ledger.redb")).unwrap();
     let about = db.begin_read().unwrap().open_table(ABOUT).unwrap();
-    assert_eq!(about.get("format").unwrap().unwrap().value(), 3_u32.to_be_bytes());
+    assert_eq!(about.get("format").unwrap().unwrap().value(), 4_u32.to_be_bytes());
     assert!(!before.is_empty());
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use mayfly::store::memory::MemoryStore;
 use mayfly::store::options::Options;
-use mayfly::store::redb::RedbStore;
+use mayfly::store::redb::{self, RedbStore};
 use mayfly::store::sled::SledStore;
+use mayfly::store::wal::Ahead;
 use mayfly::store::{Store, StoreError, StoreId};
 
 /// How a test makes a store, and opens it again where the engine outlives its process.
@@ -34,8 +35,9 @@ impl Engine for Memory {
     }
 }
 
-/// An engine that keeps a directory. `SEGMENT`: bytes of commits in one file, where the engine has several; 0 for as many as it has by itself.
-pub struct Kept<S, const SEGMENT: u64 = 0> {
+/// An engine that keeps a directory. `SEGMENT`: bytes of commits in one file, where the engine has several; `LOG`: bytes of one file of the log
+/// before it, where there is one; 0 for as many as there are by themselves.
+pub struct Kept<S, const SEGMENT: u64 = 0, const LOG: u64 = 0> {
     store: Arc<S>,
     dir: tempfile::TempDir,
     named: usize,
@@ -52,23 +54,32 @@ impl Opens for RedbStore {
     }
 }
 
+impl Opens for Ahead<RedbStore> {
+    fn open_in(dir: &Path, options: &Options) -> Result<Ahead<RedbStore>, StoreError> {
+        redb::open(dir, options)
+    }
+}
+
 impl Opens for SledStore {
     fn open_in(dir: &Path, options: &Options) -> Result<SledStore, StoreError> {
         SledStore::open(dir, options)
     }
 }
 
-impl<S: Opens, const SEGMENT: u64> Kept<S, SEGMENT> {
+impl<S: Opens, const SEGMENT: u64, const LOG: u64> Kept<S, SEGMENT, LOG> {
     fn open(dir: tempfile::TempDir, named: usize, id: u8) -> Self {
         let mut options = Options { named_values: named, reserve_bytes: 0, ..Options::new([id; 16]) };
         if SEGMENT > 0 {
             options.segment_bytes = SEGMENT;
         }
+        if LOG > 0 {
+            options.log_file_bytes = LOG;
+        }
         Kept { store: Arc::new(S::open_in(&dir.path().join("data"), &options).unwrap()), dir, named }
     }
 }
 
-impl<S: Opens, const SEGMENT: u64> Engine for Kept<S, SEGMENT> {
+impl<S: Opens, const SEGMENT: u64, const LOG: u64> Engine for Kept<S, SEGMENT, LOG> {
     type Store = S;
     fn make(named: usize) -> Self {
         Kept::open(tempfile::tempdir().unwrap(), named, 1)

@@ -10,7 +10,7 @@ use mayfly::cli::dev::{Engine, Settings, World};
 use mayfly::ledger::recover::RecoverError;
 use mayfly::server::recover::{NotRecovered, recover};
 use mayfly::store::Store;
-use mayfly::store::redb::{Options, RedbStore};
+use mayfly::store::redb::{self, Options};
 use mayfly::system::System;
 
 use crate::kit::{MAYFLY, healthy, open_task, world};
@@ -209,7 +209,7 @@ fn damaged(world: &World) -> u64 {
         (ledger.durable().as_u64(), ledger.store().head().unwrap())
     };
     let options = Options { reserve_bytes: 0, ..Options::new([0; 16]) };
-    let store = RedbStore::open(&world.dir().join("data"), &options).unwrap();
+    let store = redb::open(&world.dir().join("data"), &options).unwrap();
     store.append(opened + 1, b"not a commit").unwrap();
     head
 }

@@ -16,6 +16,7 @@ mod rotation;
 mod segments;
 
 pub use super::options::Options;
+pub use open::{open, open_damaged};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -15,15 +15,34 @@ use crate::store::files::{self, Owned};
 use crate::store::guarded::guarded;
 use crate::store::options::Options;
 use crate::store::reserve::Reserve;
+use crate::store::wal::Ahead;
 use crate::store::{Position, StoreError, StoreId};
 
 /// The main file's name in the data directory.
 const FILE: &str = "ledger.redb";
 /// What the next file of commits is called until it is one.
 const NEXT: &str = "next.redb";
-/// The layout of the tables and files. A file with a higher number is refused: 1 had all in one file.
+/// The layout of the tables and files. A file with a higher number is refused: 1 had all in one file, 2 has no log before it.
 const FORMAT: u32 = 2;
 const ONE_FILE: u32 = 1;
+/// In the main file only: the newest commits may stand in a log beside it.
+const LOGGED: u32 = 3;
+
+/// Opens the store in `dir` with a log before it, as [`RedbStore::open`] does without. One without a log goes on with one: older versions
+/// refuse it from then on.
+pub fn open(dir: &Path, options: &Options) -> Result<Ahead<RedbStore>, StoreError> {
+    let store = RedbStore::open_as(dir, options, true)?;
+    if !store.is_logged()? {
+        Ahead::<RedbStore>::make_in(dir, options.log_file_bytes)?;
+        store.set_logged()?;
+    }
+    Ahead::open_in(dir, store)
+}
+
+/// Opens the store in `dir` to save what is left of it and of the log before it: commits may be missing. It is for reading.
+pub fn open_damaged(dir: &Path, options: &Options) -> Result<Ahead<RedbStore>, StoreError> {
+    Ahead::open_damaged_in(dir, RedbStore::open_damaged(dir, options)?)
+}
 
 impl RedbStore {
     /// Whether a store lies in `dir`, or something in its place. Nothing is opened.
@@ -33,8 +52,13 @@ impl RedbStore {
 
     /// Opens the store in `dir`, making directory and file where they are missing.
     ///
-    /// What is made is private and durable before this returns. A start that fails leaves nothing that a later one stumbles over.
+    /// What is made is private and durable before this returns. A start that fails leaves nothing that a later one stumbles over. A store with
+    /// a log before it is refused.
     pub fn open(dir: &Path, options: &Options) -> Result<RedbStore, StoreError> {
+        RedbStore::open_as(dir, options, false)
+    }
+
+    fn open_as(dir: &Path, options: &Options, logged: bool) -> Result<RedbStore, StoreError> {
         let lock = files::own_directory(dir)?;
         let path = dir.join(FILE);
         let existing = match files::open_private(&path)? {
@@ -46,7 +70,7 @@ impl RedbStore {
             0 => None,
             bytes => Some(Arc::new(Reserve::open(dir, bytes, options.low_bytes)?)),
         };
-        let opened = Opening { dir: Some(dir.to_owned()), reserve, gaps: false };
+        let opened = Opening { dir: Some(dir.to_owned()), reserve, gaps: false, logged };
         opened.adopt(existing, &path, options, lock)
     }
 
@@ -56,7 +80,7 @@ impl RedbStore {
         let path = dir.join(FILE);
         let shown = path.display();
         let file = files::open_private(&path)?.ok_or_else(|| StoreError::Failed(format!("there is no {shown}")))?;
-        let opened = Opening { dir: Some(dir.to_owned()), reserve: None, gaps: true };
+        let opened = Opening { dir: Some(dir.to_owned()), reserve: None, gaps: true, logged: true };
         opened.adopt(file, &path, options, lock)
     }
 
@@ -69,8 +93,23 @@ impl RedbStore {
         if guarded("opening", tables)? == 0 {
             write_tables(&db, options.new_id, true)?;
         }
-        let opened = Opening { dir: None, reserve: None, gaps: false };
+        let opened = Opening { dir: None, reserve: None, gaps: false, logged: false };
         guarded("opening", || opened.store(db, None, SHOWN, options))
+    }
+
+    /// Whether the newest commits may stand in a log.
+    fn is_logged(&self) -> Result<bool, StoreError> {
+        guarded("opening", || {
+            let main = self.segments.main()?;
+            let db = self.segments.opened(&main)?.ok_or_else(segments::closed)?;
+            Ok(identity(&db, FILE)?.1 == LOGGED)
+        })
+    }
+
+    /// From now on they may.
+    fn set_logged(&self) -> Result<(), StoreError> {
+        let set = |tx: &WriteTransaction| set_format(tx, LOGGED);
+        self.writer.lock().change(|| self.transact_named(set))
     }
 }
 
@@ -79,6 +118,8 @@ struct Opening {
     dir: Option<PathBuf>,
     reserve: Option<Arc<Reserve>>,
     gaps: bool,
+    /// With the log before it.
+    logged: bool,
 }
 
 impl Opening {
@@ -99,11 +140,12 @@ impl Opening {
         let (gaps, reserve) = (self.gaps, self.reserve);
         let (id, format) = identity(&db, shown)?;
         db.begin_read().map_err(engine)?.open_table(NAMED).map_err(engine)?;
+        if format == LOGGED && !self.logged {
+            return Err(StoreError::Foreign(format!("{shown} has a log before it, which would be passed over")));
+        }
         if format == ONE_FILE && !gaps {
             // Before there is a second file, which a version that knows of one would pass over.
-            let now = FORMAT.to_be_bytes();
-            transact(&db, Flush::Marked, |tx| tx.open_table(ABOUT)?.insert("format", &now[..]).map(drop).map_err(Into::into))
-                .map_err(engine)?;
+            transact(&db, Flush::Marked, |tx| set_format(tx, FORMAT)).map_err(engine)?;
         }
         let (cache_bytes, large) = (options.cache_bytes, options.quick_repair_bytes);
         let files = Files { dir: self.dir, id, cache_bytes, large, reserve: reserve.clone(), gaps };
@@ -207,6 +249,10 @@ fn write_tables(db: &Database, id: StoreId, main: bool) -> Result<(), StoreError
     guarded("making", || transact(db, Flush::Marked, tables).map_err(engine))
 }
 
+fn set_format(tx: &WriteTransaction, format: u32) -> super::Done {
+    tx.open_table(ABOUT)?.insert("format", &format.to_be_bytes()[..]).map(drop).map_err(Into::into)
+}
+
 /// Whose it is, and by which layout.
 fn identity(db: &Database, shown: &str) -> Result<(StoreId, u32), StoreError> {
     let foreign = || StoreError::Foreign(format!("{shown} is a redb file, but no store of mayfly"));
@@ -217,8 +263,8 @@ fn identity(db: &Database, shown: &str) -> Result<(StoreId, u32), StoreError> {
     })?;
     let row = |name: &str| Ok(about.get(name).map_err(engine)?.map(|v| v.value().to_vec()));
     let format = row("format")?.and_then(|v| v.try_into().ok()).map(u32::from_be_bytes).ok_or_else(foreign)?;
-    if ![ONE_FILE, FORMAT].contains(&format) {
-        let text = format!("{shown} has store format {format}, this mayfly reads {FORMAT}; start the version that wrote it");
+    if ![ONE_FILE, FORMAT, LOGGED].contains(&format) {
+        let text = format!("{shown} has store format {format}, this mayfly reads {LOGGED}; start the version that wrote it");
         return Err(StoreError::Foreign(text));
     }
     let id = row("id")?.and_then(|v| StoreId::from_slice(&v)).ok_or_else(foreign)?;

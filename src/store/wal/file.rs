@@ -1,0 +1,193 @@
+//! The records of the log, and where the next one goes.
+//!
+//! A record begins at a block: a head, the commit's bytes, zeros up to the next block. All of one file since it was begun anew have its salt:
+//! 16 random bytes, so that nothing that stood there before, or stands in a commit, is taken for one.
+
+use super::medium::{BLOCK, Medium};
+use super::mover::Shared;
+use super::of_file;
+use crate::store::{Position, StoreError, StoreId};
+use crate::system;
+
+const MAGIC: [u8; 8] = *b"mayflyWL";
+/// Magic, store, salt, turn, place, length, checksum.
+pub(super) const HEAD: usize = 8 + 16 + 16 + 8 + 8 + 4 + 4;
+
+/// What distinguishes the records of one file since it was begun anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turn {
+    pub salt: [u8; 16],
+    /// Higher than that of every file before.
+    pub number: u64,
+}
+
+/// One of the files.
+pub(super) struct LogFile {
+    medium: Box<dyn Medium>,
+    bytes: u64,
+    /// The last place that stands in it, 0 for none.
+    last: Position,
+}
+
+/// All of them.
+pub(super) struct Log {
+    id: StoreId,
+    files: Vec<LogFile>,
+    current: usize,
+    turn: Turn,
+    /// Where the next record goes, bytes. At the end of the file where the current one is not to be written to.
+    end: u64,
+    record: Aligned,
+}
+
+impl LogFile {
+    /// `bytes`: whole blocks.
+    pub fn new(medium: Box<dyn Medium>, bytes: usize, last: Position) -> LogFile {
+        LogFile { medium, bytes: bytes as u64, last }
+    }
+}
+
+impl Log {
+    /// With what was found in the files, of which `current` was begun last. Nothing more goes into it.
+    pub fn new(id: StoreId, files: Vec<LogFile>, current: usize, number: u64) -> Log {
+        Log { id, files, current, turn: Turn { salt: [0; 16], number }, end: u64::MAX, record: Aligned::default() }
+    }
+
+    /// One that takes nothing.
+    pub fn none(id: StoreId) -> Log {
+        Log::new(id, Vec::new(), 0, 0)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|f| f.bytes).sum()
+    }
+
+    /// Whether a commit of so many bytes fits behind the last one.
+    pub fn has_room(&self, len: usize) -> bool {
+        let bytes = self.files.get(self.current).map_or(0, |f| f.bytes);
+        self.end.checked_add(on_disk(len)).is_some_and(|end| end <= bytes)
+    }
+
+    /// Whether it fits into a file that has nothing in it.
+    pub fn ever_has_room(&self, len: usize) -> bool {
+        self.files.iter().all(|f| on_disk(len) <= f.bytes)
+    }
+
+    /// Leaves the current file, which is to be moved, for the next one. Answers with the place up to which all must have been moved before
+    /// anything is written there.
+    pub fn turn_to_next(&mut self, shared: &Shared) -> Position {
+        if let Some(left) = self.files.get(self.current) {
+            shared.due(left.last);
+        }
+        self.current = (self.current + 1) % self.files.len().max(1);
+        self.turn.number += 1;
+        self.end = 0;
+        self.files.get(self.current).map_or(0, |f| f.last)
+    }
+
+    /// Commits went past the log: the next record begins another file, so that places follow each other in each.
+    pub fn passed(&mut self) {
+        self.end = u64::MAX;
+    }
+
+    /// Writes a record and returns when it is durable.
+    pub fn append(&mut self, at: Position, bytes: &[u8]) -> Result<(), StoreError> {
+        let n = self.current;
+        let Some(file) = self.files.get_mut(n) else { return Err(StoreError::Failed("the log has no file".to_owned())) };
+        if self.end == 0 {
+            self.turn.salt = system::salt16();
+        }
+        let len = on_disk(bytes.len());
+        let room = self.record.room(usize::try_from(len).unwrap_or(usize::MAX));
+        write_record(room, self.id, self.turn, at, bytes);
+        file.medium.write(self.end, room).map_err(|e| of_file("writing", n, &e))?;
+        file.medium.flush().map_err(|e| of_file("syncing", n, &e))?;
+        file.last = at;
+        self.end += len;
+        Ok(())
+    }
+}
+
+/// What a commit of so many bytes takes in a file.
+fn on_disk(len: usize) -> u64 {
+    (HEAD + len).next_multiple_of(BLOCK) as u64
+}
+
+fn write_record(room: &mut [u8], id: StoreId, turn: Turn, at: Position, bytes: &[u8]) {
+    let (head, rest) = room.split_at_mut(HEAD);
+    let (body, padding) = rest.split_at_mut(bytes.len());
+    body.copy_from_slice(bytes);
+    padding.fill(0);
+    let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let parts: [&[u8]; 6] =
+        [&MAGIC, id.as_bytes(), &turn.salt, &turn.number.to_le_bytes(), &at.to_le_bytes(), &len.to_le_bytes()];
+    let mut to = head.iter_mut();
+    for (from, to) in parts.iter().flat_map(|part| part.iter()).zip(to.by_ref()) {
+        *to = *from;
+    }
+    let sum = checksum(head.get(..HEAD - 4).unwrap_or_default(), body);
+    if let Some(end) = head.last_chunk_mut::<4>() {
+        *end = sum.to_le_bytes();
+    }
+}
+
+fn checksum(head: &[u8], body: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(head);
+    sum.update(body);
+    sum.finalize()
+}
+
+/// A record as it was found.
+pub(super) struct Found<'a> {
+    pub turn: Turn,
+    pub at: Position,
+    pub bytes: &'a [u8],
+    /// What it takes in the file.
+    pub on_disk: usize,
+}
+
+/// The record that begins here, where there is a whole one of this store.
+pub(super) fn read_record(from: &[u8], id: StoreId) -> Option<Found<'_>> {
+    let (head, rest) = from.split_at_checked(HEAD)?;
+    let mut fields = Fields(head);
+    if fields.take::<8>()? != MAGIC || fields.take::<16>()? != *id.as_bytes() {
+        return None;
+    }
+    let turn = Turn { salt: fields.take()?, number: u64::from_le_bytes(fields.take()?) };
+    let at = Position::from_le_bytes(fields.take()?);
+    let len = usize::try_from(u32::from_le_bytes(fields.take()?)).ok()?;
+    let sum = u32::from_le_bytes(fields.take()?);
+    let bytes = rest.get(..len)?;
+    (checksum(head.get(..HEAD - 4)?, bytes) == sum).then(|| Found {
+        turn,
+        at,
+        bytes,
+        on_disk: (HEAD + len).next_multiple_of(BLOCK),
+    })
+}
+
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (field, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*field)
+    }
+}
+
+/// Memory that begins at a multiple of a block.
+#[derive(Default)]
+pub(super) struct Aligned(Vec<u8>);
+
+impl Aligned {
+    /// Room of so many bytes, with whatever was in it before.
+    pub fn room(&mut self, len: usize) -> &mut [u8] {
+        if self.0.len() < len + BLOCK {
+            self.0 = vec![0; len + BLOCK];
+        }
+        let start = self.0.as_ptr().align_offset(BLOCK).min(BLOCK);
+        self.0.get_mut(start..start + len).unwrap_or_default()
+    }
+}

@@ -1,0 +1,275 @@
+//! The log before an engine: what is in it survives a power failure at any moment, what fails stops it, what is damaged is refused.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use ::redb::StorageBackend;
+use mayfly::store::memory::MemoryStore;
+use mayfly::store::redb::{self, Options, RedbStore};
+use mayfly::store::wal::{Ahead, Medium};
+use mayfly::store::{Expect, Store, StoreError, StoreId};
+
+#[path = "../kit/dice.rs"]
+mod dice;
+mod torn;
+#[path = "../kit/torn_disk.rs"]
+#[allow(dead_code, reason = "shared with other suites")]
+mod torn_disk;
+#[path = "../kit/torn_model.rs"]
+mod torn_model;
+
+use dice::{Dice, setting};
+use torn_disk::TornDisk;
+
+const FILES: usize = 3;
+const BLOCK: usize = 4096;
+
+/// A file in memory that fails when told to.
+#[derive(Clone)]
+struct Held {
+    disk: TornDisk,
+    fails: Arc<AtomicBool>,
+}
+
+impl Held {
+    fn new(bytes: usize) -> Held {
+        Held::holding(vec![0; bytes])
+    }
+
+    fn holding(image: Vec<u8>) -> Held {
+        Held { disk: TornDisk::holding(image), fails: Arc::default() }
+    }
+
+    fn image(&self) -> Vec<u8> {
+        let mut out = vec![0; self.disk.len().unwrap() as usize];
+        self.disk.read(0, &mut out).unwrap();
+        out
+    }
+}
+
+impl Medium for Held {
+    fn bytes(&self) -> io::Result<u64> {
+        self.disk.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.disk.read(offset, out)
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        StorageBackend::write(&self.disk, offset, data)
+    }
+    fn flush(&self) -> io::Result<()> {
+        if self.fails.load(SeqCst) { Err(io::Error::other("input/output error")) } else { self.disk.sync_data() }
+    }
+}
+
+const ID: [u8; 16] = [7; 16];
+
+fn before(files: &[Held]) -> Result<Ahead<MemoryStore>, StoreError> {
+    let media = files.iter().map(|f| Box::new(f.clone()) as Box<dyn Medium>).collect();
+    Ahead::new(MemoryStore::new(StoreId::from_bytes(ID)), media)
+}
+
+/// Files of a log in which commits 1 to `upto` stand, and their engine has none of them.
+fn filled(upto: u64, len: usize) -> Vec<Vec<u8>> {
+    let files: Vec<Held> = (0..FILES).map(|_| Held::new(16 * BLOCK)).collect();
+    let store = before(&files).unwrap();
+    for at in 1..=upto {
+        store.append(at, &vec![at as u8; len]).unwrap();
+    }
+    files.iter().map(Held::image).collect()
+}
+
+fn places(store: &impl Store) -> Vec<u64> {
+    store.read(1, usize::MAX).unwrap().iter().map(|e| e.at).collect()
+}
+
+#[test]
+fn what_the_log_has_and_the_engine_has_not_is_there() {
+    // In one file, and in two: 16 blocks are 16 commits of 100 bytes.
+    for upto in [5, 20] {
+        let files: Vec<Held> = filled(upto, 100).into_iter().map(Held::holding).collect();
+        let store = before(&files).unwrap();
+        assert_eq!((store.oldest().unwrap(), store.head().unwrap()), (1, upto));
+        assert_eq!(places(&store), (1..=upto).collect::<Vec<_>>());
+        store.append(upto + 1, b"next").unwrap();
+        assert_eq!(&store.read(upto + 1, 1).unwrap()[0].bytes[..], b"next");
+    }
+}
+
+#[test]
+fn after_a_failed_flush_nothing_is_taken_until_opened_again() {
+    let files: Vec<Held> = (0..FILES).map(|_| Held::new(16 * BLOCK)).collect();
+    let store = before(&files).unwrap();
+    store.append(1, b"one").unwrap();
+    files.iter().for_each(|f| f.fails.store(true, SeqCst));
+    assert!(matches!(store.append(2, b"two"), Err(StoreError::Failed(_))));
+    files.iter().for_each(|f| f.fails.store(false, SeqCst));
+    let stopped = |r: Result<(), StoreError>| match r {
+        Err(StoreError::Failed(text)) => assert!(text.contains("opened again"), "{text}"),
+        other => panic!("{other:?}"),
+    };
+    stopped(store.append(2, b"two"));
+    stopped(store.append_all(2, &[b"two"]));
+    stopped(store.put("a", b"2", Expect::Any));
+    stopped(store.delete("a", Expect::Any));
+    assert_eq!((store.head().unwrap(), places(&store)), (1, vec![1]));
+}
+
+/// The bytes of a log change: opening and reading give an error or what was written, up to some place.
+#[test]
+fn flipped_bytes_give_what_was_written_or_an_error() {
+    let good = filled(20, 3_000);
+    let mut dice = Dice::new(setting("MAYFLY_SEED", 1));
+    let (mut refused, mut shorter, mut whole) = (0, 0, 0);
+    for _ in 0..2_000 {
+        let mut bad = good.clone();
+        for _ in 0..=dice.below(3) {
+            let file = &mut bad[dice.below(2) as usize];
+            let at = dice.below(file.len() as u64) as usize;
+            file[at] ^= 1 << dice.below(8);
+        }
+        let files: Vec<Held> = bad.into_iter().map(Held::holding).collect();
+        match before(&files) {
+            Err(StoreError::Damaged { .. }) => refused += 1,
+            Err(other) => panic!("{other}"),
+            Ok(store) => {
+                let found = store.read(1, usize::MAX).unwrap();
+                assert!(found.iter().zip(1..).all(|(e, at)| e.at == at && e.bytes[..] == [at as u8; 3_000]));
+                if found.len() == 20 { whole += 1 } else { shorter += 1 }
+            }
+        }
+    }
+    println!("{refused} refused, {shorter} without the last ones, {whole} whole");
+    assert!(refused > 500 && whole > 500);
+}
+
+/// A disk that lost one in the middle had more behind it: nothing is left out in silence.
+#[test]
+fn a_commit_that_is_missing_in_the_middle_is_damage() {
+    let good = filled(20, 100);
+    for lost in 0..15 {
+        let mut bad = good.clone();
+        bad[1][lost * BLOCK..(lost + 1) * BLOCK].fill(0);
+        let files: Vec<Held> = bad.into_iter().map(Held::holding).collect();
+        // The file that was begun last, too.
+        let alone: Vec<Held> = [0, 1].map(|n| if n == 1 { files[1].clone() } else { Held::new(16 * BLOCK) }).into();
+        assert!(matches!(before(&alone), Err(StoreError::Damaged { .. })), "{lost}");
+        match before(&files) {
+            Err(StoreError::Damaged { at, .. }) => assert_eq!(at, lost as u64 + 1, "{lost}"),
+            Err(other) => panic!("{lost}: {other}"),
+            Ok(_) => panic!("{lost} was not missed"),
+        }
+    }
+}
+
+/// What a commit holds is never taken for a record.
+#[test]
+fn a_commit_that_looks_like_a_record_is_not_taken_for_one() {
+    let earlier = filled(1, 100);
+    let record = &earlier[1][..BLOCK];
+    assert!(record.starts_with(b"mayflyWL"));
+    // A commit that holds a record at the beginning of its second block: the head of 64 bytes stands before it.
+    let mut sly = vec![0; BLOCK - 64];
+    sly.extend_from_slice(record);
+    let files: Vec<Held> = (0..FILES).map(|_| Held::new(16 * BLOCK)).collect();
+    let store = before(&files).unwrap();
+    store.append(1, &sly).unwrap();
+    let mut torn: Vec<Vec<u8>> = files.iter().map(Held::image).collect();
+    assert!(torn.iter().any(|f| f[BLOCK..].starts_with(b"mayflyWL")));
+    drop(store);
+    let whole = before(&torn.iter().cloned().map(Held::holding).collect::<Vec<_>>()).unwrap();
+    assert_eq!((whole.head().unwrap(), &whole.read(1, 1).unwrap()[0].bytes[..]), (1, &sly[..]));
+    // Its first block did not reach the disk: at the worst the start is refused.
+    torn.iter_mut().for_each(|f| f[..BLOCK].fill(0));
+    match before(&torn.into_iter().map(Held::holding).collect::<Vec<_>>()) {
+        Ok(store) => assert_eq!(store.head().unwrap(), 0),
+        Err(e) => assert!(matches!(e, StoreError::Damaged { .. }), "{e}"),
+    }
+}
+
+/// Records that stood in a file before it was begun anew are with the engine.
+#[test]
+fn what_stood_in_a_file_before_is_not_taken() {
+    let files: Vec<Held> = (0..FILES).map(|_| Held::new(16 * BLOCK)).collect();
+    let store = before(&files).unwrap();
+    let mut images = Vec::new();
+    for at in 1..=200 {
+        store.append(at, &[at as u8; 100]).unwrap();
+        images.push(files.iter().map(Held::image).collect::<Vec<_>>());
+    }
+    drop(store);
+    for (image, upto) in images.into_iter().zip(1..) {
+        // The engine has what stood in the file that is written to.
+        let moved = upto - 1 - (upto - 1) % 16;
+        let engine = MemoryStore::new(StoreId::from_bytes(ID));
+        (1..=moved).for_each(|at| engine.append(at, &[at as u8; 100]).unwrap());
+        let media = image.into_iter().map(|f| Box::new(Held::holding(f)) as Box<dyn Medium>).collect();
+        let store = Ahead::new(engine, media).unwrap();
+        assert_eq!(places(&store), (1..=upto).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn another_stores_log_is_not_taken() {
+    let files: Vec<Held> = filled(5, 100).into_iter().map(Held::holding).collect();
+    let media = files.iter().map(|f| Box::new(f.clone()) as Box<dyn Medium>).collect();
+    let store = Ahead::new(MemoryStore::new(StoreId::from_bytes([8; 16])), media).unwrap();
+    assert_eq!(store.head().unwrap(), 0);
+}
+
+fn options() -> Options {
+    Options { reserve_bytes: 0, ..Options::new([9; 16]) }
+}
+
+#[test]
+fn a_store_without_a_log_goes_on_with_one() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("data");
+    let store = RedbStore::open(&dir, &options()).unwrap();
+    (1..=5).for_each(|at| store.append(at, &[at as u8; 100]).unwrap());
+    drop(store);
+    let store = redb::open(&dir, &options()).unwrap();
+    store.append(6, b"six").unwrap();
+    assert_eq!(places(&store), [1, 2, 3, 4, 5, 6]);
+    drop(store);
+    // Who knows of no log would pass over what stands in it.
+    let Err(StoreError::Foreign(text)) = RedbStore::open(&dir, &options()) else { panic!() };
+    assert!(text.contains("log"), "{text}");
+    assert_eq!(redb::open(&dir, &options()).unwrap().head().unwrap(), 6);
+}
+
+/// A server that was killed: nothing was closed.
+fn killed(top: &Path, upto: u64) -> PathBuf {
+    let (dir, after) = (top.join("data"), top.join("after"));
+    let store = redb::open(&dir, &options()).unwrap();
+    (1..=upto).for_each(|at| store.append(at, &[at as u8; 100]).unwrap());
+    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&after).unwrap();
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, after.join(path.file_name().unwrap())).unwrap();
+    }
+    after
+}
+
+#[test]
+fn what_a_killed_server_had_in_its_log_is_there_and_is_saved_from_what_is_left() {
+    let top = tempfile::tempdir().unwrap();
+    let after = killed(top.path(), 9);
+    let left = redb::open_damaged(&after, &options()).unwrap();
+    assert_eq!(places(&left), (1..=9).collect::<Vec<_>>());
+    assert!(left.append(10, b"ten").is_err());
+    drop(left);
+    let store = redb::open(&after, &options()).unwrap();
+    assert_eq!(places(&store), (1..=9).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_file_of_the_log_that_is_missing_is_damage() {
+    let top = tempfile::tempdir().unwrap();
+    let after = killed(top.path(), 9);
+    std::fs::remove_file(after.join("wal-1")).unwrap();
+    let Err(StoreError::Damaged { what, .. }) = redb::open(&after, &options()) else { panic!("began without its log") };
+    assert!(what.contains("wal-1 is missing"), "{what}");
+}
