@@ -4,11 +4,12 @@
 //! UNIMPLEMENTED without details for a method that is not there. The first is what we answer for our own faults.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::{ALLOW, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,12 +19,13 @@ use tonic::{Code, Status};
 use super::connection::{Agreed, AtOnce, Ended, serve_http2};
 use super::deadline;
 use super::ends::Ends;
-use super::grpc::{Arrived, Services, over};
+use super::grpc::{Answering, Arrived, Calls, EXCHANGE, Services, over};
 use super::metered::{Budget, Metered};
 use super::peer::Peer;
 use super::status::{FAULT, status};
 use crate::limits;
 use crate::refusal::{No, Reason, Refusal};
+use crate::trace::Traced;
 
 /// Answers the calls of one connection of this peer, until it ends.
 pub async fn serve<IO>(io: IO, agreed: Agreed, services: Services, peer: Peer, ends: Ends, streams: u32) -> Ended
@@ -31,50 +33,75 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (budget, at_once) = (Budget::default(), AtOnce::default());
-    let told = at_once.clone();
+    let (told, calls) = (at_once.clone(), services.on_connection(peer));
     let service = service_fn(move |call| {
-        let arrived = services.arrived(&call);
+        let arrived = calls.arrived(&call);
         if arrived.is_refused() {
             told.announce();
         }
-        answer(services.clone(), peer.clone(), budget.clone(), call, arrived)
+        answer(&calls, &budget, call, arrived)
     });
     serve_http2(io, agreed, service, at_once, ends, streams).await
 }
 
+/// One call that is being answered: small, since it is moved into its task.
+struct Answer {
+    way: Way,
+    traced: Traced,
+    /// Where it is no exchange by itself. Cheap: the parts of a `Uri` are counted references.
+    uri: Option<Uri>,
+}
+
+#[allow(clippy::large_enum_variant, reason = "nearly all are free; a box would cost each an allocation")]
+enum Way {
+    /// Its caller waits for as long as it takes.
+    Free(Answering<Metered<Incoming>>),
+    /// Not longer than it said.
+    Timed(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+    /// It is not looked at.
+    Refused(Option<Box<Response<Body>>>),
+}
+
 /// Answers one call. No header is looked at to learn who calls.
-async fn answer(
-    mut services: Services,
-    peer: Peer,
-    budget: Budget,
-    call: Request<Incoming>,
-    arrived: Arrived,
-) -> Result<Response<Body>, Infallible> {
+fn answer(calls: &Calls, budget: &Budget, call: Request<Incoming>, arrived: Arrived) -> Answer {
+    let refused = |no| Answer { way: Way::Refused(Some(Box::new(no))), traced: Traced::default(), uri: None };
     if let Some(no) = not_grpc(&call) {
-        return Ok(no);
+        return refused(no);
     }
     let within = match deadline::of(call.headers()) {
         Ok(within) => within,
-        Err(no) => return Ok(status(No::Refusal(no)).into_http()),
+        Err(no) => return refused(status(No::Refusal(no)).into_http()),
     };
-    // Cheap: the parts of a `Uri` are counted references.
-    let uri = call.uri().clone();
-    let traced = services.traced(&peer, &call, &arrived);
-    let answering = services.call(peer, call.map(|body| Metered::new(body, budget)), arrived, traced.clone());
-    let answering = pin!(answering);
-    let answer = match within {
-        None => answering.await?,
-        Some(within) => match in_time(within, answering).await {
-            Some(answer) => answer?,
-            None => status(No::Refusal(deadline::passed(within))).into_http(),
-        },
+    let uri = (call.uri().path() != EXCHANGE).then(|| call.uri().clone());
+    let traced = calls.traced(&call, &arrived);
+    let answering = calls.answer(call.map(|body| Metered::new(body, budget.clone())), arrived, &traced);
+    let way = match within {
+        None => Way::Free(answering),
+        Some(within) => Way::Timed(Box::pin(async move {
+            let late = || status(No::Refusal(deadline::passed(within))).into_http();
+            in_time(within, answering).await.unwrap_or_else(late)
+        })),
     };
-    let answer = match ours(answer.headers(), uri.path()) {
-        Some(no) => no.into_http(),
-        None => answer,
-    };
-    over(&traced, uri.path(), answer.headers());
-    Ok(answer)
+    Answer { way, traced, uri }
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = match &mut self.way {
+            Way::Free(answering) => ready!(Pin::new(answering).poll(cx)),
+            Way::Timed(answering) => ready!(answering.as_mut().poll(cx)),
+            Way::Refused(no) => return no.take().map_or(Poll::Pending, |no| Poll::Ready(Ok(*no))),
+        };
+        let path = self.uri.as_ref().map_or(EXCHANGE, Uri::path);
+        let answer = match ours(answer.headers(), path) {
+            Some(no) => no.into_http(),
+            None => answer,
+        };
+        over(&self.traced, path, answer.headers());
+        Poll::Ready(Ok(answer))
+    }
 }
 
 /// What comes of it within a time. A call that is late is dropped, as when its caller goes away: what waits for the ledger goes on there, and

@@ -289,8 +289,7 @@ where
     let (bundles, changes) = (mtls.authority.bundles.clone(), mtls.changes.clone());
     let ends = Ends::with_svid(svid.evidence().clone(), bundles, changes, gate.system.clone(), gate.stopping(), jitter);
     let peer = gate.role.peer(mtls.authority.caller_of(&svid));
-    let services = mtls.services.on_connection(&peer);
-    answer::serve(stream, agreed, services, peer, ends, gate.streams).await
+    answer::serve(stream, agreed, mtls.services.clone(), peer, ends, gate.streams).await
 }
 
 async fn handshaken<T: Send + 'static>(

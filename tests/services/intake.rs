@@ -21,29 +21,29 @@ const EXCHANGE: &str = "/mayfly.v1.TokenService/Exchange";
 fn without_time_every_exchange_is_refused_and_the_rest_is_answered() {
     let w = world();
     let health = tonic_health::server::HealthReporter::new();
-    let mut services = workload_routes(w.authority(), &health);
+    let services = workload_routes(w.authority(), &health);
     let peer = w.workload("/agent/demo");
     let crowd: Vec<Taken> = std::iter::from_fn(|| w.authority().intake.take(1).ok()).collect();
     w.run(async {
-        assert_eq!(call(&mut services, &peer, EXCHANGE, &exchange("")).await.reason, "LIMIT_REACHED");
+        assert_eq!(call(&services, &peer, EXCHANGE, &exchange("")).await.reason, "LIMIT_REACHED");
         let batch = pb::BatchExchangeRequest { exchanges: vec![exchange("")], ..Default::default() };
-        let came = call(&mut services, &peer, "/mayfly.v1.TokenService/BatchExchange", &batch).await;
+        let came = call(&services, &peer, "/mayfly.v1.TokenService/BatchExchange", &batch).await;
         assert_eq!(came.reason, "LIMIT_REACHED");
         let one = pb::StreamExchangeRequest { ask: Some(pb::stream_exchange_request::Ask::Exchange(exchange("one"))) };
-        let came = call(&mut services, &peer, "/mayfly.v1.TokenService/StreamExchange", &one).await;
+        let came = call(&services, &peer, "/mayfly.v1.TokenService/StreamExchange", &one).await;
         let Some(pb::stream_exchange_response::Result::Problem(problem)) =
             pb::StreamExchangeResponse::decode(came.message).unwrap().result
         else {
             panic!("issued without time")
         };
         assert_eq!((problem.rule.as_str(), problem.retry_after.is_some()), ("intake_wait_ms", true));
-        let healthy = call(&mut services, &peer, "/grpc.health.v1.Health/Check", &HealthCheckRequest::default()).await;
+        let healthy = call(&services, &peer, "/grpc.health.v1.Health/Check", &HealthCheckRequest::default()).await;
         assert_eq!(healthy.reason, "");
-        let whoami = call(&mut services, &peer, "/mayfly.v1.TokenService/Whoami", &pb::WhoamiRequest {}).await;
+        let whoami = call(&services, &peer, "/mayfly.v1.TokenService/Whoami", &pb::WhoamiRequest {}).await;
         assert_eq!(whoami.reason, "");
         assert_eq!(w.authority().intake.load().refused.iter().sum::<u64>(), 3);
         drop(crowd);
-        assert_eq!(call(&mut services, &peer, EXCHANGE, &exchange("")).await.reason, "", "there is time again");
+        assert_eq!(call(&services, &peer, EXCHANGE, &exchange("")).await.reason, "", "there is time again");
     });
     // Who decided gives the place back, and may do so after the answer was read.
     let given_back = (0..500).any(|n| {
@@ -57,13 +57,14 @@ fn without_time_every_exchange_is_refused_and_the_rest_is_answered() {
 fn whoever_does_not_send_what_he_wants_takes_nobodys_place() {
     let w = world();
     let health = tonic_health::server::HealthReporter::new();
-    let mut services = workload_routes(w.authority(), &health);
+    let services = workload_routes(w.authority(), &health);
     let never = StreamBody::new(tokio_stream::pending::<Result<Frame<Bytes>, Infallible>>());
     let stalls = http::Request::post(EXCHANGE).header("content-type", "application/grpc").body(never).unwrap();
     w.run(async {
-        let arrived = services.arrived(&stalls);
+        let calls = services.clone().on_connection(w.workload("/agent/demo"));
+        let arrived = calls.arrived(&stalls);
         assert_eq!(w.authority().intake.load().waiting, 1, "it is counted when it is read");
-        let answered = services.call(w.workload("/agent/demo"), stalls, arrived, Default::default());
+        let answered = calls.answer(stalls, arrived, &Default::default());
         assert!(tokio::time::timeout(Duration::from_millis(20), answered).await.is_err());
         assert_eq!(w.authority().intake.load().waiting, 0);
     });

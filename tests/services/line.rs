@@ -5,11 +5,11 @@ use std::pin::pin;
 use std::task::Poll;
 
 use mayfly::pb::mayfly::v1 as pb;
-use mayfly::serve::grpc::{Services, workload_routes};
+use mayfly::serve::grpc::{Calls, Services, workload_routes};
 use mayfly::serve::peer::Peer;
 use prost::Message;
 
-use super::locked::{Came, call, exchange};
+use super::locked::{Came, call_on, exchange};
 use super::{World, world};
 
 const EXCHANGE: &str = "/mayfly.v1.TokenService/Exchange";
@@ -30,10 +30,10 @@ fn claims(issued: &pb::Issued) -> serde_json::Value {
 }
 
 /// All at once, as a connection's calls come: each on a task of its own.
-async fn together(services: &Services, peer: &Peer, asks: Vec<pb::ExchangeRequest>) -> Vec<Came> {
+async fn together(calls: &Calls, asks: Vec<pb::ExchangeRequest>) -> Vec<Came> {
     let spawned = asks.into_iter().map(|ask| {
-        let (mut services, peer) = (services.clone(), peer.clone());
-        tokio::spawn(async move { call(&mut services, &peer, EXCHANGE, &ask).await })
+        let calls = calls.clone();
+        tokio::spawn(async move { call_on(&calls, EXCHANGE, &ask).await })
     });
     let mut all = Vec::new();
     for one in spawned.collect::<Vec<_>>() {
@@ -50,10 +50,9 @@ fn in_task(task: &str, n: usize) -> pb::ExchangeRequest {
 #[test]
 fn each_of_those_that_came_together_has_its_own_answer() {
     let w = world();
-    let peer = w.workload("/agent/demo");
-    let services = services(&w).on_connection(&peer);
+    let calls = services(&w).on_connection(w.workload("/agent/demo"));
     w.run(async {
-        let opened = together(&services, &peer, vec![exchange(""), exchange("")]).await;
+        let opened = together(&calls, vec![exchange(""), exchange("")]).await;
         let tasks: Vec<String> = opened.iter().map(|came| issued(came).task_id).collect();
         assert_ne!(tasks[0], tasks[1]);
         // Of two tasks in turn, with what is not well formed, what opens a task, and more than one round.
@@ -64,7 +63,7 @@ fn each_of_those_that_came_together_has_its_own_answer() {
         // No scope is no subset of what policy permits, in an open task or in one of its own.
         asks.insert(70, pb::ExchangeRequest { scopes: Vec::new(), ..in_task(&tasks[0], 901) });
         asks.insert(80, pb::ExchangeRequest { scopes: Vec::new(), ..exchange("") });
-        let came = together(&services, &peer, asks.clone()).await;
+        let came = together(&calls, asks.clone()).await;
         let mut ids = BTreeSet::new();
         for (n, (ask, came)) in asks.iter().zip(&came).enumerate() {
             match n {
@@ -82,31 +81,32 @@ fn each_of_those_that_came_together_has_its_own_answer() {
         }
         assert_eq!(ids.len(), 91, "one each");
         // Asked once more, they are the same credentials.
-        let again = together(&services, &peer, asks[..20].to_vec()).await;
+        let again = together(&calls, asks[..20].to_vec()).await;
         for (first, again) in came.iter().zip(&again) {
             let (first, again) = (issued(first), issued(again));
             assert_eq!((first.credential_id, first.seq), (again.credential_id, again.seq));
             assert_eq!(again.novelty, pb::Novelty::Same as i32);
         }
         // The same request at the same time is one request.
-        let twins = together(&services, &peer, vec![in_task(&tasks[0], 500); 12]).await;
+        let twins = together(&calls, vec![in_task(&tasks[0], 500); 12]).await;
         assert_eq!(twins.iter().map(|came| issued(came).credential_id).collect::<BTreeSet<_>>().len(), 1);
     });
     assert_eq!(w.authority().intake.load().waiting, 0);
 }
 
 #[test]
-fn in_the_line_of_a_connection_nobody_else_acts() {
+fn each_connection_acts_for_its_own_peer() {
     let w = world();
     let (peer, other) = (w.workload("/agent/demo"), w.workload("/agent/a"));
-    let services = services(&w).on_connection(&peer);
+    let services = services(&w);
+    let [calls, others] = [&peer, &other].map(|peer| services.clone().on_connection(peer.clone()));
     let id = |peer: &Peer| match peer {
         Peer::Workload(caller) => caller.id().as_str().to_owned(),
         _ => panic!("no workload"),
     };
     w.run(async {
-        for who in [&peer, &other, &peer] {
-            let came = together(&services, who, vec![exchange(""); 3]).await;
+        for (who, calls) in [(&peer, &calls), (&other, &others), (&peer, &calls)] {
+            let came = together(calls, vec![exchange(""); 3]).await;
             for one in &came {
                 assert_eq!(claims(&issued(one))["sub"], id(who));
             }
@@ -117,24 +117,22 @@ fn in_the_line_of_a_connection_nobody_else_acts() {
 #[test]
 fn who_goes_before_the_round_asked_for_nothing() {
     let w = world();
-    let peer = w.workload("/agent/demo");
-    let services = services(&w).on_connection(&peer);
+    let calls = services(&w).on_connection(w.workload("/agent/demo"));
     // On one thread, so that the round cannot begin before the call is dropped.
     let one = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     one.block_on(async {
         let before = w.authority().ledger.peek(|s| s.head);
         {
-            let (mut own, ask) = (services.clone(), exchange("gone"));
-            let mut gone = pin!(call(&mut own, &peer, EXCHANGE, &ask));
+            let ask = exchange("gone");
+            let mut gone = pin!(call_on(&calls, EXCHANGE, &ask));
             let waits = std::future::poll_fn(|cx| Poll::Ready(gone.as_mut().poll(cx).is_pending())).await;
             assert!(waits, "it is in the line, and its round has not begun");
             assert_eq!(w.authority().intake.load().waiting, 1);
         }
         // Whoever comes next is served, and was not held up.
-        let mut own = services.clone();
-        let next = issued(&call(&mut own, &peer, EXCHANGE, &exchange("next")).await);
+        let next = issued(&call_on(&calls, EXCHANGE, &exchange("next")).await);
         assert!(next.seq > before.as_u64());
-        let again = issued(&call(&mut own, &peer, EXCHANGE, &exchange("gone")).await);
+        let again = issued(&call_on(&calls, EXCHANGE, &exchange("gone")).await);
         assert_eq!(again.novelty, pb::Novelty::New as i32, "the first time nothing was issued");
     });
     assert_eq!(w.authority().intake.load().waiting, 0);

@@ -15,7 +15,7 @@ use mayfly::pb::mayfly::v1::watch_revocations_response::Event as Told;
 use mayfly::refusal::Reason;
 use mayfly::revocation::Target;
 use mayfly::serve::grpc::revocation::Revocations;
-use mayfly::serve::grpc::{Services, workload_routes};
+use mayfly::serve::grpc::{Calls, Services, workload_routes};
 use mayfly::serve::peer::Peer;
 use mayfly::serve::wire::target_to_pb;
 use prost::Message;
@@ -51,15 +51,20 @@ pub(super) struct Came {
     pub(super) message: Bytes,
 }
 
+/// One call, on a connection of its own.
+pub(super) async fn call(services: &Services, peer: &Peer, path: &str, message: &impl Message) -> Came {
+    call_on(&services.clone().on_connection(peer.clone()), path, message).await
+}
+
 /// One call, as the listener makes it of a connection.
-pub(super) async fn call(services: &mut Services, peer: &Peer, path: &str, message: &impl Message) -> Came {
+pub(super) async fn call_on(calls: &Calls, path: &str, message: &impl Message) -> Came {
     let (mut body, bytes) = (BytesMut::new(), message.encode_to_vec());
     body.put_u8(0);
     body.put_u32(u32::try_from(bytes.len()).unwrap());
     body.put_slice(&bytes);
     let request = http::Request::post(path).header("content-type", "application/grpc").body(Full::new(body.freeze())).unwrap();
-    let arrived = services.arrived(&request);
-    let Ok(response) = services.call(peer.clone(), request, arrived, Default::default()).await;
+    let arrived = calls.arrived(&request);
+    let response = calls.answer(request, arrived, &Default::default()).await;
     let mut said = Status::from_header_map(response.headers());
     let (mut body, mut message) = (response.into_body(), Bytes::new());
     // A stream that goes on is no refusal.
@@ -99,7 +104,7 @@ fn issued(message: &Bytes) -> Option<pb::Issued> {
 /// What somebody who calls gets from each rpc: the reason of its refusal, or of that of its one item.
 fn everything(w: &World, peer: &Peer, credential: &str, when: &str) -> BTreeMap<String, String> {
     let health = tonic_health::server::HealthReporter::new();
-    let mut services = workload_routes(w.authority(), &health);
+    let services = workload_routes(w.authority(), &health);
     let mut all = BTreeMap::new();
     for (service, method) in rpcs() {
         if ELSEWHERE.contains(&service.as_str()) {
@@ -109,10 +114,10 @@ fn everything(w: &World, peer: &Peer, credential: &str, when: &str) -> BTreeMap<
         let reason = w.run(async {
             let problem = |p: pb::Problem| p.reason;
             match method.as_str() {
-                "Exchange" => call(&mut services, peer, &path, &exchange("")).await.reason,
+                "Exchange" => call(&services, peer, &path, &exchange("")).await.reason,
                 "BatchExchange" => {
                     let ask = pb::BatchExchangeRequest { exchanges: vec![exchange("")], ..Default::default() };
-                    let came = call(&mut services, peer, &path, &ask).await;
+                    let came = call(&services, peer, &path, &ask).await;
                     let results = pb::BatchExchangeResponse::decode(came.message).unwrap().results;
                     match results.into_iter().next().and_then(|r| r.result) {
                         Some(pb::exchange_result::Result::Problem(p)) => problem(p),
@@ -121,7 +126,7 @@ fn everything(w: &World, peer: &Peer, credential: &str, when: &str) -> BTreeMap<
                 }
                 "StreamExchange" => {
                     let one = pb::stream_exchange_request::Ask::Exchange(exchange(when));
-                    let came = call(&mut services, peer, &path, &pb::StreamExchangeRequest { ask: Some(one) }).await;
+                    let came = call(&services, peer, &path, &pb::StreamExchangeRequest { ask: Some(one) }).await;
                     match pb::StreamExchangeResponse::decode(came.message).unwrap().result {
                         Some(pb::stream_exchange_response::Result::Problem(p)) => problem(p),
                         _ => came.reason,
@@ -129,10 +134,10 @@ fn everything(w: &World, peer: &Peer, credential: &str, when: &str) -> BTreeMap<
                 }
                 "Renew" => {
                     let ask = pb::RenewRequest { credential_id: credential.to_owned(), ..Default::default() };
-                    call(&mut services, peer, &path, &ask).await.reason
+                    call(&services, peer, &path, &ask).await.reason
                 }
                 // Nothing in it: whoever is let in is told what is missing.
-                _ => call(&mut services, peer, &path, &()).await.reason,
+                _ => call(&services, peer, &path, &()).await.reason,
             }
         });
         all.insert(method, reason);
@@ -142,8 +147,8 @@ fn everything(w: &World, peer: &Peer, credential: &str, when: &str) -> BTreeMap<
 
 /// A credential of this peer, and a request that can be repeated.
 fn begin(w: &World, peer: &Peer) -> String {
-    let mut services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
-    let came = w.run(call(&mut services, peer, "/mayfly.v1.TokenService/Exchange", &exchange("again")));
+    let services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
+    let came = w.run(call(&services, peer, "/mayfly.v1.TokenService/Exchange", &exchange("again")));
     issued(&came.message).unwrap_or_else(|| panic!("{came:?}")).credential_id
 }
 
@@ -210,14 +215,14 @@ fn every_rpc_refuses_a_caller_that_is_locked_or_whose_svid_was_revoked() {
             assert_eq!(came, expected, "{method}, after {what}");
         }
         // Its own answer of before is not given again, and the server still says whether it serves.
-        let mut services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
-        let again = w.run(call(&mut services, &peer, "/mayfly.v1.TokenService/Exchange", &exchange("again")));
+        let services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
+        let again = w.run(call(&services, &peer, "/mayfly.v1.TokenService/Exchange", &exchange("again")));
         assert!(!again.reason.is_empty() && issued_none(&again), "{what}: {again:?}");
-        assert_eq!(w.run(call(&mut services, &peer, HEALTH, &())).reason, "", "{what}");
+        assert_eq!(w.run(call(&services, &peer, HEALTH, &())).reason, "", "{what}");
         // Others go on.
         let other = workload(&w, "/ci/demo", 2);
         if what != "its trust domain" {
-            assert_eq!(w.run(call(&mut services, &other, "/mayfly.v1.TaskService/ListTasks", &())).reason, "", "{what}");
+            assert_eq!(w.run(call(&services, &other, "/mayfly.v1.TaskService/ListTasks", &())).reason, "", "{what}");
         }
     }
 }
@@ -233,11 +238,11 @@ fn a_repeat_with_another_svid_that_was_revoked_gets_nothing() {
     let (stolen, good) = (workload(&w, "/agent/demo", 1), workload(&w, "/agent/demo", 2));
     begin(&w, &good);
     revoke(&w, svid_of(&stolen));
-    let mut services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
+    let services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
     let path = "/mayfly.v1.TokenService/Exchange";
-    let again = w.run(call(&mut services, &stolen, path, &exchange("again")));
+    let again = w.run(call(&services, &stolen, path, &exchange("again")));
     assert_eq!((again.reason.as_str(), issued_none(&again)), ("EVIDENCE_REVOKED", true));
-    assert!(issued(&w.run(call(&mut services, &good, path, &exchange("again"))).message).is_some());
+    assert!(issued(&w.run(call(&services, &good, path, &exchange("again"))).message).is_some());
 }
 
 /// A rule over everything stops grants. Callers in the middle of their work can look, and end what they began.

@@ -42,7 +42,7 @@ fn turned(exchange: &pb::ExchangeRequest) -> Vec<u8> {
 }
 
 /// The answers to all, by their names, and how the stream ended.
-async fn ask(services: &mut Services, peer: &Peer, messages: &[Vec<u8>]) -> (BTreeMap<String, Answer>, Status) {
+async fn ask(services: &Services, peer: &Peer, messages: &[Vec<u8>]) -> (BTreeMap<String, Answer>, Status) {
     let mut body = Vec::new();
     for message in messages {
         body.put_u8(0);
@@ -51,8 +51,9 @@ async fn ask(services: &mut Services, peer: &Peer, messages: &[Vec<u8>]) -> (BTr
     }
     let request = http::Request::post("/mayfly.v1.TokenService/StreamExchange").header("content-type", "application/grpc");
     let request = request.body(Full::new(Bytes::from(body))).unwrap();
-    let arrived = services.arrived(&request);
-    let Ok(response) = services.call(peer.clone(), request, arrived, Default::default()).await;
+    let calls = services.clone().on_connection(peer.clone());
+    let arrived = calls.arrived(&request);
+    let response = calls.answer(request, arrived, &Default::default()).await;
     let collected = response.into_body().collect().await.unwrap();
     let end = collected.trailers().and_then(Status::from_header_map).unwrap();
     let (mut bytes, mut answers) = (collected.to_bytes(), BTreeMap::new());
@@ -79,26 +80,26 @@ fn opened(w: &World, caller: &Caller) -> String {
 #[test]
 fn the_same_request_in_another_form_is_the_same() {
     let w = world();
-    let mut services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
+    let services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
     let (peer, task) = (w.workload("/agent/a"), opened(&w, &w.house.caller("/agent/a")));
     let one = exchange(&task, "1");
     let messages = ["1", "2", "3"].map(|id| of_stream(&exchange(&task, id).encode_to_vec()));
     w.run(async {
-        let (first, end) = ask(&mut services, &peer, &messages).await;
+        let (first, end) = ask(&services, &peer, &messages).await;
         assert_eq!((first.len(), end.code()), (3, Code::Ok));
         let id = credential(&first["1"]);
         assert_ne!(id, credential(&first["2"]));
-        let (again, _) = ask(&mut services, &peer, &[of_stream(&turned(&one))]).await;
+        let (again, _) = ask(&services, &peer, &[of_stream(&turned(&one))]).await;
         assert_eq!(credential(&again["1"]), id);
-        let came = call(&mut services, &peer, "/mayfly.v1.TokenService/Exchange", &one).await;
+        let came = call(&services, &peer, "/mayfly.v1.TokenService/Exchange", &one).await;
         assert_eq!(pb::ExchangeResponse::decode(came.message).unwrap().issued.unwrap().credential_id, id);
         let batch = pb::BatchExchangeRequest { exchanges: vec![one.clone()], ..Default::default() };
-        let came = call(&mut services, &peer, "/mayfly.v1.TokenService/BatchExchange", &batch).await;
+        let came = call(&services, &peer, "/mayfly.v1.TokenService/BatchExchange", &batch).await;
         let results = pb::BatchExchangeResponse::decode(came.message).unwrap().results;
         let Some(pb::exchange_result::Result::Issued(issued)) = &results[0].result else { panic!("{results:?}") };
         assert_eq!(issued.credential_id, id);
         let other = pb::ExchangeRequest { tool: "shout".into(), ..one };
-        let (other, _) = ask(&mut services, &peer, &[of_stream(&other.encode_to_vec())]).await;
+        let (other, _) = ask(&services, &peer, &[of_stream(&other.encode_to_vec())]).await;
         assert!(matches!(&other["1"], Answer::Problem(_)), "one name for two requests");
     });
 }
@@ -106,13 +107,13 @@ fn the_same_request_in_another_form_is_the_same() {
 #[test]
 fn what_is_wrong_is_answered_by_its_name_or_ends_the_stream() {
     let w = world();
-    let mut services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
+    let services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
     let (peer, task) = (w.workload("/agent/a"), opened(&w, &w.house.caller("/agent/a")));
     let good = |id: &str| of_stream(&exchange(&task, id).encode_to_vec());
     let odd = pb::ExchangeRequest { authorization_details: "[]".into(), ..exchange(&task, "odd") };
     let long = pb::ExchangeRequest { tool: "t".repeat(257), ..exchange(&task, "long") };
     let asked = [good("a"), of_stream(&odd.encode_to_vec()), of_stream(&long.encode_to_vec()), good("b")];
-    let (answers, end) = w.run(ask(&mut services, &peer, &asked));
+    let (answers, end) = w.run(ask(&services, &peer, &asked));
     assert_eq!((answers.len(), end.code()), (4, Code::Ok));
     assert_ne!(credential(&answers["a"]), credential(&answers["b"]));
     let said = |id: &str| match &answers[id] {
@@ -128,7 +129,7 @@ fn what_is_wrong_is_answered_by_its_name_or_ends_the_stream() {
         (vec![10, 9, 1], "failed to decode"),
     ];
     for (last, words) in ends {
-        let (_, end) = w.run(ask(&mut services, &peer, &[good("c"), last]));
+        let (_, end) = w.run(ask(&services, &peer, &[good("c"), last]));
         assert_eq!(end.get_details_error_info().unwrap().reason, "INVALID_FIELD", "{end:?}");
         assert!(end.message().contains(words), "{end:?}");
     }

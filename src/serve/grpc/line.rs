@@ -36,7 +36,7 @@ struct Waiting {
 }
 
 /// What a call hears from its round.
-enum Said {
+pub(super) enum Said {
     /// The message that it is answered with.
     Over(Result<Bytes, No>),
     /// It takes its time, and holds up none of the others.
@@ -48,13 +48,8 @@ impl Line {
         Arc::new(Line { authority, caller, waiting: Mutex::default() })
     }
 
-    /// Whether it is that of this caller: what stands in one line is decided for one.
-    pub fn is_of(&self, caller: &Caller) -> bool {
-        self.caller.is_same(caller)
-    }
-
-    /// Answers one call. Dropped before its round, nothing is asked of anybody.
-    pub async fn exchange(self: Arc<Line>, ask: Sent, taken: Taken, traced: Traced) -> Result<Bytes, No> {
+    /// Puts one call into the line. Where its end is dropped before its round, nothing is asked of anybody.
+    pub fn enter(self: &Arc<Line>, ask: Sent, taken: Taken, traced: Traced) -> oneshot::Receiver<Said> {
         let (reply, said) = oneshot::channel();
         let first = {
             let mut waiting = self.waiting.lock();
@@ -64,14 +59,13 @@ impl Line {
         if first {
             drop(tokio::spawn(self.clone().serve()));
         }
-        match said.await {
-            Ok(Said::Over(end)) => end,
-            Ok(Said::Slow(want)) => {
-                let end = Box::pin(want.traced.clone().scope(self.authority.exchange(&self.caller, &want))).await;
-                round::noted(&self.authority, &self.caller, Some(&want), end).map(answer_of)
-            }
-            Err(_) => Err(Fault::new("a round ended without an answer").into()),
-        }
+        said
+    }
+
+    /// Answers one that takes its time.
+    pub async fn slowly(self: Arc<Line>, want: Box<Wanted>) -> Result<Bytes, No> {
+        let end = want.traced.clone().scope(self.authority.exchange(&self.caller, &want)).await;
+        round::noted(&self.authority, &self.caller, Some(&want), end).map(answer_of)
     }
 
     async fn serve(self: Arc<Line>) {

@@ -43,9 +43,10 @@ mod uses;
 mod watch;
 mod webhook;
 
-pub use routes::{Arrived, Services, admin_routes, workload_routes};
+pub use routes::{Answering, Arrived, Calls, Services, admin_routes, workload_routes};
 pub use told::Patterns;
 pub use traced::over;
+pub use unary::PATH as EXCHANGE;
 
 /// Counts of what was hit.
 fn hits_to_pb(hits: &Hits) -> pb::Hits {

@@ -1,10 +1,12 @@
 //! The services of each listener.
 
-use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
+use hyper::body::Body as HttpBody;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
@@ -69,61 +71,117 @@ pub struct Services {
     /// The same without its server.
     own: Tokens,
     others: Routes,
+}
+
+/// What serves the calls of one connection: its clones are the same.
+#[derive(Clone)]
+pub struct Calls(Arc<OnConnection>);
+
+struct OnConnection {
+    services: Services,
+    peer: Peer,
+    /// Where its single exchanges are decided together; `None` for a peer that may ask for none.
     line: Option<Arc<Line>>,
+}
+
+/// The answer of one call, on its way.
+#[allow(clippy::large_enum_variant, reason = "nearly all are exchanges; a box would cost each an allocation")]
+pub enum Answering<B: HttpBody> {
+    /// Nearly all.
+    Exchange(unary::Exchange<B>),
+    /// In a box: what a router needs would lie in the future of every call.
+    Other(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl<B> Future for Answering<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
+{
+    type Output = Response<Body>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<Body>> {
+        match self.get_mut() {
+            Answering::Exchange(exchange) => Pin::new(exchange).poll(cx),
+            Answering::Other(other) => other.as_mut().poll(cx),
+        }
+    }
 }
 
 impl Services {
     fn new(authority: &Arc<Authority>, others: Routes) -> Services {
         let own = Tokens(authority.clone());
         let tokens = TokenServiceServer::new(own.clone()).max_decoding_message_size(limits::REQUEST_BYTES);
-        Services { tokens, own, others: others.prepare(), line: None }
+        Services { tokens, own, others: others.prepare() }
     }
 
-    /// The same for one connection of this peer.
-    pub fn on_connection(&self, peer: &Peer) -> Services {
-        let caller = peer::caller_of(Some(peer)).ok();
-        Services { line: caller.map(|caller| Line::new(self.own.0.clone(), caller)), ..self.clone() }
+    /// For one connection of this peer.
+    pub fn on_connection(self, peer: Peer) -> Calls {
+        let caller = peer::caller_of(Some(&peer)).ok();
+        let line = caller.map(|caller| Line::new(self.own.0.clone(), caller));
+        Calls(Arc::new(OnConnection { services: self, peer, line }))
     }
 
+    async fn answer<B>(mut self, peer: Peer, mut call: Request<B>, traced: Traced) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
+    {
+        call.extensions_mut().insert(peer);
+        if call.uri().path() == stream::PATH {
+            return stream::exchange(&self.own, call, traced).await;
+        }
+        if call.uri().path() == batch::PATH {
+            return traced.scope(batch::exchange(&self.own, call)).await;
+        }
+        let service = call.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
+        let Ok(answer) = match service {
+            Some((pb::mayfly::v1::token_service_server::SERVICE_NAME, _)) => traced.scope(self.tokens.call(call)).await,
+            _ => traced.scope(self.others.call(call.map(Body::new))).await,
+        };
+        answer
+    }
+}
+
+impl Calls {
     /// Takes a call in that was just read. Called where it is read: what waits for its first turn is what has to be counted.
     pub fn arrived<B>(&self, call: &Request<B>) -> Arrived {
         let one = call.uri().path() == unary::PATH;
-        Arrived { read: Stopwatch::start(), taken: one.then(|| self.own.0.intake.take(1)) }
+        Arrived { read: Stopwatch::start(), taken: one.then(|| self.authority().intake.take(1)) }
     }
 
     /// The trace of a call that was just read.
-    pub fn traced<B>(&self, peer: &Peer, call: &Request<B>, arrived: &Arrived) -> Traced {
-        traced::begun(&self.own.0.tracer, peer, call, arrived.read)
+    pub fn traced<B>(&self, call: &Request<B>, arrived: &Arrived) -> Traced {
+        traced::begun(&self.authority().tracer, self.peer(), call, arrived.read)
     }
 
-    /// Answers one call of this peer.
-    pub async fn call<B>(
-        &mut self,
-        peer: Peer,
-        mut call: Request<B>,
-        arrived: Arrived,
-        traced: Traced,
-    ) -> Result<Response<Body>, Infallible>
+    /// Answers one call.
+    pub fn answer<B>(&self, call: Request<B>, arrived: Arrived, traced: &Traced) -> Answering<B>
     where
-        B: hyper::body::Body<Data = Bytes> + Unpin + Send + 'static,
+        B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
     {
         if call.uri().path() == unary::PATH {
-            return unary::exchange(&mut self.tokens, (&self.own, self.line.clone()), peer, call, (arrived, traced)).await;
+            return Answering::Exchange(unary::Exchange::new(self.clone(), call, arrived, traced.clone()));
         }
-        call.extensions_mut().insert(peer);
-        if call.uri().path() == stream::PATH {
-            return Ok(stream::exchange(&self.own, call, traced).await);
-        }
-        if call.uri().path() == batch::PATH {
-            return Ok(Box::pin(traced.scope(batch::exchange(&self.own, call))).await);
-        }
-        let service = call.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
-        match service {
-            Some((pb::mayfly::v1::token_service_server::SERVICE_NAME, _)) => Box::pin(traced.scope(self.tokens.call(call))).await,
-            // In a box: what a router needs would lie in the future of every call.
-            _ => Box::pin(traced.scope(self.others.call(call.map(Body::new)))).await,
-        }
+        Answering::Other(Box::pin(self.0.services.clone().answer(self.peer().clone(), call, traced.clone())))
+    }
+
+    pub(super) fn authority(&self) -> &Arc<Authority> {
+        &self.0.services.own.0
+    }
+
+    pub(super) fn peer(&self) -> &Peer {
+        &self.0.peer
+    }
+
+    pub(super) fn line(&self) -> Option<&Arc<Line>> {
+        self.0.line.as_ref()
+    }
+
+    /// The server of all that is asked of tokens.
+    pub(super) fn tokens(&self) -> TokenServiceServer<Tokens> {
+        self.0.services.tokens.clone()
     }
 }
 

@@ -5,105 +5,203 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::sync::OnceLock;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::{Body as HttpBody, Frame};
+use tokio::sync::oneshot;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service as _;
 
 use super::super::peer::{self, Peer};
 use super::super::status::status;
-use super::line::Line;
-use super::routes::Arrived;
+use super::line::Said;
+use super::routes::{Arrived, Calls};
 use super::sent::Sent;
-use super::token::Tokens;
 use super::told::PREFIX;
+use crate::authority::Authority;
 use crate::limits;
-use crate::pb::mayfly::v1::token_service_server::TokenServiceServer;
-use crate::refusal::{No, Refusal};
+use crate::refusal::{Fault, No, Refusal};
 use crate::system::Stopwatch;
 use crate::trace::Traced;
 
 /// The path of the method.
 pub const PATH: &str = "/mayfly.v1.TokenService/Exchange";
 
-/// Answers one call, in the line of its connection where it has one.
-pub async fn exchange<B>(
-    tokens: &mut TokenServiceServer<Tokens>,
-    (own, line): (&Tokens, Option<Arc<Line>>),
-    peer: Peer,
-    call: Request<B>,
-    (arrived, traced): (Arrived, Traced),
-) -> Result<Response<Body>, Infallible>
-where
-    B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
-{
-    let Arrived { read, mut taken } = arrived;
-    let (mut parts, mut body) = call.into_parts();
-    let mut came = VecDeque::new();
-    let mut only: Option<Bytes> = None;
-    if !parts.headers.contains_key("grpc-encoding") {
+/// One call. Written by hand, since every call has one that is moved a few times before it is looked at: as an async function it takes 4 KB.
+pub struct Exchange<B: HttpBody> {
+    calls: Calls,
+    traced: Traced,
+    state: State<B>,
+}
+
+#[allow(clippy::large_enum_variant, reason = "all begin with the largest; a box would cost each an allocation")]
+enum State<B: HttpBody> {
+    /// For what is asked.
+    Reads(Reading<B>),
+    /// For its round.
+    Waits(oneshot::Receiver<Said>),
+    /// What few calls need.
+    Other(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+    Over,
+}
+
+/// A call of which not all was read.
+struct Reading<B: HttpBody> {
+    parts: Parts,
+    body: B,
+    only: Option<Bytes>,
+    came: VecDeque<Result<Frame<Bytes>, B::Error>>,
+    arrived: Arrived,
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> Reading<B> {
+    /// Reads a body of one message, and of any other as much as shows that.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.parts.headers.contains_key("grpc-encoding") {
+            return Poll::Ready(());
+        }
         loop {
-            let frame = std::future::poll_fn(|cx| {
-                let frame = Pin::new(&mut body).poll_frame(cx);
-                if frame.is_pending() {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Pending => {
                     // Whoever does not send what he wants has no place among those who wait.
-                    taken = None;
+                    self.arrived.taken = None;
+                    return Poll::Pending;
                 }
-                frame
-            });
-            let Some(frame) = frame.await else { break };
-            match frame {
-                Ok(frame) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
-                Ok(frame) if only.is_none() && frame.is_data() => only = frame.into_data().ok(),
-                other => {
-                    came.push_back(other);
-                    break;
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                Poll::Ready(Some(Ok(frame))) if self.only.is_none() && frame.is_data() => self.only = frame.into_data().ok(),
+                Poll::Ready(Some(other)) => {
+                    self.came.push_back(other);
+                    return Poll::Ready(());
                 }
             }
         }
     }
-    // Before it is decoded: refusing is to cost next to nothing.
-    let (taken, read) = taken.map_or_else(|| (own.0.intake.take(1), Stopwatch::start()), |taken| (taken, read));
-    let taken = match taken {
-        Ok(taken) => taken,
-        Err(no) => {
-            let no = no_time(own, &peer, no);
-            own.0.intake.refused(1, read);
-            return Ok(no);
+}
+
+impl<B> Exchange<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
+{
+    /// A call of this method, in the line of its connection.
+    pub(super) fn new(calls: Calls, call: Request<B>, arrived: Arrived, traced: Traced) -> Exchange<B> {
+        let (parts, body) = call.into_parts();
+        Exchange { calls, traced, state: State::Reads(Reading { parts, body, only: None, came: VecDeque::new(), arrived }) }
+    }
+
+    /// What was read is looked at, if there is time for it.
+    fn begin(&mut self, read: Reading<B>) -> ControlFlow<Response<Body>, State<B>> {
+        let Reading { mut parts, body, only, mut came, arrived } = read;
+        let (calls, authority) = (&self.calls, self.calls.authority());
+        // Before it is decoded: refusing is to cost next to nothing.
+        let (taken, read) = match arrived.taken {
+            Some(taken) => (taken, arrived.read),
+            None => (authority.intake.take(1), Stopwatch::start()),
+        };
+        let taken = match taken {
+            Ok(taken) => taken,
+            Err(no) => {
+                let no = no_time(authority, calls.peer(), no);
+                authority.intake.refused(1, read);
+                return ControlFlow::Break(no);
+            }
+        };
+        let ask = only.as_ref().filter(|_| came.is_empty()).and_then(|body| message(body));
+        let Some(ask) = ask else {
+            drop(taken); // it is taken in there
+            only.into_iter().for_each(|first| came.push_front(Ok(Frame::data(first))));
+            parts.extensions.insert(calls.peer().clone());
+            let (mut tokens, traced) = (calls.tokens(), self.traced.clone());
+            let call = Request::from_parts(parts, Replay { came, rest: body });
+            return ControlFlow::Continue(State::Other(Box::pin(async move {
+                let Ok(answer) = traced.scope(tokens.call(call)).await;
+                answer
+            })));
+        };
+        match calls.line() {
+            Some(line) => ControlFlow::Continue(State::Waits(line.enter(ask, taken, std::mem::take(&mut self.traced)))),
+            None => {
+                let no = peer::caller_of(Some(calls.peer())).err();
+                ControlFlow::Break(no.unwrap_or_else(|| fault("a caller without a line")).into_http())
+            }
         }
-    };
-    let ask = only.as_ref().filter(|_| came.is_empty()).and_then(|body| message(body));
-    let Some(ask) = ask else {
-        drop(taken); // it is taken in there
-        only.into_iter().for_each(|first| came.push_front(Ok(Frame::data(first))));
-        parts.extensions.insert(peer);
-        return Box::pin(traced.scope(tokens.call(Request::from_parts(parts, Replay { came, rest: body })))).await;
-    };
-    let answer = match peer::caller_of(Some(&peer)) {
-        Ok(caller) => match line.filter(|line| line.is_of(&caller)) {
-            Some(line) => line.exchange(ask, taken, traced).await.map_err(status),
-            None => Line::new(own.0.clone(), caller).exchange(ask, taken, traced).await.map_err(status),
-        },
-        Err(no) => Err(no),
-    };
-    Ok(match answer {
+    }
+
+    /// What its round said.
+    fn heard(&self, said: Option<Said>) -> ControlFlow<Response<Body>, State<B>> {
+        match (said, self.calls.line()) {
+            (Some(Said::Over(end)), _) => ControlFlow::Break(told(end)),
+            (Some(Said::Slow(want)), Some(line)) => {
+                let slowly = line.clone().slowly(want);
+                ControlFlow::Continue(State::Other(Box::pin(async move { told(slowly.await) })))
+            }
+            (Some(Said::Slow(_)) | None, _) => ControlFlow::Break(fault("a round ended without an answer").into_http()),
+        }
+    }
+}
+
+impl<B> Future for Exchange<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
+{
+    type Output = Response<Body>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<Body>> {
+        let this = &mut *self;
+        loop {
+            let next = match &mut this.state {
+                State::Reads(reading) => {
+                    ready!(reading.poll(cx));
+                    match std::mem::replace(&mut this.state, State::Over) {
+                        State::Reads(read) => this.begin(read),
+                        _ => return Poll::Pending,
+                    }
+                }
+                State::Waits(said) => {
+                    let said = ready!(Pin::new(said).poll(cx)).ok();
+                    this.heard(said)
+                }
+                State::Other(other) => ControlFlow::Break(ready!(other.as_mut().poll(cx))),
+                // Answered: nobody asks again.
+                State::Over => return Poll::Pending,
+            };
+            match next {
+                ControlFlow::Continue(state) => this.state = state,
+                ControlFlow::Break(answer) => {
+                    this.state = State::Over;
+                    return Poll::Ready(answer);
+                }
+            }
+        }
+    }
+}
+
+fn told(end: Result<Bytes, No>) -> Response<Body> {
+    match end {
         Ok(message) => response(message),
-        Err(no) => no.into_http(),
-    })
+        Err(no) => status(no).into_http(),
+    }
+}
+
+fn fault(what: &str) -> Status {
+    status(Fault::new(what).into())
 }
 
 /// There is no time for it, whatever it asks for: the same answer to everybody, which is encoded once.
-fn no_time(own: &Tokens, peer: &Peer, no: Refusal) -> Response<Body> {
+fn no_time(authority: &Authority, peer: &Peer, no: Refusal) -> Response<Body> {
     static HEADERS: OnceLock<HeaderMap> = OnceLock::new();
     if let Peer::Workload(caller) | Peer::Admin(caller) = peer {
-        own.0.refused(caller.id().as_str(), &no, "exchange", "");
+        authority.refused(caller.id().as_str(), &no, "exchange", "");
     }
     let mut response = Response::new(Body::empty());
     *response.headers_mut() = HEADERS.get_or_init(|| status(No::Refusal(no)).into_http::<Body>().into_parts().0.headers).clone();

@@ -44,14 +44,6 @@ impl Caller {
         &self.id
     }
 
-    /// Whether it is the same caller by the same SVID on the same connection.
-    pub fn is_same(&self, other: &Caller) -> bool {
-        Arc::ptr_eq(&self.evidence, &other.evidence)
-            && self.id == other.id
-            && self.person == other.person
-            && self.job == other.job
-    }
-
     /// The same with the person whose login its SVID is.
     pub fn with_person(self, person: Person) -> Caller {
         Caller { person: Some(Arc::new(person)), ..self }
