@@ -3,7 +3,8 @@
 //!   store_power ENGINE write DIR ACKS [COMMITS] [SEED]    appends, puts, removes; acknowledges each as it returns
 //!   store_power ENGINE check DIR EXPECT                   opens what a power failure left, compares, writes on, opens again
 //!
-//! ENGINE is redb, redb-files, which is the same in many files behind a log of small ones, sled, or sled-bare, which is sled as it comes and has to fail.
+//! ENGINE is redb, redb-files, which is the same in many files behind a log of small ones, sled, or sled-bare, which is sled as it comes and
+//! has to fail.
 
 mod bare;
 

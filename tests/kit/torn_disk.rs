@@ -1,4 +1,5 @@
-//! A disk in memory that loses power as disks do, as a backend of redb: what was not synced is torn, dropped and reordered, by a seed.
+//! A disk in memory that loses power as disks do, as a backend of redb and as a file of a log: what was not synced is torn, dropped and
+//! reordered, by a seed.
 //!
 //! The model is that of `tests/power/replay.py`. Each unit of 512 or 4096 bytes holds, independently of all others, some version between its
 //! synced one and the newest. The length is a prefix of the pending changes of length, independent of the data. What was synced stays.
@@ -7,9 +8,13 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use mayfly::store::wal::Medium;
 use redb::StorageBackend;
 
 use crate::dice::Dice;
+
+/// What a write past the page cache begins and ends at, in the file and in memory.
+const BLOCK: usize = 4096;
 
 /// One change that was not synced yet.
 #[derive(Debug)]
@@ -25,8 +30,8 @@ struct Platters {
     /// What the running program reads.
     now: Vec<u8>,
     pending: Vec<Pending>,
-    /// Operations that still work before the power fails; `None` while nobody pulls the plug.
-    fuse: Option<u64>,
+    /// Operations that still work before the power fails, of all disks of the machine; `None` while nobody pulls the plug.
+    fuse: Arc<Mutex<Option<u64>>>,
     /// Syncs that still work before the power fails in one.
     sync_fuse: Option<u64>,
     operations: u64,
@@ -47,13 +52,19 @@ impl TornDisk {
         TornDisk(Arc::new(Mutex::new(Platters { synced: image.clone(), now: image, ..Platters::default() })))
     }
 
+    /// Another disk of the same machine, which holds this: the power is one.
+    pub fn beside(&self, image: Vec<u8>) -> TornDisk {
+        let fuse = self.platters().fuse.clone();
+        TornDisk(Arc::new(Mutex::new(Platters { synced: image.clone(), now: image, fuse, ..Platters::default() })))
+    }
+
     fn platters(&self) -> MutexGuard<'_, Platters> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner())
+        locked(&self.0)
     }
 
     /// After `operations` more writes, changes of length and syncs the power is gone: everything fails.
     pub fn fail_after(&self, operations: u64) {
-        self.platters().fuse = Some(operations);
+        *locked(&self.platters().fuse) = Some(operations);
     }
 
     /// After `syncs` more syncs the power fails in the next one: everything before it was written, and it and all after it fail.
@@ -68,13 +79,22 @@ impl TornDisk {
 
     /// What is there when the power comes back, as a new disk. Whoever still holds this one writes into the void.
     pub fn crash(&self, dice: &mut Dice) -> TornDisk {
-        let platters = self.platters();
-        TornDisk::holding(torn(&platters, dice))
+        TornDisk::holding(self.left(dice))
+    }
+
+    /// The same as an image.
+    pub fn left(&self, dice: &mut Dice) -> Vec<u8> {
+        torn(&self.platters(), dice)
+    }
+
+    /// What the running program reads.
+    pub fn image(&self) -> Vec<u8> {
+        self.platters().now.clone()
     }
 
     fn operate<T>(&self, act: impl FnOnce(&mut Platters) -> T) -> io::Result<T> {
         let mut platters = self.platters();
-        match platters.fuse.as_mut() {
+        match locked(&platters.fuse).as_mut() {
             Some(0) => return Err(io::Error::other("the power is gone")),
             Some(left) => *left -= 1,
             None => {}
@@ -82,6 +102,35 @@ impl TornDisk {
         platters.operations += 1;
         Ok(act(&mut platters))
     }
+}
+
+impl Medium for TornDisk {
+    fn bytes(&self) -> io::Result<u64> {
+        self.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        aligned(offset, out);
+        StorageBackend::read(self, offset, out)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        aligned(offset, data);
+        assert!(offset + data.len() as u64 <= self.len()?, "the log grew");
+        StorageBackend::write(self, offset, data)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+fn aligned(offset: u64, memory: &[u8]) {
+    assert_eq!((offset as usize % BLOCK, memory.len() % BLOCK, memory.as_ptr().align_offset(BLOCK)), (0, 0, 0));
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 /// One of the images that a power failure can leave.
@@ -157,7 +206,10 @@ impl StorageBackend for TornDisk {
         {
             let mut platters = self.platters();
             match platters.sync_fuse.as_mut() {
-                Some(0) => platters.fuse = Some(0),
+                Some(0) => {
+                    platters.sync_fuse = None;
+                    *locked(&platters.fuse) = Some(0);
+                }
                 Some(left) => *left -= 1,
                 None => {}
             }

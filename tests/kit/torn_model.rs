@@ -8,9 +8,9 @@ use crate::dice::Dice;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
-    pub oldest: u64,
+    oldest: u64,
     /// Seed and length of each commit's bytes, from the oldest on.
-    pub commits: BTreeMap<u64, (u64, usize)>,
+    commits: BTreeMap<u64, (u64, usize)>,
     named: BTreeMap<String, (u64, usize)>,
 }
 
@@ -23,11 +23,11 @@ pub enum Change {
 }
 
 impl Model {
-    pub fn head(&self) -> u64 {
+    fn head(&self) -> u64 {
         self.commits.last_key_value().map_or(0, |(at, _)| *at)
     }
 
-    pub fn change(&mut self, change: &Change) {
+    fn change(&mut self, change: &Change) {
         match change {
             Change::Append(seed, len) => {
                 self.commits.insert(self.head() + 1, (*seed, *len));
@@ -52,7 +52,7 @@ fn bytes(seed: u64, len: usize) -> Vec<u8> {
     out
 }
 
-pub fn draw(dice: &mut Dice, model: &Model) -> Change {
+fn draw(dice: &mut Dice, model: &Model) -> Change {
     let seed = dice.roll();
     let name = format!("n{}", dice.below(6));
     match dice.below(20) {
@@ -65,7 +65,7 @@ pub fn draw(dice: &mut Dice, model: &Model) -> Change {
     }
 }
 
-pub fn make(store: &impl Store, change: &Change) -> Result<(), StoreError> {
+fn make(store: &impl Store, change: &Change) -> Result<(), StoreError> {
     match change {
         Change::Append(seed, len) => store.append(store.head()? + 1, &bytes(*seed, *len)),
         Change::Put(name, seed, len) => store.put(name, &bytes(*seed, *len), Expect::Any),
@@ -74,7 +74,7 @@ pub fn make(store: &impl Store, change: &Change) -> Result<(), StoreError> {
     }
 }
 
-pub fn same(store: &impl Store, model: &Model) -> Result<(), String> {
+fn same(store: &impl Store, model: &Model) -> Result<(), String> {
     let ends = (store.oldest().unwrap(), store.head().unwrap());
     if ends != (model.oldest, model.head()) {
         return Err(format!("it has {ends:?}"));
@@ -100,4 +100,54 @@ pub fn same(store: &impl Store, model: &Model) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What became of the changes under way when the power failed.
+#[derive(Default, Debug)]
+pub struct Tally {
+    crashes: u64,
+    nothing_under_way: u64,
+    whole: u64,
+    absent: u64,
+    commits: u64,
+}
+
+impl Tally {
+    /// One crash more, and what the opened store has after it: what was acknowledged, and of what was under way all or nothing.
+    pub fn take(&mut self, store: &impl Store, model: &mut Model, under_way: Option<Change>, which: &str) {
+        self.crashes += 1;
+        self.commits += model.commits.len() as u64;
+        let Some(change) = under_way else {
+            self.nothing_under_way += 1;
+            same(store, model).unwrap_or_else(|e| panic!("{which}, nothing under way: {e}"));
+            return;
+        };
+        let before = same(store, model);
+        if before.is_ok() {
+            self.absent += 1;
+            return;
+        }
+        model.change(&change);
+        same(store, model)
+            .unwrap_or_else(|e| panic!("{which}, under way {change:?}:\nneither without it ({before:?})\nnor with it ({e})"));
+        self.whole += 1;
+    }
+
+    /// A run that never tears anything shows nothing.
+    pub fn shows_something(&self) {
+        println!("{self:?}");
+        assert!(self.whole > self.crashes / 25 && self.absent > self.crashes / 20, "{self:?}");
+    }
+}
+
+/// Makes so many changes, as far as the power lasts: what was acknowledged is in the model then. The one that was not is the answer.
+pub fn make_some(store: &impl Store, model: &mut Model, dice: &mut Dice, changes: u64) -> Option<Change> {
+    for _ in 0..changes {
+        let change = draw(dice, model);
+        match make(store, &change) {
+            Ok(()) => model.change(&change),
+            Err(_) => return Some(change),
+        }
+    }
+    None
 }

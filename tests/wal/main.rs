@@ -1,11 +1,7 @@
 //! The log before an engine: what is in it survives a power failure at any moment, what fails stops it, what is damaged is refused.
 
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use ::redb::StorageBackend;
 use mayfly::store::memory::MemoryStore;
 use mayfly::store::redb::{self, Options, RedbStore};
 use mayfly::store::wal::{Ahead, Medium};
@@ -26,59 +22,26 @@ use torn_disk::TornDisk;
 const FILES: usize = 3;
 const BLOCK: usize = 4096;
 
-/// A file in memory that fails when told to.
-#[derive(Clone)]
-struct Held {
-    disk: TornDisk,
-    fails: Arc<AtomicBool>,
-}
-
-impl Held {
-    fn new(bytes: usize) -> Held {
-        Held::holding(vec![0; bytes])
-    }
-
-    fn holding(image: Vec<u8>) -> Held {
-        Held { disk: TornDisk::holding(image), fails: Arc::default() }
-    }
-
-    fn image(&self) -> Vec<u8> {
-        let mut out = vec![0; self.disk.len().unwrap() as usize];
-        self.disk.read(0, &mut out).unwrap();
-        out
-    }
-}
-
-impl Medium for Held {
-    fn bytes(&self) -> io::Result<u64> {
-        self.disk.len()
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.disk.read(offset, out)
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        StorageBackend::write(&self.disk, offset, data)
-    }
-    fn flush(&self) -> io::Result<()> {
-        if self.fails.load(SeqCst) { Err(io::Error::other("input/output error")) } else { self.disk.sync_data() }
-    }
-}
-
 const ID: [u8; 16] = [7; 16];
 
-fn before(files: &[Held]) -> Result<Ahead<MemoryStore>, StoreError> {
+/// A file of 16 blocks.
+fn empty() -> TornDisk {
+    TornDisk::holding(vec![0; 16 * BLOCK])
+}
+
+fn before(files: &[TornDisk]) -> Result<Ahead<MemoryStore>, StoreError> {
     let media = files.iter().map(|f| Box::new(f.clone()) as Box<dyn Medium>).collect();
     Ahead::new(MemoryStore::new(StoreId::from_bytes(ID)), media)
 }
 
 /// Files of a log in which commits 1 to `upto` stand, and their engine has none of them.
 fn filled(upto: u64, len: usize) -> Vec<Vec<u8>> {
-    let files: Vec<Held> = (0..FILES).map(|_| Held::new(16 * BLOCK)).collect();
+    let files: Vec<TornDisk> = (0..FILES).map(|_| empty()).collect();
     let store = before(&files).unwrap();
     for at in 1..=upto {
         store.append(at, &vec![at as u8; len]).unwrap();
     }
-    files.iter().map(Held::image).collect()
+    files.iter().map(TornDisk::image).collect()
 }
 
 fn places(store: &impl Store) -> Vec<u64> {
@@ -89,7 +52,7 @@ fn places(store: &impl Store) -> Vec<u64> {
 fn what_the_log_has_and_the_engine_has_not_is_there() {
     // In one file, and in two: 16 blocks are 16 commits of 100 bytes.
     for upto in [5, 20] {
-        let files: Vec<Held> = filled(upto, 100).into_iter().map(Held::holding).collect();
+        let files: Vec<TornDisk> = filled(upto, 100).into_iter().map(TornDisk::holding).collect();
         let store = before(&files).unwrap();
         assert_eq!((store.oldest().unwrap(), store.head().unwrap()), (1, upto));
         assert_eq!(places(&store), (1..=upto).collect::<Vec<_>>());
@@ -100,12 +63,13 @@ fn what_the_log_has_and_the_engine_has_not_is_there() {
 
 #[test]
 fn after_a_failed_flush_nothing_is_taken_until_opened_again() {
-    let files: Vec<Held> = (0..FILES).map(|_| Held::new(16 * BLOCK)).collect();
+    let files: Vec<TornDisk> = (0..FILES).map(|_| empty()).collect();
     let store = before(&files).unwrap();
     store.append(1, b"one").unwrap();
-    files.iter().for_each(|f| f.fails.store(true, SeqCst));
+    files.iter().for_each(|f| f.fail_at_sync(0));
     assert!(matches!(store.append(2, b"two"), Err(StoreError::Failed(_))));
-    files.iter().for_each(|f| f.fails.store(false, SeqCst));
+    // The disks are well again, but nobody knows what is on them.
+    files.iter().for_each(|f| f.fail_after(u64::MAX));
     let stopped = |r: Result<(), StoreError>| match r {
         Err(StoreError::Failed(text)) => assert!(text.contains("opened again"), "{text}"),
         other => panic!("{other:?}"),
@@ -130,7 +94,7 @@ fn flipped_bytes_give_what_was_written_or_an_error() {
             let at = dice.below(file.len() as u64) as usize;
             file[at] ^= 1 << dice.below(8);
         }
-        let files: Vec<Held> = bad.into_iter().map(Held::holding).collect();
+        let files: Vec<TornDisk> = bad.into_iter().map(TornDisk::holding).collect();
         match before(&files) {
             Err(StoreError::Damaged { .. }) => refused += 1,
             Err(other) => panic!("{other}"),
@@ -152,9 +116,9 @@ fn a_commit_that_is_missing_in_the_middle_is_damage() {
     for lost in 0..15 {
         let mut bad = good.clone();
         bad[1][lost * BLOCK..(lost + 1) * BLOCK].fill(0);
-        let files: Vec<Held> = bad.into_iter().map(Held::holding).collect();
+        let files: Vec<TornDisk> = bad.into_iter().map(TornDisk::holding).collect();
         // The file that was begun last, too.
-        let alone: Vec<Held> = [0, 1].map(|n| if n == 1 { files[1].clone() } else { Held::new(16 * BLOCK) }).into();
+        let alone: Vec<TornDisk> = [0, 1].map(|n| if n == 1 { files[1].clone() } else { empty() }).into();
         assert!(matches!(before(&alone), Err(StoreError::Damaged { .. })), "{lost}");
         match before(&files) {
             Err(StoreError::Damaged { at, .. }) => assert_eq!(at, lost as u64 + 1, "{lost}"),
@@ -173,17 +137,17 @@ fn a_commit_that_looks_like_a_record_is_not_taken_for_one() {
     // A commit that holds a record at the beginning of its second block: the head of 64 bytes stands before it.
     let mut sly = vec![0; BLOCK - 64];
     sly.extend_from_slice(record);
-    let files: Vec<Held> = (0..FILES).map(|_| Held::new(16 * BLOCK)).collect();
+    let files: Vec<TornDisk> = (0..FILES).map(|_| empty()).collect();
     let store = before(&files).unwrap();
     store.append(1, &sly).unwrap();
-    let mut torn: Vec<Vec<u8>> = files.iter().map(Held::image).collect();
+    let mut torn: Vec<Vec<u8>> = files.iter().map(TornDisk::image).collect();
     assert!(torn.iter().any(|f| f[BLOCK..].starts_with(b"mayflyWL")));
     drop(store);
-    let whole = before(&torn.iter().cloned().map(Held::holding).collect::<Vec<_>>()).unwrap();
+    let whole = before(&torn.iter().cloned().map(TornDisk::holding).collect::<Vec<_>>()).unwrap();
     assert_eq!((whole.head().unwrap(), &whole.read(1, 1).unwrap()[0].bytes[..]), (1, &sly[..]));
     // Its first block did not reach the disk: at the worst the start is refused.
     torn.iter_mut().for_each(|f| f[..BLOCK].fill(0));
-    match before(&torn.into_iter().map(Held::holding).collect::<Vec<_>>()) {
+    match before(&torn.into_iter().map(TornDisk::holding).collect::<Vec<_>>()) {
         Ok(store) => assert_eq!(store.head().unwrap(), 0),
         Err(e) => assert!(matches!(e, StoreError::Damaged { .. }), "{e}"),
     }
@@ -192,12 +156,12 @@ fn a_commit_that_looks_like_a_record_is_not_taken_for_one() {
 /// Records that stood in a file before it was begun anew are with the engine.
 #[test]
 fn what_stood_in_a_file_before_is_not_taken() {
-    let files: Vec<Held> = (0..FILES).map(|_| Held::new(16 * BLOCK)).collect();
+    let files: Vec<TornDisk> = (0..FILES).map(|_| empty()).collect();
     let store = before(&files).unwrap();
     let mut images = Vec::new();
     for at in 1..=200 {
         store.append(at, &[at as u8; 100]).unwrap();
-        images.push(files.iter().map(Held::image).collect::<Vec<_>>());
+        images.push(files.iter().map(TornDisk::image).collect::<Vec<_>>());
     }
     drop(store);
     for (image, upto) in images.into_iter().zip(1..) {
@@ -205,7 +169,7 @@ fn what_stood_in_a_file_before_is_not_taken() {
         let moved = upto - 1 - (upto - 1) % 16;
         let engine = MemoryStore::new(StoreId::from_bytes(ID));
         (1..=moved).for_each(|at| engine.append(at, &[at as u8; 100]).unwrap());
-        let media = image.into_iter().map(|f| Box::new(Held::holding(f)) as Box<dyn Medium>).collect();
+        let media = image.into_iter().map(|f| Box::new(TornDisk::holding(f)) as Box<dyn Medium>).collect();
         let store = Ahead::new(engine, media).unwrap();
         assert_eq!(places(&store), (1..=upto).collect::<Vec<_>>());
     }
@@ -213,7 +177,7 @@ fn what_stood_in_a_file_before_is_not_taken() {
 
 #[test]
 fn another_stores_log_is_not_taken() {
-    let files: Vec<Held> = filled(5, 100).into_iter().map(Held::holding).collect();
+    let files: Vec<TornDisk> = filled(5, 100).into_iter().map(TornDisk::holding).collect();
     let media = files.iter().map(|f| Box::new(f.clone()) as Box<dyn Medium>).collect();
     let store = Ahead::new(MemoryStore::new(StoreId::from_bytes([8; 16])), media).unwrap();
     assert_eq!(store.head().unwrap(), 0);

@@ -24,7 +24,7 @@ use std::time::Duration;
 use ::redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use parking_lot::{Condvar, Mutex};
 
-use super::guarded::guarded;
+use super::guarded::{guarded, stopped};
 use super::reserve::Reserve;
 use super::{Entry, Expect, Position, Store, StoreError, StoreId};
 use super::{check_commit, check_count, check_empty, check_name, check_named, files};
@@ -52,6 +52,8 @@ pub struct RedbStore {
     reserve: Option<Arc<Reserve>>,
     /// Opened to save what is left: a commit that is missing is passed over.
     gaps: bool,
+    /// Whether it was opened as one whose newest commits may stand in a log.
+    logged: bool,
     // Last, so that the directory is free only when the files are closed.
     _lock: Option<super::files::Owned>,
 }
@@ -84,7 +86,7 @@ impl Writer {
     /// Any failure in a change is the last: whether it is on the disk can only be told by opening again.
     fn change(&mut self, make: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
         if let Some(why) = &self.stopped {
-            return Err(StoreError::Failed(format!("the store takes no change until it is opened again, after: {why}")));
+            return Err(stopped(why));
         }
         guarded("writing", make).inspect_err(|e| self.stopped = Some(e.to_string()))
     }

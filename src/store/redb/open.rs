@@ -32,7 +32,7 @@ const LOGGED: u32 = 3;
 /// refuse it from then on.
 pub fn open(dir: &Path, options: &Options) -> Result<Ahead<RedbStore>, StoreError> {
     let store = RedbStore::open_as(dir, options, true)?;
-    if !store.is_logged()? {
+    if !store.logged {
         Ahead::<RedbStore>::make_in(dir, options.log_file_bytes)?;
         store.set_logged()?;
     }
@@ -97,16 +97,7 @@ impl RedbStore {
         guarded("opening", || opened.store(db, None, SHOWN, options))
     }
 
-    /// Whether the newest commits may stand in a log.
-    fn is_logged(&self) -> Result<bool, StoreError> {
-        guarded("opening", || {
-            let main = self.segments.main()?;
-            let db = self.segments.opened(&main)?.ok_or_else(segments::closed)?;
-            Ok(identity(&db, FILE)?.1 == LOGGED)
-        })
-    }
-
-    /// From now on they may.
+    /// From now on the newest commits may stand in a log.
     fn set_logged(&self) -> Result<(), StoreError> {
         let set = |tx: &WriteTransaction| set_format(tx, LOGGED);
         self.writer.lock().change(|| self.transact_named(set))
@@ -161,6 +152,7 @@ impl Opening {
             grown: Condvar::new(),
             reserve,
             gaps,
+            logged: format == LOGGED,
             _lock: None,
         })
     }

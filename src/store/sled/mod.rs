@@ -31,7 +31,7 @@ use self::head::{HeadFile, Mark};
 use self::room::Room;
 use self::rows::{Intent, Pieces, What};
 use self::tree::{bad_key, bad_value, engine, gap, insert, intend, named, remove, remove_commits, remove_value};
-use super::guarded::guarded;
+use super::guarded::{guarded, stopped};
 use super::reserve::Reserve;
 use super::{Entry, Expect, Position, Store, StoreError, StoreId};
 use super::{check_commit, check_count, check_empty, check_name, check_named, files};
@@ -96,7 +96,7 @@ impl SledStore {
     /// disk can only be told by opening again. `make` gets the change's number.
     fn change(&self, w: &mut Writer, bytes: usize, head: Position, make: impl FnOnce(&Db, u64) -> Done) -> Done {
         if let Some(why) = &w.stopped {
-            return Err(StoreError::Failed(format!("the store takes no change until it is opened again, after: {why}")));
+            return Err(stopped(why));
         }
         let change = w.change + 1;
         let done = guarded("writing", || {

@@ -10,8 +10,9 @@ use crate::store::{Position, StoreError, StoreId};
 use crate::system;
 
 const MAGIC: [u8; 8] = *b"mayflyWL";
+const SUM: usize = 4;
 /// Magic, store, salt, turn, place, length, checksum.
-pub(super) const HEAD: usize = 8 + 16 + 16 + 8 + 8 + 4 + 4;
+const HEAD: usize = 8 + 16 + 16 + 8 + 8 + 4 + SUM;
 
 /// What distinguishes the records of one file since it was begun anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,12 +66,12 @@ impl Log {
     /// Whether a commit of so many bytes fits behind the last one.
     pub fn has_room(&self, len: usize) -> bool {
         let bytes = self.files.get(self.current).map_or(0, |f| f.bytes);
-        self.end.checked_add(on_disk(len)).is_some_and(|end| end <= bytes)
+        self.end.checked_add(on_disk(len) as u64).is_some_and(|end| end <= bytes)
     }
 
     /// Whether it fits into a file that has nothing in it.
     pub fn ever_has_room(&self, len: usize) -> bool {
-        self.files.iter().all(|f| on_disk(len) <= f.bytes)
+        self.files.iter().all(|f| on_disk(len) as u64 <= f.bytes)
     }
 
     /// Leaves the current file, which is to be moved, for the next one. Answers with the place up to which all must have been moved before
@@ -97,20 +98,19 @@ impl Log {
         if self.end == 0 {
             self.turn.salt = system::salt16();
         }
-        let len = on_disk(bytes.len());
-        let room = self.record.room(usize::try_from(len).unwrap_or(usize::MAX));
+        let room = self.record.room(on_disk(bytes.len()));
         write_record(room, self.id, self.turn, at, bytes);
         file.medium.write(self.end, room).map_err(|e| of_file("writing", n, &e))?;
         file.medium.flush().map_err(|e| of_file("syncing", n, &e))?;
         file.last = at;
-        self.end += len;
+        self.end += room.len() as u64;
         Ok(())
     }
 }
 
 /// What a commit of so many bytes takes in a file.
-fn on_disk(len: usize) -> u64 {
-    (HEAD + len).next_multiple_of(BLOCK) as u64
+fn on_disk(len: usize) -> usize {
+    (HEAD + len).next_multiple_of(BLOCK)
 }
 
 fn write_record(room: &mut [u8], id: StoreId, turn: Turn, at: Position, bytes: &[u8]) {
@@ -119,16 +119,10 @@ fn write_record(room: &mut [u8], id: StoreId, turn: Turn, at: Position, bytes: &
     body.copy_from_slice(bytes);
     padding.fill(0);
     let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    let parts: [&[u8]; 6] =
-        [&MAGIC, id.as_bytes(), &turn.salt, &turn.number.to_le_bytes(), &at.to_le_bytes(), &len.to_le_bytes()];
-    let mut to = head.iter_mut();
-    for (from, to) in parts.iter().flat_map(|part| part.iter()).zip(to.by_ref()) {
-        *to = *from;
-    }
-    let sum = checksum(head.get(..HEAD - 4).unwrap_or_default(), body);
-    if let Some(end) = head.last_chunk_mut::<4>() {
-        *end = sum.to_le_bytes();
-    }
+    let numbers = [&turn.number.to_le_bytes()[..], &at.to_le_bytes(), &len.to_le_bytes()].concat();
+    let (about, sum) = head.split_at_mut(HEAD - SUM);
+    about.copy_from_slice(&[&MAGIC[..], id.as_bytes(), &turn.salt, &numbers].concat());
+    sum.copy_from_slice(&checksum(about, body).to_le_bytes());
 }
 
 fn checksum(head: &[u8], body: &[u8]) -> u32 {
@@ -159,12 +153,7 @@ pub(super) fn read_record(from: &[u8], id: StoreId) -> Option<Found<'_>> {
     let len = usize::try_from(u32::from_le_bytes(fields.take()?)).ok()?;
     let sum = u32::from_le_bytes(fields.take()?);
     let bytes = rest.get(..len)?;
-    (checksum(head.get(..HEAD - 4)?, bytes) == sum).then(|| Found {
-        turn,
-        at,
-        bytes,
-        on_disk: (HEAD + len).next_multiple_of(BLOCK),
-    })
+    (checksum(head.get(..HEAD - SUM)?, bytes) == sum).then(|| Found { turn, at, bytes, on_disk: on_disk(len) })
 }
 
 struct Fields<'a>(&'a [u8]);

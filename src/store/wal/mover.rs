@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use crate::limits;
-use crate::store::guarded::guarded;
+use crate::store::guarded::{guarded, stopped};
 use crate::store::{Entry, Position, Store, StoreError};
 
 /// What appending, reading and moving share.
@@ -48,13 +48,20 @@ impl State {
         self.tail.front().is_none_or(|e| e.at > upto)
     }
 
+    /// All up to this place is with the engine.
+    fn moved(&mut self, last: Position) {
+        while self.tail.front().is_some_and(|e| e.at <= last) {
+            self.tail.pop_front();
+        }
+    }
+
     fn running(&mut self) -> Result<(), StoreError> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
         match &self.stopped {
             None => Ok(()),
-            Some(why) => Err(StoreError::Failed(format!("the store takes no change until it is opened again, after: {why}"))),
+            Some(why) => Err(stopped(why)),
         }
     }
 }
@@ -182,12 +189,6 @@ impl Shared {
         });
         Some(some.cloned().collect())
     }
-
-    fn moved(state: &mut MutexGuard<'_, State>, last: Position) {
-        while state.tail.front().is_some_and(|e| e.at <= last) {
-            state.tail.pop_front();
-        }
-    }
 }
 
 /// Starts the thread that brings to the engine what is due.
@@ -199,7 +200,7 @@ pub(super) fn start<S: Store>(engine: Arc<S>, shared: Arc<Shared>) -> Result<Joi
             let done = guarded("moving", || engine.append_all(first, &commits));
             let mut state = shared.state.lock();
             match done {
-                Ok(()) => Shared::moved(&mut state, last),
+                Ok(()) => state.moved(last),
                 Err(error) => {
                     tracing::error!(%error, first, last, "commits could not be moved from the log; they are durable in it");
                     state.stopped.get_or_insert_with(|| error.to_string());
