@@ -4,6 +4,7 @@
 //! UNIMPLEMENTED without details for a method that is not there. The first is what we answer for our own faults.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -46,25 +47,15 @@ where
 
 /// One call that is being answered: small, since it is moved into its task.
 struct Answer {
-    way: Way,
+    answering: Answering<Metered<Incoming>>,
     traced: Traced,
     /// Where it is no exchange by itself. Cheap: the parts of a `Uri` are counted references.
     uri: Option<Uri>,
 }
 
-#[allow(clippy::large_enum_variant, reason = "nearly all are free; a box would cost each an allocation")]
-enum Way {
-    /// Its caller waits for as long as it takes.
-    Free(Answering<Metered<Incoming>>),
-    /// Not longer than it said.
-    Timed(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
-    /// It is not looked at.
-    Refused(Option<Box<Response<Body>>>),
-}
-
 /// Answers one call. No header is looked at to learn who calls.
 fn answer(calls: &Calls, budget: &Budget, call: Request<Incoming>, arrived: Arrived) -> Answer {
-    let refused = |no| Answer { way: Way::Refused(Some(Box::new(no))), traced: Traced::default(), uri: None };
+    let refused = |no| Answer { answering: Answering::Other(Box::pin(ready(no))), traced: Traced::default(), uri: None };
     if let Some(no) = not_grpc(&call) {
         return refused(no);
     }
@@ -75,25 +66,21 @@ fn answer(calls: &Calls, budget: &Budget, call: Request<Incoming>, arrived: Arri
     let uri = (call.uri().path() != EXCHANGE).then(|| call.uri().clone());
     let traced = calls.traced(&call, &arrived);
     let answering = calls.answer(call.map(|body| Metered::new(body, budget.clone())), arrived, &traced);
-    let way = match within {
-        None => Way::Free(answering),
-        Some(within) => Way::Timed(Box::pin(async move {
+    let answering = match within {
+        None => answering,
+        Some(within) => Answering::Other(Box::pin(async move {
             let late = || status(No::Refusal(deadline::passed(within))).into_http();
             in_time(within, answering).await.unwrap_or_else(late)
         })),
     };
-    Answer { way, traced, uri }
+    Answer { answering, traced, uri }
 }
 
 impl Future for Answer {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = match &mut self.way {
-            Way::Free(answering) => ready!(Pin::new(answering).poll(cx)),
-            Way::Timed(answering) => ready!(answering.as_mut().poll(cx)),
-            Way::Refused(no) => return no.take().map_or(Poll::Pending, |no| Poll::Ready(Ok(*no))),
-        };
+        let answer = ready!(Pin::new(&mut self.answering).poll(cx));
         let path = self.uri.as_ref().map_or(EXCHANGE, Uri::path);
         let answer = match ours(answer.headers(), path) {
             Some(no) => no.into_http(),
