@@ -49,8 +49,8 @@ fn mold(house: &House, caller: &Caller, task: TaskId) -> Arc<Mold> {
     let shared = authority.decider.shared(&view, &compiled, caller, &want).unwrap().unwrap();
     let own = shared.grant(&authority.decider, caller, &want, None).unwrap().unwrap();
     let series = Series::new(shared.grants().clone(), &authority.keyring).ok().unwrap();
-    let minted = series.mint(own, CredentialId::from_bytes([0; 16]), &authority.status, view.now()).ok().unwrap();
-    let mut record = Arc::unwrap_or_clone(minted.0.whole().unwrap());
+    let (record, _) = series.next(own, CredentialId::from_bytes([0; 16]), &authority.status, view.now()).ok().unwrap();
+    let mut record = Arc::unwrap_or_clone(record.whole().unwrap());
     let Some(Event::Issued(e)) = &mut record.event else { panic!("an issuance") };
     e.credential.clear();
     e.token_digest.clear();

@@ -1,12 +1,13 @@
 //! Credentials of one sort, made one after the other: what they have in common is encoded and hashed once.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use super::Token;
-use super::jwt::{Beginning, Told};
+use super::jwt::{Beginning, Told, Unsigned};
 use super::keyring::{Keyring, OwnKey};
 use super::kind::{Kind, bearer, key_for, kind_of, not_served, summary};
 use super::minted::{Lapse, Minted, Novelty, Summary};
@@ -42,7 +43,7 @@ impl Series {
     /// Of a kind that is made here.
     ///
     /// Refused: NOT_SERVED, NOT_READY where there is no active key, NO_LIFE_LEFT below a second.
-    pub fn new(grants: Arc<SharedGrant>, keyring: &Keyring) -> Result<Series, No> {
+    pub fn new(grants: Arc<SharedGrant>, keyring: &Keyring) -> Result<Rc<Series>, No> {
         let parts = grants.parts();
         let kind = kind_of(parts.draft.kind)?;
         let key = key_for(kind, parts, keyring)?;
@@ -61,7 +62,7 @@ impl Series {
         let summary = summary(&draft, nobody, kind, parts.revision, Novelty::New, false)?;
         let record = Record::new(parts.author.clone(), Event::Issued(draft)).decided_at(parts.revision);
         let mold = Mold::new(record).ok_or_else(|| Fault::new("what grants have in common holds something of one's own"))?;
-        Ok(Series { key, tokens, mold: Arc::new(mold), summary, grants, room: RefCell::default() })
+        Ok(Rc::new(Series { key, tokens, mold: Arc::new(mold), summary, grants, room: RefCell::default() }))
     }
 
     /// What their records have in common.
@@ -69,21 +70,26 @@ impl Series {
         &self.mold
     }
 
-    /// The next one, and the record to commit for it: told to nobody yet.
-    pub fn mint(&self, own: OwnGrant<'_>, id: CredentialId, status: &Allocator, now: Millis) -> Result<(Encoded, Minted), No> {
-        let parts = self.grants.parts();
+    /// The next one, and the record to commit for it, which says nothing of a signature.
+    pub fn next(
+        self: &Rc<Series>,
+        own: OwnGrant<'_>,
+        id: CredentialId,
+        status: &Allocator,
+        now: Millis,
+    ) -> Result<(Encoded, Unfinished), No> {
         let own = own.into_own();
         let place = status.place(self.summary.about.expires_at, now)?;
         let (token, digest) = match &self.tokens {
             Tokens::Signed(beginning) => {
                 let unsigned = beginning.unsigned(id, own.tool, own.arguments.map_or(&[], |a| a));
                 let digest = unsigned.digest().try_into().map_err(|_| Fault::new("a SHA-256 of another length"))?;
-                (unsigned.sign(&self.key)?, digest)
+                (Text::Unsigned(unsigned), digest)
             }
             Tokens::Derived => {
                 let token = reference::make(&self.key, id)?;
                 let digest = sha256(token.as_bytes());
-                (Token::secret(token), digest)
+                (Text::Whole(Token::secret(token)), digest)
             }
         };
         let own = Own {
@@ -98,8 +104,33 @@ impl Series {
         };
         let record = Encoded::cast(&self.mold, &own, &mut self.room.borrow_mut())
             .ok_or_else(|| Refusal::limit("record_bytes", limits::RECORD_BYTES as u64, std::time::Duration::ZERO))?;
+        Ok((record, Unfinished { series: self.clone(), id, token }))
+    }
+}
+
+/// One of a series that has its record, and nothing that anybody could use.
+pub struct Unfinished {
+    series: Rc<Series>,
+    id: CredentialId,
+    token: Text,
+}
+
+enum Text {
+    Unsigned(Unsigned),
+    Whole(Token),
+}
+
+impl Unfinished {
+    /// Makes it: told to nobody yet. Its record may be on its way already: whatever becomes of this, nobody has it without a receipt.
+    pub fn finish(self) -> Result<Minted, No> {
+        let series = &self.series;
+        let token = match self.token {
+            Text::Unsigned(unsigned) => unsigned.sign(&series.key)?,
+            Text::Whole(token) => token,
+        };
+        let parts = series.grants.parts();
         let answer = bearer(token, &parts.draft, parts.base_url.clone());
-        let summary = Summary { credential: id, ..self.summary.clone() };
-        Ok((record, Minted::new(Vec::new(), summary, answer, Lapse::none())))
+        let summary = Summary { credential: self.id, ..series.summary.clone() };
+        Ok(Minted::new(Vec::new(), summary, answer, Lapse::none()))
     }
 }

@@ -60,7 +60,8 @@ fn a_series_makes_the_records_and_claims_that_making_one_by_one_does() {
                 let request = name.as_deref().map(|id| OwnRequest::new(AGENT, id, &[7; 32]));
                 let key = request.as_ref().map(OwnRequest::key);
                 let of_it = OwnGrant::for_test(Own { tool, purpose, arguments: arguments.as_ref(), request, trace: &[] });
-                let (encoded, made) = series.mint(of_it, id, &in_series, T0).ok().unwrap();
+                let (encoded, unfinished) = series.next(of_it, id, &in_series, T0).ok().unwrap();
+                let made = unfinished.finish().ok().unwrap();
                 assert_eq!(*encoded.whole().unwrap(), record);
                 assert_eq!((encoded.request(), record.request()), (key, key));
                 assert_eq!(encoded.request_id(), record.request_id());

@@ -41,7 +41,8 @@ enum Granted {
 
 /// A credential that was made here and whose records are on their way into the ledger. Told to nobody yet.
 pub struct UnderWay {
-    minted: Minted,
+    /// `None` until it is finished.
+    minted: Option<Result<Minted, No>>,
     /// `None`: with its round.
     proposed: Option<Proposed>,
 }
@@ -120,7 +121,7 @@ impl Authority {
         let count = wants.clone().count();
         let minting = self.ledger.minting(count);
         let (mut ready, mut begun) = (Vec::new(), Vec::with_capacity(count));
-        let mut each = Vec::with_capacity(count);
+        let (mut each, mut unfinished) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let stands = self.still_stands(caller);
         let view = self.ledger.view();
         let compiled = self.catalog.now();
@@ -139,9 +140,10 @@ impl Authority {
                     ready.push(its);
                     Ok(Begun::UnderWay(one))
                 }
-                Ok(Some(Made::Series(record, minted))) => {
+                Ok(Some(Made::Series(record, one))) => {
                     each.push(record);
-                    Ok(Begun::UnderWay(UnderWay { minted, proposed: None }))
+                    unfinished.push((begun.len(), want, one));
+                    Ok(Begun::UnderWay(UnderWay { minted: None, proposed: None }))
                 }
                 Ok(None | Some(Made::Alone(Granted::Elsewhere(_)))) => Ok(Begun::Waits),
                 Err(no) if needs_approval(&no) => Ok(Begun::Waits),
@@ -158,6 +160,13 @@ impl Authority {
             all(&|| Ok(Begun::Waits));
         } else if let Err(no) = self.ledger.propose_ready(ready) {
             all(&|| Err(No::Refusal(no.clone())));
+        } else {
+            // Signing drives all else out of a core's caches and takes most of the time: it comes last, and the writer need not wait for it.
+            for (n, want, one) in unfinished {
+                if let Some(Ok(Begun::UnderWay(under_way))) = begun.get_mut(n) {
+                    under_way.minted = Some(want.traced.span("mint").of(one.finish()));
+                }
+            }
         }
         Round { begun, proposed, _minting: minting, _molds: molds }
     }
@@ -179,6 +188,7 @@ impl Authority {
             Some(own) => self.ledger.receipt(own).await?,
             None => answers.0.next().unwrap_or_else(|| Err(No::Refusal(stopping())))?,
         };
+        let minted = minted.unwrap_or_else(|| Err(Fault::new("a credential that nobody finished").into()))?;
         Ok(minted.reveal(receipt)?)
     }
 
@@ -242,7 +252,7 @@ impl Authority {
                     drop(under_way); // no commit waits for an upstream
                     let mut minted = self.mint_elsewhere(*grant, gone()).await?;
                     let proposed = self.ledger.propose(Lane::Grant, minted.records())?;
-                    UnderWay { minted, proposed: Some(proposed) }
+                    UnderWay { minted: Some(Ok(minted)), proposed: Some(proposed) }
                 }
             };
             match self.finish(one).await {
@@ -279,7 +289,7 @@ impl Authority {
         let minted = want.traced.span("mint").of(self.mint_here(grant, view));
         let mut minted = minted?; // told to nobody yet
         let (ready, proposed) = self.ledger.ready_for(Lane::Grant, minted.records(), want.traced.id())?;
-        Ok(Granted::Here(ready, UnderWay { minted, proposed: Some(proposed) }))
+        Ok(Granted::Here(ready, UnderWay { minted: Some(Ok(minted)), proposed: Some(proposed) }))
     }
 
     /// Whether the configured ceilings leave room for it, so that nothing is signed for nothing. What counts is the writer's verdict.

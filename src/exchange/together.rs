@@ -1,11 +1,11 @@
 //! Exchanges that came together: those that ask for the same but for what is each one's own are decided and made in series.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{Granted, made_here, told};
 use crate::authority::Authority;
-use crate::credential::Minted;
-use crate::credential::series::Series;
+use crate::credential::series::{Series, Unfinished};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
 use crate::ledger::commit::Encoded;
@@ -22,7 +22,7 @@ pub(super) struct Together<'a> {
     compiled: &'a Compiled,
     caller: &'a Caller,
     /// The sort that was asked for last.
-    series: Option<(Shared<'a>, Series)>,
+    series: Option<(Shared<'a>, Rc<Series>)>,
     /// Of all series.
     molds: Vec<Arc<Mold>>,
 }
@@ -38,8 +38,8 @@ pub(super) enum Look<'a> {
 /// What one of them came to.
 #[allow(clippy::large_enum_variant, reason = "nearly all are of a series; a box would cost each an allocation")]
 pub(super) enum Made {
-    /// Made in a series, and proposed with the others.
-    Series(Encoded, Minted),
+    /// Of a series: proposed with the others, and then finished with them.
+    Series(Encoded, Unfinished),
     /// By itself.
     Alone(Granted),
 }
@@ -52,7 +52,8 @@ impl<'a> Together<'a> {
         Together { authority, view, compiled, caller, series: None, molds: Vec::new() }
     }
 
-    /// Decides one, and where we make it ourselves, makes it and its records. `rest`: what comes after it.
+    /// Decides one, and where we make it ourselves, makes it and its records: of a series, all that comes before a signature. `rest`: what comes
+    /// after it.
     pub fn grant<'w>(
         &mut self,
         want: &'a Wanted,
@@ -60,7 +61,7 @@ impl<'a> Together<'a> {
         mut rest: impl Iterator<Item = &'w Wanted>,
     ) -> Result<Made, No> {
         let (authority, caller) = (self.authority, self.caller);
-        let fits = |series: &(Shared<'a>, Series)| series.0.serves(want);
+        let fits = |series: &(Shared<'a>, Rc<Series>)| series.0.serves(want);
         if !self.series.as_ref().is_some_and(fits) && rest.by_ref().take(AHEAD).any(|other| Shared::possible(want, other)) {
             // What cannot be made in series is refused below like any other.
             self.series = self.begin(want)?;
@@ -71,9 +72,8 @@ impl<'a> Together<'a> {
                 part.note(|| told::decided(shared.grants().parts()));
                 drop(part);
                 let id = authority.new_credential_id(request.map(|r| r.key()));
-                let mut part = want.traced.span("mint");
-                let (record, minted) = part.of(series.mint(own, id, &authority.status, self.view.now()))?;
-                return Ok(Made::Series(record, minted));
+                let (record, unfinished) = series.next(own, id, &authority.status, self.view.now())?;
+                return Ok(Made::Series(record, unfinished));
             }
         }
         authority.make(self.view, self.compiled, caller, want).map(Made::Alone)
@@ -105,7 +105,7 @@ impl<'a> Together<'a> {
         self.molds
     }
 
-    fn begin(&mut self, want: &'a Wanted) -> Result<Option<(Shared<'a>, Series)>, No> {
+    fn begin(&mut self, want: &'a Wanted) -> Result<Option<(Shared<'a>, Rc<Series>)>, No> {
         let authority = self.authority;
         let shared = authority.decider.shared(self.view, self.compiled, self.caller, want)?;
         let Some(shared) = shared.filter(|shared| made_here(shared.grants().kind())) else { return Ok(None) };
