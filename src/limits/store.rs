@@ -59,7 +59,8 @@ pub const STORE_LOG_FILE_BYTES: u64 = 2 * 1024 * 1024;
 pub const STORE_LOG_FILE_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Most that is moved from the log in one transaction, bytes, or one commit: two files of it, which came while one was moved.
 pub const STORE_LOG_MOVE_BYTES: usize = 4 * 1024 * 1024;
-/// Files of older commits that stay open, files: who reads goes from one to the next. Each has pages of its own, `STORE_CACHE_BYTES` at most.
+/// Files of older commits that stay open, files: who reads goes from one to the next. With the first and the newest they share what there is
+/// for pages.
 pub const STORE_SEGMENTS_OPEN: usize = 2;
 /// Removals in one transaction: at most this many commits, or `STORE_REMOVE_BYTES` and one commit.
 pub const STORE_REMOVE_COMMITS: usize = 256;

@@ -11,6 +11,7 @@ use super::disk::Disk;
 use super::rotation::{Fresh, Rotation};
 use super::segments::{self, Segment, Segments};
 use super::{ABOUT, COMMITS, Ends, Flush, NAMED, RedbStore, Writer, engine, gap, transact};
+use crate::limits;
 use crate::store::files::{self, Owned};
 use crate::store::guarded::guarded;
 use crate::store::options::Options;
@@ -208,9 +209,10 @@ impl Files {
     }
 }
 
+/// `cache_bytes`: of all files together, each of which has pages of its own.
 fn builder(cache_bytes: usize) -> ::redb::Builder {
     let mut builder = Database::builder();
-    builder.set_cache_size(cache_bytes);
+    builder.set_cache_size(cache_bytes / (limits::STORE_SEGMENTS_OPEN + 2));
     builder
 }
 
