@@ -38,7 +38,8 @@ fn open(engine: &str, dir: &Path) -> Result<Box<dyn Store>, Error> {
     let options = Options { reserve_bytes: 1 << 20, low_bytes: 0, ..Options::new([7; 16]) };
     Ok(match engine {
         "redb-files" => Box::new(redb::open(dir, &Options { segment_bytes: 400_000, log_file_bytes: 96 * 1024, ..options })?),
-        "redb" => Box::new(redb::open(dir, &options)?),
+        // Each image has the log's files: small ones, which turn more often, too.
+        "redb" => Box::new(redb::open(dir, &Options { log_file_bytes: 512 * 1024, ..options })?),
         "sled" => Box::new(SledStore::open(dir, &options)?),
         "sled-bare" => Box::new(bare::Bare::open(dir)?),
         other => return Err(format!("{other} is no engine").into()),
