@@ -51,3 +51,36 @@ fn a_task_opened_with_a_credential_that_was_shown_ends_with_whoever_that_rests_o
         assert_eq!(reason(&log.put(vec![late])[0]), Reason::Revoked, "{target}");
     }
 }
+
+#[test]
+fn whoever_of_the_chain_is_locked_out_gets_no_more_time() {
+    let actor = Identity { issuer: "https://idp.example".into(), sub: "tool-7".into() };
+    let planner = "spiffe://b.example/planner";
+    let shown = Target::Subject(actor.issuer.as_str().into(), actor.sub.as_str().into());
+    for locked in [shown, Target::Caller(planner.into()), Target::TrustDomain("b.example".into())] {
+        let mut log = Log::new();
+        let above = log.opened(&[]);
+        let mut shown = log.issue(&above);
+        if let Some(Event::Issued(e)) = &mut shown.event {
+            e.caller = planner.into();
+        }
+        let credential = id_of(&shown);
+        log.put(vec![shown])[0].clone().unwrap();
+        let mut open = log.task(&[]);
+        if let Some(Event::TaskOpened(e)) = &mut open.event {
+            (e.actors, e.ancestor) = (vec![actor.clone()], credential.clone());
+            e.ancestors = vec![Ancestor { credential, caller: planner.into() }];
+        }
+        let task = id_of(&open);
+        log.put(vec![open])[0].clone().unwrap();
+        let more = |log: &Log| {
+            let (deadline, decided_at) = (log.time.0 + 60_000, log.time.0);
+            let extended = TaskExtended { task: task.clone(), deadline, decided_at, policy_version: 1, ..Default::default() };
+            by_operator(Event::TaskExtended(extended)).decided_at(log.state.head)
+        };
+        log.put(vec![more(&log)])[0].clone().unwrap();
+        let lock = Revoked { targets: vec![locked.to_record()], lock_only: true, ..Default::default() };
+        log.put(vec![by_operator(Event::Revoked(lock))])[0].clone().unwrap();
+        assert_eq!(reason(&log.put(vec![more(&log)])[0]), Reason::Locked, "{locked:?}");
+    }
+}

@@ -105,6 +105,10 @@ impl State {
         facts.policy = policy_in_force(self, &task.terms.environment);
         facts.identities.push((trust_domain_of(&task.terms.opener), &task.terms.opener));
         facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+        if let Some(behalf) = task.terms.behalf.as_deref() {
+            // Each of them acts in it: whoever is locked out gets no more time by it.
+            add_lineage(&mut facts, &behalf.line, None, &behalf.actors, behalf.token.as_ref());
+        }
         match self.rules.blocks(&facts) {
             Some(hit) => Err(refused_by(&hit, "extending a task")),
             None => Ok(()),
