@@ -13,6 +13,7 @@ mod file;
 mod medium;
 mod mover;
 mod recover;
+mod tail;
 
 pub use medium::Medium;
 

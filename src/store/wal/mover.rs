@@ -1,18 +1,20 @@
-//! What has been appended and is not with the engine yet, and the thread that brings it there.
+//! The thread that brings what was appended to the engine, and what it shares with those who append and read.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::tail::Tail;
 use crate::limits;
 use crate::store::guarded::{guarded, stopped};
 use crate::store::{Entry, Position, Store, StoreError};
 
 /// What appending, reading and moving share.
 pub(super) struct Shared {
+    /// Changed under the lock of the state, read without it.
+    tail: Tail,
     state: Mutex<State>,
     /// The head moved.
     grown: Condvar,
@@ -23,9 +25,6 @@ pub(super) struct Shared {
 }
 
 struct State {
-    /// What is durable in the log and not yet in the engine, in order.
-    tail: VecDeque<Entry>,
-    head: Position,
     /// Where the first of all is put, 0 for the beginning.
     first: Position,
     /// All up to this place is to be moved.
@@ -38,23 +37,6 @@ struct State {
 }
 
 impl State {
-    /// Whether there is something to move.
-    fn is_due(&self) -> bool {
-        self.stopped.is_none() && self.tail.front().is_some_and(|e| e.at <= self.due)
-    }
-
-    /// Whether nothing up to this place has to be moved.
-    fn is_moved(&self, upto: Position) -> bool {
-        self.tail.front().is_none_or(|e| e.at > upto)
-    }
-
-    /// All up to this place is with the engine.
-    fn moved(&mut self, last: Position) {
-        while self.tail.front().is_some_and(|e| e.at <= last) {
-            self.tail.pop_front();
-        }
-    }
-
     fn running(&mut self) -> Result<(), StoreError> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
@@ -69,10 +51,9 @@ impl State {
 impl Shared {
     /// `found`: what the engine, whose newest is at `head`, has not. It is due.
     pub fn new(head: Position, found: Vec<Entry>) -> Shared {
-        let head = found.last().map_or(head, |e| e.at);
-        let tail = VecDeque::from(found);
-        let state = State { tail, head, first: 0, due: head, closing: false, failure: None, stopped: None };
-        Shared { state: Mutex::new(state), grown: Condvar::new(), work: Condvar::new(), moved: Condvar::new() }
+        let tail = Tail::new(head, found);
+        let state = State { first: 0, due: tail.head(), closing: false, failure: None, stopped: None };
+        Shared { tail, state: Mutex::new(state), grown: Condvar::new(), work: Condvar::new(), moved: Condvar::new() }
     }
 
     /// An error once something has failed.
@@ -87,17 +68,19 @@ impl Shared {
     }
 
     pub fn head(&self) -> Position {
-        self.state.lock().head
+        self.tail.head()
     }
 
     pub fn next(&self) -> Position {
-        let state = self.state.lock();
-        if state.head == 0 { state.first.max(1) } else { state.head + 1 }
+        match self.head() {
+            0 => self.state.lock().first.max(1),
+            head => head + 1,
+        }
     }
 
     /// The first place that is not with the engine, 0 for none.
     pub fn oldest(&self) -> Position {
-        self.state.lock().tail.front().map_or(0, |e| e.at)
+        self.tail.oldest()
     }
 
     pub fn begin_at(&self, first: Position) {
@@ -106,16 +89,17 @@ impl Shared {
 
     /// A commit is durable in the log.
     pub fn appended(&self, entry: Entry) {
-        let mut state = self.state.lock();
-        state.head = entry.at;
-        state.tail.push_back(entry);
+        let state = self.state.lock();
+        self.tail.push(entry);
         drop(state);
         self.grown.notify_all();
     }
 
     /// Commits up to this place are with the engine, past the log.
     pub fn passed(&self, last: Position) {
-        self.state.lock().head = last;
+        let state = self.state.lock();
+        self.tail.passed(last);
+        drop(state);
         self.grown.notify_all();
     }
 
@@ -129,7 +113,7 @@ impl Shared {
     /// Waits until all up to a place is with the engine.
     pub fn wait_moved(&self, upto: Position) -> Result<(), StoreError> {
         let mut state = self.state.lock();
-        while !state.is_moved(upto) {
+        while (1..=upto).contains(&self.tail.oldest()) {
             state.running()?;
             self.moved.wait(&mut state);
         }
@@ -145,24 +129,13 @@ impl Shared {
 
     /// What is not with the engine, from a place on. `None` where that is, or is being brought there.
     pub fn read(&self, from: Position, max_bytes: usize, at_least_one: bool) -> Option<Vec<Entry>> {
-        let state = self.state.lock();
-        let first = state.tail.front()?.at;
-        let skip = usize::try_from(from.checked_sub(first)?).unwrap_or(usize::MAX);
-        let (mut bytes, mut out) = (0_usize, Vec::new());
-        for entry in state.tail.iter().skip(skip) {
-            bytes = bytes.saturating_add(entry.bytes.len());
-            if bytes > max_bytes && !(at_least_one && out.is_empty()) {
-                break;
-            }
-            out.push(entry.clone());
-        }
-        Some(out)
+        self.tail.read(from, max_bytes, at_least_one)
     }
 
     pub fn follow(&self, after: Position, wait: Duration) -> Position {
         let mut state = self.state.lock();
-        self.grown.wait_while_for(&mut state, |s| s.head <= after, wait);
-        state.head
+        self.grown.wait_while_for(&mut state, |_| self.head() <= after, wait);
+        self.head()
     }
 
     /// All is moved that can be, and then no more.
@@ -175,19 +148,19 @@ impl Shared {
     /// What is to be moved next; `None` at the end.
     fn next_due(&self) -> Option<Vec<Entry>> {
         let mut state = self.state.lock();
-        while !state.is_due() {
+        let first = loop {
+            let first = self.tail.oldest();
+            if state.stopped.is_none() && (1..=state.due).contains(&first) {
+                break first;
+            }
             if state.closing || state.stopped.is_some() {
                 return None;
             }
             self.work.wait(&mut state);
-        }
-        let mut bytes = 0;
-        let due = state.due;
-        let some = state.tail.iter().take_while(|e| e.at <= due).take_while(|e| {
-            bytes += e.bytes.len();
-            bytes <= limits::STORE_LOG_MOVE_BYTES || bytes == e.bytes.len()
-        });
-        Some(some.cloned().collect())
+        };
+        let mut some = self.tail.read(first, limits::STORE_LOG_MOVE_BYTES, true)?;
+        some.retain(|e| e.at <= state.due);
+        Some(some)
     }
 }
 
@@ -198,9 +171,10 @@ pub(super) fn start<S: Store>(engine: Arc<S>, shared: Arc<Shared>) -> Result<Joi
             let (Some(first), Some(last)) = (some.first().map(|e| e.at), some.last().map(|e| e.at)) else { break };
             let commits: Vec<&[u8]> = some.iter().map(|e| &*e.bytes).collect();
             let done = guarded("moving", || engine.append_all(first, &commits));
+            let mut gone = None;
             let mut state = shared.state.lock();
             match done {
-                Ok(()) => state.moved(last),
+                Ok(()) => gone = shared.tail.moved(last),
                 Err(error) => {
                     tracing::error!(%error, first, last, "commits could not be moved from the log; they are durable in it");
                     state.stopped.get_or_insert_with(|| error.to_string());
@@ -209,6 +183,7 @@ pub(super) fn start<S: Store>(engine: Arc<S>, shared: Arc<Shared>) -> Result<Joi
             }
             drop(state);
             shared.moved.notify_all();
+            drop((some, gone));
         }
     };
     std::thread::Builder::new()

@@ -1,0 +1,246 @@
+//! What is durable in the log and not with the engine yet.
+//!
+//! Whoever reads takes no lock: a reader of low priority that was without a core while it held one would hold up every append.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+
+use crate::store::{Entry, Position};
+
+/// Places of a piece, which goes as a whole once all in it was moved: what went before it does takes memory for so much longer, 32 MiB where
+/// each commit fills a file of the log.
+const PIECE: u64 = 16;
+
+pub(super) struct Piece {
+    number: u64,
+    entries: [OnceLock<Entry>; PIECE as usize],
+}
+
+impl Piece {
+    fn new(number: u64) -> Piece {
+        Piece { number, entries: Default::default() }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter_map(OnceLock::get)
+    }
+}
+
+pub(super) type Pieces = Arc<Vec<Arc<Piece>>>;
+
+/// The newest commits. Added to and taken from under the lock of whoever has it.
+pub(super) struct Tail {
+    /// In order, none of them empty.
+    pieces: ArcSwap<Vec<Arc<Piece>>>,
+    head: AtomicU64,
+    /// All up to this place is with the engine.
+    moved: AtomicU64,
+}
+
+impl Tail {
+    /// `found`: what the engine, whose newest is at `head`, has not.
+    pub fn new(head: Position, found: Vec<Entry>) -> Tail {
+        let tail = Tail { pieces: ArcSwap::default(), head: AtomicU64::new(head), moved: AtomicU64::new(head) };
+        found.into_iter().for_each(|entry| tail.push(entry));
+        tail
+    }
+
+    /// The place of the newest durable commit, 0 for none.
+    pub fn head(&self) -> Position {
+        self.head.load(Ordering::Acquire)
+    }
+
+    /// The first place that is not with the engine, 0 for none.
+    pub fn oldest(&self) -> Position {
+        let head = self.head();
+        // What is gone from these pieces was noted as moved before.
+        let pieces = self.pieces.load();
+        let moved = self.moved.load(Ordering::Acquire);
+        pieces.iter().flat_map(|piece| piece.entries()).find(|e| (moved + 1..=head).contains(&e.at)).map_or(0, |e| e.at)
+    }
+
+    /// A commit is durable in the log.
+    pub fn push(&self, entry: Entry) {
+        let (at, number) = (entry.at, entry.at / PIECE);
+        let pieces = self.pieces.load();
+        let last = match pieces.last().filter(|piece| piece.number == number) {
+            Some(last) => last.clone(),
+            None => {
+                let piece = Arc::new(Piece::new(number));
+                let mut more = Vec::clone(&pieces);
+                more.push(piece.clone());
+                self.pieces.store(Arc::new(more));
+                piece
+            }
+        };
+        if let Some(place) = last.entries.get((at % PIECE) as usize) {
+            let _ = place.set(entry);
+        }
+        // Whoever sees the head finds it.
+        self.head.store(at, Ordering::Release);
+    }
+
+    /// Commits up to this place are with the engine, past the log, which was empty.
+    pub fn passed(&self, last: Position) {
+        self.moved.store(last, Ordering::Release);
+        // Whoever sees the head asks the engine.
+        self.head.store(last, Ordering::Release);
+    }
+
+    /// All up to this place is with the engine. Answers with what need not be kept any more, to be freed where nobody waits.
+    #[must_use]
+    pub fn moved(&self, last: Position) -> Option<Pieces> {
+        self.moved.store(last, Ordering::Release);
+        let pieces = self.pieces.load();
+        let gone = pieces.iter().take_while(|piece| (piece.number + 1) * PIECE <= last + 1).count();
+        (gone > 0).then(|| self.pieces.swap(Arc::new(pieces.iter().skip(gone).cloned().collect())))
+    }
+
+    /// Some of what is not with the engine, from a place on, and one at least where that is asked for. `None` where that is with the engine.
+    pub fn read(&self, from: Position, max_bytes: usize, at_least_one: bool) -> Option<Vec<Entry>> {
+        // Before the pieces: they hold all up to it. What is being added beyond it may be seen, and what comes before that not yet.
+        let head = self.head();
+        let pieces = self.pieces.load();
+        // After the pieces: what they lack was moved, and noted so.
+        if from <= self.moved.load(Ordering::Acquire) {
+            return None;
+        }
+        let (mut bytes, mut out) = (0_usize, Vec::new());
+        let later = pieces.iter().skip_while(|piece| piece.number < from / PIECE);
+        let settled = later.flat_map(|piece| piece.entries()).take_while(|e| e.at <= head);
+        for entry in settled.skip_while(|e| e.at < from) {
+            bytes = bytes.saturating_add(entry.bytes.len());
+            if bytes > max_bytes && !(at_least_one && out.is_empty()) {
+                break;
+            }
+            out.push(entry.clone());
+        }
+        Some(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use parking_lot::Mutex;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(at: Position) -> Entry {
+        Entry { at, bytes: Bytes::copy_from_slice(&[at as u8; 10]) }
+    }
+
+    fn places(some: Option<Vec<Entry>>) -> Option<Vec<Position>> {
+        some.map(|some| some.iter().map(|e| e.at).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_added_and_not_moved_is_read_and_nothing_else(
+            begin in 0..40_u64,
+            steps in proptest::collection::vec((0..3_u8, 1..40_u64), 1..60),
+            room in 0..500_usize,
+        ) {
+            let tail = Tail::new(begin, vec![]);
+            let (mut head, mut moved) = (begin, begin);
+            for (what, n) in steps {
+                match what {
+                    0 if head == moved => {
+                        head += n;
+                        moved = head;
+                        tail.passed(head);
+                    }
+                    1 => {
+                        moved = head.min(moved + n);
+                        drop(tail.moved(moved));
+                    }
+                    _ => (0..n).for_each(|_| {
+                        head += 1;
+                        tail.push(entry(head));
+                    }),
+                }
+                prop_assert_eq!(tail.head(), head);
+                prop_assert_eq!(tail.oldest(), if moved < head { moved + 1 } else { 0 });
+                for from in [1, moved, moved + 1, (moved + head) / 2, head, head + 1] {
+                    let fit = if room < 10 { 1 } else { (room / 10) as u64 };
+                    let expected = (from > moved).then(|| (from..=head).take(fit as usize).collect::<Vec<_>>());
+                    prop_assert_eq!(places(tail.read(from, room, true)), expected);
+                }
+                // What was moved takes memory for one piece at the most.
+                let kept = tail.pieces.load().iter().map(|p| p.entries().count() as u64).sum::<u64>();
+                prop_assert!(kept < head - moved + PIECE, "{kept}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_saved_from_a_damaged_log_is_read_over_its_gaps() {
+        let tail = Tail::new(4, [5, 6, 9, 40, 41].map(entry).to_vec());
+        assert_eq!((tail.head(), tail.oldest()), (41, 5));
+        assert_eq!(places(tail.read(3, 1000, true)), None);
+        assert_eq!(places(tail.read(5, 1000, true)), Some(vec![5, 6, 9, 40, 41]));
+        assert_eq!(places(tail.read(7, 1000, true)), Some(vec![9, 40, 41]));
+        assert_eq!(places(tail.read(10, 1000, true)), Some(vec![40, 41]));
+    }
+
+    /// One read looked at the place of 3 before it was there and at that of 4 after it was.
+    #[test]
+    fn what_is_being_added_is_not_read_without_what_comes_before_it() {
+        let tail = Tail::new(0, vec![]);
+        (1..=2).for_each(|at| tail.push(entry(at)));
+        let seen = |at: Position| tail.pieces.load()[0].entries[at as usize].set(entry(at)).is_ok();
+        assert!(seen(4));
+        assert_eq!(places(tail.read(2, 1000, true)), Some(vec![2]));
+        drop(tail.moved(2));
+        assert_eq!((tail.oldest(), places(tail.read(3, 1000, true))), (0, Some(vec![])));
+        assert!(seen(3));
+        tail.head.store(4, Ordering::Release);
+        assert_eq!((tail.oldest(), places(tail.read(3, 1000, true))), (3, Some(vec![3, 4])));
+    }
+
+    #[test]
+    fn whoever_reads_while_it_is_moved_misses_nothing() {
+        let (tail, last, changing) = (Tail::new(0, vec![]), 20_000, Mutex::new(()));
+        let moved = || tail.moved.load(Ordering::Acquire);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (1..=last).for_each(|at| {
+                    let _alone = changing.lock();
+                    tail.push(entry(at));
+                });
+            });
+            scope.spawn(|| {
+                while moved() < last {
+                    let _alone = changing.lock();
+                    let head = tail.head();
+                    let upto = if head == last { last } else { moved().max(head.saturating_sub(7)) };
+                    drop(tail.moved(upto));
+                }
+            });
+            scope.spawn(|| {
+                let mut from = 1;
+                while from <= last {
+                    let head = tail.head();
+                    match tail.read(from, 300, true) {
+                        _ if from > head => std::hint::spin_loop(),
+                        // The engine has it.
+                        None => {
+                            assert!(moved() >= from);
+                            from += 1;
+                        }
+                        Some(some) => {
+                            assert!(
+                                some.iter().map(|e| e.at).eq((from..).take(some.len())) && !some.is_empty(),
+                                "{from} of {head}"
+                            );
+                            from += some.len() as u64;
+                        }
+                    }
+                }
+            });
+        });
+    }
+}
