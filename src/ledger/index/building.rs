@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::segment::{BLOCKS, Block, Segment};
+use super::segment::{self, BLOCKS, Block, Segment};
 use super::{fingerprint, fingerprint_of};
 use crate::ledger::commit::{BadCommit, Hash};
 use crate::ledger::forward::Place;
@@ -19,8 +19,8 @@ pub struct Building {
     place: Place,
     block_bytes: usize,
     blocks: Vec<Block>,
-    /// Fingerprint and block of each name, each once.
-    entries: Vec<(u32, u8)>,
+    /// The fingerprints of each block but the newest, in order, each once: four bytes each, and no room beside them.
+    rows: Vec<Box<[u32]>>,
     /// Those of the newest block, some more than once: only put behind each other, they take no others' place in the caches.
     newest: Vec<u32>,
     /// Bytes of the newest block's records.
@@ -37,8 +37,8 @@ impl Building {
 
     /// The same with blocks of about so many bytes.
     pub fn of_blocks(from: Place, block_bytes: usize) -> Building {
-        let (blocks, entries) = (Vec::new(), Vec::new());
-        Building { from, place: from, block_bytes, blocks, entries, newest: Vec::new(), bytes: 0, leaf: [0; 32] }
+        let (blocks, rows) = (Vec::new(), Vec::new());
+        Building { from, place: from, block_bytes, blocks, rows, newest: Vec::new(), bytes: 0, leaf: [0; 32] }
     }
 
     /// Where it began.
@@ -69,8 +69,7 @@ impl Building {
 
     /// The blocks that may name something, a bit each.
     pub fn mask(&self, name: u32) -> u64 {
-        let of = self.entries.iter().filter(|(known, _)| *known == name);
-        let sealed = of.fold(0, |mask, (_, block)| mask | 1 << block);
+        let sealed = segment::mask(&self.rows, name);
         match self.newest.contains(&name) {
             true => sealed | 1 << self.blocks.len().saturating_sub(1),
             false => sealed,
@@ -81,7 +80,9 @@ impl Building {
     pub fn take(&mut self, step: &Glimpse) -> Result<bool, BadCommit> {
         let ends = self.bytes >= self.block_bytes && self.blocks.len() < BLOCKS;
         if self.blocks.is_empty() || ends {
-            self.end_block();
+            if ends {
+                self.end_block();
+            }
             let (first, before) = (step.position, step.before.as_u64());
             self.blocks.push(Block { first, before, oldest: u64::MAX, newest: 0 });
         }
@@ -102,10 +103,10 @@ impl Building {
     }
 
     fn end_block(&mut self) {
-        let number = u8::try_from(self.blocks.len().saturating_sub(1)).unwrap_or(u8::MAX);
         self.newest.sort_unstable();
         self.newest.dedup();
-        self.entries.extend(self.newest.drain(..).map(|name| (name, number)));
+        self.rows.push(self.newest.as_slice().into());
+        self.newest.clear();
         self.bytes = 0;
     }
 
@@ -115,8 +116,6 @@ impl Building {
             return Ok(None);
         }
         self.end_block();
-        // Each block's are in order already, and a stable sort makes one row of such rows.
-        self.entries.sort_by_key(|(name, _)| *name);
-        Segment::make(dir, (self.from, self.place), self.blocks, self.entries, self.leaf).map(Some)
+        Segment::make(dir, (self.from, self.place), self.blocks, self.rows, self.leaf).map(Some)
     }
 }

@@ -258,7 +258,7 @@ impl Index {
     pub fn size(&self) -> (u64, usize) {
         let bytes = self.segments.values().map(|s| match s.entries() {
             Entries::File { pages, .. } => pages * segment::PAGE as u64,
-            Entries::Memory(all) => all.len() as u64 * 5,
+            Entries::Memory(rows) => rows.iter().map(|row| row.len() as u64 * 4).sum(),
         });
         (bytes.sum(), self.segments.len())
     }

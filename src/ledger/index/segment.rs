@@ -44,7 +44,7 @@ pub enum Entries {
     /// In a file, after so many bytes.
     File { path: PathBuf, at: u64, pages: u64 },
     /// Where there is no directory.
-    Memory(Vec<(u32, u8)>),
+    Memory(Vec<Box<[u32]>>),
 }
 
 /// A part of the index.
@@ -65,14 +65,81 @@ fn bad(what: &str) -> io::Error {
 /// What a segment is called while it is written.
 pub const WRITING: &str = "writing";
 
-fn write(aside: &Path, head: &[u8], entries: &[(u32, u8)]) -> io::Result<()> {
+/// The blocks whose row has a name, a bit each.
+pub fn mask(rows: &[Box<[u32]>], name: u32) -> u64 {
+    let of = rows.iter().enumerate().filter(|(_, row)| row.binary_search(&name).is_ok());
+    of.fold(0, |mask, (block, _)| mask | 1 << block)
+}
+
+/// Hands over all names with their blocks, in order: of a row for each block, each in order. A share of the names at a time, which lies in the
+/// caches. A pair is a number: the name, and its block in the last byte.
+fn in_order(rows: &[Box<[u32]>], mut take: impl FnMut(&[u64]) -> io::Result<()>) -> io::Result<()> {
+    let mut rest: Vec<&[u32]> = rows.iter().map(|row| &**row).collect();
+    let (mut share, mut aside) = (Vec::new(), Vec::new());
+    for first in 0..=u8::MAX {
+        share.clear();
+        for (block, row) in (0..).zip(&mut rest) {
+            let (of, after) = row.split_at(row.partition_point(|name| name >> 24 <= u32::from(first)));
+            share.extend(of.iter().map(|name| u64::from(*name) << 8 | block));
+            *row = after;
+        }
+        sort(&mut share, &mut aside);
+        take(&share)?;
+    }
+    Ok(())
+}
+
+/// Puts a share in order: its names begin alike and differ in three bytes. With counting instead of comparing a segment is made in
+/// half the time. Pairs of one name keep their order.
+fn sort(share: &mut Vec<u64>, aside: &mut Vec<u64>) {
+    aside.resize(share.len(), 0);
+    for shift in [8, 16, 24] {
+        let digit = |pair: u64| usize::from((pair >> shift) as u8);
+        let mut places = [0_usize; 256];
+        for pair in &*share {
+            places[digit(*pair)] += 1;
+        }
+        let mut next = 0;
+        for place in &mut places {
+            next += std::mem::replace(place, next);
+        }
+        for pair in &*share {
+            let place = &mut places[digit(*pair)];
+            if let Some(to) = aside.get_mut(*place) {
+                *to = *pair;
+            }
+            *place += 1;
+        }
+        std::mem::swap(share, aside);
+    }
+}
+
+fn write(aside: &Path, head: &[u8], rows: &[Box<[u32]>]) -> io::Result<()> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(aside)?;
     let mut file = BufWriter::new(file);
     file.write_all(head)?;
-    for chunk in entries.chunks(ENTRIES) {
-        file.write_all(&page(chunk))?;
+    let mut page = Vec::with_capacity(PAGE);
+    in_order(rows, |share| {
+        share.iter().try_for_each(|pair| {
+            let [_, _, _, entry @ ..] = pair.to_be_bytes();
+            page.extend(entry);
+            if page.len() == ENTRIES * ENTRY { write_page(&mut file, &mut page) } else { Ok(()) }
+        })
+    })?;
+    if !page.is_empty() {
+        write_page(&mut file, &mut page)?;
     }
     file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+}
+
+/// Writes the entries of a page, and their checksum. What is left of it are entries of block 255, which is none.
+fn write_page(file: &mut impl io::Write, page: &mut Vec<u8>) -> io::Result<()> {
+    page.resize(ENTRIES * ENTRY, u8::MAX);
+    let sum = sha256(page);
+    page.extend(sum.iter().take(SUM));
+    file.write_all(page)?;
+    page.clear();
+    Ok(())
 }
 
 impl Segment {
@@ -108,28 +175,29 @@ impl Segment {
         Some((*self.blocks.get(number)?, number))
     }
 
-    /// Made of entries in order; written aside, synced and renamed where there is a directory.
+    /// Made of each block's names, in order; written aside, synced and renamed where there is a directory.
     pub fn make(
         dir: Option<&Path>,
         (from, end): (Place, Place),
         blocks: Vec<Block>,
-        entries: Vec<(u32, u8)>,
+        rows: Vec<Box<[u32]>>,
         leaf: Hash,
     ) -> io::Result<Segment> {
         let Some(dir) = dir else {
-            return Ok(Segment { from, end, blocks, entries: Entries::Memory(entries), leaf });
+            return Ok(Segment { from, end, blocks, entries: Entries::Memory(rows), leaf });
         };
         let path = dir.join(format!("{:016x}.names", from.position));
         let aside = path.with_extension(WRITING);
-        let head = head((from, end), &blocks, entries.len(), &leaf);
-        let written = write(&aside, &head, &entries).and_then(|()| fs::rename(&aside, &path));
+        let entries = rows.iter().map(|row| row.len()).sum::<usize>();
+        let head = head((from, end), &blocks, entries, &leaf);
+        let written = write(&aside, &head, &rows).and_then(|()| fs::rename(&aside, &path));
         if let Err(error) = written {
             // Half a file takes the room that revocations need.
             let _ = fs::remove_file(&aside);
             return Err(error);
         }
         File::open(dir)?.sync_all()?;
-        let pages = entries.len().div_ceil(ENTRIES) as u64;
+        let pages = entries.div_ceil(ENTRIES) as u64;
         Ok(Segment { from, end, blocks, entries: Entries::File { path, at: head.len() as u64, pages }, leaf })
     }
 
@@ -166,12 +234,8 @@ impl Segment {
 
     /// The blocks that may name something, a bit each.
     pub fn mask(&self, name: u32) -> io::Result<u64> {
-        let bit = |mask: u64, (_, block): &(u32, u8)| mask | 1 << block;
         match &self.entries {
-            Entries::Memory(all) => {
-                let from = all.partition_point(|(known, _)| *known < name);
-                Ok(all.iter().skip(from).take_while(|(known, _)| *known == name).fold(0, bit))
-            }
+            Entries::Memory(rows) => Ok(mask(rows, name)),
             Entries::File { path, at, pages } => {
                 let file = File::open(path)?;
                 let read = |n: u64| read_page(&file, at + n * PAGE as u64);
@@ -187,7 +251,7 @@ impl Segment {
                 let mut mask = 0;
                 for n in low..*pages {
                     let page = read(n)?;
-                    mask = page.iter().filter(|(known, _)| *known == name).fold(mask, bit);
+                    mask = page.iter().filter(|(known, _)| *known == name).fold(mask, |mask, (_, block)| mask | 1 << block);
                     if page.last().is_some_and(|(last, _)| *last > name) {
                         break;
                     }
@@ -237,22 +301,6 @@ pub fn read_head(bytes: &[u8]) -> io::Result<Segment> {
     }
     let pages = entries.div_ceil(ENTRIES as u64);
     Ok(Segment { from, end, blocks, entries: Entries::File { path: PathBuf::new(), at: bytes.len() as u64, pages }, leaf })
-}
-
-/// Entries in a page; what is left of it are zeros after their number, which the checksum covers.
-fn page(entries: &[(u32, u8)]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(PAGE);
-    for (name, block) in entries {
-        bytes.extend(name.to_be_bytes());
-        bytes.push(*block);
-    }
-    // A block of 255 is none.
-    while bytes.len() < ENTRIES * ENTRY {
-        bytes.push(u8::MAX);
-    }
-    let sum = sha256(&bytes);
-    bytes.extend(sum.iter().take(SUM));
-    bytes
 }
 
 fn read_page(file: &File, at: u64) -> io::Result<Vec<(u32, u8)>> {

@@ -5,6 +5,7 @@ use std::path::Path;
 use parking_lot::Mutex;
 
 use super::building::Building;
+use super::segment::{BLOCKS, Block, Segment};
 use super::{Asked, Index};
 use crate::ledger::commit::{ChainHead, Encoded, Opened, pack};
 use crate::ledger::forward::{Place, Step, last_of};
@@ -242,4 +243,27 @@ fn one_name_leads_to_few_blocks_and_a_seq_to_its_own() {
     index.forget_before(700);
     assert!(index.segments.values().all(|s| s.end().position > 700));
     assert!(index.hint(&Filter::default(), &mut Asked::default(), 1).is_none());
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn a_file_says_of_each_name_what_its_rows_say(
+        rows in proptest::collection::vec(
+            proptest::collection::btree_set(proptest::prop_oneof![0_u32..40, proptest::prelude::any::<u32>(), u32::MAX - 3..=u32::MAX], 0..400),
+            1..=BLOCKS,
+        ),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |position| Place { position, seq: Seq::start_of(1) };
+        let blocks = vec![Block { first: 1, before: 0, oldest: 0, newest: 0 }; rows.len()];
+        let boxed = || rows.iter().map(|row| row.iter().copied().collect()).collect();
+        let make = |dir| Segment::make(dir, (place(1), place(2)), blocks.clone(), boxed(), [0; 32]).unwrap();
+        let (file, memory) = (make(Some(dir.path())), make(None));
+        for name in rows.iter().flatten().step_by(13).copied().chain([0, 41, u32::MAX / 2, u32::MAX]) {
+            let of = (0..).zip(&rows).filter(|(_, row)| row.contains(&name)).fold(0, |mask, (block, _)| mask | 1_u64 << block);
+            proptest::prop_assert_eq!((file.mask(name).unwrap(), memory.mask(name).unwrap()), (of, of), "{:08x}", name);
+        }
+    }
 }
