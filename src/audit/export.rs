@@ -51,7 +51,7 @@ impl Authority {
     /// Where to begin to look: at the record itself, or at the oldest that is kept.
     async fn begin_of(&self, filter: &Filter) -> Result<Place, No> {
         let Some(seq) = filter.seq else {
-            return Ok(self.ledger.peek(|s| Place { position: s.removed.before.max(1), seq: s.removed.seq }));
+            return Ok(self.ledger.peek(|s| s.removed.oldest()));
         };
         let end = self.ledger.settled(|s| Place { position: s.position + 1, seq: s.head }).await?;
         let none = || No::Refusal(Refusal::new(Reason::NotFound, format!("there is no record {seq}")));

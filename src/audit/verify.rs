@@ -42,7 +42,7 @@ impl Authority {
         let ledger = self.ledger.clone();
         let verified = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let oldest = Place { position: removed.before.max(1), seq: removed.seq };
+            let oldest = removed.oldest();
             let before = Seq::from_u64(from.as_u64().saturating_sub(1)).unwrap_or(Seq::ZERO);
             let place = if before <= oldest.seq {
                 if from > Seq::ZERO && from < oldest.seq {

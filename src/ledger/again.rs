@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::commit::{Commit, Encoded};
 use super::open::{StartError, load};
+use super::standing::Standing;
 use super::state::seq_after;
 use super::{Batch, Committed, Inner, READ_BYTES};
 use crate::limits;
@@ -38,8 +39,9 @@ pub(super) fn again(inner: &Arc<Inner>) -> Result<(), StartError> {
     *state = loaded.state;
     inner.folded.fetch_add(1, Ordering::AcqRel);
     *inner.store.write() = store;
-    let (head, position) = (state.head, state.position);
+    let (head, position, standing) = (state.head, state.position, Standing::of(&state));
     drop(state);
+    inner.standing.store(Arc::new(standing));
     inner.durable_position.store(position, Ordering::Release);
     inner.durable.store(head.as_u64(), Ordering::Release);
     inner.durable_watch.send_replace(head);

@@ -16,7 +16,7 @@ use super::glimpse::Glimpse;
 use super::index::Index;
 use super::index::building::Building;
 use super::index::segment::Segment;
-use super::taking::in_the_background;
+use super::standing::in_the_background;
 use super::tree::frontier::Frontier;
 use super::tree::kept::base;
 use super::tree::stored::{Mark, NoProof, Tree};
@@ -203,8 +203,7 @@ impl Deriver {
 
     /// The oldest place that stays, and what is before it.
     fn removed(&self) -> Place {
-        let state = self.inner.state.read();
-        Place { position: state.removed.before.max(1), seq: state.removed.seq }
+        self.inner.standing().removed.oldest()
     }
 
     /// Where the index goes on with what is new.

@@ -78,7 +78,7 @@ impl Ledger {
     pub fn ends(&self) -> (Place, Place) {
         self.peek(|s| {
             let end = Place { position: s.position + 1, seq: s.head };
-            (Place { position: s.removed.before.max(1), seq: s.removed.seq }, end)
+            (s.removed.oldest(), end)
         })
     }
 

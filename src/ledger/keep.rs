@@ -2,7 +2,7 @@
 //!
 //! What is gone has to be missed by nobody: not by a start, which folds what follows a snapshot; not by a request that is sent again, whose
 //! credential is made from its record. So commits go up to the older of the two snapshots that the log vouches for, and up to the oldest
-//! issuance of what still lives, whatever `audit.keep` says. That they go is a record before the first of them does, with the hash that
+//! issuance of what lived when the newest was begun, whatever `audit.keep` says. That they go is a record before the first of them does, with the hash that
 //! what stays continues: a beginning that is missing without one is damage. Where a continuous export is set, what it did not take yet stays.
 //!
 //! It works in the background, in pieces that an append can wait for, and also while the disk is full: a removal takes what it needs from
@@ -15,8 +15,8 @@ use std::time::Duration;
 use super::commit::{BadCommit, ChainHead, Commit};
 use super::forward::Place;
 use super::record::{Event, Record, Who};
+use super::standing::in_the_background;
 use super::state::{Removed, State, Taken, seq_after};
-use super::taking::in_the_background;
 use super::tree::frontier::Frontier;
 use super::tree::kept;
 use super::verify::EVERYTHING;
@@ -67,8 +67,11 @@ pub fn noted(bytes: &[u8]) -> Option<(Place, &[u8])> {
 impl Ledger {
     pub(super) fn keep_in_background(&self, keep: Keep) {
         let inner = self.inner.clone();
+        let frozen = inner.look().frozen();
         let started = std::thread::Builder::new().name("ledger-keep".into()).spawn(move || {
             in_the_background();
+            inner.note_alive(&frozen);
+            drop(frozen);
             Keeper { inner, keep, sound: None }.run();
         });
         match started {
@@ -100,7 +103,7 @@ impl Ledger {
     pub fn pin(&self) -> Option<Pinned> {
         // All of it, until it is known from where on.
         self.inner.pinned.compare_exchange(u64::MAX, 0, Ordering::SeqCst, Ordering::SeqCst).ok()?;
-        let oldest = self.ends().0;
+        let oldest = self.inner.standing().removed.oldest();
         self.inner.pinned.store(oldest.position, Ordering::SeqCst);
         Some(Pinned { inner: self.inner.clone(), oldest })
     }
@@ -153,8 +156,8 @@ impl Keeper {
         self.take_out()?;
         let Some(goal) = self.goal()? else { return Ok(false) };
         let (removed, total, now) = {
-            let state = self.inner.state.read();
-            (state.removed.clone(), state.bytes, state.time)
+            let standing = self.inner.standing();
+            (standing.removed.clone(), standing.bytes, standing.time)
         };
         // The newest stays whatever is set: followers come back, and operators ask about what just happened.
         let due = match self.keep {
@@ -182,7 +185,7 @@ impl Keeper {
 
     /// Removes up to where the newest record says, one bounded piece after the other.
     fn take_out(&self) -> Result<(), Cannot> {
-        let before = self.inner.state.read().removed.before;
+        let before = self.inner.standing().removed.before;
         let store = self.inner.store();
         let mut oldest = store.oldest()?;
         // Asked anew each time: a backup may begin meanwhile.
@@ -200,7 +203,9 @@ impl Keeper {
 
     /// Up to where commits may go, whatever is set.
     fn goal(&mut self) -> Result<Option<Position>, Cannot> {
-        let Some(goal) = self.snapshots().map(|goal| goal.min(self.oldest_alive())) else { return Ok(None) };
+        let Some(goal) = self.snapshots().map(|goal| goal.min(self.inner.alive_since.load(Ordering::Acquire))) else {
+            return Ok(None);
+        };
         let goal = match self.inner.settings.export {
             // What was not exported stays.
             true => goal.min(exported(&*self.inner.store())?.map_or(0, |place| place.position)),
@@ -218,10 +223,8 @@ impl Keeper {
     /// What follows the older of two snapshots stays, so that a broken file never stops a start. Both are read before anything rests on them.
     fn snapshots(&mut self) -> Option<Position> {
         let dir = self.inner.settings.snapshots.clone()?;
-        let taken = {
-            let state = self.inner.state.read();
-            [state.snapshot?, state.snapshot_before?]
-        };
+        let [Some(newest), Some(before)] = self.inner.standing().snapshots else { return None };
+        let taken = [newest, before];
         if self.sound != Some(taken) {
             let sound = |t: &Taken| snapshot::digest(&snapshot::path(&dir, t.seq)).is_ok_and(|digest| digest == t.digest);
             if !taken.iter().all(sound) {
@@ -230,22 +233,6 @@ impl Keeper {
             self.sound = Some(taken);
         }
         taken.iter().map(|t| t.position + 1).min()
-    }
-
-    /// The oldest commit with an issuance of what still lives: a repeat makes the credential again from its record.
-    fn oldest_alive(&self) -> Position {
-        let (mut oldest, mut from) = (self.inner.state.read().position, 0);
-        loop {
-            // What is issued from here on is younger than all that is found.
-            let state = self.inner.state.read();
-            let to = state.credentials.places().min(from + limits::LIST_WALK as u32);
-            let live = (from..to).filter_map(|slot| state.credentials.at(slot)).filter(|l| l.expires_at() > state.time);
-            oldest = live.map(|l| l.at()).fold(oldest, Position::min);
-            if to >= state.credentials.places() {
-                return oldest;
-            }
-            from = to;
-        }
     }
 }
 

@@ -38,6 +38,7 @@ mod restored;
 mod salvage;
 pub mod search;
 pub mod snapshot;
+mod standing;
 pub mod state;
 mod taking;
 pub mod tree;
@@ -49,6 +50,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
@@ -58,8 +60,8 @@ pub use propose::{Proposed, ProposedEach, Ready};
 pub use queue::Lane;
 use receipt::Issues;
 pub use receipt::Receipt;
+pub(crate) use standing::{in_the_background, stand_back};
 pub use state::{Ceilings, State};
-pub(crate) use taking::in_the_background;
 pub use view::View;
 pub use writer::{Batch, Committed};
 
@@ -72,6 +74,7 @@ use clock::Guarded;
 use pauses::Pauses;
 use queue::Queue;
 use record::Record;
+use standing::Standing;
 
 /// What the disk allows, as the store's reserve sees it.
 pub use crate::store::reserve::Room;
@@ -93,6 +96,10 @@ pub struct Ledger {
 struct Inner {
     /// At the appended head.
     state: RwLock<State>,
+    /// Of it, at the durable head, what threads of low priority need.
+    standing: ArcSwap<Standing>,
+    /// Whatever lives was issued in this commit or later.
+    alive_since: AtomicU64,
     durable: AtomicU64,
     durable_watch: watch::Sender<Seq>,
     /// The place of the newest durable commit.
@@ -181,7 +188,7 @@ impl Ledger {
     /// Reads the state and waits until all that was seen is durable, so that the answer may leave the process.
     pub async fn settled<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, No> {
         let (out, seen, folded) = {
-            let state = self.inner.state.read();
+            let state = self.inner.look();
             (read(&state), state.head, self.inner.folded.load(Ordering::Acquire))
         };
         self.wait_durable(seen).await?;
@@ -194,7 +201,7 @@ impl Ledger {
 
     /// Reads the state as it is, for decisions; what is read must not leave the process.
     pub fn peek<T>(&self, read: impl FnOnce(&State) -> T) -> T {
-        read(&self.inner.state.read())
+        read(&self.inner.look())
     }
 
     /// Waits until the durable head has reached `seq`. Refused at once where the store has failed: nobody knows whether it ever will.
@@ -372,7 +379,7 @@ impl Inner {
         {
             tracing::warn!(%error, "the disk reserve could not be taken again");
         }
-        let ledger = self.state.read().time;
+        let ledger = self.look().time;
         let room = self.room();
         let _ = self.granting(ledger, room);
     }

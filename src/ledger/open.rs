@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
@@ -13,6 +14,7 @@ use super::keep::Keep;
 pub use super::load::{Loaded, StartError, damage, load};
 use super::pauses::Pauses;
 use super::record::{Event, GenerationBegun, Record, TaskHeartbeats, Who};
+use super::standing::Standing;
 use super::state::Ceilings;
 use super::verify::EVERYTHING;
 use super::writer::WRITER;
@@ -77,6 +79,8 @@ impl Ledger {
             queue: Queue::new(settings.gather_records, settings.gather_wait),
             snapshot_at: AtomicU64::new(loaded.from.unwrap_or(0)),
             snapshot_seq: AtomicU64::new(loaded.seq.as_u64()),
+            standing: ArcSwap::from_pointee(Standing::of(&loaded.state)),
+            alive_since: AtomicU64::new(0),
             state: RwLock::new(loaded.state),
             durable: AtomicU64::new(durable.as_u64()),
             durable_watch: watch::Sender::new(durable),

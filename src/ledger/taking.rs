@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::record::{Event, Record, SnapshotTaken, Who};
+use super::standing::in_the_background;
 use super::state::State;
 use super::{Inner, Lane, Ledger, Room, snapshot};
 use crate::limits;
@@ -30,7 +31,7 @@ impl Inner {
             return;
         }
         // On the writer's thread right after an append: the state is that of the durable head.
-        let state = self.state.read();
+        let state = self.look();
         // What lives is written whole: the more there is, the rarer, so that each issuance pays for two entries at most.
         // An ended one is half as long.
         let entries = state.credentials.len() + state.credentials.ended() / 2;
@@ -65,6 +66,7 @@ impl Inner {
 }
 
 fn take(inner: &Arc<Inner>, dir: &Path, state: &State) {
+    inner.note_alive(state);
     let digest = match snapshot::write(dir, state) {
         Ok(digest) => digest,
         Err(error) => {
@@ -79,7 +81,7 @@ fn take(inner: &Arc<Inner>, dir: &Path, state: &State) {
     if !matches!(proposed, Ok(Ok(Ok(_)))) {
         return tracing::warn!("the snapshot has no record in the ledger, and counts for nothing");
     }
-    let stay = inner.state.read().vouched().map(|taken| taken.seq).collect::<Vec<_>>();
+    let stay = inner.standing().snapshots.iter().flatten().map(|taken| taken.seq).collect::<Vec<_>>();
     if let Err(error) = snapshot::prune(dir, &stay) {
         tracing::warn!(%error, "old snapshots could not be removed");
     }
@@ -88,12 +90,3 @@ fn take(inner: &Arc<Inner>, dir: &Path, state: &State) {
         keeper.unpark();
     }
 }
-
-/// This thread has time: whoever is served goes first.
-pub(crate) fn in_the_background() {
-    // On Linux this is the calling thread's own. It is a wish: without it things go on, less smoothly.
-    let _ = rustix::process::setpriority_process(None, BACKGROUND);
-}
-
-/// Niceness of threads that nobody waits for: a tenth of the share of those that serve, where there is not enough for all.
-const BACKGROUND: i32 = 10;

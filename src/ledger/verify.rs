@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::Ledger;
 use super::commit::{ChainHead, Commit};
+use super::standing::in_the_background;
 use super::state::{Removed, seq_after};
-use super::taking::in_the_background;
 use crate::seq::Seq;
 use crate::store::{Position, Store};
 

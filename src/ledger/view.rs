@@ -30,6 +30,6 @@ impl View {
 
     /// Reads the live state for a moment. No policy runs in here: the writer waits meanwhile.
     pub fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
-        read(&self.inner.state.read())
+        read(&self.inner.look())
     }
 }

@@ -100,7 +100,8 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
         return;
     }
     let (room, watch) = (inner.room(), Stopwatch::start());
-    let (prepared, chain, position, time) = {
+    // Locked once: whoever waits for a lock waits for a core after that, too.
+    let (prepared, position, time, standing) = {
         let mut state = inner.state.write();
         let time = inner.clock.now().max(state.time);
         let granting = inner.granting(state.time, room);
@@ -113,25 +114,28 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
         for proposal in batch.drain(..) {
             head.decide(proposal, &granting);
         }
-        if !out.records.is_empty() {
-            state.end_commit();
+        if out.records.is_empty() {
+            drop(state);
+            // Whatever is answered was refused.
+            return tell(out.answers, position, time);
         }
-        (out, chain, position, time)
+        state.end_commit();
+        packed.clear();
+        packed.shrink_to(limits::COMMIT_ROOM_BYTES);
+        let head = pack_into(packed, WRITER, chain, time, out.records.iter().map(|c| &c.record));
+        state.appended(WRITER, head, packed.len());
+        let standing = inner.standing().next(&state);
+        (out, position, time, standing)
     };
-    if prepared.records.is_empty() {
-        // Whatever is answered was refused.
-        return tell(prepared.answers, position, time);
-    }
-    packed.clear();
-    packed.shrink_to(limits::COMMIT_ROOM_BYTES);
-    let head = pack_into(packed, WRITER, chain, time, prepared.records.iter().map(|c| &c.record));
-    inner.state.write().appended(WRITER, head, packed.len());
     inner.pauses.folded(watch);
     let watch = Stopwatch::start();
     let appended = inner.store().append(position, packed);
     inner.pauses.appended(watch);
     match appended {
-        Ok(()) => answer(inner, prepared.records, prepared.answers, position, time),
+        Ok(()) => {
+            inner.standing.store(Arc::new(standing));
+            answer(inner, prepared.records, prepared.answers, position, time);
+        }
         Err(e) => fail(inner, prepared.answers, &e),
     }
 }

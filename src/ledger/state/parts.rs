@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::commit::ChainHead;
+use crate::ledger::forward::Place;
 use crate::ledger::record::{ApprovalAsked, ChainEnd, HistoryRemoved, KeyPurpose, KeyState, SnapshotTaken, Who};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 use crate::store::Position;
@@ -244,6 +245,11 @@ pub struct Removed {
 }
 
 impl Removed {
+    /// The oldest place that stays, and what is before it.
+    pub fn oldest(&self) -> Place {
+        Place { position: self.before.max(1), seq: self.seq }
+    }
+
     pub(super) fn of(e: &HistoryRemoved) -> Removed {
         let time = Millis(e.time);
         let head = |c: &ChainEnd| (c.writer, ChainHead { number: c.number, hash: super::hash_of(&c.header), time });

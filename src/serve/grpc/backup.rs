@@ -14,7 +14,7 @@ use super::ask;
 use crate::authority::Authority;
 use crate::backup::Backup;
 use crate::identity::caller::Operator;
-use crate::ledger::in_the_background;
+use crate::ledger::{in_the_background, stopping};
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::policy::Admin;
@@ -32,6 +32,13 @@ fn admitted(a: &Authority, operator: &Operator) -> Result<(), No> {
     a.admit(operator, Admin::ReadAudit, None)?;
     a.admit(operator, Admin::ManageKeys, None)?;
     Ok(())
+}
+
+/// The same where others wait for nobody: it reads the state, and this thread stands back.
+fn still_admitted(a: &Arc<Authority>, operator: &Operator, runtime: &Handle) -> Result<(), No> {
+    let (a, operator) = (a.clone(), operator.clone());
+    let asked = runtime.block_on(runtime.spawn(async move { admitted(&a, &operator) }));
+    asked.unwrap_or_else(|_| Err(No::Refusal(stopping())))
 }
 
 /// Begins one.
@@ -52,9 +59,9 @@ pub async fn begin(a: &Arc<Authority>, actor: &Actor) -> Result<ReceiverStream<P
     Ok(ReceiverStream::new(stream))
 }
 
-fn run(a: &Authority, operator: &Operator, mut backup: Backup, to: &mpsc::Sender<Piece>, runtime: &Handle) {
+fn run(a: &Arc<Authority>, operator: &Operator, mut backup: Backup, to: &mpsc::Sender<Piece>, runtime: &Handle) {
     loop {
-        let piece = match admitted(a, operator).and_then(|()| backup.piece()) {
+        let piece = match still_admitted(a, operator, runtime).and_then(|()| backup.piece()) {
             Ok(None) => return,
             Ok(Some(piece)) => Bytes::from(piece),
             Err(no) => {

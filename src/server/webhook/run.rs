@@ -53,7 +53,8 @@ impl Run {
     }
 
     pub fn run(mut self, authority: &Weak<Authority>) {
-        crate::ledger::in_the_background();
+        // The state is read for events, which are few, and not for what else is in the log.
+        crate::ledger::stand_back();
         while !self.stops() {
             // Whoever ends the server ends this first; a server that is gone is no reason to go on.
             let Some(authority) = authority.upgrade() else { return };
