@@ -71,12 +71,18 @@ impl Kept {
 
     /// Writes until the beginning is gone and so much of it that what was set is kept, give or take what the next snapshots hold up.
     fn settle(&self, ledger: &Ledger, most: u64) {
+        self.settle_and(ledger, most, || ());
+    }
+
+    /// The same for who wants to see what is written before it goes.
+    fn settle_and(&self, ledger: &Ledger, most: u64, mut wrote: impl FnMut()) {
         for _ in 0..400 {
             let (before, kept) = ledger.peek(|s| (s.removed.before, s.kept_bytes()));
             if before > 1 && kept <= most && ledger.store().oldest().unwrap() == before {
                 return;
             }
             self.write(ledger, 2);
+            wrote();
             std::thread::sleep(Duration::from_millis(10));
         }
         panic!("it still keeps {} bytes of {most}", ledger.peek(|s| s.kept_bytes()));
@@ -107,18 +113,20 @@ fn a_store_stops_growing_when_as_much_is_removed_as_is_written() {
     kept.write(&ledger, 200);
     kept.settle(&ledger, SETTLED);
     let mut sizes = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..12 {
         kept.write(&ledger, 300);
         kept.settle(&ledger, SETTLED);
         sizes.push(ledger.store().bytes());
     }
     let all = ledger.peek(|s| s.bytes);
     println!("{all} bytes were written; the file had {sizes:?} bytes on the disk");
-    assert!(all > 24 << 20, "{all}");
+    assert!(all > 72 << 20, "{all}");
     // redb gives pages of a power of two, and a removal frees them one flush later.
     assert!(sizes.iter().all(|s| *s < 3 * SETTLED), "{sizes:?}");
-    // What derives from history reads it meanwhile, and whoever reads holds the pages of then: one look may be at such a moment.
-    assert!(sizes[2].min(sizes[3]) <= sizes[0] + sizes[0] / 4, "{sizes:?}");
+    // One look falls anywhere between two removals of a file, and what derives from history holds the pages that it reads: halves are compared, not looks.
+    let mean = |of: &[u64]| of.iter().sum::<u64>() / of.len() as u64;
+    let (early, late) = sizes.split_at(sizes.len() / 2);
+    assert!(mean(late) < mean(early) + mean(early) / 4, "{sizes:?}");
     // One that was just written is a third, until its record is.
     let two = || snapshot::list(&kept.snapshots()).unwrap().len() == 2;
     assert!((0..200).any(|_| two() || {
