@@ -313,7 +313,9 @@ fn bury(world: &mut World, f: usize, line: &Line, grant: &Grant, says: &Result<(
         Ok(()) => {
             world.counts.accepted += 1;
             ensure!(!world.watchers[f].buried.contains(&i.credential), "came back: {i:?}");
-            if !world.stepped {
+            // Where time began anew, nothing but its own clock tells a follower how long that proof was under way.
+            let lost = world.followers_stepped && world.time_began(world.watchers[f].applied) > 1;
+            if !world.stepped && !lost {
                 let now = world.truth.wall().0;
                 ensure!(now < i.expires_at + 31_000, "accepted after its end: {i:?}");
                 let steady = world.truth.steady();
