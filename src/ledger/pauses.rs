@@ -2,13 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::system::Stopwatch;
+use crate::system::{Stopwatch, thread_cpu_ns};
 
 /// What one commit took at the longest since the start, microseconds.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Longest {
     /// To be decided and folded, what ended to be forgotten, a snapshot to be begun: all that is the ledger's own but being written.
     pub fold_us: u64,
+    /// The same of a core's time: without the writer's waiting for one, and for whoever reads the state.
+    pub fold_cpu_us: u64,
     /// To be written durably.
     pub append_us: u64,
 }
@@ -30,14 +32,30 @@ pub struct Writes {
 #[derive(Default)]
 pub(super) struct Pauses {
     fold: AtomicU64,
+    fold_cpu: AtomicU64,
     append: AtomicU64,
     counts: [AtomicU64; WRITES_US.len() + 1],
     sum: AtomicU64,
 }
 
+/// A part of folding, from its beginning on.
+pub(super) struct Folding {
+    since: Stopwatch,
+    /// Of this thread.
+    cpu_ns: u64,
+}
+
+impl Folding {
+    pub fn begin() -> Folding {
+        Folding { since: Stopwatch::start(), cpu_ns: thread_cpu_ns() }
+    }
+}
+
 impl Pauses {
-    pub fn folded(&self, since: Stopwatch) {
-        self.fold.fetch_max(since.us(), Relaxed);
+    /// On the thread that began it.
+    pub fn folded(&self, part: Folding) {
+        self.fold.fetch_max(part.since.us(), Relaxed);
+        self.fold_cpu.fetch_max(thread_cpu_ns().saturating_sub(part.cpu_ns) / 1000, Relaxed);
     }
 
     pub fn appended(&self, since: Stopwatch) {
@@ -59,6 +77,26 @@ impl Pauses {
     }
 
     pub fn longest(&self) -> Longest {
-        Longest { fold_us: self.fold.load(Relaxed), append_us: self.append.load(Relaxed) }
+        let Pauses { fold, fold_cpu, append, .. } = self;
+        let [fold_us, fold_cpu_us, append_us] = [fold, fold_cpu, append].map(|us| us.load(Relaxed));
+        Longest { fold_us, fold_cpu_us, append_us }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn who_waits_takes_nothing_of_a_core() {
+        let pauses = Pauses::default();
+        let folding = Folding::begin();
+        std::thread::sleep(Duration::from_millis(30));
+        pauses.folded(folding);
+        let longest = pauses.longest();
+        assert!(longest.fold_us >= 30_000 && longest.fold_cpu_us < longest.fold_us, "{longest:?}");
+        assert_eq!(longest.append_us, 0);
     }
 }

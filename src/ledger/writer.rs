@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::commit::{ChainHead, Encoded, pack_into};
+use super::pauses::Folding;
 use super::queue::{Lane, Proposal, Said, What};
 use super::receipt::{Issues, Receipt};
 use super::record::Record;
@@ -99,7 +100,7 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
         }
         return;
     }
-    let (room, watch) = (inner.room(), Stopwatch::start());
+    let (room, folding) = (inner.room(), Folding::begin());
     // Locked once: whoever waits for a lock waits for a core after that, too.
     let (prepared, position, time, standing) = {
         let mut state = inner.state.write();
@@ -127,7 +128,7 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
         let standing = inner.standing().next(&state);
         (out, position, time, standing)
     };
-    inner.pauses.folded(watch);
+    inner.pauses.folded(folding);
     let watch = Stopwatch::start();
     let appended = inner.store().append(position, packed);
     inner.pauses.appended(watch);
@@ -218,9 +219,9 @@ fn answer(inner: &Arc<Inner>, records: Vec<Committed>, answers: Vec<Answer>, pos
     // Before the replies: whoever proposed a record is the last to have it.
     drop(batch);
     tell(answers, position, time);
-    let watch = Stopwatch::start();
+    let folding = Folding::begin();
     inner.maybe_snapshot(position, head);
-    inner.pauses.folded(watch);
+    inner.pauses.folded(folding);
 }
 
 /// What was applied is durable, at that place and time.

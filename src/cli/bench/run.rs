@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use serde::Serialize;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
@@ -19,6 +20,17 @@ use crate::pb::mayfly::v1::server_service_client::ServerServiceClient;
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(10);
 
+/// What one commit took at the longest since the server's start, ms.
+#[derive(Serialize, Clone, Copy, Default)]
+pub struct Longest {
+    /// To fold, to expire and to begin snapshots.
+    pub fold_ms: f64,
+    /// Of a core.
+    pub fold_cpu_ms: f64,
+    /// To be written.
+    pub append_ms: f64,
+}
+
 /// What the server counts.
 #[derive(Clone, Copy, Default)]
 pub struct Server {
@@ -28,8 +40,7 @@ pub struct Server {
     pub remembered: u64,
     pub asked: u64,
     pub credentials: u64,
-    /// What one commit took at the longest, µs: in memory, and to be written.
-    pub longest_us: (u64, u64),
+    pub longest: Longest,
     /// Refusals for want of time, by the classes of `REFUSED_WITHIN_US`.
     pub refused: [u64; REFUSED_WITHIN_US.len() + 1],
 }
@@ -41,7 +52,11 @@ pub async fn look(operator: Option<&Channel>) -> Result<Server, Failed> {
         let status = ServerServiceClient::new(channel.clone()).get_status(pb::GetStatusRequest {}).await?.into_inner();
         if let Some(ledger) = status.ledger {
             (server.commits, server.seq) = (ledger.commit, ledger.durable_seq);
-            server.longest_us = (ledger.longest_fold_us, ledger.longest_append_us);
+            server.longest = Longest {
+                fold_ms: ledger.longest_fold_us as f64 / 1000.0,
+                fold_cpu_ms: ledger.longest_fold_cpu_us as f64 / 1000.0,
+                append_ms: ledger.longest_append_us as f64 / 1000.0,
+            };
         }
         if let Some(load) = status.load {
             server.refused.iter_mut().zip(load.refused).for_each(|(ours, told)| *ours = told);

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::load::Load;
 use super::process::{disk, fds, rss};
-use super::run::{Running, look, ms};
+use super::run::{Longest, Running, look, ms};
 use super::world::{Bench, Plan, prepare};
 use super::{Failed, SoakArgs};
 use crate::cli::out::Noun;
@@ -31,6 +31,7 @@ pub struct Sample {
     pub fds: f64,
     pub issued_per_s: f64,
     pub live: u64,
+    pub longest: Longest,
 }
 
 /// A line through the samples.
@@ -58,9 +59,7 @@ pub struct Soak {
     pub issued: u64,
     pub refused: u64,
     pub errors: u64,
-    /// What one commit took at the longest, ms: to fold, to expire and to begin snapshots; and to be written.
-    pub longest_fold_ms: f64,
-    pub longest_append_ms: f64,
+    pub longest: Longest,
     pub slopes: Vec<Slope>,
     pub flat: bool,
     pub samples: Vec<Sample>,
@@ -91,7 +90,7 @@ pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Faile
         let running = Running::start(&load, &bench, args.every.min(time / 10)).await?;
         let samples = sample(args, &bench, &running, time, &mut each).await?;
         let counted = running.outcome.counts();
-        let (fold_us, append_us) = look(running.operator.as_ref()).await?.longest_us;
+        let longest = look(running.operator.as_ref()).await?.longest;
         running.end().await;
         let fills = args.ttl.max(Duration::from_millis(limits::REQUEST_ID_KEPT_MS)).as_secs_f64() * FILLING;
         let slopes = slopes(&samples, fills.min(time.as_secs_f64() / 2.0));
@@ -105,8 +104,7 @@ pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Faile
             issued: counted.issued,
             refused: counted.refused,
             errors: counted.errors,
-            longest_fold_ms: fold_us as f64 / 1000.0,
-            longest_append_ms: append_us as f64 / 1000.0,
+            longest,
             flat: slopes.iter().all(|s| s.flat) && counted.errors == 0,
             slopes,
             samples,
@@ -129,6 +127,7 @@ async fn sample(
     while began.elapsed() < time {
         tokio::time::sleep(args.every.min(time - began.elapsed())).await;
         let (issued, now) = (running.outcome.counts().issued, Instant::now());
+        let server = look(running.operator.as_ref()).await?;
         let one = Sample {
             at_s: began.elapsed().as_secs_f64(),
             rss_mb: rss(bench.pid)? as f64 / 1e6,
@@ -136,7 +135,8 @@ async fn sample(
             p99_ms: ms(&running.outcome.latency.take()?, 0.99),
             fds: fds(bench.pid).unwrap_or_default() as f64,
             issued_per_s: (issued - last.0) as f64 / (now - last.1).as_secs_f64(),
-            live: look(running.operator.as_ref()).await?.credentials,
+            live: server.credentials,
+            longest: server.longest,
         };
         last = (issued, now);
         each(&one);
@@ -202,8 +202,8 @@ impl Soak {
             );
         }
         println!(
-            "  one commit       {:.1} ms at the longest to fold, to expire and to begin a snapshot; {:.1} ms to be written",
-            self.longest_fold_ms, self.longest_append_ms
+            "  one commit       {:.1} ms at the longest to fold, to expire and to begin a snapshot, {:.1} ms of a core; {:.1} ms to be written",
+            self.longest.fold_ms, self.longest.fold_cpu_ms, self.longest.append_ms
         );
         println!("flat: a slope of at most {:.0} % of the mean an hour, or of at most {SURE} standard errors", FLAT * 100.0);
     }
