@@ -1,5 +1,6 @@
 //! A million live credentials in the fold: what each takes in memory, and how long whoever waits for the writer is held up while they come,
-//! are written to a snapshot, are read back, and end. docs/performance.md quotes it.
+//! are written to a snapshot, are read back, and end. Then the same for what goes on for a quarter of an hour, with what is remembered of it.
+//! docs/performance.md quotes it.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark stops where it fails")]
 
 use std::sync::Arc;
@@ -10,12 +11,13 @@ use mayfly::identity::caller::Caller;
 use mayfly::ledger::State;
 use mayfly::ledger::commit::Encoded;
 use mayfly::ledger::mold::{Mold, Own, OwnRequest};
-use mayfly::ledger::record::Event;
+use mayfly::ledger::record::{Event, Record};
 use mayfly::ledger::snapshot;
 use mayfly::ledger::state::id_for;
 use mayfly::pb::mayfly::v1 as pb;
-use mayfly::policy::wanted::Wanted;
+use mayfly::policy::wanted::{Terms, Wanted};
 use mayfly::seq::{CredentialId, Millis, TaskId};
+use mayfly::system::thread_cpu_ns;
 
 #[path = "../tests/kit/mod.rs"]
 mod kit;
@@ -36,6 +38,11 @@ fn resident() -> f64 {
 
 /// A task's mold: what its issuances share.
 fn mold(house: &House, caller: &Caller, task: TaskId) -> Arc<Mold> {
+    Arc::new(Mold::new(shared(house, caller, task)).unwrap())
+}
+
+/// What the issuances of a task share, as a record.
+fn shared(house: &House, caller: &Caller, task: TaskId) -> Record {
     let authority = &house.authority;
     let ask = pb::ExchangeRequest {
         task: Some(pb::exchange_request::Task::TaskId(task.to_string())),
@@ -58,14 +65,18 @@ fn mold(house: &House, caller: &Caller, task: TaskId) -> Arc<Mold> {
     e.purpose.clear();
     (e.status_list, e.status_index) = (0, 0);
     (record.request, record.group) = (None, 0);
-    Arc::new(Mold::new(record).unwrap())
+    record
 }
 
 fn issuance(mold: &Arc<Mold>, n: u64) -> Encoded {
+    issuance_of("spiffe://a.example/agent/a", mold, n)
+}
+
+fn issuance_of(caller: &str, mold: &Arc<Mold>, n: u64) -> Encoded {
     let mut id = [0; 16];
     id.copy_from_slice(&mayfly::ledger::commit::sha256(&n.to_be_bytes())[..16]);
     let name = format!("{n:x}");
-    let request = OwnRequest::new("spiffe://a.example/agent/a", &name, &[1; 32]);
+    let request = OwnRequest::new(caller, &name, &[1; 32]);
     let own = Own {
         credential: id_for(Some(&request.key()), id),
         request: Some(request),
@@ -119,7 +130,86 @@ fn grow(state: &mut State, molds: &[Arc<Mold>], many: u64, now: Millis) {
     steps.print("fold: verdict and effect", many);
 }
 
+/// A second's issuances go on for as long as is asked, at half of what a server does; each lives for a minute, and its request is remembered for
+/// ten. Now and then a snapshot is begun. What a commit takes of a core at the longest, and when.
+fn go_on(house: &House, seconds: u64) {
+    const EACH_SECOND: u64 = 28_000;
+    const SNAPSHOT_EVERY: u64 = 4_500_000;
+    /// Commits until a snapshot was written.
+    const WRITING: u64 = 1_000;
+    let terms = Terms { ttl_ms: Some(seconds * 1_000 + 60_000), ..terms() };
+    let open = async |caller: &Caller| house.authority.open_task(caller, &terms, &None, false).await.unwrap();
+    // One caller's request ids are bounded.
+    let of_all = ["/agent/a", "/agent/b"].map(|path| {
+        let caller = house.caller(path);
+        let task = runtime().block_on(open(&caller));
+        (caller.id().as_str().to_owned(), shared(house, &caller, task))
+    });
+    let mut state = house.authority.ledger.peek(Clone::clone);
+    let (begin, mut n, mut commits, mut last) = (house.authority.ledger.view().now(), 0, 0, 0);
+    let (mut copy, mut longest) = (None, Vec::new());
+    for second in 0..seconds {
+        let now = begin.plus(second * 1_000);
+        let molds = of_all.each_ref().map(|(caller, record)| {
+            let mut record = record.clone().decided_at(state.head);
+            let Some(Event::Issued(e)) = &mut record.event else { panic!("an issuance") };
+            e.issued_at = now.0;
+            (e.expires_at, e.renewable_until) = (now.0 + 60_000, now.0 + 60_000);
+            (caller, Arc::new(Mold::new(record).unwrap()))
+        });
+        let until = n + EACH_SECOND;
+        while n < until {
+            let records: Vec<Encoded> = (n..until.min(n + COMMIT))
+                .map(|n| {
+                    let (caller, mold) = &molds[(n / 32 % 2) as usize];
+                    issuance_of(caller, mold, n)
+                })
+                .collect();
+            n += records.len() as u64;
+            let mut step = |what: &'static str, work: &mut dyn FnMut()| {
+                let before = thread_cpu_ns();
+                work();
+                longest.push((thread_cpu_ns() - before, second, what));
+                if longest.len() > 100_000 {
+                    longest.sort_unstable_by(|a, b| b.cmp(a));
+                    longest.truncate(12);
+                }
+            };
+            step("commit", &mut || {
+                state.begin_commit(state.position + 1, now);
+                for record in &records {
+                    state.verdict(std::slice::from_ref(record), now).unwrap();
+                    state.take_seq(record);
+                    state.apply(record);
+                }
+                state.end_commit();
+            });
+            commits += 1;
+            if n - last >= SNAPSHOT_EVERY {
+                last = n;
+                step("copy for a snapshot", &mut || copy = Some((state.frozen(), commits + WRITING)));
+            }
+            if copy.as_ref().is_some_and(|(_, until)| commits >= *until) {
+                let done = copy.take();
+                std::thread::spawn(move || drop(done));
+            }
+        }
+    }
+    longest.sort_unstable_by(|a, b| b.cmp(a));
+    println!(
+        "{n} within {seconds} s, {} live and {} remembered beside them; the longest:",
+        state.credentials.len(),
+        state.credentials.ended()
+    );
+    for (ns, second, what) in longest.iter().take(12) {
+        println!("  {what:20} {:6.2} ms of a core, in second {second}", *ns as f64 / 1e6);
+    }
+}
+
 fn main() {
+    if let Some(seconds) = std::env::var("MAYFLY_BENCH_GO_ON").ok().and_then(|n| n.parse().ok()) {
+        return go_on(&house(), seconds);
+    }
     let many: u64 = std::env::var("MAYFLY_BENCH_LIVE").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
     let house = house();
     let caller = house.caller("/agent/a");

@@ -279,6 +279,33 @@ fn what_has_ended_is_forgotten_and_nothing_else() {
 }
 
 #[test]
+fn a_commit_looks_at_few_pages_however_little_of_them_ends() {
+    let mut log = Log::new();
+    let task = log.opened(&[]);
+    let (many, seconds, ends) = (20_000, 20, 1_000);
+    for from in (0..many).step_by(1_000) {
+        let alike = log.issue(&task);
+        let issue = |n: u64| {
+            let mut record = alike.clone();
+            let Some(Event::Issued(e)) = &mut record.event else { panic!("an issuance") };
+            e.credential = [n.to_be_bytes(), [7; 8]].concat();
+            e.expires_at = log.time.0 + 1_000 + n % seconds * 1_000;
+            record
+        };
+        assert!(log.put((from..from + 1_000).map(issue).collect()).iter().all(Result::is_ok));
+    }
+    let note = || vec![Record::new(Who::LocalUid(0), Event::Maintained(Maintained::default()))];
+    // What ends with one second lies in all of the 110 pages.
+    log.time = log.time.plus(2_000);
+    log.put(note());
+    let left = log.state.credentials.len() as u64;
+    assert!(left < many && left > many - ends * 3 / 4, "{left}");
+    log.time = log.time.plus(60_000);
+    (0..80).for_each(|_| drop(log.put(note())));
+    assert_eq!(log.state.credentials.len(), 0);
+}
+
+#[test]
 fn what_is_over_does_not_count_for_who_opened_it() {
     let mut log = Log::new();
     let (closed, _over) = (log.opened(&[]), log.opened(&[]));
