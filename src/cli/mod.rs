@@ -60,6 +60,7 @@ pub mod webhook;
 pub mod whoami;
 
 use std::ffi::OsString;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -255,7 +256,10 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     trace(cli.common.verbose);
     let run = Run { out, system: System::real(), identity: cli.identity, common: cli.common };
     let ended = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(dispatch(cli.command, &run)),
+        // On the heap: the runtime polls from several places, and would have all commands inlined into each.
+        Ok(runtime) => {
+            runtime.block_on(Box::pin(dispatch(cli.command, &run)) as Pin<Box<dyn Future<Output = Result<Exit, CliError>>>>)
+        }
         Err(e) => Err(CliError::Local(format!("the runtime: {e}"))),
     };
     match ended {
