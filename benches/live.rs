@@ -21,7 +21,7 @@ use mayfly::system::thread_cpu_ns;
 
 #[path = "../tests/kit/mod.rs"]
 mod kit;
-use kit::house::{House, house, runtime, terms};
+use kit::house::{House, fold_commit, house, runtime, terms};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -112,23 +112,12 @@ impl Steps {
     }
 }
 
-/// Folds a commit of issuances.
-fn commit(state: &mut State, records: &[Encoded], now: Millis) {
-    state.begin_commit(state.position + 1, now);
-    for record in records {
-        state.verdict(std::slice::from_ref(record), now).unwrap();
-        state.take_seq(record);
-        state.apply(record);
-    }
-    state.end_commit();
-}
-
 fn grow(state: &mut State, molds: &[Arc<Mold>], many: u64, now: Millis) {
     let mut steps = Steps::default();
     for from in (0..many).step_by(COMMIT as usize) {
         let records: Vec<Encoded> =
             (from..many.min(from + COMMIT)).map(|n| issuance(&molds[(n / OF_A_TASK) as usize], n)).collect();
-        steps.step(|| commit(state, &records, now));
+        steps.step(|| fold_commit(state, &records, now));
     }
     steps.print("fold: verdict and effect", many);
 }
@@ -178,7 +167,7 @@ fn go_on(house: &House, seconds: u64) {
                     longest.truncate(12);
                 }
             };
-            step("commit", &mut || commit(&mut state, &records, now));
+            step("commit", &mut || fold_commit(&mut state, &records, now));
             commits += 1;
             if n - last >= SNAPSHOT_EVERY {
                 last = n;
@@ -244,7 +233,7 @@ fn main() {
     let (mut ended, mut commits) = (Steps::default(), 0);
     let later = now.plus(25 * 3_600_000);
     while !state.credentials.is_empty() {
-        ended.step(|| commit(&mut state, &[], later));
+        ended.step(|| fold_commit(&mut state, &[], later));
         commits += 1;
     }
     ended.print("forgotten", many);

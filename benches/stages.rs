@@ -24,7 +24,7 @@ use std::hint::black_box;
 
 #[path = "../tests/kit/mod.rs"]
 mod kit;
-use kit::house::{House, house, runtime, terms};
+use kit::house::{House, fold_commit, house, runtime, terms};
 
 /// Records of a usual commit (`limits::GATHER_RECORDS`).
 const COMMIT: usize = 256;
@@ -174,13 +174,7 @@ fn of_commit(c: &mut Criterion, records: &[Encoded], house: &House) {
         b.iter_batched(
             || state.clone(),
             |mut state| {
-                state.begin_commit(state.position + 1, now);
-                for record in records {
-                    state.verdict(std::slice::from_ref(record), now).unwrap();
-                    state.take_seq(record);
-                    state.apply(record);
-                }
-                state.end_commit();
+                fold_commit(&mut state, records, now);
                 state
             },
             BatchSize::LargeInput,

@@ -11,8 +11,9 @@ use mayfly::identity::caller::Caller;
 use mayfly::identity::jwk::Algorithm;
 use mayfly::identity::oidc::{Issuer, IssuerKeys, Right, Use};
 use mayfly::identity::svid;
+use mayfly::ledger::commit::Encoded;
 use mayfly::ledger::record::{Event, KeyPurpose, KeyState, PolicySet as PolicyRecord, Record, UpstreamSet, Who};
-use mayfly::ledger::{Ceilings, Lane, Ledger, Opener, Settings};
+use mayfly::ledger::{Ceilings, Lane, Ledger, Opener, Settings, State};
 use mayfly::limits;
 use mayfly::oidc::Issuers;
 use mayfly::policy::decide::Decider;
@@ -202,6 +203,17 @@ fn import(authority: &Authority, system: &System) {
 /// A runtime for one test.
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// Folds a commit of records, each of which the verdict lets through.
+pub fn fold_commit(state: &mut State, records: &[Encoded], now: Millis) {
+    state.begin_commit(state.position + 1, now);
+    for record in records {
+        state.verdict(std::slice::from_ref(record), now).unwrap();
+        state.take_seq(record);
+        state.apply(record);
+    }
+    state.end_commit();
 }
 
 impl House {
