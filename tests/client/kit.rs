@@ -14,6 +14,8 @@ use mayfly_client::{Identity, Mayfly, SpiffeId};
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
+use crate::ports::Ports;
+
 /// Longest wait for anything here.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -127,22 +129,21 @@ pub struct Apart {
     child: Option<Child>,
     pub world: World,
     _dir: TempDir,
+    _ports: Ports,
 }
 
 impl Apart {
     pub fn policed(more: &str) -> Apart {
         let dir = tempfile::tempdir().unwrap();
-        let world = World::create(&dir.path().join("w"), &Settings::default()).unwrap();
-        edit(&world, "policy/policy.cedar", |policy| policy + more);
-        let mut apart = Apart { child: None, world, _dir: dir };
-        apart.start();
-        let Addresses { workload, admin, public, .. } = apart.addresses();
-        // Each was a free port; from now on it is that one.
-        edit(&apart.world, "mayfly.toml", |text| {
-            [("workload", workload), ("admin", admin), ("public", public)].iter().fold(text, |text, (name, address)| {
-                text.replace(&format!("{name} = \"127.0.0.1:0\""), &format!("{name} = \"{address}\""))
-            })
+        let ports = Ports::hold(3);
+        let listens = ["workload", "admin", "public"].into_iter().zip(0..);
+        let settings = listens.fold(Settings::default(), |settings, (name, nth)| {
+            settings.with(&format!("listen.{name}"), &format!("\"{}\"", ports.at(nth)))
         });
+        let world = World::create(&dir.path().join("w"), &settings).unwrap();
+        edit(&world, "policy/policy.cedar", |policy| policy + more);
+        let mut apart = Apart { child: None, world, _dir: dir, _ports: ports };
+        apart.start();
         apart
     }
 

@@ -6,6 +6,8 @@ mod ends;
 mod kills;
 mod kit;
 mod mcp;
+#[path = "../kit/ports.rs"]
+mod ports;
 mod protect;
 mod rotate;
 mod uses;

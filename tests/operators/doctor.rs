@@ -1,7 +1,7 @@
 //! `mayfly doctor`: each finding comes of what is really broken, and goes when that is mended.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -11,6 +11,7 @@ use mayfly::system::{SetClock, System};
 use serde_json::Value;
 
 use crate::kit::{MAYFLY, world};
+use crate::ports::Ports;
 use crate::small_disk::{Filler, on_a_small_disk};
 
 fn start(world: &World) -> Running {
@@ -141,8 +142,7 @@ fn a_bundle_of_somebody_else_or_none() {
 #[test]
 fn a_server_that_is_not_there_or_is_another_one() {
     let (_dir, world) = world(Settings::default());
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    doctor(&world, free).is("reach", "problem", &["whether it runs and listens there"]);
+    doctor(&world, Ports::hold(1).at(0)).is("reach", "problem", &["whether it runs and listens there"]);
     doctor_with(&world.dir().join("nothing.toml"), &[]).is("context", "problem", &["nothing.toml"]);
     let running = start(&world);
     let context = world.write_context("operator/you", running.addresses().admin).unwrap();

@@ -10,6 +10,8 @@ mod from_agent_trouble;
 #[path = "../durability/kit.rs"]
 #[allow(dead_code, reason = "shared with the stories of durability")]
 mod kit;
+#[path = "../kit/ports.rs"]
+mod ports;
 #[path = "../kit/small_disk.rs"]
 mod small_disk;
 mod workload_api;

@@ -28,6 +28,8 @@ mod people_owner;
 mod people_rig;
 mod policy;
 mod policy_rig;
+#[path = "../kit/ports.rs"]
+mod ports;
 mod problems;
 #[path = "../kit/oidc.rs"]
 #[allow(dead_code, reason = "other tests ask it otherwise")]

@@ -14,6 +14,7 @@ use mayfly::store::redb::{self, Options};
 use mayfly::system::System;
 
 use crate::kit::{MAYFLY, healthy, open_task, world};
+use crate::ports::Ports;
 
 fn mayfly(args: &[&str], config: &Path) -> Output {
     let mut command = Command::new(MAYFLY);
@@ -276,8 +277,8 @@ async fn as_a_process_it_serves_and_sigterm_ends_it_in_good_order() {
 
 #[test]
 fn healthcheck_asks_the_way_that_a_workload_would() {
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (_dir, world) = world(Settings::default().with("listen.workload", &format!("\"{}\"", free())));
+    let ports = Ports::hold(1);
+    let (_dir, world) = world(Settings::default().with("listen.workload", &format!("\"{}\"", ports.at(0))));
     let asleep = mayfly(&["server", "healthcheck"], &world.config());
     assert_eq!(asleep.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&asleep.stderr).contains("mayfly server run"), "{asleep:?}");

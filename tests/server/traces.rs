@@ -9,6 +9,7 @@ use mayfly::system::Stopwatch;
 use crate::collector::{Collector, Span};
 use crate::kit::{Up, echo_task, open_task, reason, self_signed, until, world};
 use crate::metrics::scraped;
+use crate::ports::Ports;
 use crate::receiver::{Receiver, hook};
 use crate::traces_of_calls::*;
 
@@ -238,9 +239,9 @@ fn metered(section: &str) -> (tempfile::TempDir, World, mayfly::server::Running)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_collector_it_issues_as_ever_and_says_so() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = Ports::hold(1);
     let (_dir, world, running) =
-        metered(&format!("\n[traces]\notlp = \"http://{nobody}/v1/traces\"\nratio = 1\nper_second = 20\n"));
+        metered(&format!("\n[traces]\notlp = \"http://{}/v1/traces\"\nratio = 1\nper_second = 20\n", nobody.at(0)));
     let metrics = running.addresses().metrics.unwrap();
     let channel = world.channel("agent/demo", running.addresses().workload).await.unwrap();
     let task = open_task(channel.clone(), None).await.unwrap();

@@ -36,7 +36,7 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="module")
 def service(world):
     """examples/echo_upstream.py, verifying as service/echo."""
-    env = environment(world.svid("service/echo", at=world.home / "service"))
+    env = environment(world.svid("service/echo", at=world.home / "service") | {"ECHO_ISSUER": world.issuer})
     command = [sys.executable, "-m", "uvicorn", "echo_upstream:app", "--port", str(world.echo_port), "--log-level", "warning"]
     with open(world.home / "upstream.log", "wb") as log:
         child = subprocess.Popen(command, cwd=EXAMPLES, env=env, stdout=log, stderr=log)
@@ -127,7 +127,7 @@ async def test_the_middleware_asks_for_what_it_should(world, mayfly, upstream):
     described = (await upstream.get("/.well-known/oauth-protected-resource")).json()
     assert described == {
         "resource": "https://echo.dev.mayfly.internal",
-        "authorization_servers": ["https://dev.mayfly.internal/dev"],
+        "authorization_servers": [world.issuer],
         "bearer_methods_supported": ["header"],
         "scopes_supported": ["echo:read", "echo:write"],
     }

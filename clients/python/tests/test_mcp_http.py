@@ -12,7 +12,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import Context, MCPServer
-from world import AUDIENCE, ISSUER, free_port, spiffe_id
+from world import AUDIENCE, free_port, spiffe_id
 
 from mayfly.asgi import MayflyMiddleware
 from mayfly.mcp import META, TokenVerifier
@@ -33,7 +33,7 @@ def tools(mayfly, **settings):
 
 def by_the_sdk(mayfly, verifier):
     auth = AuthSettings(
-        issuer_url=ISSUER, resource_server_url=AUDIENCE, validate_token_resource=True, required_scopes=["echo:read"]
+        issuer_url=verifier.issuer, resource_server_url=AUDIENCE, validate_token_resource=True, required_scopes=["echo:read"]
     )
     return tools(mayfly, token_verifier=TokenVerifier(verifier), auth=auth).streamable_http_app()
 
@@ -57,8 +57,8 @@ async def serving(app):
 
 
 @pytest.mark.parametrize("guarded", [by_the_sdk, by_the_middleware])
-async def test_the_inbound_token_names_the_task(mayfly, mayfly_echo, guarded):
-    verifier = Verifier(mayfly_echo, issuer=ISSUER, audience=AUDIENCE, upstreams=["echo"], follower="mcp-http")
+async def test_the_inbound_token_names_the_task(world, mayfly, mayfly_echo, guarded):
+    verifier = Verifier(mayfly_echo, issuer=world.issuer, audience=AUDIENCE, upstreams=["echo"], follower="mcp-http")
     async with verifier, serving(guarded(mayfly_echo, verifier)) as url:
         async with mayfly.task("http", upstreams={"echo": "echo:read echo:write"}, callers=[spiffe_id("mcp/echo")]) as task:
             async with task.credential("echo", scope="echo:read") as cred, httpx2.AsyncClient(headers=cred.headers) as http:
@@ -75,4 +75,4 @@ async def test_the_inbound_token_names_the_task(mayfly, mayfly_echo, guarded):
             answer = await http.post(url, json={})
             assert answer.status_code == 401 and "resource_metadata=" in answer.headers["www-authenticate"]
             described = await http.get(url.replace("/mcp", "/.well-known/oauth-protected-resource"))
-            assert described.json()["authorization_servers"] == [ISSUER]
+            assert described.json()["authorization_servers"] == [world.issuer]

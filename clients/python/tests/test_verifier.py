@@ -8,7 +8,7 @@ import json
 import httpx
 import pytest
 from conftest import until
-from world import AUDIENCE, ISSUER, World
+from world import AUDIENCE, World
 
 from mayfly import Mayfly, verify
 from mayfly._verify.follower import Moment
@@ -30,7 +30,7 @@ async def verifier(world, tmp_path):
     env = world.svid("service/echo", at=tmp_path / "service")
     async with Mayfly.from_env(env, poll=0.05) as client:
         # One name for all: the next takes its place.
-        async with Verifier(client, issuer=ISSUER, audience=AUDIENCE, upstreams=["echo"], follower="test") as verifier:
+        async with Verifier(client, issuer=world.issuer, audience=AUDIENCE, upstreams=["echo"], follower="test") as verifier:
             yield verifier
 
 
@@ -106,7 +106,7 @@ async def test_the_feed_goes_on_while_svids_rotate_with_no_refused_call(world, m
 async def test_without_a_fresh_feed_everything_is_refused(own_world, tmp_path, monkeypatch):
     world = own_world
     async with Mayfly.from_env(world.svid("service/echo", at=tmp_path / "s")) as client:
-        verifier = Verifier(client, issuer=ISSUER, audience=AUDIENCE, upstreams=["echo"], follower="test")
+        verifier = Verifier(client, issuer=world.issuer, audience=AUDIENCE, upstreams=["echo"], follower="test")
         async with verifier, Mayfly.from_env(world.svid("agent/demo", at=tmp_path / "a"), timeout=30) as mayfly:
             async with mayfly.task("stale", upstreams={"echo": "echo:read"}) as task:
                 async with task.credential("echo", scope="echo:read") as cred:
@@ -131,7 +131,7 @@ def followers(world):
 
 async def test_a_workload_that_serves_another_upstream_may_not_follow(world, tmp_path):
     async with Mayfly.from_env(world.svid("agent/demo", at=tmp_path / "s")) as client:
-        verifier = Verifier(client, issuer=ISSUER, audience=AUDIENCE, upstreams="echo")
+        verifier = Verifier(client, issuer=world.issuer, audience=AUDIENCE, upstreams="echo")
         await verifier.start(wait=1)
         assert not verifier.ready and reason(verifier, "a.b.c") == "malformed"
         await verifier.aclose()
@@ -176,7 +176,7 @@ async def test_the_middleware_guards_any_asgi_application(mayfly, verifier):
         assert (await http.get("/")).headers["www-authenticate"] == f'Bearer resource_metadata="{metadata}"'
         for path in ("/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/v1"):
             described = (await http.get(path)).json()
-            assert described["resource"] == "https://api.example/v1" and described["authorization_servers"] == [ISSUER]
+            assert described["resource"] == "https://api.example/v1" and described["authorization_servers"] == [verifier.issuer]
         with pytest.raises(LookupError):
             verified()
     with pytest.raises(ValueError, match="resource"):
@@ -195,7 +195,7 @@ async def test_a_method_without_a_scope_is_refused(mayfly, verifier):
 
 async def test_one_whose_feed_is_not_known_answers_503_and_keeps_nobodys_token_for_bad(mayfly, world, tmp_path):
     async with Mayfly.from_env(world.svid("service/echo", at=tmp_path / "s")) as client:
-        verifier = Verifier(client, issuer=ISSUER, audience=AUDIENCE, upstreams=["echo"], follower="not started")
+        verifier = Verifier(client, issuer=world.issuer, audience=AUDIENCE, upstreams=["echo"], follower="not started")
         async with client_of(MayflyMiddleware(plain, verifier)) as http:
             async with mayfly.credential("echo", scope="echo:read", purpose="503") as cred:
                 # Neither keys nor revocations are known.
@@ -213,7 +213,7 @@ def client_verifier(world, tmp_path):
     @asynccontextmanager
     async def opened():
         async with Mayfly.from_env(world.svid("service/echo", at=tmp_path / "k")) as client:
-            async with Verifier(client, issuer=ISSUER, audience=AUDIENCE, upstreams=["echo"], follower="test") as verifier:
+            async with Verifier(client, issuer=world.issuer, audience=AUDIENCE, upstreams=["echo"], follower="test") as verifier:
                 yield verifier
 
     return opened()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -18,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 PROJECT = pathlib.Path(__file__).resolve().parents[3]
 DOMAIN = "dev.mayfly.internal"
 SERVER_ID = f"spiffe://{DOMAIN}/mayfly"
-ISSUER = f"https://{DOMAIN}/dev"
 AUDIENCE = "https://echo.dev.mayfly.internal"
 MARKER = ".mayfly-dev"
 
@@ -27,10 +27,32 @@ def binary() -> str:
     return os.environ.get("MAYFLY_BIN", str(PROJECT / "target/debug/mayfly"))
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+# Whoever has the UDP port of a number has the number, in the tests of every language, until its process ends.
+_held: list[socket.socket] = []
+
+
+def free_port(many: int = 1) -> int:
+    """The first of so many ports in a row that are free now, and stay ours while nobody listens at them.
+
+    Below 32768: from there on the system gives ports to outgoing connections, and one of those may have a port in the moment
+    that a server lets it go."""
+    for first in range(20_000 + os.getpid() % 97 * 120, 32_000 - many):
+        with contextlib.ExitStack() as tried:
+            try:
+                held = [_bound(tried, socket.SOCK_DGRAM, first + n) for n in range(many)]
+                for n in range(many):
+                    _bound(tried, socket.SOCK_STREAM, first + n)
+            except OSError:
+                continue
+            _held.extend(socket.socket(fileno=s.detach()) for s in held)
+            return first
+    raise RuntimeError("no free ports below 32768")
+
+
+def _bound(tried: contextlib.ExitStack, kind: int, port: int) -> socket.socket:
+    s = tried.enter_context(socket.socket(socket.AF_INET, kind))
+    s.bind(("127.0.0.1", port))
+    return s
 
 
 def spiffe_id(name: str) -> str:
@@ -45,6 +67,8 @@ class World:
         self.policy = policy
         self.folder = folder / "world"
         self.echo_port = free_port()
+        # The same ports each time, so that a server that starts again is found where it was.
+        self.port = free_port(3)
         self._prepare()
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("MAYFLY_")}
         # A home of its own: the dev server leaves a context for the command line there.
@@ -65,7 +89,7 @@ class World:
     def start(self) -> None:
         ready = self.folder / "ready.json"
         ready.unlink(missing_ok=True)
-        command = [binary(), "dev", "up", "--dir", str(self.folder), "--port", "0"]
+        command = [binary(), "dev", "up", "--dir", str(self.folder), "--port", str(self.port)]
         with open(self.home / "server.log", "ab") as log:
             self.child = subprocess.Popen(command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until = time.monotonic() + 60
@@ -76,15 +100,6 @@ class World:
             time.sleep(0.05)
         # Written in one piece, but read it until it is whole all the same.
         self.addresses = json.loads(ready.read_text())
-        # The ports stay, so that a server that starts again is found where it was.
-        self._pin_ports()
-
-    def _pin_ports(self) -> None:
-        config = self.folder / "mayfly.toml"
-        text = config.read_text()
-        for name in ("workload", "admin", "public"):
-            text = text.replace(f'{name} = "127.0.0.1:0"', f'{name} = "{self.addresses[name]}"')
-        config.write_text(text)
 
     def stop(self, how: int = signal.SIGTERM) -> None:
         assert self.child is not None
@@ -101,6 +116,11 @@ class World:
     @property
     def address(self) -> str:
         return self.addresses["workload"]
+
+    @property
+    def issuer(self) -> str:
+        """The issuer of its one environment."""
+        return f"https://localhost:{self.port + 2}/dev"
 
     @property
     def bundle(self) -> pathlib.Path:

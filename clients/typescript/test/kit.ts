@@ -1,8 +1,9 @@
 // A dev world for tests: the real server as a child, with a CA whose SVIDs are made here as often as a test likes.
 import assert from 'node:assert/strict';
 import { execFile, execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { createSocket, type Socket } from 'node:dgram';
 import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,25 +17,42 @@ export const binary = process.env['MAYFLY_BIN'] ?? join(PROJECT, 'target/debug/m
 
 const MARKER = 'A dev world of mayfly. `mayfly dev down --purge` removes this directory.\n';
 
-/** Three ports of loopback in a row that are free now: a server that is started again has the same. */
-async function threePorts(): Promise<number> {
-  const listen = (port: number) => new Promise<number>((resolve, reject) => {
-    const server = createServer().once('error', reject);
-    server.listen(port, '127.0.0.1', () => {
-      const found = (server.address() as AddressInfo).port;
-      server.close(() => resolve(found));
-    });
-  });
-  for (;;) {
-    const first = await listen(0);
+// Whoever has the UDP port of a number has the number, in the tests of every language, until its process ends.
+const held: Socket[] = [];
+
+/**
+ * The first of so many ports of loopback in a row that are free now, and stay ours while nobody listens at them.
+ * Below 32768: from there on the system gives ports to outgoing connections, and one of those may have a port in the moment that a
+ * server lets it go.
+ */
+export async function freePort(many = 1): Promise<number> {
+  for (let first = 20_000 + (process.pid % 97) * 120; first < 32_000 - many; first++) {
+    const tried: Socket[] = [];
     try {
-      await listen(first + 1);
-      await listen(first + 2);
+      for (let port = first; port < first + many; port++) tried.push(await udp(port));
+      for (let port = first; port < first + many; port++) await listens(port);
+      held.push(...tried);
       return first;
     } catch {
-      // Somebody has the next one.
+      // Somebody has one of them.
+      for (const socket of tried) socket.close();
     }
   }
+  throw new Error('no free ports below 32768');
+}
+
+function udp(port: number): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = createSocket('udp4').once('error', reject);
+    socket.bind({ port, address: '127.0.0.1', exclusive: true }, () => resolve(socket.unref()));
+  });
+}
+
+function listens(port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const server = createServer().once('error', reject);
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve()));
+  });
 }
 
 export interface SvidPaths {
@@ -62,16 +80,9 @@ export class World {
     writeFileSync(join(world.dir, 'policy/upstreams/echo.toml'), registration(target), { mode: 0o600 });
     const samples = readFileSync(join(PROJECT, 'src/cli/samples/policy.cedar'), 'utf8');
     writeFileSync(join(world.dir, 'policy/policy.cedar'), samples + policy, { mode: 0o600 });
-    for (let tries = 0; ; tries++) {
-      world.#port = await threePorts();
-      try {
-        await world.start();
-        return world;
-      } catch (error) {
-        // Somebody took one of them meanwhile.
-        if (tries === 2 || !/in use/i.test(world.log())) throw error;
-      }
-    }
+    world.#port = await freePort(3);
+    await world.start();
+    return world;
   }
 
   async start(): Promise<void> {

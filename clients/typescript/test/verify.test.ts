@@ -1,6 +1,6 @@
 // Verifying against the real server: its feed, its keys, its revocations; and the middleware in Express.
 import assert from 'node:assert/strict';
-import { createServer, type AddressInfo } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { readFileSync } from 'node:fs';
 import type { Server } from 'node:http';
 import https from 'node:https';
@@ -12,7 +12,7 @@ import express from 'express';
 import {
   argumentsDigest, Mayfly, protect, protectedResourceMetadata, Refused, Verified, type Credential, type Task, type Verifier,
 } from '@mayfly/client';
-import { AUDIENCE, DOMAIN, until, World } from './kit.js';
+import { AUDIENCE, DOMAIN, freePort, until, World } from './kit.js';
 
 let world: World;
 let agent: Mayfly;
@@ -21,14 +21,6 @@ let verifier: Verifier;
 let server: Server;
 let url: string;
 let task: Task;
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((resolve) => probe.listen(0, '127.0.0.1', resolve));
-  const { port } = probe.address() as AddressInfo;
-  await new Promise((resolve) => probe.close(resolve));
-  return port;
-}
 
 before(async () => {
   const port = await freePort();
