@@ -125,6 +125,26 @@ async def test_a_rotation_before_the_first_connection_is_not_lost(world, tmp_pat
         await until(lambda: mayfly._connection._link.identity.chain == leaf)
 
 
+async def test_whoever_asks_for_the_svid_can_be_cancelled_at_any_moment(world, tmp_path):
+    """Or closing the client waits for ever for the one that takes up new SVIDs."""
+    async with Mayfly.from_env(world.svid("agent/demo", at=tmp_path / "s")) as mayfly:
+        await mayfly._connection.identity()
+
+        async def asks():
+            while True:
+                await mayfly._connection.identity()
+                await asyncio.sleep(0)
+
+        for turns in range(1, 20):
+            asking = asyncio.create_task(asks())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asking.cancel()
+            ended, _ = await asyncio.wait([asking], timeout=1)
+            asking.cancel()
+            assert ended, f"cancelled after {turns} turns of the loop, it went on"
+
+
 async def test_a_server_that_is_killed_and_restarted_fails_no_call(own_world, tmp_path):
     world = own_world
     env = world.svid("agent/demo", at=tmp_path / "s")

@@ -113,7 +113,8 @@ class Link:
         """Closes it when nothing is under way any more."""
         self.retired = True
         try:
-            await asyncio.wait_for(self._idle.wait(), DRAIN)
+            async with asyncio.timeout(DRAIN):
+                await self._idle.wait()
         except TimeoutError:
             log.warning("calls on a replaced connection did not end within %d s", DRAIN)
         finally:
@@ -193,7 +194,8 @@ class Connection:
         ]
         channel = grpc.aio.secure_channel(f"{host}:{self._port}", credentials, options=options)
         try:
-            await asyncio.wait_for(channel.channel_ready(), CONNECT)
+            async with asyncio.timeout(CONNECT):
+                await channel.channel_ready()
         except BaseException as wrong:
             await channel.close()
             if isinstance(wrong, TimeoutError):

@@ -152,7 +152,9 @@ class Source(ABC):
             IdentityError: none came in time, or the one there has ended.
         """
         try:
-            await asyncio.wait_for(self._arrived.wait(), PATIENCE)
+            # `asyncio.wait_for` of Python 3.11 forgets a cancellation that comes in the same turn as what it waits for.
+            async with asyncio.timeout(PATIENCE):
+                await self._arrived.wait()
         except TimeoutError:
             raise IdentityError(f"no X509-SVID yet: {self.wrong}", retry_after=0.1) from None
         assert self.current is not None

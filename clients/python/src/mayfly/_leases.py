@@ -160,7 +160,8 @@ class Leases:
 
             async def once(left: float) -> Any:
                 try:
-                    return await asyncio.wait_for(streams.ask(ask), min(left, attempt))
+                    async with asyncio.timeout(min(left, attempt)):
+                        return await streams.ask(ask)
                 except TimeoutError:
                     raise errors.TimedOut("no answer on the stream yet") from None
 

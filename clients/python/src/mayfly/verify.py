@@ -254,7 +254,8 @@ class Verifier:
             self._mayfly._start()
             self._task = asyncio.create_task(self._follow(), name="mayfly-follow")
         try:
-            await asyncio.wait_for(self._fresh.wait(), wait)
+            async with asyncio.timeout(wait):
+                await self._fresh.wait()
         except TimeoutError:
             log.warning("the revocations are not known yet: every credential is refused until they are")
 
