@@ -100,6 +100,11 @@ impl Agent {
         drop(self.jwt.send_replace(Ok(said)));
     }
 
+    /// What has to do with JWT is not to be had, and nothing else is wrong.
+    pub fn no_jwt(&self) {
+        drop(self.jwt.send_replace(Err((Code::Unavailable, "not now"))));
+    }
+
     /// It knows nobody any more: streams end with that.
     pub fn deny(&self) {
         drop(self.svids.send_replace(Err((Code::PermissionDenied, "no identity issued"))));

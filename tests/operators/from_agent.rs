@@ -211,7 +211,8 @@ async fn keys_of_jwt_svids_come_with_the_bundle_and_stay_over_a_restart_of_the_a
     // As SPIRE gives it: a plain JWK set, without `use`.
     let jwks = r#"{"keys":[{"kty":"EC","kid":"a","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
     let said = |text: &'static str| JwtBundlesResponse { bundles: [(format!("spiffe://{TRUST_DOMAIN}"), text.into())].into() };
-    agent.say_jwt(said(jwks));
+    // It is not to be had at first.
+    agent.no_jwt();
     by_agent(&two.world, &agent.endpoint(), "");
     let running = two.start();
     let has = || {
@@ -222,6 +223,8 @@ async fn keys_of_jwt_svids_come_with_the_bundle_and_stay_over_a_restart_of_the_a
             .get(TRUST_DOMAIN)
             .is_some_and(|b| b.jwt_authority("a").is_some_and(|a| a.key().is_ok()))
     };
+    assert!(!has());
+    agent.say_jwt(said(jwks));
     until("the key is in force", || async { has() }).await;
     let changes = || running.authority().ledger.durable();
     let before = changes();
@@ -229,6 +232,10 @@ async fn keys_of_jwt_svids_come_with_the_bundle_and_stay_over_a_restart_of_the_a
     agent.back();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert!(has() && changes() == before, "nothing changed, so nothing is recorded");
+    // Cut off alone, and refused when it is asked for again: the SVIDs' stream stays as it is.
+    agent.no_jwt();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(has() && changes() == before, "what came last stays");
     agent.say_jwt(said(r#"{"keys":[]}"#));
     until("the key is gone", || async { !has() }).await;
     assert_eq!(roots(&running, TRUST_DOMAIN), 1);

@@ -6,12 +6,14 @@
 mod given;
 
 use std::fmt;
+use std::pin::Pin;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 pub use mayfly_client::agent::Endpoint;
 use mayfly_client::agent::{jwt_bundles, x509_svids};
 use mayfly_client::pb::workload::{JwtBundlesResponse, X509SvidResponse};
+use tokio::time::{Sleep, sleep};
 use tonic::{Code, Status, Streaming};
 
 pub use given::{Given, bundle_of};
@@ -106,12 +108,29 @@ pub struct Agent {
 
 /// The streams of one session, and what came last on each.
 struct Streams {
+    endpoint: Endpoint,
     svids: Streaming<X509SvidResponse>,
-    /// `None` where the agent serves no JWT bundles.
-    jwt: Option<Streaming<JwtBundlesResponse>>,
+    jwt: Jwt,
     last_svids: Option<X509SvidResponse>,
-    /// Not known until the first message, nor where there is no such stream.
+    /// Not known until the first message.
     last_jwt: Option<JwtBundlesResponse>,
+    /// Those of the JWT bundles, which come and go without the SVIDs.
+    pauses: ExponentialBackoff,
+}
+
+/// The stream of JWT bundles.
+enum Jwt {
+    Open(Box<Streaming<JwtBundlesResponse>>),
+    /// The agent has none for us.
+    NotServed,
+    /// It is begun again after this.
+    Lost(Pin<Box<Sleep>>),
+}
+
+/// What became of it.
+enum Told {
+    Begun(Result<Streaming<JwtBundlesResponse>, Status>),
+    Said(Result<JwtBundlesResponse, Status>),
 }
 
 impl Agent {
@@ -173,41 +192,68 @@ fn has_none(status: &Status) -> bool {
 impl Streams {
     async fn begin(endpoint: &Endpoint) -> Result<Streams, Status> {
         let (svids, jwt) = tokio::join!(x509_svids(endpoint), jwt_bundles(endpoint));
-        let (jwt, last_jwt) = match jwt {
-            Ok(stream) => (Some(stream), None),
-            Err(status) if has_none(&status) => (None, Some(JwtBundlesResponse::default())),
-            // Whatever is wrong will show in the other stream; if not, the keys in force stay.
-            Err(_) => (None, None),
-        };
-        Ok(Streams { svids: svids?, jwt, last_svids: None, last_jwt })
+        let (endpoint, jwt_begun, jwt) = (endpoint.clone(), jwt, Jwt::NotServed);
+        let mut streams = Streams { endpoint, svids: svids?, jwt, last_svids: None, last_jwt: None, pauses: pauses() };
+        streams.take(Told::Begun(jwt_begun));
+        Ok(streams)
     }
 
     /// Waits for something new, and for one message of SVIDs at least.
     async fn next(&mut self) -> Result<(), Status> {
-        let ended = || Status::unavailable("the stream ended");
         loop {
-            let jwt = async {
-                match &mut self.jwt {
-                    Some(stream) => stream.message().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 said = self.svids.message() => {
                     self.last_svids = Some(said?.ok_or_else(ended)?);
                     return Ok(());
                 }
-                said = jwt => match said {
-                    Ok(said) => self.last_jwt = Some(said.ok_or_else(ended)?),
-                    Err(status) if has_none(&status) => (self.jwt, self.last_jwt) = (None, Some(JwtBundlesResponse::default())),
-                    Err(status) => return Err(status),
-                },
-            }
-            if self.last_svids.is_some() {
-                return Ok(());
+                told = self.jwt.next(&self.endpoint) => {
+                    if self.take(told) && self.last_svids.is_some() {
+                        return Ok(());
+                    }
+                }
             }
         }
     }
+
+    /// Whether there is something new. What keeps JWT bundles from coming keeps no SVID from coming: what came last stays in force, and the
+    /// stream is begun again, so that a key that went is not trusted for as long as an agent lives.
+    fn take(&mut self, told: Told) -> bool {
+        match told {
+            Told::Begun(Ok(stream)) => self.jwt = Jwt::Open(Box::new(stream)),
+            Told::Said(Ok(said)) => {
+                (self.last_jwt, self.pauses) = (Some(said), pauses());
+                return true;
+            }
+            Told::Begun(Err(status)) | Told::Said(Err(status)) if has_none(&status) => {
+                (self.jwt, self.last_jwt) = (Jwt::NotServed, Some(JwtBundlesResponse::default()));
+                return true;
+            }
+            Told::Begun(Err(status)) | Told::Said(Err(status)) => {
+                let pause = self.pauses.next().unwrap_or(Duration::from_millis(limits::WORKLOAD_API_RETRY_MAX_MS));
+                tracing::info!(agent = %self.endpoint, problem = status.message(), ?pause, "no JWT bundles: those in force stay");
+                self.jwt = Jwt::Lost(Box::pin(sleep(pause)));
+            }
+        }
+        false
+    }
+}
+
+impl Jwt {
+    /// Dropped before it is there, nothing is lost.
+    async fn next(&mut self, endpoint: &Endpoint) -> Told {
+        match self {
+            Jwt::Open(stream) => Told::Said(stream.message().await.and_then(|said| said.ok_or_else(ended))),
+            Jwt::NotServed => std::future::pending().await,
+            Jwt::Lost(pause) => {
+                pause.await;
+                Told::Begun(jwt_bundles(endpoint).await)
+            }
+        }
+    }
+}
+
+fn ended() -> Status {
+    Status::unavailable("the stream ended")
 }
 
 /// Waits for a first message, with an SVID to use where it is needed, for `patience` at the longest; what is wrong meanwhile is logged, each
