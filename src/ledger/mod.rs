@@ -27,6 +27,7 @@ pub mod keep;
 mod load;
 pub mod mold;
 pub mod open;
+mod pace;
 mod packed;
 mod pauses;
 mod propose;

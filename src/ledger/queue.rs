@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::commit::Encoded;
+use super::pace::Pace;
 use super::receipt::Receipt;
 use crate::limits;
 use crate::refusal::{No, Refusal};
@@ -111,7 +112,6 @@ impl Proposal {
     }
 }
 
-#[derive(Default)]
 struct Waiting {
     revocations: Vec<Proposal>,
     others: Vec<Proposal>,
@@ -119,8 +119,9 @@ struct Waiting {
     groups: usize,
     /// What the batch before stood in, empty: the next ones gather there.
     spare: Vec<Proposal>,
-    /// Grants that were lately under way at once: what gathering aims at.
+    /// Grants that were lately under way at once.
     aim: usize,
+    pace: Pace,
     /// The writer sleeps.
     idle: bool,
     stopped: bool,
@@ -141,7 +142,17 @@ pub(super) struct Queue {
 impl Queue {
     pub fn new(gather_records: usize, gather_wait: Duration) -> Queue {
         let (in_flight, peak) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Queue { waiting: Mutex::new(Waiting::default()), wake: Condvar::new(), gather_records, gather_wait, in_flight, peak }
+        let waiting = Mutex::new(Waiting {
+            revocations: Vec::new(),
+            others: Vec::new(),
+            groups: 0,
+            spare: Vec::new(),
+            aim: 0,
+            pace: Pace::new(),
+            idle: false,
+            stopped: false,
+        });
+        Queue { waiting, wake: Condvar::new(), gather_records, gather_wait, in_flight, peak }
     }
 
     /// Puts a proposal in line, or says that the line is full.
@@ -197,6 +208,7 @@ impl Queue {
     /// Waits for the next batch, revocations first. `None` after `stop` when all is done, or an empty batch after `tick`.
     pub fn take(&self, tick: Duration) -> Option<Vec<Proposal>> {
         let mut waiting = self.waiting.lock();
+        let busy_us = waiting.pace.busy_us();
         waiting.idle = true;
         if waiting.revocations.is_empty() && waiting.others.is_empty() {
             if waiting.stopped {
@@ -209,6 +221,7 @@ impl Queue {
             self.wake.wait_while_for(&mut waiting, |w| !w.ready(self.gather_records), self.gather_wait);
         }
         waiting.idle = false;
+        let before = waiting.groups;
         let size = |p: &Proposal| p.records().iter().map(|e| e.length()).sum::<usize>();
         // As many as one commit holds: a larger one would be refused by the store, and stop everything.
         let mut total = 0;
@@ -239,6 +252,8 @@ impl Queue {
             batch.extend(waiting.others.drain(..taken));
             waiting.groups = waiting.others.iter().map(Proposal::groups).sum();
         }
+        let grants = before - waiting.groups;
+        waiting.pace.take(busy_us, grants);
         // Falls slowly: those who were just answered come back with their next.
         let now = self.in_flight.load(Relaxed);
         self.peak.store(now, Relaxed);
@@ -270,7 +285,7 @@ impl Queue {
 
 impl Waiting {
     fn ready(&self, most: usize) -> bool {
-        !self.revocations.is_empty() || self.stopped || self.groups >= self.aim.clamp(1, most)
+        !self.revocations.is_empty() || self.stopped || self.groups >= self.pace.gather(self.aim).clamp(1, most)
     }
 }
 
@@ -298,6 +313,26 @@ mod tests {
         queue.push(proposal(Lane::Revoke, 1)).unwrap();
         let batch = queue.take(Duration::ZERO).unwrap();
         assert_eq!(batch.iter().map(|p| p.lane).collect::<Vec<_>>()[..2], [Lane::Revoke, Lane::Change]);
+    }
+
+    #[test]
+    fn half_of_those_under_way_are_enough_where_commits_are_quick_and_a_revocation_always() {
+        let queue = Queue::new(256, Duration::ZERO);
+        queue.begin(200);
+        let ready_with = |pushed: usize, pace| {
+            let (lines, last) = (vec![Lane::Grant; pushed], queue.waiting.lock().others.len());
+            lines.into_iter().skip(last).for_each(|lane| queue.push(proposal(lane, 1)).unwrap());
+            queue.waiting.lock().pace = pace;
+            queue.waiting.lock().ready(256)
+        };
+        let (quick, slow) = (|| Pace::of(1_000, 4_000, 200), || Pace::of(10_000, 13_000, 200));
+        assert!(!ready_with(99, quick()));
+        assert!(ready_with(100, quick()) && !ready_with(100, slow()));
+        assert!(!ready_with(199, slow()) && ready_with(200, slow()));
+        assert_eq!(queue.take(Duration::ZERO).unwrap().len(), 200);
+        assert!(!ready_with(1, slow()));
+        queue.push(proposal(Lane::Revoke, 1)).unwrap();
+        assert!(ready_with(1, slow()));
     }
 
     #[test]
