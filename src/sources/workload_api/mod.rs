@@ -191,10 +191,10 @@ fn has_none(status: &Status) -> bool {
 
 impl Streams {
     async fn begin(endpoint: &Endpoint) -> Result<Streams, Status> {
-        let (svids, jwt) = tokio::join!(x509_svids(endpoint), jwt_bundles(endpoint));
-        let (endpoint, jwt_begun, jwt) = (endpoint.clone(), jwt, Jwt::NotServed);
+        let (svids, begun) = tokio::join!(x509_svids(endpoint), jwt_bundles(endpoint));
+        let (endpoint, jwt) = (endpoint.clone(), Jwt::NotServed);
         let mut streams = Streams { endpoint, svids: svids?, jwt, last_svids: None, last_jwt: None, pauses: pauses() };
-        streams.take(Told::Begun(jwt_begun));
+        streams.take(Told::Begun(begun));
         Ok(streams)
     }
 
