@@ -24,6 +24,9 @@ mod workload {
 use workload::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
 pub use workload::{JwtBundlesRequest, JwtBundlesResponse, X509Svid, X509SvidRequest, X509SvidResponse};
 
+/// Neither an answer nor a refusal, until there is another thing to say.
+const SILENT: (Code, &str) = (Code::Unknown, "silence");
+
 type Said<T> = Result<T, (Code, &'static str)>;
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -66,6 +69,8 @@ impl SpiffeWorkloadApi for Api {
         &self,
         request: Request<JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
+        let mut said = self.1.clone();
+        drop(said.wait_for(|said| !matches!(said, Err(SILENT))).await);
         stream(&request, &self.1)
     }
 }
@@ -103,6 +108,11 @@ impl Agent {
     /// What has to do with JWT is not to be had, and nothing else is wrong.
     pub fn no_jwt(&self) {
         drop(self.jwt.send_replace(Err((Code::Unavailable, "not now"))));
+    }
+
+    /// Who asks for it hears nothing, neither an answer nor a refusal.
+    pub fn silent_about_jwt(&self) {
+        drop(self.jwt.send_replace(Err(SILENT)));
     }
 
     /// It knows nobody any more: streams end with that.

@@ -204,13 +204,17 @@ async fn a_federated_trust_domain_is_trusted_where_it_is_configured_and_while_it
     tokio::task::block_in_place(|| running.stop());
 }
 
+/// As SPIRE gives it: a plain JWK set, without `use`.
+const JWKS: &str = r#"{"keys":[{"kty":"EC","kid":"a","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
+
+fn said(jwks: &'static str) -> JwtBundlesResponse {
+    JwtBundlesResponse { bundles: [(format!("spiffe://{TRUST_DOMAIN}"), jwks.into())].into() }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_of_jwt_svids_come_with_the_bundle_and_stay_over_a_restart_of_the_agent() {
     let two = Two::new();
     let mut agent = Agent::giving(two.dir.path(), servers(&two.world, HOUR, &[&two.world]));
-    // As SPIRE gives it: a plain JWK set, without `use`.
-    let jwks = r#"{"keys":[{"kty":"EC","kid":"a","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
-    let said = |text: &'static str| JwtBundlesResponse { bundles: [(format!("spiffe://{TRUST_DOMAIN}"), text.into())].into() };
     // It is not to be had at first.
     agent.no_jwt();
     by_agent(&two.world, &agent.endpoint(), "");
@@ -224,7 +228,7 @@ async fn keys_of_jwt_svids_come_with_the_bundle_and_stay_over_a_restart_of_the_a
             .is_some_and(|b| b.jwt_authority("a").is_some_and(|a| a.key().is_ok()))
     };
     assert!(!has());
-    agent.say_jwt(said(jwks));
+    agent.say_jwt(said(JWKS));
     until("the key is in force", || async { has() }).await;
     let changes = || running.authority().ledger.durable();
     let before = changes();
@@ -239,6 +243,22 @@ async fn keys_of_jwt_svids_come_with_the_bundle_and_stay_over_a_restart_of_the_a
     agent.say_jwt(said(r#"{"keys":[]}"#));
     until("the key is gone", || async { !has() }).await;
     assert_eq!(roots(&running, TRUST_DOMAIN), 1);
+    tokio::task::block_in_place(|| running.stop());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_silent_about_jwt_bundles_holds_up_no_svid() {
+    let two = Two::new();
+    let agent = Agent::giving(two.dir.path(), servers(&two.world, HOUR, &[&two.world]));
+    agent.silent_about_jwt();
+    by_agent(&two.world, &agent.endpoint(), "");
+    let running = two.start();
+    let jwt_keys = || running.authority().bundles.load().get(TRUST_DOMAIN).map_or(0, |b| b.jwt_authorities().len());
+    assert_eq!((roots(&running, TRUST_DOMAIN), jwt_keys()), (1, 0));
+    agent.say(servers(&two.other, HOUR, &[&two.world, &two.other]));
+    until("roots that change meanwhile are in force", || async { roots(&running, TRUST_DOMAIN) == 2 }).await;
+    agent.say_jwt(said(JWKS));
+    until("and so is the key, once it comes", || async { jwt_keys() == 1 }).await;
     tokio::task::block_in_place(|| running.stop());
 }
 

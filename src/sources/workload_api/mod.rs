@@ -13,7 +13,7 @@ use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 pub use mayfly_client::agent::Endpoint;
 use mayfly_client::agent::{jwt_bundles, x509_svids};
 use mayfly_client::pb::workload::{JwtBundlesResponse, X509SvidResponse};
-use tokio::time::{Sleep, sleep};
+use tokio::time::sleep;
 use tonic::{Code, Status, Streaming};
 
 pub use given::{Given, bundle_of};
@@ -120,11 +120,11 @@ struct Streams {
 
 /// The stream of JWT bundles.
 enum Jwt {
+    /// It is asked for, perhaps after a pause.
+    Coming(Pin<Box<dyn Future<Output = Result<Streaming<JwtBundlesResponse>, Status>> + Send>>),
     Open(Box<Streaming<JwtBundlesResponse>>),
     /// The agent has none for us.
     NotServed,
-    /// It is begun again after this.
-    Lost(Pin<Box<Sleep>>),
 }
 
 /// What became of it.
@@ -158,8 +158,6 @@ impl Agent {
     }
 
     async fn heard(&mut self) -> Result<Given, Status> {
-        let first = Duration::from_millis(limits::WORKLOAD_API_FIRST_MS);
-        let late = |_| Status::deadline_exceeded(format!("no SVID within {} s", first.as_secs()));
         let streams = match &mut self.streams {
             Some(streams) => {
                 streams.next().await?;
@@ -170,7 +168,7 @@ impl Agent {
                     let mut streams = Streams::begin(&self.wanted.endpoint).await?;
                     streams.next().await.map(|()| streams)
                 };
-                none.insert(tokio::time::timeout(first, begun).await.map_err(late)??)
+                none.insert(in_time("SVID", begun).await?)
             }
         };
         let svids = streams.last_svids.clone().unwrap_or_default();
@@ -191,11 +189,9 @@ fn has_none(status: &Status) -> bool {
 
 impl Streams {
     async fn begin(endpoint: &Endpoint) -> Result<Streams, Status> {
-        let (svids, begun) = tokio::join!(x509_svids(endpoint), jwt_bundles(endpoint));
-        let (endpoint, jwt) = (endpoint.clone(), Jwt::NotServed);
-        let mut streams = Streams { endpoint, svids: svids?, jwt, last_svids: None, last_jwt: None, pauses: pauses() };
-        streams.take(Told::Begun(begun));
-        Ok(streams)
+        let svids = x509_svids(endpoint).await?;
+        let (endpoint, jwt) = (endpoint.clone(), Jwt::coming(endpoint, Duration::ZERO));
+        Ok(Streams { endpoint, svids, jwt, last_svids: None, last_jwt: None, pauses: pauses() })
     }
 
     /// Waits for something new, and for one message of SVIDs at least.
@@ -206,7 +202,7 @@ impl Streams {
                     self.last_svids = Some(said?.ok_or_else(ended)?);
                     return Ok(());
                 }
-                told = self.jwt.next(&self.endpoint) => {
+                told = self.jwt.next() => {
                     if self.take(told) && self.last_svids.is_some() {
                         return Ok(());
                     }
@@ -231,7 +227,7 @@ impl Streams {
             Told::Begun(Err(status)) | Told::Said(Err(status)) => {
                 let pause = self.pauses.next().unwrap_or(Duration::from_millis(limits::WORKLOAD_API_RETRY_MAX_MS));
                 tracing::info!(agent = %self.endpoint, problem = status.message(), ?pause, "no JWT bundles: those in force stay");
-                self.jwt = Jwt::Lost(Box::pin(sleep(pause)));
+                self.jwt = Jwt::coming(&self.endpoint, pause);
             }
         }
         false
@@ -239,17 +235,29 @@ impl Streams {
 }
 
 impl Jwt {
+    fn coming(endpoint: &Endpoint, pause: Duration) -> Jwt {
+        let endpoint = endpoint.clone();
+        Jwt::Coming(Box::pin(async move {
+            sleep(pause).await;
+            in_time("JWT bundle", jwt_bundles(&endpoint)).await
+        }))
+    }
+
     /// Dropped before it is there, nothing is lost.
-    async fn next(&mut self, endpoint: &Endpoint) -> Told {
+    async fn next(&mut self) -> Told {
         match self {
+            Jwt::Coming(stream) => Told::Begun(stream.await),
             Jwt::Open(stream) => Told::Said(stream.message().await.and_then(|said| said.ok_or_else(ended))),
             Jwt::NotServed => std::future::pending().await,
-            Jwt::Lost(pause) => {
-                pause.await;
-                Told::Begun(jwt_bundles(endpoint).await)
-            }
         }
     }
+}
+
+/// An agent that neither answers nor fails is not waited for for ever.
+async fn in_time<T>(what: &str, asked: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let most = Duration::from_millis(limits::WORKLOAD_API_FIRST_MS);
+    let late = |_| Status::deadline_exceeded(format!("no {what} within {} s", most.as_secs()));
+    tokio::time::timeout(most, asked).await.map_err(late)?
 }
 
 fn ended() -> Status {
