@@ -37,6 +37,8 @@ fn issuing_tells_what_it_cost_in_every_mode() {
         let [told] = &all[..] else { panic!("{all:?}") };
         above_zero(told, &["issued", "issued_per_s", "p50_ms", "raw_sign_us", "flush_p50_ms", "rss_before_mb", "fds"]);
         assert_eq!((told["mode"].as_str(), told["errors"].as_u64()), (Some(mode), Some(0)), "{told}");
+        // A call in a batch has a hundred.
+        assert_eq!(told["concurrency"], if mode == "batch" { 200 } else { 8 }, "{told}");
     }
 }
 
@@ -62,6 +64,8 @@ fn the_table_has_every_row_with_its_target() {
     let names: Vec<&str> = rows.iter().filter_map(|r| r["row"].as_str()).collect();
     assert_eq!(names.len(), 9, "{names:?}");
     assert!(rows.iter().all(|r| r["value"].is_number() && r["of"].is_string()));
+    let in_flight: Vec<u64> = rows.iter().filter_map(|r| r["concurrency"].as_u64()).collect();
+    assert_eq!(in_flight, [512, 800, 256, 1, 512, 512, 512, 512, 512]);
     assert_eq!(rows.iter().filter(|r| r["target"].is_number() && r["met"].is_boolean()).count(), 8);
 }
 

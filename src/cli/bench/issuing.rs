@@ -35,7 +35,7 @@ impl Case {
         let load = Load {
             mode: args.mode,
             kind: args.kind,
-            concurrency: args.concurrency,
+            concurrency: args.concurrency.unwrap_or(args.mode.usual_concurrency()),
             connections: args.connections,
             rate: args.rate.map(f64::from),
             per_task: args.per_task,
@@ -66,7 +66,7 @@ impl Case {
             mode: name(&self.load.mode),
             kind: name(&self.load.kind),
             engine: name(&self.plan.engine),
-            concurrency: self.load.concurrency,
+            concurrency: self.load.under_way(),
             policies: self.plan.policies,
             uncached: self.plan.uncached,
             workers: self.plan.workers,

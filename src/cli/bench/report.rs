@@ -12,6 +12,7 @@ pub struct Report {
     pub mode: String,
     pub kind: String,
     pub engine: String,
+    /// Under way at once.
     pub concurrency: u32,
     pub policies: u32,
     pub uncached: bool,
@@ -125,7 +126,8 @@ impl Report {
 }
 
 impl Row for Report {
-    const COLUMNS: &'static [&'static str] = &["ROW", "OF", "VALUE", "TARGET", "MET", "PER S", "P50 MS", "P99 MS", "ERRORS"];
+    const COLUMNS: &'static [&'static str] =
+        &["ROW", "OF", "VALUE", "TARGET", "MET", "IN FLIGHT", "PER S", "P50 MS", "P99 MS", "ERRORS"];
 
     fn cells(&self) -> Vec<String> {
         let number = |n: Option<f64>| n.map_or_else(String::new, |n| format!("{n:.2}"));
@@ -135,6 +137,7 @@ impl Row for Report {
             number(self.value),
             number(self.target),
             self.met.map_or("", |met| if met { "yes" } else { "no" }).to_owned(),
+            self.concurrency.to_string(),
             format!("{:.0}", self.issued_per_s),
             format!("{:.2}", self.p50_ms),
             format!("{:.2}", self.p99_ms),

@@ -49,8 +49,22 @@ pub struct Load {
 impl Load {
     /// As `mayfly bench` has it by itself.
     pub fn usual(mode: Mode) -> Load {
-        let kind = BenchKind::Jwt;
-        Load { mode, kind, concurrency: 256, connections: 4, rate: None, per_task: 100, ttl: None, endings: None }
+        let (kind, concurrency) = (BenchKind::Jwt, mode.usual_concurrency());
+        Load { mode, kind, concurrency, connections: 4, rate: None, per_task: 100, ttl: None, endings: None }
+    }
+
+    /// Connections, and what is under way on each.
+    fn split(&self) -> (u32, u32) {
+        let connections = self.connections.min(self.concurrency).max(1);
+        let each = self.concurrency.div_ceil(connections).max(1);
+        let hundreds = limits::BATCH as u32;
+        (connections, if self.mode == Mode::Batch { each.next_multiple_of(hundreds) } else { each })
+    }
+
+    /// Under way at once, made up to as many on each connection and to whole calls.
+    pub fn under_way(&self) -> u32 {
+        let (connections, each) = self.split();
+        connections.saturating_mul(each)
     }
 
     fn ask(&self, outcome: &Outcome, place: &Place) -> pb::ExchangeRequest {
@@ -92,8 +106,7 @@ struct One {
 /// Starts a load on connections of its own. It ends when the outcome is told to stop.
 pub async fn start(load: &Load, bench: &Bench, outcome: &Arc<Outcome>) -> Result<Vec<JoinHandle<()>>, Failed> {
     let mut workers = Vec::new();
-    let connections = load.connections.min(load.concurrency);
-    let in_flight = load.concurrency.div_ceil(connections.max(1)).max(1);
+    let (connections, in_flight) = load.split();
     let endings = match load.endings {
         Some(percent) => Some(Endings::start(percent, bench, outcome).await?),
         None => None,
@@ -121,7 +134,7 @@ impl One {
             (Mode::Unary, Some((rate, direct))) => vec![tokio::spawn(call::unary_at(self, direct, rate))],
             (Mode::Unary, None) => (0..self.in_flight).map(|_| tokio::spawn(call::unary(self.clone()))).collect(),
             (Mode::Batch, _) => {
-                let calls = self.in_flight.div_ceil(limits::BATCH as u32).max(1);
+                let calls = self.in_flight / limits::BATCH as u32;
                 (0..calls).map(|_| tokio::spawn(call::batch(self.clone()))).collect()
             }
         }
