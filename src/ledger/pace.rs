@@ -2,7 +2,8 @@
 //!
 //! Those whose grants were committed together come back together. With one commit for all who are under way the writer rests while they are
 //! answered, and they rest while it writes; with one for each half, one half is written while the other is answered. All that, once, is how
-//! long a grant takes. Two commits have to fit into it: where flushes are slow, one for all is better.
+//! long a grant takes. Two commits have to fit into it: where flushes are slow, one for all is better. Of a crowd that is more than a commit
+//! holds some are answered meanwhile in any case.
 
 use crate::limits;
 use crate::system::Stopwatch;
@@ -52,11 +53,12 @@ impl Pace {
         near(&mut self.each_us, since / grants as f64);
     }
 
-    /// How many to gather where so many are under way.
-    pub fn gather(&self, under_way: usize) -> usize {
+    /// How many to gather where so many are under way, and a commit holds that many.
+    pub fn gather(&self, under_way: usize, most: usize) -> usize {
         let takes_us = self.each_us * under_way as f64;
         // More than the two: halves on a slow disk follow each other at once, and take just that long.
-        if under_way >= limits::GATHER_HALVES && 2.25 * self.commit_us < takes_us { under_way / 2 } else { under_way }
+        let halves = (limits::GATHER_HALVES..=most).contains(&under_way) && 2.25 * self.commit_us < takes_us;
+        if halves { under_way / 2 } else { under_way.clamp(1, most) }
     }
 }
 
@@ -67,18 +69,24 @@ mod tests {
     #[test]
     fn half_of_a_crowd_is_gathered_where_two_commits_fit_into_the_time_that_a_grant_takes() {
         // All 256 in one commit of 1 ms, each 4 ms; and in halves, a commit of 0.7 ms each 1.5 ms.
-        assert_eq!(Pace::of(1_000, 4_000, 256).gather(256), 128);
-        assert_eq!(Pace::of(700, 1_500, 128).gather(256), 128);
+        assert_eq!(Pace::of(1_000, 4_000, 256).gather(256, 256), 128);
+        assert_eq!(Pace::of(700, 1_500, 128).gather(256, 256), 128);
         // The same server on a disk that takes 10 ms.
-        assert_eq!(Pace::of(10_000, 13_000, 256).gather(256), 256);
-        assert_eq!(Pace::of(10_000, 10_000, 128).gather(256), 256);
-        assert_eq!(Pace::of(10_000, 10_300, 128).gather(256), 256, "a disk that has become slow");
+        assert_eq!(Pace::of(10_000, 13_000, 256).gather(256, 256), 256);
+        assert_eq!(Pace::of(10_000, 10_000, 128).gather(256, 256), 256);
+        assert_eq!(Pace::of(10_000, 10_300, 128).gather(256, 256), 256, "a disk that has become slow");
+    }
+
+    #[test]
+    fn of_more_than_a_commit_holds_it_is_filled() {
+        assert_eq!(Pace::of(1_000, 4_000, 256).gather(257, 256), 256);
+        assert_eq!(Pace::of(1_000, 4_000, 256).gather(1_000, 256), 256);
     }
 
     #[test]
     fn few_are_gathered_all() {
         for few in [0, 1, 2, limits::GATHER_HALVES - 1] {
-            assert_eq!(Pace::of(10, 4_000, few.max(1)).gather(few), few);
+            assert_eq!(Pace::of(10, 4_000, few.max(1)).gather(few, 256), few.max(1));
         }
     }
 
@@ -86,9 +94,9 @@ mod tests {
     fn what_says_nothing_changes_nothing() {
         let mut pace = Pace::of(10_000, 13_000, 256);
         (0..1_000).for_each(|_| pace.average(1, 100_000, 0));
-        assert_eq!(pace.gather(256), 256, "looks around between commits");
+        assert_eq!(pace.gather(256, 256), 256, "looks around between commits");
         // After an hour without grants.
         pace.average(10_000, 3_600_000_000, 256);
-        assert_eq!(pace.gather(256), 256);
+        assert_eq!(pace.gather(256, 256), 256);
     }
 }

@@ -285,7 +285,7 @@ impl Queue {
 
 impl Waiting {
     fn ready(&self, most: usize) -> bool {
-        !self.revocations.is_empty() || self.stopped || self.groups >= self.pace.gather(self.aim).clamp(1, most)
+        !self.revocations.is_empty() || self.stopped || self.groups >= self.pace.gather(self.aim, most)
     }
 }
 
