@@ -17,11 +17,13 @@ pub(super) struct Pace {
     each_us: f64,
 }
 
-impl Pace {
-    pub fn new() -> Pace {
+impl Default for Pace {
+    fn default() -> Pace {
         Pace { taken: Stopwatch::start(), commit_us: 0.0, each_us: 0.0 }
     }
+}
 
+impl Pace {
     /// For how long the writer has been busy with what it took last, µs. To be asked when it comes back.
     pub fn busy_us(&self) -> u64 {
         self.taken.us()
@@ -37,7 +39,7 @@ impl Pace {
     /// After many commits like this one.
     #[cfg(test)]
     pub fn of(busy_us: u64, since_us: u64, grants: usize) -> Pace {
-        let mut pace = Pace::new();
+        let mut pace = Pace::default();
         (0..40).for_each(|_| pace.average(busy_us, since_us, grants));
         pace
     }

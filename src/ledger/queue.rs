@@ -112,6 +112,7 @@ impl Proposal {
     }
 }
 
+#[derive(Default)]
 struct Waiting {
     revocations: Vec<Proposal>,
     others: Vec<Proposal>,
@@ -142,17 +143,7 @@ pub(super) struct Queue {
 impl Queue {
     pub fn new(gather_records: usize, gather_wait: Duration) -> Queue {
         let (in_flight, peak) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let waiting = Mutex::new(Waiting {
-            revocations: Vec::new(),
-            others: Vec::new(),
-            groups: 0,
-            spare: Vec::new(),
-            aim: 0,
-            pace: Pace::new(),
-            idle: false,
-            stopped: false,
-        });
-        Queue { waiting, wake: Condvar::new(), gather_records, gather_wait, in_flight, peak }
+        Queue { waiting: Mutex::new(Waiting::default()), wake: Condvar::new(), gather_records, gather_wait, in_flight, peak }
     }
 
     /// Puts a proposal in line, or says that the line is full.

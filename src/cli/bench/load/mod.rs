@@ -56,7 +56,7 @@ impl Load {
     /// Connections, and what is under way on each.
     fn split(&self) -> (u32, u32) {
         let connections = self.connections.min(self.concurrency).max(1);
-        let each = self.concurrency.div_ceil(connections).max(1);
+        let each = self.concurrency.div_ceil(connections);
         let hundreds = limits::BATCH as u32;
         (connections, if self.mode == Mode::Batch { each.next_multiple_of(hundreds) } else { each })
     }
