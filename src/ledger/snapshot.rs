@@ -14,7 +14,7 @@ use crate::seq::Seq;
 use crate::system::Stopwatch;
 
 /// The format of snapshot files: a snapshot of another format is passed over, and the log is folded from an older one or its start.
-const MAGIC: &[u8; 8] = b"mayfly\x0d\n";
+const MAGIC: &[u8; 8] = b"mayfly\x0e\n";
 
 /// Bytes written between two syncs, so that one large sync does not stand in the way of commits.
 const PIECE: usize = 1024 * 1024;

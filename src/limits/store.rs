@@ -20,7 +20,7 @@ pub const QUEUE_GRANTS: usize = 16_384;
 /// Revocations and other operators' work waiting for the writer. They go first: 16 commits (`GATHER_RECORDS`).
 pub const QUEUE_REVOCATIONS: usize = 4_096;
 /// Expired entries looked at per commit: 1,024 × 0.3 µs stay below a flush. A credential is looked at twice, at its end and when its request
-/// id may be forgotten, so this is twice what a full commit brings. A page of entries that end in many different seconds counts as eight.
+/// id may be forgotten, so this is twice what a full commit brings.
 pub const EXPIRE_PER_COMMIT: usize = 1_024;
 /// Commits between snapshots at the most. So many a start folds, and what came while the newest was written.
 pub const SNAPSHOT_EVERY_COMMITS: u64 = 50_000;

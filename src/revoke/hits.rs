@@ -31,7 +31,7 @@ impl Authority {
     /// counting would cost a thousand times what ending does, as often as it likes.
     pub async fn ends_with(&self, actor: &Actor, id: TaskId) -> Result<Option<Hits>, No> {
         let (_, rank) = self.may_steer(actor, id)?;
-        let few = |s: &State| s.tasks.places() as usize + s.credentials.places() as usize <= limits::LIST_WALK;
+        let few = |s: &State| s.tasks.places() as usize + s.credentials.to_walk() <= limits::LIST_WALK;
         if rank == HoldRank::Caller && !self.ledger.peek(few) {
             return Ok(None);
         }

@@ -185,7 +185,7 @@ fn generation(world: &World, writer: &Writer, op: &Op) -> Vec<Record> {
 /// The same request again, as its caller sends it: what was issued for it is given back, and another takes its place.
 pub fn replaced(world: &World, w: usize, op: &Op, id: &[u8]) -> Vec<Record> {
     let writer = &world.writers[w];
-    let lives = (0..writer.state.credentials.places()).filter_map(|at| writer.state.credentials.at(at));
+    let lives = crate::make::lives(writer).into_iter();
     // Now and then what is bound no more: the fold has to see it.
     let named: Vec<_> = lives.filter(|l| l.answers() || op.once_in(2, 20, 6)).collect();
     let Some(first) = op.pick(1, &named) else { return vec![] };

@@ -10,15 +10,18 @@ const MOST: u64 = 2_000;
 /// The operations to look through. What shows only where several things come together is looked for among those.
 fn operations(broken: Broken, seed: u64) -> Vec<Op> {
     use Kind::{
-        AskApproval, Beat, BreakGlass, Close, DecideApproval, Deliver, Extend, Fold, Issue, Land, Lift, Lock, OpenRoot, Pack,
-        Pass, Reconnect, Revoke, SetBinding, SetPolicy,
+        AskApproval, Beat, BreakGlass, Close, DecideApproval, Deliver, Derive, Extend, Fold, Issue, Land, Lift, Lock, OpenRoot,
+        Pack, Pass, Reconnect, Release, Revoke, SetBinding, SetPolicy,
     };
     let lagging = [Beat, Deliver, Fold, Issue, Land, Pack, Pass, Reconnect, Revoke];
     let approving = [AskApproval, DecideApproval, Extend, Fold, Issue, Land, OpenRoot, Pack, Pass];
     let glass = [BreakGlass, Close, Fold, Land, Lock, Lift, Pack, Pass, SetBinding, SetPolicy];
+    // A task that was opened on a derived credential, of which what that rests on is taken away.
+    let resting = [Derive, Fold, Issue, Land, OpenRoot, Pack, Pass, Release, Revoke];
     plan_of(seed, LENGTH, &|kind| match broken {
         Broken::FreshWithoutProof => lagging.contains(&kind),
         Broken::OpensAnyhow | Broken::TakesNoForYes | Broken::MoreTimeAgain => approving.contains(&kind),
+        Broken::ForgetsTheLine => resting.contains(&kind),
         Broken::GlassLasts | Broken::GlassUnreviewed => glass.contains(&kind),
         _ => true,
     })

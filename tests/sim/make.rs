@@ -145,8 +145,15 @@ pub fn task<'a>(writer: &'a Writer, op: &Op, i: usize) -> Option<&'a Task> {
 }
 
 pub fn live<'a>(writer: &'a Writer, op: &Op, i: usize) -> Option<Live<'a>> {
-    let all: Vec<Live<'_>> = (0..writer.state.credentials.places()).filter_map(|at| writer.state.credentials.at(at)).collect();
-    op.pick(i, &all).copied()
+    op.pick(i, &lives(writer)).copied()
+}
+
+/// All in memory as they came, wherever they lie.
+pub fn lives(writer: &Writer) -> Vec<Live<'_>> {
+    let credentials = &writer.state.credentials;
+    let mut all: Vec<Live<'_>> = (0..credentials.places()).filter_map(|at| credentials.at(at)).collect();
+    all.sort_unstable_by_key(|live| live.seq());
+    all
 }
 
 fn allowance(op: &Op, environment: &str) -> Allowance {

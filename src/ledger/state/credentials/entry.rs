@@ -91,6 +91,9 @@ const AT_LOW: u32 = 28;
 const BEHIND: u32 = 24;
 const KEPT: u32 = 12;
 
+/// From its end until when its request is remembered, seconds, at the most.
+pub(super) const KEPT_AT_MOST_S: usize = most(KEPT) as usize;
+
 /// Commits up to here: a thousand a second for five hundred years.
 const MOST_AT: u64 = most(16 + AT_LOW);
 /// Ends up to here: the year 10,889.

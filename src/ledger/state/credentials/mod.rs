@@ -8,6 +8,7 @@ mod entry;
 mod expiry;
 mod facts;
 mod names;
+mod seconds;
 mod slab;
 
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ pub use names::Lineage;
 use super::Issuance;
 use super::intern::Slot;
 use crate::limits;
-use crate::persistent::{Calendar, Places};
+use crate::persistent::Places;
 use crate::seq::{CredentialId, Millis, Seq};
 use crate::store::Position;
 use ended::{Ended, Past};
@@ -39,22 +40,20 @@ pub type RequestKey = [u8; 16];
 #[derive(Default)]
 pub struct Credentials {
     slab: Slab,
-    free: Vec<Slot>,
     /// By what an id begins with.
     by_stem: Places,
     hasher: DefaultHashBuilder,
     names: NameTables,
-    /// When to look at the entries of a page.
-    checks: Calendar<Slot>,
     ended: Ended,
 }
 
 /// The place of an ended one, among places.
 const ENDED: Slot = 1 << 31;
 
-// No entry's place is taken for one. There are more requests than credentials.
-const _: () = assert!(limits::CREDENTIALS < limits::REQUEST_IDS);
-const _: () = assert!(limits::REQUEST_IDS < ENDED as usize);
+// No entry's place is taken for one, if each were on a page of its own.
+const _: () = assert!(limits::CREDENTIALS * slab::PAGE < ENDED as usize);
+// Nor is there one for which no place is left: each second has one page at the most that is not full.
+const _: () = assert!(limits::REQUEST_IDS + entry::KEPT_AT_MOST_S * ended::PAGE < ENDED as usize);
 
 /// What a request made.
 #[derive(Clone, Copy)]
@@ -77,14 +76,14 @@ impl Asked<'_> {
 
 impl Serialize for Credentials {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        (&self.slab, &self.free, &self.names, &self.checks, &self.ended).serialize(s)
+        (&self.slab, &self.names, &self.ended).serialize(s)
     }
 }
 
 impl<'de> Deserialize<'de> for Credentials {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let (slab, free, names, checks, ended) = Deserialize::deserialize(d)?;
-        let mut out = Credentials { slab, free, names, checks, ended, ..Credentials::default() };
+        let (slab, names, ended) = Deserialize::deserialize(d)?;
+        let mut out = Credentials { slab, names, ended, ..Credentials::default() };
         out.index_all();
         Ok(out)
     }
@@ -93,25 +92,16 @@ impl<'de> Deserialize<'de> for Credentials {
 impl Credentials {
     /// A copy that is only to be written: it finds nothing by its id or request.
     pub(super) fn frozen(&self) -> Credentials {
-        Credentials {
-            slab: self.slab.clone(),
-            free: self.free.clone(),
-            names: self.names.frozen(),
-            checks: self.checks.clone(),
-            ended: self.ended.clone(),
-            ..Credentials::default()
-        }
+        Credentials { slab: self.slab.clone(), names: self.names.frozen(), ended: self.ended.clone(), ..Credentials::default() }
     }
 
     /// Finds everything again.
     fn index_all(&mut self) {
-        for slot in 0..self.places() {
-            self.index(slot);
-        }
-        let ended: Vec<(Slot, Past)> = self.ended.slots().filter_map(|slot| Some((slot, *self.ended.get(slot)?))).collect();
-        for (slot, past) in ended {
-            self.by_stem.insert(self.hash_of(past.id().as_bytes()), slot | ENDED);
-        }
+        let live = self.slab.iter().map(|(slot, _, entry)| (slot, entry.id()));
+        let ended = self.ended.iter().map(|(slot, past)| (slot | ENDED, past.id()));
+        let mut by_stem = Places::default();
+        live.chain(ended).for_each(|(slot, id)| by_stem.insert(self.hash_of(id.as_bytes()), slot));
+        self.by_stem = by_stem;
     }
 
     /// The hash that an id, or a request's name, is found by.
@@ -157,20 +147,30 @@ impl Credentials {
         std::hint::black_box(requests.fold(0, read));
     }
 
+    /// The same for what is found by its id.
+    fn warm_for(&self, ids: impl Iterator<Item = CredentialId>) {
+        self.warm(ids.map(|id| *id.as_bytes()));
+    }
+
     /// The credential at a place.
     pub fn at(&self, slot: Slot) -> Option<Live<'_>> {
         let (page, entry) = self.slab.get(slot)?;
         Some(Live::new(self, page, entry))
     }
 
-    /// How many places there are, to go through them in pieces.
+    /// All places are below this, to go through them in pieces. Many may be empty.
     pub fn places(&self) -> Slot {
-        self.slab.len() as Slot
+        self.slab.places()
+    }
+
+    /// What going through all places takes: to look at an empty one takes next to nothing.
+    pub fn to_walk(&self) -> usize {
+        self.len() + self.places() as usize / slab::PAGE
     }
 
     /// How many are in memory: those that have not ended.
     pub fn len(&self) -> usize {
-        self.slab.len() - self.free.len()
+        self.slab.len()
     }
 
     /// How many have ended, and their requests are remembered.
@@ -180,11 +180,8 @@ impl Credentials {
 
     /// Those that have ended: who asked, what that made, and where its commit is.
     pub fn past(&self) -> impl Iterator<Item = (&str, CredentialId, Position)> {
-        let of = |slot| {
-            let past = self.ended.get(slot)?;
-            Some((&**self.names.requesters.value(past.requester)?, past.id(), past.at()))
-        };
-        self.ended.slots().filter_map(of)
+        let of = |past: &Past| Some((&**self.names.requesters.value(past.requester)?, past.id(), past.at()));
+        self.ended.iter().filter_map(move |(_, past)| of(past))
     }
 
     /// None are in memory.
@@ -259,13 +256,9 @@ impl Credentials {
         let profile = self.names.acquire(issuance);
         let (at, seq, revision) = place;
         let entry = Entry::new(&Made { id, answers, at, seq, revision, expires_at, kept_until, task, profile });
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None => self.slab.push(),
-        };
-        self.slab.put(slot, entry, issuance.tool);
-        self.index(slot);
-        self.check_after(slot, expires_at);
+        // Its moment has passed with the next second.
+        let slot = self.slab.add(expires_at.seconds().saturating_add(1), entry, issuance.tool);
+        self.by_stem.insert(self.hash_of(id.as_bytes()), slot);
     }
 
     /// A copy that everything is found in.
@@ -274,11 +267,6 @@ impl Credentials {
         copy.names.index();
         copy.index_all();
         copy
-    }
-
-    fn index(&mut self, slot: Slot) {
-        let Some((_, entry)) = self.slab.get(slot) else { return };
-        self.by_stem.insert(self.hash_of(entry.id().as_bytes()), slot);
     }
 
     /// Notes that it was given back; answers with its end.

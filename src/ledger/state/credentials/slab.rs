@@ -1,22 +1,21 @@
-//! Where the entries lie: in pages that a snapshot shares, each with the tools of its own. Most credentials have a tool of their own or
-//! their neighbours': kept once for all, the names would take more than all else of an entry.
+//! Where the entries lie: in pages by the second in which they end, which a snapshot shares, each with the tools of its own. Most credentials have
+//! a tool of their own or their neighbours': kept once for all, the names would take more than all else of an entry.
 
-use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{Error, SeqAccess, Visitor};
-use serde::ser::SerializeSeq;
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::super::intern::Slot;
 use super::entry::{ENTRY, Entry, SAVED, Span};
+use super::seconds::{Seconds, make_room};
 use crate::limits;
 
-/// Entries of a page: 10 KiB. Of 8 KiB the allocator gives seven where eight would fit.
-const PAGE: usize = 10 * 1024 / ENTRY;
+/// Entries of a page: 6 KiB, of which the allocator makes best use (measured). Where few end in a second, most of its places are empty.
+pub(super) const PAGE: usize = 6 * 1024 / ENTRY;
 
 /// Text grows by so much.
-const TEXT_STEP: usize = 256;
+const TEXT_STEP: usize = 64;
 
 // A page's text is counted in 16 bits.
 const _: () = assert!(PAGE * limits::NAME_BYTES < 1 << 16);
@@ -24,31 +23,12 @@ const _: () = assert!(PAGE * limits::NAME_BYTES < 1 << 16);
 /// Tools found again at once: those that came last.
 const RECENT: usize = 4;
 
+/// What ends in one second, or some of it, in the order in which it came.
+#[derive(Clone, Default)]
 pub(super) struct Page {
-    entries: Vec<Option<Entry>>,
-    /// The second with which one of them is to be looked at, `NEVER` if none is.
-    due: u64,
+    entries: Vec<Entry>,
     text: Vec<u8>,
     recent: [Span; RECENT],
-    /// Beyond this it is looked how much of the text is still somebody's.
-    full: usize,
-}
-
-/// No entry of a page is to be looked at.
-const NEVER: u64 = u64::MAX;
-
-impl Default for Page {
-    fn default() -> Page {
-        Page { entries: Vec::new(), due: NEVER, text: Vec::new(), recent: Default::default(), full: 0 }
-    }
-}
-
-impl Clone for Page {
-    fn clone(&self) -> Page {
-        let mut entries = Vec::with_capacity(PAGE);
-        entries.extend_from_slice(&self.entries);
-        Page { entries, text: self.text.clone(), ..*self }
-    }
 }
 
 impl Page {
@@ -61,25 +41,21 @@ impl Page {
         self.text.get(from..from + len).unwrap_or_default()
     }
 
-    fn put(&mut self, at: usize, mut entry: Entry, tool: &str) {
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    fn push(&mut self, mut entry: Entry, tool: &str) {
         // The fold refuses longer ones.
-        let tool = if tool.len() > limits::NAME_BYTES { "" } else { tool };
-        if let Some(place) = self.entries.get_mut(at) {
-            *place = None;
-        }
-        entry.tool = self.name(tool);
-        if let Some(place) = self.entries.get_mut(at) {
-            *place = Some(entry);
-        }
+        entry.tool = self.name(if tool.len() > limits::NAME_BYTES { "" } else { tool });
+        make_room(&mut self.entries, PAGE);
+        self.entries.push(entry);
     }
 
     /// Where a tool stands, put there if it is none of the last.
     fn name(&mut self, tool: &str) -> Span {
         if let Some(span) = self.recent.iter().find(|span| self.bytes(**span) == tool.as_bytes()) {
             return *span;
-        }
-        if self.text.len() + tool.len() > self.full {
-            self.tidy();
         }
         let span = Span { from: self.text.len() as u16, len: tool.len() as u16 };
         if self.text.capacity() < self.text.len() + tool.len() {
@@ -90,90 +66,67 @@ impl Page {
         self.recent[0] = span;
         span
     }
-
-    /// Leaves out what is nobody's any more.
-    fn tidy(&mut self) {
-        let (text, mut entries) = (std::mem::take(&mut self.text), std::mem::take(&mut self.entries));
-        self.recent = Default::default();
-        self.full = usize::MAX;
-        for entry in entries.iter_mut().flatten() {
-            let (from, len) = (usize::from(entry.tool.from), usize::from(entry.tool.len));
-            let tool = text.get(from..from + len).and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default();
-            entry.tool = self.name(tool);
-        }
-        self.entries = entries;
-        // However long each tool is, twice what is in use and one more is room for a page of them.
-        self.full = (2 * self.text.len()).clamp(2 * TEXT_STEP, PAGE * limits::NAME_BYTES);
-    }
 }
 
 /// All entries.
 #[derive(Clone, Default)]
 pub(super) struct Slab {
-    pages: Vec<Arc<Page>>,
+    pages: Seconds<Page>,
+    len: usize,
+}
+
+/// The place of a page's first entry.
+fn first(number: u32) -> Slot {
+    number * PAGE as Slot
 }
 
 impl Slab {
-    /// How many places there are.
+    /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.pages.last().map_or(0, |last| (self.pages.len() - 1) * PAGE + last.entries.len())
+        self.len
+    }
+
+    /// All places are below this.
+    pub fn places(&self) -> Slot {
+        first(self.pages.numbers())
     }
 
     /// The entry at a place, and its page.
     pub fn get(&self, slot: Slot) -> Option<(&Page, &Entry)> {
-        let page = self.pages.get(slot as usize / PAGE)?;
-        Some((&**page, page.entries.get(slot as usize % PAGE)?.as_ref()?))
+        let page = self.pages.get(slot / PAGE as Slot)?;
+        Some((page, page.entries.get(slot as usize % PAGE)?))
+    }
+
+    /// All entries, each with its place and its page.
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &Page, &Entry)> {
+        self.pages
+            .iter()
+            .flat_map(|(number, page)| (first(number)..).zip(&page.entries).map(move |(slot, entry)| (slot, page, entry)))
     }
 
     /// The entry at a place, to be changed.
     pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Entry> {
         self.get(slot)?;
-        let page = Arc::make_mut(self.pages.get_mut(slot as usize / PAGE)?);
-        page.entries.get_mut(slot as usize % PAGE)?.as_mut()
+        self.pages.get_mut(slot / PAGE as Slot)?.entries.get_mut(slot as usize % PAGE)
     }
 
-    /// A new place at the end, with nothing there.
-    pub fn push(&mut self) -> Slot {
-        let slot = self.len() as Slot;
-        match self.pages.last_mut() {
-            Some(last) if last.entries.len() < PAGE => Arc::make_mut(last).entries.push(None),
-            _ => {
-                let mut entries = Vec::with_capacity(PAGE);
-                entries.push(None);
-                self.pages.push(Arc::new(Page { entries, ..Page::default() }));
-            }
+    /// Adds an entry that is taken out with a second.
+    pub fn add(&mut self, second: u64, entry: Entry, tool: &str) -> Slot {
+        self.len += 1;
+        let last = self.pages.last(second);
+        let known = last.and_then(|number| Some((number, self.pages.get(number)?.entries.len()))).filter(|(_, len)| *len < PAGE);
+        let (number, len) = known.unwrap_or_else(|| (self.pages.add(second, Page::default()), 0));
+        if let Some(page) = self.pages.get_mut(number) {
+            page.push(entry, tool);
         }
-        slot
+        first(number) + len as Slot
     }
 
-    /// Puts an entry to a place that is there.
-    pub fn put(&mut self, slot: Slot, entry: Entry, tool: &str) {
-        if let Some(page) = self.pages.get_mut(slot as usize / PAGE) {
-            Arc::make_mut(page).put(slot as usize % PAGE, entry, tool);
-        }
-    }
-
-    /// Has the entry at a place looked at with a second. Gives its page, if that is not to be looked at by then anyhow.
-    pub fn look(&mut self, slot: Slot, second: u64) -> Option<Slot> {
-        let at = slot as usize / PAGE;
-        let page = self.pages.get_mut(at).filter(|page| second < page.due)?;
-        Arc::make_mut(page).due = second;
-        Some(at as Slot)
-    }
-
-    /// The places of a page that is to be looked at by now: whoever asks does it. None where that was done meanwhile.
-    pub fn due(&mut self, page: Slot, now: u64) -> std::ops::Range<Slot> {
-        let at = page as usize;
-        let Some(page) = self.pages.get_mut(at).filter(|page| page.due <= now) else { return 0..0 };
-        let page = Arc::make_mut(page);
-        page.due = NEVER;
-        (at * PAGE) as Slot..(at * PAGE + page.entries.len()) as Slot
-    }
-
-    /// Takes the entry out of a place.
-    pub fn take(&mut self, slot: Slot) -> Option<Entry> {
-        self.get(slot)?;
-        Arc::make_mut(self.pages.get_mut(slot as usize / PAGE)?).entries.get_mut(slot as usize % PAGE)?.take()
+    /// Takes out a page whose second has come: the place of its first entry, and all of them.
+    pub fn due(&mut self, now: u64) -> Option<(Slot, Arc<Page>)> {
+        let (number, page) = self.pages.due(now)?;
+        self.len -= page.entries.len();
+        Some((first(number), page))
     }
 }
 
@@ -187,8 +140,8 @@ impl Page {
         let mut before = None;
         let mut tools = Vec::with_capacity(self.text.len());
         for entry in &self.entries {
-            out.extend_from_slice(&entry.map_or([0; SAVED], Entry::to_bytes));
-            let Some(tool) = entry.map(|e| self.text(e.tool)) else { continue };
+            out.extend_from_slice(&entry.to_bytes());
+            let tool = self.text(entry.tool);
             if before == Some(tool) {
                 tools.extend_from_slice(&SAME.to_le_bytes());
             } else {
@@ -203,12 +156,14 @@ impl Page {
 
     /// `None`: this is no page of so many entries.
     fn from_bytes(bytes: &[u8], count: usize) -> Option<Page> {
+        if !(1..=PAGE).contains(&count) {
+            return None;
+        }
         let (entries, mut tools) = bytes.split_at_checked(count * SAVED)?;
-        let mut page = Page { entries: Vec::with_capacity(PAGE), ..Page::default() };
+        let mut page = Page::default();
         let mut before = "";
         for entry in entries.as_chunks::<SAVED>().0 {
-            page.entries.push(None);
-            let Some(entry) = Entry::from_bytes(entry) else { continue };
+            let entry = Entry::from_bytes(entry)?;
             let (len, rest) = tools.split_first_chunk()?;
             tools = rest;
             let len = u16::from_le_bytes(*len);
@@ -216,19 +171,9 @@ impl Page {
                 let (tool, rest) = tools.split_at_checked(len.into())?;
                 (before, tools) = (str::from_utf8(tool).ok()?, rest);
             }
-            page.put(page.entries.len() - 1, entry, before);
+            page.push(entry, before);
         }
-        (count <= PAGE && tools.is_empty()).then_some(page)
-    }
-}
-
-impl Serialize for Slab {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let mut pages = s.serialize_seq(Some(self.pages.len()))?;
-        for page in &self.pages {
-            pages.serialize_element(&(page.entries.len() as u32, page.due, Bytes(&page.to_bytes())))?;
-        }
-        pages.end()
+        tools.is_empty().then_some(page)
     }
 }
 
@@ -240,32 +185,30 @@ impl Serialize for Bytes<'_> {
     }
 }
 
+impl Serialize for Page {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        (self.entries.len() as u32, Bytes(&self.to_bytes())).serialize(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for Page {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Page, D::Error> {
+        let (count, bytes) = <(u32, &'de [u8])>::deserialize(d)?;
+        Page::from_bytes(bytes, count as usize).ok_or_else(|| D::Error::custom("a page of credentials that is none"))
+    }
+}
+
+impl Serialize for Slab {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        self.pages.serialize(s)
+    }
+}
+
 impl<'de> Deserialize<'de> for Slab {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Slab, D::Error> {
-        struct Pages;
-
-        impl<'de> Visitor<'de> for Pages {
-            type Value = Slab;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("pages of credentials")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Slab, A::Error> {
-                let mut pages = Vec::new();
-                let mut whole = true;
-                while let Some((count, due, bytes)) = seq.next_element::<(u32, u64, &'de [u8])>()? {
-                    let page = Page::from_bytes(bytes, count as usize).filter(|_| whole && count > 0);
-                    let page = page.map(|page| Page { due, ..page });
-                    // Places are counted: only the last page may have fewer.
-                    whole = count as usize == PAGE;
-                    pages.push(Arc::new(page.ok_or_else(|| A::Error::custom("a page of credentials that is none"))?));
-                }
-                Ok(Slab { pages })
-            }
-        }
-
-        d.deserialize_seq(Pages)
+        let pages = Seconds::<Page>::deserialize(d)?;
+        let len = pages.iter().map(|(_, page)| page.entries.len()).sum();
+        Ok(Slab { pages, len })
     }
 }
 

@@ -56,6 +56,11 @@ impl Places {
         self.shards[shard(hash)].insert(mark(hash), slot);
     }
 
+    /// Has another place stand for one. Whether that was there.
+    pub fn replace(&mut self, hash: u64, slot: Slot, by: Slot) -> bool {
+        self.shards.get_mut(shard(hash)).is_some_and(|shard| shard.replace(mark(hash), slot, by))
+    }
+
     /// Takes a place out. Whether it was there.
     pub fn remove(&mut self, hash: u64, slot: Slot) -> bool {
         self.shards.get_mut(shard(hash)).is_some_and(|shard| shard.remove(mark(hash), slot))
@@ -119,6 +124,11 @@ impl Shard {
         self.slots.copy_within(at..at + room, at + 1);
         (self.marks[at], self.slots[at]) = (mark, slot);
         true
+    }
+
+    fn replace(&mut self, mark: u16, slot: Slot, by: Slot) -> bool {
+        let place = self.at(mark, |there| there == slot).and_then(|at| self.slots.get_mut(at));
+        place.map(|place| *place = by).is_some()
     }
 
     fn remove(&mut self, mark: u16, slot: Slot) -> bool {
@@ -219,7 +229,9 @@ mod tests {
         for slot in 0..50_000 {
             assert_eq!(places.find(hash(slot), |s| s == slot), (slot % 16 == 0).then_some(slot));
         }
-        assert!(!places.remove(hash(1), 1));
+        assert!(!places.remove(hash(1), 1) && !places.replace(hash(1), 1, 7));
+        assert!(places.replace(hash(16), 16, 70_000) && !places.replace(hash(16), 16, 70_000));
+        assert_eq!((places.find(hash(16), |s| s == 16), places.find(hash(16), |s| s == 70_000)), (None, Some(70_000)));
         assert!(bytes(&places) < full / 3, "what is gone takes no room");
     }
 
