@@ -225,7 +225,7 @@ fn main() {
     if let Some(seconds) = std::env::var("MAYFLY_BENCH_GO_ON").ok().and_then(|n| n.parse().ok()) {
         return go_on(&house(), seconds);
     }
-    let many: u64 = std::env::var("MAYFLY_BENCH_LIVE").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    let many = asked("MAYFLY_BENCH_LIVE", 1_000_000);
     let house = house();
     let caller = house.caller("/agent/a");
     let before_tasks = resident();

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::ops::Deref;
 
 use super::super::intern::Slot;
-use super::slab::Page;
+use super::page::Page;
 use super::{Profile, RequestKey};
 use crate::ledger::state::Credentials;
 use crate::limits;

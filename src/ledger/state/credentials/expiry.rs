@@ -2,6 +2,7 @@
 
 use super::super::intern::Slot;
 use super::super::tasks::Tasks;
+use super::seconds::{Page, make_room};
 use super::{Credentials, ENDED, Entry, Past};
 use crate::seq::Millis;
 
@@ -11,7 +12,7 @@ impl Credentials {
     pub(in super::super) fn expire(&mut self, now: Millis, most: usize, tasks: &mut Tasks) {
         let mut gone = 0;
         while gone < most / 2 {
-            let Some((first, page)) = self.slab.due(now.seconds()) else { break };
+            let Some((first, page)) = self.slab.due(now) else { break };
             self.warm_for(page.entries().iter().map(|entry| entry.id()));
             for (slot, entry) in (first..).zip(page.entries()) {
                 self.remove(slot, entry, now, tasks);
@@ -37,7 +38,10 @@ impl Credentials {
         let requester = if entry.answers() { self.names.requester_of(entry.profile()) } else { None };
         match requester.filter(|_| entry.kept_until().seconds() >= now.seconds()) {
             Some(requester) => {
-                let past = self.ended.add(Past::new(entry.id(), entry.at(), requester), entry.kept_until());
+                let past = self.ended.add(entry.kept_until(), |page| {
+                    make_room(page, Vec::<Past>::MOST);
+                    page.push(Past::new(entry.id(), entry.at(), requester));
+                });
                 self.by_stem.replace(hash, slot, past | ENDED);
             }
             None => {

@@ -8,8 +8,8 @@ mod entry;
 mod expiry;
 mod facts;
 mod names;
+mod page;
 mod seconds;
-mod slab;
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -28,10 +28,11 @@ use crate::limits;
 use crate::persistent::Places;
 use crate::seq::{CredentialId, Millis, Seq};
 use crate::store::Position;
-use ended::{Ended, Past};
+use ended::Past;
 use entry::{Made, stem};
 use names::{NameTables, Profile};
-use slab::Slab;
+use page::Page;
+use seconds::{Page as _, Seconds};
 
 /// Names a request of a caller: the first 16 bytes of SHA-256 over both.
 pub type RequestKey = [u8; 16];
@@ -39,21 +40,21 @@ pub type RequestKey = [u8; 16];
 /// All credentials in memory.
 #[derive(Default)]
 pub struct Credentials {
-    slab: Slab,
+    slab: Seconds<Page>,
     /// By what an id begins with.
     by_stem: Places,
     hasher: DefaultHashBuilder,
     names: NameTables,
-    ended: Ended,
+    ended: Seconds<Vec<Past>>,
 }
 
 /// The place of an ended one, among places.
 const ENDED: Slot = 1 << 31;
 
 // No entry's place is taken for one, if each were on a page of its own.
-const _: () = assert!(limits::CREDENTIALS * slab::PAGE < ENDED as usize);
+const _: () = assert!(limits::CREDENTIALS * Page::MOST < ENDED as usize);
 // Nor is there one for which no place is left: each second has one page at the most that is not full.
-const _: () = assert!(limits::REQUEST_IDS + entry::KEPT_AT_MOST_S * ended::PAGE < ENDED as usize);
+const _: () = assert!(limits::REQUEST_IDS + entry::KEPT_AT_MOST_S * Vec::<Past>::MOST < ENDED as usize);
 
 /// What a request made.
 #[derive(Clone, Copy)]
@@ -97,7 +98,7 @@ impl Credentials {
 
     /// Finds everything again.
     fn index_all(&mut self) {
-        let live = self.slab.iter().map(|(slot, _, entry)| (slot, entry.id()));
+        let live = self.slab.iter().map(|(slot, entry)| (slot, entry.id()));
         let ended = self.ended.iter().map(|(slot, past)| (slot | ENDED, past.id()));
         let mut by_stem = Places::default();
         live.chain(ended).for_each(|(slot, id)| by_stem.insert(self.hash_of(id.as_bytes()), slot));
@@ -132,12 +133,12 @@ impl Credentials {
     pub fn asked(&self, key: &RequestKey) -> Option<Asked<'_>> {
         let fits = |slot| match slot & ENDED {
             0 => self.slab.get(slot).is_some_and(|(_, entry)| entry.answers() && is_for(&entry.id(), key)),
-            _ => self.ended.get(slot & !ENDED).is_some_and(|past| is_for(&past.id(), key)),
+            _ => self.ended.get(slot & !ENDED).is_some_and(|(_, past)| is_for(&past.id(), key)),
         };
         let slot = self.by_stem.find(self.hash_of(key), fits)?;
         match slot & ENDED {
             0 => self.at(slot).map(Asked::Live),
-            _ => self.ended.get(slot & !ENDED).map(|past| Asked::Ended(past.id(), past.at())),
+            _ => self.ended.get(slot & !ENDED).map(|(_, past)| Asked::Ended(past.id(), past.at())),
         }
     }
 
@@ -165,7 +166,7 @@ impl Credentials {
 
     /// What going through all places takes: to look at an empty one takes next to nothing.
     pub fn to_walk(&self) -> usize {
-        self.len() + self.places() as usize / slab::PAGE
+        self.len() + self.places() as usize / Page::MOST
     }
 
     /// How many are in memory: those that have not ended.
@@ -256,8 +257,7 @@ impl Credentials {
         let profile = self.names.acquire(issuance);
         let (at, seq, revision) = place;
         let entry = Entry::new(&Made { id, answers, at, seq, revision, expires_at, kept_until, task, profile });
-        // Its moment has passed with the next second.
-        let slot = self.slab.add(expires_at.seconds().saturating_add(1), entry, issuance.tool);
+        let slot = self.slab.add(expires_at, |page| page.push(entry, issuance.tool));
         self.by_stem.insert(self.hash_of(id.as_bytes()), slot);
     }
 

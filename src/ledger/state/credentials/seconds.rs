@@ -4,10 +4,24 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::de::Error;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::super::intern::Slot;
 use crate::persistent::Pages;
+use crate::seq::Millis;
+
+/// Entries that end in one second, or some of them, in the order in which they came.
+pub(super) trait Page: Clone + Default {
+    type Entry;
+
+    /// Entries of a full page.
+    const MOST: usize;
+
+    fn entries(&self) -> &[Self::Entry];
+    fn entries_mut(&mut self) -> &mut [Self::Entry];
+}
 
 /// Pages that a copy shares, or copies the pointers of, at once.
 const TOGETHER: usize = 64;
@@ -15,12 +29,14 @@ const TOGETHER: usize = 64;
 /// No page.
 const NONE: u32 = u32::MAX;
 
-/// Pages with a number each, second by second.
+/// Entries with a place each, in pages, second by second.
+#[derive(Clone)]
 pub(super) struct Seconds<P> {
     pages: Pages<Option<Numbered<P>>, TOGETHER>,
     free: Vec<u32>,
     /// The page of each second that came last.
     last: BTreeMap<u64, u32>,
+    len: usize,
 }
 
 struct Numbered<P> {
@@ -37,103 +53,125 @@ impl<P> Clone for Numbered<P> {
 
 impl<P> Default for Seconds<P> {
     fn default() -> Self {
-        Seconds { pages: Pages::default(), free: Vec::new(), last: BTreeMap::new() }
+        Seconds { pages: Pages::default(), free: Vec::new(), last: BTreeMap::new(), len: 0 }
     }
 }
 
-impl<P> Clone for Seconds<P> {
-    fn clone(&self) -> Self {
-        Seconds { pages: self.pages.clone(), free: self.free.clone(), last: self.last.clone() }
-    }
+/// The place of a page's first entry.
+fn first<P: Page>(number: u32) -> Slot {
+    number * P::MOST as Slot
 }
 
-impl<P> Seconds<P> {
-    /// The numbers of all pages are below this.
-    pub fn numbers(&self) -> u32 {
-        self.pages.len() as u32
+/// The page of a place, and where in it.
+fn split<P: Page>(slot: Slot) -> (u32, usize) {
+    (slot / P::MOST as Slot, slot as usize % P::MOST)
+}
+
+impl<P: Page> Seconds<P> {
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.len
     }
 
-    /// The page of that number.
-    pub fn get(&self, number: u32) -> Option<&P> {
-        Some(&*self.pages.get(number as usize)?.as_ref()?.page)
+    /// All places are below this. Many may be empty.
+    pub fn places(&self) -> Slot {
+        first::<P>(self.pages.len() as u32)
     }
 
-    /// All pages by number.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &P)> {
-        (0..self.numbers()).filter_map(|number| Some((number, self.get(number)?)))
-    }
-
-    /// The second's page that came last.
-    pub fn last(&self, second: u64) -> Option<u32> {
-        self.last.get(&second).copied()
-    }
-
-    /// Second by second the pages as they came, whatever their numbers are.
-    pub fn in_order(&self) -> impl Iterator<Item = (u64, Vec<&P>)> {
-        let of = |last| std::iter::successors(self.numbered(last), |page| self.numbered(page.before)).map(|page| &*page.page);
-        self.last.iter().map(move |(second, last)| {
-            let mut pages: Vec<&P> = of(*last).collect();
-            pages.reverse();
-            (*second, pages)
-        })
-    }
-
-    fn numbered(&self, number: u32) -> Option<&Numbered<P>> {
+    fn page(&self, number: u32) -> Option<&Numbered<P>> {
         self.pages.get(number as usize)?.as_ref()
     }
 
-    /// Adds a page that is due with a second. Its number may have been another's before.
-    pub fn add(&mut self, second: u64, page: P) -> u32 {
+    /// The entry at a place, and its page.
+    pub fn get(&self, slot: Slot) -> Option<(&P, &P::Entry)> {
+        let (number, at) = split::<P>(slot);
+        let page = &*self.page(number)?.page;
+        Some((page, page.entries().get(at)?))
+    }
+
+    /// The entry at a place, to be changed.
+    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut P::Entry> {
+        // What is not there copies no page.
+        self.get(slot)?;
+        let (number, at) = split::<P>(slot);
+        self.page_mut(number)?.entries_mut().get_mut(at)
+    }
+
+    fn page_mut(&mut self, number: u32) -> Option<&mut P> {
+        Some(Arc::make_mut(&mut self.pages.get_mut(number as usize)?.as_mut()?.page))
+    }
+
+    /// All entries, each with its place.
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &P::Entry)> {
+        let pages = (0..self.pages.len() as u32).filter_map(|number| Some((number, self.page(number)?)));
+        pages.flat_map(|(number, of)| (first::<P>(number)..).zip(of.page.entries()))
+    }
+
+    /// Adds an entry, which `push` puts at the end of a page. It is due once a moment has passed, with the next second.
+    pub fn add(&mut self, moment: Millis, push: impl FnOnce(&mut P)) -> Slot {
+        let second = moment.seconds().saturating_add(1);
+        let last = self.last.get(&second).and_then(|number| Some((*number, self.page(*number)?.page.entries().len())));
+        let (number, at) = last.filter(|(_, len)| *len < P::MOST).unwrap_or_else(|| (self.add_page(second, P::default()), 0));
+        if let Some(page) = self.page_mut(number) {
+            push(page);
+            self.len += 1;
+        }
+        first::<P>(number) + at as Slot
+    }
+
+    /// The number may have been another page's before.
+    fn add_page(&mut self, second: u64, page: P) -> u32 {
         let number = self.free.pop().unwrap_or_else(|| {
             self.pages.push(None);
-            self.numbers() - 1
+            self.pages.len() as u32 - 1
         });
         let before = self.last.insert(second, number).unwrap_or(NONE);
+        self.len += page.entries().len();
         if let Some(place) = self.pages.get_mut(number as usize) {
             *place = Some(Numbered { page: Arc::new(page), before });
         }
         number
     }
 
-    /// Takes out a page that is due by now, and its number. Of one second, the last that came is the first.
-    pub fn due(&mut self, now: u64) -> Option<(u32, Arc<P>)> {
-        let mut first = self.last.first_entry().filter(|first| *first.key() <= now)?;
-        let number = *first.get();
+    /// Takes out a page that is due by now: the place of its first entry, and all of them. Of one second, the last that came is the first.
+    pub fn due(&mut self, now: Millis) -> Option<(Slot, Arc<P>)> {
+        let mut last = self.last.first_entry().filter(|last| *last.key() <= now.seconds())?;
+        let number = *last.get();
         let Numbered { page, before } = self.pages.get_mut(number as usize).and_then(Option::take)?;
         if before == NONE {
-            first.remove();
+            last.remove();
         } else {
-            first.insert(before);
+            last.insert(before);
         }
         self.free.push(number);
-        Some((number, page))
+        self.len -= page.entries().len();
+        Some((first::<P>(number), page))
     }
 }
 
-impl<P: Clone> Seconds<P> {
-    /// The page of that number, to be changed.
-    pub fn get_mut(&mut self, number: u32) -> Option<&mut P> {
-        Some(Arc::make_mut(&mut self.pages.get_mut(number as usize)?.as_mut()?.page))
-    }
-}
-
-/// In order, so that numbers are no matter of the state.
-impl<P: Serialize> Serialize for Seconds<P> {
+/// Second by second the pages as they came: the same wherever they lie.
+impl<P: Page + Serialize> Serialize for Seconds<P> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let mut seconds = s.serialize_map(Some(self.last.len()))?;
-        for (second, pages) in self.in_order() {
-            seconds.serialize_entry(&second, &pages)?;
+        for (second, last) in &self.last {
+            let mut pages: Vec<&P> =
+                std::iter::successors(self.page(*last), |of| self.page(of.before)).map(|of| &*of.page).collect();
+            pages.reverse();
+            seconds.serialize_entry(second, &pages)?;
         }
         seconds.end()
     }
 }
 
-impl<'de, P: Deserialize<'de>> Deserialize<'de> for Seconds<P> {
+impl<'de, P: Page + Deserialize<'de>> Deserialize<'de> for Seconds<P> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let mut seconds = Seconds::default();
         for (second, pages) in BTreeMap::<u64, Vec<P>>::deserialize(d)? {
             for page in pages {
-                seconds.add(second, page);
+                if !(1..=P::MOST).contains(&page.entries().len()) {
+                    return Err(D::Error::custom("a page with no entries, or with too many"));
+                }
+                seconds.add_page(second, page);
             }
         }
         Ok(seconds)
@@ -148,82 +186,5 @@ pub(super) fn make_room<T>(page: &mut Vec<T>, most: usize) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn all(seconds: &Seconds<Vec<u32>>) -> BTreeMap<u64, Vec<Vec<u32>>> {
-        seconds.in_order().map(|(second, pages)| (second, pages.into_iter().cloned().collect())).collect()
-    }
-
-    proptest! {
-        #[test]
-        fn pages_stay_until_their_second_and_copies_stay_as_they_were(
-            ops in prop::collection::vec((0u8..8, 0u64..12, any::<u32>()), 0..1_000)
-        ) {
-            let (mut seconds, mut model, mut copies) = (Seconds::<Vec<u32>>::default(), BTreeMap::<u64, Vec<Vec<u32>>>::new(), Vec::new());
-            for (op, second, n) in ops {
-                match op {
-                    0..4 => {
-                        let number = seconds.add(second, vec![n]);
-                        prop_assert_eq!(seconds.last(second), Some(number));
-                        model.entry(second).or_default().push(vec![n]);
-                    }
-                    4..6 => {
-                        let Some(number) = seconds.last(second) else {
-                            prop_assert!(!model.contains_key(&second));
-                            continue;
-                        };
-                        seconds.get_mut(number).unwrap().push(n);
-                        model.get_mut(&second).unwrap().last_mut().unwrap().push(n);
-                    }
-                    6 => {
-                        let due = seconds.due(second);
-                        let expected = model.first_entry().filter(|first| *first.key() <= second).map(|mut first| {
-                            let page = first.get_mut().pop().unwrap();
-                            if first.get().is_empty() { first.remove(); }
-                            page
-                        });
-                        prop_assert_eq!(due.as_ref().map(|(_, page)| &**page), expected.as_ref());
-                        prop_assert!(due.is_none_or(|(number, _)| seconds.get(number).is_none()));
-                    }
-                    _ => copies.push((seconds.clone(), model.clone())),
-                }
-                prop_assert_eq!(seconds.iter().count(), model.values().map(Vec::len).sum::<usize>());
-            }
-            copies.push((seconds, model));
-            for (seconds, model) in copies {
-                prop_assert_eq!(all(&seconds), model.clone());
-                let bytes = postcard::to_stdvec(&seconds).unwrap();
-                prop_assert_eq!(&bytes, &postcard::to_stdvec(&model).unwrap());
-                prop_assert_eq!(all(&postcard::from_bytes(&bytes).unwrap()), model, "whatever numbers they had");
-            }
-        }
-    }
-
-    #[test]
-    fn numbers_are_used_again() {
-        let mut seconds = Seconds::default();
-        for n in 0..1_000u64 {
-            seconds.add(n, n);
-            seconds.add(n, n);
-            let gone = seconds.due(n).into_iter().chain(seconds.due(n)).map(|(number, _)| number);
-            assert_eq!(gone.collect::<Vec<_>>().len(), 2);
-        }
-        assert!(seconds.due(u64::MAX).is_none());
-        assert_eq!(seconds.numbers(), 2);
-    }
-
-    #[test]
-    fn a_page_has_room_for_what_came_and_never_for_more_than_its_bound() {
-        let mut page = Vec::new();
-        for n in 0..100 {
-            make_room(&mut page, 100);
-            page.push(n);
-            assert!(page.capacity() <= (2 * page.len()).min(100), "{} for {}", page.capacity(), page.len());
-        }
-        let mut copy = page[..37].to_vec();
-        make_room(&mut copy, 40);
-        assert_eq!(copy.capacity(), 40);
-    }
-}
+#[path = "seconds_tests.rs"]
+mod tests;

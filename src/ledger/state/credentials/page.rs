@@ -1,24 +1,18 @@
-//! Where the entries lie: in pages by the second in which they end, which a snapshot shares, each with the tools of its own. Most credentials have
-//! a tool of their own or their neighbours': kept once for all, the names would take more than all else of an entry.
-
-use std::sync::Arc;
+//! A page of credentials that end in the same second, with the tools of its own. Most credentials have a tool of their own or their neighbours':
+//! kept once for all, the names would take more than all else of an entry.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::super::intern::Slot;
 use super::entry::{ENTRY, Entry, SAVED, Span};
-use super::seconds::{Seconds, make_room};
+use super::seconds::{Page as _, make_room};
 use crate::limits;
-
-/// Entries of a page: 6 KiB, of which the allocator makes best use (measured). Where few end in a second, most of its places are empty.
-pub(super) const PAGE: usize = 6 * 1024 / ENTRY;
 
 /// Text grows by so much.
 const TEXT_STEP: usize = 64;
 
 // A page's text is counted in 16 bits.
-const _: () = assert!(PAGE * limits::NAME_BYTES < 1 << 16);
+const _: () = assert!(Page::MOST * limits::NAME_BYTES < 1 << 16);
 
 /// Tools found again at once: those that came last.
 const RECENT: usize = 4;
@@ -41,14 +35,10 @@ impl Page {
         self.text.get(from..from + len).unwrap_or_default()
     }
 
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    fn push(&mut self, mut entry: Entry, tool: &str) {
+    pub fn push(&mut self, mut entry: Entry, tool: &str) {
         // The fold refuses longer ones.
         entry.tool = self.name(if tool.len() > limits::NAME_BYTES { "" } else { tool });
-        make_room(&mut self.entries, PAGE);
+        make_room(&mut self.entries, Self::MOST);
         self.entries.push(entry);
     }
 
@@ -68,65 +58,18 @@ impl Page {
     }
 }
 
-/// All entries.
-#[derive(Clone, Default)]
-pub(super) struct Slab {
-    pages: Seconds<Page>,
-    len: usize,
-}
+impl super::seconds::Page for Page {
+    type Entry = Entry;
 
-/// The place of a page's first entry.
-fn first(number: u32) -> Slot {
-    number * PAGE as Slot
-}
+    /// 6 KiB, of which the allocator makes best use (measured).
+    const MOST: usize = 6 * 1024 / ENTRY;
 
-impl Slab {
-    /// How many entries there are.
-    pub fn len(&self) -> usize {
-        self.len
+    fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
-    /// All places are below this.
-    pub fn places(&self) -> Slot {
-        first(self.pages.numbers())
-    }
-
-    /// The entry at a place, and its page.
-    pub fn get(&self, slot: Slot) -> Option<(&Page, &Entry)> {
-        let page = self.pages.get(slot / PAGE as Slot)?;
-        Some((page, page.entries.get(slot as usize % PAGE)?))
-    }
-
-    /// All entries, each with its place and its page.
-    pub fn iter(&self) -> impl Iterator<Item = (Slot, &Page, &Entry)> {
-        self.pages
-            .iter()
-            .flat_map(|(number, page)| (first(number)..).zip(&page.entries).map(move |(slot, entry)| (slot, page, entry)))
-    }
-
-    /// The entry at a place, to be changed.
-    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Entry> {
-        self.get(slot)?;
-        self.pages.get_mut(slot / PAGE as Slot)?.entries.get_mut(slot as usize % PAGE)
-    }
-
-    /// Adds an entry that is taken out with a second.
-    pub fn add(&mut self, second: u64, entry: Entry, tool: &str) -> Slot {
-        self.len += 1;
-        let last = self.pages.last(second);
-        let known = last.and_then(|number| Some((number, self.pages.get(number)?.entries.len()))).filter(|(_, len)| *len < PAGE);
-        let (number, len) = known.unwrap_or_else(|| (self.pages.add(second, Page::default()), 0));
-        if let Some(page) = self.pages.get_mut(number) {
-            page.push(entry, tool);
-        }
-        first(number) + len as Slot
-    }
-
-    /// Takes out a page whose second has come: the place of its first entry, and all of them.
-    pub fn due(&mut self, now: u64) -> Option<(Slot, Arc<Page>)> {
-        let (number, page) = self.pages.due(now)?;
-        self.len -= page.entries.len();
-        Some((first(number), page))
+    fn entries_mut(&mut self) -> &mut [Entry] {
+        &mut self.entries
     }
 }
 
@@ -156,9 +99,6 @@ impl Page {
 
     /// `None`: this is no page of so many entries.
     fn from_bytes(bytes: &[u8], count: usize) -> Option<Page> {
-        if !(1..=PAGE).contains(&count) {
-            return None;
-        }
         let (entries, mut tools) = bytes.split_at_checked(count * SAVED)?;
         let mut page = Page::default();
         let mut before = "";
@@ -198,20 +138,6 @@ impl<'de> Deserialize<'de> for Page {
     }
 }
 
-impl Serialize for Slab {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        self.pages.serialize(s)
-    }
-}
-
-impl<'de> Deserialize<'de> for Slab {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Slab, D::Error> {
-        let pages = Seconds::<Page>::deserialize(d)?;
-        let len = pages.iter().map(|(_, page)| page.entries.len()).sum();
-        Ok(Slab { pages, len })
-    }
-}
-
 #[cfg(test)]
-#[path = "slab_tests.rs"]
+#[path = "page_tests.rs"]
 mod tests;
