@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 pub use mayfly_verify::clock::Clock;
 use mayfly_verify::clock::RealClock;
@@ -141,6 +141,11 @@ impl Stopwatch {
     /// Microseconds since.
     pub fn us(self) -> u64 {
         self.ns() / 1_000
+    }
+
+    /// Sleeps so many times as long as it has taken, `most` at the longest: how work in the background leaves disk and cores to others.
+    pub fn rest(self, times: u32, most: Duration) {
+        std::thread::sleep(self.0.elapsed().saturating_mul(times).min(most));
     }
 }
 

@@ -123,6 +123,21 @@ fn what_is_removed_goes_with_its_file_and_leaves_the_disk() {
 }
 
 #[test]
+fn what_a_crash_left_of_a_file_that_was_removed_goes_at_the_next_start() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("data");
+    let files_before = hundred(&dir);
+    let middle = first_of(&files_before[2]);
+    open(&dir).remove_before(middle).unwrap();
+    // As much of it as there was when its name was taken, or less: nothing in it is looked at.
+    let left = files_before[0].with_extension("redb.going");
+    std::fs::write(&left, [7; 5_000]).unwrap();
+    let store = open(&dir);
+    assert!(!left.exists());
+    assert_eq!((files(&dir), all_of(&store)), (files_before[2..].to_vec(), (middle..=100).collect()));
+}
+
+#[test]
 fn a_file_that_is_missing_is_damage() {
     let top = tempfile::tempdir().unwrap();
     let dir = top.path().join("data");

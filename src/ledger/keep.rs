@@ -24,6 +24,7 @@ use super::{Inner, Lane, Ledger, snapshot};
 use crate::limits;
 use crate::seq::{Millis, Seq};
 use crate::store::{Position, Store, StoreError};
+use crate::system::Stopwatch;
 
 /// What of the history stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +35,10 @@ pub enum Keep {
     Size(u64),
 }
 
-/// Between two removals: as long as one takes, so that an append waits for one at most.
-const PAUSE: Duration = Duration::from_millis(10);
+/// Disk and cores are left to others for so many times as long as a piece of the work took …
+const TIMES: u32 = 2;
+/// … and for this at the most: a file of 64 MiB in 200 ms is more than any load writes.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Why nothing could be removed now.
 #[derive(Debug, thiserror::Error)]
@@ -191,12 +194,13 @@ impl Keeper {
         // Asked anew each time: a backup may begin meanwhile.
         let until = || before.min(self.inner.pinned.load(Ordering::SeqCst));
         while oldest > 0 && oldest < until() && !self.stopping() {
+            let watch = Stopwatch::start();
             let now = store.remove_some(until())?;
             if now == oldest {
                 break;
             }
             oldest = now;
-            std::thread::sleep(PAUSE);
+            watch.rest(TIMES, PAUSE);
         }
         Ok(())
     }
@@ -258,7 +262,8 @@ impl Due {
         let mut at = Removed { before: removed.before.max(1), ..removed.clone() };
         let most = removed.bytes + limits::KEEP_BYTES;
         while at.before < goal && at.bytes < most {
-            let entries = store.read(at.before, limits::STORE_REMOVE_BYTES)?;
+            let watch = Stopwatch::start();
+            let entries = store.read(at.before, limits::KEEP_READ_BYTES)?;
             if entries.is_empty() {
                 break;
             }
@@ -280,7 +285,7 @@ impl Due {
                 (at.before, at.bytes, at.time) = (entry.at + 1, bytes, time);
                 frontier.iter_mut().for_each(|f| f.push(leaf));
             }
-            std::thread::sleep(PAUSE);
+            watch.rest(TIMES, PAUSE);
         }
         Ok((at, frontier))
     }

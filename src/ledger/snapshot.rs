@@ -11,6 +11,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use super::commit::{Hash, sha256};
 use super::state::State;
 use crate::seq::Seq;
+use crate::store::going;
 use crate::system::Stopwatch;
 
 /// The format of snapshot files: a snapshot of another format is passed over, and the log is folded from an older one or its start.
@@ -19,8 +20,8 @@ const MAGIC: &[u8; 8] = b"mayfly\x0e\n";
 /// Bytes written between two syncs, so that one large sync does not stand in the way of commits.
 const PIECE: usize = 1024 * 1024;
 
-/// The disk is left to commits for as long as a piece took, this at the most, microseconds.
-const PAUSE_US: u64 = 50_000;
+/// The disk is left to commits for as long as a piece took, this at the most.
+const PAUSE: Duration = Duration::from_millis(50);
 
 fn name(seq: Seq) -> String {
     format!("{:016x}.snapshot", seq.as_u64())
@@ -61,7 +62,7 @@ impl Write for Body {
         self.file.sync_data()?;
         // Not after the last one, which is shorter.
         if written >= PIECE {
-            std::thread::sleep(Duration::from_micros(watch.us().min(PAUSE_US)));
+            watch.rest(1, PAUSE);
         }
         Ok(written)
     }
@@ -108,7 +109,7 @@ pub fn copy(from: &Path, dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// The digest of a snapshot's file as it is on the disk now.
+/// The digest of a snapshot's file as it is on the disk now. In pieces, with pauses as in writing: nobody waits for it.
 pub fn digest(path: &Path) -> io::Result<Hash> {
     let mut file = File::open(path)?;
     let mut magic = [0; MAGIC.len()];
@@ -119,10 +120,12 @@ pub fn digest(path: &Path) -> io::Result<Hash> {
     let mut hash = Context::new(&SHA256);
     let mut piece = vec![0; PIECE];
     loop {
+        let watch = Stopwatch::start();
         match file.read(&mut piece)? {
             0 => break,
             n => hash.update(piece.get(..n).unwrap_or_default()),
         }
+        watch.rest(1, PAUSE);
     }
     hash.finish().as_ref().try_into().map_err(io::Error::other)
 }
@@ -144,13 +147,42 @@ pub fn prune(dir: &Path, stay: &[Seq]) -> io::Result<()> {
     let newest = stay.iter().max();
     for old in list(dir)? {
         if seq_of(&old).is_some_and(|seq| !stay.contains(&seq) && Some(&seq) < newest) {
-            fs::remove_file(old)?;
+            going::take_out(&old)?.give_back()?;
         }
     }
     for entry in fs::read_dir(dir)?.flatten() {
         if entry.path().extension().is_some_and(|e| e == "writing") {
-            fs::remove_file(entry.path())?;
+            going::take_out(&entry.path())?.give_back()?;
         }
     }
-    Ok(())
+    going::give_back_all(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_ones_go_with_all_that_was_left_half_done() {
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path();
+        let seq = |n| Seq::from_u64(n).unwrap();
+        for n in 1..=4 {
+            fs::write(path(dir, seq(n)), "a snapshot").unwrap();
+        }
+        for left in ["0000000000000005.snapshot.writing", "0000000000000000.snapshot.going"] {
+            fs::write(dir.join(left), "half of one").unwrap();
+        }
+        fs::write(dir.join("somebody's"), "").unwrap();
+        prune(dir, &[seq(2), seq(3)]).unwrap();
+        assert_eq!(list(dir).unwrap(), [4, 3, 2].map(|n| path(dir, seq(n))), "4 has seen what the store may have lost");
+        let others: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .filter(|n| !n.to_str().unwrap().ends_with("snapshot"))
+            .collect();
+        assert_eq!(others, ["somebody's"]);
+        prune(dir, &[]).unwrap();
+        assert_eq!(list(dir).unwrap().len(), 3, "without a record nothing goes");
+    }
 }

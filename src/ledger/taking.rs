@@ -45,7 +45,7 @@ impl Inner {
         let inner = self.clone();
         let spawned = std::thread::Builder::new().name("ledger-snapshot".into()).spawn(move || {
             in_the_background();
-            take(&inner, &dir, &state);
+            take(&inner, &dir, state);
             *inner.snapshotting.lock() = false;
         });
         match spawned {
@@ -65,15 +65,16 @@ impl Inner {
     }
 }
 
-fn take(inner: &Arc<Inner>, dir: &Path, state: &State) {
-    inner.note_alive(state);
-    let digest = match snapshot::write(dir, state) {
+fn take(inner: &Arc<Inner>, dir: &Path, state: State) {
+    inner.note_alive(&state);
+    let digest = match snapshot::write(dir, &state) {
         Ok(digest) => digest,
         Err(error) => {
             return tracing::error!(%error, "the snapshot was not written; start will fold more of the log");
         }
     };
     let taken = SnapshotTaken { seq: state.head.as_u64(), position: state.position, digest: digest.to_vec() };
+    drop(state);
     let record = Record::new(Who::Mayfly("snapshot".into()), Event::SnapshotTaken(taken));
     let ledger = Ledger { inner: inner.clone() };
     // Durable first: without its record the file is nothing, and the ones before it are what a start has.

@@ -4,6 +4,7 @@
 
 pub mod closed;
 mod files;
+pub mod going;
 mod guarded;
 pub mod memory;
 pub mod options;

@@ -58,6 +58,9 @@ pub struct Soak {
     pub keep: Option<String>,
     pub issued: u64,
     pub refused: u64,
+    /// Why the first of those was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_refusal: Option<String>,
     pub errors: u64,
     pub longest: Longest,
     pub slopes: Vec<Slope>,
@@ -90,6 +93,7 @@ pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Faile
         let running = Running::start(&load, &bench, args.every.min(time / 10)).await?;
         let samples = sample(args, &bench, &running, time, &mut each).await?;
         let counted = running.outcome.counts();
+        let refusal = running.outcome.first_refusal().map(str::to_owned);
         let longest = look(running.operator.as_ref()).await?.longest;
         running.end().await;
         let fills = args.ttl.max(Duration::from_millis(limits::REQUEST_ID_KEPT_MS)).as_secs_f64() * FILLING;
@@ -103,6 +107,7 @@ pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Faile
             keep: args.keep.clone(),
             issued: counted.issued,
             refused: counted.refused,
+            first_refusal: refusal,
             errors: counted.errors,
             longest,
             flat: slopes.iter().all(|s| s.flat) && counted.errors == 0,
@@ -190,6 +195,9 @@ impl Soak {
             "{:.1} minutes at {:.2} of {:.0} a second, TTL {}{keep}: {} issued, {} refused, {} errors",
             self.minutes, self.share, self.full_per_s, self.ttl, self.issued, self.refused, self.errors
         );
+        if let Some(why) = &self.first_refusal {
+            println!("  first refused: {why}");
+        }
         for s in &self.slopes {
             println!(
                 "  {:<16} mean {:>12.2}   slope {:>+12.3} an hour ± {:.3} ({:+.1} % of the mean): {}",

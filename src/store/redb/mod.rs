@@ -24,6 +24,7 @@ use std::time::Duration;
 use ::redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use parking_lot::{Condvar, Mutex};
 
+use super::going::Going;
 use super::guarded::{guarded, stopped};
 use super::reserve::Reserve;
 use super::{Entry, Expect, Position, Store, StoreError, StoreId};
@@ -84,7 +85,7 @@ impl Writer {
     }
 
     /// Any failure in a change is the last: whether it is on the disk can only be told by opening again.
-    fn change(&mut self, make: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+    fn change<T>(&mut self, make: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         if let Some(why) = &self.stopped {
             return Err(stopped(why));
         }
@@ -209,8 +210,9 @@ impl Store for RedbStore {
         let place = all.partition_point(|s| s.first() <= ends.oldest).saturating_sub(1);
         let segment = all.get(place).ok_or_else(segments::closed)?;
         let after = all.get(place + 1).map_or(Position::MAX, |s| s.first());
+        let mut going = None;
         let oldest = if after <= before && !segment.is_main() {
-            writer.change(|| self.segments.remove(segment))?;
+            going = Some(writer.change(|| self.segments.remove(segment))?);
             after
         } else {
             let mut oldest = ends.oldest;
@@ -228,6 +230,11 @@ impl Store for RedbStore {
             oldest
         };
         self.ends.lock().oldest = oldest;
+        drop(writer);
+        // Nothing waits for its room, and without it nothing is wrong.
+        if let Some(Err(error)) = going.map(Going::give_back) {
+            tracing::warn!(%error, "the room of commits that were removed is given back at the next start");
+        }
         Ok(oldest)
     }
 

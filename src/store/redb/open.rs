@@ -13,6 +13,7 @@ use super::segments::{self, Segment, Segments};
 use super::{ABOUT, COMMITS, Ends, Flush, NAMED, RedbStore, Writer, engine, gap, transact};
 use crate::limits;
 use crate::store::files::{self, Owned};
+use crate::store::going;
 use crate::store::guarded::guarded;
 use crate::store::options::Options;
 use crate::store::reserve::Reserve;
@@ -61,6 +62,7 @@ impl RedbStore {
 
     fn open_as(dir: &Path, options: &Options, logged: bool) -> Result<RedbStore, StoreError> {
         let lock = files::own_directory(dir)?;
+        going::give_back_all(dir).map_err(|e| files::failed("giving back what was removed from", dir, &e))?;
         let path = dir.join(FILE);
         let existing = match files::open_private(&path)? {
             Some(file) => file,

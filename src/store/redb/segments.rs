@@ -15,6 +15,7 @@ use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use super::open::Files;
 use crate::limits;
+use crate::store::going::{self, Going};
 use crate::store::{Position, StoreError, files};
 
 /// One of the files.
@@ -172,9 +173,9 @@ impl Segments {
         Ok(())
     }
 
-    /// Removes one of the files with its commits, durably. Whoever reads from it is waited for.
-    pub fn remove(&self, segment: &Arc<Segment>) -> Result<(), StoreError> {
-        let (Some(dir), Some(path)) = (&self.files.dir, &segment.path) else { return Err(closed()) };
+    /// Removes one of the files with its commits, durably. Whoever reads from it is waited for. Its room is still to be given back.
+    pub fn remove(&self, segment: &Arc<Segment>) -> Result<Going, StoreError> {
+        let Some(path) = &segment.path else { return Err(closed()) };
         {
             let mut all = self.all.write();
             *all = Arc::new(all.iter().filter(|s| !Arc::ptr_eq(s, segment)).cloned().collect());
@@ -182,8 +183,7 @@ impl Segments {
         let mut state = segment.database.write();
         state.close();
         *state = State::Removed;
-        std::fs::remove_file(path).map_err(|e| files::failed("removing", path, &e))?;
-        files::sync_directory(dir)
+        going::take_out(path).map_err(|e| files::failed("removing", path, &e))
     }
 
     /// What all of them take on the disk.

@@ -29,7 +29,7 @@ pub async fn unary(one: One) {
         let Some((place, request)) = one.next().await else { return };
         let sent = Instant::now();
         let answer = answer(client.exchange(request).await);
-        let refused = matches!(answer, Answer::Refused);
+        let refused = matches!(answer, Answer::Refused(_));
         one.done(sent, &place, answer);
         if refused {
             tokio::time::sleep(Duration::from_millis(20)).await;

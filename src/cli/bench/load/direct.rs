@@ -99,11 +99,11 @@ impl Direct {
         let details = headers.get("grpc-status-details-bin");
         let exhausted = headers.get("grpc-status").is_some_and(|status| status == "8");
         if exhausted && details.is_some() && self.told.lock().as_ref() == details {
-            return Answer::Refused;
+            return Answer::Refused(None);
         }
         let Some(status) = Status::from_header_map(headers) else { return Answer::empty() };
         let answer = Answer::of_status(&status);
-        if matches!(answer, Answer::Refused) {
+        if matches!(answer, Answer::Refused(_)) {
             *self.told.lock() = details.cloned();
         }
         answer

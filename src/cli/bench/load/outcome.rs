@@ -1,7 +1,7 @@
 //! What came of a load so far.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
@@ -20,8 +20,8 @@ const LONGEST_US: u64 = 120_000_000;
 pub enum Answer {
     /// Their ids.
     Issued { credential: String, task: String },
-    /// RESOURCE_EXHAUSTED, with the time to come back.
-    Refused,
+    /// RESOURCE_EXHAUSTED, with the time to come back; in its own words, where they were read.
+    Refused(Option<String>),
     /// Anything else, in its own words.
     Failed(String),
 }
@@ -35,13 +35,14 @@ impl Answer {
     /// Of a call that came to nothing.
     pub fn of_status(status: &Status) -> Answer {
         let told = status.code() == Code::ResourceExhausted && status.get_details_retry_info().is_some();
-        if told { Answer::Refused } else { Answer::Failed(status.message().to_owned()) }
+        let why = status.message().to_owned();
+        if told { Answer::Refused(Some(why)) } else { Answer::Failed(why) }
     }
 
     /// Of one of several.
     pub fn of_problem(problem: pb::Problem) -> Answer {
         let told = problem.code == Code::ResourceExhausted as i32 && problem.retry_after.is_some();
-        if told { Answer::Refused } else { Answer::Failed(problem.message) }
+        if told { Answer::Refused(Some(problem.message)) } else { Answer::Failed(problem.message) }
     }
 
     /// Of an answer that lacks what it is for.
@@ -121,6 +122,7 @@ pub struct Outcome {
     /// Of revocations by the operator.
     pub revocations: Latency,
     last_issued: Mutex<String>,
+    first_refusal: OnceLock<String>,
     first_error: Mutex<Option<String>>,
     stop: AtomicBool,
     number: AtomicU64,
@@ -142,6 +144,7 @@ impl Outcome {
             refusals: Latency::new()?,
             revocations: Latency::new()?,
             last_issued: Mutex::default(),
+            first_refusal: OnceLock::new(),
             first_error: Mutex::new(None),
             stop: AtomicBool::new(false),
             number: zero(),
@@ -160,6 +163,11 @@ impl Outcome {
             revoked: of(&self.revoked),
             completed: of(&self.completed),
         }
+    }
+
+    /// Why the first one was refused.
+    pub fn first_refusal(&self) -> Option<&str> {
+        self.first_refusal.get().map(String::as_str)
     }
 
     /// What went wrong first.
@@ -219,7 +227,10 @@ impl Outcome {
                 self.issued.fetch_add(1, Relaxed);
                 self.latency.record(micros(sent));
             }
-            Answer::Refused => {
+            Answer::Refused(why) => {
+                if let Some(why) = why {
+                    self.first_refusal.get_or_init(|| why);
+                }
                 self.refused.fetch_add(1, Relaxed);
                 self.refusals.record(micros(sent));
             }

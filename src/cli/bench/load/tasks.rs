@@ -111,7 +111,7 @@ impl Tasks {
         let opened = match answer {
             Answer::Issued { task, .. } => Some(Arc::new(Task { id: task.clone(), left: AtomicU32::new(self.per_task) })),
             // Another exchange opens one.
-            Answer::Refused | Answer::Failed(_) => None,
+            Answer::Refused(_) | Answer::Failed(_) => None,
         };
         let mut open = self.open.lock();
         open.opening -= 1;
@@ -166,7 +166,7 @@ mod tests {
             let places = [tasks.next().await.unwrap(), tasks.next().await.unwrap()];
             for place in places {
                 assert!(matches!(place, Place::Opens));
-                assert!(tasks.answered(&place, &Answer::Refused).is_none());
+                assert!(tasks.answered(&place, &Answer::Refused(None)).is_none());
             }
         }
         // All that may be opened ahead are on their way: who comes now waits until one is there, or all is over.
