@@ -1,16 +1,23 @@
 //! `mayfly bench`, each scenario for a moment: that it runs and tells what it is to tell. The figures are not looked at.
 
-use std::process::{Command, Output};
+use std::io::Read;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-fn mayfly(args: &[&str]) -> Output {
+fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mayfly"));
     command.arg("bench").args(args);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MAYFLY_")) {
         command.env_remove(name);
     }
-    command.output().unwrap()
+    command
+}
+
+fn mayfly(args: &[&str]) -> Output {
+    command(args).output().unwrap()
 }
 
 /// What it told, one object for each line.
@@ -111,6 +118,30 @@ fn live_credentials_are_there_after_a_kill() {
     above_zero(&all[0], &["bytes_per_credential_above_idle", "start_after_kill_s"]);
     let count = |field: &str| all[0][field].as_u64().unwrap();
     assert!(count("credentials") >= 3000 && count("live_after_start") >= count("credentials"), "{}", all[0]);
+}
+
+#[test]
+fn one_that_is_told_to_end_leaves_neither_server_nor_files() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let top = tempfile::tempdir().unwrap();
+        let mut bench = command(&["--seconds", "10m", "--connections", "1", "--concurrency", "4"]);
+        let mut bench = bench.env("TMPDIR", top.path()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let server = (0..600).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            let world = std::fs::read_dir(top.path()).unwrap().next()?.unwrap().path();
+            let ready: Value = serde_json::from_slice(&std::fs::read(world.join("ready.json")).ok()?).ok()?;
+            Some(ready["pid"].as_u64().unwrap())
+        });
+        let server = server.expect("its server started");
+        kill_process(Pid::from_child(&bench), signal).unwrap();
+        let status = bench.wait().unwrap();
+        let mut words = String::new();
+        bench.stderr.take().unwrap().read_to_string(&mut words).unwrap();
+        assert_eq!(status.code(), Some(1), "{words}");
+        assert!(words.contains("it was told to end"), "{words}");
+        assert!(!std::path::Path::new(&format!("/proc/{server}")).exists(), "its server is still there");
+        assert_eq!(std::fs::read_dir(top.path()).unwrap().count(), 0, "its files are still there");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, reason = "a load generator measures: its time is the thing itself")]
 
 mod cedar;
+mod ends;
 mod history;
 mod idle;
 mod issuing;
@@ -140,6 +141,7 @@ fn percent(text: &str) -> Result<f64, String> {
 
 /// Runs the measurement on a thread of its own: it brings its own runtime.
 pub fn run(args: &BenchArgs, out: Out) -> Result<Exit, CliError> {
+    ends::listen().map_err(|error| CliError::Local(format!("no figure: signals are not heard: {error}")))?;
     let ended = std::thread::scope(|scope| scope.spawn(|| measure(args, out)).join());
     let ended = ended.unwrap_or_else(|_| Err("it ended by a panic".into()));
     ended.map_err(|error| CliError::Local(format!("no figure: {error}")))?;
@@ -184,10 +186,15 @@ fn told(error: CliError) -> Failed {
     format!("{error:?}").into()
 }
 
-/// Runs the generator.
+/// Runs the generator, until it is told to end.
 fn on_runtime<T>(all: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let outcome = runtime.block_on(all);
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = all => outcome,
+            () = ends::told() => Err("it was told to end".into()),
+        }
+    });
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
 }
