@@ -212,7 +212,7 @@ impl Tasks {
             p.children += 1;
         }
         let deadline = Millis(opened.deadline);
-        self.check_at(id, deadline);
+        self.check_at(id, deadline, now);
         let task = Task {
             terms: self.shared(terms),
             deadline,
@@ -275,11 +275,13 @@ impl Tasks {
         if let Some(slot) = self.slot_of(&id) {
             self.over(slot);
         }
-        self.check_at(id, now.plus(limits::REQUEST_ID_KEPT_MS));
+        self.check_at(id, now.plus(limits::REQUEST_ID_KEPT_MS), now);
     }
 
-    fn check_at(&mut self, id: TaskId, when: Millis) {
-        self.checks.after(when, id);
+    /// Has a task looked at by then, and sooner where that is long: most are closed long before their deadline, and what stands here until then
+    /// is nothing's.
+    fn check_at(&mut self, id: TaskId, when: Millis, now: Millis) {
+        self.checks.after(when.min(now.plus(limits::REQUEST_ID_KEPT_MS)), id);
     }
 
     /// Forgets up to `most` tasks that are over and that nothing in memory names.
@@ -293,7 +295,7 @@ impl Tasks {
             // By its own end: one that is over because its parent is keeps its time, so that whoever asks is told what became of it.
             let end = task.closed.as_ref().map_or(task.deadline, |c| c.at.min(task.deadline));
             if end >= now {
-                self.check_at(id, end);
+                self.check_at(id, end, now);
                 continue;
             }
             // That break-glass ended is said by a record, also where nobody served when its time was up.
@@ -302,9 +304,9 @@ impl Tasks {
             let kept = end.plus(limits::REQUEST_ID_KEPT_MS);
             self.over(slot);
             if kept >= now {
-                self.check_at(id, kept);
+                self.check_at(id, kept, now);
             } else if !idle {
-                self.check_at(id, now.plus(60_000));
+                self.check_at(id, now.plus(60_000), now);
             } else {
                 self.forget(slot);
             }
@@ -378,3 +380,7 @@ impl Task {
         *self.terms.opener == *caller || self.terms.callers.iter().any(|c| **c == *caller)
     }
 }
+
+#[cfg(test)]
+#[path = "tasks_tests.rs"]
+mod tests;
