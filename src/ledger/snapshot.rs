@@ -109,7 +109,8 @@ pub fn copy(from: &Path, dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// The digest of a snapshot's file as it is on the disk now. In pieces, with pauses as in writing: nobody waits for it.
+/// The digest of a snapshot's file as it is on the disk now. In pieces, with pauses as in writing: retention and backups ask, and commits
+/// come first.
 pub fn digest(path: &Path) -> io::Result<Hash> {
     let mut file = File::open(path)?;
     let mut magic = [0; MAGIC.len()];

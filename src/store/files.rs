@@ -70,7 +70,7 @@ fn make(dir: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn parent(path: &Path) -> &Path {
+pub(super) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(p) if p.as_os_str().is_empty() => Path::new("."),
         Some(p) => p,
@@ -101,11 +101,17 @@ pub(super) fn sync_directory(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(|e| failed("syncing", dir, &e))
 }
 
+/// The same name with an end to it, after a dot.
+pub(super) fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(end);
+    name.into()
+}
+
 /// A new file that only we may read, under a name that nothing else has. A leftover of a start that did not finish goes first.
 pub(super) fn begin_file(path: &Path) -> Result<(File, PathBuf), StoreError> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".new");
-    let aside = PathBuf::from(aside);
+    let aside = with_end(path, "new");
     match std::fs::remove_file(&aside) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("removing", &aside, &e)),
         _ => {}
