@@ -32,6 +32,18 @@ pub fn cpu_seconds(pid: u32) -> Result<f64, Failed> {
     Ok((ticks(11)? + ticks(12)?) / per_second)
 }
 
+/// Seconds, of all cores together, that the machine beneath this one gave to others while something here wanted to run. Zero on hardware of one's
+/// own, and where a hypervisor does not tell.
+pub fn stolen_s() -> f64 {
+    let ticks = std::fs::read_to_string("/proc/stat").ok().and_then(|stat| stolen_ticks(&stat)).unwrap_or_default();
+    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+}
+
+/// The first line is of all cores: "cpu user nice system idle iowait irq softirq steal …".
+fn stolen_ticks(stat: &str) -> Option<u64> {
+    stat.lines().next()?.split_whitespace().nth(8)?.parse().ok()
+}
+
 /// Resident memory, bytes.
 pub fn rss(pid: u32) -> Result<u64, Failed> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -70,4 +82,17 @@ pub fn disk(dir: &std::path::Path) -> u64 {
         Err(_) => 0,
     };
     entries.flatten().map(size).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_stolen_is_the_eighth_figure_of_all_cores() {
+        let stat = "cpu  4404 0 1532 307054 284 0 43 11 7 0\ncpu0 1831 0 498 154293 19 0 11 1 0 0\n";
+        assert_eq!(stolen_ticks(stat), Some(11));
+        assert_eq!(stolen_ticks("cpu 1 2 3 4"), None, "an old kernel does not tell");
+        assert_eq!(stolen_ticks(""), None);
+    }
 }

@@ -40,6 +40,8 @@ pub struct Report {
     pub rss_after_mb: f64,
     pub fds: Option<u64>,
     pub switches_per_issue: f64,
+    /// What the machine beneath gave to others while something here wanted to run, of one core.
+    pub stolen_percent: f64,
     pub refused: u64,
     pub errors: u64,
     /// What the target is about.
@@ -84,6 +86,7 @@ impl Report {
             rss_after_mb: after.rss as f64 / MB,
             fds: after.fds,
             switches_per_issue: after.switches.saturating_sub(before.switches) as f64 / run.counted.issued.max(1) as f64,
+            stolen_percent: run.stolen_s / run.seconds * 100.0,
             refused: run.counted.refused,
             errors: run.counted.errors,
             ..Report::default()
@@ -110,6 +113,7 @@ impl Report {
             self.server_cpu_us_per_issue, self.ratio_cpu, self.raw_sign_us
         );
         println!("  raw flush     p50 {:.2} ms   p99 {:.2} ms", self.flush_p50_ms, self.flush_p99_ms);
+        println!("  machine       {:.1} % of a core taken by others beneath it", self.stolen_percent);
         println!("  commits       {:.1} records each; verdicts remembered {:.1} %", self.batch_mean, self.cache_hit_rate * 100.0);
         if let Some(us) = self.cedar_us {
             println!("  Cedar alone   {us:.1} µs for one of these questions");

@@ -9,7 +9,7 @@ use tonic::transport::Channel;
 
 use super::Failed;
 use super::load::{Counted, Load, Outcome, start};
-use super::process::{Usage, usage};
+use super::process::{Usage, stolen_s, usage};
 use super::raw::{Floor, Raw};
 use super::world::Bench;
 use crate::intake::REFUSED_WITHIN_US;
@@ -86,6 +86,8 @@ pub struct Stretch {
     pub before: (Usage, Server),
     pub after: (Usage, Server),
     pub floor: Floor,
+    /// What the machine beneath took away meanwhile, seconds of a core.
+    pub stolen_s: f64,
 }
 
 impl Running {
@@ -114,14 +116,15 @@ impl Running {
             latency.take()?;
         }
         let before = (usage(bench.pid)?, look(self.operator.as_ref()).await?);
-        let (from, counted) = (Instant::now(), outcome.counts());
+        let (from, counted, stolen) = (Instant::now(), outcome.counts(), stolen_s());
         tokio::time::sleep(time).await;
+        let stolen_s = stolen_s() - stolen;
         let (seconds, counted) = (from.elapsed().as_secs_f64(), outcome.counts().since(counted));
         let after = (usage(bench.pid)?, look(self.operator.as_ref()).await?);
         let (latency, refusals) = (outcome.latency.take()?, outcome.refusals.take()?);
         let revocations = outcome.revocations.take()?;
         let floor = raw.end()?;
-        Ok(Stretch { seconds, counted, latency, refusals, revocations, before, after, floor })
+        Ok(Stretch { seconds, counted, latency, refusals, revocations, before, after, floor, stolen_s })
     }
 
     /// Ends the load.

@@ -148,8 +148,9 @@ pub fn run(scenario: &Scenario, json: bool, out: Out) -> Result<(), Failed> {
         Scenario::Soak(args) => {
             let each = |s: &soak::Sample| {
                 out.say(format!(
-                    "{:>6.0} s   {:.1} MB   disk {:.1} MB   p99 {:.2} ms   {} files   {:.0} a second   {} live   longest fold {:.1} ms",
-                    s.at_s, s.rss_mb, s.disk_mb, s.p99_ms, s.fds, s.issued_per_s, s.live, s.longest.fold_ms
+                    "{:>6.0} s   {:.1} MB   disk {:.1} MB   p99 {:.2} ms   {} files   {:.0} a second   {} live   longest fold {:.1} ms   \
+                     {} refused   {:.0} ms of a core stolen",
+                    s.at_s, s.rss_mb, s.disk_mb, s.p99_ms, s.fds, s.issued_per_s, s.live, s.longest.fold_ms, s.refused, s.stolen_ms
                 ));
             };
             soak::run(args, each).and_then(|told| print(json, out, &told, || told.print()))

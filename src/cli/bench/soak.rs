@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::load::Load;
-use super::process::{disk, fds, rss};
+use super::process::{disk, fds, rss, stolen_s};
 use super::run::{Longest, Running, look, ms};
 use super::world::{Bench, Plan, prepare};
 use super::{Failed, SoakArgs};
@@ -31,6 +31,10 @@ pub struct Sample {
     pub fds: f64,
     pub issued_per_s: f64,
     pub live: u64,
+    /// What the machine beneath took away since the last look, of a core.
+    pub stolen_ms: f64,
+    /// Calls that were refused since the last look.
+    pub refused: u64,
     pub longest: Longest,
 }
 
@@ -126,12 +130,14 @@ async fn sample(
     time: Duration,
     each: &mut impl FnMut(&Sample),
 ) -> Result<Vec<Sample>, Failed> {
-    let (began, mut samples, mut last) = (Instant::now(), Vec::new(), (running.outcome.counts().issued, Instant::now()));
+    let (began, mut samples) = (Instant::now(), Vec::new());
+    let mut last = (running.outcome.counts(), stolen_s(), Instant::now());
     running.outcome.latency.take()?;
     let data: PathBuf = bench.data();
     while began.elapsed() < time {
         tokio::time::sleep(args.every.min(time - began.elapsed())).await;
-        let (issued, now) = (running.outcome.counts().issued, Instant::now());
+        let (counted, stolen, now) = (running.outcome.counts(), stolen_s(), Instant::now());
+        let between = counted.since(last.0);
         let server = look(running.operator.as_ref()).await?;
         let one = Sample {
             at_s: began.elapsed().as_secs_f64(),
@@ -139,11 +145,13 @@ async fn sample(
             disk_mb: disk(&data) as f64 / 1e6,
             p99_ms: ms(&running.outcome.latency.take()?, 0.99),
             fds: fds(bench.pid).unwrap_or_default() as f64,
-            issued_per_s: (issued - last.0) as f64 / (now - last.1).as_secs_f64(),
+            issued_per_s: between.issued as f64 / (now - last.2).as_secs_f64(),
             live: server.credentials,
+            stolen_ms: (stolen - last.1) * 1000.0,
+            refused: between.refused,
             longest: server.longest,
         };
-        last = (issued, now);
+        last = (counted, stolen, now);
         each(&one);
         samples.push(one);
     }
