@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -161,4 +162,30 @@ fn links_from_one_page_to_a_heading_of_another_lead_there() {
             assert!(anchors(of).contains(anchor), "{name}: {page} has no heading #{anchor}");
         }
     }
+}
+
+/// Puts a program into a directory that says so.
+fn says(dir: &Path, name: &str, what: &str) {
+    let path = dir.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{what}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_build_with_a_profile_takes_a_tool_that_reads_it_or_says_so_before_it_builds() {
+    let dir = tempfile::tempdir().unwrap();
+    let version = |v: u32| format!("echo 'Debian LLVM version {v}.0.6'");
+    says(dir.path(), "rustc", &format!("case $1 in -vV) echo 'host: here' ;; *) echo {} ;; esac", dir.path().display()));
+    for name in ["llvm-profdata-22", "llvm-profdata-21", "llvm-profdata-20", "llvm-profdata-19", "llvm-profdata"] {
+        says(dir.path(), name, &version(14));
+    }
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    let look = || Command::new(at("deploy/build")).arg("--look").env("PATH", &path).output().unwrap();
+    let old = look();
+    let said = String::from_utf8(old.stderr).unwrap();
+    assert!(old.status.code() == Some(1) && said.contains("LLVM 19 or later"), "{said}");
+    says(dir.path(), "llvm-profdata", &version(19));
+    let new = look();
+    assert!(new.status.success());
+    assert_eq!(String::from_utf8(new.stdout).unwrap().trim(), dir.path().join("llvm-profdata").to_str().unwrap());
 }
