@@ -138,7 +138,7 @@ macro_rules! id {
                 let mut out = [0; $prefix.len() + 26];
                 let (prefix, rest) = out.split_at_mut($prefix.len());
                 prefix.copy_from_slice($prefix.as_bytes());
-                ID_ALPHABET.encode_mut(&self.0, rest);
+                rest.copy_from_slice(&id_text(&self.0));
                 out
             }
 
@@ -199,9 +199,19 @@ pub struct IdError {
     prefix: &'static str,
 }
 
+/// The symbols of an id: base32 (RFC 4648, section 6) in lower case, without padding.
+const ID_SYMBOLS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// An id's 26 characters. Each credential has one of its own, and the library looks at length and alphabet anew each time.
+fn id_text(bytes: &[u8; 16]) -> [u8; 26] {
+    // Five bits each, from the left; the last has the three that are left, and two that are 0.
+    let number = u128::from_be_bytes(*bytes);
+    std::array::from_fn(|n| ID_SYMBOLS[(if n < 25 { number >> (123 - 5 * n) } else { number << 2 } & 31) as usize])
+}
+
 static ID_ALPHABET: std::sync::LazyLock<data_encoding::Encoding> = std::sync::LazyLock::new(|| {
     let mut spec = data_encoding::Specification::new();
-    spec.symbols.push_str("abcdefghijklmnopqrstuvwxyz234567");
+    spec.symbols.push_str(str::from_utf8(ID_SYMBOLS).unwrap_or_default());
     // The alphabet is a constant of 32 distinct symbols: building it cannot fail.
     spec.encoding().unwrap_or(data_encoding::BASE32_NOPAD)
 });
@@ -244,6 +254,17 @@ mod tests {
         assert_eq!(Seq(COUNT_MAX).next(), None);
         assert_eq!(Seq::from_u64(1 << 53), None);
         assert_eq!(Seq::start_of(3).next().map(|s| (s.generation(), s.count())), Some((3, 1)));
+    }
+
+    #[test]
+    fn an_id_is_written_as_the_library_writes_base32() {
+        for n in 0..128 {
+            for bytes in
+                [(1u128 << n).to_be_bytes(), (u128::MAX >> n).to_be_bytes(), (0x0123_4567_89ab_cdef_u128 << n).to_be_bytes()]
+            {
+                assert_eq!(id_text(&bytes)[..], *ID_ALPHABET.encode(&bytes).as_bytes());
+            }
+        }
     }
 
     #[test]
