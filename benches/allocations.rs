@@ -5,7 +5,7 @@
 
 use std::alloc::System;
 
-use mayfly::exchange::Begun;
+use mayfly::exchange::{Begun, Lately};
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::policy::plain::Reader;
 use mayfly::policy::wanted::Wanted;
@@ -64,7 +64,7 @@ fn main() {
     let authority = &house.authority;
     let caller = house.caller("/agent/a");
     let opened = runtime.block_on(authority.open_task(&caller, &terms(), &None, false)).unwrap().to_string();
-    let (mut counted, mut reader) = (Counted::default(), Reader::default());
+    let (mut counted, mut reader, lately) = (Counted::default(), Reader::default(), Lately::default());
     for round in 0..2 * ROUNDS {
         if round == ROUNDS {
             counted = Counted::default();
@@ -75,7 +75,7 @@ fn main() {
         counted.add(0, region.change());
         let region = Region::new(ALLOCATOR);
         let (mut begun, mut answers) = runtime.block_on(async {
-            let mut begun = authority.begin_all(&caller, wants.iter().map(|want| &**want));
+            let mut begun = authority.begin_all(&caller, wants.iter().map(|want| &**want), &lately);
             let answers = authority.answers(&mut begun).await;
             (begun, answers)
         });

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mayfly::credential::series::Series;
+use mayfly::credential::series::{Making, Series};
 use mayfly::identity::caller::Caller;
 use mayfly::ledger::State;
 use mayfly::ledger::commit::Encoded;
@@ -55,7 +55,7 @@ fn shared(house: &House, caller: &Caller, task: TaskId) -> Record {
     let (view, compiled) = (authority.ledger.view(), authority.catalog.now());
     let shared = authority.decider.shared(&view, &compiled, caller, &want).unwrap().unwrap();
     let own = shared.grant(&authority.decider, caller, &want, None).unwrap().unwrap();
-    let series = Series::new(shared.grants().clone(), &authority.keyring).ok().unwrap();
+    let series = Making::of(Series::new(shared.grants().clone(), &authority.keyring).ok().unwrap().into()).unwrap();
     let (record, _) = series.next(own, CredentialId::from_bytes([0; 16]), &authority.status, view.now()).ok().unwrap();
     let mut record = Arc::unwrap_or_clone(record.whole().unwrap());
     let Some(Event::Issued(e)) = &mut record.event else { panic!("an issuance") };

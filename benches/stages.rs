@@ -4,8 +4,8 @@
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use mayfly::credential::series::Series;
-use mayfly::exchange::Begun;
+use mayfly::credential::series::{Making, Series};
+use mayfly::exchange::{Begun, Lately};
 use mayfly::identity::caller::Caller;
 use mayfly::ledger::commit::{ChainHead, Encoded, pack};
 use mayfly::ledger::mold::OwnRequest;
@@ -105,7 +105,7 @@ fn stages(c: &mut Criterion) {
     c.bench_function("claims and record: what a series has in common", |b| {
         b.iter(|| Series::new(shared.grants().clone(), &authority.keyring).ok().unwrap())
     });
-    let series = Series::new(shared.grants().clone(), &authority.keyring).ok().unwrap();
+    let series = Making::of(Series::new(shared.grants().clone(), &authority.keyring).ok().unwrap().into()).unwrap();
     let mut id = 0u128;
     let mut next_one = |want: &Wanted| {
         id += 1;
@@ -131,7 +131,7 @@ const ROUND: usize = 32;
 
 /// What is durable is revealed, and encoded with what the round has in common.
 fn answers(c: &mut Criterion, house: &House, caller: &Caller, task: &str) {
-    let (runtime, authority) = (runtime(), &house.authority);
+    let (runtime, authority, lately) = (runtime(), &house.authority, Lately::default());
     let mut group = c.benchmark_group("a round of 32");
     group.throughput(Throughput::Elements(ROUND as u64)).sample_size(20);
     let mut asked = COMMIT;
@@ -141,7 +141,7 @@ fn answers(c: &mut Criterion, house: &House, caller: &Caller, task: &str) {
                 let wants: Vec<Wanted> = (asked..asked + ROUND).map(|n| Wanted::from_pb(ask(task, n)).unwrap()).collect();
                 asked += ROUND;
                 runtime.block_on(async {
-                    let mut round = authority.begin_all(caller, wants.iter());
+                    let mut round = authority.begin_all(caller, wants.iter(), &lately);
                     let answers = authority.answers(&mut round).await;
                     (round, answers)
                 })

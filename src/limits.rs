@@ -247,6 +247,11 @@ pub const SEND_BUFFER_BYTES: usize = 256 * 1024;
 pub const STREAM_ROUND: usize = 32;
 /// Time that deciding such a round may take, microseconds: where decisions are long, a round has fewer of them. Twice what a usual one takes.
 pub const STREAM_ROUND_US: u64 = 1_000;
+/// How long what was decided for a round on a connection serves the rounds that follow it, milliseconds. At 5,000 a second of one connection a
+/// task of a hundred is over by then.
+pub const SERIES_LASTS_MS: u64 = 20;
+/// Decisions that a connection has for the rounds that follow: of the task that is in use and of the one before it.
+pub const SERIES_KEPT: usize = 2;
 /// Longest time that exchanges wait until they are decided, milliseconds: what would wait longer is refused. A tenth of a second is what
 /// people do not notice; 256 decisions of 0.4 ms, which no cache answers, fit on one thread.
 pub const INTAKE_WAIT_MS: u64 = 100;

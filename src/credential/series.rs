@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::BytesMut;
 
@@ -30,11 +30,18 @@ enum Tokens {
 /// What credentials of one sort have in common, ready to make each of them.
 pub struct Series {
     grants: Arc<SharedGrant>,
-    key: Arc<OwnKey>,
+    /// Not kept for this: whoever keeps a series for later keeps no key that was taken away meanwhile.
+    key: Weak<OwnKey>,
     tokens: Tokens,
     mold: Arc<Mold>,
     /// Of each but for its id.
     summary: Summary,
+}
+
+/// A round that makes some of a series.
+pub struct Making {
+    series: Arc<Series>,
+    key: Arc<OwnKey>,
     /// Where their records are put.
     room: RefCell<BytesMut>,
 }
@@ -43,7 +50,7 @@ impl Series {
     /// Of a kind that is made here.
     ///
     /// Refused: NOT_SERVED, NOT_READY where there is no active key, NO_LIFE_LEFT below a second.
-    pub fn new(grants: Arc<SharedGrant>, keyring: &Keyring) -> Result<Rc<Series>, No> {
+    pub fn new(grants: Arc<SharedGrant>, keyring: &Keyring) -> Result<Series, No> {
         let parts = grants.parts();
         let kind = kind_of(parts.draft.kind)?;
         let key = key_for(kind, parts, keyring)?;
@@ -62,25 +69,33 @@ impl Series {
         let summary = summary(&draft, nobody, kind, parts.revision, Novelty::New, false)?;
         let record = Record::new(parts.author.clone(), Event::Issued(draft)).decided_at(parts.revision);
         let mold = Mold::new(record).ok_or_else(|| Fault::new("what grants have in common holds something of one's own"))?;
-        Ok(Rc::new(Series { key, tokens, mold: Arc::new(mold), summary, grants, room: RefCell::default() }))
+        Ok(Series { key: Arc::downgrade(&key), tokens, mold: Arc::new(mold), summary, grants })
     }
 
     /// What their records have in common.
     pub fn mold(&self) -> &Arc<Mold> {
         &self.mold
     }
+}
+
+impl Making {
+    /// Of this series; `None` where its key is no longer ours. What is made shares it without a count that several threads would change.
+    pub fn of(series: Arc<Series>) -> Option<Rc<Making>> {
+        let key = series.key.upgrade()?;
+        Some(Rc::new(Making { series, key, room: RefCell::default() }))
+    }
 
     /// The next one, and the record to commit for it, which says nothing of a signature.
     pub fn next(
-        self: &Rc<Series>,
+        self: &Rc<Making>,
         own: OwnGrant<'_>,
         id: CredentialId,
         status: &Allocator,
         now: Millis,
     ) -> Result<(Encoded, Unfinished), No> {
-        let own = own.into_own();
-        let place = status.place(self.summary.about.expires_at, now)?;
-        let (token, digest) = match &self.tokens {
+        let (own, series) = (own.into_own(), &*self.series);
+        let place = status.place(series.summary.about.expires_at, now)?;
+        let (token, digest) = match &series.tokens {
             Tokens::Signed(beginning) => {
                 let unsigned = beginning.unsigned(id, own.tool, own.arguments.map_or(&[], |a| a));
                 let digest = unsigned.digest().try_into().map_err(|_| Fault::new("a SHA-256 of another length"))?;
@@ -102,15 +117,15 @@ impl Series {
             status: (place.list, place.index),
             token_digest: &digest,
         };
-        let record = Encoded::cast(&self.mold, &own, &mut self.room.borrow_mut())
+        let record = Encoded::cast(&series.mold, &own, &mut self.room.borrow_mut())
             .ok_or_else(|| Refusal::limit("record_bytes", limits::RECORD_BYTES as u64, std::time::Duration::ZERO))?;
-        Ok((record, Unfinished { series: self.clone(), id, token }))
+        Ok((record, Unfinished { of: self.clone(), id, token }))
     }
 }
 
 /// One of a series that has its record, and nothing that anybody could use.
 pub struct Unfinished {
-    series: Rc<Series>,
+    of: Rc<Making>,
     id: CredentialId,
     token: Text,
 }
@@ -123,9 +138,9 @@ enum Text {
 impl Unfinished {
     /// Makes it: told to nobody yet. Its record may be on its way already: whatever becomes of this, nobody has it without a receipt.
     pub fn finish(self) -> Result<Minted, No> {
-        let series = &self.series;
+        let Making { series, key, .. } = &*self.of;
         let token = match self.token {
-            Text::Unsigned(unsigned) => unsigned.sign(&series.key)?,
+            Text::Unsigned(unsigned) => unsigned.sign(key)?,
             Text::Whole(token) => token,
         };
         let parts = series.grants.parts();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::kind::{Kind, mint_local};
-use super::series::Series;
+use super::series::{Making, Series};
 use super::status::Allocator;
 use super::testing::{AGENT, Log, full, grant, keyring, plain};
 use super::{Answer, Issued};
@@ -45,7 +45,7 @@ fn a_series_makes_the_records_and_claims_that_making_one_by_one_does() {
             let mut parts = Parts { author: crate::ledger::record::Who::SpiffeId(AGENT.into()), ..parts };
             parts.draft.kind = kind.number();
             let (one_by_one, in_series) = (status(), status());
-            let series = Series::new(shared(&parts), &ring).ok().unwrap();
+            let series = Making::of(Series::new(shared(&parts), &ring).ok().unwrap().into()).unwrap();
             for (n, (tool, purpose, arguments)) in own.iter().enumerate() {
                 let id = CredentialId::from_bytes([n as u8; 16]);
                 let name = (n % 2 == 0).then(|| format!("request-{n}"));

@@ -28,7 +28,8 @@ use crate::policy::wanted::{TaskChoice, Wanted};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::trace::Traced;
 use again::Before;
-use together::{Look, Made, Together};
+pub use together::Lately;
+use together::{InSeries, Look, Made, Together};
 
 /// What a decision came to.
 #[allow(clippy::large_enum_variant, reason = "nearly all are made here; a box would cost each an allocation")]
@@ -69,6 +70,27 @@ pub struct Round {
 /// The ledger's answers to what a round proposed at once.
 #[derive(Default)]
 pub struct Answers(std::vec::IntoIter<Result<Receipt, No>>);
+
+impl UnderWay {
+    /// Whether the ledger's answer to it is among its round's.
+    pub fn in_round(&self) -> bool {
+        self.proposed.is_none()
+    }
+
+    /// What becomes of it, given the ledger's answer.
+    pub fn reveal(self, receipt: Result<Receipt, No>) -> Result<Issued, No> {
+        let receipt = receipt?;
+        let minted = self.minted.unwrap_or_else(|| Err(Fault::new("a credential that nobody finished").into()))?;
+        Ok(minted.reveal(receipt)?)
+    }
+}
+
+impl Answers {
+    /// The next one, of those that began together.
+    pub fn take_next(&mut self) -> Result<Receipt, No> {
+        self.0.next().unwrap_or_else(|| Err(No::Refusal(stopping())))
+    }
+}
 
 /// A decision that ran into a change is made anew before the caller is told to try again: the second time the change may be written and
 /// not yet in what decisions are made with.
@@ -116,16 +138,17 @@ impl Authority {
         }
     }
 
-    /// The same for several of one caller that came together: they look at one view and take their places in line at once.
-    pub fn begin_all<'a>(&self, caller: &Caller, wants: impl Iterator<Item = &'a Wanted> + Clone) -> Round {
+    /// The same for several of one caller that came together: they look at one view and take their places in line at once. `lately`: of the
+    /// connection that they came on.
+    pub fn begin_all<'a>(&self, caller: &Caller, wants: impl Iterator<Item = &'a Wanted> + Clone, lately: &Lately) -> Round {
         let count = wants.clone().count();
         let minting = self.ledger.minting(count);
         let (mut ready, mut begun) = (Vec::new(), Vec::with_capacity(count));
-        let (mut each, mut unfinished) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut in_series = InSeries::with_room(count);
         let stands = self.still_stands(caller);
         let view = self.ledger.view();
         let compiled = self.catalog.now();
-        let mut together = Together::new(self, &view, &compiled, caller);
+        let mut together = Together::new(self, &view, &compiled, caller, lately);
         let mut rest = wants.clone();
         let looks = together.look(wants.clone());
         for (want, look) in wants.zip(looks) {
@@ -133,25 +156,23 @@ impl Authority {
             let granted = stands.clone().and(look).and_then(|look| match look {
                 Look::Seen => Ok(None),
                 Look::New(_) if want.sent_token().is_some() => Ok(None),
-                Look::New(request) => together.grant(want, request, rest.clone()).map(Some),
+                Look::New(request) => together.grant((begun.len(), want), request, rest.clone(), &mut in_series).map(Some),
             });
+            // A repeat has its answer, whatever a decision says now.
+            let granted = granted.or_else(|no| if stands.is_ok() && together.was_asked(want) { Ok(None) } else { Err(no) });
             begun.push(match granted {
                 Ok(Some(Made::Alone(Granted::Here(its, one)))) => {
                     ready.push(its);
                     Ok(Begun::UnderWay(one))
                 }
-                Ok(Some(Made::Series(record, one))) => {
-                    each.push(record);
-                    unfinished.push((begun.len(), want, one));
-                    Ok(Begun::UnderWay(UnderWay { minted: None, proposed: None }))
-                }
+                Ok(Some(Made::Series)) => Ok(Begun::UnderWay(UnderWay { minted: None, proposed: None })),
                 Ok(None | Some(Made::Alone(Granted::Elsewhere(_)))) => Ok(Begun::Waits),
                 Err(no) if needs_approval(&no) => Ok(Begun::Waits),
                 Err(no) => Err(no),
             });
         }
         let molds = together.into_molds();
-        let (series, proposed) = self.ledger.ready_each(Lane::Grant, each);
+        let (series, proposed) = self.ledger.ready_each(Lane::Grant, in_series.records);
         ready.extend(series);
         let mut all = |with: &dyn Fn() -> Result<Begun, No>| {
             begun.iter_mut().filter(|one| matches!(one, Ok(Begun::UnderWay(_)))).for_each(|one| *one = with());
@@ -162,7 +183,7 @@ impl Authority {
             all(&|| Err(No::Refusal(no.clone())));
         } else {
             // Signing drives all else out of a core's caches and takes most of the time: it comes last, and the writer need not wait for it.
-            for (n, want, one) in unfinished {
+            for (n, want, one) in in_series.unfinished {
                 if let Some(Ok(Begun::UnderWay(under_way))) = begun.get_mut(n) {
                     under_way.minted = Some(want.traced.span("mint").of(one.finish()));
                 }
@@ -182,14 +203,12 @@ impl Authority {
     }
 
     /// The same for one of a round, given the round's answers. They are asked for in the order in which the round began.
-    pub async fn finish_of(&self, one: UnderWay, answers: &mut Answers) -> Result<Issued, No> {
-        let UnderWay { minted, proposed } = one;
-        let receipt = match proposed {
-            Some(own) => self.ledger.receipt(own).await?,
-            None => answers.0.next().unwrap_or_else(|| Err(No::Refusal(stopping())))?,
+    pub async fn finish_of(&self, mut one: UnderWay, answers: &mut Answers) -> Result<Issued, No> {
+        let receipt = match one.proposed.take() {
+            Some(own) => self.ledger.receipt(own).await,
+            None => answers.take_next(),
         };
-        let minted = minted.unwrap_or_else(|| Err(Fault::new("a credential that nobody finished").into()))?;
-        Ok(minted.reveal(receipt)?)
+        one.reveal(receipt)
     }
 
     /// Waits for the ledger's answers to what began together.

@@ -8,6 +8,7 @@ mod full;
 mod join;
 #[path = "../kit/mod.rs"]
 mod kit;
+mod lately;
 mod pace;
 mod rights;
 
@@ -326,10 +327,11 @@ fn of_exchanges_that_came_together_a_rule_hits_those_whose_tool_it_is_about() {
         let agent = house.caller("/agent/demo");
         let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
         let with = |tool: &str| Wanted { tool: tool.into(), ..wanted(TaskChoice::Named(task)) };
+        let lately = mayfly::exchange::Lately::default();
         let together = async |tools: &[&str]| {
             let wants: Vec<Wanted> = tools.iter().map(|tool| with(tool)).collect();
             let mut issued = Vec::new();
-            let mut round = house.authority.begin_all(&agent, wants.iter());
+            let mut round = house.authority.begin_all(&agent, wants.iter(), &lately);
             let mut answers = house.authority.answers(&mut round).await;
             for begun in std::mem::take(&mut round.begun) {
                 issued.push(match begun {

@@ -10,6 +10,7 @@ mod caller;
 mod demand;
 mod extend;
 mod glass;
+mod lasting;
 mod place;
 mod settle;
 mod shared;
@@ -22,6 +23,7 @@ pub use authorize::plain as plain_action;
 pub use caller::{caller_facts, svid_of};
 pub use extend::Extends;
 pub use glass::GlassAsk;
+pub use lasting::{Alike, Lasting};
 pub use shared::Shared;
 pub use task::{Opening, Opens};
 
@@ -41,7 +43,7 @@ use crate::identity::caller::Caller;
 use crate::ledger::View;
 use crate::ledger::record::{self, Request, Who};
 use crate::refusal::{Denied, Fault, No, Reason, Refusal};
-use crate::revocation::{Sort, Sorts};
+use crate::revocation::Sorts;
 use crate::seq::{Millis, TaskId};
 use crate::upstream::registry::{Kind, Upstream};
 use approval::Given;
@@ -84,8 +86,8 @@ struct Decided<'a> {
     /// The approval that it uses up.
     approval: Option<Given>,
     now: Millis,
-    /// A rule may block what is decided on this view by its tool alone.
-    tool_may_block: bool,
+    /// The sorts of rules that may block what is decided on this view.
+    may_block: Sorts,
 }
 
 impl Decided<'_> {
@@ -237,7 +239,7 @@ impl Decider {
             policies: Vec::new(),
             approval: None,
             now,
-            tool_may_block: may_block.has(Sort::Tool),
+            may_block,
         })
     }
 

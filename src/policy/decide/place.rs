@@ -86,7 +86,7 @@ impl Place {
             about: About::Open(terms.clone()),
             ttl_ms: task.deadline.since(terms.opened_at),
             heartbeat: terms.heartbeat > 0,
-            deadline: state.tasks.upwards(task).map(|t| t.deadline).min().unwrap_or(task.deadline),
+            deadline: ends(state, task),
             max_deadline: terms.max_deadline,
             behind: state.tasks.upwards(task).flat_map(behind).collect(),
             counts: Counts {
@@ -129,6 +129,17 @@ impl Place {
     /// The credentials that its tasks were opened with, the newest first.
     pub fn behind(&self) -> &[Ancestor] {
         &self.behind
+    }
+
+    /// Whether a task that was open still is for this caller, on the same terms and for as long.
+    pub fn unchanged(&self, state: &State, now: Millis, caller: &str) -> bool {
+        let About::Open(terms) = &self.about else { return false };
+        state.tasks.get(&self.id).is_some_and(|task| {
+            Arc::ptr_eq(&task.terms, terms)
+                && task.admits(caller)
+                && matches!(state.tasks.phase(task, now), Phase::Active)
+                && ends(state, task) == self.deadline
+        })
     }
 
     pub fn is_new(&self) -> bool {
@@ -277,6 +288,11 @@ impl<'a> Lists<'a> {
             callers: &self.callers,
         }
     }
+}
+
+/// The end of a task: none outlives those above it.
+fn ends(state: &State, task: &Task) -> Millis {
+    state.tasks.upwards(task).map(|t| t.deadline).min().unwrap_or(task.deadline)
 }
 
 fn count<N: TryInto<i64>>(n: N) -> i64 {

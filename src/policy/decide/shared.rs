@@ -16,15 +16,16 @@ use crate::policy::grant::{Own, OwnGrant, SharedGrant};
 use crate::policy::request::ApprovalFacts;
 use crate::policy::wanted::{TaskChoice, Wanted};
 use crate::refusal::No;
+use crate::revocation::Sort;
 
 /// What exchanges of one caller and view have in common: decided once, and for each only what is its own.
 pub struct Shared<'a> {
     /// The one that it was decided for.
-    want: &'a Wanted,
+    pub(super) want: &'a Wanted,
     /// Policy is asked for each: it reads what is one's own, or what moves.
     asks: bool,
-    grants: Arc<SharedGrant>,
-    decided: Decided<'a>,
+    pub(super) grants: Arc<SharedGrant>,
+    pub(super) decided: Decided<'a>,
     /// What is compiled, where the upstream has bindings.
     bindings: Option<&'a Compiled>,
 }
@@ -52,8 +53,13 @@ impl<'a> Shared<'a> {
     /// Whether this may be one of them.
     pub fn serves(&self, want: &Wanted) -> bool {
         // By all else that rules ask, they are as the one that was decided: only a rule may aim at a tool.
-        let alike = || self.want.tool == want.tool || !self.decided.tool_may_block;
+        let alike = || self.want.tool == want.tool || !self.decided.may_block.has(Sort::Tool);
         std::ptr::eq(want, self.want) || (Shared::possible(self.want, want) && alike())
+    }
+
+    /// Whether anything but what the task was opened with is asked for each of them.
+    pub(super) fn asked_each(&self) -> bool {
+        self.asks || self.bindings.is_some() || self.decided.policy.beside.is_some()
     }
 
     /// What they have in common.

@@ -14,6 +14,7 @@ use super::round;
 use super::sent::Sent;
 use super::told::{Patterns, answer_of};
 use crate::authority::Authority;
+use crate::exchange::Lately;
 use crate::identity::caller::Caller;
 use crate::intake::Taken;
 use crate::limits;
@@ -25,6 +26,7 @@ use crate::trace::Traced;
 pub(super) struct Line {
     authority: Arc<Authority>,
     caller: Caller,
+    lately: Lately,
     waiting: Mutex<Vec<Waiting>>,
 }
 
@@ -45,7 +47,7 @@ pub(super) enum Said {
 
 impl Line {
     pub fn new(authority: Arc<Authority>, caller: Caller) -> Arc<Line> {
-        Arc::new(Line { authority, caller, waiting: Mutex::default() })
+        Arc::new(Line { authority, caller, lately: Lately::default(), waiting: Mutex::default() })
     }
 
     /// Puts one call into the line. Where its end is dropped before its round, nothing is asked of anybody.
@@ -99,12 +101,12 @@ impl Line {
     async fn decide(&self, asks: Vec<(Sent, Traced)>, replies: Vec<oneshot::Sender<Said>>) {
         let (authority, caller) = (&self.authority, &self.caller);
         let count = asks.len();
-        let (wants, parts, mut round) = round::begin(authority, caller, asks.into_iter(), count);
+        let (wants, parts, mut round) = round::begin(authority, (caller, &self.lately), asks.into_iter(), count);
         let mut answers = authority.answers(&mut round).await;
         let mut patterns = Patterns::default();
         for (reply, (asked, part)) in replies.into_iter().zip(wants.into_iter().zip(parts)) {
             // They stand in one line, so one that is not ready is followed by none that is.
-            let said = match (round::end(authority, part, &asked, &mut answers).await, asked) {
+            let said = match (round::end((authority, &self.lately), part, &asked, &mut answers).await, asked) {
                 (Some(end), asked) => Said::Over(round::noted(authority, caller, asked.as_deref().ok(), end).map(|issued| {
                     // What one has in common with nobody is not put aside.
                     if count == 1 { answer_of(issued) } else { patterns.answer(issued) }

@@ -7,7 +7,7 @@ use super::token::task_of;
 use crate::authority::Authority;
 use crate::credential::Issued;
 use crate::exchange::batch::join_all;
-use crate::exchange::{Answers, Begun, Round, UnderWay, told};
+use crate::exchange::{Answers, Begun, Lately, Round, UnderWay, told};
 use crate::identity::caller::Caller;
 use crate::pb::mayfly::v1 as pb;
 use crate::policy::wanted::Wanted;
@@ -30,7 +30,7 @@ pub(super) type Asked = Result<Box<Wanted>, String>;
 /// Begins all, in their order. What is not well formed wants nothing, and has its refusal at once.
 pub(super) fn begin(
     authority: &Authority,
-    caller: &Caller,
+    (caller, lately): (&Caller, &Lately),
     asks: impl Iterator<Item = (Sent, Traced)>,
     count: usize,
 ) -> (Vec<Asked>, Vec<Part>, Round) {
@@ -52,7 +52,7 @@ pub(super) fn begin(
             }
         }
     }
-    let mut round = authority.begin_all(caller, wants.iter().flatten().map(|want| &**want));
+    let mut round = authority.begin_all(caller, wants.iter().flatten().map(|want| &**want), lately);
     let begun = parts.iter_mut().zip(&wants).filter_map(|(part, want)| Some((part, want.as_ref().ok()?)));
     for ((part, want), begun) in begun.zip(std::mem::take(&mut round.begun)) {
         *part = match begun {
@@ -68,12 +68,21 @@ pub(super) fn begin(
 }
 
 /// The end of one, in their order. `None`: it takes another look.
-pub(super) async fn end(authority: &Authority, part: Part, asked: &Asked, answers: &mut Answers) -> Option<Result<Issued, No>> {
+pub(super) async fn end(
+    (authority, lately): (&Authority, &Lately),
+    part: Part,
+    asked: &Asked,
+    answers: &mut Answers,
+) -> Option<Result<Issued, No>> {
     match part {
         Part::Over(end) => Some(end),
         Part::Waits => None,
         Part::UnderWay(one) => {
-            let end = authority.finish_of(one, answers).await;
+            // Nearly all have their answer already: what is large does not go through a future.
+            let end = if one.in_round() { one.reveal(answers.take_next()) } else { authority.finish_of(one, answers).await };
+            if let Err(no) = &end {
+                lately.refused(no);
+            }
             if let Ok(want) = asked {
                 want.traced.waited(|| end.as_ref().map(|one| ("mayfly.seq", one.seq().as_u64().into())).into_iter().collect());
             }
@@ -124,11 +133,12 @@ fn failed(caller: &Caller, want: &Wanted, no: &No) {
 pub(super) async fn ends(authority: &Authority, caller: &Caller, asks: Vec<Sent>) -> Vec<Result<Issued, No>> {
     let (count, call) = (asks.len(), trace::current());
     let asks = asks.into_iter().map(|ask| (ask, call.one_of()));
-    let (wants, parts, mut round) = begin(authority, caller, asks, count);
+    let lately = Lately::default();
+    let (wants, parts, mut round) = begin(authority, (caller, &lately), asks, count);
     let mut answers = authority.answers(&mut round).await;
     let (mut ends, mut later) = (Vec::with_capacity(parts.len()), Vec::new());
     for (n, (want, part)) in wants.into_iter().zip(parts).enumerate() {
-        match (end(authority, part, &want, &mut answers).await, want) {
+        match (end((authority, &lately), part, &want, &mut answers).await, want) {
             (Some(end), want) => ends.push(Some(noted(authority, caller, want.as_deref().ok(), end))),
             (None, Ok(want)) => {
                 ends.push(None);

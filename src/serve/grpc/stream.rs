@@ -24,6 +24,7 @@ use super::told::{Alike, Patterns};
 use super::traced::ended;
 use crate::authority::Authority;
 use crate::credential::Issued;
+use crate::exchange::Lately;
 use crate::identity::caller::Caller;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
@@ -123,16 +124,22 @@ where
     }
 }
 
+/// Who sends on a stream, and what was decided lately of what came on it.
+struct Sender {
+    caller: Caller,
+    lately: Lately,
+}
+
 /// Answers what a stream asks, until it ends.
 fn answer(authority: Arc<Authority>, caller: Caller, asks: Streaming<Option<Sent>>, traced: Traced) -> mpsc::Receiver<Batch> {
     let (answers, batches) = mpsc::channel(authority.bounds.stream_in_flight);
-    tokio::spawn(drive(authority, Arc::new(caller), (asks, traced), answers));
+    tokio::spawn(drive(authority, Arc::new(Sender { caller, lately: Lately::default() }), (asks, traced), answers));
     batches
 }
 
 async fn drive(
     authority: Arc<Authority>,
-    caller: Arc<Caller>,
+    sender: Arc<Sender>,
     (mut asks, traced): (Streaming<Option<Sent>>, Traced),
     answers: mpsc::Sender<Batch>,
 ) {
@@ -167,13 +174,13 @@ async fn drive(
             match authority.intake.take(round.len()) {
                 Ok(taken) => {
                     let round = (round, traced.clone(), read);
-                    let all = answer_all(authority.clone(), caller.clone(), round, held, answers.clone());
+                    let all = answer_all(authority.clone(), sender.clone(), round, held, answers.clone());
                     // In a box: what is spawned is copied on its way.
                     drop(tokio::spawn(taken.run(Box::pin(all))));
                 }
                 Err(no) => {
                     authority.intake.refused(round.len(), read);
-                    let refused = no_time(&authority, &caller, round, held, &no);
+                    let refused = no_time(&authority, &sender.caller, round, held, &no);
                     let _ = answers.send(refused).await;
                 }
             }
@@ -225,25 +232,25 @@ fn exchange_of(message: Message) -> Result<Sent, Option<Status>> {
 /// Each is answered when it is ready: what takes its time holds up none of the others.
 async fn answer_all(
     authority: Arc<Authority>,
-    caller: Arc<Caller>,
+    sender: Arc<Sender>,
     (asks, stream, read): (Vec<Sent>, Traced, Stopwatch),
     places: Vec<OwnedSemaphorePermit>,
     answers: mpsc::Sender<Batch>,
 ) {
-    let count = asks.len();
+    let (count, Sender { caller, lately }) = (asks.len(), &*sender);
     let traced = |ask| {
         let traced = authority.tracer.on_stream(&stream, PATH, read);
         traced.note(|| vec![("mayfly.caller", caller.id().as_str().into())]);
         (ask, traced)
     };
-    let (mut wants, parts, mut round) = round::begin(&authority, &caller, asks.into_iter().map(traced), count);
+    let (mut wants, parts, mut round) = round::begin(&authority, (caller, lately), asks.into_iter().map(traced), count);
     let mut answers_of = authority.answers(&mut round).await;
     let (mut batch, mut patterns) = (Batch::default(), Patterns::default());
     for (place, (asked, part)) in places.into_iter().zip(wants.iter_mut().zip(parts)) {
         // They stand in one line, so one that is not ready is followed by none that is.
-        match round::end(&authority, part, asked, &mut answers_of).await {
+        match round::end((&authority, lately), part, asked, &mut answers_of).await {
             Some(end) => {
-                tell(&authority, &caller, &mut patterns, asked, end, &mut batch.messages);
+                tell(&authority, caller, &mut patterns, asked, end, &mut batch.messages);
                 batch.places.push(place);
                 if batch.places.len() == 1 {
                     // The others are mostly as long.
@@ -252,7 +259,7 @@ async fn answer_all(
             }
             None => {
                 if let Ok(want) = std::mem::replace(asked, Err(String::new())) {
-                    tokio::spawn(answer_slowly(authority.clone(), caller.clone(), want, place, answers.clone()));
+                    tokio::spawn(answer_slowly(authority.clone(), sender.clone(), want, place, answers.clone()));
                 }
             }
         }
@@ -263,14 +270,14 @@ async fn answer_all(
 
 async fn answer_slowly(
     authority: Arc<Authority>,
-    caller: Arc<Caller>,
+    sender: Arc<Sender>,
     want: Box<Wanted>,
     place: OwnedSemaphorePermit,
     answers: mpsc::Sender<Batch>,
 ) {
-    let end = want.traced.clone().scope(authority.exchange_unless(&caller, &want, || answers.closed())).await;
+    let end = want.traced.clone().scope(authority.exchange_unless(&sender.caller, &want, || answers.closed())).await;
     let (mut messages, places) = (Vec::new(), vec![place]);
-    tell(&authority, &caller, &mut Patterns::default(), &mut Ok(want), end, &mut messages);
+    tell(&authority, &sender.caller, &mut Patterns::default(), &mut Ok(want), end, &mut messages);
     let _ = answers.send(Batch { messages, places, over: None }).await;
 }
 

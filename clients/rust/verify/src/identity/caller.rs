@@ -64,6 +64,14 @@ impl Caller {
         &self.evidence
     }
 
+    /// Whether both are of one TLS session, or of copies of what was verified of it.
+    pub fn same_session(&self, other: &Caller) -> bool {
+        Arc::ptr_eq(&self.evidence, &other.evidence)
+            && (self.person.is_none() && other.person.is_none())
+            && self.job == other.job
+            && self.id == other.id
+    }
+
     /// The credential that its SVID is, where mayfly issued it.
     pub fn ancestor(&self) -> Option<CredentialId> {
         self.person.as_ref().map(|person| person.login).or(self.job)
