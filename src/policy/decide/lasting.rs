@@ -9,14 +9,14 @@ use std::sync::{Arc, Weak};
 use smol_str::SmolStr;
 
 use super::place::{Place, tool_within};
-use super::shared::Shared;
+use super::shared::{Shared, own_grant};
 use super::{Decided, Decider};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
 use crate::ledger::mold::OwnRequest;
 use crate::limits;
 use crate::policy::catalog::Compiled;
-use crate::policy::grant::{Own, OwnGrant, SharedGrant};
+use crate::policy::grant::{OwnGrant, SharedGrant};
 use crate::policy::wanted::Wanted;
 use crate::refusal::No;
 use crate::revocation::{Sort, Sorts};
@@ -87,14 +87,7 @@ impl Lasting {
             return Ok(None);
         }
         tool_within(&self.place, want)?;
-        let purpose = if want.purpose.is_empty() { self.place.purpose() } else { &want.purpose };
-        Ok(Some(OwnGrant::new(Own {
-            tool: &want.tool,
-            purpose,
-            arguments: want.arguments.as_ref(),
-            request,
-            trace: want.traced.bytes(),
-        })))
+        Ok(Some(own_grant(&self.place, want, request)))
     }
 }
 

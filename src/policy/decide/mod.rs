@@ -112,7 +112,7 @@ impl Decided<'_> {
     }
 
     fn purpose<'b>(&'b self, want: &'b Wanted) -> &'b str {
-        if want.purpose.is_empty() { self.place.purpose() } else { &want.purpose }
+        self.place.purpose_of(want)
     }
 }
 

@@ -160,6 +160,11 @@ impl Place {
         }
     }
 
+    /// What an exchange in it is for: its own purpose, or the task's.
+    pub fn purpose_of<'b>(&'b self, want: &'b Wanted) -> &'b str {
+        if want.purpose.is_empty() { self.purpose() } else { &want.purpose }
+    }
+
     pub fn environment(&self) -> &str {
         match &self.about {
             About::Open(terms) => &terms.environment,

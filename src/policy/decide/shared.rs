@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::place::tool_within;
+use super::place::{Place, tool_within};
 use super::{Decided, Decider, parts, settle::binding_of};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
@@ -94,15 +94,19 @@ impl<'a> Shared<'a> {
                 }
             }
         }
-        let purpose = d.purpose(want);
-        Ok(Some(OwnGrant::new(Own {
-            tool: &want.tool,
-            purpose,
-            arguments: want.arguments.as_ref(),
-            request,
-            trace: want.traced.bytes(),
-        })))
+        Ok(Some(own_grant(&d.place, want, request)))
     }
+}
+
+/// What is one's own of those that have the rest in common.
+pub(super) fn own_grant<'w>(place: &'w Place, want: &'w Wanted, request: Option<OwnRequest<'w>>) -> OwnGrant<'w> {
+    OwnGrant::new(Own {
+        tool: &want.tool,
+        purpose: place.purpose_of(want),
+        arguments: want.arguments.as_ref(),
+        request,
+        trace: want.traced.bytes(),
+    })
 }
 
 impl Decider {
