@@ -11,7 +11,9 @@ use mayfly::identity::caller::Caller;
 use mayfly::ledger::State;
 use mayfly::ledger::commit::Encoded;
 use mayfly::ledger::mold::{Mold, Own, OwnRequest};
-use mayfly::ledger::record::{Event, Record};
+use mayfly::ledger::record::{
+    Allowance, AllowedUpstream, Event, Identity, Outcome, Record, Request, TaskClosed, TaskOpened, Who,
+};
 use mayfly::ledger::snapshot;
 use mayfly::ledger::state::id_for;
 use mayfly::pb::mayfly::v1 as pb;
@@ -24,7 +26,7 @@ mod kit;
 use kit::house::{House, fold_commit, house, runtime, terms};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// As many to a task as `mayfly bench` has.
 const OF_A_TASK: u64 = 100;
@@ -153,6 +155,43 @@ impl Cpu {
     }
 }
 
+/// The name of the task with that number.
+fn task_id(n: u64) -> Vec<u8> {
+    mayfly::ledger::commit::sha256(&[&b"task"[..], &n.to_be_bytes()].concat())[..16].to_vec()
+}
+
+/// A task comes, by a request with an id, and the one that came `ago` before it goes: both are remembered for ten minutes, and each leaves a rule
+/// for as long as what it issued may live.
+fn task_turns(caller: &Caller, n: u64, ago: u64, state: &State, now: Millis) -> Vec<Encoded> {
+    let who = caller.id().as_str().to_owned();
+    let allowance = Allowance {
+        upstreams: vec![AllowedUpstream { name: "echo".into(), scopes: vec!["echo:read".into()] }],
+        ..Default::default()
+    };
+    let opened = TaskOpened {
+        task: task_id(n),
+        owner: Some(Identity { issuer: String::new(), sub: who.clone() }),
+        opener: who.clone(),
+        environment: "dev".into(),
+        purpose: "measure".into(),
+        allowance: Some(allowance),
+        opened_at: now.0,
+        deadline: now.0 + 3_600_000,
+        max_deadline: now.0 + 3_600_000,
+        policy_version: 1,
+        ..Default::default()
+    };
+    let request = Request { caller: String::new(), id: format!("task_{n}"), digest: vec![1; 32] };
+    let record = |event| Record::new(Who::SpiffeId(who.clone()), event).decided_at(state.head);
+    let mut records = vec![record(Event::TaskOpened(opened.into())).for_request(Some(request))];
+    if let Some(before) = n.checked_sub(ago) {
+        let outcome = Outcome::Completed as i32;
+        let closed = TaskClosed { task: task_id(before), outcome, reason: String::new(), keep_until: now.0 + 120_000 };
+        records.push(record(Event::TaskClosed(closed)));
+    }
+    records.into_iter().map(|record| Encoded::new(record).unwrap()).collect()
+}
+
 fn asked(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
 }
@@ -167,7 +206,9 @@ fn go_on(house: &House, seconds: u64) {
     /// Commits until a snapshot was written.
     const WRITING: u64 = 1_000;
     /// Commits that are looked at by themselves after it was begun.
-    const SOON: u64 = 20;
+    const SOON: u64 = 200;
+    /// Commits until a task is closed.
+    const TASK_COMMITS: u64 = 100;
     let terms = Terms { ttl_ms: Some(seconds * 1_000 + 100_000), ..terms() };
     let open = async |caller: &Caller| house.authority.open_task(caller, &terms, &None, false).await.unwrap();
     // One caller's request ids are bounded.
@@ -178,6 +219,7 @@ fn go_on(house: &House, seconds: u64) {
     });
     let mut state = house.authority.ledger.peek(Clone::clone);
     let (begin, mut n, mut commits, mut last) = (house.authority.ledger.view().now(), 0, 0, 0);
+    let (clerk, mut tasks) = (house.caller("/agent/e"), 0);
     let (mut copies, mut soon, mut later) = (Cpu::default(), Cpu::default(), Cpu::default());
     let (mut copy, mut begun) = (None, 0);
     for second in 0..seconds {
@@ -189,15 +231,21 @@ fn go_on(house: &House, seconds: u64) {
             (e.expires_at, e.renewable_until) = (now.0 + ttl, now.0 + ttl);
             (caller, Arc::new(Mold::new(record).unwrap()))
         });
-        let until = n + each_second;
+        let (from, until) = (n, n + each_second);
         while n < until {
-            let records: Vec<Encoded> = (n..until.min(n + COMMIT))
+            let now = now.plus((n - from) * 1_000 / each_second);
+            let mut records: Vec<Encoded> = (n..until.min(n + COMMIT))
                 .map(|n| {
                     let (caller, mold) = &molds[(n / 32 % 4) as usize];
                     issuance_of(caller, mold, n)
                 })
                 .collect();
             n += records.len() as u64;
+            let until = n / OF_A_TASK;
+            while tasks < until {
+                records.extend(task_turns(&clerk, tasks, TASK_COMMITS * COMMIT / OF_A_TASK, &state, now));
+                tasks += 1;
+            }
             let of = if copy.is_some() && commits < begun + SOON { &mut soon } else { &mut later };
             of.step(second, || fold_commit(&mut state, &records, now));
             commits += 1;
@@ -217,7 +265,7 @@ fn go_on(house: &House, seconds: u64) {
         state.credentials.ended()
     );
     copies.print("the copy for a snapshot");
-    soon.print("each of the 20 commits after it");
+    soon.print("each of the 200 commits after it");
     later.print("each other commit");
 }
 

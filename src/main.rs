@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-/// Records are made on one thread and freed on another, which the C library's allocator is slow at: a tenth of the CPU of an issuance.
+/// Records are made on one thread and freed on another, which the C library's allocator is slow at: a tenth of the CPU of an issuance. Others
+/// give memory back to the kernel on whichever thread frees some next, the writer among them.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     // What is held in memory is not left on a disk (invariant 7). Where that cannot be set, a command is still better than none.

@@ -22,6 +22,9 @@ pub const QUEUE_REVOCATIONS: usize = 4_096;
 /// Expired entries looked at per commit: 1,024 × 0.3 µs stay below a flush. A credential is looked at twice, at its end and when its request
 /// id may be forgotten, so this is twice what a full commit brings.
 pub const EXPIRE_PER_COMMIT: usize = 1_024;
+/// The same of each thing that lies alone (tasks, rules, requests that made no credential), as long as it came due in this very second: soon after
+/// a snapshot was begun each of them has some KB copied. What came due in a second before does not wait.
+pub const EXPIRE_ALONE_PER_COMMIT: usize = 64;
 /// Commits between snapshots at the most. So many a start folds, and what came while the newest was written.
 pub const SNAPSHOT_EVERY_COMMITS: u64 = 50_000;
 /// Records between snapshots, or half as many as there are credentials in memory if these are more: what a start folds in a second or two.

@@ -20,6 +20,7 @@ mod given;
 pub mod harden;
 pub mod healthcheck;
 pub mod import;
+mod memory;
 mod mend;
 mod metrics;
 mod otlp;

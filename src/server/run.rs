@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::start::start_given;
 use super::telemetry::{self, Format};
-use super::{Addresses, StartProblem, Why, elsewhere, files, harden, own};
+use super::{Addresses, StartProblem, Why, elsewhere, files, harden, memory, own};
 use crate::credential::remote::Remotes;
 use crate::sources::config::Config;
 use crate::system::System;
@@ -40,6 +40,7 @@ pub fn run_without_environment(
 
 fn serve(config: &Config, ready: Option<&Path>, on_start: impl FnOnce(&Addresses)) -> Result<(), StartProblem> {
     harden::harden();
+    memory::take_it_in_small_pages();
     files::open_as_many_as_allowed(config);
     let failed = |what| move |error| StartProblem::new(Why::System { what, error }, config);
     let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("a runtime"))?;

@@ -99,6 +99,16 @@ fn ended(mut child: Child) -> (Option<i32>, String, String) {
     panic!("it did not end");
 }
 
+/// What is set for a process lasts in what it starts, and a program is not ours to slow down.
+#[test]
+fn the_program_has_huge_pages_as_its_caller_has() {
+    let up = Up::new();
+    let huge = |status: &str| status.lines().find(|l| l.starts_with("THP_enabled")).unwrap().to_owned();
+    let out = up.ran("cat /proc/self/status");
+    let (its, ours) = (String::from_utf8(out.stdout).unwrap(), fs::read_to_string("/proc/self/status").unwrap());
+    assert_eq!(huge(&its), huge(&ours));
+}
+
 #[test]
 fn the_credential_is_in_the_environment_alone_and_ends_with_the_program() {
     let up = Up::new();

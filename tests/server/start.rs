@@ -265,6 +265,8 @@ async fn as_a_process_it_serves_and_sigterm_ends_it_in_good_order() {
     let limits = fs::read_to_string(format!("/proc/{}/limits", child.pid())).unwrap();
     let cores = limits.lines().find(|l| l.starts_with("Max core file size")).unwrap();
     assert!(cores.split_whitespace().skip(4).take(2).all(|n| n == "0"), "no core dumps: {cores}");
+    let about = fs::read_to_string(format!("/proc/{}/status", child.pid())).unwrap();
+    assert!(about.lines().any(|l| l == "THP_enabled:\t0"), "no huge pages: {about}");
     let status = tokio::task::spawn_blocking(move || child.stop()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(0));
     assert!(!World::ready_file(world.dir()).exists());

@@ -247,9 +247,10 @@ impl State {
     pub fn end_commit(&mut self) {
         let (now, most) = (self.time, limits::EXPIRE_PER_COMMIT);
         self.credentials.expire(now, most, &mut self.tasks);
-        self.tasks.expire(now, most);
-        self.rules.expire(now, most);
-        self.expire_small(most);
+        let few = limits::EXPIRE_ALONE_PER_COMMIT;
+        self.tasks.expire(now, self.tasks.checks().share(now, few, most));
+        self.rules.expire(now, self.rules.ends().share(now, few, most));
+        self.expire_small(self.ends.share(now, few, most));
     }
 
     /// Gives the next seq to a record that was found valid.

@@ -284,6 +284,11 @@ impl Tasks {
         self.checks.after(when.min(now.plus(limits::REQUEST_ID_KEPT_MS)), id);
     }
 
+    /// Which tasks are to be looked at, and when.
+    pub(super) fn checks(&self) -> &Calendar<TaskId> {
+        &self.checks
+    }
+
     /// Forgets up to `most` tasks that are over and that nothing in memory names.
     pub(super) fn expire(&mut self, now: Millis, most: usize) -> usize {
         let mut looked = 0;

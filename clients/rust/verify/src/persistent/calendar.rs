@@ -61,6 +61,13 @@ impl<T: Clone> Calendar<T> {
         }
     }
 
+    /// How many to take out at once of what is due: `few` as long as all of it came due in this very second, of which the rest is still to come,
+    /// and else `most`. So what comes due together goes one after the other.
+    pub fn share(&self, now: Millis, few: usize, most: usize) -> usize {
+        let first = self.seconds.iter().find(|(_, pieces)| pieces.iter().any(|piece| !piece.is_empty()));
+        if first.is_some_and(|(second, _)| *second < now.seconds()) { most } else { few.min(most) }
+    }
+
     /// Keeps the things that are wanted.
     pub fn retain(&mut self, wanted: impl Fn(&T) -> bool) {
         for pieces in self.seconds.values_mut() {
@@ -130,6 +137,21 @@ mod tests {
         assert_eq!(postcard::to_stdvec(&copy).unwrap(), bytes);
         let mut back: Calendar<u32> = postcard::from_bytes(&bytes).unwrap();
         assert_eq!(all(&mut back, 1_000), all(&mut copy, 1_000), "in the same order, too");
+    }
+
+    #[test]
+    fn what_comes_due_together_goes_one_after_the_other_within_its_second() {
+        let mut calendar = Calendar::default();
+        let goes = |calendar: &mut Calendar<u32>, now| {
+            let share = calendar.share(Millis(now), 2, 5);
+            (0..share).map_while(|_| calendar.due(Millis(now))).count()
+        };
+        (0..9).for_each(|thing| calendar.after(Millis(3_000), thing));
+        (0..7).for_each(|thing| calendar.after(Millis(4_000), thing));
+        assert_eq!([3_999, 4_000, 4_300, 4_999].map(|now| goes(&mut calendar, now)), [0, 2, 2, 2]);
+        // Three are late. What came due with this second goes with them.
+        assert_eq!([5_000, 5_001, 5_002, 6_000, 6_001].map(|now| goes(&mut calendar, now)), [5, 2, 2, 1, 0]);
+        assert!(calendar.is_empty());
     }
 
     #[test]
