@@ -43,12 +43,12 @@ fn shard(hash: u64) -> usize {
 
 /// Linear hashing: leaves are divided in turn, and what belongs to one that is not there yet is in the one that it will be divided from.
 fn leaf(hash: u64, leaves: usize) -> usize {
-    let (bits, all) = ((hash >> 40) as usize & 0xFFFF, leaves.next_power_of_two());
-    let at = bits % all;
+    let all = leaves.next_power_of_two();
+    let at = (hash >> 40) as usize % all;
     if at < leaves { at } else { at - all / 2 }
 }
 
-/// As many leaves as have a place in the hash.
+/// Leaves of a shard at the most: beyond, their bits would be those that a table goes by.
 const LEAVES: usize = 1 << 16;
 
 type Leaf<K, V> = HashTable<(K, V)>;
@@ -161,18 +161,22 @@ impl<K: Hash + Eq, V> Map<K, V> {
     }
 }
 
+/// The shard that a key lies in, to be changed. Looking for what is not there copies nothing.
+fn own<'a, K, V, Q: Equivalent<K> + ?Sized>(
+    shards: &'a mut [Arc<Shard<K, V>>],
+    hash: u64,
+    key: &Q,
+) -> Option<&'a mut Shard<K, V>> {
+    let shard = shards.get_mut(shard(hash))?;
+    shard.leaf(hash)?.find(hash, |(k, _)| key.equivalent(k))?;
+    Some(Arc::make_mut(shard))
+}
+
 impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
     /// The value of a key, to be changed.
     pub fn value_mut<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> Option<&mut V> {
         let hash = self.hasher.hash_one(key);
-        self.own(hash, key)?.leaf_mut(hash).find_mut(hash, |(k, _)| key.equivalent(k)).map(|(_, v)| v)
-    }
-
-    /// The shard that a key lies in, to be changed. Looking for what is not there copies nothing.
-    fn own<Q: Equivalent<K> + ?Sized>(&mut self, hash: u64, key: &Q) -> Option<&mut Shard<K, V>> {
-        let shard = self.shards.get_mut(shard(hash))?;
-        shard.leaf(hash)?.find(hash, |(k, _)| key.equivalent(k))?;
-        Some(Arc::make_mut(shard))
+        own(&mut self.shards, hash, key)?.leaf_mut(hash).find_mut(hash, |(k, _)| key.equivalent(k)).map(|(_, v)| v)
     }
 
     /// Where a key's value stands, or is to stand.
@@ -181,14 +185,16 @@ impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
             self.shards = vec![Arc::default(); SHARDS];
         }
         let (hash, hasher) = (self.hasher.hash_one(key), &self.hasher);
-        let place = &mut self.shards[shard(hash)];
-        let there = place.leaf(hash).is_some_and(|leaf| leaf.find(hash, |(k, _)| k == key).is_some());
-        let shard = Arc::make_mut(place);
-        if !there {
+        let Shard { leaves, len } = {
+            let shard = Arc::make_mut(&mut self.shards[shard(hash)]);
             shard.grow(hasher);
-            (self.len, shard.len) = (self.len + 1, shard.len + 1);
-        }
-        shard.leaf_mut(hash).entry(hash, |(k, _)| k == key, |(k, _)| hasher.hash_one(k))
+            shard
+        };
+        let at = leaf(hash, leaves.len());
+        let entry = Arc::make_mut(&mut leaves[at]).entry(hash, |(k, _)| k == key, |(k, _)| hasher.hash_one(k));
+        let new = usize::from(matches!(entry, Entry::Vacant(_)));
+        (self.len, *len) = (self.len + new, *len + new);
+        entry
     }
 
     /// The value of a key, made where there is none.
@@ -210,11 +216,9 @@ impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
     /// Takes a key's value out.
     pub fn remove<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> Option<V> {
         let hash = self.hasher.hash_one(key);
-        let shard = self.own(hash, key)?;
+        let (shard, hasher) = (own(&mut self.shards, hash, key)?, &self.hasher);
         let ((_, value), _) = shard.leaf_mut(hash).find_entry(hash, |(k, _)| key.equivalent(k)).ok()?.remove();
-        shard.len -= 1;
-        self.len -= 1;
-        let (shard, hasher) = (Arc::make_mut(self.shards.get_mut(self::shard(hash))?), &self.hasher);
+        (self.len, shard.len) = (self.len - 1, shard.len - 1);
         // What there was of once need not be paid for ever.
         shard.shrink(hasher);
         let leaf = shard.leaf_mut(hash);
