@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::system::{Stopwatch, thread_cpu_ns};
+use crate::seq::Millis;
+use crate::system::{Stopwatch, System, thread_cpu_ns};
 
 /// What one commit took at the longest since the start, microseconds.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct Longest {
     pub fold_us: u64,
     /// The same of a core's time: without the writer's waiting for one, and for whoever reads the state.
     pub fold_cpu_us: u64,
+    /// When it had been folded, by the machine's clock. `None` where there was none yet.
+    pub folded_at: Option<Millis>,
     /// To be written durably.
     pub append_us: u64,
 }
@@ -32,6 +35,8 @@ pub struct Writes {
 #[derive(Default)]
 pub(super) struct Pauses {
     fold: AtomicU64,
+    /// 0: none yet.
+    folded_at: AtomicU64,
     fold_cpu: AtomicU64,
     append: AtomicU64,
     counts: [AtomicU64; WRITES_US.len() + 1],
@@ -52,9 +57,12 @@ impl Folding {
 }
 
 impl Pauses {
-    /// On the thread that began it.
-    pub fn folded(&self, part: Folding) {
-        self.fold.fetch_max(part.since.us(), Relaxed);
+    /// On the thread that began it, which is the only one that folds.
+    pub fn folded(&self, part: Folding, system: &System) {
+        let took = part.since.us();
+        if took > self.fold.fetch_max(took, Relaxed) {
+            self.folded_at.store(system.shown().0, Relaxed);
+        }
         self.fold_cpu.fetch_max(thread_cpu_ns().saturating_sub(part.cpu_ns) / 1000, Relaxed);
     }
 
@@ -77,9 +85,9 @@ impl Pauses {
     }
 
     pub fn longest(&self) -> Longest {
-        let Pauses { fold, fold_cpu, append, .. } = self;
-        let [fold_us, fold_cpu_us, append_us] = [fold, fold_cpu, append].map(|us| us.load(Relaxed));
-        Longest { fold_us, fold_cpu_us, append_us }
+        let Pauses { fold, folded_at, fold_cpu, append, .. } = self;
+        let [fold_us, at, fold_cpu_us, append_us] = [fold, folded_at, fold_cpu, append].map(|of| of.load(Relaxed));
+        Longest { fold_us, fold_cpu_us, folded_at: (at > 0).then_some(Millis(at)), append_us }
     }
 }
 
@@ -88,15 +96,33 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::system::SetClock;
 
     #[test]
     fn who_waits_takes_nothing_of_a_core() {
-        let pauses = Pauses::default();
+        let (pauses, system) = (Pauses::default(), System::real());
         let folding = Folding::begin();
         std::thread::sleep(Duration::from_millis(30));
-        pauses.folded(folding);
+        pauses.folded(folding, &system);
         let longest = pauses.longest();
         assert!(longest.fold_us >= 30_000 && longest.fold_cpu_us < longest.fold_us, "{longest:?}");
         assert_eq!(longest.append_us, 0);
+    }
+
+    #[test]
+    fn the_longest_is_told_with_its_own_time() {
+        let (pauses, clock) = (Pauses::default(), SetClock::at(Millis(5_000)));
+        let system = System::with_clock(clock.clone());
+        assert_eq!(pauses.longest().folded_at, None);
+        let long = Folding::begin();
+        std::thread::sleep(Duration::from_millis(20));
+        pauses.folded(long, &system);
+        clock.advance(60_000);
+        pauses.folded(Folding::begin(), &system);
+        assert_eq!(pauses.longest().folded_at, Some(Millis(5_000)), "a shorter one after it does not move it");
+        let longer = Folding::begin();
+        std::thread::sleep(Duration::from_millis(60));
+        pauses.folded(longer, &system);
+        assert_eq!(pauses.longest().folded_at, Some(Millis(65_000)));
     }
 }

@@ -128,7 +128,7 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
         let standing = inner.standing().next(&state);
         (out, position, time, standing)
     };
-    inner.pauses.folded(folding);
+    inner.pauses.folded(folding, &inner.system);
     let watch = Stopwatch::start();
     let appended = inner.store().append(position, packed);
     inner.pauses.appended(watch);
@@ -221,7 +221,7 @@ fn answer(inner: &Arc<Inner>, records: Vec<Committed>, answers: Vec<Answer>, pos
     tell(answers, position, time);
     let folding = Folding::begin();
     inner.maybe_snapshot(position, head);
-    inner.pauses.folded(folding);
+    inner.pauses.folded(folding, &inner.system);
 }
 
 /// What was applied is durable, at that place and time.

@@ -109,6 +109,13 @@ fn a_soak_draws_a_line_through_each_thing() {
     let slopes = all[0]["slopes"].as_array().unwrap();
     assert_eq!((slopes.len(), all[0]["keep"].as_str()), (5, Some("1GiB")));
     assert!(slopes.iter().all(|s| s["mean"].is_number() && s["per_hour"].is_number() && s["flat"].is_boolean()));
+    let samples = all[0]["samples"].as_array().unwrap();
+    assert!(
+        samples.iter().all(|s| s["stood_still"].is_object() == all[0]["beneath"].is_object()),
+        "looked at all along, or not at all"
+    );
+    let longest = &all[0]["longest"];
+    assert!(longest["folded_at_ms"].as_f64().unwrap() > 1.7e12, "{longest}");
 }
 
 #[test]

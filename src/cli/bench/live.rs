@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::load::Load;
 use super::process::rss;
 use super::run::{Longest, Running, look, ms};
+use super::witness::{Beneath, Witness};
 use super::world::{Plan, prepare};
 use super::{Failed, LiveArgs, Mode, history};
 use crate::cli::out::Noun;
@@ -42,6 +43,8 @@ pub struct Live {
     pub p99_target: f64,
     pub longest_answer_ms: f64,
     pub longest: Longest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beneath: Option<Beneath>,
     pub longest_fold_target_ms: f64,
     pub history_gb: f64,
     pub start_after_kill_s: f64,
@@ -68,7 +71,7 @@ pub fn run(args: &LiveArgs) -> Result<Live, Failed> {
             Ok(())
         })?;
     }
-    let idle = rss(bench.pid)?;
+    let (idle, witness) = (rss(bench.pid)?, Witness::start()?);
     let load = Load { ttl: Some(TTL), rate: args.rate.map(f64::from), ..Load::usual(Mode::Stream) };
     let mut live = super::on_runtime(async {
         let running = Running::start(&load, &bench, Duration::from_millis(500)).await?;
@@ -115,6 +118,7 @@ pub fn run(args: &LiveArgs) -> Result<Live, Failed> {
             p99_target: 1.2,
             longest_answer_ms: growing.max().max(first.max()) as f64 / 1000.0,
             longest: told.longest,
+            beneath: told.longest.beneath(witness.as_ref()),
             longest_fold_target_ms: 20.0,
             history_gb: 0.0,
             start_after_kill_s: 0.0,
@@ -163,6 +167,7 @@ impl Live {
             "  one commit    {:.1} ms at the longest to fold and to begin a snapshot (target ≤ {}), {:.1} ms of a core; {:.1} ms to be written",
             self.longest.fold_ms, self.longest_fold_target_ms, self.longest.fold_cpu_ms, self.longest.append_ms
         );
+        println!("  machine       {}", Beneath::line(self.beneath.as_ref()));
         println!(
             "  after SIGKILL {:.2} s until it answers (target ≤ {} s), with {} live and {:.1} GB of history before them",
             self.start_after_kill_s, self.start_target_s, self.live_after_start, self.history_gb

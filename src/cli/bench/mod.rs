@@ -5,6 +5,7 @@
 //!
 //! - `world`: the server and what it is given. `load`: what is asked of it. `run`: what is counted meanwhile.
 //! - `issuing`: `mayfly bench` itself. One file for each scenario beside it.
+//! - `witness`: whether the machine itself stood still meanwhile.
 #![allow(clippy::disallowed_methods, reason = "a load generator measures: its time is the thing itself")]
 
 mod cedar;
@@ -22,6 +23,7 @@ mod run;
 mod scenario;
 mod soak;
 mod storm;
+mod witness;
 mod world;
 
 use std::net::SocketAddr;

@@ -11,6 +11,7 @@ use super::Failed;
 use super::load::{Counted, Load, Outcome, start};
 use super::process::{Usage, stolen_s, usage};
 use super::raw::{Floor, Raw};
+use super::witness::{Beneath, Witness};
 use super::world::Bench;
 use crate::intake::REFUSED_WITHIN_US;
 use crate::pb::mayfly::v1 as pb;
@@ -27,8 +28,17 @@ pub struct Longest {
     pub fold_ms: f64,
     /// Of a core.
     pub fold_cpu_ms: f64,
+    /// When it had been folded, ms since 1970.
+    pub folded_at_ms: Option<f64>,
     /// To be written.
     pub append_ms: f64,
+}
+
+impl Longest {
+    /// What was beneath the run that it is of.
+    pub fn beneath(&self, witness: Option<&Witness>) -> Option<Beneath> {
+        witness.map(|witness| Beneath::of(witness, self.folded_at_ms.map(|at| (at, self.fold_ms))))
+    }
 }
 
 /// What the server counts.
@@ -54,6 +64,7 @@ pub async fn look(operator: Option<&Channel>) -> Result<Server, Failed> {
             (server.commits, server.seq) = (ledger.commit, ledger.durable_seq);
             server.longest = Longest {
                 fold_ms: ledger.longest_fold_us as f64 / 1000.0,
+                folded_at_ms: ledger.longest_fold_at.map(|at| at.seconds as f64 * 1000.0 + f64::from(at.nanos) / 1e6),
                 fold_cpu_ms: ledger.longest_fold_cpu_us as f64 / 1000.0,
                 append_ms: ledger.longest_append_us as f64 / 1000.0,
             };

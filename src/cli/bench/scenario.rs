@@ -147,9 +147,12 @@ pub fn run(scenario: &Scenario, json: bool, out: Out) -> Result<(), Failed> {
         Scenario::Storm(args) => storm::run(args).and_then(|told| print(json, out, &told, || told.print())),
         Scenario::Soak(args) => {
             let each = |s: &soak::Sample| {
+                let still = s.stood_still.as_ref().map_or_else(String::new, |still| {
+                    format!("   stood still {} times, {:.1} ms at the longest", still.times, still.longest_ms)
+                });
                 out.say(format!(
                     "{:>6.0} s   {:.1} MB   disk {:.1} MB   p99 {:.2} ms   {} files   {:.0} a second   {} live   longest fold {:.1} ms   \
-                     {} refused   {:.0} ms of a core stolen",
+                     {} refused   {:.0} ms of a core stolen{still}",
                     s.at_s, s.rss_mb, s.disk_mb, s.p99_ms, s.fds, s.issued_per_s, s.live, s.longest.fold_ms, s.refused, s.stolen_ms
                 ));
             };

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::load::Load;
 use super::process::{disk, fds, rss, stolen_s};
 use super::run::{Longest, Running, look, ms};
+use super::witness::{Beneath, StoodStill, Witness, now_ms};
 use super::world::{Bench, Plan, prepare};
 use super::{Failed, SoakArgs};
 use crate::cli::out::Noun;
@@ -35,6 +36,9 @@ pub struct Sample {
     pub stolen_ms: f64,
     /// Calls that were refused since the last look.
     pub refused: u64,
+    /// How the cores stood still since the last look. Absent: not looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stood_still: Option<StoodStill>,
     pub longest: Longest,
 }
 
@@ -67,6 +71,8 @@ pub struct Soak {
     pub first_refusal: Option<String>,
     pub errors: u64,
     pub longest: Longest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beneath: Option<Beneath>,
     pub slopes: Vec<Slope>,
     pub flat: bool,
     pub samples: Vec<Sample>,
@@ -84,7 +90,7 @@ pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Faile
     if let Some(keep) = &args.keep {
         plan = plan.with("audit.keep", format!("\"{keep}\""));
     }
-    let bench = prepare(&plan)?;
+    let (bench, witness) = (prepare(&plan)?, Witness::start()?);
     let time = Duration::from_secs_f64(args.minutes * 60.0);
     let soak = super::on_runtime(async {
         // Tasks are completed when they are done, as in use: left open they would grow in number for as long as tasks may live.
@@ -95,7 +101,7 @@ pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Faile
         running.end().await;
         let load = Load { rate: Some(full * args.share), ..usual };
         let running = Running::start(&load, &bench, args.every.min(time / 10)).await?;
-        let samples = sample(args, &bench, &running, time, &mut each).await?;
+        let samples = sample(args, &bench, &running, witness.as_ref(), time, &mut each).await?;
         let counted = running.outcome.counts();
         let refusal = running.outcome.first_refusal().map(str::to_owned);
         let longest = look(running.operator.as_ref()).await?.longest;
@@ -114,6 +120,7 @@ pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Faile
             first_refusal: refusal,
             errors: counted.errors,
             longest,
+            beneath: longest.beneath(witness.as_ref()),
             flat: slopes.iter().all(|s| s.flat) && counted.errors == 0,
             slopes,
             samples,
@@ -127,16 +134,17 @@ async fn sample(
     args: &SoakArgs,
     bench: &Bench,
     running: &Running,
+    witness: Option<&Witness>,
     time: Duration,
     each: &mut impl FnMut(&Sample),
 ) -> Result<Vec<Sample>, Failed> {
     let (began, mut samples) = (Instant::now(), Vec::new());
-    let mut last = (running.outcome.counts(), stolen_s(), Instant::now());
+    let mut last = (running.outcome.counts(), stolen_s(), Instant::now(), now_ms());
     running.outcome.latency.take()?;
     let data: PathBuf = bench.data();
     while began.elapsed() < time {
         tokio::time::sleep(args.every.min(time - began.elapsed())).await;
-        let (counted, stolen, now) = (running.outcome.counts(), stolen_s(), Instant::now());
+        let (counted, stolen, now, wall) = (running.outcome.counts(), stolen_s(), Instant::now(), now_ms());
         let between = counted.since(last.0);
         let server = look(running.operator.as_ref()).await?;
         let one = Sample {
@@ -149,9 +157,10 @@ async fn sample(
             live: server.credentials,
             stolen_ms: (stolen - last.1) * 1000.0,
             refused: between.refused,
+            stood_still: witness.map(|witness| witness.between(last.3, wall)),
             longest: server.longest,
         };
-        last = (counted, stolen, now);
+        last = (counted, stolen, now, wall);
         each(&one);
         samples.push(one);
     }
@@ -221,6 +230,7 @@ impl Soak {
             "  one commit       {:.1} ms at the longest to fold, to expire and to begin a snapshot, {:.1} ms of a core; {:.1} ms to be written",
             self.longest.fold_ms, self.longest.fold_cpu_ms, self.longest.append_ms
         );
+        println!("  machine          {}", Beneath::line(self.beneath.as_ref()));
         println!("flat: a slope of at most {:.0} % of the mean an hour, or of at most {SURE} standard errors", FLAT * 100.0);
     }
 }

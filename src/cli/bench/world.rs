@@ -176,16 +176,21 @@ pub fn prepare(plan: &Plan) -> Result<Bench, Failed> {
 }
 
 /// Pins this thread, and what it starts from now on, to some cores.
-fn pin(to: &[usize]) -> Result<(), Failed> {
+pub fn pin(to: &[usize]) -> Result<(), Failed> {
     let mut cores = CpuSet::new();
     to.iter().for_each(|core| cores.set(*core));
     sched_setaffinity(None, &cores).map_err(|error| format!("cores {to:?}: {error}").into())
 }
 
-/// The cores that this thread may use, the first half of them for the server.
-pub fn halves() -> Result<(Vec<usize>, Vec<usize>), Failed> {
+/// The cores that this thread may use.
+pub fn cores() -> Result<Vec<usize>, Failed> {
     let ours = sched_getaffinity(None)?;
-    let mut server: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| ours.is_set(*core)).collect();
+    Ok((0..CpuSet::MAX_CPU).filter(|core| ours.is_set(*core)).collect())
+}
+
+/// The same, the first half of them for the server.
+pub fn halves() -> Result<(Vec<usize>, Vec<usize>), Failed> {
+    let mut server = cores()?;
     if server.len() < 2 {
         return Err("the server and the generator need a core each".into());
     }

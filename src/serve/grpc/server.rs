@@ -117,6 +117,7 @@ impl Server {
                 kept_bytes: s.kept_bytes(),
                 longest_fold_us: longest.fold_us,
                 longest_fold_cpu_us: longest.fold_cpu_us,
+                longest_fold_at: longest.folded_at.map(wire::timestamp),
                 longest_append_us: longest.append_us,
                 exported_seq: exported.seq.as_u64(),
                 export_problem: exported.problem,

@@ -1,0 +1,171 @@
+//! Whether the cores themselves stood still beneath a load. Where a hypervisor takes one away and does not tell, a thread counts as running
+//! meanwhile, and its time as its own; who sleeps there with the highest priority wakes late.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use rustix::thread::gettid;
+use serde::Serialize;
+
+use super::Failed;
+use super::world::{cores, pin};
+
+/// What each one sleeps at a time: a third of a percent of a core.
+const NAP: Duration = Duration::from_millis(1);
+/// Later than this it is because of the core: the kernel's own work goes on for two milliseconds at the longest before it lets others run.
+const LATE: Duration = Duration::from_millis(4);
+/// The highest that chrt(1) gives.
+const PRIORITY: &str = "99";
+
+/// A core that stood still, ms since 1970 by the machine's clock.
+#[derive(Clone, Copy)]
+struct Still {
+    /// Its place among ours.
+    core: usize,
+    from: f64,
+    until: f64,
+}
+
+/// How long the cores stood still in some time.
+#[derive(Serialize, Clone, Default, Debug, PartialEq)]
+pub struct StoodStill {
+    pub times: usize,
+    pub longest_ms: f64,
+    /// Of each core.
+    pub cores_ms: Vec<f64>,
+}
+
+/// A thread on each core, until it is dropped.
+pub struct Witness {
+    stop: Arc<AtomicBool>,
+    seen: Arc<Mutex<Vec<Still>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Witness {
+    /// `None` where there is no chrt(1), or nobody may have such a priority.
+    pub fn start() -> Result<Option<Witness>, Failed> {
+        let mut witness = Witness { stop: Arc::default(), seen: Arc::default(), threads: Vec::new() };
+        let (tell, told) = channel();
+        for (place, core) in cores()?.into_iter().enumerate() {
+            let (stop, seen, tell) = (witness.stop.clone(), witness.seen.clone(), tell.clone());
+            let watch = move || watch(place, core, tell, &stop, &seen);
+            witness.threads.push(std::thread::Builder::new().name("bench-witness".into()).spawn(watch)?);
+        }
+        drop(tell);
+        let permitted = told.iter().all(|permitted| permitted);
+        Ok(permitted.then_some(witness))
+    }
+
+    /// Between two moments, ms since 1970.
+    pub fn between(&self, from: f64, until: f64) -> StoodStill {
+        within(&self.seen.lock(), self.threads.len(), from, until)
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}
+
+/// Now, ms since 1970.
+pub fn now_ms() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1000.0
+}
+
+fn watch(place: usize, core: usize, tell: Sender<bool>, stop: &AtomicBool, seen: &Mutex<Vec<Still>>) {
+    let permitted = pin(&[core]).is_ok() && raise();
+    let _ = tell.send(permitted);
+    drop(tell);
+    while permitted && !stop.load(Relaxed) {
+        let asleep = Instant::now();
+        std::thread::sleep(NAP);
+        let late = asleep.elapsed().saturating_sub(NAP);
+        if late > LATE {
+            let until = now_ms();
+            seen.lock().push(Still { core: place, from: until - late.as_secs_f64() * 1000.0, until });
+        }
+    }
+}
+
+/// Gives this thread the highest real-time priority.
+fn raise() -> bool {
+    let thread = gettid().as_raw_nonzero().to_string();
+    let mut chrt = Command::new("chrt");
+    chrt.args(["--fifo", "--pid", PRIORITY, &thread]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    chrt.status().is_ok_and(|status| status.success())
+}
+
+fn within(seen: &[Still], cores: usize, from: f64, until: f64) -> StoodStill {
+    let mut all = StoodStill { cores_ms: vec![0.0; cores], ..StoodStill::default() };
+    for one in seen {
+        let ms = one.until.min(until) - one.from.max(from);
+        if ms > 0.0 {
+            all.times += 1;
+            all.longest_ms = all.longest_ms.max(ms);
+            all.cores_ms.iter_mut().skip(one.core).take(1).for_each(|core| *core += ms);
+        }
+    }
+    all
+}
+
+/// What a witness saw beneath a run.
+#[derive(Serialize)]
+pub struct Beneath {
+    pub stood_still: StoodStill,
+    /// While the longest commit was folded.
+    pub in_longest_fold: StoodStill,
+}
+
+impl Beneath {
+    /// `fold`: when the longest one ended, ms since 1970, and how long it took.
+    pub fn of(witness: &Witness, fold: Option<(f64, f64)>) -> Beneath {
+        // The server tells whole milliseconds.
+        let in_longest_fold = fold.map(|(at, took)| witness.between(at - took, at + 1.0)).unwrap_or_default();
+        Beneath { stood_still: witness.between(0.0, f64::INFINITY), in_longest_fold }
+    }
+
+    /// For people.
+    pub fn line(beneath: Option<&Beneath>) -> String {
+        let Some(Beneath { stood_still, in_longest_fold }) = beneath else {
+            return "whether cores stood still beneath it was not looked at: that needs chrt(1) and a right to real-time priority".to_owned();
+        };
+        let each = |still: &StoodStill| still.cores_ms.iter().map(|ms| format!("{ms:.0}")).collect::<Vec<_>>().join(", ");
+        format!(
+            "cores stood still {} times, {:.1} ms at the longest; each in all {} ms; while that commit was folded {} ms",
+            stood_still.times,
+            stood_still.longest_ms,
+            each(stood_still),
+            if in_longest_fold.times == 0 { "0".to_owned() } else { each(in_longest_fold) }
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_core_stood_still_counts_as_far_as_it_lies_within() {
+        let still = |core, from, until| Still { core, from, until };
+        let seen = [still(0, 100.0, 120.0), still(1, 110.0, 115.0), still(0, 500.0, 530.0)];
+        assert_eq!(within(&seen, 2, 105.0, 112.0), StoodStill { times: 2, longest_ms: 7.0, cores_ms: vec![7.0, 2.0] });
+        assert_eq!(within(&seen, 2, 0.0, f64::INFINITY), StoodStill { times: 3, longest_ms: 30.0, cores_ms: vec![50.0, 5.0] });
+        assert_eq!(within(&seen, 2, 120.0, 500.0), StoodStill { cores_ms: vec![0.0, 0.0], ..StoodStill::default() });
+    }
+
+    #[test]
+    fn who_may_have_no_such_priority_has_no_witness_and_says_so() {
+        match Witness::start().unwrap() {
+            Some(witness) => assert_eq!(witness.between(0.0, f64::INFINITY).cores_ms.len(), cores().unwrap().len()),
+            None => assert!(Beneath::line(None).contains("chrt")),
+        }
+    }
+}
