@@ -1,5 +1,6 @@
 //! Whether the cores themselves stood still beneath a load. Where a hypervisor takes one away and does not tell, a thread counts as running
-//! meanwhile, and its time as its own; who sleeps there with the highest priority wakes late.
+//! meanwhile, and its time as its own; who sleeps there with the highest priority wakes late. So it does where the kernel does not let go of a
+//! core, but then of one at a time: all at once were taken away.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::world::{cores, pin};
 
 /// What each one sleeps at a time: a third of a percent of a core.
 const NAP: Duration = Duration::from_millis(1);
-/// Later than this it is because of the core: the kernel's own work goes on for two milliseconds at the longest before it lets others run.
+/// Later than this it is because of the core.
 const LATE: Duration = Duration::from_millis(4);
 /// The highest that chrt(1) gives.
 const PRIORITY: &str = "99";
@@ -38,6 +39,8 @@ pub struct StoodStill {
     pub longest_ms: f64,
     /// Of each core.
     pub cores_ms: Vec<f64>,
+    /// All of them at once.
+    pub together_ms: f64,
 }
 
 /// A thread on each core, until it is dropped.
@@ -105,13 +108,25 @@ fn raise() -> bool {
 
 fn within(seen: &[Still], cores: usize, from: f64, until: f64) -> StoodStill {
     let mut all = StoodStill { cores_ms: vec![0.0; cores], ..StoodStill::default() };
+    // Where one begins or ends to stand still, and how many more do from there on.
+    let mut edges = Vec::new();
     for one in seen {
-        let ms = one.until.min(until) - one.from.max(from);
+        let (from, until) = (one.from.max(from), one.until.min(until));
+        let ms = until - from;
         if ms > 0.0 {
             all.times += 1;
             all.longest_ms = all.longest_ms.max(ms);
             all.cores_ms.iter_mut().skip(one.core).take(1).for_each(|core| *core += ms);
+            edges.extend([(from, 1), (until, -1)]);
         }
+    }
+    edges.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut still, mut since) = (0, 0.0);
+    for (at, more) in edges {
+        if usize::try_from(still) == Ok(cores) {
+            all.together_ms += at - since;
+        }
+        (still, since) = (still + more, at);
     }
     all
 }
@@ -137,13 +152,15 @@ impl Beneath {
         let Some(Beneath { stood_still, in_longest_fold }) = beneath else {
             return "whether cores stood still beneath it was not looked at: that needs chrt(1) and a right to real-time priority".to_owned();
         };
-        let each = |still: &StoodStill| still.cores_ms.iter().map(|ms| format!("{ms:.0}")).collect::<Vec<_>>().join(", ");
+        let all = |still: &StoodStill| {
+            let each: Vec<String> = still.cores_ms.iter().map(|ms| format!("{ms:.0}")).collect();
+            format!("each for {} ms, at once for {:.0}", each.join(" and "), still.together_ms)
+        };
+        let folding = if in_longest_fold.times == 0 { "none did".to_owned() } else { all(in_longest_fold) };
+        let StoodStill { times, longest_ms, .. } = stood_still;
         format!(
-            "cores stood still {} times, {:.1} ms at the longest; each in all {} ms; while that commit was folded {} ms",
-            stood_still.times,
-            stood_still.longest_ms,
-            each(stood_still),
-            if in_longest_fold.times == 0 { "0".to_owned() } else { each(in_longest_fold) }
+            "cores stood still {times} times, {longest_ms:.1} ms at the longest, {}; while that commit was folded: {folding}",
+            all(stood_still)
         )
     }
 }
@@ -156,9 +173,12 @@ mod tests {
     fn what_a_core_stood_still_counts_as_far_as_it_lies_within() {
         let still = |core, from, until| Still { core, from, until };
         let seen = [still(0, 100.0, 120.0), still(1, 110.0, 115.0), still(0, 500.0, 530.0)];
-        assert_eq!(within(&seen, 2, 105.0, 112.0), StoodStill { times: 2, longest_ms: 7.0, cores_ms: vec![7.0, 2.0] });
-        assert_eq!(within(&seen, 2, 0.0, f64::INFINITY), StoodStill { times: 3, longest_ms: 30.0, cores_ms: vec![50.0, 5.0] });
+        let some = StoodStill { times: 2, longest_ms: 7.0, cores_ms: vec![7.0, 2.0], together_ms: 2.0 };
+        assert_eq!(within(&seen, 2, 105.0, 112.0), some);
+        let all = StoodStill { times: 3, longest_ms: 30.0, cores_ms: vec![50.0, 5.0], together_ms: 5.0 };
+        assert_eq!(within(&seen, 2, 0.0, f64::INFINITY), all);
         assert_eq!(within(&seen, 2, 120.0, 500.0), StoodStill { cores_ms: vec![0.0, 0.0], ..StoodStill::default() });
+        assert_eq!(within(&seen[..1], 1, 0.0, 110.0).together_ms, 10.0, "the only one is all");
     }
 
     #[test]
