@@ -51,8 +51,8 @@ pub struct IdleArgs {
     /// Connections
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub connections: u32,
-    /// How long to look at the server's CPU
-    #[arg(long, default_value = "10s", value_parser = args::duration)]
+    /// How long to look at the server's CPU. A quiet connection is pinged every 20 seconds
+    #[arg(long, default_value = "60s", value_parser = args::duration)]
     pub seconds: Duration,
     /// The storage engine of the server that is started
     #[arg(long, value_enum, default_value = "redb")]
