@@ -118,7 +118,7 @@ pub fn run(args: &LiveArgs) -> Result<Live, Failed> {
             p99_target: 1.2,
             longest_answer_ms: growing.max().max(first.max()) as f64 / 1000.0,
             longest: told.longest,
-            beneath: told.longest.beneath(witness.as_ref()),
+            beneath: witness.as_ref().map(|witness| Beneath::of(witness, &told.longest)),
             longest_fold_target_ms: 20.0,
             history_gb: 0.0,
             start_after_kill_s: 0.0,

@@ -11,7 +11,6 @@ use super::Failed;
 use super::load::{Counted, Load, Outcome, start};
 use super::process::{Usage, stolen_s, usage};
 use super::raw::{Floor, Raw};
-use super::witness::{Beneath, Witness};
 use super::world::Bench;
 use crate::intake::REFUSED_WITHIN_US;
 use crate::pb::mayfly::v1 as pb;
@@ -32,13 +31,6 @@ pub struct Longest {
     pub folded_at_ms: Option<f64>,
     /// To be written.
     pub append_ms: f64,
-}
-
-impl Longest {
-    /// What was beneath the run that it is of.
-    pub fn beneath(&self, witness: Option<&Witness>) -> Option<Beneath> {
-        witness.map(|witness| Beneath::of(witness, self.folded_at_ms.map(|at| (at, self.fold_ms))))
-    }
 }
 
 /// What the server counts.

@@ -120,7 +120,7 @@ pub fn run(args: &SoakArgs, mut each: impl FnMut(&Sample)) -> Result<Soak, Faile
             first_refusal: refusal,
             errors: counted.errors,
             longest,
-            beneath: longest.beneath(witness.as_ref()),
+            beneath: witness.as_ref().map(|witness| Beneath::of(witness, &longest)),
             flat: slopes.iter().all(|s| s.flat) && counted.errors == 0,
             slopes,
             samples,

@@ -1,6 +1,6 @@
 //! Whether the cores themselves stood still beneath a load. Where a hypervisor takes one away and does not tell, a thread counts as running
 //! meanwhile, and its time as its own; who sleeps there with the highest priority wakes late. So it does where the kernel does not let go of a
-//! core, but then of one at a time: all at once were taken away.
+//! core, but that is one core's matter: what all do at once is rather the machine's.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -14,9 +14,10 @@ use rustix::thread::gettid;
 use serde::Serialize;
 
 use super::Failed;
+use super::run::Longest;
 use super::world::{cores, pin};
 
-/// What each one sleeps at a time: a third of a percent of a core.
+/// What each one sleeps at a time.
 const NAP: Duration = Duration::from_millis(1);
 /// Later than this it is because of the core.
 const LATE: Duration = Duration::from_millis(4);
@@ -140,11 +141,11 @@ pub struct Beneath {
 }
 
 impl Beneath {
-    /// `fold`: when the longest one ended, ms since 1970, and how long it took.
-    pub fn of(witness: &Witness, fold: Option<(f64, f64)>) -> Beneath {
+    /// Up to now, since the witness was there.
+    pub fn of(witness: &Witness, longest: &Longest) -> Beneath {
         // The server tells whole milliseconds.
-        let in_longest_fold = fold.map(|(at, took)| witness.between(at - took, at + 1.0)).unwrap_or_default();
-        Beneath { stood_still: witness.between(0.0, f64::INFINITY), in_longest_fold }
+        let folding = longest.folded_at_ms.map(|at| witness.between(at - longest.fold_ms, at + 1.0));
+        Beneath { stood_still: witness.between(0.0, f64::INFINITY), in_longest_fold: folding.unwrap_or_default() }
     }
 
     /// For people.
