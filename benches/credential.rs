@@ -15,6 +15,10 @@ use mayfly::ledger::record::{Identity, Issued, SvidEvidence};
 use mayfly::policy::grant::TaskPath;
 use mayfly::seq::{CredentialId, Millis, Seq, TaskId};
 
+/// The program's: what a stage allocates is part of what it takes.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn issued() -> Issued {
     Issued {
         credential: vec![1; 16],

@@ -10,6 +10,10 @@ use mayfly::policy::request::{Intent, TaskFacts};
 use mayfly::policy::{Ask, PolicySet, Question, Verdict, Verdicts, Work, sample};
 use mayfly::upstream::registry::{Kind, Upstream};
 
+/// The program's: what a stage allocates is part of what it takes.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn ask<'a>(purpose: &'a str, digest: &'a str) -> Ask<'a> {
     Ask {
         environment: sample::ENVIRONMENT,

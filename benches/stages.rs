@@ -26,6 +26,10 @@ use std::hint::black_box;
 mod kit;
 use kit::house::{House, fold_commit, house, runtime, terms};
 
+/// The program's: what a stage allocates is part of what it takes.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Records of a usual commit (`limits::GATHER_RECORDS`).
 const COMMIT: usize = 256;
 

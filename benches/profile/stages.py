@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Says which stage of an issuance the samples of a loaded server were in.
+
+    perf script -F comm,ip,sym --no-inline | benches/profile/stages.py --cpu-us MICROSECONDS
+
+A sample is of the first stage that a frame of its stack is of, from the innermost one out; one that no frame says is of its thread's. MICROSECONDS
+is what the process took for one issuance in the same seconds (`server_cpu_us_per_issue` of `mayfly bench --json`): stages are told in parts of it.
+"""
+
+import argparse
+import collections
+import re
+import sys
+
+# In the order of the table in docs/performance.md. A thread's name, a stage, and what its frames are called.
+STAGES = [
+    ("mayfly-workload", "signature (ES256, of a digest)", r"EcdsaKeyPair::sign|ECDSA_do_sign|pkey_ec_sign"),
+    ("mayfly-workload", "TLS, what goes to it put together, and its reads and writes in the kernel", r"rustls|serve::gather|poll_write_vectored|poll_read|writev|recv|sock_"),
+    ("mayfly-workload", "waiting for sockets and for each other, in the kernel", r"epoll_wait|futex|schedule|Context::park|eventfd|mio::"),
+    ("mayfly-workload", "admission: a request read and checked, the digest of all that was asked", r"policy::plain|policy::wanted|grpc::sent|StreamExchangeRequest|ExchangeRequest"),
+    ("mayfly-workload", "task and policy", r"policy::|cedar"),
+    ("mayfly-workload", "claims, base64, record; hashing both", r"credential::|ledger::mold|ledger::record|ledger::commit|ledger::encoded|exchange::.*make|data_encoding|base64"),
+    ("mayfly-workload", "answer: reveal and encode, wiping", r"grpc::told|stream::tell|grpc::stream::Answers|zeroize|ExchangeResponse"),
+    ("mayfly-workload", "the caller, still let in; the request's name, and whether it was seen; a round, put together", r"grpc::round|exchange::|identity::|grpc::line|ledger::(queue|view|Ledger)|grpc::stream|grpc::unary"),
+    ("mayfly-workload", "tokio, HTTP/2, tonic", r"tokio|h2::|hyper|tonic|tower|serve::connection|serve::listener"),
+    ("ledger-writer", "writer: the log's write and flush, in the kernel", r"store::"),
+    ("ledger-writer", "writer: verdict and effect (fold)", r"ledger::state|Head::apply|ledger::persistent|verify::"),
+    ("ledger-writer", "writer: tree, molds and bytes of a commit", r"ledger::(commit|packed|mold|encoded|tree)"),
+]
+# What a thread does that no frame said.
+THREADS = [
+    ("mayfly-workload", "of the threads that serve, with a stack that was cut off"),
+    ("ledger-writer", "writer: the line, answers, what is freed"),
+    ("store-", "moving to redb, on a thread of its own"),
+    ("ledger-derive", "index of history, on a thread of low priority"),
+    ("", "all other threads"),
+]
+
+
+def stage(thread, frames):
+    own = [(name, re.compile(calls)) for of, name, calls in STAGES if thread.startswith(of)]
+    for frame in frames:
+        for name, calls in own:
+            if calls.search(frame):
+                return name
+    return next(name for of, name in THREADS if thread.startswith(of))
+
+
+def samples(lines):
+    """The thread and the frames of each sample, the innermost first."""
+    thread, frames = None, []
+    for line in lines:
+        if not line.strip():
+            if thread is not None:
+                yield thread, frames
+            thread, frames = None, []
+        elif not line[0].isspace():
+            thread = line.split()[0]
+        else:
+            frames.append(line.split(None, 1)[1].strip() if len(line.split(None, 1)) > 1 else "")
+    if thread is not None:
+        yield thread, frames
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cpu-us", type=float, required=True)
+    parser.add_argument("--unsaid", action="store_true", help="which frames the samples have that no stage is of")
+    args = parser.parse_args()
+    seen, unsaid = collections.Counter(), collections.Counter()
+    rest = {name for _, name in THREADS}
+    for thread, frames in samples(sys.stdin):
+        name = stage(thread, frames)
+        seen[name] += 1
+        if name in rest:
+            unsaid[thread + ": " + " < ".join(frames[:12])] += 1
+    total = sum(seen.values())
+    if not total:
+        sys.exit("no samples: was the server under load while perf ran?")
+    names = list(dict.fromkeys([name for _, name, _ in STAGES] + [name for _, name in THREADS]))
+    print(f"{total} samples, {args.cpu_us:.1f} µs for each issuance")
+    for name in names:
+        share = seen[name] / total
+        # What one sample more or less would change is not worth a digit: the spread of a count is its root.
+        print(f"| {name} | {share * args.cpu_us:.2f} | {args.cpu_us * seen[name] ** 0.5 / total:.2f} |")
+    if args.unsaid:
+        for frames, times in unsaid.most_common(25):
+            print(f"{times:6} {frames}")
+
+
+if __name__ == "__main__":
+    main()
