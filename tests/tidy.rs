@@ -9,6 +9,8 @@ mod docs;
 mod imports;
 #[path = "tidy/logs.rs"]
 mod logs;
+#[path = "tidy/profile.rs"]
+mod profile;
 #[path = "tidy/source.rs"]
 mod source;
 

@@ -29,7 +29,7 @@ STAGES = [
 ]
 # What a thread does that no frame said.
 THREADS = [
-    ("mayfly-workload", "of the threads that serve, with a stack that was cut off"),
+    ("mayfly-workload", "of these threads, with a stack that was cut off"),
     ("ledger-writer", "writer: the line, answers, what is freed"),
     ("store-", "moving to redb, on a thread of its own"),
     ("ledger-derive", "index of history, on a thread of low priority"),
