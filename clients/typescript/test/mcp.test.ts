@@ -7,7 +7,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { after, before, test } from 'node:test';
+import { after, before, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import express from 'express';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
@@ -99,11 +99,18 @@ async function revokedWhileHeld(client: Client, task: Task, meta?: Record<string
   await world.operator('revoke', '--task', task.id, '--reason', 'test', '--confirm', 'all', '--wait');
 }
 
-test('over stdio, the task in _meta', { timeout: 60_000 }, async () => {
+/** A client that goes with its test, however that ends: an MCP server over stdio lives, and keeps the process, as long as its client does. */
+function mcpClient(t: TestContext): Client {
+  const client = new Client({ name: 'agent', version: '1.0.0' });
+  t.after(() => client.close());
+  return client;
+}
+
+test('over stdio, the task in _meta', { timeout: 60_000 }, async (t) => {
   const folder = join(world.folder, 'stdio');
   const { svid, key } = world.mint('mcp/echo', folder, 10);
   const env = { PATH: process.env['PATH']!, ...world.env('mcp/echo'), MAYFLY_SVID: svid, MAYFLY_KEY: key };
-  const client = new Client({ name: 'agent', version: '1.0.0' });
+  const client = mcpClient(t);
   await client.connect(new StdioClientTransport({ command: process.execPath, args: [example('stdio')], env, stderr: 'inherit' }));
   const task = await open();
   const calls = await callsWhileRotating(client, folder, task.meta);
@@ -121,20 +128,18 @@ test('over stdio, the task in _meta', { timeout: 60_000 }, async () => {
   assert.equal(words(alone), '200 you said x');
   const own = seen.at(-1)!.task!;
   await until('it is completed', async () => (await world.operator<{ state: string }>('task', 'show', own)).state === 'completed');
-  await client.close();
 });
 
-test('over stdio, the task in MAYFLY_TASK', { timeout: 30_000 }, async () => {
+test('over stdio, the task in MAYFLY_TASK', { timeout: 30_000 }, async (t) => {
   await using task = await open();
-  const client = new Client({ name: 'agent', version: '1.0.0' });
+  const client = mcpClient(t);
   const env = { PATH: process.env['PATH']!, ...world.env('mcp/echo'), MAYFLY_TASK: task.id };
   await client.connect(new StdioClientTransport({ command: process.execPath, args: [example('stdio')], env, stderr: 'inherit' }));
   assert.equal(words(await client.callTool({ name: 'listen', arguments: {} })), '200 nothing yet');
   assert.equal(seen.at(-1)!.task, task.id);
-  await client.close();
 });
 
-test('over HTTP, the task of the credential that is shown', { timeout: 60_000 }, async () => {
+test('over HTTP, the task of the credential that is shown', { timeout: 60_000 }, async (t) => {
   const folder = join(world.folder, 'http');
   const { svid, key } = world.mint('mcp/echo', folder, 10);
   const env = { ...process.env, ...world.env('mcp/echo'), MAYFLY_SVID: svid, MAYFLY_KEY: key, ECHO_ISSUER: world.issuer };
@@ -143,7 +148,7 @@ test('over HTTP, the task of the credential that is shown', { timeout: 60_000 },
     const [url] = (await once(createInterface(server.stdout!), 'line')) as [string];
     const task = await open();
     const cred = await task.credential('echo', { scope: 'echo:read', tool: 'listen' });
-    const client = new Client({ name: 'agent', version: '1.0.0' });
+    const client = mcpClient(t);
     const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers: cred.headers } });
     await client.connect(transport as Parameters<typeof client.connect>[0]);
     const before = seen.length;
@@ -157,7 +162,6 @@ test('over HTTP, the task of the credential that is shown', { timeout: 60_000 },
     const nobody = await fetch(url, { method: 'POST' });
     assert.equal(nobody.status, 401);
     assert.match(nobody.headers.get('www-authenticate')!, /resource_metadata="https:\/\/echo\.dev\.mayfly\.internal\/\.well-known\/oauth-protected-resource"/);
-    await client.close();
   } finally {
     server.kill('SIGTERM');
     await once(server, 'exit');
