@@ -62,8 +62,10 @@ async fn adding_a_root_ends_nothing() {
     let ledger = &up.running().authority().ledger;
     until("both are in force", || ledger.peek(|s| s.bundles["dev.mayfly.internal"].anchors.len() == 2)).await;
     tokio::time::sleep(Duration::from_millis(limits::CLOSE_MS * 2)).await;
-    assert!(healthy(channel).await);
+    assert!(healthy(channel.clone()).await);
     assert_eq!(up.running().connections()[0], 1, "the same connection");
+    // Open until it was counted.
+    drop(channel);
 }
 
 #[tokio::test(flavor = "multi_thread")]

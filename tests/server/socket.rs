@@ -22,9 +22,11 @@ async fn whoever_owns_the_server_is_an_operator_by_uid() {
     assert!(healthy(channel.clone()).await);
     call(channel.clone(), "/mayfly.v1.RevocationService/ListRules", Bytes::new()).await.unwrap();
     // An operator, and no workload.
-    let refused = crate::kit::open_task(channel, None).await.unwrap_err();
+    let refused = crate::kit::open_task(channel.clone(), None).await.unwrap_err();
     assert_eq!(crate::kit::reason(&refused), "NOT_AUTHENTICATED");
     assert_eq!(up.running().connections()[2], 1);
+    // Open until it was counted.
+    drop(channel);
 }
 
 #[tokio::test(flavor = "multi_thread")]
