@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hyper_util::rt::TokioIo;
+use mayfly_client::dial::dial;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
@@ -41,15 +41,11 @@ pub async fn channel(target: &Target, system: &System, deadline: Duration) -> Re
                 // tonic is built without TLS of its own and takes no https here; the connection below is TLS all the same.
                 let endpoint = Endpoint::from_shared(target.address().replacen("https", "http", 1)).map_err(CliError::ours)?;
                 let at = (to.host.clone(), to.port);
-                let dial = move || {
-                    let (connector, name, at) = (connector.clone(), name.clone(), at.clone());
-                    async move {
-                        let tcp = TcpStream::connect(at).await?;
-                        tcp.set_nodelay(true)?;
-                        accepted(connector.connect(name, tcp).await?).await
-                    }
+                let dialling = move || {
+                    let (connector, name, (host, port)) = (connector.clone(), name.clone(), at.clone());
+                    async move { dial(&connector, &name, &host, port).await }
                 };
-                through(endpoint, dial).await
+                through(endpoint, dialling).await
             }
         }
         .map_err(|e| no_way(&target.address(), &e))
@@ -79,18 +75,6 @@ where
         }
     };
     endpoint.connect_with_connector(service_fn(connect)).await
-}
-
-/// Waits for the server's first bytes before ours. In TLS 1.3 a server refuses our certificate when our end of the handshake is long done,
-/// and what we would have written by then makes the alert get lost. A server of HTTP/2 speaks first (RFC 9113, section 3.4).
-async fn accepted(mut tls: TlsStream<TcpStream>) -> io::Result<TlsStream<TcpStream>> {
-    const PATIENCE: Duration = Duration::from_secs(2);
-    if let Ok(read) = tokio::time::timeout(PATIENCE, tls.fill_buf()).await
-        && read?.is_empty()
-    {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection after the handshake"));
-    }
-    Ok(tls)
 }
 
 fn tls(to: &MtlsTarget, system: &System) -> Result<rustls::ClientConfig, CliError> {

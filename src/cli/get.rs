@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use mayfly_verify::arguments;
 use zeroize::Zeroizing;
 
 use super::args::{self, wire_duration, wire_word};
@@ -182,7 +183,13 @@ impl ToolArguments {
     /// As a request has them.
     pub fn on_the_wire(&self) -> Result<Option<pb::Arguments>, CliError> {
         let arguments = match (&self.arguments, self.arguments_sha256) {
-            (Some(path), _) => Arguments::Json(args::read_text(path, limits::ARGUMENTS_BYTES)?.to_string()),
+            (Some(path), _) => {
+                let json = args::read_text(path, limits::ARGUMENTS_BYTES)?.to_string();
+                // As the server refuses it: but here the file is known by its name.
+                let wrong = |no| CliError::Usage(format!("--arguments {}: {no}", path.display()));
+                arguments::parse(&json).map_err(wrong)?;
+                Arguments::Json(json)
+            }
             (None, Some(digest)) => Arguments::Sha256(digest.to_vec().into()),
             (None, None) => return Ok(None),
         };

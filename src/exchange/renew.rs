@@ -4,6 +4,7 @@ use crate::authority::Authority;
 use crate::credential::Issued;
 use crate::identity::caller::Caller;
 use crate::ledger::record::{Ancestor, Event, Issued as Issuance, Record};
+use crate::policy::bound::Bound;
 use crate::policy::wanted::{Binding, TaskChoice, Wanted};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{CredentialId, Millis};
@@ -42,7 +43,7 @@ impl Authority {
             upstream: old.upstream.as_str().into(),
             scopes: old.scopes.as_slice().into(),
             kind,
-            ttl_ms,
+            ttl_ms: ttl_ms.or_else(|| life_asked_for(old)),
             tool: (&old.tool).into(),
             purpose: (&old.purpose).into(),
             arguments: old.arguments.as_slice().try_into().ok(),
@@ -76,6 +77,13 @@ impl Authority {
         self.ledger.wait_durable(seq).await?;
         self.issuance_at(at, id)
     }
+}
+
+/// The life that a credential was asked for, as far as its record tells: `None` where nobody asked for one and the upstream's registration gave
+/// its own. Where another bound cut it short, it is what was given, which is no more than was asked for; in whole seconds, as lives are asked for,
+/// since the end of a signed credential is one.
+fn life_asked_for(old: &Issuance) -> Option<u64> {
+    (old.bound != Bound::Upstream as u32).then(|| old.expires_at.saturating_sub(old.issued_at).div_ceil(1_000) * 1_000)
 }
 
 /// The first credential of a line: what is renewed, or what that renews in its turn. Other ancestors come after it.

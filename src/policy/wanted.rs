@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use mayfly_verify::arguments;
 use smol_str::SmolStr;
 use zeroize::Zeroizing;
 
-use crate::ledger::commit::sha256;
 use crate::ledger::record::Ancestor;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
@@ -248,12 +248,11 @@ pub fn digest_of_json(json: &str) -> Result<Digest, Refusal> {
         return Err(Refusal::field(FIELD, format!("{} bytes, at most {}", json.len(), limits::ARGUMENTS_BYTES)));
     }
     // Strict, and bounded in depth: two readers must not see two different sets of arguments.
-    let value = crate::identity::json::parse(json.as_bytes()).map_err(|e| Refusal::field(FIELD, e))?;
+    let value = arguments::parse(json).map_err(|e| Refusal::field(FIELD, e))?;
     if depth(&value) > limits::ARGUMENTS_DEPTH {
         return Err(Refusal::field(FIELD, format!("is nested deeper than {}", limits::ARGUMENTS_DEPTH)));
     }
-    let canonical = serde_json_canonicalizer::to_vec(&value).map_err(|e| Refusal::field(FIELD, e))?;
-    Ok(sha256(&canonical))
+    arguments::digest(&value).map_err(|e| Refusal::field(FIELD, e))
 }
 
 /// How deep arrays and objects are nested in a value; 0 for a plain one.

@@ -43,6 +43,19 @@ fn a_pipe_gets_the_token_and_stderr_what_it_is() {
 }
 
 #[test]
+fn arguments_that_others_would_read_as_other_ones_are_refused_before_they_are_sent() {
+    let (stage, asked) = stage();
+    for bad in
+        [r#"{"id":1234567890123456789}"#, r#"{"id":1234567890123456700}"#, r#"{"id":1,"id":2}"#, r#"{"id":"\ud800"}"#, "{'id':1}"]
+    {
+        let ran = ran(&mut stage.command(&["get", "echo", "--purpose", "p", "--arguments", "-"]), bad);
+        assert_eq!(ran.exit, 2, "{ran:?}");
+        assert!(ran.stderr.contains("--arguments"), "{}", ran.stderr);
+        assert!(asked.lock().unwrap().is_none());
+    }
+}
+
+#[test]
 fn everything_that_narrows_it_is_passed_on() {
     let (stage, asked) = stage();
     let line = format!(

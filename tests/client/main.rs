@@ -2,6 +2,7 @@
 
 mod agent;
 mod approvals;
+mod dial;
 mod ends;
 mod kills;
 mod kit;

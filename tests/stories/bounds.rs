@@ -172,4 +172,38 @@ fn arguments_written_otherwise_or_sent_as_their_digest_are_the_same_request() {
     let largest = format!("\"{}\"", "x".repeat(mayfly::limits::ARGUMENTS_BYTES - 2));
     assert!(mayfly::policy::wanted::Wanted::from_pb(ask(Arguments::Json(largest.clone() + " "))).is_err(), "16 KiB and one");
     wanted(Arguments::Json(largest));
+    // Two sets of arguments that round to one are two: an approval for the one must not serve for the other.
+    for other in [
+        "{\"id\":1234567890123456789}",
+        "{\"id\":1234567890123456700}",
+        "{\"id\":9007199254740993}",
+        "{\"n\":1.0000000000000001}",
+    ] {
+        let no = mayfly::policy::wanted::Wanted::from_pb(ask(Arguments::Json(other.into()))).err().unwrap();
+        assert!(no.to_string().contains("a double does not hold"), "{no}");
+    }
+}
+
+#[test]
+fn a_renewal_lives_as_long_as_was_asked_for() {
+    let house = house();
+    runtime().block_on(async {
+        let agent = house.caller("/agent/demo");
+        let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
+        // In seconds: the end of a signed credential is a whole one.
+        let life = |issued: &Issued| issued.summary().about.expires_at.since(issued.summary().about.issued_at).div_ceil(1_000);
+        let mut ask = wanted(TaskChoice::Named(task));
+        ask.ttl_ms = Some(10_000);
+        let short = house.authority.exchange(&agent, &ask).await.unwrap();
+        let again = house.authority.renew(&agent, id(&short), None, None).await.unwrap();
+        assert_eq!((life(&short), life(&again)), (10, 10));
+        let longer = house.authority.renew(&agent, id(&again), Some(20_000), None).await.unwrap();
+        let again = house.authority.renew(&agent, id(&longer), None, None).await.unwrap();
+        assert_eq!(life(&again), 20, "as the one that is renewed was asked for");
+        // Nobody asked for a life: the registration gives its own each time.
+        ask.ttl_ms = None;
+        let first = house.authority.exchange(&agent, &ask).await.unwrap();
+        let again = house.authority.renew(&agent, id(&first), None, None).await.unwrap();
+        assert_eq!(life(&again), life(&first));
+    });
 }

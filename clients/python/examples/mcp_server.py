@@ -39,7 +39,7 @@ async def search(query: str, ctx: Context) -> str:
             tool="search",
             arguments={"query": query},
             purpose="search for whoever asked",
-            task=mayfly.task_of(ctx),  # the agent's; None opens one for this call
+            task=mayfly.task_of(ctx),  # the agent's; None opens one of our own: require_task=True refuses that
         ) as cred:
             answer = await http.get(f"{cred.base_url}/search", params={"query": query}, headers=cred.headers)
             cred.used(outcome=answer.status_code)

@@ -159,23 +159,73 @@ async def test_an_agent_is_told_why_its_tool_got_no_credential(world, mayfly, up
         assert result.is_error and "OUTSIDE_TASK" in result.content[0].text, result.content
 
 
-async def test_a_bad_task_in_meta_is_none(mayfly):
-    named = "task_" + "a" * 26
-    meta = lambda value: SimpleNamespace(request_context=SimpleNamespace(meta=value, request=None))  # noqa: E731
-    assert task_of(meta({META: named})) == named
+NAMED, OTHER = "task_" + "a" * 26, "task_" + "b" * 26
+
+
+def call(meta=None, scope=None):
+    """A tool call's context, as the SDK gives it."""
+    request = None if scope is None else SimpleNamespace(scope=scope)
+    return SimpleNamespace(request_context=SimpleNamespace(meta=meta, request=request))
+
+
+async def test_what_names_no_task_is_refused_and_never_taken_for_none(mayfly):
+    assert task_of(call({META: NAMED})) == NAMED
     # As the first major version of the SDK gives it.
-    assert task_of(meta(SimpleNamespace(model_extra={META: named}))) == named
-    for other in ({}, None, {META: "task_x"}, {META: 7}, {META: named + "\n"}):
-        assert task_of(meta(other)) is None
+    assert task_of(call(SimpleNamespace(model_extra={META: NAMED}))) == NAMED
+    assert task_of(call({META: NAMED}).request_context) == NAMED, "the request's context itself, as lower layers have it"
+    for other in ({}, None, SimpleNamespace(model_extra=None), SimpleNamespace(model_extra={})):
+        assert task_of(call(other)) is None
+    for bad in ("task_x", "", 7, None, True, NAMED + "\n", NAMED.upper(), [NAMED], {"id": NAMED}, " " + NAMED):
+        for meta in ({META: bad}, SimpleNamespace(model_extra={META: bad})):
+            with pytest.raises(m.InvalidRequest, match="mayfly/task"):
+                mayfly.task_of(call(meta))
     assert task_of(None) is None and mayfly.task_of(None) is None
-    # What was verified counts before what was said.
-    token = SimpleNamespace(claims={OWN_CLAIMS: {"tasks": [{"id": "task_" + "b" * 26}]}})
-    scope = {"user": SimpleNamespace(access_token=token)}
-    context = SimpleNamespace(request_context=SimpleNamespace(meta={META: named}, request=SimpleNamespace(scope=scope)))
-    assert task_of(context) == "task_" + "b" * 26
-    scope = {"mayfly": SimpleNamespace(task_id="task_" + "c" * 26)}
-    context.request_context.request.scope = scope
-    assert task_of(context) == "task_" + "c" * 26
+    with pytest.raises(TypeError, match="Context"):
+        mayfly.task_of("not a context")
+
+
+async def test_where_a_token_came_meta_names_no_task(mayfly):
+    meta = {META: NAMED}
+    claims = {OWN_CLAIMS: {"tasks": [{"id": "task_" + "c" * 26}, {"id": OTHER}]}}
+    token = lambda claims: {"user": SimpleNamespace(access_token=SimpleNamespace(claims=claims))}  # noqa: E731
+    assert task_of(call(meta, token(claims))) == OTHER
+    assert task_of(call(meta, {"mayfly": SimpleNamespace(task_id=OTHER)})) == OTHER
+    # Of another issuer, without a task, verified by nobody.
+    headers = [(b"Authorization", b"Bearer x")]
+    for scope in (
+        token({"iss": "https://other.example"}), token({}), token(None), token({OWN_CLAIMS: {}}),
+        token({OWN_CLAIMS: {"tasks": []}}),
+        {"mayfly": SimpleNamespace(task_id="")}, {"headers": headers},
+    ):  # fmt: skip
+        assert mayfly.task_of(call(meta, scope)) is None, scope
+        with pytest.raises(m.InvalidRequest, match="belongs to no task"):
+            mayfly.task_of(call(meta, scope), require_task=True)
+    for bad in ({"tasks": [{"id": "x"}]}, {"tasks": [{}]}, {"tasks": ["x"]}, {"tasks": "x"}, {"tasks": None}, "x", 7):
+        with pytest.raises(m.InvalidRequest):
+            mayfly.task_of(call(meta, token({OWN_CLAIMS: bad})))
+    # No token: as before.
+    assert task_of(call(meta, {"headers": [(b"accept", b"*/*")]})) == NAMED
+
+
+async def test_a_server_can_require_a_task_of_every_call(world, tmp_path):
+    env = world.svid("mcp/echo", at=tmp_path)
+    async with Mayfly.from_env(env) as mayfly:
+        assert mayfly.task_of(call({META: NAMED}), require_task=True) == NAMED
+        with pytest.raises(m.InvalidRequest, match="belongs to no task"):
+            mayfly.task_of(call(), require_task=True)
+        with pytest.raises(m.InvalidRequest, match="belongs to no task"):
+            async with mayfly.credential("echo", scope="echo:read", purpose="p", require_task=True):
+                pass
+        assert mayfly._leases.exchanges == 0
+    async with Mayfly.from_env(env, require_task=True) as mayfly:
+        with pytest.raises(m.InvalidRequest, match="belongs to no task"):
+            mayfly.task_of(call())
+        with pytest.raises(m.InvalidRequest, match="belongs to no task"):
+            async with mayfly.credential("echo", scope="echo:read", purpose="p"):
+                pass
+        async with mayfly.task("its own", upstreams={"echo": "echo:read"}) as task, task.credential("echo", scope="echo:read"):
+            pass
+    assert Mayfly.from_env(env | {"MAYFLY_TASK": OTHER}, require_task=True).task_of(call()) == OTHER
 
 
 def test_the_task_of_a_server_on_stdio_comes_from_the_environment(world):

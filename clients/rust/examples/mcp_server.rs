@@ -56,7 +56,7 @@ const LIFE: Duration = Duration::from_secs(3);
 
 impl Echo {
     async fn heard(&self, meta: &RequestMetaObject) -> Result<String, Failed> {
-        let task = task_of_meta(&serde_json::to_value(meta)?);
+        let task = task_of_meta(&serde_json::to_value(meta)?)?;
         // For the tool: calls of one task share it until shortly before it ends.
         let asked = self.mayfly.credential("echo").scope("echo:read").tool("listen").ttl(LIFE);
         let credential = asked.purpose("listen for whoever asked").task(task).get().await?;
@@ -66,7 +66,7 @@ impl Echo {
     }
 
     async fn found(&self, query: &Query, meta: &RequestMetaObject) -> Result<String, Failed> {
-        let task = task_of_meta(&serde_json::to_value(meta)?);
+        let task = task_of_meta(&serde_json::to_value(meta)?)?;
         let asked = self.mayfly.credential("echo").scope("echo:read").tool("search").arguments(query);
         let credential = asked.purpose("search for whoever asked").task(task).get().await?;
         let (status, text) = get(&credential, &format!("/search?query={}", query.query)).await?;

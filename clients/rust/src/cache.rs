@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mayfly_verify::revocation::Moment;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -17,8 +18,8 @@ pub(crate) type Outcome = Result<Arc<Live>, Error>;
 /// One that is shared.
 struct Shared {
     live: Arc<Live>,
-    /// By the steady clock: from then on the next who asks gets another.
-    renew_at: u64,
+    /// From then on, by either clock, the next who asks gets another.
+    renew_at: Moment,
     holders: usize,
     /// Counts who came: one that nobody came for since is given back.
     visits: u64,
@@ -51,14 +52,14 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Looks for one, `now` by the steady clock.
-    pub fn find(&self, key: Key, now: u64) -> Found {
+    /// Looks for one.
+    pub fn find(&self, key: Key, now: Moment) -> Found {
         let mut places = self.places.lock();
         if places.len() >= limits::SHARED && !places.contains_key(&key) {
             return Found::Full;
         }
         let place = places.entry(key).or_default();
-        if let Some(shared) = place.current.as_mut().filter(|s| now < s.renew_at) {
+        if let Some(shared) = place.current.as_mut().filter(|s| now.steady < s.renew_at.steady && now.wall < s.renew_at.wall) {
             shared.holders += 1;
             shared.visits += 1;
             return Found::Here(shared.live.clone());
@@ -73,9 +74,10 @@ impl Cache {
 
     /// What came of asking: it takes its place, and nobody holds it yet. What was there before is given back when its last holder leaves;
     /// at once, where nobody holds it.
-    pub fn put(&self, key: Key, live: Arc<Live>, now: u64, jitter: f64) -> Option<Arc<Live>> {
+    pub fn put(&self, key: Key, live: Arc<Live>, now: Moment, jitter: f64) -> Option<Arc<Live>> {
         // Between 80 and 90 % of its life: not all who share a server's clock come back at once.
-        let renew_at = now + millis(live.life.mul_f64(0.8 + jitter * 0.1));
+        let fresh = millis(live.life.mul_f64(0.8 + jitter * 0.1));
+        let renew_at = Moment { wall: now.wall.plus(fresh), steady: now.steady.saturating_add(fresh) };
         let mut places = self.places.lock();
         let place = places.entry(key).or_default();
         place.under_way = None;

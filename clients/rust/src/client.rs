@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mayfly_verify::clock::{Clock as _, RealClock};
+use mayfly_verify::seq::TaskId;
 use tokio::sync::{oneshot, watch};
 
 use crate::background::Background;
@@ -37,9 +38,16 @@ pub(crate) struct Inner {
     closed: AtomicBool,
 }
 
-/// The task that a call's `_meta` names (`mayfly/task`): how an agent tells a stdio server.
-pub fn task_of_meta(meta: &serde_json::Value) -> Option<String> {
-    meta.get("mayfly/task")?.as_str().filter(|task| !task.is_empty()).map(str::to_owned)
+/// The task that a call's `_meta` names (`mayfly/task`): how an agent tells a stdio server. It is asked only where no token came with the call:
+/// there the task is that of the token ([`Verified::task_id`](crate::middleware::Verified::task_id)), or none.
+///
+/// What names no task is refused, and never taken for none: without a task the call would have one of this workload's own, with all its rights.
+pub fn task_of_meta(meta: &serde_json::Value) -> Result<Option<String>, Error> {
+    let Some(named) = meta.get("mayfly/task") else { return Ok(None) };
+    let id = named.as_str().and_then(|text| text.parse::<TaskId>().ok());
+    let id =
+        id.ok_or_else(|| Error::Settings("_meta[\"mayfly/task\"] is no task id: right would be one like task_...".to_owned()))?;
+    Ok(Some(id.to_string()))
 }
 
 impl Mayfly {
@@ -109,7 +117,7 @@ impl Mayfly {
             if inner.closed.load(Ordering::SeqCst) {
                 return Err(Error::Closed);
             }
-            let mut hears = match inner.cache.find(key, inner.clock.steady()) {
+            let mut hears = match inner.cache.find(key, inner.clock.moment()) {
                 Found::Here(live) => return Ok(inner.held(live, Some(key))),
                 Found::Full => return inner.alone(ask, parent).await,
                 Found::Wait(hears) => hears,
@@ -154,8 +162,9 @@ impl Inner {
     fn ask(self: &Arc<Self>, key: Key, (ask, parent): (pb::ExchangeRequest, Parent), says: watch::Sender<Option<Outcome>>) {
         let inner = self.clone();
         self.background.begin(async move {
-            // Its life counts from before it was asked for, by a clock that never steps.
-            let asked_at = inner.clock.steady();
+            // Its life counts from before it was asked for, by both clocks: the steady one may stand still while the machine is suspended,
+            // the wall clock may be set back.
+            let asked_at = inner.clock.moment();
             let outcome = inner.exchange(ask, parent).await;
             match &outcome {
                 Ok(live) => {

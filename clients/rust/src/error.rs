@@ -31,6 +31,9 @@ pub enum Error {
     /// A fault of the server's own, or an answer that this client does not understand.
     #[error("fault: {0}")]
     Fault(Box<Refusal>),
+    /// One of the two sides does not accept the other: who answers is not the server, or the server does not accept our SVID.
+    #[error("{0}")]
+    Handshake(String),
     /// The settings: what is missing, and what would be right.
     #[error("{0}")]
     Settings(String),
@@ -86,7 +89,7 @@ impl Error {
         match self {
             Error::Denied(r) | Error::Invalid(r) | Error::Unavailable(r) | Error::Fault(r) => Some(r),
             Error::ApprovalNeeded { refusal, .. } => Some(refusal),
-            Error::Settings(_) | Error::Closed => None,
+            Error::Handshake(_) | Error::Settings(_) | Error::Closed => None,
         }
     }
 

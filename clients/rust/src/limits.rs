@@ -14,6 +14,11 @@ pub const RETRY_MAX: Duration = Duration::from_secs(2);
 pub const TRIES: usize = 16;
 /// Longest time that making a connection may take: TCP, TLS and HTTP/2 on a busy host.
 pub const CONNECT: Duration = Duration::from_secs(10);
+/// Longest time for one of several addresses of the server, unless it is the last: three round trips across the world (TCP, TLS, the first
+/// frame) at 300 ms each, and a busy server. Three that are silent leave the last one 4 s of `CONNECT`.
+pub const ADDRESS: Duration = Duration::from_secs(2);
+/// Addresses of the server that are tried: those beyond would have no time left within `CONNECT`.
+pub const ADDRESSES: usize = 4;
 /// How often files of an SVID are read again. SPIRE's agents renew at half of an hour's life; a bundle that lost a root shows at once.
 pub const POLL: Duration = Duration::from_secs(1);
 /// Pause before the files of an SVID are read again that did not fit together at first: two files are replaced within milliseconds.

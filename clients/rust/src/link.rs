@@ -1,7 +1,6 @@
 //! The connection to the server. When our SVID rotates, a new one is made first and takes the place of the old, which ends with its last
 //! call: so no call fails of it.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +8,11 @@ use arc_swap::ArcSwap;
 use hyper_util::rt::TokioIo;
 use mayfly_verify::clock::{Clock, RealClock};
 use rustls::pki_types::ServerName;
-use tokio::io::AsyncBufReadExt as _;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::dial::dial;
 use crate::error::Error;
 use crate::limits;
 use crate::settings::Settings;
@@ -90,24 +87,23 @@ struct Way {
 impl Way {
     /// A connection that stands. Whenever it breaks tonic makes another, by the SVID of that time.
     async fn open(&self) -> Result<Channel, Error> {
-        let host = self.address.rsplit_once(':').map_or(&*self.address, |(host, _)| host).trim_matches(['[', ']']).to_owned();
-        let name = ServerName::try_from(host).map_err(|e| Error::Settings(format!("MAYFLY_ADDRESS {:?}: {e}", self.address)))?;
+        let wrong =
+            |what: &dyn std::fmt::Display| Error::Settings(format!("MAYFLY_ADDRESS {:?} is not HOST:PORT: {what}", self.address));
+        let (host, port) = self.address.rsplit_once(':').ok_or_else(|| wrong(&"it has no port"))?;
+        let port: u16 = port.parse().map_err(|e| wrong(&e))?;
+        let host = host.trim_matches(['[', ']']).to_owned();
+        let name = ServerName::try_from(host.clone()).map_err(|e| wrong(&e))?;
         // tonic is built without TLS of its own and takes no https here; the connection below is TLS all the same.
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address));
-        let endpoint =
-            endpoint.map_err(|e| Error::Settings(format!("MAYFLY_ADDRESS {:?} is not HOST:PORT: {e}", self.address)))?;
+        let endpoint = endpoint.map_err(|e| wrong(&e))?;
         let endpoint =
             endpoint.connect_timeout(limits::CONNECT).http2_keep_alive_interval(limits::CALL).keep_alive_while_idle(true);
-        let (connector, address) = (self.connector.clone(), self.address.clone());
-        let dial = move |_| {
-            let (connector, name, address) = (connector.clone(), name.clone(), address.clone());
-            async move {
-                let tcp = TcpStream::connect(address).await?;
-                tcp.set_nodelay(true)?;
-                accepted(connector.connect(name, tcp).await?).await.map(TokioIo::new)
-            }
+        let connector = self.connector.clone();
+        let dialling = move |_| {
+            let (connector, name, host) = (connector.clone(), name.clone(), host.clone());
+            async move { dial(&connector, &name, &host, port).await.map(TokioIo::new) }
         };
-        match tokio::time::timeout(limits::CONNECT, endpoint.connect_with_connector(tower::service_fn(dial))).await {
+        match tokio::time::timeout(limits::CONNECT, endpoint.connect_with_connector(tower::service_fn(dialling))).await {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(error)) => Err(no_way(&self.address, &error)),
             Err(_) => Err(Error::unavailable(format!("no connection to {} within 10 s", self.address))),
@@ -115,21 +111,21 @@ impl Way {
     }
 }
 
-/// Waits for the server's first bytes before ours: in TLS 1.3 it refuses our certificate when our end of the handshake is long done. A server
-/// of HTTP/2 speaks first (RFC 9113, section 3.4).
-async fn accepted(mut tls: TlsStream<TcpStream>) -> io::Result<TlsStream<TcpStream>> {
-    if let Ok(read) = tokio::time::timeout(Duration::from_secs(2), tls.fill_buf()).await
-        && read?.is_empty()
-    {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection after the handshake"));
-    }
-    Ok(tls)
-}
-
 fn no_way(address: &str, error: &(dyn std::error::Error + 'static)) -> Error {
-    let what = match tls::not_that_server(error) {
-        Some(defect) => defect.to_string(),
-        None => std::iter::successors(Some(error), |e| e.source()).last().map_or_else(String::new, ToString::to_string),
-    };
+    if let Some(defect) = tls::not_that_server(error) {
+        return Error::Handshake(format!("no connection to {address}: {defect}"));
+    }
+    let causes = || std::iter::successors(Some(error), |e| e.source());
+    let alert = causes().find_map(|cause| {
+        let carried = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        match cause.downcast_ref::<rustls::Error>().or_else(|| carried.and_then(|e| e.downcast_ref::<rustls::Error>())) {
+            Some(rustls::Error::AlertReceived(alert)) => Some(*alert),
+            _ => None,
+        }
+    });
+    if let Some(alert) = alert {
+        return Error::Handshake(format!("the server at {address} does not accept our SVID (TLS alert {alert:?})"));
+    }
+    let what = causes().last().map_or_else(String::new, ToString::to_string);
     Error::unavailable(format!("no connection to {address}: {what}"))
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mayfly_verify::arguments;
 use mayfly_verify::identity::sha256;
 use prost::Message as _;
 use serde::Serialize;
@@ -23,19 +24,37 @@ pub struct CredentialRequest {
     mayfly: Mayfly,
     ask: pb::ExchangeRequest,
     own_task: bool,
+    require_task: bool,
     wrong: Option<String>,
 }
 
 /// SHA-256 of the RFC 8785 form of a call's arguments: what a credential that was approved for them names.
+///
+/// Arguments that others would read as other ones are refused: with a number that a double does not hold, or NaN.
 pub fn arguments_sha256<T: Serialize>(arguments: &T) -> Result<[u8; 32], Error> {
-    let canonical = serde_json_canonicalizer::to_vec(arguments);
-    canonical.map(|text| sha256(&text)).map_err(|e| Error::Settings(format!("the arguments are no JSON: {e}")))
+    arguments_sha256_of_json(&written(arguments)?)
+}
+
+/// The same of arguments as JSON text, as they came over the wire. It refuses what reading them first would hide: a name that stands twice in
+/// one object, and a number with more digits than a double holds.
+pub fn arguments_sha256_of_json(text: &str) -> Result<[u8; 32], Error> {
+    arguments::digest_of_json(text).map_err(|e| Error::Settings(format!("arguments: {e}")))
+}
+
+/// Arguments as JSON.
+fn written<T: Serialize>(arguments: &T) -> Result<String, Error> {
+    let wrong = |e| Error::Settings(format!("arguments: {e}"));
+    // serde_json writes NaN as null, which is another argument; this refuses it.
+    serde_json_canonicalizer::to_vec(arguments).map_err(wrong)?;
+    let text = serde_json::to_string(arguments).map_err(wrong)?;
+    arguments::parse(&text).map_err(|e| Error::Settings(format!("arguments: {e}")))?;
+    Ok(text)
 }
 
 impl CredentialRequest {
     pub(crate) fn new(mayfly: Mayfly, upstream: &str) -> CredentialRequest {
         let ask = pb::ExchangeRequest { upstream: upstream.to_owned(), ..Default::default() };
-        CredentialRequest { mayfly, ask, own_task: false, wrong: None }
+        CredentialRequest { mayfly, ask, own_task: false, require_task: false, wrong: None }
     }
 
     /// One more scope.
@@ -58,11 +77,11 @@ impl CredentialRequest {
 
     /// The arguments of the call that it is for, as JSON. Such a credential serves for that call, and is shared with nobody.
     pub fn arguments<T: Serialize>(mut self, arguments: &T) -> Self {
-        match serde_json::to_string(arguments) {
+        match written(arguments) {
             Ok(json) => {
                 self.ask.arguments = Some(pb::Arguments { arguments: Some(pb::arguments::Arguments::Json(json)) });
             }
-            Err(e) => self.wrong = Some(format!("the arguments are no JSON: {e}")),
+            Err(e) => self.wrong = Some(e.to_string()),
         }
         self
     }
@@ -77,6 +96,13 @@ impl CredentialRequest {
     /// and completed when the credential is given back.
     pub fn task(mut self, task: impl Into<Option<String>>) -> Self {
         self.ask.task = task.into().map(Task::TaskId);
+        self
+    }
+
+    /// Refuses where neither the request nor the settings name a task, and opens none: for servers whose own rights are more than those of
+    /// whoever calls them.
+    pub fn require_task(mut self) -> Self {
+        self.require_task = true;
         self
     }
 
@@ -132,12 +158,16 @@ impl CredentialRequest {
 
     /// Gets it, by an exchange or from one that somebody else has just made.
     pub async fn get(self) -> Result<Credential, Error> {
-        let CredentialRequest { mayfly, mut ask, own_task, wrong } = self;
+        let CredentialRequest { mayfly, mut ask, own_task, require_task, wrong } = self;
         if let Some(wrong) = wrong {
             return Err(Error::Settings(wrong));
         }
         if ask.task.is_none() && !own_task {
             ask.task = mayfly.default_task().map(Task::TaskId);
+        }
+        if ask.task.is_none() && require_task {
+            let what = "this call belongs to no task: right would be a credential of the agent's task, or its id in _meta as \"mayfly/task\"";
+            return Err(Error::Settings(what.to_owned()));
         }
         if ask.task.is_none() {
             ask.task = Some(Task::OpenTask(terms(&ask)));

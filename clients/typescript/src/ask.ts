@@ -6,10 +6,12 @@
 import { createHash } from 'node:crypto';
 import { create, toBinary, type MessageInitShape } from '@bufbuild/protobuf';
 import type { Duration } from '@bufbuild/protobuf/wkt';
+import { InvalidRequest } from './errors.js';
 import { TaskTermsSchema } from './gen/mayfly/v1/task_pb.js';
 import { ExchangeRequestSchema, type ExchangeRequest } from './gen/mayfly/v1/token_service_pb.js';
 import { CredentialKind, KeyBindingSchema, SubjectTokenType } from './gen/mayfly/v1/types_pb.js';
 import type { Secret } from './secret.js';
+import { canonicalArguments } from './verify/arguments.js';
 
 /** What a credential is. */
 export type Kind =
@@ -20,6 +22,13 @@ const KINDS: Record<Kind, CredentialKind> = {
   postgres: CredentialKind.POSTGRES, oauth: CredentialKind.OAUTH, aws: CredentialKind.AWS, github: CredentialKind.GITHUB,
   secret: CredentialKind.SECRET, mysql: CredentialKind.MYSQL, redis: CredentialKind.REDIS,
 };
+
+/** The life of a credential where none is asked for, seconds (`ExchangeRequest.ttl`). */
+export const DEFAULT_TTL = 300;
+/**
+ * How long a task that a call opens for itself may ever live, extensions included, seconds: the longest that a server allows (`limits.task_ttl`).
+ */
+const LONGEST_WORK = 86_400;
 
 /** A token that says on whose behalf (RFC 8693). */
 export interface SubjectToken {
@@ -45,6 +54,8 @@ export interface CredentialAsk {
   readonly purpose?: string | undefined;
   /** The task, or its id. Absent, `null` or `undefined`: one is opened for this credential in the same round trip, and ends with it. */
   readonly task?: { readonly id: string } | string | null | undefined;
+  /** Without a `task` it is refused, and none is opened. Absent: as the client was made. */
+  readonly requireTask?: boolean | undefined;
   /** How long to wait for an approval, seconds, at most 60. Absent: {@link ApprovalNeeded} at once. */
   readonly waitForApproval?: number | undefined;
   /** What is asked for. Absent: the upstream's only kind. */
@@ -98,7 +109,19 @@ export const kindName = (kind: CredentialKind): Kind | undefined =>
 /** A subject token for the wire. */
 export const subjectOf = ({ token, type }: SubjectToken) => ({ token: revealed(token), type: SUBJECTS[type] });
 
-const taskId = (task: CredentialAsk['task']): string | undefined => (typeof task === 'object' ? task?.id : task) || undefined;
+/**
+ * The task, where one is required.
+ *
+ * @throws InvalidRequest - there is none
+ */
+export function required(task: string | undefined): string {
+  if (task !== undefined) return task;
+  const description = 'this call belongs to no task; right would be a credential of the agent\'s task, or its id in _meta as "mayfly/task"';
+  throw new InvalidRequest(`task: ${description}`, { reason: 'INVALID_FIELD', fieldViolations: [{ field: 'task', description }] });
+}
+
+/** The id of a task that may be named by it, or not at all. */
+export const taskId = (task: CredentialAsk['task']): string | undefined => (typeof task === 'object' ? task?.id : task) || undefined;
 
 /**
  * The request for a credential, without its `request_id`.
@@ -112,6 +135,8 @@ export function requestOf(upstream: string, ask: CredentialAsk): ExchangeRequest
   if (id === undefined && !ask.purpose) throw new TypeError('purpose: without a task one is opened, and that says what it is for');
   const terms = () => create(TaskTermsSchema, {
     purpose: ask.purpose ?? '', upstreams: [{ upstream, scopes }], tools: ask.tool ? [ask.tool] : [], keyBound: ask.boundToSvid ?? false,
+    // It lives as long as the credential, and is extended when that is renewed: see `Pool`.
+    ttl: duration(ask.ttl ?? DEFAULT_TTL), maxTtl: duration(Math.max(ask.ttl ?? DEFAULT_TTL, LONGEST_WORK)),
     ...(ask.kind ? { kinds: [kindOf(ask.kind)] } : {}),
   });
   const request: MessageInitShape<typeof ExchangeRequestSchema> = {
@@ -122,7 +147,7 @@ export function requestOf(upstream: string, ask: CredentialAsk): ExchangeRequest
   if (ask.kind) request.kind = kindOf(ask.kind);
   if (ask.ttl !== undefined) request.ttl = duration(ask.ttl);
   if (ask.waitForApproval) request.waitForApproval = duration(ask.waitForApproval);
-  if (ask.arguments) request.arguments = { arguments: { case: 'json', value: JSON.stringify(ask.arguments) } };
+  if (ask.arguments) request.arguments = { arguments: { case: 'json', value: canonicalArguments(ask.arguments) } };
   if (ask.boundToSvid) request.keyBinding = create(KeyBindingSchema, { key: { case: 'callerSvid', value: {} } });
   if (ask.subjectToken) request.subjectToken = subjectOf(ask.subjectToken);
   if (ask.parent) request.parentCredential = { token: revealed(ask.parent) };

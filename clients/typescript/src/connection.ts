@@ -4,19 +4,22 @@
  *
  * @module
  */
-import { isIP } from 'node:net';
 import { createSecureContext } from 'node:tls';
+import { connectivityState } from '@grpc/grpc-js';
 import { Client, credentials, status as Code, type ServiceError } from '@grpc/grpc-js';
 import type { DescMessage, DescMethodUnary, MessageShape } from '@bufbuild/protobuf';
-import { Closed, fromServiceError, MayflyError, Unavailable } from './errors.js';
+import { Closed, fromServiceError, MayflyError, NotAuthenticated, Unavailable } from './errors.js';
 import { callUnary } from './grpc.js';
+import { CONNECT_MS, hostPort, probe, serverName } from './probe.js';
 import { Deadline, retrying } from './retry.js';
 import { serverMustBe, spiffeId, type SpiffeId } from './spiffe.js';
 import type { Svid, SvidSource } from './svid.js';
 import { traceMetadata } from './trace.js';
 
-/** How long a new connection may take before another is tried, milliseconds. */
-const CONNECT_MS = 10_000;
+/** How long the first SVID may take, milliseconds. */
+const SVID_MS = 10_000;
+/** How long after a connection with a new SVID could not be made the next is tried, milliseconds. */
+const AGAIN_MS = 500;
 /** How long one attempt may take before it is sent again, milliseconds, beside what it waits for an approval. */
 const ATTEMPT_MS = 5_000;
 
@@ -31,6 +34,8 @@ const OPTIONS = {
   'grpc.min_reconnect_backoff_ms': 50,
   'grpc.max_reconnect_backoff_ms': 2_000,
   'grpc.service_config_disable_resolution': 1,
+  // The server is called directly: a proxy for the web would see who calls whom, and take the place of what the SVIDs vouch for.
+  'grpc.enable_http_proxy': 0,
 };
 
 /** One connection with one SVID. */
@@ -40,13 +45,21 @@ export class Line {
   #calls = 0;
   #retired = false;
 
-  constructor(readonly svid: Svid, address: string, server: SpiffeId) {
+  /**
+   * @param address - the server's, `HOST:PORT`
+   * @param at - the one of its addresses that answered, `IP:PORT`
+   */
+  constructor(readonly svid: Svid, address: string, at: string, server: SpiffeId) {
     const context = createSecureContext({ ...svid.context(server.trustDomain), minVersion: 'TLSv1.3' });
     const verify = { checkServerIdentity: serverMustBe(server.id) };
-    // An IP address is no server name (RFC 6066, section 3). Who the server is, its SVID says.
-    const isIp = isIP(address.replace(/:\d+$/, '').replace(/^\[|\]$/g, '')) !== 0;
-    const options = isIp ? { ...OPTIONS, 'grpc.ssl_target_name_override': server.trustDomain } : OPTIONS;
-    this.client = new Client(address, credentials.createFromSecureContext(context, verify), options);
+    const name = serverName(hostPort(address)[0], server);
+    const options = { ...OPTIONS, 'grpc.ssl_target_name_override': name, 'grpc.default_authority': address };
+    this.client = new Client(at, credentials.createFromSecureContext(context, verify), options);
+  }
+
+  /** Whether it stands. */
+  get stands(): boolean {
+    return this.client.getChannel().getConnectivityState(false) === connectivityState.READY;
   }
 
   /** Something began on it: it is kept until what this returns was called. */
@@ -106,6 +119,7 @@ export class Connection {
   #opening: Promise<Line> | undefined;
   #newest: Svid | undefined;
   #changing: Promise<void> | undefined;
+  #again: NodeJS.Timeout | undefined;
   #closed = false;
 
   /**
@@ -119,20 +133,38 @@ export class Connection {
     this.#unwatch = source.watch((svid) => void this.#change(svid).catch(() => undefined));
   }
 
-  /** The connection of now. Rejects where there is no SVID within ten seconds. */
-  async line(): Promise<Line> {
+  /**
+   * The connection of now; made, where there is none.
+   *
+   * @throws Unavailable - there is no SVID within ten seconds, or nobody answers within five, or not by the deadline
+   * @throws ServerCertificateError, NotAuthenticated - one side has no certificate that the other accepts
+   */
+  async line(deadline?: Deadline): Promise<Line> {
     if (this.#closed) throw new Closed();
     if (this.#line) return this.#line;
     this.#opening ??= this.#open().finally(() => (this.#opening = undefined));
-    return this.#opening;
+    return deadline ? within(this.#opening, deadline, `no connection to ${this.#address} in time`) : this.#opening;
+  }
+
+  /** A call over a connection failed so that it may be of no use any more: the next call is made over another one, unless it stands. */
+  failed(line: Line, error: unknown, ms = 0): void {
+    if (!(error instanceof Unavailable) || error.reason !== '' || line !== this.#line) return;
+    // One that is silent for as long as an attempt may take, though it stands.
+    const silent = error.code === Code.DEADLINE_EXCEEDED && ms > ATTEMPT_MS - 100;
+    if (!silent && (error.code !== Code.UNAVAILABLE || line.stands)) return;
+    this.#line = undefined;
+    line.retire();
   }
 
   /** Waits for a connection that calls can be sent over: where it rejects, nothing was sent. */
   async ready(deadline: Deadline): Promise<void> {
-    const line = await this.line();
+    const line = await this.line(deadline);
     const done = line.hold();
     const isReady = await line.ready(deadline.left).finally(done);
-    if (!isReady) throw new Unavailable(`no connection to ${this.#address} in time`, { code: Code.UNAVAILABLE });
+    if (isReady) return;
+    const error = new Unavailable(`no connection to ${this.#address} in time`, { code: Code.UNAVAILABLE });
+    this.failed(line, error);
+    throw error;
   }
 
   /** Makes a unary call, again where that is safe. The request's own `request_id`, where it has one, is what makes it so. */
@@ -146,12 +178,14 @@ export class Connection {
   async once<I extends DescMessage, O extends DescMessage>(
     method: DescMethodUnary<I, O>, request: MessageShape<I>, settings: CallSettings,
   ): Promise<MessageShape<O>> {
-    const line = await this.line();
+    const line = await this.line(settings.deadline);
+    const began = performance.now();
     try {
       return await unary(line, method, request, settings);
     } catch (error) {
+      this.failed(line, error, performance.now() - began);
       if (!(await this.outlived(line, error))) throw error;
-      return unary(await this.line(), method, request, settings);
+      return unary(await this.line(settings.deadline), method, request, settings);
     }
   }
 
@@ -170,6 +204,7 @@ export class Connection {
   close(): void {
     this.#closed = true;
     this.#unwatch();
+    clearTimeout(this.#again);
     this.#line?.retire();
     this.#line?.client.close();
     this.#source.close();
@@ -180,9 +215,35 @@ export class Connection {
   }
 
   async #open(): Promise<Line> {
-    const svid = await this.#source.current(AbortSignal.timeout(CONNECT_MS));
+    const svid = await this.#source.current(AbortSignal.timeout(SVID_MS));
     if (this.#closed) throw new Closed();
-    return (this.#line ??= new Line(svid, this.#address, this.#server(svid)));
+    let line: Line;
+    try {
+      line = await this.#make(svid);
+    } catch (error) {
+      if (!(error instanceof NotAuthenticated)) throw error;
+      // Perhaps there is a newer one, which nobody has looked at yet.
+      await this.#source.look();
+      const newer = await this.#source.current(AbortSignal.timeout(SVID_MS));
+      if (newer.equals(svid)) throw error;
+      line = await this.#make(newer);
+    }
+    this.#line = line;
+    // One that came meanwhile.
+    if (this.#newest && !this.#newest.equals(line.svid)) void this.#change(this.#newest).catch(() => undefined);
+    return line;
+  }
+
+  /** A connection that stands. */
+  async #make(svid: Svid): Promise<Line> {
+    const server = this.#server(svid);
+    const at = await probe(this.#address, svid, server);
+    const line = new Line(svid, this.#address, at, server);
+    const ready = await line.ready();
+    if (!this.#closed && ready) return line;
+    line.client.close();
+    if (this.#closed) throw new Closed();
+    throw new Unavailable(`no gRPC connection to ${at} within ${CONNECT_MS / 1000} s`, { code: Code.UNAVAILABLE });
   }
 
   /** Goes over to an SVID, one change at a time. Whoever asks meanwhile waits for the same one. */
@@ -193,18 +254,35 @@ export class Connection {
   }
 
   async #goOver(): Promise<void> {
-    while (this.#line && this.#newest && !this.#line.svid.equals(this.#newest) && !this.#closed) {
-      const next = new Line(this.#newest, this.#address, this.#server(this.#newest));
-      const ready = await next.ready();
-      const old = this.#line;
-      if (this.#closed || (!ready && old.svid.notAfter > Date.now())) {
-        next.client.close();
-        continue;
+    for (let old = this.#line; old && this.#newest && !old.svid.equals(this.#newest) && !this.#closed; old = this.#line) {
+      try {
+        const next = await this.#make(this.#newest);
+        // Another one may have been opened meanwhile, with an SVID that is as new or older.
+        const before = this.#line;
+        this.#line = next;
+        before?.retire();
+      } catch {
+        // The old one serves for as long as its SVID does. After that calls say what is wrong.
+        if (old.svid.notAfter <= Date.now() && this.#line === old) {
+          this.#line = undefined;
+          old.retire();
+        }
+        clearTimeout(this.#again);
+        this.#again = setTimeout(() => { if (this.#newest) void this.#change(this.#newest).catch(() => undefined); }, AGAIN_MS);
+        this.#again.unref();
+        return;
       }
-      this.#line = next;
-      old.retire();
     }
   }
+}
+
+/** Waits for something until the deadline. */
+async function within<T>(work: Promise<T>, deadline: Deadline, what: string): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Unavailable(what, { code: Code.DEADLINE_EXCEEDED })), deadline.left);
+  });
+  return Promise.race([work, late]).finally(() => clearTimeout(timer));
 }
 
 function unary<I extends DescMessage, O extends DescMessage>(

@@ -119,9 +119,14 @@ export class Credential implements AsyncDisposable {
     return new Date(millis(this.#issued.expiresAt));
   }
 
-  /** What is left of its life, seconds; by a clock that never steps, so it holds where ours is wrong. */
+  /** What is left of its life, seconds; by the wall clock or the monotonic one, whichever says less. */
   get remaining(): number {
-    return Math.max(0, this.#holding.current.goodUntil - performance.now()) / 1000;
+    return Math.max(0, this.#holding.current.left) / 1000;
+  }
+
+  /** How long it lives from the decision, seconds. */
+  get lifetime(): number {
+    return this.#holding.current.life / 1000;
   }
 
   /** What bounded its life, for people: like `upstream` or `the approval appr_…`. */
@@ -207,12 +212,22 @@ export class Credential implements AsyncDisposable {
   }
 
   /**
-   * Gets a new one in its place, decided anew for the same things; what this object shows is then the new one. Everybody who holds it has it.
+   * Gets a new one in its place, decided anew for the same things and the life that was asked for; what this object shows is then the new one.
+   * Everybody who holds it has it. A task that was opened with it is extended with it.
    *
    * @throws Denied, NotActive - it can't be renewed; the old one stays good until it ends
    */
   renew(): Promise<void> {
     return this.#giver.renew(this.#holding);
+  }
+
+  /**
+   * The upstream refused it: nobody else is given it.
+   *
+   * @internal
+   */
+  doubt(): void {
+    this.#holding.refused = true;
   }
 
   /** Gives it back. It is of no use from then on, unless others hold it too. Never rejects; a repeat does nothing. */

@@ -88,6 +88,11 @@ export class NotAuthenticated extends MayflyError {
   override readonly name = 'NotAuthenticated';
 }
 
+/** Who answers is not the server: another SPIFFE ID, or a certificate that the bundle of its trust domain does not vouch for. Nothing was sent. */
+export class ServerCertificateError extends MayflyError {
+  override readonly name = 'ServerCertificateError';
+}
+
 /** A bound was reached (RESOURCE_EXHAUSTED), and trying for as long as there was time did not help. */
 export class LimitReached extends MayflyError {
   override readonly name = 'LimitReached';

@@ -147,12 +147,14 @@ export class Exchanger {
   }
 
   async #byStream(request: ExchangeRequest, settings: CallSettings): Promise<Issued> {
-    const line = await this.#connection.line();
+    const line = await this.#connection.line(settings.deadline);
+    const began = performance.now();
     if (!this.#stream?.open) this.#stream = new ExchangeStream(line);
     if (this.#stream.full) return this.#alone(request, settings);
     try {
       return await this.#stream.ask(request, Math.min(settings.deadline.left, 5_000 + (settings.waits ?? 0)), settings.signal);
     } catch (error) {
+      this.#connection.failed(line, error, performance.now() - began);
       if (!(await this.#connection.outlived(line, error))) throw error;
       return this.#alone(request, settings);
     }

@@ -3,19 +3,20 @@
  *
  * @packageDocumentation
  */
-export { Mayfly, type InboundCall, type MayflyOptions, type MayflySettings, type Whoami } from './mayfly.js';
+export { Mayfly, type InboundCall, type MayflyOptions, type MayflySettings, type TaskOptions, type Whoami } from './mayfly.js';
 export type { CredentialAsk, Kind, SubjectToken } from './ask.js';
 export type { AwsKeys, Certificate, Credential, DatabaseLogin, Outcome, SshCertificate, Use } from './credential.js';
 export { META_TASK, type State, type Task, type TaskAsk } from './task.js';
+export type { SessionAsk, SessionFetch } from './session.js';
 export type { Streaming } from './exchanger.js';
 export { CredentialHeaders, Secret } from './secret.js';
 export { FileSource, Svid, type SvidFiles, type SvidSource } from './svid.js';
 export { WorkloadApiSource } from './workload-api.js';
 export {
-  ApprovalNeeded, Closed, Denied, InvalidRequest, LimitReached, MayflyError, NotActive, NotAuthenticated, NotFound, Unavailable,
+  ApprovalNeeded, Closed, Denied, InvalidRequest, LimitReached, MayflyError, NotActive, NotAuthenticated, NotFound, ServerCertificateError, Unavailable,
   type ErrorDetails, type FieldViolation,
 } from './errors.js';
-export { argumentsDigest } from './verify/arguments.js';
+export { argumentsDigest, argumentsDigestOfJson } from './verify/arguments.js';
 export { Verified, type Claims } from './verify/claims.js';
 export { Refused, type RefusedReason } from './verify/refused.js';
 export type { Need } from './verify/check.js';

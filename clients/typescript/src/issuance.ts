@@ -4,6 +4,7 @@
  * @module
  */
 import type { Timestamp } from '@bufbuild/protobuf/wkt';
+import { Instant } from './clock.js';
 import type { Issued } from './gen/mayfly/v1/issued_pb.js';
 
 /** Of a credential's life, how much is left unused at least, and how much of it is drawn anew for each (jitter). */
@@ -13,25 +14,41 @@ const JITTER = 0.1;
 /** A moment of the wire, milliseconds since 1970. */
 export const millis = (at: Timestamp | undefined): number => (at ? Number(at.seconds) * 1000 + at.nanos / 1e6 : 0);
 
-/** What was issued, and when by our own clock that never steps. */
+/** What was issued, and how much of its life is left by our own clocks. */
 export class Issuance {
   readonly issued: Issued;
-  /** Good until then by `performance.now()`: its life counts from when it was asked for, whatever the wall clocks say. */
-  readonly goodUntil: number;
-  /** From then on the next holder gets another one. */
-  readonly freshUntil: number;
+  /** When its answer was here. */
+  readonly arrived = new Instant();
+  readonly #began: Instant;
+  readonly #life: number;
+  readonly #fresh: number;
 
-  /** @param began - `performance.now()` when it was asked for */
-  constructor(issued: Issued, began: number) {
-    const life = Math.max(0, millis(issued.expiresAt) - millis(issued.issuedAt));
+  /** @param began - when it was asked for: its life counts from there */
+  constructor(issued: Issued, began: Instant) {
     this.issued = issued;
-    this.goodUntil = began + life;
-    this.freshUntil = began + life * (1 - SPARE - JITTER * Math.random());
+    this.#began = began;
+    this.#life = Math.max(0, millis(issued.expiresAt) - millis(issued.issuedAt));
+    this.#fresh = this.#life * (1 - SPARE - JITTER * Math.random());
+  }
+
+  /** What is left of its life, milliseconds; 0 and less when it has ended. */
+  get left(): number {
+    return this.#life - this.#began.passed;
+  }
+
+  /** How long it lives from the decision, milliseconds. */
+  get life(): number {
+    return this.#life;
   }
 
   /** Whether it has a life left that can be given back. */
   get live(): boolean {
-    return performance.now() < this.goodUntil;
+    return this.left > 0;
+  }
+
+  /** Whether it has enough left for the next holder. */
+  get fresh(): boolean {
+    return this.#began.passed < this.#fresh;
   }
 }
 
@@ -56,13 +73,16 @@ export class Holding {
    * @param ownsTask - its task was opened with it, and ends with it
    * @param key - by which others find it; absent: it is for one alone
    * @param tool - what it was asked for
+   * @param ttl - the life that was asked for; absent: none in particular
    */
-  constructor(first: Issuance, readonly ownsTask: boolean, readonly key: string | undefined, readonly tool: string) {
+  constructor(
+    first: Issuance, readonly ownsTask: boolean, readonly key: string | undefined, readonly tool: string, readonly ttl: number | undefined,
+  ) {
     this.current = first;
   }
 
   /** Whether a new holder can be given it. */
   get fresh(): boolean {
-    return !this.refused && !this.over && performance.now() < this.current.freshUntil;
+    return !this.refused && !this.over && this.current.fresh;
   }
 }

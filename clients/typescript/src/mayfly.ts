@@ -5,7 +5,7 @@
  */
 import { inspect } from 'node:util';
 import { create } from '@bufbuild/protobuf';
-import type { CredentialAsk } from './ask.js';
+import { required, taskId, type CredentialAsk } from './ask.js';
 import { Connection } from './connection.js';
 import type { Credential } from './credential.js';
 import { readEnv } from './env.js';
@@ -13,6 +13,7 @@ import { Exchanger, type Streaming } from './exchanger.js';
 import { WhoamiRequestSchema, TokenService } from './gen/mayfly/v1/token_service_pb.js';
 import { Pool } from './pool.js';
 import { Deadline } from './retry.js';
+import { sessionFetch, type SessionAsk, type SessionFetch } from './session.js';
 import type { SvidSource } from './svid.js';
 import { META_TASK, Task, type TaskAsk } from './task.js';
 import { UseReports } from './use.js';
@@ -27,6 +28,11 @@ export interface MayflyOptions {
   readonly streaming?: Streaming;
   /** How long a shared credential is kept for the next one when its last holder left, seconds. Absent: 5. With 0 it is given back at once. */
   readonly idle?: number;
+  /**
+   * `taskOf` and `credential` refuse what names no task, for every call, and none is opened for a call. For servers whose own rights are more than
+   * those of whoever calls them. Absent: false.
+   */
+  readonly requireTask?: boolean;
   /** Told of what failed in the background: reports of use, giving back, heartbeats. Its text holds no secret. Absent: nobody is told. */
   readonly onError?: (error: unknown) => void;
 }
@@ -61,9 +67,20 @@ export interface Whoami {
 export interface InboundCall {
   readonly authInfo?: { readonly extra?: Record<string, unknown> | undefined } | undefined;
   readonly _meta?: Record<string, unknown> | undefined;
+  readonly requestInfo?: { readonly headers?: Readonly<Record<string, unknown>> | undefined } | undefined;
+}
+
+/** How {@link Mayfly.taskOf} looks for a task. */
+export interface TaskOptions {
+  /** A call that belongs to no task is refused. Absent: as the client was made ({@link MayflyOptions.requireTask}). */
+  readonly requireTask?: boolean | undefined;
 }
 
 const TASK = /^task_[a-z2-7]{26}$/;
+
+/** Whether a request's headers show a token. */
+const shownIn = (headers: Readonly<Record<string, unknown>> | undefined): boolean =>
+  Object.entries(headers ?? {}).some(([name, value]) => name.toLowerCase() === 'authorization' && value !== undefined);
 
 /** A client of mayfly: credentials for upstreams, tasks, and verifying what others show. */
 export class Mayfly implements AsyncDisposable {
@@ -73,6 +90,7 @@ export class Mayfly implements AsyncDisposable {
   readonly #pool: Pool;
   readonly #timeout: number;
   readonly #task: string | undefined;
+  readonly #requireTask: boolean;
   readonly #failed: (error: unknown) => void;
   readonly #verifiers = new Set<Verifier>();
   #closed: Promise<void> | undefined;
@@ -81,6 +99,7 @@ export class Mayfly implements AsyncDisposable {
   constructor(settings: MayflySettings) {
     this.#timeout = settings.timeout ?? 10_000;
     this.#task = settings.task;
+    this.#requireTask = settings.requireTask ?? false;
     this.#failed = (error) => {
       try {
         settings.onError?.(error);
@@ -112,8 +131,19 @@ export class Mayfly implements AsyncDisposable {
    * @throws Denied, ApprovalNeeded, InvalidRequest, NotFound, NotActive, LimitReached, Unavailable
    * @throws TypeError - what is asked for lacks what every server would refuse
    */
-  credential(upstream: string, ask: CredentialAsk): Promise<Credential> {
+  async credential(upstream: string, ask: CredentialAsk): Promise<Credential> {
+    if (ask.requireTask ?? this.#requireTask) required(taskId(ask.task));
     return this.#pool.get(upstream, ask);
+  }
+
+  /**
+   * A `fetch` for a session that outlasts a credential, like an MCP client's over HTTP. Each request carries a credential that is good; it is
+   * renewed before it ends. A request that is answered 401 is sent once more, with another credential.
+   *
+   * @returns a function like `fetch`; its `close()`, or the end of an `await using` block, gives the credential back
+   */
+  fetch(upstream: string, { url, ...ask }: SessionAsk): SessionFetch {
+    return sessionFetch(() => this.credential(upstream, ask), url);
   }
 
   /**
@@ -131,16 +161,31 @@ export class Mayfly implements AsyncDisposable {
   }
 
   /**
-   * The task that an inbound MCP call belongs to: that of the token which the middleware of this package verified; without such a token what
-   * `_meta` names as `mayfly/task`; on stdio `MAYFLY_TASK`. `undefined`: none, so {@link Mayfly.credential} opens one.
+   * The task that an inbound MCP call belongs to: that of the token which came with it, as the middleware of this package verified it. Where no
+   * token came: what `_meta` names as `mayfly/task`. Where neither names one: `MAYFLY_TASK`. `undefined`: none, so {@link Mayfly.credential} opens
+   * one of its own, which has all the rights of this workload.
    *
    * What `_meta` says is the caller's word. mayfly gives nothing on it alone: we have to be named in the task by whoever opened it.
+   *
+   * @throws TypeError - `_meta` names what is no task
+   * @throws InvalidRequest - nothing names a task, and one is required
    */
-  taskOf(inbound?: InboundCall): string | undefined {
+  taskOf(inbound: InboundCall | undefined, options: { readonly requireTask: true }): string;
+  taskOf(inbound?: InboundCall, options?: TaskOptions): string | undefined;
+  taskOf(inbound?: InboundCall, options: TaskOptions = {}): string | undefined {
+    const task = this.#found(inbound);
+    return options.requireTask ?? this.#requireTask ? required(task) : task;
+  }
+
+  #found(inbound?: InboundCall): string | undefined {
     const verified = verifiedOf(inbound?.authInfo?.extra);
     if (verified) return verified.task;
-    const named = inbound?._meta?.[META_TASK];
-    if (named === undefined) return this.#task;
+    // A token came, of somebody else or unverified: it names no task, and keeps whoever sent the call from naming one.
+    if (inbound?.authInfo != null || shownIn(inbound?.requestInfo?.headers)) return this.#task;
+    const meta = inbound?._meta;
+    if (meta === undefined || meta === null || !Object.hasOwn(meta, META_TASK)) return this.#task;
+    const named = meta[META_TASK];
+    // Refused, and never taken for none: without a task the call would have one of our own, with all our rights.
     if (typeof named !== 'string' || !TASK.test(named)) throw new TypeError(`_meta["${META_TASK}"] is no task id`);
     return named;
   }

@@ -7,14 +7,16 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
-import { requestOf, shareKey, type CredentialAsk } from './ask.js';
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { DEFAULT_TTL, duration, requestOf, shareKey, type CredentialAsk } from './ask.js';
+import { Instant } from './clock.js';
 import type { Connection } from './connection.js';
 import { Credential, type Giver, type Use } from './credential.js';
-import { Closed, NotActive, NotFound } from './errors.js';
+import { Closed, InvalidRequest, NotActive, NotFound } from './errors.js';
 import type { Exchanger } from './exchanger.js';
-import { TaskService, CompleteTaskRequestSchema } from './gen/mayfly/v1/task_service_pb.js';
+import { TaskService, CompleteTaskRequestSchema, ExtendTaskRequestSchema } from './gen/mayfly/v1/task_service_pb.js';
 import { ReleaseRequestSchema, RenewRequestSchema, TokenService, type ExchangeRequest } from './gen/mayfly/v1/token_service_pb.js';
-import { Holding, Issuance } from './issuance.js';
+import { Holding, Issuance, millis } from './issuance.js';
 import { Deadline } from './retry.js';
 import type { UseReports } from './use.js';
 
@@ -22,6 +24,11 @@ import type { UseReports } from './use.js';
 const GIVE_BACK_MS = 2_000;
 /** How often what could not be given back is tried again, milliseconds. */
 const AGAIN_MS = 5_000;
+/**
+ * How much longer a task that was opened with a credential is made to live than its renewal, milliseconds, so that the renewal, which is decided a
+ * moment later, has its whole life. Policy counts whole seconds: one that allows the life allows this.
+ */
+const AHEAD_MS = 500;
 /** Most that are kept with nobody holding them. */
 const MOST_IDLE = 1_000;
 
@@ -48,6 +55,8 @@ export class Pool implements Giver {
   readonly #idle = new Set<Holding>();
   readonly #owed = new Set<Holding>();
   #again: NodeJS.Timeout | undefined;
+  /** Whether tasks that are opened with a credential may be opened so that they can be extended. */
+  #extensible = true;
   #closed = false;
 
   constructor(connection: Connection, exchanger: Exchanger, reports: UseReports, settings: PoolSettings) {
@@ -132,12 +141,22 @@ export class Pool implements Giver {
   }
 
   async #exchange(request: ExchangeRequest, key: string | undefined, ask: CredentialAsk): Promise<Holding> {
-    const began = performance.now();
+    let began = new Instant();
     const waits = (ask.waitForApproval ?? 0) * 1000;
     const deadline = new Deadline((ask.timeout ?? this.#settings.timeout) + waits);
     request.requestId = randomUUID();
-    const issued = await this.#exchanger.exchange(request, { deadline, waits });
-    const holding = new Holding(new Issuance(issued, began), request.task.case === 'openTask', key, request.tool);
+    const terms = request.task.case === 'openTask' ? request.task.value : undefined;
+    if (!this.#extensible) delete terms?.maxTtl;
+    const issued = await this.#exchanger.exchange(request, { deadline, waits }).catch((error: unknown) => {
+      // This server lets no task live that long: one that lives as long as its credential does for a start.
+      if (!terms?.maxTtl || !(error instanceof InvalidRequest) || !error.fieldViolations.some(({ field }) => field.endsWith('max_ttl'))) throw error;
+      this.#extensible = false;
+      delete terms.maxTtl;
+      request.requestId = randomUUID();
+      began = new Instant();
+      return this.#exchanger.exchange(request, { deadline, waits });
+    });
+    const holding = new Holding(new Issuance(issued, began), terms !== undefined, key, request.tool, ask.ttl);
     this.#all.add(holding);
     if (key !== undefined) this.#share(key, holding);
     return holding;
@@ -151,14 +170,26 @@ export class Pool implements Giver {
   }
 
   async #renew(holding: Holding): Promise<void> {
-    const began = performance.now();
-    const request = create(RenewRequestSchema, { credentialId: holding.current.issued.credentialId, requestId: randomUUID() });
     const deadline = new Deadline(this.#settings.timeout);
+    if (holding.ownsTask) await this.#extend(holding, deadline);
+    const began = new Instant();
+    const request = create(RenewRequestSchema, { credentialId: holding.current.issued.credentialId, requestId: randomUUID() });
+    if (holding.ttl !== undefined) request.ttl = duration(holding.ttl);
     const { issued } = await this.#connection.call(TokenService.method.renew, request, { deadline });
     if (!issued) return;
     holding.past.push(holding.current);
     holding.current = new Issuance(issued, began);
     holding.refused = false;
+  }
+
+  /** A task that was opened with a credential lives as long as its work: nothing that is renewed outlives its task. */
+  async #extend({ current: { issued, arrived }, ttl = DEFAULT_TTL }: Holding, deadline: Deadline): Promise<void> {
+    // By the server's clock, and never later than that says.
+    const now = millis(issued.issuedAt) + performance.now() - arrived.steady;
+    const request = create(ExtendTaskRequestSchema, {
+      taskId: issued.taskId, requestId: randomUUID(), deadline: timestampFromMs(Math.floor(now + ttl * 1000 + AHEAD_MS)),
+    });
+    await this.#connection.call(TaskService.method.extendTask, request, { deadline });
   }
 
   #drop(holding: Holding): void {

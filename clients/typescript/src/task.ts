@@ -16,6 +16,7 @@ import {
 } from './gen/mayfly/v1/task_service_pb.js';
 import { millis } from './issuance.js';
 import { Deadline } from './retry.js';
+import { sessionFetch, type SessionAsk, type SessionFetch } from './session.js';
 import type { Secret } from './secret.js';
 
 /** The name in MCP's `_meta` that a task travels under. */
@@ -139,6 +140,11 @@ export class Task implements AsyncDisposable {
   /** A credential in this task. */
   credential(upstream: string, ask: Omit<CredentialAsk, 'task'>): Promise<Credential> {
     return this.#host.credential(upstream, { ...ask, task: this.id });
+  }
+
+  /** {@link Mayfly.fetch} in this task. */
+  fetch(upstream: string, { url, ...ask }: Omit<SessionAsk, 'task'>): SessionFetch {
+    return sessionFetch(() => this.credential(upstream, ask), url);
   }
 
   /** Looks at it again. */

@@ -13,7 +13,8 @@ All of it is asyncio.
 from __future__ import annotations
 
 from . import errors
-from ._ask import Kind, SubjectToken, arguments_sha256
+from ._arguments import arguments_sha256, arguments_sha256_of_json
+from ._ask import Ask, Kind, SubjectToken
 from ._client import Mayfly
 from ._credential import Credential
 from ._issued import (
@@ -29,6 +30,7 @@ from ._issued import (
 from ._secret import Secret, SecretHeaders
 from ._settings import Files, WorkloadApi
 from ._task import Task
+from .auth import CredentialAuth
 from .errors import (
     ApprovalNeeded,
     Closed,
@@ -51,11 +53,13 @@ from .errors import (
 __all__ = [
     "Answer",
     "ApprovalNeeded",
+    "Ask",
     "AwsKeys",
     "BearerToken",
     "Certificate",
     "Closed",
     "Credential",
+    "CredentialAuth",
     "DatabaseLogin",
     "Denied",
     "Fault",
@@ -83,5 +87,6 @@ __all__ = [
     "Unavailable",
     "WorkloadApi",
     "arguments_sha256",
+    "arguments_sha256_of_json",
     "errors",
 ]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Literal, TypedDict, cast
 
-import rfc8785
 from google.protobuf import duration_pb2
 
+from ._arguments import Json, canonical
 from ._secret import Secret, revealed
 from .errors import FieldViolation, InvalidRequest
 from .v1 import task_pb2, token_service_pb2, types_pb2
 
 Kind = Literal["jwt", "reference", "x509", "ssh", "postgres", "oauth", "aws", "github", "secret", "mysql", "redis"]
-Json = Mapping[str, Any]
 
 _SUBJECT_TOKENS = {
     "jwt-svid": types_pb2.SUBJECT_TOKEN_TYPE_JWT_SVID,
@@ -36,6 +34,24 @@ class SubjectToken:
 
     token: Secret | str = field(repr=False)
     type: Literal["jwt-svid", "oidc", "mayfly"]
+
+
+class Ask(TypedDict, total=False):
+    """What a credential is asked for with, beside its upstream, scope and task: the keyword arguments of `Mayfly.credential`."""
+
+    tool: str
+    arguments: Json | None
+    purpose: str
+    kind: Kind | None
+    ttl: float | None
+    wait_for_approval: float | None
+    subject_token: SubjectToken | None
+    parent: Secret | str | None
+    binding: str
+    authorization_details: str
+    key_binding: Literal["svid"] | bytes | None
+    certificate_request: bytes | None
+    ssh_public_key: str | None
 
 
 def wrong(name: str, what: str) -> InvalidRequest:
@@ -66,27 +82,6 @@ def kind_of(kind: Kind | None) -> types_pb2.CredentialKind:
         return cast("types_pb2.CredentialKind", types_pb2.CredentialKind.Value(f"CREDENTIAL_KIND_{kind.upper()}"))
     except ValueError:
         raise wrong("kind", f"{kind!r} is none that this client knows") from None
-
-
-def canonical(arguments: Json) -> bytes:
-    """The RFC 8785 form of a tool call's arguments.
-
-    Raises:
-        InvalidRequest: they are no JSON object, or hold a number that JSON cannot carry exactly.
-    """
-    try:
-        return rfc8785.dumps(dict(arguments))
-    except (rfc8785.CanonicalizationError, TypeError, ValueError, RecursionError) as no:
-        raise wrong("arguments", f"no JSON object: {no}") from None
-
-
-def arguments_sha256(arguments: Json) -> bytes:
-    """SHA-256 of the RFC 8785 form: what a credential for these arguments names.
-
-    Raises:
-        InvalidRequest: as `canonical`.
-    """
-    return hashlib.sha256(canonical(arguments)).digest()
 
 
 def request_id() -> str:
@@ -193,12 +188,22 @@ def exchange(
     if task is not None:
         ask.task_id = task
     else:
-        own = terms(purpose=purpose, upstreams={upstream: scopes}, tools=[tool] if tool else [], ttl=ttl or DEFAULT_TTL)
+        # It lives as long as the credential, and is extended when that is renewed: see `Leases.renew`.
+        own = terms(
+            purpose=purpose,
+            upstreams={upstream: scopes},
+            tools=[tool] if tool else [],
+            ttl=ttl or DEFAULT_TTL,
+            max_ttl=max(ttl or DEFAULT_TTL, LONGEST_WORK),
+        )
         if kind is not None:
             own.kinds.append(kind_of(kind))
         ask.open_task.CopyFrom(own)
     return ask
 
 
+# How long a task that a call opens for itself may ever live, extensions included, seconds: the longest that a server allows
+# (`limits.task_ttl`).
+LONGEST_WORK = 24 * 3600.0
 # The life of a credential where none is asked for, seconds (token_service.proto, ExchangeRequest.ttl).
 DEFAULT_TTL = 300.0

@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
-from . import _ask, _settings, errors
-from ._ask import Json, Kind, SubjectToken
+from . import _ask, _fork, _settings, errors
+from ._arguments import Json
+from ._ask import Ask, Kind, SubjectToken
 from ._connection import ATTEMPT, Connection
 from ._credential import Credential
 from ._identity import POLL, source
@@ -19,6 +20,8 @@ from ._settings import Files, WorkloadApi
 from ._stream import Streams
 from ._task import Task
 from ._uses import Uses
+from .auth import CredentialAuth
+from .mcp import found, required
 from .v1 import task_service_pb2, task_service_pb2_grpc
 
 # The longest that one call may take with all its attempts, seconds; waiting for an approval comes on top.
@@ -42,6 +45,8 @@ class Mayfly:
         idle: seconds that a shared credential is kept for the next call when nobody holds it; 0 gives it back at once.
         stream: exchanges go over one stream, for rates of hundreds a second. Those that wait for an approval never do.
         poll: seconds between two looks at the files of an SVID.
+        require_task: `task_of` and `credential` refuse what names no task, for every call: no task is opened for a call. For
+            servers whose own rights are more than those of whoever calls them.
 
     Raises:
         ValueError: the address is none.
@@ -57,9 +62,11 @@ class Mayfly:
         idle: float = IDLE,
         stream: bool = False,
         poll: float = POLL,
+        require_task: bool = False,
     ) -> None:
         host, port = _settings.address(address)
         self._timeout = timeout
+        self._require_task = require_task
         self._connection = Connection(host, port, server_id, source(identity, server_id, poll))
         self._streams = Streams(self._connection) if stream else None
         self._leases = Leases(self._connection, timeout, idle, self._streams)
@@ -95,6 +102,7 @@ class Mayfly:
         return f"<Mayfly {self._connection._host}:{self._connection._port}>"
 
     def _start(self) -> None:
+        _fork.begin()
         loop = asyncio.get_running_loop()
         if self._closed:
             raise errors.Closed("the client was closed")
@@ -113,7 +121,8 @@ class Mayfly:
 
     async def aclose(self) -> None:
         """Gives every credential back, sends the reports that wait, and closes the connection. A second time does nothing."""
-        if self._closed or self._loop is None:
+        if self._closed or self._loop is None or _fork.is_copy():
+            # In a process that was forked off, what is open belongs to the parent.
             self._closed = True
             return
         self._closed = True
@@ -147,6 +156,7 @@ class Mayfly:
         key_binding: Literal["svid"] | bytes | None = None,
         certificate_request: bytes | None = None,
         ssh_public_key: str | None = None,
+        require_task: bool = False,
     ) -> AsyncIterator[Credential]:
         """A credential for one upstream, given back at the end of the scope.
 
@@ -173,6 +183,7 @@ class Mayfly:
             key_binding: `"svid"` binds it to this workload's SVID, 32 bytes to a JWK of that thumbprint.
             certificate_request: for the kind `x509`: PKCS #10, DER.
             ssh_public_key: for the kind `ssh`: in OpenSSH's form.
+            require_task: without a `task` it is refused, and none is opened.
 
         Raises:
             Denied: policy, a lock, a revocation or a bound said no; `rule` and `way_out` say more.
@@ -184,10 +195,11 @@ class Mayfly:
             accepts.
         """
         self._start()
+        named = task.id if isinstance(task, Task) else task
         ask = _ask.exchange(
             upstream,
             scope,
-            task=task.id if isinstance(task, Task) else task,
+            task=required(named) if require_task or self._require_task else named,
             tool=tool,
             arguments=arguments,
             purpose=purpose,
@@ -209,6 +221,36 @@ class Mayfly:
         finally:
             held._over = True
             await self._leases.leave(lease)
+
+    @asynccontextmanager
+    async def auth(
+        self,
+        upstream: str,
+        *,
+        scope: str | Sequence[str],
+        task: str | Task | None = None,
+        url: str | None = None,
+        **ask: Unpack[Ask],
+    ) -> AsyncIterator[CredentialAuth]:
+        """Authentication for an HTTP client whose session outlasts a credential: `httpx.AsyncClient(auth=...)`, and with that an
+        MCP client over HTTP. Each request carries a credential that is good; it is renewed before it ends. A request that is
+        answered 401 is sent once more, with another credential.
+
+        Args:
+            upstream, scope, task, ask: as for `credential`; not for `arguments`, which are those of one call.
+            url: where requests may go: to this URL's origin. Left out: to that of the upstream. A request that goes elsewhere is
+                refused before it is sent.
+
+        Raises:
+            MayflyError: from a request of the HTTP client, where no credential is given any more.
+        """
+        if ask.get("arguments") is not None:
+            raise _ask.wrong("arguments", "are those of one call; a session has many")
+        how = CredentialAuth(lambda: self.credential(upstream, scope=scope, task=task, **ask), url)
+        try:
+            yield how
+        finally:
+            await how._end()
 
     @asynccontextmanager
     async def task(
@@ -301,15 +343,24 @@ class Mayfly:
         if not opening.cancelled() and opening.exception() is None:
             self._keep(Task(self, opening.result().task)._end("CancelTask", "CancelledError"))
 
-    def task_of(self, ctx: object = None) -> str | None:
-        """The task that an MCP tool call belongs to: by the verified inbound token, else by `mayfly/task` in the request's
-        `_meta`, else by `MAYFLY_TASK`. `None` where nothing names one: `credential` then opens one of its own.
+    @overload
+    def task_of(self, ctx: object = None, *, require_task: Literal[True]) -> str: ...
+    @overload
+    def task_of(self, ctx: object = None, *, require_task: bool = False) -> str | None: ...
+    def task_of(self, ctx: object = None, *, require_task: bool = False) -> str | None:
+        """The task that an MCP tool call belongs to: that of the inbound token; where no token came, the one named by
+        `mayfly/task` in the request's `_meta`; where neither names one, `MAYFLY_TASK`. `None` where nothing does: `credential`
+        then opens one of its own, which has all the rights of this workload.
 
         A task's id is a name and no secret: mayfly asks whether this workload may act in it.
 
         Args:
             ctx: the `Context` of the official `mcp` SDK.
-        """
-        from .mcp import task_of
+            require_task: a call that belongs to no task is refused, and never gets one of this workload's own.
 
-        return task_of(ctx) or self._env_task
+        Raises:
+            InvalidRequest: what names the task names none, or `require_task` is set and nothing names one.
+        """
+        what = found(ctx)
+        task = what.task if what.ours else what.task or self._env_task
+        return required(task) if require_task or self._require_task else task

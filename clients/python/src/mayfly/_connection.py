@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import grpc
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
 
-from . import _trace, errors
+from . import _fork, _trace, errors
 from ._identity import Identity, Source
 from ._probe import CONNECT, Server, probe
 
@@ -153,6 +153,7 @@ class Connection:
             Unavailable, ServerCertificateError, NotAuthenticated, IdentityError: it cannot be made.
             Closed: the client was closed.
         """
+        _fork.begin()
         link = self._link
         if link is not None and not link.suspect:
             return link
@@ -181,7 +182,8 @@ class Connection:
         identity = await self._source.get()
         server = await probe(self._host, self._port, identity, self._server_id)
         credentials = grpc.ssl_channel_credentials(server.certificate, identity.key, identity.chain)
-        host = f"[{self._host}]" if ":" in self._host else self._host
+        # The address that was looked at: gRPC would try them in an order of its own, and wait for a mute one much longer.
+        address = server.address
         options = [
             ("grpc.ssl_target_name_override", server.name),
             ("grpc.primary_user_agent", AGENT),
@@ -192,14 +194,14 @@ class Connection:
             # Each link has its own connection: with the shared pool a new SVID could ride on an old one's.
             ("grpc.use_local_subchannel_pool", 1),
         ]
-        channel = grpc.aio.secure_channel(f"{host}:{self._port}", credentials, options=options)
+        channel = grpc.aio.secure_channel(address, credentials, options=options)
         try:
             async with asyncio.timeout(CONNECT):
                 await channel.channel_ready()
         except BaseException as wrong:
             await channel.close()
             if isinstance(wrong, TimeoutError):
-                raise errors.Unavailable(f"no gRPC connection to {host}:{self._port} within {CONNECT:g} s") from None
+                raise errors.Unavailable(f"no gRPC connection to {address} within {CONNECT:g} s") from None
             raise
         return Link(channel, identity, server)
 

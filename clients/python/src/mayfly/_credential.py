@@ -72,7 +72,7 @@ class Credential:
 
     @property
     def expires_in(self) -> float:
-        """Seconds that it is good for, by a clock that does not step."""
+        """Seconds that it is good for, by the wall clock or the monotonic one, whichever says less."""
         return max(0.0, self._lease.left)
 
     @property
@@ -105,10 +105,13 @@ class Credential:
         if how == REFUSED:
             self._mayfly._leases.doubt(self._lease)
 
+    def _doubt(self) -> None:
+        self._mayfly._leases.doubt(self._lease)
+
     async def renew(self, *, ttl: float | None = None) -> None:
         """Gets a new credential in place of this one: decided anew, for the same things, never past
         `issued.renewable_until`. `headers`, `token` and the rest give the new one from then on; the old one stays good
-        until it expires.
+        until it expires. A task that the call opened for itself is extended with it.
 
         Args:
             ttl: seconds that the new one is to live; left out: as the old one was asked for.

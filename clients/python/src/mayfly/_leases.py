@@ -10,10 +10,12 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, timedelta
 from typing import Any
 
-from . import errors
-from ._ask import duration, request_id
+from . import _clock, errors
+from ._ask import DEFAULT_TTL, duration, request_id
+from ._clock import Instant
 from ._connection import ATTEMPT, Connection, persist
 from ._issued import Issued, issued
 from ._stream import Streams
@@ -33,14 +35,19 @@ CLOSE_WAIT = 3.0
 MARGIN = 30.0
 # Different credentials kept for sharing at once.
 KEPT = 1000
+# How much longer a call's own task is made to live than the credential that is renewed in it, seconds, so that the renewal,
+# which is decided a moment later, has its whole life. Policy counts whole seconds: one that allows the life allows this.
+AHEAD = 0.5
 
 
 class Lease:
     """One credential, under way or issued, and how many hold it."""
 
-    def __init__(self, exchange: Callable[[], Awaitable[Issued]], inline: bool) -> None:
+    def __init__(self, exchange: Callable[[], Awaitable[Issued]], inline: bool, ttl: float | None) -> None:
         self.holders = 0
         self.inline = inline
+        self.ttl = ttl
+        """The life that was asked for, seconds; `None`: none in particular."""
         self.ids: list[str] = []
         self.issued: Issued | None = None
         self.ended = False
@@ -48,21 +55,20 @@ class Lease:
         self.renewing = asyncio.Lock()
         self.given_back: asyncio.Task[None] | None = None
         self.linger: asyncio.TimerHandle | None = None
-        self._asked = time.monotonic()
-        self._ends = self._fresh_until = 0.0
+        self._asked = self._began = self.arrived = _clock.now()
+        self._life = self._fresh_for = 0.0
         self.task: asyncio.Task[Issued] = asyncio.create_task(self._run(exchange), name="mayfly-exchange")
 
     async def _run(self, exchange: Callable[[], Awaitable[Issued]]) -> Issued:
         return self.put(await exchange())
 
-    def put(self, new: Issued, asked: float | None = None) -> Issued:
-        """Takes what was issued. Its life is counted by a clock that does not step, from before it can have been decided."""
-        now = time.monotonic()
+    def put(self, new: Issued, asked: Instant | None = None) -> Issued:
+        """Takes what was issued. Its life is counted by our own clocks, from before it can have been decided."""
         # An approval may have taken most of the time since the asking.
-        began = max(asked or self._asked, now - ATTEMPT)
-        self._ends = began + new.life
-        margin = min(MARGIN, new.life / 5) * random.uniform(1, 2)
-        self._fresh_until = self._ends - margin
+        self._began = (asked or self._asked).not_before(ATTEMPT)
+        self.arrived = _clock.now()
+        self._life = new.life
+        self._fresh_for = new.life - min(MARGIN, new.life / 5) * random.uniform(1, 2)
         self.ids.append(new.credential_id)
         self.issued = new
         return new
@@ -72,12 +78,12 @@ class Lease:
         """It may be given to somebody new: it is under way, or has time left."""
         if self.ended:
             return False
-        return not self.task.done() or (self.issued is not None and time.monotonic() < self._fresh_until)
+        return not self.task.done() or (self.issued is not None and self._began.passed() < self._fresh_for)
 
     @property
     def left(self) -> float:
         """Seconds that it is good for."""
-        return self._ends - time.monotonic()
+        return self._life - self._began.passed()
 
 
 class Leases:
@@ -88,6 +94,8 @@ class Leases:
         self._shared: dict[bytes, Lease] = {}
         self._all: set[Lease] = set()
         self._closed = False
+        # Whether tasks that calls open for themselves may be opened so that they can be extended.
+        self._extensible = True
         self.exchanges = 0
         """Exchanges that were answered with a credential."""
 
@@ -147,12 +155,27 @@ class Leases:
 
     def _begin(self, ask: token_service_pb2.ExchangeRequest) -> Lease:
         ask.request_id = request_id()
-        lease = Lease(lambda: self._exchange(ask), ask.WhichOneof("task") == "open_task")
+        ttl = errors.seconds(ask.ttl) if ask.HasField("ttl") else None
+        lease = Lease(lambda: self._exchange(ask), ask.WhichOneof("task") == "open_task", ttl)
         self._all.add(lease)
         lease.task.add_done_callback(lambda _: self._arrived(lease))
         return lease
 
     async def _exchange(self, ask: token_service_pb2.ExchangeRequest) -> Issued:
+        if ask.open_task.HasField("max_ttl") and not self._extensible:
+            ask.open_task.ClearField("max_ttl")
+        try:
+            return await self._exchanged(ask)
+        except errors.InvalidRequest as no:
+            # This server lets no task live that long. One that lives as long as its credential does for a start.
+            if not ask.open_task.HasField("max_ttl") or not any(v.field.endswith("max_ttl") for v in no.field_violations):
+                raise
+            self._extensible = False
+            ask.open_task.ClearField("max_ttl")
+            ask.request_id = request_id()
+            return await self._exchanged(ask)
+
+    async def _exchanged(self, ask: token_service_pb2.ExchangeRequest) -> Issued:
         waits = ask.wait_for_approval.seconds + ask.wait_for_approval.nanos / 1e9
         total, attempt = self._timeout + waits, ATTEMPT + waits
         if self._streams is not None and not waits:
@@ -187,12 +210,26 @@ class Leases:
             assert lease.issued is not None
             if lease.issued is not before:
                 return lease.issued
-            asked = time.monotonic()
+            life = lease.ttl if ttl is None else ttl
+            if lease.inline:
+                await self._extend(lease, lease.issued, DEFAULT_TTL if life is None else life)
+            asked = _clock.now()
             ask = token_service_pb2.RenewRequest(
-                credential_id=lease.issued.credential_id, ttl=duration("ttl", ttl), request_id=request_id()
+                credential_id=lease.issued.credential_id, ttl=duration("ttl", life), request_id=request_id()
             )
             stub = token_service_pb2_grpc.TokenServiceStub
-            return lease.put(issued((await self._connection.unary(stub, "Renew", ask, self._timeout)).issued), asked)
+            new = lease.put(issued((await self._connection.unary(stub, "Renew", ask, self._timeout)).issued), asked)
+            lease.ttl = life
+            return new
+
+    async def _extend(self, lease: Lease, before: Issued, life: float) -> None:
+        """A task that a call opened for itself lives as long as its work: nothing that is renewed outlives its task."""
+        # By the server's clock, and never later than that says.
+        server_now = before.issued_at + timedelta(seconds=time.monotonic() - lease.arrived.steady)
+        ask = task_service_pb2.ExtendTaskRequest(task_id=before.task_id, request_id=request_id())
+        ask.deadline.FromDatetime((server_now + timedelta(seconds=life + AHEAD)).astimezone(UTC))
+        stub = task_service_pb2_grpc.TaskServiceStub
+        await self._connection.unary(stub, "ExtendTask", ask, self._timeout)
 
     async def leave(self, lease: Lease) -> None:
         """One holder less. Where that was the last, giving back is waited for a little, and goes on without."""

@@ -12,7 +12,8 @@ import asyncio
 import os
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from cryptography import x509
 
@@ -22,6 +23,10 @@ from .errors import IdentityError, NotAuthenticated, ServerCertificateError, Una
 # Longest wait for a connection and its handshake, and then for the server's first word, seconds.
 CONNECT = 5.0
 FIRST_WORD = 1.0
+# The same for an address that is not the last of the server's: a round trip across the world and a busy server, and the next
+# one has its turn within the time of a call. Addresses beyond the fourth are not tried: they would have none left.
+ADDRESS = 1.5
+ADDRESSES = 4
 # RFC 9113, section 3.4: what a client begins with, and an empty SETTINGS frame.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 
@@ -35,6 +40,8 @@ class Server:
     """The DNS name that gRPC is to look for."""
     certificate: bytes
     """PEM."""
+    address: str = ""
+    """The one of its addresses that answered, with its port."""
 
 
 def context(identity: Identity) -> ssl.SSLContext:
@@ -79,40 +86,63 @@ async def probe(host: str, port: int, identity: Identity, server_id: str | None)
 
 
 def _probe(host: str, port: int, identity: Identity, server_id: str | None) -> Server:
+    where = f"{host}:{port}"
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as wrong:
+        raise Unavailable(f"no connection to {where}: {wrong}") from None
+    addresses = list(dict.fromkeys((family, at) for family, _, _, _, at in found))[:ADDRESSES]
+    failed: list[str] = []
+    for left, (family, at) in zip(reversed(range(len(addresses))), addresses, strict=True):
+        try:
+            return _look(family, at, host, port, identity, server_id, more=left > 0)
+        except Unavailable as wrong:
+            failed.append(f"{at[0]}: {wrong.message}" if len(addresses) > 1 else wrong.message)
+    raise Unavailable(f"no connection to {where}: {'; '.join(failed)}")
+
+
+def _look(
+    family: int, at: tuple[Any, ...], host: str, port: int, identity: Identity, server_id: str | None, *, more: bool
+) -> Server:
     # With a blocking socket: it reads nothing between the handshake and the look at the certificate. An alert read too soon,
     # from a server that does not accept us, would take the certificate away.
     where = f"{host}:{port}"
     tls = context(identity)
     shown = show(tls, identity)
     try:
-        with socket.create_connection((host, port), CONNECT) as plain, tls.wrap_socket(plain, server_hostname=host) as secure:
-            der = secure.getpeercert(binary_form=True)
-            if der is None:
-                raise ServerCertificateError(f"the server at {where} shows no certificate")
-            server = check(der, where, host, identity, server_id)
-            if shown:
-                _accepted(secure, where, identity)
-            return server
+        with socket.socket(family, socket.SOCK_STREAM) as plain:
+            plain.settimeout(ADDRESS if more else CONNECT)
+            plain.connect(at)
+            with tls.wrap_socket(plain, server_hostname=host) as secure:
+                der = secure.getpeercert(binary_form=True)
+                if der is None:
+                    raise ServerCertificateError(f"the server at {where} shows no certificate")
+                server = check(der, where, host, identity, server_id)
+                if (shown or more) and not _spoke(secure, where, identity) and more:
+                    raise Unavailable("silence after the handshake")
+                address = f"[{at[0]}]:{port}" if ":" in at[0] else f"{at[0]}:{port}"
+                return replace(server, address=address)
     except ssl.SSLCertVerificationError as wrong:
         raise ServerCertificateError(
             f"the certificate of {where} does not verify with the bundle: {wrong.verify_message}; "
             "right would be the bundle of the server's trust domain"
         ) from None
     except (OSError, ValueError) as wrong:
-        raise Unavailable(f"no connection to {where}: {str(wrong) or 'timed out'}") from None
+        raise Unavailable(str(wrong) or "timed out") from None
 
 
-def _accepted(secure: ssl.SSLSocket, where: str, identity: Identity) -> None:
+def _spoke(secure: ssl.SSLSocket, where: str, identity: Identity) -> bool:
     # With TLS 1.3 the server judges our certificate after our handshake is over: its first word tells.
     secure.settimeout(FIRST_WORD)
     try:
         secure.sendall(PREFACE)
         secure.recv(1)
     except TimeoutError:
-        return
+        return False
     except ssl.SSLError as wrong:
         reason = (wrong.reason or "").lower().replace("_", " ")
         raise NotAuthenticated(f"the server at {where} does not accept the SVID of {identity.spiffe_id}: {reason}") from None
+    return True
 
 
 def check(der: bytes, where: str, host: str, identity: Identity, server_id: str | None) -> Server:

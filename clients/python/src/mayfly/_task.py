@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from . import errors
+from ._ask import Ask
 from ._credential import Credential
 from .v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
 
 if TYPE_CHECKING:
     from ._client import Mayfly
+    from .auth import CredentialAuth
 
 log = logging.getLogger("mayfly")
 
@@ -43,9 +46,17 @@ class Task:
     def __repr__(self) -> str:
         return f"<Task {self.id} {self.state} until {self.deadline:%Y-%m-%dT%H:%M:%SZ}>"
 
-    def credential(self, upstream: str, **ask: Any) -> AbstractAsyncContextManager[Credential]:
+    def credential(
+        self, upstream: str, *, scope: str | Sequence[str], **ask: Unpack[Ask]
+    ) -> AbstractAsyncContextManager[Credential]:
         """`Mayfly.credential` in this task."""
-        return self._mayfly.credential(upstream, task=self.id, **ask)
+        return self._mayfly.credential(upstream, scope=scope, task=self.id, **ask)
+
+    def auth(
+        self, upstream: str, *, scope: str | Sequence[str], url: str | None = None, **ask: Unpack[Ask]
+    ) -> AbstractAsyncContextManager[CredentialAuth]:
+        """`Mayfly.auth` in this task."""
+        return self._mayfly.auth(upstream, scope=scope, task=self.id, url=url, **ask)
 
     async def extend(self, deadline: datetime, *, wait_for_approval: float | None = None) -> None:
         """Moves the deadline, never past the maximum that was fixed at opening.

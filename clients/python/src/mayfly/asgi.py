@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from ._secret import Secret
@@ -25,16 +26,52 @@ SCHEME = "bearer"
 # RFC 6455, section 7.4.1.
 POLICY_VIOLATION = 1008
 
-_current: ContextVar[Verified] = ContextVar("mayfly_verified")
+# What the MCP SDK names a session by. Its answer to a request that began one has it.
+SESSION = b"mcp-session-id"
+
+
+class _Request:
+    """One request under way. Tasks that it starts have it in their context, and some outlive it or serve others' requests."""
+
+    __slots__ = ("began_session", "over", "verified")
+
+    def __init__(self, verified: Verified) -> None:
+        self.verified = verified
+        self.over = False
+        self.began_session = False
+
+
+_current: ContextVar[_Request] = ContextVar("mayfly_verified")
 
 
 def verified() -> Verified:
-    """The credential of the request that is being handled.
+    """The credential of the request that is being handled. In a tool of an MCP server: that of the request which brought the
+    tool call.
 
     Raises:
-        LookupError: there is none: outside of a request, or at a public path.
+        LookupError: there is none: outside of a request, at a public path, in a task that outlived its request, or in a task that
+            serves an MCP session, where requests of other callers are handled too.
     """
-    return _current.get()
+    message = _mcp_message()
+    if message is not None:
+        # The first major version of the SDK handles all calls of a session in the context of the request that began it.
+        scope = getattr(getattr(message, "request", None), "scope", None)
+        good = scope.get("mayfly") if isinstance(scope, Mapping) else None
+        if good is None:
+            raise LookupError("this MCP call came by no request that MayflyMiddleware let through")
+        return cast("Verified", good)
+    request = _current.get()
+    if request.over:
+        raise LookupError("the request whose credential this would be is over")
+    if request.began_session:
+        raise LookupError("this task serves an MCP session, whose requests may be of several callers; call verified() in a tool")
+    return request.verified
+
+
+def _mcp_message() -> object | None:
+    """The MCP call that is being handled in this context, by the SDK's own note of it, where the SDK has one (version 1)."""
+    var = getattr(sys.modules.get("mcp.server.lowlevel.server"), "request_ctx", None)
+    return var.get(None) if isinstance(var, ContextVar) else None
 
 
 class MayflyMiddleware:
@@ -98,13 +135,17 @@ class MayflyMiddleware:
             await self._refuse(scope, receive, send, refused)
             return
         began = False
+        request = _Request(good)
+        in_session = SESSION in (name.lower() for name, _ in scope["headers"])
 
         async def sending(message: Message) -> None:
             nonlocal began
             began = True
+            if not in_session and any(name.lower() == SESSION for name, _ in message.get("headers") or ()):
+                request.began_session = True
             await send(message)
 
-        mark = _current.set(good)
+        mark = _current.set(request)
         try:
             await self._app({**scope, "mayfly": good}, receive, sending)
         except Refused as refused:
@@ -112,6 +153,7 @@ class MayflyMiddleware:
                 raise
             await self._refuse(scope, receive, send, refused)
         finally:
+            request.over = True
             _current.reset(mark)
 
     def _need(self, scope: Scope) -> str:

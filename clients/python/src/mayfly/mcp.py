@@ -6,8 +6,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, overload
 
+from ._ask import wrong
 from ._secret import Secret
 from .errors import MayflyError
 
@@ -22,10 +24,58 @@ OWN_CLAIMS = "https://mayfly.dev/claims"
 _TASK = re.compile(r"task_[a-z2-7]{26}\Z")
 
 
-def task_of(ctx: object) -> str | None:
-    """The task that a tool call belongs to: by the verified inbound token, else by `_meta`. See `Mayfly.task_of`."""
-    request = getattr(ctx, "request_context", None) if ctx is not None else None
-    return _by_token(request) or _by_meta(getattr(request, "meta", None))
+@overload
+def task_of(ctx: object, *, require_task: Literal[True]) -> str: ...
+@overload
+def task_of(ctx: object, *, require_task: bool = False) -> str | None: ...
+def task_of(ctx: object, *, require_task: bool = False) -> str | None:
+    """The task that a tool call belongs to: that of the inbound token; where no token came, the one that `_meta` names.
+
+    Args:
+        ctx: the `Context` of the official `mcp` SDK, or its request context.
+        require_task: a call that belongs to no task is refused.
+
+    Raises:
+        InvalidRequest: the token or `_meta` names a task that is none, or `require_task` is set and nothing names one.
+    """
+    task = found(ctx).task
+    return required(task) if require_task else task
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a tool call says of its task."""
+
+    task: str | None
+    token: bool
+    """A token came with the call. Then `_meta`, which whoever sends the call writes, does not name the task."""
+    ours: bool = False
+    """The token is one of mayfly's, verified. Then nothing else names the task."""
+
+
+def found(ctx: object) -> Found:
+    """Looks for the task of a tool call; see `task_of`."""
+    if ctx is None:
+        return Found(None, token=False)
+    request = getattr(ctx, "request_context", ctx)
+    if not hasattr(request, "meta") and not hasattr(request, "request"):
+        raise TypeError(f"ctx is a {type(ctx).__name__}; right would be the Context that the mcp SDK gives to a tool")
+    inbound = _by_token(getattr(request, "request", None))
+    return inbound if inbound.token else Found(_by_meta(getattr(request, "meta", None)), token=False)
+
+
+def required(task: str | None) -> str:
+    """The task, where one is required.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    if task is None:
+        raise wrong(
+            "task",
+            f"this call belongs to no task; right would be a credential of the agent's task, or its id in `_meta` as {META!r}",
+        )
+    return task
 
 
 @contextmanager
@@ -43,34 +93,44 @@ def tool_errors() -> Iterator[None]:
         raise ToolError(str(no)) from no
 
 
-def _by_token(request: object) -> str | None:
+def _by_token(request: object) -> Found:
+    scope = getattr(request, "scope", None)
+    if not isinstance(scope, Mapping):
+        return Found(None, token=False)
     # What our own middleware verified lies in the ASGI scope of the HTTP request.
-    scope = getattr(getattr(request, "request", None), "scope", None)
-    if isinstance(scope, Mapping):
-        if (verified := scope.get("mayfly")) is not None:
-            return str(verified.task_id) or None
-        token = getattr(scope.get("user"), "access_token", None)
-        if token is not None:
-            return _claimed(getattr(token, "claims", None))
-    return None
+    if (verified := scope.get("mayfly")) is not None:
+        return Found(verified.task_id or None, token=True, ours=True)
+    token = getattr(scope.get("user"), "access_token", None)
+    if token is not None:
+        claims = getattr(token, "claims", None)
+        return Found(_claimed(claims), token=True, ours=isinstance(claims, Mapping) and OWN_CLAIMS in claims)
+    # One that nobody verified here names no task, and keeps `_meta` from naming one.
+    shown = any(name.lower() == b"authorization" for name, _ in scope.get("headers") or ())
+    return Found(None, token=shown)
 
 
-def _claimed(claims: Any) -> str | None:
-    tasks = (claims or {}).get(OWN_CLAIMS, {}).get("tasks") or []
-    return _task(tasks[-1].get("id")) if tasks else None
+def _claimed(claims: object) -> str | None:
+    own = claims.get(OWN_CLAIMS) if isinstance(claims, Mapping) else None
+    if own is None:
+        return None
+    tasks = own.get("tasks", []) if isinstance(own, Mapping) else None
+    if tasks == []:
+        return None
+    last = tasks[-1] if isinstance(tasks, list) else None
+    return _task(f"{OWN_CLAIMS} of the inbound token", last.get("id") if isinstance(last, Mapping) else None)
 
 
 def _by_meta(meta: object) -> str | None:
-    if meta is None:
-        return None
-    if isinstance(meta, Mapping):
-        return _task(meta.get(META))
     # The first major version of the SDK gives an object with what it does not know beside.
-    return _task((getattr(meta, "model_extra", None) or {}).get(META))
+    names = meta if isinstance(meta, Mapping) else getattr(meta, "model_extra", None) or {}
+    return _task(f"_meta[{META!r}]", names[META]) if META in names else None
 
 
-def _task(text: object) -> str | None:
-    return text if isinstance(text, str) and _TASK.match(text) else None
+def _task(where: str, text: object) -> str:
+    # Refused, and never taken for none: without a task the call would have one of the server's own, with all the server's rights.
+    if not isinstance(text, str) or not _TASK.match(text):
+        raise wrong(where, "is no task id; right would be task_ and 26 characters of a-z and 2-7")
+    return text
 
 
 class TokenVerifier:

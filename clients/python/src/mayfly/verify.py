@@ -21,8 +21,8 @@ from typing import Any, Self
 
 from tenacity import wait_random_exponential
 
-from . import errors
-from ._ask import Json, arguments_sha256
+from . import _fork, errors
+from ._arguments import Json, arguments_sha256
 from ._client import Mayfly
 from ._connection import Link
 from ._identity import _Attempt
@@ -131,7 +131,11 @@ class Verified:
         if tool and claims.tool and tool != claims.tool:
             raise Refused("tool", f"it was issued for the tool {claims.tool}")
         if claims.arguments:
-            digest = arguments_sha256(arguments) if arguments is not None else arguments_digest
+            try:
+                digest = arguments_sha256(arguments) if arguments is not None else arguments_digest
+            except errors.InvalidRequest as no:
+                # No credential names such arguments: it was issued for others.
+                raise Refused("arguments", no.message) from None
             # In constant time: whoever sends calls must not learn the digest of the approved ones byte by byte.
             if digest is not None and not hmac.compare_digest(digest, claims.arguments):
                 raise Refused("arguments", "it was issued for other arguments")
@@ -238,7 +242,7 @@ class Verifier:
     @property
     def ready(self) -> bool:
         """It knows the revocations and the keys, and accepts what is good: for a readiness probe."""
-        return self._checker.follower.fresh(moment()) is None and bool(self._checker.keys)
+        return not _fork.is_copy() and self._checker.follower.fresh(moment()) is None and bool(self._checker.keys)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -250,6 +254,7 @@ class Verifier:
     async def start(self, wait: float = 10.0) -> None:
         """Begins to follow, and waits up to `wait` seconds until it is ready. Where it is not by then it goes on trying,
         and refuses everything."""
+        _fork.begin()
         if self._task is None:
             self._mayfly._start()
             self._task = asyncio.create_task(self._follow(), name="mayfly-follow")
@@ -286,6 +291,9 @@ class Verifier:
         Raises:
             Refused: with its reason from the closed list.
         """
+        if _fork.is_copy():
+            # What was revoked since is followed by the parent alone.
+            raise Refused("not_whole", "this process was forked off the one that follows the revocations, and knows none since")
         good = self._checker.check(revealed(token), moment(), certificate_sha256)
         good.require(scope=scope, tool=tool, arguments=arguments)
         return good

@@ -4,6 +4,7 @@
 //! and relying services use the crate `mayfly-client`, which brings the connections.
 #![forbid(unsafe_code)]
 
+pub mod arguments;
 pub mod check;
 pub mod token;
 

@@ -5,7 +5,8 @@ import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/
 import { Mayfly, protect, protectedResourceMetadata } from '@mayfly/client';
 import { echoServer } from './tools.js';
 
-const mayfly = Mayfly.fromEnv({ onError: (error) => console.error(`in the background: ${error}`) });
+// A call that belongs to no task is refused: what this server may do is more than what whoever calls it may.
+const mayfly = Mayfly.fromEnv({ requireTask: true, onError: (error) => console.error(`in the background: ${error}`) });
 const verifier = await mayfly.verifier({
   issuer: process.env['ECHO_ISSUER'] ?? 'https://dev.mayfly.internal/dev',
   audience: process.env['ECHO_AUDIENCE'] ?? 'https://echo.dev.mayfly.internal',

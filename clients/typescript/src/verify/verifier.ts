@@ -31,6 +31,9 @@ const KEYS_MS = 250;
 /** How often they are read with the feed's heartbeats, milliseconds. A new key is published for longer than that before it signs. */
 const KEYS_AGAIN_MS = 5_000;
 
+/** In place of a digest: no SHA-256. */
+const NO_DIGEST = 'none';
+
 /** What a relying service is. */
 export interface VerifierSettings {
   /** `iss` that it accepts, exactly. */
@@ -45,9 +48,18 @@ export interface VerifierSettings {
 
 const moment = (): Moment => ({ wall: Date.now(), steady: performance.now() });
 
+/** The digest of arguments; what no credential names, where they have none: one that was issued for arguments was issued for others. */
+function digestOrNone(value: unknown): string {
+  try {
+    return argumentsDigest(value);
+  } catch {
+    return NO_DIGEST;
+  }
+}
+
 /** What is needed, with digests made of what they are of. */
 export function needed(need: Need): Needed {
-  const digest = need.arguments === undefined ? (need.argumentsSha256 ?? '') : argumentsDigest(need.arguments);
+  const digest = need.arguments === undefined ? (need.argumentsSha256 ?? '') : digestOrNone(need.arguments);
   return { scopes: scopesOf(need.scope ?? []), tool: need.tool ?? '', argumentsSha256: digest, certificateSha256: need.certificateSha256 ?? '' };
 }
 

@@ -340,7 +340,8 @@ export type Arguments = Message<"mayfly.v1.Arguments"> & {
    */
   arguments: {
     /**
-     * A JSON text of at most 16 KiB and 64 levels, without duplicate names; the server makes the digest of its RFC 8785 form.
+     * A JSON text of at most 16 KiB and 64 levels, without duplicate names and without numbers that an IEEE double does not hold, like integers
+     * beyond 2^53 - 1; the server makes the digest of its RFC 8785 form.
      *
      * @generated from field: string json = 1;
      */

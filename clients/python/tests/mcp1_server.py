@@ -1,0 +1,47 @@
+"""A server on the first major version of the `mcp` SDK, stateful, behind our middleware. Run by test_verified.py in a process
+of its own, where that version is found."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+import uvicorn
+from mcp.server.fastmcp import FastMCP
+
+from mayfly import Mayfly
+from mayfly.asgi import MayflyMiddleware, verified
+from mayfly.verify import Verifier
+
+mayfly = Mayfly.from_env()
+verifier = Verifier(
+    mayfly, issuer=os.environ["ISSUER"], audience=os.environ["AUDIENCE"], upstreams=["echo"], follower=f"mcp1-{os.getpid()}"
+)
+mcp = FastMCP("echo")
+
+
+@mcp.tool()
+async def who() -> str:
+    """Whose credential it is."""
+    return verified().credential_id
+
+
+@mcp.tool()
+def who_in_a_thread() -> str:
+    """The same, in a tool that is no coroutine."""
+    return verified().credential_id
+
+
+app = mcp.streamable_http_app()
+inner = app.router.lifespan_context
+
+
+@contextlib.asynccontextmanager
+async def lifespan(of):
+    async with mayfly, verifier, inner(of):
+        yield
+
+
+app.router.lifespan_context = lifespan
+uvicorn.run(MayflyMiddleware(app, verifier), port=int(sys.argv[1]), log_level="warning")
