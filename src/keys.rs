@@ -113,7 +113,7 @@ impl Authority {
         let targets = [Target::SigningKey(going.key.as_str().into())];
         let keys = self.ledger.peek(|s| s.keys.clone());
         if let Some(before) = self.remembered(&name, &going.named).await? {
-            let hits = self.hits(&targets).await?.0;
+            let hits = self.hit_since(&targets, before.seq).await?;
             return Ok(Gone { seq: Some(before.seq), hits, replacement: replacement(&keys, &going.key) });
         }
         let now = self.system.wall();
@@ -135,6 +135,11 @@ impl Authority {
             records.extend(self.following(&keys, &going.key, &who).await);
         }
         let seq = self.ledger.commit(Lane::Revoke, records).await?.first();
+        if going.confirm == Confirm::All {
+            // An emergency does not wait for a number: it is counted afterwards.
+            hits = self.hit_since(&targets, seq).await?;
+        }
+        self.feed.hit(seq, hits);
         self.shred_keys().await;
         let keys = self.ledger.settled(|s| s.keys.clone()).await?;
         Ok(Gone { seq: Some(seq), hits, replacement: if replace { replacement(&keys, &going.key) } else { None } })

@@ -7,7 +7,7 @@ use crate::authority::Authority;
 use crate::ledger::Ledger;
 use crate::ledger::history::{Past, Reached};
 use crate::ledger::record::{Event, Issued, LeaseClosed, LeaseEnd};
-use crate::ledger::state::{State, facts_of_record};
+use crate::ledger::state::State;
 use crate::limits;
 use crate::refusal::No;
 use crate::revocation::{Facts, Rules, Target};
@@ -51,7 +51,7 @@ impl Of {
         let hit = live.filter(|live| {
             let Some(task) = state.tasks.at(live.task()) else { return false };
             let over = state.tasks.upwards(task).any(|t| t.closed.as_ref().is_some_and(|c| c.seq < self.seq));
-            !over && self.hit(state, &live.facts(task))
+            !over && self.hit(state, &state.facts(live, task))
         });
         *refused += hit.count() as u64;
         *at = end;
@@ -62,10 +62,7 @@ impl Of {
     fn hit_then(&self, state: &State, issued: &Issued, revision: Seq) -> bool {
         let task = TaskId::from_slice(&issued.task).and_then(|id| state.tasks.get(&id));
         let path = task.map_or(&[][..], |t| &t.terms.path);
-        let mut facts = facts_of_record(issued, revision, path);
-        let owners = task.map_or(&[][..], |t| &t.terms.owners);
-        facts.identities.extend(owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
-        self.hit(state, &facts)
+        self.hit(state, &state.facts_of_record(issued, revision, path))
     }
 }
 

@@ -290,7 +290,7 @@ impl Authority {
         let task = state.tasks.get(&of.task);
         let closed = task.into_iter().flat_map(|t| state.tasks.upwards(t)).filter_map(|t| t.closed.as_ref().map(|c| c.at));
         let revoked = state.credentials.get(id).and_then(|live| {
-            let hit = state.rules.covers(&live.facts(state.tasks.at(live.task())?))?;
+            let hit = state.rules.covers(&state.facts(&live, state.tasks.at(live.task())?))?;
             self.uses.reached(hit.seq)
         });
         closed.chain(revoked).chain([of.expires_at]).min()

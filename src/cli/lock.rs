@@ -32,6 +32,9 @@ pub struct AddArgs {
     /// Makes a repeat by hand safe
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
+    /// Also lock an upstream, scope, environment or trust domain that the server does not know
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     targets: LockableArgs,
 }
@@ -78,12 +81,17 @@ async fn add(args: AddArgs, run: &Run) -> Result<Exit, CliError> {
             "what is to be locked? name a target, like --caller SPIFFE_ID; `mayfly lock add --help` lists them".to_owned(),
         ));
     }
-    let request = pb::AddLockRequest { targets, reason: args.reason, request_id: run.request_id(&args.request_id) };
+    let request_id = run.request_id(&args.request_id);
+    let request = pb::AddLockRequest { targets, reason: args.reason, request_id, force: args.force };
     let server = run.server().await?;
     let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).add_lock(q).await }).await?;
     let locked =
         Locked { seq: answer.seq, hits: Hits::from(answer.hits), locks: answer.locks.into_iter().map(Lock::from).collect() };
-    run.out.say(format_args!("locked at {}: {} get nothing new; what was issued stays good", locked.seq, locked.hits.text()));
+    run.out.say(format_args!(
+        "locked at {}: nothing new is granted for what is locked; what was issued for it stays good: {}",
+        locked.seq,
+        locked.hits.text()
+    ));
     run.out.one_with_rows(&locked, &locked.locks)?;
     Ok(Exit::Ok)
 }

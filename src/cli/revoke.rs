@@ -24,6 +24,9 @@ pub struct RevokeArgs {
     /// Revoke what was issued, and do not block new grants
     #[arg(long)]
     issued_only: bool,
+    /// Also revoke an upstream, scope, binding, environment, trust domain, trust anchor, key or policy version that the server does not know
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     confirm: ConfirmArgs,
     #[command(flatten)]
@@ -52,6 +55,7 @@ pub async fn run(args: RevokeArgs, run: &Run) -> Result<Exit, CliError> {
         issued_only: args.issued_only,
         dry_run: false,
         confirmation: None,
+        force: args.force,
     };
     let asked = &server;
     let ask = |dry_run, confirmation| async move {
@@ -110,10 +114,10 @@ pub(super) async fn of_token(run: &Run, server: &Server, by: By) -> Result<pb::T
 }
 
 fn tell(run: &Run, revoked: &Revoked, locks: &[String]) {
-    let hits = revoked.hits.text();
+    let hits = &revoked.hits;
     match revoked.seq {
-        Some(seq) => run.out.say(format_args!("revoked at {seq}: {hits} refused from now on")),
-        None => run.out.say(format_args!("dry run, nothing was done: it would hit {hits}")),
+        Some(seq) => run.out.say(format_args!("revoked at {seq}: {}", hits.refused())),
+        None => run.out.say(format_args!("dry run, nothing was done: it would hit {}; {}", hits.text(), hits.ends(true))),
     }
     let until = match revoked.seq {
         Some(seq) => format!("until `mayfly lock lift {seq} --reason TEXT`"),

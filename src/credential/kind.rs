@@ -10,6 +10,7 @@ use super::reference;
 use super::status::Allocator;
 use crate::ledger::commit::sha256;
 use crate::ledger::record::{Event, Issued, KeyPurpose, Record, Released};
+use crate::ledger::state::Ground;
 use crate::policy::grant::{Grant, Parts, TaskPath};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::Rules;
@@ -140,6 +141,7 @@ pub fn mint_local(
         issued: &parts.draft,
         revision: parts.revision,
         path: &parts.path,
+        grounds: &parts.grounds,
         audience: &parts.audience,
         issuer: &parts.issuer,
     };
@@ -240,6 +242,8 @@ pub struct Past<'a> {
     pub record: &'a Record,
     /// The task path.
     pub path: &'a TaskPath,
+    /// The other grants that it rests on.
+    pub grounds: &'a [Ground],
     /// `aud`.
     pub audience: &'a str,
     /// Where the upstream answers.
@@ -260,7 +264,8 @@ pub fn remake_local(past: &Past<'_>, keyring: &Keyring) -> Result<Minted, No> {
     let key = keyring.get(purpose, &issued.key).ok_or_else(|| {
         No::Refusal(Refusal::new(Reason::KeyState, format!("key {} is gone, and only it can make {id} again", issued.key)))
     })?;
-    let told = Told { issued, revision: past.record.revision(), path: past.path, audience: past.audience, issuer: past.issuer };
+    let Past { path, grounds, audience, issuer, .. } = *past;
+    let told = Told { issued, revision: past.record.revision(), path, grounds, audience, issuer };
     let (token, digest) = make(kind, &key, id, &told)?;
     if digest != issued.token_digest {
         // Only what the record does not hold can differ: the registration's audience, or the issuer's name.

@@ -59,7 +59,8 @@ impl Series {
         let (path, audience, issuer) = (&parts.path, &parts.audience, &parts.issuer);
         let tokens = match kind {
             Kind::Jwt => {
-                let told = Told { issued: &draft, revision: parts.revision, path, audience, issuer };
+                let (revision, grounds) = (parts.revision, &parts.grounds);
+                let told = Told { issued: &draft, revision, path, grounds, audience, issuer };
                 Tokens::Signed(Box::new(Beginning::new(&key, &told)?))
             }
             Kind::Reference => Tokens::Derived,

@@ -203,6 +203,7 @@ pub fn plain(kind: u32, now: Millis, revision: Seq) -> Parts {
         request: Some(Request { caller: AGENT.into(), id: "req-1".into(), digest: vec![7; 32] }),
         opens: None,
         path: TaskPath::New { tasks: vec![TaskId::from_bytes(TASK)], owners: vec![owner()] },
+        grounds: Vec::new(),
         audience: "https://echo.example".into(),
         base_url: "https://echo.example/api".into(),
         algorithm: "ES256",

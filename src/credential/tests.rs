@@ -38,7 +38,14 @@ fn id(n: u8) -> CredentialId {
 }
 
 fn past<'a>(record: &'a Record, parts: &'a Parts) -> Past<'a> {
-    Past { record, path: &parts.path, audience: &parts.audience, base_url: &parts.base_url, issuer: &parts.issuer }
+    Past {
+        record,
+        path: &parts.path,
+        grounds: &parts.grounds,
+        audience: &parts.audience,
+        base_url: &parts.base_url,
+        issuer: &parts.issuer,
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::credential::kind::{Past, remake_local};
 use crate::credential::{Issued, Minted};
 use crate::identity::caller::Caller;
 use crate::ledger::record::{Event, Record, Who};
-use crate::ledger::state::{Asked, Verdict, expired, request_key};
+use crate::ledger::state::{Asked, Ground, Verdict, expired, request_key};
 use crate::ledger::{Receipt, State, View};
 use crate::policy::grant::TaskPath;
 use crate::policy::wanted::{TaskChoice, Wanted};
@@ -40,6 +40,7 @@ pub(super) struct Made {
     seq: Seq,
     alive: Verdict,
     path: TaskPath,
+    grounds: Vec<Ground>,
 }
 
 impl Authority {
@@ -60,8 +61,10 @@ impl Authority {
                 Asked::Ended(id, at) => Some(Seen::Ended(id, at)),
                 Asked::Live(live) => {
                     let alive = state.evidence_alive(&live.id(), view.now());
-                    let path = TaskPath::Open(state.tasks.at(live.task())?.terms.clone());
-                    Some(Seen::Made(Made { id: live.id(), at: live.at(), seq: live.seq(), alive, path }))
+                    let task = state.tasks.at(live.task())?;
+                    let path = TaskPath::Open(task.terms.clone());
+                    let grounds = state.facts(&live, task).rests_on.iter().map(Ground::of).collect();
+                    Some(Seen::Made(Made { id: live.id(), at: live.at(), seq: live.seq(), alive, path, grounds }))
                 }
             });
             made.ok_or_else(|| state.requests.contains_key(&key))
@@ -74,7 +77,7 @@ impl Authority {
     }
 
     pub(super) async fn again(&self, seen: Seen, caller: &Caller, want: &Wanted) -> Result<Before, No> {
-        let Made { id, at, seq, alive, path } = match seen {
+        let Made { id, at, seq, alive, path, grounds } = match seen {
             Seen::Made(made) => made,
             Seen::Ended(id, at) => return Err(self.over(id, at, want)),
         };
@@ -100,6 +103,7 @@ impl Authority {
         let past = Past {
             record: &record,
             path: &path,
+            grounds: &grounds,
             audience: &upstream.audience,
             base_url: &upstream.target,
             issuer: &self.decider.issuer_of(&upstream.environment),

@@ -13,7 +13,7 @@ use crate::authority::Authority;
 use crate::ledger::history::{Past, Reached};
 use crate::ledger::record::{Event, Record, Refused};
 use crate::ledger::search::Filter;
-use crate::ledger::state::request_key;
+use crate::ledger::state::{Ground, request_key};
 use crate::limits;
 use crate::lookup::Found;
 use crate::refusal::{No, Reason, Refusal};
@@ -131,6 +131,10 @@ impl Authority {
             approval: issued.approval.clone(),
             credential: Some((issued.clone(), revision)),
             from: found.seq,
+            grounds: self.ledger.peek(|s| {
+                let facts = s.facts_of_record(&issued, revision, &found.path);
+                facts.rests_on.iter().map(|ground| (Ground::of(ground), revision)).collect()
+            }),
             ..About::default()
         };
         let (records, reached) = match depth {
@@ -166,7 +170,13 @@ impl Authority {
             (None, Depth::History) => (vec![id], Seq::LAST),
         };
         let used = used.unwrap_or_default();
-        let about = About { path, from, used, refusals_of: id.to_string(), ..About::default() };
+        let grounds = self.ledger.peek(|s| {
+            let openings = s.tasks.get(&id).map_or_else(Vec::new, |task| s.openings(task));
+            let each =
+                openings.iter().flat_map(|o| std::iter::once(o).chain(&o.rests_on).map(move |of| (Ground::of(of), o.revision)));
+            each.collect()
+        });
+        let about = About { path, from, used, refusals_of: id.to_string(), grounds, ..About::default() };
         let (records, reached) = match depth {
             Depth::Memory => (Vec::new(), Reached::Enough),
             Depth::History => self.story(about).await?,

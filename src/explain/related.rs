@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use crate::authority::Authority;
 use crate::ledger::history::{Past, Reached};
 use crate::ledger::record::{Event, Issued, Record};
-use crate::ledger::state::facts_of_record;
+use crate::ledger::state::{Ground, facts_of_record};
 use crate::limits;
 use crate::refusal::No;
 use crate::revocation::{Facts, Rules, Target};
@@ -26,6 +26,8 @@ pub(super) struct About {
     pub lease: Vec<u8>,
     /// Refusals that name this task.
     pub refusals_of: String,
+    /// The other grants that it rests on, each with the decision revision that counts: a revocation of one of them belongs to the story.
+    pub grounds: Vec<(Ground, Seq)>,
     /// The record where the story begins: no need to look further back, but for tasks that were not seen.
     pub from: Seq,
 }
@@ -105,7 +107,7 @@ impl About {
         for target in targets {
             rules.add(&target, Some(seq), None, Millis(u64::MAX));
         }
-        rules.covers(&facts).is_some()
+        rules.covers(&facts).is_some() || self.grounds.iter().any(|(ground, r)| rules.covers(&ground.facts(*r)).is_some())
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Explained, Finding, body};
 use crate::ledger::State;
 use crate::ledger::history::{Past, Reached};
 use crate::ledger::record::{Event, Identity, Issued, Record, TokenEvidence};
-use crate::ledger::state::{Live, Phase, facts_of_record, trust_domain_of};
+use crate::ledger::state::{Live, Phase, trust_domain_of};
 use crate::lookup::Found;
 use crate::policy::bound::Bound;
 use crate::revocation::Hit;
@@ -130,8 +130,8 @@ fn end_of(state: &State, issued: &Issued, found: &Found, live: Option<Live<'_>>,
     }
     let task = live.and_then(|l| state.tasks.at(l.task()));
     let hit = match (live, task) {
-        (Some(live), Some(task)) => state.rules.covers(&live.facts(task)),
-        _ => state.rules.covers(&facts_of_record(issued, found.record.revision(), &found.path)),
+        (Some(live), Some(task)) => state.rules.covers(&state.facts(&live, task)),
+        _ => state.rules.covers(&state.facts_of_record(issued, found.record.revision(), &found.path)),
     };
     if let Some(hit) = hit {
         return ended_by(&hit, records);

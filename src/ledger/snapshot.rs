@@ -9,13 +9,15 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::commit::{Hash, sha256};
-use super::state::State;
+use super::state::{Grounds, State};
 use crate::seq::Seq;
 use crate::store::going;
 use crate::system::Stopwatch;
 
 /// The format of snapshot files: a snapshot of another format is passed over, and the log is folded from an older one or its start.
-const MAGIC: &[u8; 8] = b"mayfly\x0e\n";
+const MAGIC: &[u8; 8] = b"mayfly\x0f\n";
+/// The format before: the facts of ancestors are not in it. Nothing else is new, and they stand last, so it is read as if none were known.
+const BEFORE: &[u8; 8] = b"mayfly\x0e\n";
 
 /// Bytes written between two syncs, so that one large sync does not stand in the way of commits.
 const PIECE: usize = 1024 * 1024;
@@ -115,7 +117,7 @@ pub fn digest(path: &Path) -> io::Result<Hash> {
     let mut file = File::open(path)?;
     let mut magic = [0; MAGIC.len()];
     file.read_exact(&mut magic)?;
-    if magic != *MAGIC {
+    if magic != *MAGIC && magic != *BEFORE {
         return Err(io::Error::other("not a snapshot of this version"));
     }
     let mut hash = Context::new(&SHA256);
@@ -135,9 +137,13 @@ pub fn digest(path: &Path) -> io::Result<Hash> {
 pub fn read(path: &Path) -> io::Result<(State, Hash)> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
-    let body = bytes.strip_prefix(MAGIC).ok_or_else(|| io::Error::other("not a snapshot of this version"))?;
-    let digest = sha256(body);
-    let state = postcard::from_bytes(body).map_err(io::Error::other)?;
+    let before = bytes.starts_with(BEFORE);
+    let body = bytes.strip_prefix(MAGIC).or_else(|| bytes.strip_prefix(BEFORE));
+    let digest = sha256(body.ok_or_else(|| io::Error::other("not a snapshot of this version"))?);
+    if before {
+        bytes.extend(postcard::to_stdvec(&Grounds::default()).map_err(io::Error::other)?);
+    }
+    let state = postcard::from_bytes(bytes.get(MAGIC.len()..).unwrap_or_default()).map_err(io::Error::other)?;
     Ok((state, digest))
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::ledger::mold::OwnRequest;
 use crate::ledger::record::{Identity, Issued, Request, TaskOpened, Who};
-use crate::ledger::state::{RequestKey, Terms, request_key};
+use crate::ledger::state::{Ground, RequestKey, Terms, request_key};
 use crate::seq::{Seq, TaskId};
 
 /// Permission to mint one credential: every bound applied, every claim settled but the id and what the kind adds.
@@ -26,6 +26,8 @@ pub(crate) struct Parts {
     pub opens: Option<Box<TaskOpened>>,
     /// The task path.
     pub path: TaskPath,
+    /// The other grants that it rests on, as far as they are not known to say nothing more than its own record.
+    pub grounds: Vec<Ground>,
     /// `aud`: the upstream's audience.
     pub audience: Arc<str>,
     /// Where the upstream answers.

@@ -18,8 +18,10 @@ use crate::tasks::Actor;
 pub struct Hits {
     /// Live credentials.
     pub credentials: u64,
-    /// Open tasks that hold one of them, or are targets themselves.
+    /// Open tasks that hold one of them, or that end.
     pub tasks: u64,
+    /// Of the tasks, those that end: nothing is granted in them any more.
+    pub tasks_ended: u64,
     /// Different callers of those credentials.
     pub callers: u64,
     /// Those of the credentials for which something was made at an upstream.
@@ -62,15 +64,33 @@ impl Authority {
     }
 }
 
-/// One target as a rule, and what it hits: credentials, tasks, callers.
-type One = (Rules, Hits, BTreeSet<TaskId>, BTreeSet<Box<str>>);
+/// One target as a rule, and what it hits.
+struct One {
+    rules: Rules,
+    hits: Hits,
+    names: Names,
+}
+
+/// What was hit by name, so that each is counted once.
+#[derive(Default)]
+struct Names {
+    tasks: BTreeSet<TaskId>,
+    ended: BTreeSet<TaskId>,
+    callers: BTreeSet<Box<str>>,
+}
+
+impl Names {
+    fn count(&self, hits: Hits) -> Hits {
+        let tasks = self.tasks.union(&self.ended).count() as u64;
+        Hits { tasks, tasks_ended: self.ended.len() as u64, callers: self.callers.len() as u64, ..hits }
+    }
+}
 
 /// Counts what each target covers, by the same rules that a verifier runs.
 pub(super) struct Count {
     each: Vec<One>,
     all: Hits,
-    tasks: BTreeSet<TaskId>,
-    callers: BTreeSet<Box<str>>,
+    names: Names,
     /// The revocation that is counted, where it was made already.
     made: Seq,
     /// What was in force for its targets before it.
@@ -107,18 +127,16 @@ impl Count {
         let each = targets.iter().map(|t| {
             let mut rules = Rules::default();
             rules.add(t, Some(made), None, Millis(u64::MAX));
-            (rules, Hits::default(), BTreeSet::new(), BTreeSet::new())
+            One { rules, hits: Hits::default(), names: Names::default() }
         });
-        let (all, tasks, callers) = (Hits::default(), BTreeSet::new(), BTreeSet::new());
         let credential = |target: &Target| match target {
             Target::Credential(id) => Some(*id),
             _ => None,
         };
         Count {
             each: each.collect(),
-            all,
-            tasks,
-            callers,
+            all: Hits::default(),
+            names: Names::default(),
             made,
             before,
             credentials: targets.iter().map(credential).collect(),
@@ -129,7 +147,8 @@ impl Count {
     /// Counts credentials that are named by their ids, where nothing rests on any of them. Answers whether that was all.
     fn find(&mut self, state: &State, now: Millis) -> bool {
         let Some(ids) = self.credentials.take() else { return false };
-        if state.credentials.any_rests_on(&ids) != Some(false) {
+        let descended = ids.iter().any(|id| state.descent.contains_key(id));
+        if descended || state.credentials.any_rests_on(&ids) != Some(false) {
             return false;
         }
         for live in ids.iter().filter_map(|id| state.credentials.get(id)) {
@@ -176,16 +195,14 @@ impl Count {
                 continue;
             }
             let mut hit = false;
-            for (rules, hits, _, callers) in &mut self.each {
-                if rules.covers(&facts).is_some() {
-                    hit = true;
-                    hits.credentials += 1;
-                    callers.insert(login.caller.clone());
-                }
+            for one in self.each.iter_mut().filter(|one| one.rules.covers(&facts).is_some()) {
+                hit = true;
+                one.hits.credentials += 1;
+                one.names.callers.insert(login.caller.clone());
             }
             if hit {
                 self.all.credentials += 1;
-                self.callers.insert(login.caller.clone());
+                self.names.callers.insert(login.caller.clone());
             }
         }
     }
@@ -195,63 +212,49 @@ impl Count {
         if live.released() || live.expires_at() <= now || !self.was_alive(state, task, now) {
             return;
         }
-        let facts = live.facts(task);
+        let facts = state.facts(live, task);
         if self.was_covered(state, &facts) {
             return;
         }
         let elsewhere = u64::from(Kind::from_number(live.kind().into()).is_some_and(|kind| !kind.made_here()));
         let mut hit = false;
-        for (rules, hits, tasks, callers) in &mut self.each {
-            if rules.covers(&facts).is_some() {
-                hit = true;
-                hits.credentials += 1;
-                hits.elsewhere += elsewhere;
-                tasks.insert(task.terms.id);
-                callers.insert(live.caller().into());
-            }
+        for one in self.each.iter_mut().filter(|one| one.rules.covers(&facts).is_some()) {
+            hit = true;
+            one.hits.credentials += 1;
+            one.hits.elsewhere += elsewhere;
+            one.names.tasks.insert(task.terms.id);
+            one.names.callers.insert(live.caller().into());
         }
         if hit {
             self.all.credentials += 1;
             self.all.elsewhere += elsewhere;
-            self.tasks.insert(task.terms.id);
-            self.callers.insert(live.caller().into());
+            self.names.tasks.insert(task.terms.id);
+            self.names.callers.insert(live.caller().into());
             if let Some(radius) = &mut self.radius {
                 radius.add(live, task);
             }
         }
     }
 
-    /// An open task that a target reaches counts also where it holds no credential yet.
+    /// An open task ends, with or without credentials, where a target covers its opening or that of one above it.
     fn open_task(&mut self, state: &State, task: &Task, now: Millis) {
         if !self.was_alive(state, task, now) {
             return;
         }
-        let identities = task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str()));
-        let facts = Facts {
-            revision: task.terms.revision,
-            tasks: task.terms.path.clone(),
-            identities: identities.collect(),
-            environment: &task.terms.environment,
-            policy: task.terms.policy,
-            ..Facts::default()
-        };
-        for (rules, _, tasks, _) in &mut self.each {
-            if rules.covers(&facts).is_some() {
-                tasks.insert(task.terms.id);
-                self.tasks.insert(task.terms.id);
+        let openings: Vec<Facts<'_>> = state.openings(task);
+        if openings.iter().any(|facts| self.was_covered(state, facts)) {
+            return;
+        }
+        for one in &mut self.each {
+            if openings.iter().any(|facts| one.rules.covers(facts).is_some()) {
+                one.names.ended.insert(task.terms.id);
+                self.names.ended.insert(task.terms.id);
             }
         }
     }
 
-    fn done(mut self) -> (Hits, Vec<Hits>) {
-        self.all.tasks = self.tasks.len() as u64;
-        self.all.callers = self.callers.len() as u64;
-        let each = self.each.into_iter().map(|(_, hits, tasks, callers)| Hits {
-            credentials: hits.credentials,
-            tasks: tasks.len() as u64,
-            callers: callers.len() as u64,
-            elsewhere: hits.elsewhere,
-        });
-        (self.all, each.collect())
+    fn done(self) -> (Hits, Vec<Hits>) {
+        let each = self.each.iter().map(|one| one.names.count(one.hits));
+        (self.names.count(self.all), each.collect())
     }
 }

@@ -1,6 +1,7 @@
 //! Revoking, as operators and holders do it: one record, whatever it hits.
 
 mod hits;
+mod known;
 mod radius;
 
 pub use hits::Hits;
@@ -51,6 +52,8 @@ pub struct Revocation {
     pub issued_only: bool,
     /// Only new grants are blocked.
     pub lock_only: bool,
+    /// Targets are not looked for among what is known by name.
+    pub force: bool,
     /// Why.
     pub reason: String,
     /// How much may be hit.
@@ -71,7 +74,8 @@ pub struct Done {
 }
 
 impl Authority {
-    /// Revokes. Refused with CONFIRM_NEEDED where more would be hit than was confirmed; nothing is done then.
+    /// Revokes. Refused with CONFIRM_NEEDED where more would be hit than was confirmed, with NOT_FOUND where a target has to be registered
+    /// here and is not known; nothing is done then.
     pub async fn revoke(&self, operator: &Admitted, ask: &Revocation) -> Result<Done, No> {
         if ask.targets.is_empty() || ask.targets.len() > limits::TARGETS {
             return Err(No::Refusal(Refusal::field(
@@ -84,6 +88,7 @@ impl Authority {
             let (hits, each) = self.counted(Count::since(&ask.targets, before.seq, Rules::default())).await?;
             return Ok(Done { seq: before.seq, hits, each });
         }
+        self.known(&ask.targets, ask.force).await?;
         // It also shuts out everybody, which no number of credentials says.
         if ask.targets.contains(&Target::Everything) && !ask.lock_only && ask.confirm != Confirm::All {
             let (hits, _) = self.hits(&ask.targets).await?;
@@ -141,7 +146,7 @@ impl Authority {
             .settled(|s| {
                 let live = s.credentials.get(&id).filter(|l| l.caller() == caller.id().as_str())?;
                 let own = live.released().then(|| s.rules.get(&Target::Credential(id)).map(|e| e.revoked)).flatten();
-                let covered = || Some(s.rules.covers(&live.facts(s.tasks.at(live.task())?))?.seq);
+                let covered = || Some(s.rules.covers(&s.facts(&live, s.tasks.at(live.task())?))?.seq);
                 Some((own.or_else(covered), live.expires_at()))
             })
             .await?;

@@ -21,7 +21,7 @@ pub fn uid(uid: u32) -> Option<pb::Identity> {
 }
 
 pub fn hits(credentials: u64, tasks: u64, callers: u64) -> Option<pb::Hits> {
-    Some(pb::Hits { credentials, tasks, callers, overlapping: false })
+    Some(pb::Hits { credentials, tasks, callers, overlapping: false, tasks_ended: 0 })
 }
 
 pub fn target(target: pb::target::Target) -> Option<pb::Target> {

@@ -55,7 +55,12 @@ fn more_than_one_credential_is_confirmed_by_its_number() {
     for enough in ["11", "12", "all"] {
         let ran = stage.run(&format!("revoke --caller spiffe://example.org/ci --reason gone --confirm {enough}"));
         assert_eq!(ran.exit, 0, "{enough}: {ran:?}");
-        assert!(ran.stderr.contains("revoked at 77: 12 credentials, 3 tasks, 1 caller refused from now on"), "{}", ran.stderr);
+        assert!(
+            ran.stderr
+                .contains("revoked at 77: 12 credentials are refused from now on, of 1 caller and in 3 tasks; no task ends"),
+            "{}",
+            ran.stderr
+        );
         assert!(
             ran.stderr.contains("new grants for --caller spiffe://example.org/ci are blocked too, until `mayfly lock lift 77"),
             "{}",

@@ -66,7 +66,7 @@ impl Place {
         self.house.authority.ledger.peek(|s| {
             let all = (0..s.credentials.places()).filter_map(|at| s.credentials.at(at));
             all.filter(|l| l.kind() > 2 && !l.released() && l.expires_at() > now)
-                .filter(|l| s.rules.covers(&l.facts(s.tasks.at(l.task()).unwrap())).is_none())
+                .filter(|l| s.rules.covers(&s.facts(l, s.tasks.at(l.task()).unwrap())).is_none())
                 .map(|l| l.id())
                 .collect()
         })
@@ -90,6 +90,7 @@ impl Place {
             targets: vec![target],
             issued_only: true,
             lock_only: false,
+            force: true,
             reason: "a test".into(),
             confirm: Confirm::All,
             named: None,

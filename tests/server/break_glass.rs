@@ -154,7 +154,7 @@ async fn two_people_act_in_it_and_a_third_looks_at_it_before_either_opens_anothe
     let lookup = rig.running.authority().ledger.peek(|s| {
         let id = issued.credential_id.parse().unwrap();
         let live = s.credentials.get(&id).unwrap();
-        s.rules.covers(&live.facts(s.tasks.at(live.task()).unwrap())).is_some()
+        s.rules.covers(&s.facts(&live, s.tasks.at(live.task()).unwrap())).is_some()
     });
     assert!(lookup, "what it issued dies with it");
     for name in [YOU, COLLEAGUE] {

@@ -156,13 +156,14 @@ fn revoke(w: &World, target: Target) {
     let service = Revocations(w.authority().clone());
     let confirmation = Some(pb::Confirmation { credentials: 0, all: true });
     let targets = vec![target_to_pb(&target)];
-    let request = pb::RevokeRequest { targets, reason: "a test".into(), confirmation, ..Default::default() };
+    let request = pb::RevokeRequest { targets, reason: "a test".into(), confirmation, force: true, ..Default::default() };
     ok(w.run(service.revoke(ask(&ROOT, request))));
 }
 
 fn lock(w: &World, target: Target) {
     let service = Revocations(w.authority().clone());
-    let request = pb::AddLockRequest { targets: vec![target_to_pb(&target)], reason: "a test".into(), ..Default::default() };
+    let request =
+        pb::AddLockRequest { targets: vec![target_to_pb(&target)], reason: "a test".into(), force: true, ..Default::default() };
     ok(w.run(service.add_lock(ask(&ROOT, request))));
 }
 

@@ -27,7 +27,7 @@ fn service(w: &World) -> Revocations {
 fn request(targets: &[Target]) -> pb::RevokeRequest {
     let confirmation = Some(pb::Confirmation { all: true, ..Default::default() });
     let targets = targets.iter().map(target_to_pb).collect();
-    pb::RevokeRequest { targets, reason: "a test".into(), confirmation, ..Default::default() }
+    pb::RevokeRequest { targets, reason: "a test".into(), confirmation, force: true, ..Default::default() }
 }
 
 fn revoke(w: &World, targets: &[Target]) -> pb::RevokeResponse {
@@ -69,7 +69,12 @@ fn every_target_revokes_and_locks_by_its_default() {
         let done = revoke(&w, std::slice::from_ref(&target));
         assert!(done.seq > 0);
         assert_eq!(done.locks.len(), usize::from(locks), "{target}");
-        let add = pb::AddLockRequest { targets: vec![target_to_pb(&target)], reason: "a test".into(), ..Default::default() };
+        let add = pb::AddLockRequest {
+            targets: vec![target_to_pb(&target)],
+            reason: "a test".into(),
+            force: true,
+            ..Default::default()
+        };
         let added = w.run(service(&w).add_lock(ask(&ROOT, add)));
         assert_eq!(added.is_ok(), locks, "{target}");
         let w = world();

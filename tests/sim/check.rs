@@ -119,7 +119,7 @@ fn credentials(world: &mut World) -> Result<(), Found> {
             continue;
         };
         let task = state.tasks.at(live.task()).ok_or_else(|| format!("its task was forgotten: {i:?}"))?;
-        let facts = live.facts(task);
+        let facts = state.facts(&live, task);
         let grant = line.grant.as_deref().ok_or("an issuance without a grant")?;
         ensure!(same_facts(&facts, grant), "not explained by its record: {facts:?} {i:?}");
         if live.expires_at() <= state.time {
@@ -233,6 +233,7 @@ pub fn facts(grant: &Grant, r: u64) -> Facts<'_> {
             serial: &s.serial,
         }),
         subject_token: grant.token.as_ref().map(|(i, s)| (&i[..], &s[..])),
+        rests_on: grant.rests_on.iter().map(|ground| facts(ground, r)).collect(),
     }
 }
 

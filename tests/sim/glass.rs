@@ -194,9 +194,14 @@ impl Model {
 
     /// Whether the rules let the second person's joining stand.
     pub fn joining_stands(&self, t: &TaskOpened) -> bool {
-        let Some((line, e)) = self.joined(&t.task).filter(|_| t.break_glass) else { return true };
-        let grant = self.of_glass(e, t.policy_version, vec![]);
-        self.covered(&grant, line.record.revision, self.head).is_none()
+        let Some((line, _)) = self.joined(&t.task).filter(|_| t.break_glass) else { return true };
+        self.joining(t).is_none_or(|grant| self.covered(&grant, line.record.revision, self.head).is_none())
+    }
+
+    /// What the rules can ask of it.
+    pub fn joining(&self, t: &TaskOpened) -> Option<Grant> {
+        let (_, e) = self.joined(&t.task).filter(|_| t.break_glass)?;
+        Some(self.of_glass(e, t.policy_version, vec![]))
     }
 
     fn of_glass(&self, e: &BreakGlass, policy: u64, tasks: Vec<Vec<u8>>) -> Grant {

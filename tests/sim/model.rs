@@ -51,6 +51,8 @@ pub struct Grant {
     pub key: String,
     pub svid: Option<(String, SvidEvidence)>,
     pub token: Option<(String, String)>,
+    /// The other grants that it rests on: the openings of its tasks, and its ancestors. Whatever is about one of them is about it.
+    pub rests_on: Vec<Grant>,
 }
 
 #[derive(Clone, Default)]
@@ -70,8 +72,13 @@ fn identity(i: &Identity) -> (String, String) {
 }
 
 impl Grant {
-    /// Whether a rule with this aim is about it.
+    /// Whether a rule with this aim is about it, or about something that it rests on.
     pub fn matches(&self, aim: &Aim) -> bool {
+        self.matches_itself(aim) || self.rests_on.iter().any(|ground| ground.matches_itself(aim))
+    }
+
+    /// Whether a rule with this aim is about it.
+    fn matches_itself(&self, aim: &Aim) -> bool {
         let workload = |f: &dyn Fn(&str) -> bool| self.identities.iter().any(|(_, s)| s.starts_with("spiffe://") && f(s));
         match aim {
             Aim::Everything(_) => true,
@@ -248,6 +255,25 @@ impl Model {
 
     /// What a rule can ask of a credential, as its claims tell.
     pub fn grant(&self, i: &Issued) -> Grant {
+        let mut grant = self.grant_itself(i);
+        for (_, task) in grant.tasks.iter().filter_map(|id| self.task(id)) {
+            grant.rests_on.push(self.opening_itself(task));
+            grant.rests_on.extend(self.joining(task));
+        }
+        let openings: Vec<Vec<u8>> = grant.rests_on.iter().flat_map(|opening| opening.credentials.clone()).collect();
+        let ancestors = grant.credentials.iter().filter(|id| **id != i.credential).chain(&openings);
+        let ancestors: Vec<Grant> = ancestors.filter_map(|id| self.ancestor(id)).collect();
+        grant.rests_on.extend(ancestors);
+        grant
+    }
+
+    /// A credential that another rests on, without what it rests on itself: that is named as an ancestor, too.
+    fn ancestor(&self, id: &[u8]) -> Option<Grant> {
+        let issued = self.credential(id).map(|(_, i)| self.grant_itself(i));
+        issued.or_else(|| self.login(id).map(|(_, login)| self.of_login(login)))
+    }
+
+    fn grant_itself(&self, i: &Issued) -> Grant {
         let path = self.path(&i.task);
         let mut identities = vec![(domain(&i.caller), i.caller.clone())];
         identities.extend(self.owners(&path));
@@ -268,11 +294,18 @@ impl Model {
             key: i.key.clone(),
             svid: i.svid.clone().map(|s| (domain(&i.caller), s)),
             token: i.subject_token.as_ref().map(|t| (t.issuer.clone(), t.id.clone())),
+            rests_on: Vec::new(),
         }
     }
 
-    /// What a rule can ask of a task's opening.
+    /// What a rule can ask of a task's opening, and of the credentials that it rests on.
     pub fn opening(&self, t: &TaskOpened) -> Grant {
+        let opening = self.opening_itself(t);
+        let rests_on = opening.credentials.iter().filter_map(|id| self.ancestor(id)).collect();
+        Grant { rests_on, ..opening }
+    }
+
+    fn opening_itself(&self, t: &TaskOpened) -> Grant {
         let mut path = if t.parent.is_empty() { vec![] } else { self.path(&t.parent) };
         let mut identities = vec![(domain(&t.opener), t.opener.clone())];
         identities.extend(self.owners(&path));
@@ -322,6 +355,8 @@ impl Model {
 
     /// Whether a new grant is refused: covered, locked out, or resting on what is evidence for nothing.
     pub fn blocked(&self, grant: &Grant, r: u64, now: u64) -> Says {
+        // What it rests on is looked at where it is shown: whether its task takes grants, and whether its ancestors are good.
+        let grant = &Grant { rests_on: Vec::new(), ..grant.clone() };
         if self.covered(grant, r, self.head).is_some() || self.locks().iter().any(|(a, _)| grant.matches(a)) {
             return Says::Void;
         }

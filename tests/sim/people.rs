@@ -112,7 +112,7 @@ impl Model {
         self.now_valid().any(|(_, e)| matches!(e, Event::LoggedOut(out) if out.credential == id))
     }
 
-    fn of_login(&self, e: &LoggedIn) -> Grant {
+    pub fn of_login(&self, e: &LoggedIn) -> Grant {
         let who = e.person.clone().unwrap_or_default();
         Grant {
             credentials: vec![e.credential.clone()],

@@ -229,10 +229,10 @@ fn a_credential_of_ours_is_evidence_within_its_task_while_it_is_good() {
         // Revoked: so is what rests on it, and it is evidence for nothing.
         revoke(&house, Target::Credential(first), true).await;
         assert!(
-            house
-                .authority
-                .ledger
-                .peek(|s| s.rules.covers(&s.credentials.get(&derived_id).unwrap().facts(s.tasks.get(&task).unwrap())).is_some())
+            house.authority.ledger.peek(|s| s
+                .rules
+                .covers(&s.facts(&s.credentials.get(&derived_id).unwrap(), s.tasks.get(&task).unwrap()))
+                .is_some())
         );
         let again = within(TaskChoice::Named(task), shown(&one));
         assert_eq!(reason(house.authority.exchange(&server, &again).await), Reason::Revoked);

@@ -166,6 +166,7 @@ fn every_request_id_of_a_caller_counts_and_none_keeps_an_operator_from_revoking(
                 targets,
                 issued_only: true,
                 lock_only: false,
+                force: true,
                 reason: "a test".into(),
                 confirm: Confirm::All,
                 named: id(10 + n),

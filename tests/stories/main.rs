@@ -56,6 +56,7 @@ async fn revoke(house: &House, target: Target, issued_only: bool) -> mayfly::seq
         targets: vec![target],
         issued_only,
         lock_only: false,
+        force: true,
         reason: "a test".into(),
         confirm: Confirm::All,
         named: None,

@@ -5,6 +5,7 @@
 //! WatchRevocationsResponse) with what becomes of them, checks with their answer. Each step stands at a wall and a steady clock.
 
 mod feed;
+mod grounds;
 mod kit;
 mod targets;
 mod tokens;
@@ -52,7 +53,7 @@ fn file() -> PathBuf {
 }
 
 fn written() -> String {
-    let cases = [tokens::cases(), targets::cases(), feed::cases()].concat();
+    let cases = [tokens::cases(), targets::cases(), grounds::cases(), feed::cases()].concat();
     let head = json!({
         "settings": {
             "issuer": kit::ISSUER, "audience": kit::AUDIENCE, "max_ttl_ms": limits::CREDENTIAL_TTL_MS,

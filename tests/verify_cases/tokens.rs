@@ -190,7 +190,7 @@ fn claim_cases() -> Vec<Value> {
         one(
             "claims_of_a_newer_version",
             "a newer version means that who does not know it must refuse",
-            &with(|c| c[OWN]["v"] = json!(2)),
+            &with(|c| c[OWN]["v"] = json!(3)),
             "newer_version",
         ),
         one(

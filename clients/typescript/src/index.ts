@@ -17,7 +17,7 @@ export {
   type ErrorDetails, type FieldViolation,
 } from './errors.js';
 export { argumentsDigest, argumentsDigestOfJson } from './verify/arguments.js';
-export { Verified, type Claims } from './verify/claims.js';
+export { Verified, type Claims, type Ground } from './verify/claims.js';
 export { Refused, type RefusedReason } from './verify/refused.js';
 export type { Need } from './verify/check.js';
 export { Verifier, type VerifierSettings } from './verify/verifier.js';

@@ -42,6 +42,12 @@ function someClaims(upTo: (below: number) => number): Claims {
     argumentsSha256: '', trustDomain: maybe(), tasks: list(() => ({ id: name(), owner: who() })), ancestors: list(() => ({ id: name(), caller: name() })),
     svid: upTo(2) ? { trustAnchor: name(), issuingKey: name(), serial: name() } : undefined,
     subjectToken: upTo(2) ? { issuer: name(), id: name() } : undefined,
+    restsOn: list(() => ({
+      credentials: list(name), tasks: list(name), parties: list(who), upstream: maybe(), scopes: list(name), binding: maybe(), tool: maybe(),
+      environment: maybe(), policyVersion: upTo(8), kid: maybe(), trustDomain: maybe(),
+      svid: upTo(2) ? { trustAnchor: name(), issuingKey: name(), serial: name() } : undefined,
+      subjectToken: upTo(2) ? { issuer: name(), id: name() } : undefined,
+    })),
   };
 }
 

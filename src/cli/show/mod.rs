@@ -136,12 +136,14 @@ pub struct Hits {
     pub tasks: u64,
     pub callers: u64,
     pub overlapping: bool,
+    pub tasks_ended: u64,
 }
 
 impl From<Option<pb::Hits>> for Hits {
     fn from(from: Option<pb::Hits>) -> Hits {
         let from = from.unwrap_or_default();
-        Hits { credentials: from.credentials, tasks: from.tasks, callers: from.callers, overlapping: from.overlapping }
+        let pb::Hits { credentials, tasks, callers, overlapping, tasks_ended } = from;
+        Hits { credentials, tasks, callers, overlapping, tasks_ended }
     }
 }
 
@@ -149,15 +151,50 @@ impl Hits {
     /// For people.
     pub fn text(&self) -> String {
         let most = if self.overlapping { "at most " } else { "" };
-        let many = |n: u64, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
         let (credentials, tasks) = (many(self.credentials, "credential"), many(self.tasks, "task"));
         format!("{most}{credentials}, {tasks}, {}", many(self.callers, "caller"))
+    }
+
+    /// What is refused from now on. Its tasks and callers say where it is and whose: they are not refused themselves.
+    pub fn refused(&self) -> String {
+        let most = if self.overlapping { "at most " } else { "" };
+        let verb = if self.credentials == 1 { "is" } else { "are" };
+        let whose = match self.credentials {
+            0 => String::new(),
+            _ => format!(", of {} and in {}", many(self.callers, "caller"), many(self.tasks, "task")),
+        };
+        format!("{most}{} {verb} refused from now on{whose}; {}", many(self.credentials, "credential"), self.ends(false))
+    }
+
+    /// What becomes of the tasks, for people.
+    pub fn ends(&self, would: bool) -> String {
+        let (ended, left) = (self.tasks_ended, self.tasks.saturating_sub(self.tasks_ended));
+        let verb = match (would, ended) {
+            (true, _) => "would end",
+            (false, 1) => "ends",
+            (false, _) => "end",
+        };
+        match (ended, left) {
+            (0, _) => format!("no task {}", if would { "would end" } else { "ends" }),
+            (_, 0) => format!(
+                "{} {verb}: nothing is granted in {} any more",
+                many(ended, "task"),
+                if ended == 1 { "it" } else { "them" }
+            ),
+            _ => {
+                format!("{} {verb}, {} {}", many(ended, "task"), many(left, "other"), if left == 1 { "goes on" } else { "go on" })
+            }
+        }
     }
 
     /// Three cells: credentials, tasks, callers.
     pub fn cells(&self) -> [String; 3] {
         [self.credentials, self.tasks, self.callers].map(|n| n.to_string())
     }
+}
+
+fn many(n: u64, one: &str) -> String {
+    format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
 
 /// A target: its kind and its values.

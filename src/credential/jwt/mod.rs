@@ -17,13 +17,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 pub use mayfly_verify::token::{
-    Act, BadJwks, Claims, Cnf, Expect, Jwks, OWN_CLAIMS, OWN_VERSION, Own, Possession, TYP, TokenDefect, authentic, peek_kid,
-    signed_by, verify,
+    Act, BadJwks, Claims, Cnf, Expect, Jwks, OWN_CLAIMS, OWN_VERSION, Own, PLAIN_VERSION, Possession, TYP, TokenDefect,
+    authentic, peek_kid, signed_by, verify,
 };
 
 use super::Token;
 use super::keyring::OwnKey;
 use crate::ledger::record::Issued;
+use crate::ledger::state::Ground;
 use crate::policy::grant::TaskPath;
 use crate::refusal::Fault;
 use crate::seq::{CredentialId, Seq};
@@ -36,6 +37,8 @@ pub struct Told<'a> {
     pub revision: Seq,
     /// The task path.
     pub path: &'a TaskPath,
+    /// The other grants that it rests on.
+    pub grounds: &'a [Ground],
     /// `aud`.
     pub audience: &'a str,
     /// `iss`.

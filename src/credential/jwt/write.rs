@@ -4,9 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::json::{Object, array, plain, string};
-use super::{OWN_CLAIMS, OWN_VERSION, Told};
+use super::{OWN_CLAIMS, OWN_VERSION, PLAIN_VERSION, Told};
 use crate::ledger::record::{Identity, Issued};
-use crate::ledger::state::trust_domain_of;
+use crate::ledger::state::{Ground, facts_of_record, trust_domain_of};
 use crate::refusal::Fault;
 use crate::seq::{CredentialId, Millis, TaskId};
 
@@ -126,8 +126,10 @@ fn own_claims(out: &mut Vec<u8>, told: &Told<'_>, subject: Option<&Identity>, do
     if told.path.tasks().last().is_none_or(|task| task.as_bytes()[..] != e.task[..]) {
         return Err(unsayable("a task path that does not end in its task"));
     }
+    let grounds = beyond_own(told);
     let mut own = Object::begin(out);
-    own.number("v", OWN_VERSION.into());
+    // What a verifier of before does not know would be accepted by it after it was revoked: it has to refuse.
+    own.number("v", if grounds.is_empty() { PLAIN_VERSION } else { OWN_VERSION }.into());
     own.number("r", told.revision.as_u64());
     own.text("environment", &e.environment);
     own.number("policy_version", e.policy_version);
@@ -162,7 +164,62 @@ fn own_claims(out: &mut Vec<u8>, told: &Told<'_>, subject: Option<&Identity>, do
         member.hex("serial", &svid.serial);
         member.end();
     }
+    if !grounds.is_empty() {
+        array(own.member("rests_on"), &grounds, ground);
+    }
     Ok(())
+}
+
+/// What the grants that it rests on add to its own claims: mostly nothing.
+fn beyond_own(told: &Told<'_>) -> Vec<Ground> {
+    if told.grounds.is_empty() {
+        return Vec::new();
+    }
+    let mut facts = facts_of_record(told.issued, told.revision, told.path.tasks());
+    facts.identities.extend(told.path.owners().iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+    Ground::beyond_own(&facts, told.grounds)
+}
+
+fn ground(out: &mut Vec<u8>, ground: &Ground) {
+    let mut all = Object::begin(out);
+    if !ground.credentials.is_empty() {
+        array(all.member("credentials"), &ground.credentials, |out, id| string(out, &id.to_string()));
+    }
+    if !ground.tasks.is_empty() {
+        array(all.member("tasks"), &ground.tasks, |out, id| string(out, &id.to_string()));
+    }
+    if !ground.parties.is_empty() {
+        array(all.member("parties"), &ground.parties, |out, party| {
+            let mut member = Object::begin(out);
+            member.text("iss", &party.issuer);
+            member.text("sub", &party.sub);
+            member.end();
+        });
+    }
+    all.some("upstream", &ground.upstream);
+    all.some("scope", &ground.scopes.join(" "));
+    all.some("binding", &ground.binding);
+    all.some("tool", &ground.tool);
+    if !ground.environment.is_empty() {
+        all.text("environment", &ground.environment);
+        all.number("policy_version", ground.policy);
+    }
+    all.some("kid", &ground.key);
+    if let Some(svid) = &ground.svid {
+        all.text("trust_domain", &svid.trust_domain);
+        let mut member = Object::begin(all.member("svid"));
+        member.hex("trust_anchor", &svid.anchor);
+        member.hex("issuing_key", &svid.issuing_key);
+        member.hex("serial", &svid.serial);
+        member.end();
+    }
+    if let Some((issuer, id)) = &ground.subject_token {
+        let mut member = Object::begin(all.member("subject_token"));
+        member.text("iss", issuer);
+        member.text("id", id);
+        member.end();
+    }
+    all.end();
 }
 
 fn task(out: &mut Vec<u8>, (id, owner): (&TaskId, &Identity)) {

@@ -138,9 +138,11 @@ impl State {
             Event::KeyChanged(e) => {
                 let state = KeyState::try_from(e.state).unwrap_or(KeyState::Compromised);
                 self.change_key(&e.key, state);
-                if state == KeyState::Compromised {
-                    // Whichever record says so: what a stolen key signed is refused, whatever revision it claims.
-                    self.rules.add(&Target::SigningKey(e.key.as_str().into()), Some(seq), None, Millis(u64::MAX));
+                let target = Target::SigningKey(e.key.as_str().into());
+                // Whichever record says so: what a stolen key signed is refused, whatever revision it claims. Where a revocation came before
+                // it in its group, the rule keeps that one's seq: it is the one that was answered, and a key's rule covers everything anyway.
+                if state == KeyState::Compromised && self.rules.get(&target).is_none_or(|e| e.revoked == Seq::ZERO) {
+                    self.rules.add(&target, Some(seq), None, Millis(u64::MAX));
                 }
             }
             Event::LeaseOpened(e) => self.open_lease(e),
@@ -227,6 +229,7 @@ impl State {
         self.glasses.void(self.time, self.head);
         self.requests.clear();
         self.descent.clear();
+        self.grounds = super::Grounds::default();
         self.logins.clear();
         self.logins_by_caller.clear();
         self.rules_by_caller.clear();

@@ -11,6 +11,7 @@ mod attacks;
 mod ceilings;
 pub mod credentials;
 pub mod glass;
+pub mod grounds;
 mod held;
 pub mod intern;
 mod judged;
@@ -33,6 +34,7 @@ pub use ceilings::Ceilings;
 use credentials::facts_of;
 pub use credentials::{Asked, Credentials, Live, RequestKey, add_lineage, facts_of_record, id_for, svid_facts, trust_domain_of};
 pub use glass::{Glass, Glasses, Party};
+pub use grounds::{Ground, Grounds};
 pub use judged::{Issuance, Judged};
 pub use logins::{Login, login_of_serial, serial_of_login};
 pub use parts::{Approval, BundleState, Claims, Decided, Key, Lease, Remembered, Removed, Taken, Version};
@@ -117,6 +119,8 @@ pub struct State {
     pub logins_by_caller: Map<Box<str>, u32>,
     /// Small things with an end, by it.
     ends: Calendar<End>,
+    /// The facts of ancestors. Last, so that what was written before can be read: `snapshot::read` adds what is empty.
+    grounds: Grounds,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -157,7 +161,7 @@ pub struct Folded {
 
 impl Clone for State {
     fn clone(&self) -> State {
-        State { credentials: self.credentials.copy(), ..self.frozen() }
+        State { credentials: self.credentials.copy(), grounds: self.grounds.clone(), ..self.frozen() }
     }
 }
 
@@ -197,6 +201,7 @@ impl State {
             logins: self.logins.clone(),
             logins_by_caller: self.logins_by_caller.clone(),
             ends: self.ends.clone(),
+            grounds: self.grounds.frozen(),
         }
     }
 

@@ -31,6 +31,7 @@ impl State {
     /// Something descends from a credential and ends then. Given back, the credential takes it along until its end.
     pub(super) fn descends(&mut self, ancestor: &[u8], end: Millis) {
         let Some(id) = CredentialId::from_slice(ancestor) else { return };
+        self.keep_ground(id);
         let latest = self.descent.or_insert(id, Millis(0));
         if *latest < end {
             *latest = end;
@@ -56,6 +57,7 @@ impl State {
                 End::Descent(id) => {
                     if self.descent.get(&id).is_some_and(|end| *end < self.time) {
                         self.descent.remove(&id);
+                        self.grounds.forget(&id);
                     }
                 }
                 End::Login(id) => {

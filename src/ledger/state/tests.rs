@@ -113,7 +113,7 @@ impl Log {
     pub(super) fn covered(&self, credential: &[u8]) -> bool {
         let live = self.state.credentials.get(&CredentialId::from_slice(credential).unwrap()).unwrap();
         let task = self.state.tasks.at(live.task()).unwrap();
-        self.state.rules.covers(&live.facts(task)).is_some()
+        self.state.rules.covers(&self.state.facts(&live, task)).is_some()
     }
 }
 
@@ -381,7 +381,7 @@ fn every_sort_of_target_is_answered_by_what_a_credential_knows() {
         Target::Everything,
     ];
     let live = log.state.credentials.get(&credential).unwrap();
-    let facts = live.facts(log.state.tasks.at(live.task()).unwrap());
+    let facts = log.state.facts(&live, log.state.tasks.at(live.task()).unwrap());
     let bound = Facts { binding: "b", ..facts.clone() };
     for (target, facts) in hits.iter().map(|t| (t.clone(), &facts)).chain([(Target::Binding("b".into()), &bound)]) {
         let mut rules = Rules::default();

@@ -42,6 +42,7 @@ use super::wanted::{TaskChoice, Wanted};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
 use crate::ledger::record::{self, Request, Who};
+use crate::ledger::state::Ground;
 use crate::refusal::{Denied, Fault, No, Reason, Refusal};
 use crate::revocation::Sorts;
 use crate::seq::{Millis, TaskId};
@@ -122,7 +123,7 @@ fn parts(
     registered: &Registered,
     policy: &Policy,
     draft: Box<record::Issued>,
-    path: TaskPath,
+    (path, grounds): (TaskPath, Vec<Ground>),
 ) -> Parts {
     Parts {
         draft,
@@ -130,6 +131,7 @@ fn parts(
         request: None,
         opens: None,
         path,
+        grounds,
         audience: registered.audience.clone(),
         base_url: registered.base_url.clone(),
         algorithm: registered.upstream.alg.as_str(),
@@ -160,8 +162,9 @@ impl Decider {
             digest: want.digest.to_vec(),
         });
         let Decided { registered, policy, place, .. } = decided;
+        let grounds = place.grounds(view, &draft);
         let (path, opens) = place.settle();
-        Ok(Grant::new(Parts { request, opens, ..parts(view, caller, registered, policy, draft, path) }))
+        Ok(Grant::new(Parts { request, opens, ..parts(view, caller, registered, policy, draft, (path, grounds)) }))
     }
 
     /// The order of checks: what stands whatever policy says, then policy, then people.

@@ -7,8 +7,9 @@ use super::demand::Demand;
 use super::{denied, seconds};
 use crate::identity::caller::Caller;
 use crate::ledger::View;
-use crate::ledger::record::{Allowance, Ancestor, HoldRank, Identity, TaskAsked, TaskOpened, TokenEvidence};
-use crate::ledger::state::{self, Approved, Phase, State, Task};
+use crate::ledger::record::{Allowance, Ancestor, HoldRank, Identity, Issued, TaskAsked, TaskOpened, TokenEvidence};
+use crate::ledger::state::grounds::opened_by_holder;
+use crate::ledger::state::{self, Approved, Ground, Phase, State, Task};
 use crate::policy::grant::TaskPath;
 use crate::policy::request::{Counts, TaskFacts};
 use crate::policy::wanted::Wanted;
@@ -214,6 +215,22 @@ impl Place {
             About::Open(terms) => terms.behalf.as_deref().and_then(|behalf| behalf.token.as_ref()),
             About::New { opened, .. } => opened.subject_token.as_ref(),
         }
+    }
+
+    /// The other grants that a credential rests on which is issued in it: the openings of the tasks, and the credential's ancestors. Nothing
+    /// is gathered where all of them are known to say nothing more than its own record.
+    pub fn grounds(&self, view: &View, draft: &Issued) -> Vec<Ground> {
+        let open = match &self.about {
+            About::Open(terms) => Some(&**terms),
+            About::New { .. } => None,
+        };
+        let alone = self.tasks().len() == 1 && self.glass.is_none();
+        if alone && draft.ancestors.is_empty() && open.is_none_or(|terms| opened_by_holder(draft, terms)) {
+            return Vec::new();
+        }
+        // A task that is new is opened by its holder, in the same commit.
+        let newest = if open.is_some() { self.tasks().last() } else { self.tasks().iter().rev().nth(1) };
+        view.read(|state| state.grounds_for(draft, newest))
     }
 
     pub fn depth(&self) -> usize {

@@ -127,7 +127,7 @@ impl Decider {
             return Ok(None);
         }
         let draft = self.draft(caller, want, &decided);
-        let path = decided.place.path();
+        let path = (decided.place.path(), decided.place.grounds(view, &draft));
         let asks = !decided.policy.set.reads(Action::Work(Work::Exchange)).shared();
         let grants = SharedGrant::new(parts(view, caller, decided.registered, decided.policy, draft, path));
         let bindings = compiled.bindings(&want.upstream).map(|_| compiled);

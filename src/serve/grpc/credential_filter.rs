@@ -92,7 +92,7 @@ impl Filter {
             kind: live.kind(),
             path: &task.terms.path,
         };
-        self.outside(&outside) && (self.covered_by.is_none() || self.covered(&live.facts(task)))
+        self.outside(&outside) && (self.covered_by.is_none() || self.covered(&state.facts(live, task)))
     }
 
     /// Whether a person's login fits, whatever its state.

@@ -198,7 +198,7 @@ impl Watch {
                 for target in e.targets.iter().filter_map(|t| Target::from_record(t).ok()) {
                     rules.add(&target, Some(seq), None, Millis(u64::MAX));
                 }
-                self.changed(seq, at, move |_, live, task| rules.covers(&live.facts(task)).is_some()).await
+                self.changed(seq, at, move |state, live, task| rules.covers(&state.facts(live, task)).is_some()).await
             }
             Some(Event::TaskClosed(crate::ledger::record::TaskClosed { task, .. }))
             | Some(Event::TaskHeld(crate::ledger::record::TaskHeld { task, .. }))

@@ -50,7 +50,8 @@ pub use unary::PATH as EXCHANGE;
 
 /// Counts of what was hit.
 fn hits_to_pb(hits: &Hits) -> pb::Hits {
-    pb::Hits { credentials: hits.credentials, tasks: hits.tasks, callers: hits.callers, overlapping: false }
+    let Hits { credentials, tasks, tasks_ended, callers, elsewhere: _ } = *hits;
+    pb::Hits { credentials, tasks, callers, overlapping: false, tasks_ended }
 }
 
 /// Notes a refusal for the audit.

@@ -81,6 +81,7 @@ impl Revocations {
                 Refusal::field("most", format!("is {n}: 1 to {}, or 0 for {}", limits::BLAST_NAMES, limits::BLAST_NAMES_DEFAULT))
             })?,
         };
+        self.0.known(&targets, false).await?;
         let radius = self.0.blast_radius(&targets).await?;
         let sorts = [
             (BlastOf::Upstream, pb::BlastOf::Upstream),
@@ -113,6 +114,7 @@ impl Revocations {
                 .collect()
         };
         if ask.dry_run {
+            self.0.known(&targets, ask.force).await?;
             let (hits, all) = self.0.hits(&targets).await?;
             let locks = targets.iter().filter(|t| t.sort().locks() && !ask.issued_only);
             let locks = locks.map(|t| wire::lock_to_pb(Seq::ZERO, lock_index(t), t, None)).collect();
@@ -132,6 +134,7 @@ impl Revocations {
             targets: targets.clone(),
             issued_only: ask.issued_only,
             lock_only: false,
+            force: ask.force,
             reason,
             confirm,
             named: named(&ask.request_id, ask)?,
@@ -288,6 +291,7 @@ impl RevocationService for Revocations {
                 targets: targets.clone(),
                 issued_only: false,
                 lock_only: true,
+                force: ask.force,
                 reason: why(&ask.reason)?,
                 confirm: Confirm::All,
                 named: named(&ask.request_id, ask)?,

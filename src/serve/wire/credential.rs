@@ -16,7 +16,7 @@ pub fn standing(state: &State, live: &Live<'_>, now: Millis) -> (pb::CredentialS
     use pb::CredentialState as S;
     // A credential keeps its task in memory; without one there is nothing to stand on.
     let Some(task) = state.tasks.at(live.task()) else { return (S::TaskEnded, None) };
-    let hit = state.rules.covers(&live.facts(task));
+    let hit = state.rules.covers(&state.facts(live, task));
     if live.released() {
         return (S::Released, hit.map(|h| h.seq));
     }

@@ -125,7 +125,7 @@ pub fn standing(state: &State, lease: &Lease, now: Millis, left_ms: u64) -> Stan
     let Some((live, task)) = live.and_then(|c| Some((c, state.tasks.at(c.task())?))) else {
         return Standing::ToUndo(Cause::Ended);
     };
-    if let Some(hit) = state.rules.covers(&live.facts(task)) {
+    if let Some(hit) = state.rules.covers(&state.facts(&live, task)) {
         return Standing::ToUndo(Cause::Revoked(hit.seq));
     }
     match state.tasks.phase(task, now) {

@@ -145,7 +145,8 @@ async fn acts(rig: &Rig, text: &str, made: &Made) {
         pb::target::Target::Caller("spiffe://dev.mayfly.internal/agent/nobody".into()),
     ] {
         let targets = vec![pb::Target { target: Some(target) }];
-        let revoke = pb::RevokeRequest { targets, reason: text.into(), request_id: text.into(), ..Default::default() };
+        let revoke =
+            pb::RevokeRequest { targets, reason: text.into(), request_id: text.into(), force: true, ..Default::default() };
         let _ = revocations.revoke(revoke).await;
     }
     let target = Some(pb::target::Target::Caller("spiffe://dev.mayfly.internal/agent/other".into()));

@@ -78,6 +78,7 @@ fn facts(token: &Token) -> Facts<'_> {
         key: "k1",
         svid: Some(SvidFacts { trust_domain: "a.example", anchor: &[3; 32], issuing_key: &[4; 32], serial: &[5, 6] }),
         subject_token: None,
+        rests_on: Vec::new(),
     }
 }
 

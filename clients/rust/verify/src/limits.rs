@@ -27,6 +27,9 @@ pub const TASK_DEPTH: usize = 8;
 pub const ACT_CHAIN: usize = 8;
 /// Most ancestors of a credential. A credential rule is matched against each (design, section 2).
 pub const ANCESTORS: usize = 8;
+/// Most other grants that a credential rests on: the openings of its tasks, the joining of a break-glass task, its own ancestors, and those
+/// of each opening (`TASK_DEPTH`, `ANCESTORS`).
+pub const GROUNDS: usize = TASK_DEPTH + 1 + ANCESTORS + (TASK_DEPTH + 1) * (ANCESTORS + 1);
 /// Longest TTL of a credential, milliseconds. The longest that a stolen one stays useful where nobody follows revocations.
 pub const CREDENTIAL_TTL_MS: u64 = 3600 * 1000;
 /// How far clocks may differ, milliseconds: between a writer and the ledger's time, and between us and verifiers.

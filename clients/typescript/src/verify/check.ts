@@ -18,7 +18,10 @@ import { authentic, base64url, split, TOKEN_BYTES, type Keys } from './token.js'
 
 /** Deepest task path, most ancestors, longest actor chain. */
 const MOST = 8;
-const OWN_VERSION = 1;
+/** Other grants that a credential rests on: openings of its tasks, the joining of a break-glass task, its ancestors, and those of each opening. */
+const GROUNDS = MOST + 1 + MOST + (MOST + 1) * (MOST + 1);
+/** 2 has `rests_on`. */
+const OWN_VERSION = 2;
 
 /** What a use needs besides a good credential. */
 export interface Need {
@@ -73,8 +76,8 @@ function fits(claims: Claims, expect: Expect, now: number, limits: Limits, certi
   // Skew is given where it waits for a beginning, never where it would put off an end.
   if (now >= claims.expires * 1000) throw new Refused('expired', 'it has expired');
   if (Math.max(claims.notBefore, claims.issued) * 1000 > now + limits.skew) throw new Refused('not_yet', 'it is not good yet');
-  if (claims.tasks.length > MOST || claims.ancestors.length > MOST || claims.actors.length > MOST) {
-    throw new Refused('claims', 'claims: more tasks, ancestors or actors than there can be');
+  if (claims.tasks.length > MOST || claims.ancestors.length > MOST || claims.actors.length > MOST || claims.restsOn.length > GROUNDS) {
+    throw new Refused('claims', 'claims: more tasks, ancestors, actors or grounds than there can be');
   }
   if (!possessed(claims, certificate)) throw new Refused('possession', 'it is bound to a key that was not proven');
 }

@@ -20,6 +20,36 @@ export interface Who {
   readonly sub: string;
 }
 
+/** An SVID that a grant rests on, its digests in hex. */
+export interface SvidClaim {
+  readonly trustAnchor: string;
+  readonly issuingKey: string;
+  readonly serial: string;
+}
+
+/** A subject token that a grant rests on. */
+export interface SubjectTokenClaim {
+  readonly issuer: string;
+  readonly id: string;
+}
+
+/** Another grant that a credential rests on, with everything by which that can be revoked. What there is none of is empty. */
+export interface Ground {
+  readonly credentials: readonly string[];
+  readonly tasks: readonly string[];
+  readonly parties: readonly Who[];
+  readonly upstream: string;
+  readonly scopes: readonly string[];
+  readonly binding: string;
+  readonly tool: string;
+  readonly environment: string;
+  readonly policyVersion: number;
+  readonly kid: string;
+  readonly trustDomain: string;
+  readonly svid: SvidClaim | undefined;
+  readonly subjectToken: SubjectTokenClaim | undefined;
+}
+
 /** What a token says. */
 export interface Claims {
   readonly issuer: string;
@@ -59,8 +89,10 @@ export interface Claims {
   /** The task path, root first, with the owner of each. */
   readonly tasks: readonly { readonly id: string; readonly owner: Who }[];
   readonly ancestors: readonly { readonly id: string; readonly caller: string }[];
-  readonly svid: { readonly trustAnchor: string; readonly issuingKey: string; readonly serial: string } | undefined;
-  readonly subjectToken: { readonly issuer: string; readonly id: string } | undefined;
+  readonly svid: SvidClaim | undefined;
+  readonly subjectToken: SubjectTokenClaim | undefined;
+  /** The other grants that it rests on, as far as no other claim names what revokes them: the openings of its tasks, and its ancestors. */
+  readonly restsOn: readonly Ground[];
 }
 
 const bad = (what: string): Refused => new Refused('claims', `claims: ${what}`);
@@ -143,14 +175,12 @@ export function readClaims(payload: Uint8Array): Claims {
   const all = object(parsed, 'the payload');
   const own = object(all[OWN], OWN);
   const cnf = maybeObject(all, 'cnf');
-  const svid = maybeObject(own, 'svid');
-  const subjectToken = maybeObject(own, 'subject_token');
   const trustDomain = text(own, 'trust_domain');
   return {
     issuer: text(all, 'iss'), audience: text(all, 'aud'), caller: text(all, 'client_id'), credentialId: id(all, 'jti', 'cred_'),
     subject: { issuer: maybeText(own, 'sub_iss') ?? trustDomain, sub: text(all, 'sub') },
     expires: count(all, 'exp', NUMBER), issued: count(all, 'iat', NUMBER), notBefore: count(all, 'nbf', NUMBER),
-    scopes: text(all, 'scope').split(' ').filter((scope) => scope !== ''),
+    scopes: words(text(all, 'scope')),
     authorizationDetails: all['authorization_details'], actors: actors(all),
     ...(cnf ? boundTo(cnf) : { x5t: undefined, jkt: undefined }),
     version: count(own, 'v', 2 ** 32), revision: count(own, 'r', 2 ** 53), environment: text(own, 'environment'),
@@ -160,15 +190,45 @@ export function readClaims(payload: Uint8Array): Claims {
       const task = object(one, 'a task');
       return { id: id(task, 'id', 'task_'), owner: who(object(task['owner'], 'owner')) };
     }),
-    ancestors: (has(own, 'ancestors') ? list(own, 'ancestors') : []).map((one) => {
+    ancestors: listOrNone(own, 'ancestors').map((one) => {
       const ancestor = object(one, 'an ancestor');
       return { id: id(ancestor, 'id', 'cred_'), caller: text(ancestor, 'caller') };
     }),
-    svid: svid && {
-      trustAnchor: hex(text(svid, 'trust_anchor'), 'trust_anchor'), issuingKey: hex(text(svid, 'issuing_key'), 'issuing_key'),
-      serial: hex(text(svid, 'serial'), 'serial'),
-    },
-    subjectToken: subjectToken && { issuer: text(subjectToken, 'iss'), id: text(subjectToken, 'id') },
+    svid: svidOf(own), subjectToken: subjectTokenOf(own), restsOn: listOrNone(own, 'rests_on').map((one) => ground(object(one, 'a ground'))),
+  };
+}
+
+const words = (value: string): string[] => value.split(' ').filter((word) => word !== '');
+
+const listOrNone = (from: Raw, name: string): unknown[] => (has(from, name) ? list(from, name) : []);
+
+function svidOf(from: Raw): SvidClaim | undefined {
+  const svid = maybeObject(from, 'svid');
+  return svid && {
+    trustAnchor: hex(text(svid, 'trust_anchor'), 'trust_anchor'), issuingKey: hex(text(svid, 'issuing_key'), 'issuing_key'),
+    serial: hex(text(svid, 'serial'), 'serial'),
+  };
+}
+
+function subjectTokenOf(from: Raw): SubjectTokenClaim | undefined {
+  const token = maybeObject(from, 'subject_token');
+  return token && { issuer: text(token, 'iss'), id: text(token, 'id') };
+}
+
+function ids(from: Raw, name: string, prefix: 'task_' | 'cred_'): string[] {
+  return listOrNone(from, name).map((one) => {
+    if (typeof one !== 'string' || !isId(prefix, one)) throw bad(`${name} holds what is no ${prefix} and 26 characters`);
+    return one;
+  });
+}
+
+function ground(raw: Raw): Ground {
+  return {
+    credentials: ids(raw, 'credentials', 'cred_'), tasks: ids(raw, 'tasks', 'task_'),
+    parties: listOrNone(raw, 'parties').map((one) => who(object(one, 'a party'))), upstream: textOrNone(raw, 'upstream'),
+    scopes: words(textOrNone(raw, 'scope')), binding: textOrNone(raw, 'binding'), tool: textOrNone(raw, 'tool'),
+    environment: textOrNone(raw, 'environment'), policyVersion: has(raw, 'policy_version') ? count(raw, 'policy_version', NUMBER) : 0,
+    kid: textOrNone(raw, 'kid'), trustDomain: textOrNone(raw, 'trust_domain'), svid: svidOf(raw), subjectToken: subjectTokenOf(raw),
   };
 }
 

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import type { Claims } from './claims.js';
+import type { Claims, Ground } from './claims.js';
 import { isPair, SCHEME, SORTS, svidIssuer, trustDomainOf, type Target } from './target.js';
 
 /** The least number of words: powers of two, and at least one for each number that is marked, so that few strangers have all of a number's bits. */
@@ -81,7 +81,7 @@ const SLASH = 47;
 
 /** Makes them: when its signature was found good. */
 export function asked(claims: Claims, kid: string): Asked {
-  const { caller, trustDomain, subject, tasks, actors, ancestors, scopes, svid, subjectToken, upstream, binding, tool, environment } = claims;
+  const { caller, trustDomain, subject, tasks, actors, ancestors, subjectToken, restsOn } = claims;
   const all = [OF_EVERYTHING, name(CREDENTIAL, claims.credentialId)];
   if (kid !== '') all.push(name(KEY, kid));
   identity(all, trustDomain, caller);
@@ -97,12 +97,27 @@ export function asked(claims: Claims, kid: string): Asked {
     all.push(name(CREDENTIAL, ancestor.id));
     another(all, claims, trustDomainOf(ancestor.caller), ancestor.caller, true);
   }
+  // What rests on a credential by its subject token has it as no ancestor.
+  if (subjectToken) all.push(name(CREDENTIAL, subjectToken.id));
+  evidence(all, claims);
+  for (let n = 0; n < restsOn.length; n++) {
+    const ground = restsOn[n]!;
+    if (ground.kid !== '') all.push(name(KEY, ground.kid));
+    for (const id of ground.credentials) all.push(name(CREDENTIAL, id));
+    for (const id of ground.tasks) all.push(numberOfTask(id));
+    for (const { issuer, sub } of ground.parties) identity(all, issuer, sub);
+    evidence(all, ground);
+  }
+  return all;
+}
+
+/** What a grant rests on, and what it is for. */
+function evidence(all: number[], { trustDomain, svid, subjectToken, upstream, scopes, binding, tool, environment }: Claims | Ground): void {
   if (svid) {
     all.push(name(ANCHOR, svid.trustAnchor), ofHash(DOMAIN, hashOf(trustDomain)));
     all.push(pair(SVID, svid.serial, svidIssuer(trustDomain, svid.issuingKey)));
   }
-  // What rests on a credential by its subject token has it as no ancestor.
-  if (subjectToken) all.push(name(CREDENTIAL, subjectToken.id), pair(SUBJECT_TOKEN, subjectToken.issuer, subjectToken.id));
+  if (subjectToken) all.push(pair(SUBJECT_TOKEN, subjectToken.issuer, subjectToken.id));
   if (upstream !== '') {
     all.push(name(UPSTREAM, upstream));
     for (let n = 0; n < scopes.length; n++) all.push(pair(UPSTREAM_SCOPE, upstream, scopes[n]!));
@@ -110,7 +125,6 @@ export function asked(claims: Claims, kid: string): Asked {
   if (binding !== '') all.push(name(BINDING, binding));
   if (tool !== '') all.push(name(TOOL, tool));
   if (environment !== '') all.push(name(ENVIRONMENT, environment), name(POLICY, environment));
-  return all;
 }
 
 /** Most are the caller or the subject over again: those were asked. */

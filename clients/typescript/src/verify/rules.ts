@@ -5,7 +5,7 @@
  *
  * @module
  */
-import type { Claims } from './claims.js';
+import type { Claims, Ground } from './claims.js';
 import { SCHEME, SORTS, svidIssuer, trustDomainOf, type Sort, type Target } from './target.js';
 
 /** The rule that a credential ran into. */
@@ -96,7 +96,17 @@ export class Rules {
       return true;
     });
     if (hit) return { target: hit.target, seq: hit.revoked };
-    return this.#policyAbove(claims);
+    for (const { kid: key } of claims.restsOn) {
+      // Whatever the revision says: a credential that came of what a stolen key may have signed is good for nothing.
+      const found = this.#named('signing-key', key, '');
+      if (found) return { target: found.target, seq: found.revoked };
+    }
+    const { revision } = claims;
+    for (const { environment, policyVersion } of [claims, ...claims.restsOn]) {
+      const found = this.#policyAbove(environment, policyVersion, revision);
+      if (found) return found;
+    }
+    return undefined;
   }
 
   /** Drops up to `most` rules that nothing alive can still run into. */
@@ -110,7 +120,7 @@ export class Rules {
   }
 
   /** Any rule for a version above this one covers it; the newest of them decides. */
-  #policyAbove({ environment, policyVersion, revision }: Claims): Hit | undefined {
+  #policyAbove(environment: string, policyVersion: number, revision: number): Hit | undefined {
     let hit: Entry | undefined;
     for (const entry of this.#policy.get(environment)?.values() ?? []) {
       if (entry.target.below > policyVersion && revision < entry.revoked && entry.revoked > (hit?.revoked ?? -1)) hit = entry;
@@ -160,7 +170,7 @@ type Ask = (sort: Sort, a: string, b: string) => boolean;
 
 /** Asks every question that a token answers, but for its key's and its policy's, until one says stop by `true`. */
 function questions(claims: Claims, ask: Ask): boolean {
-  const { trustDomain, subject, tasks, ancestors, svid, subjectToken } = claims;
+  const { trustDomain, subject, tasks, ancestors, subjectToken } = claims;
   return ask('everything', '', '')
     || ask('credential', claims.credentialId, '')
     || ancestors.some(({ id }) => ask('credential', id, ''))
@@ -172,13 +182,26 @@ function questions(claims: Claims, ask: Ask): boolean {
     || tasks.some(({ owner }) => ofIdentity(owner.issuer, owner.sub, ask))
     || claims.actors.some(({ issuer, sub }) => ofIdentity(issuer, sub, ask))
     || ancestors.some(({ caller }) => ofIdentity(trustDomainOf(caller), caller, ask))
-    || (svid !== undefined && (ask('trust-anchor', svid.trustAnchor, '') || ask('trust-domain', trustDomain, '')
-      || ask('svid', svid.serial, svidIssuer(trustDomain, svid.issuingKey))))
-    || (subjectToken !== undefined && ask('subject-token', subjectToken.issuer, subjectToken.id))
-    || ofResource(claims, ask);
+    || ofEvidence(claims, ask)
+    || ofResource(claims, ask)
+    || claims.restsOn.some((ground) => ofGround(ground, ask));
 }
 
-function ofResource({ upstream, scopes, binding, tool, environment }: Claims, ask: Ask): boolean {
+function ofGround(ground: Ground, ask: Ask): boolean {
+  return ground.credentials.some((id) => ask('credential', id, ''))
+    || ground.tasks.some((id) => ask('task', id, ''))
+    || ground.parties.some(({ issuer, sub }) => ofIdentity(issuer, sub, ask))
+    || ofEvidence(ground, ask)
+    || ofResource(ground, ask);
+}
+
+function ofEvidence({ trustDomain, svid, subjectToken }: Claims | Ground, ask: Ask): boolean {
+  return (svid !== undefined && (ask('trust-anchor', svid.trustAnchor, '') || ask('trust-domain', trustDomain, '')
+      || ask('svid', svid.serial, svidIssuer(trustDomain, svid.issuingKey))))
+    || (subjectToken !== undefined && ask('subject-token', subjectToken.issuer, subjectToken.id));
+}
+
+function ofResource({ upstream, scopes, binding, tool, environment }: Claims | Ground, ask: Ask): boolean {
   return (upstream !== '' && (ask('upstream', upstream, '') || scopes.some((scope) => ask('upstream-scope', upstream, scope))))
     || (binding !== '' && ask('binding', binding, ''))
     || (tool !== '' && ask('tool', tool, ''))

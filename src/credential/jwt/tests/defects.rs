@@ -69,7 +69,7 @@ fn each_defect_of_the_claims_has_its_refusal() {
     assert_eq!(with(&|v| v["nbf"] = json!(1_700_000_006)), Ok(()), "within the skew");
     assert_eq!(with(&|v| v["nbf"] = json!(1_700_000_008)), Err(TokenDefect::NotYet));
     assert_eq!(with(&|v| v["iat"] = json!(1_700_000_008)), Err(TokenDefect::NotYet));
-    assert_eq!(with(&|v| v[OWN_CLAIMS]["v"] = json!(2)), Err(TokenDefect::Newer(2)));
+    assert_eq!(with(&|v| v[OWN_CLAIMS]["v"] = json!(3)), Err(TokenDefect::Newer(3)));
     type Change<'a> = &'a dyn Fn(&mut Value);
     let malformed: [(&str, Change<'_>); 9] = [
         ("aud is one string", &|v| v["aud"] = json!(["https://echo.example"])),

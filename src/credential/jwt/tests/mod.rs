@@ -147,7 +147,7 @@ fn each_revocation_target_is_answerable_from_claims() {
     let (claims, kid) = verify(&token, &c.keys, &expect(), |_| false).unwrap();
     let said = claims.facts(&kid);
     let live = c.log.state.credentials.get(&CredentialId::from_bytes(SELF)).unwrap();
-    let known = live.facts(c.log.state.tasks.at(live.task()).unwrap());
+    let known = c.log.state.facts(&live, c.log.state.tasks.at(live.task()).unwrap());
     assert_eq!(
         answers(&said, Sorts::ALL),
         answers(&known, Sorts::ALL),
@@ -220,7 +220,7 @@ proptest! {
             tasks: [parts.path.tasks(), parts.path.tasks()].concat(),
             owners: vec![Identity { issuer: issuer.clone(), sub: sub.clone() }, parts.path.owners()[0].clone()],
         };
-        let told = Told { issued: &parts.draft, revision: parts.revision, path: &parts.path, audience: &audience, issuer: &issuer };
+        let told = Told { issued: &parts.draft, revision: parts.revision, path: &parts.path, grounds: &[], audience: &audience, issuer: &issuer };
         let mut out = Vec::new();
         write::claims(&mut out, &told).unwrap();
         let value: Value = serde_json::from_slice(&out).unwrap();

@@ -18,11 +18,26 @@ impl Credentials {
         let rests = || profiles.values().any(|p| p.lineage.ancestors.iter().any(names));
         (profiles.len() <= limits::LIST_WALK).then(rests)
     }
+
+    /// Whether any credential in memory rests on an SVID that this root vouched for.
+    pub fn any_vouched_by(&self, anchor: &[u8]) -> bool {
+        self.names.profiles.values().any(|p| p.evidence.as_ref().is_some_and(|svid| svid.anchor == anchor))
+    }
+
+    /// Whether any credential in memory has this scope of an upstream.
+    pub fn any_with_scope(&self, upstream: &str, scope: &str) -> bool {
+        self.names.profiles.values().any(|p| *p.upstream == *upstream && p.scopes.iter().any(|s| **s == *scope))
+    }
+
+    /// The trust domains of all who hold a credential in memory. One may come more than once.
+    pub fn trust_domains(&self) -> impl Iterator<Item = &str> {
+        self.names.callers.values().map(|caller| trust_domain_of(caller))
+    }
 }
 
 impl<'a> Live<'a> {
-    /// Everything that the rules can ask of it.
-    pub fn facts(&self, task: &'a Task) -> Facts<'a> {
+    /// What the rules can ask of it by itself. What it rests on is for [`State::facts`](super::super::State::facts) to add.
+    pub(in crate::ledger::state) fn own_facts(&self, task: &'a Task) -> Facts<'a> {
         let caller = self.caller();
         let mut facts = Facts {
             revision: self.revision(),
@@ -38,6 +53,7 @@ impl<'a> Live<'a> {
             key: self.key(),
             svid: None,
             subject_token: None,
+            rests_on: Vec::new(),
         };
         let domain = trust_domain_of(caller);
         facts.identities.push((domain, caller));
@@ -106,7 +122,7 @@ impl<'a> Live<'a> {
     }
 }
 
-/// Everything that the rules can ask of a credential, from its record. `path`: the task path, root first, as far as it is known.
+/// What the rules can ask of a credential by itself, from its record. `path`: the task path, root first, as far as it is known.
 pub fn facts_of_record<'a>(issued: &'a Issued, revision: Seq, path: &[TaskId]) -> Facts<'a> {
     facts_of(Issuance::whole(issued), revision, path, Sorts::ALL)
 }

@@ -1,6 +1,6 @@
 //! Whether an action is authorized, and whether a report of uses is one.
 
-use super::super::{Issuance, Live, State, Verdict, facts_of, facts_of_record};
+use super::super::{Issuance, Live, State, Verdict, facts_of};
 use super::issue::in_glass;
 use super::{Pending, malformed, refused_by};
 use crate::ledger::record::{ApprovalOf, Authorized, Issued, USE_OUTCOMES, UsesReported};
@@ -48,7 +48,7 @@ impl State {
         if !e.credential.is_empty() {
             let live = self.shown_for(e, decided, time)?;
             // Whom it was issued for, and what it came of, only it knows.
-            hit = hit.or_else(|| self.rules.blocks(&Facts { revision: rests_on, ..live.facts(task) }));
+            hit = hit.or_else(|| self.rules.blocks(&Facts { revision: rests_on, ..live.own_facts(task) }));
         }
         match hit {
             Some(hit) => Err(refused_by(&hit, "authorizing")),
@@ -76,7 +76,7 @@ impl State {
         if !e.credential.is_empty() {
             self.shown_for(e, decided, time)?;
         }
-        match self.rules.covers(&facts_of_record(decided, revision, &task.terms.path)) {
+        match self.rules.covers(&self.facts_of_record(decided, revision, &task.terms.path)) {
             Some(hit) => Err(refused_by(&hit, "what was authorized")),
             None => Ok(()),
         }

@@ -1,12 +1,11 @@
 //! Whether break-glass is opened, joined or reviewed: two people, once each, and a third who looks at it afterwards.
 
-use super::super::tasks::Task;
 use super::super::{Glass, State, Verdict, svid_facts, trust_domain_of};
 use super::{Pending, malformed, refused_by};
 use crate::ledger::record::{BreakGlass, Event, GlassStep, Identity, Record, TaskOpened, Who};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
-use crate::revocation::{Facts, Hit};
+use crate::revocation::Facts;
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
 impl Pending<'_> {
@@ -247,22 +246,5 @@ impl State {
             Some(hit) => Err(refused_by(&hit, "reviewing break-glass")),
             None => Ok(()),
         }
-    }
-
-    /// The rule that covers the joining of a break-glass task, a grant as its opening is: with one of two people revoked it takes no more.
-    pub(super) fn joining_covered(&self, task: &Task) -> Option<Hit> {
-        let root = task.terms.path.first()?;
-        let second = self.glasses.get(root)?.people.get(1)?;
-        let domain = trust_domain_of(&second.caller);
-        let mut facts = Facts {
-            revision: second.revision,
-            identities: vec![(domain, &second.caller), (&second.who.issuer, &second.who.sub)],
-            environment: &task.terms.environment,
-            policy: task.terms.policy,
-            svid: second.svid.as_ref().map(|s| svid_facts(domain, s)),
-            ..Facts::default()
-        };
-        facts.credentials.extend(second.ancestor);
-        self.rules.covers(&facts)
     }
 }

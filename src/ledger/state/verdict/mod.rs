@@ -18,12 +18,12 @@ pub use login::id_token_used;
 pub use waits::digest_of_task;
 
 use super::credentials::is_for;
-use super::tasks::{Phase, Task, Terms};
-use super::{Asked, Ceilings, Judged, State, Verdict, add_lineage, svid_facts, trust_domain_of};
+use super::tasks::{Phase, Task};
+use super::{Asked, Ceilings, Judged, State, Verdict};
 use crate::ledger::record::{Event, LeaseOpened, TaskOpened};
 use crate::limits;
 use crate::refusal::{Reason, Refusal};
-use crate::revocation::{Facts, Hit, Sort, Target};
+use crate::revocation::{Hit, Sort, Target};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// What earlier records of the same group would add, were it valid.
@@ -226,16 +226,13 @@ impl State {
     /// lifting a lock does not bring it back. For those who list tasks too: such a task is revoked, whatever its phase.
     pub fn revoked_by(&self, task: &Task) -> Option<(TaskId, Hit)> {
         for t in self.tasks.upwards(task) {
-            if t.terms.break_glass
-                && t.terms.path.len() == 1
-                && let Some(hit) = self.joining_covered(t)
-            {
+            if let Some(hit) = self.joining(t).and_then(|facts| self.rules.covers(&facts)) {
                 return Some((t.terms.id, hit));
             }
             // Tasks and credentials are revoked all the time, other sorts rarely: mostly there is nothing to ask.
             let asked = |sort: Sort| sort != Sort::Task && (sort != Sort::Credential || t.terms.ancestor.is_some());
             if self.rules.newer(t.terms.revision).any(asked)
-                && let facts = opening_facts(&t.terms)
+                && let facts = self.opening(&t.terms)
                 && let Some(hit) = self.rules.covers(&facts)
             {
                 // Where there is a lock too, it comes first: it has a way out.
@@ -269,7 +266,7 @@ impl State {
             return Err(expired(id));
         }
         let Some(task) = self.tasks.at(live.task()) else { return gone("has no task") };
-        if let Some(hit) = self.rules.covers(&live.facts(task)) {
+        if let Some(hit) = self.rules.covers(&self.facts(&live, task)) {
             return Err(refused_by(&hit, &format!("credential {id}")));
         }
         self.usable(task, time)
@@ -279,24 +276,4 @@ impl State {
 /// A credential's time is over.
 pub fn expired(id: &CredentialId) -> Refusal {
     Refusal::new(Reason::CredentialNotActive, format!("credential {id} has expired"))
-}
-
-/// What the rules can ask of a task's opening.
-fn opening_facts(terms: &Terms) -> Facts<'_> {
-    let domain = trust_domain_of(&terms.opener);
-    let mut facts = Facts {
-        revision: terms.revision,
-        tasks: terms.path.clone(),
-        identities: vec![(domain, &terms.opener)],
-        environment: &terms.environment,
-        policy: terms.policy,
-        svid: terms.svid.as_ref().map(|s| svid_facts(domain, s)),
-        ..Facts::default()
-    };
-    facts.credentials.extend(terms.ancestor);
-    if let Some(behalf) = terms.behalf.as_deref() {
-        add_lineage(&mut facts, &behalf.line, None, &behalf.actors, behalf.token.as_ref());
-    }
-    facts.identities.extend(terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
-    facts
 }

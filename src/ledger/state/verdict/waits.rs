@@ -5,7 +5,7 @@ use prost::Message;
 use super::super::tasks::Task;
 use super::super::{State, Verdict};
 use super::approval::unusable;
-use super::{Pending, malformed, opening_facts, refused_by, stale};
+use super::{Pending, malformed, refused_by, stale};
 use crate::ledger::commit::sha256;
 use crate::ledger::record::{ApprovalAsked, ApprovalOf, TaskAsked, TaskExtended, TaskOpened};
 use crate::limits;
@@ -116,7 +116,7 @@ impl State {
         let task = TaskId::from_slice(&asked.task).and_then(|id| self.tasks.get(&id)).filter(waits);
         let task = task.ok_or_else(|| Refusal::new(Reason::TaskNotActive, "the task does not wait any more"))?;
         self.version_in_force(&task.terms.environment, task.terms.policy)?;
-        let opening = self.rules.blocks(&opening_facts(&task.terms));
+        let opening = self.rules.blocks(&self.opening(&task.terms));
         match opening.or_else(|| self.revoked_by(task).map(|(_, hit)| hit)) {
             Some(hit) => Err(refused_by(&hit, &format!("task {}", task.terms.id))),
             None => Ok(()),

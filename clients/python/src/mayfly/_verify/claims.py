@@ -13,9 +13,13 @@ from .reason import Refused
 
 # Deepest task path, most ancestors, and longest chain of actors.
 DEPTH = 8
+# Most other grants that a credential rests on: openings of its tasks, the joining of a break-glass task, its own ancestors, and
+# those of each opening.
+GROUNDS = DEPTH + 1 + DEPTH + (DEPTH + 1) * (DEPTH + 1)
 SCHEME = "spiffe://"
 OWN = "https://mayfly.dev/claims"
-OWN_VERSION = 1
+# 2 has `rests_on`.
+OWN_VERSION = 2
 SEQ_END = 1 << 53
 U64_END = 1 << 64
 U32_END = 1 << 32
@@ -24,6 +28,48 @@ U32_END = 1 << 32
 TASK_ID = re.compile(r"task_[a-z2-7]{25}[aeimquy4]\Z")
 CREDENTIAL_ID = re.compile(r"cred_[a-z2-7]{25}[aeimquy4]\Z")
 _HEX = re.compile(r"(?:[0-9a-f]{2})*\Z")
+
+
+class Ground:
+    """Another grant that a credential rests on, with everything by which that can be revoked."""
+
+    __slots__ = (
+        "binding",
+        "credentials",
+        "environment",
+        "identities",
+        "kid",
+        "policy",
+        "scopes",
+        "subject_token",
+        "svid",
+        "tasks",
+        "tool",
+        "trust_domain",
+        "upstream",
+    )
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        if type(raw) is not dict:
+            raise ValueError("a ground that is no object")
+        texts = [raw.get(name, "") for name in ("upstream", "scope", "binding", "tool", "environment", "kid", "trust_domain")]
+        if any(type(text) is not str for text in texts):
+            raise ValueError("a ground with a member that is no text")
+        self.upstream, scope, self.binding, self.tool, self.environment, self.kid, self.trust_domain = texts
+        self.scopes = [s for s in scope.split(" ") if s]
+        self.policy = raw.get("policy_version", 0)
+        if type(self.policy) is not int or not 0 <= self.policy < U64_END:
+            raise ValueError("a ground whose policy_version is no whole number")
+        self.credentials = _ids(raw, "credentials", CREDENTIAL_ID)
+        self.tasks = _ids(raw, "tasks", TASK_ID)
+        parties = raw.get("parties", [])
+        if type(parties) is not list:
+            raise ValueError("parties are no list")
+        self.identities = [(party["iss"], party["sub"]) for party in parties]
+        if any(type(text) is not str for pair in self.identities for text in pair):
+            raise ValueError("a party without issuer and subject")
+        self.subject_token = _token(raw)
+        self.svid = _svid(raw)
 
 
 class Claims:
@@ -41,6 +87,7 @@ class Claims:
         "crowded",
         "ends",
         "environment",
+        "grounds",
         "identities",
         "issuer",
         "known_names",
@@ -132,7 +179,12 @@ class Claims:
         self.actors = 0
         if raw.get("act") is not None:
             self._actors(raw["act"])
-        self.crowded = len(self.tasks) > DEPTH or self.ancestors > DEPTH or self.actors > DEPTH
+        grounds = own.get("rests_on", [])
+        if type(grounds) is not list:
+            raise ValueError("rests_on is no list")
+        self.grounds = [Ground(ground) for ground in grounds]
+        crowded = len(self.tasks) > DEPTH or self.ancestors > DEPTH or self.actors > DEPTH
+        self.crowded = crowded or len(self.grounds) > GROUNDS
 
     def _task(self, task: dict[str, Any]) -> None:
         name, owner = task["id"], task["owner"]
@@ -155,21 +207,11 @@ class Claims:
             self.ancestors += 1
 
     def _rests_on(self, own: dict[str, Any]) -> None:
-        self.subject_token: tuple[str, str] | None = None
-        self.svid: tuple[str, str, str] | None = None
-        if (token := own.get("subject_token")) is not None:
-            issuer, name = token["iss"], token["id"]
-            if type(issuer) is not str or type(name) is not str:
-                raise ValueError("a subject token without issuer and id")
-            self.subject_token = (issuer, name)
-            # What rests on a credential by its task alone has it as no ancestor.
-            if CREDENTIAL_ID.match(name):
-                self.credentials.append(name)
-        if (svid := own.get("svid")) is not None:
-            self.svid = (svid["trust_anchor"], svid["issuing_key"], svid["serial"])
-            for text in self.svid:
-                if not _HEX.match(text):
-                    raise ValueError("svid holds no digests")
+        self.subject_token = _token(own)
+        self.svid = _svid(own)
+        # What rests on a credential by its task alone has it as no ancestor.
+        if self.subject_token is not None and CREDENTIAL_ID.match(self.subject_token[1]):
+            self.credentials.append(self.subject_token[1])
 
     def _actors(self, act: dict[str, Any] | None) -> None:
         while act is not None:
@@ -189,33 +231,78 @@ class Claims:
 
     def _names(self) -> Iterator[str]:
         yield "everything"
-        for name in self.credentials:
-            yield f"credential:{name}"
-        for name in self.tasks:
-            yield f"task:{name}"
-        for issuer, sub in self.identities:
-            if issuer:
-                yield named("subject", issuer, sub)
-            if sub.startswith(SCHEME):
-                yield f"caller:{sub}"
-                yield f"trust-domain:{trust_domain_of(sub)}"
-                parts = sub.split("/")
-                for end in range(3, len(parts) + 1):
-                    yield "prefix:" + "/".join(parts[:end])
-        if self.svid is not None:
-            anchor, issuing_key, serial = self.svid
-            yield f"trust-anchor:{anchor}"
-            yield f"trust-domain:{self.trust_domain}"
-            yield named("svid", self.trust_domain, issuing_key, serial)
-        if self.subject_token is not None:
-            yield named("subject-token", *self.subject_token)
-        if self.upstream:
-            yield f"upstream:{self.upstream}"
-            for scope in self.scopes:
-                yield named("upstream-scope", self.upstream, scope)
-        for sort, name in (("binding", self.binding), ("tool", self.tool), ("environment", self.environment)):
-            if name:
-                yield f"{sort}:{name}"
+        yield from _names_of(self)
+        for ground in self.grounds:
+            yield from _names_of(ground)
+
+    @property
+    def policies(self) -> Iterator[tuple[str, int]]:
+        """Environments, and the versions of their policy sets that it was decided with: its own, and of all that it rests on."""
+        yield self.environment, self.policy
+        for ground in self.grounds:
+            if ground.environment:
+                yield ground.environment, ground.policy
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys that signed what it rests on."""
+        return [ground.kid for ground in self.grounds if ground.kid]
+
+
+def _names_of(grant: Claims | Ground) -> Iterator[str]:
+    for name in grant.credentials:
+        yield f"credential:{name}"
+    for name in grant.tasks:
+        yield f"task:{name}"
+    for issuer, sub in grant.identities:
+        if issuer:
+            yield named("subject", issuer, sub)
+        if sub.startswith(SCHEME):
+            yield f"caller:{sub}"
+            yield f"trust-domain:{trust_domain_of(sub)}"
+            parts = sub.split("/")
+            for end in range(3, len(parts) + 1):
+                yield "prefix:" + "/".join(parts[:end])
+    if grant.svid is not None:
+        anchor, issuing_key, serial = grant.svid
+        yield f"trust-anchor:{anchor}"
+        yield f"trust-domain:{grant.trust_domain}"
+        yield named("svid", grant.trust_domain, issuing_key, serial)
+    if grant.subject_token is not None:
+        yield named("subject-token", *grant.subject_token)
+    if grant.upstream:
+        yield f"upstream:{grant.upstream}"
+        for scope in grant.scopes:
+            yield named("upstream-scope", grant.upstream, scope)
+    for sort, name in (("binding", grant.binding), ("tool", grant.tool), ("environment", grant.environment)):
+        if name:
+            yield f"{sort}:{name}"
+
+
+def _ids(raw: dict[str, Any], name: str, form: re.Pattern[str]) -> list[str]:
+    ids = raw.get(name, [])
+    if type(ids) is not list or not all(form.match(one) for one in ids):
+        raise ValueError(f"{name} are no list of ids")
+    return ids
+
+
+def _token(raw: dict[str, Any]) -> tuple[str, str] | None:
+    if (token := raw.get("subject_token")) is None:
+        return None
+    issuer, name = token["iss"], token["id"]
+    if type(issuer) is not str or type(name) is not str:
+        raise ValueError("a subject token without issuer and id")
+    return issuer, name
+
+
+def _svid(raw: dict[str, Any]) -> tuple[str, str, str] | None:
+    if (svid := raw.get("svid")) is None:
+        return None
+    digests = (svid["trust_anchor"], svid["issuing_key"], svid["serial"])
+    for text in digests:
+        if not _HEX.match(text):
+            raise ValueError("svid holds no digests")
+    return digests
 
 
 def named(sort: str, *parts: str) -> str:
@@ -258,7 +345,7 @@ def fits(c: Claims, issuer: str, audience: str, now: int, max_ttl: int, skew: in
     if c.begins > now + skew:
         raise Refused("not_yet", "it is not good yet")
     if c.crowded:
-        raise Refused("claims", "more tasks, ancestors or actors than there can be")
+        raise Refused("claims", "more tasks, ancestors, actors or grounds than there can be")
     if c.bound is not None and not _possessed(c.bound, certificate):
         raise Refused("possession", "it is bound to a key that was not proven")
 

@@ -234,7 +234,11 @@ class Follower:
             raise Refused("key_revoked", "its signing key was revoked")
         if (stale := self.fresh(now)) is not None:
             raise stale
-        hit = rules.covers(c.known_names or c.names, c.environment, c.policy, c.revision)
+        for key in c.keys:
+            # Whatever the revision says: a credential that came of what a stolen key may have signed is good for nothing.
+            if rules.revokes_key(key):
+                raise Refused("revoked", f"signing-key {key}, which signed a credential that this rests on, was revoked")
+        hit = rules.covers(c.known_names or c.names, c.policies, c.revision)
         if hit is not None:
             raise Refused("revoked", f"{hit.replace(NUL, ' ')} was revoked")
         if self._held:

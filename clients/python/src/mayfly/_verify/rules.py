@@ -6,6 +6,7 @@ A revocation at seq `v` covers what was decided at `r < v`. A signing key's rule
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 
 FOREVER = 1 << 64
 
@@ -69,16 +70,17 @@ class Rules:
         """Whether a signing key was revoked."""
         return kid in self._keys
 
-    def covers(self, names: frozenset[str], environment: str, policy: int, revision: int) -> str | None:
-        """The target of a rule by which a credential is revoked; `None` where nothing does. A decision that saw every rule
-        needs no probe."""
+    def covers(self, names: frozenset[str], policies: Iterable[tuple[str, int]], revision: int) -> str | None:
+        """The target of a rule by which a credential is revoked; `None` where nothing does. `policies`: environments, and the
+        versions of their policy sets. A decision that saw every rule needs no probe."""
         if revision >= self._newest:
             return None
         if not self._names.isdisjoint(names):
             for name in names:
                 if self._revoked.get(name, 0) > revision:
                     return name
-        for version, revoked in self._policy.get(environment, {}).items():
-            if version > policy and revoked > revision:
-                return f"policy-below:{environment} {version}"
+        for environment, policy in policies:
+            for version, revoked in self._policy.get(environment, {}).items():
+                if version > policy and revoked > revision:
+                    return f"policy-below:{environment} {version}"
         return None

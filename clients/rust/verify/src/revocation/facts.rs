@@ -45,6 +45,9 @@ pub struct Facts<'a> {
     pub svid: Option<SvidFacts<'a>>,
     /// The subject token that it rests on: (issuer, id).
     pub subject_token: Option<(&'a str, &'a str)>,
+    /// The other grants that it rests on: the openings of the tasks on its path, and its ancestors. Whatever ends one of them ends this, at
+    /// this revision, which is never lower than theirs: a grant that rests on what was revoked before its decision is not issued.
+    pub rests_on: Vec<Facts<'a>>,
 }
 
 /// One question to the rules: what a target has to be to answer it. Written alike for both, so that they cannot fall apart.
@@ -79,13 +82,17 @@ impl Probe<'_> {
 }
 
 impl<'a> Facts<'a> {
-    /// Asks every question of these sorts that the facts answer, until `ask` says stop by `true`. Key rules come first.
+    /// Asks every question of these sorts that the facts answer, until `ask` says stop by `true`. Its own key rule comes first.
     pub fn each(&self, of: Sorts, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
         if of.is_empty() {
             return false;
         }
         let mut ask = |probe: Probe<'a>| of.has(probe.sort()) && ask(probe);
-        let ask = &mut ask;
+        self.own(of, &mut ask) || self.rests_on.iter().any(|ground| ground.own(of, &mut ask))
+    }
+
+    /// The same without what it rests on.
+    fn own(&self, of: Sorts, ask: &mut dyn FnMut(Probe<'a>) -> bool) -> bool {
         (!self.key.is_empty() && ask(Probe::Name(Sort::SigningKey, self.key)))
             || ask(Probe::Everything)
             || self.credentials.iter().any(|id| ask(Probe::Credential(*id)))

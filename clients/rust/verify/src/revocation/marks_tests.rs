@@ -61,7 +61,7 @@ fn with<T>((revision, credentials, tasks, who, names, svid, token): &Says, ask: 
     let of = |n: u8| text[usize::from(n % 7)].as_str();
     let or_none = |n: u8| if n % 9 > 6 { "" } else { of(n) };
     let (digest, serial) = svid.map_or(([0; 32], [0]), |(a, b)| ([a; 32], [b]));
-    ask(&Facts {
+    let facts = Facts {
         revision: seq(*revision),
         credentials: credentials.iter().map(|n| CredentialId::from_bytes([*n; 16])).collect(),
         tasks: tasks.iter().map(|n| TaskId::from_bytes([*n; 16])).collect(),
@@ -75,7 +75,10 @@ fn with<T>((revision, credentials, tasks, who, names, svid, token): &Says, ask: 
         key: or_none(names[5]),
         svid: svid.map(|(a, _)| SvidFacts { trust_domain: of(a), anchor: &digest, issuing_key: &digest, serial: &serial }),
         subject_token: token.map(|(a, b)| (of(a), of(b))),
-    })
+        rests_on: Vec::new(),
+    };
+    // A third of them rest on another grant alone.
+    ask(&if names[5] % 3 == 0 { Facts { revision: seq(*revision), rests_on: vec![facts], ..Facts::default() } } else { facts })
 }
 
 /// What happens to a follower.

@@ -108,6 +108,74 @@ pub struct Own {
     /// The SVID that it rests on.
     #[serde(default)]
     pub svid: Option<SvidClaim>,
+    /// The other grants that it rests on, as far as no other claim names what revokes them: the openings of its tasks, and its ancestors.
+    #[serde(default)]
+    pub rests_on: Vec<GroundClaim>,
+}
+
+/// A grant that a credential rests on, with everything by which that can be revoked. What there is none of is absent.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct GroundClaim {
+    /// Credentials: its own id and its ancestors'.
+    #[serde(default, deserialize_with = "texts")]
+    pub credentials: Vec<CredentialId>,
+    /// Its tasks.
+    #[serde(default, deserialize_with = "texts")]
+    pub tasks: Vec<TaskId>,
+    /// Its caller, subject, actors and owners, by issuer and subject.
+    #[serde(default)]
+    pub parties: Vec<OwnerClaim>,
+    /// Its upstream.
+    #[serde(default)]
+    pub upstream: String,
+    /// Its scopes with a space between.
+    #[serde(default)]
+    pub scope: String,
+    /// Its binding.
+    #[serde(default)]
+    pub binding: String,
+    /// Its tool.
+    #[serde(default)]
+    pub tool: String,
+    /// Its environment.
+    #[serde(default)]
+    pub environment: String,
+    /// Version of that environment's policy set.
+    #[serde(default)]
+    pub policy_version: u64,
+    /// The key that signed it.
+    #[serde(default)]
+    pub kid: String,
+    /// The trust domain of its SVID.
+    #[serde(default)]
+    pub trust_domain: String,
+    /// Its SVID.
+    #[serde(default)]
+    pub svid: Option<SvidClaim>,
+    /// Its subject token.
+    #[serde(default)]
+    pub subject_token: Option<SubjectTokenClaim>,
+}
+
+impl GroundClaim {
+    fn facts(&self, revision: Seq) -> Facts<'_> {
+        Facts {
+            revision,
+            credentials: self.credentials.clone(),
+            tasks: self.tasks.clone(),
+            identities: self.parties.iter().map(|p| (&*p.iss, &*p.sub)).collect(),
+            upstream: &self.upstream,
+            scopes: words(&self.scope).collect(),
+            binding: &self.binding,
+            tool: &self.tool,
+            environment: &self.environment,
+            policy: self.policy_version,
+            key: &self.kid,
+            svid: self.svid.as_ref().map(|svid| svid_facts(&self.trust_domain, svid)),
+            subject_token: self.subject_token.as_ref().map(|t| (&*t.iss, &*t.id)),
+            rests_on: Vec::new(),
+        }
+    }
 }
 
 /// A task on the path.
@@ -165,7 +233,7 @@ pub struct SvidClaim {
 impl Claims {
     /// The scopes, one by one.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        self.scope.split(' ').filter(|s| !s.is_empty())
+        words(&self.scope)
     }
 
     /// The issuer of `sub`.
@@ -189,13 +257,9 @@ impl Claims {
             environment: &own.environment,
             policy: own.policy_version,
             key: kid,
-            svid: own.svid.as_ref().map(|s| SvidFacts {
-                trust_domain: &own.trust_domain,
-                anchor: &s.trust_anchor,
-                issuing_key: &s.issuing_key,
-                serial: &s.serial,
-            }),
+            svid: own.svid.as_ref().map(|svid| svid_facts(&own.trust_domain, svid)),
             subject_token: own.subject_token.as_ref().map(|t| (&*t.iss, &*t.id)),
+            rests_on: own.rests_on.iter().map(|ground| ground.facts(own.r)).collect(),
         };
         // As the server gathers them: what rests on a credential by its task alone has it as no ancestor.
         facts.credentials.extend(own.subject_token.as_ref().and_then(|t| t.id.parse::<CredentialId>().ok()));
@@ -205,6 +269,19 @@ impl Claims {
         facts.identities.extend(actors.map(|a| (&*a.iss, &*a.sub)));
         facts
     }
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(' ').filter(|word| !word.is_empty())
+}
+
+fn svid_facts<'a>(trust_domain: &'a str, svid: &'a SvidClaim) -> SvidFacts<'a> {
+    SvidFacts { trust_domain, anchor: &svid.trust_anchor, issuing_key: &svid.issuing_key, serial: &svid.serial }
+}
+
+fn texts<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(d: D) -> Result<Vec<T>, D::Error> {
+    let all = Vec::<String>::deserialize(d)?;
+    all.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
 }
 
 fn text<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(d: D) -> Result<T, D::Error> {

@@ -297,8 +297,9 @@ pub fn fits(claims: &Claims, expect: &Expect<'_>) -> Result<(), TokenDefect> {
     }
     let actors = std::iter::successors(claims.act.as_deref(), |a| a.act.as_deref()).count();
     let own = &claims.own;
-    if own.tasks.len() > limits::TASK_DEPTH || own.ancestors.len() > limits::ANCESTORS || actors > limits::ACT_CHAIN {
-        return Err(TokenDefect::Claims("more tasks, ancestors or actors than there can be".into()));
+    let crowded = own.tasks.len() > limits::TASK_DEPTH || own.ancestors.len() > limits::ANCESTORS || actors > limits::ACT_CHAIN;
+    if crowded || own.rests_on.len() > limits::GROUNDS {
+        return Err(TokenDefect::Claims("more tasks, ancestors, actors or grounds than there can be".into()));
     }
     possessed(claims, expect.possession)
 }

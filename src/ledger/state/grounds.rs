@@ -1,0 +1,388 @@
+//! What a grant rests on besides itself: the openings of the tasks on its path, and its ancestors. Whatever ends one of them ends the grant.
+//!
+//! The facts of an ancestor are kept for as long as anything descends from it, which may be longer than the ancestor lives. Tokens name what
+//! their own claims do not (`rests_on`), so that a verifier answers as the fold does.
+
+use serde::{Deserialize, Serialize};
+
+use super::intern::{Interner, Slot};
+use super::tasks::{Task, Terms};
+use super::{State, add_lineage, facts_of_record, svid_facts, trust_domain_of};
+use crate::ledger::record::{Identity, Issued};
+use crate::persistent::Map;
+use crate::revocation::{Facts, SvidFacts};
+use crate::seq::{CredentialId, Seq, TaskId};
+
+/// The SVID of another grant.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct GroundSvid {
+    /// Its trust domain.
+    pub trust_domain: Box<str>,
+    /// SHA-256 of the trust anchor's certificate.
+    pub anchor: Box<[u8]>,
+    /// SHA-256 of the key that signed it.
+    pub issuing_key: Box<[u8]>,
+    /// Its serial number.
+    pub serial: Box<[u8]>,
+}
+
+/// Everything by which another grant can be revoked: its [`Facts`], owned. What there is none of is empty.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Ground {
+    /// Its own id, and its ancestors'.
+    pub credentials: Vec<CredentialId>,
+    /// Its task path.
+    pub tasks: Vec<TaskId>,
+    /// Its caller, subject, actors and owners.
+    pub parties: Vec<Identity>,
+    /// Its upstream.
+    pub upstream: Box<str>,
+    /// Its scopes.
+    pub scopes: Vec<Box<str>>,
+    /// Its binding.
+    pub binding: Box<str>,
+    /// Its tool.
+    pub tool: Box<str>,
+    /// Its environment.
+    pub environment: Box<str>,
+    /// The version of that environment's policy set.
+    pub policy: u64,
+    /// The key that signed it.
+    pub key: Box<str>,
+    /// Its SVID.
+    pub svid: Option<GroundSvid>,
+    /// Its subject token: issuer and id.
+    pub subject_token: Option<(Box<str>, Box<str>)>,
+}
+
+impl From<&Ground> for Ground {
+    fn from(ground: &Ground) -> Ground {
+        ground.clone()
+    }
+}
+
+impl Ground {
+    /// Of one grant, without what that rests on.
+    pub fn of(facts: &Facts<'_>) -> Ground {
+        // Each field by name: one that is added must not be forgotten here.
+        let Facts {
+            revision: _,
+            credentials,
+            tasks,
+            identities,
+            upstream,
+            scopes,
+            binding,
+            tool,
+            environment,
+            policy,
+            key,
+            svid,
+            subject_token,
+            rests_on: _,
+        } = facts;
+        Ground {
+            credentials: credentials.clone(),
+            tasks: tasks.clone(),
+            parties: identities.iter().map(|(issuer, sub)| Identity { issuer: (*issuer).into(), sub: (*sub).into() }).collect(),
+            upstream: (*upstream).into(),
+            scopes: scopes.iter().map(|scope| (*scope).into()).collect(),
+            binding: (*binding).into(),
+            tool: (*tool).into(),
+            environment: (*environment).into(),
+            policy: *policy,
+            key: (*key).into(),
+            svid: svid.map(|svid| GroundSvid {
+                trust_domain: svid.trust_domain.into(),
+                anchor: svid.anchor.into(),
+                issuing_key: svid.issuing_key.into(),
+                serial: svid.serial.into(),
+            }),
+            subject_token: subject_token.map(|(issuer, id)| (issuer.into(), id.into())),
+        }
+    }
+
+    /// What the rules can ask of it.
+    pub fn facts(&self, revision: Seq) -> Facts<'_> {
+        Facts {
+            revision,
+            credentials: self.credentials.clone(),
+            tasks: self.tasks.clone(),
+            identities: self.parties.iter().map(|p| (p.issuer.as_str(), p.sub.as_str())).collect(),
+            upstream: &self.upstream,
+            scopes: self.scopes.iter().map(|scope| &**scope).collect(),
+            binding: &self.binding,
+            tool: &self.tool,
+            environment: &self.environment,
+            policy: self.policy,
+            key: &self.key,
+            svid: self.svid.as_ref().map(|svid| SvidFacts {
+                trust_domain: &svid.trust_domain,
+                anchor: &svid.anchor,
+                issuing_key: &svid.issuing_key,
+                serial: &svid.serial,
+            }),
+            subject_token: self.subject_token.as_ref().map(|(issuer, id)| (&**issuer, &**id)),
+            rests_on: Vec::new(),
+        }
+    }
+
+    /// The same without what these facts answer already. `None` where nothing is left.
+    fn beyond(mut self, known: &[&Facts<'_>]) -> Option<Ground> {
+        self.credentials.retain(|id| !known.iter().any(|f| f.credentials.contains(id)));
+        self.tasks.retain(|id| !known.iter().any(|f| f.tasks.contains(id)));
+        self.parties.retain(|p| !known.iter().any(|f| f.identities.contains(&(p.issuer.as_str(), p.sub.as_str()))));
+        if known.iter().any(|f| f.upstream == &*self.upstream) {
+            let upstream = &self.upstream;
+            self.scopes.retain(|scope| !known.iter().any(|f| f.upstream == &**upstream && f.scopes.contains(&&**scope)));
+            if self.scopes.is_empty() {
+                self.upstream = "".into();
+            }
+        }
+        if known.iter().any(|f| f.binding == &*self.binding) {
+            self.binding = "".into();
+        }
+        if known.iter().any(|f| f.tool == &*self.tool) {
+            self.tool = "".into();
+        }
+        // A rule on an older policy covers every version below one: the lowest that is known answers for all above it.
+        if known.iter().any(|f| f.environment == &*self.environment && f.policy <= self.policy) {
+            (self.environment, self.policy) = ("".into(), 0);
+        }
+        if known.iter().any(|f| f.key == &*self.key) {
+            self.key = "".into();
+        }
+        let same = |f: &&Facts<'_>, own: &GroundSvid| {
+            f.svid.is_some_and(|s| {
+                s.trust_domain == &*own.trust_domain
+                    && (s.anchor, s.issuing_key, s.serial) == (&*own.anchor, &*own.issuing_key, &*own.serial)
+            })
+        };
+        self.svid = self.svid.filter(|own| !known.iter().any(|f| same(f, own)));
+        self.subject_token =
+            self.subject_token.filter(|(issuer, id)| !known.iter().any(|f| f.subject_token == Some((&**issuer, &**id))));
+        (self != Ground::default()).then_some(self)
+    }
+
+    /// What grants that something rests on add to what it says itself, each once.
+    pub fn beyond_own(own: &Facts<'_>, all: &[Ground]) -> Vec<Ground> {
+        let mut out: Vec<Ground> = Vec::new();
+        for ground in all {
+            let more = {
+                let before: Vec<Facts<'_>> = out.iter().map(|g| g.facts(Seq::ZERO)).collect();
+                let known: Vec<&Facts<'_>> = std::iter::once(own).chain(&before).collect();
+                ground.clone().beyond(&known)
+            };
+            out.extend(more);
+        }
+        out
+    }
+}
+
+/// The facts of ancestors, for as long as anything descends from them. Most ancestors have them in common.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct Grounds {
+    of: Map<CredentialId, Slot>,
+    values: GroundValues,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct GroundValues(Interner<Ground>);
+
+impl Clone for GroundValues {
+    fn clone(&self) -> GroundValues {
+        let mut copy = self.0.frozen();
+        copy.index();
+        GroundValues(copy)
+    }
+}
+
+impl Grounds {
+    /// A copy that is only to be written.
+    pub(super) fn frozen(&self) -> Grounds {
+        Grounds { of: self.of.clone(), values: GroundValues(self.values.0.frozen()) }
+    }
+
+    /// Those of an ancestor.
+    fn get(&self, id: &CredentialId) -> Option<&Ground> {
+        self.values.0.value(*self.of.get(id)?)
+    }
+
+    fn keep(&mut self, id: CredentialId, ground: &Ground) {
+        let slot = self.values.0.acquire(ground);
+        self.of.insert(id, slot);
+    }
+
+    /// Nothing descends from it any more.
+    pub(super) fn forget(&mut self, id: &CredentialId) {
+        if let Some(slot) = self.of.remove(id) {
+            self.values.0.release(slot);
+        }
+    }
+}
+
+impl State {
+    /// Something descends from a credential from now on: its facts are kept.
+    pub(super) fn keep_ground(&mut self, id: CredentialId) {
+        if self.grounds.get(&id).is_none()
+            && let Some(ground) = self.ancestor_facts(&id).map(|facts| Ground::of(&facts))
+        {
+            self.grounds.keep(id, &ground);
+        }
+    }
+
+    /// The facts of an ancestor without what it rests on: whatever descends from it names its ancestors, too. `None` where it is not known.
+    fn ancestor_facts(&self, id: &CredentialId) -> Option<Facts<'_>> {
+        if let Some(ground) = self.grounds.get(id) {
+            return Some(ground.facts(Seq::ZERO));
+        }
+        if let Some(login) = self.logins.get(id) {
+            return Some(login.facts());
+        }
+        let live = self.credentials.get(id)?;
+        Some(live.own_facts(self.tasks.at(live.task())?))
+    }
+
+    /// The facts of these ancestors, each once.
+    fn ancestors_facts<'a>(&'a self, all: &mut Vec<Facts<'a>>, ids: impl Iterator<Item = CredentialId>) {
+        let mut seen: Vec<CredentialId> = Vec::new();
+        for id in ids {
+            if !seen.contains(&id) {
+                seen.push(id);
+                all.extend(self.ancestor_facts(&id));
+            }
+        }
+    }
+
+    /// The other grants that one with these facts rests on: the openings of its task and of those above it, and its ancestors. Openings that
+    /// say nothing which the grant does not say itself are left out.
+    fn grounds_of<'a>(&'a self, own: &Facts<'a>, task: Option<&'a Task>, ancestors: &[CredentialId]) -> Vec<Facts<'a>> {
+        let mut all = Vec::new();
+        for task in task.into_iter().flat_map(|task| self.tasks.upwards(task)) {
+            if !opened_alike(own, &task.terms) {
+                all.push(opening_facts(&task.terms));
+            }
+            all.extend(self.joining_facts(task));
+        }
+        let of_openings: Vec<CredentialId> = all.iter().flat_map(|facts| &facts.credentials).copied().collect();
+        if !ancestors.is_empty() || !of_openings.is_empty() {
+            self.ancestors_facts(&mut all, ancestors.iter().copied().chain(of_openings));
+        }
+        all
+    }
+
+    /// Everything that the rules can ask of a credential: of itself, and of all that it rests on.
+    pub fn facts<'a>(&'a self, live: &super::Live<'a>, task: &'a Task) -> Facts<'a> {
+        let mut facts = live.own_facts(task);
+        facts.rests_on = self.grounds_of(&facts, Some(task), facts.credentials.get(1..).unwrap_or_default());
+        facts
+    }
+
+    /// The same of one that is known by its record, as far as memory still holds what it rests on. `path`: its task path, root first.
+    pub fn facts_of_record<'a>(&'a self, issued: &'a Issued, revision: Seq, path: &[TaskId]) -> Facts<'a> {
+        let mut facts = facts_of_record(issued, revision, path);
+        let task = TaskId::from_slice(&issued.task).and_then(|id| self.tasks.get(&id));
+        let owners = task.map_or(&[][..], |t| &t.terms.owners);
+        facts.identities.extend(owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+        let own = usize::from(!issued.credential.is_empty());
+        facts.rests_on = self.grounds_of(&facts, task, facts.credentials.get(own..).unwrap_or_default());
+        facts
+    }
+
+    /// What a credential that is about to be issued, or is issued again, rests on. `task`: the newest on its path that is open.
+    pub fn grounds_for(&self, issued: &Issued, task: Option<&TaskId>) -> Vec<Ground> {
+        let task = task.and_then(|id| self.tasks.get(id));
+        let facts = facts_of_record(issued, Seq::ZERO, &[]);
+        let own = usize::from(!issued.credential.is_empty());
+        let all = self.grounds_of(&facts, task, facts.credentials.get(own..).unwrap_or_default());
+        all.iter().map(Ground::of).collect()
+    }
+
+    /// What the rules can ask of a task's opening, which is a grant, and of what that rests on.
+    pub(super) fn opening<'a>(&'a self, terms: &'a Terms) -> Facts<'a> {
+        let mut facts = opening_facts(terms);
+        self.ancestors_facts(&mut facts.rests_on, facts.credentials.iter().copied());
+        facts
+    }
+
+    /// The same of the joining of a break-glass task: `None` where it is none, or nobody joined.
+    pub(super) fn joining<'a>(&'a self, task: &'a Task) -> Option<Facts<'a>> {
+        let mut facts = self.joining_facts(task)?;
+        self.ancestors_facts(&mut facts.rests_on, facts.credentials.iter().copied());
+        Some(facts)
+    }
+
+    /// The grants that made a task and those above it: their openings, and for break-glass its joining.
+    pub fn openings<'a>(&'a self, task: &'a Task) -> Vec<Facts<'a>> {
+        let of = |task: &'a Task| std::iter::once(self.opening(&task.terms)).chain(self.joining(task));
+        self.tasks.upwards(task).flat_map(of).collect()
+    }
+
+    fn joining_facts<'a>(&'a self, task: &'a Task) -> Option<Facts<'a>> {
+        if !task.terms.break_glass || task.terms.path.len() != 1 {
+            return None;
+        }
+        let second = self.glasses.get(&task.terms.id)?.people.get(1)?;
+        let domain = trust_domain_of(&second.caller);
+        Some(Facts {
+            revision: second.revision,
+            credentials: second.ancestor.into_iter().collect(),
+            identities: vec![(domain, &second.caller), (&second.who.issuer, &second.who.sub)],
+            environment: &task.terms.environment,
+            policy: task.terms.policy,
+            svid: second.svid.as_ref().map(|s| svid_facts(domain, s)),
+            ..Facts::default()
+        })
+    }
+}
+
+/// The same of what is about to be issued, where it has no ancestors.
+pub fn opened_by_holder(draft: &Issued, terms: &Terms) -> bool {
+    let svid = match (&draft.svid, &terms.svid) {
+        (Some(own), Some(opener)) => {
+            (&own.anchor, &own.issuing_key, &own.serial) == (&opener.anchor, &opener.issuing_key, &opener.serial)
+        }
+        (_, None) => true,
+        (None, Some(_)) => false,
+    };
+    svid && terms.behalf.is_none()
+        && terms.policy >= draft.policy_version
+        && terms.ancestor.is_none()
+        && *terms.opener == *draft.caller
+}
+
+/// Whether a task was opened by who has this grant, with the same SVID, under no newer policy, and on nobody's behalf: its opening is
+/// answered for by the grant's own facts. Nearly always, and nothing has to be gathered then.
+pub fn opened_alike(own: &Facts<'_>, terms: &Terms) -> bool {
+    let svid = |a: SvidFacts<'_>, b: SvidFacts<'_>| (a.anchor, a.issuing_key, a.serial) == (b.anchor, b.issuing_key, b.serial);
+    let alike = match (own.svid, &terms.svid) {
+        (Some(own), Some(other)) => svid(own, svid_facts(own.trust_domain, other)),
+        (_, None) => true,
+        (None, Some(_)) => false,
+    };
+    alike
+        && terms.behalf.is_none()
+        && terms.policy >= own.policy
+        && terms.ancestor.is_none_or(|id| own.credentials.contains(&id))
+        && own.identities.first().is_some_and(|(_, caller)| *caller == &*terms.opener)
+}
+
+/// What the rules can ask of a task's opening by itself.
+pub(super) fn opening_facts(terms: &Terms) -> Facts<'_> {
+    let domain = trust_domain_of(&terms.opener);
+    let mut facts = Facts {
+        revision: terms.revision,
+        tasks: terms.path.clone(),
+        identities: vec![(domain, &terms.opener)],
+        environment: &terms.environment,
+        policy: terms.policy,
+        svid: terms.svid.as_ref().map(|s| svid_facts(domain, s)),
+        ..Facts::default()
+    };
+    facts.credentials.extend(terms.ancestor);
+    if let Some(behalf) = terms.behalf.as_deref() {
+        add_lineage(&mut facts, &behalf.line, None, &behalf.actors, behalf.token.as_ref());
+    }
+    facts.identities.extend(terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
+    facts
+}
