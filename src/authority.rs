@@ -83,6 +83,8 @@ pub struct Authority {
     pub peers: Peers,
     /// Durable commits, for those who watch. One who lags more than `limits::WATCH_LAG` is told so.
     pub commits: broadcast::Sender<Arc<Batch>>,
+    /// Whether the server stops: streams that would go on for ever end then, and with them their connections.
+    pub ending: tokio::sync::watch::Sender<bool>,
     /// Questions that read history at once.
     pub questions: Arc<Semaphore>,
     /// How far the continuous export is, where there is one.
@@ -209,6 +211,7 @@ impl Authority {
             uses: Uses::default(),
             peers: Peers::default(),
             commits: broadcast::Sender::new(limits::WATCH_LAG),
+            ending: tokio::sync::watch::Sender::new(false),
             questions: Arc::new(Semaphore::new(limits::HISTORY_QUESTIONS)),
             exported: parking_lot::Mutex::new(None),
             counted: Counted::default(),
@@ -262,6 +265,11 @@ impl Authority {
     fn load_keys(&self) -> Result<(), Fault> {
         let keys = self.ledger.peek(|state| state.keys.clone());
         self.keyring.sync(&keys, &*self.ledger.store(), &*self.sealer)
+    }
+
+    /// Waits until the server stops.
+    pub async fn ends(&self) {
+        let _ = self.ending.subscribe().wait_for(|ends| *ends).await;
     }
 
     /// A fresh task id.

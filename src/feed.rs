@@ -101,7 +101,7 @@ impl Feed {
         let live = self.live.subscribe();
         let Some(after) = resume_after else { return Ok((live, Beginning::Snapshot)) };
         if after > head {
-            return Err(Refusal::field("resume_after", format!("is beyond the head {head}")));
+            return Err(rolled_back(format!("this follower has seen seq {after}, and this server stands at {head}")));
         }
         if after < ring.floor {
             return Err(Refusal::new(
@@ -133,6 +133,13 @@ impl Feed {
     }
 }
 
+/// The answer to a follower that has seen what this server has not.
+pub fn rolled_back(found: String) -> Refusal {
+    let what = format!("{found}: the server runs on an older copy of its ledger, which lacks revocations");
+    let way_out = "an operator puts the newest data directory back, or runs: mayfly server recover";
+    Refusal::new(Reason::LedgerRolledBack, what).way_out(way_out)
+}
+
 /// One instance that follows.
 #[derive(Clone, Debug)]
 pub struct Follower {
@@ -153,9 +160,24 @@ pub struct Follower {
     stream: u64,
 }
 
+/// A follower that has seen more of the ledger than this server has, or another history.
+#[derive(Clone, Debug)]
+pub struct SeenBeyond {
+    /// Its own name for itself.
+    pub name: String,
+    /// Who it is.
+    pub who: Who,
+    /// The newest seq that it has seen.
+    pub seen: Seq,
+    /// Where this server stood then.
+    pub head: Seq,
+}
+
 /// Everybody who follows. A follower stays on the list for a while after it vanished: until then its silence counts.
 pub struct Followers {
     all: Mutex<BTreeMap<(String, String), Follower>>,
+    /// Those that have seen more than this server has, since it started; as many as there may be followers.
+    beyond: Mutex<BTreeMap<(String, String), SeenBeyond>>,
     /// Whoever followed before this start has come back by then, or refuses everything.
     known_from: Mutex<Millis>,
     changed: watch::Sender<u64>,
@@ -173,7 +195,8 @@ impl Followers {
     /// Nobody follows yet. `max_age_ms`: how long one that vanished stays on the list. `most`: how many it holds.
     pub fn new(max_age_ms: u64, most: usize) -> Followers {
         let known_from = Mutex::new(Millis(0));
-        Followers { all: Mutex::new(BTreeMap::new()), known_from, changed: watch::Sender::new(0), max_age_ms, most }
+        let (all, beyond) = (Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
+        Followers { all, beyond, known_from, changed: watch::Sender::new(0), max_age_ms, most }
     }
 
     /// The server was here before, and nobody wrote down who followed it then.
@@ -186,7 +209,35 @@ impl Followers {
         self.max_age_ms
     }
 
-    /// Registers a stream of a follower.
+    /// Notes that a follower has seen more than this server has, up to `seen`: how an operator learns that an old copy of the data directory
+    /// was started. It is said for as long as the process runs: the follower itself may be started anew, and know nothing of it then.
+    pub fn seen_beyond(&self, who: &Who, name: &str, seen: Seq, head: Seq) {
+        let key = (who.name(), name.to_owned());
+        let mut beyond = self.beyond.lock();
+        let known = beyond.contains_key(&key);
+        if known || beyond.len() >= self.most {
+            return;
+        }
+        tracing::error!(
+            follower = name, identity = key.0, %seen, %head,
+            "a follower has seen more of the ledger than this server has: an older copy of the data directory was started, and revocations \
+             are missing; stop the server and put the newest data directory back, or run: mayfly server recover"
+        );
+        beyond.insert(key, SeenBeyond { name: name.to_owned(), who: who.clone(), seen, head });
+    }
+
+    /// Those that have seen more of the ledger than this server has.
+    pub fn beyond(&self) -> Vec<SeenBeyond> {
+        self.beyond.lock().values().cloned().collect()
+    }
+
+    /// Whether a follower was found to have seen more than this server has.
+    pub fn is_beyond(&self, who: &Who, name: &str) -> bool {
+        self.beyond.lock().contains_key(&(who.name(), name.to_owned()))
+    }
+
+    /// Registers a stream of a follower. `applied`: what it has applied of this very history, as far as that is proven; what it merely says
+    /// is acknowledged when this process sent it.
     pub fn register(&self, who: &Who, name: &str, upstreams: Vec<String>, applied: Seq, now: Millis) -> Result<Registered, No> {
         let key = (who.name(), name.to_owned());
         let mut all = self.all.lock();
@@ -198,12 +249,13 @@ impl Followers {
         let before = all.get(&key);
         let stream = before.map_or(1, |f| f.stream + 1);
         let applied = before.map_or(applied, |f| f.applied.max(applied));
+        let sent = before.map_or(applied, |f| f.sent.max(applied));
         let follower = Follower {
             name: name.to_owned(),
             who: who.clone(),
             upstreams,
             applied,
-            sent: applied,
+            sent,
             connected: true,
             last_seen: now,
             stream,

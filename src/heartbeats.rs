@@ -13,38 +13,38 @@ use crate::refusal::{No, Reason, Refusal};
 use crate::seq::TaskId;
 
 /// Collects signs of life between two records.
+#[derive(Default)]
 pub struct Heartbeats {
-    waiting: Mutex<Waiting>,
-    /// The newest round that is durable, and whether its record was written.
-    done: watch::Sender<(u64, bool)>,
+    waiting: Mutex<Batch>,
 }
 
-struct Waiting {
+/// The signs of life that one record will hold, and whoever waits for that very record: a later one says nothing of it.
+struct Batch {
     tasks: BTreeSet<TaskId>,
-    round: u64,
+    /// Whether the record was written, once that is known.
+    written: watch::Sender<Option<bool>>,
 }
 
-impl Default for Heartbeats {
-    fn default() -> Heartbeats {
-        Heartbeats { waiting: Mutex::new(Waiting { tasks: BTreeSet::new(), round: 1 }), done: watch::Sender::new((0, true)) }
+impl Default for Batch {
+    fn default() -> Batch {
+        Batch { tasks: BTreeSet::new(), written: watch::Sender::new(None) }
     }
 }
 
 impl Heartbeats {
     /// Notes a sign of life and waits for the record that holds it.
     pub async fn beat(&self, id: TaskId) -> Result<(), No> {
-        let mut done = self.done.subscribe();
-        let round = {
+        let mut written = {
             let mut waiting = self.waiting.lock();
             if waiting.tasks.len() >= limits::TASKS {
                 return Err(No::Refusal(Refusal::limit("tasks", limits::TASKS as u64, Duration::from_secs(1))));
             }
             waiting.tasks.insert(id);
-            waiting.round
+            waiting.written.subscribe()
         };
-        let written = tokio::time::timeout(Duration::from_secs(10), done.wait_for(|(r, _)| *r >= round)).await;
-        match written.map(|r| r.map(|v| *v)) {
-            Ok(Ok((_, true))) => Ok(()),
+        let known = tokio::time::timeout(Duration::from_secs(10), written.wait_for(Option::is_some)).await;
+        match known.map(|said| said.map(|written| *written)) {
+            Ok(Ok(Some(true))) => Ok(()),
             _ => Err(No::Refusal(
                 Refusal::new(Reason::NotReady, "the sign of life could not be written").retry(Duration::from_secs(1)),
             )),
@@ -53,23 +53,21 @@ impl Heartbeats {
 
     /// Writes what was gathered. Called once a second.
     pub async fn flush(&self, ledger: &Ledger) {
-        let (tasks, round) = {
+        let batch = {
             let mut waiting = self.waiting.lock();
             if waiting.tasks.is_empty() {
                 return;
             }
-            let round = waiting.round;
-            waiting.round += 1;
-            (std::mem::take(&mut waiting.tasks), round)
+            std::mem::take(&mut *waiting)
         };
         let mut written = true;
-        let all: Vec<Vec<u8>> = tasks.iter().map(|id| id.as_bytes().to_vec()).collect();
+        let all: Vec<Vec<u8>> = batch.tasks.iter().map(|id| id.as_bytes().to_vec()).collect();
         // 18 bytes each: 16,384 stay well below a record's bound.
         for tasks in all.chunks(16_384) {
             let beats = TaskHeartbeats { tasks: tasks.to_vec(), all: false, away_since: 0 };
             let record = Record::new(Who::Mayfly("heartbeats".into()), Event::TaskHeartbeats(beats));
             written &= ledger.commit(Lane::Change, vec![record]).await.is_ok();
         }
-        self.done.send_replace((round, written));
+        batch.written.send_replace(Some(written));
     }
 }

@@ -64,6 +64,11 @@ pub const METRICS: &[Metric] = &[
     gauge("mayfly_rules", "", "Revocation rules in force"),
     gauge("mayfly_locks", "", "Locks in force"),
     gauge("mayfly_followers", "", "Registered followers"),
+    gauge(
+        "mayfly_followers_beyond",
+        "",
+        "Followers that have seen more of the ledger than this server has, since it started: it runs on an older copy",
+    ),
     gauge("mayfly_followers_stale", "", "Followers that were not heard of for feed.max_age"),
     gauge("mayfly_approvals_waiting", "", "Approvals that nobody decided about yet"),
     counter("mayfly_break_glass_opened", "", "Break-glass tasks ever opened"),
@@ -75,6 +80,11 @@ pub const METRICS: &[Metric] = &[
     gauge("mayfly_ledger_durable", "", "Records of this generation that are durable"),
     gauge("mayfly_ledger_appended", "", "Records of this generation that are decided"),
     gauge("mayfly_ledger_append_longest_seconds", "", "The longest durable write since the server started"),
+    gauge(
+        "mayfly_ledger_append_age_seconds",
+        "",
+        "How long the commit that is under way has taken so far; 0 while there is none",
+    ),
     histogram("mayfly_ledger_append_seconds", "How long durable writes took since the server started"),
     gauge("mayfly_audit_export_behind", "", "Records that the continuous export has yet to hand over"),
     gauge("mayfly_audit_export_failing", "", "1 while the continuous export cannot go on"),
@@ -231,6 +241,7 @@ impl Authority {
             "mayfly_rules" => state(|s| s.rules.len()),
             "mayfly_locks" => state(|s| s.rules.locks()),
             "mayfly_followers" => one(self.followers.list(now).len()),
+            "mayfly_followers_beyond" => one(self.followers.beyond().len()),
             "mayfly_followers_stale" => {
                 let stale = |f: &&crate::feed::Follower| now.since(f.last_seen) > self.followers.max_age_ms();
                 one(self.followers.list(now).iter().filter(stale).count())
@@ -252,6 +263,7 @@ impl Authority {
             "mayfly_ledger_durable" => one(durable.count()),
             "mayfly_ledger_appended" => one(self.ledger.peek(|s| s.head.count())),
             "mayfly_ledger_append_longest_seconds" => one(self.ledger.longest().append_us),
+            "mayfly_ledger_append_age_seconds" => one(self.ledger.commit_age_us()),
             "mayfly_audit_export_behind" => {
                 let at = self.exported.lock().as_ref().map(|e| e.seq);
                 at.map_or_else(Vec::new, |at| one(durable.as_u64().saturating_sub(at.as_u64())))

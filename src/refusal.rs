@@ -96,6 +96,8 @@ reasons! {
     DecidedOnOldState = "DECIDED_ON_OLD_STATE", Aborted;
     /// Older than what is kept: begin with a snapshot.
     Compacted = "COMPACTED", OutOfRange;
+    /// Whoever follows has seen more of the ledger than this server has, or another history: it runs on an older copy of its data directory.
+    LedgerRolledBack = "LEDGER_ROLLED_BACK", FailedPrecondition;
     /// A bound of `limits.rs` or of the configuration was reached. The bound is named.
     LimitReached = "LIMIT_REACHED", ResourceExhausted;
     /// The disk reserve is for revocations: issuing has stopped.

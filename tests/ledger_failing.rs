@@ -110,3 +110,72 @@ fn a_store_that_comes_back_without_what_was_acknowledged_is_not_believed() {
     assert!(ledger.peek(|s| s.rules.get(&Target::Tool("acknowledged".into())).is_some()), "the state is that of before");
     ledger.stop();
 }
+
+/// A disk that stands still: whoever waits is told within a bound, nothing more is taken, and it is said how long that has been. What was being
+/// written takes effect when the disk goes on, and is told to those who follow.
+#[test]
+fn a_disk_that_stands_still_holds_up_nobody_for_longer_than_its_bound() {
+    let faulty = store();
+    let ours = faulty.clone();
+    let ledger = Ledger::open(Box::new(move || Ok(ours.clone() as Arc<dyn Store>)), System::real(), Settings::default()).unwrap();
+    let heard = listen(&ledger);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    assert_eq!(ledger.commit_age_us() / 1_000_000, 0);
+    faulty.stand_still(true);
+    let began = std::time::Instant::now();
+    let (writing, waiting) = runtime.block_on(async {
+        let writing = ledger.propose(Lane::Revoke, revocation("writing")).unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        let waiting = ledger.propose(Lane::Change, revocation("waiting")).unwrap();
+        let reading = ledger.clone();
+        let read = tokio::spawn(async move { reading.settled(|s| s.head).await.is_err() });
+        let answers = (ledger.receipt(writing).await, ledger.receipt(waiting).await);
+        assert!(read.await.unwrap(), "what was seen before it was durable leaves nobody");
+        answers
+    });
+    assert!(began.elapsed() < std::time::Duration::from_secs(8), "{:?}", began.elapsed());
+    for why in [refused(writing), refused(waiting)] {
+        assert!(why.contains("stands still"), "{why}");
+    }
+    assert!(!ledger.writes() && ledger.stopped().is_some_and(|no| no.reason == Reason::NotReady));
+    assert!(ledger.commit_age_us() > 2_000_000);
+    refused(runtime.block_on(ledger.commit(Lane::Revoke, revocation("later"))));
+    faulty.stand_still(false);
+    while !ledger.writes() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let last = runtime.block_on(ledger.commit(Lane::Revoke, revocation("last"))).unwrap().seq();
+    let told: Vec<String> = heard.lock().iter().map(|(_, tool)| tool.clone()).collect();
+    assert_eq!(told, ["writing", "last"], "{last}");
+    assert_eq!((ledger.stopped().is_none(), ledger.commit_age_us()), (true, 0));
+    ledger.stop();
+}
+
+/// A sign of life waits for its own record: a later record that was written says nothing of one that was not.
+#[test]
+fn a_sign_of_life_whose_record_was_not_written_is_not_acknowledged_by_the_next_one() {
+    let faulty = store();
+    let ours = faulty.clone();
+    let opener = Box::new(move || {
+        ours.open_again();
+        Ok(ours.clone() as Arc<dyn Store>)
+    });
+    let ledger = Ledger::open(opener, System::real(), Settings::default()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let heartbeats = mayfly::heartbeats::Heartbeats::default();
+        let task = |n| mayfly::seq::TaskId::from_bytes([n; 16]);
+        let mut waiter = Box::pin(heartbeats.beat(task(1)));
+        let nothing_yet = std::future::poll_fn(|cx| std::task::Poll::Ready(waiter.as_mut().poll(cx).is_pending())).await;
+        assert!(nothing_yet);
+        faulty.fail_next_append(Fault::Lost);
+        heartbeats.flush(&ledger).await;
+        let mut next = Box::pin(heartbeats.beat(task(2)));
+        assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(next.as_mut().poll(cx).is_pending())).await);
+        heartbeats.flush(&ledger).await;
+        // Only now is the first one looked at again.
+        assert!(waiter.await.is_err(), "its record was not written");
+        assert!(next.await.is_ok());
+    });
+    ledger.stop();
+}

@@ -55,6 +55,8 @@ impl Exit {
             | Reason::UpstreamNotActive
             | Reason::NoLifeLeft
             | Reason::KeyState => Exit::Denied,
+            // An operator has to mend the server: asking again does not help.
+            Reason::LedgerRolledBack => Exit::Error,
             Reason::UpstreamFailed => Exit::UpstreamFailed,
             Reason::FollowersBehind => Exit::Partly,
             Reason::DeadlineExceeded

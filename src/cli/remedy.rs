@@ -42,6 +42,7 @@ fn rule(reason: Reason) -> &'static str {
         Reason::FollowersBehind => "every follower applies it",
         Reason::DecidedOnOldState => "a decision holds for the state that it was made from",
         Reason::Compacted => "history is kept for a time",
+        Reason::LedgerRolledBack => "a ledger that goes back forgets revocations",
         Reason::LimitReached => "a bound",
         Reason::DiskReserve => "the last of the disk is kept for revocations",
         Reason::NotReady => "the server takes no calls",
@@ -91,6 +92,9 @@ fn way_out(reason: Reason) -> &'static str {
         Reason::FollowersBehind => "see them with `mayfly follower list`",
         Reason::DecidedOnOldState => "you can: run it again",
         Reason::Compacted => "you can: run it again without the seq to go on from",
+        Reason::LedgerRolledBack => {
+            "an operator stops the server and puts the newest data directory back, or runs `mayfly server recover`"
+        }
         Reason::LimitReached => "an operator can raise it in the server's configuration; see `mayfly status`",
         Reason::DiskReserve => "an operator can free disk; see `mayfly status`",
         Reason::NotReady => "an operator sees why with `mayfly status`",

@@ -39,12 +39,14 @@ mod restored;
 mod salvage;
 pub mod search;
 pub mod snapshot;
+mod stall;
 mod standing;
 pub mod state;
 mod taking;
 pub mod tree;
 mod verify;
 mod view;
+pub mod witness;
 mod writer;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -126,6 +128,8 @@ struct Inner {
     groups: AtomicU32,
     commits: AtomicU64,
     pauses: Pauses,
+    /// What the writer is at.
+    under_way: stall::UnderWay,
     /// The place of the newest snapshot, and its last seq.
     snapshot_at: AtomicU64,
     snapshot_seq: AtomicU64,
@@ -213,7 +217,7 @@ impl Ledger {
         let mut watch = self.durable_watch();
         // Also where it was opened again before anybody looked: what is waited for may be gone with the state of then.
         let folded = self.inner.folded.load(Ordering::Acquire);
-        let over = |head: &Seq| *head >= seq || self.inner.broken() || self.inner.folded.load(Ordering::Acquire) != folded;
+        let over = |head: &Seq| *head >= seq || !self.writes() || self.inner.folded.load(Ordering::Acquire) != folded;
         let waited = tokio::time::timeout(Duration::from_millis(limits::WAIT_MS), watch.wait_for(over)).await;
         match waited.is_ok_and(|head| head.is_ok_and(|head| *head >= seq)) {
             true => Ok(()),
@@ -234,12 +238,19 @@ impl Ledger {
     /// Why grants are refused now, if they are.
     pub fn stopped(&self) -> Option<Refusal> {
         let broken = self.inner.broken_why().map(|why| Refusal::new(Reason::NotReady, why));
-        broken.or_else(|| self.inner.stopped.read().clone())
+        let stalled = || self.inner.under_way.is_stalled().then(|| stall::held_up(self.inner.under_way.age_us()));
+        broken.or_else(stalled).or_else(|| self.inner.stopped.read().clone())
     }
 
-    /// Whether records can be written at all: not while the store has failed and was not opened again. Grants may be stopped all the same.
+    /// Whether records can be written at all: not while the store has failed and was not opened again, nor while its disk stands still. Grants
+    /// may be stopped all the same.
     pub fn writes(&self) -> bool {
-        !self.inner.broken()
+        !self.inner.broken() && !self.inner.under_way.is_stalled()
+    }
+
+    /// How long the commit that is under way has taken so far, microseconds; 0 where none is.
+    pub fn commit_age_us(&self) -> u64 {
+        self.inner.under_way.age_us()
     }
 
     /// Time as the ledger believes it, and randomness: what everything that judges by time beside it goes by.
@@ -283,6 +294,7 @@ impl Ledger {
         if let Some(writer) = self.inner.writer.lock().take() {
             let _ = writer.join();
         }
+        // What looked at the writer until now ends with the others.
         self.inner.stopping.store(true, Ordering::Relaxed);
         let background = std::mem::take(&mut *self.inner.background.lock());
         for thread in background {
@@ -293,7 +305,7 @@ impl Ledger {
 }
 
 /// Nothing is written any more.
-pub(crate) fn stopping() -> Refusal {
+pub fn stopping() -> Refusal {
     Refusal::new(Reason::NotReady, "the server is stopping").retry(Duration::from_secs(1))
 }
 

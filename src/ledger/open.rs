@@ -99,6 +99,7 @@ impl Ledger {
             groups: AtomicU32::new(1),
             commits: AtomicU64::new(0),
             pauses: Pauses::default(),
+            under_way: super::stall::UnderWay::default(),
             snapshotting: Mutex::new(false),
             writer: Mutex::new(None),
             background: Mutex::default(),
@@ -111,6 +112,9 @@ impl Ledger {
         let thread = std::thread::Builder::new().name("ledger-writer".into()).spawn(move || writer::run(&for_writer));
         *inner.writer.lock() = Some(thread.map_err(|e| StartError::Write(e.to_string()))?);
         let ledger = Ledger { inner };
+        let watched = ledger.inner.clone();
+        let watch = std::thread::Builder::new().name("ledger-watch".into()).spawn(move || super::stall::watch(&watched));
+        ledger.inner.background.lock().push(watch.map_err(|e| StartError::Write(e.to_string()))?);
         ledger.begin(fresh, away_since)?;
         if let Some(from) = from {
             ledger.verify_in_background(from, removed, heads);

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::commit::Encoded;
 use super::queue::{Group, Lane, Proposal, Said, What};
 use super::record::Record;
+use super::stall::held_up;
 use super::{Ledger, Receipt, stopping};
 use crate::limits;
 use crate::refusal::{Fault, No, Refusal};
@@ -32,13 +33,21 @@ impl Ledger {
     /// number side by side in a commit would be folded as one, and otherwise than they were judged.
     pub fn propose(&self, lane: Lane, records: Vec<Record>) -> Result<Proposed, No> {
         let (ready, proposed) = self.ready(lane, records)?;
+        self.takes().map_err(No::Refusal)?;
         self.inner.queue.push(ready.0).map_err(No::Refusal)?;
         Ok(proposed)
     }
 
     /// Proposes what was made ready, all at once; each still stands or falls by itself. Refused, nothing was proposed.
     pub fn propose_ready(&self, ready: Vec<Ready>) -> Result<(), Refusal> {
+        self.takes()?;
         self.inner.queue.push_all(ready.into_iter().map(|r| r.0).collect())
+    }
+
+    /// Refused while the disk stands still: whoever proposed would wait for as long.
+    fn takes(&self) -> Result<(), Refusal> {
+        let under_way = &self.inner.under_way;
+        if under_way.is_stalled() { Err(held_up(under_way.age_us())) } else { Ok(()) }
     }
 
     /// Encodes and hashes a group of records, so that proposing it is only taking a place in line.

@@ -261,6 +261,16 @@ impl Queue {
         }
     }
 
+    /// The writer is held up: what waits for it is refused.
+    pub fn refuse_all(&self, no: &Refusal) {
+        let mut waiting = self.waiting.lock();
+        let revocations = std::mem::take(&mut waiting.revocations);
+        let others = std::mem::take(&mut waiting.others);
+        waiting.groups = 0;
+        drop(waiting);
+        revocations.into_iter().chain(others).for_each(|proposal| proposal.refuse(no));
+    }
+
     /// No more proposals; what waits is still served.
     pub fn stop(&self) {
         self.waiting.lock().stopped = true;

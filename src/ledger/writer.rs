@@ -65,9 +65,21 @@ pub struct Batch {
 }
 
 /// Who waits for records that were applied: the first seq of each group, and what it issues.
-enum Answer {
+pub(super) enum Answer {
     Group(oneshot::Sender<Said>, Seq, Issues),
     Each(oneshot::Sender<Vec<Said>>, Vec<Result<(Seq, Issues), No>>),
+}
+
+impl Answer {
+    /// Nobody knows whether it is written.
+    pub(super) fn refuse(self, no: &No) {
+        match self {
+            Answer::Group(reply, ..) => drop(reply.send(Err(no.clone()))),
+            Answer::Each(reply, said) => {
+                drop(reply.send(said.into_iter().map(|one| one.and_then(|_| Err(no.clone()))).collect()))
+            }
+        }
+    }
 }
 
 /// What a batch came to before its append.
@@ -83,11 +95,15 @@ pub(super) fn run(inner: &Arc<Inner>) {
         if inner.broken() {
             reopen(inner);
         }
+        inner.under_way.begins();
         if !batch.is_empty() {
             serve(inner, &mut batch, &mut packed);
             inner.queue.give_back(batch);
         } else {
             inner.look_around();
+        }
+        if inner.under_way.ends() {
+            tracing::warn!("the writer goes on");
         }
     }
 }
@@ -129,15 +145,18 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
         (out, position, time, standing)
     };
     inner.pauses.folded(folding, &inner.system);
+    inner.under_way.waits(prepared.answers);
     let watch = Stopwatch::start();
     let appended = inner.store().append(position, packed);
     inner.pauses.appended(watch);
+    // Fewer where the disk stood still and they were told so.
+    let answers = inner.under_way.written();
     match appended {
         Ok(()) => {
             inner.standing.store(Arc::new(standing));
-            answer(inner, prepared.records, prepared.answers, position, time);
+            answer(inner, prepared.records, answers, position, time);
         }
-        Err(e) => fail(inner, prepared.answers, &e),
+        Err(e) => fail(inner, answers, &e),
     }
 }
 
@@ -241,13 +260,8 @@ fn fail(inner: &Arc<Inner>, answers: Vec<Answer>, error: &StoreError) {
     tracing::error!(%error, "append failed; nothing is issued until the store was opened again");
     inner.break_with(&why);
     // Whether it is in the store is unknown until that was opened again: the caller asks again with the same request id.
-    let no = || No::Refusal(not_written(&why));
-    for answer in answers {
-        match answer {
-            Answer::Group(reply, ..) => drop(reply.send(Err(no()))),
-            Answer::Each(reply, said) => drop(reply.send(said.into_iter().map(|one| one.and_then(|_| Err(no()))).collect())),
-        }
-    }
+    let no = No::Refusal(not_written(&why));
+    answers.into_iter().for_each(|answer| answer.refuse(&no));
 }
 
 /// Opens the store again after a failure and folds the state anew.

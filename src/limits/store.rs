@@ -119,3 +119,9 @@ pub const BACKUP_PIECE_BYTES: usize = 1024 * 1024;
 pub const BACKUP_TEXT_BYTES: usize = 16 * 1024;
 /// How long a backup waits for its reader to take the next message, milliseconds: history that is due stays for as long.
 pub const BACKUP_STALL_MS: u64 = 60_000;
+/// Longest time that one commit may take before its disk is said to stand still, milliseconds. A flush of a good disk takes 0.5 at p99, and one
+/// of a disk that is shared seconds at the worst; a call is given 10 s by its caller, and a probe of health asks about as often.
+pub const COMMIT_STALL_MS: u64 = 3_000;
+/// Longest time that the acknowledged head beside the log is behind on stable storage, milliseconds: one flush more among the thousand that a
+/// disk makes in that time. It counts after a power failure only: what a killed process had written, the kernel still has.
+pub const STORE_HEAD_SYNC_MS: u64 = 1_000;

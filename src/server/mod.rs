@@ -117,6 +117,7 @@ impl Running {
 
     fn end(&mut self) {
         self.stop.send_replace(true);
+        self.authority.ending.send_replace(true);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the server ended by a panic");

@@ -123,7 +123,12 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
                 Err(error) => tracing::error!(%error, "the public listener"),
             }
         };
-        tokio::join!(workload, everybody, upkeep.run());
+        // On a task of its own: where it waits for a disk that stands still, connections are taken all the same.
+        let upkeep = tokio::spawn(upkeep.run());
+        let (.., upkept) = tokio::join!(workload, everybody, upkeep);
+        if upkept.is_err() {
+            tracing::error!("what keeps the server current ended by a panic");
+        }
     })?;
     Ok((vec![operators, main], counts))
 }

@@ -90,9 +90,12 @@ impl Upkeep {
             Found::Problem(problem) => tracing::error!(%problem, "a bundle cannot be read; the one in force stays"),
         });
         let silent = Silent::follow(&authority.ledger);
+        // By itself: what runs beside it may wait for a disk that stands still, which health has to tell.
+        let (ledger, reporter) = (authority.ledger.clone(), health.clone());
+        let telling = tokio::spawn(async move { tell_health(&ledger, &reporter).await });
         tokio::select! {
             _ = stopping.wait_for(|stops| *stops) => {}
-            ((), (), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
+            ((), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
                 own_watch,
                 agent_watch,
                 public_watch,
@@ -101,12 +104,12 @@ impl Upkeep {
                 seconds(&authority, &silent),
                 keys_due(&authority),
                 registry_due(&authority),
-                tell_health(&authority.ledger, &health),
                 // What is under way when it is dropped is done again after the next start: undoing may be repeated.
                 authority.leases.clone().run(),
                 oidc::keep(authority.oidc.clone(), oidc_issuers, authority.system.clone()),
             ) } => {}
         }
+        telling.abort();
         health.set_service_status("", ServingStatus::NotServing).await;
         health.set_service_status(TOKENS, ServingStatus::NotServing).await;
     }

@@ -6,6 +6,7 @@ pub mod closed;
 mod files;
 pub mod going;
 mod guarded;
+mod head;
 pub mod memory;
 pub mod options;
 pub mod redb;

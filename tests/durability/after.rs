@@ -8,8 +8,8 @@ use mayfly::ledger::record::KeyPurpose;
 use mayfly::seq::Seq;
 use redb::TableDefinition;
 
-use crate::kit::{MAYFLY, as_operator, until, world};
-use crate::recover::{all_refused, head, issue, raw, recover, recovered, refused, runtime, start};
+use crate::kit::{Callers, MAYFLY, as_operator, until, world};
+use crate::recover::{all_refused, as_printed, head, issue, raw, recover, recovered, refused, runtime, start};
 
 const NAMED: TableDefinition<&str, &[u8]> = TableDefinition::new("named");
 
@@ -125,4 +125,38 @@ fn rules_and_locks_say_who_made_them_and_why_after_a_restart() {
         assert!(listed[0]["author"].to_string().contains("operator/you"), "{listed}");
     }
     running.stop();
+}
+
+/// A revocation was acknowledged, the server was killed, and a bit of its record flipped: the start is refused, says from which seq on nothing can
+/// be trusted, and prints the command that mends it.
+#[test]
+fn a_bit_that_flipped_in_the_newest_record_of_a_killed_server_drops_nothing_in_silence() {
+    let (_dir, world) = world(Settings::default());
+    let runtime = runtime();
+    let child = world.spawn(MAYFLY.as_ref()).unwrap();
+    let workload = child.addresses().workload;
+    let callers = runtime.block_on(Callers::new(&world, workload));
+    let issued = runtime.block_on(callers.exchange("a")).unwrap();
+    runtime.block_on(callers.revoke(&issued.id)).unwrap();
+    child.kill();
+    let newest =
+        (0..3).map(|n| world.dir().join(format!("data/wal-{n}"))).max_by_key(|path| last_record(&fs::read(path).unwrap()));
+    let newest = newest.unwrap();
+    let mut bytes = fs::read(&newest).unwrap();
+    let at = last_record(&bytes).unwrap().1;
+    bytes[at + 100] ^= 16;
+    fs::write(&newest, &bytes).unwrap();
+    let said = refused(&world, &["acknowledged", "server recover", "--after"]);
+    let told = recovered(&as_printed(&said));
+    assert!(told.contains("generation 2"), "{told}");
+    let running = start(&world);
+    all_refused(&runtime, &world, &running, &[issued], &["a"]);
+    running.stop();
+}
+
+/// The place of the newest record in a file of the log, and where it begins.
+fn last_record(bytes: &[u8]) -> Option<(u64, usize)> {
+    let begins = (0..bytes.len()).step_by(4096).filter(|at| bytes[*at..].starts_with(b"mayflyWL"));
+    let placed = begins.map(|at| (u64::from_le_bytes(bytes[at + 48..at + 56].try_into().unwrap()), at));
+    placed.max()
 }

@@ -5,6 +5,7 @@ mod backup;
 mod clock;
 mod disk;
 mod flush;
+mod follow;
 mod keep;
 mod kit;
 mod recover;

@@ -1,7 +1,7 @@
 //! A store that fails when a test says so, in the ways that the contract allows.
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use mayfly::store::{Entry, Expect, Position, Store, StoreError, StoreId};
@@ -21,6 +21,9 @@ pub enum Fault {
 pub struct FaultyStore<S> {
     inner: S,
     state: Mutex<State>,
+    /// The disk stands still.
+    still: Mutex<bool>,
+    moves: Condvar,
 }
 
 #[derive(Default)]
@@ -34,7 +37,13 @@ struct State {
 impl<S: Store> FaultyStore<S> {
     /// Without a fault yet.
     pub fn new(inner: S) -> FaultyStore<S> {
-        FaultyStore { inner, state: Mutex::default() }
+        FaultyStore { inner, state: Mutex::default(), still: Mutex::default(), moves: Condvar::new() }
+    }
+
+    /// Whether the disk stands still: what is appended returns when it no longer does.
+    pub fn stand_still(&self, still: bool) {
+        *self.still.lock().unwrap() = still;
+        self.moves.notify_all();
     }
 
     /// The next append fails in this way, and every change after it.
@@ -66,6 +75,7 @@ impl<S: Store> Store for FaultyStore<S> {
     }
 
     fn append(&self, at: Position, bytes: &[u8]) -> Result<(), StoreError> {
+        drop(self.moves.wait_while(self.still.lock().unwrap(), |still| *still).unwrap());
         self.check()?;
         let mut state = self.state.lock().unwrap();
         let Some(fault) = state.next.take() else {

@@ -266,7 +266,8 @@ fn a_follower_that_a_rule_hits_is_told_of_it_and_let_go() {
     let service = || Revocations(w.authority().clone());
     let server = w.workload("/service/echo");
     let watch = |peer: &Peer| {
-        let request = pb::WatchRevocationsRequest { follower: "one".into(), resume_after: None, upstreams: vec!["echo".into()] };
+        let request =
+            pb::WatchRevocationsRequest { follower: "one".into(), upstreams: vec!["echo".into()], ..Default::default() };
         w.run(service().watch_revocations(ask(peer, request)))
     };
     let mut feed = watch(&server).unwrap().into_inner();

@@ -8,6 +8,7 @@ use mayfly::ledger::record::{Event, Who};
 use mayfly::limits;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::pb::mayfly::v1::revocation_service_server::RevocationService;
+use mayfly::pb::mayfly::v1::server_service_server::ServerService;
 use mayfly::pb::mayfly::v1::watch_revocations_response::Event as Told;
 use mayfly::refusal::Reason;
 use mayfly::revocation::Target;
@@ -187,8 +188,28 @@ fn a_revocation_says_what_it_hit_what_it_refuses_and_who_has_applied_it() {
 type Feed = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::WatchRevocationsResponse, tonic::Status>> + Send>>;
 
 fn follow(w: &World, peer: &Peer, name: &str, resume_after: Option<u64>) -> Result<Feed, tonic::Status> {
-    let request = pb::WatchRevocationsRequest { follower: name.into(), resume_after, upstreams: vec!["echo".into()] };
+    follow_having_seen(w, peer, name, resume_after, None)
+}
+
+fn follow_having_seen(
+    w: &World,
+    peer: &Peer,
+    name: &str,
+    resume_after: Option<u64>,
+    seen: Option<pb::SeenHead>,
+) -> Result<Feed, tonic::Status> {
+    let request = pb::WatchRevocationsRequest { follower: name.into(), resume_after, upstreams: vec!["echo".into()], seen };
     w.run(service(w).watch_revocations(ask(peer, request))).map(tonic::Response::into_inner)
+}
+
+/// What the next heartbeat shows of the ledger.
+fn next_seen(w: &World, feed: &mut Feed) -> pb::SeenHead {
+    loop {
+        let message = w.run(feed.next()).expect("the stream goes on").unwrap();
+        if let Some(Told::Heartbeat(beat)) = message.event {
+            return pb::SeenHead { seq: message.seq, heads: beat.heads };
+        }
+    }
 }
 
 /// The next message that is no heartbeat.
@@ -221,10 +242,103 @@ fn a_follower_gets_a_snapshot_then_each_event_names_the_one_before() {
     let compacted = follow(&w, &server, "three", Some(1)).err().unwrap();
     assert_eq!(compacted.code(), tonic::Code::OutOfRange, "{compacted:?}");
     assert_eq!(compacted.get_details_error_info().unwrap().reason, "COMPACTED");
-    assert!(follow(&w, &server, "three", Some(b + 1000)).is_err());
+    let beyond = follow(&w, &server, "three", Some(b + 1000)).err().unwrap();
+    assert_eq!(beyond.get_details_error_info().unwrap().reason, "LEDGER_ROLLED_BACK");
     // Only for upstreams that it serves.
     let other = follow(&w, &w.workload("/agent/a"), "x", None).err().unwrap();
     assert_eq!(other.get_details_error_info().unwrap().reason, "NOT_YOURS");
+}
+
+/// A server on an older copy of its ledger: followers have seen more than it has, or another history. It refuses them, and its operator is told.
+#[test]
+fn a_follower_that_has_seen_more_or_another_history_is_refused_and_told_of() {
+    let w = world();
+    let server = w.workload("/service/echo");
+    let mut feed = follow(&w, &server, "one", None).unwrap();
+    next(&w, &mut feed).unwrap();
+    let first = next_seen(&w, &mut feed);
+    assert_eq!(first.heads.len(), 1);
+    revoke(&w, &[Target::Tool("a".into())]);
+    let mut again = follow_having_seen(&w, &server, "two", Some(first.seq), Some(first.clone())).unwrap();
+    let seen = next_seen(&w, &mut again);
+    assert!(seen.heads[0].commit > first.heads[0].commit);
+    // All that is true of this ledger, with a snapshot too.
+    for (resume_after, seen) in [(None, &first), (None, &seen), (Some(first.seq), &first), (Some(seen.seq), &seen)] {
+        follow_having_seen(&w, &server, "three", resume_after, Some(seen.clone())).unwrap();
+    }
+    assert!(w.authority().followers.beyond().is_empty());
+    let other = |of: &pb::SeenHead, change: fn(&mut pb::SeenHead)| {
+        let mut other = of.clone();
+        change(&mut other);
+        other
+    };
+    let lies = [
+        other(&seen, |s| s.seq += 10),
+        other(&seen, |s| s.heads[0].commit += 1),
+        other(&seen, |s| s.heads[0].header_sha256 = vec![7; 32].into()),
+        other(&first, |s| s.heads[0].header_sha256 = vec![7; 32].into()),
+        other(&first, |s| s.heads[0].writer = "9".into()),
+    ];
+    for (n, lie) in lies.into_iter().enumerate() {
+        for resume_after in [None, Some(first.seq)] {
+            let name = format!("lie {n}");
+            let no = follow_having_seen(&w, &server, &name, resume_after, Some(lie.clone())).err().unwrap();
+            let info = no.get_details_error_info().unwrap();
+            assert_eq!(info.reason, "LEDGER_ROLLED_BACK", "{no:?}");
+            assert!(info.metadata["way_out"].contains("mayfly server recover"), "{no:?}");
+        }
+        assert_eq!(w.authority().followers.beyond().len(), n + 1);
+        // An older client says only where it goes on: it was found out, and is not let on when the head has come so far.
+        let no = follow(&w, &server, &format!("lie {n}"), Some(first.seq)).err().unwrap();
+        assert_eq!(no.get_details_error_info().unwrap().reason, "LEDGER_ROLLED_BACK");
+        // Started anew it knows nothing, and begins with what there is.
+        follow(&w, &server, &format!("lie {n}"), None).unwrap();
+    }
+    let many = other(&seen, |s| s.heads = vec![s.heads[0].clone(); limits::CHAIN_HEADS + 1]);
+    bad(follow_having_seen(&w, &server, "four", None, Some(many)).map(|_| tonic::Response::new(())), "seen.heads");
+    let status =
+        ok(w.run(mayfly::serve::grpc::server::Server(w.authority().clone()).get_status(ask(&ROOT, pb::GetStatusRequest {}))));
+    assert_eq!(status.counts.unwrap().followers_beyond, 5);
+    assert!(status.warnings.iter().any(|w| w.contains("mayfly server recover") && w.contains("lie 0")), "{:?}", status.warnings);
+    assert!(w.authority().metrics().unwrap().contains("mayfly_followers_beyond 5"));
+    // What came before the generation of now is compared with nothing.
+    let earlier = pb::SeenHead { seq: 5, heads: seen.heads };
+    follow_having_seen(&w, &server, "five", None, Some(earlier)).unwrap();
+}
+
+/// What a follower says it has applied counts only where this very history has it: it was sent by this process, or what was seen is in the ledger.
+#[test]
+fn nobody_has_applied_what_was_not_sent_to_them() {
+    let w = world();
+    let server = w.workload("/service/echo");
+    let mut feed = follow(&w, &server, "one", None).unwrap();
+    next(&w, &mut feed).unwrap();
+    let seq = revoke(&w, &[Target::Tool("a".into())]).seq;
+    next(&w, &mut feed).unwrap();
+    let seen = loop {
+        let seen = next_seen(&w, &mut feed);
+        if seen.seq >= seq {
+            break seen;
+        }
+    };
+    let wait = pb::WaitForRevocationRequest { seq, timeout: None };
+    let applied = || ok(w.run(service(&w).wait_for_revocation(ask(&ROOT, wait)))).behind_count;
+    let acknowledge = |follower: &str, applied_seq| {
+        let applied = pb::AcknowledgeRevocationsRequest { follower: follower.into(), applied_seq };
+        w.run(service(&w).acknowledge_revocations(ask(&server, applied)))
+    };
+    ok(acknowledge("one", seq));
+    assert_eq!(applied(), 0);
+    let mut claims = follow(&w, &server, "two", Some(seq)).unwrap();
+    assert_eq!(applied(), 1, "it only says so");
+    bad(acknowledge("two", seq + 1_000), "applied_seq");
+    // The heartbeat says that nothing came since.
+    next_seen(&w, &mut claims);
+    ok(acknowledge("two", seq));
+    assert_eq!(applied(), 0);
+    follow_having_seen(&w, &server, "three", Some(seq), Some(seen)).unwrap();
+    assert_eq!(applied(), 0, "it has seen this ledger at that seq");
+    assert_eq!(w.authority().followers.beyond().len(), 1, "it acknowledged what this ledger does not have");
 }
 
 #[test]

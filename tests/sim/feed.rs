@@ -65,7 +65,11 @@ impl World {
         let fresh_at = if self.several() { writer.fresh.max(time) } else { self.writers[w].guard.now().max(time) };
         let watcher = &mut self.watchers[f];
         if snapshot.seq < watcher.applied {
-            return if watcher.follower.begin(&snapshot).is_err() { Ok(()) } else { Err("an older snapshot was taken".into()) };
+            // The replica waits until it is no longer behind; were the snapshot taken, what was seen would be forgotten.
+            return match watcher.follower.clone().begin(&snapshot) {
+                Err(_) => Ok(()),
+                Ok(()) => Err("an older snapshot was taken".into()),
+            };
         }
         watcher.follower.begin(&snapshot).map_err(|e| format!("the snapshot was not taken: {e}"))?;
         watcher.begun(head);

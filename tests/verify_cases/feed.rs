@@ -21,7 +21,9 @@ fn following() -> Vec<Value> {
     let good = decided_at(seq(R));
     let unknown = "whatever is not known may be revoked";
     let gap = "what names an event before it that was not applied shows a gap: everything is refused until a snapshot came";
-    let old = "a replica that knows less than was applied proves nothing and changes nothing";
+    let old = "what was applied already changes nothing";
+    let back = "a head below one that was seen in the same generation ends the trust until a new generation: the server runs on an older copy";
+    let in_two = Seq::start_of(2).as_u64() + 5;
     vec![
         Case::bare("nothing_is_known", unknown)
             .check(&good, "not_whole")
@@ -86,17 +88,45 @@ fn following() -> Vec<Value> {
             .feed(rule(seq(R), seq(HEAD), everything()), "old")
             .check(&decided_at(seq(R - 1)), "accepted")
             .done(),
-        Case::new("an_old_heartbeat", old)
+        Case::new("an_old_heartbeat", back)
             .feed(rule(seq(R + 1), seq(HEAD), json!([{"tool": "other"}])), "taken")
-            .after(20_000)
-            .feed(heartbeat(seq(R), seq(HEAD), T0 + 20_000), "old")
-            .after(10_001)
-            .check(&good, "stale")
+            .check(&good, "accepted")
+            .feed(heartbeat(seq(R), seq(HEAD), T0), "old")
+            .check(&good, "rolled_back")
+            .feed(heartbeat(seq(R + 9), seq(HEAD), T0), "old")
+            .feed(rule(seq(R + 9), seq(R + 1), json!([{"tool": "other"}])), "old")
+            .feed(snapshot(seq(R + 50), json!([]), json!([])), "old")
+            .check(&good, "rolled_back")
+            .feed(snapshot(in_two, json!([]), json!([])), "taken")
+            .feed(heartbeat(in_two, in_two, T0), "taken")
+            .check(&decided_at(in_two), "accepted")
             .done(),
-        Case::new("an_old_snapshot", old)
+        Case::new("an_old_snapshot", back)
             .feed(rule(seq(R + 1), seq(HEAD), everything()), "taken")
             .feed(snapshot(seq(R), json!([]), json!([])), "old")
-            .check(&good, "revoked")
+            .check(&good, "rolled_back")
+            .feed(rule(seq(R + 2), seq(R + 1), json!([{"signingKey": "k1"}])), "old")
+            .check(&good, "rolled_back")
+            .done(),
+        Case::new(
+            "another_history",
+            "the chain of commits ends otherwise at a commit that was seen: whatever the seq, it is another history",
+        )
+        .feed(with_heads(seq(R + 1), &[(7, 1)]), "taken")
+        .feed(with_heads(seq(R + 1), &[(7, 1)]), "taken")
+        .feed(with_heads(seq(R + 3), &[(8, 2)]), "taken")
+        .check(&good, "accepted")
+        .feed(with_heads(seq(R + 4), &[(8, 3)]), "old")
+        .check(&good, "rolled_back")
+        .done(),
+        Case::new("a_chain_that_ends_before", back)
+            .feed(with_heads(seq(R + 1), &[(7, 1)]), "taken")
+            .feed(with_heads(seq(R + 2), &[(6, 1)]), "old")
+            .check(&good, "rolled_back")
+            .done(),
+        Case::new("a_head_that_is_none", "what cannot be compared is not taken")
+            .feed(with_heads(seq(R + 1), &[(7, 1); 65]), "malformed")
+            .check(&good, "accepted")
             .done(),
         Case::new(
             "an_old_snapshot_after_a_gap",
@@ -104,9 +134,10 @@ fn following() -> Vec<Value> {
         )
         .feed(rule(seq(R + 1), seq(HEAD), everything()), "taken")
         .feed(rule(seq(R + 9), seq(R + 8), json!([{"tool": "other"}])), "gap")
+        .check(&good, "not_whole")
         .feed(snapshot(seq(R), json!([]), json!([])), "old")
         .feed(heartbeat(seq(R), seq(R), T0), "no_snapshot")
-        .check(&good, "not_whole")
+        .check(&good, "rolled_back")
         .done(),
         Case::new(
             "a_newer_snapshot_takes_the_place_of_everything",
@@ -118,6 +149,18 @@ fn following() -> Vec<Value> {
         .check(&good, "accepted")
         .done(),
     ]
+}
+
+/// A heartbeat with the end of one writer's chain: the commit, and what its hash is made of.
+fn with_heads(at: u64, ends: &[(u64, u8)]) -> Value {
+    let mut beat = heartbeat(at, seq(HEAD), T0);
+    let hash = |byte: u8| data_encoding::BASE64.encode(&[byte; 32]);
+    let heads: Vec<Value> = ends
+        .iter()
+        .map(|(commit, byte)| json!({"writer": "1", "commit": commit.to_string(), "headerSha256": hash(*byte)}))
+        .collect();
+    beat["heartbeat"]["heads"] = heads.into();
+    beat
 }
 
 fn holds() -> Vec<Value> {

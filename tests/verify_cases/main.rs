@@ -23,7 +23,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::{Value, json};
 
 /// The closed list of reasons.
-const REASONS: [&str; 22] = [
+const REASONS: [&str; 23] = [
     "too_long",
     "malformed",
     "algorithm",
@@ -41,6 +41,7 @@ const REASONS: [&str; 22] = [
     "life",
     "possession",
     "not_whole",
+    "rolled_back",
     "stale",
     "revoked",
     "held",

@@ -229,6 +229,67 @@ fn what_a_killed_server_had_in_its_log_is_there_and_is_saved_from_what_is_left()
     assert_eq!(places(&store), (1..=9).collect::<Vec<_>>());
 }
 
+/// The newest record was acknowledged, and damaged afterwards: no bit of it is lost in silence. One that nobody was told of is.
+#[test]
+fn a_damaged_record_that_was_acknowledged_is_damage_and_a_torn_one_that_was_not_is_nothing() {
+    let files: Vec<TornDisk> = (0..FILES).map(|_| empty()).collect();
+    let head = TornDisk::holding(vec![0; 2 * BLOCK]);
+    let open = |files: &[TornDisk], head: &TornDisk| {
+        let media = files.iter().map(|f| Box::new(f.clone()) as Box<dyn Medium>).collect();
+        Ahead::with_head(MemoryStore::new(StoreId::from_bytes(ID)), media, Box::new(head.clone()))
+    };
+    let store = open(&files, &head).unwrap();
+    (1..=4).for_each(|at| store.append(at, &[at as u8; 500]).unwrap());
+    let before = head.image();
+    store.append(5, &[5; 500]).unwrap();
+    let (whole, after) = (files.iter().map(TornDisk::image).collect::<Vec<_>>(), head.image());
+    drop(store);
+    let (file, record) = (1, 4 * BLOCK);
+    assert!(whole[file][record..].starts_with(b"mayflyWL"));
+    for bit in 0..(64 + 500) * 8 {
+        let mut bad = whole.clone();
+        bad[file][record + bit / 8] ^= 1 << (bit % 8);
+        let bad: Vec<TornDisk> = bad.into_iter().map(TornDisk::holding).collect();
+        match open(&bad, &TornDisk::holding(after.clone())) {
+            Err(StoreError::Damaged { at, what }) => assert!(at == 5 && what.contains("acknowledged"), "{what}"),
+            Err(other) => panic!("bit {bit}: {other}"),
+            Ok(_) => panic!("bit {bit}: the last commit is gone without a word"),
+        }
+        if bit % 500 == 0 {
+            let store = open(&bad, &TornDisk::holding(before.clone())).unwrap();
+            assert_eq!(store.head().unwrap(), 4, "nobody was told of it");
+        }
+    }
+    // What was found is told from now on, and then it counts as acknowledged.
+    let found: Vec<TornDisk> = whole.iter().cloned().map(TornDisk::holding).collect();
+    let behind = TornDisk::holding(before);
+    assert_eq!(open(&found, &behind).unwrap().head().unwrap(), 5);
+    let mut bad = whole;
+    bad[file][record + 100] ^= 1;
+    let bad: Vec<TornDisk> = bad.into_iter().map(TornDisk::holding).collect();
+    assert!(matches!(open(&bad, &behind), Err(StoreError::Damaged { at: 5, .. })));
+}
+
+#[test]
+fn a_killed_server_whose_newest_record_is_damaged_is_refused() {
+    let top = tempfile::tempdir().unwrap();
+    let after = killed(top.path(), 9);
+    let log = after.join("wal-1");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let at = (0..bytes.len() / BLOCK).filter(|n| bytes[n * BLOCK..].starts_with(b"mayflyWL")).max().unwrap() * BLOCK;
+    bytes[at + 70] ^= 4;
+    std::fs::write(&log, &bytes).unwrap();
+    match redb::open(&after, &options()) {
+        Err(StoreError::Damaged { at: 9, what }) => assert!(what.contains("acknowledged"), "{what}"),
+        other => panic!("{:?}", other.map(|s| s.head().unwrap())),
+    }
+    // What is left is read by whoever recovers it.
+    assert_eq!(places(&redb::open_damaged(&after, &options()).unwrap()), (1..=8).collect::<Vec<_>>());
+    std::fs::remove_file(after.join("wal-head")).unwrap();
+    let Err(StoreError::Damaged { what, .. }) = redb::open(&after, &options()) else { panic!("began without it") };
+    assert!(what.contains("wal-head is missing"), "{what}");
+}
+
 #[test]
 fn a_file_of_the_log_that_is_missing_is_damage() {
     let top = tempfile::tempdir().unwrap();

@@ -19,17 +19,20 @@ const CRASHES_PER_MACHINE: u64 = 25;
 struct Machine {
     main: TornDisk,
     log: Vec<TornDisk>,
+    /// Beside the log: what was acknowledged.
+    head: TornDisk,
 }
 
 impl Machine {
     fn new(file: usize) -> Machine {
         let main = TornDisk::new();
-        Machine { log: (0..FILES).map(|_| main.beside(vec![0; file])).collect(), main }
+        let head = main.beside(vec![0; 2 * BLOCK]);
+        Machine { log: (0..FILES).map(|_| main.beside(vec![0; file])).collect(), head, main }
     }
 
     fn open(&self, options: &Options) -> Result<Ahead<RedbStore>, StoreError> {
         let media = self.log.iter().map(|disk| Box::new(disk.clone()) as Box<dyn Medium>).collect();
-        Ahead::new(RedbStore::with_backend(self.main.clone(), options)?, media)
+        Ahead::with_head(RedbStore::with_backend(self.main.clone(), options)?, media, Box::new(self.head.clone()))
     }
 
     fn fails_after(&self, operations: u64) {
@@ -38,7 +41,8 @@ impl Machine {
 
     fn crash(&self, dice: &mut Dice) -> Machine {
         let main = self.main.crash(dice);
-        Machine { log: self.log.iter().map(|disk| main.beside(disk.left(dice))).collect(), main }
+        let head = main.beside(self.head.left(dice));
+        Machine { log: self.log.iter().map(|disk| main.beside(disk.left(dice))).collect(), head, main }
     }
 }
 

@@ -13,7 +13,9 @@ use parking_lot::RwLock;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
+use crate::wire::seen_to_pb;
 pub use crate::wire::{NotRead, read};
 
 use crate::client::Mayfly;
@@ -120,7 +122,16 @@ impl Verifier {
         let mut pause = pauses();
         loop {
             let before = self.applied();
-            if let Err(status) = self.follow_once(channel()).await {
+            let trusted = self.checker.read().rolled_back().is_none();
+            let ended = self.follow_once(channel()).await;
+            if let Some(why) = self.checker.read().rolled_back().filter(|_| trusted) {
+                tracing::error!(
+                    %why,
+                    "the server runs on an older copy of its ledger: every credential is refused until it begins a new generation \
+                     (an operator runs: mayfly server recover)"
+                );
+            }
+            if let Err(status) = ended {
                 tracing::warn!(code = ?status.code(), message = status.message(), "the feed of revocations ended; it is followed again");
             }
             if self.applied() > before {
@@ -132,29 +143,35 @@ impl Verifier {
 
     async fn follow_once(&self, channel: Channel) -> Result<(), Status> {
         self.load_keys(channel.clone()).await?;
-        let ask = pb::WatchRevocationsRequest {
-            follower: self.settings.follower.clone(),
-            resume_after: self.checker.write().begin_stream().map(Seq::as_u64),
-            upstreams: self.settings.upstreams.clone(),
+        let (resume_after, seen) = {
+            let mut checker = self.checker.write();
+            (checker.begin_stream().map(Seq::as_u64), checker.seen().map(seen_to_pb))
         };
+        let (follower, upstreams) = (self.settings.follower.clone(), self.settings.upstreams.clone());
+        let ask = pb::WatchRevocationsRequest { follower, resume_after, upstreams, seen };
         let mut client = RevocationServiceClient::new(channel.clone());
         let mut stream = match within(limits::FOLLOW_CALL, client.watch_revocations(ask)).await {
             Ok(stream) => stream.into_inner(),
             Err(status) => {
-                if status.code() == Code::OutOfRange {
-                    self.checker.write().needs_snapshot();
+                if went_back(&status) {
+                    self.checker.write().told_rolled_back(status.message());
+                } else if status.code() == Code::OutOfRange {
+                    self.checker.write().resync();
                 }
                 return Err(status);
             }
         };
+        // What an earlier stream was told is known to the server of then, which may be another one than this.
+        let mut acknowledged = None;
         while let Some(message) = within(limits::SILENCE, stream.message()).await? {
-            let before = self.applied();
             self.take(&message)?;
             let applied = self.applied();
-            if applied > before {
+            let whole_part = !matches!(&message.event, Some(Event::Snapshot(part)) if !part.last);
+            if whole_part && acknowledged.is_none_or(|before| applied > before) {
                 let ack =
                     pb::AcknowledgeRevocationsRequest { follower: self.settings.follower.clone(), applied_seq: applied.as_u64() };
                 within(limits::FOLLOW_CALL, client.acknowledge_revocations(ack)).await?;
+                acknowledged = Some(applied);
             }
             // A new key signs only after it was published for a while; a compromised one is refused by its rule at once.
             if matches!(message.event, Some(Event::Heartbeat(_))) {
@@ -164,11 +181,17 @@ impl Verifier {
         Ok(())
     }
 
-    /// Takes one message of the feed. One from a replica that is behind changes nothing; what is missing or not understood ends the stream.
+    /// Takes one message of the feed. One that was applied before changes nothing; what is missing or not understood, and a server that went
+    /// back behind what was seen, ends the stream.
     fn take(&self, message: &pb::WatchRevocationsResponse) -> Result<(), Status> {
         let message = read(message).map_err(|e| Status::data_loss(e.to_string()))?;
-        match self.checker.write().take(message, self.clock.moment()) {
+        let mut checker = self.checker.write();
+        match checker.take(message, self.clock.moment()) {
             Ok(()) => Ok(()),
+            Err(Missed::Old { .. }) if checker.rolled_back().is_some() => {
+                let why = checker.rolled_back().map(ToString::to_string).unwrap_or_default();
+                Err(Status::data_loss(format!("the server runs on an older copy of its ledger: {why}")))
+            }
             Err(old @ Missed::Old { .. }) => {
                 tracing::debug!(%old, "a message of the feed was not taken");
                 Ok(())
@@ -185,6 +208,13 @@ impl Verifier {
         self.checker.write().set_keys(keys);
         Ok(())
     }
+}
+
+/// Whether the server says that it went back behind what was seen. An earlier version says it by the field alone.
+fn went_back(status: &Status) -> bool {
+    let details = status.get_error_details();
+    let by_field = |bad: &tonic_types::BadRequest| bad.field_violations.iter().any(|v| v.field == "resume_after");
+    details.error_info().is_some_and(|info| info.reason == "LEDGER_ROLLED_BACK") || details.bad_request().is_some_and(by_field)
 }
 
 /// An answer that does not come in time is none: the connection may be dead, and nobody has noticed.

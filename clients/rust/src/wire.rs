@@ -1,8 +1,9 @@
 //! Messages of the feed, read. What is not understood is an error: a rule that is passed over would be a revocation that is not known.
 
 use mayfly_verify::check::Message;
+use mayfly_verify::limits;
 use mayfly_verify::revocation::record::{Aim, Identity, PolicyBelow, SvidTarget, TargetRecord};
-use mayfly_verify::revocation::{FeedEvent, FeedSnapshot, Heartbeat, Target};
+use mayfly_verify::revocation::{ChainHead, FeedEvent, FeedSnapshot, Heartbeat, Target};
 use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
 use crate::pb::mayfly::v1 as pb;
@@ -24,7 +25,8 @@ pub fn read(message: &pb::WatchRevocationsResponse) -> Result<Message, NotRead> 
     let previous = self::seq(message.previous_seq)?;
     Ok(match message.event.as_ref().ok_or_else(|| bad("an event of a sort that is not known"))? {
         Event::Snapshot(part) => Message::Part { part: snapshot(seq, part)?, last: part.last },
-        Event::Heartbeat(beat) => Message::Heartbeat(heartbeat(seq, previous, beat)?),
+        Event::Heartbeat(beat) if beat.heads.is_empty() => Message::Heartbeat(heartbeat(seq, previous, beat)?),
+        Event::Heartbeat(beat) => Message::HeartbeatWithHeads(heartbeat(seq, previous, beat)?, heads(&beat.heads)?),
         Event::Rule(e) => {
             let event = FeedEvent::Rule { seq, targets: targets(&e.targets)?, drop_after: until(e)?, locks: e.locks };
             Message::Event { previous, event }
@@ -47,6 +49,27 @@ fn heartbeat(head: Seq, previous: Seq, beat: &pb::HeartbeatEvent) -> Result<Hear
     // One that does not say: nothing of an older generation is taken for certain.
     let time_generation = u8::try_from(beat.time_generation).ok().filter(|g| *g > 0).unwrap_or(head.generation());
     Ok(Heartbeat { head, previous, fresh_at, max_age, time_generation })
+}
+
+fn heads(all: &[pb::ChainHead]) -> Result<Vec<ChainHead>, NotRead> {
+    let one = |head: &pb::ChainHead| {
+        let header_sha256 = head.header_sha256[..].try_into().map_err(|_| bad("the hash of a commit that has not 32 bytes"))?;
+        Ok(ChainHead { writer: head.writer.as_str().into(), commit: head.commit, header_sha256 })
+    };
+    match all.len() > limits::CHAIN_HEADS {
+        true => Err(bad("more chains of commits than there can be")),
+        false => all.iter().map(one).collect(),
+    }
+}
+
+/// The newest head that was seen, as a stream's beginning tells it.
+pub(crate) fn seen_to_pb((head, chains): (Seq, &[ChainHead])) -> pb::SeenHead {
+    let one = |c: &ChainHead| pb::ChainHead {
+        writer: c.writer.to_string(),
+        commit: c.commit,
+        header_sha256: c.header_sha256.to_vec().into(),
+    };
+    pb::SeenHead { seq: head.as_u64(), heads: chains.iter().map(one).collect() }
 }
 
 fn snapshot(seq: Seq, part: &pb::SnapshotPart) -> Result<FeedSnapshot, NotRead> {

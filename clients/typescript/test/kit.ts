@@ -110,6 +110,11 @@ export class World {
     return this.#ended('SIGKILL');
   }
 
+  /** In good order; what it holds stays. */
+  stop(): Promise<void> {
+    return this.#ended('SIGTERM');
+  }
+
   async down(): Promise<void> {
     await this.#ended('SIGTERM');
     rmSync(this.folder, { recursive: true, force: true });

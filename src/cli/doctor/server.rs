@@ -120,6 +120,11 @@ fn issuing(status: &Status, found: &mut Found) {
             "mend what audit.export_… names; nothing is removed before it was exported",
         );
     }
+    if status.counts.followers_beyond > 0 {
+        let what =
+            format!("{} followers have seen more than this server has: it runs on an older copy", status.counts.followers_beyond);
+        found.problem("rolled back", what, "put the newest data directory back, or run: mayfly server recover");
+    }
     if status.counts.stale_followers > 0 {
         let what = format!("{} followers were not heard of for too long", status.counts.stale_followers);
         found.warning("followers", what, "who they are: mayfly follower list");

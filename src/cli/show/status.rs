@@ -116,6 +116,8 @@ pub struct Counts {
     pub locks: u64,
     pub followers: u64,
     pub stale_followers: u64,
+    /// Those that have seen more of the ledger than this server has.
+    pub followers_beyond: u64,
     pub leases: u64,
     pub leases_failing: u64,
     pub connections: u64,
@@ -190,6 +192,7 @@ impl From<pb::Counts> for Counts {
             locks: c.locks,
             followers: c.followers,
             stale_followers: c.stale_followers,
+            followers_beyond: c.followers_beyond,
             leases: c.leases,
             leases_failing: c.leases_failing,
             connections: c.connections,

@@ -19,6 +19,7 @@ use crate::audit::Reader;
 use crate::authority::Authority;
 use crate::identity::caller::Operator;
 use crate::ledger::search::Filter;
+use crate::ledger::stopping;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::policy::Admin;
@@ -86,6 +87,7 @@ impl Tail {
                 changed = durable.changed() => changed.map_err(|_| None)?,
                 _ = sign.tick() => goes(self.send(None, self.reader.seq()).await)?,
                 () = self.to.closed() => return Ok(()),
+                () = self.authority.ends() => return Err(Some(No::Refusal(stopping()))),
             }
         }
     }

@@ -22,6 +22,7 @@ use crate::ledger::Batch;
 use crate::ledger::history::{Past, Reached};
 use crate::ledger::record::{Event, Issued, Record};
 use crate::ledger::state::{Live, State, Task};
+use crate::ledger::stopping;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::policy::Admin;
@@ -125,6 +126,7 @@ impl Watch {
         }
         let mut sign = tokio::time::interval(Duration::from_millis(limits::WATCH_SIGN_MS));
         sign.reset();
+        let authority = self.authority.clone();
         loop {
             let goes = tokio::select! {
                 batch = commits.recv() => match batch {
@@ -134,6 +136,7 @@ impl Watch {
                 },
                 _ = sign.tick() => self.sign().await,
                 () = self.to.closed() => ControlFlow::Break(None),
+                () = authority.ends() => ControlFlow::Break(Some(No::Refusal(stopping()))),
             };
             if let ControlFlow::Break(why) = goes {
                 return self.end(why).await;

@@ -344,8 +344,12 @@ impl RevocationService for Revocations {
         let who = watch::Follows::of(&self.0, &request, "acknowledge_revocations")?.who();
         let ask = request.get_ref();
         let applied = wire::seq("applied_seq", ask.applied_seq).map_err(|no| status(No::Refusal(no)))?;
+        let head = self.0.ledger.durable();
+        if applied > head {
+            self.0.followers.seen_beyond(&who, &ask.follower, applied, head);
+        }
         self.0.followers.acknowledge(&who, &ask.follower, applied, self.0.system.wall()).map_err(status)?;
-        Ok(Response::new(pb::AcknowledgeRevocationsResponse { head: self.0.ledger.durable().as_u64() }))
+        Ok(Response::new(pb::AcknowledgeRevocationsResponse { head: head.as_u64() }))
     }
 
     async fn wait_for_revocation(

@@ -130,6 +130,18 @@ impl Server {
         let at = |f: &Finding| f.at.map_or_else(String::new, |at| format!(" ({at})"));
         let mut warnings: Vec<String> = found.map(|(name, f)| format!("upstream {name}: {}{}", f.text, at(&f))).collect();
         warnings.extend(self.0.own.get().map(|own| own.warnings(self.0.system.shown())).unwrap_or_default());
+        let beyond = self.0.followers.beyond();
+        if let Some(one) = beyond.first() {
+            warnings.push(format!(
+                "{} followers have seen more of the ledger than this server has (follower {} of {}: seq {}; this server stood at {}): an older \
+                 copy of the data directory was started, and revocations are missing: put the newest one back, or mayfly server recover",
+                beyond.len(),
+                one.name,
+                one.who.name(),
+                one.seen,
+                one.head
+            ));
+        }
         let unreviewed = self.0.ledger.peek(|s| s.glasses.iter().filter(|(_, g)| g.unreviewed(s.time)).count());
         if unreviewed > 0 {
             warnings.push(format!("{unreviewed} break-glass tasks are not reviewed: mayfly report unreviewed"));
@@ -171,6 +183,7 @@ impl Server {
             locks: s.rules.locks() as u64,
             followers: followers.len() as u64,
             stale_followers: stale as u64,
+            followers_beyond: a.followers.beyond().len() as u64,
             leases: s.leases.len() as u64,
             leases_failing: a.leases.failing() as u64,
             connections: a.peers.len(),

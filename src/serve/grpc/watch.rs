@@ -1,6 +1,6 @@
 //! One stream of the feed: a snapshot or what was missed, then what comes, with heartbeats between.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,16 +13,18 @@ use super::super::wire;
 use super::ask;
 use super::revocation::lock_index;
 use crate::authority::Authority;
-use crate::feed::{Beginning, Registered, Sent};
+use crate::feed::{Beginning, Registered, Sent, rolled_back};
 use crate::identity::caller::{Caller, Operator};
 use crate::ledger::record::Who;
 use crate::ledger::state::refused_by;
+use crate::ledger::stopping;
+use crate::ledger::witness::SeenEnd;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::watch_revocations_response::Event;
 use crate::policy::Admin;
 use crate::policy::wanted;
-use crate::refusal::{No, Reason, Refusal};
+use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::Target;
 use crate::revocation::event::{FeedEvent, snapshot_of};
 use crate::seq::Seq;
@@ -89,14 +91,16 @@ pub async fn start(authority: Arc<Authority>, follows: Follows, ask: pb::WatchRe
         return Err(No::Refusal(Refusal::field("follower", format!("at most {} bytes", limits::FOLLOWER_NAME_BYTES))));
     }
     let resume = ask.resume_after.map(|n| wire::seq("resume_after", n)).transpose()?;
+    let who = follows.who();
+    let proven = went_on(&authority, &who, &name, resume, ask.seen.as_ref()).await?;
     let head = authority.ledger.durable();
     let (live, beginning) = authority.feed.follow(resume, head)?;
-    let applied = resume.unwrap_or(Seq::ZERO);
-    let (who, now) = (follows.who(), authority.system.wall());
-    let registered = authority.followers.register(&who, &name, ask.upstreams.clone(), applied, now)?;
+    let applied = resume.filter(|_| proven).unwrap_or(Seq::ZERO);
+    let registered = authority.followers.register(&who, &name, ask.upstreams.clone(), applied, authority.system.wall())?;
     let (out, stream) = mpsc::channel(64);
+    let last = resume.unwrap_or(Seq::ZERO);
     tokio::spawn(async move {
-        let mut one = One { authority, follows, upstreams: ask.upstreams, registered, out, live, last: applied };
+        let mut one = One { authority, follows, upstreams: ask.upstreams, registered, out, live, last };
         let ended = one.run(beginning).await;
         if let Err(Some(no)) = ended {
             let _ = one.out.send(Err(status(no))).await;
@@ -104,6 +108,57 @@ pub async fn start(authority: Arc<Authority>, follows: Follows, ask: pb::WatchRe
         one.authority.followers.ended(&one.registered, one.authority.system.wall());
     });
     Ok(Box::pin(ReceiverStream::new(stream)))
+}
+
+/// Refuses a follower that has seen more than this server has, or another history: the server went back behind it. `true` where what it has
+/// seen was found in the ledger, so that it is known to have applied what it says.
+async fn went_on(
+    authority: &Arc<Authority>,
+    who: &Who,
+    name: &str,
+    resume: Option<Seq>,
+    seen: Option<&pb::SeenHead>,
+) -> Result<bool, No> {
+    let head = authority.ledger.durable();
+    let at = seen.map(|seen| wire::seq("seen.seq", seen.seq)).transpose()?;
+    let newest = resume.max(at);
+    let back = |newest: Seq, found: String| {
+        authority.followers.seen_beyond(who, name, newest, head);
+        No::Refusal(rolled_back(found))
+    };
+    if let Some(newest) = newest.filter(|newest| *newest > head) {
+        return Err(back(newest, format!("this follower has seen seq {newest}, and this server stands at {head}")));
+    }
+    // What was seen of an earlier generation is compared with nothing: the one of now began by revoking whatever was issued before.
+    let (Some(seen), Some(at)) = (seen, at.filter(|at| at.generation() == head.generation())) else {
+        return match resume.filter(|after| after.generation() == head.generation() && authority.followers.is_beyond(who, name)) {
+            Some(after) => Err(back(after, format!("this follower has seen another history up to seq {after}"))),
+            None => Ok(false),
+        };
+    };
+    let ends = ends_seen(seen)?;
+    let (ledger, any) = (authority.ledger.clone(), !ends.is_empty());
+    let compared = tokio::task::spawn_blocking(move || ledger.lacks(&ends)).await;
+    match compared.map_err(|e| Fault::new(format!("comparing what a follower has seen: {e}")))?? {
+        Some(end) => {
+            let what =
+                format!("this follower has seen another commit {} of writer {} than this server has", end.commit, end.writer);
+            Err(back(at, what))
+        }
+        None => Ok(any && resume.is_none_or(|after| after <= at)),
+    }
+}
+
+fn ends_seen(seen: &pb::SeenHead) -> Result<Vec<SeenEnd>, Refusal> {
+    if seen.heads.len() > limits::CHAIN_HEADS {
+        return Err(Refusal::field("seen.heads", format!("at most {}", limits::CHAIN_HEADS)));
+    }
+    let one = |head: &pb::ChainHead| {
+        let writer = head.writer.parse().ok()?;
+        Some(SeenEnd { writer, commit: head.commit, hash: head.header_sha256[..].try_into().ok()? })
+    };
+    let bad = || Refusal::field("seen.heads", "each has a writer's number and a SHA-256 of 32 bytes, as heartbeats carry them");
+    seen.heads.iter().map(|head| one(head).ok_or_else(bad)).collect()
 }
 
 struct One {
@@ -133,8 +188,15 @@ impl One {
         let every = Duration::from_millis(self.authority.followers.max_age_ms() / 10).max(Duration::from_millis(100));
         let mut beat = tokio::time::interval(every);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let authority = self.authority.clone();
+        let mut ends = pin!(authority.ends());
         loop {
             tokio::select! {
+                () = &mut ends => {
+                    // What was acknowledged until now is told.
+                    self.told_so_far().await?;
+                    return Err(Some(No::Refusal(stopping())));
+                }
                 _ = beat.tick() => self.heartbeat().await?,
                 () = self.out.closed() => return Err(None),
                 next = self.live.recv() => match next {
@@ -147,9 +209,11 @@ impl One {
     }
 
     async fn send(&mut self, seq: Seq, previous: Seq, event: Event) -> Result<(), End> {
+        // Noted before it is sent: an acknowledgement may be faster than we are. A snapshot was sent with its last part.
+        let whole = !matches!(&event, Event::Snapshot(part) if !part.last);
+        let sent = if whole { seq } else { Seq::ZERO };
         let message = pb::WatchRevocationsResponse { seq: seq.as_u64(), previous_seq: previous.as_u64(), event: Some(event) };
-        // Noted before it is sent: an acknowledgement may be faster than we are.
-        if !self.authority.followers.sent(&self.registered, seq, self.authority.system.wall()) {
+        if !self.authority.followers.sent(&self.registered, sent, self.authority.system.wall()) {
             let no = Refusal::new(Reason::NotReady, "a newer stream of this follower took over");
             return Err(Some(No::Refusal(no)));
         }
@@ -202,6 +266,17 @@ impl One {
         self.follows.may(&self.authority, &self.upstreams, self.last).map_err(Some)
     }
 
+    /// Tells what is in the queue by now.
+    async fn told_so_far(&mut self) -> Result<(), End> {
+        loop {
+            match self.live.try_recv() {
+                Ok(sent) => self.event(&sent).await?,
+                Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => return Ok(()),
+                Err(broadcast::error::TryRecvError::Lagged(n)) => return Err(Some(lagged(n))),
+            }
+        }
+    }
+
     /// The head, and when this replica's view was proven fresh: an embedded store has no view but its own.
     async fn heartbeat(&mut self) -> Result<(), End> {
         self.may_go_on()?;
@@ -213,13 +288,7 @@ impl One {
         let settled = self.authority.ledger.settled(|s| (s.writers.clone(), s.time, s.time_generation));
         let (chains, time, time_generation) = settled.await.map_err(Some)?;
         let fresh_at = self.authority.system.wall().max(time);
-        loop {
-            match self.live.try_recv() {
-                Ok(sent) => self.event(&sent).await?,
-                Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => break,
-                Err(broadcast::error::TryRecvError::Lagged(n)) => return Err(Some(lagged(n))),
-            }
-        }
+        self.told_so_far().await?;
         let heads = chains.iter().map(|(writer, chain)| pb::ChainHead {
             writer: writer.to_string(),
             commit: chain.number,

@@ -53,8 +53,8 @@ pub struct RedbStore {
     reserve: Option<Arc<Reserve>>,
     /// Opened to save what is left: a commit that is missing is passed over.
     gaps: bool,
-    /// Whether it was opened as one whose newest commits may stand in a log.
-    logged: bool,
+    /// The layout of the main file when it was opened.
+    format: u32,
     // Last, so that the directory is free only when the files are closed.
     _lock: Option<super::files::Owned>,
 }

@@ -29,16 +29,23 @@ const FORMAT: u32 = 2;
 const ONE_FILE: u32 = 1;
 /// In the main file only: the newest commits may stand in a log beside it.
 const LOGGED: u32 = 3;
+/// The same, with a file beside the log that says which commits were acknowledged.
+const HEADED: u32 = 4;
 
 /// Opens the store in `dir` with a log before it, as [`RedbStore::open`] does without. One without a log goes on with one: older versions
 /// refuse it from then on.
 pub fn open(dir: &Path, options: &Options) -> Result<Ahead<RedbStore>, StoreError> {
     let store = RedbStore::open_as(dir, options, true)?;
-    if !store.logged {
+    if store.format < LOGGED {
         Ahead::<RedbStore>::make_in(dir, options.log_file_bytes)?;
-        store.set_logged()?;
+        store.set_format(LOGGED)?;
     }
-    Ahead::open_in(dir, store)
+    let headed = store.format >= HEADED;
+    let ahead = Ahead::open_in(dir, store, headed)?;
+    if !headed {
+        ahead.engine_behind().set_format(HEADED)?;
+    }
+    Ok(ahead)
 }
 
 /// Opens the store in `dir` to save what is left of it and of the log before it: commits may be missing. It is for reading.
@@ -100,9 +107,9 @@ impl RedbStore {
         guarded("opening", || opened.store(db, None, SHOWN, options))
     }
 
-    /// From now on the newest commits may stand in a log.
-    fn set_logged(&self) -> Result<(), StoreError> {
-        let set = |tx: &WriteTransaction| set_format(tx, LOGGED);
+    /// From now on the newest commits may stand in a log, or a file beside that says which were acknowledged.
+    fn set_format(&self, format: u32) -> Result<(), StoreError> {
+        let set = |tx: &WriteTransaction| set_format(tx, format);
         self.writer.lock().change(|| self.transact_named(set))
     }
 }
@@ -134,7 +141,7 @@ impl Opening {
         let (gaps, reserve) = (self.gaps, self.reserve);
         let (id, format) = identity(&db, shown)?;
         db.begin_read().map_err(engine)?.open_table(NAMED).map_err(engine)?;
-        if format == LOGGED && !self.logged {
+        if format >= LOGGED && !self.logged {
             return Err(StoreError::Foreign(format!("{shown} has a log before it, which would be passed over")));
         }
         if format == ONE_FILE && !gaps {
@@ -155,7 +162,7 @@ impl Opening {
             grown: Condvar::new(),
             reserve,
             gaps,
-            logged: format == LOGGED,
+            format,
             _lock: None,
         })
     }
@@ -259,8 +266,8 @@ fn identity(db: &Database, shown: &str) -> Result<(StoreId, u32), StoreError> {
     })?;
     let row = |name: &str| Ok(about.get(name).map_err(engine)?.map(|v| v.value().to_vec()));
     let format = row("format")?.and_then(|v| v.try_into().ok()).map(u32::from_be_bytes).ok_or_else(foreign)?;
-    if ![ONE_FILE, FORMAT, LOGGED].contains(&format) {
-        let text = format!("{shown} has store format {format}, this mayfly reads {LOGGED}; start the version that wrote it");
+    if ![ONE_FILE, FORMAT, LOGGED, HEADED].contains(&format) {
+        let text = format!("{shown} has store format {format}, this mayfly reads {HEADED}; start the version that wrote it");
         return Err(StoreError::Foreign(text));
     }
     let id = row("id")?.and_then(|v| StoreId::from_slice(&v)).ok_or_else(foreign)?;

@@ -4,13 +4,12 @@
 //! - no row is larger than `limits::SLED_ROW_BYTES` (`rows.rs`), and a store with anything in `blobs/` is refused: what sled keeps there is
 //!   never synced;
 //! - all files and directories are synced before anything is acknowledged, and a snapshot that was not finished is removed (`open.rs`);
-//! - its head is kept in a file beside it, synced after the flush and before the acknowledgement (`head.rs`).
+//! - its head is kept in a file beside it, synced after the flush and before the acknowledgement (`store/head.rs`).
 //!
 //! Rows become durable in the order in which they were written, so a change is made by the row that it writes last, and what it was about to
 //! do is written first (`rows.rs`). sled's own batches would rest on more of it than the order of its log (docs/decisions.md).
 
 mod filter;
-mod head;
 mod open;
 mod room;
 mod rows;
@@ -27,11 +26,11 @@ use ::sled::Db;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use self::head::{HeadFile, Mark};
 use self::room::Room;
 use self::rows::{Intent, Pieces, What};
 use self::tree::{bad_key, bad_value, engine, gap, insert, intend, named, remove, remove_commits, remove_value};
 use super::guarded::{guarded, stopped};
+use super::head::{HeadFile, Mark};
 use super::reserve::Reserve;
 use super::{Entry, Expect, Position, Store, StoreError, StoreId};
 use super::{check_commit, check_count, check_empty, check_name, check_named, files};

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use ::sled::Db;
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use super::head::{self, HeadFile, Mark};
 use super::room::Room;
 use super::rows::{self, END, FORMAT_KEY, ID_KEY, Intent, What};
 use super::settle::{commit, known, settle};
@@ -19,18 +18,21 @@ use crate::document::command::{Remedy, typed};
 use crate::limits;
 use crate::store::files::{self, Owned};
 use crate::store::guarded::guarded;
+use crate::store::head::{HeadFile, Mark};
 use crate::store::reserve::Reserve;
 use crate::store::{Position, StoreError, StoreId};
 
 /// The folder's name in the data directory.
 const FOLDER: &str = "ledger.sled";
+/// The name of the file beside it that says what was acknowledged.
+const HEAD: &str = "ledger.head";
 /// The layout of the rows. A store with a higher number is refused.
 const FORMAT: u32 = 1;
 
 impl SledStore {
     /// Whether a store lies in `dir`, or something in its place. Nothing is opened.
     pub fn is_in(dir: &Path) -> bool {
-        [FOLDER, head::FILE].iter().any(|name| dir.join(name).symlink_metadata().is_ok())
+        [FOLDER, HEAD].iter().any(|name| dir.join(name).symlink_metadata().is_ok())
     }
 
     /// Opens the store in `dir`, making it where it is missing.
@@ -48,8 +50,8 @@ impl SledStore {
             0 => None,
             bytes => Some(Arc::new(Reserve::open(dir, bytes, options.low_bytes)?)),
         };
-        let Some((head, seen)) = HeadFile::open(dir)? else {
-            let what = format!("{} is not beside it: whether it has all that was acknowledged cannot be told", head::FILE);
+        let Some((head, seen)) = HeadFile::open(&dir.join(HEAD))? else {
+            let what = format!("{} is not beside it: whether it has all that was acknowledged cannot be told", HEAD);
             return Err(StoreError::Damaged { at: 0, what });
         };
         let db = start(&folder, options, reserve.as_deref())?;
@@ -57,7 +59,7 @@ impl SledStore {
         let room = Room::new(&folder.join("db"), reserve.clone())?;
         let mut store = adopt(db, &folder, options, lock, seen.head)?;
         if store.id != head.id() {
-            return Err(StoreError::Foreign(format!("{} is the head of another store", dir.join(head::FILE).display())));
+            return Err(StoreError::Foreign(format!("{} is the head of another store", dir.join(HEAD).display())));
         }
         store.reserve = reserve;
         store.take_up(head, room, seen)?;
@@ -105,10 +107,10 @@ impl SledStore {
 
 /// A new folder: made aside and synced before it gets its name, and its head file before that.
 fn make(dir: &Path, folder: &Path, options: &Options) -> Result<(), StoreError> {
-    if let Some((_, seen)) = HeadFile::open(dir)?
+    if let Some((_, seen)) = HeadFile::open(&dir.join(HEAD))?
         && seen.change > 0
     {
-        let what = format!("{} is gone, and {} says that {} commits were acknowledged", folder.display(), head::FILE, seen.head);
+        let what = format!("{} is gone, and {} says that {} commits were acknowledged", folder.display(), HEAD, seen.head);
         return Err(StoreError::Damaged { at: 1, what });
     }
     let mut aside = folder.as_os_str().to_owned();
@@ -127,7 +129,7 @@ fn make(dir: &Path, folder: &Path, options: &Options) -> Result<(), StoreError> 
         db.flush().map(drop).map_err(engine)
     })?;
     sync_all(dir, &aside)?;
-    HeadFile::make(dir, options.new_id)?;
+    HeadFile::make(&dir.join(HEAD), options.new_id, Mark { change: 0, head: 0 })?;
     files::give_name(&aside, folder)
 }
 

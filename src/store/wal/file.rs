@@ -86,6 +86,11 @@ impl Log {
         self.files.get(self.current).map_or(0, |f| f.last)
     }
 
+    /// Has all that was found in the files on stable storage.
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        self.files.iter().enumerate().try_for_each(|(n, file)| file.medium.flush().map_err(|e| of_file("syncing", n, &e)))
+    }
+
     /// Commits went past the log: the next record begins another file, so that places follow each other in each.
     pub fn passed(&mut self) {
         self.end = u64::MAX;
@@ -168,7 +173,7 @@ impl Fields<'_> {
 
 /// Memory that begins at a multiple of a block.
 #[derive(Default)]
-pub(super) struct Aligned(Vec<u8>);
+pub(in crate::store) struct Aligned(Vec<u8>);
 
 impl Aligned {
     /// Room of so many bytes, with whatever was in it before.

@@ -11,10 +11,10 @@ use crate::store::{StoreError, files};
 
 /// What is read and written begins and ends at multiples of this, in the file and in memory: what a write past the page cache takes on any
 /// disk of today.
-pub(super) const BLOCK: usize = 4096;
+pub(in crate::store) const BLOCK: usize = 4096;
 
 /// A file of fixed length.
-pub trait Medium: Send {
+pub trait Medium: Send + Sync {
     /// Its length, bytes.
     fn bytes(&self) -> io::Result<u64>;
     /// Fills `out` from what stands at `offset`.
@@ -47,6 +47,9 @@ impl Medium for File {
 pub(super) fn name(n: usize) -> String {
     format!("wal-{n}")
 }
+
+/// What the file is called that says which commits were acknowledged.
+pub(super) const HEAD: &str = "wal-head";
 
 /// Makes one of them, full of zeros: its blocks are its own and written before, so that a write changes nothing but what stands in them.
 pub(super) fn make(dir: &Path, n: usize, bytes: u64) -> Result<(), StoreError> {

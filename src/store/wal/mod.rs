@@ -8,6 +8,10 @@
 //!
 //! After a crash, what the log has and the engine has not is moved first. Nothing is written after what was found: the next record begins
 //! another file, with another salt.
+//!
+//! A record that is not whole at the end of the log was never acknowledged, or was damaged afterwards. A file beside the log tells the two
+//! apart (`store/head.rs`): the place of each commit is written there when it is durable and before it is acknowledged. That costs a write to
+//! the page cache and no flush: the mover syncs it once a second.
 
 mod file;
 mod medium;
@@ -15,6 +19,8 @@ mod mover;
 mod recover;
 mod tail;
 
+pub(super) use file::Aligned;
+pub(super) use medium::BLOCK;
 pub use medium::Medium;
 
 use std::path::Path;
@@ -25,6 +31,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::head::{HeadFile, Mark};
 use super::reserve::Reserve;
 use super::{Entry, Expect, Position, Store, StoreError, StoreId, check_commit, files};
 use crate::limits;
@@ -48,10 +55,26 @@ impl<S: Store> Ahead<S> {
         (0..limits::STORE_LOG_FILES).try_for_each(|n| medium::make(dir, n, file_bytes))
     }
 
-    /// Puts the log in `dir` before an engine.
-    pub(super) fn open_in(dir: &Path, inner: S) -> Result<Ahead<S>, StoreError> {
+    /// Puts the log in `dir` before an engine. `headed`: the file that says what was acknowledged has to be there; a store of an earlier
+    /// version gets one.
+    pub(super) fn open_in(dir: &Path, inner: S, headed: bool) -> Result<Ahead<S>, StoreError> {
         let media = (0..limits::STORE_LOG_FILES).map(|n| medium::open(dir, n)).collect::<Result<Vec<_>, _>>()?;
-        Ahead::new(inner, media)
+        let path = dir.join(medium::HEAD);
+        let head = match HeadFile::open(&path)? {
+            Some((head, _)) if head.id() != inner.id() => {
+                return Err(StoreError::Foreign(format!("{} is the head of another store", path.display())));
+            }
+            Some(found) => found,
+            None if headed => {
+                let what = format!("{} is missing: whether the log has all that was acknowledged cannot be told", path.display());
+                return Err(StoreError::Damaged { at: 0, what });
+            }
+            None => {
+                let mark = Mark { change: 0, head: 0 };
+                (HeadFile::make(&path, inner.id(), mark)?, mark)
+            }
+        };
+        Ahead::begin(inner, media, Some(head))
     }
 
     /// The same to save what is left: nothing is written. What the log has is read behind what the engine has, whatever is missing between.
@@ -68,19 +91,36 @@ impl<S: Store> Ahead<S> {
         found.sort_unstable_by_key(|(turn, e): &(u64, Entry)| (e.at, std::cmp::Reverse(*turn)));
         let mut found: Vec<Entry> = found.into_iter().map(|(_, e)| e).filter(|e| e.at > head).collect();
         found.dedup_by_key(|e| e.at);
-        let shared = Shared::new(head, found);
+        let shared = Shared::new(head, found, None);
         shared.stop(&StoreError::Failed("the store was opened for reading".to_owned()));
         Ok(Ahead { inner: Arc::new(inner), shared: Arc::new(shared), log: Mutex::new(Log::none(id)), log_bytes: 0, mover: None })
     }
 
     /// Puts a log in these files before an engine: two at least, each with what an earlier one left there.
     pub fn new(inner: S, media: Vec<Box<dyn Medium>>) -> Result<Ahead<S>, StoreError> {
+        Ahead::begin(inner, media, None)
+    }
+
+    /// The same with a file beside them that says which commits were acknowledged, two blocks long.
+    pub fn with_head(inner: S, media: Vec<Box<dyn Medium>>, head: Box<dyn Medium>) -> Result<Ahead<S>, StoreError> {
+        let head = HeadFile::on(head, inner.id())?;
+        Ahead::begin(inner, media, Some(head))
+    }
+
+    fn begin(inner: S, media: Vec<Box<dyn Medium>>, beside: Option<(HeadFile, Mark)>) -> Result<Ahead<S>, StoreError> {
         let (id, head) = (inner.id(), inner.head()?);
-        let (log, found) = recover::recover(media, id, head)?;
-        let (inner, shared) = (Arc::new(inner), Arc::new(Shared::new(head, found)));
+        let (mut log, found) = recover::recover(media, id, head)?;
+        let newest = found.last().map_or(head, |e| e.at);
+        let beside = beside.map(|(file, seen)| nothing_acknowledged_lost(&mut log, file, seen, newest)).transpose()?;
+        let (inner, shared) = (Arc::new(inner), Arc::new(Shared::new(head, found, beside)));
         let mover = mover::start(inner.clone(), shared.clone())?;
         let log_bytes = log.bytes();
         Ok(Ahead { inner, shared, log: Mutex::new(log), log_bytes, mover: Some(mover) })
+    }
+
+    /// The engine behind the log.
+    pub(super) fn engine_behind(&self) -> &S {
+        &self.inner
     }
 
     /// What goes past the log: all before it is with the engine first.
@@ -89,6 +129,7 @@ impl<S: Store> Ahead<S> {
         self.stopping(self.inner.append_all(first, commits))?;
         let last = first + (commits.len() as u64).saturating_sub(1);
         log.passed();
+        self.shared.acknowledges(last)?;
         self.shared.passed(last);
         Ok(())
     }
@@ -130,6 +171,7 @@ impl<S: Store> Store for Ahead<S> {
             self.shared.wait_moved(log.turn_to_next(&self.shared))?;
         }
         log.append(at, bytes).inspect_err(|e| self.shared.stop(e))?;
+        self.shared.acknowledges(at)?;
         self.shared.appended(Entry { at, bytes: Bytes::copy_from_slice(bytes) });
         Ok(())
     }
@@ -244,6 +286,28 @@ impl<S: Store> Drop for Ahead<S> {
             let _ = mover.join();
         }
     }
+}
+
+/// Compares what was found with what was acknowledged. What was found and nobody was told of is told from now on, so it is made durable first.
+fn nothing_acknowledged_lost(
+    log: &mut Log,
+    file: HeadFile,
+    seen: Mark,
+    newest: Position,
+) -> Result<(HeadFile, Mark), StoreError> {
+    if newest < seen.head {
+        let lost = if newest + 1 == seen.head { "it is".to_owned() } else { format!("{} to {} are", newest + 1, seen.head) };
+        let what =
+            format!("the commit at {} was acknowledged, and the ledger ends at {newest}: {lost} damaged or gone", seen.head);
+        return Err(StoreError::Damaged { at: newest + 1, what });
+    }
+    if newest == seen.head {
+        return Ok((file, seen));
+    }
+    log.flush()?;
+    let mark = Mark { change: seen.change + 1, head: newest };
+    file.write(mark)?;
+    Ok((file, mark))
 }
 
 /// An error of one of the log's files.

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::tail::Tail;
 use crate::limits;
 use crate::store::guarded::{guarded, stopped};
+use crate::store::head::{HeadFile, Mark};
 use crate::store::{Entry, Position, Store, StoreError};
+use crate::system::Stopwatch;
 
 /// What appending, reading and moving share.
 pub(super) struct Shared {
@@ -22,6 +24,8 @@ pub(super) struct Shared {
     work: Condvar,
     /// Something was moved, or nothing will be.
     moved: Condvar,
+    /// The file that says which commits were acknowledged, and what it says; `None` where there is none. Changed by whoever appends.
+    beside: Option<(HeadFile, Mutex<Mark>)>,
 }
 
 struct State {
@@ -34,6 +38,8 @@ struct State {
     failure: Option<StoreError>,
     /// Why nothing is taken any more.
     stopped: Option<String>,
+    /// Since when the file beside the log has something that is not on stable storage.
+    unsynced: Option<Stopwatch>,
 }
 
 impl State {
@@ -50,10 +56,33 @@ impl State {
 
 impl Shared {
     /// `found`: what the engine, whose newest is at `head`, has not. It is due.
-    pub fn new(head: Position, found: Vec<Entry>) -> Shared {
+    pub fn new(head: Position, found: Vec<Entry>, beside: Option<(HeadFile, Mark)>) -> Shared {
         let tail = Tail::new(head, found);
-        let state = State { first: 0, due: tail.head(), closing: false, failure: None, stopped: None };
-        Shared { tail, state: Mutex::new(state), grown: Condvar::new(), work: Condvar::new(), moved: Condvar::new() }
+        let state = State { first: 0, due: tail.head(), closing: false, failure: None, stopped: None, unsynced: None };
+        let beside = beside.map(|(file, mark)| (file, Mutex::new(mark)));
+        Shared { tail, state: Mutex::new(state), grown: Condvar::new(), work: Condvar::new(), moved: Condvar::new(), beside }
+    }
+
+    /// A commit is durable and about to be acknowledged: whoever finds the log without it is to know that something was lost.
+    pub fn acknowledges(&self, at: Position) -> Result<(), StoreError> {
+        let Some((file, mark)) = &self.beside else { return Ok(()) };
+        let mut mark = mark.lock();
+        *mark = Mark { change: mark.change + 1, head: at };
+        file.note(*mark).inspect_err(|e| self.stop(e))?;
+        let mut state = self.state.lock();
+        if state.unsynced.is_none() {
+            state.unsynced = Some(Stopwatch::start());
+            self.work.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Has what the file beside the log says on stable storage, for who waits with nothing else to do.
+    fn sync_beside(&self) {
+        if let Some(Err(error)) = self.beside.as_ref().map(|(file, _)| file.sync()) {
+            tracing::error!(%error, "the file beside the log that says what was acknowledged");
+            self.stop(&error);
+        }
     }
 
     /// An error once something has failed.
@@ -149,6 +178,12 @@ impl Shared {
     fn next_due(&self) -> Option<Vec<Entry>> {
         let mut state = self.state.lock();
         let first = loop {
+            let left = state.unsynced.map(|since| limits::STORE_HEAD_SYNC_MS.saturating_sub(since.us() / 1_000));
+            if left == Some(0) || (left.is_some() && state.closing) {
+                state.unsynced = None;
+                MutexGuard::unlocked(&mut state, || self.sync_beside());
+                continue;
+            }
             let first = self.tail.oldest();
             if state.stopped.is_none() && (1..=state.due).contains(&first) {
                 break first;
@@ -156,7 +191,10 @@ impl Shared {
             if state.closing || state.stopped.is_some() {
                 return None;
             }
-            self.work.wait(&mut state);
+            match left {
+                Some(left) => drop(self.work.wait_for(&mut state, Duration::from_millis(left))),
+                None => self.work.wait(&mut state),
+            }
         };
         let mut some = self.tail.read(first, limits::STORE_LOG_MOVE_BYTES, true)?;
         some.retain(|e| e.at <= state.due);

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Literal, overload
 
 from ._ask import wrong
@@ -133,6 +134,34 @@ def _task(where: str, text: object) -> str:
     return text
 
 
+@cache
+def _answers_503() -> type[Exception]:
+    """The exception by which a token verifier says that it cannot know: Starlette answers it with 503 instead of 400.
+
+    The SDK knows only good tokens and bad ones, and answers 401 to the bad ones: whoever holds a good one would throw it away.
+    It gives no way to answer otherwise, so this extends what Starlette's middleware answers to an `AuthenticationError`, for this
+    one exception.
+    """
+    from starlette.authentication import AuthenticationError
+    from starlette.middleware.authentication import AuthenticationMiddleware
+    from starlette.requests import HTTPConnection
+    from starlette.responses import JSONResponse, Response
+
+    class RevocationsUnknown(AuthenticationError):
+        """What was revoked is not known here now."""
+
+    before = AuthenticationMiddleware.default_on_error
+
+    def answer(conn: HTTPConnection, exc: Exception) -> Response:
+        if not isinstance(exc, RevocationsUnknown):
+            return before(conn, exc)
+        body = {"error": "temporarily_unavailable", "reason": exc.args[0], "error_description": exc.args[1]}
+        return JSONResponse(body, 503, {"retry-after": "1", "cache-control": "no-store"})
+
+    AuthenticationMiddleware.default_on_error = staticmethod(answer)  # type: ignore[method-assign]
+    return RevocationsUnknown
+
+
 class TokenVerifier:
     """`token_verifier=` of the SDK's `MCPServer`: inbound tokens are credentials of mayfly's for this server.
 
@@ -141,16 +170,21 @@ class TokenVerifier:
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
+        # Before the application is built: its middleware takes what it answers with it.
+        self._unknown = _answers_503()
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        """The SDK's view of a good token; `None` for one that is not."""
+        """The SDK's view of a good token; `None` for one that is not, which is answered 401. Where the revocations are not known
+        the request is answered 503, as `MayflyMiddleware` does."""
         from mcp.server.auth.provider import AccessToken
 
-        from .verify import Refused
+        from .verify import UNKNOWN, Refused
 
         try:
             good = self._verifier.check(Secret(token))
-        except Refused:
+        except Refused as refused:
+            if refused.reason in UNKNOWN:
+                raise self._unknown(refused.reason, refused.message) from None
             return None
         return AccessToken(
             token=token,

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import logging
 import os
+import secrets
 import socket
 import time
 from collections import OrderedDict
@@ -47,6 +48,8 @@ log = logging.getLogger("mayfly")
 VERIFIED = 16_384
 # The longest silence of a feed, seconds: its heartbeats come every few.
 SILENCE = 30.0
+# While the revocations are not known, the log says so every so often, seconds: not with each credential that is refused.
+SAY_AGAIN = 10.0
 # Longest wait for a unary answer beside the feed, seconds.
 CALL = 5.0
 
@@ -207,7 +210,8 @@ class Verifier:
         issuer: `iss` that it accepts, like `https://mayfly.example/prod`.
         audience: `aud` that it accepts: the upstream's audience.
         upstreams: the upstreams that it serves, 1 to 64.
-        follower: its name among its workload's instances. Left out: host name and process id.
+        follower: its name among its workload's instances. Left out: host name, process id and a random number. A process
+            that was forked since adds its process id to a name that was given.
     """
 
     def __init__(
@@ -215,14 +219,31 @@ class Verifier:
     ) -> None:
         self._mayfly = mayfly
         self._upstreams = [upstreams] if isinstance(upstreams, str) else list(upstreams)
-        self._follower = (follower or f"{socket.gethostname()}-{os.getpid()}")[:128]
+        self._given, self._made_in = follower, os.getpid()
+        self._named: tuple[int, str] | None = None
         self._checker = Checker(issuer, audience)
         self._task: asyncio.Task[None] | None = None
         self._acks: asyncio.Task[None] | None = None
         self._fresh = asyncio.Event()
         self._applied = asyncio.Event()
+        # The newest seq of this stream that is to be acknowledged, and whether the log says that the server went back.
+        self._told = -1
+        self._said_rolled_back = False
+        self._said_unknown = float("-inf")
         self.acknowledged = 0
         """The seq that mayfly was last told to be applied here."""
+
+    @property
+    def follower(self) -> str:
+        """Its name as a follower. It is made in the process that follows: workers that were forked from the process that made
+        the verifier (`gunicorn --preload`) have a name each, or `mayfly revoke --wait` would wait for one of them only."""
+        pid = os.getpid()
+        if self._named is None or self._named[0] != pid:
+            name = self._given or f"{socket.gethostname()[:64]}-{pid}-{secrets.token_hex(4)}"
+            if self._given and pid != self._made_in:
+                name = f"{self._given[:112]}-{pid}"
+            self._named = (pid, name[:128])
+        return self._named[1]
 
     @property
     def issuer(self) -> str:
@@ -291,10 +312,18 @@ class Verifier:
         Raises:
             Refused: with its reason from the closed list.
         """
-        if _fork.is_copy():
-            # What was revoked since is followed by the parent alone.
-            raise Refused("not_whole", "this process was forked off the one that follows the revocations, and knows none since")
-        good = self._checker.check(revealed(token), moment(), certificate_sha256)
+        try:
+            if _fork.is_copy():
+                # What was revoked since is followed by the parent alone.
+                raise Refused(
+                    "not_whole", "this process was forked off the one that follows the revocations, and knows none since"
+                )
+            good = self._checker.check(revealed(token), moment(), certificate_sha256)
+        except Refused as refused:
+            if refused.reason in UNKNOWN and time.monotonic() - self._said_unknown >= SAY_AGAIN:
+                self._said_unknown = time.monotonic()
+                log.warning("every credential is refused: %s", refused.message)
+            raise
         good.require(scope=scope, tool=tool, arguments=arguments)
         return good
 
@@ -312,8 +341,10 @@ class Verifier:
             except (errors.MayflyError, BadFeed, ValueError, TimeoutError) as wrong:
                 log.debug("the feed ended: %s", wrong)
                 if isinstance(wrong, errors.MayflyError) and wrong.reason == "COMPACTED":
-                    self._checker.follower.needs_snapshot()
-                if isinstance(wrong, errors.Denied):
+                    self._checker.follower.resync()
+                if isinstance(wrong, errors.MayflyError) and went_back(wrong):
+                    self._distrusts(wrong.message)
+                elif isinstance(wrong, errors.Denied):
                     log.warning("mayfly does not let this workload follow: %s", wrong)
             if self.ready:
                 attempt = min(attempt, 3)
@@ -323,8 +354,13 @@ class Verifier:
         """Follows until the feed breaks. `True`: the connection was replaced, and it goes on over the new one."""
         async with self._mayfly._connection.on() as link:
             await self._load_keys(link)
-            resume = self._checker.follower.begin_stream()
-            request = feed_pb2.WatchRevocationsRequest(follower=self._follower, resume_after=resume, upstreams=self._upstreams)
+            follower = self._checker.follower
+            resume, seen = follower.begin_stream(), follower.seen()
+            request = feed_pb2.WatchRevocationsRequest(
+                follower=self.follower, resume_after=resume, upstreams=self._upstreams, seen=seen
+            )
+            # What an earlier stream was told is known to the server of then, which may be another one than this.
+            self._told = -1
             stream = link.stub(revocation_service_pb2_grpc.RevocationServiceStub).WatchRevocations(request)
             try:
                 while True:
@@ -340,13 +376,18 @@ class Verifier:
                 stream.cancel()
 
     async def _take(self, message: feed_pb2.WatchRevocationsResponse, link: Link) -> bool:
-        follower, before = self._checker.follower, self.applied
+        follower = self._checker.follower
+        trusted = follower.rolled_back is None
         taken = follower.take(message, moment())
+        if follower.rolled_back is not None:
+            if trusted:
+                self._distrusts(follower.rolled_back)
+            return False
         if taken in ("gap", "no_snapshot"):
             log.warning("the feed has a %s; it begins anew", "gap" if taken == "gap" else "beginning without a snapshot")
-            follower.needs_snapshot()
             return False
-        if self.applied > before:
+        if self.applied > self._told and not (message.HasField("snapshot") and not message.snapshot.last):
+            self._told = self.applied
             self._applied.set()
             if self._acks is None:
                 self._acks = asyncio.create_task(self._acknowledge(), name="mayfly-acknowledge")
@@ -357,13 +398,24 @@ class Verifier:
                 self._fresh.set()
         return True
 
+    def _distrusts(self, why: str) -> None:
+        follower = self._checker.follower
+        if follower.rolled_back is None or not self._said_rolled_back:
+            log.error(
+                "the server runs on an older copy of its ledger: every credential is refused until it begins a new generation"
+                " (an operator runs: mayfly server recover): %s",
+                why,
+            )
+        self._said_rolled_back = True
+        follower.distrust(why)
+
     async def _acknowledge(self) -> None:
         """Says what was applied, the newest only. The feed does not wait for it."""
         while True:
             await self._applied.wait()
             self._applied.clear()
             applied = self.applied
-            ask = revocation_service_pb2.AcknowledgeRevocationsRequest(follower=self._follower, applied_seq=applied)
+            ask = revocation_service_pb2.AcknowledgeRevocationsRequest(follower=self.follower, applied_seq=applied)
             try:
                 stub = revocation_service_pb2_grpc.RevocationServiceStub
                 await self._mayfly._connection.unary(stub, "AcknowledgeRevocations", ask, CALL)
@@ -375,6 +427,11 @@ class Verifier:
         ask = key_service_pb2.GetJwksRequest(issuer=self.issuer)
         answer = await link.stub(key_service_pb2_grpc.KeyServiceStub).GetJwks(ask, timeout=CALL)
         self._checker.set_keys(Keys(answer.jwks))
+
+
+def went_back(refusal: errors.MayflyError) -> bool:
+    """Whether the server says that it went back behind what was seen here. An earlier version says it by the field alone."""
+    return refusal.reason == "LEDGER_ROLLED_BACK" or any(v.field == "resume_after" for v in refusal.field_violations)
 
 
 def moment() -> Moment:

@@ -43,7 +43,9 @@ impl Protect {
 
     /// No credential, one that is not good, one that is not good enough; or it cannot be known, which is nobody's fault but ours.
     pub(super) fn challenge<R: From<String>>(&self, refused: Option<&Refused>) -> Response<R> {
-        if let Some(Refused::Rule(FollowerRefusal::NotWhole | FollowerRefusal::Stale(_))) = refused {
+        if let Some(Refused::Rule(FollowerRefusal::NotWhole | FollowerRefusal::RolledBack(_) | FollowerRefusal::Stale(_))) =
+            refused
+        {
             let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, "revocations are not known here now\n".to_owned());
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             return answer;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::limits;
 use crate::revocation::Asked;
 use crate::revocation::event::{FeedEvent, FeedSnapshot};
-use crate::revocation::follower::{Follower, FollowerRefusal, Heartbeat, Life, Missed, Moment};
+use crate::revocation::follower::{Building, ChainHead, Follower, FollowerRefusal, Heartbeat, Life, Missed, Moment, RolledBack};
 use crate::seen::Seen;
 use crate::seq::{Millis, Seq};
 use crate::token::{self, Claims, Expect, Jwks, Possession, TokenDefect};
@@ -62,6 +62,7 @@ impl Refused {
             Refused::Rule(rule) => match rule {
                 FollowerRefusal::Key(_) => "key_revoked",
                 FollowerRefusal::NotWhole => "not_whole",
+                FollowerRefusal::RolledBack(_) => "rolled_back",
                 FollowerRefusal::Stale(_) => "stale",
                 FollowerRefusal::LifeTooLong(_) => "life",
                 FollowerRefusal::NotYet(_) => "not_yet",
@@ -102,6 +103,8 @@ pub enum Message {
     },
     /// A sign that the feed is whole and fresh.
     Heartbeat(Heartbeat),
+    /// The same with the ends of the chains of commits.
+    HeartbeatWithHeads(Heartbeat, Vec<ChainHead>),
     /// Something happened.
     Event {
         /// The seq of the event before it.
@@ -154,7 +157,7 @@ pub struct Checker {
     follower: Follower,
     keys: Jwks,
     /// The parts that came of a snapshot that is not whole yet.
-    parts: FeedSnapshot,
+    parts: Building,
     /// What these keys were found to have signed.
     seen: Seen<Checked>,
 }
@@ -172,13 +175,33 @@ impl Checker {
 
     /// A stream of the feed begins. Where it may go on; `None`: with a snapshot.
     pub fn begin_stream(&mut self) -> Option<Seq> {
-        self.parts = FeedSnapshot::default();
-        self.follower.is_whole().then(|| self.follower.applied())
+        self.parts = Building::default();
+        self.follower.resumes_after()
     }
 
-    /// The feed goes on with a snapshot. One that knows less than was applied is refused: what was seen once is not unseen.
+    /// The newest head that was seen, and the ends of the chains of commits that came with it: what a stream's beginning tells the server.
+    pub fn seen(&self) -> Option<(Seq, &[ChainHead])> {
+        self.follower.seen()
+    }
+
+    /// The feed goes on with a snapshot. Until that is whole, what is known decides, as long as it is fresh enough.
+    pub fn resync(&mut self) {
+        self.follower.resync();
+    }
+
+    /// Everything is refused until a snapshot came. One that knows less than was applied is refused: what was seen once is not unseen.
     pub fn needs_snapshot(&mut self) {
         self.follower.needs_snapshot();
+    }
+
+    /// Why the server is not believed any more, where it went back behind what was seen.
+    pub fn rolled_back(&self) -> Option<&RolledBack> {
+        self.follower.rolled_back()
+    }
+
+    /// The server said itself that it went back behind what was seen.
+    pub fn told_rolled_back(&mut self, what: &str) {
+        self.follower.told_rolled_back(what);
     }
 
     /// It knows the revocations and the keys, and accepts what is good.
@@ -198,14 +221,14 @@ impl Checker {
     pub fn take(&mut self, message: Message, now: Moment) -> Result<(), Missed> {
         match message {
             Message::Part { part, last } => {
-                self.parts.seq = part.seq;
-                self.parts.rules.extend(part.rules);
-                self.parts.holds.extend(part.holds);
+                // Each part as it comes: who checks meanwhile waits for one of them at most.
+                self.parts.add(&part);
                 if last {
-                    self.follower.begin(&std::mem::take(&mut self.parts))?;
+                    self.follower.begin_with(std::mem::take(&mut self.parts))?;
                 }
             }
             Message::Heartbeat(beat) => self.follower.heartbeat(beat, now)?,
+            Message::HeartbeatWithHeads(beat, heads) => self.follower.heartbeat_with_heads(beat, heads, now)?,
             Message::Event { previous, event } => self.follower.apply(previous, &event)?,
         }
         Ok(())

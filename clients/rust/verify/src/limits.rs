@@ -36,6 +36,9 @@ pub const CREDENTIAL_TTL_MS: u64 = 3600 * 1000;
 pub const CLOCK_SKEW_MS: u64 = 30 * 1000;
 /// How long a follower may go without a fresh head before it refuses everything, milliseconds. Three missed views (`VIEW_MAX_AGE_MS`).
 pub const FEED_MAX_AGE_MS: u64 = 30 * 1000;
+/// Most chains of commits of which a heartbeat carries the end: one per replica that ever wrote. An embedded store has one writer, and a
+/// deployment of several replicas has below ten.
+pub const CHAIN_HEADS: usize = 64;
 /// Longest token of ours that a verifier reads, bytes: the largest details, and every name on every path as long as it may be.
 pub const TOKEN_BYTES: usize = 128 * 1024;
 /// Largest file of certificates or of a key, bytes: the longest chain in PEM, which is a third larger, and text between.

@@ -9,8 +9,8 @@
 import { timingSafeEqual } from 'node:crypto';
 import type { WatchRevocationsResponse } from '../gen/mayfly/v1/feed_pb.js';
 import { readClaims, Verified, type Claims } from './claims.js';
-import { readMessage, type Snapshot } from './feed.js';
-import { Follower, LIMITS, type Limits, type Moment, type Taken } from './follower.js';
+import { readMessage } from './feed.js';
+import { Building, Follower, LIMITS, type Limits, type Moment, type SeenHead, type Taken } from './follower.js';
 import { asked, type Asked } from './marks.js';
 import { Refused } from './refused.js';
 import { Seen } from './seen.js';
@@ -108,7 +108,8 @@ export class Checker {
   readonly #expect: Expect;
   readonly #follower: Follower;
   #keys: Keys = new Map();
-  #parts: Snapshot = { seq: 0, rules: [], holds: [] };
+  /** The parts that came of a snapshot that is not whole yet. */
+  #parts = new Building();
   /** What these keys were found to have signed. */
   #seen = new Seen<Known>();
 
@@ -125,11 +126,31 @@ export class Checker {
 
   /** A stream of the feed begins. Where it may go on; `undefined`: with a snapshot. */
   beginStream(): number | undefined {
-    this.#parts = { seq: 0, rules: [], holds: [] };
-    return this.#follower.whole ? this.#follower.applied : undefined;
+    this.#parts = new Building();
+    return this.#follower.resumesAfter;
   }
 
-  /** The feed goes on with a snapshot. One that knows less than was applied is refused: what was seen once is not unseen. */
+  /** What was seen of the ledger, for a stream's beginning: the server compares it with its own. */
+  get seen(): SeenHead | undefined {
+    return this.#follower.seen;
+  }
+
+  /** Why the server is not believed any more, where it went back behind what was seen. */
+  get rolledBack(): string | undefined {
+    return this.#follower.rolledBack;
+  }
+
+  /** The server went back behind what was seen. */
+  distrust(why: string): void {
+    this.#follower.distrust(why);
+  }
+
+  /** The feed goes on with a snapshot. Until that is whole, what is known decides, as long as it is fresh enough. */
+  resync(): void {
+    this.#follower.resync();
+  }
+
+  /** Something of the feed was not understood: everything is refused until a snapshot came. */
   needsSnapshot(): void {
     this.#follower.needsSnapshot();
   }
@@ -163,12 +184,11 @@ export class Checker {
     const read = readMessage(message);
     if ('beat' in read) return this.#follower.heartbeat(read.beat, now);
     if ('event' in read) return this.#follower.apply(read.previous, read.event);
-    this.#parts.seq = read.part.seq;
-    for (const rule of read.part.rules) this.#parts.rules.push(rule);
-    for (const hold of read.part.holds) this.#parts.holds.push(hold);
+    // Each part as it comes: the event loop is never held up by all of them.
+    this.#parts.add(read.part);
     if (!read.last) return 'taken';
     const whole = this.#parts;
-    this.#parts = { seq: 0, rules: [], holds: [] };
+    this.#parts = new Building();
     return this.#follower.begin(whole);
   }
 

@@ -35,8 +35,18 @@ export interface FeedEvent {
   readonly resume?: string;
 }
 
+/** The end of one writer's chain of commits. */
+export interface ChainHead {
+  readonly writer: string;
+  readonly commit: bigint;
+  /** SHA-256 of that commit's header, hex. */
+  readonly hash: string;
+}
+
 /** A sign that the feed is whole and fresh. Times are milliseconds. */
 export interface Beat {
+  /** The ends of the chains of commits, where it carries some. */
+  readonly heads?: readonly ChainHead[];
   readonly head: number;
   readonly previous: number;
   readonly freshAt: number;
@@ -54,6 +64,9 @@ export type Message =
 export class NotRead extends Error {
   override readonly name = 'NotRead';
 }
+
+/** Most chains of commits of which a heartbeat carries the end: one per replica that ever wrote (mayfly's limit). */
+const CHAIN_HEADS = 64;
 
 const bad = (what: string) => new NotRead(`the feed sent ${what}`);
 
@@ -141,7 +154,9 @@ function beatOf(head: number, previous: number, beat: HeartbeatEvent): Beat {
   const given = beat.timeGeneration;
   // One that does not say: nothing of an older generation is taken for certain.
   const timeGeneration = given > 0 && given < 256 ? given : generationOf(head);
-  return { head, previous, freshAt: millis(beat.freshAt), maxAge: age(beat.maxAge), timeGeneration };
+  if (beat.heads.length > CHAIN_HEADS) throw bad('more chains of commits than there can be');
+  const heads = beat.heads.map(({ writer, commit, headerSha256 }) => ({ writer, commit, hash: digest(headerSha256) }));
+  return { head, previous, freshAt: millis(beat.freshAt), maxAge: age(beat.maxAge), timeGeneration, heads };
 }
 
 /**

@@ -2,13 +2,15 @@
  * One who checks credentials and follows revocations. No IO and no clock: messages and moments come in as values.
  *
  * It accepts only while it knows that it knows everything: snapshot complete, no gap, proof of freshness younger than the feed's maximum age.
+ * A head below one that it has seen in the same generation, or another history up to it, ends its trust until the server begins a new generation:
+ * such a server runs on an older copy of its ledger, and what was revoked since that copy is unknown to it.
  * Time is the later of its own clock and what the feed proves, so a clock that is set back revives nothing; rules are dropped by the feed's time
  * alone, so a clock that is set forward drops nothing.
  *
  * @module
  */
 import type { Claims } from './claims.js';
-import type { Beat, FeedEvent, Snapshot } from './feed.js';
+import type { Beat, ChainHead, FeedEvent, Snapshot } from './feed.js';
 import { Refused } from './refused.js';
 import { ALWAYS, Marks, numberOf, numberOfTask, type Asked } from './marks.js';
 import { Rules } from './rules.js';
@@ -43,6 +45,38 @@ export const LIMITS: Limits = { maxTtl: 3_600_000, skew: 30_000, feedMaxAge: 30_
 /** How a message was taken. But for `old`, what is not taken makes the follower refuse everything until a snapshot came. */
 export type Taken = 'taken' | 'gap' | 'old' | 'no_snapshot';
 
+function markOf(marks: Marks, target: Target, seq: number): void {
+  marks.mark(numberOf(target), target.sort === 'signing-key' ? ALWAYS : seq);
+}
+
+/** A snapshot of which parts may be missing yet. What the follower decides by stays as it is until the snapshot is whole. */
+export class Building {
+  seq = 0;
+  readonly rules = new Rules();
+  readonly held = new Set<string>();
+  readonly marks = new Marks();
+
+  /** Takes one part. */
+  add(part: Snapshot): this {
+    this.seq = part.seq;
+    for (const { target, seq, until } of part.rules) {
+      this.rules.add(target, seq, until);
+      markOf(this.marks, target, seq);
+    }
+    for (const hold of part.holds) {
+      this.held.add(hold);
+      this.marks.mark(numberOfTask(hold), ALWAYS);
+    }
+    return this;
+  }
+}
+
+/** What was seen of the ledger: a head, and the ends of the chains of commits that came with it. */
+export interface SeenHead {
+  readonly head: number;
+  readonly heads: readonly ChainHead[];
+}
+
 /** What one follower knows. */
 export class Follower {
   #rules = new Rules();
@@ -51,6 +85,10 @@ export class Follower {
   #marks = new Marks();
   #applied = 0;
   #whole = false;
+  /** The next stream begins with a snapshot: the feed no longer has what was missed. */
+  #mustBegin = false;
+  #seen: SeenHead | undefined;
+  #rolledBack: string | undefined;
   /** The newest proof, and the moment that it came. */
   #proof: { beat: Beat; came: Moment } | undefined;
   /** The proof that puts time furthest ahead, one that came without delay. */
@@ -68,19 +106,50 @@ export class Follower {
     return this.#whole;
   }
 
-  /** It refuses everything until a snapshot came that knows no less than was applied. */
+  /** Where a stream may go on; `undefined` where it has to begin with a snapshot. */
+  get resumesAfter(): number | undefined {
+    return this.#whole && !this.#mustBegin ? this.#applied : undefined;
+  }
+
+  /** The newest head that was seen, and what came with it: the server compares it with its own ledger. */
+  get seen(): SeenHead | undefined {
+    return this.#seen;
+  }
+
+  /** Why the server is not believed any more, where it went back behind what was seen. Only a new generation ends that. */
+  get rolledBack(): string | undefined {
+    return this.#rolledBack;
+  }
+
+  /** The server went back behind what was seen: nothing is accepted until it begins a new generation. */
+  distrust(why: string): void {
+    this.#rolledBack ??= why;
+  }
+
+  /** What is known is not all there is: it refuses everything until a snapshot came that knows no less than was applied. */
   needsSnapshot(): void {
     this.#whole = false;
   }
 
+  /**
+   * The feed no longer has what was missed: the next stream begins with a snapshot. Until that is whole the follower decides by what it knows, for
+   * as long as its last proof of freshness is young enough: no restart of a server shows where credentials are checked.
+   */
+  resync(): void {
+    this.#mustBegin = true;
+  }
+
   /** Begins with a snapshot, all parts of it. */
-  begin(snapshot: Snapshot): Taken {
-    if (snapshot.seq < this.#applied) return 'old';
+  begin(snapshot: Snapshot | Building): Taken {
+    const whole = snapshot instanceof Building ? snapshot : new Building().add(snapshot);
+    // The next stream says what was seen before, so that the server judges it.
+    this.#mustBegin = false;
+    if (snapshot.seq < this.#applied) return this.#old(snapshot.seq);
+    if (!this.#trusts(snapshot.seq)) return 'old';
     this.#turnTo(snapshot.seq);
-    this.#rules = new Rules();
-    for (const { target, seq, until } of snapshot.rules) this.#rules.add(target, seq, until);
-    this.#held = new Set(snapshot.holds);
-    this.#markAnew();
+    this.#rules = whole.rules;
+    this.#held = whole.held;
+    this.#marks = whole.marks;
     this.#applied = snapshot.seq;
     this.#whole = true;
     return 'taken';
@@ -90,7 +159,7 @@ export class Follower {
   apply(previous: number, event: FeedEvent): Taken {
     const lost = this.#follows(previous);
     if (lost) return lost;
-    if (event.seq <= this.#applied) return 'old';
+    if (event.seq <= this.#applied || !this.#trusts(event.seq)) return 'old';
     this.#turnTo(event.seq);
     for (const target of event.targets) {
       this.#rules.add(target, event.seq, event.until);
@@ -107,10 +176,13 @@ export class Follower {
 
   /** Takes a heartbeat: nothing is missing up to its head, and that was so at `freshAt`. */
   heartbeat(beat: Beat, now: Moment): Taken {
+    this.#compare(beat);
     const lost = this.#follows(beat.previous);
     if (lost) return lost;
-    if (beat.head < this.#applied) return 'old';
+    if (beat.head < this.#applied) return this.#old(beat.head);
+    if (!this.#trusts(beat.head)) return 'old';
     this.#applied = beat.head;
+    if (beat.heads?.length) this.#seen = { head: beat.head, heads: beat.heads };
     if (this.#ahead && this.#ahead.generation < beat.timeGeneration) this.#ahead = undefined;
     if (!this.#proof || beat.freshAt > this.#proof.beat.freshAt) this.#proof = { beat, came: now };
     const proven = this.#proven(now);
@@ -183,10 +255,37 @@ export class Follower {
   }
 
   #mark(target: Target, seq: number): void {
-    this.#marks.mark(numberOf(target), target.sort === 'signing-key' ? ALWAYS : seq);
+    markOf(this.#marks, target, seq);
+  }
+
+  /** What stands before what was applied is not taken. In the same generation it says that the server went back. */
+  #old(found: number): Taken {
+    if (generationOf(found) === generationOf(this.#applied) && found < this.#applied) {
+      this.distrust(`the head of its feed is ${found}, and ${this.#applied} was seen before`);
+    }
+    return 'old';
+  }
+
+  #trusts(found: number): boolean {
+    return this.#rolledBack === undefined || generationOf(found) > generationOf(this.#applied);
+  }
+
+  /** A chain that ends before its end of then, or otherwise at the same commit, is another history. */
+  #compare({ head, heads = [] }: Beat): void {
+    if (!this.#seen || generationOf(this.#seen.head) !== generationOf(head)) return;
+    for (const { writer, commit, hash } of this.#seen.heads) {
+      const now = heads.find((one) => one.writer === writer);
+      if (now && (now.commit < commit || (now.commit === commit && now.hash !== hash))) {
+        this.distrust(`commit ${commit} of writer ${writer} is not the one that was seen before`);
+      }
+    }
   }
 
   #unsure(now: Moment): Refused | undefined {
+    if (this.#rolledBack !== undefined) {
+      const what = `the server runs on an older copy of its ledger (${this.#rolledBack})`;
+      return new Refused('rolled_back', `${what}; nothing is accepted until it begins a new generation (mayfly server recover)`);
+    }
     if (!this.#whole) return new Refused('not_whole', 'the revocations are not known yet');
     if (!this.#proof) return new Refused('stale', 'nothing says yet how fresh the revocations are');
     const { beat, came } = this.#proof;
@@ -201,9 +300,15 @@ export class Follower {
     return this.#ahead && this.#ahead.freshAt + Math.max(0, now.steady - this.#ahead.steady);
   }
 
-  /** Only a new generation's own proof makes it fresh. */
+  /**
+   * Only a new generation's own proof makes it fresh. It began by revoking whatever was issued before it, so it may be believed where the one
+   * before was not.
+   */
   #turnTo(seq: number): void {
-    if (generationOf(seq) > generationOf(this.#applied)) this.#proof = undefined;
+    if (generationOf(seq) <= generationOf(this.#applied)) return;
+    this.#proof = undefined;
+    this.#seen = undefined;
+    this.#rolledBack = undefined;
   }
 
   #follows(previous: number): Taken | undefined {

@@ -7,7 +7,7 @@
 /** The list, in the order in which it is asked. */
 export const REASONS = [
   'too_long', 'malformed', 'key_revoked', 'algorithm', 'typ', 'header_parameter', 'unknown_key', 'signature', 'claims', 'newer_version',
-  'issuer', 'audience', 'life', 'expired', 'not_yet', 'possession', 'not_whole', 'stale', 'revoked', 'held', 'scope', 'tool', 'arguments',
+  'issuer', 'audience', 'life', 'expired', 'not_yet', 'possession', 'not_whole', 'rolled_back', 'stale', 'revoked', 'held', 'scope', 'tool', 'arguments',
 ] as const;
 
 /** One word of the list. */
@@ -24,6 +24,6 @@ export class Refused extends Error {
 
   /** The credential may be good: what was revoked is not known here, or not freshly enough. Trying again later may help. */
   get unsure(): boolean {
-    return this.reason === 'not_whole' || this.reason === 'stale';
+    return this.reason === 'not_whole' || this.reason === 'rolled_back' || this.reason === 'stale';
   }
 }

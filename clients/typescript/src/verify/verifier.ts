@@ -5,13 +5,15 @@
  */
 import { hostname } from 'node:os';
 import { randomBytes } from 'node:crypto';
-import { Metadata, status as Code, type ClientReadableStream, type ServiceError } from '@grpc/grpc-js';
+import { connectivityState as State, Metadata, status as Code, type ClientReadableStream, type ServiceError } from '@grpc/grpc-js';
 import { create } from '@bufbuild/protobuf';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { scopesOf } from '../ask.js';
 import type { Connection, Line } from '../connection.js';
 import { Closed, fromServiceError, Unavailable } from '../errors.js';
-import { WatchRevocationsRequestSchema, type WatchRevocationsResponse } from '../gen/mayfly/v1/feed_pb.js';
+import {
+  ChainHeadSchema, SeenHeadSchema, WatchRevocationsRequestSchema, type SeenHead, type WatchRevocationsResponse,
+} from '../gen/mayfly/v1/feed_pb.js';
 import { GetJwksRequestSchema, KeyService } from '../gen/mayfly/v1/key_service_pb.js';
 import { AcknowledgeRevocationsRequestSchema, RevocationService } from '../gen/mayfly/v1/revocation_service_pb.js';
 import { openServerStream } from '../grpc.js';
@@ -19,6 +21,7 @@ import { Deadline } from '../retry.js';
 import { argumentsDigest } from './arguments.js';
 import { Checker, type Need, type Needed } from './check.js';
 import type { Verified } from './claims.js';
+import type { ChainHead } from './feed.js';
 import { LIMITS, type Moment } from './follower.js';
 import { readJwks } from './token.js';
 
@@ -63,6 +66,29 @@ export function needed(need: Need): Needed {
   return { scopes: scopesOf(need.scope ?? []), tool: need.tool ?? '', argumentsSha256: digest, certificateSha256: need.certificateSha256 ?? '' };
 }
 
+/** Calls back when the server has asked the line to go (GOAWAY), or the line broke. What this returns ends that. */
+function leaving(line: Line, left: () => void): () => void {
+  let over = false;
+  const channel = line.client.getChannel();
+  const look = (before: State) => {
+    if (before === State.SHUTDOWN) return;
+    channel.watchConnectivityState(before, Number.POSITIVE_INFINITY, (error) => {
+      // A channel that was closed says so here: its streams end by themselves.
+      if (over || error) return;
+      const now = channel.getConnectivityState(false);
+      if (before === State.READY && now !== State.READY) return left();
+      look(now);
+    });
+  };
+  look(channel.getConnectivityState(false));
+  return () => { over = true; };
+}
+
+function seenToWire({ head, heads }: { readonly head: number; readonly heads: readonly ChainHead[] }): SeenHead {
+  const one = ({ writer, commit, hash }: ChainHead) => create(ChainHeadSchema, { writer, commit, headerSha256: Buffer.from(hash, 'hex') });
+  return create(SeenHeadSchema, { seq: BigInt(head), heads: heads.map(one) });
+}
+
 /** Verifies credentials for one relying service. It follows from when it was made until it is closed. */
 export class Verifier {
   /** What it accepts. */
@@ -80,6 +106,8 @@ export class Verifier {
   #keysKnown = false;
   #jwks: string | undefined;
   #broke: unknown;
+  /** The newest seq that this stream's server was told to be applied here. */
+  #said = -1;
 
   /** @internal */
   constructor(connection: Connection, settings: VerifierSettings, failed: (error: unknown) => void) {
@@ -174,12 +202,16 @@ export class Verifier {
     const resumeAfter = this.#checker.beginStream();
     const request = create(WatchRevocationsRequestSchema, { follower: this.follower, upstreams: [...this.settings.upstreams] });
     if (resumeAfter !== undefined) request.resumeAfter = BigInt(resumeAfter);
+    if (this.#checker.seen) request.seen = seenToWire(this.#checker.seen);
+    // What an earlier stream was told is known to the server of then, which may be another one than this.
+    this.#said = -1;
     const stream = openServerStream(line.client, RevocationService.method.watchRevocations, request, new Metadata());
     return new Promise<Line | undefined>((resolve, reject) => {
       let watchdog: NodeJS.Timeout | undefined;
       const end = (settle: () => void) => {
         clearTimeout(watchdog);
         moved();
+        stay();
         this.#end.signal.removeEventListener('abort', closed);
         stream.cancel();
         settle();
@@ -193,13 +225,19 @@ export class Verifier {
         watchdog.unref();
       };
       const moved = line.retiring(() => end(() => resolve(this.#connection.line())));
+      // A server that stops waits for its streams: this one begins again over the connection that comes next.
+      const stay = leaving(line, () => end(() => resolve(this.#connection.line())));
       this.#end.signal.addEventListener('abort', closed, { once: true });
       alive();
       this.#read(stream, alive, lost);
       stream.on('end', () => lost('the server ended the feed'));
       stream.on('error', (error: ServiceError) => {
-        if (error.code === Code.OUT_OF_RANGE) this.#checker.needsSnapshot();
-        end(() => reject(fromServiceError(error)));
+        const typed = fromServiceError(error);
+        // An earlier version of the server says it by the field alone.
+        const wentBack = typed.reason === 'LEDGER_ROLLED_BACK' || typed.fieldViolations.some(({ field }) => field === 'resume_after');
+        if (wentBack) this.#checker.distrust(typed.message);
+        else if (error.code === Code.OUT_OF_RANGE) this.#checker.resync();
+        end(() => reject(typed));
       });
     }).finally(release);
   }
@@ -207,16 +245,17 @@ export class Verifier {
   #read(stream: ClientReadableStream<WatchRevocationsResponse>, alive: () => void, lost: (what: string) => void): void {
     stream.on('data', (message: WatchRevocationsResponse) => {
       alive();
-      const before = this.applied;
       try {
         const taken = this.#checker.take(message, moment());
+        if (this.#checker.rolledBack !== undefined) return lost(`the server runs on an older copy of its ledger: ${this.#checker.rolledBack}`);
         if (taken === 'gap' || taken === 'no_snapshot') return lost(`the feed had a gap (${taken})`);
       } catch (error) {
         // What it revokes is not known: nothing after it is believed.
         this.#checker.needsSnapshot();
         return lost(error instanceof Error ? error.message : 'the feed was not understood');
       }
-      if (this.applied > before) void this.#acknowledge();
+      const partly = message.event.case === 'snapshot' && !message.event.value.last;
+      if (this.applied > this.#said && !partly) void this.#acknowledge();
       // A new key signs only after it was published for a while; a compromised one is refused by its rule at once.
       if (message.event.case === 'heartbeat' && performance.now() - this.#keysRead > KEYS_AGAIN_MS) {
         void this.#readKeys().catch(this.#failed);
@@ -230,13 +269,14 @@ export class Verifier {
     if (this.#acknowledging) return;
     this.#acknowledging = true;
     try {
-      for (let said = -1; said < this.applied && !this.#end.signal.aborted; ) {
-        said = this.applied;
+      while (this.#said < this.applied && !this.#end.signal.aborted) {
+        const said = (this.#said = this.applied);
         const request = create(AcknowledgeRevocationsRequestSchema, { follower: this.follower, appliedSeq: BigInt(said) });
         await this.#connection.once(RevocationService.method.acknowledgeRevocations, request, { deadline: new Deadline(CALL_MS) });
       }
     } catch (error) {
       // The next message says it again.
+      this.#said = -1;
       if (!this.#end.signal.aborted) this.#failed(error);
     } finally {
       this.#acknowledging = false;

@@ -1,7 +1,9 @@
 """One who checks credentials and follows revocations.
 
 It accepts only while it knows that it knows everything: snapshot complete, no gap, proof of freshness younger than the
-feed's maximum age. Time is the later of its own clock and what the feed proves, so a clock that is set back revives
+feed's maximum age. A head below one that it has seen in the same generation, or another history up to it, ends its trust
+until the server begins a new generation: such a server runs on an older copy of its ledger, and what was revoked since that
+copy is unknown to it. Time is the later of its own clock and what the feed proves, so a clock that is set back revives
 nothing; rules are dropped by
 the feed's time alone, so a clock that is set forward drops nothing.
 """
@@ -21,6 +23,8 @@ from .rules import Rules
 
 # Ended rules dropped per heartbeat.
 DROP_PER_HEARTBEAT = 4_096
+# Most chains of commits of which a heartbeat carries the end: one per replica that ever wrote (mayfly's limit).
+CHAIN_HEADS = 64
 GENERATION_BITS = 45
 NUL = "\0"
 
@@ -52,6 +56,28 @@ def generation(seq: int) -> int:
     return seq >> GENERATION_BITS
 
 
+class Building:
+    """A snapshot of which parts may be missing yet. What the follower decides by stays as it is until the snapshot is whole."""
+
+    def __init__(self) -> None:
+        self.rules = Rules()
+        self.held: set[str] = set()
+
+    def add(self, part: feed_pb2.SnapshotPart) -> None:
+        """Takes one part.
+
+        Raises:
+            BadFeed: what it says is not known.
+        """
+        for rule in part.rules:
+            if rule.seq >= SEQ_END:
+                raise BadFeed("a seq above 2^53")
+            for target in rule.targets:
+                aim(target)(self.rules, rule.seq, _drop_after(rule))
+        for hold in part.holds:
+            self.held.add(_task_id(hold.task_id))
+
+
 class Follower:
     """What one follower knows. Knows nothing at first, and refuses everything."""
 
@@ -68,17 +94,50 @@ class Follower:
         self._proof: tuple[int, int, int] | None = None
         # The proof that puts time furthest ahead: its time, the steady moment, and its generation.
         self._ahead: tuple[int, int, int] | None = None
-        self._parts: list[feed_pb2.SnapshotPart] = []
+        self._building = Building()
+        self._must_begin = False
+        # The newest head that was seen, and the ends of the chains of commits that came with it, by writer: the number of
+        # the commit and the hash of its header.
+        self._seen: tuple[int, dict[str, tuple[int, bytes]]] | None = None
+        self.rolled_back: str | None = None
+        """Why the server is not believed any more in this generation; `None` while it is."""
 
     def needs_snapshot(self) -> None:
-        """The feed goes on with a snapshot: after a gap, or when the server no longer keeps what was missed. One that knows
-        less than was applied is refused: what was seen once is not unseen."""
+        """What is known is not all there is: it refuses everything until a snapshot came. One that knows less than was applied
+        is refused: what was seen once is not unseen."""
         self.whole = False
+
+    def resync(self) -> None:
+        """The server no longer keeps what was missed: the next stream begins with a snapshot. Until that is whole the
+        follower decides by what it knows, for as long as its last proof of freshness is young enough: no restart of a
+        server shows where credentials are checked."""
+        self._must_begin = True
 
     def begin_stream(self) -> int | None:
         """A stream of the feed begins. Where it may go on; `None`: with a snapshot."""
-        self._parts = []
-        return self.applied if self.whole else None
+        self._building = Building()
+        return self.applied if self.whole and not self._must_begin else None
+
+    def seen(self) -> feed_pb2.SeenHead | None:
+        """What was seen of the ledger, which the server compares with its own where a stream begins."""
+        if self._seen is None:
+            return None
+        head, chains = self._seen
+        heads = [feed_pb2.ChainHead(writer=w, commit=c, header_sha256=h) for w, (c, h) in chains.items()]
+        return feed_pb2.SeenHead(seq=head, heads=heads)
+
+    def distrust(self, why: str) -> None:
+        """The server went back behind what was seen: nothing is accepted until it begins a new generation."""
+        self.rolled_back = self.rolled_back or why
+
+    def _old(self, found: int) -> Taken:
+        # What stands before what was applied is not taken. In the same generation it says that the server went back.
+        if generation(found) == generation(self.applied) and found < self.applied:
+            self.distrust(f"the head of its feed is {found}, and {self.applied} was seen before")
+        return "old"
+
+    def _trusts(self, found: int) -> bool:
+        return self.rolled_back is None or generation(found) > generation(self.applied)
 
     def take(self, message: feed_pb2.WatchRevocationsResponse, now: Moment) -> Taken:
         """Takes one message of the feed.
@@ -91,7 +150,8 @@ class Follower:
             raise BadFeed("a seq above 2^53")
         match message.WhichOneof("event"):
             case "snapshot":
-                self._parts.append(message.snapshot)
+                # Each part as it comes: the event loop is never held up by all of them.
+                self._building.add(message.snapshot)
                 return self._begin(seq) if message.snapshot.last else "taken"
             case "heartbeat":
                 return self._heartbeat(seq, previous, message.heartbeat, now)
@@ -101,20 +161,15 @@ class Follower:
                 return self._apply(seq, previous, event, message)
 
     def _begin(self, seq: int) -> Taken:
-        parts, self._parts = self._parts, []
-        rules, held = Rules(), set()
-        for part in parts:
-            for rule in part.rules:
-                if rule.seq >= SEQ_END:
-                    raise BadFeed("a seq above 2^53")
-                for target in rule.targets:
-                    aim(target)(rules, rule.seq, _drop_after(rule))
-            for hold in part.holds:
-                held.add(_task_id(hold.task_id))
+        whole, self._building = self._building, Building()
+        # The next stream says what was seen before, so that the server judges it.
+        self._must_begin = False
         if seq < self.applied:
+            return self._old(seq)
+        if not self._trusts(seq):
             return "old"
         self._turn_to(seq)
-        self.rules, self._held, self.applied, self.whole = rules, held, seq, True
+        self.rules, self._held, self.applied, self.whole = whole.rules, whole.held, seq, True
         self._known = object()
         return "taken"
 
@@ -128,7 +183,7 @@ class Follower:
         missed = self._follows(previous)
         if missed is not None:
             return missed
-        if seq <= self.applied:
+        if seq <= self.applied or not self._trusts(seq):
             return "old"
         self._turn_to(seq)
         if event == "rule":
@@ -152,13 +207,18 @@ class Follower:
         max_age = max(0, beat.max_age.seconds * 1000 + beat.max_age.nanos // 1_000_000)
         # One that does not say: nothing of an older generation is taken for certain.
         of_time = beat.time_generation if 0 < beat.time_generation < 256 else generation(head)
+        chains = _chains(beat)
+        self._compare(head, chains)
         missed = self._follows(previous)
         if missed is not None:
             return missed
         if head < self.applied:
-            # A replica that has not seen what this follower has proves nothing to it.
+            return self._old(head)
+        if not self._trusts(head):
             return "old"
         self.applied = head
+        if chains:
+            self._seen = head, chains
         if self._ahead is not None and self._ahead[2] < of_time:
             self._ahead = None
         if self._proof is None or fresh_at > self._proof[0]:
@@ -168,10 +228,20 @@ class Follower:
         self.rules.expire(fresh_at, DROP_PER_HEARTBEAT)
         return "taken"
 
+    def _compare(self, head: int, chains: dict[str, tuple[int, bytes]]) -> None:
+        # A chain that ends before its end of then, or otherwise at the same commit, is another history.
+        if self._seen is None or generation(self._seen[0]) != generation(head):
+            return
+        for writer, (commit, header) in self._seen[1].items():
+            now = chains.get(writer)
+            if now is not None and (now[0] < commit or (now[0] == commit and now[1] != header)):
+                self.distrust(f"commit {commit} of writer {writer} is not the one that was seen before")
+
     def _turn_to(self, seq: int) -> None:
-        # Only a new generation's own proof makes it fresh.
+        # Only a new generation's own proof makes it fresh. It began by revoking whatever was issued before it, so it may be
+        # believed where the one before was not.
         if generation(seq) > generation(self.applied):
-            self._proof = None
+            self._proof = self._seen = self.rolled_back = None
 
     def _follows(self, previous: int) -> Taken | None:
         if not self.whole:
@@ -193,6 +263,9 @@ class Follower:
 
     def fresh(self, now: Moment) -> Refused | None:
         """Why it does not know whether it knows everything; `None` where it does."""
+        if self.rolled_back is not None:
+            what = f"the server runs on an older copy of its ledger ({self.rolled_back})"
+            return Refused("rolled_back", f"{what}; nothing is accepted until it begins a new generation (mayfly server recover)")
         if not self.whole:
             return Refused("not_whole", "the revocations are not known: begin with a snapshot")
         if self._proof is None:
@@ -245,6 +318,12 @@ class Follower:
             for task in c.tasks:
                 if task in self._held:
                     raise Refused("held", f"{task} is held")
+
+
+def _chains(beat: feed_pb2.HeartbeatEvent) -> dict[str, tuple[int, bytes]]:
+    if len(beat.heads) > CHAIN_HEADS or any(len(head.header_sha256) != 32 for head in beat.heads):
+        raise BadFeed("heads that are none")
+    return {head.writer: (head.commit, head.header_sha256) for head in beat.heads}
 
 
 def _millis(at: timestamp_pb2.Timestamp) -> int:

@@ -6,14 +6,14 @@ from typing import Literal, get_args
 
 Reason = Literal[
     "too_long", "malformed", "algorithm", "typ", "header_parameter", "key_revoked", "unknown_key", "signature", "claims",
-    "newer_version", "issuer", "audience", "expired", "not_yet", "life", "possession", "not_whole", "stale", "revoked",
-    "held", "scope", "tool", "arguments",
+    "newer_version", "issuer", "audience", "expired", "not_yet", "life", "possession", "not_whole", "rolled_back", "stale",
+    "revoked", "held", "scope", "tool", "arguments",
 ]  # fmt: skip
 REASONS: tuple[Reason, ...] = get_args(Reason)
 # The token is good, and not for this: 403.
 INSUFFICIENT: frozenset[Reason] = frozenset({"scope", "tool", "arguments"})
 # Not the token's fault: the revocations are not known. 503.
-UNKNOWN: frozenset[Reason] = frozenset({"not_whole", "stale"})
+UNKNOWN: frozenset[Reason] = frozenset({"not_whole", "rolled_back", "stale"})
 
 
 class Refused(Exception):

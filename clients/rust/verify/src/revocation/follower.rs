@@ -1,7 +1,8 @@
 //! One who checks credentials and follows revocations. No IO and no clock: messages and moments come in as values.
 //!
 //! It accepts only while it knows that it knows everything: snapshot complete, no gap, proof of freshness younger than the feed's maximum
-//! age. Time is the later of its own clock and what the feed proves, so a clock that is set back revives nothing; rules are dropped by the
+//! age. A head below one that it has seen in the same generation, or another history up to it, ends its trust until the server begins a new
+//! generation: such a server runs on an older copy of its ledger, and what was revoked since that copy is unknown to it. Time is the later of its own clock and what the feed proves, so a clock that is set back revives nothing; rules are dropped by the
 //! feed's time alone, so a clock that is set forward drops nothing.
 
 use std::collections::BTreeSet;
@@ -50,6 +51,41 @@ pub struct Heartbeat {
     pub time_generation: u8,
 }
 
+/// The end of one writer's chain of commits, as heartbeats carry it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainHead {
+    /// The writer's name.
+    pub writer: Box<str>,
+    /// The number of its last commit.
+    pub commit: u64,
+    /// SHA-256 of that commit's header.
+    pub header_sha256: [u8; 32],
+}
+
+/// Why a follower's trust ended: the server went back behind what the follower has seen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RolledBack {
+    /// The head of the feed is older than one that was seen.
+    #[error("the head of its feed is {found}, and {seen} was seen before")]
+    Head {
+        /// The newest head that was seen.
+        seen: Seq,
+        /// The head of the feed.
+        found: Seq,
+    },
+    /// The chain of commits is not the one that was seen.
+    #[error("commit {commit} of writer {writer} is not the one that was seen before")]
+    Chain {
+        /// The writer.
+        writer: Box<str>,
+        /// The number of the commit that was seen.
+        commit: u64,
+    },
+    /// The server itself found it.
+    #[error("the server says: {0}")]
+    Told(String),
+}
+
 /// Why a credential is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FollowerRefusal {
@@ -59,6 +95,11 @@ pub enum FollowerRefusal {
     /// No snapshot yet, or events are missing: whatever is not known may be revoked.
     #[error("the revocations are not known: begin with a snapshot")]
     NotWhole,
+    /// The server's ledger was rolled back: what was revoked since that copy is unknown to it.
+    #[error(
+        "the server runs on an older copy of its ledger ({0}); nothing is accepted until it begins a new generation (mayfly server recover)"
+    )]
+    RolledBack(Box<RolledBack>),
     /// The last proof of freshness is too old.
     #[error("the revocations are known up to {0} only")]
     Stale(Millis),
@@ -79,7 +120,8 @@ pub enum FollowerRefusal {
     Held(TaskId),
 }
 
-/// Why a message was not taken. But for [`Missed::Old`], the follower refuses everything until a snapshot came.
+/// Why a message was not taken. But for [`Missed::Old`], the follower refuses everything until a snapshot came. After [`Missed::Old`]
+/// [`Follower::rolled_back`] says whether its trust has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Missed {
     /// Events between what was applied and this one are missing.
@@ -90,7 +132,7 @@ pub enum Missed {
         /// What the message comes after.
         previous: Seq,
     },
-    /// It comes from a replica that knows less than the follower does. Ignored.
+    /// It stands before what was applied. Nothing of it was taken.
     #[error("it is of {found}, and {applied} was applied")]
     Old {
         /// What was applied.
@@ -112,10 +154,40 @@ pub struct Follower {
     marks: Marks,
     applied: Seq,
     whole: bool,
+    /// The next stream begins with a snapshot: the feed no longer has what was missed.
+    must_begin: bool,
+    /// The newest head that was seen, and the ends of the chains of commits that came with it.
+    seen: Option<(Seq, Vec<ChainHead>)>,
+    /// Why the server is not believed any more, in this generation.
+    rolled_back: Option<Box<RolledBack>>,
     /// The newest proof, and the moment that it came.
     proof: Option<(Heartbeat, Moment)>,
     /// The proof that puts time furthest ahead, one that came without delay, and its generation.
     ahead: Option<(Millis, u64, u8)>,
+}
+
+/// A snapshot of which parts may be missing yet. What the follower decides by stays as it is until the snapshot is whole.
+#[derive(Clone, Default)]
+pub struct Building {
+    seq: Seq,
+    rules: Rules,
+    held: BTreeSet<TaskId>,
+    marks: Marks,
+}
+
+impl Building {
+    /// Takes one part, or all of it.
+    pub fn add(&mut self, part: &FeedSnapshot) {
+        self.seq = part.seq;
+        for (target, revoked, until) in &part.rules {
+            self.rules.add(target, Some(*revoked), None, until.unwrap_or(Millis(u64::MAX)));
+            self.marks.revoked(target, *revoked);
+        }
+        for task in &part.holds {
+            self.held.insert(*task);
+            self.marks.held(*task);
+        }
+    }
 }
 
 impl Follower {
@@ -139,26 +211,76 @@ impl Follower {
         self.whole = false;
     }
 
+    /// The feed no longer has what was missed: the next stream begins with a snapshot. Until that is whole the follower decides by what it
+    /// knows, for as long as its last proof of freshness is young enough: no restart of a server shows where credentials are checked.
+    pub fn resync(&mut self) {
+        self.must_begin = true;
+    }
+
+    /// Where a stream may go on; `None` where it has to begin with a snapshot.
+    pub fn resumes_after(&self) -> Option<Seq> {
+        (self.whole && !self.must_begin).then_some(self.applied)
+    }
+
+    /// The newest head that was seen, and the ends of the chains of commits that came with it: the server compares them with its own.
+    pub fn seen(&self) -> Option<(Seq, &[ChainHead])> {
+        self.seen.as_ref().map(|(head, chains)| (*head, chains.as_slice()))
+    }
+
+    /// Why the server is not believed any more, where it went back behind what was seen. Only a new generation ends that.
+    pub fn rolled_back(&self) -> Option<&RolledBack> {
+        self.rolled_back.as_deref()
+    }
+
+    /// The server is not believed any more: it said itself that it went back.
+    pub fn told_rolled_back(&mut self, what: &str) {
+        self.distrust(RolledBack::Told(what.to_owned()));
+    }
+
+    fn distrust(&mut self, why: RolledBack) {
+        self.rolled_back.get_or_insert_with(|| Box::new(why));
+    }
+
+    /// What stands before what was applied is not taken. In the same generation it says that the server went back.
+    fn old(&mut self, found: Seq) -> Missed {
+        if found.generation() == self.applied.generation() && found < self.applied {
+            self.distrust(RolledBack::Head { seen: self.applied, found });
+        }
+        Missed::Old { applied: self.applied, found }
+    }
+
+    /// Nothing of this generation is taken where trust has ended in it.
+    fn trusts(&self, found: Seq) -> Result<(), Missed> {
+        match self.rolled_back.is_some() && found.generation() <= self.applied.generation() {
+            true => Err(Missed::Old { applied: self.applied, found }),
+            false => Ok(()),
+        }
+    }
+
     /// How many targets it knows to be revoked.
     pub fn rules(&self) -> usize {
         self.rules.len()
     }
 
-    /// Begins with a snapshot, all parts of it. One that knows less than was applied is refused.
+    /// Begins with a snapshot, all parts of it. One that knows less than was applied is refused, and ends the trust in this generation.
     pub fn begin(&mut self, snapshot: &FeedSnapshot) -> Result<(), Missed> {
-        if snapshot.seq < self.applied {
-            return Err(Missed::Old { applied: self.applied, found: snapshot.seq });
+        let mut whole = Building::default();
+        whole.add(snapshot);
+        self.begin_with(whole)
+    }
+
+    /// The same with a snapshot whose parts came one by one.
+    pub fn begin_with(&mut self, snapshot: Building) -> Result<(), Missed> {
+        let Building { seq, rules, held, marks } = snapshot;
+        // The next stream says what was seen before, so that the server judges it.
+        self.must_begin = false;
+        if seq < self.applied {
+            return Err(self.old(seq));
         }
-        self.turn_to(snapshot.seq);
-        let mut rules = Rules::default();
-        for (target, revoked, until) in &snapshot.rules {
-            rules.add(target, Some(*revoked), None, until.unwrap_or(Millis(u64::MAX)));
-        }
-        self.rules = rules;
-        self.held = snapshot.holds.iter().copied().collect();
-        self.mark_anew();
-        self.applied = snapshot.seq;
-        self.whole = true;
+        self.trusts(seq)?;
+        self.turn_to(seq);
+        (self.rules, self.held, self.marks) = (rules, held, marks);
+        (self.applied, self.whole) = (seq, true);
         Ok(())
     }
 
@@ -168,6 +290,7 @@ impl Follower {
         if event.seq() <= self.applied {
             return Err(Missed::Old { applied: self.applied, found: event.seq() });
         }
+        self.trusts(event.seq())?;
         self.turn_to(event.seq());
         match event {
             FeedEvent::Rule { seq, targets, drop_after, .. } => {
@@ -195,9 +318,9 @@ impl Follower {
     pub fn heartbeat(&mut self, beat: Heartbeat, now: Moment) -> Result<(), Missed> {
         self.follows(beat.previous)?;
         if beat.head < self.applied {
-            // A replica that has not seen what this follower has proves nothing to it.
-            return Err(Missed::Old { applied: self.applied, found: beat.head });
+            return Err(self.old(beat.head));
         }
+        self.trusts(beat.head)?;
         self.applied = beat.head;
         if self.ahead.is_some_and(|(.., generation)| generation < beat.time_generation) {
             self.ahead = None;
@@ -214,6 +337,25 @@ impl Follower {
         Ok(())
     }
 
+    /// The same for one that carries the ends of the chains of commits: a chain that ends before its end of then, or ends otherwise at the same
+    /// commit, ends the trust in this generation.
+    pub fn heartbeat_with_heads(&mut self, beat: Heartbeat, chains: Vec<ChainHead>, now: Moment) -> Result<(), Missed> {
+        let seen = self.seen.iter().filter(|(head, _)| head.generation() == beat.head.generation());
+        let differs = |old: &&ChainHead| {
+            chains.iter().any(|new| {
+                let (same, other) = (new.writer == old.writer, new.header_sha256 != old.header_sha256);
+                same && (new.commit < old.commit || (new.commit == old.commit && other))
+            })
+        };
+        if let Some(old) = seen.flat_map(|(_, chains)| chains).find(differs) {
+            let why = RolledBack::Chain { writer: old.writer.clone(), commit: old.commit };
+            self.distrust(why);
+        }
+        self.heartbeat(beat, now)?;
+        self.seen = Some((beat.head, chains));
+        Ok(())
+    }
+
     /// So many rules or holds are no longer in force. Their marks stay until they are too many: what is marked is asked about by name.
     fn ended(&mut self, count: usize) {
         if self.marks.ended(count) {
@@ -227,10 +369,11 @@ impl Follower {
         self.held.iter().for_each(|task| self.marks.held(*task));
     }
 
-    /// Only a new generation's own proof makes it fresh. That says, too, whether what the one before proved of time still holds.
+    /// Only a new generation's own proof makes it fresh. That says, too, whether what the one before proved of time still holds. It began by
+    /// revoking whatever was issued before it, so it may be believed where the one before was not.
     fn turn_to(&mut self, seq: Seq) {
         if seq.generation() > self.applied.generation() {
-            self.proof = None;
+            (self.proof, self.seen, self.rolled_back) = (None, None, None);
         }
     }
 
@@ -260,6 +403,9 @@ impl Follower {
     }
 
     fn fresh(&self, now: Moment) -> Result<(), FollowerRefusal> {
+        if let Some(why) = &self.rolled_back {
+            return Err(FollowerRefusal::RolledBack(why.clone()));
+        }
         if !self.whole {
             return Err(FollowerRefusal::NotWhole);
         }

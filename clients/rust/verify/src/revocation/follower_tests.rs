@@ -48,16 +48,83 @@ fn a_gap_shows_in_the_next_event_or_heartbeat_and_ends_only_with_a_snapshot() {
     }
 }
 
+/// A server that was started on an older copy of its ledger: what it forgot, no follower may forget with it.
 #[test]
-fn a_replica_that_is_behind_proves_nothing() {
+fn a_head_that_went_back_ends_the_trust_until_a_new_generation() {
+    let snapshot = |n| FeedSnapshot { seq: seq(n), ..FeedSnapshot::default() };
+    for by_snapshot in [false, true] {
+        let mut follower = following();
+        follower.apply(seq(5), &rule(9, Target::Tool("t".into()), None)).unwrap();
+        follower.heartbeat(beat(10, 9, 2_000), at(2_000)).unwrap();
+        // What was applied already says nothing.
+        assert!(matches!(follower.apply(seq(5), &rule(9, Target::Everything, None)), Err(Missed::Old { .. })));
+        assert_eq!(follower.check(&Facts::default(), LIFE, at(2_000)), Ok(()));
+        let back = match by_snapshot {
+            true => follower.begin(&snapshot(9)),
+            false => follower.heartbeat(beat(9, 9, 3_000), at(3_000)),
+        };
+        assert_eq!(back, Err(Missed::Old { applied: seq(10), found: seq(9) }));
+        let refused = |follower: &Follower| {
+            let said = follower.check(&Facts::default(), LIFE, at(4_000));
+            assert!(
+                matches!(&said, Err(FollowerRefusal::RolledBack(why)) if **why == RolledBack::Head { seen: seq(10), found: seq(9) })
+            );
+            assert!(said.unwrap_err().to_string().contains("mayfly server recover") && !follower.is_fresh(at(4_000)));
+        };
+        refused(&follower);
+        // It counts past what was seen: nothing heals by itself.
+        assert!(follower.heartbeat(beat(11, 9, 4_000), at(4_000)).is_err());
+        assert!(follower.apply(seq(10), &rule(12, Target::Tool("other".into()), None)).is_err());
+        assert!(follower.begin(&snapshot(50)).is_err());
+        refused(&follower);
+        let first = Seq::start_of(2).next().unwrap();
+        follower.begin(&FeedSnapshot { seq: first, ..FeedSnapshot::default() }).unwrap();
+        assert_eq!((follower.rolled_back(), follower.seen()), (None, None));
+        follower.heartbeat(Heartbeat { head: first, previous: first, ..beat(0, 0, 4_000) }, at(4_000)).unwrap();
+        assert_eq!(follower.check(&Facts::default(), LIFE, at(4_000)), Ok(()));
+    }
+}
+
+#[test]
+fn another_history_at_the_same_commit_ends_the_trust_whatever_the_seq() {
+    let chain = |commit, byte| vec![ChainHead { writer: "1".into(), commit, header_sha256: [byte; 32] }];
+    let cases = [(7, 1, true), (8, 3, true), (7, 2, false), (6, 1, false)];
+    for (commit, byte, same) in cases {
+        let mut follower = following();
+        follower.heartbeat_with_heads(beat(10, 5, 2_000), chain(7, 1), at(2_000)).unwrap();
+        assert_eq!(follower.seen(), Some((seq(10), &chain(7, 1)[..])));
+        let took = follower.heartbeat_with_heads(beat(20, 5, 3_000), chain(commit, byte), at(3_000));
+        assert_eq!((took.is_ok(), follower.rolled_back().is_none()), (same, same), "{commit} {byte}");
+        assert_eq!(follower.check(&Facts::default(), LIFE, at(3_000)).is_ok(), same);
+    }
+    // The server compares, too: where a stream begins.
     let mut follower = following();
-    follower.apply(seq(5), &rule(9, Target::Tool("t".into()), None)).unwrap();
-    assert!(matches!(follower.heartbeat(beat(8, 5, 9_000), at(9_000)), Err(Missed::Old { .. })));
-    assert!(matches!(follower.begin(&FeedSnapshot { seq: seq(8), ..FeedSnapshot::default() }), Err(Missed::Old { .. })));
-    assert!(matches!(follower.apply(seq(5), &rule(9, Target::Everything, None)), Err(Missed::Old { .. })));
-    assert_eq!(follower.check(&Facts::default(), LIFE, at(12_000)), Err(FollowerRefusal::Stale(Millis(1_000))));
-    let facts = Facts { revision: seq(8), tool: "t", ..Facts::default() };
-    assert!(matches!(follower.check(&facts, LIFE, at(2_000)), Err(FollowerRefusal::Revoked(_))));
+    follower.told_rolled_back("it has another commit 7");
+    assert!(matches!(follower.check(&Facts::default(), LIFE, at(1_000)), Err(FollowerRefusal::RolledBack(_))));
+    assert_eq!(follower.resumes_after(), Some(seq(5)), "it goes on telling the server what it has seen");
+}
+
+#[test]
+fn a_follower_that_begins_anew_decides_by_what_it_knew_until_the_snapshot_is_whole_or_that_is_too_old() {
+    let mut follower = following();
+    follower.apply(seq(5), &rule(6, Target::Tool("t".into()), None)).unwrap();
+    follower.resync();
+    assert_eq!(follower.resumes_after(), None);
+    let revoked = Facts { revision: seq(5), tool: "t", ..Facts::default() };
+    let mut whole = Building::default();
+    let many = |from: u64| {
+        let target = |n| Target::Credential(crate::seq::CredentialId::from_bytes(u128::to_be_bytes(n)));
+        (0..1_000).map(|n| (target(u128::from(from + n)), seq(6), None)).collect()
+    };
+    for part in 0..40 {
+        whole.add(&FeedSnapshot { seq: seq(8), rules: many(part * 1_000), holds: Vec::new() });
+        assert_eq!(follower.check(&Facts::default(), LIFE, at(2_000)), Ok(()));
+        assert!(matches!(follower.check(&revoked, LIFE, at(2_000)), Err(FollowerRefusal::Revoked(_))));
+    }
+    assert!(matches!(follower.check(&Facts::default(), LIFE, at(11_001)), Err(FollowerRefusal::Stale(_))));
+    follower.begin_with(whole).unwrap();
+    assert_eq!((follower.rules(), follower.resumes_after()), (40_000, Some(seq(8))));
+    assert_eq!(follower.check(&revoked, LIFE, at(2_000)), Ok(()), "what the snapshot no longer has is no longer in force");
 }
 
 #[test]

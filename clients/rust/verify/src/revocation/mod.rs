@@ -13,7 +13,7 @@ mod written;
 
 pub use event::{FeedEvent, FeedSnapshot};
 pub use facts::{Facts, Probe, SvidFacts};
-pub use follower::{Follower, FollowerRefusal, Heartbeat, Life, Moment};
+pub use follower::{ChainHead, Follower, FollowerRefusal, Heartbeat, Life, Moment, RolledBack};
 pub use marks::Asked;
 pub use rules::{Entry, Hit, Rules};
 pub use sort::{Sort, Sorts};

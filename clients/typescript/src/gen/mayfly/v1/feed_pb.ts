@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file mayfly/v1/feed.proto.
  */
 export const file_mayfly_v1_feed: GenFile = /*@__PURE__*/
-  fileDesc("ChRtYXlmbHkvdjEvZmVlZC5wcm90bxIJbWF5Zmx5LnYxImoKF1dhdGNoUmV2b2NhdGlvbnNSZXF1ZXN0EhAKCGZvbGxvd2VyGAEgASgJEhkKDHJlc3VtZV9hZnRlchgCIAEoBEgAiAEBEhEKCXVwc3RyZWFtcxgDIAMoCUIPCg1fcmVzdW1lX2FmdGVyIuUCChhXYXRjaFJldm9jYXRpb25zUmVzcG9uc2USCwoDc2VxGAEgASgEEhQKDHByZXZpb3VzX3NlcRgCIAEoBBIrCghzbmFwc2hvdBgDIAEoCzIXLm1heWZseS52MS5TbmFwc2hvdFBhcnRIABIkCgRydWxlGAQgASgLMhQubWF5Zmx5LnYxLlJ1bGVFdmVudEgAEiQKBGhvbGQYBSABKAsyFC5tYXlmbHkudjEuSG9sZEV2ZW50SAASKAoGcmVzdW1lGAYgASgLMhYubWF5Zmx5LnYxLlJlc3VtZUV2ZW50SAASJAoEbG9jaxgHIAEoCzIULm1heWZseS52MS5Mb2NrRXZlbnRIABIkCgRsaWZ0GAggASgLMhQubWF5Zmx5LnYxLkxpZnRFdmVudEgAEi4KCWhlYXJ0YmVhdBgJIAEoCzIZLm1heWZseS52MS5IZWFydGJlYXRFdmVudEgAQgcKBWV2ZW50IosBCgxTbmFwc2hvdFBhcnQSIwoFcnVsZXMYASADKAsyFC5tYXlmbHkudjEuUnVsZUV2ZW50EiMKBWhvbGRzGAIgAygLMhQubWF5Zmx5LnYxLkhvbGRFdmVudBIjCgVsb2NrcxgDIAMoCzIULm1heWZseS52MS5Mb2NrRXZlbnQSDAoEbGFzdBgEIAEoCCJ7CglSdWxlRXZlbnQSCwoDc2VxGAEgASgEEiIKB3RhcmdldHMYAiADKAsyES5tYXlmbHkudjEuVGFyZ2V0Ei4KCmRyb3BfYWZ0ZXIYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWxvY2tzGAQgASgIIikKCUhvbGRFdmVudBILCgNzZXEYASABKAQSDwoHdGFza19pZBgCIAEoCSIrCgtSZXN1bWVFdmVudBILCgNzZXEYASABKAQSDwoHdGFza19pZBgCIAEoCSJBCglMb2NrRXZlbnQSCwoDc2VxGAEgASgEEicKBmxvY2tlZBgCIAMoCzIXLm1heWZseS52MS5Mb2NrZWRUYXJnZXQiQAoMTG9ja2VkVGFyZ2V0Eg0KBWluZGV4GAEgASgNEiEKBnRhcmdldBgCIAEoCzIRLm1heWZseS52MS5UYXJnZXQiPAoJTGlmdEV2ZW50EgsKA3NlcRgBIAEoBBIiCgd0YXJnZXRzGAIgAygLMhEubWF5Zmx5LnYxLlRhcmdldCKoAQoOSGVhcnRiZWF0RXZlbnQSLAoIZnJlc2hfYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEioKB21heF9hZ2UYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SIwoFaGVhZHMYAyADKAsyFC5tYXlmbHkudjEuQ2hhaW5IZWFkEhcKD3RpbWVfZ2VuZXJhdGlvbhgEIAEoDSJCCglDaGFpbkhlYWQSDgoGd3JpdGVyGAEgASgJEg4KBmNvbW1pdBgCIAEoBBIVCg1oZWFkZXJfc2hhMjU2GAMgASgMYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_mayfly_v1_revocation]);
+  fileDesc("ChRtYXlmbHkvdjEvZmVlZC5wcm90bxIJbWF5Zmx5LnYxIo0BChdXYXRjaFJldm9jYXRpb25zUmVxdWVzdBIQCghmb2xsb3dlchgBIAEoCRIZCgxyZXN1bWVfYWZ0ZXIYAiABKARIAIgBARIRCgl1cHN0cmVhbXMYAyADKAkSIQoEc2VlbhgEIAEoCzITLm1heWZseS52MS5TZWVuSGVhZEIPCg1fcmVzdW1lX2FmdGVyIjwKCFNlZW5IZWFkEgsKA3NlcRgBIAEoBBIjCgVoZWFkcxgCIAMoCzIULm1heWZseS52MS5DaGFpbkhlYWQi5QIKGFdhdGNoUmV2b2NhdGlvbnNSZXNwb25zZRILCgNzZXEYASABKAQSFAoMcHJldmlvdXNfc2VxGAIgASgEEisKCHNuYXBzaG90GAMgASgLMhcubWF5Zmx5LnYxLlNuYXBzaG90UGFydEgAEiQKBHJ1bGUYBCABKAsyFC5tYXlmbHkudjEuUnVsZUV2ZW50SAASJAoEaG9sZBgFIAEoCzIULm1heWZseS52MS5Ib2xkRXZlbnRIABIoCgZyZXN1bWUYBiABKAsyFi5tYXlmbHkudjEuUmVzdW1lRXZlbnRIABIkCgRsb2NrGAcgASgLMhQubWF5Zmx5LnYxLkxvY2tFdmVudEgAEiQKBGxpZnQYCCABKAsyFC5tYXlmbHkudjEuTGlmdEV2ZW50SAASLgoJaGVhcnRiZWF0GAkgASgLMhkubWF5Zmx5LnYxLkhlYXJ0YmVhdEV2ZW50SABCBwoFZXZlbnQiiwEKDFNuYXBzaG90UGFydBIjCgVydWxlcxgBIAMoCzIULm1heWZseS52MS5SdWxlRXZlbnQSIwoFaG9sZHMYAiADKAsyFC5tYXlmbHkudjEuSG9sZEV2ZW50EiMKBWxvY2tzGAMgAygLMhQubWF5Zmx5LnYxLkxvY2tFdmVudBIMCgRsYXN0GAQgASgIInsKCVJ1bGVFdmVudBILCgNzZXEYASABKAQSIgoHdGFyZ2V0cxgCIAMoCzIRLm1heWZseS52MS5UYXJnZXQSLgoKZHJvcF9hZnRlchgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFbG9ja3MYBCABKAgiKQoJSG9sZEV2ZW50EgsKA3NlcRgBIAEoBBIPCgd0YXNrX2lkGAIgASgJIisKC1Jlc3VtZUV2ZW50EgsKA3NlcRgBIAEoBBIPCgd0YXNrX2lkGAIgASgJIkEKCUxvY2tFdmVudBILCgNzZXEYASABKAQSJwoGbG9ja2VkGAIgAygLMhcubWF5Zmx5LnYxLkxvY2tlZFRhcmdldCJACgxMb2NrZWRUYXJnZXQSDQoFaW5kZXgYASABKA0SIQoGdGFyZ2V0GAIgASgLMhEubWF5Zmx5LnYxLlRhcmdldCI8CglMaWZ0RXZlbnQSCwoDc2VxGAEgASgEEiIKB3RhcmdldHMYAiADKAsyES5tYXlmbHkudjEuVGFyZ2V0IqgBCg5IZWFydGJlYXRFdmVudBIsCghmcmVzaF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKgoHbWF4X2FnZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIjCgVoZWFkcxgDIAMoCzIULm1heWZseS52MS5DaGFpbkhlYWQSFwoPdGltZV9nZW5lcmF0aW9uGAQgASgNIkIKCUNoYWluSGVhZBIOCgZ3cml0ZXIYASABKAkSDgoGY29tbWl0GAIgASgEEhUKDWhlYWRlcl9zaGEyNTYYAyABKAxiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_mayfly_v1_revocation]);
 
 /**
  * Begins to follow.
@@ -45,6 +45,14 @@ export type WatchRevocationsRequest = Message<"mayfly.v1.WatchRevocationsRequest
    * @generated from field: repeated string upstreams = 3;
    */
   upstreams: string[];
+
+  /**
+   * What the newest heartbeat that it took said, whether it goes on from a seq or begins with a snapshot. A server whose history is another one
+   * refuses with LEDGER_ROLLED_BACK. Absent: it took none.
+   *
+   * @generated from field: mayfly.v1.SeenHead seen = 4;
+   */
+  seen?: SeenHead | undefined;
 };
 
 /**
@@ -53,6 +61,34 @@ export type WatchRevocationsRequest = Message<"mayfly.v1.WatchRevocationsRequest
  */
 export const WatchRevocationsRequestSchema: GenMessage<WatchRevocationsRequest> = /*@__PURE__*/
   messageDesc(file_mayfly_v1_feed, 0);
+
+/**
+ * What a follower has seen of the ledger.
+ *
+ * @generated from message mayfly.v1.SeenHead
+ */
+export type SeenHead = Message<"mayfly.v1.SeenHead"> & {
+  /**
+   * The head that the heartbeat stood at.
+   *
+   * @generated from field: uint64 seq = 1;
+   */
+  seq: bigint;
+
+  /**
+   * The ends of the chains of commits that it carried, at most 64.
+   *
+   * @generated from field: repeated mayfly.v1.ChainHead heads = 2;
+   */
+  heads: ChainHead[];
+};
+
+/**
+ * Describes the message mayfly.v1.SeenHead.
+ * Use `create(SeenHeadSchema)` to create a new message.
+ */
+export const SeenHeadSchema: GenMessage<SeenHead> = /*@__PURE__*/
+  messageDesc(file_mayfly_v1_feed, 1);
 
 /**
  * One event of the feed.
@@ -144,7 +180,7 @@ export type WatchRevocationsResponse = Message<"mayfly.v1.WatchRevocationsRespon
  * Use `create(WatchRevocationsResponseSchema)` to create a new message.
  */
 export const WatchRevocationsResponseSchema: GenMessage<WatchRevocationsResponse> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_feed, 1);
+  messageDesc(file_mayfly_v1_feed, 2);
 
 /**
  * A part of the snapshot. The parts together are the state; until the last one has come the follower refuses everything.
@@ -186,7 +222,7 @@ export type SnapshotPart = Message<"mayfly.v1.SnapshotPart"> & {
  * Use `create(SnapshotPartSchema)` to create a new message.
  */
 export const SnapshotPartSchema: GenMessage<SnapshotPart> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_feed, 2);
+  messageDesc(file_mayfly_v1_feed, 3);
 
 /**
  * A rule as verifiers need it.
@@ -228,7 +264,7 @@ export type RuleEvent = Message<"mayfly.v1.RuleEvent"> & {
  * Use `create(RuleEventSchema)` to create a new message.
  */
 export const RuleEventSchema: GenMessage<RuleEvent> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_feed, 3);
+  messageDesc(file_mayfly_v1_feed, 4);
 
 /**
  * A task that is held, with all under it.
@@ -256,7 +292,7 @@ export type HoldEvent = Message<"mayfly.v1.HoldEvent"> & {
  * Use `create(HoldEventSchema)` to create a new message.
  */
 export const HoldEventSchema: GenMessage<HoldEvent> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_feed, 4);
+  messageDesc(file_mayfly_v1_feed, 5);
 
 /**
  * A task whose own holds are all lifted.
@@ -284,7 +320,7 @@ export type ResumeEvent = Message<"mayfly.v1.ResumeEvent"> & {
  * Use `create(ResumeEventSchema)` to create a new message.
  */
 export const ResumeEventSchema: GenMessage<ResumeEvent> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_feed, 5);
+  messageDesc(file_mayfly_v1_feed, 6);
 
 /**
  * Targets that were locked and not revoked. Verifiers need none of it: a lock keeps from new grants, and who grants asks the server.
@@ -312,7 +348,7 @@ export type LockEvent = Message<"mayfly.v1.LockEvent"> & {
  * Use `create(LockEventSchema)` to create a new message.
  */
 export const LockEventSchema: GenMessage<LockEvent> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_feed, 6);
+  messageDesc(file_mayfly_v1_feed, 7);
 
 /**
  * One lock of a record.
@@ -340,7 +376,7 @@ export type LockedTarget = Message<"mayfly.v1.LockedTarget"> & {
  * Use `create(LockedTargetSchema)` to create a new message.
  */
 export const LockedTargetSchema: GenMessage<LockedTarget> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_feed, 7);
+  messageDesc(file_mayfly_v1_feed, 8);
 
 /**
  * Locks that were lifted.
@@ -368,10 +404,12 @@ export type LiftEvent = Message<"mayfly.v1.LiftEvent"> & {
  * Use `create(LiftEventSchema)` to create a new message.
  */
 export const LiftEventSchema: GenMessage<LiftEvent> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_feed, 8);
+  messageDesc(file_mayfly_v1_feed, 9);
 
 /**
- * A sign that the feed is whole and fresh. A follower that keeps heads is a witness against a changed history.
+ * A sign that the feed is whole and fresh. Followers keep the heads: where a later heartbeat of the same generation has a lower seq, or a chain
+ * that ends before its end of then or otherwise at the same commit, the server runs on an older copy of its ledger. The follower then refuses
+ * everything until a new generation begins.
  *
  * @generated from message mayfly.v1.HeartbeatEvent
  */
@@ -410,7 +448,7 @@ export type HeartbeatEvent = Message<"mayfly.v1.HeartbeatEvent"> & {
  * Use `create(HeartbeatEventSchema)` to create a new message.
  */
 export const HeartbeatEventSchema: GenMessage<HeartbeatEvent> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_feed, 9);
+  messageDesc(file_mayfly_v1_feed, 10);
 
 /**
  * The end of one writer's chain of commits.
@@ -445,5 +483,5 @@ export type ChainHead = Message<"mayfly.v1.ChainHead"> & {
  * Use `create(ChainHeadSchema)` to create a new message.
  */
 export const ChainHeadSchema: GenMessage<ChainHead> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_feed, 10);
+  messageDesc(file_mayfly_v1_feed, 11);
 

@@ -1046,7 +1046,8 @@ export const RevocationService: GenService<{
    *
    * Caller: a server of the upstreams that it names; an operator.
    * Cost: a read, and a place among the followers.
-   * Errors: COMPACTED (begin with a snapshot), LIMIT_REACHED (too many followers; or, ending the stream, this one can't keep up).
+   * Errors: COMPACTED (begin with a snapshot), LEDGER_ROLLED_BACK (it has seen more than this server has, or another history: it refuses
+   * everything until a new generation begins), LIMIT_REACHED (too many followers; or, ending the stream, this one can't keep up).
    *
    * @generated from rpc mayfly.v1.RevocationService.WatchRevocations
    */

@@ -1,0 +1,47 @@
+//! Compares what somebody has seen of the ledger with the ledger itself: followers carry the ends of the chains of commits, and tell a server
+//! that runs on an older copy of its data directory.
+
+use super::Ledger;
+use super::commit::{Commit, Hash};
+use crate::refusal::Fault;
+
+/// The end of a writer's chain of commits, as it was seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SeenEnd {
+    /// The writer.
+    pub writer: u32,
+    /// The number of its commit.
+    pub commit: u64,
+    /// SHA-256 of that commit's header.
+    pub hash: Hash,
+}
+
+impl Ledger {
+    /// The first of the ends that this ledger does not have: it ends before, or has another commit there. One of a commit that was removed
+    /// (`audit.keep`) cannot be compared, and is passed over. Reads a commit for each end: call it where that may block.
+    pub fn lacks(&self, seen: &[SeenEnd]) -> Result<Option<SeenEnd>, Fault> {
+        for end in seen {
+            if self.lacks_one(end)? {
+                return Ok(Some(*end));
+            }
+        }
+        Ok(None)
+    }
+
+    fn lacks_one(&self, seen: &SeenEnd) -> Result<bool, Fault> {
+        let (end, position, kept_from) =
+            self.peek(|s| (s.writers.get(&seen.writer).copied(), s.position, s.removed.before.max(1)));
+        let Some(end) = end else { return Ok(true) };
+        let Some(back) = end.number.checked_sub(seen.commit) else { return Ok(true) };
+        if back == 0 {
+            return Ok(end.hash != seen.hash);
+        }
+        // One writer's commits are neighbours on an embedded store.
+        let Some(at) = position.checked_sub(back).filter(|at| *at >= kept_from) else { return Ok(false) };
+        let failed = |e: &dyn std::fmt::Display| Fault::new(format!("reading commit {at}: {e}"));
+        let read = self.store().read(at, 1).map_err(|e| failed(&e))?;
+        let Some(entry) = read.first().filter(|e| e.at == at) else { return Ok(false) };
+        let (header, [hash, _], _) = Commit::glance(&entry.bytes).map_err(|e| failed(&e))?;
+        Ok((header.writer, header.number) == (seen.writer, seen.commit) && hash != seen.hash)
+    }
+}

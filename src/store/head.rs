@@ -1,0 +1,143 @@
+//! What was acknowledged, beside the store: a store that lost its end opens cleanly without it, and this file tells that something is missing.
+//!
+//! Two places of one disk block each, written in turn, so that a torn write leaves the one before. What it names was durable before it was
+//! written, so a record that nobody acknowledged may be missing or torn without a word, and one that was acknowledged may not.
+//!
+//! - sled syncs it after the store's own flush and before each acknowledgement: sled's worst failure is a clean open of an empty store.
+//! - The log before redb writes it before each acknowledgement and syncs it in the background: with the log's record whole in itself, this is
+//!   needed only where a record was damaged after it had been written. What a killed process had written the kernel still has; after a power
+//!   failure the file may be behind by `limits::STORE_HEAD_SYNC_MS`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::files;
+use super::wal::{Aligned, BLOCK, Medium};
+use crate::store::{Position, StoreError, StoreId};
+
+/// Change, position, identity, and the digest of these.
+const LENGTH: usize = 8 + 8 + 16 + 32;
+
+/// What a store has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Mark {
+    /// Changes of any kind since the store was made.
+    pub change: u64,
+    /// The place of the newest commit.
+    pub head: Position,
+}
+
+/// The file, open.
+pub(super) struct HeadFile {
+    medium: Box<dyn Medium>,
+    path: PathBuf,
+    id: StoreId,
+}
+
+impl HeadFile {
+    /// A new file that says so, or one whose store was never finished. Durable with its name when this returns.
+    pub(super) fn make(path: &Path, id: StoreId, mark: Mark) -> Result<HeadFile, StoreError> {
+        let (file, aside) = files::begin_file(path)?;
+        let head = HeadFile::format(Box::new(file), path, id, mark)?;
+        files::finish_file(&aside, path)?;
+        Ok(head)
+    }
+
+    fn format(medium: Box<dyn Medium>, path: &Path, id: StoreId, mark: Mark) -> Result<HeadFile, StoreError> {
+        let head = HeadFile { medium, path: path.to_owned(), id };
+        let mut zeros = Aligned::default();
+        let zeros = zeros.room(BLOCK);
+        zeros.fill(0);
+        for place in [0, 1] {
+            head.medium.write(place * BLOCK as u64, zeros).map_err(|e| files::failed("writing", path, &e))?;
+        }
+        head.write(mark)?;
+        Ok(head)
+    }
+
+    /// The file with what it says; `None` where there is none.
+    pub(super) fn open(path: &Path) -> Result<Option<(HeadFile, Mark)>, StoreError> {
+        let Some(file) = files::open_private(path)? else { return Ok(None) };
+        match newest(&file, path)? {
+            Some((mark, id)) => Ok(Some((HeadFile { medium: Box::new(file), path: path.to_owned(), id }, mark))),
+            None => {
+                let what = format!("{} says nothing that can be trusted", path.display());
+                Err(StoreError::Damaged { at: 0, what })
+            }
+        }
+    }
+
+    /// One on whatever a test puts in the file's place, made where nothing stands in it.
+    pub(super) fn on(medium: Box<dyn Medium>, id: StoreId) -> Result<(HeadFile, Mark), StoreError> {
+        let (path, new) = (Path::new("the head beside the log"), Mark { change: 0, head: 0 });
+        match newest(&*medium, path)? {
+            Some((mark, id)) => Ok((HeadFile { medium, path: path.to_owned(), id }, mark)),
+            None => Ok((HeadFile::format(medium, path, id, new)?, new)),
+        }
+    }
+
+    /// The store that it belongs to.
+    pub(super) fn id(&self) -> StoreId {
+        self.id
+    }
+
+    /// Notes what the store has come to: another process finds it, also after a SIGKILL; after a power failure only once it was synced.
+    pub(super) fn note(&self, mark: Mark) -> Result<(), StoreError> {
+        let mut block = Aligned::default();
+        let block = block.room(BLOCK);
+        let (said, rest) = block.split_at_mut(LENGTH);
+        said.copy_from_slice(&encode(mark, self.id));
+        rest.fill(0);
+        self.medium.write((mark.change % 2) * BLOCK as u64, block).map_err(|e| files::failed("writing", &self.path, &e))
+    }
+
+    /// Returns when what was noted is on stable storage.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        self.medium.flush().map_err(|e| files::failed("syncing", &self.path, &e))
+    }
+
+    /// Notes durably what the store has come to.
+    pub(super) fn write(&self, mark: Mark) -> Result<(), StoreError> {
+        self.note(mark)?;
+        self.sync()
+    }
+}
+
+fn encode(mark: Mark, id: StoreId) -> [u8; LENGTH] {
+    let mut bytes = [0; LENGTH];
+    let (said, sum) = bytes.split_at_mut(LENGTH - 32);
+    said.copy_from_slice(&[&mark.change.to_be_bytes()[..], &mark.head.to_be_bytes(), id.as_bytes()].concat());
+    sum.copy_from_slice(digest(&SHA256, said).as_ref());
+    bytes
+}
+
+/// The newest of what stands in it, where anything does that can be trusted.
+fn newest(medium: &dyn Medium, path: &Path) -> Result<Option<(Mark, StoreId)>, StoreError> {
+    let places = [read(medium, 0), read(medium, 1)];
+    let mut found = None;
+    for read in places {
+        found = found.max(read.map_err(|e| files::failed("reading", path, &e))?);
+    }
+    Ok(found)
+}
+
+/// What one place holds, where it is whole.
+fn read(medium: &dyn Medium, place: u64) -> io::Result<Option<(Mark, StoreId)>> {
+    if medium.bytes()? < (place + 1) * BLOCK as u64 {
+        return Ok(None);
+    }
+    let mut block = Aligned::default();
+    let block = block.room(BLOCK);
+    medium.read(place * BLOCK as u64, block)?;
+    Ok(block.first_chunk::<LENGTH>().and_then(decode))
+}
+
+fn decode(bytes: &[u8; LENGTH]) -> Option<(Mark, StoreId)> {
+    let (change, rest) = bytes.split_first_chunk::<8>()?;
+    let (head, rest) = rest.split_first_chunk::<8>()?;
+    let (id, _) = rest.split_first_chunk::<16>()?;
+    let (mark, id) = (Mark { change: u64::from_be_bytes(*change), head: u64::from_be_bytes(*head) }, StoreId::from_bytes(*id));
+    (encode(mark, id) == *bytes).then_some((mark, id))
+}
