@@ -1,12 +1,15 @@
 //! Who gets in, on every call: the SVID of the connection still stands, and operators are those whom the admin policy names.
 
 use crate::authority::Authority;
+use crate::calls::{Call, Waits};
 use crate::identity::caller::{Caller, Operator};
 use crate::ledger::record::Who;
 use crate::ledger::state::refused_by;
+use crate::policy::catalog::Policy;
 use crate::policy::decide::caller_facts;
 use crate::policy::person::Behind;
-use crate::policy::{Act, Admin, Question};
+use crate::policy::request::ApprovalFacts;
+use crate::policy::{Act, Action, Admin, Question};
 use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::Hit;
 use crate::seq::TaskId;
@@ -65,13 +68,48 @@ impl Authority {
     /// The same, for what is to be done in particular.
     pub(crate) fn admit_to(&self, operator: &Operator, action: Admin, act: &Act<'_>) -> Result<Admitted, No> {
         match operator {
-            Operator::LocalUid(uid) if self.admin_uids.contains(uid) => Ok(Admitted { who: Who::LocalUid(*uid) }),
+            Operator::LocalUid(uid) if self.admin_uids.contains(uid) => {
+                self.one_is_enough(action, act)?;
+                Ok(Admitted { who: Who::LocalUid(*uid) })
+            }
             Operator::LocalUid(uid) => Err(No::Refusal(
                 Refusal::new(Reason::DeniedByPolicy, format!("local uid {uid} is not among admin.uids"))
                     .by("admin.uids")
                     .way_out("whoever owns the configuration adds it there"),
             )),
             Operator::Svid(caller) => self.admit_svid(caller, action, act),
+        }
+    }
+
+    /// The local socket is nobody's second person: what policy wants two people for is not done over it, unless there is one operator only.
+    fn one_is_enough(&self, action: Admin, act: &Act<'_>) -> Result<(), No> {
+        let Some(call) = Call::current().filter(|call| !call.goes_on()) else { return Ok(()) };
+        if self.single_operator || act.approvals.count > 0 || call.approved_by().is_some() {
+            return Ok(());
+        }
+        let compiled = self.catalog.now();
+        let mut concerned = compiled.environments().filter(|(name, _)| act.environment.is_none_or(|e| e == *name));
+        match concerned.find(|(_, policy)| policy.set.forbids_alone(action)) {
+            Some((name, _)) => Err(not_over_the_socket(&format!("policy of {name} wants two operators for it"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Admits an operator to what takes a second one, whatever policy says: `why` in words.
+    pub(crate) fn admit_two(
+        &self,
+        operator: &Operator,
+        action: Admin,
+        environment: Option<&str>,
+        why: &str,
+    ) -> Result<Admitted, No> {
+        let admitted = self.admit(operator, action, environment)?;
+        match (operator, Call::current()) {
+            (Operator::LocalUid(_), _) if self.single_operator => Ok(admitted),
+            (Operator::LocalUid(_), _) => Err(not_over_the_socket(why)),
+            (Operator::Svid(_), Some(call)) if call.approved_by().is_some() || call.goes_on() => Ok(admitted),
+            (Operator::Svid(_), Some(call)) => Err(call.asks_for(action, environment, why.to_owned())),
+            (Operator::Svid(_), None) => Err(No::Refusal(Refusal::new(Reason::ApprovalNeeded, why).by("two people"))),
         }
     }
 
@@ -88,11 +126,26 @@ impl Authority {
                 "break-glass changes neither policy, registry, bindings, keys, trust, locks nor approvals",
             ));
         }
+        let call = Call::current();
+        let approver = call.as_ref().and_then(|call| call.approved_by());
+        let people: &[&str] = &approver.into_iter().collect::<Vec<_>>();
+        let approvals = if people.is_empty() { act.approvals } else { ApprovalFacts { count: 1, people } };
+        let act = Act { approvals, ..act };
         let question = Question::admin(caller.id(), action, &act);
+        let mut waits = None;
         let mut asked = 0;
         for (name, policy) in compiled.environments().filter(|(name, _)| environment.is_none_or(|e| e == *name)) {
             asked += 1;
             if !self.decider.verdicts.verdict(&policy.set, &question).permits() {
+                // What an incident takes waits for nobody, and a dry run does nothing.
+                let call = call.as_ref().filter(|c| c.waits() != Waits::WithItsChange || c.goes_on());
+                if let Some(call) = call.filter(|_| act.approvals.count == 0 && self.approval_helps(policy, caller, action, &act))
+                {
+                    if !call.goes_on() {
+                        waits.get_or_insert_with(|| format!("policy of {name} wants that for {}", question.action().name()));
+                    }
+                    continue;
+                }
                 return Err(No::Refusal(
                     Refusal::new(
                         Reason::DeniedByPolicy,
@@ -111,8 +164,36 @@ impl Authority {
         if asked == 0 {
             return Err(No::Refusal(Refusal::new(Reason::DeniedByPolicy, "no policy set names operators")));
         }
+        if let (Some(why), Some(call)) = (waits, &call) {
+            return Err(call.asks_for(action, environment, why));
+        }
         Ok(Admitted { who: Who::of(caller) })
     }
+}
+
+impl Authority {
+    /// Whether an approval by somebody would permit what policy refuses without.
+    pub(crate) fn approval_helps(&self, policy: &Policy, caller: &Caller, action: Admin, act: &Act<'_>) -> bool {
+        let set = &policy.set;
+        let with = |people: &[&str]| {
+            let act = Act { approvals: ApprovalFacts { count: 1, people }, ..*act };
+            self.decider.verdicts.verdict(set, &Question::admin(caller.id(), action, &act)).permits()
+        };
+        set.reads(Action::Admin(action)).reads_approvals()
+            && (with(&[]) || set.people_named().iter().any(|name| with(&[name.as_str()])))
+    }
+}
+
+/// What takes two operators, asked for over the socket.
+pub(crate) fn not_over_the_socket(why: &str) -> No {
+    No::Refusal(
+        Refusal::new(
+            Reason::NotYours,
+            format!("this takes two operators, each with an SVID; the local socket counts as neither: {why}"),
+        )
+        .by("two people")
+        .way_out("ask over the admin listener, or, where there is one operator only, set admin.single_operator"),
+    )
 }
 
 /// Somebody with wide rights changes nothing that lasts.

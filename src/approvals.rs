@@ -164,6 +164,12 @@ impl Authority {
             }
             return Ok(self.let_change_through(caller, &asked, decision, &decision.terms).await?.hits);
         }
+        if let (true, ApprovalOf::Call, Some(caller)) = (decision.given, asked.of(), actor.caller()) {
+            if !decision.terms.dry_run {
+                self.let_call_through(caller, &asked, decision).await?;
+            }
+            return Ok(Hits::default());
+        }
         let named = is_named(actor, &asked.approvers);
         let who = match actor {
             Actor::Workload(caller) | Actor::Operator(Operator::Svid(caller)) if named => {
@@ -173,12 +179,10 @@ impl Authority {
                 }
                 Who::of(caller)
             }
-            Actor::Operator(Operator::Svid(caller)) if asked.of() == ApprovalOf::Change => {
+            Actor::Operator(Operator::Svid(caller)) if matches!(asked.of(), ApprovalOf::Change | ApprovalOf::Call) => {
                 self.may_refuse_change(caller, &asked, decision)?
             }
-            Actor::Operator(operator) if !decision.given => {
-                self.admit(operator, Admin::ManageTasks, Some(&asked.environment))?.who()
-            }
+            Actor::Operator(operator) if !decision.given => self.admit(operator, Admin::ManageTasks, place_of(&asked))?.who(),
             _ => return Err(none()),
         };
         let event = Event::ApprovalDecided(ApprovalDecided {
@@ -253,7 +257,7 @@ impl Authority {
         }
         let asker = actor.caller().is_some_and(|own| own.id().as_str() == asked.caller || Who::of(own).name() == asked.caller);
         let observes = || match actor {
-            Actor::Operator(operator) => self.admit(operator, Admin::Observe, Some(&asked.environment)).is_ok(),
+            Actor::Operator(operator) => self.admit(operator, Admin::Observe, place_of(asked)).is_ok(),
             Actor::Workload(_) => false,
         };
         if asker || observes() { Sees::WithoutArguments } else { Sees::Nothing }
@@ -309,6 +313,11 @@ impl Authority {
         }
         Ok(())
     }
+}
+
+/// The environment of what is asked for; `None` for what belongs to none, like a trust domain, and is asked of all.
+pub(crate) fn place_of(asked: &ApprovalAsked) -> Option<&str> {
+    Some(asked.environment.as_str()).filter(|name| !name.is_empty())
 }
 
 /// The arguments that people are to see. A digest shows nobody what is to be done.

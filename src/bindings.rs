@@ -54,7 +54,7 @@ impl Authority {
         terms: &Terms,
     ) -> Result<BindingChanged, No> {
         let environment = self.environment_of_binding(operator, &new)?;
-        let may = self.may_change_alone(operator, Admin::ManageUpstreams, ("binding", &new.name), &environment)?;
+        let may = self.may_change_alone(operator, Admin::ManageUpstreams, ("binding", &new.name), Some(&environment))?;
         let _one = self.changing.lock().await;
         let now = self.ledger.settled(|s| s.bindings.get(new.name.as_str()).cloned()).await?;
         if let Some(done) = self.remembered(&may.who().name(), &terms.named).await? {

@@ -5,7 +5,8 @@
 
 use prost::Message;
 
-use crate::approvals::{Decision, login_of};
+use crate::admission::not_over_the_socket;
+use crate::approvals::{Decision, login_of, place_of};
 use crate::authority::Authority;
 use crate::identity::caller::{Caller, Operator};
 use crate::ledger::Lane;
@@ -53,6 +54,8 @@ fn about(change: &Recorded) -> Option<(&'static str, &str, Admin)> {
     match change.to.as_ref()? {
         Changes::Policy(set) => Some(("policy", &set.environment, Admin::ManagePolicy)),
         Changes::Binding(set) => Some(("binding", &set.name, Admin::ManageUpstreams)),
+        Changes::Upstream(set) => Some(("upstream", &set.name, Admin::ManageUpstreams)),
+        Changes::Bundle(set) => Some(("trust_domain", &set.trust_domain, Admin::ManageTrust)),
     }
 }
 
@@ -63,25 +66,24 @@ impl Authority {
         operator: &Operator,
         action: Admin,
         (kind, name): (&str, &str),
-        environment: &str,
+        environment: Option<&str>,
     ) -> Result<Alone, No> {
-        let ask = |count: i64| {
-            let approvals = ApprovalFacts { count, people: &[] };
-            let now = self.system.wall();
-            let (environment, target_kind, target) = (Some(environment), Some(kind), Some(name));
+        let ask = |approvals: ApprovalFacts<'_>| {
+            let (now, target_kind, target) = (self.system.wall(), Some(kind), Some(name));
             self.admit_to(operator, action, &Act { environment, target_kind, target, approvals, now, ..Act::default() })
         };
-        match ask(0) {
-            Ok(admitted) => Ok(Alone::Yes(admitted.who())),
-            Err(no) => {
-                let compiled = self.catalog.now();
-                let reads = |set: &crate::policy::PolicySet| set.reads(Action::Admin(action)).reads_approvals();
-                match compiled.policy(environment) {
-                    Some(policy) if reads(&policy.set) => ask(1).map(|admitted| Alone::With(admitted.who())).map_err(|_| no),
-                    _ => Err(no),
-                }
-            }
+        let no = match ask(ApprovalFacts::default()) {
+            Ok(admitted) => return Ok(Alone::Yes(admitted.who())),
+            Err(no) => no,
+        };
+        let compiled = self.catalog.now();
+        let concerned = || compiled.environments().filter(|(name, _)| environment.is_none_or(|e| e == *name));
+        if !concerned().any(|(_, policy)| policy.set.reads(Action::Admin(action)).reads_approvals()) {
+            return Err(no);
         }
+        let with = |people: &[&str]| ask(ApprovalFacts { count: 1, people }).ok();
+        let named = || concerned().flat_map(|(_, policy)| policy.set.people_named()).find_map(|name| with(&[name.as_str()]));
+        with(&[]).or_else(named).map(|admitted| Alone::With(admitted.who())).ok_or(no)
     }
 
     /// The same change with another operator. The local socket is a way in for one who is alone, where the configuration says so.
@@ -89,11 +91,7 @@ impl Authority {
         match operator {
             Operator::Svid(_) => Ok(Alone::With(who)),
             Operator::LocalUid(_) if self.single_operator => Ok(Alone::Yes(who)),
-            Operator::LocalUid(_) => Err(No::Refusal(
-                Refusal::new(Reason::NotYours, "this takes two operators, each with an SVID; the local socket counts as neither")
-                    .by("two people")
-                    .way_out("ask over the admin listener, or, where there is one operator only, set admin.single_operator"),
-            )),
+            Operator::LocalUid(_) => Err(not_over_the_socket("it changes what governs, or policy wants it")),
         }
     }
 
@@ -163,23 +161,24 @@ impl Authority {
     ) -> Result<Took, No> {
         let change = undecided(asked, decision)?;
         let (kind, name, action) = about(change).ok_or_else(|| Fault::new("a change of nothing known"))?;
-        let environment = Some(asked.environment.as_str());
-        let act = Act { environment, target_kind: Some(kind), target: Some(name), now: self.system.wall(), ..Act::default() };
+        let act = Act {
+            environment: place_of(asked),
+            target_kind: Some(kind),
+            target: Some(name),
+            now: self.system.wall(),
+            ..Act::default()
+        };
         let who = self.may_approve_change(caller, asked, (kind, name))?;
         self.author_still_may(asked, action, &Act { approvals: ApprovalFacts { count: 1, people: &[&who.name()] }, ..act })?;
         let _one = self.changing.lock().await;
         let (version, takes, coarse) = match &change.to {
             Some(Changes::Policy(set)) => self.asked_policy_takes(set).await?,
             Some(Changes::Binding(set)) => self.asked_binding_takes(set).await?,
+            Some(Changes::Upstream(set)) => self.asked_upstream_takes(set).await?,
+            Some(Changes::Bundle(set)) => return self.let_bundle_through(&who, (asked, set), (decision, caller)).await,
             None => return Err(No::Fault(Fault::new("a change of nothing known"))),
         };
-        let decided = ApprovalDecided {
-            approval: decision.id.as_bytes().to_vec(),
-            given: true,
-            reason: decision.reason.clone(),
-            digest: decision.digest.to_vec(),
-            login: login_of(Some(caller)),
-        };
+        let decided = given(decision, caller);
         let event = |_: Seq| Event::ApprovalDecided(decided.clone());
         let reason = "a change that was approved narrows";
         self.put_in_force(Change { who: &who, event: &event, version, takes, coarse, reason }, terms).await
@@ -187,7 +186,14 @@ impl Authority {
 
     /// Whoever may let a change through may refuse it; whoever asked for it may think better of it.
     pub(crate) fn may_refuse_change(&self, caller: &Caller, asked: &ApprovalAsked, decision: &Decision) -> Result<Who, No> {
-        let (kind, name, _) = about(undecided(asked, decision)?).ok_or_else(|| Fault::new("a change of nothing known"))?;
+        let (kind, name) = match asked.of() {
+            ApprovalOf::Call => ("call", asked.tool.as_str()),
+            _ => {
+                let (kind, name, _) =
+                    about(undecided(asked, decision)?).ok_or_else(|| Fault::new("a change of nothing known"))?;
+                (kind, name)
+            }
+        };
         if asked.caller == Who::of(caller).name() {
             self.let_in(caller, "this operator")?;
             return Ok(Who::of(caller));
@@ -195,9 +201,14 @@ impl Authority {
         self.may_approve_change(caller, asked, (kind, name))
     }
 
-    fn may_approve_change(&self, caller: &Caller, asked: &ApprovalAsked, (kind, name): (&str, &str)) -> Result<Who, No> {
+    pub(crate) fn may_approve_change(
+        &self,
+        caller: &Caller,
+        asked: &ApprovalAsked,
+        (kind, name): (&str, &str),
+    ) -> Result<Who, No> {
         let act = Act {
-            environment: Some(&asked.environment),
+            environment: place_of(asked),
             target_kind: Some(kind),
             target: Some(name),
             caller: Some(&asked.caller),
@@ -208,7 +219,7 @@ impl Authority {
     }
 
     /// Whoever asked may make the change with this approval: policy may have changed since.
-    fn author_still_may(&self, asked: &ApprovalAsked, action: Admin, act: &Act<'_>) -> Result<(), No> {
+    pub(crate) fn author_still_may(&self, asked: &ApprovalAsked, action: Admin, act: &Act<'_>) -> Result<(), No> {
         let gone = |what: String| {
             let no = Refusal::new(Reason::DeniedByPolicy, what);
             No::Refusal(no.way_out("whoever owns the policy set names its operators there"))
@@ -224,15 +235,30 @@ impl Authority {
         let behind = Behind::person(person.as_ref());
         let act = &Act { person: behind.facts(), ..*act };
         let compiled = self.catalog.now();
-        let policy =
-            compiled.policy(&asked.environment).ok_or_else(|| gone(format!("{} has no policy set", asked.environment)))?;
-        let verdict = self.decider.verdicts.verdict(&policy.set, &Question::admin(&author, action, act));
-        match verdict.permits() {
-            true => Ok(()),
-            false => {
-                Err(gone(format!("{author}, who asked for it, may not make this change, not even with this approval: {verdict}")))
+        let mut concerned = 0;
+        for (_, policy) in compiled.environments().filter(|(name, _)| place_of(asked).is_none_or(|e| e == *name)) {
+            concerned += 1;
+            let verdict = self.decider.verdicts.verdict(&policy.set, &Question::admin(&author, action, act));
+            if !verdict.permits() {
+                let what = "who asked for it, may not make this change, not even with this approval";
+                return Err(gone(format!("{author}, {what}: {verdict}")));
             }
         }
+        match concerned {
+            0 => Err(gone(format!("{} has no policy set", asked.environment))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The record's event by which somebody lets something through.
+pub(crate) fn given(decision: &Decision, by: &Caller) -> ApprovalDecided {
+    ApprovalDecided {
+        approval: decision.id.as_bytes().to_vec(),
+        given: true,
+        reason: decision.reason.clone(),
+        digest: decision.digest.to_vec(),
+        login: login_of(Some(by)),
     }
 }
 
@@ -254,6 +280,7 @@ fn looked_at(mut change: Recorded, at: Seq) -> Recorded {
     match &mut change.to {
         Some(Changes::Policy(set)) if !set.audit_only => set.looked = at.as_u64(),
         Some(Changes::Binding(set)) => set.looked = at.as_u64(),
+        Some(Changes::Upstream(set)) if !set.disabled && !set.retired => set.looked = at.as_u64(),
         _ => {}
     }
     change

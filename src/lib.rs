@@ -20,6 +20,7 @@ pub mod audit;
 pub mod authority;
 pub mod authorize;
 pub mod backup;
+pub mod calls;
 pub mod due;
 pub mod exchange;
 pub mod explain;

@@ -194,6 +194,8 @@ pub const APPROVALS: usize = 10_000;
 pub const APPROVALS_PER_CALLER: usize = 64;
 /// Largest terms of a task that somebody has to approve, bytes: nobody reads more. With all of `APPROVALS` so large, 80 MB.
 pub const APPROVAL_TERMS_BYTES: usize = 8 * 1024;
+/// Longest text of an operator's request in an approval, bytes: nobody reads more. With all of `APPROVALS` so large, 80 MB.
+pub const CALL_TEXT_BYTES: usize = 8 * 1024;
 /// Most changes that wait for another operator: each may be a policy set, so at most 16 MB.
 pub const CHANGES_WAITING: usize = 64;
 /// Longest wait of a call for an approval, milliseconds: a minute, as proxies give a call. Whoever decides later is asked about by a repeat.

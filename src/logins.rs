@@ -142,6 +142,7 @@ impl Authority {
             let used = UsedOnce {
                 digest: id_token_used(&token.issuer, &token.token_id).to_vec(),
                 until: token.expires_at.plus(2 * limits::CLOCK_SKEW_MS).0,
+                ..UsedOnce::default()
             };
             let records = [Event::UsedOnce(used), Event::LoggedIn(Box::new(login))];
             let record = |event| Record::new(entry.author.clone(), event).decided_at(view.revision());

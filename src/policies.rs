@@ -207,6 +207,7 @@ impl Authority {
         if matches!(from, PolicyFrom::Audited) {
             all.push("mode".to_owned());
         }
+        all.extend(self.roots_taken_in(|domain| new.operator_domains().has(domain)));
         all
     }
 
@@ -229,7 +230,7 @@ impl Authority {
     /// Puts a policy set in force, or beside the one in force.
     pub async fn set_policy(&self, operator: &Operator, setting: &Setting, terms: &Terms) -> Result<PolicySetting, No> {
         let Setting { environment, audit, .. } = setting;
-        let may = self.may_change_alone(operator, Admin::ManagePolicy, ("policy", environment), environment)?;
+        let may = self.may_change_alone(operator, Admin::ManagePolicy, ("policy", environment), Some(environment))?;
         let _one = self.changing.lock().await;
         if let Some(before) = self.remembered(&may.who().name(), &terms.named).await? {
             let hits = self.hit_before(&before, &terms.named).await?;

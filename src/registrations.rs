@@ -4,21 +4,24 @@
 
 use std::sync::Arc;
 
-use crate::admission::Admitted;
 use crate::authority::Authority;
+use crate::changes::{Alone, Asking};
 use crate::identity::caller::Operator;
 use crate::ledger::Lane;
-use crate::ledger::record::{Event, Identity, Narrowing, OwnerLeft, Record, UpstreamSet, Who};
+use crate::ledger::record::{Change as Recorded, Changes, Event, Identity, Narrowing, OwnerLeft, Record, UpstreamSet, Who};
 use crate::ledger::state::{State, Version};
 use crate::narrow::{Change, Fate, Judge, Look, Takes, Terms, Took};
-use crate::policy::Admin;
 use crate::policy::decide::{reads_records, still_permits};
+use crate::policy::{Action, Admin};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::Target;
 use crate::revoke::{Hits, confirm_needed};
 use crate::seq::{Millis, Seq};
 use crate::tasks::{Named, request_of};
-use crate::upstream::registry::Upstream;
+use crate::upstream::registry::{Approver, Upstream};
+use crate::upstream::wider;
+
+const NARROWED: &str = "the registration was narrowed";
 
 /// The state that an upstream is to be in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,19 +78,29 @@ struct Step {
 
 impl Authority {
     /// Registers an upstream, or puts a new version of its registration in force. `read`: the version that the change was made from, 0 for none.
-    pub async fn set_upstream(&self, operator: &Operator, new: Upstream, read: u64, terms: &Terms) -> Result<Changed, No> {
+    ///
+    /// What gives more than the version before takes a second operator (see [`crate::upstream::wider`]), and so does what policy wants approved.
+    pub async fn set_upstream(
+        &self,
+        operator: &Operator,
+        new: Upstream,
+        read: u64,
+        reason: &str,
+        terms: &Terms,
+    ) -> Result<Changed, No> {
         // Whoever may in all environments is told that there is none of that name.
         let known = self.catalog.now().policy(&new.environment).is_some();
-        let admitted = self.admit(operator, Admin::ManageUpstreams, known.then_some(&new.environment))?;
+        let environment = known.then_some(&*new.environment);
+        let may = self.may_change_alone(operator, Admin::ManageUpstreams, ("upstream", &new.name), environment)?;
         let _one = self.changing.lock().await;
-        if let Some(before) = self.registered_before(&admitted, &new.name, terms).await? {
+        if let Some(before) = self.registered_before(may.who(), &new.name, terms).await? {
             return Ok(before);
         }
         self.may_be_registered(&new)?;
         let old = self.standing_of(&new.name).await?;
         // It is there before it is said that another one of this name stands: moving it between environments takes rights in both.
         if let Some((old, _)) = &old {
-            self.admit(operator, Admin::ManageUpstreams, Some(&old.environment))?;
+            self.may_change_alone(operator, Admin::ManageUpstreams, ("upstream", &old.name), Some(&old.environment))?;
         }
         match (&old, read) {
             (Some((_, now)), 0) => {
@@ -121,7 +134,50 @@ impl Authority {
             retired,
             looked: 0,
         };
-        self.step(&admitted, Step { old, new: Arc::new(new), set }, terms, "the registration was narrowed").await
+        let why = self.widens(old.as_ref().map(|(old, _)| &**old), &new).await?;
+        let alone = match may {
+            Alone::Yes(who) if why.is_empty() => Alone::Yes(who),
+            Alone::Yes(who) | Alone::With(who) => self.with_another(operator, who)?,
+        };
+        let (who, environment) = (alone.who().clone(), new.environment.clone());
+        let asking = match alone {
+            Alone::With(_) => Some(Asking { environment: &environment, reason, why }),
+            Alone::Yes(_) => None,
+        };
+        self.step(&who, Step { old, new: Arc::new(new), set }, asking, terms, NARROWED).await
+    }
+
+    /// What a registration gives that the one before does not.
+    async fn widens(&self, old: Option<&Upstream>, new: &Upstream) -> Result<Vec<String>, No> {
+        let why = match old {
+            Some(old) => {
+                let compiled = self.catalog.now();
+                let set = compiled.policy(&new.environment).map(|p| p.set.clone());
+                let read = |path: &str| set.as_ref().is_none_or(|set| Action::ALL.iter().any(|a| set.reads(*a).may_read(path)));
+                wider::widened(old, new, read)
+            }
+            None => {
+                let retired = |s: &State| {
+                    let claims = s.upstreams.values().filter(|v| v.retired).filter_map(|v| v.claims.as_ref());
+                    claims.map(|c| (c.audience.to_string(), c.target.to_string())).collect::<Vec<_>>()
+                };
+                let retired = self.ledger.settled(retired).await?;
+                let had = |audience: &str, target: &str| retired.iter().any(|(a, t)| a == audience || t == target);
+                wider::of_new(new, had).into_iter().collect()
+            }
+        };
+        let of = |what: String| format!("{what} of upstream {}", new.name);
+        let mut why: Vec<String> = why.into_iter().map(of).collect();
+        // Whoever approves this takes in what vouches for those who may approve from then on.
+        let before = old.map_or(&[][..], |old| &old.approvers[..]);
+        let fresh = new.approvers.iter().filter(|one| !before.contains(one));
+        let domains = fresh.filter_map(|one| match one {
+            Approver::SpiffeId(id) => Some(id.trust_domain()),
+            Approver::Person { .. } => None,
+        });
+        let domains: Vec<&str> = domains.collect();
+        why.extend(self.roots_taken_in(|domain| domains.contains(&domain)));
+        Ok(why)
     }
 
     /// Disables, enables or retires an upstream.
@@ -137,8 +193,8 @@ impl Authority {
         let old = self.standing_of(name).await?;
         let environment = old.as_ref().map(|(u, _)| u.environment.clone());
         // Whoever may manage none learns nothing of what there is.
-        let admitted = self.admit(operator, Admin::ManageUpstreams, environment.as_deref())?;
-        if let Some(before) = self.registered_before(&admitted, name, terms).await? {
+        let who = self.admit(operator, Admin::ManageUpstreams, environment.as_deref())?.who();
+        if let Some(before) = self.registered_before(&who, name, terms).await? {
             return Ok(before);
         }
         let Some((upstream, version)) = old else {
@@ -161,38 +217,53 @@ impl Authority {
             retired: standing == Standing::Retired,
             looked: 0,
         };
-        self.step(&admitted, Step { old: Some((upstream.clone(), version)), new: upstream, set }, terms, reason).await
+        self.step(&who, Step { old: Some((upstream.clone(), version)), new: upstream, set }, None, terms, reason).await
     }
 
     /// Puts a new version in force, with what it takes back.
-    async fn step(&self, admitted: &Admitted, step: Step, terms: &Terms, reason: &str) -> Result<Changed, No> {
+    async fn step(&self, who: &Who, step: Step, asking: Option<Asking<'_>>, terms: &Terms, reason: &str) -> Result<Changed, No> {
         let Step { old, new, set } = step;
-        let stands_still = set.disabled || set.retired;
-        let takes = match &old {
+        let takes = self.upstream_takes(old.as_ref(), &new, &set);
+        let event = |looked: Seq| Event::UpstreamSet(UpstreamSet { looked: looked.as_u64(), ..set.clone() });
+        let coarse = Target::Upstream(new.name.as_str().into());
+        let change = Change { who, event: &event, version: set.version, takes, coarse, reason };
+        if let (Some(asking), false) = (asking, terms.dry_run) {
+            let asked = Recorded { to: Some(Changes::Upstream(set.clone())) };
+            return Err(self.ask_another(change, asked, asking, terms).await);
+        }
+        let Took { hits, beyond } = self.put_in_force(change, terms).await?;
+        if terms.dry_run {
+            let version = self.would_be(&set, who);
+            return Ok(Changed { upstream: new, version, hits, beyond });
+        }
+        let (upstream, version) = self.standing_of(&new.name).await?.ok_or_else(|| Fault::new("a registration that is gone"))?;
+        Ok(Changed { upstream, version, hits, beyond })
+    }
+
+    /// What a version of a registration takes back.
+    fn upstream_takes(&self, old: Option<&(Arc<Upstream>, Arc<Version>)>, new: &Arc<Upstream>, set: &UpstreamSet) -> Takes {
+        match old {
             None => Takes::Nothing,
             // Nobody's decision is needed: nothing of it may stay, whatever is issued meanwhile.
-            Some((_, before)) if stands_still => {
+            Some((_, before)) if set.disabled || set.retired => {
                 if before.active {
                     Takes::All
                 } else {
                     Takes::Nothing
                 }
             }
-            Some((old, _)) if old.other_credentials(&new) => Takes::All,
-            Some((old, before)) if before.active => Takes::Found(self.look_of(Some(old), &new), scopes_gone(old, &new)),
+            Some((old, _)) if old.other_credentials(new) => Takes::All,
+            Some((old, before)) if before.active => Takes::Found(self.look_of(Some(old), new), scopes_gone(old, new)),
             Some(_) => Takes::Nothing,
-        };
-        let who = admitted.who();
-        let event = |looked: Seq| Event::UpstreamSet(UpstreamSet { looked: looked.as_u64(), ..set.clone() });
-        let coarse = Target::Upstream(new.name.as_str().into());
-        let change = Change { who: &who, event: &event, version: set.version, takes, coarse, reason };
-        let Took { hits, beyond } = self.put_in_force(change, terms).await?;
-        if terms.dry_run {
-            let version = self.would_be(&set, &who);
-            return Ok(Changed { upstream: new, version, hits, beyond });
         }
-        let (upstream, version) = self.standing_of(&new.name).await?.ok_or_else(|| Fault::new("a registration that is gone"))?;
-        Ok(Changed { upstream, version, hits, beyond })
+    }
+
+    /// The same of one that was asked for, with its version and what covers all of it.
+    pub(crate) async fn asked_upstream_takes(&self, set: &UpstreamSet) -> Result<(u64, Takes, Target), No> {
+        let new = Upstream::from_text(&set.text).map_err(|e| Fault::new(format!("a registration that was asked for: {e}")))?;
+        let old = self.standing_of(&set.name).await?;
+        let takes = self.upstream_takes(old.as_ref(), &Arc::new(new), set);
+        Ok((set.version, takes, Target::Upstream(set.name.as_str().into())))
     }
 
     /// What of an upstream may stay under its new registration. A scope that is gone has a rule of its own. What policy refuses under the old
@@ -221,7 +292,7 @@ impl Authority {
         let Some(since) = version.narrows else { return Ok(()) };
         let look = Look { since, ..self.look_of(None, &upstream) };
         let (who, whole) = (Who::Mayfly("narrowing goes on".to_owned()), Target::Upstream(name.into()));
-        self.finish_narrowing(look, version.version, &who, whole, "the registration was narrowed").await?;
+        self.finish_narrowing(look, version.version, &who, whole, NARROWED).await?;
         Ok(())
     }
 
@@ -328,8 +399,8 @@ impl Authority {
     }
 
     /// What a request did before, if it was seen.
-    async fn registered_before(&self, admitted: &Admitted, name: &str, terms: &Terms) -> Result<Option<Changed>, No> {
-        let Some(before) = self.remembered(&admitted.who().name(), &terms.named).await? else { return Ok(None) };
+    async fn registered_before(&self, who: &Who, name: &str, terms: &Terms) -> Result<Option<Changed>, No> {
+        let Some(before) = self.remembered(&who.name(), &terms.named).await? else { return Ok(None) };
         let hits = self.hit_before(&before, &terms.named).await?;
         let found = self.standing_of(name).await?;
         Ok(found.map(|(upstream, version)| Changed { upstream, version, hits, beyond: 0 }))

@@ -11,7 +11,7 @@ use crate::authority::Authority;
 use crate::identity::spiffe_id::SpiffeId;
 use crate::ledger::Ledger;
 use crate::ledger::history::{Past, Reached};
-use crate::ledger::record::{Event, Identity, Issued, Refused, SubjectClaims, TaskOpened, Who};
+use crate::ledger::record::{Event, Identity, Issued, Refused, SubjectClaims, TaskOpened, UpstreamSet, Who};
 use crate::ledger::state::Terms as TaskTerms;
 use crate::limits;
 use crate::policies::PolicyFrom;
@@ -96,25 +96,29 @@ impl Gathered {
                     self.missing -= 1;
                 }
             }
-            Some(Event::UpstreamSet(e)) => {
-                let known = self.upstreams.get_mut(&(e.name.clone(), e.version)).filter(|known| known.is_none());
-                if let Some(known) = known {
-                    *known = Some(e.text.clone());
-                    self.missing -= 1;
-                }
-            }
+            Some(Event::UpstreamSet(e)) => self.registration(e),
             Some(Event::PolicySet(e)) if !e.audit_only && e.environment == self.environment => self.policy(e.version, &e.text),
             Some(Event::ApprovalAsked(e)) => {
-                if let Some(Event::PolicySet(set)) = e.change.as_ref().and_then(|c| c.event())
-                    && !set.audit_only
-                    && set.environment == self.environment
-                {
-                    self.policy(set.version, &set.text);
+                // What somebody let through stands in what was asked for.
+                match e.change.as_ref().and_then(|c| c.event()) {
+                    Some(Event::PolicySet(set)) if !set.audit_only && set.environment == self.environment => {
+                        self.policy(set.version, &set.text);
+                    }
+                    Some(Event::UpstreamSet(set)) => self.registration(&set),
+                    _ => {}
                 }
             }
             _ => {}
         }
         if !young && self.missing == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn registration(&mut self, e: &UpstreamSet) {
+        let known = self.upstreams.get_mut(&(e.name.clone(), e.version)).filter(|known| known.is_none());
+        if let Some(known) = known {
+            *known = Some(e.text.clone());
+            self.missing -= 1;
+        }
     }
 
     fn policy(&mut self, version: u64, text: &str) {

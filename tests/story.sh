@@ -136,7 +136,8 @@ says "as the second version" out "dev/2"
 
 cp "$world/policy/upstreams/echo.toml" "$work/echo.toml"
 sed -i -e "s#^approvers = .*#approvers = [{ issuer = \"$issuer\", subject = \"ada\" }]#" -e 's/^owner = .*/owner = "data-platform"/' "$work/echo.toml"
-check "echo belongs to a team, and Ada approves what is sensitive there" 0 you upstream change "$work/echo.toml" --version 1
+check "echo belongs to a team, and Ada approves what is sensitive there: another operator lets that through" 9 you upstream change "$work/echo.toml" --version 1
+check "who does" 0 colleague approval give "$(approval)" --reason "read it"
 sed -e 's/^name = .*/name = "echo-prod"/' -e 's/^environment = .*/environment = "prod"/' -e 's#https://echo.dev#https://echo.prod#' -e 's/127.0.0.1:7780/127.0.0.1:7781/' \
     "$work/echo.toml" >"$work/echo-prod.toml"
 check "prod has an echo of its own" 0 you upstream add "$work/echo-prod.toml"

@@ -128,6 +128,11 @@ async fn change(approval: &pb::Approval, run: &Run, server: &Server) -> Result<(
             let old = super::binding::one(server, &new.binding).await.ok();
             run.out.say(super::show::binding::differences(old, new.clone())?);
         }
+        Some(pb::approval_change::To::Upstream(new)) => {
+            let old = super::terms::registration(server, &new.upstream).await.ok();
+            run.out.say(super::show::upstream::differences(old, new.clone())?);
+        }
+        Some(pb::approval_change::To::Bundle(new)) => run.out.say(super::show::trust_domain::change(new)),
     }
     if !approval.governs.is_empty() {
         run.out.say(format_args!("it changes {}", approval.governs.join(", ")));

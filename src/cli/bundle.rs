@@ -50,6 +50,9 @@ pub struct AddArgs {
     /// Roots, PEM or SPIFFE JWKS, `-` being stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Why: another operator reads it where one has to approve, and the audit keeps it
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
     /// Makes a repeat by hand safe
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
@@ -64,6 +67,9 @@ pub struct SetArgs {
     /// The whole bundle, PEM or SPIFFE JWKS, `-` being stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Why: another operator reads it where one has to approve, and the audit keeps it
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
     #[command(flatten)]
     confirm: ConfirmArgs,
     #[command(flatten)]
@@ -138,6 +144,7 @@ async fn add(args: AddArgs, run: &Run) -> Result<Exit, CliError> {
         trust_domain: args.trust_domain,
         bundle: Some(bundle(&args.file)?),
         request_id: run.request_id(&args.request_id),
+        reason: args.reason,
     };
     let server = run.server().await?;
     let answer = server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).add_bundle(q).await }).await?;
@@ -153,6 +160,7 @@ async fn set(args: SetArgs, run: &Run) -> Result<Exit, CliError> {
         dry_run: false,
         confirmation: None,
         request_id: run.request_id(&args.confirm.request_id),
+        reason: args.reason.clone(),
     };
     let server = &run.server().await?;
     let ask = |dry_run, confirmation| async move {

@@ -175,6 +175,7 @@ fn registry(event: &Event) -> Value {
         Event::BundleSet(e) => json!({
             "trust_domain": e.trust_domain, "sequence": e.sequence, "sha256": hex(&e.digest), "source": e.source, "removed": e.removed,
             "trust_anchors": hexes(&e.anchors), "kept_out": hexes(&e.kept_out), "kept_in": hexes(&e.kept_in),
+            "reason": e.reason, "added": hexes(&e.added), "gone": hexes(&e.gone),
         }),
         Event::KeyAdded(e) => json!({
             "key": e.key, "purpose": text(KeyPurpose::try_from(e.purpose)), "algorithm": e.algorithm, "environment": e.environment,
@@ -192,7 +193,7 @@ fn registry(event: &Event) -> Value {
             "approval": approval(&e.approval), "given": e.given, "reason": e.reason, "request_sha256": hex(&e.digest),
             "login": credential(&e.login),
         }),
-        Event::UsedOnce(e) => json!({ "sha256": hex(&e.digest), "until": time(e.until) }),
+        Event::UsedOnce(e) => json!({ "sha256": hex(&e.digest), "until": time(e.until), "approval": approval(&e.approval) }),
         Event::LeaseOpened(e) => json!({
             "lease": lease(&e.lease), "credential": credential(&e.credential), "task": task(&e.task), "upstream": e.upstream,
             "kind": e.kind, "handle": e.handle, "ends_at": time(e.ends_at),

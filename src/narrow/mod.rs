@@ -70,6 +70,8 @@ pub(crate) enum Takes {
     Nothing,
     /// All that its coarse target reaches, whatever that is.
     All,
+    /// What these targets reach, and nothing of it would be permitted.
+    These(Vec<Target>),
     /// What a look finds, beside what these targets cover.
     Found(Look, Vec<Target>),
 }
@@ -105,6 +107,7 @@ impl Authority {
         let Change { who, event, version, takes, coarse, reason } = change;
         let (looked, targets, refused, look) = match takes {
             Takes::Nothing => (Seq::ZERO, Vec::new(), 0, None),
+            Takes::These(targets) => (Seq::ZERO, targets, u64::MAX, None),
             Takes::All => (Seq::ZERO, vec![coarse.clone()], u64::MAX, None),
             Takes::Found(look, others) => {
                 let found = self.look_for(&look).await?;

@@ -8,7 +8,7 @@
 //!   read from its bytes.
 //! - [`Governing`]: what of a set says who operates and approves. [`situation`]: a question that somebody writes down. [`audits`]: what a set beside the one in
 //!   force would have said. [`table`]: tests of a set.
-//! - [`person`]: who is behind a caller. [`grant`]: what a decision settles. [`sample`]: fifty policies, for measuring.
+//! - `two`: who could give the approval that a policy wants of an operator. [`person`]: who is behind a caller. [`grant`]: what a decision settles. [`sample`]: fifty policies, for measuring.
 //!
 //! Cedar's verdict does not cover rules, locks, walls, task state, bounds and approvals: they are evaluated on every grant (design,
 //! section 6).
@@ -40,6 +40,7 @@ mod slice;
 mod stem;
 pub mod subject;
 pub mod table;
+mod two;
 pub mod wanted;
 
 pub use action::{Action, Admin, Work};
@@ -48,6 +49,7 @@ pub use cedar::Verdict;
 pub use govern::Governing;
 pub use request::{Act, Ask, Look, Question};
 pub use set::PolicySet;
+pub use two::Domains;
 
 /// The schema that every policy set is validated against.
 pub const SCHEMA: &str = include_str!("schema.cedarschema");

@@ -88,6 +88,11 @@ impl Reads {
         self.not_understood || self.found.keys().any(|path| path.starts_with("context.approvals"))
     }
 
+    /// Whether an attribute at this path may be read.
+    pub fn may_read(&self, path: &str) -> bool {
+        self.not_understood || self.found.contains_key(path)
+    }
+
     /// Whether the value is read of something that each exchange has for itself.
     pub fn reads_own(&self) -> bool {
         self.found.values().any(|r| r.fact.own && r.value)

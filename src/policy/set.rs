@@ -9,7 +9,7 @@ use cedar_policy::Schema;
 use serde::{Deserialize, Serialize};
 
 use super::SCHEMA_VERSION;
-use super::action::Action;
+use super::action::{Action, Admin};
 use super::cedar::{Asked, Types, Verdict, ask, sides};
 use super::compile::{Compiler, applies, parts};
 use super::facts::Case;
@@ -19,6 +19,7 @@ use super::request::Question;
 use super::rights::Rights;
 use super::roles::Roles;
 use super::slice::{Part, Slices};
+use super::two::{self, Domains};
 use crate::document::{Complaint, Source, sha256};
 use crate::identity::spiffe_id::SpiffeId;
 use crate::limits;
@@ -36,6 +37,14 @@ pub struct PolicySet {
     upstreams: Vec<String>,
     ids: Vec<String>,
     warnings: Vec<Complaint>,
+    /// What of it decides about second persons.
+    two: Two,
+}
+
+struct Two {
+    domains: Domains,
+    forbidden_alone: Vec<Admin>,
+    people: Vec<String>,
 }
 
 /// What a record holds. Fields in this order, without whitespace: one set, one text.
@@ -86,6 +95,10 @@ impl PolicySet {
             compiler.add(source);
         }
         complaints.append(&mut compiler.complaints);
+        if complaints.is_empty() {
+            let list = if recorded { &mut compiler.warnings } else { &mut complaints };
+            list.extend(two::complaints(&compiler.policies, &roles));
+        }
         if !complaints.is_empty() {
             return Err(complaints);
         }
@@ -100,7 +113,12 @@ impl PolicySet {
         let digest = sha256(text.as_bytes());
         let schema = validator.schema().clone();
         let slices = Slices::new();
-        Ok(PolicySet { text, digest, types, roles, parts, slices, schema, policies, upstreams, ids, warnings })
+        let two = Two {
+            domains: Domains::of(&policies, &roles),
+            forbidden_alone: two::forbidden_alone(&policies),
+            people: two::people_named(&policies),
+        };
+        Ok(PolicySet { text, digest, types, roles, parts, slices, schema, policies, upstreams, ids, warnings, two })
     }
 
     /// The canonical text, as it stands in a record; at most `limits::POLICY_BYTES`.
@@ -127,6 +145,21 @@ impl PolicySet {
     pub fn permits(&self, action: Action) -> impl Iterator<Item = String> {
         let permit = |p: &&cedar_policy::Policy| p.effect() == cedar_policy::Effect::Permit;
         self.policies.policies().filter(permit).filter(move |p| applies(p, action)).map(|p| p.id().to_string())
+    }
+
+    /// The trust domains whose ids may do what operators do, or join and review break-glass.
+    pub fn operator_domains(&self) -> &Domains {
+        &self.two.domains
+    }
+
+    /// Whether some policy forbids an operator's action to whoever has no approval.
+    pub fn forbids_alone(&self, action: Admin) -> bool {
+        self.two.forbidden_alone.contains(&action)
+    }
+
+    /// Names that `context.approvals.people` may be compared with in policies of operators.
+    pub fn people_named(&self) -> &[String] {
+        &self.two.people
     }
 
     /// What of it governs.

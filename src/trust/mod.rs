@@ -5,13 +5,16 @@
 //! anybody is answered.
 
 mod plan;
+mod second;
 
 use std::sync::Arc;
 
 pub use plan::{Planned, Proposal, Root, Source, bundle_of};
 
 use crate::authority::Authority;
+use crate::changes::Alone;
 use crate::identity::bundle::{Bundle, Bundles};
+use crate::identity::caller::Operator;
 use crate::identity::spiffe_id::TrustDomain;
 use crate::ledger::Lane;
 use crate::ledger::record::{Event, Record, Who};
@@ -44,6 +47,8 @@ pub struct Change {
     pub dry_run: bool,
     /// The request, where it named itself.
     pub named: Named,
+    /// The operator who changes it, who may take a second one; `None` where a source does.
+    pub operator: Option<Operator>,
 }
 
 /// What a change came to, or would.
@@ -68,6 +73,7 @@ pub struct Changed {
 impl Authority {
     /// Changes a bundle. Refused with CONFIRM_NEEDED where more would be hit than was confirmed; nothing is done then.
     pub async fn change_bundle(&self, change: &Change) -> Result<Changed, No> {
+        let may = change.operator.as_ref().map(|operator| self.may_change_trust(operator, change)).transpose()?;
         // One at a time: each is planned on the bundle that the one before left.
         let _one = self.changing.lock().await;
         let name = change.author.name();
@@ -75,7 +81,7 @@ impl Authority {
             return self.changed_before(change, before.seq, before.at).await;
         }
         for again in 1.. {
-            match self.try_change(change, &name).await {
+            match self.try_change(change, &name, may.clone()).await {
                 Err(no) if again < TRIES && decided_on_old_state(&no) => {}
                 answer => return answer,
             }
@@ -83,7 +89,7 @@ impl Authority {
         Err(No::Fault(Fault::new("changing a bundle: tries ran out")))
     }
 
-    async fn try_change(&self, change: &Change, name: &str) -> Result<Changed, No> {
+    async fn try_change(&self, change: &Change, name: &str, may: Option<Alone>) -> Result<Changed, No> {
         let domain = &change.domain;
         self.whose_roots(change)?;
         let view = self.ledger.view();
@@ -112,6 +118,9 @@ impl Authority {
         if change.dry_run {
             changed.would_be = Some(planned.state(before, now));
             return Ok(changed);
+        }
+        if let (Some(operator), Some(may)) = (&change.operator, may) {
+            self.second_person(operator, may, change, &planned, before.map_or(0, |b| b.seq.as_u64())).await?;
         }
         if !change.confirm.allows(changed.hits.credentials) {
             return Err(confirm_needed(&changed.hits, change.confirm));
@@ -168,6 +177,7 @@ impl Authority {
             confirm: Confirm::All,
             dry_run: false,
             named: None,
+            operator: None,
         };
         Ok(self.change_bundle(&change).await?.seq)
     }
@@ -182,6 +192,7 @@ impl Authority {
             confirm: Confirm::All,
             dry_run: false,
             named: None,
+            operator: None,
         };
         Ok(self.change_bundle(&change).await?.seq)
     }

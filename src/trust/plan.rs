@@ -89,6 +89,8 @@ pub struct Planned {
     pub removed: Vec<TrustAnchor>,
     /// What is revoked with them.
     pub targets: Vec<Target>,
+    /// Keys of JWT-SVIDs, by `kid`, that are new or others than before.
+    pub jwt_added: Vec<String>,
     document: String,
     source: Source,
     sequence: Option<u64>,
@@ -238,9 +240,12 @@ pub fn plan(
     let gone: Vec<TrustAnchor> = before.anchors().iter().filter(|a| !anchors.contains_key(&root(a))).cloned().collect();
     let fresh = |id: &Root| !before.anchors().iter().any(|a| root(a) == *id);
     let added = anchors.iter().filter(|(id, _)| fresh(id)).map(|(_, a)| a.clone()).collect();
-    let targets = targets(domain, &gone, removed, elsewhere);
+    let roots: Vec<Root> = gone.iter().map(root).collect();
+    let targets = targets(domain, &roots, removed, elsewhere);
+    let known = |one: &JwtAuthority| before.jwt().contains(one);
+    let jwt_added = jwt.iter().filter(|one| !known(one)).map(|one| one.kid().to_owned()).collect();
     let (domain, removed) = (domain.clone(), gone);
-    Ok(Some(Planned { domain, after, added, removed, targets, document, source, sequence, kept_out, kept_in }))
+    Ok(Some(Planned { domain, after, added, removed, targets, jwt_added, document, source, sequence, kept_out, kept_in }))
 }
 
 fn may_follow(seen: Option<u64>, bundle: &Bundle) -> Result<(), Refusal> {
@@ -254,19 +259,20 @@ fn unknown(domain: &TrustDomain) -> No {
 
 /// Targets that cover all that would be refused from then on. A root that another domain has too vouches on there: what is revoked then is
 /// this domain.
-fn targets(domain: &TrustDomain, gone: &[TrustAnchor], removed: bool, elsewhere: impl Fn(&Root) -> bool) -> Vec<Target> {
-    let shared = gone.iter().any(|a| elsewhere(&root(a)));
+pub(super) fn targets(domain: &TrustDomain, gone: &[Root], removed: bool, elsewhere: impl Fn(&Root) -> bool) -> Vec<Target> {
+    let shared = gone.iter().any(&elsewhere);
     let whole = (removed || shared).then(|| Target::TrustDomain(domain.as_str().into()));
-    let roots = gone.iter().map(root).filter(|id| !elsewhere(id)).map(Target::TrustAnchor);
+    let roots = gone.iter().copied().filter(|id| !elsewhere(id)).map(Target::TrustAnchor);
     whole.into_iter().chain(roots).collect()
 }
 
 impl Planned {
-    /// The bundle's own record.
-    pub fn event(&self) -> Event {
+    /// What the bundle's own record says.
+    pub fn set(&self, reason: &str) -> BundleSet {
         let hashes = |of: &BTreeSet<Root>| of.iter().map(|id| id.to_vec()).collect();
+        let of = |anchors: &[TrustAnchor]| hashes(&anchors.iter().map(root).collect());
         let anchors = self.after.iter().flat_map(Bundle::x509_authorities).map(root);
-        Event::BundleSet(BundleSet {
+        BundleSet {
             trust_domain: self.domain.as_str().to_owned(),
             sequence: self.sequence,
             anchors: anchors.collect::<BTreeSet<_>>().into_iter().map(|id| id.to_vec()).collect(),
@@ -276,24 +282,19 @@ impl Planned {
             removed: self.after.is_none(),
             kept_out: hashes(&self.kept_out),
             kept_in: hashes(&self.kept_in),
-        })
+            reason: reason.to_owned(),
+            added: of(&self.added),
+            gone: of(&self.removed),
+            planned_on: None,
+        }
     }
 
     /// The records of the change, one group: the bundle, and the revocation of what it no longer vouches for.
     pub fn records(&self, author: &Who, reason: &str, now: Millis) -> Vec<Record> {
-        let mut records = vec![Record::new(author.clone(), self.event())];
-        let targets: Vec<_> = self.targets.iter().map(Target::to_record).collect();
-        for targets in targets.chunks(limits::TARGETS) {
-            let revoked = Revoked {
-                targets: targets.to_vec(),
-                // Who comes back does so by another root, and is welcome then.
-                issued_only: true,
-                reason: reason.to_owned(),
-                keep_until: Rules::keep_until(now).0,
-                lock_only: false,
-            };
-            records.push(Record::new(author.clone(), Event::Revoked(revoked)));
-        }
+        // A source that adds gives no reason; what it says of a root that is gone is the reason of the revocation.
+        let why = if self.removed.is_empty() && matches!(author, Who::Mayfly(_)) { "" } else { reason };
+        let mut records = vec![Record::new(author.clone(), Event::BundleSet(self.set(why)))];
+        records.extend(revoked(&self.targets, author, reason, now));
         records
     }
 
@@ -313,4 +314,21 @@ impl Planned {
             changed_at: now,
         }
     }
+}
+
+/// The revocation of what a bundle no longer vouches for.
+pub(super) fn revoked(targets: &[Target], author: &Who, reason: &str, now: Millis) -> Vec<Record> {
+    let targets: Vec<_> = targets.iter().map(Target::to_record).collect();
+    let record = |targets: &[crate::ledger::record::TargetRecord]| {
+        let revoked = Revoked {
+            targets: targets.to_vec(),
+            // Who comes back does so by another root, and is welcome then.
+            issued_only: true,
+            reason: reason.to_owned(),
+            keep_until: Rules::keep_until(now).0,
+            lock_only: false,
+        };
+        Record::new(author.clone(), Event::Revoked(revoked))
+    };
+    targets.chunks(limits::TARGETS).map(record).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! [`registry`] is what may be registered and what must not clash; [`mod@file`] is how people write a registration down; [`target`] is where
 //! it is, spelled in one way; [`findings`] is what an auditor would ask about one. [`binding`] says which workload's tool
-//! may use one. [`lease`] is what stands at an upstream for us, and how it comes down again.
+//! may use one. [`wider`] is what a registration gives that another one does not. [`lease`] is what stands at an upstream for us, and how it comes down again.
 
 pub mod binding;
 pub mod file;
@@ -12,3 +12,4 @@ pub mod registry;
 pub mod target;
 #[cfg(test)]
 mod tests;
+pub mod wider;

@@ -71,6 +71,20 @@ fn time(ms: u64) -> String {
     Millis(ms).to_string()
 }
 
+/// The environment of that name. What has none, like a change of trust, concerns all.
+fn place(environment: &str) -> Where {
+    if environment.is_empty() { Where::Everywhere } else { Where::In(environment.to_owned()) }
+}
+
+fn trust(e: &BundleSet, record: &Record) -> Told {
+    let hexes = |all: &[Vec<u8>]| all.iter().map(|id| hex(id)).collect::<Vec<_>>();
+    let data = json!({
+        "trust_domain": e.trust_domain, "added": hexes(&e.added), "gone": hexes(&e.gone), "trust_anchors": hexes(&e.anchors),
+        "removed": e.removed, "source": e.source, "reason": e.reason, "by": author(record),
+    });
+    Told::new("trust.changed", Where::Everywhere, data)
+}
+
 fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
@@ -94,6 +108,7 @@ pub fn may_be_told(record: &Record) -> bool {
             | Event::Revoked(_)
             | Event::LockLifted(_)
             | Event::OwnerLeft(_)
+            | Event::BundleSet(_)
             | Event::FellDue(_),
         ) => true,
         _ => false,
@@ -120,6 +135,7 @@ pub fn told(record: &Record, state: &State) -> Option<Told> {
             let data = json!({ "owner": e.owner, "reason": e.reason, "by": author(record) });
             Some(Told::new("owner.left", Where::Everywhere, data))
         }
+        Event::BundleSet(e) => Some(trust(e, record)),
         Event::FellDue(e) => fell_due(e, state),
         _ => None,
     }
@@ -134,15 +150,16 @@ fn asked(e: &ApprovalAsked) -> Told {
             ApprovalOf::Extension => "extension",
             ApprovalOf::Change => "change",
             ApprovalOf::Action => "action",
+            ApprovalOf::Call => "call",
             ApprovalOf::Unspecified => "",
         },
         "caller": e.caller, "upstream": e.upstream, "scopes": e.scopes, "tool": e.tool, "purpose": e.purpose, "task": task_text(&e.task),
         "arguments_sha256": hex(&e.arguments), "request_sha256": hex(&e.digest), "expires_at": time(e.expires_at), "reason": e.reason,
         "approvers": e.approvers.iter().map(who).collect::<Vec<_>>(),
-        "governs": if e.of() == ApprovalOf::Change { e.policies.clone() } else { Vec::new() },
+        "governs": if matches!(e.of(), ApprovalOf::Change | ApprovalOf::Call) { e.policies.clone() } else { Vec::new() },
         "opens_task": e.opens, "terms": e.terms.as_deref().map(terms),
     });
-    Told::new("approval.asked", Where::In(e.environment.clone()), data)
+    Told::new("approval.asked", place(&e.environment), data)
 }
 
 /// A task as people are shown it, in short.
@@ -159,7 +176,7 @@ fn terms(e: &TaskAsked) -> Value {
 fn of_approval(state: &State, id: &[u8]) -> (Where, Value) {
     let id = ApprovalId::from_slice(id);
     let known: Option<&Approval> = id.and_then(|id| state.approvals.get(&id));
-    let of = known.map_or(Where::Unknown, |a| Where::In(a.asked.environment.clone()));
+    let of = known.map_or(Where::Unknown, |a| place(&a.asked.environment));
     let data = json!({
         "approval": id.map(|id| id.to_string()),
         "caller": known.map(|a| a.asked.caller.clone()),

@@ -32,6 +32,7 @@ pub const TYPES: &[&str] = &[
     "lock.lifted",
     "upstream.expiring",
     "owner.left",
+    "trust.changed",
 ];
 
 /// The type of an event that somebody asks for to see whether a webhook works.

@@ -132,15 +132,20 @@ pub fn house_with(elsewhere: Elsewhere) -> House {
 
 /// The same with other bounds.
 pub fn bounded_house(bounds: Bounds, ceilings: Ceilings) -> House {
-    build(in_memory(), Elsewhere::default(), bounds, ceilings)
+    build(in_memory(), Elsewhere::default(), bounds, ceilings, false)
 }
 
 /// The same on another store.
 pub fn house_on(opener: Opener, elsewhere: Elsewhere) -> House {
-    build(opener, elsewhere, Bounds::default(), Ceilings::default())
+    build(opener, elsewhere, Bounds::default(), Ceilings::default(), false)
 }
 
-fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, ceilings: Ceilings) -> House {
+/// The same with one operator, who needs no second one over the local socket.
+pub fn house_of_one() -> House {
+    build(in_memory(), Elsewhere::default(), Bounds::default(), Ceilings::default(), true)
+}
+
+fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, ceilings: Ceilings, single_operator: bool) -> House {
     let clock = SetClock::at(pki::NOW);
     let system = System::with_clock(clock.clone());
     let ledger = Ledger::open(opener, system.clone(), Settings { ceilings, ..Settings::default() }).unwrap();
@@ -158,7 +163,7 @@ fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, ceilings: Ceiling
         sealer: Arc::new(Open),
         system: system.clone(),
         admin_uids: vec![1000],
-        single_operator: false,
+        single_operator,
         oidc: Arc::new(issuers(&signer, &system)),
         own_domain: None,
         feed_max_age_ms: limits::FEED_MAX_AGE_MS,

@@ -263,6 +263,7 @@ fn registry() -> Vec<(&'static str, Event)> {
         removed: true,
         kept_out: vec![digest(0xa4)],
         kept_in: vec![digest(0xa5)],
+        ..BundleSet::default()
     };
     let added = KeyAdded {
         key: text("key-1"),
@@ -314,7 +315,7 @@ fn approvals() -> Vec<(&'static str, Event)> {
                 login: vec![],
             }),
         ),
-        ("52-used-once", Event::UsedOnce(UsedOnce { digest: digest(0xb2), until: 1_700_000_900_000 })),
+        ("52-used-once", Event::UsedOnce(UsedOnce { digest: digest(0xb2), until: 1_700_000_900_000, ..UsedOnce::default() })),
     ]
 }
 

@@ -45,6 +45,7 @@ mod socket;
 mod start;
 mod traces;
 mod traces_of_calls;
+mod two_people;
 mod upkeep;
 mod uses;
 mod webhook_trouble;

@@ -4,6 +4,7 @@ use mayfly::cli::dev::Settings;
 use mayfly::ledger::Lane;
 use mayfly::ledger::record::{Event, Record, UpstreamSet, Who};
 use mayfly::pb::mayfly::v1 as pb;
+use mayfly::pb::mayfly::v1::approval_service_client::ApprovalServiceClient;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
 use mayfly::pb::mayfly::v1::upstream_service_client::UpstreamServiceClient;
 use mayfly::upstream::registry::Upstream;
@@ -12,6 +13,7 @@ use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
 use crate::kit::{Up, reason};
+use crate::policy_rig::approval_of;
 
 struct Rig {
     up: Up,
@@ -35,6 +37,23 @@ impl Rig {
         let confirmation = confirm.then_some(pb::Confirmation { credentials: 0, all: true });
         let request = pb::SetUpstreamRequest { upstream: Some(upstream), confirmation, ..Default::default() };
         self.upstreams().await.set_upstream(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// What gives more: asked for, and let through by another operator. How many credentials that revoked.
+    async fn with_colleague(&self, upstream: pb::Upstream) -> u64 {
+        let id = approval_of(&self.set(upstream, true).await.unwrap_err());
+        let mut approvals =
+            ApprovalServiceClient::new(self.up.world.channel("operator/colleague", self.up.admin()).await.unwrap());
+        let shown = approvals.get_approval(pb::GetApprovalRequest { approval_id: id.clone() }).await.unwrap().into_inner();
+        let give = pb::DecideApprovalRequest {
+            approval_id: id,
+            request_sha256: shown.approval.unwrap().request_sha256,
+            decision: pb::ApprovalDecision::Give.into(),
+            reason: "looked at it".into(),
+            confirmation: Some(pb::Confirmation { credentials: 0, all: true }),
+            ..Default::default()
+        };
+        approvals.decide_approval(give).await.unwrap().into_inner().hits.unwrap().credentials
     }
 
     async fn dry_run(&self, upstream: pb::Upstream) -> Result<pb::SetUpstreamResponse, Status> {
@@ -192,13 +211,12 @@ async fn a_narrower_registration_revokes_what_it_would_refuse_and_nothing_else()
     let moved = pb::Upstream { audience: "https://moved.example".into(), ..done.upstream.unwrap() };
     assert_eq!(reason(&rig.set(moved.clone(), false).await.unwrap_err()), "CONFIRM_NEEDED");
     assert!(rig.good(&reads).await, "what was not confirmed did nothing");
-    let done = rig.set(moved, true).await.unwrap();
-    assert_eq!(done.hits.unwrap().credentials, 2);
+    assert_eq!(rig.with_colleague(moved).await, 2);
     assert_eq!((rig.good(&reads).await, rig.good(&again).await), (false, false));
     assert!(rig.good(&rig.exchange("echo:read", 60).await.unwrap()).await, "nothing is locked");
     // Wider takes nothing back.
-    let wider = pb::Upstream { max_ttl: Some(prost_types::Duration { seconds: 600, nanos: 0 }), ..done.upstream.unwrap() };
-    assert_eq!(rig.set(wider, false).await.unwrap().hits.unwrap().credentials, 0);
+    let wider = pb::Upstream { max_ttl: Some(prost_types::Duration { seconds: 600, nanos: 0 }), ..rig.get("echo").await };
+    assert_eq!(rig.with_colleague(wider).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

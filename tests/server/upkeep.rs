@@ -70,6 +70,7 @@ fn a_root_that_was_removed_stays_out_after_a_restart_whatever_the_file_says() {
     let authority = up.running().authority().clone();
     let root = authority.ledger.peek(|s| s.bundles["dev.mayfly.internal"].anchors[0]);
     let change = mayfly::trust::Change {
+        operator: None,
         domain: mayfly::identity::spiffe_id::TrustDomain::parse("dev.mayfly.internal").unwrap(),
         proposal: mayfly::trust::Proposal::RemoveRoot(root),
         author: mayfly::ledger::record::Who::LocalUid(0),

@@ -3,11 +3,14 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod alone;
 mod approval;
 mod audit;
 mod audit_prove;
 mod audit_search;
 mod credential;
+#[path = "../kit/dice.rs"]
+mod dice;
 mod intake;
 mod key;
 mod lease;
@@ -21,7 +24,7 @@ mod stream;
 mod task;
 mod trust;
 
-use kit::house::{House, house, runtime, terms, wanted};
+use kit::house::{House, house, house_of_one, runtime, terms, wanted};
 use mayfly::authority::Authority;
 use mayfly::credential::Issued;
 use mayfly::identity::caller::Caller;
@@ -45,6 +48,11 @@ struct World {
 
 fn world() -> World {
     World { house: house(), runtime: runtime() }
+}
+
+/// The same with one operator only: what takes two otherwise is done over the local socket.
+fn world_of_one() -> World {
+    World { house: house_of_one(), runtime: runtime() }
 }
 
 impl World {

@@ -16,7 +16,7 @@ use mayfly::trust::Source;
 
 use super::kit::house::{DOMAIN, terms, wanted};
 use super::kit::pki;
-use super::{ROOT, World, ask, bad, ok, refused, token, world};
+use super::{ROOT, World, ask, bad, ok, refused, token, world_of_one as world};
 
 fn domains(w: &World) -> TrustDomains {
     TrustDomains(w.authority().clone())

@@ -104,7 +104,11 @@ pub fn changes(world: &World, w: usize, op: &Op, ids: &[Vec<u8>; 3]) -> Vec<Reco
         Kind::UseOnce => {
             let mut digest = vec![0; 32];
             digest[0] = (op.n[1] % 3) as u8;
-            Some(Event::UsedOnce(UsedOnce { digest, until: now + [5_000, 10 * MINUTE][op.n[2] as usize % 2] }))
+            Some(Event::UsedOnce(UsedOnce {
+                digest,
+                until: now + [5_000, 10 * MINUTE][op.n[2] as usize % 2],
+                ..UsedOnce::default()
+            }))
         }
         Kind::SetPolicy => {
             let environment = ENVIRONMENTS[op.n[1] as usize % 2].to_owned();

@@ -55,7 +55,11 @@ pub fn sign_in(writer: &Writer, op: &Op, id: &[u8]) -> Vec<Record> {
         policy_version: policy_in_force(&writer.state, environment),
         ..Default::default()
     };
-    let used = UsedOnce { digest: id_token_used(&token.issuer, &token.id).to_vec(), until: token.expires_at + 2 * CLOCK_SKEW_MS };
+    let used = UsedOnce {
+        digest: id_token_used(&token.issuer, &token.id).to_vec(),
+        until: token.expires_at + 2 * CLOCK_SKEW_MS,
+        ..UsedOnce::default()
+    };
     let record = |event| Record::new(Who::Person(person(name)), event);
     let mut group = vec![record(Event::UsedOnce(used)), record(Event::LoggedIn(login.into()))];
     // Now and then the token is not used up by it.

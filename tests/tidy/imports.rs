@@ -31,6 +31,7 @@ pub const LAYERS: &[&[&str]] = &[
         "backup",
         "bindings",
         "break_glass",
+        "calls",
         "changes",
         "due",
         "exchange",

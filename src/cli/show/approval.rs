@@ -148,9 +148,20 @@ impl From<pb::Approval> for Approval {
 impl Approval {
     /// What is asked for, for people.
     pub fn sentence(&self) -> String {
-        if !self.asked_because.is_empty() {
+        if self.of == "call" {
+            return format!("{} asks to call {}: {}", Who::text(self.caller.as_ref()), self.tool, self.purpose);
+        }
+        if self.of == "change" && self.environment.is_empty() {
+            return format!(
+                "{} asks to change who is trusted: {}",
+                Who::text(self.caller.as_ref()),
+                or_dash(Some(&self.asked_because))
+            );
+        }
+        if self.of == "change" || !self.asked_because.is_empty() {
             let caller = Who::text(self.caller.as_ref());
-            return format!("{caller} asks to change what decides in {}: {}", self.environment, self.asked_because);
+            let because = or_dash(Some(&self.asked_because));
+            return format!("{caller} asks to change what decides in {}: {because}", self.environment);
         }
         let tool = if self.tool.is_empty() { String::new() } else { format!(" for tool {}", self.tool) };
         let caller = Who::text(self.caller.as_ref());

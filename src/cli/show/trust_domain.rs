@@ -52,6 +52,15 @@ impl From<pb::TrustDomain> for TrustDomain {
     }
 }
 
+/// The roots that a change adds and removes, a line for each.
+pub fn change(of: &pb::ApprovalBundle) -> String {
+    let line = |sign: &str, a: &pb::TrustAnchor| format!("{sign} root {} {}", hex(&a.sha256), a.subject).trim_end().to_owned();
+    let added = of.added.iter().map(|a| line("+", a));
+    let lines = added.chain(of.removed.iter().map(|a| line("-", a)));
+    let domain = std::iter::once(format!("trust domain {}", of.trust_domain));
+    domain.chain(lines).collect::<Vec<_>>().join("\n")
+}
+
 impl Noun for TrustDomain {
     fn name(&self) -> String {
         self.trust_domain.clone()

@@ -99,6 +99,24 @@ pub fn approver(approver: pb::Approver) -> String {
     }
 }
 
+/// What differs between two versions, line by line.
+pub fn differences(old: Option<pb::Upstream>, new: pb::Upstream) -> Result<String, CliError> {
+    let text = |u: pb::Upstream| serde_json::to_string_pretty(&Upstream::from(u)).map_err(CliError::ours);
+    // When and by whom is no part of what is decided, nor is how it is used.
+    let bare = |u: pb::Upstream| pb::Upstream {
+        at: None,
+        author: None,
+        seq: 0,
+        version: 0,
+        live_credentials: 0,
+        last_used_at: None,
+        findings: Vec::new(),
+        ..u
+    };
+    let (old, new) = (old.map(|u| text(bare(u))).transpose()?.unwrap_or_default(), text(bare(new))?);
+    Ok(similar::TextDiff::from_lines(&old, &new).unified_diff().context_radius(2).header("in force", "asked for").to_string())
+}
+
 impl Noun for Upstream {
     fn name(&self) -> String {
         self.upstream.clone()

@@ -27,6 +27,9 @@ pub struct AddArgs {
     /// Only check it
     #[arg(long)]
     dry_run: bool,
+    /// Why: another operator reads it where one has to approve
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
     /// Makes a repeat by hand safe: the same id is answered like the first time
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
@@ -41,6 +44,9 @@ pub struct ChangeArgs {
     /// The version that the change was made from [default: the one in force]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     version: Option<u64>,
+    /// Why: another operator reads it where one has to approve
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
     #[command(flatten)]
     confirm: ConfirmArgs,
 }
@@ -93,6 +99,7 @@ pub async fn add(args: AddArgs, run: &Run, server: &Server) -> Result<Exit, CliE
         dry_run: args.dry_run,
         confirmation: None,
         request_id: run.request_id(&args.request_id),
+        reason: args.reason,
     };
     let answer = set(server, request).await?;
     tell(run, Changed::of(args.dry_run, answer.upstream, answer.hits, answer.beyond)?)
@@ -110,6 +117,7 @@ pub async fn change(args: ChangeArgs, run: &Run, server: &Server) -> Result<Exit
         dry_run: false,
         confirmation: None,
         request_id: run.request_id(&args.confirm.request_id),
+        reason: args.reason.clone(),
     };
     let ask = |dry_run, confirmation| set(server, pb::SetUpstreamRequest { dry_run, confirmation, ..request.clone() });
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::SetUpstreamResponse| r.hits, ask).await?;

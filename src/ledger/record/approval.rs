@@ -3,7 +3,7 @@
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use super::{Allowance, BindingSet, Event, Identity, PolicySet, TaskOpened};
+use super::{Allowance, BindingSet, BundleSet, Event, Identity, PolicySet, TaskOpened, UpstreamSet};
 
 /// What an approval lets through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
@@ -21,13 +21,15 @@ pub enum ApprovalOf {
     Change = 4,
     /// One action, authorized with nothing issued.
     Action = 5,
+    /// One call of an operator: its author sends the same request once more.
+    Call = 6,
 }
 
 /// A change that waits for a second person.
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct Change {
     /// One of these.
-    #[prost(oneof = "Changes", tags = "1, 2")]
+    #[prost(oneof = "Changes", tags = "1, 2, 3, 4")]
     pub to: Option<Changes>,
 }
 
@@ -40,6 +42,12 @@ pub enum Changes {
     /// A binding.
     #[prost(message, tag = "2")]
     Binding(BindingSet),
+    /// An upstream's registration.
+    #[prost(message, tag = "3")]
+    Upstream(UpstreamSet),
+    /// A trust domain's bundle.
+    #[prost(message, boxed, tag = "4")]
+    Bundle(Box<BundleSet>),
 }
 
 /// An approval was asked for: everything that it binds, and who may give it.
@@ -209,6 +217,8 @@ impl Change {
         match self.to.as_ref()? {
             Changes::Policy(set) => Some(Event::PolicySet(set.clone())),
             Changes::Binding(set) => Some(Event::BindingSet(set.clone())),
+            Changes::Upstream(set) => Some(Event::UpstreamSet(set.clone())),
+            Changes::Bundle(set) => Some(Event::BundleSet(BundleSet::clone(set))),
         }
     }
 }
@@ -242,4 +252,7 @@ pub struct UsedOnce {
     /// Remembered until then, milliseconds.
     #[prost(uint64, tag = "2")]
     pub until: u64,
+    /// The approval of an operator's call that is used up with this; empty where the record is about something else.
+    #[prost(bytes = "vec", tag = "3")]
+    pub approval: Vec<u8>,
 }

@@ -48,7 +48,7 @@ pub struct PolicySet {
 }
 
 /// An upstream's registration.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct UpstreamSet {
     /// Its name.
     #[prost(string, tag = "1")]
@@ -174,7 +174,7 @@ pub struct BindingSet {
 }
 
 /// A trust domain's bundle.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 pub struct BundleSet {
     /// The trust domain.
     #[prost(string, tag = "1")]
@@ -203,6 +203,19 @@ pub struct BundleSet {
     /// SHA-256 of roots that an operator added, sorted: no source takes them out.
     #[prost(bytes = "vec", repeated, tag = "9")]
     pub kept_in: Vec<Vec<u8>>,
+    /// Why, in the words of the author of the change.
+    #[prost(string, tag = "10")]
+    pub reason: String,
+    /// SHA-256 of the roots that this change added, sorted.
+    #[prost(bytes = "vec", repeated, tag = "11")]
+    pub added: Vec<Vec<u8>>,
+    /// SHA-256 of the roots that this change removed, sorted.
+    #[prost(bytes = "vec", repeated, tag = "12")]
+    pub gone: Vec<Vec<u8>>,
+    /// The seq of the bundle that a change was planned on which waited for a second person, 0 where the trust domain was not known then. With
+    /// another bundle in force it does not take effect.
+    #[prost(uint64, optional, tag = "13")]
+    pub planned_on: Option<u64>,
 }
 
 /// What a key of ours is for. One key, one purpose.

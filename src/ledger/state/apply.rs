@@ -164,6 +164,9 @@ impl State {
             Event::BreakGlass(e) => self.glass_step(e, record),
             Event::FellDue(e) => self.fell_due(e),
             Event::UsedOnce(e) => {
+                if let Some(approval) = ApprovalId::from_slice(&e.approval).and_then(|id| self.approvals.get_mut(&id)) {
+                    (approval.used, approval.seq) = (true, seq);
+                }
                 self.used_once.insert(hash_of(&e.digest), Millis(e.until));
                 self.ends.after(Millis(e.until), End::UsedOnce(hash_of(&e.digest)));
             }

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::apply::author;
 use super::tasks::Closed;
 use super::{Decided, State};
-use crate::ledger::record::{ApprovalAsked, ApprovalDecided, ApprovalOf, Change, Issued, Outcome, Record, TaskExtended, Who};
+use crate::ledger::record::{
+    ApprovalAsked, ApprovalDecided, ApprovalOf, Change, Event, Issued, Outcome, Record, TaskExtended, Who,
+};
 use crate::seq::{ApprovalId, Millis, TaskId};
 
 /// The approval that a task waits for or was opened with. More time takes another one.
@@ -91,7 +93,9 @@ impl State {
                 }
             }
             (ApprovalOf::Change, true) => {
-                if let Some(event) = asked.change.as_ref().and_then(Change::event) {
+                // A bundle comes into force by a record of its own in the same group, which all that follows bundles looks for.
+                let change = asked.change.as_ref().and_then(Change::event);
+                if let Some(event) = change.filter(|event| !matches!(event, Event::BundleSet(_))) {
                     self.apply_registry(&event, record, Some(Box::new(Who::named(&asked.caller))));
                 }
             }

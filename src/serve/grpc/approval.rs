@@ -13,6 +13,7 @@ use super::ask::{self, refused};
 use super::page::Page;
 use crate::approvals::{Decision, Sees};
 use crate::authority::Authority;
+use crate::calls;
 use crate::ledger::record::{ApprovalAsked, Event};
 use crate::ledger::state::Approval;
 use crate::ledger::{Batch, Committed, State};
@@ -235,7 +236,7 @@ impl ApprovalService for Approvals {
         let commits = self.0.commits.subscribe();
         let (to, stream) = mpsc::channel(limits::WATCH_QUEUE);
         let watch = Watch { authority: self.0.clone(), actor, upstream, to };
-        tokio::spawn(watch.run(commits));
+        tokio::spawn(calls::within(calls::Call::current(), watch.run(commits)));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }

@@ -12,6 +12,7 @@ use super::super::wire;
 use super::ask;
 use super::audit_search::filter;
 use crate::authority::Authority;
+use crate::calls;
 use crate::pb::mayfly::v1 as pb;
 use crate::policy::Admin;
 use crate::refusal::No;
@@ -67,9 +68,11 @@ pub async fn export(a: &Arc<Authority>, actor: &Actor, ask: &pb::ExportRecordsRe
     let mut export = a.export(filter, told(ask.filter.as_ref()), ask.since_size).await?;
     let (to, stream) = mpsc::channel(WAITING);
     let authority = a.clone();
+    let call = calls::Call::current();
     tokio::task::spawn_blocking(move || {
         loop {
-            let admitted = authority.admit(&operator, Admin::ReadAudit, environment.as_deref());
+            let admit = || authority.admit(&operator, Admin::ReadAudit, environment.as_deref());
+            let admitted = calls::within_sync(call.clone(), admit);
             let part = match admitted.and_then(|_| export.lines()) {
                 Ok(None) => return,
                 Ok(Some(text)) => Ok(pb::ExportRecordsResponse { lines: text.into() }),

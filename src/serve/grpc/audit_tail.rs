@@ -17,6 +17,7 @@ use super::ask;
 use super::audit_search::{filter, told};
 use crate::audit::Reader;
 use crate::authority::Authority;
+use crate::calls;
 use crate::identity::caller::Operator;
 use crate::ledger::search::Filter;
 use crate::ledger::stopping;
@@ -52,7 +53,7 @@ pub async fn begin(a: &Arc<Authority>, actor: &Actor, ask: &pb::TailRecordsReque
     let (to, stream) = mpsc::channel(limits::WATCH_QUEUE);
     let after = after.unwrap_or(reader.seq());
     let tail = Tail { authority: a.clone(), operator, environment, filter, reader, after, to };
-    tokio::spawn(tail.run());
+    tokio::spawn(calls::within(calls::Call::current(), tail.run()));
     Ok(ReceiverStream::new(stream))
 }
 

@@ -13,6 +13,7 @@ use super::super::status::status;
 use super::ask;
 use crate::authority::Authority;
 use crate::backup::Backup;
+use crate::calls;
 use crate::identity::caller::Operator;
 use crate::ledger::{in_the_background, stopping};
 use crate::limits;
@@ -27,6 +28,9 @@ const WAITING: usize = 1;
 /// A piece of it.
 pub type Piece = Result<pb::BackupResponse, Status>;
 
+/// Who asks, and the call that it is asked in: it may have been approved.
+type Asker = (Operator, Option<Arc<calls::Call>>);
+
 /// It has what the audit says of everybody, and the private parts of keys.
 fn admitted(a: &Authority, operator: &Operator) -> Result<(), No> {
     a.admit(operator, Admin::ReadAudit, None)?;
@@ -35,9 +39,10 @@ fn admitted(a: &Authority, operator: &Operator) -> Result<(), No> {
 }
 
 /// The same where others wait for nobody: it reads the state, and this thread stands back.
-fn still_admitted(a: &Arc<Authority>, operator: &Operator, runtime: &Handle) -> Result<(), No> {
+fn still_admitted(a: &Arc<Authority>, (operator, call): &Asker, runtime: &Handle) -> Result<(), No> {
     let (a, operator) = (a.clone(), operator.clone());
-    let asked = runtime.block_on(runtime.spawn(async move { admitted(&a, &operator) }));
+    let admitted = calls::within(call.clone(), async move { admitted(&a, &operator) });
+    let asked = runtime.block_on(runtime.spawn(admitted));
     asked.unwrap_or_else(|_| Err(No::Refusal(stopping())))
 }
 
@@ -48,18 +53,19 @@ pub async fn begin(a: &Arc<Authority>, actor: &Actor) -> Result<ReceiverStream<P
     let backup = a.backup().await?;
     tracing::info!(seq = %backup.about().seq, "a backup is being made");
     let (to, stream) = mpsc::channel(WAITING);
+    let call = calls::Call::current();
     let (authority, runtime) = (a.clone(), tokio::runtime::Handle::current());
     // A thread of its own: it stands back behind all that is served.
     let run = move || {
         in_the_background();
-        run(&authority, &operator, backup, &to, &runtime);
+        run(&authority, &(operator, call), backup, &to, &runtime);
     };
     let started = std::thread::Builder::new().name("mayfly-backup".to_owned()).spawn(run);
     started.map_err(|e| Fault::new(format!("no thread for a backup: {e}")))?;
     Ok(ReceiverStream::new(stream))
 }
 
-fn run(a: &Arc<Authority>, operator: &Operator, mut backup: Backup, to: &mpsc::Sender<Piece>, runtime: &Handle) {
+fn run(a: &Arc<Authority>, operator: &Asker, mut backup: Backup, to: &mpsc::Sender<Piece>, runtime: &Handle) {
     loop {
         let piece = match still_admitted(a, operator, runtime).and_then(|()| backup.piece()) {
             Ok(None) => return,

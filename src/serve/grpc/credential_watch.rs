@@ -17,6 +17,7 @@ use super::super::wire;
 use super::ask;
 use super::credential_filter::Filter;
 use crate::authority::Authority;
+use crate::calls;
 use crate::identity::caller::Operator;
 use crate::ledger::Batch;
 use crate::ledger::history::{Past, Reached};
@@ -68,7 +69,7 @@ pub async fn begin(
     };
     let (to, stream) = mpsc::channel(limits::WATCH_QUEUE);
     let watch = Watch { authority: authority.clone(), operator, filter, to, seen: after.unwrap_or(head) };
-    tokio::spawn(watch.run(missed, commits));
+    tokio::spawn(calls::within(calls::Call::current(), watch.run(missed, commits)));
     Ok(ReceiverStream::new(stream))
 }
 

@@ -141,8 +141,12 @@ impl Keys {
 
     async fn rotate(&self, actor: &Actor, ask: &pb::RotateKeyRequest) -> Result<pb::RotateKeyResponse, No> {
         let rotation = self.rotation(ask)?;
-        let admitted =
-            self.0.admit(ask::operator(actor)?, Admin::ManageKeys, Some(&*rotation.environment).filter(|e| !e.is_empty()))?;
+        let (operator, environment) = (ask::operator(actor)?, Some(&*rotation.environment).filter(|e| !e.is_empty()));
+        let admitted = match rotation.purpose {
+            // Its key vouches for everybody of our own trust domain, and people sign in there.
+            KeyPurpose::X509Ca => self.0.admit_two(operator, Admin::ManageKeys, environment, "it makes a root of our own CA")?,
+            _ => self.0.admit(operator, Admin::ManageKeys, environment)?,
+        };
         let line = (rotation.purpose, &*rotation.environment);
         let (key, previous) = self.0.rotate_key(&admitted, line, rotation.ahead_ms, &named(&ask.request_id, ask)?).await?;
         self.0.tend_own_bundle().await?;

@@ -20,6 +20,7 @@ pub mod break_glass;
 pub mod credential;
 mod credential_filter;
 mod credential_watch;
+mod gate;
 mod issued;
 pub mod key;
 pub mod lease;

@@ -28,7 +28,7 @@ use super::task::Tasks;
 use super::token::Tokens;
 use super::trust_domain::TrustDomains;
 use super::upstream::Upstreams;
-use super::{batch, stream, traced, unary};
+use super::{batch, gate, stream, traced, unary};
 use crate::authority::Authority;
 use crate::intake::Taken;
 use crate::limits;
@@ -122,18 +122,30 @@ impl Services {
         Calls(Arc::new(OnConnection { services: self, peer, line }))
     }
 
-    async fn answer<B>(mut self, peer: Peer, mut call: Request<B>, traced: Traced) -> Response<Body>
+    async fn answer<B>(self, peer: Peer, mut call: Request<B>, traced: Traced) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
     {
-        call.extensions_mut().insert(peer);
+        call.extensions_mut().insert(peer.clone());
         if call.uri().path() == stream::PATH {
             return stream::exchange(&self.own, call, traced).await;
         }
         if call.uri().path() == batch::PATH {
             return traced.scope(batch::exchange(&self.own, call)).await;
         }
+        if let Peer::Admin(_) | Peer::Local(_) = &peer {
+            let authority = self.own.0.clone();
+            return gate::through(&authority, &peer, call, |call| self.route(call, traced)).await;
+        }
+        self.route(call, traced).await
+    }
+
+    async fn route<B>(mut self, call: Request<B>, traced: Traced) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
+    {
         let service = call.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         let Ok(answer) = match service {
             Some((pb::mayfly::v1::token_service_server::SERVICE_NAME, _)) => traced.scope(self.tokens.call(call)).await,

@@ -9,12 +9,14 @@ use super::ask::{self, refused};
 use super::page::ByName;
 use super::token::named;
 use crate::authority::Authority;
+use crate::identity::caller::Operator;
 use crate::identity::spiffe_id::TrustDomain;
+use crate::ledger::record::Who;
 use crate::ledger::state::BundleState;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::trust_domain_service_server::TrustDomainService;
-use crate::policy::Admin;
+use crate::policy::{Admin, wanted};
 use crate::refusal::{No, Refusal};
 use crate::revocation::Target;
 use crate::revoke::Confirm;
@@ -96,10 +98,15 @@ impl TrustDomains {
 
     /// One change by an operator.
     async fn change(&self, actor: &Actor, domain: &TrustDomain, proposal: Proposal, how: How) -> Result<Changed, No> {
-        let admitted = self.0.admit(ask::operator(actor)?, Admin::ManageTrust, None)?;
+        let operator = ask::operator(actor)?;
+        let author = match operator {
+            Operator::Svid(caller) => Who::of(caller),
+            Operator::LocalUid(uid) => Who::LocalUid(*uid),
+        };
+        let (domain, operator) = (domain.clone(), Some(operator.clone()));
         let How { reason, dry_run, confirm, named } = how;
-        let change = Change { domain: domain.clone(), proposal, author: admitted.who(), reason, confirm, dry_run, named };
-        self.0.change_bundle(&change).await
+        // It is admitted there, alone or with another operator.
+        self.0.change_bundle(&Change { domain, proposal, author, reason, confirm, dry_run, named, operator }).await
     }
 
     async fn add(&self, actor: &Actor, ask: &pb::AddBundleRequest) -> Result<pb::AddBundleResponse, No> {
@@ -108,7 +115,7 @@ impl TrustDomains {
         if bundle.x509_authorities().is_empty() && bundle.jwt_authorities().is_empty() {
             return Err(No::Refusal(Refusal::field("bundle", "has no authority that could be added")));
         }
-        let how = How { named: named(&ask.request_id, ask)?, ..How::default() };
+        let how = How { reason: said(&ask.reason)?, named: named(&ask.request_id, ask)?, ..How::default() };
         let changed = self.change(actor, &domain, Proposal::Add(bundle), how).await?;
         Ok(pb::AddBundleResponse { trust_domain: self.show(&domain, &changed).await? })
     }
@@ -117,7 +124,10 @@ impl TrustDomains {
         let domain = domain(&ask.trust_domain)?;
         let bundle = wire::bundle_from_pb(&domain, ask.bundle.as_ref())?;
         let how = How {
-            reason: "an operator set a bundle without this root".to_owned(),
+            reason: match said(&ask.reason)? {
+                none if none.is_empty() => "an operator set a bundle without this root".to_owned(),
+                reason => reason,
+            },
             dry_run: ask.dry_run,
             confirm: ask::confirm(ask.confirmation.as_ref()),
             named: named(&ask.request_id, ask)?,
@@ -167,6 +177,11 @@ impl TrustDomains {
         let hits = Some(super::hits_to_pb(&changed.hits));
         Ok(pb::RemoveTrustDomainResponse { hits, seq: rule(&changed), connections: changed.connections })
     }
+}
+
+/// A reason that may be left out.
+fn said(reason: &str) -> Result<String, Refusal> {
+    wanted::text("reason", reason, limits::PURPOSE_BYTES)
 }
 
 /// How an operator changes a bundle.

@@ -11,6 +11,7 @@ use super::{binding, lease};
 use crate::authority::Authority;
 use crate::inventory::Inventory;
 use crate::ledger::state::Version;
+use crate::limits;
 use crate::narrow::Terms;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::upstream_service_server::UpstreamService;
@@ -129,7 +130,8 @@ impl Upstreams {
             confirm: ask::confirm(ask.confirmation.as_ref()),
             named: super::token::named(&ask.request_id, ask)?,
         };
-        let changed = self.0.set_upstream(operator, new, given.version, &terms).await?;
+        let reason = wanted::text("reason", &ask.reason, limits::PURPOSE_BYTES)?;
+        let changed = self.0.set_upstream(operator, new, given.version, &reason, &terms).await?;
         let upstream = self.shown(actor, &changed.upstream, &changed.version).await?;
         let hits = Some(super::hits_to_pb(&changed.hits));
         Ok(pb::SetUpstreamResponse { upstream: Some(upstream), hits, beyond: changed.beyond })

@@ -13,6 +13,7 @@ use super::super::wire;
 use super::ask;
 use super::revocation::lock_index;
 use crate::authority::Authority;
+use crate::calls;
 use crate::feed::{Beginning, Registered, Sent, rolled_back};
 use crate::identity::caller::{Caller, Operator};
 use crate::ledger::record::Who;
@@ -99,14 +100,14 @@ pub async fn start(authority: Arc<Authority>, follows: Follows, ask: pb::WatchRe
     let registered = authority.followers.register(&who, &name, ask.upstreams.clone(), applied, authority.system.wall())?;
     let (out, stream) = mpsc::channel(64);
     let last = resume.unwrap_or(Seq::ZERO);
-    tokio::spawn(async move {
+    tokio::spawn(calls::within(calls::Call::current(), async move {
         let mut one = One { authority, follows, upstreams: ask.upstreams, registered, out, live, last };
         let ended = one.run(beginning).await;
         if let Err(Some(no)) = ended {
             let _ = one.out.send(Err(status(no))).await;
         }
         one.authority.followers.ended(&one.registered, one.authority.system.wall());
-    });
+    }));
     Ok(Box::pin(ReceiverStream::new(stream)))
 }
 

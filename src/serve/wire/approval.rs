@@ -2,15 +2,21 @@
 
 use bytes::Bytes;
 
-use super::{BindingPlace, binding_to_pb, duration, identity_of_who, identity_to_pb, policy_to_pb, subject_to_pb, timestamp};
+use super::{
+    BindingPlace, anchor_to_pb, binding_to_pb, duration, identity_of_who, identity_to_pb, policy_to_pb, subject_to_pb, timestamp,
+    upstream_to_pb,
+};
+use crate::identity::bundle::Bundle;
+use crate::identity::spiffe_id::TrustDomain;
 use crate::ledger::State;
-use crate::ledger::record::{ApprovalAsked, ApprovalOf, Changes, Identity, TaskAsked, Who};
-use crate::ledger::state::{Approval, Phase};
+use crate::ledger::record::{ApprovalAsked, ApprovalOf, BundleSet, Changes, Identity, TaskAsked, UpstreamSet, Who};
+use crate::ledger::state::{Approval, Phase, Version};
 use crate::pb::mayfly::v1 as pb;
 use crate::policies::PolicyVersion;
 use crate::refusal::Fault;
 use crate::seq::{ApprovalId, Millis, Seq, TaskId};
 use crate::upstream::binding::Binding;
+use crate::upstream::registry::Upstream;
 
 /// Where an approval is in its life at a moment. In a task that is over it is good for nothing.
 pub fn approval_state(state: &State, approval: &Approval, now: Millis) -> pb::ApprovalState {
@@ -61,6 +67,7 @@ pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: M
             ApprovalOf::Extension => pb::ApprovalOf::Extension,
             ApprovalOf::Change => pb::ApprovalOf::Change,
             ApprovalOf::Action => pb::ApprovalOf::Action,
+            ApprovalOf::Call => pb::ApprovalOf::Call,
         }
         .into(),
         environment: asked.environment.clone(),
@@ -71,7 +78,10 @@ pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: M
         reason: decided.map_or_else(String::new, |d| d.reason.to_string()),
         decided_at: decided.map(|d| timestamp(d.at)),
         change: None,
-        governs: if asked.of() == ApprovalOf::Change { asked.policies.clone() } else { Vec::new() },
+        governs: match asked.of() {
+            ApprovalOf::Change | ApprovalOf::Call => asked.policies.clone(),
+            _ => Vec::new(),
+        },
         asked_because: asked.reason.clone(),
         task: asked.terms.as_deref().map(task_asked),
     }
@@ -116,8 +126,45 @@ pub fn change_to_pb(asked: &ApprovalAsked, at: Millis) -> Result<Option<pb::Appr
             let place = BindingPlace { version, environment, at, by, ..BindingPlace::default() };
             pb::approval_change::To::Binding(binding_to_pb(&binding, &place))
         }
+        Some(Changes::Upstream(set)) => {
+            let upstream =
+                Upstream::from_text(&set.text).map_err(|e| Fault::new(format!("a registration in the ledger: {e}")))?;
+            pb::approval_change::To::Upstream(upstream_to_pb(&upstream, &version_of(set, at, by)))
+        }
+        Some(Changes::Bundle(set)) => pb::approval_change::To::Bundle(bundle_to_pb(set)?),
     };
     Ok(Some(pb::ApprovalChange { to: Some(to) }))
+}
+
+fn version_of(set: &UpstreamSet, at: Millis, by: Option<Who>) -> Version {
+    Version {
+        version: set.version,
+        digest: crate::document::sha256(set.text.as_bytes()),
+        text: set.text.as_str().into(),
+        active: !set.disabled && !set.retired,
+        retired: set.retired,
+        seq: Seq::ZERO,
+        at,
+        by: by.map(Box::new),
+        claims: None,
+        owner_left: false,
+        due_told: false,
+        narrows: None,
+    }
+}
+
+/// A change of a bundle: the roots that it adds with their certificates, those that it removes by name.
+fn bundle_to_pb(set: &BundleSet) -> Result<pb::ApprovalBundle, Fault> {
+    let domain = TrustDomain::parse(&set.trust_domain).map_err(|e| Fault::new(format!("a trust domain in the ledger: {e}")))?;
+    let bundle = Bundle::from_jwks(domain, &set.document).map_err(|e| Fault::new(format!("a bundle that was asked for {e}")))?;
+    let fresh = bundle.x509_authorities().iter().filter(|a| set.added.iter().any(|id| id[..] == a.id().as_bytes()[..]));
+    let named = |id: &Vec<u8>| pb::TrustAnchor { sha256: Bytes::copy_from_slice(id), ..pb::TrustAnchor::default() };
+    Ok(pb::ApprovalBundle {
+        trust_domain: set.trust_domain.clone(),
+        added: fresh.map(anchor_to_pb).collect(),
+        removed: set.gone.iter().map(named).collect(),
+        spiffe_jwks: String::from_utf8_lossy(&set.document).into_owned(),
+    })
 }
 
 fn approver(identity: &Identity) -> pb::Approver {

@@ -41,7 +41,7 @@ fn a_batch_may_open_several_tasks_but_none_twice() {
 #[test]
 fn a_token_is_used_once_also_within_a_group() {
     let mut log = Log::new();
-    let used = UsedOnce { digest: vec![1; 32], until: log.time.0 + 60_000 };
+    let used = UsedOnce { digest: vec![1; 32], until: log.time.0 + 60_000, ..UsedOnce::default() };
     let mut record = Record::new(Who::LocalUid(0), Event::UsedOnce(used));
     record.group = 1;
     assert_eq!(reason(&log.put(vec![record.clone(), record.clone()])[0]), Reason::EvidenceRevoked);

@@ -36,7 +36,7 @@ pub(super) fn login(log: &Log, n: u8, token: &str, change: impl Fn(&mut LoggedIn
         ..Default::default()
     };
     change(&mut login);
-    let used = UsedOnce { digest: id_token_used(issuer, token).to_vec(), until: now + 60_000 };
+    let used = UsedOnce { digest: id_token_used(issuer, token).to_vec(), until: now + 60_000, ..UsedOnce::default() };
     let record = |event| Record { group: 1, ..Record::new(Who::Person(ada()), event).decided_at(log.state.head) };
     vec![record(Event::UsedOnce(used)), record(Event::LoggedIn(Box::new(login)))]
 }

@@ -14,6 +14,11 @@ pub(super) fn unusable(id: &ApprovalId, what: &str) -> Refusal {
     Refusal::new(Reason::ApprovalNeeded, format!("approval {id} {what}"))
 }
 
+/// Whether policy names those who may approve, and no registration does: of what operators do.
+fn by_policy(asked: &ApprovalAsked) -> bool {
+    matches!(asked.of(), ApprovalOf::Change | ApprovalOf::Call)
+}
+
 impl State {
     pub(super) fn may_ask<'a>(&self, e: &'a ApprovalAsked, time: Millis, pending: &mut Pending<'a>) -> Verdict {
         let id = ApprovalId::from_slice(&e.approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
@@ -86,7 +91,7 @@ impl State {
         // By the certificate's SPIFFE ID a registration can name the same person.
         let own = login.map(|l| Identity { issuer: trust_domain_of(&l.caller).to_owned(), sub: l.caller.to_string() });
         let mut names = own.iter().chain([&who]);
-        let named = asked.of() == ApprovalOf::Change || names.clone().any(|name| asked.approvers.contains(name));
+        let named = by_policy(asked) || names.clone().any(|name| asked.approvers.contains(name));
         if !named {
             return Err(Refusal::new(Reason::NotYours, format!("{} is not among those who may give approval {id}", who.sub)));
         }
@@ -136,7 +141,7 @@ impl State {
 
     /// Those who may approve are those whom the registration in force names; what is bound is what is in force.
     fn decided_on_now(&self, asked: &ApprovalAsked) -> Verdict {
-        if asked.of() == ApprovalOf::Change || asked.upstream.is_empty() {
+        if by_policy(asked) || asked.upstream.is_empty() {
             return Ok(());
         }
         self.registration_stands(&asked.upstream, asked.upstream_version)?;
@@ -190,6 +195,18 @@ impl State {
             return Err(malformed("an approval that several issuances share"));
         }
         self.approved(issuance, ApprovalOf::Exchange, revision, time, pending)
+    }
+
+    /// Whether an operator's call may use its approval up. Only its author does, so that nobody else can use it up in vain.
+    pub(super) fn may_use_for_call(&self, approval: &[u8], record: &Record, time: Millis) -> Verdict {
+        let id = ApprovalId::from_slice(approval).ok_or_else(|| malformed("an approval id that is not 16 bytes"))?;
+        let known = self.approvals.get(&id).filter(|a| a.asked.of() == ApprovalOf::Call);
+        let author = record.author.as_ref().and_then(|a| a.who.as_ref()).map(Who::name);
+        let own = known.filter(|a| author.as_ref() == Some(&a.asked.caller));
+        match own.and_then(|a| a.usable(time)) {
+            Some(given) if given <= record.revision() => Ok(()),
+            _ => Err(unusable(&id, "is not, or no longer, usable for this call")),
+        }
     }
 
     /// The same for anything that is decided like an issuance.

@@ -62,8 +62,7 @@ impl State {
                 }
                 Ok(())
             }
-            Event::PolicySet(_) | Event::BindingSet(_) => self.may_take_effect(event),
-            Event::UpstreamSet(e) => self.may_register(e),
+            Event::PolicySet(_) | Event::BindingSet(_) | Event::UpstreamSet(_) => self.may_take_effect(event),
             Event::Narrowed(e) => {
                 let what = Narrowing::try_from(e.what);
                 let open = self.narrowing().into_iter().find(|(w, name, _)| Ok(*w) == what && **name == *e.name);
@@ -100,6 +99,8 @@ impl State {
                     false => Ok(()),
                 }
             }
+            Event::UpstreamSet(e) => self.may_register(e),
+            Event::BundleSet(e) => self.bundle_may_follow(e),
             _ => Err(malformed("a change that nobody approves")),
         }
     }
@@ -172,6 +173,9 @@ impl State {
             Event::ApprovalDecided(e) => self.may_decide(e, record, time),
             Event::FellDue(e) => self.may_fall_due(e, time),
             Event::BreakGlass(e) => self.may_break_glass(e, record, time, pending),
+            Event::UsedOnce(e) if !e.approval.is_empty() && self.may_use_for_call(&e.approval, record, time).is_err() => {
+                self.may_use_for_call(&e.approval, record, time)
+            }
             Event::UsedOnce(e) => match <[u8; 32]>::try_from(&e.digest[..]) {
                 Ok(digest) if !self.used_once.contains_key(&digest) && !pending.used_once.contains(&&e.digest[..]) => {
                     pending.used_once.push(&e.digest);
@@ -210,7 +214,8 @@ impl State {
         Ok(())
     }
 
-    fn may_set_bundle(&self, e: &BundleSet, record: &Record) -> Verdict {
+    /// Whether a bundle may come after the one in force, whoever puts it there.
+    fn bundle_may_follow(&self, e: &BundleSet) -> Verdict {
         let before = self.bundles.get(e.trust_domain.as_str());
         if let Some(seen) = before.and_then(|b| b.sequence)
             && !e.removed
@@ -218,6 +223,17 @@ impl State {
         {
             return Err(Refusal::field("spiffe_sequence", format!("it may not go below {seen} or go missing, once seen")));
         }
+        // It waited for a second person, who was shown what it changes of that bundle and of no other.
+        let in_force = before.map_or(0, |b| b.seq.as_u64());
+        match e.planned_on.is_some_and(|on| on != in_force) {
+            true => Err(stale(format!("the bundle of {} changed since the change was asked for: ask anew", e.trust_domain))),
+            false => Ok(()),
+        }
+    }
+
+    fn may_set_bundle(&self, e: &BundleSet, record: &Record) -> Verdict {
+        self.bundle_may_follow(e)?;
+        let before = self.bundles.get(e.trust_domain.as_str());
         if let Some(before) = before {
             // Made from another bundle than the one in force: it would bring back a root that was removed meanwhile.
             if before.seq > record.revision() {

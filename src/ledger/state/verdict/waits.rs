@@ -47,8 +47,8 @@ impl State {
         let terms = match (e.of(), e.terms.as_deref()) {
             (ApprovalOf::Task | ApprovalOf::Extension, None) => return Err(malformed("an approval of a task without its terms")),
             (_, None) => return Ok(()),
-            (ApprovalOf::Action | ApprovalOf::Change, Some(_)) => {
-                return Err(malformed("an approval of an action or a change with the terms of a task"));
+            (ApprovalOf::Action | ApprovalOf::Change | ApprovalOf::Call, Some(_)) => {
+                return Err(malformed("an approval of an action, a change or a call with the terms of a task"));
             }
             (_, Some(terms)) => terms,
         };
