@@ -132,18 +132,25 @@ pub fn house_with(elsewhere: Elsewhere) -> House {
 
 /// The same with other bounds.
 pub fn bounded_house(bounds: Bounds, ceilings: Ceilings) -> House {
-    build(in_memory(), Elsewhere::default(), bounds, ceilings)
+    build(in_memory(), Elsewhere::default(), bounds, Settings { ceilings, ..Settings::default() })
 }
 
 /// The same on another store.
 pub fn house_on(opener: Opener, elsewhere: Elsewhere) -> House {
-    build(opener, elsewhere, Bounds::default(), Ceilings::default())
+    let settings = Settings { ceilings: Ceilings::default(), ..Settings::default() };
+    build(opener, elsewhere, Bounds::default(), settings)
 }
 
-fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, ceilings: Ceilings) -> House {
+/// The same whose index of history lies in a directory, in blocks of so many bytes: a short history has many of them.
+pub fn house_with_index(dir: &std::path::Path, index_block: usize) -> House {
+    let settings = Settings { history: Some(dir.to_owned()), index_block, ceilings: Ceilings::default(), ..Settings::default() };
+    build(in_memory(), Elsewhere::default(), Bounds::default(), settings)
+}
+
+fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, settings: Settings) -> House {
     let clock = SetClock::at(pki::NOW);
     let system = System::with_clock(clock.clone());
-    let ledger = Ledger::open(opener, system.clone(), Settings { ceilings, ..Settings::default() }).unwrap();
+    let ledger = Ledger::open(opener, system.clone(), settings).unwrap();
     let root = pki::Authority::root(DOMAIN);
     let signer = Signer::new("ES256");
     let parts = Parts {

@@ -8,6 +8,7 @@ mod audit;
 mod audit_prove;
 mod audit_search;
 mod credential;
+mod history;
 mod intake;
 mod key;
 mod lease;
