@@ -113,8 +113,11 @@ pub const UPSTREAMS: usize = 10_000;
 pub const POLICY_BYTES: usize = 256 * 1024;
 /// How far back decisions are decided once more where nobody says, milliseconds: an hour.
 pub const POLICY_DIFF_MS: u64 = 3_600_000;
-/// Most decisions that are decided once more at once: at 120 µs, 12 s of one core, and at 1 KB, 100 MB.
-pub const POLICY_DIFF_DECISIONS: usize = 100_000;
+/// Most decisions that are decided once more at once, the newest: each with two sets, at 120 µs, so half a second of one core.
+pub const POLICY_DIFF_DECISIONS: usize = 2_000;
+/// Most tasks, registrations and policy sets of such decisions that are looked for in history, beyond those in memory and beside the decisions: at a
+/// few milliseconds each. What more is missing leaves decisions undetermined.
+pub const POLICY_DIFF_LOOKS: usize = 32;
 /// Most of those that differ in an answer: more than anybody reads.
 pub const POLICY_DIFF_SAMPLES: usize = 100;
 /// Most differences between a policy set and the one beside it that are told apart in a minute: callers, upstreams and policies. 10,000 at 300
@@ -317,10 +320,20 @@ pub const VERIFY_CALL_BYTES: usize = HISTORY_BYTES;
 /// How long a key verifies after it signed for the last time, milliseconds: the longest TTL, a view's age, and skew on both sides.
 pub const KEY_VERIFIES_MS: u64 = CREDENTIAL_TTL_MS + VIEW_MAX_AGE_MS + 2 * CLOCK_SKEW_MS;
 
-/// Bytes of history that one question may read back. Reading and hashing take about a second of one core.
+/// Bytes of history that one call of a verification, or one look for a place that no index covers, reads. Reading and hashing take about a second of
+/// one core.
 pub const HISTORY_BYTES: usize = 256 * 1024 * 1024;
+/// Bytes of history that one question reads by the index, and of what the index does not cover: looking at names alone takes a third of a second of
+/// one core (200 MB a second, measured).
+pub const LOOK_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of the newest history that one question reads record by record. Hashing and decoding take half a second of one core.
+pub const LOOK_BACK_BYTES: usize = 16 * 1024 * 1024;
 /// Questions that read history at once: each holds a core.
 pub const HISTORY_QUESTIONS: usize = 2;
+/// How long a question waits for its place among them, milliseconds: two others end in that time.
+pub const HISTORY_QUESTION_WAIT_MS: u64 = 500;
+/// How long the causes of rules and locks in one list are looked for, milliseconds. A list without all causes is better than none.
+pub const CAUSES_LOOK_MS: u64 = 300;
 /// Bytes of history that one page of a search may read. A quarter of a second of one core: pages come while a long search goes on.
 pub const SEARCH_BYTES: usize = 64 * 1024 * 1024;
 /// Those who read the ledger in order at once: tails and exports. Each holds about `READER_BYTES` and the records of one commit.
@@ -339,6 +352,8 @@ pub const WATCH_LAG: usize = 256;
 pub const WATCH_QUEUE: usize = 256;
 /// Credentials looked at while the state is held, for a watcher: at 2 µs for each that is told, 8 ms at the worst.
 pub const WATCH_WALK: u32 = 4_096;
+/// Bytes of history that are read for a watcher who comes back: `WATCH_RESUME` records of a KB.
+pub const WATCH_RESUME_BYTES: usize = 64 * 1024 * 1024;
 /// Records that a watcher who comes back may have missed. As `FEED_EVENTS`: some seconds of full load.
 pub const WATCH_RESUME: usize = 65_536;
 /// Pause between two signs of life on a stream of credentials, milliseconds. Half of `KEEP_ALIVE_MS`.

@@ -1,11 +1,11 @@
 //! What was issued, found again: by id, by a token or what is left of it, by its digest.
 //!
-//! Memory has what is live. What has ended is looked for in history, by the index of its names, and where that does not find it newest first
-//! and within `limits::HISTORY_BYTES`; where that bound ends the search, the answer says so and claims nothing.
+//! Memory has what is live. What has ended is looked for in history, by the index of its names ([`crate::ledger::look`]). Where that does not cover
+//! all of history yet, the answer says so and claims nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,12 +17,15 @@ use crate::credential::keyring::jwk;
 use crate::credential::reference::{PREFIX, Shown};
 use crate::feed::Made;
 use crate::ledger::commit::sha256;
-use crate::ledger::history::{End, Past, Reached};
-use crate::ledger::record::{Event, Issued, KeyPurpose, Record, Sort, TaskOpened};
+use crate::ledger::forward::Place;
+use crate::ledger::history::Past;
+use crate::ledger::look::{Look, Stop};
+use crate::ledger::record::{Event, Issued, KeyPurpose, Record, Sort, about};
 use crate::ledger::search::Filter;
 use crate::limits;
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{CredentialId, Seq, TaskId};
+use crate::system::Stopwatch;
 
 /// An issuance, with the ids of its task's path as far as they are known, root first.
 #[derive(Clone, Debug)]
@@ -60,31 +63,42 @@ pub enum Standing {
 }
 
 impl Authority {
-    /// A place among the few questions that hold a core for long.
-    pub(crate) fn one_question(&self) -> Result<OwnedSemaphorePermit, No> {
-        let busy = || Refusal::limit("history_questions", limits::HISTORY_QUESTIONS as u64, std::time::Duration::from_secs(1));
-        Ok(self.questions.clone().try_acquire_owned().map_err(|_| busy())?)
+    /// A place among the few questions that hold a core for long. It is waited for, since each of them is over within a second.
+    pub(crate) async fn one_question(&self) -> Result<OwnedSemaphorePermit, No> {
+        let wait = Duration::from_millis(limits::HISTORY_QUESTION_WAIT_MS);
+        let busy = || Refusal::limit("history_questions", limits::HISTORY_QUESTIONS as u64, Duration::from_secs(1));
+        match tokio::time::timeout(wait, self.questions.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(busy().into()),
+        }
     }
 
-    /// Goes back through history, collecting. Bounded, and only so many at once.
-    pub(crate) async fn look_back<T: Send + 'static>(
+    /// Asks history one question, where that may block. The question stops, and its place is free again, when whoever waits for this goes.
+    pub(crate) async fn question<T: Send + 'static>(
         &self,
-        mut collected: T,
-        mut each: impl FnMut(&mut T, Past) -> ControlFlow<()> + Send + 'static,
-    ) -> Result<(T, Reached), No> {
-        let permit = self.one_question()?;
-        let end = self.ledger.settled(|s| End { position: s.position, seq: s.head }).await?;
-        let ledger = self.ledger.clone();
-        let looked = tokio::task::spawn_blocking(move || {
+        ask: impl FnOnce(&Look) -> Result<T, No> + Send + 'static,
+    ) -> Result<T, No> {
+        let permit = self.one_question().await?;
+        let ends = self.ledger.settled(|s| (s.removed.oldest(), Place { position: s.position + 1, seq: s.head })).await?;
+        let (ledger, (stop, _waiting)) = (self.ledger.clone(), Stop::waiting());
+        let asked = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let reached = ledger.look_back(end, |past| each(&mut collected, past))?;
-            Ok::<_, Fault>((collected, reached))
+            ask(&Look::new(&ledger, ends, stop))
         });
-        Ok(looked.await.map_err(|e| Fault::new(format!("reading history: {e}")))??)
+        asked.await.map_err(|e| Fault::new(format!("reading history: {e}")))?
     }
 
-    /// The issuance of a credential, from memory's place of it or from history.
+    /// The issuance of a credential, from memory's place of it or from history. Refused with NOT_FOUND, and the seq, where there is none among the
+    /// records that are kept and some are not.
     pub async fn issuance(&self, id: CredentialId) -> Result<Option<Found>, No> {
+        match self.issuance_or_removed(id).await? {
+            (None, Some(removed)) => Err(not_kept(&format!("credential {id}"), removed)),
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// The same, with the seq up to which records are not kept any more where it was looked for in history.
+    async fn issuance_or_removed(&self, id: CredentialId) -> Result<(Option<Found>, Option<Seq>), No> {
         let known = self
             .ledger
             .settled(|s| {
@@ -96,43 +110,34 @@ impl Authority {
             let of = |r: &Record| matches!(&r.event, Some(Event::Issued(e)) if e.credential == id.as_bytes());
             let record = self.ledger.records_at(at)?.into_iter().find(of);
             let record = record.ok_or_else(|| Fault::new(format!("commit {at} does not hold the issuance of {id}")))?;
-            return Ok(Some(Found { record, seq, path }));
+            return Ok((Some(Found { record, seq, path }), None));
         }
-        if let Some(found) = self.issuance_in_index(id).await? {
-            return Ok(Some(found));
-        }
-        self.issuance_where(move |e| e.credential == id.as_bytes(), &id.to_string()).await
+        let named = Filter::named(None, id.to_string());
+        self.issuance_where(named, id.to_string(), move |e| e.credential == id.as_bytes()).await
     }
 
-    /// The issuance of a credential and the tasks above it, each by its name. Where that does not find it, nothing is claimed.
-    async fn issuance_in_index(&self, id: CredentialId) -> Result<Option<Found>, No> {
-        let of = |name: String| Filter { names: vec![(None, name)], ..Filter::default() };
-        let issued = |r: &Record| matches!(&r.event, Some(Event::Issued(e)) if e.credential == id.as_bytes());
-        let all = self.search_far(&of(id.to_string()), limits::EXPLAIN_RECORDS).await?.records;
-        let Some(one) = all.into_iter().map(|m| m.past).find(|past| issued(&past.record)) else { return Ok(None) };
-        let mut found = Found { record: one.record, seq: one.seq, path: Vec::new() };
-        let mut above = TaskId::from_slice(&found.issued()?.task);
-        while let Some(task) = above.filter(|_| found.path.len() < limits::TASK_DEPTH) {
-            let opened = Filter {
-                names: vec![(Some(Sort::Task), task.to_string()), (Some(Sort::Event), "task opened".into())],
-                ..Filter::default()
+    /// The issuance that history has by a name, and that fits.
+    async fn issuance_where(
+        &self,
+        named: Filter,
+        what: String,
+        fits: impl Fn(&Issued) -> bool + Send + 'static,
+    ) -> Result<(Option<Found>, Option<Seq>), No> {
+        self.question(move |look| {
+            let issued = |past: &Past| matches!(&past.record.event, Some(Event::Issued(e)) if fits(e));
+            let Some(past) = look.first(&[named], issued)? else {
+                look.saw_all(&what)?;
+                return Ok((None, look.removed()));
             };
-            let opened = self.search_far(&opened, limits::EXPLAIN_RECORDS).await?.records.into_iter().find_map(|m| {
-                match m.past.record.event {
-                    Some(Event::TaskOpened(e)) if e.task == task.as_bytes() => Some(e),
-                    _ => None,
-                }
-            });
-            // As without an index: a path that is not known to its root is none.
-            let Some(opened) = opened else { return Ok(None) };
-            found.path.insert(0, task);
-            above = TaskId::from_slice(&opened.parent);
-        }
-        Ok(Some(found))
+            let mut found = Found { record: past.record, seq: past.seq, path: Vec::new() };
+            found.path = path_to(look, TaskId::from_slice(&found.issued()?.task))?;
+            Ok((Some(found), None))
+        })
+        .await
     }
 
     /// Who made these rules and locks, when and why. What the feed does not have, as after a restart, is looked for in history and kept;
-    /// what is not found there is left out.
+    /// what is not found there in a moment is left out.
     pub async fn made(&self, seqs: impl IntoIterator<Item = Seq>) -> BTreeMap<Seq, Made> {
         let (mut known, mut missing) = (BTreeMap::new(), BTreeSet::new());
         for seq in seqs {
@@ -141,46 +146,29 @@ impl Authority {
                 None => drop(missing.insert(seq)),
             }
         }
-        let Some(oldest) = missing.first().copied() else { return known };
-        let looked = self
-            .look_back((Vec::new(), missing), move |(found, missing): &mut (Vec<(Seq, Made)>, BTreeSet<Seq>), past| {
-                if missing.remove(&past.seq) {
+        if missing.is_empty() {
+            return known;
+        }
+        let watch = Stopwatch::start();
+        let looked = self.question(move |look| {
+            let mut found = Vec::new();
+            // The newest first: those are what a list begins with.
+            for seq in missing.into_iter().rev() {
+                if watch.us() > limits::CAUSES_LOOK_MS * 1000 {
+                    break;
+                }
+                if let Some(past) = look.at(seq)? {
                     found.push((past.seq, Made { record: Arc::new(past.record), at: past.at, hits: None }));
                 }
-                if missing.is_empty() || past.seq < oldest { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
-            .await;
+            }
+            Ok(found)
+        });
         // A list without causes is better than none.
-        if let Ok(((found, _), _)) = looked {
+        if let Ok(found) = looked.await {
             self.feed.recall(&found);
             known.extend(found);
         }
         known
-    }
-
-    /// The newest issuance in history that fits. Refused with COMPACTED where the search ended at its bound.
-    async fn issuance_where(&self, fits: impl Fn(&Issued) -> bool + Send + 'static, what: &str) -> Result<Option<Found>, No> {
-        let looking = Looking { found: None, missing: None };
-        let (looked, reached) = self
-            .look_back(looking, move |l, past| {
-                match &past.record.event {
-                    Some(Event::Issued(e)) if l.found.is_none() && fits(e) => {
-                        l.missing = TaskId::from_slice(&e.task);
-                        l.found = Some(Found { record: past.record, seq: past.seq, path: Vec::new() });
-                    }
-                    Some(Event::TaskOpened(e)) => l.task(e),
-                    _ => {}
-                }
-                if l.found.is_some() && l.missing.is_none() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
-            .await?;
-        match (looked.found, reached) {
-            (Some(found), _) => Ok(Some(found)),
-            (None, reached) => match reached.short() {
-                Some((_, why)) => Err(not_reached(what, &why)),
-                None => Ok(None),
-            },
-        }
     }
 
     /// How a token stands to mayfly. `None`: it is nothing of mayfly's.
@@ -214,37 +202,50 @@ impl Authority {
 
     async fn look_up_jwt(&self, token: &str) -> Result<Option<Standing>, No> {
         let key = signed_by(token, &self.every_key()?);
-        let found = match named_in(token) {
-            Some(id) => self.issuance(id).await?,
-            None => None,
+        let named = named_in(token);
+        let (found, removed) = match named {
+            Some(id) => self.issuance_or_removed(id).await?,
+            None => (None, None),
         };
         let input = token.rsplit_once('.').map_or(token, |(input, _)| input);
         Ok(match (key, found) {
             (Some(_), Some(found)) if found.issued()?.token_digest == sha256(input.as_bytes()) => Some(Standing::Issued(found)),
             (Some(key), _) => {
-                self.of_this_generation(token)?;
+                self.has_to_have_a_record(token, removed)?;
                 Some(Standing::Forged { key })
             }
             (None, Some(found)) => Some(Standing::Altered(found)),
-            (None, None) => None,
+            (None, None) => match (named, removed) {
+                (Some(id), Some(removed)) => return Err(not_kept(&format!("credential {id}"), removed)),
+                _ => None,
+            },
         })
     }
 
-    /// The issuance of a token by its SHA-256, of a JWT without its last dot and signature. There is no index: history is searched.
+    /// The issuance of a token by its SHA-256, of a JWT without its last dot and signature.
     pub async fn look_up_digest(&self, digest: [u8; 32]) -> Result<Option<Found>, No> {
-        self.issuance_where(move |e| e.token_digest == digest, "a token of that digest").await
+        let named = Filter::named(None, data_encoding::HEXLOWER.encode(&digest));
+        let what = "a token of that digest".to_owned();
+        match self.issuance_where(named, what.clone(), move |e| e.token_digest == digest).await? {
+            (None, Some(removed)) => Err(not_kept(&what, removed)),
+            (found, _) => Ok(found),
+        }
     }
 
-    /// What was issued before this generation may have been left behind by a recovery: it is revoked, and need not be forged.
-    fn of_this_generation(&self, token: &str) -> Result<(), No> {
+    /// Refused where a token that a key of ours signed need not have a record: what was issued before this generation may have been left behind by
+    /// a recovery, and what was issued up to `removed` is not kept. Neither need be forged.
+    fn has_to_have_a_record(&self, token: &str, removed: Option<Seq>) -> Result<(), No> {
         let revision = authentic(token, &self.every_key()?).ok().map(|(claims, _)| claims.own.r);
         let begun = Seq::start_of(self.ledger.durable().generation());
-        match revision {
-            Some(revision) if revision < begun => {
+        match (revision, removed) {
+            (Some(revision), _) if revision < begun => {
                 let what =
                     format!("the token says that it was decided at seq {revision}, before this generation of the ledger began");
                 let no = Refusal::new(Reason::Compacted, what);
                 Err(No::Refusal(no.way_out("whatever it is, it is refused: all that was issued before is revoked")))
+            }
+            (Some(revision), Some(removed)) if revision <= removed => {
+                Err(not_kept(&format!("what the token says was decided at seq {revision}"), removed))
             }
             _ => Ok(()),
         }
@@ -261,28 +262,25 @@ impl Authority {
     }
 }
 
-/// A search for an issuance and then for the tasks above it.
-struct Looking {
-    found: Option<Found>,
-    /// The task of the path that was not seen yet.
-    missing: Option<TaskId>,
-}
-
-impl Looking {
-    fn task(&mut self, opened: &TaskOpened) {
-        let (Some(found), Some(missing)) = (&mut self.found, self.missing) else { return };
-        if opened.task == missing.as_bytes() {
-            found.path.insert(0, missing);
-            self.missing = TaskId::from_slice(&opened.parent);
-        }
+/// The path to a task, root first, as far as records of it are kept.
+pub(crate) fn path_to(look: &Look, task: Option<TaskId>) -> Result<Vec<TaskId>, No> {
+    let (mut path, mut above) = (Vec::new(), task);
+    while let Some(task) = above.filter(|_| path.len() < limits::TASK_DEPTH) {
+        path.insert(0, task);
+        let opens = |past: &Past| matches!(&past.record.event, Some(Event::TaskOpened(e)) if e.task == task.as_bytes());
+        let opened = look.first(&[Filter::named(Some(Sort::About), about::id(task))], opens)?;
+        above = match opened.and_then(|past| past.record.event) {
+            Some(Event::TaskOpened(e)) => TaskId::from_slice(&e.parent),
+            _ => None,
+        };
     }
+    Ok(path)
 }
 
-fn not_reached(what: &str, why: &str) -> No {
-    No::Refusal(
-        Refusal::new(Reason::Compacted, format!("{what} is not in memory, and {why}"))
-            .way_out("an exported audit log may have it: mayfly audit search"),
-    )
+/// It is in no record that is kept.
+pub(crate) fn not_kept(what: &str, removed: Seq) -> No {
+    let why = format!("{what} is in no record that is kept; records up to seq {removed} were removed (audit.keep)");
+    No::Refusal(Refusal::new(Reason::NotFound, why).way_out("an exported audit log may have it"))
 }
 
 /// The credential that a JWT names, as long as that can be read: also of one whose signature was cut. Nothing of it is checked.

@@ -3,15 +3,17 @@
 //! What a set would refuse that the one before permitted is revoked with it (see [`crate::narrow`]). What governs (see
 //! [`crate::policy::Governing`]), and whatever policy wants approved, another operator lets through first (see [`crate::changes`]).
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::authority::Authority;
 use crate::changes::{Alone, Asking};
 use crate::document::{Complaint, Source};
 use crate::identity::caller::Operator;
-use crate::ledger::record::{Change as Recorded, Changes, Event, Narrowing, PolicySet as SetRecord, Who};
+use crate::ledger::history::Past;
+use crate::ledger::record::{Change as Recorded, Changes, Event, Narrowing, PolicySet as SetRecord, Sort, Who, about};
+use crate::ledger::search::Filter;
 use crate::ledger::state::{State, Version};
+use crate::lookup::not_kept;
 use crate::narrow::{Change, Fate, Judge, Look, Takes, Terms, Took};
 use crate::policy::action::Action;
 use crate::policy::decide::{Anew, reads_records};
@@ -130,35 +132,30 @@ impl Authority {
 
     /// A version that is not in force, from history.
     async fn past_policy(&self, environment: &str, audit: bool, number: u64) -> Result<PolicyVersion, No> {
+        let none = {
+            let what = format!("environment {environment} has no version {number} of its policy set");
+            move || No::Refusal(Refusal::new(Reason::NotFound, what.clone()))
+        };
+        // What nobody put in force yet is in no history, though somebody may have asked for it.
+        let newest = self.ledger.settled(|s| table(s, audit).get(environment).map_or(0, |v| v.version)).await?;
+        if number == 0 || number > newest {
+            return Err(none());
+        }
         let of = environment.to_owned();
         let version = move |e: &SetRecord| e.environment == of && e.audit_only == audit && e.version == number;
-        let (found, reached) = self
-            .look_back(None, move |found, past| {
-                let set = match &past.record.event {
-                    Some(Event::PolicySet(e)) => Some(e),
-                    // One that somebody let through stands in what was asked for.
-                    Some(Event::ApprovalAsked(e)) => match e.change.as_ref().and_then(|c| c.to.as_ref()) {
-                        Some(Changes::Policy(set)) => Some(set),
-                        _ => None,
-                    },
-                    _ => None,
-                };
-                let Some(set) = set.filter(|set| version(set)) else { return ControlFlow::Continue(()) };
-                let (by, text) = (past.record.author.as_ref().and_then(|a| a.who.clone()), set.text.clone());
-                *found = Some(PolicyVersion { number, text, seq: past.seq, at: past.at, by, narrowing: false });
-                ControlFlow::Break(())
-            })
-            .await?;
-        found.ok_or_else(|| match reached.short() {
-            Some((_, why)) => {
-                let what = format!("version {number} of {environment} is not in history as far as it was looked at: {why}");
-                No::Refusal(Refusal::new(Reason::Compacted, what))
-            }
-            None => {
-                let what = format!("environment {environment} has no version {number} of its policy set");
-                No::Refusal(Refusal::new(Reason::NotFound, what))
-            }
+        let named = Filter::named(Some(Sort::About), about::policy(environment, audit, number));
+        let what = format!("version {number} of the policy set of {environment}");
+        self.question(move |look| {
+            let fits = |past: &Past| set_in(past).is_some_and(&version);
+            let Some(past) = look.newest(&[named], 1, fits)?.pop() else {
+                look.saw_all(&what)?;
+                return Err(look.removed().map_or_else(none, |removed| not_kept(&what, removed)));
+            };
+            let text = set_in(&past).map(|set| set.text.clone()).unwrap_or_default();
+            let by = past.record.author.and_then(|a| a.who);
+            Ok(PolicyVersion { number, text, seq: past.seq, at: past.at, by, narrowing: false })
         })
+        .await
     }
 
     /// Makes a set of what it comes from, with its version where it was in force. Compiling takes milliseconds of a core: not those of who answers.
@@ -343,6 +340,18 @@ impl Authority {
         let who = Who::Mayfly("narrowing goes on".to_owned());
         self.finish_narrowing(look, version.version, &who, coarse(environment, version.version), REASON).await?;
         Ok(())
+    }
+}
+
+/// The policy set that a record has. One that somebody let through stands in what was asked for.
+fn set_in(past: &Past) -> Option<&SetRecord> {
+    match &past.record.event {
+        Some(Event::PolicySet(set)) => Some(set),
+        Some(Event::ApprovalAsked(e)) => match e.change.as_ref().and_then(|c| c.to.as_ref()) {
+            Some(Changes::Policy(set)) => Some(set),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -1,12 +1,12 @@
 //! How far a revocation has come with what it hit: refused here, undone at upstreams, looked at there.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 
 use crate::authority::Authority;
-use crate::ledger::Ledger;
-use crate::ledger::history::{Past, Reached};
-use crate::ledger::record::{Event, Issued, LeaseClosed, LeaseEnd};
+use crate::ledger::look::Look;
+use crate::ledger::record::{Event, Issued, LeaseClosed, LeaseEnd, Sort, about};
+use crate::ledger::search::Filter;
 use crate::ledger::state::State;
 use crate::limits;
 use crate::refusal::No;
@@ -66,7 +66,7 @@ impl Of {
     }
 }
 
-/// What history says of things that were made at upstreams, from its end back to what can have been live when the revocation came.
+/// What history says of things that were made at upstreams and can have been live when the revocation came.
 struct Upstream {
     of: Of,
     /// When the revocation came.
@@ -76,27 +76,34 @@ struct Upstream {
 }
 
 impl Upstream {
-    fn look(&mut self, ledger: &Ledger, past: Past) -> ControlFlow<()> {
-        if past.at.plus(limits::CREDENTIAL_TTL_MS + limits::CLOCK_SKEW_MS) < self.came {
-            return ControlFlow::Break(());
-        }
-        match &past.record.event {
-            Some(Event::LeaseClosed(LeaseClosed { lease, end, .. })) => {
-                if let (Some(lease), Ok(end)) = (LeaseId::from_slice(lease), LeaseEnd::try_from(*end)) {
-                    self.closed.insert(lease, (end, past.seq));
-                }
+    /// Looks at all leases that were closed and then at all that was issued with a lease, in the time in which that can have been live. False where
+    /// not all of it is kept, or was seen.
+    fn look(&mut self, look: &Look) -> Result<bool, No> {
+        let since = Millis(self.came.0.saturating_sub(limits::CREDENTIAL_TTL_MS + limits::CLOCK_SKEW_MS));
+        let in_time = |sort, name: &str| [Filter { since: Some(since), ..Filter::named(Some(sort), name.to_owned()) }];
+        // Nothing is kept of a record but what is counted here.
+        let this = RefCell::new(self);
+        look.newest(&in_time(Sort::Event, "lease closed"), 1, |past| {
+            if let Some(Event::LeaseClosed(LeaseClosed { lease, end, .. })) = &past.record.event
+                && let (Some(lease), Ok(end)) = (LeaseId::from_slice(lease), LeaseEnd::try_from(*end))
+            {
+                this.borrow_mut().closed.insert(lease, (end, past.seq));
             }
-            Some(Event::Issued(issued)) => {
-                if let Some(lease) = LeaseId::from_slice(&issued.lease)
-                    && Millis(issued.expires_at) > self.came
-                    && ledger.peek(|state| self.of.hit_then(state, issued, past.record.revision()))
-                {
-                    self.tell(self.closed.get(&lease).copied());
-                }
+            false
+        })?;
+        look.newest(&in_time(Sort::About, about::LEASED), 1, |past| {
+            let mut this = this.borrow_mut();
+            if let Some(Event::Issued(issued)) = &past.record.event
+                && let Some(lease) = LeaseId::from_slice(&issued.lease)
+                && Millis(issued.expires_at) > this.came
+                && look.peek(|state| this.of.hit_then(state, issued, past.record.revision()))
+            {
+                let closed = this.closed.get(&lease).copied();
+                this.tell(closed);
             }
-            _ => {}
-        }
-        ControlFlow::Continue(())
+            false
+        })?;
+        Ok(look.unseen().is_none() && look.peek(|state| state.removed.before <= 1 || state.removed.time < since))
     }
 
     fn tell(&mut self, closed: Option<(LeaseEnd, Seq)>) {
@@ -128,11 +135,13 @@ impl Authority {
         }
         let Some(made) = self.made([seq]).await.remove(&seq) else { return Ok(None) };
         let upstream = Upstream { of, came: made.at, closed: HashMap::new(), reach: Reach::default() };
-        let ledger = self.ledger.clone();
-        let (found, reached) = self.look_back(upstream, move |upstream, past| upstream.look(&ledger, past)).await?;
-        match reached {
-            Reached::Enough | Reached::Beginning => Ok(Some(Reach { refused, ..found.reach })),
-            Reached::Bound(_) | Reached::Removed(_) => Ok(None),
-        }
+        let (found, whole) = self
+            .question(move |look| {
+                let mut upstream = upstream;
+                let whole = upstream.look(look)?;
+                Ok((upstream.reach, whole))
+            })
+            .await?;
+        Ok(whole.then_some(Reach { refused, ..found }))
     }
 }

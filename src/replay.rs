@@ -11,7 +11,9 @@ use crate::authority::Authority;
 use crate::identity::spiffe_id::SpiffeId;
 use crate::ledger::Ledger;
 use crate::ledger::history::{Past, Reached};
-use crate::ledger::record::{Event, Identity, Issued, Refused, SubjectClaims, TaskOpened, UpstreamSet, Who};
+use crate::ledger::look::Look;
+use crate::ledger::record::{Event, Identity, Issued, Refused, Sort, SubjectClaims, TaskOpened, UpstreamSet, Who, about};
+use crate::ledger::search::Filter;
 use crate::ledger::state::Terms as TaskTerms;
 use crate::limits;
 use crate::policies::PolicyFrom;
@@ -19,7 +21,7 @@ use crate::policy::PolicySet;
 use crate::policy::action::{Action, Work};
 use crate::policy::request::digest_text;
 use crate::policy::situation::{Outcome, Situation, SituationSubject, SituationTask};
-use crate::refusal::{Fault, No};
+use crate::refusal::No;
 use crate::seq::{ApprovalId, Millis, Seq, TaskId};
 use crate::upstream::registry::{Kind, Upstream};
 
@@ -77,23 +79,33 @@ struct Gathered {
     tasks: HashMap<TaskId, Option<SituationTask>>,
     upstreams: HashMap<(String, u64), Option<String>>,
     policies: BTreeMap<u64, Option<String>>,
-    /// How many of these are still looked for.
-    missing: usize,
+    /// The time of the oldest record that was looked at.
+    oldest: Option<Millis>,
     /// The oldest decision that was taken in, where there were too many.
     full: Option<Millis>,
 }
 
 impl Gathered {
     fn take(&mut self, past: &Past) -> ControlFlow<()> {
-        let young = past.at >= self.since && self.full.is_none();
+        if past.at < self.since || self.full.is_some() {
+            return ControlFlow::Break(());
+        }
+        self.oldest = Some(past.at);
         match &past.record.event {
-            Some(Event::Issued(e)) if young && e.environment == self.environment => self.issued(e, past),
-            Some(Event::Refused(e)) if young => self.refused(e, past),
+            Some(Event::Issued(e)) if e.environment == self.environment => self.issued(e, past),
+            Some(Event::Refused(e)) => self.refused(e, past),
+            _ => self.note(past),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Takes what decisions rest on, where it is one that is missing.
+    fn note(&mut self, past: &Past) {
+        match &past.record.event {
             Some(Event::TaskOpened(e)) => {
                 let id = TaskId::from_slice(&e.task);
                 if let Some(known) = id.and_then(|id| self.tasks.get_mut(&id)).filter(|known| known.is_none()) {
                     *known = Some(of_opened(e));
-                    self.missing -= 1;
                 }
             }
             Some(Event::UpstreamSet(e)) => self.registration(e),
@@ -110,22 +122,37 @@ impl Gathered {
             }
             _ => {}
         }
-        if !young && self.missing == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn registration(&mut self, e: &UpstreamSet) {
         let known = self.upstreams.get_mut(&(e.name.clone(), e.version)).filter(|known| known.is_none());
-        if let Some(known) = known {
-            *known = Some(e.text.clone());
-            self.missing -= 1;
-        }
+        known.into_iter().for_each(|known| *known = Some(e.text.clone()));
     }
 
     fn policy(&mut self, version: u64, text: &str) {
         if let Some(known) = self.policies.get_mut(&version).filter(|known| known.is_none()) {
             *known = Some(text.to_owned());
-            self.missing -= 1;
         }
+    }
+
+    /// Looks in history for what decisions rest on that is neither in memory nor beside them: sets and registrations first, each of which many rest
+    /// on. What is not found leaves decisions undetermined.
+    fn complete(&mut self, look: &Look) -> Result<(), No> {
+        let mut names: Vec<String> = Vec::new();
+        let lacking = |known: &Option<String>| known.is_none();
+        names.extend(self.policies.iter().filter(|(_, k)| lacking(k)).map(|(n, _)| about::policy(&self.environment, false, *n)));
+        names.extend(self.upstreams.iter().filter(|(_, k)| lacking(k)).map(|((name, n), _)| about::upstream(name, *n)));
+        names.extend(self.tasks.iter().filter(|(_, k)| k.is_none()).map(|(id, _)| about::id(id)));
+        for name in names.into_iter().take(limits::POLICY_DIFF_LOOKS) {
+            let rests_on = |past: &Past| {
+                matches!(
+                    past.record.event,
+                    Some(Event::TaskOpened(_) | Event::UpstreamSet(_) | Event::PolicySet(_) | Event::ApprovalAsked(_))
+                )
+            };
+            look.newest(&[Filter::named(Some(Sort::About), name)], 1, rests_on)?.iter().for_each(|past| self.note(past));
+        }
+        Ok(())
     }
 
     fn issued(&mut self, e: &Issued, past: &Past) {
@@ -189,7 +216,6 @@ impl Gathered {
         }
         if let Some(id) = task.filter(|id| !self.tasks.contains_key(id)) {
             let known = self.ledger.peek(|s| s.tasks.get(&id).map(|t| of_terms(&t.terms, t.deadline)));
-            self.missing += usize::from(known.is_none());
             self.tasks.insert(id, known);
         }
         if !self.upstreams.contains_key(&upstream) {
@@ -198,7 +224,6 @@ impl Gathered {
                 Some(version.text.to_string())
             };
             let known = self.ledger.peek(in_force);
-            self.missing += usize::from(known.is_none());
             self.upstreams.insert(upstream.clone(), known);
         }
         if !self.policies.contains_key(&policy) {
@@ -206,7 +231,6 @@ impl Gathered {
             let in_force =
                 |s: &crate::ledger::State| Some(s.policies.get(environment).filter(|v| v.version == policy)?.text.to_string());
             let known = self.ledger.peek(in_force);
-            self.missing += usize::from(known.is_none());
             self.policies.insert(policy, known);
         }
         self.decisions.push(Decision { seq: past.seq, at: past.at, situation, task, upstream, policy, permitted });
@@ -273,30 +297,28 @@ impl Authority {
             tasks: HashMap::new(),
             upstreams: HashMap::new(),
             policies: BTreeMap::new(),
-            missing: 0,
+            oldest: None,
             full: None,
         };
-        let (gathered, reached) = self.look_back(gathered, |gathered, past| gathered.take(&past)).await?;
-        // Deciding takes longer than reading did: it is one of the few such questions for as long.
-        let asked = self.one_question()?;
-        let decided = tokio::task::spawn_blocking(move || {
-            let _asked = asked;
-            decide(gathered, reached, &new)
-        });
-        let decided = decided.await;
-        Ok(decided.map_err(|e| Fault::new(format!("deciding again: {e}")))?)
+        self.question(move |look| {
+            let mut gathered = gathered;
+            let reached = look.back(limits::LOOK_BACK_BYTES, |past| gathered.take(&past))?;
+            gathered.complete(look)?;
+            decide(gathered, reached, &new, look)
+        })
+        .await
     }
 }
 
-fn decide(gathered: Gathered, reached: Reached, new: &PolicySet) -> Replay {
-    let Gathered { environment, decisions, mut tasks, upstreams, policies, full, .. } = gathered;
+fn decide(gathered: Gathered, reached: Reached, new: &PolicySet, look: &Look) -> Result<Replay, No> {
+    let Gathered { environment, decisions, mut tasks, upstreams, policies, oldest, full, .. } = gathered;
     let compiled = |text: Option<String>| text.and_then(|text| PolicySet::from_text(&text).ok()).map(Arc::new);
     let policies: BTreeMap<u64, Option<Arc<PolicySet>>> = policies.into_iter().map(|(n, text)| (n, compiled(text))).collect();
     let read = |text: Option<String>| text.and_then(|text| Upstream::from_text(&text).ok());
     let upstreams: HashMap<_, Option<Upstream>> = upstreams.into_iter().map(|(name, text)| (name, read(text))).collect();
     let mut replay = Replay { decisions: decisions.len() as u64, ..Replay::default() };
-    let oldest = decisions.last().map(|d| d.at);
     for Decision { seq, at, mut situation, task, upstream, policy, permitted } in decisions {
+        look.waited_for()?;
         let known = (upstreams.get(&upstream).and_then(Option::as_ref), policies.get(&policy).and_then(Option::as_ref));
         let (Some(registered), Some(then)) = known else {
             replay.undetermined += 1;
@@ -322,5 +344,5 @@ fn decide(gathered: Gathered, reached: Reached, new: &PolicySet) -> Replay {
     }
     // What was not looked at: beyond the bound, or gone.
     replay.reached = full.or(if reached.short().is_some() { oldest } else { None });
-    replay
+    Ok(replay)
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mayfly::ledger::history::{End, Reached};
 use mayfly::ledger::keep::Keep;
+use mayfly::ledger::look::Stop;
 use mayfly::ledger::open::load;
 use mayfly::ledger::record::{Event, Maintained, Record, Revoked, Who};
 use mayfly::ledger::{Lane, Ledger, Settings, StartError, recover, snapshot};
@@ -233,7 +234,7 @@ fn a_start_needs_no_beginning_and_its_history_is_verified_from_where_it_begins()
     let end = ledger.peek(|s| End { position: s.position, seq: s.head });
     let removed = ledger.peek(|s| s.removed.clone());
     let mut last = Seq::ZERO;
-    let reached = ledger.look_back(end, |past| {
+    let reached = ledger.look_back(end, usize::MAX, &Stop::default(), |past| {
         last = past.seq;
         std::ops::ControlFlow::Continue(())
     });

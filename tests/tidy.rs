@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+#[path = "tidy/commands.rs"]
+mod commands;
 #[path = "tidy/docs.rs"]
 mod docs;
 #[path = "tidy/imports.rs"]

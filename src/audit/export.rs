@@ -78,7 +78,7 @@ impl Export {
         let mut text = self.first.take().unwrap_or_default();
         let size = self.signed.checkpoint.size;
         while self.place.position <= size && text.len() < limits::READER_BYTES {
-            self.place = self.authority.ledger.next_place(&self.filter, &mut self.asked, self.place);
+            self.place = self.authority.ledger.next_place(&mut self.asked, self.place);
             if self.place.position > size {
                 break;
             }

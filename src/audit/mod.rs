@@ -16,6 +16,7 @@ pub use verify::Verified;
 use crate::authority::Authority;
 use crate::ledger::forward::{Place, Step};
 use crate::ledger::history::Reached;
+use crate::ledger::look::Stop;
 use crate::ledger::search::{Filter, Found, Turn};
 use crate::limits;
 use crate::refusal::{Fault, No, Reason, Refusal};
@@ -32,28 +33,15 @@ pub struct Reader {
 impl Authority {
     /// One turn of a search, from the durable end or where the turn before stopped. Few at once.
     pub async fn search(&self, filter: Filter, from: Option<Turn>, most: usize) -> Result<Found, No> {
-        let busy = || Refusal::limit("history_questions", limits::HISTORY_QUESTIONS as u64, Duration::from_secs(1));
-        let permit = self.questions.clone().try_acquire_owned().map_err(|_| busy())?;
+        let permit = self.one_question().await?;
         let end = self.ledger.settled(|s| Turn { position: s.position, seq: s.head, before: Seq::LAST }).await?;
         let from = from.filter(|turn| turn.position <= end.position).unwrap_or(end);
-        let ledger = self.ledger.clone();
+        let (ledger, (stop, _waiting)) = (self.ledger.clone(), Stop::waiting());
         let found = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            ledger.search(&filter, from, most)
+            ledger.search(&filter, from, most, &stop)
         });
         Ok(found.await.map_err(|e| Fault::new(format!("reading history: {e}")))??)
-    }
-
-    /// The newest records that fit, as far as one question may read. With the index of history that is nearly always all of it.
-    pub async fn search_far(&self, filter: &Filter, most: usize) -> Result<Found, No> {
-        let mut found = self.search(filter.clone(), None, most).await?;
-        for _ in 1..limits::HISTORY_BYTES / limits::SEARCH_BYTES {
-            let Some(turn) = found.next.filter(|_| found.records.len() < most) else { break };
-            let more = self.search(filter.clone(), Some(turn), most - found.records.len()).await?;
-            found.records.extend(more.records);
-            (found.next, found.reached, found.removed) = (more.next, more.reached, more.removed);
-        }
-        Ok(found)
     }
 
     /// Reads in order what comes after a seq, or after the durable end.
@@ -89,17 +77,6 @@ fn gone(after: Seq, reached: Reached) -> No {
     let why = reached.short().map_or_else(|| "nothing has that seq".to_owned(), |(_, why)| why);
     let no = Refusal::new(Reason::Compacted, format!("what happened after seq {after} cannot be read: {why}"));
     No::Refusal(no.way_out("begin later; an exported audit log may have it: mayfly audit search"))
-}
-
-impl Found {
-    /// How far it came.
-    pub fn how_far(&self) -> Reached {
-        match (self.next, self.removed) {
-            (Some(_), _) => Reached::Bound(Seq::from_u64(self.reached.as_u64().saturating_sub(1)).unwrap_or(Seq::ZERO)),
-            (None, Some(removed)) => Reached::Removed(removed),
-            (None, None) => Reached::Beginning,
-        }
-    }
 }
 
 impl Reader {

@@ -1,13 +1,13 @@
 //! The ledger verified where it lies: chain, roots, and that the tree has each commit.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::authority::Authority;
 use crate::ledger::Ledger;
 use crate::ledger::commit::{ChainHead, Hash, Opened, sha256};
 use crate::ledger::forward::{Place, last_of};
 use crate::ledger::history::Reached;
+use crate::ledger::look::Stop;
 use crate::limits;
 use crate::refusal::{Fault, No, Refusal};
 use crate::seq::{Millis, Seq};
@@ -28,8 +28,7 @@ pub struct Verified {
 impl Authority {
     /// Verifies from one seq to another; zero for the oldest that is kept and for the head. As much as one call may read.
     pub async fn verify(&self, from: Seq, to: Seq) -> Result<Verified, No> {
-        let busy = || Refusal::limit("history_questions", limits::HISTORY_QUESTIONS as u64, Duration::from_secs(1));
-        let permit = self.questions.clone().try_acquire_owned().map_err(|_| busy())?;
+        let permit = self.one_question().await?;
         let (end, removed) =
             self.ledger.settled(|s| (Place { position: s.position + 1, seq: s.head }, s.removed.clone())).await?;
         if from > end.seq {
@@ -39,7 +38,7 @@ impl Authority {
         if to < from {
             return Err(No::Refusal(Refusal::field("to_seq", "is before from_seq")));
         }
-        let ledger = self.ledger.clone();
+        let (ledger, (stop, _waiting)) = (self.ledger.clone(), Stop::waiting());
         let verified = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let oldest = removed.oldest();
@@ -60,6 +59,7 @@ impl Authority {
             let begins = place.position == 1;
             let mut walk = Walk {
                 ledger: &ledger,
+                stop,
                 place,
                 chains,
                 begins,
@@ -74,6 +74,7 @@ impl Authority {
 
 struct Walk<'a> {
     ledger: &'a Ledger,
+    stop: Stop,
     place: Place,
     chains: BTreeMap<u32, ChainHead>,
     /// From the first commit there ever was: a chain that is not known begins here.
@@ -85,7 +86,7 @@ impl Walk<'_> {
     fn run(&mut self, to: Seq, end: u64) -> Result<(), Fault> {
         let store = self.ledger.store();
         let mut read = 0;
-        while self.place.position < end && self.place.seq < to && read < limits::VERIFY_CALL_BYTES {
+        while self.place.position < end && self.place.seq < to && read < limits::VERIFY_CALL_BYTES && !self.stop.stopped() {
             let failed = |e| Fault::new(format!("reading commit {}: {e}", self.place.position));
             let entries = match store.read(self.place.position, limits::READER_BYTES) {
                 Ok(entries) => entries,

@@ -25,6 +25,40 @@ pub fn time(text: &str) -> Result<Millis, String> {
     quantity::moment(text).ok_or_else(|| quantity::MOMENT_FORM.to_owned())
 }
 
+/// A moment, or a duration from now: `2026-11-20T08:00:00Z`, `1h`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum When {
+    /// At this moment.
+    At(Millis),
+    /// So far from now: into the past for what has happened, into the future for a deadline.
+    FromNow(Duration),
+}
+
+impl When {
+    /// Of something that has happened.
+    pub fn past(self, now: Millis) -> Millis {
+        match self {
+            When::At(at) => at,
+            When::FromNow(ago) => Millis(now.0.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX))),
+        }
+    }
+
+    /// Of something that is to come.
+    pub fn future(self, now: Millis) -> Millis {
+        match self {
+            When::At(at) => at,
+            When::FromNow(then) => now.plus(u64::try_from(then.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+/// A moment, or a duration from now.
+pub fn when(text: &str) -> Result<When, String> {
+    let at = quantity::moment(text).map(When::At);
+    let ago = || quantity::duration_ms(text).map(Duration::from_millis).map(When::FromNow);
+    at.or_else(ago).ok_or_else(|| format!("{}; {}", quantity::DURATION_FORM, quantity::MOMENT_FORM))
+}
+
 /// A moment as the wire has it.
 pub fn timestamp(at: Millis) -> prost_types::Timestamp {
     prost_types::Timestamp {
@@ -114,6 +148,21 @@ mod tests {
         assert_eq!(wire_duration(Duration::from_millis(1500)), prost_types::Duration { seconds: 1, nanos: 500_000_000 });
         assert_eq!(duration("1h30m").map(duration_text), Ok("1h30m".to_owned()));
         assert!(duration("5").is_err() && time("tomorrow").is_err());
+    }
+
+    #[test]
+    fn a_time_is_a_moment_or_a_duration_from_now() {
+        let now = Millis(10 * 3_600_000);
+        let past = |text| when(text).map(|when| when.past(now).0);
+        assert_eq!(past("1h"), Ok(9 * 3_600_000));
+        assert_eq!(past("1h30m"), Ok(8 * 3_600_000 + 1_800_000));
+        assert_eq!(past("7d"), Ok(0), "not before 1970");
+        assert_eq!(past("1970-01-01T02:00:00Z"), Ok(2 * 3_600_000));
+        assert_eq!(past("1970-01-02"), Ok(24 * 3_600_000));
+        assert_eq!(when("30m").map(|when| when.future(now).0), Ok(10 * 3_600_000 + 1_800_000));
+        for wrong in ["", "5", "tomorrow", "-1h", "1 h"] {
+            assert!(when(wrong).is_err_and(|why| why.contains("1h30m") && why.contains("T12:00:00Z")), "{wrong}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::pb::mayfly::v1::{
     self as pb, audit_service_client::AuditServiceClient, credential_service_client::CredentialServiceClient,
     token_service_client::TokenServiceClient,
 };
-use crate::seq::{Millis, Seq};
+use crate::seq::Seq;
 
 /// What can be done with credentials.
 #[derive(Subcommand)]
@@ -44,9 +44,9 @@ pub struct UsedArgs {
     /// How often
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
-    /// When, within the last hour [default: now]
-    #[arg(long, value_name = "TIME", value_parser = args::time)]
-    at: Option<Millis>,
+    /// When, within the last hour: a moment, or a duration before now [default: now]
+    #[arg(long, value_name = "TIME", value_parser = args::when)]
+    at: Option<args::When>,
 }
 
 /// Names a credential.
@@ -146,7 +146,7 @@ async fn used(args: UsedArgs, run: &Run, server: &Server) -> Result<Exit, CliErr
         credential_id: args.of.credential.clone(),
         tool: tool.clone(),
         outcome: args.outcome.into(),
-        at: Some(args::timestamp(args.at.unwrap_or_else(|| run.system.wall()))),
+        at: Some(args::timestamp(args.at.map_or_else(|| run.system.wall(), |at| at.past(run.system.wall())))),
         count: args.count,
     };
     let request = pb::ReportUseRequest { uses: vec![one] };

@@ -69,9 +69,9 @@ pub struct RotateArgs {
 /// `mayfly key retire`
 #[derive(Args)]
 pub struct RetireArgs {
-    /// The key
-    #[arg(value_name = "KEY_ID")]
-    key: String,
+    /// The keys; one argument may name several, a line or a word each, as `key list -o name` prints them
+    #[arg(value_name = "KEY_ID", required = true)]
+    keys: Vec<String>,
     /// Why
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
@@ -105,8 +105,8 @@ pub async fn run(command: KeyCommand, run: &Run) -> Result<Exit, CliError> {
     match command {
         KeyCommand::List(args) => show(args, run, &server).await,
         KeyCommand::Rotate(args) => rotate(args, run, &server).await,
-        KeyCommand::Retire(args) => retire(args, run, &server).await,
-        KeyCommand::Compromise(args) => compromise(args, run, &server).await,
+        KeyCommand::Retire(args) => each(&args, run, |key| retire(&args, key, run, &server)).await,
+        KeyCommand::Compromise(args) => each(&args.key, run, |key| compromise(&args, key, run, &server)).await,
         KeyCommand::Jwks(args) => {
             let of = match (args.issuer, args.environment) {
                 (Some(issuer), _) => Of::Issuer(issuer),
@@ -153,10 +153,48 @@ async fn rotate(args: RotateArgs, run: &Run, server: &Server) -> Result<Exit, Cl
     Ok(Exit::Ok)
 }
 
-async fn retire(args: RetireArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+/// The keys that arguments name, each once.
+fn keys(arguments: &[String]) -> Result<Vec<String>, CliError> {
+    let mut keys: Vec<String> = Vec::new();
+    for key in arguments.iter().flat_map(|argument| argument.split_whitespace()) {
+        if !keys.iter().any(|known| known == key) {
+            keys.push(key.to_owned());
+        }
+    }
+    match keys.is_empty() {
+        true => Err(CliError::Usage("no key is named: `mayfly key list` shows them".to_owned())),
+        false => Ok(keys),
+    }
+}
+
+/// Does one thing with each key. Whatever becomes of one, the others have their turn: in an incident the rest does not wait for a key that is gone
+/// already. Ends as the first that failed.
+async fn each<W: Future<Output = Result<Exit, CliError>>>(
+    args: &RetireArgs,
+    run: &Run,
+    mut one: impl FnMut(String) -> W,
+) -> Result<Exit, CliError> {
+    let keys = keys(&args.keys)?;
+    if keys.len() > 1 && args.confirm.request_id.is_some() {
+        return Err(CliError::Usage("--request-id names one request: name one key with it".to_owned()));
+    }
+    let mut ended = Ok(Exit::Ok);
+    for key in keys {
+        let well = matches!(ended, Ok(Exit::Ok));
+        match one(key.clone()).await {
+            done if well => ended = done,
+            // What the first that failed said is told at the end.
+            Err(error) => run.out.say(format_args!("{key}: {}", error.words(false).trim_end())),
+            Ok(_) => {}
+        }
+    }
+    ended
+}
+
+async fn retire(args: &RetireArgs, key: String, run: &Run, server: &Server) -> Result<Exit, CliError> {
     let request = &pb::RetireKeyRequest {
-        key_id: args.key.clone(),
-        reason: args.reason.unwrap_or_else(|| "dry run".to_owned()),
+        key_id: key.clone(),
+        reason: args.reason.clone().unwrap_or_else(|| "dry run".to_owned()),
         dry_run: false,
         confirmation: None,
         request_id: run.request_id(&args.confirm.request_id),
@@ -167,7 +205,7 @@ async fn retire(args: RetireArgs, run: &Run, server: &Server) -> Result<Exit, Cl
     };
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::RetireKeyResponse| r.hits, ask).await?;
     let gone = Gone {
-        key_id: args.key,
+        key_id: key,
         dry_run: args.confirm.dry_run,
         seq: None,
         hits: answer.hits.into(),
@@ -179,11 +217,11 @@ async fn retire(args: RetireArgs, run: &Run, server: &Server) -> Result<Exit, Cl
     Ok(Exit::Ok)
 }
 
-async fn compromise(args: CompromiseArgs, run: &Run, server: &Server) -> Result<Exit, CliError> {
+async fn compromise(args: &CompromiseArgs, key: String, run: &Run, server: &Server) -> Result<Exit, CliError> {
     let CompromiseArgs { key: args, wait } = args;
     let request = &pb::CompromiseKeyRequest {
-        key_id: args.key.clone(),
-        reason: args.reason.unwrap_or_else(|| "dry run".to_owned()),
+        key_id: key.clone(),
+        reason: args.reason.clone().unwrap_or_else(|| "dry run".to_owned()),
         dry_run: false,
         confirmation: None,
         request_id: run.request_id(&args.confirm.request_id),
@@ -195,14 +233,14 @@ async fn compromise(args: CompromiseArgs, run: &Run, server: &Server) -> Result<
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::CompromiseKeyResponse| r.hits, ask).await?;
     let seq = some_seq(answer.seq);
     if let Some(seq) = seq {
-        run.out.say(format_args!("nothing signed by {} is accepted from {seq} on", args.key));
+        run.out.say(format_args!("nothing signed by {} is accepted from {seq} on", key));
     }
     let followers = match seq {
-        Some(seq) => wait::applied(server, &run.system, &wait, seq).await?,
+        Some(seq) => wait::applied(server, &run.system, wait, seq).await?,
         None => None,
     };
     let gone = Gone {
-        key_id: args.key,
+        key_id: key,
         dry_run: args.confirm.dry_run,
         seq,
         hits: answer.hits.into(),
@@ -211,6 +249,6 @@ async fn compromise(args: CompromiseArgs, run: &Run, server: &Server) -> Result<
         followers,
     };
     run.out.one(&gone)?;
-    wait::told(&run.out, &wait, answer.seq, gone.followers.as_ref())?;
+    wait::told(&run.out, wait, answer.seq, gone.followers.as_ref())?;
     Ok(Exit::Ok)
 }

@@ -7,15 +7,14 @@ pub mod body;
 mod related;
 mod words;
 
-use std::ops::ControlFlow;
-
 use crate::authority::Authority;
-use crate::ledger::history::{Past, Reached};
-use crate::ledger::record::{Event, Record, Refused};
+use crate::ledger::history::Past;
+use crate::ledger::look::Unseen;
+use crate::ledger::record::{Event, Record, Sort, about};
 use crate::ledger::search::Filter;
 use crate::ledger::state::{Ground, request_key};
 use crate::limits;
-use crate::lookup::Found;
+use crate::lookup::{Found, not_kept, path_to};
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::{ApprovalId, CredentialId, LeaseId, Seq, TaskId};
 use related::About;
@@ -74,11 +73,18 @@ fn none(what: &str) -> No {
     No::Refusal(Refusal::new(Reason::NotFound, format!("there is no {what} that you may see")))
 }
 
-/// Nothing was found as far as history reaches: where that is not its beginning, nothing is claimed.
-fn not_found(what: &str, kind: &str, reached: Reached) -> No {
-    let Some((_, why)) = reached.short() else { return none(kind) };
-    let no = Refusal::new(Reason::Compacted, format!("{what} was not found: {why}"));
-    No::Refusal(no.way_out("an exported audit log may have it: mayfly audit search"))
+/// What of history was not seen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// Records up to this seq were removed, and something of what was asked for with them.
+    removed: Option<Seq>,
+    /// What was not looked at, and why.
+    unseen: Option<Unseen>,
+}
+
+/// Nothing was found.
+fn not_found(what: &str, kind: &str, removed: Option<Seq>) -> No {
+    removed.map_or_else(|| none(kind), |removed| not_kept(what, removed))
 }
 
 /// Who asks: an operator may have history read.
@@ -118,8 +124,25 @@ impl Authority {
         if depth == Depth::Memory && !known {
             return Err(none("such credential"));
         }
-        let found = self.issuance(id).await?.ok_or_else(|| none("such credential"))?;
-        self.explain_found(found, depth).await
+        match self.issuance(id).await {
+            Ok(Some(found)) => self.explain_found(found, depth).await,
+            Ok(None) => Box::pin(self.explain_login(id)).await?.ok_or_else(|| none("such credential")),
+            Err(No::Refusal(no)) if no.reason == Reason::NotFound => {
+                Box::pin(self.explain_login(id)).await?.ok_or(No::Refusal(no))
+            }
+            Err(no) => Err(no),
+        }
+    }
+
+    /// A login that memory no longer has: its credential is none that was issued for an upstream.
+    async fn explain_login(&self, id: CredentialId) -> Result<Option<Explained>, No> {
+        let logs_in = move |past: &Past| matches!(&past.record.event, Some(Event::LoggedIn(e)) if e.credential == id.as_bytes());
+        let found = self.question(move |look| look.first(&[Filter::named(None, id.to_string())], logs_in)).await?;
+        let environment = |past: &Past| match &past.record.event {
+            Some(Event::LoggedIn(e)) => Some(e.environment.clone()),
+            _ => None,
+        };
+        Ok(found.map(|past| Explained { environment: environment(&past), ..words::of_record(past) }))
     }
 
     async fn explain_found(&self, found: Found, depth: Depth) -> Result<Explained, No> {
@@ -137,13 +160,13 @@ impl Authority {
             }),
             ..About::default()
         };
-        let (records, reached) = match depth {
-            Depth::Memory => (Vec::new(), Reached::Enough),
-            Depth::History => self.story(about).await?,
+        let (records, seen) = match depth {
+            Depth::Memory => (Vec::new(), Seen::default()),
+            Depth::History => self.story(about, format!("record {}", found.seq)).await?,
         };
         let now = self.system.wall();
         let (mut findings, summary) = self.ledger.settled(|s| words::of_credential(s, &issued, &found, &records, now)).await?;
-        findings.extend(words::reach(reached));
+        findings.extend(words::reach(seen));
         Ok(Explained {
             summary,
             findings,
@@ -166,8 +189,7 @@ impl Authority {
         let (path, from) = match (path, depth) {
             (Some(known), _) => known,
             (None, Depth::Memory) => return Err(none("such task")),
-            // The look back ends where it was opened.
-            (None, Depth::History) => (vec![id], Seq::LAST),
+            (None, Depth::History) => (vec![id], Seq::ZERO),
         };
         let used = used.unwrap_or_default();
         let grounds = self.ledger.peek(|s| {
@@ -177,14 +199,14 @@ impl Authority {
             each.collect()
         });
         let about = About { path, from, used, refusals_of: id.to_string(), grounds, ..About::default() };
-        let (records, reached) = match depth {
-            Depth::Memory => (Vec::new(), Reached::Enough),
-            Depth::History => self.story(about).await?,
+        let (records, seen) = match depth {
+            Depth::Memory => (Vec::new(), Seen::default()),
+            Depth::History => self.story(about, id.to_string()).await?,
         };
         let now = self.system.wall();
         let told = self.ledger.settled(|s| words::of_task(s, id, &records, now)).await?;
-        let mut explained = told.ok_or_else(|| not_found(&id.to_string(), "such task", reached))?;
-        explained.findings.extend(words::reach(reached));
+        let mut explained = told.ok_or_else(|| not_found(&id.to_string(), "such task", seen.removed))?;
+        explained.findings.extend(words::reach(seen));
         explained.records = records;
         Ok(explained)
     }
@@ -202,35 +224,57 @@ impl Authority {
             _ => {}
         }
         let (caller, id) = (caller.to_owned(), id.to_owned());
-        let search = Search { caller: caller.clone(), id: id.clone(), found: None, refused: Vec::new() };
-        let (search, reached) = self.look_back(search, Search::look).await?;
-        if let Some(past) = search.found {
+        let (found, refused, seen) = {
+            let (caller, id) = (caller.clone(), id.clone());
+            self.question(move |look| {
+                let names = vec![(None, id.clone()), (None, caller.clone())];
+                let named = |r: &Record| {
+                    r.requester() == Some(caller.as_str()) && r.request.as_ref().is_some_and(|request| request.id == id)
+                };
+                let found = look.newest(&[Filter { names, ..Filter::default() }], 1, |past| named(&past.record))?.pop();
+                if found.is_some() {
+                    return Ok((found, Vec::new(), Seen::default()));
+                }
+                let mine = |past: &Past| matches!(&past.record.event, Some(Event::Refused(e)) if e.caller == caller);
+                let of = [Filter::named(Some(Sort::About), about::refused(&caller))];
+                let refused = look.newest(&of, limits::EXPLAIN_RECORDS, mine)?;
+                if refused.is_empty() {
+                    look.saw_all(&format!("request {id:?} of {caller}"))?;
+                }
+                Ok((None, refused, Seen { removed: look.removed(), unseen: look.unseen() }))
+            })
+            .await?
+        };
+        if let Some(past) = found {
             return self.explain_past(past).await;
         }
-        let mut explained = words::of_refusals(&caller, &id, search.refused);
-        explained.findings.extend(words::reach(reached));
-        if explained.records.is_empty() { Err(not_found("the request", "such request", reached)) } else { Ok(explained) }
+        let mut explained = words::of_refusals(&caller, &id, refused);
+        explained.findings.extend(words::reach(seen));
+        if explained.records.is_empty() { Err(not_found("the request", "such request", seen.removed)) } else { Ok(explained) }
     }
 
     async fn explain_seq(&self, seq: Seq) -> Result<Explained, No> {
-        let mut found = self.search_far(&Filter { seq: Some(seq), ..Filter::default() }, 1).await?;
         let what = format!("record {seq}");
-        let reached = found.how_far();
-        match (found.records.pop(), reached.short()) {
-            (Some(one), _) => self.explain_past(one.past).await,
-            (None, Some((at, _))) if seq <= at => Err(not_found(&what, &what, reached)),
-            (None, _) => Err(none(&what)),
-        }
+        let none = none(&what);
+        let past = self.question(move |look| match look.at(seq)? {
+            Some(past) => Ok(past),
+            None => {
+                look.saw_all(&what)?;
+                Err(look.removed().filter(|removed| seq <= *removed).map_or(none, |removed| not_kept(&what, removed)))
+            }
+        });
+        self.explain_past(past.await?).await
     }
 
     async fn explain_past(&self, past: Past) -> Result<Explained, No> {
         match &past.record.event {
             Some(Event::Issued(e)) => {
-                let path = self.ledger.peek(|s| {
-                    let task = TaskId::from_slice(&e.task).and_then(|id| s.tasks.get(&id));
-                    task.map(|t| t.terms.path.clone())
-                });
-                let path = path.unwrap_or_else(|| TaskId::from_slice(&e.task).into_iter().collect());
+                let task = TaskId::from_slice(&e.task);
+                let known = self.ledger.peek(|s| Some(s.tasks.get(&task?)?.terms.path.clone()));
+                let path = match known {
+                    Some(path) => path,
+                    None => self.question(move |look| path_to(look, task)).await?,
+                };
                 self.explain_found(Found { record: past.record, seq: past.seq, path }, Depth::History).await
             }
             Some(Event::TaskOpened(e)) => match TaskId::from_slice(&e.task) {
@@ -242,39 +286,14 @@ impl Authority {
     }
 
     async fn explain_records(&self, about: About, what: &str) -> Result<Explained, No> {
-        let (records, reached) = self.story(about).await?;
+        let (records, seen) = self.story(about, what.to_owned()).await?;
         if records.is_empty() {
-            return Err(not_found(what, what, reached));
+            return Err(not_found(what, what, seen.removed));
         }
         let mut explained = Explained { summary: format!("{} records name {what}", records.len()), ..Explained::default() };
         explained.findings = records.iter().map(words::of_one).collect();
-        explained.findings.extend(words::reach(reached));
+        explained.findings.extend(words::reach(seen));
         explained.records = records;
         Ok(explained)
-    }
-}
-
-/// A search for a request that memory no longer has, and for the newest refusals of its caller.
-struct Search {
-    caller: String,
-    id: String,
-    found: Option<Past>,
-    refused: Vec<Past>,
-}
-
-impl Search {
-    fn look(&mut self, past: Past) -> ControlFlow<()> {
-        let named = |r: &Record| {
-            r.requester() == Some(self.caller.as_str()) && r.request.as_ref().is_some_and(|request| request.id == self.id)
-        };
-        if named(&past.record) {
-            self.found = Some(past);
-            return ControlFlow::Break(());
-        }
-        let mine = |e: &Refused| e.caller == self.caller;
-        if matches!(&past.record.event, Some(Event::Refused(e)) if mine(e)) && self.refused.len() < limits::EXPLAIN_RECORDS {
-            self.refused.push(past);
-        }
-        ControlFlow::Continue(())
     }
 }

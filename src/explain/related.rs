@@ -1,15 +1,16 @@
 //! Which records tell the story of one thing.
 
-use std::ops::ControlFlow;
-
+use super::Seen;
 use crate::authority::Authority;
-use crate::ledger::history::{Past, Reached};
-use crate::ledger::record::{Event, Issued, Record};
+use crate::ledger::history::Past;
+use crate::ledger::look::Look;
+use crate::ledger::record::{Event, Issued, Record, Sort, about};
+use crate::ledger::search::Filter;
 use crate::ledger::state::{Ground, facts_of_record};
 use crate::limits;
 use crate::refusal::No;
-use crate::revocation::{Facts, Rules, Target};
-use crate::seq::{Millis, Seq, TaskId};
+use crate::revocation::{Facts, Rules, Sorts, Target};
+use crate::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq, TaskId};
 
 /// What a story is about. What is not known stays empty.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +29,7 @@ pub(super) struct About {
     pub refusals_of: String,
     /// The other grants that it rests on, each with the decision revision that counts: a revocation of one of them belongs to the story.
     pub grounds: Vec<(Ground, Seq)>,
-    /// The record where the story begins: no need to look further back, but for tasks that were not seen.
+    /// The record where the story begins.
     pub from: Seq,
 }
 
@@ -96,50 +97,109 @@ impl About {
         }
     }
 
+    /// What rules can ask of it.
+    fn facts(&self) -> Option<Facts<'_>> {
+        match &self.credential {
+            Some((issued, revision)) => Some(facts_of_record(issued, *revision, &self.path)),
+            None if !self.path.is_empty() => Some(Facts { tasks: self.path.clone(), ..Facts::default() }),
+            None => None,
+        }
+    }
+
     /// Whether a revocation at `seq` covers it.
     fn hit_by(&self, targets: impl Iterator<Item = Target>, seq: Seq) -> bool {
-        let facts = match &self.credential {
-            Some((issued, revision)) => facts_of_record(issued, *revision, &self.path),
-            None if !self.path.is_empty() => Facts { tasks: self.path.clone(), ..Facts::default() },
-            None => return false,
-        };
+        let Some(facts) = self.facts() else { return false };
         let mut rules = Rules::default();
         for target in targets {
             rules.add(&target, Some(seq), None, Millis(u64::MAX));
         }
         rules.covers(&facts).is_some() || self.grounds.iter().any(|(ground, r)| rules.covers(&ground.facts(*r)).is_some())
     }
+
+    /// By which names its records are found: each of them is about one of these.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.path.iter().map(about::id).collect();
+        if let Some((issued, _)) = &self.credential {
+            names.extend(CredentialId::from_slice(&issued.credential).map(about::id));
+            names.push(about::key(&issued.key));
+        }
+        if let Some(facts) = self.facts() {
+            rules_of(&facts, &mut names);
+            names.push(about::GENERATION.to_owned());
+        }
+        for (ground, revision) in &self.grounds {
+            rules_of(&ground.facts(*revision), &mut names);
+        }
+        names.sort_unstable();
+        names.dedup();
+        names.extend(approval(&self.approval));
+        names.extend(LeaseId::from_slice(&self.lease).map(about::id));
+        names
+    }
+
+    /// The records of a story, oldest first, at most `limits::EXPLAIN_RECORDS`: the newest and where it began.
+    fn story(mut self, look: &Look) -> Result<(Vec<Past>, Seen), No> {
+        // Where it began is at most a credential and the tasks of one path.
+        let most = limits::EXPLAIN_RECORDS - limits::TASK_DEPTH - 1;
+        let mut filters = filters_of(self.names());
+        filters.extend(self.credential.as_ref().map(|_| Filter { seq: Some(self.from), ..Filter::default() }));
+        let mut records = look.newest(&filters, most, |past| self.concerns(&past.record, past.seq))?;
+        records.iter().filter_map(|past| past.record.event.as_ref()).for_each(|event| self.notes(event));
+        // Which approvals it was opened or extended with is known only now.
+        let used = self.used.iter().filter_map(|id| approval(id)).collect::<Vec<_>>();
+        if !used.is_empty() {
+            let more = look.newest(&filters_of(used), most, |past| self.concerns(&past.record, past.seq))?;
+            records.extend(more);
+        }
+        let mut whole = true;
+        for task in &self.path {
+            let opens = |past: &Past| matches!(&past.record.event, Some(Event::TaskOpened(e)) if e.task == task.as_bytes());
+            if !records.iter().any(opens) {
+                let opened = look.first(&filters_of(vec![about::id(task)]), opens)?;
+                whole &= opened.is_some();
+                records.extend(opened);
+            }
+        }
+        if self.credential.is_some() && !records.iter().any(|past| past.seq == self.from) {
+            records.extend(look.at(self.from)?);
+        }
+        records.sort_by_key(|past| past.seq);
+        records.dedup_by_key(|past| past.seq);
+        whole &= self.path.is_empty() || look.unseen().is_none();
+        let asked = |past: &Past| matches!(&past.record.event, Some(Event::ApprovalAsked(_) | Event::LeaseOpened(_)));
+        whole &= !self.path.is_empty() || records.iter().any(asked);
+        Ok((records, Seen { removed: look.removed().filter(|_| !whole), unseen: look.unseen() }))
+    }
 }
 
-struct Story {
-    about: About,
-    records: Vec<Past>,
-    /// Tasks of the path that are still to be seen.
-    missing: usize,
+/// The names of every rule that can cover these facts.
+fn rules_of(facts: &Facts<'_>, names: &mut Vec<String>) {
+    facts.each(Sorts::ALL, &mut |probe| {
+        names.push(about::rule(&probe));
+        false
+    });
+}
+
+fn approval(id: &[u8]) -> Option<String> {
+    ApprovalId::from_slice(id).map(about::id)
+}
+
+/// A filter for each name.
+fn filters_of(names: Vec<String>) -> Vec<Filter> {
+    names.into_iter().map(|name| Filter::named(Some(Sort::About), name)).collect()
 }
 
 impl Authority {
-    /// The records of a story, oldest first, at most `limits::EXPLAIN_RECORDS`: the newest and where it began.
-    pub(super) async fn story(&self, about: About) -> Result<(Vec<Past>, Reached), No> {
-        let missing = about.path.len();
-        let (story, reached) = self
-            .look_back(Story { about, records: Vec::new(), missing }, |story, past| {
-                if story.about.concerns(&past.record, past.seq) {
-                    past.record.event.iter().for_each(|event| story.about.notes(event));
-                    let opens = matches!(past.record.event, Some(Event::TaskOpened(_)));
-                    story.missing = story.missing.saturating_sub(usize::from(opens));
-                    let begins = opens || matches!(past.record.event, Some(Event::Issued(_)));
-                    // The beginning is kept in any case: it is at most a credential and the tasks of one path.
-                    if begins || story.records.len() < limits::EXPLAIN_RECORDS - limits::TASK_DEPTH - 1 {
-                        story.records.push(past.clone());
-                    }
-                }
-                let whole = story.missing == 0 && past.seq <= story.about.from;
-                if whole { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
-            .await?;
-        let mut records = story.records;
-        records.reverse();
-        Ok((records, reached))
+    /// The records of a story, oldest first, at most `limits::EXPLAIN_RECORDS`: the newest and where it began. Where there are none, and not all of
+    /// history was looked at, it is refused: nothing is said not to be there that may be.
+    pub(super) async fn story(&self, about: About, what: String) -> Result<(Vec<Past>, Seen), No> {
+        self.question(move |look| {
+            let (records, seen) = about.story(look)?;
+            if records.is_empty() {
+                look.saw_all(&what)?;
+            }
+            Ok((records, seen))
+        })
+        .await
     }
 }

@@ -1,8 +1,9 @@
 //! Findings, in words.
 
-use super::{Explained, Finding, body};
+use super::{Explained, Finding, Seen, body};
 use crate::ledger::State;
-use crate::ledger::history::{Past, Reached};
+use crate::ledger::history::Past;
+use crate::ledger::look::Unseen;
 use crate::ledger::record::{Event, Identity, Issued, Record, TokenEvidence};
 use crate::ledger::state::{Live, Phase, trust_domain_of};
 use crate::lookup::Found;
@@ -19,9 +20,22 @@ fn refuses(subject: &'static str, text: impl Into<String>, seq: Seq) -> Finding 
 }
 
 /// What could not be looked at.
-pub(super) fn reach(reached: Reached) -> Option<Finding> {
-    let (_, why) = reached.short()?;
-    let text = format!("{why}; what came before is not told here");
+pub(super) fn reach(seen: Seen) -> Option<Finding> {
+    let text = match seen {
+        Seen { unseen: Some(Unseen::NotIndexed { covered, commits }), .. } => {
+            let percent = covered.saturating_mul(100) / commits.max(1);
+            format!(
+                "the index of history is being built, {percent} % of {commits} commits are in it; records of the rest may be missing here"
+            )
+        }
+        Seen { unseen: Some(Unseen::TooMuch { before }), .. } => {
+            format!("more than one question reads: records before seq {before} are not told here")
+        }
+        Seen { removed: Some(removed), .. } => {
+            format!("records up to seq {removed} were removed (audit.keep); what came before is not told here")
+        }
+        _ => return None,
+    };
     Some(Finding { subject: "history", text, permits: false, seq: Seq::ZERO })
 }
 

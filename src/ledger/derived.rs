@@ -5,7 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -16,6 +16,7 @@ use super::glimpse::Glimpse;
 use super::index::Index;
 use super::index::building::Building;
 use super::index::segment::Segment;
+use super::look::ReadOfHistory;
 use super::standing::in_the_background;
 use super::tree::frontier::Frontier;
 use super::tree::kept::base;
@@ -37,6 +38,11 @@ pub(super) struct Derived {
     pub index: Mutex<Index>,
     /// The files are not to be believed.
     rebuild: AtomicBool,
+    /// Somebody waits for the index: it is built without rests.
+    hurry: AtomicBool,
+    /// Commits of history that were read for questions since the start, and their bytes.
+    commits_read: AtomicU64,
+    bytes_read: AtomicU64,
     /// Set once, by whoever starts it.
     thread: std::sync::OnceLock<std::thread::Thread>,
 }
@@ -45,7 +51,32 @@ impl Default for Derived {
     fn default() -> Derived {
         let thread = std::sync::OnceLock::new();
         let tree = Mutex::new(Err("it was not read yet".to_owned()));
-        Derived { tree, index: Mutex::default(), rebuild: AtomicBool::new(false), thread }
+        Derived {
+            tree,
+            index: Mutex::default(),
+            rebuild: AtomicBool::new(false),
+            hurry: AtomicBool::new(false),
+            commits_read: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
+            thread,
+        }
+    }
+}
+
+impl Derived {
+    /// Counts what was read of history for a question.
+    pub fn count_read(&self, commits: u64, bytes: usize) {
+        self.commits_read.fetch_add(commits, Ordering::Relaxed);
+        self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What was read for questions.
+    pub fn read(&self) -> ReadOfHistory {
+        ReadOfHistory {
+            commits: self.commits_read.load(Ordering::Relaxed),
+            bytes: self.bytes_read.load(Ordering::Relaxed),
+            pages: self.index.lock().pages(),
+        }
     }
 }
 
@@ -81,6 +112,16 @@ impl Ledger {
         match &*self.inner.derived.tree.lock() {
             Ok(tree) => Ok(read(tree)),
             Err(why) => Err(Fault::new(format!("there is no tree over the history: {why}"))),
+        }
+    }
+
+    /// Has what is new taken into the index at once; with `hurry` all that it lacks, without rests.
+    pub(super) fn tend_index(&self, hurry: bool) {
+        if hurry {
+            self.inner.derived.hurry.store(true, Ordering::Relaxed);
+        }
+        if let Some(thread) = self.inner.derived.thread.get() {
+            thread.unpark();
         }
     }
 
@@ -124,11 +165,17 @@ impl Deriver {
                 false
             });
             match more {
+                // Somebody waits for what it makes: an operator in an incident. The thread's low priority is all that holds it back.
+                true if self.inner.derived.hurry.load(Ordering::Relaxed) => {}
                 // Whoever waits for it wakes it.
                 true => std::thread::park_timeout(PAUSE.max(Duration::from_micros(watch.us() * limits::DERIVE_REST))),
-                false => std::thread::park_timeout(Duration::from_millis(limits::DERIVE_LOOK_MS)),
+                false => {
+                    self.inner.derived.hurry.store(false, Ordering::Relaxed);
+                    std::thread::park_timeout(Duration::from_millis(limits::DERIVE_LOOK_MS));
+                }
             }
         }
+        self.write_tail();
         if let Ok(tree) = &mut *self.inner.derived.tree.lock()
             && let Err(error) = tree.flush()
         {
@@ -136,8 +183,28 @@ impl Deriver {
         }
     }
 
+    /// Writes down what is not a whole segment yet, so that a start need not read it again: at a stop, and every few blocks for the case that
+    /// there is none.
+    fn write_tail(&self) {
+        let (dir, tail) = {
+            let index = self.inner.derived.index.lock();
+            (index.dir().map(Path::to_owned), index.tail.clone())
+        };
+        if self.inner.room() == Room::Plenty
+            && let (Some(dir), Some(tail)) = (dir, tail)
+            && let Err(error) = tail.segment(Some(&dir))
+        {
+            tracing::warn!(%error, "the newest part of the index of history is made again at the next start");
+        }
+    }
+
     fn stopping(&self) -> bool {
         self.inner.stopping.load(Ordering::Relaxed)
+    }
+
+    /// A part of the index that begins somewhere.
+    fn building(&self, from: Place) -> Building {
+        Building::of_blocks(from, self.inner.settings.index_block)
     }
 
     fn dir(&self) -> Option<std::path::PathBuf> {
@@ -219,30 +286,43 @@ impl Deriver {
                 tracing::warn!("the index beside the store is not that of this ledger; it is made again");
                 found.clear();
             }
+            found.resume(self.inner.settings.index_block);
             (*index, self.opened) = (found, true);
         }
         let begin = index.newest().map_or(removed, Segment::end);
         let begin = if begin.position < removed.position { removed } else { begin };
-        Ok(index.tail.get_or_insert_with(|| Building::new(begin)).place())
+        Ok(index.tail.get_or_insert_with(|| self.building(begin)).place())
     }
 
     /// Takes commits into the index.
     fn index(&self, steps: &[Glimpse]) -> Result<(), String> {
-        let mut index = self.inner.derived.index.lock();
         let removed = self.removed().position;
-        if removed > 1 {
-            index.forget_before(removed);
-        }
+        let mut written = self.inner.derived.index.lock().tail.as_ref().map_or(0, |tail| tail.blocks().len());
         for step in steps {
+            let mut index = self.inner.derived.index.lock();
+            if removed > 1 {
+                index.forget_before(removed);
+            }
             let Some(tail) = index.tail.as_mut().filter(|tail| tail.place().position == step.position) else { continue };
             let full = tail.take(step).map_err(|e| format!("commit {}: {e}", step.position))?;
+            let blocks = tail.blocks().len();
             if full {
-                let next = Building::new(tail.place());
-                if let Some(built) = index.tail.replace(next).filter(|_| self.inner.room() == Room::Plenty) {
-                    // Where it cannot be written it is a hole, which is filled later.
-                    index.add(built).map_err(|e| e.to_string())?;
-                }
+                let next = self.building(tail.place());
+                let built = index.tail.replace(next).filter(|_| self.inner.room() == Room::Plenty);
+                let Some(built) = built.map(Arc::new) else { continue };
+                // Sorting, writing and syncing take long: nobody who asks waits for it. Where it cannot be written it is a hole, which is
+                // filled later.
+                let dir = index.seal(built.clone());
+                drop(index);
+                let made = built.segment(dir.as_deref());
+                let failed = made.as_ref().err().map(ToString::to_string);
+                self.inner.derived.index.lock().sealed(made.ok().flatten());
+                failed.map_or(Ok(()), Err)?;
+            } else if blocks > written && blocks.is_multiple_of(limits::INDEX_WRITE_BLOCKS) {
+                drop(index);
+                self.write_tail();
             }
+            written = blocks;
         }
         Ok(())
     }
@@ -259,7 +339,7 @@ impl Deriver {
             let tail = index.tail.as_ref().map(|tail| tail.from().position);
             let (place, until) = index.hole(removed);
             let until = until.or(tail).filter(|until| place.position < *until);
-            self.hole = until.map(|until| (Building::new(place), until));
+            self.hole = until.map(|until| (self.building(place), until));
         }
         let Some((mut built, until)) = self.hole.take() else { return Ok(false) };
         let steps = ledger.glimpses(built.place(), limits::READER_BYTES).map_err(|e| e.to_string())?;
@@ -271,9 +351,10 @@ impl Deriver {
             }
         }
         if full || built.place().position >= until {
-            let added = self.inner.derived.index.lock().add(built);
-            self.unfilled = added.is_err().then(Stopwatch::start);
-            added.map_err(|e| e.to_string())?;
+            let made = built.segment(self.inner.derived.index.lock().dir().map(Path::to_owned).as_deref());
+            self.unfilled = made.is_err().then(Stopwatch::start);
+            let made = made.map_err(|e| e.to_string())?;
+            self.inner.derived.index.lock().fill(made);
         } else if built.place() != built.from() {
             self.hole = Some((built, until));
         }

@@ -10,7 +10,7 @@ use super::glimpse::Glimpse;
 use super::history::{Past, Reached};
 use super::index::Asked;
 use super::record::Record;
-use super::search::{Filter, Match, before, fitting};
+use super::search::{Filter, Match, fitting};
 use super::state::seq_after;
 use crate::refusal::Fault;
 use crate::seq::{Millis, Seq};
@@ -153,7 +153,7 @@ impl Ledger {
     fn indexed_place_of(&self, seq: Seq) -> Result<Option<Place>, Fault> {
         let Some(mut place) = self.inner.derived.index.lock().place_of(seq) else { return Ok(None) };
         while place.seq < seq {
-            let steps = self.steps(place, crate::limits::READER_BYTES)?.unwrap_or_default();
+            let steps = self.glimpses(place, crate::limits::READER_BYTES)?.unwrap_or_default();
             let Some(last) = steps.last() else { return Ok(None) };
             if let Some(of) = steps.iter().find(|step| step.last > seq) {
                 return Ok(Some(Place { position: of.position, seq: of.before }));
@@ -164,8 +164,8 @@ impl Ledger {
     }
 
     /// Where somebody goes on who looks for what fits, reading forward: past what the index says cannot hold it.
-    pub fn next_place(&self, filter: &Filter, asked: &mut Asked, from: Place) -> Place {
-        self.inner.derived.index.lock().next(filter, asked, from)
+    pub fn next_place(&self, asked: &mut Asked, from: Place) -> Place {
+        self.inner.derived.index.lock().next(asked, from)
     }
 
     /// The place right after the commit that holds a record, or before it where the record is not that commit's last; looked for from
@@ -190,9 +190,7 @@ impl Ledger {
             let entry = entry.ok_or_else(|| Fault::new(format!("commit {at} is not there")))?;
             looked += entry.bytes.len();
             let damaged = |e| Fault::new(format!("commit {at}: {e}"));
-            let commit = Opened::from_bytes(&entry.bytes).map_err(damaged)?;
-            let earlier = before(&commit, last).map_err(damaged)?;
-            (position, last) = (at, earlier);
+            (position, last) = (at, Glimpse::ending(at, last, &entry.bytes).map_err(damaged)?.before);
         }
         Ok(Ok(Place { position, seq: last }))
     }

@@ -14,6 +14,7 @@ use super::forward::Place;
 use super::mold::{OWN_PIECES, PIECES, join};
 use super::packed::{ENTRY, ENTRY_MOLD, ENTRY_OWN, ENTRY_WHOLE, HEADER, MOLD, PIECE, RECORD};
 use super::record::{Named, OwnNames, Record, names, own_names};
+use super::search::before_of;
 use super::state::seq_after;
 use crate::protobuf::Fields;
 use crate::refusal::Fault;
@@ -41,6 +42,24 @@ pub struct Glimpse {
 impl Glimpse {
     /// Of the bytes of a commit that follows a record.
     pub fn of(position: Position, before: Seq, bytes: &Bytes) -> Result<Glimpse, BadCommit> {
+        Glimpse::made(position, bytes, |header, first| {
+            let first = seq_after(before, first);
+            let last = Seq::from_u64(first.as_u64() + u64::from(header.records).saturating_sub(1)).unwrap_or(first);
+            (before, last)
+        })
+    }
+
+    /// The same of a commit that ends with a record.
+    pub fn ending(position: Position, last: Seq, bytes: &Bytes) -> Result<Glimpse, BadCommit> {
+        Glimpse::made(position, bytes, |header, first| (before_of(first, u64::from(header.records), last), last))
+    }
+
+    /// The bytes of the commit.
+    pub fn packed(&self) -> &Bytes {
+        &self.packed
+    }
+
+    fn made(position: Position, bytes: &Bytes, seqs: impl FnOnce(&Header, &Record) -> (Seq, Seq)) -> Result<Glimpse, BadCommit> {
         let (mut header_bytes, mut molds, mut first) = (&[][..], Vec::new(), None);
         each(bytes, |tag, value| {
             match (tag, value) {
@@ -53,8 +72,7 @@ impl Glimpse {
             Ok(())
         })?;
         let header = Header::decode(header_bytes).map_err(|e| malformed(&e.to_string()))?;
-        let first = seq_after(before, &first.ok_or_else(|| malformed("no records"))?);
-        let last = Seq::from_u64(first.as_u64() + u64::from(header.records).saturating_sub(1)).unwrap_or(first);
+        let (before, last) = seqs(&header, &first.ok_or_else(|| malformed("no records"))?);
         let (leaf, length) = (leaf_hash(header_bytes), bytes.len() - header_bytes.len());
         Ok(Glimpse { position, before, last, header, leaf, bytes: length, packed: bytes.clone() })
     }

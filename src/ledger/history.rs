@@ -1,14 +1,14 @@
 //! The records themselves, read back from the store: the newest first, within a bound.
 //!
-//! There is no index yet: what memory does not know the place of is looked for, as far back as `limits::HISTORY_BYTES` reach.
+//! Reading back is for what is new: what happened lately, whatever it was. One thing in all of history is found by the index ([`super::look`]).
 
 use std::ops::ControlFlow;
 
 use super::Ledger;
 use super::READ_BYTES;
 use super::commit::Commit;
+use super::look::Stop;
 use super::record::{Event, Record};
-use crate::limits;
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{Millis, Seq};
 use crate::store::{Entry, Position, Store};
@@ -79,13 +79,21 @@ impl Ledger {
         Ok(Commit::from_bytes(&entry.bytes).map_err(|e| Fault::new(format!("commit {position}: {e}")))?.records)
     }
 
-    /// Goes back from `end`, record by record, until `each` says stop, the first generation begins, or the bound is reached.
+    /// Goes back from `end`, record by record, until `each` says stop, the first generation begins, or about `most` bytes were read. Stopped,
+    /// it ends as at that bound.
     ///
     /// It goes on before a recovery: what was issued there is revoked, and has to stay explainable.
     ///
-    /// It reads the store and takes up to a second or two: call it where that may block.
-    pub fn look_back(&self, end: End, each: impl FnMut(Past) -> ControlFlow<()>) -> Result<Reached, Fault> {
-        look_back(&*self.store(), end, limits::HISTORY_BYTES, each)
+    /// It reads the store, hashes and decodes all of it, 10 to 40 MB in a second: call it where that may block.
+    pub fn look_back(
+        &self,
+        end: End,
+        most: usize,
+        stop: &Stop,
+        mut each: impl FnMut(Past) -> ControlFlow<()>,
+    ) -> Result<Reached, Fault> {
+        let bounded = |past: Past| if stop.stopped() { ControlFlow::Break(()) } else { each(past) };
+        look_back(&*self.store(), end, most, bounded)
     }
 }
 

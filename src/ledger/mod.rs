@@ -25,6 +25,7 @@ pub mod history;
 pub mod index;
 pub mod keep;
 mod load;
+pub mod look;
 pub mod mold;
 pub mod open;
 mod pace;

@@ -29,6 +29,8 @@ pub struct Settings {
     pub snapshots: Option<PathBuf>,
     /// Where what is derived from history lies; `None`: in memory.
     pub history: Option<PathBuf>,
+    /// Bytes of records in one block of the index of history, about.
+    pub index_block: usize,
     /// History is exported as it comes: none goes before it was.
     pub export: bool,
     /// Named values of others who follow the log, each with a place at its beginning: nothing from there on goes.
@@ -52,6 +54,7 @@ impl Default for Settings {
         Settings {
             snapshots: None,
             history: None,
+            index_block: limits::INDEX_BLOCK_BYTES,
             export: false,
             followed: Vec::new(),
             gather_records: limits::GATHER_RECORDS,

@@ -4,8 +4,10 @@ use super::Ledger;
 use parking_lot::Mutex;
 
 use super::commit::Opened;
+use super::glimpse::Glimpse;
 use super::history::{PIECE, Past, piece};
 use super::index::{Asked, Hint, Index};
+use super::look::Stop;
 use super::record::{Event, Record, Sort, names};
 use super::state::seq_after;
 use crate::limits;
@@ -27,6 +29,11 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whatever has this name: of that sort, or of any.
+    pub fn named(sort: Option<Sort>, name: String) -> Filter {
+        Filter { names: vec![(sort, name)], ..Filter::default() }
+    }
+
     /// Whether a commit of that time may hold what fits.
     pub fn in_time(&self, at: Millis) -> bool {
         self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at < until)
@@ -86,14 +93,22 @@ pub struct Found {
     pub removed: Option<Seq>,
     /// The commits that those records stand in, each with the seq of its last record.
     pub ends: Vec<(Position, Seq)>,
+    /// How many commits were looked at.
+    pub looked_commits: u64,
+    /// How long they are, bytes.
+    pub looked_bytes: usize,
 }
 
 impl Ledger {
-    /// One turn of a search: up to `most` records, and about `limits::SEARCH_BYTES` of history at the most.
+    /// One turn of a search: up to `most` records, and about `limits::SEARCH_BYTES` of history at the most. It ends early, as with that bound,
+    /// once `stop` says so.
     ///
     /// It reads the store: call it where that may block.
-    pub fn search(&self, filter: &Filter, from: Turn, most: usize) -> Result<Found, Fault> {
-        search(&*self.store(), Some(&self.inner.derived.index), filter, from, (most, limits::SEARCH_BYTES))
+    pub fn search(&self, filter: &Filter, from: Turn, most: usize, stop: &Stop) -> Result<Found, Fault> {
+        let bounds = (most, limits::SEARCH_BYTES);
+        let found = search(&*self.store(), Some(&self.inner.derived.index), filter, from, bounds, stop)?;
+        self.inner.derived.count_read(found.looked_commits, found.looked_bytes);
+        Ok(found)
     }
 }
 
@@ -103,15 +118,24 @@ pub(super) fn search(
     filter: &Filter,
     from: Turn,
     (most, bytes): (usize, usize),
+    stop: &Stop,
 ) -> Result<Found, Fault> {
     let failed = |e: crate::store::StoreError| Fault::new(format!("reading history: {e}"));
     let oldest = store.oldest().map_err(failed)?.max(1);
-    let mut out = Found { records: Vec::new(), next: None, reached: from.seq.min(from.before), removed: None, ends: Vec::new() };
-    let (mut to, mut seq, mut looked) = (from.position, from.seq, 0);
+    let mut out = Found {
+        records: Vec::new(),
+        next: None,
+        reached: from.seq.min(from.before),
+        removed: None,
+        ends: Vec::new(),
+        looked_commits: 0,
+        looked_bytes: 0,
+    };
+    let (mut to, mut seq) = (from.position, from.seq);
     let mut asked = Asked::new(filter);
     while to >= oldest {
         let mut least = oldest;
-        match index.and_then(|index| index.lock().hint(filter, &mut asked, to)) {
+        match index.and_then(|index| index.lock().hint(&mut asked, to)) {
             Some(Hint::Skip(place)) => {
                 out.reached = place.seq.next().unwrap_or(place.seq).min(out.reached);
                 if place.seq == Seq::ZERO || filter.seq.is_some_and(|wanted| wanted > place.seq) {
@@ -125,16 +149,19 @@ pub(super) fn search(
         }
         let first = to.saturating_sub(PIECE - 1).max(least);
         for entry in piece(store, first, to).map_err(failed)?.into_iter().rev() {
-            if looked >= bytes {
+            if out.looked_bytes >= bytes || stop.stopped() {
                 out.next = Some(Turn { position: entry.at, seq, before: Seq::LAST });
                 return Ok(out);
             }
-            looked += entry.bytes.len();
+            out.looked_bytes += entry.bytes.len();
+            out.looked_commits += 1;
             let damaged = |e| Fault::new(format!("commit {}: {e}", entry.at));
-            let commit = Opened::from_bytes(&entry.bytes).map_err(damaged)?;
-            let before_it = before(&commit, seq).map_err(damaged)?;
-            let at = Millis(commit.header.time);
-            if filter.in_time(at) && filter.seq.is_none_or(|wanted| wanted > before_it && wanted <= seq) {
+            let glimpse = Glimpse::ending(entry.at, seq, &entry.bytes).map_err(damaged)?;
+            let before_it = glimpse.before;
+            // Most commits of a block hold nothing that fits: those are neither hashed nor decoded.
+            if asked.may_be_in(&glimpse).map_err(damaged)? {
+                let commit = Opened::from_bytes(&entry.bytes).map_err(damaged)?;
+                let at = Millis(commit.header.time);
                 let fitting = fitting(&commit, filter, before_it, from.before).map_err(damaged)?;
                 if !fitting.is_empty() {
                     out.ends.push((entry.at, seq));
@@ -149,7 +176,7 @@ pub(super) fn search(
                 }
             }
             // The records of a commit are neighbours.
-            let first = seq.as_u64().saturating_sub(commit.records.len() as u64 - 1);
+            let first = seq.as_u64().saturating_sub(u64::from(glimpse.header.records).saturating_sub(1));
             out.reached = Seq::from_u64(first).unwrap_or(seq).min(out.reached);
             if before_it == Seq::ZERO || filter.seq.is_some_and(|wanted| wanted > before_it) {
                 return Ok(out);
@@ -162,12 +189,12 @@ pub(super) fn search(
     Ok(out)
 }
 
-/// The seq of the last record before a commit whose last one has `last`.
-pub(super) fn before(commit: &Opened, last: Seq) -> Result<Seq, super::commit::BadCommit> {
-    match commit.record(0)?.event {
+/// The seq of the last record before a commit whose last one has `last`, of how many and the first is this.
+pub(super) fn before_of(first: &Record, records: u64, last: Seq) -> Seq {
+    match &first.event {
         // A generation begins with its commit, and names the record before it.
-        Some(Event::GenerationBegun(begun)) => Ok(Seq::from_u64(begun.after).filter(|s| *s < last).unwrap_or(Seq::ZERO)),
-        _ => Ok(Seq::from_u64(last.as_u64().saturating_sub(commit.records.len() as u64)).unwrap_or(Seq::ZERO)),
+        Some(Event::GenerationBegun(begun)) => Seq::from_u64(begun.after).filter(|s| *s < last).unwrap_or(Seq::ZERO),
+        _ => Seq::from_u64(last.as_u64().saturating_sub(records)).unwrap_or(Seq::ZERO),
     }
 }
 
@@ -233,7 +260,7 @@ mod tests {
         let (mut found, mut turn, mut calls) = (Vec::new(), Some(from), 0);
         let mut removed = None;
         while let Some(from) = turn {
-            let page = search(store, None, filter, from, (most, bytes)).unwrap();
+            let page = search(store, None, filter, from, (most, bytes), &Stop::default()).unwrap();
             assert!(page.records.len() <= most);
             assert!(page.records.iter().all(|m| m.past.seq >= page.reached));
             found.extend(page.records);

@@ -111,6 +111,13 @@ pub const DERIVE_FLUSH_COMMITS: u64 = 8_192;
 pub const DERIVE_FLUSH_MS: u64 = 10_000;
 /// Bytes of records in one block of the index of history, about: what a search reads for one hit, 3 ms of one core.
 pub const INDEX_BLOCK_BYTES: usize = 1024 * 1024;
+/// Commits beyond which `status` warns that the index does not cover them. At 50 KB each, as many as one question reads without it (`LOOK_BYTES`).
+pub const INDEX_WARN_COMMITS: u64 = 1_280;
+/// Blocks of the newest part of the index after which it is written down, so that a start after a kill need not read them again: a quarter of a
+/// segment, so a segment of 3 MB is written two and a half times.
+pub const INDEX_WRITE_BLOCKS: usize = 16;
+/// When to ask again while the index is built, milliseconds. As long as the command line waits for a call: it says so at once, instead of waiting.
+pub const INDEX_ASK_AGAIN_MS: u64 = 10_000;
 /// Time until a part of the index that could not be written is tried again, milliseconds: it reads 64 MiB for it.
 pub const INDEX_RETRY_MS: u64 = 60_000;
 /// Bytes of a backup's snapshot in one piece, and of any of it in one message, bytes: as much as a reader takes at once (`READER_BYTES`).

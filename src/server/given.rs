@@ -6,6 +6,7 @@ use super::{engine, webhook};
 use crate::authority::Bounds;
 use crate::credential::remote::Remotes;
 use crate::ledger::{Ceilings, Settings};
+use crate::limits;
 use crate::rates::PerSecond;
 use crate::sources::config::Config;
 use crate::trace;
@@ -16,6 +17,7 @@ pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         snapshots: engine::snapshots(config),
         history: engine::history(config),
+        index_block: limits::INDEX_BLOCK_BYTES,
         export: config.audit_export.is_some(),
         followed: config.webhooks.iter().map(|w| webhook::value_name(&w.name)).collect(),
         gather_records: config.ledger.gather_records,

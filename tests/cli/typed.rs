@@ -132,6 +132,34 @@ fn keys_change_by_what_was_typed() {
 }
 
 #[test]
+fn several_keys_are_given_up_by_one_command_as_a_list_prints_them() {
+    let stage = Stage::new();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let keeps = asked.clone();
+    stage.double.on(move |q: pb::CompromiseKeyRequest| {
+        keeps.lock().unwrap().push(q.key_id.clone());
+        match q.key_id.as_str() {
+            "gone" => Err(tonic::Status::not_found("there is no key gone")),
+            _ => Ok(pb::CompromiseKeyResponse { seq: 90, hits: hits(1, 1, 1), replacement: None }),
+        }
+    });
+    let compromise = |keys: &[&str]| {
+        let words = [&["key", "compromise"], keys, &["--reason", "leaked", "--confirm", "all"]].concat();
+        let ran = ran(&mut stage.command(&words), "");
+        (ran, std::mem::take(&mut *asked.lock().unwrap()))
+    };
+    // In quotes, as the runbook has it, and without.
+    let (ran_once, keys) = compromise(&["k1\nk2\n"]);
+    assert_eq!((ran_once.exit, keys), (0, vec!["k1".to_owned(), "k2".to_owned()]), "{}", ran_once.stderr);
+    assert_eq!(compromise(&["k1", "k2", "k1"]).1, ["k1", "k2"], "each once");
+    let (with_one_gone, keys) = compromise(&["gone\nk2"]);
+    assert_eq!((with_one_gone.exit, keys), (3, vec!["gone".to_owned(), "k2".to_owned()]), "the rest is given up all the same");
+    assert!(with_one_gone.stderr.contains("gone"), "{}", with_one_gone.stderr);
+    let (none, keys) = compromise(&["\n"]);
+    assert_eq!((none.exit, keys.len()), (2, 0), "{}", none.stderr);
+}
+
+#[test]
 fn bundles_come_from_files_and_roots_go_by_their_digest() {
     let stage = Stage::new();
     let domain = pb::TrustDomain { trust_domain: "example.org".to_owned(), ..Default::default() };

@@ -132,23 +132,29 @@ pub fn house_with(elsewhere: Elsewhere) -> House {
 
 /// The same with other bounds.
 pub fn bounded_house(bounds: Bounds, ceilings: Ceilings) -> House {
-    build(in_memory(), Elsewhere::default(), bounds, ceilings, false)
+    build(in_memory(), Elsewhere::default(), bounds, Settings { ceilings, ..Settings::default() }, false)
 }
 
 /// The same on another store.
 pub fn house_on(opener: Opener, elsewhere: Elsewhere) -> House {
-    build(opener, elsewhere, Bounds::default(), Ceilings::default(), false)
+    build(opener, elsewhere, Bounds::default(), Settings::default(), false)
 }
 
 /// The same with one operator, who needs no second one over the local socket.
 pub fn house_of_one() -> House {
-    build(in_memory(), Elsewhere::default(), Bounds::default(), Ceilings::default(), true)
+    build(in_memory(), Elsewhere::default(), Bounds::default(), Settings::default(), true)
 }
 
-fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, ceilings: Ceilings, single_operator: bool) -> House {
+/// The same whose index of history lies in a directory, in blocks of so many bytes: a short history has many of them.
+pub fn house_with_index(dir: &std::path::Path, index_block: usize) -> House {
+    let settings = Settings { history: Some(dir.to_owned()), index_block, ..Settings::default() };
+    build(in_memory(), Elsewhere::default(), Bounds::default(), settings, false)
+}
+
+fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, settings: Settings, single_operator: bool) -> House {
     let clock = SetClock::at(pki::NOW);
     let system = System::with_clock(clock.clone());
-    let ledger = Ledger::open(opener, system.clone(), Settings { ceilings, ..Settings::default() }).unwrap();
+    let ledger = Ledger::open(opener, system.clone(), settings).unwrap();
     let root = pki::Authority::root(DOMAIN);
     let signer = Signer::new("ES256");
     let parts = Parts {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mayfly::feed::Followers;
 use mayfly::ledger::history::{End, Past};
+use mayfly::ledger::look::Stop;
 use mayfly::ledger::record::{Event, Who};
 use mayfly::limits;
 use mayfly::pb::mayfly::v1 as pb;
@@ -118,7 +119,7 @@ fn locks_are_lifted_one_by_one_and_revoking_is_for_operators_with_a_reason() {
         }
         std::ops::ControlFlow::Continue(())
     };
-    ledger.look_back(end, note).unwrap();
+    ledger.look_back(end, usize::MAX, &Stop::default(), note).unwrap();
     let agent = "spiffe://dev.mayfly.internal/agent/a".to_owned();
     assert!(tried.contains(&(agent, "revoke".into(), "DENIED_BY_POLICY".into())), "{tried:?}");
 }

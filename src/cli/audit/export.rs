@@ -43,7 +43,7 @@ pub struct ProveArgs {
 
 /// Records that fit.
 pub async fn export(args: ExportArgs, run: &Run) -> Result<Exit, CliError> {
-    write(args.filter.on_the_wire(), args.out.as_deref(), args.checkpoint.as_deref(), run).await
+    write(args.filter.on_the_wire(run.system.wall()), args.out.as_deref(), args.checkpoint.as_deref(), run).await
 }
 
 /// One record.

@@ -63,19 +63,21 @@ pub struct FilterArgs {
     /// Only those that name this environment
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
-    /// Only what was committed at this time or later
-    #[arg(long, value_name = "TIME", value_parser = args::time)]
-    since: Option<Millis>,
-    /// Only what was committed before this time
-    #[arg(long, value_name = "TIME", value_parser = args::time)]
-    until: Option<Millis>,
+    /// Only what was committed at this time or later: a moment, or a duration before now, like 1h
+    #[arg(long, value_name = "TIME", value_parser = args::when)]
+    since: Option<args::When>,
+    /// Only what was committed before this time: a moment, or a duration before now, like 10m
+    #[arg(long, value_name = "TIME", value_parser = args::when)]
+    until: Option<args::When>,
 }
 
 impl FilterArgs {
-    fn on_the_wire(self) -> pb::RecordFilter {
+    /// `now`: what durations count from.
+    fn on_the_wire(self, now: Millis) -> pb::RecordFilter {
+        let moment = |when: args::When| args::timestamp(when.past(now));
         pb::RecordFilter {
-            since: self.since.map(args::timestamp),
-            until: self.until.map(args::timestamp),
+            since: self.since.map(moment),
+            until: self.until.map(moment),
             event: self.event.unwrap_or_default(),
             names: self.names.unwrap_or_default(),
             task_id: self.task.unwrap_or_default(),

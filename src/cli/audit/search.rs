@@ -61,7 +61,7 @@ async fn find(server: &Server, filter: &pb::RecordFilter, limit: usize) -> Resul
 /// Newest first.
 pub async fn search(args: SearchArgs, run: &Run) -> Result<Exit, CliError> {
     let server = run.server().await?;
-    let found = find(&server, &args.filter.on_the_wire(), args.limit).await?;
+    let found = find(&server, &args.filter.on_the_wire(run.system.wall()), args.limit).await?;
     run.out.list(&found.records)?;
     if found.more {
         run.out.say(format_args!("there may be more than these {}: raise --limit", found.records.len()));

@@ -24,7 +24,7 @@ pub struct TailArgs {
 pub async fn tail(args: TailArgs, run: &Run) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let last = args.resume_after.map(Seq::as_u64);
-    let request = pb::TailRecordsRequest { resume_after: last, filter: Some(args.filter.on_the_wire()) };
+    let request = pb::TailRecordsRequest { resume_after: last, filter: Some(args.filter.on_the_wire(run.system.wall())) };
     let stream = server.stream(request, |c, q| async move { AuditServiceClient::new(c).tail_records(q).await }).await?;
     let show = |told: pb::TailRecordsResponse| told.record.map_or(Ok(()), |record| run.out.line(&Record::from(record)));
     list::follow(&run.out, stream, last, |told| told.seq, show).await

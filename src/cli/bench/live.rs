@@ -67,7 +67,7 @@ pub fn run(args: &LiveArgs) -> Result<Live, Failed> {
     let mut history = 0;
     if args.history > 0 {
         bench.stopped(|config| {
-            history = history::fill(config, args.history * 1_000_000_000)?;
+            history = history::fill(config, args.history * 1_000_000_000, history::Kind::Plain)?;
             Ok(())
         })?;
     }

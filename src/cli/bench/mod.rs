@@ -12,6 +12,7 @@ mod cedar;
 mod ends;
 mod history;
 mod idle;
+mod incident;
 mod issuing;
 mod live;
 mod load;
@@ -37,7 +38,7 @@ use super::dev::Engine;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::{Format, Noun, Out};
-use scenario::{IdleArgs, LiveArgs, OverloadArgs, Scenario, SoakArgs, StormArgs};
+use scenario::{IdleArgs, IncidentArgs, LiveArgs, OverloadArgs, Scenario, SoakArgs, StormArgs};
 
 /// How exchanges are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]

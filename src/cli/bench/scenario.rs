@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{Failed, Mode, idle, live, overload, print, soak, storm};
+use super::{Failed, Mode, idle, incident, live, overload, print, soak, storm};
 use crate::cli::args;
 use crate::cli::dev::Engine;
 use crate::cli::out::Out;
@@ -23,6 +23,8 @@ pub enum Scenario {
     Soak(SoakArgs),
     /// Measure many live credentials: memory, latency, and a start after SIGKILL
     Live(LiveArgs),
+    /// Measure what an operator types in an incident, over a long history: each command, for what is there and for what is not
+    Incident(IncidentArgs),
 }
 
 /// Overload
@@ -125,6 +127,20 @@ pub struct LiveArgs {
     pub dir: Option<PathBuf>,
 }
 
+/// Commands of an incident
+#[derive(Args)]
+pub struct IncidentArgs {
+    /// History that they look through, GB
+    #[arg(long, value_name = "GB", default_value_t = 1.0, value_parser = times)]
+    pub history: f64,
+    /// The storage engine of the server that is started
+    #[arg(long, value_enum, default_value = "redb")]
+    pub engine: Engine,
+    /// The directory of the bench world [default: a temporary one that is removed]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
 fn times(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|n| *n > 0.0 && *n <= 100_000.0);
     number.ok_or_else(|| "a number above 0".to_owned())
@@ -159,5 +175,6 @@ pub fn run(scenario: &Scenario, json: bool, out: Out) -> Result<(), Failed> {
             soak::run(args, each).and_then(|told| print(json, out, &told, || told.print()))
         }
         Scenario::Live(args) => live::run(args).and_then(|told| print(json, out, &told, || told.print())),
+        Scenario::Incident(args) => incident::run(args).and_then(|told| print(json, out, &told, || told.print())),
     }
 }

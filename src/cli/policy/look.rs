@@ -49,9 +49,9 @@ pub struct DiffArgs {
     environment: String,
     #[command(flatten)]
     source: SetSource,
-    /// How far back
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = args::duration)]
-    since: Duration,
+    /// From when on: a moment, or a duration before now. The newest 2,000 decisions at the most
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = args::when)]
+    since: args::When,
 }
 
 /// `mayfly policy explain`
@@ -167,12 +167,11 @@ pub async fn validate(args: ValidateArgs, run: &Run) -> Result<Exit, CliError> {
 /// Decides recorded decisions once more.
 pub async fn diff(args: DiffArgs, run: &Run) -> Result<Exit, CliError> {
     let server = run.server().await?;
-    let since = u64::try_from(args.since.as_millis()).unwrap_or(u64::MAX);
-    let since = run.system.wall().0.saturating_sub(since);
+    let since = args.since.past(run.system.wall());
     let request = pb::DiffPolicyRequest {
         environment: args.environment,
         set: Some(args.source.needed()?),
-        since: Some(args::timestamp(crate::seq::Millis(since))),
+        since: Some(args::timestamp(since)),
     };
     let answer = server.call(request, |c, q| async move { PolicyServiceClient::new(c).diff_policy(q).await }).await?;
     let whole = DiffWhole::from(answer);
@@ -181,7 +180,8 @@ pub async fn diff(args: DiffArgs, run: &Run) -> Result<Exit, CliError> {
         whole.decisions, whole.newly_refused, whole.newly_permitted, whole.undetermined
     ));
     if let Some(reached) = &whole.reached {
-        run.out.say(format_args!("nothing before {reached} was looked at"));
+        run.out
+            .say(format_args!("only the newest decisions were decided again, back to {reached}; older ones were not looked at"));
     }
     let rows: &[Differs] = &whole.samples;
     run.out.one_with_rows(&whole, rows)?;

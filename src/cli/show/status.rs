@@ -86,6 +86,7 @@ pub struct Ledger {
     pub longest_append_us: u64,
     pub exported_seq: Option<u64>,
     pub export_problem: String,
+    pub unindexed_commits: u64,
 }
 
 /// The clocks.
@@ -177,6 +178,7 @@ impl From<pb::LedgerStatus> for Ledger {
             longest_append_us: l.longest_append_us,
             exported_seq: some_seq(l.exported_seq),
             export_problem: l.export_problem,
+            unindexed_commits: l.unindexed_commits,
         }
     }
 }

@@ -20,9 +20,9 @@ pub struct ExtendArgs {
     /// Later by so much than its present deadline
     #[arg(long, value_name = "DURATION", value_parser = args::duration, required_unless_present = "until", conflicts_with = "until")]
     by: Option<Duration>,
-    /// The new deadline
-    #[arg(long, value_name = "TIME", value_parser = args::time)]
-    until: Option<Millis>,
+    /// The new deadline: a moment, or a duration from now
+    #[arg(long, value_name = "TIME", value_parser = args::when)]
+    until: Option<args::When>,
     /// Wait so long for an approval, where one is needed
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     wait_for_approval: Option<Duration>,
@@ -34,7 +34,7 @@ pub struct ExtendArgs {
 pub async fn run(args: ExtendArgs, run: &Run) -> Result<Exit, CliError> {
     let server = run.server().await?;
     let deadline = match (args.until, args.by) {
-        (Some(at), _) => timestamp(at),
+        (Some(at), _) => timestamp(at.future(run.system.wall())),
         (None, by) => {
             let present = super::get(&server, &args.task.task).await?.deadline;
             later(present, by.unwrap_or_default()).ok_or_else(|| CliError::ours("the server answered without a deadline"))?

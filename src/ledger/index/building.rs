@@ -9,11 +9,10 @@ use crate::ledger::commit::{BadCommit, Hash};
 use crate::ledger::forward::Place;
 use crate::ledger::glimpse::Glimpse;
 use crate::ledger::record::Named;
-use crate::limits;
 use crate::store::Position;
 
 /// What was read of a stretch of history.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Building {
     from: Place,
     place: Place,
@@ -30,12 +29,7 @@ pub struct Building {
 }
 
 impl Building {
-    /// Of what comes from here on.
-    pub fn new(from: Place) -> Building {
-        Building::of_blocks(from, limits::INDEX_BLOCK_BYTES)
-    }
-
-    /// The same with blocks of about so many bytes.
+    /// Of what comes from here on, in blocks of about so many bytes.
     pub fn of_blocks(from: Place, block_bytes: usize) -> Building {
         let (blocks, rows) = (Vec::new(), Vec::new());
         Building { from, place: from, block_bytes, blocks, rows, newest: Vec::new(), bytes: 0, leaf: [0; 32] }
@@ -110,12 +104,25 @@ impl Building {
         self.bytes = 0;
     }
 
-    /// Its segment, in a file where there is a directory; `None` where nothing was taken.
-    pub fn into_segment(mut self, dir: Option<&Path>) -> io::Result<Option<Segment>> {
+    /// What it has so far as a segment, in a file where there is a directory; `None` where nothing was taken.
+    pub fn segment(&self, dir: Option<&Path>) -> io::Result<Option<Segment>> {
         if self.blocks.is_empty() {
             return Ok(None);
         }
-        self.end_block();
-        Segment::make(dir, (self.from, self.place), self.blocks, self.rows, self.leaf).map(Some)
+        let mut newest = self.newest.clone();
+        newest.sort_unstable();
+        newest.dedup();
+        let mut rows = self.rows.clone();
+        rows.push(newest.into_boxed_slice());
+        Segment::make(dir, (self.from, self.place), self.blocks.clone(), rows, self.leaf).map(Some)
+    }
+
+    /// Goes on with a segment that was written before it was full, as at a stop.
+    pub fn resume(segment: &Segment, block_bytes: usize) -> io::Result<Building> {
+        let mut rows = segment.rows()?;
+        let newest = rows.pop().map(Vec::from).unwrap_or_default();
+        // The newest block ends with the next commit: how many bytes it has is not written down.
+        let (from, place, blocks, leaf) = (segment.from(), segment.end(), segment.blocks().to_vec(), segment.leaf());
+        Ok(Building { from, place, block_bytes, blocks, rows, newest, bytes: block_bytes, leaf })
     }
 }

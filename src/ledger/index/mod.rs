@@ -12,18 +12,27 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fs, io};
 
+use super::commit::BadCommit;
 use super::forward::Place;
+use super::glimpse::Glimpse;
+use super::record::{Named, about};
 use super::search::Filter;
-use crate::seq::Seq;
+use crate::seq::{Millis, Seq};
 use crate::store::Position;
 use building::Building;
 use segment::{Block, Entries, Segment};
 
 /// A name as the index has it. Not secret, and two names may share one: then a block is read in vain.
+///
+/// What revocations aim at lies together at the beginning ([`about::RULE`]): who asks what revoked something asks for some twenty of these.
 pub fn fingerprint(name: &str) -> u32 {
     let mut digest = [0; 32];
+    if name.starts_with(about::RULE) {
+        return mixed(name.as_bytes()) >> 8;
+    }
     match name.len() == 64 && data_encoding::HEXLOWER.decode_mut(name.as_bytes(), &mut digest).is_ok() {
         true => fingerprint_of(&digest),
         false => mixed(name.as_bytes()),
@@ -58,6 +67,10 @@ pub struct Index {
     segments: BTreeMap<Position, Segment>,
     /// What was not put into a segment yet: the newest.
     pub tail: Option<Building>,
+    /// What is being written as a segment now.
+    sealing: Option<Arc<Building>>,
+    /// How many pages of segments were read.
+    pages: u64,
 }
 
 /// Where a search goes on, once the index was asked.
@@ -69,26 +82,102 @@ pub enum Hint {
     Skip(Place),
 }
 
-/// A block, its number in its stretch, the stretch, and the place after the block.
+/// A part of history in which something is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Where it begins.
+    pub from: Place,
+    /// The place after it.
+    pub end: Place,
+    /// The index covers it, and says that it may hold what fits. Otherwise nothing is known of it.
+    pub covered: bool,
+}
+
+/// A block, its number in its segment, where that begins and ends, and the place after the block.
 struct Found {
     block: Block,
     number: usize,
-    stretch: Position,
+    segment: (Position, Position),
     end: Place,
 }
 
-/// Where a search is: the blocks of one stretch that may hold what fits.
+/// What is looked for: whatever fits one of some filters.
 #[derive(Debug, Default)]
 pub struct Asked {
+    filters: Vec<Wanted>,
+    /// The fingerprints of all names, in order, each once.
     names: Vec<u32>,
-    /// The stretch that was looked up last, and its mask.
-    stretch: Option<(Position, u64)>,
+    /// The segment that was asked last, and the blocks that may have each of the names. By its end too: the newest one grows.
+    segment: Option<((Position, Position), Vec<u64>)>,
+}
+
+/// One filter; its names by their places among all.
+#[derive(Debug)]
+struct Wanted {
+    names: Vec<usize>,
+    since: Option<Millis>,
+    until: Option<Millis>,
+    seq: Option<Seq>,
 }
 
 impl Asked {
-    /// For a filter.
+    /// For one filter.
     pub fn new(filter: &Filter) -> Asked {
-        Asked { names: filter.names.iter().map(|(_, name)| fingerprint(name)).collect(), stretch: None }
+        Asked::any(std::slice::from_ref(filter))
+    }
+
+    /// For whatever fits any of these.
+    pub fn any(filters: &[Filter]) -> Asked {
+        let prints = |filter: &Filter| filter.names.iter().map(|(_, name)| fingerprint(name)).collect::<Vec<_>>();
+        let mut names: Vec<u32> = filters.iter().flat_map(prints).collect();
+        names.sort_unstable();
+        names.dedup();
+        let wanted = |filter: &Filter| Wanted {
+            names: prints(filter).iter().filter_map(|name| names.binary_search(name).ok()).collect(),
+            since: filter.since,
+            until: filter.until,
+            seq: filter.seq,
+        };
+        Asked { filters: filters.iter().map(wanted).collect(), names, segment: None }
+    }
+
+    /// Whether a commit may hold what fits, by its time and by what its records name: much less work than decoding it.
+    pub fn may_be_in(&self, commit: &Glimpse) -> Result<bool, BadCommit> {
+        let (at, before, last) = (Millis(commit.header.time), commit.before, commit.last);
+        let in_time = |f: &&Wanted| f.since.is_none_or(|since| at >= since) && f.until.is_none_or(|until| at < until);
+        let has_seq = |f: &&Wanted| f.seq.is_none_or(|seq| seq > before && seq <= last);
+        let left: Vec<&Wanted> = self.filters.iter().filter(in_time).filter(has_seq).collect();
+        if left.is_empty() || left.iter().any(|f| f.names.is_empty()) {
+            return Ok(!left.is_empty());
+        }
+        let mut seen = vec![false; self.names.len()];
+        commit.names(&mut |named| {
+            let at = self.names.binary_search(&fingerprint_of_named(&named)).ok();
+            if let Some(seen) = at.and_then(|at| seen.get_mut(at)) {
+                *seen = true;
+            }
+        })?;
+        Ok(left.iter().any(|f| f.names.iter().all(|name| seen.get(*name).is_some_and(|seen| *seen))))
+    }
+
+    /// Whether a block may hold what fits, by what its segment says of the names.
+    fn may_be_in_block(&self, found: &Found, masks: &[u64]) -> bool {
+        let Found { block, number, end, .. } = found;
+        self.filters.iter().any(|f| {
+            let named = f.names.iter().all(|name| masks.get(*name).is_some_and(|mask| mask >> number & 1 == 1));
+            let since = f.since.is_none_or(|since| block.newest >= since.0);
+            let until = f.until.is_none_or(|until| block.oldest < until.0);
+            let has_seq = f.seq.is_none_or(|seq| seq.as_u64() > block.before && seq <= end.seq);
+            named && since && until && has_seq
+        })
+    }
+}
+
+/// The fingerprint of what a record names.
+pub fn fingerprint_of_named(named: &Named<'_>) -> u32 {
+    match named {
+        Named::Text(_, name) => fingerprint(name),
+        Named::Digest(digest) => fingerprint_of(digest),
     }
 }
 
@@ -116,6 +205,20 @@ impl Index {
         Ok(index)
     }
 
+    /// Goes on with the newest segment where it is not full: it was written at a stop. In blocks of about so many bytes.
+    pub fn resume(&mut self, block_bytes: usize) {
+        let Some((first, newest)) = self.segments.iter().next_back().filter(|(_, s)| s.blocks().len() < segment::BLOCKS) else {
+            return;
+        };
+        match Building::resume(newest, block_bytes) {
+            Ok(tail) => self.tail = Some(tail),
+            Err(error) => tracing::warn!(%error, "the newest part of the index of history is made again"),
+        }
+        // Its file stays until there is a fuller one: it begins at the same place, so it has the same name.
+        let first = *first;
+        self.segments.remove(&first);
+    }
+
     /// The newest segment.
     pub fn newest(&self) -> Option<&Segment> {
         self.segments.values().next_back()
@@ -123,7 +226,7 @@ impl Index {
 
     /// Forgets everything, as where it is of another ledger.
     pub fn clear(&mut self) {
-        self.tail = None;
+        (self.tail, self.sealing) = (None, None);
         for (_, segment) in std::mem::take(&mut self.segments) {
             segment.remove();
         }
@@ -154,20 +257,54 @@ impl Index {
     }
 
     /// Takes what was built.
-    pub fn add(&mut self, built: Building) -> io::Result<()> {
-        let Some(segment) = built.into_segment(self.dir.as_deref())? else { return Ok(()) };
-        self.segments.insert(segment.from().position, segment);
+    #[cfg(test)]
+    pub fn add(&mut self, built: &Building) -> io::Result<()> {
+        let made = built.segment(self.dir.as_deref())?;
+        self.put(made);
         Ok(())
     }
 
+    /// Begins to make a segment of what was built: it is asked as ever until [`Index::sealed`]. Answers with where its file is to lie.
+    pub fn seal(&mut self, built: Arc<Building>) -> Option<PathBuf> {
+        self.sealing = Some(built);
+        self.dir.clone()
+    }
+
+    /// The segment that was made, if it was; otherwise there is a hole now, which is filled later.
+    pub fn sealed(&mut self, made: Option<Segment>) {
+        self.sealing = None;
+        self.put(made);
+    }
+
+    /// Takes the segment that fills a hole.
+    pub fn fill(&mut self, made: Option<Segment>) {
+        self.put(made);
+    }
+
+    fn put(&mut self, made: Option<Segment>) {
+        if let Some(segment) = made {
+            self.segments.insert(segment.from().position, segment);
+        }
+    }
+
+    /// Where segments' files lie.
+    pub fn dir(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
+    /// How many pages of segments were read since the start.
+    pub fn pages(&self) -> u64 {
+        self.pages
+    }
+
     /// Where a search that has come to a commit goes on; `None`: nothing is known of it.
-    pub fn hint(&mut self, filter: &Filter, asked: &mut Asked, at: Position) -> Option<Hint> {
+    pub fn hint(&mut self, asked: &mut Asked, at: Position) -> Option<Hint> {
         let mut at = at;
         let mut skipped = None;
         loop {
             let Some(found) = self.block_of(at) else { return skipped.map(Hint::Skip) };
             let block = found.block;
-            match self.may_hold(filter, asked, &found) {
+            match self.may_hold(asked, &found) {
                 None => return skipped.map(Hint::Skip),
                 Some(true) => return Some(skipped.map_or(Hint::Look(block.first), Hint::Skip)),
                 Some(false) => {}
@@ -182,10 +319,10 @@ impl Index {
     }
 
     /// Where somebody goes on who reads forward: the place itself, or one after what cannot hold what fits.
-    pub fn next(&mut self, filter: &Filter, asked: &mut Asked, from: Place) -> Place {
+    pub fn next(&mut self, asked: &mut Asked, from: Place) -> Place {
         let mut place = from;
         while let Some(found) = self.block_of(place.position) {
-            if self.may_hold(filter, asked, &found) != Some(false) {
+            if self.may_hold(asked, &found) != Some(false) {
                 break;
             }
             place = found.end;
@@ -193,31 +330,64 @@ impl Index {
         place
     }
 
+    /// The parts of history between two places in which what fits may be, oldest first: blocks, and whatever is not covered.
+    pub fn stretches(&mut self, asked: &mut Asked, from: Place, end: Place) -> Vec<Stretch> {
+        let (mut place, mut out) = (from, Vec::new());
+        while place.position < end.position {
+            let found = self.block_of(place.position);
+            let verdict = found.and_then(|found| Some((self.may_hold(asked, &found)?, found.end)));
+            let next = match &verdict {
+                Some((_, next)) => *next,
+                None => self.covered_after(place.position).unwrap_or(end),
+            };
+            let next = if next.position < end.position { next } else { end };
+            if verdict.is_none_or(|(may, _)| may) {
+                out.push(Stretch { from: place, end: next, covered: verdict.is_some() });
+            }
+            place = next;
+        }
+        out
+    }
+
+    /// Where the next segment begins after a commit that none covers.
+    fn covered_after(&self, at: Position) -> Option<Place> {
+        let segments = self.segments.range(at + 1..).next().map(|(_, segment)| segment.from());
+        let building = [self.tail.as_ref(), self.sealing.as_deref()].into_iter().flatten().map(Building::from);
+        building.filter(|place| place.position > at).chain(segments).min_by_key(|place| place.position)
+    }
+
+    /// How many of the commits between two places are covered.
+    pub fn covered(&self, from: Position, end: Position) -> u64 {
+        let segments = self.segments.values().map(|s| (s.from().position, s.end().position));
+        let building = [self.tail.as_ref(), self.sealing.as_deref()].into_iter().flatten();
+        let all = segments.chain(building.map(|b| (b.from().position, b.place().position)));
+        all.map(|(first, after)| after.min(end).saturating_sub(first.max(from))).sum()
+    }
+
     /// Whether a block may hold what fits; `None` where that cannot be told.
-    fn may_hold(&mut self, filter: &Filter, asked: &mut Asked, found: &Found) -> Option<bool> {
-        let Found { block, number, stretch, end } = found;
-        if asked.stretch.is_none_or(|(known, _)| known != *stretch) {
-            match self.mask(*stretch, &asked.names) {
-                Ok(mask) => asked.stretch = Some((*stretch, mask)),
+    fn may_hold(&mut self, asked: &mut Asked, found: &Found) -> Option<bool> {
+        if asked.segment.as_ref().is_none_or(|(known, _)| *known != found.segment) {
+            match self.masks(found.segment.0, &asked.names) {
+                Ok(masks) => asked.segment = Some((found.segment, masks)),
                 Err(error) => {
                     tracing::warn!(%error, "a part of the index of history is damaged and is made again");
-                    self.segments.remove(stretch).into_iter().for_each(Segment::remove);
+                    self.segments.remove(&found.segment.0).into_iter().for_each(Segment::remove);
                     return None;
                 }
             }
         }
-        let named = asked.stretch.is_some_and(|(_, mask)| mask >> number & 1 == 1);
-        let since = filter.since.is_none_or(|since| block.newest >= since.0);
-        let until = filter.until.is_none_or(|until| block.oldest < until.0);
-        let has_seq = filter.seq.is_none_or(|seq| seq.as_u64() > block.before && seq <= end.seq);
-        Some(named && since && until && has_seq)
+        asked.segment.as_ref().map(|(_, masks)| asked.may_be_in_block(found, masks))
     }
 
-    /// The block of a commit, and the stretch that it is of.
+    /// What is in memory and covers a commit.
+    fn in_memory(&self, covers: impl Fn(&Building) -> bool) -> Option<&Building> {
+        [self.tail.as_ref(), self.sealing.as_deref()].into_iter().flatten().find(|building| covers(building))
+    }
+
+    /// The block of a commit, and the segment that it is of.
     fn block_of(&self, at: Position) -> Option<Found> {
-        let tail = self.tail.as_ref().filter(|tail| tail.covers(at));
-        let (found, blocks, stretch, last) = match tail {
-            Some(tail) => (tail.block_of(at)?, tail.blocks(), tail.from().position, tail.place()),
+        let (found, blocks, segment, last) = match self.in_memory(|building| building.covers(at)) {
+            Some(building) => (building.block_of(at)?, building.blocks(), building.from().position, building.place()),
             None => {
                 let (first, segment) = self.segments.range(..=at).next_back()?;
                 (segment.block_of(at)?, segment.blocks(), *first, segment.end())
@@ -226,25 +396,24 @@ impl Index {
         let (block, number) = found;
         let place = |next: &Block| Some(Place { position: next.first, seq: Seq::from_u64(next.before)? });
         let end = blocks.get(number + 1).map_or(Some(last), place)?;
-        Some(Found { block, number, stretch, end })
+        Some(Found { block, number, segment: (segment, last.position), end })
     }
 
-    fn mask(&self, stretch: Position, names: &[u32]) -> io::Result<u64> {
-        let tail = self.tail.as_ref().filter(|tail| tail.from().position == stretch);
-        names.iter().try_fold(u64::MAX, |mask, name| {
-            let of = match (tail, self.segments.get(&stretch)) {
-                (Some(tail), _) => tail.mask(*name),
-                (None, Some(segment)) => segment.mask(*name)?,
-                (None, None) => 0,
-            };
-            Ok(mask & of)
-        })
+    fn masks(&mut self, segment: Position, names: &[u32]) -> io::Result<Vec<u64>> {
+        if let Some(building) = self.in_memory(|building| building.from().position == segment) {
+            return Ok(names.iter().map(|name| building.mask(*name)).collect());
+        }
+        match self.segments.get(&segment) {
+            Some(segment) => segment.masks(names, &mut self.pages),
+            None => Ok(vec![0; names.len()]),
+        }
     }
 
     /// The place from which a record is found by going on: the beginning of its block, where it is covered.
     pub fn place_of(&self, seq: Seq) -> Option<Place> {
         let seq = seq.as_u64();
-        let blocks = self.tail.iter().flat_map(|tail| tail.blocks().iter()).rev();
+        let building = [self.tail.as_ref(), self.sealing.as_deref()].into_iter().flatten();
+        let blocks = building.flat_map(|building| building.blocks().iter().rev());
         let mut all = blocks.chain(self.segments.values().rev().flat_map(|s| s.blocks().iter().rev()));
         let end = self.tail.as_ref().map(|tail| tail.place()).or(self.newest().map(Segment::end))?;
         if seq > end.seq.as_u64() {

@@ -21,7 +21,7 @@ const ENTRY: usize = 5;
 /// Entries of a page.
 const ENTRIES: usize = (PAGE - SUM) / ENTRY;
 /// A file's first bytes: its format. One of another format is made again.
-const MAGIC: &[u8; 8] = b"mayflyi\x02";
+const MAGIC: &[u8; 8] = b"mayflyi\x03";
 /// Bytes before the blocks: six numbers and a leaf, after the magic.
 const HEAD: usize = 8 + 6 * 8 + 32;
 
@@ -232,33 +232,97 @@ impl Segment {
         }
     }
 
-    /// The blocks that may name something, a bit each.
-    pub fn mask(&self, name: u32) -> io::Result<u64> {
+    /// For each of these fingerprints, in order, the blocks that may have it, a bit each. `pages` counts the pages that are read.
+    pub fn masks(&self, names: &[u32], pages: &mut u64) -> io::Result<Vec<u64>> {
         match &self.entries {
-            Entries::Memory(rows) => Ok(mask(rows, name)),
-            Entries::File { path, at, pages } => {
-                let file = File::open(path)?;
-                let read = |n: u64| read_page(&file, at + n * PAGE as u64);
-                // The first page that may end with it or something after it.
-                let (mut low, mut high) = (0, *pages);
-                while low < high {
-                    let middle = low + (high - low) / 2;
-                    match read(middle)?.last() {
-                        Some((last, _)) if *last < name => low = middle + 1,
-                        _ => high = middle,
-                    }
-                }
-                let mut mask = 0;
-                for n in low..*pages {
-                    let page = read(n)?;
-                    mask = page.iter().filter(|(known, _)| *known == name).fold(mask, |mask, (_, block)| mask | 1 << block);
-                    if page.last().is_some_and(|(last, _)| *last > name) {
-                        break;
-                    }
-                }
-                Ok(mask)
+            Entries::Memory(rows) => Ok(names.iter().map(|name| mask(rows, *name)).collect()),
+            Entries::File { path, at, pages: count } => {
+                let mut look = Pages { file: File::open(path)?, at: *at, count: *count, last: None, read: 0 };
+                let masks = names.iter().map(|name| look.mask(*name)).collect();
+                *pages += look.read;
+                masks
             }
         }
+    }
+
+    /// Its names' fingerprints, a row for each block, as they were before they were written.
+    pub fn rows(&self) -> io::Result<Vec<Box<[u32]>>> {
+        match &self.entries {
+            Entries::Memory(rows) => Ok(rows.clone()),
+            Entries::File { path, at, pages } => {
+                let mut rows = vec![Vec::new(); self.blocks.len()];
+                let file = File::open(path)?;
+                for n in 0..*pages {
+                    for (name, block) in read_page(&file, at + n * PAGE as u64)? {
+                        rows.get_mut(usize::from(block)).ok_or_else(|| bad("a block that it has not"))?.push(name);
+                    }
+                }
+                Ok(rows.into_iter().map(Vec::into_boxed_slice).collect())
+            }
+        }
+    }
+}
+
+/// A segment's pages, as they are looked through. The last page stays, since names that follow each other are often on one.
+struct Pages {
+    file: File,
+    at: u64,
+    count: u64,
+    last: Option<(u64, Vec<(u32, u8)>)>,
+    read: u64,
+}
+
+impl Pages {
+    fn page(&mut self, n: u64) -> io::Result<&[(u32, u8)]> {
+        if self.last.as_ref().is_none_or(|(last, _)| *last != n) {
+            self.last = Some((n, read_page(&self.file, self.at + n * PAGE as u64)?));
+            self.read += 1;
+        }
+        Ok(self.last.as_ref().map_or(&[], |(_, page)| page))
+    }
+
+    /// The first page that may end with a name or something after it. Fingerprints are spread evenly, so the first guesses come close: two pages
+    /// are read where halving would read ten.
+    fn find(&mut self, name: u32) -> io::Result<u64> {
+        const GUESSES: u32 = 4;
+        let (mut low, mut high) = (0, self.count);
+        let (mut least, mut most) = (0, u64::from(u32::MAX));
+        let mut guesses = 0;
+        while low < high {
+            let guess =
+                u128::from(high - low) * u128::from(u64::from(name).saturating_sub(least)) / u128::from((most - least).max(1));
+            let middle = match guesses < GUESSES {
+                true => low + u64::try_from(guess).unwrap_or(u64::MAX).min(high - low - 1),
+                false => low + (high - low) / 2,
+            };
+            guesses += 1;
+            let page = self.page(middle)?;
+            let (Some((first, _)), Some((last, _))) = (page.first().copied(), page.last().copied()) else {
+                return Err(bad("a page without names"));
+            };
+            if last < name {
+                (low, least) = (middle + 1, u64::from(last));
+            } else if first < name {
+                return Ok(middle);
+            } else {
+                (high, most) = (middle, u64::from(first));
+            }
+        }
+        Ok(low)
+    }
+
+    fn mask(&mut self, name: u32) -> io::Result<u64> {
+        let mut mask = 0;
+        for n in self.find(name)?..self.count {
+            let page = self.page(n)?;
+            let begin = page.partition_point(|(known, _)| *known < name);
+            let of = page.iter().skip(begin).take_while(|(known, _)| *known == name);
+            mask = of.fold(mask, |mask, (_, block)| mask | 1 << block);
+            if page.last().is_some_and(|(last, _)| *last > name) {
+                break;
+            }
+        }
+        Ok(mask)
     }
 }
 

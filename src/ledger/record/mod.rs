@@ -20,7 +20,7 @@ pub use due::*;
 pub use event_names::{EVENT_NAMES, event_name};
 pub use glass::*;
 pub use login::*;
-pub use names::{Named, OwnNames, Sort, names, own_names};
+pub use names::{Named, OwnNames, Sort, about, names, own_names};
 pub use registry::*;
 pub use revocation::*;
 pub use task::*;

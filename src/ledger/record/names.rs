@@ -1,6 +1,7 @@
 //! What a record names: ids, callers, upstreams, tools, digests, each as it is written for people. Searching finds a record by these, and the
 //! index of history holds them.
 
+pub mod about;
 mod large;
 
 use super::*;
@@ -21,6 +22,8 @@ pub enum Sort {
     Tool,
     /// An environment.
     Environment,
+    /// What a record is about, which is less than it names ([`about`]).
+    About,
     /// All else: credentials, approvals, leases, people, keys, bindings, policies, scopes, trust domains, digests, request ids, traces.
     Other,
 }
@@ -42,6 +45,7 @@ pub fn names(record: &Record, see: &mut dyn FnMut(Sort, &str)) {
     if let Some(event) = &record.event {
         n.name(Sort::Event, event_name(event));
         n.event(event);
+        about::of(event, &mut |text| n.name(Sort::About, text));
     }
 }
 

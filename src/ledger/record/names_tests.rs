@@ -51,6 +51,9 @@ fn a_revocation_is_found_by_what_it_aims_at() {
         (Sort::Upstream, "github"),
         (Sort::Tool, "search"),
         (Sort::Other, "k1"),
+        (Sort::About, "rule Upstream github"),
+        (Sort::About, "rule Tool search"),
+        (Sort::About, "rule SigningKey k1"),
     ];
     assert_eq!(found, expected.map(|(sort, text)| (sort, text.to_owned())));
 }

@@ -75,20 +75,24 @@ pub async fn begin(
 
 /// The records after a seq, in order. Refused with COMPACTED where they are too many, or no longer kept.
 async fn missed(authority: &Authority, after: Seq) -> Result<Vec<Past>, No> {
-    let ((mut records, recovered), reached) = authority
-        .look_back((Vec::new(), false), move |(records, recovered): &mut (Vec<Past>, bool), past| {
-            if past.seq <= after || records.len() >= limits::WATCH_RESUME {
-                return ControlFlow::Break(());
-            }
-            // It ended all that was before it, and names none of it.
-            if matches!(&past.record.event, Some(Event::GenerationBegun(e)) if e.generation > 1) {
-                *recovered = true;
-                return ControlFlow::Break(());
-            }
-            if concerns(&past.record) {
-                records.push(past);
-            }
-            ControlFlow::Continue(())
+    let (mut records, recovered, reached) = authority
+        .question(move |look| {
+            let (mut records, mut recovered) = (Vec::new(), false);
+            let reached = look.back(limits::WATCH_RESUME_BYTES, |past| {
+                if past.seq <= after || records.len() >= limits::WATCH_RESUME {
+                    return ControlFlow::Break(());
+                }
+                // It ended all that was before it, and names none of it.
+                if matches!(&past.record.event, Some(Event::GenerationBegun(e)) if e.generation > 1) {
+                    recovered = true;
+                    return ControlFlow::Break(());
+                }
+                if concerns(&past.record) {
+                    records.push(past);
+                }
+                ControlFlow::Continue(())
+            })?;
+            Ok((records, recovered, reached))
         })
         .await?;
     let whole = match reached {

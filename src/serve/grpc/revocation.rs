@@ -156,8 +156,8 @@ impl Revocations {
             .ledger
             .settled(|s| s.rules.entries().into_iter().filter(|(_, e)| e.lock == Some(seq)).map(|(t, _)| t).collect::<Vec<_>>())
             .await?;
-        let made = self.0.made([seq]).await;
         if let Some(before) = self.0.remembered(&operator.who().name(), &named).await? {
+            let made = self.0.made([seq]).await;
             let remaining = all.iter().map(|t| lock_to_pb(seq, t, &made)).collect();
             return Ok(pb::LiftLockResponse { seq: before.seq.as_u64(), lifted: Vec::new(), remaining });
         }
@@ -170,6 +170,7 @@ impl Revocations {
         }
         let reason = why(&ask.reason)?;
         let done = self.0.lift(operator, &lifted, &reason, &named).await?;
+        let made = self.0.made([seq]).await;
         Ok(pb::LiftLockResponse {
             seq: done.as_u64(),
             lifted: lifted.iter().map(|t| lock_to_pb(seq, t, &made)).collect(),

@@ -100,6 +100,8 @@ impl Server {
         let durable = self.0.ledger.durable();
         let exported = self.0.exported.lock().clone().unwrap_or_default();
         let (before, longest) = (Seq::start_of(1), self.0.ledger.longest());
+        let (removed, head) = self.0.ledger.peek(|s| (s.removed.before, s.position));
+        let unindexed_commits = self.0.ledger.unindexed(removed, head);
         self.0.ledger.peek(|s| {
             let chain = s.writers.get(&writer_number());
             pb::LedgerStatus {
@@ -121,6 +123,7 @@ impl Server {
                 longest_append_us: longest.append_us,
                 exported_seq: exported.seq.as_u64(),
                 export_problem: exported.problem,
+                unindexed_commits,
             }
         })
     }
@@ -145,6 +148,13 @@ impl Server {
         let unreviewed = self.0.ledger.peek(|s| s.glasses.iter().filter(|(_, g)| g.unreviewed(s.time)).count());
         if unreviewed > 0 {
             warnings.push(format!("{unreviewed} break-glass tasks are not reviewed: mayfly report unreviewed"));
+        }
+        let (removed, head) = self.0.ledger.peek(|s| (s.removed.before, s.position));
+        let unindexed = self.0.ledger.unindexed(removed, head);
+        if unindexed > limits::INDEX_WARN_COMMITS {
+            warnings.push(format!(
+                "the index of history is being built: {unindexed} commits are not in it yet, so what is asked about them is told to ask again"
+            ));
         }
         warnings.extend(self.0.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default().iter().filter_map(troubled));
         warnings

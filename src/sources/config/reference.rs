@@ -66,5 +66,9 @@ An unknown key is an error, and so is a variable that begins like a section (`MA
 directory of the file. Durations are written like `500ms`, `30s`, `5m`, `1h30m` or `7d`, sizes like `64KiB`, `64MiB` or `1GiB`, both in
 quotes. Limits can be lowered, never raised above what is given here; `src/limits.rs` says where each number comes from.
 
+A refusal with `LIMIT_REACHED` names the limit. Some limits are fixed and have no key. `history_questions`: at most 2 questions that read history
+(`explain`, `audit search`, `policy diff` and the like) run at once; a third waits for half a second and is refused then. A question ends, and its place
+is free, when its caller disconnects. `readers`: at most 16 calls of `audit tail` and `audit export`.
+
 This page is written from the table of keys in `src/sources/config/keys.rs`; a test compares them.
 ";

@@ -1,0 +1,368 @@
+//! One question about history: a few looks, each of which finds the records that fit by the index, and reads no more than it has to.
+//!
+//! The index says which blocks may hold what fits; those are read. What it does not cover (the last moments; everything, while it is built
+//! after a restore) is read through. All that one question reads has a bound, `limits::LOOK_BYTES`; what was not read for it is told, so that
+//! nothing is said not to be there which was not looked for. A question whose caller has gone stops at the next piece.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::Ledger;
+use super::commit::Opened;
+use super::forward::Place;
+use super::history::{End, Past, Reached};
+use super::index::{Asked, Stretch};
+use super::search::{Filter, fitting};
+use super::state::State;
+use crate::limits;
+use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::seq::{Millis, Seq};
+
+/// Whether anybody still waits for an answer.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+/// Held by whoever waits. Once it is dropped, the question stops.
+#[derive(Debug)]
+pub struct Waiting(Stop);
+
+impl Stop {
+    /// One that somebody waits with.
+    pub fn waiting() -> (Stop, Waiting) {
+        let stop = Stop::default();
+        (stop.clone(), Waiting(stop))
+    }
+
+    /// Nobody waits any more.
+    pub fn stopped(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What was read of history since the start: for tests and figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadOfHistory {
+    /// Commits.
+    pub commits: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Pages of the index, of 4 KiB.
+    pub pages: u64,
+}
+
+/// Why a look did not see all of history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unseen {
+    /// The index does not cover it yet: of so many commits it covers so many.
+    NotIndexed {
+        /// Commits that it covers.
+        covered: u64,
+        /// Commits that are kept.
+        commits: u64,
+    },
+    /// What fits is in more blocks than one question reads: nothing before this seq was read.
+    TooMuch {
+        /// That seq.
+        before: Seq,
+    },
+}
+
+/// One question.
+pub struct Look {
+    ledger: Ledger,
+    oldest: Place,
+    end: Place,
+    stop: Stop,
+    /// Bytes that may still be read.
+    left: Cell<usize>,
+    unseen: Cell<Option<Unseen>>,
+}
+
+impl Look {
+    /// A question about what lies between two places: the oldest that is kept, and the durable end.
+    pub fn new(ledger: &Ledger, (oldest, end): (Place, Place), stop: Stop) -> Look {
+        ledger.tend_index(false);
+        let (left, unseen) = (Cell::new(limits::LOOK_BYTES), Cell::new(None));
+        Look { ledger: ledger.clone(), oldest, end, stop, left, unseen }
+    }
+
+    /// The seq up to which records were removed (`audit.keep`); `None` where all are kept.
+    pub fn removed(&self) -> Option<Seq> {
+        (self.oldest.position > 1).then_some(self.oldest.seq)
+    }
+
+    /// Reads the state as it is, as [`Ledger::peek`].
+    pub fn peek<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        self.ledger.peek(read)
+    }
+
+    /// Why not all of history was seen, if so.
+    pub fn unseen(&self) -> Option<Unseen> {
+        self.unseen.get()
+    }
+
+    /// Refused where something was not found and not all of history was seen.
+    pub fn saw_all(&self, what: &str) -> Result<(), No> {
+        match self.unseen() {
+            None => Ok(()),
+            Some(Unseen::NotIndexed { covered, commits }) => {
+                self.ledger.tend_index(true);
+                let percent = covered.saturating_mul(100) / commits.max(1);
+                let why = format!(
+                    "{what} is not in the part of history that the index covers: it is being built, {percent} % of {commits} commits are in it"
+                );
+                let no = Refusal::new(Reason::NotReady, why).by("history_index");
+                let wait = Duration::from_millis(limits::INDEX_ASK_AGAIN_MS);
+                Err(no.way_out("you can: run it again; `mayfly status` says how far the index is").retry(wait).into())
+            }
+            Some(Unseen::TooMuch { before }) => {
+                let why = format!(
+                    "{what} was not found in the newest records that may name it; those before seq {before} were not read"
+                );
+                Err(Refusal::new(Reason::Compacted, why)
+                    .way_out("an operator looks through all with: mayfly audit search")
+                    .into())
+            }
+        }
+    }
+
+    /// The newest records that fit any of the filters and `fits`, newest first.
+    pub fn newest(&self, any: &[Filter], most: usize, fits: impl Fn(&Past) -> bool) -> Result<Vec<Past>, No> {
+        let mut asked = Asked::any(any);
+        let mut out = Vec::new();
+        for stretch in self.stretches(&mut asked).iter().rev() {
+            let mut found: VecDeque<Past> = VecDeque::new();
+            let room = most.saturating_sub(out.len());
+            let whole = self.read(stretch, (any, &asked), &mut |past| {
+                if fits(&past) {
+                    found.push_back(past);
+                    if found.len() > room {
+                        found.pop_front();
+                    }
+                }
+                true
+            })?;
+            out.extend(found.into_iter().rev());
+            if !whole {
+                self.miss(stretch);
+                break;
+            }
+            if out.len() >= most {
+                break;
+            }
+        }
+        Ok(out)
+    }
+
+    /// The first record that fits any of the filters and `fits`. Only one may: what the index covers is looked at first.
+    pub fn first(&self, any: &[Filter], fits: impl Fn(&Past) -> bool) -> Result<Option<Past>, No> {
+        let mut asked = Asked::any(any);
+        let stretches = self.stretches(&mut asked);
+        let (covered, rest): (Vec<&Stretch>, Vec<&Stretch>) = stretches.iter().partition(|stretch| stretch.covered);
+        // What is not covered is as a rule the newest, and what is asked for is new more often than old.
+        for stretch in covered.into_iter().chain(rest.into_iter().rev()) {
+            let mut found = None;
+            let whole = self.read(stretch, (any, &asked), &mut |past| {
+                if fits(&past) {
+                    found = Some(past);
+                }
+                found.is_none()
+            })?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            if !whole {
+                self.miss(stretch);
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The record with a seq.
+    pub fn at(&self, seq: Seq) -> Result<Option<Past>, No> {
+        self.first(&[Filter { seq: Some(seq), ..Filter::default() }], |past| past.seq == seq)
+    }
+
+    /// The newest records there are, whatever they say, until `each` says stop or about `most` bytes were read. Newest commit first, and in a
+    /// commit the last record first.
+    pub fn back(&self, most: usize, each: impl FnMut(Past) -> ControlFlow<()>) -> Result<Reached, No> {
+        let end = End { position: self.end.position - 1, seq: self.end.seq };
+        let reached = self.ledger.look_back(end, most, &self.stop, each)?;
+        self.waited_for()?;
+        Ok(reached)
+    }
+
+    /// Refused where nobody waits any more: nobody reads why.
+    pub fn waited_for(&self) -> Result<(), No> {
+        match self.stop.stopped() {
+            true => Err(Refusal::new(Reason::DeadlineExceeded, "nobody waits for the answer any more").into()),
+            false => Ok(()),
+        }
+    }
+
+    fn stretches(&self, asked: &mut Asked) -> Vec<Stretch> {
+        self.ledger.stretches(asked, self.oldest, self.end)
+    }
+
+    /// Notes that a stretch was not read, or not wholly.
+    fn miss(&self, stretch: &Stretch) {
+        let unseen = match stretch.covered {
+            true => Unseen::TooMuch { before: stretch.end.seq },
+            false => {
+                let (covered, commits) = self.ledger.indexed(self.oldest.position, self.end.position);
+                Unseen::NotIndexed { covered, commits }
+            }
+        };
+        self.unseen.set(Some(unseen));
+    }
+
+    /// Shows `each` what fits any of the filters in a stretch, in order, until it says stop. False where the bound came first.
+    fn read(&self, stretch: &Stretch, (any, asked): (&[Filter], &Asked), each: &mut dyn FnMut(Past) -> bool) -> Result<bool, No> {
+        let mut place = stretch.from;
+        while place.position < stretch.end.position {
+            self.waited_for()?;
+            // What was removed meanwhile is not there any more.
+            let Some(commits) = self.ledger.glimpses(place, limits::READER_BYTES)? else { return Ok(true) };
+            let Some(newest) = commits.last() else { return Ok(true) };
+            place = Place { position: newest.position + 1, seq: newest.last };
+            for commit in commits.iter().filter(|commit| commit.position < stretch.end.position) {
+                let Some(left) = self.left.get().checked_sub(commit.packed().len()) else { return Ok(false) };
+                self.left.set(left);
+                self.ledger.inner.derived.count_read(1, commit.packed().len());
+                let damaged = |e| Fault::new(format!("commit {}: {e}", commit.position));
+                if !asked.may_be_in(commit).map_err(damaged)? {
+                    continue;
+                }
+                let opened = Opened::from_bytes(commit.packed()).map_err(damaged)?;
+                for past in fitting_any(&opened, any, commit.before, commit.position).map_err(damaged)? {
+                    if !each(past) {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The records of a commit that fit any of the filters, in order.
+fn fitting_any(commit: &Opened, any: &[Filter], before: Seq, position: u64) -> Result<Vec<Past>, super::commit::BadCommit> {
+    let at = Millis(commit.header.time);
+    let mut all = Vec::new();
+    for filter in any {
+        let of = fitting(commit, filter, before, Seq::LAST)?;
+        all.extend(of.into_iter().map(|(seq, record, _)| Past { seq, at, position, record }));
+    }
+    if any.len() > 1 {
+        all.sort_by_key(|past| past.seq);
+        all.dedup_by_key(|past| past.seq);
+    }
+    Ok(all)
+}
+
+impl Ledger {
+    /// What was read of history since the start.
+    pub fn read_of_history(&self) -> ReadOfHistory {
+        self.inner.derived.read()
+    }
+
+    /// How many of the commits that are kept, up to the newest, the index does not cover.
+    pub fn unindexed(&self, oldest: u64, newest: u64) -> u64 {
+        let (covered, commits) = self.indexed(oldest.max(1), newest + 1);
+        commits.saturating_sub(covered)
+    }
+
+    /// How many of the commits between two places the index covers, and how many they are.
+    pub fn indexed(&self, oldest: u64, end: u64) -> (u64, u64) {
+        (self.inner.derived.index.lock().covered(oldest, end), end.saturating_sub(oldest))
+    }
+
+    fn stretches(&self, asked: &mut Asked, oldest: Place, end: Place) -> Vec<Stretch> {
+        self.inner.derived.index.lock().stretches(asked, oldest, end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::record::{Event, KeyChanged, Record, Who};
+    use super::super::{Lane, Settings};
+    use super::*;
+    use crate::store::memory::MemoryStore;
+    use crate::store::{Store, StoreId};
+    use crate::system::System;
+
+    const COMMITS: usize = 60;
+
+    /// A ledger that was stopped, whose index covers nothing: nobody makes it again.
+    fn unindexed() -> Ledger {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(StoreId::from_bytes([1; 16])));
+        let ledger = Ledger::open(Box::new(move || Ok(store.clone())), System::real(), Settings::default()).unwrap();
+        for n in 0..COMMITS {
+            let event = Event::KeyChanged(KeyChanged { key: format!("key-{n}"), ..KeyChanged::default() });
+            let proposed = ledger.propose(Lane::Change, vec![Record::new(Who::LocalUid(0), event)]).unwrap();
+            proposed.answer.blocking_recv().unwrap().unwrap();
+        }
+        ledger.stop();
+        ledger.inner.derived.index.lock().clear();
+        ledger
+    }
+
+    fn look(ledger: &Ledger, stop: Stop) -> Look {
+        Look::new(ledger, ledger.ends(), stop)
+    }
+
+    fn of(key: &str) -> [Filter; 1] {
+        [Filter::named(None, key.to_owned())]
+    }
+
+    #[test]
+    fn what_no_index_covers_is_read_through_within_the_bound_and_beyond_it_nothing_is_claimed() {
+        let ledger = unindexed();
+        let whole = look(&ledger, Stop::default());
+        assert!(whole.first(&of("key-0"), |_| true).unwrap().is_some());
+        assert!(whole.first(&of("none"), |_| true).unwrap().is_none());
+        assert!(whole.saw_all("it").is_ok());
+        let newest = whole.newest(&of("key changed"), 3, |_| true).unwrap();
+        assert!(newest.len() == 3 && newest.windows(2).all(|w| w[0].seq > w[1].seq));
+        let bounded = look(&ledger, Stop::default());
+        bounded.left.set(500);
+        assert!(bounded.first(&of("none"), |_| true).unwrap().is_none());
+        let Err(No::Refusal(no)) = bounded.saw_all("it") else { panic!("it claims that it saw all") };
+        assert_eq!((no.reason, no.rule.as_deref()), (Reason::NotReady, Some("history_index")));
+        assert!(no.message.contains("0 %") && no.retry_after.is_some(), "{no}");
+        assert_eq!(ledger.indexed(1, COMMITS as u64 + 1).0, 0);
+    }
+
+    #[test]
+    fn a_question_stops_when_nobody_waits() {
+        let ledger = unindexed();
+        let (stop, waiting) = Stop::waiting();
+        let asked = look(&ledger, stop);
+        assert!(asked.first(&of("none"), |_| true).unwrap().is_none());
+        drop(waiting);
+        let before = ledger.read_of_history();
+        for ended in [asked.first(&of("none"), |_| true).map(drop), asked.newest(&of("key-1"), 1, |_| true).map(drop)] {
+            assert!(matches!(ended, Err(No::Refusal(no)) if no.reason == Reason::DeadlineExceeded));
+        }
+        let mut seen = 0;
+        let back = asked.back(usize::MAX, |_| {
+            seen += 1;
+            ControlFlow::Continue(())
+        });
+        assert!(back.is_err() && seen == 0);
+        assert_eq!(ledger.read_of_history(), before, "nothing more was read");
+    }
+}
