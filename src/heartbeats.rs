@@ -21,12 +21,17 @@ pub struct Heartbeats {
 
 struct Waiting {
     tasks: BTreeSet<TaskId>,
+    /// Those whose record is being written.
+    writing: BTreeSet<TaskId>,
     round: u64,
 }
 
 impl Default for Heartbeats {
     fn default() -> Heartbeats {
-        Heartbeats { waiting: Mutex::new(Waiting { tasks: BTreeSet::new(), round: 1 }), done: watch::Sender::new((0, true)) }
+        Heartbeats {
+            waiting: Mutex::new(Waiting { tasks: BTreeSet::new(), writing: BTreeSet::new(), round: 1 }),
+            done: watch::Sender::new((0, true)),
+        }
     }
 }
 
@@ -60,7 +65,8 @@ impl Heartbeats {
             }
             let round = waiting.round;
             waiting.round += 1;
-            (std::mem::take(&mut waiting.tasks), round)
+            waiting.writing = std::mem::take(&mut waiting.tasks);
+            (waiting.writing.clone(), round)
         };
         let mut written = true;
         let all: Vec<Vec<u8>> = tasks.iter().map(|id| id.as_bytes().to_vec()).collect();
@@ -70,6 +76,13 @@ impl Heartbeats {
             let record = Record::new(Who::Mayfly("heartbeats".into()), Event::TaskHeartbeats(beats));
             written &= ledger.commit(Lane::Change, vec![record]).await.is_ok();
         }
+        self.waiting.lock().writing.clear();
         self.done.send_replace((round, written));
+    }
+
+    /// Whether a task gave a sign of life that is not written yet.
+    pub fn is_waiting(&self, id: &TaskId) -> bool {
+        let waiting = self.waiting.lock();
+        waiting.tasks.contains(id) || waiting.writing.contains(id)
     }
 }
