@@ -151,6 +151,8 @@ pub struct Bounds {
     pub rates: PerSecond,
     /// Registered followers.
     pub followers: usize,
+    /// Registered followers of one caller.
+    pub followers_per_caller: usize,
     /// Threads that decide.
     pub deciding: usize,
     /// Exchanges under way on one stream.
@@ -168,6 +170,7 @@ impl Default for Bounds {
             rules_per_caller: limits::RULES_PER_CALLER,
             rates: PerSecond::default(),
             followers: limits::FOLLOWERS,
+            followers_per_caller: limits::FOLLOWERS_PER_CALLER,
             deciding: std::thread::available_parallelism().map_or(1, usize::from),
             stream_in_flight: limits::STREAM_IN_FLIGHT,
             view_max_age_ms: limits::VIEW_MAX_AGE_MS,
@@ -199,7 +202,7 @@ impl Authority {
             leases,
             heartbeats: Heartbeats::default(),
             feed,
-            followers: Followers::new(parts.feed_max_age_ms, parts.bounds.followers),
+            followers: Followers::new(parts.feed_max_age_ms, (parts.bounds.followers, parts.bounds.followers_per_caller)),
             intake: Intake::new(parts.bounds.deciding),
             rates: Rates::new(parts.bounds.rates, parts.system.clone()),
             bounds: parts.bounds,

@@ -183,6 +183,7 @@ pub struct Followers {
     changed: watch::Sender<u64>,
     max_age_ms: u64,
     most: usize,
+    most_of_one: usize,
 }
 
 /// The right to feed one follower. A newer stream under the same name ends it.
@@ -192,11 +193,11 @@ pub struct Registered {
 }
 
 impl Followers {
-    /// Nobody follows yet. `max_age_ms`: how long one that vanished stays on the list. `most`: how many it holds.
-    pub fn new(max_age_ms: u64, most: usize) -> Followers {
+    /// Nobody follows yet. `max_age_ms`: how long one that vanished stays on the list. `most`: how many it holds, in all and of one caller.
+    pub fn new(max_age_ms: u64, (most, most_of_one): (usize, usize)) -> Followers {
         let known_from = Mutex::new(Millis(0));
         let (all, beyond) = (Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
-        Followers { all, beyond, known_from, changed: watch::Sender::new(0), max_age_ms, most }
+        Followers { all, beyond, known_from, changed: watch::Sender::new(0), max_age_ms, most, most_of_one }
     }
 
     /// The server was here before, and nobody wrote down who followed it then.
@@ -242,9 +243,14 @@ impl Followers {
         let key = (who.name(), name.to_owned());
         let mut all = self.all.lock();
         self.forget(&mut all, now);
-        if all.len() >= self.most && !all.contains_key(&key) {
+        if !all.contains_key(&key) {
             let wait = std::time::Duration::from_millis(self.max_age_ms);
-            return Err(No::Refusal(Refusal::limit("followers", self.most as u64, wait)));
+            // Its own bound first: who opens names without end is told so, and keeps nobody else out.
+            let own = all.range((key.0.clone(), String::new())..).take_while(|((who, _), _)| *who == key.0).count();
+            let bounds = [("followers_per_caller", own, self.most_of_one), ("followers", all.len(), self.most)];
+            if let Some((name, _, bound)) = bounds.into_iter().find(|(_, now, bound)| now >= bound) {
+                return Err(No::Refusal(Refusal::limit(name, bound as u64, wait)));
+            }
         }
         let before = all.get(&key);
         let stream = before.map_or(1, |f| f.stream + 1);
@@ -314,8 +320,14 @@ impl Followers {
         let mut changed = self.changed.subscribe();
         let behind = || -> Vec<Follower> { self.list(now()).into_iter().filter(|f| f.applied < seq).collect() };
         let known = || now() >= *self.known_from.lock();
+        // Looked at with each change, by each who waits: without a copy of the list.
+        let waits = || {
+            let mut all = self.all.lock();
+            self.forget(&mut all, now());
+            all.values().any(|f| f.applied < seq)
+        };
         let all = async {
-            while !behind().is_empty() || !known() {
+            while waits() || !known() {
                 // Also looks again after a while: one that vanished leaves the list by time alone.
                 let _ = tokio::time::timeout(std::time::Duration::from_secs(1), changed.changed()).await;
             }

@@ -16,6 +16,8 @@ use crate::seq::TaskId;
 #[derive(Default)]
 pub struct Heartbeats {
     waiting: Mutex<Batch>,
+    /// The tasks of the record that is being written.
+    writing: Mutex<BTreeSet<TaskId>>,
 }
 
 /// The signs of life that one record will hold, and whoever waits for that very record: a later one says nothing of it.
@@ -58,7 +60,9 @@ impl Heartbeats {
             if waiting.tasks.is_empty() {
                 return;
             }
-            std::mem::take(&mut *waiting)
+            let batch = std::mem::take(&mut *waiting);
+            *self.writing.lock() = batch.tasks.clone();
+            batch
         };
         let mut written = true;
         let all: Vec<Vec<u8>> = batch.tasks.iter().map(|id| id.as_bytes().to_vec()).collect();
@@ -68,6 +72,13 @@ impl Heartbeats {
             let record = Record::new(Who::Mayfly("heartbeats".into()), Event::TaskHeartbeats(beats));
             written &= ledger.commit(Lane::Change, vec![record]).await.is_ok();
         }
+        self.writing.lock().clear();
         batch.written.send_replace(Some(written));
+    }
+
+    /// Whether a task gave a sign of life that is not written yet.
+    pub fn is_waiting(&self, id: &TaskId) -> bool {
+        // In the order in which a sign of life goes from one to the other, so that it is not missed between them.
+        self.waiting.lock().tasks.contains(id) || self.writing.lock().contains(id)
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! What an operator may want to change stands in the configuration (`sources::config`), with these as defaults and ceilings. Those of the ledger
 //! and its store stand in `limits/store.rs`, those of other issuers' tokens in `limits/oidc.rs`, those of what is done with what was granted
-//! in `limits/uses.rs`, those of the agent that gives SVIDs in `limits/workload_api.rs`, those of traces in `limits/trace.rs`.
+//! in `limits/uses.rs`, those of the agent that gives SVIDs in `limits/workload_api.rs`, those of what peers can make the listeners hold
+//! in `limits/serving.rs`, those of traces in `limits/trace.rs`.
 
 mod glass;
 mod leases;
 mod oidc;
 mod people;
+mod serving;
 mod store;
 mod trace;
 mod uses;
@@ -18,6 +20,7 @@ pub use glass::*;
 pub use leases::*;
 pub use oidc::*;
 pub use people::*;
+pub use serving::*;
 pub use store::*;
 pub use trace::*;
 pub use uses::*;
@@ -69,6 +72,12 @@ pub const REQUEST_ID_KEPT_MS: u64 = 600 * 1000;
 pub const TASKS: usize = 1_000_000;
 /// Most tasks that one caller opened and that are not over. A hundred callers at it fill `TASKS`.
 pub const TASKS_PER_CALLER: usize = 10_000;
+/// Bytes of a task's terms that no bound counts: design, section 10. `TASKS` bounds how often they are there.
+pub const TASK_BYTES_FREE: u64 = 1024;
+/// Bytes of the terms of all tasks in memory, above `TASK_BYTES_FREE` of each: as much as all of `TASKS` have within it.
+pub const TASK_BYTES: u64 = 1024 * 1024 * 1024;
+/// The same of the tasks that one caller opened: an eighth. 3,000 tasks with 64 callers and 64 tools of 256 bytes; usual tasks count nothing.
+pub const TASK_BYTES_PER_CALLER: u64 = TASK_BYTES / 8;
 /// Most credentials in memory in all: those that have not ended. At 128 bytes each (design, section 10), 1.3 GB.
 pub const CREDENTIALS: usize = 10_000_000;
 /// The same of one caller. One gateway at 500 a second with the longest TTL; five of them fill `CREDENTIALS`.
@@ -96,6 +105,9 @@ pub const RATES_SWEEP_MS: u64 = 1_000;
 pub const RULES: usize = 2_000_000;
 /// Most registered followers. Each costs a stream and a queue of `FEED_LAG` small events at the worst.
 pub const FOLLOWERS: usize = 10_000;
+/// Most of one caller. A service of 1,250 instances fits, and eight callers at it fill `FOLLOWERS`; one that vanished counts until it leaves the
+/// list (`feed.max_age`).
+pub const FOLLOWERS_PER_CALLER: usize = FOLLOWERS / 8;
 /// Rule and hold events kept in memory for followers that come back: about 20 MB. Older ones begin with a snapshot.
 pub const FEED_EVENTS: usize = 65_536;
 /// Events a follower may lag before its stream ends with an error. A minute of 64 rules a second.

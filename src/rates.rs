@@ -27,6 +27,10 @@ pub enum Act {
     Hold,
     /// A sign of life of one task.
     Heartbeat,
+    /// A use that a server reports.
+    Use,
+    /// A look into history for a report of a use.
+    LookUp,
 }
 
 /// How many of each one caller may do a second, at most those of `limits.rs`. `limits::RATE_BURST_S` seconds' worth may come at once.
@@ -85,12 +89,14 @@ impl Buckets {
         Buckets { name, rate, of, swept: Mutex::default() }
     }
 
-    fn take(&self, own: Key) -> Result<(), Refusal> {
+    fn take(&self, own: Key, count: NonZeroU32) -> Result<(), Refusal> {
         let now = self.of.clock().now();
         let key = if self.has_room(now) { own } else { SHARED };
         let refused =
             |until: governor::NotUntil<Duration>| Refusal::limit(self.name, self.rate.into(), until.wait_time_from(now));
-        self.of.check_key(&key).map_err(refused)
+        // More than a burst are never given.
+        let taken = self.of.check_key_n(&key, count);
+        taken.map_err(|_| Refusal::limit(self.name, self.rate.into(), Duration::ZERO))?.map_err(refused)
     }
 
     /// Whether a caller can have a bucket of its own.
@@ -113,6 +119,8 @@ pub struct Rates {
     changes: Buckets,
     holds: Buckets,
     heartbeats: Buckets,
+    uses: Buckets,
+    look_ups: Buckets,
 }
 
 impl Rates {
@@ -122,19 +130,29 @@ impl Rates {
             changes: Buckets::new("changes_per_second", per_second.changes, &system),
             holds: Buckets::new("holds_per_second", per_second.holds, &system),
             heartbeats: Buckets::new("heartbeats_per_second", per_second.heartbeats, &system),
+            uses: Buckets::new("uses_per_second", limits::USES_PER_SECOND, &system),
+            look_ups: Buckets::new("uses_looked_up_per_second", limits::USES_LOOKED_UP_PER_SECOND, &system),
         }
     }
 
     /// Takes one. Refused with LIMIT_REACHED, and when to come again.
     pub fn take(&self, act: Act, caller: &str) -> Result<(), Refusal> {
+        self.take_n(act, caller, 1)
+    }
+
+    /// The same for several at once, all of them or none.
+    pub fn take_n(&self, act: Act, caller: &str, count: usize) -> Result<(), Refusal> {
+        let Some(count) = NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX)) else { return Ok(()) };
         let mut own = SHARED;
         own.copy_from_slice(&sha256(caller.as_bytes())[..16]);
         match act {
             Act::Change => &self.changes,
             Act::Hold => &self.holds,
             Act::Heartbeat => &self.heartbeats,
+            Act::Use => &self.uses,
+            Act::LookUp => &self.look_ups,
         }
-        .take(own)
+        .take(own, count)
     }
 }
 
@@ -183,6 +201,18 @@ mod tests {
         assert_eq!(given(&rates, Act::Change, "a"), 3 * BURST);
         assert_eq!(given(&rates, Act::Heartbeat, "a"), 5 * BURST);
         assert_eq!(given(&rates, Act::Change, "b"), 3 * BURST);
+    }
+
+    #[test]
+    fn several_are_given_all_or_none() {
+        let (clock, rates) = rates();
+        let burst = (limits::USES_PER_SECOND * BURST) as usize;
+        rates.take_n(Act::Use, "a", burst - 1).unwrap();
+        assert!(rates.take_n(Act::Use, "a", 2).is_err() && rates.take_n(Act::Use, "a", burst + 1).is_err());
+        rates.take_n(Act::Use, "a", 1).unwrap();
+        rates.take_n(Act::Use, "a", 0).unwrap();
+        clock.advance(1_000);
+        rates.take_n(Act::Use, "a", limits::USES_PER_SECOND as usize).unwrap();
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::ledger::state::{Live, State, Task};
 use crate::ledger::{Lane, View};
 use crate::limits;
 use crate::policy::decide::Activity;
+use crate::rates::Act;
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 use crate::upstream::registry::Kind;
@@ -54,11 +55,10 @@ struct Of {
     expires_at: Millis,
 }
 
-/// Uses that are told together.
+/// Uses of one server that are told together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     minute: u64,
-    server: Arc<str>,
     credential: CredentialId,
     tool: Box<str>,
     outcome: &'static str,
@@ -80,9 +80,15 @@ struct Folded {
 /// Uses of each task that are not written, and how many of them were refused.
 type Unwritten = HashMap<TaskId, (u64, u64)>;
 
-/// The reports of one replica.
+/// Uses that one server reported and that are not written, or go on in their minute.
+type OfServer = BTreeMap<Key, Folded>;
+
+/// One of them: the server, what was used, and how often.
+type Reported = (Arc<str>, Key, Folded);
+
+/// The reports of one replica: those of each server by themselves, so that none fills the place of the others.
 pub struct Uses {
-    each: Mutex<BTreeMap<Key, Folded>>,
+    each: Mutex<BTreeMap<Arc<str>, OfServer>>,
     /// Credentials that have ended, as history has them.
     ended: Cache<CredentialId, Arc<Of>>,
     /// When the order had come how far, for the last hour: so the time of a revocation is known.
@@ -114,13 +120,26 @@ impl Uses {
         heads.get(first).map(|(at, _)| *at)
     }
 
-    fn take(&self, key: Key, of: &Arc<Of>, count: u64, (declared, after_end): (bool, bool)) -> Result<(), Refusal> {
+    fn take(
+        &self,
+        (server, key): (&Arc<str>, Key),
+        of: &Arc<Of>,
+        count: u64,
+        (declared, after_end): (bool, bool),
+    ) -> Result<(), Refusal> {
         let mut each = self.each.lock();
-        if each.len() >= limits::USES_WAITING && !each.contains_key(&key) {
-            return Err(Refusal::limit("uses_waiting", limits::USES_WAITING as u64, Duration::from_secs(1)));
+        let own = each.get(server);
+        if !own.is_some_and(|own| own.contains_key(&key)) {
+            let over = |name, bound: usize| Err(Refusal::limit(name, bound as u64, Duration::from_secs(1)));
+            if own.is_some_and(|own| own.len() >= limits::USES_WAITING_PER_SERVER) {
+                return over("uses_waiting_per_server", limits::USES_WAITING_PER_SERVER);
+            }
+            if each.values().map(BTreeMap::len).sum::<usize>() >= limits::USES_WAITING {
+                return over("uses_waiting", limits::USES_WAITING);
+            }
         }
         let plain = || Folded { of: of.clone(), count: 0, declared: true, after_end: false, fresh: true, written: false };
-        let folded = each.entry(key).or_insert_with(plain);
+        let folded = each.entry(server.clone()).or_default().entry(key).or_insert_with(plain);
         folded.count = folded.count.saturating_add(count);
         folded.declared &= declared;
         folded.after_end |= after_end;
@@ -129,45 +148,66 @@ impl Uses {
     }
 
     /// What policy has not seen yet, with how many uses of each task are not written.
-    fn fresh(&self) -> (Vec<(Key, Folded)>, Unwritten) {
+    fn fresh(&self) -> (Vec<Reported>, Unwritten) {
         let (mut fresh, mut more) = (Vec::new(), HashMap::new());
-        for (key, folded) in &mut *self.each.lock() {
-            let (uses, refused): &mut (u64, u64) = more.entry(folded.of.task).or_default();
-            *uses = uses.saturating_add(folded.count);
-            if key.outcome == "refused" {
-                *refused = refused.saturating_add(folded.count);
-            }
-            if std::mem::take(&mut folded.fresh) {
-                fresh.push((key.clone(), folded.clone()));
+        for (server, uses) in &mut *self.each.lock() {
+            for (key, folded) in uses {
+                let (uses, refused): &mut (u64, u64) = more.entry(folded.of.task).or_default();
+                *uses = uses.saturating_add(folded.count);
+                if key.outcome == "refused" {
+                    *refused = refused.saturating_add(folded.count);
+                }
+                if std::mem::take(&mut folded.fresh) {
+                    fresh.push((server.clone(), key.clone(), folded.clone()));
+                }
             }
         }
         (fresh, more)
     }
 
-    /// Takes out what is to be written: what is new in its minute, and what a minute that is over left. At most so many.
-    fn due(&self, minute: u64) -> Vec<(Key, Folded)> {
+    /// Takes out what is to be written: what is new in its minute, and what a minute that is over left. At most so many, of each server its
+    /// part, and what some do not need for the others.
+    fn due(&self, minute: u64) -> Vec<Reported> {
         let mut each = self.each.lock();
-        let mut due = Vec::new();
-        for (key, folded) in &mut *each {
-            if due.len() == limits::USES_WRITTEN {
-                break;
+        let mut waiting: Vec<(usize, Arc<str>)> = Vec::new();
+        for (server, uses) in &*each {
+            let count = uses.iter().filter(|(key, folded)| folded.is_due(key, minute)).count();
+            if count > 0 {
+                waiting.push((count, server.clone()));
             }
-            if folded.count > 0 && (!folded.written || key.minute < minute) {
-                due.push((key.clone(), folded.clone()));
+        }
+        // Those with the least first: what they leave of their part is for the others.
+        waiting.sort_unstable();
+        let (mut due, mut servers) = (Vec::new(), waiting.len());
+        for (_, server) in waiting {
+            let part = (limits::USES_WRITTEN - due.len()).div_ceil(servers);
+            servers -= 1;
+            let uses = each.get_mut(&server).into_iter().flatten();
+            for (key, folded) in uses.filter(|(key, folded)| folded.is_due(key, minute)).take(part) {
+                due.push((server.clone(), key.clone(), folded.clone()));
                 (folded.count, folded.written) = (0, true);
             }
         }
-        each.retain(|key, folded| folded.count > 0 || key.minute >= minute);
+        each.retain(|_, uses| {
+            uses.retain(|key, folded| folded.count > 0 || key.minute >= minute);
+            !uses.is_empty()
+        });
         due
     }
 
     /// Puts back what could not be written.
-    fn put_back(&self, key: Key, folded: Folded) {
+    fn put_back(&self, (server, key, folded): Reported) {
         let count = folded.count;
         let mut each = self.each.lock();
-        let now = each.entry(key).or_insert(Folded { count: 0, fresh: false, ..folded });
+        let now = each.entry(server).or_default().entry(key).or_insert(Folded { count: 0, fresh: false, ..folded });
         now.count = now.count.saturating_add(count);
         now.written = false;
+    }
+}
+
+impl Folded {
+    fn is_due(&self, key: &Key, minute: u64) -> bool {
+        self.count > 0 && (!self.written || key.minute < minute)
     }
 }
 
@@ -219,6 +259,7 @@ impl Authority {
     pub async fn report_uses(&self, caller: &Caller, uses: &[Use]) -> Result<Vec<(usize, No)>, No> {
         self.still_stands(caller)?;
         let server: Arc<str> = caller.id().as_str().into();
+        self.rates.take_n(Act::Use, &server, uses.len())?;
         let (mut problems, mut looked_up) = (Vec::new(), 0);
         for (place, used) in uses.iter().enumerate() {
             if let Err(no) = self.report(caller, &server, used, &mut looked_up).await {
@@ -235,7 +276,7 @@ impl Authority {
             let what = format!("is {}, expected within the last hour, and not after {now}", used.at);
             return Err(No::Refusal(Refusal::field("at", what)));
         }
-        let of = self.use_of(used.credential, looked_up).await?;
+        let of = self.use_of(used.credential, (&**server, looked_up)).await?;
         if !self.serves(caller, &of.upstream) {
             return Err(No::Refusal(unknown(&used.credential)));
         }
@@ -245,12 +286,11 @@ impl Authority {
         });
         let key = Key {
             minute: used.at.0 / MINUTE,
-            server: server.clone(),
             credential: used.credential,
             tool: used.tool.as_str().into(),
             outcome: used.outcome,
         };
-        Ok(self.uses.take(key, &of, u64::from(used.count), (declared, after_end))?)
+        Ok(self.uses.take((server, key), &of, u64::from(used.count), (declared, after_end))?)
     }
 
     /// Whether a caller is a server of an upstream, in its environment.
@@ -263,7 +303,7 @@ impl Authority {
             && policy.is_some_and(|p| p.set.environment_of(caller.id()) == Some(environment.as_str()))
     }
 
-    async fn use_of(&self, id: CredentialId, looked_up: &mut usize) -> Result<Arc<Of>, No> {
+    async fn use_of(&self, id: CredentialId, (server, looked_up): (&str, &mut usize)) -> Result<Arc<Of>, No> {
         let live = self.ledger.peek(|s| {
             let live = s.credentials.get(&id)?;
             Of::live(&live, s.tasks.at(live.task())?)
@@ -278,6 +318,7 @@ impl Authority {
             let most = limits::USES_LOOKED_UP as u64;
             return Err(No::Refusal(Refusal::limit("uses_looked_up", most, Duration::from_secs(1))));
         }
+        self.rates.take(Act::LookUp, server)?;
         *looked_up += 1;
         let found = self.issuance(id).await?.ok_or_else(|| unknown(&id))?;
         let of = Arc::new(Of::issued(found.issued()?).ok_or_else(|| unknown(&id))?);
@@ -302,8 +343,8 @@ impl Authority {
         self.uses.tick(now, self.ledger.durable());
         let (fresh, more) = self.uses.fresh();
         let view = self.ledger.view();
-        for (key, folded) in &fresh {
-            if let Some(why) = self.exceeds(&view, key, folded, more.get(&folded.of.task).copied()) {
+        for (server, key, folded) in &fresh {
+            if let Some(why) = self.exceeds(&view, (&**server, key), folded, more.get(&folded.of.task).copied()) {
                 self.hold_for(&folded.of, why).await;
             }
             // Each is some ten microseconds of policy; others have their turn.
@@ -312,7 +353,7 @@ impl Authority {
         self.write_uses(now).await;
     }
 
-    fn exceeds(&self, view: &View, key: &Key, folded: &Folded, more: Option<(u64, u64)>) -> Option<String> {
+    fn exceeds(&self, view: &View, (server, key): (&str, &Key), folded: &Folded, more: Option<(u64, u64)>) -> Option<String> {
         let Folded { of, declared, after_end, .. } = folded;
         let (declared, after_end) = (*declared, *after_end);
         let activity = Activity {
@@ -326,7 +367,7 @@ impl Authority {
             outcome: key.outcome,
             declared,
             after_end,
-            server: &key.server,
+            server,
             more: more.unwrap_or_default(),
         };
         let why = self.decider.exceeds(view, &self.catalog.now(), &activity)?;
@@ -364,7 +405,7 @@ impl Authority {
             return;
         }
         let mut proposed = Vec::new();
-        for (key, folded) in self.uses.due(now.0 / MINUTE) {
+        for (server, key, folded) in self.uses.due(now.0 / MINUTE) {
             let reported = UsesReported {
                 credential: key.credential.as_bytes().to_vec(),
                 tool: key.tool.to_string(),
@@ -376,16 +417,66 @@ impl Authority {
                 after_end: folded.after_end,
                 upstream: folded.of.upstream.clone(),
             };
-            let record = Record::new(Who::SpiffeId(key.server.to_string()), Event::UsesReported(reported));
+            let record = Record::new(Who::SpiffeId(server.to_string()), Event::UsesReported(reported));
             match self.ledger.propose(Lane::Note, vec![record]) {
-                Ok(its) => proposed.push((its, key, folded)),
-                Err(_) => self.uses.put_back(key, folded),
+                Ok(its) => proposed.push((its, (server, key, folded))),
+                Err(_) => self.uses.put_back((server, key, folded)),
             }
         }
-        for (its, key, folded) in proposed {
+        for (its, reported) in proposed {
             if self.ledger.receipt(its).await.is_err() {
-                self.uses.put_back(key, folded);
+                self.uses.put_back(reported);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of() -> Arc<Of> {
+        Arc::new(Of {
+            caller: SpiffeId::parse("spiffe://a.example/agent").unwrap(),
+            upstream: "echo".into(),
+            scopes: Vec::new(),
+            kind: None,
+            binding: String::new(),
+            tool: String::new(),
+            task: TaskId::from_slice(&[1; 16]).unwrap(),
+            expires_at: Millis(u64::MAX),
+        })
+    }
+
+    fn key(tool: usize) -> Key {
+        let credential = CredentialId::from_slice(&[1; 16]).unwrap();
+        Key { minute: 0, credential, tool: format!("tool-{tool}").into(), outcome: "accepted" }
+    }
+
+    fn server(name: &str) -> Arc<str> {
+        name.into()
+    }
+
+    #[test]
+    fn a_server_that_makes_up_tools_fills_its_own_place_and_nobody_elses() {
+        let (uses, of) = (Uses::default(), of());
+        let (greedy, other) = (server("a-greedy"), server("b-other"));
+        let take = |server: &Arc<str>, tool| uses.take((server, key(tool)), &of, 1, (true, false));
+        let refused = (0..).find_map(|tool| take(&greedy, tool).err()).unwrap();
+        assert_eq!(refused.rule.as_deref(), Some("uses_waiting_per_server"));
+        assert!(take(&greedy, 0).is_ok(), "what is folded needs no place");
+        for tool in 0..100 {
+            take(&other, tool).unwrap();
+        }
+        // The other's are all written at once, in front of what the first one still has.
+        let due = uses.due(0);
+        assert_eq!(due.len(), limits::USES_WRITTEN);
+        assert_eq!(due.iter().filter(|(server, ..)| *server == other).count(), 100);
+        for reported in due {
+            uses.put_back(reported);
+        }
+        let all: usize = std::iter::from_fn(|| Some(uses.due(1).len()).filter(|n| *n > 0)).sum();
+        assert_eq!(all, limits::USES_WAITING_PER_SERVER + 100);
+        assert!(uses.each.lock().is_empty());
     }
 }

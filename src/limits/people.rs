@@ -25,6 +25,8 @@ pub const LOGIN_BODY_BYTES: usize = 24 * 1024;
 pub const CSR_BYTES: usize = 4 * 1024;
 /// Logins that are looked at at once, on a listener that anybody calls. Each costs two signature checks; keys may have to be fetched.
 pub const LOGINS_AT_ONCE: usize = 32;
+/// The same of one source address: a quarter, so that tokens of a provider which is slow to tell its keys hold up one address.
+pub const LOGINS_AT_ONCE_PER_ADDRESS: usize = LOGINS_AT_ONCE / 4;
 /// Oldest ID token of the device flow, milliseconds from `iat`: it is bound to no key, so it is taken when it is fresh or not at all.
 pub const DEVICE_TOKEN_AGE_MS: u64 = 2 * 60 * 1000;
 /// How long a CRL is good, milliseconds: as long as the longest certificate in it.

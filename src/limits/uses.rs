@@ -6,6 +6,13 @@ use super::{CREDENTIAL_TTL_MS, VIEW_MAX_AGE_MS};
 pub const USES_PER_REPORT: usize = 1_000;
 /// Reports of uses that wait to be written, each folded by credential, tool, outcome and minute. At 250 bytes each, 16 MB.
 pub const USES_WAITING: usize = 65_536;
+/// The same of one server, reports. An eighth of `USES_WAITING`: at its part of `USES_WRITTEN`, 18 s of them.
+pub const USES_WAITING_PER_SERVER: usize = USES_WAITING / 8;
+/// Uses that one server reports a second, uses. Three calls of `USES_PER_REPORT`; each costs some microseconds, so a server takes a fiftieth of
+/// one core.
+pub const USES_PER_SECOND: u32 = 3_000;
+/// Ended credentials of which one server's reports make us ask history, a second. A report of `USES_LOOKED_UP` each second.
+pub const USES_LOOKED_UP_PER_SECOND: u32 = USES_LOOKED_UP as u32;
 /// Records of uses in one second, records: a hundredth of 45,000 issuances. What is more waits.
 pub const USES_WRITTEN: usize = 450;
 /// How long ago a use may have been that is reported, milliseconds. As long as a credential may live (`CREDENTIAL_TTL_MS`).

@@ -1,6 +1,6 @@
 //! Bounds of webhooks, and of metrics.
 
-/// Longest time that a scrape of the metrics takes, milliseconds: half of Prometheus' 10 s. One is answered at a time.
+/// Longest time that a scrape of the metrics takes, milliseconds: half of Prometheus' 10 s.
 pub const METRICS_MS: u64 = 5_000;
 
 /// Most webhooks. Each has a thread, and reads the ledger by itself.

@@ -20,8 +20,8 @@ use tonic::{Code, Status};
 use super::connection::{Agreed, AtOnce, Ended, serve_http2};
 use super::deadline;
 use super::ends::Ends;
-use super::grpc::{Answering, Arrived, Calls, EXCHANGE, Services, over};
-use super::metered::{Budget, Metered};
+use super::grpc::{Answering, Arrived, Calls, EXCHANGE, Services, over, streams_messages};
+use super::metered::{Messages, Metered};
 use super::peer::Peer;
 use super::status::{FAULT, status};
 use crate::limits;
@@ -33,14 +33,14 @@ pub async fn serve<IO>(io: IO, agreed: Agreed, services: Services, peer: Peer, e
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (budget, at_once) = (Budget::default(), AtOnce::default());
-    let (told, calls) = (at_once.clone(), services.on_connection(peer));
+    let at_once = AtOnce::default();
+    let (told, calls) = (at_once.clone(), services.on_connection(peer, ends.activity().clone()));
     let service = service_fn(move |call| {
         let arrived = calls.arrived(&call);
         if arrived.is_refused() {
             told.announce();
         }
-        answer(&calls, &budget, call, arrived)
+        answer(&calls, call, arrived)
     });
     serve_http2(io, agreed, service, at_once, ends, streams).await
 }
@@ -54,7 +54,7 @@ struct Answer {
 }
 
 /// Answers one call. No header is looked at to learn who calls.
-fn answer(calls: &Calls, budget: &Budget, call: Request<Incoming>, arrived: Arrived) -> Answer {
+fn answer(calls: &Calls, call: Request<Incoming>, arrived: Arrived) -> Answer {
     let refused = |no| Answer { answering: Answering::Other(Box::pin(ready(no))), traced: Traced::default(), uri: None };
     if let Some(no) = not_grpc(&call) {
         return refused(no);
@@ -65,7 +65,8 @@ fn answer(calls: &Calls, budget: &Budget, call: Request<Incoming>, arrived: Arri
     };
     let uri = (call.uri().path() != EXCHANGE).then(|| call.uri().clone());
     let traced = calls.traced(&call, &arrived);
-    let answering = calls.answer(call.map(|body| Metered::new(body, budget.clone())), arrived, &traced);
+    let messages = if streams_messages(call.uri().path()) { Messages::Many } else { Messages::One };
+    let answering = calls.answer(call.map(|body| Metered::new(body, calls.activity().clone(), messages)), arrived, &traced);
     let answering = match within {
         None => answering,
         Some(within) => Answering::Other(Box::pin(async move {

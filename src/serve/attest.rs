@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::Response;
@@ -11,6 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::people::{answered, json, key_of, place, told};
 use super::public::Published;
+use super::public_body::Client;
 use crate::authority::Authority;
 use crate::identity::oidc::{Use, peek_issuer};
 use crate::logins::{SignedIn, Token};
@@ -67,12 +69,12 @@ pub(super) async fn ways(State(published): State<Published>) -> Response {
     json(StatusCode::OK, &AttestWays { trust_domain, audience, issuers: issuers.collect() })
 }
 
-pub(super) async fn attest(State(published): State<Published>, body: Bytes) -> Response {
-    answered(attested(published.authority(), &body).await)
+pub(super) async fn attest(State(published): State<Published>, Extension(client): Extension<Client>, body: Bytes) -> Response {
+    answered(attested(published.authority(), &client, &body).await)
 }
 
-async fn attested(authority: &Authority, body: &[u8]) -> Result<SignedIn, No> {
-    let (own, _place) = place(authority)?;
+async fn attested(authority: &Authority, client: &Client, body: &[u8]) -> Result<SignedIn, No> {
+    let (own, _place) = place(authority, client)?;
     let ask: AttestRequest = serde_json::from_slice(body)
         .map_err(|_| Refusal::field("body", "is not JSON with token and csr, perhaps rule, all texts, and nothing else"))?;
     let key = key_of(&ask.csr)?;

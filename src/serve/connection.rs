@@ -77,7 +77,7 @@ where
             Err(_) => return Ended::Silent,
         },
     };
-    let (io, turns) = Gathered::new(io);
+    let (io, turns) = Gathered::new(io, ends.activity().clone());
     let serving = drive(http2(at_once, streams).serve_connection(TokioIo::new(io), service), &turns, ends);
     let Some(heard) = heard else { return serving.await };
     let mut serving = pin!(serving);
@@ -144,6 +144,9 @@ pub async fn drive<C: GracefulConnection, IO: AsyncWrite + Unpin>(connection: C,
         _ = in_turn(connection.as_mut(), turns) => return Ended::ByPeer,
         why = ends.soft() => why,
     };
+    if why.is_at_once() {
+        return Ended::Dropped(why);
+    }
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         _ = in_turn(connection.as_mut(), turns) => Ended::Went(why),

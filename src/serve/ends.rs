@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::table::Activity;
 use super::tls::BundlesInForce;
 use crate::identity::svid::Evidence;
 use crate::limits;
@@ -34,6 +35,19 @@ pub enum Why {
     Stopping,
     /// It has lived as long as connections of its listener do.
     Old,
+    /// All places are taken, and its holder has the most of them.
+    MakesRoom,
+    /// The same, where too many that make room have not gone yet.
+    NoRoom,
+    /// Its peer does not read what it is answered.
+    AnswersUnread,
+}
+
+impl Why {
+    /// The peer is not told, nor waited for.
+    pub fn is_at_once(self) -> bool {
+        matches!(self, Why::NoRoom | Why::AnswersUnread)
+    }
 }
 
 /// The ends of one connection.
@@ -47,6 +61,8 @@ pub struct Ends {
     hard_at: u64,
     wall_end: Millis,
     why_soft: Why,
+    /// What the connection does, by which it may be ended.
+    activity: Arc<Activity>,
 }
 
 impl Ends {
@@ -57,7 +73,7 @@ impl Ends {
         changes: TrustChanges,
         system: System,
         stopping: Stopping,
-        jitter: u64,
+        (activity, jitter): (Arc<Activity>, u64),
     ) -> Ends {
         let (wall, steady) = (system.wall(), system.steady());
         let left = evidence.not_after.since(wall);
@@ -71,18 +87,33 @@ impl Ends {
             why_soft: Why::SvidEnds,
             trust: Some((evidence, bundles, changes)),
             system,
+            activity,
         }
     }
 
     /// A connection of somebody without an SVID that lives at most `life_ms`, 0 for as long as the server.
-    pub fn without_svid(system: System, stopping: Stopping, life_ms: u64) -> Ends {
+    pub fn without_svid(system: System, stopping: Stopping, life_ms: u64, activity: Arc<Activity>) -> Ends {
         let end = if life_ms == 0 { u64::MAX } else { system.steady().saturating_add(life_ms) };
         let hard_at = end.saturating_add(limits::CLOSE_MS);
-        Ends { stopping, soft_at: end, hard_at, wall_end: Millis(u64::MAX), why_soft: Why::Old, trust: None, system }
+        Ends { stopping, soft_at: end, hard_at, wall_end: Millis(u64::MAX), why_soft: Why::Old, trust: None, system, activity }
+    }
+
+    /// What the connection does.
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.activity
     }
 
     /// Waits until the connection is to be asked to go.
     pub async fn soft(&mut self) -> Why {
+        let activity = self.activity.clone();
+        tokio::select! {
+            why = activity.ends() => why,
+            why = self.by_right() => why,
+        }
+    }
+
+    /// Waits until it loses its right to be.
+    async fn by_right(&mut self) -> Why {
         loop {
             if *self.stopping.borrow() {
                 return Why::Stopping;
@@ -103,7 +134,8 @@ impl Ends {
         let grace = |ms: u64| self.system.steady().saturating_add(ms);
         let mut at = match why {
             Why::SvidEnds | Why::Old => self.hard_at,
-            Why::AnchorRemoved => grace(limits::CLOSE_MS).min(self.hard_at),
+            Why::AnchorRemoved | Why::MakesRoom => grace(limits::CLOSE_MS).min(self.hard_at),
+            Why::NoRoom | Why::AnswersUnread => 0,
             Why::Stopping => grace(limits::SHUTDOWN_MS).min(self.hard_at),
         };
         let mut trusted = why != Why::AnchorRemoved;

@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::table::Activity;
 use crate::limits;
 
 /// Pieces in which what waits is given to TLS, bytes. TLS copies each of them, and above 2,112 bytes the C library copies with an instruction
@@ -38,6 +39,7 @@ pub struct Turns<IO>(Arc<Mutex<Held<IO>>>);
 
 struct Held<IO> {
     io: IO,
+    activity: Arc<Activity>,
     waiting: Vec<u8>,
     /// How much of it was written.
     gone: usize,
@@ -47,8 +49,8 @@ struct Held<IO> {
 
 impl<IO> Gathered<IO> {
     /// Over a connection.
-    pub fn new(io: IO) -> (Gathered<IO>, Turns<IO>) {
-        let held = Arc::new(Mutex::new(Held { io, waiting: Vec::new(), gone: 0, broken: None }));
+    pub fn new(io: IO, activity: Arc<Activity>) -> (Gathered<IO>, Turns<IO>) {
+        let held = Arc::new(Mutex::new(Held { io, activity, waiting: Vec::new(), gone: 0, broken: None }));
         (Gathered(held.clone()), Turns(held))
     }
 }
@@ -106,8 +108,14 @@ impl<IO> Held<IO> {
 }
 
 impl<IO: AsyncWrite + Unpin> Held<IO> {
-    /// Writes and flushes all that waits.
+    /// Writes and flushes all that waits, and notes whether the peer takes it.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let drained = self.poll_write_all(cx);
+        self.activity.writes(drained.is_pending());
+        drained
+    }
+
+    fn poll_write_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.unbroken()?;
         if self.waiting.is_empty() {
             // TLS may hold back what is its own: a ticket, a refused record.
@@ -118,7 +126,10 @@ impl<IO: AsyncWrite + Unpin> Held<IO> {
             let filled = pieces.iter_mut().zip(rest.chunks(PIECE)).map(|(piece, bytes)| *piece = IoSlice::new(bytes)).count();
             match ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &pieces[..filled]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n => self.gone += n,
+                n => {
+                    self.gone += n;
+                    self.activity.writes(false);
+                }
             }
         }
         self.hold_none();
@@ -207,6 +218,7 @@ impl Wake for Bell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::shares::ShareBounds;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// Counts the writes that come through.
@@ -234,7 +246,8 @@ mod tests {
     }
 
     fn over(most: usize) -> (Gathered<Counted>, Turns<Counted>) {
-        Gathered::new(Counted { writes: 0, most, got: Vec::new() })
+        let activity = Activity::alone(ShareBounds::AUTHENTICATED);
+        Gathered::new(Counted { writes: 0, most, got: Vec::new() }, activity)
     }
 
     fn written(turns: &Turns<Counted>) -> (usize, Vec<u8>) {
@@ -351,7 +364,7 @@ mod tests {
         let (mut peer, ours) = tokio::io::duplex(64);
         peer.write_all(b"hello").await.unwrap();
         let mut got = [0; 5];
-        Gathered::new(ours).0.read_exact(&mut got).await.unwrap();
+        Gathered::new(ours, Activity::alone(ShareBounds::AUTHENTICATED)).0.read_exact(&mut got).await.unwrap();
         assert_eq!(&got, b"hello");
     }
 }

@@ -1,10 +1,10 @@
 //! Accepting connections, within bounds.
 //!
-//! - Handshakes under way are bounded by not accepting: beyond the bound new sockets wait in the kernel's backlog, where they cost nothing.
-//!   So everybody who comes back after a restart gets in, one after the other. A peer that stalls holds its place for
-//!   `limits::HANDSHAKE_MS` at most.
-//! - Connections are bounded by closing: beyond the bound a new socket is closed at once, so that its peer goes to another replica
-//!   instead of waiting.
+//! - Handshakes under way have places of their own ([`Arrivals`]). Beyond them new sockets wait in the kernel's backlog, where they cost
+//!   nothing, and a peer that leaves us waiting gives its place to them. So everybody who comes back after a restart gets in, one after the
+//!   other, and sockets that say nothing keep nobody out.
+//! - Open connections are shared by those who hold them ([`ConnectionTable`]): when all places are taken, whoever holds the most loses one.
+//!   Where nobody holds more than the newcomer, the new connection is closed, so that its peer goes to another replica instead of waiting.
 //! - Operators have a listener of their own, with its own bounds, on its own thread.
 
 use std::io;
@@ -15,16 +15,18 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::answer;
+use super::arrivals::{Arrivals, Arriving};
 use super::connection::{Agreed, Ended};
 use super::ends::{Ends, Stopping, TrustChanges};
 use super::grpc::Services;
 use super::handshakes::Handshakes;
 use super::peer::Peer;
+use super::shares::{Holder, Pool};
+use super::table::{Activity, ConnectionTable, Slot};
 use super::tls::{MtlsAcceptor, NoPeer};
 use crate::authority::Authority;
 use crate::identity::caller::Caller;
@@ -110,8 +112,8 @@ impl Role {
 #[derive(Clone)]
 pub struct Gate {
     role: Role,
-    connections: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
+    connections: Arc<ConnectionTable>,
+    arrivals: Arc<Arrivals>,
     streams: u32,
     counts: Arc<Counts>,
     stopping: Stopping,
@@ -122,8 +124,15 @@ pub struct Gate {
 
 /// A connection's place. Given back when it is dropped.
 pub struct Place {
-    _connection: OwnedSemaphorePermit,
+    slot: Slot,
     counts: Arc<Counts>,
+}
+
+impl Place {
+    /// What the connection does.
+    pub fn activity(&self) -> &Arc<Activity> {
+        self.slot.activity()
+    }
 }
 
 impl Drop for Place {
@@ -133,12 +142,12 @@ impl Drop for Place {
 }
 
 impl Gate {
-    /// A gate with these bounds.
-    pub fn new(role: Role, bounds: Bounds, stopping: Stopping, system: System) -> Gate {
+    /// A gate with these bounds. `pool`: what those who come through it may hold.
+    pub fn new(role: Role, bounds: Bounds, pool: Pool, stopping: Stopping, system: System) -> Gate {
         Gate {
             role,
-            connections: Arc::new(Semaphore::new(bounds.connections)),
-            handshakes: Arc::new(Semaphore::new(bounds.handshakes)),
+            connections: ConnectionTable::new(bounds.connections, pool),
+            arrivals: Arrivals::new(bounds.handshakes, system.clone()),
             streams: bounds.streams,
             counts: Arc::default(),
             stopping,
@@ -173,17 +182,21 @@ impl Gate {
         &self.system
     }
 
-    /// A place for one more connection, if there is one.
-    pub fn place(&self) -> Option<Place> {
-        let Ok(permit) = self.connections.clone().try_acquire_owned() else {
-            if self.counts.full.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
-                tracing::warn!(listener = self.role.as_str(), "all connections are taken; new ones are closed");
-            }
+    /// A place for one more connection of this holder, if it has a right to one.
+    pub fn place(&self, holder: Holder) -> Option<Place> {
+        let Some(slot) = self.connections.enter(holder) else {
+            self.full();
             return None;
         };
         self.counts.open.fetch_add(1, Ordering::Relaxed);
         self.counts.accepted.fetch_add(1, Ordering::Relaxed);
-        Some(Place { _connection: permit, counts: self.counts.clone() })
+        Some(Place { slot, counts: self.counts.clone() })
+    }
+
+    fn full(&self) {
+        if self.counts.full.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
+            tracing::warn!(listener = self.role.as_str(), "all connections are taken; new ones are closed");
+        }
     }
 
     /// Runs `serve` for one connection, on a task of its own that the end of the server waits for.
@@ -197,28 +210,53 @@ impl Gate {
         self.tasks.wait().await;
     }
 
-    /// Accepts until the server stops. `each` gets every socket with its connection's place and its place among the handshakes.
-    pub async fn accept(&self, listener: &TcpListener, each: impl Fn(TcpStream, SocketAddr, Place, OwnedSemaphorePermit)) {
+    /// Accepts until the server stops. `each` gets every socket with its place among the handshakes.
+    pub async fn accept(&self, listener: &TcpListener, each: impl Fn(TcpStream, SocketAddr, Arriving)) {
         let mut stopping = self.stopping.clone();
         loop {
             let next = async {
-                let handshake = self.handshakes.clone().acquire_owned().await;
-                (handshake, listener.accept().await)
+                let (tcp, from) = listener.accept().await?;
+                // Where there is no place whoever it is, a handshake would be for nothing.
+                let shut = self.connections.is_shut();
+                let arriving = if shut { None } else { self.arrivals.admit(&tcp, from).await };
+                if shut {
+                    self.full();
+                }
+                Ok::<_, io::Error>((tcp, from, arriving))
             };
-            let (handshake, accepted) = tokio::select! {
+            let accepted = tokio::select! {
                 next = next => next,
                 _ = stopping.wait_for(|stops| *stops) => return,
             };
-            // The semaphore is never closed.
-            let Ok(handshake) = handshake else { return };
             match accepted {
-                Ok((tcp, from)) => {
-                    let Some(place) = self.place() else { continue };
+                Ok((tcp, from, Some(arriving))) => {
                     // Without this each answer may wait for the acknowledgement of the one before.
                     let _ = tcp.set_nodelay(true);
-                    each(tcp, from, place, handshake);
+                    each(tcp, from, arriving);
                 }
+                Ok((.., None)) => {}
                 Err(error) => self.not_accepted(&error).await,
+            }
+        }
+    }
+
+    /// Ends connections whose peers do not read what they are answered, until the server stops.
+    pub async fn sweep(&self) {
+        let mut stopping = self.stopping.clone();
+        let mut tick = tokio::time::interval(Duration::from_millis(limits::SWEEP_MS));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                _ = stopping.wait_for(|stops| *stops) => return,
+            }
+            let unread = self.connections.sweep();
+            if unread > 0 {
+                tracing::warn!(
+                    listener = self.role.as_str(),
+                    unread,
+                    "connections were ended: their peers do not read the answers"
+                );
             }
         }
     }
@@ -258,28 +296,27 @@ pub struct Mtls {
 
 /// Serves gRPC over mTLS until the server stops, and then until the last connection has ended.
 pub async fn serve_mtls(gate: Gate, listener: TcpListener, mtls: Mtls) {
-    gate.accept(&listener, |tcp, from, place, handshake| {
+    let accepting = gate.accept(&listener, |tcp, from, arriving| {
         let (gate, mtls) = (gate.clone(), mtls.clone());
         let tracked = gate.clone();
         tracked.spawn(async move {
-            let _place = place;
             let acceptor = mtls.acceptor.clone();
-            if let Some((stream, svid)) = handshaken(&gate, async move { acceptor.accept(tcp).await }, from).await {
-                drop(handshake);
-                let who = svid.id().as_str().to_owned();
-                let agreed = Agreed::by_alpn(stream.get_ref().1.alpn_protocol());
-                let ended = serve_one(&gate, &mtls, (stream, agreed), svid).await;
-                gate.ended(&who, &ended);
-            }
+            let handshake = (tcp, |tcp| async move { acceptor.accept(tcp).await });
+            let Some((stream, svid)) = handshaken(&gate, handshake, from, arriving).await else { return };
+            let who = svid.id().as_str().to_owned();
+            let Some(place) = gate.place(Holder::Identity(who.as_str().into())) else { return };
+            let agreed = Agreed::by_alpn(stream.get_ref().1.alpn_protocol());
+            let ended = serve_one(&gate, &mtls, (stream, agreed), (svid, place)).await;
+            gate.ended(&who, &ended);
         });
-    })
-    .await;
+    });
+    tokio::join!(accepting, gate.sweep());
     // New connections are refused from here on, not left waiting.
     drop(listener);
     gate.finished().await;
 }
 
-async fn serve_one<IO>(gate: &Gate, mtls: &Mtls, (stream, agreed): (IO, Agreed), svid: VerifiedSvid) -> Ended
+async fn serve_one<IO>(gate: &Gate, mtls: &Mtls, (stream, agreed): (IO, Agreed), (svid, place): (VerifiedSvid, Place)) -> Ended
 where
     IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -287,22 +324,41 @@ where
     let jitter = u64::from_be_bytes(random.first_chunk::<8>().copied().unwrap_or_default());
     let _counted = mtls.authority.peers.enter(svid.evidence().trust_anchor);
     let (bundles, changes) = (mtls.authority.bundles.clone(), mtls.changes.clone());
-    let ends = Ends::with_svid(svid.evidence().clone(), bundles, changes, gate.system.clone(), gate.stopping(), jitter);
+    let ends = Ends::with_svid(
+        svid.evidence().clone(),
+        bundles,
+        changes,
+        gate.system.clone(),
+        gate.stopping(),
+        (place.activity().clone(), jitter),
+    );
     let peer = gate.role.peer(mtls.authority.caller_of(&svid));
     answer::serve(stream, agreed, mtls.services.clone(), peer, ends, gate.streams).await
 }
 
-async fn handshaken<T: Send + 'static>(
+/// One handshake within its time, on the threads for handshakes where there are some. Its place is given back with it.
+async fn handshaken<T, F>(
     gate: &Gate,
-    accepting: impl Future<Output = Result<T, NoPeer>> + Send + 'static,
+    (tcp, accept): (TcpStream, impl FnOnce(TcpStream) -> F + Send + 'static),
     from: SocketAddr,
-) -> Option<T> {
+    arriving: Arriving,
+) -> Option<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, NoPeer>> + Send + 'static,
+{
     // Its time runs while it waits for a thread: nobody is waited for longer than that.
     let within = Duration::from_millis(limits::HANDSHAKE_MS);
-    let accepted = match &gate.handshaking {
-        None => tokio::time::timeout(within, accepting).await.ok(),
-        Some(threads) => tokio::time::timeout(within, threads.run(accepting)).await.ok().flatten(),
+    let accepting = async move {
+        arriving.first_byte(&tcp).await;
+        let accepted = match &gate.handshaking {
+            None => accept(tcp).await,
+            Some(threads) => threads.run(accept(tcp)).await?,
+        };
+        drop(arriving);
+        Some(accepted)
     };
+    let accepted = tokio::time::timeout(within, accepting).await.ok().flatten();
     match accepted {
         Some(Ok(peer)) => Some(peer),
         Some(Err(no)) => {
@@ -321,8 +377,8 @@ pub async fn handshake_public(
     gate: &Gate,
     config: Arc<ServerConfig>,
     tcp: TcpStream,
-    from: SocketAddr,
+    (from, arriving): (SocketAddr, Arriving),
 ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
-    let accepting = async { TlsAcceptor::from(config).accept(tcp).await.map_err(|e| NoPeer::Tls(e.to_string())) };
-    handshaken(gate, accepting, from).await
+    let accept = |tcp| async { TlsAcceptor::from(config).accept(tcp).await.map_err(|e| NoPeer::Tls(e.to_string())) };
+    handshaken(gate, (tcp, accept), from, arriving).await
 }

@@ -1,81 +1,91 @@
-//! What peers sent of messages that are not whole yet, bounded per connection and in all.
+//! Requests that are not whole yet: bounded in bytes (of a connection, of a caller, of all) and in time.
 //!
 //! A message may have `limits::REQUEST_BYTES` and a connection `limits::CONNECTION_STREAMS` calls: without a bound of its own one peer could
 //! have the server hold gigabytes of messages that never end. Messages that come whole cost nothing here.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
 use super::status::status;
+use super::table::Activity;
 use crate::limits;
-use crate::refusal::{No, Refusal};
+use crate::refusal::{No, Reason, Refusal};
 
-/// Of the whole process.
-static IN_ALL: AtomicUsize = AtomicUsize::new(0);
-
-/// What one connection may hold.
-#[derive(Clone, Default)]
-pub struct Budget {
-    own: Arc<AtomicUsize>,
-}
-
-impl Budget {
-    fn take(&self, bytes: usize) -> Result<(), Refusal> {
-        let own = self.own.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let all = IN_ALL.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let over = |name, bound: usize| Err(Refusal::limit(name, bound as u64, Duration::from_secs(1)));
-        if own > limits::CONNECTION_UNFINISHED_BYTES {
-            return over("connection_unfinished_bytes", limits::CONNECTION_UNFINISHED_BYTES);
-        }
-        if all > limits::UNFINISHED_BYTES {
-            return over("unfinished_bytes", limits::UNFINISHED_BYTES);
-        }
-        Ok(())
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.own.fetch_sub(bytes, Ordering::Relaxed);
-        IN_ALL.fetch_sub(bytes, Ordering::Relaxed);
-    }
+/// How many messages a request has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Messages {
+    /// One: the request has to be whole in time.
+    One,
+    /// Any number: each message has to be whole in time, once it began.
+    Many,
 }
 
 /// A request's body, its unfinished message counted.
 pub struct Metered<B> {
     body: B,
-    budget: Budget,
+    activity: Arc<Activity>,
+    messages: Messages,
     message: Message,
+    /// Bytes of the message that is not whole.
+    begun: usize,
+    /// What is counted for this request at the moment.
     held: usize,
+    /// The request waits for its peer: for what its stream costs, it is counted.
+    waits: bool,
+    /// The time in which it has to be whole.
+    within: Duration,
+    late: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B> Metered<B> {
-    /// Counted against a connection's budget.
-    pub fn new(body: B, budget: Budget) -> Metered<B> {
-        Metered { body, budget, message: Message::default(), held: 0 }
+    /// Counted for a connection and its holder.
+    pub fn new(body: B, activity: Arc<Activity>, messages: Messages) -> Metered<B> {
+        let within = Duration::from_millis(limits::REQUEST_MS);
+        Metered { body, activity, messages, message: Message::default(), begun: 0, held: 0, waits: false, within, late: None }
     }
 
-    fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
+    fn hold(&mut self) -> Result<(), Refusal> {
+        let bytes = self.begun + if self.waits { limits::UNFINISHED_REQUEST_BYTES } else { 0 };
         let before = std::mem::replace(&mut self.held, bytes);
         if bytes > before {
-            return self.budget.take(bytes - before);
+            return self.activity.take_unfinished(bytes - before);
         }
         if before > bytes {
-            self.budget.give_back(before - bytes);
+            self.activity.give_unfinished(before - bytes);
         }
         Ok(())
+    }
+
+    /// The peer sent nothing more: from now on the request is counted, and its time runs.
+    fn poll_waits(&mut self, cx: &mut Context<'_>) -> Result<(), Refusal> {
+        if !std::mem::replace(&mut self.waits, true) {
+            self.hold()?;
+        }
+        if self.messages == Messages::Many && self.begun == 0 {
+            self.late = None;
+            return Ok(());
+        }
+        let within = self.within;
+        let late = self.late.get_or_insert_with(|| Box::pin(sleep(within)));
+        if late.as_mut().poll(cx).is_pending() {
+            return Ok(());
+        }
+        let what = format!("the request was not whole within {} s", limits::REQUEST_MS / 1000);
+        Err(Refusal::new(Reason::DeadlineExceeded, what).by("request_ms"))
     }
 }
 
 impl<B> Drop for Metered<B> {
     fn drop(&mut self) {
         if self.held > 0 {
-            self.budget.give_back(self.held);
+            self.activity.give_unfinished(self.held);
         }
     }
 }
@@ -127,14 +137,23 @@ where
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
-            None => return Poll::Ready(None),
+        let refused = |no| Poll::Ready(Some(Err(status(No::Refusal(no)))));
+        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Pending => return self.poll_waits(cx).map_or_else(refused, |()| Poll::Pending),
+            Poll::Ready(Some(Ok(frame))) => frame,
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
+            Poll::Ready(None) => return Poll::Ready(None),
         };
-        let held = frame.data_ref().map(|data| self.message.take(data));
-        if let Some(Err(no)) = held.map(|held| self.hold(held)) {
-            return Poll::Ready(Some(Err(status(No::Refusal(no)))));
+        if let Some(data) = frame.data_ref() {
+            let whole = self.message.take(data);
+            if self.messages == Messages::Many && (whole == 0 || whole < self.begun) {
+                // A message was finished; the time of the next begins anew.
+                self.late = None;
+            }
+            self.begun = whole;
+            if let Err(no) = self.hold() {
+                return refused(no);
+            }
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -151,6 +170,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::shares::ShareBounds;
     use proptest::prelude::*;
 
     fn message(size: usize) -> Vec<u8> {
@@ -168,21 +188,70 @@ mod tests {
         assert_eq!(at.take(&[255, 255, 255, 1, 2, 3]), 8);
     }
 
-    #[test]
-    fn a_connection_holds_no_more_than_its_budget_and_gets_it_back() {
-        let (budget, empty) = (Budget::default(), || http_body_util::Empty::<Bytes>::new());
-        let most = limits::CONNECTION_UNFINISHED_BYTES;
-        let mut first = Metered::new(empty(), budget.clone());
-        first.hold(most - 10).unwrap();
-        let mut second = Metered::new(empty(), budget.clone());
-        second.hold(10).unwrap();
-        let no = second.hold(11).unwrap_err();
-        assert_eq!(no.rule.as_deref(), Some("connection_unfinished_bytes"));
-        drop(second);
-        first.hold(5).unwrap();
-        assert_eq!(budget.own.load(Ordering::Relaxed), 5);
+    /// What a peer sent so far, and whether it says more.
+    struct Drip(Vec<&'static [u8]>);
+
+    impl Body for Drip {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            if self.0.is_empty() {
+                return Poll::Pending;
+            }
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(self.0.remove(0))))))
+        }
+    }
+
+    async fn refused(body: &mut Metered<Drip>) -> String {
+        use http_body_util::BodyExt as _;
+        use tonic_types::StatusExt as _;
+        loop {
+            if let Err(no) = body.frame().await.unwrap() {
+                let info = no.get_error_details().error_info().cloned().unwrap();
+                return info.metadata.get("rule").cloned().unwrap_or_default();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_drips_is_refused_when_its_time_is_over() {
+        let activity = Activity::alone(ShareBounds::AUTHENTICATED);
+        let within = Duration::from_millis(30);
+        let body = |sent: &[&'static [u8]], messages| {
+            let mut body = Metered::new(Drip(sent.to_vec()), activity.clone(), messages);
+            body.within = within;
+            body
+        };
+        for (sent, messages) in [
+            (vec![], Messages::One),
+            (vec![&[0, 0, 0, 0, 9, 1][..]], Messages::One),
+            (vec![&[0, 0, 0, 0, 1, 1, 0][..]], Messages::Many),
+        ] {
+            assert_eq!(refused(&mut body(&sent, messages)).await, "request_ms", "{sent:?}");
+        }
+        // Between two messages of a stream nobody waits for anything.
+        let mut idle = body(&[&[0, 0, 0, 0, 1, 1]], Messages::Many);
+        let waits = tokio::time::timeout(10 * within, refused(&mut idle));
+        assert!(waits.await.is_err());
+        drop(idle);
+        assert!(activity.take_unfinished(limits::CONNECTION_UNFINISHED_BYTES).is_ok(), "all was given back");
+    }
+
+    #[tokio::test]
+    async fn a_caller_holds_no_more_than_its_share_and_gets_it_back() {
+        let activity = Activity::alone(ShareBounds::AUTHENTICATED);
+        let mut first = Metered::new(Drip(vec![&[0, 0, 0, 0, 9]]), activity.clone(), Messages::One);
+        activity.take_unfinished(limits::CONNECTION_UNFINISHED_BYTES - 4).unwrap();
+        assert_eq!(refused(&mut first).await, "connection_unfinished_bytes");
         drop(first);
-        assert_eq!(budget.own.load(Ordering::Relaxed), 0);
+        activity.take_unfinished(4).unwrap();
+        activity.give_unfinished(limits::CONNECTION_UNFINISHED_BYTES);
+        // On more connections than one has bytes for.
+        let most = limits::UNFINISHED_BYTES_PER_CALLER;
+        activity.share().take_unfinished(most - 4).unwrap();
+        let mut second = Metered::new(Drip(vec![&[0, 0, 0, 0, 9]]), activity.clone(), Messages::One);
+        assert_eq!(refused(&mut second).await, "unfinished_bytes_per_caller");
     }
 
     proptest! {

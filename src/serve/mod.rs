@@ -2,9 +2,12 @@
 //!
 //! - [`tls`], [`peer`]: who is at the other end. [`status`], [`answer`]: what a call answers instead of an answer, and when.
 //! - [`listener`]: accepting, within bounds. [`connection`]: one connection from its first frame to its end. [`ends`]: when it ends.
+//! - `arrivals`, [`table`]: the places of handshakes and of connections. [`shares`], `metered`, `unread`, `public_body`: what a peer may make us hold.
+//!   [`long_calls`]: threads for lists.
 //! - [`unix`]: the operators' local socket. [`public`]: HTTPS for everybody. [`grpc`]: the services.
 
 pub mod answer;
+mod arrivals;
 pub mod attest;
 pub mod client;
 pub mod connection;
@@ -14,13 +17,18 @@ mod gather;
 pub mod grpc;
 pub mod handshakes;
 pub mod listener;
+pub mod long_calls;
 mod metered;
 pub mod peer;
 pub mod people;
 pub mod preface;
 pub mod public;
+mod public_body;
+pub mod shares;
 pub mod status;
+pub mod table;
 pub mod tls;
 mod tls_client;
 pub mod unix;
+mod unread;
 pub mod wire;

@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
@@ -19,6 +19,8 @@ use tokio::sync::SemaphorePermit;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::public::{Published, cacheable, missing};
+use super::public_body::Client;
+use super::shares::LoginUnderWay;
 use crate::authority::Authority;
 use crate::credential::x509::Csr;
 use crate::identity::oidc::{Use, may_be_id_token, peek_issuer};
@@ -117,7 +119,7 @@ async fn crl(State(published): State<Published>, Path(key): Path<String>) -> Res
                 (CACHE_CONTROL, age),
                 (X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
             ];
-            (headers, der.to_vec()).into_response()
+            (headers, Bytes::from_owner(der)).into_response()
         }
         Ok(None) => missing(),
         Err(no) => {
@@ -144,8 +146,8 @@ async fn ways(State(published): State<Published>) -> Response {
     json(StatusCode::OK, &Ways { trust_domain, providers, device: own.settings.device_login })
 }
 
-async fn login(State(published): State<Published>, body: Bytes) -> Response {
-    answered(signed_in(published.authority(), &body).await)
+async fn login(State(published): State<Published>, Extension(client): Extension<Client>, body: Bytes) -> Response {
+    answered(signed_in(published.authority(), &client, &body).await)
 }
 
 /// What came of it.
@@ -165,12 +167,21 @@ pub(super) fn answered(made: Result<SignedIn, No>) -> Response {
     }
 }
 
+/// A place among the logins that are looked at.
+pub(super) struct LoginPlace<'a> {
+    _of_address: LoginUnderWay<'a>,
+    _in_all: SemaphorePermit<'a>,
+}
+
 /// Our own domain, and a place among those that are looked at. Beyond it nobody waits: whoever is let in holds a place only while signatures
 /// are checked, or keys fetched.
-pub(super) fn place(authority: &Authority) -> Result<(&OwnDomain, SemaphorePermit<'_>), Refusal> {
+pub(super) fn place<'a>(authority: &'a Authority, client: &'a Client) -> Result<(&'a OwnDomain, LoginPlace<'a>), Refusal> {
     let own = authority.own_domain.as_ref().ok_or_else(not_configured)?;
-    let full = || Refusal::limit("logins_at_once", limits::LOGINS_AT_ONCE as u64, Duration::from_secs(1));
-    Ok((own, own.places.try_acquire().map_err(|_| full())?))
+    let full = |name, bound: usize| Refusal::limit(name, bound as u64, Duration::from_secs(1));
+    let of_address = client.0.share().login();
+    let of_address = of_address.ok_or_else(|| full("logins_at_once_per_address", limits::LOGINS_AT_ONCE_PER_ADDRESS))?;
+    let in_all = own.places.try_acquire().map_err(|_| full("logins_at_once", limits::LOGINS_AT_ONCE))?;
+    Ok((own, LoginPlace { _of_address: of_address, _in_all: in_all }))
 }
 
 /// The key that a certificate is asked for.
@@ -179,8 +190,8 @@ pub(super) fn key_of(csr: &str) -> Result<Csr, Refusal> {
     Csr::check(&der).map_err(|defect| Refusal::field("csr", defect))
 }
 
-async fn signed_in(authority: &Authority, body: &[u8]) -> Result<SignedIn, No> {
-    let (_, _place) = place(authority)?;
+async fn signed_in(authority: &Authority, client: &Client, body: &[u8]) -> Result<SignedIn, No> {
+    let (_, _place) = place(authority, client)?;
     let ask: LoginRequest = serde_json::from_slice(body)
         .map_err(|_| Refusal::field("body", "is not JSON with id_token and csr, both texts, and nothing else"))?;
     let key = key_of(&ask.csr)?;

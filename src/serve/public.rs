@@ -17,12 +17,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
-use tower::Service as _;
 
 use super::connection::{Agreed, AtOnce, drive, serve_http2};
 use super::ends::Ends;
 use super::gather::Gathered;
-use super::listener::{Gate, handshake_public};
+use super::listener::{Gate, Place, handshake_public};
+use super::public_body;
+use super::shares::{Holder, Network};
 use crate::authority::Authority;
 use crate::identity::sha256;
 use crate::limits;
@@ -140,35 +141,37 @@ pub(super) fn cacheable(document: String, media_type: &'static str, asked: &Head
 
 /// Serves HTTPS until the server stops, and then until the last connection has ended.
 pub async fn serve(gate: Gate, listener: TcpListener, tls: Arc<ServerConfig>, router: Router) {
-    gate.accept(&listener, |tcp, from, place, handshake| {
+    let accepting = gate.accept(&listener, |tcp, from, arriving| {
         let (gate, tls, router) = (gate.clone(), tls.clone(), router.clone());
         let tracked = gate.clone();
         tracked.spawn(async move {
-            let _place = place;
-            if let Some(stream) = handshake_public(&gate, tls, tcp, from).await {
-                drop(handshake);
-                serve_one(&gate, stream, from, router).await;
+            if let Some(stream) = handshake_public(&gate, tls, tcp, (from, arriving)).await
+                && let Some(place) = gate.place(Holder::Address(Network::of(from)))
+            {
+                serve_one(&gate, stream, (from, place), router).await;
             }
         });
-    })
-    .await;
+    });
+    tokio::join!(accepting, gate.sweep());
     drop(listener);
     gate.finished().await;
 }
 
-async fn serve_one(gate: &Gate, stream: TlsStream<TcpStream>, from: SocketAddr, router: Router) {
-    let ends = Ends::without_svid(gate.system().clone(), gate.stopping(), limits::PUBLIC_CONNECTION_MS);
+async fn serve_one(gate: &Gate, stream: TlsStream<TcpStream>, (from, place): (SocketAddr, Place), router: Router) {
+    let activity = place.activity().clone();
+    let ends = Ends::without_svid(gate.system().clone(), gate.stopping(), limits::PUBLIC_CONNECTION_MS, activity.clone());
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let service = service_fn(move |call: Request<Incoming>| router.clone().call(call));
+    let service = service_fn(move |call: Request<Incoming>| public_body::answer(call, router.clone(), activity.clone()));
     let ended = if is_h2 {
-        serve_http2(stream, Agreed::Http2, service, AtOnce::default(), ends, gate.streams()).await
+        let streams = gate.streams().min(limits::PUBLIC_STREAMS);
+        serve_http2(stream, Agreed::Http2, service, AtOnce::default(), ends, streams).await
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(Duration::from_millis(limits::HEADER_MS))
             .max_buf_size(usize::try_from(limits::HEADER_BYTES).unwrap_or(16 * 1024).max(8192));
-        let (io, turns) = Gathered::new(stream);
+        let (io, turns) = Gathered::new(stream, ends.activity().clone());
         drive(builder.serve_connection(TokioIo::new(io), service), &turns, ends).await
     };
     tracing::debug!(%from, ?ended, "connection of the public listener ended");

@@ -13,6 +13,7 @@ use super::ends::Ends;
 use super::grpc::Services;
 use super::listener::{Gate, Place};
 use super::peer::Peer;
+use super::shares::Holder;
 use crate::document::command::{self, Remedy, typed};
 
 /// Why there is no socket.
@@ -153,6 +154,8 @@ fn remove_stale(path: &Path) -> Result<(), NoSocket> {
 
 /// Serves operators of this host until the server stops. The file is gone before the last call has ended.
 pub async fn serve(gate: Gate, socket: Listening, services: Services) {
+    let sweeper = gate.clone();
+    gate.spawn(async move { sweeper.sweep().await });
     let mut stopping = gate.stopping();
     loop {
         let accepted = tokio::select! {
@@ -161,7 +164,8 @@ pub async fn serve(gate: Gate, socket: Listening, services: Services) {
         };
         match accepted {
             Ok((stream, _)) => {
-                if let (Some(place), Ok(peer)) = (gate.place(), stream.peer_cred()) {
+                let Ok(peer) = stream.peer_cred() else { continue };
+                if let Some(place) = gate.place(Holder::LocalUid(peer.uid())) {
                     gate.spawn(serve_one(gate.clone(), place, stream, peer.uid(), services.clone()));
                 }
             }
@@ -176,8 +180,7 @@ pub async fn serve(gate: Gate, socket: Listening, services: Services) {
 }
 
 async fn serve_one(gate: Gate, place: Place, stream: UnixStream, uid: u32, services: Services) {
-    let _place = place;
-    let ends = Ends::without_svid(gate.system().clone(), gate.stopping(), 0);
+    let ends = Ends::without_svid(gate.system().clone(), gate.stopping(), 0, place.activity().clone());
     let ended = answer::serve(stream, Agreed::Nothing, services, Peer::Local(uid), ends, gate.streams()).await;
     tracing::debug!(uid, ?ended, "connection of the admin socket ended");
 }

@@ -1,5 +1,7 @@
-//! `/metrics` on loopback, for a scraper on this host: one connection at a time, each within a bound of time.
+//! `/metrics` on loopback, for a scraper on this host: a few connections at a time, each within a bound of time. Beyond their number the oldest
+//! is closed, so that connections which ask for nothing keep no scrape waiting.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::authority::Authority;
 use crate::limits;
@@ -26,25 +29,38 @@ pub(super) async fn serve(listener: std::net::TcpListener, authority: Arc<Author
         Err(error) => return tracing::error!(%error, "the listener for metrics"),
     };
     let accept = async {
+        let mut open = JoinSet::new();
+        let mut oldest: VecDeque<AbortHandle> = VecDeque::new();
         loop {
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(limits::METRICS_MS / 10)).await;
                 continue;
             };
-            let answer = service_fn(|request| answer(request, authority.clone()));
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .keep_alive(false)
-                .max_buf_size(limits::HEADER_BYTES as usize)
-                .serve_connection(TokioIo::new(stream), answer);
-            // A scraper that is slow or goes away asks again.
-            let _ = tokio::time::timeout(Duration::from_millis(limits::METRICS_MS), connection).await;
+            while open.try_join_next().is_some() {}
+            oldest.retain(|connection| !connection.is_finished());
+            if oldest.len() >= limits::METRICS_CONNECTIONS
+                && let Some(oldest) = oldest.pop_front()
+            {
+                oldest.abort();
+            }
+            oldest.push_back(open.spawn(serve_one(stream, authority.clone())));
         }
     };
     tokio::select! {
         () = accept => {}
         _ = stopping.wait_for(|stops| *stops) => {}
     }
+}
+
+async fn serve_one(stream: TcpStream, authority: Arc<Authority>) {
+    let answer = service_fn(|request| answer(request, authority.clone()));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .max_buf_size(limits::HEADER_BYTES as usize)
+        .serve_connection(TokioIo::new(stream), answer);
+    // A scraper that is slow or goes away asks again.
+    let _ = tokio::time::timeout(Duration::from_millis(limits::METRICS_MS), connection).await;
 }
 
 async fn answer(request: Request<Incoming>, authority: Arc<Authority>) -> Result<Response<Full<Bytes>>, Infallible> {

@@ -22,7 +22,9 @@ use crate::serve::ends::{Stopping, TrustChanges};
 use crate::serve::grpc::{admin_routes, workload_routes};
 use crate::serve::handshakes::Handshakes;
 use crate::serve::listener::{Bounds, Counts, Gate, Mtls, Role, serve_mtls};
+use crate::serve::long_calls::LongCalls;
 use crate::serve::public::{self, Published};
+use crate::serve::shares::{Pool, ShareBounds};
 use crate::serve::tls::MtlsAcceptor;
 use crate::serve::unix::{self, Socket};
 use crate::sources::bundles::BundleFiles;
@@ -47,25 +49,32 @@ pub(super) struct Served {
     pub bundles: BundleFiles,
 }
 
+/// Workers for each thread that makes workloads' lists.
+const LIST_THREADS_SHARE: usize = 4;
+
 type Spawned = (Vec<JoinHandle<()>>, [Arc<Counts>; 4]);
 
 /// Starts both threads.
 pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Stopping) -> io::Result<Spawned> {
     let system = served.authority.system.clone();
     let limits = &config.limits;
-    let gate = |role, connections: usize| {
+    let gate = |role, connections: usize, pool| {
         // Operators' handshakes have a bound of their own.
         let bounds = Bounds { connections, handshakes: limits.handshakes.min(connections), streams: limits.connection_streams };
-        Gate::new(role, bounds, stopping.clone(), system.clone())
+        Gate::new(role, bounds, pool, stopping.clone(), system.clone())
     };
     let workers = config.server.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     // As many as may be, since they only take what is left: everybody who comes back after a restart is let in on all cores.
     let handshakes = Arc::new(Handshakes::start(workers)?);
+    // Operators' lists have a thread of their own, as their calls have.
+    let lists = Arc::new(LongCalls::start("mayfly-lists", workers.div_ceil(LIST_THREADS_SHARE))?);
+    let operators_lists = Arc::new(LongCalls::start("operators-lists", 1)?);
+    let pool = |long: &Arc<LongCalls>| Pool::new(ShareBounds::AUTHENTICATED).long_calls_on(long.clone());
     let gates = [
-        gate(Role::Workload, limits.connections).handshaking_on(handshakes.clone()),
-        gate(Role::Admin, limits.admin_connections),
-        gate(Role::Admin, limits.admin_connections),
-        gate(Role::Public, limits.public_connections).handshaking_on(handshakes),
+        gate(Role::Workload, limits.connections, pool(&lists)).handshaking_on(handshakes.clone()),
+        gate(Role::Admin, limits.admin_connections, pool(&operators_lists)),
+        gate(Role::Admin, limits.admin_connections, pool(&operators_lists)),
+        gate(Role::Public, limits.public_connections, Pool::new(ShareBounds::PUBLIC)).handshaking_on(handshakes),
     ];
     let counts = [gates[0].counts(), gates[1].counts(), gates[2].counts(), gates[3].counts()];
     let [workload_gate, admin_gate, socket_gate, public_gate] = gates;

@@ -1,13 +1,13 @@
 //! What runs beside serving: certificates and bundles read again, tasks that fell silent closed, signs of life written, keys followed by
 //! others, what stands at upstreams undone, health told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -95,13 +95,16 @@ impl Upkeep {
         let telling = tokio::spawn(async move { tell_health(&ledger, &reporter).await });
         tokio::select! {
             _ = stopping.wait_for(|stops| *stops) => {}
-            ((), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
+            ((), (), (), (), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
                 own_watch,
                 agent_watch,
                 public_watch,
                 bundle_watch,
                 take_in(&authority, told),
-                seconds(&authority, &silent),
+                heartbeats_written(&authority),
+                counts_written(&authority),
+                uses_followed(&authority),
+                silent_ended(&authority, &silent),
                 keys_due(&authority),
                 registry_due(&authority),
                 // What is under way when it is dropped is done again after the next start: undoing may be repeated.
@@ -134,30 +137,70 @@ async fn take_in(authority: &Authority, mut told: mpsc::Receiver<Changed>) {
     }
 }
 
-/// When tasks with a heartbeat will have been silent too long, as far as is known: looked at then, not all of them each second.
+/// When tasks with a heartbeat will have been silent too long, as far as is known: looked at then, not all of them each second. A task that is
+/// closed is forgotten at once, so that no more are here than the ledger has.
 struct Silent {
-    looks: Arc<Mutex<BTreeMap<Millis, Vec<TaskId>>>>,
+    looks: Arc<Mutex<Looks>>,
+}
+
+/// Each task once.
+#[derive(Default)]
+struct Looks {
+    at: BTreeSet<(Millis, TaskId)>,
+    of: HashMap<TaskId, Millis>,
+}
+
+impl Looks {
+    fn look(&mut self, id: TaskId, at: Millis) {
+        self.forget(id);
+        self.at.insert((at, id));
+        self.of.insert(id, at);
+    }
+
+    fn forget(&mut self, id: TaskId) {
+        if let Some(at) = self.of.remove(&id) {
+            self.at.remove(&(at, id));
+        }
+    }
+
+    /// Takes out those whose time has come.
+    fn due(&mut self, now: Millis) -> Vec<TaskId> {
+        let mut due = Vec::new();
+        while let Some((at, id)) = self.at.first().copied().filter(|(at, _)| *at < now) {
+            self.at.remove(&(at, id));
+            self.of.remove(&id);
+            due.push(id);
+        }
+        due
+    }
 }
 
 impl Silent {
     fn follow(ledger: &Ledger) -> Silent {
-        let looks: Arc<Mutex<BTreeMap<Millis, Vec<TaskId>>>> = Arc::default();
+        let looks: Arc<Mutex<Looks>> = Arc::default();
         let ours = looks.clone();
         // Observed first, read second: a task that is opened between is noted twice, which does no harm.
         ledger.observe(move |batch| {
             for record in batch.records.iter().filter_map(Committed::change) {
-                if let Some(Event::TaskOpened(e)) = &record.event
-                    && e.heartbeat > 0
-                    && let Some(id) = TaskId::from_slice(&e.task)
-                {
-                    ours.lock().entry(batch.time.plus(e.heartbeat)).or_default().push(id);
+                match &record.event {
+                    Some(Event::TaskOpened(e)) if e.heartbeat > 0 => {
+                        if let Some(id) = TaskId::from_slice(&e.task) {
+                            ours.lock().look(id, batch.time.plus(e.heartbeat));
+                        }
+                    }
+                    Some(Event::TaskClosed(e)) => {
+                        if let Some(id) = TaskId::from_slice(&e.task) {
+                            ours.lock().forget(id);
+                        }
+                    }
+                    _ => {}
                 }
             }
         });
         ledger.peek(|state| {
             let mut looks = looks.lock();
             for task in state.tasks.iter().filter(|t| t.terms.heartbeat > 0 && t.closed.is_none()) {
-                looks.entry(task.alive_at.plus(task.terms.heartbeat)).or_default().push(task.terms.id);
+                looks.look(task.terms.id, task.alive_at.plus(task.terms.heartbeat));
             }
         });
         Silent { looks }
@@ -167,10 +210,8 @@ impl Silent {
     /// are returned, until they are over.
     fn due(&self, state: &State, now: Millis) -> Vec<TaskId> {
         let mut looks = self.looks.lock();
-        let later = looks.split_off(&now);
-        let due = std::mem::replace(&mut *looks, later);
         let mut silent = Vec::new();
-        for id in due.into_values().flatten() {
+        for id in looks.due(now) {
             let Some(task) = state.tasks.get(&id).filter(|t| t.closed.is_none() && now < t.deadline) else { continue };
             let next = if task.silent(now) {
                 silent.push(id);
@@ -178,16 +219,31 @@ impl Silent {
             } else {
                 task.alive_at.plus(task.terms.heartbeat).max(now).plus(1)
             };
-            looks.entry(next).or_default().push(id);
+            looks.look(id, next);
         }
         silent
     }
 }
 
-/// Each second: signs of life are written, and tasks that gave none are closed.
-async fn seconds(authority: &Authority, silent: &Silent) {
+/// What is done once a second, each in a loop of its own: what takes its time in one of them holds up none of the others.
+fn seconds() -> Interval {
     let mut tick = interval(Duration::from_millis(limits::TASK_TICK_MS));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick
+}
+
+/// Signs of life are written.
+async fn heartbeats_written(authority: &Authority) {
+    let mut tick = seconds();
+    loop {
+        tick.tick().await;
+        authority.heartbeats.flush(&authority.ledger).await;
+    }
+}
+
+/// Refusals that were counted, and once a minute differences between policy sets, are written.
+async fn counts_written(authority: &Authority) {
+    let mut tick = seconds();
     let mut minute = authority.system.wall().0 / 60_000;
     loop {
         tick.tick().await;
@@ -195,16 +251,34 @@ async fn seconds(authority: &Authority, silent: &Silent) {
         if std::mem::replace(&mut minute, now) != now {
             authority.write_differences();
         }
-        authority.heartbeats.flush(&authority.ledger).await;
         authority.write_counted(authority.system.wall());
+    }
+}
+
+/// Uses that were reported are looked at and written.
+async fn uses_followed(authority: &Authority) {
+    let mut tick = seconds();
+    loop {
+        tick.tick().await;
         authority.follow_uses().await;
+    }
+}
+
+/// Tasks that gave no sign of life are closed, and so is what waited too long for somebody.
+async fn silent_ended(authority: &Authority, silent: &Silent) {
+    let mut tick = seconds();
+    loop {
+        tick.tick().await;
         // With a clock that jumped everybody would seem silent; a ledger that cannot be written heard nobody.
         if authority.ledger.stopped().is_some_and(|no| matches!(no.reason, Reason::ClockSkew | Reason::NotReady)) {
             continue;
         }
         let now = authority.system.wall();
         for id in authority.ledger.peek(|state| silent.due(state, now)) {
-            authority.end_silent(id, now);
+            // A sign of life that came in time and is being written counts; the next look is in a few seconds.
+            if !authority.heartbeats.is_waiting(&id) {
+                authority.end_silent(id, now);
+            }
         }
         authority.end_unapproved(now);
         authority.end_glasses();

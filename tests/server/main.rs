@@ -2,6 +2,7 @@
 
 mod approvals;
 mod approvals_of_tasks;
+mod attacks;
 mod attest;
 mod attest_cli;
 mod audit;

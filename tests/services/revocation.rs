@@ -386,7 +386,7 @@ fn waiting_names_who_has_not_applied_it() {
 
 #[test]
 fn after_a_start_nobody_is_said_to_have_applied_it_until_those_of_before_are_back_or_refuse() {
-    let followers = Followers::new(30_000, 2);
+    let followers = Followers::new(30_000, (2, 2));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let ask = |now: u64| runtime.block_on(followers.wait(Seq::ZERO, Duration::from_millis(1), move || mayfly::seq::Millis(now)));
     let none = |(behind, known): (Vec<_>, bool)| behind.is_empty() && known;
@@ -398,7 +398,7 @@ fn after_a_start_nobody_is_said_to_have_applied_it_until_those_of_before_are_bac
 
 #[test]
 fn followers_are_bounded_and_one_more_is_told_when_to_come_again() {
-    let followers = Followers::new(30_000, 2);
+    let followers = Followers::new(30_000, (2, 2));
     let register = |name: &str, now| followers.register(&Who::LocalUid(1), name, Vec::new(), Seq::ZERO, mayfly::seq::Millis(now));
     let first = register("a", 0).unwrap();
     register("b", 0).unwrap();

@@ -17,6 +17,10 @@ pub struct Ceilings {
     pub tasks: usize,
     /// Tasks that one caller opened.
     pub tasks_per_caller: usize,
+    /// Bytes of the terms of all tasks in memory, above what each has for nothing.
+    pub task_bytes: u64,
+    /// The same of the tasks that one caller opened.
+    pub task_bytes_per_caller: u64,
     /// Credentials in all.
     pub credentials: usize,
     /// Credentials of one caller.
@@ -32,6 +36,9 @@ impl Ceilings {
     pub const FOLD: Ceilings = Ceilings {
         tasks: limits::TASKS,
         tasks_per_caller: limits::TASKS_PER_CALLER,
+        // Held by the writer alone: ledgers of before have tasks beyond any bound, and replay as they were.
+        task_bytes: u64::MAX,
+        task_bytes_per_caller: u64::MAX,
         credentials: limits::CREDENTIALS,
         credentials_per_caller: limits::CREDENTIALS_PER_CALLER,
         request_ids: limits::REQUEST_IDS,
@@ -43,6 +50,20 @@ impl Ceilings {
         let wait = Duration::from_secs(60);
         below("tasks", state.tasks.len() + with_it.0, self.tasks, wait)?;
         below("tasks_per_caller", state.tasks.opened_by(caller) as usize + with_it.1, self.tasks_per_caller, wait)
+    }
+
+    /// Whether the terms of one more task of this caller fit, after those that come with it: in all, and of the caller.
+    pub fn task_terms(&self, state: &State, (caller, bytes): (&str, u64), with_it: (u64, u64)) -> Result<(), Refusal> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let within = |name, now: u64, bound: u64| {
+            let fits = now.saturating_add(bytes) <= bound;
+            // A task is forgotten some time after its end, and with it what it counts.
+            if fits { Ok(()) } else { Err(Refusal::limit(name, bound, Duration::from_secs(60))) }
+        };
+        within("task_bytes", state.tasks.bytes().saturating_add(with_it.0), self.task_bytes)?;
+        within("task_bytes_per_caller", state.tasks.bytes_of(caller).saturating_add(with_it.1), self.task_bytes_per_caller)
     }
 
     /// Whether one more credential of this caller fits, after those that come with it, all of them the caller's.

@@ -75,12 +75,16 @@ pub struct Tasks {
     checks: Calendar<TaskId>,
     /// How many tasks each caller opened that are not known to be over.
     opened_by: Map<Arc<str>, u32>,
+    /// Bytes of the terms of each caller's tasks in memory, as far as they count ([`Terms::counted_bytes`]), and of all of them. Computed from
+    /// the terms, so no snapshot has them.
+    bytes_of: Map<Arc<str>, u64>,
+    bytes: u64,
     /// What was opened lately: what comes next has much in common with one of them. It changes nothing but memory.
     recent: Vec<Arc<Terms>>,
 }
 
-/// Openers that are busy at once.
-const RECENT: usize = 4;
+/// Sorts of tasks that are opened at once: of a few callers, each with a few sorts.
+const RECENT: usize = 8;
 
 impl Serialize for Tasks {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
@@ -97,6 +101,8 @@ impl<'de> Deserialize<'de> for Tasks {
             if let Some(task) = &mut task {
                 // Read one by one, nothing is shared yet.
                 task.terms = tasks.shared(Terms::clone(&task.terms));
+                let terms = task.terms.clone();
+                tasks.count_bytes(&terms);
             }
             tasks.slots.push(task);
         }
@@ -146,6 +152,38 @@ impl Tasks {
     /// How many this caller opened that are not known to be over. Of one whose time is up that is known with one of the next commits.
     pub fn opened_by(&self, caller: &str) -> u32 {
         self.opened_by.get(caller).copied().unwrap_or(0)
+    }
+
+    /// Bytes of the terms of this caller's tasks in memory, as far as they count.
+    pub fn bytes_of(&self, caller: &str) -> u64 {
+        self.bytes_of.get(caller).copied().unwrap_or(0)
+    }
+
+    /// The same of all tasks in memory.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn count_bytes(&mut self, terms: &Terms) {
+        let bytes = terms.counted_bytes();
+        if bytes > 0 {
+            *self.bytes_of.or_insert(terms.opener.clone(), 0) += bytes;
+            self.bytes += bytes;
+        }
+    }
+
+    fn uncount_bytes(&mut self, terms: &Terms) {
+        let bytes = terms.counted_bytes();
+        if bytes == 0 {
+            return;
+        }
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if let Some(own) = self.bytes_of.value_mut(&terms.opener) {
+            *own = own.saturating_sub(bytes);
+            if *own == 0 {
+                self.bytes_of.remove(&terms.opener);
+            }
+        }
     }
 
     /// Every task in memory, in the order of its place.
@@ -208,6 +246,7 @@ impl Tasks {
             revision,
         };
         *self.opened_by.or_insert(terms.opener.clone(), 0) += 1;
+        self.count_bytes(&terms);
         if let Some(p) = parent.and_then(|p| self.at_mut(p)) {
             p.children += 1;
         }
@@ -245,9 +284,14 @@ impl Tasks {
     }
 
     fn shared(&mut self, mut terms: Terms) -> Arc<Terms> {
-        let known = self.recent.iter().position(|known| known.opener == terms.opener);
-        if let Some(known) = known.map(|at| self.recent.remove(at)) {
+        let of_opener = |known: &&Arc<Terms>| known.opener == terms.opener;
+        let alike = self.recent.iter().filter(of_opener).position(|known| known.is_like(&terms));
+        let known = self.recent.iter().enumerate().filter(|(_, known)| of_opener(known)).nth(alike.unwrap_or(0));
+        if let Some((at, known)) = known.map(|(at, known)| (at, known.clone())) {
             terms.share(&known);
+            if alike.is_some() {
+                self.recent.remove(at);
+            }
         }
         let terms = Arc::new(terms);
         self.recent.truncate(RECENT - 1);
@@ -329,6 +373,7 @@ impl Tasks {
         if task.counted {
             self.uncount(&task.terms);
         }
+        self.uncount_bytes(&task.terms);
     }
 
     /// The task at a place is over: it no longer counts for who opened it.

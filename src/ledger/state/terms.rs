@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::record::{Allowance, Ancestor, Identity, SvidEvidence, TaskOpened, TokenEvidence};
+use crate::limits;
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// What a task was opened with. Only its deadline changes later.
@@ -69,7 +70,35 @@ impl Behalf {
     }
 }
 
+/// Bytes of a task's terms that count for its opener: what its lists have above `limits::TASK_BYTES_FREE`.
+pub(super) fn counted_bytes(opened: &TaskOpened) -> u64 {
+    let callers = opened.callers.iter().map(String::len);
+    bytes_above(callers, opened.allowance.as_ref(), opened.purpose.len())
+}
+
+/// Each name costs its text and its place in a list.
+fn bytes_above(callers: impl Iterator<Item = usize>, allowance: Option<&Allowance>, purpose: usize) -> u64 {
+    let text = |length: usize| length + std::mem::size_of::<String>();
+    let (tools, upstreams) = allowance.map_or((&[][..], &[][..]), |a| (&a.tools[..], &a.upstreams[..]));
+    let scopes = |scopes: &[String]| scopes.iter().map(|scope| text(scope.len())).sum::<usize>();
+    let all = callers.map(text).sum::<usize>()
+        + tools.iter().map(|tool| text(tool.len())).sum::<usize>()
+        + upstreams.iter().map(|u| text(u.name.len()) + scopes(&u.scopes)).sum::<usize>()
+        + purpose;
+    (all as u64).saturating_sub(limits::TASK_BYTES_FREE)
+}
+
 impl Terms {
+    /// Whether what takes the most memory is the same.
+    pub(super) fn is_like(&self, other: &Terms) -> bool {
+        self.callers == other.callers && self.allowance == other.allowance
+    }
+
+    /// What [`counted_bytes`] said of the record that it is from.
+    pub(super) fn counted_bytes(&self) -> u64 {
+        bytes_above(self.callers.iter().map(|c| c.len()), Some(self.allowance.as_ref()), self.purpose.len())
+    }
+
     /// Takes over from another what is equal to its own. Most tasks of a caller are alike, and are in memory once then.
     pub(super) fn share(&mut self, other: &Terms) {
         fn one<T: PartialEq + ?Sized>(own: &mut Arc<T>, other: &Arc<T>) {

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use super::super::status::status;
 use super::super::wire;
 use super::ask::{self, refused};
-use super::page::Page;
+use super::page::{Page, within_bytes};
 use crate::approvals::{Decision, Sees};
 use crate::authority::Authority;
 use crate::calls;
@@ -40,7 +40,7 @@ fn about(asked: &ApprovalAsked, upstream: &str) -> bool {
 }
 
 impl Approvals {
-    async fn list(&self, actor: &Actor, ask: &pb::ListApprovalsRequest) -> Result<pb::ListApprovalsResponse, No> {
+    async fn list(&self, actor: &Actor, ask: pb::ListApprovalsRequest) -> Result<pb::ListApprovalsResponse, No> {
         let upstream = ask::filter("upstream", &ask.upstream)?;
         let wanted = match pb::ApprovalState::try_from(ask.state) {
             Ok(pb::ApprovalState::Unspecified) => pb::ApprovalState::Waiting,
@@ -203,7 +203,8 @@ impl ApprovalService for Approvals {
         request: Request<pb::ListApprovalsRequest>,
     ) -> Result<Response<pb::ListApprovalsResponse>, Status> {
         let actor = ask::actor(&self.0, &request, "list_approvals")?;
-        self.list(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "list_approvals"))
+        let listed = within_bytes(request.get_ref(), |ask| self.list(&actor, ask));
+        listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_approvals"))
     }
 
     async fn get_approval(&self, request: Request<pb::GetApprovalRequest>) -> Result<Response<pb::GetApprovalResponse>, Status> {

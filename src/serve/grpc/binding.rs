@@ -13,10 +13,10 @@ use crate::tasks::Actor;
 use crate::upstream::binding::Binding;
 
 /// Lists them, those that were taken away among them.
-pub async fn list(authority: &Authority, actor: &Actor, ask: &pb::ListBindingsRequest) -> Result<pb::ListBindingsResponse, No> {
+pub async fn list(authority: &Authority, actor: &Actor, ask: pb::ListBindingsRequest) -> Result<pb::ListBindingsResponse, No> {
     authority.admit(ask::operator(actor)?, Admin::Observe, None)?;
     let (upstream, name) = (ask::filter("upstream", &ask.upstream)?, ask::filter("binding", &ask.binding)?);
-    let page = ByName::of(ask.page_size, &ask.page_token, ask)?;
+    let page = ByName::of(ask.page_size, &ask.page_token, &ask)?;
     let fits = |b: &Binding| upstream.is_none_or(|u| b.upstream == u) && name.is_none_or(|n| b.name == n);
     let all = authority.bindings().await?.into_iter().filter(|(b, _)| fits(b));
     let (found, next_page_token) = page.take(all.map(|(b, v)| (b.name.clone(), (b, v))).collect());

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::super::wire;
 use super::ask::{self, refused, refused_in};
-use super::page::Page;
+use super::page::{Page, within_bytes};
 use crate::authority::Authority;
 use crate::ledger::state::Glass;
 use crate::limits;
@@ -70,7 +70,7 @@ impl BreakGlasses {
         self.one(id).await
     }
 
-    async fn list(&self, actor: &Actor, ask: &pb::ListBreakGlassRequest) -> Result<pb::ListBreakGlassResponse, No> {
+    async fn list(&self, actor: &Actor, ask: pb::ListBreakGlassRequest) -> Result<pb::ListBreakGlassResponse, No> {
         let page = Page::from(ask.page_size, &ask.page_token)?;
         let now = self.0.system.wall();
         let all = self.0.ledger.settled(|s| {
@@ -138,7 +138,8 @@ impl BreakGlassService for BreakGlasses {
         request: Request<pb::ListBreakGlassRequest>,
     ) -> Result<Response<pb::ListBreakGlassResponse>, Status> {
         let actor = ask::actor(&self.0, &request, "list_break_glass")?;
-        self.list(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "list_break_glass"))
+        let listed = within_bytes(request.get_ref(), |ask| self.list(&actor, ask));
+        listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_break_glass"))
     }
 
     async fn get_break_glass(

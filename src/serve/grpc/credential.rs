@@ -79,13 +79,12 @@ impl Credentials {
             tokio::task::yield_now().await;
         }
         self.0.ledger.settled(|s| offer_logins(&mut newest, s, &filter, now)).await?;
-        let (ids, next_page_token) = newest.done();
-        let credentials = self.0.ledger.settled(|s| {
-            let login = |id| s.logins.get(id).map(|l| wire::login_to_pb(s, l, now));
-            let one = |id| s.credentials.get(id).map(|l| wire::credential_to_pb(s, &l, now)).or_else(|| login(id));
-            ids.iter().filter_map(one).collect()
+        let listed = self.0.ledger.settled(|s| {
+            let login = |id| s.logins.get(&id).map(|l| wire::login_to_pb(s, l, now));
+            newest.rows(|id| s.credentials.get(&id).map(|l| wire::credential_to_pb(s, &l, now)).or_else(|| login(id)))
         });
-        Ok(pb::ListCredentialsResponse { credentials: credentials.await?, next_page_token, total: Some(newest.total()) })
+        let (credentials, next_page_token) = listed.await?;
+        Ok(pb::ListCredentialsResponse { credentials, next_page_token, total: Some(newest.total()) })
     }
 
     async fn look_up(&self, actor: &Actor, ask: &pb::LookupTokenRequest) -> Result<pb::LookupTokenResponse, No> {

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::super::wire;
 use super::ask::{self, refused};
-use super::page::ByName;
+use super::page::{ByName, within_bytes};
 use super::token::named;
 use crate::authority::Authority;
 use crate::credential::keyring;
@@ -77,13 +77,13 @@ impl Keys {
         })
     }
 
-    async fn list(&self, actor: &Actor, ask: &pb::ListKeysRequest) -> Result<pb::ListKeysResponse, No> {
+    async fn list(&self, actor: &Actor, ask: pb::ListKeysRequest) -> Result<pb::ListKeysResponse, No> {
         let issuer = ask::filter("issuer", &ask.issuer)?;
         let environment = issuer.map(|i| self.of_issuer(i)).transpose()?;
         self.0.admit(ask::operator(actor)?, Admin::Observe, environment.as_deref())?;
         let purpose = wire::purpose_from_pb("purpose", ask.purpose)?;
         let state = wire::key_state_from_pb("state", ask.state)?;
-        let page = ByName::of(ask.page_size, &ask.page_token, ask)?;
+        let page = ByName::of(ask.page_size, &ask.page_token, &ask)?;
         let fits = |k: &crate::ledger::state::Key| {
             purpose.is_none_or(|p| k.purpose == p)
                 && environment.as_ref().is_none_or(|e| *k.environment == **e && k.purpose == KeyPurpose::AccessToken)
@@ -204,7 +204,8 @@ impl KeyService for Keys {
 
     async fn list_keys(&self, request: Request<pb::ListKeysRequest>) -> Result<Response<pb::ListKeysResponse>, Status> {
         let actor = ask::actor(&self.0, &request, "list_keys")?;
-        self.list(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "list_keys"))
+        let listed = within_bytes(request.get_ref(), |ask| self.list(&actor, ask));
+        listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_keys"))
     }
 
     async fn rotate_key(&self, request: Request<pb::RotateKeyRequest>) -> Result<Response<pb::RotateKeyResponse>, Status> {

@@ -13,7 +13,7 @@ use crate::tasks::Actor;
 use crate::upstream::lease::{Listed, Standing};
 
 /// One page, in the order of the ids.
-pub async fn list(a: &Authority, actor: &Actor, ask: &pb::ListLeasesRequest) -> Result<pb::ListLeasesResponse, No> {
+pub async fn list(a: &Authority, actor: &Actor, ask: pb::ListLeasesRequest) -> Result<pb::ListLeasesResponse, No> {
     let upstream = ask::filter("upstream", &ask.upstream)?;
     a.admit(ask::operator(actor)?, Admin::Observe, None)?;
     let wanted = match pb::UpstreamState::try_from(ask.state) {

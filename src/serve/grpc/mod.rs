@@ -44,7 +44,7 @@ mod uses;
 mod watch;
 mod webhook;
 
-pub use routes::{Answering, Arrived, Calls, Services, admin_routes, workload_routes};
+pub use routes::{Answering, Arrived, Calls, Services, admin_routes, streams_messages, workload_routes};
 pub use told::Patterns;
 pub use traced::over;
 pub use unary::PATH as EXCHANGE;

@@ -7,7 +7,7 @@ use prost::Message;
 use crate::ledger::commit::sha256;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
-use crate::refusal::Refusal;
+use crate::refusal::{No, Refusal};
 use crate::seq::Seq;
 
 /// One page that was asked for.
@@ -81,14 +81,104 @@ impl<K: Ord + Copy> Newest<K> {
         self.total
     }
 
-    /// The page, newest first, and the next page's token.
-    pub fn done(&self) -> (Vec<K>, String) {
-        let all: Vec<_> = self.found.iter().rev().copied().collect();
-        let fits = all.get(..self.page.size).unwrap_or(&all);
-        let next = fits.last().filter(|_| all.len() > fits.len()).map_or_else(String::new, |(seq, _)| seq.to_string());
-        (fits.iter().map(|(_, key)| *key).collect(), next)
+    /// The rows of the page, newest first, as many as its size and `limits::PAGE_BYTES` hold, and the next page's token. What `row` no longer
+    /// finds is left out.
+    pub fn rows<M: Message>(&self, mut row: impl FnMut(K) -> Option<M>) -> (Vec<M>, String) {
+        let mut all = self.found.iter().rev();
+        let (mut rows, mut bytes, mut last) = (Vec::new(), 0, None);
+        for (seq, key) in all.by_ref().take(self.page.size) {
+            if let Some(row) = row(*key) {
+                bytes += row.encoded_len();
+                if bytes > limits::PAGE_BYTES && !rows.is_empty() {
+                    // One that does not fit is the first of the next page.
+                    return (rows, last.map_or_else(String::new, Seq::to_string));
+                }
+                rows.push(row);
+            }
+            last = Some(seq);
+        }
+        let next = last.filter(|_| all.next().is_some()).map_or_else(String::new, Seq::to_string);
+        (rows, next)
     }
 }
+
+/// A list by a request's page: made again with fewer rows where its rows would have more than `limits::PAGE_BYTES`. For lists that operators
+/// fill, which are nearly always small.
+pub async fn within_bytes<Q, A, F>(ask: &Q, list: impl Fn(Q) -> F) -> Result<A, No>
+where
+    Q: Sized + PageSize,
+    A: Rows,
+    F: Future<Output = Result<A, No>>,
+{
+    let mut answer = list(ask.clone()).await?;
+    // Each round has fewer rows; one row is a page whatever its size.
+    while let Some(fit) = fitting(&answer.sizes()) {
+        answer = list(ask.of_size(fit)).await?;
+    }
+    Ok(answer)
+}
+
+/// As many rows as fit, of a list that has no pages.
+pub fn fit<M: Message>(rows: impl Iterator<Item = M>) -> Vec<M> {
+    let mut bytes = 0;
+    let fits = rows.take_while(|row| {
+        bytes += row.encoded_len();
+        bytes <= limits::PAGE_BYTES
+    });
+    fits.collect()
+}
+
+/// How many rows fit, where not all do.
+fn fitting(sizes: &[usize]) -> Option<i32> {
+    let mut bytes = 0;
+    let fit = sizes.iter().take_while(|size| {
+        bytes += **size;
+        bytes <= limits::PAGE_BYTES
+    });
+    let fit = fit.count().max(1);
+    (fit < sizes.len()).then(|| i32::try_from(fit).unwrap_or(1))
+}
+
+/// A request for a page of so many rows.
+pub trait PageSize: Clone {
+    /// The same with another size.
+    fn of_size(&self, size: i32) -> Self;
+}
+
+/// An answer that is a list.
+pub trait Rows {
+    /// Bytes of each row.
+    fn sizes(&self) -> Vec<usize>;
+}
+
+macro_rules! lists {
+    ($($request:ident -> $answer:ident.$rows:ident),* $(,)?) => {$(
+        impl PageSize for pb::$request {
+            fn of_size(&self, size: i32) -> Self {
+                pb::$request { page_size: size, ..self.clone() }
+            }
+        }
+
+        impl Rows for pb::$answer {
+            fn sizes(&self) -> Vec<usize> {
+                self.$rows.iter().map(Message::encoded_len).collect()
+            }
+        }
+    )*};
+}
+
+lists!(
+    ListApprovalsRequest -> ListApprovalsResponse.approvals,
+    ListBindingsRequest -> ListBindingsResponse.bindings,
+    ListBreakGlassRequest -> ListBreakGlassResponse.break_glass,
+    ListFollowersRequest -> ListFollowersResponse.followers,
+    ListKeysRequest -> ListKeysResponse.keys,
+    ListLeasesRequest -> ListLeasesResponse.leases,
+    ListLocksRequest -> ListLocksResponse.locks,
+    ListRulesRequest -> ListRulesResponse.rules,
+    ListTrustDomainsRequest -> ListTrustDomainsResponse.trust_domains,
+    ListUpstreamsRequest -> ListUpstreamsResponse.upstreams,
+);
 
 /// One page of a list by name: what comes after the last name of the page before.
 #[derive(Clone, Debug)]
@@ -199,7 +289,10 @@ mod tests {
             let (found, next) = page.newest(all.iter().copied(), |n| *n != 7);
             let mut newest = Newest::of(page);
             all.iter().filter(|(_, n)| *n != 7).for_each(|(seq, n)| newest.offer(*seq, *n));
-            assert_eq!((newest.done(), newest.total()), ((found.clone(), next.clone()), 24));
+            let row = |n| Some(pb::HoldEvent { seq: n, ..Default::default() });
+            let (rows, after) = newest.rows(row);
+            let rows: Vec<u64> = rows.iter().map(|row| row.seq).collect();
+            assert_eq!(((rows, after), newest.total()), ((found.clone(), next.clone()), 24));
             seen.extend(found);
             token = next;
             if token.is_empty() {
@@ -208,5 +301,48 @@ mod tests {
         }
         assert_eq!(seen, (1..=25).rev().filter(|n| *n != 7).collect::<Vec<_>>());
         assert!(Page::from(-1, "").is_err() && Page::from(0, "x").is_err() && Page::from(1_000_000, "").is_err());
+    }
+
+    /// A row of so many bytes or some more.
+    fn row(n: u64, bytes: usize) -> pb::HoldEvent {
+        pb::HoldEvent { seq: n, task_id: "x".repeat(bytes) }
+    }
+
+    #[test]
+    fn a_page_ends_where_its_bytes_do_and_the_next_one_goes_on_there() {
+        let large = limits::PAGE_BYTES / 3;
+        let (mut seen, mut token, mut pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let mut newest = Newest::of(Page::from(10, &token).unwrap());
+            (1..=20).for_each(|n| newest.offer(Seq::from_u64(n).unwrap(), n));
+            // One is larger than a page, one is gone meanwhile.
+            let of = |n| (n != 15).then(|| row(n, if n == 12 { 5 * limits::PAGE_BYTES } else { large }));
+            let (rows, next) = newest.rows(of);
+            assert!(rows.len() == 1 || rows.iter().map(Message::encoded_len).sum::<usize>() <= limits::PAGE_BYTES);
+            assert!(!rows.is_empty());
+            seen.extend(rows.iter().map(|row| row.seq));
+            (token, pages) = (next, pages + 1);
+            if token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(seen, (1..=20).rev().filter(|n| *n != 15).collect::<Vec<_>>());
+        assert!((9..=12).contains(&pages), "{pages}");
+    }
+
+    #[tokio::test]
+    async fn a_list_that_is_too_large_is_made_again_with_fewer_rows() {
+        let asked = std::cell::RefCell::new(Vec::new());
+        let ask = pb::ListRulesRequest { page_size: 100, ..Default::default() };
+        let answer = within_bytes(&ask, |q: pb::ListRulesRequest| {
+            asked.borrow_mut().push(q.page_size);
+            let rule = || pb::Rule { reason: "x".repeat(limits::PAGE_BYTES / 4), ..Default::default() };
+            let rules: Vec<pb::Rule> = (0..q.page_size).map(|_| rule()).collect();
+            async move { Ok(pb::ListRulesResponse { rules, next_page_token: "more".to_owned() }) }
+        });
+        assert_eq!(answer.await.unwrap().rules.len(), 3);
+        assert_eq!(*asked.borrow(), [100, 3]);
+        assert_eq!(fitting(&[5 * limits::PAGE_BYTES]), None, "one row is a page");
+        assert_eq!(fitting(&[5 * limits::PAGE_BYTES, 1]), Some(1));
     }
 }

@@ -10,7 +10,7 @@ use super::super::peer::{self, Peer};
 use super::super::status::status;
 use super::super::wire;
 use super::ask::{self, refused};
-use super::page::Page;
+use super::page::{self, Page, within_bytes};
 use super::token::named;
 use super::watch;
 use crate::admission::Admitted;
@@ -269,8 +269,7 @@ impl RevocationService for Revocations {
 
     async fn list_rules(&self, request: Request<pb::ListRulesRequest>) -> Result<Response<pb::ListRulesResponse>, Status> {
         let (actor, _) = self.admit(&request, Admin::Observe, "list_rules")?;
-        let listed = async {
-            let ask = request.get_ref();
+        let listed = within_bytes(request.get_ref(), |ask: pb::ListRulesRequest| async move {
             let page = Page::from(ask.page_size, &ask.page_token)?;
             let only = ask.target.as_ref().map(|t| wire::target_from_pb("target", t)).transpose()?;
             let rules = self.rules().await?;
@@ -279,7 +278,7 @@ impl RevocationService for Revocations {
             let (found, next_page_token) = page.newest(rules.into_iter().map(|r| (r.0, r)), fits);
             let rules = self.rules_to_pb(&found).await;
             Ok::<_, No>(pb::ListRulesResponse { rules, next_page_token })
-        };
+        });
         listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_rules"))
     }
 
@@ -306,8 +305,7 @@ impl RevocationService for Revocations {
 
     async fn list_locks(&self, request: Request<pb::ListLocksRequest>) -> Result<Response<pb::ListLocksResponse>, Status> {
         let (actor, _) = self.admit(&request, Admin::Observe, "list_locks")?;
-        let listed = async {
-            let ask = request.get_ref();
+        let listed = within_bytes(request.get_ref(), |ask: pb::ListLocksRequest| async move {
             let page = Page::from(ask.page_size, &ask.page_token)?;
             let only = ask.target.as_ref().map(|t| wire::target_from_pb("target", t)).transpose()?;
             let entries = self.0.ledger.settled(|s| s.rules.entries()).await?;
@@ -317,7 +315,7 @@ impl RevocationService for Revocations {
             let made = self.0.made(found.iter().map(|(seq, _)| *seq)).await;
             let locks = found.iter().map(|(seq, t)| lock_to_pb(*seq, t, &made)).collect();
             Ok::<_, No>(pb::ListLocksResponse { locks, next_page_token })
-        };
+        });
         listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_locks"))
     }
 
@@ -378,7 +376,7 @@ impl RevocationService for Revocations {
             applied: behind.is_empty() && known,
             behind_count: behind.len() as u64,
             // Who follows is nothing that workloads know.
-            behind: behind.iter().take(if workload { 0 } else { limits::PAGE }).map(follower_to_pb).collect(),
+            behind: page::fit(behind.iter().take(if workload { 0 } else { limits::PAGE }).map(follower_to_pb)),
         }))
     }
 
@@ -387,15 +385,14 @@ impl RevocationService for Revocations {
         request: Request<pb::ListFollowersRequest>,
     ) -> Result<Response<pb::ListFollowersResponse>, Status> {
         self.admit(&request, Admin::Observe, "list_followers")?;
-        let ask = request.get_ref();
-        let page = Page::from(ask.page_size, &ask.page_token).map_err(|no| status(No::Refusal(no)))?;
-        let all = self.0.followers.list(self.0.system.wall());
-        // Counted from the end, so that the numbers of those before stay when somebody joins.
-        let numbered = all.iter().enumerate().filter_map(|(n, f)| Some((Seq::from_u64(n as u64 + 1)?, f)));
-        let (found, next_page_token) = page.newest(numbered, |_| true);
-        Ok(Response::new(pb::ListFollowersResponse {
-            followers: found.into_iter().map(follower_to_pb).collect(),
-            next_page_token,
-        }))
+        let listed = within_bytes(request.get_ref(), |ask: pb::ListFollowersRequest| async move {
+            let page = Page::from(ask.page_size, &ask.page_token)?;
+            let all = self.0.followers.list(self.0.system.wall());
+            // Counted from the end, so that the numbers of those before stay when somebody joins.
+            let numbered = all.iter().enumerate().filter_map(|(n, f)| Some((Seq::from_u64(n as u64 + 1)?, f)));
+            let (found, next_page_token) = page.newest(numbered, |_| true);
+            Ok::<_, No>(pb::ListFollowersResponse { followers: found.into_iter().map(follower_to_pb).collect(), next_page_token })
+        });
+        listed.await.map(Response::new).map_err(status)
     }
 }

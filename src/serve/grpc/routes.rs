@@ -1,5 +1,6 @@
 //! The services of each listener.
 
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,6 +16,9 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::Service as _;
 
 use super::super::peer::{self, Peer};
+use super::super::status::status;
+use super::super::table::Activity;
+use super::super::unread::{Answers, counted};
 use super::approval::Approvals;
 use super::audit::Audit;
 use super::break_glass::BreakGlasses;
@@ -45,7 +49,7 @@ use crate::pb::mayfly::v1::task_service_server::TaskServiceServer;
 use crate::pb::mayfly::v1::token_service_server::TokenServiceServer;
 use crate::pb::mayfly::v1::trust_domain_service_server::TrustDomainServiceServer;
 use crate::pb::mayfly::v1::upstream_service_server::UpstreamServiceServer;
-use crate::refusal::Refusal;
+use crate::refusal::{No, Reason, Refusal};
 use crate::system::Stopwatch;
 use crate::trace::Traced;
 
@@ -80,6 +84,8 @@ pub struct Calls(Arc<OnConnection>);
 struct OnConnection {
     services: Services,
     peer: Peer,
+    /// What it holds: answers that are not read, calls under way.
+    activity: Arc<Activity>,
     /// Where its single exchanges are decided together; `None` for a peer that may ask for none.
     line: Option<Arc<Line>>,
 }
@@ -116,10 +122,10 @@ impl Services {
     }
 
     /// For one connection of this peer.
-    pub fn on_connection(self, peer: Peer) -> Calls {
+    pub fn on_connection(self, peer: Peer, activity: Arc<Activity>) -> Calls {
         let caller = peer::caller_of(Some(&peer)).ok();
         let line = caller.map(|caller| Line::new(self.own.0.clone(), caller));
-        Calls(Arc::new(OnConnection { services: self, peer, line }))
+        Calls(Arc::new(OnConnection { services: self, peer, activity, line }))
     }
 
     async fn answer<B>(self, peer: Peer, mut call: Request<B>, traced: Traced) -> Response<Body>
@@ -174,9 +180,30 @@ impl Calls {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + Unpin,
     {
         if call.uri().path() == unary::PATH {
+            self.activity().exchanged();
             return Answering::Exchange(unary::Exchange::new(self.clone(), call, arrived, traced.clone()));
         }
-        Answering::Other(Box::pin(self.0.services.clone().answer(self.peer().clone(), call, traced.clone())))
+        let activity = self.activity();
+        let admitted = activity.share().may_answer(0).and_then(|()| activity.call());
+        let under_way = match admitted {
+            Ok(under_way) => under_way,
+            Err(no) => return Answering::Other(Box::pin(ready(status(No::Refusal(no)).into_http()))),
+        };
+        let (long, answers) = (is_long(call.uri().path()), answers_of(call.uri().path()));
+        let activity = activity.clone();
+        let answer = self.0.services.clone().answer(self.peer().clone(), call, traced.clone());
+        Answering::Other(Box::pin(async move {
+            let answer = match long {
+                true => activity.share().long(answer).await.unwrap_or_else(|| stopped().into_http()),
+                false => answer.await,
+            };
+            counted(answer, answers, &activity, under_way)
+        }))
+    }
+
+    /// What the connection holds.
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.0.activity
     }
 
     pub(super) fn authority(&self) -> &Arc<Authority> {
@@ -195,6 +222,29 @@ impl Calls {
     pub(super) fn tokens(&self) -> TokenServiceServer<Tokens> {
         self.0.services.tokens.clone()
     }
+}
+
+fn stopped() -> tonic::Status {
+    status(No::Refusal(Refusal::new(Reason::NotReady, "the server stops")))
+}
+
+/// Whether a call of this path sends a stream of messages.
+pub fn streams_messages(path: &str) -> bool {
+    path == stream::PATH || path.ends_with("/ServerReflectionInfo")
+}
+
+/// Whether a call of this path is answered with a stream of messages.
+fn answers_of(path: &str) -> Answers {
+    const MANY: &[&str] = &["Watch", "Tail", "Export", "Backup", "Stream", "ServerReflection"];
+    let method = path.rsplit('/').next().unwrap_or_default();
+    if MANY.iter().any(|word| method.starts_with(word)) { Answers::Many } else { Answers::One }
+}
+
+/// Whether a call of this path may look at much: lists, searches, counts of what would be hit. Those run beside what serves.
+fn is_long(path: &str) -> bool {
+    const LONG: &[&str] = &["List", "Search", "Explain", "BlastRadius", "Inventory", "Diff"];
+    let method = path.rsplit('/').next().unwrap_or_default();
+    LONG.iter().any(|word| method.contains(word))
 }
 
 /// What workloads may call.

@@ -277,12 +277,9 @@ impl Tasks {
             },
         );
         pieces.await?;
-        let (ids, next_page_token) = newest.done();
-        let tasks = self.0.ledger.settled(|s| {
-            let found = ids.iter().filter_map(|id| s.tasks.get(id));
-            found.map(|t| wire::task_to_pb(s, t, now)).collect()
-        });
-        Ok(pb::ListTasksResponse { tasks: tasks.await?, next_page_token })
+        let row = |s: &State, id| s.tasks.get(&id).map(|t| wire::task_to_pb(s, t, now));
+        let (tasks, next_page_token) = self.0.ledger.settled(|s| newest.rows(|id| row(s, id))).await?;
+        Ok(pb::ListTasksResponse { tasks, next_page_token })
     }
 
     async fn credentials(
@@ -319,12 +316,8 @@ impl Tasks {
             },
         );
         pieces.await?;
-        let (ids, next_page_token) = newest.done();
-        let credentials = self.0.ledger.settled(|s| {
-            let found = ids.iter().filter_map(|id| s.credentials.get(id));
-            found.map(|l| wire::credential_to_pb(s, &l, now)).collect()
-        });
-        let credentials = credentials.await?;
+        let row = |s: &State, id| s.credentials.get(&id).map(|l| wire::credential_to_pb(s, &l, now));
+        let (credentials, next_page_token) = self.0.ledger.settled(|s| newest.rows(|id| row(s, id))).await?;
         Ok(pb::ListTaskCredentialsResponse { credentials, next_page_token })
     }
 }

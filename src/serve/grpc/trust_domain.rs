@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::super::wire;
 use super::ask::{self, refused};
-use super::page::ByName;
+use super::page::{ByName, within_bytes};
 use super::token::named;
 use crate::authority::Authority;
 use crate::identity::caller::Operator;
@@ -45,9 +45,9 @@ impl TrustDomains {
         Ok(state.map(|s| wire::trust_domain_to_pb(domain.as_str(), &s)).transpose()?)
     }
 
-    async fn list(&self, actor: &Actor, ask: &pb::ListTrustDomainsRequest) -> Result<pb::ListTrustDomainsResponse, No> {
+    async fn list(&self, actor: &Actor, ask: pb::ListTrustDomainsRequest) -> Result<pb::ListTrustDomainsResponse, No> {
         self.0.admit(ask::operator(actor)?, Admin::Observe, None)?;
-        let page = ByName::of(ask.page_size, &ask.page_token, ask)?;
+        let page = ByName::of(ask.page_size, &ask.page_token, &ask)?;
         let (found, next_page_token) = self
             .0
             .ledger
@@ -210,7 +210,7 @@ impl TrustDomainService for TrustDomains {
         request: Request<pb::ListTrustDomainsRequest>,
     ) -> Result<Response<pb::ListTrustDomainsResponse>, Status> {
         let actor = ask::actor(&self.0, &request, "list_trust_domains")?;
-        let answer = self.list(&actor, request.get_ref()).await;
+        let answer = within_bytes(request.get_ref(), |ask| self.list(&actor, ask)).await;
         answer.map(Response::new).map_err(refused(&self.0, &actor, "list_trust_domains"))
     }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use tonic::codegen::Service as _;
 
 use super::super::peer::{self, Peer};
 use super::super::status::status;
+use super::super::table::Activity;
 use super::line::Said;
 use super::routes::{Arrived, Calls};
 use super::sent::Sent;
@@ -107,6 +108,10 @@ where
             Some(taken) => (taken, arrived.read),
             None => (authority.intake.take(1), Stopwatch::start()),
         };
+        // Whoever does not read is refused before anything is issued.
+        if let Err(no) = calls.activity().share().may_answer(0) {
+            return ControlFlow::Break(status(No::Refusal(no)).into_http());
+        }
         let taken = match taken {
             Ok(taken) => taken,
             Err(no) => {
@@ -139,10 +144,10 @@ where
     /// What its round said.
     fn heard(&self, said: Option<Said>) -> ControlFlow<Response<Body>, State<B>> {
         match (said, self.calls.line()) {
-            (Some(Said::Over(end)), _) => ControlFlow::Break(told(end)),
+            (Some(Said::Over(end)), _) => ControlFlow::Break(told(end, self.calls.activity())),
             (Some(Said::Slow(want)), Some(line)) => {
-                let slowly = line.clone().slowly(want);
-                ControlFlow::Continue(State::Other(Box::pin(async move { told(slowly.await) })))
+                let (slowly, activity) = (line.clone().slowly(want), self.calls.activity().clone());
+                ControlFlow::Continue(State::Other(Box::pin(async move { told(slowly.await, &activity) })))
             }
             (Some(Said::Slow(_)) | None, _) => ControlFlow::Break(fault("a round ended without an answer").into_http()),
         }
@@ -186,9 +191,9 @@ where
     }
 }
 
-fn told(end: Result<Bytes, No>) -> Response<Body> {
+fn told(end: Result<Bytes, No>, activity: &Arc<Activity>) -> Response<Body> {
     match end {
-        Ok(message) => response(message),
+        Ok(message) => response(activity.unread(message)),
         Err(no) => status(no).into_http(),
     }
 }

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::super::wire;
 use super::ask::{self, not_served, refused};
-use super::page::ByName;
+use super::page::{ByName, within_bytes};
 use super::{binding, lease};
 use crate::authority::Authority;
 use crate::inventory::Inventory;
@@ -59,14 +59,14 @@ impl Upstreams {
         Ok(pb::GetUpstreamResponse { upstream: Some(self.shown(actor, &upstream, &version).await?) })
     }
 
-    async fn list(&self, actor: &Actor, ask: &pb::ListUpstreamsRequest) -> Result<pb::ListUpstreamsResponse, No> {
+    async fn list(&self, actor: &Actor, ask: pb::ListUpstreamsRequest) -> Result<pb::ListUpstreamsResponse, No> {
         let environment = self.environment(actor, ask::filter("environment", &ask.environment)?)?;
         let wanted = match pb::RegistrationState::try_from(ask.state) {
             Ok(pb::RegistrationState::Unspecified) => None,
             Ok(state) => Some(state),
             Err(_) => return Err(No::Refusal(Refusal::field("state", format!("{} is no state of a registration", ask.state)))),
         };
-        let page = ByName::of(ask.page_size, &ask.page_token, ask)?;
+        let page = ByName::of(ask.page_size, &ask.page_token, &ask)?;
         let all = self.0.ledger.settled(|s| s.upstreams.iter().map(|(n, v)| (n.to_string(), v.clone())).collect::<Vec<_>>());
         let all = all.await?.into_iter().filter(|(_, v)| wanted.is_none_or(|w| wire::registration_state(v) == w));
         let mut fitting = Vec::new();
@@ -207,7 +207,8 @@ impl UpstreamService for Upstreams {
         request: Request<pb::ListUpstreamsRequest>,
     ) -> Result<Response<pb::ListUpstreamsResponse>, Status> {
         let actor = ask::actor(&self.0, &request, "list_upstreams")?;
-        self.list(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "list_upstreams"))
+        let listed = within_bytes(request.get_ref(), |ask| self.list(&actor, ask));
+        listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_upstreams"))
     }
 
     async fn set_upstream(&self, request: Request<pb::SetUpstreamRequest>) -> Result<Response<pb::SetUpstreamResponse>, Status> {
@@ -247,7 +248,7 @@ impl UpstreamService for Upstreams {
         request: Request<pb::ListBindingsRequest>,
     ) -> Result<Response<pb::ListBindingsResponse>, Status> {
         let actor = ask::actor(&self.0, &request, "list_bindings")?;
-        let answer = binding::list(&self.0, &actor, request.get_ref()).await;
+        let answer = within_bytes(request.get_ref(), |ask| binding::list(&self.0, &actor, ask)).await;
         answer.map(Response::new).map_err(refused(&self.0, &actor, "list_bindings"))
     }
 
@@ -259,7 +260,8 @@ impl UpstreamService for Upstreams {
 
     async fn list_leases(&self, request: Request<pb::ListLeasesRequest>) -> Result<Response<pb::ListLeasesResponse>, Status> {
         let actor = ask::actor(&self.0, &request, "list_leases")?;
-        lease::list(&self.0, &actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "list_leases"))
+        let listed = within_bytes(request.get_ref(), |ask| lease::list(&self.0, &actor, ask));
+        listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_leases"))
     }
 
     async fn retry_lease(&self, request: Request<pb::RetryLeaseRequest>) -> Result<Response<pb::RetryLeaseResponse>, Status> {

@@ -286,6 +286,8 @@ fn limits(v: &Values) -> Option<Limits> {
     Some(Limits {
         tasks: count("limits.tasks")?,
         tasks_per_caller: count("limits.tasks_per_caller")?,
+        task_bytes: v.number("limits.task_bytes")?,
+        task_bytes_per_caller: v.number("limits.task_bytes_per_caller")?,
         credentials: count("limits.credentials")?,
         credentials_per_caller: count("limits.credentials_per_caller")?,
         request_ids: count("limits.request_ids")?,
@@ -301,6 +303,7 @@ fn limits(v: &Values) -> Option<Limits> {
         leases_undoing: count("limits.leases_undoing")?,
         leases_undoing_per_upstream: count("limits.leases_undoing_per_upstream")?,
         followers: count("limits.followers")?,
+        followers_per_caller: count("limits.followers_per_caller")?,
         connections: count("limits.connections")?,
         admin_connections: count("limits.admin_connections")?,
         public_connections: count("limits.public_connections")?,

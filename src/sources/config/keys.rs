@@ -199,6 +199,18 @@ pub const KEYS: &[Key] = &[
     key("policy.upstreams", Path, Required, "Directory of which every `*.toml` registers one upstream."),
     limit("limits.tasks", l::TASKS, "Live tasks in all."),
     limit("limits.tasks_per_caller", l::TASKS_PER_CALLER, "Live tasks that one caller opened."),
+    key(
+        "limits.task_bytes",
+        Size(MIB, l::TASK_BYTES),
+        Ceiling,
+        "Memory for terms of tasks in all, above 1 KiB of each, until a task is forgotten: 10 minutes after its end.",
+    ),
+    key(
+        "limits.task_bytes_per_caller",
+        Size(MIB, l::TASK_BYTES_PER_CALLER),
+        Ceiling,
+        "The same of the tasks that one caller opened.",
+    ),
     limit("limits.credentials", l::CREDENTIALS, "Live credentials in all."),
     limit("limits.credentials_per_caller", l::CREDENTIALS_PER_CALLER, "Live credentials of one caller."),
     limit(
@@ -226,6 +238,7 @@ pub const KEYS: &[Key] = &[
     limit("limits.leases_undoing", l::LEASES_UNDOING, "Leases that are being undone at upstreams, in all."),
     limit("limits.leases_undoing_per_upstream", l::LEASES_UNDOING_PER_UPSTREAM, "The same at one upstream."),
     limit("limits.followers", l::FOLLOWERS, "Registered followers of the revocation feed."),
+    limit("limits.followers_per_caller", l::FOLLOWERS_PER_CALLER, "Registered followers of one caller."),
     limit("limits.connections", l::CONNECTIONS, "Open connections of the workload listener."),
     limit("limits.admin_connections", l::ADMIN_CONNECTIONS, "Open connections of the admin listener."),
     limit("limits.public_connections", l::PUBLIC_CONNECTIONS, "Open connections of the public listener."),

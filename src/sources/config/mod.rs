@@ -213,6 +213,8 @@ pub struct PolicyFiles {
 pub struct Limits {
     pub tasks: usize,
     pub tasks_per_caller: usize,
+    pub task_bytes: u64,
+    pub task_bytes_per_caller: u64,
     pub credentials: usize,
     pub credentials_per_caller: usize,
     pub request_ids: usize,
@@ -228,6 +230,7 @@ pub struct Limits {
     pub leases_undoing: usize,
     pub leases_undoing_per_upstream: usize,
     pub followers: usize,
+    pub followers_per_caller: usize,
     pub connections: usize,
     pub admin_connections: usize,
     pub public_connections: usize,

@@ -1,6 +1,7 @@
 //! Whether a task opens, and what may become of one that is open.
 
 use super::super::tasks::Task;
+use super::super::terms::counted_bytes;
 use super::super::{State, Verdict, add_lineage, svid_facts, trust_domain_of};
 use super::{Pending, malformed, policy_in_force, refused_by, stale};
 use crate::ledger::record::{Allowance, TaskOpened};
@@ -65,6 +66,12 @@ impl State {
         }
         let with_it = pending.tasks.iter().filter(|t| t.opener == e.opener).count();
         pending.ceilings.task(self, &e.opener, (pending.tasks.len(), with_it))?;
+        let bytes = counted_bytes(e);
+        if bytes > 0 {
+            let sum =
+                |own: bool| pending.tasks.iter().filter(|t| !own || t.opener == e.opener).map(|t| counted_bytes(t)).sum::<u64>();
+            pending.ceilings.task_terms(self, (&e.opener, bytes), (sum(false), sum(true)))?;
+        }
         pending.tasks.push(e);
         Ok(())
     }

@@ -1,0 +1,221 @@
+//! Connections whose handshake is not finished.
+//!
+//! They have places of their own, apart from those of open connections, and are bounded by not accepting: beyond the bound new sockets wait
+//! in the kernel's backlog. A peer that leaves us waiting gives way to one that comes: one that said nothing first, the oldest of the source
+//! address that has the most. So silent sockets, however many, keep nobody out, and whoever waits for us loses nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::shares::Network;
+use crate::limits;
+use crate::system::System;
+
+/// The handshakes of one listener.
+pub struct Arrivals {
+    places: Arc<Semaphore>,
+    most: usize,
+    system: System,
+    pending: Mutex<Pending>,
+}
+
+#[derive(Default)]
+struct Pending {
+    all: BTreeMap<u64, Arrival>,
+    of: HashMap<Network, usize>,
+    next: u64,
+}
+
+struct Arrival {
+    source: Network,
+    /// A second handle of its socket, to look at it and to end it.
+    socket: OwnedFd,
+    spoke: Arc<AtomicBool>,
+    /// When it came, by the steady clock.
+    at: u64,
+    ended: bool,
+}
+
+/// A place among the handshakes. Dropping it gives the place back.
+pub struct Arriving {
+    arrivals: Arc<Arrivals>,
+    number: u64,
+    spoke: Arc<AtomicBool>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Arriving {
+    /// Waits for the peer's first byte. Until then its place is the first that is taken from it.
+    pub async fn first_byte(&self, tcp: &TcpStream) {
+        // A socket that fails is told of by who reads from it next.
+        if tcp.peek(&mut [0]).await.is_ok() {
+            self.spoke.store(true, Relaxed);
+        }
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.arrivals.pending.lock().remove(self.number);
+    }
+}
+
+impl Arrivals {
+    /// With so many places.
+    pub fn new(most: usize, system: System) -> Arc<Arrivals> {
+        Arc::new(Arrivals { places: Arc::new(Semaphore::new(most)), most, system, pending: Mutex::default() })
+    }
+
+    /// A place for a socket that was accepted. Waits where all are taken by handshakes that wait for us. `None`: the socket is broken.
+    pub async fn admit(self: &Arc<Self>, tcp: &TcpStream, from: SocketAddr) -> Option<Arriving> {
+        let source = Network::of(from);
+        // Its share is half of the places: beyond it, it takes them from itself, so that its crowd does not reach the others.
+        let share = (self.most / limits::HANDSHAKES_SOURCE_SHARE).max(1);
+        if self.most > 1 && self.pending.lock().of.get(&source).is_some_and(|own| *own >= share) {
+            self.pending.lock().end_one_of(source, self.system.steady());
+        }
+        let look = Duration::from_millis(limits::HANDSHAKE_LOOK_MS);
+        let place = loop {
+            if let Ok(place) = self.places.clone().try_acquire_owned() {
+                break place;
+            }
+            self.pending.lock().end_one(self.system.steady());
+            // The semaphore is never closed.
+            if let Ok(place) = tokio::time::timeout(look, self.places.clone().acquire_owned()).await {
+                break place.ok()?;
+            }
+        };
+        let socket = tcp.as_fd().try_clone_to_owned().ok()?;
+        let spoke = Arc::new(AtomicBool::new(false));
+        let at = self.system.steady();
+        let number = self.pending.lock().add(Arrival { source, socket, spoke: spoke.clone(), at, ended: false });
+        Some(Arriving { arrivals: self.clone(), number, spoke, _place: place })
+    }
+}
+
+impl Pending {
+    fn add(&mut self, arrival: Arrival) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        *self.of.entry(arrival.source).or_default() += 1;
+        self.all.insert(number, arrival);
+        number
+    }
+
+    fn remove(&mut self, number: u64) {
+        let Some(arrival) = self.all.remove(&number) else { return };
+        if let Some(count) = self.of.get_mut(&arrival.source) {
+            *count -= 1;
+            if *count == 0 {
+                self.of.remove(&arrival.source);
+            }
+        }
+    }
+
+    /// Ends the handshake of a peer that leaves us waiting, of the source that has the most of them.
+    fn end_one(&mut self, now: u64) {
+        let mut sources: Vec<(usize, Network)> = self.of.iter().map(|(source, count)| (*count, *source)).collect();
+        sources.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, source) in sources {
+            if self.end_one_of(source, now) {
+                return;
+            }
+        }
+    }
+
+    /// The oldest that said nothing; where there is none, the oldest that said something and leaves us waiting for the rest.
+    fn end_one_of(&mut self, source: Network, now: u64) -> bool {
+        for (spoke, patience) in [(false, limits::HANDSHAKE_SILENT_MS), (true, limits::HANDSHAKE_ANSWER_MS)] {
+            let of_source = self.all.values_mut().filter(|a| a.source == source && !a.ended && now >= a.at + patience);
+            let mut waits = of_source.filter(|a| a.spoke.load(Relaxed) == spoke && leaves_us_waiting(&a.socket));
+            if let Some(oldest) = waits.next() {
+                oldest.ended = true;
+                // Whoever reads from it hears that it has ended, and gives its place back.
+                let _ = shutdown(&oldest.socket, Shutdown::Both);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Nothing that the peer sent waits to be read by us.
+fn leaves_us_waiting(socket: &OwnedFd) -> bool {
+    !matches!(recv(socket, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((1.., _)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpSocket};
+
+    async fn connect(listener: &TcpListener, from: &str) -> (TcpStream, TcpStream, SocketAddr) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        let peer = socket.connect(listener.local_addr().unwrap()).await.unwrap();
+        let (ours, from) = listener.accept().await.unwrap();
+        (peer, ours, from)
+    }
+
+    /// Whether our end of a socket was ended.
+    async fn ended(tcp: &mut TcpStream) -> bool {
+        let read = tokio::time::timeout(Duration::from_millis(20), tcp.read(&mut [0; 8])).await;
+        matches!(read, Ok(Ok(0) | Err(_)))
+    }
+
+    #[tokio::test]
+    async fn the_oldest_silent_socket_of_the_busiest_source_gives_way() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let arrivals = Arrivals::new(4, System::real());
+        let mut held = Vec::new();
+        for from in ["127.0.0.2", "127.0.0.1", "127.0.0.1", "127.0.0.3"] {
+            let (peer, ours, at) = connect(&listener, from).await;
+            let place = arrivals.admit(&ours, at).await.unwrap();
+            held.push((peer, ours, Some(place)));
+        }
+        // The older of the two of one source has said something, and we wait for the rest.
+        held[1].0.write_all(b"x").await.unwrap();
+        held[1].2.as_ref().unwrap().first_byte(&held[1].1).await;
+        held[1].1.read_exact(&mut [0]).await.unwrap();
+        let (_peer, ours, at) = connect(&listener, "127.0.0.4").await;
+        tokio::time::sleep(Duration::from_millis(limits::HANDSHAKE_SILENT_MS)).await;
+        let taken = tokio::join!(arrivals.admit(&ours, at), async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let mut was = Vec::new();
+            for (_, ours, _) in &mut held {
+                was.push(ended(ours).await);
+            }
+            held[2].2 = None;
+            was
+        });
+        assert!(taken.0.is_some());
+        assert_eq!(taken.1, [false, false, true, false]);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_us_is_not_ended_and_the_next_one_waits() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let arrivals = Arrivals::new(1, System::real());
+        let (mut peer, ours, at) = connect(&listener, "127.0.0.1").await;
+        let place = arrivals.admit(&ours, at).await.unwrap();
+        peer.write_all(b"hello").await.unwrap();
+        place.first_byte(&ours).await;
+        let (_next, later, from) = connect(&listener, "127.0.0.1").await;
+        let waits = arrivals.admit(&later, from);
+        assert!(tokio::time::timeout(Duration::from_millis(120), waits).await.is_err(), "its bytes are ours to read");
+        drop(place);
+        assert!(arrivals.admit(&later, from).await.is_some());
+        assert!(arrivals.pending.lock().of.is_empty(), "all places were given back");
+    }
+}

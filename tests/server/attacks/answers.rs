@@ -1,0 +1,89 @@
+//! Answers that nobody reads.
+
+use mayfly::limits;
+use mayfly::pb::mayfly::v1 as pb;
+use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
+use prost::Message as _;
+
+use super::{Rig, ask, terms};
+use crate::kit::PATIENCE;
+use mayfly::cli::dev::Settings;
+
+const JWKS: &str = "/mayfly.v1.KeyService/GetJwks";
+const TASKS: &str = "/mayfly.v1.TaskService/ListTasks";
+
+/// Connections with as many calls as one may have, of which no answer is read. Pings are answered by the HTTP/2 of the client.
+async fn unread(rig: &Rig, connections: usize, path: &str, message: &[u8]) -> Vec<h2::client::SendRequest<bytes::Bytes>> {
+    let mut open = Vec::new();
+    for _ in 0..connections {
+        let mut send = rig.shut("agent/demo", 0).await;
+        let mut asked = Vec::new();
+        for _ in 0..limits::CONNECTION_STREAMS - 1 {
+            // One more than the server allows waits here.
+            let Ok(Ok(ready)) = tokio::time::timeout(PATIENCE, send.clone().ready()).await else { break };
+            send = ready;
+            match ask(&mut send, path, message) {
+                Ok((answer, body)) => asked.push((answer, body)),
+                Err(_) => break,
+            }
+        }
+        tokio::spawn(async move {
+            let mut held = Vec::new();
+            for (answer, body) in asked {
+                // Headers are taken, bodies are not.
+                held.push((answer.await, body));
+            }
+            std::future::pending::<()>().await;
+            drop(held);
+        });
+        open.push(send);
+    }
+    open
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_keys_on_many_connections_that_are_never_read_are_bounded_and_ended() {
+    let rig = Rig::new(Settings::default());
+    let before = rig.memory();
+    let others = rig.others();
+    let message = pb::GetJwksRequest { of: Some(pb::get_jwks_request::Of::Environment("dev".into())) }.encode_to_vec();
+    let held = unread(&rig, 40, JWKS, &message).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let grown = rig.peak().saturating_sub(before);
+    others.saw("unread keys").await;
+    // 40,000 answers cost 10 KB each where nothing bounds them. What is counted is a part of what it costs.
+    let most = 3 * limits::UNREAD_BYTES_PER_CALLER as u64 / (1024 * 1024);
+    assert!(grown < most, "{grown} MiB");
+    // Who does not read is ended, though pings are answered.
+    let ended = async {
+        for mut send in held {
+            while std::future::poll_fn(|cx| send.poll_ready(cx)).await.is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            }
+        }
+    };
+    let within = std::time::Duration::from_millis(3 * limits::SWEEP_MS);
+    tokio::time::timeout(within, ended).await.expect("connections are ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_that_are_never_read_are_pages_of_bounded_bytes_within_a_callers_share() {
+    let rig = Rig::new(Settings::default());
+    let channel = rig.world.channel("agent/demo", rig.child.addresses().workload).await.unwrap();
+    let mut tasks = TaskServiceClient::new(channel);
+    for n in 0..400 {
+        let tools = (0..64).map(|tool| format!("{tool:03}-{n:03}-{}", "x".repeat(240))).collect();
+        let request = pb::OpenTaskRequest { terms: Some(pb::TaskTerms { tools, ..terms() }), ..Default::default() };
+        tasks.open_task(request).await.unwrap();
+    }
+    let before = rig.memory();
+    let others = rig.others();
+    let message = pb::ListTasksRequest { page_size: 1_000, ..Default::default() }.encode_to_vec();
+    let _held = unread(&rig, 4, TASKS, &message).await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let grown = rig.peak().saturating_sub(before);
+    others.saw("unread lists").await;
+    // 4,000 answers of 6 MB each where nothing bounds them.
+    let most = 4 * limits::UNREAD_BYTES_PER_CALLER as u64 / (1024 * 1024);
+    assert!(grown < most, "{grown} MiB");
+}
