@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
@@ -160,7 +161,7 @@ pub struct Followers {
     known_from: Mutex<Millis>,
     changed: watch::Sender<u64>,
     max_age_ms: u64,
-    most: usize,
+    most: AtomicUsize,
 }
 
 /// The right to feed one follower. A newer stream under the same name ends it.
@@ -173,7 +174,18 @@ impl Followers {
     /// Nobody follows yet. `max_age_ms`: how long one that vanished stays on the list. `most`: how many it holds.
     pub fn new(max_age_ms: u64, most: usize) -> Followers {
         let known_from = Mutex::new(Millis(0));
-        Followers { all: Mutex::new(BTreeMap::new()), known_from, changed: watch::Sender::new(0), max_age_ms, most }
+        Followers {
+            all: Mutex::new(BTreeMap::new()),
+            known_from,
+            changed: watch::Sender::new(0),
+            max_age_ms,
+            most: AtomicUsize::new(most),
+        }
+    }
+
+    /// It holds so many from here on. Those that follow go on.
+    pub fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
     }
 
     /// The server was here before, and nobody wrote down who followed it then.
@@ -191,9 +203,10 @@ impl Followers {
         let key = (who.name(), name.to_owned());
         let mut all = self.all.lock();
         self.forget(&mut all, now);
-        if all.len() >= self.most && !all.contains_key(&key) {
+        let most = self.most.load(Ordering::Relaxed);
+        if all.len() >= most && !all.contains_key(&key) {
             let wait = std::time::Duration::from_millis(self.max_age_ms);
-            return Err(No::Refusal(Refusal::limit("followers", self.most as u64, wait)));
+            return Err(No::Refusal(Refusal::limit("followers", most as u64, wait)));
         }
         let before = all.get(&key);
         let stream = before.map_or(1, |f| f.stream + 1);
