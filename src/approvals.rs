@@ -88,7 +88,7 @@ impl Authority {
         if let Some(known) = self.asked_before(&asked).await? {
             return Ok(known);
         }
-        self.rates.take(Act::Change, caller.id().as_str())?;
+        self.rates.load().take(Act::Change, caller.id().as_str())?;
         let shown = shown(want)?;
         if let Some(arguments) = &shown {
             self.keep_arguments(id, &asked.environment, arguments).await?;

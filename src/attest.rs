@@ -16,7 +16,8 @@ impl Authority {
     /// DENIED_BY_POLICY, LOCKED, LIMIT_REACHED, NOT_READY before the CA has a key.
     pub async fn attest(&self, issuer: &Issuer, token: &Token, rule: Option<&str>, key: &Csr) -> Result<SignedIn, No> {
         let own = self.own_domain.as_ref().ok_or_else(not_configured)?;
-        let let_in = attest::attested(issuer, &own.settings.attest_rules, rule, &token.claims);
+        let settings = own.settings();
+        let let_in = attest::attested(issuer, &settings.attest_rules, rule, &token.claims);
         let found = let_in.map_err(|why| {
             // What rules there are is told to the audit, not to everybody who has an account there; counted together, for they are many.
             let what = format!("no rule lets this job of {} in", issuer.name);
@@ -25,7 +26,7 @@ impl Authority {
             no("attestation".into())
                 .way_out("whoever owns the configuration has [[attestation]]; the audit says what did not fit")
         })?;
-        let domain = &own.settings.trust_domain;
+        let domain = &own.trust_domain;
         let spiffe_id = attested_id(domain, &token.provider, &found.id, &found.rule.name)?;
         let job = Attestation { rule: found.rule.name.clone(), id: found.id.clone(), claims: found.claims.clone() };
         let entry = |_| {

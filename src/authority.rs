@@ -69,12 +69,12 @@ pub struct Authority {
     pub single_operator: bool,
     /// What the server knows of itself, once it is started.
     pub own: OnceLock<Arc<OwnSvid>>,
-    /// What an operator bounds.
-    pub bounds: Bounds,
+    /// What an operator bounds. A reload of the configuration sets others.
+    pub bounds: ArcSwap<Bounds>,
     /// How much is taken in.
     pub intake: Arc<Intake>,
-    /// How often callers change what is no issuance.
-    pub rates: Rates,
+    /// How often callers change what is no issuance. A reload of the configuration sets others.
+    pub rates: ArcSwap<Rates>,
     /// Refusals, counted for the audit.
     pub refusals: Refusals,
     /// Uses, as servers of upstreams tell them.
@@ -95,6 +95,8 @@ pub struct Authority {
     pub tracer: Arc<Tracer>,
     /// Those who tell webhooks, once the server is started.
     pub webhooks: OnceLock<Box<dyn crate::webhook::Tellers>>,
+    /// Where the files of policies and registrations differ from the ledger, which counts.
+    pub drift: ArcSwap<Vec<String>>,
     /// Those who read the ledger in order at once.
     pub readers: Arc<Semaphore>,
     /// One change of keys or bundles at a time: each is planned on what the one before left.
@@ -204,8 +206,8 @@ impl Authority {
             feed,
             followers: Followers::new(parts.feed_max_age_ms, (parts.bounds.followers, parts.bounds.followers_per_caller)),
             intake: Intake::new(parts.bounds.deciding),
-            rates: Rates::new(parts.bounds.rates, parts.system.clone()),
-            bounds: parts.bounds,
+            rates: ArcSwap::from_pointee(Rates::new(parts.bounds.rates, parts.system.clone())),
+            bounds: ArcSwap::from_pointee(parts.bounds),
             system: parts.system,
             admin_uids: parts.admin_uids,
             single_operator: parts.single_operator,
@@ -220,6 +222,7 @@ impl Authority {
             counted: Counted::default(),
             tracer,
             webhooks: OnceLock::new(),
+            drift: ArcSwap::default(),
             readers: Arc::new(Semaphore::new(limits::READERS)),
             changing: Mutex::new(()),
             began,
@@ -263,6 +266,15 @@ impl Authority {
         self.leases.follow(changes().map(|r| &**r));
         // Nobody watches: that is no error.
         let _ = self.commits.send(batch.clone());
+    }
+
+    /// Other bounds from here on. How often a caller did something is counted anew where its rate is another.
+    pub fn set_bounds(&self, bounds: Bounds) {
+        let before = self.bounds.swap(Arc::new(bounds));
+        self.followers.set_most(bounds.followers);
+        if before.rates != bounds.rates {
+            self.rates.store(Arc::new(Rates::new(bounds.rates, self.system.clone())));
+        }
     }
 
     fn load_keys(&self) -> Result<(), Fault> {

@@ -59,7 +59,7 @@ impl Authority {
                 return Ok(TaskId::from_bytes(before.task));
             }
             if again == 1 {
-                self.rates.take(Act::Change, caller.id().as_str())?;
+                self.rates.load().take(Act::Change, caller.id().as_str())?;
             }
             let view = self.ledger.view();
             let id = self.new_task_id();
@@ -112,7 +112,7 @@ impl Authority {
                 return Ok(());
             }
             if again == 1 {
-                self.rates.take(Act::Change, caller.id().as_str())?;
+                self.rates.load().take(Act::Change, caller.id().as_str())?;
             }
             let view = self.ledger.view();
             let glass = view.read(|s| s.glasses.get(&id).cloned()).ok_or_else(|| none(id))?;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
@@ -182,7 +183,7 @@ pub struct Followers {
     known_from: Mutex<Millis>,
     changed: watch::Sender<u64>,
     max_age_ms: u64,
-    most: usize,
+    most: AtomicUsize,
     most_of_one: usize,
 }
 
@@ -197,7 +198,13 @@ impl Followers {
     pub fn new(max_age_ms: u64, (most, most_of_one): (usize, usize)) -> Followers {
         let known_from = Mutex::new(Millis(0));
         let (all, beyond) = (Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
+        let most = AtomicUsize::new(most);
         Followers { all, beyond, known_from, changed: watch::Sender::new(0), max_age_ms, most, most_of_one }
+    }
+
+    /// It holds so many from here on. Those that follow go on.
+    pub fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
     }
 
     /// The server was here before, and nobody wrote down who followed it then.
@@ -245,9 +252,10 @@ impl Followers {
         self.forget(&mut all, now);
         if !all.contains_key(&key) {
             let wait = std::time::Duration::from_millis(self.max_age_ms);
+            let most = self.most.load(Ordering::Relaxed);
             // Its own bound first: who opens names without end is told so, and keeps nobody else out.
             let own = all.range((key.0.clone(), String::new())..).take_while(|((who, _), _)| *who == key.0).count();
-            let bounds = [("followers_per_caller", own, self.most_of_one), ("followers", all.len(), self.most)];
+            let bounds = [("followers_per_caller", own, self.most_of_one), ("followers", all.len(), most)];
             if let Some((name, _, bound)) = bounds.into_iter().find(|(_, now, bound)| now >= bound) {
                 return Err(No::Refusal(Refusal::limit(name, bound as u64, wait)));
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::authority::Authority;
 use crate::ledger::record::{Event, Record, TaskHeartbeats, Who};
 use crate::ledger::{Lane, Ledger};
 use crate::limits;
@@ -30,6 +31,17 @@ struct Batch {
 impl Default for Batch {
     fn default() -> Batch {
         Batch { tasks: BTreeSet::new(), written: watch::Sender::new(None) }
+    }
+}
+
+impl Authority {
+    /// The machine was suspended for so long and heard nobody: every task that was not silent before gets one interval more, as after a start.
+    pub(crate) async fn resumed_after(&self, slept_ms: u64) -> Result<(), No> {
+        let away_since = self.system.wall().minus(slept_ms);
+        tracing::warn!(slept_ms, "the machine was suspended; every heartbeat gets one interval more");
+        let alive = TaskHeartbeats { tasks: Vec::new(), all: true, away_since: away_since.0 };
+        let record = Record::new(Who::Mayfly("resumed".into()), Event::TaskHeartbeats(alive));
+        self.ledger.commit(Lane::Revoke, vec![record]).await.map(drop)
     }
 }
 

@@ -67,6 +67,7 @@ pub mod identity;
 
 pub mod document;
 pub mod limits;
+pub mod log_queue;
 pub mod protobuf;
 pub mod refusal;
 pub mod system;

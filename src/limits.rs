@@ -3,10 +3,11 @@
 //! What an operator may want to change stands in the configuration (`sources::config`), with these as defaults and ceilings. Those of the ledger
 //! and its store stand in `limits/store.rs`, those of other issuers' tokens in `limits/oidc.rs`, those of what is done with what was granted
 //! in `limits/uses.rs`, those of the agent that gives SVIDs in `limits/workload_api.rs`, those of what peers can make the listeners hold
-//! in `limits/serving.rs`, those of traces in `limits/trace.rs`.
+//! in `limits/serving.rs`, those of traces in `limits/trace.rs`, those of log lines in `limits/log.rs`.
 
 mod glass;
 mod leases;
+mod log;
 mod oidc;
 mod people;
 mod serving;
@@ -18,6 +19,7 @@ mod workload_api;
 
 pub use glass::*;
 pub use leases::*;
+pub use log::*;
 pub use oidc::*;
 pub use people::*;
 pub use serving::*;
@@ -197,6 +199,8 @@ pub const REQUEST_BYTES: usize = 2 * 1024 * 1024;
 pub const HEADER_BYTES: u32 = 16 * 1024;
 /// Longest time that open calls may take when the server stops, milliseconds. A third of the 30 s that Kubernetes waits before SIGKILL.
 pub const SHUTDOWN_MS: u64 = 10_000;
+/// Longest time from the signal until the process ends whatever stands still, milliseconds: twice `SHUTDOWN_MS`, below those 30 s.
+pub const SHUTDOWN_LAST_MS: u64 = 20_000;
 /// Rows in one page of a list. At 500 bytes each, half a MB: below gRPC clients' 4 MB.
 pub const PAGE: usize = 1_000;
 /// Longest wait that a caller may ask for, milliseconds. Twice `FEED_MAX_AGE_MS`: by then a follower has applied or is off the list.
@@ -321,6 +325,8 @@ pub const EXPORT_LOOK_MS: u64 = DERIVE_LOOK_MS;
 pub const EXPORT_NOTE_MS: u64 = 1_000;
 /// Longest wait for a syslog or a collector, milliseconds. As long as the command line waits for a call.
 pub const EXPORT_CALL_MS: u64 = 10_000;
+/// Longest wait for an export to end, milliseconds: a fifth of `SHUTDOWN_MS`. What was not noted by then is exported again.
+pub const EXPORT_END_MS: u64 = 2_000;
 /// Largest answer of a collector that is read, bytes. Its message says what it rejected.
 pub const EXPORT_ANSWER_BYTES: usize = 64 * 1024;
 /// Largest file of keys that a check of an export reads, bytes: as a bundle of `KEYS` of them.

@@ -201,7 +201,7 @@ impl Authority {
         let Entry { own, token, manner, .. } = entry;
         let not_ready = || Refusal::new(Reason::NotReady, "the CA of our own trust domain has no key yet");
         let ca_key = self.keyring.active(KeyPurpose::X509Ca, "").ok_or_else(not_ready)?;
-        let domain = &own.settings.trust_domain;
+        let domain = &own.trust_domain;
         let bundle = self.ledger.peek(|s| s.bundles.get(domain.as_str()).filter(|b| !b.removed).cloned());
         let bundle = bundle_of(domain, &bundle.ok_or_else(not_ready)?)?;
         let anchor = crate::own_domain::anchor_of(bundle.x509_authorities(), ca_key.public().unwrap_or_default());

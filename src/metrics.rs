@@ -104,6 +104,9 @@ pub const METRICS: &[Metric] = &[
         "",
         "1 while the files or the agent that the server's own certificate comes from give none to use",
     ),
+    gauge("mayfly_policy_drift", "", "Differences between the files of policies and registrations and the ledger, which counts"),
+    counter("mayfly_config_reloads", "outcome", "Reloads of the configuration since the server started, by whether it was taken"),
+    counter("mayfly_log_lines_dropped", "", "Log lines that were dropped since the process started, because nobody read stderr"),
     counter("mayfly_backups", "", "Backups that were handed over whole since the server started"),
     counter("mayfly_trace_spans_sent", "", "Spans that the collector took since the server started"),
     counter(
@@ -120,16 +123,23 @@ pub struct Counted {
     refusals: [AtomicU64; Reason::ALL.len()],
     revocations: AtomicU64,
     pub(crate) backups: AtomicU64,
+    reloads: [AtomicU64; 2],
 }
 
 impl Default for Counted {
     fn default() -> Counted {
         let refusals = [const { AtomicU64::new(0) }; Reason::ALL.len()];
-        Counted { refusals, revocations: AtomicU64::new(0), backups: AtomicU64::new(0) }
+        Counted { refusals, revocations: AtomicU64::new(0), backups: AtomicU64::new(0), reloads: Default::default() }
     }
 }
 
 impl Counted {
+    /// The configuration was read again, and taken or refused.
+    pub(crate) fn reloaded(&self, taken: bool) {
+        let [refused, taken_in] = &self.reloads;
+        if taken { taken_in } else { refused }.fetch_add(1, Relaxed);
+    }
+
     /// A durable record that is no issuance.
     pub(crate) fn count(&self, record: &Record) {
         match &record.event {
@@ -291,6 +301,12 @@ impl Authority {
             "mayfly_certificate_source_failing" => {
                 self.own.get().map_or_else(Vec::new, |own| one(u64::from(!own.renewing().problem.is_empty())))
             }
+            "mayfly_policy_drift" => one(self.drift.load().len()),
+            "mayfly_config_reloads" => {
+                let [refused, taken] = &self.counted.reloads;
+                [("taken", taken), ("refused", refused)].map(|(what, n)| (Some(what.to_owned()), n.load(Relaxed))).into()
+            }
+            "mayfly_log_lines_dropped" => one(crate::log_queue::dropped()),
             "mayfly_backups" => one(self.counted.backups.load(Relaxed)),
             name if name.starts_with("mayfly_trace_") && self.tracer.tells() => self.traces_told(name),
             _ => Vec::new(),

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -46,37 +47,46 @@ struct Held {
     began: Option<u64>,
 }
 
-/// Every issuer that the configuration names.
+/// Every issuer that the configuration names. A reload of the configuration replaces all of them at once.
 pub struct Issuers {
-    all: Vec<Known>,
+    all: ArcSwap<Vec<Arc<Known>>>,
     system: System,
 }
 
 impl Issuers {
     /// With no keys yet.
     pub fn new(issuers: impl IntoIterator<Item = Issuer>, system: System) -> Issuers {
-        let known = |issuer| Known {
-            issuer: Arc::new(issuer),
-            held: Mutex::default(),
-            wanted: Notify::new(),
-            fetched: watch::Sender::new(0),
-        };
-        Issuers { all: issuers.into_iter().map(known).collect(), system }
+        let all = issuers.into_iter().map(|issuer| Arc::new(Known::new(issuer, Held::default())));
+        Issuers { all: ArcSwap::from_pointee(all.collect()), system }
+    }
+
+    /// Takes the place of those before. `keeps`: its keys come from where they came from, so those at hand stay.
+    pub fn replace(&self, issuers: impl IntoIterator<Item = (Issuer, bool)>) {
+        let before = self.all.load_full();
+        let next = issuers.into_iter().map(|(issuer, keeps)| {
+            let old = before.iter().find(|known| keeps && known.issuer.issuer == issuer.issuer);
+            let held = old.map(|known| {
+                let held = known.held.lock();
+                Held { keys: held.keys.clone(), good_at: held.good_at, began: held.began }
+            });
+            Arc::new(Known::new(issuer, held.unwrap_or_default()))
+        });
+        self.all.store(Arc::new(next.collect()));
     }
 
     /// All of them, in the order of the configuration.
-    pub fn all(&self) -> &[Known] {
-        &self.all
+    pub fn all(&self) -> Vec<Arc<Known>> {
+        self.all.load().to_vec()
     }
 
     /// The one of this `iss`.
-    pub fn find(&self, iss: &str) -> Option<&Known> {
-        self.all.iter().find(|known| known.issuer.issuer == iss)
+    pub fn find(&self, iss: &str) -> Option<Arc<Known>> {
+        self.all.load().iter().find(|known| known.issuer.issuer == iss).cloned()
     }
 
     /// The one of this short name.
-    pub fn named(&self, name: &str) -> Option<&Known> {
-        self.all.iter().find(|known| known.issuer.name == name)
+    pub fn named(&self, name: &str) -> Option<Arc<Known>> {
+        self.all.load().iter().find(|known| known.issuer.name == name).cloned()
     }
 
     /// Accepts a token of one of them that is for one of these audiences, or says why not. It may wait for keys, bounded.
@@ -100,6 +110,10 @@ impl Issuers {
 }
 
 impl Known {
+    fn new(issuer: Issuer, held: Held) -> Known {
+        Known { issuer: Arc::new(issuer), held: Mutex::new(held), wanted: Notify::new(), fetched: watch::Sender::new(0) }
+    }
+
     /// Its keys, unless they are too old.
     pub fn keys(&self, system: &System) -> Option<Arc<IssuerKeys>> {
         let held = self.held.lock();

@@ -66,7 +66,7 @@ impl Authority {
                 return Ok(TaskId::from_bytes(before.task));
             }
             if again == 1 {
-                self.rates.take(Act::Change, caller.id().as_str())?;
+                self.rates.load().take(Act::Change, caller.id().as_str())?;
             }
             let subject = match how.token {
                 Some(token) => Some(Box::pin(self.subject(caller, token)).await?),
@@ -110,7 +110,7 @@ impl Authority {
     ) -> Result<(), No> {
         let actor = Actor::Workload(caller.clone());
         let (who, _) = self.may_steer(&actor, id)?;
-        self.rates.take(Act::Change, caller.id().as_str())?;
+        self.rates.load().take(Act::Change, caller.id().as_str())?;
         let mut waited = false;
         for again in 1.. {
             if self.remembered(&who.name(), named).await?.is_some() {
@@ -157,7 +157,7 @@ impl Authority {
         if let Some(known) = self.asked_before(&asked).await? {
             return Ok(known);
         }
-        self.rates.take(Act::Change, caller.id().as_str())?;
+        self.rates.load().take(Act::Change, caller.id().as_str())?;
         let record = Record::new(Who::of(caller), Event::ApprovalAsked(asked.into())).decided_at(view.revision());
         self.ledger.commit(Lane::Grant, vec![record]).await?;
         Ok(id)

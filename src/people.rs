@@ -42,7 +42,7 @@ impl Token {
                     "the ID token's nonce is not that of this key: it is for another one",
                 ));
             }
-            None if !own.settings.device_login => {
+            None if !own.settings().device_login => {
                 let no = Refusal::new(Reason::NotAuthenticated, "the ID token has no nonce, so it is bound to no key");
                 return Err(No::Refusal(
                     no.by("own_domain.device_login").way_out("sign in with a browser on this machine: mayfly login"),
@@ -99,9 +99,9 @@ impl Authority {
     /// used, DENIED_BY_POLICY, LOCKED, LIMIT_REACHED, NOT_READY before the CA has a key.
     pub async fn sign_in(&self, token: &Token, key: &Csr) -> Result<SignedIn, No> {
         let own = self.own_domain.as_ref().ok_or_else(not_configured)?;
-        let spiffe_id = person_id(&own.settings.trust_domain, &token.provider, &token.sub)?;
+        let spiffe_id = person_id(&own.trust_domain, &token.provider, &token.sub)?;
         let entry = |now| {
-            let (author, ttl_ms) = (Who::Person(token.subject()), own.settings.login_ttl_ms);
+            let (author, ttl_ms) = (Who::Person(token.subject()), own.settings().login_ttl_ms);
             Ok(Entry { own, token, author, manner: token.manner(key, own, now)?, job: None, ttl_ms })
         };
         self.log_in(key, &spiffe_id, entry).await

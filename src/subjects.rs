@@ -100,7 +100,7 @@ impl Authority {
             audiences: Audiences::Only(&aud.text),
             now: self.system.wall(),
             leeway_ms: limits::CLOCK_SKEW_MS,
-            max_ttl_ms: self.bounds.svid_max_ttl_ms,
+            max_ttl_ms: self.bounds.load().svid_max_ttl_ms,
         };
         let svid = jwt_svid::verify(token, &self.bundles.load(), &expect).map_err(bad)?;
         let id = match svid.claims().get("jti") {

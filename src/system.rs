@@ -21,18 +21,26 @@ pub struct System {
 pub struct SetClock {
     wall: AtomicU64,
     steady: AtomicU64,
+    /// Of that, what the machine was suspended.
+    suspended: AtomicU64,
 }
 
 impl SetClock {
     /// A clock that stands at `wall`.
     pub fn at(wall: Millis) -> Arc<SetClock> {
-        Arc::new(SetClock { wall: AtomicU64::new(wall.0), steady: AtomicU64::new(0) })
+        Arc::new(SetClock { wall: AtomicU64::new(wall.0), ..SetClock::default() })
     }
 
     /// Both clocks go on by `ms`: time passes.
     pub fn advance(&self, ms: u64) {
         self.wall.fetch_add(ms, Ordering::SeqCst);
         self.steady.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    /// The machine is suspended for `ms`: time passes, and only the clock of what is awake stands still.
+    pub fn suspend(&self, ms: u64) {
+        self.advance(ms);
+        self.suspended.fetch_add(ms, Ordering::SeqCst);
     }
 
     /// Only the wall clock moves: somebody set it.
@@ -48,6 +56,10 @@ impl Clock for SetClock {
 
     fn steady(&self) -> u64 {
         self.steady.load(Ordering::SeqCst)
+    }
+
+    fn awake(&self) -> u64 {
+        self.steady().saturating_sub(self.suspended.load(Ordering::SeqCst))
     }
 }
 
@@ -72,9 +84,14 @@ impl System {
         self.clock.shown()
     }
 
-    /// Milliseconds that have passed, by a clock that never steps.
+    /// Milliseconds that have passed, by a clock that never steps and goes on while the machine is suspended.
     pub fn steady(&self) -> u64 {
         self.clock.steady()
+    }
+
+    /// The same without the time during which the machine was suspended.
+    pub fn awake(&self) -> u64 {
+        self.clock.awake()
     }
 
     /// 16 random bytes for an id, which is no secret: they are drawn many at a time, since a draw costs 0.3 µs whatever its size.
@@ -109,6 +126,10 @@ impl Clock for System {
 
     fn steady(&self) -> u64 {
         self.clock.steady()
+    }
+
+    fn awake(&self) -> u64 {
+        self.clock.awake()
     }
 
     fn shown(&self) -> Millis {

@@ -125,11 +125,11 @@ impl Authority {
         let (Who::SpiffeId(_) | Who::Person(_)) = who else { return Ok(()) };
         let id = who.name();
         let (held, all) = self.ledger.peek(|s| (s.rules_by_caller.get(id.as_str()).copied().unwrap_or(0), s.rules.len()));
-        if all >= self.bounds.rules {
+        if all >= self.bounds.load().rules {
             tracing::error!(rules = all, caller = %id, "no more rules by callers' own acts: what they end lives until its own end");
-            return Err(No::Refusal(Refusal::limit("rules", self.bounds.rules as u64, Duration::from_secs(60))));
+            return Err(No::Refusal(Refusal::limit("rules", self.bounds.load().rules as u64, Duration::from_secs(60))));
         }
-        if held as usize >= self.bounds.rules_per_caller {
+        if held as usize >= self.bounds.load().rules_per_caller {
             // Beyond it, the caller becomes one lock, which covers all that its rules did.
             self.lock_caller(who);
         }
@@ -147,7 +147,7 @@ impl Authority {
         }
         let revoked = crate::ledger::record::Revoked {
             targets: vec![target.to_record()],
-            reason: format!("it made {} rules by its own acts, the limit rules_per_caller", self.bounds.rules_per_caller),
+            reason: format!("it made {} rules by its own acts, the limit rules_per_caller", self.bounds.load().rules_per_caller),
             keep_until: Rules::keep_until(self.system.wall()).0,
             ..Default::default()
         };
@@ -160,7 +160,7 @@ impl Authority {
     /// A workload's holds and resumptions have a rate; an operator's do not.
     fn may_hold_again(&self, actor: &Actor) -> Result<(), No> {
         match actor {
-            Actor::Workload(caller) => Ok(self.rates.take(Act::Hold, caller.id().as_str())?),
+            Actor::Workload(caller) => Ok(self.rates.load().take(Act::Hold, caller.id().as_str())?),
             Actor::Operator(_) => Ok(()),
         }
     }
@@ -212,7 +212,7 @@ impl Authority {
         if !admitted {
             return Err(No::Refusal(Refusal::new(Reason::NotFound, format!("there is no task {id} in which you may act"))));
         }
-        self.rates.take(Act::Heartbeat, caller.id().as_str())?;
+        self.rates.load().take(Act::Heartbeat, caller.id().as_str())?;
         self.heartbeats.beat(id).await
     }
 

@@ -6,6 +6,8 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::Run;
@@ -38,7 +40,7 @@ pub struct RestoreArgs {
     /// The backup
     #[arg(value_name = "FILE")]
     backup: PathBuf,
-    /// The server's configuration, TOML; its data directory has to be empty
+    /// The server's configuration, TOML; its data directory has to be empty, unless --replace is given
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// Only look: read it from end to end, and open its seal with the sealing key. The server may run
@@ -47,6 +49,9 @@ pub struct RestoreArgs {
     /// What is left of the data directory that was lost: what shuts somebody out is taken over from it, as far as it can be read
     #[arg(long, value_name = "DIR", conflicts_with = "check")]
     left: Option<PathBuf>,
+    /// Keep what lies in the data directory beside it, read it for locks as --left does, and put the backup in its place
+    #[arg(long, conflicts_with_all = ["check", "left"])]
+    replace: bool,
     /// The newest seq that anybody saw of this ledger, as `mayfly status` or an export told it
     #[arg(long, value_name = "SEQ", conflicts_with = "check")]
     seen: Option<Seq>,
@@ -126,20 +131,56 @@ fn cannot(path: &Path) -> impl Fn(io::Error) -> CliError + '_ {
 
 /// Written aside: a file under that name is whole and was read back.
 async fn taken(to: &Path, run: &Run) -> Result<Shown, CliError> {
+    free(to)?;
     let aside = to.with_added_extension("partial");
     let written = write(&aside, run).await.and_then(|()| whole(&aside, to));
-    let shown = written.inspect_err(|_| drop(fs::remove_file(&aside)))?;
-    fs::rename(&aside, to).map_err(cannot(to))?;
+    let named = written.and_then(|shown| named(&aside, to).map(|()| shown));
+    let shown = named.inspect_err(|_| drop(fs::remove_file(&aside)))?;
     let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot(to))?;
     Ok(shown)
+}
+
+/// A backup never takes the place of something that is there: neither of a backup, nor of a device, a link, a pipe or a directory.
+fn free(to: &Path) -> Result<(), CliError> {
+    let found = match fs::symlink_metadata(to) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(cannot(to)(e)),
+        Ok(found) => found.file_type(),
+    };
+    let what = match () {
+        () if found.is_dir() => "a directory",
+        () if found.is_symlink() => "a symbolic link",
+        () if found.is_file() => "a file",
+        () => "a device, a pipe or a socket",
+    };
+    let shown = to.display();
+    Err(CliError::Usage(format!(
+        "--to {shown}: there is {what} of that name, which is not replaced; name a file that is not there yet"
+    )))
+}
+
+/// Gives the file its name, unless something has it by now.
+fn named(aside: &Path, to: &Path) -> Result<(), CliError> {
+    match renameat_with(CWD, aside, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST) => free(to),
+        // A file system that cannot promise it: a second name is given only where there is none.
+        Err(Errno::INVAL | Errno::NOSYS) => fs::hard_link(aside, to).and_then(|()| fs::remove_file(aside)).map_err(cannot(to)),
+        Err(errno) => Err(cannot(to)(errno.into())),
+    }
 }
 
 async fn write(aside: &Path, run: &Run) -> Result<(), CliError> {
     let server = run.server().await?;
     let mut stream =
         server.stream(pb::BackupRequest {}, |c, q| async move { ServerServiceClient::new(c).backup(q).await }).await?;
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(aside);
+    // What an earlier backup left that was cut short; anything else of that name is somebody's.
+    match fs::symlink_metadata(aside) {
+        Ok(found) if found.is_file() => fs::remove_file(aside).map_err(cannot(aside))?,
+        _ => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside);
     let mut file = file.map_err(cannot(aside))?;
     loop {
         match stream.message().await {
@@ -169,8 +210,15 @@ impl Noun for Begun {
 
 /// Puts one in the place of a store that was lost.
 pub fn restored(args: &RestoreArgs, out: Out) -> Result<Exit, CliError> {
-    let RestoreArgs { left, seen, unlocked, check, .. } = args;
-    let wanted = Wanted { backup: &args.backup, left: left.as_deref(), seen: *seen, unlocked: *unlocked, check: *check };
+    let RestoreArgs { left, seen, unlocked, check, replace, .. } = args;
+    let wanted = Wanted {
+        backup: &args.backup,
+        left: left.as_deref(),
+        replace: *replace,
+        seen: *seen,
+        unlocked: *unlocked,
+        check: *check,
+    };
     let done =
         restore(&args.config, &wanted, &System::real()).map_err(|no| CliError::Local(format!("nothing was restored\n{no}")))?;
     let (recovered, data) = (done.recovered.as_ref(), done.data.display().to_string());
@@ -187,6 +235,9 @@ pub fn restored(args: &RestoreArgs, out: Out) -> Result<Exit, CliError> {
         Some(recovered) => {
             if let Some(why) = &done.unread {
                 out.say(format_args!("nothing was read of what is left: {why}"));
+            }
+            if let Some(before) = &done.before {
+                out.say(format_args!("what lay there is in {}; nothing removes it", before.display()));
             }
             tell(args, recovered, &begun, out);
         }

@@ -60,6 +60,7 @@ pub mod webhook;
 pub mod whoami;
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -72,6 +73,7 @@ use exit::Exit;
 use out::{Format, Out};
 use server::Server;
 
+use crate::log_queue;
 use crate::system::System;
 
 /// Credentials for workloads that live no longer than the task they were made for
@@ -262,13 +264,15 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Err(e) => Err(CliError::Local(format!("the runtime: {e}"))),
     };
-    match ended {
+    let code = match ended {
         Ok(exit) => exit.into(),
         Err(error) => {
             out.fail(&error);
             error.exit().into()
         }
-    }
+    };
+    log_queue::flush();
+    code
 }
 
 fn parsed(words: &[OsString]) -> Result<Cli, clap::Error> {
@@ -336,8 +340,15 @@ fn not_parsed(error: &clap::Error, words: &[OsString]) -> ExitCode {
         };
     }
     if !error.use_stderr() || !wants_json(words) {
-        // Where nobody listens there is nothing to tell.
-        let _ = error.print();
+        if error.use_stderr() && !std::io::stderr().is_terminal() {
+            // Nobody may read it, and then the process ends all the same.
+            log_queue::begin(|_| {});
+            log_queue::write(error.render().to_string().as_bytes());
+            log_queue::flush();
+        } else {
+            // Where nobody listens there is nothing to tell.
+            let _ = error.print();
+        }
         return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
     }
     let text = error.render().to_string();
@@ -365,7 +376,9 @@ fn trace(verbose: u8) {
         _ => "debug",
     };
     let filter = tracing_subscriber::EnvFilter::new(filter);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // A line that cannot be written would be told by a macro that panics where stderr is closed.
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log_queue::ToStderr::default);
+    let _ = builder.log_internal_errors(false).try_init();
 }
 
 #[cfg(test)]

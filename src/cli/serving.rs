@@ -19,8 +19,8 @@ use crate::system::System;
 pub enum ServerCommand {
     /// Run a server until SIGTERM or SIGINT
     Run(RunArgs),
-    /// Look at a configuration and at all that it names, and start nothing. Exits with 0 or 1
-    Validate(ConfigArgs),
+    /// Look at a configuration and at all that a start on it opens and binds, and start nothing. Exits with 0 or 1
+    Validate(ValidateArgs),
     /// Ask the server of a configuration whether it takes calls. Exits with 0 or 1
     Healthcheck(HealthArgs),
     /// Go on with what can be trusted of a damaged ledger; all that was issued before is revoked. The server must not run
@@ -31,9 +31,9 @@ pub enum ServerCommand {
     Restore(RestoreArgs),
 }
 
-/// The server's configuration.
+/// `mayfly server validate`
 #[derive(Args)]
-pub struct ConfigArgs {
+pub struct ValidateArgs {
     /// The server's configuration, TOML
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -103,15 +103,18 @@ fn here(command: ServerCommand, out: Out) -> Result<Exit, CliError> {
             Err(problem) => Err(problem.into()),
         },
         ServerCommand::Validate(args) => {
-            let report = validate::look(&args.config, environment(), System::real().wall());
+            let report = validate::look(&args.config, environment(), &System::real());
             match out.format() {
                 Format::Table | Format::Wide => report.findings.iter().try_for_each(|f| lines(out, &f.to_string()))?,
                 _ => out.one(&Validated::from(&report))?,
             }
             let config = args.config.display();
-            match report.starts {
-                true => out.say(format_args!("{config}: a server would start on it")),
-                false => out.say(format_args!("{config}: a server would not start on it, or not do its work")),
+            match (report.starts, report.running) {
+                (true, false) => out.say(format_args!("{config}: a server would start on it")),
+                (true, true) => out.say(format_args!(
+                    "{config}: the server that runs on it would take it at a reload or a restart; its store and its ports are in use by it"
+                )),
+                (false, _) => out.say(format_args!("{config}: a server would not start on it")),
             }
             Ok(if report.starts { Exit::Ok } else { Exit::Error })
         }
@@ -181,6 +184,9 @@ fn recovered(args: &RecoverArgs, out: Out) -> Result<Exit, CliError> {
 #[derive(Serialize)]
 struct Validated {
     starts: bool,
+    /// A server runs on it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    running: bool,
     findings: Vec<Found>,
 }
 
@@ -209,7 +215,7 @@ impl From<&validate::Report> for Validated {
             what: f.complaint.what.clone(),
             remedy: f.complaint.remedy.clone(),
         });
-        Validated { starts: report.starts, findings: found.collect() }
+        Validated { starts: report.starts, running: report.running, findings: found.collect() }
     }
 }
 

@@ -20,6 +20,7 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::Noun;
 use crate::identity::spiffe_id::SpiffeId;
+use crate::sources::files::may_be_replaced;
 use crate::sources::svid_files::OwnPair;
 
 /// Between two tries, where the agent is away.
@@ -145,6 +146,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     if fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
+    may_be_replaced(path).map_err(|e| CliError::Usage(format!("{}: {e}; name a file", path.display())))?;
     let aside = path.with_added_extension("new");
     // What a process left that ended here.
     let _ = fs::remove_file(&aside);

@@ -194,7 +194,7 @@ impl Authority {
 
     /// Deciding took so long that it has to be done once more.
     fn too_old(&self, view: &View) -> bool {
-        self.system.wall().since(view.now()) > self.bounds.view_max_age_ms
+        self.system.wall().since(view.now()) > self.bounds.load().view_max_age_ms
     }
 
     /// The answer of what is under way, once it is in order, durable, and found valid by the fold.

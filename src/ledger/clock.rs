@@ -1,5 +1,7 @@
 //! One clock for a whole process: wall time that is believed only as far as the steady clock bears it out.
 //!
+//! The steady clock goes on while the machine is suspended, and so does the wall clock: that is no step.
+//!
 //! A wall clock that steps must not end credentials early or late, make the evidence of a caller good again, or tell followers a time that
 //! is not. What departs from the steady clock by more than the allowed skew is not followed, by nobody in the process, and grants stop until
 //! an operator looks; revoking goes on.
@@ -94,6 +96,10 @@ impl Clock for Guarded {
         self.system.steady()
     }
 
+    fn awake(&self) -> u64 {
+        self.system.awake()
+    }
+
     fn shown(&self) -> Millis {
         self.system.shown()
     }
@@ -123,6 +129,22 @@ mod tests {
             clock.step_to(before.plus(1_000));
             assert!(guarded.trusted(before).is_ok(), "mended");
         }
+    }
+
+    #[test]
+    fn a_suspension_is_no_step_and_a_step_during_it_is_one() {
+        let (clock, guarded) = guarded();
+        clock.advance(5_000);
+        let before = guarded.now();
+        clock.suspend(3_600_000);
+        assert_eq!(guarded.now(), before.plus(3_600_000));
+        assert!(guarded.trusted(before).is_ok(), "resumed after an hour");
+        clock.suspend(3_600_000);
+        clock.step_to(before.plus(2 * 3_600_000 + 60_000));
+        assert_eq!(guarded.now(), before.plus(2 * 3_600_000), "the minute beyond what passed is not believed");
+        assert_eq!(guarded.trusted(before).map_err(|r| r.reason), Err(Reason::ClockSkew));
+        clock.step_to(before.plus(2 * 3_600_000));
+        assert!(guarded.trusted(before).is_ok(), "mended");
     }
 
     #[test]

@@ -210,13 +210,14 @@ impl Keeper {
         let Some(goal) = self.snapshots().map(|goal| goal.min(self.inner.alive_since.load(Ordering::Acquire))) else {
             return Ok(None);
         };
-        let goal = match self.inner.settings.export {
+        let readers = self.inner.readers.read().clone();
+        let goal = match readers.export {
             // What was not exported stays.
             true => goal.min(exported(&*self.inner.store())?.map_or(0, |place| place.position)),
             false => goal,
         };
         let mut goal = goal;
-        for name in &self.inner.settings.followed {
+        for name in &readers.followed {
             // What somebody is still to be told of stays.
             let at = self.inner.store().named(name)?.and_then(|bytes| Some(noted(&bytes)?.0.position));
             goal = goal.min(at.unwrap_or(0));

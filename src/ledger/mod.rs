@@ -89,6 +89,15 @@ pub type Opener = Box<dyn Fn() -> Result<Arc<dyn Store>, crate::store::StoreErro
 /// Bytes asked of the store at once, wherever the log is read through.
 const READ_BYTES: usize = 8 * 1024 * 1024;
 
+/// Those for whom history stays that they have not read yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readers {
+    /// History is exported as it comes: none goes before it was.
+    pub export: bool,
+    /// Named values of others who follow the log, each with a place at its beginning: nothing from there on goes.
+    pub followed: Vec<String>,
+}
+
 type Observer = Box<dyn Fn(&Arc<Batch>) + Send + Sync>;
 
 /// The ledger of one replica.
@@ -117,6 +126,9 @@ struct Inner {
     /// Goes by that clock.
     system: System,
     settings: Settings,
+    /// What the writer holds to before it appends: those of the settings, until they are set anew.
+    ceilings: ArcSwap<Ceilings>,
+    readers: RwLock<Readers>,
     observers: RwLock<Vec<Observer>>,
     /// Why nothing is written, if so.
     broken: RwLock<Option<String>>,
@@ -260,8 +272,18 @@ impl Ledger {
     }
 
     /// What its writer holds to before it appends.
-    pub fn ceilings(&self) -> &Ceilings {
-        &self.inner.settings.ceilings
+    pub fn ceilings(&self) -> arc_swap::Guard<Arc<Ceilings>> {
+        self.inner.ceilings.load()
+    }
+
+    /// Its writer holds to these from the next commit on.
+    pub fn set_ceilings(&self, ceilings: Ceilings) {
+        self.inner.ceilings.store(Arc::new(ceilings));
+    }
+
+    /// For whom history stays, from here on.
+    pub fn set_readers(&self, readers: Readers) {
+        *self.inner.readers.write() = readers;
     }
 
     /// How far clocks may differ, milliseconds.

@@ -18,7 +18,7 @@ use super::standing::Standing;
 use super::state::Ceilings;
 use super::verify::EVERYTHING;
 use super::writer::WRITER;
-use super::{Inner, Lane, Ledger, Opener, Queue, writer};
+use super::{Inner, Lane, Ledger, Opener, Queue, Readers, writer};
 use crate::limits;
 use crate::seq::Millis;
 use crate::system::System;
@@ -79,6 +79,8 @@ impl Ledger {
         let (durable, position) = (loaded.state.head, loaded.state.position);
         let (from, heads, removed) = (loaded.from, loaded.heads, loaded.state.removed.clone());
         let inner = Arc::new(Inner {
+            ceilings: ArcSwap::from_pointee(settings.ceilings),
+            readers: RwLock::new(Readers { export: settings.export, followed: settings.followed.clone() }),
             queue: Queue::new(settings.gather_records, settings.gather_wait),
             snapshot_at: AtomicU64::new(loaded.from.unwrap_or(0)),
             snapshot_seq: AtomicU64::new(loaded.seq.as_u64()),

@@ -127,7 +127,8 @@ fn serve(inner: &Arc<Inner>, batch: &mut Vec<Proposal>, packed: &mut Vec<u8>) {
         state.credentials.warm(batch.iter().flat_map(Proposal::records).filter_map(|record| record.request));
         let records = batch.iter().map(|proposal| proposal.records().len()).sum();
         let mut out = Prepared { records: Vec::with_capacity(records), answers: Vec::with_capacity(batch.len()) };
-        let mut head = Head { state: &mut state, out: &mut out, time, position, ceilings: &inner.settings.ceilings };
+        let ceilings = inner.ceilings.load();
+        let mut head = Head { state: &mut state, out: &mut out, time, position, ceilings: &ceilings };
         for proposal in batch.drain(..) {
             head.decide(proposal, &granting);
         }

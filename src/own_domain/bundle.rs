@@ -40,7 +40,7 @@ impl OwnDomain {
     pub(super) fn anchors(&self, state: Option<&BundleState>) -> Result<Vec<TrustAnchor>, Fault> {
         match state.filter(|s| !s.removed) {
             None => Ok(Vec::new()),
-            Some(state) => Ok(bundle_of(&self.settings.trust_domain, state)?.x509_authorities().to_vec()),
+            Some(state) => Ok(bundle_of(&self.trust_domain, state)?.x509_authorities().to_vec()),
         }
     }
 }
@@ -68,7 +68,7 @@ impl Authority {
     /// Brings the bundle of our own domain in line with the keys of its CA. Whose key is gone is out of it, and what it signed revoked.
     pub async fn tend_own_bundle(&self) -> Result<(), No> {
         let Some(own) = &self.own_domain else { return Ok(()) };
-        let domain = own.settings.trust_domain.as_str();
+        let domain = own.trust_domain.as_str();
         let (keys, before) = self.ledger.settled(|s| (s.keys.clone(), s.bundles.get(domain).cloned())).await?;
         let known = own.anchors(before.as_ref())?;
         let mut anchors = Vec::new();
@@ -80,7 +80,7 @@ impl Authority {
                     let missing = || Fault::new(format!("key {id} of the CA is not loaded"));
                     let own_key = self.keyring.get(KeyPurpose::X509Ca, id).ok_or_else(missing)?;
                     let (serial, now) = (self.system.random16(), self.system.wall());
-                    anchors.push(x509::certificate(&own_key, &own.settings.trust_domain, serial, now)?);
+                    anchors.push(x509::certificate(&own_key, &own.trust_domain, serial, now)?);
                     made = true;
                 }
             }
@@ -96,7 +96,7 @@ impl Authority {
             anchors: anchors.iter().collect(),
             jwt: vec![],
         };
-        let bundle = Bundle::from_jwks(own.settings.trust_domain.clone(), document.to_text().as_bytes());
+        let bundle = Bundle::from_jwks(own.trust_domain.clone(), document.to_text().as_bytes());
         let bundle = bundle.map_err(|e| Fault::new(format!("our own bundle {e}")))?;
         self.found_bundle(&bundle, Source::Own, PLACE).await?;
         Ok(())
@@ -105,7 +105,7 @@ impl Authority {
     /// The bundle document of our own domain, as it is durable.
     pub async fn own_bundle(&self) -> Result<Option<String>, No> {
         let Some(own) = &self.own_domain else { return Ok(None) };
-        let domain = own.settings.trust_domain.as_str();
+        let domain = own.trust_domain.as_str();
         let found = self.ledger.settled(|s| s.bundles.get(domain).filter(|b| !b.removed).map(|b| b.document.clone())).await?;
         Ok(found.map(|document| String::from_utf8_lossy(&document).into_owned()))
     }

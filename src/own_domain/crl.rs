@@ -41,7 +41,7 @@ impl Authority {
         {
             return Ok(Some(held.der.clone()));
         }
-        let domain = own.settings.trust_domain.as_str();
+        let domain = own.trust_domain.as_str();
         let known = before.map(|held| held.ended).unwrap_or_default();
         let (bundle, ended, head) = self
             .ledger

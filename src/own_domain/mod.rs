@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -44,8 +45,9 @@ pub struct Settings {
 
 /// The trust domain that this server is the CA of.
 pub struct OwnDomain {
-    /// What the configuration says of it.
-    pub settings: Settings,
+    /// Its name, for as long as the process lives.
+    pub trust_domain: TrustDomain,
+    settings: ArcSwap<Settings>,
     /// Where the public listener is known: base of `iss`, without a slash at its end.
     base: String,
     crls: Mutex<BTreeMap<Box<str>, crl::Held>>,
@@ -61,12 +63,25 @@ impl OwnDomain {
     /// `issuer` is the base of `iss`: the public listener's own name.
     pub fn new(settings: Settings, issuer: &str) -> OwnDomain {
         OwnDomain {
-            settings,
+            trust_domain: settings.trust_domain.clone(),
+            settings: ArcSwap::from_pointee(settings),
             base: issuer.trim_end_matches('/').to_owned(),
             crls: Mutex::default(),
             changes: AtomicU64::new(0),
             signed: AtomicU64::new(0),
             places: Semaphore::new(limits::LOGINS_AT_ONCE),
+        }
+    }
+
+    /// What the configuration says of it.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// Other settings from here on, of the same trust domain: the configuration was read again.
+    pub fn set(&self, settings: Settings) {
+        if settings.trust_domain == self.trust_domain {
+            self.settings.store(Arc::new(settings));
         }
     }
 
@@ -137,7 +152,7 @@ impl Authority {
     fn login_of(&self, caller: &Caller) -> Option<Result<Behind, Refusal>> {
         let own = self.own_domain.as_ref()?;
         let evidence = caller.evidence();
-        if evidence.trust_domain != own.settings.trust_domain {
+        if evidence.trust_domain != own.trust_domain {
             return None;
         }
         let unknown = || Refusal::new(Reason::SvidNoLongerValid, "no login is known that has this SVID");

@@ -60,12 +60,13 @@ pub struct AttestRequest {
 pub(super) async fn ways(State(published): State<Published>) -> Response {
     let authority = published.authority();
     let Some(own) = &authority.own_domain else { return told(&No::Refusal(not_configured())) };
-    let issuers = authority.oidc.all().iter().filter_map(|known| {
+    let all = authority.oidc.all();
+    let issuers = all.iter().filter_map(|known| {
         let (issuer, jobs) = (&known.issuer, known.issuer.jobs.as_ref()?);
         let (name, platform) = (issuer.name.clone(), jobs.platform.name().to_owned());
         Some(AttestIssuer { name, issuer: issuer.issuer.clone(), platform, key_bound: jobs.key_bound })
     });
-    let (trust_domain, audience) = (own.settings.trust_domain.as_str().to_owned(), own.audience(None));
+    let (trust_domain, audience) = (own.trust_domain.as_str().to_owned(), own.audience(None));
     json(StatusCode::OK, &AttestWays { trust_domain, audience, issuers: issuers.collect() })
 }
 
@@ -81,7 +82,7 @@ async fn attested(authority: &Authority, client: &Client, body: &[u8]) -> Result
     let no = |what: String| No::Refusal(Refusal::new(Reason::NotAuthenticated, format!("the token is not taken: {what}")));
     let iss = peek_issuer(&ask.token).ok_or_else(|| no("it is no JWS in compact form".to_owned()))?;
     let known = authority.oidc.find(&iss).filter(|known| known.issuer.serves(Use::Attest));
-    let Some(jobs) = known.and_then(|known| known.issuer.jobs.as_ref()) else {
+    let Some(jobs) = known.as_ref().and_then(|known| known.issuer.jobs.as_ref()) else {
         return Err(no("its issuer lets no jobs in here".to_owned()));
     };
     let thumbprint = key.nonce();

@@ -136,14 +136,15 @@ fn try_again() -> Response {
 async fn ways(State(published): State<Published>) -> Response {
     let authority = published.authority();
     let Some(own) = &authority.own_domain else { return told(&No::Refusal(not_configured())) };
-    let issuers = authority.oidc.all().iter().map(|known| &known.issuer).filter(|issuer| issuer.serves(Use::Login));
+    let all = authority.oidc.all();
+    let issuers = all.iter().map(|known| &known.issuer).filter(|issuer| issuer.serves(Use::Login));
     let provider = |issuer: &Arc<crate::identity::oidc::Issuer>| {
         let client_id = issuer.audience.clone()?;
         Some(Provider { name: issuer.name.clone(), issuer: issuer.issuer.clone(), client_id })
     };
     let providers = issuers.filter_map(provider).collect();
-    let trust_domain = own.settings.trust_domain.as_str().to_owned();
-    json(StatusCode::OK, &Ways { trust_domain, providers, device: own.settings.device_login })
+    let trust_domain = own.trust_domain.as_str().to_owned();
+    json(StatusCode::OK, &Ways { trust_domain, providers, device: own.settings().device_login })
 }
 
 async fn login(State(published): State<Published>, Extension(client): Extension<Client>, body: Bytes) -> Response {
@@ -207,7 +208,7 @@ async fn verified(authority: &Authority, token: &str) -> Result<Token, No> {
     }
     let iss = peek_issuer(token).ok_or_else(|| no("it is no JWS in compact form".to_owned()))?;
     let known = authority.oidc.find(&iss).filter(|known| known.issuer.serves(Use::Login));
-    let Some(audience) = known.and_then(|known| known.issuer.audience.as_deref()) else {
+    let Some(audience) = known.as_ref().and_then(|known| known.issuer.audience.as_deref()) else {
         return Err(no("its issuer logs nobody in here".to_owned()));
     };
     let (issuer, token) = authority.oidc.verify(token, &[audience]).await.map_err(|why| match why {

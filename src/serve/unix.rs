@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::answer;
@@ -115,17 +116,14 @@ impl Socket {
 pub fn bind(path: &Path, shared: bool) -> Result<Socket, NoSocket> {
     let failed = |what| move |error| NoSocket::Io { path: path.to_owned(), what, error };
     let dir = directory(path);
-    let closed = if shared { 0o711 } else { 0o700 };
     if !dir.exists() {
-        DirBuilder::new().recursive(true).mode(closed).create(dir).map_err(failed("making its directory"))?;
+        DirBuilder::new().recursive(true).mode(closed(shared)).create(dir).map_err(failed("making its directory"))?;
     }
-    let mode = fs::metadata(dir).map_err(failed("looking at its directory"))?.mode() & 0o777;
-    // Entering and looking are the others' where the socket is.
-    let open = if shared { 0o022 } else { 0o077 };
-    if mode & open != 0 {
-        return Err(NoSocket::OpenDirectory { dir: dir.to_owned(), mode, closed });
+    check(path, shared)?;
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("removing the old one")(e)),
+        _ => {}
     }
-    remove_stale(path)?;
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed("binding"))?;
     let socket = Socket { listener, file: SocketFile(path.to_owned()) };
     socket.listener.set_nonblocking(true).map_err(failed("preparing"))?;
@@ -134,9 +132,28 @@ pub fn bind(path: &Path, shared: bool) -> Result<Socket, NoSocket> {
     Ok(socket)
 }
 
-/// A socket that a server left which ended at once: nobody answers there.
-fn remove_stale(path: &Path) -> Result<(), NoSocket> {
+/// The mode of its directory.
+fn closed(shared: bool) -> u32 {
+    if shared { 0o711 } else { 0o700 }
+}
+
+/// Whether the socket could be bound, with nothing made or removed: what [`bind`] refuses is refused here. A directory that is missing is made
+/// by it.
+pub fn check(path: &Path, shared: bool) -> Result<(), NoSocket> {
     let failed = |what| move |error| NoSocket::Io { path: path.to_owned(), what, error };
+    let dir = directory(path);
+    if !dir.exists() {
+        let above = dir.ancestors().find(|above| above.exists()).unwrap_or(Path::new("."));
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        let writable = access(above, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from);
+        return writable.map_err(failed("making its directory"));
+    }
+    let mode = fs::metadata(dir).map_err(failed("looking at its directory"))?.mode() & 0o777;
+    // Entering and looking are the others' where the socket is.
+    let open = if shared { 0o022 } else { 0o077 };
+    if mode & open != 0 {
+        return Err(NoSocket::OpenDirectory { dir: dir.to_owned(), mode, closed: closed(shared) });
+    }
     let meta = match fs::symlink_metadata(path) {
         Ok(meta) => meta,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -147,7 +164,8 @@ fn remove_stale(path: &Path) -> Result<(), NoSocket> {
     }
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => Err(NoSocket::InUse(path.to_owned())),
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed("removing the old one")),
+        // One that a server left which ended at once: nobody answers there.
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(e) => Err(failed("asking who listens there")(e)),
     }
 }

@@ -46,8 +46,35 @@ fn options(config: &Config, id: StoreId) -> Options {
     }
 }
 
+/// What lies in a data directory beside the store itself, once it was served from.
+const BESIDE: &[&str] = &["history", "ledger-", "reserve", "snapshots", "wal-"];
+
+/// A data directory whose store is gone while the rest of it is there is refused: an empty store in its place would know of no lock, no
+/// revocation and no key.
+pub fn not_lost(config: &Config, dir: &Path) -> Result<(), StoreError> {
+    if is_in(config, dir) {
+        return Ok(());
+    }
+    let names =
+        std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut left: Vec<String> = names.filter(|name| BESIDE.iter().any(|known| name.starts_with(known))).collect();
+    left.sort();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let store = match &config.store.engine {
+        Engine::Sled(_) => "ledger.sled",
+        _ => "ledger.redb",
+    };
+    let what = format!("{} is gone, and what lies beside it ({}) is of a ledger", dir.join(store).display(), left.join(", "));
+    Err(StoreError::Damaged { at: 0, what })
+}
+
 /// Opens the store now, and again for the ledger after a failure. To add an engine: one line here.
 pub fn open(config: &Config, system: &System) -> Result<(Arc<dyn Store>, Opener), StoreError> {
+    if let Some(dir) = data_dir(config) {
+        not_lost(config, dir)?;
+    }
     let id = StoreId::from_bytes(system.random16());
     let again: Opener = match &config.store.engine {
         Engine::Redb(dir) => {

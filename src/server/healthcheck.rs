@@ -46,15 +46,20 @@ pub enum NotHealthy {
 /// Asks the workload listener over mTLS, as the server's own SVID. `service`: empty for the whole server.
 pub async fn ask(path: &Path, service: &str, system: &System) -> Result<(), NotHealthy> {
     let config = Config::load(path, super::environment()).map_err(NotHealthy::Config)?;
+    ask_as(&config, service, system).await
+}
+
+/// The same of a configuration that was read.
+pub async fn ask_as(config: &Config, service: &str, system: &System) -> Result<(), NotHealthy> {
     let address = reachable(config.listen.workload);
     let no = |what: String| NotHealthy::NoAnswer { address, what, config: config.file.clone() };
     if address.port() == 0 {
         return Err(no("listen.workload has port 0: a free one at each start, which the server's log tells".to_owned()));
     }
     let asking = async {
-        let (own, _) = super::seen(&config, system).map_err(no)?;
+        let (own, _) = super::seen(config, system).map_err(no)?;
         let id = own.spiffe_id().map_err(|e| no(e.to_string()))?;
-        let bundles = Arc::new(ArcSwap::from_pointee(bundles(&config, system).map_err(no)?));
+        let bundles = Arc::new(ArcSwap::from_pointee(bundles(config, system).map_err(no)?));
         let shown = Arc::new(ArcSwap::new(own.certified_key().clone()));
         let tls = client_config(Some(shown), bundles, id, system).map_err(|e| no(e.to_string()))?;
         let channel = client::mtls(address, tls).await.map_err(|e| no(chain(&e)))?;
@@ -70,6 +75,15 @@ pub async fn ask(path: &Path, service: &str, system: &System) -> Result<(), NotH
         Ok(outcome) => outcome,
         Err(_) => Err(no(format!("nothing within {} s", PATIENCE.as_secs()))),
     }
+}
+
+/// Whether a mayfly server answers at an operators' socket, whatever it says of its health.
+pub(super) async fn answers_at(socket: &Path) -> bool {
+    let asking = async {
+        let channel = client::unix(socket).await.ok()?;
+        HealthClient::new(channel).check(HealthCheckRequest::default()).await.ok()
+    };
+    tokio::time::timeout(PATIENCE, asking).await.is_ok_and(|answer| answer.is_some())
 }
 
 /// Who listens everywhere listens here.

@@ -3,10 +3,12 @@
 //! An environment is taken in once, when the ledger has no policy set for it: a start that was cut short goes on where it was, and an
 //! environment that is added to the configuration comes in with its own upstreams.
 
+use crate::authority::Authority;
 use crate::ledger::record::{Event, PolicySet, Record, UpstreamSet, Who};
 use crate::ledger::state::State;
 use crate::limits;
-use crate::sources::policy_files::Loaded;
+use crate::sources::config::Config;
+use crate::sources::policy_files::{self, Loaded};
 
 /// What is different between the files and the ledger. The ledger counts.
 pub fn differences(state: &State, loaded: &Loaded, environments: &[String]) -> Vec<String> {
@@ -29,6 +31,24 @@ pub fn differences(state: &State, loaded: &Loaded, environments: &[String]) -> V
         found.push(format!("upstream {name} is registered and in no file"));
     }
     found
+}
+
+/// The same of the files that a configuration names, as they are now. Reads files.
+pub fn drift(authority: &Authority, config: &Config) -> Vec<String> {
+    match policy_files::load(&config.policy) {
+        Ok(loaded) => authority.ledger.peek(|state| differences(state, &loaded, &config.server.environments)),
+        Err(wrong) => wrong.iter().map(|complaint| format!("{}: {}", complaint.file, complaint.what)).collect(),
+    }
+}
+
+/// The same with a state that nobody serves from. Nothing where an environment is still to be taken in, or where a file is wrong, which is told
+/// elsewhere.
+pub fn drift_of(state: &State, config: &Config) -> Vec<String> {
+    let environments = &config.server.environments;
+    match policy_files::load(&config.policy) {
+        Ok(loaded) if missing(state, environments).is_empty() => differences(state, &loaded, environments),
+        _ => Vec::new(),
+    }
 }
 
 /// The environments that the ledger has no policy set for.

@@ -29,12 +29,12 @@ pub(super) fn remedies(why: &Why, config: &Path, data: Option<&Path>) -> Vec<Rem
     let file = typed(files.iter().find(|path| path.exists()).unwrap_or(&files[0]));
     let place = Place { config: typed(config), data: typed(&data), file, uid: rustix::process::geteuid().as_raw() };
     match why {
-        Why::Config(_) | Why::Files(_) | Why::Agent(_) | Why::Policy(_) | Why::Tls(_) => vec![place.validate()],
+        Why::Config(_) | Why::Found(_) | Why::Files(_) | Why::Agent(_) | Why::Policy(_) | Why::Tls(_) => vec![place.validate()],
         Why::KeyFile(error) => error.remedies(),
         Why::NoCredentials(name) => place.no_credentials(name),
         Why::Seal { error, key } => place.seal(error, key),
         Why::Ledger(error) => place.ledger(error),
-        Why::Keys(_) => place.backup_or_anew(),
+        Why::Keys(_) => place.lost(),
         Why::Port { key, address, error } => place.port(key, *address, error),
         Why::Socket(no) => no.remedies(),
         Why::Refused { no, .. } => place.refused(no),
@@ -82,7 +82,7 @@ impl Place {
                 vec![Remedy::new(what, "systemctl cat mayfly")]
             }
             (SealError::Store(error), _) => self.store(error),
-            _ => self.backup_or_anew(),
+            _ => self.lost(),
         }
     }
 
@@ -107,10 +107,10 @@ impl Place {
                 Remedy::new("to end that server in good order", format!("fuser -k -TERM {file}")),
             ],
             StoreError::Full(_) => vec![self.how_full(), Remedy::new("make room there; nothing was lost", self.again().command)],
-            StoreError::Foreign(_) => {
-                vec![Remedy::new("name another directory under store.path, or move it away", format!("mv {data} {data}.old"))]
+            error if error.is_of_another_version() => {
+                vec![Remedy::new("start the version of mayfly that wrote it, or look which one this is", "mayfly --version")]
             }
-            StoreError::Damaged { .. } => self.backup_or_anew(),
+            StoreError::Foreign(_) | StoreError::Damaged { .. } => self.lost(),
             // It says what mends it.
             StoreError::Unsafe(_) => Vec::new(),
             _ => vec![
@@ -128,13 +128,30 @@ impl Place {
         Remedy::new("how full the disk is", format!("df -h {}", self.data))
     }
 
-    /// What was put back goes on in a new generation, so that nothing comes back to life.
-    fn backup_or_anew(&self) -> Vec<Remedy> {
+    /// The store cannot be read. What is put back goes on in a new generation, so that nothing comes back to life. That a ledger is begun anew
+    /// is never the first thing to type: it knows of nothing that was revoked or locked.
+    fn lost(&self) -> Vec<Remedy> {
         let Place { config, data, .. } = self;
-        let back = format!("mv {data} {data}.old && mayfly server restore --config {config} --left {data}.old BACKUP");
         vec![
-            Remedy::new("with a backup", back),
-            Remedy::new("without one, begin anew with an empty ledger", format!("mv {data} {data}.old")),
+            Remedy::new(
+                "with a backup, which server backup makes: what lies in the data directory is kept beside it and read for locks",
+                format!("mayfly server restore --config {config} --replace BACKUP"),
+            ),
+            Remedy::new(
+                "the same in two steps, where the file system cannot exchange the names of directories",
+                format!("mv {data} {data}.old && mayfly server restore --config {config} --left {data}.old BACKUP"),
+            ),
+            Remedy::new(
+                "without one, whether server recover can read a part of it (0 keeps no record and copies locks and keys)",
+                format!("mayfly server recover --config {config} --after 0"),
+            ),
+            Remedy::new(
+                "where that is refused, too, all that is left is to begin anew, in a new directory under store.path; a new ledger forgets every lock, every \
+                 revocation, all signing keys, policies, registrations, tasks and the history, so followers have to be started anew and \
+                 whoever was locked has to be locked again before the first workload calls: docs/operations.md, \"A damaged or lost \
+                 ledger\"; then",
+                format!("mayfly server validate --config {config}"),
+            ),
         ]
     }
 

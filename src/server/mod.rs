@@ -3,7 +3,8 @@
 //! - [`mod@start`]: everything opened, checked and bound, or the one reason why not, with the command that mends it ([`problem`]).
 //! - [`engine`], [`sealer`], [`import`]: the store, what seals in it, what a first start takes in.
 //! - `own`, `bundles`: who we are and whom we trust, as the start finds it; `follow`: how that changes.
-//! - `threads`, `upkeep`: what runs while it serves.
+//! - `threads`, `upkeep`: what runs while it serves. `reload`: what SIGHUP changes of it.
+//! - [`check`]: what a start refuses, a reload refuses and `validate` tells, by one function.
 //! - [`run`], [`recover`], [`restore`], [`healthcheck`], [`validate`]: the commands `mayfly server …`.
 //!
 //! Readiness. A server that listens has its ledger open: nothing listens before. Health of the whole server (`""`) is SERVING for as long as
@@ -11,6 +12,7 @@
 //! `mayfly.v1.TokenService` is NOT_SERVING while nothing is issued, for who sends exchanges to the replica that makes them.
 
 mod bundles;
+pub mod check;
 pub mod engine;
 pub mod examine;
 mod export;
@@ -28,6 +30,7 @@ mod own;
 mod owner;
 pub mod problem;
 pub mod recover;
+mod reload;
 pub mod restore;
 pub mod run;
 pub mod sealer;
@@ -44,16 +47,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub use given::elsewhere;
 pub use own::seen;
 pub use problem::{StartProblem, Why};
+pub use reload::{NotTaken, Reloaded};
 pub use start::{start, start_with};
 
 use crate::authority::Authority;
 use crate::serve::listener::Counts;
+use crate::sources::config::Config;
+use reload::{Outlets, Reloading};
 
 /// The environment as far as it may configure a server. `MAYFLY_SERVER_ID` is the command line's own, though it begins like a key of
 /// `[server]`; what is not UTF-8 is nobody's.
@@ -89,9 +96,8 @@ pub struct Running {
     counts: [Arc<Counts>; 4],
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
-    export: Option<export::Exporter>,
-    webhooks: Option<webhook::Webhooks>,
-    traces: Option<traces::Telling>,
+    outlets: Arc<Mutex<Outlets>>,
+    reloading: Arc<Reloading>,
 }
 
 impl Running {
@@ -110,6 +116,17 @@ impl Running {
         [0, 1, 2, 3].map(|n: usize| self.counts.get(n).map_or(0, |c| c.open()))
     }
 
+    /// Takes of another configuration what can be taken while it runs, or says everything that is wrong with it. SIGHUP does the same with the
+    /// file that the server was started with.
+    pub fn reload(&self, next: &Config) -> Result<Reloaded, NotTaken> {
+        self.reloading.take(next)
+    }
+
+    /// Whether all its threads run.
+    pub fn is_whole(&self) -> bool {
+        self.threads.iter().all(|thread| !thread.is_finished())
+    }
+
     /// Stops it: no new connections at once, open calls have `limits::SHUTDOWN_MS`, what waits for the ledger is written. Blocks until then.
     pub fn stop(mut self) {
         self.end();
@@ -123,11 +140,13 @@ impl Running {
                 tracing::error!("a thread of the server ended by a panic");
             }
         }
+        let mut outlets = self.outlets.lock();
         // What was handed over is noted while the store is open.
-        self.export = None;
-        self.webhooks = None;
+        outlets.export = None;
+        outlets.webhooks = None;
         // After all that is traced.
-        self.traces = None;
+        outlets.traces = None;
+        drop(outlets);
         self.authority.ledger.stop();
     }
 }

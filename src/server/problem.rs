@@ -31,6 +31,8 @@ pub struct StartProblem {
 pub enum Why {
     /// The configuration is wrong.
     Config(Vec<Complaint>),
+    /// What the configuration names, as `mayfly server validate` finds it.
+    Found(Vec<Complaint>),
     /// Certificates, keys or bundles.
     Files(Vec<FileProblem>),
     /// The agent of the SPIFFE Workload API gave nothing to start with in time.
@@ -140,7 +142,7 @@ fn lines<T: fmt::Display>(f: &mut fmt::Formatter<'_>, all: &[T]) -> fmt::Result 
 impl fmt::Display for StartProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.why {
-            Why::Config(wrong) | Why::Policy(wrong) => lines(f, wrong)?,
+            Why::Config(wrong) | Why::Found(wrong) | Why::Policy(wrong) => lines(f, wrong)?,
             Why::Files(wrong) => lines(f, wrong)?,
             Why::Agent(no) => no.fmt(f)?,
             Why::KeyFile(error) => error.fmt(f)?,

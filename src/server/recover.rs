@@ -14,7 +14,7 @@ use crate::document::Complaint;
 use crate::document::command::typed;
 use crate::ledger::recover::{RecoverError, Recovered, recover as copy};
 use crate::ledger::snapshot;
-use crate::seq::Seq;
+use crate::seq::{Millis, Seq};
 use crate::sources::config::Config;
 use crate::store::{Store, StoreError};
 use crate::system::System;
@@ -49,7 +49,7 @@ pub enum NotRecovered {
     #[error("{} is in use by a server\n  who has it: fuser -v {}; stop that server first", .0.display(), .0.display())]
     InUse(PathBuf),
     /// The engine cannot read it at all.
-    #[error("{0}\n  put the data directory back from a backup")]
+    #[error("{0}\n  restore a backup: mayfly server restore --replace BACKUP")]
     Store(StoreError),
     /// The copy was refused.
     #[error("{0}")]
@@ -76,11 +76,12 @@ pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> 
     let data = engine::data_dir(&config).ok_or_else(|| NotRecovered::NothingKept(file.to_owned()))?;
     // Where it really is: a link to it stays a link.
     let data = data.canonicalize().map_err(|_| NotRecovered::NoStore(data.to_owned()))?;
+    engine::not_lost(&config, &data).map_err(NotRecovered::Store)?;
     if !engine::is_in(&config, &data) {
         return Err(NotRecovered::NoStore(data));
     }
     let now = system.wall();
-    let stamp = format!("{}-{:03}", now.to_string().replace([':', '-'], ""), now.0 % 1000);
+    let stamp = stamp(now);
     let fresh = beside(&data, &format!("recovering-{stamp}"));
     let before = beside(&data, &format!("before-recovery-{stamp}"));
     // Held open until the directories have changed places: no server can have it meanwhile.
@@ -95,7 +96,7 @@ pub fn recover(config: &Path, after: Seq, reset_time: bool, system: &System) -> 
     };
     // Done as root, it is still the server's.
     owner::give(&fresh, &data).map_err(failed(format!("giving {} to whom {} belongs", fresh.display(), data.display())))?;
-    change_places(&fresh, &data, &before)?;
+    change_places(&fresh, &data, &before).map_err(|(what, error)| NotRecovered::Io { what, error })?;
     drop(old);
     Ok(Done { recovered, data, before })
 }
@@ -134,7 +135,9 @@ fn copy_to(
     Ok(recovered)
 }
 
-fn change_places(fresh: &Path, data: &Path, before: &Path) -> Result<(), NotRecovered> {
+/// Has `fresh` take the name of `data`, whose own becomes `before`. An error says what was being done.
+pub(super) fn change_places(fresh: &Path, data: &Path, before: &Path) -> Result<(), (String, io::Error)> {
+    let failed = |what: String| move |error: io::Error| (what, error);
     let what = || format!("putting {} in the place of {}", fresh.display(), data.display());
     match renameat_with(CWD, fresh, CWD, data, RenameFlags::EXCHANGE) {
         Ok(()) => fs::rename(fresh, before).map_err(failed(format!("naming the old store {}", before.display())))?,
@@ -147,4 +150,9 @@ fn change_places(fresh: &Path, data: &Path, before: &Path) -> Result<(), NotReco
     }
     let above = data.parent().unwrap_or(Path::new("/"));
     File::open(above).and_then(|d| d.sync_all()).map_err(failed(format!("syncing {}", above.display())))
+}
+
+/// A moment as it stands in names of directories.
+pub(super) fn stamp(now: Millis) -> String {
+    format!("{}-{:03}", now.to_string().replace([':', '-'], ""), now.0 % 1000)
 }

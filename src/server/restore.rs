@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::recover::beside;
+use super::recover::{beside, change_places, stamp};
 use super::start::sealing_key;
 use super::{StartProblem, Why, engine, owner};
 use crate::credential::keyring::value_name;
@@ -29,6 +29,8 @@ pub struct Wanted<'a> {
     pub backup: &'a Path,
     /// The data directory that was lost, where something of it is left.
     pub left: Option<&'a Path>,
+    /// What lies in the data directory is kept beside it, and is what is left.
+    pub replace: bool,
     /// The newest seq that anybody has seen of this ledger.
     pub seen: Option<Seq>,
     /// Nobody was locked out since the backup was made.
@@ -47,6 +49,8 @@ pub struct Done {
     pub data: PathBuf,
     /// Why nothing was read of what is left, where that is so.
     pub unread: Option<String>,
+    /// Where what lay in the data directory is now.
+    pub before: Option<PathBuf>,
 }
 
 /// Why nothing was restored. There is no store where there was none.
@@ -63,7 +67,7 @@ pub enum NotRestored {
     /// The data directory has something in it.
     #[error(
         "{0} is not empty: a backup is never put over what is there\n  to keep what is left, and have it read for locks: \
-         mv {0} {0}.lost && mayfly server restore --left {0}.lost …"
+         mayfly server restore --replace …; what lies elsewhere is named by --left"
     )]
     NotEmpty(String),
     /// Another restore is under way.
@@ -118,13 +122,17 @@ pub fn restore(config: &Path, wanted: &Wanted<'_>, system: &System) -> Result<Do
     sealed_by(&key, &backup).then_some(()).ok_or_else(|| NotRestored::Seal(wanted.backup.to_owned()))?;
     // Looking is for drills too, where the store is in use.
     if wanted.check {
-        return Ok(Done { backup, recovered: None, data, unread: None });
+        return Ok(Done { backup, recovered: None, data, unread: None, before: None });
     }
-    empty(&data)?;
+    let replaced = wanted.replace && data.exists();
+    if !replaced {
+        empty(&data)?;
+    }
+    let left = if replaced { Some(data.as_path()) } else { wanted.left };
     let fresh = beside(&data, "restoring");
     cleared(&fresh)?;
-    match written(&fresh, &backup, &config, wanted, system) {
-        Ok((recovered, store, unread)) => {
+    match written(&fresh, &backup, &config, (wanted, left), system) {
+        Ok((recovered, store, (old, unread))) => {
             // Done as root, it is for whom the place is.
             let like = if data.exists() { &data } else { data.parent().unwrap_or(Path::new("/")) };
             owner::give(&fresh, like).map_err(failed(format!(
@@ -132,9 +140,14 @@ pub fn restore(config: &Path, wanted: &Wanted<'_>, system: &System) -> Result<Do
                 fresh.display(),
                 like.display()
             )))?;
-            named_durably(&fresh, &data)?;
-            drop(store);
-            Ok(Done { backup, recovered: Some(recovered), data, unread })
+            let before = replaced.then(|| beside(&data, &format!("before-restore-{}", stamp(system.wall()))));
+            match &before {
+                // No server finds an empty place meanwhile.
+                Some(before) => change_places(&fresh, &data, before).map_err(|(what, error)| NotRestored::Io { what, error })?,
+                None => named_durably(&fresh, &data)?,
+            }
+            drop((store, old));
+            Ok(Done { backup, recovered: Some(recovered), data, unread, before })
         }
         Err(no) => {
             let _ = fs::remove_dir_all(&fresh);
@@ -178,16 +191,24 @@ fn cleared(fresh: &Path) -> Result<(), NotRestored> {
     fs::remove_dir_all(fresh).map_err(failed(what()))
 }
 
-type Written = (Recovered, Box<dyn Store>, Option<String>);
+/// What was read of what is left, which stays locked until the new store has its place; or why nothing was.
+type Left = (Option<(Box<dyn Store>, PathBuf)>, Option<String>);
+type Written = (Recovered, Box<dyn Store>, Left);
 
-fn written(fresh: &Path, backup: &Backup, config: &Config, wanted: &Wanted<'_>, system: &System) -> Result<Written, NotRestored> {
+fn written(
+    fresh: &Path,
+    backup: &Backup,
+    config: &Config,
+    (wanted, rest): (&Wanted<'_>, Option<&Path>),
+    system: &System,
+) -> Result<Written, NotRestored> {
     let store = engine::make(config, fresh, backup.id()).map_err(NotRestored::Store)?;
     let snapshots = engine::snapshots_in(fresh);
     if let Some(seq) = backup.about().snapshot {
         take_out(backup, &snapshots, seq).map_err(failed(format!("writing to {}", snapshots.display())))?;
     }
     let (mut left, mut unread) = (None, None);
-    if let Some(path) = wanted.left {
+    if let Some(path) = rest {
         match engine::open_damaged(config, path) {
             Ok(store) => left = Some((store, engine::snapshots_in(path))),
             Err(StoreError::InUse(_)) => return Err(NotRestored::InUse(path.to_owned())),
@@ -202,7 +223,7 @@ fn written(fresh: &Path, backup: &Backup, config: &Config, wanted: &Wanted<'_>, 
     };
     let seqs = (backup.about().seq, wanted.seen.unwrap_or(Seq::ZERO));
     let recovered = copy(backup, &*store, &snapshots, seqs, system.wall(), restored).map_err(NotRestored::Refused)?;
-    Ok((recovered, store, unread))
+    Ok((recovered, store, (left, unread)))
 }
 
 fn take_out(backup: &Backup, snapshots: &Path, seq: Seq) -> io::Result<()> {

@@ -2,17 +2,26 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use rustix::process::Signal as Number;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::reload::{Origin, Reloading};
 use super::start::start_given;
 use super::telemetry::{self, Format};
-use super::{Addresses, StartProblem, Why, elsewhere, files, harden, memory, own};
+use super::{Addresses, Running, StartProblem, Why, elsewhere, files, harden, memory, own};
 use crate::credential::remote::Remotes;
+use crate::limits;
+use crate::log_queue;
 use crate::sources::config::Config;
+use crate::sources::files::may_be_replaced;
 use crate::system::System;
 
 /// Runs a server until SIGTERM or SIGINT, which end it in good order. A second signal ends it at once: nothing acknowledged is lost by that.
+/// SIGHUP has the configuration read again.
 ///
 /// `ready`: a file that gets the addresses as JSON once the server answers, and goes when it stops.
 ///
@@ -23,37 +32,91 @@ pub fn run(
     ready: Option<&Path>,
     on_start: impl FnOnce(&Addresses),
 ) -> Result<(), StartProblem> {
+    // Also why a configuration is refused is told to a stderr that nobody may read.
+    telemetry::begin();
     let loaded = Config::load(config, super::environment()).map_err(|wrong| StartProblem::config(config, wrong))?;
-    telemetry::init(log.or(loaded.log.format));
-    serve(&loaded, ready, on_start)
+    telemetry::init(log.or(loaded.log.format), &loaded.log.level);
+    serve(&loaded, ready, on_start, Some(Origin { file: config.to_owned(), environment: super::environment }))
 }
 
-/// The same where only the file counts: what is exported for the command line does not reshape a dev server.
+/// The same where only the file counts: what is exported for the command line does not reshape a dev server. It ends when its terminal is
+/// closed (SIGHUP).
 pub fn run_without_environment(
     config: &Path,
     ready: Option<&Path>,
     on_start: impl FnOnce(&Addresses),
 ) -> Result<(), StartProblem> {
+    telemetry::begin();
     let loaded = Config::load(config, []).map_err(|wrong| StartProblem::config(config, wrong))?;
-    serve(&loaded, ready, on_start)
+    telemetry::init(Some(Format::Text), &loaded.log.level);
+    serve(&loaded, ready, on_start, None)
 }
 
-fn serve(config: &Config, ready: Option<&Path>, on_start: impl FnOnce(&Addresses)) -> Result<(), StartProblem> {
+/// The signals that a server acts on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    _ignored: Vec<Signal>,
+}
+
+impl Signals {
+    /// In a runtime. From here on none of these ends the process by itself: SIGUSR1 and SIGUSR2 mean nothing, and a file that may not grow
+    /// any more (SIGXFSZ) is a write that fails.
+    fn new() -> std::io::Result<Signals> {
+        let ignored = [
+            SignalKind::user_defined1(),
+            SignalKind::user_defined2(),
+            SignalKind::alarm(),
+            SignalKind::from_raw(Number::XFSZ.as_raw()),
+        ];
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            _ignored: ignored.into_iter().map(signal).collect::<Result<_, _>>()?,
+        })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// What ends waiting.
+enum Event {
+    Stop,
+    Reload,
+    Look,
+}
+
+/// `origin`: where SIGHUP has the configuration read again; without one it ends the server, as the terminal of a dev server does when it is closed.
+fn serve(
+    config: &Config,
+    ready: Option<&Path>,
+    on_start: impl FnOnce(&Addresses),
+    origin: Option<Origin>,
+) -> Result<(), StartProblem> {
     harden::harden();
+    if let Some(path) = ready {
+        let no_file = |error| StartProblem::new(Why::ReadyFile { path: path.to_owned(), error }, config);
+        may_be_replaced(path).map_err(no_file)?;
+    }
     memory::take_it_in_small_pages();
     files::open_as_many_as_allowed(config);
     let failed = |what| move |error| StartProblem::new(Why::System { what, error }, config);
     let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("a runtime"))?;
     // Before the start: a signal that comes during it is not lost.
-    let signals = waiting.block_on(async { Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)) });
-    let (mut terminate, mut interrupt) = signals.map_err(failed("signals"))?;
+    let mut signals = waiting.block_on(async { Signals::new() }).map_err(failed("signals"))?;
     let system = System::real();
     // What may take minutes, and ends with a signal.
     let agent = waiting.block_on(async {
         tokio::select! {
             given = own::from_agent(config, &system) => Some(given),
-            _ = terminate.recv() => None,
-            _ = interrupt.recv() => None,
+            () = signals.stop() => None,
         }
     });
     let Some(given) = agent else {
@@ -67,25 +130,20 @@ fn serve(config: &Config, ready: Option<&Path>, on_start: impl FnOnce(&Addresses
         write_ready(path, running.addresses()).map_err(no_file)?;
     }
     on_start(running.addresses());
-    waiting.block_on(async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    });
+    let reloads = origin.map(|origin| reloads(&running, origin)).transpose().map_err(failed("a thread"))?;
+    let ended = wait(&waiting, &mut signals, &running, reloads.as_ref());
     tracing::info!("stopping: open calls are finished, new connections are refused");
     if let Some(path) = ready {
         let _ = std::fs::remove_file(path);
     }
-    // A second signal does not wait for open calls.
+    // A second signal does not wait for open calls, and a disk or a receiver that stands still is not waited for longer than this.
     let impatient = std::thread::Builder::new().name("mayfly-signals".into()).spawn(move || {
-        waiting.block_on(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        });
-        tracing::warn!("stopped at once");
+        let patience = Duration::from_millis(limits::SHUTDOWN_LAST_MS);
+        match waiting.block_on(async { tokio::time::timeout(patience, signals.stop()).await }) {
+            Ok(()) => tracing::warn!("stopped at once"),
+            Err(_) => tracing::error!("stopped without waiting any longer: something stands still; nothing acknowledged is lost"),
+        }
+        log_queue::flush();
         std::process::exit(1);
     });
     if let Err(error) = impatient {
@@ -93,7 +151,51 @@ fn serve(config: &Config, ready: Option<&Path>, on_start: impl FnOnce(&Addresses
     }
     running.stop();
     tracing::info!("stopped");
+    if ended.is_err() {
+        log_queue::flush();
+        std::process::exit(1);
+    }
     Ok(())
+}
+
+/// A thread that reads the configuration again, each time that somebody asks: whoever waits for signals does not wait for that.
+fn reloads(running: &Running, origin: Origin) -> std::io::Result<mpsc::Sender<()>> {
+    let (ask, asked) = mpsc::channel();
+    let reloading: std::sync::Arc<Reloading> = running.reloading.clone();
+    std::thread::Builder::new().name("mayfly-reload".into()).spawn(move || {
+        while asked.recv().is_ok() {
+            // Several signals meanwhile are one.
+            while asked.try_recv().is_ok() {}
+            reloading.again(&origin);
+        }
+    })?;
+    Ok(ask)
+}
+
+/// Until a signal says that the server stops; an error where a thread of it ended by itself.
+fn wait(runtime: &Runtime, signals: &mut Signals, running: &Running, reloads: Option<&mpsc::Sender<()>>) -> Result<(), ()> {
+    loop {
+        let event = runtime.block_on(async {
+            let Signals { terminate, interrupt, hangup, .. } = &mut *signals;
+            tokio::select! {
+                _ = terminate.recv() => Event::Stop,
+                _ = interrupt.recv() => Event::Stop,
+                _ = hangup.recv() => Event::Reload,
+                () = tokio::time::sleep(Duration::from_millis(limits::TASK_TICK_MS)) => Event::Look,
+            }
+        });
+        match (event, reloads) {
+            (Event::Stop, _) | (Event::Reload, None) => return Ok(()),
+            // Its thread ends with the process.
+            (Event::Reload, Some(reload)) => drop(reload.send(())),
+            // A server that no longer answers at one of its listeners is of no use to anybody: whoever supervises it starts another.
+            (Event::Look, _) if !running.is_whole() => {
+                tracing::error!("a thread of the server ended, which is a fault of mayfly: the server stops");
+                return Err(());
+            }
+            (Event::Look, _) => {}
+        }
+    }
 }
 
 /// Written aside and renamed, so that whoever waits for it never reads half of it.

@@ -3,14 +3,15 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
-use super::export::Exporter;
+use super::check::{self, Known};
 use super::problem::{StartProblem, Why};
+use super::reload::{Followed, Outlets, Reloading};
 use super::sealer::StoreSealer;
 use super::threads::{Bound, Served};
-use super::traces::Telling;
 use super::webhook::Webhooks;
 use super::{Addresses, Running, bundles, engine, given, import, own, threads};
 use crate::authority::{Authority, Parts};
@@ -26,8 +27,7 @@ use crate::policy::decide::Decider;
 use crate::sealing::SealingKey;
 use crate::serve::tls::public_config;
 use crate::serve::unix;
-use crate::sources::bundles::BundleFiles;
-use crate::sources::config::{Config, Seal};
+use crate::sources::config::{About, Config, Finding, Seal};
 use crate::sources::policy_files;
 use crate::sources::workload_api::Given;
 use crate::system::System;
@@ -70,55 +70,79 @@ fn start_here(config: &Config, system: &System, elsewhere: Elsewhere, given: Opt
         None => public_config(&own.current, system),
     };
     let public_tls = public_tls.map_err(|e| Why::Tls(e.to_string()))?;
+    // Before what is looked at together, since it says more of what mends it.
+    sealing_key(config)?;
+    let found = check::files(config, system.wall(), given.as_ref());
+    // What depends on the ledger is judged when that is open.
+    none(check::errors(&found, |about| about == About::Everything), Why::Found)?;
     let authority = authority(config, system, elsewhere)?;
     let ledger = authority.ledger.clone();
-    let running = take_in(config, &authority, given.as_ref()).and_then(|bundles| {
-        // Last, so that nobody waits at a port for a start that is refused.
-        let bound = bind(config)?;
-        run(config, bound, Served { authority, own, public, public_tls: Arc::new(public_tls), bundles })
-    });
+    let running = opened(config, authority, (found, given), (own, public, public_tls));
     // Whoever is told why may mend it and start again in this process, which needs the store closed.
     running.inspect_err(|_| ledger.stop())
 }
 
-/// What a ledger that is open has to hold before anybody is served.
-fn take_in(config: &Config, authority: &Authority, given: Option<&Given>) -> Result<BundleFiles, Why> {
+fn none(wrong: Vec<Complaint>, why: fn(Vec<Complaint>) -> Why) -> Result<(), Why> {
+    if wrong.is_empty() { Ok(()) } else { Err(why(wrong)) }
+}
+
+/// From a ledger that is open to a server that answers. Policies and registrations are taken in last: a start that is refused before leaves
+/// their files to be mended.
+fn opened(
+    config: &Config,
+    authority: Arc<Authority>,
+    (found, given): (Vec<Finding>, Option<Given>),
+    (own, public, public_tls): (own::Own, Option<own::Shown>, ServerConfig),
+) -> Result<Running, Why> {
+    let found = check::weigh(found, authority.ledger.peek(|state| Known::of(state, config)));
+    none(check::errors(&found, |about| about == About::Policy), Why::Policy)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Why::System { what: "a runtime", error })?;
-    runtime.block_on(async {
-        take_in_policy(config, authority).await?;
-        let bundles = bundles::take_in(config, authority, given).await?;
+    let bundles = runtime.block_on(async {
+        let bundles = bundles::take_in(config, &authority, given.as_ref()).await?;
         // Before anybody can be about to ask for another one.
         authority.sweep_arguments(true).await.map_err(refused("the arguments of approvals"))?;
-        // The first keys of each environment, and what fell due while nobody served.
-        keys::tend(authority).await;
         Ok(bundles)
-    })
+    })?;
+    let bound = bind(config)?;
+    runtime.block_on(async {
+        take_in_policy(config, &authority).await?;
+        // The first keys of each environment, and what fell due while nobody served.
+        keys::tend(&authority).await;
+        Ok(())
+    })?;
+    let ours = authority.clone();
+    run(config, bound, &ours, |followed| Served { authority, own, public, public_tls: Arc::new(public_tls), bundles, followed })
 }
 
 /// Whoever connects from here on is answered as soon as the threads run.
-fn run(config: &Config, bound: Bound, served: Served) -> Result<Running, Why> {
+fn run(
+    config: &Config,
+    bound: Bound,
+    authority: &Arc<Authority>,
+    serve: impl FnOnce(Followed) -> Served,
+) -> Result<Running, Why> {
     let (stop, stopping) = watch::channel(false);
-    let authority = served.authority.clone();
     let addresses = bound.addresses.clone();
+    let outlets = Arc::new(Mutex::new(Outlets::default()));
+    let authority = authority.clone();
+    let reloading = Arc::new(Reloading::new(config, &authority, outlets.clone()));
+    let served = serve(reloading.followed());
     // Set once, here.
     let _ = authority.own.set(served.own.svid.clone());
     let webhooks = Webhooks::start(&authority, &config.webhooks).map_err(|error| Why::System { what: "the webhooks", error })?;
+    outlets.lock().webhooks = Some(webhooks);
     let (threads, counts) =
         threads::spawn(config, bound, served, stopping).map_err(|error| Why::System { what: "the threads", error })?;
     tracing::info!(
         workload = %addresses.workload, admin = %addresses.admin, public = %addresses.public,
         generation = authority.ledger.durable().generation(), seq = authority.ledger.durable().count(), "serving"
     );
-    let export = config.audit_export.as_ref().map(|to| Exporter::start(&authority, to)).transpose();
-    let export = export.map_err(|error| Why::System { what: "the export of the audit", error })?;
-    let traces = config.traces.as_ref().map(|traces| {
-        // Another one with each start, as OpenTelemetry wants it.
-        let instance = crate::trace::hex(&authority.system.id16());
-        Telling::start(authority.tracer.clone(), &traces.to, &authority.system, instance)
-    });
-    let traces = traces.transpose().map_err(|error| Why::System { what: "the traces", error })?;
-    Ok(Running { authority, addresses, counts, stop, threads, export, webhooks: Some(webhooks), traces })
+    let export = outlets.lock().export_to(&authority, config);
+    export.map_err(|error| Why::System { what: "the export of the audit", error })?;
+    let traces = outlets.lock().trace_to(&authority, config);
+    traces.map_err(|error| Why::System { what: "the traces", error })?;
+    Ok(Running { authority, addresses, counts, stop, threads, outlets, reloading })
 }
 
 pub(super) fn refused(what: &str) -> impl Fn(crate::refusal::No) -> Why {
@@ -157,8 +181,8 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
         audits: Arc::default(),
         verdicts: Arc::new(Verdicts::new(config.limits.verdict_cache_bytes)),
         issuer: config.server.issuer.clone(),
-        longest_ms: config.limits.credential_ttl_ms,
-        longest_task_ms: config.limits.task_ttl_ms,
+        longest_ms: config.limits.credential_ttl_ms.into(),
+        longest_task_ms: config.limits.task_ttl_ms.into(),
     };
     let mut admin_uids = config.admin_uids.clone();
     admin_uids.push(rustix::process::geteuid().as_raw());
@@ -183,22 +207,22 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
 /// A first start takes in what the files say; a later one compares, and the ledger counts.
 async fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), Why> {
     let environments = &config.server.environments;
-    let loaded = policy_files::load(&config.policy);
     let missing = authority.ledger.peek(|state| import::missing(state, environments));
     if missing.is_empty() {
         // Somebody followed the server that was here before, and may still go by what that said.
         authority.followers.began_again(authority.system.wall());
-        match loaded {
-            Ok(loaded) => authority
-                .ledger
-                .peek(|state| import::differences(state, &loaded, environments))
-                .into_iter()
-                .for_each(|what| tracing::warn!(%what, "the ledger counts, files are taken in at the first start only")),
-            Err(wrong) => wrong.iter().for_each(|c| tracing::warn!(what = %c, "the ledger counts, so this changes nothing")),
+        let drift = import::drift(authority, config);
+        for what in &drift {
+            tracing::warn!(
+                what,
+                "policies and upstreams were imported from files at the first start; the ledger is authoritative now and what differs in \
+                 the files is ignored"
+            );
         }
+        authority.drift.store(Arc::new(drift));
         return Ok(());
     }
-    let loaded = loaded.map_err(Why::Policy)?;
+    let loaded = policy_files::load(&config.policy).map_err(Why::Policy)?;
     belong_somewhere(config, &loaded)?;
     let groups = authority.ledger.peek(|state| import::groups(state, &loaded, &missing));
     for records in groups {
@@ -219,19 +243,26 @@ fn belong_somewhere(config: &Config, loaded: &policy_files::Loaded) -> Result<()
     if strays.is_empty() { Ok(()) } else { Err(Why::Policy(strays)) }
 }
 
+/// A port, bound.
+pub(super) fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, Why> {
+    let bound = TcpListener::bind(address).and_then(|l| l.set_nonblocking(true).map(|()| l));
+    // Said once more, with room for everybody who comes back after a restart.
+    let bound = bound.and_then(|l| rustix::net::listen(&l, limits::BACKLOG).map(|()| l).map_err(Into::into));
+    bound.map_err(|error| Why::Port { key, address, error })
+}
+
+/// Whether uids beside the server's own may use the operators' socket.
+pub(super) fn socket_is_shared(config: &Config) -> bool {
+    config.admin_uids.iter().any(|uid| *uid != rustix::process::geteuid().as_raw())
+}
+
 fn bind(config: &Config) -> Result<Bound, Why> {
-    let listen = &config.listen;
-    let tcp = |key: &'static str, address: SocketAddr| {
-        let bound = TcpListener::bind(address).and_then(|l| l.set_nonblocking(true).map(|()| l));
-        // Said once more, with room for everybody who comes back after a restart.
-        let bound = bound.and_then(|l| rustix::net::listen(&l, limits::BACKLOG).map(|()| l).map_err(Into::into));
-        bound.map_err(|error| Why::Port { key, address, error })
-    };
+    let (listen, tcp) = (&config.listen, listen);
     let local = |key: &'static str, l: &TcpListener, address| l.local_addr().map_err(|error| Why::Port { key, address, error });
     let workload = tcp("listen.workload", listen.workload)?;
     let admin = tcp("listen.admin", listen.admin)?;
     let public = tcp("listen.public", listen.public)?;
-    let shared = config.admin_uids.iter().any(|uid| *uid != rustix::process::geteuid().as_raw());
+    let shared = socket_is_shared(config);
     let socket = listen.admin_socket.as_deref().map(|path| unix::bind(path, shared)).transpose().map_err(Why::Socket)?;
     let metrics = listen.metrics.map(|address| tcp("listen.metrics", address).map(|l| (l, address))).transpose()?;
     let addresses = Addresses {

@@ -1,23 +1,94 @@
-//! Log lines on stderr. What is in them is never a secret: those have no text form.
+//! Log lines on stderr, and the messages of panics. What is in them is never a secret: those have no text form.
+//!
+//! They go through [`log_queue`](crate::log_queue): whoever logs never waits for a reader of stderr, and no write that fails ends anything.
 
 use std::io::IsTerminal;
+use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
 
 pub use crate::sources::config::LogFormat as Format;
 
-/// What is logged where nobody says it. sled's own words are left out: what matters of them comes as an error, and it calls its self-test one.
-const USUAL: &str = "info,sled=off";
+use crate::log_queue::{self, ToStderr};
+use crate::sources::config::log_filter;
 
-/// Logs from here on. `MAYFLY_LOG` says how much, like `info,mayfly::serve=debug`. Without a form: text on a terminal, else JSON.
+/// Sets the filter of log lines in force.
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+
+static FILTER: OnceLock<SetFilter> = OnceLock::new();
+
+/// Where the filter of log lines comes from before everything else.
+const VARIABLE: &str = "MAYFLY_LOG";
+
+/// From here on stderr blocks nobody, and a panic is a log line. For processes that serve; before anything else is done.
+pub fn begin() {
+    log_queue::begin(|lines| tracing::warn!(lines, "log lines were dropped: nobody read stderr, or its disk was full"));
+    std::panic::set_hook(Box::new(panicked));
+}
+
+/// What `std` prints for a panic, as a log line. Before there is a subscriber it goes to stderr as text.
+fn panicked(info: &PanicHookInfo<'_>) {
+    let at = info.location().map(ToString::to_string).unwrap_or_default();
+    let message = info.payload_as_str().unwrap_or("no message");
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    let backtrace = std::backtrace::Backtrace::capture();
+    let backtrace = match backtrace.status() {
+        std::backtrace::BacktraceStatus::Captured => backtrace.to_string(),
+        _ => "RUST_BACKTRACE=1 shows it".to_owned(),
+    };
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!(thread, at, panic = message, backtrace, "a thread panicked, which is a fault of mayfly");
+    } else {
+        log_queue::write(format!("thread {thread} panicked at {at}: {message}\n{backtrace}\n").as_bytes());
+    }
+}
+
+/// Logs from here on. `level`: which lines, as `log.level` has it; `MAYFLY_LOG` counts before it. Without a form: text on a terminal, else JSON.
 ///
 /// A second call changes nothing: tests start several servers in one process.
-pub fn init(format: Option<Format>) {
-    let filter = EnvFilter::try_from_env("MAYFLY_LOG").unwrap_or_else(|_| EnvFilter::new(USUAL));
-    let format = format.unwrap_or(if std::io::stderr().is_terminal() { Format::Text } else { Format::Json });
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let _ = match format {
-        Format::Json => builder.json().flatten_event(true).try_init(),
-        Format::Text => builder.with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()).try_init(),
+pub fn init(format: Option<Format>, level: &str) {
+    begin();
+    let variable = std::env::var(VARIABLE).ok();
+    let (asked, wrong) = match variable.as_deref().map(log_filter) {
+        Some(Ok(filter)) => (Some(filter), None),
+        Some(Err(problem)) => (None, Some(problem)),
+        None => (None, None),
     };
+    let filter = asked.unwrap_or_else(|| log_filter(level).unwrap_or_default());
+    let format = format.unwrap_or(if std::io::stderr().is_terminal() { Format::Text } else { Format::Json });
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(ToStderr::default);
+    // A line that cannot be formatted would be told by a macro that panics where stderr is closed.
+    let builder = builder.log_internal_errors(false);
+    let begun = match format {
+        Format::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let set: SetFilter = Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string()));
+            builder.try_init().is_ok().then_some(set)
+        }
+        Format::Text => {
+            let colored = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let builder = builder.with_ansi(colored).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let set: SetFilter = Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string()));
+            builder.try_init().is_ok().then_some(set)
+        }
+    };
+    if let Some(set) = begun {
+        let _ = FILTER.set(set);
+    }
+    if let Some(problem) = wrong {
+        tracing::warn!(problem, "MAYFLY_LOG is not a filter of log lines, so log.level counts");
+    }
+}
+
+/// Another `log.level`, from here on. An error says why the one before stays.
+pub fn set_level(level: &str) -> Result<(), String> {
+    if std::env::var(VARIABLE).is_ok_and(|text| log_filter(&text).is_ok()) {
+        return Err(format!("{VARIABLE} is set in the environment of this process and counts before log.level"));
+    }
+    let set = FILTER.get().ok_or("this process has no log of its own")?;
+    set(log_filter(level)?)
 }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tonic_health::server::HealthReporter;
 
 use super::own::{Own, Shown};
+use super::reload::Followed;
 use super::start::PublicTls;
 use super::{Addresses, upkeep};
 use crate::authority::Authority;
@@ -47,6 +48,7 @@ pub(super) struct Served {
     pub public: Option<Shown>,
     pub public_tls: PublicTls,
     pub bundles: BundleFiles,
+    pub followed: Followed,
 }
 
 /// Workers for each thread that makes workloads' lists.

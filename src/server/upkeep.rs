@@ -12,7 +12,9 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::follow::{self, Changed, Follow};
+use super::import;
 use super::own::{Own, Shown};
+use super::reload::Followed;
 use super::start::PublicTls;
 use super::threads::Served;
 use crate::authority::Authority;
@@ -25,7 +27,7 @@ use crate::refusal::Reason;
 use crate::seq::{Millis, TaskId};
 use crate::serve::ends::Stopping;
 use crate::sources::bundles::{BundleFiles, Found};
-use crate::sources::config::{Config, OidcIssuer};
+use crate::sources::config::Config;
 use crate::sources::oidc;
 
 /// The service whose health says whether anything is issued.
@@ -44,16 +46,16 @@ pub(super) struct Upkeep {
     public: Option<Shown>,
     public_tls: PublicTls,
     bundles: BundleFiles,
-    oidc_issuers: Vec<OidcIssuer>,
+    followed: Followed,
     health: HealthReporter,
     stopping: Stopping,
 }
 
 impl Upkeep {
     pub fn new(config: &Config, served: Served, health: HealthReporter, stopping: Stopping) -> Upkeep {
-        let Served { authority, own, public, public_tls, bundles, .. } = served;
-        let (follow, oidc_issuers) = (Follow::of(config, &authority, &own), config.oidc_issuers.clone());
-        Upkeep { authority, own, follow, public, public_tls, bundles, oidc_issuers, health, stopping }
+        let Served { authority, own, public, public_tls, bundles, followed } = served;
+        let follow = Follow::of(config, &authority, &own);
+        Upkeep { authority, own, follow, public, public_tls, bundles, followed, health, stopping }
     }
 
     pub fn public_tls(&self) -> PublicTls {
@@ -62,13 +64,13 @@ impl Upkeep {
 
     /// Runs until the server stops.
     pub async fn run(self) {
-        let Upkeep { authority, own, follow, public, bundles, oidc_issuers, health, mut stopping, .. } = self;
-        let every = Duration::from_millis(limits::FILE_POLL_MS);
+        let Upkeep { authority, own, follow, public, bundles, followed, health, mut stopping, .. } = self;
+        let polls = || followed.polls(Duration::from_millis(limits::FILE_POLL_MS));
         let (tell, told) = mpsc::channel(16);
         let system = authority.system.clone();
         let own_watch = async {
             let Own { files: Some(files), svid, .. } = own else { return };
-            files.watch(every, |found| follow::own_file(found, &svid, system.shown())).await;
+            files.watch(polls(), |found| follow::own_file(found, &svid, system.shown())).await;
         };
         let to_ledger = tell.clone();
         let agent_watch = async {
@@ -82,9 +84,9 @@ impl Upkeep {
                 Ok(pair) => current.store(pair.certified_key().clone()),
                 Err(problem) => tracing::error!(%problem, "the certificate in use stays"),
             };
-            files.watch(every, each).await;
+            files.watch(polls(), each).await;
         };
-        let bundle_watch = bundles.watch(every, authority.bundles.clone(), move |found| match found {
+        let bundle_watch = bundles.watch(polls(), authority.bundles.clone(), move |found| match found {
             // A full line means that the ledger is behind; the next look finds the same again.
             Found::Proposal(proposal) => drop(tell.try_send(Changed::of_file(proposal))),
             Found::Problem(problem) => tracing::error!(%problem, "a bundle cannot be read; the one in force stays"),
@@ -95,7 +97,7 @@ impl Upkeep {
         let telling = tokio::spawn(async move { tell_health(&ledger, &reporter).await });
         tokio::select! {
             _ = stopping.wait_for(|stops| *stops) => {}
-            ((), (), (), (), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
+            ((), (), (), (), (), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
                 own_watch,
                 agent_watch,
                 public_watch,
@@ -107,9 +109,10 @@ impl Upkeep {
                 silent_ended(&authority, &silent),
                 keys_due(&authority),
                 registry_due(&authority),
+                drift(&authority, &followed),
                 // What is under way when it is dropped is done again after the next start: undoing may be repeated.
                 authority.leases.clone().run(),
-                oidc::keep(authority.oidc.clone(), oidc_issuers, authority.system.clone()),
+                oidc::keep(authority.oidc.clone(), followed.issuers.clone(), authority.system.clone()),
             ) } => {}
         }
         telling.abort();
@@ -267,8 +270,20 @@ async fn uses_followed(authority: &Authority) {
 /// Tasks that gave no sign of life are closed, and so is what waited too long for somebody.
 async fn silent_ended(authority: &Authority, silent: &Silent) {
     let mut tick = seconds();
+    let mut suspended = suspended_ms(authority);
     loop {
         tick.tick().await;
+        let slept = suspended_ms(authority).saturating_sub(suspended);
+        if slept >= limits::HEARTBEAT_MIN_MS {
+            match authority.resumed_after(slept).await {
+                Ok(()) => suspended += slept,
+                // Nobody is judged by a silence that nobody could break; it is tried again with the next second.
+                Err(no) => {
+                    tracing::error!(%no, "one interval more for every heartbeat could not be written");
+                    continue;
+                }
+            }
+        }
         // With a clock that jumped everybody would seem silent; a ledger that cannot be written heard nobody.
         if authority.ledger.stopped().is_some_and(|no| matches!(no.reason, Reason::ClockSkew | Reason::NotReady)) {
             continue;
@@ -283,6 +298,11 @@ async fn silent_ended(authority: &Authority, silent: &Silent) {
         authority.end_unapproved(now);
         authority.end_glasses();
     }
+}
+
+/// How long the machine has been suspended since the process began, milliseconds.
+fn suspended_ms(authority: &Authority) -> u64 {
+    authority.system.steady().saturating_sub(authority.system.awake())
 }
 
 async fn keys_due(authority: &Authority) {
@@ -314,6 +334,24 @@ async fn registry_due(authority: &Authority) {
             for (upstream, finding) in authority.stopping_soon() {
                 tracing::warn!(upstream, finding = finding.text, "an upstream needs somebody");
             }
+        }
+    }
+}
+
+/// Where the files of policies and registrations differ from the ledger, looked for now and then: both may change at any time.
+async fn drift(authority: &Arc<Authority>, followed: &Followed) {
+    let mut tick = interval(KEYS_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let (ours, config) = (authority.clone(), followed.config.borrow().clone());
+        let Ok(found) = tokio::task::spawn_blocking(move || import::drift(&ours, &config)).await else { return };
+        if **authority.drift.load() != found {
+            tracing::warn!(
+                differences = found.len(),
+                "the files of policies and registrations differ otherwise from the ledger, which counts"
+            );
+            authority.drift.store(Arc::new(found));
         }
     }
 }

@@ -1,10 +1,11 @@
-//! `mayfly server validate`: everything that is wrong with a configuration, without starting.
+//! `mayfly server validate`: everything that keeps a server from starting on a configuration, without starting.
 
 use std::path::Path;
 
+use super::check;
 use crate::document::Complaint;
-use crate::seq::Millis;
-use crate::sources::config::{Config, Finding, Severity, validate};
+use crate::sources::config::{About, Config, Finding, Severity};
+use crate::system::System;
 
 /// What was found, and whether a server would start on it.
 pub struct Report {
@@ -12,18 +13,20 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// None of them is an error.
     pub starts: bool,
+    /// A server runs on it: its store and its ports were not opened.
+    pub running: bool,
 }
 
 /// Looks at a configuration and at what it names.
-pub fn look(path: &Path, environment: impl IntoIterator<Item = (String, String)>, now: Millis) -> Report {
-    let findings = match Config::load(path, environment) {
-        Ok(config) => validate(&config, now),
-        Err(wrong) => wrong.into_iter().map(error).collect(),
+pub fn look(path: &Path, environment: impl IntoIterator<Item = (String, String)>, system: &System) -> Report {
+    let (findings, running) = match Config::load(path, environment) {
+        Ok(config) => check::for_validation(&config, system),
+        Err(wrong) => (wrong.into_iter().map(error).collect(), false),
     };
     let starts = findings.iter().all(|f| f.severity != Severity::Error);
-    Report { findings, starts }
+    Report { findings, starts, running }
 }
 
 fn error(complaint: Complaint) -> Finding {
-    Finding { severity: Severity::Error, complaint }
+    Finding { severity: Severity::Error, about: About::Everything, complaint }
 }

@@ -5,11 +5,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::files::{self, ContentDigest, FileProblem};
+use super::files::{self, ContentDigest, FileProblem, Polls};
 use crate::identity::bundle::{self, Bundle, BundleDiff, Bundles};
 use crate::identity::spiffe_id::TrustDomain;
 use crate::limits;
@@ -80,9 +79,10 @@ impl BundleFiles {
     }
 
     /// Polls for ever, telling `each` what was found. Drop the future to stop.
-    pub async fn watch(mut self, every: Duration, in_force: Arc<ArcSwap<Bundles>>, mut each: impl FnMut(Found)) {
+    pub async fn watch(mut self, polls: impl Into<Polls>, in_force: Arc<ArcSwap<Bundles>>, mut each: impl FnMut(Found)) {
+        let mut polls = polls.into();
         loop {
-            tokio::time::sleep(every).await;
+            polls.next().await;
             let now = in_force.load_full();
             let polled = tokio::task::spawn_blocking(move || {
                 let found = self.poll(&now);

@@ -2,7 +2,9 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::document::command::typed;
@@ -23,6 +25,53 @@ impl FileProblem {
     /// A problem with its remedy.
     pub fn new(path: &Path, what: impl ToString, remedy: &str) -> FileProblem {
         FileProblem { path: path.to_owned(), what: what.to_string(), remedy: remedy.to_owned() }
+    }
+}
+
+/// Refuses a path under which something lies that is no regular file, before a file is renamed to it: a device, a pipe, a socket, a directory or
+/// a link is never replaced.
+pub fn may_be_replaced(path: &Path) -> std::io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => {
+            let what = "there is something of that name that is no regular file, and it is not replaced";
+            Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, what))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// When files are looked at again: after a pause, and at once when somebody asks.
+#[derive(Clone)]
+pub struct Polls {
+    every: Duration,
+    asked: Option<watch::Receiver<u64>>,
+}
+
+impl Polls {
+    /// Each `every`, and whenever the number in `asked` changes.
+    pub fn new(every: Duration, asked: watch::Receiver<u64>) -> Polls {
+        Polls { every, asked: Some(asked) }
+    }
+
+    /// Until the next look is due.
+    pub(super) async fn next(&mut self) {
+        let Some(asked) = &mut self.asked else { return tokio::time::sleep(self.every).await };
+        tokio::select! {
+            () = tokio::time::sleep(self.every) => {}
+            changed = asked.changed() => {
+                // Nobody can ask any more.
+                if changed.is_err() {
+                    self.asked = None;
+                    tokio::time::sleep(self.every).await;
+                }
+            }
+        }
+    }
+}
+
+impl From<Duration> for Polls {
+    fn from(every: Duration) -> Polls {
+        Polls { every, asked: None }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::config::{IssuerKeySource, OidcIssuer};
 use super::files;
 use super::https::Https;
@@ -12,19 +14,24 @@ use crate::limits;
 use crate::oidc::{Issuers, Known};
 use crate::system::System;
 
-/// Fetches the keys of all issuers for ever. Drop the future to stop.
-pub async fn keep(issuers: Arc<Issuers>, configured: Vec<OidcIssuer>, system: System) {
-    let mut each = tokio::task::JoinSet::new();
-    for (at, configured) in configured.into_iter().enumerate() {
-        let (issuers, system) = (issuers.clone(), system.clone());
-        each.spawn(async move {
-            let Some(known) = issuers.all().get(at) else { return };
-            keep_one(known, &configured, &system).await;
-        });
+/// Fetches the keys of all issuers for ever, of others from when `configured` has them. Drop the future to stop.
+pub async fn keep(issuers: Arc<Issuers>, mut configured: watch::Receiver<Arc<Vec<OidcIssuer>>>, system: System) {
+    loop {
+        let sections = configured.borrow_and_update().clone();
+        // Those before end with their set.
+        let mut each = tokio::task::JoinSet::new();
+        for known in issuers.all() {
+            let of = |section: &&OidcIssuer| section.issuer == *known.issuer;
+            let Some(section) = sections.iter().find(of).cloned() else { continue };
+            let system = system.clone();
+            each.spawn(async move { keep_one(&known, &section, &system).await });
+        }
+        if configured.changed().await.is_err() {
+            // Nobody configures any more.
+            while each.join_next().await.is_some() {}
+            return std::future::pending().await;
+        }
     }
-    while each.join_next().await.is_some() {}
-    // Without issuers there is nothing to end with.
-    std::future::pending::<()>().await;
 }
 
 async fn keep_one(known: &Known, configured: &OidcIssuer, system: &System) {

@@ -1,13 +1,12 @@
 //! Our own certificate and key from files, read again when they change.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 pub use mayfly_client::own::{OwnPair, PairDefect};
 
-use super::files::{self, ContentDigest, FileProblem};
+use super::files::{self, ContentDigest, FileProblem, Polls};
 use crate::limits;
 
 /// The two files of a certificate and its key, and what was last seen in them.
@@ -59,9 +58,10 @@ impl SvidFiles {
     }
 
     /// Polls for ever, telling `each` of new pairs and of problems. Drop the future to stop.
-    pub async fn watch(mut self, every: Duration, mut each: impl FnMut(Result<OwnPair, FileProblem>)) {
+    pub async fn watch(mut self, polls: impl Into<Polls>, mut each: impl FnMut(Result<OwnPair, FileProblem>)) {
+        let mut polls = polls.into();
         loop {
-            tokio::time::sleep(every).await;
+            polls.next().await;
             let polled = tokio::task::spawn_blocking(move || {
                 let found = self.poll();
                 (self, found)

@@ -77,6 +77,13 @@ pub enum StoreError {
     Failed(String),
 }
 
+impl StoreError {
+    /// Whether what lies there is whole, and another version of mayfly reads it.
+    pub fn is_of_another_version(&self) -> bool {
+        matches!(self, StoreError::Foreign(text) if text.contains("this mayfly reads") || text.contains("this version does not read"))
+    }
+}
+
 /// What a change of a named value expects to find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect<'a> {

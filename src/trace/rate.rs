@@ -4,23 +4,29 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// So many a second, by a clock that never steps. What is left of one second is no good in the next.
 pub(super) struct PerSecond {
-    most: u64,
+    most: AtomicU64,
     /// The second, and how many were taken in it: 32 bits each.
     taken: AtomicU64,
 }
 
 impl PerSecond {
     pub fn new(most: u64) -> PerSecond {
-        PerSecond { most: most.min(u64::from(u32::MAX)), taken: AtomicU64::new(0) }
+        PerSecond { most: AtomicU64::new(most.min(u64::from(u32::MAX))), taken: AtomicU64::new(0) }
+    }
+
+    /// So many a second from here on.
+    pub fn set(&self, most: u64) {
+        self.most.store(most.min(u64::from(u32::MAX)), Relaxed);
     }
 
     /// Takes one, at this many milliseconds. False: there is none left.
     pub fn take(&self, steady_ms: u64) -> bool {
+        let most = self.most.load(Relaxed);
         let second = steady_ms / 1_000 % (1 << 32);
         let next = |taken: u64| match taken >> 32 == second {
-            true if taken % (1 << 32) >= self.most => None,
+            true if taken % (1 << 32) >= most => None,
             true => Some(taken + 1),
-            false => (self.most > 0).then_some(second << 32 | 1),
+            false => (most > 0).then_some(second << 32 | 1),
         };
         self.taken.fetch_update(Relaxed, Relaxed, next).is_ok()
     }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::context::{Context, SpanId, TraceId};
 use super::live::{Begin, Live, Traced};
@@ -28,9 +29,12 @@ pub struct Wanted {
 /// One per process.
 pub struct Tracer {
     system: System,
-    wanted: Wanted,
+    /// Spans are told: there is a collector.
+    traces: AtomicBool,
+    /// Each call has a log line.
+    log_calls: AtomicBool,
     /// A trace id whose last eight bytes are below this is traced.
-    below: u64,
+    below: AtomicU64,
     asked: PerSecond,
     drawn: PerSecond,
     queue: Queue,
@@ -39,10 +43,28 @@ pub struct Tracer {
 impl Tracer {
     /// As an operator wants it.
     pub fn new(wanted: Wanted, system: System) -> Arc<Tracer> {
+        let tracer = Tracer {
+            system,
+            traces: AtomicBool::new(false),
+            log_calls: AtomicBool::new(false),
+            below: AtomicU64::new(0),
+            asked: PerSecond::new(0),
+            drawn: PerSecond::new(0),
+            queue: Queue::default(),
+        };
+        tracer.set(wanted);
+        Arc::new(tracer)
+    }
+
+    /// As an operator wants it from here on.
+    pub fn set(&self, wanted: Wanted) {
         let part = u128::from(wanted.per_million.min(1_000_000)) * u128::from(u64::MAX) / 1_000_000;
-        let per_second = || PerSecond::new(wanted.per_second.min(limits::TRACES_PER_SECOND as u64));
-        let below = u64::try_from(part).unwrap_or(u64::MAX);
-        Arc::new(Tracer { system, wanted, below, asked: per_second(), drawn: per_second(), queue: Queue::default() })
+        let per_second = wanted.per_second.min(limits::TRACES_PER_SECOND as u64);
+        self.asked.set(per_second);
+        self.drawn.set(per_second);
+        self.below.store(u64::try_from(part).unwrap_or(u64::MAX), Relaxed);
+        self.log_calls.store(wanted.log_calls, Relaxed);
+        self.traces.store(wanted.traces, Relaxed);
     }
 
     /// The spans that are over.
@@ -52,11 +74,11 @@ impl Tracer {
 
     /// Whether spans are told to anybody.
     pub fn tells(&self) -> bool {
-        self.wanted.traces
+        self.traces.load(Relaxed)
     }
 
     pub(super) fn logs(&self) -> bool {
-        self.wanted.log_calls
+        self.log_calls.load(Relaxed)
     }
 
     pub(super) fn push(&self, span: Span) {
@@ -76,7 +98,7 @@ impl Tracer {
     /// A call that was just read. `traceparent`: its header, where it has exactly one. `path` is taken only where the call is traced or logged.
     pub fn call(self: &Arc<Tracer>, traceparent: Option<&[u8]>, path: &str, read: Stopwatch) -> Traced {
         let named = traceparent.and_then(Context::parse);
-        if !self.wanted.traces && !self.wanted.log_calls {
+        if !self.tells() && !self.logs() {
             return Traced::named(named.map(|context| context.trace));
         }
         let begin = |trace, parent, sampled| {
@@ -99,7 +121,7 @@ impl Tracer {
     pub fn stream(self: &Arc<Tracer>, traceparent: Option<&[u8]>, path: &'static str, read: Stopwatch) -> Traced {
         let named = traceparent.and_then(Context::parse);
         match named {
-            Some(context) if self.wanted.traces && context.sampled && self.is_asked() => {
+            Some(context) if self.tells() && context.sampled && self.is_asked() => {
                 let (path, parent) = (Cow::Borrowed(path), Some(context.span));
                 let begin = Begin { trace: Some(context.trace), parent, sampled: true, path, one_of: false, ago_ns: read.ns() };
                 Traced::live(Live::new(self, begin))
@@ -110,7 +132,7 @@ impl Tracer {
 
     /// One exchange on a stream.
     pub fn on_stream(self: &Arc<Tracer>, stream: &Traced, path: &'static str, read: Stopwatch) -> Traced {
-        if !self.wanted.traces && !self.wanted.log_calls {
+        if !self.tells() && !self.logs() {
             return stream.clone();
         }
         if let Some((_, live)) = stream.parts() {
@@ -142,12 +164,12 @@ impl Tracer {
     }
 
     fn only_logged(self: &Arc<Tracer>, trace: Option<TraceId>, begin: impl FnOnce() -> Begin) -> Traced {
-        if self.wanted.log_calls { Traced::live(Live::new(self, begin())) } else { Traced::named(trace) }
+        if self.logs() { Traced::live(Live::new(self, begin())) } else { Traced::named(trace) }
     }
 
     /// Whether there is room for one more whose caller asked for it.
     fn is_asked(&self) -> bool {
-        self.wanted.traces && self.has_room(&self.asked)
+        self.tells() && self.has_room(&self.asked)
     }
 
     fn has_room(&self, rate: &PerSecond) -> bool {
@@ -160,12 +182,13 @@ impl Tracer {
 
     /// A trace of our own, where this call is one of the part that is traced.
     fn draw(&self) -> Option<TraceId> {
-        if !self.wanted.traces || self.below == 0 {
+        let below = self.below.load(Relaxed);
+        if !self.tells() || below == 0 {
             return None;
         }
         let trace = self.system.id16();
         let [.., a, b, c, d, e, f, g, h] = trace;
-        (u64::from_be_bytes([a, b, c, d, e, f, g, h]) <= self.below && self.has_room(&self.drawn)).then_some(trace)
+        (u64::from_be_bytes([a, b, c, d, e, f, g, h]) <= below && self.has_room(&self.drawn)).then_some(trace)
     }
 
     /// Something of mayfly's own that somebody else is asked for, where it is one of the part that is traced: a trace of its own.

@@ -138,7 +138,7 @@ impl Authority {
 
     /// The roots of our own trust domain are the keys of its CA, and nobody else's word.
     fn whose_roots(&self, change: &Change) -> Result<(), Refusal> {
-        let own = self.own_domain.as_ref().is_some_and(|own| own.settings.trust_domain == change.domain);
+        let own = self.own_domain.as_ref().is_some_and(|own| own.trust_domain == change.domain);
         match &change.proposal {
             Proposal::Found(_, Source::Own) => Ok(()),
             _ if own => {

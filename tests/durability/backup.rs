@@ -50,6 +50,73 @@ fn verify(backup: &Path) -> Output {
     Command::new(MAYFLY).args(["-o", "json", "server", "backup", "--verify"]).arg(backup).output().unwrap()
 }
 
+/// Nothing that is there makes way for a backup, and nothing of it is touched.
+#[test]
+fn a_backup_never_takes_the_place_of_anything() {
+    let (_dir, world) = world(Settings::default());
+    let running = start(&world);
+    let path = |name: &str| world.dir().join(name);
+    let first = path("backup");
+    ok(&take(&world, &running, &first));
+    let whole = fs::read(&first).unwrap();
+    fs::write(path("file"), "precious").unwrap();
+    fs::create_dir(path("directory")).unwrap();
+    std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+    std::os::unix::fs::symlink(path("nowhere"), path("dangling")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+    let made = |program: &str, args: &[&str]| Command::new(program).args(args).status().is_ok_and(|status| status.success());
+    let shown = |name: &str| path(name).display().to_string();
+    assert!(made("mkfifo", &[&shown("fifo")]));
+    let mut names = vec!["backup", "file", "directory", "link", "dangling", "socket", "fifo"];
+    // Only root makes devices.
+    if made("mknod", &[&shown("null"), "c", "1", "3"]) {
+        names.push("null");
+    }
+    let kinds = || names.iter().map(|name| fs::symlink_metadata(path(name)).unwrap().file_type()).collect::<Vec<_>>();
+    let before = kinds();
+    for name in &names {
+        let out = take(&world, &running, &path(name));
+        let said = text(&out);
+        assert_eq!(out.status.code(), Some(2), "{name}: {said}");
+        assert!(said.contains(name) && said.contains("is not replaced"), "{name}: {said}");
+    }
+    assert_eq!(kinds(), before);
+    assert_eq!((fs::read(&first).unwrap(), fs::read_to_string(path("file")).unwrap()), (whole, "precious".to_owned()));
+    assert!(!path("nowhere").exists());
+    let left: Vec<_> = fs::read_dir(world.dir()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(left.iter().all(|name| !name.contains("partial")), "{left:?}");
+    // The same of an export and of the file that tells the addresses.
+    let admin = running.addresses().admin;
+    let out = as_operator(&world, admin, &["audit", "export", "--out", &shown("fifo")]);
+    assert!(!out.status.success() && kinds() == before, "{}", text(&out));
+    running.stop();
+}
+
+/// What is left of a damaged store is kept beside the backup that takes its place, and its locks are taken over.
+#[test]
+fn a_restore_that_replaces_keeps_what_was_there_and_takes_over_its_locks() {
+    let (_dir, world) = world(Settings::default());
+    let running = start(&world);
+    let backup = world.dir().join("backup");
+    ok(&take(&world, &running, &backup));
+    let admin = running.addresses().admin;
+    let locked = World::id("agent/stolen");
+    ok(&as_operator(&world, admin, &["lock", "add", "--caller", &locked, "--reason", "stolen"]));
+    refused(&restore(&world, &backup, &["--replace"]), &["in use"]);
+    running.stop();
+    let said = ok(&restore(&world, &backup, &["--replace"]));
+    assert!(said.contains("before-restore-"), "{said}");
+    let running = start(&world);
+    let admin = running.addresses().admin;
+    let locks = ok(&as_operator(&world, admin, &["lock", "list"]));
+    assert!(locks.contains("agent/stolen"), "{locks}");
+    assert_eq!(running.authority().ledger.durable().generation(), 2);
+    running.stop();
+    let kept: Vec<_> = fs::read_dir(world.dir()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let kept = kept.iter().find(|name| name.contains("before-restore-")).unwrap();
+    assert!(world.dir().join(kept).join("ledger.redb").exists());
+}
+
 /// The data directory is lost, or nearly: where it is now.
 fn lose(world: &World) -> PathBuf {
     let lost = world.dir().join(format!("lost-{}", fs::read_dir(world.dir()).unwrap().count()));

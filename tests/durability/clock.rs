@@ -86,6 +86,39 @@ async fn a_step_of_the_clock_stops_grants_and_neither_lengthens_nor_shortens_a_l
     tokio::task::block_in_place(|| running.stop());
 }
 
+/// The host is suspended for an hour: both clocks show it, nothing has stepped, and nobody restarts anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_was_suspended_goes_on_by_itself() {
+    let (_dir, world, clock) = hours_old();
+    let running = tokio::task::block_in_place(|| world.start()).unwrap_or_else(|no| panic!("{no}"));
+    let callers = Callers::new(&world, running.addresses().workload).await;
+    until("it issues", || callers.serving(TOKENS)).await;
+    let (short, long) = (callers.exchange_for(600, "").await.unwrap(), callers.exchange_for(3600, "").await.unwrap());
+    let watched = callers.open_watched(5).await;
+    for _ in 0..3 {
+        // Shorter than the interval of heartbeats, and much longer.
+        clock.suspend(2_000);
+    }
+    clock.suspend(HOUR as u64 / 2);
+    let new = callers.exchange("").await.unwrap_or_else(|no| panic!("resumed: {no:?}"));
+    assert!(callers.active(&new.token).await && callers.active(&long.token).await);
+    assert!(!callers.active(&short.token).await, "ten minutes are over");
+    let shown = callers.status().await;
+    assert!(shown.issuing.unwrap().issuing);
+    // Nobody could be heard meanwhile: one interval more, and then silence is silence.
+    until("one interval more is granted", || async { callers.alive(&watched).await }).await;
+    assert!(callers.alive(&watched).await);
+    clock.advance(6_000);
+    until("nobody shows a sign of life", || async { !callers.alive(&watched).await }).await;
+    // A step beside a suspension is a step.
+    clock.suspend(HOUR as u64);
+    clock.step_to(stepped(clock.wall(), 2 * HOUR));
+    assert_eq!(reason(&callers.exchange("").await.unwrap_err()), "CLOCK_SKEW");
+    clock.step_to(stepped(clock.wall(), -2 * HOUR));
+    callers.until_exchange("it issues again by itself", Result::is_ok).await.unwrap();
+    tokio::task::block_in_place(|| running.stop());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn started_by_a_clock_that_stands_behind_the_ledger_it_revives_nothing() {
     let (_dir, world, clock) = hours_old();

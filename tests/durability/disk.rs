@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use mayfly::cli::dev::{Engine, Settings};
+use mayfly::cli::dev::{Engine, Settings, World};
 
 use crate::kit::{Callers, MAYFLY, TOKENS, as_operator, mayfly, reason, retry_after, until, way_out, world};
 use crate::small_disk::{Filler, on_a_small_disk};
@@ -30,6 +30,73 @@ fn a_server_on_a_full_tmpfs_issues_nothing_and_revokes_durably() {
 fn a_server_on_sled_and_a_full_ext4_issues_nothing_and_revokes_durably() {
     let test = "disk::a_server_on_sled_and_a_full_ext4_issues_nothing_and_revokes_durably";
     on_a_small_disk(test, "ext4", DISK_MIB, |disk| story(disk, Engine::Sled));
+}
+
+#[test]
+fn a_log_and_an_export_on_the_disk_of_the_ledger_that_fills_keep_nobody_from_revoking() {
+    let test = "disk::a_log_and_an_export_on_the_disk_of_the_ledger_that_fills_keep_nobody_from_revoking";
+    on_a_small_disk(test, "ext4", DISK_MIB, log_and_export_beside_the_ledger);
+}
+
+/// A server whose log, with a line for each call, and whose export lie beside its data.
+fn log_and_export_beside_the_ledger(disk: &Path) {
+    let quoted = |name: &str| format!("{:?}", disk.join(name).display().to_string());
+    let settings = Settings::default()
+        .with("store.path", &quoted("data"))
+        .with("audit.export_file", &quoted("audit.jsonl"))
+        .with("log.calls", "true");
+    let (_dir, world) = world(settings);
+    let ready = World::ready_file(world.dir());
+    let mut child = std::process::Command::new(MAYFLY)
+        .args(["server", "run", "--config"])
+        .arg(world.config())
+        .arg("--ready-file")
+        .arg(&ready)
+        .stdout(std::process::Stdio::null())
+        .stderr(File::create(disk.join("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let filler = &mut Filler(File::create(disk.join("somebody-else")).unwrap());
+    let bytes = |name: &str| std::fs::metadata(disk.join(name)).unwrap().len();
+    runtime.block_on(async {
+        until("it serves", || async { World::addresses(world.dir()).is_some() }).await;
+        let addresses = World::addresses(world.dir()).unwrap();
+        let callers = Callers::new(&world, addresses.workload).await;
+        let mut issued = Vec::new();
+        for _ in 0..40 {
+            issued.push(callers.exchange("").await.unwrap());
+        }
+        filler.fill();
+        callers.until_exchange("the full disk is noticed", Result::is_err).await.unwrap_err();
+        for one in &issued[..30] {
+            callers.revoke(&one.id).await.unwrap();
+            // More lines than a full disk takes.
+            for _ in 0..20 {
+                let _ = callers.exchange("").await;
+            }
+            filler.fill();
+        }
+        for one in &issued[..30] {
+            assert!(!callers.active(&one.token).await);
+        }
+        let (log, export) = (bytes("log"), bytes("audit.jsonl"));
+        std::fs::remove_file(disk.join("somebody-else")).unwrap();
+        filler.0.set_len(0).unwrap();
+        callers.until_exchange("it issues again by itself", Result::is_ok).await.unwrap();
+        callers.revoke(&issued[30].id).await.unwrap();
+        until("the log goes on", || async { bytes("log") > log }).await;
+        until("the export goes on", || async { bytes("audit.jsonl") > export }).await;
+        until("nothing of it is missing", || async {
+            let text = std::fs::read_to_string(disk.join("audit.jsonl")).unwrap();
+            issued.iter().take(31).all(|one| text.contains(&one.id)) && text.ends_with('\n')
+        })
+        .await;
+        let text = std::fs::read_to_string(disk.join("audit.jsonl")).unwrap();
+        assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "no line is cut");
+    });
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 fn story(disk: &Path, engine: Engine) {

@@ -86,6 +86,26 @@ impl Callers {
         Ok(RevocationServiceClient::new(self.operator.clone()).revoke(ask).await?.into_inner().seq)
     }
 
+    /// A task with a heartbeat of so many seconds.
+    pub async fn open_watched(&self, seconds: i64) -> String {
+        let terms = pb::TaskTerms {
+            purpose: "test".into(),
+            upstreams: vec![pb::Allowance { upstream: "echo".into(), scopes: vec!["echo:read".into()] }],
+            heartbeat_interval: Some(prost_types::Duration { seconds, nanos: 0 }),
+            ttl: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
+            ..Default::default()
+        };
+        let ask = pb::OpenTaskRequest { terms: Some(terms), ..Default::default() };
+        TaskServiceClient::new(self.agent.clone()).open_task(ask).await.unwrap().into_inner().task.unwrap().task_id
+    }
+
+    /// Whether a task is open.
+    pub async fn alive(&self, task: &str) -> bool {
+        let ask = pb::GetTaskRequest { task_id: task.to_owned() };
+        let task = TaskServiceClient::new(self.agent.clone()).get_task(ask).await.unwrap().into_inner().task.unwrap();
+        task.state() == pb::TaskState::Active
+    }
+
     pub async fn complete(&self, task: &str) -> Result<u64, Status> {
         let ask = pb::CompleteTaskRequest { task_id: task.to_owned(), ..Default::default() };
         Ok(TaskServiceClient::new(self.agent.clone()).complete_task(ask).await?.into_inner().seq)

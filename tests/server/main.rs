@@ -11,6 +11,7 @@ mod bindings;
 mod blast;
 mod break_glass;
 mod break_glass_bounds;
+mod check;
 mod collector;
 mod deadlines;
 mod dev;
@@ -18,6 +19,7 @@ mod ends;
 mod hostile;
 mod kit;
 mod listeners;
+mod log_reader;
 mod logs;
 mod messages;
 mod metrics;
@@ -38,6 +40,7 @@ mod provider;
 mod public;
 mod receiver;
 mod registry;
+mod reload;
 mod scenario;
 #[path = "../kit/signer.rs"]
 #[allow(dead_code, reason = "other tests sign otherwise")]

@@ -29,6 +29,7 @@ use crate::kit::world;
 fn name(why: &Why) -> &'static str {
     match why {
         Why::Config(_) => "config",
+        Why::Found(_) => "found",
         Why::Files(_) => "files",
         Why::Agent(_) => "agent",
         Why::Policy(_) => "policy",
@@ -47,7 +48,7 @@ fn name(why: &Why) -> &'static str {
     }
 }
 
-const NAMES: usize = 16;
+const NAMES: usize = 17;
 
 fn os(errno: rustix::io::Errno) -> io::Error {
     errno.into()
@@ -69,11 +70,12 @@ fn in_the_ledger() -> Vec<(Why, &'static str)> {
         (Why::Ledger(StartError::Write(text())), "df -h DATA"),
         (store(StoreError::InUse(text())), "fuser -k -TERM DATA/ledger.redb"),
         (store(StoreError::Full(text())), "df -h DATA"),
-        (store(StoreError::Foreign(text())), "mv DATA DATA.old"),
-        (store(StoreError::Damaged { at: 0, what: text() }), "mayfly server restore --config CONFIG --left DATA.old BACKUP"),
+        (store(StoreError::Foreign(text())), "mayfly server restore --config CONFIG --replace BACKUP"),
+        (store(StoreError::Foreign("this mayfly reads 3".into())), "mayfly --version"),
+        (store(StoreError::Damaged { at: 0, what: text() }), "mayfly server restore --config CONFIG --replace BACKUP"),
         (store(StoreError::Failed(text())), "install -d -m 700 -o "),
         (store(StoreError::TooLarge { what: "x", bound: 1 }), "ls -ld DATA"),
-        (Why::Keys(Fault::new("no key")), "mayfly server restore --config CONFIG --left DATA.old BACKUP"),
+        (Why::Keys(Fault::new("no key")), "mayfly server restore --config CONFIG --replace BACKUP"),
     ]
 }
 
@@ -97,10 +99,10 @@ fn of_the_key() -> Vec<(Why, &'static str)> {
         ),
         (seal(SealError::WrongKey), "install -m 600 BACKUP-OF-THE-KEY /etc/mayfly/seal.key"),
         (Why::Seal { error: SealError::WrongKey, key: Seal::Credential("mayfly-seal".into()) }, "systemctl cat mayfly"),
-        (seal(SealError::NoCheck), "mayfly server restore --config CONFIG --left DATA.old BACKUP"),
-        (seal(SealError::Malformed("x".into())), "--left DATA.old BACKUP"),
-        (seal(SealError::NotOpened("x".into())), "--left DATA.old BACKUP"),
-        (seal(SealError::NotSealed("x".into())), "--left DATA.old BACKUP"),
+        (seal(SealError::NoCheck), "mayfly server restore --config CONFIG --replace BACKUP"),
+        (seal(SealError::Malformed("x".into())), "--replace BACKUP"),
+        (seal(SealError::NotOpened("x".into())), "--replace BACKUP"),
+        (seal(SealError::NotSealed("x".into())), "--replace BACKUP"),
         (seal(SealError::Store(StoreError::Full("x".into()))), "df -h DATA"),
     ]
 }
@@ -142,6 +144,7 @@ fn table() -> Vec<(Why, &'static str)> {
     let refusal = |reason| No::Refusal(Refusal::new(reason, "no"));
     let mut all = vec![
         (Why::Config(complaint()), "mayfly server validate --config CONFIG"),
+        (Why::Found(complaint()), "mayfly server validate --config CONFIG"),
         (Why::Files(file()), "mayfly server validate --config CONFIG"),
         (Why::Agent(agent()), "mayfly server validate --config CONFIG"),
         (Why::Policy(complaint()), "mayfly server validate --config CONFIG"),
@@ -189,7 +192,7 @@ fn every_refusal_to_start_prints_a_command_that_can_be_typed_as_it_stands() {
         let dir = world.dir().join("my data").display().to_string();
         // The file in it is quoted as a whole.
         let wanted = command.replace("CONFIG", &typed).replace("DATA/ledger.redb", &format!("'{dir}/ledger.redb'"));
-        let wanted = wanted.replace("DATA.old", &format!("'{dir}'.old")).replace("DATA", &format!("'{dir}'"));
+        let wanted = wanted.replace("DATA", &format!("'{dir}'"));
         assert!(text.lines().skip(1).any(|line| line.contains(&wanted)), "{what}: no {wanted:?} in\n{text}");
         assert!(problem.remedies().iter().all(|r| !r.what.is_empty() && !r.command.is_empty()), "{what}");
         for ours in of_ours(&text) {
@@ -237,9 +240,6 @@ fn what_a_refusal_prints_mends_it() {
     fs::write(world.dir().join("run/admin.sock"), "precious").unwrap();
     mend(&world, 0);
     assert_eq!(fs::read(world.dir().join("run/admin.sock.old")).unwrap(), b"precious");
-    fs::write(world.dir().join("data/ledger.redb"), "not a store").unwrap();
-    mend(&world, 0);
-    assert_eq!(fs::read(world.dir().join("data.old/ledger.redb")).unwrap(), b"not a store");
     // For a new store; the one that is there needs its own key back.
     fs::remove_dir_all(world.dir().join("data")).unwrap();
     fs::remove_file(world.dir().join("seal.key")).unwrap();

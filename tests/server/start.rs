@@ -143,7 +143,7 @@ fn a_store_that_is_in_use_or_no_store() {
     refuses(&world, 1, &["in use", "fuser -v"]);
     drop(running);
     fs::write(world.dir().join("data/ledger.redb"), "not a store").unwrap();
-    refuses(&world, 1, &["no store of mayfly", "mv "]);
+    refuses(&world, 1, &["no store of mayfly", "server restore --config", "--replace BACKUP"]);
     fs::set_permissions(world.dir().join("data"), fs::Permissions::from_mode(0o755)).unwrap();
     refuses(&world, 1, &["open to others", "chmod 700"]);
 }

@@ -9,8 +9,8 @@ use super::source::File;
 pub const LAYERS: &[&[&str]] = &[
     &["limits", "refusal", "seq", "pb", "protobuf"],
     &["persistent", "system", "document"],
-    // What a call did, told to collectors: everything below the services notes something in it.
-    &["trace"],
+    // What a call did, told to collectors: everything below the services notes something in it. Where log lines go.
+    &["trace", "log_queue"],
     &["identity"],
     // What is persisted, as plain shapes: the fold and the rules are above it.
     &["store", "sealing", "ledger/record", "revocation", "revocation/target", "revocation/rules", "revocation/facts"],

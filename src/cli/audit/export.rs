@@ -13,6 +13,7 @@ use crate::cli::error::{CliError, ServerSaid};
 use crate::cli::exit::Exit;
 use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 use crate::seq::Seq;
+use crate::sources::files::may_be_replaced;
 
 /// `mayfly audit export`
 #[derive(Args)]
@@ -60,6 +61,7 @@ enum To<'a> {
 impl To<'_> {
     fn open(path: Option<&Path>) -> Result<To<'_>, CliError> {
         let Some(path) = path else { return Ok(To::Stdout) };
+        may_be_replaced(path).map_err(|e| CliError::Usage(format!("{}: {e}; name a file", path.display())))?;
         let aside = path.with_added_extension("partial");
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside);
         let file = file.map_err(|e| CliError::Local(format!("{}: cannot be written: {e}", aside.display())))?;

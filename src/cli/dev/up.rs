@@ -63,7 +63,8 @@ fn foreground(args: &UpArgs, dir: &Path, out: Out) -> Result<Exit, CliError> {
     let Some(_lock) = Lock::take(world.dir())? else {
         return already(&world, out);
     };
-    telemetry::init(Some(telemetry::Format::Text));
+    // Before the server itself does: also the renewal of SVIDs waits for no reader of stderr.
+    telemetry::begin();
     let ready = World::ready_file(world.dir());
     let config = world.config();
     std::thread::scope(|scope| {

@@ -16,6 +16,7 @@ use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
 use super::error::CliError;
+use crate::log_queue;
 use tree::Tree;
 
 /// The form of the data on stdout.
@@ -129,7 +130,7 @@ impl Out {
         let text = words.to_string();
         let lines: Vec<_> = text.lines().map(escape::for_terminal).collect();
         // Nobody may be listening on stderr; that is no reason to fail.
-        let _ = writeln!(io::stderr(), "{}", lines.join("\n"));
+        log_queue::write(format!("{}\n", lines.join("\n")).as_bytes());
     }
 
     /// Tells why a command failed: words, or with `-o json` JSON, on stderr.
@@ -138,7 +139,7 @@ impl Out {
             Format::Json => error.json(),
             _ => error.words(self.color),
         };
-        let _ = write!(io::stderr(), "{text}");
+        log_queue::write(text.as_bytes());
     }
 }
 

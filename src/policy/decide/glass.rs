@@ -1,5 +1,7 @@
 //! Deciding about break-glass: who may open, join and review it, and that it stays within the rights that policy names.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::demand::TaskAsk;
 use super::place::{InGlass, Place, live_of};
 use super::{Decider, caller_facts, denied, svid_of};
@@ -152,7 +154,7 @@ impl Decider {
         let (policy, rights) = opened_by(compiled, (caller, who), &ask.rights, ask.environment.as_deref())?;
         self.inside_wall(compiled, caller, &rights.environment)?;
         not_blocked(view, caller, "opening break-glass")?;
-        let longest = rights.ttl_ms.min(self.longest_task_ms);
+        let longest = rights.ttl_ms.min(self.longest_task_ms.load(Relaxed));
         let ttl = ask.ttl_ms.unwrap_or(longest);
         if ttl > longest {
             let what = format!("{} s, break-glass {} takes at most {} s", ttl / 1000, ask.rights, longest / 1000);

@@ -28,6 +28,8 @@ pub use shared::Shared;
 pub use task::{Opening, Opens};
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::action::Work;
 use super::audits::Audits;
@@ -61,9 +63,9 @@ pub struct Decider {
     /// `iss` without the environment's path.
     pub issuer: String,
     /// The longest TTL of a credential, milliseconds.
-    pub longest_ms: u64,
+    pub longest_ms: AtomicU64,
     /// The longest life of a task, milliseconds.
-    pub longest_task_ms: u64,
+    pub longest_task_ms: AtomicU64,
 }
 
 fn denied(reason: Reason, what: impl Into<String>) -> No {
@@ -141,6 +143,12 @@ fn parts(
 }
 
 impl Decider {
+    /// The longest TTL of credentials and the longest life of tasks, milliseconds, of what is decided from here on.
+    pub fn set_longest(&self, credential_ms: u64, task_ms: u64) {
+        self.longest_ms.store(credential_ms, Relaxed);
+        self.longest_task_ms.store(task_ms, Relaxed);
+    }
+
     /// Decides one exchange. A refusal names the rule and the way out. `id`: random bytes for a task that is opened with it.
     pub fn exchange(
         &self,

@@ -1,6 +1,7 @@
 //! What a credential may be: its scopes, kind, life and key, and the record that says so.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::place::Place;
 use super::{Decided, Decider, denied, svid_of};
@@ -43,7 +44,7 @@ impl Decider {
             .within(want.subject().map_or(Millis(u64::MAX), |s| Millis(s.token().expires_at)), Bound::SubjectToken)
             .within(place.deadline, if place.glass.is_some() { Bound::BreakGlass } else { Bound::Task })
             .within(caller.evidence().not_after, Bound::Svid)
-            .within(now.plus(self.longest_ms), Bound::Server);
+            .within(now.plus(self.longest_ms.load(Relaxed)), Bound::Server);
         let life = match &want.renews {
             Some(renews) if renews.approval => {
                 return Err(denied(

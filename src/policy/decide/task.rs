@@ -1,5 +1,7 @@
 //! Opening a task, for its opener or for another caller, and moving its deadline.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::demand::TaskAsk;
 use super::place::{Place, live_of, named};
 use super::{Decider, caller_facts, denied, glass, settle::scopes_of, subject, svid_of};
@@ -89,7 +91,7 @@ impl Decider {
         let now = view.now();
         let (allowance, environment) = self.allowance(compiled, terms, subject)?;
         let parent = terms.parent.map(|p| named(view, caller, p)).transpose()?;
-        let longest = self.longest_task_ms;
+        let longest = self.longest_task_ms.load(Relaxed);
         let ttl = terms.ttl_ms.unwrap_or(limits::TASK_TTL_DEFAULT_MS.min(longest));
         let max = terms.max_ttl_ms.unwrap_or(ttl);
         for (field, ms) in [("ttl", ttl), ("max_ttl", max)] {

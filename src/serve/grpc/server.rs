@@ -157,6 +157,8 @@ impl Server {
             ));
         }
         warnings.extend(self.0.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default().iter().filter_map(troubled));
+        let drift = self.0.drift.load();
+        warnings.extend(drift.iter().take(limits::PAGE_DEFAULT).map(|what| format!("policy files: {what}; the ledger counts")));
         warnings
     }
 

@@ -132,7 +132,7 @@ struct Sender {
 
 /// Answers what a stream asks, until it ends.
 fn answer(authority: Arc<Authority>, caller: Caller, asks: Streaming<Option<Sent>>, traced: Traced) -> mpsc::Receiver<Batch> {
-    let (answers, batches) = mpsc::channel(authority.bounds.stream_in_flight);
+    let (answers, batches) = mpsc::channel(authority.bounds.load().stream_in_flight);
     tokio::spawn(drive(authority, Arc::new(Sender { caller, lately: Lately::default() }), (asks, traced), answers));
     batches
 }
@@ -143,7 +143,7 @@ async fn drive(
     (mut asks, traced): (Streaming<Option<Sent>>, Traced),
     answers: mpsc::Sender<Batch>,
 ) {
-    let places = Arc::new(Semaphore::new(authority.bounds.stream_in_flight));
+    let places = Arc::new(Semaphore::new(authority.bounds.load().stream_in_flight));
     loop {
         // At the bound nothing more is read: HTTP/2's window holds the caller back.
         let Ok(place) = places.clone().acquire_owned().await else { return };

@@ -6,17 +6,20 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::{Sink, Told};
+use crate::log_queue::has_room;
 
 /// A file.
 pub struct ToFile {
     path: PathBuf,
     file: Option<File>,
+    /// The last write found the disk full.
+    full: bool,
 }
 
 impl ToFile {
     /// At this path, made where it is missing.
     pub fn new(path: PathBuf) -> ToFile {
-        ToFile { path, file: None }
+        ToFile { path, file: None, full: false }
     }
 
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
@@ -26,8 +29,17 @@ impl ToFile {
             self.file = Some(open(&self.path)?);
         }
         let Some(file) = &mut self.file else { return Ok(()) };
-        file.write_all(lines)?;
-        file.sync_data()
+        if self.full && !has_room(file) {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "its disk is full"));
+        }
+        let before = file.metadata()?.len();
+        let written = file.write_all(lines).and_then(|()| file.sync_data());
+        self.full = written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::StorageFull);
+        if self.full && file.metadata().is_ok_and(|meta| meta.len() > before) {
+            // The same batch comes again: what is there of it gives its room back.
+            file.set_len(before)?;
+        }
+        written
     }
 }
 
@@ -44,7 +56,13 @@ impl Sink for ToFile {
 
 /// For appending. A line that was cut off gets its end.
 fn open(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    // A pipe would be waited for, and takes no sync. What is looked at is what was opened.
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let open = OpenOptions::new().read(true).append(true).create(true).mode(0o600).custom_flags(nonblocking).open(path);
+    let mut file = open?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file: name one under audit.export_file"));
+    }
     if file.metadata()?.len() > 0 {
         let mut last = [0];
         file.seek(SeekFrom::End(-1))?;

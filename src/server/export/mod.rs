@@ -90,8 +90,15 @@ impl Drop for Exporter {
         self.stopping.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            if thread.join().is_err() {
-                tracing::error!("the export ended by a panic");
+            // A disk or a receiver that stands still is not waited for: what was not noted is exported again.
+            let patience = Stopwatch::start();
+            while !thread.is_finished() && patience.us() < limits::EXPORT_END_MS * 1000 {
+                std::thread::sleep(Duration::from_millis(limits::EXPORT_LOOK_MS / 10));
+            }
+            match thread.is_finished() {
+                true if thread.join().is_err() => tracing::error!("the export ended by a panic"),
+                true => {}
+                false => tracing::error!("the export stands still and is not waited for"),
             }
         }
     }

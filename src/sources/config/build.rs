@@ -277,6 +277,7 @@ fn build(file: &str, v: &Values, base: &Path, (seal, engine, identity, audit_exp
         },
         single_operator: v.flag("admin.single_operator")?,
         lines: v.lines.clone(),
+        settings: v.values.clone(),
     })
 }
 

@@ -320,6 +320,7 @@ pub const KEYS: &[Key] = &[
     observed::RATIO,
     observed::PER_SECOND,
     observed::FORMAT,
+    observed::LEVEL,
     observed::CALLS,
     key(
         "own_domain.trust_domain",

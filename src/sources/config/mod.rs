@@ -5,6 +5,7 @@
 
 mod attestation;
 mod build;
+mod changes;
 mod export;
 mod form;
 pub mod keys;
@@ -21,11 +22,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use changes::{Change, Takes};
 pub use export::{Collector, Export, Syslog};
-pub use observed::{Log, LogFormat, Traces};
+pub use observed::{Log, LogFormat, Traces, log_filter};
 pub use oidc::{IssuerKeySource, OidcIssuer};
 pub use reference::reference;
-pub use validate::{Finding, Severity, validate};
+pub use validate::{About, Finding, Severity, validate, validate_with};
 pub use webhooks::Webhook;
 
 use crate::document::command::typed;
@@ -89,6 +91,8 @@ pub struct Config {
     /// `admin.single_operator`: over the socket one operator is enough where two are needed.
     pub single_operator: bool,
     lines: BTreeMap<&'static str, usize>,
+    /// Every key that stands alone, as it was read.
+    settings: BTreeMap<&'static str, values::Value>,
 }
 
 /// `[server]`

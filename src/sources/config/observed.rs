@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tracing_subscriber::EnvFilter;
+
 use super::export::Collector;
 use super::form::{Form, Unset};
 use super::keys::{Key, key};
@@ -33,7 +35,13 @@ pub(super) const FORMAT: Key = key(
     "log.format",
     Form::Name,
     Unset::Absent("`text` on a terminal, else `json`"),
-    "Log lines on stderr: `json`, an object each, or `text`. `--log` overrides it; `MAYFLY_LOG` says how much, like `info,mayfly::serve=debug`.",
+    "Log lines on stderr: `json`, an object each, or `text`. `--log` overrides it.",
+);
+pub(super) const LEVEL: Key = key(
+    "log.level",
+    Form::Text("`error`, `warn`, `info`, `debug` or `trace`, also for one module"),
+    Unset::Is("\"info\""),
+    "Which log lines are written, like `info` or `info,mayfly::serve=debug`. The variable `MAYFLY_LOG` counts before it.",
 );
 pub(super) const CALLS: Key = key(
     "log.calls",
@@ -63,12 +71,23 @@ pub enum LogFormat {
 }
 
 /// `[log]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// `None`: as stderr is.
     pub format: Option<LogFormat>,
+    /// Which lines are written.
+    pub level: String,
     /// A line for each call.
     pub calls: bool,
+}
+
+/// A filter of log lines, or what is wrong with its text. sled's own lines are left out: what matters of them comes as an error, and it calls
+/// its self-test one.
+pub fn log_filter(text: &str) -> Result<EnvFilter, String> {
+    if text.trim().is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    EnvFilter::try_new(format!("sled=off,{text}")).map_err(|e| format!("{text:?} is not one: {e}"))
 }
 
 /// Where traces go, where that is set.
@@ -99,5 +118,13 @@ pub(super) fn log(values: &Values, conflict: &mut impl FnMut(&'static str, &str,
             None
         }
     };
-    Some(Log { format, calls: values.flag(CALLS.path)? })
+    let level = values.text(LEVEL.path)?;
+    if let Err(problem) = log_filter(&level) {
+        conflict(
+            LEVEL.path,
+            &format!("log.level: {problem}"),
+            "a level like info, or levels of modules like info,mayfly::serve=debug",
+        );
+    }
+    Some(Log { format, level, calls: values.flag(CALLS.path)? })
 }

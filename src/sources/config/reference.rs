@@ -1,5 +1,6 @@
 //! `docs/configuration.md`, written from the table of keys.
 
+use super::changes::Takes;
 use super::keys::{Form, KEYS, Key, LISTS, Unset, sections};
 use super::values::ceiling;
 use crate::document::quantity::{duration_text, size_text};
@@ -12,7 +13,7 @@ pub fn reference() -> String {
             Some((_, about)) => out.push_str(&format!("\n## [[{section}]]\n\n{about}\n\n")),
             None => out.push_str(&format!("\n## [{section}]\n\n")),
         }
-        out.push_str("| key | value | default | variable |\n|---|---|---|---|\n");
+        out.push_str("| key | value | default | variable | taken at |\n|---|---|---|---|---|\n");
         for key in KEYS.iter().filter(|k| k.parts().0 == section) {
             out.push_str(&row(key));
         }
@@ -32,7 +33,11 @@ fn row(key: &Key) -> String {
         Unset::Ceiling => format!("`{}`", ceiling(key.form)),
     };
     let variable = if key.variable().is_empty() { "none".to_owned() } else { format!("`{}`", key.variable()) };
-    format!("| `{}` | {} | {default} | {variable} |\n", key.parts().1, form(key.form))
+    let takes = match key.takes() {
+        Takes::Reload => "reload",
+        Takes::Restart => "restart",
+    };
+    format!("| `{}` | {} | {default} | {variable} | {takes} |\n", key.parts().1, form(key.form))
 }
 
 fn form(form: Form) -> String {
@@ -60,7 +65,11 @@ fn form(form: Form) -> String {
 const HEAD: &str = "# Configuration
 
 One TOML file, `mayfly.toml`. An environment variable overrides its key; lists are separated by commas. `mayfly server validate` checks
-the file and everything that it names, without starting.
+the file, everything that it names, and all that a start opens and binds, without starting.
+
+A running server reads the file again on SIGHUP (`systemctl reload mayfly`). The column \"taken at\" says of each key whether a change takes
+effect then or with the next start. A file that is wrong changes nothing, and the log says what was taken and what waits for a restart
+([operations](operations.md#changing-the-configuration)). Certificates, keys, bundles, and the files that sections name are read again in any case.
 
 An unknown key is an error, and so is a variable that begins like a section (`MAYFLY_STORE_…`) and names no key. Paths begin at the
 directory of the file. Durations are written like `500ms`, `30s`, `5m`, `1h30m` or `7d`, sizes like `64KiB`, `64MiB` or `1GiB`, both in

@@ -1,4 +1,5 @@
-//! What `mayfly server validate` finds: everything that the configuration names is looked at, nothing is started or written.
+//! What stands in the files that a configuration names: everything is looked at, nothing is started or written. A start, a reload and
+//! `mayfly server validate` refuse what is an error here (`server::check`).
 
 mod agent;
 mod certificates;
@@ -19,6 +20,7 @@ use crate::seq::Millis;
 use crate::sources::https::roots;
 use crate::sources::policy_files::{self, Loaded};
 use crate::sources::webhook_files::secrets;
+use crate::sources::workload_api::Given;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -29,11 +31,25 @@ pub enum Severity {
     Error,
 }
 
+/// What a finding is about, as far as its weight depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum About {
+    /// What every start needs.
+    #[default]
+    Everything,
+    /// Policies and registrations, which a first start takes in.
+    Policy,
+    /// A bundle, which the ledger keeps once it was taken in.
+    Bundle,
+}
+
 /// One thing that is wrong.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
+    /// What it is about.
+    pub about: About,
     /// File, line, what, and the remedy.
     pub complaint: Complaint,
 }
@@ -48,11 +64,16 @@ impl fmt::Display for Finding {
     }
 }
 
-/// All findings, errors first. `now` is for what expires.
+/// All findings as for a first start, errors first. `now` is for what expires.
 pub fn validate(config: &Config, now: Millis) -> Vec<Finding> {
-    let mut look = Look { config, now, findings: Vec::new() };
+    validate_with(config, now, None)
+}
+
+/// The same with what the agent gave to somebody who asked it before.
+pub fn validate_with(config: &Config, now: Millis, given: Option<&Given>) -> Vec<Finding> {
+    let mut look = Look { config, now, about: About::default(), findings: Vec::new() };
     look.listeners();
-    let given = look.agent();
+    let given = look.agent(given.cloned());
     let own = match &config.tls {
         Some(pair) => look.pair(pair, "tls.certificate", "tls.key", true),
         None => None,
@@ -74,12 +95,13 @@ pub fn validate(config: &Config, now: Millis) -> Vec<Finding> {
 struct Look<'c> {
     config: &'c Config,
     now: Millis,
+    about: About,
     findings: Vec<Finding>,
 }
 
 impl Look<'_> {
     fn push(&mut self, severity: Severity, complaint: Complaint) {
-        self.findings.push(Finding { severity, complaint });
+        self.findings.push(Finding { severity, about: self.about, complaint });
     }
 
     fn at(&mut self, severity: Severity, key: &str, what: impl fmt::Display, remedy: impl Into<String>) {
@@ -122,8 +144,8 @@ impl Look<'_> {
             self.error("listen.admin_socket", format!("{} is too long", socket.display()), "at most 107 bytes");
         }
         if !socket.parent().is_some_and(|dir| dir.as_os_str().is_empty() || dir.is_dir()) {
-            let what = format!("the directory of {} is not there", socket.display());
-            self.error("listen.admin_socket", what, "make it, for the server's user only");
+            let what = format!("the directory of {} is not there: a start makes it", socket.display());
+            self.warning("listen.admin_socket", what, "make it, for the server's user only");
         }
     }
 
@@ -221,10 +243,12 @@ impl Look<'_> {
     }
 
     fn policy(&mut self) {
+        self.about = About::Policy;
         match policy_files::load(&self.config.policy) {
             Err(complaints) => complaints.into_iter().for_each(|c| self.of_policy(c)),
             Ok(loaded) => self.loaded(&loaded),
         }
+        self.about = About::default();
     }
 
     /// A file of its own that is wrong names its own line; one that is not there, the line that names it.

@@ -22,6 +22,7 @@ type Roots = Result<Vec<TrustAnchor>, String>;
 type JwtKeys = Result<Vec<JwtAuthority>, String>;
 
 /// What one message says: the whole set, whatever came before.
+#[derive(Clone)]
 pub struct Given {
     /// Our SVID, or why there is none to use.
     pub svid: Result<OwnPair, NoSvid>,

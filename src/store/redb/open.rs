@@ -342,6 +342,9 @@ fn of_open(shown: &str, err: DatabaseError) -> StoreError {
         DatabaseError::Storage(::redb::StorageError::Io(e)) if e.kind() == std::io::ErrorKind::InvalidData => {
             StoreError::Foreign(format!("{shown} is no store of mayfly: {e}"))
         }
+        DatabaseError::Storage(::redb::StorageError::Io(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+            StoreError::Damaged { at: 0, what: format!("{shown} is cut off: {e}") }
+        }
         other => match engine(other) {
             StoreError::Full(e) => StoreError::Full(format!("opening {shown}: {e}")),
             StoreError::Failed(e) => StoreError::Failed(format!("opening {shown}: {e}")),

@@ -7,10 +7,11 @@ use crate::system::System;
 
 impl Look<'_> {
     /// What it gives. That it is away, or does not know whoever asks here, is no error: a start waits for it, and asks as another user perhaps.
-    pub(super) fn agent(&mut self) -> Option<Given> {
+    pub(super) fn agent(&mut self, given: Option<Given>) -> Option<Given> {
         let api = self.config.workload_api.clone()?;
         let key = "workload_api.socket";
-        let given = match look(&api.wanted, &System::real()) {
+        let found = given.map_or_else(|| look(&api.wanted, &System::real()), Ok);
+        let given = match found {
             Ok(given) => given,
             Err(no) => {
                 let waits = match no.why {

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{Look, Severity};
+use super::{About, Look, Severity};
 use crate::document::command::typed;
 use crate::identity::bundle::Bundles;
 use crate::identity::spiffe_id::{SpiffeId, TrustDomain};
@@ -149,10 +149,12 @@ impl Look<'_> {
                 }
                 Ok(_) => {}
                 Err(problems) => {
+                    self.about = About::Bundle;
                     for problem in problems {
                         let what = format!("bundles.file: {} {}", problem.path.display(), problem.what);
                         self.at_line(Severity::Error, bundle.line, what, problem.remedy);
                     }
+                    self.about = About::default();
                 }
             }
         }

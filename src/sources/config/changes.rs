@@ -1,0 +1,146 @@
+//! What is different between two readings of a configuration, and whether a server that runs takes it.
+
+use super::keys::{KEYS, Key};
+use super::{BundleFile, Config, Limits, Log, OidcIssuer, Webhook};
+
+/// When a changed key takes effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Takes {
+    /// A reload takes it (SIGHUP).
+    Reload,
+    /// The next start takes it.
+    Restart,
+}
+
+/// What a reload takes: keys, and whole sections.
+const RELOADED: &[&str] = &[
+    "attestation",
+    "audit.export_ca",
+    "audit.export_file",
+    "audit.export_otlp",
+    "audit.export_syslog",
+    "limits.changes_per_second",
+    "limits.credential_ttl",
+    "limits.credentials",
+    "limits.credentials_per_caller",
+    "limits.followers",
+    "limits.heartbeats_per_second",
+    "limits.holds_per_second",
+    "limits.request_ids",
+    "limits.request_ids_per_caller",
+    "limits.rules",
+    "limits.rules_per_caller",
+    "limits.stream_in_flight",
+    "limits.task_ttl",
+    "limits.tasks",
+    "limits.tasks_per_caller",
+    "log.calls",
+    "log.level",
+    "oidc_issuers",
+    "own_domain.device_login",
+    "own_domain.login_ttl",
+    "policy",
+    "traces",
+    "webhooks",
+];
+
+impl Key {
+    /// When a change of it takes effect.
+    pub fn takes(&self) -> Takes {
+        let section = self.parts().0;
+        let reloaded = RELOADED.iter().any(|name| *name == self.path || *name == section);
+        if reloaded { Takes::Reload } else { Takes::Restart }
+    }
+}
+
+/// One key, or one section of a list, that is different.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// `limits.tasks`, or `webhooks.pager`.
+    pub what: String,
+    /// When it takes effect.
+    pub takes: Takes,
+}
+
+impl Config {
+    /// What is different in another reading. Never a value: an address may hold a secret.
+    pub fn changes(&self, next: &Config) -> Vec<Change> {
+        let alone = KEYS.iter().filter(|key| self.settings.get(key.path) != next.settings.get(key.path));
+        let mut changes: Vec<Change> = alone.map(|key| Change { what: key.path.to_owned(), takes: key.takes() }).collect();
+        let bundle = |b: &BundleFile| (b.trust_domain.clone(), BundleFile { line: 0, ..b.clone() });
+        changes.extend(lists("bundles", &self.bundles, &next.bundles, bundle));
+        let issuer = |i: &OidcIssuer| (i.issuer.name.clone(), OidcIssuer { line: 0, ..i.clone() });
+        changes.extend(lists("oidc_issuers", &self.oidc_issuers, &next.oidc_issuers, issuer));
+        let hook = |w: &Webhook| (w.name.clone(), Webhook { line: 0, ..w.clone() });
+        changes.extend(lists("webhooks", &self.webhooks, &next.webhooks, hook));
+        let rules = |config: &Config| config.own_domain.as_ref().map(|own| own.attest_rules.clone()).unwrap_or_default();
+        changes.extend(lists("attestation", &rules(self), &rules(next), |rule| (rule.name.clone(), rule.clone())));
+        // A trust domain of our own begins and ends with the process, and all that belongs to it.
+        let name = |config: &Config| config.own_domain.as_ref().map(|own| own.trust_domain.clone());
+        if name(self) != name(next) {
+            let of_it = |change: &&mut Change| change.what.starts_with("attestation.") || change.what.starts_with("own_domain.");
+            changes.iter_mut().filter(of_it).for_each(|change| change.takes = Takes::Restart);
+        }
+        changes
+    }
+
+    /// This configuration with what a reload takes of another one.
+    pub fn with_reloaded(&self, next: &Config) -> Config {
+        let mut merged = self.clone();
+        for key in KEYS.iter().filter(|key| key.takes() == Takes::Reload) {
+            match next.settings.get(key.path) {
+                Some(value) => drop(merged.settings.insert(key.path, value.clone())),
+                None => drop(merged.settings.remove(key.path)),
+            }
+        }
+        let own = next.own_domain.as_ref();
+        if let Some(own) = own.filter(|own| self.own_domain.as_ref().is_some_and(|old| old.trust_domain == own.trust_domain)) {
+            merged.own_domain = Some(own.clone());
+        }
+        merged.oidc_issuers.clone_from(&next.oidc_issuers);
+        merged.webhooks.clone_from(&next.webhooks);
+        merged.policy.clone_from(&next.policy);
+        merged.audit_export.clone_from(&next.audit_export);
+        merged.traces.clone_from(&next.traces);
+        merged.log = Log { format: self.log.format, ..next.log.clone() };
+        let limits = &next.limits;
+        merged.limits = Limits {
+            tasks: limits.tasks,
+            tasks_per_caller: limits.tasks_per_caller,
+            credentials: limits.credentials,
+            credentials_per_caller: limits.credentials_per_caller,
+            request_ids: limits.request_ids,
+            request_ids_per_caller: limits.request_ids_per_caller,
+            rules: limits.rules,
+            rules_per_caller: limits.rules_per_caller,
+            changes_per_second: limits.changes_per_second,
+            holds_per_second: limits.holds_per_second,
+            heartbeats_per_second: limits.heartbeats_per_second,
+            followers: limits.followers,
+            stream_in_flight: limits.stream_in_flight,
+            credential_ttl_ms: limits.credential_ttl_ms,
+            task_ttl_ms: limits.task_ttl_ms,
+            ..self.limits
+        };
+        merged
+    }
+}
+
+/// The sections of a list that were added, removed or changed, each by its name; the list itself where only their order is another.
+fn lists<T, S: PartialEq>(list: &'static str, before: &[T], next: &[T], named: impl Fn(&T) -> (String, S)) -> Vec<Change> {
+    let of = |sections: &[T]| sections.iter().map(&named).collect::<Vec<_>>();
+    let (before, next) = (of(before), of(next));
+    let takes = if RELOADED.contains(&list) { Takes::Reload } else { Takes::Restart };
+    let mut what: Vec<String> = Vec::new();
+    for (name, section) in before.iter().chain(&next) {
+        let in_both = [&before, &next].iter().all(|side| side.iter().any(|(n, s)| n == name && s == section));
+        let named = format!("{list}.{name}");
+        if !in_both && !what.contains(&named) {
+            what.push(named);
+        }
+    }
+    if what.is_empty() && before != next {
+        what.push(list.to_owned());
+    }
+    what.into_iter().map(|what| Change { what, takes }).collect()
+}
