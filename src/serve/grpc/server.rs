@@ -134,6 +134,10 @@ impl Server {
         if unreviewed > 0 {
             warnings.push(format!("{unreviewed} break-glass tasks are not reviewed: mayfly report unreviewed"));
         }
+        let cut = self.0.exported.lock().as_ref().map_or(0, |exported| exported.cut);
+        if cut > 0 {
+            warnings.push(format!("{cut} records were too large for the audit export; only their seq and event were exported"));
+        }
         warnings.extend(self.0.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default().iter().filter_map(troubled));
         warnings
     }
