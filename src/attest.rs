@@ -1,13 +1,42 @@
 //! Jobs and pods: attesting with a token of the platform that runs them. `logins` makes what comes of it.
+//!
+//! A platform may give a job one token in its life. So that a lost answer does not end the job, the same token with the same key gets the same
+//! certificate again within `limits::ATTEST_REPEAT_MS` ([`Repeats`]).
+
+use moka::sync::Cache;
 
 use crate::authority::Authority;
 use crate::credential::x509::Csr;
 use crate::identity::oidc::{Issuer, attest};
+use crate::identity::sha256;
 use crate::ledger::record::{Attestation, Who};
+use crate::limits;
 use crate::logins::{Entry, Manner, SignedIn, Token};
 use crate::own_domain::{attested_id, not_configured};
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::Millis;
+
+/// The newest logins of jobs by token and key. They are in memory only: after a restart a used token stays used.
+pub struct Repeats(Cache<[u8; 32], Made>);
+
+#[derive(Clone)]
+struct Made {
+    /// By the steady clock, milliseconds.
+    at: u64,
+    signed_in: SignedIn,
+}
+
+impl Default for Repeats {
+    fn default() -> Repeats {
+        Repeats(Cache::new(limits::ATTEST_REPEATS))
+    }
+}
+
+/// The same token and rule, shown by whoever holds the same key.
+fn name(token: &Token, rule: Option<&str>, key: &Csr) -> [u8; 32] {
+    let parts = [token.issuer.as_bytes(), token.token_id.as_bytes(), rule.unwrap_or_default().as_bytes(), key.spki()];
+    sha256(&parts.iter().flat_map(|part| sha256(part)).collect::<Vec<u8>>())
+}
 
 impl Authority {
     /// Lets a job in: a certificate for this key, for the job of this token, by the first rule that is for it or by the one that is named.
@@ -16,6 +45,10 @@ impl Authority {
     /// DENIED_BY_POLICY, LOCKED, LIMIT_REACHED, NOT_READY before the CA has a key.
     pub async fn attest(&self, issuer: &Issuer, token: &Token, rule: Option<&str>, key: &Csr) -> Result<SignedIn, No> {
         let own = self.own_domain.as_ref().ok_or_else(not_configured)?;
+        let name = name(token, rule, key);
+        if let Some(before) = self.attested_before(&name).await? {
+            return Ok(before);
+        }
         let settings = own.settings();
         let let_in = attest::attested(issuer, &settings.attest_rules, rule, &token.claims);
         let found = let_in.map_err(|why| {
@@ -34,6 +67,23 @@ impl Authority {
             let (author, ttl_ms) = (Who::SpiffeId(spiffe_id.to_string()), found.rule.ttl_ms);
             Ok(Entry { own, token, author, manner, job: Some(job.clone()), ttl_ms })
         };
-        self.log_in(key, &spiffe_id, entry).await
+        let signed_in = self.log_in(key, &spiffe_id, entry).await?;
+        self.attested.0.insert(name, Made { at: self.system.steady(), signed_in: signed_in.clone() });
+        Ok(signed_in)
+    }
+
+    /// What this token and key got within the last minute, if it still stands: a login that ended or was revoked is not given again.
+    async fn attested_before(&self, name: &[u8; 32]) -> Result<Option<SignedIn>, No> {
+        let Some(made) = self.attested.0.get(name) else { return Ok(None) };
+        if self.system.steady().saturating_sub(made.at) > limits::ATTEST_REPEAT_MS {
+            self.attested.0.invalidate(name);
+            return Ok(None);
+        }
+        let id = made.signed_in.credential;
+        let stands = self.ledger.settled(move |state| {
+            let login = state.logins.get(&id).filter(|login| login.ended_at.is_none());
+            login.is_some_and(|login| state.rules.covers(&login.facts()).is_none())
+        });
+        Ok(stands.await?.then_some(made.signed_in))
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Semaphore, broadcast};
 
+use crate::attest::Repeats;
 use crate::credential::keyring::{Keyring, Sealer};
 use crate::credential::status::Allocator;
 use crate::feed::{Feed, Followers};
@@ -77,6 +78,8 @@ pub struct Authority {
     pub rates: ArcSwap<Rates>,
     /// Refusals, counted for the audit.
     pub refusals: Refusals,
+    /// The newest logins of jobs, for those whose answer was lost.
+    pub(crate) attested: Repeats,
     /// Uses, as servers of upstreams tell them.
     pub uses: Uses,
     /// Connections that are open.
@@ -112,6 +115,8 @@ pub struct Exported {
     pub seq: crate::seq::Seq,
     /// Why it does not go on, where it does not.
     pub problem: String,
+    /// Records since the start that were too large for the destination: only their seq and event were handed over.
+    pub cut: u64,
 }
 
 /// What an authority is made with besides its ledger.
@@ -213,6 +218,7 @@ impl Authority {
             single_operator: parts.single_operator,
             own: OnceLock::new(),
             refusals: Refusals::default(),
+            attested: Repeats::default(),
             uses: Uses::default(),
             peers: Peers::default(),
             commits: broadcast::Sender::new(limits::WATCH_LAG),

@@ -70,6 +70,7 @@ impl Token {
 }
 
 /// Who signed in, with the certificate that came of it.
+#[derive(Clone, Debug)]
 pub struct SignedIn {
     /// The login.
     pub credential: CredentialId,

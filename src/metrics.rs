@@ -88,6 +88,11 @@ pub const METRICS: &[Metric] = &[
     histogram("mayfly_ledger_append_seconds", "How long durable writes took since the server started"),
     gauge("mayfly_audit_export_behind", "", "Records that the continuous export has yet to hand over"),
     gauge("mayfly_audit_export_failing", "", "1 while the continuous export cannot go on"),
+    counter(
+        "mayfly_audit_export_cut",
+        "",
+        "Records that were too large for the export's destination: only their seq and event were handed over",
+    ),
     counter("mayfly_webhook_delivered", "webhook", "Events that were taken since the server started"),
     counter("mayfly_webhook_failed", "webhook", "Attempts that failed since the server started"),
     counter("mayfly_webhook_given_up", "webhook", "Events that were ever given up"),
@@ -278,6 +283,7 @@ impl Authority {
                 let at = self.exported.lock().as_ref().map(|e| e.seq);
                 at.map_or_else(Vec::new, |at| one(durable.as_u64().saturating_sub(at.as_u64())))
             }
+            "mayfly_audit_export_cut" => self.exported.lock().as_ref().map_or_else(Vec::new, |e| one(e.cut)),
             "mayfly_audit_export_failing" => {
                 self.exported.lock().as_ref().map_or_else(Vec::new, |e| one(u64::from(!e.problem.is_empty())))
             }

@@ -214,6 +214,8 @@ impl Authority {
         let compiled = self.catalog.now();
         let unknown = set.upstreams_named().iter().filter(|name| compiled.upstream(name).is_none());
         all.extend(unknown.map(|name| ("policies".to_owned(), format!("upstream {name} is not registered"))));
+        let scope = |name: &str| compiled.upstreams().any(|known| known.upstream.scope(name).is_some());
+        all.extend(set.never_asked_for(scope).into_iter().map(|what| ("policies".to_owned(), format!("a policy names {what}"))));
         if !set.environments().iter().any(|name| name == environment) {
             all.push(("roles".to_owned(), format!("nobody belongs to environment {environment}: its wall refuses everybody")));
         }

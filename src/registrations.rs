@@ -16,7 +16,7 @@ use crate::policy::{Action, Admin};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::Target;
 use crate::revoke::{Hits, confirm_needed};
-use crate::seq::{Millis, Seq};
+use crate::seq::Seq;
 use crate::tasks::{Named, request_of};
 use crate::upstream::registry::{Approver, Upstream};
 use crate::upstream::wider;
@@ -389,7 +389,8 @@ impl Authority {
             active: !set.disabled && !set.retired,
             retired: set.retired,
             seq: Seq::ZERO,
-            at: Millis(0),
+            // A dry run shows the registration as it would be if it came into effect now.
+            at: self.system.wall(),
             by: Some(Box::new(who.clone())),
             claims: None,
             owner_left: false,

@@ -87,6 +87,38 @@ install -m 600 "$work/seal.key" "$world/seal.key"
 check "the old store starts with its own key" 0 "$mayfly" dev up --dir "$world" --detach
 check "and knows what it issued" 0 bash -c '"$1" --config "$2" token lookup <"$3"' - "$mayfly" "$world/operator-you.toml" "$work/token"
 
+# An SVID for a workload of one's own.
+check "dev svid" 0 "$mayfly" dev svid mcp/notes --dns notes.internal --dir "$world" -o json
+says "it names the SPIFFE ID" out '"spiffe_id": "spiffe://dev.mayfly.internal/mcp/notes"'
+check "the command line uses it by its context file" 0 "$mayfly" --config "$world/mcp-notes.toml" whoami
+says "as that workload" out "spiffe://dev.mayfly.internal/mcp/notes"
+check "and by its variables" 0 bash -c 'set -a; . "$1"; exec "$2" whoami' - "$world/mcp-notes.env" "$mayfly"
+says "as the same" out "spiffe://dev.mayfly.internal/mcp/notes"
+check "a name that is no path of a SPIFFE ID" 2 "$mayfly" dev svid 'no good/..' --dir "$world"
+check "the server's own name" 2 "$mayfly" dev svid mayfly --dir "$world"
+before=$(cat "$world/svid/mcp/notes/svid.pem")
+check "dev down for a renewal" 0 "$mayfly" dev down --dir "$world"
+check "dev up renews all" 0 "$mayfly" dev up --dir "$world" --detach
+verdict "also what dev svid made" "$([ "$before" != "$(cat "$world/svid/mcp/notes/svid.pem")" ] && echo yes || echo no)"
+verdict "with its DNS name" "$(openssl x509 -in "$world/svid/mcp/notes/svid.pem" -noout -ext subjectAltName | grep -q 'DNS:notes.internal' && echo yes || echo no)"
+check "a lock, to be forgotten" 0 me lock add --caller spiffe://dev.mayfly.internal/agent/demo --reason smoke
+check "a lock is lifted by what lock list prints" 0 bash -c '"$1" --config "$2" lock lift "$("$1" --config "$2" lock list -o name | head -1)" --reason smoke' - "$mayfly" "$world/operator-you.toml"
+check "another lock" 0 me lock add --caller spiffe://dev.mayfly.internal/agent/demo --reason smoke
+check "dev reset" 0 "$mayfly" dev reset --dir "$world"
+check "dev up after it" 0 "$mayfly" dev up --dir "$world" --detach
+check "begins without locks" 0 agent get echo --purpose smoke
+
+# What a command line leaves out is named, and what it names twice, too.
+check "get without a purpose" 2 agent get echo
+says "names what is missing" err "--purpose"
+silent "and not what could be there instead" err "--task"
+check "exec with one variable for two" 2 agent exec --env TOKEN=echo --env TOKEN=github --purpose smoke -- true
+says "names the variable" err "TOKEN"
+check "a kind that is not issued" 2 agent get echo --purpose smoke --kind postgres
+says "and says which are" err "reference"
+check "a policy set is shown as text" 0 me policy show dev
+says "line by line" out '@id("operators")'
+
 check "dev down" 0 "$mayfly" dev down --dir "$world" --purge
 verdict "nothing is left" "$([ ! -e "$world" ] && echo yes || echo "$world is there")"
 

@@ -4,10 +4,13 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
+use clap::builder::TypedValueParser;
 use zeroize::Zeroizing;
 
 use super::error::CliError;
+use crate::credential::kind::TABLE;
 use crate::document::quantity;
+use crate::pb::mayfly::v1 as pb;
 use crate::seq::{CredentialId, Millis, TaskId};
 
 /// `90s`, `5m`, `1h30m`, `250ms`.
@@ -113,6 +116,17 @@ macro_rules! wire_word {
     }};
 }
 pub(crate) use wire_word;
+
+/// A kind of credential that this version issues.
+pub fn kind() -> impl TypedValueParser<Value = pb::CredentialKind> {
+    let served = || TABLE.iter().filter(|line| line.kind.served());
+    clap::builder::PossibleValuesParser::new(served().map(|line| line.name)).try_map(move |name: String| {
+        let number = served().find(|line| line.name == name).map(|line| line.kind.number());
+        let known =
+            number.and_then(|number| i32::try_from(number).ok()).and_then(|number| pb::CredentialKind::try_from(number).ok());
+        known.ok_or_else(|| format!("{name:?} is no kind of credential that this version issues"))
+    })
+}
 
 /// A file's whole content, `-` being stdin; wiped from memory when dropped. At most `max` bytes.
 pub fn read(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, CliError> {

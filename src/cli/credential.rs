@@ -73,7 +73,7 @@ pub struct FilterArgs {
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
     /// Only those of this kind
-    #[arg(long, value_parser = wire_word!(pb::CredentialKind, "CREDENTIAL_KIND_"))]
+    #[arg(long, value_parser = args::kind())]
     kind: Option<pb::CredentialKind>,
     /// Only those in this state [default: active and held]
     #[arg(long, value_parser = wire_word!(pb::CredentialState, "CREDENTIAL_STATE_"))]

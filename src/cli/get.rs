@@ -8,7 +8,7 @@ use clap::Args;
 use mayfly_verify::arguments;
 use zeroize::Zeroizing;
 
-use super::args::{self, wire_duration, wire_word};
+use super::args::{self, wire_duration};
 use super::ci::mask::Masker;
 use super::error::CliError;
 use super::exit::Exit;
@@ -31,19 +31,19 @@ pub struct GetArgs {
     #[arg(value_name = "UPSTREAM")]
     upstream: String,
     /// The task [default: one is opened for this credential]
-    #[arg(long, value_name = "TASK", env = "MAYFLY_TASK", hide_env_values = true, value_parser = args::task_id, required_unless_present = "purpose")]
+    #[arg(long, value_name = "TASK", env = "MAYFLY_TASK", hide_env_values = true, value_parser = args::task_id)]
     task: Option<String>,
-    /// What it is for; without --task also what the new task is for
-    #[arg(long, value_name = "TEXT")]
+    /// What the credential is for; without --task also the purpose of the new task, and required
+    #[arg(long, value_name = "TEXT", required_unless_present = "task")]
     purpose: Option<String>,
-    /// How long a new task lives [default: 1h]
+    /// How long a new task lives [default: as long as its credential]
     #[arg(long, value_name = "DURATION", value_parser = args::duration, conflicts_with = "task")]
     task_ttl: Option<Duration>,
     /// A scope; without any, the first that is not sensitive
     #[arg(long, value_name = "SCOPE")]
     scope: Vec<String>,
     /// What is to be issued [default: the upstream's first kind]
-    #[arg(long, value_parser = wire_word!(pb::CredentialKind, "CREDENTIAL_KIND_"))]
+    #[arg(long, value_parser = args::kind())]
     kind: Option<pb::CredentialKind>,
     /// How long it is to live [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
@@ -133,14 +133,15 @@ pub async fn run(args: GetArgs, run: &Run) -> Result<Exit, CliError> {
 }
 
 async fn request(args: GetArgs, server: &Server) -> Result<pb::ExchangeRequest, CliError> {
-    let (scopes, kind) = chosen(&args, server).await?;
+    let Chosen { scopes, kind, life } = chosen(&args, server).await?;
     let task = match args.task {
         Some(id) => Task::TaskId(id),
         None => Task::OpenTask(pb::TaskTerms {
             purpose: args.purpose.clone().unwrap_or_default(),
             upstreams: vec![pb::Allowance { upstream: args.upstream.clone(), scopes: scopes.clone() }],
             tools: args.tool.iter().cloned().collect(),
-            ttl: args.task_ttl.map(wire_duration),
+            // A task that serves one credential lives no longer than the credential, so that policies bound both alike.
+            ttl: args.task_ttl.or(args.ttl).map(wire_duration).or(life),
             ..pb::TaskTerms::default()
         }),
     };
@@ -159,15 +160,25 @@ async fn request(args: GetArgs, server: &Server) -> Result<pb::ExchangeRequest, 
     })
 }
 
-/// Scopes and kind, as asked for; what is left out is looked up: one scope, and the kind that the upstream names first.
-async fn chosen(args: &GetArgs, server: &Server) -> Result<(Vec<String>, pb::CredentialKind), CliError> {
-    if let (false, Some(kind)) = (args.scope.is_empty(), args.kind) {
-        return Ok((args.scope.clone(), kind));
+/// The parts of a request that the upstream's registration supplies where the command line leaves them out.
+struct Chosen {
+    scopes: Vec<String>,
+    kind: pb::CredentialKind,
+    /// The life of a credential that names none. `None` where the registration was not needed.
+    life: Option<prost_types::Duration>,
+}
+
+/// Scopes and kind as the command line names them; otherwise the registration's first scope that is not sensitive, and its first kind.
+async fn chosen(args: &GetArgs, server: &Server) -> Result<Chosen, CliError> {
+    let life_is_known = args.task.is_some() || args.task_ttl.is_some() || args.ttl.is_some();
+    if let (false, Some(kind), true) = (args.scope.is_empty(), args.kind, life_is_known) {
+        return Ok(Chosen { scopes: args.scope.clone(), kind, life: None });
     }
     let upstream = terms::registration(server, &args.upstream).await?;
     let kind = args.kind.or(upstream.kinds().next()).unwrap_or_default();
+    let life = upstream.default_ttl;
     if !args.scope.is_empty() {
-        return Ok((args.scope.clone(), kind));
+        return Ok(Chosen { scopes: args.scope.clone(), kind, life });
     }
     let within = match &args.task {
         Some(id) => {
@@ -176,7 +187,7 @@ async fn chosen(args: &GetArgs, server: &Server) -> Result<(Vec<String>, pb::Cre
         }
         None => None,
     };
-    Ok((vec![terms::first_scope(&upstream, within.as_deref())?], kind))
+    Ok(Chosen { scopes: vec![terms::first_scope(&upstream, within.as_deref())?], kind, life })
 }
 
 impl ToolArguments {

@@ -51,9 +51,9 @@ pub struct ListLocksArgs {
 /// `mayfly lock lift`
 #[derive(Args)]
 pub struct LiftArgs {
-    /// The record that made the locks: a lock's, or a revocation's
-    #[arg(value_name = "SEQ")]
-    seq: Seq,
+    /// The record that made the locks, as a sequence number; with an index after a colon, only the lock of that target: what `lock list -o name` prints
+    #[arg(value_name = "SEQ[:INDEX]", value_parser = lock_name)]
+    lock: LockName,
     /// Only the lock of this target of the record
     #[arg(long, value_name = "N")]
     index: Option<u32>,
@@ -63,6 +63,22 @@ pub struct LiftArgs {
     /// Makes a repeat by hand safe
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
+}
+
+/// One record's locks, or one of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct LockName {
+    seq: Seq,
+    index: Option<u32>,
+}
+
+/// `35184372088843` or `35184372088843:0`
+fn lock_name(text: &str) -> Result<LockName, String> {
+    let (seq, index) = text.split_once(':').map_or((text, None), |(seq, index)| (seq, Some(index)));
+    let wrong = || format!("{text:?} is no lock: expected a sequence number, or SEQ:INDEX as `mayfly lock list -o name` prints");
+    let seq = seq.parse().map_err(|_| wrong())?;
+    let index = index.map(|index| index.parse().map_err(|_| wrong())).transpose()?;
+    Ok(LockName { seq, index })
 }
 
 /// Runs one of them.
@@ -108,9 +124,15 @@ async fn show(args: ListLocksArgs, run: &Run) -> Result<Exit, CliError> {
 }
 
 async fn lift(args: LiftArgs, run: &Run) -> Result<Exit, CliError> {
+    let index = match (args.lock.index, args.index) {
+        (Some(named), Some(flag)) if named != flag => {
+            return Err(CliError::Usage(format!("the lock names index {named} and --index names {flag}; name one of them")));
+        }
+        (named, flag) => named.or(flag),
+    };
     let request = pb::LiftLockRequest {
-        seq: args.seq.as_u64(),
-        index: args.index,
+        seq: args.lock.seq.as_u64(),
+        index,
         reason: args.reason,
         request_id: run.request_id(&args.request_id),
     };
@@ -125,4 +147,19 @@ async fn lift(args: LiftArgs, run: &Run) -> Result<Exit, CliError> {
     }
     run.out.one_with_rows(&lifted, &lifted.lifted)?;
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lift_takes_what_list_prints() {
+        let seq: Seq = "35184372088843".parse().unwrap();
+        assert_eq!(lock_name("35184372088843").unwrap(), LockName { seq, index: None });
+        assert_eq!(lock_name("35184372088843:2").unwrap(), LockName { seq, index: Some(2) });
+        for wrong in ["", ":0", "35184372088843:", "35184372088843:x", "x:0", "1:2:3"] {
+            assert!(lock_name(wrong).unwrap_err().contains("SEQ:INDEX"), "{wrong}");
+        }
+    }
 }

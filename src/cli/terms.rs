@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::args::{self, wire_duration, wire_word};
+use super::args::{self, wire_duration};
 use super::error::CliError;
 use super::server::Server;
 use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
@@ -25,7 +25,7 @@ pub struct TermsArgs {
     #[arg(long, conflicts_with = "tool")]
     pub any_tool: bool,
     /// A kind of credential [default: those of the upstreams]
-    #[arg(long, value_parser = wire_word!(pb::CredentialKind, "CREDENTIAL_KIND_"))]
+    #[arg(long, value_parser = args::kind())]
     pub kind: Vec<pb::CredentialKind>,
     /// A SPIFFE ID that may act in it too
     #[arg(long, value_name = "SPIFFE_ID")]

@@ -107,6 +107,11 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         self.line().name
     }
+
+    /// Whether this version issues it. The other kinds have their numbers and names already, and are refused as `NOT_SERVED`.
+    pub const fn served(self) -> bool {
+        matches!(self, Kind::Jwt | Kind::Reference)
+    }
 }
 
 pub(super) fn kind_of(number: u32) -> Result<Kind, Fault> {

@@ -4,6 +4,15 @@ use super::{CREDENTIAL_TTL_MS, HEADER_BYTES};
 
 /// Most OIDC issuers. Each keeps a connection a few seconds every `OIDC_REFRESH_MS` and some KB of keys.
 pub const OIDC_ISSUERS: usize = 32;
+/// Longest `sub` of an OIDC token, bytes. OIDC Core allows 255 characters; a job's names its repository, branch and environment, of up to 255 bytes each.
+pub const OIDC_SUB_BYTES: usize = 1024;
+/// Most values of `aud` in a token, and most of `oidc_issuers.audiences`. Providers give two or three: the client, the API, the user-info endpoint.
+pub const OIDC_AUDIENCES: usize = 16;
+/// How long a key id that an issuer did not publish is taken for unknown without asking the issuer again, milliseconds. As `OIDC_REFRESH_MS`: by then
+/// the keys were fetched once more in any case.
+pub const OIDC_MISSING_MS: u64 = 300 * 1000;
+/// Most key ids that are remembered as not published, for each issuer. With `NAME_BYTES` each, 16 KB; the oldest goes first.
+pub const OIDC_MISSING: usize = 64;
 /// Longest token of an OIDC issuer that is read, bytes. As large as a header list may be (`HEADER_BYTES`): it travels in one.
 pub const OIDC_TOKEN_BYTES: usize = HEADER_BYTES as usize;
 /// Longest life (`exp − iat`) of such a token, milliseconds: a day, as an SVID's. What a person's provider issues lives an hour.

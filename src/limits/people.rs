@@ -41,6 +41,11 @@ pub const CA_LIFE_MS: u64 = KEY_PUBLISHED_AHEAD_MAX_MS + KEY_SIGNS_MS + KEY_VERI
 pub const OWN_BUNDLE_REFRESH_S: u64 = 300;
 /// Most `[[attestation]]` rules. A rule for each pipeline that deploys; more are a list of values in one.
 pub const ATTEST_RULES: usize = 1024;
+/// How long the same token and key of a job get the same certificate again, milliseconds. A client that lost an answer asks again within seconds, and a
+/// job's step within a minute.
+pub const ATTEST_REPEAT_MS: u64 = 60 * 1000;
+/// Most logins of jobs that are remembered for that. At some 2 KB each, 8 MB: 68 jobs a second for a minute.
+pub const ATTEST_REPEATS: u64 = 4096;
 /// Most claims that one rule compares. GitHub's tokens have 30.
 pub const ATTEST_RULE_CLAIMS: usize = 32;
 /// Most values of one claim in a rule: each of an organization's 256 branches or repositories; a pattern takes more.

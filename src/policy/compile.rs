@@ -47,6 +47,8 @@ pub(super) struct Compiler<'r> {
     roles: Option<&'r Roles>,
     pub policies: BTreeMap<String, cedar_policy::Policy>,
     pub upstreams: Vec<String>,
+    /// Texts that policies compare with `context.scopes` and `context.kind`, sorted: a mistyped one permits or forbids nothing.
+    pub compared: Vec<(Attribute, String)>,
     pub complaints: Vec<Complaint>,
     pub warnings: Vec<Complaint>,
 }
@@ -58,9 +60,9 @@ impl<'r> Compiler<'r> {
     /// With the shipped schema; the error is a fault of this program.
     pub fn new(roles: Option<&'r Roles>, recorded: bool) -> Result<Compiler<'r>, String> {
         let (schema, _) = Schema::from_cedarschema_str(SCHEMA).map_err(|e| e.to_string())?;
-        let (policies, upstreams, complaints, warnings) = Default::default();
+        let (policies, upstreams, compared, complaints, warnings) = Default::default();
         let (types, validator) = (Types::new()?, Validator::new(schema));
-        Ok(Compiler { types, validator, recorded, roles, policies, upstreams, complaints, warnings })
+        Ok(Compiler { types, validator, recorded, roles, policies, upstreams, compared, complaints, warnings })
     }
 
     /// Adds what a file has, or what is wrong with it.
@@ -82,6 +84,9 @@ impl<'r> Compiler<'r> {
             let Some(id) = self.id(source, number, policy) else { continue };
             let policy = policy.new_id(PolicyId::new(&id));
             self.literals(source, &id, &policy);
+            if let Ok(json) = policy.to_json() {
+                texts_compared(&json, 0, &mut self.compared);
+            }
             if let Some(what) = super::several::more_than_one(&policy) {
                 let at = source.text.find(&format!("\"{id}\"")).unwrap_or(0);
                 let remedy =
@@ -134,6 +139,66 @@ impl<'r> Compiler<'r> {
                 let at = source.text.find(&uid.to_string()).unwrap_or(0);
                 self.complaints.push(Complaint::at(source, at, format!("for policy `{policy}`, unknown entity {uid}"), remedy));
             }
+        }
+    }
+}
+
+/// An attribute of the context whose values are a closed list: registered scopes, kinds of credential.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Attribute {
+    /// `context.scopes`
+    Scopes,
+    /// `context.kind`
+    Kind,
+}
+
+/// Deepest expression that is looked at. Cedar's own parser stops before.
+const DEPTH: usize = 512;
+
+/// Gathers the texts that an expression compares with one of these attributes, in Cedar's JSON form: `{"==": {"left": …, "right": …}}`.
+fn texts_compared(json: &serde_json::Value, depth: usize, found: &mut Vec<(Attribute, String)>) {
+    let members = match json {
+        serde_json::Value::Array(items) if depth < DEPTH => {
+            return items.iter().for_each(|item| texts_compared(item, depth + 1, found));
+        }
+        serde_json::Value::Object(members) if depth < DEPTH => members,
+        _ => return,
+    };
+    for (operator, operands) in members {
+        if let (Some(left), Some(right)) = (operands.get("left"), operands.get("right"))
+            && ["==", "!=", "contains", "containsAll", "containsAny"].contains(&operator.as_str())
+        {
+            for (one, other) in [(left, right), (right, left)] {
+                if let Some(attribute) = attribute(one) {
+                    texts(other, &mut |text| found.push((attribute, text.to_owned())));
+                }
+            }
+        }
+        texts_compared(operands, depth + 1, found);
+    }
+}
+
+/// `context.scopes` as JSON.
+fn attribute(json: &serde_json::Value) -> Option<Attribute> {
+    let access = json.get(".")?;
+    if access.get("left")?.get("Var")? != "context" {
+        return None;
+    }
+    match access.get("attr")?.as_str()? {
+        "scopes" => Some(Attribute::Scopes),
+        "kind" => Some(Attribute::Kind),
+        _ => None,
+    }
+}
+
+/// A text, or each text of a set.
+fn texts(json: &serde_json::Value, each: &mut impl FnMut(&str)) {
+    if let Some(text) = json.get("Value").and_then(serde_json::Value::as_str) {
+        each(text);
+    }
+    for item in json.get("Set").and_then(serde_json::Value::as_array).into_iter().flatten() {
+        if let Some(text) = item.get("Value").and_then(serde_json::Value::as_str) {
+            each(text);
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::SCHEMA_VERSION;
 use super::action::{Action, Admin};
 use super::cedar::{Asked, Types, Verdict, ask, sides};
-use super::compile::{Compiler, applies, parts};
+use super::compile::{Attribute, Compiler, applies, parts};
 use super::facts::Case;
 use super::govern::Governing;
 use super::reads::Reads;
@@ -23,6 +23,7 @@ use super::two::{self, Domains};
 use crate::document::{Complaint, Source, sha256};
 use crate::identity::spiffe_id::SpiffeId;
 use crate::limits;
+use crate::upstream::registry::Kind;
 
 /// A compiled, validated policy set.
 pub struct PolicySet {
@@ -35,6 +36,7 @@ pub struct PolicySet {
     schema: Schema,
     policies: cedar_policy::PolicySet,
     upstreams: Vec<String>,
+    compared: Vec<(Attribute, String)>,
     ids: Vec<String>,
     warnings: Vec<Complaint>,
     /// What of it decides about second persons.
@@ -102,7 +104,9 @@ impl PolicySet {
         if !complaints.is_empty() {
             return Err(complaints);
         }
-        let Compiler { types, validator, policies, mut upstreams, warnings, .. } = compiler;
+        let Compiler { types, validator, policies, mut upstreams, mut compared, warnings, .. } = compiler;
+        compared.sort_unstable();
+        compared.dedup();
         upstreams.extend(roles.rights().values().flat_map(|rights| rights.upstreams.iter().map(|(name, _)| name.clone())));
         upstreams.sort_unstable();
         upstreams.dedup();
@@ -118,7 +122,19 @@ impl PolicySet {
             forbidden_alone: two::forbidden_alone(&policies),
             people: two::people_named(&policies),
         };
-        Ok(PolicySet { text, digest, types, roles, parts, slices, schema, policies, upstreams, ids, warnings, two })
+        Ok(PolicySet { text, digest, types, roles, parts, slices, schema, policies, upstreams, compared, ids, warnings, two })
+    }
+
+    /// What policies compare with the scopes and kinds that somebody asks for, and that nothing can be: most likely a mistyped name. `scopes`: whether a
+    /// registered upstream has a scope.
+    pub fn never_asked_for(&self, scopes: impl Fn(&str) -> bool) -> Vec<String> {
+        let kind = |name: &str| Kind::ALL.iter().any(|kind| kind.as_str() == name);
+        let unknown = self.compared.iter().filter_map(|(attribute, text)| match attribute {
+            Attribute::Scopes if !scopes(text) => Some(format!("scope {text:?}, which no registered upstream has")),
+            Attribute::Kind if !kind(text) => Some(format!("kind {text:?}, which is no kind of credential")),
+            Attribute::Scopes | Attribute::Kind => None,
+        });
+        unknown.collect()
     }
 
     /// The canonical text, as it stands in a record; at most `limits::POLICY_BYTES`.

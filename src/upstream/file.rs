@@ -92,7 +92,7 @@ pub(crate) fn approver(field: &Field<'_>) -> Option<Approver> {
     }
     field.inside(|person| {
         let issuer = person.required("issuer").and_then(|f| f.text(limits::NAME_BYTES));
-        let subject = person.required("subject").and_then(|f| f.text(limits::NAME_BYTES));
+        let subject = person.required("subject").and_then(|f| f.text(limits::OIDC_SUB_BYTES));
         Some(Approver::Person { issuer: issuer?, subject: subject? })
     })
 }

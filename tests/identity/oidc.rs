@@ -24,6 +24,7 @@ fn issuer() -> Issuer {
         issuer: ISS.into(),
         environments: vec!["dev".into()],
         audience: None,
+        audiences: None,
         algorithms: vec![Algorithm::Es256, Algorithm::Rs256],
         uses: vec![Use::Subject],
         max_life_ms: 3_600_000,
@@ -111,6 +112,7 @@ fn each_defect_of_header_and_claims_is_refused_by_its_clause() {
         (spoilt(|h, _| h["x5c"] = json!(["AA=="])), No::HeaderParameter),
         (spoilt(|h, _| h["crit"] = json!(["exp"])), No::HeaderParameter),
         (spoilt(|h, _| h["zip"] = "DEF".into()), No::HeaderParameter),
+        (spoilt(|h, _| h["b64"] = false.into()), No::HeaderParameter),
         (spoilt(|_, c| c["iss"] = "https://idp.example.org/".into()), No::Issuer),
         (spoilt(|_, c| without(c, "iss")), No::Issuer),
         (spoilt(|_, c| c["aud"] = json!([AUD])), No::AudNotOneText),
@@ -119,7 +121,12 @@ fn each_defect_of_header_and_claims_is_refused_by_its_clause() {
         (spoilt(|_, c| c["aud"] = format!("{AUD}/").into()), No::Audience),
         (spoilt(|_, c| without(c, "exp")), No::MissingExp),
         (spoilt(|_, c| without(c, "iat")), No::MissingIat),
-        (spoilt(|_, c| c["exp"] = json!(now as f64 + 0.5)), No::NotATime),
+        (spoilt(|_, c| c["exp"] = json!(-1)), No::NotATime),
+        (spoilt(|_, c| c["exp"] = json!(-0.5)), No::NotATime),
+        (spoilt(|_, c| c["exp"] = json!(1e300)), No::NotATime),
+        (spoilt(|_, c| c["iat"] = json!("1700000000")), No::NotATime),
+        (spoilt(|_, c| c["exp"] = json!(now as f64 + 0.0004)), No::Expired),
+        (spoilt(|_, c| c["nbf"] = json!(now as f64 + 30.0004)), No::NotYetValid),
         (spoilt(|_, c| c["nbf"] = "soon".into()), No::NotATime),
         (spoilt(|_, c| c["exp"] = now.into()), No::Expired),
         (spoilt(|_, c| c["nbf"] = (now + 31).into()), No::NotYetValid),
@@ -128,7 +135,7 @@ fn each_defect_of_header_and_claims_is_refused_by_its_clause() {
         (spoilt(|_, c| without(c, "sub")), No::Sub),
         (spoilt(|_, c| c["sub"] = "".into()), No::Sub),
         (spoilt(|_, c| c["sub"] = "a\u{7}".into()), No::Sub),
-        (spoilt(|_, c| c["sub"] = "x".repeat(257).into()), No::Sub),
+        (spoilt(|_, c| c["sub"] = "x".repeat(limits::OIDC_SUB_BYTES + 1).into()), No::Sub),
         (spoilt(|_, c| c["sub"] = "spiffe://dev.mayfly.internal/admin".into()), No::SpiffeSub),
         (spoilt(|_, c| c["sub"] = "SPIFFE://dev.mayfly.internal/admin".into()), No::SpiffeSub),
         (spoilt(|_, c| c["sub"] = ISS.into()), No::Assertion),
@@ -140,8 +147,62 @@ fn each_defect_of_header_and_claims_is_refused_by_its_clause() {
     }
     assert_eq!(spoilt(|h, _| h["typ"] = "at+jwt".into()), None);
     assert_eq!(spoilt(|h, _| h["x5t"] = "AA".into()), None, "a thumbprint brings no key");
+    assert_eq!(
+        spoilt(|h, _| h["https://example.org/version"] = json!({"n": 2})),
+        None,
+        "a private member is ignored (RFC 7515, 4)"
+    );
+    assert_eq!(spoilt(|_, c| c["exp"] = json!(now as f64 + 240.5)), None, "a fraction of a second (RFC 7519, 2)");
+    assert_eq!(spoilt(|_, c| c["iat"] = json!(now as f64 - 60.25)), None);
+    assert_eq!(spoilt(|_, c| c["sub"] = "x".repeat(limits::OIDC_SUB_BYTES).into()), None);
     assert_eq!(spoilt(|h, _| without(h, "typ")), None);
     assert_eq!(spoilt(|_, c| c["nbf"] = (now + 29).into()), None, "within the skew");
+}
+
+#[test]
+fn a_list_of_audiences_is_taken_where_the_section_says_what_may_stand_beside_ours() {
+    let signer = Signer::new("ES256");
+    let with = |audiences: Option<&[&str]>, aud: Value| {
+        let audiences = audiences.map(|all| all.iter().map(|aud| (*aud).to_owned()).collect());
+        let issuer = Issuer { audiences, ..issuer() };
+        let mut claims = claims();
+        claims["aud"] = aud;
+        oidc::verify(&signer.token(&header(), &claims), &issuer, &keys(&signer), &expect())
+            .map(|token| token.audience().to_owned())
+    };
+    let (ours, other) = (Ok(AUD.to_owned()), "https://api.example.org");
+    assert_eq!(with(Some(&[other]), json!([AUD])), ours);
+    assert_eq!(with(Some(&[other]), json!([other, AUD])), ours);
+    assert_eq!(with(Some(&[]), json!([AUD])), ours);
+    assert_eq!(with(Some(&[other]), json!(AUD)), ours, "one text is one audience");
+    assert_eq!(with(None, json!([AUD])), Err(No::AudNotOneText));
+    assert_eq!(with(Some(&[other]), json!([other])), Err(No::Audience), "ours is not among them");
+    assert_eq!(with(Some(&[]), json!([AUD, other])), Err(No::Audience), "somebody whom the section does not name");
+    assert_eq!(with(Some(&[other]), json!([AUD, "https://eve.example.org"])), Err(No::Audience));
+    assert_eq!(with(Some(&[other]), json!([AUD, 7])), Err(No::AudNotOneText));
+    assert_eq!(with(Some(&[other]), json!([])), Err(No::AudNotOneText));
+    assert_eq!(with(Some(&[other]), json!(vec![AUD; limits::OIDC_AUDIENCES + 1])), Err(No::AudNotOneText));
+}
+
+#[test]
+fn keys_of_one_name_are_told_apart_by_the_algorithm() {
+    let (ec, rsa) = (Signer::new("ES256"), Signer::new("RS256"));
+    let named = |signer: &Signer| {
+        let mut jwk = signer.jwk();
+        jwk["kid"] = "k1".into();
+        jwk
+    };
+    let set = json!({"keys": [named(&ec), named(&rsa)]});
+    let keys = IssuerKeys::parse(set.to_string().as_bytes()).unwrap();
+    let verify = |token: String| oidc::verify(&token, &issuer(), &keys, &expect()).map(|token| token.sub().to_owned());
+    assert_eq!(verify(ec.token(&header(), &claims())), Ok("ada".to_owned()));
+    let mut rs = header();
+    rs["alg"] = "RS256".into();
+    assert_eq!(verify(rsa.token(&rs, &claims())), Ok("ada".to_owned()));
+    // Each is checked with its own key only.
+    assert_eq!(verify(ec.token(&rs, &claims())), Err(No::BadSignature));
+    let twice = json!({"keys": [named(&ec), named(&rsa), named(&Signer::new("ES256"))]});
+    assert_eq!(IssuerKeys::parse(twice.to_string().as_bytes()), Err(KeysDefect::KidTwice(2)));
 }
 
 #[test]

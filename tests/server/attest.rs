@@ -302,8 +302,15 @@ async fn every_forged_variant_of_a_runs_token_is_refused() {
     }
     // Renamed: the id is what counts. Then the same once more.
     let token = signed(&with(&|c| (c["repository"], c["sub"]) = ("new/name".into(), "repo:new/name:ref:refs/heads/main".into())));
-    jobs.ask(&token, &key).await.unwrap();
-    assert_eq!(jobs.ask(&token, &key).await.unwrap_err().reason, "EVIDENCE_REVOKED", "a replay");
+    let first = jobs.ask(&token, &key).await.unwrap();
+    let again = jobs.ask(&token, &key).await.unwrap();
+    assert_eq!((first.certificate, first.seq), (again.certificate, again.seq), "a replay with the same key makes nothing new");
+    let other_rule = json!({"token": token, "csr": key.csr(), "rule": "deploy"});
+    assert_eq!(
+        jobs.ask_for(other_rule, &token).await.unwrap_err().reason,
+        "EVIDENCE_REVOKED",
+        "another request with a used token"
+    );
     let by_rule = json!({"token": signed(&with(&|c| c["jti"] = "x".into())), "csr": key.csr(), "rule": "any"});
     assert_eq!(jobs.ask_for(by_rule, "").await.unwrap_err().reason, "NOT_YOURS", "another issuer's rule");
     // The audit says what did not fit.
@@ -321,6 +328,11 @@ async fn a_platform_whose_runs_choose_no_audience_has_each_token_taken_once() {
     let (token, key, thief) = (jobs.lab.token(&claims), Key::new(), Key::new());
     let answer = jobs.ask(&token, &key).await.unwrap();
     assert_eq!(answer.spiffe_id, format!("spiffe://{DOMAIN}/ci/lab/22/any"));
+    // A job whose answer was lost has no other token: with the same key it gets the same certificate, once more and again.
+    for _ in 0..2 {
+        let again = jobs.ask(&token, &key).await.unwrap();
+        assert_eq!((&again.certificate, &again.credential, again.seq), (&answer.certificate, &answer.credential, answer.seq));
+    }
     assert_eq!(jobs.ask(&token, &thief).await.unwrap_err().reason, "EVIDENCE_REVOKED");
     for (claim, value) in [("pipeline_source", "merge_request_event"), ("ref", "other"), ("project_id", "23")] {
         let mut other = claims.clone();
@@ -343,6 +355,11 @@ async fn a_platform_whose_runs_choose_no_audience_has_each_token_taken_once() {
     assert_eq!(answer.spiffe_id, format!("spiffe://{DOMAIN}/ci/pods/0c2b-1/api"));
     let person = Person::of(answer, &key);
     jobs.rig.whoami(&person).await.unwrap();
+    // A login that was given back or revoked is not given again.
+    let again = pod(json!([ISSUER]), "p2");
+    jobs.ask(&again, &key).await.unwrap();
+    jobs.release(&person, &person).await.unwrap();
+    assert_eq!(jobs.ask(&again, &key).await.unwrap_err().reason, "EVIDENCE_REVOKED");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,6 +67,8 @@ pub async fn run(command: CiCommand, run: &Run) -> Result<Exit, CliError> {
 
 async fn login(args: CiLoginArgs, run: &Run) -> Result<Exit, CliError> {
     let kept = Kept::beside(run.settings()?.file.as_deref())?;
+    // A platform may give a job one token: it is not spent where its certificate could not be kept.
+    kept.prepare(&run.system)?;
     let fresh = Fresh::make()?;
     let (made, ways, issuer) = attested(&args, &fresh, run).await?;
     kept.write(&made, &fresh.pem, &fresh.spki, &run.system)?;
@@ -78,6 +80,7 @@ async fn login(args: CiLoginArgs, run: &Run) -> Result<Exit, CliError> {
 
 /// Another certificate for the key that is kept.
 async fn renewed(args: &CiLoginArgs, kept: &Kept, run: &Run) -> Result<(), CliError> {
+    kept.prepare(&run.system)?;
     let fresh = Fresh::again(kept)?;
     let (made, ..) = attested(args, &fresh, run).await?;
     kept.renew(&made, &fresh.spki, &run.system)
@@ -98,7 +101,13 @@ async fn attested(args: &CiLoginArgs, fresh: &Fresh, run: &Run) -> Result<(Login
     let Found(token) = given.token(&audience, run).await?;
     let ask = AttestRequest { token: token.to_string(), csr: STANDARD.encode(&fresh.csr), rule: args.rule.clone() };
     let body = Zeroizing::new(serde_json::to_string(&ask).map_err(CliError::ours)?);
-    let said = server.post_json(&at(&public), body.to_string(), limits::LOGIN_BODY_BYTES).await;
+    let url = at(&public);
+    let post = || server.post_json(&url, body.to_string(), limits::LOGIN_BODY_BYTES);
+    // The answer may be lost on its way: the same token and key get it again within a minute.
+    let said = match post().await {
+        Ok(said) => Ok(said),
+        Err(_) => post().await,
+    };
     Ok((answer(&said.map_err(|e| unreachable(&public, &e))?)?, ways, name))
 }
 

@@ -47,7 +47,7 @@ impl DevCa {
     }
 
     /// An X.509-SVID for a key, PEM.
-    pub fn svid(&self, id: &str, dns: &[&str], key: &KeyPair, life_ms: u64, system: &System) -> Result<String, NoWorld> {
+    pub fn svid(&self, id: &str, dns: &[String], key: &KeyPair, life_ms: u64, system: &System) -> Result<String, NoWorld> {
         let name = |text: &str| text.try_into().map_err(|_| NoWorld::Ca(format!("{text:?} is no name for a certificate")));
         let now = system.wall();
         let mut params = named(id.rsplit('/').next().unwrap_or("workload"), system);

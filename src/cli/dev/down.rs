@@ -1,4 +1,4 @@
-//! `mayfly dev down`
+//! `mayfly dev down` and `mayfly dev reset`
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,13 +26,37 @@ pub struct DownArgs {
     purge: bool,
 }
 
+/// `mayfly dev reset`
+#[derive(Args)]
+pub struct ResetArgs {
+    #[command(flatten)]
+    at: DirArgs,
+}
+
+/// Ends the server of a dev world and removes its ledger, so that the next start begins with the policy files and without locks.
+pub(super) fn reset(args: &ResetArgs, out: Out) -> Result<Exit, CliError> {
+    let dir = args.at.dir().ok_or_else(no_dir)?;
+    let mut down = down(&dir, false, out)?;
+    let data = dir.join("data");
+    if down.state != "none" && data.exists() {
+        let failed = |e| CliError::Local(format!("{} could not be removed: {e}", data.display()));
+        std::fs::remove_dir_all(&data).map_err(failed)?;
+        down.purged = true;
+        out.say("mayfly: its ledger is gone; to start anew: mayfly dev up");
+    }
+    if !matches!(out.format(), Format::Table | Format::Wide) {
+        out.one(&down)?;
+    }
+    Ok(Exit::Ok)
+}
+
 /// What came of it, for programs.
 #[derive(Serialize)]
 struct Down {
     dir: PathBuf,
     /// `ended`, `not_running`, or `none` where there is no such world.
     state: &'static str,
-    /// Its directory is gone.
+    /// Its directory is gone, or with `reset` its ledger.
     purged: bool,
 }
 

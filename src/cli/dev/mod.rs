@@ -1,10 +1,11 @@
-//! `mayfly dev up|down`: a server for this machine, with its own trust domain. The world is also what `try`, `bench` and tests start.
+//! `mayfly dev up|down|svid|reset`: a server for this machine, with its own trust domain. The world is also what `try`, `bench` and tests start.
 
 mod ca;
 mod child;
 mod down;
 mod files;
 mod settings;
+mod svid;
 mod up;
 mod world;
 
@@ -27,6 +28,10 @@ pub enum DevCommand {
     Up(up::UpArgs),
     /// End it
     Down(down::DownArgs),
+    /// Make an SVID of the dev trust domain for a workload of your own, renewed like the others
+    Svid(svid::SvidArgs),
+    /// End it and forget its ledger: tasks, credentials, locks and changed policies; the CA, the SVIDs and the files stay
+    Reset(down::ResetArgs),
 }
 
 /// Where the dev world is.
@@ -52,6 +57,8 @@ pub fn run(command: DevCommand, out: Out) -> Result<Exit, CliError> {
         let here = scope.spawn(|| match command {
             DevCommand::Up(args) => up::run(&args, out),
             DevCommand::Down(args) => down::run(&args, out),
+            DevCommand::Svid(args) => svid::run(&args, out),
+            DevCommand::Reset(args) => down::reset(&args, out),
         });
         here.join().unwrap_or_else(|_| Err(CliError::Local("the command's thread ended".to_owned())))
     })

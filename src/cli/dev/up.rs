@@ -196,7 +196,9 @@ fn invite(world: &World, addresses: &Addresses, state: &'static str, log: Option
     out.say("  mayfly status");
     out.say(format_args!("  mayfly --config {} get echo --purpose \"first try\" | cat", serving.agent_config.display()));
     out.say("  mayfly credential list");
-    out.say(format_args!("  mayfly revoke --caller {} --reason \"done\"", World::id("agent/demo")));
+    // Without --issued-only the sample workload would be locked out until the lock is lifted.
+    out.say(format_args!("  mayfly revoke --caller {} --issued-only --reason \"done\"", World::id("agent/demo")));
+    out.say("  mayfly dev svid mcp/notes        # an SVID for a workload of your own");
     if let Some(log) = log {
         out.say(format_args!("\nlog: {}\nto end it: mayfly dev down --dir {}", log.display(), world.dir().display()));
     }

@@ -123,6 +123,63 @@ impl World {
         Ok(world)
     }
 
+    /// The world that is in a directory, as it is.
+    pub fn open(dir: &Path) -> Result<World, NoWorld> {
+        let dir = dir.canonicalize().map_err(|error| NoWorld::Io { what: "finding", path: dir.to_owned(), error })?;
+        let settings = Settings::default();
+        let ca = DevCa::open(&dir, TRUST_DOMAIN, &settings.system)?;
+        Ok(World { dir, ca, life_ms: settings.svid_life_ms, system: settings.system })
+    }
+
+    /// A path that can be a workload's SPIFFE ID in the dev trust domain, and a folder.
+    pub fn workload_name(name: &str) -> Result<&str, String> {
+        match SpiffeId::parse(&World::id(name)) {
+            Err(defect) => Err(format!("{:?} is no path of a SPIFFE ID: {defect}", name)),
+            Ok(_) if name == SERVER => Err(format!("{name} is the server's own name; name a workload, like mcp/notes")),
+            Ok(_) => Ok(name),
+        }
+    }
+
+    /// Makes the SVID of a workload that is not among the samples. Its DNS names are kept for renewals.
+    pub fn issue_named(&self, name: &str, dns: &[String]) -> Result<SvidPaths, NoWorld> {
+        private_dir(&self.dir.join("svid").join(name))?;
+        if !dns.is_empty() {
+            write_private(&self.dns_file(name), format!("{}\n", dns.join("\n")).as_bytes())?;
+        }
+        self.issue(name, self.life_ms)
+    }
+
+    fn dns_file(&self, name: &str) -> PathBuf {
+        self.dir.join("svid").join(name).join("dns")
+    }
+
+    /// The DNS names of a workload's SVID. Many gRPC clients want one of a server.
+    fn dns_names(&self, name: &str) -> Result<Vec<String>, NoWorld> {
+        let file = self.dns_file(name);
+        match name {
+            SERVER => Ok(vec!["localhost".to_owned()]),
+            _ if file.is_file() => Ok(read(&file)?.lines().map(str::to_owned).collect()),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The names of the workloads that have an SVID beside the samples: what `mayfly dev svid` made.
+    fn own_workloads(&self) -> Vec<String> {
+        let root = self.dir.join("svid");
+        let mut names = Vec::new();
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+            folders.extend(entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink()));
+            let name = folder.strip_prefix(&root).ok().and_then(Path::to_str).unwrap_or_default();
+            if folder.join("key.pem").is_file() && name != SERVER && !WORKLOADS.contains(&name) {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort_unstable();
+        names
+    }
+
     fn furnish(&self, settings: &Settings) -> Result<(), NoWorld> {
         let dir = &self.dir;
         for name in ["run", "policy", "policy/upstreams"] {
@@ -180,19 +237,17 @@ impl World {
         }
         let text = zeroize::Zeroizing::new(read(&paths.key)?);
         let key = KeyPair::from_pem(&text).map_err(|e| NoWorld::Ca(e.to_string()))?;
-        // Many gRPC clients want a DNS name of a server.
-        let dns: &[&str] = if name == SERVER { &["localhost"] } else { &[] };
-        let pem = self.ca.svid(&World::id(name), dns, &key, life_ms, &self.system)?;
+        let pem = self.ca.svid(&World::id(name), &self.dns_names(name)?, &key, life_ms, &self.system)?;
         write_private(&paths.certificate, pem.as_bytes())?;
         Ok(paths)
     }
 
-    /// Makes the SVIDs of the server and the sample workloads anew.
+    /// Makes the SVIDs of the server, of the sample workloads and of those that `mayfly dev svid` added anew.
     pub fn renew(&self) -> Result<(), NoWorld> {
         for name in std::iter::once(&SERVER).chain(WORKLOADS) {
             self.issue(name, self.life_ms)?;
         }
-        Ok(())
+        self.own_workloads().iter().try_for_each(|name| self.issue(name, self.life_ms).map(|_| ()))
     }
 
     /// Starts its server in threads of this process. The environment does not configure it.

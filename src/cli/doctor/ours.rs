@@ -55,7 +55,15 @@ fn svid(to: &MtlsTarget, pair: &OwnPair, bundle: Option<&Bundle>, now: Millis, f
         Err(defect) => return found.problem("svid", format!("{shown} is no X.509-SVID: {defect}"), renew),
     };
     let ours = bundle.filter(|bundle| bundle.trust_domain().as_str() == id.trust_domain());
-    // The server's bound on a life is its own; what it says is told by the way to it.
+    // The server's bound on the remaining life is a setting of the server; the default is the best guess from here.
+    let left =
+        pair.chain().certificates().first().and_then(|der| TrustAnchor::from_der(der)).map(|leaf| leaf.not_after().since(now));
+    if let Some(left) = left.filter(|left| *left > limits::SVID_MAX_TTL_MS) {
+        let (hours, most) = (left / 3_600_000, limits::SVID_MAX_TTL_MS / 3_600_000);
+        let text =
+            format!("{shown} lives for another {hours} h; a server accepts at most svid.max_ttl, which is {most} h by default");
+        return found.warning("svid", text, "have a shorter SVID issued, or have svid.max_ttl raised at the server");
+    }
     if let Some(report) = ours.map(|bundle| check::check(pair.chain(), bundle, now, u64::MAX)).filter(|report| !report.accepted) {
         let clause = report.clause.unwrap_or_default();
         let detail = report.detail.map_or_else(String::new, |detail| format!(" ({detail})"));

@@ -35,7 +35,10 @@ pub(super) async fn look(target: &Target, run: &Run, found: &mut Found) -> Optio
 
 fn mend_of(error: &CliError, target: &Target) -> String {
     match (error.exit(), target) {
-        (Exit::NotAuthenticated, _) => "look at svid and bundle above, and whether --server-id is the server's".to_owned(),
+        (Exit::NotAuthenticated, _) => {
+            "the server refused the SVID, or is not --server-id: see svid and bundle above; the server's log names the clause"
+                .to_owned()
+        }
         (_, Target::Unix(path)) => {
             format!("whether it runs, and where its socket is: listen.admin_socket; ls -l {}", path.display())
         }

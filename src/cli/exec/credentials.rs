@@ -56,6 +56,36 @@ fn prefix(upstream: &str) -> String {
     upstream.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
+/// The names of the variables that a credential sets: its own, and that of its upstream's address.
+fn names(one: &Injected) -> [String; 2] {
+    [one.variable.clone(), base_url(&one.upstream)]
+}
+
+/// The variable with the address of an upstream.
+fn base_url(upstream: &str) -> String {
+    format!("{}_BASE_URL", prefix(upstream))
+}
+
+/// No variable is set twice: the program would get one of two credentials, and nobody could tell which.
+fn distinct(injected: &[Injected]) -> Result<(), CliError> {
+    for (at, one) in injected.iter().enumerate() {
+        for other in &injected[..at] {
+            let shared = names(one).into_iter().find(|name| names(other).contains(name));
+            // Two credentials of one upstream agree on its address.
+            if let Some(name) = shared.filter(|name| one.upstream != other.upstream || *name != base_url(&one.upstream)) {
+                let both = match one.upstream == other.upstream {
+                    true => format!("for {} twice", one.upstream),
+                    false => format!("for {} and for {}", other.upstream, one.upstream),
+                };
+                return Err(CliError::Usage(format!(
+                    "variable {name} is named {both}; give each credential a variable of its own: --env NAME=UPSTREAM"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Why there is nothing good to run with.
 #[derive(Debug)]
 pub(super) enum Gone {
@@ -109,6 +139,7 @@ impl Credentials {
         if injected.len() > limits::EXEC_CREDENTIALS {
             return Err(CliError::Usage(format!("{} credentials at the most for one program", limits::EXEC_CREDENTIALS)));
         }
+        distinct(&injected)?;
         let server = run.server().await?;
         for one in injected.iter_mut().filter(|one| one.scopes.is_empty()) {
             let registration = terms::registration(&server, &one.upstream).await?;
@@ -184,7 +215,7 @@ impl Credentials {
     pub fn each(&self, mut set: impl FnMut(&str, &str)) {
         for one in &self.held {
             if !one.base_url.is_empty() {
-                set(&format!("{}_BASE_URL", prefix(&one.upstream)), &one.base_url);
+                set(&base_url(&one.upstream), &one.base_url);
             }
             set(&one.variable, &one.value);
         }
@@ -302,5 +333,23 @@ mod tests {
         for wrong in ["github", "=github", "9X=github", "A-B=github", "X=", "X=github=", "X==a"] {
             assert!(variable(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn no_variable_is_set_twice() {
+        let refused = |list: &[&str]| {
+            let all: Vec<Injected> = list.iter().map(|text| variable(text).unwrap()).collect();
+            match distinct(&all) {
+                Err(CliError::Usage(text)) => Some(text),
+                Err(_) => panic!("another error"),
+                Ok(()) => None,
+            }
+        };
+        assert_eq!(refused(&["A=echo", "B=github", "C=echo=echo:write"]), None);
+        assert!(refused(&["TOKEN=echo", "TOKEN=github"]).unwrap().contains("variable TOKEN"));
+        assert!(refused(&["TOKEN=echo", "X=github", "TOKEN=echo=echo:write"]).unwrap().contains("echo twice"));
+        // The addresses of two upstreams whose names differ in punctuation only.
+        assert!(refused(&["A=my-echo", "B=my.echo"]).unwrap().contains("MY_ECHO_BASE_URL"));
+        assert!(refused(&["A=echo", "ECHO_BASE_URL=github"]).unwrap().contains("ECHO_BASE_URL"));
     }
 }

@@ -34,10 +34,10 @@ pub struct ExecArgs {
     #[arg(long, value_enum, default_value_t = Way::Env)]
     inject: Way,
     /// The task [default: one is opened, which ends with the program]
-    #[arg(long, value_name = "TASK", env = "MAYFLY_TASK", hide_env_values = true, value_parser = args::task_id, required_unless_present = "purpose")]
+    #[arg(long, value_name = "TASK", env = "MAYFLY_TASK", hide_env_values = true, value_parser = args::task_id)]
     task: Option<String>,
-    /// What it is for; without --task also what the new task is for
-    #[arg(long, value_name = "TEXT")]
+    /// What the credentials are for; without --task also the purpose of the new task, and required
+    #[arg(long, value_name = "TEXT", required_unless_present = "task")]
     purpose: Option<String>,
     /// How long a new task lives at the most [default: 1h]
     #[arg(long, value_name = "DURATION", value_parser = args::duration, conflicts_with = "task")]

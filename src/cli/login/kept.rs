@@ -77,12 +77,24 @@ impl Kept {
         Ok(Some(cert.raw_serial().iter().copied().skip_while(|b| *b == 0).collect()))
     }
 
+    /// Whether a login can be kept, before its token is spent: the directory is made, and a file is written there and removed.
+    pub fn prepare(&self, system: &System) -> Result<(), CliError> {
+        self.private_folder()?;
+        let probe = self.folder.join(data_encoding::HEXLOWER.encode(&system.random16()));
+        self.put(&probe, b"", system)?;
+        remove(&probe)
+    }
+
+    fn private_folder(&self) -> Result<(), CliError> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed("made", &self.folder))?;
+        // It may have been there before, for everybody to read.
+        fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700)).map_err(failed("made private", &self.folder))
+    }
+
     /// Keeps a login. What the server answered has to be for our key: another one would be of no use, or somebody's trap.
     pub fn write(&self, made: &LoginAnswer, key: &str, spki: &[u8], system: &System) -> Result<(), CliError> {
         for_our_key(made, spki)?;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed("made", &self.folder))?;
-        // It may have been there before, for everybody to read.
-        fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700)).map_err(failed("made private", &self.folder))?;
+        self.private_folder()?;
         // The certificate goes first and comes last: there is never one beside another one's key.
         remove(&self.svid())?;
         self.put(&self.key(), key.as_bytes(), system)?;
@@ -146,6 +158,11 @@ mod tests {
         assert!(kept.ends().is_none());
         let (key, other) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
         let system = System::real();
+        kept.prepare(&system).unwrap();
+        assert_eq!(fs::read_dir(folder.path().join("config.login")).unwrap().count(), 0, "nothing is left of the look");
+        let blocked = Kept::beside(Some(&folder.path().join("file/config.toml"))).unwrap();
+        fs::write(folder.path().join("file"), "").unwrap();
+        assert!(blocked.prepare(&system).is_err(), "a login that cannot be kept is not asked for");
         let spki = key.subject_public_key_info();
         assert!(kept.write(&made(&other), &key.serialize_pem(), &spki, &system).is_err());
         assert!(!kept.svid().exists() && !kept.key().exists());

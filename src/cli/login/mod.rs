@@ -154,6 +154,9 @@ pub async fn login(args: LoginArgs, run: &Run) -> Result<Exit, CliError> {
     let ways: Ways =
         answer(&server.get(&format!("{public}/login"), limits::LOGIN_BODY_BYTES).await.map_err(|e| unreachable(&public, &e))?)?;
     let provider = choose(&ways, args.provider.as_deref())?;
+    // Nobody signs in at a provider for a login that could not be kept.
+    let kept = Kept::beside(settings.file.as_deref())?;
+    kept.prepare(&run.system)?;
     if args.device && !ways.device {
         return Err(CliError::Usage(
             "this server takes no device logins (own_domain.device_login); leave --device out".to_owned(),
@@ -182,7 +185,6 @@ pub async fn login(args: LoginArgs, run: &Run) -> Result<Exit, CliError> {
     let body = Zeroizing::new(serde_json::to_string(&ask).map_err(CliError::ours)?);
     let said = server.post_json(&format!("{public}/login"), body.to_string(), limits::LOGIN_BODY_BYTES).await;
     let made: LoginAnswer = answer(&said.map_err(|e| unreachable(&public, &e))?)?;
-    let kept = Kept::beside(settings.file.as_deref())?;
     kept.write(&made, &fresh.pem, &fresh.spki, &run.system)?;
     let told = Told::of(made, ways.trust_domain.clone(), provider.name.clone(), &kept);
     run.out.one(&told)?;

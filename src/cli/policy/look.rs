@@ -6,9 +6,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::files::{FileArgs, SetSource};
-use crate::cli::args::{self, wire_word};
+use crate::cli::args;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::out::Format;
 use crate::cli::show::policy::{Checked, DiffWhole, Differs, Explained, Policy};
 use crate::cli::{Run, server::Server};
 use crate::limits;
@@ -84,7 +85,7 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "FILE")]
     arguments: Option<PathBuf>,
     /// The kind [default: the first that the upstream issues]
-    #[arg(long, value_parser = wire_word!(pb::CredentialKind, "CREDENTIAL_KIND_"))]
+    #[arg(long, value_parser = args::kind())]
     kind: Option<pb::CredentialKind>,
     /// How long [default: what the upstream gives unasked]
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
@@ -111,7 +112,18 @@ pub async fn show(args: ShowArgs, run: &Run) -> Result<Exit, CliError> {
         write(directory, policy.files.as_ref())?;
         run.out.say(format_args!("its files are in {}", directory.display()));
     }
-    run.out.one(&Policy::from(policy))?;
+    let policy = Policy::from(policy);
+    match run.out.format() {
+        // People read the set as its files stand; one field on one line cannot be read.
+        Format::Table | Format::Wide => {
+            run.out.one(&policy.without_texts())?;
+            for file in &policy.files {
+                run.out.text(&format!("\n# ---- {}", file.name))?;
+                file.text.lines().try_for_each(|line| run.out.text(line))?;
+            }
+        }
+        _ => run.out.one(&policy)?,
+    }
     Ok(Exit::Ok)
 }
 

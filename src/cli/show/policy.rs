@@ -51,6 +51,48 @@ impl From<pb::PolicySet> for Policy {
     }
 }
 
+impl Policy {
+    /// The same with only the names of its files.
+    pub fn without_texts(&self) -> PolicySummary<'_> {
+        let Policy { environment, mode, version, files, author, at, seq, narrowing, same, would_refuse, would_permit } = self;
+        PolicySummary {
+            environment,
+            mode,
+            version: *version,
+            files: files.iter().map(|file| file.name.as_str()).collect(),
+            author,
+            at,
+            seq: *seq,
+            narrowing: *narrowing,
+            same: *same,
+            would_refuse: *would_refuse,
+            would_permit: *would_permit,
+        }
+    }
+}
+
+/// A policy set without the texts of its files.
+#[derive(Serialize, Debug)]
+pub struct PolicySummary<'a> {
+    environment: &'a str,
+    mode: &'a str,
+    version: u64,
+    files: Vec<&'a str>,
+    author: &'a Option<Who>,
+    at: &'a Option<String>,
+    seq: u64,
+    narrowing: bool,
+    same: Option<u64>,
+    would_refuse: Option<u64>,
+    would_permit: Option<u64>,
+}
+
+impl Noun for PolicySummary<'_> {
+    fn name(&self) -> String {
+        format!("{}/{}", self.environment, self.version)
+    }
+}
+
 impl Noun for Policy {
     fn name(&self) -> String {
         format!("{}/{}", self.environment, self.version)

@@ -250,6 +250,20 @@ impl AttestRule {
         own.chain(platform.implied().iter().filter(left).map(|i| (i.claim, i.values.to_vec())))
     }
 
+    /// Whether every job that `other` is for is one that this rule is for. Where this one stands first, nobody is let in by `other` without asking for
+    /// it by its name.
+    pub fn includes(&self, other: &AttestRule, platform: Platform) -> bool {
+        let wanted: Vec<(&str, Vec<&str>)> = other.wanted(platform).collect();
+        let within = |values: &[&str], of: &[&str]| match (values, of) {
+            // A claim that must not be there.
+            ([], []) => true,
+            ([], _) | (_, []) => false,
+            _ => values.iter().all(|value| of.iter().any(|of| value == of || fits(value, of))),
+        };
+        self.issuer == other.issuer
+            && self.wanted(platform).all(|(name, of)| wanted.iter().any(|(claim, values)| *claim == name && within(values, &of)))
+    }
+
     /// Why it is not for these claims.
     fn refuses(&self, platform: Platform, claims: &Map<String, Value>) -> Option<String> {
         self.wanted(platform).find_map(|(name, wanted)| match claim(claims, name) {

@@ -10,6 +10,7 @@ fn issuer(platform: Platform, id_claim: &str) -> Issuer {
         issuer: "https://token.example".into(),
         environments: vec!["prod".into()],
         audience: None,
+        audiences: None,
         algorithms: Vec::new(),
         uses: vec![super::super::Use::Attest],
         max_life_ms: 600_000,
@@ -235,4 +236,27 @@ fn an_issuer_without_runs_lets_none_in() {
     assert_eq!(attested(&hub, &[], None, &github(|_| {})), Err(NotAttested::Issuer));
     let odd = issuer(Platform::Other, "project");
     assert_eq!(attested(&odd, &[], None, &github(|_| {})), Err(NotAttested::Id("project".into())));
+}
+
+#[test]
+fn a_rule_that_stands_behind_a_wider_one_is_found() {
+    let rule = |name: &str, claims: &[(&str, &[&str])]| AttestRule {
+        name: name.into(),
+        issuer: "hub".into(),
+        claims: claims.iter().map(|(n, v)| ((*n).to_owned(), v.iter().map(|v| (*v).to_owned()).collect())).collect(),
+        ttl_ms: 1,
+    };
+    let wide = rule("wide", &[("repository_id", &["1"]), ("ref", &["refs/heads/*"])]);
+    let main = rule("main", &[("repository_id", &["1"]), ("ref", &["refs/heads/main"])]);
+    let tags = rule("tags", &[("repository_id", &["1"]), ("ref", &["refs/heads/main", "refs/tags/*"])]);
+    let other = rule("other", &[("repository_id", &["2"]), ("ref", &["refs/heads/main"])]);
+    let requests =
+        rule("requests", &[("repository_id", &["1"]), ("ref", &["refs/heads/main"]), ("event_name", &["pull_request"])]);
+    let hub = Platform::Github;
+    assert!(wide.includes(&main, hub) && wide.includes(&wide, hub));
+    assert!(!main.includes(&wide, hub) && !wide.includes(&tags, hub) && !wide.includes(&other, hub));
+    // The wide rule is silent on what began a job, so requests to merge are none of its own.
+    assert!(!wide.includes(&requests, hub));
+    let elsewhere = AttestRule { issuer: "lab".into(), ..main };
+    assert!(!wide.includes(&elsewhere, hub));
 }

@@ -39,7 +39,7 @@ defects! {
     /// No `kid`.
     MissingKid => "missing_kid", "kid names the key (RFC 7515, 4.1.4)";
     /// A header parameter that brings a key or a meaning.
-    HeaderParameter => "header_parameter", "the header has alg, kid, typ and thumbprints, and nothing else: no jku, x5u, jwk, x5c or crit (RFC 8725, 3.10)";
+    HeaderParameter => "header_parameter", "the header brings no key and no meaning of its own: none of jku, x5u, jwk, x5c, crit, b64, zip, enc (RFC 8725, 3.10)";
     /// `iss` is somebody else.
     Issuer => "issuer", "iss is the issuer, byte for byte (OIDC Core, 3.1.3.7)";
     /// No key of that name.
@@ -48,16 +48,16 @@ defects! {
     OtherKeyType => "other_key_type", "alg is of the key's type, curve and alg (RFC 8725, 3.1)";
     /// The signature does not fit.
     BadSignature => "bad_signature", "the issuer's key made the signature (OIDC Core, 3.1.3.7)";
-    /// No `aud`, a list, or no text.
-    AudNotOneText => "aud_not_one_text", "aud is one text and no list: a token for several can be used by each of them";
-    /// For somebody else.
-    Audience => "audience", "aud is the one that is expected here, byte for byte (RFC 8725, 3.9)";
+    /// No `aud`, a list where the issuer's section takes none, or no text.
+    AudNotOneText => "aud_not_one_text", "aud is one text; a list is taken only where oidc_issuers.audiences says what may stand beside ours";
+    /// For somebody else, or for somebody else too whom the issuer's section does not name.
+    Audience => "audience", "aud is the one that is expected here, byte for byte, and in a list beside it only what oidc_issuers.audiences names (RFC 8725, 3.9)";
     /// No `exp`.
     MissingExp => "missing_exp", "exp is there (RFC 7519, 4.1.4)";
     /// No `iat`.
     MissingIat => "missing_iat", "iat is there (OIDC Core, 2; RFC 9068, 2.2)";
-    /// A time that is no whole number of seconds.
-    NotATime => "not_a_time", "exp, iat and nbf are whole seconds since 1970";
+    /// A time that is no number of seconds.
+    NotATime => "not_a_time", "exp, iat and nbf are seconds since 1970, to the year 9999 (RFC 7519, 2)";
     /// Its end has come.
     Expired => "expired", "exp has not come";
     /// Its `nbf` or `iat` has not come.
@@ -65,7 +65,7 @@ defects! {
     /// Longer than the configuration allows for the issuer, or no life at all.
     LivesTooLong => "lives_too_long", "exp is after iat, by at most the issuer's max_life";
     /// No `sub`, or one that cannot stand in a record.
-    Sub => "sub", "sub is text of 1 to 256 bytes without control characters (OIDC Core, 2)";
+    Sub => "sub", "sub is text of 1 to 1024 bytes without control characters (limit OIDC_SUB_BYTES)";
     /// A SPIFFE ID, for which no OIDC issuer vouches.
     SpiffeSub => "spiffe_sub", "sub is no SPIFFE ID: for those only JWT-SVIDs vouch";
     /// A `jti` that cannot stand in a record.

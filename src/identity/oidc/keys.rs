@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use crate::identity::json;
-use crate::identity::jwk::VerifyingKey;
+use crate::identity::jwk::{Algorithm, VerifyingKey};
 use crate::limits;
 
 /// Why a document is no key set. The keys at hand stay.
@@ -23,18 +23,19 @@ pub enum KeysDefect {
     /// A key that is no object.
     #[error("keys[{0}] is no object")]
     NotAKey(usize),
-    /// Two keys of one name: which one is meant would be a guess.
-    #[error("keys[{0}]: its \"kid\" stands at another key too")]
+    /// Two keys of one name for one algorithm: which one is meant would be a guess.
+    #[error("keys[{0}]: its \"kid\" stands at another key for the same algorithm too")]
     KidTwice(usize),
     /// Nothing in it verifies anything.
     #[error("has no key that verifies: EC on P-256, P-384 or P-521, or RSA of 2048 to 8192 bits, with a \"kid\"")]
     NoneUsable,
 }
 
-/// The keys of one issuer by their names.
+/// The keys of one issuer by their names. One name may stand at keys of different types, of which a token's `alg` chooses one (RFC 7517,
+/// section 4.5).
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct IssuerKeys {
-    keys: BTreeMap<String, VerifyingKey>,
+    keys: BTreeMap<String, Vec<VerifyingKey>>,
 }
 
 impl IssuerKeys {
@@ -46,20 +47,23 @@ impl IssuerKeys {
         if all.len() > limits::OIDC_KEYS {
             return Err(KeysDefect::TooMany);
         }
-        let mut keys = BTreeMap::new();
+        let mut keys: BTreeMap<String, Vec<VerifyingKey>> = BTreeMap::new();
         for (at, jwk) in all.iter().enumerate() {
             let jwk = jwk.as_object().ok_or(KeysDefect::NotAKey(at))?;
             let Some((kid, key)) = verifying(jwk) else { continue };
-            if keys.insert(kid, key).is_some() {
+            let same = keys.entry(kid).or_default();
+            let both = |other: &VerifyingKey| Algorithm::ALL.iter().any(|alg| other.serves(*alg) && key.serves(*alg));
+            if same.iter().any(both) {
                 return Err(KeysDefect::KidTwice(at));
             }
+            same.push(key);
         }
         if keys.is_empty() { Err(KeysDefect::NoneUsable) } else { Ok(IssuerKeys { keys }) }
     }
 
-    /// The key of a name.
-    pub fn key(&self, kid: &str) -> Option<&VerifyingKey> {
-        self.keys.get(kid)
+    /// The keys of a name: at most one for each algorithm. Empty where the name is not known.
+    pub fn named(&self, kid: &str) -> &[VerifyingKey] {
+        self.keys.get(kid).map_or(&[], Vec::as_slice)
     }
 
     /// The names of the keys.

@@ -52,6 +52,8 @@ pub struct Issuer {
     pub environments: Vec<String>,
     /// `aud` of tokens that log somebody in: our client id there.
     pub audience: Option<String>,
+    /// Audiences that may stand beside the expected one in a list. `None`: `aud` is one text.
+    pub audiences: Option<Vec<String>>,
     /// What its tokens may be signed with.
     pub algorithms: Vec<Algorithm>,
     /// What its tokens are taken for.
@@ -83,7 +85,7 @@ impl Issuer {
 /// What a token has to be, beside what its issuer's line in the configuration says.
 #[derive(Clone, Copy, Debug)]
 pub struct Expect<'a> {
-    /// Any of these is the one value of `aud`.
+    /// One of these is the value of `aud`, or stands in its list where the issuer's section takes lists.
     pub audiences: &'a [&'a str],
     /// Now.
     pub now: Millis,
@@ -203,16 +205,17 @@ pub fn verify(token: &str, issuer: &Issuer, keys: &IssuerKeys, expect: &Expect<'
     if claims.get("iss").and_then(Value::as_str) != Some(&*issuer.issuer) {
         return Err(OidcDefect::Issuer);
     }
-    let key = keys.key(&kid).ok_or(OidcDefect::UnknownKid)?;
-    if !key.serves(alg) {
-        return Err(OidcDefect::OtherKeyType);
-    }
+    let key = match keys.named(&kid) {
+        [] => return Err(OidcDefect::UnknownKid),
+        named => named.iter().find(|key| key.serves(alg)).ok_or(OidcDefect::OtherKeyType)?,
+    };
     let signature = parts.signature().ok_or(OidcDefect::Malformed)?;
     if !key.verifies(alg, parts.signed.as_bytes(), &signature) {
         return Err(OidcDefect::BadSignature);
     }
     let listed = issuer.jobs.as_ref().is_some_and(|jobs| jobs.platform.lists_audience());
-    let audience = audience(&claims, expect.audiences, listed)?;
+    let beside = issuer.audiences.as_deref().or(listed.then_some(&[]));
+    let audience = audience(&claims, expect.audiences, beside)?;
     let (issued_at, expires_at) = times(&claims, expect, issuer.max_life_ms)?;
     let (sub, token_id) = (subject(&claims)?, token_id(&claims, &parts)?);
     // Who names itself vouches for itself: a client's assertion (RFC 7523, section 3), which says nothing of a user.
@@ -229,7 +232,11 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, OidcDefect> {
     }
 }
 
-/// Algorithm and `kid`. Beside them and `typ` only thumbprints of a certificate are passed by, which bring no key and mean nothing to us.
+/// Header parameters that bring a key, point at one, change what is signed or compress it. None of them is ever followed, and a token that has one is
+/// refused (RFC 8725, section 3.10).
+const NOT_TAKEN: &[&str] = &["jku", "x5u", "jwk", "x5c", "crit", "b64", "zip", "enc"];
+
+/// Algorithm and `kid`. Other members are ignored, as RFC 7515 (section 4) asks for, but for those of [`NOT_TAKEN`].
 fn header(bytes: &[u8]) -> Result<(Algorithm, String), OidcDefect> {
     let mut members = object(bytes)?;
     let alg = members.remove("alg").and_then(|alg| Algorithm::from_name(alg.as_str()?)).ok_or(OidcDefect::Algorithm)?;
@@ -243,29 +250,45 @@ fn header(bytes: &[u8]) -> Result<(Algorithm, String), OidcDefect> {
         Some(Value::String(kid)) if !kid.is_empty() => kid,
         _ => return Err(OidcDefect::MissingKid),
     };
-    members.remove("x5t");
-    members.remove("x5t#S256");
-    // `jku`, `x5u`, `jwk` and `x5c` bring a key, `crit` a meaning, `zip` a bomb.
-    if members.is_empty() { Ok((alg, kid)) } else { Err(OidcDefect::HeaderParameter) }
+    if NOT_TAKEN.iter().any(|name| members.contains_key(*name)) { Err(OidcDefect::HeaderParameter) } else { Ok((alg, kid)) }
 }
 
-/// One text, for us. A token for several can be used by each of them. Where the issuer always gives a list, it has one text.
-fn audience(claims: &Map<String, Value>, expected: &[&str], listed: bool) -> Result<String, OidcDefect> {
-    let one = match claims.get("aud") {
-        Some(Value::Array(all)) if listed && all.len() == 1 => all.first(),
-        other => other,
+/// The audience that is expected here. A token for several audiences can be used by each of them, so a list is taken only where the issuer's
+/// section of the configuration has `audiences`, and then only with these beside the expected one. `beside`: `None` where a list is refused.
+fn audience(claims: &Map<String, Value>, expected: &[&str], beside: Option<&[String]>) -> Result<String, OidcDefect> {
+    let all: Vec<&str> = match (claims.get("aud"), beside) {
+        (Some(Value::String(one)), _) => vec![one],
+        (Some(Value::Array(all)), Some(_)) if (1..=limits::OIDC_AUDIENCES).contains(&all.len()) => {
+            all.iter().map(Value::as_str).collect::<Option<_>>().ok_or(OidcDefect::AudNotOneText)?
+        }
+        _ => return Err(OidcDefect::AudNotOneText),
     };
-    let one = one.and_then(Value::as_str).ok_or(OidcDefect::AudNotOneText)?;
-    if expected.contains(&one) { Ok(one.to_owned()) } else { Err(OidcDefect::Audience) }
+    let ours = all.iter().find(|aud| expected.contains(aud)).ok_or(OidcDefect::Audience)?;
+    let known = |aud: &&str| aud == ours || beside.is_some_and(|beside| beside.iter().any(|known| known == aud));
+    if all.iter().all(known) { Ok((*ours).to_owned()) } else { Err(OidcDefect::Audience) }
+}
+
+/// A NumericDate (RFC 7519, section 2), which may have a fraction of a second: `up` rounds it up to the next millisecond, else it is cut.
+fn time(value: &Value, up: bool) -> Option<Millis> {
+    /// 9999-12-31T23:59:59Z, the last second that RFC 3339 writes.
+    const LAST: f64 = 253_402_300_799.0;
+    if let Some(seconds) = value.as_u64() {
+        return Some(Millis::from_seconds(seconds));
+    }
+    let seconds = value.as_f64().filter(|seconds| (0.0..=LAST).contains(seconds))?;
+    let ms = if up { (seconds * 1000.0).ceil() } else { (seconds * 1000.0).floor() };
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 2.6e14")]
+    Some(Millis(ms as u64))
 }
 
 /// `iat` and `exp`.
 fn times(claims: &Map<String, Value>, expect: &Expect<'_>, max_life_ms: u64) -> Result<(Millis, Millis), OidcDefect> {
-    let time = |name: &str| match claims.get(name) {
+    let time = |name: &str, up: bool| match claims.get(name) {
         None => Ok(None),
-        Some(value) => value.as_u64().map(|s| Some(Millis::from_seconds(s))).ok_or(OidcDefect::NotATime),
+        Some(value) => time(value, up).map(Some).ok_or(OidcDefect::NotATime),
     };
-    let (expires_at, issued_at, not_before) = (time("exp")?, time("iat")?, time("nbf")?);
+    // Each rounded so that the life is never longer than the issuer said.
+    let (expires_at, issued_at, not_before) = (time("exp", false)?, time("iat", false)?, time("nbf", true)?);
     let expires_at = expires_at.ok_or(OidcDefect::MissingExp)?;
     let issued_at = issued_at.ok_or(OidcDefect::MissingIat)?;
     if expect.now >= expires_at {
@@ -286,7 +309,8 @@ fn plain(text: &str) -> bool {
 }
 
 fn subject(claims: &Map<String, Value>) -> Result<String, OidcDefect> {
-    let sub = claims.get("sub").and_then(Value::as_str).filter(|sub| plain(sub)).ok_or(OidcDefect::Sub)?;
+    let fits = |sub: &&str| !sub.is_empty() && sub.len() <= limits::OIDC_SUB_BYTES && !sub.chars().any(char::is_control);
+    let sub = claims.get("sub").and_then(Value::as_str).filter(fits).ok_or(OidcDefect::Sub)?;
     // Only a trust domain's own authority vouches for a SPIFFE ID.
     let scheme = sub.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("spiffe:"));
     if scheme { Err(OidcDefect::SpiffeSub) } else { Ok(sub.to_owned()) }

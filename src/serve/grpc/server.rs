@@ -156,6 +156,10 @@ impl Server {
                 "the index of history is being built: {unindexed} commits are not in it yet, so what is asked about them is told to ask again"
             ));
         }
+        let cut = self.0.exported.lock().as_ref().map_or(0, |exported| exported.cut);
+        if cut > 0 {
+            warnings.push(format!("{cut} records were too large for the audit export; only their seq and event were exported"));
+        }
         warnings.extend(self.0.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default().iter().filter_map(troubled));
         let drift = self.0.drift.load();
         warnings.extend(drift.iter().take(limits::PAGE_DEFAULT).map(|what| format!("policy files: {what}; the ledger counts")));

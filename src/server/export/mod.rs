@@ -44,6 +44,22 @@ pub(super) struct Told {
 pub(super) trait Sink: Send {
     /// Hands over a batch, in order. After an error the same batch, and perhaps more, comes again.
     fn hand_over(&mut self, batch: &[Told]) -> io::Result<()>;
+
+    /// Records that were larger than the destination takes, since the start: each was handed over as [`Told::cut`].
+    fn cut(&self) -> u64 {
+        0
+    }
+}
+
+impl Told {
+    /// What stands for a record that its destination refuses for its size: which record it is, so that the whole can be read in the ledger. One record
+    /// that does not fit must not end the export, since history stays until it was exported.
+    fn cut(&self) -> Told {
+        let whole: serde_json::Value = serde_json::from_str(&self.json).unwrap_or_default();
+        let seq = whole.get("seq").cloned().unwrap_or_default();
+        let json = serde_json::json!({ "seq": seq, "event": self.event, "truncated": true, "bytes": self.json.len() });
+        Told { at: self.at, event: self.event.clone(), json: ascii(&json.to_string()) }
+    }
 }
 
 fn sink(to: &Export, system: &System) -> Box<dyn Sink> {
@@ -119,6 +135,7 @@ impl Run {
         let went = self.round(authority);
         let mut held = authority.exported.lock();
         let told = held.get_or_insert_default();
+        told.cut = self.to.cut();
         match went {
             Ok(more) => {
                 told.problem.clear();

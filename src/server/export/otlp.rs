@@ -55,26 +55,69 @@ pub struct ToCollector {
     system: System,
     /// What it is asked with, once there is something to tell.
     client: Option<(Https, Runtime)>,
+    cut: u64,
+}
+
+/// Why a batch was not taken.
+enum NotPosted {
+    /// Status 413: it is larger than the collector takes.
+    TooLarge,
+    Error(io::Error),
 }
 
 impl ToCollector {
     /// At this address.
     pub fn new(to: Collector, system: System) -> ToCollector {
-        ToCollector { to, system, client: None }
+        ToCollector { to, system, client: None, cut: 0 }
     }
 
     /// The body of an answer with status 200.
-    fn post(&mut self, body: Vec<u8>) -> io::Result<Vec<u8>> {
+    fn post(&mut self, body: Vec<u8>) -> Result<Vec<u8>, NotPosted> {
         let (https, runtime) = match &mut self.client {
             Some(client) => client,
-            none => none.insert(client(&self.to, &self.system)?),
+            none => none.insert(client(&self.to, &self.system).map_err(NotPosted::Error)?),
         };
         let asked = https.post(self.to.url.as_str(), PROTOBUF, body, limits::EXPORT_ANSWER_BYTES);
-        let answer = runtime.block_on(asked).map_err(io::Error::other)?;
+        let answer = runtime.block_on(asked).map_err(|e| NotPosted::Error(io::Error::other(e)))?;
         match answer.status {
             StatusCode::OK => Ok(answer.body.to_vec()),
-            status => Err(io::Error::other(format!("it answered {status}, expected 200"))),
+            StatusCode::PAYLOAD_TOO_LARGE => Err(NotPosted::TooLarge),
+            status => Err(NotPosted::Error(io::Error::other(format!("it answered {status}, expected 200")))),
         }
+    }
+
+    /// Hands over a batch, in halves where the collector finds it too large; one record that is too large by itself as what stands for it.
+    fn post_fitting(&mut self, batch: &[Told]) -> io::Result<()> {
+        let body = match self.post(request(batch).encode_to_vec()) {
+            Ok(body) => body,
+            Err(NotPosted::Error(error)) => return Err(error),
+            Err(NotPosted::TooLarge) => {
+                return match batch {
+                    [one] if one.json.contains("\"truncated\":true") => {
+                        Err(io::Error::other("it finds a record of its smallest form too large"))
+                    }
+                    [one] => {
+                        self.post_fitting(&[one.cut()])?;
+                        self.cut += 1;
+                        tracing::warn!(
+                            event = one.event,
+                            bytes = one.json.len(),
+                            "a record is too large for the collector; only its seq is exported"
+                        );
+                        Ok(())
+                    }
+                    several => {
+                        let (first, rest) = several.split_at(several.len() / 2);
+                        self.post_fitting(first)?;
+                        self.post_fitting(rest)
+                    }
+                };
+            }
+        };
+        if let Some(partial) = rejected(&body) {
+            tracing::error!(rejected = partial.rejected, error = partial.error, "the collector rejects records of the audit");
+        }
+        Ok(())
     }
 }
 
@@ -100,14 +143,14 @@ pub(super) fn request(batch: &[Told]) -> Request {
 
 impl Sink for ToCollector {
     fn hand_over(&mut self, batch: &[Told]) -> io::Result<()> {
-        let body = self.post(request(batch).encode_to_vec()).map_err(|e| {
+        self.post_fitting(batch).map_err(|e| {
             // Other roots take effect with the next attempt.
             self.client = None;
             io::Error::new(e.kind(), format!("the collector at {}: {e}", self.to.url.shown()))
-        })?;
-        if let Some(partial) = rejected(&body) {
-            tracing::error!(rejected = partial.rejected, error = partial.error, "the collector rejects records of the audit");
-        }
-        Ok(())
+        })
+    }
+
+    fn cut(&self) -> u64 {
+        self.cut
     }
 }

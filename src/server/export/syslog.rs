@@ -25,6 +25,12 @@ pub struct ToSyslog {
     to: Syslog,
     host: String,
     open: Option<Open>,
+    cut: u64,
+}
+
+/// A datagram that is too large for its socket: EMSGSIZE.
+fn too_large(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
 }
 
 impl ToSyslog {
@@ -32,7 +38,7 @@ impl ToSyslog {
     pub fn new(to: Syslog) -> ToSyslog {
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let host: String = name.chars().filter(char::is_ascii_graphic).take(255).collect();
-        ToSyslog { to, host: if host.is_empty() { "-".to_owned() } else { host }, open: None }
+        ToSyslog { to, host: if host.is_empty() { "-".to_owned() } else { host }, open: None, cut: 0 }
     }
 
     fn connect(&self) -> io::Result<Open> {
@@ -69,6 +75,9 @@ impl ToSyslog {
         if self.open.is_none() {
             self.open = Some(self.connect()?);
         }
+        if matches!(self.open, Some(Open::Udp(_) | Open::Unix(_))) {
+            return batch.iter().try_for_each(|one| self.send_datagram(one));
+        }
         let messages: Vec<String> = batch.iter().map(|one| self.message(one)).collect();
         match &mut self.open {
             Some(Open::Tcp(stream)) => {
@@ -76,9 +85,29 @@ impl ToSyslog {
                 stream.write_all(frames.as_bytes())?;
                 stream.flush()
             }
-            Some(Open::Udp(socket)) => messages.iter().try_for_each(|m| socket.send(m.as_bytes()).map(|_| ())),
-            Some(Open::Unix(socket)) => messages.iter().try_for_each(|m| socket.send(m.as_bytes()).map(|_| ())),
-            None => Ok(()),
+            _ => Ok(()),
+        }
+    }
+
+    /// One record as one datagram; one that is too large for that as what stands for it.
+    fn send_datagram(&mut self, one: &Told) -> io::Result<()> {
+        let send = |message: String| match &self.open {
+            Some(Open::Udp(socket)) => socket.send(message.as_bytes()).map(|_| ()),
+            Some(Open::Unix(socket)) => socket.send(message.as_bytes()).map(|_| ()),
+            _ => Ok(()),
+        };
+        match send(self.message(one)) {
+            Err(error) if too_large(&error) => {
+                send(self.message(&one.cut()))?;
+                self.cut += 1;
+                tracing::warn!(
+                    event = one.event,
+                    bytes = one.json.len(),
+                    "a record is too large for a syslog datagram; only its seq is exported"
+                );
+                Ok(())
+            }
+            sent => sent,
         }
     }
 }
@@ -95,5 +124,9 @@ impl Sink for ToSyslog {
             self.open = None;
             io::Error::new(e.kind(), format!("syslog {}: {e}", self.to))
         })
+    }
+
+    fn cut(&self) -> u64 {
+        self.cut
     }
 }

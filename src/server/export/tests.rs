@@ -183,3 +183,25 @@ fn a_collector_over_tls_is_told_under_the_roots_that_were_given() {
     assert!(no, "nothing was said under other roots");
     assert_eq!(Request::decode(&body[..]).unwrap().resource_logs[0].scope_logs[0].log_records.len(), 2);
 }
+
+#[test]
+fn a_record_that_no_datagram_holds_is_cut_and_counted_and_those_behind_it_go_on() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    let mut to = ToSyslog::new(Syslog::Udp(socket.local_addr().unwrap().to_string()));
+    let mut records = batch(1..4);
+    records[1].json = format!("{{\"seq\":2,\"reason\":\"{}\"}}", "x".repeat(70_000));
+    to.hand_over(&records).unwrap();
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let mut bytes = vec![0; 1 << 16];
+        let n = socket.recv(&mut bytes).unwrap();
+        let text = String::from_utf8(bytes[..n].to_vec()).unwrap();
+        told.push(text.split_once(" - {").map(|(_, json)| format!("{{{json}")).unwrap());
+    }
+    let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert_eq!((read(&told[0])["seq"].as_u64(), read(&told[2])["seq"].as_u64()), (Some(1), Some(3)));
+    let cut = read(&told[1]);
+    assert_eq!((cut["seq"].as_u64(), cut["truncated"].as_bool()), (Some(2), Some(true)));
+    assert_eq!(to.cut(), 1);
+}

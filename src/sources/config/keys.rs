@@ -119,6 +119,12 @@ pub const KEYS: &[Key] = &[
         "`aud` of tokens that log people in: our client id.",
     ),
     key(
+        "oidc_issuers.audiences",
+        Text("list of texts"),
+        Absent("`aud` is one text, or one in a list from a platform that always gives one"),
+        "Takes tokens whose `aud` is a list with ours among them, and what may stand beside ours. Each of those can use the token, too.",
+    ),
+    key(
         "oidc_issuers.algorithms",
         Text("list of RS, ES and PS with 256, 384 or 512"),
         Is("[\"RS256\", \"ES256\"]"),

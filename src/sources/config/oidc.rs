@@ -55,6 +55,7 @@ fn issuer(section: &Section<'_>, line: usize) -> Option<OidcIssuer> {
     let environments = section.required("environments").and_then(|f| names(&f));
     let uses = section.required("uses").and_then(|f| uses(&f));
     let audience = section.optional("audience").map(|f| f.text(limits::NAME_BYTES));
+    let audiences = section.optional("audiences").map(|f| audiences(&f));
     let algorithms = section.optional("algorithms").map_or(Some(ALGORITHMS.to_vec()), |f| algorithms(&f));
     let keys = section.optional("jwks").map_or(Some(IssuerKeySource::Discovered), |f| key_source(&f));
     let ca_file = section.optional("ca_file").map(|f| f.text(TEXT).map(PathBuf::from));
@@ -86,6 +87,7 @@ fn issuer(section: &Section<'_>, line: usize) -> Option<OidcIssuer> {
         issuer: issuer?,
         environments: environments?,
         audience: optional(audience)?,
+        audiences: optional(audiences)?,
         algorithms: algorithms?,
         uses,
         max_life_ms: max_life_ms?,
@@ -135,6 +137,11 @@ fn url(field: &Field<'_>, right: impl Fn(&str) -> bool) -> Option<String> {
     let text = field.text(limits::NAME_BYTES)?;
     let remedy = "an https URL, like https://idp.example.org; http only on localhost, 127.0.0.1 or [::1]";
     if right(&text) { Some(text) } else { field.wrong(format!("is {text:?}"), remedy) }
+}
+
+/// Audiences that may stand beside ours in a token's list.
+fn audiences(field: &Field<'_>) -> Option<Vec<String>> {
+    field.list(limits::OIDC_AUDIENCES)?.iter().map(|item| item.text(limits::NAME_BYTES)).collect()
 }
 
 fn uses(field: &Field<'_>) -> Option<Vec<Use>> {

@@ -280,6 +280,10 @@ impl Look<'_> {
             let what = format!("a policy names Upstream::\"{name}\", which is not registered");
             self.warning("policy.upstreams", what, "register it, or mend the name");
         }
+        let scope = |name: &str| loaded.upstreams.iter().any(|upstream| upstream.scope(name).is_some());
+        for what in loaded.policy.never_asked_for(scope) {
+            self.warning("policy.files", format!("a policy names {what}"), "mend the name, or register the upstream");
+        }
         for upstream in loaded.upstreams.iter() {
             let name = &upstream.name;
             if !known(&upstream.environment) {

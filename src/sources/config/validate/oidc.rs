@@ -11,6 +11,27 @@ impl Look<'_> {
         for issuer in &self.config.oidc_issuers {
             self.oidc_issuer(issuer);
         }
+        self.attestation_rules();
+    }
+
+    /// A rule behind a wider one of the same issuer is never the first that fits.
+    fn attestation_rules(&mut self) {
+        let rules = self.config.own_domain.as_ref().map_or(Vec::new(), |own| own.attest_rules.clone());
+        for (at, rule) in rules.iter().enumerate() {
+            let issuer = self.config.oidc_issuers.iter().map(|known| &known.issuer).find(|issuer| issuer.name == rule.issuer);
+            let Some(platform) = issuer.and_then(|issuer| issuer.jobs.as_ref()).map(|jobs| jobs.platform) else { continue };
+            if let Some(wider) = rules.iter().take(at).find(|before| before.includes(rule, platform)) {
+                let what = format!(
+                    "attestation: rule {} is never the first that fits, since rule {} before it is for every job that it is for",
+                    rule.name, wider.name
+                );
+                self.warning(
+                    "attestation",
+                    what,
+                    "put the narrower rule first, or have its jobs ask for it: mayfly ci login --rule",
+                );
+            }
+        }
     }
 
     fn oidc_issuer(&mut self, configured: &OidcIssuer) {

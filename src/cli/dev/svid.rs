@@ -1,0 +1,106 @@
+//! `mayfly dev svid NAME`: an SVID of the dev trust domain for a workload of one's own, with what the command line and the clients need to use it.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::files::write_private;
+use super::world::{NoWorld, World, is_world};
+use super::{DirArgs, no_dir};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::out::{Format, Noun, Out};
+use crate::document::command::typed;
+
+/// `mayfly dev svid`
+#[derive(Args)]
+pub struct SvidArgs {
+    /// The path of its SPIFFE ID in the dev trust domain, like mcp/notes; the sample roles go by its first segment: agent, mcp, ci, service, operator
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// A DNS name beside the SPIFFE ID, for a workload that serves TLS; may be given again
+    #[arg(long, value_name = "NAME")]
+    dns: Vec<String>,
+    #[command(flatten)]
+    at: DirArgs,
+}
+
+/// The files of an SVID, for programs.
+#[derive(Serialize)]
+struct Made {
+    spiffe_id: String,
+    svid: PathBuf,
+    key: PathBuf,
+    bundle: PathBuf,
+    /// The command line's context file: `mayfly --config FILE`. Absent where no server runs.
+    config: Option<PathBuf>,
+    /// The same as variables, for programs that read a `.env` file. Absent where no server runs.
+    env: Option<PathBuf>,
+}
+
+impl Noun for Made {
+    fn name(&self) -> String {
+        self.spiffe_id.clone()
+    }
+}
+
+/// Runs it.
+pub(super) fn run(args: &SvidArgs, out: Out) -> Result<Exit, CliError> {
+    let dir = args.at.dir().ok_or_else(no_dir)?;
+    if !is_world(&dir) {
+        return Err(CliError::Usage(format!(
+            "there is no dev world in {}\n  to make one: mayfly dev up --detach --dir {}",
+            dir.display(),
+            typed(&dir)
+        )));
+    }
+    let world = World::open(&dir)?;
+    let name = World::workload_name(&args.name).map_err(CliError::Usage)?;
+    let paths = world.issue_named(name, &args.dns)?;
+    let mut made = Made {
+        spiffe_id: World::id(name),
+        svid: paths.certificate,
+        key: paths.key,
+        bundle: world.bundle(),
+        config: None,
+        env: None,
+    };
+    if let Some(addresses) = World::addresses(world.dir()) {
+        // Operators call at a listener of their own.
+        let address = if name.starts_with("operator/") { addresses.admin } else { addresses.workload };
+        made.config = Some(world.write_context(name, address)?);
+        made.env = Some(write_env(&world, &made, name, address)?);
+    }
+    out.say(format_args!("{}: the SVID is renewed for as long as the dev server runs", made.spiffe_id));
+    match (&made.config, &made.env) {
+        (Some(config), Some(env)) => {
+            out.say(format_args!("  command line: mayfly --config {} whoami", typed(config)));
+            out.say(format_args!("  programs:     set -a; . {}; set +a", typed(env)));
+        }
+        _ => out.say(format_args!(
+            "  no dev server runs: start it, then repeat this command for its addresses: mayfly dev up --dir {}",
+            typed(&dir)
+        )),
+    }
+    if !matches!(out.format(), Format::Table | Format::Wide) {
+        out.one(&made)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// The variables that the command line and the clients in every language read.
+fn write_env(world: &World, made: &Made, name: &str, address: std::net::SocketAddr) -> Result<PathBuf, NoWorld> {
+    let path = world.dir().join(format!("{}.env", name.replace('/', "-")));
+    let variables = [
+        ("MAYFLY_ADDRESS", format!("https://{address}")),
+        ("MAYFLY_SVID", made.svid.display().to_string()),
+        ("MAYFLY_KEY", made.key.display().to_string()),
+        ("MAYFLY_BUNDLE", made.bundle.display().to_string()),
+        ("MAYFLY_SERVER_ID", World::id(super::SERVER)),
+    ];
+    let quoted = |value: &str| format!("'{}'", value.replace('\'', r"'\''"));
+    let text: String = variables.iter().map(|(name, value)| format!("{name}={}\n", quoted(value))).collect();
+    write_private(&path, text.as_bytes())?;
+    Ok(path)
+}
