@@ -186,6 +186,28 @@ fn arguments_written_otherwise_or_sent_as_their_digest_are_the_same_request() {
     }
 }
 
+/// The cases that the tests of every language read: what the one refuses or takes for equal, all do.
+#[test]
+fn no_two_sets_of_arguments_have_one_digest() {
+    let text = include_str!("../vectors/arguments/cases.json");
+    let cases: serde_json::Value = serde_json::from_str(text).unwrap();
+    let digest = mayfly::policy::wanted::digest_of_json;
+    let texts = |of: &serde_json::Value| -> Vec<String> {
+        of.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    for case in cases["accepted"].as_array().unwrap() {
+        let expected = mayfly::ledger::commit::sha256(case["canonical"].as_str().unwrap().as_bytes());
+        for written in texts(&case["json"]) {
+            assert_eq!(digest(&written).unwrap_or_else(|no| panic!("{written}: {no}")), expected, "{written}");
+        }
+        assert!(seen.insert(expected), "{case}");
+    }
+    for wrong in texts(&cases["refused"]) {
+        assert!(digest(&wrong).is_err(), "{wrong}");
+    }
+}
+
 #[test]
 fn a_renewal_lives_as_long_as_was_asked_for() {
     let house = house();

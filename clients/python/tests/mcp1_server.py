@@ -8,10 +8,11 @@ import os
 import sys
 
 import uvicorn
-from mcp.server.fastmcp import FastMCP
+from mcp.server.fastmcp import Context, FastMCP
 
 from mayfly import Mayfly
 from mayfly.asgi import MayflyMiddleware, verified
+from mayfly.mcp import tool_errors
 from mayfly.verify import Verifier
 
 mayfly = Mayfly.from_env()
@@ -25,6 +26,15 @@ mcp = FastMCP("echo")
 async def who() -> str:
     """Whose credential it is."""
     return verified().credential_id
+
+
+@mcp.tool()
+async def where(ctx: Context) -> str:
+    """The task of the call, and in which it works."""
+    with tool_errors():
+        task = mayfly.task_of(ctx, require_task=True)
+        async with mayfly.credential("echo", scope="echo:read", task=task, purpose="where") as cred:
+            return cred.task_id
 
 
 @mcp.tool()

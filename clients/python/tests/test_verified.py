@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from world import AUDIENCE, free_port
+from world import AUDIENCE, free_port, spiffe_id
 
 from mayfly.asgi import MayflyMiddleware, verified
 
@@ -125,7 +125,7 @@ async def test_a_tool_in_a_session_of_the_first_major_version_of_the_sdk_has_its
     try:
         async with (
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=accept, timeout=20) as http,
-            mayfly.task("two of them", upstreams={"echo": "echo:read"}) as task,
+            mayfly.task("two of them", upstreams={"echo": "echo:read"}, callers=[spiffe_id("mcp/echo")]) as task,
             task.credential("echo", scope="echo:read", purpose="the first") as one,
             task.credential("echo", scope="echo:read", purpose="the second") as two,
         ):
@@ -151,6 +151,10 @@ async def test_a_tool_in_a_session_of_the_first_major_version_of_the_sdk_has_its
             for number, (cred, tool) in enumerate([(two, "who"), (one, "who"), (two, "who_in_a_thread"), (two, "who")], 2):
                 result = told(await say(cred, session, "tools/call", {"name": tool, "arguments": {}}, number))
                 assert result["result"]["content"][0]["text"] == cred.credential_id, result
+            # Not what the call says of itself: the credential that it came with.
+            params = {"name": "where", "arguments": {}, "_meta": {"mayfly/task": "task_" + "a" * 26}}
+            result = told(await say(two, session, "tools/call", params, 9))
+            assert result["result"]["content"][0]["text"] == task.id, result
     finally:
         child.terminate()
         child.wait(10)

@@ -86,7 +86,11 @@ def tool_errors() -> Iterator[None]:
     Raises:
         ToolError: for a `MayflyError` in its scope.
     """
-    from mcp.server.mcpserver.exceptions import ToolError
+    try:
+        from mcp.server.mcpserver.exceptions import ToolError
+    except ImportError:
+        # As its first major version has it.
+        from mcp.server.fastmcp.exceptions import ToolError  # type: ignore[import-not-found,no-redef]
 
     try:
         yield
