@@ -50,7 +50,13 @@ where
     let (mut parts, body) = call.into_parts();
     let version = parts.version;
     let whole = tokio::time::timeout(within, whole(body, &activity)).await;
-    let body = match whole.unwrap_or_else(|_| Err(plain(StatusCode::REQUEST_TIMEOUT, "the body was not whole in time\n"))) {
+    let late = || plain(StatusCode::REQUEST_TIMEOUT, "the body was not whole in time\n");
+    let refused = match whole {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(no)) => Err(no),
+        Err(_) => Err(late()),
+    };
+    let body = match refused {
         Ok(body) => body,
         Err(mut no) => {
             if version < Version::HTTP_2 {

@@ -69,7 +69,9 @@ impl Operator<'_> {
         let socket = self.bench.socket.as_ref().ok_or("the server has no socket for operators")?;
         let mut command = Command::new(std::env::current_exe()?);
         let ours = |(name, _): &(std::ffi::OsString, _)| name.as_encoded_bytes().starts_with(b"MAYFLY_");
-        std::env::vars_os().filter(ours).for_each(|(name, _)| drop(command.env_remove(name)));
+        for (name, _) in std::env::vars_os().filter(ours) {
+            command.env_remove(name);
+        }
         command.args(words).arg("--address").arg(format!("unix:{}", socket.display())).stdin(Stdio::null());
         let began = Instant::now();
         let output = command.output()?;
