@@ -222,14 +222,9 @@ impl Followers {
     pub fn seen_beyond(&self, who: &Who, name: &str, seen: Seq, head: Seq) {
         let key = (who.name(), name.to_owned());
         let mut beyond = self.beyond.lock();
-<<<<<<< Updated upstream
         let own = beyond.range((key.0.clone(), String::new())..).take_while(|((who, _), _)| *who == key.0).count();
         // One that makes up names is told of under some of them.
         if beyond.contains_key(&key) || own >= self.most_of_one || beyond.len() >= self.most.load(Ordering::Relaxed) {
-=======
-        let known = beyond.contains_key(&key);
-        if known || beyond.len() >= self.most.load(Ordering::Relaxed) {
->>>>>>> Stashed changes
             return;
         }
         tracing::error!(
