@@ -2,6 +2,7 @@
 
 use mayfly::cli::dev::Engine;
 use mayfly::pb::mayfly::v1 as pb;
+use mayfly::pb::mayfly::v1::approval_service_client::ApprovalServiceClient;
 use mayfly::pb::mayfly::v1::audit_service_client::AuditServiceClient;
 use mayfly::pb::mayfly::v1::credential_service_client::CredentialServiceClient;
 use mayfly::pb::mayfly::v1::key_service_client::KeyServiceClient;
@@ -9,16 +10,33 @@ use mayfly::pb::mayfly::v1::revocation_service_client::RevocationServiceClient;
 use mayfly::pb::mayfly::v1::task_service_client::TaskServiceClient;
 use mayfly::pb::mayfly::v1::token_service_client::TokenServiceClient;
 use mayfly::pb::mayfly::v1::upstream_service_client::UpstreamServiceClient;
+use mayfly::serve::client;
 use serde_json::{Value, json};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use crate::kit::reason;
 use crate::people_rig::{CLIENT, DOMAIN, Key, Person, Rig, exchange, no_change, second_factor};
+use crate::policy_rig::approval_of;
 use crate::provider::{Provider, seconds_now};
 
 impl Rig {
     async fn you(&self) -> tonic::transport::Channel {
         self.world.channel("operator/you", self.running().addresses().admin).await.unwrap()
+    }
+
+    /// Lets through what another operator asked for.
+    async fn let_through(&self, id: &str) {
+        let colleague = self.world.channel("operator/colleague", self.running().addresses().admin).await.unwrap();
+        let mut approvals = ApprovalServiceClient::new(colleague);
+        let shown = approvals.get_approval(pb::GetApprovalRequest { approval_id: id.into() }).await.unwrap().into_inner();
+        let give = pb::DecideApprovalRequest {
+            approval_id: id.into(),
+            request_sha256: shown.approval.unwrap().request_sha256,
+            decision: pb::ApprovalDecision::Give.into(),
+            reason: "looked at it".into(),
+            ..Default::default()
+        };
+        approvals.decide_approval(give).await.unwrap();
     }
 
     pub async fn revoke(&self, target: pb::target::Target) -> pb::RevokeResponse {
@@ -254,7 +272,12 @@ async fn signing_out_ends_the_login_and_leaves_what_it_opened() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_ca_stays_in_the_bundle_and_a_stolen_one_takes_its_logins_along() {
-    let mut rig = Rig::with(Engine::Redb, "");
+    // Another operator lets changes through, also one who did not sign in.
+    let mut rig = Rig::edited(Engine::Redb, "", &|world| {
+        let path = world.dir().join("policy/policy.cedar");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("action == Action::\"ApproveChange\"", "action == Action::\"Approve\"")).unwrap();
+    });
     let ada = rig.sign_in("ada", no_change).await;
     let first = rig.bundle().await;
     assert_eq!((first["keys"].as_array().unwrap().len(), first["keys"][0]["use"].as_str()), (1, Some("x509-svid")));
@@ -263,7 +286,14 @@ async fn a_rotated_ca_stays_in_the_bundle_and_a_stolen_one_takes_its_logins_alon
         publish_ahead: Some(prost_types::Duration::default()),
         ..Default::default()
     };
-    let rotated = KeyServiceClient::new(rig.you().await).rotate_key(rotate).await.unwrap().into_inner();
+    // It makes a root by which people are who they are: that takes two operators.
+    let mut keys = KeyServiceClient::new(rig.you().await);
+    let no = keys.rotate_key(rotate.clone()).await.unwrap_err();
+    let mut socket = KeyServiceClient::new(client::unix(&rig.world.dir().join("run/admin.sock")).await.unwrap());
+    assert_eq!(reason(&socket.rotate_key(rotate.clone()).await.unwrap_err()), "NOT_YOURS");
+    assert_eq!(rig.bundle().await, first);
+    rig.let_through(&approval_of(&no)).await;
+    let rotated = keys.rotate_key(rotate).await.unwrap().into_inner();
     let old = rotated.previous.unwrap().key_id;
     let second = rig.bundle().await;
     assert_eq!(second["keys"].as_array().unwrap().len(), 2);
