@@ -259,7 +259,7 @@ impl Authority {
     pub async fn report_uses(&self, caller: &Caller, uses: &[Use]) -> Result<Vec<(usize, No)>, No> {
         self.still_stands(caller)?;
         let server: Arc<str> = caller.id().as_str().into();
-        self.rates.take_n(Act::Use, &server, uses.len())?;
+        self.rates.load().take_n(Act::Use, &server, uses.len())?;
         let (mut problems, mut looked_up) = (Vec::new(), 0);
         for (place, used) in uses.iter().enumerate() {
             if let Err(no) = self.report(caller, &server, used, &mut looked_up).await {
@@ -318,7 +318,7 @@ impl Authority {
             let most = limits::USES_LOOKED_UP as u64;
             return Err(No::Refusal(Refusal::limit("uses_looked_up", most, Duration::from_secs(1))));
         }
-        self.rates.take(Act::LookUp, server)?;
+        self.rates.load().take(Act::LookUp, server)?;
         *looked_up += 1;
         let found = self.issuance(id).await?.ok_or_else(|| unknown(&id))?;
         let of = Arc::new(Of::issued(found.issued()?).ok_or_else(|| unknown(&id))?);
