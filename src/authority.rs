@@ -277,7 +277,7 @@ impl Authority {
     /// Other bounds from here on. How often a caller did something is counted anew where its rate is another.
     pub fn set_bounds(&self, bounds: Bounds) {
         let before = self.bounds.swap(Arc::new(bounds));
-        self.followers.set_most(bounds.followers);
+        self.followers.set_most((bounds.followers, bounds.followers_per_caller));
         if before.rates != bounds.rates {
             self.rates.store(Arc::new(Rates::new(bounds.rates, self.system.clone())));
         }

@@ -184,7 +184,7 @@ pub struct Followers {
     changed: watch::Sender<u64>,
     max_age_ms: u64,
     most: AtomicUsize,
-    most_of_one: usize,
+    most_of_one: AtomicUsize,
 }
 
 /// The right to feed one follower. A newer stream under the same name ends it.
@@ -198,13 +198,14 @@ impl Followers {
     pub fn new(max_age_ms: u64, (most, most_of_one): (usize, usize)) -> Followers {
         let known_from = Mutex::new(Millis(0));
         let (all, beyond) = (Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
-        let most = AtomicUsize::new(most);
+        let (most, most_of_one) = (AtomicUsize::new(most), AtomicUsize::new(most_of_one));
         Followers { all, beyond, known_from, changed: watch::Sender::new(0), max_age_ms, most, most_of_one }
     }
 
-    /// It holds so many from here on. Those that follow go on.
-    pub fn set_most(&self, most: usize) {
+    /// It holds so many from here on, in all and of one caller. Those that follow go on.
+    pub fn set_most(&self, (most, most_of_one): (usize, usize)) {
         self.most.store(most, Ordering::Relaxed);
+        self.most_of_one.store(most_of_one, Ordering::Relaxed);
     }
 
     /// The server was here before, and nobody wrote down who followed it then.
@@ -253,10 +254,10 @@ impl Followers {
         self.forget(&mut all, now);
         if !all.contains_key(&key) {
             let wait = std::time::Duration::from_millis(self.max_age_ms);
-            let most = self.most.load(Ordering::Relaxed);
+            let (most, most_of_one) = (self.most.load(Ordering::Relaxed), self.most_of_one.load(Ordering::Relaxed));
             // Its own bound first: who opens names without end is told so, and keeps nobody else out.
             let own = all.range((key.0.clone(), String::new())..).take_while(|((who, _), _)| *who == key.0).count();
-            let bounds = [("followers_per_caller", own, self.most_of_one), ("followers", all.len(), most)];
+            let bounds = [("followers_per_caller", own, most_of_one), ("followers", all.len(), most)];
             if let Some((name, _, bound)) = bounds.into_iter().find(|(_, now, bound)| now >= bound) {
                 return Err(No::Refusal(Refusal::limit(name, bound as u64, wait)));
             }

@@ -44,8 +44,7 @@ impl Authority {
             return Ok(());
         }
         let compiled = self.catalog.now();
-        let settings = self.own_domain.as_ref().map(|own| own.settings());
-        let own_domain = settings.as_ref().map(|settings| settings.trust_domain.as_str());
+        let own_domain = self.own_domain.as_ref().map(|own| own.trust_domain.as_str());
         let all_known = |state: &State| targets.iter().try_for_each(|target| known(state, &compiled, own_domain, target));
         self.ledger.settled(all_known).await?.map_err(No::Refusal)
     }

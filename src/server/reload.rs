@@ -175,6 +175,7 @@ fn bounds(authority: &Authority, next: &Config) -> Bounds {
         rules_per_caller: next.rules_per_caller,
         rates: next.rates,
         followers: next.followers,
+        followers_per_caller: next.followers_per_caller,
         stream_in_flight: next.stream_in_flight,
         ..**authority.bounds.load()
     }

@@ -135,8 +135,19 @@ pub(super) fn spawn(config: &Config, bound: Bound, served: Served, stopping: Sto
             }
         };
         // On a task of its own: where it waits for a disk that stands still, connections are taken all the same.
-        let upkeep = tokio::spawn(upkeep.run());
-        let (.., upkept) = tokio::join!(workload, everybody, upkeep);
+        let mut upkeep = tokio::spawn(upkeep.run());
+        let serving = async { tokio::join!(workload, everybody) };
+        tokio::pin!(serving);
+        // A server that nobody keeps current is ended: this thread ends, and with it the process (`run`).
+        let upkept = tokio::select! {
+            ((), ()) = &mut serving => upkeep.await,
+            upkept = &mut upkeep => {
+                if upkept.is_ok() {
+                    serving.await;
+                }
+                upkept
+            }
+        };
         if upkept.is_err() {
             tracing::error!("what keeps the server current ended by a panic");
         }
