@@ -216,6 +216,9 @@ async def test_a_server_can_require_a_task_of_every_call(world, tmp_path):
         with pytest.raises(m.InvalidRequest, match="belongs to no task"):
             async with mayfly.credential("echo", scope="echo:read", purpose="p", require_task=True):
                 pass
+        with pytest.raises(m.InvalidRequest, match="task: is empty"):
+            async with mayfly.credential("echo", scope="echo:read", purpose="p", task=""):
+                pass
         assert mayfly._leases.exchanges == 0
     async with Mayfly.from_env(env, require_task=True) as mayfly:
         with pytest.raises(m.InvalidRequest, match="belongs to no task"):

@@ -121,7 +121,12 @@ export function required(task: string | undefined): string {
 }
 
 /** The id of a task that may be named by it, or not at all. */
-export const taskId = (task: CredentialAsk['task']): string | undefined => (typeof task === 'object' ? task?.id : task) || undefined;
+export function taskId(task: CredentialAsk['task']): string | undefined {
+  const id = typeof task === 'object' ? task?.id : task;
+  // An id that was lost on the way is not the wish for a task of our own, which has all our rights.
+  if (id === '') throw new TypeError('task: is empty; right would be a task\'s id, or undefined for a task of its own');
+  return id;
+}
 
 /**
  * The request for a credential, without its `request_id`.

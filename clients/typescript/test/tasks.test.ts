@@ -43,7 +43,9 @@ test('a server can require a task of every call', async () => {
   await using strict = nowhere(undefined, { requireTask: true });
   assert.throws(() => strict.taskOf(), none);
   assert.equal(strict.taskOf({}, { requireTask: false }), undefined);
-  for (const task of [undefined, null, '']) await assert.rejects(strict.credential('echo', { scope: 'a', purpose: 'p', task }), none);
+  for (const task of [undefined, null]) await assert.rejects(strict.credential('echo', { scope: 'a', purpose: 'p', task }), none);
+  // Nor is an id that was lost on the way the wish for a task of its own.
+  await assert.rejects(mayfly.credential('echo', { scope: 'a', purpose: 'p', task: '' }), /^TypeError: task: is empty/);
   await using onStdio = nowhere(PROCESS, { requireTask: true });
   assert.equal(onStdio.taskOf({}), PROCESS);
 });

@@ -160,6 +160,9 @@ def exchange(
         raise wrong("upstream", "is empty; right would be a registered upstream's name")
     if not scopes:
         raise wrong("scope", "is empty; right would be 1 to 8 scopes")
+    if task == "":
+        # An id that was lost on the way is not the wish for a task of our own, which has all our rights.
+        raise wrong("task", "is empty; right would be a task's id, or None for a task of its own")
     ask = token_service_pb2.ExchangeRequest(
         upstream=upstream,
         scopes=scopes,
