@@ -225,7 +225,10 @@ impl Followers {
         let mut beyond = self.beyond.lock();
         let own = beyond.range((key.0.clone(), String::new())..).take_while(|((who, _), _)| *who == key.0).count();
         // One that makes up names is told of under some of them.
-        if beyond.contains_key(&key) || own >= self.most_of_one || beyond.len() >= self.most.load(Ordering::Relaxed) {
+        if beyond.contains_key(&key)
+            || own >= self.most_of_one.load(Ordering::Relaxed)
+            || beyond.len() >= self.most.load(Ordering::Relaxed)
+        {
             return;
         }
         tracing::error!(
