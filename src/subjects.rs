@@ -21,7 +21,6 @@ use crate::identity::spiffe_id::TrustDomain;
 use crate::ledger::record::{Ancestor, Event, Identity, Issued, SubjectClaims, TokenEvidence};
 use crate::ledger::state::trust_domain_of;
 use crate::limits;
-use crate::oidc::NotTaken;
 use crate::policy::catalog::Compiled;
 use crate::policy::subject::{Behalf, FIELD, Parts, SentToken, Shown, Subject, TokenType};
 use crate::policy::wanted::Wanted;
@@ -127,13 +126,13 @@ impl Authority {
 
     async fn oidc_subject(&self, caller: &Caller, token: &str, aud: Aud) -> Result<Parts, No> {
         let taken = self.oidc.verify(token, &[&aud.text]).await;
-        let (issuer, verified) = taken.map_err(|not| match not {
-            NotTaken::NoKeys(_) => {
+        let (issuer, verified) = taken.map_err(|not| match not.retry() {
+            Some(wait) => {
                 let no =
                     Refusal::new(Reason::NotReady, format!("{FIELD}: {not}")).way_out("an operator looks at the server's log");
-                No::Refusal(no.retry(std::time::Duration::from_millis(limits::OIDC_RETRY_MS)))
+                No::Refusal(no.retry(wait))
             }
-            other => bad(other),
+            None => bad(not),
         })?;
         if !issuer.serves(Use::Subject) {
             return Err(bad(format!(

@@ -8,9 +8,11 @@ pub const OIDC_ISSUERS: usize = 32;
 pub const OIDC_SUB_BYTES: usize = 1024;
 /// Most values of `aud` in a token, and most of `oidc_issuers.audiences`. Providers give two or three: the client, the API, the user-info endpoint.
 pub const OIDC_AUDIENCES: usize = 16;
-/// How long a key id that an issuer did not publish is taken for unknown without asking the issuer again, milliseconds. As `OIDC_REFRESH_MS`: by then
-/// the keys were fetched once more in any case.
-pub const OIDC_MISSING_MS: u64 = 300 * 1000;
+/// How long a key id that an issuer did not publish is taken for unknown without asking the issuer again, milliseconds. Six fetches' rate
+/// (`OIDC_REFETCH_MS`); longer would let somebody who guesses the id of the next key keep it out.
+pub const OIDC_MISSING_MS: u64 = 60 * 1000;
+/// When to try again where the keys of an issuer are not at hand, milliseconds. Half of `OIDC_REFETCH_MS`: a fetch under way has ended by then.
+pub const OIDC_NO_KEYS_RETRY_MS: u64 = 5 * 1000;
 /// Most key ids that are remembered as not published, for each issuer. With `NAME_BYTES` each, 16 KB; the oldest goes first.
 pub const OIDC_MISSING: usize = 64;
 /// Longest token of an OIDC issuer that is read, bytes. As large as a header list may be (`HEADER_BYTES`): it travels in one.

@@ -1,7 +1,5 @@
 //! HTTPS for jobs and pods: an SVID of our own trust domain for a token of the platform that runs them.
 
-use std::time::Duration;
-
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -16,7 +14,6 @@ use super::public_body::Client;
 use crate::authority::Authority;
 use crate::identity::oidc::{Use, peek_issuer};
 use crate::logins::{SignedIn, Token};
-use crate::oidc::NotTaken;
 use crate::own_domain::not_configured;
 use crate::refusal::{No, Reason, Refusal};
 
@@ -87,9 +84,9 @@ async fn attested(authority: &Authority, client: &Client, body: &[u8]) -> Result
     };
     let thumbprint = key.nonce();
     let audience = own.audience(jobs.key_bound.then_some(thumbprint.as_str()));
-    let (issuer, token) = authority.oidc.verify(&ask.token, &[&audience]).await.map_err(|why| match why {
-        NotTaken::NoKeys(_) => No::Refusal(Refusal::new(Reason::NotReady, why.to_string()).retry(Duration::from_secs(5))),
-        _ => no(why.to_string()),
+    let (issuer, token) = authority.oidc.verify(&ask.token, &[&audience]).await.map_err(|why| match why.retry() {
+        Some(wait) => No::Refusal(Refusal::new(Reason::NotReady, why.to_string()).retry(wait)),
+        None => no(why.to_string()),
     })?;
     authority.attest(&issuer, &Token::of(&issuer, &token), ask.rule.as_deref(), &key).await
 }

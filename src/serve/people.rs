@@ -26,7 +26,6 @@ use crate::credential::x509::Csr;
 use crate::identity::oidc::{Use, may_be_id_token, peek_issuer};
 use crate::limits;
 use crate::logins::{SignedIn, Token};
-use crate::oidc::NotTaken;
 use crate::own_domain::{OwnDomain, not_configured};
 use crate::refusal::{Code, No, Reason, Refusal};
 
@@ -211,9 +210,9 @@ async fn verified(authority: &Authority, token: &str) -> Result<Token, No> {
     let Some(audience) = known.as_ref().and_then(|known| known.issuer.audience.as_deref()) else {
         return Err(no("its issuer logs nobody in here".to_owned()));
     };
-    let (issuer, token) = authority.oidc.verify(token, &[audience]).await.map_err(|why| match why {
-        NotTaken::NoKeys(_) => No::Refusal(Refusal::new(Reason::NotReady, why.to_string()).retry(Duration::from_secs(5))),
-        _ => no(why.to_string()),
+    let (issuer, token) = authority.oidc.verify(token, &[audience]).await.map_err(|why| match why.retry() {
+        Some(wait) => No::Refusal(Refusal::new(Reason::NotReady, why.to_string()).retry(wait)),
+        None => no(why.to_string()),
     })?;
     Ok(Token::of(&issuer, &token))
 }

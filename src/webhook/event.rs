@@ -109,6 +109,13 @@ pub fn may_be_told(record: &Record) -> bool {
             | Event::LockLifted(_)
             | Event::OwnerLeft(_)
             | Event::BundleSet(_)
+            | Event::PolicySet(_)
+            | Event::UpstreamSet(_)
+            | Event::BindingSet(_)
+            | Event::KeyAdded(_)
+            | Event::KeyChanged(_)
+            | Event::LoggedIn(_)
+            | Event::GenerationBegun(_)
             | Event::FellDue(_),
         ) => true,
         _ => false,
@@ -136,9 +143,70 @@ pub fn told(record: &Record, state: &State) -> Option<Told> {
             Some(Told::new("owner.left", Where::Everywhere, data))
         }
         Event::BundleSet(e) => Some(trust(e, record)),
+        Event::PolicySet(e) => Some(policy(e, record)),
+        Event::UpstreamSet(e) => Some(registration(e, record, state)),
+        Event::BindingSet(e) => Some(binding(e, record)),
+        Event::KeyAdded(e) => Some(key_added(e, record)),
+        Event::KeyChanged(e) => {
+            let data = json!({ "key": e.key, "state": key_state(e.state), "reason": e.reason, "by": author(record) });
+            Some(Told::new("key.changed", Where::Everywhere, data))
+        }
+        Event::LoggedIn(e) => Some(logged_in(e)),
+        Event::GenerationBegun(e) => {
+            let data = json!({ "generation": e.generation, "cause": e.cause, "after": e.after, "reset_time": e.reset_time });
+            Some(Told::new("generation.begun", Where::Everywhere, data))
+        }
         Event::FellDue(e) => fell_due(e, state),
         _ => None,
     }
+}
+
+/// The set's text is not told: it may be 256 KiB. `mayfly policy show` has it.
+fn policy(e: &PolicySet, record: &Record) -> Told {
+    let data = json!({
+        "version": e.version, "sha256": hex(&e.digest), "audit_only": e.audit_only, "by": author(record),
+    });
+    Told::new("policy.changed", place(&e.environment), data)
+}
+
+fn registration(e: &UpstreamSet, record: &Record, state: &State) -> Told {
+    let of = state.upstreams.get(e.name.as_str()).and_then(|version| version.claims.as_ref());
+    let of = of.map_or(Where::Everywhere, |claims| Where::In(claims.environment.to_string()));
+    let now = match (e.retired, e.disabled) {
+        (true, _) => "retired",
+        (_, true) => "disabled",
+        _ => "active",
+    };
+    let data = json!({ "upstream": e.name, "version": e.version, "state": now, "sha256": hex(&e.digest), "by": author(record) });
+    Told::new("upstream.changed", of, data)
+}
+
+fn binding(e: &BindingSet, record: &Record) -> Told {
+    let data = json!({
+        "binding": e.name, "version": e.version, "pending": e.pending, "by": author(record),
+    });
+    Told::new("binding.changed", Where::Everywhere, data)
+}
+
+fn key_added(e: &KeyAdded, record: &Record) -> Told {
+    let purpose = KeyPurpose::try_from(e.purpose).map_or_else(|_| String::new(), |purpose| format!("{purpose:?}"));
+    let data = json!({
+        "key": e.key, "purpose": purpose, "algorithm": e.algorithm, "state": key_state(e.state), "by": author(record),
+    });
+    Told::new("key.changed", place(&e.environment), data)
+}
+
+fn key_state(state: i32) -> String {
+    KeyState::try_from(state).map_or_else(|_| String::new(), |state| format!("{state:?}").to_lowercase())
+}
+
+fn logged_in(e: &LoggedIn) -> Told {
+    let data = json!({
+        "login": CredentialId::from_slice(&e.credential).map(|id| id.to_string()), "spiffe_id": e.caller,
+        "subject": e.person.as_ref().map(who), "provider": e.provider, "flow": e.flow, "amr": e.amr,
+        "rule": e.job.as_ref().map(|job| job.rule.clone()), "expires_at": time(e.expires_at),
+    });
+    Told::new("login", place(&e.environment), data)
 }
 
 fn asked(e: &ApprovalAsked) -> Told {

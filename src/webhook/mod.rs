@@ -33,6 +33,12 @@ pub const TYPES: &[&str] = &[
     "upstream.expiring",
     "owner.left",
     "trust.changed",
+    "policy.changed",
+    "upstream.changed",
+    "binding.changed",
+    "key.changed",
+    "login",
+    "generation.begun",
 ];
 
 /// The type of an event that somebody asks for to see whether a webhook works.

@@ -47,7 +47,15 @@ fn every_type_is_one_that_some_record_is() {
         Event::LockLifted(lock),
         due(DueOf::Upstream),
         Event::OwnerLeft(OwnerLeft::default()),
+        Event::BundleSet(BundleSet::default()),
+        Event::PolicySet(PolicySet::default()),
+        Event::UpstreamSet(UpstreamSet::default()),
+        Event::BindingSet(BindingSet::default()),
+        Event::KeyAdded(KeyAdded::default()),
+        Event::LoggedIn(LoggedIn::default().into()),
+        Event::GenerationBegun(GenerationBegun::default()),
     ];
+    assert_eq!(of(Event::KeyChanged(KeyChanged::default())).map(|told| told.kind), Some("key.changed"));
     let mut kinds: Vec<&str> = events.into_iter().filter_map(of).map(|told| told.kind).collect();
     // Whether a task that is closed was break-glass, the state says.
     kinds.insert(8, "break_glass.closed");

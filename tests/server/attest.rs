@@ -207,6 +207,12 @@ async fn a_platform_changes_its_keys_and_may_be_away() {
     let (_, published) = jobs.hub.signer();
     jobs.hub.rotate_to("k3", Signer::new("ES256"), false);
     let key = Key::new();
+    assert_eq!(
+        jobs.ask(&jobs.hub.token(&jobs.deploy(&key)), &key).await.unwrap_err().reason,
+        "NOT_READY",
+        "just fetched: ask again"
+    );
+    tokio::time::sleep(std::time::Duration::from_millis(limits::OIDC_REFETCH_MS + 200)).await;
     assert_eq!(jobs.ask(&jobs.hub.token(&jobs.deploy(&key)), &key).await.unwrap_err().reason, "NOT_AUTHENTICATED");
     // While the platform answers nobody, what was fetched goes on for an hour, and no new key is taken.
     jobs.hub.lay("/keys", |_| (503, String::new(), String::new()));

@@ -55,23 +55,37 @@ async fn keys_are_discovered_and_a_token_is_taken_for_what_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_not_known_is_fetched_once_and_then_not_for_a_while() {
+async fn a_key_that_is_not_known_is_fetched_once_for_everybody_and_then_not_for_a_while() {
     let provider = Provider::start();
     let (_up, issuers) = up(&provider, SUBJECT).await;
     assert_eq!(provider.asked("/keys").len(), 1);
     provider.rotate_to("k2", Signer::new("ES256"), true);
     let token = provider.token(&provider.claims("ada", AUD));
-    // Just fetched: not again before its time.
-    assert_eq!(taken(&issuers, &token).await, Err(NotTaken::Defect(OidcDefect::UnknownKid)));
+    // Just fetched: not again before its time, and whoever asks is told when that is.
+    let later = |answer: Result<String, NotTaken>| match answer {
+        Err(no @ NotTaken::Later(..)) => no.retry().is_some_and(|wait| wait <= Duration::from_millis(limits::OIDC_REFETCH_MS)),
+        _ => false,
+    };
+    assert!(later(taken(&issuers, &token).await));
     assert_eq!(provider.asked("/keys").len(), 1);
     tokio::time::sleep(Duration::from_millis(limits::OIDC_REFETCH_MS + 200)).await;
-    assert_eq!(taken(&issuers, &token).await, Ok("ada".into()));
+    // Everybody who comes while it is fetched waits for that one fetch.
+    let (one, other, third) = tokio::join!(taken(&issuers, &token), taken(&issuers, &token), taken(&issuers, &token));
+    assert_eq!((one, other, third), (Ok("ada".into()), Ok("ada".into()), Ok("ada".into())));
+    assert_eq!(provider.asked("/keys").len(), 2);
     for n in 0..20 {
         provider.rotate_to(&format!("made-up-{n}"), Signer::new("ES256"), false);
         let made_up = provider.token(&provider.claims("ada", AUD));
-        assert_eq!(taken(&issuers, &made_up).await, Err(NotTaken::Defect(OidcDefect::UnknownKid)));
+        assert!(later(taken(&issuers, &made_up).await));
     }
     assert_eq!(provider.asked("/keys").len(), 2, "whoever makes up key names costs the issuer nothing more");
+    // An id that a fetch of its own did not find is refused for good, and asked for no more.
+    let made_up = provider.token(&provider.claims("ada", AUD));
+    tokio::time::sleep(Duration::from_millis(limits::OIDC_REFETCH_MS + 200)).await;
+    for _ in 0..2 {
+        assert_eq!(taken(&issuers, &made_up).await, Err(NotTaken::Defect(OidcDefect::UnknownKid)));
+    }
+    assert_eq!(provider.asked("/keys").len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

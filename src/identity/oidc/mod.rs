@@ -181,6 +181,14 @@ pub fn peek_issuer(token: &str) -> Option<String> {
     claims.get("iss")?.as_str().map(str::to_owned)
 }
 
+/// The key id that a token names, before anything was checked: to fetch the issuer's keys for it, and for nothing else.
+pub fn peek_kid(token: &str) -> Option<String> {
+    if token.len() > limits::OIDC_TOKEN_BYTES {
+        return None;
+    }
+    object(&Compact::split(token).ok()?.header).ok()?.get("kid")?.as_str().map(str::to_owned)
+}
+
 /// Whether a token's header leaves room for an ID token: its `typ` is `JWT`, or there is none (OpenID Connect Core, section 2). An access token
 /// says what it is (RFC 9068, section 2.1), and says nothing of who signs in.
 pub fn may_be_id_token(token: &str) -> bool {
