@@ -219,6 +219,7 @@ fn every_target_marks_what_answers_it_and_nothing_else() {
         key: "k1",
         svid: Some(SvidFacts { trust_domain: "a.example", anchor: &[3; 32], issuing_key: &[4; 32], serial: &[5, 6] }),
         subject_token: Some(("https://idp.example", "t-1")),
+        rests_on: Vec::new(),
     };
     let everything = one_of_each().into_iter().find(|t| *t == Target::Everything).unwrap();
     for target in one_of_each() {
