@@ -143,7 +143,12 @@ pub fn read(path: &Path) -> io::Result<(State, Hash)> {
     if before {
         bytes.extend(postcard::to_stdvec(&Grounds::default()).map_err(io::Error::other)?);
     }
-    let state = postcard::from_bytes(bytes.get(MAGIC.len()..).unwrap_or_default()).map_err(io::Error::other)?;
+    let body = bytes.get(MAGIC.len()..).unwrap_or_default();
+    let (state, rest) = postcard::take_from_bytes(body).map_err(io::Error::other)?;
+    // What is left over was read as something else than it is.
+    if !rest.is_empty() {
+        return Err(io::Error::other("not a snapshot of this version"));
+    }
     Ok((state, digest))
 }
 

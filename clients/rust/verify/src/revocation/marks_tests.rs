@@ -221,6 +221,13 @@ fn every_target_marks_what_answers_it_and_nothing_else() {
         subject_token: Some(("https://idp.example", "t-1")),
         rests_on: Vec::new(),
     };
+    let resting = Facts { revision: seq(1), rests_on: vec![facts.clone()], ..Facts::default() };
+    for facts in [facts, resting] {
+        every_target_marks(&facts);
+    }
+}
+
+fn every_target_marks(facts: &Facts<'_>) {
     let everything = one_of_each().into_iter().find(|t| *t == Target::Everything).unwrap();
     for target in one_of_each() {
         let mut marks = Marks::default();
