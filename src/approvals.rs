@@ -16,10 +16,11 @@ use crate::ledger::state::State;
 use crate::ledger::{Lane, View};
 use crate::limits;
 use crate::narrow::Terms;
-use crate::policy::person::Behind;
+use crate::policy::action::Action;
+use crate::policy::person::{Behind, way_out_by_signing_in};
 use crate::policy::request::{Decide, Intent, digest_text};
 use crate::policy::wanted::Wanted;
-use crate::policy::{Admin, Question};
+use crate::policy::{Question, admin};
 use crate::rates::Act;
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revoke::Hits;
@@ -182,7 +183,7 @@ impl Authority {
             Actor::Operator(Operator::Svid(caller)) if matches!(asked.of(), ApprovalOf::Change | ApprovalOf::Call) => {
                 self.may_refuse_change(caller, &asked, decision)?
             }
-            Actor::Operator(operator) if !decision.given => self.admit(operator, Admin::ManageTasks, place_of(&asked))?.who(),
+            Actor::Operator(operator) if !decision.given => self.admit::<admin::ManageTasks>(operator, place_of(&asked))?.who(),
             _ => return Err(none()),
         };
         let event = Event::ApprovalDecided(ApprovalDecided {
@@ -217,6 +218,7 @@ impl Authority {
         if let Some(task) = self.acts_in_glass(caller) {
             return Err(in_break_glass(caller, task, "break-glass approves nothing"));
         }
+        self.decider.served(&asked.environment)?;
         let compiled = self.catalog.now();
         let gone = || Refusal::new(Reason::UpstreamNotActive, format!("upstream {upstream} is no longer registered"));
         let registered = compiled.upstream(upstream).ok_or_else(gone)?;
@@ -242,11 +244,20 @@ impl Authority {
         let verdict = self.decider.verdicts.verdict(&policy.set, &question);
         match verdict.permits() {
             true => Ok(()),
-            false => Err(No::Refusal(
-                Refusal::new(Reason::DeniedByPolicy, format!("Approve: {verdict} (policy version {})", policy.version))
-                    .by(format!("policy set {} of {}", policy.version, asked.environment))
-                    .way_out("whoever owns the policy set names who may approve"),
-            )),
+            false => {
+                let permits = |behind: &Behind<'_>| {
+                    let question = Decide { person: behind.facts(), ..decide };
+                    let question = Question::approve(caller.id(), &registered.upstream, &question);
+                    let verdict = self.decider.verdicts.verdict(&policy.set, &question);
+                    verdict.permits().then(|| verdict.by().to_vec())
+                };
+                let way_out = way_out_by_signing_in((&policy.set, Action::Approve), &behind, decide.now, verdict.by(), permits);
+                Err(No::Refusal(
+                    Refusal::new(Reason::DeniedByPolicy, format!("Approve: {verdict} (policy version {})", policy.version))
+                        .by(format!("policy set {} of {}", policy.version, asked.environment))
+                        .way_out(way_out.unwrap_or_else(|| "whoever owns the policy set names who may approve".to_owned())),
+                ))
+            }
         }
     }
 
@@ -257,7 +268,7 @@ impl Authority {
         }
         let asker = actor.caller().is_some_and(|own| own.id().as_str() == asked.caller || Who::of(own).name() == asked.caller);
         let observes = || match actor {
-            Actor::Operator(operator) => self.admit(operator, Admin::Observe, place_of(asked)).is_ok(),
+            Actor::Operator(operator) => self.admit::<admin::Observe>(operator, place_of(asked)).is_ok(),
             Actor::Workload(_) => false,
         };
         if asker || observes() { Sees::WithoutArguments } else { Sees::Nothing }

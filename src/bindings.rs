@@ -9,7 +9,7 @@ use crate::identity::caller::Operator;
 use crate::ledger::record::{BindingSet, Change as Recorded, Changes, Event, Narrowing, Who};
 use crate::ledger::state::Version;
 use crate::narrow::{Change, Fate, Judge, Look, Takes, Terms, Took};
-use crate::policy::Admin;
+use crate::policy::admin;
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::Target;
 use crate::revoke::Hits;
@@ -54,7 +54,7 @@ impl Authority {
         terms: &Terms,
     ) -> Result<BindingChanged, No> {
         let environment = self.environment_of_binding(operator, &new)?;
-        let may = self.may_change_alone(operator, Admin::ManageUpstreams, ("binding", &new.name), Some(&environment))?;
+        let may = self.may_change_alone::<admin::ManageUpstreams>(operator, ("binding", &new.name), Some(&environment))?;
         let _one = self.changing.lock().await;
         let now = self.ledger.settled(|s| s.bindings.get(new.name.as_str()).cloned()).await?;
         if let Some(done) = self.remembered(&may.who().name(), &terms.named).await? {
@@ -63,6 +63,17 @@ impl Authority {
             return Ok(BindingChanged { binding: Arc::new(new), version, seq, hits, beyond: 0, wider: false });
         }
         let version = now.as_ref().map_or(0, |v| v.version);
+        if let (Some(now), 0) = (&now, before) {
+            let (name, taken_away) = (&new.name, read(now)?.scopes.is_empty());
+            let what = match taken_away {
+                true => format!("binding {name} was taken away with version {version}, and its name stays taken"),
+                false => format!("binding {name} is in force as version {version}"),
+            };
+            let no = Refusal::new(Reason::AlreadyExists, what).by("names are unique");
+            return Err(No::Refusal(
+                no.way_out("mayfly binding change FILE puts another version in force; or choose another name"),
+            ));
+        }
         if version != before {
             let what = format!("version {version} of {} is the newest, the change was made from {before}", new.name);
             return Err(No::Refusal(Refusal::new(Reason::DecidedOnOldState, what)));
@@ -112,12 +123,12 @@ impl Authority {
         let compiled = self.catalog.now();
         let Some(registered) = compiled.upstream(&new.upstream) else {
             // Whoever may manage none learns nothing of what there is.
-            self.admit(operator, Admin::ManageUpstreams, None)?;
+            self.scope::<admin::ManageUpstreams>(operator)?;
             let what = format!("there is no upstream {}", new.upstream);
             return Err(No::Refusal(Refusal::new(Reason::NotFound, what)));
         };
         let upstream = &registered.upstream;
-        self.admit(operator, Admin::Observe, Some(&upstream.environment))?;
+        self.admit::<admin::Observe>(operator, Some(&upstream.environment))?;
         match new.scopes.iter().find(|scope| upstream.scope(scope).is_none()) {
             Some(scope) => {
                 let known: Vec<&str> = upstream.scopes.iter().map(|s| s.name.as_str()).collect();

@@ -14,7 +14,7 @@ use crate::identity::caller::Caller;
 use crate::ledger::Lane;
 use crate::ledger::record::{BreakGlass, Event, Identity, Outcome, Record, Who};
 use crate::ledger::state::Glass;
-use crate::policy::Admin;
+use crate::policy::admin;
 use crate::policy::decide::{GlassAsk, decided_on_old_state};
 use crate::rates::Act;
 use crate::refusal::{Fault, No, Reason, Refusal};
@@ -149,7 +149,7 @@ impl Authority {
             return true;
         }
         match actor {
-            Actor::Operator(operator) => self.admit(operator, Admin::Observe, Some(&glass.environment)).is_ok(),
+            Actor::Operator(operator) => self.admit::<admin::Observe>(operator, Some(&glass.environment)).is_ok(),
             Actor::Workload(_) => false,
         }
     }

@@ -18,7 +18,7 @@ use crate::narrow::{Change, Terms, Took};
 use crate::policy::action::Action;
 use crate::policy::person::Behind;
 use crate::policy::request::ApprovalFacts;
-use crate::policy::{Act, Admin, Question};
+use crate::policy::{Act, Admin, AdminAction, Question, admin};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::seq::{ApprovalId, Seq};
 
@@ -61,16 +61,15 @@ fn about(change: &Recorded) -> Option<(&'static str, &str, Admin)> {
 
 impl Authority {
     /// Whether an operator may make a change, alone or with another one. Refused where nobody's approval would help.
-    pub(crate) fn may_change_alone(
+    pub(crate) fn may_change_alone<A: AdminAction>(
         &self,
         operator: &Operator,
-        action: Admin,
         (kind, name): (&str, &str),
         environment: Option<&str>,
     ) -> Result<Alone, No> {
         let ask = |approvals: ApprovalFacts<'_>| {
             let (now, target_kind, target) = (self.system.wall(), Some(kind), Some(name));
-            self.admit_to(operator, action, &Act { environment, target_kind, target, approvals, now, ..Act::default() })
+            self.admit_to::<A>(operator, &Act { environment, target_kind, target, approvals, now, ..Act::default() })
         };
         let no = match ask(ApprovalFacts::default()) {
             Ok(admitted) => return Ok(Alone::Yes(admitted.who())),
@@ -78,7 +77,7 @@ impl Authority {
         };
         let compiled = self.catalog.now();
         let concerned = || compiled.environments().filter(|(name, _)| environment.is_none_or(|e| e == *name));
-        if !concerned().any(|(_, policy)| policy.set.reads(Action::Admin(action)).reads_approvals()) {
+        if !concerned().any(|(_, policy)| policy.set.reads(Action::Admin(A::ACTION)).reads_approvals()) {
             return Err(no);
         }
         let with = |people: &[&str]| ask(ApprovalFacts { count: 1, people }).ok();
@@ -215,7 +214,7 @@ impl Authority {
             now: self.system.wall(),
             ..Act::default()
         };
-        Ok(self.admit_to(&Operator::Svid(caller.clone()), Admin::ApproveChange, &act)?.who())
+        Ok(self.admit_to::<admin::ApproveChange>(&Operator::Svid(caller.clone()), &act)?.who())
     }
 
     /// Whoever asked may make the change with this approval: policy may have changed since.
@@ -264,7 +263,10 @@ pub(crate) fn given(decision: &Decision, by: &Caller) -> ApprovalDecided {
 
 /// The change of an approval that nobody decided yet: it is dropped with the decision.
 fn undecided<'a>(asked: &'a ApprovalAsked, decision: &Decision) -> Result<&'a Recorded, No> {
-    let decided = || Refusal::new(Reason::AlreadyExists, format!("approval {} was decided already", decision.id));
+    let decided = || {
+        let no = Refusal::new(Reason::AlreadyExists, format!("approval {} was decided already", decision.id));
+        no.by("an approval is decided once").way_out(format!("mayfly approval show {} says by whom", decision.id))
+    };
     Ok(asked.change.as_ref().filter(|c| c.to.is_some()).ok_or_else(decided)?)
 }
 

@@ -10,7 +10,7 @@ use crate::ledger::record::KeyPurpose;
 use crate::ledger::state::Live;
 use crate::limits;
 use crate::policy::person::Behind;
-use crate::policy::{Admin, Look, Question};
+use crate::policy::{Look, Question, admin};
 use crate::refusal::{No, Refusal};
 use crate::seq::CredentialId;
 
@@ -77,7 +77,7 @@ impl Authority {
         let Some(registered) = compiled.upstream(upstream) else { return Ok(false) };
         let upstream = &registered.upstream;
         match asker {
-            Asker::Operator(operator) => self.admit(operator, Admin::Observe, Some(&upstream.environment)).map(|_| true),
+            Asker::Operator(operator) => self.admit::<admin::Observe>(operator, Some(&upstream.environment)).map(|_| true),
             Asker::Workload(caller) => {
                 let Some(policy) = compiled.policy(&upstream.environment) else { return Ok(false) };
                 if !upstream.served_by(caller.id()) || policy.set.environment_of(caller.id()) != Some(&upstream.environment) {

@@ -8,6 +8,7 @@ use crate::credential::keyring::{self, Keyring, Plan, Schedule, value_name};
 use crate::ledger::Lane;
 use crate::ledger::record::{Event, KeyAdded, KeyPurpose, KeyState, Record, Who};
 use crate::ledger::state::Key;
+use crate::policy::admin;
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::Target;
 use crate::revoke::{Confirm, Hits, confirm_needed};
@@ -55,7 +56,7 @@ impl Authority {
     /// Answers with its id and the id of the one that it follows. Refused: KEY_STATE while a rotation is under way, LIMIT_REACHED.
     pub async fn rotate_key(
         &self,
-        operator: &Admitted,
+        operator: &Admitted<admin::ManageKeys>,
         (purpose, environment): (KeyPurpose, &str),
         ahead_ms: Option<u64>,
         named: &Named,
@@ -97,16 +98,16 @@ impl Authority {
     }
 
     /// Removes a key that no longer signs, before its time.
-    pub async fn retire_key(&self, operator: &Admitted, going: &Going) -> Result<Gone, No> {
+    pub async fn retire_key(&self, operator: &Admitted<admin::ManageKeys>, going: &Going) -> Result<Gone, No> {
         self.end_key(operator, going, keyring::retire, false).await
     }
 
     /// Gives up a key that somebody else has: out of the JWKS, its rule and the key that takes its place in one group.
-    pub async fn compromise_key(&self, operator: &Admitted, going: &Going) -> Result<Gone, No> {
+    pub async fn compromise_key(&self, operator: &Admitted<admin::ManageKeys>, going: &Going) -> Result<Gone, No> {
         self.end_key(operator, going, keyring::compromise, true).await
     }
 
-    async fn end_key(&self, operator: &Admitted, going: &Going, end: End, replace: bool) -> Result<Gone, No> {
+    async fn end_key(&self, operator: &Admitted<admin::ManageKeys>, going: &Going, end: End, replace: bool) -> Result<Gone, No> {
         let _one = self.changing.lock().await;
         let who = operator.who();
         let name = who.name();
@@ -222,7 +223,7 @@ pub async fn tend(authority: &Authority) {
     }
     let compiled = authority.catalog.now();
     let _one = authority.changing.lock().await;
-    for (environment, _) in compiled.environments() {
+    for (environment, _) in compiled.environments().filter(|(name, _)| authority.decider.serves(name)) {
         for purpose in PURPOSES {
             if let Err(error) = authority.tend_line(purpose, environment).await {
                 tracing::error!(%error, environment, purpose = keyring::purpose_name(purpose), "keys could not be tended");

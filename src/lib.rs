@@ -36,6 +36,7 @@ pub mod metrics;
 pub mod narrow;
 pub mod oidc;
 pub mod openings;
+pub mod operators;
 pub mod own_domain;
 pub mod own_svid;
 pub mod peers;

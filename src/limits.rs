@@ -59,8 +59,11 @@ pub const STREAM_IN_FLIGHT: usize = 1024;
 /// Most upstreams, callers, scopes or tools that a task names, each. 256 bytes each: 64 KB in one record, below `RECORD_BYTES`.
 pub const TASK_LIST: usize = 64;
 
-/// Shortest TTL of a credential, milliseconds. Below this, clock skew eats it.
-pub const CREDENTIAL_TTL_MIN_MS: u64 = 1000;
+/// Shortest TTL that a caller may ask for and a registration may give by default, milliseconds: `exp` is a whole second and never after the
+/// end, so up to a second of it is lost, and `CREDENTIAL_LIFE_LEFT_MS` has to be left.
+pub const CREDENTIAL_TTL_MIN_MS: u64 = 2000;
+/// Shortest life that a credential is issued with, milliseconds. Below this, clock skew eats it.
+pub const CREDENTIAL_LIFE_LEFT_MS: u64 = 1000;
 /// Life of a task when nobody asks for another, milliseconds. As long as the longest credential (`CREDENTIAL_TTL_MS`).
 pub const TASK_TTL_DEFAULT_MS: u64 = 3600 * 1000;
 /// Shortest heartbeat interval, milliseconds. Heartbeats are coalesced into one record a second.

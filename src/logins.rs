@@ -163,7 +163,10 @@ impl Authority {
     fn decide_login(&self, entry: &Entry<'_>, id: &SpiffeId, now: Millis) -> Result<Decided, No> {
         let Entry { token, manner, job, .. } = entry;
         let compiled = self.catalog.now();
-        let mut sets: Vec<_> = compiled.environments().filter(|(name, _)| token.environments.iter().any(|e| e == name)).collect();
+        let mut sets: Vec<_> = compiled
+            .environments()
+            .filter(|(name, _)| self.decider.serves(name) && token.environments.iter().any(|e| e == name))
+            .collect();
         sets.sort_by_key(|(name, policy)| policy.set.environment_of(id) != Some(*name));
         let amr: Vec<&str> = manner.amr.iter().map(String::as_str).collect();
         let acr = (!manner.acr.is_empty()).then_some(&*manner.acr);

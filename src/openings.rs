@@ -100,7 +100,7 @@ impl Authority {
         std::iter::once(opens).chain(asks).collect()
     }
 
-    /// Extends a task, decided like opening. An end that it has already, or a later one, is answered without a record.
+    /// Extends a task, decided like opening. The deadline that it has already is answered without a record, an earlier one is refused.
     pub async fn extend_task(
         &self,
         caller: &Caller,

@@ -18,7 +18,7 @@ use crate::narrow::{Change, Fate, Judge, Look, Takes, Terms, Took};
 use crate::policy::action::Action;
 use crate::policy::decide::{Anew, reads_records};
 use crate::policy::set::files;
-use crate::policy::{Admin, PolicySet};
+use crate::policy::{Admin, PolicySet, admin};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::Target;
 use crate::revoke::Hits;
@@ -229,7 +229,7 @@ impl Authority {
     /// Puts a policy set in force, or beside the one in force.
     pub async fn set_policy(&self, operator: &Operator, setting: &Setting, terms: &Terms) -> Result<PolicySetting, No> {
         let Setting { environment, audit, .. } = setting;
-        let may = self.may_change_alone(operator, Admin::ManagePolicy, ("policy", environment), Some(environment))?;
+        let may = self.may_change_alone::<admin::ManagePolicy>(operator, ("policy", environment), Some(environment))?;
         let _one = self.changing.lock().await;
         if let Some(before) = self.remembered(&may.who().name(), &terms.named).await? {
             let hits = self.hit_before(&before, &terms.named).await?;

@@ -2,6 +2,7 @@
 //!
 //! A version that is narrower than the one before revokes what it would refuse, in the same group (see [`crate::narrow`]).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::authority::Authority;
@@ -11,8 +12,9 @@ use crate::ledger::Lane;
 use crate::ledger::record::{Change as Recorded, Changes, Event, Identity, Narrowing, OwnerLeft, Record, UpstreamSet, Who};
 use crate::ledger::state::{State, Version};
 use crate::narrow::{Change, Fate, Judge, Look, Takes, Terms, Took};
+use crate::operators::Environments;
 use crate::policy::decide::{reads_records, still_permits};
-use crate::policy::{Action, Admin};
+use crate::policy::{Action, admin};
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::Target;
 use crate::revoke::{Hits, confirm_needed};
@@ -88,10 +90,13 @@ impl Authority {
         reason: &str,
         terms: &Terms,
     ) -> Result<Changed, No> {
-        // Whoever may in all environments is told that there is none of that name.
-        let known = self.catalog.now().policy(&new.environment).is_some();
-        let environment = known.then_some(&*new.environment);
-        let may = self.may_change_alone(operator, Admin::ManageUpstreams, ("upstream", &new.name), environment)?;
+        // Whoever may register something is told that there is no environment of that name.
+        if self.catalog.now().policy(&new.environment).is_none() {
+            self.scope::<admin::ManageUpstreams>(operator)?;
+            self.may_be_registered(&new)?;
+        }
+        let of_new = ("upstream", new.name.as_str());
+        let may = self.may_change_alone::<admin::ManageUpstreams>(operator, of_new, Some(&new.environment))?;
         let _one = self.changing.lock().await;
         if let Some(before) = self.registered_before(may.who(), &new.name, terms).await? {
             return Ok(before);
@@ -100,7 +105,7 @@ impl Authority {
         let old = self.standing_of(&new.name).await?;
         // It is there before it is said that another one of this name stands: moving it between environments takes rights in both.
         if let Some((old, _)) = &old {
-            self.may_change_alone(operator, Admin::ManageUpstreams, ("upstream", &old.name), Some(&old.environment))?;
+            self.may_change_alone::<admin::ManageUpstreams>(operator, ("upstream", &old.name), Some(&old.environment))?;
         }
         match (&old, read) {
             (Some((_, now)), 0) => {
@@ -193,13 +198,14 @@ impl Authority {
         let old = self.standing_of(name).await?;
         let environment = old.as_ref().map(|(u, _)| u.environment.clone());
         // Whoever may manage none learns nothing of what there is.
-        let who = self.admit(operator, Admin::ManageUpstreams, environment.as_deref())?.who();
+        let admitted = self.admit_to_found::<admin::ManageUpstreams>(operator, environment.as_deref())?;
+        let (Some(admitted), Some((upstream, version))) = (admitted, old) else {
+            return Err(No::Refusal(Refusal::new(Reason::NotFound, format!("there is no upstream {name}"))));
+        };
+        let who = admitted.who();
         if let Some(before) = self.registered_before(&who, name, terms).await? {
             return Ok(before);
         }
-        let Some((upstream, version)) = old else {
-            return Err(No::Refusal(Refusal::new(Reason::NotFound, format!("there is no upstream {name}"))));
-        };
         let now = match (version.active, version.retired) {
             (_, true) => Standing::Retired,
             (true, false) => Standing::Active,
@@ -299,10 +305,20 @@ impl Authority {
     /// Somebody who answers for upstreams leaves: they stand still until somebody takes over, and what was issued for them is revoked.
     pub async fn offboard(&self, operator: &Operator, leaving: &Leaving, terms: &Terms) -> Result<Left, No> {
         let Leaving { owner, reason, .. } = leaving;
-        let admitted = self.admit(operator, Admin::ManageUpstreams, None)?;
-        let who = admitted.who();
         let _one = self.changing.lock().await;
         let upstreams = self.owned_by(owner).await?;
+        let environments = match &leaving.person {
+            None => self.environments_of_upstreams(&upstreams),
+            // What somebody had issued may be of any environment.
+            Some(_) => Environments::Every,
+        };
+        let admitted = self.admit_in::<admin::ManageUpstreams>(operator, &environments)?;
+        if leaving.person.is_some() {
+            // Everything of theirs is revoked, and they get nothing new.
+            self.admit::<admin::Revoke>(operator, None)?;
+            self.admit::<admin::Lock>(operator, None)?;
+        }
+        let who = admitted.who();
         let targets: Vec<Target> = upstreams.iter().map(|u| Target::Upstream(u.as_str().into())).collect();
         if let Some(before) = self.remembered(&who.name(), &terms.named).await? {
             let hits = self.hit_before(&before, &terms.named).await?;
@@ -341,10 +357,21 @@ impl Authority {
         reason: &str,
         named: &Named,
     ) -> Result<(Seq, Vec<String>), No> {
-        let admitted = self.admit(operator, Admin::ManageUpstreams, None)?;
+        let environments = self.environments_of_upstreams(&self.owned_by(owner).await?);
+        let admitted = self.admit_in::<admin::ManageUpstreams>(operator, &environments)?;
         let back = OwnerLeft { owner: owner.to_owned(), reason: reason.to_owned(), returned: true };
         let seq = self.change(admitted.who(), Lane::Change, Event::OwnerLeft(back), named).await?;
         Ok((seq, self.owned_by(owner).await?))
+    }
+
+    /// The environments of these upstreams. Of an owner without any nobody knows which it will be.
+    fn environments_of_upstreams(&self, names: &[String]) -> Environments {
+        let compiled = self.catalog.now();
+        let of = |name: &String| compiled.upstream(name).map(|r| r.upstream.environment.clone());
+        match names.iter().map(of).collect::<Option<BTreeSet<String>>>() {
+            Some(environments) if !environments.is_empty() => Environments::Of(environments),
+            _ => Environments::Every,
+        }
     }
 
     /// The upstreams that an owner answers for, by name.
@@ -366,6 +393,10 @@ impl Authority {
                 "upstream.environment".to_owned(),
                 format!("{} has no policy set; there are {}", new.environment, known.join(", ")),
             ));
+        }
+        if !self.decider.serves(&new.environment) {
+            let what = format!("{} is not in server.environments: this server does not serve it", new.environment);
+            wrong.push(("upstream.environment".to_owned(), what));
         }
         if new.expires <= self.system.wall() {
             wrong.push(("upstream.expires_at".to_owned(), format!("{} is past", new.expires)));

@@ -7,7 +7,7 @@ use crate::identity::caller::{Caller, Operator};
 use crate::ledger::Lane;
 use crate::ledger::record::{Event, HoldRank, Outcome, Record, Request, TaskClosed, TaskHeld, TaskResumed, Who};
 use crate::ledger::state::{Remembered, State, request_key};
-use crate::policy::Admin;
+use crate::policy::admin;
 use crate::rates::Act;
 use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::{Rules, Target};
@@ -83,8 +83,8 @@ impl Authority {
             }
             Actor::Operator(operator) => {
                 let environment = found.as_ref().map(|(_, e)| e.as_str());
-                let admitted = self.admit(operator, Admin::ManageTasks, environment)?;
-                if found.is_none() { Err(none()) } else { Ok((admitted.who(), HoldRank::Operator)) }
+                let admitted = self.admit_to_found::<admin::ManageTasks>(operator, environment)?;
+                admitted.map(|admitted| (admitted.who(), HoldRank::Operator)).ok_or_else(none)
             }
         }
     }

@@ -188,9 +188,11 @@ impl Target {
         }
         let (host, port) = host_and_port(address)?;
         let need = |flag: &str, variable: &str, given: Option<&PathBuf>| {
-            given
-                .cloned()
-                .ok_or_else(|| CliError::Usage(format!("{address} is called by mTLS, which needs {flag} (or {variable})")))
+            given.cloned().ok_or_else(|| {
+                CliError::Usage(format!(
+                    "{address} is called by mTLS, which needs {flag} (or {variable}); a person signs in with `mayfly login`"
+                ))
+            })
         };
         let id = identity.server_id.as_ref().or(file.server_id.as_ref()).ok_or_else(|| {
             CliError::Usage(format!(

@@ -58,10 +58,12 @@ fn way_out(reason: Reason) -> &'static str {
         Reason::InvalidField => "you can: change the field and run it again",
         Reason::RequestIdReused => "you can: leave out --request-id for a new request, or repeat the first one exactly",
         Reason::NotAuthenticated => {
-            "you can: see which clause refuses yours with `mayfly svid check --bundle FILE --trust-domain NAME CHAIN.pem`"
+            "a person can: sign in with `mayfly login`; a workload sees which clause refuses its SVID with `mayfly svid check --bundle FILE \
+             --trust-domain NAME CHAIN.pem`"
         }
         Reason::SvidNoLongerValid => {
-            "you can: fetch a new SVID; an operator sees removed roots with `mayfly bundle show TRUST-DOMAIN`"
+            "you can: fetch a new SVID, or sign in again with `mayfly login`; an operator sees removed roots with `mayfly bundle show \
+             TRUST-DOMAIN`"
         }
         Reason::DeniedByPolicy => "whoever keeps the policy can; see what decided with `mayfly explain --request-id ID`",
         Reason::Locked => "an operator can: `mayfly lock list`, then `mayfly lock lift SEQ --reason TEXT`",

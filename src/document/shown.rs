@@ -1,5 +1,8 @@
 //! Text that came from callers, on its way to somebody's screen.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
 /// Whether a character does something to the screen, or hides, rather than standing there (Unicode TR 36, section 2.6.3; CVE-2021-42574).
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
@@ -17,4 +20,27 @@ pub fn is_unsafe(c: char) -> bool {
 /// The text without any of them.
 pub fn stripped(text: &str) -> String {
     text.chars().filter(|c| !is_unsafe(*c)).collect()
+}
+
+/// A JSON text in which unsafe characters are written as `\uXXXX`: the same value, and nothing in it acts on a terminal.
+///
+/// What JSON itself is made of is ASCII, so an unsafe character is inside a string or is white space that the writer put there.
+pub fn json(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| c != '\n' && is_unsafe(c);
+    if !text.chars().any(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match acts(c) {
+            true => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    // Writing to a string does not fail.
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+            false => out.push(c),
+        }
+    }
+    Cow::Owned(out)
 }

@@ -3,6 +3,9 @@
 use super::KEY_PUBLISHED_AHEAD_MAX_MS;
 use super::{KEY_SIGNS_MS, KEY_VERIFIES_MS};
 
+/// The uid by which the kernel names every user whom a user namespace does not map: the default of `/proc/sys/kernel/overflowuid`
+/// (user_namespaces(7), "Unmapped user and group IDs"). As the peer of the operators' socket it identifies nobody.
+pub const OVERFLOW_UID: u32 = 65534;
 /// Longest life of a person's SVID, milliseconds. standards.md, "X.509 out": an hour at most.
 pub const LOGIN_TTL_MS: u64 = 3600 * 1000;
 /// Shortest that may be configured, milliseconds: what a person needs for one thing.

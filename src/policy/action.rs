@@ -38,6 +38,40 @@ pub enum Admin {
     ApproveChange,
 }
 
+/// An action of operators as a type, so that the compiler tells one who was admitted to look from one who was admitted to revoke.
+pub trait AdminAction: Copy + std::fmt::Debug + Send + Sync + 'static {
+    /// The action that policy is asked about.
+    const ACTION: Admin;
+}
+
+/// The types of [`Admin`]'s actions: an [`Admitted`](crate::admission::Admitted) is a proof of one of them.
+pub mod admin {
+    macro_rules! actions {
+        ($($name:ident: $what:literal),+ $(,)?) => {$(
+            #[doc = $what]
+            #[derive(Clone, Copy, Debug)]
+            pub struct $name;
+
+            impl super::AdminAction for $name {
+                const ACTION: super::Admin = super::Admin::$name;
+            }
+        )+};
+    }
+
+    actions! {
+        Revoke: "Revoke anything.",
+        Lock: "Add and lift locks.",
+        ManageKeys: "Rotate, retire, compromise signing keys.",
+        ManageTrust: "Add and remove trust domains.",
+        ManagePolicy: "Set policy and modes.",
+        ManageUpstreams: "Register, change, disable upstreams.",
+        ManageTasks: "Hold, resume, close tasks of others.",
+        ReadAudit: "Read the audit.",
+        Observe: "See status, lists and metrics.",
+        ApproveChange: "Let through what another operator changes.",
+    }
+}
+
 /// An action of the schema.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Action {

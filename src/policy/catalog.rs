@@ -128,6 +128,11 @@ impl Compiled {
         self.bindings.get(upstream)
     }
 
+    /// A binding by name.
+    pub fn binding(&self, name: &str) -> Option<&BindingInForce> {
+        self.bindings.values().find_map(|of| of.named(name))
+    }
+
     /// All registrations.
     pub fn upstreams(&self) -> impl Iterator<Item = &Registered> {
         self.upstreams.values()

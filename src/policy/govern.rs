@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cedar_policy::{EntityUid, Policy, PolicySet};
+use cedar_policy::{Effect, EntityUid, Policy, PolicySet};
 
 use super::action::Action;
 use super::compile::applies;
@@ -44,6 +44,23 @@ impl Governing {
         let rights = differing(&self.rights, &other.rights).map(|name| format!("break-glass {name}"));
         policies.chain(roles).chain(rights).collect()
     }
+}
+
+/// Whom the policies that permit something to operators name: members of roles, with `/*` behind prefixes, and workloads by SPIFFE ID.
+pub(super) fn operators(policies: &PolicySet, roles: &Roles) -> Vec<String> {
+    let admin = |policy: &&Policy| {
+        let mut actions = Action::ALL.iter().filter(|a| matches!(a, Action::Admin(_)));
+        policy.effect() == Effect::Permit && actions.any(|action| applies(policy, *action))
+    };
+    let mut named = BTreeSet::new();
+    for uid in policies.policies().filter(admin).flat_map(|policy| policy.entity_literals()) {
+        match uid.type_name().basename() {
+            "Role" => named.extend(roles.members(uid.id().unescaped())),
+            "Workload" => drop(named.insert(uid.id().unescaped().to_owned())),
+            _ => {}
+        }
+    }
+    named.into_iter().collect()
 }
 
 fn differing<'a, T: PartialEq>(a: &'a BTreeMap<String, T>, b: &'a BTreeMap<String, T>) -> impl Iterator<Item = &'a String> {

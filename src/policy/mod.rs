@@ -43,7 +43,7 @@ pub mod table;
 mod two;
 pub mod wanted;
 
-pub use action::{Action, Admin, Work};
+pub use action::{Action, Admin, AdminAction, Work, admin};
 pub use cache::Verdicts;
 pub use cedar::Verdict;
 pub use govern::Governing;

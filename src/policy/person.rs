@@ -1,6 +1,8 @@
 //! The person behind a caller, as policies read it.
 
+use super::action::Action;
 use super::request::PersonFacts;
+use super::set::PolicySet;
 use crate::identity::caller::{Caller, Person};
 use crate::seq::Millis;
 
@@ -12,6 +14,27 @@ pub struct Behind<'a> {
     acr: Option<&'a str>,
     auth_time: Millis,
     there: bool,
+}
+
+/// How signing in helps with a refusal by policy; `None` where it does not. `forbid`: the policies that forbade it. `permits`: the policies
+/// that would permit it to another person, if they would.
+pub fn way_out_by_signing_in(
+    (set, action): (&PolicySet, Action),
+    behind: &Behind<'_>,
+    now: Millis,
+    forbid: &[String],
+    permits: impl Fn(&Behind<'_>) -> Option<Vec<String>>,
+) -> Option<String> {
+    if !set.reads(action).paths().any(|(path, _)| path.starts_with("context.person")) {
+        return None;
+    }
+    if behind.nobody() {
+        let what = "policy reads who signed in, and nobody signed in for this SVID: mayfly login";
+        return Some(format!("{what}; or whoever owns the policy set changes it"));
+    }
+    let permitted = permits(&behind.signed_in_again(now))?;
+    let named = if forbid.is_empty() { permitted.join(", ") } else { forbid.join(", ") };
+    Some(format!("policy {named} wants a second factor, or a sign-in of late: sign in again with mayfly login"))
 }
 
 impl<'a> Behind<'a> {
@@ -33,6 +56,22 @@ impl<'a> Behind<'a> {
                 there: true,
             },
         }
+    }
+
+    /// Whether nobody signed in for the caller.
+    pub fn nobody(&self) -> bool {
+        !self.there
+    }
+
+    /// The same person, had they just signed in with every method there is (RFC 8176): whether it is the sign-in that policy wants otherwise.
+    pub fn signed_in_again(&self, now: Millis) -> Behind<'a> {
+        const METHODS: [&str; 19] = [
+            "face", "fpt", "geo", "hwk", "iris", "kba", "mca", "mfa", "otp", "pin", "pop", "pwd", "rba", "retina", "sc", "sms",
+            "swk", "tel", "user",
+        ];
+        let methods = METHODS.iter().filter(|method| !self.amr.contains(method)).chain(&self.amr);
+        let Behind { issuer, id, acr, there, .. } = *self;
+        Behind { issuer, id, amr: methods.copied().collect(), acr, auth_time: now, there }
     }
 
     /// As a question has it.

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 
 use super::rights::{Rights, rights};
+use super::set::within;
 use crate::document::{Complaint, Document, Field, Section, Source};
 use crate::identity::spiffe_id::{IdDefect, SpiffeId, SpiffePrefix};
 use crate::limits;
@@ -112,6 +113,24 @@ impl Roles {
         exact.or_else(last).and_then(|n| self.environments.get(n)).map(String::as_str)
     }
 
+    /// Whether callers under a prefix of whole segments belong to an environment: because the prefix itself does, or some of those under it.
+    pub fn has_members_under(&self, environment: &str, prefix: &str) -> bool {
+        let Some(number) = self.environments.iter().position(|n| n == environment) else { return false };
+        let here = |(text, found): (&String, &Found)| found.environment == Some(number) && within(text, prefix);
+        // The nearest prefix at or above it that has an environment.
+        let mut above = prefix;
+        let nearest = loop {
+            if let Some(environment) = self.under.get(above).and_then(|found| found.environment) {
+                break Some(environment);
+            }
+            match above.rsplit_once('/') {
+                Some((shorter, _)) if shorter.len() > "spiffe://".len() => above = shorter,
+                _ => break None,
+            }
+        };
+        nearest == Some(number) || self.under.iter().any(here) || self.exact.iter().any(here)
+    }
+
     /// Who has a role: ids, and prefixes with `/*` behind them, sorted.
     pub fn members(&self, role: &str) -> Vec<String> {
         let Some(number) = self.names.iter().position(|n| n == role) else { return Vec::new() };
@@ -197,6 +216,21 @@ mod tests {
         assert_eq!(of(&roles, "spiffe://td/x"), (vec!["b"], Some("dev")));
         assert_eq!(of(&roles, "spiffe://td/a/c"), (vec!["a", "b"], Some("prod")));
         assert_eq!(of(&roles, "spiffe://td/a/b"), (vec!["a", "b"], Some("dev")));
+    }
+
+    #[test]
+    fn a_prefix_reaches_the_environment_around_it_and_those_under_it() {
+        let roles = roles(
+            "[role]\n[environment.dev]\nunder = ['spiffe://td']\nids = ['spiffe://td/a/b/c']\n\
+             [environment.prod]\nunder = ['spiffe://td/a']\n",
+        );
+        let reached = |prefix: &str| ["dev", "prod"].map(|name| roles.has_members_under(name, prefix));
+        assert_eq!(reached("spiffe://td"), [true, true]);
+        assert_eq!(reached("spiffe://td/b"), [true, false]);
+        assert_eq!(reached("spiffe://td/a"), [true, true]);
+        assert_eq!(reached("spiffe://td/a/x"), [false, true]);
+        assert_eq!(reached("spiffe://td/ab"), [true, false]);
+        assert_eq!(reached("spiffe://td2"), [false, false]);
     }
 
     #[test]

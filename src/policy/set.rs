@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::OnceLock;
 
 use cedar_policy::Schema;
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,7 @@ pub struct PolicySet {
     warnings: Vec<Complaint>,
     /// What of it decides about second persons.
     two: Two,
+    operators: OnceLock<Vec<String>>,
 }
 
 struct Two {
@@ -116,13 +118,28 @@ impl PolicySet {
             .map_err(|e| vec![Complaint::about("policies", e.to_string(), "")])?;
         let digest = sha256(text.as_bytes());
         let schema = validator.schema().clone();
-        let slices = Slices::new();
+        let (slices, operators) = (Slices::new(), OnceLock::new());
         let two = Two {
             domains: Domains::of(&policies, &roles),
             forbidden_alone: two::forbidden_alone(&policies),
             people: two::people_named(&policies),
         };
-        Ok(PolicySet { text, digest, types, roles, parts, slices, schema, policies, upstreams, compared, ids, warnings, two })
+        Ok(PolicySet {
+            text,
+            digest,
+            types,
+            roles,
+            parts,
+            slices,
+            schema,
+            policies,
+            upstreams,
+            compared,
+            ids,
+            warnings,
+            two,
+            operators,
+        })
     }
 
     /// What policies compare with the scopes and kinds that somebody asks for, and that nothing can be: most likely a mistyped name. `scopes`: whether a
@@ -224,6 +241,20 @@ impl PolicySet {
         self.roles.environment_of(caller)
     }
 
+    /// Whether the roles file puts callers under a prefix of whole segments into an environment.
+    pub fn has_members_under(&self, environment: &str, prefix: &str) -> bool {
+        self.roles.has_members_under(environment, prefix)
+    }
+
+    /// Whether somebody whom a policy names as an operator, by role or by SPIFFE ID, is this caller (`exact`) or one under this prefix.
+    pub fn operators_at(&self, id: &str, exact: bool) -> bool {
+        let named = self.operators.get_or_init(|| super::govern::operators(&self.policies, &self.roles));
+        named.iter().any(|member| match member.strip_suffix("/*") {
+            Some(under) => within(id, under) || (!exact && within(under, id)),
+            None => member == id || (!exact && within(member, id)),
+        })
+    }
+
     /// What the policies that can apply to an action read.
     pub fn reads(&self, action: Action) -> &Reads {
         static NOTHING: std::sync::LazyLock<Reads> = std::sync::LazyLock::new(Reads::default);
@@ -269,6 +300,11 @@ impl PolicySet {
     fn part(&self, action: Action) -> Option<&Part> {
         self.parts.get(usize::from(action.number()))
     }
+}
+
+/// Whether an id or a prefix is this prefix or lies under it, by whole segments.
+pub(super) fn within(id: &str, prefix: &str) -> bool {
+    id.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn no_such_action() -> Verdict {

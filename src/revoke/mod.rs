@@ -13,6 +13,7 @@ use crate::identity::caller::Caller;
 use crate::ledger::Lane;
 use crate::ledger::record::{Event, LockLifted, Record, Released, Revoked, Who};
 use crate::limits;
+use crate::policy::admin;
 use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::{Rules, Target};
 use crate::seq::{CredentialId, Millis, Seq};
@@ -50,14 +51,25 @@ pub struct Revocation {
     pub targets: Vec<Target>,
     /// New grants are not blocked.
     pub issued_only: bool,
-    /// Only new grants are blocked.
-    pub lock_only: bool,
     /// Targets are not looked for among what is known by name.
     pub force: bool,
     /// Why.
     pub reason: String,
     /// How much may be hit.
     pub confirm: Confirm,
+    /// The request, where it named itself.
+    pub named: Named,
+}
+
+/// What is to be locked: new grants are blocked, and nothing that was issued is revoked.
+#[derive(Clone, Debug)]
+pub struct Locking {
+    /// 1 to 64 targets.
+    pub targets: Vec<Target>,
+    /// Targets are not looked for among what is known by name.
+    pub force: bool,
+    /// Why.
+    pub reason: String,
     /// The request, where it named itself.
     pub named: Named,
 }
@@ -76,28 +88,32 @@ pub struct Done {
 impl Authority {
     /// Revokes. Refused with CONFIRM_NEEDED where more would be hit than was confirmed, with NOT_FOUND where a target has to be registered
     /// here and is not known; nothing is done then.
-    pub async fn revoke(&self, operator: &Admitted, ask: &Revocation) -> Result<Done, No> {
-        if ask.targets.is_empty() || ask.targets.len() > limits::TARGETS {
-            return Err(No::Refusal(Refusal::field(
-                "targets",
-                format!("1 to {} of them, not {}", limits::TARGETS, ask.targets.len()),
-            )));
+    ///
+    /// `lock`: the proof that the operator may also lock, without which a revocation that leaves locks is refused.
+    pub async fn revoke(
+        &self,
+        operator: &Admitted<admin::Revoke>,
+        lock: Option<&Admitted<admin::Lock>>,
+        ask: &Revocation,
+    ) -> Result<Done, No> {
+        if lock.is_none() && !ask.issued_only && ask.targets.iter().any(|t| t.sort().locks()) {
+            let what = "a revocation of these targets also locks them, which takes the action Lock; nothing was revoked";
+            return Err(No::Refusal(
+                Refusal::new(Reason::DeniedByPolicy, what).by("Lock").way_out("--issued-only locks nothing"),
+            ));
         }
-        let name = operator.who().name();
-        if let Some(before) = self.remembered(&name, &ask.named).await? {
-            let (hits, each) = self.counted(Count::since(&ask.targets, before.seq, Rules::default())).await?;
-            return Ok(Done { seq: before.seq, hits, each });
+        if let Some(done) = self.done_before(&operator.who(), &ask.targets, &ask.named).await? {
+            return Ok(done);
         }
         self.known(&ask.targets, ask.force).await?;
         // It also shuts out everybody, which no number of credentials says.
-        if ask.targets.contains(&Target::Everything) && !ask.lock_only && ask.confirm != Confirm::All {
+        if ask.targets.contains(&Target::Everything) && ask.confirm != Confirm::All {
             let (hits, _) = self.hits(&ask.targets).await?;
             return Err(all_confirmed(&hits));
         }
         // With everything confirmed nothing is counted first: an emergency does not wait for a number.
         let counted = match ask.confirm {
             Confirm::All => None,
-            _ if ask.lock_only => None,
             confirm => {
                 let (hits, each) = self.hits(&ask.targets).await?;
                 if !confirm.allows(hits.credentials) {
@@ -107,21 +123,48 @@ impl Authority {
             }
         };
         let before = self.ledger.peek(|s| rules_of(&s.rules, &ask.targets));
-        let revoked = Revoked {
-            targets: ask.targets.iter().map(Target::to_record).collect(),
-            issued_only: ask.issued_only,
-            lock_only: ask.lock_only,
-            reason: ask.reason.clone(),
-            keep_until: Rules::keep_until(self.system.wall()).0,
-        };
+        let revoked = Revoked { issued_only: ask.issued_only, ..self.revoked(&ask.targets, &ask.reason) };
         let seq = self.change(operator.who(), Lane::Revoke, Event::Revoked(revoked), &ask.named).await?;
         let (hits, each) = match counted {
             Some(counted) => counted,
-            None if ask.lock_only => self.hits(&ask.targets).await?,
             None => self.counted(Count::since(&ask.targets, seq, before)).await?,
         };
         self.feed.hit(seq, hits);
         Ok(Done { seq, hits, each })
+    }
+
+    /// Blocks new grants. What was issued stays; the numbers say how much that is.
+    pub async fn lock(&self, operator: &Admitted<admin::Lock>, ask: &Locking) -> Result<Done, No> {
+        if let Some(done) = self.done_before(&operator.who(), &ask.targets, &ask.named).await? {
+            return Ok(done);
+        }
+        self.known(&ask.targets, ask.force).await?;
+        let locked = Revoked { lock_only: true, ..self.revoked(&ask.targets, &ask.reason) };
+        let seq = self.change(operator.who(), Lane::Revoke, Event::Revoked(locked), &ask.named).await?;
+        let (hits, each) = self.hits(&ask.targets).await?;
+        self.feed.hit(seq, hits);
+        Ok(Done { seq, hits, each })
+    }
+
+    /// What the same request did before, if it was seen. Refused where the number of targets is none that one record takes.
+    async fn done_before(&self, who: &Who, targets: &[Target], named: &Named) -> Result<Option<Done>, No> {
+        if targets.is_empty() || targets.len() > limits::TARGETS {
+            let what = format!("1 to {} of them, not {}", limits::TARGETS, targets.len());
+            return Err(No::Refusal(Refusal::field("targets", what)));
+        }
+        let Some(before) = self.remembered(&who.name(), named).await? else { return Ok(None) };
+        let (hits, each) = self.counted(Count::since(targets, before.seq, Rules::default())).await?;
+        Ok(Some(Done { seq: before.seq, hits, each }))
+    }
+
+    /// The record of a rule over these targets.
+    fn revoked(&self, targets: &[Target], reason: &str) -> Revoked {
+        Revoked {
+            targets: targets.iter().map(Target::to_record).collect(),
+            reason: reason.to_owned(),
+            keep_until: Rules::keep_until(self.system.wall()).0,
+            ..Revoked::default()
+        }
     }
 
     /// What a revocation at `made` hit.
@@ -130,7 +173,13 @@ impl Authority {
     }
 
     /// Lifts locks. What was revoked stays revoked.
-    pub async fn lift(&self, operator: &Admitted, targets: &[Target], reason: &str, named: &Named) -> Result<Seq, No> {
+    pub async fn lift(
+        &self,
+        operator: &Admitted<admin::Lock>,
+        targets: &[Target],
+        reason: &str,
+        named: &Named,
+    ) -> Result<Seq, No> {
         let lifted = LockLifted { targets: targets.iter().map(Target::to_record).collect(), reason: reason.to_owned() };
         self.change(operator.who(), Lane::Change, Event::LockLifted(lifted), named).await
     }

@@ -181,6 +181,7 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
         audits: Arc::default(),
         verdicts: Arc::new(Verdicts::new(config.limits.verdict_cache_bytes)),
         issuer: config.server.issuer.clone(),
+        serves: Some(config.server.environments.clone()),
         longest_ms: config.limits.credential_ttl_ms.into(),
         longest_task_ms: config.limits.task_ttl_ms.into(),
     };
@@ -206,6 +207,13 @@ fn authority(config: &Config, system: &System, elsewhere: Elsewhere) -> Result<A
 
 /// A first start takes in what the files say; a later one compares, and the ledger counts.
 async fn take_in_policy(config: &Config, authority: &Authority) -> Result<(), Why> {
+    for (name, live) in authority.environments_not_served() {
+        tracing::warn!(
+            environment = %name, live_credentials = live,
+            "the ledger has a policy set of this environment, which is not in server.environments: it is not served; \
+             what was issued there lives until it expires or is revoked (mayfly revoke --environment)"
+        );
+    }
     let environments = &config.server.environments;
     let missing = authority.ledger.peek(|state| import::missing(state, environments));
     if missing.is_empty() {

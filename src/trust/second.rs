@@ -13,7 +13,7 @@ use crate::identity::spiffe_id::TrustDomain;
 use crate::ledger::Lane;
 use crate::ledger::record::{ApprovalAsked, BundleSet, Change as Recorded, Changes, Event, Record, Who};
 use crate::narrow::{self, Takes, Terms, Took};
-use crate::policy::Admin;
+use crate::policy::admin;
 use crate::refusal::{Fault, No};
 use crate::revocation::Target;
 use crate::revoke::{Hits, confirm_needed};
@@ -46,9 +46,9 @@ impl Authority {
     pub(super) fn may_change_trust(&self, operator: &Operator, change: &Change) -> Result<Alone, No> {
         match change.proposal {
             Proposal::RemoveRoot(_) | Proposal::RemoveDomain => {
-                Ok(Alone::Yes(self.admit(operator, Admin::ManageTrust, None)?.who()))
+                Ok(Alone::Yes(self.admit::<admin::ManageTrust>(operator, None)?.who()))
             }
-            _ => self.may_change_alone(operator, Admin::ManageTrust, ("trust_domain", change.domain.as_str()), None),
+            _ => self.may_change_alone::<admin::ManageTrust>(operator, ("trust_domain", change.domain.as_str()), None),
         }
     }
 

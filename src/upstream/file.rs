@@ -162,12 +162,14 @@ fn classification(section: &Section<'_>) -> Option<Classification> {
 }
 
 fn ttl(section: &Section<'_>) -> Option<Ttl> {
-    let bound = |key| {
+    let bound = |key, least| {
         let field = section.required(key)?;
-        let ms = field.duration(limits::CREDENTIAL_TTL_MIN_MS, limits::CREDENTIAL_TTL_MS)?;
+        let ms = field.duration(least, limits::CREDENTIAL_TTL_MS)?;
         if ms % 1000 == 0 { Some((ms / 1000, field)) } else { field.wrong("has a part of a second", "whole seconds") }
     };
-    let (min, default, max) = (bound("min"), bound("default"), bound("max"));
+    // A `min` below what may be asked for binds nobody; registrations that say so stay good.
+    let least = limits::CREDENTIAL_TTL_MIN_MS;
+    let (min, default, max) = (bound("min", limits::CREDENTIAL_LIFE_LEFT_MS), bound("default", least), bound("max", least));
     let ((min, _), (default, at), (max, _)) = (min?, default?, max?);
     if min <= default && default <= max {
         return Some(Ttl { min, default, max });

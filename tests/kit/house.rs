@@ -132,26 +132,38 @@ pub fn house_with(elsewhere: Elsewhere) -> House {
 
 /// The same with other bounds.
 pub fn bounded_house(bounds: Bounds, ceilings: Ceilings) -> House {
-    build(in_memory(), Elsewhere::default(), bounds, Settings { ceilings, ..Settings::default() }, false)
+    build(in_memory(), Elsewhere::default(), bounds, Settings { ceilings, ..Settings::default() }, (false, None))
+}
+
+/// The same that serves these environments, whatever policy sets there are.
+pub fn house_serving(environments: &[&str]) -> House {
+    let serves = environments.iter().map(|name| (*name).to_owned()).collect();
+    build(in_memory(), Elsewhere::default(), Bounds::default(), Settings::default(), (false, Some(serves)))
 }
 
 /// The same on another store.
 pub fn house_on(opener: Opener, elsewhere: Elsewhere) -> House {
-    build(opener, elsewhere, Bounds::default(), Settings::default(), false)
+    build(opener, elsewhere, Bounds::default(), Settings::default(), (false, None))
 }
 
 /// The same with one operator, who needs no second one over the local socket.
 pub fn house_of_one() -> House {
-    build(in_memory(), Elsewhere::default(), Bounds::default(), Settings::default(), true)
+    build(in_memory(), Elsewhere::default(), Bounds::default(), Settings::default(), (true, None))
 }
 
 /// The same whose index of history lies in a directory, in blocks of so many bytes: a short history has many of them.
 pub fn house_with_index(dir: &std::path::Path, index_block: usize) -> House {
     let settings = Settings { history: Some(dir.to_owned()), index_block, ..Settings::default() };
-    build(in_memory(), Elsewhere::default(), Bounds::default(), settings, false)
+    build(in_memory(), Elsewhere::default(), Bounds::default(), settings, (false, None))
 }
 
-fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, settings: Settings, single_operator: bool) -> House {
+fn build(
+    opener: Opener,
+    elsewhere: Elsewhere,
+    bounds: Bounds,
+    settings: Settings,
+    (single_operator, serves): (bool, Option<Vec<String>>),
+) -> House {
     let clock = SetClock::at(pki::NOW);
     let system = System::with_clock(clock.clone());
     let ledger = Ledger::open(opener, system.clone(), settings).unwrap();
@@ -162,6 +174,7 @@ fn build(opener: Opener, elsewhere: Elsewhere, bounds: Bounds, settings: Setting
             audits: Arc::default(),
             verdicts: Arc::new(Verdicts::new(1 << 20)),
             issuer: "https://mayfly.test".into(),
+            serves,
             longest_ms: limits::CREDENTIAL_TTL_MS.into(),
             longest_task_ms: limits::TASK_TTL_MS.into(),
         },

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mayfly::credential::{Issued, Novelty};
 use mayfly::identity::caller::{Caller, Operator};
 use mayfly::ledger::Lane;
-use mayfly::policy::Admin;
+use mayfly::policy::admin;
 use mayfly::policy::wanted::{TaskChoice, Wanted};
 use mayfly::refusal::{No, Refusal};
 use mayfly::revocation::Target;
@@ -85,17 +85,16 @@ impl Place {
     }
 
     pub async fn revoke(&self, target: Target) -> Result<Done, No> {
-        let operator = self.house.authority.admit(&Operator::LocalUid(1000), Admin::Revoke, None).unwrap();
+        let operator = self.house.authority.admit::<admin::Revoke>(&Operator::LocalUid(1000), None).unwrap();
         let ask = Revocation {
             targets: vec![target],
             issued_only: true,
-            lock_only: false,
             force: true,
             reason: "a test".into(),
             confirm: Confirm::All,
             named: None,
         };
-        self.house.authority.revoke(&operator, &ask).await
+        self.house.authority.revoke(&operator, None, &ask).await
     }
 }
 

@@ -142,7 +142,11 @@ async fn an_export_waits_for_somebody_and_goes_through_once() {
     let again = rig.export(|_| {}).await.unwrap_err();
     assert_eq!(reason(&again), "APPROVAL_NEEDED");
     assert_ne!(approval_of(&again), id, "what was used serves for nothing more");
-    assert_eq!(reason(&rig.give(&id).await.unwrap_err()), "ALREADY_EXISTS");
+    let twice = rig.give(&id).await.unwrap_err();
+    assert_eq!(reason(&twice), "ALREADY_EXISTS");
+    assert!(twice.message().contains("operator/you has given it at"), "{}", twice.message());
+    let way_out = twice.get_error_details().error_info().unwrap().metadata["way_out"].clone();
+    assert!(way_out.contains("it was used"), "{way_out}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

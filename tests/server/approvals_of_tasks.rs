@@ -253,7 +253,10 @@ async fn nobody_approves_a_task_of_their_own_or_that_they_may_act_in() {
     let rig = Rig::new();
     let own = pb::OpenTaskRequest { terms: Some(terms()), ..Default::default() };
     let own = rig.open_as("operator/you", own).await.unwrap();
-    assert_eq!(reason(&rig.give(&own.approval_id).await.unwrap_err()), "NOT_YOURS", "whoever opens it");
+    let no = rig.give(&own.approval_id).await.unwrap_err();
+    assert_eq!(reason(&no), "NOT_YOURS", "whoever opens it");
+    let way_out = no.get_error_details().error_info().unwrap().metadata["way_out"].clone();
+    assert!(way_out.starts_with("another approver of the upstream gives it: mayfly approval give"), "{way_out}");
     rig.decide("operator/colleague", &own.approval_id, pb::ApprovalDecision::Give).await.unwrap();
     let named = pb::TaskTerms { callers: vec!["spiffe://dev.mayfly.internal/operator/you".into()], ..terms() };
     let named = rig.open(named).await.unwrap();

@@ -40,6 +40,8 @@ async fn an_approval_can_demand_a_second_factor_and_that_it_was_of_late() {
     let no = rig.give(&password, &id).await.unwrap_err();
     assert_eq!(reason(&no), "DENIED_BY_POLICY");
     assert!(no.message().contains("approving-takes-a-second-factor-of-late"), "{}", no.message());
+    let way_out = no.get_error_details().error_info().unwrap().metadata["way_out"].clone();
+    assert!(way_out.contains("approving-takes-a-second-factor-of-late") && way_out.contains("sign in again"), "{way_out}");
     let long_ago = rig.sign_in("ada", |c| {
         second_factor(c);
         c["auth_time"] = (seconds_now() - 16 * 60).into();

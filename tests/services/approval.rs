@@ -45,3 +45,19 @@ fn a_task_that_nobody_approved_within_an_hour_is_closed_and_says_why() {
     let closed = w.authority().ledger.peek(|s| s.tasks.get(&id).unwrap().closed.clone()).unwrap();
     assert_eq!((closed.outcome, &*closed.reason), (mayfly::ledger::record::Outcome::Expired, "nobody approved it in time"));
 }
+
+#[test]
+fn whoever_looks_at_an_approval_sees_no_words_that_act_on_a_screen() {
+    use mayfly::pb::mayfly::v1 as pb;
+    use mayfly::pb::mayfly::v1::approval_service_server::ApprovalService as _;
+    let w = asking();
+    let caller = w.house.caller("/agent/a");
+    let terms = Terms { purpose: "for user\u{202e}nimda\u{200b}".into(), ..terms() };
+    w.run(w.authority().open_task(&caller, &terms, &None, How::default())).unwrap();
+    let service = mayfly::serve::grpc::approval::Approvals(w.authority().clone());
+    let listed = ok(w.run(service.list_approvals(ask(&ROOT, pb::ListApprovalsRequest::default()))));
+    let [approval] = &listed.approvals[..] else { panic!("{listed:?}") };
+    assert_eq!(approval.task.as_ref().unwrap().terms.as_ref().unwrap().purpose, "for usernimda");
+    let unsafe_in = |text: &str| text.chars().any(mayfly::document::shown::is_unsafe);
+    assert!(!unsafe_in(&approval.purpose), "{approval:?}");
+}

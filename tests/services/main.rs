@@ -11,6 +11,7 @@ mod audit_search;
 mod credential;
 #[path = "../kit/dice.rs"]
 mod dice;
+mod environments;
 mod history;
 mod intake;
 mod key;

@@ -154,3 +154,23 @@ fn a_hold_of_an_operator_is_not_the_callers_to_lift() {
     refused(w.run(service(&w).resume_task(ask(&agent, resume()))), Reason::NotYours);
     ok(w.run(service(&w).resume_task(ask(&ROOT, resume()))));
 }
+
+#[test]
+fn an_extension_moves_a_deadline_later_and_never_earlier() {
+    let w = world();
+    let id = task(&w, |t| t.max_ttl = Some(prost_types::Duration { seconds: 7_200, nanos: 0 }));
+    let agent = w.workload("/agent/a");
+    let get = |id: &str| ok(w.run(service(&w).get_task(ask(&agent, pb::GetTaskRequest { task_id: id.into() })))).task.unwrap();
+    let present = get(&id).deadline.unwrap();
+    let to = |seconds: i64| pb::ExtendTaskRequest {
+        task_id: id.clone(),
+        deadline: Some(prost_types::Timestamp { seconds: present.seconds + seconds, ..present }),
+        ..Default::default()
+    };
+    bad(w.run(service(&w).extend_task(ask(&agent, to(-1)))), "deadline");
+    assert_eq!(get(&id).deadline.unwrap(), present, "nothing changed");
+    ok(w.run(service(&w).extend_task(ask(&agent, to(0)))));
+    let later = ok(w.run(service(&w).extend_task(ask(&agent, to(5))))).task.unwrap();
+    assert_eq!(later.deadline.unwrap().seconds, present.seconds + 5);
+    bad(w.run(service(&w).extend_task(ask(&agent, to(0)))), "deadline");
+}

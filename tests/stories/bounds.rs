@@ -14,7 +14,6 @@ fn more_than_one_needs_a_confirmation_that_may_be_a_tenth_off() {
         let ask = |confirm| Revocation {
             targets: vec![Target::Task(task)],
             issued_only: false,
-            lock_only: false,
             force: true,
             reason: "a test".into(),
             confirm,
@@ -22,10 +21,13 @@ fn more_than_one_needs_a_confirmation_that_may_be_a_tenth_off() {
         };
         let admitted = operator(&house);
         for too_little in [Confirm::None, Confirm::Count(19)] {
-            assert_eq!(reason(house.authority.revoke(&admitted, &ask(too_little)).await), Reason::ConfirmNeeded);
+            assert_eq!(
+                reason(house.authority.revoke(&admitted, Some(&locks(&house)), &ask(too_little)).await),
+                Reason::ConfirmNeeded
+            );
         }
         assert_eq!(house.authority.hits(&[Target::Task(task)]).await.unwrap().0.credentials, 21, "nothing was revoked");
-        let done = house.authority.revoke(&admitted, &ask(Confirm::Count(20))).await.unwrap();
+        let done = house.authority.revoke(&admitted, Some(&locks(&house)), &ask(Confirm::Count(20))).await.unwrap();
         assert_eq!(done.hits.credentials, 21);
         assert_eq!(house.authority.hits(&[Target::Task(task)]).await.unwrap().0.credentials, 0);
     });
@@ -45,7 +47,6 @@ fn what_was_hit_is_told_also_where_nothing_was_counted_first() {
         let all = |targets: Vec<Target>, name: &str| Revocation {
             targets,
             issued_only: true,
-            lock_only: false,
             force: true,
             reason: "a test".into(),
             confirm: Confirm::All,
@@ -54,12 +55,13 @@ fn what_was_hit_is_told_also_where_nothing_was_counted_first() {
         // The task by name closes it, which must not make what it held look dead before.
         let caller = || Target::Caller("spiffe://dev.mayfly.internal/agent/demo".into());
         let ask = all(vec![Target::Task(task), caller()], "first");
-        let done = house.authority.revoke(&operator(&house), &ask).await.unwrap();
+        let done = house.authority.revoke(&operator(&house), Some(&locks(&house)), &ask).await.unwrap();
         assert_eq!((done.hits.credentials, done.hits.tasks, done.hits.callers), (5, 2, 1));
         assert_eq!(done.each.iter().map(|h| (h.credentials, h.tasks)).collect::<Vec<_>>(), [(3, 1), (5, 2)]);
-        let repeat = house.authority.revoke(&operator(&house), &ask).await.unwrap();
+        let repeat = house.authority.revoke(&operator(&house), Some(&locks(&house)), &ask).await.unwrap();
         assert_eq!((repeat.seq, repeat.hits), (done.seq, done.hits), "a repeat tells the same");
-        let again = house.authority.revoke(&operator(&house), &all(vec![caller()], "second")).await.unwrap();
+        let again =
+            house.authority.revoke(&operator(&house), Some(&locks(&house)), &all(vec![caller()], "second")).await.unwrap();
         assert_eq!(again.hits.credentials, 0, "they were dead before");
     });
 }
@@ -229,5 +231,22 @@ fn a_renewal_lives_as_long_as_was_asked_for() {
         let first = house.authority.exchange(&agent, &ask).await.unwrap();
         let again = house.authority.renew(&agent, id(&first), None, None).await.unwrap();
         assert_eq!(life(&again), life(&first));
+    });
+}
+
+#[test]
+fn the_shortest_ttl_that_may_be_asked_for_is_issued_at_whatever_part_of_a_second() {
+    let house = house();
+    runtime().block_on(async {
+        let agent = house.caller("/agent/demo");
+        for ms in [0, 1, 498, 500, 999] {
+            house.clock.advance(ms);
+            let ask = |ttl_ms| Wanted { ttl_ms: Some(ttl_ms), ..wanted(TaskChoice::Inline(terms().into())) };
+            let least = mayfly::limits::CREDENTIAL_TTL_MIN_MS;
+            house.authority.exchange(&agent, &ask(least)).await.unwrap();
+            let Err(No::Refusal(no)) = house.authority.exchange(&agent, &ask(least - 1)).await else { panic!("{ms}") };
+            assert_eq!((no.reason, no.field), (Reason::InvalidField, Some("ttl")), "{no}");
+            assert!(no.message.contains("at least 2 s"), "{no}");
+        }
     });
 }

@@ -165,13 +165,12 @@ fn every_request_id_of_a_caller_counts_and_none_keeps_an_operator_from_revoking(
             let ask = Revocation {
                 targets,
                 issued_only: true,
-                lock_only: false,
                 force: true,
                 reason: "a test".into(),
                 confirm: Confirm::All,
                 named: id(10 + n),
             };
-            house.authority.revoke(&operator(&house), &ask).await.unwrap();
+            house.authority.revoke(&operator(&house), Some(&locks(&house)), &ask).await.unwrap();
         }
     });
 }

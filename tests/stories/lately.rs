@@ -18,7 +18,7 @@ use mayfly::seq::TaskId;
 use mayfly::tasks::Actor;
 
 use super::kit::house::{House, house, named, runtime, source, terms, wanted};
-use super::{id, operator, reason, revoke};
+use super::{id, locks, reason, revoke};
 
 const AGENT: &str = "spiffe://dev.mayfly.internal/agent/demo";
 
@@ -115,7 +115,7 @@ fn what_changes_between_two_rounds_is_seen_by_the_second() {
 
         revoke(&house, Target::Tool("two".into()), false).await;
         assert_eq!(told().await, [Ok(()), Err(Reason::Locked)]);
-        house.authority.lift(&operator(&house), &[Target::Tool("two".into())], "fine", &None).await.unwrap();
+        house.authority.lift(&locks(&house), &[Target::Tool("two".into())], "fine", &None).await.unwrap();
         assert_eq!(told().await, [Ok(()), Ok(())]);
 
         let actor = Actor::Operator(Operator::LocalUid(1000));
@@ -211,7 +211,7 @@ async fn of_a_seed(house: &House, seed: u64) -> usize {
         let (task, tool) = (tasks[n], TOOLS[usize::try_from(dice.below(3)).unwrap()]);
         match dice.below(24) {
             0 => drop(revoke(house, Target::Tool(tool.into()), dice.below(2) == 0).await),
-            1 => drop(house.authority.lift(&operator(house), &[Target::Tool(tool.into())], "fine", &None).await),
+            1 => drop(house.authority.lift(&locks(house), &[Target::Tool(tool.into())], "fine", &None).await),
             2 => drop(revoke(house, Target::Task(task), true).await),
             3 => drop(house.authority.hold_task(&op, task, "look", &None).await),
             4 => drop(house.authority.resume_task(&op, task, "fine", &None).await),

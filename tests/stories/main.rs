@@ -20,7 +20,7 @@ use mayfly::credential::{Answer, Issued, Novelty};
 use mayfly::identity::caller::Operator;
 use mayfly::introspect::Asker;
 use mayfly::ledger::record::Outcome;
-use mayfly::policy::Admin;
+use mayfly::policy::admin;
 use mayfly::policy::wanted::{TaskChoice, Wanted};
 use mayfly::refusal::{No, Reason};
 use mayfly::revocation::Target;
@@ -47,21 +47,24 @@ fn token(issued: Issued) -> String {
     }
 }
 
-fn operator(house: &House) -> Admitted {
-    house.authority.admit(&Operator::LocalUid(1000), Admin::Revoke, None).unwrap()
+fn operator(house: &House) -> Admitted<admin::Revoke> {
+    house.authority.admit(&Operator::LocalUid(1000), None).unwrap()
+}
+
+fn locks(house: &House) -> Admitted<admin::Lock> {
+    house.authority.admit(&Operator::LocalUid(1000), None).unwrap()
 }
 
 async fn revoke(house: &House, target: Target, issued_only: bool) -> mayfly::seq::Seq {
     let ask = Revocation {
         targets: vec![target],
         issued_only,
-        lock_only: false,
         force: true,
         reason: "a test".into(),
         confirm: Confirm::All,
         named: None,
     };
-    house.authority.revoke(&operator(house), &ask).await.unwrap().seq
+    house.authority.revoke(&operator(house), Some(&locks(house)), &ask).await.unwrap().seq
 }
 
 async fn active(house: &House, token: &str) -> bool {

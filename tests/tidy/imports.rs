@@ -63,6 +63,7 @@ pub const LAYERS: &[&[&str]] = &[
         "subjects",
         "tasks",
         "openings",
+        "operators",
         "trust",
         "uses",
         "webhook",

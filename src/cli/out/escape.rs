@@ -4,9 +4,8 @@
 //! than it is (Unicode TR 36, section 2.6.3; CVE-2021-42574).
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
-pub use crate::document::shown::is_unsafe;
+pub use crate::document::shown::{is_unsafe, json};
 
 /// The text with every unsafe character written out, like `\n` or `\u{202e}`.
 pub fn for_terminal(text: &str) -> Cow<'_, str> {
@@ -17,29 +16,6 @@ pub fn for_terminal(text: &str) -> Cow<'_, str> {
     for c in text.chars() {
         match is_unsafe(c) {
             true => out.extend(c.escape_default()),
-            false => out.push(c),
-        }
-    }
-    Cow::Owned(out)
-}
-
-/// A JSON text in which unsafe characters are written as `\uXXXX`: the same value, and nothing in it acts on a terminal.
-///
-/// What JSON itself is made of is ASCII, so an unsafe character is inside a string or is white space that the writer put there.
-pub fn json(text: &str) -> Cow<'_, str> {
-    let acts = |c: char| c != '\n' && is_unsafe(c);
-    if !text.chars().any(acts) {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        match acts(c) {
-            true => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    // Writing to a string does not fail.
-                    let _ = write!(out, "\\u{unit:04x}");
-                }
-            }
             false => out.push(c),
         }
     }

@@ -18,6 +18,7 @@ pub struct Status {
     pub certificate_not_after: Option<String>,
     pub identity: Option<Identity>,
     pub environments: Vec<String>,
+    pub environments_not_served: Vec<String>,
     pub own_trust_domain: String,
     pub ledger: Ledger,
     pub clock: Clock,
@@ -141,6 +142,7 @@ impl From<pb::GetStatusResponse> for Status {
             certificate_not_after: time(s.certificate_not_after),
             identity: s.identity.map(Identity::from),
             environments: s.environments,
+            environments_not_served: s.environments_not_served,
             own_trust_domain: s.own_trust_domain,
             ledger: s.ledger.unwrap_or_default().into(),
             clock: Clock {

@@ -1,5 +1,7 @@
 //! Who the server takes us for.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::credential::SvidEvidence;
@@ -14,6 +16,8 @@ pub struct Whoami {
     pub identity: Option<Who>,
     pub environment: String,
     pub operator: bool,
+    /// The environments that it operates, each with the actions that policy permits there.
+    pub operates: BTreeMap<String, Vec<String>>,
     pub roles: Vec<String>,
     pub serves: Vec<String>,
     pub svid: Option<SvidEvidence>,
@@ -44,6 +48,7 @@ impl From<pb::WhoamiResponse> for Whoami {
             identity: Who::of(w.identity),
             environment: w.environment,
             operator: w.operator,
+            operates: w.operates.into_iter().map(|o| (o.environment, o.actions)).collect(),
             roles: w.roles,
             serves: w.serves,
             svid: w.svid.map(SvidEvidence::from),

@@ -35,6 +35,7 @@ impl Decider {
             .policy(&upstream.environment)
             .filter(|policy| policy.set.environment_of(&caller) == Some(&upstream.environment))
             .ok_or_else(|| denied(Reason::EnvironmentWall, format!("{caller} does not belong to {}", upstream.environment)))?;
+        self.served(&upstream.environment)?;
         active(registered, now)?;
         let scopes = scopes_of(upstream, &want.scopes)?;
         if let Some(scope) = scopes.iter().find(|scope| !held.scopes.iter().any(|own| **own == **scope)) {

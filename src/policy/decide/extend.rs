@@ -100,8 +100,13 @@ impl Decider {
             let no = Refusal::new(Reason::NoLifeLeft, format!("task {id} is break-glass, which is not extended"));
             return Err(No::Refusal(no.way_out("close it, have it reviewed, and open another one")));
         }
-        if deadline <= place.deadline {
+        if deadline == place.deadline {
             return Ok(None);
+        }
+        if deadline < place.deadline {
+            let what = format!("{deadline} is before the deadline {} of the task; an extension moves it later", place.deadline);
+            let no = Refusal::field("deadline", what);
+            return Err(No::Refusal(no.way_out(format!("to end the task before its deadline: mayfly task complete {id}"))));
         }
         if deadline > place.max_deadline {
             let what = format!("no extension goes beyond {}, fixed when it was opened", place.max_deadline);

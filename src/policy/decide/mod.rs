@@ -62,6 +62,8 @@ pub struct Decider {
     pub audits: Arc<Audits>,
     /// `iss` without the environment's path.
     pub issuer: String,
+    /// The environments that this server serves (`server.environments`); `None`: every one that has a policy set.
+    pub serves: Option<Vec<String>>,
     /// The longest TTL of a credential, milliseconds.
     pub longest_ms: AtomicU64,
     /// The longest life of a task, milliseconds.
@@ -268,11 +270,27 @@ impl Decider {
         })
     }
 
+    /// Whether this server serves an environment. One that was taken out of `server.environments` keeps its policy set, for its operators.
+    pub fn serves(&self, environment: &str) -> bool {
+        self.serves.as_ref().is_none_or(|all| all.iter().any(|name| name == environment))
+    }
+
+    /// Refuses what this server does not serve.
+    pub(crate) fn served(&self, environment: &str) -> Result<(), No> {
+        if self.serves(environment) {
+            return Ok(());
+        }
+        let what = format!("environment {environment} is not in server.environments: this server does not serve it");
+        let no = Refusal::new(Reason::EnvironmentWall, what).by("server.environments");
+        Err(No::Refusal(no.way_out("whoever owns the configuration adds it to server.environments and restarts the server")))
+    }
+
     /// Environments are walls: caller and upstream belong to the same one, whatever a policy says.
     fn inside_wall<'a>(&self, compiled: &'a Compiled, caller: &Caller, environment: &str) -> Result<&'a Policy, No> {
         let policy = compiled
             .policy(environment)
             .ok_or_else(|| denied(Reason::EnvironmentWall, format!("environment {environment} has no policy")))?;
+        self.served(environment)?;
         match policy.set.environment_of(caller.id()) {
             Some(own) if own == environment => Ok(policy),
             Some(own) => {

@@ -28,11 +28,10 @@ impl Decider {
     ) -> Result<Life, No> {
         let ttl = &upstream.ttl;
         let life = match want.ttl_ms {
-            Some(ms) if ms < ttl.min * 1000 => {
-                return Err(No::Refusal(Refusal::field(
-                    "ttl",
-                    format!("upstream {} issues for at least {} s", upstream.name, ttl.min),
-                )));
+            Some(ms) if ms < (ttl.min * 1000).max(limits::CREDENTIAL_TTL_MIN_MS) => {
+                let least = ttl.min.max(limits::CREDENTIAL_TTL_MIN_MS / 1000);
+                let what = format!("{} ms, and upstream {} issues for at least {least} s", ms, upstream.name);
+                return Err(No::Refusal(Refusal::field("ttl", what)));
             }
             Some(ms) => Life::until(now.plus(ms), Bound::Asked),
             None => Life::until(now.plus(ttl.default * 1000), Bound::Upstream),
@@ -55,7 +54,7 @@ impl Decider {
             Some(renews) => life.within(renews.until, Bound::Renewal),
             None => life,
         };
-        if life.end() < now.plus(limits::CREDENTIAL_TTL_MIN_MS) {
+        if life.end() < now.plus(limits::CREDENTIAL_LIFE_LEFT_MS) {
             return Err(denied(
                 Reason::NoLifeLeft,
                 format!("nothing is left of its life: {:?} ends it at {}", life.by(), life.end()),
@@ -180,7 +179,9 @@ pub(super) fn binding_of<'a>(
     let all = compiled.bindings(&want.upstream);
     let Some(name) = &want.binding else { return Ok(all.and_then(|all| all.covering(caller, &want.tool, scopes))) };
     let Some(bound) = all.and_then(|all| all.named(name)) else {
-        return Err(denied(Reason::NotFound, format!("upstream {} has no binding {name} in force", want.upstream)));
+        let no = Refusal::new(Reason::NotFound, format!("upstream {} has no binding {name} in force", want.upstream));
+        let way_out = "leave the binding out: the first in force that covers the request is used; an operator sees them with mayfly binding list";
+        return Err(No::Refusal(no.by("bindings of the upstream").way_out(way_out)));
     };
     match bound.binding.covers(caller, &want.tool, scopes.iter().map(String::as_str)) {
         true => Ok(Some(bound)),

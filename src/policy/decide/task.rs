@@ -16,6 +16,7 @@ use crate::policy::grant::TaskPath;
 use crate::policy::subject::Subject;
 use crate::policy::wanted::Terms;
 use crate::refusal::{Fault, No, Reason, Refusal};
+use crate::revocation::Facts;
 use crate::seq::{ApprovalId, Millis, TaskId};
 use crate::upstream::registry::Scope;
 
@@ -127,6 +128,7 @@ impl Decider {
         if tasks.len() >= limits::TASK_DEPTH {
             return Err(No::Refusal(Refusal::limit("task_depth", limits::TASK_DEPTH as u64, std::time::Duration::ZERO)));
         }
+        callers_belong(view, policy, caller, &environment, &terms.callers)?;
         let glass = parent.as_ref().and_then(|p| p.glass.clone());
         if let (Some(_), Some(parent)) = (&glass, terms.parent) {
             glass::only_its_people(view, parent, caller, &terms.callers)?;
@@ -210,6 +212,27 @@ impl Decider {
         };
         Ok((allowance, environment.unwrap_or_default()))
     }
+}
+
+/// The callers that a task names belong to its environment: environments are walls. Refused too where a rule shuts one of them out.
+fn callers_belong(view: &View, policy: &Policy, opener: &Caller, environment: &str, named: &[String]) -> Result<(), No> {
+    for name in named.iter().filter(|name| **name != *opener.id().as_str()) {
+        let id = SpiffeId::parse(name).map_err(|e| Refusal::field("callers", format!("{name}: {e}")))?;
+        let wall = |what: String| {
+            let no = Refusal::new(Reason::EnvironmentWall, what).by(format!("environment {environment}"));
+            Err(No::Refusal(no.way_out("name callers that the roles file puts into the environment of the task")))
+        };
+        match policy.set.environment_of(&id) {
+            Some(own) if own != environment => return wall(format!("caller {id} belongs to {own}, the task to {environment}")),
+            None => return wall(format!("caller {id} belongs to no environment, the task to {environment}")),
+            Some(_) => {}
+        }
+        let facts = Facts { revision: view.revision(), identities: vec![(id.trust_domain(), id.as_str())], ..Facts::default() };
+        if let Some(hit) = view.read(|s| s.rules.shuts_out(&facts)) {
+            return Err(No::Refusal(crate::ledger::state::refused_by(&hit, &format!("caller {id}"))));
+        }
+    }
+    Ok(())
 }
 
 /// Who opens a task owns it; one that is opened for another caller is that caller's, so that revoking it or asking for its tasks finds it.

@@ -14,6 +14,7 @@ use super::page::{Page, within_bytes};
 use crate::approvals::{Decision, Sees};
 use crate::authority::Authority;
 use crate::calls;
+use crate::document::shown;
 use crate::ledger::record::{ApprovalAsked, Event};
 use crate::ledger::state::Approval;
 use crate::ledger::{Batch, Committed, State};
@@ -72,7 +73,7 @@ impl Approvals {
             Sees::WithoutArguments => {}
             Sees::Whole if waits => {
                 let arguments = self.0.arguments_of(id, &asked.environment).await?;
-                shown.arguments_json = arguments.map_or_else(String::new, |json| json.to_string());
+                shown.arguments_json = arguments.map_or_else(String::new, |json| shown::json(&json).into_owned());
             }
             Sees::Whole => {}
         }

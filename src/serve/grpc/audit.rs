@@ -12,9 +12,10 @@ use crate::authority::Authority;
 use crate::explain::{Depth, Explained, Finding, Of, body};
 use crate::ledger::history::Past;
 use crate::limits;
+use crate::operators::Environments;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::audit_service_server::AuditService;
-use crate::policy::{Admin, wanted};
+use crate::policy::{admin, wanted};
 use crate::refusal::{No, Refusal};
 use crate::tasks::Actor;
 
@@ -49,7 +50,7 @@ impl Audit {
     fn who(&self, actor: &Actor) -> Result<String, No> {
         match actor {
             Actor::Workload(caller) => Ok(caller.id().as_str().to_owned()),
-            Actor::Operator(operator) => Ok(self.0.admit(operator, Admin::ReadAudit, None)?.who().name()),
+            Actor::Operator(operator) => Ok(self.0.scope::<admin::ReadAudit>(operator)?.who().name()),
         }
     }
 
@@ -65,23 +66,33 @@ impl Audit {
             Actor::Operator(operator) => {
                 // Before history is read, then for what was found.
                 let of = self.of(actor, ask)?;
-                let environment = self.environment_of(&of);
-                self.0.admit(operator, Admin::ReadAudit, environment.as_deref())?;
+                self.0.admit_to_found::<admin::ReadAudit>(operator, self.environment_of(&of).as_deref())?;
                 let explained = self.0.explain(&of, Depth::History).await?;
-                self.0.admit(operator, Admin::ReadAudit, explained.environment.as_deref())?;
+                self.0.may_see::<admin::ReadAudit>(operator, &self.environments_of(&explained))?;
                 explained
             }
         };
         Ok(explained_to_pb(explained))
     }
 
-    /// The environment of what memory knows; `None` where an operator has to be one of every environment.
+    /// The environment of what memory knows.
     fn environment_of(&self, of: &Of) -> Option<String> {
-        self.0.ledger.peek(|s| match of {
-            Of::Credential(id) => s.credentials.get(id).map(|l| l.environment().to_owned()),
-            Of::Task(id) => s.tasks.get(id).map(|t| t.terms.environment.to_string()),
+        match of {
+            Of::Credential(id) => self.0.environment_of_credential(id),
+            Of::Task(id) => self.0.environment_of_task(id),
             _ => None,
-        })
+        }
+    }
+
+    /// The environments of an explanation: its own, or those of the records that it tells.
+    fn environments_of(&self, explained: &Explained) -> Environments {
+        match &explained.environment {
+            Some(environment) => Environments::one(environment),
+            None => {
+                let records = explained.records.iter().map(|past| self.0.environments_of_record(&past.record));
+                records.fold(Environments::Server, Environments::and)
+            }
+        }
     }
 }
 

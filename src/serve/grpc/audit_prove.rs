@@ -14,7 +14,7 @@ use super::audit_search::filter;
 use crate::authority::Authority;
 use crate::calls;
 use crate::pb::mayfly::v1 as pb;
-use crate::policy::Admin;
+use crate::policy::admin;
 use crate::refusal::No;
 use crate::seq::Seq;
 use crate::tasks::Actor;
@@ -28,7 +28,7 @@ pub async fn checkpoint(
     actor: &Actor,
     ask: &pb::GetCheckpointRequest,
 ) -> Result<pb::GetCheckpointResponse, No> {
-    a.admit(ask::operator(actor)?, Admin::ReadAudit, None)?;
+    a.scope::<admin::ReadAudit>(ask::operator(actor)?)?;
     let signed = a.checkpoint().await?;
     let consistency = match ask.since_size {
         0 => Vec::new(),
@@ -64,14 +64,14 @@ type Part = Result<pb::ExportRecordsResponse, Status>;
 pub async fn export(a: &Arc<Authority>, actor: &Actor, ask: &pb::ExportRecordsRequest) -> Result<ReceiverStream<Part>, No> {
     let (filter, environment) = filter(ask.filter.as_ref())?;
     let operator = ask::operator(actor)?.clone();
-    a.admit(&operator, Admin::ReadAudit, environment.as_deref())?;
+    a.admit::<admin::ReadAudit>(&operator, environment.as_deref()).map_err(|no| name_one(no, &environment))?;
     let mut export = a.export(filter, told(ask.filter.as_ref()), ask.since_size).await?;
     let (to, stream) = mpsc::channel(WAITING);
     let authority = a.clone();
     let call = calls::Call::current();
     tokio::task::spawn_blocking(move || {
         loop {
-            let admit = || authority.admit(&operator, Admin::ReadAudit, environment.as_deref());
+            let admit = || authority.admit::<admin::ReadAudit>(&operator, environment.as_deref());
             let admitted = calls::within_sync(call.clone(), admit);
             let part = match admitted.and_then(|_| export.lines()) {
                 Ok(None) => return,
@@ -88,10 +88,20 @@ pub async fn export(a: &Arc<Authority>, actor: &Actor, ask: &pb::ExportRecordsRe
     Ok(ReceiverStream::new(stream))
 }
 
+/// An export is of everything, or of one environment.
+fn name_one(no: No, environment: &Option<String>) -> No {
+    match no {
+        No::Refusal(no) if environment.is_none() => {
+            No::Refusal(no.way_out("export one environment that you operate: mayfly audit export --environment NAME"))
+        }
+        no => no,
+    }
+}
+
 /// Verifies a part of the ledger.
 pub async fn verify(a: &Authority, actor: &Actor, ask: &pb::VerifyLedgerRequest) -> Result<pb::VerifyLedgerResponse, No> {
     let (from, to) = (wire::seq("from_seq", ask.from_seq)?, wire::seq("to_seq", ask.to_seq)?);
-    a.admit(ask::operator(actor)?, Admin::ReadAudit, None)?;
+    a.scope::<admin::ReadAudit>(ask::operator(actor)?)?;
     let verified = a.verify(from, to).await?;
     let (broken_at, problem) = verified.broken.unwrap_or((Seq::ZERO, String::new()));
     Ok(pb::VerifyLedgerResponse {

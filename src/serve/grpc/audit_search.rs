@@ -11,7 +11,7 @@ use crate::ledger::record::{EVENT_NAMES, Sort};
 use crate::ledger::search::{Filter, Match, Turn};
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
-use crate::policy::{Admin, wanted};
+use crate::policy::{admin, wanted};
 use crate::refusal::{No, Refusal};
 use crate::seq::{Seq, TaskId};
 use crate::tasks::Actor;
@@ -59,7 +59,7 @@ pub fn filter(asked: Option<&pb::RecordFilter>) -> Result<(Filter, Option<String
 /// One page.
 pub async fn search(a: &Authority, actor: &Actor, ask: &pb::SearchRecordsRequest) -> Result<pb::SearchRecordsResponse, No> {
     let (filter, environment) = filter(ask.filter.as_ref())?;
-    a.admit(ask::operator(actor)?, Admin::ReadAudit, environment.as_deref())?;
+    let scope = a.scope_of::<admin::ReadAudit>(ask::operator(actor)?, environment.as_deref())?;
     let size = Page::from(ask.page_size, "")?.size();
     let of = same_request(ask);
     let from = match ask.page_token.as_str() {
@@ -67,6 +67,9 @@ pub async fn search(a: &Authority, actor: &Actor, ask: &pb::SearchRecordsRequest
         token => Some(turn(&of, token).ok_or_else(foreign_token)?),
     };
     let mut found = a.search(filter, from, size).await?;
+    if let Some(scope) = scope {
+        found.records.retain(|one| scope.has_all(&a.environments_of_record(&one.past.record)));
+    }
     let whole = found.records.len();
     let mut next = found.next;
     let (mut records, mut bytes) = (Vec::new(), 0);

@@ -19,11 +19,13 @@ use crate::audit::Reader;
 use crate::authority::Authority;
 use crate::calls;
 use crate::identity::caller::Operator;
+use crate::ledger::record::Record;
 use crate::ledger::search::Filter;
 use crate::ledger::stopping;
 use crate::limits;
+use crate::operators::Scope;
 use crate::pb::mayfly::v1 as pb;
-use crate::policy::Admin;
+use crate::policy::admin;
 use crate::refusal::{No, Refusal};
 use crate::seq::Seq;
 use crate::tasks::Actor;
@@ -37,6 +39,8 @@ struct Tail {
     authority: Arc<Authority>,
     operator: Operator,
     environment: Option<String>,
+    /// What of it the operator may see; `None`: all that fits.
+    scope: Option<Scope<admin::ReadAudit>>,
     filter: Filter,
     reader: Reader,
     after: Seq,
@@ -47,12 +51,12 @@ struct Tail {
 pub async fn begin(a: &Arc<Authority>, actor: &Actor, ask: &pb::TailRecordsRequest) -> Result<ReceiverStream<Told>, No> {
     let (filter, environment) = filter(ask.filter.as_ref())?;
     let operator = ask::operator(actor)?.clone();
-    a.admit(&operator, Admin::ReadAudit, environment.as_deref())?;
+    let scope = a.scope_of(&operator, environment.as_deref())?;
     let after = ask.resume_after.map(|seq| wire::seq("resume_after", seq)).transpose()?;
     let reader = a.read_after(after).await?;
     let (to, stream) = mpsc::channel(limits::WATCH_QUEUE);
     let after = after.unwrap_or(reader.seq());
-    let tail = Tail { authority: a.clone(), operator, environment, filter, reader, after, to };
+    let tail = Tail { authority: a.clone(), operator, environment, scope, filter, reader, after, to };
     tokio::spawn(calls::within(calls::Call::current(), tail.run()));
     Ok(ReceiverStream::new(stream))
 }
@@ -93,9 +97,13 @@ impl Tail {
         }
     }
 
-    fn admitted(&self) -> Goes {
-        match self.authority.admit(&self.operator, Admin::ReadAudit, self.environment.as_deref()) {
-            Ok(_) => ControlFlow::Continue(()),
+    /// Whether the operator may still look, and at what: policy may have changed.
+    fn admitted(&mut self) -> Goes {
+        match self.authority.scope_of(&self.operator, self.environment.as_deref()) {
+            Ok(scope) => {
+                self.scope = scope;
+                ControlFlow::Continue(())
+            }
             Err(no) => ControlFlow::Break(Some(no)),
         }
     }
@@ -105,7 +113,10 @@ impl Tail {
             Ok(matches) => matches,
             Err(fault) => return ControlFlow::Break(Some(No::Fault(fault))),
         };
-        for one in matches.into_iter().filter(|m| m.past.seq > self.after) {
+        let seen = |record: &Record| {
+            self.scope.as_ref().is_none_or(|scope| scope.has_all(&self.authority.environments_of_record(record)))
+        };
+        for one in matches.into_iter().filter(|m| m.past.seq > self.after && seen(&m.past.record)) {
             self.send(Some(told(&one)), one.past.seq).await?;
         }
         ControlFlow::Continue(())

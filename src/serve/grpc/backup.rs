@@ -18,7 +18,7 @@ use crate::identity::caller::Operator;
 use crate::ledger::{in_the_background, stopping};
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
-use crate::policy::Admin;
+use crate::policy::admin;
 use crate::refusal::{Fault, No};
 use crate::tasks::Actor;
 
@@ -33,8 +33,8 @@ type Asker = (Operator, Option<Arc<calls::Call>>);
 
 /// It has what the audit says of everybody, and the private parts of keys.
 fn admitted(a: &Authority, operator: &Operator) -> Result<(), No> {
-    a.admit(operator, Admin::ReadAudit, None)?;
-    a.admit(operator, Admin::ManageKeys, None)?;
+    a.admit::<admin::ReadAudit>(operator, None)?;
+    a.admit::<admin::ManageKeys>(operator, None)?;
     Ok(())
 }
 

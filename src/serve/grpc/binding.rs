@@ -7,25 +7,25 @@ use crate::authority::Authority;
 use crate::bindings::BindingChanged;
 use crate::narrow::Terms;
 use crate::pb::mayfly::v1 as pb;
-use crate::policy::Admin;
+use crate::policy::admin;
 use crate::refusal::{No, Refusal};
 use crate::tasks::Actor;
 use crate::upstream::binding::Binding;
 
 /// Lists them, those that were taken away among them.
 pub async fn list(authority: &Authority, actor: &Actor, ask: pb::ListBindingsRequest) -> Result<pb::ListBindingsResponse, No> {
-    authority.admit(ask::operator(actor)?, Admin::Observe, None)?;
+    let sees = authority.scope::<admin::Observe>(ask::operator(actor)?)?;
     let (upstream, name) = (ask::filter("upstream", &ask.upstream)?, ask::filter("binding", &ask.binding)?);
     let page = ByName::of(ask.page_size, &ask.page_token, &ask)?;
-    let fits = |b: &Binding| upstream.is_none_or(|u| b.upstream == u) && name.is_none_or(|n| b.name == n);
+    let compiled = authority.catalog.now();
+    let of = |b: &Binding| compiled.upstream(&b.upstream).map_or_else(String::new, |u| u.upstream.environment.clone());
+    let fits = |b: &Binding| upstream.is_none_or(|u| b.upstream == u) && name.is_none_or(|n| b.name == n) && sees.has(&of(b));
     let all = authority.bindings().await?.into_iter().filter(|(b, _)| fits(b));
     let (found, next_page_token) = page.take(all.map(|(b, v)| (b.name.clone(), (b, v))).collect());
-    let compiled = authority.catalog.now();
     let shown = found.iter().map(|(binding, version)| {
-        let environment = compiled.upstream(&binding.upstream).map_or_else(String::new, |u| u.upstream.environment.clone());
         let place = BindingPlace {
             version: version.version,
-            environment,
+            environment: of(binding),
             seq: Some(version.seq),
             at: version.at,
             by: version.by.as_deref().cloned(),
@@ -44,7 +44,7 @@ pub async fn set(authority: &Authority, actor: &Actor, ask: &pb::SetBindingReque
         Ok(new) => new,
         Err(no) => {
             // Who may bind nothing is not told how it is done.
-            authority.admit(operator, Admin::ManageUpstreams, None)?;
+            authority.scope::<admin::ManageUpstreams>(operator)?;
             return Err(no.into());
         }
     };

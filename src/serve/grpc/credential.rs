@@ -16,7 +16,7 @@ use crate::limits;
 use crate::lookup::{Found, Standing, key_named};
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::credential_service_server::CredentialService;
-use crate::policy::{Admin, wanted};
+use crate::policy::{admin, wanted};
 use crate::refusal::{No, Refusal};
 use crate::revocation::Target;
 use crate::seq::{CredentialId, Millis, TaskId};
@@ -39,11 +39,7 @@ impl Credentials {
         let none = || ask::not_found(format!("there is no credential {id} that you may see"));
         // Whoever may see none is refused before anything is looked for.
         if let Actor::Operator(operator) = actor {
-            let known = self.0.ledger.peek(|s| {
-                let login = || s.logins.get(&id).map(|l| l.environment.to_string());
-                s.credentials.get(&id).map(|l| l.environment().to_owned()).or_else(login)
-            });
-            self.0.admit(operator, Admin::Observe, known.as_deref())?;
+            self.0.admit_to_found::<admin::Observe>(operator, self.0.environment_of_credential(&id).as_deref())?;
         }
         let now = self.0.system.wall();
         let login = self.0.ledger.settled(|s| s.logins.get(&id).map(|l| wire::login_to_pb(s, l, now))).await?;
@@ -58,15 +54,15 @@ impl Credentials {
         let issued = found.issued()?;
         match actor {
             Actor::Workload(caller) if issued.caller != caller.id().as_str() => return Err(none()),
-            Actor::Operator(operator) => drop(self.0.admit(operator, Admin::Observe, Some(&issued.environment))?),
+            Actor::Operator(operator) => drop(self.0.admit::<admin::Observe>(operator, Some(&issued.environment))?),
             Actor::Workload(_) => {}
         }
         Ok(pb::GetCredentialResponse { credential: Some(self.show(&found).await?) })
     }
 
     async fn list(&self, actor: &Actor, ask: &pb::ListCredentialsRequest) -> Result<pb::ListCredentialsResponse, No> {
-        let filter = Filter::of(ask.filter.as_ref())?;
-        self.0.admit(ask::operator(actor)?, Admin::Observe, filter.environment())?;
+        let mut filter = Filter::of(ask.filter.as_ref())?;
+        filter.keep_to(self.0.scope_of(ask::operator(actor)?, filter.environment())?);
         let page = Page::from(ask.page_size, &ask.page_token)?;
         let now = self.0.system.wall();
         let mut newest = Newest::of(page);
@@ -88,8 +84,9 @@ impl Credentials {
     }
 
     async fn look_up(&self, actor: &Actor, ask: &pb::LookupTokenRequest) -> Result<pb::LookupTokenResponse, No> {
-        // What a token reaches is told to those who may see everything: it may be of any environment.
-        self.0.admit(ask::operator(actor)?, Admin::Observe, None)?;
+        // Whoever may see nothing is refused before anything is looked for; what is found is told to those who may see its environment.
+        let operator = ask::operator(actor)?;
+        self.0.scope::<admin::Observe>(operator)?;
         let none = || ask::not_found("it is nothing that mayfly issued");
         let (standing, key) = match &ask.by {
             None => return Err(No::Refusal(Refusal::field("by", "is missing: give a token or its sha256"))),
@@ -102,8 +99,12 @@ impl Credentials {
                 (Standing::Issued(self.0.look_up_digest(digest).await?.ok_or_else(none)?), String::new())
             }
         };
+        if let Standing::Issued(found) | Standing::Altered(found) = &standing {
+            self.0.admit::<admin::Observe>(operator, Some(&found.issued()?.environment))?;
+        }
         let answer = match standing {
             Standing::Forged { key } => {
+                self.0.admit_to_targets::<admin::Observe>(operator, &[Target::SigningKey(key.as_str().into())]).await?;
                 let target = Target::SigningKey(key.as_str().into());
                 pb::LookupTokenResponse {
                     standing: pb::TokenStanding::Forged.into(),

@@ -5,8 +5,9 @@ use super::ask;
 use crate::ledger::State;
 use crate::ledger::record::Issued;
 use crate::ledger::state::{Live, Login, facts_of_record};
+use crate::operators::Scope;
 use crate::pb::mayfly::v1 as pb;
-use crate::policy::wanted;
+use crate::policy::{admin, wanted};
 use crate::refusal::Refusal;
 use crate::revocation::{Facts, Rules};
 use crate::seq::{Millis, Seq, TaskId};
@@ -22,6 +23,8 @@ pub struct Filter {
     kind: Option<u8>,
     state: Option<pb::CredentialState>,
     covered_by: Option<Rules>,
+    /// The environments that whoever asks may see. `None`: all, or the one that the filter names.
+    sees: Option<Scope<admin::Observe>>,
 }
 
 /// What a filter looks at first: cheap, and the same for memory and records.
@@ -61,7 +64,13 @@ impl Filter {
                 rules.add(&target, Some(last), None, Millis(u64::MAX));
                 rules
             }),
+            sees: None,
         })
+    }
+
+    /// Keeps to the environments that whoever asks may see.
+    pub fn keep_to(&mut self, sees: Option<Scope<admin::Observe>>) {
+        self.sees = sees;
     }
 
     /// The environment that it is restricted to.
@@ -74,6 +83,7 @@ impl Filter {
         is(&self.caller, o.caller)
             && is(&self.upstream, o.upstream)
             && is(&self.environment, o.environment)
+            && self.sees.as_ref().is_none_or(|sees| sees.has(o.environment))
             && self.kind.is_none_or(|k| k == o.kind)
             && self.task.is_none_or(|t| o.path.contains(&t))
     }

@@ -26,7 +26,6 @@ use crate::ledger::state::{Live, State, Task};
 use crate::ledger::stopping;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
-use crate::policy::Admin;
 use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::{Rules, Target};
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
@@ -53,9 +52,9 @@ pub async fn begin(
     actor: &Actor,
     ask: &pb::WatchCredentialsRequest,
 ) -> Result<ReceiverStream<Told>, No> {
-    let filter = Filter::of(ask.filter.as_ref())?;
     let operator = ask::operator(actor)?.clone();
-    authority.admit(&operator, Admin::Observe, filter.environment())?;
+    let mut filter = Filter::of(ask.filter.as_ref())?;
+    filter.keep_to(authority.scope_of(&operator, filter.environment())?);
     let after = ask.resume_after.map(|seq| wire::seq("resume_after", seq)).transpose()?;
     // Before the head is read: nothing falls between the two.
     let commits = authority.commits.subscribe();
@@ -155,9 +154,13 @@ impl Watch {
         }
     }
 
-    fn admitted(&self) -> Goes {
-        match self.authority.admit(&self.operator, Admin::Observe, self.filter.environment()) {
-            Ok(_) => ControlFlow::Continue(()),
+    /// Whether the operator may still look, and at what: policy may have changed.
+    fn admitted(&mut self) -> Goes {
+        match self.authority.scope_of(&self.operator, self.filter.environment()) {
+            Ok(sees) => {
+                self.filter.keep_to(sees);
+                ControlFlow::Continue(())
+            }
             Err(no) => ControlFlow::Break(Some(no)),
         }
     }

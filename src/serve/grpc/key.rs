@@ -8,6 +8,7 @@ use super::super::wire;
 use super::ask::{self, refused};
 use super::page::{ByName, within_bytes};
 use super::token::named;
+use crate::admission::Admitted;
 use crate::authority::Authority;
 use crate::credential::keyring;
 use crate::keys::{Going, Gone};
@@ -15,7 +16,7 @@ use crate::ledger::record::{KeyPurpose, KeyState};
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::key_service_server::KeyService;
-use crate::policy::{Admin, wanted};
+use crate::policy::{admin, wanted};
 use crate::refusal::{No, Refusal};
 use crate::tasks::Actor;
 
@@ -80,12 +81,13 @@ impl Keys {
     async fn list(&self, actor: &Actor, ask: pb::ListKeysRequest) -> Result<pb::ListKeysResponse, No> {
         let issuer = ask::filter("issuer", &ask.issuer)?;
         let environment = issuer.map(|i| self.of_issuer(i)).transpose()?;
-        self.0.admit(ask::operator(actor)?, Admin::Observe, environment.as_deref())?;
+        let sees = self.0.scope_of::<admin::Observe>(ask::operator(actor)?, environment.as_deref())?;
         let purpose = wire::purpose_from_pb("purpose", ask.purpose)?;
         let state = wire::key_state_from_pb("state", ask.state)?;
         let page = ByName::of(ask.page_size, &ask.page_token, &ask)?;
         let fits = |k: &crate::ledger::state::Key| {
             purpose.is_none_or(|p| k.purpose == p)
+                && sees.as_ref().is_none_or(|sees| sees.has(&k.environment))
                 && environment.as_ref().is_none_or(|e| *k.environment == **e && k.purpose == KeyPurpose::AccessToken)
                 && match state {
                     Some(state) => k.state == state,
@@ -144,8 +146,8 @@ impl Keys {
         let (operator, environment) = (ask::operator(actor)?, Some(&*rotation.environment).filter(|e| !e.is_empty()));
         let admitted = match rotation.purpose {
             // Its key vouches for everybody of our own trust domain, and people sign in there.
-            KeyPurpose::X509Ca => self.0.admit_two(operator, Admin::ManageKeys, environment, "it makes a root of our own CA")?,
-            _ => self.0.admit(operator, Admin::ManageKeys, environment)?,
+            KeyPurpose::X509Ca => self.0.admit_two(operator, environment, "it makes a root of our own CA")?,
+            _ => self.0.admit::<admin::ManageKeys>(operator, environment)?,
         };
         let line = (rotation.purpose, &*rotation.environment);
         let (key, previous) = self.0.rotate_key(&admitted, line, rotation.ahead_ms, &named(&ask.request_id, ask)?).await?;
@@ -157,20 +159,25 @@ impl Keys {
         Ok(pb::RotateKeyResponse { key: self.show(&key).await?, previous })
     }
 
-    /// A key that is to go, and its environment.
-    fn going(&self, key: &str, ask: (&str, bool, Option<&pb::Confirmation>)) -> Result<(Going, Option<String>), No> {
+    /// A key that is to go, and the proof that the operator may have it go.
+    fn going(
+        &self,
+        actor: &Actor,
+        key: &str,
+        ask: (&str, bool, Option<&pb::Confirmation>),
+    ) -> Result<(Going, Admitted<admin::ManageKeys>), No> {
         let key = wanted::name("key_id", key)?;
         let environment = self.0.ledger.peek(|s| s.keys.get(key.as_str()).map(|k| k.environment.to_string()));
-        // What is of none is asked of all.
-        let environment = environment.filter(|name| !name.is_empty());
+        let none = || ask::not_found(format!("there is no key {key}"));
+        // What is of no environment is asked of all.
+        let admitted = self.0.admit_to_found(ask::operator(actor)?, environment.as_deref())?.ok_or_else(none)?;
         let (reason, dry_run, confirmation) = ask;
         let going = Going { key, reason: ask::reason(reason)?, dry_run, confirm: ask::confirm(confirmation), named: None };
-        Ok((going, environment))
+        Ok((going, admitted))
     }
 
     async fn retire(&self, actor: &Actor, ask: &pb::RetireKeyRequest) -> Result<pb::RetireKeyResponse, No> {
-        let (going, environment) = self.going(&ask.key_id, (&ask.reason, ask.dry_run, ask.confirmation.as_ref()))?;
-        let admitted = self.0.admit(ask::operator(actor)?, Admin::ManageKeys, environment.as_deref())?;
+        let (going, admitted) = self.going(actor, &ask.key_id, (&ask.reason, ask.dry_run, ask.confirmation.as_ref()))?;
         let going = Going { named: named(&ask.request_id, ask)?, ..going };
         let gone = self.0.retire_key(&admitted, &going).await?;
         self.0.tend_own_bundle().await?;
@@ -178,8 +185,7 @@ impl Keys {
     }
 
     async fn compromise(&self, actor: &Actor, ask: &pb::CompromiseKeyRequest) -> Result<pb::CompromiseKeyResponse, No> {
-        let (going, environment) = self.going(&ask.key_id, (&ask.reason, ask.dry_run, ask.confirmation.as_ref()))?;
-        let admitted = self.0.admit(ask::operator(actor)?, Admin::ManageKeys, environment.as_deref())?;
+        let (going, admitted) = self.going(actor, &ask.key_id, (&ask.reason, ask.dry_run, ask.confirmation.as_ref()))?;
         let going = Going { named: named(&ask.request_id, ask)?, ..going };
         let Gone { seq, hits, replacement } = self.0.compromise_key(&admitted, &going).await?;
         // Its rule is durable; that its root leaves the bundle comes second, and again within the minute.

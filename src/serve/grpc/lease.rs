@@ -6,7 +6,7 @@ use super::page::Page;
 use crate::authority::Authority;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
-use crate::policy::{Admin, wanted};
+use crate::policy::{admin, wanted};
 use crate::refusal::{No, Refusal};
 use crate::seq::LeaseId;
 use crate::tasks::Actor;
@@ -15,7 +15,12 @@ use crate::upstream::lease::{Listed, Standing};
 /// One page, in the order of the ids.
 pub async fn list(a: &Authority, actor: &Actor, ask: pb::ListLeasesRequest) -> Result<pb::ListLeasesResponse, No> {
     let upstream = ask::filter("upstream", &ask.upstream)?;
-    a.admit(ask::operator(actor)?, Admin::Observe, None)?;
+    let sees = a.scope::<admin::Observe>(ask::operator(actor)?)?;
+    let compiled = a.catalog.now();
+    let seen = |upstream: &str| match compiled.upstream(upstream) {
+        Some(registered) => sees.has(&registered.upstream.environment),
+        None => sees.everywhere(),
+    };
     let wanted = match pb::UpstreamState::try_from(ask.state) {
         Ok(pb::UpstreamState::Unspecified) => None,
         Ok(state @ (pb::UpstreamState::Live | pb::UpstreamState::Pending)) => Some(state),
@@ -40,7 +45,8 @@ pub async fn list(a: &Authority, actor: &Actor, ask: pb::ListLeasesRequest) -> R
                 break;
             }
             (after, taken) = (Some(listed.id), taken + 1);
-            let fits = upstream.is_none_or(|u| *listed.lease.upstream == *u) && wanted.is_none_or(|w| w == state(&listed));
+            let asked = upstream.is_none_or(|u| *listed.lease.upstream == *u) && wanted.is_none_or(|w| w == state(&listed));
+            let fits = asked && seen(&listed.lease.upstream);
             if fits {
                 leases.push(lease_to_pb(a, &listed));
             }

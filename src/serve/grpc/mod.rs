@@ -6,7 +6,7 @@ use crate::pb::mayfly::v1 as pb;
 use crate::refusal::No;
 use crate::revoke::Hits;
 
-mod approval;
+pub mod approval;
 mod ask;
 pub mod audit;
 mod audit_prove;

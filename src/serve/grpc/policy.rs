@@ -17,7 +17,7 @@ use crate::policies::{PolicyFrom, Setting};
 use crate::policy::action::{Action, Work};
 use crate::policy::request::digest_text;
 use crate::policy::situation::{Outcome, Situation};
-use crate::policy::{Admin, wanted};
+use crate::policy::{admin, wanted};
 use crate::refusal::{No, Refusal};
 use crate::replay::Replay;
 use crate::seq::Millis;
@@ -115,7 +115,7 @@ fn situation(given: Option<&pb::Situation>, now: Millis) -> Result<(Situation, O
 impl Policies {
     async fn get(&self, actor: &Actor, ask: &pb::GetPolicyRequest) -> Result<pb::GetPolicyResponse, No> {
         let (environment, audit) = (wanted::name("environment", &ask.environment)?, audit(ask.mode)?);
-        self.0.admit(ask::operator(actor)?, Admin::Observe, Some(&environment))?;
+        self.0.admit::<admin::Observe>(ask::operator(actor)?, Some(&environment))?;
         let version = self.0.policy_version(&environment, audit, ask.version).await?;
         let mut policy = wire::policy_to_pb(&environment, audit, &version)?;
         policy.audited = audit.then(|| {
@@ -127,7 +127,7 @@ impl Policies {
 
     async fn validate(&self, actor: &Actor, ask: &pb::ValidatePolicyRequest) -> Result<pb::ValidatePolicyResponse, No> {
         let environment = wanted::name("environment", &ask.environment)?;
-        self.0.admit(ask::operator(actor)?, Admin::Observe, Some(&environment))?;
+        self.0.admit::<admin::Observe>(ask::operator(actor)?, Some(&environment))?;
         let from = from(ask.set.as_ref())?.ok_or_else(|| Refusal::field("set", "is missing: the set to check"))?;
         let set = match self.0.policy_from(&environment, &from).await {
             Ok((set, _)) => set,
@@ -147,7 +147,7 @@ impl Policies {
 
     async fn explain(&self, actor: &Actor, ask: &pb::ExplainPolicyRequest) -> Result<pb::ExplainPolicyResponse, No> {
         let environment = wanted::name("environment", &ask.environment)?;
-        self.0.admit(ask::operator(actor)?, Admin::Observe, Some(&environment))?;
+        self.0.admit::<admin::Observe>(ask::operator(actor)?, Some(&environment))?;
         let (situation, upstream) = situation(ask.situation.as_ref(), self.0.system.wall())?;
         let from = from(ask.set.as_ref())?.unwrap_or(PolicyFrom::InForce);
         let (set, version) = self.0.policy_from(&environment, &from).await?;
@@ -181,7 +181,7 @@ impl Policies {
 
     async fn diff(&self, actor: &Actor, ask: &pb::DiffPolicyRequest) -> Result<pb::DiffPolicyResponse, No> {
         let environment = wanted::name("environment", &ask.environment)?;
-        self.0.admit(ask::operator(actor)?, Admin::ReadAudit, Some(&environment))?;
+        self.0.admit::<admin::ReadAudit>(ask::operator(actor)?, Some(&environment))?;
         let from = from(ask.set.as_ref())?.ok_or_else(|| Refusal::field("set", "is missing: the set to compare"))?;
         let since = match &ask.since {
             Some(since) => wire::millis(since).ok_or_else(|| Refusal::field("since", "is no moment since 1970"))?,

@@ -13,18 +13,18 @@ use super::ask::{self, refused};
 use super::page::{self, Page, within_bytes};
 use super::token::named;
 use super::watch;
-use crate::admission::Admitted;
 use crate::authority::Authority;
 use crate::feed::{Follower, Made};
+use crate::identity::caller::Operator;
 use crate::ledger::commit::sha256;
 use crate::limits;
+use crate::operators::Scope;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::revocation_service_server::RevocationService;
-use crate::policy::Admin;
-use crate::policy::wanted;
+use crate::policy::{admin, wanted};
 use crate::refusal::{No, Reason, Refusal};
 use crate::revocation::{Entry, Target};
-use crate::revoke::{BlastOf, Confirm, Revocation};
+use crate::revoke::{BlastOf, Done, Hits, Locking, Revocation};
 use crate::seq::Seq;
 use crate::tasks::Actor;
 
@@ -52,12 +52,19 @@ fn why(text: &str) -> Result<String, Refusal> {
 }
 
 impl Revocations {
-    /// Admits an operator; whoever is refused is noted for the audit.
-    fn admit<T>(&self, request: &Request<T>, action: Admin, rpc: &'static str) -> Result<(Actor, Admitted), Status> {
+    /// What an operator may see; whoever may see nothing is noted for the audit.
+    fn scope(&self, request: &Request<impl Sized>, rpc: &'static str) -> Result<(Actor, Scope<admin::Observe>), Status> {
         let operator = peer::operator(request)?;
         let actor = Actor::Operator(operator.clone());
-        let admitted = self.0.admit(&operator, action, None).map_err(refused(&self.0, &actor, rpc))?;
-        Ok((actor, admitted))
+        let scope = self.0.scope(&operator).map_err(refused(&self.0, &actor, rpc))?;
+        Ok((actor, scope))
+    }
+
+    /// Whether a follower follows for an upstream of an environment that may be seen. One that names no upstream follows for all.
+    fn sees_follower(&self, scope: &Scope<admin::Observe>, follower: &Follower) -> bool {
+        let compiled = self.0.catalog.now();
+        let of = |name: &String| compiled.upstream(name).is_some_and(|r| scope.has(&r.upstream.environment));
+        scope.everywhere() || follower.upstreams.is_empty() || follower.upstreams.iter().any(of)
     }
 
     /// The locks that the revocation at `seq` of these targets made. All else in force is not looked at: there may be very much of it.
@@ -73,8 +80,10 @@ impl Revocations {
         Ok(locked.iter().map(|t| lock_to_pb(seq, t, &made)).collect())
     }
 
-    async fn do_blast_radius(&self, ask: &pb::BlastRadiusRequest) -> Result<pb::BlastRadiusResponse, No> {
+    async fn do_blast_radius(&self, operator: &Operator, ask: &pb::BlastRadiusRequest) -> Result<pb::BlastRadiusResponse, No> {
+        self.0.scope::<admin::Observe>(operator)?;
         let targets = targets("targets", &ask.targets)?;
+        self.0.admit_to_targets::<admin::Observe>(operator, &targets).await?;
         let most = match ask.most {
             0 => limits::BLAST_NAMES_DEFAULT,
             n => usize::try_from(n).ok().filter(|n| *n <= limits::BLAST_NAMES).ok_or_else(|| {
@@ -104,51 +113,62 @@ impl Revocations {
         })
     }
 
-    async fn do_revoke(&self, operator: &Admitted, ask: &pb::RevokeRequest) -> Result<pb::RevokeResponse, No> {
+    /// What a revocation would hit, and the locks that it would leave.
+    async fn would_revoke(&self, operator: &Operator, ask: &pb::RevokeRequest) -> Result<pb::RevokeResponse, No> {
+        self.0.scope::<admin::Observe>(operator)?;
         let targets = targets("targets", &ask.targets)?;
-        let reason = if ask.dry_run { ask.reason.clone() } else { why(&ask.reason)? };
-        let each = |all: Vec<crate::revoke::Hits>| {
-            let pairs = targets.iter().zip(all);
-            pairs
-                .map(|(t, h)| pb::TargetHits { target: Some(wire::target_to_pb(t)), hits: Some(super::hits_to_pb(&h)) })
-                .collect()
-        };
+        self.0.admit_to_targets::<admin::Observe>(operator, &targets).await?;
+        self.0.known(&targets, ask.force).await?;
+        let (hits, each) = self.0.hits(&targets).await?;
+        let locks = targets.iter().filter(|t| t.sort().locks() && !ask.issued_only);
+        let locks = locks.map(|t| wire::lock_to_pb(Seq::ZERO, lock_index(t), t, None)).collect();
+        let hits = Some(super::hits_to_pb(&hits));
+        Ok(pb::RevokeResponse { hits, targets: hits_of_each(&targets, each), locks, ..Default::default() })
+    }
+
+    async fn do_revoke(&self, operator: &Operator, ask: &pb::RevokeRequest) -> Result<pb::RevokeResponse, No> {
         if ask.dry_run {
-            self.0.known(&targets, ask.force).await?;
-            let (hits, all) = self.0.hits(&targets).await?;
-            let locks = targets.iter().filter(|t| t.sort().locks() && !ask.issued_only);
-            let locks = locks.map(|t| wire::lock_to_pb(Seq::ZERO, lock_index(t), t, None)).collect();
-            return Ok(pb::RevokeResponse {
-                hits: Some(super::hits_to_pb(&hits)),
-                targets: each(all),
-                locks,
-                ..Default::default()
-            });
+            return self.would_revoke(operator, ask).await;
         }
-        let confirm = match ask.confirmation.as_ref() {
-            None => Confirm::None,
-            Some(pb::Confirmation { all: true, .. }) => Confirm::All,
-            Some(c) => Confirm::Count(c.credentials),
+        self.0.scope::<admin::Revoke>(operator)?;
+        let targets = targets("targets", &ask.targets)?;
+        let admitted = self.0.admit_to_targets::<admin::Revoke>(operator, &targets).await?;
+        let lock = match ask.issued_only || !targets.iter().any(|t| t.sort().locks()) {
+            true => None,
+            false => Some(self.0.admit_to_targets::<admin::Lock>(operator, &targets).await.map_err(without_locks)?),
         };
         let revocation = Revocation {
             targets: targets.clone(),
             issued_only: ask.issued_only,
-            lock_only: false,
+            reason: why(&ask.reason)?,
             force: ask.force,
-            reason,
-            confirm,
+            confirm: ask::confirm(ask.confirmation.as_ref()),
             named: named(&ask.request_id, ask)?,
         };
-        let done = self.0.revoke(operator, &revocation).await?;
-        let locks = if ask.issued_only { Vec::new() } else { self.locks_of(done.seq, &targets).await? };
-        let mut hits = super::hits_to_pb(&done.hits);
+        let Done { seq, hits: found, each } = self.0.revoke(&admitted, lock.as_ref(), &revocation).await?;
+        let locks = if ask.issued_only { Vec::new() } else { self.locks_of(seq, &targets).await? };
+        let mut hits = super::hits_to_pb(&found);
         hits.overlapping = targets.len() > 1;
         // Everything is refused by us from its record on. What stands upstream is undone from now on.
-        let reach = pb::Reach { refused: done.hits.credentials, upstream_pending: done.hits.elsewhere, ..Default::default() };
-        Ok(pb::RevokeResponse { seq: done.seq.as_u64(), targets: each(done.each), hits: Some(hits), locks, reach: Some(reach) })
+        let reach = pb::Reach { refused: found.credentials, upstream_pending: found.elsewhere, ..Default::default() };
+        let targets = hits_of_each(&targets, each);
+        Ok(pb::RevokeResponse { seq: seq.as_u64(), targets, hits: Some(hits), locks, reach: Some(reach) })
     }
 
-    async fn do_lift(&self, operator: &Admitted, ask: &pb::LiftLockRequest) -> Result<pb::LiftLockResponse, No> {
+    async fn do_lock(&self, operator: &Operator, ask: &pb::AddLockRequest) -> Result<pb::AddLockResponse, No> {
+        self.0.scope::<admin::Lock>(operator)?;
+        let targets = targets("targets", &ask.targets)?;
+        let admitted = self.0.admit_to_targets::<admin::Lock>(operator, &targets).await?;
+        let reason = why(&ask.reason)?;
+        let named = named(&ask.request_id, ask)?;
+        let locking = Locking { targets: targets.clone(), force: ask.force, reason, named };
+        let done = self.0.lock(&admitted, &locking).await?;
+        let locks = self.locks_of(done.seq, &targets).await?;
+        Ok(pb::AddLockResponse { seq: done.seq.as_u64(), locks, hits: Some(super::hits_to_pb(&done.hits)) })
+    }
+
+    async fn do_lift(&self, operator: &Operator, ask: &pb::LiftLockRequest) -> Result<pb::LiftLockResponse, No> {
+        let scope = self.0.scope::<admin::Lock>(operator)?;
         let seq = wire::seq("seq", ask.seq)?;
         let named = named(&ask.request_id, ask)?;
         let all = self
@@ -156,7 +176,7 @@ impl Revocations {
             .ledger
             .settled(|s| s.rules.entries().into_iter().filter(|(_, e)| e.lock == Some(seq)).map(|(t, _)| t).collect::<Vec<_>>())
             .await?;
-        if let Some(before) = self.0.remembered(&operator.who().name(), &named).await? {
+        if let Some(before) = self.0.remembered(&scope.who().name(), &named).await? {
             let made = self.0.made([seq]).await;
             let remaining = all.iter().map(|t| lock_to_pb(seq, t, &made)).collect();
             return Ok(pb::LiftLockResponse { seq: before.seq.as_u64(), lifted: Vec::new(), remaining });
@@ -169,7 +189,8 @@ impl Revocations {
             ));
         }
         let reason = why(&ask.reason)?;
-        let done = self.0.lift(operator, &lifted, &reason, &named).await?;
+        let admitted = self.0.admit_to_targets::<admin::Lock>(operator, &lifted).await?;
+        let done = self.0.lift(&admitted, &lifted, &reason, &named).await?;
         let made = self.0.made([seq]).await;
         Ok(pb::LiftLockResponse {
             seq: done.as_u64(),
@@ -179,10 +200,11 @@ impl Revocations {
     }
 
     /// The rules in force by seq, newest first: each with its targets.
-    async fn rules(&self) -> Result<Vec<(Seq, Vec<(Target, Entry)>)>, No> {
+    async fn rules(&self, scope: &Scope<admin::Observe>) -> Result<Vec<(Seq, Vec<(Target, Entry)>)>, No> {
         let entries = self.0.ledger.settled(|s| s.rules.entries()).await?;
         let mut by_seq: BTreeMap<Seq, Vec<(Target, Entry)>> = Default::default();
-        for (target, entry) in entries.into_iter().filter(|(_, e)| e.revoked > Seq::ZERO) {
+        let in_force = entries.into_iter().filter(|(_, e)| e.revoked > Seq::ZERO);
+        for (target, entry) in in_force.filter(|(target, _)| self.0.sees_target(scope, target)) {
             by_seq.entry(entry.revoked).or_default().push((target, entry));
         }
         Ok(by_seq.into_iter().rev().collect())
@@ -192,6 +214,29 @@ impl Revocations {
         let made = self.0.made(rules.iter().map(|(seq, _)| *seq)).await;
         rules.iter().map(|(seq, targets)| rule_to_pb(*seq, targets, &made)).collect()
     }
+}
+
+/// Whoever calls, an operator. What policy permits depends on what is asked for.
+fn operator(request: &Request<impl Sized>) -> Result<(Actor, Operator), Status> {
+    let operator = peer::operator(request)?;
+    Ok((Actor::Operator(operator.clone()), operator))
+}
+
+/// Whoever may revoke and not lock is told how to revoke without a lock.
+fn without_locks(no: No) -> No {
+    match no {
+        No::Refusal(mut no) => {
+            no.message = format!("{no}; a revocation of these targets also locks them, and nothing was revoked");
+            let way_out = "revoke what was issued and lock nothing: mayfly revoke … --issued-only";
+            No::Refusal(no.way_out(way_out))
+        }
+        fault => fault,
+    }
+}
+
+fn hits_of_each(targets: &[Target], all: Vec<Hits>) -> Vec<pb::TargetHits> {
+    let pairs = targets.iter().zip(all);
+    pairs.map(|(t, h)| pb::TargetHits { target: Some(wire::target_to_pb(t)), hits: Some(super::hits_to_pb(&h)) }).collect()
 }
 
 fn cause_of(seq: Seq, made: &BTreeMap<Seq, Made>) -> Option<wire::Cause> {
@@ -225,15 +270,14 @@ pub(super) fn follower_to_pb(f: &Follower) -> pb::Follower {
 #[tonic::async_trait]
 impl RevocationService for Revocations {
     async fn revoke(&self, request: Request<pb::RevokeRequest>) -> Result<Response<pb::RevokeResponse>, Status> {
-        let action = if request.get_ref().dry_run { Admin::Observe } else { Admin::Revoke };
-        let (actor, operator) = self.admit(&request, action, "revoke")?;
+        let (actor, operator) = operator(&request)?;
         let done = self.do_revoke(&operator, request.get_ref()).await;
         done.map(Response::new).map_err(refused(&self.0, &actor, "revoke"))
     }
 
     async fn blast_radius(&self, request: Request<pb::BlastRadiusRequest>) -> Result<Response<pb::BlastRadiusResponse>, Status> {
-        let (actor, _) = self.admit(&request, Admin::Observe, "blast_radius")?;
-        let answer = self.do_blast_radius(request.get_ref()).await;
+        let (actor, operator) = operator(&request)?;
+        let answer = self.do_blast_radius(&operator, request.get_ref()).await;
         answer.map(Response::new).map_err(refused(&self.0, &actor, "blast_radius"))
     }
 
@@ -241,12 +285,12 @@ impl RevocationService for Revocations {
         &self,
         request: Request<pb::GetRevocationRequest>,
     ) -> Result<Response<pb::GetRevocationResponse>, Status> {
-        let (actor, _) = self.admit(&request, Admin::Observe, "get_revocation")?;
+        let (actor, scope) = self.scope(&request, "get_revocation")?;
         let found = async {
             let seq = wire::seq("seq", request.get_ref().seq)?;
-            let rules = self.rules().await?;
+            let rules = self.rules(&scope).await?;
             let rule: Vec<_> = rules.into_iter().filter(|(s, _)| *s == seq).collect();
-            let no = || No::Refusal(Refusal::new(Reason::NotFound, format!("no rule of seq {seq} is in force")));
+            let no = || No::Refusal(Refusal::new(Reason::NotFound, format!("no rule of seq {seq} is in force that you may see")));
             let targets: Vec<Target> = rule.iter().flat_map(|(_, targets)| targets).map(|(target, _)| target.clone()).collect();
             let shown = self.rules_to_pb(&rule).await.pop().ok_or_else(no)?;
             Ok::<_, No>((seq, shown, self.0.reach(seq, &targets).await?))
@@ -268,11 +312,12 @@ impl RevocationService for Revocations {
     }
 
     async fn list_rules(&self, request: Request<pb::ListRulesRequest>) -> Result<Response<pb::ListRulesResponse>, Status> {
-        let (actor, _) = self.admit(&request, Admin::Observe, "list_rules")?;
+        let (actor, scope) = self.scope(&request, "list_rules")?;
+        let scope = &scope;
         let listed = within_bytes(request.get_ref(), |ask: pb::ListRulesRequest| async move {
             let page = Page::from(ask.page_size, &ask.page_token)?;
             let only = ask.target.as_ref().map(|t| wire::target_from_pb("target", t)).transpose()?;
-            let rules = self.rules().await?;
+            let rules = self.rules(scope).await?;
             let fits =
                 |(_, targets): &(Seq, Vec<(Target, Entry)>)| only.as_ref().is_none_or(|o| targets.iter().any(|(t, _)| t == o));
             let (found, next_page_token) = page.newest(rules.into_iter().map(|r| (r.0, r)), fits);
@@ -283,33 +328,20 @@ impl RevocationService for Revocations {
     }
 
     async fn add_lock(&self, request: Request<pb::AddLockRequest>) -> Result<Response<pb::AddLockResponse>, Status> {
-        let (actor, operator) = self.admit(&request, Admin::Lock, "add_lock")?;
-        let ask = request.get_ref();
-        let added = async {
-            let targets = targets("targets", &ask.targets)?;
-            let revocation = Revocation {
-                targets: targets.clone(),
-                issued_only: false,
-                lock_only: true,
-                force: ask.force,
-                reason: why(&ask.reason)?,
-                confirm: Confirm::All,
-                named: named(&ask.request_id, ask)?,
-            };
-            let done = self.0.revoke(&operator, &revocation).await?;
-            let locks = self.locks_of(done.seq, &targets).await?;
-            Ok::<_, No>(pb::AddLockResponse { seq: done.seq.as_u64(), locks, hits: Some(super::hits_to_pb(&done.hits)) })
-        };
-        added.await.map(Response::new).map_err(refused(&self.0, &actor, "add_lock"))
+        let (actor, operator) = operator(&request)?;
+        let added = self.do_lock(&operator, request.get_ref()).await;
+        added.map(Response::new).map_err(refused(&self.0, &actor, "add_lock"))
     }
 
     async fn list_locks(&self, request: Request<pb::ListLocksRequest>) -> Result<Response<pb::ListLocksResponse>, Status> {
-        let (actor, _) = self.admit(&request, Admin::Observe, "list_locks")?;
+        let (actor, scope) = self.scope(&request, "list_locks")?;
+        let scope = &scope;
         let listed = within_bytes(request.get_ref(), |ask: pb::ListLocksRequest| async move {
             let page = Page::from(ask.page_size, &ask.page_token)?;
             let only = ask.target.as_ref().map(|t| wire::target_from_pb("target", t)).transpose()?;
             let entries = self.0.ledger.settled(|s| s.rules.entries()).await?;
             let locks = entries.into_iter().filter_map(|(t, e)| Some((e.lock?, t)));
+            let locks = locks.filter(|(_, t)| self.0.sees_target(scope, t));
             let (found, next_page_token) =
                 page.newest(locks.map(|(seq, t)| (seq, (seq, t))), |(_, t)| only.as_ref().is_none_or(|o| o == t));
             let made = self.0.made(found.iter().map(|(seq, _)| *seq)).await;
@@ -320,7 +352,7 @@ impl RevocationService for Revocations {
     }
 
     async fn lift_lock(&self, request: Request<pb::LiftLockRequest>) -> Result<Response<pb::LiftLockResponse>, Status> {
-        let (actor, operator) = self.admit(&request, Admin::Lock, "lift_lock")?;
+        let (actor, operator) = operator(&request)?;
         let done = self.do_lift(&operator, request.get_ref()).await;
         done.map(Response::new).map_err(refused(&self.0, &actor, "lift_lock"))
     }
@@ -355,11 +387,11 @@ impl RevocationService for Revocations {
         &self,
         request: Request<pb::WaitForRevocationRequest>,
     ) -> Result<Response<pb::WaitForRevocationResponse>, Status> {
-        let workload = matches!(request.extensions().get::<Peer>(), Some(Peer::Workload(_)));
-        if workload {
+        let mut scope = None;
+        if matches!(request.extensions().get::<Peer>(), Some(Peer::Workload(_))) {
             ask::caller(&self.0, &request, "wait_for_revocation")?;
         } else {
-            self.admit(&request, Admin::Observe, "wait_for_revocation")?;
+            scope = Some(self.scope(&request, "wait_for_revocation")?.1);
         }
         let ask = request.get_ref();
         let waited = async {
@@ -372,11 +404,12 @@ impl RevocationService for Revocations {
             Ok(self.0.followers.wait(seq, Duration::from_millis(timeout), || self.0.system.wall()).await)
         };
         let (behind, known) = waited.await.map_err(status)?;
+        // Who follows is nothing that workloads know.
+        let seen = behind.iter().filter(|f| scope.as_ref().is_some_and(|scope| self.sees_follower(scope, f)));
         Ok(Response::new(pb::WaitForRevocationResponse {
             applied: behind.is_empty() && known,
             behind_count: behind.len() as u64,
-            // Who follows is nothing that workloads know.
-            behind: page::fit(behind.iter().take(if workload { 0 } else { limits::PAGE }).map(follower_to_pb)),
+            behind: page::fit(seen.take(limits::PAGE).map(follower_to_pb)),
         }))
     }
 
@@ -384,13 +417,14 @@ impl RevocationService for Revocations {
         &self,
         request: Request<pb::ListFollowersRequest>,
     ) -> Result<Response<pb::ListFollowersResponse>, Status> {
-        self.admit(&request, Admin::Observe, "list_followers")?;
+        let (_, scope) = self.scope(&request, "list_followers")?;
+        let scope = &scope;
         let listed = within_bytes(request.get_ref(), |ask: pb::ListFollowersRequest| async move {
             let page = Page::from(ask.page_size, &ask.page_token)?;
             let all = self.0.followers.list(self.0.system.wall());
             // Counted from the end, so that the numbers of those before stay when somebody joins.
             let numbered = all.iter().enumerate().filter_map(|(n, f)| Some((Seq::from_u64(n as u64 + 1)?, f)));
-            let (found, next_page_token) = page.newest(numbered, |_| true);
+            let (found, next_page_token) = page.newest(numbered, |f| self.sees_follower(scope, f));
             Ok::<_, No>(pb::ListFollowersResponse { followers: found.into_iter().map(follower_to_pb).collect(), next_page_token })
         });
         listed.await.map(Response::new).map_err(status)

@@ -14,9 +14,10 @@ use crate::ledger::State;
 use crate::ledger::open::writer_number;
 use crate::ledger::state::Phase;
 use crate::limits;
+use crate::operators::Scope;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::server_service_server::ServerService;
-use crate::policy::Admin;
+use crate::policy::admin;
 use crate::refusal::No;
 use crate::seq::{Millis, Seq};
 use crate::tasks::Actor;
@@ -34,18 +35,18 @@ struct TaskCount {
 }
 
 impl TaskCount {
-    fn walk(&mut self, state: &State, at: &mut u32, now: Millis) -> u32 {
+    fn walk(&mut self, state: &State, at: &mut u32, (now, sees): (Millis, &Scope<admin::Observe>)) -> u32 {
         let places = state.tasks.places();
         let end = at.saturating_add(limits::LIST_WALK as u32).min(places);
-        for task in (*at..end).filter_map(|slot| state.tasks.at(slot)) {
+        for task in (*at..end).filter_map(|slot| state.tasks.at(slot)).filter(|t| sees.has(&t.terms.environment)) {
             match state.tasks.phase(task, now) {
                 Phase::Over(_) => continue,
                 Phase::Held => self.held += 1,
                 Phase::Active | Phase::PendingApproval => {}
             }
             self.open += 1;
-            // A caller with a live credential is counted by its credentials.
-            if state.credentials.live_of(&task.terms.opener) == 0 {
+            // A caller with a live credential is counted by its credentials, which say nothing of environments.
+            if !sees.everywhere() || state.credentials.live_of(&task.terms.opener) == 0 {
                 self.openers.insert((*task.terms.opener).into());
             }
         }
@@ -57,12 +58,15 @@ impl TaskCount {
 impl Server {
     async fn status(&self, actor: &Actor) -> Result<pb::GetStatusResponse, No> {
         let a = &self.0;
-        a.admit(ask::operator(actor)?, Admin::Observe, None)?;
+        let sees = a.scope::<admin::Observe>(ask::operator(actor)?)?;
         let (wall, steady) = (a.system.shown(), a.system.steady());
         let (began, began_steady) = a.began;
         let up = steady.saturating_sub(began_steady);
         let stopped = a.ledger.stopped();
         let own = a.own.get();
+        let (compiled, left) = (a.catalog.now(), self.not_served(&sees));
+        let served = compiled.environments().map(|(name, _)| name).filter(|name| sees.has(name) && a.decider.serves(name));
+        let served = served.map(str::to_owned).collect();
         Ok(pb::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: Some(wire::timestamp(began)),
@@ -83,13 +87,14 @@ impl Server {
                 allowed_skew: Some(wire::duration(a.ledger.allowed_skew_ms())),
             }),
             disk: self.disk(),
-            counts: Some(self.counts(a.system.wall()).await),
+            counts: Some(self.counts(a.system.wall(), &sees).await),
             certificate_not_after: own.and_then(|o| o.ends()).map(wire::timestamp),
-            environments: a.catalog.now().environments().map(|(name, _)| name.to_owned()).collect(),
+            environments: served,
+            environments_not_served: left.into_iter().map(|(name, _)| name).collect(),
             // It issues no SVIDs in this version.
             own_trust_domain: String::new(),
             load: Some(self.load()),
-            warnings: self.warnings(),
+            warnings: self.warnings(&sees),
             identity: own.map(|own| wire::own_svid_to_pb(own)),
         })
     }
@@ -128,10 +133,23 @@ impl Server {
         })
     }
 
-    fn warnings(&self) -> Vec<String> {
-        let found = self.0.stopping_soon().into_iter().take(limits::PAGE_DEFAULT);
+    /// Environments that were taken out of the configuration, with the number of their live credentials.
+    fn not_served(&self, sees: &Scope<admin::Observe>) -> Vec<(String, u64)> {
+        self.0.environments_not_served().into_iter().filter(|(name, _)| sees.has(name)).collect()
+    }
+
+    fn warnings(&self, sees: &Scope<admin::Observe>) -> Vec<String> {
+        let compiled = self.0.catalog.now();
+        let of = |upstream: &str| compiled.upstream(upstream).is_none_or(|r| sees.has(&r.upstream.environment));
+        let found = self.0.stopping_soon().into_iter().filter(|(name, _)| of(name)).take(limits::PAGE_DEFAULT);
         let at = |f: &Finding| f.at.map_or_else(String::new, |at| format!(" ({at})"));
         let mut warnings: Vec<String> = found.map(|(name, f)| format!("upstream {name}: {}{}", f.text, at(&f))).collect();
+        warnings.extend(self.not_served(sees).into_iter().map(|(name, live)| {
+            format!(
+                "environment {name} is not in server.environments and is not served; {live} live credentials of it remain until they \
+                 expire or are revoked: mayfly revoke --environment {name}"
+            )
+        }));
         warnings.extend(self.0.own.get().map(|own| own.warnings(self.0.system.shown())).unwrap_or_default());
         let beyond = self.0.followers.beyond();
         if let Some(one) = beyond.first() {
@@ -145,7 +163,8 @@ impl Server {
                 one.head
             ));
         }
-        let unreviewed = self.0.ledger.peek(|s| s.glasses.iter().filter(|(_, g)| g.unreviewed(s.time)).count());
+        let unreviewed =
+            self.0.ledger.peek(|s| s.glasses.iter().filter(|(_, g)| sees.has(&g.environment) && g.unreviewed(s.time)).count());
         if unreviewed > 0 {
             warnings.push(format!("{unreviewed} break-glass tasks are not reviewed: mayfly report unreviewed"));
         }
@@ -160,9 +179,12 @@ impl Server {
         if cut > 0 {
             warnings.push(format!("{cut} records were too large for the audit export; only their seq and event were exported"));
         }
-        warnings.extend(self.0.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default().iter().filter_map(troubled));
+        let hooks = self.0.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default();
+        warnings.extend(hooks.iter().filter(|hook| webhook::concerns(hook, sees)).filter_map(troubled));
         let drift = self.0.drift.load();
-        warnings.extend(drift.iter().take(limits::PAGE_DEFAULT).map(|what| format!("policy files: {what}; the ledger counts")));
+        // What differs between files and ledger names upstreams and environments of all.
+        let drift = drift.iter().filter(|_| sees.everywhere()).take(limits::PAGE_DEFAULT);
+        warnings.extend(drift.map(|what| format!("policy files: {what}; the ledger counts")));
         warnings
     }
 
@@ -181,16 +203,19 @@ impl Server {
         })
     }
 
-    async fn counts(&self, now: Millis) -> pb::Counts {
+    /// Of credentials, tasks, leases and upstreams, those of the environments that may be seen; of all else, the server's.
+    async fn counts(&self, now: Millis, sees: &Scope<admin::Observe>) -> pb::Counts {
         let a = &self.0;
         let (mut tasks, mut at) = (TaskCount::default(), 0);
-        while at < a.ledger.peek(|s| tasks.walk(s, &mut at, now)) {
+        while at < a.ledger.peek(|s| tasks.walk(s, &mut at, (now, sees))) {
             tokio::task::yield_now().await;
         }
         let followers = a.followers.list(now);
         let stale = followers.iter().filter(|f| now.since(f.last_seen) > a.followers.max_age_ms()).count();
         let verdicts = a.decider.verdicts.counts();
-        a.ledger.peek(|s| pb::Counts {
+        let compiled = a.catalog.now();
+        let seen = |upstream: &str| compiled.upstream(upstream).is_some_and(|r| sees.has(&r.upstream.environment));
+        let counted = a.ledger.peek(|s| pb::Counts {
             credentials: s.credentials.len() as u64,
             tasks: tasks.open,
             held_tasks: tasks.held,
@@ -208,6 +233,16 @@ impl Server {
             request_ids: s.credentials.all_remembered(),
             verdicts_remembered: verdicts.hits,
             verdicts_asked: verdicts.misses + verdicts.not_cacheable,
+        });
+        if sees.everywhere() {
+            return counted;
+        }
+        a.ledger.peek(|s| pb::Counts {
+            credentials: s.credentials.by_upstream().iter().filter(|(name, _)| seen(name)).map(|(_, (live, _))| live).sum(),
+            callers: tasks.openers.len() as u64,
+            leases: s.leases.values().filter(|lease| seen(&lease.upstream)).count() as u64,
+            upstreams: s.upstreams.keys().filter(|name| seen(name)).count() as u64,
+            ..counted
         })
     }
 }

@@ -17,7 +17,7 @@ use crate::limits;
 use crate::openings::How;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::task_service_server::TaskService;
-use crate::policy::Admin;
+use crate::policy::admin;
 use crate::policy::subject::SentToken;
 use crate::policy::wanted::{self, Terms};
 use crate::refusal::{No, Reason, Refusal};
@@ -51,7 +51,7 @@ impl Tasks {
             })
             .await?;
         if let Actor::Operator(operator) = actor {
-            self.0.admit(operator, Admin::Observe, found.as_ref().map(|(_, e)| e.as_str()))?;
+            self.0.admit_to_found::<admin::Observe>(operator, found.as_ref().map(|(_, e)| e.as_str()))?;
         }
         found
             .map(|(task, _)| task)
@@ -239,10 +239,12 @@ impl TaskService for Tasks {
 impl Tasks {
     async fn list(&self, actor: &Actor, ask: &pb::ListTasksRequest) -> Result<pb::ListTasksResponse, No> {
         let states = states(&ask.states)?;
-        if let Actor::Operator(operator) = actor {
-            let environment = (!ask.environment.is_empty()).then_some(&*ask.environment);
-            self.0.admit(operator, Admin::Observe, environment)?;
-        }
+        let scope = match actor {
+            Actor::Operator(operator) => {
+                self.0.scope_of::<admin::Observe>(operator, Some(&*ask.environment).filter(|e| !e.is_empty()))?
+            }
+            Actor::Workload(_) => None,
+        };
         let page = Page::from(ask.page_size, &ask.page_token)?;
         let parent = match &*ask.parent_task_id {
             "" => None,
@@ -256,6 +258,7 @@ impl Tasks {
         let fits = |s: &State, t: &Task| {
             let terms = &t.terms;
             sees(s, t, actor)
+                && scope.as_ref().is_none_or(|scope| scope.has(&terms.environment))
                 && (ask.caller.is_empty() || t.admits(&ask.caller))
                 && (ask.environment.is_empty() || *terms.environment == *ask.environment)
                 && (ask.upstream.is_empty() || terms.allowance.upstreams.iter().any(|u| u.name == ask.upstream))

@@ -14,7 +14,7 @@ use super::told::{Patterns, ToldResult};
 use super::{authorize, note, round};
 use crate::authority::Authority;
 use crate::credential::{Issued, Kind};
-use crate::identity::caller::Caller;
+use crate::identity::caller::{Caller, Operator};
 use crate::intake::Taken;
 use crate::introspect::Asker;
 use crate::ledger::state::refused_by;
@@ -22,7 +22,7 @@ use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::token_service_server::TokenService;
 use crate::policy::wanted::{self, TaskChoice, Wanted, digest_of};
-use crate::policy::{Admin, decide::caller_facts};
+use crate::policy::{admin, decide::caller_facts};
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::CredentialId;
 use crate::system::Stopwatch;
@@ -206,9 +206,10 @@ impl TokenService for Tokens {
 
     async fn whoami(&self, request: Request<pb::WhoamiRequest>) -> Result<Response<pb::WhoamiResponse>, Status> {
         if let Some(Peer::Local(uid)) = request.extensions().get::<Peer>() {
-            let operator = self.0.admin_uids.contains(uid);
             let identity = wire::identity_of_who(&crate::ledger::record::Who::LocalUid(*uid));
-            return Ok(Response::new(pb::WhoamiResponse { identity: Some(identity), operator, ..Default::default() }));
+            let operates = self.operates(&Operator::LocalUid(*uid));
+            let operator = self.0.admit::<admin::Observe>(&Operator::LocalUid(*uid), None).is_ok();
+            return Ok(Response::new(pb::WhoamiResponse { identity: Some(identity), operator, operates, ..Default::default() }));
         }
         let caller = peer::caller(&request)?;
         self.0.still_stands(&caller).map_err(status)?;
@@ -221,12 +222,20 @@ impl TokenService for Tokens {
 }
 
 impl Tokens {
+    fn operates(&self, operator: &Operator) -> Vec<pb::OperatedEnvironment> {
+        let shown = |(environment, actions): (String, Vec<&str>)| pb::OperatedEnvironment {
+            environment,
+            actions: actions.into_iter().map(str::to_owned).collect(),
+        };
+        self.0.operates(operator).into_iter().map(shown).collect()
+    }
+
     fn who(&self, caller: &Caller) -> pb::WhoamiResponse {
         let compiled = self.0.catalog.now();
         let own = compiled.environments().find_map(|(_, p)| Some((p.set.environment_of(caller.id())?, p)));
         let roles = own.map_or_else(Vec::new, |(_, p)| p.set.roles_of(caller.id()).into_iter().map(str::to_owned).collect());
         let serves = compiled.upstreams().filter(|r| r.upstream.served_by(caller.id())).map(|r| r.upstream.name.clone());
-        let operator = crate::identity::caller::Operator::Svid(caller.clone());
+        let operates = self.operates(&Operator::Svid(caller.clone()));
         let view = self.0.ledger.view();
         let locks = view.read(|s| s.rules.blocks(&caller_facts(caller, &view))).filter(|hit| hit.lock);
         let evidence = crate::policy::decide::svid_of(caller);
@@ -236,7 +245,8 @@ impl Tokens {
             roles,
             svid: Some(wire::svid_to_pb(caller.id().trust_domain(), &evidence)),
             serves: serves.collect(),
-            operator: self.0.admit(&operator, Admin::Observe, None).is_ok(),
+            operator: !operates.is_empty(),
+            operates,
             person: caller.person().map(|person| wire::person_to_pb(caller.id().as_str(), person)),
             locks: locks.map(|hit| wire::lock_to_pb(hit.seq, 0, &hit.target, None)).into_iter().collect(),
         }

@@ -16,7 +16,7 @@ use crate::ledger::state::BundleState;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::trust_domain_service_server::TrustDomainService;
-use crate::policy::{Admin, wanted};
+use crate::policy::{admin, wanted};
 use crate::refusal::{No, Refusal};
 use crate::revocation::Target;
 use crate::revoke::Confirm;
@@ -46,7 +46,7 @@ impl TrustDomains {
     }
 
     async fn list(&self, actor: &Actor, ask: pb::ListTrustDomainsRequest) -> Result<pb::ListTrustDomainsResponse, No> {
-        self.0.admit(ask::operator(actor)?, Admin::Observe, None)?;
+        self.0.scope::<admin::Observe>(ask::operator(actor)?)?;
         let page = ByName::of(ask.page_size, &ask.page_token, &ask)?;
         let (found, next_page_token) = self
             .0
@@ -60,8 +60,10 @@ impl TrustDomains {
     async fn get(&self, actor: &Actor, ask: &pb::GetBundleRequest) -> Result<pb::GetBundleResponse, No> {
         let domain = domain(&ask.trust_domain)?;
         let none = || ask::not_found(format!("there is no trust domain {domain} that you may see"));
+        let mut counts = false;
         match actor {
-            Actor::Operator(operator) => drop(self.0.admit(operator, Admin::Observe, None)?),
+            // What a root vouches for is of every environment, and so are the numbers.
+            Actor::Operator(operator) => counts = self.0.scope::<admin::Observe>(operator)?.everywhere(),
             Actor::Workload(caller) => {
                 // Its own, and that of mayfly's certificate, by which it knows the server.
                 let own = self.0.own.get().map(|own| own.trust_domain());
@@ -72,7 +74,7 @@ impl TrustDomains {
         }
         let state = self.state(domain.as_str()).await?.ok_or_else(none)?;
         let mut shown = wire::trust_domain_to_pb(domain.as_str(), &state)?;
-        if matches!(actor, Actor::Operator(_)) {
+        if counts {
             self.count(&mut shown).await?;
         }
         let spiffe_jwks = match state.removed {

@@ -13,9 +13,10 @@ use crate::inventory::Inventory;
 use crate::ledger::state::Version;
 use crate::limits;
 use crate::narrow::Terms;
+use crate::operators::Scope;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::upstream_service_server::UpstreamService;
-use crate::policy::{Admin, wanted};
+use crate::policy::{admin, wanted};
 use crate::refusal::{Fault, No, Refusal};
 use crate::registrations::{Leaving, Standing};
 use crate::tasks::Actor;
@@ -24,20 +25,33 @@ use crate::upstream::registry::Upstream;
 /// The service.
 pub struct Upstreams(pub Arc<Authority>);
 
+/// The environments whose upstreams somebody may look at.
+struct Sees {
+    /// `None`: all, as far as `only` does not say otherwise.
+    scope: Option<Scope<admin::Observe>>,
+    only: Option<String>,
+}
+
+impl Sees {
+    fn has(&self, environment: &str) -> bool {
+        self.scope.as_ref().is_none_or(|scope| scope.has(environment)) && self.only.as_ref().is_none_or(|own| own == environment)
+    }
+}
+
 impl Upstreams {
-    /// The environment that whoever calls may look at: a workload's own, any for an operator.
-    fn environment(&self, actor: &Actor, asked: Option<&str>) -> Result<Option<String>, No> {
+    /// The environments that whoever calls may look at: a workload's own; of those that an operator may see, the one that was asked for.
+    fn environments(&self, actor: &Actor, asked: Option<&str>) -> Result<Sees, No> {
         match actor {
             Actor::Operator(operator) => {
-                self.0.admit(operator, Admin::Observe, asked)?;
-                Ok(asked.map(str::to_owned))
+                let scope = self.0.scope_of(operator, asked)?;
+                Ok(Sees { scope, only: asked.map(str::to_owned) })
             }
             Actor::Workload(caller) => {
                 let compiled = self.0.catalog.now();
                 let mut own = compiled.environments().filter(|(name, p)| p.set.environment_of(caller.id()) == Some(*name));
                 let own = own.next().map(|(name, _)| name.to_owned());
                 match own {
-                    Some(own) if asked.is_none_or(|asked| asked == own) => Ok(Some(own)),
+                    Some(own) if asked.is_none_or(|asked| asked == own) => Ok(Sees { scope: None, only: Some(own) }),
                     _ => Err(ask::not_found("you belong to no environment with upstreams that you may see")),
                 }
             }
@@ -51,16 +65,16 @@ impl Upstreams {
         let found = found.map(|version| registered(&version).map(|u| (u, version))).transpose()?;
         let environment = found.as_ref().map(|(u, _)| u.environment.clone());
         // Whoever may look nowhere is refused before it is said whether there is one.
-        let may_see = self.environment(actor, environment.as_deref().filter(|_| matches!(actor, Actor::Operator(_))))?;
+        let may_see = self.environments(actor, environment.as_deref().filter(|_| matches!(actor, Actor::Operator(_))))?;
         let (upstream, version) = found.ok_or_else(none)?;
-        if may_see.is_some_and(|own| own != upstream.environment) {
+        if !may_see.has(&upstream.environment) {
             return Err(none());
         }
         Ok(pb::GetUpstreamResponse { upstream: Some(self.shown(actor, &upstream, &version).await?) })
     }
 
     async fn list(&self, actor: &Actor, ask: pb::ListUpstreamsRequest) -> Result<pb::ListUpstreamsResponse, No> {
-        let environment = self.environment(actor, ask::filter("environment", &ask.environment)?)?;
+        let may_see = self.environments(actor, ask::filter("environment", &ask.environment)?)?;
         let wanted = match pb::RegistrationState::try_from(ask.state) {
             Ok(pb::RegistrationState::Unspecified) => None,
             Ok(state) => Some(state),
@@ -75,7 +89,7 @@ impl Upstreams {
                 Some(known) => known,
                 None => Arc::new(registered(&version)?),
             };
-            if environment.as_ref().is_none_or(|e| *e == upstream.environment) {
+            if may_see.has(&upstream.environment) {
                 fitting.push((name, (upstream, version)));
             }
         }
@@ -121,7 +135,7 @@ impl Upstreams {
             Ok(new) => new,
             Err(no) => {
                 // Who may register nothing is not told how it is done.
-                self.0.admit(operator, Admin::ManageUpstreams, None)?;
+                self.0.scope::<admin::ManageUpstreams>(operator)?;
                 return Err(no.into());
             }
         };

@@ -21,9 +21,10 @@ use crate::ledger::state::refused_by;
 use crate::ledger::stopping;
 use crate::ledger::witness::SeenEnd;
 use crate::limits;
+use crate::operators::Environments;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::watch_revocations_response::Event;
-use crate::policy::Admin;
+use crate::policy::admin;
 use crate::policy::wanted;
 use crate::refusal::{Fault, No, Reason, Refusal};
 use crate::revocation::Target;
@@ -66,7 +67,16 @@ impl Follows {
     /// one first: what it covers is refused at once then, and not when the feed has grown old. `told`: up to where it was.
     fn may(&self, authority: &Authority, upstreams: &[String], told: Seq) -> Result<(), No> {
         let caller = match self {
-            Follows::Operator(operator) => return authority.admit(operator, Admin::Observe, None).map(drop),
+            Follows::Operator(operator) => {
+                let compiled = authority.catalog.now();
+                let of = |name: &String| compiled.upstream(name).map(|r| r.upstream.environment.clone());
+                // An operator follows like a server of the upstreams that it names; without any, for every environment.
+                let environments = match upstreams.iter().map(of).collect::<Option<_>>() {
+                    Some(environments) if !upstreams.is_empty() => Environments::Of(environments),
+                    _ => Environments::Every,
+                };
+                return authority.admit_in::<admin::Observe>(operator, &environments).map(drop);
+            }
             Follows::Server(caller) => caller,
         };
         authority.still_stands(caller)?;

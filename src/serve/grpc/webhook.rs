@@ -3,8 +3,9 @@
 use super::super::wire;
 use super::ask;
 use crate::authority::Authority;
+use crate::operators::{Environments, Scope};
 use crate::pb::mayfly::v1 as pb;
-use crate::policy::{Admin, wanted};
+use crate::policy::{admin, wanted};
 use crate::refusal::{No, Reason, Refusal};
 use crate::seq::{Millis, Seq};
 use crate::tasks::Actor;
@@ -12,22 +13,36 @@ use crate::webhook::{Dead, Standing};
 
 /// All of them, by name.
 pub async fn list(a: &Authority, actor: &Actor) -> Result<pb::ListWebhooksResponse, No> {
-    a.admit(ask::operator(actor)?, Admin::Observe, None)?;
+    let sees = a.scope::<admin::Observe>(ask::operator(actor)?)?;
     let durable = a.ledger.durable();
     let mut all = a.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default();
+    all.retain(|hook| concerns(hook, &sees));
     all.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(pb::ListWebhooksResponse { webhooks: all.into_iter().map(|standing| to_pb(standing, durable)).collect() })
 }
 
 /// Posts a test event to one.
 pub async fn test(a: &Authority, actor: &Actor, ask: &pb::TestWebhookRequest) -> Result<pb::TestWebhookResponse, No> {
-    a.admit(ask::operator(actor)?, Admin::Observe, None)?;
+    let operator = ask::operator(actor)?;
+    let sees = a.scope::<admin::Observe>(operator)?;
     let name = wanted::name("name", &ask.name)?;
-    let none = || ask::not_found(format!("there is no webhook {name} in the configuration"));
+    let none = || ask::not_found(format!("there is no webhook {name} in the configuration that you may see"));
+    let hook = a.webhooks.get().and_then(|tellers| tellers.standing().into_iter().find(|hook| hook.name == name));
+    let hook = hook.filter(|hook| concerns(hook, &sees)).ok_or_else(none)?;
+    // What is posted is told to those who look after each environment that it is for.
+    match hook.environments.is_empty() {
+        true => drop(a.admit::<admin::Observe>(operator, None)?),
+        false => drop(a.admit_in::<admin::Observe>(operator, &Environments::Of(hook.environments.iter().cloned().collect()))?),
+    }
     match a.webhooks.get().and_then(|tellers| tellers.test(&name)).ok_or_else(none)?.await {
         Ok(status) => Ok(pb::TestWebhookResponse { status: status.into() }),
         Err(problem) => Err(No::Refusal(Refusal::new(Reason::UpstreamFailed, problem).by(format!("webhook {name}")))),
     }
+}
+
+/// Whether a webhook is told of an environment that may be seen. One that names none is told of all.
+pub(super) fn concerns(hook: &Standing, sees: &Scope<admin::Observe>) -> bool {
+    hook.environments.is_empty() || hook.environments.iter().any(|name| sees.has(name))
 }
 
 fn to_pb(standing: Standing, durable: Seq) -> pb::Webhook {

@@ -6,6 +6,7 @@ use super::{
     BindingPlace, anchor_to_pb, binding_to_pb, duration, identity_of_who, identity_to_pb, policy_to_pb, subject_to_pb, timestamp,
     upstream_to_pb,
 };
+use crate::document::shown::stripped;
 use crate::identity::bundle::Bundle;
 use crate::identity::spiffe_id::TrustDomain;
 use crate::ledger::State;
@@ -53,8 +54,8 @@ pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: M
         upstream: asked.upstream.clone(),
         scopes: asked.scopes.clone(),
         kind: i32::try_from(asked.kind).unwrap_or_default(),
-        tool: asked.tool.clone(),
-        purpose: asked.purpose.clone(),
+        tool: stripped(&asked.tool),
+        purpose: stripped(&asked.purpose),
         arguments_json: String::new(),
         asked_at: Some(timestamp(approval.asked_at)),
         expires_at: Some(timestamp(approval.expires_at())),
@@ -75,14 +76,14 @@ pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: M
         ttl: Some(duration(asked.ttl)),
         approvers: asked.approvers.iter().map(approver).collect(),
         opens_task: asked.opens,
-        reason: decided.map_or_else(String::new, |d| d.reason.to_string()),
+        reason: decided.map_or_else(String::new, |d| stripped(&d.reason)),
         decided_at: decided.map(|d| timestamp(d.at)),
         change: None,
         governs: match asked.of() {
             ApprovalOf::Change | ApprovalOf::Call => asked.policies.clone(),
             _ => Vec::new(),
         },
-        asked_because: asked.reason.clone(),
+        asked_because: stripped(&asked.reason),
         task: asked.terms.as_deref().map(task_asked),
     }
 }
@@ -92,9 +93,9 @@ fn task_asked(terms: &TaskAsked) -> pb::ApprovalTask {
     let upstreams = allowance.upstreams.into_iter();
     pb::ApprovalTask {
         terms: Some(pb::TaskTerms {
-            purpose: terms.purpose.clone(),
+            purpose: stripped(&terms.purpose),
             upstreams: upstreams.map(|u| pb::Allowance { upstream: u.name, scopes: u.scopes }).collect(),
-            tools: allowance.tools,
+            tools: allowance.tools.iter().map(|tool| stripped(tool)).collect(),
             any_tool: allowance.any_tool,
             kinds: allowance.kinds.iter().filter_map(|k| i32::try_from(*k).ok()).collect(),
             callers: terms.callers.clone(),

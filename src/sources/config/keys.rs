@@ -40,7 +40,12 @@ pub const KEYS: &[Key] = &[
         Required,
         "The trust domain of this server. The SVIDs that it issues are of `own_domain`.",
     ),
-    key("server.environments", Names, Required, "The environments that it serves. Nothing crosses from one to another."),
+    key(
+        "server.environments",
+        Names,
+        Required,
+        "The environments that it serves. Nothing crosses from one to another. One that is taken out is no longer served.",
+    ),
     key("server.issuer", HttpsUrl, Required, "Base of `iss`: each environment's issuer is this, a slash and its name."),
     key(
         "server.workers",

@@ -15,6 +15,7 @@ use rustix::fs::{Access, access};
 use super::{Config, Export, Seal};
 use crate::document::Complaint;
 use crate::identity::spiffe_id::SpiffeId;
+use crate::limits;
 use crate::sealing::SealingKey;
 use crate::seq::Millis;
 use crate::sources::https::roots;
@@ -132,6 +133,14 @@ impl Look<'_> {
             if let Some((other, _)) = all.iter().take(place).find(|(_, other)| overlap(*other, *address)) {
                 self.error(key, format!("{address} is taken by {other}"), "give each listener its own port");
             }
+        }
+        if self.config.admin_uids.contains(&limits::OVERFLOW_UID) {
+            let what = format!("has {}, which stands for every user that a user namespace does not map", limits::OVERFLOW_UID);
+            self.error(
+                "admin.uids",
+                what,
+                "name the uids of your operators; run the server without PrivateUsers=yes where they differ",
+            );
         }
         let Some(socket) = self.config.listen.admin_socket.clone() else {
             if !self.config.admin_uids.is_empty() {

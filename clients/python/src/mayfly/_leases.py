@@ -229,7 +229,9 @@ class Leases:
         ask = task_service_pb2.ExtendTaskRequest(task_id=before.task_id, request_id=request_id())
         ask.deadline.FromDatetime((server_now + timedelta(seconds=life + AHEAD)).astimezone(UTC))
         stub = task_service_pb2_grpc.TaskServiceStub
-        await self._connection.unary(stub, "ExtendTask", ask, self._timeout)
+        # The server refuses a deadline before the present one: the task outlives the work already.
+        with contextlib.suppress(errors.InvalidRequest):
+            await self._connection.unary(stub, "ExtendTask", ask, self._timeout)
 
     async def leave(self, lease: Lease) -> None:
         """One holder less. Where that was the last, giving back is waited for a little, and goes on without."""

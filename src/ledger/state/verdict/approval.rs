@@ -1,7 +1,7 @@
 //! Whether something may be asked for, approved, and whether an approval may be used: once, for what it was given for and nothing else.
 
 use super::super::tasks::Phase;
-use super::super::{Approval, Issuance, Login, State, Verdict, trust_domain_of};
+use super::super::{Approval, Decided, Issuance, Login, State, Verdict, trust_domain_of};
 use super::waits::opens_the_same;
 use super::{Pending, malformed, over, policy_in_force, refused_by, stale};
 use crate::ledger::record::{ApprovalAsked, ApprovalDecided, ApprovalOf, Identity, Record, TaskOpened, Who};
@@ -9,6 +9,22 @@ use crate::limits;
 use crate::refusal::{Reason, Refusal};
 use crate::revocation::Facts;
 use crate::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
+
+/// A second decision about one approval: what came of the first, and what whoever asked does next.
+fn decided_before(id: &ApprovalId, approval: &Approval, decided: &Decided) -> Refusal {
+    let who = decided.by.as_deref().map_or_else(|| "somebody".to_owned(), Who::name);
+    let what = if decided.given { "given" } else { "refused" };
+    let way_out = match (decided.given, approval.used) {
+        (true, true) => "it was used: whoever needs another one sends another request".to_owned(),
+        (true, false) => {
+            "nothing is left to do for approvers: whoever asked sends the same request again, which uses it".to_owned()
+        }
+        (false, _) => "whoever asked for it sends the request again, which asks anew".to_owned(),
+    };
+    let no =
+        Refusal::new(Reason::AlreadyExists, format!("approval {id} was decided already: {who} has {what} it at {}", decided.at));
+    no.by("an approval is decided once").way_out(way_out)
+}
 
 pub(super) fn unusable(id: &ApprovalId, what: &str) -> Refusal {
     Refusal::new(Reason::ApprovalNeeded, format!("approval {id} {what}"))
@@ -68,8 +84,8 @@ impl State {
         let Some(approval) = self.approvals.get(&id) else {
             return Err(Refusal::new(Reason::NotFound, format!("there is no approval {id}")));
         };
-        if approval.decided.is_some() {
-            return Err(Refusal::new(Reason::AlreadyExists, format!("approval {id} was decided already")));
+        if let Some(decided) = &approval.decided {
+            return Err(decided_before(&id, approval, decided));
         }
         if approval.expires_at() <= time {
             return Err(unusable(&id, "was not decided in time"));
@@ -85,7 +101,12 @@ impl State {
             Some(Who::SpiffeId(sub)) => Identity { issuer: trust_domain_of(sub).to_owned(), sub: sub.clone() },
             Some(Who::Person(p)) => p.clone(),
             // Who holds a shell on the server's host is nobody's second person.
-            _ => return Err(Refusal::new(Reason::NotYours, "approving takes somebody with a name: a person or an SVID")),
+            _ => {
+                let no = Refusal::new(Reason::NotYours, "approving takes somebody with a name: a person or an SVID");
+                return Err(no
+                    .by("two people")
+                    .way_out("sign in as a person: mayfly login; or ask over a listener, with an SVID"));
+            }
         };
         let login = self.login_behind(e, &who, time)?;
         // By the certificate's SPIFFE ID a registration can name the same person.
@@ -93,10 +114,20 @@ impl State {
         let mut names = own.iter().chain([&who]);
         let named = by_policy(asked) || names.clone().any(|name| asked.approvers.contains(name));
         if !named {
-            return Err(Refusal::new(Reason::NotYours, format!("{} is not among those who may give approval {id}", who.sub)));
+            let no = Refusal::new(Reason::NotYours, format!("{} is not among those who may give approval {id}", who.sub));
+            let way_out =
+                format!("the approvers that the registration names can; see them with mayfly upstream show {}", asked.upstream);
+            return Err(no.by("approvers of the registration").way_out(way_out));
         }
         if let Some(part) = names.find_map(|name| self.part_in(asked, name)) {
-            return Err(Refusal::new(Reason::NotYours, format!("{} {part}: somebody else has to give approval {id}", who.sub)));
+            let no = Refusal::new(Reason::NotYours, format!("{} {part}: somebody else has to give approval {id}", who.sub));
+            let others = match asked.of() {
+                ApprovalOf::Change => "another operator whom policy permits ApproveChange",
+                _ => "another approver of the upstream",
+            };
+            let way_out =
+                format!("{others} gives it: mayfly approval give {id}; you can withdraw it: mayfly approval refuse {id}");
+            return Err(no.by("two people").way_out(way_out));
         }
         self.decided_on_now(asked)?;
         self.may_approve(asked, &who, login, record.revision(), time)?;

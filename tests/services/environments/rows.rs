@@ -1,0 +1,636 @@
+//! Every rpc of the descriptors, called on what there is in an environment.
+
+use super::Row::{Each, Environment, NotOperators, Server};
+use super::*;
+
+fn workloads() -> Row {
+    NotOperators("workloads call it, on their own listener")
+}
+
+/// Every rpc, by the name that its service descriptor gives it.
+pub fn all() -> Vec<(&'static str, Row)> {
+    let of_services = [
+        approval(),
+        audit(),
+        break_glass(),
+        credential(),
+        key(),
+        policy(),
+        revocation(),
+        revocation_2(),
+        server(),
+        task(),
+        token(),
+        trust_domain(),
+        upstream(),
+        upstream_2(),
+    ];
+    of_services.into_iter().flatten().collect()
+}
+
+fn approval() -> Vec<(&'static str, Row)> {
+    vec![
+        (
+            "ApprovalService.ListApprovals",
+            Environment(call!(approval::Approvals, list_approvals, _t => pb::ListApprovalsRequest::default())),
+        ),
+        (
+            "ApprovalService.GetApproval",
+            Environment(
+                call!(approval::Approvals, get_approval, t => pb::GetApprovalRequest { approval_id: t.approval.clone() }),
+            ),
+        ),
+        (
+            "ApprovalService.DecideApproval",
+            Environment(call!(approval::Approvals, decide_approval, t => pb::DecideApprovalRequest {
+                approval_id: t.approval.clone(),
+                request_sha256: t.digest.clone().into(),
+                decision: pb::ApprovalDecision::Refuse.into(),
+                reason: "no".into(),
+                ..Default::default()
+            })),
+        ),
+        (
+            "ApprovalService.WatchApprovals",
+            Environment(stream!(approval::Approvals, watch_approvals, _t => pb::WatchApprovalsRequest::default())),
+        ),
+    ]
+}
+
+fn audit() -> Vec<(&'static str, Row)> {
+    vec![
+        (
+            "AuditService.Explain",
+            Environment(call!(audit::Audit, explain, t => pb::ExplainRequest {
+                of: Some(pb::explain_request::Of::CredentialId(t.credential.clone())),
+            })),
+        ),
+        (
+            "AuditService.Explain",
+            Environment(
+                call!(audit::Audit, explain, t => pb::ExplainRequest { of: Some(pb::explain_request::Of::TaskId(t.task.clone())) }),
+            ),
+        ),
+        (
+            "AuditService.Explain",
+            Environment(call!(audit::Audit, explain, t => pb::ExplainRequest { of: Some(pb::explain_request::Of::Seq(t.rule)) })),
+        ),
+        (
+            "AuditService.Explain",
+            Environment(call!(audit::Audit, explain, t => pb::ExplainRequest {
+                of: Some(pb::explain_request::Of::ApprovalId(t.approval.clone())),
+            })),
+        ),
+        (
+            "AuditService.Explain",
+            Environment(
+                call!(audit::Audit, explain, t => pb::ExplainRequest { of: Some(pb::explain_request::Of::LeaseId(t.lease.clone())) }),
+            ),
+        ),
+        (
+            "AuditService.SearchRecords",
+            Environment(
+                call!(audit::Audit, search_records, _t => pb::SearchRecordsRequest { page_size: 100, ..Default::default() }),
+            ),
+        ),
+        (
+            "AuditService.SearchRecords",
+            Environment(
+                call!(audit::Audit, search_records, t => pb::SearchRecordsRequest { filter: only(t.environment), ..Default::default() }),
+            ),
+        ),
+        (
+            "AuditService.TailRecords",
+            Environment(
+                stream!(audit::Audit, tail_records, _t => pb::TailRecordsRequest { resume_after: Some(1 << 45), ..Default::default() }),
+            ),
+        ),
+        ("AuditService.GetCheckpoint", Server(call!(audit::Audit, get_checkpoint, _t => pb::GetCheckpointRequest::default()))),
+        (
+            "AuditService.ExportRecords",
+            Environment(
+                stream!(audit::Audit, export_records, t => pb::ExportRecordsRequest { filter: only(t.environment), ..Default::default() }),
+            ),
+        ),
+        ("AuditService.ExportRecords", Each(stream!(audit::Audit, export_records, _t => pb::ExportRecordsRequest::default()))),
+        (
+            "AuditService.VerifyLedger",
+            Server(call!(audit::Audit, verify_ledger, t => pb::VerifyLedgerRequest { from_seq: t.lock, to_seq: t.rule })),
+        ),
+        ("AuditService.ReportUse", workloads()),
+    ]
+}
+
+fn break_glass() -> Vec<(&'static str, Row)> {
+    let named = || NotOperators("whom the rights or the registration name decide, not operators");
+    vec![
+        ("BreakGlassService.OpenBreakGlass", named()),
+        ("BreakGlassService.ReviewBreakGlass", named()),
+        (
+            "BreakGlassService.CloseBreakGlass",
+            Environment(call!(break_glass::BreakGlasses, close_break_glass, t => pb::CloseBreakGlassRequest {
+                task_id: t.glass.clone(),
+                reason: "done".into(),
+            })),
+        ),
+        (
+            "BreakGlassService.ListBreakGlass",
+            Environment(call!(break_glass::BreakGlasses, list_break_glass, _t => pb::ListBreakGlassRequest::default())),
+        ),
+        (
+            "BreakGlassService.GetBreakGlass",
+            Environment(
+                call!(break_glass::BreakGlasses, get_break_glass, t => pb::GetBreakGlassRequest { task_id: t.glass.clone() }),
+            ),
+        ),
+    ]
+}
+
+fn credential() -> Vec<(&'static str, Row)> {
+    vec![
+        (
+            "CredentialService.GetCredential",
+            Environment(
+                call!(credential::Credentials, get_credential, t => pb::GetCredentialRequest { credential_id: t.credential.clone() }),
+            ),
+        ),
+        (
+            "CredentialService.ListCredentials",
+            Environment(call!(credential::Credentials, list_credentials, _t => pb::ListCredentialsRequest::default())),
+        ),
+        (
+            "CredentialService.ListCredentials",
+            Environment(call!(credential::Credentials, list_credentials, t => pb::ListCredentialsRequest {
+                filter: Some(pb::CredentialFilter { environment: t.environment.into(), ..Default::default() }),
+                ..Default::default()
+            })),
+        ),
+        (
+            "CredentialService.WatchCredentials",
+            Environment(stream!(credential::Credentials, watch_credentials, t => pb::WatchCredentialsRequest {
+                resume_after: Some(t.lock.min(t.rule) - 8),
+                ..Default::default()
+            })),
+        ),
+        (
+            "CredentialService.LookupToken",
+            Environment(call!(credential::Credentials, lookup_token, t => pb::LookupTokenRequest {
+                by: Some(pb::lookup_token_request::By::Token(t.token.clone())),
+            })),
+        ),
+    ]
+}
+
+fn key() -> Vec<(&'static str, Row)> {
+    vec![
+        ("KeyService.GetJwks", NotOperators("the public keys are for everybody")),
+        ("KeyService.ListKeys", Environment(call!(key::Keys, list_keys, _t => pb::ListKeysRequest::default()))),
+        (
+            "KeyService.RotateKey",
+            Environment(call!(key::Keys, rotate_key, t => pb::RotateKeyRequest {
+                purpose: pb::KeyPurpose::AccessToken.into(),
+                environment: t.environment.into(),
+                ..Default::default()
+            })),
+        ),
+        (
+            "KeyService.RotateKey",
+            Each(
+                call!(key::Keys, rotate_key, _t => pb::RotateKeyRequest { purpose: pb::KeyPurpose::Checkpoint.into(), ..Default::default() }),
+            ),
+        ),
+        (
+            "KeyService.RetireKey",
+            Environment(call!(key::Keys, retire_key, t => pb::RetireKeyRequest {
+                key_id: t.key.clone(),
+                reason: "a test".into(),
+                dry_run: true,
+                ..Default::default()
+            })),
+        ),
+        (
+            "KeyService.CompromiseKey",
+            Environment(call!(key::Keys, compromise_key, t => pb::CompromiseKeyRequest {
+                key_id: t.key.clone(),
+                reason: "a test".into(),
+                dry_run: true,
+                ..Default::default()
+            })),
+        ),
+    ]
+}
+
+fn policy() -> Vec<(&'static str, Row)> {
+    vec![
+        (
+            "PolicyService.GetPolicy",
+            Environment(
+                call!(policy::Policies, get_policy, t => pb::GetPolicyRequest { environment: t.environment.into(), ..Default::default() }),
+            ),
+        ),
+        (
+            "PolicyService.ValidatePolicy",
+            Environment(
+                call!(policy::Policies, validate_policy, t => pb::ValidatePolicyRequest { environment: t.environment.into(), set: in_force() }),
+            ),
+        ),
+        (
+            "PolicyService.ExplainPolicy",
+            Environment(call!(policy::Policies, explain_policy, t => pb::ExplainPolicyRequest {
+                environment: t.environment.into(),
+                set: None,
+                situation: Some(pb::Situation {
+                    caller: t.agent.clone(),
+                    upstream: t.upstream.clone(),
+                    ..Default::default()
+                }),
+            })),
+        ),
+        (
+            "PolicyService.DiffPolicy",
+            Environment(call!(policy::Policies, diff_policy, t => pb::DiffPolicyRequest {
+                environment: t.environment.into(),
+                set: in_force(),
+                since: None,
+            })),
+        ),
+        (
+            "PolicyService.SetPolicy",
+            Environment(call!(policy::Policies, set_policy, t => pb::SetPolicyRequest {
+                environment: t.environment.into(),
+                mode: pb::PolicyMode::Enforce.into(),
+                set: in_force(),
+                read_version: 1,
+                reason: "a test".into(),
+                dry_run: true,
+                ..Default::default()
+            })),
+        ),
+    ]
+}
+
+fn revocation() -> Vec<(&'static str, Row)> {
+    vec![
+        (
+            "RevocationService.Revoke",
+            Environment(
+                call!(revocation::Revocations, revoke, t => revoke(&[Target::Credential(t.credential.parse().unwrap())], false)),
+            ),
+        ),
+        (
+            "RevocationService.Revoke",
+            Environment(call!(revocation::Revocations, revoke, t => revoke(&[Target::Task(t.task.parse().unwrap())], false))),
+        ),
+        (
+            "RevocationService.Revoke",
+            Environment(call!(revocation::Revocations, revoke, t => revoke(&[
+                Target::Caller(t.agent.as_str().into()),
+                Target::Prefix(format!("spiffe://{DOMAIN}/{}/x", t.environment).as_str().into()),
+                Target::UpstreamScope(t.upstream.as_str().into(), "echo:admin".into()),
+                Target::PolicyBelow(t.environment.into(), 1),
+            ], false))),
+        ),
+        (
+            "RevocationService.Revoke",
+            Environment(call!(revocation::Revocations, revoke, t => pb::RevokeRequest {
+                dry_run: true,
+                ..revoke(&[Target::Environment(t.environment.into())], false)
+            })),
+        ),
+        (
+            "RevocationService.Revoke",
+            Each(
+                call!(revocation::Revocations, revoke, _t => pb::RevokeRequest { dry_run: true, ..revoke(&[Target::Everything], false) }),
+            ),
+        ),
+        (
+            "RevocationService.Revoke",
+            Each(call!(revocation::Revocations, revoke, _t => revoke(&[Target::Tool("no-such-tool".into())], true))),
+        ),
+        (
+            "RevocationService.Revoke",
+            Each(call!(revocation::Revocations, revoke, _t => pb::RevokeRequest {
+                dry_run: true,
+                ..revoke(&[Target::Caller(format!("spiffe://{DOMAIN}/operator/all").as_str().into())], true)
+            })),
+        ),
+        (
+            "RevocationService.Revoke",
+            Each(call!(revocation::Revocations, revoke, _t => pb::RevokeRequest {
+                dry_run: true,
+                ..revoke(&[Target::Environment("prod".into()), Target::Environment("stage".into())], true)
+            })),
+        ),
+        (
+            "RevocationService.GetRevocation",
+            Environment(call!(revocation::Revocations, get_revocation, t => pb::GetRevocationRequest { seq: t.rule })),
+        ),
+        (
+            "RevocationService.BlastRadius",
+            Environment(call!(revocation::Revocations, blast_radius, t => pb::BlastRadiusRequest {
+                targets: vec![target_to_pb(&Target::Upstream(t.upstream.as_str().into()))],
+                ..Default::default()
+            })),
+        ),
+        (
+            "RevocationService.ListRules",
+            Environment(call!(revocation::Revocations, list_rules, _t => pb::ListRulesRequest::default())),
+        ),
+        (
+            "RevocationService.AddLock",
+            Environment(call!(revocation::Revocations, add_lock, t => lock(&[Target::Caller(t.agent.as_str().into())]))),
+        ),
+        (
+            "RevocationService.AddLock",
+            Each(call!(revocation::Revocations, add_lock, _t => lock(&[Target::Tool("no-such-tool".into())]))),
+        ),
+        (
+            "RevocationService.ListLocks",
+            Environment(call!(revocation::Revocations, list_locks, _t => pb::ListLocksRequest::default())),
+        ),
+        (
+            "RevocationService.LiftLock",
+            Environment(
+                call!(revocation::Revocations, lift_lock, t => pb::LiftLockRequest { seq: t.lock, reason: "a test".into(), ..Default::default() }),
+            ),
+        ),
+    ]
+}
+
+fn revocation_2() -> Vec<(&'static str, Row)> {
+    vec![
+        (
+            "RevocationService.WatchRevocations",
+            Environment(stream!(revocation::Revocations, watch_revocations, t => pb::WatchRevocationsRequest {
+                follower: "one".into(),
+                upstreams: vec![t.upstream.clone()],
+                ..Default::default()
+            })),
+        ),
+        (
+            "RevocationService.WatchRevocations",
+            Each(
+                stream!(revocation::Revocations, watch_revocations, _t => pb::WatchRevocationsRequest { follower: "all".into(), ..Default::default() }),
+            ),
+        ),
+        (
+            "RevocationService.AcknowledgeRevocations",
+            NotOperators("it speaks for the follower of whoever calls, and for no other"),
+        ),
+        (
+            "RevocationService.WaitForRevocation",
+            Server(
+                call!(revocation::Revocations, wait_for_revocation, t => pb::WaitForRevocationRequest { seq: t.rule, timeout: None }),
+            ),
+        ),
+        (
+            "RevocationService.ListFollowers",
+            Environment(call!(revocation::Revocations, list_followers, _t => pb::ListFollowersRequest::default())),
+        ),
+    ]
+}
+
+fn server() -> Vec<(&'static str, Row)> {
+    vec![
+        ("ServerService.GetStatus", Environment(call!(server::Server, get_status, _t => pb::GetStatusRequest {}))),
+        ("ServerService.ListWebhooks", Environment(call!(server::Server, list_webhooks, _t => pb::ListWebhooksRequest {}))),
+        (
+            "ServerService.TestWebhook",
+            Environment(call!(server::Server, test_webhook, t => pb::TestWebhookRequest { name: t.upstream.clone() })),
+        ),
+        (
+            "ServerService.Backup",
+            Each(Box::new(|l: &Land, _: &Things, who: &Peer| {
+                l.w.run(async {
+                    server::Server(l.w.authority().clone()).backup(ask(who, pb::BackupRequest {})).await.map(|_| String::new())
+                })
+            })),
+        ),
+    ]
+}
+
+fn task() -> Vec<(&'static str, Row)> {
+    vec![
+        ("TaskService.OpenTask", workloads()),
+        ("TaskService.DelegateTask", workloads()),
+        ("TaskService.ExtendTask", workloads()),
+        ("TaskService.HeartbeatTask", workloads()),
+        ("TaskService.GetTask", Environment(call!(task::Tasks, get_task, t => pb::GetTaskRequest { task_id: t.task.clone() }))),
+        ("TaskService.ListTasks", Environment(call!(task::Tasks, list_tasks, _t => pb::ListTasksRequest::default()))),
+        (
+            "TaskService.HoldTask",
+            Environment(
+                call!(task::Tasks, hold_task, t => pb::HoldTaskRequest { task_id: t.task.clone(), reason: "a test".into(), ..Default::default() }),
+            ),
+        ),
+        (
+            "TaskService.ResumeTask",
+            Environment(
+                call!(task::Tasks, resume_task, t => pb::ResumeTaskRequest { task_id: t.task.clone(), reason: "a test".into(), ..Default::default() }),
+            ),
+        ),
+        (
+            "TaskService.CompleteTask",
+            Environment(
+                call!(task::Tasks, complete_task, t => pb::CompleteTaskRequest { task_id: t.task.clone(), reason: "a test".into() }),
+            ),
+        ),
+        (
+            "TaskService.CancelTask",
+            Environment(
+                call!(task::Tasks, cancel_task, t => pb::CancelTaskRequest { task_id: t.task.clone(), reason: "a test".into() }),
+            ),
+        ),
+        (
+            "TaskService.ListTaskCredentials",
+            Environment(
+                call!(task::Tasks, list_task_credentials, t => pb::ListTaskCredentialsRequest { task_id: t.task.clone(), ..Default::default() }),
+            ),
+        ),
+    ]
+}
+
+fn token() -> Vec<(&'static str, Row)> {
+    vec![
+        ("TokenService.Exchange", workloads()),
+        ("TokenService.BatchExchange", workloads()),
+        ("TokenService.StreamExchange", workloads()),
+        ("TokenService.Renew", workloads()),
+        ("TokenService.Release", workloads()),
+        ("TokenService.Authorize", workloads()),
+        (
+            "TokenService.Introspect",
+            Environment(call!(tokens::Tokens, introspect, t => pb::IntrospectRequest { token: t.token.clone() })),
+        ),
+        ("TokenService.Whoami", Environment(call!(tokens::Tokens, whoami, _t => pb::WhoamiRequest {}))),
+    ]
+}
+
+fn trust_domain() -> Vec<(&'static str, Row)> {
+    vec![
+        (
+            "TrustDomainService.ListTrustDomains",
+            Server(call!(trust_domain::TrustDomains, list_trust_domains, _t => pb::ListTrustDomainsRequest::default())),
+        ),
+        (
+            "TrustDomainService.GetBundle",
+            Server(call!(trust_domain::TrustDomains, get_bundle, _t => pb::GetBundleRequest { trust_domain: DOMAIN.into() })),
+        ),
+        (
+            "TrustDomainService.AddBundle",
+            Each(call!(trust_domain::TrustDomains, add_bundle, _t => pb::AddBundleRequest {
+                trust_domain: "other.example".into(),
+                bundle: Some(pb::Bundle { bundle: Some(pb::bundle::Bundle::SpiffeJwks(JWT_BUNDLE.into())) }),
+                ..Default::default()
+            })),
+        ),
+        (
+            "TrustDomainService.SetBundle",
+            Each(call!(trust_domain::TrustDomains, set_bundle, _t => pb::SetBundleRequest {
+                trust_domain: DOMAIN.into(),
+                bundle: Some(pb::Bundle { bundle: Some(pb::bundle::Bundle::SpiffeJwks(JWT_BUNDLE.into())) }),
+                dry_run: true,
+                ..Default::default()
+            })),
+        ),
+        (
+            "TrustDomainService.RemoveTrustAnchor",
+            Each(call!(trust_domain::TrustDomains, remove_trust_anchor, _t => pb::RemoveTrustAnchorRequest {
+                trust_domain: DOMAIN.into(),
+                sha256: vec![7; 32].into(),
+                reason: "a test".into(),
+                dry_run: true,
+                ..Default::default()
+            })),
+        ),
+        (
+            "TrustDomainService.RemoveTrustDomain",
+            Each(call!(trust_domain::TrustDomains, remove_trust_domain, _t => pb::RemoveTrustDomainRequest {
+                trust_domain: DOMAIN.into(),
+                reason: "a test".into(),
+                dry_run: true,
+                ..Default::default()
+            })),
+        ),
+    ]
+}
+
+fn upstream() -> Vec<(&'static str, Row)> {
+    vec![
+        (
+            "UpstreamService.GetUpstream",
+            Environment(call!(upstream::Upstreams, get_upstream, t => pb::GetUpstreamRequest { upstream: t.upstream.clone() })),
+        ),
+        (
+            "UpstreamService.ListUpstreams",
+            Environment(call!(upstream::Upstreams, list_upstreams, _t => pb::ListUpstreamsRequest::default())),
+        ),
+        (
+            "UpstreamService.SetUpstream",
+            Environment(Box::new(|l: &Land, t: &Things, who: &Peer| {
+                let service = upstream::Upstreams(l.w.authority().clone());
+                let get = service.get_upstream(ask(&ROOT, pb::GetUpstreamRequest { upstream: t.upstream.clone() }));
+                let upstream = ok(l.w.run(get)).upstream.map(|u| pb::Upstream { purpose: "another one".into(), ..u });
+                let set =
+                    service.set_upstream(ask(who, pb::SetUpstreamRequest { upstream, dry_run: true, ..Default::default() }));
+                l.w.run(set).map(|answer| format!("{answer:?}"))
+            })),
+        ),
+        (
+            "UpstreamService.SetUpstreamState",
+            Environment(call!(upstream::Upstreams, set_upstream_state, t => pb::SetUpstreamStateRequest {
+                upstream: t.upstream.clone(),
+                state: pb::RegistrationState::Disabled.into(),
+                reason: "a test".into(),
+                dry_run: true,
+                ..Default::default()
+            })),
+        ),
+        (
+            "UpstreamService.Offboard",
+            Environment(call!(upstream::Upstreams, offboard, t => pb::OffboardRequest {
+                owner: format!("you-{}", t.environment),
+                reason: "a test".into(),
+                dry_run: true,
+                ..Default::default()
+            })),
+        ),
+        (
+            "UpstreamService.Offboard",
+            Each(call!(upstream::Upstreams, offboard, _t => pb::OffboardRequest {
+                owner: "you-prod".into(),
+                person: Some(pb::Subject { issuer: "https://idp.test".into(), sub: "ada".into() }),
+                reason: "a test".into(),
+                dry_run: true,
+                ..Default::default()
+            })),
+        ),
+        (
+            "UpstreamService.ReturnOwner",
+            Environment(Box::new(|l: &Land, t: &Things, who: &Peer| {
+                let service = upstream::Upstreams(l.w.authority().clone());
+                let (owner, reason) = (format!("you-{}", t.environment), "a test".to_owned());
+                let confirmation = Some(pb::Confirmation { all: true, ..Default::default() });
+                let leaves =
+                    pb::OffboardRequest { owner: owner.clone(), reason: reason.clone(), confirmation, ..Default::default() };
+                ok(l.w.run(service.offboard(ask(&ROOT, leaves))));
+                let back = pb::ReturnOwnerRequest { owner, reason, ..Default::default() };
+                let answer = l.w.run(service.return_owner(ask(who, back.clone()))).map(|a| format!("{:?}", a.into_inner()));
+                // Whoever was refused leaves the upstream for the calls that follow.
+                let _ = l.w.run(service.return_owner(ask(&ROOT, back)));
+                answer
+            })),
+        ),
+        ("UpstreamService.TestUpstream", NotOperators("this version does not serve it")),
+        ("UpstreamService.PutSecret", NotOperators("this version does not serve it")),
+        (
+            "UpstreamService.ListBindings",
+            Environment(call!(upstream::Upstreams, list_bindings, _t => pb::ListBindingsRequest::default())),
+        ),
+        (
+            "UpstreamService.SetBinding",
+            Environment(call!(upstream::Upstreams, set_binding, t => pb::SetBindingRequest {
+                binding: Some(pb::Binding {
+                    binding: format!("b-{}", t.environment),
+                    upstream: t.upstream.clone(),
+                    callers: vec![t.agent.clone()],
+                    scopes: vec!["echo:read".into()],
+                    any_tool: true,
+                    ..Default::default()
+                }),
+                reason: "a test".into(),
+                dry_run: true,
+                ..Default::default()
+            })),
+        ),
+        (
+            "UpstreamService.ListLeases",
+            Environment(call!(upstream::Upstreams, list_leases, _t => pb::ListLeasesRequest::default())),
+        ),
+    ]
+}
+
+fn upstream_2() -> Vec<(&'static str, Row)> {
+    vec![
+        (
+            "UpstreamService.RetryLease",
+            Environment(call!(upstream::Upstreams, retry_lease, t => pb::RetryLeaseRequest { lease_id: t.lease.clone() })),
+        ),
+        (
+            "UpstreamService.AbandonLease",
+            Environment(call!(upstream::Upstreams, abandon_lease, t => pb::AbandonLeaseRequest {
+                lease_id: t.lease.clone(),
+                reason: "a test".into(),
+                ..Default::default()
+            })),
+        ),
+    ]
+}
+
+/// A bundle with one authority for JWT-SVIDs (RFC 7517, appendix A.1).
+const JWT_BUNDLE: &str = r#"{"keys":[{"use":"jwt-svid","kty":"EC","crv":"P-256","kid":"1",
+"x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
+
+fn in_force() -> Option<pb::PolicySource> {
+    Some(pb::PolicySource { from: Some(pb::policy_source::From::InForce(true)) })
+}
