@@ -224,7 +224,9 @@ export class Follower {
   check(claims: Claims, kid: string, now: Moment): void {
     this.lives(claims, now);
     const hit = this.#rules.covers(claims, kid);
-    if (hit) throw new Refused(hit.target.sort === 'signing-key' ? 'key_revoked' : 'revoked', `a rule on its ${hit.target.sort} revoked it at seq ${hit.seq}`);
+    // A key that signed what this one rests on is a rule like others: its own key is the one that is named first.
+    const own = hit?.target.sort === 'signing-key' && hit.target.a === kid;
+    if (hit) throw new Refused(own ? 'key_revoked' : 'revoked', `a rule on its ${hit.target.sort} revoked it at seq ${hit.seq}`);
     for (const { id } of claims.tasks) if (this.#held.has(id)) throw new Refused('held', `${id} is held`);
   }
 
