@@ -297,7 +297,7 @@ impl Ledger {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::record::{Event, KeyChanged, Record, Who};
+    use super::super::record::{Event, Record, Refused, Who};
     use super::super::{Lane, Settings};
     use super::*;
     use crate::store::memory::MemoryStore;
@@ -311,7 +311,7 @@ mod tests {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(StoreId::from_bytes([1; 16])));
         let ledger = Ledger::open(Box::new(move || Ok(store.clone())), System::real(), Settings::default()).unwrap();
         for n in 0..COMMITS {
-            let event = Event::KeyChanged(KeyChanged { key: format!("key-{n}"), ..KeyChanged::default() });
+            let event = Event::Refused(Refused { caller: format!("key-{n}"), ..Refused::default() });
             let proposed = ledger.propose(Lane::Change, vec![Record::new(Who::LocalUid(0), event)]).unwrap();
             proposed.answer.blocking_recv().unwrap().unwrap();
         }
@@ -335,7 +335,7 @@ mod tests {
         assert!(whole.first(&of("key-0"), |_| true).unwrap().is_some());
         assert!(whole.first(&of("none"), |_| true).unwrap().is_none());
         assert!(whole.saw_all("it").is_ok());
-        let newest = whole.newest(&of("key changed"), 3, |_| true).unwrap();
+        let newest = whole.newest(&of("refused"), 3, |_| true).unwrap();
         assert!(newest.len() == 3 && newest.windows(2).all(|w| w[0].seq > w[1].seq));
         let bounded = look(&ledger, Stop::default());
         bounded.left.set(500);
