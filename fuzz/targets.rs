@@ -183,6 +183,7 @@ pub fn oidc(data: &[u8]) {
         issuer: "https://idp.example".into(),
         environments: vec!["dev".into()],
         audience: None,
+        audiences: None,
         algorithms: vec![Algorithm::Es256],
         uses: vec![Use::Subject],
         max_life_ms: limits::OIDC_TOKEN_LIFE_DEFAULT_MS,

@@ -67,6 +67,7 @@ fn issuers(signer: &Signer, system: &System) -> Issuers {
         issuer: IDP.into(),
         environments: vec!["dev".into()],
         audience: None,
+        audiences: None,
         algorithms: vec![Algorithm::Es256],
         uses: vec![Use::Subject],
         max_life_ms: limits::OIDC_TOKEN_LIFE_DEFAULT_MS,

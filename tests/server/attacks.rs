@@ -157,7 +157,7 @@ async fn introspect(channel: tonic::transport::Channel, issued: &pb::Issued) {
 }
 
 async fn revoke(channel: tonic::transport::Channel, id: String) {
-    let target = pb::Target { of: Some(pb::target::Of::CredentialId(id)) };
+    let target = pb::Target { target: Some(pb::target::Target::CredentialId(id)) };
     let request = pb::RevokeRequest { targets: vec![target], reason: "drill".into(), ..Default::default() };
     RevocationServiceClient::new(channel).revoke(request).await.expect("a revocation");
 }

@@ -147,6 +147,7 @@ async fn an_outage_is_bridged_for_a_bounded_time() {
         issuer: provider.issuer.clone(),
         environments: vec!["dev".into()],
         audience: None,
+        audiences: None,
         algorithms: vec![mayfly::identity::jwk::Algorithm::Es256],
         uses: vec![Use::Subject],
         max_life_ms: 3_600_000,

@@ -9,6 +9,8 @@ use hyper::body::Frame;
 use mayfly::intake::Taken;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::serve::grpc::workload_routes;
+use mayfly::serve::shares::ShareBounds;
+use mayfly::serve::table::Activity;
 use prost::Message;
 use tonic_health::pb::HealthCheckRequest;
 
@@ -61,7 +63,7 @@ fn whoever_does_not_send_what_he_wants_takes_nobodys_place() {
     let never = StreamBody::new(tokio_stream::pending::<Result<Frame<Bytes>, Infallible>>());
     let stalls = http::Request::post(EXCHANGE).header("content-type", "application/grpc").body(never).unwrap();
     w.run(async {
-        let calls = services.clone().on_connection(w.workload("/agent/demo"));
+        let calls = services.clone().on_connection(w.workload("/agent/demo"), Activity::alone(ShareBounds::AUTHENTICATED));
         let arrived = calls.arrived(&stalls);
         assert_eq!(w.authority().intake.load().waiting, 1, "it is counted when it is read");
         let answered = calls.answer(stalls, arrived, &Default::default());

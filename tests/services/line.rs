@@ -7,6 +7,8 @@ use std::task::Poll;
 use mayfly::pb::mayfly::v1 as pb;
 use mayfly::serve::grpc::{Calls, Services, workload_routes};
 use mayfly::serve::peer::Peer;
+use mayfly::serve::shares::ShareBounds;
+use mayfly::serve::table::Activity;
 use prost::Message;
 
 use super::locked::{Came, call_on, exchange};
@@ -50,7 +52,7 @@ fn in_task(task: &str, n: usize) -> pb::ExchangeRequest {
 #[test]
 fn each_of_those_that_came_together_has_its_own_answer() {
     let w = world();
-    let calls = services(&w).on_connection(w.workload("/agent/demo"));
+    let calls = services(&w).on_connection(w.workload("/agent/demo"), Activity::alone(ShareBounds::AUTHENTICATED));
     w.run(async {
         let opened = together(&calls, vec![exchange(""), exchange("")]).await;
         let tasks: Vec<String> = opened.iter().map(|came| issued(came).task_id).collect();
@@ -99,7 +101,8 @@ fn each_connection_acts_for_its_own_peer() {
     let w = world();
     let (peer, other) = (w.workload("/agent/demo"), w.workload("/agent/a"));
     let services = services(&w);
-    let [calls, others] = [&peer, &other].map(|peer| services.clone().on_connection(peer.clone()));
+    let [calls, others] =
+        [&peer, &other].map(|peer| services.clone().on_connection(peer.clone(), Activity::alone(ShareBounds::AUTHENTICATED)));
     let id = |peer: &Peer| match peer {
         Peer::Workload(caller) => caller.id().as_str().to_owned(),
         _ => panic!("no workload"),
@@ -117,7 +120,7 @@ fn each_connection_acts_for_its_own_peer() {
 #[test]
 fn who_goes_before_the_round_asked_for_nothing() {
     let w = world();
-    let calls = services(&w).on_connection(w.workload("/agent/demo"));
+    let calls = services(&w).on_connection(w.workload("/agent/demo"), Activity::alone(ShareBounds::AUTHENTICATED));
     // On one thread, so that the round cannot begin before the call is dropped.
     let one = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     one.block_on(async {

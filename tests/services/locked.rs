@@ -17,6 +17,8 @@ use mayfly::revocation::Target;
 use mayfly::serve::grpc::revocation::Revocations;
 use mayfly::serve::grpc::{Calls, Services, workload_routes};
 use mayfly::serve::peer::Peer;
+use mayfly::serve::shares::ShareBounds;
+use mayfly::serve::table::Activity;
 use mayfly::serve::wire::target_to_pb;
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -53,7 +55,7 @@ pub(super) struct Came {
 
 /// One call, on a connection of its own.
 pub(super) async fn call(services: &Services, peer: &Peer, path: &str, message: &impl Message) -> Came {
-    call_on(&services.clone().on_connection(peer.clone()), path, message).await
+    call_on(&services.clone().on_connection(peer.clone(), Activity::alone(ShareBounds::AUTHENTICATED)), path, message).await
 }
 
 /// One call, as the listener makes it of a connection.
