@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The commands of the pages: every line of docs/, of deploy/ and of the README that calls mayfly is one that the program takes, and those of the
 # pages for operators are typed in their order against a server of its own, with names of that server in the place of the page's.
-# docs/three-in-the-morning.md has a script of its own; the READMEs under clients/ have suites of their own; people, CI jobs and break-glass
+# docs/three-in-the-morning.md and docs/first-server.md have scripts of their own; the READMEs under clients/ have suites of their own; people, CI jobs and break-glass
 # are typed in tests/story.sh, tests/interop/node and tests/governance.sh, with the providers and people that they take.
 #
 #   tests/pages.sh MAYFLY
@@ -26,7 +26,7 @@ filled() {
 }
 taken=0
 for page in README.md deploy/README.md $(cd "$here" && ls docs/*.md); do
-    [ "$page" != docs/three-in-the-morning.md ] || continue
+    case $page in docs/three-in-the-morning.md | docs/first-server.md) continue ;; esac
     while read -r line; do
         # What would run for as long as it is let.
         case $line in *"server run"* | "mayfly dev "*) continue ;; esac

@@ -158,6 +158,8 @@ else
 fi
 
 credential >token 2>/dev/null
+# A backup never takes the place of another one.
+BACKUP=$work/backup-2
 is "another backup is taken" mayfly server backup --to "$BACKUP"
 rm "$KEY"
 typed "A lost sealing key"
@@ -165,6 +167,7 @@ is "what was issued before is unknown" refused token
 is "it issues" credential
 cp "$KEY" "$KEY_COPY"
 
+BACKUP=$work/backup-3
 is "a backup of the new store" mayfly server backup --to "$BACKUP"
 credential >token 2>/dev/null
 is "it is good until the disk is lost" good token
