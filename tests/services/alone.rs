@@ -20,6 +20,8 @@ use mayfly::pb::mayfly::v1 as pb;
 use mayfly::policy::{Governing, PolicySet};
 use mayfly::serve::grpc::{Services, admin_routes};
 use mayfly::serve::peer::Peer;
+use mayfly::serve::shares::ShareBounds;
+use mayfly::serve::table::Activity;
 use mayfly::serve::wire::upstream_to_pb;
 use mayfly::trust::Source;
 use mayfly::upstream::registry::Upstream;
@@ -167,7 +169,7 @@ impl Person {
         let path = format!("/mayfly.v1.{service}/{method}");
         let request =
             http::Request::post(path).header("content-type", "application/grpc").body(Full::new(body.freeze())).unwrap();
-        let calls = self.services.clone().on_connection(peer.clone());
+        let calls = self.services.clone().on_connection(peer.clone(), Activity::alone(ShareBounds::AUTHENTICATED));
         let said = self.w.run(async {
             let arrived = calls.arrived(&request);
             let answer = calls.answer(request, arrived, &Default::default());

@@ -104,7 +104,12 @@ fn operators_see_the_domains_and_workloads_their_own() {
 fn adding_roots_makes_a_domain_known_and_removes_nothing() {
     let (w, _) = started();
     let other = pki::Authority::root("other.example");
-    let add = pb::AddBundleRequest { trust_domain: "other.example".into(), bundle: pem(&[&other]), request_id: "r".into() };
+    let add = pb::AddBundleRequest {
+        trust_domain: "other.example".into(),
+        bundle: pem(&[&other]),
+        request_id: "r".into(),
+        ..Default::default()
+    };
     let added = ok(w.run(domains(&w).add_bundle(ask(&ROOT, add.clone()))));
     let domain = added.trust_domain.unwrap();
     assert_eq!((domain.source, domain.trust_anchors.len()), (pb::BundleSource::Api as i32, 1));
