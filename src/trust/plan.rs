@@ -240,10 +240,8 @@ pub fn plan(
     let gone: Vec<TrustAnchor> = before.anchors().iter().filter(|a| !anchors.contains_key(&root(a))).cloned().collect();
     let fresh = |id: &Root| !before.anchors().iter().any(|a| root(a) == *id);
     let added = anchors.iter().filter(|(id, _)| fresh(id)).map(|(_, a)| a.clone()).collect();
-    let roots: Vec<Root> = gone.iter().map(root).collect();
-    let targets = targets(domain, &roots, removed, elsewhere);
-    let known = |one: &JwtAuthority| before.jwt().contains(one);
-    let jwt_added = jwt.iter().filter(|one| !known(one)).map(|one| one.kid().to_owned()).collect();
+    let targets = targets(domain, &gone.iter().map(root).collect::<Vec<_>>(), removed, elsewhere);
+    let jwt_added = jwt.iter().filter(|one| !before.jwt().contains(one)).map(|one| one.kid().to_owned()).collect();
     let (domain, removed) = (domain.clone(), gone);
     Ok(Some(Planned { domain, after, added, removed, targets, jwt_added, document, source, sequence, kept_out, kept_in }))
 }

@@ -25,7 +25,7 @@ impl Rig {
     }
 
     /// Lets through what another operator asked for.
-    async fn colleague_lets_through(&self, id: &str) {
+    async fn approve_change(&self, id: &str) {
         let colleague = self.world.channel("operator/colleague", self.running().addresses().admin).await.unwrap();
         let mut approvals = ApprovalServiceClient::new(colleague);
         let shown = approvals.get_approval(pb::GetApprovalRequest { approval_id: id.into() }).await.unwrap().into_inner();
@@ -292,7 +292,7 @@ async fn a_rotated_ca_stays_in_the_bundle_and_a_stolen_one_takes_its_logins_alon
     let mut socket = KeyServiceClient::new(client::unix(&rig.world.dir().join("run/admin.sock")).await.unwrap());
     assert_eq!(reason(&socket.rotate_key(rotate.clone()).await.unwrap_err()), "NOT_YOURS");
     assert_eq!(rig.bundle().await, first);
-    rig.colleague_lets_through(&approval_of(&no)).await;
+    rig.approve_change(&approval_of(&no)).await;
     let rotated = keys.rotate_key(rotate).await.unwrap().into_inner();
     let old = rotated.previous.unwrap().key_id;
     let second = rig.bundle().await;
