@@ -33,7 +33,7 @@ fn removing_more_roots_than_a_record_has_targets_revokes_under_all_of_them() {
         w.authority().ledger.peek(|s| {
             s.credentials.get(&id).is_some_and(|l| {
                 let task = s.tasks.at(l.task()).unwrap();
-                s.rules.covers(&s.facts(l, task)).is_none()
+                s.rules.covers(&s.facts(&l, task)).is_none()
             })
         })
     };
