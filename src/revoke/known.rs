@@ -17,7 +17,7 @@ struct Names<'a> {
     /// All that there are.
     all: Vec<&'a str>,
     /// The command that lists them.
-    list: &'static str,
+    list: String,
 }
 
 impl Names<'_> {
@@ -27,7 +27,7 @@ impl Names<'_> {
         }
         let Names { sort, asked, all, list } = self;
         let near = nearest(asked, all).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-        Err(unknown(format!("there is no {sort} {asked}{near}"), list))
+        Err(unknown(format!("there is no {sort} {asked}{near}"), &list))
     }
 }
 
@@ -59,7 +59,7 @@ fn known(state: &State, compiled: &Compiled, own_domain: Option<&str>, target: &
         }
         Target::Binding(name) => {
             let all = state.bindings.keys().map(|n| &**n).collect();
-            Names { sort: "binding", asked: name, all, list: "mayfly binding list" }.check()
+            Names { sort: "binding", asked: name, all, list: "mayfly binding list".into() }.check()
         }
         Target::Environment(name) => environment(state, compiled, name).check(),
         Target::PolicyBelow(name, version) => {
@@ -67,7 +67,7 @@ fn known(state: &State, compiled: &Compiled, own_domain: Option<&str>, target: &
             let newest = state.policies.get(name).map_or(0, |policy| policy.version);
             if *version > newest.saturating_add(1) {
                 let what = format!("environment {name} has no policy version {version}, the newest is {newest}");
-                return Err(unknown(what, "mayfly policy list"));
+                return Err(unknown(what, &format!("mayfly policy show {name}")));
             }
             Ok(())
         }
@@ -88,7 +88,7 @@ fn known(state: &State, compiled: &Compiled, own_domain: Option<&str>, target: &
         }
         Target::SigningKey(kid) => {
             let all = state.keys.keys().map(|n| &**n).collect();
-            Names { sort: "key", asked: kid, all, list: "mayfly key list" }.check()
+            Names { sort: "key", asked: kid, all, list: "mayfly key list".into() }.check()
         }
         Target::Credential(_)
         | Target::Task(_)
@@ -103,7 +103,7 @@ fn known(state: &State, compiled: &Compiled, own_domain: Option<&str>, target: &
 
 fn upstream<'a>(state: &'a State, asked: &'a str) -> Names<'a> {
     let all = state.upstreams.keys().map(|n| &**n).collect();
-    Names { sort: "upstream", asked, all, list: "mayfly upstream list" }
+    Names { sort: "upstream", asked, all, list: "mayfly upstream list".into() }
 }
 
 /// Scopes that are registered, and those that were when something that is live was issued.
@@ -113,19 +113,19 @@ fn scopes(state: &State, compiled: &Compiled, upstream: &str, asked: &str) -> Re
         return Ok(());
     }
     let all = registered.upstream.scopes.iter().map(|scope| scope.name.as_str()).collect();
-    Names { sort: "scope", asked, all, list: "mayfly upstream show" }.check()
+    Names { sort: "scope", asked, all, list: format!("mayfly upstream show {upstream}") }.check()
 }
 
 fn environment<'a>(state: &'a State, compiled: &'a Compiled, asked: &'a str) -> Names<'a> {
     let mut all: Vec<&str> = compiled.environments().map(|(name, _)| name).collect();
     all.extend(state.policies.keys().map(|n| &**n));
     all.extend(state.keys.values().map(|key| &*key.environment));
-    Names { sort: "environment", asked, all, list: "mayfly status" }
+    Names { sort: "environment", asked, all, list: "mayfly status".into() }
 }
 
 /// Domains that have, or had, a bundle, and the one that this server is the CA of.
 fn trust_domain<'a>(state: &'a State, own_domain: Option<&'a str>, asked: &'a str) -> Names<'a> {
     let mut all: Vec<&str> = state.bundles.keys().map(|n| &**n).chain(own_domain).collect();
     all.extend(state.credentials.trust_domains());
-    Names { sort: "trust domain", asked, all, list: "mayfly bundle list" }
+    Names { sort: "trust domain", asked, all, list: "mayfly bundle list".into() }
 }

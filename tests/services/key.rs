@@ -253,9 +253,12 @@ fn compromising_needs_a_confirmation_and_is_done_once() {
     assert_eq!(kids(&w), std::slice::from_ref(&old), "nothing was done");
     let all = pb::Confirmation { credentials: 0, all: true };
     let named = pb::CompromiseKeyRequest { confirmation: Some(all), request_id: "r".into(), ..going };
+    let ahead = ok(w.run(keys(&w).compromise_key(ask(&ROOT, pb::CompromiseKeyRequest { dry_run: true, ..named.clone() }))));
     let first = ok(w.run(keys(&w).compromise_key(ask(&ROOT, named.clone()))));
     let again = ok(w.run(keys(&w).compromise_key(ask(&ROOT, named))));
     assert_eq!((first.seq, &first.replacement), (again.seq, &again.replacement));
+    let hit = [ahead.hits, first.hits, again.hits].map(|hits| hits.unwrap().credentials);
+    assert_eq!(hit, [3, 3, 3], "what was hit is what would have been");
     assert_eq!(kids(&w).len(), 1);
 }
 

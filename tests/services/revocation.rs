@@ -88,6 +88,52 @@ fn every_target_revokes_and_locks_by_its_default() {
 }
 
 #[test]
+fn what_is_registered_here_by_name_and_is_not_there_is_refused_with_the_nearest_name() {
+    let w = world();
+    let svid = Target::Svid("dev.mayfly.internall".into(), [4; 32], vec![5].into());
+    let unknown = [
+        (Target::Upstream("githubb".into()), "did you mean github?"),
+        (Target::UpstreamScope("gitub".into(), "repo:read".into()), "did you mean github?"),
+        (Target::UpstreamScope("github".into(), "repo:reed".into()), "did you mean repo:read?"),
+        (Target::Binding("b".into()), "there is no binding b"),
+        (Target::Environment("devv".into()), "did you mean dev?"),
+        (Target::TrustDomain("nosuch.example".into()), "there is no trust domain nosuch.example"),
+        (Target::TrustAnchor([3; 32]), "no trust domain has"),
+        (Target::PolicyBelow("dev".into(), 900), "no policy version 900"),
+        (Target::SigningKey("abcdefgh".into()), "there is no key abcdefgh"),
+        (svid, "there is no trust domain dev.mayfly.internall"),
+    ];
+    for (target, text) in unknown {
+        let plain = pb::RevokeRequest { force: false, ..request(std::slice::from_ref(&target)) };
+        let ahead = pb::RevokeRequest { dry_run: true, ..plain.clone() };
+        for message in [plain, ahead] {
+            let no = refused(w.run(service(&w).revoke(ask(&ROOT, message))), Reason::NotFound);
+            assert!(no.message().contains(text), "{target}: {no:?}");
+        }
+        let radius = pb::BlastRadiusRequest { targets: vec![target_to_pb(&target)], most: 0 };
+        refused(w.run(service(&w).blast_radius(ask(&ROOT, radius))), Reason::NotFound);
+        if target.sort().locks() {
+            let lock = pb::AddLockRequest { targets: vec![target_to_pb(&target)], reason: "a test".into(), ..Default::default() };
+            refused(w.run(service(&w).add_lock(ask(&ROOT, lock))), Reason::NotFound);
+        }
+    }
+    let rules = || ok(w.run(service(&w).list_rules(ask(&ROOT, pb::ListRulesRequest::default())))).rules.len();
+    assert_eq!(rules(), 0, "nothing was revoked");
+    // These may come later, or have ended.
+    let later = every_target().into_iter().map(|(target, _)| target).filter(|target| {
+        use Target::{Caller, Credential, Everything, Prefix, Subject, SubjectToken, Task, Tool};
+        matches!(target, Credential(_) | Task(_) | Caller(_) | Prefix(_) | Subject(..) | Tool(_) | SubjectToken(..) | Everything)
+    });
+    for target in later {
+        let plain = pb::RevokeRequest { force: false, ..request(std::slice::from_ref(&target)) };
+        ok(w.run(service(&w).revoke(ask(&ROOT, plain))));
+    }
+    let before = rules();
+    revoke(&w, &[Target::Upstream("githubb".into())]);
+    assert_eq!(rules(), before + 1, "forced, it is revoked");
+}
+
+#[test]
 fn locks_are_lifted_one_by_one_and_revoking_is_for_operators_with_a_reason() {
     let w = world();
     let both = [Target::Upstream("github".into()), Target::Tool("read".into())];

@@ -155,13 +155,13 @@ impl Hits {
         format!("{most}{credentials}, {tasks}, {}", many(self.callers, "caller"))
     }
 
-    /// What is refused from now on. Its tasks and callers say where it is and whose: they are not refused themselves.
+    /// What is refused from now on, and which tasks end. The callers say whose it is: they are not refused themselves.
     pub fn refused(&self) -> String {
         let most = if self.overlapping { "at most " } else { "" };
         let verb = if self.credentials == 1 { "is" } else { "are" };
         let whose = match self.credentials {
             0 => String::new(),
-            _ => format!(", of {} and in {}", many(self.callers, "caller"), many(self.tasks, "task")),
+            _ => format!(", of {}", many(self.callers, "caller")),
         };
         format!("{most}{} {verb} refused from now on{whose}; {}", many(self.credentials, "credential"), self.ends(false))
     }
