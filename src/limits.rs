@@ -347,6 +347,9 @@ pub const HISTORY_BYTES: usize = 256 * 1024 * 1024;
 /// Bytes of history that one question reads by the index, and of what the index does not cover: looking at names alone takes a third of a second of
 /// one core (200 MB a second, measured).
 pub const LOOK_BYTES: usize = 64 * 1024 * 1024;
+/// How long one question reads what the index does not cover, milliseconds: the whole answer is to be there within a
+/// second.
+pub const LOOK_UNCOVERED_MS: u64 = 400;
 /// Bytes of the newest history that one question reads record by record. Hashing and decoding take half a second of one core.
 pub const LOOK_BACK_BYTES: usize = 16 * 1024 * 1024;
 /// Questions that read history at once: each holds a core.

@@ -185,7 +185,7 @@ async fn asked(server: &Server, request: pb::ListBindingsRequest) -> Result<pb::
 /// One by name.
 pub(super) async fn one(server: &Server, name: &str) -> Result<pb::Binding, CliError> {
     let found = asked(server, pb::ListBindingsRequest { binding: name.to_owned(), ..Default::default() }).await?.bindings;
-    let missing = || CliError::Usage(format!("there is no binding {name}: mayfly binding list"));
+    let missing = || CliError::LocalAs(format!("there is no binding {name}: mayfly binding list"), Exit::NotFound);
     found.into_iter().next().ok_or_else(missing)
 }
 

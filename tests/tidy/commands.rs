@@ -18,12 +18,14 @@ const WORDS: &[(&str, &str)] = &[
     ("SEQ", "1"),
     ("N", "1"),
     ("PID", "1"),
+    ("GB", "1"),
     ("DURATION", "5m"),
     ("TIME", "1h"),
     ("…", "x"),
 ];
 /// Variables of the pages' shell, and what they hold. Others hold a name.
-const VARIABLES: &[(&str, &str)] = &[("DOMAIN", "example.org"), ("WORKLOAD", "spiffe://example.org/a")];
+const VARIABLES: &[(&str, &str)] =
+    &[("DOMAIN", "example.org"), ("WORKLOAD", "spiffe://example.org/a"), ("approval", "appr_aaaaaaaaaaaaaaaaaaaaaaaaaa")];
 
 /// One command line, and where it stands.
 struct Line {

@@ -242,7 +242,7 @@ fn commands(bench: &Bench, names: &Names) -> Result<Vec<Typed>, Failed> {
         (&["token", "lookup", "--sha256", &digest], &[3]),
         (&["task", "show", &task], &[3]),
         (&["approval", "show", &approval], &[3]),
-        (&["lease", "show", &lease], &[3]),
+        (&["lease", "list"], &[0]),
         (&["lock", "lift", "5", "--reason", "mistyped"], &[3]),
         (&["lock", "list"], &[0]),
         (&["rules", "list"], &[0]),

@@ -128,7 +128,7 @@ fn choose<'a>(ways: &'a AttestWays, named: Option<&str>, platform: Option<&str>)
     if let Some(name) = named {
         let none = || {
             let what = format!("there is no issuer {}; there are {}", escape::for_terminal(name), names(&all));
-            CliError::Usage(what)
+            CliError::LocalAs(what, Exit::NotFound)
         };
         return all.iter().find(|i| i.name == name).copied().ok_or_else(none);
     }
@@ -165,7 +165,10 @@ mod tests {
         assert_eq!(name(None, Some("github")).unwrap(), "hub");
         assert_eq!(name(Some("lab2"), Some("github")).unwrap(), "lab2", "who names one is believed");
         for (named, platform) in [(None, Some("gitlab")), (None, Some("buildkite")), (None, None), (Some("x"), None)] {
-            assert!(matches!(name(named, platform), Err(CliError::Usage(_))), "{named:?} {platform:?}");
+            assert!(
+                matches!(name(named, platform), Err(CliError::Usage(_) | CliError::LocalAs(_, Exit::NotFound))),
+                "{named:?} {platform:?}"
+            );
         }
     }
 }

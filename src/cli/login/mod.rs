@@ -247,7 +247,8 @@ fn choose<'a>(ways: &'a Ways, named: Option<&str>) -> Result<&'a Provider, CliEr
         (None, [one]) => Ok(one),
         (None, _) => Err(CliError::Usage(format!("which provider? give --provider: one of {}", names()))),
         (Some(name), all) => all.iter().find(|p| p.name == name).ok_or_else(|| {
-            CliError::Usage(format!("there is no provider {}; there are {}", super::out::escape::for_terminal(name), names()))
+            let what = format!("there is no provider {}; there are {}", super::out::escape::for_terminal(name), names());
+            CliError::LocalAs(what, Exit::NotFound)
         }),
     }
 }
@@ -300,7 +301,10 @@ mod tests {
         assert_eq!(choose(&ways(&["a"]), None).unwrap().name, "a");
         assert_eq!(choose(&ways(&["a", "b"]), Some("b")).unwrap().name, "b");
         for (names, named) in [(&["a", "b"][..], None), (&[], None), (&["a"], Some("b"))] {
-            assert!(matches!(choose(&ways(names), named), Err(CliError::Usage(_))), "{names:?} {named:?}");
+            assert!(
+                matches!(choose(&ways(names), named), Err(CliError::Usage(_) | CliError::LocalAs(_, Exit::NotFound))),
+                "{names:?} {named:?}"
+            );
         }
     }
 }
