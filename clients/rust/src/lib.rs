@@ -14,6 +14,7 @@ mod client;
 mod credential;
 pub mod dial;
 mod exchange;
+mod finite;
 mod lane;
 mod request;
 mod uses;

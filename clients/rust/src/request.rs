@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::client::Mayfly;
 use crate::credential::Credential;
 use crate::error::Error;
+use crate::finite;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::exchange_request::Task;
 use crate::secret::Secret;
@@ -43,10 +44,9 @@ pub fn arguments_sha256_of_json(text: &str) -> Result<[u8; 32], Error> {
 
 /// Arguments as JSON.
 fn written<T: Serialize>(arguments: &T) -> Result<String, Error> {
-    let wrong = |e| Error::Settings(format!("arguments: {e}"));
-    // serde_json writes NaN as null, which is another argument; this refuses it.
-    serde_json_canonicalizer::to_vec(arguments).map_err(wrong)?;
-    let text = serde_json::to_string(arguments).map_err(wrong)?;
+    // serde_json writes NaN as null, which is another argument.
+    finite::check(arguments).map_err(|e| Error::Settings(format!("arguments: {e}")))?;
+    let text = serde_json::to_string(arguments).map_err(|e| Error::Settings(format!("arguments: {e}")))?;
     arguments::parse(&text).map_err(|e| Error::Settings(format!("arguments: {e}")))?;
     Ok(text)
 }
