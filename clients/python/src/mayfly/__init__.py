@@ -12,7 +12,7 @@ All of it is asyncio.
 
 from __future__ import annotations
 
-from . import errors
+from . import _environment, errors  # noqa: F401  # isort: skip
 from ._arguments import arguments_sha256, arguments_sha256_of_json
 from ._ask import Ask, Kind, SubjectToken
 from ._client import Mayfly
