@@ -126,7 +126,7 @@ async fn a_registration_that_gives_more_takes_two_and_one_that_gives_less_takes_
         }),
         ("server", |u| u.servers.push(format!("spiffe://{DOMAIN}/agent/demo"))),
         ("kind", |u| u.kinds = vec![pb::CredentialKind::Jwt.into(), pb::CredentialKind::Reference.into()]),
-        ("ttl.max", |u| u.max_ttl.as_mut().unwrap().seconds += 60),
+        ("ttl.default", |u| u.default_ttl.as_mut().unwrap().seconds += 60),
         ("expires", |u| u.expires_at.as_mut().unwrap().seconds += 60),
         ("audience", |u| u.audience = "https://another.example".into()),
         ("target", |u| u.base_url = "https://another.example".into()),
