@@ -394,7 +394,8 @@ impl Authority {
                 format!("{} has no policy set; there are {}", new.environment, known.join(", ")),
             ));
         }
-        if !self.decider.serves(&new.environment) {
+        // An environment that is served and lacks a policy set is another fault than one that the configuration does not name.
+        if wrong.is_empty() && !self.decider.serves(&new.environment) {
             let what = format!("{} is not in server.environments: this server does not serve it", new.environment);
             wrong.push(("upstream.environment".to_owned(), what));
         }

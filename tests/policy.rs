@@ -402,7 +402,7 @@ fn a_policy_that_fails_is_left_out_only_where_cedar_does_not_get_so_far() {
 fn a_scope_or_kind_that_nothing_has_is_found() {
     let text = r#"
         @id("a") permit (principal, action == Action::"Exchange", resource)
-        when { ["orders:read", "orders:reed"].containsAll(context.scopes) && (!(context has kind) || context.kind == "jwtt") };
+        when { ["orders:read", "orders:reed"].containsAll(context.scopes) && context has kind && context.kind == "jwtt" };
         @id("b") forbid (principal, action == Action::"Exchange", resource) when { context.scopes.contains("orders:export") }
         unless { context.purpose == "orders:nothing" };
     "#;

@@ -63,7 +63,7 @@ fn a_file_is_sent_as_a_new_registration() {
     let upstream = sent.upstream.unwrap();
     assert_eq!((sent.dry_run, upstream.version, upstream.upstream.as_str()), (true, 0, "echo"));
     assert_eq!(upstream.classification.unwrap().privilege(), pb::Privilege::Write);
-    assert_eq!((upstream.min_ttl.unwrap().seconds, upstream.max_ttl.unwrap().seconds), (1, 3600));
+    assert_eq!((upstream.min_ttl.unwrap().seconds, upstream.max_ttl.unwrap().seconds), (2, 3600));
     assert_eq!((upstream.approvers.len(), upstream.scopes.len()), (1, 3));
     assert!(ran.stderr.contains("expiring: nothing will be issued from then on"), "{}", ran.stderr);
 }

@@ -158,7 +158,11 @@ fn a_hold_of_an_operator_is_not_the_callers_to_lift() {
 #[test]
 fn an_extension_moves_a_deadline_later_and_never_earlier() {
     let w = world();
-    let id = task(&w, |t| t.max_ttl = Some(prost_types::Duration { seconds: 7_200, nanos: 0 }));
+    // Within the hour for which the policy lets a task be extended.
+    let id = task(&w, |t| {
+        t.ttl = Some(prost_types::Duration { seconds: 600, nanos: 0 });
+        t.max_ttl = Some(prost_types::Duration { seconds: 1_200, nanos: 0 });
+    });
     let agent = w.workload("/agent/a");
     let get = |id: &str| ok(w.run(service(&w).get_task(ask(&agent, pb::GetTaskRequest { task_id: id.into() })))).task.unwrap();
     let present = get(&id).deadline.unwrap();

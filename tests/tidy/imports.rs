@@ -76,7 +76,7 @@ pub const LAYERS: &[&[&str]] = &[
 
 /// What clients and the server check by: `clients/rust/verify`.
 const VERIFY: &[&[&str]] =
-    &[&["limits", "seq"], &["persistent"], &["identity"], &["revocation"], &["clock", "seen", "token"], &["check"]];
+    &[&["limits", "seq"], &["persistent"], &["identity"], &["arguments", "revocation"], &["clock", "seen", "token"], &["check"]];
 
 /// The client: `clients/rust`.
 const CLIENT: &[&[&str]] = &[
@@ -85,6 +85,7 @@ const CLIENT: &[&[&str]] = &[
     &["settings"],
     // Who reads an SVID from somewhere gives it to `svid`, which chooses where to read.
     &["svid", "workload"],
+    &["dial", "finite"],
     &["link"],
     &["background", "lane", "uses"],
     &["exchange"],
