@@ -60,6 +60,11 @@ pub(super) fn said(house: &House, issued: Issued) -> Claims {
 fn refused_token(answer: Result<Issued, No>) -> String {
     match answer {
         Err(No::Refusal(no)) if no.reason == Reason::InvalidField && no.field == Some("subject_token") => no.message,
+        // A key that the issuer may have published since: its keys are fetched again in a few seconds.
+        Err(No::Refusal(no)) if no.reason == Reason::NotReady && no.retry_after.is_some() => {
+            assert!(no.message.contains("its key is not among those of issuer"), "{no}");
+            "kid".to_owned()
+        }
         Err(no) => panic!("refused otherwise: {no:?}"),
         Ok(_) => panic!("it was not refused"),
     }
