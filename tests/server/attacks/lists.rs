@@ -12,7 +12,7 @@ use mayfly::cli::dev::Settings;
 
 /// 64 callers and 64 tools, each as long as names may be, none like that of another task.
 fn long(n: usize) -> pb::OpenTaskRequest {
-    let name = |of: &str, at: usize| format!("{of}{n:05}-{at:02}-{}", "x".repeat(limits::NAME_BYTES - 30));
+    let name = |of: &str, at: usize| format!("{of}{n:05}-{at:02}-{}", "x".repeat(limits::NAME_BYTES - 50));
     let callers = (0..64).map(|at| format!("spiffe://dev.mayfly.internal/agent/{}", name("c", at))).collect();
     let tools = (0..64).map(|at| name("t", at)).collect();
     pb::OpenTaskRequest { terms: Some(pb::TaskTerms { callers, tools, ..terms() }), ..Default::default() }
