@@ -100,7 +100,7 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         ("[store]", "[limits]\ntasks = 1000001\n[store]", &[":13:", "from 1 to 1000000"]),
         ("[store]", "[limits]\ntasks = -1\n[store]", &[":13:", "from 1 to 1000000"]),
         ("[store]", "[limits]\ntasks = 1.5\n[store]", &[":13:", "is a fraction"]),
-        ("[store]", "[limits]\ncredential_ttl = \"2h\"\n[store]", &[":13:", "limits.credential_ttl is 2h", "from 1s to 1h"]),
+        ("[store]", "[limits]\ncredential_ttl = \"2h\"\n[store]", &[":13:", "limits.credential_ttl is 2h", "from 2s to 1h"]),
         ("[store]", "[leases]\nmake_timeout = \"21s\"\n[store]", &[":13:", "leases.make_timeout is 21s", "from 100ms to 20s"]),
         ("[store]", "[leases]\nleft_behind = \"1m\"\n[store]", &[":13:", "leases.left_behind is 1m", "from 1m15s to 1h"]),
         (

@@ -114,6 +114,7 @@ fn a_store_that_comes_back_without_what_was_acknowledged_is_not_believed() {
 /// A disk that stands still: whoever waits is told within a bound, nothing more is taken, and it is said how long that has been. What was being
 /// written takes effect when the disk goes on, and is told to those who follow.
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a test that measures how long somebody is kept waiting")]
 fn a_disk_that_stands_still_holds_up_nobody_for_longer_than_its_bound() {
     let faulty = store();
     let ours = faulty.clone();
