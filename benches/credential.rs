@@ -53,6 +53,7 @@ fn minting(c: &mut Criterion) {
         issued: &issued,
         revision: Seq::from_u64(123_456).unwrap(),
         path: &path,
+        grounds: &[],
         audience: "https://api.github.example",
         issuer: "https://mayfly.example/prod",
     };

@@ -159,7 +159,7 @@ async fn exchange(channel: tonic::transport::Channel) -> pb::Issued {
 
 async fn introspect(channel: tonic::transport::Channel, issued: &pb::Issued) {
     let Some(pb::issued::Answer::BearerToken(bearer)) = &issued.answer else { panic!("no bearer token") };
-    let request = pb::IntrospectRequest { token: bearer.token.clone(), ..Default::default() };
+    let request = pb::IntrospectRequest { token: bearer.token.clone() };
     let answer = TokenServiceClient::new(channel).introspect(request).await.expect("an introspection");
     assert!(answer.into_inner().active);
 }

@@ -96,8 +96,11 @@ fn aged(dir: &Path, commits: u64) -> Aged {
 
 type Asked = Result<(), Status>;
 
+/// A question: what it is, the code of its answer, and how it is asked.
+type Question = (&'static str, Code, Box<dyn Fn(&Aged) -> Asked>);
+
 /// Each question, with how it ends.
-fn questions() -> Vec<(&'static str, Code, Box<dyn Fn(&Aged) -> Asked>)> {
+fn questions() -> Vec<Question> {
     fn explain(a: &Aged, of: Of) -> Asked {
         a.w.run(Audit(a.w.authority().clone()).explain(ask(&ROOT, pb::ExplainRequest { of: Some(of) }))).map(drop)
     }

@@ -311,7 +311,7 @@ fn a_follower_that_has_seen_more_or_another_history_is_refused_and_told_of() {
     assert!(seen.heads[0].commit > first.heads[0].commit);
     // All that is true of this ledger, with a snapshot too.
     for (resume_after, seen) in [(None, &first), (None, &seen), (Some(first.seq), &first), (Some(seen.seq), &seen)] {
-        follow_having_seen(&w, &server, "three", resume_after, Some(seen.clone())).unwrap();
+        drop(follow_having_seen(&w, &server, "three", resume_after, Some(seen.clone())).unwrap());
     }
     assert!(w.authority().followers.beyond().is_empty());
     let other = |of: &pb::SeenHead, change: fn(&mut pb::SeenHead)| {
@@ -339,7 +339,7 @@ fn a_follower_that_has_seen_more_or_another_history_is_refused_and_told_of() {
         let no = follow(&w, &server, &format!("lie {n}"), Some(first.seq)).err().unwrap();
         assert_eq!(no.get_details_error_info().unwrap().reason, "LEDGER_ROLLED_BACK");
         // Started anew it knows nothing, and begins with what there is.
-        follow(&w, &server, &format!("lie {n}"), None).unwrap();
+        drop(follow(&w, &server, &format!("lie {n}"), None).unwrap());
     }
     let many = other(&seen, |s| s.heads = vec![s.heads[0].clone(); limits::CHAIN_HEADS + 1]);
     bad(follow_having_seen(&w, &server, "four", None, Some(many)).map(|_| tonic::Response::new(())), "seen.heads");
@@ -350,7 +350,7 @@ fn a_follower_that_has_seen_more_or_another_history_is_refused_and_told_of() {
     assert!(w.authority().metrics().unwrap().contains("mayfly_followers_beyond 5"));
     // What came before the generation of now is compared with nothing.
     let earlier = pb::SeenHead { seq: 5, heads: seen.heads };
-    follow_having_seen(&w, &server, "five", None, Some(earlier)).unwrap();
+    drop(follow_having_seen(&w, &server, "five", None, Some(earlier)).unwrap());
 }
 
 /// What a follower says it has applied counts only where this very history has it: it was sent by this process, or what was seen is in the ledger.
@@ -383,7 +383,7 @@ fn nobody_has_applied_what_was_not_sent_to_them() {
     next_seen(&w, &mut claims);
     ok(acknowledge("two", seq));
     assert_eq!(applied(), 0);
-    follow_having_seen(&w, &server, "three", Some(seq), Some(seen)).unwrap();
+    drop(follow_having_seen(&w, &server, "three", Some(seq), Some(seen)).unwrap());
     assert_eq!(applied(), 0, "it has seen this ledger at that seq");
     assert_eq!(w.authority().followers.beyond().len(), 1, "it acknowledged what this ledger does not have");
 }

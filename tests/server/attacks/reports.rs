@@ -51,7 +51,7 @@ async fn a_server_that_makes_up_tools_stops_neither_reports_of_others_nor_signs_
     let request = pb::OpenTaskRequest { terms: Some(pb::TaskTerms { heartbeat_interval, ..terms() }), ..Default::default() };
     let task_id = tasks.open_task(request).await.unwrap().into_inner().task.unwrap().task_id;
     for _ in 0..3 {
-        let beat = tasks.heartbeat_task(pb::HeartbeatTaskRequest { task_id: task_id.clone(), ..Default::default() });
+        let beat = tasks.heartbeat_task(pb::HeartbeatTaskRequest { task_id: task_id.clone() });
         tokio::time::timeout(PATIENCE, beat).await.unwrap().unwrap();
     }
     others.saw("made-up tools").await;
