@@ -843,7 +843,7 @@ export const AuditService: GenService<{
    *
    * One call reads a bounded part of history: an answer may have few records, or none, and a next_page_token all the same. There is
    * nothing older only where there is no token. What was removed by age or size (audit.keep) is told in removed_up_to.
-   * Caller: an operator; with filter.environment one of that environment, else of every environment.
+   * Caller: an operator. Without filter.environment the answer has the records of the environments that the caller may see.
    * Cost: a read of history. Few at once: LIMIT_REACHED.
    * Errors: LIMIT_REACHED.
    *
@@ -857,7 +857,7 @@ export const AuditService: GenService<{
   /**
    * Records as they become durable, in order, none left out and none twice.
    *
-   * Caller: an operator; with filter.environment one of that environment, else of every environment.
+   * Caller: an operator. Without filter.environment the stream has the records of the environments that the caller may see.
    * Cost: a read; with resume_after of history from there on. Few at once.
    * Errors: COMPACTED, LIMIT_REACHED (too many streams; or ending this one: it can't keep up).
    *

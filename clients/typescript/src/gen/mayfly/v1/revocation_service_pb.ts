@@ -942,10 +942,12 @@ export const RevocationService: GenService<{
    * Revokes what its targets cover, in one record, and by default keeps new grants from the same targets, where the target can be locked.
    * Every call is a new rule, and covers what was issued since the last, unless it repeats a `request_id`.
    *
-   * Caller: an operator.
+   * Caller: an operator of each environment that a target reaches, who may `Revoke` there; where a lock is left, who may `Lock` too. A dry run
+   * takes `Observe`.
    * Cost: one durable commit, not gathered; a dry run is a read.
    * Errors: CONFIRM_NEEDED (more would be revoked than was confirmed), NOT_FOUND (a target that has to be registered here and is not known;
-   * `force` revokes it all the same), REQUEST_ID_REUSED.
+   * `force` revokes it all the same), DENIED_BY_POLICY (no `Lock`: `issued_only` revokes without one), NOT_YOURS (break-glass leaves no lock),
+   * REQUEST_ID_REUSED.
    *
    * @generated from rpc mayfly.v1.RevocationService.Revoke
    */
@@ -972,7 +974,7 @@ export const RevocationService: GenService<{
   /**
    * What a revocation of these targets would hit, and whom: before it, and without it.
    *
-   * Caller: an operator.
+   * Caller: an operator of each environment that a target reaches.
    * Cost: a look at all that is live; tens of milliseconds per 100,000 credentials.
    * Errors: none of its own.
    *
@@ -984,7 +986,7 @@ export const RevocationService: GenService<{
     output: typeof BlastRadiusResponseSchema;
   },
   /**
-   * The rules in force, newest first.
+   * The rules in force, newest first: those that reach an environment which the caller may see.
    *
    * Caller: an operator.
    * Cost: a read.
@@ -1000,7 +1002,7 @@ export const RevocationService: GenService<{
   /**
    * Keeps new grants from targets and revokes nothing. Never asks for confirmation.
    *
-   * Caller: an operator.
+   * Caller: an operator of each environment that a target reaches.
    * Cost: one durable commit, not gathered.
    * Errors: INVALID_FIELD (a target that can't be locked), NOT_FOUND (as `Revoke`), REQUEST_ID_REUSED.
    *
@@ -1012,7 +1014,7 @@ export const RevocationService: GenService<{
     output: typeof AddLockResponseSchema;
   },
   /**
-   * The locks, newest first.
+   * The locks, newest first: those that reach an environment which the caller may see.
    *
    * Caller: an operator.
    * Cost: a read.
@@ -1028,7 +1030,7 @@ export const RevocationService: GenService<{
   /**
    * Lets new grants through again. What was revoked stays revoked.
    *
-   * Caller: an operator.
+   * Caller: an operator of each environment that the lock reaches.
    * Cost: one durable commit.
    * Errors: NOT_FOUND, REQUEST_ID_REUSED.
    *
@@ -1044,7 +1046,7 @@ export const RevocationService: GenService<{
    * durable commit and naming the event before it. A follower registers by this call, and is known until it was away for `max_age`. Whether
    * it may follow is asked again at each event and heartbeat: one that a rule is aimed at is told of that rule, and then let go.
    *
-   * Caller: a server of the upstreams that it names; an operator.
+   * Caller: a server of the upstreams that it names; an operator of their environments, or, without upstreams, of every environment.
    * Cost: a read, and a place among the followers.
    * Errors: COMPACTED (begin with a snapshot), LEDGER_ROLLED_BACK (it has seen more than this server has, or another history: it refuses
    * everything until a new generation begins), LIMIT_REACHED (too many followers; or, ending the stream, this one can't keep up).

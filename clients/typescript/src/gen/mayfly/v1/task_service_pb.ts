@@ -311,7 +311,7 @@ export type ExtendTaskRequest = Message<"mayfly.v1.ExtendTaskRequest"> & {
   taskId: string;
 
   /**
-   * The new deadline, not before the present one.
+   * The new deadline. The present one changes nothing; an earlier one is refused: CompleteTask ends a task.
    *
    * @generated from field: google.protobuf.Timestamp deadline = 2;
    */
@@ -771,7 +771,7 @@ export const TaskService: GenService<{
    *
    * Caller: a holder of the parent.
    * Cost: one durable commit.
-   * Errors: as OpenTask; LOCKED and ENVIRONMENT_WALL also for the caller that it is handed to.
+   * Errors: as OpenTask; LOCKED and ENVIRONMENT_WALL also for the caller that it is handed to and those that its terms name.
    *
    * @generated from rpc mayfly.v1.TaskService.DelegateTask
    */
@@ -814,8 +814,8 @@ export const TaskService: GenService<{
    *
    * Caller: a holder who owns or opened it.
    * Cost: one durable commit.
-   * Errors: LOCKED, REVOKED, NOT_FOUND, TASK_NOT_ACTIVE, WIDER_THAN_PARENT (deadline), NO_LIFE_LEFT (past the maximum deadline),
-   * APPROVAL_NEEDED, REQUEST_ID_REUSED, DECIDED_ON_OLD_STATE.
+   * Errors: LOCKED, REVOKED, NOT_FOUND, TASK_NOT_ACTIVE, INVALID_FIELD (an earlier deadline), WIDER_THAN_PARENT (deadline), NO_LIFE_LEFT (past
+   * the maximum deadline), APPROVAL_NEEDED, REQUEST_ID_REUSED, DECIDED_ON_OLD_STATE.
    *
    * @generated from rpc mayfly.v1.TaskService.ExtendTask
    */
