@@ -1,6 +1,6 @@
 //! Accepting connections, within bounds.
 //!
-//! - Handshakes under way have places of their own ([`Arrivals`]). Beyond them new sockets wait in the kernel's backlog, where they cost
+//! - Handshakes under way have places of their own (`Arrivals`). Beyond them new sockets wait in the kernel's backlog, where they cost
 //!   nothing, and a peer that leaves us waiting gives its place to them. So everybody who comes back after a restart gets in, one after the
 //!   other, and sockets that say nothing keep nobody out.
 //! - Open connections are shared by those who hold them ([`ConnectionTable`]): when all places are taken, whoever holds the most loses one.

@@ -1,6 +1,6 @@
 //! Log lines on stderr, and the messages of panics. What is in them is never a secret: those have no text form.
 //!
-//! They go through [`log_queue`](crate::log_queue): whoever logs never waits for a reader of stderr, and no write that fails ends anything.
+//! They go through [`log_queue`]: whoever logs never waits for a reader of stderr, and no write that fails ends anything.
 
 use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
