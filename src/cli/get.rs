@@ -23,6 +23,7 @@ use crate::limits;
 use crate::pb::mayfly::v1::{
     self as pb, arguments::Arguments, exchange_request::Task, key_binding::Key, token_service_client::TokenServiceClient,
 };
+use crate::refusal::Reason;
 
 /// `mayfly get`
 #[derive(Args)]
@@ -174,7 +175,15 @@ async fn chosen(args: &GetArgs, server: &Server) -> Result<Chosen, CliError> {
     if let (false, Some(kind), true) = (args.scope.is_empty(), args.kind, life_is_known) {
         return Ok(Chosen { scopes: args.scope.clone(), kind, life: None });
     }
-    let upstream = terms::registration(server, &args.upstream).await?;
+    let upstream = match terms::registration(server, &args.upstream).await {
+        Ok(upstream) => upstream,
+        // Only the life is missing, which the server knows as well: a caller that may not see the registration is told by the exchange why.
+        Err(error) if error.reason() == Some(Reason::NotFound) => match args.kind {
+            Some(kind) if !args.scope.is_empty() => return Ok(Chosen { scopes: args.scope.clone(), kind, life: None }),
+            _ => return Err(error),
+        },
+        Err(error) => return Err(error),
+    };
     let kind = args.kind.or(upstream.kinds().next()).unwrap_or_default();
     let life = upstream.default_ttl;
     if !args.scope.is_empty() {
