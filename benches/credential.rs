@@ -16,6 +16,7 @@ use mayfly::policy::grant::TaskPath;
 use mayfly::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// The program's: what a stage allocates is part of what it takes.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

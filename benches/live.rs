@@ -25,6 +25,7 @@ use mayfly::system::thread_cpu_ns;
 mod kit;
 use kit::house::{House, fold_commit, house, runtime, terms};
 
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -11,6 +11,7 @@ use mayfly::policy::{Ask, PolicySet, Question, Verdict, Verdicts, Work, sample};
 use mayfly::upstream::registry::{Kind, Upstream};
 
 /// The program's: what a stage allocates is part of what it takes.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

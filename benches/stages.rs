@@ -27,6 +27,7 @@ mod kit;
 use kit::house::{House, fold_commit, house, runtime, terms};
 
 /// The program's: what a stage allocates is part of what it takes.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

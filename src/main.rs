@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 /// Records are made on one thread and freed on another, which the C library's allocator is slow at: a tenth of the CPU of an issuance. Others
 /// give memory back to the kernel on whichever thread frees some next, the writer among them.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
