@@ -36,11 +36,14 @@ fn above_zero(told: &Value, fields: &[&str]) {
     }
 }
 
+/// A small world, so that starting it takes less than measuring.
+const FEW: [&str; 4] = ["--policies", "8", "--engine", "memory"];
+
 #[test]
 fn issuing_tells_what_it_cost_in_every_mode() {
     for mode in ["stream", "unary", "batch"] {
         let all =
-            bench(&["--mode", mode, "--concurrency", "8", "--connections", "2", "--seconds", "500ms", "--engine", "memory"]);
+            bench(&[&["--mode", mode, "--concurrency", "8", "--connections", "2"][..], &FEW, &["--seconds", "300ms"]].concat());
         let [told] = &all[..] else { panic!("{all:?}") };
         above_zero(told, &["issued", "issued_per_s", "p50_ms", "raw_sign_us", "flush_p50_ms", "rss_before_mb", "fds"]);
         assert_eq!((told["mode"].as_str(), told["errors"].as_u64()), (Some(mode), Some(0)), "{told}");
@@ -51,7 +54,8 @@ fn issuing_tells_what_it_cost_in_every_mode() {
 
 #[test]
 fn endings_revoke_and_complete() {
-    let few = ["--concurrency", "8", "--connections", "1", "--per-task", "10", "--seconds", "2s", "--workers", "1"];
+    let few =
+        ["--concurrency", "8", "--connections", "1", "--per-task", "10", "--seconds", "1s", "--workers", "1", "--policies", "8"];
     let told = bench(&[&few[..], &["--endings", "20"]].concat());
     above_zero(&told[0], &["revoked", "completed", "revoke_p99_ms"]);
     assert_eq!((told[0]["errors"].as_u64(), told[0]["workers"].as_u64()), (Some(0), Some(1)), "{}", told[0]);
@@ -59,15 +63,15 @@ fn endings_revoke_and_complete() {
 
 #[test]
 fn uncached_asks_cedar_for_each_and_tells_what_that_costs() {
-    let few = ["--concurrency", "2", "--connections", "1", "--policies", "60", "--seconds", "1s", "--engine", "memory"];
+    let few = ["--concurrency", "2", "--connections", "1", "--policies", "20", "--seconds", "500ms", "--engine", "memory"];
     let told = bench(&[&few[..], &["--uncached"]].concat());
     above_zero(&told[0], &["cedar_us", "issued"]);
-    assert_eq!((told[0]["cache_hit_rate"].as_f64(), told[0]["policies"].as_u64()), (Some(0.0), Some(60)));
+    assert_eq!((told[0]["cache_hit_rate"].as_f64(), told[0]["policies"].as_u64()), (Some(0.0), Some(20)));
 }
 
 #[test]
 fn the_table_has_every_row_with_its_target() {
-    let rows = bench(&["--table", "--seconds", "300ms", "--engine", "memory"]);
+    let rows = bench(&["--table", "--seconds", "100ms", "--engine", "memory"]);
     let names: Vec<&str> = rows.iter().filter_map(|r| r["row"].as_str()).collect();
     assert_eq!(names.len(), 9, "{names:?}");
     assert!(rows.iter().all(|r| r["value"].is_number() && r["of"].is_string()));
@@ -131,9 +135,9 @@ fn live_credentials_are_there_after_a_kill() {
 fn one_that_is_told_to_end_leaves_neither_server_nor_files() {
     for signal in [Signal::TERM, Signal::INT] {
         let top = tempfile::tempdir().unwrap();
-        let mut bench = command(&["--seconds", "10m", "--connections", "1", "--concurrency", "4"]);
+        let mut bench = command(&["--seconds", "10m", "--connections", "1", "--concurrency", "4", "--policies", "8"]);
         let mut bench = bench.env("TMPDIR", top.path()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let server = (0..600).find_map(|_| {
+        let server = (0..2400).find_map(|_| {
             std::thread::sleep(Duration::from_millis(50));
             let world = std::fs::read_dir(top.path()).unwrap().next()?.unwrap().path();
             let ready: Value = serde_json::from_slice(&std::fs::read(world.join("ready.json")).ok()?).ok()?;

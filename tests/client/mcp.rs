@@ -23,9 +23,9 @@ use super::protect::{RESOURCE, following};
 
 const SERVER: &str = "mcp/echo";
 
-/// The example as cargo builds it.
+/// The example as `cargo test --workspace` builds it: for one package alone cargo would select other features and build all dependencies again.
 fn example() -> PathBuf {
-    let build = ["build", "--quiet", "--locked", "--package", "mayfly-client", "--example", "mcp_server"];
+    let build = ["build", "--quiet", "--locked", "--workspace", "--example", "mcp_server"];
     let built = Command::new(env!("CARGO")).args(build).current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
     assert!(built.success(), "the example is built");
     Path::new(env!("CARGO_BIN_EXE_mayfly")).parent().unwrap().join("examples/mcp_server")

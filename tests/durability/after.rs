@@ -66,7 +66,8 @@ fn a_start_without_the_private_part_of_a_key_prints_what_mends_it() {
     raw(&world, |tx| drop(tx.open_table(NAMED).unwrap().remove(&*format!("key/{key}")).unwrap().expect("a sealed key")));
     let said = refused(&world, &["the private part of key", &key, "begin anew"]);
     let line = said.lines().find(|l| l.contains("server restore")).unwrap();
-    let typed = line.split_once(": ").unwrap().1.replace("BACKUP", &backup.display().to_string()).replace("mayfly ", "\"$M\" ");
+    let typed = &line[line.find("mayfly server restore").unwrap()..];
+    let typed = typed.replace("BACKUP", &backup.display().to_string()).replace("mayfly ", "\"$M\" ");
     let out = Command::new("sh").args(["-c", &typed]).env("M", MAYFLY).output().unwrap();
     assert!(out.status.success(), "{typed}: {out:?}");
     assert!(fs::exists(world.dir().join("data.old")).unwrap());

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,7 +192,31 @@ pub fn mayfly(args: &[&str], config: &Path) -> Output {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MAYFLY_")) {
         command.env_remove(name);
     }
-    command.output().unwrap()
+    within(command, PATIENCE * 4)
+}
+
+/// What a command printed and ended with. One that has not ended by then is ended: a server that starts although it should have refused to.
+fn within(mut command: Command, patience: Duration) -> Output {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let (ended, watch) = std::sync::mpsc::channel::<()>();
+    let watcher = std::thread::spawn(move || {
+        if watch.recv_timeout(patience).is_err() {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    });
+    let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let told = std::thread::spawn(move || {
+        let mut told = Vec::new();
+        std::io::Read::read_to_end(&mut err, &mut told).map(|_| told)
+    });
+    let mut stdout = Vec::new();
+    std::io::Read::read_to_end(&mut out, &mut stdout).unwrap();
+    let stderr = told.join().unwrap().unwrap();
+    let status = child.wait().unwrap();
+    let _ = ended.send(());
+    watcher.join().unwrap();
+    Output { status, stdout, stderr }
 }
 
 /// A relying service that follows, by its own clock.

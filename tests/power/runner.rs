@@ -16,11 +16,11 @@ pub fn possible() -> bool {
     possible
 }
 
-/// A program of `examples/`, built in this test's own profile.
+/// A program of `examples/`, built in this test's own profile, with the features of dependencies that the whole workspace has.
 pub fn example(name: &str) -> PathBuf {
     let profile: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--example", name])
+        .args(["build", "--quiet", "--workspace", "--example", name])
         .args(profile)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()

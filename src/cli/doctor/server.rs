@@ -36,7 +36,7 @@ pub(super) async fn look(target: &Target, run: &Run, found: &mut Found) -> Optio
 fn mend_of(error: &CliError, target: &Target) -> String {
     match (error.exit(), target) {
         (Exit::NotAuthenticated, _) => {
-            "the server refused the SVID, or is not --server-id: see svid and bundle above; the server's log names the clause"
+            "look at svid and bundle above, and whether --server-id names this server; where the server refused the SVID, its log names the clause"
                 .to_owned()
         }
         (_, Target::Unix(path)) => {
