@@ -148,7 +148,11 @@ fn a_disk_that_stands_still_holds_up_nobody_for_longer_than_its_bound() {
     let last = runtime.block_on(ledger.commit(Lane::Revoke, revocation("last"))).unwrap().seq();
     let told: Vec<String> = heard.lock().iter().map(|(_, tool)| tool.clone()).collect();
     assert_eq!(told, ["writing", "last"], "{last}");
-    assert_eq!((ledger.stopped().is_none(), ledger.commit_age_us()), (true, 0));
+    assert!(ledger.stopped().is_none());
+    // Answers leave before the writer says that its commit is over.
+    while ledger.commit_age_us() > 0 {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
     ledger.stop();
 }
 
