@@ -1,4 +1,4 @@
-//! `mayfly audit checkpoint`.
+//! The command `mayfly audit checkpoint`.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use crate::ledger::tree::proof::consistent;
 use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 use crate::proof::note::{BadNote, Checkpoint, Note};
 
-/// `mayfly audit checkpoint`
+/// Arguments of `mayfly audit checkpoint`.
 #[derive(Args)]
 pub struct CheckpointArgs {
     /// An older checkpoint, kept from earlier: whether the ledger goes on from it
@@ -52,7 +52,7 @@ impl Noun for Shown {
     }
 }
 
-/// Runs it.
+/// Runs the command.
 pub async fn checkpoint(args: &CheckpointArgs, run: &Run) -> Result<Exit, CliError> {
     let given = keys(args.key.as_deref())?;
     let old = args.since.as_deref().map(|path| kept(path, &given)).transpose()?;

@@ -15,7 +15,7 @@ use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient
 use crate::seq::Seq;
 use crate::sources::files::may_be_replaced;
 
-/// `mayfly audit export`
+/// Arguments of `mayfly audit export`.
 #[derive(Args)]
 pub struct ExportArgs {
     #[command(flatten)]
@@ -28,7 +28,7 @@ pub struct ExportArgs {
     checkpoint: Option<PathBuf>,
 }
 
-/// `mayfly audit prove`
+/// Arguments of `mayfly audit prove`.
 #[derive(Args)]
 pub struct ProveArgs {
     /// The record

@@ -112,7 +112,7 @@ fn only(seq: Seq) -> pb::RecordFilter {
     pb::RecordFilter { seq: seq.as_u64(), ..pb::RecordFilter::default() }
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: AuditCommand, run: &Run) -> Result<Exit, CliError> {
     match command {
         AuditCommand::Search(args) => search::search(*args, run).await,

@@ -14,7 +14,7 @@ use crate::seq::Seq;
 /// Records asked for at once.
 const PAGE: usize = 500;
 
-/// `mayfly audit search`
+/// Arguments of `mayfly audit search`.
 #[derive(Args)]
 pub struct SearchArgs {
     #[command(flatten)]
@@ -24,7 +24,7 @@ pub struct SearchArgs {
     limit: usize,
 }
 
-/// `mayfly audit show`
+/// Arguments of `mayfly audit show`.
 #[derive(Args)]
 pub struct ShowArgs {
     /// The record

@@ -1,4 +1,4 @@
-//! `mayfly audit tail`.
+//! The command `mayfly audit tail`.
 
 use clap::Args;
 
@@ -10,7 +10,7 @@ use crate::cli::{Run, list};
 use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 use crate::seq::Seq;
 
-/// `mayfly audit tail`
+/// Arguments of `mayfly audit tail`.
 #[derive(Args)]
 pub struct TailArgs {
     #[command(flatten)]

@@ -15,7 +15,7 @@ use crate::cli::out::Noun;
 use crate::pb::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 use crate::proof::check::{Right, check};
 
-/// `mayfly audit verify`
+/// Arguments of `mayfly audit verify`.
 #[derive(Args)]
 pub struct VerifyArgs {
     /// An export, or a proof [default: the server verifies its ledger]
@@ -87,7 +87,7 @@ impl Verdict {
     }
 }
 
-/// Runs it.
+/// Runs the command.
 pub async fn verify(args: &VerifyArgs, run: &Run) -> Result<Exit, CliError> {
     let Some(path) = &args.file else { return of_server(run).await };
     let keys = keys(args.key.as_deref())?;

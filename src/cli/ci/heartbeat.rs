@@ -17,7 +17,7 @@ use super::super::task::{TaskArg, interval};
 use super::CiLoginArgs;
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
-/// `mayfly ci heartbeat`
+/// Arguments of `mayfly ci heartbeat`.
 #[derive(Args)]
 pub struct HeartbeatArgs {
     #[command(flatten)]

@@ -49,7 +49,7 @@ const BUILDKITE: &[Laid] = &[
     laid!(".buildkite/mayfly/end.sh", "end.sh", true),
 ];
 
-/// `mayfly ci init`
+/// Arguments of `mayfly ci init`.
 #[derive(Args)]
 pub struct InitArgs {
     /// Whose jobs
@@ -81,7 +81,7 @@ impl Noun for Written {
     }
 }
 
-/// Runs it.
+/// Runs the command.
 pub async fn run(args: InitArgs, run: &Run) -> Result<Exit, CliError> {
     let files = match args.platform.as_str() {
         "github" => GITHUB,

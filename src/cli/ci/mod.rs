@@ -40,7 +40,7 @@ pub enum CiCommand {
     Init(init::InitArgs),
 }
 
-/// `mayfly ci login`
+/// Arguments of `mayfly ci login`.
 #[derive(Args, Clone)]
 pub struct CiLoginArgs {
     /// Whose token it is, by the issuer's name; needed where the server has several of a platform

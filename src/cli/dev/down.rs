@@ -16,7 +16,7 @@ use crate::cli::exit::Exit;
 use crate::cli::out::{Format, Noun, Out};
 use crate::limits;
 
-/// `mayfly dev down`
+/// Arguments of `mayfly dev down`.
 #[derive(Args)]
 pub struct DownArgs {
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub struct DownArgs {
     purge: bool,
 }
 
-/// `mayfly dev reset`
+/// Arguments of `mayfly dev reset`.
 #[derive(Args)]
 pub struct ResetArgs {
     #[command(flatten)]
@@ -66,7 +66,7 @@ impl Noun for Down {
     }
 }
 
-/// Runs it.
+/// Runs the command.
 pub(super) fn run(args: &DownArgs, out: Out) -> Result<Exit, CliError> {
     let dir = args.at.dir().ok_or_else(no_dir)?;
     let down = down(&dir, args.purge, out)?;

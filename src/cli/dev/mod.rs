@@ -21,7 +21,7 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
 
-/// What can be done with the dev server.
+/// The subcommands for the dev server.
 #[derive(Subcommand)]
 pub enum DevCommand {
     /// Start it, in the foreground or with --detach in the background

@@ -13,7 +13,7 @@ use crate::cli::exit::Exit;
 use crate::cli::out::{Format, Noun, Out};
 use crate::document::command::typed;
 
-/// `mayfly dev svid`
+/// Arguments of `mayfly dev svid`.
 #[derive(Args)]
 pub struct SvidArgs {
     /// The path of its SPIFFE ID in the dev trust domain, like mcp/notes; the sample roles go by its first segment: agent, mcp, ci, service, operator
@@ -45,7 +45,7 @@ impl Noun for Made {
     }
 }
 
-/// Runs it.
+/// Runs the command.
 pub(super) fn run(args: &SvidArgs, out: Out) -> Result<Exit, CliError> {
     let dir = args.at.dir().ok_or_else(no_dir)?;
     if !is_world(&dir) {

@@ -30,7 +30,7 @@ const PORT: u16 = 7443;
 /// Longest wait for a server in the background.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// `mayfly dev up`
+/// Arguments of `mayfly dev up`.
 #[derive(Args)]
 pub struct UpArgs {
     #[command(flatten)]
@@ -47,7 +47,7 @@ pub struct UpArgs {
     port: u16,
 }
 
-/// Runs it.
+/// Runs the command.
 pub(super) fn run(args: &UpArgs, out: Out) -> Result<Exit, CliError> {
     let dir = args.at.dir().ok_or_else(no_dir)?;
     if args.detach { background(args, &dir, out) } else { foreground(args, &dir, out) }

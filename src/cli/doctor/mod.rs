@@ -16,7 +16,7 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::{Format, Noun, Row};
 
-/// `mayfly doctor`
+/// Arguments of `mayfly doctor`.
 #[derive(Args)]
 pub struct DoctorArgs {
     /// Look at a server of this host too: its configuration, what that names, and its store where it is not running

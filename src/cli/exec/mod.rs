@@ -21,7 +21,7 @@ use super::exit::Exit;
 use child::Child;
 use credentials::{Credentials, Gone, Injected};
 
-/// `mayfly exec`
+/// Arguments of `mayfly exec`.
 #[derive(Args)]
 pub struct ExecArgs {
     /// An upstream; its credential is in a variable called after it: GITHUB_TOKEN of github

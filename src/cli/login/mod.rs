@@ -39,7 +39,7 @@ use crate::serve::tls::client_config;
 use crate::sources::https::{Answer, Https};
 use provider::Asking;
 
-/// `mayfly login`
+/// Arguments of `mayfly login`.
 #[derive(Args)]
 pub struct LoginArgs {
     /// Who knows us, by the provider's name; needed where the server has several

@@ -15,7 +15,7 @@ use crate::cli::{Run, server::Server};
 use crate::limits;
 use crate::pb::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
 
-/// `mayfly policy show`
+/// Arguments of `mayfly policy show`.
 #[derive(Args)]
 pub struct ShowArgs {
     /// The environment
@@ -32,7 +32,7 @@ pub struct ShowArgs {
     to: Option<PathBuf>,
 }
 
-/// `mayfly policy validate`
+/// Arguments of `mayfly policy validate`.
 #[derive(Args)]
 pub struct ValidateArgs {
     #[command(flatten)]
@@ -42,7 +42,7 @@ pub struct ValidateArgs {
     environment: Option<String>,
 }
 
-/// `mayfly policy diff`
+/// Arguments of `mayfly policy diff`.
 #[derive(Args)]
 pub struct DiffArgs {
     /// The environment
@@ -55,7 +55,7 @@ pub struct DiffArgs {
     since: args::When,
 }
 
-/// `mayfly policy explain`
+/// Arguments of `mayfly policy explain`.
 #[derive(Args)]
 pub struct ExplainArgs {
     /// The environment

@@ -15,7 +15,7 @@ use super::Run;
 use super::error::CliError;
 use super::exit::Exit;
 
-/// What can be done with policy.
+/// The subcommands for policy.
 #[derive(Subcommand)]
 pub enum PolicyCommand {
     /// The policy set of an environment; with --to, its files
@@ -34,7 +34,7 @@ pub enum PolicyCommand {
     Explain(Box<look::ExplainArgs>),
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: PolicyCommand, run: &Run) -> Result<Exit, CliError> {
     match command {
         PolicyCommand::Show(args) => look::show(args, run).await,

@@ -10,7 +10,7 @@ use crate::cli::exit::Exit;
 use crate::cli::show::policy::PolicyChange;
 use crate::pb::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
 
-/// `mayfly policy set`
+/// Arguments of `mayfly policy set`.
 #[derive(Args)]
 pub struct SetArgs {
     /// The environment
@@ -21,7 +21,7 @@ pub struct SetArgs {
     /// Beside the one in force: it is asked, what it would decide otherwise is recorded, and nobody listens to it
     #[arg(long, conflicts_with_all = ["version", "audited"])]
     audit: bool,
-    /// Why
+    /// The reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     /// The version that the change was made from [default: the one in force]
@@ -31,7 +31,7 @@ pub struct SetArgs {
     confirm: ConfirmArgs,
 }
 
-/// `mayfly policy mode`
+/// Arguments of `mayfly policy mode`.
 #[derive(Args)]
 pub struct ModeArgs {
     /// The environment
@@ -40,7 +40,7 @@ pub struct ModeArgs {
     /// What becomes of the set beside the one in force
     #[arg(value_enum)]
     mode: Mode,
-    /// Why
+    /// The reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]

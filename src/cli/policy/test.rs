@@ -20,7 +20,7 @@ use crate::serve::wire::upstream_from_pb;
 use crate::sources::policy_files;
 use crate::upstream::registry::{Registry, Upstream};
 
-/// `mayfly policy test`
+/// Arguments of `mayfly policy test`.
 #[derive(Args)]
 pub struct TestArgs {
     /// The tests, TOML; docs/policy.md has their form

@@ -12,7 +12,7 @@ use super::TaskArg;
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 use crate::seq::Millis;
 
-/// `mayfly task extend`
+/// Arguments of `mayfly task extend`.
 #[derive(Args)]
 pub struct ExtendArgs {
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub struct ExtendArgs {
     /// Wait so long for an approval, where one is needed
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     wait_for_approval: Option<Duration>,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }

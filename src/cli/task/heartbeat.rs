@@ -12,7 +12,7 @@ use super::TaskArg;
 use crate::limits;
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
-/// `mayfly task heartbeat`
+/// Arguments of `mayfly task heartbeat`.
 #[derive(Args)]
 pub struct HeartbeatArgs {
     #[command(flatten)]

@@ -10,30 +10,30 @@ use super::super::{Run, out};
 use super::TaskArg;
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
-/// `mayfly task hold`
+/// Arguments of `mayfly task hold`.
 #[derive(Args)]
 pub struct HoldArgs {
     #[command(flatten)]
     task: TaskArg,
-    /// Why
+    /// The reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
     #[command(flatten)]
     wait: WaitArgs,
 }
 
-/// `mayfly task resume`
+/// Arguments of `mayfly task resume`.
 #[derive(Args)]
 pub struct ResumeArgs {
     #[command(flatten)]
     task: TaskArg,
-    /// Why
+    /// The reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }

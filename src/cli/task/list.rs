@@ -12,7 +12,7 @@ use super::super::{Run, server::Server};
 use super::TaskArg;
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
-/// `mayfly task show`
+/// Arguments of `mayfly task show`.
 #[derive(Args)]
 pub struct ShowArgs {
     #[command(flatten)]
@@ -33,7 +33,7 @@ pub struct ShowArgs {
     watch: WatchArgs,
 }
 
-/// `mayfly task list`
+/// Arguments of `mayfly task list`.
 #[derive(Args)]
 pub struct ListTasksArgs {
     /// Only tasks in this state [default: those that are not over]

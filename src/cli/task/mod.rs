@@ -18,7 +18,7 @@ use super::server::Server;
 use super::{Run, show};
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
-/// What can be done with tasks.
+/// The subcommands for tasks.
 #[derive(Subcommand)]
 pub enum TaskCommand {
     /// Open a task
@@ -51,7 +51,7 @@ pub struct TaskArg {
     pub task: String,
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: TaskCommand, run: &Run) -> Result<Exit, CliError> {
     match command {
         TaskCommand::Open(args) => open::open(*args, run).await,

@@ -13,7 +13,7 @@ use super::super::terms::TermsArgs;
 use super::super::{Run, token};
 use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
-/// `mayfly task open`
+/// Arguments of `mayfly task open`.
 #[derive(Args)]
 pub struct OpenArgs {
     #[command(flatten)]
@@ -29,12 +29,12 @@ pub struct OpenArgs {
     /// Wait so long for an approval, where one is needed
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     wait_for_approval: Option<Duration>,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
-/// `mayfly task delegate`
+/// Arguments of `mayfly task delegate`.
 #[derive(Args)]
 pub struct DelegateArgs {
     /// The task that it is a part of
@@ -48,7 +48,7 @@ pub struct DelegateArgs {
     /// Wait so long for an approval, where one is needed
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     wait_for_approval: Option<Duration>,
-    /// Makes a repeat by hand safe
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }

@@ -18,7 +18,7 @@ use crate::seq::{Millis, Seq};
 use crate::serve::wire::upstream_to_pb;
 use crate::upstream::file;
 
-/// `mayfly upstream add`
+/// Arguments of `mayfly upstream add`.
 #[derive(Args)]
 pub struct AddArgs {
     /// The registration, TOML; `-` is stdin
@@ -30,12 +30,12 @@ pub struct AddArgs {
     /// Why: another operator reads it where one has to approve
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
-    /// Makes a repeat by hand safe: the same id is answered like the first time
+    /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
-/// `mayfly upstream change`
+/// Arguments of `mayfly upstream change`.
 #[derive(Args)]
 pub struct ChangeArgs {
     /// The whole registration as it is to be, TOML; `-` is stdin. `upstream show NAME --file` prints what is in force
@@ -57,7 +57,7 @@ pub struct StateArgs {
     /// The upstream
     #[arg(value_name = "NAME")]
     upstream: String,
-    /// Why
+    /// The reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]

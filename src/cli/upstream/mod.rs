@@ -14,7 +14,7 @@ use super::{Run, terms};
 use crate::pb::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 use crate::serve::wire::upstream_document;
 
-/// What can be done with upstreams.
+/// The subcommands for upstreams.
 #[derive(Subcommand)]
 pub enum UpstreamCommand {
     /// Upstreams, by name
@@ -33,7 +33,7 @@ pub enum UpstreamCommand {
     Retire(change::StateArgs),
 }
 
-/// `mayfly upstream list`
+/// Arguments of `mayfly upstream list`.
 #[derive(Args)]
 pub struct ListUpstreamsArgs {
     /// Only those of this environment
@@ -46,7 +46,7 @@ pub struct ListUpstreamsArgs {
     list: ListArgs,
 }
 
-/// `mayfly upstream show`
+/// Arguments of `mayfly upstream show`.
 #[derive(Args)]
 pub struct ShowArgs {
     /// Its name
@@ -57,7 +57,7 @@ pub struct ShowArgs {
     file: bool,
 }
 
-/// Runs one of them.
+/// Runs the chosen subcommand.
 pub async fn run(command: UpstreamCommand, run: &Run) -> Result<Exit, CliError> {
     let server = &run.server().await?;
     match command {
