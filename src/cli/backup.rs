@@ -47,7 +47,7 @@ pub struct RestoreArgs {
     /// Change nothing: read the backup from end to end and open its seal with the sealing key; the server may be running
     #[arg(long)]
     check: bool,
-    /// Remains of the lost data directory: locks and revoked operators are taken over from it, as far as it is readable
+    /// Remains of the lost data directory; locks are taken over from it, as far as it is readable
     #[arg(long, value_name = "DIR", conflicts_with = "check")]
     left: Option<PathBuf>,
     /// Move the existing data directory aside, take over its locks as --left does, and restore the backup in its place

@@ -116,8 +116,8 @@ pub struct Settings {
     pub bundle: Option<PathBuf>,
     /// The expected SPIFFE ID of the server.
     pub server_id: Option<SpiffeId>,
-    /// Whether `public` and `public_ca` came from environment variables, which take precedence after the file; their values have already
-    /// been moved into those fields.
+    /// Whether `public` and `public_ca` were set by environment variables that rank below the file; the file's values are then already
+    /// merged into those fields.
     pub beneath: (bool, bool),
 }
 
