@@ -42,7 +42,7 @@ fn named(n: u64) -> Refused {
     }
 }
 
-/// Writes commits until the ledger has grown by `bytes`. Returns the number of commits.
+/// Writes commits until the ledger has reached `bytes`. Returns the number of records written.
 pub fn fill(config: &Path, bytes: u64, kind: Kind) -> Result<u64, Failed> {
     let config = Config::load(config, []).map_err(|wrong| format!("{}: {wrong:?}", config.display()))?;
     let system = System::real();

@@ -1,4 +1,4 @@
-//! `task hold` and `task resume`.
+//! `mayfly task hold` and `mayfly task resume`.
 
 use clap::Args;
 
@@ -63,7 +63,7 @@ pub async fn resume(args: ResumeArgs, run: &Run) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// A task above it, or somebody else, may hold it still.
+/// Warns if the task is still held by another person or through a parent task.
 fn still_held(out: &out::Out, changed: &Changed) {
     for hold in changed.task.iter().flat_map(|t| &t.holds) {
         out.say(format_args!("still held by {} at {}: {}", hold.task_id, hold.seq, hold.reason));
