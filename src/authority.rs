@@ -152,7 +152,7 @@ pub struct Parts {
 pub struct Bounds {
     /// The number of revocation rules in total at which callers' own changes that make a rule are refused.
     pub rules: usize,
-    /// The number of rules in effect that one caller's own changes may make.
+    /// The number of rules in effect that one caller's own changes may make; beyond it, the caller is locked.
     pub rules_per_caller: usize,
     /// The rate of one caller's changes other than issuances.
     pub rates: PerSecond,

@@ -182,7 +182,7 @@ pub struct Denied {
 pub struct DeniedSubject {
     /// The issuer and id of the subject.
     pub subject: (String, String),
-    /// The actors, the outermost first, by issuer and id each.
+    /// The actors, by issuer and id each; the caller is the outermost.
     pub actors: Vec<(String, String)>,
     /// The groups of the subject, according to its token.
     pub groups: Vec<String>,

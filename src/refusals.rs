@@ -18,7 +18,7 @@ const MINUTE: u64 = 60_000;
 #[derive(Debug, Default)]
 pub struct Counters {
     minute: u64,
-    /// The counters by caller and reason. Beyond `limits::REFUSAL_COUNTERS` callers share the counter with the empty name.
+    /// The counters by caller and reason. Beyond `limits::REFUSAL_COUNTERS` counters, callers share those with the empty name.
     each: BTreeMap<(Box<str>, &'static str), Counter>,
 }
 
