@@ -54,7 +54,7 @@ impl Authority {
         let let_in = attest::attested(issuer, &settings.attest_rules, rule, &token.claims);
         let found = let_in.map_err(|why| {
             // The rules are named in the audit log only, not in the answer to anybody who has an account at the platform. These refusals
-            // are counted under one caller, since they can be many.
+            // are counted under the issuer instead of a caller, since they can be many.
             let what = format!("no rule lets this job of {} in", issuer.name);
             let no = |rule: String| Refusal::new(Reason::NotYours, what.clone()).by(rule);
             self.refused(&issuer.issuer, &no(format!("attestation: {why}")), &format!("attest {}", token.sub), "");

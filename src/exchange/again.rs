@@ -17,7 +17,7 @@ use crate::store::Position;
 /// The result of looking up an earlier request.
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once; a box would cost every repeat an allocation")]
 pub(super) enum Before {
-    /// There is no earlier request, or it has no effect any more.
+    /// There is no earlier request.
     Nothing,
     /// The earlier request made this credential, which is the answer.
     Same(Issued),

@@ -285,7 +285,7 @@ fn a_follower_gets_a_snapshot_then_each_event_names_the_one_before() {
     // Resuming after a sequence number sends the missed events, in order.
     let mut again = follow(&w, &server, "two", Some(a)).unwrap();
     assert_eq!(next(&w, &mut again).unwrap().seq, b);
-    // A position that is no longer kept is OUT_OF_RANGE; a position beyond the head is an invalid field.
+    // A position that is no longer kept is OUT_OF_RANGE; a position beyond the head is LEDGER_ROLLED_BACK.
     let compacted = follow(&w, &server, "three", Some(1)).err().unwrap();
     assert_eq!(compacted.code(), tonic::Code::OutOfRange, "{compacted:?}");
     assert_eq!(compacted.get_details_error_info().unwrap().reason, "COMPACTED");

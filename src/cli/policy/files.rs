@@ -27,7 +27,7 @@ pub struct FileArgs {
 pub struct SetSource {
     #[command(flatten)]
     pub files: FileArgs,
-    /// Earlier version to put in effect again
+    /// Use an earlier version of the enforced policy set; `policy set` rolls back to it
     #[arg(long, value_name = "N", conflicts_with_all = ["files", "audited"], value_parser = clap::value_parser!(u64).range(1..))]
     pub version: Option<u64>,
     /// Use the shadow policy set

@@ -26,7 +26,7 @@ pub enum PolicyCommand {
     Test(test::TestArgs),
     /// Decide recorded requests again with another policy set; exits with 10 if any decision differs
     Diff(look::DiffArgs),
-    /// Put a policy set in effect, or set the shadow policy set; everything that the new set would refuse is revoked
+    /// Put a policy set in effect and revoke what it refuses; with --audit, set the shadow policy set instead
     Set(set::SetArgs),
     /// Promote the shadow policy set, or remove it
     Mode(set::ModeArgs),
