@@ -55,7 +55,7 @@ pub struct DecideArgs {
     /// Id of the approval
     #[arg(value_name = "APPROVAL")]
     approval: ApprovalId,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Decide only if the request has this digest: `request_sha256` as printed by `approval show`

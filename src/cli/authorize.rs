@@ -16,10 +16,10 @@ use crate::pb::mayfly::v1::{self as pb, token_service_client::TokenServiceClient
 /// Arguments of `mayfly authorize`.
 #[derive(Args)]
 pub struct AuthorizeArgs {
-    /// The upstream [default: the upstream of --token]
+    /// Upstream [default: the upstream of --token]
     #[arg(value_name = "UPSTREAM", required_unless_present = "token")]
     upstream: Option<String>,
-    /// The task [default: the task of --token]
+    /// Task [default: the task of --token]
     #[arg(long, value_name = "TASK", env = "MAYFLY_TASK", hide_env_values = true, value_parser = args::task_id, required_unless_present = "token")]
     task: Option<String>,
     /// File with a token presented to this caller as a server of the token's upstream; `-` is stdin [default: ask for this caller itself]

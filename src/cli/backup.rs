@@ -38,7 +38,7 @@ pub struct BackupArgs {
 /// Arguments of `mayfly server restore`.
 #[derive(Args)]
 pub struct RestoreArgs {
-    /// The backup file
+    /// Backup file
     #[arg(value_name = "FILE")]
     backup: PathBuf,
     /// Configuration file of the server, TOML; its data directory must be empty unless --replace is given
@@ -47,7 +47,7 @@ pub struct RestoreArgs {
     /// Change nothing: read the backup from end to end and open its seal with the sealing key; the server may be running
     #[arg(long)]
     check: bool,
-    /// Remains of the lost data directory; locks are taken over from it, as far as it is readable
+    /// Folder with the remains of the lost data directory; locks are taken over from it, as far as it is readable
     #[arg(long, value_name = "DIR", conflicts_with = "check")]
     left: Option<PathBuf>,
     /// Move the existing data directory aside, take over its locks as --left does, and restore the backup in its place

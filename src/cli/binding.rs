@@ -42,7 +42,7 @@ pub struct FileArgs {
     /// File with the binding, TOML; `-` is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]
@@ -82,7 +82,7 @@ pub struct NarrowArgs {
     /// SPIFFE ID of a workload to remove, as the binding names it; can be repeated
     #[arg(long = "without-caller", value_name = "ID")]
     callers: Vec<String>,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]
@@ -95,7 +95,7 @@ pub struct RemoveArgs {
     /// Name of the binding
     #[arg(value_name = "NAME")]
     binding: String,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]

@@ -12,7 +12,7 @@ use crate::pb::mayfly::v1::{self as pb, revocation_service_client::RevocationSer
 /// Arguments of `mayfly blast-radius`.
 #[derive(Args)]
 pub struct BlastRadiusArgs {
-    /// Target the credential of this token; only `-` (stdin) is accepted
+    /// Target the credential of a token that is read from stdin; the value must be `-`
     #[arg(long, value_name = "-")]
     token: Option<String>,
     /// Maximum number of names to print of each kind

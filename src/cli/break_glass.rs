@@ -46,7 +46,7 @@ pub struct OpenArgs {
     /// Name of the rights, as defined in policy
     #[arg(value_name = "RIGHTS")]
     rights: String,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// How long the rights last [default: the time that policy allows, at most 1h]
@@ -65,7 +65,7 @@ pub struct OpenArgs {
 pub struct JoinArgs {
     #[command(flatten)]
     glass: GlassArg,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Request id; repeating the command with the same id returns the first answer

@@ -50,7 +50,7 @@ pub struct AddArgs {
     /// File with the roots, PEM or SPIFFE JWKS; `-` is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The reason, shown to the approver if an approval is needed, and recorded in the audit log
+    /// Reason, shown to the approver if an approval is needed, and recorded in the audit log
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
     /// Request id; repeating the command with the same id returns the first answer
@@ -67,7 +67,7 @@ pub struct SetArgs {
     /// File with the whole bundle, PEM or SPIFFE JWKS; `-` is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The reason, shown to the approver if an approval is needed, and recorded in the audit log
+    /// Reason, shown to the approver if an approval is needed, and recorded in the audit log
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
     #[command(flatten)]
@@ -88,7 +88,7 @@ pub struct RemoveArgs {
     /// Remove the trust domain with all its roots
     #[arg(long, conflicts_with = "trust_anchor")]
     whole_domain: bool,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]

@@ -54,7 +54,7 @@ pub struct GetArgs {
     tool: Option<String>,
     #[command(flatten)]
     arguments: ToolArguments,
-    /// Bind the credential to the key of this client's SVID; whoever presents it must prove possession of that key
+    /// Bind the credential to the key of this client's SVID; its presenter must prove possession of that key
     #[arg(long)]
     bind_svid: bool,
     /// File with the parent credential that this caller acts under; `-` is stdin

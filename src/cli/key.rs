@@ -72,7 +72,7 @@ pub struct RetireArgs {
     /// Key ids; an argument may hold several, separated by white space, as printed by `key list -o name`
     #[arg(value_name = "KEY_ID", required = true)]
     keys: Vec<String>,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]

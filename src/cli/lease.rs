@@ -49,7 +49,7 @@ pub struct AbandonArgs {
     /// Id of the lease
     #[arg(value_name = "LEASE")]
     lease: LeaseId,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Request id; repeating the command with the same id returns the first answer

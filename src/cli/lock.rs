@@ -26,7 +26,7 @@ pub enum LockCommand {
 /// Arguments of `mayfly lock add`.
 #[derive(Args)]
 pub struct AddArgs {
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Request id; repeating the command with the same id returns the first answer
@@ -57,7 +57,7 @@ pub struct LiftArgs {
     /// Lift only the lock of the record's target with this index
     #[arg(long, value_name = "N")]
     index: Option<u32>,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Request id; repeating the command with the same id returns the first answer

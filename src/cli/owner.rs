@@ -29,7 +29,7 @@ pub struct LeftArgs {
     /// locked
     #[arg(long, num_args = 2, value_names = ["ISSUER", "SUBJECT"])]
     person: Option<Vec<String>>,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]
@@ -42,7 +42,7 @@ pub struct BackArgs {
     /// Name of the owner, as in registrations
     #[arg(value_name = "OWNER")]
     owner: String,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Request id; repeating the command with the same id returns the first answer

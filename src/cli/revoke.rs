@@ -15,10 +15,10 @@ use crate::pb::mayfly::v1::{self as pb, lookup_token_request::By, revocation_ser
 /// Arguments of `mayfly revoke`.
 #[derive(Args)]
 pub struct RevokeArgs {
-    /// Target the credential of this token; only `-` (stdin) is accepted
+    /// Target the credential of a token that is read from stdin; the value must be `-`
     #[arg(long, value_name = "-")]
     token: Option<String>,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     /// Revoke issued credentials only; do not block new grants

@@ -42,7 +42,7 @@ pub struct CheckArgs {
     /// Check as of this time [default: now]
     #[arg(long, value_name = "TIME", value_parser = args::time)]
     at: Option<Millis>,
-    /// Maximum lifetime of an SVID that the server accepts
+    /// Maximum remaining life of an SVID that the server accepts
     #[arg(long, value_name = "DURATION", value_parser = args::duration, default_value = "24h")]
     max_ttl: Duration,
 }

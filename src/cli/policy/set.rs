@@ -21,7 +21,7 @@ pub struct SetArgs {
     /// Set the shadow policy set: it evaluates every request and differing decisions are recorded, but it never decides
     #[arg(long, conflicts_with_all = ["version", "audited"])]
     audit: bool,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     /// Version that the change is based on [default: the version in effect]
@@ -40,7 +40,7 @@ pub struct ModeArgs {
     /// New mode of the shadow policy set
     #[arg(value_enum)]
     mode: Mode,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]

@@ -15,7 +15,7 @@ use crate::pb::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 pub struct HoldArgs {
     #[command(flatten)]
     task: TaskArg,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Request id; repeating the command with the same id returns the first answer
@@ -30,7 +30,7 @@ pub struct HoldArgs {
 pub struct ResumeArgs {
     #[command(flatten)]
     task: TaskArg,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
     /// Request id; repeating the command with the same id returns the first answer

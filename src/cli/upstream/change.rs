@@ -27,7 +27,7 @@ pub struct AddArgs {
     /// Validate the registration and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// The reason, shown to the approver if an approval is needed
+    /// Reason, shown to the approver if an approval is needed
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
     /// Request id; repeating the command with the same id returns the first answer
@@ -44,7 +44,7 @@ pub struct ChangeArgs {
     /// Version that the change is based on [default: the version in effect]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     version: Option<u64>,
-    /// The reason, shown to the approver if an approval is needed
+    /// Reason, shown to the approver if an approval is needed
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
     #[command(flatten)]
@@ -57,7 +57,7 @@ pub struct StateArgs {
     /// Name of the upstream
     #[arg(value_name = "NAME")]
     upstream: String,
-    /// The reason, recorded in the audit log
+    /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
     #[command(flatten)]
