@@ -313,7 +313,7 @@ pub const GATHERED_BYTES: usize = 64 * 1024;
 pub const FILE_POLL_MS: u64 = 2_000;
 /// Interval between two checks for missed heartbeats, milliseconds. A fifth of `HEARTBEAT_MIN_MS`.
 pub const TASK_TICK_MS: u64 = 1_000;
-/// Bytes of imported records in one group: half of what a commit may hold.
+/// Bytes of imported records in one group: half of what the queue packs into one commit (`COMMIT_BYTES / 2`).
 pub const IMPORT_BYTES: usize = COMMIT_BYTES / 4;
 
 /// Bits of an index in a status list: 2^20 entries of one bit are 128 KiB, or 2.4 KiB compressed where one in 10,000 is revoked.

@@ -83,7 +83,7 @@ pub enum SealError {
     Store(#[from] StoreError),
 }
 
-/// The key that seals. It cannot be printed or copied, and its bytes are wiped when it is dropped.
+/// The sealing key. It cannot be printed or copied, and its bytes are wiped when it is dropped.
 ///
 /// ```compile_fail,E0277
 /// fn print<T: std::fmt::Debug>() {}
