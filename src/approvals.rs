@@ -118,8 +118,8 @@ impl Authority {
         self.ledger.settled(waits).await
     }
 
-    /// Handles a decision that needs an approval: requests the approval and waits once, as long as the caller permits. If the approval is
-    /// given, the request is decided again; otherwise it is refused as before, with the id of the approval.
+    /// Handles a request that needs an approval: asks for the approval and waits for it once, as long as the caller permits. `Ok` if the
+    /// approval was decided in time, so that the request has to be decided again; otherwise the refusal, with the id of the approval.
     pub(crate) async fn approved(
         &self,
         view: &View,
